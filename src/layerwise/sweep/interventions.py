@@ -1,0 +1,109 @@
+"""Interventions: a change to a forward pass as a frozen value with a readable id.
+
+What a change means is written here once; the engine and the reference both implement it.
+Nothing here runs a model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+
+Site = Literal["resid_pre", "resid_post", "attn_out", "mlp_out"]
+SITES: tuple[str, ...] = get_args(Site)
+
+
+@dataclass(frozen=True)
+class SkipLayer:
+    """Leave the whole block out: ``resid_post`` becomes ``resid_pre``."""
+
+    layer: int
+
+
+@dataclass(frozen=True)
+class SetSite:
+    """Replace a site's activation by one vector at every position, generated ones too.
+
+    Attributes:
+        layer: the layer.
+        site: ``resid_pre``, ``resid_post``, ``attn_out`` or ``mlp_out``.
+        value: the vector; zeros for a zero ablation, a mean for a mean ablation.
+    """
+
+    layer: int
+    site: Site
+    value: Float[torch.Tensor, " d_model"] = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class PatchSite:
+    """Replace a site's activation at one position by that of the request's source run.
+
+    Attributes:
+        layer: the layer.
+        site: the site.
+        pos: position in the request's context; negative counts from its end.
+    """
+
+    layer: int
+    site: Site
+    pos: int
+
+
+Edit = SkipLayer | SetSite | PatchSite
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """One change to one forward pass: some edits, and the id they go by.
+
+    Attributes:
+        id: e.g. ``"skip:layer=7"``, ``"zero:attn_out,layer=3"``, ``"intact"``.
+        kind: ``intact``, ``skip``, ``zero``, ``mean`` or ``patch``.
+        site: ``layer`` for a skipped layer, the site's name otherwise, None for intact.
+        edits: what is changed; none for the intact model.
+    """
+
+    id: str
+    kind: str
+    site: str | None
+    edits: tuple[Edit, ...]
+
+    @property
+    def layer(self) -> int | None:
+        """The first layer that is changed; None for the intact model."""
+        return min((edit.layer for edit in self.edits), default=None)
+
+
+def intact() -> Intervention:
+    """The model as it is."""
+    return Intervention("intact", "intact", None, ())
+
+
+def skip(layer: int) -> Intervention:
+    """Leave layer ``layer`` out (Song et al. 2025, arXiv:2510.02091, layer pruning)."""
+    return Intervention(f"skip:layer={layer}", "skip", "layer", (SkipLayer(layer),))
+
+
+def zero(site: Site, layer: int, d_model: int) -> Intervention:
+    """Set ``site`` of ``layer`` to zero at every position.
+
+    Zeroing ``resid_post`` wipes out all that earlier layers wrote; it is not a skip.
+    """
+    edit = SetSite(layer, site, torch.zeros(d_model))
+    return Intervention(f"zero:{site},layer={layer}", "zero", site, (edit,))
+
+
+def mean(site: Site, layer: int, value: Float[torch.Tensor, " d_model"]) -> Intervention:
+    """Set ``site`` of ``layer`` to a mean activation at every position."""
+    edit = SetSite(layer, site, value)
+    return Intervention(f"mean:{site},layer={layer}", "mean", site, (edit,))
+
+
+def patch(site: Site, layer: int, pos: int) -> Intervention:
+    """Put the source run's activation of ``site`` at ``layer`` and ``pos`` in its place."""
+    edit = PatchSite(layer, site, pos)
+    return Intervention(f"patch:{site},layer={layer},pos={pos}", "patch", site, (edit,))

@@ -1,0 +1,79 @@
+"""What is put to a model, and what comes back: token ids in, numbers and token ids out.
+
+Nothing here knows about tasks, items or protocols; nothing here runs a model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+Tokens = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class LogLikelihood:
+    """Ask for the log-probability of ``continuation`` after ``context``.
+
+    Attributes:
+        context: token ids, at least one (the first token has no prediction of its own).
+        continuation: token ids that are scored, at least one.
+        source: for patching only: token ids of the run that activations are taken from,
+            of the same length as ``context``.
+    """
+
+    context: Tokens
+    continuation: Tokens
+    source: Tokens | None = None
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Ask for greedy text after ``context``, until a stop string, an end token or ``max_tokens``.
+
+    Attributes:
+        context: token ids, at least one.
+        max_tokens: at most so many new tokens.
+        stop: strings; generation ends when the decoded new text contains one of them.
+    """
+
+    context: Tokens
+    max_tokens: int
+    stop: tuple[str, ...] = ()
+
+
+Request = LogLikelihood | Generate
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The outcome of a ``LogLikelihood``.
+
+    Attributes:
+        token_logprobs: log-probability in nats of each continuation token.
+        greedy: whether each continuation token was the most likely one.
+    """
+
+    token_logprobs: tuple[float, ...]
+    greedy: bool
+
+    @property
+    def logprob(self) -> float:
+        """Log-probability of the whole continuation, in nats."""
+        return sum(self.token_logprobs)
+
+
+@dataclass(frozen=True)
+class Generated:
+    """The outcome of a ``Generate``.
+
+    Attributes:
+        tokens: the new token ids, up to and with the one that completed a stop string;
+            the end token itself is left out.
+        text: the decoded new text, cut before the first stop string.
+    """
+
+    tokens: Tokens
+    text: str
+
+
+Outcome = Scored | Generated

@@ -1,0 +1,60 @@
+"""Items: one question each with its gold answer, independent of how it is put to a model.
+
+Prompts, scoring and few-shot examples are the business of protocols and suites.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Capability = Literal["retrieval", "knowledge", "reasoning", "coherence"]
+CAPABILITIES: tuple[str, ...] = get_args(Capability)
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """The same question with one thing changed, so that another answer is right.
+
+    Activation patching runs between the two prompts. Both are chosen so that the prompts
+    have the same number of tokens wherever the tokenizer allows it; patching refuses pairs
+    that differ in length.
+
+    Attributes:
+        question: the changed question.
+        answer: its right answer, different from the item's.
+        context: the changed passage, or None if the item has none.
+    """
+
+    question: str
+    answer: str
+    context: str | None = None
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question.
+
+    Attributes:
+        id: unique within its suite and stable over runs, e.g. ``"kv-words-5/0012"``.
+        question: what is asked; a text to be continued in cloze suites.
+        answer: the gold answer.
+        choices: all options in a fixed order, the answer among them; empty if there are none.
+        context: a passage that stands before the question, if any.
+        worked: a worked-out answer that ends in the answer (few-shot examples of reasoning).
+        aliases: other spellings that count as right under ``generate``.
+        pair: the id of the item that this one is paired with (closed book and open book).
+        corruption: what activation patching patches from.
+        group: a label within the suite, e.g. the relation or the number of pairs.
+    """
+
+    id: str
+    question: str
+    answer: str
+    choices: tuple[str, ...] = ()
+    context: str | None = None
+    worked: str | None = None
+    aliases: tuple[str, ...] = ()
+    pair: str | None = None
+    corruption: Corruption | None = None
+    group: str | None = None
