@@ -1,0 +1,238 @@
+"""Intervals, tests and corrections for paired effects over items.
+
+Plain numbers in, plain numbers out; tables, layers' meaning and figures are not known here.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and the interval around it.
+
+    Attributes:
+        estimate: the point estimate; nan if there is none.
+        low: lower bound; nan where nothing can be said, -inf where it is unbounded.
+        high: upper bound; nan where nothing can be said, inf where it is unbounded.
+        level: the coverage aimed at, e.g. 0.95.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    level: float
+
+
+class Bounds(NamedTuple):
+    """Lower and upper bounds, one of each per column."""
+
+    low: Float[np.ndarray, " columns"]
+    high: Float[np.ndarray, " columns"]
+
+
+def exact_interval(successes: int, n: int, level: float = 0.95) -> Interval:
+    """Clopper-Pearson interval of a proportion (Clopper and Pearson 1934, Biometrika 26).
+
+    Args:
+        successes: how many of the ``n`` trials succeeded.
+        n: number of trials; with none the interval is all of [0, 1] and the estimate nan.
+        level: coverage; this interval never covers less.
+
+    Returns:
+        The proportion and its interval, in 0..1.
+
+    Raises:
+        ValueError: if ``successes`` is not in 0..``n``.
+    """
+    from scipy.stats import binomtest
+
+    if n == 0 and successes == 0:
+        return Interval(np.nan, 0.0, 1.0, level)
+    bounds = binomtest(successes, n).proportion_ci(level, method="exact")
+    return Interval(successes / n, float(bounds.low), float(bounds.high), level)
+
+
+def above_chance(correct: Bool[np.ndarray, " items"], chance: float, level: float = 0.95) -> bool:
+    """Whether the exact interval of the accuracy lies above ``chance``.
+
+    Args:
+        correct: one answer per item; with no items nothing is above chance.
+        chance: accuracy by guessing, in 0..1.
+        level: coverage of the interval.
+    """
+    return exact_interval(int(correct.sum()), len(correct), level).low > chance
+
+
+def mcnemar_exact(b: int, c: int) -> float:
+    """Two-sided exact McNemar test (McNemar 1947, Psychometrika 12; exact: binomial).
+
+    Args:
+        b: items that only the first condition gets right.
+        c: items that only the second condition gets right.
+
+    Returns:
+        The p-value; 1 if no item differs.
+    """
+    return float(mcnemar_p_values(np.array([b]), np.array([c]))[0])
+
+
+def mcnemar_p_values(
+    b: Int[np.ndarray, "*shape"], c: Int[np.ndarray, "*shape"]
+) -> Float[np.ndarray, "*shape"]:
+    """``mcnemar_exact`` for whole arrays of discordant counts."""
+    from scipy.special import bdtr
+
+    return np.minimum(1.0, 2.0 * bdtr(np.minimum(b, c).astype(float), b + c, 0.5))
+
+
+def generator(seed: int, *names: str) -> np.random.Generator:
+    """A random stream that depends on ``seed`` and ``names`` alone.
+
+    So a task's resamples are the same in every layer, protocol and method, and do not change
+    when other tasks are added to the run.
+    """
+    return np.random.default_rng([seed, *(zlib.crc32(name.encode()) for name in names)])
+
+
+def resample_indices(
+    n: int, n_resamples: int, seed: int | np.random.Generator
+) -> Int[np.ndarray, "resamples n"]:
+    """Draw bootstrap samples of ``n`` items: one row of item indices per resample."""
+    return np.random.default_rng(seed).integers(0, max(n, 1), size=(n_resamples, n))
+
+
+def resample_counts(indices: Int[np.ndarray, "resamples n"]) -> Float[np.ndarray, "resamples n"]:
+    """How often each item was drawn in each resample; rows sum to ``n``."""
+    n_resamples, n = indices.shape
+    flat = (indices + n * np.arange(n_resamples)[:, None]).ravel()
+    counts = np.bincount(flat, minlength=n_resamples * n).astype(float)
+    return counts.reshape(n_resamples, n)
+
+
+def resampled_means(
+    values: Shaped[np.ndarray, "n columns"], indices: Int[np.ndarray, "resamples n"]
+) -> Float[np.ndarray, "resamples columns"]:
+    """Mean over items of every column (a layer, say), in every resample.
+
+    The same items are drawn for all columns, so differences between columns stay paired.
+    """
+    return resample_counts(indices) @ values.astype(float) / max(len(values), 1)
+
+
+def percentile_bounds(draws: Float[np.ndarray, "resamples columns"], level: float) -> Bounds:
+    """Percentile bootstrap bounds per column (Efron and Tibshirani 1993, chapter 13).
+
+    An undefined draw (nan) could have been anything, so it counts at both ends: a share
+    of them above ``(1 - level) / 2`` makes the bounds infinite. Percentiles are rounded
+    outwards to a draw.
+    """
+    if not len(draws):
+        return Bounds(*np.full((2, draws.shape[1]), np.nan))
+    missing, tail = np.isnan(draws), (1 - level) / 2
+    low = np.quantile(np.where(missing, -np.inf, draws), tail, axis=0, method="lower")
+    high = np.quantile(np.where(missing, np.inf, draws), 1 - tail, axis=0, method="higher")
+    return Bounds(low, high)
+
+
+def paired_bootstrap(
+    differences: Float[np.ndarray, " n"] | Sequence[float],
+    *,
+    seed: int | np.random.Generator,
+    n_resamples: int = 2000,
+    level: float = 0.95,
+) -> Interval:
+    """Mean of paired differences with a percentile bootstrap interval over items.
+
+    Args:
+        differences: one difference per item, in any unit. None at all gives nan throughout;
+            a single one gives nan bounds, for one item says nothing of the spread.
+        seed: an int or a generator.
+        n_resamples: number of bootstrap samples.
+        level: coverage aimed at; below about 20 items it is not reached.
+    """
+    values = np.asarray(differences, dtype=float)
+    if len(values) < 2 or np.isnan(values).any():
+        return Interval(float(values.mean()) if len(values) else np.nan, np.nan, np.nan, level)
+    draws = resampled_means(values[:, None], resample_indices(len(values), n_resamples, seed))
+    bounds = percentile_bounds(draws, level)
+    return Interval(float(values.mean()), float(bounds.low[0]), float(bounds.high[0]), level)
+
+
+def shares(
+    intact: Float[np.ndarray, "*rows 1"], changed: Float[np.ndarray, "*rows columns"], chance: float
+) -> Float[np.ndarray, "*rows columns"]:
+    """(intact - changed) / (intact - chance) of accuracies; nan where intact <= chance."""
+    above = intact - chance
+    return (intact - changed) / np.where(above > 1e-12, above, np.nan)
+
+
+def share_lost(
+    intact: Bool[np.ndarray, " n"],
+    changed: Bool[np.ndarray, " n"],
+    chance: float,
+    *,
+    seed: int | np.random.Generator,
+    n_resamples: int = 2000,
+    level: float = 0.95,
+) -> Interval:
+    """Share of the above-chance accuracy that a change costs, with a bootstrap interval.
+
+    Numerator and denominator are taken from the same resampled items. A resample whose
+    denominator is not above 0 has no share; it counts at both ends of the interval, which is
+    therefore unbounded when more than ``(1 - level) / 2`` of the resamples are like that.
+
+    Args:
+        intact: the answers before the change, one per item.
+        changed: the answers after it, of the same items.
+        chance: accuracy by guessing.
+        seed: an int or a generator.
+        n_resamples: number of bootstrap samples.
+        level: coverage aimed at.
+
+    Returns:
+        1 means down to chance, 0 nothing lost, below 0 a gain. All nan if the intact accuracy
+        is not above chance; nan bounds for a single item.
+    """
+    both = np.stack([intact, changed], axis=1)
+    if not len(both):
+        return Interval(np.nan, np.nan, np.nan, level)
+    estimate = float(shares(intact.mean(keepdims=True), changed.mean(keepdims=True), chance)[0])
+    if np.isnan(estimate) or len(both) < 2:
+        return Interval(estimate, np.nan, np.nan, level)
+    draws = resampled_means(both, resample_indices(len(both), n_resamples, seed))
+    bounds = percentile_bounds(shares(draws[:, :1], draws[:, 1:], chance), level)
+    return Interval(estimate, float(bounds.low[0]), float(bounds.high[0]), level)
+
+
+def holm(p_values: Float[np.ndarray, "*rows m"]) -> Float[np.ndarray, "*rows m"]:
+    """Holm's step-down adjusted p-values along the last axis (Holm 1979, Scand. J. Stat. 6).
+
+    Controls the chance of any false claim, whatever the dependence between the tests.
+    """
+    order = np.argsort(p_values, axis=-1)
+    left = np.arange(p_values.shape[-1], 0, -1)
+    stepped = np.maximum.accumulate(np.take_along_axis(p_values, order, -1) * left, axis=-1)
+    adjusted = np.empty_like(p_values)
+    np.put_along_axis(adjusted, order, np.minimum(stepped, 1.0), -1)
+    return adjusted
+
+
+def benjamini_hochberg(p_values: Float[np.ndarray, "*rows m"]) -> Float[np.ndarray, "*rows m"]:
+    """Benjamini-Hochberg adjusted p-values along the last axis (1995, J. R. Stat. Soc. B 57).
+
+    Controls the expected share of false claims among the claims, for independent or
+    positively dependent tests.
+    """
+    from scipy.stats import false_discovery_control
+
+    if not p_values.size:
+        return p_values.copy()
+    return np.asarray(false_discovery_control(p_values, axis=-1))

@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
+
+from layerwise import stats
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "level"), [(0, 10, 0.95), (10, 10, 0.95), (7, 20, 0.9), (88, 100, 0.99)]
+)
+def test_exact_interval_equals_statsmodels(successes, n, level):
+    found = stats.exact_interval(successes, n, level)
+    low, high = proportion_confint(successes, n, alpha=1 - level, method="beta")
+    assert found.estimate == successes / n
+    assert found.low == pytest.approx(low, abs=1e-12)
+    assert found.high == pytest.approx(high, abs=1e-12)
+
+
+def test_exact_interval_published_values():
+    # Newcombe (1998), Statistics in Medicine 17, 857-872, table I: method 5.
+    for successes, n, low, high in [(81, 263, 0.2527, 0.3676), (15, 148, 0.0578, 0.1617)]:
+        found = stats.exact_interval(successes, n)
+        assert (round(found.low, 4), round(found.high, 4)) == (low, high)
+
+
+def test_exact_interval_of_nothing_is_everything():
+    found = stats.exact_interval(0, 0)
+    assert math.isnan(found.estimate)
+    assert (found.low, found.high) == (0.0, 1.0)
+
+
+def test_exact_interval_refuses_more_successes_than_trials():
+    with pytest.raises(ValueError, match="k"):
+        stats.exact_interval(3, 2)
+
+
+@pytest.mark.parametrize("p", [0.03, 0.25, 0.5, 0.9])
+def test_exact_interval_never_covers_less_than_its_level(p):
+    n = 37
+    bounds = [stats.exact_interval(k, n) for k in range(n + 1)]
+    weight = scipy.stats.binom.pmf(np.arange(n + 1), n, p)
+    assert sum(w for w, b in zip(weight, bounds, strict=True) if b.low <= p <= b.high) >= 0.95
+
+
+@given(st.integers(0, 80), st.integers(0, 80))
+def test_mcnemar_equals_statsmodels(b, c):
+    if b + c:
+        expected = min(1.0, mcnemar([[0, b], [c, 0]], exact=True).pvalue)
+        assert stats.mcnemar_exact(b, c) == pytest.approx(expected, rel=1e-9)
+        assert stats.mcnemar_exact(b, c) == pytest.approx(
+            scipy.stats.binomtest(b, b + c).pvalue, rel=1e-9
+        )
+
+
+def test_mcnemar_with_no_difference_is_one():
+    assert stats.mcnemar_exact(0, 0) == 1.0
+    assert stats.mcnemar_exact(1, 0) == 1.0
+    assert stats.mcnemar_exact(6, 0) == pytest.approx(2 / 64)
+
+
+def test_mcnemar_arrays_equal_single_tests():
+    b, c = np.array([[0, 3], [9, 1]]), np.array([[0, 1], [2, 12]])
+    found = stats.mcnemar_p_values(b, c)
+    expected = [
+        [stats.mcnemar_exact(int(x), int(y)) for x, y in zip(*rows, strict=True)]
+        for rows in zip(b, c, strict=True)
+    ]
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_paired_bootstrap_agrees_with_scipy():
+    values = np.random.default_rng(3).exponential(size=60)
+    found = stats.paired_bootstrap(values, seed=1, n_resamples=20_000)
+    reference = scipy.stats.bootstrap(
+        (values,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(5)
+    ).confidence_interval
+    assert found.estimate == pytest.approx(values.mean())
+    assert found.low == pytest.approx(reference.low, abs=0.01)
+    assert found.high == pytest.approx(reference.high, abs=0.01)
+
+
+def test_paired_bootstrap_covers_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    found = [
+        stats.paired_bootstrap(rng.normal(0.3, 1, size=80), seed=rng, n_resamples=400)
+        for _ in range(500)
+    ]
+    covered = np.mean([i.low <= 0.3 <= i.high for i in found])
+    assert 0.92 <= covered <= 0.98
+
+
+def test_paired_bootstrap_is_repeatable():
+    values = [0.0, 1.0, 0.0, 1.0, 1.0]
+    assert stats.paired_bootstrap(values, seed=7) == stats.paired_bootstrap(values, seed=7)
+    assert stats.paired_bootstrap([1.0] * 9, seed=7) == stats.Interval(1.0, 1.0, 1.0, 0.95)
+
+
+def test_paired_bootstrap_of_none_and_one():
+    none, one = stats.paired_bootstrap([], seed=0), stats.paired_bootstrap([0.5], seed=0)
+    assert np.isnan([none.estimate, none.low, none.high, one.low, one.high]).all()
+    assert one.estimate == 0.5
+
+
+def test_the_same_items_are_drawn_for_every_layer():
+    values = np.random.default_rng(1).normal(size=(30, 4))
+    indices = stats.resample_indices(30, 50, seed=2)
+    expected = np.stack([values[row].mean(axis=0) for row in indices])
+    np.testing.assert_allclose(stats.resampled_means(values, indices), expected)
+    np.testing.assert_array_equal(indices, stats.resample_indices(30, 50, seed=2))
+    assert stats.resample_indices(0, 5, seed=0).shape == (5, 0)
+
+
+def test_generator_depends_on_seed_and_names_only():
+    def draw(*key):
+        return stats.generator(*key).integers(0, 2**62)
+
+    assert draw(0, "a") == draw(0, "a")
+    assert len({draw(0, "a"), draw(1, "a"), draw(0, "b"), draw(0, "a", "b")}) == 4
+
+
+def test_percentile_bounds_count_undefined_draws_at_both_ends():
+    draws = np.linspace(0.0, 1.0, 1001)[:, None].repeat(2, axis=1)
+    draws[:30, 1] = np.nan
+    low, high = stats.percentile_bounds(draws, 0.95)
+    np.testing.assert_allclose([low[0], high[0]], [0.025, 0.975])
+    assert (low[1], high[1]) == (-np.inf, np.inf)
+    assert np.isnan(stats.percentile_bounds(draws[:0], 0.95)).all()
+
+
+def test_share_lost_is_the_ratio_of_paired_means():
+    intact = np.array([True] * 80 + [False] * 20)
+    changed = np.array([True] * 50 + [False] * 50)
+    found = stats.share_lost(intact, changed, 0.25, seed=0, n_resamples=5000)
+
+    def ratio(a, b, axis):
+        return (a.mean(axis=axis) - b.mean(axis=axis)) / (a.mean(axis=axis) - 0.25)
+
+    reference = scipy.stats.bootstrap(
+        (intact, changed), ratio, paired=True, vectorized=True, n_resamples=5000,
+        method="percentile", rng=np.random.default_rng(1),
+    ).confidence_interval  # fmt: skip
+    assert found.estimate == pytest.approx(0.3 / 0.55)
+    assert found.low == pytest.approx(reference.low, abs=0.02)
+    assert found.high == pytest.approx(reference.high, abs=0.02)
+
+
+def test_share_lost_covers_as_often_as_it_says():
+    rng = np.random.default_rng(4)
+    covered = []
+    for _ in range(400):
+        intact = rng.random(120) < 0.8
+        changed = np.where(rng.random(120) < 0.4, rng.random(120) < 0.25, intact)
+        found = stats.share_lost(intact, changed, 0.25, seed=rng, n_resamples=400)
+        covered.append(found.low <= 0.4 <= found.high)
+    assert 0.91 <= np.mean(covered) <= 0.985
+
+
+def test_share_lost_is_unbounded_when_the_denominator_may_vanish():
+    intact, changed = np.array([True] + [False] * 19), np.array([False] * 20)
+    found = stats.share_lost(intact, changed, 0.0, seed=0)
+    assert found.estimate == 1.0
+    assert (found.low, found.high) == (-np.inf, np.inf)
+
+
+def test_share_lost_of_none_one_and_chance():
+    empty, one, wrong = np.zeros(0, bool), np.array([True]), np.array([False])
+    assert math.isnan(stats.share_lost(empty, empty, 0.25, seed=0).estimate)
+    single = stats.share_lost(one, wrong, 0.25, seed=0)
+    assert single.estimate == pytest.approx(1 / 0.75)
+    assert math.isnan(single.low)
+    assert math.isnan(single.high)
+    assert math.isnan(stats.share_lost(wrong, one, 0.25, seed=0).estimate)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [("holm", "holm"), ("benjamini_hochberg", "fdr_bh")])
+def test_corrections_equal_statsmodels(ours, theirs):
+    adjust = getattr(stats, ours)
+    rows = np.random.default_rng(2).random((20, 12)) ** 3
+    rows[0, :4] = rows[0, 0]
+    expected = np.stack([multipletests(row, method=theirs)[1] for row in rows])
+    np.testing.assert_allclose(adjust(rows), expected, rtol=1e-12)
+    np.testing.assert_allclose(adjust(rows[3]), expected[3], rtol=1e-12)
+
+
+def test_corrections_published_values():
+    # Benjamini and Hochberg (1995), section 3: 15 tests, 4 rejected by theirs at 0.05.
+    p = np.array([.0001, .0004, .0019, .0095, .0201, .0278, .0298, .0344, .0459, .3240,
+                  .4262, .5719, .6528, .7590, 1.0])  # fmt: skip
+    assert (stats.benjamini_hochberg(p) <= 0.05).sum() == 4
+    assert (stats.holm(p) <= 0.05).sum() == 3
+
+
+def test_corrections_of_none_and_one():
+    for adjust in (stats.holm, stats.benjamini_hochberg):
+        assert adjust(np.zeros(0)).shape == (0,)
+        assert adjust(np.array([0.3])).tolist() == [0.3]
+
+
+def test_above_chance():
+    correct = np.array([True] * 40 + [False] * 60)
+    assert stats.above_chance(correct, 0.25)
+    assert not stats.above_chance(correct, 0.35)
+    assert not stats.above_chance(np.zeros(0, bool), 0.0)
+    assert not stats.above_chance(np.array([True]), 0.25)
+
+
+def test_above_chance_is_rarely_wrong():
+    rng = np.random.default_rng(0)
+    found = [stats.above_chance(rng.random(150) < 0.25, 0.25) for _ in range(2000)]
+    assert np.mean(found) <= 0.025 + 3 * math.sqrt(0.025 * 0.975 / 2000)
