@@ -1,0 +1,179 @@
+"""Signal and effects of interventions, computed from ablation records.
+
+Definitions are in ``docs/statistics.md``; columns in ``docs/results.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+
+from layerwise import stats
+from layerwise._tables import conform, frame
+from layerwise.errors import UserError
+
+N_RESAMPLES = 2000
+Chance = Callable[[str, str], float]
+
+
+class Cell(NamedTuple):
+    """The records of one task under one protocol, as matrices with a row per item.
+
+    Attributes:
+        task: the task's name.
+        capability: its capability.
+        protocol: the protocol.
+        interventions: one row per intervention (``intervention``, ``kind``, ``site``,
+            ``layer``), by kind, site and layer; the intact model is not among them.
+        intact: whether the intact model was right.
+        correct: whether the model was right under each intervention.
+        nats: gold log-probability, intact minus intervened; nan where there is none.
+    """
+
+    task: str
+    capability: str
+    protocol: str
+    interventions: pd.DataFrame
+    intact: Bool[np.ndarray, " items"]
+    correct: Bool[np.ndarray, "items interventions"]
+    nats: Float[np.ndarray, "items interventions"]
+
+
+def cells(records: pd.DataFrame) -> Iterator[Cell]:
+    """Records by task and protocol, in alphabetical order.
+
+    Raises:
+        UserError: if the intact model is missing, or not every item is there exactly once
+            under every intervention.
+    """
+    for _, group in records.groupby(["task", "capability", "protocol"], sort=True):
+        yield _cell(group)
+
+
+def _cell(group: pd.DataFrame) -> Cell:
+    task, capability, protocol = (str(group[c].iloc[0]) for c in ("task", "capability", "protocol"))
+    columns = ["kind", "site", "layer", "intervention"]
+    listed = group.loc[~group["intervention"].duplicated(), columns].sort_values(columns)
+    changed = listed.loc[listed["intervention"] != "intact"].reset_index(drop=True)
+    _check_complete(group, len(listed), len(changed))
+    order = ["intact", *changed["intervention"]]
+    correct = group.pivot(index="item", columns="intervention", values="correct")[order]
+    gold = group.pivot(index="item", columns="intervention", values="gold_logprob")[order]
+    right, logprob = correct.to_numpy(dtype=bool), gold.to_numpy(dtype=float)
+    nats = logprob[:, :1] - logprob[:, 1:]
+    return Cell(task, capability, protocol, changed, right[:, 0], right[:, 1:], nats)
+
+
+def _check_complete(group: pd.DataFrame, n_listed: int, n_changed: int) -> None:
+    where = f"task {group['task'].iloc[0]!r} under protocol {group['protocol'].iloc[0]!r}"
+    if n_listed == n_changed:
+        raise UserError(
+            f"The records of {where} lack the intact model: expected rows whose intervention "
+            "is 'intact'; run the ablation again."
+        )
+    twice = group.duplicated(["item", "intervention"]).any()
+    if twice or len(group) != n_listed * group["item"].nunique():
+        raise UserError(
+            f"The records of {where} are incomplete or doubled: expected every item once under "
+            "every intervention; run the ablation again."
+        )
+
+
+def signal_table(records: pd.DataFrame, chance: Chance) -> pd.DataFrame:
+    """``signal.parquet``: is the intact model above chance, per task and protocol?
+
+    Args:
+        records: ablation records.
+        chance: (task, protocol) -> accuracy by guessing.
+    """
+    rows = [_signal_row(cell, chance(cell.task, cell.protocol)) for cell in cells(records)]
+    return frame("signal", rows)
+
+
+def _signal_row(cell: Cell, chance: float) -> dict[str, Any]:
+    found = stats.exact_interval(int(cell.intact.sum()), len(cell.intact))
+    return {
+        "task": cell.task,
+        "capability": cell.capability,
+        "protocol": cell.protocol,
+        "n_items": len(cell.intact),
+        "chance": chance,
+        "accuracy": found.estimate,
+        "low": found.low,
+        "high": found.high,
+        "signal": stats.above_chance(cell.intact, chance),
+    }
+
+
+def effects_table(records: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFrame:
+    """``effects.parquet``: the paired effect of every intervention, per task and protocol.
+
+    Args:
+        records: ablation records.
+        chance: (task, protocol) -> accuracy by guessing.
+        seed: seed of the bootstrap; a task's resamples are the same under all protocols.
+    """
+    found = [cell for cell in cells(records) if len(cell.interventions)]
+    tables = [_effects(cell, chance(cell.task, cell.protocol), seed) for cell in found]
+    return pd.concat(tables, ignore_index=True) if tables else frame("effects", [])
+
+
+def _effects(cell: Cell, chance: float, seed: int) -> pd.DataFrame:
+    signal = stats.above_chance(cell.intact, chance)
+    table = cell.interventions.assign(
+        task=cell.task,
+        capability=cell.capability,
+        protocol=cell.protocol,
+        n_items=len(cell.intact),
+        chance=chance,
+        acc_intact=cell.intact.mean(),
+        acc=cell.correct.mean(axis=0),
+        signal=signal,
+        p=mcnemar(cell.intact, cell.correct),
+        **_bootstrapped(cell, chance if signal else np.inf, seed),
+    )
+    family = table.groupby(["kind", "site"], dropna=False)["p"]
+    table["p_holm"] = family.transform(lambda p: stats.holm(p.to_numpy()))
+    table["significant"] = signal & (table["p_holm"] < 0.05)
+    return conform("effects", table)
+
+
+def mcnemar(
+    intact: Bool[np.ndarray, " items"], correct: Bool[np.ndarray, "items interventions"]
+) -> Float[np.ndarray, " interventions"]:
+    """Exact McNemar p-value of every column against the intact model."""
+    lost = (intact[:, None] & ~correct).sum(axis=0)
+    gained = (~intact[:, None] & correct).sum(axis=0)
+    return stats.mcnemar_p_values(lost, gained)
+
+
+def _bootstrapped(cell: Cell, chance: float, seed: int) -> dict[str, Any]:
+    # resample 0 is the sample itself, so estimates and draws come from the same arithmetic
+    n = len(cell.intact)
+    drawn = stats.resample_indices(n, N_RESAMPLES, stats.generator(seed, cell.task))
+    indices = np.concatenate([np.arange(n)[None], drawn])
+    intact = stats.resampled_means(cell.intact[:, None], indices)
+    changed = stats.resampled_means(cell.correct, indices)
+    nats = stats.resampled_means(cell.nats, indices)
+    return (
+        _columns(("acc_diff", "acc_diff_low", "acc_diff_high"), intact - changed, n)
+        | _columns(
+            ("share_lost", "share_low", "share_high"), stats.shares(intact, changed, chance), n
+        )
+        | _columns(("nats", "nats_low", "nats_high"), nats, n)
+    )
+
+
+def _columns(
+    names: tuple[str, str, str], draws: Float[np.ndarray, "draws columns"], n: int
+) -> dict[str, Any]:
+    """Estimate (draw 0) and bounds; null without an estimate, of one item, or unbounded."""
+    estimate = draws[0]
+    bounds = stats.percentile_bounds(draws[1:], 0.95)
+    said = ~np.isnan(estimate) & (n > 1)
+    low, high = (np.where(said & np.isfinite(b), b, np.nan) for b in bounds)
+    return dict(zip(names, (estimate, low, high), strict=True))

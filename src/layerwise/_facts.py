@@ -1,0 +1,226 @@
+"""What is needed to repeat a run, as typed models and as ``run.json``.
+
+No measurement is stored here; those are in the tables.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from layerwise.errors import UserError
+
+RUN_FILE = "run.json"
+_PACKAGES = ("torch", "transformer-lens", "transformers", "numpy", "layerwise")
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of python and of the packages that numbers depend on (underscored names)."""
+    found = {"python": platform.python_version()}
+    return found | {name.replace("-", "_"): metadata.version(name) for name in _PACKAGES}
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelFacts(_Frozen):
+    """Which model was measured."""
+
+    name: str = Field(description="The name it was asked for by.")
+    hash: str = Field(description="Hash of the weights, in hexadecimal.")
+    source: str = Field(description="Where the weights came from, e.g. a hub id or a file.")
+    n_layers: int = Field(description="Number of layers.")
+    n_heads: int = Field(description="Number of attention heads per layer.")
+    d_model: int = Field(description="Width of the residual stream.")
+    d_vocab: int = Field(description="Size of the vocabulary.")
+    n_ctx: int = Field(description="Longest context, in tokens.")
+    n_parameters: int = Field(description="Number of parameters.")
+    dtype: str = Field(description="Number format of weights and activations, e.g. float32.")
+    device: str = Field(description="Where it was run, e.g. cpu.")
+    parity: float | None = Field(
+        description="Largest difference of log-probabilities, in nats, from the Hugging Face "
+        "original on a fixed text; null if it was not compared."
+    )
+    attention: str = Field(description="Which attention was used, in a word, e.g. grouped-query.")
+
+
+class TaskFacts(_Frozen):
+    """Which questions were asked."""
+
+    name: str = Field(description="The suite's name.")
+    capability: str = Field(description="The capability that the suite is about.")
+    description: str = Field(description="What is asked, in a sentence.")
+    hash: str = Field(description="Hash of the items, in hexadecimal.")
+    n_items: int = Field(description="Number of items that were asked.")
+    n_fewshot: int = Field(description="Number of worked examples in each prompt.")
+    chance: dict[str, float] = Field(
+        description="Accuracy by guessing, in 0..1, for each protocol by name."
+    )
+    source: str = Field(description="Where the items came from, e.g. built in or a file.")
+
+
+class Facts(_Frozen):
+    """Everything needed to repeat a run."""
+
+    layerwise: str = Field(
+        default_factory=lambda: metadata.version("layerwise"),
+        description="Version of layerwise that made the results.",
+    )
+    created: AwareDatetime = Field(
+        default_factory=lambda: datetime.now(UTC), description="When, in UTC."
+    )
+    model: ModelFacts = Field(description="Which model was measured.")
+    tasks: tuple[TaskFacts, ...] = Field(description="Which questions were asked.")
+    protocols: tuple[str, ...] = Field(description="How they were put to the model and scored.")
+    seed: int = Field(description="The seed of everything random, bootstraps included.")
+    settings: dict[str, JsonValue] = Field(description="What was asked for, as plain values.")
+    versions: dict[str, str] = Field(
+        default_factory=installed_versions,
+        description="Versions of python and of the packages that numbers depend on.",
+    )
+    work: tuple[dict[str, JsonValue], ...] = Field(
+        default=(),
+        description="What it cost, one entry per sweep: block passes done, those of brute "
+        "force, seconds, tokens.",
+    )
+
+    def task(self, name: str) -> TaskFacts:
+        """The facts of one task.
+
+        Raises:
+            UserError: if the run had no such task.
+        """
+        for task in self.tasks:
+            if task.name == name:
+                return task
+        raise UserError(
+            f"The run's facts do not mention task {name!r}: expected one of "
+            f"{', '.join(t.name for t in self.tasks) or 'none'}; run the analysis again."
+        )
+
+    def chance(self, task: str, protocol: str) -> float:
+        """Accuracy by guessing of a task under a protocol, in 0..1.
+
+        Raises:
+            UserError: if the facts do not say.
+        """
+        known = self.task(task).chance
+        if protocol not in known:
+            raise UserError(
+                f"The run's facts give task {task!r} no chance level under protocol {protocol!r}: "
+                f"expected one of {', '.join(known) or 'none'}; run the analysis again."
+            )
+        return known[protocol]
+
+
+def join_facts(facts: Sequence[Facts]) -> Facts:
+    """The facts of several results of one model, as one.
+
+    Tasks, protocols, settings and work are joined; the rest is taken from the first.
+
+    Raises:
+        UserError: if they are of different models, or of different tasks of the same name.
+    """
+    first, tasks, settings = facts[0], {}, {}
+    for each in facts:
+        _same("model", first.model.name, first.model.hash, each.model.hash)
+        for task in each.tasks:
+            _same("task", task.name, tasks.setdefault(task.name, task).hash, task.hash)
+        settings |= each.settings
+    return first.model_copy(
+        update={
+            "tasks": tuple(tasks.values()),
+            "protocols": tuple(dict.fromkeys(p for each in facts for p in each.protocols)),
+            "settings": settings,
+            "work": _distinct([entry for each in facts for entry in each.work]),
+        }
+    )
+
+
+def _same(what: str, name: str, one: str, other: str) -> None:
+    if one != other:
+        raise UserError(
+            f"These results do not belong together: {what} {name!r} has hash {one[:12]} in one "
+            f"and {other[:12]} in another; expected results of the same model and items, "
+            "so keep them in separate folders."
+        )
+
+
+def _distinct(entries: list[Any]) -> tuple[Any, ...]:
+    return tuple({json.dumps(entry, sort_keys=True): entry for entry in entries}.values())
+
+
+def parse_facts(text: str | bytes, path: Path) -> Facts:
+    """Facts from JSON.
+
+    Args:
+        text: the JSON.
+        path: the file that it is from, for the error's sentence.
+
+    Raises:
+        UserError: if it is not the facts of a finished run.
+    """
+    try:
+        return Facts.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise UserError(
+            f"{path} does not hold the facts of a run ({where}: {first['msg']}): expected what "
+            "layerwise wrote; restore the file or run the analysis again."
+        ) from error
+
+
+def read_run_file(folder: Path) -> dict[str, Any]:
+    """``run.json`` as plain values; of an unfinished run it has little more than settings.
+
+    Raises:
+        UserError: if it is missing or is not a JSON object with settings.
+    """
+    path = folder / RUN_FILE
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise UserError(
+            f"No {RUN_FILE} in {folder}: expected the folder of a run; check the path."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise UserError(_unreadable(path)) from error
+    if not isinstance(content, dict) or not isinstance(content.get("settings"), dict):
+        raise UserError(_unreadable(path))
+    return content
+
+
+def _unreadable(path: Path) -> str:
+    return (
+        f"{path} cannot be read: expected the JSON that layerwise wrote; "
+        "restore it, or delete the folder and run again."
+    )
+
+
+def is_finished(run: dict[str, Any]) -> bool:
+    """Whether ``run.json`` is that of a finished run."""
+    return run.get("finished", True) is not False
+
+
+def read_facts(folder: Path) -> Facts:
+    """The facts of a finished run.
+
+    Raises:
+        UserError: if the run is not finished, or ``run.json`` is missing or damaged.
+    """
+    run = read_run_file(folder)
+    if not is_finished(run):
+        raise UserError(
+            f"The run in {folder} is not finished: expected a finished one; "
+            "give the same command again and it goes on where it stopped."
+        )
+    return parse_facts(json.dumps(run), folder / RUN_FILE)

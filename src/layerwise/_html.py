@@ -1,0 +1,85 @@
+"""The short HTML that a result shows in a notebook: a heading and a compact table.
+
+Figures and the full report are ``report/``'s business.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from layerwise._facts import Facts
+
+
+def ablation_rows(effects: pd.DataFrame, n_top: int = 5) -> pd.DataFrame:
+    """The most harmful interventions under each protocol, of tasks that have signal."""
+    found = effects.loc[effects["signal"]].sort_values(
+        by="share_lost", ascending=False, kind="stable"
+    )
+    top = found.groupby("protocol", sort=True).head(n_top).sort_values("protocol", kind="stable")
+    return pd.DataFrame(
+        {
+            "protocol": top["protocol"],
+            "task": top["task"],
+            "intervention": top["intervention"],
+            "share lost [95 %]": intervals(top, "share_lost", "share_low", "share_high"),
+            "p (Holm)": top["p_holm"].map("{:.2g}".format),
+            "significant": np.where(top["significant"], "yes", "no"),
+        }
+    )
+
+
+def lens_rows(lens: pd.DataFrame) -> pd.DataFrame:
+    """Median rank and mean log-probability of the answer, per protocol and layer."""
+    table = lens.groupby(["protocol", "layer"], as_index=False).agg(
+        rank=("rank", "median"), logprob=("logprob", "mean")
+    )
+    names = {"rank": "median rank", "logprob": "log-probability (nats)"}
+    return table.rename(columns=names)
+
+
+def patching_rows(summary: pd.DataFrame, n_top: int = 10) -> pd.DataFrame:
+    """The layers and positions that recover most."""
+    top = summary.sort_values(by="recovered", ascending=False, kind="stable").head(n_top)
+    found = top.reindex(columns=["protocol", "task", "site", "layer", "pos_label"])
+    told = intervals(top, "recovered", "recovered_low", "recovered_high")
+    return found.assign(**{"recovered [95 %]": told})
+
+
+def emergence_rows(emergence: pd.DataFrame) -> pd.DataFrame:
+    """Depths and critical sets, with their intervals."""
+    found = emergence.reindex(columns=["capability", "protocol", "method", "measure"])
+    return found.assign(**{"estimate [95 %]": intervals(emergence, "estimate", "low", "high")})
+
+
+def intervals(table: pd.DataFrame, estimate: str, low: str, high: str) -> list[str]:
+    """Estimates with their bounds as text; a bound that is null is shown as a question mark."""
+    return [
+        f"{number(e)} [{number(lo)}, {number(hi)}]"
+        for e, lo, hi in zip(table[estimate], table[low], table[high], strict=True)
+    ]
+
+
+def number(value: float) -> str:
+    """A number to two digits after the point, a question mark if there is none."""
+    return "?" if pd.isna(value) else f"{value:.2f}"
+
+
+def heading(facts: Facts, n_items: int, protocols: Sequence[str], tasks: Sequence[str]) -> str:
+    """Model, tasks, protocols and number of items in one line of text."""
+    return (
+        f"{facts.model.name}; tasks: {', '.join(tasks) or 'none'}; "
+        f"protocols: {', '.join(protocols) or 'none'}; {n_items} items"
+    )
+
+
+def to_html(title: str, text: str, rows: pd.DataFrame, if_empty: str) -> str:
+    """A heading, a line and a compact table, all text escaped."""
+    body = rows.to_html(index=False, escape=True, border=0, float_format=number, na_rep="")
+    return (
+        f"<h4>{html.escape(title)}</h4><p>{html.escape(text)}</p>"
+        f"{body if len(rows) else f'<p>{html.escape(if_empty)}</p>'}"
+    )

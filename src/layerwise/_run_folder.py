@@ -1,0 +1,234 @@
+"""A run's folder while the run goes on: its settings, its lock, and its parts so far.
+
+What the parts hold, and what a finished run's tables hold, is not known here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+from urllib.parse import quote
+
+import pandas as pd
+import pyarrow as pa
+
+from layerwise._facts import RUN_FILE, Facts, is_finished, read_run_file
+from layerwise._files import disk_error, remove_temporaries, write_atomically
+from layerwise._tables import read_arrow, to_bytes
+from layerwise.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system: two runs at once are not noticed there
+    fcntl = None
+
+_LOCK = ".lock"
+_PARTS = "parts"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A folder that one run writes to, and goes on in after an interruption.
+
+    Use it as a context manager, so that the folder is given back whatever happens.
+
+    Attributes:
+        path: the folder.
+        settings: what the run was asked for, as plain JSON values.
+        lock: the open lock file; the system gives the lock up when the process ends.
+    """
+
+    path: Path
+    settings: dict[str, Any]
+    lock: IO[str]
+
+    @classmethod
+    def open(cls, path: str | Path, settings: dict[str, Any]) -> RunFolder:
+        """Make the folder, or go on in the one of an earlier run with the same settings.
+
+        Args:
+            path: the folder; made if it does not exist.
+            settings: plain JSON values; keys that must be the same for a run to go on.
+
+        Raises:
+            UserError: if the path is a file or cannot be written; if the folder holds something
+                else, or a run with other settings, or is in use by another process; if the
+                disk is full.
+        """
+        path, settings = Path(path), json.loads(json.dumps(settings))
+        _make_folder(path)
+        _refuse_foreign(path)
+        lock = _acquire(path / _LOCK)
+        try:
+            _agree(path, settings)
+        except BaseException:
+            _release(lock)
+            raise
+        return cls(path, settings, lock)
+
+    @property
+    def finished(self) -> bool:
+        """Whether ``finish`` was called, now or in an earlier run with the same settings."""
+        return is_finished(read_run_file(self.path))
+
+    def has_part(self, name: str) -> bool:
+        """Whether a part was written whole; a damaged one counts as missing."""
+        try:
+            read_arrow(self._part(name))
+        except UserError:
+            return False
+        return True
+
+    def write_part(self, name: str, table: pd.DataFrame) -> None:
+        """Keep a part of the run's work.
+
+        Args:
+            name: any text that names the part.
+            table: its rows; the index is not kept.
+
+        Raises:
+            UserError: if the disk is full or the folder cannot be written.
+        """
+        arrow = pa.Table.from_pandas(table, preserve_index=False)
+        write_atomically(self._part(name), to_bytes(arrow))
+
+    def read_part(self, name: str) -> pd.DataFrame:
+        """A part as it was written.
+
+        Raises:
+            UserError: if it is missing or damaged.
+        """
+        return read_arrow(self._part(name)).to_pandas()
+
+    def finish(self, facts: Facts) -> None:
+        """Say that all tables are written: ``run.json`` gets the facts, the parts go.
+
+        Args:
+            facts: what is needed to repeat the run; its settings are those of the folder.
+
+        Raises:
+            UserError: if the disk is full or the folder cannot be written.
+        """
+        whole = facts.model_copy(update={"settings": self.settings})
+        write_atomically(self.path / RUN_FILE, whole.model_dump_json(indent=2).encode())
+        shutil.rmtree(self.path / _PARTS, ignore_errors=True)
+
+    def close(self) -> None:
+        """Give the folder back; the parts stay for the next run unless it is finished."""
+        _release(self.lock)
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _part(self, name: str) -> Path:
+        return self.path / _PARTS / f"{quote(name, safe=' =,')}.parquet"
+
+
+def _make_folder(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path} is a file: expected a folder for the run; choose another path.")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise disk_error(error, path) from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise UserError(f"Cannot write to {path}: choose a folder that you may write to.")
+
+
+def _refuse_foreign(path: Path) -> None:
+    visible = sorted(p.name for p in path.iterdir() if not p.name.startswith("."))
+    if visible and RUN_FILE not in visible:
+        raise UserError(
+            f"{path} holds other files ({visible[0]}, ...) and no {RUN_FILE}: expected an empty "
+            "folder or that of an earlier run; choose another folder."
+        )
+
+
+def _agree(path: Path, settings: dict[str, Any]) -> None:
+    """Clean up after a killed process; check the settings, or write them."""
+    remove_temporaries(path)
+    remove_temporaries(path / _PARTS)
+    if not (path / RUN_FILE).exists():
+        started = {"finished": False, "settings": settings}
+        write_atomically(path / RUN_FILE, json.dumps(started, indent=2).encode())
+        return
+    run = read_run_file(path)
+    _refuse_other_settings(path, run["settings"], settings)
+    if is_finished(run):  # a process killed within finish() may have left parts
+        shutil.rmtree(path / _PARTS, ignore_errors=True)
+
+
+def _refuse_other_settings(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    differing = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+    if differing:
+        told = "; ".join(
+            f"{key} was {json.dumps(old.get(key))} and is now {json.dumps(new.get(key))}"
+            for key in differing
+        )
+        raise UserError(
+            f"{path} holds a run with other settings ({told}): expected the same settings; "
+            "choose another folder, or delete this one to start afresh."
+        )
+
+
+def _acquire(path: Path) -> IO[str]:
+    """Open and lock the lock file; the lock of a dead process is free by itself."""
+    while True:
+        try:
+            file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
+        except OSError as error:
+            raise disk_error(error, path) from error
+        _lock(file, path)
+        if _is_at(file, path):
+            break
+        file.close()  # its owner finished and removed it between our opening and locking
+    with contextlib.suppress(OSError):  # the number is for the other's message only
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+    return file
+
+
+def _lock(file: IO[str], path: Path) -> None:
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.seek(0)
+        owner = file.read().strip() or "unknown"
+        file.close()
+        raise UserError(
+            f"{path.parent} is in use by another run (process {owner}): expected a folder that "
+            "no run is writing to; wait until it ends, or choose another folder."
+        ) from error
+    except OSError:  # a file system without locks
+        return
+
+
+def _is_at(file: IO[str], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _release(lock: IO[str]) -> None:
+    if not lock.closed:
+        Path(lock.name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            lock.close()

@@ -1,0 +1,100 @@
+"""Lens and patching tables averaged over items, with intervals.
+
+Only tables are read here; how they are shown is the business of ``report/`` and ``_html``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from layerwise import stats
+
+_TASK = ["task", "capability", "protocol"]
+
+
+def lens_summary(lens: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Averages over items per task, protocol and layer, with bootstrap 95 % intervals.
+
+    Returns:
+        ``task``, ``capability``, ``protocol``, ``layer``, ``n_items``, ``median_rank``,
+        ``logprob``, ``logprob_low``, ``logprob_high``, ``entropy``, ``kl`` (nats).
+    """
+    table = lens.groupby([*_TASK, "layer"], as_index=False).agg(
+        n_items=("item", "nunique"),
+        median_rank=("rank", "median"),
+        logprob=("logprob", "mean"),
+        entropy=("entropy", "mean"),
+        kl=("kl", "mean"),
+    )
+    found = _bounds(lens, ["layer"], "logprob", None, seed)
+    found = found.rename(columns={"low": "logprob_low", "high": "logprob_high"})
+    merged = table.merge(found.drop(columns="estimate"), on=[*_TASK, "layer"])
+    order = ["logprob", "logprob_low", "logprob_high", "entropy", "kl"]
+    return merged.reindex(columns=[*_TASK, "layer", "n_items", "median_rank", *order])
+
+
+def patching_summary(patching: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Share of the logit difference recovered per task, site, layer and label of position.
+
+    It is the ratio of the means over items, for a mean of the items' ratios is ruled by items
+    whose two runs hardly differ.
+
+    Returns:
+        ``task``, ``capability``, ``protocol``, ``site``, ``layer``, ``pos_label``, ``n_items``,
+        ``recovered``, ``recovered_low``, ``recovered_high`` (bootstrap 95 %).
+    """
+    cell = ["site", "layer", "pos_label"]
+    gains = patching.assign(
+        gain=patching["patched_diff"] - patching["corrupted_diff"],
+        whole=patching["clean_diff"] - patching["corrupted_diff"],
+    )
+    table = _bounds(gains, cell, "gain", "whole", seed)
+    counts = gains.groupby([*_TASK, *cell], as_index=False).agg(n_items=("item", "nunique"))
+    names = {"estimate": "recovered", "low": "recovered_low", "high": "recovered_high"}
+    merged = table.rename(columns=names).merge(counts, on=[*_TASK, *cell])
+    return merged.reindex(columns=[*_TASK, *cell, "n_items", *names.values()])
+
+
+def _bounds(
+    table: pd.DataFrame, cell: list[str], value: str, divisor: str | None, seed: int
+) -> pd.DataFrame:
+    """Mean of ``value`` (over mean of ``divisor``) per task and cell, resampled over items."""
+    parts = [_task_bounds(group, cell, value, divisor, seed) for _, group in table.groupby(_TASK)]
+    columns = [*_TASK, *cell, "estimate", "low", "high"]
+    if not parts:
+        return pd.DataFrame(columns=columns)
+    return pd.concat(parts, ignore_index=True).reindex(columns=columns)
+
+
+def _task_bounds(
+    group: pd.DataFrame, cell: list[str], value: str, divisor: str | None, seed: int
+) -> pd.DataFrame:
+    task = str(group["task"].iloc[0])
+    wide = group.pivot_table(index="item", columns=cell, values=value, aggfunc="mean")
+    draws = _draws(wide, task, seed)
+    if divisor:
+        whole = group.pivot_table(index="item", columns=cell, values=divisor, aggfunc="mean")
+        below = _draws(whole, task, seed)
+        draws = draws / np.where(below > 0, below, np.nan)
+    low, high = stats.percentile_bounds(draws[1:], 0.95)
+    said = ~np.isnan(draws[0]) & (len(wide) > 1)
+    found = pd.DataFrame({"estimate": draws[0]}, index=wide.columns)
+    for name, bound in (("low", low), ("high", high)):
+        found[name] = np.where(said & np.isfinite(bound), bound, np.nan)
+    return found.reset_index().assign(**{name: group[name].iloc[0] for name in _TASK})
+
+
+def _draws(wide: pd.DataFrame, task: str, seed: int) -> np.ndarray:
+    """Means of the columns in the sample itself (row 0) and in resamples of its items.
+
+    An item may lack a cell (a label that its prompt has no position for); the mean is over
+    those that have it.
+    """
+    values = wide.to_numpy(dtype=float)
+    drawn = stats.resample_indices(len(values), 2000, stats.generator(seed, task))
+    indices = np.concatenate([np.arange(len(values))[None], drawn])
+    there = ~np.isnan(values)
+    weight = stats.resampled_means(there, indices)
+    means = stats.resampled_means(np.where(there, values, 0.0), indices)
+    return means / np.where(weight > 0, weight, np.nan)

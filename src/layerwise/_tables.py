@@ -1,0 +1,190 @@
+"""The columns of every table, and tables in and out of Parquet.
+
+``docs/results.md`` says what the columns mean. What fills them is the analyses' business.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from layerwise._files import write_atomically
+from layerwise.errors import UserError, unknown_name
+
+_FACTS_KEY = b"layerwise.facts"
+_STRINGS = pa.list_(pa.string())
+_INTEGERS = pa.list_(pa.int64())
+_TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
+
+
+def _schema(**columns: Any) -> pa.Schema:
+    """Columns by type: a name from ``_TYPES`` (with ``?`` where null is allowed), or pyarrow's."""
+    fields = []
+    for name, kind in columns.items():
+        plain = _TYPES[kind.rstrip("?")] if isinstance(kind, str) else kind
+        fields.append(pa.field(name, plain, nullable=not isinstance(kind, str) or "?" in kind))
+    return pa.schema(fields)
+
+
+SCHEMAS: dict[str, pa.Schema] = {
+    "records": _schema(
+        intervention="str", kind="str", site="str?", layer="int?", task="str", capability="str",
+        item="str", protocol="str", correct="bool", correct_norm="bool?", gold_logprob="float?",
+        margin="float?", early_logprob="float?", late_logprob="float?", generated="str?",
+        extracted="str?",
+    ),
+    "lens": _schema(
+        task="str", capability="str", item="str", protocol="str", layer="int", rank="int",
+        logprob="float", entropy="float", kl="float", top_tokens=_STRINGS,
+    ),
+    "patching": _schema(
+        task="str", capability="str", item="str", protocol="str", site="str", layer="int",
+        pos="int", pos_label="str", clean_diff="float", corrupted_diff="float",
+        patched_diff="float", recovered="float?",
+    ),
+    "signal": _schema(
+        task="str", capability="str", protocol="str", n_items="int", chance="float",
+        accuracy="float", low="float", high="float", signal="bool",
+    ),
+    "effects": _schema(
+        task="str", capability="str", protocol="str", intervention="str", kind="str",
+        site="str?", layer="int?", n_items="int", chance="float", acc_intact="float",
+        acc="float", acc_diff="float", acc_diff_low="float?", acc_diff_high="float?",
+        share_lost="float?", share_low="float?", share_high="float?", p="float", p_holm="float",
+        nats="float?", nats_low="float?", nats_high="float?", signal="bool", significant="bool",
+    ),
+    "emergence": _schema(
+        capability="str", protocol="str", method="str", measure="str", estimate="float",
+        low="float?", high="float?", layer="float", layer_low="float?", layer_high="float?",
+        layers=_INTEGERS, n_items="int", n_tasks="int", tasks="str", n_resamples="int",
+        n_dropped="int",
+    ),
+    "order": _schema(
+        first="str", second="str", protocol="str", method="str", measure="str",
+        difference="float", low="float?", high="float?", p="float", p_holm="float",
+    ),
+    "left_out": _schema(
+        capability="str", protocol="str", method="str", task="str?", reason="str",
+    ),
+}  # fmt: skip
+
+
+def frame(name: str, rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Rows as the table ``name``, in its column order and types.
+
+    Args:
+        name: a key of ``SCHEMAS``.
+        rows: one dict per row; columns that allow null may be left out.
+
+    Raises:
+        ValueError: if a row has an unknown column, or lacks a value that it must have.
+    """
+    schema = SCHEMAS[name]
+    extra = set().union(*rows) - set(schema.names) if rows else set()
+    if extra:
+        raise ValueError(f"unknown columns for {name}: {sorted(extra)}")
+    return _to_pandas(_checked(pa.Table.from_pylist(rows, schema=schema)))
+
+
+def conform(name: str, table: pd.DataFrame) -> pd.DataFrame:
+    """A DataFrame as the table ``name``: its columns alone, in order, with their types.
+
+    Raises:
+        ValueError: if a column is missing, has another type, or lacks a value it must have.
+    """
+    return _to_pandas(_from_pandas(name, table))
+
+
+def write_table(path: Path, name: str, table: pd.DataFrame, facts: str) -> None:
+    """Write a table atomically, with the facts of its run in the file's metadata.
+
+    Raises:
+        UserError: if the disk is full or the folder cannot be written.
+    """
+    arrow = _from_pandas(name, table)
+    write_atomically(path, to_bytes(arrow.replace_schema_metadata({_FACTS_KEY: facts.encode()})))
+
+
+def read_table(path: Path, name: str) -> tuple[pd.DataFrame, bytes | None]:
+    """Read a table, and the facts that are in its metadata, if any.
+
+    Raises:
+        UserError: if the file is missing, damaged, not Parquet, or lacks columns or values.
+    """
+    if name not in SCHEMAS:
+        raise unknown_name("table", name, SCHEMAS)
+    arrow = read_arrow(path)
+    missing = [column for column in SCHEMAS[name].names if column not in arrow.column_names]
+    if missing:
+        raise UserError(
+            f"{path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}: expected "
+            f"the columns of {name}.parquet as layerwise writes them; run the analysis again."
+        )
+    try:
+        table = _checked(arrow.select(SCHEMAS[name].names).cast(SCHEMAS[name]))
+    except (ValueError, pa.ArrowException) as error:
+        raise UserError(
+            f"{path} has a column of another type or without its values ({error}): expected "
+            f"{name}.parquet as layerwise writes it; run the analysis again."
+        ) from error
+    return _to_pandas(table), (arrow.schema.metadata or {}).get(_FACTS_KEY)
+
+
+def read_arrow(path: Path) -> pa.Table:
+    """Read a Parquet file and verify its checksums.
+
+    Raises:
+        UserError: if the file is missing, damaged or not Parquet.
+    """
+    try:
+        # the file is read whole first, so that none stays open and memory-mapped
+        return pq.read_table(io.BytesIO(path.read_bytes()), page_checksum_verification=True)
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(
+            f"{path} is missing, damaged or not a Parquet file: expected a table that layerwise "
+            "wrote; restore the file or run the analysis again."
+        ) from error
+
+
+def to_bytes(table: pa.Table) -> bytes:
+    """A table as Parquet with checksums."""
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
+    return buffer.getvalue()
+
+
+def _from_pandas(name: str, table: pd.DataFrame) -> pa.Table:
+    missing = set(SCHEMAS[name].names) - set(table.columns)
+    if missing:
+        raise ValueError(f"missing columns for {name}: {sorted(missing)}")
+    # a list column without any list may have come as floats
+    lists = [field.name for field in SCHEMAS[name] if pa.types.is_list(field.type)]
+    table = table.astype(dict.fromkeys(lists, object))
+    try:
+        return _checked(pa.Table.from_pandas(table, SCHEMAS[name], preserve_index=False))
+    except pa.ArrowException as error:
+        raise ValueError(f"a column of {name} has another type: {error}") from error
+
+
+def _checked(table: pa.Table) -> pa.Table:
+    for field in table.schema:
+        if not field.nullable and table.column(field.name).null_count:
+            raise ValueError(f"null in column {field.name}")
+    return table
+
+
+def _to_pandas(table: pa.Table) -> pd.DataFrame:
+    integers = {pa.int64(): pd.Int64Dtype()}
+    found = table.to_pandas(types_mapper=integers.get, ignore_metadata=True)
+    for field in table.schema:
+        if field.type == pa.bool_() and field.nullable:
+            found[field.name] = found[field.name].astype("boolean")
+        elif pa.types.is_list(field.type):
+            lists = table.column(field.name).to_pylist()
+            found[field.name] = pd.Series(lists, index=found.index, dtype=object)
+    return found

@@ -1,0 +1,201 @@
+"""Typed results: what an analysis concludes, with the facts needed to repeat it.
+
+What a result can do (save, load, show itself) is in ``_result``; nothing here runs a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pandas as pd
+
+from layerwise import _effects, _html, _summaries
+from layerwise._facts import RUN_FILE as RUN_FILE
+from layerwise._facts import Facts as Facts
+from layerwise._facts import ModelFacts as ModelFacts
+from layerwise._facts import TaskFacts as TaskFacts
+from layerwise._facts import installed_versions as installed_versions
+from layerwise._facts import join_facts as join_facts
+from layerwise._facts import read_facts
+from layerwise._result import Result as Result
+from layerwise._run_folder import RunFolder as RunFolder
+from layerwise._tables import frame
+from layerwise.errors import UserError
+
+
+def records_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Ablation records as a table with the columns and types of ``records.parquet``.
+
+    Args:
+        rows: one dict per row; columns that allow null may be left out.
+
+    Raises:
+        ValueError: if a row has an unknown column, or lacks a value that it must have.
+    """
+    return frame("records", rows)
+
+
+def lens_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """As ``records_frame``, for ``lens.parquet``."""
+    return frame("lens", rows)
+
+
+def patching_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """As ``records_frame``, for ``patching.parquet``."""
+    return frame("patching", rows)
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class AblationResult(Result):
+    """What was answered with parts of the model changed.
+
+    Attributes:
+        records: ``records.parquet``.
+        facts: what is needed to repeat the run.
+    """
+
+    tables: ClassVar[tuple[str, ...]] = ("records",)
+    title: ClassVar[str] = "Ablation: what hurts most"
+    if_empty: ClassVar[str] = "No task has signal: the intact model is not above chance."
+
+    records: pd.DataFrame
+    facts: Facts
+
+    def signal(self) -> pd.DataFrame:
+        """``signal.parquet``: is the intact model above chance, per task and protocol?"""
+        return _effects.signal_table(self.records, self.facts.chance)
+
+    def effects(self) -> pd.DataFrame:
+        """``effects.parquet``: the paired effect of every intervention."""
+        return _effects.effects_table(self.records, self.facts.chance, self.facts.seed)
+
+    def derived(self) -> dict[str, pd.DataFrame]:
+        """``signal`` and ``effects``."""
+        return {"signal": self.signal(), "effects": self.effects()}
+
+    def summary_rows(self) -> pd.DataFrame:
+        """The most harmful interventions by protocol."""
+        return _html.ablation_rows(self.effects())
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class LensResult(Result):
+    """What each layer would answer, read through the unembedding.
+
+    Attributes:
+        lens: ``lens.parquet``.
+        facts: what is needed to repeat the run.
+    """
+
+    tables: ClassVar[tuple[str, ...]] = ("lens",)
+    title: ClassVar[str] = "Logit lens: the answer's first token, layer by layer"
+    if_empty: ClassVar[str] = "Nothing was read."
+
+    lens: pd.DataFrame
+    facts: Facts
+
+    def summary(self) -> pd.DataFrame:
+        """Averages over items per task, protocol and layer, with bootstrap intervals.
+
+        Returns:
+            ``task``, ``capability``, ``protocol``, ``layer``, ``n_items``, ``median_rank``,
+            ``logprob``, ``logprob_low``, ``logprob_high``, ``entropy``, ``kl`` (nats).
+        """
+        return _summaries.lens_summary(self.lens, self.facts.seed)
+
+    def summary_rows(self) -> pd.DataFrame:
+        """Median rank and log-probability per protocol and layer."""
+        return _html.lens_rows(self.lens)
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class PatchingResult(Result):
+    """Where putting the clean run's activation back brings the answer back.
+
+    Attributes:
+        patching: ``patching.parquet``.
+        facts: what is needed to repeat the run.
+    """
+
+    tables: ClassVar[tuple[str, ...]] = ("patching",)
+    title: ClassVar[str] = "Activation patching: where the answer comes back"
+    if_empty: ClassVar[str] = "No pair could be patched."
+
+    patching: pd.DataFrame
+    facts: Facts
+
+    def summary(self) -> pd.DataFrame:
+        """Share recovered per task, site, layer and label of position, with intervals.
+
+        Returns:
+            ``task``, ``capability``, ``protocol``, ``site``, ``layer``, ``pos_label``,
+            ``n_items``, ``recovered``, ``recovered_low``, ``recovered_high``.
+        """
+        return _summaries.patching_summary(self.patching, self.facts.seed)
+
+    def summary_rows(self) -> pd.DataFrame:
+        """The layers and positions that recover most."""
+        return _html.patching_rows(self.summary())
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class EmergenceResult(Result):
+    """At what depth capabilities emerge, by which method, and in what order.
+
+    Attributes:
+        emergence: ``emergence.parquet``.
+        order: ``order.parquet``.
+        left_out: ``left_out.parquet``: what no claim is made about, and why.
+        facts: what is needed to repeat the run.
+    """
+
+    tables: ClassVar[tuple[str, ...]] = ("emergence", "order", "left_out")
+    title: ClassVar[str] = "Emergence: depth from 0 (first layer) to 1 (last)"
+    if_empty: ClassVar[str] = "No capability can be placed; see left_out for the reasons."
+
+    emergence: pd.DataFrame
+    order: pd.DataFrame
+    left_out: pd.DataFrame
+    facts: Facts
+
+    def summary_rows(self) -> pd.DataFrame:
+        """Depths and critical sets with their intervals."""
+        return _html.emergence_rows(self.emergence)
+
+    def _heading(self) -> str:
+        table = self.emergence
+        tasks = sorted({task for names in table["tasks"] for task in names.split(",")})
+        n_items = sum(task.n_items for task in self.facts.tasks if task.name in tasks)
+        return _html.heading(self.facts, n_items, sorted(table["protocol"].unique()), tasks)
+
+
+RESULTS: tuple[type[Result], ...] = (AblationResult, LensResult, PatchingResult, EmergenceResult)
+
+
+def load_results(folder: str | Path) -> list[Result]:
+    """Read whatever results are in a folder.
+
+    Raises:
+        UserError: if the folder does not exist, holds no result or an unfinished run, or a file
+            is damaged.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"No folder {folder}: expected the folder of a run; check the path.")
+    if (folder / RUN_FILE).exists():
+        read_facts(folder)
+    kinds = [kind for kind in RESULTS if (folder / f"{kind.tables[0]}.parquet").exists()]
+    if not kinds:
+        raise UserError(
+            f"No results in {folder}: expected {_or([kind.tables[0] for kind in RESULTS])}; "
+            "check the path, or run an analysis with this folder."
+        )
+    return [kind.load(folder) for kind in kinds]
+
+
+def _or(names: Sequence[str]) -> str:
+    files = [f"{name}.parquet" for name in names]
+    return f"{', '.join(files[:-1])} or {files[-1]}"

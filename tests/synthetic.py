@@ -1,0 +1,164 @@
+"""Made-up facts and tables whose answer is known, for tests of statistics and results."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from layerwise.results import (
+    AblationResult,
+    Facts,
+    LensResult,
+    ModelFacts,
+    PatchingResult,
+    TaskFacts,
+    lens_frame,
+    patching_frame,
+)
+
+MODEL = ModelFacts(
+    name="made-up", hash="ab" * 32, source="tests", n_layers=8, n_heads=2, d_model=16, d_vocab=50,
+    n_ctx=64, n_parameters=1000, dtype="float32", device="cpu", parity=None, attention="full",
+)  # fmt: skip
+
+
+def task_facts(name: str, capability: str, chance: float = 0.25, n_items: int = 1) -> TaskFacts:
+    return TaskFacts(
+        name=name, capability=capability, description=f"What {name} asks.", hash=f"hash of {name}",
+        n_items=n_items, n_fewshot=3, source="tests",
+        chance={"letter": chance, "continuation": chance, "generate": 0.0},
+    )  # fmt: skip
+
+
+def facts(*tasks: TaskFacts, n_layers: int = 8, **changes: Any) -> Facts:
+    given = {
+        "model": MODEL.model_copy(update={"n_layers": n_layers}),
+        "tasks": tasks,
+        "protocols": ("letter",),
+        "seed": 0,
+        "settings": {"limit": None, "sites": ["layer"]},
+        "versions": {"python": "3.11"},
+        "work": ({"block passes": 12, "seconds": 0.5},),
+    }
+    return Facts(**(given | changes))
+
+
+def cell_records(
+    right: np.ndarray, task: str, capability: str, protocol: str = "letter"
+) -> pd.DataFrame:
+    """Records of one task: ``right`` has a row per item; intact first, then layer by layer."""
+    n_columns = right.shape[1]
+    item, column = (a.ravel() for a in np.indices(right.shape))
+    names = np.array(["intact", *(f"skip:layer={k}" for k in range(n_columns - 1))])
+    table = pd.DataFrame(
+        {
+            "intervention": names[column],
+            "kind": np.where(column == 0, "intact", "skip"),
+            "site": pd.Series(np.where(column == 0, None, "layer")),
+            "layer": pd.array(column - 1, dtype="Int64"),
+            "task": task,
+            "capability": capability,
+            "item": np.char.add(f"{task}/", np.char.zfill(item.astype(str), 4)),
+            "protocol": protocol,
+            "correct": right.ravel(),
+            "correct_norm": right.ravel(),
+            "gold_logprob": np.where(right.ravel(), -0.5, -1.5) - 0.01 * (item % 7),
+            "margin": np.where(right.ravel(), 1.0, -1.0),
+            "early_logprob": np.nan,
+            "late_logprob": np.nan,
+            "generated": pd.Series([None] * right.size, dtype="str"),
+            "extracted": pd.Series([None] * right.size, dtype="str"),
+        }
+    )
+    table.loc[table["layer"] < 0, "layer"] = pd.NA
+    if protocol == "generate":
+        table[["gold_logprob", "margin"]] = np.nan
+        table["correct_norm"] = pd.NA
+        table["generated"] = "some text"
+    return table
+
+
+def planted(
+    rng: np.random.Generator,
+    n_items: int = 100,
+    n_layers: int = 8,
+    critical: tuple[int, ...] = (),
+    accuracy: float = 1.0,
+    noise: float = 0.0,
+    chance: float = 0.25,
+) -> np.ndarray:
+    """Right or wrong: intact, then each layer skipped; ``critical`` layers take it to chance.
+
+    ``noise`` is the share of items answered anew, in every column, with the same accuracy.
+    """
+    base = rng.random(n_items) < accuracy
+    right = np.repeat(base[:, None], n_layers + 1, axis=1)
+    again = rng.random(right.shape) < noise
+    right = np.where(again, rng.random(right.shape) < accuracy, right)
+    for layer in critical:
+        right[:, layer + 1] = rng.random(n_items) < chance
+    return right
+
+
+def ablation(*cells: pd.DataFrame, **changes: Any) -> AblationResult:
+    records = pd.concat(cells, ignore_index=True)
+    n_layers = int(records["layer"].max()) + 1
+    listed = records.groupby(["task", "capability"])["item"].nunique()
+    tasks = [task_facts(t, c, n_items=int(n)) for (t, c), n in listed.items()]
+    protocols = tuple(records["protocol"].unique())
+    given = facts(*tasks, **({"n_layers": n_layers, "protocols": protocols} | changes))
+    return AblationResult(records, given)
+
+
+def small_ablation() -> AblationResult:
+    """Layer 3 retrieves; reasoning has no signal."""
+    rng = np.random.default_rng(0)
+    right = planted(rng, 60, 8, critical=(3,), accuracy=0.9, noise=0.1)
+    none = planted(rng, 60, 8, accuracy=0.2, noise=0.3)
+    return ablation(
+        cell_records(right, "keys", "retrieval"),
+        cell_records(right, "keys", "retrieval", "generate"),
+        cell_records(none, "sums", "reasoning"),
+    )
+
+
+def lens(
+    logprobs: np.ndarray, task: str, capability: str, protocol: str = "letter", **changes: Any
+) -> LensResult:
+    """``logprobs`` has a row per item and a column per layer, the embedding first."""
+    rows = [
+        {
+            "task": task, "capability": capability, "item": f"{task}/{i:04d}", "layer": k - 1,
+            "protocol": protocol, "rank": int(max(0, -round(value))), "logprob": float(value),
+            "entropy": 1.0, "kl": 0.1, "top_tokens": [" a", "<b>"],
+        }
+        for i, values in enumerate(logprobs)
+        for k, value in enumerate(values)
+    ]  # fmt: skip
+    n_items, n_columns = logprobs.shape
+    given = {"n_layers": n_columns - 1} | changes
+    return LensResult(
+        lens_frame(rows), facts(task_facts(task, capability, n_items=n_items), **given)
+    )
+
+
+def patching(
+    recovered: np.ndarray, task: str, capability: str, label: str = "last", **changes: Any
+) -> PatchingResult:
+    """``recovered`` has a row per item and a column per layer, of ``resid_pre``."""
+    rows = [
+        {
+            "task": task, "capability": capability, "item": f"{task}/{i:04d}", "layer": k,
+            "protocol": "continuation", "site": "resid_pre", "pos": 9, "pos_label": label,
+            "clean_diff": 2.0 + 0.1 * (i % 3), "corrupted_diff": -2.0 + 0.1 * (i % 3),
+            "patched_diff": -2.0 + 0.1 * (i % 3) + 4.0 * float(value), "recovered": float(value),
+        }
+        for i, values in enumerate(recovered)
+        for k, value in enumerate(values)
+    ]  # fmt: skip
+    n_items, n_columns = recovered.shape
+    given = {"n_layers": n_columns, "protocols": ("continuation",)} | changes
+    asked = task_facts(task, capability, n_items=n_items)
+    return PatchingResult(patching_frame(rows), facts(asked, **given))

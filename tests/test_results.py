@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from layerwise import results, stats
+from layerwise.errors import UserError
+from layerwise.results import AblationResult, EmergenceResult, LensResult, load_results
+from tests import synthetic
+
+
+@pytest.fixture
+def ablation():
+    return synthetic.small_ablation()
+
+
+@pytest.fixture
+def lens():
+    return synthetic.lens(np.linspace(-9, -1, 9) + np.zeros((5, 9)), "keys", "retrieval")
+
+
+@pytest.fixture
+def patching():
+    return synthetic.patching(np.linspace(0, 1, 8) + np.zeros((5, 8)), "keys", "retrieval")
+
+
+def test_records_frame_gives_columns_and_types():
+    row = {
+        "intervention": "intact", "kind": "intact", "task": "t", "capability": "knowledge",
+        "item": "i", "protocol": "letter", "correct": np.bool_(True), "margin": np.float32(0.5),
+    }  # fmt: skip
+    table = results.records_frame([row, row | {"layer": 3, "correct_norm": False}])
+    assert list(table.columns[:5]) == ["intervention", "kind", "site", "layer", "task"]
+    assert table.dtypes["layer"] == "Int64"
+    assert table.dtypes["correct"] == "bool"
+    assert table.dtypes["correct_norm"] == "boolean"
+    assert table.dtypes["gold_logprob"] == "float64"
+    assert table["layer"].isna().tolist() == [True, False]
+    assert table["margin"].tolist() == [0.5, 0.5]
+    assert list(results.records_frame([]).dtypes) == list(table.dtypes)
+
+
+def test_frames_refuse_unknown_columns_and_missing_values():
+    with pytest.raises(ValueError, match=r"unknown columns for records: \['colour'\]"):
+        results.records_frame([{"colour": 1}])
+    with pytest.raises(ValueError, match="null in column task"):
+        results.lens_frame([{"layer": 1}])
+    with pytest.raises(ValueError, match="null in column task"):
+        results.patching_frame([{"layer": 1}])
+
+
+def test_a_result_refuses_a_table_of_another_shape(ablation):
+    with pytest.raises(ValueError, match=r"missing columns for records: \['correct'\]"):
+        AblationResult(ablation.records.drop(columns="correct"), ablation.facts)
+    with pytest.raises(ValueError, match="another type"):
+        AblationResult(ablation.records.assign(layer="three"), ablation.facts)
+
+
+def test_lens_summary_averages_over_items():
+    values = np.random.default_rng(0).normal(-3, 1, size=(40, 4))
+    table = synthetic.lens(values, "keys", "retrieval").summary()
+    assert table["layer"].tolist() == [-1, 0, 1, 2]
+    assert table["n_items"].tolist() == [40] * 4
+    for k, row in table.iterrows():
+        expected = stats.paired_bootstrap(values[:, k], seed=stats.generator(0, "keys"))
+        found = row[["logprob", "logprob_low", "logprob_high"]].tolist()
+        assert found == pytest.approx([expected.estimate, expected.low, expected.high])
+        ranks = np.maximum(0, -np.round(values[:, k]))
+        assert row["median_rank"] == np.median(ranks)
+
+
+def test_patching_summary_is_the_ratio_of_means():
+    shares = np.random.default_rng(0).random((30, 3))
+    table = synthetic.patching(shares, "keys", "retrieval").summary()
+    assert table["recovered"].tolist() == pytest.approx(shares.mean(axis=0).tolist())
+    assert (table["recovered_low"] < table["recovered"]).all()
+    assert (table["recovered"] < table["recovered_high"]).all()
+    assert table["n_items"].tolist() == [30] * 3
+
+
+def test_patching_summary_with_labels_that_some_prompts_lack():
+    one = synthetic.patching(np.full((3, 2), 0.25), "keys", "retrieval")
+    other = one.patching.query("item == 'keys/0000'").assign(pos_label="next", pos=4)
+    both = results.PatchingResult(pd.concat([one.patching, other]), one.facts)
+    table = both.summary().set_index(["pos_label", "layer"])
+    assert table.loc[("next", 1), "n_items"] == 1
+    assert table.loc[("next", 1), "recovered"] == pytest.approx(0.25)
+
+
+def test_html_is_short_and_escaped(ablation, lens, patching):
+    evil = "<script>alert(1)</script>"
+    model = ablation.facts.model.model_copy(update={"name": evil})
+    facts = ablation.facts.model_copy(update={"model": model})
+    found = [
+        AblationResult(
+            ablation.records.assign(intervention=ablation.records["intervention"].str.replace(
+                "skip:", evil)), facts),
+        LensResult(lens.lens, facts),
+        results.PatchingResult(patching.patching.assign(site=evil), facts),
+    ]  # fmt: skip
+    for result in found:
+        text = result._repr_html_()
+        assert "<script>" not in text
+        assert "&lt;script&gt;" in text
+        assert text.count("<tr") <= 20
+    assert "skip:layer=3" in ablation._repr_html_()
+    assert "120 items" not in found[1]._repr_html_()
+    assert (
+        "No task has signal"
+        in AblationResult(ablation.records.query("task == 'sums'"), ablation.facts)._repr_html_()
+    )
+
+
+def test_repr_is_one_line(ablation, lens):
+    assert repr(ablation) == (
+        "AblationResult(made-up; tasks: keys, sums; protocols: generate, letter; 120 items)"
+    )
+    assert repr(lens) == "LensResult(made-up; tasks: keys; protocols: letter; 5 items)"
+
+
+def test_plot_asks_the_figures(ablation, monkeypatch):
+    drawn = SimpleNamespace(plot_result=lambda result: ("figure of", result))
+    monkeypatch.setitem(sys.modules, "layerwise.report.figures", drawn)
+    assert ablation.plot() == ("figure of", ablation)
+
+
+def test_to_pandas_is_a_copy(ablation):
+    copy = ablation.to_pandas()
+    copy["correct"] = False
+    assert ablation.records["correct"].any()
+
+
+def test_results_come_back_as_they_were(ablation, lens, patching, tmp_path):
+    for result in (ablation, lens, patching):
+        result.save(tmp_path)
+    found = load_results(tmp_path)
+    assert [type(r) for r in found] == [type(r) for r in (ablation, lens, patching)]
+    for before, after in zip((ablation, lens, patching), found, strict=True):
+        assert after.facts == before.facts
+        pd.testing.assert_frame_equal(after.to_pandas(), before.to_pandas())
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "effects.parquet"),
+                                  ablation.effects(), check_dtype=False)  # fmt: skip
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "effects.parquet", "lens.parquet", "patching.parquet", "records.parquet", "run.json",
+        "signal.parquet",
+    ]  # fmt: skip
+
+
+def test_run_json_joins_the_facts_of_results_in_one_folder(ablation, patching, tmp_path):
+    ablation.save(tmp_path)
+    patching.save(tmp_path)
+    joined = results.Facts.model_validate_json((tmp_path / "run.json").read_text())
+    assert joined.protocols == ("letter", "generate", "continuation")
+    assert [task.name for task in joined.tasks] == ["keys", "sums"]
+    assert len(joined.work) == 1
+
+
+def test_results_of_another_model_are_not_mixed(ablation, lens, tmp_path):
+    ablation.save(tmp_path)
+    other = lens.facts.model_copy(
+        update={"model": lens.facts.model.model_copy(update={"hash": "cd" * 32})}
+    )
+    with pytest.raises(UserError, match="model 'made-up' has hash abababababab in one and cdcdcd"):
+        LensResult(lens.lens, other).save(tmp_path)
+    assert not (tmp_path / "lens.parquet").exists()
+
+
+def test_facts_describe_every_field():
+    for model in (results.Facts, results.ModelFacts, results.TaskFacts):
+        for name, field in model.model_fields.items():
+            assert (field.description or "").endswith((".", ".)")), name
+
+
+def test_versions_are_those_installed():
+    assert results.installed_versions()["numpy"] == np.__version__
+
+
+def test_loading_says_what_is_wrong(ablation, tmp_path):
+    with pytest.raises(UserError, match="No folder"):
+        load_results(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"No results in .*records\.parquet, .* or emergence"):
+        load_results(tmp_path)
+    with pytest.raises(UserError, match="missing, damaged or not a Parquet file"):
+        AblationResult.load(tmp_path)
+    ablation.save(tmp_path)
+    path = tmp_path / "records.parquet"
+    pd.read_parquet(path).drop(columns=["correct", "item"]).to_parquet(path)
+    with pytest.raises(UserError, match="lacks the columns item, correct: expected"):
+        load_results(tmp_path)
+    ablation.records.assign(layer="three").to_parquet(path)
+    with pytest.raises(UserError, match="has a column of another type"):
+        load_results(tmp_path)
+    path.write_text("not Parquet")
+    with pytest.raises(UserError, match="not a Parquet file"):
+        load_results(tmp_path)
+
+
+def test_every_damage_to_the_data_is_noticed(ablation, tmp_path):
+    ablation.save(tmp_path)
+    path = tmp_path / "records.parquet"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="damaged"):
+        load_results(tmp_path)
+    flipped = bytearray(whole)
+    flipped[len(whole) // 4] ^= 0xFF
+    path.write_bytes(bytes(flipped))
+    with pytest.raises(UserError, match="damaged"):
+        load_results(tmp_path)
+
+
+def test_tables_written_by_other_tools_take_the_facts_of_run_json(ablation, tmp_path):
+    ablation.save(tmp_path)
+    ablation.records.to_parquet(tmp_path / "records.parquet")
+    assert AblationResult.load(tmp_path).facts == ablation.facts
+    (tmp_path / "run.json").write_text('{"settings": {}, "model": 3}')
+    with pytest.raises(UserError, match=r"run\.json does not hold the facts of a run \(model"):
+        load_results(tmp_path)
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(UserError, match=r"run\.json cannot be read"):
+        load_results(tmp_path)
+    (tmp_path / "run.json").unlink()
+    with pytest.raises(UserError, match=r"No run\.json"):
+        AblationResult.load(tmp_path)
+
+
+def test_emergence_result_round_trip(tmp_path):
+    tables = {name: results.frame(name, []) for name in ("emergence", "order", "left_out")}
+    EmergenceResult(**tables, facts=synthetic.facts()).save(tmp_path)
+    found = EmergenceResult.load(tmp_path)
+    pd.testing.assert_frame_equal(found.order, tables["order"])
+    assert "No capability can be placed" in found._repr_html_()

@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+import os
+import signal as signals
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from layerwise import results
+from layerwise.errors import UserError
+from layerwise.results import AblationResult, RunFolder, load_results
+from tests import synthetic
+
+
+@pytest.fixture
+def ablation():
+    return synthetic.small_ablation()
+
+
+def full_disk(path):
+    """Make the next atomic write of ``path`` go to a device that is full."""
+    (path.parent / f".{path.name}.{os.getpid()}.tmp").symlink_to("/dev/full")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_is_told_and_leaves_nothing(ablation, tmp_path):
+    ablation.save(tmp_path)
+    before = (tmp_path / "records.parquet").read_bytes()
+    full_disk(tmp_path / "records.parquet")
+    with pytest.raises(UserError, match=r"No space left to write .*records\.parquet: free some"):
+        ablation.save(tmp_path)
+    assert (tmp_path / "records.parquet").read_bytes() == before
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_at_the_start_leaves_an_empty_folder(tmp_path):
+    full_disk(tmp_path / "run.json")
+    # opening first clears what other processes left, which would clear the test's link too
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("layerwise._run_folder.remove_temporaries", lambda folder: None)
+        with pytest.raises(UserError, match="No space left"):
+            RunFolder.open(tmp_path, {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_unwritable_folders_are_told(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="is a file: expected a folder"):
+        RunFolder.open(tmp_path / "file", {})
+    with pytest.raises(UserError, match="Cannot write"):
+        RunFolder.open(tmp_path / "file" / "below", {})
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(UserError, match="Cannot write to"):
+        RunFolder.open(tmp_path / "locked", {})
+
+
+def test_a_path_below_a_file_cannot_be_saved_to(ablation, tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="Cannot write"):
+        ablation.save(tmp_path / "file" / "below")
+
+
+SETTINGS = {"model": "made-up", "tasks": ("keys", "sums"), "limit": 5}
+
+
+def test_parts_and_finish(ablation, tmp_path):
+    with RunFolder.open(tmp_path / "a" / "b", SETTINGS) as folder:
+        assert not folder.has_part("keys/letter: 1")
+        folder.write_part("keys/letter: 1", ablation.records)
+        assert folder.has_part("keys/letter: 1")
+        part = folder.read_part("keys/letter: 1")
+        pd.testing.assert_frame_equal(
+            AblationResult(part, ablation.facts).records, ablation.records
+        )
+        assert not folder.finished
+        with pytest.raises(UserError, match="is not finished"):
+            load_results(folder.path)
+        ablation.save(folder.path)
+        assert not folder.finished
+        folder.finish(ablation.facts)
+        assert folder.finished
+    assert not (folder.path / "parts").exists()
+    assert not list(folder.path.glob(".*"))
+    facts = results.Facts.model_validate_json((folder.path / "run.json").read_text())
+    assert facts.settings == {"model": "made-up", "tasks": ["keys", "sums"], "limit": 5}
+    assert len(load_results(folder.path)) == 1
+    with RunFolder.open(folder.path, SETTINGS) as again:
+        assert again.finished
+
+
+def test_parts_without_any_text_can_be_joined(tmp_path):
+    rows = {"intervention": "intact", "kind": "intact", "task": "t", "capability": "knowledge",
+            "item": "i", "protocol": "letter", "correct": True}  # fmt: skip
+    first, second = results.records_frame([rows]), results.records_frame([rows | {"layer": 2}])
+    with RunFolder.open(tmp_path, {}) as folder:
+        folder.write_part("1", first)
+        folder.write_part("2", second)
+        joined = pd.concat([folder.read_part("1"), folder.read_part("2")], ignore_index=True)
+    assert joined.dtypes.equals(first.dtypes)
+
+
+def test_a_damaged_part_counts_as_missing(ablation, tmp_path):
+    with RunFolder.open(tmp_path, SETTINGS) as folder:
+        folder.write_part("one", ablation.records)
+        path = next((tmp_path / "parts").iterdir())
+        whole = path.read_bytes()
+        for damaged in (whole[:-10], whole[: len(whole) // 3], b""):
+            path.write_bytes(damaged)
+            assert not folder.has_part("one")
+        with pytest.raises(UserError, match="damaged"):
+            folder.read_part("one")
+        flipped = bytearray(whole)
+        flipped[len(whole) // 4] ^= 1
+        path.write_bytes(bytes(flipped))
+        assert not folder.has_part("one")
+        path.write_bytes(whole)
+        assert folder.has_part("one")
+
+
+def test_other_settings_are_refused_by_name(tmp_path):
+    RunFolder.open(tmp_path, SETTINGS).close()
+    RunFolder.open(tmp_path, SETTINGS).close()
+    changed = SETTINGS | {"limit": 6, "tasks": ("keys",), "seed": 1}
+    with pytest.raises(UserError) as told:
+        RunFolder.open(tmp_path, changed)
+    assert str(told.value) == (
+        f"{tmp_path} holds a run with other settings (limit was 5 and is now 6; seed was null and "
+        'is now 1; tasks was ["keys", "sums"] and is now ["keys"]): expected the same settings; '
+        "choose another folder, or delete this one to start afresh."
+    )
+    RunFolder.open(tmp_path, SETTINGS).close()
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(UserError, match=r"holds other files \(thesis\.tex, \.\.\.\) and no run\."):
+        RunFolder.open(tmp_path, {})
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_damaged_run_json_is_told(tmp_path):
+    (tmp_path / "run.json").write_text('{"settings"')
+    with pytest.raises(UserError, match="cannot be read"):
+        RunFolder.open(tmp_path, {})
+
+
+def test_a_second_run_in_the_same_folder_is_refused(tmp_path):
+    with (
+        RunFolder.open(tmp_path, SETTINGS),
+        pytest.raises(UserError, match=rf"in use by another run \(process {os.getpid()}\)"),
+    ):
+        RunFolder.open(tmp_path, SETTINGS)
+    RunFolder.open(tmp_path, SETTINGS).close()
+
+
+def test_a_lock_left_by_a_dead_process_is_taken_over(tmp_path):
+    RunFolder.open(tmp_path, SETTINGS).close()
+    (tmp_path / ".lock").write_text("999999999")
+    with RunFolder.open(tmp_path, SETTINGS):
+        assert (tmp_path / ".lock").read_text() == str(os.getpid())
+
+
+# One run in parts; it kills itself where it is told to, as an outsider would.
+SCRIPT = """
+import os, signal, sys, time
+import numpy as np, pandas as pd
+from layerwise import results
+from tests import synthetic
+
+folder, kill_at, step = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+calls = 0
+real = getattr(os, step)
+
+def counted(*args):
+    global calls
+    calls += 1
+    if calls == kill_at:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*args)
+
+setattr(os, step, counted)
+with results.RunFolder.open(folder, {"seed": 3}) as run:
+    cells = []
+    for name in ("keys", "sums"):
+        if not run.has_part(name):
+            rng = np.random.default_rng([3, len(name)])
+            right = synthetic.planted(rng, 20, 4, (1,), 0.9, 0.2)
+            run.write_part(name, synthetic.cell_records(right, name, "retrieval"))
+            print("computed", name, flush=True)
+        cells.append(run.read_part(name))
+    result = synthetic.ablation(*cells)
+    result.save(folder)
+    run.finish(result.facts)
+"""
+
+
+def run_script(folder, kill_at=0, step="fsync"):
+    return subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(folder), str(kill_at), step],
+        capture_output=True, text=True, timeout=120, env=os.environ | {"PYTHONPATH": os.getcwd()},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    assert run_script(folder).returncode == 0
+    return folder
+
+
+# fsync is within a write, replace is just before the file takes its name; the writes are
+# run.json, two parts, three tables, and run.json again
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kill_at", "step"), [(1, "fsync"), (2, "replace"), (3, "fsync"), (5, "fsync"), (7, "replace")]
+)
+def test_a_killed_run_goes_on_to_the_same_tables(whole, tmp_path, kill_at, step):
+    broken = tmp_path / "broken"
+    killed = run_script(broken, kill_at, step)
+    assert killed.returncode == -signals.SIGKILL, killed.stderr
+    again = run_script(broken)
+    assert again.returncode == 0, again.stderr
+    done = killed.stdout.splitlines()
+    assert done + again.stdout.splitlines() == ["computed keys", "computed sums"]
+    assert sorted(os.listdir(broken)) == sorted(os.listdir(whole))
+    for name in ("records", "signal", "effects"):
+        pd.testing.assert_frame_equal(
+            pd.read_parquet(whole / f"{name}.parquet"), pd.read_parquet(broken / f"{name}.parquet")
+        )
+
+
+def test_another_process_is_refused_while_one_runs(tmp_path):
+    with RunFolder.open(tmp_path, {"seed": 3}):
+        second = run_script(tmp_path)
+    assert second.returncode == 1
+    assert f"in use by another run (process {os.getpid()})" in second.stderr
