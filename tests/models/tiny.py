@@ -37,7 +37,10 @@ _MODERN: dict[str, Any] = {
     "tie_word_embeddings": False,
 }
 _GPT: dict[str, Any] = {"n_embd": 48, "n_layer": 3, "n_head": 4, "n_positions": 256}
-_NEOX = {key: value for key, value in _MODERN.items() if key != "num_key_value_heads"}
+_NEOX: dict[str, Any] = {
+    **{key: value for key, value in _MODERN.items() if key != "num_key_value_heads"},
+    "rotary_pct": 0.5,
+}
 _OPT: dict[str, Any] = {
     "hidden_size": 48,
     "word_embed_proj_dim": 48,

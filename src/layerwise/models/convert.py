@@ -1,0 +1,127 @@
+"""From a Hugging Face model to a hooked one, by TransformerLens's own conversion.
+
+Nothing is folded or centred: activations mean what they mean in the original. Whether the
+conversion is right is for the parity check to say.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from transformer_lens import HookedTransformer, HookedTransformerConfig
+from transformer_lens import loading_from_pretrained as loading
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from layerwise.errors import UserError
+from layerwise.models.folder import one_line
+from layerwise.models.quiet import no_deprecation_of_hooked_transformer
+
+# From these words in a path TransformerLens concludes what architecture the model has.
+_TELLTALE = ("llama", "gemma", "wav2vec2")
+
+
+def hooked_config(
+    folder: Path, name: str, config: PreTrainedConfig, dtype: torch.dtype
+) -> HookedTransformerConfig:
+    """TransformerLens's configuration of the model in ``folder``.
+
+    Raises:
+        UserError: if TransformerLens has no conversion for its architecture.
+    """
+    with _refusals(config), _neutral(folder) as place:
+        cfg = loading.get_pretrained_model_config(
+            place, device="cpu", dtype=dtype, trust_remote_code=False
+        )
+    cfg.n_ctx = _longest_context(config, cfg)
+    cfg.model_name, cfg.tokenizer_name = name, str(folder)
+    cfg.trust_remote_code = False
+    return cfg
+
+
+def hooked_model(
+    cfg: HookedTransformerConfig, original: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> HookedTransformer:
+    """The hooked model with the original's weights, which it shares wherever it can.
+
+    Raises:
+        UserError: if TransformerLens cannot convert the weights.
+    """
+    with _refusals(original.config), torch.no_grad():
+        state = loading.get_pretrained_state_dict(str(cfg.tokenizer_name), cfg, original)
+        with no_deprecation_of_hooked_transformer():
+            # TransformerLens writes special tokens into the tokenizer it is given.
+            model = HookedTransformer(cfg, copy.deepcopy(tokenizer))
+        state = model.fill_missing_keys({key: _as(state[key], cfg.dtype) for key in state})
+        # Tied embeddings are two parameters here, so that one can be changed without the other.
+        state["unembed.W_U"] = state["unembed.W_U"].clone()
+        model.load_state_dict(state, strict=False, assign=True)
+    model.cfg.default_prepend_bos = _prepends_bos(tokenizer)
+    return model.eval()
+
+
+def _as(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+
+def _prepends_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
+    ids = tokenizer("a").input_ids
+    return tokenizer.bos_token_id is not None and ids[:1] == [tokenizer.bos_token_id]
+
+
+def _longest_context(config: PreTrainedConfig, cfg: HookedTransformerConfig) -> int:
+    # A limit that only shows in long texts cannot be seen by the parity check, so texts are
+    # kept shorter: sliding windows that TransformerLens leaves out, and rotary embeddings
+    # that change with the length of the text.
+    limits = [getattr(config, "max_position_embeddings", None) or cfg.n_ctx]
+    window = getattr(config, "sliding_window", None)
+    if window and not (cfg.use_local_attn and cfg.window_size == window):
+        limits.append(window)
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    if rope.get("rope_type", rope.get("type")) in ("dynamic", "longrope", "su"):
+        original = getattr(config, "original_max_position_embeddings", None)
+        limits.append(rope.get("original_max_position_embeddings") or original or limits[0])
+    return int(min(limits))
+
+
+@contextlib.contextmanager
+def _neutral(folder: Path) -> Iterator[str]:
+    with tempfile.TemporaryDirectory(prefix="layerwise-") as place:
+        _write_config(folder, Path(place))
+        spellings = (place, os.path.relpath(place))
+        neutral = [path for path in spellings if not any(w in path.lower() for w in _TELLTALE)]
+        if not neutral:
+            raise UserError(
+                f"The folder for temporary files, {tempfile.gettempdir()}, has the name of a model "
+                f"family in it: expected none of {', '.join(_TELLTALE)}; set TMPDIR to another."
+            )
+        yield neutral[0]
+
+
+def _write_config(folder: Path, place: Path) -> None:
+    fields = json.loads((folder / "config.json").read_text("utf-8"))
+    # TransformerLens reads GPT-2's context length under a name that transformers has dropped.
+    if "n_positions" in fields:
+        fields.setdefault("n_ctx", fields["n_positions"])
+    (place / "config.json").write_text(json.dumps(fields), "utf-8")
+
+
+@contextlib.contextmanager
+def _refusals(config: PreTrainedConfig) -> Iterator[None]:
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        architecture = next(iter(config.architectures or []), config.model_type)
+        raise UserError(
+            f"TransformerLens cannot convert this {architecture} model ({type(error).__name__}: "
+            f"{one_line(error)}): expected an architecture such as Llama, Mistral, Qwen2, Qwen3, "
+            "Phi-3, GPT-2, GPT-NeoX or OPT; use such a model."
+        ) from error

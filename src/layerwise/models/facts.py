@@ -1,0 +1,113 @@
+"""What a model in memory is: its facts, the hash of its weights, its original tokenizer.
+
+Loading is elsewhere; any ``HookedTransformer`` will do here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+
+import torch
+from transformer_lens import HookedTransformer
+from transformers import PreTrainedTokenizerBase
+
+from layerwise.errors import UserError
+from layerwise.models.loaded import LoadedFacts
+
+_ATTRIBUTE = "layerwise_origin"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What ``load_model`` attaches to a model.
+
+    Attributes:
+        facts: the facts at load.
+        tokenizer: the tokenizer as Hugging Face loaded it.
+    """
+
+    facts: LoadedFacts
+    tokenizer: PreTrainedTokenizerBase
+
+
+def attach_origin(model: HookedTransformer, origin: Origin) -> None:
+    """Let ``model`` carry where it came from."""
+    setattr(model, _ATTRIBUTE, origin)
+
+
+def origin_of(model: HookedTransformer) -> Origin | None:
+    """Where ``model`` came from, or None if the user made it himself."""
+    return getattr(model, _ATTRIBUTE, None)
+
+
+def model_facts(model: HookedTransformer) -> LoadedFacts:
+    """The facts of a model as it is now.
+
+    The weights are hashed anew at every call (about half a second per half gigabyte), so that
+    the hash is true for a model that was edited; its ``parity`` is then None, as it is for a
+    model that the user made himself.
+    """
+    digest = weights_hash(model)
+    weights = model.embed.W_E
+    dtype, device = str(weights.dtype).removeprefix("torch."), str(weights.device)
+    origin = origin_of(model)
+    if origin is None:
+        return describe(model, digest=digest, dtype=dtype, device=device)
+    facts = origin.facts
+    parity = facts.parity if digest == facts.hash else None
+    return replace(facts, hash=digest, dtype=dtype, device=device, parity=parity)
+
+
+def describe(model: HookedTransformer, *, digest: str, dtype: str, device: str) -> LoadedFacts:
+    """Facts of a model that nothing is known of but the model itself."""
+    cfg = model.cfg
+    return LoadedFacts(
+        name=str(cfg.model_name),
+        source="user",
+        hash=digest,
+        n_layers=cfg.n_layers,
+        n_heads=cfg.n_heads,
+        n_key_value_heads=cfg.n_key_value_heads or cfg.n_heads,
+        d_model=cfg.d_model,
+        d_vocab=cfg.d_vocab,
+        n_ctx=cfg.n_ctx,
+        n_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        dtype=dtype,
+        device=device,
+        parity=None,
+    )
+
+
+def weights_hash(model: HookedTransformer) -> str:
+    """SHA-256 over all parameters, in hexadecimal.
+
+    Names, shapes, number formats and bytes in row-major order are hashed, by name in
+    alphabetical order; how a parameter is stored and on which device does not matter.
+    """
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}\n".encode())
+        flat = parameter.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def original_tokenizer(model: HookedTransformer) -> PreTrainedTokenizerBase:
+    """The tokenizer as Hugging Face loaded it; it decides whether there is a BOS token.
+
+    ``model.tokenizer`` is TransformerLens's copy, which prepends a BOS token even where the
+    original does not. For a model that the user made himself there is no other.
+
+    Raises:
+        UserError: if the model has no tokenizer.
+    """
+    origin = origin_of(model)
+    if origin is not None:
+        return origin.tokenizer
+    if model.tokenizer is None:
+        raise UserError(
+            "The model has no tokenizer: expected one to turn text into tokens; "
+            "set it with model.set_tokenizer(...)."
+        )
+    return model.tokenizer

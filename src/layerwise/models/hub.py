@@ -1,0 +1,83 @@
+"""Models on the Hugging Face hub: downloaded to the hub's own cache, then a folder like any other.
+
+Only safetensors weights, configurations and tokenizer files are fetched; never code or pickles.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from layerwise.errors import UserError
+
+_WANTED = ["*.safetensors", "*.json", "tokenizer.model", "spiece.model", "*.tiktoken", "*.txt"]
+# Subfolders hold other formats, and consolidated files the same weights once more.
+_UNWANTED = ["*/*", "consolidated*"]
+_HUB_ID = re.compile(r"[A-Za-z0-9_][\w.-]*/[\w.-]+")
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether ``name`` has the form ``owner/name``."""
+    return _HUB_ID.fullmatch(name) is not None
+
+
+def download(hub_id: str) -> Path:
+    """The folder of a hub model, fetched now or earlier.
+
+    ``HF_HUB_OFFLINE``, ``HF_HOME`` and ``HF_TOKEN`` mean what they mean to huggingface_hub.
+
+    Raises:
+        UserError: if there is no such model, access to it must be asked for, the hub cannot
+            be reached and the model is not in the local cache, or the disk is full.
+    """
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    try:
+        return Path(
+            huggingface_hub.snapshot_download(
+                hub_id, allow_patterns=_WANTED, ignore_patterns=_UNWANTED
+            )
+        )
+    except errors.GatedRepoError as error:
+        raise UserError(
+            f"Model {hub_id!r} is gated: expected an account that was granted access; ask for it "
+            f"at https://huggingface.co/{hub_id}, then run 'hf auth login' or set HF_TOKEN."
+        ) from error
+    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
+        raise UserError(
+            f"There is no model {hub_id!r} on the hub, or it is private: expected owner/name as "
+            "on huggingface.co; check the spelling, or set HF_TOKEN for a private one."
+        ) from error
+    except errors.HfHubHTTPError as error:
+        status = error.response.status_code
+        raise UserError(
+            f"The hub refused model {hub_id!r} with HTTP status {status}: expected its files; try "
+            "again later, or give a local folder."
+        ) from error
+    except Exception as error:
+        if not _is_about_the_network(error):
+            raise _not_written(hub_id, error) from error
+        raise UserError(
+            f"Model {hub_id!r} is not in the local hub cache and the hub cannot be reached: "
+            "expected a network connection (and HF_HUB_OFFLINE unset); connect, or give a local "
+            "folder."
+        ) from error
+
+
+def _is_about_the_network(error: Exception) -> bool:
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    # The HTTP library underneath changed its name more than once over the supported versions.
+    library = type(error).__module__.partition(".")[0]
+    network = (LocalEntryNotFoundError, ConnectionError, TimeoutError)
+    return isinstance(error, network) or library in {"httpx", "httpx2", "httpcore", "requests"}
+
+
+def _not_written(hub_id: str, error: Exception) -> Exception:
+    if not isinstance(error, OSError):
+        return error
+    return UserError(
+        f"Model {hub_id!r} cannot be stored ({error.strerror or error}): expected a writable hub "
+        "cache with room for it; make room, or set HF_HOME to another folder."
+    )

@@ -1,0 +1,134 @@
+"""``load_model``: one route from any name to a hooked model that equals its original.
+
+The steps are elsewhere; their order is here.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+
+import torch
+from transformer_lens import HookedTransformer
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from layerwise.models import parity
+from layerwise.models.convert import hooked_config, hooked_model
+from layerwise.models.devices import parse_device, parse_dtype
+from layerwise.models.facts import Origin, attach_origin, describe, weights_hash
+from layerwise.models.folder import read_config
+from layerwise.models.originals import load_original, load_tokenizer, refuse_nonfinite
+from layerwise.models.parity import Check
+from layerwise.models.quiet import quiet
+from layerwise.models.registry import DEFAULT_MODEL
+from layerwise.models.sources import Source, find_source
+from layerwise.models.strides import restride
+
+
+def load_model(
+    name: str | os.PathLike[str] = DEFAULT_MODEL, *, dtype: str = "float32", device: str = "cpu"
+) -> HookedTransformer:
+    """Load a model and make sure that it is its original.
+
+    The hooked model is compared with its Hugging Face original on a fixed text in several
+    lengths, in float32 on the CPU, and again as it will be used if that is something else. The
+    outcome is kept in the cache folder for the same files and versions of torch, transformers
+    and TransformerLens.
+
+    Args:
+        name: a bundled alias, the path of a GGUF file, a folder in hub format, or a hub id
+            ``owner/name``; looked up in this order.
+        dtype: ``float32``, ``bfloat16`` or ``float16``.
+        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+
+    Returns:
+        The model, nothing folded or centred, its parameters re-strided (see ``restride``).
+        ``model_facts`` tells what it is, ``original_tokenizer`` gives its tokenizer.
+
+    Raises:
+        UserError: if there is no such model, its files are not whole or not safe, its
+            architecture is not supported, or it differs from its original by more than 1e-3
+            nats in float32.
+    """
+    wanted = _Wanted(parse_dtype(dtype), parse_device(device))
+    source = find_source(os.fspath(name))
+    with quiet():
+        files = _read(source)
+        key = parity.check_key(source.folder, wanted.dtype, wanted.device)
+        check = parity.recorded_check(key)
+        if check is None:
+            original = files.original(torch.float32)
+            model, check = _checked(files, original, wanted)
+            parity.record_check(key, check)
+        else:
+            original = files.original(wanted.dtype)
+            model = _delivered(files, original, wanted)
+    _attach_facts(model, files, check, original.num_parameters())
+    return model
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    dtype: torch.dtype
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class _Files:
+    source: Source
+    config: PreTrainedConfig
+    tokenizer: PreTrainedTokenizerBase
+
+    def original(self, dtype: torch.dtype) -> PreTrainedModel:
+        return load_original(self.source.folder, self.config, dtype)
+
+
+def _read(source: Source) -> _Files:
+    config = read_config(source.folder)
+    # Refuse what cannot be converted before any weights are read.
+    hooked_config(source.folder, source.name, config, torch.float32)
+    return _Files(source, config, load_tokenizer(source.folder, config))
+
+
+def _checked(
+    files: _Files, original: PreTrainedModel, wanted: _Wanted
+) -> tuple[HookedTransformer, Check]:
+    name = files.source.name
+    refuse_nonfinite(name, original)
+    plain = _Wanted(torch.float32, torch.device("cpu"))
+    model = _delivered(files, original, plain)
+    parity.refuse_other_tokens(name, model, files.tokenizer)
+    ids = parity.token_ids(files.tokenizer, model.cfg.n_ctx)
+    with parity.must_run(name):
+        expected = parity.reference(original, ids)
+        difference = parity.largest_difference(model, expected, ids)
+    parity.refuse_difference(name, difference, plain.dtype)
+    if wanted != plain:
+        model = _delivered(files, original, wanted)
+        refuse_nonfinite(name, model)
+        with parity.must_run(name):
+            difference = parity.largest_difference(model, expected, ids)
+        parity.refuse_difference(name, difference, wanted.dtype)
+    return model, Check(difference, weights_hash(model))
+
+
+def _delivered(files: _Files, original: PreTrainedModel, wanted: _Wanted) -> HookedTransformer:
+    source = files.source
+    cfg = hooked_config(source.folder, source.name, files.config, wanted.dtype)
+    model = hooked_model(cfg, original, files.tokenizer)
+    if wanted.device.type != "cpu":
+        model.to(wanted.device, print_details=False)
+    restride(model)
+    return model
+
+
+def _attach_facts(model: HookedTransformer, files: _Files, check: Check, n_parameters: int) -> None:
+    weights = model.embed.W_E
+    facts = describe(
+        model,
+        digest=check.hash,
+        dtype=str(weights.dtype).removeprefix("torch."),
+        device=str(weights.device),
+    )
+    known = replace(facts, source=files.source.kind, parity=check.parity, n_parameters=n_parameters)
+    attach_origin(model, Origin(known, files.tokenizer))

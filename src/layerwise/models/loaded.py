@@ -1,0 +1,47 @@
+"""What is known about a loaded model, as plain values.
+
+How the values are found is not here, so that reading them needs no torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+SourceKind = Literal["bundled", "gguf", "folder", "hub", "user"]
+
+
+@dataclass(frozen=True)
+class LoadedFacts:
+    """Which model this is, and how closely it follows its original.
+
+    Attributes:
+        name: the name it was asked for by; for a user's own model its ``cfg.model_name``.
+        source: where the weights came from; ``user`` if the user made the model himself.
+        hash: SHA-256 over the parameters' names, shapes, number formats and values.
+        n_layers: number of layers.
+        n_heads: attention heads per layer.
+        n_key_value_heads: heads that have keys and values of their own, per layer.
+        d_model: width of the residual stream.
+        d_vocab: size of the vocabulary.
+        n_ctx: longest context for which the model is right, in tokens.
+        n_parameters: number of parameters of the original, shared ones counted once.
+        dtype: number format of the weights, e.g. ``float32``.
+        device: where the weights are, e.g. ``cpu`` or ``cuda:0``.
+        parity: largest difference of log-probabilities from the original in float32, in
+            nats, on a fixed text; None if these weights were not compared.
+    """
+
+    name: str
+    source: SourceKind
+    hash: str
+    n_layers: int
+    n_heads: int
+    n_key_value_heads: int
+    d_model: int
+    d_vocab: int
+    n_ctx: int
+    n_parameters: int
+    dtype: str
+    device: str
+    parity: float | None

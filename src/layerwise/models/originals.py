@@ -1,0 +1,108 @@
+"""The original: model and tokenizer as Hugging Face loads them from a folder, checked.
+
+Nothing hooked here; TransformerLens comes after.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from layerwise.errors import UserError
+from layerwise.models.folder import one_line
+
+
+def load_tokenizer(folder: Path, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder.
+
+    Raises:
+        UserError: if it cannot be loaded, or has tokens that the model has no embedding for.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=False, local_files_only=True
+        )
+    except Exception as error:
+        raise UserError(
+            f"The tokenizer in {folder} cannot be loaded ({type(error).__name__}: "
+            f"{one_line(error)}): expected files that transformers reads without running code of "
+            "theirs; restore them."
+        ) from error
+    _refuse_strange_tokens(folder, tokenizer, config)
+    return tokenizer
+
+
+def _refuse_strange_tokens(
+    folder: Path, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig
+) -> None:
+    largest = max(tokenizer.get_vocab().values(), default=-1)
+    if largest >= config.vocab_size:
+        raise UserError(
+            f"Model and tokenizer in {folder} do not match: the tokenizer has token id {largest}, "
+            f"expected ids below the model's vocabulary size {config.vocab_size}; use the "
+            "tokenizer that the model was trained with."
+        )
+
+
+def load_original(folder: Path, config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+    """The model of a folder, on the CPU, in ``dtype``, from safetensors alone.
+
+    Raises:
+        UserError: if weights are damaged, missing, of other shapes than the configuration says,
+            or not accounted for by it.
+    """
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            attn_implementation="eager",
+            output_loading_info=True,
+        )
+    except Exception as error:
+        raise UserError(
+            f"The weights in {folder} cannot be loaded ({type(error).__name__}: "
+            f"{one_line(error)}): expected whole safetensors files that fit config.json; delete "
+            "that folder and fetch the model again."
+        ) from error
+    model, report = loaded
+    _refuse_gaps(folder, report["missing_keys"], report["unexpected_keys"])
+    return model.requires_grad_(False).eval()
+
+
+def _refuse_gaps(folder: Path, missing: set[str], unexpected: set[str]) -> None:
+    # transformers would fill a gap with random numbers, and drop what it has no place for.
+    for names, what in ((missing, "lack"), (unexpected, "have, against config.json,")):
+        if names:
+            raise UserError(
+                f"The weights in {folder} {what} {len(names)} tensors, {min(names)} among them: "
+                "expected exactly those that config.json calls for; use the files that belong "
+                "together."
+            )
+
+
+def refuse_nonfinite(name: str, model: torch.nn.Module) -> None:
+    """Make sure that every weight is a number.
+
+    Raises:
+        UserError: if a weight is NaN or infinite; it names the tensor.
+    """
+    for tensor, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise UserError(
+                f"Model {name!r} has NaN or infinite weights in {tensor} as {parameter.dtype}: "
+                "expected finite numbers; fetch the model again, or choose dtype float32 or "
+                "bfloat16 if float16 was too narrow."
+            )

@@ -1,0 +1,157 @@
+"""The parity check: does the hooked model say what its original says.
+
+The comparison is one number, the largest difference of log-probabilities on a fixed text; the
+record of an earlier check saves doing it again for the same files and versions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from transformer_lens import HookedTransformer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from layerwise.errors import UserError
+from layerwise.models.cache import folder_sha256, key_of, read_record, write_record
+from layerwise.models.folder import one_line
+
+TOLERANCE = 1e-3
+"""Largest difference accepted in float32, in nats."""
+
+ABSURD = 10.0
+"""Largest difference accepted in a reduced number format, in nats."""
+
+TEXT = (
+    "The museum opened in 1897, three years after the old bridge had burned down. Visitors "
+    "paid 25 cents; children got in free. (On Sundays, it was closed.) Anna asked: 'Why is the "
+    "sea salty?' Because rivers carry salt, her uncle said, and the sea keeps it. If x = 12 and "
+    "y = 30, then x + y = 42. Der Zug fährt um acht Uhr ab, and the last one leaves at midnight."
+)
+MAX_TOKENS = 100
+_KIND = "checks"
+
+Tokens = Int[torch.Tensor, "batch pos"]
+LogProbs = Float[torch.Tensor, "batch pos d_vocab"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """The outcome of a check that was passed.
+
+    Attributes:
+        parity: largest difference of log-probabilities, in nats.
+        hash: hash of the hooked model's weights.
+    """
+
+    parity: float
+    hash: str
+
+
+def check_key(folder: Path, dtype: torch.dtype, device: torch.device) -> str:
+    """What a check's outcome depends on: files, versions, number format, device, text."""
+    packages = ("layerwise", "torch", "transformers", "transformer-lens")
+    versions = (metadata.version(name) for name in packages)
+    return key_of([folder_sha256(folder), *versions, str(dtype), device.type, TEXT])
+
+
+def recorded_check(key: str) -> Check | None:
+    """The outcome of an earlier check, or None."""
+    record = read_record(_KIND, key) or {}
+    parity, digest = record.get("parity"), record.get("hash")
+    if isinstance(parity, float) and isinstance(digest, str):
+        return Check(parity, digest)
+    return None
+
+
+def record_check(key: str, check: Check) -> None:
+    """Remember the outcome of a check."""
+    write_record(_KIND, key, {"parity": check.parity, "hash": check.hash})
+
+
+def token_ids(tokenizer: PreTrainedTokenizerBase, n_ctx: int) -> list[int]:
+    """Token ids of the fixed text, at most ``MAX_TOKENS`` and ``n_ctx`` of them."""
+    return tokenizer(TEXT).input_ids[: min(MAX_TOKENS, n_ctx)]
+
+
+def batches(ids: list[int]) -> list[Tokens]:
+    """The text in several lengths from one token on, and two of its parts side by side."""
+    half = max(len(ids) // 2, 1)
+    lengths = sorted({1, min(2, len(ids)), half, len(ids)})
+    single = [torch.tensor([ids[:length]]) for length in lengths]
+    return [*single, torch.tensor([ids[:half], ids[-half:]])]
+
+
+def reference(original: PreTrainedModel, ids: list[int]) -> list[LogProbs]:
+    """Log-probabilities of the original, in float32 on the CPU, for each of ``batches``."""
+    with torch.inference_mode():
+        logits = [original(input_ids=tokens, use_cache=False).logits for tokens in batches(ids)]
+    return [values.float().log_softmax(-1) for values in logits]
+
+
+def largest_difference(model: HookedTransformer, expected: list[LogProbs], ids: list[int]) -> float:
+    """Largest difference of log-probabilities from ``expected``, in nats; NaN makes it infinite."""
+    worst = 0.0
+    with torch.inference_mode():
+        for tokens, wanted in zip(batches(ids), expected, strict=True):
+            logits = model(tokens.to(model.embed.W_E.device))
+            given = logits.float().log_softmax(-1).cpu()
+            difference = (given - wanted).abs().max().item()
+            worst = math.inf if math.isnan(difference) else max(worst, difference)
+    return worst
+
+
+@contextlib.contextmanager
+def must_run(name: str) -> Iterator[None]:
+    """Turn a crash of the compared models into one sentence.
+
+    Raises:
+        UserError: if what is done inside raises anything.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise UserError(
+            f"Model {name!r} does not run ({type(error).__name__}: {one_line(error)}): expected "
+            "log-probabilities of a short text; correct its config.json, or use another model."
+        ) from error
+
+
+def refuse_difference(name: str, difference: float, dtype: torch.dtype) -> None:
+    """Accept only a hooked model that is its original.
+
+    Raises:
+        UserError: if ``difference`` is above ``TOLERANCE`` in float32, ``ABSURD`` otherwise.
+    """
+    limit = TOLERANCE if dtype == torch.float32 else ABSURD
+    if not difference <= limit:
+        word = str(dtype).removeprefix("torch.")
+        raise UserError(
+            f"The hooked copy of {name!r} is not its original in {word}: log-probabilities differ "
+            f"by up to {difference:.3g} nats, expected at most {limit:g}; TransformerLens does not "
+            "convert some setting of this model, so use another model."
+        )
+
+
+def refuse_other_tokens(
+    name: str, model: HookedTransformer, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Accept only a model whose own ``to_tokens`` gives the original's token ids.
+
+    Raises:
+        UserError: if they differ, the BOS token included.
+    """
+    wanted = tokenizer(TEXT).input_ids
+    given = model.to_tokens(TEXT, truncate=False)[0].tolist()
+    if given != wanted:
+        raise UserError(
+            f"The tokens of {name!r} are not its original's: got {given[:4]}..., expected "
+            f"{wanted[:4]}...; TransformerLens does not handle this tokenizer, so use another "
+            "model."
+        )

