@@ -1,0 +1,4 @@
+"""The report: figures, sentences and one HTML page from saved tables.
+
+Nothing here runs a model.
+"""

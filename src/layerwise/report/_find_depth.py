@@ -1,0 +1,133 @@
+"""Sentences on depth: where the lens sees the answer, where patching hands over, what comes first.
+
+Tasks without signal are left out; a task whose accuracy was not measured is said to be so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from layerwise.report.evidence import Evidence
+from layerwise.report.finding import Finding, source, spaced, weight
+from layerwise.report.rows import layers_of, numbers, records, rows
+from layerwise.report.wording import (
+    CAPABILITY_ORDER,
+    PROTOCOL_ORDER,
+    counted,
+    in_order,
+    interval,
+    joined,
+    percent,
+)
+
+LENS, HAND_OVER = "logit lens", "hand-over"
+_CHANGED = ("last changed", "first changed")
+_BOUNDS = ("recovered", "recovered_low", "recovered_high")
+
+
+def lens_depths(evidence: Evidence) -> list[Finding]:
+    """Per protocol, the layer at which half of the rise of the answer is reached."""
+    if evidence.emergence is None:
+        return []
+    where = {"method": "logit lens", "measure": "half-effect depth"}
+    table = rows(evidence.emergence, **where)
+    found = []
+    for protocol in in_order(table["protocol"], PROTOCOL_ORDER):
+        found.append(_lens_depth(rows(table, protocol=protocol), {**where, "protocol": protocol}))
+    return spaced(found, 2)
+
+
+def _lens_depth(mine: pd.DataFrame, where: dict[str, str]) -> Finding:
+    parts = [
+        _depth(records(rows(mine, capability=name))[0])
+        for name in in_order(mine["capability"], CAPABILITY_ORDER)
+    ]
+    sentence = (
+        f"Read by the logit lens ({where['protocol']} prompts), half of the rise of the answer's "
+        f"log-probability is reached at {joined(parts)}."
+    )
+    depth = float(numbers(mine, "estimate").max() - numbers(mine, "estimate").min())
+    return Finding(sentence, weight(0.6, depth), LENS, source("emergence", where))
+
+
+def _depth(row: dict[str, Any]) -> str:
+    layers = interval(row["layer"], row["layer_low"], row["layer_high"], 1)
+    return f"layer {layers} for {row['capability']} (n = {row['n_items']})"
+
+
+def hand_overs(evidence: Evidence) -> list[Finding]:
+    """Where the last position takes over from the changed token, where that is established."""
+    if evidence.patching is None:
+        return []
+    found = []
+    for task in in_order(evidence.patching["task"], ()):
+        mine = rows(evidence.patching, task=task, site="resid_pre")
+        for protocol in in_order(mine["protocol"], PROTOCOL_ORDER):
+            signal = evidence.has_signal(task, protocol)
+            if signal is not False:
+                found += _hand_over(rows(mine, protocol=protocol), signal is None)
+    return spaced(found, 1)
+
+
+def _hand_over(mine: pd.DataFrame, unmeasured: bool) -> list[Finding]:
+    changed = next((name for name in _CHANGED if name in set(mine["pos_label"])), None)
+    if changed is None or "last" not in set(mine["pos_label"]):
+        return []
+    bounds = overtaking(mine, changed)
+    if bounds is None:
+        return []
+    middle, low, high = bounds
+    there = {row["pos_label"]: row for row in records(rows(mine, layer=middle))}
+    first = there["last"]
+    last, token = (percent(*(there[p][name] for name in _BOUNDS)) for p in ("last", changed))
+    sentence = (
+        f"In {first['task']} ({first['capability']}, {first['protocol']}), what the answer depends "
+        f"on moves from the {changed} token to the last position at layer {middle} [{low}, "
+        f"{high}]: patching the residual stream before it recovers {last} of the logit difference "
+        f"at the last position and {token} at the {changed} token (n = "
+        f"{counted(int(first['n_items']), 'pair')}{_caveat(unmeasured)})."
+    )
+    where = {name: str(first[name]) for name in ("task", "protocol", "site")}
+    where = source("patching", {**where, "pos_label": [changed, "last"]}, layer=middle)
+    return [Finding(sentence, weight(0.65, 1 - (high - low) / 10), HAND_OVER, where)]
+
+
+def _caveat(unmeasured: bool) -> str:
+    return "; the intact model's accuracy was not measured" if unmeasured else ""
+
+
+def overtaking(mine: pd.DataFrame, changed: str) -> tuple[int, int, int] | None:
+    """The layer from which the last position recovers more than the changed token, with bounds.
+
+    Args:
+        mine: patching averages of one task, protocol and site.
+        changed: the label of the changed token.
+
+    Returns:
+        The layer, and the layers from which the same holds for the most and the least
+        favourable bounds of the intervals; None unless the changed token's interval lies
+        above the last position's at the first layer and below it at the last one.
+    """
+    layers = layers_of(mine)
+    token, last = (
+        rows(mine, pos_label=name).set_index("layer").reindex(layers) for name in (changed, "last")
+    )
+    middle, low, high = (
+        _stays(numbers(last, _BOUNDS[a]) > numbers(token, _BOUNDS[b]))
+        for a, b in ((0, 0), (2, 1), (1, 2))
+    )
+    before = numbers(token, _BOUNDS[1])[0] > numbers(last, _BOUNDS[2])[0]
+    if not before or middle is None or low is None or high is None:
+        return None
+    return layers[middle], layers[low], layers[high]
+
+
+def _stays(holds: Sequence[bool] | np.ndarray) -> int | None:
+    """The first index from which on something holds to the end."""
+    broken = np.flatnonzero(~np.asarray(holds, dtype=bool))
+    first = int(broken[-1]) + 1 if len(broken) else 0
+    return first if first < len(holds) else None

@@ -1,0 +1,140 @@
+"""Sentences on single layers: which are critical, and which show no measurable loss.
+
+They read effects tables only, and say nothing of tasks without signal.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from layerwise.report.evidence import Evidence
+from layerwise.report.finding import Finding, source, spaced, weight
+from layerwise.report.rows import layers_of, numbers, records, rows
+from layerwise.report.wording import (
+    CAPABILITY_ORDER,
+    PROTOCOL_ORDER,
+    capitalised,
+    counted,
+    doing,
+    in_order,
+    interval,
+    layer_ranges,
+    p_value,
+    percent,
+    spread,
+)
+
+CRITICAL, HARMLESS = "critical layers", "no measurable loss"
+
+
+def critical_layers(evidence: Evidence) -> list[Finding]:
+    """The largest significant loss of each capability, and the layers that matter there."""
+    found = []
+    for kind, site in evidence.ablations()[:1]:
+        effects = _with_signal(evidence, kind, site)
+        for capability in in_order(effects["capability"], CAPABILITY_ORDER):
+            mine = rows(effects, capability=capability)
+            losses = significant_losses(mine)
+            found.append(_largest(mine, losses) if len(losses) else _none(mine, capability))
+    return spaced(found, 6)
+
+
+def significant_losses(effects: pd.DataFrame) -> pd.DataFrame:
+    """The rows whose effect is significant after Holm's correction and is a loss."""
+    return pd.DataFrame(rows(effects, significant=True).query("acc_diff > 0"))
+
+
+def _with_signal(evidence: Evidence, kind: str, site: str) -> pd.DataFrame:
+    assert evidence.effects is not None
+    return rows(evidence.effects, kind=kind, site=site, signal=True)
+
+
+def _largest(mine: pd.DataFrame, losses: pd.DataFrame) -> Finding:
+    ranked = losses.sort_values(
+        by=["share_lost", "share_low", "layer"], ascending=[False, False, True], kind="stable"
+    )
+    top = records(ranked)[0]
+    cell = _where(top, "task", "protocol")
+    there = rows(mine, **cell)
+    layers = layers_of(rows(losses, **cell))
+    action = doing(str(top["kind"]), str(top["site"]), f"layer {top['layer']}")
+    lost = percent(top["share_lost"], top["share_low"], top["share_high"])
+    sentence = (
+        f"{capitalised(str(top['capability']))}: {action} costs {lost} of the above-chance "
+        f"accuracy of {top['task']} under {top['protocol']} (n = {top['n_items']}; "
+        f"{p_value(top['p_holm'])} after Holm's correction), the largest loss found for this "
+        f"capability; there, {len(layers)} of {counted(len(layers_of(there)), 'layer')} have a "
+        f"significant loss: {layer_ranges(layers)}."
+    )
+    size = weight(1.0, float(np.nan_to_num(top["share_low"])))
+    return Finding(sentence, size, CRITICAL, source("effects", cell, layer=int(top["layer"])))
+
+
+def _where(row: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: str(row[name]) for name in (*names, "kind", "site")}
+
+
+def _none(mine: pd.DataFrame, capability: str) -> Finding:
+    first = records(mine)[0]
+    action = doing(str(first["kind"]), str(first["site"]), "any one layer")
+    cells = len({(row["task"], row["protocol"]) for row in records(mine)})
+    worst = records(mine)[int(np.argmax(numbers(mine, "acc_diff")))]
+    sentence = (
+        f"{capitalised(capability)}: no critical layer is established; {action} has a significant "
+        f"loss after Holm's correction in none of the {cells} task-protocol pairs with signal "
+        f"(n = {spread(mine['n_items'])}; largest loss {_points(worst)})."
+    )
+    where = _where(first, "capability")
+    return Finding(sentence, weight(0.5, 0), CRITICAL, source("effects", {**where, "signal": True}))
+
+
+def _points(row: dict[str, Any]) -> str:
+    bounds = interval(*(100 * row[name] for name in ("acc_diff", "acc_diff_low", "acc_diff_high")))
+    return f"{bounds} accuracy points, layer {row['layer']}, {row['task']}, {row['protocol']}"
+
+
+def harmless_layers(evidence: Evidence) -> list[Finding]:
+    """Layers without a measurable loss under a protocol, and what the intervals still allow."""
+    found = []
+    for kind, site in evidence.ablations()[:1]:
+        effects = _with_signal(evidence, kind, site)
+        for protocol in in_order(effects["protocol"], PROTOCOL_ORDER):
+            mine = rows(effects, protocol=protocol)
+            layers = without_loss(mine)
+            if layers:
+                found.append(_harmless(mine, layers))
+    return spaced(found, 2)
+
+
+def without_loss(effects: pd.DataFrame) -> list[int]:
+    """Layers that in no row have a significant effect or an interval wholly above no loss.
+
+    The second condition is the stricter one: it holds a layer back although its loss did not
+    survive the correction. Rows without an interval say nothing, and hold a layer back too.
+    """
+    some = rows(effects, significant=True)
+    unsure = pd.DataFrame(effects.loc[~(numbers(effects, "acc_diff_low") <= 0)])
+    return sorted(set(layers_of(effects)) - set(layers_of(some)) - set(layers_of(unsure)))
+
+
+def _harmless(mine: pd.DataFrame, layers: list[int]) -> Finding:
+    quiet = rows(mine, layer=layers)
+    worst = records(quiet)[int(np.argmax(numbers(quiet, "acc_diff_high")))]
+    action = doing(str(worst["kind"]), str(worst["site"]), "one of the layers")
+    tasks = counted(len(set(mine["task"])), "task")
+    total = len(layers_of(mine))
+    sentence = (
+        f"No measurable loss from {action} {layer_ranges(layers)}, one at a time ({len(layers)} "
+        f"of {total}), in the {tasks} with signal under {worst['protocol']} (n = "
+        f"{spread(mine['n_items'])} a task); the intervals allow up to "
+        f"{100 * worst['acc_diff_high']:.0f} accuracy points (layer {worst['layer']}, "
+        f"{worst['task']})."
+    )
+    where = {**_where(worst, "protocol"), "signal": True}
+    at = {"layer": int(worst["layer"]), "task": str(worst["task"])}
+    return Finding(
+        sentence, weight(0.75, len(layers) / total), HARMLESS, source("effects", where, **at)
+    )

@@ -1,0 +1,91 @@
+"""The tables of one run, gathered from its results, as sentences and pages read them.
+
+Nothing is concluded here, and nothing is read from disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from layerwise.report.rows import rows
+from layerwise.report.wording import LAYER_MAIN, in_order
+from layerwise.results import (
+    AblationResult,
+    EmergenceResult,
+    Facts,
+    LensResult,
+    PatchingResult,
+    Result,
+    join_facts,
+)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one run found; None for what was not run.
+
+    Attributes:
+        facts: what is needed to repeat the run.
+        signal: ``signal.parquet``.
+        effects: ``effects.parquet``.
+        lens: ``lens.parquet``.
+        patching: the averages of ``PatchingResult.summary``.
+        emergence: ``emergence.parquet``.
+        order: ``order.parquet``.
+        left_out: ``left_out.parquet``.
+    """
+
+    facts: Facts
+    signal: pd.DataFrame | None = None
+    effects: pd.DataFrame | None = None
+    lens: pd.DataFrame | None = None
+    patching: pd.DataFrame | None = None
+    emergence: pd.DataFrame | None = None
+    order: pd.DataFrame | None = None
+    left_out: pd.DataFrame | None = None
+
+    @classmethod
+    def of(cls, results: Sequence[Result]) -> Evidence:
+        """The tables of the results of one run.
+
+        Args:
+            results: at most one of each kind; empty tables count as not run.
+
+        Raises:
+            UserError: if the results are of different models or items.
+        """
+        tables: dict[str, pd.DataFrame] = {}
+        for result in results:
+            tables |= _tables(result)
+        filled = {name: table for name, table in tables.items() if len(table)}
+        return cls(join_facts([result.facts for result in results]), **filled)
+
+    def has_signal(self, task: str, protocol: str) -> bool | None:
+        """Whether the intact model is above chance; None if that was not measured."""
+        if self.signal is None:
+            return None
+        found = rows(self.signal, task=task, protocol=protocol)
+        return bool(found["signal"].iloc[0]) if len(found) else None
+
+    def ablations(self) -> list[tuple[str, str]]:
+        """The kinds and sites of interventions, skipped layers first."""
+        if self.effects is None:
+            return []
+        pairs = zip(self.effects["kind"], self.effects["site"], strict=True)
+        names = in_order((f"{kind}/{site}" for kind, site in pairs), ("/".join(LAYER_MAIN),))
+        return [(name.split("/")[0], name.split("/")[1]) for name in names]
+
+
+def _tables(result: Result) -> dict[str, pd.DataFrame]:
+    if isinstance(result, AblationResult):
+        return result.derived()
+    if isinstance(result, LensResult):
+        return {"lens": result.lens}
+    if isinstance(result, PatchingResult):
+        return {"patching": result.summary()}
+    if isinstance(result, EmergenceResult):
+        return {name: getattr(result, name) for name in ("emergence", "order", "left_out")}
+    return {}

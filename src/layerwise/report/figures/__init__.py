@@ -1,0 +1,15 @@
+"""The figures of the report: each takes tables and gives back a matplotlib figure.
+
+Nothing here computes an effect or runs a model.
+"""
+
+from __future__ import annotations
+
+from layerwise.report.figures.accuracy import accuracy_by_layer as accuracy_by_layer
+from layerwise.report.figures.emergence import emergence_ranges as emergence_ranges
+from layerwise.report.figures.lens import lens_curves as lens_curves
+from layerwise.report.figures.patching import patching_map as patching_map
+from layerwise.report.figures.pick import plot_result as plot_result
+from layerwise.report.figures.protocols import protocol_comparison as protocol_comparison
+from layerwise.report.figures.role_map import role_map as role_map
+from layerwise.report.figures.save import save_figure as save_figure

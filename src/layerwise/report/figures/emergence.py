@@ -1,0 +1,120 @@
+"""At what depth each capability emerges, by each method and protocol, on one axis.
+
+It reads an emergence table only.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from layerwise.report.figures.style import (
+    COLUMN_WIDTH,
+    FULL_WIDTH,
+    label,
+    legend_below,
+    look,
+    new_figure,
+    set_title,
+    styled,
+)
+from layerwise.report.rows import rows
+from layerwise.report.wording import CAPABILITY_ORDER, PROTOCOL_ORDER, in_order, spread
+
+METHODS = ("ablation", "logit lens", "activation patching")
+DEPTHS = ("half-effect depth", "centre of mass")
+_ROW, _FOR_TWO = 0.165, 4.8
+
+
+@styled
+def emergence_ranges(emergence: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
+    """Depth summaries of the capabilities with their intervals.
+
+    Args:
+        emergence: the table ``emergence.parquet``.
+        width: the widest the figure may be, inches.
+
+    Returns:
+        A row of panels per method and protocol, a column per measure (one below the other
+        where the figure is narrow), and in each panel a point with its bootstrap interval per
+        capability. Grey upright ticks are the layers of the critical set.
+    """
+    capabilities = in_order(emergence["capability"], CAPABILITY_ORDER)
+    measures = in_order(rows(emergence, measure=DEPTHS)["measure"], DEPTHS)
+    plan = [(group, measure) for group in _groups(emergence) for measure in measures]
+    across = len(measures) if width >= _FOR_TWO else 1
+    figure, grid = _grid(len(plan), across, _ROW * len(capabilities) + 0.1, width)
+    for axes, ((method, protocol), measure) in zip(grid, plan, strict=True):
+        mine = rows(emergence, method=method, protocol=protocol)
+        _draw(axes, mine, capabilities, measure)
+        axes.set_title(f"{label(method)}, {label(protocol, 14)}: {measure}", loc="left", pad=2)
+    for axes in grid[-across:]:
+        axes.set_xlabel("relative depth (0 = first layer, 1 = last)")
+    items = f"n = {spread(emergence['n_items'])} items a point"
+    set_title(figure, f"Where capabilities emerge (95 % intervals over items, {items})")
+    if len(measures):
+        legend_below(figure, _notes())
+    return figure
+
+
+def _groups(emergence: pd.DataFrame) -> list[tuple[str, str]]:
+    pairs = set(zip(emergence["method"], emergence["protocol"], strict=True))
+    return [
+        (method, protocol)
+        for method in in_order(emergence["method"], METHODS)
+        for protocol in in_order(emergence["protocol"], PROTOCOL_ORDER)
+        if (method, protocol) in pairs
+    ]
+
+
+def _grid(n: int, across: int, height: float, width: float) -> tuple[Figure, list[Axes]]:
+    down = n // across
+    figure = new_figure(max(min(width, 3.45 * across), COLUMN_WIDTH), down * (height + 0.3) + 1.0)
+    grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+    grid[0, 0].set_xlim(-0.03, 1.03)
+    return figure, list(grid.ravel())
+
+
+def _draw(axes: Axes, mine: pd.DataFrame, capabilities: list[str], measure: str) -> None:
+    for y, capability in enumerate(capabilities):
+        _critical(axes, rows(mine, capability=capability, measure="critical set"), y)
+        _point(axes, rows(mine, capability=capability, measure=measure), y)
+    axes.set_yticks(range(len(capabilities)), [label(name, 14) for name in capabilities])
+    axes.set_ylim(len(capabilities) - 0.4, -0.6)
+    axes.grid(axis="x", color="0.88", lw=0.5)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _point(axes: Axes, row: pd.DataFrame, y: int) -> None:
+    if row.empty:
+        return
+    seen = look(y)
+    middle, low, high = (float(row[name].iloc[0]) for name in ("estimate", "low", "high"))
+    axes.plot([low, high], [y, y], color=seen.color, lw=1.6, solid_capstyle="butt", gid="interval")
+    axes.plot(
+        [middle], [y], marker=seen.marker, color=seen.color, ms=4.5, mec="white", mew=0.4,
+        gid="estimate",
+    )  # fmt: skip
+
+
+def _critical(axes: Axes, row: pd.DataFrame, y: int) -> None:
+    layers = row["layers"].iloc[0] if len(row) else None
+    if layers is None or not len(layers):
+        return
+    # The size is there in layers and as a share of them, which gives their number.
+    n_layers = round(float(row["layer"].iloc[0] / row["estimate"].iloc[0]))
+    places = np.asarray(layers, dtype=float) / max(1, n_layers - 1)
+    axes.plot(
+        places, np.full(len(places), y), ls="", marker="|", ms=6, mew=0.9, color="0.55", zorder=1,
+        gid="critical",
+    )  # fmt: skip
+
+
+def _notes() -> list[Line2D]:
+    return [
+        Line2D([], [], color="0.35", lw=1.6, marker="o", ms=4.5, mec="white", label="estimate"),
+        Line2D([], [], ls="", marker="|", ms=6, mew=0.9, c="0.55", label="layer of critical set"),
+    ]

@@ -1,0 +1,126 @@
+"""Where patching the clean run's activation brings the answer back: layers by position.
+
+It reads the averages that a patching result gives; none is made here.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from layerwise.report.figures._panels import tasks_in_order
+from layerwise.report.figures.style import (
+    FULL_WIDTH,
+    abreast,
+    characters,
+    label,
+    layer_ticks,
+    panel_grid,
+    rows_and_columns,
+    set_title,
+    styled,
+)
+from layerwise.report.rows import layers_of, rows
+from layerwise.report.wording import in_order, number, spread
+
+POSITIONS = ("first changed", "middle changed", "last changed", "next", "further", "last")
+_SITES = {
+    "resid_pre": "the residual stream before each layer",
+    "attn_out": "each layer's attention output",
+    "mlp_out": "each layer's MLP output",
+}
+_ROOM_FOR_TEXT, _LEAST = (0.27, 0.125), 1.45
+
+
+@styled
+def patching_map(
+    summary: pd.DataFrame, site: str | None = None, width: float = FULL_WIDTH
+) -> Figure:
+    """The share of the logit difference recovered, by layer and position, a panel per task.
+
+    Args:
+        summary: the table that ``PatchingResult.summary`` gives.
+        site: the site shown; the first in the table if None.
+        width: the widest the figure may be, inches.
+
+    Returns:
+        Each cell is the mean gain over pairs divided by the mean distance between the clean
+        and the corrupted run. Colours run from
+        -1 to 1 about 0 and are clipped there; cells below -0.1 carry a minus sign where
+        there is no room for their value, since blue and red look alike in grey.
+    """
+    site = str(summary["site"].iloc[0]) if site is None else site
+    shown = rows(summary, site=site)
+    tasks = tasks_in_order(shown)
+    layers = layers_of(shown)
+    down, _ = rows_and_columns(len(tasks), width, _LEAST)
+    height = float(np.clip(0.14 * len(layers), 0.8, 4.2 if down == 1 else 2.6))
+    figure, panels = panel_grid(len(tasks), width, _LEAST, height + 0.5, most=2.4, extra=2.1)
+    labels = in_order(shown["pos_label"], POSITIONS)
+    room = figure.get_figwidth() / abreast(panels) - 0.35, height
+    for axes, task in zip(panels, tasks, strict=True):
+        mine = rows(shown, task=task)
+        _draw(axes, _table(mine, layers, labels), room)
+        _name(axes, mine, room[0])
+    _finish(figure, panels, 0.1 / (height * down))
+    set_title(figure, f"Activation patching of {_SITES.get(site, label(site))}: "
+              "share of the logit difference recovered")  # fmt: skip
+    return figure
+
+
+def _table(mine: pd.DataFrame, layers: list[int], labels: list[str]) -> pd.DataFrame:
+    """Layers (rows) by position labels (columns); a label that a task lacks is missing."""
+    wide = mine.pivot_table(index="layer", columns="pos_label", values="recovered")
+    return wide.reindex(index=layers, columns=labels).astype(float)
+
+
+def _draw(axes: Axes, table: pd.DataFrame, room: tuple[float, float]) -> None:
+    cell = room[0] / table.shape[1], room[1] / table.shape[0]
+    written = all(have >= need for have, need in zip(cell, _ROOM_FOR_TEXT, strict=True))
+    sns.heatmap(
+        table, ax=axes, cmap="vlag", vmin=-1, vmax=1, center=0, cbar=False,
+        linewidths=0.2 if written else 0,
+        annot=_values(table) if written else _minus_signs(table), fmt="",
+        annot_kws={"fontsize": 7, "va": "center_baseline" if written else "center"},
+        xticklabels=[label(str(name), 16) for name in table.columns], yticklabels=False,
+    )  # fmt: skip
+    layers = [int(layer) for layer in table.index]
+    ticks = layer_ticks(layers, room[1])
+    axes.set_yticks([layers.index(tick) + 0.5 for tick in ticks], [str(tick) for tick in ticks])
+    axes.tick_params(length=0)
+    axes.tick_params(axis="x", rotation=90)
+    axes.tick_params(axis="y", rotation=0)
+    axes.set(xlabel="", ylabel="")
+
+
+def _values(table: pd.DataFrame) -> pd.DataFrame:
+    return table.map(lambda value: "" if pd.isna(value) else number(value, 1))
+
+
+def _minus_signs(table: pd.DataFrame) -> pd.DataFrame:
+    return table.map(lambda value: "−" if value < -0.1 else "")
+
+
+def _name(axes: Axes, mine: pd.DataFrame, inches: float) -> None:
+    pairs = spread(mine["n_items"])
+    name = label(str(mine["task"].iloc[0]), characters(inches))
+    capability = label(str(mine["capability"].iloc[0]), 12)
+    axes.set_title(f"{name}\n{capability}, n = {pairs}", loc="left", pad=3)
+
+
+def _finish(figure: Figure, panels: list[Axes], fraction: float) -> None:
+    for axes in panels[:: abreast(panels)]:
+        axes.set_ylabel("layer")
+    bar = figure.colorbar(
+        ScalarMappable(Normalize(-1, 1), "vlag"), ax=panels, location="bottom", pad=0.02,
+        fraction=fraction, aspect=25,
+    )  # fmt: skip
+    bar.set_ticks([-1, -0.5, 0, 0.5, 1])
+    gap = " " if figure.get_figwidth() > 5 else "\n"
+    bar.set_label(f"share recovered, over n pairs{gap}(0 = corrupted run, 1 = clean run)")
+    bar.ax.spines[:].set_linewidth(0.4)

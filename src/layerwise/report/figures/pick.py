@@ -1,0 +1,34 @@
+"""Which figure shows a result when nobody asked for one in particular.
+
+The figures themselves are in the other files of this folder.
+"""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from layerwise.report.figures.emergence import emergence_ranges
+from layerwise.report.figures.lens import lens_curves
+from layerwise.report.figures.patching import patching_map
+from layerwise.report.figures.role_map import role_map
+from layerwise.results import AblationResult, EmergenceResult, LensResult, PatchingResult
+
+Plottable = AblationResult | LensResult | PatchingResult | EmergenceResult
+
+
+def plot_result(result: Plottable) -> Figure:
+    """The figure that says most about a result.
+
+    Args:
+        result: an ablation (role map), lens (curves), patching (heat map) or emergence
+            result (ranges).
+    """
+    if isinstance(result, AblationResult):
+        effects = result.effects()
+        first = effects.iloc[0]
+        return role_map(effects, str(first["kind"]), str(first["site"]))
+    if isinstance(result, LensResult):
+        return lens_curves(result.lens, seed=result.facts.seed)
+    if isinstance(result, PatchingResult):
+        return patching_map(result.summary())
+    return emergence_ranges(result.emergence)

@@ -1,0 +1,40 @@
+"""Picking rows of the result tables by the values in their columns.
+
+Sentences name the rows that they stand on in these terms, so that anyone can look them up.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+
+def rows(table: pd.DataFrame, **values: Any) -> pd.DataFrame:
+    """The rows in which every column named has its value, or one of a list of values.
+
+    Args:
+        table: any of the tables of ``docs/results.md``.
+        values: column names with a value, or a list or tuple of values.
+    """
+    chosen = np.ones(len(table), dtype=bool)
+    for name, value in values.items():
+        wanted = value if isinstance(value, list | tuple) else [value]
+        chosen &= np.asarray(table[name].isin(wanted), dtype=bool)
+    return pd.DataFrame(table.loc[chosen])
+
+
+def layers_of(table: pd.DataFrame) -> list[int]:
+    """The layers that a table speaks of, in order."""
+    return sorted({int(layer) for layer in table["layer"]})
+
+
+def numbers(table: pd.DataFrame, name: str) -> np.ndarray:
+    """A column as floats, with nan where it is null."""
+    return table[name].to_numpy(dtype=float, na_value=np.nan)
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows as dicts, for words to be made of them."""
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]

@@ -1,0 +1,56 @@
+"""The plain sentences that a run's tables support, most important first.
+
+Each kind of sentence is made in its own file; nothing here reads a file or runs a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from layerwise.report._find_depth import hand_overs, lens_depths
+from layerwise.report._find_layers import critical_layers, harmless_layers
+from layerwise.report._find_order import orders, silent
+from layerwise.report._find_protocols import protocol_differences
+from layerwise.report.evidence import Evidence
+from layerwise.report.finding import Finder, Finding
+from layerwise.results import Result
+
+MOST = 12
+_FINDERS: tuple[Finder, ...] = (
+    critical_layers,
+    protocol_differences,
+    harmless_layers,
+    orders,
+    lens_depths,
+    hand_overs,
+)
+
+
+def findings(results: Sequence[Result], most: int = MOST) -> list[Finding]:
+    """What the results of one run say, in sentences.
+
+    Args:
+        results: results of one run, at most one of each kind.
+        most: at most so many sentences, about a screenful.
+
+    Returns:
+        Findings by falling importance. None claims more than its test: losses are called
+        significant after Holm's correction only, and of tasks without signal it is only said
+        that they have none; that sentence is never cut off.
+
+    Raises:
+        UserError: if the results are of different models or items.
+    """
+    return findings_of(Evidence.of(results), most)
+
+
+def findings_of(evidence: Evidence, most: int = MOST) -> list[Finding]:
+    """As ``findings``, from tables that were gathered before."""
+    caveats = silent(evidence)
+    found = [finding for finder in _FINDERS for finding in finder(evidence)]
+    kept = sorted(found, key=_rank)[: most - len(caveats)]
+    return sorted([*kept, *caveats], key=_rank)
+
+
+def _rank(finding: Finding) -> float:
+    return -finding.importance

@@ -1,0 +1,118 @@
+"""How numbers, layers and interventions are put into words, for sentences, captions and tables.
+
+Nothing here computes a statistic, and nothing here knows HTML or matplotlib.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TypeVar
+
+import pandas as pd
+
+PROTOCOL_ORDER = ("letter", "continuation", "generate")
+CAPABILITY_ORDER = ("retrieval", "knowledge", "reasoning", "coherence")
+MINUS = "−"
+Name = TypeVar("Name")
+LAYER_MAIN = ("skip", "layer")
+
+_SITE_WORDS = {
+    "attn_out": "the attention output",
+    "mlp_out": "the MLP output",
+    "resid_pre": "the residual stream before",
+    "resid_post": "the residual stream after",
+}
+
+
+def in_order(names: Iterable[Name], order: tuple[Name, ...]) -> list[Name]:
+    """The distinct names, those of ``order`` first and in its order, the rest as they come."""
+    present = list(dict.fromkeys(names))
+    known = [name for name in order if name in present]
+    return known + [name for name in present if name not in order]
+
+
+def number(value: float, digits: int = 0) -> str:
+    """A number with a true minus sign and no negative zero; ∞ or ? where there is no number."""
+    if pd.isna(value):
+        return "?"
+    if math.isinf(value):
+        return "∞" if value > 0 else f"{MINUS}∞"
+    text = f"{value:.{digits}f}"
+    if float(text) == 0:
+        text = text.lstrip("-")
+    return text.replace("-", MINUS)
+
+
+def interval(estimate: float, low: float, high: float, digits: int = 0) -> str:
+    """``"88 [80, 95]"``: an estimate with its 95 % interval, in the unit it comes in."""
+    return f"{number(estimate, digits)} [{number(low, digits)}, {number(high, digits)}]"
+
+
+def percent(estimate: float, low: float, high: float) -> str:
+    """``"88 [80, 95] %"`` from shares between 0 and 1."""
+    return f"{interval(100 * estimate, 100 * low, 100 * high)} %"
+
+
+def p_value(p: float) -> str:
+    """``"p = 0.012"``, or ``"p < 0.001"`` where rounding would make it nothing."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def counted(n: int, noun: str) -> str:
+    """``"1 layer"``, ``"3 layers"``."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def joined(parts: Iterable[str]) -> str:
+    """``"a, b and c"``."""
+    items = list(parts)
+    if len(items) < 2:
+        return "".join(items)
+    return f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def spread(values: Iterable[float]) -> str:
+    """``"60"`` or ``"40–60"``: one number if all are equal, their range if not."""
+    numbers = sorted({int(value) for value in values})
+    if not numbers:
+        return "0"
+    return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]}–{numbers[-1]}"
+
+
+def layer_ranges(layers: Iterable[int]) -> str:
+    """Layers as contiguous ranges: ``"0–2, 7 and 10–12"``; two neighbours are both named."""
+    runs: list[list[int]] = []
+    for layer in sorted({int(layer) for layer in layers}):
+        if runs and layer == runs[-1][-1] + 1:
+            runs[-1].append(layer)
+        else:
+            runs.append([layer])
+    return joined(part for run in runs for part in _parts(run)) or "none"
+
+
+def _parts(run: list[int]) -> list[str]:
+    return [f"{run[0]}–{run[-1]}"] if len(run) > 2 else [str(layer) for layer in run]
+
+
+def doing(kind: str, site: str, where: str) -> str:
+    """What an intervention does, as the subject of a sentence.
+
+    Args:
+        kind: ``skip``, ``zero`` or ``mean``.
+        site: ``layer``, ``attn_out``, ``mlp_out`` or ``resid_post``.
+        where: e.g. ``"layer 7"`` or ``"a layer"``.
+
+    Returns:
+        E.g. ``"skipping layer 7"``, ``"setting the MLP output of layer 7 to its mean"``.
+    """
+    if (kind, site) == LAYER_MAIN:
+        return f"skipping {where}"
+    place = _SITE_WORDS.get(site, site)
+    target = f"{place} {where}" if place.startswith("the residual") else f"{place} of {where}"
+    return f"setting {target} to {'its mean' if kind == 'mean' else 'zero'}"
+
+
+def capitalised(text: str) -> str:
+    """The text with its first letter in upper case and the rest left alone."""
+    return text[:1].upper() + text[1:]
