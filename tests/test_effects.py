@@ -136,6 +136,7 @@ def test_effects_of_a_full_run_are_quick():
     assert time.perf_counter() - start < 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accuracy", [0.5, 0.9])
 def test_noise_is_called_significant_no_more_often_than_it_may(accuracy):
     rng = np.random.default_rng(11)
@@ -154,6 +155,7 @@ def binomial_limit(n: int, p: float) -> float:
     return n * p + 3 * (n * p * (1 - p)) ** 0.5
 
 
+@pytest.mark.slow
 def test_the_paired_interval_of_noise_covers_zero_as_often_as_it_says():
     rng = np.random.default_rng(5)
     cells = [

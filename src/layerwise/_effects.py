@@ -17,6 +17,7 @@ from layerwise._tables import conform, frame
 from layerwise.errors import UserError
 
 N_RESAMPLES = 2000
+ALPHA = 0.05
 Chance = Callable[[str, str], float]
 
 
@@ -138,7 +139,7 @@ def _effects(cell: Cell, chance: float, seed: int) -> pd.DataFrame:
     )
     family = table.groupby(["kind", "site"], dropna=False)["p"]
     table["p_holm"] = family.transform(lambda p: stats.holm(p.to_numpy()))
-    table["significant"] = signal & (table["p_holm"] < 0.05)
+    table["significant"] = signal & (table["p_holm"] < ALPHA)
     return conform("effects", table)
 
 
@@ -156,9 +157,9 @@ def _bootstrapped(cell: Cell, chance: float, seed: int) -> dict[str, Any]:
     n = len(cell.intact)
     drawn = stats.resample_indices(n, N_RESAMPLES, stats.generator(seed, cell.task))
     indices = np.concatenate([np.arange(n)[None], drawn])
-    intact = stats.resampled_means(cell.intact[:, None], indices)
-    changed = stats.resampled_means(cell.correct, indices)
-    nats = stats.resampled_means(cell.nats, indices)
+    together = np.column_stack([cell.intact, cell.correct, cell.nats])
+    means = stats.resampled_means(together, indices)
+    intact, changed, nats = np.split(means, [1, 1 + cell.correct.shape[1]], axis=1)
     return (
         _columns(("acc_diff", "acc_diff_low", "acc_diff_high"), intact - changed, n)
         | _columns(

@@ -1,0 +1,221 @@
+"""At what depth a capability emerges, by which method, how sure, and in what order.
+
+Joins the results of other analyses; definitions are in ``docs/statistics.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import combinations, groupby
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from layerwise import stats
+from layerwise._depths import accumulated, centre_of_mass, half_depth, two_sided_p
+from layerwise._evidence import (
+    Evidence,
+    LeftOut,
+    Sampling,
+    ablation_evidence,
+    lens_evidence,
+    patching_evidence,
+)
+from layerwise._tables import frame
+from layerwise.errors import UserError
+from layerwise.results import (
+    AblationResult,
+    EmergenceResult,
+    LensResult,
+    PatchingResult,
+    Result,
+    join_facts,
+)
+from layerwise.tasks.items import CAPABILITIES
+
+HALF, CENTRE, CRITICAL = "half-effect depth", "centre of mass", "critical set"
+
+
+class Summary(NamedTuple):
+    """One measure of one capability; ``draws`` in layers, draw 0 from the sample itself."""
+
+    capability: str
+    protocol: str
+    method: str
+    measure: str
+    draws: Float[np.ndarray, " draws"]
+    tasks: tuple[str, ...]
+    n_items: int
+    layers: list[int] | None = None
+
+
+def emergence(
+    results: Sequence[Result], *, seed: int = 0, n_resamples: int = 1000
+) -> EmergenceResult:
+    """Join results of one model into depths of capabilities, and tests of their order.
+
+    Args:
+        results: ablation, lens and patching results, any of them; others are ignored.
+        seed: seed of the bootstrap over items.
+        n_resamples: number of bootstrap samples.
+
+    Returns:
+        ``emergence``, ``order`` and ``left_out`` as in ``docs/results.md``. A task without
+        signal is left out, and so are the depths by ablation of a capability that skipping
+        any single layer does no significant harm to.
+
+    Raises:
+        UserError: if there is nothing to join, or the results are of different models, or two
+            hold the same task under the same protocol.
+    """
+    kinds = (AblationResult, LensResult, PatchingResult)
+    used = [result for result in results if isinstance(result, kinds)]
+    if not used:
+        raise UserError(
+            "Emergence has nothing to join: expected at least one ablation, logit lens or "
+            "activation patching result; run one of these first."
+        )
+    facts = join_facts([result.facts for result in used])
+    found = list(_evidence(used, Sampling(seed, n_resamples, facts.model.n_layers)))
+    _refuse_doubles(found)
+    summaries, left_out = _summarise(found)
+    last = max(facts.model.n_layers - 1, 1)
+    settings = facts.settings | {"emergence_resamples": n_resamples}
+    return EmergenceResult(
+        frame("emergence", [_row(s, facts.model.n_layers) for s in summaries]),
+        frame("order", _order_rows(summaries, last)),
+        frame("left_out", [each._asdict() for each in left_out]),
+        facts.model_copy(update={"seed": seed, "settings": settings}),
+    )
+
+
+def _evidence(results: Sequence[Result], sampling: Sampling) -> Iterator[Evidence | LeftOut]:
+    signal: dict[tuple[str, str], bool] = {}
+    for result in results:
+        if isinstance(result, AblationResult):
+            table = result.signal()
+            keys = list(zip(table["task"], table["protocol"], strict=True))
+            signal |= dict(zip(keys, table["signal"].tolist(), strict=True))
+            chance = dict(zip(keys, table["chance"].tolist(), strict=True))
+            yield from ablation_evidence(result.records, chance, sampling)
+    for result in results:
+        if isinstance(result, LensResult):
+            yield from lens_evidence(result.lens, signal, sampling)
+        elif isinstance(result, PatchingResult):
+            yield from patching_evidence(result.patching, signal, sampling)
+
+
+def _refuse_doubles(found: Sequence[Evidence | LeftOut]) -> None:
+    seen = set()
+    for each in found:
+        key = (each.method, each.task, each.protocol)
+        if key in seen:
+            raise UserError(
+                f"Two results hold the {each.method} of task {each.task!r} under protocol "
+                f"{each.protocol!r}: expected each once; leave one of them out."
+            )
+        seen.add(key)
+
+
+def _summarise(found: Sequence[Evidence | LeftOut]) -> tuple[list[Summary], list[LeftOut]]:
+    evidence = sorted((e for e in found if isinstance(e, Evidence)), key=_sort_key)
+    groups = groupby(evidence, key=lambda e: (e.method, e.protocol, e.capability))
+    told = [*found, *(each for _, group in groups for each in _capability(list(group)))]
+    return (
+        [each for each in told if isinstance(each, Summary)],
+        [each for each in told if isinstance(each, LeftOut)],
+    )
+
+
+def _sort_key(evidence: Evidence) -> tuple[Any, ...]:
+    return (evidence.method, evidence.protocol, _rank(evidence.capability), evidence.task)
+
+
+def _rank(capability: str) -> tuple[int, str]:
+    known = list(CAPABILITIES)
+    return (known.index(capability) if capability in known else len(known), capability)
+
+
+def _capability(group: Sequence[Evidence]) -> Iterator[Summary | LeftOut]:
+    """The measures of one capability under one protocol by one method."""
+    first = group[0]
+    key = (first.capability, first.protocol, first.method)
+    tasks, n_items = tuple(e.task for e in group), sum(e.n_items for e in group)
+    rows = np.mean([e.rows for e in group], axis=0)
+    masks = [e.critical for e in group if e.critical is not None]
+    reason = None
+    if masks:
+        critical = np.any(masks, axis=0)
+        layers = np.flatnonzero(critical[0]).tolist()
+        sizes = critical.sum(axis=1).astype(float)
+        yield Summary(*key, CRITICAL, sizes, tasks, n_items, layers)
+        rows = accumulated(np.maximum(rows, 0.0))
+        reason = None if layers else "skipping no single layer does significant harm"
+    for measure, depth in ((HALF, half_depth(rows)), (CENTRE, centre_of_mass(rows))):
+        if not reason and not np.isnan(depth[0]):
+            yield Summary(*key, measure, depth, tasks, n_items)
+    if reason:
+        yield LeftOut(*key, None, reason)
+
+
+def _row(summary: Summary, n_layers: int) -> dict[str, Any]:
+    # a critical set is a number of layers, of which there are one more than steps of depth
+    scale = n_layers if summary.measure == CRITICAL else max(n_layers - 1, 1)
+    kept, low, high = _bounds(summary.draws, summary.n_items)
+    estimate = float(summary.draws[0])
+    if summary.measure == CRITICAL:  # resampled tests find more, see docs/statistics.md
+        low, high = min(low, estimate), max(high, estimate)
+    in_layers = {"layer": estimate, "layer_low": low, "layer_high": high}
+    relative = zip(("estimate", "low", "high"), (estimate, low, high), strict=True)
+    return {
+        "capability": summary.capability,
+        "protocol": summary.protocol,
+        "method": summary.method,
+        "measure": summary.measure,
+        **{name: value / scale for name, value in relative},
+        **in_layers,
+        "layers": summary.layers,
+        "n_items": summary.n_items,
+        "n_tasks": len(summary.tasks),
+        "tasks": ",".join(summary.tasks),
+        "n_resamples": len(summary.draws) - 1,
+        "n_dropped": len(summary.draws) - 1 - kept,
+    }
+
+
+def _bounds(draws: Float[np.ndarray, " draws"], n_items: int) -> tuple[int, float, float]:
+    """How many resamples count, and their bounds; none if most were dropped or of one item."""
+    kept = draws[1:][~np.isnan(draws[1:])]
+    if n_items < 2 or 2 * len(kept) < len(draws) - 1:
+        return len(kept), np.nan, np.nan
+    low, high = stats.percentile_bounds(kept[:, None], 0.95)
+    return len(kept), float(low[0]), float(high[0])
+
+
+def _order_rows(summaries: Sequence[Summary], last: int) -> list[dict[str, Any]]:
+    depths = [s for s in summaries if s.measure != CRITICAL]
+    rows = [
+        _order_row(first, second, last)
+        for first, second in combinations(depths, 2)
+        if (first.method, first.protocol, first.measure)
+        == (second.method, second.protocol, second.measure)
+    ]
+    adjusted = stats.holm(np.array([row["p"] for row in rows], dtype=float))
+    return [row | {"p_holm": float(p)} for row, p in zip(rows, adjusted, strict=True)]
+
+
+def _order_row(first: Summary, second: Summary, last: int) -> dict[str, Any]:
+    differences = (second.draws - first.draws) / last
+    _, low, high = _bounds(differences, min(first.n_items, second.n_items))
+    return {
+        "first": first.capability,
+        "second": second.capability,
+        "protocol": first.protocol,
+        "method": first.method,
+        "measure": first.measure,
+        "difference": float(differences[0]),
+        "low": low,
+        "high": high,
+        "p": two_sided_p(differences[1:][~np.isnan(differences[1:])]),
+    }

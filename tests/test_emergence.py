@@ -1,0 +1,375 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from statsmodels.stats.multitest import multipletests
+
+from layerwise import stats
+from layerwise._depths import accumulated, centre_of_mass, half_depth, two_sided_p
+from layerwise.emergence import CENTRE, CRITICAL, HALF, emergence
+from layerwise.errors import UserError
+from layerwise.results import AblationResult, EmergenceResult, PatchingResult
+from tests import synthetic
+from tests.synthetic import cell_records, planted
+
+DEPTHS = [HALF, CENTRE]
+
+
+def step(layer: int, n_layers: int = 8, n_items: int = 20, edges: int = 1) -> np.ndarray:
+    """Curves that jump from 0 to 1 in ``layer``, with ``edges`` more columns than layers."""
+    curve = (np.arange(n_layers + edges) >= layer + edges).astype(float)
+    return np.repeat(curve[None], n_items, axis=0)
+
+
+def read(result: EmergenceResult, measure: str, column: str = "layer", **where: str):
+    table = result.emergence
+    for name, value in (where | {"measure": measure}).items():
+        table = table[table[name] == value]
+    assert len(table) == 1
+    return table[column].iloc[0]
+
+
+# --- depths of curves -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layer", range(8))
+def test_a_jump_is_found_exactly(layer):
+    curve = step(layer, n_items=1)
+    assert half_depth(curve).tolist() == [layer]
+    assert centre_of_mass(curve).tolist() == [layer]
+
+
+def test_equal_steps_give_the_middle():
+    curve = accumulated(np.ones((1, 9)))
+    assert half_depth(curve).tolist() == pytest.approx([4.0])
+    assert centre_of_mass(curve).tolist() == pytest.approx([4.0])
+
+
+def test_half_depth_by_hand():
+    # worked out by hand: 0.4 before layer 1, 0.6 after it: halfway through [0.5, 1.5]
+    assert half_depth(np.array([[0.0, 0.4, 0.6, 1.0]]))[0] == pytest.approx(1.0)
+    # a quarter of the way through layer 2, which covers [1.5, 2.5]
+    assert half_depth(np.array([[0.0, 0.2, 0.4, 0.8]]))[0] == pytest.approx(1.75)
+    # passes 1/2 in layer 0, falls back, and stays from layer 2 on
+    assert half_depth(np.array([[0.0, 0.9, 0.3, 0.7, 1.0]]))[0] == pytest.approx(2.0)
+    assert half_depth(np.array([[0.7, 0.8, 1.0]]))[0] == 0.0
+    assert np.isnan(half_depth(np.array([[0.0, 0.1, 0.2], [0.0, np.nan, 1.0]]))).all()
+
+
+def test_centre_of_mass_by_hand():
+    # rises of 0.4, 0.6 in layers 0, 3; what layer 1 takes off counts nothing
+    found = centre_of_mass(np.array([[0.0, 0.4, 0.2, 0.2, 0.8]]))[0]
+    assert found == pytest.approx(3 * 0.6 / 1.0)
+    assert np.isnan(centre_of_mass(np.array([[0.5, 0.5, 0.4]]))).all()
+
+
+def test_accumulated_of_nothing_is_undefined():
+    curve = accumulated(np.array([[0.0, 0.0], [1.0, 3.0], [np.nan, 1.0]]))
+    assert np.isnan(curve[[0, 2]]).all()
+    assert curve[1].tolist() == [0.0, 0.25, 1.0]
+
+
+def test_two_sided_p_by_hand():
+    assert two_sided_p(np.array([1.0] * 99)) == pytest.approx(2 / 100)
+    assert two_sided_p(np.array([1.0] * 95 + [-1.0] * 4)) == pytest.approx(10 / 100)
+    assert two_sided_p(np.array([0.0] * 9)) == 1.0
+    assert two_sided_p(np.zeros(0)) == 1.0
+
+
+# --- planted answers ------------------------------------------------------------------------
+
+
+def test_ablation_finds_the_planted_layer_exactly():
+    right = np.ones((40, 9), bool)
+    right[:, 1 + 5] = np.arange(40) % 4 == 0
+    result = emergence([synthetic.ablation(cell_records(right, "keys", "retrieval"))])
+    for measure in DEPTHS:
+        assert read(result, measure) == 5.0
+        assert read(result, measure, "estimate") == pytest.approx(5 / 7)
+        assert read(result, measure, "low") == read(result, measure, "high")
+    assert list(read(result, CRITICAL, "layers")) == [5]
+    assert read(result, CRITICAL, "estimate") == pytest.approx(1 / 8)
+    assert result.left_out.empty
+    assert result.order.empty
+
+
+def test_lens_and_patching_name_the_same_layer_as_ablation():
+    # layer 5 writes the answer: resid_post of 5 shows it, and so does resid_pre of 6
+    lens = synthetic.lens(-9 + 8 * step(5), "keys", "retrieval")
+    patch = synthetic.patching(step(5)[:, :-1], "keys", "retrieval")
+    result = emergence([lens, patch])
+    assert set(result.emergence["method"]) == {"logit lens", "activation patching"}
+    assert (result.emergence["layer"] == 5.0).all()
+    assert (result.emergence["estimate"] == 5 / 7).all()
+
+
+def test_patching_of_the_last_layer_counts_as_recovered_after_it():
+    result = emergence([synthetic.patching(np.zeros((5, 8)), "keys", "retrieval")])
+    assert (result.emergence["estimate"] == 1.0).all()
+
+
+@pytest.mark.slow
+def test_noisy_lens_interval_covers_the_truth():
+    covered = {HALF: 0, CENTRE: 0}
+    n_sets = 120
+    truth = -9 + 8 * np.array([0, 0, 0.1, 0.3, 0.8, 1, 1])
+    expected = {m: f(((truth + 9) / 8)[None])[0]
+                for m, f in ((HALF, half_depth), (CENTRE, centre_of_mass))}  # fmt: skip
+    for i in range(n_sets):
+        rng = np.random.default_rng(i)
+        values = truth + rng.normal(0, 1, (60, 1)) + rng.normal(0, 0.2, (60, 7))
+        result = emergence([synthetic.lens(values, "keys", "retrieval")], n_resamples=300)
+        for measure in covered:
+            low, high = (read(result, measure, f"layer_{end}") for end in ("low", "high"))
+            covered[measure] += low <= expected[measure] <= high
+    assert covered[HALF] / n_sets >= 0.88
+    assert covered[CENTRE] / n_sets >= 0.88
+
+
+@pytest.mark.slow
+def test_noisy_ablation_interval_covers_the_truth():
+    covered = found = 0
+    for i in range(120):
+        rng = np.random.default_rng(i)
+        right = planted(rng, 120, 8, critical=(2,), accuracy=0.9, noise=0.05)
+        result = emergence(
+            [synthetic.ablation(cell_records(right, "keys", "retrieval"))], n_resamples=300
+        )
+        found += list(read(result, CRITICAL, "layers")) == [2]
+        low, high = (read(result, HALF, f"layer_{end}") for end in ("low", "high"))
+        covered += low <= 2.1 and high >= 1.9
+    assert found >= 110
+    assert covered >= 108
+
+
+def test_shares_not_accuracies_are_averaged_over_tasks():
+    easy, hard = np.ones((40, 9), bool), np.ones((40, 9), bool)
+    easy[:, 1 + 1] = False
+    easy[:20, 1 + 1] = True
+    hard[:, 1 + 6] = np.arange(40) % 2 == 0
+    cells = [cell_records(easy, "easy", "retrieval"), cell_records(hard, "hard", "retrieval")]
+    facts = synthetic.facts(
+        synthetic.task_facts("easy", "retrieval", 0.5), synthetic.task_facts("hard", "retrieval", 0)
+    )
+    result = emergence([AblationResult(pd.concat(cells), facts)])
+    # easy loses all of what is above chance in layer 1 (1.0), hard half of it in layer 6
+    assert read(result, CENTRE) == pytest.approx((1 * 1.0 + 6 * 0.5) / 1.5)
+    assert read(result, CENTRE, "tasks") == "easy,hard"
+    assert (read(result, CENTRE, "n_items"), read(result, CENTRE, "n_tasks")) == (80, 2)
+    assert list(read(result, CRITICAL, "layers")) == [1, 6]
+
+
+def test_gains_count_nothing():
+    right = np.ones((40, 9), bool)
+    right[:12] = False
+    right[:, 1 + 3] = np.arange(40) % 4 == 0
+    right[:, 1 + 7] = True
+    result = emergence([synthetic.ablation(cell_records(right, "keys", "retrieval"))])
+    assert read(result, CENTRE) == 3.0
+    assert list(read(result, CRITICAL, "layers")) == [3]
+    effects = synthetic.ablation(cell_records(right, "keys", "retrieval")).effects()
+    assert effects.loc[effects["significant"], "layer"].tolist() == [3, 7]
+
+
+# --- order ----------------------------------------------------------------------------------
+
+
+def two_capabilities(rng: np.random.Generator, first: int, second: int) -> AblationResult:
+    return synthetic.ablation(
+        cell_records(planted(rng, 60, 8, (first,), 0.9, 0.1), "sums", "reasoning"),
+        cell_records(planted(rng, 60, 8, (second,), 0.9, 0.1), "keys", "retrieval"),
+    )
+
+
+def test_a_planted_order_is_found():
+    result = emergence([two_capabilities(np.random.default_rng(0), 6, 1)])
+    table = result.order.set_index("measure")
+    assert set(table.index) == set(DEPTHS)
+    assert (table["first"] == "retrieval").all()
+    assert (table["second"] == "reasoning").all()
+    half = table.loc[HALF]
+    assert half["difference"] == pytest.approx(5 / 7, abs=0.1)
+    assert half["low"] <= half["difference"] <= half["high"]
+    assert (table["p_holm"] < 0.05).all()
+    assert table["p_holm"].tolist() == pytest.approx(
+        multipletests(table["p"], method="holm")[1].tolist()
+    )
+
+
+def test_order_is_within_protocol_method_and_measure():
+    rng = np.random.default_rng(1)
+    capabilities = ["retrieval", "knowledge", "reasoning"]
+    cells = [
+        cell_records(planted(rng, 40, 8, (3,)), f"{capability} task", capability, protocol)
+        for capability in capabilities
+        for protocol in ("letter", "generate")
+    ]
+    lenses = [synthetic.lens(-9 + 8 * step(5), f"{c} task", c) for c in capabilities[1:]]
+    order = emergence([synthetic.ablation(*cells), *lenses], n_resamples=50).order
+    assert len(order) == 3 * 2 * 2 + 1 * 1 * 2
+    pairs = set(zip(order["first"], order["second"], strict=True))
+    assert pairs == {
+        ("retrieval", "knowledge"), ("retrieval", "reasoning"), ("knowledge", "reasoning")
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_equal_depths_are_rarely_called_different():
+    n_sets = 200
+    claims = 0
+    for i in range(n_sets):
+        order = emergence([two_capabilities(np.random.default_rng(i), 3, 3)], n_resamples=200).order
+        claims += (order["p_holm"] < 0.05).any()
+    assert claims <= n_sets * 0.05 + 3 * (n_sets * 0.05 * 0.95) ** 0.5
+
+
+# --- nothing to find ------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_noise_is_claimed_no_more_often_than_it_may():
+    n_sets = 240
+    rng = np.random.default_rng(2)
+    claims = depths = 0
+    for i in range(0, n_sets, 4):
+        cells = [
+            cell_records(planted(rng, 60, 6, accuracy=0.7, noise=0.5), f"t{i + k}", capability)
+            for k, capability in enumerate(("retrieval", "knowledge", "reasoning", "coherence"))
+        ]
+        found = emergence([synthetic.ablation(*cells)], n_resamples=20)
+        sets = found.emergence.query("measure == 'critical set'")
+        assert len(sets) == 4
+        claims += sum(len(layers) > 0 for layers in sets["layers"])
+        depths += len(found.emergence.query("measure == 'centre of mass'"))
+        assert "skipping no single layer does significant harm" in set(found.left_out["reason"])
+    assert claims <= n_sets * 0.05 + 3 * (n_sets * 0.05 * 0.95) ** 0.5
+    assert depths == claims
+
+
+def test_tasks_without_signal_are_left_out_of_every_method():
+    rng = np.random.default_rng(3)
+    good = cell_records(planted(rng, 40, 8, (3,)), "good", "retrieval")
+    poor = cell_records(planted(rng, 40, 8, (6,), accuracy=0.2, noise=0.1), "poor", "retrieval")
+    none = cell_records(planted(rng, 40, 8, accuracy=0.2, noise=0.1), "none", "reasoning")
+    lens = [synthetic.lens(-9 + 8 * step(5), t, c)
+            for t, c in (("good", "retrieval"), ("none", "reasoning"))]  # fmt: skip
+    result = emergence([synthetic.ablation(good, poor, none), *lens], n_resamples=50)
+    assert set(result.emergence["capability"]) == {"retrieval"}
+    assert set(result.emergence["tasks"]) == {"good"}
+    assert read(result, HALF, method="ablation") == 3.0
+    left = result.left_out
+    assert sorted(zip(left["method"], left["task"], strict=True)) == [
+        ("ablation", "none"), ("ablation", "poor"), ("logit lens", "none")
+    ]  # fmt: skip
+    assert left["reason"].str.startswith("no signal").all()
+
+
+def test_one_item():
+    one = np.array([[True] * 4 + [False] + [True] * 4])
+    ablation = synthetic.ablation(cell_records(one, "keys", "retrieval", "generate"))
+    lens = synthetic.lens(-9 + 8 * step(5, n_items=1), "keys", "retrieval")
+    patch = synthetic.patching(step(5, n_items=1)[:, :-1], "keys", "retrieval")
+    result = emergence([ablation, lens, patch], n_resamples=20)
+    assert result.emergence["measure"].tolist() == [CRITICAL]
+    assert list(result.emergence["layers"].iloc[0]) == []
+    assert result.emergence[["low", "high", "layer_low"]].isna().all(axis=None)
+    assert set(result.left_out["reason"]) == {
+        "skipping no single layer does significant harm", "a single item"
+    }  # fmt: skip
+
+
+def test_curves_that_do_not_rise_or_have_gaps_are_left_out():
+    rng = np.random.default_rng(4)
+    flat = synthetic.lens(rng.normal(-5, 1, (30, 9)), "flat", "retrieval")
+    gaps = synthetic.patching(step(5)[:, :-1], "gaps", "retrieval")
+    gaps = PatchingResult(gaps.patching.query("layer != 3"), gaps.facts)
+    same = synthetic.patching(step(5)[:, :-1], "same", "retrieval")
+    same = PatchingResult(same.patching.assign(clean_diff=-2.0, corrupted_diff=-2.0), same.facts)
+    elsewhere = synthetic.patching(step(5)[:, :-1], "elsewhere", "retrieval", label="next")
+    partly = synthetic.ablation(cell_records(planted(rng, 40, 5, (3,)), "part", "retrieval"),
+                                n_layers=8)  # fmt: skip
+    result = emergence([flat, gaps, same, elsewhere, partly], n_resamples=50)
+    assert result.emergence.empty
+    reasons = dict(zip(result.left_out["task"], result.left_out["reason"], strict=True))
+    assert reasons == {
+        "flat": "the answer's log-probability does not rise from the embedding to the last layer",
+        "gaps": "read at 8 of 9 places: the curve over layers has gaps",
+        "same": "the clean and the corrupted run do not differ",
+        "elsewhere": "no resid_pre at the last position",
+        "part": "skipped at 5 of 8 places: the curve over layers has gaps",
+    }
+
+
+def test_resamples_without_any_loss_are_dropped_and_counted():
+    # six of 200 items carry the whole effect of a model of one layer: significant, but not
+    # there in every draw
+    right = np.zeros((200, 2), bool)
+    right[:6, 0] = True
+    table = synthetic.ablation(cell_records(right, "keys", "retrieval", "generate"))
+    result = emergence([table], n_resamples=4000)
+    draws = stats.resample_indices(200, 4000, stats.generator(0, "keys"))
+    expected = int((draws >= 6).all(axis=1).sum())
+    assert expected > 0
+    assert read(result, HALF, "n_dropped") == expected
+    assert read(result, HALF, "n_resamples") == 4000
+    assert (read(result, HALF), read(result, HALF, "estimate")) == (0.0, 0.0)
+
+
+# --- the whole ------------------------------------------------------------------------------
+
+
+def test_other_kinds_of_ablation_are_not_skips():
+    rng = np.random.default_rng(5)
+    cell = cell_records(planted(rng, 40, 8, (3,)), "keys", "retrieval")
+    zero = cell[cell["kind"] == "skip"].assign(kind="zero", site="attn_out")
+    zero["correct"] = ~zero["correct"]
+    zero["intervention"] = "zero:" + zero["intervention"]
+    alone, both = (emergence([synthetic.ablation(*c)]) for c in ((cell,), (cell, zero)))
+    pd.testing.assert_frame_equal(alone.emergence, both.emergence)
+
+
+def test_critical_set_is_that_of_effects():
+    rng = np.random.default_rng(6)
+    ablation = synthetic.ablation(
+        cell_records(planted(rng, 80, 8, (3,), 0.9, 0.3), "keys", "retrieval"),
+        cell_records(planted(rng, 80, 8, (1, 5), 0.9, 0.3), "books", "retrieval"),
+    )
+    effects = ablation.effects()
+    expected = sorted(effects.loc[effects["significant"], "layer"].unique())
+    result = emergence([ablation], n_resamples=200)
+    assert list(read(result, CRITICAL, "layers")) == expected == [1, 3, 5]
+    low, size, high = (read(result, CRITICAL, c) for c in ("low", "estimate", "high"))
+    assert low <= size == 3 / 8 <= high
+
+
+def test_same_seed_same_tables_and_other_tasks_do_not_matter():
+    rng = np.random.default_rng(7)
+    one = cell_records(planted(rng, 40, 8, (3,), 0.9, 0.2), "keys", "retrieval")
+    two = cell_records(planted(rng, 50, 8, (5,), 0.9, 0.2), "sums", "reasoning")
+    alone, again, both = (emergence([synthetic.ablation(*c)], n_resamples=100)
+                          for c in ((one,), (one,), (one, two)))  # fmt: skip
+    pd.testing.assert_frame_equal(alone.emergence, again.emergence)
+    shared = both.emergence.query("capability == 'retrieval'").reset_index(drop=True)
+    pd.testing.assert_frame_equal(alone.emergence, shared)
+    other = emergence([synthetic.ablation(one)], seed=1, n_resamples=100)
+    assert not other.emergence["low"].equals(alone.emergence["low"])
+
+
+def test_mistakes_are_told():
+    with pytest.raises(UserError, match="Emergence has nothing to join: expected at least one"):
+        emergence([])
+    lens = synthetic.lens(-9 + 8 * step(5), "keys", "retrieval")
+    with pytest.raises(UserError, match="Two results hold the logit lens of task 'keys' under"):
+        emergence([lens, lens], n_resamples=20)
+
+
+def test_it_saves_loads_and_shows_itself(tmp_path):
+    result = emergence([two_capabilities(np.random.default_rng(0), 6, 1)], n_resamples=50)
+    result.save(tmp_path)
+    found = EmergenceResult.load(tmp_path)
+    for name in ("emergence", "order", "left_out"):
+        pd.testing.assert_frame_equal(getattr(found, name), getattr(result, name))
+    assert "half-effect depth" in result._repr_html_()
+    assert repr(result).startswith("EmergenceResult(made-up; tasks: keys, sums; protocols: letter;")
+    assert emergence([two_capabilities(np.random.default_rng(0), 6, 1), result]).facts.seed == 0
