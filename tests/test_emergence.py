@@ -214,6 +214,21 @@ def test_order_is_within_protocol_method_and_measure():
     }  # fmt: skip
 
 
+def test_a_clear_order_survives_the_correction_of_a_full_table():
+    rng = np.random.default_rng(9)
+    capabilities = {"retrieval": 1, "knowledge": 3, "reasoning": 5, "coherence": 7}
+    cells = [
+        cell_records(planted(rng, 40, 8, (layer,)), f"{name} task", name, protocol)
+        for name, layer in capabilities.items()
+        for protocol in ("letter", "continuation", "generate")
+    ]
+    order = emergence([synthetic.ablation(*cells)]).order
+    assert len(order) == 36
+    # as many rows again come from the lens and from patching
+    assert (order["p"] * 72 < 0.05).all()
+    assert (order["p_holm"] < 0.05).all()
+
+
 @pytest.mark.slow
 def test_equal_depths_are_rarely_called_different():
     n_sets = 200
