@@ -41,6 +41,14 @@ _NEOX: dict[str, Any] = {
     **{key: value for key, value in _MODERN.items() if key != "num_key_value_heads"},
     "rotary_pct": 0.5,
 }
+_NEO: dict[str, Any] = {
+    "hidden_size": 48,
+    "num_layers": 4,
+    "num_heads": 4,
+    "attention_types": [[["global", "local"], 2]],
+    "window_size": 9,
+    "max_position_embeddings": 256,
+}
 _OPT: dict[str, Any] = {
     "hidden_size": 48,
     "word_embed_proj_dim": 48,
@@ -59,6 +67,10 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3": ("Qwen3Config", {**_MODERN, "head_dim": 12}),
     "opt": ("OPTConfig", _OPT),
     "phi3": ("Phi3Config", _MODERN),
+    "mixtral": ("MixtralConfig", {**_MODERN, "num_local_experts": 4}),
+    "gptj": ("GPTJConfig", {**_GPT, "rotary_dim": 8}),
+    "gpt_neo": ("GPTNeoConfig", _NEO),
+    "bloom": ("BloomConfig", {"hidden_size": 48, "n_layer": 3, "n_head": 4}),
 }
 
 

@@ -19,7 +19,8 @@ import platformdirs
 
 def cache_dir() -> Path:
     """Where converted models and records are kept; ``LAYERWISE_CACHE`` overrides it."""
-    return Path(os.environ.get("LAYERWISE_CACHE") or platformdirs.user_cache_dir("layerwise"))
+    given = os.environ.get("LAYERWISE_CACHE")
+    return Path(given or platformdirs.user_cache_dir("layerwise")).expanduser()
 
 
 def key_of(parts: Iterable[str]) -> str:

@@ -37,8 +37,9 @@ TEXT = (
 MAX_TOKENS = 100
 _KIND = "checks"
 
-Tokens = Int[torch.Tensor, "batch pos"]
-LogProbs = Float[torch.Tensor, "batch pos d_vocab"]
+# Batch and pos, which differ from one member of a list to the next.
+Tokens = Int[torch.Tensor, "_ _"]
+LogProbs = Float[torch.Tensor, "_ _ d_vocab"]
 
 
 @dataclass(frozen=True)

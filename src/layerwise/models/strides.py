@@ -24,8 +24,8 @@ def restride(model: HookedTransformer) -> None:
     as ``[b, a]``; ``W_Q``, ``W_K``, ``W_V`` of shape ``[head, d_model, d_head]`` as
     ``[head, d_head, d_model]``; ``W_O`` of shape ``[head, d_head, d_model]`` as
     ``[d_model, head, d_head]``. Logits are bit for bit the same, since the same numbers reach
-    the same kernels in the same order. An MLP that is not gated copies nothing and is left
-    alone. Doing it twice changes nothing.
+    the same kernels in the same order. Where nothing is copied, nothing is done: an MLP that is
+    not gated, and ``W_Q``, ``W_K``, ``W_V`` of a single head. Doing it twice changes nothing.
     """
     for module in model.modules():
         for name, order in _wanted(module).items():
@@ -42,13 +42,11 @@ def _wanted(module: nn.Module) -> dict[str, tuple[int, ...]]:
         return dict.fromkeys(("W_in", "W_gate", "W_out"), (1, 0))
     if isinstance(module, AbstractAttention):
         # Under grouped-query attention W_K is a property that expands the parameter _W_K.
-        heads = [name for name in ("W_Q", "W_K", "W_V", "_W_K", "_W_V") if _owns(module, name)]
-        return dict.fromkeys(heads, (0, 2, 1)) | {"W_O": (2, 0, 1)}
+        own = dict(module.named_parameters(recurse=False))
+        into_heads = [name for name in ("W_Q", "W_K", "W_V", "_W_K", "_W_V") if name in own]
+        several = [name for name in into_heads if own[name].shape[0] > 1]
+        return dict.fromkeys(several, (0, 2, 1)) | {"W_O": (2, 0, 1)}
     return {}
-
-
-def _owns(module: nn.Module, name: str) -> bool:
-    return name in dict(module.named_parameters(recurse=False))
 
 
 def _stored_as(weight: Weight, order: tuple[int, ...]) -> Weight:

@@ -1,0 +1,21 @@
+"""What every refusal of the package has in common, checked in one place."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import pytest
+
+from layerwise.errors import UserError
+
+
+@contextlib.contextmanager
+def refused(*parts: str) -> Iterator[None]:
+    """Expect a ``UserError`` of one line that has all ``parts`` and says what was expected."""
+    with pytest.raises(UserError) as caught:
+        yield
+    sentence = str(caught.value)
+    assert "\n" not in sentence
+    for part in (*parts, "xpected"):
+        assert part in sentence, sentence

@@ -1,0 +1,68 @@
+"""The cache folder: hashes that notice a change, records that survive damage."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+import platformdirs
+
+from layerwise.models import cache as cache_module
+from layerwise.models.cache import (
+    cache_dir,
+    file_sha256,
+    folder_sha256,
+    key_of,
+    read_record,
+    write_record,
+)
+
+
+def test_the_variable_goes_before_the_users_folder(cache, monkeypatch):
+    assert cache_dir() == cache
+    monkeypatch.delenv("LAYERWISE_CACHE")
+    assert str(cache_dir()) == platformdirs.user_cache_dir("layerwise")
+
+
+def test_a_file_is_read_once_and_again_when_it_changes(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    path.write_bytes(b"one")
+    assert file_sha256(path) == hashlib.sha256(b"one").hexdigest()
+    with monkeypatch.context() as patch:
+        patch.setattr(cache_module.hashlib, "file_digest", None)
+        assert file_sha256(path) == hashlib.sha256(b"one").hexdigest()
+    path.write_bytes(b"two")
+    os.utime(path, ns=(1, 1))
+    assert file_sha256(path) == hashlib.sha256(b"two").hexdigest()
+
+
+def test_records_survive_damage(cache):
+    write_record("kind", "key", {"a": 1})
+    assert read_record("kind", "key") == {"a": 1}
+    assert [path.name for path in (cache / "kind").iterdir()] == ["key.json"]
+    for damage in ("{", "[]", ""):
+        (cache / "kind" / "key.json").write_text(damage)
+        assert read_record("kind", "key") is None
+    assert read_record("kind", "other") is None
+
+
+def test_nothing_is_kept_where_nothing_can_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LAYERWISE_CACHE", str(tmp_path / "file"))
+    write_record("kind", "key", {})
+    assert read_record("kind", "key") is None
+
+
+def test_a_key_depends_on_where_parts_end():
+    assert key_of(["ab", "c"]) != key_of(["a", "bc"])
+
+
+def test_a_folder_is_its_names_and_contents_that_matter(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    before = folder_sha256(tmp_path)
+    (tmp_path / "README.md").write_text("hello")
+    assert folder_sha256(tmp_path) == before
+    (tmp_path / "config.json").write_text("{ }")
+    changed = folder_sha256(tmp_path)
+    (tmp_path / "config.json").rename(tmp_path / "other.json")
+    assert len({before, changed, folder_sha256(tmp_path)}) == 3

@@ -1,0 +1,125 @@
+"""The facts of a model, the hash of its weights, its original tokenizer."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import warnings
+
+import pytest
+import torch
+from transformer_lens import HookedTransformer, HookedTransformerConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from layerwise.models import LoadedFacts, load_model, model_facts, original_tokenizer, weights_hash
+from tests.models.refusal import refused
+from tests.models.tiny import TEXT, tiny_folder, tiny_model
+
+
+def own_model(seed: int = 0, **fields) -> HookedTransformer:
+    config = {"n_layers": 2, "d_model": 16, "n_heads": 2, "d_head": 8, "n_ctx": 32, "d_vocab": 20}
+    cfg = HookedTransformerConfig(**config, act_fn="relu", seed=seed, device="cpu", **fields)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return HookedTransformer(cfg)
+
+
+def test_facts_of_a_folder(tmp_path):
+    folder = tiny_folder(tmp_path, "llama", tie_word_embeddings=True)
+    facts = model_facts(load_model(folder))
+    original = AutoModelForCausalLM.from_pretrained(folder)
+    assert facts == LoadedFacts(
+        name=str(folder),
+        source="folder",
+        hash=facts.hash,
+        n_layers=3,
+        n_heads=4,
+        n_key_value_heads=2,
+        d_model=48,
+        d_vocab=304,
+        n_ctx=256,
+        n_parameters=sum(p.numel() for p in original.parameters()),
+        dtype="float32",
+        device="cpu",
+        parity=facts.parity,
+    )
+    assert len(facts.hash) == 64
+
+
+def test_facts_of_a_users_own_model():
+    model = own_model(model_name="mine")
+    facts = model_facts(model)
+    assert (facts.name, facts.source, facts.parity) == ("mine", "user", None)
+    assert (facts.n_heads, facts.n_key_value_heads, facts.n_layers) == (2, 2, 2)
+    assert facts.n_parameters == sum(p.numel() for p in model.parameters())
+
+
+def test_facts_follow_an_edit_of_the_weights():
+    model = copy.deepcopy(tiny_model("llama"))
+    before = model_facts(model)
+    model.blocks[0].attn.W_Q.data[0, 0, 0] += 1
+    after = model_facts(model)
+    assert before.parity is not None
+    assert after.parity is None
+    assert after.hash != before.hash
+    assert after.source == "folder"
+
+
+def test_hash_is_the_same_for_the_same_weights_alone(tmp_path):
+    one, other = own_model(), own_model(seed=1)
+    assert weights_hash(one) == weights_hash(own_model())
+    assert weights_hash(one) != weights_hash(other)
+    other.load_state_dict(one.state_dict())
+    assert weights_hash(one) == weights_hash(other)
+    assert weights_hash(one) != weights_hash(one.to(torch.bfloat16, print_details=False))
+    first = tiny_folder(tmp_path, "llama", seed=3)
+    second = tiny_folder(tmp_path, "llama", seed=3)
+    assert model_facts(load_model(first)).hash == model_facts(load_model(second)).hash
+
+
+def test_hash_sees_a_permutation_and_a_name():
+    one, other = own_model(), own_model()
+    other.blocks[0].mlp.W_in.data = one.blocks[0].mlp.W_in.data.flip(0)
+    assert weights_hash(one) != weights_hash(other)
+    swapped = own_model()
+    swapped.blocks[0].attn.W_Q, swapped.blocks[0].attn.W_K = (
+        swapped.blocks[0].attn.W_K,
+        swapped.blocks[0].attn.W_Q,
+    )
+    assert weights_hash(one) != weights_hash(swapped)
+
+
+def test_hash_is_what_it_says_it_is():
+    model = own_model()
+    digest = hashlib.sha256()
+    for name, p in sorted(model.named_parameters()):
+        digest.update(f"{name} {tuple(p.shape)} torch.float32\n".encode())
+        digest.update(p.detach().contiguous().numpy().tobytes())
+    assert weights_hash(model) == digest.hexdigest()
+
+
+@pytest.mark.parametrize("bos", [False, True])
+@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen2", "opt", "gpt_neox"])
+def test_tokens_are_those_of_the_original(tmp_path, family, bos):
+    folder = tiny_folder(tmp_path, family, bos=bos)
+    model = load_model(folder)
+    expected = AutoTokenizer.from_pretrained(folder)(TEXT).input_ids
+    assert (expected[0] == 0) is bos
+    assert original_tokenizer(model)(TEXT).input_ids == expected
+    assert model.to_tokens(TEXT)[0].tolist() == expected
+
+
+def test_the_original_tokenizer_is_left_as_it_was(tmp_path):
+    folder = tiny_folder(tmp_path, "llama")
+    kept, fresh = original_tokenizer(load_model(folder)), AutoTokenizer.from_pretrained(folder)
+    assert kept.special_tokens_map == fresh.special_tokens_map
+    assert kept.padding_side == fresh.padding_side
+    assert kept("").input_ids == fresh("").input_ids
+
+
+def test_tokenizer_of_a_users_own_model(tmp_path):
+    model = own_model()
+    with refused("has no tokenizer", "set_tokenizer"):
+        original_tokenizer(model)
+    model.tokenizer = AutoTokenizer.from_pretrained(tiny_folder(tmp_path, "gpt2"))
+    assert original_tokenizer(model) is model.tokenizer

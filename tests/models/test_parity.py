@@ -1,0 +1,229 @@
+"""Hooked models against Hugging Face, family by family, and models that must be refused."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from layerwise.models import load, load_model, model_facts, parity
+from tests.models.refusal import refused
+from tests.models.tiny import TEXT, tiny_folder
+
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 1e4,
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+RIGHT = [
+    ("gpt2", {}),
+    ("gpt2", {"n_layer": 2, "n_head": 1, "n_inner": 192}),
+    ("gpt2", {"scale_attn_by_inverse_layer_idx": True}),
+    ("gpt_neox", {}),
+    ("gpt_neox", {"use_parallel_residual": False}),
+    ("gpt_neox", {"rotary_pct": 1.0, "tie_word_embeddings": True}),
+    ("llama", {"num_key_value_heads": 4}),
+    ("llama", {"num_key_value_heads": 4, "tie_word_embeddings": True}),
+    ("llama", {"num_key_value_heads": 2}),
+    ("llama", {"num_key_value_heads": 1, "tie_word_embeddings": True}),
+    ("llama", {"rope_parameters": LLAMA3}),
+    ("mistral", {"sliding_window": None}),
+    ("mistral", {"num_key_value_heads": 4}),
+    ("mistral", {"num_key_value_heads": 1, "head_dim": 16, "tie_word_embeddings": True}),
+    ("mistral", {"sliding_window": 7}),
+    ("qwen2", {}),
+    ("qwen2", {"num_key_value_heads": 4, "tie_word_embeddings": True}),
+    ("qwen2", {"num_key_value_heads": 1}),
+    ("qwen3", {}),
+    ("qwen3", {"num_key_value_heads": 4, "tie_word_embeddings": True}),
+    ("qwen3", {"num_key_value_heads": 1, "head_dim": 16}),
+    ("opt", {}),
+    ("opt", {"num_attention_heads": 2, "ffn_dim": 96, "activation_function": "gelu"}),
+    ("phi3", {}),
+    ("phi3", {"num_key_value_heads": 4, "tie_word_embeddings": True}),
+    ("phi3", {"sliding_window": 9}),
+    ("mixtral", {}),
+    ("mixtral", {"num_key_value_heads": 4, "sliding_window": 8}),
+    ("gptj", {}),
+    ("gpt_neo", {}),
+    ("bloom", {}),
+]
+LINEAR = {"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0}
+YARN = {**LINEAR, "rope_type": "yarn", "original_max_position_embeddings": 64}
+WRONG = [
+    ("llama", {"attention_bias": True}),
+    ("llama", {"mlp_bias": True}),
+    ("llama", {"rope_parameters": LINEAR}),
+    ("llama", {"rope_parameters": YARN}),
+]
+
+
+def label(value):
+    return "-".join(map(str, value)) if isinstance(value, dict) else str(value)
+
+
+@pytest.mark.parametrize(("family", "config"), RIGHT, ids=label)
+def test_log_probabilities_at_every_length_are_those_of_the_original(tmp_path, family, config):
+    folder = tiny_folder(tmp_path, family, bos=True, **config)
+    model = load_model(folder)
+    original = AutoModelForCausalLM.from_pretrained(folder).eval()
+    ids = AutoTokenizer.from_pretrained(folder)(TEXT).input_ids
+    for length in [*range(1, 12), 50, len(ids)]:
+        tokens = torch.tensor([ids[:length], ids[-length:]])
+        with torch.inference_mode():
+            expected = original(tokens).logits.log_softmax(-1)
+            given = model(tokens).log_softmax(-1)
+        assert expected.std() > 0.5, "flat log-probabilities would hide a wrong conversion"
+        torch.testing.assert_close(given, expected, atol=5e-4, rtol=0)
+    assert 0 < model_facts(model).parity < 5e-4
+
+
+@pytest.mark.parametrize(("family", "config"), WRONG, ids=label)
+def test_settings_that_are_not_converted_are_refused(tmp_path, family, config):
+    folder = tiny_folder(tmp_path, family, **config)
+    with refused(str(folder), "is not its original in float32", "at most 0.001"):
+        load_model(folder)
+    with refused("is not its original in float32"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("family", "config"),
+    [
+        ("llama", {"head_dim": 20}),
+        ("opt", {"do_layer_norm_before": False}),
+        ("opt", {"word_embed_proj_dim": 24}),
+    ],
+    ids=label,
+)
+def test_shapes_that_are_not_converted_are_refused(tmp_path, family, config):
+    with refused("TransformerLens cannot convert this"):
+        load_model(tiny_folder(tmp_path, family, **config))
+
+
+def swapped_heads(monkeypatch, name):
+    hooked_model = load.hooked_model
+
+    def swap(*arguments):
+        model = hooked_model(*arguments)
+        weight = getattr(model.blocks[1].attn, name)
+        weight.data = weight.data[[1, 0, 2, 3]]
+        return model
+
+    monkeypatch.setattr(load, "hooked_model", swap)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "llama", "mistral", "qwen3", "opt", "phi3"])
+@pytest.mark.parametrize("name", ["W_Q", "W_O"])
+def test_a_model_with_two_heads_swapped_fails_the_check(tmp_path, monkeypatch, family, name):
+    swapped_heads(monkeypatch, name)
+    with refused("is not its original"):
+        load_model(tiny_folder(tmp_path, family))
+
+
+def test_a_failed_check_is_not_remembered_as_passed(tmp_path, monkeypatch):
+    folder = tiny_folder(tmp_path, "llama")
+    with monkeypatch.context() as patch:
+        swapped_heads(patch, "W_Q")
+        with refused("is not its original"):
+            load_model(folder)
+    assert model_facts(load_model(folder)).parity < 1e-3
+
+
+def test_the_check_is_done_once_for_the_same_files(tmp_path, monkeypatch):
+    folder = tiny_folder(tmp_path, "llama")
+    first = model_facts(load_model(folder))
+    monkeypatch.setattr(parity, "largest_difference", lambda *_: math.inf)
+    assert model_facts(load_model(folder)) == first
+
+
+@pytest.mark.parametrize("changed", ["config.json", "model.safetensors", "a version"])
+def test_the_check_is_done_again_when_something_changes(tmp_path, monkeypatch, changed):
+    folder = tiny_folder(tmp_path, "llama")
+    load_model(folder)
+    if changed == "config.json":
+        config = folder / "config.json"
+        config.write_text(config.read_text().replace("10000.0", "20000.0"))
+    elif changed == "model.safetensors":
+        other = tiny_folder(tmp_path, "llama", seed=1)
+        (folder / changed).write_bytes((other / changed).read_bytes())
+    else:
+        version = parity.metadata.version
+        monkeypatch.setattr(parity.metadata, "version", lambda name: version(name) + ".post1")
+    monkeypatch.setattr(parity, "largest_difference", lambda *_: math.inf)
+    with refused("is not its original"):
+        load_model(folder)
+
+
+def test_the_check_works_without_a_place_to_remember_it(tmp_path, monkeypatch):
+    blocked = tmp_path / "file"
+    blocked.touch()
+    monkeypatch.setenv("LAYERWISE_CACHE", str(blocked / "cache"))
+    assert model_facts(load_model(tiny_folder(tmp_path, "llama"))).parity < 1e-3
+
+
+def test_the_text_is_checked_in_several_lengths_and_in_a_batch():
+    shapes = [tuple(tokens.shape) for tokens in parity.batches(list(range(100)))]
+    assert shapes == [(1, 1), (1, 2), (1, 50), (1, 100), (2, 50)]
+    assert [tuple(t.shape) for t in parity.batches([5])] == [(1, 1), (2, 1)]
+
+
+def test_nan_is_an_infinite_difference(tmp_path):
+    model = load_model(tiny_folder(tmp_path, "gpt2"))
+    ids = [5, 6, 7, 8]
+    expected = [torch.full((*t.shape, 304), math.nan) for t in parity.batches(ids)]
+    assert parity.largest_difference(model, expected, ids) == math.inf
+    with refused("differ by up to inf nats", "at most 10"):
+        parity.refuse_difference("m", math.inf, torch.float16)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_reduced_precision_is_reported_not_refused(tmp_path, dtype):
+    folder = tiny_folder(tmp_path, "llama")
+    full = model_facts(load_model(folder))
+    reduced = model_facts(load_model(folder, dtype=dtype))
+    again = model_facts(load_model(folder, dtype=dtype))
+    assert reduced == again
+    assert reduced.dtype == dtype
+    assert full.parity < 1e-3 < reduced.parity < 3
+
+
+def test_reduced_precision_does_not_hide_a_wrong_conversion(tmp_path):
+    with refused("is not its original in float32"):
+        load_model(tiny_folder(tmp_path, "llama", attention_bias=True), dtype="bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("family", "config", "n_ctx"),
+    [
+        ("llama", {"max_position_embeddings": 128}, 128),
+        ("mistral", {"max_position_embeddings": 4096}, 4096),
+        ("mistral", {"sliding_window": 20}, 256),
+        ("qwen2", {"use_sliding_window": True, "sliding_window": 90, "max_window_layers": 0}, 90),
+        ("llama", {"rope_parameters": {**LINEAR, "rope_type": "dynamic"}}, 256),
+    ],
+    ids=label,
+)
+def test_context_ends_where_the_conversion_stops_being_right(tmp_path, family, config, n_ctx):
+    assert load_model(tiny_folder(tmp_path, family, **config)).cfg.n_ctx == n_ctx
+
+
+def test_positions_beyond_the_first_rotary_table_are_right(tmp_path):
+    folder = tiny_folder(tmp_path, "llama", max_position_embeddings=4096, num_hidden_layers=2)
+    model, original = load_model(folder), AutoModelForCausalLM.from_pretrained(folder)
+    tokens = torch.randint(300, (1, 2500), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = original(tokens).logits[:, -8:].log_softmax(-1)
+        given = model(tokens)[:, -8:].log_softmax(-1)
+    torch.testing.assert_close(given, expected, atol=1e-3, rtol=0)
+
+
+def test_a_model_that_crashes_is_refused(tmp_path):
+    folder = tiny_folder(tmp_path, "gpt_neox", rotary_pct=0.25)
+    with refused("does not run", "correct its config.json"):
+        load_model(folder)
