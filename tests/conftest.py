@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
+# Tiny products gain nothing from threads, and threads of several workers fight for cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from importlib import metadata
 
 import pytest

@@ -1,0 +1,51 @@
+"""Interventions times requests to outcomes: the fast engine and its brute-force reference.
+
+Nothing here knows what a task means; nothing here writes a file.
+"""
+
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
+from .requests import Generate as Generate
+from .requests import Generated as Generated
+from .requests import LogLikelihood as LogLikelihood
+from .requests import Scored as Scored
+
+if TYPE_CHECKING:
+    from .interventions import Intervention as Intervention
+    from .interventions import PatchSite as PatchSite
+    from .interventions import SetSite as SetSite
+    from .interventions import SkipLayer as SkipLayer
+    from .interventions import intact as intact
+    from .interventions import mean as mean
+    from .interventions import patch as patch
+    from .interventions import skip as skip
+    from .interventions import zero as zero
+    from .plan import SweepPlan as SweepPlan
+    from .plan import plan_sweep as plan_sweep
+    from .run import Sweep as Sweep
+    from .run import SweepStats as SweepStats
+    from .run import last_residuals as last_residuals
+    from .run import mean_activations as mean_activations
+    from .run import sweep as sweep
+
+# What needs torch is imported on first use, so that tasks and the CLI start quickly.
+__getattr__, __dir__, _ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "interventions": [
+            "Intervention",
+            "PatchSite",
+            "SetSite",
+            "SkipLayer",
+            "intact",
+            "mean",
+            "patch",
+            "skip",
+            "zero",
+        ],
+        "plan": ["SweepPlan", "plan_sweep"],
+        "run": ["Sweep", "SweepStats", "last_residuals", "mean_activations", "sweep"],
+    },
+)

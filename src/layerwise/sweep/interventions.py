@@ -64,7 +64,8 @@ class Intervention:
         id: e.g. ``"skip:layer=7"``, ``"zero:attn_out,layer=3"``, ``"intact"``.
         kind: ``intact``, ``skip``, ``zero``, ``mean`` or ``patch``.
         site: ``layer`` for a skipped layer, the site's name otherwise, None for intact.
-        edits: what is changed; none for the intact model.
+        edits: what is changed; none for the intact model. Within one layer a change of
+            ``resid_pre`` comes first, then a skip, then changes of the other sites.
     """
 
     id: str

@@ -1,0 +1,346 @@
+"""``sweep``: interventions times requests, by the engine or by brute force, behind one function.
+
+Also reads intact activations out of the same walk: means for ablation, residuals for lenses.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from transformer_lens import HookedTransformer
+
+from ..errors import UserError, unknown_name
+from .blocks import block_runners
+from .decode import Decoder, Job, capacity_for
+from .engine import Walk, Work, make_walk
+from .interventions import Intervention, Site, intact
+from .plan import DEFAULT_MEMORY_BUDGET, Batch, ModelShape, plan_sweep
+from .readout import score_rows
+from .reference import reference_outcomes
+from .requests import Generate, Generated, LogLikelihood, Outcome, Request, Scored, Tokens
+from .stopping import Stopper, make_stopper
+
+Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class SweepStats:
+    """What a sweep cost, against one forward per request and intervention.
+
+    Attributes:
+        block_passes: (walk, branch, layer) triples pushed through a block.
+        brute_force_block_passes: layers times interventions, for each walk.
+        token_passes: tokens pushed through a block, generated ones included.
+        brute_force_token_passes: the same by one cached forward per request and intervention.
+        seconds: wall-clock time.
+    """
+
+    block_passes: int = 0
+    brute_force_block_passes: int = 0
+    token_passes: int = 0
+    brute_force_token_passes: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: SweepStats) -> SweepStats:
+        return SweepStats(
+            self.block_passes + other.block_passes,
+            self.brute_force_block_passes + other.brute_force_block_passes,
+            self.token_passes + other.token_passes,
+            self.brute_force_token_passes + other.brute_force_token_passes,
+            self.seconds + other.seconds,
+        )
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The outcomes of a sweep.
+
+    Attributes:
+        outcomes: by intervention, then request, in the order given.
+        stats: what it cost.
+    """
+
+    outcomes: list[list[Outcome]]
+    stats: SweepStats
+
+
+def model_shape(model: HookedTransformer) -> ModelShape:
+    """The sizes of a model that decide memory and work."""
+    cfg = model.cfg
+    n_kv = cfg.n_key_value_heads or cfg.n_heads
+    return ModelShape(
+        cfg.n_layers,
+        cfg.d_model,
+        n_kv * cfg.d_head,
+        model.W_E.element_size(),
+        cfg.n_ctx,
+        not cfg.attn_only,
+    )
+
+
+@torch.inference_mode()
+def sweep(
+    model: HookedTransformer,
+    interventions: Sequence[Intervention],
+    requests: Sequence[Request],
+    *,
+    tokenizer: object | None = None,
+    method: str = "engine",
+    memory_budget: int = DEFAULT_MEMORY_BUDGET,
+    progress: Progress | None = None,
+) -> Sweep:
+    """Put every request to the model under every intervention.
+
+    Args:
+        model: the model; hooks that the caller left on it are refused.
+        interventions: what is changed, one forward pass each.
+        requests: what is asked.
+        tokenizer: decides where generated text ends; the one the model was loaded with if None.
+        method: ``engine``, or ``reference`` for one plain hooked forward per pair. Both agree
+            to 1e-4 nats in float32 and token for token, but for ties closer than rounding.
+        memory_budget: bytes for activations, keys and values.
+        progress: called now and then with the share done, from 0 to 1.
+
+    Returns:
+        Outcomes by intervention and request, and the work done.
+
+    Raises:
+        UserError: if a layer, position, length or method is out of range.
+    """
+    if method not in ("engine", "reference"):
+        raise unknown_name("method", method, ("engine", "reference"))
+    _refuse_hooks(model)
+    started = time.perf_counter()
+    stopper = make_stopper(tokenizer or _tokenizer(model, requests))
+    plan = plan_sweep(interventions, requests, model_shape(model), memory_budget)
+    if method == "reference":
+        outcomes = reference_outcomes(model, interventions, requests, stopper)
+        work, block_passes = Work(), 0
+        brute = _brute_force(model, requests, outcomes)
+        work.token_passes, work.block_passes = brute, model.cfg.n_layers * len(interventions)
+    else:
+        outcomes, work = _engine(
+            model, interventions, requests, plan.batches, stopper, memory_budget, progress
+        )
+    block_passes = sum(model.cfg.n_layers * len(b.interventions) for b in plan.batches)
+    stats = SweepStats(
+        work.block_passes,
+        block_passes,
+        work.token_passes,
+        _brute_force(model, requests, outcomes),
+        time.perf_counter() - started,
+    )
+    return Sweep(outcomes, stats)
+
+
+def _refuse_hooks(model: HookedTransformer) -> None:
+    if any(point.fwd_hooks for point in model.hook_dict.values()):
+        raise UserError(
+            "The model has hooks on it, which a sweep would not see; expected a model without "
+            "hooks: call model.reset_hooks(including_permanent=True) first."
+        )
+
+
+def _tokenizer(model: HookedTransformer, requests: Sequence[Request]) -> object | None:
+    """The model's tokenizer; a model without one can still generate, but not until a string."""
+    from ..models import original_tokenizer
+
+    if model.tokenizer is None and not any(getattr(r, "stop", ()) for r in requests):
+        return None
+    return original_tokenizer(model)
+
+
+def _brute_force(
+    model: HookedTransformer, requests: Sequence[Request], outcomes: Sequence[Sequence[Outcome]]
+) -> int:
+    """Token-passes of one cached forward per pair."""
+    total = 0
+    for of_intervention in outcomes:
+        for request, outcome in zip(requests, of_intervention, strict=True):
+            if isinstance(outcome, Generated):
+                total += len(request.context) + max(0, len(outcome.tokens) - 1)
+            else:
+                assert isinstance(request, LogLikelihood)
+                total += len(request.context) + len(request.continuation) - 1
+    return total * model.cfg.n_layers
+
+
+def _engine(
+    model: HookedTransformer,
+    interventions: Sequence[Intervention],
+    requests: Sequence[Request],
+    batches: Sequence[Batch],
+    stopper: Stopper,
+    memory_budget: int,
+    progress: Progress | None,
+) -> tuple[list[list[Outcome]], Work]:
+    work, runners = Work(), block_runners(model)
+    found: dict[tuple[int, int], Outcome] = {}
+    for number, batch in enumerate(batches):
+        walk = make_walk(model, runners, batch, interventions, requests, work)
+
+        def on_layer(layer: int, number: int = number) -> None:
+            if progress is not None:
+                progress((number + (layer + 1) / len(runners)) / len(batches))
+
+        walk.run(on_layer)
+
+        def done(branch: int, request: int, outcome: Outcome, batch: Batch = batch) -> None:
+            found[batch.interventions[branch], batch.requests[request]] = outcome
+
+        _read(walk, stopper, memory_budget // 2, done)
+    return [[found[i, r] for r in range(len(requests))] for i in range(len(interventions))], work
+
+
+def _read(
+    walk: Walk, stopper: Stopper, budget: int, done: Callable[[int, int, Outcome], None]
+) -> None:
+    """Score a finished walk's log-likelihoods and decode its generations."""
+    jobs: list[Job] = []
+    for branch in range(len(walk.interventions)):
+        greedy, logprobs = _branch_scores(walk, branch)
+        for index, request in enumerate(walk.requests):
+            path = walk.paths[index]
+            last = len(request.context) - 1
+            if isinstance(request, Generate):
+                jobs.append(Job(branch, index, request, last + 1, [greedy[path[last]]]))
+            else:
+                best = [greedy[p] for p in path[last:]]
+                scored = Scored(tuple(logprobs[index]), best == list(request.continuation))
+                done(branch, index, scored)
+    if jobs:
+        capacity = capacity_for(walk, walk.runners, budget)
+        Decoder(
+            walk, stopper, jobs, capacity, lambda job, text: done(job.branch, job.request, text)
+        ).run()
+
+
+def _branch_scores(walk: Walk, branch: int) -> tuple[dict[int, int], dict[int, list[float]]]:
+    """Greedy token by packed position that is read, and log-probabilities by request."""
+    resid, layout = walk.final(branch)
+    read = sorted({p for path, r in _paths(walk) for p in path[len(r.context) - 1 :]})
+    row_of = {packed: row for row, packed in enumerate(read)}
+    targets = sorted(
+        (row_of[packed], token, index, i)
+        for index, (path, r) in enumerate(_paths(walk))
+        if isinstance(r, LogLikelihood)
+        for i, (packed, token) in enumerate(
+            zip(path[len(r.context) - 1 :], r.continuation, strict=True)
+        )
+    )
+    rows = torch.tensor(read, device=resid.device)
+    if layout.carried is not None:
+        rows = torch.searchsorted(layout.carried, rows)
+    logprobs, greedy = score_rows(
+        walk.model,
+        resid[rows],
+        torch.tensor([t[0] for t in targets], dtype=torch.long, device=resid.device),
+        torch.tensor([t[1] for t in targets], dtype=torch.long, device=resid.device),
+    )
+    scores: dict[int, list[float]] = {}
+    for (_, _, index, i), value in sorted(
+        zip(targets, logprobs.tolist(), strict=True), key=lambda pair: pair[0][2:]
+    ):
+        del i
+        scores.setdefault(index, []).append(value)
+    return dict(zip(read, greedy.tolist(), strict=True)), scores
+
+
+def _paths(walk: Walk) -> Iterator[tuple[tuple[int, ...], Request]]:
+    return zip(walk.paths, walk.requests, strict=True)
+
+
+@torch.inference_mode()
+def mean_activations(
+    model: HookedTransformer,
+    contexts: Sequence[Tokens],
+    sites: Sequence[Site],
+    *,
+    memory_budget: int = DEFAULT_MEMORY_BUDGET,
+) -> dict[tuple[Site, int], Float[torch.Tensor, " d_model"]]:
+    """Mean activation of each site and layer, pooled over contexts and positions.
+
+    The first position is left out: in most models it is an attention sink whose norm is some
+    hundred times that of the others and would be most of the mean (Sun et al. 2024,
+    arXiv:2402.17762). Each distinct prefix counts once.
+
+    Args:
+        model: the model.
+        contexts: token ids; each needs at least two.
+        sites: which sites.
+        memory_budget: bytes for activations.
+
+    Returns:
+        The mean by (site, layer).
+
+    Raises:
+        UserError: if no context has a second token.
+    """
+    if not any(len(context) > 1 for context in contexts):
+        raise UserError("A mean needs at least one context of two or more tokens.")
+    sums: dict[tuple[Site, int], torch.Tensor] = {}
+    count = 0
+    for walk in _trunk_walks(model, contexts, memory_budget):
+        pooled = torch.tensor([p > 0 for p in walk.trie.positions], device=walk.device)
+        count += int(pooled.sum())
+        for layer, seen in observe_layers(walk):
+            for site in sites:
+                total = seen[site][0, pooled].double().sum(dim=0)
+                sums[site, layer] = sums.get((site, layer), 0) + total
+    return {key: (total / count).to(model.W_E.dtype) for key, total in sums.items()}
+
+
+@torch.inference_mode()
+def last_residuals(
+    model: HookedTransformer,
+    contexts: Sequence[Tokens],
+    *,
+    memory_budget: int = DEFAULT_MEMORY_BUDGET,
+) -> Float[torch.Tensor, "n_layers_plus_one context d_model"]:
+    """The intact residual stream at each context's last position, at every depth.
+
+    Args:
+        model: the model.
+        contexts: token ids, at least one each.
+        memory_budget: bytes for activations.
+
+    Returns:
+        Row 0 is what enters the first block, row k + 1 the ``resid_post`` of layer k.
+    """
+    shape = (model.cfg.n_layers + 1, len(contexts), model.cfg.d_model)
+    out = model.W_E.new_empty(shape)
+    at = 0
+    for walk in _trunk_walks(model, contexts, memory_budget):
+        last = torch.tensor([path[-1] for path in walk.paths], device=walk.device)
+        here = slice(at, at + len(last))
+        out[0, here] = walk.trunk[0, last]
+        for layer, seen in observe_layers(walk):
+            out[layer + 1, here] = seen["resid_post"][0, last]
+        at += len(last)
+    return out
+
+
+def observe_layers(walk: Walk) -> Iterator[tuple[int, dict[str, torch.Tensor]]]:
+    """Push a walk's trunk through, yielding each layer's sites (``[1, token, d_model]``)."""
+    for layer, runner in enumerate(walk.runners):
+        seen = {"resid_pre": walk.trunk}
+        walk.trunk, _ = runner.packed(walk.trunk, walk.trunk_layout, observe=seen.__setitem__)
+        seen["resid_post"] = walk.trunk
+        yield layer, seen
+
+
+def _trunk_walks(
+    model: HookedTransformer, contexts: Sequence[Tokens], memory_budget: int
+) -> Iterator[Walk]:
+    """Walks of the intact model over contexts, in order."""
+    requests = [Generate(context, 0) for context in contexts]
+    shape = replace(model_shape(model), d_kv=0)
+    runners = block_runners(model)
+    for batch in plan_sweep([intact()], requests, shape, memory_budget).batches:
+        walk = make_walk(model, runners, batch, [intact()], requests, Work())
+        walk.keep_keys_values = False
+        yield walk

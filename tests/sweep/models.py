@@ -1,0 +1,69 @@
+"""Tiny random HookedTransformers, one per kind of block that the engine must get right."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from typing import Any
+
+import torch
+from transformer_lens import HookedTransformer, HookedTransformerConfig
+
+D_VOCAB = 50
+D_MODEL = 32
+N_LAYERS = 4
+
+KINDS: dict[str, dict[str, Any]] = {
+    "llama-gqa": {"gated_mlp": True, "act_fn": "silu", "n_key_value_heads": 2},
+    "llama-mqa": {"gated_mlp": True, "act_fn": "silu", "n_key_value_heads": 1},
+    "gpt2": {
+        "normalization_type": "LN",
+        "positional_embedding_type": "standard",
+        "rotary_dim": None,
+    },
+    "neox": {"normalization_type": "LN", "parallel_attn_mlp": True, "rotary_dim": 4},
+    "qk-norm": {"use_qk_norm": True, "n_key_value_heads": 2},
+    "attention only": {"attn_only": True},
+    # Without a norm activations grow by the layer; small weights keep rounding below 1e-4 nats.
+    "no norm": {"normalization_type": None, "initializer_range": 0.12},
+    "alibi": {"positional_embedding_type": "alibi", "rotary_dim": None},
+    "sliding window": {
+        "use_local_attn": True,
+        "window_size": 5,
+        "attn_types": ["local", "global"] * 2,
+    },
+    "soft-caps": {"attn_scores_soft_cap": 5.0, "output_logits_soft_cap": 3.0},
+}
+PACKED = [kind for kind in KINDS if kind not in ("alibi", "sliding window", "soft-caps")]
+
+
+@functools.cache
+def random_model(kind: str) -> HookedTransformer:
+    """A model whose biases and norm weights are random too, so that none can be forgotten."""
+    config: dict[str, Any] = {
+        "n_layers": N_LAYERS,
+        "d_model": D_MODEL,
+        "n_ctx": 64,
+        "d_head": 8,
+        "n_heads": 4,
+        "d_mlp": 64,
+        "d_vocab": D_VOCAB,
+        "act_fn": "gelu",
+        "normalization_type": "RMS",
+        "positional_embedding_type": "rotary",
+        "rotary_dim": 8,
+        "device": "cpu",
+        "initializer_range": 0.3,
+        "seed": 0,
+    } | KINDS[kind]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="HookedTransformer is deprecated")
+        model = HookedTransformer(HookedTransformerConfig(**config)).eval()
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in model.named_parameters():
+        last = name.rsplit(".", 1)[-1]
+        if last.startswith(("b_", "_b_")):
+            parameter.data = torch.randn(parameter.shape, generator=generator) * 0.3
+        elif last == "w":
+            parameter.data = 1 + torch.randn(parameter.shape, generator=generator) * 0.3
+    return model

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from layerwise.errors import UserError
+from layerwise.sweep import (
+    Generate,
+    LogLikelihood,
+    intact,
+    last_residuals,
+    mean_activations,
+    skip,
+    sweep,
+    zero,
+)
+from layerwise.sweep.blocks import attention_in_use, why_not_packed
+from layerwise.sweep.interventions import Intervention
+
+from . import strategies
+from .agreement import assert_agree
+from .models import D_MODEL, KINDS, N_LAYERS, PACKED, random_model
+
+quick = settings(max_examples=6, deadline=None, phases=(Phase.explicit, Phase.generate))
+kinds = pytest.mark.parametrize("kind", KINDS)
+SINGLES = [intact(), *(skip(layer) for layer in range(N_LAYERS))]
+
+
+def possible(model, intervention) -> bool:
+    sites = [getattr(edit, "site", None) for edit in intervention.edits]
+    return not (model.cfg.attn_only and "mlp_out" in sites)
+
+
+@kinds
+@quick
+@given(
+    requests=strategies.requests(),
+    interventions=st.lists(strategies.interventions(), min_size=1, max_size=3),
+    budget=st.sampled_from([50_000, 10_000_000]),
+)
+def test_engine_equals_reference(kind, requests, interventions, budget):
+    model = random_model(kind)
+    interventions = [i for i in interventions if possible(model, i)]
+    fast = sweep(model, interventions, requests, memory_budget=budget)
+    slow = sweep(model, interventions, requests, method="reference")
+    assert_agree(model, interventions, requests, fast, slow)
+
+
+@kinds
+@quick
+@given(
+    requests=strategies.patch_requests(),
+    interventions=st.lists(strategies.patches(), min_size=1, max_size=6),
+)
+def test_patches_equal_reference(kind, requests, interventions):
+    model = random_model(kind)
+    interventions = [i for i in interventions if possible(model, i)]
+    fast = sweep(model, interventions, requests)
+    slow = sweep(model, interventions, requests, method="reference")
+    assert_agree(model, interventions, requests, fast, slow)
+
+
+@pytest.mark.parametrize("kind", PACKED)
+def test_packed_attention_is_used_where_it_can_be(kind):
+    assert why_not_packed(random_model(kind)) is None
+    assert "scaled_dot_product_attention" in attention_in_use(random_model(kind))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in PACKED])
+def test_other_attention_goes_through_the_models_own_block(kind):
+    assert "own block" in attention_in_use(random_model(kind))
+
+
+def test_a_change_that_changes_nothing_changes_nothing_exactly():
+    """Patching a run from itself: the same numbers, bit for bit, but for the batch's shape."""
+    model = random_model("llama-gqa")
+    requests = [LogLikelihood((1, 2, 3, 4), (5, 6), (1, 2, 3, 4))]
+    same = [Intervention("twice", "set", None, (*skip(1).edits, *skip(1).edits)), skip(1)]
+    twice, once = sweep(model, same, requests).outcomes
+    assert twice == once
+
+
+def test_batching_does_not_change_outcomes():
+    model = random_model("llama-gqa")
+    requests = [LogLikelihood((1, 2, 3 + i), (4, i)) for i in range(6)] + [Generate((1, 2, 9), 4)]
+    alone = [sweep(model, SINGLES, [request]) for request in requests]
+    together = sweep(model, SINGLES, requests)
+    for r, single in enumerate(alone):
+        for i in range(len(SINGLES)):
+            one, other = single.outcomes[i][0], together.outcomes[i][r]
+            if hasattr(one, "token_logprobs"):
+                assert one.token_logprobs == pytest.approx(other.token_logprobs, abs=1e-4)
+            else:
+                assert one == other
+
+
+def test_work_is_measured_against_brute_force():
+    model = random_model("llama-gqa")
+    requests = [LogLikelihood((1, 2, 3, 4, i), (7,)) for i in range(8)]
+    stats = sweep(model, SINGLES, requests).stats
+    # The trunk, then for layer l skipped the layers above it: L + L(L-1)/2.
+    assert stats.block_passes == N_LAYERS + N_LAYERS * (N_LAYERS - 1) // 2
+    assert stats.brute_force_block_passes == N_LAYERS * len(SINGLES)
+    assert stats.token_passes == stats.block_passes * (4 + 8)
+    assert stats.brute_force_token_passes == 8 * 5 * N_LAYERS * len(SINGLES)
+    slow = sweep(model, SINGLES, requests, method="reference").stats
+    assert slow.token_passes == slow.brute_force_token_passes
+
+
+def test_many_texts_of_different_lengths_share_few_rows(monkeypatch):
+    """Finished rows leave and waiting ones take their place without mixing up caches."""
+    from layerwise.sweep import run
+
+    model = random_model("llama-gqa")
+    requests = [Generate(tuple(range(1, 3 + i)), 1 + (7 * i) % 9) for i in range(9)]
+    slow = sweep(model, SINGLES, requests, method="reference")
+    monkeypatch.setattr(run, "capacity_for", lambda walk, runners, budget: 4)
+    assert_agree(model, SINGLES, requests, sweep(model, SINGLES, requests), slow)
+
+
+def test_an_mlp_that_is_not_there_is_refused():
+    with pytest.raises(UserError, match="blocks have no MLP"):
+        sweep(random_model("attention only"), [zero("mlp_out", 1, D_MODEL)], [])
+
+
+def test_progress_ends_at_one():
+    seen: list[float] = []
+    sweep(random_model("gpt2"), SINGLES, [LogLikelihood((1, 2), (3,))], progress=seen.append)
+    assert seen == sorted(seen)
+    assert seen[-1] == 1.0
+
+
+def test_hooks_left_on_the_model_are_refused():
+    model = random_model("gpt2")
+    with (
+        model.hooks(fwd_hooks=[("blocks.0.hook_resid_pre", lambda tensor, hook: tensor)]),
+        pytest.raises(UserError, match="reset_hooks"),
+    ):
+        sweep(model, [intact()], [LogLikelihood((1, 2), (3,))])
+
+
+def test_unknown_method_is_refused():
+    with pytest.raises(UserError, match="Did you mean 'engine'"):
+        sweep(random_model("gpt2"), [intact()], [], method="engin")
+
+
+@kinds
+def test_means_and_residuals_equal_run_with_cache(kind):
+    model = random_model(kind)
+    contexts = [(1, 2, 3, 4), (1, 2, 5), (9, 8, 7, 6, 5)]
+    caches = [model.run_with_cache(torch.tensor([context]))[1] for context in contexts]
+    residuals = last_residuals(model, contexts)
+    for index, cache in enumerate(caches):
+        torch.testing.assert_close(
+            residuals[0, index], cache["blocks.0.hook_resid_pre"][0, -1], atol=1e-5, rtol=1e-5
+        )
+        for layer in range(N_LAYERS):
+            expected = cache[f"blocks.{layer}.hook_resid_post"][0, -1]
+            torch.testing.assert_close(residuals[layer + 1, index], expected, atol=1e-4, rtol=1e-4)
+    means = mean_activations(model, contexts, ["attn_out", "resid_post"])
+    for site in ("attn_out", "resid_post"):
+        # Position 1 of the second context repeats the first's: each distinct prefix counts once.
+        name = f"blocks.2.hook_{site}"
+        rows = torch.cat([caches[0][name][0, 1:], caches[1][name][0, 2:], caches[2][name][0, 1:]])
+        torch.testing.assert_close(means[site, 2], rows.mean(0), atol=1e-4, rtol=1e-4)
+    assert means["attn_out", 0].shape == (D_MODEL,)
+
+
+def test_mean_needs_a_second_token():
+    with pytest.raises(UserError, match="two or more tokens"):
+        mean_activations(random_model("gpt2"), [(1,)], ["attn_out"])
+
+
+def test_nothing_is_left_on_the_model():
+    model = random_model("soft-caps")
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    sweep(model, SINGLES, [Generate((1, 2), 3)])
+    assert not any(point._forward_hooks for point in model.hook_dict.values())
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name])

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from layerwise.sweep.trie import TokenTrie, rectangles, restrict
+
+sequences = st.lists(
+    st.lists(st.integers(0, 3), min_size=1, max_size=8).map(tuple), min_size=1, max_size=8
+)
+
+
+def packed(found, key=None) -> TokenTrie:
+    trie = TokenTrie()
+    for sequence in found:
+        trie.add(sequence, key)
+    return trie
+
+
+@given(sequences)
+def test_each_distinct_prefix_is_packed_once(found):
+    trie = packed(found)
+    prefixes = {s[: i + 1] for s in found for i in range(len(s))}
+    assert len(trie) == len(prefixes)
+    for sequence, path in zip(found, trie.paths, strict=True):
+        assert tuple(trie.tokens[index] for index in path) == sequence
+        assert [trie.positions[index] for index in path] == list(range(len(sequence)))
+
+
+@given(sequences)
+def test_segments_cover_each_token_once_and_see_exactly_their_prefix(found):
+    trie = packed(found)
+    prefix_of = {path[i]: path[: i + 1] for path in trie.paths for i in range(len(path))}
+    segments = trie.segments()
+    covered = [index for segment in segments for index in segment.queries]
+    assert sorted(covered) == list(range(len(trie)))
+    for segment in segments:
+        assert segment.keys == prefix_of[segment.queries[-1]]
+        assert segment.keys[-len(segment.queries) :] == segment.queries
+
+
+@pytest.mark.parametrize("exact", [True, False])
+@given(found=sequences)
+def test_rectangles_let_each_token_see_its_prefix_and_nothing_else(found, exact):
+    trie = packed(found)
+    prefix_of = {path[i]: set(path[: i + 1]) for path in trie.paths for i in range(len(path))}
+    seen: list[int] = []
+    for rows in rectangles(trie.segments(), exact=exact):
+        if exact:
+            assert rows.valid.all()
+        for row in range(len(rows.queries)):
+            for query in range(rows.queries.shape[1]):
+                assert rows.mask[row, query].any()
+                if rows.valid[row, query]:
+                    token = int(rows.queries[row, query])
+                    keys = rows.keys[row][rows.mask[row, query]].tolist()
+                    assert len(keys) == len(set(keys))
+                    assert set(keys) == prefix_of[token]
+                    seen.append(token)
+    assert sorted(seen) == list(range(len(trie)))
+
+
+def test_keys_keep_sequences_apart():
+    trie = TokenTrie()
+    trie.add((1, 2, 3), "a")
+    assert trie.new_tokens((1, 2, 4), "a") == 1
+    assert trie.new_tokens((1, 2, 3), "b") == 3
+    trie.add((1, 2, 3), "b")
+    assert len(trie) == 6
+
+
+def test_restrict_refuses_a_set_that_is_not_closed():
+    trie = packed([(1, 2, 3)])
+    assert [s.queries for s in restrict(trie.segments(), frozenset({1, 2}))] == [(1, 2)]
+    with pytest.raises(ValueError, match="descendant"):
+        restrict(trie.segments(), frozenset({1}))
