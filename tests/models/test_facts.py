@@ -98,6 +98,23 @@ def test_hash_is_what_it_says_it_is():
     assert weights_hash(model) == digest.hexdigest()
 
 
+def test_model_and_file_do_not_touch_each_other(tmp_path):
+    folder = tiny_folder(tmp_path, "llama")
+    path = folder / "model.safetensors"
+    content = path.read_bytes()
+    load_model(folder)
+    model = load_model(folder)
+    before = weights_hash(model)
+    with path.open("r+b") as file:
+        file.seek(len(content) // 2)
+        file.write(bytes(len(content) // 2))
+    assert weights_hash(model) == before
+    path.write_bytes(content)
+    for parameter in model.parameters():
+        parameter.data.zero_()
+    assert path.read_bytes() == content
+
+
 @pytest.mark.parametrize("bos", [False, True])
 @pytest.mark.parametrize("family", ["gpt2", "llama", "qwen2", "opt", "gpt_neox"])
 def test_tokens_are_those_of_the_original(tmp_path, family, bos):

@@ -48,7 +48,7 @@ def hooked_config(
 def hooked_model(
     cfg: HookedTransformerConfig, original: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> HookedTransformer:
-    """The hooked model with the original's weights, which it shares wherever it can.
+    """The hooked model with a copy of the original's weights, in the original's memory layout.
 
     Raises:
         UserError: if TransformerLens cannot convert the weights.
@@ -58,16 +58,16 @@ def hooked_model(
         with no_deprecation_of_hooked_transformer():
             # TransformerLens writes special tokens into the tokenizer it is given.
             model = HookedTransformer(cfg, copy.deepcopy(tokenizer))
-        state = model.fill_missing_keys({key: _as(state[key], cfg.dtype) for key in state})
-        # Tied embeddings are two parameters here, so that one can be changed without the other.
-        state["unembed.W_U"] = state["unembed.W_U"].clone()
+        state = model.fill_missing_keys({key: _own(state[key], cfg.dtype) for key in state})
         model.load_state_dict(state, strict=False, assign=True)
     model.cfg.default_prepend_bos = _prepends_bos(tokenizer)
     return model.eval()
 
 
-def _as(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+def _own(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    # The original's memory is the mapped file, which somebody may write to; and tied embeddings
+    # are two parameters here, so that one can be changed without the other.
+    return tensor.to(dtype if tensor.is_floating_point() else tensor.dtype, copy=True)
 
 
 def _prepends_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
