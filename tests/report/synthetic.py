@@ -62,48 +62,59 @@ def records(plan: Plan, seed: int = 0) -> pd.DataFrame:
     parts = []
     for task, capability in plan.tasks:
         for protocol in plan.protocols:
-            chance = CHANCE[protocol]
+            chance, n = CHANCE[protocol], plan.n_items
             silent = (task, protocol) in plan.silent
-            intact = rng.random(plan.n_items) < (chance if silent else plan.intact)
-            if silent:
-                intact[:] = np.arange(plan.n_items) < round(chance * plan.n_items)
-            parts.append(_rows(plan, task, capability, protocol, "intact", None, None, intact, rng))
+            # Exactly at chance, so that having no signal does not hang on the seed.
+            at_chance = np.arange(n) < round(chance * n)
+            intact = at_chance if silent else rng.random(n) < plan.intact
+            blocks = [("intact", None, pd.NA, intact)]
             for kind, site in plan.kinds:
                 for layer in range(plan.n_layers):
-                    correct = intact ^ (rng.random(plan.n_items) < 0.02)
-                    if layer in plan.critical[protocol] and not silent:
-                        correct = rng.random(plan.n_items) < chance
-                    parts.append(
-                        _rows(plan, task, capability, protocol, kind, site, layer, correct, rng)
-                    )
-    return pd.concat(parts, ignore_index=True)
+                    hit = layer in plan.critical[protocol] and not silent
+                    changed = intact ^ (rng.random(n) < 0.02)
+                    lost = rng.random(n) < chance
+                    blocks.append((kind, site, layer, lost if hit else changed))
+            parts.append(_rows(blocks, task, capability, protocol, n))
+    return _with_scores(pd.concat(parts, ignore_index=True), rng)
 
 
-def _rows(plan, task, capability, protocol, kind, site, layer, correct, rng) -> pd.DataFrame:
-    n, generates = plan.n_items, protocol == "generate"
-    gold = np.where(correct, -0.5, -3.0) + rng.normal(0, 0.1, n)
-    place = "" if site in (None, "layer") else f"{site},"
-    table = pd.DataFrame(
+def _rows(blocks: list, task: str, capability: str, protocol: str, n: int) -> pd.DataFrame:
+    kinds, sites, layers, correct = zip(*blocks, strict=True)
+    ids = [_id(kind, site, layer) for kind, site, layer, _ in blocks]
+    return pd.DataFrame(
         {
-            "intervention": kind if layer is None else f"{kind}:{place}layer={layer}",
-            "kind": kind,
-            "site": site,
-            "layer": pd.array([layer] * n, dtype="Int64"),
+            "intervention": np.repeat(ids, n),
+            "kind": np.repeat(kinds, n),
+            "site": np.repeat(np.array(sites, dtype=object), n),
+            "layer": pd.array(layers, dtype="Int64").repeat(n),
             "task": task,
             "capability": capability,
-            "item": [f"{task}/{i:04d}" for i in range(n)],
+            "item": [f"{task}/{i:04d}" for i in range(n)] * len(blocks),
             "protocol": protocol,
-            "correct": correct,
+            "correct": np.concatenate(correct),
         }
     )
-    table["correct_norm"] = pd.array([None] * n if generates else correct, dtype="boolean")
-    for name, value in (("gold_logprob", gold), ("margin", gold + 1.5)):
-        table[name] = np.full(n, np.nan) if generates else value
-    for name in ("early_logprob", "late_logprob"):
-        table[name] = np.full(n, np.nan)
-    text = [f"{HOSTILE} {i}" if generates else None for i in range(n)]
-    table["generated"] = table["extracted"] = pd.array(text, dtype="object")
-    return table
+
+
+def _id(kind: str, site: str | None, layer: int) -> str:
+    if kind == "intact":
+        return kind
+    return f"{kind}:{'' if site == 'layer' else f'{site},'}layer={layer}"
+
+
+def _with_scores(table: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+    generates = (table["protocol"] == "generate").to_numpy()
+    correct = table["correct"].to_numpy()
+    gold = np.where(correct, -0.5, -3.0) + rng.normal(0, 0.1, len(table))
+    return table.assign(
+        correct_norm=pd.array(np.where(generates, None, correct), dtype="boolean"),
+        gold_logprob=np.where(generates, np.nan, gold),
+        margin=np.where(generates, np.nan, gold + 1.5),
+        early_logprob=np.nan,
+        late_logprob=np.nan,
+        generated=np.where(generates, f"{HOSTILE} a", None),
+        extracted=np.where(generates, HOSTILE, None),
+    )
 
 
 def lens(plan: Plan, seed: int = 0, protocols: tuple[str, ...] = ("letter", "continuation")):

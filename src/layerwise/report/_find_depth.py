@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from layerwise.report.evidence import Evidence
 from layerwise.report.finding import Finding, source, spaced, weight
 from layerwise.report.rows import layers_of, numbers, records, rows
+from layerwise.report.run import Run
 from layerwise.report.wording import (
     CAPABILITY_ORDER,
     PROTOCOL_ORDER,
@@ -29,12 +29,12 @@ _CHANGED = ("last changed", "first changed")
 _BOUNDS = ("recovered", "recovered_low", "recovered_high")
 
 
-def lens_depths(evidence: Evidence) -> list[Finding]:
+def lens_depths(run: Run) -> list[Finding]:
     """Per protocol, the layer at which half of the rise of the answer is reached."""
-    if evidence.emergence is None:
+    if run.emergence is None:
         return []
     where = {"method": "logit lens", "measure": "half-effect depth"}
-    table = rows(evidence.emergence, **where)
+    table = rows(run.emergence, **where)
     found = []
     for protocol in in_order(table["protocol"], PROTOCOL_ORDER):
         found.append(_lens_depth(rows(table, protocol=protocol), {**where, "protocol": protocol}))
@@ -59,15 +59,15 @@ def _depth(row: dict[str, Any]) -> str:
     return f"layer {layers} for {row['capability']} (n = {row['n_items']})"
 
 
-def hand_overs(evidence: Evidence) -> list[Finding]:
+def hand_overs(run: Run) -> list[Finding]:
     """Where the last position takes over from the changed token, where that is established."""
-    if evidence.patching is None:
+    if run.patching is None:
         return []
     found = []
-    for task in in_order(evidence.patching["task"], ()):
-        mine = rows(evidence.patching, task=task, site="resid_pre")
+    for task in in_order(run.patching["task"], ()):
+        mine = rows(run.patching, task=task, site="resid_pre")
         for protocol in in_order(mine["protocol"], PROTOCOL_ORDER):
-            signal = evidence.has_signal(task, protocol)
+            signal = run.has_signal(task, protocol)
             if signal is not False:
                 found += _hand_over(rows(mine, protocol=protocol), signal is None)
     return spaced(found, 1)

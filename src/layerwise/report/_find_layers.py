@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from layerwise.report.evidence import Evidence
 from layerwise.report.finding import Finding, source, spaced, weight
 from layerwise.report.rows import layers_of, numbers, records, rows
+from layerwise.report.run import Run
 from layerwise.report.wording import (
     CAPABILITY_ORDER,
     PROTOCOL_ORDER,
@@ -30,11 +30,11 @@ from layerwise.report.wording import (
 CRITICAL, HARMLESS = "critical layers", "no measurable loss"
 
 
-def critical_layers(evidence: Evidence) -> list[Finding]:
+def critical_layers(run: Run) -> list[Finding]:
     """The largest significant loss of each capability, and the layers that matter there."""
     found = []
-    for kind, site in evidence.ablations()[:1]:
-        effects = _with_signal(evidence, kind, site)
+    for kind, site in run.ablations()[:1]:
+        effects = run.effects_of(kind, site, signal=True)
         for capability in in_order(effects["capability"], CAPABILITY_ORDER):
             mine = rows(effects, capability=capability)
             losses = significant_losses(mine)
@@ -45,11 +45,6 @@ def critical_layers(evidence: Evidence) -> list[Finding]:
 def significant_losses(effects: pd.DataFrame) -> pd.DataFrame:
     """The rows whose effect is significant after Holm's correction and is a loss."""
     return pd.DataFrame(rows(effects, significant=True).query("acc_diff > 0"))
-
-
-def _with_signal(evidence: Evidence, kind: str, site: str) -> pd.DataFrame:
-    assert evidence.effects is not None
-    return rows(evidence.effects, kind=kind, site=site, signal=True)
 
 
 def _largest(mine: pd.DataFrame, losses: pd.DataFrame) -> Finding:
@@ -88,7 +83,9 @@ def _none(mine: pd.DataFrame, capability: str) -> Finding:
         f"(n = {spread(mine['n_items'])}; largest loss {_points(worst)})."
     )
     where = _where(first, "capability")
-    return Finding(sentence, weight(0.5, 0), CRITICAL, source("effects", {**where, "signal": True}))
+    return Finding(
+        sentence, weight(0.5, 0.0), CRITICAL, source("effects", {**where, "signal": True})
+    )
 
 
 def _points(row: dict[str, Any]) -> str:
@@ -96,11 +93,11 @@ def _points(row: dict[str, Any]) -> str:
     return f"{bounds} accuracy points, layer {row['layer']}, {row['task']}, {row['protocol']}"
 
 
-def harmless_layers(evidence: Evidence) -> list[Finding]:
+def harmless_layers(run: Run) -> list[Finding]:
     """Layers without a measurable loss under a protocol, and what the intervals still allow."""
     found = []
-    for kind, site in evidence.ablations()[:1]:
-        effects = _with_signal(evidence, kind, site)
+    for kind, site in run.ablations()[:1]:
+        effects = run.effects_of(kind, site, signal=True)
         for protocol in in_order(effects["protocol"], PROTOCOL_ORDER):
             mine = rows(effects, protocol=protocol)
             layers = without_loss(mine)

@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise.report.evidence import Evidence
 from layerwise.report.finding import Finding, source, spaced, weight
 from layerwise.report.rows import numbers, records, rows
+from layerwise.report.run import Run
 from layerwise.report.wording import counted, in_order, interval, joined, p_value, percent
 
 ORDER, SILENT = "order", "no signal"
@@ -19,22 +19,22 @@ _LEVEL = 0.05
 _NAMED = 4
 
 
-def orders(evidence: Evidence) -> list[Finding]:
+def orders(run: Run) -> list[Finding]:
     """What comes before what after Holm's correction, and what was not established."""
-    if evidence.order is None:
+    if run.order is None:
         return []
     found, open_pairs = [], []
-    names = in_order(zip(evidence.order["first"], evidence.order["second"], strict=True), ())
+    names = in_order(zip(run.order["first"], run.order["second"], strict=True), ())
     for first, second in names:
-        pair = rows(evidence.order, first=first, second=second)
+        pair = rows(run.order, first=first, second=second)
         if (numbers(pair, "p_holm") < _LEVEL).any():
-            found.append(_before(pair, evidence))
+            found.append(_before(pair, run))
         else:
             open_pairs.append((first, second))
-    return spaced(found, 3) + ([_not_established(evidence.order, open_pairs)] if open_pairs else [])
+    return spaced(found, 3) + ([_not_established(run.order, open_pairs)] if open_pairs else [])
 
 
-def _before(pair: pd.DataFrame, evidence: Evidence) -> Finding:
+def _before(pair: pd.DataFrame, run: Run) -> Finding:
     sure = [row for row in records(pair) if row["p_holm"] < _LEVEL]
     best = min(sure, key=lambda row: (row["p_holm"], -abs(row["difference"])))
     flipped = best["difference"] < 0
@@ -47,8 +47,8 @@ def _before(pair: pd.DataFrame, evidence: Evidence) -> Finding:
         f"By {best['method']} under {best['protocol']}, {earlier} comes before {later}: its "
         f"{best['measure']} lies {ahead} of the model's depth earlier "
         f"({p_value(best['p_holm'])} after Holm's correction; "
-        f"{_items(best, earlier, later, evidence)}); of the {counted(len(pair), 'test')} of this pair, {agree} "
-        f"{'is' if agree == 1 else 'are'} significant in this direction and "
+        f"{_items(best, earlier, later, run)}); of the {counted(len(pair), 'test')} of this pair, "
+        f"{agree} {'is' if agree == 1 else 'are'} significant in this direction and "
         f"{len(sure) - agree} in the other."
     )
     where = {"first": names[0], "second": names[1]}
@@ -57,11 +57,11 @@ def _before(pair: pd.DataFrame, evidence: Evidence) -> Finding:
     return Finding(sentence, size, ORDER, source("order", where, **at))
 
 
-def _items(best: dict[str, Any], earlier: str, later: str, evidence: Evidence) -> str:
-    assert evidence.emergence is not None
+def _items(best: dict[str, Any], earlier: str, later: str, run: Run) -> str:
+    assert run.emergence is not None
     keys = {name: best[name] for name in ("protocol", "method", "measure")}
     counts = [
-        int(rows(evidence.emergence, capability=name, **keys)["n_items"].iloc[0])
+        int(rows(run.emergence, capability=name, **keys)["n_items"].iloc[0])
         for name in (earlier, later)
     ]
     return f"n = {counts[0]} and {counts[1]} items"
@@ -76,24 +76,24 @@ def _not_established(order: pd.DataFrame, pairs: list[tuple[str, str]]) -> Findi
         f"Holm's correction (smallest {p_value(float(numbers(mine, 'p_holm').min()))})."
     )
     where = {"first": [a for a, _ in pairs], "second": [b for _, b in pairs]}
-    return Finding(sentence, weight(0.55, 0), ORDER, source("order", where))
+    return Finding(sentence, weight(0.55, 0.0), ORDER, source("order", where))
 
 
-def silent(evidence: Evidence) -> list[Finding]:
+def silent(run: Run) -> list[Finding]:
     """What has no signal, and the accuracies that say so."""
-    if evidence.signal is None:
+    if run.signal is None:
         return []
-    dull = rows(evidence.signal, signal=False)
+    dull = rows(run.signal, signal=False)
     if dull.empty:
         return []
     parts = [_silent_cell(row) for row in records(dull)[:_NAMED]]
     more = f", and {len(dull) - _NAMED} more" if len(dull) > _NAMED else ""
     sentence = (
         f"No claim about layers is made for {len(dull)} of "
-        f"{counted(len(evidence.signal), 'task-protocol pair')}, where the intact model is not "
+        f"{counted(len(run.signal), 'task-protocol pair')}, where the intact model is not "
         f"shown to be above chance: {joined(parts) if not more else ', '.join(parts) + more}."
     )
-    share = len(dull) / len(evidence.signal)
+    share = len(dull) / len(run.signal)
     return [Finding(sentence, weight(0.5, share), SILENT, source("signal", {"signal": False}))]
 
 

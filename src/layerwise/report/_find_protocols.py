@@ -11,12 +11,11 @@ import pandas as pd
 
 from layerwise.report._find_layers import significant_losses
 from layerwise.report.contrast import layers_apart
-from layerwise.report.evidence import Evidence
 from layerwise.report.finding import Finding, source, spaced, weight
 from layerwise.report.rows import layers_of, records, rows
+from layerwise.report.run import Run
 from layerwise.report.wording import (
     PROTOCOL_ORDER,
-    counted,
     doing,
     in_order,
     joined,
@@ -29,12 +28,11 @@ PROTOCOLS = "protocols"
 Row = dict[str, Any]
 
 
-def protocol_differences(evidence: Evidence) -> list[Finding]:
+def protocol_differences(run: Run) -> list[Finding]:
     """One sentence per task whose protocols differ, and one for all the others together."""
     differ, alike = [], []
-    for kind, site in evidence.ablations()[:1]:
-        assert evidence.effects is not None
-        effects = rows(evidence.effects, kind=kind, site=site, signal=True)
+    for kind, site in run.ablations()[:1]:
+        effects = run.effects_of(kind, site, signal=True)
         for task in in_order(effects["task"], ()):
             mine = rows(effects, task=task)
             if len(set(mine["protocol"])) > 1:
@@ -49,8 +47,8 @@ def _differ(mine: pd.DataFrame) -> Finding:
     layers = f"layer{'s' * (len(apart) > 1)} {layer_ranges(apart)}"
     action = doing(str(upper["kind"]), str(upper["site"]), "one layer")
     sentence = (
-        f"The way of scoring matters for {upper['task']} ({upper['capability']}): {action} brings a "
-        f"significant loss (Holm) for {_counts(mine)}, of {counted(len(layers_of(mine)), 'layer')} "
+        f"The way of scoring matters for {upper['task']} ({upper['capability']}): {action} brings "
+        f"a significant loss (Holm) for {_counts(mine)}, of {len(layers_of(mine))} layers "
         f"(n = {spread(mine['n_items'])}); at {layers} such a loss lies above the whole interval "
         f"under another protocol, most clearly at layer {upper['layer']}: {_share(upper)} of the "
         f"above-chance accuracy is lost under {upper['protocol']}, {_share(lower)} under "
@@ -106,4 +104,4 @@ def _alike(tables: list[pd.DataFrame]) -> Finding:
         "protocol lies above the whole interval under another; layers with a significant loss: "
         f"{counts} (n = {spread(every['n_items'])})."
     )
-    return Finding(sentence, weight(0.6, 0), PROTOCOLS, source("effects", _where(every)))
+    return Finding(sentence, weight(0.6, 0.0), PROTOCOLS, source("effects", _where(every)))

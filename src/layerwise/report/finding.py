@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from layerwise.report.evidence import Evidence
+from layerwise.report.run import Run
 
 # A second finding of one kind tells less that is new than the first.
 _DECAY = 0.8
@@ -34,7 +34,7 @@ class Finding:
     source: dict[str, Any]
 
 
-Finder = Callable[[Evidence], list[Finding]]
+Finder = Callable[[Run], list[Finding]]
 
 
 def source(table: str, where: dict[str, Any], **at: Any) -> dict[str, Any]:

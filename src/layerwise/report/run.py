@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -24,7 +25,7 @@ from layerwise.results import (
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Run:
     """What one run found; None for what was not run.
 
     Attributes:
@@ -48,7 +49,7 @@ class Evidence:
     left_out: pd.DataFrame | None = None
 
     @classmethod
-    def of(cls, results: Sequence[Result]) -> Evidence:
+    def of(cls, results: Sequence[Result]) -> Run:
         """The tables of the results of one run.
 
         Args:
@@ -69,6 +70,18 @@ class Evidence:
             return None
         found = rows(self.signal, task=task, protocol=protocol)
         return bool(found["signal"].iloc[0]) if len(found) else None
+
+    def effects_of(self, kind: str, site: str, **values: Any) -> pd.DataFrame:
+        """The effects of one kind and site, and of what else is asked; maybe none.
+
+        Args:
+            kind: the kind of intervention.
+            site: its site.
+            values: as ``rows`` takes them.
+        """
+        if self.effects is None:
+            return pd.DataFrame()
+        return rows(self.effects, kind=kind, site=site, **values)
 
     def ablations(self) -> list[tuple[str, str]]:
         """The kinds and sites of interventions, skipped layers first."""

@@ -11,11 +11,11 @@ from layerwise.report._find_depth import hand_overs, lens_depths
 from layerwise.report._find_layers import critical_layers, harmless_layers
 from layerwise.report._find_order import orders, silent
 from layerwise.report._find_protocols import protocol_differences
-from layerwise.report.evidence import Evidence
 from layerwise.report.finding import Finder, Finding
+from layerwise.report.run import Run
 from layerwise.results import Result
 
-MOST = 12
+MOST = 10
 _FINDERS: tuple[Finder, ...] = (
     critical_layers,
     protocol_differences,
@@ -41,13 +41,13 @@ def findings(results: Sequence[Result], most: int = MOST) -> list[Finding]:
     Raises:
         UserError: if the results are of different models or items.
     """
-    return findings_of(Evidence.of(results), most)
+    return findings_of(Run.of(results), most)
 
 
-def findings_of(evidence: Evidence, most: int = MOST) -> list[Finding]:
+def findings_of(run: Run, most: int = MOST) -> list[Finding]:
     """As ``findings``, from tables that were gathered before."""
-    caveats = silent(evidence)
-    found = [finding for finder in _FINDERS for finding in finder(evidence)]
+    caveats = silent(run)
+    found = [finding for finder in _FINDERS for finding in finder(run)]
     kept = sorted(found, key=_rank)[: most - len(caveats)]
     return sorted([*kept, *caveats], key=_rank)
 

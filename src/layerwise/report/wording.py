@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -72,7 +72,7 @@ def joined(parts: Iterable[str]) -> str:
     return f"{', '.join(items[:-1])} and {items[-1]}"
 
 
-def spread(values: Iterable[float]) -> str:
+def spread(values: Iterable[Any]) -> str:
     """``"60"`` or ``"40–60"``: one number if all are equal, their range if not."""
     numbers = sorted({int(value) for value in values})
     if not numbers:
@@ -80,7 +80,7 @@ def spread(values: Iterable[float]) -> str:
     return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]}–{numbers[-1]}"
 
 
-def layer_ranges(layers: Iterable[int]) -> str:
+def layer_ranges(layers: Iterable[Any]) -> str:
     """Layers as contiguous ranges: ``"0–2, 7 and 10–12"``; two neighbours are both named."""
     runs: list[list[int]] = []
     for layer in sorted({int(layer) for layer in layers}):

@@ -39,7 +39,7 @@ def task_panels(shown: pd.DataFrame, width: float) -> tuple[Figure, dict[str, Ax
     figure, panels = panel_grid(len(tasks), width, 1.6, 1.35, extra=1.0)
     inches = figure.get_figwidth() / abreast(panels)
     for task, axes in zip(tasks, panels, strict=True):
-        axes.set_title(_heading(rows(shown, task=task), inches - 0.35), loc="left", pad=3)
+        axes.set_title(_heading(rows(shown, task=task), inches - 0.5), loc="left", pad=3)
     return figure, dict(zip(tasks, panels, strict=True))
 
 

@@ -120,7 +120,12 @@ def _draw_column(
 
 
 def _wrapped(task: str, fits: int) -> str:
-    return "\n".join(textwrap.wrap(label(task, 2 * fits - 4), fits, break_on_hyphens=False)[:2])
+    """The name on two lines at most, with as much of it as they hold."""
+    for longest in range(2 * fits, fits, -1):
+        lines = textwrap.wrap(label(task, longest), fits, break_on_hyphens=False)
+        if len(lines) <= 2:
+            return "\n".join(lines)
+    return label(task, fits)
 
 
 def _draw_curve(axes: Axes, curve: Curve, index: int, name: str) -> None:

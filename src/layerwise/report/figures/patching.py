@@ -5,12 +5,14 @@ It reads the averages that a patching result gives; none is made here.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 
 from layerwise.report.figures._panels import tasks_in_order
@@ -35,6 +37,7 @@ _SITES = {
     "mlp_out": "each layer's MLP output",
 }
 _ROOM_FOR_TEXT, _LEAST = (0.27, 0.125), 1.45
+_NEGATIVE, _DARK = -0.1, 0.6
 
 
 @styled
@@ -80,30 +83,39 @@ def _table(mine: pd.DataFrame, layers: list[int], labels: list[str]) -> pd.DataF
 
 
 def _draw(axes: Axes, table: pd.DataFrame, room: tuple[float, float]) -> None:
-    cell = room[0] / table.shape[1], room[1] / table.shape[0]
-    written = all(have >= need for have, need in zip(cell, _ROOM_FOR_TEXT, strict=True))
-    sns.heatmap(
-        table, ax=axes, cmap="vlag", vmin=-1, vmax=1, center=0, cbar=False,
-        linewidths=0.2 if written else 0,
-        annot=_values(table) if written else _minus_signs(table), fmt="",
-        annot_kws={"fontsize": 7, "va": "center_baseline" if written else "center"},
-        xticklabels=[label(str(name), 16) for name in table.columns], yticklabels=False,
+    down, across = table.shape
+    needed = _ROOM_FOR_TEXT[0] * across, _ROOM_FOR_TEXT[1] * down
+    written = room[0] >= needed[0] and room[1] >= needed[1]
+    axes.pcolormesh(
+        np.ma.masked_invalid(table.to_numpy()), cmap=_color_map(), vmin=-1, vmax=1,
+        edgecolors="white" if written else "none", linewidth=0.2 if written else 0,
     )  # fmt: skip
+    (_write_values if written else _minus_signs)(axes, table)
     layers = [int(layer) for layer in table.index]
     ticks = layer_ticks(layers, room[1])
     axes.set_yticks([layers.index(tick) + 0.5 for tick in ticks], [str(tick) for tick in ticks])
+    names = [label(str(name), 16) for name in table.columns]
+    axes.set_xticks(np.arange(across) + 0.5, names, rotation=90)
     axes.tick_params(length=0)
-    axes.tick_params(axis="x", rotation=90)
-    axes.tick_params(axis="y", rotation=0)
-    axes.set(xlabel="", ylabel="")
+    axes.set_ylim(down, 0)
+    axes.spines[:].set_visible(False)
 
 
-def _values(table: pd.DataFrame) -> pd.DataFrame:
-    return table.map(lambda value: "" if pd.isna(value) else number(value, 1))
+def _color_map() -> Colormap:
+    return sns.color_palette("vlag", as_cmap=True)
 
 
-def _minus_signs(table: pd.DataFrame) -> pd.DataFrame:
-    return table.map(lambda value: "−" if value < -0.1 else "")
+def _write_values(axes: Axes, table: pd.DataFrame) -> None:
+    for (y, x), value in np.ndenumerate(table.to_numpy()):
+        if not np.isnan(value):
+            color = "white" if abs(value) > _DARK else "black"
+            place: Any = {"ha": "center", "va": "center_baseline", "color": color}
+            axes.text(x + 0.5, y + 0.5, number(float(value), 1), **place)
+
+
+def _minus_signs(axes: Axes, table: pd.DataFrame) -> None:
+    down, across = np.nonzero(table.to_numpy() < _NEGATIVE)
+    axes.plot(across + 0.5, down + 0.5, ls="", marker="_", ms=4, mew=0.7, c="0.15", gid="negative")
 
 
 def _name(axes: Axes, mine: pd.DataFrame, inches: float) -> None:
@@ -117,7 +129,7 @@ def _finish(figure: Figure, panels: list[Axes], fraction: float) -> None:
     for axes in panels[:: abreast(panels)]:
         axes.set_ylabel("layer")
     bar = figure.colorbar(
-        ScalarMappable(Normalize(-1, 1), "vlag"), ax=panels, location="bottom", pad=0.02,
+        ScalarMappable(Normalize(-1, 1), _color_map()), ax=panels, location="bottom", pad=0.02,
         fraction=fraction, aspect=25,
     )  # fmt: skip
     bar.set_ticks([-1, -0.5, 0, 0.5, 1])

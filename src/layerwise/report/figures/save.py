@@ -54,14 +54,22 @@ def save_figure(figure: Figure, folder: Path | str, name: str) -> tuple[Path, Pa
     return paths
 
 
-def data_uri(figure: Figure, largest: int) -> str:
+def svg_address(figure: Figure, largest: int) -> str:
     """The figure as a ``data:`` address: SVG, or PNG if the SVG has over ``largest`` bytes.
 
     An image in an address runs no scripts and shares no ids with the page around it.
     """
-    content, kind = figure_bytes(figure, "svg"), "svg+xml"
-    if len(content) > largest:
-        content, kind = figure_bytes(figure, "png"), "png"
+    content = figure_bytes(figure, "svg")
+    return _address(content, "svg+xml") if len(content) <= largest else png_address(figure, largest)
+
+
+def png_address(figure: Figure, largest: int) -> str:
+    """The figure as a ``data:`` address: PNG, at half the resolution if over ``largest`` bytes."""
+    content = figure_bytes(figure, "png")
     if len(content) > largest:
         content = figure_bytes(figure, "png", dpi=DPI // 2)
+    return _address(content, "png")
+
+
+def _address(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"

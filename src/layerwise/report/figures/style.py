@@ -46,7 +46,7 @@ class Look:
 
 _COLORS = ("#0173b2", "#de8f05", "#029e73", "#cc78bc", "#5b3a1e", "#56b4e9")
 _MARKERS = ("o", "s", "^", "D", "v", "P")
-_DASHES: tuple[tuple[float, ...], ...] = ((), (4, 1.5), (1, 1), (5, 1, 1, 1), (2, 2), (7, 2))
+_DASHES = ((), (4.0, 1.5), (1.0, 1.0), (5.0, 1.0, 1.0, 1.0), (2.0, 2.0), (7.0, 2.0))
 _PROTOCOL_LOOKS = {"letter": 0, "continuation": 1, "generate": 2}
 
 
@@ -101,7 +101,8 @@ def style() -> Iterator[None]:
 def styled(draw: Callable[_P, Figure]) -> Callable[_P, Figure]:
     """Let a figure function draw in the house style, whoever calls it.
 
-    The layout runs once inside the style, because ticks take their font when first made.
+    The layout runs once, inside the style, because ticks take their font when first made.
+    It is then kept: all sizes are in points, so that it holds at every resolution.
     """
 
     @wraps(draw)
@@ -109,6 +110,7 @@ def styled(draw: Callable[_P, Figure]) -> Callable[_P, Figure]:
         with style():
             figure = draw(*args, **kwargs)
             figure.draw_without_rendering()
+            figure.set_layout_engine("none")
         return figure
 
     return wrapper

@@ -1,0 +1,80 @@
+"""Several runs side by side: one table, and a warning where tasks share a name only.
+
+Nothing is tested between runs here; the table says what each run says by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from layerwise.report._find_layers import significant_losses
+from layerwise.report._tables_shown import Shown
+from layerwise.report.rows import layers_of, numbers, records, rows
+from layerwise.report.run import Run
+from layerwise.report.wording import counted, doing, in_order, joined, percent
+
+
+def comparison(runs: Sequence[Run], names: Sequence[str]) -> Shown | None:
+    """A row per task and protocol and a column per run; None if no run has an ablation.
+
+    Args:
+        runs: the runs.
+        names: what they are called, one name each.
+    """
+    cells = in_order((cell for run in runs for cell in _cells(run)), ())
+    if not cells:
+        return None
+    body = [
+        [task, protocol, *(_say(run, task, protocol) for run in runs)] for task, protocol in cells
+    ]
+    columns = ("task", "protocol", *names)
+    return Shown("Runs side by side", columns, body)
+
+
+def _cells(run: Run) -> list[tuple[str, str]]:
+    if run.signal is None:
+        return []
+    return [(row["task"], row["protocol"]) for row in records(run.signal)]
+
+
+def _say(run: Run, task: str, protocol: str) -> str:
+    found = [] if run.signal is None else records(rows(run.signal, task=task, protocol=protocol))
+    if not found:
+        return "not run"
+    row = found[0]
+    accuracy = f"intact {percent(row['accuracy'], row['low'], row['high'])}, n = {row['n_items']}"
+    return f"{accuracy}; {_losses(run, task, protocol) if row['signal'] else 'no signal'}"
+
+
+def _losses(run: Run, task: str, protocol: str) -> str:
+    for kind, site in run.ablations()[:1]:
+        return _largest(rows(run.effects_of(kind, site), task=task, protocol=protocol))
+    return "nothing was changed"
+
+
+def _largest(mine: pd.DataFrame) -> str:
+    losses = significant_losses(mine)
+    said = f"{len(losses)} of {counted(len(layers_of(mine)), 'layer')} significant"
+    if losses.empty:
+        return said
+    worst = records(losses)[int(np.argmax(numbers(losses, "share_lost")))]
+    lost = percent(worst["share_lost"], worst["share_low"], worst["share_high"])
+    action = doing(worst["kind"], worst["site"], f"layer {worst['layer']}")
+    return f"{said}; most: {action}, {lost} lost"
+
+
+def differing_tasks(runs: Sequence[Run]) -> list[str]:
+    """A sentence for each task name that stands for other items in another run."""
+    hashes: dict[str, list[str]] = {}
+    for run in runs:
+        for task in run.facts.tasks:
+            hashes.setdefault(task.name, []).append(task.hash[:12])
+    return [
+        f"The runs do not have the same items under the name {name} (hashes "
+        f"{joined(in_order(found, ()))}): their numbers for it are not comparable."
+        for name, found in hashes.items()
+        if len(set(found)) > 1
+    ]

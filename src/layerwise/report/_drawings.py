@@ -1,0 +1,164 @@
+"""Which figures a report shows of a run, with what is said beside them.
+
+The figures are drawn elsewhere; here they get their names, captions and alternative texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from layerwise.report.rows import rows
+from layerwise.report.run import Run
+from layerwise.report.wording import PROTOCOL_ORDER, counted, doing, in_order, joined, spread
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_BANDS = "bands and brackets are 95 % intervals"
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure to be drawn, at whatever width is asked for.
+
+    Attributes:
+        name: of its files, unique within a run.
+        draw: gives the figure for a width in inches.
+        caption: what is shown, under which protocols, with how many items, and the intervals.
+        alt: the same in short, for those who do not see it.
+    """
+
+    name: str
+    draw: Callable[..., Figure]
+    caption: str
+    alt: str
+
+
+def role_maps(run: Run) -> list[Drawing]:
+    """A role map for each kind and site of intervention."""
+    from layerwise.report.figures import role_map
+
+    found = []
+    for kind, site in run.ablations():
+        effects = run.effects_of(kind, site)
+        action = doing(kind, site, "a layer")
+        caption = (
+            f"Role map for {action}. Layers run down; tasks stand side by side, grouped by "
+            f"capability, with a column per protocol. Colour: share of the above-chance accuracy "
+            f"lost, clipped to 0 to 1 (n = {spread(effects['n_items'])} items a column). Dot: "
+            "significant after Holm's correction over the layers of the column (exact McNemar "
+            "test, p < 0.05). Hatched: no signal, so nothing is claimed. The intervals are in "
+            "the tables below."
+        )
+        alt = f"Heat map of accuracy lost by {action}, layers by tasks and protocols."
+        draw = partial(role_map, effects, kind, site)
+        found.append(Drawing(f"role_map_{kind}_{site}", draw, caption, alt))
+    return found
+
+
+def accuracies(run: Run) -> list[Drawing]:
+    """Accuracy by layer for the first kind and site of intervention."""
+    from layerwise.report.figures import accuracy_by_layer
+
+    found = []
+    for kind, site in run.ablations()[:1]:
+        effects = run.effects_of(kind, site)
+        action = doing(kind, site, "one layer")
+        caption = (
+            f"Accuracy after {action}, by task; a line per protocol "
+            f"({joined(in_order(effects['protocol'], PROTOCOL_ORDER))}). Dotted: the intact "
+            f"model. Dashed: chance. Bands: paired bootstrap 95 % interval of the change "
+            f"(n = {spread(effects['n_items'])} items). Pale lines have no signal."
+        )
+        alt = f"Line charts of accuracy against the layer, after {action}, one chart per task."
+        draw = partial(accuracy_by_layer, effects, kind, site)
+        found.append(Drawing(f"accuracy_{kind}_{site}", draw, caption, alt))
+    return found
+
+
+def comparisons(run: Run) -> list[Drawing]:
+    """The loss under each protocol, of tasks with signal under two or more."""
+    from layerwise.report.figures import protocol_comparison
+
+    found = []
+    for kind, site in run.ablations()[:1]:
+        effects = run.effects_of(kind, site, signal=True)
+        several = [
+            task
+            for task in in_order(effects["task"], ())
+            if len(set(rows(effects, task=task)["protocol"])) > 1
+        ]
+        effects = rows(effects, task=several)
+        caption = (
+            f"Does the answer change with the way of scoring? Share of the above-chance accuracy "
+            f"lost by {doing(kind, site, 'one layer')}, in tasks with signal under two or more "
+            f"protocols (n = {spread(effects['n_items'])} items; bands: paired bootstrap 95 % "
+            "intervals). Filled markers: significant after Holm's correction. Ticks at the foot: "
+            "layers where a significant loss under one protocol lies above the whole interval "
+            "under another."
+        )
+        alt = "Line charts of accuracy lost against the layer, one line per protocol."
+        draw = partial(protocol_comparison, effects, kind, site)
+        found += [Drawing(f"protocols_{kind}_{site}", draw, caption, alt)] if several else []
+    return found
+
+
+def lenses(run: Run) -> list[Drawing]:
+    """Lens curves, a figure for each protocol's prompts."""
+    from layerwise.report.figures import lens_curves
+
+    if run.lens is None:
+        return []
+    found = []
+    for protocol in in_order(run.lens["protocol"], PROTOCOL_ORDER):
+        items = len(set(rows(run.lens, protocol=protocol)["item"]))
+        caption = (
+            f"Logit lens on {protocol} prompts: log-probability and median rank of the answer's "
+            f"first token, entropy of the lens's distribution and its divergence from the final "
+            f"one, after each layer (n = {counted(items, 'item')} in all). Bands: 95 % intervals "
+            "over items (bootstrap; for the median, exact order statistics)."
+        )
+        alt = f"Line charts of what the logit lens reads at each layer, {protocol} prompts."
+        draw = partial(lens_curves, run.lens, protocol, seed=run.facts.seed)
+        found.append(Drawing(f"lens_{protocol}", draw, caption, alt))
+    return found
+
+
+def patchings(run: Run) -> list[Drawing]:
+    """Patching heat maps, a figure for each site."""
+    from layerwise.report.figures import patching_map
+
+    if run.patching is None:
+        return []
+    found = []
+    for site in in_order(run.patching["site"], ("resid_pre",)):
+        table = rows(run.patching, site=site)
+        caption = (
+            f"Activation patching at {site}: the clean run's activation is put into the "
+            f"corrupted run at one layer and position ({joined(set(table['protocol']))} prompts). "
+            f"Colour: share of the logit difference recovered, over n = "
+            f"{spread(table['n_items'])} pairs a cell, clipped to −1 to 1; minus signs mark cells "
+            "below −0.1. The intervals are in the table below."
+        )
+        alt = f"Heat maps of the share recovered by patching {site}, layers by positions."
+        draw = partial(patching_map, table, site)
+        found.append(Drawing(f"patching_{site}", draw, caption, alt))
+    return found
+
+
+def ranges(run: Run) -> list[Drawing]:
+    """The depths at which capabilities emerge."""
+    from layerwise.report.figures import emergence_ranges
+
+    if run.emergence is None:
+        return []
+    caption = (
+        "Depth at which each capability emerges, by method and protocol, from 0 (first layer) to "
+        "1 (last): estimate and bootstrap 95 % interval over items "
+        f"(n = {spread(run.emergence['n_items'])} items). Grey ticks: layers of the critical set."
+    )
+    alt = "Points with intervals on an axis of depth, one per capability, method and protocol."
+    return [Drawing("emergence", partial(emergence_ranges, run.emergence), caption, alt)]

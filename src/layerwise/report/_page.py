@@ -1,0 +1,94 @@
+"""Pages of runs turned into one HTML text with the template, figures inside.
+
+What is on a page is settled in ``_sections``; the words of the page are in the template.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from layerwise.report._compare import comparison, differing_tasks
+from layerwise.report._drawings import Drawing
+from layerwise.report._sections import Section, facts_tables, sections
+from layerwise.report.finding import Finding
+from layerwise.report.run import Run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# What all figures of a page may weigh together, and the most that one may, in bytes.
+_ALL, _ONE = 4_000_000, 300_000
+_PIXELS_PER_INCH = 145
+
+
+@dataclass(frozen=True)
+class Page:
+    """One run of the report: its name, its tables and its sentences."""
+
+    name: str
+    run: Run
+    findings: Sequence[Finding]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawing as the template takes it: for wide and for narrow screens."""
+
+    wide: str
+    narrow: str
+    pixels: int
+    caption: str
+    alt: str
+
+
+def render(pages: Sequence[Page]) -> tuple[str, dict[str, Any]]:
+    """The page's text, and its figures by name.
+
+    Args:
+        pages: one per run; names of figures get the run's number if there are several.
+    """
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    parts = [sections(page.run) for page in pages]
+    pictures, figures = _pictures(parts)
+    files = resources.files("layerwise.report")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    template = environment.from_string(files.joinpath("template.html.j2").read_text("utf-8"))
+    runs = [page.run for page in pages]
+    text = template.render(
+        style=Markup(files.joinpath("style.css").read_text("utf-8")),
+        pages=list(zip(pages, parts, map(facts_tables, runs), strict=True)),
+        pictures=pictures,
+        comparison=comparison(runs, [page.name for page in pages]) if len(pages) > 1 else None,
+        differing=differing_tasks(runs),
+    )
+    return text, figures
+
+
+def _pictures(
+    parts: Sequence[Sequence[Section]],
+) -> tuple[dict[Drawing, Picture], dict[str, Any]]:
+    listed = [
+        (f"run{i}_{drawing.name}" if len(parts) > 1 else drawing.name, drawing)
+        for i, run in enumerate(parts, start=1)
+        for section in run
+        for drawing in section.drawings
+    ]
+    most = min(_ONE, _ALL // max(1, 2 * len(listed)))
+    figures = {name: drawing.draw() for name, drawing in listed}
+    made = {drawing: _picture(drawing, figures[name], most) for name, drawing in listed}
+    return made, figures
+
+
+def _picture(drawing: Drawing, figure: Figure, most: int) -> Picture:
+    from layerwise.report.figures.save import png_address, svg_address
+    from layerwise.report.figures.style import COLUMN_WIDTH
+
+    narrow = drawing.draw(width=COLUMN_WIDTH)
+    pixels = round(figure.get_figwidth() * _PIXELS_PER_INCH)
+    wide, small = svg_address(figure, most), png_address(narrow, most)
+    return Picture(wide, small, pixels, drawing.caption, drawing.alt)

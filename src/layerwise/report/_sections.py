@@ -1,0 +1,151 @@
+"""The parts of a run's page, in reading order; what was not run has no part.
+
+Figures and tables are made elsewhere; here they are put together.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from layerwise.report import _drawings
+from layerwise.report._drawings import Drawing
+from layerwise.report._tables_shown import (
+    Shown,
+    effects_tables,
+    emergence_tables,
+    patching_table,
+    signal_table,
+)
+from layerwise.report.run import Run
+from layerwise.report.wording import number
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page: a heading, some words, figures and tables."""
+
+    anchor: str
+    heading: str
+    words: str = ""
+    drawings: tuple[Drawing, ...] = ()
+    tables: tuple[Shown, ...] = ()
+
+
+_ROLE_WORDS = (
+    "What each layer does, as far as leaving it out or overwriting it shows: the share of the "
+    "accuracy above guessing that is lost."
+)
+_PROTOCOL_WORDS = (
+    "The same questions scored in other ways. Where the lines lie on each other, what is said "
+    "about a layer does not depend on the way of scoring."
+)
+_LENS_WORDS = (
+    "What the model would answer if each layer were its last (final norm and unembedding applied "
+    "to the residual stream)."
+)
+_PATCHING_WORDS = (
+    "Two prompts that differ in one thing have different answers. Putting one run's activation "
+    "into the other shows which layer and position carry the difference."
+)
+_EMERGENCE_WORDS = (
+    "Half-effect depth: where half of the effect is reached. Centre of mass: the mean depth, "
+    "weighted by importance. Critical set: layers with a significant loss."
+)
+_SILENT_WORDS = (
+    "Where the exact 95 % interval of the intact model's accuracy reaches chance, there is "
+    "nothing that a layer could take away, and nothing is said about layers."
+)
+
+_MODEL = {
+    "n_layers": "layers",
+    "n_heads": "heads per layer",
+    "d_model": "width of the residual stream",
+    "d_vocab": "tokens in the vocabulary",
+    "n_ctx": "longest context (tokens)",
+    "n_parameters": "parameters",
+    "dtype": "number format",
+    "parity": "largest difference from the original (nats)",
+}
+
+
+def sections(run: Run) -> list[Section]:
+    """The parts of a run's page that there is something to show in."""
+    role, accuracy, compare, lens, patching, ranges = (
+        tuple(draw(run))
+        for draw in (
+            _drawings.role_maps, _drawings.accuracies, _drawings.comparisons, _drawings.lenses,
+            _drawings.patchings, _drawings.ranges,
+        )
+    )  # fmt: skip
+    effects = (*effects_tables(run), *signal_table(run, True))
+    depths = tuple(emergence_tables(run))
+    every = [
+        Section("roles", "Role map", _ROLE_WORDS, role),
+        Section("accuracy", "Accuracy per layer", "", accuracy),
+        Section("protocols", "Protocol comparison", _PROTOCOL_WORDS, compare),
+        Section("lens", "Logit lens", _LENS_WORDS, lens),
+        Section("patching", "Activation patching", _PATCHING_WORDS, patching, _patched(run)),
+        Section("emergence", "Where capabilities emerge", _EMERGENCE_WORDS, ranges, depths),
+        Section("effects", "Effects in numbers", "", (), effects),
+        Section("silent", "No signal", _SILENT_WORDS, (), tuple(signal_table(run, False))),
+    ]
+    return [part for part in every if part.drawings or part.tables]
+
+
+def _patched(run: Run) -> tuple[Shown, ...]:
+    return tuple(patching_table(run))
+
+
+def facts_tables(run: Run) -> list[Shown]:
+    """What is needed to repeat the run: model, tasks, settings, versions, work done."""
+    facts = run.facts
+    named = ("fact", "value")
+    model = [
+        [_MODEL.get(name, name), _value(value)] for name, value in facts.model.model_dump().items()
+    ]
+    general = [["seed", str(facts.seed)], ["protocols", ", ".join(facts.protocols)]]
+    settings = [[_words(name), _value(value)] for name, value in facts.settings.items()]
+    versions = [[name, version] for name, version in facts.versions.items()]
+    return [
+        Shown("Model", named, model),
+        _tasks(run),
+        Shown("Settings", named, general + settings),
+        Shown("Versions", named, versions, True),
+        *_work(facts.work),
+    ]
+
+
+def _tasks(run: Run) -> Shown:
+    columns = ("task", "capability", "items", "few-shot", "chance (%)", "source", "hash", "what")
+    cells = [
+        [
+            task.name, task.capability, str(task.n_items), str(task.n_fewshot),
+            ", ".join(f"{name}: {number(100 * level)}" for name, level in task.chance.items()),
+            task.source, task.hash[:12], task.description,
+        ]
+        for task in run.facts.tasks
+    ]  # fmt: skip
+    return Shown("Tasks", columns, cells)
+
+
+def _work(work: tuple[dict[str, Any], ...]) -> list[Shown]:
+    columns = tuple(dict.fromkeys(name for entry in work for name in entry))
+    cells = [[_value(entry.get(name, "–")) for name in columns] for entry in work]
+    heads = tuple(_words(name) for name in columns)
+    return [Shown("Work done and time taken", heads, cells)] if cells else []
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "–"}[value]
+    if isinstance(value, int):
+        return f"{value:,}".replace(",", "\u202f")
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,166 @@
+"""Result tables as rows of text for a page: which columns, in what words, in what order.
+
+No HTML is written here; escaping is the template's business.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from layerwise.report.rows import numbers, records, rows
+from layerwise.report.run import Run
+from layerwise.report.wording import interval, layer_ranges, number
+
+_TOP, _MOST = 15, 2000
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A table as text.
+
+    Attributes:
+        title: what it is.
+        columns: the heads.
+        cells: one list of texts per row.
+        collapsed: whether it opens on demand only.
+        note: what is to be said under it.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    cells: list[list[str]]
+    collapsed: bool = False
+    note: str = ""
+
+
+def effects_tables(run: Run) -> list[Shown]:
+    """The largest effects, significant ones first, and all of them on demand."""
+    if run.effects is None:
+        return []
+    ranked = run.effects.sort_values(
+        by=["significant", "share_lost"], ascending=False, kind="stable", na_position="last"
+    )
+    columns = (
+        "task", "protocol", "intervention", "n", "accuracy (%)", "change (points)",
+        "share lost (%)", "gold log-prob. lost (nats)", "p (Holm)", "significant",
+    )  # fmt: skip
+    cells = [_effect(row) for row in records(ranked.head(_MOST))]
+    left = len(ranked) - len(cells)
+    note = f"The other {left} rows are in effects.parquet." if left else ""
+    top = Shown(
+        f"Largest effects ({min(_TOP, len(cells))} of {len(ranked)})", columns, cells[:_TOP]
+    )
+    return [top, Shown(f"All effects ({len(ranked)})", columns, cells, True, note)]
+
+
+def _effect(row: dict[str, Any]) -> list[str]:
+    accuracy = f"{number(100 * row['acc_intact'])} → {number(100 * row['acc'])}"
+    if row["signal"]:
+        share, sure = _bounds(row, "share_lost", "share_low", "share_high", 100), row["significant"]
+    else:
+        share, sure = "no signal", False
+    return [
+        row["task"], row["protocol"], row["intervention"], str(row["n_items"]), accuracy,
+        _bounds(row, "acc_diff", "acc_diff_low", "acc_diff_high", -100), share,
+        _bounds(row, "nats", "nats_low", "nats_high", 1, 2), f"{row['p_holm']:.3g}",
+        "yes" if sure else "no",
+    ]  # fmt: skip
+
+
+def _bounds(
+    row: dict[str, Any], middle: str, low: str, high: str, scale: int, digits: int = 0
+) -> str:
+    if pd.isna(row[middle]):
+        return "–"
+    values = [scale * row[name] for name in (middle, *((low, high)[:: 1 if scale > 0 else -1]))]
+    return interval(values[0], values[1], values[2], digits)
+
+
+def signal_table(run: Run, signal: bool) -> list[Shown]:
+    """The intact model's accuracy in task-protocol pairs with signal, or without."""
+    if run.signal is None:
+        return []
+    found = records(rows(run.signal, signal=signal))
+    columns = ("task", "capability", "protocol", "n", "accuracy (%)", "chance (%)")
+    cells = [
+        [
+            row["task"], row["capability"], row["protocol"], str(row["n_items"]),
+            _bounds(row, "accuracy", "low", "high", 100), number(100 * row["chance"]),
+        ]
+        for row in found
+    ]  # fmt: skip
+    title = "Intact model, tasks with signal" if signal else "Not shown to be above chance"
+    return [Shown(title, columns, cells, signal)] if cells else []
+
+
+def patching_table(run: Run) -> list[Shown]:
+    """The patched cells that recover most, and all of them on demand."""
+    if run.patching is None:
+        return []
+    ranked = run.patching.sort_values(by="recovered", ascending=False, kind="stable")
+    columns = ("task", "site", "layer", "position", "pairs", "recovered (%)")
+    cells = [
+        [
+            row["task"], row["site"], str(row["layer"]), row["pos_label"], str(row["n_items"]),
+            _bounds(row, "recovered", "recovered_low", "recovered_high", 100),
+        ]
+        for row in records(ranked.head(_MOST))
+    ]  # fmt: skip
+    note = f"The other {len(ranked) - _MOST} rows follow from patching.parquet."
+    note = note if len(ranked) > _MOST else ""
+    return [Shown(f"Patched cells by share recovered ({len(ranked)})", columns, cells, True, note)]
+
+
+def emergence_tables(run: Run) -> list[Shown]:
+    """Depths, tests of order, and what was left out."""
+    depths = [
+        [
+            row["capability"], row["protocol"], row["method"], row["measure"],
+            _bounds(row, "estimate", "low", "high", 1, 2),
+            _bounds(row, "layer", "layer_low", "layer_high", 1, 1),
+            _critical(row["layers"]), str(row["n_items"]), row["tasks"],
+        ]
+        for row in (records(run.emergence) if run.emergence is not None else [])
+    ]  # fmt: skip
+    columns = (
+        "capability", "protocol", "method", "measure", "relative depth or share", "in layers",
+        "critical layers", "n", "tasks",
+    )  # fmt: skip
+    found = [Shown(f"Depths and critical sets ({len(depths)})", columns, depths, True)]
+    return [*(found if depths else []), *_order(run), *_left_out(run)]
+
+
+def _critical(layers: Any) -> str:
+    return layer_ranges(layers) if isinstance(layers, list) else "–"
+
+
+def _order(run: Run) -> list[Shown]:
+    if run.order is None:
+        return []
+    columns = (
+        "first", "second", "protocol", "method", "measure", "depth of second minus first",
+        "p (Holm)",
+    )  # fmt: skip
+    ranked = run.order.iloc[numbers(run.order, "p_holm").argsort(kind="stable")]
+    cells = [
+        [
+            row["first"], row["second"], row["protocol"], row["method"], row["measure"],
+            _bounds(row, "difference", "low", "high", 1, 2), f"{row['p_holm']:.3g}",
+        ]
+        for row in records(ranked)
+    ]  # fmt: skip
+    return [Shown(f"Tests of order ({len(cells)})", columns, cells, True)]
+
+
+def _left_out(run: Run) -> list[Shown]:
+    if run.left_out is None:
+        return []
+    names = ("capability", "task", "protocol", "method", "reason")
+    cells = [
+        [str(row[name]) if not pd.isna(row[name]) else "–" for name in names]
+        for row in records(run.left_out)
+    ]
+    return [Shown("Left out of the depths, and why", names, cells)]

@@ -1,0 +1,153 @@
+"""The report: one HTML file with everything in it, made from saved results.
+
+No model is run and nothing is fetched; figures, sentences and tables come from their own files.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from layerwise._files import write_atomically
+from layerwise.errors import UserError
+from layerwise.report._page import Page, render
+from layerwise.report.finding import Finding
+from layerwise.report.run import Run
+from layerwise.report.summary import findings_of
+from layerwise.results import EmergenceResult, Facts, Result, load_results
+
+
+@dataclass(frozen=True)
+class Report:
+    """A finished report.
+
+    Attributes:
+        html: the whole page.
+        findings: its sentences, most important first; with several runs each begins with
+            the name of its run.
+        figures: the figures by name, as matplotlib figures.
+    """
+
+    html: str = field(repr=False)
+    findings: tuple[Finding, ...]
+    figures: dict[str, Any] = field(repr=False, compare=False)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the page as one file; an older file stays until the new one is whole.
+
+        Raises:
+            UserError: if the path is a folder or cannot be written, or the disk is full.
+        """
+        path = Path(path)
+        if path.is_dir():
+            raise UserError(
+                f"{path} is a folder: expected the name of the file to write, "
+                f"such as {path / 'report.html'}."
+            )
+        write_atomically(path, self.html.encode())
+        return path
+
+    def save_figures(self, folder: str | Path) -> list[Path]:
+        """Write every figure as PNG and SVG.
+
+        Raises:
+            UserError: if the folder cannot be written.
+        """
+        from layerwise.report.figures import save_figure
+
+        named = self.figures.items()
+        return [path for name, figure in named for path in save_figure(figure, folder, name)]
+
+    def _repr_html_(self) -> str:
+        # In a frame of its own, so that the page's style does not reach the notebook's.
+        page = html.escape(self.html)
+        return f'<iframe srcdoc="{page}" style="width:100%;height:80vh;border:0"></iframe>'
+
+
+def report(results: Result | Sequence[Result]) -> Report:
+    """Put results into one page.
+
+    Args:
+        results: one result or several. Results of one model on the same items make one run;
+            others stand side by side.
+
+    Raises:
+        UserError: if there are none.
+    """
+    given = [results] if isinstance(results, Result) else list(results)
+    return _report([Run.of(group) for group in grouped(given)])
+
+
+def report_from_folders(folders: str | Path | Sequence[str | Path]) -> Report:
+    """Put the saved results of one or several runs into one page.
+
+    Depths are computed again where a folder has none.
+
+    Args:
+        folders: the folder of a run, or several.
+
+    Raises:
+        UserError: if there are none, or one of them cannot be read.
+    """
+    listed = [folders] if isinstance(folders, str | Path) else list(folders)
+    return _report([Run.of(_with_emergence(load_results(folder))) for folder in listed])
+
+
+def _with_emergence(results: list[Result]) -> list[Result]:
+    if any(isinstance(result, EmergenceResult) for result in results):
+        return results
+    from layerwise.emergence import emergence
+
+    return [*results, emergence(results, seed=results[0].facts.seed)]
+
+
+def grouped(results: Sequence[Result]) -> list[list[Result]]:
+    """Results by run: the same model and items, and at most one result of each kind."""
+    groups: list[list[Result]] = []
+    for result in results:
+        home = next((group for group in groups if _fits(group, result)), None)
+        groups.append([result]) if home is None else home.append(result)
+    return groups
+
+
+def _fits(group: Sequence[Result], result: Result) -> bool:
+    mine = {task.name: task.hash for other in group for task in other.facts.tasks}
+    return (
+        group[0].facts.model == result.facts.model
+        and all(mine.get(task.name, task.hash) == task.hash for task in result.facts.tasks)
+        and all(type(other) is not type(result) for other in group)
+    )
+
+
+def _report(runs: list[Run]) -> Report:
+    if not runs:
+        raise UserError(
+            "There is nothing to report: expected at least one result or folder; "
+            "run an analysis first."
+        )
+    names = run_names([run.facts for run in runs])
+    found = [findings_of(run) for run in runs]
+    pages = [Page(*each) for each in zip(names, runs, found, strict=True)]
+    text, figures = render(pages)
+    return Report(text, tuple(_all(pages)), figures)
+
+
+def run_names(facts: Sequence[Facts]) -> list[str]:
+    """What runs are called: by their model, and by a number where there are several."""
+    if len(facts) == 1:
+        return [facts[0].model.name]
+    return [f"Run {i}, {each.model.name}" for i, each in enumerate(facts, start=1)]
+
+
+def _all(pages: list[Page]) -> list[Finding]:
+    if len(pages) == 1:
+        return list(pages[0].findings)
+    named = [
+        replace(finding, sentence=f"{page.name}: {finding.sentence}")
+        for page in pages
+        for finding in page.findings
+    ]
+    return sorted(named, key=lambda finding: -finding.importance)

@@ -1,0 +1,86 @@
+"""Made-up runs, each computed once."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+import synthetic
+from synthetic import Plan
+
+from layerwise.report import Report, report
+from layerwise.report.run import Run
+from layerwise.results import AblationResult, PatchingResult, Result
+
+# As the default plan, but quick to draw in full.
+SMALL = Plan(
+    n_layers=6,
+    n_items=40,
+    tasks=(("facts", "knowledge"), ("two-hop", "reasoning"), (synthetic.HOSTILE, "coherence")),
+    protocols=("letter", "generate"),
+    silent=(("two-hop", "letter"),),
+    critical={"letter": (0,), "generate": (0, 3, 4)},
+)
+
+
+@pytest.fixture(scope="session")
+def plan() -> Plan:
+    return Plan()
+
+
+@pytest.fixture(scope="session")
+def results(plan: Plan) -> list[Result]:
+    return synthetic.results(plan)
+
+
+@pytest.fixture(scope="session")
+def run(results: list[Result]) -> Run:
+    return Run.of(results)
+
+
+@pytest.fixture(scope="session")
+def effects(run: Run) -> pd.DataFrame:
+    assert run.effects is not None
+    return run.effects
+
+
+@pytest.fixture(scope="session")
+def patched(run: Run) -> pd.DataFrame:
+    assert run.patching is not None
+    return run.patching
+
+
+@pytest.fixture(scope="session")
+def small() -> Plan:
+    return SMALL
+
+
+@pytest.fixture(scope="session")
+def page(small: Plan) -> Report:
+    return report(synthetic.results(small))
+
+
+@pytest.fixture(scope="session")
+def extremes() -> dict[str, Run]:
+    """The least and the most that a figure has to hold."""
+    plans = {
+        "least": synthetic.wide_plan(1, 2, protocols=("generate",)),
+        "most": synthetic.wide_plan(12, 80, n_items=10),
+    }
+    return {name: _run(plan) for name, plan in plans.items()}
+
+
+def _run(plan: Plan) -> Run:
+    told = synthetic.facts(plan)
+    found = [
+        AblationResult(synthetic.records(plan), told),
+        PatchingResult(synthetic.patching(plan, n_pairs=2), told),
+    ]
+    tables = Run.of(found)
+    return Run(
+        told,
+        tables.signal,
+        tables.effects,
+        synthetic.lens(plan, protocols=("letter",)),
+        tables.patching,
+        synthetic.emergence(plan),
+    )

@@ -1,0 +1,50 @@
+"""Whether the texts of a figure can be read: big enough, inside it, and clear of each other."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+SLACK = 1.0
+
+
+def texts(figure: Figure) -> list[Text]:
+    """The texts that are drawn; labels of ticks beyond the end of their axis are not."""
+    figure.draw(FigureCanvasAgg(figure).get_renderer())
+    beyond = {id(label) for axes in figure.axes for label in _beyond(axes)}
+    found = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
+    return [text for text in found if id(text) not in beyond]
+
+
+def _beyond(axes: Axes) -> list[Text]:
+    hidden = []
+    for axis in (axes.xaxis, axes.yaxis):
+        shown = {id(tick) for tick in axis._update_ticks()} if axis.get_visible() else set()
+        ticks = [*axis.majorTicks, *axis.minorTicks]
+        hidden += [t for tick in ticks if id(tick) not in shown for t in (tick.label1, tick.label2)]
+    return hidden
+
+
+def assert_legible(figure: Figure) -> None:
+    """Fails if a text is under 7 points, leaves the figure, or meets another text."""
+    found = texts(figure)
+    small = [text.get_text() for text in found if text.get_fontsize() < 7]
+    assert not small, f"under 7 points: {small}"
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    boxes = np.array([text.get_window_extent(renderer).extents for text in found])
+    width, height = figure.bbox.width, figure.bbox.height
+    outside = (boxes[:, :2] < -SLACK).any(axis=1)
+    outside |= (boxes[:, 2] > width + SLACK) | (boxes[:, 3] > height + SLACK)
+    assert not outside.any(), [found[i].get_text() for i in np.flatnonzero(outside)]
+    meet = _meeting(boxes)
+    assert not meet, [(found[i].get_text(), found[j].get_text()) for i, j in meet[:5]]
+
+
+def _meeting(boxes: np.ndarray) -> list[tuple[int, int]]:
+    low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
+    pairs = np.argwhere(((high - low) > SLACK).all(axis=2))
+    return [(int(i), int(j)) for i, j in pairs if i < j]

@@ -1,0 +1,284 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+import synthetic
+from legible import assert_legible, texts
+from matplotlib import _pylab_helpers
+from matplotlib.collections import QuadMesh
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from synthetic import HOSTILE, Plan
+
+from layerwise.errors import UserError
+from layerwise.report import figures
+from layerwise.report.figures._over_items import mean_curve, median_curve
+from layerwise.report.figures.role_map import color_map
+from layerwise.report.figures.save import figure_bytes, png_address, svg_address
+from layerwise.report.figures.style import label, layer_ticks
+from layerwise.report.rows import rows
+from layerwise.report.run import Run
+from layerwise.results import EmergenceResult, LensResult, Result
+
+FIGURES = {
+    "role_map": lambda run, width: figures.role_map(run.effects, width=width),
+    "accuracy": lambda run, width: figures.accuracy_by_layer(run.effects, width=width),
+    "protocols": lambda run, width: figures.protocol_comparison(run.effects, width=width),
+    "lens": lambda run, width: figures.lens_curves(run.lens, width=width),
+    "patching": lambda run, width: figures.patching_map(run.patching, width=width),
+    "emergence": lambda run, width: figures.emergence_ranges(run.emergence, width=width),
+}
+
+
+def lines(figure: Figure, gid: str) -> list[Line2D]:
+    return [line for line in figure.findobj(Line2D) if line.get_gid() == gid]
+
+
+def words(figure: Figure) -> str:
+    return "\n".join(text.get_text() for text in texts(figure))
+
+
+@pytest.mark.parametrize("width", [3.3, 6.9])
+@pytest.mark.parametrize("name", list(FIGURES))
+def test_texts_are_readable_and_apart(name: str, width: float, run: Run, extremes) -> None:
+    for tables in (run, extremes["least" if width > 5 else "most"]):
+        figure = FIGURES[name](tables, width)
+        assert figure.get_figwidth() <= width + 1e-9
+        assert_legible(figure)
+
+
+def test_the_check_of_readability_can_fail() -> None:
+    for place, size in (((0.5, 0.5), 6), ((0.99, 0.5), 8), ((0.5, 0.502), 8)):
+        figure = Figure(figsize=(3, 3))
+        figure.text(0.5, 0.5, "one text", fontsize=8)
+        figure.text(*place, "another text", fontsize=size)
+        with pytest.raises(AssertionError):
+            assert_legible(figure)
+
+
+def test_role_map_dots_are_at_the_significant_layers(effects: pd.DataFrame, plan: Plan) -> None:
+    figure = figures.role_map(effects)
+    (axes,) = (axes for axes in figure.axes if axes.get_ylabel() == "layer")
+    dots = [
+        points.get_offsets()[:, 1] - 0.5
+        for points in axes.collections
+        if points.get_gid() == "significant"
+    ]
+    expected = [sorted(plan.critical[protocol]) for protocol in plan.protocols * len(plan.tasks)]
+    silent = len(plan.silent)
+    assert len(dots) == len(expected) - silent
+    assert sum(len(column) for column in dots) == effects["significant"].sum()
+    counted = sorted(tuple(column.astype(int)) for column in dots)
+    for protocol in plan.protocols:
+        assert tuple(plan.critical[protocol]) in counted
+
+
+def test_role_map_colour_is_the_clipped_share(effects: pd.DataFrame) -> None:
+    mine = rows(effects, task="facts", protocol="generate")
+    (mesh,) = (
+        mesh
+        for mesh in figures.role_map(mine).findobj(QuadMesh)
+        if mesh.get_array() is not None and mesh.get_array().size == len(mine)
+    )
+    shown = mesh.get_array().ravel()
+    assert np.allclose(shown, mine.sort_values("layer")["share_lost"].clip(0, 1))
+    assert mesh.norm.vmin == 0
+    assert mesh.norm.vmax == 1
+
+
+def test_columns_without_signal_are_hatched_and_named(effects: pd.DataFrame, plan: Plan) -> None:
+    figure = figures.role_map(effects)
+    hatched = [patch for axes in figure.axes for patch in axes.patches if patch.get_hatch()]
+    assert len(hatched) == len(plan.silent)
+    assert [text.get_text() for text in texts(figure)].count("no signal") == len(plan.silent)
+
+
+def test_role_map_gets_darker_step_by_step_in_grey() -> None:
+    rgb = color_map()(np.linspace(0, 1, 21))[:, :3]
+    grey = rgb @ [0.299, 0.587, 0.114]
+    steps = -np.diff(grey)
+    assert (steps > 0.02).all()
+
+
+def test_figures_say_units_items_and_names(run: Run, effects: pd.DataFrame) -> None:
+    said = {name: words(draw(run, 6.9)) for name, draw in FIGURES.items()}
+    assert all("n = " in text for text in said.values())
+    assert "share of above-chance accuracy lost" in said["role_map"]
+    assert "accuracy (%)" in said["accuracy"]
+    assert "no signal: letter and" in said["accuracy"]
+    assert "accuracy lost (%)" in said["protocols"]
+    assert "(nats)" in said["lens"]
+    assert "share recovered" in said["patching"]
+    assert "relative depth" in said["emergence"]
+    assert r"\$" not in said["role_map"].replace(r"brackets" "\n" r"\$x\$ \$y", "")
+
+
+def test_accuracy_lines_are_the_table(effects: pd.DataFrame) -> None:
+    mine = rows(effects, task="two-hop")
+    figure = figures.accuracy_by_layer(mine)
+    for protocol in ("letter", "generate"):
+        (line,) = lines(figure, f"accuracy {protocol}")
+        expected = rows(mine, protocol=protocol).sort_values("layer")
+        assert np.allclose(line.get_ydata(), 100 * expected["acc"])
+        assert (line.get_alpha() == 1) == bool(expected["signal"].iloc[0])
+    assert {line.get_ydata()[0] for line in lines(figure, "chance")} == {0, 25}
+    assert len(lines(figure, "intact")) == 3
+    bands = [c for axes in figure.axes for c in axes.collections]
+    assert len(bands) == 1
+
+
+def test_bands_are_the_intervals(effects: pd.DataFrame) -> None:
+    mine = rows(effects, task="sums", protocol="letter").sort_values("layer")
+    figure = figures.accuracy_by_layer(mine)
+    (band,) = figure.axes[0].collections
+    low, high = band.get_datalim(figure.axes[0].transData).intervaly
+    assert low == pytest.approx(100 * (mine["acc_intact"] - mine["acc_diff_high"]).min())
+    assert high == pytest.approx(100 * (mine["acc_intact"] - mine["acc_diff_low"]).max())
+
+
+def test_protocol_lines_tell_significance_and_difference(effects: pd.DataFrame, plan: Plan) -> None:
+    mine = rows(effects, task="facts")
+    figure = figures.protocol_comparison(mine)
+    for protocol in plan.protocols:
+        (marks,) = lines(figure, f"significant {protocol}")
+        assert tuple(marks.get_xdata()) == plan.critical[protocol]
+    (apart,) = lines(figure, "apart")
+    assert {12, 13} <= set(apart.get_xdata()) <= {0, 1, 12, 13}
+    looks = {
+        (line.get_marker(), str(line._unscaled_dash_pattern), line.get_color())
+        for line in figure.axes[0].lines
+        if str(line.get_gid()).startswith("share ")
+    }
+    for i in range(3):
+        assert len({look[i] for look in looks}) == 3
+
+
+def test_protocols_without_signal_are_not_compared(effects: pd.DataFrame) -> None:
+    figure = figures.protocol_comparison(rows(effects, task="two-hop"))
+    drawn = {str(line.get_gid()) for line in figure.axes[0].lines if "share" in str(line.get_gid())}
+    assert drawn == {"share generate"}
+
+
+def test_lens_bands_are_those_of_the_result(results: list[Result]) -> None:
+    (lens,) = (result for result in results if isinstance(result, LensResult))
+    mine = rows(lens.lens, task="facts", protocol="letter")
+    told = rows(lens.summary(), task="facts", protocol="letter").sort_values("layer")
+    curve = mean_curve(mine, "logprob", lens.facts.seed)
+    assert np.allclose(curve.layers, told["layer"].astype(float))
+    for mine_too, name in zip(
+        (curve.middle, curve.low, curve.high),
+        ("logprob", "logprob_low", "logprob_high"),
+        strict=True,
+    ):
+        assert np.allclose(mine_too, told[name])
+
+
+def test_median_interval_is_the_textbook_one() -> None:
+    # Order statistics 2 and 9 of ten, 5 and 16 of twenty: printed tables for the median.
+    for n, (low, high) in {10: (2, 9), 20: (6, 15), 4: (1, 4)}.items():
+        table = pd.DataFrame({"item": range(n), "layer": 0, "rank": range(n)})
+        curve = median_curve(table)
+        assert (curve.low[0], curve.high[0]) == (low, high)
+        assert curve.middle[0] == (n + 1) / 2
+
+
+def test_lens_axis_puts_the_top_rank_up(run: Run) -> None:
+    figure = figures.lens_curves(run.lens, "continuation", ("rank",))
+    low, high = figure.axes[0].get_ylim()
+    assert low > high
+    assert "continuation prompts" in words(figure)
+
+
+def test_patching_cells_are_the_summary(patched: pd.DataFrame) -> None:
+    mine = rows(patched, task="facts")
+    figure = figures.patching_map(mine)
+    wide = mine.pivot_table(index="layer", columns="pos_label", values="recovered")
+    wide = wide[["first changed", "last changed", "next", "further", "last"]]
+    (mesh,) = (m for m in figure.findobj(QuadMesh) if m.get_array().size == wide.size)
+    assert np.allclose(mesh.get_array().ravel(), wide.to_numpy().ravel())
+    assert mesh.norm.vmin == -mesh.norm.vmax
+    several = figures.patching_map(patched)
+    marked = sum(len(line.get_xdata()) for line in lines(several, "negative"))
+    assert marked == (patched["recovered"] < -0.1).sum() > 0
+
+
+def test_emergence_points_and_critical_sets(plan: Plan) -> None:
+    table = synthetic.emergence(plan)
+    figure = figures.emergence_ranges(table)
+    points = sorted(line.get_xdata()[0] for line in lines(figure, "estimate"))
+    depths = table[table["measure"] != "critical set"]
+    assert np.allclose(points, sorted(depths["estimate"]))
+    marked = {tuple(np.round(line.get_xdata() * 29)) for line in lines(figure, "critical")}
+    assert marked == set(plan.critical.values())
+
+
+def test_plot_result_draws_every_kind(results: list[Result]) -> None:
+    said = [words(figures.plot_result(result)) for result in results]
+    keys = ("Skipping a layer", "Logit lens", "Activation patching", "capabilities emerge")
+    for text, key in zip(said, keys, strict=True):
+        assert key in text
+
+
+def test_saved_figures_are_the_same_bytes_each_time(effects: pd.DataFrame, tmp_path: Path) -> None:
+    mine = rows(effects, task=["facts", HOSTILE])
+    first, second = (
+        figures.save_figure(figures.role_map(mine), tmp_path / name, "map") for name in "ab"
+    )
+    for one, other in zip(first, second, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+    svg = first[1].read_text()
+    assert "<dc:date>" not in svg
+    assert "<script" not in svg
+
+
+def test_png_has_200_dots_per_inch(tmp_path: Path) -> None:
+    figure = Figure(figsize=(2, 1))
+    png, _ = figures.save_figure(figure, tmp_path, "empty")
+    header = png.read_bytes()[16:24]
+    assert np.frombuffer(header, ">u4").tolist() == [400, 200]
+
+
+def test_a_folder_that_cannot_be_made_is_told_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"could not be written to .*choose another\.$"):
+        figures.save_figure(Figure(), tmp_path / "file", "map")
+
+
+def test_large_figures_become_png() -> None:
+    figure = Figure(figsize=(2, 2))
+    assert svg_address(figure, 10_000_000).startswith("data:image/svg+xml;base64,")
+    assert svg_address(figure, 10).startswith("data:image/png;base64,")
+    assert len(png_address(figure, 10)) < len(png_address(figure, 10_000_000))
+
+
+def test_drawing_leaves_no_state_behind(effects: pd.DataFrame) -> None:
+    before = dict(mpl.rcParams)
+    figure = figures.role_map(rows(effects, task="facts"))
+    assert dict(mpl.rcParams) == before
+    assert _pylab_helpers.Gcf.get_all_fig_managers() == []
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    assert figure_bytes(figure, "png") == figure_bytes(figure, "png")
+
+
+def test_labels_are_safe_and_short() -> None:
+    assert label("a $5 b$") == r"a \$5 b\$"
+    assert label("line\nbreak\x00") == "line break "
+    assert label("日本") == "□□"
+    assert label("key-value look-up, random identifiers", 20) == "key-value …entifiers"
+    assert len(label("x" * 100, 9)) == 9
+
+
+def test_layer_ticks_keep_their_distance() -> None:
+    assert layer_ticks(range(30), 30 * 0.2) == list(range(30))
+    assert layer_ticks(range(80), 4.0) == list(range(0, 80, 5))
+    assert layer_ticks([3], 1.0) == [3]
+
+
+def test_an_emergence_result_without_critical_set_is_drawn(results: list[Result]) -> None:
+    (result,) = (each for each in results if isinstance(each, EmergenceResult))
+    lens_only = rows(result.emergence, method="logit lens")
+    assert lines(figures.emergence_ranges(lens_only), "critical") == []

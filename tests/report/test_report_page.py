@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import synthetic
+from synthetic import HOSTILE, Plan
+
+from layerwise.errors import UserError
+from layerwise.report import Report, report, report_from_folders
+from layerwise.report._tables_shown import effects_tables
+from layerwise.report.html import grouped
+from layerwise.report.run import Run
+from layerwise.results import AblationResult, EmergenceResult, LensResult, PatchingResult
+
+VOID = {"meta", "img", "source", "br", "hr", "link", "input"}
+TINY = Plan(
+    n_layers=3,
+    n_items=30,
+    tasks=(("facts", "knowledge"),),
+    protocols=("generate",),
+    silent=(),
+    critical={"generate": (1,)},
+)
+
+
+class Reader(HTMLParser):
+    """Collects elements and checks that tags are nested."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attrs for name, attrs in self.elements if name == tag]
+
+
+@pytest.fixture(scope="module")
+def reader(page: Report) -> Reader:
+    return Reader(page.html)
+
+
+@pytest.fixture(scope="module")
+def two_runs() -> Report:
+    first = synthetic.facts(TINY)
+    other = replace(TINY, n_items=20)
+    tasks = (first.tasks[0].model_copy(update={"hash": "ffff" * 8, "n_items": 20}),)
+    second = synthetic.facts(other, tasks=tasks)
+    results = [
+        AblationResult(synthetic.records(TINY), first),
+        AblationResult(synthetic.records(other, seed=1), second),
+    ]
+    return report(results)
+
+
+def headings(text: str) -> list[str]:
+    return [unescape(found) for found in re.findall(r"<h2[^>]*>(.*?)</h2>", text)]
+
+
+def test_all_parts_are_there_in_order(page: Report) -> None:
+    assert headings(page.html) == [
+        "Summary",
+        "Role map",
+        "Accuracy per layer",
+        "Protocol comparison",
+        "Logit lens",
+        "Activation patching",
+        "Where capabilities emerge",
+        "Effects in numbers",
+        "No signal",
+        "Facts needed to repeat it",
+        "What this can and cannot say",
+    ]
+
+
+def test_what_was_not_run_has_no_part() -> None:
+    told = synthetic.facts(TINY)
+    lens = LensResult(synthetic.lens(TINY, protocols=("letter",)), told)
+    alone = report(lens)
+    assert headings(alone.html) == [
+        "Summary",
+        "Logit lens",
+        "Facts needed to repeat it",
+        "What this can and cannot say",
+    ]
+    assert list(alone.figures) == ["lens_letter"]
+    assert alone.findings == ()
+    assert "The tables support no sentence about layers." in alone.html
+    one_protocol = report(AblationResult(synthetic.records(TINY), told))
+    assert "Protocol comparison" not in headings(one_protocol.html)
+    assert "No signal" not in headings(one_protocol.html)
+
+
+def test_the_page_is_well_formed_and_needs_nothing_else(page: Report, reader: Reader) -> None:
+    assert reader.all("script") == reader.all("link") == reader.all("iframe") == []
+    for _, attrs in reader.elements:
+        for name in ("src", "srcset", "data", "action", "poster"):
+            assert (attrs.get(name) or "data:image/").startswith("data:image/")
+        assert (attrs.get("href") or "#").startswith("#")
+        assert not any(name.startswith("on") for name in attrs)
+    without_images = re.sub(r"data:image/[^\"]*", "", page.html)
+    assert not re.search(r"https?:|url\(|@import|//[a-z]", without_images)
+    assert len(page.html) < 6_000_000
+
+
+def test_links_lead_to_parts_and_ids_are_unique(reader: Reader, two_runs: Report) -> None:
+    for parsed in (reader, Reader(two_runs.html)):
+        ids = [attrs["id"] for _, attrs in parsed.elements if "id" in attrs]
+        assert len(ids) == len(set(ids))
+        targets = {str(attrs["href"])[1:] for attrs in parsed.all("a")}
+        assert targets <= set(ids)
+        assert len(targets) > 3
+
+
+def test_figures_have_alternative_texts_and_captions(page: Report, reader: Reader) -> None:
+    images = reader.all("img")
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", page.html, re.DOTALL)
+    assert len(images) == len(captions) == len(page.figures)
+    assert all(len(str(image["alt"])) > 20 for image in images)
+    assert all("n = " in caption for caption in captions)
+    assert sum("95 %" in caption or "intervals" in caption for caption in captions) == len(captions)
+    assert len(reader.all("source")) == len(images)
+
+
+def test_hostile_text_is_shown_and_not_run(page: Report) -> None:
+    assert "<script" not in page.html.lower()
+    assert "<b>" not in page.html
+    assert HOSTILE in unescape(page.html)
+    assert "tiny <b>model</b>" in unescape(page.html)
+    for figure in page.figures.values():
+        assert figure is not None
+
+
+def test_findings_are_on_the_page_word_for_word(page: Report) -> None:
+    text = unescape(page.html)
+    assert len(page.findings) > 4
+    for finding in page.findings:
+        assert finding.sentence in text
+
+
+def test_facts_are_on_the_page(page: Report, small: Plan) -> None:
+    told = synthetic.facts(small)
+    text = unescape(page.html)
+    for fact in (told.model.hash, told.tasks[0].hash[:12], "2025-01-02", "61.5", "36\u202f000"):
+        assert fact in text
+    assert told.versions["torch"] in text
+
+
+def test_silent_pairs_are_listed_with_their_reason(page: Report) -> None:
+    part = page.html.split('id="silent"')[1].split("</section>")[0]
+    assert "two-hop" in part
+    assert "letter" in part
+    assert "generate" not in part
+
+
+def test_the_largest_effects_come_first_and_all_are_there(page: Report, small: Plan) -> None:
+    run = Run.of([AblationResult(synthetic.records(small), synthetic.facts(small))])
+    top, everything = effects_tables(run)
+    assert everything.collapsed
+    assert not top.collapsed
+    assert len(everything.cells) == len(run.effects)
+    sure = [row[-1] == "yes" for row in everything.cells]
+    assert sure == sorted(sure, reverse=True)
+    assert sum(sure) == run.effects["significant"].sum()
+    assert page.html.count("<details>") >= 4
+
+
+def test_runs_stand_side_by_side(two_runs: Report) -> None:
+    text = unescape(two_runs.html)
+    assert headings(two_runs.html)[0] == "Comparison"
+    assert "Run 1, tiny <b>model</b>" in text
+    assert "Run 2, tiny <b>model</b>" in text
+    assert "The runs do not have the same items under the name facts" in text
+    assert "1 of 3 layers significant; most: skipping layer 1, 100 [100, 100] % lost" in text
+    assert all(finding.sentence.startswith("Run ") for finding in two_runs.findings)
+    names = list(two_runs.figures)
+    assert names == [
+        "run1_role_map_skip_layer",
+        "run1_accuracy_skip_layer",
+        "run2_role_map_skip_layer",
+        "run2_accuracy_skip_layer",
+    ]
+
+
+def test_results_are_sorted_into_runs(small: Plan) -> None:
+    told = synthetic.facts(small)
+    other_model = told.model_copy(
+        update={"model": told.model.model_copy(update={"hash": "cd" * 32})}
+    )
+    ablation = AblationResult(synthetic.records(small), told)
+    lens = synthetic.lens(small)
+    mine, foreign = LensResult(lens, told), LensResult(lens, other_model)
+    assert grouped([ablation, foreign, mine]) == [[ablation, mine], [foreign]]
+    assert grouped([ablation, ablation]) == [[ablation], [ablation]]
+
+
+def test_a_saved_page_is_whole(page: Report, tmp_path: Path) -> None:
+    path = page.save(tmp_path / "deep" / "report.html")
+    assert path.read_text(encoding="utf-8") == page.html
+    assert [each.name for each in path.parent.iterdir()] == ["report.html"]
+
+
+def test_saving_to_a_folder_is_refused_in_one_sentence(page: Report, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"is a folder: expected the name of the file .*\.html\.$"):
+        page.save(tmp_path)
+
+
+def test_figures_are_saved_as_png_and_svg(two_runs: Report, tmp_path: Path) -> None:
+    paths = two_runs.save_figures(tmp_path)
+    assert len(paths) == 2 * len(two_runs.figures)
+    assert {path.suffix for path in paths} == {".png", ".svg"}
+    assert all(path.stat().st_size > 1000 for path in paths)
+
+
+def test_folders_give_the_same_page_as_results(tmp_path: Path) -> None:
+    told = synthetic.facts(TINY)
+    ablation = AblationResult(synthetic.records(TINY), told)
+    ablation.save(tmp_path / "a")
+    from_folder = report_from_folders(tmp_path / "a")
+    assert "emergence" in from_folder.figures
+    direct = report(ablation)
+    assert set(direct.figures) < set(from_folder.figures)
+    assert {f.sentence for f in direct.findings} <= {f.sentence for f in from_folder.findings}
+    pair = report_from_folders([tmp_path / "a", tmp_path / "a"])
+    assert headings(pair.html)[0] == "Comparison"
+    assert "The runs do not have the same items" not in pair.html
+
+
+def test_depths_that_were_saved_are_not_computed_again(tmp_path: Path, small: Plan) -> None:
+    told = synthetic.facts(small)
+    left_out = synthetic.results(small)[-1].left_out
+    planted = EmergenceResult(synthetic.emergence(small), synthetic.order(small), left_out, told)
+    PatchingResult(synthetic.patching(small, 3, 4), told).save(tmp_path)
+    planted.save(tmp_path)
+    text = report_from_folders(tmp_path).html
+    assert "retrieval comes before knowledge" in text
+    assert "Left out of the depths, and why" in text
+
+
+def test_nothing_to_report_is_told_in_one_sentence(tmp_path: Path) -> None:
+    for empty in (lambda: report([]), lambda: report_from_folders([])):
+        with pytest.raises(UserError, match=r"^There is nothing to report: expected .*first\.$"):
+            empty()
+    with pytest.raises(UserError, match="No results in"):
+        report_from_folders(tmp_path)
+
+
+def test_a_notebook_gets_the_page_in_a_frame(two_runs: Report) -> None:
+    shown = two_runs._repr_html_()
+    (frame,) = Reader(shown).all("iframe")
+    assert frame["srcdoc"] == two_runs.html
+    assert repr(two_runs).startswith("Report(findings=")

@@ -1,0 +1,292 @@
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import synthetic
+from synthetic import Plan
+
+from layerwise.report import Finding, findings
+from layerwise.report._find_depth import overtaking
+from layerwise.report._find_layers import without_loss
+from layerwise.report.contrast import layers_apart
+from layerwise.report.rows import rows
+from layerwise.report.run import Run
+from layerwise.report.summary import findings_of
+from layerwise.report.wording import (
+    counted,
+    doing,
+    interval,
+    joined,
+    layer_ranges,
+    number,
+    p_value,
+    spread,
+)
+from layerwise.results import AblationResult, EmergenceResult, LensResult, PatchingResult
+
+EVERYTHING = 100
+
+
+@pytest.fixture(scope="module")
+def found(run: Run) -> list[Finding]:
+    return findings_of(run, EVERYTHING)
+
+
+def of_kind(found: list[Finding], kind: str) -> list[Finding]:
+    return [finding for finding in found if finding.kind == kind]
+
+
+def about(run: Run, finding: Finding) -> pd.DataFrame:
+    return rows(getattr(run, finding.source["table"]), **finding.source["where"])
+
+
+def quoted(run: Run, finding: Finding) -> pd.DataFrame:
+    return rows(about(run, finding), **finding.source["at"])
+
+
+def said(sentence: str, estimate: float, low: float, high: float, digits: int = 0) -> bool:
+    """Whether the sentence holds these three numbers, formatted here without the package."""
+    texts = [f"{value:.{digits}f}".replace("-", "−") for value in (estimate, low, high)]
+    texts = [re.sub(r"^−(0(\.0+)?)$", r"\1", text) for text in texts]
+    return f"{texts[0]} [{texts[1]}, {texts[2]}]" in sentence
+
+
+def test_each_kind_of_sentence_is_made(found: list[Finding]) -> None:
+    assert {finding.kind for finding in found} == {
+        "critical layers",
+        "protocols",
+        "no measurable loss",
+        "logit lens",
+        "hand-over",
+        "order",
+        "no signal",
+    }
+
+
+def test_every_sentence_is_one_sentence_with_n_and_rows(run: Run, found: list[Finding]) -> None:
+    for finding in found:
+        assert finding.sentence.endswith(".")
+        assert len(about(run, finding)) > 0
+        assert 0 < finding.importance <= 1
+        needs_n = "No order" not in finding.sentence
+        assert ("n = " in finding.sentence) == needs_n
+
+
+def test_critical_layers_say_what_the_rows_say(run: Run, found: list[Finding], plan: Plan) -> None:
+    told = of_kind(found, "critical layers")
+    assert len(told) == 4
+    for finding in told:
+        (row,) = quoted(run, finding).to_dict("records")
+        shares = (100 * row[name] for name in ("share_lost", "share_low", "share_high"))
+        assert said(finding.sentence, *shares)
+        assert f"(n = {row['n_items']}; p < 0.001" in finding.sentence
+        assert f"accuracy of {row['task']} under {row['protocol']}" in finding.sentence
+        there = about(run, finding)
+        sure = there[(there["p_holm"] < 0.05) & (there["acc_diff"] > 0)]
+        assert set(sure["layer"]) == set(plan.critical[row["protocol"]])
+        assert f"{len(sure)} of {len(there)} layers" in finding.sentence
+        assert finding.sentence.endswith(f"{layer_ranges(sure['layer'])}.")
+        same = run.effects[run.effects["capability"] == row["capability"]]
+        assert row["share_lost"] == same["share_lost"].max()
+
+
+def test_protocol_sentences_say_what_the_rows_say(run: Run, found: list[Finding]) -> None:
+    told = [f for f in of_kind(found, "protocols") if f.sentence.startswith("The way")]
+    assert told
+    for finding in told:
+        mine, pair = about(run, finding), quoted(run, finding)
+        for _, row in pair.iterrows():
+            shares = (100 * row[name] for name in ("share_lost", "share_low", "share_high"))
+            assert said(finding.sentence, *shares)
+        upper, lower = pair.sort_values("share_lost", ascending=False).to_dict("records")
+        assert upper["share_low"] > lower["share_high"]
+        assert upper["p_holm"] < 0.05
+        for protocol, cell in mine.groupby("protocol"):
+            losses = ((cell["p_holm"] < 0.05) & (cell["acc_diff"] > 0)).sum()
+            assert f"{losses} under {protocol}" in finding.sentence
+        assert layer_ranges(layers_apart(mine)) in finding.sentence
+
+
+def test_harmless_layers_are_neither_planted_nor_significant(
+    run: Run, found: list[Finding], plan: Plan
+) -> None:
+    told = of_kind(found, "no measurable loss")
+    assert told
+    for finding in told:
+        mine = about(run, finding)
+        protocol = mine["protocol"].iloc[0]
+        layers = set(without_loss(mine))
+        assert not layers & set(plan.critical[protocol])
+        quiet = mine[mine["layer"].isin(layers)]
+        assert (quiet["p_holm"] >= 0.05).all()
+        assert (quiet["acc_diff_low"] <= 0).all()
+        assert f"up to {100 * quiet['acc_diff_high'].max():.0f} accuracy points" in finding.sentence
+        assert f"({len(layers)} of 30)" in finding.sentence
+        (row,) = quoted(run, finding).to_dict("records")
+        assert row["acc_diff_high"] == quiet["acc_diff_high"].max()
+
+
+def test_lens_sentence_says_what_the_rows_say(run: Run, found: list[Finding]) -> None:
+    (finding,) = of_kind(found, "logit lens")
+    mine = about(run, finding)
+    assert len(mine) == 4
+    for _, row in mine.iterrows():
+        assert said(finding.sentence, row["layer"], row["layer_low"], row["layer_high"], 1)
+        assert f"for {row['capability']} (n = {row['n_items']})" in finding.sentence
+
+
+def test_hand_over_is_at_the_planted_layer(run: Run, found: list[Finding]) -> None:
+    (finding,) = of_kind(found, "hand-over")
+    assert "at layer 12 [12, 12]" in finding.sentence
+    for _, row in quoted(run, finding).iterrows():
+        bounds = (100 * row[name] for name in ("recovered", "recovered_low", "recovered_high"))
+        assert said(finding.sentence, *bounds)
+        assert f"n = {row['n_items']} pairs" in finding.sentence
+
+
+@pytest.mark.parametrize("layer", [1, 5, 9])
+def test_hand_over_is_found_wherever_it_is_planted(layer: int) -> None:
+    plan = Plan(n_layers=10, tasks=(("facts", "knowledge"),))
+    result = PatchingResult(synthetic.patching(plan, layer), synthetic.facts(plan))
+    assert overtaking(result.summary(), "last changed") == (layer, layer, layer)
+
+
+def test_no_hand_over_without_a_change_of_sides() -> None:
+    plan = Plan(n_layers=10, tasks=(("facts", "knowledge"),))
+    for never in (0, 10):
+        result = PatchingResult(synthetic.patching(plan, never), synthetic.facts(plan))
+        assert overtaking(result.summary(), "last changed") is None
+
+
+def test_order_sentences_say_what_the_rows_say(run: Run, found: list[Finding]) -> None:
+    before, open_ones = of_kind(found, "order")
+    (row,) = quoted(run, before).to_dict("records")
+    assert said(before.sentence, row["difference"], row["low"], row["high"], 2)
+    assert "retrieval comes before knowledge" in before.sentence
+    assert f"p = {row['p_holm']:.3f}" in before.sentence
+    pair = about(run, before)
+    assert len(pair) == 6
+    assert "of the 6 tests of this pair, 2 are significant" in before.sentence
+    rest = about(run, open_ones)
+    assert "retrieval and knowledge" not in open_ones.sentence
+    assert f"none of their {len(rest)} tests" in open_ones.sentence
+    assert (rest["p_holm"] >= 0.05).all()
+
+
+def test_an_order_is_told_from_the_earlier_side(run: Run) -> None:
+    order = run.order.copy()
+    order[["difference", "low", "high"]] = -order[["difference", "high", "low"]].to_numpy()
+    told = of_kind(findings_of(replace(run, order=order), EVERYTHING), "order")[0]
+    assert "knowledge comes before retrieval" in told.sentence
+    assert "0.20 [0.10, 0.30]" in told.sentence
+
+
+def test_without_a_significant_order_none_is_claimed(run: Run, plan: Plan) -> None:
+    unsure = replace(run, order=synthetic.order(plan, p_holm=0.2))
+    (told,) = of_kind(findings_of(unsure, EVERYTHING), "order")
+    assert told.sentence.startswith("No order of emergence is established between retrieval and")
+    assert "none of their 36 tests is significant" in told.sentence
+    assert "(smallest p = 0.200)" in told.sentence
+
+
+def test_silent_tasks_are_named_with_their_accuracy_and_nothing_else(
+    run: Run, found: list[Finding], plan: Plan
+) -> None:
+    (silent,) = of_kind(found, "no signal")
+    for _, row in about(run, silent).iterrows():
+        accuracy = (100 * row[name] for name in ("accuracy", "low", "high"))
+        assert said(silent.sentence, *accuracy)
+        assert f"{row['task']} under {row['protocol']}" in silent.sentence
+    for finding in found:
+        if finding is not silent and finding.source["table"] in ("effects", "patching"):
+            cells = about(run, finding)
+            spoken = set(zip(cells["task"], cells["protocol"], strict=True))
+            assert not spoken & set(plan.silent)
+
+
+def test_many_silent_cells_are_counted_not_listed(run: Run) -> None:
+    signal = run.signal.assign(signal=False)
+    (told,) = of_kind(findings_of(replace(run, signal=signal), EVERYTHING), "no signal")
+    assert "24 of 24 task-protocol pairs" in told.sentence
+    assert told.sentence.endswith("and 20 more.")
+
+
+def test_the_list_is_ordered_and_cut_but_keeps_the_caveat(run: Run) -> None:
+    short = findings_of(run, 3)
+    assert len(short) == 3
+    assert short[-1].kind == "no signal"
+    importances = [finding.importance for finding in findings_of(run, EVERYTHING)]
+    assert importances == sorted(importances, reverse=True)
+    assert len(findings_of(run)) <= 10
+    assert len({finding.kind for finding in findings_of(run)[:3]}) > 1
+
+
+def test_nothing_is_claimed_about_noise() -> None:
+    plan = Plan(
+        n_layers=12, critical={"letter": (), "continuation": (), "generate": ()}, n_items=50
+    )
+    told = synthetic.facts(plan)
+    found = findings([AblationResult(synthetic.records(plan), told)], EVERYTHING)
+    critical = of_kind(found, "critical layers")
+    assert len(critical) == 4
+    for finding in critical:
+        assert "no critical layer is established" in finding.sentence
+    (alike,) = of_kind(found, "protocols")
+    assert alike.sentence.startswith("No difference between ways of scoring is established")
+
+
+def test_a_loss_without_bounds_is_not_called_harmless(effects: pd.DataFrame) -> None:
+    mine = rows(effects, task="facts", protocol="letter")
+    calm = without_loss(mine)
+    assert calm
+    unknown = mine.assign(acc_diff_low=np.nan)
+    assert without_loss(unknown) == []
+
+
+def test_layers_are_apart_only_where_one_is_significant(effects: pd.DataFrame) -> None:
+    mine = rows(effects, task="facts")
+    assert layers_apart(mine)
+    assert layers_apart(mine.assign(significant=False)) == []
+    assert layers_apart(rows(mine, protocol="generate")) == []
+    assert layers_apart(mine.assign(share_low=np.nan)) == []
+
+
+def test_patching_without_accuracy_says_so(patched: pd.DataFrame, plan: Plan) -> None:
+    tables = Run(synthetic.facts(plan), patching=patched)
+    (finding,) = findings_of(tables)
+    assert "the intact model's accuracy was not measured" in finding.sentence
+
+
+def test_results_without_rows_say_nothing(plan: Plan) -> None:
+    told = synthetic.facts(plan)
+    empty = [
+        LensResult(synthetic.lens(plan).head(0), told),
+        EmergenceResult(
+            synthetic.emergence(plan).head(0),
+            synthetic.order(plan).head(0),
+            pd.DataFrame(columns=["capability", "protocol", "method", "task", "reason"]),
+            told,
+        ),
+    ]
+    assert findings(empty) == []
+
+
+def test_words() -> None:
+    assert layer_ranges([0, 1, 2, 7, 11, 12]) == "0–2, 7, 11 and 12"
+    assert layer_ranges([]) == "none"
+    assert number(-0.2) == "0"
+    assert number(-3.26, 1) == "−3.3"
+    assert number(float("inf")) == "∞"
+    assert interval(1.0, float("nan"), -2.0) == "1 [?, −2]"
+    assert joined(["a", "b", "c"]) == "a, b and c"
+    assert counted(1, "layer") == "1 layer"
+    assert spread([60, 40, 60]) == "40–60"
+    assert p_value(0.0002) == "p < 0.001"
+    assert p_value(0.0121) == "p = 0.012"
+    assert doing("mean", "mlp_out", "layer 3") == "setting the MLP output of layer 3 to its mean"
+    after = doing("zero", "resid_post", "layer 3")
+    assert after == "setting the residual stream after layer 3 to zero"
