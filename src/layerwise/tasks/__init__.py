@@ -1,0 +1,28 @@
+"""What is asked and how it is scored: items, suites, protocols, and where tasks come from.
+
+Nothing here knows about layers or runs a model; ``layerwise.sweep`` answers the requests.
+"""
+
+from __future__ import annotations
+
+from layerwise.tasks.items import CAPABILITIES as CAPABILITIES
+from layerwise.tasks.items import Capability as Capability
+from layerwise.tasks.items import Corruption as Corruption
+from layerwise.tasks.items import Item as Item
+from layerwise.tasks.pairs import PatchingPrompts as PatchingPrompts
+from layerwise.tasks.pairs import patching_prompts as patching_prompts
+from layerwise.tasks.pairs import shared_first_tokens as shared_first_tokens
+from layerwise.tasks.protocols import PROTOCOLS as PROTOCOLS
+from layerwise.tasks.protocols import Score as Score
+from layerwise.tasks.protocols import TaskRequest as TaskRequest
+from layerwise.tasks.protocols import Tokenizer as Tokenizer
+from layerwise.tasks.protocols import build_requests as build_requests
+from layerwise.tasks.protocols import score as score
+from layerwise.tasks.registry import expand_task_names as expand_task_names
+from layerwise.tasks.registry import load_task as load_task
+from layerwise.tasks.registry import register_source as register_source
+from layerwise.tasks.registry import register_suite as register_suite
+from layerwise.tasks.registry import task_names as task_names
+from layerwise.tasks.task import GenerateSpec as GenerateSpec
+from layerwise.tasks.task import Task as Task
+from layerwise.tasks.task import Template as Template

@@ -1,0 +1,69 @@
+"""Text to token ids, as lm-evaluation-harness encodes a context and a continuation.
+
+Nothing here knows about items or protocols.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+from layerwise.errors import UserError
+from layerwise.sweep.requests import Tokens
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """What is needed of a Hugging Face tokenizer."""
+
+    def __call__(self, text: str, /, *, add_special_tokens: bool = True) -> Any:
+        """A mapping with ``input_ids``."""
+        ...
+
+    def apply_chat_template(self, conversation: list[dict[str, str]], /, **kwargs: Any) -> Any:
+        """The conversation as one text."""
+        ...
+
+
+def encode(tokenizer: Tokenizer, text: str) -> Tokens:
+    """Token ids of ``text``, with the special tokens that the tokenizer itself puts first.
+
+    A text that starts with the BOS token (a chat template writes it) does not get a second
+    one, and an end token that the tokenizer appends is dropped: the text goes on after it.
+    """
+    bos = getattr(tokenizer, "bos_token", None) or getattr(tokenizer, "eos_token", None)
+    special = not (bos and text.startswith(bos))
+    ids = tuple(tokenizer(text, add_special_tokens=special)["input_ids"])
+    eos = getattr(tokenizer, "eos_token", None)
+    appended = bool(ids) and ids[-1] == getattr(tokenizer, "eos_token_id", None)
+    return ids[:-1] if appended and not text.endswith(eos or "") else ids
+
+
+def encode_pair(tokenizer: Tokenizer, context: str, continuation: str) -> tuple[Tokens, Tokens]:
+    """Token ids of a context and of the continuation that is scored after it.
+
+    As ``_encode_pair`` of lm-evaluation-harness does for causal models: white space at the
+    context's end moves to the continuation; the whole and the context are encoded, and the
+    continuation is the rest.
+
+    Returns:
+        Context tokens and continuation tokens.
+    """
+    stripped = context.rstrip()
+    whole = encode(tokenizer, context + continuation)
+    start = encode(tokenizer, stripped)
+    return start, whole[len(start) :]
+
+
+def as_chat(tokenizer: Tokenizer, prompt: str) -> str:
+    """The prompt as one user turn, up to where the model's answer begins.
+
+    Raises:
+        UserError: the tokenizer has no chat template.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        raise UserError(
+            "This model's tokenizer has no chat template; expected one because chat prompts were "
+            "asked for; turn the chat option off."
+        )
+    turns = [{"role": "user", "content": prompt}]
+    return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)

@@ -1,0 +1,90 @@
+"""The three protocols: how an item becomes requests, and their outcomes a score.
+
+Prompt texts are in ``_prompts``, token ids in ``_encoding``, the arithmetic in ``scoring``.
+"""
+
+from __future__ import annotations
+
+from layerwise.errors import UserError
+from layerwise.sweep.requests import Generate, LogLikelihood
+from layerwise.tasks._encoding import Tokenizer as Tokenizer
+from layerwise.tasks._encoding import as_chat, encode, encode_pair
+from layerwise.tasks._prompts import LETTER_DELIMITER, LETTERS, letter_prompt, open_prompt
+from layerwise.tasks._requests import PROTOCOLS as PROTOCOLS
+from layerwise.tasks._requests import TaskRequest as TaskRequest
+from layerwise.tasks._requests import check_item, check_length
+from layerwise.tasks.items import Item
+from layerwise.tasks.scoring import Score as Score
+from layerwise.tasks.scoring import score as score
+from layerwise.tasks.task import Task
+
+
+def build_requests(
+    task: Task,
+    item: Item,
+    protocol: str,
+    tokenizer: Tokenizer,
+    *,
+    chat: bool = False,
+    max_length: int | None = None,
+) -> tuple[TaskRequest, ...]:
+    """What is put to the model for one item: one request per option, or one to generate.
+
+    Args:
+        task: where the item is from; gives few-shot examples and template.
+        item: the item.
+        protocol: one of ``PROTOCOLS``.
+        tokenizer: the original Hugging Face tokenizer.
+        chat: wrap the whole prompt as one user turn of the tokenizer's chat template.
+        max_length: the most tokens that the model takes, answer included.
+
+    Raises:
+        UserError: an unknown protocol, options missing or equal, no chat template, or a
+            prompt that is empty or longer than ``max_length``.
+    """
+    check_item(task, item, protocol)
+    prompt = letter_prompt(task, item) if protocol == "letter" else open_prompt(task, item)
+    context = as_chat(tokenizer, prompt) if chat else prompt
+    if protocol == "generate":
+        built = (_generation(task, item, context, tokenizer),)
+    else:
+        # A chat template ends where the answer begins, so nothing stands between them; as in
+        # lm-evaluation-harness.
+        built = _options(task, item, protocol, context, "" if chat else None, tokenizer)
+    for one in built:
+        check_length(one, max_length)
+    return built
+
+
+def _generation(task: Task, item: Item, context: str, tokenizer: Tokenizer) -> TaskRequest:
+    spec = task.generate
+    tokens = encode(tokenizer, context)
+    if not tokens:
+        raise _no_tokens(task, item)
+    request = Generate(tokens, spec.max_tokens, spec.stop)
+    return TaskRequest(item.id, task.name, "generate", context, None, True, request)
+
+
+def _options(
+    task: Task, item: Item, protocol: str, context: str, joint: str | None, tokenizer: Tokenizer
+) -> tuple[TaskRequest, ...]:
+    texts = LETTERS[: len(item.choices)] if protocol == "letter" else item.choices
+    default = LETTER_DELIMITER if protocol == "letter" else task.template.delimiter
+    delimiter = default if joint is None else joint
+    built = []
+    for text, choice in zip(texts, item.choices, strict=True):
+        start, rest = encode_pair(tokenizer, context, delimiter + text)
+        if not start or not rest:
+            raise _no_tokens(task, item)
+        gold = choice == item.answer
+        asked = LogLikelihood(start, rest)
+        name = task.name
+        built.append(TaskRequest(item.id, name, protocol, context, delimiter + text, gold, asked))
+    return tuple(built)
+
+
+def _no_tokens(task: Task, item: Item) -> UserError:
+    return UserError(
+        f"Item {item.id!r} of task {task.name!r} has a prompt or an option without a token of its "
+        "own under this model's tokenizer; expected at least one each; change the item's text."
+    )

@@ -1,0 +1,136 @@
+"""The one registry of tasks: built-in suites by name, other sources by what a name looks like.
+
+How a suite makes its items is told in ``suites``; how users' files are read, in ``jsonl``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from layerwise.errors import UserError, unknown_name
+from layerwise.tasks import jsonl
+from layerwise.tasks.items import CAPABILITIES, Capability
+from layerwise.tasks.suites import BUILT_IN
+from layerwise.tasks.task import Task, check_limit, take
+
+SuiteFactory = Callable[[int], Task]
+Matches = Callable[[str], bool]
+Load = Callable[[str, int, int | None], Task]
+
+
+@dataclass(frozen=True)
+class _Suite:
+    capability: Capability
+    factory: SuiteFactory
+
+
+_suites: dict[str, _Suite] = {}
+_sources: list[tuple[Matches, Load]] = []
+
+
+def register_suite(name: str, capability: Capability, factory: SuiteFactory) -> None:
+    """Add a suite under a name.
+
+    Args:
+        name: how it is asked for; neither ``all`` nor a capability's name.
+        capability: what its items ask for.
+        factory: makes the task from a seed.
+
+    Raises:
+        ValueError: the name is taken or reserved.
+    """
+    if name in _suites or name == "all" or name in CAPABILITIES:
+        raise ValueError(f"The name {name!r} is taken; register the suite under another one.")
+    _suites[name] = _Suite(capability, factory)
+
+
+def register_source(matches: Matches, load: Load) -> None:
+    """Add a source of tasks that are not suites, e.g. files or another harness's tasks.
+
+    Args:
+        matches: says whether a name belongs to this source; suites go first.
+        load: makes the task from the name, a seed and the number of few-shot examples
+            (None for the source's default).
+
+    Raises:
+        ValueError: this source is registered already.
+    """
+    if any(known is matches for known, _ in _sources):
+        raise ValueError("This source of tasks is registered already.")
+    _sources.append((matches, load))
+
+
+def task_names() -> list[str]:
+    """The names of all suites, by capability and then in the order of registration."""
+    order = list(CAPABILITIES)
+    return sorted(_suites, key=lambda name: order.index(_suites[name].capability))
+
+
+def expand_task_names(names: Iterable[str]) -> list[str]:
+    """Replace ``all`` and capabilities by their suites; keep other names; drop repetitions.
+
+    Args:
+        names: suites, capabilities, ``all``, or names that a source knows (``mine.jsonl``).
+
+    Returns:
+        Names for ``load_task``, in the order asked for.
+
+    Raises:
+        UserError: an unknown name, or two tasks that would go by the same name in results.
+    """
+    expanded = list(dict.fromkeys(one for name in names for one in _expand(name)))
+    for index, name in enumerate(expanded):
+        twins = [other for other in expanded[:index] if _label(other) == _label(name)]
+        if twins:
+            raise UserError(
+                f"Tasks {twins[0]!r} and {name!r} would both be called {_label(name)!r} in the "
+                "results; rename one of the files."
+            )
+    return expanded
+
+
+def load_task(
+    name_or_path: str, *, seed: int = 0, limit: int | None = None, fewshot: int | None = None
+) -> Task:
+    """Make a suite, or read a task from a source.
+
+    Args:
+        name_or_path: a suite's name, or a name that a source knows (``mine.jsonl``).
+        seed: decides which items a suite makes and in which order.
+        limit: take the first so many items only.
+        fewshot: number of few-shot examples; None for the task's default.
+
+    Raises:
+        UserError: an unknown name, a bad limit or number of examples, or a bad file.
+    """
+    check_limit(limit)
+    if name_or_path in _suites:
+        return take(_suites[name_or_path].factory(seed), limit, fewshot)
+    for matches, load in _sources:
+        if matches(name_or_path):
+            return take(load(name_or_path, seed, fewshot), limit)
+    raise unknown_name("task", name_or_path, _known())
+
+
+def _expand(name: str) -> list[str]:
+    if name == "all":
+        return task_names()
+    if name in CAPABILITIES:
+        return [suite for suite in task_names() if _suites[suite].capability == name]
+    if name in _suites or any(matches(name) for matches, _ in _sources):
+        return [name]
+    raise unknown_name("task", name, _known())
+
+
+def _label(name: str) -> str:
+    return name if name in _suites or not jsonl.matches(name) else jsonl.task_name(name)
+
+
+def _known() -> list[str]:
+    return [*_suites, *CAPABILITIES, "all", "a path to a .jsonl file"]
+
+
+for _name, _capability, _factory in BUILT_IN:
+    register_suite(_name, _capability, _factory)
+register_source(jsonl.matches, jsonl.load)

@@ -1,0 +1,115 @@
+"""From outcomes to an item's score, in the terms of lm-evaluation-harness.
+
+``letter`` and ``continuation`` are its ``multiple_choice`` (``acc``, ``acc_norm``),
+``generate`` is its ``generate_until`` with exact match; nothing here runs a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from layerwise.sweep.requests import Generated, Outcome, Scored
+from layerwise.tasks._requests import TaskRequest, check_protocol
+from layerwise.tasks.extractors import extractor
+from layerwise.tasks.items import Item
+from layerwise.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class Score:
+    """What one item's outcomes say; columns of the records table (``docs/results.md``).
+
+    Attributes:
+        correct: right under the protocol.
+        correct_norm: right by log-likelihood over the length of the option's text
+            (``acc_norm``); None under ``generate``.
+        gold_logprob: log-probability of the gold option, in nats; None under ``generate``.
+        margin: ``gold_logprob`` minus that of the best distractor; None under ``generate``.
+        early_logprob: mean log-probability per token over the first half of the gold
+            option's tokens (a middle token counts as late), in nats; None if there are
+            fewer than two, and under ``generate``.
+        late_logprob: the same over the second half.
+        generated: the generated text; None under the other protocols.
+        extracted: the answer taken from it, normalised; None if there is none.
+    """
+
+    correct: bool
+    correct_norm: bool | None = None
+    gold_logprob: float | None = None
+    margin: float | None = None
+    early_logprob: float | None = None
+    late_logprob: float | None = None
+    generated: str | None = None
+    extracted: str | None = None
+
+
+def score(
+    task: Task,
+    item: Item,
+    protocol: str,
+    requests: Sequence[TaskRequest],
+    outcomes: Sequence[Outcome],
+) -> Score:
+    """Turn the outcomes of an item's requests into its score.
+
+    Args:
+        task: where the item is from.
+        item: the item.
+        protocol: the protocol that the requests were built under.
+        requests: what ``build_requests`` made.
+        outcomes: one per request, in the same order.
+
+    Raises:
+        UserError: an unknown protocol.
+        ValueError: outcomes that do not answer these requests.
+    """
+    check_protocol(protocol)
+    kind = Generated if protocol == "generate" else Scored
+    if len(requests) != len(outcomes) or not all(isinstance(one, kind) for one in outcomes):
+        raise ValueError(f"Expected {len(requests)} outcomes of type {kind.__name__}.")
+    generated = [one for one in outcomes if isinstance(one, Generated)]
+    if generated:
+        return _exact_match(task, item, generated[0].text)
+    scored = [one for one in outcomes if isinstance(one, Scored)]
+    return _multiple_choice(item, protocol, [one.gold for one in requests], scored)
+
+
+def _exact_match(task: Task, item: Item, text: str) -> Score:
+    extract = extractor(task.generate.extractor)
+    extracted = extract(text)
+    right = {extract.normalise(answer) for answer in (item.answer, *item.aliases)}
+    return Score(correct=extracted in right, generated=text, extracted=extracted)
+
+
+def _multiple_choice(
+    item: Item, protocol: str, golds: Sequence[bool], outcomes: Sequence[Scored]
+) -> Score:
+    logprobs = [one.logprob for one in outcomes]
+    # The text without its delimiter, in characters: what acc_norm of the harness divides by.
+    lengths = [1 if protocol == "letter" else len(choice) for choice in item.choices]
+    per_length = [value / length for value, length in zip(logprobs, lengths, strict=True)]
+    gold = golds.index(True)
+    best_distractor = max(value for index, value in enumerate(logprobs) if index != gold)
+    early, late = _halves(outcomes[gold].token_logprobs)
+    return Score(
+        correct=_first_best(logprobs) == gold,
+        correct_norm=_first_best(per_length) == gold,
+        gold_logprob=logprobs[gold],
+        margin=logprobs[gold] - best_distractor,
+        early_logprob=early,
+        late_logprob=late,
+    )
+
+
+def _first_best(values: Sequence[float]) -> int:
+    """The first of the highest, as NumPy's argmax has it."""
+    return max(range(len(values)), key=lambda index: values[index])
+
+
+def _halves(logprobs: Sequence[float]) -> tuple[float | None, float | None]:
+    middle = len(logprobs) // 2
+    if middle == 0:
+        return None, None
+    early, late = logprobs[:middle], logprobs[middle:]
+    return sum(early) / len(early), sum(late) / len(late)

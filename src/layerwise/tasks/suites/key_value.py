@@ -1,0 +1,161 @@
+"""Retrieval suites that look up a key among pairs in the context.
+
+Facts in sentences are looked up in ``open_book``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from layerwise.tasks.items import Corruption, Item
+from layerwise.tasks.suites._building import (
+    N_ITEMS,
+    chance,
+    distinct,
+    draw,
+    generator,
+    halves,
+    require,
+    settle,
+    words,
+)
+from layerwise.tasks.task import GenerateSpec, Task, Template
+
+_POSITIONS = ("first", "middle", "last")
+
+
+def kv_words(
+    seed: int = 0, *, n_pairs: int = 5, n_items: int = N_ITEMS, n_fewshot: int = 3
+) -> Task:
+    """Pairs of words, one looked up.
+
+    Args:
+        seed: decides words, pairs and what is asked.
+        n_pairs: pairs in the context; more is harder.
+        n_items: number of items.
+        n_fewshot: number of few-shot examples, of words that no item has.
+    """
+    known = words("nouns")
+    most = len(known) // (2 * n_fewshot + 2)
+    require(4 <= n_pairs <= most, f"There are 4 to {most} pairs, not {n_pairs}")
+    rng = generator(seed, "kv-words")
+    shown, asked = halves(rng, known, 2 * n_pairs * n_fewshot)
+    name = f"kv-words-{n_pairs}"
+    examples = [
+        _word_item(rng, shown[start : start + 2 * n_pairs])
+        for start in range(0, len(shown), 2 * n_pairs)
+    ]
+    drafts = distinct(lambda _: _word_item(rng, draw(rng, asked, 2 * n_pairs)), n_items)
+    items = settle(rng, name, drafts)
+    return Task(
+        name="kv-words",
+        capability="retrieval",
+        description=f"{n_pairs} pairs of words in the context, one looked up",
+        items=items,
+        fewshot=settle(rng, f"{name}/fewshot", examples),
+        generate=GenerateSpec(("\n", ",", "."), 5, "first_line"),
+        # Without the look-up, one of the values in the context is the best guess.
+        chance=chance(items, 1 / n_pairs),
+    )
+
+
+def kv_ids(
+    seed: int = 0,
+    *,
+    sizes: Sequence[int] = (4, 8, 12),
+    digits: int = 4,
+    n_items: int = N_ITEMS,
+    n_fewshot: int = 2,
+) -> Task:
+    """Pairs of random hexadecimal identifiers, one looked up, over sizes and positions.
+
+    A small sibling of the key-value task of "Lost in the Middle" (Liu et al. 2023,
+    arXiv:2307.03172, section 3). An item's group is its size and where the key stands.
+
+    Args:
+        seed: decides identifiers and what is asked.
+        sizes: numbers of pairs, taken in turn; at most 16, since values in one context
+            differ in their first digit.
+        digits: length of an identifier.
+        n_items: number of items.
+        n_fewshot: number of few-shot examples, all of the smallest size.
+    """
+    require(4 <= min(sizes) <= max(sizes) <= 16, f"Sizes must be from 4 to 16, not {sizes}")
+    require(digits >= 3, f"Identifiers need at least 3 digits, not {digits}")
+    rng = generator(seed, "kv-ids")
+    used: set[str] = set()
+
+    def make(index: int, size: int) -> Item:
+        position = _POSITIONS[index // len(sizes) % len(_POSITIONS)]
+        return _id_item(rng, size, position, digits, used)
+
+    examples = [make(index * len(sizes), min(sizes)) for index in range(n_fewshot)]
+    drafts = [make(index, sizes[index % len(sizes)]) for index in range(n_items)]
+    items = settle(rng, "kv-ids", [drafts[index] for index in rng.permutation(n_items)])
+    return Task(
+        name="kv-ids",
+        capability="retrieval",
+        description="random identifiers in pairs, one looked up, at several sizes and positions",
+        items=items,
+        fewshot=settle(rng, "kv-ids/fewshot", examples),
+        generate=GenerateSpec(('"', "\n"), 2 * digits, "first_line"),
+        chance=chance(items, float(np.mean([1 / _size(item) for item in items]))),
+        template=Template(delimiter="", answer_end='"'),
+    )
+
+
+def _word_item(rng: np.random.Generator, chosen: Sequence[str]) -> Item:
+    half = len(chosen) // 2
+    keys, values = chosen[:half], chosen[half:]
+    order = [int(index) for index in rng.permutation(half)]
+    asked, other = order[:2]
+    # The mark keeps a space before the first key and the asked one, so that a key is the same
+    # tokens wherever it stands.
+    stated = [f"{key} is {value}" for key, value in zip(keys, values, strict=True)]
+    context = f"> {', '.join(stated)}"
+    return Item(
+        id="",
+        question=f"> {keys[asked]} is",
+        answer=values[asked],
+        choices=tuple(values[index] for index in order[:4]),
+        context=context,
+        corruption=Corruption(f"> {keys[other]} is", values[other], context),
+        group=f"{half} pairs",
+    )
+
+
+def _id_item(
+    rng: np.random.Generator, size: int, position: str, digits: int, used: set[str]
+) -> Item:
+    keys = _identifiers(rng, size, digits, used)
+    values = _identifiers(rng, size, digits, used)
+    asked = {"first": 0, "middle": size // 2, "last": size - 1}[position]
+    others = draw(rng, [index for index in range(size) if index != asked], 3)
+    context = ", ".join(f'"{key}": "{value}"' for key, value in zip(keys, values, strict=True))
+    return Item(
+        id="",
+        question=f'"{keys[asked]}": "',
+        answer=values[asked],
+        choices=tuple(values[index] for index in (asked, *others)),
+        context=context,
+        corruption=Corruption(f'"{keys[others[0]]}": "', values[others[0]], context),
+        group=f"{size} pairs, {position}",
+    )
+
+
+def _identifiers(rng: np.random.Generator, count: int, digits: int, used: set[str]) -> list[str]:
+    """New identifiers that differ in their first digit, so that it alone tells them apart."""
+    made = []
+    for first in draw(rng, "0123456789abcdef", count):
+        rest = first
+        while rest == first or rest in used:
+            rest = first + "".join(draw(rng, "0123456789abcdef", digits - 1))
+        used.add(rest)
+        made.append(rest)
+    return made
+
+
+def _size(item: Item) -> int:
+    return int((item.group or "").split()[0])

@@ -1,0 +1,128 @@
+"""Tasks: a named set of items with what all of them share, as frozen values.
+
+How a task becomes prompts is told in ``_prompts``; where tasks come from, in ``registry``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+
+from layerwise.errors import UserError
+from layerwise.tasks.items import Capability, Item
+
+
+@dataclass(frozen=True)
+class GenerateSpec:
+    """How free text is generated and how an answer is taken from it.
+
+    Attributes:
+        stop: strings at which generation ends; they are not part of the text.
+        max_tokens: at most so many new tokens.
+        extractor: name of the extractor (see ``extractors``).
+    """
+
+    stop: tuple[str, ...]
+    max_tokens: int
+    extractor: str
+
+
+@dataclass(frozen=True)
+class Template:
+    """What stands around context, question and answer in a prompt.
+
+    Attributes:
+        question_prefix: before the question.
+        answer_cue: after the question, where an answer is to follow without listed options.
+        delimiter: between the cue and the answer; part of the continuation that is scored.
+        answer_end: closes the answer of a few-shot example.
+        separator: between examples.
+        context_end: between an item's context and its question.
+    """
+
+    question_prefix: str = ""
+    answer_cue: str = ""
+    delimiter: str = " "
+    answer_end: str = ""
+    separator: str = "\n\n"
+    context_end: str = "\n"
+
+
+@dataclass(frozen=True)
+class Task:
+    """A named set of items of one capability, and how they are asked.
+
+    Attributes:
+        name: e.g. ``"kv-words"``; a user's file goes by its name without ``.jsonl``.
+        capability: what the items ask for.
+        description: one line.
+        items: what is asked, in a fixed order.
+        fewshot: worked examples from a disjoint split, in a fixed order.
+        generate: how the ``generate`` protocol runs.
+        chance: accuracy by guessing, 0 to 1, for each protocol that the items allow.
+        template: what stands around questions and answers.
+        source: ``"built-in"`` or the file.
+    """
+
+    name: str
+    capability: Capability
+    description: str
+    items: tuple[Item, ...]
+    fewshot: tuple[Item, ...]
+    generate: GenerateSpec
+    chance: Mapping[str, float]
+    template: Template = Template()
+    source: str = "built-in"
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 (hex) over canonical JSON of everything that shapes a request."""
+        shaping = {
+            "name": self.name,
+            "items": [asdict(item) for item in self.items],
+            "fewshot": [asdict(item) for item in self.fewshot],
+            "generate": asdict(self.generate),
+            "template": asdict(self.template),
+        }
+        text = json.dumps(shaping, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def describe(self) -> str:
+        """One line: name, capability, number of items and few-shot examples, description."""
+        size = f"{len(self.items)} items, {len(self.fewshot)} few-shot"
+        return f"{self.name} ({self.capability}; {size}): {self.description}"
+
+
+def take(task: Task, limit: int | None = None, fewshot: int | None = None) -> Task:
+    """The same task with its first ``limit`` items and first ``fewshot`` examples.
+
+    Args:
+        task: the task; its stated chance level stays that of the whole task.
+        limit: number of items; None or more than there are keeps all.
+        fewshot: number of few-shot examples; None keeps all.
+
+    Raises:
+        UserError: a ``limit`` below 1, or more few-shot examples than the task has.
+    """
+    check_limit(limit)
+    have = len(task.fewshot)
+    if fewshot is not None and not 0 <= fewshot <= have:
+        raise UserError(
+            f"Task {task.name!r} has {have} few-shot examples, so {fewshot} cannot be taken; "
+            f"ask for a number from 0 to {have}."
+        )
+    return replace(task, items=task.items[:limit], fewshot=task.fewshot[:fewshot])
+
+
+def check_limit(limit: int | None) -> None:
+    """Refuse a limit that would leave no items.
+
+    Raises:
+        UserError: ``limit`` is below 1.
+    """
+    if limit is not None and limit < 1:
+        raise UserError(
+            f"The limit of items must be at least 1, not {limit}; leave it out for all."
+        )
