@@ -17,9 +17,10 @@ from synthetic import HOSTILE, Plan
 from layerwise.errors import UserError
 from layerwise.report import figures
 from layerwise.report.figures._over_items import mean_curve, median_curve
+from layerwise.report.figures.grid import layer_ticks
+from layerwise.report.figures.lettering import label
 from layerwise.report.figures.role_map import color_map
 from layerwise.report.figures.save import figure_bytes, png_address, svg_address
-from layerwise.report.figures.style import label, layer_ticks
 from layerwise.report.rows import rows
 from layerwise.report.run import Run
 from layerwise.results import EmergenceResult, LensResult, Result
@@ -66,7 +67,7 @@ def test_role_map_dots_are_at_the_significant_layers(effects: pd.DataFrame, plan
     dots = [
         points.get_offsets()[:, 1] - 0.5
         for points in axes.collections
-        if points.get_gid() == "significant"
+        if points.get_gid() == "significant loss"
     ]
     expected = [sorted(plan.critical[protocol]) for protocol in plan.protocols * len(plan.tasks)]
     silent = len(plan.silent)
@@ -75,6 +76,21 @@ def test_role_map_dots_are_at_the_significant_layers(effects: pd.DataFrame, plan
     counted = sorted(tuple(column.astype(int)) for column in dots)
     for protocol in plan.protocols:
         assert tuple(plan.critical[protocol]) in counted
+
+
+def test_role_map_marks_gains_apart_from_losses(effects: pd.DataFrame) -> None:
+    mine = rows(effects, task="facts", protocol="letter").reset_index(drop=True)
+    assert "significant gain" not in words(figures.role_map(mine))
+    mine.loc[mine["layer"] == 9, ["acc_diff", "significant"]] = [-0.1, True]
+    figure = figures.role_map(mine)
+    assert "significant gain" in words(figure)
+    marks = {
+        points.get_gid(): points.get_offsets()[:, 1].tolist()
+        for axes in figure.axes
+        for points in axes.collections
+        if points.get_gid()
+    }
+    assert marks == {"significant loss": [0.5], "significant gain": [9.5]}
 
 
 def test_role_map_colour_is_the_clipped_share(effects: pd.DataFrame) -> None:

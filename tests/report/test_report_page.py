@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
@@ -239,6 +241,7 @@ def test_folders_give_the_same_page_as_results(tmp_path: Path) -> None:
     assert {f.sentence for f in direct.findings} <= {f.sentence for f in from_folder.findings}
     pair = report_from_folders([tmp_path / "a", tmp_path / "a"])
     assert headings(pair.html)[0] == "Comparison"
+    assert "Run 2 (a), tiny <b>model</b>" in headings(pair.html)
     assert "The runs do not have the same items" not in pair.html
 
 
@@ -266,3 +269,10 @@ def test_a_notebook_gets_the_page_in_a_frame(two_runs: Report) -> None:
     (frame,) = Reader(shown).all("iframe")
     assert frame["srcdoc"] == two_runs.html
     assert repr(two_runs).startswith("Report(findings=")
+
+
+def test_importing_the_report_draws_in_no_plotting_library() -> None:
+    heavy = {"matplotlib", "seaborn", "torch"}
+    check = f"import sys, layerwise.report; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

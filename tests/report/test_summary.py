@@ -239,6 +239,22 @@ def test_nothing_is_claimed_about_noise() -> None:
     assert alike.sentence.startswith("No difference between ways of scoring is established")
 
 
+def test_a_gain_is_told_as_one(run: Run, effects: pd.DataFrame) -> None:
+    assert of_kind(findings_of(run, EVERYTHING), "gain") == []
+    chosen = (effects["task"] == "sums") & (effects["protocol"] == "letter")
+    chosen &= effects["layer"] == 9
+    better = effects.copy()
+    better.loc[chosen, ["acc_diff", "acc_diff_low", "acc_diff_high"]] = [-0.1, -0.18, -0.03]
+    better.loc[chosen, "significant"] = True
+    better.loc[chosen, "p_holm"] = 0.01
+    found = findings_of(replace(run, effects=better), EVERYTHING)
+    (gain,) = of_kind(found, "gain")
+    assert "raises the accuracy of sums under letter by 10 [3, 18] points" in gain.sentence
+    assert "p = 0.010" in gain.sentence
+    assert "the largest of 1 significant gain." in gain.sentence
+    assert not any("9" in re.findall(r"loss: (.*)\.", f.sentence) for f in found)
+
+
 def test_a_loss_without_bounds_is_not_called_harmless(effects: pd.DataFrame) -> None:
     mine = rows(effects, task="facts", protocol="letter")
     calm = without_loss(mine)

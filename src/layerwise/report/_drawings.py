@@ -17,8 +17,6 @@ from layerwise.report.wording import PROTOCOL_ORDER, counted, doing, in_order, j
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_BANDS = "bands and brackets are 95 % intervals"
-
 
 @dataclass(frozen=True)
 class Drawing:
@@ -49,9 +47,9 @@ def role_maps(run: Run) -> list[Drawing]:
             f"Role map for {action}. Layers run down; tasks stand side by side, grouped by "
             f"capability, with a column per protocol. Colour: share of the above-chance accuracy "
             f"lost, clipped to 0 to 1 (n = {spread(effects['n_items'])} items a column). Dot: "
-            "significant after Holm's correction over the layers of the column (exact McNemar "
-            "test, p < 0.05). Hatched: no signal, so nothing is claimed. The intervals are in "
-            "the tables below."
+            "loss significant after Holm's correction over the layers of the column (exact McNemar "
+            "test, p < 0.05); triangle: significant gain. Hatched: no signal, so nothing is "
+            "claimed. The intervals are in the tables below."
         )
         alt = f"Heat map of accuracy lost by {action}, layers by tasks and protocols."
         draw = partial(role_map, effects, kind, site)

@@ -27,7 +27,7 @@ from layerwise.report.wording import (
     spread,
 )
 
-CRITICAL, HARMLESS = "critical layers", "no measurable loss"
+CRITICAL, HARMLESS, GAIN = "critical layers", "no measurable loss", "gain"
 
 
 def critical_layers(run: Run) -> list[Finding]:
@@ -66,6 +66,29 @@ def _largest(mine: pd.DataFrame, losses: pd.DataFrame) -> Finding:
     )
     size = weight(1.0, float(np.nan_to_num(top["share_low"])))
     return Finding(sentence, size, CRITICAL, source("effects", cell, layer=int(top["layer"])))
+
+
+def gains(run: Run) -> list[Finding]:
+    """The largest significant gain from taking a layer out, if there is any."""
+    found = []
+    for kind, site in run.ablations()[:1]:
+        sure = run.effects_of(kind, site, signal=True, significant=True).query("acc_diff < 0")
+        ranked = records(sure.sort_values(by="acc_diff", kind="stable"))
+        found += [_gain(row, len(ranked)) for row in ranked[:1]]
+    return found
+
+
+def _gain(row: dict[str, Any], count: int) -> Finding:
+    bounds = interval(*(-100 * row[name] for name in ("acc_diff", "acc_diff_high", "acc_diff_low")))
+    action = capitalised(doing(row["kind"], row["site"], f"layer {row['layer']}"))
+    sentence = (
+        f"{action} raises the accuracy of {row['task']} under {row['protocol']} by {bounds} "
+        f"points (n = {row['n_items']}; {p_value(row['p_holm'])} after Holm's correction), the "
+        f"largest of {counted(count, 'significant gain')}."
+    )
+    cell = _where(row, "task", "protocol")
+    size = weight(0.8, -float(row["acc_diff"]))
+    return Finding(sentence, size, GAIN, source("effects", cell, layer=int(row["layer"])))
 
 
 def _where(row: dict[str, Any], *names: str) -> dict[str, Any]:

@@ -78,7 +78,8 @@ def report(results: Result | Sequence[Result]) -> Report:
         UserError: if there are none.
     """
     given = [results] if isinstance(results, Result) else list(results)
-    return _report([Run.of(group) for group in grouped(given)])
+    runs = [Run.of(group) for group in grouped(given)]
+    return _report(runs, [""] * len(runs))
 
 
 def report_from_folders(folders: str | Path | Sequence[str | Path]) -> Report:
@@ -93,7 +94,8 @@ def report_from_folders(folders: str | Path | Sequence[str | Path]) -> Report:
         UserError: if there are none, or one of them cannot be read.
     """
     listed = [folders] if isinstance(folders, str | Path) else list(folders)
-    return _report([Run.of(_with_emergence(load_results(folder))) for folder in listed])
+    runs = [Run.of(_with_emergence(load_results(folder))) for folder in listed]
+    return _report(runs, [f" ({Path(folder).resolve().name})" for folder in listed])
 
 
 def _with_emergence(results: list[Result]) -> list[Result]:
@@ -122,24 +124,25 @@ def _fits(group: Sequence[Result], result: Result) -> bool:
     )
 
 
-def _report(runs: list[Run]) -> Report:
+def _report(runs: list[Run], origins: list[str]) -> Report:
     if not runs:
         raise UserError(
             "There is nothing to report: expected at least one result or folder; "
             "run an analysis first."
         )
-    names = run_names([run.facts for run in runs])
+    names = run_names([run.facts for run in runs], origins)
     found = [findings_of(run) for run in runs]
     pages = [Page(*each) for each in zip(names, runs, found, strict=True)]
     text, figures = render(pages)
     return Report(text, tuple(_all(pages)), figures)
 
 
-def run_names(facts: Sequence[Facts]) -> list[str]:
-    """What runs are called: by their model, and by a number where there are several."""
+def run_names(facts: Sequence[Facts], origins: Sequence[str]) -> list[str]:
+    """What runs are called: by their model, and where there are several, a number and origin."""
     if len(facts) == 1:
         return [facts[0].model.name]
-    return [f"Run {i}, {each.model.name}" for i, each in enumerate(facts, start=1)]
+    named = enumerate(zip(facts, origins, strict=True), start=1)
+    return [f"Run {i}{origin}, {each.model.name}" for i, (each, origin) in named]
 
 
 def _all(pages: list[Page]) -> list[Finding]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from layerwise.report._find_depth import hand_overs, lens_depths
-from layerwise.report._find_layers import critical_layers, harmless_layers
+from layerwise.report._find_layers import critical_layers, gains, harmless_layers
 from layerwise.report._find_order import orders, silent
 from layerwise.report._find_protocols import protocol_differences
 from layerwise.report.finding import Finder, Finding
@@ -20,6 +20,7 @@ _FINDERS: tuple[Finder, ...] = (
     critical_layers,
     protocol_differences,
     harmless_layers,
+    gains,
     orders,
     lens_depths,
     hand_overs,

@@ -12,14 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from layerwise.report.figures.style import (
-    abreast,
-    characters,
-    label,
-    layer_ticks,
-    panel_grid,
-    protocol_look,
-)
+from layerwise.report.figures.grid import abreast, layer_ticks, panel_grid
+from layerwise.report.figures.lettering import characters, label
+from layerwise.report.figures.style import protocol_look
 from layerwise.report.rows import rows
 from layerwise.report.wording import CAPABILITY_ORDER, PROTOCOL_ORDER, in_order, joined, spread
 

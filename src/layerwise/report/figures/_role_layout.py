@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from layerwise.report.figures.style import text_inches
+from layerwise.report.figures.lettering import text_inches
 from layerwise.report.rows import rows
 from layerwise.report.wording import CAPABILITY_ORDER, PROTOCOL_ORDER, in_order
 

@@ -11,16 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from layerwise.report.figures.style import (
-    COLUMN_WIDTH,
-    FULL_WIDTH,
-    label,
-    legend_below,
-    look,
-    new_figure,
-    set_title,
-    styled,
-)
+from layerwise.report.figures.grid import legend_below, set_title
+from layerwise.report.figures.lettering import label
+from layerwise.report.figures.style import COLUMN_WIDTH, FULL_WIDTH, look, new_figure, styled
 from layerwise.report.rows import rows
 from layerwise.report.wording import CAPABILITY_ORDER, PROTOCOL_ORDER, in_order, spread
 

@@ -15,18 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from layerwise.report.figures._over_items import Curve, mean_curve, median_curve
-from layerwise.report.figures.style import (
-    COLUMN_WIDTH,
-    FULL_WIDTH,
-    characters,
-    label,
-    layer_ticks,
-    look,
-    new_figure,
-    rows_and_columns,
-    set_title,
-    styled,
-)
+from layerwise.report.figures.grid import layer_ticks, rows_and_columns, set_title
+from layerwise.report.figures.lettering import characters, label
+from layerwise.report.figures.style import COLUMN_WIDTH, FULL_WIDTH, look, new_figure, styled
 from layerwise.report.rows import layers_of, rows
 from layerwise.report.wording import CAPABILITY_ORDER, in_order, spread
 

@@ -16,17 +16,15 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 
 from layerwise.report.figures._panels import tasks_in_order
-from layerwise.report.figures.style import (
-    FULL_WIDTH,
+from layerwise.report.figures.grid import (
     abreast,
-    characters,
-    label,
     layer_ticks,
     panel_grid,
     rows_and_columns,
     set_title,
-    styled,
 )
+from layerwise.report.figures.lettering import characters, label
+from layerwise.report.figures.style import FULL_WIDTH, styled
 from layerwise.report.rows import layers_of, rows
 from layerwise.report.wording import in_order, number, spread
 

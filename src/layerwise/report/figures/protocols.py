@@ -19,13 +19,8 @@ from layerwise.report.figures._panels import (
     protocol_handles,
     task_panels,
 )
-from layerwise.report.figures.style import (
-    FULL_WIDTH,
-    legend_below,
-    protocol_look,
-    set_title,
-    styled,
-)
+from layerwise.report.figures.grid import legend_below, set_title
+from layerwise.report.figures.style import FULL_WIDTH, protocol_look, styled
 from layerwise.report.rows import layers_of, numbers, rows
 from layerwise.report.wording import LAYER_MAIN, capitalised, doing
 

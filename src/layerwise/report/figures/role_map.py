@@ -18,23 +18,15 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
 from layerwise.report.figures._role_layout import Band, Placed, layout, task_blocks
-from layerwise.report.figures.style import (
-    FONT,
-    FULL_WIDTH,
-    characters,
-    label,
-    layer_ticks,
-    legend_below,
-    new_figure,
-    set_title,
-    styled,
-    text_inches,
-)
+from layerwise.report.figures.grid import layer_ticks, legend_below, set_title
+from layerwise.report.figures.lettering import FONT, characters, label, text_inches
+from layerwise.report.figures.style import FULL_WIDTH, new_figure, styled
 from layerwise.report.rows import layers_of, numbers, rows
 from layerwise.report.wording import LAYER_MAIN, capitalised, doing, spread
 
 _LEFT, _HEADINGS = 0.55, 1.3
 _HATCH = {"facecolor": "0.94", "edgecolor": "0.6", "hatch": "////", "linewidth": 0}
+_LOSS, _GAIN = ("significant loss", "o"), ("significant gain", "^")
 _LONGEST_TASK, _UPRIGHT, _LINE = 44, 20, 0.125
 
 
@@ -55,8 +47,8 @@ def role_map(
 
     Returns:
         Colour is the share of the above-chance accuracy that is lost, clipped to 0 to 1; a
-        dot marks an effect that is significant after Holm's correction; hatched columns
-        have no signal. Many columns are broken into several strips.
+        dot marks a loss that is significant after Holm's correction, a triangle a gain;
+        hatched columns have no signal. Many columns are broken into several strips.
     """
     shown = rows(effects, kind=kind, site=site)
     layers = layers_of(shown)
@@ -115,12 +107,14 @@ def _draw_column(axes: Axes, left: float, wide: float, column: pd.DataFrame, cel
         [left, left + wide], np.arange(n + 1), share, cmap=color_map(), vmin=0, vmax=1,
         edgecolors="white", linewidth=0.3,
     )  # fmt: skip
-    sure = np.flatnonzero(column["significant"].isin([True]))
-    points = np.clip(min(wide, cell) * 72 * 0.42, 1.6, 5)
-    axes.scatter(
-        np.full(len(sure), left + wide / 2), sure + 0.5, s=points**2,
-        c="white", edgecolors="black", linewidths=0.45, zorder=3, gid="significant",
-    )  # fmt: skip
+    sure, losses = column["significant"].isin([True]), numbers(column, "acc_diff") > 0
+    points = float(np.clip(min(wide, cell) * 72 * 0.42, 1.6, 5))
+    for rows_, (gid, marker) in ((sure & losses, _LOSS), (sure & ~losses, _GAIN)):
+        y = np.flatnonzero(rows_) + 0.5
+        axes.scatter(
+            np.full(len(y), left + wide / 2), y, s=points**2, marker=marker, c="white",
+            edgecolors="black", linewidths=0.45, zorder=3, gid=gid,
+        )  # fmt: skip
 
 
 def _label_band(axes: Axes, band: Band) -> None:
@@ -166,9 +160,18 @@ def _task_name(task: str, inches: float) -> tuple[str, bool]:
 def _explain(figure: Figure, subject: str, shown: pd.DataFrame) -> None:
     items = f"n = {spread(shown['n_items'])} items a column"
     set_title(figure, f"{capitalised(subject)}: accuracy lost, by task and protocol ({items})")
-    dot = Line2D([], [], ls="", marker="o", mfc="white", mec="black", mew=0.45, ms=FONT / 2)
-    dot.set_label("significant (Holm, p < 0.05)")
-    legend_below(figure, [dot, Patch(label="no signal: intact model not above chance", **_HATCH)])
+    sure = rows(shown, significant=True)
+    handles = [_mark("significant loss (Holm, p < 0.05)", _LOSS[1])]
+    if (numbers(sure, "acc_diff") <= 0).any():
+        handles.append(_mark("significant gain", _GAIN[1]))
+    silent = Patch(label="no signal: intact model not above chance", **_HATCH)
+    legend_below(figure, [*handles, silent])
+
+
+def _mark(name: str, marker: str) -> Line2D:
+    handle = Line2D([], [], ls="", marker=marker, mfc="white", mec="black", mew=0.45, label=name)
+    handle.set_markersize(FONT / 2)
+    return handle
 
 
 def _colour_bar(figure: Figure, panels: list[Axes], fraction: float) -> None:

@@ -1,0 +1,50 @@
+"""Names from users made safe to draw, and how much room a text takes before it is drawn.
+
+Nothing is drawn here; sizes are estimates for planning line breaks and columns.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from matplotlib import font_manager, ft2font
+
+FACE = "DejaVu Sans"
+FONT = 7.0
+# Mean advance of the face, in em.
+_CHARACTER = 0.58
+
+
+@lru_cache(maxsize=1)
+def _font() -> ft2font.FT2Font:
+    return ft2font.FT2Font(font_manager.findfont(FACE))
+
+
+def _drawable(character: str) -> str:
+    if not character.isprintable():
+        return " "
+    return character if _font().get_char_index(ord(character)) else "□"
+
+
+def label(name: str, longest: int = 24) -> str:
+    """A user's name made safe and short for a figure.
+
+    Control characters become spaces and characters the font lacks become boxes; long names
+    lose their middle, since suites often share a beginning. A dollar sign is escaped, or
+    matplotlib would read mathematics into it.
+    """
+    text = "".join(_drawable(character) for character in name)
+    if len(text) > longest:
+        head = longest // 2
+        text = f"{text[:head]}…{text[head - longest + 1 :]}"
+    return text.replace("$", r"\$")
+
+
+def characters(inches: float, size: float = FONT) -> int:
+    """How many characters of ``size`` points fit into ``inches``, at least one."""
+    return max(1, int(inches * 72 / (_CHARACTER * size)))
+
+
+def text_inches(text: str, size: float = FONT) -> float:
+    """About how wide a text is when drawn, in inches."""
+    return len(text) * _CHARACTER * size / 72
