@@ -110,6 +110,9 @@ def load_task(
     for matches, load in _sources:
         if matches(name_or_path):
             return take(load(name_or_path, seed, fewshot), limit)
+    if name_or_path in CAPABILITIES or name_or_path == "all":
+        suites = " or ".join(_expand(name_or_path))
+        raise UserError(f"{name_or_path!r} stands for several tasks; expected one; load {suites}.")
     raise unknown_name("task", name_or_path, _known())
 
 

@@ -34,7 +34,7 @@ def data(name: str) -> Any:
 
 
 def words(kind: str) -> tuple[str, ...]:
-    """The project's word list ``"nouns"`` or ``"names"``."""
+    """One of the project's word lists: ``nouns``, ``names``, ``animals`` or ``places``."""
     return tuple(data("words")[kind])
 
 

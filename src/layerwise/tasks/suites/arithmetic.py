@@ -144,12 +144,15 @@ def _near(rng: np.random.Generator, answer: int) -> list[str]:
 
 
 def _corruption(rng: np.random.Generator, numbers: list[int], sign: str) -> Corruption:
-    """Another last operand of as many digits, so that the answer begins differently if it can."""
-    answer, last = _value(numbers, sign), numbers[-1]
-    low, high = (0, 10) if last < 10 else (10, 100)
-    twins = [[*numbers[:-1], other] for other in range(low, high) if other != last]
-    valid = [twin for twin in twins if _value(twin, sign) >= 0]
+    """One other operand of as many digits, so that the answer begins differently if it can."""
+    answer = _value(numbers, sign)
+    low, high = (0, 10) if max(numbers) < 10 else (10, 100)
+    twins = [
+        [*numbers[:place], other, *numbers[place + 1 :]]
+        for place in range(len(numbers))
+        for other in range(low, high)
+    ]
+    valid = [twin for twin in twins if _value(twin, sign) >= 0 and _value(twin, sign) != answer]
     mixed = draw(rng, valid, len(valid))
-    mixed.sort(key=lambda twin: str(_value(twin, sign))[0] == str(answer)[0])
-    chosen = mixed[0]
+    chosen = min(mixed, key=lambda twin: str(_value(twin, sign))[0] == str(answer)[0])
     return Corruption(_written(chosen, sign), str(_value(chosen, sign)))

@@ -25,8 +25,7 @@ from layerwise.tasks.suites._building import (
 from layerwise.tasks.task import GenerateSpec, Task, Template
 
 _COMPARATIVES = ("taller", "older", "faster", "stronger", "younger", "richer")
-_ANIMALS = ("cat", "dog", "horse", "rabbit", "goat", "mouse", "duck", "fox", "cow", "pig")
-_PLACES = ("barn", "garden", "kitchen", "forest", "tower", "garage", "attic", "park", "house")
+_KINDS = ("names", "animals", "places")
 _GENERATE = GenerateSpec((".", ",", "\n"), 4, "first_line")
 _TEMPLATE = Template(answer_end=".", separator="\n", context_end=" ")
 
@@ -72,21 +71,22 @@ def two_hop(
         seed: decides names, animals, places and order.
         n_chains: chains in the context; more is harder.
         n_items: number of items.
-        n_fewshot: number of few-shot examples, of names that no item has.
+        n_fewshot: number of few-shot examples, of words that no item has.
     """
-    require(4 <= n_chains <= len(_PLACES), f"There are 4 to {len(_PLACES)} chains, not {n_chains}")
+    most = len(words("places")) // 2
+    require(4 <= n_chains <= most, f"There are 4 to {most} chains, not {n_chains}")
     rng = generator(seed, "two-hop")
-    shown, asked = halves(rng, words("names"), n_chains * n_fewshot)
-    rows = [shown[index::n_fewshot] for index in range(n_fewshot)]
-    items = settle(
-        rng, "two-hop", distinct(lambda _: _two_hop(rng, draw(rng, asked, n_chains)), n_items)
-    )
+    kinds = [halves(rng, known, n_chains) for known in map(words, _KINDS)]
+    shown, asked = [kind[0] for kind in kinds], [kind[1] for kind in kinds]
+    examples = distinct(lambda _: _two_hop(rng, shown, n_chains), n_fewshot)
+    drafts = distinct(lambda _: _two_hop(rng, asked, n_chains), n_items)
+    items = settle(rng, "two-hop", drafts)
     return Task(
         name="two-hop",
         capability="reasoning",
         description=f"from a person to an animal to a place, {n_chains} of each in the context",
         items=items,
-        fewshot=settle(rng, "two-hop/fewshot", [_two_hop(rng, row) for row in rows]),
+        fewshot=settle(rng, "two-hop/fewshot", examples),
         generate=_GENERATE,
         # The context names as many places as there are chains.
         chance=chance(items, 1 / n_chains),
@@ -117,9 +117,8 @@ def _compared(people: Sequence[str], comparative: str, turn: Sequence[int]) -> s
     return " ".join(said[index] for index in turn)
 
 
-def _two_hop(rng: np.random.Generator, people: Sequence[str]) -> Item:
-    count = len(people)
-    animals, places = draw(rng, _ANIMALS, count), draw(rng, _PLACES, count)
+def _two_hop(rng: np.random.Generator, kinds: Sequence[Sequence[str]], count: int) -> Item:
+    people, animals, places = (draw(rng, known, count) for known in kinds)
     owned = [f"{one} has the {animal}." for one, animal in zip(people, animals, strict=True)]
     kept = [f"The {one} is in the {place}." for one, place in zip(animals, places, strict=True)]
     context = " ".join([*draw(rng, owned, count), *draw(rng, kept, count)])

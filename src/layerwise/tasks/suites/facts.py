@@ -51,7 +51,7 @@ def facts_open_book(seed: int = 0, *, n_sentences: int = 3) -> Task:
 
     Item by item the pair of ``facts`` with the same choices, so that the difference between
     the two is what retrieval adds (Song et al. 2025, arXiv:2510.02091, on retrieval
-    augmentation). Small print: knowing the fact is enough here too.
+    augmentation); who knows the fact does not need the book.
 
     Args:
         seed: as for ``facts``; pairs go together for the same seed only.

@@ -128,7 +128,10 @@ def _made_up_words(
 ) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     """Places, names and nouns of the few-shot example, and those of the items."""
     places = [onset + ending for onset in _ONSETS for ending in _ENDINGS]
-    known = {"places": places, "names": words("names"), "nouns": words("nouns")}
+    # Fruit is both: an orange may be a password, and orange a color.
+    answers = {fact.answer for fact in all_facts()}
+    nouns = [noun for noun in words("nouns") if noun not in answers]
+    known = {"places": places, "names": words("names"), "nouns": nouns}
     split = {kind: halves(rng, values, 5) for kind, values in known.items()}
     return (
         {kind: parts[0] for kind, parts in split.items()},

@@ -92,7 +92,7 @@ def _item(rng: np.random.Generator, frame: _Frame, kinds: dict[str, list[str]]) 
         id="",
         question=_filled(frame.start, people[0], subjects, things),
         answer=rest,
-        choices=(rest, *mixed, _shuffled(rng, rest)),
+        choices=(rest, *mixed, _shuffled(rng, rest, things)),
         aliases=(things[0],),
         group=frame.name,
     )
@@ -104,9 +104,9 @@ def _filled(text: str, who: str, subjects: Sequence[str], things: Sequence[str])
     return text.format(who=who, **names)
 
 
-def _shuffled(rng: np.random.Generator, text: str) -> str:
-    """The words in another order that begins with another word."""
-    first, *others = text.split()
-    mixed = draw(rng, others, len(others))
-    place = int(rng.integers(1, len(mixed)))
-    return " ".join([*mixed[:place], first, *mixed[place:]])
+def _shuffled(rng: np.random.Generator, text: str, things: Sequence[str]) -> str:
+    """The words in another order, not beginning with any of the things that one might expect."""
+    mixed = draw(rng, text.split(), len(text.split()))
+    first = next(word for word in mixed if word.strip(".,") not in things)
+    mixed.remove(first)
+    return " ".join([first, *mixed])

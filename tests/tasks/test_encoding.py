@@ -1,0 +1,149 @@
+"""Token ids against those of lm-evaluation-harness, over tokenizers and strings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from layerwise.tasks import PROTOCOLS, build_requests, load_task, task_names
+from layerwise.tasks._encoding import encode, encode_pair
+
+from .smollm2 import smollm2_tokenizer
+from .tokenizers import LINES, byte_level, with_chat, word_level
+
+PAIRS = [
+    ("The capital of France is", " Paris"),
+    ("The capital of France is ", "Paris"),
+    ("Two spaces  ", " and more"),
+    ("A line\n", "B"),
+    ("A line\n\n ", "\nB"),
+    ("$3 + $4 = $", "7"),
+    ("3 + 4 =", " 7"),
+    ("( [ {", " } ] )"),
+    ("Ünïcödé 東京 🙂", " naïve 🙂🙂"),
+    ('"a3f1": "', "9c0e"),
+    ("inter", "national"),
+    ("Answer:", " A"),
+    ("\ttab", "\tstop"),
+    ("x", " "),
+]
+TOKENIZERS = {
+    "byte level": byte_level(),
+    "byte level, BOS": byte_level(start=True),
+    "byte level, chat": with_chat(),
+    "word level": word_level(),
+    "word level, BOS": word_level(start=True),
+}
+
+
+class Harness:
+    """What ``_encode_pair`` of the harness needs of its Hugging Face model."""
+
+    backend = "causal"
+    add_bos_token = None
+    custom_prefix_token_id = None
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+
+    @property
+    def eot_token_id(self) -> int:
+        return self.tokenizer.eos_token_id
+
+    @property
+    def prefix_token_id(self) -> int:
+        from lm_eval.models.huggingface import HFLM
+
+        get = HFLM.prefix_token_id.fget
+        assert get is not None
+        return get(self)
+
+    def tok_encode(self, *args: Any, **kwargs: Any) -> list[int]:
+        from lm_eval.models.huggingface import HFLM
+
+        return HFLM.tok_encode(self, *args, **kwargs)  # pyright: ignore[reportArgumentType]
+
+    def encode_pair(self, context: str, continuation: str) -> tuple[tuple[int, ...], ...]:
+        from lm_eval.api.model import TemplateLM
+
+        both = TemplateLM._encode_pair(self, context, continuation)  # pyright: ignore
+        return tuple(tuple(one) for one in both)
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+@pytest.mark.parametrize(("context", "continuation"), PAIRS)
+def test_pairs_are_encoded_as_by_the_harness(name: str, context: str, continuation: str) -> None:
+    tokenizer = TOKENIZERS[name]
+    theirs = Harness(tokenizer).encode_pair(context, continuation)
+    assert encode_pair(tokenizer, context, continuation) == theirs
+
+
+# Any text, and text of the alphabet that the tokenizers have merges for.
+text = st.one_of(st.text(min_size=1, max_size=30), st.sampled_from(" ".join(LINES).split(" ")))
+
+
+@given(context=text, space=st.sampled_from(["", " ", "\n", "  "]), continuation=text)
+def test_any_pair_is_encoded_as_by_the_harness(context: str, space: str, continuation: str) -> None:
+    for tokenizer in TOKENIZERS.values():
+        theirs = Harness(tokenizer).encode_pair(context + space, continuation)
+        assert encode_pair(tokenizer, context + space, continuation) == theirs
+
+
+@given(text)
+def test_a_text_that_starts_with_bos_gets_no_second_one(rest: str) -> None:
+    tokenizer = byte_level(start=True)
+    once = encode(tokenizer, "<s>" + rest)
+    assert once[0] == tokenizer.bos_token_id
+    assert once == tuple(tokenizer("<s>" + rest, add_special_tokens=False)["input_ids"])
+
+
+def test_special_tokens_are_those_of_the_tokenizer_at_the_start_only() -> None:
+    plain, start, end = byte_level(), byte_level(start=True), byte_level(end=True)
+    bare = tuple(plain("What is $3 + $4?")["input_ids"])
+    assert encode(plain, "What is $3 + $4?") == bare
+    assert encode(start, "What is $3 + $4?") == (start.bos_token_id, *bare)
+    assert end("What is $3 + $4?")["input_ids"][-1] == end.eos_token_id
+    assert encode(end, "What is $3 + $4?") == bare
+    assert encode_pair(end, "What is", " $3") == encode_pair(plain, "What is", " $3")
+
+
+def test_an_end_token_that_is_written_stays() -> None:
+    assert encode(byte_level(), "Paris</s>")[-1] == byte_level().eos_token_id
+
+
+@pytest.mark.smollm2
+@pytest.mark.parametrize("name", task_names())
+def test_suites_are_encoded_as_by_the_harness_for_smollm2(name: str) -> None:
+    tokenizer = smollm2_tokenizer()
+    task = load_task(name, limit=10)
+    harness = Harness(tokenizer)
+    for protocol in PROTOCOLS:
+        for item in task.items:
+            for one in build_requests(task, item, protocol, tokenizer):
+                context, *rest = harness.encode_pair(one.context, one.continuation or " x")
+                assert one.request.context == context
+                if one.continuation is not None:
+                    assert [getattr(one.request, "continuation")] == rest  # noqa: B009
+                assert context[0] != tokenizer.bos_token_id
+
+
+@pytest.mark.smollm2
+@pytest.mark.parametrize(("context", "continuation"), PAIRS)
+def test_pairs_are_encoded_as_by_the_harness_for_smollm2(context: str, continuation: str) -> None:
+    tokenizer = smollm2_tokenizer()
+    theirs = Harness(tokenizer).encode_pair(context, continuation)
+    assert encode_pair(tokenizer, context, continuation) == theirs
+
+
+@pytest.mark.smollm2
+def test_smollm2_chat_is_encoded_as_by_the_harness() -> None:
+    tokenizer = smollm2_tokenizer()
+    task = load_task("facts", limit=3)
+    for item in task.items:
+        for one in build_requests(task, item, "continuation", tokenizer, chat=True):
+            assert one.context.endswith("<|im_start|>assistant\n")
+            context, rest = Harness(tokenizer).encode_pair(one.context, one.continuation or "")
+            assert (one.request.context, getattr(one.request, "continuation")) == (context, rest)  # noqa: B009

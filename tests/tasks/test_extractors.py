@@ -1,0 +1,66 @@
+"""What each extractor takes from text."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from layerwise.errors import UserError
+from layerwise.tasks.extractors import EXTRACTORS, extractor
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "answer"),
+    [
+        ("first_line", " Paris", "paris"),
+        ("first_line", "\n\n New  York. \nmore", "new york"),
+        ("first_line", ' "the wolf"', "the wolf"),
+        ("first_line", "  \n ", None),
+        ("first_line", " ...", None),
+        ("first_word", " attic. To get", "attic"),
+        ("first_word", "", None),
+        ("integer", "13", "13"),
+        ("integer", " = 1,234 coins, or 5", "1234"),
+        ("integer", "-07", "-7"),
+        ("integer", "\u22123", "-3"),
+        ("integer", "none", None),
+        ("answer_is", " 9 - 3 = 6. The answer is 6.", "6"),
+        ("answer_is", "The ANSWER IS: 12 apples", "12"),
+        ("answer_is", "9 - 3 = 6", None),
+        ("answer_is", "The answer is", None),
+        ("answer_is", "the answer is blue.", "blue"),
+        ("symbols", " ) ]  }", ")]}"),
+        ("symbols", ")]}\n(", ")]}"),
+        ("symbols", "", None),
+    ],
+)
+def test_extraction(name: str, text: str, answer: str | None) -> None:
+    assert extractor(name)(text) == answer
+
+
+def test_numbers_are_compared_as_numbers() -> None:
+    number = extractor("integer")
+    assert number.normalise("1,234") == number.normalise("1234") == "1234"
+    assert extractor("answer_is").normalise("Blue") == "blue"
+
+
+def test_symbols_are_all_kept_for_comparison() -> None:
+    assert extractor("symbols").normalise("} ) ]") == "})]"
+    assert extractor("first_line").normalise("Paris.") == "paris"
+
+
+@pytest.mark.parametrize("name", EXTRACTORS)
+@given(text=st.text(max_size=40))
+def test_any_text_gives_a_normal_answer_or_none(name: str, text: str) -> None:
+    found = extractor(name)(text)
+    assert found is None or found == extractor(name).normalise(found) != ""
+
+
+def test_unknown_extractor() -> None:
+    with pytest.raises(UserError) as caught:
+        extractor("first_lime")
+    assert str(caught.value) == (
+        "Unknown extractor 'first_lime'. Did you mean 'first_line'? Expected one of: answer_is, "
+        "first_line, first_word, integer, symbols."
+    )

@@ -1,0 +1,215 @@
+"""Users' own files: what is read from them, and every sentence about what is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from layerwise.errors import UserError
+from layerwise.tasks import Item, build_requests, load_task
+
+from .tokenizers import byte_level
+
+
+def row(number: int, **more: Any) -> dict[str, Any]:
+    return {
+        "question": f"What is {number} + 1?",
+        "answer": str(number + 1),
+        "choices": [str(number), str(number + 1)],
+        **more,
+    }
+
+
+def written(folder: Path, *lines: str | dict[str, Any], name: str = "mine.jsonl") -> str:
+    texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
+    path = folder / name
+    path.write_text("\n".join(texts) + "\n", encoding="utf-8")
+    return str(path)
+
+
+def test_rows_become_items(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        {"question": " Who? ", "answer": "Anna", "context": "Anna sings.", "id": "who"},
+        "",
+        {"question": "Where?", "answer": "Paris", "choices": ["Rome", "Paris"]},
+    )
+    task = load_task(path)
+    assert task.items == (
+        Item(id="who", question="Who?", answer="Anna", context="Anna sings."),
+        Item(id="mine/0003", question="Where?", answer="Paris", choices=("Rome", "Paris")),
+    )
+    assert (task.name, task.capability, task.source) == ("mine", "knowledge", path)
+    assert task.description == "questions from mine.jsonl"
+    assert set(task.chance) == {"generate"}
+
+
+def test_capability_is_the_files(tmp_path: Path) -> None:
+    path = written(tmp_path, *(row(number, capability="reasoning") for number in range(3)))
+    assert load_task(path).capability == "reasoning"
+
+
+@pytest.mark.parametrize(("rows", "asked"), [(2, 2), (7, 7), (8, 5), (20, 17)])
+def test_the_last_rows_are_fewshot_examples_if_there_are_enough(
+    tmp_path: Path, rows: int, asked: int
+) -> None:
+    task = load_task(written(tmp_path, *(row(number) for number in range(rows))))
+    assert (len(task.items), len(task.fewshot)) == (asked, rows - asked)
+    numbers = [item.answer for item in (*task.items, *task.fewshot)]
+    assert numbers == [str(number + 1) for number in range(rows)]
+
+
+def test_number_of_fewshot_examples_can_be_chosen(tmp_path: Path) -> None:
+    path = written(tmp_path, *(row(number) for number in range(10)))
+    assert [len(load_task(path, fewshot=count).items) for count in (0, 1, 9)] == [10, 9, 1]
+    assert len(load_task(path, fewshot=2, limit=4).items) == 4
+    with pytest.raises(UserError) as caught:
+        load_task(path, fewshot=10)
+    assert str(caught.value) == (
+        f"File {path!r} has 10 rows, so 10 of them cannot be few-shot examples; ask for a number "
+        "from 0 to 9."
+    )
+
+
+def test_prompt(tmp_path: Path) -> None:
+    path = written(tmp_path, row(1, context="Count."), row(2))
+    task = load_task(path, fewshot=1)
+    (free,) = build_requests(task, task.items[0], "generate", byte_level())
+    assert free.context == (
+        "Question: What is 2 + 1?\nAnswer: 3\n\nCount.\nQuestion: What is 1 + 1?\nAnswer:"
+    )
+    lettered = build_requests(task, task.items[0], "letter", byte_level())
+    assert lettered[1].context == (
+        "Question: What is 2 + 1?\nA. 2\nB. 3\nAnswer: B\n\n"
+        "Count.\nQuestion: What is 1 + 1?\nA. 1\nB. 2\nAnswer:"
+    )
+    assert [one.gold for one in lettered] == [False, True]
+
+
+def test_chance_levels(tmp_path: Path) -> None:
+    four = {"question": "Which?", "answer": "a", "choices": ["a", "b", "c", "d"]}
+    two = {"question": "Which one?", "answer": "A", "choices": ["A", "B"]}
+    other = {"question": "Which now?", "answer": "b", "choices": ["A", "b"]}
+    task = load_task(written(tmp_path, four, two, other))
+    assert task.chance["letter"] == task.chance["continuation"] == pytest.approx(1.25 / 3)
+    # "a" and "A" are the same answer when it is generated.
+    assert task.chance["generate"] == pytest.approx(2 / 3)
+
+
+def test_there_is_room_for_the_longest_answer(tmp_path: Path) -> None:
+    long = "a rather long answer about the capital of France and the capital of Spain"
+    path = written(tmp_path, row(1), {"question": "Which?", "answer": long})
+    spec = load_task(path).generate
+    assert spec.max_tokens >= len(byte_level()(" " + long)["input_ids"])
+    assert (spec.stop, spec.extractor) == (("\n",), "first_line")
+
+
+def test_byte_order_mark_and_windows_line_ends(tmp_path: Path) -> None:
+    path = tmp_path / "windows.jsonl"
+    lines = "\r\n".join(json.dumps(row(number)) for number in range(2))
+    path.write_bytes(b"\xef\xbb\xbf" + lines.encode())
+    assert len(load_task(str(path)).items) == 2
+
+
+GOOD = json.dumps(row(1))
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ('{"question": "Who?"', "not JSON (Expecting ',' delimiter); expected one object a line"),
+        (
+            '["Who?", "Anna"]',
+            'not a JSON object; expected one like {"question": ..., "answer": ...}',
+        ),
+        ("[" * 100_000, "not JSON (nested too deeply); expected one object a line"),
+        ('{"question": "Who?"}', "field 'answer' is missing; expected a text"),
+        ('{"answer": "Anna"}', "field 'question' is missing; expected a text"),
+        ('{"question": "  ", "answer": "a"}', "field 'question' is empty; expected a text"),
+        ('{"question": "Who?", "answer": ""}', "field 'answer' is empty; expected a text"),
+        ('{"question": "2?", "answer": 2}', "field 'answer' is not a text; put it in quotes"),
+        ('{"question": "2?", "answer": null}', "field 'answer' is not a text; put it in quotes"),
+        (
+            '{"question": "Who?", "answer": "a\\nb"}',
+            "field 'answer' has a line break; expected one line",
+        ),
+        (
+            '{"question": "Who?", "answer": "a", "choices": "ab"}',
+            "field 'choices' is not a list; expected texts in square brackets",
+        ),
+        (
+            '{"question": "Who?", "answer": "a", "choices": ["a"]}',
+            "field 'choices' has length 1; expected 2 or more",
+        ),
+        (
+            '{"question": "Who?", "answer": "a", "choices": ["a", "b", "b "]}',
+            "field 'choices' has the same text twice; expected different ones",
+        ),
+        (
+            '{"question": "Who?", "answer": "c", "choices": ["a", "b"]}',
+            "field 'answer' is 'c'; expected one of the choices",
+        ),
+        (
+            '{"question": "Who?", "answer": "a", "choices": ["a", ""]}',
+            "field 'choices' is empty; expected a text",
+        ),
+        (
+            '{"question": "Who?", "answer": "a", "capability": "memory"}',
+            "field 'capability' is unknown; expected one of retrieval, knowledge, reasoning, "
+            "coherence",
+        ),
+        (
+            '{"question": "Who?", "answer": "a", "capability": "reasoning"}',
+            "field 'capability' is 'reasoning', but 'knowledge' before; make one file for each "
+            "capability",
+        ),
+        (
+            '{"question": "Who?", "answer": "a", "choice": ["a", "b"]}',
+            "field 'choice' is unknown; expected only question, answer, choices, context, "
+            "capability, id",
+        ),
+        (
+            '{"question": "Who?", "answer": "a", "id": "mine/0001"}',
+            "field 'id' is 'mine/0001', which an earlier line has; make it unique",
+        ),
+    ],
+)
+def test_bad_lines_are_named(tmp_path: Path, line: str, what: str) -> None:
+    path = written(tmp_path, GOOD, line)
+    with pytest.raises(UserError) as caught:
+        load_task(path)
+    assert str(caught.value) == f"File {path!r}, line 2: {what}."
+
+
+@pytest.mark.parametrize("content", ["", "\n \n"])
+def test_empty_file(tmp_path: Path, content: str) -> None:
+    path = written(tmp_path, content)
+    with pytest.raises(UserError) as caught:
+        load_task(path)
+    assert str(caught.value) == f"File {path!r} is empty; expected one JSON object a line."
+
+
+def test_not_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "latin.jsonl"
+    path.write_bytes(GOOD.encode() + b"\n" + '{"question": "Où?"}'.encode("latin-1"))
+    with pytest.raises(UserError) as caught:
+        load_task(str(path))
+    assert str(caught.value) == (
+        f"File {str(path)!r}, line 2: not UTF-8; save the file in that encoding."
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("none.jsonl", "No such file or directory"), (".jsonl", "Is a directory")]
+)
+def test_unreadable_file(tmp_path: Path, name: str, reason: str) -> None:
+    (tmp_path / ".jsonl").mkdir()
+    path = str(tmp_path / name)
+    with pytest.raises(UserError) as caught:
+        load_task(path)
+    assert str(caught.value) == (
+        f"File {path!r} cannot be read ({reason}); give the path of a .jsonl file."
+    )

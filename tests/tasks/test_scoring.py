@@ -1,0 +1,123 @@
+"""Scores against values worked out by hand, and what must hold of any."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from layerwise.errors import UserError
+from layerwise.sweep.requests import Generated, Scored
+from layerwise.tasks import Score, build_requests, score
+
+from .small import BEN, FRANCE, small_task
+from .tokenizers import byte_level
+
+TASK = small_task()
+ASKED = {
+    protocol: build_requests(TASK, FRANCE, protocol, byte_level())
+    for protocol in ("letter", "continuation", "generate")
+}
+
+
+def scored(*logprobs: tuple[float, ...]) -> list[Scored]:
+    return [Scored(one, False) for one in logprobs]
+
+
+def test_continuation_by_hand() -> None:
+    outcomes = scored((-1.0, -1.5), (-1.0, -0.5, -1.5), (-4.5,))
+    result = score(TASK, FRANCE, "continuation", ASKED["continuation"], outcomes)
+    # Rome -2.5 (/4), Paris -3 (/5), Madrid -4.5 (/6): sums and per-character values disagree.
+    assert result == Score(
+        correct=False,
+        correct_norm=True,
+        gold_logprob=-3.0,
+        margin=-0.5,
+        early_logprob=-1.0,
+        late_logprob=-1.0,
+    )
+
+
+def test_letter_by_hand() -> None:
+    outcomes = scored((-2.0,), (-0.5,), (-1.75,))
+    result = score(TASK, FRANCE, "letter", ASKED["letter"], outcomes)
+    assert result == Score(correct=True, correct_norm=True, gold_logprob=-0.5, margin=1.25)
+
+
+@pytest.mark.parametrize(("protocol", "right"), [("continuation", "Rome"), ("letter", "Rome")])
+def test_the_first_of_equal_options_wins(protocol: str, right: str) -> None:
+    outcomes = scored((-1.0,), (-1.0,), (-1.0,))
+    first = replace(FRANCE, answer=right)
+    for item, correct in ((FRANCE, False), (first, True)):
+        asked = build_requests(TASK, item, protocol, byte_level())
+        assert score(TASK, item, protocol, asked, outcomes).correct is correct
+
+
+def test_length_is_in_characters_as_in_the_harness() -> None:
+    item = replace(FRANCE, choices=("ééé", "Paris"))
+    asked = build_requests(TASK, item, "continuation", byte_level())
+    # Per character -1.1 and -1.04; per byte it would be -0.55 and -1.04.
+    outcomes = scored((-3.3,), (-5.2,))
+    assert score(TASK, item, "continuation", asked, outcomes).correct_norm is True
+
+
+@pytest.mark.parametrize(
+    ("text", "extracted", "correct"),
+    [
+        (" Anna", "anna", True),
+        (" Anna A.", "anna a", True),
+        ("  ANNA!\nBen", "anna", True),
+        (" Ben", "ben", False),
+        ("", None, False),
+    ],
+)
+def test_generated_by_hand(text: str, extracted: str | None, correct: bool) -> None:
+    asked = build_requests(TASK, BEN, "generate", byte_level())
+    result = score(TASK, BEN, "generate", asked, [Generated((1,), text)])
+    assert result == Score(correct=correct, generated=text, extracted=extracted)
+
+
+def test_outcomes_must_answer_the_requests() -> None:
+    with pytest.raises(ValueError, match="Expected 3 outcomes of type Scored"):
+        score(TASK, FRANCE, "letter", ASKED["letter"], scored((-1.0,)))
+    with pytest.raises(ValueError, match="Expected 1 outcomes of type Generated"):
+        score(TASK, FRANCE, "generate", ASKED["generate"], scored((-1.0,)))
+
+
+def test_unknown_protocol() -> None:
+    with pytest.raises(UserError, match=r"Unknown protocol 'letters'\. Did you mean 'letter'"):
+        score(TASK, FRANCE, "letters", ASKED["letter"], scored((-1.0,)))
+
+
+logprobs = st.lists(st.floats(-50, 0), min_size=1, max_size=9).map(tuple)
+
+
+@given(st.tuples(logprobs, logprobs, logprobs))
+def test_scores_are_those_of_argmax(options: tuple[tuple[float, ...], ...]) -> None:
+    result = score(TASK, FRANCE, "continuation", ASKED["continuation"], scored(*options))
+    sums = np.array([sum(option) for option in options])
+    lengths = np.array([len(choice) for choice in FRANCE.choices])
+    assert result.correct == (np.argmax(sums) == 1)
+    assert result.correct_norm == (np.argmax(sums / lengths) == 1)
+    assert result.margin is not None
+    assert result.margin == sums[1] - max(sums[0], sums[2])
+    assert not result.correct or result.margin >= 0
+
+
+@given(logprobs)
+def test_early_and_late_make_up_the_whole(gold: tuple[float, ...]) -> None:
+    result = score(
+        TASK, FRANCE, "continuation", ASKED["continuation"], scored((-1.0,), gold, (-1.0,))
+    )
+    if len(gold) == 1:
+        assert result.early_logprob is result.late_logprob is None
+    else:
+        assert result.early_logprob is not None
+        assert result.late_logprob is not None
+        half = len(gold) // 2
+        whole = result.early_logprob * half + result.late_logprob * (len(gold) - half)
+        assert math.isclose(whole, sum(gold), abs_tol=1e-9)

@@ -1,0 +1,288 @@
+"""Each suite's gold answers, found again by other means."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from importlib.resources import files
+
+import pytest
+
+from layerwise.errors import UserError
+from layerwise.tasks import Item, load_task
+from layerwise.tasks.suites import (
+    brackets,
+    kv_ids,
+    kv_words,
+    order,
+    passage,
+    repetition,
+    sum_chain,
+    two_hop,
+)
+from layerwise.tasks.suites._facts_data import all_facts
+
+
+def everything(name: str) -> tuple[Item, ...]:
+    task = load_task(name)
+    return (*task.items, *task.fewshot)
+
+
+def calculated(question: str) -> int:
+    total, sign = 0, 1
+    for part in question.replace("$", "").split():
+        if part in "+-":
+            sign = 1 if part == "+" else -1
+        else:
+            total += sign * int(part)
+    return total
+
+
+@pytest.mark.parametrize("name", ["arithmetic", "sum-chain"])
+def test_sums_are_right(name: str) -> None:
+    for item in everything(name):
+        assert item.answer == str(calculated(item.question))
+        assert item.corruption is not None
+        assert item.corruption.answer == str(calculated(item.corruption.question))
+        assert all(choice.isdigit() for choice in item.choices)
+
+
+def test_arithmetic_groups_say_digits_and_sign() -> None:
+    for item in load_task("arithmetic").items:
+        first, sign, second = item.question.replace("$", "").split()
+        kind = "sum" if sign == "+" else "difference"
+        assert item.group == f"{len(first)}-digit {kind}"
+        assert len(first) == len(second)
+
+
+def test_word_problems_are_worked_out_right() -> None:
+    for item in everything("word-problems"):
+        first, second = sorted(map(int, re.findall(r"\d+", item.question)), reverse=True)
+        sign = "+" if item.group == "sum" else "-"
+        answer = first + second if sign == "+" else first - second
+        assert item.answer == str(answer)
+        assert item.worked == f"{first} {sign} {second} = {answer}. The answer is {answer}."
+
+
+def test_brackets_close_what_is_open() -> None:
+    closing = {"(": ")", "[": "]", "{": "}", "<": ">"}
+
+    def balanced(text: str) -> bool:
+        stack: list[str] = []
+        for symbol in text.split():
+            if symbol in closing:
+                stack.append(closing[symbol])
+            elif not stack or stack.pop() != symbol:
+                return False
+        return not stack
+
+    for item in everything("brackets"):
+        right = [choice for choice in item.choices if balanced(f"{item.question} {choice}")]
+        assert right == [item.answer]
+        assert len({choice[0] for choice in item.choices}) == 4
+
+
+def test_repetition_continues_the_list() -> None:
+    for item in everything("repetition"):
+        assert f"{item.question} {item.answer}" == item.context
+        assert len({tuple(sorted(choice.split())) for choice in item.choices}) == 1
+
+
+def pairs_in(context: str, pattern: str) -> dict[str, str]:
+    return dict(re.findall(pattern, context))
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern"), [("kv-words", r"(\w+) is (\w+)"), ("kv-ids", r'"(\w+)": "(\w+)"')]
+)
+def test_key_value_answers_are_the_keys_values(name: str, pattern: str) -> None:
+    for item in everything(name):
+        known = pairs_in(item.context or "", pattern)
+        assert item.corruption is not None
+        for question, answer in (
+            (item.question, item.answer),
+            (item.corruption.question, item.corruption.answer),
+        ):
+            assert known[re.findall(r"[a-z0-9]+", question)[0]] == answer
+        assert set(item.choices) <= set(known.values())
+
+
+def test_kv_ids_has_all_sizes_and_positions_and_no_id_twice() -> None:
+    task = load_task("kv-ids")
+    groups = Counter(item.group for item in task.items)
+    assert len(groups) == 9
+    assert max(groups.values()) - min(groups.values()) <= 3
+    for item in task.items:
+        size, position = re.findall(r"\w+", (item.group or "").replace("pairs", ""))
+        keys = list(pairs_in(item.context or "", r'"(\w+)": "(\w+)"'))
+        place = {"first": 0, "middle": int(size) // 2, "last": int(size) - 1}[position]
+        assert len(keys) == int(size)
+        assert keys.index(item.question.split('"')[1]) == place
+    shown = " ".join(item.context or "" for item in everything("kv-ids"))
+    assert max(Counter(re.findall(r"\w{4}", shown)).values()) == 1
+
+
+@pytest.mark.parametrize("name", ["open-book", "facts-open-book"])
+def test_open_books_state_the_answer_to_the_question(name: str) -> None:
+    for item in everything(name):
+        assert f"{item.question} {item.answer}." in (item.context or "")
+        change = item.corruption
+        assert change is not None
+        assert f"{change.question} {change.answer}." in (change.context or "")
+
+
+def test_open_book_contradicts_the_world_or_goes_beyond_it() -> None:
+    world = {fact.question: (fact.answer, *fact.aliases) for fact in all_facts()}
+    groups = Counter()
+    for item in everything("open-book"):
+        groups[item.group] += 1
+        if item.group == "absent":
+            assert item.question not in world
+        else:
+            assert item.answer not in world[item.question]
+            assert world[item.question][0] in item.choices
+    assert set(groups) == {"contradicts", "absent"}
+
+
+def test_facts_and_open_book_go_in_pairs() -> None:
+    closed, opened = load_task("facts").items, load_task("facts-open-book").items
+    for one, other in zip(closed, opened, strict=True):
+        assert (one.pair, other.pair) == (other.id, one.id)
+        assert (one.question, one.answer, one.choices) == (
+            other.question,
+            other.answer,
+            other.choices,
+        )
+        assert one.context is None
+        assert other.context is not None
+
+
+def test_facts_are_true_to_the_data_and_distractors_are_false() -> None:
+    world = {fact.question: fact for fact in all_facts()}
+    for item in everything("facts"):
+        fact = world[item.question]
+        assert (item.answer, item.aliases, item.group) == (
+            fact.answer,
+            fact.aliases,
+            fact.relation,
+        )
+        assert item.corruption is not None
+        assert item.corruption.answer == world[item.corruption.question].answer
+
+
+def test_fact_data_is_well_formed() -> None:
+    text = files("layerwise.tasks").joinpath("data", "facts.json").read_text(encoding="utf-8")
+    relations = json.loads(text)["relations"]
+    assert len({relation["name"] for relation in relations}) == len(relations)
+    for relation in relations:
+        assert set(relation) == {"name", "cloze", "facts"}
+        assert relation["cloze"].count("{subject}") == 1
+        assert relation["cloze"] == relation["cloze"].strip()
+        subjects = [fact["subject"].casefold() for fact in relation["facts"]]
+        assert len(set(subjects)) == len(subjects)
+        assert len({fact["answer"] for fact in relation["facts"]}) >= 4
+        for fact in relation["facts"]:
+            assert set(fact) <= {"subject", "answer", "aliases"}
+            texts = [fact["subject"], fact["answer"], *fact.get("aliases", ())]
+            assert all(one and one == one.strip() for one in texts)
+            assert len({one.casefold() for one in texts}) == len(texts)
+    assert sum(len(relation["facts"]) for relation in relations) >= 300
+
+
+def test_word_lists_have_no_word_twice() -> None:
+    text = files("layerwise.tasks").joinpath("data", "words.json").read_text(encoding="utf-8")
+    for known in json.loads(text).values():
+        assert len(set(known)) == len(known)
+
+
+def test_order_follows_from_the_comparisons() -> None:
+    for item in everything("order"):
+        assert item.corruption is not None
+        for context, answer in (
+            (item.context, item.answer),
+            (item.corruption.context, item.corruption.answer),
+        ):
+            above = dict(re.findall(r"(\w+) is \w+ than (\w+)", context or ""))
+            (top,) = set(above) - set(above.values())
+            (bottom,) = set(above.values()) - set(above)
+            assert answer == top
+            assert set(item.choices) == {top, bottom}
+            assert all(name in item.question for name in item.choices)
+
+
+def test_order_cannot_be_told_from_where_names_stand() -> None:
+    items = load_task("order").items
+    first = sum(
+        (item.context or "").index(item.answer)
+        < min((item.context or "").index(name) for name in item.choices if name != item.answer)
+        for item in items
+    )
+    named_first = sum(item.question.index(item.answer) == 3 for item in items)
+    assert 0.4 < first / len(items) < 0.6
+    assert 0.4 < named_first / len(items) < 0.6
+
+
+def test_two_hop_takes_two_steps() -> None:
+    for item in everything("two-hop"):
+        has = dict(re.findall(r"(\w+) has the (\w+)", item.context or ""))
+        place = dict(re.findall(r"The (\w+) is in the (\w+)", item.context or ""))
+        assert item.corruption is not None
+        for question, answer in (
+            (item.question, item.answer),
+            (item.corruption.question, item.corruption.answer),
+        ):
+            who = re.findall(r"animal of (\w+)", question)[0]
+            assert place[has[who]] == answer
+
+
+def test_passage_rest_goes_on_with_what_the_start_determines() -> None:
+    for item in everything("passage"):
+        (first_word,) = item.aliases
+        assert item.answer.split()[0].strip(".") == first_word
+        assert item.question.count(first_word) == 1
+        assert len(item.answer.split()) >= 12
+        assert len({choice.split()[0] for choice in item.choices}) == 4
+
+
+def test_difficulty_is_a_parameter() -> None:
+    assert len(pairs_in(kv_words(n_pairs=8).items[0].context or "", r"(\w+) is (\w+)")) == 8
+    assert {item.group for item in kv_ids(sizes=(5,)).items} == {
+        "5 pairs, first",
+        "5 pairs, middle",
+        "5 pairs, last",
+    }
+    assert len((order(n_people=5).items[0].context or "").split(".")) == 5
+    assert (two_hop(n_chains=6).items[0].context or "").count(" has the ") == 6
+    assert len(sum_chain(terms=(6,)).items[0].question.split()) == 11
+    assert len(brackets(depth=6).items[0].answer.split()) == 6
+    assert len(repetition(length=20, shown=5).items[0].answer.split()) == 15
+    assert len(passage(n_items=8).items) == 8
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (
+            lambda: kv_words(n_pairs=3),
+            "There are 4 to 26 pairs, not 3; choose another value.",
+        ),
+        (
+            lambda: kv_ids(sizes=(4, 40)),
+            "Sizes must be from 4 to 16, not (4, 40); choose another value.",
+        ),
+        (
+            lambda: brackets(depth=1, n_closed=0),
+            "Only 0 different questions were found, not 200; ask for fewer items or for more "
+            "difficult ones.",
+        ),
+        (
+            lambda: repetition(length=6, shown=4),
+            "At least 4 of 6 words must be left, not 2; choose another value.",
+        ),
+    ],
+)
+def test_impossible_difficulty_is_refused(make, sentence: str) -> None:
+    with pytest.raises(UserError) as caught:
+        make()
+    assert str(caught.value) == sentence

@@ -1,0 +1,148 @@
+"""What holds of every built-in suite."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from functools import cache
+
+import pytest
+
+from layerwise.sweep.requests import Generate, Generated
+from layerwise.tasks import (
+    CAPABILITIES,
+    PROTOCOLS,
+    Item,
+    Task,
+    TaskRequest,
+    load_task,
+    score,
+    task_names,
+)
+from layerwise.tasks.extractors import extractor
+
+NAMES = task_names()
+LOOKED_UP = ("kv-words", "kv-ids", "open-book", "facts-open-book", "two-hop", "order")
+CORRUPTED = (*LOOKED_UP, "facts", "arithmetic", "sum-chain")
+
+
+@cache
+def suite(name: str) -> Task:
+    return load_task(name)
+
+
+def test_every_capability_has_suites() -> None:
+    assert {suite(name).capability for name in NAMES} == set(CAPABILITIES)
+    assert len(NAMES) == 13
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_at_least_200_different_questions(name: str) -> None:
+    task = suite(name)
+    assert len({(item.context, item.question) for item in task.items}) == len(task.items) >= 200
+    assert len({item.id for item in (*task.items, *task.fewshot)}) == len(task.items) + len(
+        task.fewshot
+    )
+    assert 2 <= len(task.fewshot) <= 5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_choices_are_distinct_and_hold_the_answer(name: str) -> None:
+    for item in (*suite(name).items, *suite(name).fewshot):
+        assert len(item.choices) == (2 if name == "order" else 4)
+        assert len({choice.casefold() for choice in item.choices}) == len(item.choices)
+        assert item.answer in item.choices
+        assert not set(item.aliases) & set(item.choices)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gold_stands_at_each_position_equally_often(name: str) -> None:
+    task = suite(name)
+    positions = Counter(item.choices.index(item.answer) for item in task.items)
+    assert max(positions.values()) - min(positions.values()) <= 1
+    assert len(positions) == len(task.items[0].choices)
+    shown = Counter(item.choices.index(item.answer) for item in task.fewshot)
+    assert len(shown) == min(len(task.fewshot), len(task.items[0].choices))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_same_seed_same_task_other_seed_other_items(name: str) -> None:
+    again, other = load_task(name), load_task(name, seed=1)
+    assert again == suite(name)
+    assert again.hash == suite(name).hash != other.hash
+
+
+def test_tasks_are_the_same_in_another_process() -> None:
+    code = (
+        "from layerwise.tasks import load_task, task_names\n"
+        "print(*(load_task(name, seed=3).hash for name in task_names()))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PYTHONHASHSEED": "12345", "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.split() == [load_task(name, seed=3).hash for name in NAMES]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_fewshot_examples_are_no_items(name: str) -> None:
+    task = suite(name)
+    asked = {(item.context, item.question) for item in task.items}
+    assert not asked & {(item.context, item.question) for item in task.fewshot}
+
+
+@pytest.mark.parametrize(
+    "name", ["kv-words", "kv-ids", "open-book", "facts", "facts-open-book", "two-hop", "order"]
+)
+def test_fewshot_answers_are_no_answers_of_items(name: str) -> None:
+    task = suite(name)
+    answers = {item.answer.casefold() for item in task.items}
+    assert not answers & {item.answer.casefold() for item in task.fewshot}
+
+
+@pytest.mark.parametrize("name", CORRUPTED)
+def test_corruptions_change_the_answer_but_not_the_number_of_words(name: str) -> None:
+    def text(item: Item) -> str:
+        return f"{item.context or ''} {item.question}"
+
+    same_length = 0
+    for item in suite(name).items:
+        change = item.corruption
+        assert change is not None
+        assert change.answer not in (item.answer, *item.aliases)
+        assert (change.question, change.context) != (item.question, item.context)
+        changed = f"{change.context or ''} {change.question}"
+        same_length += len(changed.split()) == len(text(item).split())
+    assert same_length / len(suite(name).items) > 0.95
+
+
+@pytest.mark.parametrize("name", LOOKED_UP)
+def test_the_context_holds_the_answer(name: str) -> None:
+    for item in suite(name).items:
+        assert item.answer in (item.context or "")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_protocol_has_a_chance_level_and_the_extractor_exists(name: str) -> None:
+    task = suite(name)
+    assert set(task.chance) == set(PROTOCOLS)
+    assert all(0 < level < 1 for level in task.chance.values())
+    assert extractor(task.generate.extractor).name == task.generate.extractor
+    assert task.describe().startswith(f"{name} ({task.capability}; {len(task.items)} items")
+    assert "\n" not in task.describe()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_perfect_writer_is_scored_right(name: str) -> None:
+    """The gold answer, written as the few-shot examples show it, counts as right."""
+    task = suite(name)
+    for item in (*task.items[:40], *task.fewshot):
+        text = task.template.delimiter + (item.worked or item.answer) + task.template.answer_end
+        cuts = [text.index(stop) for stop in task.generate.stop if stop in text]
+        written = Generated((), text[: min(cuts, default=len(text))])
+        asked = TaskRequest(item.id, name, "generate", "", None, True, Generate((0,), 1))
+        assert score(task, item, "generate", (asked,), (written,)).correct
