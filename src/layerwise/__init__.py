@@ -1,0 +1,78 @@
+"""layerwise: which layers of a language model do what, and how do we know?
+
+The public names, loaded on first use so that importing the package costs nothing.
+"""
+
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
+from .errors import UserError as UserError
+
+if TYPE_CHECKING:
+    from .ablation import ablate as ablate
+    from .emergence import emergence as emergence
+    from .logit_lens import logit_lens as logit_lens
+    from .models import known_models as known_models
+    from .models import load_model as load_model
+    from .patching import patch_activations as patch_activations
+    from .profiling import Profile as Profile
+    from .profiling import profile as profile
+    from .report import Report as Report
+    from .report import report as report
+    from .report import report_from_folders as report_from_folders
+    from .results import AblationResult as AblationResult
+    from .results import EmergenceResult as EmergenceResult
+    from .results import LensResult as LensResult
+    from .results import PatchingResult as PatchingResult
+    from .results import load_results as load_results
+    from .tasks import Item as Item
+    from .tasks import Task as Task
+    from .tasks import load_task as load_task
+    from .tasks import task_names as task_names
+
+_ATTRIBUTES = {
+    "ablation": ["ablate"],
+    "models": ["known_models", "load_model"],
+    "patching": ["patch_activations"],
+    "profiling": ["Profile", "profile"],
+    "report": ["Report", "report_from_folders"],
+    "results": [
+        "AblationResult",
+        "EmergenceResult",
+        "LensResult",
+        "PatchingResult",
+        "load_results",
+    ],
+    "tasks": ["Item", "Task", "load_task", "task_names"],
+}
+# These modules bear the name of their one function, and can be called like it.
+_CALLABLE = ["emergence", "logit_lens", "report"]
+
+__getattr__, __dir__, _ = lazy_loader.attach(
+    __name__, submodules=_CALLABLE, submod_attrs=_ATTRIBUTES
+)
+
+__all__ = [
+    "AblationResult",
+    "EmergenceResult",
+    "Item",
+    "LensResult",
+    "PatchingResult",
+    "Profile",
+    "Report",
+    "Task",
+    "UserError",
+    "ablate",
+    "emergence",
+    "known_models",
+    "load_model",
+    "load_results",
+    "load_task",
+    "logit_lens",
+    "patch_activations",
+    "profile",
+    "report",
+    "report_from_folders",
+    "task_names",
+]

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from layerwise import stats
+from layerwise._callable import make_callable
 from layerwise._depths import accumulated, centre_of_mass, half_depth, two_sided_p
 from layerwise._evidence import (
     Evidence,
@@ -221,3 +222,6 @@ def _order_row(first: Summary, second: Summary, last: int) -> dict[str, Any]:
         "high": high,
         "p": two_sided_p(differences[1:][~np.isnan(differences[1:])]),
     }
+
+
+make_callable(__name__)

@@ -53,7 +53,7 @@ sites = st.sampled_from([site for site in SITES])
 def _constant(draw):
     site, layer = draw(sites), draw(layers)
     if draw(st.booleans()):
-        return zero(site, layer, D_MODEL)
+        return zero(site, layer)
     generator = torch.Generator().manual_seed(draw(st.integers(0, 99)))
     return mean(site, layer, torch.randn(D_MODEL, generator=generator))
 

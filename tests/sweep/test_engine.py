@@ -122,7 +122,7 @@ def test_many_texts_of_different_lengths_share_few_rows(monkeypatch):
 
 def test_an_mlp_that_is_not_there_is_refused():
     with pytest.raises(UserError, match="blocks have no MLP"):
-        sweep(random_model("attention only"), [zero("mlp_out", 1, D_MODEL)], [])
+        sweep(random_model("attention only"), [zero("mlp_out", 1)], [])
 
 
 def test_progress_ends_at_one():

@@ -12,6 +12,8 @@ from typing import Literal, get_args
 import torch
 from jaxtyping import Float
 
+from layerwise.errors import unknown_name
+
 Site = Literal["resid_pre", "resid_post", "attn_out", "mlp_out"]
 SITES: tuple[str, ...] = get_args(Site)
 
@@ -30,7 +32,7 @@ class SetSite:
     Attributes:
         layer: the layer.
         site: ``resid_pre``, ``resid_post``, ``attn_out`` or ``mlp_out``.
-        value: the vector; zeros for a zero ablation, a mean for a mean ablation.
+        value: the vector, a mean for a mean ablation; one number stands for all dimensions.
     """
 
     layer: int
@@ -84,17 +86,33 @@ def intact() -> Intervention:
     return Intervention("intact", "intact", None, ())
 
 
-def skip(layer: int) -> Intervention:
-    """Leave layer ``layer`` out (Song et al. 2025, arXiv:2510.02091, layer pruning)."""
-    return Intervention(f"skip:layer={layer}", "skip", "layer", (SkipLayer(layer),))
+def skip(layer: int, site: str = "layer") -> Intervention:
+    """Leave layer ``layer`` out, or its attention or MLP only.
+
+    Skipping a whole layer is the layer pruning of Song et al. 2025 (arXiv:2510.02091).
+
+    Args:
+        layer: the layer.
+        site: ``layer``, ``attn_out`` or ``mlp_out``; a sublayer that is left out adds nothing
+            to the residual stream, so for these two a skip equals ``zero``.
+
+    Raises:
+        UserError: if the site cannot be skipped.
+    """
+    if site == "layer":
+        return Intervention(f"skip:layer={layer}", "skip", "layer", (SkipLayer(layer),))
+    if site not in ("attn_out", "mlp_out"):
+        raise unknown_name("site to skip", site, ("layer", "attn_out", "mlp_out"))
+    edits = zero(site, layer).edits
+    return Intervention(f"skip:{site},layer={layer}", "skip", site, edits)
 
 
-def zero(site: Site, layer: int, d_model: int) -> Intervention:
+def zero(site: Site, layer: int) -> Intervention:
     """Set ``site`` of ``layer`` to zero at every position.
 
     Zeroing ``resid_post`` wipes out all that earlier layers wrote; it is not a skip.
     """
-    edit = SetSite(layer, site, torch.zeros(d_model))
+    edit = SetSite(layer, site, torch.zeros(1))
     return Intervention(f"zero:{site},layer={layer}", "zero", site, (edit,))
 
 

@@ -1,0 +1,52 @@
+"""Where an analysis keeps its finished pieces: a run's folder, or memory.
+
+A piece is a table under a name; an analysis does only the pieces that are not there yet.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import pandas as pd
+
+
+@runtime_checkable
+class Parts(Protocol):
+    """What ``results.RunFolder`` and ``MemoryParts`` offer."""
+
+    def has_part(self, name: str) -> bool:
+        """Whether the piece is there."""
+        ...
+
+    def write_part(self, name: str, table: pd.DataFrame) -> None:
+        """Keep a piece."""
+        ...
+
+    def read_part(self, name: str) -> pd.DataFrame:
+        """A piece as it was kept."""
+        ...
+
+
+class MemoryParts:
+    """Pieces in memory, for a run without a folder."""
+
+    def __init__(self) -> None:
+        self._tables: dict[str, pd.DataFrame] = {}
+
+    def has_part(self, name: str) -> bool:
+        """Whether the piece is there."""
+        return name in self._tables
+
+    def write_part(self, name: str, table: pd.DataFrame) -> None:
+        """Keep a piece."""
+        self._tables[name] = table
+
+    def read_part(self, name: str) -> pd.DataFrame:
+        """A piece as it was kept."""
+        return self._tables[name]
+
+
+def together(parts: Parts, names: list[str]) -> pd.DataFrame:
+    """The pieces under some names as one table, in that order; empty for no names."""
+    tables = [parts.read_part(name) for name in names]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()

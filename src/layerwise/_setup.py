@@ -1,0 +1,181 @@
+"""What every analysis starts from: a model, loaded tasks, protocols, a seed, all checked.
+
+Which interventions are made is the analyses' business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformer_lens import HookedTransformer
+
+from layerwise._facts import Facts, ModelFacts, TaskFacts
+from layerwise.errors import UserError, unknown_name
+from layerwise.models import LoadedFacts, model_facts, original_tokenizer
+from layerwise.sweep.blocks import attention_in_use
+from layerwise.sweep.plan import DEFAULT_MEMORY_BUDGET
+from layerwise.tasks import PROTOCOLS, Task, TaskRequest, build_requests, expand_task_names
+from layerwise.tasks import load_task as load_task
+from layerwise.tasks.items import Item
+from layerwise.tasks.task import take
+
+TaskLike = str | Task
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A checked start of an analysis.
+
+    Attributes:
+        model: the model.
+        loaded: what it is.
+        tokenizer: as Hugging Face loaded it.
+        tasks: the tasks, cut to the wanted number of items.
+        protocols: the protocols.
+        seed: the seed of everything random.
+        chat: whether prompts are wrapped in the chat template.
+        memory_budget: bytes for activations, keys and values.
+    """
+
+    model: HookedTransformer
+    loaded: LoadedFacts
+    tokenizer: Any
+    tasks: tuple[Task, ...]
+    protocols: tuple[str, ...]
+    seed: int
+    chat: bool
+    memory_budget: int
+
+    def requests(self, task: Task, item: Item, protocol: str) -> tuple[TaskRequest, ...]:
+        """What is put to the model for one item."""
+        return build_requests(
+            task,
+            item,
+            protocol,
+            self.tokenizer,
+            chat=self.chat,
+            max_length=self.model.cfg.n_ctx,
+        )
+
+    def settings(self, **more: Any) -> dict[str, Any]:
+        """Everything that a run must agree in to be the same run, as plain JSON values."""
+        return {
+            "model": self.loaded.name,
+            "model_hash": self.loaded.hash,
+            "dtype": self.loaded.dtype,
+            "device": self.loaded.device,
+            "tasks": {task.name: f"{len(task.items)} items, {task.hash}" for task in self.tasks},
+            "protocols": list(self.protocols),
+            "seed": self.seed,
+            "chat": self.chat,
+            "memory_budget": self.memory_budget,
+            **more,
+        }
+
+    def facts(self, settings: dict[str, Any], work: Sequence[dict[str, Any]] = ()) -> Facts:
+        """The facts that go with a result."""
+        loaded = self.loaded
+        fields = {
+            key: getattr(loaded, key) for key in ModelFacts.model_fields if key != "attention"
+        }
+        model = ModelFacts(attention=attention_in_use(self.model), **fields)
+        return Facts(
+            model=model,
+            tasks=tuple(_task_facts(task) for task in self.tasks),
+            protocols=self.protocols,
+            seed=self.seed,
+            settings=settings,
+            work=tuple(work),
+        )
+
+
+def _task_facts(task: Task) -> TaskFacts:
+    return TaskFacts(
+        name=task.name,
+        capability=task.capability,
+        description=task.description,
+        hash=task.hash,
+        n_items=len(task.items),
+        n_fewshot=len(task.fewshot),
+        chance=dict(task.chance),
+        source=task.source,
+    )
+
+
+def prepare(
+    model: HookedTransformer,
+    tasks: TaskLike | Sequence[TaskLike],
+    protocols: str | Sequence[str],
+    *,
+    seed: int = 0,
+    limit: int | None = None,
+    fewshot: int | None = None,
+    chat: bool = False,
+    memory_budget: int | None = None,
+) -> Setup:
+    """Load and check what an analysis starts from.
+
+    Raises:
+        UserError: for anything unknown, out of range or contradictory.
+    """
+    wanted = _as_sequence(protocols)
+    for protocol in wanted:
+        if protocol not in PROTOCOLS:
+            raise unknown_name("protocol", protocol, PROTOCOLS)
+    loaded_tasks = load_tasks(_as_sequence(tasks), seed=seed, limit=limit, fewshot=fewshot)
+    if not wanted or not loaded_tasks:
+        raise UserError("Nothing to do: name at least one task and one protocol.")
+    if memory_budget is not None and memory_budget < 2**20:
+        raise UserError(
+            f"A memory budget of {memory_budget} bytes is too small; give at least 1048576."
+        )
+    return Setup(
+        model,
+        model_facts(model),
+        original_tokenizer(model),
+        loaded_tasks,
+        tuple(dict.fromkeys(wanted)),
+        seed,
+        chat,
+        memory_budget or DEFAULT_MEMORY_BUDGET,
+    )
+
+
+def load_tasks(
+    tasks: Iterable[TaskLike], *, seed: int, limit: int | None, fewshot: int | None
+) -> tuple[Task, ...]:
+    """Tasks by name (capabilities stand for their suites), and ready-made ones as they are."""
+    found: list[Task] = []
+    for task in tasks:
+        if isinstance(task, Task):
+            found.append(take(task, limit, fewshot))
+        else:
+            names = expand_task_names([task])
+            found += [load_task(n, seed=seed, limit=limit, fewshot=fewshot) for n in names]
+    unique = list({task.name: task for task in found}.values())
+    if len({task.hash for task in found}) != len(unique):
+        raise UserError("Two different tasks have the same name; rename one of them.")
+    return tuple(unique)
+
+
+def _as_sequence(value: Any) -> tuple[Any, ...]:
+    return (value,) if isinstance(value, (str, Task)) else tuple(value)
+
+
+def check_layers(layers: Sequence[int] | None, n_layers: int) -> tuple[int, ...]:
+    """The wanted layers, all if None.
+
+    Raises:
+        UserError: if one is out of range.
+    """
+    wanted = tuple(range(n_layers)) if layers is None else tuple(dict.fromkeys(layers))
+    for layer in wanted:
+        if not 0 <= layer < n_layers:
+            raise UserError(
+                f"Layer {layer} is out of range: the model has layers 0 to {n_layers - 1}."
+            )
+    if not wanted:
+        raise UserError("No layers are left to change; name at least one.")
+    return wanted

@@ -1,0 +1,288 @@
+"""The command line: the Python API's functions with their arguments, and nothing else.
+
+Mistakes of the user's come as one sentence on the error stream, with exit code 2.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from layerwise.errors import UserError
+
+if TYPE_CHECKING:
+    from layerwise.results import Result
+
+app = typer.Typer(
+    name="layerwise",
+    help="Which layers of a language model retrieve, know and reason, and how sure that is.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ModelName = Annotated[
+    str, typer.Argument(help="Bundled alias, GGUF file, folder in hub format, or hub id.")
+]
+Tasks = Annotated[
+    list[str],
+    typer.Option("--task", "--tasks", help="Task, capability, 'all', or JSONL file; repeatable."),
+]
+Protocols = Annotated[
+    list[str], typer.Option("--protocol", help="letter, continuation or generate; repeatable.")
+]
+Sites = Annotated[
+    list[str], typer.Option("--site", help="resid_pre, attn_out or mlp_out; repeatable.")
+]
+Layers = Annotated[str | None, typer.Option(help="Which layers, e.g. 0-5,9; all if left out.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder for tables; resumes there.")]
+Limit = Annotated[int | None, typer.Option(help="Take the first so many items of each task.")]
+Seed = Annotated[int, typer.Option(help="Decides built-in items and all bootstraps.")]
+Fewshot = Annotated[int | None, typer.Option(help="Number of few-shot examples.")]
+Chat = Annotated[bool, typer.Option("--chat", help="Wrap prompts in the chat template.")]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or mps.")]
+Budget = Annotated[
+    str, typer.Option("--memory-budget", help="For activations, keys and values, e.g. 2GiB.")
+]
+
+ALL_PROTOCOLS = ["letter", "continuation", "generate"]
+
+
+@app.command()
+def models(
+    name: Annotated[str | None, typer.Argument(help="Load this model and say what it is.")] = None,
+) -> None:
+    """List the models that can be asked for by name, or describe one."""
+    from layerwise.models import known_models
+
+    if name is None:
+        for known in known_models():
+            state = "available" if known.available else f"not here; {known.install}"
+            typer.echo(f"{known.name}: {known.summary} ({state})")
+        typer.echo("or: a .gguf file, a folder in hub format, a hub id such as owner/name")
+        return
+    from layerwise.models import load_model, model_facts
+    from layerwise.sweep.blocks import attention_in_use
+
+    model = load_model(name)
+    facts = model_facts(model)
+    for field in facts.__dataclass_fields__:
+        typer.echo(f"{field}: {getattr(facts, field)}")
+    typer.echo(f"attention: {attention_in_use(model)}")
+
+
+@app.command()
+def tasks() -> None:
+    """List the built-in tasks."""
+    from layerwise.tasks import load_task, task_names
+
+    for name in task_names():
+        typer.echo(load_task(name).describe())
+    typer.echo("or: a .jsonl file with question, answer and optionally choices and context")
+
+
+@app.command()
+def profile(
+    model: ModelName = "smollm2-135m",
+    task: Tasks = ["all"],  # noqa: B006
+    protocol: Protocols = ALL_PROTOCOLS,
+    out: Out = None,
+    limit: Limit = 100,
+    pairs: Annotated[int, typer.Option(help="Pairs of prompts a task for patching.")] = 16,
+    seed: Seed = 0,
+    fewshot: Fewshot = None,
+    chat: Chat = False,
+    dtype: Dtype = "float32",
+    device: Device = "cpu",
+    memory_budget: Budget = "3GiB",
+) -> None:
+    """The main job: ablation, logit lens, activation patching, emergence, and the report."""
+    from layerwise.profiling import profile as run
+
+    found = run(
+        _load(model, dtype, device), task, protocol, limit=limit, pairs=pairs, seed=seed,
+        fewshot=fewshot, chat=chat, out=out or Path("runs") / Path(model).name,
+        memory_budget=_bytes(memory_budget),
+    )  # fmt: skip
+    work = found.work
+    if work["token_passes"]:
+        ratio = work["brute_force_token_passes"] / work["token_passes"]
+        typer.echo(
+            f"Work: {ratio:.1f} times fewer token-passes through a layer than one forward per "
+            f"layer, item and option; {work['seconds']:.0f} s in sweeps."
+        )
+    typer.echo("The most important findings:")
+    for finding in found.report.findings[:3]:
+        typer.echo(f"- {finding.sentence}")
+    typer.echo(f"Report: {found.path}")
+
+
+@app.command()
+def ablate(
+    model: ModelName,
+    task: Tasks = ["all"],  # noqa: B006
+    protocol: Protocols = ALL_PROTOCOLS,
+    kind: Annotated[str, typer.Option(help="skip, zero or mean.")] = "skip",
+    site: Annotated[
+        str | None,
+        typer.Option(help="layer (skip), resid_post (zero, mean), attn_out or mlp_out."),
+    ] = None,
+    layers: Layers = None,
+    out: Out = None,
+    limit: Limit = None,
+    seed: Seed = 0,
+    fewshot: Fewshot = None,
+    chat: Chat = False,
+    dtype: Dtype = "float32",
+    device: Device = "cpu",
+    method: Annotated[str, typer.Option(help="engine, or reference (slow).")] = "engine",
+    memory_budget: Budget = "3GiB",
+) -> None:
+    """Change one layer at a time and see what each task loses."""
+    from layerwise.ablation import ablate as run
+
+    wanted = None if layers is None else _layers(layers)
+    _show(
+        run(
+            _load(model, dtype, device), task, protocol, kind=kind,
+            site=site or ("layer" if kind == "skip" else "resid_post"), layers=wanted,
+            limit=limit, seed=seed, fewshot=fewshot, chat=chat, out=out, method=method,
+            memory_budget=_bytes(memory_budget),
+        ),
+        out,
+    )  # fmt: skip
+
+
+@app.command()
+def lens(
+    model: ModelName,
+    task: Tasks = ["all"],  # noqa: B006
+    protocol: Protocols = ["letter", "continuation"],  # noqa: B006
+    out: Out = None,
+    limit: Limit = None,
+    seed: Seed = 0,
+    fewshot: Fewshot = None,
+    chat: Chat = False,
+    dtype: Dtype = "float32",
+    device: Device = "cpu",
+    memory_budget: Budget = "3GiB",
+) -> None:
+    """Read the answer from every layer's residual stream."""
+    from layerwise.logit_lens import logit_lens as run
+
+    _show(
+        run(
+            _load(model, dtype, device), task, protocol, limit=limit, seed=seed,
+            fewshot=fewshot, chat=chat, out=out, memory_budget=_bytes(memory_budget),
+        ),
+        out,
+    )  # fmt: skip
+
+
+@app.command()
+def patch(
+    model: ModelName,
+    task: Tasks = ["kv-words", "facts"],  # noqa: B006
+    site: Sites = ["resid_pre"],  # noqa: B006
+    pairs: Annotated[int, typer.Option(help="Pairs of prompts a task.")] = 16,
+    out: Out = None,
+    limit: Limit = None,
+    seed: Seed = 0,
+    fewshot: Fewshot = None,
+    dtype: Dtype = "float32",
+    device: Device = "cpu",
+    memory_budget: Budget = "3GiB",
+) -> None:
+    """Patch activations between a clean and a corrupted prompt, by layer and position."""
+    from layerwise.patching import patch_activations as run
+
+    _show(
+        run(
+            _load(model, dtype, device), task, sites=site, pairs=pairs, limit=limit, seed=seed,
+            fewshot=fewshot, out=out, memory_budget=_bytes(memory_budget),
+        ),
+        out,
+    )  # fmt: skip
+
+
+@app.command()
+def report(
+    folders: Annotated[list[Path], typer.Argument(help="Folders of finished runs.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="File to write; report.html in the first folder.")
+    ] = None,
+) -> None:
+    """Make the report again from saved results; several runs stand side by side."""
+    from layerwise.report import report_from_folders
+
+    made = report_from_folders(list(folders))
+    path = out or folders[0] / "report.html"
+    if len(folders) == 1:
+        made.save_figures(path.parent / "figures")
+    for finding in made.findings[:3]:
+        typer.echo(f"- {finding.sentence}")
+    typer.echo(f"Report: {made.save(path)}")
+
+
+def _load(name: str, dtype: str, device: str) -> Any:
+    from layerwise.models import load_model
+
+    return load_model(name, dtype=dtype, device=device)
+
+
+def _layers(text: str) -> list[int]:
+    """Layers from ``0-5,9``."""
+    found: list[int] = []
+    for piece in text.split(","):
+        first, dash, last = piece.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise UserError(f"Cannot read layers {text!r}: expected numbers and ranges like 0-5,9.")
+        found += range(int(first), int(last or first) + 1)
+    return found
+
+
+def _bytes(text: str) -> int:
+    from pydantic import ByteSize, TypeAdapter, ValidationError
+
+    try:
+        return int(TypeAdapter(ByteSize).validate_python(text))
+    except ValidationError as error:
+        raise UserError(
+            f"Cannot read the memory budget {text!r}: expected a size such as 2GiB or 500MB."
+        ) from error
+
+
+def _show(result: Result, out: Path | None) -> None:
+    """A result's compact table, and where its data lie."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = result.summary_rows()
+    shown = Table(title=repr(result), title_justify="left")
+    for column in table.columns:
+        shown.add_column(str(column))
+    for row in table.itertuples(index=False):
+        shown.add_row(*("" if value is None else str(value) for value in row))
+    Console().print(shown)
+    if out is not None:
+        typer.echo(f"Tables: {out}")
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one sentence and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        typer.echo(f"layerwise: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("layerwise: interrupted; the same command goes on where it stopped.", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

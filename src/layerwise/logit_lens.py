@@ -1,0 +1,239 @@
+"""Logit lens: at which layer the answer can be read from the residual stream.
+
+Reads the residual stream at the prompt's last position through the model's own final norm,
+unembedding and soft-cap (nostalgebraist 2020, "interpreting GPT: the logit lens").
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from transformer_lens import HookedTransformer
+
+from layerwise._callable import make_callable
+from layerwise._parts import MemoryParts, Parts, together
+from layerwise._progress import Meter, meter
+from layerwise._setup import Setup, TaskLike, prepare
+from layerwise.errors import UserError
+from layerwise.results import LensResult, RunFolder, lens_frame
+from layerwise.sweep import LogLikelihood, last_residuals
+from layerwise.sweep.readout import logits_of
+from layerwise.tasks import Task, TaskRequest, shared_first_tokens
+from layerwise.tasks.items import Item
+
+LENS_PROTOCOLS = ("letter", "continuation")
+TOP = 5
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the lens shows at one depth for some prompts.
+
+    Attributes:
+        rank: rank of the answer's token; 0 is the top, equal logits share the better rank.
+        logprob: its log-probability, in nats.
+        entropy: entropy of the distribution, in nats.
+        kl: KL divergence from the final distribution to this one, in nats.
+        top: ids of the most likely tokens.
+    """
+
+    rank: Int[torch.Tensor, " prompt"]
+    logprob: Float[torch.Tensor, " prompt"]
+    entropy: Float[torch.Tensor, " prompt"]
+    kl: Float[torch.Tensor, " prompt"]
+    top: Int[torch.Tensor, "prompt top"]
+
+
+def read_lens(
+    model: HookedTransformer,
+    resid: Float[torch.Tensor, "prompt d_model"],
+    final: Float[torch.Tensor, "prompt d_vocab"],
+    answers: Int[torch.Tensor, " prompt"],
+) -> Reading:
+    """Read residual streams as if they were the last.
+
+    Args:
+        model: the model.
+        resid: residual streams of some depth, one per prompt.
+        final: log-probabilities of the whole model at the same positions.
+        answers: the answer's first token of each prompt.
+    """
+    logits = logits_of(model, resid)
+    logprobs = torch.log_softmax(logits, dim=-1)
+    of_answer = logits.gather(1, answers[:, None])
+    return Reading(
+        rank=(logits > of_answer).sum(dim=-1),
+        logprob=logprobs.gather(1, answers[:, None])[:, 0],
+        entropy=-(logprobs.exp() * logprobs).sum(dim=-1),
+        # Rounding may leave a divergence of -1e-8 where the two are the same.
+        kl=(final.exp() * (final - logprobs)).sum(dim=-1).clamp(min=0),
+        top=logits.topk(min(TOP, logits.shape[-1]), dim=-1).indices,
+    )
+
+
+def logit_lens(
+    model: HookedTransformer,
+    tasks: TaskLike | Sequence[TaskLike],
+    protocols: str | Sequence[str] = LENS_PROTOCOLS,
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    fewshot: int | None = None,
+    chat: bool = False,
+    out: str | Path | None = None,
+    memory_budget: int | None = None,
+    progress: bool = True,
+) -> LensResult:
+    """Read the answer's first token from every layer.
+
+    Args:
+        model: the model.
+        tasks: task names, capabilities, JSONL files, or ``Task`` values.
+        protocols: ``letter`` or ``continuation``: whose prompt is read. The prompt of
+            ``generate`` is that of ``continuation``.
+        limit: take the first so many items of each task.
+        seed: decides the items of built-in suites and all bootstraps.
+        fewshot: number of few-shot examples; the task's own if None.
+        chat: wrap prompts in the tokenizer's chat template.
+        out: folder for ``lens.parquet`` and ``run.json``; None keeps everything in memory.
+        memory_budget: bytes for activations.
+        progress: show a progress bar on a terminal.
+
+    Returns:
+        One row per task, protocol, item and layer; layer -1 is what enters the first layer.
+
+    Raises:
+        UserError: for anything unknown, or a task of which no item can be read because the
+            answer begins with the same token as a distractor.
+    """
+    setup = prepare(
+        model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
+        memory_budget=memory_budget,
+    )  # fmt: skip
+    job = Lens(setup)
+    settings = setup.settings(analysis="logit lens")
+    with RunFolder.open(out, settings) if out is not None else nullcontext() as folder:
+        if folder is not None and folder.finished:
+            return LensResult.load(folder.path)
+        with meter(progress) as told:
+            result = job.run(folder or MemoryParts(), settings, told)
+        if folder is not None:
+            result.save(folder.path)
+            folder.finish(result.facts)
+    return result
+
+
+@dataclass(frozen=True)
+class Lens:
+    """A planned lens; one piece per task and protocol."""
+
+    setup: Setup
+    strict: bool = True
+
+    def __post_init__(self) -> None:
+        if "generate" in self.setup.protocols:
+            raise UserError(
+                "The logit lens reads the prompt of 'letter' or 'continuation'; "
+                "'generate' has the prompt of 'continuation', so ask for that."
+            )
+        for task, protocol in self._pieces():
+            if self.strict and not self._requests(task, protocol):
+                raise UserError(
+                    f"The logit lens reads an answer's first token, but in task {task.name!r} "
+                    "every answer begins with the same token as another of its choices; "
+                    "use choices that differ in their first token."
+                )
+
+    def _pieces(self) -> Iterator[tuple[Task, str]]:
+        for task in self.setup.tasks:
+            for protocol in self.setup.protocols:
+                yield task, protocol
+
+    def run(self, parts: Parts, settings: dict[str, Any], told: Meter) -> LensResult:
+        """Make the pieces that are missing, and join all of them."""
+        told.expect(sum(self._cost(task, protocol) for task, protocol in self._pieces()))
+        names = []
+        for task, protocol in self._pieces():
+            name = f"{task.name} {protocol}"
+            names.append(name)
+            told.doing(f"logit lens, {task.name}")
+            if not parts.has_part(f"lens {name}"):
+                started = time.perf_counter()
+                rows = list(self._rows(task, protocol))
+                entry = {
+                    "analysis": "logit lens",
+                    "task": task.name,
+                    "protocol": protocol,
+                    "left_out": len(task.items) - len(self._requests(task, protocol)),
+                    "seconds": time.perf_counter() - started,
+                }
+                parts.write_part(f"lens work {name}", pd.DataFrame([entry]))
+                parts.write_part(f"lens {name}", lens_frame(rows))
+            told.done(self._cost(task, protocol))
+        work = together(parts, [f"lens work {name}" for name in names]).to_dict("records")
+        table = together(parts, [f"lens {name}" for name in names])
+        return LensResult(table, self.setup.facts(settings, work))
+
+    def _requests(self, task: Task, protocol: str) -> list[TaskRequest]:
+        """The gold requests of the items whose answer can be told by its first token."""
+        shared = set(shared_first_tokens(task, self.setup.tokenizer))
+        items = [_choosable(i) for i in task.items if protocol == "letter" or i.id not in shared]
+        asked = (r for item in items for r in self.setup.requests(task, item, protocol))
+        return [request for request in asked if request.gold]
+
+    def _cost(self, task: Task, protocol: str) -> float:
+        return len(task.items) * 30.0 * self.setup.model.cfg.n_layers
+
+    @torch.inference_mode()
+    def _rows(self, task: Task, protocol: str) -> Iterator[dict[str, Any]]:
+        model, asked = self.setup.model, self._requests(task, protocol)
+        for start in range(0, len(asked), 64):
+            chunk = asked[start : start + 64]
+            answers = torch.tensor([_answer(r) for r in chunk], device=model.W_E.device)
+            residuals = last_residuals(
+                model,
+                [r.request.context for r in chunk],
+                memory_budget=self.setup.memory_budget,
+            )
+            final = torch.log_softmax(logits_of(model, residuals[-1]), dim=-1)
+            for depth, resid in enumerate(residuals):
+                reading = read_lens(model, resid, final, answers)
+                yield from self._reading_rows(task, protocol, chunk, depth - 1, reading)
+
+    def _reading_rows(
+        self, task: Task, protocol: str, chunk: Sequence[TaskRequest], layer: int, reading: Reading
+    ) -> Iterator[dict[str, Any]]:
+        for i, request in enumerate(chunk):
+            yield {
+                "task": task.name,
+                "capability": task.capability,
+                "item": request.item,
+                "protocol": protocol,
+                "layer": layer,
+                "rank": int(reading.rank[i]),
+                "logprob": float(reading.logprob[i]),
+                "entropy": float(reading.entropy[i]),
+                "kl": float(reading.kl[i]),
+                "top_tokens": [self.setup.tokenizer.decode([t]) for t in reading.top[i].tolist()],
+            }
+
+
+def _choosable(item: Item) -> Item:
+    """An item without choices can still be read: only its answer is asked for."""
+    return item if item.choices else replace(item, choices=(item.answer,))
+
+
+def _answer(request: TaskRequest) -> int:
+    assert isinstance(request.request, LogLikelihood)
+    return request.request.continuation[0]
+
+
+make_callable(__name__)

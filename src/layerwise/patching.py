@@ -1,0 +1,258 @@
+"""Activation patching: at which layer and position the answer is carried.
+
+The corrupted prompt is run with one activation taken from the clean prompt's run (denoising);
+what is measured is the share of the logit difference that comes back (Meng et al. 2022,
+arXiv:2202.05262; Heimersheim and Nanda 2024, arXiv:2404.15255).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from transformer_lens import HookedTransformer
+
+from layerwise._parts import MemoryParts, Parts, together
+from layerwise._progress import Meter, meter
+from layerwise._setup import Setup, TaskLike, prepare
+from layerwise.ablation import work_entry
+from layerwise.errors import UserError, unknown_name
+from layerwise.results import PatchingResult, RunFolder, patching_frame
+from layerwise.sweep import LogLikelihood, Scored, SweepStats, intact, patch, sweep
+from layerwise.tasks import PatchingPrompts, Task, patching_prompts
+
+PATCH_SITES = ("resid_pre", "attn_out", "mlp_out")
+# Of the tokens between the changed ones and the last, at most so many are patched.
+FURTHER = 4
+PAIRS = 16
+
+
+@dataclass(frozen=True)
+class Position:
+    """A position that is patched.
+
+    Attributes:
+        pos: from 0 in the prompt.
+        label: where it stands relative to what was changed.
+    """
+
+    pos: int
+    label: str
+
+
+def positions_of(prompts: PatchingPrompts) -> list[Position]:
+    """The positions worth patching: from the first changed token to the last of the prompt.
+
+    Before the first changed token both runs are the same, so nothing can come back there. The
+    labels are those of Meng et al. 2022 (arXiv:2202.05262, figure 2) with "changed" for
+    "subject"; of further tokens a few, evenly spaced, stand for all.
+    """
+    pairs = enumerate(zip(prompts.clean, prompts.corrupted, strict=True))
+    changed = [pos for pos, (clean, corrupted) in pairs if clean != corrupted]
+    first, last, end = changed[0], changed[-1], len(prompts.clean) - 1
+    found = [Position(first, "first changed")] if first < last else []
+    found += [Position(pos, "middle changed") for pos in range(first + 1, last)]
+    if last < end:
+        found.append(Position(last, "last changed"))
+    if last + 1 < end:
+        found.append(Position(last + 1, "next"))
+    between = list(range(last + 2, end))
+    step = max(1, -(-len(between) // FURTHER))
+    found += [Position(pos, "further") for pos in between[::step]]
+    return [*found, Position(end, "last")]
+
+
+def patch_activations(
+    model: HookedTransformer,
+    tasks: TaskLike | Sequence[TaskLike],
+    *,
+    sites: str | Sequence[str] = ("resid_pre",),
+    pairs: int = PAIRS,
+    limit: int | None = None,
+    seed: int = 0,
+    fewshot: int | None = None,
+    out: str | Path | None = None,
+    memory_budget: int | None = None,
+    progress: bool = True,
+) -> PatchingResult:
+    """Patch each layer and position between a clean and a corrupted prompt.
+
+    The pairs come from the tasks' items (another key, another subject); those are used of which
+    the model prefers the right answer in both prompts, since elsewhere there is nothing to
+    carry, and whose prompts have the same number of tokens.
+
+    Args:
+        model: the model.
+        tasks: task names, capabilities, or ``Task`` values whose items have corruptions.
+        sites: ``resid_pre``, ``attn_out``, ``mlp_out``.
+        pairs: at most so many pairs of each task.
+        limit: look for pairs among the first so many items of each task.
+        seed: decides the items of built-in suites and all bootstraps.
+        fewshot: number of few-shot examples; the task's own if None.
+        out: folder for ``patching.parquet`` and ``run.json``; None keeps all in memory.
+        memory_budget: bytes for activations.
+        progress: show a progress bar on a terminal.
+
+    Returns:
+        One row per pair, site, layer and position.
+
+    Raises:
+        UserError: for anything unknown, or if no task has a pair that can be patched.
+    """
+    setup = prepare(
+        model, tasks, ("continuation",), seed=seed, limit=limit, fewshot=fewshot,
+        memory_budget=memory_budget,
+    )  # fmt: skip
+    job = Patching(setup, (sites,) if isinstance(sites, str) else tuple(sites), pairs)
+    settings = setup.settings(analysis="activation patching", **job.settings())
+    with RunFolder.open(out, settings) if out is not None else nullcontext() as folder:
+        if folder is not None and folder.finished:
+            return PatchingResult.load(folder.path)
+        with meter(progress) as told:
+            result = job.run(folder or MemoryParts(), settings, told)
+        if folder is not None:
+            result.save(folder.path)
+            folder.finish(result.facts)
+    return result
+
+
+@dataclass(frozen=True)
+class Patching:
+    """A planned patching; one piece per task."""
+
+    setup: Setup
+    sites: tuple[str, ...]
+    pairs: int
+    strict: bool = True
+
+    def __post_init__(self) -> None:
+        for site in self.sites:
+            if site not in PATCH_SITES:
+                raise unknown_name("site", site, PATCH_SITES)
+        if self.pairs < 1:
+            raise UserError(f"At least one pair is needed for patching, not {self.pairs}.")
+        for task in self.setup.tasks:
+            if self.strict and not self._usable(task):
+                raise UserError(self._why_none(task))
+
+    def settings(self) -> dict[str, Any]:
+        """What makes it this patching and no other."""
+        return {"sites": list(self.sites), "pairs": self.pairs}
+
+    def _prompts(self, task: Task) -> list[PatchingPrompts]:
+        found = (patching_prompts(task, item, self.setup.tokenizer) for item in task.items)
+        return [prompts for prompts in found if prompts is not None]
+
+    def _usable(self, task: Task) -> list[PatchingPrompts]:
+        return [prompts for prompts in self._prompts(task) if prompts.problem is None]
+
+    def _why_none(self, task: Task) -> str:
+        problems = [prompts.problem for prompts in self._prompts(task)]
+        if problems:
+            return f"No pair of task {task.name!r} can be patched: {problems[0]}"
+        return (
+            f"Task {task.name!r} has no pairs for activation patching; "
+            "choose a task whose items have a corruption, e.g. kv-words or facts."
+        )
+
+    def run(self, parts: Parts, settings: dict[str, Any], told: Meter) -> PatchingResult:
+        """Make the pieces that are missing, and join all of them."""
+        tasks = [task for task in self.setup.tasks if self._usable(task)]
+        cost = self.pairs * 400.0 * self.setup.model.cfg.n_layers
+        told.expect(cost * len(tasks))
+        for task in tasks:
+            told.doing(f"activation patching, {task.name}")
+            if not parts.has_part(f"patching {task.name}"):
+                rows, work = self._piece(task)
+                parts.write_part(f"patching work {task.name}", pd.DataFrame([work]))
+                parts.write_part(f"patching {task.name}", patching_frame(rows))
+            told.done(cost)
+        names = [task.name for task in tasks]
+        work = together(parts, [f"patching work {name}" for name in names]).to_dict("records")
+        table = together(parts, [f"patching {name}" for name in names]) if names else None
+        facts = self.setup.facts(settings, work)
+        return PatchingResult(patching_frame([]) if table is None else table, facts)
+
+    def _piece(self, task: Task) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        known, differences, stats = self._solved(task, self._usable(task))
+        rows: list[dict[str, Any]] = []
+        for prompts in known:
+            found, cost = self._grid(prompts, *differences[prompts.item])
+            rows += [{"task": task.name, "capability": task.capability, **row} for row in found]
+            stats = stats + cost
+        work = work_entry("activation patching", task.name, stats)
+        return rows, {**work, "pairs": len(known)}
+
+    def _solved(
+        self, task: Task, usable: Sequence[PatchingPrompts]
+    ) -> tuple[list[PatchingPrompts], dict[str, tuple[float, float]], SweepStats]:
+        """The first pairs that the intact model solves, their two differences, the cost."""
+        requests = [r for p in usable for r in (*_asked(p, p.clean), *_asked(p, p.corrupted))]
+        swept = sweep(
+            self.setup.model,
+            [intact()],
+            requests,
+            tokenizer=self.setup.tokenizer,
+            memory_budget=self.setup.memory_budget,
+        )
+        values = [_logprob(outcome) for outcome in swept.outcomes[0]]
+        solved, differences = [], {}
+        for i, prompts in enumerate(usable):
+            a, b, c, d = values[4 * i : 4 * i + 4]
+            if a - b > 0 > c - d and len(solved) < self.pairs:
+                solved.append(prompts)
+                differences[prompts.item] = (a - b, c - d)
+        return solved, differences, swept.stats
+
+    def _grid(
+        self, prompts: PatchingPrompts, clean: float, corrupted: float
+    ) -> tuple[list[dict[str, Any]], SweepStats]:
+        """Recovered share at every site, layer and position of one pair."""
+        grid = [
+            (site, layer, position)
+            for site in self.sites
+            for position in positions_of(prompts)
+            for layer in range(self.setup.model.cfg.n_layers)
+        ]
+        swept = sweep(
+            self.setup.model,
+            [patch(site, layer, position.pos) for site, layer, position in grid],  # type: ignore[arg-type]
+            _asked(prompts, prompts.corrupted, prompts.clean),
+            tokenizer=self.setup.tokenizer,
+            memory_budget=self.setup.memory_budget,
+        )
+        rows = []
+        for (site, layer, position), outcomes in zip(grid, swept.outcomes, strict=True):
+            patched = _logprob(outcomes[0]) - _logprob(outcomes[1])
+            rows.append(
+                {
+                    "item": prompts.item,
+                    "protocol": "continuation",
+                    "site": site,
+                    "layer": layer,
+                    "pos": position.pos,
+                    "pos_label": position.label,
+                    "clean_diff": clean,
+                    "corrupted_diff": corrupted,
+                    "patched_diff": patched,
+                    "recovered": (patched - corrupted) / (clean - corrupted),
+                }
+            )
+        return rows, swept.stats
+
+
+def _asked(
+    prompts: PatchingPrompts, context: tuple[int, ...], source: tuple[int, ...] | None = None
+) -> list[LogLikelihood]:
+    """Both answers' first tokens after a prompt; a logit difference needs no more."""
+    answers = (prompts.clean_answer, prompts.corrupted_answer)
+    return [LogLikelihood(context, (answer,), source) for answer in answers]
+
+
+def _logprob(outcome: object) -> float:
+    assert isinstance(outcome, Scored)
+    return outcome.logprob

@@ -1,0 +1,158 @@
+"""The whole profile of a model: ablation, logit lens, activation patching, emergence, report.
+
+Each analysis is in its own module; here they share one folder, one bar and one page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from transformer_lens import HookedTransformer
+
+from layerwise._parts import MemoryParts, Parts
+from layerwise._progress import Meter, meter
+from layerwise._setup import Setup, TaskLike, prepare
+from layerwise.ablation import Ablation
+from layerwise.emergence import emergence
+from layerwise.logit_lens import Lens
+from layerwise.patching import PAIRS, Patching
+from layerwise.report import Report, report
+from layerwise.results import Result, RunFolder, load_results
+from layerwise.tasks import PROTOCOLS
+
+DEFAULT_ITEMS = 100
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a profile found.
+
+    Attributes:
+        results: ablation, lens, patching and emergence results.
+        report: the page that joins them.
+        path: the report's file, if a folder was given.
+    """
+
+    results: tuple[Result, ...]
+    report: Report
+    path: Path | None = None
+
+    @property
+    def work(self) -> dict[str, float]:
+        """Token-passes done, those of one forward per change and request, and seconds."""
+        entries = [e for e in self.results[0].facts.work if "token_passes" in e]
+        keys = ("token_passes", "brute_force_token_passes", "seconds")
+        return {key: float(sum(_number(e[key]) for e in entries)) for key in keys}
+
+    def _repr_html_(self) -> str:
+        return self.report._repr_html_()
+
+
+def _number(value: Any) -> float:
+    return float(value)
+
+
+def profile(
+    model: HookedTransformer,
+    tasks: TaskLike | Sequence[TaskLike] = "all",
+    protocols: str | Sequence[str] = PROTOCOLS,
+    *,
+    limit: int | None = DEFAULT_ITEMS,
+    pairs: int = PAIRS,
+    seed: int = 0,
+    fewshot: int | None = None,
+    chat: bool = False,
+    out: str | Path | None = None,
+    memory_budget: int | None = None,
+    progress: bool = True,
+) -> Profile:
+    """Find out what each layer of a model is needed for, and how sure that is.
+
+    Skips each layer in turn under every task and protocol, reads every layer through the logit
+    lens, patches activations where tasks offer pairs of prompts, and joins all of it.
+
+    Args:
+        model: the model.
+        tasks: task names, capabilities, JSONL files, or ``Task`` values.
+        protocols: ``letter``, ``continuation``, ``generate``.
+        limit: take the first so many items of each task; None for all.
+        pairs: at most so many pairs of each task for patching.
+        seed: decides the items of built-in suites and all bootstraps.
+        fewshot: number of few-shot examples; the task's own if None.
+        chat: wrap prompts in the tokenizer's chat template (ablation and lens).
+        out: folder for tables, figures and ``report.html``; an interrupted run goes on there.
+        memory_budget: bytes for activations, keys and values; 3 GiB if None.
+        progress: show a progress bar on a terminal.
+
+    Returns:
+        The results, and the report that joins them.
+
+    Raises:
+        UserError: for anything unknown, out of range or contradictory, before work begins.
+    """
+    setup = prepare(
+        model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
+        memory_budget=memory_budget,
+    )  # fmt: skip
+    jobs = _Jobs.of(setup, pairs)
+    settings = setup.settings(
+        analysis="profile", **jobs.ablation.settings(), **jobs.patching.settings()
+    )
+    with RunFolder.open(out, settings) if out is not None else nullcontext() as folder:
+        if folder is not None and folder.finished:
+            results = load_results(folder.path)
+        else:
+            with meter(progress) as told:
+                results = jobs.run(folder or MemoryParts(), settings, told, seed)
+            if folder is not None:
+                _save(results, jobs, folder)
+        page = report(results)
+        if folder is None:
+            return Profile(tuple(results), page)
+        page.save_figures(folder.path / "figures")
+        return Profile(tuple(results), page, page.save(folder.path / "report.html"))
+
+
+def _save(results: Sequence[Result], jobs: _Jobs, folder: RunFolder) -> None:
+    for result in results:
+        result.save(folder.path)
+    jobs.ablation.write_requests(folder.path)
+    folder.finish(results[0].facts)
+
+
+@dataclass(frozen=True)
+class _Jobs:
+    """The analyses of a profile, planned and checked."""
+
+    ablation: Ablation
+    lens: Lens
+    patching: Patching
+
+    @classmethod
+    def of(cls, setup: Setup, pairs: int) -> _Jobs:
+        layers = tuple(range(setup.model.cfg.n_layers))
+        read = {"letter": "letter", "continuation": "continuation", "generate": "continuation"}
+        protocols = tuple(dict.fromkeys(read[protocol] for protocol in setup.protocols))
+        return cls(
+            Ablation(setup, "skip", "layer", layers),
+            Lens(replace(setup, protocols=protocols), strict=False),
+            Patching(
+                replace(setup, protocols=("continuation",)), ("resid_pre",), pairs, strict=False
+            ),
+        )
+
+    def run(self, parts: Parts, settings: dict[str, Any], told: Meter, seed: int) -> list[Result]:
+        ablation = self.ablation.run(parts, settings, told)
+        lens = self.lens.run(parts, settings, told)
+        patching = self.patching.run(parts, settings, told)
+        work = (*ablation.facts.work, *lens.facts.work, *patching.facts.work)
+        told.doing("statistics and report")
+        facts = ablation.facts.model_copy(update={"work": work})
+        measured = [replace(ablation, facts=facts), lens]
+        if len(patching.patching):
+            measured.append(patching)
+        return [*measured, emergence(measured, seed=seed)]
