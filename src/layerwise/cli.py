@@ -38,6 +38,9 @@ Sites = Annotated[
     list[str], typer.Option("--site", help="resid_pre, attn_out or mlp_out; repeatable.")
 ]
 Layers = Annotated[str | None, typer.Option(help="Which layers, e.g. 0-5,9; all if left out.")]
+Exhaustive = Annotated[
+    bool, typer.Option("--exhaustive", help="Skip layers also where there is no signal.")
+]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder for tables; resumes there.")]
 Limit = Annotated[int | None, typer.Option(help="Take the first so many items of each task.")]
 Seed = Annotated[int, typer.Option(help="Decides built-in items and all bootstraps.")]
@@ -93,6 +96,7 @@ def profile(
     out: Out = None,
     limit: Limit = 100,
     pairs: Annotated[int, typer.Option(help="Pairs of prompts a task for patching.")] = 16,
+    exhaustive: Exhaustive = False,
     seed: Seed = 0,
     fewshot: Fewshot = None,
     chat: Chat = False,
@@ -104,9 +108,9 @@ def profile(
     from layerwise.profiling import profile as run
 
     found = run(
-        _load(model, dtype, device), task, protocol, limit=limit, pairs=pairs, seed=seed,
-        fewshot=fewshot, chat=chat, out=out or Path("runs") / Path(model).name,
-        memory_budget=_bytes(memory_budget),
+        _load(model, dtype, device), task, protocol, limit=limit, pairs=pairs,
+        exhaustive=exhaustive, seed=seed, fewshot=fewshot, chat=chat,
+        out=out or Path("runs") / Path(model).name, memory_budget=_bytes(memory_budget),
     )  # fmt: skip
     work = found.work
     if work["token_passes"]:

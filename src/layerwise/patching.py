@@ -18,8 +18,8 @@ from transformer_lens import HookedTransformer
 
 from layerwise._parts import MemoryParts, Parts, together
 from layerwise._progress import Meter, meter
+from layerwise._records import work_entry
 from layerwise._setup import Setup, TaskLike, prepare
-from layerwise.ablation import work_entry
 from layerwise.errors import UserError, unknown_name
 from layerwise.results import PatchingResult, RunFolder, patching_frame
 from layerwise.sweep import LogLikelihood, Scored, SweepStats, intact, patch, sweep

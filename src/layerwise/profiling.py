@@ -13,10 +13,10 @@ from typing import Any
 
 from transformer_lens import HookedTransformer
 
+from layerwise._ablation_job import Ablation
 from layerwise._parts import MemoryParts, Parts
 from layerwise._progress import Meter, meter
 from layerwise._setup import Setup, TaskLike, prepare
-from layerwise.ablation import Ablation
 from layerwise.emergence import emergence
 from layerwise.logit_lens import Lens
 from layerwise.patching import PAIRS, Patching
@@ -63,6 +63,7 @@ def profile(
     *,
     limit: int | None = DEFAULT_ITEMS,
     pairs: int = PAIRS,
+    exhaustive: bool = False,
     seed: int = 0,
     fewshot: int | None = None,
     chat: bool = False,
@@ -81,6 +82,8 @@ def profile(
         protocols: ``letter``, ``continuation``, ``generate``.
         limit: take the first so many items of each task; None for all.
         pairs: at most so many pairs of each task for patching.
+        exhaustive: skip layers also where the intact model is not above chance. No claim is
+            made there, so by default that time is saved; intact records are kept.
         seed: decides the items of built-in suites and all bootstraps.
         fewshot: number of few-shot examples; the task's own if None.
         chat: wrap prompts in the tokenizer's chat template (ablation and lens).
@@ -98,7 +101,7 @@ def profile(
         model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
         memory_budget=memory_budget,
     )  # fmt: skip
-    jobs = _Jobs.of(setup, pairs)
+    jobs = _Jobs.of(setup, pairs, exhaustive)
     settings = setup.settings(
         analysis="profile", **jobs.ablation.settings(), **jobs.patching.settings()
     )
@@ -133,12 +136,12 @@ class _Jobs:
     patching: Patching
 
     @classmethod
-    def of(cls, setup: Setup, pairs: int) -> _Jobs:
+    def of(cls, setup: Setup, pairs: int, exhaustive: bool) -> _Jobs:
         layers = tuple(range(setup.model.cfg.n_layers))
         read = {"letter": "letter", "continuation": "continuation", "generate": "continuation"}
         protocols = tuple(dict.fromkeys(read[protocol] for protocol in setup.protocols))
         return cls(
-            Ablation(setup, "skip", "layer", layers),
+            Ablation(setup, "skip", "layer", layers, only_with_signal=not exhaustive),
             Lens(replace(setup, protocols=protocols), strict=False),
             Patching(
                 replace(setup, protocols=("continuation",)), ("resid_pre",), pairs, strict=False

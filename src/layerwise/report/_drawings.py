@@ -52,7 +52,7 @@ def role_maps(run: Run) -> list[Drawing]:
             "claimed. The intervals are in the tables below."
         )
         alt = f"Heat map of accuracy lost by {action}, layers by tasks and protocols."
-        draw = partial(role_map, effects, kind, site)
+        draw = partial(role_map, effects, kind, site, signal=run.signal)
         found.append(Drawing(f"role_map_{kind}_{site}", draw, caption, alt))
     return found
 

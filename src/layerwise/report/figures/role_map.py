@@ -36,6 +36,7 @@ def role_map(
     kind: str = LAYER_MAIN[0],
     site: str = LAYER_MAIN[1],
     width: float = FULL_WIDTH,
+    signal: pd.DataFrame | None = None,
 ) -> Figure:
     """Which layers each task needs under each protocol.
 
@@ -44,6 +45,8 @@ def role_map(
         kind: the kind of intervention shown.
         site: its site.
         width: the widest the figure may be, inches.
+        signal: the table ``signal.parquet``; what has no signal gets a hatched column even if
+            no layer was changed there.
 
     Returns:
         Colour is the share of the above-chance accuracy that is lost, clipped to 0 to 1; a
@@ -52,7 +55,8 @@ def role_map(
     """
     shown = rows(effects, kind=kind, site=site)
     layers = layers_of(shown)
-    bands = layout(task_blocks(shown), width - _LEFT - 0.1)
+    silent = [] if signal is None else [rows(signal, signal=False)]
+    bands = layout(task_blocks(pd.concat([shown, *silent])), width - _LEFT - 0.1)
     strip = _strip_height(len(layers), len(bands))
     broad = max(band.width for band in bands)
     figure = new_figure(

@@ -1,0 +1,257 @@
+"""A planned ablation: cut into pieces, measured piece by piece, joined to one result.
+
+The public function with its arguments is in ``ablation``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from layerwise._files import write_atomically
+from layerwise._parts import Parts, together
+from layerwise._progress import Meter
+from layerwise._records import record_rows, request_line, work_entry
+from layerwise._setup import Setup
+from layerwise.errors import UserError, unknown_name
+from layerwise.results import AblationResult, records_frame
+from layerwise.stats import above_chance
+from layerwise.sweep import (
+    Generate,
+    Intervention,
+    SweepStats,
+    intact,
+    mean,
+    mean_activations,
+    plan_sweep,
+    skip,
+    sweep,
+    zero,
+)
+from layerwise.sweep.run import model_shape
+from layerwise.tasks import Task, TaskRequest
+from layerwise.tasks.items import Item
+
+KINDS = ("skip", "zero", "mean")
+SITES = {
+    "skip": ("layer", "attn_out", "mlp_out"),
+    "zero": ("resid_post", "attn_out", "mlp_out"),
+    "mean": ("resid_post", "attn_out", "mlp_out"),
+}
+# Items that are finished and saved together: what a killed run can lose at most.
+ITEMS_AT_ONCE = 32
+REQUESTS_FILE = "requests.jsonl"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Work that is finished and saved together.
+
+    Attributes:
+        task: the task.
+        items: some of its items.
+        protocols: the protocols under which they are asked.
+        stage: ``intact``, or ``swept`` for the intact model and every change.
+    """
+
+    task: Task
+    items: tuple[Item, ...]
+    protocols: tuple[str, ...]
+    stage: str
+
+    @property
+    def name(self) -> str:
+        """Unique within a run."""
+        return f"{self.stage} {self.task.name} {self.items[0].id}"
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """A planned ablation; makes its pieces one by one and joins them.
+
+    Attributes:
+        setup: what it starts from.
+        kind: ``skip``, ``zero`` or ``mean``.
+        site: what is changed.
+        layers: which layers.
+        method: ``engine`` or ``reference``.
+        only_with_signal: measure the intact model first, and change layers only under those
+            protocols under which it is above chance: elsewhere no claim would be made.
+    """
+
+    setup: Setup
+    kind: str
+    site: str
+    layers: tuple[int, ...]
+    method: str = "engine"
+    only_with_signal: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise unknown_name("kind of ablation", self.kind, KINDS)
+        if self.site not in SITES[self.kind]:
+            raise unknown_name(f"site for kind {self.kind!r}", self.site, SITES[self.kind])
+        if self.site == "mlp_out" and self.setup.model.cfg.attn_only:
+            raise UserError("The model's blocks have no MLP; choose site attn_out.")
+        for task in self.setup.tasks:  # bad input is told before any work is done
+            for item in task.items:
+                for protocol in self.setup.protocols:
+                    self.setup.requests(task, item, protocol)
+
+    def settings(self) -> dict[str, Any]:
+        """What makes it this ablation and no other."""
+        return {
+            "kind": self.kind,
+            "site": self.site,
+            "layers": list(self.layers),
+            "method": self.method,
+            "only_with_signal": self.only_with_signal,
+        }
+
+    def run(self, parts: Parts, settings: dict[str, Any], told: Meter) -> AblationResult:
+        """Make the pieces that are missing, and join all of them."""
+        pieces = self._swept_pieces(parts, told) if self.only_with_signal else self._all_pieces()
+        _make(pieces, parts, told, self)
+        tables = [parts.read_part(f"records {piece.name}") for piece in pieces]
+        work = [parts.read_part(f"work {piece.name}") for piece in pieces]
+        if self.only_with_signal:
+            intact_tables = [parts.read_part(f"records {p.name}") for p in self._intact_pieces()]
+            work += [parts.read_part(f"work {p.name}") for p in self._intact_pieces()]
+            tables += [_without(table, tables) for table in intact_tables]
+        records = pd.concat(tables, ignore_index=True)
+        return AblationResult(records, self.setup.facts(settings, _joined_work(work)))
+
+    def _all_pieces(self) -> list[Piece]:
+        protocols = self.setup.protocols
+        return [piece for task in self.setup.tasks for piece in _cut(task, protocols, "swept")]
+
+    def _intact_pieces(self) -> list[Piece]:
+        protocols = self.setup.protocols
+        return [piece for task in self.setup.tasks for piece in _cut(task, protocols, "intact")]
+
+    def _swept_pieces(self, parts: Parts, told: Meter) -> list[Piece]:
+        """The pieces worth sweeping, after measuring the intact model."""
+        _make(self._intact_pieces(), parts, told, self)
+        found: list[Piece] = []
+        for task in self.setup.tasks:
+            measured = [p for p in self._intact_pieces() if p.task.name == task.name]
+            records = together(parts, [f"records {piece.name}" for piece in measured])
+            found += _cut(task, _with_signal(task, records, self.setup.protocols), "swept")
+        return found
+
+    def interventions(self, piece: Piece) -> list[Intervention]:
+        """What is changed in a piece, the intact model first."""
+        return [intact()] if piece.stage == "intact" else self._interventions(piece.task)
+
+    def _interventions(self, task: Task) -> list[Intervention]:
+        if self.kind == "skip":
+            return [intact(), *(skip(layer, self.site) for layer in self.layers)]
+        site: Any = self.site
+        if self.kind == "zero":
+            return [intact(), *(zero(site, layer) for layer in self.layers)]
+        contexts = {r.request.context for r in self._requests(task, task.items)}
+        means = mean_activations(
+            self.setup.model,
+            sorted(contexts),
+            [site],
+            memory_budget=self.setup.memory_budget,
+        )
+        return [intact(), *(mean(site, layer, means[site, layer]) for layer in self.layers)]
+
+    def _requests(
+        self, task: Task, items: Sequence[Item], protocols: Sequence[str] | None = None
+    ) -> list[TaskRequest]:
+        return [
+            request
+            for item in items
+            for protocol in protocols or self.setup.protocols
+            for request in self.setup.requests(task, item, protocol)
+        ]
+
+    def measure(
+        self, piece: Piece, interventions: Sequence[Intervention]
+    ) -> tuple[pd.DataFrame, dict[str, Any]]:
+        """The records of a piece, and what they cost."""
+        asked = self._requests(piece.task, piece.items, piece.protocols)
+        swept = sweep(
+            self.setup.model,
+            interventions,
+            [request.request for request in asked],
+            tokenizer=self.setup.tokenizer,
+            method=self.method,
+            memory_budget=self.setup.memory_budget,
+        )
+        rows = list(record_rows(piece.task, piece.items, asked, interventions, swept))
+        return records_frame(rows), work_entry("ablation", piece.task.name, swept.stats)
+
+    def cost(self, piece: Piece) -> float:
+        """Expected token-passes of a piece; texts are taken to be half as long as allowed."""
+        asked = [r.request for r in self._requests(piece.task, piece.items, piece.protocols)]
+        changed = [] if piece.stage == "intact" else [skip(layer) for layer in self.layers]
+        shape = model_shape(self.setup.model)
+        prompts = plan_sweep(
+            [intact(), *changed], asked, shape, self.setup.memory_budget
+        ).token_passes
+        texts = sum(r.max_tokens for r in asked if isinstance(r, Generate)) / 2
+        return prompts + texts * (1 + len(changed)) * shape.n_layers
+
+    def write_requests(self, folder: Path) -> None:
+        """Write exactly what was put to the model, one line per request."""
+        lines = [
+            json.dumps(request_line(request), ensure_ascii=False)
+            for task in self.setup.tasks
+            for request in self._requests(task, task.items)
+        ]
+        write_atomically(folder / REQUESTS_FILE, ("\n".join(lines) + "\n").encode())
+
+
+def _cut(task: Task, protocols: tuple[str, ...], stage: str) -> list[Piece]:
+    if not protocols:
+        return []
+    starts = range(0, len(task.items), ITEMS_AT_ONCE)
+    return [Piece(task, task.items[i : i + ITEMS_AT_ONCE], protocols, stage) for i in starts]
+
+
+def _make(pieces: Sequence[Piece], parts: Parts, told: Meter, job: Ablation) -> None:
+    """Make the pieces that are missing."""
+    missing = [piece for piece in pieces if not parts.has_part(f"records {piece.name}")]
+    costs = [job.cost(piece) for piece in missing]
+    told.expect(sum(costs))
+    changes: dict[tuple[str, str], list[Intervention]] = {}
+    for piece, cost in zip(missing, costs, strict=True):
+        told.doing(f"ablation, {piece.task.name}")
+        key = (piece.stage, piece.task.name)
+        if key not in changes:
+            changes = {key: job.interventions(piece)}
+        records, work = job.measure(piece, changes[key])
+        parts.write_part(f"work {piece.name}", pd.DataFrame([work]))
+        parts.write_part(f"records {piece.name}", records)
+        told.done(cost)
+
+
+def _with_signal(task: Task, records: pd.DataFrame, protocols: Sequence[str]) -> tuple[str, ...]:
+    """The protocols under which the intact model is above chance."""
+    right = {name: group["correct"].to_numpy() for name, group in records.groupby("protocol")}
+    return tuple(p for p in protocols if above_chance(right[p], task.chance[p]))
+
+
+def _without(table: pd.DataFrame, swept: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The rows of tasks and protocols that were not swept."""
+    done = {pair for t in swept for pair in zip(t["task"], t["protocol"], strict=True)}
+    keep = [pair not in done for pair in zip(table["task"], table["protocol"], strict=True)]
+    return table.loc[keep]
+
+
+def _joined_work(pieces: Sequence[pd.DataFrame]) -> list[dict[str, Any]]:
+    """One entry per task, its pieces added up."""
+    names = [field.name for field in fields(SweepStats)]
+    totals: dict[str, SweepStats] = {}
+    for piece in (row for table in pieces for row in table.to_dict("records")):
+        stats = SweepStats(**{name: piece[name] for name in names})
+        totals[piece["task"]] = totals.get(piece["task"], SweepStats()) + stats
+    return [work_entry("ablation", task, stats) for task, stats in totals.items()]
