@@ -43,6 +43,7 @@ SITES = {
     "zero": ("resid_post", "attn_out", "mlp_out"),
     "mean": ("resid_post", "attn_out", "mlp_out"),
 }
+METHODS = ("engine", "reference")
 # Items that are finished and saved together: what a killed run can lose at most.
 ITEMS_AT_ONCE = 32
 REQUESTS_FILE = "requests.jsonl"
@@ -96,6 +97,8 @@ class Ablation:
             raise unknown_name("kind of ablation", self.kind, KINDS)
         if self.site not in SITES[self.kind]:
             raise unknown_name(f"site for kind {self.kind!r}", self.site, SITES[self.kind])
+        if self.method not in METHODS:
+            raise unknown_name("method", self.method, METHODS)
         if self.site == "mlp_out" and self.setup.model.cfg.attn_only:
             raise UserError("The model's blocks have no MLP; choose site attn_out.")
         for task in self.setup.tasks:  # bad input is told before any work is done

@@ -14,6 +14,7 @@ from transformer_lens import HookedTransformer
 from layerwise._facts import Facts, ModelFacts, TaskFacts
 from layerwise.errors import UserError, unknown_name
 from layerwise.models import LoadedFacts, model_facts, original_tokenizer
+from layerwise.models.originals import refuse_nonfinite
 from layerwise.sweep.blocks import attention_in_use
 from layerwise.sweep.plan import DEFAULT_MEMORY_BUDGET
 from layerwise.tasks import PROTOCOLS, Task, TaskRequest, build_requests, expand_task_names
@@ -124,6 +125,8 @@ def prepare(
     for protocol in wanted:
         if protocol not in PROTOCOLS:
             raise unknown_name("protocol", protocol, PROTOCOLS)
+    if seed < 0:
+        raise UserError(f"The seed is {seed}; expected 0 or a positive whole number.")
     loaded_tasks = load_tasks(_as_sequence(tasks), seed=seed, limit=limit, fewshot=fewshot)
     if not wanted or not loaded_tasks:
         raise UserError("Nothing to do: name at least one task and one protocol.")
@@ -131,9 +134,11 @@ def prepare(
         raise UserError(
             f"A memory budget of {memory_budget} bytes is too small; give at least 1048576."
         )
+    loaded = model_facts(model)
+    refuse_nonfinite(loaded.name, model)  # weights may have been edited since they were loaded
     return Setup(
         model,
-        model_facts(model),
+        loaded,
         original_tokenizer(model),
         loaded_tasks,
         tuple(dict.fromkeys(wanted)),

@@ -1,0 +1,147 @@
+"""Small tasks and models for the tests of the analyses, and what those tests work out by hand."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from transformer_lens import HookedTransformer
+
+from layerwise.models import original_tokenizer
+from layerwise.tasks import GenerateSpec, Item, Task, Template, load_task
+
+# Under ``tiny_tokenizer`` these begin with different tokens when a space stands before them.
+WORDS = ("key", "red", "blue", "seven", "two", "four", "door", "what", "open")
+DOCS = Path(__file__).parents[1] / "docs" / "results.md"
+
+
+def word_task(n_items: int = 4, name: str = "words", seed: int = 0, **changes: Any) -> Task:
+    """Questions about words with three choices; the answers mean nothing, and are balanced."""
+    rng = np.random.default_rng(seed)
+    items = []
+    for index in range(n_items):
+        first, second, *choices = (str(word) for word in rng.permutation(WORDS)[:5])
+        items.append(
+            Item(
+                id=f"{name}/{index:04d}",
+                question=f"the {first} of the {second} is",
+                answer=choices[index % 3],
+                choices=tuple(choices),
+            )
+        )
+    fields: dict[str, Any] = {
+        "name": name,
+        "capability": "knowledge",
+        "description": "words",
+        "items": tuple(items),
+        "fewshot": (),
+        "generate": GenerateSpec((".", "\n"), 4, "first_word"),
+        "chance": {"letter": 1 / 3, "continuation": 1 / 3, "generate": 1 / 3},
+        "template": Template(question_prefix="Question: ", answer_cue="\nAnswer:"),
+    }
+    return Task(**{**fields, **changes})
+
+
+def solved_by(model: HookedTransformer, task: Task) -> Task:
+    """The same questions, with the model's own preferred choice as the answer.
+
+    So the intact model is always right under ``continuation``, and losing that is an effect.
+    """
+    tokenizer = original_tokenizer(model)
+
+    def preferred(item: Item) -> str:
+        template = task.template
+        prompt = template.question_prefix + item.question + template.answer_cue
+        scores = [
+            text_logprob(model, tokenizer, prompt, template.delimiter + choice)
+            for choice in item.choices
+        ]
+        return item.choices[int(np.argmax(scores))]
+
+    return replace(task, items=tuple(replace(item, answer=preferred(item)) for item in task.items))
+
+
+def text_logprob(model: HookedTransformer, tokenizer: Any, prompt: str, rest: str) -> float:
+    """Log-probability of a text after a prompt, by one plain forward."""
+    start = tokenizer(prompt).input_ids
+    return logprob(model, start, tokenizer(prompt + rest).input_ids[len(start) :])
+
+
+@torch.inference_mode()
+def logprob(
+    model: HookedTransformer,
+    context: Sequence[int],
+    continuation: Sequence[int],
+    hooks: Sequence[tuple[str, Callable[..., Any]]] = (),
+) -> float:
+    """Log-probability of a continuation in nats, by one plain hooked forward."""
+    tokens = torch.tensor([[*context, *continuation]])
+    logprobs = model.run_with_hooks(tokens, fwd_hooks=list(hooks))[0].log_softmax(-1)
+    first = len(context) - 1
+    return sum(float(logprobs[first + i, token]) for i, token in enumerate(continuation))
+
+
+@torch.inference_mode()
+def greedy_text(
+    model: HookedTransformer,
+    context: Sequence[int],
+    max_tokens: int,
+    stop: Sequence[str],
+    hooks: Sequence[tuple[str, Callable[..., Any]]] = (),
+) -> str:
+    """The most likely text up to a stop string, each token by a plain hooked forward."""
+    tokenizer = original_tokenizer(model)
+    tokens = list(context)
+    while len(tokens) < len(context) + max_tokens and tokens[-1] != tokenizer.eos_token_id:
+        logits = model.run_with_hooks(torch.tensor([tokens]), fwd_hooks=list(hooks))
+        tokens.append(int(logits[0, -1].argmax()))
+    text = tokenizer.decode(tokens[len(context) :], skip_special_tokens=True)
+    return re.split("|".join(map(re.escape, stop)), text)[0]
+
+
+def write_jsonl(path: Path, items: Iterable[Item], **fields: Any) -> Path:
+    """A user's file with these items; ``fields`` go into every line."""
+    lines = (
+        {
+            "id": item.id,
+            "question": item.question,
+            "answer": item.answer,
+            **({"choices": list(item.choices)} if item.choices else {}),
+            **fields,
+        }
+        for item in items
+    )
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def solved_file(model: HookedTransformer, path: Path, n_items: int, **fields: Any) -> Path:
+    """A user's file without few-shot examples (ask for none) that the model always gets right."""
+    write_jsonl(path, word_task(n_items, name=path.stem).items)
+    task = solved_by(model, load_task(str(path), fewshot=0))
+    return write_jsonl(path, task.items, **fields)
+
+
+def edited_folder(folder: Path, edit: Callable[[dict[str, torch.Tensor]], None]) -> Path:
+    """A copy of a model's folder, beside it, with its weights changed by ``edit``."""
+    copy = folder.with_name(folder.name + "-edited")
+    shutil.copytree(folder, copy)
+    weights = load_file(copy / "model.safetensors")
+    edit(weights)
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    return copy
+
+
+def documented_columns(table: str) -> list[str]:
+    """The columns that ``docs/results.md`` gives a table, in its order."""
+    section = DOCS.read_text("utf-8").split(f"\n## `{table}`\n")[1].split("\n## ")[0]
+    cells = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    return [name for cell in cells for name in re.findall(r"`(\w+)`", cell)]

@@ -1,0 +1,371 @@
+"""Ablation against hooks written by hand, plain forwards, and models whose answer is known."""
+
+from __future__ import annotations
+
+import json
+from itertools import product
+
+import pandas as pd
+import pytest
+import torch
+
+import layerwise as lw
+from layerwise.ablation import ablate
+from layerwise.errors import UserError
+from layerwise.models import load_model, original_tokenizer, weights_hash
+from layerwise.tasks import build_requests, load_task
+from tests import analysis
+from tests.analysis import greedy_text, logprob, solved_by, word_task
+from tests.models.tiny import tiny_folder, tiny_model
+
+PROTOCOLS = ("letter", "continuation", "generate")
+KEY = ["intervention", "task", "item", "protocol"]
+COMBINATIONS = [
+    *product(["skip"], ["layer", "attn_out", "mlp_out"]),
+    *product(["zero", "mean"], ["resid_post", "attn_out", "mlp_out"]),
+]
+TASK = word_task(3)
+
+
+@pytest.fixture(scope="module", params=["llama", "gpt2"])
+def model(request):
+    return tiny_model(request.param)
+
+
+def records_of(*args, **options) -> pd.DataFrame:
+    return ablate(*args, progress=False, **options).records.set_index(KEY)
+
+
+@pytest.mark.parametrize("method", ["engine", "reference"])
+def test_a_record_for_every_intervention_item_and_protocol(model, method):
+    result = ablate(model, TASK, method=method, progress=False)
+    assert list(result.records.columns) == analysis.documented_columns("records.parquet")
+    ids = ["intact", *(f"skip:layer={layer}" for layer in range(3))]
+    expected = product(ids, ["words"], [item.id for item in TASK.items], PROTOCOLS)
+    assert sorted(result.records[KEY].itertuples(index=False, name=None)) == sorted(expected)
+    intact = result.records["intervention"] == "intact"
+    assert result.records.loc[intact, ["site", "layer"]].isna().all(axis=None)
+    layers = result.records.loc[~intact]
+    assert (layers["intervention"] == "skip:layer=" + layers["layer"].astype(str)).all()
+    assert set(layers["kind"]) == {"skip"}
+    assert set(layers["site"]) == {"layer"}
+    generated = result.records["protocol"] == "generate"
+    scores = ["correct_norm", "gold_logprob", "margin", "early_logprob", "late_logprob"]
+    assert result.records.loc[generated, scores].isna().all(axis=None)
+    assert (
+        result.records.loc[~generated, ["correct_norm", "gold_logprob", "margin"]]
+        .notna()
+        .all(axis=None)
+    )
+    assert result.records.loc[generated, "generated"].notna().all()
+    assert result.records.loc[~generated, ["generated", "extracted"]].isna().all(axis=None)
+
+
+@pytest.mark.parametrize(("kind", "site"), COMBINATIONS)
+def test_engine_and_reference_agree(model, kind, site):
+    fast = records_of(model, TASK, kind=kind, site=site)
+    slow = records_of(model, TASK, kind=kind, site=site, method="reference")
+    numbers = ["gold_logprob", "margin", "early_logprob", "late_logprob"]
+    pd.testing.assert_frame_equal(fast[numbers], slow[numbers], rtol=0, atol=1e-4)
+    rest = [column for column in fast.columns if column not in numbers]
+    pd.testing.assert_frame_equal(fast[rest], slow[rest])
+
+
+def contexts_of(model, protocols) -> set[tuple[int, ...]]:
+    tokenizer = original_tokenizer(model)
+    return {
+        request.request.context
+        for item in TASK.items
+        for protocol in protocols
+        for request in build_requests(TASK, item, protocol, tokenizer)
+    }
+
+
+def mean_by_hand(model, name: str, contexts) -> torch.Tensor:
+    """Over positions from the second on, each distinct prefix once."""
+    found = {}
+    for context in contexts:
+        _, cache = model.run_with_cache(torch.tensor([context]), names_filter=name)
+        for pos in range(1, len(context)):
+            found[context[: pos + 1]] = cache[name][0, pos]
+    assert len(found) < sum(len(context) - 1 for context in contexts)  # some prefixes are shared
+    return torch.stack(list(found.values())).mean(dim=0)
+
+
+def hooks_by_hand(model, kind: str, site: str, layer: int, contexts):
+    if site == "layer":
+        kept = {}
+
+        def keep(tensor, hook):
+            kept["resid"] = tensor
+
+        def put_back(tensor, hook):
+            return kept["resid"]
+
+        block = f"blocks.{layer}"
+        return [(f"{block}.hook_resid_pre", keep), (f"{block}.hook_resid_post", put_back)]
+    name = f"blocks.{layer}.hook_{site}"
+    value = mean_by_hand(model, name, contexts) if kind == "mean" else torch.tensor(0.0)
+    return [(name, lambda tensor, hook: value.expand_as(tensor))]
+
+
+def hooked_scores(model, asked, hooks=()) -> tuple[float, float, bool]:
+    """Gold log-probability, margin and correctness; of equal options the first is chosen."""
+    scores = [logprob(model, r.request.context, r.request.continuation, hooks) for r in asked]
+    (gold,) = [i for i, request in enumerate(asked) if request.gold]
+    others = [score for i, score in enumerate(scores) if i != gold]
+    return scores[gold], scores[gold] - max(others), scores.index(max(scores)) == gold
+
+
+@pytest.mark.parametrize(("kind", "site"), COMBINATIONS)
+def test_records_equal_hooks_written_by_hand(model, kind, site):
+    records = ablate(model, TASK, kind=kind, site=site, layers=[1], progress=False).records
+    hooks = hooks_by_hand(model, kind, site, 1, contexts_of(model, PROTOCOLS))
+    changed = records.loc[records["layer"] == 1].set_index(["item", "protocol"])
+    assert len(changed) == len(TASK.items) * len(PROTOCOLS)
+    tokenizer = original_tokenizer(model)
+    item = TASK.items[1]
+    for protocol in ("letter", "continuation"):
+        asked = build_requests(TASK, item, protocol, tokenizer)
+        gold, margin, correct = hooked_scores(model, asked, hooks)
+        row = changed.loc[item.id, protocol]
+        assert row["gold_logprob"] == pytest.approx(gold, abs=1e-4)
+        assert row["margin"] == pytest.approx(margin, abs=1e-4)
+        assert row["correct"] == correct
+    (asked,) = build_requests(TASK, item, "generate", tokenizer)
+    text = greedy_text(model, asked.request.context, 4, [".", "\n"], hooks)
+    assert changed.loc[(item.id, "generate"), "generated"] == text
+
+
+def test_layers_can_be_chosen(model):
+    found = records_of(model, TASK, "continuation", layers=[2, 0, 2])
+    assert list(dict.fromkeys(found.index.get_level_values("intervention"))) == [
+        "intact",
+        "skip:layer=2",
+        "skip:layer=0",
+    ]
+    whole = records_of(model, TASK, "continuation")
+    pd.testing.assert_frame_equal(found, whole.loc[found.index], rtol=0, atol=1e-5)
+
+
+def rescored(model, lines) -> tuple[float, float, bool]:
+    """Gold log-probability, margin and correctness of an item, from its request lines alone."""
+    scores = [logprob(model, one["context_tokens"], one["continuation_tokens"]) for one in lines]
+    (gold,) = [i for i, one in enumerate(lines) if one["gold"]]
+    others = [score for i, score in enumerate(scores) if i != gold]
+    return scores[gold], scores[gold] - max(others), scores.index(max(scores)) == gold
+
+
+def test_the_request_lines_can_be_scored_again(model, tmp_path):
+    result = ablate(model, TASK, layers=[1], out=tmp_path / "run", progress=False)
+    lines = [
+        json.loads(line)
+        for line in (tmp_path / "run" / "requests.jsonl").read_text("utf-8").splitlines()
+    ]
+    tokenizer = original_tokenizer(model)
+    for line in lines:
+        text = line["context"] + (line["continuation"] or "")
+        assert tokenizer(text).input_ids == line["context_tokens"] + line["continuation_tokens"]
+    intact = result.records.loc[result.records["intervention"] == "intact"]
+    assert len(intact) == 9
+    for row in intact.itertuples():
+        mine = [one for one in lines if (one["item"], one["protocol"]) == (row.item, row.protocol)]
+        assert {one["task"] for one in mine} == {"words"}
+        if row.protocol == "generate":
+            (one,) = mine
+            assert one["gold"] is True
+            assert one["continuation"] is None
+            text = greedy_text(model, one["context_tokens"], one["max_tokens"], one["stop"])
+            assert row.generated == text
+        else:
+            gold, margin, correct = rescored(model, mine)
+            assert len(mine) == 3
+            assert row.gold_logprob == pytest.approx(gold, abs=1e-4)
+            assert row.margin == pytest.approx(margin, abs=1e-4)
+            assert row.correct == correct
+
+
+def test_a_run_says_what_is_needed_to_repeat_it(model, tmp_path):
+    folder = tmp_path / "run"
+    ablate(model, [TASK, word_task(2, "more", 5)], "continuation", seed=3, out=folder,
+           progress=False)  # fmt: skip
+    facts = json.loads((folder / "run.json").read_text())
+    assert facts["model"]["hash"] == weights_hash(model)
+    assert facts["model"]["n_layers"] == 3
+    assert facts["model"]["parity"] < 1e-3
+    tasks = {task["name"]: task for task in facts["tasks"]}
+    assert tasks["words"]["hash"] == TASK.hash
+    assert tasks["words"]["chance"] == dict(TASK.chance)
+    assert (tasks["words"]["n_items"], tasks["more"]["n_items"]) == (3, 2)
+    assert facts["protocols"] == ["continuation"]
+    assert facts["seed"] == 3
+    assert facts["versions"]["torch"] == torch.__version__
+    assert facts["settings"]["layers"] == [0, 1, 2]
+    work = {entry["task"]: entry for entry in facts["work"]}
+    for entry in work.values():
+        # The trunk, and from each skipped layer on one branch; by brute force all of it.
+        assert entry["block_passes"] == 3 + 2 + 1
+        assert entry["brute_force_block_passes"] == 3 * 4
+        assert 0 < entry["token_passes"] < entry["brute_force_token_passes"] / 2
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "effects.parquet",
+        "records.parquet",
+        "requests.jsonl",
+        "run.json",
+        "signal.parquet",
+    ]
+
+
+def test_a_finished_run_is_read_and_not_made_again(model, tmp_path, monkeypatch):
+    first = ablate(model, TASK, out=tmp_path / "run", progress=False)
+    monkeypatch.setattr("layerwise.sweep.run.block_runners", None)
+    again = ablate(model, TASK, out=tmp_path / "run", progress=False)
+    pd.testing.assert_frame_equal(again.records, first.records)
+    (loaded,) = lw.load_results(tmp_path / "run")
+    pd.testing.assert_frame_equal(loaded.records, first.records)
+    assert loaded.facts == first.facts
+
+
+def test_a_folder_changes_nothing(model, tmp_path):
+    kept = ablate(model, TASK, out=tmp_path / "run", progress=False)
+    pd.testing.assert_frame_equal(kept.records, ablate(model, TASK, progress=False).records)
+
+
+def test_pieces_are_joined_in_order(model, monkeypatch):
+    whole = ablate(model, word_task(5), progress=False).records
+    monkeypatch.setattr("layerwise._ablation_job.ITEMS_AT_ONCE", 2)
+    pieces = ablate(model, word_task(5), progress=False).records
+    order = dict.fromkeys(pieces["item"])
+    assert list(order) == [item.id for item in word_task(5).items]
+    key = ["intervention", "item", "protocol"]
+    one, other = whole.sort_values(key), pieces.sort_values(key)
+    pd.testing.assert_frame_equal(
+        one.reset_index(drop=True), other.reset_index(drop=True), rtol=0, atol=1e-4
+    )
+
+
+NO_OP = 1
+
+
+@pytest.fixture(scope="module")
+def with_no_op(tmp_path_factory):
+    """A model one of whose layers adds nothing to the residual stream."""
+
+    def silence(weights):
+        for name in ("self_attn.o_proj", "mlp.down_proj"):
+            weights[f"model.layers.{NO_OP}.{name}.weight"].zero_()
+
+    root = tmp_path_factory.mktemp("no-op")
+    folder = analysis.edited_folder(tiny_folder(root, "llama"), silence)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LAYERWISE_CACHE", str(root / "cache"))
+        return load_model(folder)
+
+
+SCORES = ["correct", "correct_norm", "gold_logprob", "margin", "generated", "extracted"]
+
+
+def intact_and_without(records: pd.DataFrame, layer: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    by_item = records.set_index(["item", "protocol"])
+    intact = by_item.loc[by_item["intervention"] == "intact", SCORES]
+    return intact, by_item.loc[by_item["layer"] == layer, SCORES]
+
+
+@pytest.mark.parametrize("method", ["engine", "reference"])
+@pytest.mark.parametrize("site", ["layer", "attn_out", "mlp_out"])
+def test_skipping_a_layer_that_does_nothing_changes_no_bit(with_no_op, site, method):
+    result = ablate(
+        with_no_op, word_task(6), site=site, layers=[NO_OP], method=method, progress=False
+    )
+    intact, silent = intact_and_without(result.records, NO_OP)
+    if site == "layer" or method == "reference":
+        pd.testing.assert_frame_equal(silent, intact, check_exact=True)
+        assert (result.effects()["nats"].dropna() == 0).all()
+    pd.testing.assert_frame_equal(silent, intact, rtol=0, atol=1e-5)
+
+
+def test_a_layer_that_does_nothing_is_not_found_and_others_are(with_no_op):
+    task = solved_by(with_no_op, word_task(60))
+    result = ablate(with_no_op, task, ["letter", "continuation"], progress=False)
+    # Beside other branches in one matrix product the last bit may be rounded otherwise.
+    intact, silent = intact_and_without(result.records, NO_OP)
+    pd.testing.assert_frame_equal(silent, intact, rtol=0, atol=1e-5)
+    effects = result.effects().set_index(["protocol", "layer"])
+    for protocol in ("letter", "continuation"):
+        assert effects.loc[(protocol, NO_OP), "acc_diff"] == 0
+        assert effects.loc[(protocol, NO_OP), "p"] == 1
+        assert abs(effects.loc[(protocol, NO_OP), "nats"]) < 1e-6
+    assert effects.index[effects["significant"]].tolist() == [("continuation", 0)]
+    found = lw.emergence([result]).emergence
+    critical = found.loc[found["measure"] == "critical set"]
+    assert critical["layers"].map(list).tolist() == [[0]]
+
+
+def test_nothing_is_found_in_random_weights():
+    result = ablate(tiny_model("llama"), word_task(60, seed=1), progress=False)
+    assert not result.signal()["signal"].any()
+    effects = result.effects()
+    assert len(effects) == 3 * len(PROTOCOLS)
+    assert not effects["significant"].any()
+    assert effects["share_lost"].isna().all()
+    assert len(result.summary_rows()) == 0
+    assert "No task has signal" in result._repr_html_()
+    found = lw.emergence([result])
+    assert len(found.emergence) == len(found.order) == 0
+    assert set(found.left_out["protocol"]) == set(PROTOCOLS)
+
+
+def test_tasks_can_be_given_in_several_ways(model, tmp_path):
+    path = str(analysis.write_jsonl(tmp_path / "mine.jsonl", word_task(3).items))
+    by_path = records_of(model, path, "continuation", layers=[0])
+    by_value = records_of(model, [load_task(path), load_task(path)], ["continuation"], layers=[0])
+    pd.testing.assert_frame_equal(by_path, by_value)
+    limited = records_of(model, path, "continuation", layers=[0], limit=2)
+    pd.testing.assert_frame_equal(limited, by_path.loc[limited.index], rtol=0, atol=1e-5)
+    with pytest.raises(UserError, match="Two different tasks have the same name; rename one"):
+        ablate(model, [word_task(3), word_task(3, seed=1)], "continuation", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"layers": [3]}, "Layer 3 is out of range: the model has layers 0 to 2"),
+        ({"layers": [-1]}, "Layer -1 is out of range"),
+        ({"layers": []}, "name at least one"),
+        ({"kind": "zer"}, "Unknown kind of ablation 'zer'. Did you mean 'zero'?"),
+        ({"site": "attn_ou"}, "Unknown site for kind 'skip' 'attn_ou'. Did you mean 'attn_out'?"),
+        ({"kind": "zero", "site": "layer"}, "Expected one of: attn_out, mlp_out, resid_post"),
+        ({"method": "engin"}, "Unknown method 'engin'. Did you mean 'engine'?"),
+        ({"memory_budget": 1000}, "A memory budget of 1000 bytes is too small"),
+        ({"memory_budget": 0}, "A memory budget of 0 bytes is too small"),
+        ({"limit": 0}, "The limit of items must be at least 1"),
+        ({"seed": -1}, "The seed is -1; expected 0 or a positive whole number"),
+        ({"fewshot": 1}, "has 0 few-shot examples, so 1 cannot be taken"),
+        ({"chat": True}, "has no chat template"),
+    ],
+)
+def test_what_cannot_be_done_is_told_before_work_begins(model, tmp_path, options, sentence):
+    with pytest.raises(UserError) as told:
+        ablate(model, TASK, out=tmp_path / "run", progress=False, **options)
+    assert sentence in str(told.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_that_are_no_numbers_are_told():
+    model = tiny_model("gpt2", seed=7)  # no other test uses this one
+    model.blocks[1].mlp.W_in.data[0, 0] = torch.nan
+    with pytest.raises(UserError, match=r"NaN or infinite weights in blocks\.1\.mlp\.W_in"):
+        ablate(model, TASK, progress=False)
+
+
+@pytest.mark.smollm2
+def test_the_real_model_needs_its_first_layer():
+    model = load_model("smollm2-135m")
+    result = ablate(
+        model, "facts", "continuation", layers=[0, 17], limit=10, fewshot=3, progress=False
+    )
+    accuracy = result.records.groupby("intervention")["correct"].mean()
+    assert accuracy["intact"] >= 0.8
+    assert accuracy["skip:layer=0"] < accuracy["intact"]
+    effects = result.effects().set_index("layer")
+    assert effects.loc[0, "nats"] > 2 > effects.loc[17, "nats"]
