@@ -13,6 +13,8 @@ from .requests import LogLikelihood as LogLikelihood
 from .requests import Scored as Scored
 
 if TYPE_CHECKING:
+    from .intact_run import last_residuals as last_residuals
+    from .intact_run import mean_activations as mean_activations
     from .interventions import Intervention as Intervention
     from .interventions import PatchSite as PatchSite
     from .interventions import SetSite as SetSite
@@ -26,8 +28,6 @@ if TYPE_CHECKING:
     from .plan import plan_sweep as plan_sweep
     from .run import Sweep as Sweep
     from .run import SweepStats as SweepStats
-    from .run import last_residuals as last_residuals
-    from .run import mean_activations as mean_activations
     from .run import sweep as sweep
 
 # What needs torch is imported on first use, so that tasks and the CLI start quickly.
@@ -46,6 +46,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "zero",
         ],
         "plan": ["SweepPlan", "plan_sweep"],
-        "run": ["Sweep", "SweepStats", "last_residuals", "mean_activations", "sweep"],
+        "intact_run": ["last_residuals", "mean_activations"],
+        "run": ["Sweep", "SweepStats", "sweep"],
     },
 )
