@@ -26,7 +26,7 @@ from layerwise.errors import UserError
 from layerwise.results import LensResult, RunFolder, lens_frame
 from layerwise.sweep import LogLikelihood, last_residuals
 from layerwise.sweep.readout import logits_of
-from layerwise.tasks import Task, TaskRequest, shared_first_tokens
+from layerwise.tasks import Task, TaskRequest
 from layerwise.tasks.items import Item
 
 LENS_PROTOCOLS = ("letter", "continuation")
@@ -145,11 +145,13 @@ class Lens:
                 "'generate' has the prompt of 'continuation', so ask for that."
             )
         for task, protocol in self._pieces():
-            if self.strict and not self._requests(task, protocol):
+            readable = self._requests(task, protocol)  # bad input is told before any work is done
+            if self.strict and not readable:
                 raise UserError(
                     f"The logit lens reads an answer's first token, but in task {task.name!r} "
-                    "every answer begins with the same token as another of its choices; "
-                    "use choices that differ in their first token."
+                    f"under protocol {protocol!r} every answer begins with the same token as "
+                    "another of its choices; use choices that differ in their first token, or "
+                    "another protocol."
                 )
 
     def _pieces(self) -> Iterator[tuple[Task, str]]:
@@ -167,7 +169,7 @@ class Lens:
             told.doing(f"logit lens, {task.name}")
             if not parts.has_part(f"lens {name}"):
                 started = time.perf_counter()
-                rows = list(self._rows(task, protocol))
+                rows = self._rows(task, protocol)
                 entry = {
                     "analysis": "logit lens",
                     "task": task.name,
@@ -184,17 +186,20 @@ class Lens:
 
     def _requests(self, task: Task, protocol: str) -> list[TaskRequest]:
         """The gold requests of the items whose answer can be told by its first token."""
-        shared = set(shared_first_tokens(task, self.setup.tokenizer))
-        items = [_choosable(i) for i in task.items if protocol == "letter" or i.id not in shared]
-        asked = (r for item in items for r in self.setup.requests(task, item, protocol))
-        return [request for request in asked if request.gold]
+        found = []
+        for item in task.items:
+            asked = self.setup.requests(task, _choosable(task, item, protocol), protocol)
+            distractors = {_answer(request) for request in asked if not request.gold}
+            found += [r for r in asked if r.gold and _answer(r) not in distractors]
+        return found
 
     def _cost(self, task: Task, protocol: str) -> float:
         return len(task.items) * 30.0 * self.setup.model.cfg.n_layers
 
     @torch.inference_mode()
-    def _rows(self, task: Task, protocol: str) -> Iterator[dict[str, Any]]:
+    def _rows(self, task: Task, protocol: str) -> list[dict[str, Any]]:
         model, asked = self.setup.model, self._requests(task, protocol)
+        rows: list[dict[str, Any]] = []
         for start in range(0, len(asked), 64):
             chunk = asked[start : start + 64]
             answers = torch.tensor([_answer(r) for r in chunk], device=model.W_E.device)
@@ -206,7 +211,8 @@ class Lens:
             final = torch.log_softmax(logits_of(model, residuals[-1]), dim=-1)
             for depth, resid in enumerate(residuals):
                 reading = read_lens(model, resid, final, answers)
-                yield from self._reading_rows(task, protocol, chunk, depth - 1, reading)
+                rows += self._reading_rows(task, protocol, chunk, depth - 1, reading)
+        return rows
 
     def _reading_rows(
         self, task: Task, protocol: str, chunk: Sequence[TaskRequest], layer: int, reading: Reading
@@ -226,9 +232,16 @@ class Lens:
             }
 
 
-def _choosable(item: Item) -> Item:
+def _choosable(task: Task, item: Item, protocol: str) -> Item:
     """An item without choices can still be read: only its answer is asked for."""
-    return item if item.choices else replace(item, choices=(item.answer,))
+    if item.choices:
+        return item
+    if protocol == "letter":
+        raise UserError(
+            f"Item {item.id!r} of task {task.name!r} has no choices, which protocol 'letter' "
+            "needs; add choices or use protocol 'continuation'."
+        )
+    return replace(item, choices=(item.answer,))
 
 
 def _answer(request: TaskRequest) -> int:

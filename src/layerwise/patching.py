@@ -101,13 +101,14 @@ def patch_activations(
         One row per pair, site, layer and position.
 
     Raises:
-        UserError: for anything unknown, or if no task has a pair that can be patched.
+        UserError: for anything unknown, or a task that has no pair that can be patched.
     """
     setup = prepare(
         model, tasks, ("continuation",), seed=seed, limit=limit, fewshot=fewshot,
         memory_budget=memory_budget,
     )  # fmt: skip
-    job = Patching(setup, (sites,) if isinstance(sites, str) else tuple(sites), pairs)
+    wanted = (sites,) if isinstance(sites, str) else tuple(dict.fromkeys(sites))
+    job = Patching(setup, wanted, pairs)
     settings = setup.settings(analysis="activation patching", **job.settings())
     with RunFolder.open(out, settings) if out is not None else nullcontext() as folder:
         if folder is not None and folder.finished:
@@ -133,11 +134,19 @@ class Patching:
         for site in self.sites:
             if site not in PATCH_SITES:
                 raise unknown_name("site", site, PATCH_SITES)
+        if not self.sites:
+            raise UserError(
+                f"No site is left to patch; name at least one of {', '.join(PATCH_SITES)}."
+            )
         if self.pairs < 1:
             raise UserError(f"At least one pair is needed for patching, not {self.pairs}.")
-        for task in self.setup.tasks:
-            if self.strict and not self._usable(task):
+        if "mlp_out" in self.sites and self.setup.model.cfg.attn_only:
+            raise UserError("The model's blocks have no MLP; choose site resid_pre or attn_out.")
+        for task in self.setup.tasks:  # bad input is told before any work is done
+            usable = self._usable(task)
+            if self.strict and not usable:
                 raise UserError(self._why_none(task))
+            self._refuse_long(task, usable)
 
     def settings(self) -> dict[str, Any]:
         """What makes it this patching and no other."""
@@ -149,6 +158,16 @@ class Patching:
 
     def _usable(self, task: Task) -> list[PatchingPrompts]:
         return [prompts for prompts in self._prompts(task) if prompts.problem is None]
+
+    def _refuse_long(self, task: Task, usable: Sequence[PatchingPrompts]) -> None:
+        room = self.setup.model.cfg.n_ctx
+        for prompts in usable:
+            if len(prompts.clean) > room:
+                raise UserError(
+                    f"Item {prompts.item!r} of task {task.name!r} needs {len(prompts.clean)} "
+                    f"tokens, but the model takes {room}; take fewer few-shot examples or a "
+                    "shorter context."
+                )
 
     def _why_none(self, task: Task) -> str:
         problems = [prompts.problem for prompts in self._prompts(task)]
