@@ -70,19 +70,19 @@ class BarMeter:
 
 @contextlib.contextmanager
 def meter(show: bool) -> Iterator[Meter]:
-    """A meter for the duration of a job; silent unless ``show``."""
-    if not show:
+    """A meter for the duration of a job; silent unless ``show``, and where there is no terminal."""
+    # In a notebook rich would want ipywidgets; plain text works everywhere.
+    console = Console(stderr=True, force_jupyter=False)
+    if not show or not console.is_terminal:
         yield SilentMeter()
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f} %"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    # In a notebook rich would want ipywidgets; plain text works everywhere.
-    console = Console(stderr=True, force_jupyter=False)
     with Progress(*columns, console=console, transient=True, speed_estimate_period=120) as progress:
         yield BarMeter(progress)

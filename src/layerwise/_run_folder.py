@@ -6,6 +6,7 @@ What the parts hold, and what a finished run's tables hold, is not known here.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -30,6 +31,8 @@ except ImportError:  # not a POSIX system: two runs at once are not noticed ther
 
 _LOCK = ".lock"
 _PARTS = "parts"
+# File systems allow 255 bytes; endings and the names of temporary files need some of them.
+_LONGEST = 200
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,15 @@ class RunFolder:
         self.close()
 
     def _part(self, name: str) -> Path:
-        return self.path / _PARTS / f"{quote(name, safe=' =,')}.parquet"
+        return self.path / _PARTS / f"{_file_name(name)}.parquet"
+
+
+def _file_name(name: str) -> str:
+    """A part's name as that of a file; a long one is cut, with a hash to tell it apart."""
+    quoted = quote(name, safe=" =,")
+    if len(quoted) <= _LONGEST:
+        return quoted
+    return f"{quoted[: _LONGEST - 65]} {hashlib.sha256(name.encode()).hexdigest()}"
 
 
 def _make_folder(path: Path) -> None:

@@ -5,19 +5,35 @@ Mistakes of the user's come as one sentence on the error stream, with exit code 
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from layerwise.errors import UserError
 
 if TYPE_CHECKING:
     from layerwise.results import Result
 
+
+class _Commands(TyperGroup):
+    """The commands; typer itself would end an interrupted one without a word."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            told = "layerwise: interrupted; the same command goes on where it stopped."
+            typer.echo(told, err=True)
+            raise typer.Exit(130) from None
+
+
 app = typer.Typer(
     name="layerwise",
+    cls=_Commands,
     help="Which layers of a language model retrieve, know and reason, and how sure that is.",
     no_args_is_help=True,
     add_completion=False,
@@ -225,11 +241,12 @@ def report(
 
     made = report_from_folders(list(folders))
     path = out or folders[0] / "report.html"
+    made.save(path)
     if len(folders) == 1:
         made.save_figures(path.parent / "figures")
     for finding in made.findings[:3]:
         typer.echo(f"- {finding.sentence}")
-    typer.echo(f"Report: {made.save(path)}")
+    typer.echo(f"Report: {path}")
 
 
 def _load(name: str, dtype: str, device: str) -> Any:
@@ -242,9 +259,10 @@ def _layers(text: str) -> list[int]:
     """Layers from ``0-5,9``."""
     found: list[int] = []
     for piece in text.split(","):
-        first, dash, last = piece.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
+        match = re.fullmatch(r"([0-9]{1,4})(?:-([0-9]{1,4}))?", piece.strip())
+        if match is None:
             raise UserError(f"Cannot read layers {text!r}: expected numbers and ranges like 0-5,9.")
+        first, last = match.groups()
         found += range(int(first), int(last or first) + 1)
     return found
 
@@ -264,14 +282,16 @@ def _show(result: Result, out: Path | None) -> None:
     """A result's compact table, and where its data lie."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = result.summary_rows()
-    shown = Table(title=repr(result), title_justify="left")
+    # As ``Text``, for rich would read square brackets in names as its own markup.
+    shown = Table(title=Text(repr(result)), title_justify="left")
     for column in table.columns:
-        shown.add_column(str(column))
+        shown.add_column(Text(str(column)))
     for row in table.itertuples(index=False):
-        shown.add_row(*("" if value is None else str(value) for value in row))
-    Console().print(shown)
+        shown.add_row(*(Text("" if value is None else str(value)) for value in row))
+    Console().print(shown if len(table) else Text(f"{result!r}\n{result.if_empty}"))
     if out is not None:
         typer.echo(f"Tables: {out}")
 
@@ -283,9 +303,6 @@ def main() -> None:
     except UserError as error:
         typer.echo(f"layerwise: {error}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("layerwise: interrupted; the same command goes on where it stopped.", err=True)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

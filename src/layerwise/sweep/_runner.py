@@ -23,6 +23,7 @@ class BlockRunner(Protocol):
     """One block of a model, for packed tokens and for one decoding step."""
 
     exact: bool
+    group: int
 
     def packed(
         self,

@@ -84,7 +84,10 @@ class Walk:
         self.kept = []
 
     def _layout(self, carried: frozenset[int] | None) -> Layout:
-        return make_layout(self.trie, carried, exact=self.runners[0].exact, device=self.device)
+        runner = self.runners[0]
+        return make_layout(
+            self.trie, carried, exact=runner.exact, like=self.model.W_E, group=runner.group
+        )
 
     def _make_groups(self) -> list[Group]:
         """Group the changed interventions by the tokens that they can change."""
@@ -182,8 +185,11 @@ class Walk:
         edits: LayerEdits,
         kept: dict[int, KeysValues],
     ) -> None:
-        out, own = self.runners[layer].packed(group.resid[rows], group.layout, outside, edits)
-        group.resid[rows] = out
+        # Neighbouring rows are a view, any others a copy.
+        together = rows[-1] - rows[0] == len(rows) - 1
+        at = slice(rows[0], rows[-1] + 1) if together else rows
+        out, own = self.runners[layer].packed(group.resid[at], group.layout, outside, edits)
+        group.resid[at] = out
         if edits.skip is not True:
             self._count(len(rows), group.layout)
         if self.keep_keys_values and own is not None:

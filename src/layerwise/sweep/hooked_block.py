@@ -24,6 +24,7 @@ class HookedBlock:
     """
 
     exact = True
+    group = 1
 
     def __init__(self, block: Any, cfg: Any) -> None:
         self.block, self.cfg = block, cfg

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from .trie import AttentionRows, TokenTrie, rectangles, restrict
 
@@ -35,12 +35,15 @@ class Layout:
         positions: their positions in their sequences.
         rows: attention rectangles; queries index the carried tokens, keys the packed ones.
         n_packed: how many packed tokens there are.
+        biases: each rectangle's mask as what is added to attention scores, repeated for the
+            query heads that share a key/value head; made once, used by every layer and branch.
     """
 
     carried: Int[torch.Tensor, " token"] | None
     positions: Int[torch.Tensor, " token"]
     rows: tuple[AttentionRows, ...]
     n_packed: int
+    biases: tuple[Float[torch.Tensor, "_ _ _"], ...] = ()
 
     @property
     def n_tokens(self) -> int:
@@ -63,16 +66,23 @@ class Layout:
 
 
 def make_layout(
-    trie: TokenTrie, carried: frozenset[int] | None, *, exact: bool, device: torch.device | str
+    trie: TokenTrie,
+    carried: frozenset[int] | None,
+    *,
+    exact: bool,
+    like: torch.Tensor,
+    group: int = 1,
 ) -> Layout:
     """The layout of a trie's tokens, or of some of them.
 
     Args:
         trie: the packed sequences.
         carried: packed indices, closed under descendants; None for all.
-        exact: no padding within a rectangle.
-        device: where the index tensors live.
+        exact: no padding within a rectangle, and no biases.
+        like: gives device and number format.
+        group: how many query heads share a key/value head.
     """
+    device = like.device
     segments = trie.segments()
     positions = torch.tensor(trie.positions, dtype=torch.long)
     if carried is None:
@@ -95,6 +105,14 @@ def make_layout(
                 rectangle.depth,
             )
         )
-    return Layout(
-        None if index is None else index.to(device), positions.to(device), tuple(rows), len(trie)
-    )
+    biases = () if exact else tuple(_bias(rectangle.mask, group, like) for rectangle in rows)
+    carried_index = None if index is None else index.to(device)
+    return Layout(carried_index, positions.to(device), tuple(rows), len(trie), biases)
+
+
+def _bias(
+    mask: Bool[torch.Tensor, "row n_query n_key"], group: int, like: torch.Tensor
+) -> Float[torch.Tensor, "row grouped_query n_key"]:
+    """0 where a query may look, minus infinity elsewhere."""
+    bias = like.new_zeros(mask.shape).masked_fill_(~mask, float("-inf"))
+    return bias.repeat(1, group, 1)

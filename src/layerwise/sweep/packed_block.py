@@ -15,7 +15,6 @@ from jaxtyping import Float, Int
 from ._edits import NO_EDITS, Activation, LayerEdits
 from ._runner import Cache, Observe
 from .layout import KeysValues, Layout
-from .trie import AttentionRows
 
 
 class PackedBlock:
@@ -31,6 +30,7 @@ class PackedBlock:
         self.block, self.attn, self.cfg = block, block.attn, cfg
         grouped = cfg.n_key_value_heads is not None
         self.n_kv = cfg.n_key_value_heads if grouped else cfg.n_heads
+        self.group = cfg.n_heads // self.n_kv
         self.weights = [
             (self._flat(weight), bias.reshape(-1))
             for weight, bias in (
@@ -62,7 +62,7 @@ class PackedBlock:
             queries, own = self._project(resid, layout.positions)
             kept.append(own)
             keys, values = layout.full(own, outside)
-            return self._attend(queries, keys, values, layout.rows)
+            return self._attend(queries, keys, values, layout)
 
         out = self._block(resid, attention, edits, observe)
         return out, kept[0] if kept else None
@@ -83,10 +83,10 @@ class PackedBlock:
             cache.keys[rows, positions] = own.keys[0]
             cache.values[rows, positions] = own.values[0]
             seen = int(positions.max()) + 1
-            mask = torch.arange(seen, device=resid.device) <= positions[:, None]
-            z = self._sdpa(
-                queries[0][:, None], cache.keys[:, :seen], cache.values[:, :seen], mask[:, None]
-            )
+            later = torch.arange(seen, device=resid.device) > positions[:, None]
+            bias = resid.new_zeros(later.shape).masked_fill_(later, float("-inf"))
+            bias = bias[:, None].expand(-1, self.group, -1)
+            z = self._sdpa(queries[0][:, None], cache.keys[:, :seen], cache.values[:, :seen], bias)
             return self._output(z.reshape(1, len(resid), -1))
 
         return self._block(resid[None], attention, edits, None)[0]
@@ -155,17 +155,17 @@ class PackedBlock:
         queries: Float[torch.Tensor, "group token head d_head"],
         keys: Float[torch.Tensor, "group packed kv_head d_head"],
         values: Float[torch.Tensor, "group packed kv_head d_head"],
-        rectangles: tuple[AttentionRows, ...],
+        layout: Layout,
     ) -> Activation:
         """Attention, rectangle by rectangle, and the output projection."""
-        z = torch.empty_like(queries)
-        for rows in rectangles:
+        z, branches = torch.empty_like(queries), len(queries)
+        for rows, bias in zip(layout.rows, layout.biases, strict=True):
             out = self._sdpa(
                 queries[:, rows.queries].flatten(0, 1),
                 keys[:, rows.keys].flatten(0, 1),
                 values[:, rows.keys].flatten(0, 1),
-                rows.mask.repeat(len(queries), 1, 1),
-            ).unflatten(0, (len(queries), -1))
+                bias if branches == 1 else bias.repeat(branches, 1, 1),
+            ).unflatten(0, (branches, -1))
             z[:, rows.queries[rows.valid]] = out[:, rows.valid]
         return self._output(z.flatten(2))
 
@@ -174,20 +174,20 @@ class PackedBlock:
         queries: Float[torch.Tensor, "row n_query head d_head"],
         keys: Float[torch.Tensor, "row n_key kv_head d_head"],
         values: Float[torch.Tensor, "row n_key kv_head d_head"],
-        mask: torch.Tensor,
+        bias: Float[torch.Tensor, "row grouped_query n_key"],
     ) -> Float[torch.Tensor, "row n_query head d_head"]:
         """Grouped-query attention without repeating keys: a group's heads are more queries."""
-        n_query, n_head = queries.shape[1:3]
-        group = n_head // self.n_kv
-        folded = queries.unflatten(2, (self.n_kv, group)).permute(0, 2, 3, 1, 4).flatten(2, 3)
+        n_query = queries.shape[1]
+        split = (keys.shape[2], self.group)
+        folded = queries.unflatten(2, split).permute(0, 2, 3, 1, 4).flatten(2, 3)
         out = F.scaled_dot_product_attention(
             folded,
             keys.transpose(1, 2),
             values.transpose(1, 2),
-            attn_mask=mask.repeat(1, group, 1)[:, None],
+            attn_mask=bias[:, None],
             scale=1.0 / float(self.attn.attn_scale),
         )
-        return out.unflatten(2, (group, n_query)).permute(0, 3, 1, 2, 4).flatten(2, 3)
+        return out.unflatten(2, (self.group, n_query)).permute(0, 3, 1, 2, 4).flatten(2, 3)
 
     def _output(self, z: Float[torch.Tensor, "group token head_d_head"]) -> Activation:
         return F.linear(z, self.w_out, self.attn.b_O)
