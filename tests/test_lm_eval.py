@@ -57,9 +57,13 @@ class Answer:
 
 @pytest.fixture(scope="module", autouse=True)
 def offline() -> Iterator[None]:
+    """The variables of these names are read when the libraries are imported, which they are."""
+    import datasets.config
+    import huggingface_hub.constants
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HF_HUB_OFFLINE", "1")
-        patch.setenv("HF_DATASETS_OFFLINE", "1")
+        patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+        patch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
         yield
 
 
