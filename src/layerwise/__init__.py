@@ -49,9 +49,7 @@ _ATTRIBUTES = {
 # These modules bear the name of their one function, and can be called like it.
 _CALLABLE = ["emergence", "logit_lens", "report"]
 
-__getattr__, __dir__, _ = lazy_loader.attach(
-    __name__, submodules=_CALLABLE, submod_attrs=_ATTRIBUTES
-)
+__getattr__, _, _ = lazy_loader.attach(__name__, submodules=_CALLABLE, submod_attrs=_ATTRIBUTES)
 
 __all__ = [
     "AblationResult",
@@ -76,3 +74,7 @@ __all__ = [
     "report_from_folders",
     "task_names",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__.copy()

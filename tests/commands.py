@@ -1,0 +1,109 @@
+"""The command line as tests use it: in this process, or as a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from layerwise import cli
+from tests.models.tiny import _session_folder, tiny_folder
+
+COMMAND = [sys.executable, "-m", "layerwise.cli"]
+
+
+class Outcome(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@functools.cache
+def model_folder(name: str = "tiny", **config: int) -> Path:
+    """A tiny random model's folder, made once a session; do not change it."""
+    folder = tiny_folder(_session_folder(), "llama", **config)
+    return folder.rename(folder.with_name(name))
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Variables of a process that must neither see the user's cache nor take more cores."""
+    cache = str(_session_folder() / "cache")
+    return os.environ | {"LAYERWISE_CACHE": cache, "OMP_NUM_THREADS": "1"} | more
+
+
+def run(*args: object) -> Outcome:
+    """Run a command in this process, as ``layerwise ARGS`` would."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LAYERWISE_CACHE", environment()["LAYERWISE_CACHE"])
+        patch.setattr(sys, "argv", ["layerwise", *map(str, args)])
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = _exit_code(cli.main)
+    return Outcome(code, out.getvalue(), err.getvalue())
+
+
+def _exit_code(main: Callable[[], None]) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+def done(*args: object) -> str:
+    """Run a command that must end well and say nothing on the error stream; what it said."""
+    outcome = run(*args)
+    assert (outcome.code, outcome.err) == (0, ""), outcome
+    return outcome.out
+
+
+def process(*args: object, **variables: str) -> Outcome:
+    """Run a command as a process of its own."""
+    ended = subprocess.run(
+        [*COMMAND, *map(str, args)],
+        capture_output=True, text=True, timeout=120, env=environment(**variables),
+    )  # fmt: skip
+    return Outcome(ended.returncode, ended.stdout, ended.stderr)
+
+
+def started(*args: object) -> subprocess.Popen[str]:
+    """Start a command as a process of its own, and do not wait for it."""
+    return subprocess.Popen(
+        [*COMMAND, *map(str, args)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(),
+    )  # fmt: skip
+
+
+def assert_refused(outcome: Outcome, *parts: str) -> None:
+    """One sentence with all ``parts`` on the error stream, nothing else, and exit code 2."""
+    assert outcome.code == 2, outcome
+    assert outcome.out == ""
+    assert outcome.err.startswith("layerwise: ")
+    assert outcome.err.count("\n") == 1, outcome.err
+    assert outcome.err.endswith("\n")
+    for part in parts:
+        assert part in outcome.err, outcome.err
+
+
+def refused(*args: object, says: str, unchanged: Path, by: Callable[..., Outcome] = run) -> None:
+    """Run a command that must be refused and must leave a folder as it was."""
+    before = contents(unchanged)
+    assert_refused(by(*args), says)
+    assert contents(unchanged) == before
+
+
+def contents(folder: Path) -> dict[str, bytes | None]:
+    """All files below a folder with their bytes, and its folders."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+    }

@@ -1,0 +1,112 @@
+"""The public names, and that asking for them costs no more than it must."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+import layerwise as lw
+
+NAMES = [
+    "AblationResult",
+    "EmergenceResult",
+    "Item",
+    "LensResult",
+    "PatchingResult",
+    "Profile",
+    "Report",
+    "Task",
+    "UserError",
+    "ablate",
+    "emergence",
+    "known_models",
+    "load_model",
+    "load_results",
+    "load_task",
+    "logit_lens",
+    "patch_activations",
+    "profile",
+    "report",
+    "report_from_folders",
+    "task_names",
+]
+HEAVY = ("torch", "transformers", "transformer_lens", "pandas", "scipy", "matplotlib", "seaborn")
+
+
+def test_the_public_names_are_these():
+    assert lw.__all__ == NAMES
+    assert set(NAMES) <= set(dir(lw))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_public_name_is_there_and_described(name):
+    assert getattr(lw, name).__doc__
+
+
+def test_unknown_names_are_told():
+    with pytest.raises(AttributeError, match="ablat"):
+        _ = lw.ablat
+
+
+def in_a_new_process(code: str) -> object:
+    ended = subprocess.run(
+        [sys.executable, "-W", "error::ImportWarning", "-c", code],
+        capture_output=True, text=True, timeout=120, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    return json.loads(ended.stdout)
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["layerwise", "layerwise.cli", "layerwise.errors", "layerwise.tasks", "layerwise.sweep"],
+)
+def test_importing_light_modules_loads_nothing_heavy(module):
+    loaded = in_a_new_process(
+        f"import json, sys, {module}; print(json.dumps([m for m in {HEAVY} if m in sys.modules]))"
+    )
+    assert loaded == []
+
+
+def test_listing_tasks_and_models_loads_nothing_heavy():
+    code = f"""
+import io, json, sys
+from contextlib import redirect_stdout
+from layerwise import cli
+for command in (["tasks"], ["models"], ["profile", "--help"]):
+    sys.argv = ["layerwise", *command]
+    with redirect_stdout(io.StringIO()) as said:
+        try:
+            cli.main()
+        except SystemExit as ended:
+            assert ended.code == 0, ended
+    assert said.getvalue()
+print(json.dumps([m for m in {HEAVY} if m in sys.modules]))
+"""
+    assert in_a_new_process(code) == []
+
+
+def test_modules_named_like_their_function_can_be_called():
+    """Importing a submodule puts the module in the function's place, which must not matter."""
+    code = """
+import json
+import layerwise as lw
+before = [callable(getattr(lw, name)) for name in ("report", "logit_lens", "emergence")]
+import layerwise.report.figures, layerwise.logit_lens, layerwise.emergence
+refusals = []
+for call in (lw.report, lw.emergence):
+    try:
+        call([])
+    except lw.UserError as error:
+        refusals.append(str(error))
+assert callable(lw.logit_lens)
+print(json.dumps([before, refusals]))
+"""
+    before, refusals = in_a_new_process(code)
+    assert before == [True, True, True]
+    assert refusals[0].startswith("There is nothing to report")
+    assert refusals[1].startswith("Emergence has nothing to join")
