@@ -224,7 +224,7 @@ def _make(pieces: Sequence[Piece], parts: Parts, told: Meter, job: Ablation) -> 
     """Make the pieces that are missing."""
     missing = [piece for piece in pieces if not parts.has_part(f"records {piece.name}")]
     costs = [job.cost(piece) for piece in missing]
-    told.expect(sum(costs))
+    told.expect(sum(costs, start=0.0))
     changes: dict[tuple[str, str], list[Intervention]] = {}
     for piece, cost in zip(missing, costs, strict=True):
         told.doing(f"ablation, {piece.task.name}")

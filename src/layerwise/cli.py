@@ -26,8 +26,11 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            told = "layerwise: interrupted; the same command goes on where it stopped."
-            typer.echo(told, err=True)
+            typer.echo(
+                "layerwise: interrupted; with a folder to write to, the same command goes on "
+                "where it stopped.",
+                err=True,
+            )
             raise typer.Exit(130) from None
 
 
