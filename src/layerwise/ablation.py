@@ -7,16 +7,14 @@ statistics are computed from the records by ``results``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 from transformer_lens import HookedTransformer
 
 from layerwise._ablation_job import Ablation
-from layerwise._parts import MemoryParts
-from layerwise._progress import meter
+from layerwise._carry_out import carry_out
 from layerwise._setup import TaskLike, check_layers, prepare
-from layerwise.results import AblationResult, RunFolder
+from layerwise.results import AblationResult
 from layerwise.tasks import PROTOCOLS
 
 
@@ -73,13 +71,11 @@ def ablate(
     )  # fmt: skip
     job = Ablation(setup, kind, site, check_layers(layers, model.cfg.n_layers), method)
     settings = setup.settings(analysis="ablation", **job.settings())
-    with RunFolder.open(out, settings) if out is not None else nullcontext() as folder:
-        if folder is not None and folder.finished:
-            return AblationResult.load(folder.path)
-        with meter(progress) as told:
-            result = job.run(folder or MemoryParts(), settings, told)
-        if folder is not None:
-            result.save(folder.path)
-            job.write_requests(folder.path)
-            folder.finish(result.facts)
+    (result,) = carry_out(
+        lambda parts, told: [job.run(parts, settings, told)],
+        out,
+        settings,
+        progress,
+        job.write_requests,
+    )
     return result

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,12 @@ from jaxtyping import Float, Int
 from transformer_lens import HookedTransformer
 
 from layerwise._callable import make_callable
-from layerwise._parts import MemoryParts, Parts, together
-from layerwise._progress import Meter, meter
+from layerwise._carry_out import carry_out
+from layerwise._parts import Parts, together
+from layerwise._progress import Meter
 from layerwise._setup import Setup, TaskLike, prepare
 from layerwise.errors import UserError
-from layerwise.results import LensResult, RunFolder, lens_frame
+from layerwise.results import LensResult, lens_frame
 from layerwise.sweep import LogLikelihood, last_residuals
 from layerwise.sweep.readout import logits_of
 from layerwise.tasks import Task, TaskRequest
@@ -120,14 +120,9 @@ def logit_lens(
     )  # fmt: skip
     job = Lens(setup)
     settings = setup.settings(analysis="logit lens")
-    with RunFolder.open(out, settings) if out is not None else nullcontext() as folder:
-        if folder is not None and folder.finished:
-            return LensResult.load(folder.path)
-        with meter(progress) as told:
-            result = job.run(folder or MemoryParts(), settings, told)
-        if folder is not None:
-            result.save(folder.path)
-            folder.finish(result.facts)
+    (result,) = carry_out(
+        lambda parts, told: [job.run(parts, settings, told)], out, settings, progress
+    )
     return result
 
 

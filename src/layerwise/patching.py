@@ -8,7 +8,6 @@ arXiv:2202.05262; Heimersheim and Nanda 2024, arXiv:2404.15255).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,13 @@ from typing import Any
 import pandas as pd
 from transformer_lens import HookedTransformer
 
-from layerwise._parts import MemoryParts, Parts, together
-from layerwise._progress import Meter, meter
+from layerwise._carry_out import carry_out
+from layerwise._parts import Parts, together
+from layerwise._progress import Meter
 from layerwise._records import work_entry
 from layerwise._setup import Setup, TaskLike, prepare
 from layerwise.errors import UserError, unknown_name
-from layerwise.results import PatchingResult, RunFolder, patching_frame
+from layerwise.results import PatchingResult, patching_frame
 from layerwise.sweep import LogLikelihood, Scored, SweepStats, intact, patch, sweep
 from layerwise.tasks import PatchingPrompts, Task, patching_prompts
 
@@ -110,14 +110,9 @@ def patch_activations(
     wanted = (sites,) if isinstance(sites, str) else tuple(dict.fromkeys(sites))
     job = Patching(setup, wanted, pairs)
     settings = setup.settings(analysis="activation patching", **job.settings())
-    with RunFolder.open(out, settings) if out is not None else nullcontext() as folder:
-        if folder is not None and folder.finished:
-            return PatchingResult.load(folder.path)
-        with meter(progress) as told:
-            result = job.run(folder or MemoryParts(), settings, told)
-        if folder is not None:
-            result.save(folder.path)
-            folder.finish(result.facts)
+    (result,) = carry_out(
+        lambda parts, told: [job.run(parts, settings, told)], out, settings, progress
+    )
     return result
 
 

@@ -6,7 +6,6 @@ Each analysis is in its own module; here they share one folder, one bar and one 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,15 @@ from typing import Any
 from transformer_lens import HookedTransformer
 
 from layerwise._ablation_job import Ablation
-from layerwise._parts import MemoryParts, Parts
-from layerwise._progress import Meter, meter
+from layerwise._carry_out import carry_out
+from layerwise._parts import Parts
+from layerwise._progress import Meter
 from layerwise._setup import Setup, TaskLike, prepare
 from layerwise.emergence import emergence
 from layerwise.logit_lens import Lens
 from layerwise.patching import PAIRS, Patching
 from layerwise.report import Report, report
-from layerwise.results import Result, RunFolder, load_results
+from layerwise.results import Result
 from layerwise.tasks import PROTOCOLS
 
 DEFAULT_ITEMS = 100
@@ -105,26 +105,15 @@ def profile(
     settings = setup.settings(
         analysis="profile", **jobs.ablation.settings(), **jobs.patching.settings()
     )
-    with RunFolder.open(out, settings) if out is not None else nullcontext() as folder:
-        if folder is not None and folder.finished:
-            results = load_results(folder.path)
-        else:
-            with meter(progress) as told:
-                results = jobs.run(folder or MemoryParts(), settings, told, seed)
-            if folder is not None:
-                _save(results, jobs, folder)
-        page = report(results)
-        if folder is None:
-            return Profile(tuple(results), page)
-        page.save_figures(folder.path / "figures")
-        return Profile(tuple(results), page, page.save(folder.path / "report.html"))
-
-
-def _save(results: Sequence[Result], jobs: _Jobs, folder: RunFolder) -> None:
-    for result in results:
-        result.save(folder.path)
-    jobs.ablation.write_requests(folder.path)
-    folder.finish(results[0].facts)
+    results = carry_out(
+        lambda parts, told: jobs.run(parts, settings, told, seed),
+        out, settings, progress, jobs.ablation.write_requests,
+    )  # fmt: skip
+    page = report(results)
+    if out is None:
+        return Profile(tuple(results), page)
+    page.save_figures(Path(out) / "figures")
+    return Profile(tuple(results), page, page.save(Path(out) / "report.html"))
 
 
 @dataclass(frozen=True)

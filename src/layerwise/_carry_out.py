@@ -1,0 +1,49 @@
+"""Carry a planned analysis out: in a run's folder, where it can be resumed, or in memory.
+
+What the analysis does is its own business; what a folder is, ``results.RunFolder``'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from layerwise._parts import MemoryParts, Parts
+from layerwise._progress import Meter, meter
+from layerwise.results import Result, RunFolder, load_results
+
+
+def carry_out(
+    make: Callable[[Parts, Meter], list[Any]],
+    out: str | Path | None,
+    settings: dict[str, Any],
+    progress: bool,
+    also: Callable[[Path], None] | None = None,
+) -> list[Any]:
+    """Make an analysis's results, or read those of a finished run with the same settings.
+
+    Args:
+        make: makes the results, the pieces of an interrupted run given.
+        out: the run's folder; None for memory.
+        settings: what a run must agree in to go on.
+        progress: show a progress bar.
+        also: writes what else belongs into the folder.
+
+    Raises:
+        UserError: if the folder cannot be used (see ``RunFolder.open``).
+    """
+    if out is None:
+        with meter(progress) as told:
+            return make(MemoryParts(), told)
+    with RunFolder.open(out, settings) as folder:
+        if folder.finished:
+            return list(load_results(folder.path))
+        with meter(progress) as told:
+            results: list[Result] = make(folder, told)
+        for result in results:
+            result.save(folder.path)
+        if also is not None:
+            also(folder.path)
+        folder.finish(results[0].facts)
+    return results
