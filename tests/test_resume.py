@@ -1,0 +1,234 @@
+"""Runs that are killed or interrupted, and go on to the same tables."""
+
+from __future__ import annotations
+
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from layerwise.ablation import ablate
+from layerwise.errors import UserError
+from layerwise.profiling import profile
+from layerwise.report import Report
+from layerwise.tasks import Task
+from tests import commands
+from tests.analysis import solved_by, solved_file, word_task, write_jsonl
+from tests.models.tiny import tiny_model
+
+N_ITEMS = 288
+
+
+@pytest.fixture(scope="module")
+def questions(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("questions") / "mine.jsonl"
+    return write_jsonl(path, word_task(N_ITEMS, "mine").items)
+
+
+@pytest.fixture(scope="module")
+def command(questions) -> list[object]:
+    """An ablation of nine pieces, so that it can be stopped between them."""
+    asked = ["--task", questions, "--fewshot", "0", "--protocol", "letter", "--protocol"]
+    return ["ablate", commands.model_folder(), *asked, "generate", "--out"]
+
+
+@pytest.fixture(scope="module")
+def whole(command, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    commands.done(*command, folder)
+    return folder
+
+
+def stopped(command: list[object], folder: Path, how: signal.Signals) -> tuple[int, str, str]:
+    """Start a run, stop it when some of its work is done, and say how it ended."""
+    running = commands.started(*command, folder)
+    try:
+        deadline = time.monotonic() + 100
+        while len(list(folder.glob("parts/records*"))) < 2:
+            assert running.poll() is None, running.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        running.send_signal(how)
+        out, err = running.communicate(timeout=60)
+    finally:
+        running.kill()
+        running.wait()
+    return running.returncode, out, err
+
+
+def assert_unfinished(folder: Path) -> None:
+    assert 2 <= len(list(folder.glob("parts/records*"))) < N_ITEMS / 32
+    assert not (folder / "records.parquet").exists()
+
+
+def assert_same_run(folder: Path, other: Path) -> None:
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        path.name for path in other.iterdir()
+    )
+    for path in folder.glob("*.parquet"):
+        pd.testing.assert_frame_equal(
+            pd.read_parquet(path), pd.read_parquet(other / path.name), check_exact=True
+        )
+    assert (folder / "requests.jsonl").read_bytes() == (other / "requests.jsonl").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_to_the_same_records(command, whole, tmp_path):
+    folder = tmp_path / "killed"
+    code, _, _ = stopped(command, folder, signal.SIGKILL)
+    assert code == -signal.SIGKILL
+    assert_unfinished(folder)
+    kept = {path.name: path.stat().st_mtime_ns for path in folder.glob("parts/records*")}
+    report = commands.run("report", folder)
+    commands.assert_refused(report, "is not finished", "give the same command again")
+    assert {p.name: p.stat().st_mtime_ns for p in folder.glob("parts/records*")} == kept
+    again = commands.process(*command, folder)
+    assert (again.code, again.err) == (0, "")
+    assert_same_run(folder, whole)
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_says_so_and_goes_on_to_the_same_records(command, whole, tmp_path):
+    folder = tmp_path / "interrupted"
+    code, out, err = stopped(command, folder, signal.SIGINT)
+    assert code == 130
+    assert out == ""
+    assert err == (
+        "layerwise: interrupted; with a folder to write to, the same command goes on where it "
+        "stopped.\n"
+    )
+    assert_unfinished(folder)
+    assert not list(folder.rglob(".*"))
+    refusal = commands.run(*command, folder, "--seed", 1)
+    commands.assert_refused(refusal, "holds a run with other settings (seed was 0 and is now 1)")
+    assert_unfinished(folder)
+    commands.done(*command, folder)
+    assert_same_run(folder, whole)
+
+
+class StopError(Exception):
+    """Stands for whatever may end a process."""
+
+
+def stop_after(monkeypatch, writes: int) -> None:
+    """Let the run end after so many parts."""
+    from layerwise.results import RunFolder
+
+    real, done = RunFolder.write_part, []
+
+    def write_part(self, name, table):
+        if len(done) == writes:
+            raise StopError
+        done.append(name)
+        real(self, name, table)
+
+    monkeypatch.setattr(RunFolder, "write_part", write_part)
+
+
+@pytest.fixture
+def no_report(monkeypatch):
+    """Drawing takes most of a small profile's time, and starts when all tables are written."""
+    monkeypatch.setattr("layerwise.profiling.report", lambda results: Report("", (), {}))
+
+
+@pytest.fixture(scope="module")
+def tasks() -> list[Task]:
+    """One with signal and one without."""
+    solved = solved_by(tiny_model("llama"), word_task(15, "solved"))
+    return [solved, word_task(5, "unsolved", capability="reasoning")]
+
+
+def small_profile(tasks: list[Task], folder: Path) -> None:
+    profile(tiny_model("llama"), tasks, "continuation", out=folder, progress=False)
+
+
+@pytest.fixture(scope="module")
+def whole_profile(tasks, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "profile"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("layerwise._ablation_job.ITEMS_AT_ONCE", 6)
+        patch.setattr("layerwise.profiling.report", lambda results: Report("", (), {}))
+        small_profile(tasks, folder)
+    return folder
+
+
+@pytest.mark.usefixtures("no_report")
+@pytest.mark.parametrize("writes", [0, 3, 9, 15, 17])
+def test_a_profile_goes_on_wherever_it_was_stopped(
+    tasks, whole_profile, tmp_path, monkeypatch, writes
+):
+    """Both parts of each piece: 4 of the intact model, 3 with layers skipped, 2 of the lens."""
+    monkeypatch.setattr("layerwise._ablation_job.ITEMS_AT_ONCE", 6)
+    with monkeypatch.context() as patch:
+        stop_after(patch, writes)
+        with pytest.raises(StopError):
+            small_profile(tasks, tmp_path / "stopped")
+    assert len(list((tmp_path / "stopped").glob("parts/*"))) == writes
+    small_profile(tasks, tmp_path / "stopped")
+    assert_same_run(tmp_path / "stopped", whole_profile)
+
+
+def test_pieces_that_are_there_are_not_made_again(tmp_path, monkeypatch):
+    model = tiny_model("llama")
+    monkeypatch.setattr("layerwise._ablation_job.ITEMS_AT_ONCE", 4)
+    task = word_task(12)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 4)  # each piece has two parts, its records last
+        with pytest.raises(StopError):
+            ablate(model, task, "letter", out=tmp_path / "run", progress=False)
+    swept = []
+    from layerwise import _ablation_job
+
+    real = _ablation_job.sweep
+    monkeypatch.setattr(
+        _ablation_job, "sweep", lambda *args, **more: swept.append(args[2]) or real(*args, **more)
+    )
+    ablate(model, task, "letter", out=tmp_path / "run", progress=False)
+    assert len(swept) == 1
+    assert len(swept[0]) == 4 * 3
+
+
+@pytest.mark.parametrize("name", ["x" * 200, "名" * 60, "a b=c,d%20"])
+def test_long_and_strange_names_can_be_kept(tmp_path, monkeypatch, name):
+    items = tuple(replace(i, id=f"{'é' * 150} {n}") for n, i in enumerate(word_task(3).items))
+    task = word_task(items=items, name=name)
+    monkeypatch.setattr("layerwise._ablation_job.ITEMS_AT_ONCE", 1)
+    model = tiny_model("gpt2")
+    kept = ablate(model, task, "letter", out=tmp_path / "run", progress=False)
+    pd.testing.assert_frame_equal(
+        kept.records, ablate(model, task, "letter", progress=False).records
+    )
+    assert kept.records["item"].nunique() == 3
+
+
+@pytest.mark.usefixtures("no_report")
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"seed": 1}, "seed was 0 and is now 1"),
+        ({"pairs": 3}, "pairs was 16 and is now 3"),
+        ({"exhaustive": True}, "only_with_signal was true and is now false"),
+        ({"protocols": "letter"}, 'protocols was ["continuation"] and is now ["letter"]'),
+        ({"limit": 2}, 'tasks was {"words": "4 items, '),
+    ],
+)
+def test_a_profile_with_other_settings_is_refused_by_their_name(tmp_path, options, told):
+    model, given = tiny_model("llama"), {"protocols": "continuation", "out": tmp_path / "run"}
+    profile(model, word_task(4), progress=False, **given)
+    before = commands.contents(tmp_path)
+    with pytest.raises(UserError) as refusal:
+        profile(model, word_task(4), progress=False, **(given | options))
+    assert "holds a run with other settings" in str(refusal.value)
+    assert told in str(refusal.value)
+    assert commands.contents(tmp_path) == before
+
+
+def test_another_model_in_the_folder_is_refused(tmp_path):
+    path = solved_file(tiny_model("llama"), tmp_path / "mine.jsonl", 4)
+    commands.done("ablate", commands.model_folder(), "--task", path, "--out", tmp_path / "run")
+    other = commands.model_folder("other", seed=1)
+    outcome = commands.run("ablate", other, "--task", path, "--out", tmp_path / "run")
+    commands.assert_refused(outcome, "(model was ", "model_hash was ")
