@@ -109,16 +109,24 @@ def test_patching_of_the_last_layer_counts_as_recovered_after_it():
     assert (result.emergence["estimate"] == 1.0).all()
 
 
+def test_an_embedding_that_is_sure_of_a_wrong_token_does_not_make_the_lens_early():
+    # nearly all nats come back after layer 0, nearly all probability at layer 5
+    values = np.array([[-110.0, -20, -20, -20, -20, -20, -1, -1, -1]] * 5)
+    result = emergence([synthetic.lens(values, "keys", "retrieval")])
+    assert np.allclose(result.emergence["layer"], 5.0, atol=1e-6)
+
+
 @pytest.mark.slow
 def test_noisy_lens_interval_covers_the_truth():
     covered = {HALF: 0, CENTRE: 0}
     n_sets = 120
-    truth = -9 + 8 * np.array([0, 0, 0.1, 0.3, 0.8, 1, 1])
-    expected = {m: f(((truth + 9) / 8)[None])[0]
+    progress = np.array([0, 0, 0.1, 0.3, 0.8, 1, 1])
+    expected = {m: f(progress[None])[0]
                 for m, f in ((HALF, half_depth), (CENTRE, centre_of_mass))}  # fmt: skip
     for i in range(n_sets):
         rng = np.random.default_rng(i)
-        values = truth + rng.normal(0, 1, (60, 1)) + rng.normal(0, 0.2, (60, 7))
+        noise = rng.normal(0, 0.03, (60, 1)) + rng.normal(0, 0.05, (60, 7))
+        values = np.log(0.3 + 0.4 * progress + noise)
         result = emergence([synthetic.lens(values, "keys", "retrieval")], n_resamples=300)
         for measure in covered:
             low, high = (read(result, measure, f"layer_{end}") for end in ("low", "high"))
@@ -308,7 +316,7 @@ def test_curves_that_do_not_rise_or_have_gaps_are_left_out():
     assert result.emergence.empty
     reasons = dict(zip(result.left_out["task"], result.left_out["reason"], strict=True))
     assert reasons == {
-        "flat": "the answer's log-probability does not rise from the embedding to the last layer",
+        "flat": "the answer's probability does not rise from the embedding to the last layer",
         "gaps": "read at 8 of 9 places: the curve over layers has gaps",
         "same": "the clean and the corrupted run do not differ",
         "elsewhere": "no resid_pre at the last position",

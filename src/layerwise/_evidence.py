@@ -100,11 +100,15 @@ def _ablated(cell: Cell, chance: float, sampling: Sampling) -> Evidence:
 def lens_evidence(
     lens: pd.DataFrame, signal: Signal, sampling: Sampling
 ) -> Iterator[Evidence | LeftOut]:
-    """Progress of the answer's mean log-probability from the embedding to the last layer."""
+    """Progress of the answer's mean probability from the embedding to the last layer.
+
+    Not of its log-probability: an embedding read through the unembedding is sure of the wrong
+    token, so that the first layer alone brings back most of the nats without any knowledge.
+    """
     for _, group in lens.groupby(_TASK, sort=True):
-        wide = group.pivot_table(index="item", columns="layer", values="logprob")
+        wide = np.exp(group.pivot_table(index="item", columns="layer", values="logprob"))
         edges = np.arange(-1, sampling.n_layers)
-        why = "the answer's log-probability does not rise from the embedding to the last layer"
+        why = "the answer's probability does not rise from the embedding to the last layer"
         yield _curve("logit lens", group, wide, edges, signal, sampling, why)
 
 
