@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from transformer_lens import HookedTransformer
 
 from layerwise.models import original_tokenizer
-from layerwise.tasks import GenerateSpec, Item, Task, Template, load_task
+from layerwise.tasks import Corruption, GenerateSpec, Item, Task, Template, load_task
 
 # Under ``tiny_tokenizer`` these begin with different tokens when a space stands before them.
 WORDS = ("key", "red", "blue", "seven", "two", "four", "door", "what", "open")
@@ -67,6 +68,26 @@ def solved_by(model: HookedTransformer, task: Task) -> Task:
         return item.choices[int(np.argmax(scores))]
 
     return replace(task, items=tuple(replace(item, answer=preferred(item)) for item in task.items))
+
+
+@torch.inference_mode()
+def first_logits(model: HookedTransformer, question: str) -> np.ndarray:
+    """Logits of the first tokens of ``WORDS`` where the answer to a question begins."""
+    tokenizer = original_tokenizer(model)
+    prompt = tokenizer(f"Question: {question}\nAnswer:").input_ids
+    logits = model(torch.tensor([prompt]))[0, -1]
+    return logits[[tokenizer(" " + word).input_ids[0] for word in WORDS]].numpy()
+
+
+def prompt_pair(model: HookedTransformer, name: str, clean: str, corrupted: str) -> Item | None:
+    """An item of which the model prefers the right answer in both prompts, if there is one."""
+    one, other = first_logits(model, clean), first_logits(model, corrupted)
+    for right, wrong in product(range(len(WORDS)), repeat=2):
+        if one[right] > one[wrong] and other[wrong] > other[right]:
+            change = Corruption(corrupted, WORDS[wrong])
+            choices = (WORDS[right], WORDS[wrong])
+            return Item(name, clean, choices[0], choices, corruption=change)
+    return None
 
 
 def text_logprob(model: HookedTransformer, tokenizer: Any, prompt: str, rest: str) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import warnings
 from dataclasses import replace
-from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -18,7 +17,7 @@ from layerwise.models import load_model, original_tokenizer
 from layerwise.patching import PATCH_SITES, Position, patch_activations, positions_of
 from layerwise.tasks import Corruption, Item, PatchingPrompts, Task, patching_prompts
 from tests import analysis
-from tests.analysis import WORDS, word_task
+from tests.analysis import prompt_pair, word_task
 from tests.models.tiny import tiny_model, tiny_tokenizer
 
 # Questions and what they are changed to; the words that differ have as many tokens each.
@@ -30,39 +29,10 @@ CHANGES = (
 )
 
 
-def first_token(tokenizer, word: str) -> int:
-    return tokenizer(" " + word).input_ids[0]
-
-
-@torch.inference_mode()
-def scores(model, question: str) -> np.ndarray:
-    """Logits of the words' first tokens where the answer begins."""
-    tokenizer = original_tokenizer(model)
-    tokens = tokenizer(f"Question: {question}\nAnswer:").input_ids
-    logits = model(torch.tensor([tokens]))[0, -1]
-    return logits[[first_token(tokenizer, word) for word in WORDS]].numpy()
-
-
-def pair_for(model, index: int) -> Item:
-    """An item whose answers the model prefers, each in its own prompt."""
-    clean, corrupted = CHANGES[index]
-    one, other = scores(model, clean), scores(model, corrupted)
-    right, wrong = next(
-        (a, b)
-        for a, b in product(range(len(WORDS)), repeat=2)
-        if one[a] > one[b] and other[b] > other[a]
-    )
-    return Item(
-        id=f"pair/{index}",
-        question=clean,
-        answer=WORDS[right],
-        choices=(WORDS[right], WORDS[wrong]),
-        corruption=Corruption(corrupted, WORDS[wrong]),
-    )
-
-
 def pairs_for(model) -> Task:
-    return word_task(items=tuple(pair_for(model, index) for index in range(len(CHANGES))))
+    pairs = [prompt_pair(model, f"pair/{i}", *change) for i, change in enumerate(CHANGES)]
+    assert None not in pairs
+    return word_task(items=tuple(pairs))
 
 
 @pytest.fixture(scope="module", params=["llama", "gpt_neox"])

@@ -117,7 +117,8 @@ def lenses(run: Run) -> list[Drawing]:
             f"Logit lens on {protocol} prompts: log-probability and median rank of the answer's "
             f"first token, entropy of the lens's distribution and its divergence from the final "
             f"one, after each layer (n = {counted(items, 'item')} in all). Bands: 95 % intervals "
-            "over items (bootstrap; for the median, exact order statistics)."
+            "over items (bootstrap; for the median, exact order statistics). The embedding "
+            "(layer −1) may lie beyond the scale."
         )
         alt = f"Line charts of what the logit lens reads at each layer, {protocol} prompts."
         draw = partial(lens_curves, run.lens, protocol, seed=run.facts.seed)
@@ -150,8 +151,9 @@ def patchings(run: Run) -> list[Drawing]:
 def ranges(run: Run) -> list[Drawing]:
     """The depths at which capabilities emerge."""
     from layerwise.report.figures import emergence_ranges
+    from layerwise.report.figures.emergence import DEPTHS
 
-    if run.emergence is None:
+    if run.emergence is None or not len(rows(run.emergence, measure=DEPTHS)):
         return []
     caption = (
         "Depth at which each capability emerges, by method and protocol, from 0 (first layer) to "

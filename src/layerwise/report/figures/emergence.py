@@ -36,7 +36,7 @@ def emergence_ranges(emergence: pd.DataFrame, width: float = FULL_WIDTH) -> Figu
         capability. Grey upright ticks are the layers of the critical set.
     """
     capabilities = in_order(emergence["capability"], CAPABILITY_ORDER)
-    measures = in_order(rows(emergence, measure=DEPTHS)["measure"], DEPTHS)
+    measures = in_order(rows(emergence, measure=DEPTHS)["measure"], DEPTHS) or list(DEPTHS[:1])
     plan = [(group, measure) for group in _groups(emergence) for measure in measures]
     across = len(measures) if width >= _FOR_TWO else 1
     figure, grid = _grid(len(plan), across, _ROW * len(capabilities) + 0.1, width)

@@ -5,8 +5,10 @@ The figures themselves are in the other files of this folder.
 
 from __future__ import annotations
 
+import pandas as pd
 from matplotlib.figure import Figure
 
+from layerwise.errors import UserError
 from layerwise.report.figures.emergence import emergence_ranges
 from layerwise.report.figures.lens import lens_curves
 from layerwise.report.figures.patching import patching_map
@@ -22,13 +24,22 @@ def plot_result(result: Plottable) -> Figure:
     Args:
         result: an ablation (role map), lens (curves), patching (heat map) or emergence
             result (ranges).
+
+    Raises:
+        UserError: if the result has nothing to show.
     """
     if isinstance(result, AblationResult):
-        effects = result.effects()
+        effects = _filled(result, result.effects())
         first = effects.iloc[0]
-        return role_map(effects, str(first["kind"]), str(first["site"]))
+        return role_map(effects, str(first["kind"]), str(first["site"]), signal=result.signal())
     if isinstance(result, LensResult):
-        return lens_curves(result.lens, seed=result.facts.seed)
+        return lens_curves(_filled(result, result.lens), seed=result.facts.seed)
     if isinstance(result, PatchingResult):
-        return patching_map(result.summary())
-    return emergence_ranges(result.emergence)
+        return patching_map(_filled(result, result.summary()))
+    return emergence_ranges(_filled(result, result.emergence))
+
+
+def _filled(result: Plottable, table: pd.DataFrame) -> pd.DataFrame:
+    if table.empty:
+        raise UserError(f"There is nothing to draw, expected a result with rows: {result.if_empty}")
+    return table

@@ -60,7 +60,7 @@ def role_map(
     strip = _strip_height(len(layers), len(bands))
     broad = max(band.width for band in bands)
     figure = new_figure(
-        min(width, max(3.3, broad + _LEFT + 0.1)), len(bands) * (strip + _HEADINGS) + 1.1
+        min(width, max(3.3, broad + _LEFT + 0.1)), len(bands) * (strip + _headings(bands)) + 1.1
     )
     panels = list(figure.subplots(len(bands), 1, squeeze=False).ravel())
     for axes, band in zip(panels, bands, strict=True):
@@ -78,6 +78,21 @@ def color_map() -> Colormap:
 
 def _strip_height(n_layers: int, n_bands: int) -> float:
     return float(np.clip(0.16 * n_layers, 0.9, 6.0 if n_bands == 1 else 4.0))
+
+
+def _headings(bands: list[Band]) -> float:
+    """Inches for what stands above and below a strip, where long names may stand upright."""
+    return max(_HEADINGS, *(0.4 + _names_below(band) for band in bands))
+
+
+def _names_below(band: Band) -> float:
+    protocols = [p for placed in band.blocks for p in placed.block.protocols]
+    tasks = [_task_name(placed.block.task, placed.right - placed.left) for placed in band.blocks]
+    heights = [
+        len(name.split("\n")) * _LINE if flat else max(map(text_inches, name.split("\n")))
+        for name, flat in tasks
+    ]
+    return max(text_inches(label(p, 14)) for p in protocols) + max(heights)
 
 
 def _draw_band(

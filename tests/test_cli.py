@@ -1,0 +1,186 @@
+"""The command line's contract: what each command writes and says, and what its options do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import layerwise as lw
+from layerwise.models import load_model, weights_hash
+from tests import commands
+from tests.analysis import solved_file, word_task, write_jsonl
+from tests.commands import done, model_folder, process
+from tests.models.tiny import tiny_model
+
+CONTRACT = ["intervention", "layer", "item", "task", "protocol", "correct", "gold_logprob",
+            "margin", "generated"]  # fmt: skip
+FIELDS = {"item", "task", "protocol", "context", "continuation", "gold", "context_tokens",
+          "continuation_tokens"}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("files")
+    solved_file(tiny_model("llama"), root / "solved.jsonl", 30)
+    write_jsonl(root / "other.jsonl", word_task(4, "other", 9).items, capability="reasoning")
+    return root
+
+
+@pytest.fixture
+def here(files, monkeypatch, tmp_path) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for path in files.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    return tmp_path
+
+
+def records(folder: str = "run") -> pd.DataFrame:
+    return pd.read_parquet(Path(folder) / "records.parquet")
+
+
+def settings(folder: str = "run") -> dict:
+    return json.loads((Path(folder) / "run.json").read_text())
+
+
+def test_what_scripts_may_rely_on(here):
+    said = done(
+        "ablate", model_folder(), "--task", "solved.jsonl", "--task", "other.jsonl",
+        "--protocol", "continuation", "--protocol", "generate", "--limit", 3, "--out", "run",
+    )  # fmt: skip
+    table = records()
+    assert set(CONTRACT) <= set(table.columns)
+    assert set(table["task"]) == {"solved", "other"}
+    assert set(table["protocol"]) == {"continuation", "generate"}
+    assert (table.groupby("task")["item"].nunique() == 3).all()
+    intact = table.loc[table["intervention"] == "intact"]
+    assert len(intact) == 2 * 2 * 3
+    lines = [json.loads(line) for line in Path("run/requests.jsonl").read_text().splitlines()]
+    assert len(lines) == 2 * (3 * 3 + 3)
+    for line in lines:
+        assert line.keys() >= FIELDS
+        assert (line["protocol"] == "generate") == (line["continuation"] is None)
+    asked = {(line["task"], line["item"], line["protocol"]) for line in lines}
+    assert asked == set(zip(intact["task"], intact["item"], intact["protocol"], strict=True))
+    assert "Tables: run" in said
+
+
+def test_the_command_and_the_function_find_the_same(here):
+    done("ablate", model_folder(), "--task", "solved.jsonl", "--layers", "2,0-1", "--limit", 5,
+         "--kind", "mean", "--fewshot", 1, "--seed", 4, "--out", "run")  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LAYERWISE_CACHE", commands.environment()["LAYERWISE_CACHE"])
+        model = load_model(model_folder())
+    result = lw.ablate(
+        model, "solved.jsonl", layers=[2, 0, 1], limit=5, kind="mean", site="resid_post",
+        fewshot=1, seed=4, progress=False,
+    )  # fmt: skip
+    pd.testing.assert_frame_equal(lw.load_results("run")[0].records, result.records)
+    assert settings()["model"]["hash"] == weights_hash(model)
+    assert settings()["tasks"][0]["n_fewshot"] == 1
+    assert settings()["seed"] == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "interventions"),
+    [
+        (["--layers", "1"], {"skip:layer=1"}),
+        (["--layers", "0-1", "--site", "attn_out"], {f"skip:attn_out,layer={k}" for k in (0, 1)}),
+        (["--layers", "0, 2", "--kind", "zero"], {f"zero:resid_post,layer={k}" for k in (0, 2)}),
+        (["--kind", "mean", "--site", "mlp_out"], {f"mean:mlp_out,layer={k}" for k in range(3)}),
+    ],
+)
+def test_kinds_sites_and_layers(here, options, interventions):
+    base = ["--task", "other.jsonl", "--protocol", "letter", "--out", "run"]
+    done("ablate", model_folder(), *base, *options)
+    assert set(records()["intervention"]) == interventions | {"intact"}
+
+
+def test_number_formats_and_methods(here):
+    base = ["ablate", model_folder(), "--task", "other.jsonl", "--protocol", "continuation"]
+    done(*base, "--out", "run")
+    done(*base, "--dtype", "bfloat16", "--out", "half")
+    done(*base, "--method", "reference", "--device", "cpu", "--out", "slow")
+    assert settings("half")["model"]["dtype"] == "bfloat16"
+    gap = (records()["gold_logprob"] - records("half")["gold_logprob"]).abs()
+    assert 1e-4 < gap.max() < 2
+    gap = (records()["gold_logprob"] - records("slow")["gold_logprob"]).abs()
+    assert gap.max() < 1e-4
+
+
+def test_the_seed_decides_the_built_in_items(here):
+    base = ["lens", model_folder(), "--task", "arithmetic", "--protocol", "continuation"]
+    for seed, folder in ((0, "a"), (0, "b"), (1, "c")):
+        done(*base, "--limit", 4, "--fewshot", 0, "--seed", seed, "--out", folder)
+    hashes = [settings(folder)["tasks"][0]["hash"] for folder in "abc"]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_lens(here):
+    said = done("lens", model_folder(), "--task", "solved.jsonl", "--protocol", "continuation",
+                "--limit", 6, "--out", "run")  # fmt: skip
+    (result,) = lw.load_results("run")
+    assert len(result.lens) == 6 * 4
+    assert "median rank" in said
+    assert "Tables: run" in said
+
+
+def test_patch(here):
+    said = done("patch", model_folder(), "--task", "arithmetic", "--fewshot", 0, "--limit", 60,
+                "--pairs", 2, "--site", "attn_out", "--site", "resid_pre",
+                "--out", "run")  # fmt: skip
+    (result,) = lw.load_results("run")
+    assert set(result.patching["site"]) == {"attn_out", "resid_pre"}
+    assert result.patching["item"].nunique() == 2
+    assert "recovered" in said
+
+
+def test_nothing_to_show_is_said_in_words(here):
+    said = done("ablate", model_folder(), "--task", "other.jsonl", "--protocol", "letter")
+    assert "No task has signal: the intact model is not above chance." in " ".join(said.split())
+    assert [path.name for path in here.iterdir() if path.is_dir()] == []
+
+
+def test_square_brackets_in_names_are_shown_as_they_are(here):
+    folder = model_folder()
+    folder = here / "models[" / "]red[" / "x]"
+    folder.parent.mkdir(parents=True)
+    folder.symlink_to(model_folder())
+    (here / "[bold]words.jsonl").write_bytes((here / "solved.jsonl").read_bytes())
+    said = done("ablate", "models[/]red[/x]", "--task", "[bold]words.jsonl", "--fewshot", 0,
+                "--protocol", "continuation", "--layers", 0)  # fmt: skip
+    flat = "".join(said.split())
+    assert "models[/]red[/x]" in flat
+    assert "tasks:[bold]words" in flat
+
+
+def test_commands_are_listed():
+    said = done("--help")
+    for command in ("models", "tasks", "profile", "ablate", "lens", "patch", "report"):
+        assert command in said
+    assert "--exhaustive" in done("profile", "--help")
+    bare = commands.run()
+    assert "Usage" in bare.out + bare.err
+
+
+def test_tasks_and_models_are_listed():
+    said = done("tasks")
+    assert [line.split(" ")[0] for line in said.splitlines()[:-1]] == lw.task_names()
+    assert ".jsonl" in said.splitlines()[-1]
+    assert done("models").startswith("smollm2-135m: SmolLM2-135M")
+
+
+def test_a_model_is_described():
+    said = done("models", model_folder())
+    assert "n_layers: 3\n" in said
+    assert "parity: " in said
+    assert "attention: scaled_dot_product_attention" in said
+
+
+def test_a_process_of_its_own_says_nothing_else(here):
+    """Libraries' own chatter on either stream would drown the answer."""
+    ended = process("lens", model_folder(), "--task", "other.jsonl", "--protocol", "continuation")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.startswith("LensResult(")

@@ -1,0 +1,253 @@
+"""The whole profile, from the user's own questions and model folder to the report."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import layerwise as lw
+from layerwise import results
+from layerwise.errors import UserError
+from layerwise.models import load_model
+from layerwise.profiling import profile
+from layerwise.tasks import Task
+from tests import analysis, commands
+from tests.analysis import prompt_pair, solved_by, solved_file, word_task, write_jsonl
+from tests.commands import done, model_folder
+from tests.models.tiny import tiny_model
+
+TABLES = ["records", "lens", "signal", "effects", "emergence", "order", "left_out"]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("profile")
+    solved_file(tiny_model("llama"), root / "solved.jsonl", 40, capability="retrieval")
+    write_jsonl(root / "random.jsonl", word_task(12, "random", 9).items, capability="reasoning")
+    return root
+
+
+@pytest.fixture(scope="module")
+def said(root) -> str:
+    """A profile made by the command line, and what it said."""
+    return done(
+        "profile", model_folder(), "--task", root / "solved.jsonl", "--task",
+        root / "random.jsonl", "--fewshot", 0, "--out", root / "run",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LAYERWISE_CACHE", commands.environment()["LAYERWISE_CACHE"])
+        return load_model(model_folder())
+
+
+def test_everything_is_there_and_can_be_read(root, said):
+    folder = root / "run"
+    names = {path.name for path in folder.iterdir()}
+    files = {"run.json", "requests.jsonl", "report.html", "figures"}
+    assert names == files | {f"{name}.parquet" for name in TABLES}
+    for name in TABLES:
+        columns = list(pd.read_parquet(folder / f"{name}.parquet").columns)
+        if name in ("records", "lens"):
+            assert columns == analysis.documented_columns(f"{name}.parquet")
+    kinds = [type(result).__name__ for result in lw.load_results(folder)]
+    assert kinds == ["AblationResult", "LensResult", "EmergenceResult"]
+    pictures = sorted(path.name for path in (folder / "figures").iterdir())
+    assert {Path(name).suffix for name in pictures} == {".png", ".svg"}
+    for picture in (folder / "figures").iterdir():
+        start = picture.read_bytes()[:8]
+        assert start.startswith(b"\x89PNG" if picture.suffix == ".png" else b"<?xml")
+    assert {name.split(".")[0] for name in pictures} >= {
+        "role_map_skip_layer",
+        "accuracy_skip_layer",
+        "lens_continuation",
+        "emergence",
+    }
+    facts = json.loads((folder / "run.json").read_text())
+    assert {entry["analysis"] for entry in facts["work"]} == {"ablation", "logit lens"}
+    assert facts["settings"]["analysis"] == "profile"
+
+
+def test_what_is_said_is_in_the_tables(root, said):
+    lines = said.splitlines()
+    assert re.match(r"Work: \d+\.\d times fewer token-passes", lines[0])
+    assert lines[1] == "The most important findings:"
+    assert lines[-1] == f"Report: {root / 'run' / 'report.html'}"
+    effects = pd.read_parquet(root / "run" / "effects.parquet")
+    worst = effects.loc[effects["significant"]].sort_values("share_lost").iloc[-1]
+    assert f"skipping layer {worst['layer']} costs {100 * worst['share_lost']:.0f} [" in lines[2]
+    assert "solved under continuation" in lines[2]
+    page = html.unescape((root / "run" / "report.html").read_text("utf-8"))
+    for line in lines[2:-1]:
+        assert line.removeprefix("- ") in page
+
+
+def test_layers_are_changed_only_where_there_is_signal(root, said):
+    records = lw.load_results(root / "run")[0].records
+    signal = pd.read_parquet(root / "run" / "signal.parquet").set_index(["task", "protocol"])
+    assert signal["signal"].to_dict() == {
+        (task, protocol): (task, protocol) == ("solved", "continuation")
+        for task in ("solved", "random")
+        for protocol in ("letter", "continuation", "generate")
+    }
+    for (task, protocol), rows in records.groupby(["task", "protocol"]):
+        swept = (task, protocol) == ("solved", "continuation")
+        assert rows["intervention"].nunique() == (4 if swept else 1)
+        assert rows["item"].nunique() == (40 if task == "solved" else 12)
+    left_out = pd.read_parquet(root / "run" / "left_out.parquet")
+    assert {("random", "continuation"), ("solved", "letter"), ("random", "letter")} <= set(
+        zip(left_out["task"], left_out["protocol"], strict=True)
+    )
+
+
+def test_the_function_finds_the_same(root, said, model):
+    names = [str(root / "solved.jsonl"), str(root / "random.jsonl")]
+    found = profile(model, names, fewshot=0, progress=False)
+    saved = lw.load_results(root / "run")
+    assert [type(result) for result in found.results] == [type(result) for result in saved]
+    for one, other in zip(found.results, saved, strict=True):
+        for name in one.tables:
+            pd.testing.assert_frame_equal(getattr(one, name), getattr(other, name))
+    assert found.path is None
+    assert [f"- {finding.sentence}" for finding in found.report.findings[:3]] == (
+        said.splitlines()[2:5]
+    )
+
+
+def no_model(*_, **__):
+    raise AssertionError("a model was asked for")
+
+
+def test_the_report_is_made_again_without_a_model(root, said, tmp_path, monkeypatch):
+    monkeypatch.setattr("layerwise.models.load_model", no_model)
+    monkeypatch.setattr("layerwise.sweep.run.block_runners", no_model)
+    page = (root / "run" / "report.html").read_bytes()
+    again = done("report", root / "run", "--out", tmp_path / "again.html")
+    assert (tmp_path / "again.html").read_bytes() == page
+    assert again.splitlines()[:-1] == said.splitlines()[2:-1]
+    figures = commands.contents(root / "run" / "figures")
+    assert commands.contents(tmp_path / "figures") == figures
+
+
+def test_a_finished_profile_is_read_and_not_made_again(root, said, model, monkeypatch):
+    monkeypatch.setattr("layerwise.sweep.run.block_runners", no_model)
+    before = {path: path.stat().st_mtime_ns for path in (root / "run").glob("*.parquet")}
+    page = (root / "run" / "report.html").read_bytes()
+    names = [str(root / "solved.jsonl"), str(root / "random.jsonl")]
+    found = profile(model, names, fewshot=0, out=root / "run", progress=False)
+    assert before == {path: path.stat().st_mtime_ns for path in (root / "run").glob("*.parquet")}
+    assert found.path is not None
+    assert found.path.read_bytes() == page
+    assert found.work["token_passes"] > 0
+
+
+def test_several_runs_stand_side_by_side(root, said, tmp_path):
+    options = ["--task", root / "solved.jsonl", "--fewshot", 0, "--protocol", "continuation"]
+    done("ablate", model_folder(), *options, "--limit", 20, "--out", tmp_path / "second")
+    told = done("report", root / "run", tmp_path / "second", "--out", tmp_path / "both.html")
+    assert re.search(r"^- Run [12] \((run|second)\), ", told, re.MULTILINE)
+    page = (tmp_path / "both.html").read_text("utf-8")
+    assert "Run 1 (run)" in page
+    assert "Run 2 (second)" in page
+    assert not (tmp_path / "figures").exists()
+
+
+def test_a_run_without_any_depth_has_a_report(root, tmp_path):
+    """Of so few items no layer's effect is significant, so that nothing can be placed."""
+    options = ["--task", root / "solved.jsonl", "--fewshot", 0, "--protocol", "continuation"]
+    done("ablate", model_folder(), *options, "--limit", 12, "--out", tmp_path / "run")
+    told = done("report", tmp_path / "run")
+    assert told.splitlines()[-1] == f"Report: {tmp_path / 'run' / 'report.html'}"
+    found = lw.emergence(lw.load_results(tmp_path / "run"))
+    assert set(found.emergence["measure"]) == {"critical set"}
+    assert found.plot().get_axes()
+
+
+def test_exhaustive_changes_layers_everywhere(model):
+    task = word_task(6, seed=3)
+    found = profile(model, task, exhaustive=True, progress=False)
+    records = found.results[0].records
+    assert (records.groupby("protocol")["intervention"].nunique() == 4).all()
+    sparing = profile(model, task, progress=False).results[0].records
+    key = ["intervention", "protocol", "item"]
+    one, other = records.set_index(key), sparing.set_index(key)
+    pd.testing.assert_frame_equal(one.loc[other.index], other, rtol=0, atol=1e-4)
+    assert set(sparing["intervention"]) == {"intact"}
+
+
+def test_random_weights_get_no_verdicts(model):
+    found = profile(model, word_task(40, seed=1), progress=False)
+    assert not found.results[0].effects()["significant"].any()
+    assert len(found.results[-1].emergence) == 0
+    told = " ".join(finding.sentence for finding in found.report.findings)
+    assert "No claim about layers is made" in told
+    assert "costs" not in told
+    drawn = [result for result in found.results if len(result.to_pandas())]
+    assert [type(result).__name__ for result in drawn] == ["AblationResult", "LensResult"]
+    for result in (found.results[0], found.results[-1]):
+        with pytest.raises(UserError, match="There is nothing to draw, expected a result with"):
+            result.plot()
+    assert drawn[1].plot().get_axes()
+
+
+def solved_pairs(model) -> Task:
+    """Pairs of prompts that the model solves, also by the whole text of its answers."""
+    pairs = []
+    for first, second in product(("red", "blue", "open", "door"), repeat=2):
+        clean = f"the key of the {first} {second} one is"
+        pair = prompt_pair(model, f"{first} {second}", clean, clean.replace("key", "what"))
+        pairs += [] if pair is None else [pair]
+    task = word_task(items=tuple(pairs), chance={"continuation": 0.5})
+    right = solved_by(model, task).items
+    return replace(
+        task, items=tuple(i for i, j in zip(pairs, right, strict=True) if i.answer == j.answer)
+    )
+
+
+def test_pairs_are_patched_where_the_model_is_above_chance(model):
+    task = solved_pairs(model)
+    assert len(task.items) >= 6
+    unsolved = replace(word_task(6), items=task.items[:2], name="too few to tell")
+    found = profile(model, [task, unsolved], "continuation", pairs=2, progress=False)
+    patching = next(r for r in found.results if isinstance(r, results.PatchingResult))
+    assert set(patching.patching["task"]) == {"words"}
+    assert patching.patching["item"].nunique() == 2
+    assert set(patching.patching["site"]) == {"resid_pre"}
+    assert "Activation patching" in found.report.html
+
+
+HOSTILE = "<script>alert(1)</script>&'\""
+
+
+def test_hostile_text_is_escaped_wherever_it_is_shown(model):
+    task = solved_by(model, word_task(20, name=HOSTILE, description=HOSTILE))
+    named = model.layerwise_origin
+    try:
+        lw_facts = named.facts.__class__(**{**vars(named.facts), "name": f"model {HOSTILE}"})
+        model.layerwise_origin = named.__class__(lw_facts, named.tokenizer)
+        found = profile(model, task, "continuation", progress=False)
+    finally:
+        model.layerwise_origin = named
+    for shown in (*found.results, found.report, found):
+        text = shown._repr_html_()
+        assert "<script>" not in text
+        assert "alert(1)" in text
+    assert "<script>alert" not in found.report.html
+
+
+@pytest.mark.smollm2
+def test_the_real_model_in_small():
+    model = load_model("smollm2-135m")
+    found = profile(model, "facts", "continuation", limit=8, fewshot=1, pairs=1, progress=False)
+    assert [type(r).__name__ for r in found.results][:2] == ["AblationResult", "LensResult"]
+    assert found.results[0].signal()["signal"].any()
+    assert found.work["token_passes"] < found.work["brute_force_token_passes"] / 2
