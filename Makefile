@@ -23,8 +23,9 @@ demo: $(VENV)/.package
 	$(BIN)/layerwise profile $(MODEL) $(addprefix --task ,$(TASKS)) \
 		--limit $(ITEMS) --pairs $(PAIRS) --out $(OUT)
 
+# The notebooks first, because they take longest.
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n $(WORKERS) --nbmake tests notebooks
+	$(BIN)/python -m pytest -n $(WORKERS) --nbmake notebooks tests
 
 # pyright would ask the index whether a newer pyright is out; the lock file decides that.
 lint: $(VENV)/.test
