@@ -106,7 +106,8 @@ def lens_evidence(
     token, so that the first layer alone brings back most of the nats without any knowledge.
     """
     for _, group in lens.groupby(_TASK, sort=True):
-        wide = np.exp(group.pivot_table(index="item", columns="layer", values="logprob"))
+        shown = group.assign(probability=np.exp(group["logprob"]))
+        wide = shown.pivot_table(index="item", columns="layer", values="probability")
         edges = np.arange(-1, sampling.n_layers)
         why = "the answer's probability does not rise from the embedding to the last layer"
         yield _curve("logit lens", group, wide, edges, signal, sampling, why)

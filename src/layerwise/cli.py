@@ -129,7 +129,7 @@ def profile(
     found = run(
         _load(model, dtype, device), task, protocol, limit=limit, pairs=pairs,
         exhaustive=exhaustive, seed=seed, fewshot=fewshot, chat=chat,
-        out=out or Path("runs") / Path(model).name, memory_budget=_bytes(memory_budget),
+        out=out or _default_folder(model), memory_budget=_bytes(memory_budget),
     )  # fmt: skip
     work = found.work
     if work["token_passes"]:
@@ -250,6 +250,11 @@ def report(
     for finding in made.findings[:3]:
         typer.echo(f"- {finding.sentence}")
     typer.echo(f"Report: {path}")
+
+
+def _default_folder(model: str) -> Path:
+    """Where a profile goes if nobody says; resolved, so that ``.`` has a name too."""
+    return Path("runs") / Path(model).expanduser().resolve().name
 
 
 def _load(name: str, dtype: str, device: str) -> Any:

@@ -21,7 +21,7 @@ from layerwise.emergence import emergence
 from layerwise.logit_lens import Lens
 from layerwise.patching import PAIRS, Patching
 from layerwise.report import Report, report
-from layerwise.results import Result
+from layerwise.results import AblationResult, Result
 from layerwise.tasks import PROTOCOLS
 
 DEFAULT_ITEMS = 100
@@ -140,7 +140,7 @@ class _Jobs:
     def run(self, parts: Parts, settings: dict[str, Any], told: Meter, seed: int) -> list[Result]:
         ablation = self.ablation.run(parts, settings, told)
         lens = self.lens.run(parts, settings, told)
-        patching = self.patching.run(parts, settings, told)
+        patching = self._patching(ablation).run(parts, settings, told)
         work = (*ablation.facts.work, *lens.facts.work, *patching.facts.work)
         told.doing("statistics and report")
         facts = ablation.facts.model_copy(update={"work": work})
@@ -148,3 +148,11 @@ class _Jobs:
         if len(patching.patching):
             measured.append(patching)
         return [*measured, emergence(measured, seed=seed)]
+
+    def _patching(self, ablation: AblationResult) -> Patching:
+        """Patching of those tasks that the model can do; a lucky guess carries no answer."""
+        signal = ablation.signal()
+        able = set(signal.loc[signal["signal"], "task"])
+        setup = self.patching.setup
+        tasks = tuple(task for task in setup.tasks if task.name in able)
+        return replace(self.patching, setup=replace(setup, tasks=tasks))

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from layerwise.report.figures._over_items import Curve, mean_curve, median_curve
@@ -139,12 +140,29 @@ def _align(grid: np.ndarray, measures: tuple[str, ...], layers: list[int], inche
             _scale(axes, measure)
             axes.set_xticks(ticks)
             axes.spines[["top", "right"]].set_visible(False)
-        bounds = np.array([axes.get_ylim() for axes in live])
+        bounds = np.array([_bounds(axes, measure) for axes in live])
         limits = (bounds.max(), bounds.min()) if measure == "rank" else None
         for i, axes in enumerate(live):
             axes.set_ylim(limits or (bounds.min(), bounds.max()))
             axes.tick_params(labelleft=i == 0)
         live[0].set_ylabel(_NAMES[measure])
+
+
+def _bounds(axes: Axes, measure: str) -> tuple[float, float]:
+    """The scale's ends; the embedding may lie beyond it.
+
+    An embedding read through the unembedding is sure of a wrong token, at some 100 nats, next
+    to which the layers would all look alike.
+    """
+    if measure == "rank":
+        return axes.get_ylim()
+    x, y = (
+        np.concatenate([np.asarray(get(line), dtype=float) for line in axes.get_lines()])
+        for get in (Line2D.get_xdata, Line2D.get_ydata)
+    )
+    values = y[x >= 0] if (x >= 0).any() else y
+    margin = 0.06 * (float(np.ptp(values)) or 1.0)
+    return float(values.min()) - margin, float(values.max()) + margin
 
 
 def _scale(axes: Axes, measure: str) -> None:
