@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 import layerwise as lw
+from layerwise import cli
 from layerwise.models import load_model, weights_hash
 from tests import commands
 from tests.analysis import solved_file, word_task, write_jsonl
@@ -184,3 +185,13 @@ def test_a_process_of_its_own_says_nothing_else(here):
     ended = process("lens", model_folder(), "--task", "other.jsonl", "--protocol", "continuation")
     assert (ended.code, ended.err) == (0, "")
     assert ended.out.startswith("LensResult(")
+
+
+@pytest.mark.parametrize(
+    ("model", "folder"),
+    [("smollm2-135m", "smollm2-135m"), ("owner/name", "name"), ("a/b/", "b"), (".", "here")],
+)
+def test_a_profile_goes_to_a_folder_named_after_the_model(tmp_path, monkeypatch, model, folder):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert cli._default_folder(model) == Path("runs") / folder

@@ -235,6 +235,14 @@ def test_summary_is_the_ratio_of_means(model, task):
     assert summary.loc[(1, "last"), "n_items"] == len(task.items)
 
 
+def test_names_are_escaped_where_a_notebook_shows_them(model, task):
+    named = replace(task, name="<script>alert(1)</script>")
+    shown = patch_activations(model, named, pairs=1, progress=False)._repr_html_()
+    assert "<script>" not in shown
+    assert "&lt;script&gt;alert(1)" in shown
+    assert "recovered" in shown
+
+
 def test_a_run_can_be_kept_and_is_not_made_again(model, task, tmp_path, monkeypatch):
     first = patch_activations(model, task, out=tmp_path / "run", progress=False)
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [

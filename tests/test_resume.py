@@ -19,7 +19,7 @@ from tests import commands
 from tests.analysis import solved_by, solved_file, word_task, write_jsonl
 from tests.models.tiny import tiny_model
 
-N_ITEMS = 288
+N_ITEMS = 224
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def questions(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def command(questions) -> list[object]:
-    """An ablation of nine pieces, so that it can be stopped between them."""
+    """An ablation of seven pieces, so that it can be stopped between them."""
     asked = ["--task", questions, "--fewshot", "0", "--protocol", "letter", "--protocol"]
     return ["ablate", commands.model_folder(), *asked, "generate", "--out"]
 
