@@ -131,9 +131,10 @@ def test_effects_of_a_full_run_are_quick():
         for protocol in ("letter", "continuation", "generate")
     ]
     result = synthetic.ablation(*cells)
-    start = time.perf_counter()
+    # processor time, so that a busy machine does not fail it; a loop over items took minutes
+    start = time.process_time()
     assert len(result.effects()) == 360
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 6
 
 
 @pytest.mark.slow
