@@ -211,7 +211,7 @@ def test_a_folder_of_something_else(here, model, command):
         (["--layers", "0"], "(layers was [0, 1, 2] and is now [0])"),
         (["--kind", "zero", "--site", "mlp_out"], '(kind was "skip" and is now "zero"; site was'),
         (["--protocol", "generate"], '(protocols was ["continuation"] and is now ["continuation",'),
-        (["--limit", "2"], '(tasks was {"good": "4 items, '),
+        (["--limit", "2"], '(tasks good was "4 items, '),
         (["--dtype", "bfloat16"], '(dtype was "float32" and is now "bfloat16"; model_hash was'),
         (["--memory-budget", "1GiB"], "(memory_budget was 3221225472 and is now 1073741824)"),
     ],

@@ -184,16 +184,31 @@ def _agree(path: Path, settings: dict[str, Any]) -> None:
 
 
 def _refuse_other_settings(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
-    differing = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
-    if differing:
-        told = "; ".join(
-            f"{key} was {json.dumps(old.get(key))} and is now {json.dumps(new.get(key))}"
-            for key in differing
-        )
+    told = "; ".join(_differences("", old, new))
+    if told:
         raise UserError(
             f"{path} holds a run with other settings ({told}): expected the same settings; "
             "choose another folder, or delete this one to start afresh."
         )
+
+
+def _differences(within: str, old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """What differs, down to the entry of a setting that has entries of its own."""
+    told: list[str] = []
+    for key in sorted(old.keys() | new.keys()):
+        was, now = old.get(key), new.get(key)
+        if was == now:
+            continue
+        if isinstance(was, dict) and isinstance(now, dict):
+            told += _differences(f"{within}{key} ", was, now)
+        else:
+            told.append(f"{within}{key} was {_short(was)} and is now {_short(now)}")
+    return told
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _acquire(path: Path) -> IO[str]:

@@ -24,7 +24,7 @@ def ablate(
     protocols: str | Sequence[str] = PROTOCOLS,
     *,
     kind: str = "skip",
-    site: str = "layer",
+    site: str | None = None,
     layers: Sequence[int] | None = None,
     limit: int | None = None,
     seed: int = 0,
@@ -46,8 +46,9 @@ def ablate(
         protocols: ``letter``, ``continuation``, ``generate``.
         kind: ``skip``; ``zero``; ``mean`` (over the task's own prompts, all positions but the
             first).
-        site: ``layer`` for a skip, ``resid_post`` for zero and mean; ``attn_out``, ``mlp_out``
-            for all three. Zeroing ``resid_post`` is not skipping: it wipes the whole stream.
+        site: ``layer`` for a skip, ``resid_post`` for zero and mean (these if None);
+            ``attn_out``, ``mlp_out`` for all three. Zeroing ``resid_post`` is not skipping: it
+            wipes the whole stream.
         layers: which layers, from 0; all if None.
         limit: take the first so many items of each task.
         seed: decides the items of built-in suites and all bootstraps.
@@ -69,6 +70,7 @@ def ablate(
         model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
         memory_budget=memory_budget,
     )  # fmt: skip
+    site = site or ("layer" if kind == "skip" else "resid_post")
     job = Ablation(setup, kind, site, check_layers(layers, model.cfg.n_layers), method)
     settings = setup.settings(analysis="ablation", **job.settings())
     (result,) = carry_out(

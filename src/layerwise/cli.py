@@ -171,8 +171,7 @@ def ablate(
     wanted = None if layers is None else _layers(layers)
     _show(
         run(
-            _load(model, dtype, device), task, protocol, kind=kind,
-            site=site or ("layer" if kind == "skip" else "resid_post"), layers=wanted,
+            _load(model, dtype, device), task, protocol, kind=kind, site=site, layers=wanted,
             limit=limit, seed=seed, fewshot=fewshot, chat=chat, out=out, method=method,
             memory_budget=_bytes(memory_budget),
         ),

@@ -143,11 +143,13 @@ def without_loss(effects: pd.DataFrame) -> list[int]:
 def _harmless(mine: pd.DataFrame, layers: list[int]) -> Finding:
     quiet = rows(mine, layer=layers)
     worst = records(quiet)[int(np.argmax(numbers(quiet, "acc_diff_high")))]
-    action = doing(str(worst["kind"]), str(worst["site"]), "one of the layers")
+    which = "one of the layers" if len(layers) > 1 else "layer"
+    action = doing(str(worst["kind"]), str(worst["site"]), which)
+    each = ", one at a time" if len(layers) > 1 else ""
     tasks = counted(len(set(mine["task"])), "task")
     total = len(layers_of(mine))
     sentence = (
-        f"No measurable loss from {action} {layer_ranges(layers)}, one at a time ({len(layers)} "
+        f"No measurable loss from {action} {layer_ranges(layers)}{each} ({len(layers)} "
         f"of {total}), in the {tasks} with signal under {worst['protocol']} (n = "
         f"{spread(mine['n_items'])} a task); the intervals allow up to "
         f"{100 * worst['acc_diff_high']:.0f} accuracy points (layer {worst['layer']}, "
