@@ -212,7 +212,7 @@ def test_long_and_strange_names_can_be_kept(tmp_path, monkeypatch, name):
         ({"pairs": 3}, "pairs was 16 and is now 3"),
         ({"exhaustive": True}, "only_with_signal was true and is now false"),
         ({"protocols": "letter"}, 'protocols was ["continuation"] and is now ["letter"]'),
-        ({"limit": 2}, 'tasks was {"words": "4 items, '),
+        ({"limit": 2}, 'tasks words was "4 items, '),
     ],
 )
 def test_a_profile_with_other_settings_is_refused_by_their_name(tmp_path, options, told):
