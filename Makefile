@@ -5,9 +5,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-# The demo's size: all built-in tasks, or some of them; items a task; prompt pairs a task.
+# The demo's size: some suites of each capability (TASKS=all for all of them); items a task;
+# prompt pairs a task.
 MODEL ?= smollm2-135m
-TASKS ?= all
+TASKS ?= kv-words open-book facts facts-open-book arithmetic word-problems brackets repetition
 ITEMS ?= 24
 PAIRS ?= 8
 OUT ?= demo
