@@ -118,19 +118,18 @@ def sweep(
     plan = plan_sweep(interventions, requests, model_shape(model), memory_budget)
     if method == "reference":
         outcomes = reference_outcomes(model, interventions, requests, stopper)
-        work, block_passes = Work(), 0
         brute = _brute_force(model, requests, outcomes)
-        work.token_passes, work.block_passes = brute, model.cfg.n_layers * len(interventions)
+        work = Work(model.cfg.n_layers * len(interventions), brute)
     else:
         outcomes, work = _engine(
             model, interventions, requests, plan.batches, stopper, memory_budget, progress
         )
-    block_passes = sum(model.cfg.n_layers * len(b.interventions) for b in plan.batches)
+        brute = _brute_force(model, requests, outcomes)
     stats = SweepStats(
         work.block_passes,
-        block_passes,
+        sum(model.cfg.n_layers * len(b.interventions) for b in plan.batches),
         work.token_passes,
-        _brute_force(model, requests, outcomes),
+        brute,
         time.perf_counter() - started,
     )
     return Sweep(outcomes, stats)
@@ -241,10 +240,9 @@ def _branch_scores(walk: Walk, branch: int) -> tuple[dict[int, int], dict[int, l
         torch.tensor([t[1] for t in targets], dtype=torch.long, device=resid.device),
     )
     scores: dict[int, list[float]] = {}
-    for (_, _, index, i), value in sorted(
-        zip(targets, logprobs.tolist(), strict=True), key=lambda pair: pair[0][2:]
-    ):
-        del i
+    # Targets are in order of rows; a request's tokens must be in order of their own.
+    in_order = sorted(zip(targets, logprobs.tolist(), strict=True), key=lambda pair: pair[0][2:])
+    for (_, _, index, _), value in in_order:
         scores.setdefault(index, []).append(value)
     return dict(zip(read, greedy.tolist(), strict=True)), scores
 
