@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .interventions import mean as mean
     from .interventions import patch as patch
     from .interventions import skip as skip
+    from .interventions import skip_layers as skip_layers
     from .interventions import zero as zero
     from .plan import SweepPlan as SweepPlan
     from .plan import plan_sweep as plan_sweep
@@ -43,6 +44,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "mean",
             "patch",
             "skip",
+            "skip_layers",
             "zero",
         ],
         "plan": ["SweepPlan", "plan_sweep"],

@@ -6,13 +6,14 @@ Nothing here runs a model.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
 
-from layerwise.errors import unknown_name
+from layerwise.errors import UserError, unknown_name
 
 Site = Literal["resid_pre", "resid_post", "attn_out", "mlp_out"]
 SITES: tuple[str, ...] = get_args(Site)
@@ -105,6 +106,27 @@ def skip(layer: int, site: str = "layer") -> Intervention:
         raise unknown_name("site to skip", site, ("layer", "attn_out", "mlp_out"))
     edits = zero(site, layer).edits
     return Intervention(f"skip:{site},layer={layer}", "skip", site, edits)
+
+
+def skip_layers(layers: Iterable[int]) -> Intervention:
+    """Leave several whole layers out: a pruned model, measured without building it.
+
+    Args:
+        layers: which, each once.
+
+    Raises:
+        UserError: if no layer is given, or one twice.
+    """
+    given = list(layers)
+    if not given or len(set(given)) < len(given):
+        raise UserError(
+            f"The layers to skip are {given}; expected at least one, and each only once."
+        )
+    if len(given) == 1:
+        return skip(given[0])
+    named = "+".join(str(layer) for layer in sorted(given))
+    edits = tuple(SkipLayer(layer) for layer in sorted(given))
+    return Intervention(f"skip:layers={named}", "skip", "layer", edits)
 
 
 def zero(site: Site, layer: int) -> Intervention:
