@@ -159,7 +159,7 @@ def test_square_brackets_in_names_are_shown_as_they_are(here):
 
 def test_commands_are_listed():
     said = done("--help")
-    for command in ("models", "tasks", "profile", "ablate", "lens", "patch", "report"):
+    for command in ("models", "tasks", "profile", "ablate", "lens", "patch", "remove", "report"):
         assert command in said
     assert "--exhaustive" in done("profile", "--help")
     bare = commands.run()

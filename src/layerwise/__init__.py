@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .patching import patch_activations as patch_activations
     from .profiling import Profile as Profile
     from .profiling import profile as profile
+    from .removal import removal_order as removal_order
     from .report import Report as Report
     from .report import report as report
     from .report import report_from_folders as report_from_folders
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from .results import EmergenceResult as EmergenceResult
     from .results import LensResult as LensResult
     from .results import PatchingResult as PatchingResult
+    from .results import RemovalResult as RemovalResult
     from .results import load_results as load_results
     from .tasks import Item as Item
     from .tasks import Task as Task
@@ -36,12 +38,14 @@ _ATTRIBUTES = {
     "models": ["known_models", "load_model"],
     "patching": ["patch_activations"],
     "profiling": ["Profile", "profile"],
+    "removal": ["removal_order"],
     "report": ["Report", "report_from_folders"],
     "results": [
         "AblationResult",
         "EmergenceResult",
         "LensResult",
         "PatchingResult",
+        "RemovalResult",
         "load_results",
     ],
     "tasks": ["Item", "Task", "load_task", "task_names"],
@@ -58,6 +62,7 @@ __all__ = [
     "LensResult",
     "PatchingResult",
     "Profile",
+    "RemovalResult",
     "Report",
     "Task",
     "UserError",
@@ -70,6 +75,7 @@ __all__ = [
     "logit_lens",
     "patch_activations",
     "profile",
+    "removal_order",
     "report",
     "report_from_folders",
     "task_names",

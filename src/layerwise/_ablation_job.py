@@ -6,7 +6,7 @@ The public function with its arguments is in ``ablation``.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -205,12 +205,13 @@ class Ablation:
 
     def write_requests(self, folder: Path) -> None:
         """Write exactly what was put to the model, one line per request."""
-        lines = [
-            json.dumps(request_line(request), ensure_ascii=False)
-            for task in self.setup.tasks
-            for request in self._requests(task, task.items)
-        ]
-        write_atomically(folder / REQUESTS_FILE, ("\n".join(lines) + "\n").encode())
+        write_requests((r for t in self.setup.tasks for r in self._requests(t, t.items)), folder)
+
+
+def write_requests(requests: Iterable[TaskRequest], folder: Path) -> None:
+    """Write requests to ``requests.jsonl`` in a folder, one line each."""
+    lines = [json.dumps(request_line(request), ensure_ascii=False) for request in requests]
+    write_atomically(folder / REQUESTS_FILE, ("\n".join(lines) + "\n").encode())
 
 
 def _cut(task: Task, protocols: tuple[str, ...], stage: str) -> list[Piece]:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from layerwise._facts import Facts
+from layerwise._removal_tables import HELD_OUT, SELECTION, removed_label
 
 
 def ablation_rows(effects: pd.DataFrame, n_top: int = 5) -> pd.DataFrame:
@@ -53,6 +54,27 @@ def emergence_rows(emergence: pd.DataFrame) -> pd.DataFrame:
     """Depths and critical sets, with their intervals."""
     found = emergence.reindex(columns=["capability", "protocol", "method", "measure"])
     return found.assign(**{"estimate [95 %]": intervals(emergence, "estimate", "low", "high")})
+
+
+def removal_rows(steps: pd.DataFrame) -> pd.DataFrame:
+    """Each step's accuracy on the items selected by, and the accuracy lost on those held out."""
+    key = ["task", "protocol", "step"]
+    seen, held = (steps.loc[steps["split"] == split] for split in (SELECTION, HELD_OUT))
+    joined = seen.merge(held, on=key, how="left", suffixes=("", "_held"))
+    pairs = zip(joined["by"], joined["layers"], strict=True)
+    bounds = ("acc_diff_held", "acc_diff_low_held", "acc_diff_high_held")
+    return pd.DataFrame(
+        {
+            "task": joined["task"],
+            "protocol": joined["protocol"],
+            "removed": joined["step"],
+            "layer or block": [removed_label(by, layers) for by, layers in pairs],
+            "selection: accuracy": joined["acc"].map(number),
+            "held out: accuracy": joined["acc_held"].map(number),
+            "held out: lost [95 %]": intervals(joined, *bounds),
+            "p (Holm)": ["?" if pd.isna(p) else f"{p:.2g}" for p in joined["p_holm_held"]],
+        }
+    )
 
 
 def intervals(table: pd.DataFrame, estimate: str, low: str, high: str) -> list[str]:

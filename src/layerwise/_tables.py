@@ -71,6 +71,22 @@ SCHEMAS: dict[str, pa.Schema] = {
     "left_out": _schema(
         capability="str", protocol="str", method="str", task="str?", reason="str",
     ),
+    "removal": _schema(
+        by="str", step="int", intervention="str", layers=_INTEGERS, chosen="bool", split="str",
+        task="str", capability="str", item="str", protocol="str", correct="bool",
+        gold_logprob="float?",
+    ),
+    "removal_steps": _schema(
+        by="str", step="int", intervention="str", layers=_INTEGERS, split="str", task="str",
+        capability="str", protocol="str", n_items="int", chance="float", acc_intact="float",
+        acc="float", acc_diff="float", acc_diff_low="float?", acc_diff_high="float?",
+        share_lost="float?", share_low="float?", share_high="float?", p="float", p_holm="float",
+        nats="float?", nats_low="float?", nats_high="float?", signal="bool", significant="bool",
+    ),
+    "removal_candidates": _schema(
+        by="str", step="int", intervention="str", layers=_INTEGERS, chosen="bool",
+        protocol="str", n_tasks="int", n_items="int", share_lost="float", nats="float?",
+    ),
 }  # fmt: skip
 
 

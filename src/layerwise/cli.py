@@ -67,6 +67,9 @@ Fewshot = Annotated[int | None, typer.Option(help="Number of few-shot examples."
 Chat = Annotated[bool, typer.Option("--chat", help="Wrap prompts in the chat template.")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or mps.")]
+Offload = Annotated[
+    str | None, typer.Option(help="disk: only the layer that runs has its weights in memory.")
+]
 Budget = Annotated[
     str, typer.Option("--memory-budget", help="For activations, keys and values, e.g. 2GiB.")
 ]
@@ -77,6 +80,7 @@ ALL_PROTOCOLS = ["letter", "continuation", "generate"]
 @app.command()
 def models(
     name: Annotated[str | None, typer.Argument(help="Load this model and say what it is.")] = None,
+    offload: Offload = None,
 ) -> None:
     """List the models that can be asked for by name, or describe one."""
     from layerwise.models import known_models
@@ -90,7 +94,7 @@ def models(
     from layerwise.models import load_model, model_facts
     from layerwise.sweep.blocks import attention_in_use
 
-    model = load_model(name)
+    model = load_model(name, offload=offload)
     facts = model_facts(model)
     for field in facts.__dataclass_fields__:
         typer.echo(f"{field}: {getattr(facts, field)}")
@@ -121,23 +125,18 @@ def profile(
     chat: Chat = False,
     dtype: Dtype = "float32",
     device: Device = "cpu",
+    offload: Offload = None,
     memory_budget: Budget = "3GiB",
 ) -> None:
     """The main job: ablation, logit lens, activation patching, emergence, and the report."""
     from layerwise.profiling import profile as run
 
     found = run(
-        _load(model, dtype, device), task, protocol, limit=limit, pairs=pairs,
+        _load(model, dtype, device, offload), task, protocol, limit=limit, pairs=pairs,
         exhaustive=exhaustive, seed=seed, fewshot=fewshot, chat=chat,
         out=out or _default_folder(model), memory_budget=_bytes(memory_budget),
     )  # fmt: skip
-    work = found.work
-    if work["token_passes"]:
-        ratio = work["brute_force_token_passes"] / work["token_passes"]
-        typer.echo(
-            f"Work: {ratio:.1f} times fewer token-passes through a layer than one forward per "
-            f"layer, item and option; {work['seconds']:.0f} s in sweeps."
-        )
+    _tell_work(found.work, "layer, item and option")
     typer.echo("The most important findings:")
     for finding in found.report.findings[:3]:
         typer.echo(f"- {finding.sentence}")
@@ -162,6 +161,7 @@ def ablate(
     chat: Chat = False,
     dtype: Dtype = "float32",
     device: Device = "cpu",
+    offload: Offload = None,
     method: Annotated[str, typer.Option(help="engine, or reference (slow).")] = "engine",
     memory_budget: Budget = "3GiB",
 ) -> None:
@@ -171,7 +171,7 @@ def ablate(
     wanted = None if layers is None else _layers(layers)
     _show(
         run(
-            _load(model, dtype, device), task, protocol, kind=kind, site=site, layers=wanted,
+            _load(model, dtype, device, offload), task, protocol, kind=kind, site=site, layers=wanted,
             limit=limit, seed=seed, fewshot=fewshot, chat=chat, out=out, method=method,
             memory_budget=_bytes(memory_budget),
         ),
@@ -191,6 +191,7 @@ def lens(
     chat: Chat = False,
     dtype: Dtype = "float32",
     device: Device = "cpu",
+    offload: Offload = None,
     memory_budget: Budget = "3GiB",
 ) -> None:
     """Read the answer from every layer's residual stream."""
@@ -198,7 +199,7 @@ def lens(
 
     _show(
         run(
-            _load(model, dtype, device), task, protocol, limit=limit, seed=seed,
+            _load(model, dtype, device, offload), task, protocol, limit=limit, seed=seed,
             fewshot=fewshot, chat=chat, out=out, memory_budget=_bytes(memory_budget),
         ),
         out,
@@ -217,6 +218,7 @@ def patch(
     fewshot: Fewshot = None,
     dtype: Dtype = "float32",
     device: Device = "cpu",
+    offload: Offload = None,
     memory_budget: Budget = "3GiB",
 ) -> None:
     """Patch activations between a clean and a corrupted prompt, by layer and position."""
@@ -224,11 +226,46 @@ def patch(
 
     _show(
         run(
-            _load(model, dtype, device), task, sites=site, pairs=pairs, limit=limit, seed=seed,
+            _load(model, dtype, device, offload), task, sites=site, pairs=pairs, limit=limit, seed=seed,
             fewshot=fewshot, out=out, memory_budget=_bytes(memory_budget),
         ),
         out,
     )  # fmt: skip
+
+
+@app.command()
+def remove(
+    model: ModelName,
+    task: Tasks,
+    layers: Annotated[int, typer.Option("--layers", help="How many layers are removed.")],
+    by: Annotated[str, typer.Option(help="greedy (one by one) or block (contiguous).")] = "greedy",
+    protocol: Annotated[
+        str, typer.Option(help="letter, continuation or generate; an order holds under one.")
+    ] = "continuation",
+    held_out: Annotated[
+        float, typer.Option(help="Share of the items that the search does not see.")
+    ] = 0.5,
+    out: Out = None,
+    limit: Limit = None,
+    seed: Seed = 0,
+    fewshot: Fewshot = None,
+    chat: Chat = False,
+    dtype: Dtype = "float32",
+    device: Device = "cpu",
+    offload: Offload = None,
+    method: Annotated[str, typer.Option(help="engine, or reference (slow).")] = "engine",
+    memory_budget: Budget = "3GiB",
+) -> None:
+    """Find in which order layers can be removed; each step tries all that remain."""
+    from layerwise.removal import removal_order as run
+
+    found = run(
+        _load(model, dtype, device, offload), task, protocol, n_removed=layers, by=by, held_out=held_out,
+        limit=limit, seed=seed, fewshot=fewshot, chat=chat, out=out, method=method,
+        memory_budget=_bytes(memory_budget),
+    )  # fmt: skip
+    _show(found, out)
+    _tell_work(found.work, "candidate, item and option")
 
 
 @app.command()
@@ -256,10 +293,10 @@ def _default_folder(model: str) -> Path:
     return Path("runs") / Path(model).expanduser().resolve().name
 
 
-def _load(name: str, dtype: str, device: str) -> Any:
+def _load(name: str, dtype: str, device: str, offload: str | None) -> Any:
     from layerwise.models import load_model
 
-    return load_model(name, dtype=dtype, device=device)
+    return load_model(name, dtype=dtype, device=device, offload=offload)
 
 
 def _layers(text: str) -> list[int]:
@@ -283,6 +320,16 @@ def _bytes(text: str) -> int:
         raise UserError(
             f"Cannot read the memory budget {text!r}: expected a size such as 2GiB or 500MB."
         ) from error
+
+
+def _tell_work(work: dict[str, float], each: str) -> None:
+    """How much less was done than one forward for each pair of change and request."""
+    if work["token_passes"]:
+        ratio = work["brute_force_token_passes"] / work["token_passes"]
+        typer.echo(
+            f"Work: {ratio:.1f} times fewer token-passes through a layer than one forward per "
+            f"{each}; {work['seconds']:.0f} s in sweeps."
+        )
 
 
 def _show(result: Result, out: Path | None) -> None:

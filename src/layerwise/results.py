@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
-from layerwise import _effects, _html, _summaries
+from layerwise import _effects, _html, _removal_tables, _summaries
 from layerwise._facts import RUN_FILE as RUN_FILE
 from layerwise._facts import Facts as Facts
 from layerwise._facts import ModelFacts as ModelFacts
@@ -172,7 +172,62 @@ class EmergenceResult(Result):
         return _html.heading(self.facts, n_items, sorted(table["protocol"].unique()), tasks)
 
 
-RESULTS: tuple[type[Result], ...] = (AblationResult, LensResult, PatchingResult, EmergenceResult)
+@dataclass(frozen=True, repr=False, eq=False)
+class RemovalResult(Result):
+    """In which order layers can be removed, and what is left of the accuracy.
+
+    Attributes:
+        removal: ``removal.parquet``: every answer of every candidate.
+        facts: what is needed to repeat the run.
+    """
+
+    tables: ClassVar[tuple[str, ...]] = ("removal",)
+    title: ClassVar[str] = "Removal of layers: in which order, and what is left"
+    if_empty: ClassVar[str] = (
+        "No order is concluded: the intact model is not above chance on the items to select by."
+    )
+
+    removal: pd.DataFrame
+    facts: Facts
+
+    @property
+    def order(self) -> list[tuple[int, ...]]:
+        """The layers left out at each step; in a greedy order the last one was added there."""
+        chosen = self.removal.loc[self.removal["chosen"]].drop_duplicates("step")
+        return [tuple(layers) for layers in chosen.sort_values(by="step")["layers"]]
+
+    @property
+    def work(self) -> dict[str, float]:
+        """Token-passes of all steps, those of one forward per candidate and request, seconds."""
+        keys = ("token_passes", "brute_force_token_passes", "seconds")
+        mine = [e for e in self.facts.work if e["analysis"] == "layer removal"]
+        return {key: float(sum(entry[key] for entry in mine)) for key in keys}  # type: ignore[misc]
+
+    def signal(self) -> pd.DataFrame:
+        """Is the intact model above chance on the items to select by? As ``signal.parquet``."""
+        split = _removal_tables.SELECTION
+        return _removal_tables.signal_table(self.removal, self.facts.chance, split)
+
+    def steps(self) -> pd.DataFrame:
+        """``removal_steps.parquet``: the paired effect of each step, by split and task."""
+        return _removal_tables.steps_table(self.removal, self.facts.chance, self.facts.seed)
+
+    def candidates(self) -> pd.DataFrame:
+        """``removal_candidates.parquet``: what each candidate loses, and which was chosen."""
+        return _removal_tables.candidates_table(self.removal, self.facts.chance)
+
+    def derived(self) -> dict[str, pd.DataFrame]:
+        """``removal_steps`` and ``removal_candidates``."""
+        return {"removal_steps": self.steps(), "removal_candidates": self.candidates()}
+
+    def summary_rows(self) -> pd.DataFrame:
+        """Each step's accuracy, where layers were selected and where they were not."""
+        return _html.removal_rows(self.steps())
+
+
+RESULTS: tuple[type[Result], ...] = (
+    AblationResult, LensResult, PatchingResult, RemovalResult, EmergenceResult,
+)  # fmt: skip
 
 
 def load_results(folder: str | Path) -> list[Result]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from layerwise._removal_tables import GREEDY
 from layerwise.report.rows import rows
 from layerwise.report.run import Run
 from layerwise.report.wording import PROTOCOL_ORDER, counted, doing, in_order, joined, spread
@@ -146,6 +147,28 @@ def patchings(run: Run) -> list[Drawing]:
         draw = partial(patching_map, table, site)
         found.append(Drawing(f"patching_{site}", draw, caption, alt))
     return found
+
+
+def removals(run: Run) -> list[Drawing]:
+    """The accuracy that is left as layers are removed."""
+    from layerwise.report.figures import removal_curve
+
+    if run.removal is None:
+        return []
+    first = run.removal.iloc[0]
+    way = "one by one, greedily" if first["by"] == GREEDY else "as the best block of each size"
+    counts = [
+        f"{split} items: n = {spread(rows(run.removal, split=split)['n_items'])}"
+        for split in in_order(run.removal["split"], ())
+    ]
+    caption = (
+        f"Accuracy under {first['protocol']} as layers are removed {way}; what each step removed "
+        f"stands along the upper edge ({', '.join(counts)}). The choice was made on the selection "
+        "items, so their line is too good; held-out items were not seen by the search. Dotted: the "
+        "intact model. Dashed: chance. Bands: paired bootstrap 95 % interval of the loss."
+    )
+    alt = "Line charts of accuracy against the number of layers removed, one chart per task."
+    return [Drawing("removal", partial(removal_curve, run.removal), caption, alt)]
 
 
 def ranges(run: Run) -> list[Drawing]:

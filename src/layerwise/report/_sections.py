@@ -16,6 +16,7 @@ from layerwise.report._tables_shown import (
     effects_tables,
     emergence_tables,
     patching_table,
+    removal_table,
     signal_table,
 )
 from layerwise.report.run import Run
@@ -53,6 +54,11 @@ _EMERGENCE_WORDS = (
     "Half-effect depth: where half of the effect is reached. Centre of mass: the mean depth, "
     "weighted by importance. Critical set: layers with a significant loss."
 )
+_REMOVAL_WORDS = (
+    "Several layers left out at once: each step tried all that were left, and removed what cost "
+    "least. Read the held-out items; the best of many tries looks better than it is on the items "
+    "that it was chosen by."
+)
 _SILENT_WORDS = (
     "Where the exact 95 % interval of the intact model's accuracy reaches chance, there is "
     "nothing that a layer could take away, and nothing is said about layers."
@@ -72,11 +78,11 @@ _MODEL = {
 
 def sections(run: Run) -> list[Section]:
     """The parts of a run's page that there is something to show in."""
-    role, accuracy, compare, lens, patching, ranges = (
+    role, accuracy, compare, lens, patching, ranges, removal = (
         tuple(draw(run))
         for draw in (
             _drawings.role_maps, _drawings.accuracies, _drawings.comparisons, _drawings.lenses,
-            _drawings.patchings, _drawings.ranges,
+            _drawings.patchings, _drawings.ranges, _drawings.removals,
         )
     )  # fmt: skip
     effects = (*effects_tables(run), *signal_table(run, True))
@@ -88,6 +94,7 @@ def sections(run: Run) -> list[Section]:
         Section("lens", "Logit lens", _LENS_WORDS, lens),
         Section("patching", "Activation patching", _PATCHING_WORDS, patching, _patched(run)),
         Section("emergence", "Where capabilities emerge", _EMERGENCE_WORDS, ranges, depths),
+        Section("removal", "Removal of layers", _REMOVAL_WORDS, removal, _removed(run)),
         Section("effects", "Effects in numbers", "", (), effects),
         Section("silent", "No signal", _SILENT_WORDS, (), tuple(signal_table(run, False))),
     ]
@@ -96,6 +103,10 @@ def sections(run: Run) -> list[Section]:
 
 def _patched(run: Run) -> tuple[Shown, ...]:
     return tuple(patching_table(run))
+
+
+def _removed(run: Run) -> tuple[Shown, ...]:
+    return tuple(removal_table(run))
 
 
 def facts_tables(run: Run) -> list[Shown]:

@@ -114,6 +114,27 @@ def patching_table(run: Run) -> list[Shown]:
     return [Shown(f"Patched cells by share recovered ({len(ranked)})", columns, cells, True, note)]
 
 
+def removal_table(run: Run) -> list[Shown]:
+    """What each step of a removal left out, and what that cost."""
+    if run.removal is None:
+        return []
+    columns = (
+        "task", "protocol", "items", "n", "layers removed", "which", "accuracy (%)",
+        "change (points)", "p (Holm)", "significant",
+    )  # fmt: skip
+    cells = [
+        [
+            row["task"], row["protocol"], row["split"], str(row["n_items"]), str(row["step"]),
+            ", ".join(map(str, row["layers"])),
+            f"{number(100 * row['acc_intact'])} → {number(100 * row['acc'])}",
+            _bounds(row, "acc_diff", "acc_diff_low", "acc_diff_high", -100),
+            f"{row['p_holm']:.3g}", "yes" if row["significant"] else "no",
+        ]
+        for row in records(run.removal)
+    ]  # fmt: skip
+    return [Shown(f"Steps of the removal ({len(cells)})", columns, cells, True)]
+
+
 def emergence_tables(run: Run) -> list[Shown]:
     """Depths, tests of order, and what was left out."""
     depths = [

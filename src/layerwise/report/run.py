@@ -19,6 +19,7 @@ from layerwise.results import (
     Facts,
     LensResult,
     PatchingResult,
+    RemovalResult,
     Result,
     join_facts,
 )
@@ -37,6 +38,7 @@ class Run:
         emergence: ``emergence.parquet``.
         order: ``order.parquet``.
         left_out: ``left_out.parquet``.
+        removal: ``removal_steps.parquet``.
     """
 
     facts: Facts
@@ -47,6 +49,7 @@ class Run:
     emergence: pd.DataFrame | None = None
     order: pd.DataFrame | None = None
     left_out: pd.DataFrame | None = None
+    removal: pd.DataFrame | None = None
 
     @classmethod
     def of(cls, results: Sequence[Result]) -> Run:
@@ -99,6 +102,8 @@ def _tables(result: Result) -> dict[str, pd.DataFrame]:
         return {"lens": result.lens}
     if isinstance(result, PatchingResult):
         return {"patching": result.summary()}
+    if isinstance(result, RemovalResult):
+        return {"removal": result.steps()}
     if isinstance(result, EmergenceResult):
         return {name: getattr(result, name) for name in ("emergence", "order", "left_out")}
     return {}

@@ -11,6 +11,7 @@ from layerwise.report._find_depth import hand_overs, lens_depths
 from layerwise.report._find_layers import critical_layers, gains, harmless_layers
 from layerwise.report._find_order import orders, silent
 from layerwise.report._find_protocols import protocol_differences
+from layerwise.report._find_removal import removals
 from layerwise.report.finding import Finder, Finding
 from layerwise.report.run import Run
 from layerwise.results import Result
@@ -24,6 +25,7 @@ _FINDERS: tuple[Finder, ...] = (
     orders,
     lens_depths,
     hand_overs,
+    removals,
 )
 
 

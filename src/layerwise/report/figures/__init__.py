@@ -11,5 +11,6 @@ from layerwise.report.figures.lens import lens_curves as lens_curves
 from layerwise.report.figures.patching import patching_map as patching_map
 from layerwise.report.figures.pick import plot_result as plot_result
 from layerwise.report.figures.protocols import protocol_comparison as protocol_comparison
+from layerwise.report.figures.removal import removal_curve as removal_curve
 from layerwise.report.figures.role_map import role_map as role_map
 from layerwise.report.figures.save import save_figure as save_figure

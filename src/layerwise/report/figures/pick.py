@@ -12,18 +12,25 @@ from layerwise.errors import UserError
 from layerwise.report.figures.emergence import emergence_ranges
 from layerwise.report.figures.lens import lens_curves
 from layerwise.report.figures.patching import patching_map
+from layerwise.report.figures.removal import removal_curve
 from layerwise.report.figures.role_map import role_map
-from layerwise.results import AblationResult, EmergenceResult, LensResult, PatchingResult
+from layerwise.results import (
+    AblationResult,
+    EmergenceResult,
+    LensResult,
+    PatchingResult,
+    RemovalResult,
+)
 
-Plottable = AblationResult | LensResult | PatchingResult | EmergenceResult
+Plottable = AblationResult | LensResult | PatchingResult | RemovalResult | EmergenceResult
 
 
 def plot_result(result: Plottable) -> Figure:
     """The figure that says most about a result.
 
     Args:
-        result: an ablation (role map), lens (curves), patching (heat map) or emergence
-            result (ranges).
+        result: an ablation (role map), lens (curves), patching (heat map), removal
+            (curves) or emergence result (ranges).
 
     Raises:
         UserError: if the result has nothing to show.
@@ -36,6 +43,8 @@ def plot_result(result: Plottable) -> Figure:
         return lens_curves(_filled(result, result.lens), seed=result.facts.seed)
     if isinstance(result, PatchingResult):
         return patching_map(_filled(result, result.summary()))
+    if isinstance(result, RemovalResult):
+        return removal_curve(_filled(result, result.steps()))
     return emergence_ranges(_filled(result, result.emergence))
 
 

@@ -1,0 +1,84 @@
+"""Removal of layers: in which order they can go, each step trying all that remain.
+
+The steps are planned and made in ``_removal_job``; choices and effects are computed from the
+records by ``results``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformer_lens import HookedTransformer
+
+from layerwise._carry_out import carry_out
+from layerwise._removal_job import Removal
+from layerwise._setup import TaskLike, prepare
+from layerwise.results import RemovalResult
+
+
+def removal_order(
+    model: HookedTransformer,
+    tasks: TaskLike | Sequence[TaskLike],
+    protocol: str = "continuation",
+    *,
+    n_removed: int,
+    by: str = "greedy",
+    held_out: float = 0.5,
+    limit: int | None = None,
+    seed: int = 0,
+    fewshot: int | None = None,
+    chat: bool = False,
+    out: str | Path | None = None,
+    method: str = "engine",
+    memory_budget: int | None = None,
+    progress: bool = True,
+) -> RemovalResult:
+    """Find which layers a model can spare, and what is left of the accuracy without them.
+
+    ``greedy`` is task-aware layer elimination (Naim et al. 2025, arXiv:2510.22767): each step
+    tries every layer that remains, beside those removed before, and removes the one without
+    which least is lost. ``block`` tries every contiguous block of each size (as compared by
+    Gromov et al. 2024, arXiv:2403.17887, who chose by angular distance). ``docs/methods.md`` has
+    the score and the rule for ties.
+
+    Args:
+        model: the model, from ``load_model`` or your own.
+        tasks: task names, capabilities (all their suites), JSONL files, or ``Task`` values;
+            of several, those with signal decide together, each with the same weight.
+        protocol: ``letter``, ``continuation`` or ``generate``; an order holds under one.
+        n_removed: how many layers are removed, 1 to all but one.
+        by: ``greedy`` or ``block``.
+        held_out: the share of each task's items that the search does not see; 0 for none. What
+            the search saw makes its choice look too good; these do not.
+        limit: take the first so many items of each task.
+        seed: decides the items of built-in suites, which are held out, and all bootstraps.
+        fewshot: number of few-shot examples; the task's own if None.
+        chat: wrap prompts in the tokenizer's chat template.
+        out: folder for ``removal.parquet``, ``requests.jsonl`` and ``run.json``; a run that was
+            interrupted goes on there at the step that was not finished.
+        method: ``engine``, or ``reference`` for one hooked forward per candidate and request.
+        memory_budget: bytes for activations, keys and values; 3 GiB if None.
+        progress: show a progress bar on a terminal.
+
+    Returns:
+        One record per step, candidate and item; ``order`` is empty if the intact model is not
+        above chance on the items to select by.
+
+    Raises:
+        UserError: for anything unknown, out of range or contradictory, before work begins.
+    """
+    setup = prepare(
+        model, tasks, protocol, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
+        memory_budget=memory_budget,
+    )  # fmt: skip
+    job = Removal(setup, n_removed, by, held_out, method)
+    settings = setup.settings(analysis="layer removal", **job.settings())
+    (result,) = carry_out(
+        lambda parts, told: [job.run(parts, settings, told)],
+        out,
+        settings,
+        progress,
+        job.write_requests,
+    )
+    return result

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from legible import assert_legible, texts
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from layerwise._tables import frame
+from layerwise.report import report
+from layerwise.report.figures import removal_curve
+from layerwise.results import RemovalResult
+from tests import synthetic
+
+CHANCE = 0.25
+
+
+def removal(
+    n_steps: int, by: str = "greedy", tasks: tuple[str, ...] = ("facts",), n: int = 40
+) -> RemovalResult:
+    """Every step costs two selection and four held-out items; the intact model knows all."""
+    rows = []
+    for task in tasks:
+        for split, cost in (("selection", 2), ("held out", 4)):
+            for step in range(n_steps + 1):
+                deepest = range(n_steps, n_steps - step, -1)
+                layers = list(deepest) if by == "greedy" else sorted(deepest)
+                name = f"skip:layers={'+'.join(map(str, sorted(layers)))}" if step else "intact"
+                rows += [
+                    {
+                        "by": by, "step": step, "intervention": name, "layers": layers,
+                        "chosen": step > 0, "split": split, "task": task,
+                        "capability": "knowledge", "item": f"{task}/{split}/{i:02d}",
+                        "protocol": "letter", "correct": i >= cost * step,
+                        "gold_logprob": -0.1 * step,
+                    }
+                    for i in range(n)
+                ]  # fmt: skip
+    facts = synthetic.facts(*(synthetic.task_facts(t, "knowledge", CHANCE) for t in tasks),
+                            n_layers=n_steps + 2)  # fmt: skip
+    return RemovalResult(frame("removal", rows), facts)
+
+
+def lines(figure: Figure, gid: str) -> list[Line2D]:
+    return [line for line in figure.findobj(Line2D) if line.get_gid() == gid]
+
+
+def words(figure: Figure) -> list[str]:
+    return [text.get_text() for text in texts(figure)]
+
+
+@pytest.mark.parametrize("width", [3.3, 6.9])
+@pytest.mark.parametrize("by", ["greedy", "block"])
+@pytest.mark.parametrize("n_steps", [1, 12, 79])
+@pytest.mark.parametrize(
+    "tasks", [("facts",), tuple(f"a task with a long name {i}" for i in "abc")]
+)
+def test_texts_are_readable_and_apart(width, by, n_steps, tasks):
+    figure = removal_curve(removal(n_steps, by, tasks, n=8).steps(), width)
+    assert figure.get_figwidth() <= width + 1e-9
+    assert_legible(figure)
+
+
+def test_lines_and_bands_are_the_table():
+    result = removal(5)
+    figure, steps = removal_curve(result.steps()), result.steps()
+    for split, cost in (("selection", 2), ("held out", 4)):
+        (line,) = lines(figure, f"accuracy {split}")
+        assert line.get_xdata().tolist() == [0, 1, 2, 3, 4, 5]
+        np.testing.assert_allclose(line.get_ydata(), [100 - 2.5 * cost * k for k in range(6)])
+        (band,) = (c for c in figure.axes[0].collections if c.get_gid() == f"band {split}")
+        low, high = band.get_datalim(figure.axes[0].transData).intervaly
+        mine = steps.loc[steps["split"] == split]
+        assert low == pytest.approx(100 * (1 - mine["acc_diff_high"].max()))
+        assert high == 100
+    assert {line.get_ydata()[0] for line in lines(figure, "chance")} == {25}
+    assert len(lines(figure, "intact")) == 2
+
+
+@pytest.mark.parametrize(
+    ("by", "names"), [("greedy", ["3", "2", "1"]), ("block", ["3", "2-3", "1-3"])]
+)
+def test_every_step_says_what_it_removed(by, names):
+    figure = removal_curve(removal(3, by).steps())
+    (upper,) = (axis for axis in figure.axes[0].child_axes if axis.get_gid() == "removed")
+    assert [tick.get_text() for tick in upper.get_xticklabels()] == names
+    said = "\n".join(words(figure))
+    assert "under letter" in said
+    assert "selection n = 40, held out n = 40" in said
+
+
+def test_without_signal_a_line_is_pale_and_named():
+    result = removal(2)
+    steps = result.steps()
+    steps.loc[steps["split"] == "held out", "signal"] = False
+    figure = removal_curve(steps)
+    (line,) = lines(figure, "accuracy held out")
+    assert line.get_alpha() < 1
+    assert [c.get_gid() for c in figure.axes[0].collections] == ["band selection"]
+    assert "no signal: held out" in "\n".join(words(figure))
+
+
+def test_the_report_quotes_the_first_significant_loss_on_held_out_items():
+    page = report(removal(5))
+    assert list(page.figures) == ["removal"]
+    assert "Removal of layers</h2>" in page.html
+    (found,) = page.findings
+    steps = removal(5).steps()
+    held = steps.loc[steps["split"] == "held out"]
+    first = held.loc[held["significant"]].iloc[0]
+    assert (first["step"], round(100 * first["acc_diff"])) == (2, 20)
+    assert found.kind == "removal"
+    assert found.sentence.startswith(
+        "With layers removed one by one, greedily, under letter, held-out items of facts show the "
+        "first significant loss without 2 layers: 20 ["
+    )
+    assert "; without layer 5 the loss was 10 [" in found.sentence
+    assert found.source["at"] == {"step": 2}
+
+
+def test_the_report_says_where_no_loss_is_significant():
+    (found,) = report(removal(1, "block")).findings
+    assert "show no significant loss up to 1 layer: without layer 1 it is 10 [" in found.sentence
+
+
+def test_plot_draws_the_curve():
+    assert lines(removal(2).plot(), "accuracy selection")
+    assert isinstance(removal(2).summary_rows(), pd.DataFrame)
