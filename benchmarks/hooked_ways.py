@@ -55,7 +55,8 @@ def _score(model: HookedTransformer, group: list[LogLikelihood]) -> list[Scored]
 
 def _read(logits: torch.Tensor, asked: LogLikelihood) -> Scored:
     begin, targets = len(asked.context) - 1, torch.tensor(asked.continuation)
-    logprobs = logits[begin : begin + len(targets)].float().log_softmax(-1)
+    read = logits[begin : begin + len(targets)]
+    logprobs = read.log_softmax(-1, torch.promote_types(read.dtype, torch.float32))
     chosen = logprobs.gather(1, targets[:, None])[:, 0]
     return Scored(tuple(chosen.tolist()), bool((logprobs.argmax(-1) == targets).all()))
 

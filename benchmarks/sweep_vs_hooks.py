@@ -7,19 +7,16 @@ each of the layers skipped. The hand-written side is in ``hooked_ways``.
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import torch
 from hooked_ways import generate_cached, score_batched
+from machine import machine
+from measuring import Cost, markdown, spread, timed
 from same_work import Agreement, check
 from transformer_lens import HookedTransformer
 
@@ -29,22 +26,6 @@ from layerwise.sweep.stopping import make_stopper
 from layerwise.tasks import build_requests, load_task
 
 SUITES = ("facts", "kv-words", "arithmetic")
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Wall-clock seconds, processor seconds, and tokens pushed through a block."""
-
-    seconds: float
-    cpu_seconds: float
-    token_passes: int = 0
-
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(
-            self.seconds + other.seconds,
-            self.cpu_seconds + other.cpu_seconds,
-            self.token_passes + other.token_passes,
-        )
 
 
 @dataclass(frozen=True)
@@ -91,21 +72,6 @@ class Comparison:
     def hooked_layers(self) -> list[int | None]:
         """The layers that are skipped with hooks; None for the intact model."""
         return [self.layers[index] for index in self.hooked]
-
-
-def spread(n: int, k: int) -> list[int]:
-    """``k`` of ``n`` numbers from 0, evenly over all of them; all if ``k`` is as many or more."""
-    few = min(n, k)
-    return [round(i * (n - 1) / max(1, few - 1)) for i in range(few)]
-
-
-def timed(name: str, run: Callable[[], Any]) -> tuple[Any, Cost]:
-    """Run something once; what it took is also told at once, since all of it takes minutes."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    outcomes = run()
-    spent = Cost(time.perf_counter() - wall, time.process_time() - cpu)
-    print(f"{name}: {spent.seconds:.1f} s", file=sys.stderr, flush=True)
-    return outcomes, spent
 
 
 def ask(n_items: int, protocols: Sequence[str], tokenizer: Any) -> list[list[Any]]:
@@ -161,8 +127,7 @@ def totals(scoring: Sequence[Row], generation: Sequence[Row]) -> list[Row]:
 
 
 def table(rows: Sequence[Row]) -> str:
-    head = "work|with hooks|hooks, s|engine, s|ratio|of processor time|of token-passes"
-    lines = [head.split("|"), ["---", "---", *["---:"] * 5]]
+    lines = []
     for row in rows:
         ratios = (
             row.hooks.seconds / row.engine.seconds,
@@ -171,21 +136,8 @@ def table(rows: Sequence[Row]) -> str:
         )
         numbers = (row.hooks.seconds, row.engine.seconds, *ratios)
         lines.append([row.work, row.way, *(f"{number:.1f}" for number in numbers)])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def machine() -> str:
-    """Processor, cores, threads, load, and versions."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    versions = [f"{name} {metadata.version(name)}" for name in ("torch", "transformer-lens")]
-    return (
-        f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores, "
-        f"threads of torch: {torch.get_num_threads()}, load {os.getloadavg()[0]:.1f} at the start; "
-        f"Python {platform.python_version()}, {', '.join(versions)}, "
-        f"layerwise {metadata.version('layerwise')}."
-    )
+    head = "work|with hooks|hooks, s|engine, s|ratio|of processor time|of token-passes"
+    return markdown(head, lines, words=2)
 
 
 def warm_up(model: HookedTransformer) -> None:
