@@ -12,6 +12,7 @@ from transformer_lens import HookedTransformer, HookedTransformerConfig
 D_VOCAB = 50
 D_MODEL = 32
 N_LAYERS = 4
+N_HEADS = 4
 
 KINDS: dict[str, dict[str, Any]] = {
     "llama-gqa": {"gated_mlp": True, "act_fn": "silu", "n_key_value_heads": 2},
@@ -45,7 +46,7 @@ def random_model(kind: str) -> HookedTransformer:
         "d_model": D_MODEL,
         "n_ctx": 64,
         "d_head": 8,
-        "n_heads": 4,
+        "n_heads": N_HEADS,
         "d_mlp": 64,
         "d_vocab": D_VOCAB,
         "act_fn": "gelu",

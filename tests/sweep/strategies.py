@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from layerwise.sweep import Generate, LogLikelihood, intact, mean, patch, skip, zero
 from layerwise.sweep.interventions import SITES, Intervention
 
-from .models import D_MODEL, D_VOCAB, N_LAYERS
+from .models import D_MODEL, D_VOCAB, N_HEADS, N_LAYERS
 
 token = st.integers(0, D_VOCAB - 1)
 
@@ -27,7 +27,7 @@ def requests(draw):
         for continuation in draw(st.lists(tokens(1, 4), max_size=3)):
             found.append(LogLikelihood(context, continuation))
         if draw(st.booleans()) or not found:
-            found.append(Generate(context, draw(st.integers(1, 4))))
+            found.append(Generate(context, draw(st.integers(1, 7))))
     return found
 
 
@@ -73,4 +73,7 @@ def interventions(draw):
 
 @st.composite
 def patches(draw):
-    return patch(draw(sites), draw(layers), draw(st.integers(-3, 2)))
+    layer, pos = draw(layers), draw(st.integers(-3, 2))
+    if draw(st.booleans()):
+        return patch("z", layer, pos, draw(st.integers(0, N_HEADS - 1)))
+    return patch(draw(sites), layer, pos)

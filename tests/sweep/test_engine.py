@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from unittest import mock
+
 import pytest
 import torch
 from hypothesis import Phase, given, settings
@@ -9,6 +11,7 @@ from layerwise.errors import UserError
 from layerwise.sweep import (
     Generate,
     LogLikelihood,
+    decode,
     intact,
     last_residuals,
     mean_activations,
@@ -39,11 +42,17 @@ def possible(model, intervention) -> bool:
     requests=strategies.requests(),
     interventions=st.lists(strategies.interventions(), min_size=1, max_size=3),
     budget=st.sampled_from([50_000, 10_000_000]),
+    beginning=st.sampled_from([1, 3, 32]),
+    room=st.sampled_from([1, 16]),
 )
-def test_engine_equals_reference(kind, requests, interventions, budget):
+def test_engine_equals_reference(kind, requests, interventions, budget, beginning, room):
     model = random_model(kind)
     interventions = [i for i in interventions if possible(model, i)]
-    fast = sweep(model, interventions, requests, memory_budget=budget)
+    with (
+        mock.patch.object(decode, "SHORTEST_BEGINNING", beginning),
+        mock.patch.object(decode, "STEP_ROOM", room),
+    ):
+        fast = sweep(model, interventions, requests, memory_budget=budget)
     slow = sweep(model, interventions, requests, method="reference")
     assert_agree(model, interventions, requests, fast, slow)
 
@@ -103,7 +112,8 @@ def test_work_is_measured_against_brute_force():
     # The trunk, then for layer l skipped the layers above it: L + L(L-1)/2.
     assert stats.block_passes == N_LAYERS + N_LAYERS * (N_LAYERS - 1) // 2
     assert stats.brute_force_block_passes == N_LAYERS * len(SINGLES)
-    assert stats.token_passes == stats.block_passes * (4 + 8)
+    # A shared prefix of 4 and 8 tokens after it; the last layer gives only these 8.
+    assert stats.token_passes == (4 + 8) * 6 + 8 * 4
     assert stats.brute_force_token_passes == 8 * 5 * N_LAYERS * len(SINGLES)
     slow = sweep(model, SINGLES, requests, method="reference").stats
     assert slow.token_passes == slow.brute_force_token_passes

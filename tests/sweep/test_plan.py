@@ -15,7 +15,9 @@ def test_work_is_a_triangle_of_layers():
     plan = plan_sweep(SINGLES, REQUESTS, SHAPE)
     (batch,) = plan.batches
     assert batch.n_packed == 2 + 20 * 2  # a shared prefix, then own token and one continuation
-    assert plan.token_passes == batch.n_packed * (4 + 4 + 3 + 2 + 1)
+    # In layer k the trunk and the k branches that skipped a layer before it; out of the last
+    # layer comes only what is read: two tokens a request.
+    assert plan.token_passes == batch.n_packed * (1 + 2 + 3) + 40 * 4
     assert plan.brute_force_token_passes == 20 * 4 * 5 * 4
     assert "1 walks" in str(plan)
 

@@ -64,14 +64,15 @@ def test_rectangles_let_each_token_see_its_prefix_and_nothing_else(found, exact)
 def test_keys_keep_sequences_apart():
     trie = TokenTrie()
     trie.add((1, 2, 3), "a")
-    assert trie.new_tokens((1, 2, 4), "a") == 1
-    assert trie.new_tokens((1, 2, 3), "b") == 3
     trie.add((1, 2, 3), "b")
     assert len(trie) == 6
 
 
-def test_restrict_refuses_a_set_that_is_not_closed():
-    trie = packed([(1, 2, 3)])
-    assert [s.queries for s in restrict(trie.segments(), frozenset({1, 2}))] == [(1, 2)]
-    with pytest.raises(ValueError, match="descendant"):
-        restrict(trie.segments(), frozenset({1}))
+def test_restricted_segments_keep_what_each_query_sees():
+    trie = packed([(1, 2, 3, 4), (1, 2, 5)])
+    kept = restrict(trie.segments(), frozenset({1, 3, 4}))
+    assert [(s.queries, s.keys, s.sees) for s in kept] == [
+        ((1,), (0, 1), (2,)),
+        ((4,), (0, 1, 4), (3,)),
+        ((3,), (0, 1, 2, 3), (4,)),
+    ]

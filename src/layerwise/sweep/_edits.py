@@ -10,9 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 Activation = Float[torch.Tensor, "group token d_model"]
+AtSite = Float[torch.Tensor, "group token ..."]
+HeadActivation = Float[torch.Tensor, "group token head d_head"]
 
 
 @dataclass(frozen=True)
@@ -21,11 +23,11 @@ class Replacement:
 
     Attributes:
         value: broadcasts to the activation.
-        mask: where; None is everywhere.
+        mask: where; None is everywhere. With a third dimension, which heads of ``z``.
     """
 
     value: Float[torch.Tensor, ...]
-    mask: Bool[torch.Tensor, "group token"] | None = None
+    mask: Bool[torch.Tensor, "group token"] | Bool[torch.Tensor, "group token head"] | None = None
 
 
 @dataclass(frozen=True)
@@ -34,13 +36,26 @@ class LayerEdits:
 
     Attributes:
         sites: replacements by site name, applied in order.
-        skip: where the layer is left out; True is everywhere.
     """
 
     sites: dict[str, tuple[Replacement, ...]] = field(default_factory=dict)
-    skip: Bool[torch.Tensor, "group token"] | bool = False
 
-    def output(self, site: str, compute: Callable[[], Activation], like: Activation) -> Activation:
+    def changes(self, site: str) -> bool:
+        """Whether a site is changed anywhere."""
+        return bool(self.sites.get(site))
+
+    def where(self, site: str) -> Bool[torch.Tensor, "group token"] | None:
+        """Where a site that is changed is changed; None is everywhere."""
+        found: torch.Tensor | None = None
+        for replacement in self.sites[site]:
+            mask = replacement.mask
+            if mask is None:
+                return None
+            mask = mask.any(-1) if mask.ndim == 3 else mask
+            found = mask if found is None else found | mask
+        return found
+
+    def output(self, site: str, compute: Callable[[], AtSite], like: AtSite) -> AtSite:
         """The activation of a site after the changes; computed only if any of it survives."""
         replacements = self.sites.get(site, ())
         if replacements and replacements[0].mask is None:
@@ -52,25 +67,28 @@ class LayerEdits:
             out = self._replaced(out, replacement)
         return out
 
-    def changed(self, site: str, activation: Activation) -> Activation:
+    def changed(self, site: str, activation: AtSite) -> AtSite:
         """A given activation of a site after the changes."""
         return self.output(site, lambda: activation, activation)
 
-    def leaving(self, resid_pre: Activation, compute: Callable[[], Activation]) -> Activation:
+    def leaving(self, resid_pre: AtSite, compute: Callable[[], AtSite]) -> AtSite:
         """The residual stream that leaves the layer."""
+        return self.output("resid_post", compute, resid_pre)
 
-        def skipped() -> Activation:
-            if self.skip is True:
-                return resid_pre
-            out = compute()
-            return (
-                torch.where(self.skip[..., None], resid_pre, out) if self.skip is not False else out
-            )
-
-        return self.output("resid_post", skipped, resid_pre)
+    def of_rows(self, rows: Int[torch.Tensor, " row"]) -> LayerEdits:
+        """The changes to some rows of the group."""
+        return LayerEdits(
+            {
+                site: tuple(
+                    Replacement(r.value, None if r.mask is None else r.mask[rows])
+                    for r in replacements
+                )
+                for site, replacements in self.sites.items()
+            }
+        )
 
     @staticmethod
-    def _replaced(activation: Activation, replacement: Replacement) -> Activation:
+    def _replaced(activation: AtSite, replacement: Replacement) -> AtSite:
         if replacement.mask is None:
             return replacement.value.to(activation).expand_as(activation)
         return torch.where(

@@ -11,7 +11,6 @@ from typing import Any
 from transformer_lens import HookedTransformer
 
 from ._runner import BlockRunner as BlockRunner
-from ._runner import Cache as Cache
 from ._runner import Observe as Observe
 from .hooked_block import HookedBlock
 from .packed_block import PackedBlock

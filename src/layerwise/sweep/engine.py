@@ -1,12 +1,13 @@
 """The fast sweep: one walk through the layers with a trunk and the branches opened so far.
 
 Invariant: at layer k the trunk holds the intact residual stream of every packed token, and each
-open branch that of one intervention for the tokens which that intervention can have changed.
+open branch that of its interventions for the tokens which they can have changed. In the last
+layer only what is read out leaves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,16 +15,17 @@ import torch
 from jaxtyping import Float, Int
 from transformer_lens import HookedTransformer
 
-from ._edits import LayerEdits, Replacement
+from ._edits import NO_EDITS, LayerEdits, Replacement
+from ._runner import KeptKeysValues
 from .blocks import BlockRunner
-from .interventions import Edit, Intervention, PatchSite, SetSite, SkipLayer
+from .branches import Branches
+from .interventions import Edit, PatchSite, SetSite, SkipLayer
 from .layout import KeysValues, Layout, make_layout
-from .plan import Batch, sequence_of, share_key
-from .requests import Generate, LogLikelihood, Request
-from .trie import TokenTrie
+from .requests import Request
+from .walk_plan import WalkPlan
 
-# Tokens pushed through a block at once: enough for the matrix products to run at full rate,
-# few enough for their activations to stay in cache.
+# Tokens pushed through a block at once, where nothing better is known: enough for the matrix
+# products to run at full rate, few enough for their activations to stay in cache.
 TOKENS_AT_ONCE = 2048
 
 
@@ -34,26 +36,34 @@ class Work:
     Attributes:
         block_passes: (walk, branch, layer) triples pushed through a block.
         token_passes: tokens pushed through a block, generated ones included.
+        new_tokens: tokens generated, the first of each text left out: the prompt gives it.
+        row_passes: rows of decoding steps, each of which gives one new token or more.
     """
 
     block_passes: int = 0
     token_passes: int = 0
+    new_tokens: int = 0
+    row_passes: int = 0
 
 
 @dataclass
 class Group:
-    """Branches that carry the same tokens.
+    """Branches that carry the same tokens, on their way.
 
     Attributes:
-        layout: where those tokens lie.
-        members: the interventions (as indices into the walk's) in order of opening.
+        branches: the branches, in order of opening.
+        layout: where their tokens lie.
+        last: the same for the last layer, out of which comes only what is read.
         resid: their residual streams; the first ``open`` rows are in use.
         open: how many are open.
+        read: after the last layer, the residual streams at the tokens that are read.
     """
 
+    branches: Branches
     layout: Layout
-    members: list[int]
+    last: Layout
     resid: Float[torch.Tensor, "branch token d_model"]
+    read: Float[torch.Tensor, "branch output d_model"]
     open: int = 0
 
 
@@ -63,216 +73,281 @@ class Walk:
 
     model: HookedTransformer
     runners: Sequence[BlockRunner]
-    interventions: Sequence[Intervention]
+    plan: WalkPlan
     requests: Sequence[Request]
-    keep_keys_values: bool
     work: Work
-    trie: TokenTrie = field(init=False)
-    paths: list[tuple[int, ...]] = field(init=False)
-    sources: list[tuple[int, ...] | None] = field(init=False)
-    trunk_layout: Layout = field(init=False)
+    tokens_at_once: int = TOKENS_AT_ONCE
     trunk: Float[torch.Tensor, "1 token d_model"] = field(init=False)
+    trunk_layout: Layout = field(init=False)
     groups: list[Group] = field(init=False)
-    kept: list[dict[int, KeysValues]] = field(init=False)
+    kept: list[KeptKeysValues | None] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.trie, self.paths, self.sources = _pack(self.requests)
-        self.device = self.model.W_E.device
-        self.trunk_layout = self._layout(None)
-        self.trunk = embed(self.model, self.trie, self.device)
-        self.groups = self._make_groups()
-        self.kept = []
-
-    def _layout(self, carried: frozenset[int] | None) -> Layout:
         runner = self.runners[0]
+        self.exact, self.in_parts = runner.exact, runner.in_parts
+        self.device = self.model.W_E.device
+        self.trunk = embed(self.model, self.plan, self.device)
+        self.trunk_layout = self._layout(None)
+        self.groups, self.kept = [], []
+        for group in self.plan.groups:
+            layout = self.trunk_layout if group.carried is None else self._layout(group.carried)
+            last = self._layout(group.carried, self.plan.read) if self.in_parts else layout
+            n_branches, width = len(group.branches.branches), self.trunk.shape[-1]
+            resid = self.trunk.new_empty(n_branches, layout.n_tokens, width)
+            read = resid
+            if last.outputs is not None:
+                read = self.trunk.new_empty(n_branches, len(self.plan.read), width)
+            self.groups.append(Group(group.branches, layout, last, resid, read))
+
+    def _layout(
+        self, carried: frozenset[int] | None, outputs: Sequence[int] | None = None
+    ) -> Layout:
         return make_layout(
-            self.trie, carried, exact=runner.exact, like=self.model.W_E, group=runner.group
+            self.plan.trie, carried, exact=self.exact, like=self.model.W_E, outputs=outputs
         )
-
-    def _make_groups(self) -> list[Group]:
-        """Group the changed interventions by the tokens that they can change."""
-        by_carried: dict[frozenset[int] | None, list[int]] = {}
-        for index, intervention in enumerate(self.interventions):
-            if intervention.edits:
-                by_carried.setdefault(self._carried(intervention), []).append(index)
-        groups = []
-        for carried, members in by_carried.items():
-            layout = self.trunk_layout if carried is None else self._layout(carried)
-            members.sort(key=lambda index: (self.interventions[index].layer or 0, index))
-            shape = (len(members), layout.n_tokens, self.trunk.shape[-1])
-            groups.append(Group(layout, members, self.trunk.new_empty(shape)))
-        return groups
-
-    def _carried(self, intervention: Intervention) -> frozenset[int] | None:
-        """Packed tokens that an intervention can change; None if all."""
-        positions = [edit.pos for edit in intervention.edits if isinstance(edit, PatchSite)]
-        if len(positions) < len(intervention.edits):
-            return None
-        changed: set[int] = set()
-        for path, request in zip(self.paths, self.requests, strict=True):
-            first = min(pos % len(request.context) for pos in positions)
-            changed.update(path[first:])
-        for path in self.trie.paths:
-            begin = next((i for i, index in enumerate(path) if index in changed), len(path))
-            changed.update(path[begin:])
-        return frozenset(changed)
 
     def run(self, on_layer: Callable[[int], None] | None = None) -> None:
         """Push everything through all layers."""
-        for layer in range(len(self.runners)):
+        for layer in range(self.plan.n_layers):
             self._layer(layer)
             if on_layer is not None:
                 on_layer(layer)
+        read = torch.tensor(self.plan.read, dtype=torch.long, device=self.device)
+        if self.trunk.shape[1] == self.trunk_layout.n_tokens:
+            self.trunk = self.trunk[:, read]
+        for group in self.groups:
+            if group.last.outputs is None:
+                carried = group.layout.carried
+                at = read if carried is None else torch.searchsorted(carried, read)
+                group.read = group.resid[:, at]
 
     def _layer(self, layer: int) -> None:
-        before, seen = self.trunk, {"resid_pre": self.trunk}
-        self.trunk, trunk_kv = self.runners[layer].packed(
-            before, self.trunk_layout, observe=seen.__setitem__
-        )
-        seen["resid_post"] = self.trunk
-        self._count(1, self.trunk_layout)
-        kept: dict[int, KeysValues] = {}
-        if self.keep_keys_values and trunk_kv is not None:
-            kept[-1] = trunk_kv
+        runner = self.runners[layer]
         for group in self.groups:
-            self._open(group, layer, before)
-            self._push(group, layer, trunk_kv, seen, kept)
+            self._open(group, layer)
+        kept = self._new_kept(layer)
+        seen: dict[str, torch.Tensor] = {}
+        outside = None
+        if layer < self.plan.trunk_until:
+            outside = self._push_trunk(runner, layer, seen)
+            if kept is not None and outside is not None:
+                kept.put([0], outside)
+        for group in self.groups:
+            self._push(runner, group, layer, outside, seen, kept)
         self.kept.append(kept)
 
-    def _open(self, group: Group, layer: int, before: torch.Tensor) -> None:
-        """Start the branches whose first change is in this layer."""
-        while (
-            group.open < len(group.members)
-            and self.interventions[group.members[group.open]].layer == layer
-        ):
-            carried = group.layout.carried
-            group.resid[group.open] = before[0] if carried is None else before[0, carried]
+    def _new_kept(self, layer: int) -> KeptKeysValues | None:
+        """Room for the layer's keys and values: the trunk's, then those of the open branches."""
+        if not self.plan.generates:
+            return None
+        n_open = sum(group.open for group in self.groups)
+        return KeptKeysValues.empty(
+            1 + n_open, len(self.plan.trie), self.model.cfg, like=self.trunk
+        )
+
+    def _push_trunk(
+        self, runner: BlockRunner, layer: int, seen: dict[str, torch.Tensor]
+    ) -> KeysValues | None:
+        n_tokens = self.plan.trunk_tokens(layer, self.in_parts)
+        layout = self.trunk_layout
+        if n_tokens < layout.n_tokens:
+            layout = self._layout(None, self.plan.read if n_tokens else ())
+        if self.plan.sites_needed[layer]:
+            seen["resid_pre"] = self.trunk
+            self.trunk, own = runner.packed(self.trunk, layout, observe=seen.__setitem__)
+            seen["resid_post"] = self.trunk
+        else:
+            self.trunk, own = runner.packed(self.trunk, layout, overwrite=True)
+        self._count(1, n_tokens)
+        return own
+
+    def _open(self, group: Group, layer: int) -> None:
+        """Start the branches whose first own layer this is."""
+        branches = group.branches.branches
+        while group.open < len(branches) and branches[group.open].opens == layer:
+            leaves, carried = branches[group.open].leaves, group.layout.carried
+            if leaves is not None:
+                group.resid[group.open] = group.resid[leaves]
+            else:
+                group.resid[group.open] = (
+                    self.trunk[0] if carried is None else self.trunk[0, carried]
+                )
             group.open += 1
 
     def _push(
         self,
+        runner: BlockRunner,
         group: Group,
         layer: int,
         outside: KeysValues | None,
         seen: dict[str, torch.Tensor],
-        kept: dict[int, KeysValues],
+        kept: KeptKeysValues | None,
     ) -> None:
-        """Push a group's open branches through the layer, the changed ones one by one."""
-        plain: list[int] = []
-        for row in range(group.open):
-            edits = [e for e in self.interventions[group.members[row]].edits if e.layer == layer]
-            first = [e for e in edits if _site(e) == "resid_pre"]
-            for edit in first:
-                change = self._layer_edits([edit], group.layout, seen)
-                group.resid[row] = change.changed("resid_pre", group.resid[row][None])[0]
-            if len(edits) == len(first):
-                plain.append(row)
+        """Push a group's open branches through the layer; those with edits here apart."""
+        ways: dict[str, list[int]] = {"plain": [], "edited": [], "inside": [], "idle": []}
+        before: list[int] = []
+        for row, branch in enumerate(group.branches.branches[: group.open]):
+            edits = branch.edits.get(layer, ())
+            entering = [edit for edit in edits if _site(edit) == "resid_pre"]
+            if entering:
+                before.append(row)
+            if branch.idle(layer):
+                ways["idle"].append(row)
+            elif len(entering) == len(edits):
+                ways["plain"].append(row)
+            elif layer == branch.opens and self.starts_inside(group, row):
+                ways["inside"].append(row)
             else:
-                rest = [e for e in edits if _site(e) != "resid_pre"]
-                change = self._layer_edits(rest, group.layout, seen)
-                self._through(group, [row], layer, outside, change, kept)
-        at_once = max(1, TOKENS_AT_ONCE // group.layout.n_tokens)
-        for start in range(0, len(plain), at_once):
-            rows = plain[start : start + at_once]
-            self._through(group, rows, layer, outside, LayerEdits(), kept)
+                ways["edited"].append(row)
+        is_last = layer == self.plan.n_layers - 1
+        layout, into = (group.last, group.read) if is_last else (group.layout, group.resid)
+        if before:
+            edits = self._edits(group, before, layer, ("resid_pre",), group.layout, seen)
+            group.resid[before] = edits.changed("resid_pre", group.resid[before])
+        for rows in self._chunks(ways["plain"], layout):
+            self._through(runner, group, rows, layout, into, outside, NO_EDITS, kept)
+        for rows in self._chunks(ways["edited"], layout):
+            edits = self._edits(group, rows, layer, INSIDE, layout, seen)
+            self._through(runner, group, rows, layout, into, outside, edits, kept)
+        for rows in self._chunks(ways["inside"], layout):
+            edits = self._edits(group, rows, layer, INSIDE, layout, seen)
+            sites = {name: layout.of_trunk(x) for name, x in seen.items()}
+            into[rows] = runner.from_sites(layout.leaving(group.resid[rows]), sites, edits)
+        for rows in self._chunks(ways["idle"], layout):
+            edits = self._edits(group, rows, layer, ("resid_post",), layout, seen)
+            if edits.changes("resid_post") or layout.outputs is not None:
+                leaving = layout.leaving(group.resid[rows])
+                into[rows] = edits.changed("resid_post", leaving)
+
+    def starts_inside(self, group: Group, row: int) -> bool:
+        """Whether a branch begins with the trunk's attention."""
+        return self.in_parts and self.plan.starts_inside(group.branches.branches[row])
+
+    def _chunks(self, rows: list[int], layout: Layout) -> Iterator[list[int]]:
+        at_once = max(1, self.tokens_at_once // max(1, layout.n_tokens))
+        for start in range(0, len(rows), at_once):
+            yield rows[start : start + at_once]
 
     def _through(
         self,
+        runner: BlockRunner,
         group: Group,
         rows: list[int],
-        layer: int,
+        layout: Layout,
+        into: torch.Tensor,
         outside: KeysValues | None,
         edits: LayerEdits,
-        kept: dict[int, KeysValues],
+        kept: KeptKeysValues | None,
     ) -> None:
         # Neighbouring rows are a view, any others a copy.
         together = rows[-1] - rows[0] == len(rows) - 1
         at = slice(rows[0], rows[-1] + 1) if together else rows
-        out, own = self.runners[layer].packed(group.resid[at], group.layout, outside, edits)
-        group.resid[at] = out
-        if edits.skip is not True:
-            self._count(len(rows), group.layout)
-        if self.keep_keys_values and own is not None:
-            keys, values = group.layout.full(own, outside)
-            for i, row in enumerate(rows):
-                kept[group.members[row]] = KeysValues(keys[i : i + 1], values[i : i + 1])
+        resid = group.resid[at]
+        out, own = runner.packed(resid, layout, outside, edits, overwrite=True)
+        if out is not resid or not together:
+            into[at] = out
+        self._count(len(rows), layout.n_outputs if self.in_parts else layout.n_tokens)
+        if kept is not None and own is not None:
+            kept.put([1 + row for row in rows], own)
 
-    def _count(self, branches: int, layout: Layout) -> None:
+    def _count(self, branches: int, n_tokens: int) -> None:
         self.work.block_passes += branches
-        self.work.token_passes += branches * layout.n_tokens
+        self.work.token_passes += branches * n_tokens
 
-    def _layer_edits(
-        self, edits: Sequence[Edit], layout: Layout, seen: dict[str, torch.Tensor]
+    def _edits(
+        self,
+        group: Group,
+        rows: list[int],
+        layer: int,
+        sites: Sequence[str],
+        layout: Layout,
+        seen: dict[str, torch.Tensor],
     ) -> LayerEdits:
-        """The edits of one layer for one branch, on this layout's tokens."""
-        sites: dict[str, tuple[Replacement, ...]] = {}
-        skip = False
-        for edit in edits:
-            if isinstance(edit, SkipLayer):
-                skip = True
-            elif isinstance(edit, SetSite):
-                value = edit.value.to(self.device)
-                sites[edit.site] = (*sites.get(edit.site, ()), Replacement(value))
-            else:
-                patch = self._patch(edit, layout, seen[edit.site])
-                sites[edit.site] = (*sites.get(edit.site, ()), patch)
-        return LayerEdits(sites, skip)
+        """The edits at some sites of a layer, each on the rows of its own branch."""
+        found: dict[str, list[Replacement]] = {}
+        patches: dict[tuple[str, int], tuple[torch.Tensor, torch.Tensor]] = {}
+        entering = sites == ("resid_pre",)
+        n_tokens = layout.n_tokens if entering else layout.n_outputs
+        for i, row in enumerate(rows):
+            for edit in group.branches.branches[row].edits.get(layer, ()):
+                if isinstance(edit, SkipLayer) or edit.site not in sites:
+                    continue
+                if isinstance(edit, SetSite):
+                    value, where = edit.value.to(self.device), None
+                else:
+                    key = (edit.site, edit.pos)
+                    if key not in patches:
+                        patches[key] = self._patch(edit, layout, seen[edit.site], entering)
+                    value, where = patches[key]
+                if len(rows) > 1 or where is not None:
+                    mask = torch.zeros(len(rows), n_tokens, dtype=torch.bool, device=self.device)
+                    mask[i] = True if where is None else where
+                    if isinstance(edit, PatchSite) and edit.head is not None:
+                        heads = torch.arange(self.model.cfg.n_heads, device=self.device)
+                        mask = mask[..., None] & (heads == edit.head)
+                    where = mask
+                found.setdefault(edit.site, []).append(Replacement(value, where))
+        return LayerEdits({site: _joined(parts) for site, parts in found.items()})
 
     def _patch(
-        self, edit: PatchSite, layout: Layout, activation: Float[torch.Tensor, "1 token d_model"]
-    ) -> Replacement:
-        """The source runs' activations, at the patched tokens."""
+        self,
+        edit: PatchSite,
+        layout: Layout,
+        activation: Float[torch.Tensor, "1 token ..."],
+        entering: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The source runs' activations at the patched tokens, and which tokens these are."""
         source_of = torch.full((layout.n_packed,), -1, dtype=torch.long)
-        for path, source, request in zip(self.paths, self.sources, self.requests, strict=True):
+        for path, source, request in zip(
+            self.plan.paths, self.plan.sources, self.requests, strict=True
+        ):
             assert source is not None, "the plan refuses patches without a source"
             pos = edit.pos % len(request.context)
             source_of[path[pos]] = source[pos]
         source_of = source_of.to(self.device)
         if layout.carried is not None:
             source_of = source_of[layout.carried]
-        return Replacement(activation[:, source_of.clamp(min=0)], (source_of >= 0)[None])
+        if layout.outputs is not None and not entering:
+            source_of = source_of[layout.outputs]
+        return activation[:, source_of.clamp(min=0)], source_of >= 0
 
-    def final(self, branch: int) -> tuple[torch.Tensor, Layout]:
-        """Final residual stream of a branch (index of its intervention), and its layout."""
-        for group in self.groups:
-            if branch in group.members:
-                return group.resid[group.members.index(branch)], group.layout
-        return self.trunk[0], self.trunk_layout
+    def source(self, row: int | None, layer: int) -> int:
+        """Where the keys and values of a branch are kept in a layer; None is the trunk."""
+        if row is None:
+            return 0
+        (group,) = self.groups
+        branch = group.branches.branches[row]
+        own = layer > branch.opens or (layer == branch.opens and not self.starts_inside(group, row))
+        return 1 + row if own else self.source(branch.leaves, layer)
 
-    def keys_values(self, branch: int, layer: int) -> KeysValues | None:
-        """A branch's keys and values in a layer: its own once it is open, else the trunk's."""
-        opened = self.interventions[branch].layer
-        if opened is None or layer < opened:
-            return self.kept[layer].get(-1)
-        return self.kept[layer].get(branch)
+
+INSIDE = ("z", "attn_out", "mlp_out", "resid_post")
+
+
+def _joined(parts: Sequence[Replacement]) -> tuple[Replacement, ...]:
+    """Replacements one after the other by the same value, made one."""
+    found: list[Replacement] = []
+    for part in parts:
+        last = found[-1] if found else None
+        if last is None or last.value is not part.value or last.mask is None or part.mask is None:
+            found.append(part)
+        else:
+            found[-1] = Replacement(last.value, last.mask | part.mask)
+    return tuple(found)
 
 
 def _site(edit: Edit) -> str:
     return "layer" if isinstance(edit, SkipLayer) else edit.site
 
 
-def _pack(
-    requests: Sequence[Request],
-) -> tuple[TokenTrie, list[tuple[int, ...]], list[tuple[int, ...] | None]]:
-    """Pack a batch's sequences: for each request its path, and its source's."""
-    trie = TokenTrie()
-    paths: list[tuple[int, ...]] = []
-    sources: list[tuple[int, ...] | None] = []
-    for request in requests:
-        paths.append(trie.paths[trie.add(sequence_of(request), share_key(request))])
-        source = request.source if isinstance(request, LogLikelihood) else None
-        sources.append(None if source is None else trie.paths[trie.add(source, share_key(request))])
-    return trie, paths, sources
-
-
 def embed(
-    model: HookedTransformer, trie: TokenTrie, device: Any
+    model: HookedTransformer, plan: WalkPlan, device: Any
 ) -> Float[torch.Tensor, "1 token d_model"]:
     """The residual stream that enters the first block."""
     return embed_tokens(
         model,
-        torch.tensor(trie.tokens, dtype=torch.long, device=device),
-        torch.tensor(trie.positions, dtype=torch.long, device=device),
+        torch.tensor(plan.trie.tokens, dtype=torch.long, device=device),
+        torch.tensor(plan.trie.positions, dtype=torch.long, device=device),
     )[None]
 
 
@@ -286,23 +361,3 @@ def embed_tokens(
     if model.cfg.positional_embedding_type == "standard":
         resid = resid + model.pos_embed.W_pos[positions]
     return resid
-
-
-def make_walk(
-    model: HookedTransformer,
-    runners: Sequence[BlockRunner],
-    batch: Batch,
-    interventions: Sequence[Intervention],
-    requests: Sequence[Request],
-    work: Work,
-) -> Walk:
-    """The walk of a planned batch, ready to run."""
-    inside = [requests[index] for index in batch.requests]
-    return Walk(
-        model,
-        runners,
-        [interventions[index] for index in batch.interventions],
-        inside,
-        any(isinstance(request, Generate) for request in inside),
-        work,
-    )

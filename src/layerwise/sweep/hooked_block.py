@@ -5,14 +5,14 @@ Slower, and right for whatever the block computes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from ._edits import NO_EDITS, Activation, LayerEdits
-from ._runner import Cache, Observe
+from ._runner import Observe, StepLayout
 from .layout import KeysValues, Layout
 
 
@@ -24,7 +24,7 @@ class HookedBlock:
     """
 
     exact = True
-    group = 1
+    in_parts = False
 
     def __init__(self, block: Any, cfg: Any) -> None:
         self.block, self.cfg = block, cfg
@@ -37,15 +37,14 @@ class HookedBlock:
         outside: KeysValues | None = None,
         edits: LayerEdits = NO_EDITS,
         observe: Observe | None = None,
-    ) -> tuple[Activation, KeysValues | None]:
+        overwrite: bool = False,
+    ) -> tuple[Float[torch.Tensor, "group output d_model"], KeysValues | None]:
         """See ``BlockRunner``."""
         resid = edits.changed("resid_pre", resid)
-        if edits.skip is True:
-            return edits.changed("resid_post", resid), None
         group, n_tokens, _ = resid.shape
         own = self._empty(group, n_tokens, resid)
         through = torch.empty_like(resid)
-        seen = {site: torch.empty_like(resid) for site in ("attn_out", "mlp_out")}
+        seen: dict[str, torch.Tensor] = {}
         merged = _Merged(layout, own, outside)
         for rows in layout.rows:
             n_query, n_key = rows.queries.shape[1], rows.keys.shape[1]
@@ -58,7 +57,10 @@ class HookedBlock:
             )
             through[:, rows.queries] = out.unflatten(0, (group, -1))
             for site, activation in sites.items():
-                seen[site][:, rows.queries] = activation.unflatten(0, (group, -1))
+                whole = seen.setdefault(
+                    site, activation.new_empty(group, n_tokens, *activation.shape[2:])
+                )
+                whole[:, rows.queries] = activation.unflatten(0, (group, -1))
             merged.put(
                 rows.queries, keys.unflatten(0, (group, -1)), values.unflatten(0, (group, -1))
             )
@@ -67,27 +69,35 @@ class HookedBlock:
                 observe(site, activation)
         return edits.leaving(resid, lambda: through), own
 
+    def from_sites(
+        self, resid_pre: Activation, sites: Mapping[str, torch.Tensor], edits: LayerEdits
+    ) -> Activation:
+        """See ``BlockRunner``; a block that is one whole cannot."""
+        raise NotImplementedError("TransformerLens's own block runs as a whole.")
+
     def step(
         self,
-        resid: Float[torch.Tensor, "row d_model"],
-        positions: Int[torch.Tensor, " row"],
-        cache: Cache,
+        resid: Float[torch.Tensor, "row new d_model"],
+        layout: StepLayout,
         edits: LayerEdits = NO_EDITS,
-    ) -> Float[torch.Tensor, "row d_model"]:
+    ) -> tuple[Float[torch.Tensor, "row new d_model"], KeysValues | None]:
         """See ``BlockRunner``; rows of one length go together, so that no row is padded."""
-        resid = edits.changed("resid_pre", resid[None])[0]
+        resid = edits.changed("resid_pre", resid)
         through = torch.empty_like(resid)
+        kept = self._empty(len(resid), 1, resid)
+        positions = layout.index[:, 0]
         for length in positions.unique().tolist():
             rows = (positions == length).nonzero()[:, 0]
+            past = layout.own.keys[layout.slots[rows]], layout.own.values[layout.slots[rows]]
             out, keys, values, _ = self._call(
-                resid[rows, None],
-                cache.keys[rows, :length],
-                cache.values[rows, :length],
-                lambda site, x, rows=rows: self._edit(edits, site, x, rows[:, None], 1),
+                resid[rows],
+                *(x[:, :, :length].transpose(1, 2) for x in past),
+                edits.of_rows(rows).changed,
             )
-            through[rows] = out[:, 0]
-            cache.keys[rows, length], cache.values[rows, length] = keys[:, 0], values[:, 0]
-        return edits.leaving(resid[None], lambda: through[None])[0]
+            through[rows], kept.keys[rows], kept.values[rows] = out, keys, values
+        layout.own.keys[layout.slots, :, positions] = kept.keys[:, 0]
+        layout.own.values[layout.slots, :, positions] = kept.values[:, 0]
+        return edits.leaving(resid, lambda: through), kept
 
     def _empty(self, group: int, n_tokens: int, like: torch.Tensor) -> KeysValues:
         shape = (group, n_tokens, self.n_kv, self.cfg.d_head)
@@ -102,7 +112,7 @@ class HookedBlock:
             {
                 site: tuple(
                     type(r)(
-                        _cut(r.value, tokens),
+                        _cut(r.value, tokens, group),
                         None if r.mask is None else r.mask[:, tokens].flatten(0, 1),
                     )
                     for r in edits.sites.get(site, ())
@@ -132,7 +142,7 @@ class HookedBlock:
 
             return hook
 
-        points = {"attn_out": self.block.hook_attn_out}
+        points = {"z": self.block.attn.hook_z, "attn_out": self.block.hook_attn_out}
         if not self.cfg.attn_only:
             points["mlp_out"] = self.block.hook_mlp_out
         entry = TransformerLensKeyValueCacheEntry(past_keys, past_values)
@@ -146,9 +156,12 @@ class HookedBlock:
         return out, entry.past_keys[:, n_past:], entry.past_values[:, n_past:], sites
 
 
-def _cut(value: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+def _cut(value: torch.Tensor, tokens: torch.Tensor, group: int) -> torch.Tensor:
     """A replacement's value for some tokens only; one vector serves all tokens."""
-    return value[:, tokens].flatten(0, 1) if value.ndim == 3 else value
+    if value.ndim < 3:
+        return value
+    taken = value[:, tokens]
+    return taken.expand(group, *taken.shape[1:]).flatten(0, 1)
 
 
 class _Merged:

@@ -6,7 +6,6 @@ Nothing is changed here, and no logits are made.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -14,10 +13,10 @@ from transformer_lens import HookedTransformer
 
 from ..errors import UserError
 from .blocks import block_runners
-from .engine import Walk, Work, make_walk
+from .engine import Walk, Work
 from .interventions import Site, intact
-from .plan import DEFAULT_MEMORY_BUDGET, plan_sweep
-from .requests import Generate, Tokens
+from .plan import DEFAULT_MEMORY_BUDGET, plan_sweep, walk_of
+from .requests import LogLikelihood, Tokens
 from .run import model_shape
 
 
@@ -52,7 +51,7 @@ def mean_activations(
     sums: dict[tuple[Site, int], torch.Tensor] = {}
     count = 0
     for walk in _trunk_walks(model, contexts, memory_budget):
-        pooled = torch.tensor([p > 0 for p in walk.trie.positions], device=walk.device)
+        pooled = torch.tensor([p > 0 for p in walk.plan.trie.positions], device=walk.device)
         count += int(pooled.sum())
         for layer, seen in observe_layers(walk):
             for site in sites:
@@ -82,7 +81,7 @@ def last_residuals(
     out = model.W_E.new_empty(shape)
     at = 0
     for walk in _trunk_walks(model, contexts, memory_budget):
-        last = torch.tensor([path[-1] for path in walk.paths], device=walk.device)
+        last = torch.tensor([path[-1] for path in walk.plan.paths], device=walk.device)
         here = slice(at, at + len(last))
         out[0, here] = walk.trunk[0, last]
         for layer, seen in observe_layers(walk):
@@ -104,10 +103,9 @@ def _trunk_walks(
     model: HookedTransformer, contexts: Sequence[Tokens], memory_budget: int
 ) -> Iterator[Walk]:
     """Walks of the intact model over contexts, in order."""
-    requests = [Generate(context, 0) for context in contexts]
-    shape = replace(model_shape(model), d_kv=0)
-    runners = block_runners(model)
+    # What is asked does not matter; a request is how a context comes into a walk.
+    requests = [LogLikelihood(context, (0,)) for context in contexts]
+    shape, runners = model_shape(model), block_runners(model)
     for batch in plan_sweep([intact()], requests, shape, memory_budget).batches:
-        walk = make_walk(model, runners, batch, [intact()], requests, Work())
-        walk.keep_keys_values = False
-        yield walk
+        plan = walk_of(batch, [intact()], requests, shape)
+        yield Walk(model, runners, plan, [requests[i] for i in batch.requests], Work())

@@ -17,6 +17,7 @@ from layerwise.errors import UserError, unknown_name
 
 Site = Literal["resid_pre", "resid_post", "attn_out", "mlp_out"]
 SITES: tuple[str, ...] = get_args(Site)
+PatchableSite = Literal["resid_pre", "resid_post", "attn_out", "mlp_out", "z"]
 
 
 @dataclass(frozen=True)
@@ -47,13 +48,15 @@ class PatchSite:
 
     Attributes:
         layer: the layer.
-        site: the site.
+        site: the site; ``z`` is a head's output before the output projection.
         pos: position in the request's context; negative counts from its end.
+        head: which head, for ``z``; None for all other sites.
     """
 
     layer: int
-    site: Site
+    site: PatchableSite
     pos: int
+    head: int | None = None
 
 
 Edit = SkipLayer | SetSite | PatchSite
@@ -144,7 +147,22 @@ def mean(site: Site, layer: int, value: Float[torch.Tensor, " d_model"]) -> Inte
     return Intervention(f"mean:{site},layer={layer}", "mean", site, (edit,))
 
 
-def patch(site: Site, layer: int, pos: int) -> Intervention:
-    """Put the source run's activation of ``site`` at ``layer`` and ``pos`` in its place."""
-    edit = PatchSite(layer, site, pos)
-    return Intervention(f"patch:{site},layer={layer},pos={pos}", "patch", site, (edit,))
+def patch(site: PatchableSite, layer: int, pos: int, head: int | None = None) -> Intervention:
+    """Put the source run's activation of ``site`` at ``layer`` and ``pos`` in its place.
+
+    Args:
+        site: ``resid_pre``, ``resid_post``, ``attn_out``, ``mlp_out``; ``z`` for one head.
+        layer: the layer.
+        pos: position in the request's context; negative counts from its end.
+        head: which head; needed for ``z`` and for no other site.
+
+    Raises:
+        UserError: if ``z`` comes without a head, or another site with one.
+    """
+    if (site == "z") != (head is not None):
+        raise UserError(
+            f"Site {site!r} was given head {head}; a head is needed for site 'z' and for no other."
+        )
+    named = "" if head is None else f",head={head}"
+    edit = PatchSite(layer, site, pos, head)
+    return Intervention(f"patch:{site},layer={layer}{named},pos={pos}", "patch", site, (edit,))

@@ -5,7 +5,8 @@ A layout is made once per batch and set of carried tokens and serves all layers 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -32,23 +33,47 @@ class Layout:
 
     Attributes:
         carried: packed indices of the carried tokens; None if all are.
-        positions: their positions in their sequences.
-        rows: attention rectangles; queries index the carried tokens, keys the packed ones.
+        outputs: which of the carried tokens leave the block; None if all do. The others only
+            give their keys and values.
+        positions: positions of the carried tokens in their sequences.
+        longest: one more than the largest position.
+        rows: attention rectangles; queries index the tokens that leave (with ``exact`` the
+            carried ones), keys the packed ones.
+        order: where each token that leaves is found in all rectangles' queries one after the
+            other; None if they are in order already.
         n_packed: how many packed tokens there are.
-        biases: each rectangle's mask as what is added to attention scores, repeated for the
-            query heads that share a key/value head; made once, used by every layer and branch.
+        biases: each rectangle's mask as what is added to attention scores, made once for all
+            layers and branches; None where a rectangle is one plain causal sequence.
     """
 
     carried: Int[torch.Tensor, " token"] | None
+    outputs: Int[torch.Tensor, " output"] | None
     positions: Int[torch.Tensor, " token"]
+    longest: int
     rows: tuple[AttentionRows, ...]
+    order: Int[torch.Tensor, " output"] | None
     n_packed: int
-    biases: tuple[Float[torch.Tensor, "_ _ _"], ...] = ()
+    biases: tuple[Float[torch.Tensor, "_ 1 _ _"] | None, ...] = ()
 
     @property
     def n_tokens(self) -> int:
         """How many tokens are carried."""
         return len(self.positions)
+
+    @property
+    def n_outputs(self) -> int:
+        """How many tokens leave the block."""
+        return self.n_tokens if self.outputs is None else len(self.outputs)
+
+    def leaving(self, activation: Float[torch.Tensor, "_ token ..."]) -> torch.Tensor:
+        """An activation at the tokens that leave the block."""
+        return activation if self.outputs is None else activation[:, self.outputs]
+
+    def of_trunk(self, activation: Float[torch.Tensor, "_ packed ..."]) -> torch.Tensor:
+        """An activation of all packed tokens at those that are carried and leave the block."""
+        if self.carried is not None:
+            activation = activation[:, self.carried]
+        return self.leaving(activation)
 
     def full(
         self, own: KeysValues, outside: KeysValues | None
@@ -71,7 +96,7 @@ def make_layout(
     *,
     exact: bool,
     like: torch.Tensor,
-    group: int = 1,
+    outputs: Sequence[int] | None = None,
 ) -> Layout:
     """The layout of a trie's tokens, or of some of them.
 
@@ -80,39 +105,59 @@ def make_layout(
         carried: packed indices, closed under descendants; None for all.
         exact: no padding within a rectangle, and no biases.
         like: gives device and number format.
-        group: how many query heads share a key/value head.
+        outputs: packed indices of the tokens that leave the block, in ascending order; all if
+            None. Without ``exact`` only these attend.
     """
     device = like.device
-    segments = trie.segments()
     positions = torch.tensor(trie.positions, dtype=torch.long)
-    if carried is None:
-        index, renamed = None, None
-    else:
-        segments = restrict(segments, carried)
-        index = torch.tensor(sorted(carried), dtype=torch.long)
-        positions = positions[index]
-        renamed = torch.full((len(trie),), -1, dtype=torch.long)
-        renamed[index] = torch.arange(len(index))
-    rows = []
-    for rectangle in rectangles(segments, exact=exact):
-        queries = rectangle.queries if renamed is None else renamed[rectangle.queries]
-        rows.append(
-            AttentionRows(
-                queries.to(device),
-                rectangle.keys.to(device),
-                rectangle.mask.to(device),
-                rectangle.valid.to(device),
-                rectangle.depth,
-            )
-        )
-    biases = () if exact else tuple(_bias(rectangle.mask, group, like) for rectangle in rows)
-    carried_index = None if index is None else index.to(device)
-    return Layout(carried_index, positions.to(device), tuple(rows), len(trie), biases)
+    index = torch.arange(len(trie)) if carried is None else torch.tensor(sorted(carried))
+    leaving = index if outputs is None else torch.tensor(outputs, dtype=torch.long)
+    attending = index if exact else leaving
+    segments = trie.segments()
+    if len(attending) < len(trie):
+        segments = restrict(segments, frozenset(attending.tolist()))
+    renamed = torch.full((len(trie),), -1, dtype=torch.long)
+    renamed[attending] = torch.arange(len(attending))
+    rows = [
+        replace(rectangle, queries=renamed[rectangle.queries])
+        for rectangle in rectangles(segments, exact=exact)
+    ]
+    biases = () if exact else tuple(None if r.causal else _bias(r.mask, like) for r in rows)
+    whole = outputs is None
+    return Layout(
+        None if carried is None else index.to(device),
+        None if whole else torch.searchsorted(index, leaving).to(device),
+        positions[index].to(device),
+        max(trie.positions, default=-1) + 1,
+        tuple(_on(row, device) for row in rows),
+        _order(rows, len(attending), device),
+        len(trie),
+        biases,
+    )
+
+
+def _on(rows: AttentionRows, device: torch.device) -> AttentionRows:
+    moved = {name: getattr(rows, name).to(device) for name in ("queries", "keys", "mask", "valid")}
+    return replace(rows, **moved)
+
+
+def _order(
+    rows: Sequence[AttentionRows], n_tokens: int, device: torch.device
+) -> Int[torch.Tensor, " output"] | None:
+    """Where each token is found in the rectangles' queries."""
+    if not rows:
+        return None
+    order = torch.empty(n_tokens, dtype=torch.long)
+    queries = torch.cat([r.queries.flatten() for r in rows])
+    valid = torch.cat([r.valid.flatten() for r in rows])
+    order[queries[valid]] = torch.arange(len(queries))[valid]
+    in_order = len(queries) == n_tokens and bool((order == torch.arange(n_tokens)).all())
+    return None if in_order else order.to(device)
 
 
 def _bias(
-    mask: Bool[torch.Tensor, "row n_query n_key"], group: int, like: torch.Tensor
-) -> Float[torch.Tensor, "row grouped_query n_key"]:
+    mask: Bool[torch.Tensor, "row n_query n_key"], like: torch.Tensor
+) -> Float[torch.Tensor, "row 1 n_query n_key"]:
     """0 where a query may look, minus infinity elsewhere."""
-    bias = like.new_zeros(mask.shape).masked_fill_(~mask, float("-inf"))
-    return bias.repeat(1, group, 1)
+    seen = mask.to(like.device)
+    return like.new_zeros(seen.shape).masked_fill_(~seen, float("-inf"))[:, None]

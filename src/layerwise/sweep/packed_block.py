@@ -5,16 +5,22 @@ Which models it may be used for is decided in ``blocks``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 
-from ._edits import NO_EDITS, Activation, LayerEdits
-from ._runner import Cache, Observe
+from ._edits import NO_EDITS, Activation, HeadActivation, LayerEdits
+from ._modules import FusedMLP, add_product, norm_of
+from ._runner import Observe, StepLayout
+from ._step_attention import attend_step
 from .layout import KeysValues, Layout
+
+KeyHeads = Float[torch.Tensor, "group packed kv_head d_head"]
+Leaving = Float[torch.Tensor, "group output d_model"]
+Attended = Float[torch.Tensor, "group output head d_head"]
 
 
 class PackedBlock:
@@ -25,14 +31,18 @@ class PackedBlock:
     """
 
     exact = False
+    in_parts = True
 
     def __init__(self, block: Any, cfg: Any) -> None:
         self.block, self.attn, self.cfg = block, block.attn, cfg
+        self.norm_1 = norm_of(block.ln1)
+        self.mlp = None if cfg.attn_only else FusedMLP(block.mlp)
+        self.norm_2 = None if cfg.attn_only else norm_of(block.ln2)
         grouped = cfg.n_key_value_heads is not None
         self.n_kv = cfg.n_key_value_heads if grouped else cfg.n_heads
         self.group = cfg.n_heads // self.n_kv
         self.weights = [
-            (self._flat(weight), bias.reshape(-1))
+            (_flat(weight), bias.reshape(-1))
             for weight, bias in (
                 (self.attn.W_Q, self.attn.b_Q),
                 (self.attn._W_K, self.attn._b_K) if grouped else (self.attn.W_K, self.attn.b_K),
@@ -40,11 +50,7 @@ class PackedBlock:
             )
         ]
         self.w_out = self.attn.W_O.permute(2, 0, 1).reshape(cfg.d_model, -1)
-
-    @staticmethod
-    def _flat(weight: torch.Tensor) -> torch.Tensor:
-        """[head, d_model, d_head] -> [head * d_head, d_model]; a view once re-strided."""
-        return weight.permute(0, 2, 1).reshape(-1, weight.shape[1])
+        self.scale = 1.0 / float(self.attn.attn_scale)
 
     def packed(
         self,
@@ -53,141 +59,216 @@ class PackedBlock:
         outside: KeysValues | None = None,
         edits: LayerEdits = NO_EDITS,
         observe: Observe | None = None,
-    ) -> tuple[Activation, KeysValues | None]:
+        overwrite: bool = False,
+    ) -> tuple[Float[torch.Tensor, "group output d_model"], KeysValues | None]:
+        """See ``BlockRunner``."""
+        resid = edits.changed("resid_pre", resid)
+        base = layout.leaving(resid)
+        kept: list[KeysValues] = []
+
+        def heads() -> HeadActivation:
+            normed = self.norm_1(resid)
+            own = self._keys_values(normed, layout.positions, layout.longest)
+            kept.append(own)
+            at = layout.positions if layout.outputs is None else layout.positions[layout.outputs]
+            queries = self._queries(layout.leaving(normed), at, layout.longest)
+            return self._attend(queries, *layout.full(own, outside), layout)
+
+        if not layout.n_outputs:
+            return base, self._keys_values(self.norm_1(resid), layout.positions, layout.longest)
+        if observe is None and edits is NO_EDITS:
+            own_place = overwrite or layout.outputs is not None
+            out = self._plain(base if own_place else base.clone(), heads())
+        else:
+            out = self._edited(base, heads, edits, observe)
+        return out, kept[0] if kept else None
+
+    def from_sites(
+        self, resid_pre: Activation, sites: Mapping[str, torch.Tensor], edits: LayerEdits
+    ) -> Activation:
+        """See ``BlockRunner``."""
+        group, attn_out = len(resid_pre), sites["attn_out"]
+        if edits.changes("z"):
+            at = edits.where("z")
+            assert at is not None, "heads are changed position by position"
+            z = edits.changed("z", sites["z"].expand(group, -1, -1, -1))
+            attn_out = attn_out.expand(group, -1, -1).clone()
+            attn_out[at] = self._output(z[at].flatten(-2))
+        attn_out = edits.changed("attn_out", attn_out.expand_as(resid_pre))
+        resid_mid = resid_pre + attn_out
+
+        def through() -> Activation:
+            if self.mlp is None:
+                return resid_mid
+            known = sites["mlp_out"].expand_as(resid_mid)
+            return resid_mid + edits.output(
+                "mlp_out", lambda: self._mlp_where(edits, resid_mid, known), resid_pre
+            )
+
+        return edits.leaving(resid_pre, through)
+
+    def step(
+        self,
+        resid: Float[torch.Tensor, "row new d_model"],
+        layout: StepLayout,
+        edits: LayerEdits = NO_EDITS,
+    ) -> tuple[Float[torch.Tensor, "row new d_model"], KeysValues | None]:
         """See ``BlockRunner``."""
         resid = edits.changed("resid_pre", resid)
         kept: list[KeysValues] = []
 
-        def attention() -> Activation:
-            queries, own = self._project(resid, layout.positions)
+        def heads() -> HeadActivation:
+            normed = self.norm_1(resid)
+            own = self._keys_values(normed, layout.positions, layout.longest)
             kept.append(own)
-            keys, values = layout.full(own, outside)
-            return self._attend(queries, keys, values, layout)
+            slots = layout.slots[:, None]
+            layout.own.keys[slots, :, layout.index] = own.keys
+            layout.own.values[slots, :, layout.index] = own.values
+            queries = self._queries(normed, layout.positions, layout.longest)
+            return attend_step(queries, layout, self.group, self.scale)
 
-        out = self._block(resid, attention, edits, observe)
+        if edits is NO_EDITS:
+            out = self._plain(resid.clone(), heads())
+        else:
+            out = self._edited(resid, heads, edits, None)
         return out, kept[0] if kept else None
 
-    def step(
-        self,
-        resid: Float[torch.Tensor, "row d_model"],
-        positions: Int[torch.Tensor, " row"],
-        cache: Cache,
-        edits: LayerEdits = NO_EDITS,
-    ) -> Float[torch.Tensor, "row d_model"]:
-        """See ``BlockRunner``."""
-        resid = edits.changed("resid_pre", resid[None])[0]
+    def _mlp_where(self, edits: LayerEdits, resid_mid: Activation, known: Activation) -> Activation:
+        """The MLP's output, computed only where what it reads has changed."""
+        assert self.mlp is not None
+        assert self.norm_2 is not None
+        changed = [site for site in ("z", "attn_out") if edits.changes(site)]
+        if self.cfg.parallel_attn_mlp or not changed:
+            return known
+        masks = [edits.where(site) for site in changed]
+        where = torch.zeros_like(resid_mid[..., 0], dtype=torch.bool)
+        for mask in masks:
+            where |= mask if mask is not None else True
+        out = known.clone()
+        out[where] = self.mlp(self.norm_2(resid_mid[where][None]))[0]
+        return out
 
-        def attention() -> Activation:
-            queries, own = self._project(resid[None], positions)
-            rows = torch.arange(len(resid), device=resid.device)
-            cache.keys[rows, positions] = own.keys[0]
-            cache.values[rows, positions] = own.values[0]
-            seen = int(positions.max()) + 1
-            later = torch.arange(seen, device=resid.device) > positions[:, None]
-            bias = resid.new_zeros(later.shape).masked_fill_(later, float("-inf"))
-            bias = bias[:, None].expand(-1, self.group, -1)
-            z = self._sdpa(queries[0][:, None], cache.keys[:, :seen], cache.values[:, :seen], bias)
-            return self._output(z.reshape(1, len(resid), -1))
+    def _plain(self, resid: Activation, heads: Float[torch.Tensor, ...]) -> Activation:
+        """The block without changes, written in the place of what enters it."""
+        bias = self.attn.b_O
+        if self.mlp is None:
+            return add_product(resid, heads.flatten(2), self.w_out.T, bias)
+        assert self.norm_2 is not None
+        if self.cfg.parallel_attn_mlp:
+            normed = self.norm_2(resid)
+            add_product(resid, heads.flatten(2), self.w_out.T, bias)
+            return self.mlp.add_to(resid, normed)
+        add_product(resid, heads.flatten(2), self.w_out.T, bias)
+        return self.mlp.add_to(resid, self.norm_2(resid))
 
-        return self._block(resid[None], attention, edits, None)[0]
-
-    def _block(
-        self,
-        resid_pre: Activation,
-        attention: Callable[[], Activation],
-        edits: LayerEdits,
-        observe: Observe | None,
+    def _edited(
+        self, resid_pre: Activation, heads: Any, edits: LayerEdits, observe: Observe | None
     ) -> Activation:
         """Norms, sublayers and residual sums, with the edits in their places."""
 
-        def observed(site: str, activation: Activation) -> Activation:
+        def observed(site: str, activation: torch.Tensor) -> torch.Tensor:
             if observe is not None:
                 observe(site, activation)
             return activation
 
+        def attention() -> Activation:
+            return self._output(observed("z", edits.changed("z", heads())).flatten(2))
+
         def through() -> Activation:
             attn_out = observed("attn_out", edits.output("attn_out", attention, resid_pre))
             resid_mid = resid_pre + attn_out
-            if self.cfg.attn_only:
+            if self.mlp is None or self.norm_2 is None:
                 return resid_mid
             source = resid_pre if self.cfg.parallel_attn_mlp else resid_mid
-            mlp_out = edits.output(
-                "mlp_out", lambda: self.block.mlp(self.block.ln2(source)), resid_pre
-            )
+            mlp, norm = self.mlp, self.norm_2
+            mlp_out = edits.output("mlp_out", lambda: mlp(norm(source)), resid_pre)
             return resid_mid + observed("mlp_out", mlp_out)
 
         return edits.leaving(resid_pre, through)
 
-    def _project(
-        self, resid: Activation, positions: Int[torch.Tensor, " token"]
-    ) -> tuple[Float[torch.Tensor, "group token head d_head"], KeysValues]:
-        """Queries, and own keys and values, rotated to their positions."""
-        normed = self.block.ln1(resid)
-        q, k, v = (
-            F.linear(normed, weight, bias).unflatten(-1, (-1, self.cfg.d_head))
-            for weight, bias in self.weights
-        )
+    def _queries(
+        self, normed: Activation, positions: Int[torch.Tensor, ...], longest: int
+    ) -> HeadActivation:
+        """Queries, rotated to their positions."""
+        weight, bias = self.weights[0]
+        q = F.linear(normed, weight, bias).unflatten(-1, (-1, self.cfg.d_head))
         if self.cfg.use_qk_norm:
             q = self.attn._apply_qk_norm(q, self.attn.q_norm)
+        return self._rotate(q, positions, longest)
+
+    def _keys_values(
+        self, normed: Activation, positions: Int[torch.Tensor, ...], longest: int
+    ) -> KeysValues:
+        """Own keys, rotated to their positions, and values."""
+        k, v = (
+            F.linear(normed, weight, bias).unflatten(-1, (-1, self.cfg.d_head))
+            for weight, bias in self.weights[1:]
+        )
+        if self.cfg.use_qk_norm:
             k = self.attn._apply_qk_norm(k, self.attn.k_norm)
-        if self.cfg.positional_embedding_type == "rotary":
-            q, k = self._rotate(q, positions), self._rotate(k, positions)
-        return q, KeysValues(k, v)
+        return KeysValues(self._rotate(k, positions, longest), v)
 
     def _rotate(
-        self,
-        x: Float[torch.Tensor, "group token head d_head"],
-        positions: Int[torch.Tensor, " token"],
-    ) -> Float[torch.Tensor, "group token head d_head"]:
+        self, x: HeadActivation, positions: Int[torch.Tensor, ...], longest: int
+    ) -> HeadActivation:
         """Rotary embedding at explicit positions (Su et al. 2021, arXiv:2104.09864)."""
-        longest = int(positions.max()) + 1
+        if self.cfg.positional_embedding_type != "rotary":
+            return x
         if longest > len(self.attn.rotary_cos):
             self.attn._extend_rotary_embeddings(min(self.cfg.n_ctx, 2 * longest))
-        cos = self.attn.rotary_cos[positions, None]
-        sin = self.attn.rotary_sin[positions, None]
+        cos = self.attn.rotary_cos[positions].unsqueeze(-2)
+        sin = self.attn.rotary_sin[positions].unsqueeze(-2)
         dim = self.cfg.rotary_dim
-        turned = x[..., :dim]
-        turned = turned * cos + self.attn.rotate_every_two(turned) * sin
+        turned = x[..., :dim] * cos
+        if self.cfg.rotary_adjacent_pairs:
+            first, second = slice(0, dim, 2), slice(1, dim, 2)
+        else:
+            first, second = slice(0, dim // 2), slice(dim // 2, dim)
+        turned[..., first].addcmul_(x[..., second], sin[..., first], value=-1)
+        turned[..., second].addcmul_(x[..., first], sin[..., second])
         return turned if dim == x.shape[-1] else torch.cat([turned, x[..., dim:]], dim=-1)
 
     def _attend(
-        self,
-        queries: Float[torch.Tensor, "group token head d_head"],
-        keys: Float[torch.Tensor, "group packed kv_head d_head"],
-        values: Float[torch.Tensor, "group packed kv_head d_head"],
-        layout: Layout,
-    ) -> Activation:
-        """Attention, rectangle by rectangle, and the output projection."""
-        z, branches = torch.empty_like(queries), len(queries)
+        self, queries: Attended, keys: KeyHeads, values: KeyHeads, layout: Layout
+    ) -> Attended:
+        """Attention, rectangle by rectangle; all branches of a rectangle as more heads."""
+        found = []
         for rows, bias in zip(layout.rows, layout.biases, strict=True):
-            out = self._sdpa(
-                queries[:, rows.queries].flatten(0, 1),
-                keys[:, rows.keys].flatten(0, 1),
-                values[:, rows.keys].flatten(0, 1),
-                bias if branches == 1 else bias.repeat(branches, 1, 1),
-            ).unflatten(0, (branches, -1))
-            z[:, rows.queries[rows.valid]] = out[:, rows.valid]
-        return self._output(z.flatten(2))
+            n_row, n_query = rows.queries.shape
+            q, k, v = (
+                _as_heads(x, index)
+                for x, index in ((queries, rows.queries), (keys, rows.keys), (values, rows.keys))
+            )
+            out = F.scaled_dot_product_attention(
+                q,
+                k,
+                v,
+                attn_mask=bias,
+                is_causal=rows.causal,
+                scale=self.scale,
+                enable_gqa=self.group > 1,
+            )
+            branches = (len(queries), self.cfg.n_heads, n_row * n_query, -1)
+            found.append(out.transpose(0, 1).reshape(branches))
+        both = found[0] if len(found) == 1 else torch.cat(found, dim=2)
+        if layout.order is not None:
+            both = both.index_select(2, layout.order)
+        return both.transpose(1, 2)
 
-    def _sdpa(
-        self,
-        queries: Float[torch.Tensor, "row n_query head d_head"],
-        keys: Float[torch.Tensor, "row n_key kv_head d_head"],
-        values: Float[torch.Tensor, "row n_key kv_head d_head"],
-        bias: Float[torch.Tensor, "row grouped_query n_key"],
-    ) -> Float[torch.Tensor, "row n_query head d_head"]:
-        """Grouped-query attention without repeating keys: a group's heads are more queries."""
-        n_query = queries.shape[1]
-        split = (keys.shape[2], self.group)
-        folded = queries.unflatten(2, split).permute(0, 2, 3, 1, 4).flatten(2, 3)
-        out = F.scaled_dot_product_attention(
-            folded,
-            keys.transpose(1, 2),
-            values.transpose(1, 2),
-            attn_mask=bias[:, None],
-            scale=1.0 / float(self.attn.attn_scale),
-        )
-        return out.unflatten(2, (self.group, n_query)).permute(0, 3, 1, 2, 4).flatten(2, 3)
-
-    def _output(self, z: Float[torch.Tensor, "group token head_d_head"]) -> Activation:
+    def _output(
+        self, z: Float[torch.Tensor, "... head_d_head"]
+    ) -> Float[torch.Tensor, "... d_model"]:
         return F.linear(z, self.w_out, self.attn.b_O)
+
+
+def _flat(weight: Float[torch.Tensor, "head d_model d_head"]) -> Float[torch.Tensor, "out d_model"]:
+    """Heads one below the other; a view once re-strided."""
+    return weight.permute(0, 2, 1).reshape(-1, weight.shape[1])
+
+
+def _as_heads(
+    x: Float[torch.Tensor, "branch packed head d_head"], index: Int[torch.Tensor, "row token"]
+) -> Float[torch.Tensor, "row branch_head token d_head"]:
+    """The tokens of each row, for all branches and heads."""
+    taken = x[:, index.flatten()].unflatten(1, tuple(index.shape))
+    return taken.permute(1, 0, 3, 2, 4).flatten(1, 2)

@@ -10,9 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import UserError
+from .branches import make_branches
 from .interventions import Intervention, PatchSite
-from .requests import Generate, LogLikelihood, Request, Tokens
+from .requests import Generate, LogLikelihood, Request
 from .trie import TokenTrie
+from .walk_plan import WalkPlan, plan_walk
+from .walk_plan import sequence_of as sequence_of
+from .walk_plan import share_key as share_key
 
 DEFAULT_MEMORY_BUDGET = 3 * 2**30
 
@@ -28,6 +32,9 @@ class ModelShape:
         itemsize: bytes of one activation.
         n_ctx: longest sequence that the model takes.
         has_mlp: whether blocks have an MLP.
+        n_heads: query heads.
+        d_vocab: tokens of the vocabulary.
+        in_parts: whether its blocks can be run in part (``BlockRunner.in_parts``).
     """
 
     n_layers: int
@@ -36,6 +43,9 @@ class ModelShape:
     itemsize: int
     n_ctx: int
     has_mlp: bool = True
+    n_heads: int = 1
+    d_vocab: int = 1
+    in_parts: bool = True
 
 
 @dataclass(frozen=True)
@@ -74,23 +84,6 @@ class SweepPlan:
         return "\n".join(lines)
 
 
-def sequence_of(request: Request) -> Tokens:
-    """The tokens that must be run for a request: the last scored token is only read out."""
-    if isinstance(request, Generate):
-        return request.context
-    return request.context + request.continuation[:-1]
-
-
-def share_key(request: Request) -> tuple[Tokens, Tokens] | None:
-    """Requests with one key may share packed tokens.
-
-    A patch position is relative to a context and its source, so only requests that agree in
-    both may share a patched token.
-    """
-    source = getattr(request, "source", None)
-    return None if source is None else (request.context, source)
-
-
 def plan_sweep(
     interventions: Sequence[Intervention],
     requests: Sequence[Request],
@@ -110,72 +103,93 @@ def plan_sweep(
     """
     _check(interventions, requests, shape)
     order = sorted(range(len(requests)), key=lambda i: (share_key(requests[i]) is not None, i))
+    room = _Room(interventions, requests, shape, memory_budget)
     batches: list[Batch] = []
     trie, inside = TokenTrie(), []
-    room = _tokens_that_fit(len(interventions), requests, shape, memory_budget)
     for index in order:
-        request = requests[index]
-        added = _add(trie, request)
-        if inside and len(trie) > room:
-            batches += _split(
-                inside, len(trie) - added, interventions, requests, shape, memory_budget
-            )
+        before = len(trie)
+        _add(trie, requests[index])
+        if inside and len(trie) > room.tokens:
+            batches += room.split(inside, before)
             trie, inside = TokenTrie(), []
-            _add(trie, request)
+            _add(trie, requests[index])
         inside.append(index)
     if inside:
-        batches += _split(inside, len(trie), interventions, requests, shape, memory_budget)
+        batches += room.split(inside, len(trie))
     passes = sum(
-        b.n_packed * sum(_layers_run(interventions[i], shape) for i in b.interventions)
-        for b in batches
+        walk_of(batch, interventions, requests, shape).token_passes(shape.in_parts)
+        for batch in batches
     )
     brute = sum(len(sequence_of(r)) for r in requests) * len(interventions) * shape.n_layers
     return SweepPlan(tuple(batches), passes, brute)
 
 
-def _add(trie: TokenTrie, request: Request) -> int:
-    before = len(trie)
-    trie.add(sequence_of(request), share_key(request))
-    if isinstance(request, LogLikelihood) and request.source is not None:
-        trie.add(request.source, share_key(request))
-    return len(trie) - before
-
-
-def _layers_run(intervention: Intervention, shape: ModelShape) -> int:
-    return shape.n_layers - (intervention.layer or 0)
-
-
-def _bytes_per_token(n_branches: int, generates: bool, shape: ModelShape) -> int:
-    """Residual streams of all branches; with generation also the keys and values to decode from."""
-    kept = 2 * shape.d_kv * shape.n_layers if generates else 0
-    return (n_branches + 2) * (2 * shape.d_model + kept) * shape.itemsize
-
-
-def _tokens_that_fit(
-    n_branches: int, requests: Sequence[Request], shape: ModelShape, budget: int
-) -> int:
-    generates = any(isinstance(request, Generate) for request in requests)
-    return budget // 2 // _bytes_per_token(n_branches, generates, shape)
-
-
-def _split(
-    inside: list[int],
-    n_packed: int,
+def walk_of(
+    batch: Batch,
     interventions: Sequence[Intervention],
     requests: Sequence[Request],
     shape: ModelShape,
-    budget: int,
-) -> list[Batch]:
-    """One walk, or several over fewer interventions if one request alone is too large."""
-    generates = any(isinstance(requests[index], Generate) for index in inside)
-    per_branch = _bytes_per_token(1, generates, shape) * n_packed / 3
-    at_once = max(1, min(len(interventions), int(budget / 2 / per_branch) - 2))
-    return [
-        Batch(
-            tuple(inside), tuple(range(start, min(start + at_once, len(interventions)))), n_packed
-        )
-        for start in range(0, len(interventions), at_once)
-    ]
+) -> WalkPlan:
+    """The plan of a batch's walk; interventions and requests are the sweep's."""
+    return plan_walk(
+        [interventions[index] for index in batch.interventions],
+        [requests[index] for index in batch.requests],
+        shape.n_layers,
+    )
+
+
+def _add(trie: TokenTrie, request: Request) -> None:
+    trie.add(sequence_of(request), share_key(request))
+    if isinstance(request, LogLikelihood) and request.source is not None:
+        trie.add(request.source, share_key(request))
+
+
+class _Room:
+    """What a budget has room for.
+
+    Half of it is for residual streams and kept keys and values; the rest is for what a block
+    makes of the tokens that are pushed through at once, for logits, and for the texts' caches.
+    """
+
+    def __init__(
+        self,
+        interventions: Sequence[Intervention],
+        requests: Sequence[Request],
+        shape: ModelShape,
+        budget: int,
+    ) -> None:
+        self.interventions, self.requests = interventions, requests
+        self.shape, self.budget = shape, budget // 2
+        self.generates = any(isinstance(request, Generate) for request in requests)
+        self.tokens = self.budget // self._bytes_per_token(len(interventions))
+
+    def _bytes_per_token(self, n_branches: int) -> int:
+        """The most that a token needs, with so many of the interventions."""
+        streams = (n_branches + 3) * self.shape.d_model
+        kept = 0
+        if self.generates:
+            # The earlier the first change, the more is kept; so these are the worst case.
+            n_layers = self.shape.n_layers
+            earliest = sorted(
+                self.interventions, key=lambda i: n_layers if i.layer is None else i.layer
+            )
+            spread = make_branches(earliest[:n_branches], n_layers)
+            kept = 2 * self.shape.d_kv * (spread.block_passes() + self.shape.n_layers)
+        return (streams + kept) * self.shape.itemsize
+
+    def split(self, inside: list[int], n_packed: int) -> list[Batch]:
+        """Walks of some requests: one, or several where not all interventions fit."""
+        at_once = max(1, len(self.interventions))
+        while at_once > 1 and n_packed * self._bytes_per_token(at_once) > self.budget:
+            at_once = (at_once + 1) // 2
+        return [
+            Batch(
+                tuple(inside),
+                tuple(range(start, min(start + at_once, len(self.interventions)))),
+                n_packed,
+            )
+            for start in range(0, len(self.interventions), at_once)
+        ]
 
 
 def _check(
@@ -187,6 +201,11 @@ def _check(
                 raise UserError(
                     f"Layer {edit.layer} of intervention {intervention.id!r} is out of range: "
                     f"the model has layers 0 to {shape.n_layers - 1}."
+                )
+            if (getattr(edit, "head", None) or 0) >= shape.n_heads:
+                raise UserError(
+                    f"Head {getattr(edit, 'head', None)} of intervention {intervention.id!r} is "
+                    f"out of range: the model has heads 0 to {shape.n_heads - 1}."
                 )
             if getattr(edit, "site", None) == "mlp_out" and not shape.has_mlp:
                 raise UserError(

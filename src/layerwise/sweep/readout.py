@@ -31,11 +31,12 @@ def logits_of(
 
 def first_argmax(logits: Float[torch.Tensor, "row d_vocab"]) -> Int[torch.Tensor, " row"]:
     """The most likely token; of exactly equal ones that with the smallest id."""
-    best, chosen = logits.max(dim=-1)
-    # Which of equal maxima ``max`` points at is not promised, so ties are settled here.
-    tied = ((logits == best[:, None]).sum(dim=-1) > 1).nonzero()[:, 0]
+    best = logits.topk(min(2, logits.shape[-1]), dim=-1)
+    chosen = best.indices[:, 0]
+    # Which of equal maxima comes first is not promised, so ties are settled here.
+    tied = (best.values[:, 0] == best.values[:, -1]).nonzero()[:, 0]
     for row in tied.tolist():
-        chosen[row] = (logits[row] == best[row]).nonzero()[0, 0]
+        chosen[row] = (logits[row] == best.values[row, 0]).nonzero()[0, 0]
     return chosen
 
 
@@ -44,6 +45,7 @@ def score_rows(
     resid: Float[torch.Tensor, "row d_model"],
     target_rows: Int[torch.Tensor, " target"],
     target_tokens: Int[torch.Tensor, " target"],
+    chunk: int = CHUNK,
 ) -> tuple[Float[torch.Tensor, " target"], Int[torch.Tensor, " row"]]:
     """Log-probabilities of targets, and the greedy token of each row.
 
@@ -52,17 +54,29 @@ def score_rows(
         resid: final residual streams of the positions that are read.
         target_rows: for each target the row that predicts it, in ascending order.
         target_tokens: its token id.
+        chunk: so many rows' logits exist at once.
 
     Returns:
         Log-probability of each target in nats; the greedy token of each row.
     """
     logprobs, greedy = [], []
-    for start in range(0, len(resid), CHUNK):
-        logits = logits_of(model, resid[start : start + CHUNK])
-        here = (target_rows >= start) & (target_rows < start + CHUNK)
-        rows = target_rows[here] - start
-        read, inverse = rows.unique(return_inverse=True)
-        normaliser = torch.logsumexp(logits[read], dim=-1)
-        logprobs.append(logits[rows, target_tokens[here]] - normaliser[inverse])
+    bounds = torch.arange(0, len(resid) + chunk, chunk, device=target_rows.device)
+    starts = torch.searchsorted(target_rows, bounds).tolist()
+    for number, start in enumerate(range(0, len(resid), chunk)):
+        logits = logits_of(model, resid[start : start + chunk])
         greedy.append(first_argmax(logits))
+        here = slice(starts[number], starts[number + 1])
+        rows = target_rows[here] - start
+        chosen = logits[rows, target_tokens[here]]
+        read = rows.unique()
+        logprobs.append(chosen - log_normaliser(logits, read)[torch.searchsorted(read, rows)])
     return torch.cat(logprobs), torch.cat(greedy)
+
+
+def log_normaliser(
+    logits: Float[torch.Tensor, "row d_vocab"], rows: Int[torch.Tensor, " read"]
+) -> Float[torch.Tensor, " read"]:
+    """The log of the sum of some rows' exponentiated logits."""
+    taken = logits if len(rows) == len(logits) else logits[rows]
+    highest = taken.amax(dim=-1, keepdim=True)
+    return (taken - highest).exp_().sum(dim=-1).log_() + highest[:, 0]

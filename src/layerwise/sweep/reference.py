@@ -85,7 +85,7 @@ def _hooks(model: HookedTransformer, edit: Edit, request: Request) -> Hooks:
             (f"{block}.hook_resid_pre", partial(_remember, store=store)),
             (f"{block}.hook_resid_post", partial(_recall, store=store)),
         ]
-    name = f"{block}.hook_{edit.site}"
+    name = f"{block}.attn.hook_z" if edit.site == "z" else f"{block}.hook_{edit.site}"
     if isinstance(edit, SetSite):
         return [(name, partial(_set, value=edit.value))]
     return [(name, partial(_put, edit=edit, request=request, value=_source(model, name, request)))]
@@ -115,7 +115,8 @@ def _put(
 ) -> torch.Tensor:
     pos = edit.pos % len(request.context)
     patched = tensor.clone()
-    patched[:, pos] = value[:, pos]
+    at = (slice(None), pos) if edit.head is None else (slice(None), pos, edit.head)
+    patched[at] = value[at]
     return patched
 
 

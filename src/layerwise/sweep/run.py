@@ -6,21 +6,23 @@ Also reads intact activations out of the same walk: means for ablation, residual
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 
 import torch
 from transformer_lens import HookedTransformer
 
 from ..errors import UserError, unknown_name
-from .blocks import block_runners
+from .blocks import block_runners, why_not_packed
 from .decode import Decoder, Job, capacity_for
-from .engine import Walk, Work, make_walk
+from .engine import TOKENS_AT_ONCE, Walk, Work
 from .interventions import Intervention
-from .plan import DEFAULT_MEMORY_BUDGET, Batch, ModelShape, plan_sweep
-from .readout import score_rows
+from .plan import DEFAULT_MEMORY_BUDGET, Batch, ModelShape, plan_sweep, walk_of
+from .readout import CHUNK
 from .reference import reference_outcomes
-from .requests import Generate, Generated, LogLikelihood, Outcome, Request, Scored
+from .requests import Generate, Generated, LogLikelihood, Outcome, Request
+from .scores import read_scores
 from .stopping import Stopper, make_stopper
 
 Progress = Callable[[float], None]
@@ -36,6 +38,8 @@ class SweepStats:
         token_passes: tokens pushed through a block, generated ones included.
         brute_force_token_passes: the same by one cached forward per request and intervention.
         seconds: wall-clock time.
+        new_tokens: tokens decoded; the first of each text is not one, as the prompt gives it.
+        row_passes: rows of decoding steps; fewer than new tokens where drafts were confirmed.
     """
 
     block_passes: int = 0
@@ -43,15 +47,12 @@ class SweepStats:
     token_passes: int = 0
     brute_force_token_passes: int = 0
     seconds: float = 0.0
+    new_tokens: int = 0
+    row_passes: int = 0
 
     def __add__(self, other: SweepStats) -> SweepStats:
-        return SweepStats(
-            self.block_passes + other.block_passes,
-            self.brute_force_block_passes + other.brute_force_block_passes,
-            self.token_passes + other.token_passes,
-            self.brute_force_token_passes + other.brute_force_token_passes,
-            self.seconds + other.seconds,
-        )
+        names = [known.name for known in fields(self)]
+        return SweepStats(**{name: getattr(self, name) + getattr(other, name) for name in names})
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,9 @@ def model_shape(model: HookedTransformer) -> ModelShape:
         model.W_E.element_size(),
         cfg.n_ctx,
         not cfg.attn_only,
+        cfg.n_heads,
+        cfg.d_vocab,
+        why_not_packed(model) is None,
     )
 
 
@@ -90,6 +94,7 @@ def sweep(
     tokenizer: object | None = None,
     method: str = "engine",
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
+    tokens_at_once: int = TOKENS_AT_ONCE,
     progress: Progress | None = None,
 ) -> Sweep:
     """Put every request to the model under every intervention.
@@ -102,6 +107,8 @@ def sweep(
         method: ``engine``, or ``reference`` for one plain hooked forward per pair. Both agree
             to 1e-4 nats in float32 and token for token, but for ties closer than rounding.
         memory_budget: bytes for activations, keys and values.
+        tokens_at_once: so many tokens are pushed through a block at once, if there are as many;
+            what is fastest depends on the machine (``calibrate``).
         progress: called now and then with the share done, from 0 to 1.
 
     Returns:
@@ -121,9 +128,10 @@ def sweep(
         brute = _brute_force(model, requests, outcomes)
         work = Work(model.cfg.n_layers * len(interventions), brute)
     else:
-        outcomes, work = _engine(
-            model, interventions, requests, plan.batches, stopper, memory_budget, progress
+        engine = _Engine(
+            model, interventions, requests, stopper, memory_budget, tokens_at_once, Work()
         )
+        outcomes, work = engine.run(plan.batches, progress), engine.work
         brute = _brute_force(model, requests, outcomes)
     stats = SweepStats(
         work.block_passes,
@@ -131,6 +139,8 @@ def sweep(
         work.token_passes,
         brute,
         time.perf_counter() - started,
+        work.new_tokens,
+        work.row_passes,
     )
     return Sweep(outcomes, stats)
 
@@ -167,85 +177,79 @@ def _brute_force(
     return total * model.cfg.n_layers
 
 
-def _engine(
-    model: HookedTransformer,
-    interventions: Sequence[Intervention],
-    requests: Sequence[Request],
-    batches: Sequence[Batch],
-    stopper: Stopper,
-    memory_budget: int,
-    progress: Progress | None,
-) -> tuple[list[list[Outcome]], Work]:
-    work, runners = Work(), block_runners(model)
-    found: dict[tuple[int, int], Outcome] = {}
-    for number, batch in enumerate(batches):
-        walk = make_walk(model, runners, batch, interventions, requests, work)
+@dataclass
+class _Engine:
+    """Runs the walks of a plan and reads their outcomes."""
 
-        def on_layer(layer: int, number: int = number) -> None:
-            if progress is not None:
-                progress((number + (layer + 1) / len(runners)) / len(batches))
+    model: HookedTransformer
+    interventions: Sequence[Intervention]
+    requests: Sequence[Request]
+    stopper: Stopper
+    memory_budget: int
+    tokens_at_once: int
+    work: Work
 
-        walk.run(on_layer)
+    def run(self, batches: Sequence[Batch], progress: Progress | None) -> list[list[Outcome]]:
+        """All outcomes, by intervention and request."""
+        shape, runners = model_shape(self.model), block_runners(self.model)
+        found: dict[tuple[int, int], Outcome] = {}
+        for number, batch in enumerate(batches):
+            walk = Walk(
+                self.model,
+                runners,
+                walk_of(batch, self.interventions, self.requests, shape),
+                [self.requests[index] for index in batch.requests],
+                self.work,
+                self._tokens_at_once(shape),
+            )
 
-        def done(branch: int, request: int, outcome: Outcome, batch: Batch = batch) -> None:
-            found[batch.interventions[branch], batch.requests[request]] = outcome
+            def on_layer(layer: int, number: int = number) -> None:
+                if progress is not None:
+                    progress((number + (layer + 1) / shape.n_layers) / len(batches))
 
-        _read(walk, stopper, memory_budget // 2, done)
-    return [[found[i, r] for r in range(len(requests))] for i in range(len(interventions))], work
+            walk.run(on_layer)
 
+            def done(
+                intervention: int, request: int, outcome: Outcome, batch: Batch = batch
+            ) -> None:
+                found[batch.interventions[intervention], batch.requests[request]] = outcome
 
-def _read(
-    walk: Walk, stopper: Stopper, budget: int, done: Callable[[int, int, Outcome], None]
-) -> None:
-    """Score a finished walk's log-likelihoods and decode its generations."""
-    jobs: list[Job] = []
-    for branch in range(len(walk.interventions)):
-        greedy, logprobs = _branch_scores(walk, branch)
-        for index, request in enumerate(walk.requests):
-            path = walk.paths[index]
-            last = len(request.context) - 1
-            if isinstance(request, Generate):
-                jobs.append(Job(branch, index, request, last + 1, [greedy[path[last]]]))
-            else:
-                best = [greedy[p] for p in path[last:]]
-                scored = Scored(tuple(logprobs[index]), best == list(request.continuation))
-                done(branch, index, scored)
-    if jobs:
-        capacity = capacity_for(walk, walk.runners, budget)
-        Decoder(
-            walk, stopper, jobs, capacity, lambda job, text: done(job.branch, job.request, text)
-        ).run()
+            self._read(walk, shape, done)
+        return [
+            [found[i, r] for r in range(len(self.requests))] for i in range(len(self.interventions))
+        ]
 
+    def _tokens_at_once(self, shape: ModelShape) -> int:
+        """As asked for, or fewer, so that what a block makes of them fits the budget's eighth."""
+        mlp = 0 if self.model.cfg.attn_only else 2 * (self.model.cfg.d_mlp or 0)
+        per_token = (8 * shape.d_model + mlp) * shape.itemsize
+        return max(64, min(self.tokens_at_once, self.memory_budget // 8 // per_token))
 
-def _branch_scores(walk: Walk, branch: int) -> tuple[dict[int, int], dict[int, list[float]]]:
-    """Greedy token by packed position that is read, and log-probabilities by request."""
-    resid, layout = walk.final(branch)
-    read = sorted({p for path, r in _paths(walk) for p in path[len(r.context) - 1 :]})
-    row_of = {packed: row for row, packed in enumerate(read)}
-    targets = sorted(
-        (row_of[packed], token, index, i)
-        for index, (path, r) in enumerate(_paths(walk))
-        if isinstance(r, LogLikelihood)
-        for i, (packed, token) in enumerate(
-            zip(path[len(r.context) - 1 :], r.continuation, strict=True)
-        )
-    )
-    rows = torch.tensor(read, device=resid.device)
-    if layout.carried is not None:
-        rows = torch.searchsorted(layout.carried, rows)
-    logprobs, greedy = score_rows(
-        walk.model,
-        resid[rows],
-        torch.tensor([t[0] for t in targets], dtype=torch.long, device=resid.device),
-        torch.tensor([t[1] for t in targets], dtype=torch.long, device=resid.device),
-    )
-    scores: dict[int, list[float]] = {}
-    # Targets are in order of rows; a request's tokens must be in order of their own.
-    in_order = sorted(zip(targets, logprobs.tolist(), strict=True), key=lambda pair: pair[0][2:])
-    for (_, _, index, _), value in in_order:
-        scores.setdefault(index, []).append(value)
-    return dict(zip(read, greedy.tolist(), strict=True)), scores
+    def _read(
+        self, walk: Walk, shape: ModelShape, done: Callable[[int, int, Outcome], None]
+    ) -> None:
+        """Score a finished walk's log-likelihoods and decode its generations."""
+        # Logits are there in the model's format and twice in float32.
+        per_row = shape.d_vocab * (8 + shape.itemsize)
+        chunk = max(8, min(CHUNK, self.memory_budget // 8 // per_row))
+        jobs: list[Job] = []
+        for scores in read_scores(walk, chunk):
+            for index, request in enumerate(walk.requests):
+                outcome = scores.outcome(index)
+                if isinstance(request, Generate):
+                    jobs.append(Job(scores.branch, index, request, [outcome]))
+                else:
+                    for intervention in scores.interventions:
+                        done(intervention, index, outcome)
+        if not jobs:
+            return
+        members = {None: walk.plan.intact}
+        for group in walk.groups:
+            members |= {row: b.members for row, b in enumerate(group.branches.branches)}
 
+        def told(job: Job, text: Generated) -> None:
+            for intervention in members[job.branch]:
+                done(intervention, job.request, text)
 
-def _paths(walk: Walk) -> Iterator[tuple[tuple[int, ...], Request]]:
-    return zip(walk.paths, walk.requests, strict=True)
+        capacity = capacity_for(walk, [job.asked for job in jobs], self.memory_budget // 4)
+        Decoder(walk, self.stopper, deque(jobs), capacity, told).run()

@@ -20,13 +20,15 @@ class Segment:
     """A run of packed tokens without a fork: rows of the attention.
 
     Attributes:
-        queries: packed indices of its own tokens, in order.
+        queries: packed indices of its own tokens, or of some of them, in order.
         keys: packed indices of all its ancestors' tokens and its own, in order.
+        sees: for each query, how many of the keys it attends to.
         depth: how many segments stand above it.
     """
 
     queries: tuple[int, ...]
     keys: tuple[int, ...]
+    sees: tuple[int, ...]
     depth: int
 
 
@@ -76,15 +78,6 @@ class TokenTrie:
         self.paths.append(tuple(path))
         return len(self.paths) - 1
 
-    def new_tokens(self, sequence: Tokens, key: Hashable = None) -> int:
-        """How many packed tokens ``add`` would append; packs nothing."""
-        children = self._roots.get(key, {})
-        for position, token in enumerate(sequence):
-            if token not in children:
-                return len(sequence) - position
-            children = children[token].children
-        return 0
-
     def segments(self) -> list[Segment]:
         """All forkless runs, ancestors before descendants."""
         found: list[Segment] = []
@@ -98,7 +91,8 @@ class TokenTrie:
                 (node,) = node.children.values()
                 run.append(node.index)
             keys = above + tuple(run)
-            found.append(Segment(tuple(run), keys, depth))
+            sees = tuple(range(len(above) + 1, len(keys) + 1))
+            found.append(Segment(tuple(run), keys, sees, depth))
             stack.extend((child, keys, depth + 1) for child in node.children.values())
         return sorted(found, key=lambda segment: segment.depth)
 
@@ -114,6 +108,7 @@ class AttentionRows:
         valid: which queries are real.
         depth: depth of the segments in the trie; rows of one rectangle may differ in it
             only where ``exact`` was not asked for.
+        causal: whether each row is one whole sequence: query i sees keys 0 to i.
     """
 
     queries: Int[torch.Tensor, "rows n_query"]
@@ -121,22 +116,19 @@ class AttentionRows:
     mask: Bool[torch.Tensor, "rows n_query n_key"]
     valid: Bool[torch.Tensor, "rows n_query"]
     depth: int
+    causal: bool
 
 
-def restrict(segments: Sequence[Segment], carried: frozenset[int]) -> list[Segment]:
-    """The segments with only those queries that are carried; empty ones are left out.
-
-    What is carried must hold every descendant of its tokens, so that of each segment an end
-    piece is left, or nothing.
-    """
-    kept = []
+def restrict(segments: Sequence[Segment], kept: frozenset[int]) -> list[Segment]:
+    """The segments with only those queries that are kept; empty ones are left out."""
+    found = []
     for segment in segments:
-        queries = tuple(index for index in segment.queries if index in carried)
-        if queries != segment.queries[len(segment.queries) - len(queries) :]:
-            raise ValueError("A carried token has a descendant that is not carried.")
-        if queries:
-            kept.append(Segment(queries, segment.keys, segment.depth))
-    return kept
+        at = [i for i, index in enumerate(segment.queries) if index in kept]
+        if at:
+            queries = tuple(segment.queries[i] for i in at)
+            sees = tuple(segment.sees[i] for i in at)
+            found.append(Segment(queries, segment.keys, sees, segment.depth))
+    return found
 
 
 def rectangles(
@@ -180,7 +172,8 @@ def _rectangle(group: Sequence[Segment]) -> AttentionRows:
     n_key = max(len(segment.keys) for segment in group)
     queries = torch.zeros(len(group), n_query, dtype=torch.long)
     keys = torch.zeros(len(group), n_key, dtype=torch.long)
-    mask = torch.zeros(len(group), n_query, n_key, dtype=torch.bool)
+    # A padded query looks at one key, so that its softmax is defined; nothing reads it.
+    sees = torch.ones(len(group), n_query, dtype=torch.long)
     valid = torch.zeros(len(group), n_query, dtype=torch.bool)
     for row, segment in enumerate(group):
         own, seen = len(segment.queries), len(segment.keys)
@@ -188,8 +181,9 @@ def _rectangle(group: Sequence[Segment]) -> AttentionRows:
         keys[row] = segment.keys[0]
         queries[row, :own] = torch.tensor(segment.queries)
         keys[row, :seen] = torch.tensor(segment.keys)
-        mask[row, :own, :seen] = torch.ones(own, seen, dtype=torch.bool).tril(seen - own)
-        # A padded query looks at one key, so that its softmax is defined; nothing reads it.
-        mask[row, own:, 0] = True
+        sees[row, :own] = torch.tensor(segment.sees)
         valid[row, :own] = True
-    return AttentionRows(queries, keys, mask, valid, group[0].depth)
+    mask = torch.arange(n_key) < sees[..., None]
+    whole = tuple(range(1, n_key + 1))
+    causal = all(segment.sees == whole for segment in group)
+    return AttentionRows(queries, keys, mask, valid, group[0].depth, causal)

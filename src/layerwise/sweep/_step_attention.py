@@ -1,0 +1,120 @@
+"""Attention of newly generated tokens: to a row's own keys, and to beginnings shared by rows.
+
+Invariant: for each query the result is the softmax over all its keys, shared and own; what is
+shared is read where it lies and never copied per row.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+
+from ._runner import SharedKeys, StepLayout
+
+Heads = Float[torch.Tensor, "row new head d_head"]
+Grouped = Float[torch.Tensor, "row kv_head group_new d_head"]
+
+
+class Part(NamedTuple):
+    """Attention to some of the keys, to be merged with that to the others.
+
+    Attributes:
+        out: the values, weighted as if there were no other keys.
+        weight: logarithm of the sum of the exponentiated scores.
+    """
+
+    out: Grouped
+    weight: Float[torch.Tensor, "row kv_head group_new 1"]
+
+
+def attend_step(queries: Heads, layout: StepLayout, group: int, scale: float) -> Heads:
+    """Each new token's attention to all keys before it and its own.
+
+    Args:
+        queries: of the new tokens, rotated.
+        layout: where they stand; their own keys are in the cache already.
+        group: query heads per key/value head.
+        scale: of the scores.
+    """
+    n_new = queries.shape[1]
+    grouped = queries.unflatten(2, (-1, group)).permute(0, 2, 3, 1, 4).flatten(2, 3)
+    out, weight = _own(grouped, layout, group, scale)
+    if weight is not None:
+        parts = [Part(out, weight), *(_shared(grouped, s, scale) for s in layout.shared)]
+        out = _merged(parts)
+    return out.unflatten(2, (group, n_new)).permute(0, 3, 1, 2, 4).flatten(2, 3)
+
+
+def _own(
+    queries: Grouped, layout: StepLayout, group: int, scale: float
+) -> tuple[Grouped, Float[torch.Tensor, "row kv_head group_new 1"] | None]:
+    """Attention to the rows' own keys; with its weight if there are shared keys, too."""
+    seen = torch.arange(layout.n_own, device=queries.device) <= layout.index[..., None]
+    mask = seen[:, None].expand(-1, group, -1, -1).flatten(1, 2)[:, None]
+    at, inside = layout.slots, None
+    if layout.span is not None:
+        # A view of a few more rows than are decoded, instead of a copy of those that are.
+        at, inside = layout.span, layout.slots - layout.span.start
+        n_rows = layout.span.stop - layout.span.start
+        if n_rows == len(inside):
+            inside = None
+        else:
+            spread = queries.new_zeros(n_rows, *queries.shape[1:])
+            spread[inside] = queries
+            queries = spread
+            everything = mask.new_ones(n_rows, *mask.shape[1:])
+            everything[inside] = mask
+            mask = everything
+    keys, values = (x[at, :, : layout.n_own] for x in (layout.own.keys, layout.own.values))
+    bias = queries.new_zeros(mask.shape).masked_fill_(~mask, float("-inf"))
+    if not layout.shared:
+        out, weight = F.scaled_dot_product_attention(queries, keys, values, bias, scale=scale), None
+    else:
+        out, weight = _partial(queries, keys, values, scale, bias)
+    if inside is not None:
+        out, weight = out[inside], None if weight is None else weight[inside]
+    return out, weight
+
+
+def _partial(
+    queries: Float[torch.Tensor, "row kv_head query d_head"],
+    keys: Float[torch.Tensor, "row kv_head key d_head"],
+    values: Float[torch.Tensor, "row kv_head key d_head"],
+    scale: float,
+    bias: Float[torch.Tensor, "row 1 query key"] | None = None,
+) -> Part:
+    """Attention to some keys, with its weight."""
+    scores = torch.matmul(queries * scale, keys.transpose(-1, -2))
+    if bias is not None:
+        scores += bias
+    highest = scores.amax(dim=-1, keepdim=True)
+    weights = scores.sub_(highest).exp_()
+    total = weights.sum(dim=-1, keepdim=True)
+    return Part(torch.matmul(weights, values) / total, highest + total.log())
+
+
+def _shared(queries: Grouped, shared: SharedKeys, scale: float) -> Part:
+    """Attention to a shared beginning: the rows of a source are more queries of it."""
+    n_source, n_slot = shared.rows.shape
+    gathered = queries[shared.rows.flatten()].unflatten(0, (n_source, n_slot))
+    part = _partial(gathered.transpose(1, 2).flatten(2, 3), shared.keys, shared.values, scale)
+    out, weight = (
+        x.unflatten(2, (n_slot, -1)).transpose(1, 2).flatten(0, 1)[shared.place] for x in part
+    )
+    if len(shared.attending) == len(queries):
+        return Part(out, weight)
+    everywhere = Part(
+        torch.zeros_like(queries), weight.new_full((*queries.shape[:-1], 1), float("-inf"))
+    )
+    everywhere.out[shared.attending], everywhere.weight[shared.attending] = out, weight
+    return everywhere
+
+
+def _merged(parts: list[Part]) -> Grouped:
+    """Attention to all keys, from that to parts of them."""
+    weights = torch.stack([part.weight for part in parts])
+    shares = torch.softmax(weights, dim=0)
+    return sum(part.out * share for part, share in zip(parts, shares, strict=True))  # type: ignore[return-value]

@@ -1,0 +1,198 @@
+"""The plan of one walk: which tokens, which branches, what is read out at the end.
+
+A value made from token ids and interventions alone; it can be tested without a model. The walk
+in ``engine`` follows it and decides nothing more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from .branches import Branch, Branches, make_branches
+from .interventions import Intervention, PatchSite
+from .requests import Generate, LogLikelihood, Request, Tokens
+from .trie import TokenTrie
+
+
+@dataclass(frozen=True)
+class GroupPlan:
+    """Branches that carry the same tokens.
+
+    Attributes:
+        carried: packed indices of the tokens that their changes can reach; None if all.
+        branches: the branches, and how long they need the trunk.
+    """
+
+    carried: frozenset[int] | None
+    branches: Branches
+
+
+@dataclass(frozen=True)
+class WalkPlan:
+    """One walk through the layers.
+
+    Attributes:
+        trie: the packed tokens.
+        paths: for each request the packed indices of its tokens.
+        sources: for each request those of its source run, if it has one.
+        read: packed indices of the tokens whose prediction is read, in ascending order.
+        intact: interventions (as indices) that change nothing.
+        groups: all other interventions.
+        n_layers: layers of the model.
+        generates: whether any request generates.
+    """
+
+    trie: TokenTrie
+    paths: tuple[tuple[int, ...], ...]
+    sources: tuple[tuple[int, ...] | None, ...]
+    read: tuple[int, ...]
+    intact: tuple[int, ...]
+    groups: tuple[GroupPlan, ...]
+    n_layers: int
+    generates: bool
+
+    @cached_property
+    def trunk_until(self) -> int:
+        """The trunk is pushed through the layers before this one."""
+        if self.intact or any(group.carried is not None for group in self.groups):
+            return self.n_layers
+        return max((group.branches.trunk_until for group in self.groups), default=0)
+
+    @cached_property
+    def sites_needed(self) -> tuple[bool, ...]:
+        """By layer, whether the trunk's activations within the block are asked for."""
+        needed = [False] * self.n_layers
+        for group in self.groups:
+            for branch in group.branches.branches:
+                for layer, edits in branch.edits.items():
+                    if any(isinstance(edit, PatchSite) for edit in edits):
+                        needed[layer] = True
+                if layer_starts_inside(branch, branch.opens) and branch.opens < self.trunk_until:
+                    needed[branch.opens] = True
+        return tuple(needed)
+
+    def starts_inside(self, branch: Branch) -> bool:
+        """Whether a branch can begin with the trunk's attention instead of its own."""
+        return branch.opens < self.trunk_until and layer_starts_inside(branch, branch.opens)
+
+    def block_passes(self, in_parts: bool = True) -> int:
+        """How often a block is run, the trunk's runs included."""
+        return sum(blocks for blocks, _ in self._passes(in_parts))
+
+    def token_passes(self, in_parts: bool = True) -> int:
+        """Tokens pushed through a block; in the last layer only those that leave it.
+
+        Args:
+            in_parts: whether blocks can be run in part (``BlockRunner.in_parts``); a branch
+                that begins inside a block then counts from the next one on.
+        """
+        return sum(tokens for _, tokens in self._passes(in_parts))
+
+    def _passes(self, in_parts: bool) -> list[tuple[int, int]]:
+        """(block passes, token-passes) of the trunk and of each branch."""
+        found = []
+        for layer in range(self.trunk_until):
+            found.append((1, self.trunk_tokens(layer, in_parts)))
+        for group in self.groups:
+            whole = len(self.trie) if group.carried is None else len(group.carried)
+            for branch in group.branches.branches:
+                for layer in range(branch.opens, self.n_layers):
+                    inside = layer == branch.opens and self.starts_inside(branch)
+                    if branch.idle(layer) or (inside and in_parts):
+                        continue
+                    last = in_parts and layer == self.n_layers - 1
+                    found.append((1, len(self.read) if last else whole))
+        return found
+
+    def trunk_tokens(self, layer: int, in_parts: bool = True) -> int:
+        """How many tokens of the trunk leave a layer."""
+        if not in_parts or layer < self.n_layers - 1 or self.sites_needed[layer]:
+            return len(self.trie)
+        return len(self.read) if self.intact else 0
+
+
+def layer_starts_inside(branch: Branch, layer: int) -> bool:
+    """Whether a branch leaves the trunk in this layer, after what enters it and its attention."""
+    edits = branch.edits.get(layer, ())
+    if branch.leaves is not None or branch.idle(layer) or layer != branch.opens:
+        return False
+    return all(
+        getattr(edit, "site", None) in ("z", "attn_out", "mlp_out", "resid_post") for edit in edits
+    )
+
+
+def plan_walk(
+    interventions: Sequence[Intervention], requests: Sequence[Request], n_layers: int
+) -> WalkPlan:
+    """The plan of a walk that takes all of the requests and interventions."""
+    trie = TokenTrie()
+    paths: list[tuple[int, ...]] = []
+    sources: list[tuple[int, ...] | None] = []
+    for request in requests:
+        paths.append(trie.paths[trie.add(sequence_of(request), share_key(request))])
+        source = request.source if isinstance(request, LogLikelihood) else None
+        sources.append(None if source is None else trie.paths[trie.add(source, share_key(request))])
+    pairs = list(zip(paths, requests, strict=True))
+    by_carried: dict[frozenset[int] | None, list[int]] = {}
+    found: dict[tuple[int, ...], frozenset[int] | None] = {}
+    for index, intervention in enumerate(interventions):
+        if not intervention.edits:
+            continue
+        positions = tuple(e.pos for e in intervention.edits if isinstance(e, PatchSite))
+        if len(positions) < len(intervention.edits):
+            positions = ()  # an edit acts at all positions
+        if positions not in found:
+            found[positions] = _reached(positions, trie, pairs) if positions else None
+        by_carried.setdefault(found[positions], []).append(index)
+    groups = tuple(
+        GroupPlan(
+            carried,
+            make_branches(interventions, n_layers, whole_trunk=carried is not None, only=members),
+        )
+        for carried, members in by_carried.items()
+    )
+    return WalkPlan(
+        trie,
+        tuple(paths),
+        tuple(sources),
+        tuple(sorted({p for path, r in pairs for p in path[len(r.context) - 1 :]})),
+        tuple(i for i, intervention in enumerate(interventions) if not intervention.edits),
+        groups,
+        n_layers,
+        any(isinstance(request, Generate) for request in requests),
+    )
+
+
+def _reached(
+    positions: Sequence[int],
+    trie: TokenTrie,
+    pairs: Sequence[tuple[tuple[int, ...], Request]],
+) -> frozenset[int]:
+    """Packed tokens that a change at some positions of each context can reach."""
+    changed: set[int] = set()
+    for path, request in pairs:
+        first = min(pos % len(request.context) for pos in positions)
+        changed.update(path[first:])
+    for path in trie.paths:
+        begin = next((i for i, index in enumerate(path) if index in changed), len(path))
+        changed.update(path[begin:])
+    return frozenset(changed)
+
+
+def sequence_of(request: Request) -> Tokens:
+    """The tokens that must be run for a request: the last scored token is only read out."""
+    if isinstance(request, Generate):
+        return request.context
+    return request.context + request.continuation[:-1]
+
+
+def share_key(request: Request) -> tuple[Tokens, Tokens] | None:
+    """Requests with one key may share packed tokens.
+
+    A patch position is relative to a context and its source, so only requests that agree in
+    both may share a patched token.
+    """
+    source = getattr(request, "source", None)
+    return None if source is None else (request.context, source)
