@@ -28,7 +28,7 @@ from texts import distinct_prompts, few_shot_prompts, shared_prefix, with_shots
 from transformer_lens import HookedTransformer
 
 from layerwise.models import DEFAULT_MODEL, load_model, original_tokenizer
-from layerwise.sweep import Generate, Sweep, skip, sweep
+from layerwise.sweep import Generate, skip, sweep
 
 SUITE = "word-problems"
 Texts = Sequence[Sequence[Tokens]]
@@ -42,19 +42,17 @@ class Engine:
         texts: by layer and request.
         cost: of all of it.
         prompt_seconds: of the same with one new token, which the prompts' walk gives.
-        rows: rows of one token pushed through all layers to decode the others.
+        new_tokens: decoded ones: all but the first of each text, which the prompt gives.
+        passes: rows of decoding steps; each gives one new token, or more if a draft is confirmed.
+        pushed: tokens pushed through all layers in them, drafts that were refused included.
     """
 
     texts: Texts
     cost: Cost
     prompt_seconds: float
-    rows: float
-
-    @property
-    def tokens_per_row(self) -> float:
-        """Tokens gained by a row; more than 1 only if drafts were confirmed."""
-        later = sum(max(0, len(text) - 1) for text in chain(*self.texts))
-        return later / self.rows if self.rows else float("nan")
+    new_tokens: int
+    passes: float
+    pushed: float
 
 
 def by_engine(model: HookedTransformer, layers: Sequence[int], requests: list[Generate]) -> Engine:
@@ -62,12 +60,12 @@ def by_engine(model: HookedTransformer, layers: Sequence[int], requests: list[Ge
     prompts = [replace(one, max_tokens=1) for one in requests]
     first, walk = timed("engine, prompts only", lambda: sweep(model, changes, prompts))
     swept, cost = timed("engine", lambda: sweep(model, changes, requests))
-    more = swept.stats.token_passes - first.stats.token_passes
-    return Engine(_texts(swept), cost, walk.seconds, more / model.cfg.n_layers)
-
-
-def _texts(swept: Sweep) -> Texts:
-    return [[one.tokens for one in of_layer] for of_layer in swept.outcomes]
+    texts = [[one.tokens for one in of_layer] for of_layer in swept.outcomes]
+    # A text that is shorter ended with an end token, which it leaves out.
+    new_tokens = sum(min(len(text), requests[0].max_tokens - 1) for text in chain(*texts))
+    pushed = (swept.stats.token_passes - first.stats.token_passes) / model.cfg.n_layers
+    passes = getattr(swept.stats, "row_passes", pushed)
+    return Engine(texts, cost, walk.seconds, new_tokens, passes, pushed)
 
 
 def by_generate(
@@ -116,7 +114,7 @@ def row(name: str, engine: Engine, generate_seconds: float) -> list[str]:
     return [
         name, f"{generate_seconds:.1f}", f"{engine.cost.seconds:.1f}",
         f"{engine.prompt_seconds:.1f}", f"{generate_seconds / engine.cost.seconds:.1f}",
-        f"{engine.tokens_per_row:.2f}",
+        f"{engine.new_tokens / engine.passes:.2f}", f"{engine.pushed / engine.new_tokens:.2f}",
     ]  # fmt: skip
 
 
@@ -165,12 +163,16 @@ def comparison(wanted: argparse.Namespace) -> None:
     )
     rows = [row("all layers", engine, sum(seconds.values()) * n_layers / len(layers))]
     rows += by_group(model, requests, seconds, wanted.groups) if wanted.groups else []
-    print(markdown("skipped|generate, s|engine, s|of it prompts, s|ratio|tokens per row", rows))
+    head = (
+        "skipped|generate, s|engine, s|of it prompts, s|ratio|new tokens a pass|"
+        "pushed tokens a new one"
+    )
+    print(markdown(head, rows))
     ended = sum(len(text) < wanted.new for text in chain(*engine.texts))
     print(
         f"\n{ended} of {n_layers * len(requests)} texts of the engine ended before {wanted.new} "
-        "tokens. Tokens per row: new tokens after the first, for each token pushed through all "
-        "layers in decoding."
+        "tokens. A pass is a row of a decoding step; new tokens are those after a text's first; "
+        "pushed are the tokens that went through all layers in decoding."
     )
 
 

@@ -1,6 +1,7 @@
 """Matrix products: which a computation makes, and how fast this machine makes the same ones.
 
-What is counted are products with weights (``mm`` and ``addmm``); attention's own are not.
+What is counted are products with weights (``mm``, ``addmm`` and the latter in place);
+attention's own are not.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class ProductCounter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func in (aten.mm.default, aten.addmm.default):
+        if func.overloadpacket in (aten.mm, aten.addmm, aten.addmm_):
             left, right = args[-2:]
             self.shapes[left.shape[0], left.shape[1], right.shape[1]] += 1
         else:
