@@ -67,6 +67,9 @@ Fewshot = Annotated[int | None, typer.Option(help="Number of few-shot examples."
 Chat = Annotated[bool, typer.Option("--chat", help="Wrap prompts in the chat template.")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or mps.")]
+Offload = Annotated[
+    str | None, typer.Option(help="disk: only the layer that runs has its weights in memory.")
+]
 Budget = Annotated[
     str, typer.Option("--memory-budget", help="For activations, keys and values, e.g. 2GiB.")
 ]
@@ -77,6 +80,7 @@ ALL_PROTOCOLS = ["letter", "continuation", "generate"]
 @app.command()
 def models(
     name: Annotated[str | None, typer.Argument(help="Load this model and say what it is.")] = None,
+    offload: Offload = None,
 ) -> None:
     """List the models that can be asked for by name, or describe one."""
     from layerwise.models import known_models
@@ -90,7 +94,7 @@ def models(
     from layerwise.models import load_model, model_facts
     from layerwise.sweep.blocks import attention_in_use
 
-    model = load_model(name)
+    model = load_model(name, offload=offload)
     facts = model_facts(model)
     for field in facts.__dataclass_fields__:
         typer.echo(f"{field}: {getattr(facts, field)}")
@@ -121,13 +125,14 @@ def profile(
     chat: Chat = False,
     dtype: Dtype = "float32",
     device: Device = "cpu",
+    offload: Offload = None,
     memory_budget: Budget = "3GiB",
 ) -> None:
     """The main job: ablation, logit lens, activation patching, emergence, and the report."""
     from layerwise.profiling import profile as run
 
     found = run(
-        _load(model, dtype, device), task, protocol, limit=limit, pairs=pairs,
+        _load(model, dtype, device, offload), task, protocol, limit=limit, pairs=pairs,
         exhaustive=exhaustive, seed=seed, fewshot=fewshot, chat=chat,
         out=out or _default_folder(model), memory_budget=_bytes(memory_budget),
     )  # fmt: skip
@@ -156,6 +161,7 @@ def ablate(
     chat: Chat = False,
     dtype: Dtype = "float32",
     device: Device = "cpu",
+    offload: Offload = None,
     method: Annotated[str, typer.Option(help="engine, or reference (slow).")] = "engine",
     memory_budget: Budget = "3GiB",
 ) -> None:
@@ -165,9 +171,9 @@ def ablate(
     wanted = None if layers is None else _layers(layers)
     _show(
         run(
-            _load(model, dtype, device), task, protocol, kind=kind, site=site, layers=wanted,
-            limit=limit, seed=seed, fewshot=fewshot, chat=chat, out=out, method=method,
-            memory_budget=_bytes(memory_budget),
+            _load(model, dtype, device, offload), task, protocol, kind=kind, site=site,
+            layers=wanted, limit=limit, seed=seed, fewshot=fewshot, chat=chat, out=out,
+            method=method, memory_budget=_bytes(memory_budget),
         ),
         out,
     )  # fmt: skip
@@ -185,6 +191,7 @@ def lens(
     chat: Chat = False,
     dtype: Dtype = "float32",
     device: Device = "cpu",
+    offload: Offload = None,
     memory_budget: Budget = "3GiB",
 ) -> None:
     """Read the answer from every layer's residual stream."""
@@ -192,7 +199,7 @@ def lens(
 
     _show(
         run(
-            _load(model, dtype, device), task, protocol, limit=limit, seed=seed,
+            _load(model, dtype, device, offload), task, protocol, limit=limit, seed=seed,
             fewshot=fewshot, chat=chat, out=out, memory_budget=_bytes(memory_budget),
         ),
         out,
@@ -211,6 +218,7 @@ def patch(
     fewshot: Fewshot = None,
     dtype: Dtype = "float32",
     device: Device = "cpu",
+    offload: Offload = None,
     memory_budget: Budget = "3GiB",
 ) -> None:
     """Patch activations between a clean and a corrupted prompt, by layer and position."""
@@ -218,8 +226,8 @@ def patch(
 
     _show(
         run(
-            _load(model, dtype, device), task, sites=site, pairs=pairs, limit=limit, seed=seed,
-            fewshot=fewshot, out=out, memory_budget=_bytes(memory_budget),
+            _load(model, dtype, device, offload), task, sites=site, pairs=pairs, limit=limit,
+            seed=seed, fewshot=fewshot, out=out, memory_budget=_bytes(memory_budget),
         ),
         out,
     )  # fmt: skip
@@ -244,6 +252,7 @@ def remove(
     chat: Chat = False,
     dtype: Dtype = "float32",
     device: Device = "cpu",
+    offload: Offload = None,
     method: Annotated[str, typer.Option(help="engine, or reference (slow).")] = "engine",
     memory_budget: Budget = "3GiB",
 ) -> None:
@@ -251,9 +260,9 @@ def remove(
     from layerwise.removal import removal_order as run
 
     found = run(
-        _load(model, dtype, device), task, protocol, n_removed=layers, by=by, held_out=held_out,
-        limit=limit, seed=seed, fewshot=fewshot, chat=chat, out=out, method=method,
-        memory_budget=_bytes(memory_budget),
+        _load(model, dtype, device, offload), task, protocol, n_removed=layers, by=by,
+        held_out=held_out, limit=limit, seed=seed, fewshot=fewshot, chat=chat, out=out,
+        method=method, memory_budget=_bytes(memory_budget),
     )  # fmt: skip
     _show(found, out)
     _tell_work(found.work, "candidate, item and option")
@@ -284,10 +293,10 @@ def _default_folder(model: str) -> Path:
     return Path("runs") / Path(model).expanduser().resolve().name
 
 
-def _load(name: str, dtype: str, device: str) -> Any:
+def _load(name: str, dtype: str, device: str, offload: str | None) -> Any:
     from layerwise.models import load_model
 
-    return load_model(name, dtype=dtype, device=device)
+    return load_model(name, dtype=dtype, device=device, offload=offload)
 
 
 def _layers(text: str) -> list[int]:

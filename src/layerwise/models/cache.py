@@ -1,4 +1,4 @@
-"""The cache folder: hashes of files, and small records that save work at the next load.
+"""The cache folder: hashes of files, small records that save work at the next load, whole folders.
 
 What is recorded is the business of the callers; losing the folder loses nothing but time.
 """
@@ -9,12 +9,18 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import platformdirs
+
+from layerwise.errors import UserError
+
+_STALE_AFTER = 3600.0  # seconds
 
 
 def cache_dir() -> Path:
@@ -72,3 +78,41 @@ def folder_sha256(folder: Path) -> str:
     matters = {".json", ".safetensors", ".model", ".txt", ".tiktoken"}
     files = sorted(path for path in folder.iterdir() if path.suffix in matters)
     return key_of(part for path in files for part in (path.name, file_sha256(path)))
+
+
+@contextlib.contextmanager
+def complete_or_nothing(folder: Path) -> Iterator[Path]:
+    """A folder to fill, which becomes ``folder`` once it is complete and is removed otherwise.
+
+    Raises:
+        UserError: if nothing can be written there.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _sweep_leftovers(folder.parent)
+        partial = Path(tempfile.mkdtemp(prefix="partial-", dir=folder.parent))
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    try:
+        yield partial
+        # Another process may have been faster; its folder has the same content.
+        if not folder.is_dir():
+            partial.rename(folder)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _sweep_leftovers(parent: Path) -> None:
+    for leftover in parent.glob("partial-*"):
+        if time.time() - leftover.stat().st_mtime > _STALE_AFTER:
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _unwritable(folder: Path, error: OSError) -> UserError:
+    return UserError(
+        f"The converted model cannot be written to {folder.parent} ({error.strerror or error}): "
+        "expected a writable folder with room for its weights; make room, or set "
+        "LAYERWISE_CACHE to another folder."
+    )

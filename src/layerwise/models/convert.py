@@ -55,11 +55,19 @@ def hooked_model(
     """
     with _refusals(original.config), torch.no_grad():
         state = loading.get_pretrained_state_dict(str(cfg.tokenizer_name), cfg, original)
-        with no_deprecation_of_hooked_transformer():
-            # TransformerLens writes special tokens into the tokenizer it is given.
-            model = HookedTransformer(cfg, copy.deepcopy(tokenizer))
+        model = without_weights(cfg, tokenizer)
         state = model.fill_missing_keys({key: _own(state[key], cfg.dtype) for key in state})
         model.load_state_dict(state, strict=False, assign=True)
+    return model
+
+
+def without_weights(
+    cfg: HookedTransformerConfig, tokenizer: PreTrainedTokenizerBase
+) -> HookedTransformer:
+    """The hooked model before its parameters have values."""
+    with no_deprecation_of_hooked_transformer():
+        # TransformerLens writes special tokens into the tokenizer it is given.
+        model = HookedTransformer(cfg, copy.deepcopy(tokenizer), move_to_device=False)
     model.cfg.default_prepend_bos = _prepends_bos(tokenizer)
     return model.eval()
 

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from layerwise.errors import UserError
 from layerwise.models.loaded import LoadedFacts
+from layerwise.models.offload import in_pieces, named_weights
 
 _ATTRIBUTE = "layerwise_origin"
 
@@ -83,13 +84,14 @@ def weights_hash(model: HookedTransformer) -> str:
     """SHA-256 over all parameters, in hexadecimal.
 
     Names, shapes, number formats and bytes in row-major order are hashed, by name in
-    alphabetical order; how a parameter is stored and on which device does not matter.
+    alphabetical order; how a parameter is stored and on which device or disk does not matter.
     """
     digest = hashlib.sha256()
-    for name, parameter in sorted(model.named_parameters()):
-        digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}\n".encode())
-        flat = parameter.detach().cpu().contiguous().reshape(-1)
-        digest.update(flat.view(torch.uint8).numpy().data)
+    for name, weight in named_weights(model):
+        digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}\n".encode())
+        for piece in in_pieces(weight):
+            flat = piece.cpu().contiguous().reshape(-1)
+            digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -7,17 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import io
-import shutil
-import tempfile
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from layerwise.errors import UserError
-from layerwise.models.cache import cache_dir, file_sha256
+from layerwise.models.cache import cache_dir, complete_or_nothing, file_sha256
 from layerwise.models.quiet import quiet
-
-_STALE_AFTER = 3600.0  # seconds
 
 
 def folder_of_gguf(path: Path, *, expected_sha256: str | None = None) -> Path:
@@ -43,7 +37,7 @@ def folder_of_gguf(path: Path, *, expected_sha256: str | None = None) -> Path:
         )
     folder = cache_dir() / "gguf" / digest
     if not folder.is_dir():
-        with _complete_or_nothing(folder) as partial:
+        with complete_or_nothing(folder) as partial:
             _convert(path, partial)
     return folder
 
@@ -62,39 +56,6 @@ def _refuse_other_formats(path: Path) -> None:
             f"{path} is no GGUF file: expected one that begins with 'GGUF', or a model folder; "
             "give one of these, a hub id or an alias."
         )
-
-
-@contextlib.contextmanager
-def _complete_or_nothing(folder: Path) -> Iterator[Path]:
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _sweep_leftovers(folder.parent)
-        partial = Path(tempfile.mkdtemp(prefix="partial-", dir=folder.parent))
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-    try:
-        yield partial
-        # Another process may have been faster; its folder has the same content.
-        if not folder.is_dir():
-            partial.rename(folder)
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _sweep_leftovers(parent: Path) -> None:
-    for leftover in parent.glob("partial-*"):
-        if time.time() - leftover.stat().st_mtime > _STALE_AFTER:
-            shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _unwritable(folder: Path, error: OSError) -> UserError:
-    return UserError(
-        f"The converted model cannot be written to {folder.parent} ({error.strerror or error}): "
-        "expected a writable folder with room for its float32 weights; make room, or set "
-        "LAYERWISE_CACHE to another folder."
-    )
 
 
 def _convert(path: Path, folder: Path) -> None:

@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass, replace
 
 import torch
-from transformer_lens import HookedTransformer
+from transformer_lens import HookedTransformer, HookedTransformerConfig
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from layerwise.models import parity
@@ -17,16 +17,22 @@ from layerwise.models.convert import hooked_config, hooked_model
 from layerwise.models.devices import parse_device, parse_dtype
 from layerwise.models.facts import Origin, attach_origin, describe, weights_hash
 from layerwise.models.folder import read_config
+from layerwise.models.offload import offloaded_model, refuse_other_places
 from layerwise.models.originals import load_original, load_tokenizer, refuse_nonfinite
 from layerwise.models.parity import Check
 from layerwise.models.quiet import quiet
 from layerwise.models.registry import DEFAULT_MODEL
 from layerwise.models.sources import Source, find_source
 from layerwise.models.strides import restride
+from layerwise.models.weight_files import WeightFiles, damaged, find_weights, write_weights
 
 
 def load_model(
-    name: str | os.PathLike[str] = DEFAULT_MODEL, *, dtype: str = "float32", device: str = "cpu"
+    name: str | os.PathLike[str] = DEFAULT_MODEL,
+    *,
+    dtype: str = "float32",
+    device: str = "cpu",
+    offload: str | None = None,
 ) -> HookedTransformer:
     """Load a model and make sure that it is its original.
 
@@ -40,6 +46,9 @@ def load_model(
             ``owner/name``; looked up in this order.
         dtype: ``float32``, ``bfloat16`` or ``float16``.
         device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        offload: ``disk`` leaves the weights of the layers in the cache folder, each but for the
+            time that it runs; the first load writes them there, and needs memory for all. None
+            keeps them in memory.
 
     Returns:
         The model, nothing folded or centred, its parameters re-strided (see ``restride``).
@@ -51,19 +60,15 @@ def load_model(
             nats in float32.
     """
     wanted = _Wanted(parse_dtype(dtype), parse_device(device))
+    refuse_other_places(offload)
     source = find_source(os.fspath(name))
     with quiet():
         files = _read(source)
         key = parity.check_key(source.folder, wanted.dtype, wanted.device)
         check = parity.recorded_check(key)
-        if check is None:
-            original = files.original(torch.float32)
-            model, check = _checked(files, original, wanted)
-            parity.record_check(key, check)
-        else:
-            original = files.original(wanted.dtype)
-            model = _delivered(files, original, wanted)
-    _attach_facts(model, files, check, original.num_parameters())
+        load = _in_memory if offload is None else _on_disk
+        model, check, n_parameters = load(files, wanted, key, check)
+    _attach_facts(model, files, check, n_parameters)
     return model
 
 
@@ -82,12 +87,46 @@ class _Files:
     def original(self, dtype: torch.dtype) -> PreTrainedModel:
         return load_original(self.source.folder, self.config, dtype)
 
+    def hooked_config(self, dtype: torch.dtype) -> HookedTransformerConfig:
+        return hooked_config(self.source.folder, self.source.name, self.config, dtype)
+
 
 def _read(source: Source) -> _Files:
     config = read_config(source.folder)
     # Refuse what cannot be converted before any weights are read.
     hooked_config(source.folder, source.name, config, torch.float32)
     return _Files(source, config, load_tokenizer(source.folder, config))
+
+
+_Loaded = tuple[HookedTransformer, Check, int]  # the last: number of the original's parameters
+
+
+def _in_memory(files: _Files, wanted: _Wanted, key: str, check: Check | None) -> _Loaded:
+    if check is None:
+        original = files.original(torch.float32)
+        model, check = _checked(files, original, wanted)
+        parity.record_check(key, check)
+    else:
+        original = files.original(wanted.dtype)
+        model = _delivered(files, original, wanted)
+    return model, check, original.num_parameters()
+
+
+def _on_disk(files: _Files, wanted: _Wanted, key: str, check: Check | None) -> _Loaded:
+    stored = None if check is None else find_weights(check.hash)
+    if check is not None and stored is not None:
+        return _offloaded(files, wanted, stored), check, stored.n_parameters
+    whole, check, n_parameters = _in_memory(files, wanted, key, check)
+    stored = find_weights(check.hash) or write_weights(whole, check.hash, n_parameters)
+    model = _offloaded(files, wanted, stored)
+    if weights_hash(model) != check.hash:
+        raise damaged(stored.folder, "they are not those of the model in memory")
+    return model, check, n_parameters
+
+
+def _offloaded(files: _Files, wanted: _Wanted, stored: WeightFiles) -> HookedTransformer:
+    cfg = files.hooked_config(wanted.dtype)
+    return offloaded_model(cfg, files.tokenizer, stored, wanted.device)
 
 
 def _checked(
@@ -113,9 +152,7 @@ def _checked(
 
 
 def _delivered(files: _Files, original: PreTrainedModel, wanted: _Wanted) -> HookedTransformer:
-    source = files.source
-    cfg = hooked_config(source.folder, source.name, files.config, wanted.dtype)
-    model = hooked_model(cfg, original, files.tokenizer)
+    model = hooked_model(files.hooked_config(wanted.dtype), original, files.tokenizer)
     if wanted.device.type != "cpu":
         model.to(wanted.device, print_details=False)
     restride(model)

@@ -19,6 +19,7 @@ from transformers import (
 
 from layerwise.errors import UserError
 from layerwise.models.folder import one_line
+from layerwise.models.offload import in_pieces, named_weights
 
 
 def load_tokenizer(folder: Path, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
@@ -99,10 +100,10 @@ def refuse_nonfinite(name: str, model: torch.nn.Module) -> None:
     Raises:
         UserError: if a weight is NaN or infinite; it names the tensor.
     """
-    for tensor, parameter in model.named_parameters():
-        if not torch.isfinite(parameter).all():
+    for tensor, weight in named_weights(model):
+        if not all(torch.isfinite(piece).all() for piece in in_pieces(weight)):
             raise UserError(
-                f"Model {name!r} has NaN or infinite weights in {tensor} as {parameter.dtype}: "
+                f"Model {name!r} has NaN or infinite weights in {tensor} as {weight.dtype}: "
                 "expected finite numbers; fetch the model again, or choose dtype float32 or "
                 "bfloat16 if float16 was too narrow."
             )

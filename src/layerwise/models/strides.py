@@ -52,3 +52,8 @@ def _wanted(module: nn.Module) -> dict[str, tuple[int, ...]]:
 def _stored_as(weight: Weight, order: tuple[int, ...]) -> Weight:
     back = sorted(range(len(order)), key=order.__getitem__)
     return weight.permute(order).contiguous().permute(back)
+
+
+def storage_order(weight: Weight) -> tuple[int, ...]:
+    """The dimensions of a weight, from the outermost in memory to the innermost."""
+    return tuple(sorted(range(weight.ndim), key=weight.stride, reverse=True))

@@ -2,14 +2,18 @@
 
 ``PackedBlock`` reads the block's modules and attends with ``scaled_dot_product_attention``;
 ``HookedBlock`` calls TransformerLens's own block, for models whose attention is something else.
+Where the weights are on disk, a runner reads those of its block when it is first used.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 from transformer_lens import HookedTransformer
 
+from ..models.offload import BlocksOnDisk, blocks_on_disk
 from ._runner import BlockRunner as BlockRunner
 from ._runner import Observe as Observe
 from .hooked_block import HookedBlock
@@ -49,7 +53,53 @@ def attention_in_use(model: HookedTransformer) -> str:
     return f"TransformerLens's own block ({reason})"
 
 
-def block_runners(model: HookedTransformer) -> list[BlockRunner]:
+def block_runners(model: HookedTransformer) -> Sequence[BlockRunner]:
     """The runner of each block; one kind for the whole model."""
     kind = PackedBlock if why_not_packed(model) is None else HookedBlock
-    return [kind(block, model.cfg) for block in model.blocks]
+    on_disk = blocks_on_disk(model)
+    if on_disk is None:
+        return [kind(block, model.cfg) for block in model.blocks]
+    return RunnersOnDisk(on_disk, kind)
+
+
+class RunnersOnDisk(Sequence[BlockRunner]):
+    """The runners of an off-loaded model, made anew whenever they are asked for."""
+
+    def __init__(self, on_disk: BlocksOnDisk, kind: Any) -> None:
+        self.on_disk, self.kind = on_disk, kind
+
+    def __len__(self) -> int:
+        return len(self.on_disk.parts)
+
+    def __getitem__(self, layer: Any) -> Any:
+        return RunnerOnDisk(self.on_disk, self.kind, range(len(self))[layer])
+
+
+class RunnerOnDisk:
+    """A runner that reads the weights of its block when it is first used.
+
+    Invariant: from then on they are in memory as long as the runner is there; so keep none
+    longer than it is needed.
+    """
+
+    def __init__(self, on_disk: BlocksOnDisk, kind: Any, layer: int) -> None:
+        self.exact, self.in_parts = kind.exact, kind.in_parts
+        self.on_disk, self.kind, self.layer = on_disk, kind, layer
+
+    @cached_property
+    def runner(self) -> BlockRunner:
+        """The runner of the block in memory."""
+        block = self.on_disk.hold_for(self, self.layer)
+        return self.kind(block, self.on_disk.model.cfg)
+
+    def packed(self, *args: Any, **named: Any) -> Any:
+        """See ``BlockRunner``."""
+        return self.runner.packed(*args, **named)
+
+    def from_sites(self, *args: Any, **named: Any) -> Any:
+        """See ``BlockRunner``."""
+        return self.runner.from_sites(*args, **named)
+
+    def step(self, *args: Any, **named: Any) -> Any:
+        """See ``BlockRunner``."""
+        return self.runner.step(*args, **named)

@@ -1,0 +1,187 @@
+"""A model's weights in the cache folder: one safetensors file for each block and other part.
+
+Written once from a model in memory, and read one part at a time; what is done with the weights
+is not here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from transformer_lens import HookedTransformer
+
+from layerwise.errors import UserError
+from layerwise.models.cache import cache_dir, complete_or_nothing
+from layerwise.models.strides import Weight, storage_order
+
+_INDEX = "index.json"
+
+
+class Place(NamedTuple):
+    """Where the weight of a parameter is.
+
+    Attributes:
+        name: TransformerLens's name of the parameter.
+        part: the part in whose file it is; the embedding's for an unembedding tied to it.
+        key: its name in that file.
+        order: which dimension in the file each dimension of the parameter is.
+    """
+
+    name: str
+    part: str
+    key: str
+    order: tuple[int, ...]
+
+
+class WeightFiles:
+    """The weights of one model in a folder.
+
+    A part is a block, such as ``blocks.7``, or a module outside of them, such as ``embed``.
+
+    Attributes:
+        n_parameters: number of parameters of the original, shared ones counted once.
+    """
+
+    def __init__(
+        self, folder: Path, places: Mapping[str, tuple[Place, ...]], n_parameters: int
+    ) -> None:
+        self.folder, self.places, self.n_parameters = folder, places, n_parameters
+
+    def read(self, part: str, device: torch.device) -> dict[str, Weight]:
+        """The weights of a part by parameter name, stored as the forward pass reads them.
+
+        On the CPU they are the mapped file: they take memory as they are looked at, and give it
+        back with the last tensor. Changing them does not change the file.
+
+        Raises:
+            UserError: if a file is missing or damaged.
+        """
+        found: dict[str, torch.Tensor] = {}
+        with _damage_told(self.folder):
+            for source, places in groupby(self.places[part], key=lambda place: place.part):
+                with safe_open(self._file(source), "pt", device=str(device)) as stored:
+                    for place in places:
+                        found[place.name] = stored.get_tensor(place.key).permute(place.order)
+        return found
+
+    def prefetch(self, part: str) -> None:
+        """Let the system read a part into its own file cache, if it can, without waiting for it."""
+        if hasattr(os, "posix_fadvise"):
+            # Whoever reads the part is told what is wrong with it.
+            with contextlib.suppress(OSError), self._file(part).open("rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+
+    def _file(self, part: str) -> Path:
+        return self.folder / f"{part}.safetensors"
+
+
+@contextlib.contextmanager
+def _damage_told(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SafetensorError, ValueError, LookupError, TypeError) as error:
+        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+        raise damaged(folder, " ".join(reason.split())[:200]) from error
+
+
+def damaged(folder: Path, reason: str) -> UserError:
+    """The sentence for off-loaded weights that cannot be used."""
+    return UserError(
+        f"The off-loaded weights in {folder} cannot be read ({reason}): expected the files that "
+        "layerwise wrote there; delete that folder and load the model again, which once needs "
+        "memory for all of its weights."
+    )
+
+
+def find_weights(digest: str) -> WeightFiles | None:
+    """The weights with that hash, or None if they were not written yet.
+
+    Raises:
+        UserError: if a file is missing or damaged.
+    """
+    folder = _folder(digest)
+    if not folder.is_dir():
+        return None
+    with _damage_told(folder):
+        index = json.loads((folder / _INDEX).read_text("utf-8"))
+        places = {
+            part: tuple(Place(name, source, key, tuple(order)) for name, source, key, order in rows)
+            for part, rows in index["places"].items()
+        }
+        files = WeightFiles(folder, places, int(index["n_parameters"]))
+    for part in places:
+        files.read(part, torch.device("cpu"))  # opens and maps, but looks at no weight
+    return files
+
+
+def write_weights(model: HookedTransformer, digest: str, n_parameters: int) -> WeightFiles:
+    """Write the weights of a model in memory, whole or not at all.
+
+    Args:
+        model: the model, re-strided.
+        digest: hash of its weights.
+        n_parameters: number of parameters of the original.
+
+    Returns:
+        What was written.
+
+    Raises:
+        UserError: if nothing can be written there.
+    """
+    with complete_or_nothing(_folder(digest)) as folder:
+        places = {
+            part: _write_part(folder / f"{part}.safetensors", part, dict(named), model.embed.W_E)
+            for part, named in groupby(model.named_parameters(), key=lambda pair: part_of(pair[0]))
+        }
+        index = {"n_parameters": n_parameters, "places": places}
+        (folder / _INDEX).write_text(json.dumps(index), "utf-8")
+    written = find_weights(digest)
+    assert written is not None
+    return written
+
+
+def _folder(digest: str) -> Path:
+    return cache_dir() / "offload" / digest
+
+
+def part_of(name: str) -> str:
+    """The part to which a parameter belongs."""
+    pieces = name.split(".")
+    return ".".join(pieces[: 2 if pieces[0] == "blocks" else 1])
+
+
+def _write_part(
+    path: Path, part: str, weights: Mapping[str, Weight], embedding: Weight
+) -> list[Place]:
+    """Write the file of a part; an unembedding that equals the embedding is not written again."""
+    stored: dict[str, torch.Tensor] = {}
+    places: list[Place] = []
+    for name, weight in weights.items():
+        outward = storage_order(weight)
+        plain = weight.detach().permute(outward).contiguous().cpu()
+        order = tuple(sorted(range(len(outward)), key=outward.__getitem__))
+        if name == "unembed.W_U" and torch.equal(plain, embedding.detach().cpu()):
+            places.append(Place(name, "embed", "embed.W_E", order))
+        else:
+            places.append(Place(name, part, name, order))
+            stored[name] = plain
+    path.write_bytes(_aligned(stored))
+    return places
+
+
+def _aligned(tensors: dict[str, torch.Tensor]) -> bytes:
+    """A safetensors file whose data begin where torch's own memory would, at 64 bytes.
+
+    Matrix products round otherwise elsewhere.
+    """
+    filling = -(8 + int.from_bytes(save(tensors, {"fill": ""})[:8], "little")) % 64
+    return save(tensors, {"fill": " " * filling})
