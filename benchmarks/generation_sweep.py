@@ -51,7 +51,7 @@ class Engine:
     cost: Cost
     prompt_seconds: float
     new_tokens: int
-    passes: float
+    passes: int
     pushed: float
 
 
@@ -64,8 +64,7 @@ def by_engine(model: HookedTransformer, layers: Sequence[int], requests: list[Ge
     # A text that is shorter ended with an end token, which it leaves out.
     new_tokens = sum(min(len(text), requests[0].max_tokens - 1) for text in chain(*texts))
     pushed = (swept.stats.token_passes - first.stats.token_passes) / model.cfg.n_layers
-    passes = getattr(swept.stats, "row_passes", pushed)
-    return Engine(texts, cost, walk.seconds, new_tokens, passes, pushed)
+    return Engine(texts, cost, walk.seconds, new_tokens, swept.stats.row_passes, pushed)
 
 
 def by_generate(
