@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -159,15 +160,20 @@ def test_no_more_than_two_blocks_are_in_memory(tmp_path, monkeypatch, family, me
     assert mapped(files_of(model)) == set()
 
 
-def test_a_later_load_needs_neither_the_original_nor_the_whole(fresh, monkeypatch):
+def test_a_later_load_needs_neither_the_original_nor_this_machine(
+    fresh, cache, tmp_path, monkeypatch
+):
     expected = model_facts(load_model(fresh, offload="disk"))
+    cache.rename(tmp_path / "cache-elsewhere")
+    monkeypatch.setenv("LAYERWISE_CACHE", str(tmp_path / "cache-elsewhere"))
+    moved = fresh.rename(tmp_path / "elsewhere")
 
     def fail(*_, **__):
         raise AssertionError("loaded again")
 
     monkeypatch.setattr(load, "load_original", fail)
     monkeypatch.setattr(load, "hooked_model", fail)
-    assert model_facts(load_model(fresh, offload="disk")) == expected
+    assert model_facts(load_model(moved, offload="disk")) == replace(expected, name=str(moved))
 
 
 def test_a_loaded_model_keeps_to_its_number_format(folder):
