@@ -126,7 +126,7 @@ def test_many_texts_of_different_lengths_share_few_rows(monkeypatch):
     model = random_model("llama-gqa")
     requests = [Generate(tuple(range(1, 3 + i)), 1 + (7 * i) % 9) for i in range(9)]
     slow = sweep(model, SINGLES, requests, method="reference")
-    monkeypatch.setattr(run, "capacity_for", lambda walk, runners, budget: 4)
+    monkeypatch.setattr(run, "capacity_for", lambda walk, requests, budget: 4)
     assert_agree(model, SINGLES, requests, sweep(model, SINGLES, requests), slow)
 
 

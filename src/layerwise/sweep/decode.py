@@ -13,7 +13,7 @@ Prompts were run by the walk, whose keys and values of shared beginnings are att
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,7 +26,7 @@ from .branches import Branch
 from .drafts import Drafter
 from .engine import Walk, embed_tokens
 from .interventions import SetSite
-from .readout import first_argmax, logits_of
+from .readout import CHUNK, first_argmax, logits_of
 from .requests import Generate, Generated
 from .stopping import Stopper
 
@@ -100,6 +100,14 @@ def beginnings(paths: Sequence[Sequence[int]], shortest: int) -> list[Beginning 
     return found
 
 
+def begins_of(walk: Walk, requests: Sequence[int]) -> dict[int, Beginning | None]:
+    """The beginnings of a walk's prompts that are attended to where the walk has kept them."""
+    paths = [walk.plan.paths[index] for index in requests]
+    if not walk.in_parts:
+        return dict.fromkeys(requests)
+    return dict(zip(requests, beginnings(paths, SHORTEST_BEGINNING), strict=True))
+
+
 @dataclass
 class Decoder:
     """A batch of rows being decoded, refilled from a queue as rows finish.
@@ -111,6 +119,7 @@ class Decoder:
         capacity: rows of the batch.
         done: told of each finished text.
         step_room: new tokens in one step; what rows leave of it is used for drafts.
+        logit_rows: so many rows' logits exist at once.
     """
 
     walk: Walk
@@ -119,15 +128,13 @@ class Decoder:
     capacity: int
     done: Callable[[Job, Generated], None]
     step_room: int = field(default_factory=lambda: STEP_ROOM)
+    logit_rows: int = CHUNK
     rows: list[Job] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         walk, plan = self.walk, self.walk.plan
         self.in_parts = walk.in_parts
-        asked = sorted({job.request for job in self.waiting})
-        paths = [plan.paths[request] for request in asked]
-        shortest = SHORTEST_BEGINNING if self.in_parts else 1 + max(map(len, paths), default=0)
-        self.begins = dict(zip(asked, beginnings(paths, shortest), strict=True))
+        self.begins = begins_of(walk, sorted({job.request for job in self.waiting}))
         self.capacity = min(self.capacity, len(self.waiting))
         self.free = list(range(self.capacity))[::-1]
         own = max((self._n_own(job) + job.asked.max_tokens for job in self.waiting), default=0)
@@ -239,7 +246,7 @@ class Decoder:
             resid = step.through(layer, runner, resid)
         self.walk.work.token_passes += step.token_passes
         self.walk.work.row_passes += n_rows
-        best = greedy_tokens(model, resid.flatten(0, 1)).reshape(n_rows, n_new)
+        best = greedy_tokens(model, resid.flatten(0, 1), self.logit_rows).reshape(n_rows, n_new)
         for job, draft, found in zip(self.rows, drafts, best.tolist(), strict=True):
             self._accept(job, draft, found)
 
@@ -430,7 +437,7 @@ def _state(walk: Walk, branch: int | None, layer: int) -> int:
     return 0
 
 
-def greedy_tokens(model: HookedTransformer, resid: torch.Tensor, chunk: int = 256) -> np.ndarray:
+def greedy_tokens(model: HookedTransformer, resid: torch.Tensor, chunk: int) -> np.ndarray:
     """The greedy token of each row of final residual streams."""
     parts = [
         first_argmax(logits_of(model, resid[start : start + chunk]))
@@ -439,10 +446,21 @@ def greedy_tokens(model: HookedTransformer, resid: torch.Tensor, chunk: int = 25
     return torch.cat(parts).cpu().numpy()
 
 
-def capacity_for(walk: Walk, requests: Iterable[Generate], budget: int) -> int:
-    """How many rows of the longest text fit a byte budget; at least eight."""
-    lengths = [len(r.context) + r.max_tokens + 1 for r in requests]
+def capacity_for(walk: Walk, requests: Sequence[int], budget: int) -> int:
+    """How many rows fit a byte budget, at least one.
+
+    Args:
+        walk: which ran the prompts.
+        requests: the requests (as indices) that generate.
+        budget: bytes for the rows' own keys and values.
+    """
+    begins = begins_of(walk, requests)
+    longest = max(
+        len(asked.context) + asked.max_tokens - (begin.length if begin else 0)
+        for begin, asked in ((begins[index], walk.requests[index]) for index in requests)
+        if isinstance(asked, Generate)
+    )
     cfg = walk.model.cfg
     n_kv = cfg.n_key_value_heads or cfg.n_heads
-    per_row = max(lengths) * cfg.n_layers * 2 * n_kv * cfg.d_head * walk.trunk.element_size()
-    return max(8, budget // per_row)
+    per_row = longest * cfg.n_layers * 2 * n_kv * cfg.d_head * walk.trunk.element_size()
+    return max(1, budget // per_row)

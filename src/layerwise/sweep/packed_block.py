@@ -18,6 +18,9 @@ from ._runner import Observe, StepLayout
 from ._step_attention import attend_step
 from .layout import KeysValues, Layout
 
+# Keys and values of a rectangle's rows are copied side by side, so many bytes of them at once.
+GATHERED_BYTES = 16 * 2**20
+
 KeyHeads = Float[torch.Tensor, "group packed kv_head d_head"]
 Leaving = Float[torch.Tensor, "group output d_model"]
 Attended = Float[torch.Tensor, "group output head d_head"]
@@ -234,22 +237,31 @@ class PackedBlock:
         """Attention, rectangle by rectangle; all branches of a rectangle as more heads."""
         found = []
         for rows, bias in zip(layout.rows, layout.biases, strict=True):
-            n_row, n_query = rows.queries.shape
-            q, k, v = (
-                _as_heads(x, index)
-                for x, index in ((queries, rows.queries), (keys, rows.keys), (values, rows.keys))
-            )
-            out = F.scaled_dot_product_attention(
-                q,
-                k,
-                v,
-                attn_mask=bias,
-                is_causal=rows.causal,
-                scale=self.scale,
-                enable_gqa=self.group > 1,
-            )
-            branches = (len(queries), self.cfg.n_heads, n_row * n_query, -1)
-            found.append(out.transpose(0, 1).reshape(branches))
+            n_row, n_key = rows.keys.shape
+            per_row = 2 * len(keys) * n_key * self.n_kv * self.cfg.d_head * keys.element_size()
+            at_once = max(1, GATHERED_BYTES // per_row)
+            for start in range(0, n_row, at_once):
+                part = slice(start, start + at_once)
+                q, k, v = (
+                    _as_heads(x, index[part])
+                    for x, index in (
+                        (queries, rows.queries),
+                        (keys, rows.keys),
+                        (values, rows.keys),
+                    )
+                )
+                out = F.scaled_dot_product_attention(
+                    q,
+                    k,
+                    v,
+                    attn_mask=None if bias is None else bias[part],
+                    is_causal=rows.causal,
+                    scale=self.scale,
+                    enable_gqa=self.group > 1,
+                )
+                found.append(
+                    out.unflatten(1, (len(queries), -1)).permute(1, 2, 0, 3, 4).flatten(2, 3)
+                )
         both = found[0] if len(found) == 1 else torch.cat(found, dim=2)
         if layout.order is not None:
             both = both.index_select(2, layout.order)

@@ -102,8 +102,33 @@ def plan_sweep(
         UserError: if a layer, a position or a length is out of range.
     """
     _check(interventions, requests, shape)
+    # With all interventions at once a small budget may have room for few requests, which then
+    # share little; with fewer at once, for more.
+    plans = []
+    at_once = max(1, len(interventions))
+    while not plans or (at_once > 1 and len(plans[-1]) > 1):
+        plans.append(_cut(interventions, requests, shape, memory_budget, at_once))
+        at_once = (at_once + 1) // 2
+
+    def passes_of(batches: list[Batch]) -> int:
+        walks = (walk_of(batch, interventions, requests, shape) for batch in batches)
+        return sum(walk.token_passes(shape.in_parts) for walk in walks)
+
+    passes, batches = min(((passes_of(batches), batches) for batches in plans), key=lambda p: p[0])
+    brute = sum(len(sequence_of(r)) for r in requests) * len(interventions) * shape.n_layers
+    return SweepPlan(tuple(batches), passes, brute)
+
+
+def _cut(
+    interventions: Sequence[Intervention],
+    requests: Sequence[Request],
+    shape: ModelShape,
+    budget: int,
+    at_once: int,
+) -> list[Batch]:
+    """Walks with at most so many interventions and as many requests as then fit."""
     order = sorted(range(len(requests)), key=lambda i: (share_key(requests[i]) is not None, i))
-    room = _Room(interventions, requests, shape, memory_budget)
+    room = _Room(interventions, requests, shape, budget, at_once)
     batches: list[Batch] = []
     trie, inside = TokenTrie(), []
     for index in order:
@@ -114,14 +139,7 @@ def plan_sweep(
             trie, inside = TokenTrie(), []
             _add(trie, requests[index])
         inside.append(index)
-    if inside:
-        batches += room.split(inside, len(trie))
-    passes = sum(
-        walk_of(batch, interventions, requests, shape).token_passes(shape.in_parts)
-        for batch in batches
-    )
-    brute = sum(len(sequence_of(r)) for r in requests) * len(interventions) * shape.n_layers
-    return SweepPlan(tuple(batches), passes, brute)
+    return batches + room.split(inside, len(trie)) if inside else batches
 
 
 def walk_of(
@@ -157,15 +175,20 @@ class _Room:
         requests: Sequence[Request],
         shape: ModelShape,
         budget: int,
+        at_once: int,
     ) -> None:
+        self.at_once = at_once
         self.interventions, self.requests = interventions, requests
         self.shape, self.budget = shape, budget // 2
         self.generates = any(isinstance(request, Generate) for request in requests)
-        self.tokens = self.budget // self._bytes_per_token(len(interventions))
+        self.longest = max((len(sequence_of(request)) for request in requests), default=0)
+        self.tokens = self.budget // self._bytes_per_token(at_once)
 
     def _bytes_per_token(self, n_branches: int) -> int:
         """The most that a token needs, with so many of the interventions."""
         streams = (n_branches + 3) * self.shape.d_model
+        # Which keys a token may see: a bias and a mask. Its node in the trie: some 400 bytes.
+        attended = self.longest * (self.shape.itemsize + 1) + 400
         kept = 0
         if self.generates:
             # The earlier the first change, the more is kept; so these are the worst case.
@@ -175,11 +198,11 @@ class _Room:
             )
             spread = make_branches(earliest[:n_branches], n_layers)
             kept = 2 * self.shape.d_kv * (spread.block_passes() + self.shape.n_layers)
-        return (streams + kept) * self.shape.itemsize
+        return (streams + kept) * self.shape.itemsize + attended
 
     def split(self, inside: list[int], n_packed: int) -> list[Batch]:
         """Walks of some requests: one, or several where not all interventions fit."""
-        at_once = max(1, len(self.interventions))
+        at_once = self.at_once
         while at_once > 1 and n_packed * self._bytes_per_token(at_once) > self.budget:
             at_once = (at_once + 1) // 2
         return [

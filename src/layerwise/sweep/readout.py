@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from transformer_lens import HookedTransformer
 
-CHUNK = 256
+# Rows whose logits exist at once, where the budget allows it.
+CHUNK = 128
 
 
 def logits_of(
@@ -68,15 +69,13 @@ def score_rows(
         here = slice(starts[number], starts[number + 1])
         rows = target_rows[here] - start
         chosen = logits[rows, target_tokens[here]]
-        read = rows.unique()
-        logprobs.append(chosen - log_normaliser(logits, read)[torch.searchsorted(read, rows)])
-    return torch.cat(logprobs), torch.cat(greedy)
+        if len(rows):
+            logprobs.append(chosen - log_normaliser(logits)[rows])
+    nothing = resid.new_empty(0, dtype=torch.float32)
+    return torch.cat(logprobs) if logprobs else nothing, torch.cat(greedy)
 
 
-def log_normaliser(
-    logits: Float[torch.Tensor, "row d_vocab"], rows: Int[torch.Tensor, " read"]
-) -> Float[torch.Tensor, " read"]:
-    """The log of the sum of some rows' exponentiated logits."""
-    taken = logits if len(rows) == len(logits) else logits[rows]
-    highest = taken.amax(dim=-1, keepdim=True)
-    return (taken - highest).exp_().sum(dim=-1).log_() + highest[:, 0]
+def log_normaliser(logits: Float[torch.Tensor, "row d_vocab"]) -> Float[torch.Tensor, " row"]:
+    """The log of the sum of each row's exponentiated logits, which are overwritten."""
+    highest = logits.amax(dim=-1, keepdim=True)
+    return logits.sub_(highest).exp_().sum(dim=-1).log_().add_(highest[:, 0])

@@ -229,8 +229,8 @@ class _Engine:
         self, walk: Walk, shape: ModelShape, done: Callable[[int, int, Outcome], None]
     ) -> None:
         """Score a finished walk's log-likelihoods and decode its generations."""
-        # Logits are there in the model's format and twice in float32.
-        per_row = shape.d_vocab * (8 + shape.itemsize)
+        # Logits are there in the model's format and in float32.
+        per_row = shape.d_vocab * (4 + shape.itemsize)
         chunk = max(8, min(CHUNK, self.memory_budget // 8 // per_row))
         jobs: list[Job] = []
         for scores in read_scores(walk, chunk):
@@ -251,5 +251,6 @@ class _Engine:
             for intervention in members[job.branch]:
                 done(intervention, job.request, text)
 
-        capacity = capacity_for(walk, [job.asked for job in jobs], self.memory_budget // 4)
-        Decoder(walk, self.stopper, deque(jobs), capacity, told).run()
+        generating = sorted({job.request for job in jobs})
+        capacity = capacity_for(walk, generating, self.memory_budget // 4)
+        Decoder(walk, self.stopper, deque(jobs), capacity, told, logit_rows=chunk).run()
