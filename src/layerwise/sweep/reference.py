@@ -31,7 +31,8 @@ def reference_outcome(
 
 
 def _score(logits: Float[torch.Tensor, "pos d_vocab"], request: LogLikelihood) -> Scored:
-    logprobs = torch.log_softmax(logits.float(), dim=-1)
+    # Summing tens of thousands of exponentials in float32 would be the largest error here.
+    logprobs = torch.log_softmax(logits.double(), dim=-1)
     begin = len(request.context) - 1
     rows = [logprobs[begin + i] for i in range(len(request.continuation))]
     scored = [float(row[token]) for row, token in zip(rows, request.continuation, strict=True)]
