@@ -56,7 +56,7 @@ class WalkPlan:
     @cached_property
     def trunk_until(self) -> int:
         """The trunk is pushed through the layers before this one."""
-        if self.intact or any(group.carried is not None for group in self.groups):
+        if self.intact:
             return self.n_layers
         return max((group.branches.trunk_until for group in self.groups), default=0)
 
@@ -147,10 +147,7 @@ def plan_walk(
             found[positions] = _reached(positions, trie, pairs) if positions else None
         by_carried.setdefault(found[positions], []).append(index)
     groups = tuple(
-        GroupPlan(
-            carried,
-            make_branches(interventions, n_layers, whole_trunk=carried is not None, only=members),
-        )
+        GroupPlan(carried, _branches(interventions, members, n_layers))
         for carried, members in by_carried.items()
     )
     return WalkPlan(
@@ -163,6 +160,15 @@ def plan_walk(
         n_layers,
         any(isinstance(request, Generate) for request in requests),
     )
+
+
+def _branches(
+    interventions: Sequence[Intervention], members: Sequence[int], n_layers: int
+) -> Branches:
+    """Branches of some interventions; patches need the trunk's activations all the way."""
+    edits = [edit for index in members for edit in interventions[index].edits]
+    patches = any(isinstance(edit, PatchSite) for edit in edits)
+    return make_branches(interventions, n_layers, whole_trunk=patches, only=members)
 
 
 def _reached(
