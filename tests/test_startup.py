@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from layerwise import load_model
+
+RUNS = 5
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def startup():
+    with pytest.MonkeyPatch.context() as patched:
+        patched.syspath_prepend(FOLDER)
+        yield importlib.import_module("startup")
+
+
+@pytest.mark.parametrize(
+    "statement", ["import layerwise", "from layerwise.cli import main; main()"]
+)
+def test_nothing_heavy_is_imported_before_it_is_needed(startup, statement):
+    assert startup.heavy_modules(statement) == []
+
+
+def test_heavy_modules_are_seen(startup):
+    assert "pandas" in startup.heavy_modules("import pandas")
+
+
+@pytest.mark.parametrize("name", ["IMPORT", "HELP"])
+def test_start_is_quick(startup, name):
+    start = getattr(startup, name)
+    # Processor time, which other programs on the machine change little; twice the goal, as they
+    # do change it.
+    assert startup.best_cost(start, RUNS).cpu_seconds < 2 * start.limit
+
+
+@pytest.mark.smollm2
+def test_cached_model_is_ready_quickly(startup):
+    load_model()  # fills the cache where it is empty
+    assert startup.best_cost(startup.MODEL, 1).cpu_seconds < 2 * startup.MODEL.limit
