@@ -39,8 +39,14 @@ PACKED = [kind for kind in KINDS if kind not in ("alibi", "sliding window", "sof
 
 
 @functools.cache
-def random_model(kind: str) -> HookedTransformer:
-    """A model whose biases and norm weights are random too, so that none can be forgotten."""
+def random_model(kind: str, loud: float = 1.0) -> HookedTransformer:
+    """A model whose biases and norm weights are random too, so that none can be forgotten.
+
+    Args:
+        kind: one of ``KINDS``.
+        loud: factor of what each sublayer writes. With little the next token hangs on the last
+            one most of all, so that texts repeat themselves and stay much the same under changes.
+    """
     config: dict[str, Any] = {
         "n_layers": N_LAYERS,
         "d_model": D_MODEL,
@@ -67,4 +73,6 @@ def random_model(kind: str) -> HookedTransformer:
             parameter.data = torch.randn(parameter.shape, generator=generator) * 0.3
         elif last == "w":
             parameter.data = 1 + torch.randn(parameter.shape, generator=generator) * 0.3
+        if last in ("W_O", "W_out", "b_O", "b_out"):
+            parameter.data = parameter.data * loud
     return model

@@ -1,52 +1,80 @@
-"""Random requests and interventions for property tests, with prefixes that are shared or not."""
+"""Random requests and interventions for property tests, which share what the engine can share."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import torch
 from hypothesis import strategies as st
 
-from layerwise.sweep import Generate, LogLikelihood, intact, mean, patch, skip, zero
+from layerwise.sweep import Generate, LogLikelihood, mean, patch, skip, zero
 from layerwise.sweep.interventions import SITES, Intervention
 
 from .models import D_MODEL, D_VOCAB, N_HEADS, N_LAYERS
 
-token = st.integers(0, D_VOCAB - 1)
+# Few distinct tokens make texts that repeat themselves, so that drafts are offered.
+alphabets = st.sampled_from([2, 3, D_VOCAB])
 
 
-def tokens(low: int, high: int):
-    return st.lists(token, min_size=low, max_size=high).map(tuple)
+def tokens(low: int, high: int, alphabet: int = D_VOCAB):
+    return st.lists(st.integers(0, alphabet - 1), min_size=low, max_size=high).map(tuple)
+
+
+@st.composite
+def contexts(draw, alphabet: int):
+    """Contexts with long shared beginnings, with none, and some that begin others."""
+    beginnings = draw(st.lists(tokens(0, 12, alphabet), min_size=1, max_size=2))
+    found = [draw(st.sampled_from(beginnings)) + draw(tokens(1, 5, alphabet))]
+    for _ in range(draw(st.integers(0, 3))):
+        before = draw(st.sampled_from(found))
+        found.append(
+            draw(
+                st.one_of(
+                    st.sampled_from(beginnings).flatmap(
+                        lambda beginning: tokens(1, 5, alphabet).map(lambda own: beginning + own)
+                    ),
+                    st.integers(1, len(before)).map(lambda n, before=before: before[:n]),
+                    tokens(1, 3, alphabet).map(lambda more, before=before: before + more),
+                )
+            )
+        )
+    return found
+
+
+STOPS = [(), (), ("b",), ("c", "aa")]
 
 
 @st.composite
 def requests(draw):
-    """Some contexts over few shared prefixes, each with continuations and perhaps a text."""
-    prefixes = draw(st.lists(tokens(0, 6), min_size=1, max_size=2))
+    """Contexts, each with continuations and perhaps texts of several lengths."""
+    alphabet = draw(alphabets)
     found = []
-    for _ in range(draw(st.integers(1, 3))):
-        context = draw(st.sampled_from(prefixes)) + draw(tokens(1, 5))
-        for continuation in draw(st.lists(tokens(1, 4), max_size=3)):
+    for context in draw(contexts(alphabet)):
+        for continuation in draw(st.lists(tokens(1, 4, alphabet), max_size=3)):
             found.append(LogLikelihood(context, continuation))
         if draw(st.booleans()) or not found:
-            found.append(Generate(context, draw(st.integers(1, 7))))
+            found.append(Generate(context, draw(st.integers(1, 12)), draw(st.sampled_from(STOPS))))
     return found
 
 
 @st.composite
 def patch_requests(draw):
-    """Contexts with source runs of the same length."""
-    prefix = draw(tokens(0, 5))
+    """Contexts with source runs of the same length, some of them of two sources."""
+    alphabet = draw(alphabets)
+    prefix = draw(tokens(0, 8, alphabet))
     found = []
     for _ in range(draw(st.integers(1, 3))):
         length = draw(st.integers(3, 6))
-        context = prefix + draw(tokens(length, length))
-        source = prefix + draw(tokens(length, length))
-        for continuation in draw(st.lists(tokens(1, 3), min_size=1, max_size=2)):
-            found.append(LogLikelihood(context, continuation, source))
+        context = prefix + draw(tokens(length, length, alphabet))
+        for _ in range(draw(st.integers(1, 2))):
+            source = prefix + draw(tokens(length, length, alphabet))
+            for continuation in draw(st.lists(tokens(1, 3, alphabet), min_size=1, max_size=2)):
+                found.append(LogLikelihood(context, continuation, source))
     return found
 
 
 layers = st.integers(0, N_LAYERS - 1)
-sites = st.sampled_from([site for site in SITES])
+sites = st.sampled_from(SITES)
 
 
 @st.composite
@@ -58,22 +86,41 @@ def _constant(draw):
     return mean(site, layer, torch.randn(D_MODEL, generator=generator))
 
 
-single = st.one_of(layers.map(skip), _constant(), st.just(intact()))
-
-
 @st.composite
-def interventions(draw):
-    """One change, or a set of changes in different layers."""
-    parts = draw(st.lists(single, min_size=1, max_size=3))
-    edits = tuple(
-        {(e.layer, getattr(e, "site", "layer")): e for p in parts for e in p.edits}.values()
-    )
-    return Intervention("+".join(p.id for p in parts), "set", None, edits)
-
-
-@st.composite
-def patches(draw):
+def _patch(draw):
     layer, pos = draw(layers), draw(st.integers(-3, 2))
     if draw(st.booleans()):
         return patch("z", layer, pos, draw(st.integers(0, N_HEADS - 1)))
     return patch(draw(sites), layer, pos)
+
+
+def together(parts: Iterable[Intervention]) -> Intervention:
+    """All changes of some interventions as one."""
+    parts = list(parts)
+    edits = tuple(edit for part in parts for edit in part.edits)
+    return Intervention("+".join(part.id for part in parts) or "intact", "set", None, edits)
+
+
+@st.composite
+def _families(draw, single):
+    """Interventions made of few changes, so that some begin alike and some are equal.
+
+    With skipped layers 1, 2 and 3 to choose from: {1}, {1, 2}, {1, 3}, {1, 3}, intact.
+    """
+    pool = draw(st.lists(single, min_size=1, max_size=5))
+    chosen = st.lists(st.sampled_from(pool), max_size=3).map(together)
+    return draw(st.lists(chosen, min_size=1, max_size=7))
+
+
+constants = st.one_of(layers.map(skip), _constant())
+interventions = st.one_of(
+    _families(layers.map(skip)),
+    _families(constants),
+    # Several changes of one layer, in any order: also a skip together with what it leaves out.
+    layers.flatmap(lambda layer: _families(constants.filter(lambda i: i.layer == layer))),
+)
+patches = st.one_of(
+    _families(_patch()),
+    st.lists(_patch(), min_size=1, max_size=6),
+    _families(st.one_of(_patch(), constants)),
+)

@@ -1,33 +1,37 @@
 from __future__ import annotations
 
-from unittest import mock
-
 import pytest
 import torch
-from hypothesis import Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from layerwise.errors import UserError
 from layerwise.sweep import (
     Generate,
     LogLikelihood,
-    decode,
     intact,
     last_residuals,
     mean_activations,
+    plan_sweep,
     skip,
     sweep,
     zero,
 )
 from layerwise.sweep.blocks import attention_in_use, why_not_packed
 from layerwise.sweep.interventions import Intervention
+from layerwise.sweep.run import model_shape
 
+from ..cases import cases
 from . import strategies
 from .agreement import assert_agree
+from .letters import Letters
 from .models import D_MODEL, KINDS, N_LAYERS, PACKED, random_model
+from .sizes import sizes
 
-quick = settings(max_examples=6, deadline=None, phases=(Phase.explicit, Phase.generate))
 kinds = pytest.mark.parametrize("kind", KINDS)
+# Two property tests share the cases.
+each_kind = cases(2 * len(KINDS))
+louds = st.sampled_from([1.0, 0.01])  # with 0.01, drafts are confirmed
 SINGLES = [intact(), *(skip(layer) for layer in range(N_LAYERS))]
 
 
@@ -37,38 +41,42 @@ def possible(model, intervention) -> bool:
 
 
 @kinds
-@quick
+@each_kind
 @given(
     requests=strategies.requests(),
-    interventions=st.lists(strategies.interventions(), min_size=1, max_size=3),
-    budget=st.sampled_from([50_000, 10_000_000]),
-    beginning=st.sampled_from([1, 3, 32]),
-    room=st.sampled_from([1, 16]),
+    interventions=strategies.interventions,
+    sizes=sizes,
+    end=st.sampled_from([None, 0, 2]),
+    loud=louds,
 )
-def test_engine_equals_reference(kind, requests, interventions, budget, beginning, room):
-    model = random_model(kind)
+def test_engine_equals_reference(kind, requests, interventions, sizes, end, loud):
+    model = random_model(kind, loud)
     interventions = [i for i in interventions if possible(model, i)]
-    with (
-        mock.patch.object(decode, "SHORTEST_BEGINNING", beginning),
-        mock.patch.object(decode, "STEP_ROOM", room),
-    ):
-        fast = sweep(model, interventions, requests, memory_budget=budget)
-    slow = sweep(model, interventions, requests, method="reference")
+    tokenizer = Letters(end)
+    with sizes.in_use():
+        fast = sweep(
+            model, interventions, requests, tokenizer=tokenizer, memory_budget=sizes.budget
+        )
+    slow = sweep(model, interventions, requests, tokenizer=tokenizer, method="reference")
     assert_agree(model, interventions, requests, fast, slow)
+    planned = plan_sweep(interventions, requests, model_shape(model), sizes.budget)
+    decoded = fast.stats.token_passes - planned.token_passes
+    texts = any(isinstance(request, Generate) for request in requests)
+    assert decoded >= 0 if texts else decoded == 0
 
 
 @kinds
-@quick
-@given(
-    requests=strategies.patch_requests(),
-    interventions=st.lists(strategies.patches(), min_size=1, max_size=6),
-)
-def test_patches_equal_reference(kind, requests, interventions):
+@each_kind
+@given(requests=strategies.patch_requests(), interventions=strategies.patches, sizes=sizes)
+def test_patches_equal_reference(kind, requests, interventions, sizes):
     model = random_model(kind)
     interventions = [i for i in interventions if possible(model, i)]
-    fast = sweep(model, interventions, requests)
+    with sizes.in_use():
+        fast = sweep(model, interventions, requests, memory_budget=sizes.budget)
     slow = sweep(model, interventions, requests, method="reference")
     assert_agree(model, interventions, requests, fast, slow)
+    planned = plan_sweep(interventions, requests, model_shape(model), sizes.budget)
+    assert fast.stats.token_passes == planned.token_passes
 
 
 @pytest.mark.parametrize("kind", PACKED)

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from layerwise.sweep import Generate, intact, skip, sweep
+from layerwise.sweep.decode import Beginning, _by_source, beginnings, greedy_tokens
+from layerwise.sweep.readout import logits_of
+from layerwise.sweep.trie import TokenTrie
+
+from .models import N_LAYERS, random_model
+from .sizes import Sizes
+
+prompts = st.lists(
+    st.lists(st.integers(0, 1), min_size=1, max_size=8).map(tuple), min_size=1, max_size=6
+)
+
+
+def paths_of(*sequences) -> list[tuple[int, ...]]:
+    trie = TokenTrie()
+    return [trie.paths[trie.add(sequence)] for sequence in sequences]
+
+
+def test_prompts_share_what_they_have_in_common():
+    paths = paths_of((1, 2, 3, 4), (1, 2, 3, 5), (1, 2, 3), (7, 8, 9))
+    shared = Beginning(0, 3)
+    assert beginnings(paths, 3) == [shared, shared, shared, None]
+    assert beginnings(paths, 4) == [None] * 4
+
+
+def test_a_prompt_alone_shares_nothing():
+    assert beginnings(paths_of((1, 2, 3)), 1) == [None]
+    assert beginnings([], 1) == []
+
+
+def test_the_same_prompt_twice_is_shared_whole():
+    assert beginnings(paths_of((1, 2), (1, 2)), 1) == [Beginning(0, 2)] * 2
+
+
+@given(prompts, st.integers(1, 4))
+def test_a_beginning_is_a_run_of_each_of_its_prompts(sequences, shortest):
+    paths = paths_of(*sequences)
+    found = beginnings(paths, shortest)
+    for path, begin in zip(paths, found, strict=True):
+        if begin is not None:
+            assert begin.length >= shortest
+            run = tuple(range(begin.start, begin.start + begin.length))
+            assert path[: begin.length] == run
+    # Those with one first token share one beginning or none.
+    for path, begin in zip(paths, found, strict=True):
+        assert {b for p, b in zip(paths, found, strict=True) if p[0] == path[0]} == {begin}
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=9))
+def test_a_table_by_source_names_each_member_at_its_place(sources):
+    members = np.arange(len(sources)) * 3 + 1
+    table, place = _by_source(members, np.array(sources), 5)
+    assert table.ravel()[place].tolist() == members.tolist()
+    assert (place // table.shape[1]).tolist() == sources
+
+
+def test_greedy_tokens_are_those_of_all_chunks():
+    model = random_model("gpt2")
+    resid = torch.randn(7, model.cfg.d_model, generator=torch.Generator().manual_seed(0))
+    expected = logits_of(model, resid).argmax(-1).tolist()
+    for chunk in (1, 3, 7, 256):
+        assert greedy_tokens(model, resid, chunk).tolist() == expected
+
+
+def test_confirmed_drafts_save_steps():
+    """Text that repeats itself: several tokens a row and step, each checked by the model."""
+    model = random_model("llama-gqa", loud=0.01)
+    asked = [Generate((1, 2, 3), 40)]
+    changes = [intact(), *(skip(layer) for layer in range(N_LAYERS))]
+    with Sizes(room=1).in_use():
+        one_by_one = sweep(model, changes, asked)
+    with Sizes(room=64, capacity=1).in_use():
+        drafted = sweep(model, changes, asked)
+    assert drafted.outcomes == one_by_one.outcomes
+    assert one_by_one.stats.row_passes == one_by_one.stats.new_tokens == 39 * len(changes)
+    assert drafted.stats.new_tokens == 39 * len(changes)
+    assert drafted.stats.row_passes < 0.5 * drafted.stats.new_tokens
+
+
+def test_branches_share_the_layers_below_them_while_their_texts_agree():
+    """Skipping the last layer leaves all others as they were, so that it adds no token-pass."""
+    model = random_model("llama-gqa", loud=0.01)
+    last = skip(N_LAYERS - 1)
+    alone = sweep(model, [intact()], [Generate((1, 2, 3), 9)])
+    both = sweep(model, [intact(), last], [Generate((1, 2, 3), 9)])
+    assert both.outcomes[0] == both.outcomes[1]
+    assert both.stats.token_passes == alone.stats.token_passes
+    apart = sweep(model, [intact(), skip(0)], [Generate((1, 2, 3), 9)])
+    assert apart.stats.token_passes > alone.stats.token_passes
