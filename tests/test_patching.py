@@ -253,7 +253,7 @@ def test_a_run_can_be_kept_and_is_not_made_again(model, task, tmp_path, monkeypa
     assert facts["tasks"][0]["hash"] == task.hash
     assert facts["settings"]["sites"] == ["resid_pre"]
     assert facts["work"][0]["token_passes"] < facts["work"][0]["brute_force_token_passes"]
-    monkeypatch.setattr("layerwise.patching.sweep", None)
+    monkeypatch.setattr("layerwise._setup.sweep", None)
     again = patch_activations(model, task, out=tmp_path / "run", progress=False)
     pd.testing.assert_frame_equal(again.patching, first.patching)
     with pytest.raises(UserError, match=r"other settings \(pairs was 16 and is now 3\)"):

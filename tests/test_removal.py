@@ -284,11 +284,11 @@ def test_work_is_told_by_step_and_in_total(greedy):
 
 
 def test_a_step_is_one_sweep(model, task, monkeypatch):
-    from layerwise import _removal_job
+    from layerwise import _setup
 
-    asked, real = [], _removal_job.sweep
+    asked, real = [], _setup.sweep
     monkeypatch.setattr(
-        _removal_job, "sweep",
+        _setup, "sweep",
         lambda model, changes, *args, **more: asked.append([change.id for change in changes])
         or real(model, changes, *args, **more),
     )  # fmt: skip
@@ -328,12 +328,10 @@ def test_a_run_goes_on_at_the_step_it_was_stopped_in(
         with pytest.raises(StopError):
             removal_order(model, task, out=tmp_path / "run", **options)
     assert len(list((tmp_path / "run").glob("parts/*"))) == writes
-    from layerwise import _removal_job
+    from layerwise import _setup
 
-    swept, sweep_again = [], _removal_job.sweep
-    monkeypatch.setattr(
-        _removal_job, "sweep", lambda *a, **k: swept.append(1) or sweep_again(*a, **k)
-    )
+    swept, sweep_again = [], _setup.sweep
+    monkeypatch.setattr(_setup, "sweep", lambda *a, **k: swept.append(1) or sweep_again(*a, **k))
     again = removal_order(model, task, out=tmp_path / "run", **options)
     assert len(swept) == 4 - writes // 2
     assert again.order == whole.order

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from dataclasses import replace
@@ -14,6 +15,7 @@ from layerwise.ablation import ablate
 from layerwise.errors import UserError
 from layerwise.profiling import profile
 from layerwise.report import Report
+from layerwise.sweep.calibration import calibration_for
 from layerwise.tasks import Task
 from tests import commands
 from tests.analysis import solved_by, solved_file, word_task, write_jsonl
@@ -180,11 +182,11 @@ def test_pieces_that_are_there_are_not_made_again(tmp_path, monkeypatch):
         with pytest.raises(StopError):
             ablate(model, task, "letter", out=tmp_path / "run", progress=False)
     swept = []
-    from layerwise import _ablation_job
+    from layerwise import _setup
 
-    real = _ablation_job.sweep
+    real = _setup.sweep
     monkeypatch.setattr(
-        _ablation_job, "sweep", lambda *args, **more: swept.append(args[2]) or real(*args, **more)
+        _setup, "sweep", lambda *args, **more: swept.append(args[2]) or real(*args, **more)
     )
     ablate(model, task, "letter", out=tmp_path / "run", progress=False)
     assert len(swept) == 1
@@ -232,3 +234,39 @@ def test_another_model_in_the_folder_is_refused(tmp_path):
     other = commands.model_folder("other", seed=1)
     outcome = commands.run("ablate", other, "--task", path, "--out", tmp_path / "run")
     commands.assert_refused(outcome, "(model was ", "model_hash was ")
+
+
+@pytest.mark.parametrize("command", ["ablate", "lens"])
+def test_sizes_that_decide_rounding_are_those_of_the_first_start(tmp_path, monkeypatch, command):
+    """What is free, and what is fastest, may be something else when a killed run goes on."""
+    from layerwise.logit_lens import logit_lens
+
+    make = {"ablate": ablate, "lens": logit_lens}[command]
+    model, folder = tiny_model("llama"), tmp_path / "run"
+    chosen = []
+    for budget, fastest in ((2**30, 300), (2**32, 700)):
+        monkeypatch.setattr("layerwise._setup.default_memory_budget", lambda device, b=budget: b)
+        found = replace(calibration_for(model), tokens_at_once=fastest)
+        monkeypatch.setattr("layerwise._setup.calibration_for", lambda *_, found=found: found)
+        with monkeypatch.context() as patch:
+            if not chosen:
+                stop_after(patch, 1)
+                with pytest.raises(StopError):
+                    make(model, word_task(4), "continuation", out=folder, progress=False)
+            else:
+                make(model, word_task(4), "continuation", out=folder, progress=False)
+        settings = json.loads((folder / "run.json").read_text())["settings"]
+        chosen.append((settings["memory_budget"], settings["tokens_at_once"]))
+    assert chosen == [(2**30, 300)] * 2
+    make(model, word_task(4), "continuation", out=tmp_path / "new", progress=False)
+    settings = json.loads((tmp_path / "new" / "run.json").read_text())["settings"]
+    assert (settings["memory_budget"], settings["tokens_at_once"]) == (2**32, 700)
+
+
+def test_a_budget_that_is_asked_for_must_be_that_of_the_run(tmp_path):
+    model, folder = tiny_model("llama"), tmp_path / "run"
+    options = {"out": folder, "progress": False}
+    ablate(model, word_task(4), "letter", memory_budget=2**30, **options)
+    with pytest.raises(UserError, match="memory_budget was 1073741824 and is now 2147483648"):
+        ablate(model, word_task(4), "letter", memory_budget=2**31, **options)
+    ablate(model, word_task(4), "letter", **options)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +16,20 @@ import pandas as pd
 from layerwise._files import write_atomically
 from layerwise._parts import Parts, together
 from layerwise._progress import Meter
-from layerwise._records import record_rows, request_line, work_entry
+from layerwise._records import planned, record_rows, request_line, work_entry
 from layerwise._setup import Setup
 from layerwise.errors import UserError, unknown_name
 from layerwise.results import AblationResult, records_frame
 from layerwise.stats import above_chance
 from layerwise.sweep import (
-    Generate,
     Intervention,
-    SweepStats,
     intact,
     mean,
     mean_activations,
-    plan_sweep,
     skip,
-    sweep,
     zero,
 )
-from layerwise.sweep.run import model_shape
+from layerwise.sweep.cost import Cost
 from layerwise.tasks import Task, TaskRequest
 from layerwise.tasks.items import Item
 
@@ -181,27 +177,30 @@ class Ablation:
     ) -> tuple[pd.DataFrame, dict[str, Any]]:
         """The records of a piece, and what they cost."""
         asked = self._requests(piece.task, piece.items, piece.protocols)
-        swept = sweep(
-            self.setup.model,
-            interventions,
-            [request.request for request in asked],
-            tokenizer=self.setup.tokenizer,
-            method=self.method,
-            memory_budget=self.setup.memory_budget,
-        )
+        requests = [request.request for request in asked]
+        swept = self.setup.sweep(interventions, requests, self.method)
         rows = list(record_rows(piece.task, piece.items, asked, interventions, swept))
         return records_frame(rows), work_entry("ablation", piece.task.name, swept.stats)
 
-    def cost(self, piece: Piece) -> float:
-        """Expected token-passes of a piece; texts are taken to be half as long as allowed."""
-        asked = [r.request for r in self._requests(piece.task, piece.items, piece.protocols)]
-        changed = [] if piece.stage == "intact" else [skip(layer) for layer in self.layers]
-        shape = model_shape(self.setup.model)
-        prompts = plan_sweep(
-            [intact(), *changed], asked, shape, self.setup.memory_budget
-        ).token_passes
-        texts = sum(r.max_tokens for r in asked if isinstance(r, Generate)) / 2
-        return prompts + texts * (1 + len(changed)) * shape.n_layers
+    def cost(self, piece: Piece) -> Cost:
+        """What a piece is expected to cost."""
+        asked = self._requests(piece.task, piece.items, piece.protocols)
+        changes = [] if piece.stage == "intact" else self._changes_like()
+        cost = self.setup.cost(piece.task, [intact(), *changes], [r.request for r in asked])
+        return cost if self.method == "engine" else cost.by_brute_force()
+
+    def _changes_like(self) -> list[Intervention]:
+        """The changes, with zeros for means, which cost the same."""
+        if self.kind == "skip":
+            return [skip(layer, self.site) for layer in self.layers]
+        site: Any = self.site
+        return [zero(site, layer) for layer in self.layers]
+
+    def expected(self, task: Task, protocols: tuple[str, ...]) -> Cost:
+        """What a task is expected to cost under some protocols, at most: with signal in all."""
+        stages = ("intact", "swept") if self.only_with_signal else ("swept",)
+        pieces = [piece for stage in stages for piece in _cut(task, protocols, stage)]
+        return sum((self.cost(piece) for piece in pieces), start=Cost())
 
     def write_requests(self, folder: Path) -> None:
         """Write exactly what was put to the model, one line per request."""
@@ -225,7 +224,7 @@ def _make(pieces: Sequence[Piece], parts: Parts, told: Meter, job: Ablation) -> 
     """Make the pieces that are missing."""
     missing = [piece for piece in pieces if not parts.has_part(f"records {piece.name}")]
     costs = [job.cost(piece) for piece in missing]
-    told.expect(sum(costs, start=0.0))
+    told.expect(sum((cost.amount for cost in costs), start=0.0))
     changes: dict[tuple[str, str], list[Intervention]] = {}
     for piece, cost in zip(missing, costs, strict=True):
         told.doing(f"ablation, {piece.task.name}")
@@ -233,9 +232,9 @@ def _make(pieces: Sequence[Piece], parts: Parts, told: Meter, job: Ablation) -> 
         if key not in changes:
             changes = {key: job.interventions(piece)}
         records, work = job.measure(piece, changes[key])
-        parts.write_part(f"work {piece.name}", pd.DataFrame([work]))
+        parts.write_part(f"work {piece.name}", pd.DataFrame([work | planned(cost)]))
         parts.write_part(f"records {piece.name}", records)
-        told.done(cost)
+        told.done(cost.amount)
 
 
 def _with_signal(task: Task, records: pd.DataFrame, protocols: Sequence[str]) -> tuple[str, ...]:
@@ -253,9 +252,5 @@ def _without(table: pd.DataFrame, swept: Sequence[pd.DataFrame]) -> pd.DataFrame
 
 def _joined_work(pieces: Sequence[pd.DataFrame]) -> list[dict[str, Any]]:
     """One entry per task, its pieces added up."""
-    names = [field.name for field in fields(SweepStats)]
-    totals: dict[str, SweepStats] = {}
-    for piece in (row for table in pieces for row in table.to_dict("records")):
-        stats = SweepStats(**{name: piece[name] for name in names})
-        totals[piece["task"]] = totals.get(piece["task"], SweepStats()) + stats
-    return [work_entry("ablation", task, stats) for task, stats in totals.items()]
+    whole: Any = pd.concat(pieces, ignore_index=True)
+    return whole.groupby(["analysis", "task"], sort=False, as_index=False).sum().to_dict("records")

@@ -5,11 +5,12 @@ Nothing here runs a model or writes a file.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from layerwise.sweep import Generate, Intervention, Sweep, SweepStats
+from layerwise.sweep.cost import Cost
 from layerwise.tasks import Task, TaskRequest, score
 from layerwise.tasks.items import Item
 
@@ -69,3 +70,36 @@ def request_line(request: TaskRequest) -> dict[str, Any]:
 def work_entry(analysis: str, task: str, stats: SweepStats) -> dict[str, Any]:
     """What a sweep cost, as an entry of ``run.json``."""
     return {"analysis": analysis, "task": task, **asdict(stats)}
+
+
+def planned(cost: Cost) -> dict[str, Any]:
+    """What work was expected to cost, beside what it did; nothing if its time was unknown."""
+    if cost.seconds is None:
+        return {}
+    passes = round(cost.token_passes)
+    return {"planned_seconds": cost.seconds, "planned_token_passes": passes}
+
+
+def planned_and_actual(work: Iterable[Mapping[str, Any]]) -> str | None:
+    """One line on what was planned and what it took; None where nothing was planned."""
+    entries = [entry for entry in work if "planned_seconds" in entry]
+    if not entries:
+        return None
+    wanted, took = (sum(entry[key] for entry in entries) for key in ("planned_seconds", "seconds"))
+    line = f"Planned: {seconds_in_words(wanted)}; took {seconds_in_words(took)}"
+    counted = [entry for entry in entries if "token_passes" in entry]
+    if counted:
+        keys = ("planned_token_passes", "token_passes")
+        expected, made = (sum(entry[key] for entry in counted) for key in keys)
+        line += f". Token-passes planned: {expected:,}; made {made:,}"
+    return f"{line}."
+
+
+def seconds_in_words(seconds: float | int) -> str:
+    """Seconds, minutes, or hours and minutes, with as many digits as mean something."""
+    if round(seconds) < 60:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    minutes = seconds / 60
+    if round(minutes) < 60:
+        return f"{minutes:.1f} min" if minutes < 9.95 else f"{minutes:.0f} min"
+    return f"{round(minutes) // 60} h {round(minutes) % 60:02d} min"

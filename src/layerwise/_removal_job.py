@@ -17,7 +17,7 @@ from layerwise import stats
 from layerwise._ablation_job import METHODS, write_requests
 from layerwise._parts import Parts
 from layerwise._progress import Meter
-from layerwise._records import record_rows, work_entry
+from layerwise._records import planned, record_rows, work_entry
 from layerwise._removal_tables import (
     BLOCK,
     GREEDY,
@@ -31,7 +31,8 @@ from layerwise._setup import Setup
 from layerwise._tables import conform, frame
 from layerwise.errors import UserError, unknown_name
 from layerwise.results import RemovalResult
-from layerwise.sweep import Generate, SweepStats, intact, skip_layers, sweep
+from layerwise.sweep import SweepStats, intact, skip_layers
+from layerwise.sweep.cost import Cost
 from layerwise.tasks import Task, TaskRequest
 from layerwise.tasks.items import Item
 
@@ -98,22 +99,26 @@ class Removal:
 
     def run(self, parts: Parts, settings: dict[str, Any], told: Meter) -> RemovalResult:
         """Make the steps that are missing, and join all of them."""
-        told.expect(sum(map(self._cost, range(self.n_removed + 1)), start=0.0))
+        costs = [self._cost(n) for n in range(self.n_removed + 1) if n or self.held_out]
+        costs = costs if self.held_out else [Cost(), *costs]
+        told.expect(sum((cost.amount for cost in costs), start=0.0))
         tables: list[pd.DataFrame] = []
         for step in range(1, self.n_removed + 1):
             told.doing(f"removing layers, step {step} of {self.n_removed}")
             if not parts.has_part(f"removal {step}"):
-                self._keep(parts, step, *self._step(step, tables))
+                table, work = self._step(step, tables)
+                self._keep(parts, step, table, work | planned(costs[step]))
             tables.append(_read(parts, step))
-            told.done(self._cost(step))
+            told.done(costs[step].amount)
             if not np.any(tables[-1]["chosen"]):  # no task has signal
                 return self._joined(parts, settings, tables, range(1, step + 1))
         if not self.held_out:
             return self._joined(parts, settings, tables, range(1, self.n_removed + 1))
         told.doing("removing layers, held-out items")
         if not parts.has_part("removal 0"):
-            self._keep(parts, 0, *self._curve(tables))
-        told.done(self._cost(0))
+            table, work = self._curve(tables)
+            self._keep(parts, 0, table, work | planned(costs[0]))
+        told.done(costs[0].amount)
         every = range(1, self.n_removed + 1)
         return self._joined(parts, settings, [*tables, _read(parts, 0)], [*every, 0])
 
@@ -176,14 +181,8 @@ class Removal:
         """Ask all tasks' items of a split with each set of layers left out, in one sweep."""
         asked = [(task, items, self._asked(task, items)) for task, items in self._of(tasks, split)]
         changes = [skip_layers(layers) if layers else intact() for layers in tried]
-        swept = sweep(
-            self.setup.model,
-            changes,
-            [one.request for _, _, requests in asked for one in requests],
-            tokenizer=self.setup.tokenizer,
-            method=self.method,
-            memory_budget=self.setup.memory_budget,
-        )
+        put = [one.request for _, _, requests in asked for one in requests]
+        swept = self.setup.sweep(changes, put, self.method)
         layers_of = {change.id: list(layers) for change, layers in zip(changes, tried, strict=True)}
         rows, start = [], 0
         for task, items, requests in asked:
@@ -217,17 +216,20 @@ class Removal:
     def _asked(self, task: Task, items: Sequence[Item]) -> list[TaskRequest]:
         return [r for item in items for r in self.setup.requests(task, item, self._protocol)]
 
-    def _cost(self, step: int) -> float:
-        """Expected work of a step (0: the held-out items), in tokens times sets of layers."""
-        split = SELECTION if step else HELD_OUT
-        sets = len(self._candidates(step, tuple(range(step - 1)))) if step else self.n_removed + 1
+    def _cost(self, step: int) -> Cost:
+        """Expected cost of a step (0: the held-out items), whichever layers went before."""
+        tried = [tuple(range(n)) for n in range(self.n_removed + 1)]
+        if step:
+            start: list[Layers] = [()] if step == 1 else []
+            tried = [*start, *self._candidates(step, tuple(range(step - 1)))]
         asked = [
             one.request
-            for task, items in self._of(self.setup.tasks, split)
+            for task, items in self._of(self.setup.tasks, SELECTION if step else HELD_OUT)
             for one in self._asked(task, items)
         ]
-        texts = [one.max_tokens / 2 for one in asked if isinstance(one, Generate)]
-        return float(sets * (sum(len(one.context) for one in asked) + sum(texts)))
+        changes = [skip_layers(layers) if layers else intact() for layers in tried]
+        cost = self.setup.cost(self.setup.tasks[0], changes, asked)
+        return cost if self.method == "engine" else cost.by_brute_force()
 
     def write_requests(self, folder: Path) -> None:
         """Write exactly what was put to the model, one line per request."""

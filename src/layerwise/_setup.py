@@ -5,18 +5,28 @@ Which interventions are made is the analyses' business.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from transformer_lens import HookedTransformer
 
-from layerwise._facts import Facts, ModelFacts, TaskFacts
+from layerwise._facts import Facts, ModelFacts, TaskFacts, read_run_file
+from layerwise._lengths import expected_lengths
 from layerwise.errors import UserError, unknown_name
 from layerwise.models import LoadedFacts, model_facts, original_tokenizer
 from layerwise.models.originals import refuse_nonfinite
+from layerwise.models.outline import facts_of_outline, is_outline
+from layerwise.sweep import Intervention, Sweep, plan_sweep, sweep
 from layerwise.sweep.blocks import attention_in_use
-from layerwise.sweep.plan import DEFAULT_MEMORY_BUDGET
+from layerwise.sweep.calibration import Calibration, calibration_for
+from layerwise.sweep.cost import Cost, Sizes, cost_of
+from layerwise.sweep.engine import TOKENS_AT_ONCE
+from layerwise.sweep.memory import default_memory_budget
+from layerwise.sweep.requests import Request
+from layerwise.sweep.run import model_shape
 from layerwise.tasks import PROTOCOLS, Task, TaskRequest, build_requests, expand_task_names
 from layerwise.tasks import load_task as load_task
 from layerwise.tasks.items import Item
@@ -38,6 +48,8 @@ class Setup:
         seed: the seed of everything random.
         chat: whether prompts are wrapped in the chat template.
         memory_budget: bytes for activations, keys and values.
+        tokens_at_once: how many tokens are pushed through a block at once.
+        calibration: how fast this machine is at models of this shape; None if unknown.
     """
 
     model: HookedTransformer
@@ -48,6 +60,8 @@ class Setup:
     seed: int
     chat: bool
     memory_budget: int
+    tokens_at_once: int
+    calibration: Calibration | None
 
     def requests(self, task: Task, item: Item, protocol: str) -> tuple[TaskRequest, ...]:
         """What is put to the model for one item."""
@@ -58,6 +72,39 @@ class Setup:
             self.tokenizer,
             chat=self.chat,
             max_length=self.model.cfg.n_ctx,
+        )
+
+    def sweep(
+        self,
+        interventions: Sequence[Intervention],
+        requests: Sequence[Request],
+        method: str = "engine",
+    ) -> Sweep:
+        """Put requests to the model under interventions."""
+        return sweep(
+            self.model,
+            interventions,
+            requests,
+            tokenizer=self.tokenizer,
+            method=method,
+            memory_budget=self.memory_budget,
+            tokens_at_once=self.tokens_at_once,
+        )
+
+    def cost(
+        self, task: Task, interventions: Sequence[Intervention], requests: Sequence[Request]
+    ) -> Cost:
+        """What it costs to put requests of a task to the model under interventions."""
+        shape = model_shape(self.model)
+        return cost_of(
+            plan_sweep(interventions, requests, shape, self.memory_budget),
+            interventions,
+            requests,
+            Sizes.of(self.model),
+            tokens_at_once=self.tokens_at_once,
+            memory_budget=self.memory_budget,
+            calibration=self.calibration,
+            lengths=expected_lengths(self.loaded, task, self.chat),
         )
 
     def settings(self, **more: Any) -> dict[str, Any]:
@@ -72,6 +119,7 @@ class Setup:
             "seed": self.seed,
             "chat": self.chat,
             "memory_budget": self.memory_budget,
+            "tokens_at_once": self.tokens_at_once,
             **more,
         }
 
@@ -115,8 +163,23 @@ def prepare(
     fewshot: int | None = None,
     chat: bool = False,
     memory_budget: int | None = None,
+    out: str | Path | None = None,
 ) -> Setup:
     """Load and check what an analysis starts from.
+
+    What is not given and decides how a sweep is cut, and so its rounding, is taken from the run
+    that is to go on in ``out``; otherwise from what is free and fast on this machine now.
+
+    Args:
+        model: the model, or its outline for a plan.
+        tasks: the tasks.
+        protocols: the protocols.
+        seed: the seed.
+        limit: items of each task; all if None.
+        fewshot: few-shot examples; the task's own if None.
+        chat: wrap prompts in the chat template.
+        memory_budget: bytes; decided here if None.
+        out: the run's folder, if it has one.
 
     Raises:
         UserError: for anything unknown, out of range or contradictory.
@@ -134,8 +197,15 @@ def prepare(
         raise UserError(
             f"A memory budget of {memory_budget} bytes is too small; give at least 1048576."
         )
-    loaded = model_facts(model)
-    refuse_nonfinite(loaded.name, model)  # weights may have been edited since they were loaded
+    if is_outline(model):
+        loaded = facts_of_outline(model)
+    else:
+        loaded = model_facts(model)
+        # Weights may have been edited since they were loaded.
+        refuse_nonfinite(loaded.name, model)
+    calibration = calibration_for(model, loaded.device)
+    fastest = TOKENS_AT_ONCE if calibration is None else calibration.tokens_at_once
+    before = _numbers_of_run(out)
     return Setup(
         model,
         loaded,
@@ -144,8 +214,20 @@ def prepare(
         tuple(dict.fromkeys(wanted)),
         seed,
         chat,
-        memory_budget or DEFAULT_MEMORY_BUDGET,
+        memory_budget or before.get("memory_budget") or default_memory_budget(loaded.device),
+        before.get("tokens_at_once") or fastest,
+        calibration,
     )
+
+
+def _numbers_of_run(out: str | Path | None) -> dict[str, int]:
+    """The settings of the run in a folder that are numbers; none if there is no run."""
+    if out is None:
+        return {}
+    with contextlib.suppress(UserError):  # told when the folder is opened
+        settings = read_run_file(Path(out))["settings"]
+        return {key: value for key, value in settings.items() if type(value) is int}
+    return {}
 
 
 def load_tasks(

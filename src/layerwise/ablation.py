@@ -57,7 +57,7 @@ def ablate(
         out: folder for ``records.parquet``, ``requests.jsonl`` and ``run.json``; a run that was
             interrupted goes on there. None keeps everything in memory.
         method: ``engine``, or ``reference`` for one hooked forward per change and request.
-        memory_budget: bytes for activations, keys and values; 3 GiB if None.
+        memory_budget: bytes for activations, keys and values; half of what is free if None.
         progress: show a progress bar on a terminal.
 
     Returns:
@@ -68,7 +68,7 @@ def ablate(
     """
     setup = prepare(
         model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
-        memory_budget=memory_budget,
+        memory_budget=memory_budget, out=out,
     )  # fmt: skip
     site = site or ("layer" if kind == "skip" else "resid_post")
     job = Ablation(setup, kind, site, check_layers(layers, model.cfg.n_layers), method)

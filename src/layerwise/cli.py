@@ -71,7 +71,11 @@ Offload = Annotated[
     str | None, typer.Option(help="disk: only the layer that runs has its weights in memory.")
 ]
 Budget = Annotated[
-    str, typer.Option("--memory-budget", help="For activations, keys and values, e.g. 2GiB.")
+    str | None,
+    typer.Option(
+        "--memory-budget",
+        help="For activations, keys and values, e.g. 2GiB; half of what is free if left out.",
+    ),
 ]
 
 ALL_PROTOCOLS = ["letter", "continuation", "generate"]
@@ -126,7 +130,7 @@ def profile(
     dtype: Dtype = "float32",
     device: Device = "cpu",
     offload: Offload = None,
-    memory_budget: Budget = "3GiB",
+    memory_budget: Budget = None,
 ) -> None:
     """The main job: ablation, logit lens, activation patching, emergence, and the report."""
     from layerwise.profiling import profile as run
@@ -137,6 +141,7 @@ def profile(
         out=out or _default_folder(model), memory_budget=_bytes(memory_budget),
     )  # fmt: skip
     _tell_work(found.work, "layer, item and option")
+    _tell_planned(found.results[0])
     typer.echo("The most important findings:")
     for finding in found.report.findings[:3]:
         typer.echo(f"- {finding.sentence}")
@@ -163,7 +168,7 @@ def ablate(
     device: Device = "cpu",
     offload: Offload = None,
     method: Annotated[str, typer.Option(help="engine, or reference (slow).")] = "engine",
-    memory_budget: Budget = "3GiB",
+    memory_budget: Budget = None,
 ) -> None:
     """Change one layer at a time and see what each task loses."""
     from layerwise.ablation import ablate as run
@@ -192,7 +197,7 @@ def lens(
     dtype: Dtype = "float32",
     device: Device = "cpu",
     offload: Offload = None,
-    memory_budget: Budget = "3GiB",
+    memory_budget: Budget = None,
 ) -> None:
     """Read the answer from every layer's residual stream."""
     from layerwise.logit_lens import logit_lens as run
@@ -219,7 +224,7 @@ def patch(
     dtype: Dtype = "float32",
     device: Device = "cpu",
     offload: Offload = None,
-    memory_budget: Budget = "3GiB",
+    memory_budget: Budget = None,
 ) -> None:
     """Patch activations between a clean and a corrupted prompt, by layer and position."""
     from layerwise.patching import patch_activations as run
@@ -254,7 +259,7 @@ def remove(
     device: Device = "cpu",
     offload: Offload = None,
     method: Annotated[str, typer.Option(help="engine, or reference (slow).")] = "engine",
-    memory_budget: Budget = "3GiB",
+    memory_budget: Budget = None,
 ) -> None:
     """Find in which order layers can be removed; each step tries all that remain."""
     from layerwise.removal import removal_order as run
@@ -266,6 +271,42 @@ def remove(
     )  # fmt: skip
     _show(found, out)
     _tell_work(found.work, "candidate, item and option")
+
+
+@app.command()
+def plan(
+    model: ModelName,
+    task: Tasks = ["all"],  # noqa: B006
+    protocol: Protocols = ALL_PROTOCOLS,
+    analysis: Annotated[
+        str, typer.Option(help="ablation, lens, patching or profile.")
+    ] = "ablation",
+    kind: Annotated[str, typer.Option(help="Of the ablation: skip, zero or mean.")] = "skip",
+    site: Annotated[str | None, typer.Option(help="Of the ablation.")] = None,
+    layers: Layers = None,
+    limit: Limit = None,
+    pairs: Annotated[int, typer.Option(help="Pairs of prompts a task for patching.")] = 16,
+    exhaustive: Exhaustive = False,
+    seed: Seed = 0,
+    fewshot: Fewshot = None,
+    chat: Chat = False,
+    dtype: Dtype = "float32",
+    device: Device = "cpu",
+    memory_budget: Budget = None,
+    recalibrate: Annotated[
+        bool, typer.Option("--recalibrate", help="Measure again how fast this machine is.")
+    ] = False,
+) -> None:
+    """Say what a run would cost before it is made: work, memory, and time here."""
+    from layerwise.planning import plan_run as run
+
+    found = run(
+        model, task, protocol, analysis=analysis, kind=kind, site=site,
+        layers=None if layers is None else _layers(layers), limit=limit, pairs=pairs,
+        exhaustive=exhaustive, seed=seed, fewshot=fewshot, chat=chat, dtype=dtype, device=device,
+        memory_budget=_bytes(memory_budget), recalibrate=recalibrate,
+    )  # fmt: skip
+    typer.echo(str(found))
 
 
 @app.command()
@@ -311,7 +352,9 @@ def _layers(text: str) -> list[int]:
     return found
 
 
-def _bytes(text: str) -> int:
+def _bytes(text: str | None) -> int | None:
+    if text is None:
+        return None
     from pydantic import ByteSize, TypeAdapter, ValidationError
 
     try:
@@ -333,7 +376,7 @@ def _tell_work(work: dict[str, float], each: str) -> None:
 
 
 def _show(result: Result, out: Path | None) -> None:
-    """A result's compact table, and where its data lie."""
+    """A result's compact table, what was planned and what it took, and where its data lie."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -346,8 +389,18 @@ def _show(result: Result, out: Path | None) -> None:
     for row in table.itertuples(index=False):
         shown.add_row(*(Text("" if value is None else str(value)) for value in row))
     Console().print(shown if len(table) else Text(f"{result!r}\n{result.if_empty}"))
+    _tell_planned(result)
     if out is not None:
         typer.echo(f"Tables: {out}")
+
+
+def _tell_planned(result: Result) -> None:
+    """What was planned and what it took, in one line."""
+    from layerwise._records import planned_and_actual
+
+    line = planned_and_actual(result.facts.work)
+    if line is not None:
+        typer.echo(line)
 
 
 def main() -> None:

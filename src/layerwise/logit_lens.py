@@ -21,16 +21,20 @@ from layerwise._callable import make_callable
 from layerwise._carry_out import carry_out
 from layerwise._parts import Parts, together
 from layerwise._progress import Meter
+from layerwise._records import planned
 from layerwise._setup import Setup, TaskLike, prepare
 from layerwise.errors import UserError
 from layerwise.results import LensResult, lens_frame
-from layerwise.sweep import LogLikelihood, last_residuals
+from layerwise.sweep import Generate, LogLikelihood, intact, last_residuals
+from layerwise.sweep.cost import Cost, Sizes, cost_of_reading
 from layerwise.sweep.readout import logits_of
 from layerwise.tasks import Task, TaskRequest
 from layerwise.tasks.items import Item
 
 LENS_PROTOCOLS = ("letter", "continuation")
 TOP = 5
+# Prompts that are read together.
+AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,7 @@ def logit_lens(
         fewshot: number of few-shot examples; the task's own if None.
         chat: wrap prompts in the tokenizer's chat template.
         out: folder for ``lens.parquet`` and ``run.json``; None keeps everything in memory.
-        memory_budget: bytes for activations.
+        memory_budget: bytes for activations; half of what is free if None.
         progress: show a progress bar on a terminal.
 
     Returns:
@@ -116,7 +120,7 @@ def logit_lens(
     """
     setup = prepare(
         model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
-        memory_budget=memory_budget,
+        memory_budget=memory_budget, out=out,
     )  # fmt: skip
     job = Lens(setup)
     settings = setup.settings(analysis="logit lens")
@@ -156,9 +160,10 @@ class Lens:
 
     def run(self, parts: Parts, settings: dict[str, Any], told: Meter) -> LensResult:
         """Make the pieces that are missing, and join all of them."""
-        told.expect(sum(self._cost(task, protocol) for task, protocol in self._pieces()))
+        costs = [self.expected(task, protocol) for task, protocol in self._pieces()]
+        told.expect(sum((cost.amount for cost in costs), start=0.0))
         names = []
-        for task, protocol in self._pieces():
+        for (task, protocol), cost in zip(self._pieces(), costs, strict=True):
             name = f"{task.name} {protocol}"
             names.append(name)
             told.doing(f"logit lens, {task.name}")
@@ -172,9 +177,9 @@ class Lens:
                     "left_out": len(task.items) - len(self._requests(task, protocol)),
                     "seconds": time.perf_counter() - started,
                 }
-                parts.write_part(f"lens work {name}", pd.DataFrame([entry]))
+                parts.write_part(f"lens work {name}", pd.DataFrame([entry | planned(cost)]))
                 parts.write_part(f"lens {name}", lens_frame(rows))
-            told.done(self._cost(task, protocol))
+            told.done(cost.amount)
         work = together(parts, [f"lens work {name}" for name in names]).to_dict("records")
         table = together(parts, [f"lens {name}" for name in names])
         return LensResult(table, self.setup.facts(settings, work))
@@ -188,15 +193,24 @@ class Lens:
             found += [r for r in asked if r.gold and _answer(r) not in distractors]
         return found
 
-    def _cost(self, task: Task, protocol: str) -> float:
-        return len(task.items) * 30.0 * self.setup.model.cfg.n_layers
+    def expected(self, task: Task, protocol: str) -> Cost:
+        """What it is expected to cost to read a task's prompts, at every depth."""
+        contexts = [one.request.context for one in self._requests(task, protocol)]
+        model, total = self.setup.model, Cost()
+        for start in range(0, len(contexts), AT_ONCE):
+            chunk = contexts[start : start + AT_ONCE]
+            total += self.setup.cost(task, [intact()], [Generate(context, 0) for context in chunk])
+            n_rows = len(chunk) * model.cfg.n_layers  # beside the last, which is in the cost
+            sizes = Sizes.of(model)
+            total += cost_of_reading(n_rows, len(chunk), sizes, self.setup.calibration)
+        return total
 
     @torch.inference_mode()
     def _rows(self, task: Task, protocol: str) -> list[dict[str, Any]]:
         model, asked = self.setup.model, self._requests(task, protocol)
         rows: list[dict[str, Any]] = []
-        for start in range(0, len(asked), 64):
-            chunk = asked[start : start + 64]
+        for start in range(0, len(asked), AT_ONCE):
+            chunk = asked[start : start + AT_ONCE]
             answers = torch.tensor([_answer(r) for r in chunk], device=model.W_E.device)
             residuals = last_residuals(
                 model,

@@ -18,11 +18,12 @@ from transformer_lens import HookedTransformer
 from layerwise._carry_out import carry_out
 from layerwise._parts import Parts, together
 from layerwise._progress import Meter
-from layerwise._records import work_entry
+from layerwise._records import planned, work_entry
 from layerwise._setup import Setup, TaskLike, prepare
 from layerwise.errors import UserError, unknown_name
 from layerwise.results import PatchingResult, patching_frame
-from layerwise.sweep import LogLikelihood, Scored, SweepStats, intact, patch, sweep
+from layerwise.sweep import LogLikelihood, Scored, SweepStats, intact, patch
+from layerwise.sweep.cost import Cost
 from layerwise.tasks import PatchingPrompts, Task, patching_prompts
 
 PATCH_SITES = ("resid_pre", "attn_out", "mlp_out")
@@ -94,7 +95,7 @@ def patch_activations(
         seed: decides the items of built-in suites and all bootstraps.
         fewshot: number of few-shot examples; the task's own if None.
         out: folder for ``patching.parquet`` and ``run.json``; None keeps all in memory.
-        memory_budget: bytes for activations.
+        memory_budget: bytes for activations; half of what is free if None.
         progress: show a progress bar on a terminal.
 
     Returns:
@@ -105,7 +106,7 @@ def patch_activations(
     """
     setup = prepare(
         model, tasks, ("continuation",), seed=seed, limit=limit, fewshot=fewshot,
-        memory_budget=memory_budget,
+        memory_budget=memory_budget, out=out,
     )  # fmt: skip
     wanted = (sites,) if isinstance(sites, str) else tuple(dict.fromkeys(sites))
     job = Patching(setup, wanted, pairs)
@@ -176,20 +177,42 @@ class Patching:
     def run(self, parts: Parts, settings: dict[str, Any], told: Meter) -> PatchingResult:
         """Make the pieces that are missing, and join all of them."""
         tasks = [task for task in self.setup.tasks if self._usable(task)]
-        cost = self.pairs * 400.0 * self.setup.model.cfg.n_layers
-        told.expect(cost * len(tasks))
-        for task in tasks:
+        costs = [self.expected(task) for task in tasks]
+        told.expect(sum((cost.amount for cost in costs), start=0.0))
+        for task, cost in zip(tasks, costs, strict=True):
             told.doing(f"activation patching, {task.name}")
             if not parts.has_part(f"patching {task.name}"):
                 rows, work = self._piece(task)
-                parts.write_part(f"patching work {task.name}", pd.DataFrame([work]))
+                entry = work | planned(cost)
+                parts.write_part(f"patching work {task.name}", pd.DataFrame([entry]))
                 parts.write_part(f"patching {task.name}", patching_frame(rows))
-            told.done(cost)
+            told.done(cost.amount)
         names = [task.name for task in tasks]
         work = together(parts, [f"patching work {name}" for name in names]).to_dict("records")
         table = together(parts, [f"patching {name}" for name in names]) if names else None
         facts = self.setup.facts(settings, work)
         return PatchingResult(patching_frame([]) if table is None else table, facts)
+
+    def expected(self, task: Task) -> Cost:
+        """What a task is expected to cost: as if the model solved the first pairs."""
+        usable = self._usable(task)
+        if not usable:
+            return Cost()
+        total = self.setup.cost(task, [intact()], _both(usable))
+        for prompts in usable[: self.pairs]:
+            patches = [patch(site, layer, at.pos) for site, layer, at in self._points(prompts)]  # type: ignore[arg-type]
+            asked = _asked(prompts, prompts.corrupted, prompts.clean)
+            total += self.setup.cost(task, patches, asked)
+        return total
+
+    def _points(self, prompts: PatchingPrompts) -> list[tuple[str, int, Position]]:
+        """The sites, layers and positions of one pair that are patched."""
+        return [
+            (site, layer, position)
+            for site in self.sites
+            for position in positions_of(prompts)
+            for layer in range(self.setup.model.cfg.n_layers)
+        ]
 
     def _piece(self, task: Task) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         known, differences, stats = self._solved(task, self._usable(task))
@@ -205,14 +228,7 @@ class Patching:
         self, task: Task, usable: Sequence[PatchingPrompts]
     ) -> tuple[list[PatchingPrompts], dict[str, tuple[float, float]], SweepStats]:
         """The first pairs that the intact model solves, their two differences, the cost."""
-        requests = [r for p in usable for r in (*_asked(p, p.clean), *_asked(p, p.corrupted))]
-        swept = sweep(
-            self.setup.model,
-            [intact()],
-            requests,
-            tokenizer=self.setup.tokenizer,
-            memory_budget=self.setup.memory_budget,
-        )
+        swept = self.setup.sweep([intact()], _both(usable))
         values = [_logprob(outcome) for outcome in swept.outcomes[0]]
         solved, differences = [], {}
         for i, prompts in enumerate(usable):
@@ -226,18 +242,10 @@ class Patching:
         self, prompts: PatchingPrompts, clean: float, corrupted: float
     ) -> tuple[list[dict[str, Any]], SweepStats]:
         """Recovered share at every site, layer and position of one pair."""
-        grid = [
-            (site, layer, position)
-            for site in self.sites
-            for position in positions_of(prompts)
-            for layer in range(self.setup.model.cfg.n_layers)
-        ]
-        swept = sweep(
-            self.setup.model,
+        grid = self._points(prompts)
+        swept = self.setup.sweep(
             [patch(site, layer, position.pos) for site, layer, position in grid],  # type: ignore[arg-type]
             _asked(prompts, prompts.corrupted, prompts.clean),
-            tokenizer=self.setup.tokenizer,
-            memory_budget=self.setup.memory_budget,
         )
         rows = []
         for (site, layer, position), outcomes in zip(grid, swept.outcomes, strict=True):
@@ -265,6 +273,11 @@ def _asked(
     """Both answers' first tokens after a prompt; a logit difference needs no more."""
     answers = (prompts.clean_answer, prompts.corrupted_answer)
     return [LogLikelihood(context, (answer,), source) for answer in answers]
+
+
+def _both(usable: Sequence[PatchingPrompts]) -> list[LogLikelihood]:
+    """Both answers after both prompts of each pair."""
+    return [r for p in usable for r in (*_asked(p, p.clean), *_asked(p, p.corrupted))]
 
 
 def _logprob(outcome: object) -> float:

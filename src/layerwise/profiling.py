@@ -88,7 +88,7 @@ def profile(
         fewshot: number of few-shot examples; the task's own if None.
         chat: wrap prompts in the tokenizer's chat template (ablation and lens).
         out: folder for tables, figures and ``report.html``; an interrupted run goes on there.
-        memory_budget: bytes for activations, keys and values; 3 GiB if None.
+        memory_budget: bytes for activations, keys and values; half of what is free if None.
         progress: show a progress bar on a terminal.
 
     Returns:
@@ -99,9 +99,9 @@ def profile(
     """
     setup = prepare(
         model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
-        memory_budget=memory_budget,
+        memory_budget=memory_budget, out=out,
     )  # fmt: skip
-    jobs = _Jobs.of(setup, pairs, exhaustive)
+    jobs = Jobs.of(setup, pairs, exhaustive)
     settings = setup.settings(
         analysis="profile", **jobs.ablation.settings(), **jobs.patching.settings()
     )
@@ -117,7 +117,7 @@ def profile(
 
 
 @dataclass(frozen=True)
-class _Jobs:
+class Jobs:
     """The analyses of a profile, planned and checked."""
 
     ablation: Ablation
@@ -125,7 +125,8 @@ class _Jobs:
     patching: Patching
 
     @classmethod
-    def of(cls, setup: Setup, pairs: int, exhaustive: bool) -> _Jobs:
+    def of(cls, setup: Setup, pairs: int, exhaustive: bool) -> Jobs:
+        """The analyses of a setup."""
         layers = tuple(range(setup.model.cfg.n_layers))
         read = {"letter": "letter", "continuation": "continuation", "generate": "continuation"}
         protocols = tuple(dict.fromkeys(read[protocol] for protocol in setup.protocols))
@@ -138,6 +139,7 @@ class _Jobs:
         )
 
     def run(self, parts: Parts, settings: dict[str, Any], told: Meter, seed: int) -> list[Result]:
+        """Make all of them, one after the other."""
         ablation = self.ablation.run(parts, settings, told)
         lens = self.lens.run(parts, settings, told)
         patching = self._patching(ablation).run(parts, settings, told)

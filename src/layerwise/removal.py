@@ -58,7 +58,7 @@ def removal_order(
         out: folder for ``removal.parquet``, ``requests.jsonl`` and ``run.json``; a run that was
             interrupted goes on there at the step that was not finished.
         method: ``engine``, or ``reference`` for one hooked forward per candidate and request.
-        memory_budget: bytes for activations, keys and values; 3 GiB if None.
+        memory_budget: bytes for activations, keys and values; half of what is free if None.
         progress: show a progress bar on a terminal.
 
     Returns:
@@ -70,7 +70,7 @@ def removal_order(
     """
     setup = prepare(
         model, tasks, protocol, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
-        memory_budget=memory_budget,
+        memory_budget=memory_budget, out=out,
     )  # fmt: skip
     job = Removal(setup, n_removed, by, held_out, method)
     settings = setup.settings(analysis="layer removal", **job.settings())

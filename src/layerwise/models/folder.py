@@ -31,10 +31,29 @@ def read_config(folder: Path) -> PreTrainedConfig:
         UserError: if the folder is no model, lacks weights or tokenizer, needs code of its own,
             or is of a kind that is not supported.
     """
+    config = read_outline(folder)
+    _require_safetensors(folder)
+    return config
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether the weights that a model folder calls for are in it."""
+    try:
+        _require_safetensors(folder)
+    except UserError:
+        return False
+    return True
+
+
+def read_outline(folder: Path) -> PreTrainedConfig:
+    """The configuration of a causal language model, whether or not its weights are there.
+
+    Raises:
+        UserError: as ``read_config``, but for weights.
+    """
     fields = _config_fields(folder)
     _refuse_remote_code(folder, fields)
     _refuse_kinds(folder, fields)
-    _require_safetensors(folder)
     _require_tokenizer(folder)
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)

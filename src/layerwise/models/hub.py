@@ -6,11 +6,13 @@ Only safetensors weights, configurations and tokenizer files are fetched; never 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from layerwise.errors import UserError
 
-_WANTED = ["*.safetensors", "*.json", "tokenizer.model", "spiece.model", "*.tiktoken", "*.txt"]
+_OUTLINE = ("*.json", "tokenizer.model", "spiece.model", "*.tiktoken", "*.txt")
+_WANTED = ("*.safetensors", *_OUTLINE)
 # Subfolders hold other formats, and consolidated files the same weights once more.
 _UNWANTED = ["*/*", "consolidated*"]
 _HUB_ID = re.compile(r"[A-Za-z0-9_][\w.-]*/[\w.-]+")
@@ -30,13 +32,22 @@ def download(hub_id: str) -> Path:
         UserError: if there is no such model, access to it must be asked for, the hub cannot
             be reached and the model is not in the local cache, or the disk is full.
     """
+    return _fetch(hub_id, _WANTED)
+
+
+def download_outline(hub_id: str) -> Path:
+    """As ``download``, but without weights, unless these were fetched earlier."""
+    return _fetch(hub_id, _OUTLINE)
+
+
+def _fetch(hub_id: str, wanted: Sequence[str]) -> Path:
     import huggingface_hub
     from huggingface_hub import errors
 
     try:
         return Path(
             huggingface_hub.snapshot_download(
-                hub_id, allow_patterns=_WANTED, ignore_patterns=_UNWANTED
+                hub_id, allow_patterns=list(wanted), ignore_patterns=_UNWANTED
             )
         )
     except errors.GatedRepoError as error:

@@ -5,12 +5,13 @@ Bundled alias, GGUF file, local folder and hub id all end here; nothing is loade
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from layerwise.errors import UserError, unknown_name
 from layerwise.models.gguf_files import folder_of_gguf
-from layerwise.models.hub import download, is_hub_id
+from layerwise.models.hub import download, download_outline, is_hub_id
 from layerwise.models.loaded import SourceKind
 from layerwise.models.registry import BUNDLED
 
@@ -38,6 +39,15 @@ def find_source(name: str) -> Source:
     Raises:
         UserError: if there is no such model, or it cannot be fetched or converted.
     """
+    return _find(name, download)
+
+
+def find_outline(name: str) -> Source:
+    """As ``find_source``, but of a hub model no weights are downloaded."""
+    return _find(name, download_outline)
+
+
+def _find(name: str, fetch: Callable[[str], Path]) -> Source:
     bundled = BUNDLED.get(name)
     if bundled is not None:
         folder = folder_of_gguf(bundled.path(), expected_sha256=bundled.file_sha256)
@@ -53,7 +63,7 @@ def find_source(name: str) -> Source:
             "format; check the path."
         )
     if is_hub_id(name):
-        return Source(name, "hub", download(name))
+        return Source(name, "hub", fetch(name))
     raise unknown_name("model", name, [*BUNDLED.names(), "a hub id owner/name", "a path"])
 
 

@@ -1,0 +1,116 @@
+"""What ``layerwise plan`` says of three different jobs, and what they then take.
+
+Log-likelihoods (letter and continuation), greedy texts, and activation patching, each planned
+anew, run, and set against its plan. Calibration is measured at the start, so that plan and run
+see the same machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from typing import Any
+
+from machine import machine
+from measuring import markdown, timed
+from transformer_lens import HookedTransformer
+
+from layerwise import ablate, load_model, patch_activations
+from layerwise.models import DEFAULT_MODEL
+from layerwise.planning import RunPlan, plan_run
+from layerwise.sweep.calibration import calibration_for, fewer_threads
+
+SCORED = ("facts", "kv-words", "arithmetic", "brackets")
+WRITTEN = ("word-problems", "facts")
+PATCHED = ("facts", "kv-words")
+LOG_LIKELIHOODS = ("letter", "continuation")
+GOAL = 0.3
+
+
+@dataclass(frozen=True)
+class Row:
+    """A job: what was planned, and what it did.
+
+    Attributes:
+        job: its name.
+        planned_seconds: in sweeps.
+        seconds: that its sweeps took.
+        planned_passes: token-passes.
+        passes: token-passes made.
+    """
+
+    job: str
+    planned_seconds: float
+    seconds: float
+    planned_passes: float
+    passes: int
+
+    @classmethod
+    def of(cls, job: str, plan: RunPlan, result: Any) -> Row:
+        """A job's plan and its result."""
+        seconds, passes = (
+            sum(entry[key] for entry in result.facts.work) for key in ("seconds", "token_passes")
+        )
+        assert plan.total.seconds is not None, "the model is in memory and was timed"
+        return cls(job, plan.total.seconds, seconds, plan.total.token_passes, passes)
+
+    @property
+    def ratio(self) -> float:
+        """Actual over planned seconds."""
+        return self.seconds / self.planned_seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default=DEFAULT_MODEL)
+    parser.add_argument("--items", type=int, default=12, help="of each suite")
+    parser.add_argument("--pairs", type=int, default=8, help="of prompts, of each patched suite")
+    parser.add_argument("--dtype", default="float32")
+    options = parser.parse_args()
+    model = load_model(options.model, dtype=options.dtype)
+    here = machine()
+    known, spent = timed("calibration", lambda: calibration_for(model, anew=True))
+    fewer = fewer_threads(model)
+    rows = compare(model, options.items, options.pairs)
+    print(f"{here}\n")
+    print(f"Calibration: {spent.seconds:.1f} s; {known.tokens_at_once} tokens at once.")
+    if fewer is not None:
+        print(f"{fewer.better} threads would be {fewer.times:.1f} times faster: a busy machine.")
+    print(f"\n{table(rows)}")
+    outside = [row.job for row in rows if abs(row.ratio - 1) > GOAL]
+    print(f"\nNot within {GOAL:.0%}: {', '.join(outside) or 'none'}.")
+
+
+def compare(model: HookedTransformer, n_items: int, n_pairs: int) -> list[Row]:
+    """Plan and run the three jobs."""
+    quiet: dict[str, Any] = {"limit": n_items}
+    rows = []
+    for job, tasks, protocols in (
+        ("log-likelihoods", SCORED, LOG_LIKELIHOODS),
+        ("greedy texts", WRITTEN, ("generate",)),
+    ):
+        plan = plan_run(model, tasks, protocols, **quiet)
+        result, _ = timed(job, lambda: ablate(model, tasks, protocols, progress=False, **quiet))  # noqa: B023
+        rows.append(Row.of(job, plan, result))
+    quiet["pairs"] = n_pairs
+    plan = plan_run(model, PATCHED, analysis="patching", **quiet)
+    run = lambda: patch_activations(model, PATCHED, progress=False, **quiet)  # noqa: E731
+    result, _ = timed("patching", run)
+    return [*rows, Row.of("patching", plan, result)]
+
+
+def table(rows: list[Row]) -> str:
+    """The jobs, one a line."""
+    head = "job|planned, s|took, s|took / planned|planned token-passes|made"
+    lines = [
+        [
+            row.job, f"{row.planned_seconds:.1f}", f"{row.seconds:.1f}", f"{row.ratio:.2f}",
+            f"{row.planned_passes:,.0f}", f"{row.passes:,}",
+        ]
+        for row in rows
+    ]  # fmt: skip
+    return markdown(head, lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""A model's outline: configuration and tokenizer without weights, enough to plan a run.
+
+Anything that needs a number from the weights fails on an outline; loading is in ``load``.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+
+import torch
+from transformer_lens import HookedTransformer
+
+from layerwise.models.convert import hooked_config
+from layerwise.models.devices import parse_device, parse_dtype
+from layerwise.models.facts import Origin, attach_origin, describe, origin_of
+from layerwise.models.folder import read_outline
+from layerwise.models.loaded import LoadedFacts
+from layerwise.models.originals import load_tokenizer
+from layerwise.models.quiet import no_deprecation_of_hooked_transformer, quiet
+from layerwise.models.registry import DEFAULT_MODEL
+from layerwise.models.sources import find_outline
+
+
+def load_outline(
+    name: str | os.PathLike[str] = DEFAULT_MODEL, *, dtype: str = "float32", device: str = "cpu"
+) -> HookedTransformer:
+    """The hooked model of that name without its weights; of a hub model none are downloaded.
+
+    Args:
+        name: as for ``load_model``.
+        dtype: the number format that the weights would have.
+        device: where they would be.
+
+    Raises:
+        UserError: if there is no such model, or its configuration or tokenizer cannot be used.
+    """
+    number_format, place = parse_dtype(dtype), parse_device(device)
+    source = find_outline(os.fspath(name))
+    with quiet():
+        config = read_outline(source.folder)
+        tokenizer = load_tokenizer(source.folder, config)
+        cfg = hooked_config(source.folder, source.name, config, number_format)
+        cfg.device, cfg.init_weights = "meta", False
+        with no_deprecation_of_hooked_transformer(), torch.device("meta"):
+            model = HookedTransformer(cfg, copy.deepcopy(tokenizer), move_to_device=False).eval()
+    facts = describe(model, digest="", dtype=dtype, device=str(place))
+    attach_origin(model, Origin(facts, tokenizer))
+    return model
+
+
+def is_outline(model: HookedTransformer) -> bool:
+    """Whether a model is an outline, without weights."""
+    return model.W_E.is_meta
+
+
+def facts_of_outline(outline: HookedTransformer) -> LoadedFacts:
+    """What is known of an outline: all but hash and parity."""
+    origin = origin_of(outline)
+    assert origin is not None, "an outline is made by load_outline"
+    return origin.facts

@@ -1,0 +1,232 @@
+"""The work of one planned walk, and of decoding what it prepares: in numbers, and in seconds.
+
+What whole sweeps cost is in ``cost``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import ceil
+
+from ._bench import attention_work
+from .branches import Branch
+from .calibration import Calibration, seconds_at
+from .interventions import Intervention
+from .readout import CHUNK
+from .requests import Generate, Request
+from .sizes import Sizes
+from .walk_plan import GroupPlan, WalkPlan
+
+
+@dataclass(frozen=True)
+class TextLengths:
+    """How long generated texts are expected to be, as shares.
+
+    Attributes:
+        intact: mean share of ``max_tokens`` that the intact model writes.
+        changed: the same under interventions.
+        agreed: mean share of a changed model's tokens that come while its text is still the
+            intact model's; so long layers before the change are run once for both.
+    """
+
+    intact: float = 0.5
+    changed: float = 0.5
+    agreed: float = 0.5
+
+    def more_tokens(self, intervention: Intervention, request: Request) -> float:
+        """Tokens of a text after its first, which comes from the prompt."""
+        if not isinstance(request, Generate):
+            return 0.0
+        share = self.changed if intervention.edits else self.intact
+        return max(0.0, share * request.max_tokens - 1)
+
+
+UNKNOWN_LENGTHS = TextLengths()
+
+
+@dataclass(frozen=True)
+class WalkWork:
+    """The work of one walk through the layers, and of decoding what it prepared."""
+
+    plan: WalkPlan
+    requests: Sequence[Request]
+    sizes: Sizes
+    lengths: TextLengths
+
+    @cached_property
+    def n_ends(self) -> int:
+        """Branches at whose end something is read, the trunk among them if it is asked for."""
+        return bool(self.plan.intact) + sum(len(g.branches.branches) for g in self.plan.groups)
+
+    @cached_property
+    def parts(self) -> tuple[Part, ...]:
+        """The trunk, and each group of branches."""
+        plan = self.plan
+        layers = range(plan.trunk_until)
+        trunk = sum(plan.trunk_tokens(layer, self.sizes.in_parts) for layer in layers)
+        rest = plan.token_passes(self.sizes.in_parts) - trunk
+        weights = [_weight(group, plan) for group in plan.groups]
+        found = [Part(trunk, len(plan.trie), 1, *attention_work(plan.trie))]
+        for group, weight in zip(plan.groups, weights, strict=True):
+            n_tokens = len(plan.trie) if group.carried is None else len(group.carried)
+            attending = attention_work(plan.trie, group.carried)
+            share = rest * weight / max(1, sum(weights))
+            found.append(Part(share, n_tokens, len(group.branches.branches), *attending))
+        return tuple(part for part in found if part.passes)
+
+    @cached_property
+    def pairs(self) -> float:
+        """Queries times keys that they meet, prompts and options."""
+        return sum((part.passes / part.n_tokens * part.pairs for part in self.parts), start=0.0)
+
+    @cached_property
+    def texts(self) -> list[Generate]:
+        """What is generated under each branch."""
+        return [r for r in self.requests if isinstance(r, Generate) and r.max_tokens > 1]
+
+    @cached_property
+    def of_branch(self) -> list[tuple[float, float]]:
+        """Of each branch, the trunk included: the tokens it decodes, and in how many layers.
+
+        The first token of a text comes from its prompt.
+        """
+        found = []
+        n_layers, known = self.sizes.n_layers, self.lengths
+        if self.plan.intact:
+            found.append((self._more(known.intact), float(n_layers)))
+        for group in self.plan.groups:
+            for branch in group.branches.branches:
+                own, every = _layers(branch, branch.opens, n_layers), _layers(branch, 0, n_layers)
+                layers = known.agreed * own + (1 - known.agreed) * every
+                found.append((self._more(known.changed), layers))
+        return found
+
+    def _more(self, share: float) -> float:
+        return sum((max(0.0, share * text.max_tokens - 1) for text in self.texts), start=0.0)
+
+    @cached_property
+    def text_rows(self) -> float:
+        """Tokens that are decoded, expected."""
+        return sum((rows for rows, _ in self.of_branch), start=0.0)
+
+    @cached_property
+    def text_passes(self) -> float:
+        """Tokens that are decoded times the layers they go through, expected."""
+        return sum((rows * layers for rows, layers in self.of_branch), start=0.0)
+
+    @cached_property
+    def most_text_rows(self) -> int:
+        """Tokens that are decoded if every text gets as long as it may."""
+        return self.n_ends * sum(text.max_tokens - 1 for text in self.texts)
+
+    @cached_property
+    def text_pairs(self) -> float:
+        """Queries times keys that they meet in decoding, expected."""
+        if not self.texts:
+            return 0.0
+        longest = sum(len(text.context) + text.max_tokens / 2 for text in self.texts)
+        return self.text_passes * longest / len(self.texts)
+
+    def capacity(self, memory_budget: int) -> int:
+        """How many texts are decoded at once."""
+        longest = max((len(text.context) + text.max_tokens + 1 for text in self.texts), default=0)
+        sizes = self.sizes
+        row = max(1, 2 * longest * sizes.n_layers * sizes.d_kv * sizes.itemsize)
+        return min(self.n_ends * len(self.texts), max(1, memory_budget // 4 // row))
+
+    def peak_bytes(self, tokens_at_once: int, memory_budget: int) -> int:
+        """Residual streams, kept keys and values, texts, what a block works on, and logits."""
+        sizes, n_packed = self.sizes, len(self.plan.trie)
+        streams = sum(part.n_tokens * part.n_branches for part in self.parts) + 2 * n_packed
+        longest = max((len(text.context) + text.max_tokens + 1 for text in self.texts), default=0)
+        kept = n_packed * (self.plan.block_passes() + sizes.n_layers) if self.plan.generates else 0
+        texts = self.capacity(memory_budget) * longest * sizes.n_layers
+        wide = 4 * sizes.d_model + 3 * (sizes.d_heads + sizes.d_kv) + 3 * sizes.d_mlp
+        pushed = max((part.pushed(tokens_at_once) for part in self.parts), default=0)
+        block = min(pushed * wide * sizes.itemsize, memory_budget // 8)
+        logits = min(CHUNK, self.n_ends * len(self.plan.read)) * sizes.d_vocab
+        standing = streams * sizes.d_model + 2 * (kept + texts) * sizes.d_kv
+        return (
+            standing * sizes.itemsize
+            + block
+            + min(logits * (8 + sizes.itemsize), memory_budget // 8)
+        )
+
+
+def _weight(group: GroupPlan, plan: WalkPlan) -> int:
+    """About how many tokens a group pushes through blocks."""
+    n_tokens = len(plan.trie) if group.carried is None else len(group.carried)
+    branches = group.branches.branches
+    return n_tokens * sum(_layers(branch, branch.opens, plan.n_layers) for branch in branches)
+
+
+def _layers(branch: Branch, first: int, n_layers: int) -> int:
+    """How many layers from a first one on are run for a branch."""
+    return sum(not branch.idle(layer) for layer in range(first, n_layers))
+
+
+@dataclass(frozen=True)
+class Part:
+    """Tokens that are pushed through blocks together: the trunk's, or a group's.
+
+    Attributes:
+        passes: token-passes, over all layers.
+        n_tokens: tokens of one branch.
+        n_branches: how many branches.
+        pairs: queries times keys that they meet, when one branch passes a block once.
+        keys: keys that are gathered for that.
+    """
+
+    passes: float | int
+    n_tokens: int
+    n_branches: int
+    pairs: int
+    keys: int
+
+    def pushed(self, tokens_at_once: int) -> int:
+        """How many tokens pass a block at once; on average half of the branches are open."""
+        room = max(1, tokens_at_once // max(1, self.n_tokens))
+        return self.n_tokens * min(ceil(self.n_branches / 2), room)
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Seconds by a calibration."""
+
+    calibration: Calibration
+    sizes: Sizes
+    tokens_at_once: int
+    memory_budget: int
+
+    def prompts(self, walk: WalkWork) -> float:
+        """To push prompts and options through the blocks, and score them."""
+        known, spent = self.calibration, 0.0
+        for part in walk.parts:
+            pushed = part.pushed(self.tokens_at_once)
+            attending = part.pairs * known.pair_seconds + part.keys * known.key_seconds
+            per_token = seconds_at(known.block, pushed) / pushed + attending / part.n_tokens
+            spent += part.passes * per_token
+        return spent + self._reading(walk.n_ends * len(walk.plan.read))
+
+    def _reading(self, rows: float | int) -> float:
+        """To score rows, most of them with others."""
+        at_once = min(CHUNK, rows)
+        return rows / at_once * seconds_at(self.calibration.unembedding, at_once) if rows else 0.0
+
+    def texts(self, walk: WalkWork) -> float:
+        """To decode.
+
+        There are as many steps as the longest text may need, since of many texts some do; more
+        if not all texts find room at once.
+        """
+        if not walk.text_rows:
+            return 0.0
+        known, n_layers = self.calibration, self.sizes.n_layers
+        longest = max(text.max_tokens - 1 for text in walk.texts)
+        steps = max(longest, ceil(walk.text_rows / walk.capacity(self.memory_budget)))
+        rows = walk.text_rows / steps
+        of_step = n_layers * seconds_at(known.step, walk.text_passes / steps / n_layers)
+        attending = walk.text_pairs * known.step_pair_seconds
+        return steps * (of_step + self._reading(rows)) + attending

@@ -1,0 +1,212 @@
+"""How fast this machine pushes a model of some shape through the engine: measured once, then kept.
+
+The measuring itself is in ``_bench``; what a sweep takes by these figures is in ``cost``.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import platform
+from dataclasses import asdict, dataclass, fields
+from importlib import metadata
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import TypeAdapter, ValidationError
+from transformer_lens import HookedTransformer
+
+from ..models.cache import cache_dir, key_of, read_record, write_record
+from ._bench import LONG, Bench, Curve
+from .blocks import attention_in_use
+from .stand_in import stand_in
+
+# At least so many tokens are pushed at once; a larger number must be faster per token by more
+# than this share to be worth its memory.
+FEWEST = 256
+WORTHWHILE = 0.03
+# Fewer threads are told of only if they are faster by more than this.
+FASTER = 0.1
+_KIND = "calibrations"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Seconds measured on one machine, for blocks of one shape and for their unembedding.
+
+    Attributes:
+        tokens_at_once: how many tokens to push through a block at once.
+        block: seconds for so many tokens pushed through a block at once, attention aside.
+        step: seconds for one new token in each of so many rows, through a block, attention aside.
+        unembedding: seconds to score so many rows: norm, unembedding, log-probability, argmax.
+        pair_seconds: for one query meeting one key, in all heads of a block.
+        key_seconds: for one key gathered for a run of queries, in a block.
+        step_pair_seconds: as ``pair_seconds``, in decoding.
+        flop_per_second: rate of the MLP's first matrix product at ``tokens_at_once`` tokens.
+    """
+
+    tokens_at_once: int
+    block: Curve
+    step: Curve
+    unembedding: Curve
+    pair_seconds: float
+    key_seconds: float
+    step_pair_seconds: float
+    flop_per_second: float
+
+    def __post_init__(self) -> None:
+        curves = (self.block, self.step, self.unembedding)
+        rates = (self.pair_seconds, self.key_seconds, self.step_pair_seconds)
+        good = (
+            self.tokens_at_once >= 1
+            and all(curve and min(curve[0]) > 0 for curve in curves)
+            and all(a[0] < b[0] and a[1] <= b[1] for curve in curves for a, b in pairwise(curve))
+            and all(0 <= rate < math.inf for rate in rates)
+            and 0 < self.flop_per_second < math.inf
+        )
+        if not good:
+            raise ValueError("A calibration needs positive seconds that grow with the size.")
+
+
+@dataclass(frozen=True)
+class FewerThreads:
+    """Fewer threads are faster just now.
+
+    Attributes:
+        used: how many torch uses.
+        better: how many would be faster.
+        times: how many times faster.
+    """
+
+    used: int
+    better: int
+    times: float
+
+
+def seconds_at(curve: Curve, size: float | int) -> float:
+    """Seconds for a size: interpolated; that of the smallest below it, in proportion above."""
+    sizes, seconds = zip(*curve, strict=True)
+    if size > sizes[-1]:
+        return seconds[-1] * size / sizes[-1]
+    return float(np.interp(size, sizes, seconds))
+
+
+def calibration_for(
+    model: HookedTransformer, device: str | None = None, *, anew: bool = False
+) -> Calibration | None:
+    """The calibration of a model's shape on this machine; measured once, and then remembered.
+
+    It is kept in the cache folder by processor, versions, threads, number format, device and
+    shape, so that runs on one machine choose the same sizes, and with them the same rounding.
+
+    Args:
+        model: the model; of its weights only number and format matter, and they may be missing,
+            or on disk.
+        device: where an outline's weights would be; where they are if None.
+        anew: measure again, whatever is remembered.
+
+    Returns:
+        The calibration; None for an outline of which not even a few blocks fit into memory.
+    """
+    where = torch.device(device or model.W_E.device)
+    at = (str(cache_dir()), _key(model, where))
+    found = None if anew else _HELD.get(at) or _read(at[1])
+    if found is None:
+        elsewhere = any(parameter.is_meta for parameter in model.parameters())
+        timed = stand_in(model, str(where)) if elsewhere else model
+        if timed is None:
+            return None
+        found = calibrate(timed)
+        write_record(_KIND, at[1], asdict(found))
+    _HELD[at] = found
+    return found
+
+
+# Where the cache folder cannot be written, a process still measures only once.
+_HELD: dict[tuple[str, str], Calibration] = {}
+
+
+def _read(key: str) -> Calibration | None:
+    try:
+        return TypeAdapter(Calibration).validate_python(read_record(_KIND, key))
+    except ValidationError:
+        return None
+
+
+def _key(model: HookedTransformer, device: torch.device) -> str:
+    cfg = model.cfg
+    shape = (
+        cfg.d_model, cfg.d_head, cfg.n_heads, cfg.n_key_value_heads, cfg.d_mlp, cfg.d_vocab,
+        cfg.gated_mlp, cfg.attn_only, cfg.num_experts, cfg.experts_per_token, min(cfg.n_ctx, LONG),
+    )  # fmt: skip
+    machine = (processor(device), torch.get_num_threads(), device, model.W_E.dtype)
+    versions = [metadata.version(name) for name in ("layerwise", "torch")]
+    figures = [field.name for field in fields(Calibration)]
+    return key_of([*map(str, (*machine, *shape)), *versions, attention_in_use(model), *figures])
+
+
+@functools.cache
+def processor(device: torch.device) -> str:
+    """The name of the processor behind a device, as far as the system tells it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text("utf-8", "replace").splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+@torch.inference_mode()
+def calibrate(model: HookedTransformer, seconds: float = 4.5) -> Calibration:
+    """Measure.
+
+    Args:
+        model: the model.
+        seconds: about how long to measure; large sizes that would take longer are left out.
+    """
+    bench = Bench(model, seconds)
+    pair, key = bench.attention()
+    step, step_pair = bench.step()
+    unembedding = bench.unembedding()
+    block = bench.block(pair, key)
+    at_once = _worthwhile(block)
+    rate = bench.flop_per_second(at_once)
+    return Calibration(at_once, block, step, unembedding, pair, key, step_pair, rate)
+
+
+def _worthwhile(block: Curve) -> int:
+    """The smallest size, not below ``FEWEST``, that is about as fast per token as the fastest."""
+    sizes = [(size, seconds) for size, seconds in block if size >= FEWEST] or [block[-1]]
+    best = min(seconds / size for size, seconds in sizes)
+    fastest = (size for size, seconds in sizes if seconds <= size * best * (1 + WORTHWHILE))
+    return max(FEWEST, next(fastest))
+
+
+@torch.inference_mode()
+def fewer_threads(model: HookedTransformer, seconds: float = 1.0) -> FewerThreads | None:
+    """Whether fewer threads would be faster just now; None if not by a tenth at least.
+
+    Threads that must wait for each other can be far slower beside other work on the machine. The
+    number of threads is left as it was.
+
+    Args:
+        model: the model.
+        seconds: about how long to measure.
+    """
+    used = torch.get_num_threads()
+    fewer = sorted({1, used // 2} - {0, used})
+    if model.W_E.device.type != "cpu" or not fewer:
+        return None
+    spent: dict[int, float] = {}
+    try:
+        for threads in (used, *fewer):
+            torch.set_num_threads(threads)
+            bench = Bench(model, seconds / (1 + len(fewer)))
+            spent[threads] = bench.push(bench.apart(FEWEST), repeats=15)
+    finally:
+        torch.set_num_threads(used)
+    better = min(fewer, key=spent.__getitem__)
+    times = spent[used] / spent[better]
+    return FewerThreads(used, better, times) if times > 1 + FASTER else None

@@ -1,0 +1,49 @@
+"""How much memory a sweep may take if nobody says: half of what is free, on whatever device.
+
+What the memory is used for is the plan's business. Knows no model.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+
+SMALLEST, LARGEST = 2**28, 2**36
+# Limits of a container (control groups, version 2), which the machine's own figures do not show.
+_GROUP = Path("/sys/fs/cgroup")
+
+
+def default_memory_budget(device: str = "cpu") -> int:
+    """Half of the free memory, rounded down to a power of two, from 256 MiB to 64 GiB; in bytes.
+
+    Rounded, so that small changes of what is free do not change how a sweep is cut.
+
+    Args:
+        device: where the model is, e.g. ``cpu`` or ``cuda:0``.
+    """
+    half = max(1, free_memory(device) // 2)
+    return min(max(2 ** (half.bit_length() - 1), SMALLEST), LARGEST)
+
+
+def free_memory(device: str = "cpu") -> int:
+    """Bytes that can be had on a device without pushing anything out.
+
+    Args:
+        device: a CUDA device is asked itself; every other shares the machine's memory.
+    """
+    if device.startswith("cuda"):
+        import torch
+
+        return int(torch.cuda.mem_get_info(torch.device(device))[0])
+    free = int(psutil.virtual_memory().available)
+    limit, used = (_number(_GROUP / name) for name in ("memory.max", "memory.current"))
+    return free if limit is None or used is None else min(free, max(0, limit - used))
+
+
+def _number(path: Path) -> int | None:
+    """A control group's figure; None where there is no group, or no limit (``max``)."""
+    try:
+        return int(path.read_text("ascii"))
+    except (OSError, ValueError):
+        return None

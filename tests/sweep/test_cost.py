@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from layerwise.sweep import (
+    Generate,
+    LogLikelihood,
+    intact,
+    patch,
+    plan_sweep,
+    skip,
+    skip_layers,
+    sweep,
+    zero,
+)
+from layerwise.sweep.cost import Cost, Sizes, TextLengths, cost_of, cost_of_reading
+from layerwise.sweep.run import model_shape
+from tests.sweep.models import N_LAYERS, random_model
+from tests.sweep.test_calibration import KNOWN
+
+ASKED = [LogLikelihood((1, 2, 3, 4 + i), (5, 6 + j)) for i in range(6) for j in range(2)]
+TEXTS = [Generate((1, 2, 3, 4 + i), 6) for i in range(4)]
+SINGLES = [intact(), *(skip(layer) for layer in range(N_LAYERS))]
+BUDGET = 2**30
+
+
+def cost(interventions, requests, kind="llama-gqa", **more) -> Cost:
+    model = random_model(kind)
+    given = {"tokens_at_once": 2048, "memory_budget": BUDGET, "calibration": KNOWN} | more
+    plan = plan_sweep(interventions, requests, model_shape(model), given["memory_budget"])
+    return cost_of(plan, interventions, requests, Sizes.of(model), **given)
+
+
+@pytest.mark.parametrize("kind", ["llama-gqa", "gpt2", "alibi", "sliding window"])
+@pytest.mark.parametrize(
+    "interventions",
+    [
+        SINGLES,
+        SINGLES[2:],
+        [zero("attn_out", 1), zero("resid_post", 2), zero("mlp_out", 3)],
+        [intact(), skip_layers([1, 2]), skip_layers([1, 3]), skip(1)],
+    ],
+)
+@pytest.mark.parametrize("budget", [BUDGET, 60_000])
+def test_log_likelihoods_cost_what_the_engine_counts(kind, interventions, budget, monkeypatch):
+    assert_counted(interventions, ASKED, kind, budget, monkeypatch)
+
+
+@pytest.mark.parametrize("kind", ["llama-gqa", "alibi"])
+def test_patches_cost_what_the_engine_counts(kind, monkeypatch):
+    sourced = [LogLikelihood((1, 2, 3, 4), (token,), (1, 2, 7, 4)) for token in (5, 6)]
+    patches = [patch("resid_pre", layer, pos) for layer in range(N_LAYERS) for pos in (1, 2, -1)]
+    assert_counted(patches, sourced, kind, BUDGET, monkeypatch)
+
+
+def assert_counted(interventions, requests, kind, budget, monkeypatch) -> None:
+    from layerwise.sweep import scores
+
+    rows = []
+    real = scores.score_rows
+    monkeypatch.setattr(
+        scores, "score_rows", lambda model, resid, *rest: rows.append(len(resid))
+        or real(model, resid, *rest),
+    )  # fmt: skip
+    swept = sweep(random_model(kind), interventions, requests, memory_budget=budget)
+    planned = cost(interventions, requests, kind, memory_budget=budget)
+    assert planned.token_passes == swept.stats.token_passes
+    assert planned.brute_force_token_passes == swept.stats.brute_force_token_passes
+    assert planned.rows == sum(rows)
+
+
+def test_texts_that_are_as_long_as_expected_cost_what_the_engine_counts(monkeypatch):
+    """Every text gets as long as it may, for no token ends it; and no two are ever shared."""
+    changes = [intact(), zero("attn_out", 0)]
+    lengths = TextLengths(1.0, 1.0, agreed=0.0)
+    planned = cost(changes, TEXTS, lengths=lengths)
+    swept = sweep(random_model("llama-gqa"), changes, TEXTS)
+    assert planned.text_rows == swept.stats.new_tokens == 2 * 4 * 5
+    assert planned.text_token_passes == planned.most_text_token_passes == N_LAYERS * 2 * 4 * 5
+    assert planned.brute_force_token_passes == swept.stats.brute_force_token_passes
+
+
+def test_layers_before_a_change_are_shared_while_texts_agree():
+    alone, shared = (
+        cost([intact(), skip(2)], TEXTS, lengths=TextLengths(1.0, 1.0, agreed=agreed))
+        for agreed in (0.0, 1.0)
+    )
+    tokens = 4 * 5
+    assert alone.text_token_passes == tokens * (N_LAYERS + N_LAYERS - 1)
+    assert shared.text_token_passes == tokens * (N_LAYERS + N_LAYERS - 3)
+
+
+def test_expected_texts_are_between_none_and_all():
+    short, half, whole = (
+        cost(SINGLES, TEXTS, lengths=TextLengths(share, share)) for share in (0.0, 0.5, 1.0)
+    )
+    assert short.text_token_passes == 0 < half.text_token_passes < whole.text_token_passes
+    assert whole.text_token_passes <= whole.most_text_token_passes
+    assert half.most_text_token_passes == whole.most_text_token_passes
+
+
+def test_arithmetic_is_that_of_the_matrix_products():
+    """One plain forward, its matrix products counted by torch."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    for kind in ("llama-gqa", "gpt2", "attention only"):
+        model = random_model(kind)
+        n = 40
+        with FlopCounterMode(display=False) as counter, torch.inference_mode():
+            model(torch.zeros(1, n, dtype=torch.long))
+        expected = Sizes.of(model).flop(n * N_LAYERS, n * n * N_LAYERS, n)
+        assert expected == pytest.approx(counter.get_total_flops(), rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("interventions", "requests"),
+    [([*SINGLES, zero("attn_out", 0)], ASKED), (SINGLES, ASKED + ASKED[:3] + TEXTS)],
+)
+def test_more_work_never_costs_less(interventions, requests):
+    small, large = cost(SINGLES, ASKED), cost(interventions, requests)
+    assert large.seconds is not None
+    for name in ("token_passes", "flop", "pairs", "peak_bytes", "seconds"):
+        assert getattr(large, name) >= getattr(small, name)
+    assert large.token_passes > small.token_passes
+
+
+def test_seconds_are_those_of_the_calibration():
+    """A block that takes a millisecond a token, and nothing else that takes time."""
+    slow = replace(
+        KNOWN, block=((1, 1e-3), (1000, 1.0)), step=((1, 1e-12),), unembedding=((1, 1e-12),),
+        pair_seconds=0.0, step_pair_seconds=0.0,
+    )  # fmt: skip
+    planned = cost(SINGLES, ASKED, calibration=slow)
+    assert planned.seconds == pytest.approx(planned.token_passes * 1e-3)
+    decoding = replace(slow, block=((1, 1e-12),), step=((1, 1e-3), (1000, 1.0)))
+    planned = cost(SINGLES, TEXTS, calibration=decoding, lengths=TextLengths(1.0, 1.0))
+    assert planned.seconds == pytest.approx(planned.text_token_passes * 1e-3)
+    reading = replace(slow, block=((1, 1e-12),), unembedding=((1, 1e-3), (1000, 1.0)))
+    planned = cost(SINGLES, ASKED, calibration=reading)
+    assert planned.seconds == pytest.approx(planned.rows * 1e-3)
+
+
+def test_without_a_calibration_there_is_work_and_no_time():
+    planned = cost(SINGLES, ASKED, calibration=None)
+    assert planned.seconds is None
+    assert planned.amount == planned.token_passes > 0
+    assert (planned + cost(SINGLES, ASKED)).seconds is None
+
+
+def test_costs_add_up():
+    one, other = cost(SINGLES, ASKED), cost(SINGLES[:2], TEXTS)
+    both = one + other
+    assert both.requests == len(ASKED) + len(TEXTS)
+    assert both.interventions == len(SINGLES)
+    assert both.token_passes == one.token_passes + other.token_passes
+    assert both.seconds == one.seconds + other.seconds
+    assert both.peak_bytes == max(one.peak_bytes, other.peak_bytes)
+    assert Cost() + one == one
+
+
+def test_brute_force_costs_its_own_token_passes_and_unknown_time():
+    planned = cost(SINGLES, ASKED + TEXTS)
+    brute = planned.by_brute_force()
+    assert brute.token_passes == pytest.approx(planned.brute_force_token_passes, abs=1)
+    assert brute.seconds is None
+
+
+def test_reading_costs_its_rows():
+    sizes = Sizes.of(random_model("llama-gqa"))
+    read = cost_of_reading(64, 16, sizes, KNOWN)
+    assert (read.rows, read.token_passes) == (64, 0)
+    assert read.flop == 2 * 64 * sizes.d_model * sizes.d_vocab
+    assert cost_of_reading(128, 16, sizes, KNOWN).seconds == 2 * read.seconds
+    assert cost_of_reading(64, 16, sizes, None).seconds is None
+
+
+def test_nothing_costs_nothing():
+    assert cost([], []) == Cost()

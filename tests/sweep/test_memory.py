@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from layerwise.sweep import memory
+from layerwise.sweep.memory import default_memory_budget, free_memory
+
+GIB = 2**30
+
+
+@pytest.fixture
+def machine(monkeypatch, tmp_path):
+    """A machine with so many bytes free, and within a container or not."""
+    monkeypatch.setattr(memory, "_GROUP", tmp_path)
+
+    def with_free(n_bytes: int, **group: object) -> None:
+        found = SimpleNamespace(available=n_bytes)
+        monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: found)
+        for name, value in group.items():
+            (tmp_path / f"memory.{name}").write_text(f"{value}\n")
+
+    return with_free
+
+
+@pytest.mark.parametrize(
+    ("free", "budget"),
+    [
+        (8 * GIB, 4 * GIB),
+        (8 * GIB - 1, 2 * GIB),
+        (15 * GIB, 4 * GIB),
+        (0, GIB // 4),
+        (GIB // 4, GIB // 4),
+        (GIB, GIB // 2),
+        (1000 * GIB, 64 * GIB),
+    ],
+)
+def test_half_of_what_is_free_as_a_power_of_two(machine, free, budget):
+    machine(free)
+    assert default_memory_budget() == budget
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "free"),
+    [
+        (4 * GIB, GIB, 3 * GIB),
+        (4 * GIB, 5 * GIB, 0),
+        (100 * GIB, GIB, 16 * GIB),
+        ("max", GIB, 16 * GIB),
+    ],
+)
+def test_a_container_has_less_than_the_machine(machine, limit, used, free):
+    machine(16 * GIB, max=limit, current=used)
+    assert free_memory() == free
+
+
+def test_this_machine_has_some_memory():
+    assert free_memory() > 0
+    assert memory.SMALLEST <= default_memory_budget() <= memory.LARGEST

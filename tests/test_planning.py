@@ -1,0 +1,250 @@
+"""What is planned, against what the analyses then do; and what planning asks of a machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import layerwise as lw
+from layerwise import planning
+from layerwise._lengths import lengths_in, remembered_lengths
+from layerwise._records import planned_and_actual, seconds_in_words
+from layerwise.errors import UserError
+from layerwise.models import model_facts
+from layerwise.models.outline import load_outline
+from layerwise.planning import plan_run
+from layerwise.sweep import Generate, Generated, Sweep, SweepStats
+from layerwise.sweep.calibration import FewerThreads
+from tests.analysis import prompt_pair, solved_by, word_task, write_jsonl
+from tests.commands import done, model_folder, refused
+from tests.models.tiny import tiny_model
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("LAYERWISE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def here(monkeypatch, tmp_path) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_jsonl(tmp_path / "good.jsonl", word_task(6, "good").items)
+    return tmp_path
+
+
+def made(result) -> int:
+    return sum(entry["token_passes"] for entry in result.facts.work)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"kind": "zero", "site": "mlp_out"}, {"kind": "mean", "layers": [0, 2]}]
+)
+def test_an_ablation_does_what_was_planned(options):
+    model, task = tiny_model("llama"), word_task(40)
+    plan = plan_run(model, task, ["letter", "continuation"], **options)
+    result = lw.ablate(model, task, ["letter", "continuation"], progress=False, **options)
+    assert plan.total.token_passes == made(result)
+    (work,) = result.facts.work
+    assert work["planned_token_passes"] == work["token_passes"]
+    assert work["brute_force_token_passes"] == plan.total.brute_force_token_passes
+    assert work["planned_seconds"] > 0
+    assert [(row.task, row.protocol) for row in plan.rows] == [
+        ("words", "letter"),
+        ("words", "continuation"),
+    ]
+    assert sum(row.cost.token_passes for row in plan.rows) >= plan.total.token_passes
+
+
+def test_texts_cost_between_what_is_planned_for_prompts_and_the_most():
+    model, task = tiny_model("llama"), word_task(10)
+    plan = plan_run(model, task, "generate")
+    result = lw.ablate(model, task, "generate", progress=False)
+    cost = plan.total
+    assert cost.prompt_token_passes < made(result)
+    assert made(result) <= cost.prompt_token_passes + cost.most_text_token_passes
+    assert any("at most" in note for note in plan.notes)
+
+
+def test_patching_does_what_was_planned():
+    model = tiny_model("llama")
+    pair = prompt_pair(model, "pair", "the red key opens", "the blue key opens")
+    assert pair is not None
+    task = word_task(items=(pair,))
+    plan = plan_run(model, task, analysis="patching")
+    result = lw.patch_activations(model, task, progress=False)
+    assert plan.total.token_passes == made(result)
+    assert [row.analysis for row in plan.rows] == ["patching"]
+
+
+def test_a_lens_and_a_profile_are_planned_by_their_own_pieces():
+    model = tiny_model("llama")
+    task = solved_by(model, word_task(15))
+    lens = plan_run(model, task, "continuation", analysis="lens")
+    assert [row.analysis for row in lens.rows] == ["lens"]
+    readings = lw.logit_lens(model, task, "continuation", progress=False).lens
+    asked = {item.question for item in task.items if item.id in set(readings["item"])}
+    twice = lens.total.requests - len(asked)  # of equal prompts the end is scored once
+    assert lens.total.rows == len(readings) - twice
+    profile = plan_run(model, task, "continuation", analysis="profile")
+    assert [row.analysis for row in profile.rows] == ["ablation", "lens"]
+    swept = plan_run(model, task, "continuation", analysis="profile", exhaustive=True)
+    assert swept.total.token_passes < profile.total.token_passes
+    assert profile.notes[0].startswith("At most")
+
+
+def test_more_items_cost_more():
+    model = tiny_model("llama")
+    costs = [plan_run(model, word_task(n), "letter").total for n in (4, 16, 64)]
+    for name in ("requests", "token_passes", "flop", "seconds"):
+        values = [getattr(cost, name) for cost in costs]
+        assert values == sorted(values)
+        assert values[0] < values[-1]
+
+
+def test_planning_by_name_reads_no_weights(tmp_path):
+    from tests.models.tiny import tiny_folder
+
+    folder = tiny_folder(tmp_path, "llama")
+    task = word_task(4)
+    whole = plan_run(folder, task, ["letter", "generate"])
+    (folder / "model.safetensors").unlink()
+    plan = plan_run(folder, task, ["letter", "generate"])
+    assert plan.total == whole.total
+    longer = word_task(4, generate=lw.load_task("word-problems").generate)
+    plan = plan_run(folder, longer, "generate")
+    assert planning.NO_WEIGHTS in plan.notes
+
+
+def test_lengths_of_texts_are_tried_once_where_they_matter(monkeypatch):
+    model, tried = tiny_model("llama"), []
+    task = word_task(6, generate=lw.load_task("word-problems").generate)
+    real = planning.Setup.sweep
+    monkeypatch.setattr(
+        planning.Setup, "sweep", lambda *args: tried.append(args[2]) or real(*args)
+    )  # fmt: skip
+    plan_run(model, [task, word_task(6, "short")], ["letter", "generate"])
+    assert [len(requests) for requests in tried] == [planning.TRIED]
+    found = remembered_lengths(model_facts(model), task, False)
+    assert found is not None
+    plan = plan_run(model, task, "generate")
+    assert len(tried) == 1
+    texts = [text for text in real(_setup(model, task), *_intact_texts(model, task)).outcomes[0]]
+    lengths = [len(text.tokens) / task.generate.max_tokens for text in texts]
+    assert found.intact == pytest.approx(sum(lengths) / len(lengths))
+    assert plan.total.text_token_passes > 0
+    plan_run(model, task, "letter", recalibrate=True)
+    assert len(tried) == 1
+    plan_run(model, task, "generate", recalibrate=True)
+    assert len(tried) == 2
+
+
+def _setup(model, task):
+    from layerwise._setup import prepare
+
+    return prepare(model, task, "generate")
+
+
+def _intact_texts(model, task):
+    setup = _setup(model, task)
+    items = task.items[: planning.TRIED]
+    return [lw.sweep.intact()], [
+        r.request for item in items for r in setup.requests(task, item, "generate")
+    ]
+
+
+def test_lengths_in_a_sweep():
+    intact = [Generated((1, 2, 3, 4), ""), Generated((5, 6), "")]
+    changed = [Generated((1, 2, 9, 9, 9, 9), ""), Generated((5, 6), "")]
+    found = lengths_in(Sweep([intact, changed], SweepStats()), [Generate((1,), 8)] * 2)
+    assert (found.intact, found.changed, found.agreed) == (6 / 16, 8 / 16, 4 / 8)
+
+
+def test_no_time_where_speed_cannot_be_measured(monkeypatch):
+    monkeypatch.setattr("layerwise.sweep.stand_in.free_memory", lambda device: 1000)
+    plan = plan_run(load_outline(model_folder()), word_task(4), "letter")
+    assert plan.total.seconds is None
+    assert planning.NO_MEMORY in plan.notes
+    assert "?" in str(plan)
+
+
+def test_faster_with_fewer_threads_is_said(monkeypatch):
+    monkeypatch.setattr(planning, "fewer_threads", lambda model: FewerThreads(2, 1, 1.42))
+    plan = plan_run(tiny_model("llama"), word_task(4), "letter")
+    assert plan.notes[-1] == (
+        "OMP_NUM_THREADS=1 would be 1.4 times faster now than the 2 threads in use."
+    )
+
+
+def test_the_table_has_a_line_for_each_task_and_protocol(here):
+    said = done("plan", model_folder(), "--task", "good.jsonl", "--limit", 3)
+    lines = [line.split() for line in said.splitlines()]
+    assert [line[:3] for line in lines[1:4]] == [
+        ["ablation", "good", protocol] for protocol in ("letter", "continuation", "generate")
+    ]
+    assert lines[4][:2] == ["total", str(3 * (3 + 3 + 1))]
+    assert "Memory budget:" in said
+    assert "GFLOP/s" in said
+
+
+def test_planned_and_actual_are_told_and_kept(here):
+    task = ["--task", "good.jsonl", "--protocol", "continuation"]
+    for command in ("ablate", "lens"):
+        said = done(command, model_folder(), *task, "--out", command)
+        (line,) = [line for line in said.splitlines() if line.startswith("Planned:")]
+        assert "took" in line
+        work = json.loads(Path(command, "run.json").read_text())["work"]
+        assert line == planned_and_actual(work)
+    assert "Token-passes" not in line
+
+
+def test_the_reference_is_not_timed_beforehand(here):
+    task = ["--task", "good.jsonl", "--protocol", "letter", "--method", "reference"]
+    assert "Planned:" not in done("ablate", model_folder(), *task)
+
+
+def test_planned_and_actual_in_one_line():
+    one = {"planned_seconds": 8.0, "seconds": 9.5, "planned_token_passes": 10, "token_passes": 12}
+    lens = {"planned_seconds": 2.0, "seconds": 3.0, "left_out": 0}
+    assert planned_and_actual([one, lens]) == (
+        "Planned: 10 s; took 12 s. Token-passes planned: 10; made 12."
+    )
+    assert planned_and_actual([lens]) == "Planned: 2.0 s; took 3.0 s."
+    assert planned_and_actual([{"seconds": 1.0}]) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.04, "0.0 s"), (9.96, "10 s"), (59.4, "59 s"), (90, "1.5 min"), (600, "10 min"),
+     (3599, "1 h 00 min"), (7500, "2 h 05 min")],
+)  # fmt: skip
+def test_seconds_in_words(seconds, words):
+    assert seconds_in_words(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--analysis", "lenses"], "Unknown analysis 'lenses'. Did you mean 'lens'?"),
+        (["--kind", "skp"], "Unknown kind of ablation 'skp'. Did you mean 'skip'?"),
+        (["--layers", "9"], "Layer 9 is out of range: the model has layers 0 to 2."),
+        (["--analysis", "patching"], "has no pairs for activation patching"),
+        (["--analysis", "patching", "--pairs", "0"], "At least one pair"),
+        (["--memory-budget", "little"], "Cannot read the memory budget 'little'"),
+        (["--dtype", "float8"], "Unknown dtype 'float8'"),
+        (["--limit", "0"], "The limit of items must be at least 1"),
+    ],
+)
+def test_what_cannot_be_planned(here, options, says):
+    refused("plan", model_folder(), "--task", "good.jsonl", *options, says=says, unchanged=here)
+
+
+def test_a_model_that_is_not_there(here):
+    refused("plan", "./nowhere", "--task", "good.jsonl", says="There is no file", unchanged=here)
+
+
+def test_an_unknown_analysis_in_python():
+    with pytest.raises(UserError, match="Unknown analysis"):
+        plan_run(tiny_model("llama"), word_task(4), analysis="all")
