@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 Activation = Float[torch.Tensor, "group token d_model"]
+OfLayout = Float[torch.Tensor, "_ _ d_model"]  # of one of several layouts
 AtSite = Float[torch.Tensor, "group token ..."]
 HeadActivation = Float[torch.Tensor, "group token head d_head"]
 

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from transformer_lens.components import LayerNorm, RMSNorm
+from transformer_lens.components.layer_norm import LayerNorm
 from transformer_lens.components.mlps.gated_mlp import GatedMLP
 from transformer_lens.components.mlps.mlp import MLP
+from transformer_lens.components.rms_norm import RMSNorm
 
 Rows = Float[torch.Tensor, "... d_model"]
 Norm = Callable[[Rows], Rows]
@@ -42,7 +43,7 @@ class FusedMLP:
         if plain:
             self.gated = type(module) is GatedMLP
             self.into = module.W_gate.T if self.gated else module.W_in.T
-            self.beside = module.W_in.T if self.gated else None
+            self.beside = module.W_in.T
             self.back = module.W_out
             self.b_in = _if_any(module.b_in)
             self.b_out = _if_any(module.b_out)

@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from jaxtyping import Float, Int
 
-from ._edits import NO_EDITS, Activation, LayerEdits
+from ._edits import NO_EDITS, Activation, LayerEdits, OfLayout
 from .layout import KeysValues, Layout
 
 Observe = Callable[[str, torch.Tensor], None]
@@ -115,6 +115,12 @@ class BlockRunner(Protocol):
 
         With ``overwrite`` the result may be written in the place of ``resid``.
         """
+        ...
+
+    def packed_several(
+        self, parts: Sequence[tuple[OfLayout, Layout]], outside: KeysValues | None
+    ) -> list[OfLayout]:
+        """Push tokens of several layouts through at once, without changes."""
         ...
 
     def from_sites(

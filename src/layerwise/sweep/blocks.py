@@ -96,6 +96,10 @@ class RunnerOnDisk:
         """See ``BlockRunner``."""
         return self.runner.packed(*args, **named)
 
+    def packed_several(self, *args: Any, **named: Any) -> Any:
+        """See ``BlockRunner``."""
+        return self.runner.packed_several(*args, **named)
+
     def from_sites(self, *args: Any, **named: Any) -> Any:
         """See ``BlockRunner``."""
         return self.runner.from_sites(*args, **named)

@@ -95,17 +95,13 @@ def make_branches(
     _collect(root, None, True, found)
     order = sorted(range(len(found)), key=lambda i: (found[i][0], i))
     number = {old: new for new, old in enumerate(order)}
-    branches = tuple(
-        Branch(
-            found[old][2].edits,
-            found[old][0],
-            None if found[old][1] is None else number[found[old][1]],
-            tuple(found[old][2].members),
-        )
-        for old in order
-    )
+    branches = []
+    for old in order:
+        opens, leaves, node = found[old]
+        left = None if leaves is None else number[leaves]
+        branches.append(Branch(node.edits, opens, left, tuple(node.members)))
     until = n_layers if whole_trunk or root.members else last
-    return Branches(branches, until, tuple(root.members), n_layers)
+    return Branches(tuple(branches), until, tuple(root.members), n_layers)
 
 
 def by_layer(intervention: Intervention) -> dict[int, tuple[Edit, ...]]:

@@ -26,6 +26,7 @@ from .branches import Branch
 from .drafts import Drafter
 from .engine import Walk, embed_tokens
 from .interventions import SetSite
+from .layout import KeysValues
 from .readout import CHUNK, first_argmax, logits_of
 from .requests import Generate, Generated
 from .stopping import Stopper
@@ -309,7 +310,7 @@ class _Step:
             edits = self._edits(
                 layer, one_each, ("resid_pre", "z", "attn_out", "mlp_out", "resid_post"), device
             )
-            out, own = runner.step(resid[at], layout, edits)  # type: ignore[attr-defined]
+            out, own = runner.step(resid[at], layout, edits)
             self.token_passes += out.shape[0] * out.shape[1]
             if everyone:
                 resid = out
@@ -329,7 +330,7 @@ class _Step:
         return resid
 
     def _keep_for_others(
-        self, layer: int, own: object, running: np.ndarray, same: np.ndarray, first: np.ndarray
+        self, layer: int, own: KeysValues, running: np.ndarray, same: np.ndarray, first: np.ndarray
     ) -> None:
         """Rows that were computed as another one keep its keys and values, for when they part."""
         others = np.setdiff1d(np.arange(len(running)), first)

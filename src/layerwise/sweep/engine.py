@@ -20,7 +20,7 @@ from ._runner import KeptKeysValues
 from .blocks import BlockRunner
 from .branches import Branches
 from .interventions import Edit, PatchSite, SetSite, SkipLayer
-from .layout import KeysValues, Layout, make_layout
+from .layout import SCRATCH, KeysValues, Layout, make_layout
 from .requests import Request
 from .walk_plan import WalkPlan
 
@@ -77,6 +77,7 @@ class Walk:
     requests: Sequence[Request]
     work: Work
     tokens_at_once: int = TOKENS_AT_ONCE
+    scratch: int = SCRATCH
     trunk: Float[torch.Tensor, "1 token d_model"] = field(init=False)
     trunk_layout: Layout = field(init=False)
     groups: list[Group] = field(init=False)
@@ -103,7 +104,12 @@ class Walk:
         self, carried: frozenset[int] | None, outputs: Sequence[int] | None = None
     ) -> Layout:
         return make_layout(
-            self.plan.trie, carried, exact=self.exact, like=self.model.W_E, outputs=outputs
+            self.plan.trie,
+            carried,
+            exact=self.exact,
+            like=self.model.W_E,
+            outputs=outputs,
+            scratch=self.scratch,
         )
 
     def run(self, on_layer: Callable[[int], None] | None = None) -> None:
@@ -132,8 +138,14 @@ class Walk:
             outside = self._push_trunk(runner, layer, seen)
             if kept is not None and outside is not None:
                 kept.put([0], outside)
-        for group in self.groups:
-            self._push(runner, group, layer, outside, seen, kept)
+        plain = [self._push(runner, group, layer, outside, seen, kept) for group in self.groups]
+        if len(self.groups) == 1:
+            (group,), (rows,) = self.groups, plain
+            layout, into = self._ends(group, layer)
+            for chunk in self._chunks(rows, layout):
+                self._through(runner, group, chunk, layout, into, outside, NO_EDITS, kept)
+        else:
+            self._push_together(runner, layer, outside, plain)
         self.kept.append(kept)
 
     def _new_kept(self, layer: int) -> KeptKeysValues | None:
@@ -182,8 +194,8 @@ class Walk:
         outside: KeysValues | None,
         seen: dict[str, torch.Tensor],
         kept: KeptKeysValues | None,
-    ) -> None:
-        """Push a group's open branches through the layer; those with edits here apart."""
+    ) -> list[int]:
+        """Push a group's branches with edits in this layer through; the others are returned."""
         ways: dict[str, list[int]] = {"plain": [], "edited": [], "inside": [], "idle": []}
         before: list[int] = []
         for row, branch in enumerate(group.branches.branches[: group.open]):
@@ -199,13 +211,10 @@ class Walk:
                 ways["inside"].append(row)
             else:
                 ways["edited"].append(row)
-        is_last = layer == self.plan.n_layers - 1
-        layout, into = (group.last, group.read) if is_last else (group.layout, group.resid)
+        layout, into = self._ends(group, layer)
         if before:
             edits = self._edits(group, before, layer, ("resid_pre",), group.layout, seen)
             group.resid[before] = edits.changed("resid_pre", group.resid[before])
-        for rows in self._chunks(ways["plain"], layout):
-            self._through(runner, group, rows, layout, into, outside, NO_EDITS, kept)
         for rows in self._chunks(ways["edited"], layout):
             edits = self._edits(group, rows, layer, INSIDE, layout, seen)
             self._through(runner, group, rows, layout, into, outside, edits, kept)
@@ -218,6 +227,54 @@ class Walk:
             if edits.changes("resid_post") or layout.outputs is not None:
                 leaving = layout.leaving(group.resid[rows])
                 into[rows] = edits.changed("resid_post", leaving)
+        return ways["plain"]
+
+    def _ends(self, group: Group, layer: int) -> tuple[Layout, torch.Tensor]:
+        """Where a group's tokens lie in a layer, and where what leaves it goes."""
+        if layer == self.plan.n_layers - 1:
+            return group.last, group.read
+        return group.layout, group.resid
+
+    def _push_together(
+        self,
+        runner: BlockRunner,
+        layer: int,
+        outside: KeysValues | None,
+        plain: Sequence[Sequence[int]],
+    ) -> None:
+        """Push the unchanged branches of several groups through, as many at once as may be."""
+        batch: list[tuple[Group, list[int]]] = []
+        room = self.tokens_at_once
+        for group, of_group in zip(self.groups, plain, strict=True):
+            rows, n_tokens = list(of_group), max(1, group.layout.n_tokens)
+            while rows:
+                fitting = max(0 if batch else 1, room // n_tokens)
+                if fitting:
+                    batch.append((group, rows[:fitting]))
+                    room -= n_tokens * len(rows[:fitting])
+                    rows = rows[fitting:]
+                if rows:
+                    self._several(runner, layer, outside, batch)
+                    batch, room = [], self.tokens_at_once
+        if batch:
+            self._several(runner, layer, outside, batch)
+
+    def _several(
+        self,
+        runner: BlockRunner,
+        layer: int,
+        outside: KeysValues | None,
+        batch: Sequence[tuple[Group, list[int]]],
+    ) -> None:
+        ends = [self._ends(group, layer) for group, _ in batch]
+        parts = [
+            (group.resid[rows], layout)
+            for (group, rows), (layout, _) in zip(batch, ends, strict=True)
+        ]
+        found = runner.packed_several(parts, outside)
+        for (_, rows), (layout, into), out in zip(batch, ends, found, strict=True):
+            into[rows] = out
+            self._count(len(rows), layout.n_outputs if self.in_parts else layout.n_tokens)
 
     def starts_inside(self, group: Group, row: int) -> bool:
         """Whether a branch begins with the trunk's attention."""

@@ -5,13 +5,13 @@ Slower, and right for whatever the block computes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float
 
-from ._edits import NO_EDITS, Activation, LayerEdits
+from ._edits import NO_EDITS, Activation, LayerEdits, OfLayout
 from ._runner import Observe, StepLayout
 from .layout import KeysValues, Layout
 
@@ -69,6 +69,12 @@ class HookedBlock:
                 observe(site, activation)
         return edits.leaving(resid, lambda: through), own
 
+    def packed_several(
+        self, parts: Sequence[tuple[OfLayout, Layout]], outside: KeysValues | None
+    ) -> list[OfLayout]:
+        """See ``BlockRunner``; one layout after the other."""
+        return [self.packed(resid, layout, outside)[0] for resid, layout in parts]
+
     def from_sites(
         self, resid_pre: Activation, sites: Mapping[str, torch.Tensor], edits: LayerEdits
     ) -> Activation:
@@ -88,10 +94,11 @@ class HookedBlock:
         positions = layout.index[:, 0]
         for length in positions.unique().tolist():
             rows = (positions == length).nonzero()[:, 0]
-            past = layout.own.keys[layout.slots[rows]], layout.own.values[layout.slots[rows]]
+            slots = layout.slots[rows]
             out, keys, values, _ = self._call(
                 resid[rows],
-                *(x[:, :, :length].transpose(1, 2) for x in past),
+                layout.own.keys[slots, :, :length].transpose(1, 2),
+                layout.own.values[slots, :, :length].transpose(1, 2),
                 edits.of_rows(rows).changed,
             )
             through[rows], kept.keys[rows], kept.values[rows] = out, keys, values

@@ -13,6 +13,8 @@ from jaxtyping import Bool, Float, Int
 
 from .trie import AttentionRows, TokenTrie, rectangles, restrict
 
+SCRATCH = 16 * 2**20
+
 
 @dataclass(frozen=True)
 class KeysValues:
@@ -44,6 +46,7 @@ class Layout:
         n_packed: how many packed tokens there are.
         biases: each rectangle's mask as what is added to attention scores, made once for all
             layers and branches; None where a rectangle is one plain causal sequence.
+        scratch: bytes of keys and values that may be copied side by side to attend to them.
     """
 
     carried: Int[torch.Tensor, " token"] | None
@@ -54,6 +57,12 @@ class Layout:
     order: Int[torch.Tensor, " output"] | None
     n_packed: int
     biases: tuple[Float[torch.Tensor, "_ 1 _ _"] | None, ...] = ()
+    scratch: int = SCRATCH
+
+    @property
+    def leaving_positions(self) -> Int[torch.Tensor, " output"]:
+        """Positions of the tokens that leave the block."""
+        return self.positions if self.outputs is None else self.positions[self.outputs]
 
     @property
     def n_tokens(self) -> int:
@@ -97,6 +106,7 @@ def make_layout(
     exact: bool,
     like: torch.Tensor,
     outputs: Sequence[int] | None = None,
+    scratch: int = SCRATCH,
 ) -> Layout:
     """The layout of a trie's tokens, or of some of them.
 
@@ -107,6 +117,7 @@ def make_layout(
         like: gives device and number format.
         outputs: packed indices of the tokens that leave the block, in ascending order; all if
             None. Without ``exact`` only these attend.
+        scratch: see ``Layout``.
     """
     device = like.device
     positions = torch.tensor(trie.positions, dtype=torch.long)
@@ -133,6 +144,7 @@ def make_layout(
         _order(rows, len(attending), device),
         len(trie),
         biases,
+        scratch,
     )
 
 

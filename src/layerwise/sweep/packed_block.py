@@ -5,21 +5,18 @@ Which models it may be used for is decided in ``blocks``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 
-from ._edits import NO_EDITS, Activation, HeadActivation, LayerEdits
+from ._edits import NO_EDITS, Activation, HeadActivation, LayerEdits, OfLayout
 from ._modules import FusedMLP, add_product, norm_of
 from ._runner import Observe, StepLayout
 from ._step_attention import attend_step
 from .layout import KeysValues, Layout
-
-# Keys and values of a rectangle's rows are copied side by side, so many bytes of them at once.
-GATHERED_BYTES = 16 * 2**20
 
 KeyHeads = Float[torch.Tensor, "group packed kv_head d_head"]
 Leaving = Float[torch.Tensor, "group output d_model"]
@@ -69,22 +66,56 @@ class PackedBlock:
         base = layout.leaving(resid)
         kept: list[KeysValues] = []
 
-        def heads() -> HeadActivation:
+        def heads() -> Attended:
             normed = self.norm_1(resid)
             own = self._keys_values(normed, layout.positions, layout.longest)
             kept.append(own)
-            at = layout.positions if layout.outputs is None else layout.positions[layout.outputs]
-            queries = self._queries(layout.leaving(normed), at, layout.longest)
-            return self._attend(queries, *layout.full(own, outside), layout)
+            return self._heads(layout.leaving(normed), own, layout, outside)
 
         if not layout.n_outputs:
             return base, self._keys_values(self.norm_1(resid), layout.positions, layout.longest)
         if observe is None and edits is NO_EDITS:
             own_place = overwrite or layout.outputs is not None
-            out = self._plain(base if own_place else base.clone(), heads())
+            out = self._plain(base if own_place else base.clone(), heads().flatten(2))
         else:
             out = self._edited(base, heads, edits, observe)
         return out, kept[0] if kept else None
+
+    def packed_several(
+        self, parts: Sequence[tuple[OfLayout, Layout]], outside: KeysValues | None
+    ) -> list[OfLayout]:
+        """See ``BlockRunner``."""
+        shapes = [resid.shape[:2] for resid, _ in parts]
+        normed = self.norm_1(_together([resid for resid, _ in parts]))
+        leaving = [
+            layout.leaving(x) for x, (_, layout) in zip(_apart(normed, shapes), parts, strict=True)
+        ]
+        leaving_shapes = [x.shape[:2] for x in leaving]
+        # The products are made for all parts at once; what depends on positions, for each.
+        q, k, v = (
+            [x.unflatten(-1, (-1, self.cfg.d_head)) for x in _apart(flat, given)]
+            for flat, given in (
+                (self._product(0, _together(leaving)), leaving_shapes),
+                (self._product(1, normed), shapes),
+                (self._product(2, normed), shapes),
+            )
+        )
+        heads = []
+        for queries, keys, values, (_, layout) in zip(q, k, v, parts, strict=True):
+            keys = self._turned(keys, "k", layout.positions, layout.longest)
+            queries = self._turned(queries, "q", layout.leaving_positions, layout.longest)
+            full = layout.full(KeysValues(keys, values), outside)
+            heads.append(self._attend(queries, *full, layout))
+        base = _together([layout.leaving(resid) for resid, layout in parts])
+        out = self._plain(base, _together(heads).flatten(2))
+        return _apart(out, leaving_shapes)
+
+    def _heads(
+        self, normed: Leaving, own: KeysValues, layout: Layout, outside: KeysValues | None
+    ) -> Attended:
+        """What each head reads, at the tokens that leave the block."""
+        queries = self._queries(normed, layout.leaving_positions, layout.longest)
+        return self._attend(queries, *layout.full(own, outside), layout)
 
     def from_sites(
         self, resid_pre: Activation, sites: Mapping[str, torch.Tensor], edits: LayerEdits
@@ -131,7 +162,7 @@ class PackedBlock:
             return attend_step(queries, layout, self.group, self.scale)
 
         if edits is NO_EDITS:
-            out = self._plain(resid.clone(), heads())
+            out = self._plain(resid.clone(), heads().flatten(2))
         else:
             out = self._edited(resid, heads, edits, None)
         return out, kept[0] if kept else None
@@ -151,17 +182,17 @@ class PackedBlock:
         out[where] = self.mlp(self.norm_2(resid_mid[where][None]))[0]
         return out
 
-    def _plain(self, resid: Activation, heads: Float[torch.Tensor, ...]) -> Activation:
+    def _plain(self, resid: Activation, z: Float[torch.Tensor, ...]) -> Activation:
         """The block without changes, written in the place of what enters it."""
         bias = self.attn.b_O
         if self.mlp is None:
-            return add_product(resid, heads.flatten(2), self.w_out.T, bias)
+            return add_product(resid, z, self.w_out.T, bias)
         assert self.norm_2 is not None
         if self.cfg.parallel_attn_mlp:
             normed = self.norm_2(resid)
-            add_product(resid, heads.flatten(2), self.w_out.T, bias)
+            add_product(resid, z, self.w_out.T, bias)
             return self.mlp.add_to(resid, normed)
-        add_product(resid, heads.flatten(2), self.w_out.T, bias)
+        add_product(resid, z, self.w_out.T, bias)
         return self.mlp.add_to(resid, self.norm_2(resid))
 
     def _edited(
@@ -189,27 +220,35 @@ class PackedBlock:
 
         return edits.leaving(resid_pre, through)
 
+    def _product(self, which: int, normed: Activation) -> Float[torch.Tensor, "group token out"]:
+        """Queries (0), keys (1) or values (2), heads side by side."""
+        weight, bias = self.weights[which]
+        return F.linear(normed, weight, bias)
+
+    def _turned(
+        self, x: HeadActivation, which: str, positions: Int[torch.Tensor, ...], longest: int
+    ) -> HeadActivation:
+        """Queries or keys, normed where the model does so, and rotated to their positions."""
+        if self.cfg.use_qk_norm:
+            norm = self.attn.q_norm if which == "q" else self.attn.k_norm
+            x = self.attn._apply_qk_norm(x, norm)
+        return self._rotate(x, positions, longest)
+
     def _queries(
         self, normed: Activation, positions: Int[torch.Tensor, ...], longest: int
     ) -> HeadActivation:
         """Queries, rotated to their positions."""
-        weight, bias = self.weights[0]
-        q = F.linear(normed, weight, bias).unflatten(-1, (-1, self.cfg.d_head))
-        if self.cfg.use_qk_norm:
-            q = self.attn._apply_qk_norm(q, self.attn.q_norm)
-        return self._rotate(q, positions, longest)
+        q = self._product(0, normed).unflatten(-1, (-1, self.cfg.d_head))
+        return self._turned(q, "q", positions, longest)
 
     def _keys_values(
         self, normed: Activation, positions: Int[torch.Tensor, ...], longest: int
     ) -> KeysValues:
         """Own keys, rotated to their positions, and values."""
         k, v = (
-            F.linear(normed, weight, bias).unflatten(-1, (-1, self.cfg.d_head))
-            for weight, bias in self.weights[1:]
+            self._product(which, normed).unflatten(-1, (-1, self.cfg.d_head)) for which in (1, 2)
         )
-        if self.cfg.use_qk_norm:
-            k = self.attn._apply_qk_norm(k, self.attn.k_norm)
-        return KeysValues(self._rotate(k, positions, longest), v)
+        return KeysValues(self._turned(k, "k", positions, longest), v)
 
     def _rotate(
         self, x: HeadActivation, positions: Int[torch.Tensor, ...], longest: int
@@ -239,7 +278,7 @@ class PackedBlock:
         for rows, bias in zip(layout.rows, layout.biases, strict=True):
             n_row, n_key = rows.keys.shape
             per_row = 2 * len(keys) * n_key * self.n_kv * self.cfg.d_head * keys.element_size()
-            at_once = max(1, GATHERED_BYTES // per_row)
+            at_once = max(1, layout.scratch // per_row)
             for start in range(0, n_row, at_once):
                 part = slice(start, start + at_once)
                 q, k, v = (
@@ -284,3 +323,16 @@ def _as_heads(
     """The tokens of each row, for all branches and heads."""
     taken = x[:, index.flatten()].unflatten(1, tuple(index.shape))
     return taken.permute(1, 0, 3, 2, 4).flatten(1, 2)
+
+
+def _together(parts: Sequence[torch.Tensor]) -> Float[torch.Tensor, "1 token ..."]:
+    """The tokens of several activations one after the other."""
+    return torch.cat([part.flatten(0, 1) for part in parts])[None]
+
+
+def _apart(
+    together: Float[torch.Tensor, "1 token ..."], shapes: Sequence[Sequence[int]]
+) -> list[torch.Tensor]:
+    """Several activations again, views of one."""
+    pieces = together[0].split([shape[0] * shape[1] for shape in shapes])
+    return [x.unflatten(0, tuple(shape)) for x, shape in zip(pieces, shapes, strict=True)]

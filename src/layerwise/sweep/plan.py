@@ -35,6 +35,7 @@ class ModelShape:
         n_heads: query heads.
         d_vocab: tokens of the vocabulary.
         in_parts: whether its blocks can be run in part (``BlockRunner.in_parts``).
+        d_mlp: width of the MLP's hidden layer.
     """
 
     n_layers: int
@@ -46,6 +47,12 @@ class ModelShape:
     n_heads: int = 1
     d_vocab: int = 1
     in_parts: bool = True
+    d_mlp: int = 0
+
+    @property
+    def passing(self) -> int:
+        """Bytes that a block needs for a token on its way through."""
+        return (8 * self.d_model + 3 * self.d_mlp) * self.itemsize
 
 
 @dataclass(frozen=True)
@@ -182,7 +189,9 @@ class _Room:
         self.shape, self.budget = shape, budget // 2
         self.generates = any(isinstance(request, Generate) for request in requests)
         self.longest = max((len(sequence_of(request)) for request in requests), default=0)
-        self.tokens = self.budget // self._bytes_per_token(at_once)
+        # A walk's tokens go through a block in one piece, even if they are of one branch only.
+        passing = budget // 4 // self.shape.passing
+        self.tokens = min(self.budget // self._bytes_per_token(at_once), passing)
 
     def _bytes_per_token(self, n_branches: int) -> int:
         """The most that a token needs, with so many of the interventions."""

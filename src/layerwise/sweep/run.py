@@ -18,6 +18,7 @@ from .blocks import block_runners, why_not_packed
 from .decode import Decoder, Job, capacity_for
 from .engine import TOKENS_AT_ONCE, Walk, Work
 from .interventions import Intervention
+from .layout import SCRATCH
 from .plan import DEFAULT_MEMORY_BUDGET, Batch, ModelShape, plan_sweep, walk_of
 from .readout import CHUNK
 from .reference import reference_outcomes
@@ -82,6 +83,7 @@ def model_shape(model: HookedTransformer) -> ModelShape:
         cfg.n_heads,
         cfg.d_vocab,
         why_not_packed(model) is None,
+        0 if cfg.attn_only else cfg.d_mlp or 0,
     )
 
 
@@ -201,6 +203,7 @@ class _Engine:
                 [self.requests[index] for index in batch.requests],
                 self.work,
                 self._tokens_at_once(shape),
+                min(SCRATCH, self.memory_budget // 16),
             )
 
             def on_layer(layer: int, number: int = number) -> None:
@@ -220,10 +223,8 @@ class _Engine:
         ]
 
     def _tokens_at_once(self, shape: ModelShape) -> int:
-        """As asked for, or fewer, so that what a block makes of them fits the budget's eighth."""
-        mlp = 0 if self.model.cfg.attn_only else 2 * (self.model.cfg.d_mlp or 0)
-        per_token = (8 * shape.d_model + mlp) * shape.itemsize
-        return max(64, min(self.tokens_at_once, self.memory_budget // 8 // per_token))
+        """As asked for, or as few as the budget has room for."""
+        return max(64, min(self.tokens_at_once, self.memory_budget // 8 // shape.passing))
 
     def _read(
         self, walk: Walk, shape: ModelShape, done: Callable[[int, int, Outcome], None]
@@ -235,15 +236,15 @@ class _Engine:
         jobs: list[Job] = []
         for scores in read_scores(walk, chunk):
             for index, request in enumerate(walk.requests):
-                outcome = scores.outcome(index)
                 if isinstance(request, Generate):
-                    jobs.append(Job(scores.branch, index, request, [outcome]))
-                else:
-                    for intervention in scores.interventions:
-                        done(intervention, index, outcome)
+                    first = scores.first_token(index, request)
+                    jobs.append(Job(scores.branch, index, request, [first]))
+                    continue
+                for intervention in scores.interventions:
+                    done(intervention, index, scores.scored(index, request))
         if not jobs:
             return
-        members = {None: walk.plan.intact}
+        members: dict[int | None, tuple[int, ...]] = {None: walk.plan.intact}
         for group in walk.groups:
             members |= {row: b.members for row, b in enumerate(group.branches.branches)}
 

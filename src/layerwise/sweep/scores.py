@@ -37,14 +37,15 @@ class BranchScores:
     greedy: dict[int, int]
     walk: Walk
 
-    def outcome(self, index: int) -> Scored | int:
-        """The outcome of a log-likelihood; of a generation its first token."""
-        request = self.walk.requests[index]
+    def scored(self, index: int, request: LogLikelihood) -> Scored:
+        """The outcome of a log-likelihood."""
         path = self.walk.plan.paths[index][len(request.context) - 1 :]
-        if isinstance(request, Generate):
-            return self.greedy[path[0]]
         best = [self.greedy[packed] for packed in path]
         return Scored(tuple(self.logprobs[index]), best == list(request.continuation))
+
+    def first_token(self, index: int, request: Generate) -> int:
+        """The first token of a text."""
+        return self.greedy[self.walk.plan.paths[index][len(request.context) - 1]]
 
 
 def read_scores(walk: Walk, chunk: int) -> Iterator[BranchScores]:
