@@ -17,6 +17,10 @@ SIZES = {
     "distinct items": {"layers": 8, "branches": 8, "items": 64},
     "few-shot items": {"layers": 8, "branches": 8, "items": 64, "shared": 96, "context": 32},
     "long contexts": {"layers": 4, "branches": 4, "items": 12, "context": 800, "options": 2},
+    "few branches": {"layers": 4, "branches": 4, "items": 160},
+    "few branches with a long few-shot prefix": {
+        "layers": 8, "branches": 2, "items": 48, "shared": 768, "context": 16,
+    },
     "generation": {"items": 12, "new_tokens": 8, "context": 96},
     "few-shot generation": {
         "layers": 8, "branches": 8, "items": 12, "shared": 384, "new_tokens": 8,
