@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from transformer_lens import HookedTransformerConfig
+from transformer_lens.components import LayerNorm, LayerNormPre, RMSNorm, RMSNormPre
+from transformer_lens.factories.mlp_factory import MLPFactory
+
+from layerwise.sweep._modules import FusedMLP, add_product, norm_of
+
+D_MODEL, D_MLP = 12, 20
+
+
+def config(**changes) -> HookedTransformerConfig:
+    given = {
+        "n_layers": 1,
+        "d_model": D_MODEL,
+        "d_mlp": D_MLP,
+        "n_ctx": 8,
+        "d_head": 4,
+        "act_fn": "gelu",
+        "eps": 1e-3,
+        "device": "cpu",
+    }
+    return HookedTransformerConfig(**(given | changes))
+
+
+def randomised(module: torch.nn.Module, biases: bool = True) -> torch.nn.Module:
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in module.named_parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator)
+        if name.startswith("b_") and not biases:
+            parameter.data.zero_()
+    return module
+
+
+def activation(seed: int = 1) -> torch.Tensor:
+    return 3 + torch.randn(2, 5, D_MODEL, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("kind", [LayerNorm, RMSNorm, LayerNormPre, RMSNormPre])
+def test_norms_equal_the_modules(kind):
+    module = randomised(kind(config()))
+    x = activation()
+    given = x.clone()
+    torch.testing.assert_close(norm_of(module)(x), module(given), atol=1e-5, rtol=1e-5)
+    assert torch.equal(x, given)
+
+
+def test_a_norm_that_is_not_known_is_its_own_module():
+    class Louder(LayerNorm):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    module = randomised(Louder(config()))
+    assert norm_of(module) is module
+
+
+@pytest.mark.parametrize("biases", [True, False])
+@pytest.mark.parametrize("gated", [True, False])
+@pytest.mark.parametrize("act_fn", ["gelu", "gelu_new", "relu", "silu", "solu_ln"])
+def test_mlps_equal_the_modules(act_fn, gated, biases):
+    module = randomised(MLPFactory.create_mlp(config(act_fn=act_fn, gated_mlp=gated)), biases)
+    fused = FusedMLP(module)
+    assert fused.known is (act_fn != "solu_ln")
+    x, resid = activation(), activation(2)
+    given, before = x.clone(), resid.clone()
+    expected = module(given)
+    torch.testing.assert_close(fused(x), expected, atol=1e-4, rtol=1e-5)
+    assert torch.equal(x, given)
+    added = fused.add_to(resid, x)
+    torch.testing.assert_close(added, before + expected, atol=1e-4, rtol=1e-5)
+    assert added is resid  # written in its place
+    assert torch.equal(x, given)
+
+
+def test_an_mlp_that_is_not_known_is_its_own_module():
+    module = torch.nn.Linear(D_MODEL, D_MODEL)
+    module.cfg = SimpleNamespace()
+    fused = FusedMLP(module)
+    assert not fused.known
+    assert torch.equal(fused(activation()), module(activation()))
+    torch.testing.assert_close(
+        fused.add_to(activation(2), activation()), activation(2) + module(activation())
+    )
+
+
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_products_are_added_in_place(with_bias):
+    weight = torch.randn(7, D_MODEL, generator=torch.Generator().manual_seed(3))
+    bias = torch.arange(D_MODEL, dtype=torch.float) if with_bias else None
+    x = torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(4))
+    resid, before = activation(), activation()
+    out = add_product(resid, x, weight, bias)
+    torch.testing.assert_close(out, before + x @ weight + (0 if bias is None else bias))
+    assert out is resid
