@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from layerwise.models import load_model
 from layerwise.models.outline import load_outline
 from layerwise.sweep import calibration
 from layerwise.sweep._bench import Bench, growing
@@ -172,6 +173,14 @@ def test_an_outline_is_measured_on_a_stand_in_as_the_model_would_be(measured, tm
     for name, parameter in timed.named_parameters():
         assert (parameter.shape, parameter.dtype) == (weights[name].shape, weights[name].dtype)
         assert not parameter.is_meta
+
+
+def test_a_model_whose_weights_are_on_disk_is_measured_on_a_stand_in(measured, tmp_path):
+    on_disk = load_model(tiny_folder(tmp_path, "llama"), offload="disk")
+    calibration_for(on_disk)
+    (timed,) = measured
+    assert timed is not on_disk
+    assert not any(parameter.is_meta for parameter in timed.parameters())
 
 
 def test_where_not_even_a_few_blocks_fit_nothing_is_measured(measured, tmp_path, monkeypatch):
