@@ -301,6 +301,9 @@ class _Step:
                 return_index=True,
                 return_inverse=True,
             )
+            # In the order of the rows, in which they lie in the cache.
+            order = np.argsort(first)
+            first, same = first[order], np.argsort(order)[same]
             one_each = running[first]
             everyone = len(one_each) == len(decoder.rows)
             at = torch.from_numpy(one_each).to(device)
@@ -347,12 +350,12 @@ class _Step:
     def _layout(self, layer: int, rows: np.ndarray, device: torch.device) -> StepLayout:
         slots = self.slots[rows]
         low, high = int(slots.min()), int(slots.max()) + 1
-        in_order = (
-            bool((np.diff(slots) > 0).all())
-            if len(slots) < high - low
-            else bool((np.diff(slots) == 1).all())
-        )
-        span = slice(low, high) if in_order and 2 * len(rows) >= high - low else None
+        # Rows that fill their part of the cache in order are a view of it; so are rows with few
+        # others between them.
+        in_order = bool((np.diff(slots) > 0).all())
+        filled = len(slots) == high - low
+        viewed = in_order or not filled
+        span = slice(low, high) if viewed and 2 * len(rows) >= high - low else None
         return StepLayout(
             torch.from_numpy(self.positions[rows]).to(device),
             self.longest,
