@@ -73,13 +73,18 @@ def test_everything_is_there_and_can_be_read(root, said):
         "emergence",
     }
     facts = json.loads((folder / "run.json").read_text())
-    assert {entry["analysis"] for entry in facts["work"]} == {"ablation", "logit lens"}
+    assert {entry["analysis"] for entry in facts["work"]} == {
+        "ablation",
+        "logit lens",
+        "plain forwards, timed for comparison",
+    }
     assert facts["settings"]["analysis"] == "profile"
 
 
 def test_what_is_said_is_in_the_tables(root, said):
     lines = said.splitlines()
     assert re.match(r"Work: \d+\.\d times fewer token-passes", lines[0])
+    assert re.match(r"That was some \d+ times faster than one plain hooked", lines.pop(1))
     assert lines.pop(1).startswith("Planned: ")
     assert lines[1] == "The most important findings:"
     assert lines[-1] == f"Report: {root / 'run' / 'report.html'}"
@@ -120,7 +125,7 @@ def test_the_function_finds_the_same(root, said, model):
             pd.testing.assert_frame_equal(getattr(one, name), getattr(other, name))
     assert found.path is None
     assert [f"- {finding.sentence}" for finding in found.report.findings[:3]] == (
-        said.splitlines()[3:6]
+        said.splitlines()[4:7]
     )
 
 
@@ -134,7 +139,7 @@ def test_the_report_is_made_again_without_a_model(root, said, tmp_path, monkeypa
     page = (root / "run" / "report.html").read_bytes()
     again = done("report", root / "run", "--out", tmp_path / "again.html")
     assert (tmp_path / "again.html").read_bytes() == page
-    assert again.splitlines()[:-1] == said.splitlines()[3:-1]
+    assert again.splitlines()[:-1] == said.splitlines()[4:-1]
     figures = commands.contents(root / "run" / "figures")
     assert commands.contents(tmp_path / "figures") == figures
 

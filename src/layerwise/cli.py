@@ -373,6 +373,12 @@ def _tell_work(work: dict[str, float], each: str) -> None:
             f"Work: {ratio:.1f} times fewer token-passes through a layer than one forward per "
             f"{each}; {work['seconds']:.0f} s in sweeps."
         )
+    if "brute_force_seconds" in work:
+        faster = work["brute_force_seconds"] / work["seconds"]
+        typer.echo(
+            f"That was some {faster:.0f} times faster than one plain hooked forward per {each}, "
+            f"which would have taken about {work['brute_force_seconds']:,.0f} s, as timed on a few."
+        )
 
 
 def _show(result: Result, out: Path | None) -> None:

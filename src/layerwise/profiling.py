@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from transformer_lens import HookedTransformer
 
 from layerwise._ablation_job import Ablation
@@ -22,9 +23,11 @@ from layerwise.logit_lens import Lens
 from layerwise.patching import PAIRS, Patching
 from layerwise.report import Report, report
 from layerwise.results import AblationResult, Result
+from layerwise.sweep import LogLikelihood, skip
 from layerwise.tasks import PROTOCOLS
 
 DEFAULT_ITEMS = 100
+FORWARDS_TIMED = 3
 
 
 @dataclass(frozen=True)
@@ -43,10 +46,19 @@ class Profile:
 
     @property
     def work(self) -> dict[str, float]:
-        """Token-passes done, those of one forward per change and request, and seconds."""
-        entries = [e for e in self.results[0].facts.work if "token_passes" in e]
+        """Token-passes done, those of one forward per change and request, and seconds of both.
+
+        ``brute_force_seconds`` is what plain hooked forwards would have taken, from the time of
+        a few of them.
+        """
+        work = self.results[0].facts.work
+        entries = [e for e in work if "token_passes" in e]
         keys = ("token_passes", "brute_force_token_passes", "seconds")
-        return {key: float(sum(_number(e[key]) for e in entries)) for key in keys}
+        found = {key: float(sum(_number(e[key]) for e in entries)) for key in keys}
+        for timed in (e for e in work if "forward_seconds" in e):
+            rate = _number(timed["forward_seconds"]) / _number(timed["forward_token_passes"])
+            found["brute_force_seconds"] = rate * found["brute_force_token_passes"]
+        return found
 
     def _repr_html_(self) -> str:
         return self.report._repr_html_()
@@ -143,13 +155,37 @@ class Jobs:
         ablation = self.ablation.run(parts, settings, told)
         lens = self.lens.run(parts, settings, told)
         patching = self._patching(ablation).run(parts, settings, told)
-        work = (*ablation.facts.work, *lens.facts.work, *patching.facts.work)
+        timed = self._forwards_timed(parts, told)
+        work = (*ablation.facts.work, *lens.facts.work, *patching.facts.work, timed)
         told.doing("statistics and report")
         facts = ablation.facts.model_copy(update={"work": work})
         measured = [replace(ablation, facts=facts), lens]
         if len(patching.patching):
             measured.append(patching)
         return [*measured, emergence(measured, seed=seed)]
+
+    def _forwards_timed(self, parts: Parts, told: Meter) -> dict[str, Any]:
+        """How long one plain hooked forward per change and request takes, from a few of them."""
+        name = "timing of plain forwards"
+        if not parts.has_part(name):
+            told.doing("timing a few plain forwards, for comparison")
+            setup = self.ablation.setup
+            asked = [
+                setup.requests(task, task.items[0], setup.protocols[0])[0].request
+                for task in setup.tasks[:FORWARDS_TIMED]
+            ]
+            requests = [LogLikelihood(request.context, (0,)) for request in asked]
+            change = [skip(setup.model.cfg.n_layers // 2)]
+            setup.sweep(change, requests[:1], "reference")  # the first run warms up
+            stats = setup.sweep(change, requests, "reference").stats
+            entry = {
+                "analysis": "plain forwards, timed for comparison",
+                "forwards": len(requests),
+                "forward_seconds": stats.seconds,
+                "forward_token_passes": stats.token_passes,
+            }
+            parts.write_part(name, pd.DataFrame([entry]))
+        return parts.read_part(name).to_dict("records")[0]
 
     def _patching(self, ablation: AblationResult) -> Patching:
         """Patching of those tasks that the model can do; a lucky guess carries no answer."""
