@@ -1,5 +1,5 @@
-# make demo | test | lint | lock | clean. Needs make and Python 3.11 or newer; pip does the rest,
-# with whatever index, cache and certificates it is configured for.
+# make demo | test | test-long | test-mutants | lint | lock | clean. Needs make and Python 3.11 or
+# newer; pip does the rest, with whatever index, cache and certificates it is configured for.
 
 PYTHON ?= python3
 VENV := .venv
@@ -15,7 +15,10 @@ OUT ?= demo
 
 WORKERS ?= 2
 
-.PHONY: demo test lint lock clean
+# Random cases that test-long tries on the engine; more take longer in proportion.
+CASES ?= 1000
+
+.PHONY: demo test test-long test-mutants lint lock clean
 .DELETE_ON_ERROR:
 
 # The same command goes on with a run that was interrupted, and makes the report of a finished
@@ -27,6 +30,14 @@ demo: $(VENV)/.package
 # The notebooks first, because they take longest.
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(WORKERS) --nbmake notebooks tests
+
+# For the night: the engine against its reference on many random cases and on a real model.
+test-long: $(VENV)/.test
+	LAYERWISE_CASES=$(CASES) $(BIN)/python -m pytest -n $(WORKERS) tests/sweep
+
+# Puts faults into copies of the engine, one at a time; the tests must catch each.
+test-mutants: $(VENV)/.test
+	$(BIN)/python tests/mutants.py
 
 # pyright would ask the index whether a newer pyright is out; the lock file decides that.
 lint: $(VENV)/.test

