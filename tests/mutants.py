@@ -331,7 +331,7 @@ def _first_failure(run: subprocess.CompletedProcess[str]) -> str | None:
     """The test that failed, None if all passed."""
     if run.returncode == 0:
         return None
-    found = re.search(r"^(?:FAILED|ERROR) tests/sweep/(\S+?)(?: - .*)?$", run.stdout, re.MULTILINE)
+    found = re.search(r"^(?:FAILED|ERROR) tests/sweep/(.+?)(?: - .*)?$", run.stdout, re.MULTILINE)
     if found is None:
         raise SystemExit(f"The tests did not run:\n{run.stdout[-2000:]}{run.stderr[-2000:]}")
     return found[1]

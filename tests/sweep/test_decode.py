@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerwise.sweep import Generate, intact, skip, sweep
+from layerwise.sweep import Generate, Generated, intact, mean, skip, sweep, zero
 from layerwise.sweep.decode import Beginning, _by_source, beginnings, greedy_tokens
 from layerwise.sweep.readout import logits_of
 from layerwise.sweep.trie import TokenTrie
 
+from .agreement import assert_agree
 from .models import N_LAYERS, random_model
 from .sizes import Sizes
 
@@ -94,3 +96,34 @@ def test_branches_share_the_layers_below_them_while_their_texts_agree():
     assert both.stats.token_passes == alone.stats.token_passes
     apart = sweep(model, [intact(), skip(0)], [Generate((1, 2, 3), 9)])
     assert apart.stats.token_passes > alone.stats.token_passes
+
+
+@pytest.mark.parametrize("kind", ["llama-gqa", "soft-caps"])
+def test_texts_of_different_prompts_are_kept_apart_even_if_they_begin_alike(kind):
+    model = random_model(kind)
+    asked = [Generate((a, b, 3), 3) for a in range(6) for b in range(6)]
+    with Sizes(capacity=len(asked)).in_use():
+        (fast,) = sweep(model, [intact()], asked).outcomes
+    (slow,) = sweep(model, [intact()], asked, method="reference").outcomes
+    assert fast == slow
+    texts = {text.tokens for text in slow if isinstance(text, Generated)}
+    assert len({text[0] for text in texts}) < len({text[:2] for text in texts})
+
+
+def test_a_branch_that_begins_inside_a_block_is_not_the_trunk_there():
+    """Its keys in that layer are the trunk's, but what it writes is not, at new tokens neither."""
+    model = random_model("llama-gqa")
+    value = torch.ones(model.cfg.d_model)
+    changes = [
+        intact(),
+        *(zero(site, layer) for site in ("attn_out", "mlp_out") for layer in range(N_LAYERS)),
+        *(mean("mlp_out", layer, value) for layer in range(N_LAYERS)),
+    ]
+    asked = [Generate((a, b, 3), 3) for a in range(3) for b in range(4)]
+    fast = sweep(model, changes, asked)
+    slow = sweep(model, changes, asked, method="reference")
+    assert_agree(model, changes, asked, fast, slow)
+    # Some texts begin like the intact model's and part from it then.
+    whole, *others = [[text.tokens for text in row] for row in slow.outcomes]
+    pairs = [pair for other in others for pair in zip(whole, other, strict=True)]
+    assert any(one[0] == other[0] and one != other for one, other in pairs)
