@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from transformer_lens import HookedTransformer
 
-from ._runner import BlockRunner, KeptKeysValues, StepLayout
+from ._runner import BlockRunner, KeptKeysValues, StepLayout, heads_per_key
 from .blocks import block_runners
 from .layout import Layout, make_layout
 from .readout import CHUNK, score_rows
@@ -123,7 +123,8 @@ class Bench:
         return self._packed(trie)
 
     def _packed(self, trie: TokenTrie) -> Packed:
-        layout = make_layout(trie, None, exact=self.runners[0].exact, like=self.like)
+        exact, group = self.runners[0].exact, heads_per_key(self.cfg)
+        layout = make_layout(trie, None, exact=exact, like=self.like, group=group)
         return Packed(layout, len(trie), *attention_work(trie))
 
     def push(self, packed: Packed, repeats: int = REPEATS) -> float:

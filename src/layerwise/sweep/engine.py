@@ -110,6 +110,8 @@ class Walk:
             like=self.model.W_E,
             outputs=outputs,
             scratch=self.scratch,
+            group=self.model.cfg.n_heads
+            // (self.model.cfg.n_key_value_heads or self.model.cfg.n_heads),
         )
 
     def run(self, on_layer: Callable[[int], None] | None = None) -> None:

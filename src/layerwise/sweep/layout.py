@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from .trie import AttentionRows, TokenTrie, rectangles, restrict
 
 SCRATCH = 16 * 2**20
+# Of longer causal sequences, attention that knows them to be causal does only half the work.
+LONG = 256
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,9 @@ class Layout:
         order: where each token that leaves is found in all rectangles' queries one after the
             other; None if they are in order already.
         n_packed: how many packed tokens there are.
-        biases: each rectangle's mask as what is added to attention scores, made once for all
-            layers and branches; None where a rectangle is one plain causal sequence.
+        biases: each rectangle's mask as what is added to attention scores, repeated for the
+            query heads that share keys, made once for all layers and branches; None where rows
+            are plain causal sequences so long that it pays to say just that.
         scratch: bytes of keys and values that may be copied side by side to attend to them.
     """
 
@@ -107,6 +110,7 @@ def make_layout(
     like: torch.Tensor,
     outputs: Sequence[int] | None = None,
     scratch: int = SCRATCH,
+    group: int = 1,
 ) -> Layout:
     """The layout of a trie's tokens, or of some of them.
 
@@ -118,6 +122,7 @@ def make_layout(
         outputs: packed indices of the tokens that leave the block, in ascending order; all if
             None. Without ``exact`` only these attend.
         scratch: see ``Layout``.
+        group: how many query heads share a key/value head.
     """
     device = like.device
     positions = torch.tensor(trie.positions, dtype=torch.long)
@@ -133,7 +138,7 @@ def make_layout(
         replace(rectangle, queries=renamed[rectangle.queries])
         for rectangle in rectangles(segments, exact=exact)
     ]
-    biases = () if exact else tuple(None if r.causal else _bias(r.mask, like) for r in rows)
+    biases = () if exact else tuple(_bias(r, group, like) for r in rows)
     whole = outputs is None
     return Layout(
         None if carried is None else index.to(device),
@@ -168,8 +173,12 @@ def _order(
 
 
 def _bias(
-    mask: Bool[torch.Tensor, "row n_query n_key"], like: torch.Tensor
-) -> Float[torch.Tensor, "row 1 n_query n_key"]:
+    rows: AttentionRows, group: int, like: torch.Tensor
+) -> Float[torch.Tensor, "_ 1 _ _"] | None:
     """0 where a query may look, minus infinity elsewhere."""
-    seen = mask.to(like.device)
-    return like.new_zeros(seen.shape).masked_fill_(~seen, float("-inf"))[:, None]
+    if rows.causal and rows.queries.shape[1] > LONG:
+        return None
+    # Causal rows are all the same.
+    seen = (rows.mask[:1] if rows.causal else rows.mask).to(like.device)
+    bias = like.new_zeros(seen.shape).masked_fill_(~seen, float("-inf"))
+    return bias.repeat(1, group, 1)[:, None]

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 
 from ._edits import NO_EDITS, Activation, HeadActivation, LayerEdits, OfLayout
 from ._modules import FusedMLP, add_product, norm_of
-from ._runner import Observe, StepLayout
+from ._runner import Observe, StepLayout, heads_per_key
 from ._step_attention import attend_step
 from .layout import KeysValues, Layout
 
@@ -40,7 +40,7 @@ class PackedBlock:
         self.norm_2 = None if cfg.attn_only else norm_of(block.ln2)
         grouped = cfg.n_key_value_heads is not None
         self.n_kv = cfg.n_key_value_heads if grouped else cfg.n_heads
-        self.group = cfg.n_heads // self.n_kv
+        self.group = heads_per_key(cfg)
         self.weights = [
             (_flat(weight), bias.reshape(-1))
             for weight, bias in (
@@ -289,15 +289,7 @@ class PackedBlock:
                         (values, rows.keys),
                     )
                 )
-                out = F.scaled_dot_product_attention(
-                    q,
-                    k,
-                    v,
-                    attn_mask=None if bias is None else bias[part],
-                    is_causal=rows.causal,
-                    scale=self.scale,
-                    enable_gqa=self.group > 1,
-                )
+                out = self._sdpa(q, k, v, bias if bias is None or rows.causal else bias[part])
                 found.append(
                     out.unflatten(1, (len(queries), -1)).permute(1, 2, 0, 3, 4).flatten(2, 3)
                 )
@@ -305,6 +297,22 @@ class PackedBlock:
         if layout.order is not None:
             both = both.index_select(2, layout.order)
         return both.transpose(1, 2)
+
+    def _sdpa(
+        self,
+        queries: Float[torch.Tensor, "row branch_head query d_head"],
+        keys: Float[torch.Tensor, "row branch_kv_head key d_head"],
+        values: Float[torch.Tensor, "row branch_kv_head key d_head"],
+        bias: Float[torch.Tensor, "_ 1 grouped_query key"] | None,
+    ) -> Float[torch.Tensor, "row branch_head query d_head"]:
+        """Attention of a rectangle; heads that share keys are more queries of them."""
+        if bias is None:
+            return F.scaled_dot_product_attention(
+                queries, keys, values, is_causal=True, scale=self.scale, enable_gqa=self.group > 1
+            )
+        folded = queries.unflatten(1, (-1, self.group)).flatten(2, 3)
+        out = F.scaled_dot_product_attention(folded, keys, values, attn_mask=bias, scale=self.scale)
+        return out.unflatten(2, (self.group, -1)).flatten(1, 2)
 
     def _output(
         self, z: Float[torch.Tensor, "... head_d_head"]

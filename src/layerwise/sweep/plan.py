@@ -36,6 +36,7 @@ class ModelShape:
         d_vocab: tokens of the vocabulary.
         in_parts: whether its blocks can be run in part (``BlockRunner.in_parts``).
         d_mlp: width of the MLP's hidden layer.
+        group: query heads that share a key/value head.
     """
 
     n_layers: int
@@ -48,6 +49,7 @@ class ModelShape:
     d_vocab: int = 1
     in_parts: bool = True
     d_mlp: int = 0
+    group: int = 1
 
     @property
     def passing(self) -> int:
@@ -197,7 +199,7 @@ class _Room:
         """The most that a token needs, with so many of the interventions."""
         streams = (n_branches + 3) * self.shape.d_model
         # Which keys a token may see: a bias and a mask. Its node in the trie: some 400 bytes.
-        attended = self.longest * (self.shape.itemsize + 1) + 400
+        attended = self.longest * (self.shape.group * self.shape.itemsize + 1) + 400
         kept = 0
         if self.generates:
             # The earlier the first change, the more is kept; so these are the worst case.

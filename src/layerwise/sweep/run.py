@@ -14,6 +14,7 @@ import torch
 from transformer_lens import HookedTransformer
 
 from ..errors import UserError, unknown_name
+from ._runner import heads_per_key
 from .blocks import block_runners, why_not_packed
 from .decode import Decoder, Job, capacity_for
 from .engine import TOKENS_AT_ONCE, Walk, Work
@@ -84,6 +85,7 @@ def model_shape(model: HookedTransformer) -> ModelShape:
         cfg.d_vocab,
         why_not_packed(model) is None,
         0 if cfg.attn_only else cfg.d_mlp or 0,
+        heads_per_key(cfg),
     )
 
 
