@@ -44,7 +44,7 @@ def attend_step(queries: Heads, layout: StepLayout, group: int, scale: float) ->
     out, weight = _own(grouped, layout, group, scale)
     if weight is not None:
         parts = [Part(out, weight), *(_shared(grouped, s, scale) for s in layout.shared)]
-        out = _merged(parts)
+        out = merged(parts).to(queries.dtype)
     return out.unflatten(2, (group, n_new)).permute(0, 3, 1, 2, 4).flatten(2, 3)
 
 
@@ -71,49 +71,55 @@ def _own(
     keys, values = (x[at, :, : layout.n_own] for x in (layout.own.keys, layout.own.values))
     bias = queries.new_zeros(mask.shape).masked_fill_(~mask, float("-inf"))
     if not layout.shared:
-        out, weight = F.scaled_dot_product_attention(queries, keys, values, bias, scale=scale), None
+        out, weight = (
+            F.scaled_dot_product_attention(queries, keys, values, bias, scale=scale),
+            None,
+        )
     else:
-        out, weight = _partial(queries, keys, values, scale, bias)
+        out, weight = attend_part(queries, keys, values, scale, bias)
     if inside is not None:
         out, weight = out[inside], None if weight is None else weight[inside]
     return out, weight
 
 
-def _partial(
+def attend_part(
     queries: Float[torch.Tensor, "row kv_head query d_head"],
     keys: Float[torch.Tensor, "row kv_head key d_head"],
     values: Float[torch.Tensor, "row kv_head key d_head"],
     scale: float,
-    bias: Float[torch.Tensor, "row 1 query key"] | None = None,
+    bias: Float[torch.Tensor, "row 1 _ key"] | None = None,
 ) -> Part:
     """Attention to some keys, with its weight."""
     scores = torch.matmul(queries * scale, keys.transpose(-1, -2))
+    # Sums over keys are made in float32 at least, whatever the model's format.
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     if bias is not None:
         scores += bias
     highest = scores.amax(dim=-1, keepdim=True)
     weights = scores.sub_(highest).exp_()
     total = weights.sum(dim=-1, keepdim=True)
-    return Part(torch.matmul(weights, values) / total, highest + total.log())
+    out = torch.matmul(weights.to(values.dtype), values)
+    return Part(out / total, highest + total.log())
 
 
 def _shared(queries: Grouped, shared: SharedKeys, scale: float) -> Part:
     """Attention to a shared beginning: the rows of a source are more queries of it."""
     n_source, n_slot = shared.rows.shape
     gathered = queries[shared.rows.flatten()].unflatten(0, (n_source, n_slot))
-    part = _partial(gathered.transpose(1, 2).flatten(2, 3), shared.keys, shared.values, scale)
+    part = attend_part(gathered.transpose(1, 2).flatten(2, 3), shared.keys, shared.values, scale)
     out, weight = (
         x.unflatten(2, (n_slot, -1)).transpose(1, 2).flatten(0, 1)[shared.place] for x in part
     )
     if len(shared.attending) == len(queries):
         return Part(out, weight)
     everywhere = Part(
-        torch.zeros_like(queries), weight.new_full((*queries.shape[:-1], 1), float("-inf"))
+        out.new_zeros(queries.shape), weight.new_full((*queries.shape[:-1], 1), float("-inf"))
     )
     everywhere.out[shared.attending], everywhere.weight[shared.attending] = out, weight
     return everywhere
 
 
-def _merged(parts: list[Part]) -> Grouped:
+def merged(parts: list[Part]) -> Grouped:
     """Attention to all keys, from that to parts of them."""
     weights = torch.stack([part.weight for part in parts])
     shares = torch.softmax(weights, dim=0)

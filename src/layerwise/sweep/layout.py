@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from .trie import AttentionRows, TokenTrie, rectangles, restrict
 
@@ -32,6 +32,26 @@ class KeysValues:
 
 
 @dataclass(frozen=True)
+class SplitKeys:
+    """The keys of a rectangle, those outside of what is carried apart from the carried ones.
+
+    Every query of a row sees all of the row's keys outside, as they are its ancestors.
+
+    Attributes:
+        outside: packed indices of each row's keys that are not carried; padding repeats 0.
+        outside_bias: minus infinity at padding; None if there is none.
+        own: the carried keys, as indices into the carried tokens; padding repeats 0.
+        own_bias: 0 where a query may look, minus infinity elsewhere, repeated for the query heads
+            that share keys.
+    """
+
+    outside: Int[torch.Tensor, "row outside"]
+    outside_bias: Float[torch.Tensor, "row 1 1 outside"] | None
+    own: Int[torch.Tensor, "row own"]
+    own_bias: Float[torch.Tensor, "row 1 _ own"]
+
+
+@dataclass(frozen=True)
 class Layout:
     """The carried tokens of a batch.
 
@@ -49,6 +69,7 @@ class Layout:
         biases: each rectangle's mask as what is added to attention scores, repeated for the
             query heads that share keys, made once for all layers and branches; None where rows
             are plain causal sequences so long that it pays to say just that.
+        splits: where only some tokens are carried, the keys of each rectangle, split.
         scratch: bytes of keys and values that may be copied side by side to attend to them.
     """
 
@@ -60,6 +81,7 @@ class Layout:
     order: Int[torch.Tensor, " output"] | None
     n_packed: int
     biases: tuple[Float[torch.Tensor, "_ 1 _ _"] | None, ...] = ()
+    splits: tuple[SplitKeys, ...] = ()
     scratch: int = SCRATCH
 
     @property
@@ -138,7 +160,11 @@ def make_layout(
         replace(rectangle, queries=renamed[rectangle.queries])
         for rectangle in rectangles(segments, exact=exact)
     ]
-    biases = () if exact else tuple(_bias(r, group, like) for r in rows)
+    biases, splits = (), ()
+    if not exact and carried is None:
+        biases = tuple(_bias(r, group, like) for r in rows)
+    elif not exact:
+        splits = tuple(_split(r, index, len(trie), group, like) for r in rows)
     whole = outputs is None
     return Layout(
         None if carried is None else index.to(device),
@@ -149,6 +175,7 @@ def make_layout(
         _order(rows, len(attending), device),
         len(trie),
         biases,
+        splits,
         scratch,
     )
 
@@ -179,6 +206,50 @@ def _bias(
     if rows.causal and rows.queries.shape[1] > LONG:
         return None
     # Causal rows are all the same.
-    seen = (rows.mask[:1] if rows.causal else rows.mask).to(like.device)
-    bias = like.new_zeros(seen.shape).masked_fill_(~seen, float("-inf"))
-    return bias.repeat(1, group, 1)[:, None]
+    seen = rows.mask[:1] if rows.causal else rows.mask
+    return _hiding(seen, like).repeat(1, group, 1)[:, None]
+
+
+def _split(
+    rows: AttentionRows,
+    carried: Int[torch.Tensor, " token"],
+    n_packed: int,
+    group: int,
+    like: torch.Tensor,
+) -> SplitKeys:
+    """The keys of a rectangle, split into those that are not carried and those that are."""
+    place = torch.full((n_packed,), -1, dtype=torch.long)
+    place[carried] = torch.arange(len(carried))
+    seen = (rows.mask & rows.valid[..., None]).any(dim=1)
+    inside = place[rows.keys] >= 0
+    outside = [keys[s & ~i] for keys, s, i in zip(rows.keys, seen, inside, strict=True)]
+    own = [place[keys[s & i]] for keys, s, i in zip(rows.keys, seen, inside, strict=True)]
+    n_outside, n_own = (max(map(len, parts)) for parts in (outside, own))
+    outside_mask = torch.zeros(len(outside), n_outside, dtype=torch.bool)
+    own_mask = torch.zeros(len(own), rows.queries.shape[1], n_own, dtype=torch.bool)
+    for row, (first, then) in enumerate(zip(outside, own, strict=True)):
+        outside_mask[row, : len(first)] = True
+        own_mask[row, :, : len(then)] = rows.mask[row][:, seen[row] & inside[row]]
+        # A padded query looks at one key, so that its softmax is defined; nothing reads it.
+        own_mask[row, ~rows.valid[row], 0] = True
+    padded = not bool(outside_mask.all())
+    return SplitKeys(
+        _padded(outside, n_outside).to(like.device),
+        _hiding(outside_mask, like)[:, None, None] if padded else None,
+        _padded(own, n_own).to(like.device),
+        _hiding(own_mask, like).repeat(1, group, 1)[:, None],
+    )
+
+
+def _padded(parts: Sequence[torch.Tensor], length: int) -> Int[torch.Tensor, "row token"]:
+    """Index tensors as one, padded with 0."""
+    found = torch.zeros(len(parts), length, dtype=torch.long)
+    for row, part in enumerate(parts):
+        found[row, : len(part)] = part
+    return found
+
+
+def _hiding(seen: Bool[torch.Tensor, ...], like: torch.Tensor) -> Float[torch.Tensor, ...]:
+    """0 where something is seen, minus infinity elsewhere."""
+    seen = seen.to(like.device)
+    return like.new_zeros(seen.shape).masked_fill_(~seen, float("-inf"))
