@@ -292,7 +292,7 @@ def draw(frame: pd.DataFrame, path: Path) -> None:
             axis.set(xscale="log", yscale="log")
             axis.set_xticks(part["value"], [str(value) for value in part["value"]], minor=False)
             axis.set_xticks([], minor=True)
-        time_axis.legend(fontsize=8, loc="upper left", frameon=True)
+        time_axis.legend(fontsize=8, loc="lower right", frameon=True)
         memory_axis.get_legend().remove()
     axes[1, 0].legend(fontsize=8, loc="best", frameon=True)
     fig.savefig(path, dpi=150)
