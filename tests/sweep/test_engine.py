@@ -100,6 +100,21 @@ def test_all_sets_of_layers_equal_reference(kind):
     assert_agree(model, changes, requests, fast, slow)
 
 
+@kinds
+def test_a_patch_may_reach_all_of_one_prompt_and_the_end_of_another(kind):
+    """Rows attend together that have keys outside of what is carried and that have none."""
+    model = random_model(kind)
+    requests = [
+        LogLikelihood((1, 0, 1, 2, 1, 1), (2,), (2, 1, 0, 2, 0, 2)),
+        LogLikelihood((0, 0, 2), (0,), (2, 1, 1)),
+        LogLikelihood((2, 1, 1, 2), (1, 2), (2, 0, 2, 0)),
+    ]
+    changes = [patch("resid_pre", 0, -3), patch("attn_out", 1, -3)]
+    fast = sweep(model, changes, requests)
+    slow = sweep(model, changes, requests, method="reference")
+    assert_agree(model, changes, requests, fast, slow)
+
+
 @pytest.mark.parametrize("kind", ["llama-gqa", "neox", "soft-caps"])
 def test_one_context_with_several_sources_and_lengths(kind):
     """What is patched is relative to a context and its source, and some begin like others."""

@@ -95,11 +95,13 @@ def attend_part(
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     if bias is not None:
         scores += bias
-    highest = scores.amax(dim=-1, keepdim=True)
+    # A query that may see none of these keys has no weight, rather than an undefined one.
+    lowest, least = torch.finfo(scores.dtype).min, torch.finfo(scores.dtype).tiny
+    highest = scores.amax(dim=-1, keepdim=True).clamp_(min=lowest)
     weights = scores.sub_(highest).exp_()
     total = weights.sum(dim=-1, keepdim=True)
     out = torch.matmul(weights.to(values.dtype), values)
-    return Part(out / total, highest + total.log())
+    return Part(out / total.clamp(min=least), highest + total.log())
 
 
 def _shared(queries: Grouped, shared: SharedKeys, scale: float) -> Part:
