@@ -66,10 +66,10 @@ FAULTS = [
         "self.scale = 1.0 / cfg.d_model**0.5",
     ),
     Fault(
-        "keys of changed tokens from the trunk",
+        "a patched branch misses a key of the trunk",
         "layout.py",
-        "merged[:, self.carried] = mine",
-        "merged[:, self.carried[1:]] = mine[:, 1:]",
+        "outside = [keys[s & ~i] for",
+        "outside = [keys[s & ~i][1:] for",
     ),
     # Positions.
     Fault(

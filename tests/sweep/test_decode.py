@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerwise.sweep import Generate, Generated, intact, mean, skip, sweep, zero
-from layerwise.sweep.decode import Beginning, _by_source, beginnings, greedy_tokens
+from layerwise.sweep.decode import Beginning, Decoder, Job, _by_source, beginnings, greedy_tokens
+from layerwise.sweep.drafts import Drafter
+from layerwise.sweep.engine import Work
 from layerwise.sweep.readout import logits_of
+from layerwise.sweep.stopping import Stopper
 from layerwise.sweep.trie import TokenTrie
 
 from .agreement import assert_agree
@@ -127,3 +132,24 @@ def test_a_branch_that_begins_inside_a_block_is_not_the_trunk_there():
     whole, *others = [[text.tokens for text in row] for row in slow.outcomes]
     pairs = [pair for other in others for pair in zip(whole, other, strict=True)]
     assert any(one[0] == other[0] and one != other for one, other in pairs)
+
+
+@pytest.mark.parametrize(
+    ("draft", "found", "taken"),
+    [
+        ((), (5,), (5,)),
+        ((5, 7), (5, 7, 3), (5, 7, 3)),
+        ((5, 7), (5, 8, 3), (5, 8)),
+        ((6, 7), (5, 7, 3), (5,)),
+        ((5, 9, 7), (5, 9, 7, 3), (5, 9)),
+    ],
+    ids=["no draft", "all confirmed", "second refused", "first refused", "ended within the draft"],
+)
+def test_a_draft_is_taken_over_as_far_as_it_is_confirmed_and_the_text_goes_on(draft, found, taken):
+    decoder = Decoder.__new__(Decoder)
+    decoder.walk = SimpleNamespace(work=Work())
+    decoder.stopper, decoder.drafter = Stopper(None, frozenset({9})), Drafter([])
+    job = Job(None, 0, Generate((1,), 8), [4])
+    decoder._accept(job, draft, found)
+    assert job.tokens == [4, *taken]
+    assert decoder.walk.work.new_tokens == len(taken)
