@@ -7,7 +7,7 @@ ASKED = Generate((1, 2, 3, 9, 1, 2, 4, 5, 6), 20)
 
 
 def drafter(**given) -> Drafter:
-    return Drafter([ASKED], **given)
+    return Drafter(**given)
 
 
 def test_a_finished_text_of_the_same_prompt_is_the_guess():

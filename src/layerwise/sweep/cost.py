@@ -14,10 +14,9 @@ from ._walk_work import Seconds, WalkWork
 from ._walk_work import TextLengths as TextLengths
 from .calibration import Calibration, seconds_at
 from .interventions import Intervention
-from .plan import SweepPlan
+from .plan import SweepPlan, walk_of
 from .requests import Request
 from .sizes import Sizes as Sizes
-from .walk_plan import plan_walk
 
 
 @dataclass(frozen=True)
@@ -113,11 +112,7 @@ def cost_of(
     """
     walks = [
         WalkWork(
-            plan_walk(
-                [interventions[index] for index in batch.interventions],
-                [requests[index] for index in batch.requests],
-                sizes.n_layers,
-            ),
+            walk_of(batch, interventions, requests, sizes.n_layers),
             [requests[index] for index in batch.requests],
             sizes,
             lengths,

@@ -25,7 +25,7 @@ from ._runner import BlockRunner, KeptKeysValues, SharedKeys, StepLayout
 from .branches import Branch
 from .drafts import Drafter
 from .engine import Walk, embed_tokens
-from .interventions import SetSite
+from .interventions import SITES, SetSite
 from .layout import KeysValues
 from .readout import CHUNK, first_argmax, logits_of
 from .requests import Generate, Generated
@@ -139,17 +139,14 @@ class Decoder:
         self.capacity = min(self.capacity, len(self.waiting))
         self.free = list(range(self.capacity))[::-1]
         own = max((self._n_own(job) + job.asked.max_tokens for job in self.waiting), default=0)
-        self.drafter = Drafter([walk.requests[i] for i in range(len(walk.requests))])
+        self.drafter = Drafter()
         cfg, room = walk.model.cfg, own + self.drafter.longest
         self.caches = [
             KeptKeysValues.empty(self.capacity, room, cfg, like=walk.trunk) for _ in walk.runners
         ]
-        n_branches = 1 + max(
-            (job.branch for job in self.waiting if job.branch is not None), default=-1
-        )
-        branches = [None, *range(n_branches)]
-        # For each layer and branch (0 is the trunk): where its keys and values are kept, which
-        # tells, too, whose forward pass it still is.
+        branches = [None, *range(sum(len(group.branches.branches) for group in walk.groups))]
+        # For each layer and branch (0 is the trunk): where its keys and values are kept; and whose
+        # forward pass it still is, which parts from that where a branch begins inside a block.
         self.sources = np.array(
             [[walk.source(branch, layer) for branch in branches] for layer in range(plan.n_layers)]
         )
@@ -310,9 +307,7 @@ class _Step:
             if everyone:
                 one_each, same, at = running, np.arange(len(running)), slice(None)
             layout = self._layout(layer, one_each, device)
-            edits = self._edits(
-                layer, one_each, ("resid_pre", "z", "attn_out", "mlp_out", "resid_post"), device
-            )
+            edits = self._edits(layer, one_each, SITES, device)
             out, own = runner.step(resid[at], layout, edits)
             self.token_passes += out.shape[0] * out.shape[1]
             if everyone:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from .requests import Generate, Request, Tokens
+from .requests import Generate, Tokens
 
 # A branch whose drafts are confirmed more rarely than this, after so many guesses, gets no more.
 LEAST_CONFIRMED, TRIAL = 0.2, 12
@@ -25,12 +25,10 @@ class Drafter:
     went on after its last two tokens (prompt look-up).
 
     Attributes:
-        requests: the walk's.
         longest: tokens of a draft, at most.
         measures: by branch, how many tokens were guessed and how many confirmed.
     """
 
-    requests: Sequence[Request]
     longest: int = 7
     measures: dict[int | None, tuple[int, int]] = field(default_factory=dict)
     finished: dict[int, list[Tokens]] = field(default_factory=dict)

@@ -16,13 +16,13 @@ from jaxtyping import Float, Int
 from transformer_lens import HookedTransformer
 
 from ._edits import NO_EDITS, LayerEdits, Replacement
-from ._runner import KeptKeysValues
+from ._runner import KeptKeysValues, heads_per_key
 from .blocks import BlockRunner
 from .branches import Branches
 from .interventions import Edit, PatchSite, SetSite, SkipLayer
 from .layout import SCRATCH, KeysValues, Layout, make_layout
 from .requests import Request
-from .walk_plan import WalkPlan
+from .walk_plan import INSIDE, WalkPlan
 
 # Tokens pushed through a block at once, where nothing better is known: enough for the matrix
 # products to run at full rate, few enough for their activations to stay in cache.
@@ -110,8 +110,7 @@ class Walk:
             like=self.model.W_E,
             outputs=outputs,
             scratch=self.scratch,
-            group=self.model.cfg.n_heads
-            // (self.model.cfg.n_key_value_heads or self.model.cfg.n_heads),
+            group=heads_per_key(self.model.cfg),
         )
 
     def run(self, on_layer: Callable[[int], None] | None = None) -> None:
@@ -276,7 +275,7 @@ class Walk:
         found = runner.packed_several(parts, outside)
         for (_, rows), (layout, into), out in zip(batch, ends, found, strict=True):
             into[rows] = out
-            self._count(len(rows), layout.n_outputs if self.in_parts else layout.n_tokens)
+            self._count(len(rows), layout.n_outputs)
 
     def starts_inside(self, group: Group, row: int) -> bool:
         """Whether a branch begins with the trunk's attention."""
@@ -305,7 +304,7 @@ class Walk:
         out, own = runner.packed(resid, layout, outside, edits, overwrite=True)
         if out is not resid or not together:
             into[at] = out
-        self._count(len(rows), layout.n_outputs if self.in_parts else layout.n_tokens)
+        self._count(len(rows), layout.n_outputs)
         if kept is not None and own is not None:
             kept.put([1 + row for row in rows], own)
 
@@ -378,9 +377,6 @@ class Walk:
         branch = group.branches.branches[row]
         own = layer > branch.opens or (layer == branch.opens and not self.starts_inside(group, row))
         return 1 + row if own else self.source(branch.leaves, layer)
-
-
-INSIDE = ("z", "attn_out", "mlp_out", "resid_post")
 
 
 def _joined(parts: Sequence[Replacement]) -> tuple[Replacement, ...]:

@@ -176,9 +176,7 @@ class _Merged:
 
     def __init__(self, layout: Layout, own: KeysValues, outside: KeysValues | None) -> None:
         self.layout, self.own = layout, own
-        self.keys, self.values = own.keys, own.values
-        if layout.carried is not None:
-            self.keys, self.values = layout.full(own, outside)
+        self.keys, self.values = layout.full(own, outside)
 
     def at(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return self.keys[:, index], self.values[:, index]

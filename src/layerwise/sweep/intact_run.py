@@ -107,5 +107,5 @@ def _trunk_walks(
     requests = [LogLikelihood(context, (0,)) for context in contexts]
     shape, runners = model_shape(model), block_runners(model)
     for batch in plan_sweep([intact()], requests, shape, memory_budget).batches:
-        plan = walk_of(batch, [intact()], requests, shape)
+        plan = walk_of(batch, [intact()], requests, shape.n_layers)
         yield Walk(model, runners, plan, [requests[i] for i in batch.requests], Work())

@@ -120,7 +120,7 @@ def plan_sweep(
         at_once = (at_once + 1) // 2
 
     def passes_of(batches: list[Batch]) -> int:
-        walks = (walk_of(batch, interventions, requests, shape) for batch in batches)
+        walks = (walk_of(batch, interventions, requests, shape.n_layers) for batch in batches)
         return sum(walk.token_passes(shape.in_parts) for walk in walks)
 
     passes, batches = min(((passes_of(batches), batches) for batches in plans), key=lambda p: p[0])
@@ -155,13 +155,13 @@ def walk_of(
     batch: Batch,
     interventions: Sequence[Intervention],
     requests: Sequence[Request],
-    shape: ModelShape,
+    n_layers: int,
 ) -> WalkPlan:
     """The plan of a batch's walk; interventions and requests are the sweep's."""
     return plan_walk(
         [interventions[index] for index in batch.interventions],
         [requests[index] for index in batch.requests],
-        shape.n_layers,
+        n_layers,
     )
 
 

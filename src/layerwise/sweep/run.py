@@ -201,7 +201,7 @@ class _Engine:
             walk = Walk(
                 self.model,
                 runners,
-                walk_of(batch, self.interventions, self.requests, shape),
+                walk_of(batch, self.interventions, self.requests, shape.n_layers),
                 [self.requests[index] for index in batch.requests],
                 self.work,
                 self._tokens_at_once(shape),

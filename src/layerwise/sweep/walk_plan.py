@@ -15,6 +15,9 @@ from .interventions import Intervention, PatchSite
 from .requests import Generate, LogLikelihood, Request, Tokens
 from .trie import TokenTrie
 
+# Sites of a block behind its attention's scores: a change there leaves what is before it as it was.
+INSIDE = ("z", "attn_out", "mlp_out", "resid_post")
+
 
 @dataclass(frozen=True)
 class GroupPlan:
@@ -69,13 +72,21 @@ class WalkPlan:
                 for layer, edits in branch.edits.items():
                     if any(isinstance(edit, PatchSite) for edit in edits):
                         needed[layer] = True
-                if layer_starts_inside(branch, branch.opens) and branch.opens < self.trunk_until:
+                if self.starts_inside(branch):
                     needed[branch.opens] = True
         return tuple(needed)
 
     def starts_inside(self, branch: Branch) -> bool:
-        """Whether a branch can begin with the trunk's attention instead of its own."""
-        return branch.opens < self.trunk_until and layer_starts_inside(branch, branch.opens)
+        """Whether a branch can begin with the trunk's attention instead of its own.
+
+        It must leave the trunk in a layer that the trunk runs, and change nothing before that.
+        """
+        if branch.leaves is not None or branch.opens >= self.trunk_until:
+            return False
+        edits = branch.edits.get(branch.opens, ())
+        return not branch.idle(branch.opens) and all(
+            getattr(edit, "site", None) in INSIDE for edit in edits
+        )
 
     def block_passes(self, in_parts: bool = True) -> int:
         """How often a block is run, the trunk's runs included."""
@@ -111,16 +122,6 @@ class WalkPlan:
         if not in_parts or layer < self.n_layers - 1 or self.sites_needed[layer]:
             return len(self.trie)
         return len(self.read) if self.intact else 0
-
-
-def layer_starts_inside(branch: Branch, layer: int) -> bool:
-    """Whether a branch leaves the trunk in this layer, after what enters it and its attention."""
-    edits = branch.edits.get(layer, ())
-    if branch.leaves is not None or branch.idle(layer) or layer != branch.opens:
-        return False
-    return all(
-        getattr(edit, "site", None) in ("z", "attn_out", "mlp_out", "resid_post") for edit in edits
-    )
 
 
 def plan_walk(
