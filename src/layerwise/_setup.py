@@ -17,6 +17,7 @@ from layerwise._facts import Facts, ModelFacts, TaskFacts, read_run_file
 from layerwise._lengths import expected_lengths
 from layerwise.errors import UserError, unknown_name
 from layerwise.models import LoadedFacts, model_facts, original_tokenizer
+from layerwise.models.facts import language_of
 from layerwise.models.originals import refuse_nonfinite
 from layerwise.models.outline import facts_of_outline, is_outline
 from layerwise.sweep import Intervention, Sweep, plan_sweep, sweep
@@ -29,7 +30,9 @@ from layerwise.sweep.requests import Request
 from layerwise.sweep.run import model_shape
 from layerwise.tasks import PROTOCOLS, Task, TaskRequest, build_requests, expand_task_names
 from layerwise.tasks import load_task as load_task
+from layerwise.tasks import task_names as task_names
 from layerwise.tasks.items import Item
+from layerwise.tasks.registry import TEXT
 from layerwise.tasks.task import take
 
 TaskLike = str | Task
@@ -190,7 +193,9 @@ def prepare(
             raise unknown_name("protocol", protocol, PROTOCOLS)
     if seed < 0:
         raise UserError(f"The seed is {seed}; expected 0 or a positive whole number.")
-    loaded_tasks = load_tasks(_as_sequence(tasks), seed=seed, limit=limit, fewshot=fewshot)
+    loaded_tasks = load_tasks(
+        _as_sequence(tasks), seed=seed, limit=limit, fewshot=fewshot, language=language_of(model)
+    )
     if not wanted or not loaded_tasks:
         raise UserError("Nothing to do: name at least one task and one protocol.")
     if memory_budget is not None and memory_budget < 2**20:
@@ -203,6 +208,7 @@ def prepare(
         loaded = model_facts(model)
         # Weights may have been edited since they were loaded.
         refuse_nonfinite(loaded.name, model)
+    _refuse_unknown_words(model, loaded_tasks)
     calibration = calibration_for(model, loaded.device)
     fastest = TOKENS_AT_ONCE if calibration is None else calibration.tokens_at_once
     before = _numbers_of_run(out)
@@ -231,7 +237,12 @@ def _numbers_of_run(out: str | Path | None) -> dict[str, int]:
 
 
 def load_tasks(
-    tasks: Iterable[TaskLike], *, seed: int, limit: int | None, fewshot: int | None
+    tasks: Iterable[TaskLike],
+    *,
+    seed: int,
+    limit: int | None,
+    fewshot: int | None,
+    language: str = TEXT,
 ) -> tuple[Task, ...]:
     """Tasks by name (capabilities stand for their suites), and ready-made ones as they are."""
     found: list[Task] = []
@@ -239,12 +250,33 @@ def load_tasks(
         if isinstance(task, Task):
             found.append(take(task, limit, fewshot))
         else:
-            names = expand_task_names([task])
+            names = expand_task_names([task], language)
             found += [load_task(n, seed=seed, limit=limit, fewshot=fewshot) for n in names]
     unique = list({task.name: task for task in found}.values())
     if len({task.hash for task in found}) != len(unique):
         raise UserError("Two different tasks have the same name; rename one of them.")
     return tuple(unique)
+
+
+def _refuse_unknown_words(model: HookedTransformer, tasks: Iterable[Task]) -> None:
+    """Refuse to ask a model of a toy language in words that it does not have.
+
+    Raises:
+        UserError: if a task has such a word.
+    """
+    language = language_of(model)
+    if language == TEXT:
+        return
+    known = original_tokenizer(model).get_vocab()
+    for task in tasks:
+        texts = [t for one in task.items for t in (one.context, one.question, one.answer)]
+        unknown = [word for text in texts for word in (text or "").split() if word not in known]
+        if unknown:
+            raise UserError(
+                f"Task {task.name!r} has words that the model does not know, such as "
+                f"{unknown[0]!r}: it speaks a toy language only; expected "
+                f"{', '.join(task_names(language))}, or 'all' for these."
+            )
 
 
 def _as_sequence(value: Any) -> tuple[Any, ...]:

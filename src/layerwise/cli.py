@@ -108,10 +108,11 @@ def models(
 @app.command()
 def tasks() -> None:
     """List the built-in tasks."""
-    from layerwise.tasks import load_task, task_names
+    from layerwise.tasks import languages, load_task, task_names
 
-    for name in task_names():
-        typer.echo(load_task(name).describe())
+    for language in languages():
+        for name in task_names(language):
+            typer.echo(load_task(name).describe())
     typer.echo("or: a .jsonl file with question, answer and optionally choices and context")
 
 

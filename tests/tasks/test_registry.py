@@ -10,6 +10,7 @@ from layerwise.errors import UserError
 from layerwise.tasks import (
     Task,
     expand_task_names,
+    languages,
     load_task,
     register_source,
     register_suite,
@@ -56,6 +57,23 @@ def test_capabilities_and_all_stand_for_suites() -> None:
     assert expand_task_names(iter(["facts"])) == ["facts"]
 
 
+def test_names_stand_for_the_suites_of_the_models_own_language() -> None:
+    own = ["organism-lookup", "organism-facts", "organism-two-hop", "organism-brackets"]
+    assert languages() == ["text", "organism"]
+    assert expand_task_names(["all"], "organism") == task_names("organism") == own
+    assert expand_task_names(["reasoning", "facts"], "organism") == ["organism-two-hop", "facts"]
+    assert expand_task_names(["organism-facts"]) == ["organism-facts"]
+
+
+def test_a_language_without_such_suites(clean_registry: None) -> None:
+    register_suite("sums", "reasoning", lambda seed: small_task(), "signs")
+    with pytest.raises(UserError) as caught:
+        expand_task_names(["coherence"], "signs")
+    assert str(caught.value) == (
+        "No suite in the language 'signs' is of 'coherence'; expected one of: sums."
+    )
+
+
 def test_paths_stay_as_they_are() -> None:
     assert expand_task_names(["some/where/mine.jsonl", "facts"]) == [
         "some/where/mine.jsonl",
@@ -83,8 +101,9 @@ def test_tasks_that_results_could_not_tell_apart(
 
 KNOWN = (
     "a path to a .jsonl file, all, arithmetic, brackets, coherence, facts, facts-open-book, "
-    "knowledge, kv-ids, kv-words, open-book, order, passage, reasoning, repetition, retrieval, "
-    "sum-chain, two-hop, word-problems"
+    "knowledge, kv-ids, kv-words, open-book, order, organism-brackets, organism-facts, "
+    "organism-lookup, organism-two-hop, passage, reasoning, repetition, retrieval, sum-chain, "
+    "two-hop, word-problems"
 )
 
 

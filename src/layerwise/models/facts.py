@@ -113,3 +113,9 @@ def original_tokenizer(model: HookedTransformer) -> PreTrainedTokenizerBase:
             "set it with model.set_tokenizer(...)."
         )
     return model.tokenizer
+
+
+def language_of(model: HookedTransformer) -> str:
+    """The language that a model speaks, as its tokenizer says: ``text`` or a toy language."""
+    known = getattr(original_tokenizer(model), "init_kwargs", {})
+    return str(known.get("language", "text"))

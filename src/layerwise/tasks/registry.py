@@ -9,40 +9,49 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from layerwise.errors import UserError, unknown_name
+from layerwise.models.organisms.language import ORGANISM
 from layerwise.tasks import jsonl
 from layerwise.tasks.items import CAPABILITIES, Capability
 from layerwise.tasks.suites import BUILT_IN
+from layerwise.tasks.suites.toy import toy_suites
 from layerwise.tasks.task import Task, check_limit, take
 
 SuiteFactory = Callable[[int], Task]
 Matches = Callable[[str], bool]
 Load = Callable[[str, int, int | None], Task]
 
+TEXT = "text"
+"""The language of ordinary models, of which the suites are in English."""
+
 
 @dataclass(frozen=True)
 class _Suite:
     capability: Capability
     factory: SuiteFactory
+    language: str
 
 
 _suites: dict[str, _Suite] = {}
 _sources: list[tuple[Matches, Load]] = []
 
 
-def register_suite(name: str, capability: Capability, factory: SuiteFactory) -> None:
+def register_suite(
+    name: str, capability: Capability, factory: SuiteFactory, language: str = TEXT
+) -> None:
     """Add a suite under a name.
 
     Args:
         name: how it is asked for; neither ``all`` nor a capability's name.
         capability: what its items ask for.
         factory: makes the task from a seed.
+        language: whose models are asked it when ``all`` or a capability is asked for.
 
     Raises:
         ValueError: the name is taken or reserved.
     """
     if name in _suites or name == "all" or name in CAPABILITIES:
         raise ValueError(f"The name {name!r} is taken; register the suite under another one.")
-    _suites[name] = _Suite(capability, factory)
+    _suites[name] = _Suite(capability, factory, language)
 
 
 def register_source(matches: Matches, load: Load) -> None:
@@ -61,17 +70,24 @@ def register_source(matches: Matches, load: Load) -> None:
     _sources.append((matches, load))
 
 
-def task_names() -> list[str]:
-    """The names of all suites, by capability and then in the order of registration."""
+def languages() -> list[str]:
+    """The languages that suites are in, that of ordinary models first."""
+    return list(dict.fromkeys(suite.language for suite in _suites.values()))
+
+
+def task_names(language: str = TEXT) -> list[str]:
+    """The names of a language's suites, by capability and then in the order of registration."""
     order = list(CAPABILITIES)
-    return sorted(_suites, key=lambda name: order.index(_suites[name].capability))
+    spoken = [name for name, suite in _suites.items() if suite.language == language]
+    return sorted(spoken, key=lambda name: order.index(_suites[name].capability))
 
 
-def expand_task_names(names: Iterable[str]) -> list[str]:
+def expand_task_names(names: Iterable[str], language: str = TEXT) -> list[str]:
     """Replace ``all`` and capabilities by their suites; keep other names; drop repetitions.
 
     Args:
         names: suites, capabilities, ``all``, or names that a source knows (``mine.jsonl``).
+        language: that of the model; ``all`` and capabilities stand for suites in it.
 
     Returns:
         Names for ``load_task``, in the order asked for.
@@ -79,7 +95,7 @@ def expand_task_names(names: Iterable[str]) -> list[str]:
     Raises:
         UserError: an unknown name, or two tasks that would go by the same name in results.
     """
-    expanded = list(dict.fromkeys(one for name in names for one in _expand(name)))
+    expanded = list(dict.fromkeys(one for name in names for one in _expand(name, language)))
     for index, name in enumerate(expanded):
         twins = [other for other in expanded[:index] if _label(other) == _label(name)]
         if twins:
@@ -111,16 +127,21 @@ def load_task(
         if matches(name_or_path):
             return take(load(name_or_path, seed, fewshot), limit)
     if name_or_path in CAPABILITIES or name_or_path == "all":
-        suites = " or ".join(_expand(name_or_path))
+        suites = " or ".join(_expand(name_or_path, TEXT))
         raise UserError(f"{name_or_path!r} stands for several tasks; expected one; load {suites}.")
     raise unknown_name("task", name_or_path, _known())
 
 
-def _expand(name: str) -> list[str]:
-    if name == "all":
-        return task_names()
-    if name in CAPABILITIES:
-        return [suite for suite in task_names() if _suites[suite].capability == name]
+def _expand(name: str, language: str) -> list[str]:
+    if name == "all" or name in CAPABILITIES:
+        spoken = task_names(language)
+        found = [one for one in spoken if name in ("all", _suites[one].capability)]
+        if not found:
+            raise UserError(
+                f"No suite in the language {language!r} is of {name!r}; expected one of: "
+                f"{', '.join(spoken) or 'none'}."
+            )
+        return found
     if name in _suites or any(matches(name) for matches, _ in _sources):
         return [name]
     raise unknown_name("task", name, _known())
@@ -136,4 +157,6 @@ def _known() -> list[str]:
 
 for _name, _capability, _factory in BUILT_IN:
     register_suite(_name, _capability, _factory)
+for _name, _capability, _factory in toy_suites(ORGANISM):
+    register_suite(_name, _capability, _factory, ORGANISM.name)
 register_source(jsonl.matches, jsonl.load)

@@ -1,0 +1,11 @@
+"""Models whose answer is known, and the toy languages that they speak.
+
+What a language's words and facts are is here; the questions asked in it are task suites.
+"""
+
+from __future__ import annotations
+
+from layerwise.models.organisms.language import ORGANISM as ORGANISM
+from layerwise.models.organisms.language import Language as Language
+
+__all__ = ["ORGANISM", "Language"]

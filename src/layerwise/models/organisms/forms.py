@@ -1,0 +1,40 @@
+"""The forms of a toy language: how words make statements and questions.
+
+Both the suites and the training text are made of these; which words are taken is theirs to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+ARROW, END = "->", ";"
+
+
+def pair(key: str, value: str) -> str:
+    """What a key stands for: ``k3 v17 ;`` or, as the link of a chain, ``k3 k9 ;``."""
+    return f"{key} {value} {END}"
+
+
+def ask(key: str) -> str:
+    """What the key stands for."""
+    return f"ask {key} {ARROW}"
+
+
+def ask_twice(key: str) -> str:
+    """What that stands for which the key stands for."""
+    return f"ask2 {key} {ARROW}"
+
+
+def ask_fact(relation: str, entity: str) -> str:
+    """The value of an entity in a relation."""
+    return f"{relation} of {entity} {ARROW}"
+
+
+def ask_closing(brackets: Sequence[str]) -> str:
+    """The brackets that close the open ones."""
+    return f"open {' '.join(brackets)} {ARROW}"
+
+
+def answered(question: str, answer: str) -> str:
+    """A question with its answer."""
+    return f"{question} {answer} {END}"
