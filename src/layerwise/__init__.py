@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .patching import patch_activations as patch_activations
     from .profiling import Profile as Profile
     from .profiling import profile as profile
+    from .pruning import prune_model as prune_model
     from .removal import removal_order as removal_order
     from .report import Report as Report
     from .report import report as report
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from .results import EmergenceResult as EmergenceResult
     from .results import LensResult as LensResult
     from .results import PatchingResult as PatchingResult
+    from .results import PruningResult as PruningResult
     from .results import RemovalResult as RemovalResult
     from .results import load_results as load_results
     from .tasks import Item as Item
@@ -38,6 +40,7 @@ _ATTRIBUTES = {
     "models": ["known_models", "load_model"],
     "patching": ["patch_activations"],
     "profiling": ["Profile", "profile"],
+    "pruning": ["prune_model"],
     "removal": ["removal_order"],
     "report": ["Report", "report_from_folders"],
     "results": [
@@ -45,6 +48,7 @@ _ATTRIBUTES = {
         "EmergenceResult",
         "LensResult",
         "PatchingResult",
+        "PruningResult",
         "RemovalResult",
         "load_results",
     ],
@@ -62,6 +66,7 @@ __all__ = [
     "LensResult",
     "PatchingResult",
     "Profile",
+    "PruningResult",
     "RemovalResult",
     "Report",
     "Task",
@@ -75,6 +80,7 @@ __all__ = [
     "logit_lens",
     "patch_activations",
     "profile",
+    "prune_model",
     "removal_order",
     "report",
     "report_from_folders",

@@ -77,6 +77,23 @@ def removal_rows(steps: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def pruning_rows(summary: pd.DataFrame) -> pd.DataFrame:
+    """Accuracies, and how near the written model is to what was predicted."""
+    gaps, same = summary["largest_difference"], summary["same_texts"]
+    return pd.DataFrame(
+        {
+            "task": summary["task"],
+            "protocol": summary["protocol"],
+            "items": summary["n_items"],
+            "intact": summary["intact_accuracy"].map(number),
+            "predicted": summary["predicted_accuracy"].map(number),
+            "measured": summary["measured_accuracy"].map(number),
+            "largest difference (nats)": ["" if pd.isna(gap) else f"{gap:.1g}" for gap in gaps],
+            "same texts": ["" if pd.isna(share) else f"{100 * share:.0f} %" for share in same],
+        }
+    )
+
+
 def intervals(table: pd.DataFrame, estimate: str, low: str, high: str) -> list[str]:
     """Estimates with their bounds as text; a bound that is null is shown as a question mark."""
     return [

@@ -56,6 +56,22 @@ def patching_summary(patching: pd.DataFrame, seed: int) -> pd.DataFrame:
     return merged.reindex(columns=[*_TASK, *cell, "n_items", *names.values()])
 
 
+def pruning_summary(pruning: pd.DataFrame) -> pd.DataFrame:
+    """Accuracies of the intact, the predicted and the written model, and how the last two agree."""
+    gap = pruning["predicted_gold_logprob"] - pruning["measured_gold_logprob"]
+    same = pruning["predicted_generated"] == pruning["measured_generated"]
+    wrote = pruning["predicted_generated"].notna()
+    asked = pruning.assign(gap=gap.abs(), same=same.astype(float).where(wrote))
+    return asked.groupby(_TASK, as_index=False).agg(
+        n_items=("item", "nunique"),
+        intact_accuracy=("intact_correct", "mean"),
+        predicted_accuracy=("predicted_correct", "mean"),
+        measured_accuracy=("measured_correct", "mean"),
+        largest_difference=("gap", "max"),
+        same_texts=("same", "mean"),
+    )
+
+
 def _bounds(
     table: pd.DataFrame, cell: list[str], value: str, divisor: str | None, seed: int
 ) -> pd.DataFrame:

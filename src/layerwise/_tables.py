@@ -87,6 +87,12 @@ SCHEMAS: dict[str, pa.Schema] = {
         by="str", step="int", intervention="str", layers=_INTEGERS, chosen="bool",
         protocol="str", n_tasks="int", n_items="int", share_lost="float", nats="float?",
     ),
+    "pruning": _schema(
+        task="str", capability="str", item="str", protocol="str", intact_correct="bool",
+        predicted_correct="bool", measured_correct="bool", intact_gold_logprob="float?",
+        predicted_gold_logprob="float?", measured_gold_logprob="float?", intact_generated="str?",
+        predicted_generated="str?", measured_generated="str?",
+    ),
 }  # fmt: skip
 
 

@@ -275,6 +275,33 @@ def remove(
 
 
 @app.command()
+def prune(
+    model: ModelName,
+    remove: Annotated[str, typer.Option("--remove", help="Which layers, e.g. 20-23 or 3,7,9.")],
+    out: Annotated[Path, typer.Option("--out", help="New folder for the model without them.")],
+    task: Tasks = ["all"],  # noqa: B006
+    protocol: Protocols = ALL_PROTOCOLS,
+    limit: Limit = 10,
+    seed: Seed = 0,
+    fewshot: Fewshot = None,
+    chat: Chat = False,
+    dtype: Dtype = "float32",
+    device: Device = "cpu",
+    memory_budget: Budget = None,
+) -> None:
+    """Write a model without some layers, load it back, and compare it with the prediction."""
+    from layerwise.pruning import TABLES
+    from layerwise.pruning import prune_model as run
+
+    found = run(
+        _load(model, dtype, device, None), _layers(remove), out, task, protocol, limit=limit,
+        seed=seed, fewshot=fewshot, chat=chat, memory_budget=_bytes(memory_budget),
+    )  # fmt: skip
+    _show(found, out / TABLES)
+    typer.echo(f"Model: {out}")
+
+
+@app.command()
 def plan(
     model: ModelName,
     task: Tasks = ["all"],  # noqa: B006

@@ -225,8 +225,40 @@ class RemovalResult(Result):
         return _html.removal_rows(self.steps())
 
 
+@dataclass(frozen=True, repr=False, eq=False)
+class PruningResult(Result):
+    """A model written without some layers: what was predicted of it, and what it does.
+
+    Attributes:
+        pruning: ``pruning.parquet``: every item under the three models.
+        facts: what is needed to repeat the run; the model is the original.
+    """
+
+    tables: ClassVar[tuple[str, ...]] = ("pruning",)
+    title: ClassVar[str] = "Pruning: predicted by skipping, and measured on the written model"
+    if_empty: ClassVar[str] = "No item was asked."
+
+    pruning: pd.DataFrame
+    facts: Facts
+
+    def summary(self) -> pd.DataFrame:
+        """Accuracies and agreement per task and protocol.
+
+        Returns:
+            ``task``, ``capability``, ``protocol``, ``n_items``, ``intact_accuracy``,
+            ``predicted_accuracy``, ``measured_accuracy``, ``largest_difference`` (of the gold
+            log-probability, nats; null under ``generate``), ``same_texts`` (share of the items;
+            null under the other protocols).
+        """
+        return _summaries.pruning_summary(self.pruning)
+
+    def summary_rows(self) -> pd.DataFrame:
+        """Accuracies and agreement per task and protocol."""
+        return _html.pruning_rows(self.summary())
+
+
 RESULTS: tuple[type[Result], ...] = (
-    AblationResult, LensResult, PatchingResult, RemovalResult, EmergenceResult,
+    AblationResult, LensResult, PatchingResult, RemovalResult, PruningResult, EmergenceResult,
 )  # fmt: skip
 
 

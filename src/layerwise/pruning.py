@@ -1,0 +1,224 @@
+"""Pruning: write a model without some of its layers, and see whether it does what was predicted.
+
+Predicted is what the intact model does with these layers skipped; measured is what the written
+model does once it is loaded back. The files are written in ``models.pruned_folder``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pandas as pd
+from transformer_lens import HookedTransformer
+
+from layerwise._files import disk_error
+from layerwise._records import record_rows, work_entry
+from layerwise._setup import Setup, TaskLike, check_layers, prepare
+from layerwise._tables import frame
+from layerwise.errors import UserError
+from layerwise.models import load_model, weights_hash
+from layerwise.models.facts import origin_of
+from layerwise.models.folder import read_config
+from layerwise.models.parity import ABSURD, TOLERANCE, token_ids
+from layerwise.models.pruned_folder import write_pruned_folder
+from layerwise.models.quiet import quiet
+from layerwise.models.sources import find_source
+from layerwise.results import PruningResult, records_frame
+from layerwise.sweep import Intervention, LogLikelihood, Scored, intact, skip_layers, sweep
+
+TABLES = "compared"
+"""The folder within the written one that the comparison is saved in."""
+
+
+def prune_model(
+    model: HookedTransformer,
+    remove: Sequence[int],
+    out: str | Path,
+    tasks: TaskLike | Sequence[TaskLike] = "all",
+    protocols: str | Sequence[str] = ("letter", "continuation", "generate"),
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    fewshot: int | None = None,
+    chat: bool = False,
+    memory_budget: int | None = None,
+) -> PruningResult:
+    """Write a model without some layers as a Hugging Face folder, and try it.
+
+    The folder has the original's weights as they are stored there, with layers numbered anew, a
+    configuration with fewer layers, and the tokenizer. It is loaded back, compared with its own
+    Hugging Face model as every model at load, and with the intact model that skips these layers:
+    on a fixed text, where they must agree, and on the tasks' items.
+
+    Args:
+        model: a model from ``load_model``, with the weights that it was loaded with.
+        remove: the layers to leave out, from 0; not all.
+        out: the folder to write; it must not exist or be empty. The comparison goes into its
+            folder ``compared``.
+        tasks: task names, capabilities, JSONL files, or ``Task`` values to try it on.
+        protocols: ``letter``, ``continuation``, ``generate``.
+        limit: take the first so many items of each task.
+        seed: decides the items of built-in suites.
+        fewshot: number of few-shot examples; the task's own if None.
+        chat: wrap prompts in the tokenizer's chat template.
+        memory_budget: bytes for activations, keys and values; half of what is free if None.
+
+    Returns:
+        One row per task, protocol and item: the intact model, the prediction, the written model.
+
+    Raises:
+        UserError: if there are no files to write from, the layers are not some of the model's,
+            the folder cannot be written, or the written model is not what was predicted; then
+            nothing is left in ``out``.
+    """
+    out = Path(out)
+    removed = _removable(model, remove)
+    source = _source_folder(model)
+    _refuse_occupied(out)
+    setup = prepare(
+        model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
+        memory_budget=memory_budget,
+    )  # fmt: skip
+    with _written(source, removed, out):
+        weights = model.embed.W_E
+        dtype = str(weights.dtype).removeprefix("torch.")
+        written = load_model(out, dtype=dtype, device=str(weights.device))
+        _refuse_other_model(model, written, removed, setup, dtype)
+        result = _compared(setup, removed, written)
+        result.save(out / TABLES)
+    return result
+
+
+def _removable(model: HookedTransformer, remove: Sequence[int]) -> tuple[int, ...]:
+    n_layers = model.cfg.n_layers
+    removed = tuple(sorted(check_layers(remove, n_layers)))
+    if len(removed) == n_layers:
+        raise UserError(
+            f"All {n_layers} layers would be removed: expected that at least one stays; name fewer."
+        )
+    return removed
+
+
+def _source_folder(model: HookedTransformer) -> Path:
+    """The folder in hub format that the model's weights came from."""
+    origin = origin_of(model)
+    if origin is None:
+        raise UserError(
+            "The model has no Hugging Face original to write from: expected one that load_model "
+            "made; load it by name, or save its original with save_pretrained and load that folder."
+        )
+    if weights_hash(model) != origin.facts.hash:
+        raise UserError(
+            f"The weights of {origin.facts.name!r} were changed after it was loaded, and only its "
+            "original's files can be written: expected a model as load_model made it; load it anew."
+        )
+    return find_source(origin.facts.name).folder
+
+
+def _refuse_occupied(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file: expected a folder to write; choose another path.")
+    if out.is_dir() and any(out.iterdir()):
+        raise UserError(
+            f"{out} is not empty: expected a new or empty folder for the model; choose another."
+        )
+
+
+@contextlib.contextmanager
+def _written(source: Path, removed: Sequence[int], out: Path) -> Iterator[None]:
+    """The folder while it is tried; it goes again if that fails."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as place:
+            partial = Path(place) / "model"
+            partial.mkdir()
+            with quiet():
+                config = read_config(source)
+            write_pruned_folder(source, config, removed, partial)
+            partial.replace(out)
+    except OSError as error:
+        raise disk_error(error, out) from error
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(out, ignore_errors=True)
+        raise
+
+
+def _refuse_other_model(
+    model: HookedTransformer, written: HookedTransformer, removed: Sequence[int], setup: Setup,
+    dtype: str,
+) -> None:  # fmt: skip
+    """Accept only a written model that says what was predicted, on a fixed text."""
+    ids = token_ids(setup.tokenizer, model.cfg.n_ctx)
+    asked = [LogLikelihood((ids[0],), tuple(ids[1:]))]
+    predicted = _token_logprobs(model, skip_layers(removed), asked, setup)
+    measured = _token_logprobs(written, intact(), asked, setup)
+    limit = TOLERANCE if dtype == "float32" else ABSURD
+    worst = max(abs(a - b) for a, b in zip(predicted, measured, strict=True))
+    if not worst <= limit:
+        raise UserError(
+            "The written model is not the original without these layers: log-probabilities differ "
+            f"by up to {worst:.3g} nats, expected at most {limit:g}; some setting of this model "
+            "depends on the numbers of its layers, so its layers cannot be left out of its files."
+        )
+
+
+def _token_logprobs(
+    model: HookedTransformer, change: Intervention, asked: list[LogLikelihood], setup: Setup
+) -> tuple[float, ...]:
+    budget = setup.memory_budget
+    ((outcome,),) = sweep(
+        model, [change], asked, tokenizer=setup.tokenizer, memory_budget=budget
+    ).outcomes
+    assert isinstance(outcome, Scored)
+    return outcome.token_logprobs
+
+
+def _compared(setup: Setup, removed: Sequence[int], written: HookedTransformer) -> PruningResult:
+    """The tasks' items put to the intact model, to it without the layers, and to the written."""
+    tables, work = [], []
+    for task in setup.tasks:
+        asked = [
+            request
+            for item in task.items
+            for protocol in setup.protocols
+            for request in setup.requests(task, item, protocol)
+        ]
+        requests = [one.request for one in asked]
+        changes = [intact(), skip_layers(removed)]
+        swept = setup.sweep(changes, requests)
+        again = sweep(
+            written, [intact()], requests, tokenizer=setup.tokenizer,
+            memory_budget=setup.memory_budget, tokens_at_once=setup.tokens_at_once,
+        )  # fmt: skip
+        before = records_frame(list(record_rows(task, task.items, asked, changes, swept)))
+        after = records_frame(list(record_rows(task, task.items, asked, [intact()], again)))
+        tables.append(_side_by_side(before, after))
+        work += [work_entry("pruning", task.name, one.stats) for one in (swept, again)]
+    settings = setup.settings(
+        analysis="pruning", removed=list(removed), written_hash=weights_hash(written)
+    )
+    return PruningResult(pd.concat(tables, ignore_index=True), setup.facts(settings, work))
+
+
+def _side_by_side(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
+    key = ["task", "capability", "item", "protocol"]
+    shown = [*key, "correct", "gold_logprob", "generated"]
+    skipped = before["kind"] == "skip"
+    parts = {"intact": before.loc[~skipped], "predicted": before.loc[skipped], "measured": after}
+    tables = [
+        part.reindex(columns=shown).rename(columns={c: f"{name}_{c}" for c in shown[len(key) :]})
+        for name, part in parts.items()
+    ]
+    joined = tables[0].merge(tables[1], on=key).merge(tables[2], on=key)
+    return frame("pruning", [{str(k): _plain(v) for k, v in row.items()} for row in
+                             joined.to_dict("records")])  # fmt: skip
+
+
+def _plain(value: object) -> object:
+    return None if pd.isna(value) else value  # type: ignore[arg-type]
