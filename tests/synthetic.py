@@ -131,7 +131,9 @@ def lens(
     rows = [
         {
             "task": task, "capability": capability, "item": f"{task}/{i:04d}", "layer": k - 1,
-            "protocol": protocol, "rank": int(max(0, -round(value))), "logprob": float(value),
+            "protocol": protocol, "lens": "logit", "over": "prompt", "site": "resid_post",
+            "pos": -1, "token": " a", "rank": int(max(0, -round(value))),
+            "final_rank": int(max(0, -round(value))), "logprob": float(value),
             "entropy": 1.0, "kl": 0.1, "top_tokens": [" a", "<b>"],
         }
         for i, values in enumerate(logprobs)

@@ -7,6 +7,7 @@ import warnings
 from dataclasses import replace
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import torch
 from transformer_lens import HookedTransformer, HookedTransformerConfig
@@ -14,6 +15,7 @@ from transformer_lens import HookedTransformer, HookedTransformerConfig
 from layerwise.errors import UserError
 from layerwise.logit_lens import logit_lens
 from layerwise.models import load_model, original_tokenizer
+from layerwise.results import LensResult
 from layerwise.tasks import Item, build_requests
 from tests import analysis
 from tests.analysis import word_task
@@ -228,7 +230,7 @@ def test_a_run_can_be_kept_and_is_not_made_again(tmp_path, monkeypatch):
     facts = json.loads((tmp_path / "run" / "run.json").read_text())
     assert facts["tasks"][0]["hash"] == TASK.hash
     assert facts["settings"]["analysis"] == "logit lens"
-    monkeypatch.setattr("layerwise.logit_lens.last_residuals", None)
+    monkeypatch.setattr("layerwise._lens_job.residuals_at", None)
     again = logit_lens(model, TASK, "continuation", out=tmp_path / "run", progress=False)
     pd.testing.assert_frame_equal(again.lens, first.lens)
     with pytest.raises(UserError, match=r"other settings \(seed was 0 and is now 1\)"):
@@ -257,6 +259,148 @@ def test_what_cannot_be_read_is_told_before_work_begins(tmp_path, task, protocol
         read(tiny_model("llama"), task, protocols, out=tmp_path / "run")
     assert sentence in str(told.value)
     assert not (tmp_path / "run").exists()
+
+
+def by_cache(model, tokens) -> dict[tuple[str, int], torch.Tensor]:
+    """The residual stream at every site and layer, by one plain forward."""
+    with torch.inference_mode():
+        _, cache = model.run_with_cache(torch.tensor([tokens]))
+    found = {("resid_post", -1): cache["blocks.0.hook_resid_pre"][0]}
+    for layer in range(model.cfg.n_layers):
+        for site in ("resid_pre", "resid_mid", "resid_post"):
+            found[site, layer] = cache[f"blocks.{layer}.hook_{site}"][0]
+    return found
+
+
+@torch.inference_mode()
+def read_plainly(model, resid: torch.Tensor) -> torch.Tensor:
+    """``unembed(ln_final(x))``, then the soft-cap where the model has one."""
+    logits = model.unembed(model.ln_final(resid[None, None]))[0, 0]
+    cap = model.cfg.output_logits_soft_cap
+    return (cap * torch.tanh(logits / cap) if cap > 0 else logits).log_softmax(-1)
+
+
+def check_rows(model, rows: pd.DataFrame, tokens, n_prompt: int, targets: dict[int, int]):
+    """Every row of one item against the cache of one plain forward."""
+    found = by_cache(model, tokens)
+    wanted = {(site, layer, pos) for site, layer in found for pos in targets}
+    assert {(r.site, r.layer, r.pos) for r in rows.itertuples()} == wanted
+    assert len(rows) == len(wanted)
+    last = model.cfg.n_layers - 1
+    for row in rows.itertuples():
+        at = n_prompt + row.pos
+        expected = read_plainly(model, found[row.site, row.layer][at])
+        final = read_plainly(model, found["resid_post", last][at])
+        target = targets[row.pos]
+        assert row.token == original_tokenizer(model).decode([target])
+        assert row.logprob == pytest.approx(float(expected[target]), abs=1e-4)
+        assert row.rank == int((expected > expected[target]).sum())
+        assert row.final_rank == int((expected > expected[final.argmax()]).sum())
+        assert row.kl == pytest.approx(float((final.exp() * (final - expected)).sum()), abs=1e-4)
+
+
+SITES = ("resid_pre", "resid_mid", "resid_post")
+
+
+@pytest.mark.parametrize("positions", [(-4, -1), "all"])
+def test_every_site_and_position_equals_a_plain_forward(model, positions):
+    lens = read(model, TASK, "continuation", sites=SITES, positions=positions, limit=2)
+    for item in TASK.items[:2]:
+        asked = gold_request(model, item)
+        n = len(asked.context)
+        at = range(-n, 0) if positions == "all" else positions
+        mine = lens.loc[lens["item"] == item.id]
+        check_rows(model, mine, asked.context, n, dict.fromkeys(at, asked.continuation[0]))
+
+
+def test_the_answers_tokens_are_read_where_they_are_predicted(model):
+    answers = ("red door opens", "the blue key")
+    items = tuple(
+        replace(item, answer=answer, choices=(answer, *item.choices))
+        for item, answer in zip(TASK.items, answers, strict=False)
+    )
+    task = replace(TASK, items=items)
+    lens = read(model, task, "continuation", sites=SITES, over="continuation")
+    for item in items:
+        asked = build_requests(task, item, "continuation", original_tokenizer(model))
+        gold = next(one.request for one in asked if one.gold)
+        assert len(gold.continuation) > 2
+        targets = {k - 1: token for k, token in enumerate(gold.continuation)}
+        mine = lens.loc[lens["item"] == item.id]
+        tokens = (*gold.context, *gold.continuation[:-1])
+        check_rows(model, mine, tokens, len(gold.context), targets)
+
+
+def test_generated_text_is_the_models_own_and_ends_on_top(model):
+    result = logit_lens(model, TASK, over="generated", sites=SITES, limit=2, progress=False)
+    lens = result.lens
+    assert set(lens["protocol"]) == {"generate"}
+    tokenizer = original_tokenizer(model)
+    for item in TASK.items[:2]:
+        (asked,) = build_requests(TASK, item, "generate", tokenizer)
+        context = asked.request.context
+        mine = lens.loc[lens["item"] == item.id]
+        last = mine.loc[(mine["layer"] == model.cfg.n_layers - 1) & (mine["site"] == "resid_post")]
+        assert (last["rank"] == 0).all()
+        tokens = list(context)
+        for _ in range(len(last)):
+            with torch.inference_mode():
+                tokens.append(int(model(torch.tensor([tokens]))[0, -1].argmax()))
+        text = analysis.greedy_text(model, context, 4, asked.request.stop)
+        assert tokenizer.decode(tokens[len(context) :], skip_special_tokens=True).startswith(text)
+        targets = {pos: tokens[len(context) + 1 + pos] for pos in sorted(last["pos"])}
+        check_rows(model, mine, tokens[:-1], len(context), targets)
+
+
+def test_few_streams_at_once_change_nothing(monkeypatch):
+    model = tiny_model("llama")
+    whole = read(model, TASK, "continuation", sites=SITES, positions="all")
+    monkeypatch.setattr("layerwise._lens_job.AT_ONCE", 3)
+    parts = read(model, TASK, "continuation", sites=SITES, positions="all", memory_budget=2**20)
+    numbers = ["logprob", "entropy", "kl"]
+    pd.testing.assert_frame_equal(whole.drop(columns=numbers), parts.drop(columns=numbers))
+    pd.testing.assert_frame_equal(whole[numbers], parts[numbers], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("family", "options", "sentence"),
+    [
+        ("llama", {"sites": "resid"}, "Unknown site of the lens 'resid'."),
+        ("gpt_neox", {"sites": "resid_mid"}, "This model has no resid_mid"),
+        ("llama", {"over": "text"}, "Unknown kind of tokens to read 'text'."),
+        ("llama", {"positions": (0,)}, "The positions to read are [0]; expected negative"),
+        ("llama", {"positions": (-99,)}, "and no position -99; ask for positions from -"),
+        ("llama", {"positions": "last"}, "Cannot read positions 'last'"),
+        ("llama", {"over": "generated"}, "Generated text is that of protocol 'generate'"),
+    ],
+)
+def test_what_is_not_there_to_read_is_told(family, options, sentence):
+    with pytest.raises(UserError) as told:
+        read(tiny_model(family), TASK, "continuation", **options)
+    assert sentence in str(told.value)
+
+
+def test_tables_of_earlier_versions_get_the_later_columns(tmp_path):
+    model = tiny_model("llama")
+    logit_lens(model, word_task(40), "continuation", out=tmp_path / "run", progress=False)
+    path = tmp_path / "run" / "lens.parquet"
+    table = pq.read_table(path)
+    later = ["lens", "over", "site", "pos", "token", "final_rank"]
+    pq.write_table(table.drop_columns(later), path)
+    loaded = LensResult.load(tmp_path / "run").lens
+    now = table.to_pandas().assign(top_tokens=lambda rows: rows["top_tokens"].map(list))
+    # parts of characters look alike as text
+    final = now.groupby("item")["top_tokens"].transform(lambda tops: tops.iloc[-1][0])
+    clear = ~now["item"].isin(now.loc[final == "\ufffd", "item"])
+    known = now["final_rank"] < 5
+    assert (clear & known).any()
+    assert (clear & ~known).any()
+    assert (loaded.loc[clear, "final_rank"].isna() == ~known[clear]).all()
+    sure = clear & known
+    assert (loaded.loc[sure, "final_rank"] == now.loc[sure, "final_rank"]).all()
+    assert loaded["token"].isna().all()
+    same = [name for name in loaded.columns if name not in ("token", "final_rank")]
+    assert (loaded[same].astype(str) == now[same].astype(str)).all().all()
 
 
 @pytest.mark.smollm2

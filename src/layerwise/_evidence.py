@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 
 from layerwise import stats
 from layerwise._effects import ALPHA, Cell, cells
+from layerwise._lens_tables import answers_read
 
 _TASK = ["task", "capability", "protocol"]
 Signal = Mapping[tuple[str, str], bool]
@@ -105,7 +106,7 @@ def lens_evidence(
     Not of its log-probability: an embedding read through the unembedding is sure of the wrong
     token, so that the first layer alone brings back most of the nats without any knowledge.
     """
-    for _, group in lens.groupby(_TASK, sort=True):
+    for _, group in answers_read(lens).groupby(_TASK, sort=True):
         shown = group.assign(probability=np.exp(group["logprob"]))
         wide = shown.pivot_table(index="item", columns="layer", values="probability")
         edges = np.arange(-1, sampling.n_layers)

@@ -34,8 +34,9 @@ def ablation_rows(effects: pd.DataFrame, n_top: int = 5) -> pd.DataFrame:
 
 
 def lens_rows(lens: pd.DataFrame) -> pd.DataFrame:
-    """Median rank and mean log-probability of the answer, per protocol and layer."""
-    table = lens.groupby(["protocol", "layer"], as_index=False).agg(
+    """Median rank and mean log-probability, per protocol and layer, and lens and site if many."""
+    several = [name for name in ("lens", "site") if lens[name].nunique() > 1]
+    table = lens.groupby(["protocol", *several, "layer"], as_index=False).agg(
         rank=("rank", "median"), logprob=("logprob", "mean")
     )
     names = {"rank": "median rank", "logprob": "log-probability (nats)"}

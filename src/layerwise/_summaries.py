@@ -14,24 +14,26 @@ _TASK = ["task", "capability", "protocol"]
 
 
 def lens_summary(lens: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Averages over items per task, protocol and layer, with bootstrap 95 % intervals.
+    """Averages over items per task, protocol and place, with bootstrap 95 % intervals.
 
     Returns:
-        ``task``, ``capability``, ``protocol``, ``layer``, ``n_items``, ``median_rank``,
-        ``logprob``, ``logprob_low``, ``logprob_high``, ``entropy``, ``kl`` (nats).
+        ``task``, ``capability``, ``protocol``, ``lens``, ``over``, ``site``, ``pos``, ``layer``,
+        ``n_items``, ``median_rank``, ``logprob``, ``logprob_low``, ``logprob_high``,
+        ``entropy``, ``kl`` (nats).
     """
-    table = lens.groupby([*_TASK, "layer"], as_index=False).agg(
+    cell = ["lens", "over", "site", "pos", "layer"]
+    table = lens.groupby([*_TASK, *cell], as_index=False).agg(
         n_items=("item", "nunique"),
         median_rank=("rank", "median"),
         logprob=("logprob", "mean"),
         entropy=("entropy", "mean"),
         kl=("kl", "mean"),
     )
-    found = _bounds(lens, ["layer"], "logprob", None, seed)
+    found = _bounds(lens, cell, "logprob", None, seed)
     found = found.rename(columns={"low": "logprob_low", "high": "logprob_high"})
-    merged = table.merge(found.drop(columns="estimate"), on=[*_TASK, "layer"])
-    order = ["logprob", "logprob_low", "logprob_high", "entropy", "kl"]
-    return merged.reindex(columns=[*_TASK, "layer", "n_items", "median_rank", *order])
+    merged = table.merge(found.drop(columns="estimate"), on=[*_TASK, *cell])
+    order = ["n_items", "median_rank", "logprob", "logprob_low", "logprob_high", "entropy", "kl"]
+    return merged.reindex(columns=[*_TASK, *cell, *order])
 
 
 def patching_summary(patching: pd.DataFrame, seed: int) -> pd.DataFrame:

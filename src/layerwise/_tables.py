@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from layerwise._earlier_tables import with_later_columns
 from layerwise._files import write_atomically
 from layerwise.errors import UserError, unknown_name
 
@@ -39,7 +40,8 @@ SCHEMAS: dict[str, pa.Schema] = {
         extracted="str?",
     ),
     "lens": _schema(
-        task="str", capability="str", item="str", protocol="str", layer="int", rank="int",
+        task="str", capability="str", item="str", protocol="str", lens="str", over="str",
+        site="str", layer="int", pos="int", token="str?", rank="int", final_rank="int?",
         logprob="float", entropy="float", kl="float", top_tokens=_STRINGS,
     ),
     "patching": _schema(
@@ -140,7 +142,7 @@ def read_table(path: Path, name: str) -> tuple[pd.DataFrame, bytes | None]:
     """
     if name not in SCHEMAS:
         raise unknown_name("table", name, SCHEMAS)
-    arrow = read_arrow(path)
+    arrow = with_later_columns(name, read_arrow(path))
     missing = [column for column in SCHEMAS[name].names if column not in arrow.column_names]
     if missing:
         raise UserError(

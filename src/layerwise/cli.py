@@ -189,7 +189,19 @@ def ablate(
 def lens(
     model: ModelName,
     task: Tasks = ["all"],  # noqa: B006
-    protocol: Protocols = ["letter", "continuation"],  # noqa: B006
+    protocol: Annotated[
+        list[str] | None,
+        typer.Option("--protocol", help="letter, continuation (both if left out), or generate."),
+    ] = None,
+    site: Annotated[
+        list[str], typer.Option("--site", help="resid_pre, resid_mid or resid_post; repeatable.")
+    ] = ["resid_post"],  # noqa: B006
+    over: Annotated[
+        str, typer.Option(help="Tokens to read: prompt, continuation (answer) or generated.")
+    ] = "prompt",
+    positions: Annotated[
+        str, typer.Option(help="Of the prompt, from its end, e.g. -1 or -3,-2,-1; or all.")
+    ] = "-1",
     out: Out = None,
     limit: Limit = None,
     seed: Seed = 0,
@@ -205,8 +217,9 @@ def lens(
 
     _show(
         run(
-            _load(model, dtype, device, offload), task, protocol, limit=limit, seed=seed,
-            fewshot=fewshot, chat=chat, out=out, memory_budget=_bytes(memory_budget),
+            _load(model, dtype, device, offload), task, protocol or None, sites=site, over=over,
+            positions=_positions(positions), limit=limit, seed=seed, fewshot=fewshot, chat=chat,
+            out=out, memory_budget=_bytes(memory_budget),
         ),
         out,
     )  # fmt: skip
@@ -378,6 +391,19 @@ def _layers(text: str) -> list[int]:
         first, last = match.groups()
         found += range(int(first), int(last or first) + 1)
     return found
+
+
+def _positions(text: str) -> str | list[int]:
+    """Positions from ``-3,-1``; ``all`` as it is."""
+    if text.strip() == "all":
+        return "all"
+    try:
+        return [int(piece) for piece in text.split(",")]
+    except ValueError as error:
+        raise UserError(
+            f"Cannot read positions {text!r}: expected negative numbers such as -1 or -3,-2,-1, "
+            "counted from the end of the prompt, or all."
+        ) from error
 
 
 def _bytes(text: str | None) -> int | None:

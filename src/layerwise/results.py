@@ -98,11 +98,12 @@ class LensResult(Result):
     facts: Facts
 
     def summary(self) -> pd.DataFrame:
-        """Averages over items per task, protocol and layer, with bootstrap intervals.
+        """Averages over items per task, protocol and place, with bootstrap intervals.
 
         Returns:
-            ``task``, ``capability``, ``protocol``, ``layer``, ``n_items``, ``median_rank``,
-            ``logprob``, ``logprob_low``, ``logprob_high``, ``entropy``, ``kl`` (nats).
+            ``task``, ``capability``, ``protocol``, ``lens``, ``over``, ``site``, ``pos``,
+            ``layer``, ``n_items``, ``median_rank``, ``logprob``, ``logprob_low``,
+            ``logprob_high``, ``entropy``, ``kl`` (nats).
         """
         return _summaries.lens_summary(self.lens, self.facts.seed)
 

@@ -136,7 +136,13 @@ def lens(plan: Plan, seed: int = 0, protocols: tuple[str, ...] = ("letter", "con
                         "item": np.repeat([f"{task}/{i:04d}" for i in range(n)], len(layers)),
                         "protocol": protocol,
                         "layer": pd.array(np.tile(layers, n), dtype="Int64"),
+                        "lens": "logit",
+                        "over": "prompt",
+                        "site": "resid_post",
+                        "pos": pd.array([-1] * (n * len(layers)), dtype="Int64"),
+                        "token": " a",
                         "rank": pd.array(ranks.astype(int).ravel() - 1, dtype="Int64"),
+                        "final_rank": pd.array(ranks.astype(int).ravel() - 1, dtype="Int64"),
                         "logprob": np.minimum(logprob, -0.01).ravel(),
                         "entropy": np.tile(7 - 5 * rise, n) + rng.normal(0, 0.2, n * len(layers)),
                         "kl": np.tile(6 * (1 - rise), n),
@@ -144,7 +150,8 @@ def lens(plan: Plan, seed: int = 0, protocols: tuple[str, ...] = ("letter", "con
                     }
                 )
             )
-    return pd.concat(parts, ignore_index=True).assign(rank=lambda t: t["rank"].clip(lower=0))
+    ranks = {name: lambda t, name=name: t[name].clip(lower=0) for name in ("rank", "final_rank")}
+    return pd.concat(parts, ignore_index=True).assign(**ranks)
 
 
 def patching(plan: Plan, hand_over: int = 12, n_pairs: int = 12, seed: int = 0) -> pd.DataFrame:

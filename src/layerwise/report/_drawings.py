@@ -8,12 +8,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from layerwise._removal_tables import GREEDY
 from layerwise.report.rows import rows
 from layerwise.report.run import Run
-from layerwise.report.wording import PROTOCOL_ORDER, counted, doing, in_order, joined, spread
+from layerwise.report.wording import (
+    PROTOCOL_ORDER,
+    capitalised,
+    counted,
+    doing,
+    in_order,
+    joined,
+    spread,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -106,25 +117,36 @@ def comparisons(run: Run) -> list[Drawing]:
 
 
 def lenses(run: Run) -> list[Drawing]:
-    """Lens curves, a figure for each protocol's prompts."""
+    """Lens curves, a figure for each lens, site and protocol's prompts."""
     from layerwise.report.figures import lens_curves
 
     if run.lens is None:
         return []
     found = []
-    for protocol in in_order(run.lens["protocol"], PROTOCOL_ORDER):
-        items = len(set(rows(run.lens, protocol=protocol)["item"]))
+    table = rows(run.lens, over="prompt", pos=-1)
+    for lens, site, protocol in _curves_of(table):
+        mine = rows(table, lens=lens, site=site, protocol=protocol)
+        after = {"resid_pre": "before each layer", "resid_mid": "after each layer's attention"}
+        where = after.get(site, "after each layer")
         caption = (
-            f"Logit lens on {protocol} prompts: log-probability and median rank of the answer's "
-            f"first token, entropy of the lens's distribution and its divergence from the final "
-            f"one, after each layer (n = {counted(items, 'item')} in all). Bands: 95 % intervals "
-            "over items (bootstrap; for the median, exact order statistics). The embedding "
-            "(layer −1) may lie beyond the scale."
+            f"{capitalised(lens)} lens on {protocol} prompts: log-probability and median rank of "
+            f"the answer's first token, entropy of the lens's distribution and its divergence from "
+            f"the final one, {where} (n = {counted(len(set(mine['item'])), 'item')} in all). "
+            "Bands: 95 % intervals over items (bootstrap; for the median, exact order "
+            "statistics). The embedding (layer −1) may lie beyond the scale."
         )
-        alt = f"Line charts of what the logit lens reads at each layer, {protocol} prompts."
-        draw = partial(lens_curves, run.lens, protocol, seed=run.facts.seed)
-        found.append(Drawing(f"lens_{protocol}", draw, caption, alt))
+        alt = f"Line charts of what the {lens} lens reads {where}, {protocol} prompts."
+        draw = partial(lens_curves, mine, protocol, seed=run.facts.seed)
+        marks = [name for name in (lens, site) if name not in ("logit", "resid_post")]
+        found.append(Drawing("_".join(["lens", *marks, protocol]), draw, caption, alt))
     return found
+
+
+def _curves_of(table: pd.DataFrame) -> list[tuple[str, str, str]]:
+    orders = {"lens": ("logit", "tuned"), "site": ("resid_post",), "protocol": PROTOCOL_ORDER}
+    named = [in_order(table[name], order) for name, order in orders.items()]
+    there = set(zip(*(table[name] for name in orders), strict=True))
+    return [combination for combination in product(*named) if combination in there]
 
 
 def patchings(run: Run) -> list[Drawing]:

@@ -15,6 +15,7 @@ from .requests import Scored as Scored
 if TYPE_CHECKING:
     from .intact_run import last_residuals as last_residuals
     from .intact_run import mean_activations as mean_activations
+    from .intact_run import residuals_at as residuals_at
     from .interventions import Intervention as Intervention
     from .interventions import PatchSite as PatchSite
     from .interventions import SetSite as SetSite
@@ -48,7 +49,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "zero",
         ],
         "plan": ["SweepPlan", "plan_sweep"],
-        "intact_run": ["last_residuals", "mean_activations"],
+        "intact_run": ["last_residuals", "mean_activations", "residuals_at"],
         "run": ["Sweep", "SweepStats", "sweep"],
     },
 )

@@ -1,4 +1,4 @@
-"""Activations of the intact model, read out of the trunk alone: means and last residuals.
+"""Activations of the intact model, read out of the trunk alone: means and residual streams.
 
 Nothing is changed here, and no logits are made.
 """
@@ -18,6 +18,9 @@ from .interventions import Site, intact
 from .plan import DEFAULT_MEMORY_BUDGET, plan_sweep, walk_of
 from .requests import LogLikelihood, Tokens
 from .run import model_shape
+
+# A site of the residual stream, and the layer.
+Place = tuple[str, int]
 
 
 @torch.inference_mode()
@@ -61,6 +64,51 @@ def mean_activations(
 
 
 @torch.inference_mode()
+def residuals_at(
+    model: HookedTransformer,
+    texts: Sequence[Tokens],
+    positions: Sequence[Sequence[int]],
+    places: Sequence[Place],
+    *,
+    memory_budget: int = DEFAULT_MEMORY_BUDGET,
+) -> Float[torch.Tensor, "place read d_model"]:
+    """The intact residual stream at some positions of some texts.
+
+    Args:
+        model: the model.
+        texts: token ids, at least one each.
+        positions: for each text, which of its tokens are read, from 0.
+        places: site (``resid_pre``, ``resid_mid`` or ``resid_post``) and layer; ``resid_post``
+            of layer -1 is what enters the first block.
+        memory_budget: bytes for activations, beside what is returned.
+
+    Returns:
+        A row for each text and position, in the order given.
+    """
+    n_reads = sum(map(len, positions))
+    out = model.W_E.new_empty(len(places), n_reads, model.cfg.d_model)
+    rows: dict[Place, list[int]] = {}
+    for row, place in enumerate(places):
+        rows.setdefault(place, []).append(row)
+    at, wanted = 0, iter(positions)
+    for walk in _trunk_walks(model, texts, memory_budget):
+        nodes = [path[pos] for path in walk.plan.paths for pos in next(wanted)]
+        read = torch.tensor(nodes, dtype=torch.long, device=walk.device)
+        here = slice(at, at + len(read))
+        for row in rows.get(("resid_post", -1), ()):
+            out[row, here] = walk.trunk[0, read]
+        for layer, seen in observe_layers(walk):
+            for site in ("resid_pre", "resid_mid", "resid_post"):
+                for row in rows.get((site, layer), ()):
+                    out[row, here] = _residual(site, seen)[0, read]
+        at += len(read)
+    return out
+
+
+def _residual(site: str, seen: dict[str, torch.Tensor]) -> Float[torch.Tensor, "1 token d_model"]:
+    return seen["resid_pre"] + seen["attn_out"] if site == "resid_mid" else seen[site]
+
+
 def last_residuals(
     model: HookedTransformer,
     contexts: Sequence[Tokens],
@@ -77,17 +125,9 @@ def last_residuals(
     Returns:
         Row 0 is what enters the first block, row k + 1 the ``resid_post`` of layer k.
     """
-    shape = (model.cfg.n_layers + 1, len(contexts), model.cfg.d_model)
-    out = model.W_E.new_empty(shape)
-    at = 0
-    for walk in _trunk_walks(model, contexts, memory_budget):
-        last = torch.tensor([path[-1] for path in walk.plan.paths], device=walk.device)
-        here = slice(at, at + len(last))
-        out[0, here] = walk.trunk[0, last]
-        for layer, seen in observe_layers(walk):
-            out[layer + 1, here] = seen["resid_post"][0, last]
-        at += len(last)
-    return out
+    places = [("resid_post", layer) for layer in range(-1, model.cfg.n_layers)]
+    last = [[len(context) - 1] for context in contexts]
+    return residuals_at(model, contexts, last, places, memory_budget=memory_budget)
 
 
 def observe_layers(walk: Walk) -> Iterator[tuple[int, dict[str, torch.Tensor]]]:

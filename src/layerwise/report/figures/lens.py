@@ -20,7 +20,7 @@ from layerwise.report.figures.grid import layer_ticks, rows_and_columns, set_tit
 from layerwise.report.figures.lettering import characters, label
 from layerwise.report.figures.style import COLUMN_WIDTH, FULL_WIDTH, look, new_figure, styled
 from layerwise.report.rows import layers_of, rows
-from layerwise.report.wording import CAPABILITY_ORDER, in_order, spread
+from layerwise.report.wording import CAPABILITY_ORDER, capitalised, in_order, spread
 
 MEASURES = ("logprob", "rank", "entropy", "kl")
 _NAMES = {
@@ -51,7 +51,8 @@ def lens_curves(
     """How the answer rises through the layers (logit lens, nostalgebraist 2020).
 
     Args:
-        lens: the table ``lens.parquet``.
+        lens: the table ``lens.parquet``; of its rows those at the prompt's last position are
+            drawn, by the first lens and site that there are.
         protocol: whose prompts are shown; the first in the table if None.
         measures: of ``logprob``, ``rank``, ``entropy`` and ``kl``, a row of panels each.
         width: the widest the figure may be, inches.
@@ -62,7 +63,9 @@ def lens_curves(
         order-statistic interval). Layer -1 is the embedding.
     """
     protocol = str(lens["protocol"].iloc[0]) if protocol is None else protocol
-    shown = rows(lens, protocol=protocol)
+    shown = rows(lens, protocol=protocol, over="prompt", pos=-1)
+    name, site = in_order(shown["lens"], ("logit",))[0], in_order(shown["site"], ("resid_post",))[0]
+    shown = rows(shown, lens=name, site=site)
     columns = _columns(shown)
     bands, abreast = rows_and_columns(len(columns), width, _LEAST)
     height = bands * (1.05 * len(measures) + 1.0) + 0.5
@@ -77,7 +80,7 @@ def lens_curves(
         spare.remove()
     _align(grid, measures, layers_of(shown), panel)
     items = [len(set(rows(shown, task=task)["item"])) for task in set(shown["task"])]
-    set_title(figure, f"Logit lens, {label(protocol)} prompts "
+    set_title(figure, f"{capitalised(name)} lens at {site}, {label(protocol)} prompts "
               f"(n = {spread(items)} items a task; bands: 95 % over items)")  # fmt: skip
     return figure
 

@@ -1,0 +1,42 @@
+"""Tables that earlier versions wrote, given the columns that came later.
+
+Only what such a table itself says is filled in; what it does not say is null.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+# What a lens table said before it could say anything else.
+_LENS = {"lens": "logit", "over": "prompt", "site": "resid_post", "pos": -1, "token": None}
+
+
+def with_later_columns(name: str, table: pa.Table) -> pa.Table:
+    """A table as read from a file, with the columns that its version did not write yet.
+
+    Args:
+        name: a key of ``SCHEMAS``.
+        table: what is in the file.
+    """
+    first = {"item", "layer", "top_tokens"}
+    if name != "lens" or "lens" in table.column_names or not first <= set(table.column_names):
+        return table
+    for column, value in _LENS.items():
+        kind = pa.int64() if isinstance(value, int) else pa.string()
+        table = table.append_column(column, pa.array([value] * len(table), kind))
+    return table.append_column("final_rank", pa.array(_final_ranks(table), pa.int64()))
+
+
+def _final_ranks(table: pa.Table) -> list[int | None]:
+    """Rank of the model's own token at each layer, null where it is not among those named."""
+    names = [name for name in ("task", "protocol", "item") if name in table.column_names]
+    keys = list(zip(*(table.column(name).to_pylist() for name in names), strict=True))
+    layers, tops = (table.column(name).to_pylist() for name in ("layer", "top_tokens"))
+    last: dict[tuple[str, ...], tuple[int, str]] = {}
+    for key, layer, top in zip(keys, layers, tops, strict=True):
+        if top and (key not in last or layer > last[key][0]):
+            last[key] = (layer, top[0])
+    return [
+        top.index(last[key][1]) if top and last[key][1] in top else None
+        for key, top in zip(keys, tops, strict=True)
+    ]

@@ -1,0 +1,252 @@
+"""A planned lens: which tokens of which tasks are read, at which places, piece by piece.
+
+What one reading is, is in ``_lens_reading``; the public function with its arguments in
+``logit_lens``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import pandas as pd
+import torch
+
+from layerwise._lens_reading import (
+    GENERATED,
+    OVER,
+    PROMPT,
+    SITES,
+    Passage,
+    Reading,
+    gold_requests,
+    most_tokens,
+    passages,
+    places_of,
+    read_lens,
+)
+from layerwise._parts import Parts, together
+from layerwise._progress import Meter
+from layerwise._records import planned
+from layerwise._setup import Setup
+from layerwise.errors import UserError, unknown_name
+from layerwise.results import LensResult, lens_frame
+from layerwise.sweep import Generate, intact, residuals_at
+from layerwise.sweep.cost import UNKNOWN_LENGTHS, Cost, Sizes, cost_of_reading
+from layerwise.sweep.intact_run import Place
+from layerwise.sweep.readout import logits_of
+from layerwise.tasks import Task
+
+LOGIT = "logit"
+# Texts whose residual streams are there together, and tokens whose logits are.
+AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Lens:
+    """A planned lens; one piece per task and protocol.
+
+    Attributes:
+        setup: what it starts from.
+        sites: of the residual stream.
+        over: ``prompt``, ``continuation`` or ``generated``: which tokens are read.
+        positions: of the prompt, from its end; all if None.
+        strict: refuse a task of which no item can be read.
+    """
+
+    setup: Setup
+    sites: tuple[str, ...] = ("resid_post",)
+    over: str = PROMPT
+    positions: tuple[int, ...] | None = (-1,)
+    strict: bool = True
+
+    def __post_init__(self) -> None:
+        if self.over not in OVER:
+            raise unknown_name("kind of tokens to read", self.over, OVER)
+        places_of(self.setup.model, self.sites)
+        self._check_positions()
+        self._check_protocols()
+        for task, protocol in self._pieces():
+            readable = self._n_readable(task, protocol)  # bad input is told before work is done
+            if self.strict and not readable:
+                raise UserError(
+                    f"The logit lens reads an answer's first token, but in task {task.name!r} "
+                    f"under protocol {protocol!r} every answer begins with the same token as "
+                    "another of its choices; use choices that differ in their first token, or "
+                    "another protocol."
+                )
+
+    def _check_positions(self) -> None:
+        if self.positions is None or self.over != PROMPT:
+            return
+        if not self.positions or max(self.positions) >= 0:
+            raise UserError(
+                f"The positions to read are {list(self.positions)}; expected negative numbers, "
+                "counted from the end of the prompt (-1 is its last token), or all."
+            )
+
+    def _check_protocols(self) -> None:
+        if self.over == GENERATED:
+            if self.setup.protocols != ("generate",):
+                raise UserError(
+                    "Generated text is that of protocol 'generate'; ask for that protocol alone."
+                )
+        elif "generate" in self.setup.protocols:
+            raise UserError(
+                "The logit lens reads the prompt of 'letter' or 'continuation'; "
+                "'generate' has the prompt of 'continuation', so ask for that."
+            )
+
+    def _n_readable(self, task: Task, protocol: str) -> int:
+        asked = gold_requests(self.setup, task, protocol, distinct=self.over == PROMPT)
+        if self.over == PROMPT:
+            for request in asked:
+                Passage.of_prompt(request, self.positions)
+        return len(asked)
+
+    def settings(self) -> dict[str, Any]:
+        """What makes it this lens and no other."""
+        positions = None if self.positions is None else list(self.positions)
+        return {"sites": list(self.sites), "over": self.over, "positions": positions}
+
+    def _pieces(self) -> Iterator[tuple[Task, str]]:
+        for task in self.setup.tasks:
+            for protocol in self.setup.protocols:
+                yield task, protocol
+
+    def run(self, parts: Parts, settings: dict[str, Any], told: Meter) -> LensResult:
+        """Make the pieces that are missing, and join all of them."""
+        costs = [self.expected(task, protocol) for task, protocol in self._pieces()]
+        told.expect(sum((cost.amount for cost in costs), start=0.0))
+        names = []
+        for (task, protocol), cost in zip(self._pieces(), costs, strict=True):
+            name = f"{task.name} {protocol}"
+            names.append(name)
+            told.doing(f"logit lens, {task.name}")
+            if not parts.has_part(f"lens {name}"):
+                work, table = self._piece(task, protocol)
+                parts.write_part(f"lens work {name}", pd.DataFrame([work | planned(cost)]))
+                parts.write_part(f"lens {name}", table)
+            told.done(cost.amount)
+        work = together(parts, [f"lens work {name}" for name in names]).to_dict("records")
+        table = together(parts, [f"lens {name}" for name in names])
+        return LensResult(table, self.setup.facts(settings, work))
+
+    def expected(self, task: Task, protocol: str) -> Cost:
+        """What it is expected to cost to read a task's items, at every place."""
+        setup, total, sizes = self.setup, Cost(), Sizes.of(self.setup.model)
+        asked = gold_requests(setup, task, protocol, distinct=self.over == PROMPT)
+        n_places = len(places_of(setup.model, self.sites))
+        for start in range(0, len(asked), AT_ONCE):
+            chunk = asked[start : start + AT_ONCE]
+            texts = [most_tokens(request, UNKNOWN_LENGTHS.intact) for request in chunk]
+            if self.over == GENERATED:
+                total += setup.cost(task, [intact()], [request.request for request in chunk])
+            pushed = [Generate(context, 0) for context, _ in texts]
+            total += setup.cost(task, [intact()], pushed)
+            n_reads = sum(self._n_reads(len(context), rest) for context, rest in texts)
+            # one row a text is in the cost of pushing it through
+            n_rows = max(0, n_reads * n_places - len(chunk))
+            total += cost_of_reading(n_rows, min(n_reads, AT_ONCE), sizes, setup.calibration)
+        return total
+
+    def _n_reads(self, n_prompt: int, n_rest: int) -> int:
+        if self.over != PROMPT:
+            return n_rest
+        return n_prompt if self.positions is None else len(self.positions)
+
+    def _piece(self, task: Task, protocol: str) -> tuple[dict[str, Any], pd.DataFrame]:
+        started = time.perf_counter()
+        read = passages(self.setup, task, protocol, self.over, self.positions)
+        order = {passage.item: place for place, passage in enumerate(read)}
+        rows = [
+            {"task": task.name, "capability": task.capability, "protocol": protocol, **row}
+            for row in sorted(self._rows(read), key=lambda row: _rank(row, order))
+        ]
+        work = {
+            "analysis": "logit lens",
+            "task": task.name,
+            "protocol": protocol,
+            "left_out": len(task.items) - len(read),
+            "seconds": time.perf_counter() - started,
+        }
+        return work, lens_frame(rows)
+
+    @torch.inference_mode()
+    def _rows(self, read: Sequence[Passage]) -> Iterator[dict[str, Any]]:
+        model, budget = self.setup.model, self.setup.memory_budget
+        places = places_of(model, self.sites)
+        # what the model itself says is needed everywhere, and read first
+        every = [("resid_post", model.cfg.n_layers - 1), *places]
+        a_row = len(every) * model.cfg.d_model * model.W_E.element_size()
+        for chunk in _chunks(read, max(1, budget // 8 // a_row)):
+            residuals = residuals_at(
+                model,
+                [passage.tokens for passage in chunk],
+                [passage.positions for passage in chunk],
+                every,
+                memory_budget=budget,
+            )
+            tokens = [(passage, k) for passage in chunk for k in range(len(passage.positions))]
+            for start in range(0, len(tokens), AT_ONCE):
+                here = slice(start, start + AT_ONCE)
+                targets = [passage.targets[k] for passage, k in tokens[here]]
+                wanted = torch.tensor(targets, device=residuals.device)
+                final = torch.log_softmax(logits_of(model, residuals[0, here]), dim=-1)
+                for place, resid in zip(places, residuals[1:, here], strict=True):
+                    reading = read_lens(model, resid, final, wanted)
+                    yield from self._reading_rows(tokens[here], place, reading)
+
+    def _reading_rows(
+        self, tokens: Sequence[tuple[Passage, int]], place: Place, reading: Reading
+    ) -> Iterator[dict[str, Any]]:
+        site, layer = place
+        text_of = _decoder(self.setup.tokenizer)
+        columns = [
+            getattr(reading, name).tolist()
+            for name in ("rank", "final_rank", "logprob", "entropy", "kl", "top")
+        ]
+        for (passage, k), *values, top in zip(tokens, *columns, strict=True):
+            rank, final_rank, logprob, entropy, kl = values
+            yield {
+                "item": passage.item,
+                "lens": LOGIT,
+                "over": self.over,
+                "site": site,
+                "layer": layer,
+                "pos": passage.positions[k] - passage.n_prompt,
+                "token": text_of(passage.targets[k]),
+                "rank": rank,
+                "final_rank": final_rank,
+                "logprob": logprob,
+                "entropy": entropy,
+                "kl": kl,
+                "top_tokens": [text_of(token) for token in top],
+            }
+
+
+def _chunks(read: Sequence[Passage], most: int) -> Iterator[list[Passage]]:
+    """Passages whose residual streams are there together; at least one."""
+    chunk: list[Passage] = []
+    n_reads = 0
+    for passage in read:
+        n_more = len(passage.positions)
+        if chunk and (len(chunk) == AT_ONCE or n_reads + n_more > most):
+            yield chunk
+            chunk, n_reads = [], 0
+        chunk.append(passage)
+        n_reads += n_more
+    if chunk:
+        yield chunk
+
+
+def _rank(row: dict[str, Any], order: dict[str, int]) -> tuple[int, ...]:
+    """Where a row stands, however the passages were cut in chunks."""
+    return order[row["item"]], row["pos"], row["layer"], SITES.index(row["site"])
+
+
+def _decoder(tokenizer: Any) -> Any:
+    return cache(lambda token: tokenizer.decode([token]))

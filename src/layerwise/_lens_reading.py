@@ -1,0 +1,230 @@
+"""What a lens reads: which tokens of an item are read, at which sites, and what is seen there.
+
+How the readings of many items become a result is the business of ``_lens_job``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from transformer_lens import HookedTransformer
+
+from layerwise._setup import Setup
+from layerwise.errors import UserError, unknown_name
+from layerwise.sweep import Generate, LogLikelihood, intact
+from layerwise.sweep.intact_run import Place
+from layerwise.sweep.readout import first_argmax, logits_of
+from layerwise.sweep.requests import Generated, Tokens
+from layerwise.tasks import Task, TaskRequest
+from layerwise.tasks.items import Item
+
+PROMPT, CONTINUATION, GENERATED = OVER = ("prompt", "continuation", "generated")
+SITES = ("resid_pre", "resid_mid", "resid_post")
+TOP = 5
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the lens shows at one place for some tokens.
+
+    Attributes:
+        rank: rank of the token looked for; 0 is the top, equal logits share the better rank.
+        final_rank: rank of the token that the whole model puts on top.
+        logprob: log-probability of the token looked for, in nats.
+        entropy: entropy of the distribution, in nats.
+        kl: KL divergence from the final distribution to this one, in nats.
+        top: ids of the most likely tokens.
+    """
+
+    rank: Int[torch.Tensor, " read"]
+    final_rank: Int[torch.Tensor, " read"]
+    logprob: Float[torch.Tensor, " read"]
+    entropy: Float[torch.Tensor, " read"]
+    kl: Float[torch.Tensor, " read"]
+    top: Int[torch.Tensor, "read top"]
+
+
+def read_lens(
+    model: HookedTransformer,
+    resid: Float[torch.Tensor, "read d_model"],
+    final: Float[torch.Tensor, "read d_vocab"],
+    targets: Int[torch.Tensor, " read"],
+) -> Reading:
+    """Read residual streams as if they were the last.
+
+    Args:
+        model: the model.
+        resid: residual streams of some depth.
+        final: log-probabilities of the whole model at the same positions.
+        targets: the token looked for at each.
+    """
+    logits = logits_of(model, resid)
+    logprobs = torch.log_softmax(logits, dim=-1)
+    return Reading(
+        rank=_rank(logits, targets),
+        final_rank=_rank(logits, first_argmax(final)),
+        logprob=logprobs.gather(1, targets[:, None])[:, 0],
+        entropy=-(logprobs.exp() * logprobs).sum(dim=-1),
+        kl=divergence(final, logprobs),
+        top=logits.topk(min(TOP, logits.shape[-1]), dim=-1).indices,
+    )
+
+
+def divergence(
+    final: Float[torch.Tensor, "read d_vocab"], logprobs: Float[torch.Tensor, "read d_vocab"]
+) -> Float[torch.Tensor, " read"]:
+    """KL divergence from the final distribution to another, in nats, of log-probabilities."""
+    # Rounding may leave a divergence of -1e-8 where the two are the same.
+    return (final.exp() * (final - logprobs)).sum(dim=-1).clamp(min=0)
+
+
+def _rank(
+    logits: Float[torch.Tensor, "read d_vocab"], tokens: Int[torch.Tensor, " read"]
+) -> Int[torch.Tensor, " read"]:
+    return (logits > logits.gather(1, tokens[:, None])).sum(dim=-1)
+
+
+@dataclass(frozen=True)
+class Passage:
+    """The tokens of one item that are read.
+
+    Attributes:
+        item: its id.
+        tokens: prompt and, if that is read, what follows.
+        n_prompt: tokens of the prompt.
+        positions: which tokens are read, from 0.
+        targets: the token looked for at each.
+    """
+
+    item: str
+    tokens: Tokens
+    n_prompt: int
+    positions: tuple[int, ...]
+    targets: tuple[int, ...]
+
+    @classmethod
+    def of_prompt(cls, request: TaskRequest, positions: Sequence[int] | None) -> Passage:
+        """Look for the answer's first token in a prompt.
+
+        Args:
+            request: the gold request.
+            positions: from the end, -1 the last; all if None.
+
+        Raises:
+            UserError: if the prompt has no such position.
+        """
+        tokens, answer = request.request.context, answer_tokens(request)[0]
+        n = len(tokens)
+        wanted = range(-n, 0) if positions is None else positions
+        if min(wanted) < -n:
+            raise UserError(
+                f"The prompt of item {request.item!r} of task {request.task!r} has {n} tokens and "
+                f"no position {min(wanted)}; ask for positions from -{n} to -1, or for all."
+            )
+        read = tuple(sorted(n + pos for pos in wanted))
+        return cls(request.item, tokens, n, read, (answer,) * len(read))
+
+    @classmethod
+    def of_rest(cls, request: TaskRequest, rest: Tokens) -> Passage:
+        """Look for each token of what follows a prompt where it is predicted."""
+        context = request.request.context
+        n = len(context)
+        read = tuple(range(n - 1, n - 1 + len(rest)))
+        return cls(request.item, (*context, *rest[:-1]), n, read, rest)
+
+
+def passages(
+    setup: Setup, task: Task, protocol: str, over: str, positions: Sequence[int] | None
+) -> list[Passage]:
+    """What is read of a task's items; generates the texts where these are read.
+
+    Items whose answer begins like a distractor are left out where the first token of the answer
+    is looked for, and items of which the model writes nothing where its text is.
+    """
+    asked = gold_requests(setup, task, protocol, distinct=over == PROMPT)
+    if over == PROMPT:
+        return [Passage.of_prompt(request, positions) for request in asked]
+    if over == CONTINUATION:
+        return [Passage.of_rest(request, answer_tokens(request)) for request in asked]
+    (texts,) = setup.sweep([intact()], [request.request for request in asked]).outcomes
+    return [
+        Passage.of_rest(request, text.tokens)
+        for request, text in zip(asked, texts, strict=True)
+        if isinstance(text, Generated) and text.tokens
+    ]
+
+
+def gold_requests(
+    setup: Setup, task: Task, protocol: str, *, distinct: bool = False
+) -> list[TaskRequest]:
+    """The gold requests of a task's items.
+
+    Args:
+        setup: the setup.
+        task: the task.
+        protocol: whose prompts.
+        distinct: leave out items whose answer begins with the same token as a distractor.
+    """
+    found = []
+    for item in task.items:
+        whole = item if protocol == "generate" else _choosable(task, item, protocol)
+        asked = setup.requests(task, whole, protocol)
+        others = {answer_tokens(r)[0] for r in asked if not r.gold} if distinct else set()
+        found += [r for r in asked if r.gold and not (others and answer_tokens(r)[0] in others)]
+    return found
+
+
+def answer_tokens(request: TaskRequest) -> Tokens:
+    """The tokens of a request's answer."""
+    assert isinstance(request.request, LogLikelihood)
+    return request.request.continuation
+
+
+def _choosable(task: Task, item: Item, protocol: str) -> Item:
+    """An item without choices can still be read: only its answer is asked for."""
+    if item.choices:
+        return item
+    if protocol == "letter":
+        raise UserError(
+            f"Item {item.id!r} of task {task.name!r} has no choices, which protocol 'letter' "
+            "needs; add choices or use protocol 'continuation'."
+        )
+    return replace(item, choices=(item.answer,))
+
+
+def most_tokens(request: TaskRequest, share: float) -> tuple[Tokens, int]:
+    """A request's prompt, and how many tokens of what follows it are likely to be read.
+
+    Args:
+        request: the request.
+        share: how much of what is allowed a text usually takes.
+    """
+    asked = request.request
+    if isinstance(asked, Generate):
+        return asked.context, max(1, round(asked.max_tokens * share))
+    return asked.context, len(asked.continuation)
+
+
+def places_of(model: HookedTransformer, sites: Sequence[str]) -> tuple[Place, ...]:
+    """The places of some sites, from the first layer on; ``resid_post`` begins at layer -1.
+
+    Raises:
+        UserError: if a site is unknown, or not between the sublayers of this model's blocks.
+    """
+    for site in sites:
+        if site not in SITES:
+            raise unknown_name("site of the lens", site, SITES)
+    if not sites:
+        raise UserError("No site is left to read; name at least one of " + ", ".join(SITES) + ".")
+    if "resid_mid" in sites and (model.cfg.parallel_attn_mlp or model.cfg.attn_only):
+        raise UserError(
+            "This model has no resid_mid: its attention and MLP are parallel, or it has no MLP; "
+            "read resid_pre or resid_post."
+        )
+    first = {"resid_post": -1}
+    layers = range(-1, model.cfg.n_layers)
+    ordered = [site for site in SITES if site in sites]
+    return tuple((site, n) for n in layers for site in ordered if n >= first.get(site, 0))
