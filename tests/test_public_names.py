@@ -13,6 +13,7 @@ import layerwise as lw
 
 NAMES = [
     "AblationResult",
+    "AttributionResult",
     "EmergenceResult",
     "Item",
     "LensResult",
@@ -24,6 +25,7 @@ NAMES = [
     "Task",
     "UserError",
     "ablate",
+    "attribution",
     "emergence",
     "known_models",
     "load_model",

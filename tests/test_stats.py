@@ -217,3 +217,15 @@ def test_above_chance_is_rarely_wrong():
     rng = np.random.default_rng(0)
     found = [stats.above_chance(rng.random(150) < 0.25, 0.25) for _ in range(2000)]
     assert np.mean(found) <= 0.025 + 3 * math.sqrt(0.025 * 0.975 / 2000)
+
+
+def test_tests_of_means_equal_scipy():
+    values = np.random.default_rng(3).normal(0.3, 1.0, (25, 40))
+    expected = scipy.stats.ttest_1samp(values, 0).pvalue
+    np.testing.assert_allclose(stats.mean_p_values(values), expected, rtol=1e-12)
+
+
+def test_tests_of_means_say_nothing_of_one_item_or_of_zeros():
+    assert stats.mean_p_values(np.array([[2.0, 0.0]])).tolist() == [1, 1]
+    assert stats.mean_p_values(np.zeros((5, 2))).tolist() == [1, 1]
+    assert stats.mean_p_values(np.full((5, 1), 2.0)).tolist() == [0]

@@ -11,6 +11,7 @@ from .errors import UserError as UserError
 
 if TYPE_CHECKING:
     from .ablation import ablate as ablate
+    from .attribution import attribution as attribution
     from .emergence import emergence as emergence
     from .logit_lens import logit_lens as logit_lens
     from .models import known_models as known_models
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from .report import report as report
     from .report import report_from_folders as report_from_folders
     from .results import AblationResult as AblationResult
+    from .results import AttributionResult as AttributionResult
     from .results import EmergenceResult as EmergenceResult
     from .results import LensResult as LensResult
     from .results import PatchingResult as PatchingResult
@@ -45,6 +47,7 @@ _ATTRIBUTES = {
     "report": ["Report", "report_from_folders"],
     "results": [
         "AblationResult",
+        "AttributionResult",
         "EmergenceResult",
         "LensResult",
         "PatchingResult",
@@ -55,12 +58,13 @@ _ATTRIBUTES = {
     "tasks": ["Item", "Task", "load_task", "task_names"],
 }
 # These modules bear the name of their one function, and can be called like it.
-_CALLABLE = ["emergence", "logit_lens", "report"]
+_CALLABLE = ["attribution", "emergence", "logit_lens", "report"]
 
 __getattr__, _, _ = lazy_loader.attach(__name__, submodules=_CALLABLE, submod_attrs=_ATTRIBUTES)
 
 __all__ = [
     "AblationResult",
+    "AttributionResult",
     "EmergenceResult",
     "Item",
     "LensResult",
@@ -72,6 +76,7 @@ __all__ = [
     "Task",
     "UserError",
     "ablate",
+    "attribution",
     "emergence",
     "known_models",
     "load_model",

@@ -51,6 +51,24 @@ def patching_rows(summary: pd.DataFrame, n_top: int = 10) -> pd.DataFrame:
     return found.assign(**{"recovered [95 %]": told})
 
 
+def attribution_rows(summary: pd.DataFrame, n_top: int = 5) -> pd.DataFrame:
+    """The sublayers and heads that add most to an answer, of tasks that have signal."""
+    parts = summary["component"].isin(["attn_out", "mlp_out", "z"])
+    found = summary.loc[summary["signal"] & parts & (summary["metric"] == "logit_diff")]
+    ranked = found.sort_values(by="value", ascending=False, kind="stable")
+    top = ranked.groupby(["protocol", "task"], sort=True).head(n_top)
+    top = top.sort_values(["protocol", "task"], kind="stable")
+    shown = top.reindex(columns=["protocol", "task", "component", "layer", "head"])
+    shown["head"] = top["head"].astype("string").fillna("")
+    return shown.assign(
+        **{
+            "logit difference [95 %]": intervals(top, "value", "low", "high"),
+            "p (adjusted)": top["p_adjusted"].map("{:.2g}".format),
+            "significant": np.where(top["significant"], "yes", "no"),
+        }
+    )
+
+
 def emergence_rows(emergence: pd.DataFrame) -> pd.DataFrame:
     """Depths and critical sets, with their intervals."""
     found = emergence.reindex(columns=["capability", "protocol", "method", "measure"])

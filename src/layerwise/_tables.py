@@ -49,6 +49,15 @@ SCHEMAS: dict[str, pa.Schema] = {
         pos="int", pos_label="str", clean_diff="float", corrupted_diff="float",
         patched_diff="float", recovered="float?",
     ),
+    "attribution": _schema(
+        task="str", capability="str", item="str", protocol="str", metric="str", component="str",
+        layer="int?", head="int?", value="float", correct="bool", chance="float",
+    ),
+    "attribution_summary": _schema(
+        task="str", capability="str", protocol="str", metric="str", component="str",
+        layer="int?", head="int?", n_items="int", value="float", low="float?", high="float?",
+        p="float?", p_adjusted="float?", signal="bool", significant="bool",
+    ),
     "signal": _schema(
         task="str", capability="str", protocol="str", n_items="int", chance="float",
         accuracy="float", low="float", high="float", signal="bool",

@@ -226,6 +226,36 @@ def lens(
 
 
 @app.command()
+def attribution(
+    model: ModelName,
+    task: Tasks = ["all"],  # noqa: B006
+    protocol: Protocols = ["letter", "continuation"],  # noqa: B006
+    against: Annotated[
+        str, typer.Option(help="Distractors that the answer is compared with: mean or best.")
+    ] = "mean",
+    out: Out = None,
+    limit: Limit = None,
+    seed: Seed = 0,
+    fewshot: Fewshot = None,
+    chat: Chat = False,
+    dtype: Dtype = "float32",
+    device: Device = "cpu",
+    offload: Offload = None,
+    memory_budget: Budget = None,
+) -> None:
+    """Take the answer's logit apart: what each layer, attention, MLP and head adds to it."""
+    from layerwise.attribution import attribution as run
+
+    _show(
+        run(
+            _load(model, dtype, device, offload), task, protocol, against=against, limit=limit,
+            seed=seed, fewshot=fewshot, chat=chat, out=out, memory_budget=_bytes(memory_budget),
+        ),
+        out,
+    )  # fmt: skip
+
+
+@app.command()
 def patch(
     model: ModelName,
     task: Tasks = ["kv-words", "facts"],  # noqa: B006

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
-from layerwise import _effects, _html, _removal_tables, _summaries
+from layerwise import _attribution_tables, _effects, _html, _removal_tables, _summaries
 from layerwise._facts import RUN_FILE as RUN_FILE
 from layerwise._facts import Facts as Facts
 from layerwise._facts import ModelFacts as ModelFacts
@@ -143,6 +143,38 @@ class PatchingResult(Result):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
+class AttributionResult(Result):
+    """What each layer, sublayer and head adds directly to the answer's logit.
+
+    Attributes:
+        attribution: ``attribution.parquet``.
+        facts: what is needed to repeat the run.
+    """
+
+    tables: ClassVar[tuple[str, ...]] = ("attribution",)
+    title: ClassVar[str] = "Direct logit attribution: what adds most to the answer"
+    if_empty: ClassVar[str] = (
+        "No task has signal: the answer's first token is not above those of the other choices "
+        "more often than by chance."
+    )
+
+    attribution: pd.DataFrame
+    facts: Facts
+
+    def summary(self) -> pd.DataFrame:
+        """``attribution_summary.parquet``: means over items with intervals and tests."""
+        return _attribution_tables.summary_table(self.attribution, self.facts.seed)
+
+    def derived(self) -> dict[str, pd.DataFrame]:
+        """``attribution_summary``."""
+        return {"attribution_summary": self.summary()}
+
+    def summary_rows(self) -> pd.DataFrame:
+        """The parts that add most to the logit difference, of tasks with signal."""
+        return _html.attribution_rows(self.summary())
+
+
+@dataclass(frozen=True, repr=False, eq=False)
 class EmergenceResult(Result):
     """At what depth capabilities emerge, by which method, and in what order.
 
@@ -259,7 +291,8 @@ class PruningResult(Result):
 
 
 RESULTS: tuple[type[Result], ...] = (
-    AblationResult, LensResult, PatchingResult, RemovalResult, PruningResult, EmergenceResult,
+    AblationResult, LensResult, PatchingResult, AttributionResult, RemovalResult, PruningResult,
+    EmergenceResult,
 )  # fmt: skip
 
 

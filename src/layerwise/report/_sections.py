@@ -13,6 +13,7 @@ from layerwise.report import _drawings
 from layerwise.report._drawings import Drawing
 from layerwise.report._tables_shown import (
     Shown,
+    attribution_tables,
     effects_tables,
     emergence_tables,
     patching_table,
@@ -50,6 +51,11 @@ _PATCHING_WORDS = (
     "Two prompts that differ in one thing have different answers. Putting one run's activation "
     "into the other shows which layer and position carry the difference."
 )
+_ATTRIBUTION_WORDS = (
+    "The logits are read from a sum of what all layers and heads wrote, so each one's own share "
+    "can be told exactly. It is only what a part writes itself: a layer on which others build may "
+    "have none."
+)
 _EMERGENCE_WORDS = (
     "Half-effect depth: where half of the effect is reached. Centre of mass: the mean depth, "
     "weighted by importance. Critical set: layers with a significant loss."
@@ -85,6 +91,7 @@ def sections(run: Run) -> list[Section]:
             _drawings.patchings, _drawings.ranges, _drawings.removals,
         )
     )  # fmt: skip
+    direct = tuple(_drawings.attributions(run))
     effects = (*effects_tables(run), *signal_table(run, True))
     depths = tuple(emergence_tables(run))
     every = [
@@ -93,11 +100,13 @@ def sections(run: Run) -> list[Section]:
         Section("protocols", "Protocol comparison", _PROTOCOL_WORDS, compare),
         Section("lens", "Logit lens", _LENS_WORDS, lens),
         Section("patching", "Activation patching", _PATCHING_WORDS, patching, _patched(run)),
+        Section("attribution", "Direct logit attribution", _ATTRIBUTION_WORDS, direct,
+                tuple(attribution_tables(run))),
         Section("emergence", "Where capabilities emerge", _EMERGENCE_WORDS, ranges, depths),
         Section("removal", "Removal of layers", _REMOVAL_WORDS, removal, _removed(run)),
         Section("effects", "Effects in numbers", "", (), effects),
         Section("silent", "No signal", _SILENT_WORDS, (), tuple(signal_table(run, False))),
-    ]
+    ]  # fmt: skip
     return [part for part in every if part.drawings or part.tables]
 
 

@@ -14,7 +14,7 @@ from layerwise.report.rows import numbers, records, rows
 from layerwise.report.run import Run
 from layerwise.report.wording import interval, layer_ranges, number
 
-_TOP, _MOST = 15, 2000
+_TOP, _MOST, _ATTRIBUTED = 15, 2000, 200
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,37 @@ def patching_table(run: Run) -> list[Shown]:
     note = f"The other {len(ranked) - _MOST} rows follow from patching.parquet."
     note = note if len(ranked) > _MOST else ""
     return [Shown(f"Patched cells by share recovered ({len(ranked)})", columns, cells, True, note)]
+
+
+def attribution_tables(run: Run) -> list[Shown]:
+    """The parts that add most to the logit difference, of tasks with signal."""
+    if run.attribution is None:
+        return []
+    found = rows(run.attribution, metric="logit_diff", component=["attn_out", "mlp_out", "z"])
+    silent = sorted(set(rows(found, signal=False)["task"]))
+    mine = rows(found, signal=True)
+    ranked = mine.iloc[(-abs(numbers(mine, "value"))).argsort(kind="stable")]
+    columns = ("task", "protocol", "part", "n", "adds (nats)", "p (corrected)", "significant")
+    cells = [
+        [
+            row["task"], row["protocol"], _part(row), str(row["n_items"]),
+            _bounds(row, "value", "low", "high", 1, 2), f"{row['p_adjusted']:.3g}",
+            "yes" if row["significant"] else "no",
+        ]
+        for row in records(ranked.head(_ATTRIBUTED))
+    ]  # fmt: skip
+    note = f"The other {len(ranked) - len(cells)} are in attribution_summary.parquet."
+    note = note if len(ranked) > len(cells) else ""
+    if silent:
+        note = f"{note} No signal, so left out: {', '.join(silent)}.".strip()
+    title = f"Largest contributions to the logit difference ({len(cells)} of {len(ranked)})"
+    return [Shown(title, columns, cells, True, note)]
+
+
+def _part(row: dict[str, Any]) -> str:
+    names = {"attn_out": "attention", "mlp_out": "MLP", "z": "head"}
+    place = row["layer"] if row["component"] != "z" else f"{row['layer']}.{row['head']}"
+    return f"{names[row['component']]} {place}"
 
 
 def removal_table(run: Run) -> list[Shown]:

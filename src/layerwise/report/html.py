@@ -17,7 +17,14 @@ from layerwise.report._page import Page, render
 from layerwise.report.finding import Finding
 from layerwise.report.run import Run
 from layerwise.report.summary import findings_of
-from layerwise.results import EmergenceResult, Facts, RemovalResult, Result, load_results
+from layerwise.results import (
+    AttributionResult,
+    EmergenceResult,
+    Facts,
+    RemovalResult,
+    Result,
+    load_results,
+)
 
 
 @dataclass(frozen=True)
@@ -99,7 +106,8 @@ def report_from_folders(folders: str | Path | Sequence[str | Path]) -> Report:
 
 
 def _with_emergence(results: list[Result]) -> list[Result]:
-    joinable = [result for result in results if not isinstance(result, RemovalResult)]
+    apart = (AttributionResult, RemovalResult)
+    joinable = [result for result in results if not isinstance(result, apart)]
     if not joinable or any(isinstance(result, EmergenceResult) for result in results):
         return results
     from layerwise.emergence import emergence

@@ -15,6 +15,7 @@ from layerwise.report.rows import rows
 from layerwise.report.wording import LAYER_MAIN, in_order
 from layerwise.results import (
     AblationResult,
+    AttributionResult,
     EmergenceResult,
     Facts,
     LensResult,
@@ -39,6 +40,7 @@ class Run:
         order: ``order.parquet``.
         left_out: ``left_out.parquet``.
         removal: ``removal_steps.parquet``.
+        attribution: ``attribution_summary.parquet``.
     """
 
     facts: Facts
@@ -50,6 +52,7 @@ class Run:
     order: pd.DataFrame | None = None
     left_out: pd.DataFrame | None = None
     removal: pd.DataFrame | None = None
+    attribution: pd.DataFrame | None = None
 
     @classmethod
     def of(cls, results: Sequence[Result]) -> Run:
@@ -104,6 +107,8 @@ def _tables(result: Result) -> dict[str, pd.DataFrame]:
         return {"patching": result.summary()}
     if isinstance(result, RemovalResult):
         return {"removal": result.steps()}
+    if isinstance(result, AttributionResult):
+        return {"attribution": result.summary()}
     if isinstance(result, EmergenceResult):
         return {name: getattr(result, name) for name in ("emergence", "order", "left_out")}
     return {}

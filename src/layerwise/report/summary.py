@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from layerwise.report._find_attribution import attributions
 from layerwise.report._find_depth import hand_overs, lens_depths
 from layerwise.report._find_layers import critical_layers, gains, harmless_layers
 from layerwise.report._find_order import orders, silent
@@ -25,6 +26,7 @@ _FINDERS: tuple[Finder, ...] = (
     orders,
     lens_depths,
     hand_overs,
+    attributions,
     removals,
 )
 

@@ -22,12 +22,24 @@ def logits_of(
     Applies the final norm with the scale of these very activations, the unembedding and the
     model's logit soft-cap.
     """
+    logits, cap = uncapped_logits_of(model, resid), logit_cap(model)
+    return logits if cap is None else cap * torch.tanh(logits / cap)
+
+
+def uncapped_logits_of(
+    model: HookedTransformer, resid: Float[torch.Tensor, "row d_model"]
+) -> Float[torch.Tensor, "row d_vocab"]:
+    """As ``logits_of``, before the soft-cap."""
     x = resid[None]
     if model.cfg.normalization_type is not None:
         x = model.ln_final(x)
-    logits = model.unembed(x)[0].float()
+    return model.unembed(x)[0].float()
+
+
+def logit_cap(model: HookedTransformer) -> float | None:
+    """The model's soft-cap of the logits; None if it has none."""
     cap = model.cfg.output_logits_soft_cap
-    return cap * torch.tanh(logits / cap) if cap is not None and cap > 0 else logits
+    return float(cap) if cap is not None and cap > 0 else None
 
 
 def first_argmax(logits: Float[torch.Tensor, "row d_vocab"]) -> Int[torch.Tensor, " row"]:

@@ -6,6 +6,8 @@ Nothing here computes an effect or runs a model.
 from __future__ import annotations
 
 from layerwise.report.figures.accuracy import accuracy_by_layer as accuracy_by_layer
+from layerwise.report.figures.attribution import attribution_heads as attribution_heads
+from layerwise.report.figures.attribution import attribution_lines as attribution_lines
 from layerwise.report.figures.emergence import emergence_ranges as emergence_ranges
 from layerwise.report.figures.lens import lens_curves as lens_curves
 from layerwise.report.figures.patching import patching_map as patching_map

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from layerwise.errors import UserError
+from layerwise.report.figures.attribution import attribution_heads
 from layerwise.report.figures.emergence import emergence_ranges
 from layerwise.report.figures.lens import lens_curves
 from layerwise.report.figures.patching import patching_map
@@ -16,21 +17,29 @@ from layerwise.report.figures.removal import removal_curve
 from layerwise.report.figures.role_map import role_map
 from layerwise.results import (
     AblationResult,
+    AttributionResult,
     EmergenceResult,
     LensResult,
     PatchingResult,
     RemovalResult,
 )
 
-Plottable = AblationResult | LensResult | PatchingResult | RemovalResult | EmergenceResult
+Plottable = (
+    AblationResult
+    | LensResult
+    | PatchingResult
+    | AttributionResult
+    | RemovalResult
+    | EmergenceResult
+)
 
 
 def plot_result(result: Plottable) -> Figure:
     """The figure that says most about a result.
 
     Args:
-        result: an ablation (role map), lens (curves), patching (heat map), removal
-            (curves) or emergence result (ranges).
+        result: an ablation (role map), lens (curves), patching (heat map),
+            attribution (heat map by head), removal (curves) or emergence result (ranges).
 
     Raises:
         UserError: if the result has nothing to show.
@@ -45,6 +54,9 @@ def plot_result(result: Plottable) -> Figure:
         return patching_map(_filled(result, result.summary()))
     if isinstance(result, RemovalResult):
         return removal_curve(_filled(result, result.steps()))
+    if isinstance(result, AttributionResult):
+        summary = result.summary()
+        return attribution_heads(_filled(result, summary.loc[summary["signal"]]))
     return emergence_ranges(_filled(result, result.emergence))
 
 

@@ -1,0 +1,252 @@
+"""A planned direct logit attribution: prompts read in pieces, and their parts as rows.
+
+The public function with its arguments is in ``attribution``, the decomposition in ``_direct``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float
+
+from layerwise._direct import Direct, Reading, direct, read_differences
+from layerwise._parts import Parts, together
+from layerwise._progress import Meter
+from layerwise._records import planned
+from layerwise._setup import Setup
+from layerwise._tables import conform, frame
+from layerwise.errors import UserError, unknown_name
+from layerwise.results import AttributionResult
+from layerwise.sweep import Generate, LogLikelihood, intact
+from layerwise.sweep.cost import Cost
+from layerwise.sweep.last_sites import last_sites
+from layerwise.sweep.readout import logit_cap, uncapped_logits_of
+from layerwise.sweep.requests import Tokens
+from layerwise.tasks import Task
+from layerwise.tasks.items import Item
+
+AGAINST = ("mean", "best")
+METRICS = ("logit_diff", "logprob")
+# Prompts that are read together at most.
+_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is read of an item.
+
+    Attributes:
+        item: item id.
+        context: the prompt.
+        answer: the answer's first token.
+        distractors: the distinct first tokens of the other choices; none if there are none.
+    """
+
+    item: str
+    context: Tokens
+    answer: int
+    distractors: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """A planned attribution; one piece per task and protocol."""
+
+    setup: Setup
+    against: str = "mean"
+    strict: bool = True
+
+    def __post_init__(self) -> None:
+        if self.against not in AGAINST:
+            raise unknown_name("distractor to compare with", self.against, AGAINST)
+        if "generate" in self.setup.protocols:
+            raise UserError(
+                "Attribution reads the prompt of 'letter' or 'continuation'; 'generate' has the "
+                "prompt of 'continuation', so ask for that."
+            )
+        for task, protocol in self._pieces():
+            found = self.questions(task, protocol)  # bad input is told before any work is done
+            if self.strict and not found:
+                raise UserError(
+                    f"Attribution reads an answer's first token, but in task {task.name!r} under "
+                    f"protocol {protocol!r} every answer begins with the same token as another of "
+                    "its choices; use choices that differ in their first token, or another "
+                    "protocol."
+                )
+
+    def settings(self) -> dict[str, Any]:
+        """What makes it this attribution and no other."""
+        return {"against": self.against}
+
+    def _pieces(self) -> Iterator[tuple[Task, str]]:
+        for task in self.setup.tasks:
+            for protocol in self.setup.protocols:
+                yield task, protocol
+
+    def questions(self, task: Task, protocol: str) -> list[Question]:
+        """The items whose answer can be told from the other choices by its first token."""
+        every = [self._question(task, item, protocol) for item in task.items]
+        return [one for one in every if one.answer not in one.distractors]
+
+    def _question(self, task: Task, item: Item, protocol: str) -> Question:
+        if not item.choices and protocol == "continuation":
+            item = replace(item, choices=(item.answer,))
+        first: dict[bool, list[int]] = {True: [], False: []}
+        context: Tokens = ()
+        for one in self.setup.requests(task, item, protocol):
+            assert isinstance(one.request, LogLikelihood)
+            context = one.request.context
+            first[one.gold].append(one.request.continuation[0])
+        return Question(item.id, context, first[True][0], tuple(dict.fromkeys(first[False])))
+
+    def run(self, parts: Parts, settings: dict[str, Any], told: Meter) -> AttributionResult:
+        """Make the pieces that are missing, and join all of them."""
+        pieces = [(t, p) for t, p in self._pieces() if self.questions(t, p)]
+        costs = [self.expected(task, protocol) for task, protocol in pieces]
+        told.expect(sum((cost.amount for cost in costs), start=0.0))
+        for (task, protocol), cost in zip(pieces, costs, strict=True):
+            told.doing(f"attribution, {task.name}")
+            name = f"{task.name} {protocol}"
+            if not parts.has_part(f"attribution {name}"):
+                table, entry = self._piece(task, protocol)
+                parts.write_part(f"attribution work {name}", pd.DataFrame([entry | planned(cost)]))
+                parts.write_part(f"attribution {name}", table)
+            told.done(cost.amount)
+        names = [f"{task.name} {protocol}" for task, protocol in pieces]
+        work = together(parts, [f"attribution work {name}" for name in names]).to_dict("records")
+        table = together(parts, [f"attribution {name}" for name in names])
+        facts = self.setup.facts(settings, work)
+        return AttributionResult(table if names else frame("attribution", []), facts)
+
+    def expected(self, task: Task, protocol: str) -> Cost:
+        """What it is expected to cost: the intact model once per prompt."""
+        contexts = [one.context for one in self.questions(task, protocol)]
+        at_once, total = self._at_once(), Cost()
+        for start in range(0, len(contexts), at_once):
+            asked = [Generate(context, 0) for context in contexts[start : start + at_once]]
+            total += self.setup.cost(task, [intact()], asked)
+        return total
+
+    def _at_once(self) -> int:
+        """Prompts read together: a quarter of the budget for what is kept of them."""
+        cfg = self.setup.model.cfg
+        sites = cfg.n_layers * (2 * cfg.d_model + cfg.n_heads * cfg.d_head)
+        # Logits, probabilities, slopes and pulls, in float64 and by metric.
+        each = sites * self.setup.model.W_E.element_size() + 10 * 8 * cfg.d_vocab
+        return max(1, min(_AT_ONCE, self.setup.memory_budget // 4 // each))
+
+    def _piece(self, task: Task, protocol: str) -> tuple[pd.DataFrame, dict[str, Any]]:
+        started = time.perf_counter()
+        asked, at_once = self.questions(task, protocol), self._at_once()
+        tables, gaps = [], []
+        for start in range(0, len(asked), at_once):
+            table, gap = self._rows(asked[start : start + at_once])
+            tables.append(table)
+            gaps.append(gap)
+        named = {"task": task.name, "capability": task.capability, "protocol": protocol}
+        table = pd.concat(tables, ignore_index=True).assign(**named)
+        entry = {
+            "analysis": "direct logit attribution",
+            "task": task.name,
+            "protocol": protocol,
+            "left_out": len(task.items) - len(asked),
+            "largest_gap": max(gaps),
+            "seconds": time.perf_counter() - started,
+        }
+        return conform("attribution", table), entry
+
+    @torch.inference_mode()
+    def _rows(self, asked: Sequence[Question]) -> tuple[pd.DataFrame, float]:
+        """The parts of some questions, and by how much their sum misses the total at most."""
+        model = self.setup.model
+        sites = last_sites(
+            model, [one.context for one in asked], memory_budget=self.setup.memory_budget // 2
+        )
+        uncapped = uncapped_logits_of(model, sites.final).double()
+        logits = capped(uncapped, logit_cap(model))
+        answers = torch.tensor([one.answer for one in asked], device=uncapped.device)
+        logprobs = torch.log_softmax(logits, dim=-1)
+        weights = torch.stack([self._compared(asked, logits), logprobs.exp()], dim=1)
+        entropy = -(logprobs.exp() * logprobs).sum(-1)
+        reading = read_differences(model, uncapped, answers, weights)
+        parts = direct(model, sites, reading)
+        gap = float((parts.total - reading.value).abs().max())
+        table = as_table(asked, reading, parts, entropy)
+        right, chance = _right(asked, logits)
+        # Without distractors there is no difference, and a difference has no entropy.
+        compared = table["item"].isin([one.item for one in asked if one.distractors])
+        keep = (table["metric"] == "logprob") | (compared & (table["component"] != "entropy"))
+        seen = pd.DataFrame({"item": [q.item for q in asked], "correct": right, "chance": chance})
+        return table.loc[keep].merge(seen, on="item"), gap
+
+    def _compared(
+        self, asked: Sequence[Question], logits: Float[torch.Tensor, "item d_vocab"]
+    ) -> Float[torch.Tensor, "item d_vocab"]:
+        """The weights of the distractors that the answer's logit is compared with."""
+        weights = torch.zeros_like(logits)
+        for row, one in enumerate(asked):
+            tokens = list(one.distractors)
+            if self.against == "best" and tokens:
+                tokens = [max(tokens, key=lambda token: float(logits[row, token]))]
+            weights[row, tokens] = 1 / max(1, len(tokens))
+        return weights
+
+
+def capped(
+    logits: Float[torch.Tensor, "item d_vocab"], cap: float | None
+) -> Float[torch.Tensor, "item d_vocab"]:
+    """Logits after the soft-cap."""
+    return logits if cap is None else cap * torch.tanh(logits / cap)
+
+
+def _right(
+    asked: Sequence[Question], logits: Float[torch.Tensor, "item d_vocab"]
+) -> tuple[Bool[np.ndarray, " item"], Float[np.ndarray, " item"]]:
+    """Whether the answer's first token is above those of the other choices; chance of that."""
+    right, chance = [], []
+    for row, one in zip(logits, asked, strict=True):
+        others = row[list(one.distractors)] if one.distractors else row
+        above = others >= row[one.answer]
+        # Without choices the answer itself is among all tokens.
+        right.append(int(above.sum()) == (0 if one.distractors else 1))
+        chance.append(1 / (len(one.distractors) + 1 if one.distractors else len(row)))
+    return np.array(right), np.array(chance)
+
+
+def as_table(
+    asked: Sequence[Question],
+    reading: Reading,
+    parts: Direct,
+    entropy: Float[torch.Tensor, " item"],
+) -> pd.DataFrame:
+    """One row per question, metric and part; the total is the last of each."""
+    n_layers, n_heads = parts.heads.shape[2:]
+    less = torch.stack([torch.zeros_like(entropy), -entropy], dim=1)
+    layers = [(name, layer, None) for name in ("attn_out", "mlp_out", "attn_bias")
+              for layer in range(n_layers)]  # fmt: skip
+    heads = [("z", layer, head) for layer in range(n_layers) for head in range(n_heads)]
+    single = ["embedding", "norm_bias", "unembed_bias", "entropy", "total"]
+    names = [*layers, *heads, *((name, None, None) for name in single)]
+    values = torch.cat(
+        [
+            parts.attn_out, parts.mlp_out, parts.attn_bias, parts.heads.flatten(2),
+            torch.stack(
+                [parts.embedding, parts.norm_bias, parts.unembed_bias, less, reading.value + less],
+                dim=2,
+            ),
+        ],
+        dim=2,
+    ).cpu().numpy()  # fmt: skip
+    index = pd.MultiIndex.from_product([[one.item for one in asked], METRICS, range(len(names))])
+    item, metric, part = (index.get_level_values(level) for level in range(3))
+    listed = pd.DataFrame(names, columns=["component", "layer", "head"]).astype(
+        {"layer": "Int64", "head": "Int64"}
+    )
+    rows = listed.iloc[part].reset_index(drop=True)
+    return rows.assign(item=item, metric=metric, value=values.ravel())

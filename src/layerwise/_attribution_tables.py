@@ -1,0 +1,88 @@
+"""Means of attributions over items, with intervals and tests.
+
+Only tables are read here; how they are shown is the business of ``report/`` and ``_html``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from layerwise import stats
+from layerwise._effects import ALPHA, N_RESAMPLES
+from layerwise._tables import conform, frame
+
+_PIECE = ["task", "capability", "protocol", "metric"]
+_PART = ["component", "layer", "head"]
+# What can be told from nothing by a test; the rest is only shown with its interval.
+TESTED = ("layer", "attn_out", "mlp_out", "z")
+# What float32 sums of a run may differ by, with room; less is nothing.
+_ROUNDING = 1e-6
+
+
+def summary_table(attribution: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """``attribution_summary.parquet``: the mean of every part, per task, protocol and metric.
+
+    Layers are attention and MLP together. Tests are of a mean of 0 (one-sample t), corrected
+    within task, protocol, metric and component: heads by Benjamini-Hochberg, the rest by Holm.
+    Without signal nothing is significant.
+
+    Args:
+        attribution: ``attribution.parquet``.
+        seed: seed of the bootstrap; a task's resamples are the same everywhere.
+    """
+    tables = [_piece(group, seed) for _, group in attribution.groupby(_PIECE, sort=False)]
+    return pd.concat(tables, ignore_index=True) if tables else frame("attribution_summary", [])
+
+
+def has_signal(group: pd.DataFrame) -> bool:
+    """Whether the answer's first token is the best of the choices' more often than by chance.
+
+    Chance is one over the number of distinct first tokens, averaged over items; the exact
+    interval for equal chances is too wide, if anything, for unequal ones (Hoeffding 1956, Ann.
+    Math. Stat. 27).
+    """
+    items = group.drop_duplicates("item")
+    chance = float(items["chance"].to_numpy(dtype=float).mean())
+    return stats.above_chance(items["correct"].to_numpy(dtype=bool), chance)
+
+
+def _piece(group: pd.DataFrame, seed: int) -> pd.DataFrame:
+    task, signal = str(group["task"].iloc[0]), has_signal(group)
+    parts, values = _wide(group)
+    means = stats.resampled_means(
+        values, stats.resample_indices(len(values), N_RESAMPLES, stats.generator(seed, task))
+    )
+    low, high = stats.percentile_bounds(means, 0.95)
+    several = len(values) > 1
+    tested = np.where(np.abs(values).max(axis=0) > _ROUNDING, stats.mean_p_values(values), 1.0)
+    table = parts.assign(
+        **{name: group[name].iloc[0] for name in _PIECE},
+        n_items=len(values),
+        value=values.mean(axis=0),
+        low=low if several else np.nan,
+        high=high if several else np.nan,
+        p=np.where(parts["component"].isin(TESTED), tested, np.nan),
+        signal=signal,
+    )
+    table["p_adjusted"] = np.nan
+    for name in TESTED:
+        mine = table["component"] == name
+        correct = stats.benjamini_hochberg if name == "z" else stats.holm
+        table.loc[mine, "p_adjusted"] = correct(table.loc[mine, "p"].to_numpy(dtype=float))
+    table["significant"] = signal & (table["p_adjusted"] < ALPHA)
+    return conform("attribution_summary", table)
+
+
+def _wide(group: pd.DataFrame) -> tuple[pd.DataFrame, Float[np.ndarray, "items parts"]]:
+    """The parts, layers among them, and their values by item."""
+    numbered = group.assign(part=group.groupby(_PART, dropna=False, sort=False).ngroup())
+    parts = numbered.drop_duplicates("part").sort_values(_PART, ignore_index=True)
+    wide = numbered.pivot(index="item", columns="part", values="value")
+    values = wide[parts["part"]].to_numpy(dtype=float)
+    parts = parts.reindex(columns=_PART)
+    attn, mlp = ((parts["component"] == name).to_numpy() for name in ("attn_out", "mlp_out"))
+    layers = parts.loc[attn].assign(component="layer")
+    together = pd.concat([layers, parts], ignore_index=True)
+    return together, np.column_stack([values[:, attn] + values[:, mlp], values])

@@ -1,0 +1,211 @@
+"""The direct path from each part of a model to its logits, exactly, for prompts' last tokens.
+
+What is a sum is taken apart: the residual stream into what layers, heads and biases wrote. What
+is not (norms, soft-cap, softmax) is held at its value in this very run. Knows no tasks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import nn
+from transformer_lens import HookedTransformer
+from transformer_lens.components.layer_norm import LayerNorm
+from transformer_lens.components.layer_norm_pre import LayerNormPre
+from transformer_lens.components.rms_norm import RMSNorm
+from transformer_lens.components.rms_norm_pre import RMSNormPre
+from transformer_lens.utilities.architectures import POST_NORM_ARCHITECTURES
+
+from layerwise.errors import UserError
+from layerwise.sweep.last_sites import LastSites, held_block
+from layerwise.sweep.readout import logit_cap
+
+Directions = Float[torch.Tensor, "item metric d_model"]
+Values = Float[torch.Tensor, "item metric"]
+# Columns of the unembedding that are turned to float64 at once.
+_COLUMNS = 8192
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is decomposed: weighted sums of differences between logits.
+
+    Attributes:
+        value: by the model's own logits.
+        direction: what is read of the normed residual stream.
+        bias: what the unembedding's bias adds.
+    """
+
+    value: Values
+    direction: Directions
+    bias: Values
+
+
+@dataclass(frozen=True)
+class Direct:
+    """What every part of the model adds to some readings.
+
+    Attributes:
+        embedding: of what enters the first layer, positions included.
+        heads: of each head.
+        attn_bias: of each layer's attention outside of its heads: bias of the output projection.
+        attn_out: of each layer's attention as a whole.
+        mlp_out: of each layer's MLP.
+        norm_bias: of the final norm's bias.
+        unembed_bias: of the unembedding's bias.
+    """
+
+    embedding: Values
+    heads: Float[torch.Tensor, "item metric layer head"]
+    attn_bias: Float[torch.Tensor, "item metric layer"]
+    attn_out: Float[torch.Tensor, "item metric layer"]
+    mlp_out: Float[torch.Tensor, "item metric layer"]
+    norm_bias: Values
+    unembed_bias: Values
+
+    @property
+    def total(self) -> Values:
+        """All of it, heads taken as parts of attention."""
+        layers = self.attn_out.sum(-1) + self.mlp_out.sum(-1)
+        return self.embedding + layers + self.norm_bias + self.unembed_bias
+
+
+def read_differences(
+    model: HookedTransformer,
+    uncapped: Float[torch.Tensor, "item d_vocab"],
+    answers: Int[torch.Tensor, " item"],
+    weights: Float[torch.Tensor, "item metric d_vocab"],
+) -> Reading:
+    """The weighted sum over tokens of the answer's logit minus theirs.
+
+    Args:
+        model: the model.
+        uncapped: its logits before the soft-cap, float64.
+        answers: the answer's token.
+        weights: of the tokens that the answer is compared with.
+
+    Returns:
+        With a soft-cap c tanh(l / c) each difference is its uncapped one times the slope of the
+        secant between the two logits, a number that is known; so it stays a sum of parts.
+    """
+    of_answer = uncapped.gather(1, answers[:, None])
+    slopes = secant_slopes(uncapped, of_answer, logit_cap(model))
+    pulls = weights * slopes[:, None]
+    value = (pulls * (of_answer - uncapped)[:, None]).sum(-1)
+    pulls = -pulls
+    at = answers[:, None, None].expand(-1, weights.shape[1], 1)
+    pulls.scatter_add_(2, at, -pulls.sum(-1, keepdim=True))
+    return Reading(value, _through_unembedding(model, pulls), pulls @ model.b_U.double())
+
+
+def secant_slopes(
+    logits: Float[torch.Tensor, "item d_vocab"],
+    of_answer: Float[torch.Tensor, "item 1"],
+    cap: float | None,
+) -> Float[torch.Tensor, "item d_vocab"]:
+    """(capped answer - capped logit) / (answer - logit) for every token; 1 without a cap.
+
+    By tanh x - tanh y = tanh(x - y) (1 - tanh x tanh y), which loses no digits where both are
+    nearly equal.
+    """
+    if cap is None:
+        return torch.ones_like(logits)
+    apart = (of_answer - logits) / cap
+    quotient = torch.where(apart == 0, 1.0, apart.tanh() / torch.where(apart == 0, 1.0, apart))
+    return quotient * (1 - (of_answer / cap).tanh() * (logits / cap).tanh())
+
+
+def _through_unembedding(
+    model: HookedTransformer, pulls: Float[torch.Tensor, "item metric d_vocab"]
+) -> Directions:
+    total = pulls.new_zeros(*pulls.shape[:2], model.cfg.d_model)
+    for start in range(0, pulls.shape[-1], _COLUMNS):
+        columns = slice(start, start + _COLUMNS)
+        total += pulls[..., columns] @ model.W_U[:, columns].double().T
+    return total
+
+
+def before_norm(
+    norm: Any, x: Float[torch.Tensor, "item d_model"], direction: Directions
+) -> tuple[Directions, Values]:
+    """What is read of a norm's input, for a direction that is read of its output.
+
+    The scale of the norm is held at that of ``x``, what enters it in this run; centring and
+    weight are linear.
+
+    Returns:
+        The direction before the norm, and what the norm's bias adds.
+
+    Raises:
+        UserError: if the norm is of an unknown kind.
+    """
+    if norm is None or isinstance(norm, nn.Identity):
+        return direction, torch.zeros_like(direction[..., 0])
+    if not isinstance(norm, LayerNorm | LayerNormPre | RMSNorm | RMSNormPre):
+        raise UserError(
+            f"Attribution does not know the norm {type(norm).__name__}: expected LayerNorm or "
+            "RMSNorm; use ablation or patching for this model."
+        )
+    centring = isinstance(norm, LayerNorm | LayerNormPre)
+    x = x.double()
+    x = x - x.mean(-1, keepdim=True) if centring else x
+    scale = (x.pow(2).mean(-1, keepdim=True) + norm.eps).sqrt()
+    bias = getattr(norm, "b", None)
+    added = torch.zeros_like(direction[..., 0]) if bias is None else direction @ bias.double()
+    weight = getattr(norm, "w", None)
+    before = (direction if weight is None else direction * weight.double()) / scale[:, None]
+    return (before - before.mean(-1, keepdim=True) if centring else before), added
+
+
+def direct(model: HookedTransformer, sites: LastSites, reading: Reading) -> Direct:
+    """What every part of the model adds to a reading.
+
+    Raises:
+        UserError: if a norm is of an unknown kind.
+    """
+    norm = getattr(model, "ln_final", None) if model.cfg.normalization_type else None
+    read, norm_bias = before_norm(norm, sites.final, reading.direction)
+    heads, biases = [], []
+    for layer in range(model.cfg.n_layers):
+        with held_block(model, layer) as block:
+            of_heads, of_bias = _attention(block, model.cfg, sites.z[layer], read)
+        heads.append(of_heads)
+        biases.append(of_bias)
+    return Direct(
+        embedding=_along(sites.embedding, read),
+        heads=torch.stack(heads, dim=2),
+        attn_bias=torch.stack(biases, dim=2),
+        attn_out=torch.einsum("lid,imd->iml", sites.attn_out.double(), read),
+        mlp_out=torch.einsum("lid,imd->iml", sites.mlp_out.double(), read),
+        norm_bias=norm_bias,
+        unembed_bias=reading.bias,
+    )
+
+
+def _along(x: Float[torch.Tensor, "item d_model"], direction: Directions) -> Values:
+    return torch.einsum("id,imd->im", x.double(), direction)
+
+
+def _attention(
+    block: Any, cfg: Any, z: Float[torch.Tensor, "item head d_head"], read: Directions
+) -> tuple[Float[torch.Tensor, "item metric head"], Values]:
+    """What each head, and the bias of the output projection, add to a reading.
+
+    A head is its own output times its own rows of the output projection; columns of what comes
+    out of the projection belong to no head.
+    """
+    weight, bias, z = block.attn.W_O.double(), block.attn.b_O.double(), z.double()
+    projected = torch.einsum("ihk,hkd->id", z, weight) + bias
+    read, added = before_norm(_norm_after_attention(block, cfg), projected, read)
+    of_heads = torch.einsum("ihk,imhk->imh", z, torch.einsum("hkd,imd->imhk", weight, read))
+    return of_heads, read @ bias + added
+
+
+def _norm_after_attention(block: Any, cfg: Any) -> Any:
+    """The norm between the output projection and the residual stream (Gemma 2, OLMo 2), if any."""
+    if cfg.original_architecture in POST_NORM_ARCHITECTURES:
+        return block.ln1
+    return block.ln1_post if cfg.use_normalization_before_and_after else None

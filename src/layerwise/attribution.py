@@ -1,0 +1,77 @@
+"""Direct logit attribution: what each layer, sublayer and head adds to the answer's logit.
+
+The final residual stream is the sum of what all parts wrote, and the logits are read from it;
+what each part wrote is read the same way (Elhage et al. 2021, "A Mathematical Framework for
+Transformer Circuits"). Formulas, and what this cannot say, are in ``docs/attribution.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformer_lens import HookedTransformer
+
+from layerwise._attribution_job import Attribution
+from layerwise._callable import make_callable
+from layerwise._carry_out import carry_out
+from layerwise._setup import TaskLike, prepare
+from layerwise.results import AttributionResult
+
+ATTRIBUTION_PROTOCOLS = ("letter", "continuation")
+
+
+def attribution(
+    model: HookedTransformer,
+    tasks: TaskLike | Sequence[TaskLike],
+    protocols: str | Sequence[str] = ATTRIBUTION_PROTOCOLS,
+    *,
+    against: str = "mean",
+    limit: int | None = None,
+    seed: int = 0,
+    fewshot: int | None = None,
+    chat: bool = False,
+    out: str | Path | None = None,
+    memory_budget: int | None = None,
+    progress: bool = True,
+) -> AttributionResult:
+    """Take the answer's logit difference and log-probability apart by layer and head.
+
+    Read at the prompt's last position, of the answer's first token. Only what a part writes
+    directly is counted, not what later layers make of it.
+
+    Args:
+        model: the model.
+        tasks: task names, capabilities, JSONL files, or ``Task`` values.
+        protocols: ``letter`` or ``continuation``: whose prompt is read. The prompt of
+            ``generate`` is that of ``continuation``.
+        against: the answer's logit minus the ``mean`` of the distractors', or minus that of the
+            ``best`` one.
+        limit: take the first so many items of each task.
+        seed: decides the items of built-in suites and all bootstraps.
+        fewshot: number of few-shot examples; the task's own if None.
+        chat: wrap prompts in the tokenizer's chat template.
+        out: folder for ``attribution.parquet`` and ``run.json``; None keeps all in memory.
+        memory_budget: bytes for activations; half of what is free if None.
+        progress: show a progress bar on a terminal.
+
+    Returns:
+        One row per item, metric and part; their sum is the total of the item and metric.
+
+    Raises:
+        UserError: for anything unknown, a model with a norm of unknown kind, or a task of which
+            no item can be read because the answer begins with the same token as a distractor.
+    """
+    setup = prepare(
+        model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
+        memory_budget=memory_budget, out=out,
+    )  # fmt: skip
+    job = Attribution(setup, against)
+    settings = setup.settings(analysis="direct logit attribution", **job.settings())
+    (result,) = carry_out(
+        lambda parts, told: [job.run(parts, settings, told)], out, settings, progress
+    )
+    return result
+
+
+make_callable(__name__)

@@ -1,0 +1,195 @@
+"""Direct logit attribution: lines by layer, and heat maps by layer and head, a panel per task.
+
+It reads the table of means only.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Colormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from layerwise.report.figures._panels import finish_panels, task_panels, tasks_in_order
+from layerwise.report.figures.grid import (
+    abreast,
+    layer_ticks,
+    legend_below,
+    panel_grid,
+    rows_and_columns,
+    set_title,
+)
+from layerwise.report.figures.lettering import characters, label
+from layerwise.report.figures.style import FULL_WIDTH, Look, look, styled
+from layerwise.report.rows import layers_of, numbers, rows
+from layerwise.report.wording import spread
+
+METRICS = {"logit_diff": "logit difference (nats)", "logprob": "log-probability (nats)"}
+_LINES = {"attn_out": ("attention", look(0)), "mlp_out": ("MLP", look(1))}
+DIVERGING: Colormap = sns.color_palette("vlag", as_cmap=True)  # type: ignore[assignment]
+_LEAST, _TICK = 1.45, 0.24
+
+
+@styled
+def attribution_lines(
+    summary: pd.DataFrame,
+    protocol: str | None = None,
+    metric: str = "logit_diff",
+    width: float = FULL_WIDTH,
+) -> Figure:
+    """What attention and MLP of each layer add to the answer, a panel per task with signal.
+
+    Args:
+        summary: the table ``attribution_summary.parquet``, with a row that has signal.
+        protocol: whose prompts are shown; the first with signal if None.
+        metric: ``logit_diff`` or ``logprob``.
+        width: the widest the figure may be, inches.
+
+    Returns:
+        Means over items with bootstrap intervals; filled markers are significant.
+    """
+    shown = _shown(summary, protocol, metric, list(_LINES))
+    figure, panels = task_panels(shown, width)
+    for task, axes in panels.items():
+        axes.axhline(0, color="0.35", lw=0.6, gid="zero")
+        for part, (_, seen) in _LINES.items():
+            line = rows(shown, task=task, component=part).sort_values(by="layer")
+            if np.any(numbers(line, "value")):  # a model without MLPs has no line for them
+                _draw_line(axes, line, seen)
+    first = next(iter(panels.values()))
+    low, high = first.get_ylim()
+    # Chosen before the layout, which could otherwise choose wider labels than it made room for.
+    ticks = [tick for tick in MaxNLocator(4).tick_values(low, high) if low <= tick <= high]
+    first.set_yticks(ticks)
+    finish_panels(figure, list(panels.values()), layers_of(shown), "adds (nats)")
+    set_title(figure, f"What each layer adds to the answer's {METRICS[metric].split(' (')[0]}, "
+              f"{label(str(shown['protocol'].iloc[0]))} prompts")  # fmt: skip
+    legend_below(figure, _handles())
+    return figure
+
+
+def _shown(
+    summary: pd.DataFrame, protocol: str | None, metric: str, parts: list[str]
+) -> pd.DataFrame:
+    found = rows(summary, metric=metric, component=parts, signal=True)
+    return rows(found, protocol=protocol or str(found["protocol"].iloc[0]))
+
+
+def _draw_line(axes: Axes, line: pd.DataFrame, seen: Look) -> None:
+    x, y = numbers(line, "layer"), numbers(line, "value")
+    part = str(line["component"].iloc[0])
+    axes.plot(x, y, color=seen.color, ls=seen.linestyle, lw=0.9, gid=f"mean {part}")
+    axes.fill_between(
+        x, numbers(line, "low"), numbers(line, "high"), color=seen.color, alpha=0.22, lw=0,
+        gid=f"band {part}",
+    )  # fmt: skip
+    sure = line["significant"].to_numpy(dtype=bool)
+    for chosen, face in ((sure, seen.color), (~sure, "white")):
+        axes.plot(
+            x[chosen], y[chosen], ls="", marker=seen.marker, ms=2.6, mew=0.6, mec=seen.color,
+            mfc=face, gid=f"{'sure' if face != 'white' else 'unsure'} {part}",
+        )  # fmt: skip
+
+
+def _handles() -> list[Line2D | Patch]:
+    lines: list[Line2D | Patch] = []
+    for name, seen in _LINES.values():
+        handle = Line2D([], [], color=seen.color, marker=seen.marker, ls=seen.linestyle)
+        handle.set(ms=3, lw=0.9, label=name)
+        lines.append(handle)
+    hollow = Line2D([], [], color="0.35", marker="o", mfc="white", ls="", ms=3)
+    hollow.set_label("not significant (Holm)")
+    return [*lines, hollow, Patch(facecolor="0.6", alpha=0.35, label="95 % interval over items")]
+
+
+@styled
+def attribution_heads(
+    summary: pd.DataFrame,
+    protocol: str | None = None,
+    metric: str = "logit_diff",
+    width: float = FULL_WIDTH,
+) -> Figure:
+    """What each head adds to the answer, layers by heads, a panel per task with signal.
+
+    Args:
+        summary: the table ``attribution_summary.parquet``, with a row that has signal.
+        protocol: whose prompts are shown; the first with signal if None.
+        metric: ``logit_diff`` or ``logprob``.
+        width: the widest the figure may be, inches.
+
+    Returns:
+        Means over items, with one scale for all panels; dots are significant.
+    """
+    shown = _shown(summary, protocol, metric, ["z"])
+    tasks, layers = tasks_in_order(shown), layers_of(shown)
+    down, _ = rows_and_columns(len(tasks), width, _LEAST)
+    height = float(np.clip(0.11 * len(layers), 0.8, 3.6 if down == 1 else 2.2))
+    figure, panels = panel_grid(len(tasks), width, _LEAST, height + 0.5, most=2.4, extra=1.2)
+    largest = float(np.abs(numbers(shown, "value")).max()) or 1.0
+    room = figure.get_figwidth() / abreast(panels) - 0.45
+    for axes, task in zip(panels, tasks, strict=True):
+        mine = rows(shown, task=task)
+        head_map(axes, mine, "value", DIVERGING, (-largest, largest), (room, height))
+        _mark(axes, mine)
+        name = label(task, characters(room))
+        kind = label(str(mine["capability"].iloc[0]), 12)
+        axes.set_title(f"{name}\n{kind}, n = {spread(mine['n_items'])}", loc="left", pad=3)
+    finish_heads(
+        figure, panels, ScalarMappable(Normalize(-largest, largest), DIVERGING),
+        f"added to the answer's {METRICS[metric]}", 0.1 / (height * down),
+    )  # fmt: skip
+    set_title(figure, f"What each head adds to the answer's {METRICS[metric].split(' (')[0]}, "
+              f"{label(str(shown['protocol'].iloc[0]))} prompts (dots: significant after "
+              "Benjamini-Hochberg)")  # fmt: skip
+    return figure
+
+
+def head_map(
+    axes: Axes,
+    table: pd.DataFrame,
+    column: str,
+    colors: Colormap,
+    limits: tuple[float, float],
+    room: tuple[float, float],
+) -> None:
+    """A heat map of one column, a row per layer (0 above) and a column per head."""
+    wide = table.pivot_table(index="layer", columns="head", values=column).astype(float)
+    axes.pcolormesh(wide.to_numpy(), cmap=colors, vmin=limits[0], vmax=limits[1], rasterized=False)
+    layers, heads = ([int(name) for name in names] for names in (wide.index, wide.columns))
+    for names, axis, inches, size in (
+        (layers, axes.yaxis, room[1], 0.16), (heads, axes.xaxis, room[0], _TICK),
+    ):  # fmt: skip
+        ticks = layer_ticks(names, inches, size)
+        axis.set_ticks([names.index(tick) + 0.5 for tick in ticks], [str(tick) for tick in ticks])
+    axes.tick_params(length=0)
+    axes.set_ylim(len(layers), 0)
+    axes.spines[:].set_visible(False)
+
+
+def finish_heads(
+    figure: Figure, panels: list[Axes], colors: ScalarMappable, unit: str, fraction: float
+) -> None:
+    """Names of the axes, and the bar of colours, for panels of layers by heads."""
+    for axes in panels[:: abreast(panels)]:
+        axes.set_ylabel("layer")
+    for axes in panels[-abreast(panels) :]:
+        axes.set_xlabel("head")
+    bar = figure.colorbar(
+        colors, ax=panels, location="bottom", pad=0.03, fraction=fraction, aspect=25
+    )
+    bar.set_label(unit)
+    bar.ax.spines[:].set_linewidth(0.4)
+
+
+def _mark(axes: Axes, mine: pd.DataFrame) -> None:
+    sure = rows(mine, significant=True)
+    layers = {layer: i for i, layer in enumerate(layers_of(mine))}
+    x = numbers(sure, "head") + 0.5
+    y = np.array([layers[int(layer)] + 0.5 for layer in sure["layer"]])
+    axes.plot(x, y, ls="", marker=".", ms=3.2, mew=0, c="0.1", gid="significant")

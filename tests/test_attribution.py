@@ -1,0 +1,278 @@
+"""Attribution of tasks' answers: sums, questions, signal, and what a run leaves behind."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.stats import false_discovery_control, ttest_1samp
+from statsmodels.stats.multitest import multipletests
+
+from layerwise.attribution import attribution
+from layerwise.errors import UserError
+from layerwise.models import load_model, original_tokenizer
+from layerwise.results import AttributionResult, load_results
+from layerwise.tasks import Item, build_requests
+from tests import analysis
+from tests.analysis import word_task
+from tests.models.tiny import tiny_folder, tiny_model, tiny_tokenizer
+from tests.test_logit_lens import handmade
+
+TASK = word_task(5)
+FAMILIES = ["gpt2", "gpt_neox", "llama", "qwen2", "qwen3", "gptj", "gpt_neo", "opt"]
+WHOLE = ["embedding", "attn_out", "mlp_out", "norm_bias", "unembed_bias", "entropy"]
+
+
+def attribute(model, task=TASK, protocols="continuation", **options) -> pd.DataFrame:
+    return attribution(model, task, protocols, progress=False, **options).attribution
+
+
+def first_tokens(model, item: Item) -> tuple[tuple[int, ...], int, list[int]]:
+    """The prompt, the answer's first token, and those of the other choices."""
+    asked = build_requests(TASK, item, "continuation", original_tokenizer(model))
+    (gold,) = [one.request for one in asked if one.gold]
+    others = [one.request.continuation[0] for one in asked if not one.gold]
+    return gold.context, gold.continuation[0], others
+
+
+@torch.inference_mode()
+def final_logits(model, context) -> torch.Tensor:
+    return model(torch.tensor([context]))[0, -1].double()
+
+
+def sums(table: pd.DataFrame, components: list[str], *by: str) -> pd.Series:
+    return table[table["component"].isin(components)].groupby(["item", *by])["value"].sum()
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "soft-cap"])
+def test_parts_sum_to_the_plain_models_difference_and_log_probability(family):
+    model = handmade(tiny_tokenizer()) if family == "soft-cap" else tiny_model(family)
+    table = attribute(model)
+    assert list(table.columns) == analysis.documented_columns("attribution.parquet")
+    summed = sums(table, WHOLE, "metric")
+    total = sums(table, ["total"], "metric")
+    np.testing.assert_allclose(summed, total, atol=1e-4)
+    for item in TASK.items:
+        context, answer, others = first_tokens(model, item)
+        logits = final_logits(model, context)
+        difference = float(logits[answer] - logits[others].mean())
+        assert total[item.id, "logit_diff"] == pytest.approx(difference, abs=1e-4)
+        logprob = float(logits.log_softmax(-1)[answer])
+        assert total[item.id, "logprob"] == pytest.approx(logprob, abs=1e-4)
+    attention = sums(table, ["attn_out"], "metric", "layer")
+    np.testing.assert_allclose(
+        sums(table, ["z", "attn_bias"], "metric", "layer"), attention, atol=1e-4
+    )
+    n_parts = model.cfg.n_layers * (3 + model.cfg.n_heads)
+    assert (table.groupby(["item", "metric"]).size().unstack() == [n_parts + 4, n_parts + 5]).all(
+        axis=None
+    )
+
+
+def test_the_remainder_of_the_log_probability_is_the_entropy():
+    model = tiny_model("gpt2")
+    table = attribute(model).set_index(["item", "component"])
+    assert set(table.loc[(slice(None), "entropy"), "metric"]) == {"logprob"}
+    for item in TASK.items:
+        logprobs = final_logits(model, first_tokens(model, item)[0]).log_softmax(-1)
+        entropy = float(-(logprobs.exp() * logprobs).sum())
+        assert table.loc[(item.id, "entropy"), "value"] == pytest.approx(-entropy, abs=1e-5)
+
+
+def test_the_best_distractor_alone():
+    model = tiny_model("llama")
+    total = sums(attribute(model, against="best"), ["total"], "metric")
+    for item in TASK.items:
+        context, answer, others = first_tokens(model, item)
+        logits = final_logits(model, context)
+        expected = float(logits[answer] - logits[others].max())
+        assert total[item.id, "logit_diff"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_answers_without_distractors_have_no_difference():
+    bare = replace(TASK, items=tuple(replace(item, choices=()) for item in TASK.items))
+    model = tiny_model("llama")
+    found, known = attribute(model, bare), attribute(model)
+    assert set(found["metric"]) == {"logprob"}
+    known = known[known["metric"] == "logprob"].reset_index(drop=True)
+    columns = ["correct", "chance"]
+    pd.testing.assert_frame_equal(found.drop(columns=columns), known.drop(columns=columns))
+    assert (found["chance"] == 1 / model.cfg.d_vocab).all()
+    for item in TASK.items:
+        context, answer, _ = first_tokens(model, item)
+        best = int(final_logits(model, context).argmax()) == answer
+        assert (found.loc[found["item"] == item.id, "correct"] == best).all()
+
+
+def test_right_is_that_the_answers_first_token_is_above_the_others():
+    model = tiny_model("llama")
+    seen = attribute(model, word_task(12)).drop_duplicates("item").set_index("item")
+    right = []
+    for item in word_task(12).items:
+        context, answer, others = first_tokens(model, item)
+        logits = final_logits(model, context)
+        right.append(bool(logits[answer] > logits[others].max()))
+        assert seen.loc[item.id, "correct"] == right[-1]
+    assert set(right) == {True, False}
+    assert (seen["chance"] == 1 / 3).all()
+
+
+def test_items_are_read_in_order_whatever_the_budget(monkeypatch):
+    model, task = tiny_model("gpt2"), word_task(9)
+    whole = attribute(model, task)
+    monkeypatch.setattr("layerwise._attribution_job._AT_ONCE", 2)
+    pieces = attribute(model, task)
+    np.testing.assert_allclose(pieces["value"], whole["value"], atol=1e-5)
+    pd.testing.assert_frame_equal(pieces.drop(columns="value"), whole.drop(columns="value"))
+
+
+def test_weights_on_disk_give_the_same(tmp_path):
+    folder = tiny_folder(tmp_path, "llama")
+    whole, on_disk = (attribute(load_model(folder, offload=place)) for place in (None, "disk"))
+    np.testing.assert_allclose(on_disk["value"], whole["value"], atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def solved() -> AttributionResult:
+    model = tiny_model("llama")
+    task = word_task(12)
+    items = tuple(replace(item, answer=preferred(model, item)) for item in task.items)
+    return attribution(
+        model, replace(task, items=items), "continuation", progress=False, against="best"
+    )
+
+
+def preferred(model, item: Item) -> str:
+    """The choice whose first token the model finds likeliest."""
+    answered = [replace(item, answer=choice) for choice in item.choices]
+    read = [first_tokens(model, one) for one in answered]
+    logits = [float(final_logits(model, context)[answer]) for context, answer, _ in read]
+    return item.choices[int(np.argmax(logits))]
+
+
+def test_summary_has_means_intervals_and_corrected_tests(solved):
+    table, summary = solved.attribution, solved.summary()
+    assert list(summary.columns) == analysis.documented_columns("attribution_summary.parquet")
+    for metric in ("logit_diff", "logprob"):
+        mine = summary[summary["metric"] == metric]
+        heads = mine[mine["component"] == "z"]
+        wide = table[(table["metric"] == metric) & (table["component"] == "z")].pivot(
+            index="item", columns=["layer", "head"], values="value"
+        )
+        np.testing.assert_allclose(heads["value"], wide.mean())
+        p = ttest_1samp(wide.to_numpy(dtype=float), 0).pvalue
+        np.testing.assert_allclose(heads["p"].to_numpy(dtype=float), p)
+        np.testing.assert_allclose(
+            heads["p_adjusted"].to_numpy(dtype=float), false_discovery_control(p)
+        )
+        layers = mine[mine["component"] == "layer"]
+        both = table[table["component"].isin(["attn_out", "mlp_out"])]
+        both = both[both["metric"] == metric].groupby(["layer", "item"])["value"].sum()
+        np.testing.assert_allclose(layers["value"], both.groupby("layer").mean())
+        holm = multipletests(layers["p"].to_numpy(dtype=float), method="holm")[1]
+        np.testing.assert_allclose(layers["p_adjusted"].to_numpy(dtype=float), holm)
+    assert (summary["low"] <= summary["value"]).all()
+    assert (summary["value"] <= summary["high"]).all()
+    assert summary[["p", "p_adjusted"]][summary["component"] == "embedding"].isna().all(axis=None)
+    assert summary["signal"].all()
+    tested = summary["p_adjusted"].notna()
+    expected = (summary["p_adjusted"] < 0.05) & tested
+    assert (summary["significant"] == expected).all()
+    assert summary["significant"].any()
+
+
+def test_rows_in_another_order_are_the_same_result(solved):
+    mixed = AttributionResult(solved.attribution.sample(frac=1, random_state=0), solved.facts)
+    keys = ["metric", "component", "layer", "head"]
+    one, other = (r.summary().sort_values(keys, ignore_index=True) for r in (solved, mixed))
+    pd.testing.assert_frame_equal(one, other)
+
+
+def test_without_signal_nothing_is_significant(solved):
+    """The very contributions that are significant above say nothing if answers are guesses."""
+    table = solved.attribution.assign(
+        correct=solved.attribution["item"].str[-1].astype(int) % 3 == 0
+    )
+    silent = AttributionResult(table, solved.facts)
+    assert not silent.summary()["signal"].any()
+    assert not silent.summary()["significant"].any()
+    assert not len(silent.summary_rows())
+    assert len(solved.summary_rows()) == 5
+    with pytest.raises(UserError, match="There is nothing to draw"):
+        silent.plot()
+
+
+def test_shuffled_answers_are_rarely_credited_to_any_head():
+    """Answers that are drawn among the choices have a mean difference of 0 in every part."""
+    model = tiny_model("llama")
+    task = word_task(60)
+    table = attribute(model, task)
+    false = AttributionResult(table.assign(correct=True), attribution_facts(model, task))
+    summary = false.summary()
+    chosen = summary[(summary["metric"] == "logit_diff") & (summary["component"] == "z")]
+    assert len(chosen) == 12
+    assert not chosen["significant"].any()
+
+
+def attribution_facts(model, task):
+    return attribution(model, replace(task, items=task.items[:1]), "continuation",
+                       progress=False).facts  # fmt: skip
+
+
+def test_a_run_can_be_kept_and_is_not_made_again(tmp_path, monkeypatch):
+    model = tiny_model("llama")
+    out = tmp_path / "run"
+    first = attribution(model, TASK, "continuation", out=out, progress=False)
+    assert sorted(path.name for path in out.iterdir()) == [
+        "attribution.parquet", "attribution_summary.parquet", "run.json",
+    ]  # fmt: skip
+    (work,) = json.loads((out / "run.json").read_text())["work"]
+    assert work["largest_gap"] < 1e-4
+    (loaded,) = load_results(out)
+    pd.testing.assert_frame_equal(loaded.attribution, first.attribution)
+    monkeypatch.setattr("layerwise._attribution_job.last_sites", None)
+    again = attribution(model, TASK, "continuation", out=out, progress=False)
+    pd.testing.assert_frame_equal(again.attribution, first.attribution)
+    with pytest.raises(UserError, match=r'against was "mean" and is now "best"'):
+        attribution(model, TASK, "continuation", against="best", out=out, progress=False)
+
+
+ALIKE = Item(id="alike", question="which is", answer="open", choices=("key", "open", "one"))
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "sentence"),
+    [
+        (TASK, {"protocols": "generate"}, "'generate' has the prompt of 'continuation', so ask"),
+        (TASK, {"against": "worst"}, "Unknown distractor to compare with 'worst'."),
+        (replace(TASK, items=(ALIKE,)), {}, "every answer begins with the same token as another"),
+        (TASK, {"protocols": "letter"}, "under protocol 'letter' every answer begins with the"),
+    ],
+)
+def test_what_cannot_be_read_is_told_before_work_begins(tmp_path, task, options, sentence):
+    with pytest.raises(UserError, match=sentence):
+        attribute(tiny_model("llama"), task, out=tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_answers_that_begin_alike_are_left_out_and_counted():
+    task = replace(TASK, items=(*TASK.items, ALIKE))
+    result = attribution(tiny_model("llama"), task, "continuation", progress=False)
+    assert sorted(set(result.attribution["item"])) == [item.id for item in TASK.items]
+    assert result.facts.work[0]["left_out"] == 1
+
+
+@pytest.mark.smollm2
+def test_parts_sum_to_the_real_models_answers():
+    result = attribution(
+        load_model("smollm2-135m"), "facts", "continuation", limit=6, progress=False
+    )
+    assert result.facts.work[0]["largest_gap"] < 1e-4
+    table = result.attribution
+    np.testing.assert_allclose(
+        sums(table, WHOLE, "metric"), sums(table, ["total"], "metric"), atol=1e-4
+    )

@@ -1,0 +1,191 @@
+"""What parts of a model add to its logits, against plain sums over a cache of all activations."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from layerwise._direct import before_norm, direct, read_differences, secant_slopes
+from layerwise.errors import UserError
+from layerwise.sweep.last_sites import last_sites
+from layerwise.sweep.readout import uncapped_logits_of
+from tests.direct_models import KINDS, model_of
+from tests.sweep.models import D_VOCAB, N_HEADS, N_LAYERS
+
+CONTEXTS = ((1, 7, 3, 9, 4), (1, 7, 3, 8), (5, 6, 2, 11, 30, 12, 44))
+ANSWERS = torch.tensor([2, 13, 40])
+# A difference to one token, one to the mean of two, and one to all tokens.
+WEIGHTS = torch.zeros(3, 3, D_VOCAB, dtype=torch.float64)
+WEIGHTS[:, 0, 17] = 1
+WEIGHTS[:, 1, [3, 21]] = 0.5
+WEIGHTS[:, 2] = torch.rand(3, D_VOCAB, generator=torch.Generator().manual_seed(0)).double() / 25
+
+
+@pytest.fixture(params=KINDS)
+def model(request):
+    return model_of(request.param)
+
+
+@torch.inference_mode()
+def parts_of(model):
+    sites = last_sites(model, CONTEXTS)
+    logits = uncapped_logits_of(model, sites.final).double()
+    reading = read_differences(model, logits, ANSWERS, WEIGHTS)
+    return direct(model, sites, reading), reading
+
+
+@torch.inference_mode()
+def cached(model, context):
+    logits, cache = model.run_with_cache(torch.tensor([context]))
+    return logits[0, -1].double(), {name: value[0] for name, value in cache.items()}
+
+
+def norm_by_hand(norm, x: torch.Tensor, part: torch.Tensor, scale=None) -> torch.Tensor:
+    """What becomes of a part of ``x`` in a norm whose scale is that of ``x``; without its bias."""
+    if isinstance(norm, nn.Identity) or norm is None:
+        return part
+    if "Layer" in type(norm).__name__:
+        x, part = x - x.mean(), part - part.mean()
+    scale = (x.pow(2).mean() + norm.eps).sqrt() if scale is None else scale
+    part = part / scale
+    return part * norm.w.double() if hasattr(norm, "w") else part
+
+
+def compared(model, logits: torch.Tensor, read: torch.Tensor, index: int) -> torch.Tensor:
+    """Weighted differences of some part's logits, each with the ratio capped to uncapped."""
+    uncapped, cap = logits, model.cfg.output_logits_soft_cap
+    if cap is not None and cap > 0:
+        uncapped = cap * torch.atanh(logits / cap)
+    answer = ANSWERS[index]
+    ratio = (logits[answer] - logits) / (uncapped[answer] - uncapped)
+    ratio[answer] = 0
+    return (WEIGHTS[index] * ratio * (read[answer] - read)).sum(-1)
+
+
+def by_hand(model, index: int, part: torch.Tensor, seen, logits) -> torch.Tensor:
+    final = seen[f"blocks.{N_LAYERS - 1}.hook_resid_post"][-1].double()
+    norm = model.ln_final if model.cfg.normalization_type else None
+    read = norm_by_hand(norm, final, part.double()) @ model.W_U.double()
+    return compared(model, logits, read, index)
+
+
+def after_attention(model, block):
+    if model.cfg.original_architecture == "Olmo2ForCausalLM":
+        return block.ln1
+    return block.ln1_post if model.cfg.use_normalization_before_and_after else None
+
+
+def test_parts_sum_to_the_differences_of_the_models_own_logits(model):
+    parts, reading = parts_of(model)
+    for index, context in enumerate(CONTEXTS):
+        logits, _ = cached(model, context)
+        expected = (WEIGHTS[index] * (logits[ANSWERS[index]] - logits)).sum(-1)
+        torch.testing.assert_close(reading.value[index], expected, atol=1e-4, rtol=0)
+        torch.testing.assert_close(parts.total[index], expected, atol=1e-4, rtol=0)
+    heads = parts.heads.sum(-1) + parts.attn_bias
+    torch.testing.assert_close(heads, parts.attn_out, atol=1e-4, rtol=0)
+
+
+def test_every_part_is_what_it_wrote_read_through_the_final_norm(model):
+    parts, _ = parts_of(model)
+    for index, context in enumerate(CONTEXTS):
+        logits, seen = cached(model, context)
+        expected = by_hand(model, index, seen["blocks.0.hook_resid_pre"][-1], seen, logits)
+        close(parts.embedding[index], expected)
+        for layer in range(N_LAYERS):
+            for site in ("attn_out", "mlp_out"):
+                if f"blocks.{layer}.hook_{site}" in seen:
+                    wrote = seen[f"blocks.{layer}.hook_{site}"][-1]
+                    found = getattr(parts, site)[index, :, layer]
+                    close(found, by_hand(model, index, wrote, seen, logits))
+
+
+def test_heads_are_their_own_rows_of_the_output_projection(model):
+    parts, _ = parts_of(model)
+    logits, seen = cached(model, CONTEXTS[0])
+    for layer in range(N_LAYERS):
+        attn = model.blocks[layer].attn
+        z = seen[f"blocks.{layer}.attn.hook_z"][-1].double()
+        wrote = [z[head] @ attn.W_O[head].double() for head in range(N_HEADS)]
+        projected = torch.stack(wrote).sum(0) + attn.b_O.double()
+        norm = after_attention(model, model.blocks[layer])
+        for head in range(N_HEADS):
+            part = norm_by_hand(norm, projected, wrote[head])
+            found = parts.heads[0, :, layer, head]
+            close(found, by_hand(model, 0, part, seen, logits))
+
+
+@pytest.mark.parametrize("kind", ["llama-gqa", "gpt2", "gemma 2"])
+def test_heads_sliced_after_the_output_projection_would_be_seen(kind):
+    model = model_of(kind)
+    parts, _ = parts_of(model)
+    logits, seen = cached(model, CONTEXTS[0])
+    out, width = seen["blocks.1.hook_attn_out"][-1], model.cfg.d_model // N_HEADS
+    sliced = []
+    for head in range(N_HEADS):
+        part = torch.zeros_like(out)
+        part[head * width : (head + 1) * width] = out[head * width : (head + 1) * width]
+        sliced.append(by_hand(model, 0, part, seen, logits))
+    wrong = torch.stack(sliced, dim=-1)
+    # The mistake is not seen in their sum, only in the heads.
+    close(wrong.sum(-1), parts.attn_out[0, :, 1])
+    assert ((wrong - parts.heads[0, :, 1]).abs() > 0.01).any(-1).all()
+
+
+@pytest.mark.parametrize("kind", ["llama-gqa", "gpt2", "gemma 2"])
+def test_a_stale_norm_would_be_seen(kind):
+    """With the scale of the stream as it was when a part was written the sum is another."""
+    model = model_of(kind)
+    parts, _ = parts_of(model)
+    logits, seen = cached(model, CONTEXTS[0])
+    total = parts.norm_bias[0] + parts.unembed_bias[0]
+    wrote = {"blocks.0.hook_resid_pre": "blocks.0.hook_resid_pre"}
+    for layer in range(N_LAYERS):
+        wrote[f"blocks.{layer}.hook_attn_out"] = f"blocks.{layer}.hook_resid_mid"
+        wrote[f"blocks.{layer}.hook_mlp_out"] = f"blocks.{layer}.hook_resid_post"
+    right, stale = total.clone(), total.clone()
+    for part, stream in wrote.items():
+        then = seen[stream][-1].double()
+        own = norm_by_hand(model.ln_final, then, seen[part][-1].double())
+        stale += compared(model, logits, own @ model.W_U.double(), 0)
+        right += by_hand(model, 0, seen[part][-1], seen, logits)
+    close(right, parts.total[0])
+    assert ((stale - parts.total[0]).abs() > 0.01).all()
+
+
+def test_transformer_lens_attributes_the_same_to_heads():
+    model = model_of("folded")
+    parts, _ = parts_of(model)
+    for index, context in enumerate(CONTEXTS):
+        with torch.inference_mode():
+            _, cache = model.run_with_cache(torch.tensor([context]))
+            stack = cache.stack_head_results(layer=-1, pos_slice=-1)
+            expected = cache.logit_attrs(
+                stack, tokens=int(ANSWERS[index]), incorrect_tokens=17, pos_slice=-1,
+                has_batch_dim=True,
+            )  # fmt: skip
+        found = parts.heads[index, 0].flatten()
+        torch.testing.assert_close(found.float(), expected.flatten(), atol=1e-4, rtol=0)
+
+
+def test_slopes_of_secants_are_ratios_of_differences_and_derivatives_where_logits_are_equal():
+    logits = torch.tensor([[1.5, -2.0, 0.0, 30.0, 1.5 + 1e-9]], dtype=torch.float64)
+    cap = 4.0
+    found = secant_slopes(logits, logits[:, :1], cap)[0]
+    capped = cap * torch.tanh(logits[0] / cap)
+    expected = (capped[0] - capped[1:4]) / (logits[0, 0] - logits[0, 1:4])
+    torch.testing.assert_close(found[1:4], expected)
+    derivative = 1 - torch.tanh(logits[0, 0] / cap) ** 2
+    assert float(found[0]) == pytest.approx(float(derivative), abs=1e-12)
+    assert float(found[4]) == pytest.approx(float(derivative), abs=1e-8)
+    assert (secant_slopes(logits, logits[:, :1], None) == 1).all()
+
+
+def test_a_norm_that_is_not_known_is_refused():
+    with pytest.raises(UserError, match="does not know the norm GroupNorm: expected LayerNorm or"):
+        before_norm(nn.GroupNorm(1, 4), torch.zeros(1, 4), torch.zeros(1, 1, 4))
+
+
+def close(found: torch.Tensor, expected: torch.Tensor) -> None:
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
