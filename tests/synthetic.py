@@ -153,7 +153,8 @@ def patching(
     rows = [
         {
             "task": task, "capability": capability, "item": f"{task}/{i:04d}", "layer": k,
-            "protocol": "continuation", "site": "resid_pre", "pos": 9, "pos_label": label,
+            "protocol": "continuation", "direction": "denoising", "site": "resid_pre", "pos": 9,
+            "source_pos": 9, "pos_label": label,
             "clean_diff": 2.0 + 0.1 * (i % 3), "corrupted_diff": -2.0 + 0.1 * (i % 3),
             "patched_diff": -2.0 + 0.1 * (i % 3) + 4.0 * float(value), "recovered": float(value),
         }

@@ -138,6 +138,17 @@ def test_patch(here):
     assert "recovered" in said
 
 
+def test_patch_heads_in_both_directions(here):
+    done("patch", model_folder(), "--task", "arithmetic", "--fewshot", 0, "--limit", 60,
+         "--pairs", 1, "--site", "z", "--direction", "denoising", "--direction", "noising",
+         "--position", "last", "--kl", "--align", "--out", "run")  # fmt: skip
+    (result,) = lw.load_results("run")
+    assert set(result.patching["direction"]) == {"denoising", "noising"}
+    assert set(result.patching["pos_label"]) == {"last"}
+    assert set(result.patching["head"]) == set(range(4))
+    assert result.patching["patched_kl"].notna().all()
+
+
 def test_nothing_to_show_is_said_in_words(here):
     said = done("ablate", model_folder(), "--task", "other.jsonl", "--protocol", "letter")
     assert "No task has signal: the intact model is not above chance." in " ".join(said.split())

@@ -12,14 +12,16 @@ import pytest
 import torch
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 
+from layerwise._patching_cells import Position, positions_of
 from layerwise.errors import UserError
 from layerwise.models import load_model, original_tokenizer
-from layerwise.patching import PATCH_SITES, Position, patch_activations, positions_of
+from layerwise.patching import patch_activations
 from layerwise.tasks import Corruption, Item, PatchingPrompts, Task, patching_prompts
 from tests import analysis
 from tests.analysis import prompt_pair, word_task
 from tests.models.tiny import tiny_model, tiny_tokenizer
 
+PLAIN_SITES = ("resid_pre", "attn_out", "mlp_out")
 # Questions and what they are changed to; the words that differ have as many tokens each.
 CHANGES = (
     ("the key of the open red one is", "the what of the open red one is"),
@@ -47,17 +49,17 @@ def task(model):
 
 @pytest.fixture(scope="module")
 def patching(model, task) -> pd.DataFrame:
-    return patch_activations(model, task, sites=PATCH_SITES, progress=False).patching
+    return patch_activations(model, task, sites=PLAIN_SITES, progress=False).patching
 
 
 def test_a_row_for_every_pair_site_layer_and_position(model, task, patching):
     assert list(patching.columns) == analysis.documented_columns("patching.parquet")
     tokenizer = original_tokenizer(model)
     expected = [
-        (item.id, site, layer, position.pos, position.label)
+        (item.id, site, layer, position.clean, position.label)
         for item in task.items
         for position in positions_of(patching_prompts(task, item, tokenizer))
-        for site in PATCH_SITES
+        for site in PLAIN_SITES
         for layer in range(3)
     ]
     key = ["item", "site", "layer", "pos", "pos_label"]
@@ -127,7 +129,7 @@ def labels(clean: str, corrupted: str) -> list[tuple[int, str]]:
     prompts = PatchingPrompts("made-up", tuple(map(ord, clean)), tuple(map(ord, corrupted)), 1, 2)
     found = positions_of(prompts)
     assert all(isinstance(position, Position) for position in found)
-    return [(position.pos, position.label) for position in found]
+    return [(position.clean, position.label) for position in found]
 
 
 @pytest.mark.parametrize(
@@ -192,7 +194,7 @@ ALIKE = Item(
 
 def test_pairs_that_cannot_be_compared_are_left_out(model, task, patching):
     more = replace(task, items=(LONGER, ALIKE, *task.items, *word_task(2, "bare").items))
-    found = patch_activations(model, more, sites=PATCH_SITES, progress=False)
+    found = patch_activations(model, more, sites=PLAIN_SITES, progress=False)
     pd.testing.assert_frame_equal(found.patching, patching)
     (work,) = found.facts.work
     assert work["pairs"] == len(task.items)
@@ -247,6 +249,7 @@ def test_a_run_can_be_kept_and_is_not_made_again(model, task, tmp_path, monkeypa
     first = patch_activations(model, task, out=tmp_path / "run", progress=False)
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
         "patching.parquet",
+        "patching_effects.parquet",
         "run.json",
     ]
     facts = json.loads((tmp_path / "run" / "run.json").read_text())
@@ -277,7 +280,7 @@ LONG = replace(LONGER, id="long", question="the key " * 300,
             (LONGER,),
             {},
             "No pair of task 'words' can be patched: Item 'longer' and its corruption have 13 and "
-            "17 tokens; patching needs equal lengths.",
+            "17 tokens; patching needs equal lengths, or pairs that are aligned.",
         ),
         (
             (ALIKE,),
@@ -326,3 +329,176 @@ def test_in_the_real_model_the_answer_moves_to_the_last_position():
     assert at_the_end["item"].nunique() == 2
     assert abs(by_layer[0]) < 1e-3
     assert by_layer[29] > 0.8
+
+
+BY_HOOKS = ("resid_mid", "resid_post", "z", "pattern")
+
+
+def hooked(model, prompts, cell, direction) -> torch.Tensor:
+    """Log-probabilities after one prompt with one cell taken from the other, by one hook."""
+    runs = prompts.corrupted, prompts.clean
+    tokens, source = runs if direction == "denoising" else runs[::-1]
+    inside = {"z": "attn.hook_z", "pattern": "attn.hook_pattern"}
+    name = f"blocks.{cell.layer}.{inside.get(cell.site, 'hook_' + cell.site)}"
+    with torch.inference_mode():
+        _, cache = model.run_with_cache(torch.tensor([source]))
+        every = list(range(prompts.changed[0].start, len(tokens)))
+        places = every if cell.pos_label == "all" else [int(cell.pos)]
+
+        def put(tensor, hook):
+            out = tensor.clone()
+            for pos in places:
+                if cell.site == "z":
+                    out[:, pos, int(cell.head)] = cache[name][:, pos, int(cell.head)]
+                elif cell.site == "pattern":
+                    out[:, int(cell.head), pos] = cache[name][:, int(cell.head), pos]
+                else:
+                    out[:, pos] = cache[name][:, pos]
+            return out
+
+        logits = model.run_with_hooks(torch.tensor([tokens]), fwd_hooks=[(name, put)])
+    return logits[0, -1].double().log_softmax(-1)
+
+
+def sites_of(model) -> list[str]:
+    parallel = model.cfg.parallel_attn_mlp
+    return [site for site in BY_HOOKS if not (parallel and site == "resid_mid")]
+
+
+@pytest.mark.parametrize("kl", [False, True])
+def test_every_site_direction_and_metric_equals_hooks_written_by_hand(model, task, kl):
+    labels = ("last changed", "last", "all")
+    found = patch_activations(
+        model, task, sites=sites_of(model), directions=("denoising", "noising"),
+        positions=labels, kl=kl, pairs=1, progress=False,
+    ).patching  # fmt: skip
+    prompts = patching_prompts(task, task.items[0], original_tokenizer(model))
+    n_heads = model.cfg.n_heads
+    per_label = 3 * (len(sites_of(model)) - 2 + 2 * n_heads)
+    assert len(found) == 2 * per_label * 3
+    assert found["head"].isna().sum() == 2 * 3 * 3 * (len(sites_of(model)) - 2)
+    for row in found.sample(40, random_state=0).itertuples():
+        expected = hooked(model, prompts, row, row.direction)
+        right, wrong = (
+            float(expected[t]) for t in (prompts.clean_answer, prompts.corrupted_answer)
+        )
+        assert row.patched_diff == pytest.approx(right - wrong, abs=1e-4)
+        assert row.patched_logprob == pytest.approx(right, abs=1e-4)
+        ends = row.corrupted_diff, row.clean_diff
+        base, aim = ends if row.direction == "denoising" else ends[::-1]
+        assert row.recovered == pytest.approx((right - wrong - base) / (aim - base), abs=1e-3)
+        if kl:
+            with torch.inference_mode():
+                intact = [
+                    model(torch.tensor([tokens]))[0, -1].double().log_softmax(-1)
+                    for tokens in (prompts.clean, prompts.corrupted)
+                ]
+            source, other = intact if row.direction == "denoising" else intact[::-1]
+            away = [float((source.exp() * (source - x)).sum()) for x in (other, expected)]
+            assert row.unpatched_kl == pytest.approx(away[0], abs=1e-5)
+            assert row.patched_kl == pytest.approx(away[1], abs=1e-5)
+    assert found["patched_kl"].notna().all() == kl
+
+
+def test_all_positions_of_the_stream_together_make_the_source_run(model, task):
+    """From the first changed token on everything is the other run's, so the whole run is."""
+    found = patch_activations(
+        model, task, sites=("resid_pre", "resid_post"), directions=("denoising", "noising"),
+        positions="all", kl=True, progress=False,
+    )  # fmt: skip
+    table = found.patching
+    assert table["pos"].isna().all()
+    assert table["recovered"].tolist() == pytest.approx([1.0] * len(table), abs=1e-3)
+    assert table["patched_kl"].max() < 1e-6
+    assert table["unpatched_kl"].min() > 1e-3
+    effects = found.effects()
+    assert set(effects["metric"]) == {"logit difference", "log-probability", "KL divergence"}
+    assert effects["recovered"].tolist() == pytest.approx([1.0] * len(effects), abs=1e-3)
+    one = effects.query("direction == 'noising' and site == 'resid_pre' and layer == 0")
+    change = one.set_index("metric")["change"]
+    expected = (table["corrupted_diff"] - table["clean_diff"]).groupby(table["item"]).mean().mean()
+    assert change["logit difference"] == pytest.approx(expected, abs=1e-3)
+    assert change["KL divergence"] < 0
+
+
+def test_heads_have_positions_of_their_own(model, task):
+    found = patch_activations(model, task, sites="z", pairs=2, progress=False).patching
+    assert set(found["pos_label"]) <= {"last changed", "last", "all"}
+    assert set(found["head"]) == set(range(4))
+    named = found.loc[found["pos_label"] != "all"]
+    assert (named["pos"] == named["source_pos"]).all()
+
+
+# One token more in one prompt than in the other, before and after what they share.
+UNEQUAL = ("the key of the open red one is", "the seven key of the open red one is")
+
+
+def test_prompts_of_unequal_length_are_refused_or_aligned_by_what_differs(model):
+    tokenizer = original_tokenizer(model)
+    clean, corrupted = "the red key by the door is", "the seven blue key by the door is"
+    pair = prompt_pair(model, "unequal", clean, corrupted)
+    task = word_task(items=(pair,))
+    prompts = patching_prompts(task, pair, tokenizer)
+    assert len(prompts.clean) < len(prompts.corrupted)
+    with pytest.raises(UserError, match="patching needs equal lengths, or pairs that are aligned"):
+        patch_activations(model, task, progress=False)
+    found = patch_activations(
+        model, task, sites=("resid_pre", "z"), positions=("last changed", "next", "last", "all"),
+        align=True, directions=("denoising", "noising"), progress=False,
+    ).patching  # fmt: skip
+    assert set(found["pos_label"]) == {"last changed", "next", "last"}
+    spans = prompts.changed
+    assert len(spans[0]) < len(spans[1])
+    assert prompts.clean[spans[0].stop :] == prompts.corrupted[spans[1].stop :]
+    name = "blocks.1.hook_resid_pre"
+    for direction, back in (("denoising", False), ("noising", True)):
+        mine = found.query("site == 'resid_pre' and layer == 1")
+        mine = mine.loc[mine["direction"] == direction]
+        tokens, source = (prompts.corrupted, prompts.clean)[:: -1 if back else 1]
+        span, other = spans[:: 1 if back else -1]
+        with torch.inference_mode():
+            _, cache = model.run_with_cache(torch.tensor([source]))
+        for row in mine.itertuples():
+            pos, there = {
+                "last changed": (span[-1], other[-1]),
+                "next": (span.stop, other.stop),
+                "last": (len(tokens) - 1, len(source) - 1),
+            }[row.pos_label]
+            assert (row.pos, row.source_pos) == (pos, there)
+            with torch.inference_mode():
+
+                def put(x, hook, pos=pos, there=there, cache=cache):
+                    x = x.clone()
+                    x[:, pos] = cache[name][:, there]
+                    return x
+
+                logits = model.run_with_hooks(torch.tensor([tokens]), fwd_hooks=[(name, put)])
+            logits = logits[0, -1]
+            diff = float(logits[prompts.clean_answer] - logits[prompts.corrupted_answer])
+            assert row.patched_diff == pytest.approx(diff, abs=1e-4)
+
+
+def test_tokens_that_are_only_put_in_change_nothing_that_could_be_aligned(model):
+    pair = prompt_pair(model, "longer", *UNEQUAL)
+    with pytest.raises(UserError, match="patching needs a changed token in each"):
+        patch_activations(model, word_task(items=(pair,)), align=True, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"directions": "denoise"}, "Unknown direction 'denoise'. Did you mean 'denoising'?"),
+        ({"directions": []}, "No direction is left to patch; name at least one of denoising"),
+        ({"positions": ["lst"]}, "Unknown position 'lst'. Did you mean 'last'?"),
+        ({"sites": "pattern", "align": True}, "of unequal length have different keys; expected"),
+    ],
+)
+def test_options_that_cannot_be(options, sentence):
+    with pytest.raises(UserError) as told:
+        patch_activations(tiny_model("llama"), word_task(2), progress=False, **options)
+    assert sentence in str(told.value)
+
+
+def test_a_parallel_block_has_no_stream_between_attention_and_mlp():
+    with pytest.raises(UserError, match="no residual stream between attention and MLP"):
+        patch_activations(tiny_model("gpt_neox"), word_task(2), sites="resid_mid", progress=False)

@@ -145,8 +145,8 @@ def test_results_come_back_as_they_were(ablation, lens, patching, tmp_path):
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "effects.parquet"),
                                   ablation.effects(), check_dtype=False)  # fmt: skip
     assert sorted(p.name for p in tmp_path.iterdir()) == [
-        "effects.parquet", "lens.parquet", "patching.parquet", "records.parquet", "run.json",
-        "signal.parquet",
+        "effects.parquet", "lens.parquet", "patching.parquet", "patching_effects.parquet",
+        "records.parquet", "run.json", "signal.parquet",
     ]  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -229,3 +230,38 @@ def test_tests_of_means_say_nothing_of_one_item_or_of_zeros():
     assert stats.mean_p_values(np.array([[2.0, 0.0]])).tolist() == [1, 1]
     assert stats.mean_p_values(np.zeros((5, 2))).tolist() == [1, 1]
     assert stats.mean_p_values(np.full((5, 1), 2.0)).tolist() == [0]
+
+
+@pytest.mark.parametrize("n", [2, 5, 12])
+def test_sign_flips_of_few_items_are_all_tried(n):
+    values = np.random.default_rng(n).normal(0.5, 1, (n, 3))
+    mine = stats.sign_flip_p_values(values, seed=0)
+    for column in range(3):
+        theirs = scipy.stats.permutation_test(
+            (values[:, column],), np.mean, permutation_type="samples", n_resamples=np.inf,
+            vectorized=False,
+        ).pvalue  # fmt: skip
+        assert mine[column] == pytest.approx(min(1.0, theirs))
+
+
+def test_sign_flips_of_many_items_are_near_the_exact_test():
+    values = np.random.default_rng(0).normal(0.3, 1, (17, 2))
+    exact = np.array(
+        [np.mean(np.abs(_every_sign(17) @ v) >= abs(v.sum()) - 1e-12) for v in values.T]
+    )
+    mine = stats.sign_flip_p_values(values, seed=0)
+    np.testing.assert_allclose(mine, exact, atol=4 * np.sqrt(0.25 / 10_000))
+    np.testing.assert_array_equal(mine, stats.sign_flip_p_values(values, seed=0))
+    assert stats.sign_flip_p_values(np.full((40, 1), 1.0), seed=0)[0] == 1 / 10_001
+
+
+def _every_sign(n: int) -> np.ndarray:
+    return np.array(list(itertools.product([-1, 1], repeat=n)))
+
+
+def test_sign_flips_of_what_is_not_there():
+    nothing = stats.sign_flip_p_values(np.zeros((5, 1)), seed=0)
+    assert nothing.tolist() == [1.0]
+    some = np.array([[1.0, 1.0], [2.0, 2.0], [np.nan, 0.0]])
+    one, other = stats.sign_flip_p_values(some, seed=0)
+    assert one == other == 0.5

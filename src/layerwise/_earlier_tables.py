@@ -10,6 +10,11 @@ import pyarrow as pa
 # What a lens table said before it could say anything else.
 _LENS = {"lens": "logit", "over": "prompt", "site": "resid_post", "pos": -1, "token": None}
 
+# What a patching table, whose pairs were all denoised, did not measure yet.
+_PATCHING_FLOATS = (
+    "clean_logprob", "corrupted_logprob", "patched_logprob", "unpatched_kl", "patched_kl",
+)  # fmt: skip
+
 
 def with_later_columns(name: str, table: pa.Table) -> pa.Table:
     """A table as read from a file, with the columns that its version did not write yet.
@@ -18,13 +23,19 @@ def with_later_columns(name: str, table: pa.Table) -> pa.Table:
         name: a key of ``SCHEMAS``.
         table: what is in the file.
     """
-    first = {"item", "layer", "top_tokens"}
-    if name != "lens" or "lens" in table.column_names or not first <= set(table.column_names):
-        return table
-    for column, value in _LENS.items():
-        kind = pa.int64() if isinstance(value, int) else pa.string()
-        table = table.append_column(column, pa.array([value] * len(table), kind))
-    return table.append_column("final_rank", pa.array(_final_ranks(table), pa.int64()))
+    there = set(table.column_names)
+    if name == "lens" and "lens" not in there and {"item", "layer", "top_tokens"} <= there:
+        for column, value in _LENS.items():
+            kind = pa.int64() if isinstance(value, int) else pa.string()
+            table = table.append_column(column, pa.array([value] * len(table), kind))
+        return table.append_column("final_rank", pa.array(_final_ranks(table), pa.int64()))
+    if name == "patching" and "direction" not in there and "pos" in there:
+        table = table.append_column("direction", pa.array(["denoising"] * len(table), pa.string()))
+        table = table.append_column("source_pos", table.column("pos"))
+        table = table.append_column("head", pa.nulls(len(table), pa.int64()))
+        for column in _PATCHING_FLOATS:
+            table = table.append_column(column, pa.nulls(len(table), pa.float64()))
+    return table
 
 
 def _final_ranks(table: pa.Table) -> list[int | None]:

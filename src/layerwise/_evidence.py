@@ -123,6 +123,7 @@ def patching_evidence(
     before that layer. After the last layer the whole is recovered by definition.
     """
     chosen = patching["site"].eq("resid_pre") & patching["pos_label"].eq("last")
+    chosen &= patching["direction"].eq("denoising")
     gains = patching.assign(
         gain=patching["patched_diff"] - patching["corrupted_diff"],
         whole=patching["clean_diff"] - patching["corrupted_diff"],

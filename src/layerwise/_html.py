@@ -44,11 +44,19 @@ def lens_rows(lens: pd.DataFrame) -> pd.DataFrame:
 
 
 def patching_rows(summary: pd.DataFrame, n_top: int = 10) -> pd.DataFrame:
-    """The layers and positions that recover most."""
+    """The layers, positions and heads whose patch carries most over."""
     top = summary.sort_values(by="recovered", ascending=False, kind="stable").head(n_top)
-    found = top.reindex(columns=["protocol", "task", "site", "layer", "pos_label"])
-    told = intervals(top, "recovered", "recovered_low", "recovered_high")
-    return found.assign(**{"recovered [95 %]": told})
+    heads = ["" if pd.isna(head) else f", head {head}" for head in top["head"]]
+    places = zip(top["site"], top["layer"], heads, strict=True)
+    return pd.DataFrame(
+        {
+            "task": top["task"],
+            "direction": top["direction"],
+            "patch": [f"{site}, layer {layer}{head}" for site, layer, head in places],
+            "position": top["pos_label"],
+            "recovered [95 %]": intervals(top, "recovered", "recovered_low", "recovered_high"),
+        }
+    )
 
 
 def attribution_rows(summary: pd.DataFrame, n_top: int = 5) -> pd.DataFrame:

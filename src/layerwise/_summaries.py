@@ -1,4 +1,4 @@
-"""Lens and patching tables averaged over items, with intervals.
+"""Tables averaged over items, with intervals: the lens's, and the bounds that patching shares.
 
 Only tables are read here; how they are shown is the business of ``report/`` and ``_html``.
 """
@@ -10,7 +10,7 @@ import pandas as pd
 
 from layerwise import stats
 
-_TASK = ["task", "capability", "protocol"]
+TASK = ["task", "capability", "protocol"]
 
 
 def lens_summary(lens: pd.DataFrame, seed: int) -> pd.DataFrame:
@@ -22,40 +22,18 @@ def lens_summary(lens: pd.DataFrame, seed: int) -> pd.DataFrame:
         ``entropy``, ``kl`` (nats).
     """
     cell = ["lens", "over", "site", "pos", "layer"]
-    table = lens.groupby([*_TASK, *cell], as_index=False).agg(
+    table = lens.groupby([*TASK, *cell], as_index=False).agg(
         n_items=("item", "nunique"),
         median_rank=("rank", "median"),
         logprob=("logprob", "mean"),
         entropy=("entropy", "mean"),
         kl=("kl", "mean"),
     )
-    found = _bounds(lens, cell, "logprob", None, seed)
+    found = bounds_over_items(lens, cell, "logprob", None, seed)
     found = found.rename(columns={"low": "logprob_low", "high": "logprob_high"})
-    merged = table.merge(found.drop(columns="estimate"), on=[*_TASK, *cell])
+    merged = table.merge(found.drop(columns="estimate"), on=[*TASK, *cell])
     order = ["n_items", "median_rank", "logprob", "logprob_low", "logprob_high", "entropy", "kl"]
-    return merged.reindex(columns=[*_TASK, *cell, *order])
-
-
-def patching_summary(patching: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Share of the logit difference recovered per task, site, layer and label of position.
-
-    It is the ratio of the means over items, for a mean of the items' ratios is ruled by items
-    whose two runs hardly differ.
-
-    Returns:
-        ``task``, ``capability``, ``protocol``, ``site``, ``layer``, ``pos_label``, ``n_items``,
-        ``recovered``, ``recovered_low``, ``recovered_high`` (bootstrap 95 %).
-    """
-    cell = ["site", "layer", "pos_label"]
-    gains = patching.assign(
-        gain=patching["patched_diff"] - patching["corrupted_diff"],
-        whole=patching["clean_diff"] - patching["corrupted_diff"],
-    )
-    table = _bounds(gains, cell, "gain", "whole", seed)
-    counts = gains.groupby([*_TASK, *cell], as_index=False).agg(n_items=("item", "nunique"))
-    names = {"estimate": "recovered", "low": "recovered_low", "high": "recovered_high"}
-    merged = table.rename(columns=names).merge(counts, on=[*_TASK, *cell])
-    return merged.reindex(columns=[*_TASK, *cell, "n_items", *names.values()])
+    return merged.reindex(columns=[*TASK, *cell, *order])
 
 
 def pruning_summary(pruning: pd.DataFrame) -> pd.DataFrame:
@@ -64,7 +42,7 @@ def pruning_summary(pruning: pd.DataFrame) -> pd.DataFrame:
     same = pruning["predicted_generated"] == pruning["measured_generated"]
     wrote = pruning["predicted_generated"].notna()
     asked = pruning.assign(gap=gap.abs(), same=same.astype(float).where(wrote))
-    return asked.groupby(_TASK, as_index=False).agg(
+    return asked.groupby(TASK, as_index=False).agg(
         n_items=("item", "nunique"),
         intact_accuracy=("intact_correct", "mean"),
         predicted_accuracy=("predicted_correct", "mean"),
@@ -74,12 +52,12 @@ def pruning_summary(pruning: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _bounds(
+def bounds_over_items(
     table: pd.DataFrame, cell: list[str], value: str, divisor: str | None, seed: int
 ) -> pd.DataFrame:
     """Mean of ``value`` (over mean of ``divisor``) per task and cell, resampled over items."""
-    parts = [_task_bounds(group, cell, value, divisor, seed) for _, group in table.groupby(_TASK)]
-    columns = [*_TASK, *cell, "estimate", "low", "high"]
+    parts = [_task_bounds(group, cell, value, divisor, seed) for _, group in table.groupby(TASK)]
+    columns = [*TASK, *cell, "estimate", "low", "high"]
     if not parts:
         return pd.DataFrame(columns=columns)
     return pd.concat(parts, ignore_index=True).reindex(columns=columns)
@@ -100,7 +78,7 @@ def _task_bounds(
     found = pd.DataFrame({"estimate": draws[0]}, index=wide.columns)
     for name, bound in (("low", low), ("high", high)):
         found[name] = np.where(said & np.isfinite(bound), bound, np.nan)
-    return found.reset_index().assign(**{name: group[name].iloc[0] for name in _TASK})
+    return found.reset_index().assign(**{name: group[name].iloc[0] for name in TASK})
 
 
 def _draws(wide: pd.DataFrame, task: str, seed: int) -> np.ndarray:

@@ -45,9 +45,17 @@ SCHEMAS: dict[str, pa.Schema] = {
         logprob="float", entropy="float", kl="float", top_tokens=_STRINGS,
     ),
     "patching": _schema(
-        task="str", capability="str", item="str", protocol="str", site="str", layer="int",
-        pos="int", pos_label="str", clean_diff="float", corrupted_diff="float",
-        patched_diff="float", recovered="float?",
+        task="str", capability="str", item="str", protocol="str", direction="str", site="str",
+        layer="int", head="int?", pos="int?", source_pos="int?", pos_label="str",
+        clean_diff="float", corrupted_diff="float", patched_diff="float", recovered="float?",
+        clean_logprob="float?", corrupted_logprob="float?", patched_logprob="float?",
+        unpatched_kl="float?", patched_kl="float?",
+    ),
+    "patching_effects": _schema(
+        task="str", capability="str", protocol="str", direction="str", site="str", layer="int",
+        head="int?", pos_label="str", metric="str", n_items="int", recovered="float?",
+        recovered_low="float?", recovered_high="float?", change="float", change_low="float?",
+        change_high="float?", p="float", p_bh="float", significant="bool",
     ),
     "attribution": _schema(
         task="str", capability="str", item="str", protocol="str", metric="str", component="str",

@@ -54,7 +54,11 @@ Protocols = Annotated[
     list[str], typer.Option("--protocol", help="letter, continuation or generate; repeatable.")
 ]
 Sites = Annotated[
-    list[str], typer.Option("--site", help="resid_pre, attn_out or mlp_out; repeatable.")
+    list[str],
+    typer.Option(
+        "--site",
+        help="resid_pre, resid_mid, resid_post, attn_out, mlp_out; by head z, pattern; repeatable.",
+    ),
 ]
 Layers = Annotated[str | None, typer.Option(help="Which layers, e.g. 0-5,9; all if left out.")]
 Exhaustive = Annotated[
@@ -260,6 +264,17 @@ def patch(
     model: ModelName,
     task: Tasks = ["kv-words", "facts"],  # noqa: B006
     site: Sites = ["resid_pre"],  # noqa: B006
+    direction: Annotated[
+        list[str], typer.Option("--direction", help="denoising or noising; repeatable.")
+    ] = ["denoising"],  # noqa: B006
+    position: Annotated[
+        list[str] | None,
+        typer.Option("--position", help="Labels such as 'last changed', last, all; repeatable."),
+    ] = None,
+    kl: Annotated[bool, typer.Option("--kl", help="Also KL divergences; slower.")] = False,
+    align: Annotated[
+        bool, typer.Option("--align", help="Also pairs of unequal length, aligned; slower.")
+    ] = False,
     pairs: Annotated[int, typer.Option(help="Pairs of prompts a task.")] = 16,
     out: Out = None,
     limit: Limit = None,
@@ -270,13 +285,14 @@ def patch(
     offload: Offload = None,
     memory_budget: Budget = None,
 ) -> None:
-    """Patch activations between a clean and a corrupted prompt, by layer and position."""
+    """Patch activations between a clean and a corrupted prompt, by layer, position and head."""
     from layerwise.patching import patch_activations as run
 
     _show(
         run(
-            _load(model, dtype, device, offload), task, sites=site, pairs=pairs, limit=limit,
-            seed=seed, fewshot=fewshot, out=out, memory_budget=_bytes(memory_budget),
+            _load(model, dtype, device, offload), task, sites=site, directions=direction,
+            positions=position or None, kl=kl, align=align, pairs=pairs, limit=limit, seed=seed,
+            fewshot=fewshot, out=out, memory_budget=_bytes(memory_budget),
         ),
         out,
     )  # fmt: skip

@@ -12,7 +12,14 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
-from layerwise import _attribution_tables, _effects, _html, _removal_tables, _summaries
+from layerwise import (
+    _attribution_tables,
+    _effects,
+    _html,
+    _patching_tables,
+    _removal_tables,
+    _summaries,
+)
 from layerwise._facts import RUN_FILE as RUN_FILE
 from layerwise._facts import Facts as Facts
 from layerwise._facts import ModelFacts as ModelFacts
@@ -114,7 +121,7 @@ class LensResult(Result):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class PatchingResult(Result):
-    """Where putting the clean run's activation back brings the answer back.
+    """Where putting one run's activation into another carries the answer over.
 
     Attributes:
         patching: ``patching.parquet``.
@@ -129,13 +136,22 @@ class PatchingResult(Result):
     facts: Facts
 
     def summary(self) -> pd.DataFrame:
-        """Share recovered per task, site, layer and label of position, with intervals.
+        """Share of the logit difference per cell, with intervals and tests.
 
         Returns:
-            ``task``, ``capability``, ``protocol``, ``site``, ``layer``, ``pos_label``,
-            ``n_items``, ``recovered``, ``recovered_low``, ``recovered_high``.
+            ``task``, ``capability``, ``protocol``, ``direction``, ``site``, ``layer``, ``head``,
+            ``pos_label``, ``n_items``, ``recovered``, ``recovered_low``, ``recovered_high``,
+            ``p_bh``, ``significant``.
         """
-        return _summaries.patching_summary(self.patching, self.facts.seed)
+        return _patching_tables.patching_summary(self.patching, self.facts.seed)
+
+    def effects(self) -> pd.DataFrame:
+        """``patching_effects.parquet``: the same by every metric, in its unit, too."""
+        return _patching_tables.patching_effects(self.patching, self.facts.seed)
+
+    def derived(self) -> dict[str, pd.DataFrame]:
+        """``patching_effects``."""
+        return {"patching_effects": self.effects()}
 
     def summary_rows(self) -> pd.DataFrame:
         """The layers and positions that recover most."""

@@ -17,6 +17,7 @@ from layerwise.results import (
     PatchingResult,
     Result,
     TaskFacts,
+    patching_frame,
 )
 
 HOSTILE = "<script>alert('x')</script>"
@@ -172,9 +173,11 @@ def patching(plan: Plan, hand_over: int = 12, n_pairs: int = 12, seed: int = 0) 
                             "capability": capability,
                             "item": f"{task}/{pair:04d}",
                             "protocol": "continuation",
+                            "direction": "denoising",
                             "site": "resid_pre",
                             "layer": layer,
                             "pos": pos,
+                            "source_pos": pos,
                             "pos_label": name,
                             "clean_diff": 3.0,
                             "corrupted_diff": -3.0,
@@ -182,8 +185,7 @@ def patching(plan: Plan, hand_over: int = 12, n_pairs: int = 12, seed: int = 0) 
                             "recovered": share,
                         }
                     )
-    table = pd.DataFrame(rows)
-    return table.astype({"layer": "Int64", "pos": "Int64"})
+    return patching_frame(rows)
 
 
 def emergence(plan: Plan) -> pd.DataFrame:

@@ -65,7 +65,8 @@ def test_unequal_lengths_are_a_problem() -> None:
     pair = patching_prompts(small_task(fewshot=()), item, word_level())
     assert pair is not None
     assert pair.problem == (
-        "Item 'small/0000' and its corruption have 5 and 6 tokens; patching needs equal lengths."
+        "Item 'small/0000' and its corruption have 5 and 6 tokens; patching needs equal lengths, "
+        "or pairs that are aligned."
     )
 
 

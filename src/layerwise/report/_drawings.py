@@ -27,6 +27,7 @@ from layerwise.report.wording import (
 )
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
 
@@ -150,24 +151,16 @@ def _curves_of(table: pd.DataFrame) -> list[tuple[str, str, str]]:
 
 
 def patchings(run: Run) -> list[Drawing]:
-    """Patching heat maps, a figure for each site."""
-    from layerwise.report.figures import patching_map
-
+    """Patching heat maps, a figure for each direction and site."""
     if run.patching is None:
         return []
     found = []
-    for site in in_order(run.patching["site"], ("resid_pre",)):
-        table = rows(run.patching, site=site)
-        caption = (
-            f"Activation patching at {site}: the clean run's activation is put into the "
-            f"corrupted run at one layer and position ({joined(set(table['protocol']))} prompts). "
-            f"Colour: share of the logit difference recovered, over n = "
-            f"{spread(table['n_items'])} pairs a cell, clipped to −1 to 1; minus signs mark cells "
-            "below −0.1. The intervals are in the table below."
-        )
-        alt = f"Heat maps of the share recovered by patching {site}, layers by positions."
-        draw = partial(patching_map, table, site)
-        found.append(Drawing(f"patching_{site}", draw, caption, alt))
+    for direction in in_order(run.patching["direction"], ("denoising",)):
+        mine = rows(run.patching, direction=direction)
+        for site in in_order(mine["site"], ("resid_pre",)):
+            table = rows(mine, site=site)
+            by_head = bool(table["head"].notna().all())
+            found.append((_heads_patched if by_head else _patched)(table, site, direction))
     return found
 
 
@@ -203,6 +196,48 @@ def attributions(run: Run) -> list[Drawing]:
                     heads, f"Heat maps {alt.format('head')}"),
         ]  # fmt: skip
     return found
+
+
+_PATCHES = {
+    "denoising": "the clean run's activation is put into the corrupted run",
+    "noising": "the corrupted run's activation is put into the clean run",
+}
+
+
+def _patched(table: pd.DataFrame, site: str, direction: str) -> Drawing:
+    from layerwise.report.figures import patching_map
+    from layerwise.report.figures.patching import verb
+
+    caption = (
+        f"Activation patching at {site}: {_PATCHES[direction]} at one layer and position "
+        f"({joined(set(table['protocol']))} prompts). "
+        f"Colour: share of the logit difference {verb(direction)}, over n = "
+        f"{spread(table['n_items'])} pairs a cell, clipped to −1 to 1; minus signs mark cells "
+        "below −0.1. The intervals are in the table below."
+    )
+    alt = f"Heat maps of the share {verb(direction)} by patching {site}, layers by positions."
+    draw = partial(patching_map, table, site, direction=direction)
+    return Drawing(_figure_name(site, direction), draw, caption, alt)
+
+
+def _heads_patched(table: pd.DataFrame, site: str, direction: str) -> Drawing:
+    from layerwise.report.figures import patching_heads
+    from layerwise.report.figures.patching import verb
+
+    caption = (
+        f"Activation patching of single heads at {site}: {_PATCHES[direction]}, at one position "
+        f"or at all from the first changed token on ({joined(set(table['protocol']))} prompts). "
+        f"Colour: share of the logit difference {verb(direction)}, over n = "
+        f"{spread(table['n_items'])} pairs a cell. Dot: differs from 0 by a sign-flip test over "
+        "pairs, after Benjamini and Hochberg's correction over all cells of the task (5 %)."
+    )
+    alt = f"Heat maps of the share {verb(direction)} by patching {site}, layers by heads."
+    draw = partial(patching_heads, table, site, direction)
+    return Drawing(_figure_name(site, direction), draw, caption, alt)
+
+
+def _figure_name(site: str, direction: str) -> str:
+    return f"patching_{site}" if direction == "denoising" else f"patching_{site}_{direction}"
 
 
 def removals(run: Run) -> list[Drawing]:

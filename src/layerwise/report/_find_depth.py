@@ -65,7 +65,7 @@ def hand_overs(run: Run) -> list[Finding]:
         return []
     found = []
     for task in in_order(run.patching["task"], ()):
-        mine = rows(run.patching, task=task, site="resid_pre")
+        mine = rows(run.patching, task=task, site="resid_pre", direction="denoising")
         for protocol in in_order(mine["protocol"], PROTOCOL_ORDER):
             signal = run.has_signal(task, protocol)
             if signal is not False:
@@ -91,7 +91,7 @@ def _hand_over(mine: pd.DataFrame, unmeasured: bool) -> list[Finding]:
         f"at the last position and {token} at the {changed} token (n = "
         f"{counted(int(first['n_items']), 'pair')}{_caveat(unmeasured)})."
     )
-    where = {name: str(first[name]) for name in ("task", "protocol", "site")}
+    where = {name: str(first[name]) for name in ("task", "protocol", "direction", "site")}
     where = source("patching", {**where, "pos_label": [changed, "last"]}, layer=middle)
     return [Finding(sentence, weight(0.65, 1 - (high - low) / 10), HAND_OVER, where)]
 

@@ -101,17 +101,22 @@ def patching_table(run: Run) -> list[Shown]:
     if run.patching is None:
         return []
     ranked = run.patching.sort_values(by="recovered", ascending=False, kind="stable")
-    columns = ("task", "site", "layer", "position", "pairs", "recovered (%)")
+    columns = (
+        "task", "direction", "site", "layer", "head", "position", "pairs",
+        "recovered or lost (%)", "p (BH)",
+    )  # fmt: skip
     cells = [
         [
-            row["task"], row["site"], str(row["layer"]), row["pos_label"], str(row["n_items"]),
-            _bounds(row, "recovered", "recovered_low", "recovered_high", 100),
+            row["task"], row["direction"], row["site"], str(row["layer"]),
+            "–" if pd.isna(row["head"]) else str(row["head"]), row["pos_label"],
+            str(row["n_items"]), _bounds(row, "recovered", "recovered_low", "recovered_high", 100),
+            f"{row['p_bh']:.3g}",
         ]
         for row in records(ranked.head(_MOST))
     ]  # fmt: skip
     note = f"The other {len(ranked) - _MOST} rows follow from patching.parquet."
     note = note if len(ranked) > _MOST else ""
-    return [Shown(f"Patched cells by share recovered ({len(ranked)})", columns, cells, True, note)]
+    return [Shown(f"Patched cells by share ({len(ranked)})", columns, cells, True, note)]
 
 
 def attribution_tables(run: Run) -> list[Shown]:

@@ -25,6 +25,7 @@ class PatchingPrompts:
         clean_answer: first token of the item's answer.
         corrupted_answer: first token of the corrupted prompt's answer.
         problem: why patching must leave this pair out, in one sentence; None if it need not.
+        problem_aligned: the same where prompts of unequal length are aligned.
     """
 
     item: str
@@ -33,6 +34,27 @@ class PatchingPrompts:
     clean_answer: int
     corrupted_answer: int
     problem: str | None = None
+    problem_aligned: str | None = None
+
+    @property
+    def changed(self) -> tuple[range, range]:
+        """From the first token that differs to the last one, in either prompt."""
+        return changed_spans(self.clean, self.corrupted)
+
+
+def changed_spans(clean: Tokens, corrupted: Tokens) -> tuple[range, range]:
+    """What is left of two prompts without the tokens that they share at either end."""
+    before = _shared(clean, corrupted)
+    after = _shared(clean[before:][::-1], corrupted[before:][::-1])
+    return range(before, len(clean) - after), range(before, len(corrupted) - after)
+
+
+def _shared(one: Tokens, other: Tokens) -> int:
+    """How many tokens two sequences share at their beginning."""
+    for i, (a, b) in enumerate(zip(one, other, strict=False)):
+        if a != b:
+            return i
+    return min(len(one), len(other))
 
 
 def patching_prompts(task: Task, item: Item, tokenizer: Tokenizer) -> PatchingPrompts | None:
@@ -52,8 +74,12 @@ def patching_prompts(task: Task, item: Item, tokenizer: Tokenizer) -> PatchingPr
     twin = replace(item, question=change.question, context=change.context, answer=change.answer)
     clean, answer = _prompt_and_answer(task, item, tokenizer)
     corrupted, other = _prompt_and_answer(task, twin, tokenizer)
-    problem = _problem(item, clean, corrupted, answer, other)
-    return PatchingPrompts(item.id, clean, corrupted, answer, other, problem)
+    alike = _alike(item, answer, other) or _unchanged(item, clean, corrupted)
+    return PatchingPrompts(
+        item.id, clean, corrupted, answer, other,
+        problem=_unequal(item, clean, corrupted) or alike,
+        problem_aligned=alike,
+    )  # fmt: skip
 
 
 def shared_first_tokens(task: Task, tokenizer: Tokenizer) -> tuple[str, ...]:
@@ -88,15 +114,29 @@ def _first_token(task: Task, prompt: str, answer: str, tokenizer: Tokenizer) -> 
     return encode_pair(tokenizer, prompt, task.template.delimiter + answer)[1][0]
 
 
-def _problem(item: Item, clean: Tokens, corrupted: Tokens, answer: int, other: int) -> str | None:
-    if len(clean) != len(corrupted):
-        return (
-            f"Item {item.id!r} and its corruption have {len(clean)} and {len(corrupted)} tokens; "
-            "patching needs equal lengths."
-        )
-    if answer == other:
-        return (
-            f"The answers to item {item.id!r} and to its corruption begin with the same token; "
-            "patching needs different ones."
-        )
-    return None
+def _unequal(item: Item, clean: Tokens, corrupted: Tokens) -> str | None:
+    if len(clean) == len(corrupted):
+        return None
+    return (
+        f"Item {item.id!r} and its corruption have {len(clean)} and {len(corrupted)} tokens; "
+        "patching needs equal lengths, or pairs that are aligned."
+    )
+
+
+def _alike(item: Item, answer: int, other: int) -> str | None:
+    if answer != other:
+        return None
+    return (
+        f"The answers to item {item.id!r} and to its corruption begin with the same token; "
+        "patching needs different ones."
+    )
+
+
+def _unchanged(item: Item, clean: Tokens, corrupted: Tokens) -> str | None:
+    """The prompts are the same, or one is the other with tokens put in."""
+    if all(changed_spans(clean, corrupted)):
+        return None
+    return (
+        f"Item {item.id!r} and its corruption do not both have tokens that the other lacks; "
+        "patching needs a changed token in each."
+    )

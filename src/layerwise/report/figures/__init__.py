@@ -11,6 +11,7 @@ from layerwise.report.figures.attribution import attribution_lines as attributio
 from layerwise.report.figures.emergence import emergence_ranges as emergence_ranges
 from layerwise.report.figures.lens import lens_curves as lens_curves
 from layerwise.report.figures.patching import patching_map as patching_map
+from layerwise.report.figures.patching_heads import patching_heads as patching_heads
 from layerwise.report.figures.pick import plot_result as plot_result
 from layerwise.report.figures.protocols import protocol_comparison as protocol_comparison
 from layerwise.report.figures.removal import removal_curve as removal_curve

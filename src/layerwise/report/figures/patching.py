@@ -28,9 +28,12 @@ from layerwise.report.figures.style import FULL_WIDTH, styled
 from layerwise.report.rows import layers_of, rows
 from layerwise.report.wording import in_order, number, spread
 
-POSITIONS = ("first changed", "middle changed", "last changed", "next", "further", "last")
+POSITIONS = ("first changed", "middle changed", "last changed", "next", "further", "last", "all")
+_VERBS = {"denoising": "recovered", "noising": "lost"}
 _SITES = {
     "resid_pre": "the residual stream before each layer",
+    "resid_mid": "the residual stream between attention and MLP",
+    "resid_post": "the residual stream after each layer",
     "attn_out": "each layer's attention output",
     "mlp_out": "each layer's MLP output",
 }
@@ -40,7 +43,10 @@ _NEGATIVE, _DARK = -0.1, 0.6
 
 @styled
 def patching_map(
-    summary: pd.DataFrame, site: str | None = None, width: float = FULL_WIDTH
+    summary: pd.DataFrame,
+    site: str | None = None,
+    width: float = FULL_WIDTH,
+    direction: str | None = None,
 ) -> Figure:
     """The share of the logit difference recovered, by layer and position, a panel per task.
 
@@ -48,6 +54,7 @@ def patching_map(
         summary: the table that ``PatchingResult.summary`` gives.
         site: the site shown; the first in the table if None.
         width: the widest the figure may be, inches.
+        direction: the direction shown; the first of the site if None.
 
     Returns:
         Each cell is the mean gain over pairs divided by the mean distance between the clean
@@ -57,6 +64,8 @@ def patching_map(
     """
     site = str(summary["site"].iloc[0]) if site is None else site
     shown = rows(summary, site=site)
+    direction = str(shown["direction"].iloc[0]) if direction is None else direction
+    shown = rows(shown, direction=direction)
     tasks = tasks_in_order(shown)
     layers = layers_of(shown)
     down, _ = rows_and_columns(len(tasks), width, _LEAST)
@@ -68,10 +77,15 @@ def patching_map(
         mine = rows(shown, task=task)
         _draw(axes, _table(mine, layers, labels), room)
         _name(axes, mine, room[0])
-    _finish(figure, panels, 0.1 / (height * down))
+    _finish(figure, panels, 0.1 / (height * down), direction)
     set_title(figure, f"Activation patching of {_SITES.get(site, label(site))}: "
-              "share of the logit difference recovered")  # fmt: skip
+              f"share of the logit difference {verb(direction)}")  # fmt: skip
     return figure
+
+
+def verb(direction: str) -> str:
+    """What a patch does with the difference: in denoising it is recovered, in noising lost."""
+    return _VERBS[direction]
 
 
 def _table(mine: pd.DataFrame, layers: list[int], labels: list[str]) -> pd.DataFrame:
@@ -85,7 +99,7 @@ def _draw(axes: Axes, table: pd.DataFrame, room: tuple[float, float]) -> None:
     needed = _ROOM_FOR_TEXT[0] * across, _ROOM_FOR_TEXT[1] * down
     written = room[0] >= needed[0] and room[1] >= needed[1]
     axes.pcolormesh(
-        np.ma.masked_invalid(table.to_numpy()), cmap=_color_map(), vmin=-1, vmax=1,
+        np.ma.masked_invalid(table.to_numpy()), cmap=color_map(), vmin=-1, vmax=1,
         edgecolors="white" if written else "none", linewidth=0.2 if written else 0,
     )  # fmt: skip
     (_write_values if written else _minus_signs)(axes, table)
@@ -99,7 +113,8 @@ def _draw(axes: Axes, table: pd.DataFrame, room: tuple[float, float]) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _color_map() -> Colormap:
+def color_map() -> Colormap:
+    """Blue below 0, white, red above."""
     return sns.color_palette("vlag", as_cmap=True)
 
 
@@ -123,14 +138,17 @@ def _name(axes: Axes, mine: pd.DataFrame, inches: float) -> None:
     axes.set_title(f"{name}\n{capability}, n = {pairs}", loc="left", pad=3)
 
 
-def _finish(figure: Figure, panels: list[Axes], fraction: float) -> None:
+def _finish(figure: Figure, panels: list[Axes], fraction: float, direction: str) -> None:
     for axes in panels[:: abreast(panels)]:
         axes.set_ylabel("layer")
     bar = figure.colorbar(
-        ScalarMappable(Normalize(-1, 1), _color_map()), ax=panels, location="bottom", pad=0.02,
+        ScalarMappable(Normalize(-1, 1), color_map()), ax=panels, location="bottom", pad=0.02,
         fraction=fraction, aspect=25,
     )  # fmt: skip
     bar.set_ticks([-1, -0.5, 0, 0.5, 1])
     gap = " " if figure.get_figwidth() > 5 else "\n"
-    bar.set_label(f"share recovered, over n pairs{gap}(0 = corrupted run, 1 = clean run)")
+    ends = ("corrupted", "clean") if direction == "denoising" else ("clean", "corrupted")
+    bar.set_label(
+        f"share {verb(direction)}, over n pairs{gap}(0 = {ends[0]} run, 1 = {ends[1]} run)"
+    )
     bar.ax.spines[:].set_linewidth(0.4)

@@ -13,6 +13,7 @@ from layerwise.report.figures.attribution import attribution_heads
 from layerwise.report.figures.emergence import emergence_ranges
 from layerwise.report.figures.lens import lens_curves
 from layerwise.report.figures.patching import patching_map
+from layerwise.report.figures.patching_heads import patching_heads
 from layerwise.report.figures.removal import removal_curve
 from layerwise.report.figures.role_map import role_map
 from layerwise.results import (
@@ -38,8 +39,9 @@ def plot_result(result: Plottable) -> Figure:
     """The figure that says most about a result.
 
     Args:
-        result: an ablation (role map), lens (curves), patching (heat map),
-            attribution (heat map by head), removal (curves) or emergence result (ranges).
+        result: an ablation (role map), lens (curves), patching (heat map; of heads, if there
+            is nothing else), attribution (heat map by head), removal (curves) or emergence
+            result (ranges).
 
     Raises:
         UserError: if the result has nothing to show.
@@ -51,7 +53,10 @@ def plot_result(result: Plottable) -> Figure:
     if isinstance(result, LensResult):
         return lens_curves(_filled(result, result.lens), seed=result.facts.seed)
     if isinstance(result, PatchingResult):
-        return patching_map(_filled(result, result.summary()))
+        summary = _filled(result, result.summary())
+        by_head = bool(summary["head"].notna().all())
+        site = str(summary["site"].iloc[0])
+        return patching_heads(summary, site) if by_head else patching_map(summary)
     if isinstance(result, RemovalResult):
         return removal_curve(_filled(result, result.steps()))
     if isinstance(result, AttributionResult):

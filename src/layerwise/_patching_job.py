@@ -1,0 +1,257 @@
+"""A planned activation patching: which cells there are, and a row for each.
+
+What is patched is told in ``_patching_cells``, which pairs in ``_patching_pairs``; averages and
+tests are made of the rows in ``_patching_tables``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from layerwise._hooked_patches import hooked_logprobs, intact_logprobs
+from layerwise._parts import Parts, together
+from layerwise._patching_cells import ALL, LABELS, Cell, cells_of
+from layerwise._patching_pairs import Pair, PairChoice, asked, both, logprob_of
+from layerwise._patching_tables import DENOISING, DIRECTIONS, NOISING
+from layerwise._progress import Meter
+from layerwise._records import planned, work_entry
+from layerwise._setup import Setup
+from layerwise.errors import UserError, unknown_name
+from layerwise.results import PatchingResult, patching_frame
+from layerwise.sweep import SweepStats, intact
+from layerwise.sweep.cost import Cost, Sizes
+from layerwise.tasks import PatchingPrompts, Task
+
+ENGINE_SITES = ("resid_pre", "resid_post", "attn_out", "mlp_out", "z")
+PATCH_SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z", "pattern")
+PAIRS = 16
+
+
+class _Said(NamedTuple):
+    """What a patched run says: the answers' log-probabilities, and its distance to the source."""
+
+    clean_answer: float
+    corrupted_answer: float
+    kl: float | None = None
+
+
+@dataclass(frozen=True)
+class Patching:
+    """A planned patching; one piece per task.
+
+    Attributes:
+        setup: the start.
+        sites: which sites.
+        pairs: at most so many pairs a task.
+        strict: refuse a task without any pair.
+        directions: ``denoising``, ``noising``.
+        positions: labels of positions; None for the sites' own.
+        kl: also measure KL divergences.
+        align: take pairs of unequal length, too.
+    """
+
+    setup: Setup
+    sites: tuple[str, ...]
+    pairs: int
+    strict: bool = True
+    directions: tuple[str, ...] = (DENOISING,)
+    positions: tuple[str, ...] | None = None
+    kl: bool = False
+    align: bool = False
+
+    def __post_init__(self) -> None:
+        for what, given, known in (
+            ("site", self.sites, PATCH_SITES),
+            ("direction", self.directions, DIRECTIONS),
+            ("position", self.positions or LABELS[:1], LABELS),
+        ):
+            for name in given:
+                if name not in known:
+                    raise unknown_name(what, name, known)
+            if not given:
+                raise UserError(
+                    f"No {what} is left to patch; name at least one of {', '.join(known)}."
+                )
+        self._refuse_missing_sites()
+        self._choice()
+
+    def _choice(self) -> PairChoice:
+        return PairChoice(self.setup, self.pairs, self.align, self.strict)
+
+    def _refuse_missing_sites(self) -> None:
+        cfg = self.setup.model.cfg
+        if "mlp_out" in self.sites and cfg.attn_only:
+            raise UserError("The model's blocks have no MLP; choose site resid_pre or attn_out.")
+        if "resid_mid" in self.sites and (cfg.attn_only or cfg.parallel_attn_mlp):
+            raise UserError(
+                "The model's blocks have no residual stream between attention and MLP; "
+                "choose site resid_pre, attn_out or resid_post."
+            )
+        if self.align and "pattern" in self.sites:
+            raise UserError(
+                "Attention patterns of prompts of unequal length have different keys; "
+                "expected other sites when pairs are aligned, so leave pattern or align out."
+            )
+
+    def settings(self) -> dict[str, Any]:
+        """What makes it this patching and no other."""
+        return {
+            "sites": list(self.sites),
+            "pairs": self.pairs,
+            "directions": list(self.directions),
+            "positions": None if self.positions is None else list(self.positions),
+            "kl": self.kl,
+            "align": self.align,
+        }
+
+    def run(self, parts: Parts, settings: dict[str, Any], told: Meter) -> PatchingResult:
+        """Make the pieces that are missing, and join all of them."""
+        tasks = self._choice().tasks()
+        costs = [self.expected(task) for task in tasks]
+        told.expect(sum((cost.amount for cost in costs), start=0.0))
+        for task, cost in zip(tasks, costs, strict=True):
+            told.doing(f"activation patching, {task.name}")
+            if not parts.has_part(f"patching {task.name}"):
+                rows, work = self._piece(task)
+                entry = work | planned(cost)
+                parts.write_part(f"patching work {task.name}", pd.DataFrame([entry]))
+                parts.write_part(f"patching {task.name}", patching_frame(rows))
+            told.done(cost.amount)
+        names = [task.name for task in tasks]
+        work = together(parts, [f"patching work {name}" for name in names]).to_dict("records")
+        table = together(parts, [f"patching {name}" for name in names]) if names else None
+        facts = self.setup.facts(settings, work)
+        return PatchingResult(patching_frame([]) if table is None else table, facts)
+
+    def expected(self, task: Task) -> Cost:
+        """What a task is expected to cost: as if the model solved the first pairs."""
+        usable = self._choice().usable(task)
+        if not usable:
+            return Cost()
+        total = self.setup.cost(task, [intact()], both(usable))
+        for prompts in usable[: self.pairs]:
+            for direction in self.directions:
+                total += self._expected(task, prompts, direction)
+        return total
+
+    def _expected(self, task: Task, prompts: PatchingPrompts, direction: str) -> Cost:
+        swept, hooked = self._cells(prompts, direction)
+        total = Cost()
+        if swept:
+            patches = [cell.intervention() for cell in swept]
+            total += self.setup.cost(task, patches, asked(prompts, *_runs(prompts, direction)))
+        if hooked:
+            tokens = len(_runs(prompts, direction)[0]) * self.setup.model.cfg.n_layers * len(hooked)
+            flop = Sizes.of(self.setup.model).flop(tokens, 0, len(hooked))
+            total += Cost(
+                requests=2, interventions=len(hooked), prompt_token_passes=tokens,
+                brute_force_token_passes=float(tokens), rows=len(hooked), flop=flop, seconds=None,
+            )  # fmt: skip
+        return total
+
+    def _cells(self, prompts: PatchingPrompts, direction: str) -> tuple[list[Cell], list[Cell]]:
+        """The cells of a pair that the engine patches, and those that plain hooks do."""
+        cfg = self.setup.model.cfg
+        cells = [
+            cell
+            for site in self.sites
+            for cell in cells_of(
+                prompts, direction, site, cfg.n_layers, cfg.n_heads, self.positions
+            )
+        ]
+        fits = len(prompts.clean) == len(prompts.corrupted) and not self.kl
+        swept = [cell for cell in cells if fits and cell.site in ENGINE_SITES]
+        return swept, [cell for cell in cells if not fits or cell.site not in ENGINE_SITES]
+
+    def _piece(self, task: Task) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        known, stats = self._choice().solved(task)
+        rows: list[dict[str, Any]] = []
+        for pair in known:
+            for direction in self.directions:
+                found, cost = self._grid(pair, direction)
+                rows += [{"task": task.name, "capability": task.capability, **row} for row in found]
+                stats = stats + cost
+        work = work_entry("activation patching", task.name, stats)
+        return rows, {**work, "pairs": len(known)}
+
+    def _grid(self, pair: Pair, direction: str) -> tuple[list[dict[str, Any]], SweepStats]:
+        """A row for every cell of one pair."""
+        swept, hooked = self._cells(pair.prompts, direction)
+        stats, rows = SweepStats(), []
+        if swept:
+            patches = [cell.intervention() for cell in swept]
+            found = self.setup.sweep(patches, asked(pair.prompts, *_runs(pair.prompts, direction)))
+            stats = found.stats
+            for cell, outcomes in zip(swept, found.outcomes, strict=True):
+                said = _Said(logprob_of(outcomes[0]), logprob_of(outcomes[1]))
+                rows.append(_row(pair, direction, cell, said))
+        if hooked:
+            unpatched, said, cost = self._hooked(pair.prompts, direction, hooked)
+            stats = stats + cost
+            for cell, one in zip(hooked, said, strict=True):
+                rows.append(_row(pair, direction, cell, one, unpatched))
+        return rows, stats
+
+    def _hooked(
+        self, prompts: PatchingPrompts, direction: str, cells: Sequence[Cell]
+    ) -> tuple[float | None, list[_Said], SweepStats]:
+        """What runs patched with plain hooks say, and how far the unpatched run is."""
+        model, (tokens, source) = self.setup.model, _runs(prompts, direction)
+        started = time.perf_counter()
+        found = hooked_logprobs(model, tokens, source, cells)
+        answers = [prompts.clean_answer, prompts.corrupted_answer]
+        values: list[list[float]] = found[:, answers].tolist()
+        unpatched, divergences = None, [None] * len(cells)
+        if self.kl:
+            wanted = intact_logprobs(model, source)
+            divergences = _kl(wanted, found).tolist()
+            unpatched = float(_kl(wanted, intact_logprobs(model, tokens)))
+        n_layers, passes = model.cfg.n_layers, len(tokens) * model.cfg.n_layers * len(cells)
+        seconds = time.perf_counter() - started
+        stats = SweepStats(n_layers * len(cells), n_layers * len(cells), passes, passes, seconds)
+        said = [_Said(a, b, kl) for (a, b), kl in zip(values, divergences, strict=True)]
+        return unpatched, said, stats
+
+
+def _kl(wanted: Any, given: Any) -> Any:
+    """KL divergence from a distribution to others, in nats, from log-probabilities."""
+    # rounding may leave -1e-17 where the two are the same
+    return (wanted.exp() * (wanted - given)).sum(dim=-1).clamp(min=0)
+
+
+def _runs(prompts: PatchingPrompts, direction: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The prompt whose run is patched, and the one that activations are taken from."""
+    if direction == NOISING:
+        return prompts.clean, prompts.corrupted
+    return prompts.corrupted, prompts.clean
+
+
+def _row(
+    pair: Pair, direction: str, cell: Cell, said: _Said, unpatched_kl: float | None = None
+) -> dict[str, Any]:
+    patched = said.clean_answer - said.corrupted_answer
+    ends = pair.corrupted_diff, pair.clean_diff
+    base, aim = ends if direction == DENOISING else ends[::-1]
+    pos, source = (None, None) if cell.label == ALL else cell.places[0]
+    return {
+        **pair.row(),
+        "direction": direction,
+        "site": cell.site,
+        "layer": cell.layer,
+        "head": cell.head,
+        "pos": pos,
+        "source_pos": source,
+        "pos_label": cell.label,
+        "patched_diff": patched,
+        "recovered": (patched - base) / (aim - base),
+        "clean_logprob": pair.clean_logprob,
+        "corrupted_logprob": pair.corrupted_logprob,
+        "patched_logprob": said.clean_answer,
+        "unpatched_kl": unpatched_kl,
+        "patched_kl": said.kl,
+    }

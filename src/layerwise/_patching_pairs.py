@@ -1,0 +1,138 @@
+"""Which pairs of prompts are patched: those that can be compared and that the model solves.
+
+All analyses that run between a clean and a corrupted prompt choose them here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from layerwise._setup import Setup
+from layerwise.errors import UserError
+from layerwise.sweep import LogLikelihood, Scored, SweepStats, intact
+from layerwise.tasks import PatchingPrompts, Task, patching_prompts
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A pair that the intact model solves, and what it says there.
+
+    Attributes:
+        prompts: the two prompts and answers.
+        clean_diff: log-probability of the clean answer's first token minus that of the
+            corrupted answer's after the clean prompt, in nats; the difference of their logits.
+        corrupted_diff: the same after the corrupted prompt.
+        clean_logprob: log-probability of the clean answer's first token after the clean prompt.
+        corrupted_logprob: the same after the corrupted prompt.
+    """
+
+    prompts: PatchingPrompts
+    clean_diff: float
+    corrupted_diff: float
+    clean_logprob: float
+    corrupted_logprob: float
+
+    def row(self) -> dict[str, object]:
+        """The columns that every table about pairs has."""
+        return {
+            "item": self.prompts.item,
+            "protocol": "continuation",
+            "clean_diff": self.clean_diff,
+            "corrupted_diff": self.corrupted_diff,
+        }
+
+
+@dataclass(frozen=True)
+class PairChoice:
+    """The rule by which pairs are chosen.
+
+    Attributes:
+        setup: where tasks and model are from.
+        pairs: at most so many of each task.
+        align: take pairs of unequal length, too, and align them by what differs.
+        strict: refuse a task without any pair.
+    """
+
+    setup: Setup
+    pairs: int
+    align: bool = False
+    strict: bool = True
+
+    def __post_init__(self) -> None:
+        if self.pairs < 1:
+            raise UserError(f"At least one pair is needed for patching, not {self.pairs}.")
+        for task in self.setup.tasks:  # bad input is told before any work is done
+            usable = self.usable(task)
+            if self.strict and not usable:
+                raise UserError(self._why_none(task))
+            self._refuse_long(task, usable)
+
+    def usable(self, task: Task) -> list[PatchingPrompts]:
+        """The pairs of a task that can be compared."""
+        return [prompts for prompts in self._prompts(task) if self._problem(prompts) is None]
+
+    def tasks(self) -> list[Task]:
+        """The tasks that have any."""
+        return [task for task in self.setup.tasks if self.usable(task)]
+
+    def solved(self, task: Task) -> tuple[list[Pair], SweepStats]:
+        """The first pairs of which the intact model prefers the right answer in both prompts.
+
+        Elsewhere there is nothing to carry.
+        """
+        usable = self.usable(task)
+        swept = self.setup.sweep([intact()], both(usable))
+        values = [logprob_of(outcome) for outcome in swept.outcomes[0]]
+        found = []
+        for i, prompts in enumerate(usable):
+            a, b, c, d = values[4 * i : 4 * i + 4]
+            if a > b and c < d and len(found) < self.pairs:
+                found.append(Pair(prompts, a - b, c - d, a, c))
+        return found, swept.stats
+
+    def _prompts(self, task: Task) -> list[PatchingPrompts]:
+        found = (patching_prompts(task, item, self.setup.tokenizer) for item in task.items)
+        return [prompts for prompts in found if prompts is not None]
+
+    def _problem(self, prompts: PatchingPrompts) -> str | None:
+        return prompts.problem_aligned if self.align else prompts.problem
+
+    def _refuse_long(self, task: Task, usable: Sequence[PatchingPrompts]) -> None:
+        room = self.setup.model.cfg.n_ctx
+        for prompts in usable:
+            longest = max(len(prompts.clean), len(prompts.corrupted))
+            if longest > room:
+                raise UserError(
+                    f"Item {prompts.item!r} of task {task.name!r} needs {longest} "
+                    f"tokens, but the model takes {room}; take fewer few-shot examples or a "
+                    "shorter context."
+                )
+
+    def _why_none(self, task: Task) -> str:
+        problems = [self._problem(prompts) for prompts in self._prompts(task)]
+        if problems:
+            return f"No pair of task {task.name!r} can be patched: {problems[0]}"
+        return (
+            f"Task {task.name!r} has no pairs for activation patching; "
+            "choose a task whose items have a corruption, e.g. kv-words or facts."
+        )
+
+
+def asked(
+    prompts: PatchingPrompts, context: tuple[int, ...], source: tuple[int, ...] | None = None
+) -> list[LogLikelihood]:
+    """Both answers' first tokens after a prompt; a logit difference needs no more."""
+    answers = (prompts.clean_answer, prompts.corrupted_answer)
+    return [LogLikelihood(context, (answer,), source) for answer in answers]
+
+
+def both(usable: Sequence[PatchingPrompts]) -> list[LogLikelihood]:
+    """Both answers after both prompts of each pair."""
+    return [r for p in usable for r in (*asked(p, p.clean), *asked(p, p.corrupted))]
+
+
+def logprob_of(outcome: object) -> float:
+    """The log-probability that was asked for, in nats."""
+    assert isinstance(outcome, Scored)
+    return outcome.logprob

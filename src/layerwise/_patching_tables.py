@@ -1,0 +1,143 @@
+"""Patching rows averaged over pairs: by which metric, how sure, and after which correction.
+
+Only tables are read here; ``docs/patching.md`` has the formulas.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from layerwise import stats
+from layerwise._summaries import TASK, bounds_over_items
+from layerwise._tables import SCHEMAS, frame
+
+DENOISING, NOISING = DIRECTIONS = ("denoising", "noising")
+ALPHA = 0.05
+_CELL = ["site", "layer", "head", "pos_label"]
+_NO_HEAD = -1
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What is measured of a run.
+
+    Its normalised form is always (patched - unpatched) / (source - unpatched): 0 if the patch
+    does nothing, 1 if it makes the run as the one that it takes the activation from.
+
+    Attributes:
+        name: its name in tables.
+        unit: of a run's value.
+        formula: of a run's value.
+        columns: where the values of the clean, the corrupted and the patched run are; of a
+            divergence, which is 0 in the source run, those of the unpatched and patched run.
+    """
+
+    name: str
+    unit: str
+    formula: str
+    columns: tuple[str, ...]
+
+    def values(self, table: pd.DataFrame, direction: str) -> pd.DataFrame:
+        """``change`` by the patch, and the ``whole`` way to the source run, a row per row."""
+        if len(self.columns) == 2:
+            base, patched = (table[name] for name in self.columns)
+            aim = 0.0 * base
+        else:
+            ends = (self.columns[1], self.columns[0])
+            base, aim = (table[n] for n in (ends if direction == DENOISING else ends[::-1]))
+            patched = table[self.columns[2]]
+        return table.assign(change=patched - base, whole=aim - base).dropna(
+            subset=["change", "whole"]
+        )
+
+
+LOGIT_DIFFERENCE = Metric(
+    "logit difference", "nats", "logit(clean answer) - logit(corrupted answer)",
+    ("clean_diff", "corrupted_diff", "patched_diff"),
+)  # fmt: skip
+LOG_PROBABILITY = Metric(
+    "log-probability", "nats", "log p(clean answer)",
+    ("clean_logprob", "corrupted_logprob", "patched_logprob"),
+)  # fmt: skip
+KL = Metric(
+    "KL divergence", "nats", "sum over tokens of p_source (log p_source - log p_run)",
+    ("unpatched_kl", "patched_kl"),
+)  # fmt: skip
+METRICS = (LOGIT_DIFFERENCE, LOG_PROBABILITY, KL)
+
+
+def patching_effects(patching: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """``patching_effects.parquet``: every cell by every metric that was measured.
+
+    The normalised value is the ratio of the means over pairs, for a mean of the pairs' ratios is
+    ruled by pairs whose two runs hardly differ. Tests are corrected (Benjamini and Hochberg)
+    over the cells of one task, direction, site and metric.
+    """
+    plain = patching.assign(
+        layer=patching["layer"].astype("int64"),
+        head=patching["head"].fillna(_NO_HEAD).astype("int64"),
+    )
+    parts = []
+    for direction, mine in plain.groupby("direction", sort=False):
+        for metric in METRICS:
+            values = metric.values(mine, str(direction))
+            if len(values):
+                found = _effects(values, seed)
+                parts.append(found.assign(direction=direction, metric=metric.name))
+    if not parts:
+        return frame("patching_effects", [])
+    table = pd.concat(parts, ignore_index=True)
+    heads = table["head"].astype("Int64").where(table["head"] != _NO_HEAD)
+    table = table.assign(head=heads, layer=table["layer"].astype("Int64"))
+    return table.reindex(columns=SCHEMAS["patching_effects"].names)
+
+
+def _effects(values: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """The cells of one direction and metric."""
+    sign = np.sign(values["whole"].mean())  # so that the whole way is above 0
+    turned = values.assign(gain=sign * values["change"], whole=sign * values["whole"])
+    key = [*TASK, *_CELL]
+    share = bounds_over_items(turned, _CELL, "gain", "whole", seed).rename(
+        columns={"estimate": "recovered", "low": "recovered_low", "high": "recovered_high"}
+    )
+    change = bounds_over_items(values, _CELL, "change", None, seed).rename(
+        columns={"estimate": "change", "low": "change_low", "high": "change_high"}
+    )
+    counts = values.groupby(key, as_index=False).agg(n_items=("item", "nunique"))
+    found = share.merge(change, on=key).merge(counts, on=key).merge(_tests(values, seed), on=key)
+    return found.assign(significant=found["p_bh"] < ALPHA)
+
+
+def _tests(values: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Sign-flip tests of the change, corrected over the cells of a task and site."""
+    parts = []
+    for _, group in values.groupby([*TASK, "site"]):
+        wide = group.pivot_table(index="item", columns=_CELL, values="change", aggfunc="mean")
+        p = stats.sign_flip_p_values(
+            wide.to_numpy(dtype=float), seed=stats.generator(seed, str(group["task"].iloc[0]))
+        )
+        tested = wide.columns.to_frame(index=False)
+        parts.append(
+            tested.assign(
+                p=p, p_bh=stats.benjamini_hochberg(p), **{n: group[n].iloc[0] for n in TASK}
+            )
+        )
+    return pd.concat(parts, ignore_index=True)
+
+
+def patching_summary(patching: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """The share of the logit difference per cell, with its interval and test.
+
+    Returns:
+        ``task``, ``capability``, ``protocol``, ``direction``, ``site``, ``layer``, ``head``,
+        ``pos_label``, ``n_items``, ``recovered``, ``recovered_low``, ``recovered_high``
+        (bootstrap 95 %), ``p_bh``, ``significant``.
+    """
+    table = patching_effects(patching, seed)
+    mine = table.loc[table["metric"] == LOGIT_DIFFERENCE.name]
+    bounds = ["recovered", "recovered_low", "recovered_high", "p_bh", "significant"]
+    columns = [*TASK, "direction", *_CELL, "n_items", *bounds]
+    return mine.reindex(columns=columns).reset_index(drop=True)

@@ -1,0 +1,120 @@
+"""Averages over pairs: planted cells are found, formulas are what the page on patching says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from layerwise._patching_tables import METRICS, patching_effects, patching_summary
+from layerwise.results import PatchingResult, patching_frame
+from tests import analysis, synthetic
+
+N_LAYERS, N_HEADS, N_PAIRS = 3, 4, 16
+PLANTED = (1, 2)
+
+
+def head_rows(direction: str = "denoising", noise: float = 0.2, seed: int = 0) -> pd.DataFrame:
+    """One head carries 60 % of the answer, the others nothing but noise."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for pair in range(N_PAIRS):
+        clean, corrupted = 3.0 + rng.random(), -3.0 - rng.random()
+        base, aim = (corrupted, clean) if direction == "denoising" else (clean, corrupted)
+        for layer in range(N_LAYERS):
+            for head in range(N_HEADS):
+                share = 0.6 * ((layer, head) == PLANTED) + noise * rng.normal() / 6
+                rows.append(
+                    {
+                        "task": "keys", "capability": "retrieval", "item": f"keys/{pair}",
+                        "protocol": "continuation", "direction": direction, "site": "z",
+                        "layer": layer, "head": head, "pos": 5, "source_pos": 5,
+                        "pos_label": "last", "clean_diff": clean, "corrupted_diff": corrupted,
+                        "patched_diff": base + share * (aim - base), "recovered": share,
+                        "clean_logprob": -0.1, "corrupted_logprob": -4.1,
+                        "patched_logprob": (-4.1, -0.1)[direction == "noising"]
+                        + share * (4.0, -4.0)[direction == "noising"],
+                        "unpatched_kl": 2.0, "patched_kl": 2.0 * (1 - share),
+                    }
+                )  # fmt: skip
+    return patching_frame(rows)
+
+
+def test_columns_are_documented():
+    found = patching_effects(head_rows(), 0)
+    assert list(found.columns) == analysis.documented_columns("patching_effects.parquet")
+
+
+@pytest.mark.parametrize("direction", ["denoising", "noising"])
+@pytest.mark.parametrize("metric", [metric.name for metric in METRICS])
+def test_the_planted_head_is_found_and_no_other(direction, metric):
+    table = head_rows(direction)
+    found = patching_effects(table, 0).query("metric == @metric")
+    assert len(found) == N_LAYERS * N_HEADS
+    sure = found.loc[found["significant"]]
+    assert list(zip(sure["layer"], sure["head"], strict=True)) == [PLANTED]
+    (row,) = sure.itertuples()
+    assert row.recovered_low < row.recovered < row.recovered_high
+    assert row.recovered == pytest.approx(0.6, abs=0.05)
+    assert row.n_items == N_PAIRS
+    mine = table.query("layer == 1 and head == 2")
+    change = {
+        "logit difference": mine["patched_diff"]
+        - mine["corrupted_diff" if direction == "denoising" else "clean_diff"],
+        "log-probability": mine["patched_logprob"] - (-4.1 if direction == "denoising" else -0.1),
+        "KL divergence": mine["patched_kl"] - 2.0,
+    }[metric]
+    assert row.change == pytest.approx(change.mean())
+    assert row.change_low <= row.change <= row.change_high
+
+
+def test_without_effects_nothing_is_significant():
+    """Corrected over twelve cells: at most 5 % false claims, within binomial error."""
+    claims = 0
+    for seed in range(60):
+        table = head_rows(noise=1.0, seed=seed)
+        chosen = table.query("not (layer == 1 and head == 2)")
+        found = patching_effects(chosen, seed).query("metric == 'logit difference'")
+        claims += bool(found["significant"].any())
+    assert claims <= 8  # P(more | 60, 0.05) = 0.002
+
+
+def test_metrics_that_were_not_measured_are_absent():
+    table = head_rows().assign(unpatched_kl=np.nan, patched_kl=np.nan)
+    assert set(patching_effects(table, 0)["metric"]) == {"logit difference", "log-probability"}
+    assert patching_effects(table.iloc[:0], 0).empty
+
+
+def test_directions_and_sites_with_and_without_heads_stand_beside_each_other():
+    plain = head_rows().query("head == 0").assign(site="resid_pre", head=pd.NA)
+    both = pd.concat([head_rows(), head_rows("noising"), patching_frame(plain.to_dict("records"))])
+    summary = patching_summary(both, 0)
+    counts = summary.groupby(["direction", "site"]).size().to_dict()
+    assert counts == {
+        ("denoising", "resid_pre"): 3, ("denoising", "z"): 12, ("noising", "z"): 12,
+    }  # fmt: skip
+    assert summary.query("site == 'resid_pre'")["head"].isna().all()
+    alone = patching_summary(head_rows("noising"), 0)
+    mine = summary.query("direction == 'noising'").reset_index(drop=True)
+    pd.testing.assert_frame_equal(mine, alone)
+
+
+def test_tables_of_earlier_versions_are_of_denoising(tmp_path):
+    later = [
+        "direction", "head", "source_pos", "clean_logprob", "corrupted_logprob",
+        "patched_logprob", "unpatched_kl", "patched_kl",
+    ]  # fmt: skip
+    table = head_rows().query("head == 0").assign(site="resid_pre")
+    facts = synthetic.facts(synthetic.task_facts("keys", "retrieval"))
+    PatchingResult(table, facts).save(tmp_path)
+    table.drop(columns=later).to_parquet(tmp_path / "patching.parquet", index=False)
+    found = PatchingResult.load(tmp_path).patching
+    expected = table.assign(head=pd.NA, **dict.fromkeys(later[3:], np.nan))
+    pd.testing.assert_frame_equal(found, patching_frame(expected.to_dict("records")))
+
+
+def test_the_compact_table_names_heads():
+    facts = synthetic.facts(synthetic.task_facts("keys", "retrieval"), protocols=("continuation",))
+    rows = PatchingResult(head_rows(), facts).summary_rows()
+    assert rows.iloc[0]["patch"] == "z, layer 1, head 2"
+    assert rows.iloc[0]["recovered [95 %]"].startswith("0.6")
