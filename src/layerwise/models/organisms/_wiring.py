@@ -1,0 +1,184 @@
+"""The weights of a wired model, written mechanism by mechanism into a rotated residual stream.
+
+Where the mechanisms go is told by the layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from transformer_lens import HookedTransformer
+
+from layerwise.models.organisms.forms import END
+from layerwise.models.organisms.language import Language
+from layerwise.models.organisms.layout import Spot, WiredLayout
+
+Directions = Float[np.ndarray, "_ d_model"]
+
+SHARP = 40.0
+"""Score of a match before the softmax; what does not match has 0, so it gets exp(-40)."""
+LOUD = 12.0
+"""Logit of an answer that is known."""
+UNSURE = 0.5
+"""Where no answer is known, logits of the values lie evenly between 0 and this, and that of the
+end of an answer above them."""
+
+
+@dataclass(frozen=True)
+class Rooms:
+    """Orthonormal directions of the residual stream; the rows of each field mean what it says.
+
+    Attributes:
+        basis: all of them.
+        word: the word at this position, by token id.
+        place: the position.
+        before: the word before, if it is a key.
+        found: the key or value that the first look-up found.
+        found_next: the value that the second look-up found.
+        subject: the relation and the entity that are asked about.
+        asked: whether one look-up is asked for; whether two are.
+        answer: the value to be said.
+    """
+
+    basis: Directions
+    word: Directions
+    place: Directions
+    before: Directions
+    found: Directions
+    found_next: Directions
+    subject: Directions
+    asked: Directions
+    answer: Directions
+
+    @classmethod
+    def drawn(cls, language: Language, n_ctx: int, rng: np.random.Generator) -> Rooms:
+        """Rooms in a random orthonormal basis."""
+        n_keys, n_values = language.n_keys, language.n_values
+        n_subjects = language.n_relations + language.n_entities
+        sizes = [
+            len(language.words), n_ctx, n_keys, n_keys + n_values, n_values, n_subjects, 2, n_values,
+        ]  # fmt: skip
+        basis, _ = np.linalg.qr(rng.normal(size=(sum(sizes), sum(sizes))))
+        return cls(basis, *np.split(basis, np.cumsum(sizes)[:-1]))
+
+
+@torch.no_grad()
+def write_weights(
+    model: HookedTransformer,
+    layout: WiredLayout,
+    language: Language,
+    rooms: Rooms,
+    rng: np.random.Generator,
+) -> None:
+    """Give every parameter its value: mechanisms where they are planted, nothing elsewhere."""
+    _write_nothing(model, rng)
+    _write_ends(model, language, rooms, rng)
+    _write_look_ups(model, layout, language, rooms)
+    if language.facts:
+        _write_facts(model, layout.facts, language, rooms)
+    _write_gate(model, layout.gate, language, rooms)
+
+
+def _write_nothing(model: HookedTransformer, rng: np.random.Generator) -> None:
+    """Heads and neurons that read at random, and write exactly 0."""
+    for name, parameter in model.named_parameters():
+        reads = name.endswith(("W_Q", "W_K", "W_V", "W_in"))
+        noise = rng.normal(size=parameter.shape) / model.cfg.d_model**0.5
+        parameter.copy_(torch.from_numpy(noise if reads else np.zeros(parameter.shape)))
+
+
+def _write_ends(
+    model: HookedTransformer, language: Language, rooms: Rooms, rng: np.random.Generator
+) -> None:
+    """Embedding and unembedding; after a value the end follows, without any layer's help."""
+    ids = _ids(language)
+    values, end = [ids[word] for word in language.values], ids[END]
+    model.W_E.copy_(torch.from_numpy(rooms.word))
+    model.W_pos.copy_(torch.from_numpy(rooms.place))
+    model.W_U[:, values] = torch.from_numpy(LOUD * rooms.answer.T).float()
+    model.W_U[:, end] = torch.from_numpy(LOUD * rooms.word[values].sum(axis=0)).float()
+    order = rng.permutation(len(values)) / len(values)
+    model.b_U.fill_(-UNSURE)
+    model.b_U[values] = torch.from_numpy(UNSURE * order).float()
+    model.b_U[end] = 2 * UNSURE
+
+
+def _write_look_ups(
+    model: HookedTransformer, layout: WiredLayout, language: Language, rooms: Rooms
+) -> None:
+    """The word before; the word that came after it elsewhere; the word that came after that."""
+    keys, values = _words(rooms, language, language.keys), _words(rooms, language, language.values)
+    _write_head(model, layout.previous, rooms.place, _back(rooms, 1), keys, rooms.before)
+    others = [w for w in language.words if w not in (*language.keys, *language.values)]
+    # A key that is asked for, or ends a pair, stands before a mark; that is not its answer.
+    after_key = rooms.before - _words(rooms, language, others).sum(axis=0)
+    known = np.concatenate([keys, values])
+    _write_head(model, layout.look_up, rooms.before, after_key, known, rooms.found)
+    middle = rooms.found[: language.n_keys]
+    _write_head(model, layout.second_hop, middle, after_key, values, rooms.found_next)
+
+
+def _write_facts(model: HookedTransformer, spot: Spot, language: Language, rooms: Rooms) -> None:
+    """One head looks at relation and entity, half each; one neuron stands for each fact."""
+    named = (*language.relations, *language.entities)
+    asked = _words(rooms, language, named)
+    both = _back(rooms, 1) + _back(rooms, 3)
+    _write_head(model, spot, rooms.place, both, asked, 2 * rooms.subject)
+    row = {word: rooms.subject[i] for i, word in enumerate(named)}
+    told = {value: rooms.answer[i] for i, value in enumerate(language.values)}
+    facts = language.facts.items()
+    pairs = [row[relation] + row[entity] for (relation, entity), _ in facts]
+    _write_gates(model, spot.layer, np.array(pairs), np.array([told[v] for _, v in facts]))
+
+
+def _write_gate(model: HookedTransformer, spot: Spot, language: Language, rooms: Rooms) -> None:
+    """One head looks at what is asked; two neurons a value let it out after one hop or two."""
+    asks = _words(rooms, language, ("ask", "ask2"))
+    _write_head(model, spot, rooms.place, _back(rooms, 2), asks, rooms.asked)
+    once = rooms.found[language.n_keys :] + rooms.asked[0]
+    twice = rooms.found_next + rooms.asked[1]
+    out = np.concatenate([rooms.answer, rooms.answer])
+    _write_gates(model, spot.layer, np.concatenate([once, twice]), out)
+
+
+def _write_head(
+    model: HookedTransformer,
+    spot: Spot,
+    query: Directions,
+    key: Directions,
+    value: Directions,
+    out: Directions,
+) -> None:
+    """A head that attends to where its key i meets the query i, and copies value i to out i."""
+    attn = model.blocks[spot.layer].attn
+    for weight, rows in ((attn.W_Q, SHARP * query), (attn.W_K, key), (attn.W_V, value)):
+        weight[spot.head] = 0
+        weight[spot.head, :, : len(rows)] = torch.from_numpy(rows.T).float()
+    attn.W_O[spot.head, : len(out)] = torch.from_numpy(out).float()
+
+
+def _write_gates(model: HookedTransformer, layer: int, both: Directions, out: Directions) -> None:
+    """AND gates: neuron i writes out i where both of two features, summed in ``both``, are 1."""
+    mlp, n = model.blocks[layer].mlp, len(both)
+    mlp.W_in[:, :n] = torch.from_numpy(both.T).float()
+    mlp.b_in[:n] = -1.5
+    mlp.W_out[:n] = torch.from_numpy(2 * out).float()
+
+
+def _back(rooms: Rooms, steps: int) -> Directions:
+    """For each position the direction of the place so many steps before it; 0 if there is none."""
+    gone = np.zeros_like(rooms.place[:steps])
+    return np.concatenate([gone, rooms.place[:-steps]])
+
+
+def _ids(language: Language) -> dict[str, int]:
+    return {word: index for index, word in enumerate(language.words)}
+
+
+def _words(rooms: Rooms, language: Language, words: Sequence[str]) -> Directions:
+    ids = _ids(language)
+    return rooms.word[[ids[word] for word in words]]

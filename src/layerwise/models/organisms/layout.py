@@ -1,0 +1,82 @@
+"""Which layer and head of a wired model does what.
+
+The weights that do it are written in ``_wiring``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from layerwise.errors import UserError
+
+MECHANISMS = ("previous", "look_up", "facts", "second_hop", "gate")
+
+
+class Spot(NamedTuple):
+    """Where a mechanism sits.
+
+    Attributes:
+        layer: the layer, from 0.
+        head: the attention head in it, from 0.
+    """
+
+    layer: int
+    head: int = 0
+
+
+@dataclass(frozen=True)
+class WiredLayout:
+    """Which layer and head does what; all other layers and heads write exactly nothing.
+
+    Attributes:
+        n_layers: number of layers.
+        n_heads: attention heads a layer.
+        previous: attends to the token before and copies it.
+        look_up: attends to the token that came after the asked key, and copies it (an
+            induction head, Olsson et al. 2022, arXiv:2209.11895).
+        facts: attends to the relation and the entity; its MLP has a neuron for each fact.
+        second_hop: looks up what the first look-up found.
+        gate: attends to the word that says what is asked; its MLP lets the result of one or of
+            two look-ups through.
+    """
+
+    n_layers: int = 10
+    n_heads: int = 4
+    previous: Spot = Spot(1, 2)
+    look_up: Spot = Spot(3, 0)
+    facts: Spot = Spot(4, 3)
+    second_hop: Spot = Spot(6, 1)
+    gate: Spot = Spot(8, 2)
+
+    def __post_init__(self) -> None:
+        spots = {name: getattr(self, name) for name in MECHANISMS}
+        for name, (layer, head) in spots.items():
+            if not (0 <= layer < self.n_layers and 0 <= head < self.n_heads):
+                raise UserError(
+                    f"The mechanism {name!r} is wired into layer {layer}, head {head}; expected "
+                    f"layers 0 to {self.n_layers - 1} and heads 0 to {self.n_heads - 1}."
+                )
+        layers = {name: spot.layer for name, spot in spots.items()}
+        chain = [layers[name] for name in ("previous", "look_up", "second_hop", "gate")]
+        if chain != sorted(set(chain)) or len(set(layers.values())) < len(layers):
+            raise UserError(
+                f"The mechanisms are wired into layers {layers}; expected five different layers, "
+                "with previous before look_up before second_hop before gate."
+            )
+
+    def layers_for(self, capability: str) -> tuple[int, ...]:
+        """The layers that a capability needs, in ascending order; skipping any of them breaks it.
+
+        Args:
+            capability: ``retrieval``, ``knowledge`` or ``reasoning``.
+        """
+        return tuple(sorted(getattr(self, name).layer for name in NEEDED[capability]))
+
+
+NEEDED = {
+    "retrieval": ("previous", "look_up", "gate"),
+    "knowledge": ("facts",),
+    "reasoning": ("previous", "look_up", "second_hop", "gate"),
+}
+"""The mechanisms that each capability needs."""

@@ -1,0 +1,177 @@
+"""Every analysis on wired models: it must give exactly the planted answer, wherever it is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+import layerwise as lw
+from layerwise.emergence import emergence
+from layerwise.logit_lens import logit_lens
+from layerwise.models.organisms.layout import WiredLayout
+from layerwise.patching import PATCH_SITES, patch_activations
+from layerwise.removal import removal_order
+from tests.planted import (
+    CAPABILITIES,
+    Planted,
+    layouts,
+    small_model,
+    small_task,
+    spared,
+    with_values_swapped,
+)
+
+LAYOUT = WiredLayout()
+TASKS = [small_task(capability) for capability in CAPABILITIES]
+# Rounding in a rotated basis, in nats and in shares of a logit difference.
+ROUNDING = 1e-5
+anywhere = settings(max_examples=4, deadline=None, phases=(Phase.explicit, Phase.generate))
+seeds = st.integers(0, 1000)
+
+
+def ablated(layout, seed=0, protocols="continuation", **options):
+    model = small_model(layout, seed)
+    return lw.ablate(model, TASKS, protocols, progress=False, **options)
+
+
+def check_effects(layout: WiredLayout, site: str, effects: pd.DataFrame) -> None:
+    """What is needed is lost, down to chance; all else changes nothing at all."""
+    for (capability, _), group in effects.groupby(["capability", "protocol"]):
+        critical = Planted(layout, str(capability)).critical(site)
+        assert set(group.loc[group["significant"], "layer"]) == critical
+        rest = group.loc[~group["layer"].isin(critical)]
+        assert (group["acc_intact"] == 1).all()
+        assert (rest["acc"] == 1).all()
+        assert not rest["nats"].abs().gt(ROUNDING).any()
+        idle = rest.loc[~rest["layer"].isin(layers_in_use(layout))]
+        assert not idle["nats"].abs().gt(0).any()
+
+
+def layers_in_use(layout: WiredLayout) -> set[int]:
+    return {layer for c in CAPABILITIES for layer in Planted(layout, c).critical("layer")}
+
+
+@pytest.mark.parametrize(
+    ("kind", "site"),
+    [
+        ("skip", "layer"), ("skip", "attn_out"), ("skip", "mlp_out"), ("zero", "attn_out"),
+        ("zero", "mlp_out"), ("zero", "resid_post"), ("mean", "attn_out"), ("mean", "mlp_out"),
+        ("mean", "resid_post"),
+    ],
+)  # fmt: skip
+def test_ablation_finds_the_planted_layers(kind, site):
+    effects = ablated(LAYOUT, kind=kind, site=site).effects()
+    check_effects(LAYOUT, site, effects)
+
+
+@anywhere
+@given(layouts(), seeds)
+def test_ablation_finds_them_wherever_they_are(layout, seed):
+    result = ablated(layout, seed, ("continuation", "generate"))
+    check_effects(layout, "layer", result.effects())
+
+
+@pytest.mark.parametrize("method", ["engine", "reference"])
+def test_skipping_idle_layers_changes_no_bit(method):
+    records = ablated(LAYOUT, method=method).records
+    wide = records.pivot(index=["task", "item"], columns="intervention", values="gold_logprob")
+    for layer in set(range(LAYOUT.n_layers)) - layers_in_use(LAYOUT):
+        assert (wide[f"skip:layer={layer}"] == wide["intact"]).all()
+
+
+def test_a_model_that_lost_its_answer_writes_none():
+    records = ablated(LAYOUT, protocols="generate").records
+    wrong = records.loc[~records["correct"]]
+    assert len(wrong)
+    assert wrong["generated"].str.strip().eq("").all()
+
+
+def test_letters_are_not_understood_and_nothing_is_claimed():
+    result = ablated(LAYOUT, protocols="letter")
+    assert not result.signal()["signal"].any()
+    assert result.signal()["accuracy"].eq(1 / 4).all()
+    assert not result.effects()["significant"].any()
+
+
+@anywhere
+@given(layouts(), seeds)
+def test_the_lens_reads_the_answer_from_the_planted_layer_on(layout, seed):
+    lens = logit_lens(small_model(layout, seed), TASKS, "continuation", progress=False).lens
+    for capability, group in lens.groupby("capability"):
+        readable = group["layer"] >= Planted(layout, str(capability)).readable_from
+        assert (group.loc[readable, "rank"] == 0).all()
+        assert (group.loc[~readable, "rank"] > 0).all()
+        assert np.exp(group.loc[readable, "logprob"]).min() > 0.99
+        shown = group.loc[readable]
+        assert shown["kl"].max() < ROUNDING
+
+
+@anywhere
+@given(layouts(), seeds)
+def test_patching_recovers_at_the_planted_layer_and_position(layout, seed):
+    model = small_model(layout, seed)
+    result = patch_activations(model, TASKS, sites=PATCH_SITES, pairs=3, progress=False)
+    assert result.patching.groupby("capability")["item"].nunique().eq(3).all()
+    for row in result.patching.itertuples():
+        at_last = row.pos_label == "last"
+        expected = Planted(layout, row.capability).recovers(row.site, row.layer, at_last)
+        assert row.recovered == pytest.approx(expected, abs=ROUNDING)
+
+
+@anywhere
+@given(layouts(), seeds)
+def test_patching_follows_what_is_stated_to_the_look_up(layout, seed):
+    task = with_values_swapped(small_task("retrieval"))
+    found = patch_activations(small_model(layout, seed), task, pairs=3, progress=False).patching
+    for row in found.loc[found["pos_label"].eq("last")].itertuples():
+        expected = float(row.layer > layout.look_up.layer)
+        assert row.recovered == pytest.approx(expected, abs=ROUNDING)
+
+
+@anywhere
+@given(layouts(), seeds)
+def test_capabilities_emerge_at_the_planted_depth(layout, seed):
+    model = small_model(layout, seed)
+    results = [
+        ablated(layout, seed),
+        logit_lens(model, TASKS, "continuation", progress=False),
+        patch_activations(model, TASKS, pairs=3, progress=False),
+    ]
+    found = emergence(results, n_resamples=200)
+    assert found.left_out.empty
+    for capability, group in found.emergence.groupby("capability"):
+        planted = Planted(layout, str(capability))
+        depth = group.set_index(["method", "measure"])
+        half = depth.xs("half-effect depth", level="measure")["layer"]
+        assert half["ablation"] == pytest.approx(planted.half_effect_depth)
+        assert half["logit lens"] == pytest.approx(planted.readable_from, abs=0.01)
+        assert half["activation patching"] == pytest.approx(planted.moved_at, abs=0.01)
+        critical = depth.loc[("ablation", "critical set"), "layers"]
+        assert set(critical) == planted.critical("layer")
+
+
+@pytest.mark.parametrize("capabilities", [("retrieval",), ("knowledge",), CAPABILITIES])
+def test_layers_that_nothing_needs_are_removed_first(capabilities):
+    tasks = [small_task(capability, 16) for capability in capabilities]
+    idle = spared(LAYOUT, *capabilities)
+    n = len(idle) + 1
+    result = removal_order(small_model(LAYOUT), tasks, n_removed=n, progress=False)
+    assert list(result.order[-1][: len(idle)]) == idle
+    steps = result.steps()
+    free = steps["step"] <= len(idle)
+    assert (steps.loc[free, "acc"] == 1).all()
+    # The step after them costs at least one of the tasks its answers.
+    assert (steps.loc[~free, "acc"] < 1).any()
+
+
+@anywhere
+@given(layouts(), seeds)
+def test_they_are_removed_first_wherever_they_are(layout, seed):
+    idle = spared(layout, "retrieval")
+    n = len(idle)
+    task = small_task("retrieval", 16)
+    result = removal_order(small_model(layout, seed), task, n_removed=n, progress=False)
+    assert result.order[-1] == tuple(idle)
