@@ -1,12 +1,11 @@
-"""What each method must find in a wired model, worked out from its layout alone.
+"""Small wired models, their tasks, and random layouts, for tests that know the answer.
 
-Every capability of a wired model is a chain of mechanisms; what a method must say follows from
-which of them are in the chain, and where each one's result is kept.
+What each method must find in them is told by ``layerwise.models.organisms.truth``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 
 from hypothesis import strategies as st
@@ -14,6 +13,8 @@ from transformer_lens import HookedTransformer
 
 from layerwise.models.organisms.language import Language
 from layerwise.models.organisms.layout import NEEDED, Spot, WiredLayout
+from layerwise.models.organisms.truth import Planted as Planted
+from layerwise.models.organisms.truth import spared as spared
 from layerwise.models.organisms.wired import wired_model
 from layerwise.tasks import Corruption, Item, Task
 from layerwise.tasks.suites import toy
@@ -21,85 +22,6 @@ from layerwise.tasks.suites import toy
 SMALL = Language("wired", n_keys=8, n_values=8, n_entities=16, n_relations=2)
 N_CTX = 40
 CAPABILITIES = tuple(NEEDED)
-# Mechanisms whose result an MLP lets out; the others are heads alone.
-WITH_MLP = ("facts", "gate")
-
-
-@dataclass(frozen=True)
-class Planted:
-    """The known answer for one capability of a model with this layout."""
-
-    layout: WiredLayout
-    capability: str
-
-    @property
-    def mechanisms(self) -> dict[str, Spot]:
-        """The chain, in order: where each mechanism is."""
-        return {name: getattr(self.layout, name) for name in NEEDED[self.capability]}
-
-    def critical(self, site: str) -> set[int]:
-        """The layers at which a site's contribution is needed.
-
-        Nothing is left after the whole stream was overwritten, wherever that is done.
-        """
-        if site.startswith("resid"):
-            return set(range(self.layout.n_layers))
-        return {
-            spot.layer
-            for name, spot in self.mechanisms.items()
-            if site != "mlp_out" or name in WITH_MLP
-        }
-
-    @property
-    def heads(self) -> set[Spot]:
-        """The heads that are needed."""
-        return set(self.mechanisms.values())
-
-    @property
-    def readable_from(self) -> int:
-        """The layer that writes the answer: a lens shows it after this layer, not before."""
-        return list(self.mechanisms.values())[-1].layer
-
-    @property
-    def moved_at(self) -> int:
-        """The layer whose head takes what is asked about to the last position."""
-        return list(self.mechanisms.values())[0].layer
-
-    def recovers(self, site: str, layer: int, at_last: bool) -> float:
-        """The share recovered by one patch between prompts that ask about different words.
-
-        Args:
-            site: ``resid_pre``, ``resid_mid``, ``resid_post``, ``attn_out`` or ``mlp_out``.
-            layer: the layer.
-            at_last: whether the last position is patched, or the word that is asked about.
-        """
-        if site.startswith("resid"):
-            moved = layer > self.moved_at if site == "resid_pre" else layer >= self.moved_at
-            return float(moved == at_last)
-        carries = {
-            spot.layer
-            for name, spot in self.mechanisms.items()
-            if (site == "mlp_out" and name in WITH_MLP) or (site == "attn_out" and name != "gate")
-        }
-        return float(at_last and layer in carries)
-
-    def recovers_by_head(self, layer: int, head: int) -> float:
-        """The same for one head's output at the last position."""
-        carries = {spot for name, spot in self.mechanisms.items() if name != "gate"}
-        return float(Spot(layer, head) in carries)
-
-    @property
-    def half_effect_depth(self) -> float:
-        """By ablation, in layers: all layers of the chain cost the same."""
-        layers = sorted(self.critical("layer"))
-        middle = layers[(len(layers) - 1) // 2]
-        return middle if len(layers) % 2 else middle + 0.5
-
-
-def spared(layout: WiredLayout, *capabilities: str) -> list[int]:
-    """The layers that none of the capabilities needs, in the order in which they can go."""
-    needed = {one for c in capabilities for one in Planted(layout, c).critical("layer")}
-    return [layer for layer in reversed(range(layout.n_layers)) if layer not in needed]
 
 
 @cache

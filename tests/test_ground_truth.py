@@ -28,7 +28,7 @@ LAYOUT = WiredLayout()
 TASKS = [small_task(capability) for capability in CAPABILITIES]
 # Rounding in a rotated basis, in nats and in shares of a logit difference.
 ROUNDING = 1e-5
-anywhere = settings(max_examples=4, deadline=None, phases=(Phase.explicit, Phase.generate))
+anywhere = settings(max_examples=3, deadline=None, phases=(Phase.explicit, Phase.generate))
 seeds = st.integers(0, 1000)
 
 
@@ -63,8 +63,7 @@ def layers_in_use(layout: WiredLayout) -> set[int]:
     ],
 )  # fmt: skip
 def test_ablation_finds_the_planted_layers(kind, site):
-    effects = ablated(LAYOUT, kind=kind, site=site).effects()
-    check_effects(LAYOUT, site, effects)
+    check_effects(LAYOUT, site, ablated(LAYOUT, kind=kind, site=site).effects())
 
 
 @anywhere
@@ -76,14 +75,14 @@ def test_ablation_finds_them_wherever_they_are(layout, seed):
 
 @pytest.mark.parametrize("method", ["engine", "reference"])
 def test_skipping_idle_layers_changes_no_bit(method):
-    records = ablated(LAYOUT, method=method).records
+    records = ablated(LAYOUT, method=method, limit=3).records
     wide = records.pivot(index=["task", "item"], columns="intervention", values="gold_logprob")
     for layer in set(range(LAYOUT.n_layers)) - layers_in_use(LAYOUT):
         assert (wide[f"skip:layer={layer}"] == wide["intact"]).all()
 
 
 def test_a_model_that_lost_its_answer_writes_none():
-    records = ablated(LAYOUT, protocols="generate").records
+    records = ablated(LAYOUT, protocols="generate", limit=8).records
     wrong = records.loc[~records["correct"]]
     assert len(wrong)
     assert wrong["generated"].str.strip().eq("").all()
@@ -117,7 +116,7 @@ def test_patching_recovers_at_the_planted_layer_and_position(layout, seed):
     assert result.patching.groupby("capability")["item"].nunique().eq(3).all()
     for row in result.patching.itertuples():
         at_last = row.pos_label == "last"
-        expected = Planted(layout, row.capability).recovers(row.site, row.layer, at_last)
+        expected = Planted(layout, row.capability).recovers(row.site, int(row.layer), at_last)
         assert row.recovered == pytest.approx(expected, abs=ROUNDING)
 
 
@@ -157,14 +156,14 @@ def test_capabilities_emerge_at_the_planted_depth(layout, seed):
 def test_layers_that_nothing_needs_are_removed_first(capabilities):
     tasks = [small_task(capability, 16) for capability in capabilities]
     idle = spared(LAYOUT, *capabilities)
-    n = len(idle) + 1
+    n = min(len(idle) + 1, LAYOUT.n_layers - 1)
     result = removal_order(small_model(LAYOUT), tasks, n_removed=n, progress=False)
     assert list(result.order[-1][: len(idle)]) == idle
     steps = result.steps()
     free = steps["step"] <= len(idle)
     assert (steps.loc[free, "acc"] == 1).all()
-    # The step after them costs at least one of the tasks its answers.
-    assert (steps.loc[~free, "acc"] < 1).any()
+    # The step after them, where a layer is left, costs at least one of the tasks its answers.
+    assert n == len(idle) or (steps.loc[~free, "acc"] < 1).any()
 
 
 @anywhere

@@ -10,11 +10,12 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from layerwise.errors import UserError
-from layerwise.models import model_facts, original_tokenizer
+from layerwise.models import load_model, model_facts, original_tokenizer
 from layerwise.models.organisms.language import ORGANISM, Language
 from layerwise.models.organisms.layout import Spot, WiredLayout
 from layerwise.models.organisms.wired import wired_model
-from layerwise.tasks import Task
+from layerwise.models.outline import load_outline
+from layerwise.tasks import Task, load_task, task_names
 from layerwise.tasks.suites import toy
 from tests.planted import CAPABILITIES, SMALL, layouts, small_model, small_task
 
@@ -108,10 +109,21 @@ def test_the_seed_decides_the_weights_and_nothing_else():
     assert all_right(other, small_task("reasoning", 6))
 
 
-def test_its_facts_say_what_it_is():
-    facts = model_facts(small_model(LAYOUT))
-    assert (facts.name, facts.n_layers, facts.n_heads) == ("wired-decoder", 10, 4)
-    assert facts.dtype == "float32"
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_it_is_loaded_by_name_in_any_format(dtype):
+    model = load_model("wired-decoder", dtype=dtype)
+    facts = model_facts(model)
+    assert (facts.name, facts.source, facts.parity) == ("wired-decoder", "bundled", None)
+    assert (facts.n_layers, facts.n_heads, facts.dtype) == (10, 4, dtype)
+    for name in task_names("wired"):
+        assert all_right(model, load_task(name, limit=6))
+    again = model_facts(load_outline("wired-decoder", dtype=dtype))
+    assert again == facts
+
+
+def test_it_is_not_offloaded():
+    with pytest.raises(UserError, match="has no files: expected no offload"):
+        load_model("wired-decoder", offload="disk")
 
 
 @pytest.mark.parametrize(

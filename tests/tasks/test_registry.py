@@ -59,7 +59,9 @@ def test_capabilities_and_all_stand_for_suites() -> None:
 
 def test_names_stand_for_the_suites_of_the_models_own_language() -> None:
     own = ["organism-lookup", "organism-facts", "organism-two-hop", "organism-brackets"]
-    assert languages() == ["text", "organism"]
+    wired = ["wired-lookup", "wired-facts", "wired-two-hop"]
+    assert languages() == ["text", "organism", "wired"]
+    assert expand_task_names(["all"], "wired") == wired
     assert expand_task_names(["all"], "organism") == task_names("organism") == own
     assert expand_task_names(["reasoning", "facts"], "organism") == ["organism-two-hop", "facts"]
     assert expand_task_names(["organism-facts"]) == ["organism-facts"]
@@ -103,7 +105,7 @@ KNOWN = (
     "a path to a .jsonl file, all, arithmetic, brackets, coherence, facts, facts-open-book, "
     "knowledge, kv-ids, kv-words, open-book, order, organism-brackets, organism-facts, "
     "organism-lookup, organism-two-hop, passage, reasoning, repetition, retrieval, sum-chain, "
-    "two-hop, word-problems"
+    "two-hop, wired-facts, wired-lookup, wired-two-hop, word-problems"
 )
 
 

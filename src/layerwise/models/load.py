@@ -12,16 +12,18 @@ import torch
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from layerwise.errors import UserError
 from layerwise.models import parity
 from layerwise.models.convert import hooked_config, hooked_model
 from layerwise.models.devices import parse_device, parse_dtype
-from layerwise.models.facts import Origin, attach_origin, describe, weights_hash
+from layerwise.models.facts import Origin, attach_origin, describe, origin_of, weights_hash
 from layerwise.models.folder import read_config
 from layerwise.models.offload import offloaded_model, refuse_other_places
+from layerwise.models.organisms.wired import wired_model
 from layerwise.models.originals import load_original, load_tokenizer, refuse_nonfinite
 from layerwise.models.parity import Check
 from layerwise.models.quiet import quiet
-from layerwise.models.registry import DEFAULT_MODEL
+from layerwise.models.registry import DEFAULT_MODEL, WIRED_MODEL
 from layerwise.models.sources import Source, find_source
 from layerwise.models.strides import restride
 from layerwise.models.weight_files import WeightFiles, damaged, find_weights, write_weights
@@ -42,8 +44,8 @@ def load_model(
     and TransformerLens.
 
     Args:
-        name: a bundled alias, the path of a GGUF file, a folder in hub format, or a hub id
-            ``owner/name``; looked up in this order.
+        name: a bundled alias, ``wired-decoder`` (see ``wired_model``), the path of a GGUF file,
+            a folder in hub format, or a hub id ``owner/name``; looked up in this order.
         dtype: ``float32``, ``bfloat16`` or ``float16``.
         device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         offload: ``disk`` leaves the weights of the layers in the cache folder, each but for the
@@ -61,6 +63,8 @@ def load_model(
     """
     wanted = _Wanted(parse_dtype(dtype), parse_device(device))
     refuse_other_places(offload)
+    if name == WIRED_MODEL:
+        return _written(wanted, offload)
     source = find_source(os.fspath(name))
     with quiet():
         files = _read(source)
@@ -76,6 +80,25 @@ def load_model(
 class _Wanted:
     dtype: torch.dtype
     device: torch.device
+
+
+def _written(wanted: _Wanted, offload: str | None) -> HookedTransformer:
+    """The wired model, which has neither files nor an original that it could differ from."""
+    if offload is not None:
+        raise UserError(
+            f"{WIRED_MODEL!r} is written into memory and has no files: expected no offload; leave "
+            "it out."
+        )
+    model = wired_model()
+    origin = origin_of(model)
+    assert origin is not None, "wired models know where they come from"
+    model.to(wanted.device, print_details=False).to(wanted.dtype, print_details=False)
+    facts = replace(
+        origin.facts, source="bundled", hash=weights_hash(model),
+        dtype=str(wanted.dtype).removeprefix("torch."), device=str(model.W_E.device),
+    )  # fmt: skip
+    attach_origin(model, Origin(facts, origin.tokenizer))
+    return model
 
 
 @dataclass(frozen=True)

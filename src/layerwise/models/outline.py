@@ -15,10 +15,11 @@ from layerwise.models.convert import hooked_config
 from layerwise.models.devices import parse_device, parse_dtype
 from layerwise.models.facts import Origin, attach_origin, describe, origin_of
 from layerwise.models.folder import read_outline
+from layerwise.models.load import load_model
 from layerwise.models.loaded import LoadedFacts
 from layerwise.models.originals import load_tokenizer
 from layerwise.models.quiet import no_deprecation_of_hooked_transformer, quiet
-from layerwise.models.registry import DEFAULT_MODEL
+from layerwise.models.registry import DEFAULT_MODEL, WIRED_MODEL
 from layerwise.models.sources import find_outline
 
 
@@ -26,6 +27,8 @@ def load_outline(
     name: str | os.PathLike[str] = DEFAULT_MODEL, *, dtype: str = "float32", device: str = "cpu"
 ) -> HookedTransformer:
     """The hooked model of that name without its weights; of a hub model none are downloaded.
+
+    The wired model is quickly written, so it is given whole.
 
     Args:
         name: as for ``load_model``.
@@ -35,6 +38,8 @@ def load_outline(
     Raises:
         UserError: if there is no such model, or its configuration or tokenizer cannot be used.
     """
+    if name == WIRED_MODEL:
+        return load_model(name, dtype=dtype, device=device)
     number_format, place = parse_dtype(dtype), parse_device(device)
     source = find_outline(os.fspath(name))
     with quiet():

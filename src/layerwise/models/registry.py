@@ -12,6 +12,7 @@ from pathlib import Path
 from layerwise.errors import UserError
 
 DEFAULT_MODEL = "smollm2-135m"
+WIRED_MODEL = "wired-decoder"
 
 
 @dataclass(frozen=True)
@@ -133,4 +134,5 @@ def known_models() -> list[KnownModel]:
 
     Hub ids, folders and GGUF files can be loaded too and are not listed.
     """
-    return BUNDLED.known()
+    summary = "a toy model (10 layers) whose weights are written by hand, so that answers are known"
+    return [*BUNDLED.known(), KnownModel(WIRED_MODEL, summary, available=True, install="")]

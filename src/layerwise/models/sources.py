@@ -13,7 +13,7 @@ from layerwise.errors import UserError, unknown_name
 from layerwise.models.gguf_files import folder_of_gguf
 from layerwise.models.hub import download, download_outline, is_hub_id
 from layerwise.models.loaded import SourceKind
-from layerwise.models.registry import BUNDLED
+from layerwise.models.registry import BUNDLED, WIRED_MODEL
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,9 @@ def _find(name: str, fetch: Callable[[str], Path]) -> Source:
         )
     if is_hub_id(name):
         return Source(name, "hub", fetch(name))
-    raise unknown_name("model", name, [*BUNDLED.names(), "a hub id owner/name", "a path"])
+    raise unknown_name(
+        "model", name, [*BUNDLED.names(), WIRED_MODEL, "a hub id owner/name", "a path"]
+    )
 
 
 def _looks_like_a_path(name: str) -> bool:

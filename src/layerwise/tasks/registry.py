@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from layerwise.errors import UserError, unknown_name
-from layerwise.models.organisms.language import ORGANISM
+from layerwise.models.organisms.language import ORGANISM, WIRED
 from layerwise.tasks import jsonl
 from layerwise.tasks.items import CAPABILITIES, Capability
 from layerwise.tasks.suites import BUILT_IN
@@ -157,6 +157,7 @@ def _known() -> list[str]:
 
 for _name, _capability, _factory in BUILT_IN:
     register_suite(_name, _capability, _factory)
-for _name, _capability, _factory in toy_suites(ORGANISM):
-    register_suite(_name, _capability, _factory, ORGANISM.name)
+for _language in (ORGANISM, WIRED):
+    for _name, _capability, _factory in toy_suites(_language):
+        register_suite(_name, _capability, _factory, _language.name)
 register_source(jsonl.matches, jsonl.load)

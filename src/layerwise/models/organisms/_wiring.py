@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,11 +58,10 @@ class Rooms:
     @classmethod
     def drawn(cls, language: Language, n_ctx: int, rng: np.random.Generator) -> Rooms:
         """Rooms in a random orthonormal basis."""
-        n_keys, n_values = language.n_keys, language.n_values
+        n_words, n_keys, n_values = len(language.words), language.n_keys, language.n_values
         n_subjects = language.n_relations + language.n_entities
-        sizes = [
-            len(language.words), n_ctx, n_keys, n_keys + n_values, n_values, n_subjects, 2, n_values,
-        ]  # fmt: skip
+        found = n_keys + n_values
+        sizes = [n_words, n_ctx, n_keys, found, n_values, n_subjects, 2, n_values]
         basis, _ = np.linalg.qr(rng.normal(size=(sum(sizes), sum(sizes))))
         return cls(basis, *np.split(basis, np.cumsum(sizes)[:-1]))
 
@@ -154,7 +154,7 @@ def _write_head(
     out: Directions,
 ) -> None:
     """A head that attends to where its key i meets the query i, and copies value i to out i."""
-    attn = model.blocks[spot.layer].attn
+    attn: Any = model.blocks[spot.layer].attn
     for weight, rows in ((attn.W_Q, SHARP * query), (attn.W_K, key), (attn.W_V, value)):
         weight[spot.head] = 0
         weight[spot.head, :, : len(rows)] = torch.from_numpy(rows.T).float()
@@ -163,7 +163,8 @@ def _write_head(
 
 def _write_gates(model: HookedTransformer, layer: int, both: Directions, out: Directions) -> None:
     """AND gates: neuron i writes out i where both of two features, summed in ``both``, are 1."""
-    mlp, n = model.blocks[layer].mlp, len(both)
+    mlp: Any = model.blocks[layer].mlp
+    n = len(both)
     mlp.W_in[:, :n] = torch.from_numpy(both.T).float()
     mlp.b_in[:n] = -1.5
     mlp.W_out[:n] = torch.from_numpy(2 * out).float()

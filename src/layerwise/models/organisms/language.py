@@ -126,3 +126,6 @@ ORGANISM = Language(
     test_share=8,
 )
 """What ``organism-decoder`` speaks."""
+
+WIRED = Language("wired", n_keys=12, n_values=12, n_entities=24, n_relations=2)
+"""What ``wired-decoder`` speaks."""

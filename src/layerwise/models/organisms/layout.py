@@ -6,14 +6,14 @@ The weights that do it are written in ``_wiring``.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from layerwise.errors import UserError
 
 MECHANISMS = ("previous", "look_up", "facts", "second_hop", "gate")
 
 
-class Spot(NamedTuple):
+@dataclass(frozen=True)
+class Spot:
     """Where a mechanism sits.
 
     Attributes:
@@ -51,11 +51,12 @@ class WiredLayout:
 
     def __post_init__(self) -> None:
         spots = {name: getattr(self, name) for name in MECHANISMS}
-        for name, (layer, head) in spots.items():
-            if not (0 <= layer < self.n_layers and 0 <= head < self.n_heads):
+        for name, spot in spots.items():
+            if not (0 <= spot.layer < self.n_layers and 0 <= spot.head < self.n_heads):
                 raise UserError(
-                    f"The mechanism {name!r} is wired into layer {layer}, head {head}; expected "
-                    f"layers 0 to {self.n_layers - 1} and heads 0 to {self.n_heads - 1}."
+                    f"The mechanism {name!r} is wired into layer {spot.layer}, head "
+                    f"{spot.head}; expected layers 0 to {self.n_layers - 1} and heads 0 to "
+                    f"{self.n_heads - 1}."
                 )
         layers = {name: spot.layer for name, spot in spots.items()}
         chain = [layers[name] for name in ("previous", "look_up", "second_hop", "gate")]
@@ -64,14 +65,6 @@ class WiredLayout:
                 f"The mechanisms are wired into layers {layers}; expected five different layers, "
                 "with previous before look_up before second_hop before gate."
             )
-
-    def layers_for(self, capability: str) -> tuple[int, ...]:
-        """The layers that a capability needs, in ascending order; skipping any of them breaks it.
-
-        Args:
-            capability: ``retrieval``, ``knowledge`` or ``reasoning``.
-        """
-        return tuple(sorted(getattr(self, name).layer for name in NEEDED[capability]))
 
 
 NEEDED = {

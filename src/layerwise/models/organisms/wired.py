@@ -12,17 +12,13 @@ import torch
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from layerwise.errors import UserError
 from layerwise.models.convert import without_weights
 from layerwise.models.facts import Origin, attach_origin, model_facts
 from layerwise.models.organisms._wiring import Rooms, write_weights
-from layerwise.models.organisms.language import Language
+from layerwise.models.organisms.language import WIRED, Language
 from layerwise.models.organisms.layout import WiredLayout
 from layerwise.models.organisms.tokenizer import toy_tokenizer
 from layerwise.models.strides import restride
-
-WIRED = Language("wired", n_keys=12, n_values=12, n_entities=24, n_relations=2)
-"""What ``wired-decoder`` speaks."""
 
 
 def wired_model(
