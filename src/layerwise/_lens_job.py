@@ -176,9 +176,10 @@ class Lens:
         return work, lens_frame(rows)
 
     @torch.inference_mode()
-    def _rows(self, read: Sequence[Passage]) -> Iterator[dict[str, Any]]:
+    def _rows(self, read: Sequence[Passage]) -> list[dict[str, Any]]:
         model, budget = self.setup.model, self.setup.memory_budget
         places = places_of(model, self.sites)
+        rows: list[dict[str, Any]] = []
         # what the model itself says is needed everywhere, and read first
         every = [("resid_post", model.cfg.n_layers - 1), *places]
         a_row = len(every) * model.cfg.d_model * model.W_E.element_size()
@@ -198,7 +199,8 @@ class Lens:
                 final = torch.log_softmax(logits_of(model, residuals[0, here]), dim=-1)
                 for place, resid in zip(places, residuals[1:, here], strict=True):
                     reading = read_lens(model, resid, final, wanted)
-                    yield from self._reading_rows(tokens[here], place, reading)
+                    rows += self._reading_rows(tokens[here], place, reading)
+        return rows
 
     def _reading_rows(
         self, tokens: Sequence[tuple[Passage, int]], place: Place, reading: Reading
