@@ -22,6 +22,7 @@ NAMES = [
     "PruningResult",
     "RemovalResult",
     "Report",
+    "SimilarityResult",
     "Task",
     "UserError",
     "ablate",
@@ -38,6 +39,7 @@ NAMES = [
     "removal_order",
     "report",
     "report_from_folders",
+    "similarity",
     "task_names",
 ]
 HEAVY = ("torch", "transformers", "transformer_lens", "pandas", "scipy", "matplotlib", "seaborn")

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from .results import PatchingResult as PatchingResult
     from .results import PruningResult as PruningResult
     from .results import RemovalResult as RemovalResult
+    from .results import SimilarityResult as SimilarityResult
     from .results import load_results as load_results
+    from .similarity import similarity as similarity
     from .tasks import Item as Item
     from .tasks import Task as Task
     from .tasks import load_task as load_task
@@ -53,12 +55,13 @@ _ATTRIBUTES = {
         "PatchingResult",
         "PruningResult",
         "RemovalResult",
+        "SimilarityResult",
         "load_results",
     ],
     "tasks": ["Item", "Task", "load_task", "task_names"],
 }
 # These modules bear the name of their one function, and can be called like it.
-_CALLABLE = ["attribution", "emergence", "logit_lens", "report"]
+_CALLABLE = ["attribution", "emergence", "logit_lens", "report", "similarity"]
 
 __getattr__, _, _ = lazy_loader.attach(__name__, submodules=_CALLABLE, submod_attrs=_ATTRIBUTES)
 
@@ -73,6 +76,7 @@ __all__ = [
     "PruningResult",
     "RemovalResult",
     "Report",
+    "SimilarityResult",
     "Task",
     "UserError",
     "ablate",
@@ -89,6 +93,7 @@ __all__ = [
     "removal_order",
     "report",
     "report_from_folders",
+    "similarity",
     "task_names",
 ]
 

@@ -104,6 +104,22 @@ def removal_rows(steps: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def similarity_rows(influence: pd.DataFrame, n_top: int = 3) -> pd.DataFrame:
+    """The layers of each task and protocol that turn the stream least."""
+    ranked = influence.sort_values(by="influence", kind="stable")
+    top = ranked.groupby(["protocol", "task"], sort=True).head(n_top)
+    top = top.sort_values(["protocol", "task"], kind="stable")
+    found = top.reindex(columns=["protocol", "task", "layer"])
+    return found.assign(
+        **{
+            "block influence [95 %]": [
+                f"{e:.3f} [{lo:.3f}, {hi:.3f}]"
+                for e, lo, hi in zip(top["influence"], top["low"], top["high"], strict=True)
+            ]
+        }
+    )
+
+
 def pruning_rows(summary: pd.DataFrame) -> pd.DataFrame:
     """Accuracies, and how near the written model is to what was predicted."""
     gaps, same = summary["largest_difference"], summary["same_texts"]

@@ -20,6 +20,7 @@ from layerwise.errors import UserError, unknown_name
 _FACTS_KEY = b"layerwise.facts"
 _STRINGS = pa.list_(pa.string())
 _INTEGERS = pa.list_(pa.int64())
+_FLOATS = pa.list_(pa.float64())
 _TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
 
 
@@ -105,6 +106,27 @@ SCHEMAS: dict[str, pa.Schema] = {
     "removal_candidates": _schema(
         by="str", step="int", intervention="str", layers=_INTEGERS, chosen="bool",
         protocol="str", n_tasks="int", n_items="int", share_lost="float", nats="float?",
+    ),
+    "similarity": _schema(
+        task="str", capability="str", item="str", protocol="str", layer="int", influence="float",
+        angular=_FLOATS,
+    ),
+    "cka": _schema(
+        task="str", capability="str", protocol="str", layer="int", other="int", n_items="int",
+        cka="float?", cka_unbiased="float?",
+    ),
+    "angular": _schema(
+        task="str", capability="str", protocol="str", layer="int", n_layers="int", n_items="int",
+        distance="float", low="float?", high="float?", least="bool",
+    ),
+    "influence": _schema(
+        task="str", capability="str", protocol="str", layer="int", n_items="int",
+        influence="float", low="float?", high="float?",
+    ),
+    "prediction": _schema(
+        capability="str", protocol="str", predictor="str", effect="str", n_layers="int",
+        n_items="int", n_tasks="int", tasks="str", rho="float?", low="float?", high="float?",
+        p="float", p_holm="float",
     ),
     "pruning": _schema(
         task="str", capability="str", item="str", protocol="str", intact_correct="bool",

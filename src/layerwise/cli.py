@@ -299,6 +299,33 @@ def patch(
 
 
 @app.command()
+def similarity(
+    model: ModelName,
+    task: Tasks = ["all"],  # noqa: B006
+    protocol: Protocols = ["letter", "continuation"],  # noqa: B006
+    out: Out = None,
+    limit: Limit = None,
+    seed: Seed = 0,
+    fewshot: Fewshot = None,
+    chat: Chat = False,
+    dtype: Dtype = "float32",
+    device: Device = "cpu",
+    offload: Offload = None,
+    memory_budget: Budget = None,
+) -> None:
+    """Compare the residual streams that enter and leave layers."""
+    from layerwise.similarity import similarity as run
+
+    _show(
+        run(
+            _load(model, dtype, device, offload), task, protocol, limit=limit, seed=seed,
+            fewshot=fewshot, chat=chat, out=out, memory_budget=_bytes(memory_budget),
+        ),
+        out,
+    )  # fmt: skip
+
+
+@app.command()
 def remove(
     model: ModelName,
     task: Tasks,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,6 +19,7 @@ from layerwise import (
     _html,
     _patching_tables,
     _removal_tables,
+    _similarity_tables,
     _summaries,
 )
 from layerwise._facts import RUN_FILE as RUN_FILE
@@ -306,9 +308,60 @@ class PruningResult(Result):
         return _html.pruning_rows(self.summary())
 
 
+@dataclass(frozen=True, repr=False, eq=False)
+class SimilarityResult(Result):
+    """How alike the residual streams before and after layers are.
+
+    Attributes:
+        similarity: ``similarity.parquet``: block influence and angular distances of every item.
+        cka: ``cka.parquet``: linear CKA of every pair of depths, over items.
+        facts: what is needed to repeat the run.
+    """
+
+    tables: ClassVar[tuple[str, ...]] = ("similarity", "cka")
+    title: ClassVar[str] = "Similarity of layers: those that turn the stream least"
+    if_empty: ClassVar[str] = "No prompt was read."
+
+    similarity: pd.DataFrame
+    cka: pd.DataFrame
+    facts: Facts
+
+    def angular(self) -> pd.DataFrame:
+        """``angular.parquet``: angular distance across every block of layers."""
+        return _similarity_tables.angular_table(self.similarity, self.facts.seed)
+
+    def influence(self) -> pd.DataFrame:
+        """``influence.parquet``: block influence of every layer."""
+        return _similarity_tables.influence_table(self.similarity, self.facts.seed)
+
+    def derived(self) -> dict[str, pd.DataFrame]:
+        """``angular`` and ``influence``."""
+        return {"angular": self.angular(), "influence": self.influence()}
+
+    def predicts(self, ablation: AblationResult) -> pd.DataFrame:
+        """``prediction.parquet``: how well similarity ranks layers by what skipping them costs.
+
+        Args:
+            ablation: skips of all layers, of the same model and items.
+
+        Raises:
+            UserError: if it is of another model or of other items.
+        """
+        facts = join_facts([self.facts, ablation.facts])
+        seed, tables = self.facts.seed, (self.similarity, self.cka, ablation.records)
+        # by name, because it loads scipy
+        return import_module("layerwise._prediction_tables").prediction_table(
+            *tables, facts.chance, seed
+        )
+
+    def summary_rows(self) -> pd.DataFrame:
+        """The layers with the least block influence."""
+        return _html.similarity_rows(self.influence())
+
+
 RESULTS: tuple[type[Result], ...] = (
-    AblationResult, LensResult, PatchingResult, AttributionResult, RemovalResult, PruningResult,
-    EmergenceResult,
+    AblationResult, LensResult, PatchingResult, AttributionResult, SimilarityResult, RemovalResult,
+    PruningResult, EmergenceResult,
 )  # fmt: skip
 
 

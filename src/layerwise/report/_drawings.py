@@ -240,6 +240,47 @@ def _figure_name(site: str, direction: str) -> str:
     return f"patching_{site}" if direction == "denoising" else f"patching_{site}_{direction}"
 
 
+def similarities(run: Run) -> list[Drawing]:
+    """Maps of similarity, a figure for each protocol's prompts."""
+    from layerwise.report.figures import similarity_map
+
+    if run.angular is None or run.influence is None or run.cka is None:
+        return []
+    found = []
+    for protocol in in_order(run.influence["protocol"], PROTOCOL_ORDER):
+        mine = rows(run.influence, protocol=protocol)
+        caption = (
+            f"Similarity of layers on {protocol} prompts (n = {spread(mine['n_items'])} items a "
+            "task). Left: angular distance between what enters a block of layers and what leaves "
+            "it, at the prompt's last position; dots: the block of each size that turns the "
+            "stream least. Middle: block influence, 1 minus the cosine of what enters and what "
+            "leaves a layer, mean over all positions; bands: range over the capability's tasks; "
+            "values below 0.001 stand there. Right: unbiased linear CKA between depths, at the "
+            "last position, over items; grey: undefined. The intervals are in the table below."
+        )
+        alt = f"Heat maps and curves of how similar layers are, {protocol} prompts."
+        draw = partial(similarity_map, run.angular, run.influence, run.cka, protocol)
+        found.append(Drawing(f"similarity_{protocol}", draw, caption, alt))
+    return found
+
+
+def predictions(run: Run) -> list[Drawing]:
+    """How well similarity ranks layers by what skipping them costs."""
+    from layerwise.report.figures import prediction_ranges
+
+    if run.prediction is None:
+        return []
+    caption = (
+        "Spearman's rank correlation, over layers, of each measure of similarity with what "
+        "skipping the layer costs: 1 where the layers that turn the stream most are those that "
+        f"cost most (n = {spread(run.prediction['n_items'])} items; mean over tasks with signal). "
+        "Lines: bootstrap 95 % interval over items. Filled: different from 0 after Holm's "
+        "correction over all points of the effect."
+    )
+    alt = "Points with intervals: rank correlation of similarity with effects of skipping layers."
+    return [Drawing("prediction", partial(prediction_ranges, run.prediction), caption, alt)]
+
+
 def removals(run: Run) -> list[Drawing]:
     """The accuracy that is left as layers are removed."""
     from layerwise.report.figures import removal_curve

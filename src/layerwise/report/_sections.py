@@ -17,8 +17,10 @@ from layerwise.report._tables_shown import (
     effects_tables,
     emergence_tables,
     patching_table,
+    pruning_table,
     removal_table,
     signal_table,
+    similarity_tables,
 )
 from layerwise.report.run import Run
 from layerwise.report.wording import number
@@ -65,6 +67,14 @@ _REMOVAL_WORDS = (
     "least. Read the held-out items; the best of many tries looks better than it is on the items "
     "that it was chosen by."
 )
+_SIMILARITY_WORDS = (
+    "How little a layer changes the residual stream. Layers that hardly turn it are those that are "
+    "often said to be dispensable; where layers were skipped too, it is shown how far that holds."
+)
+_PRUNED_WORDS = (
+    "A model that was written without some layers, loaded again, and put to the same questions as "
+    "the intact model and the intact model that skips these layers. The last two are to agree."
+)
 _SILENT_WORDS = (
     "Where the exact 95 % interval of the intact model's accuracy reaches chance, there is "
     "nothing that a layer could take away, and nothing is said about layers."
@@ -94,6 +104,8 @@ def sections(run: Run) -> list[Section]:
     direct = tuple(_drawings.attributions(run))
     effects = (*effects_tables(run), *signal_table(run, True))
     depths = tuple(emergence_tables(run))
+    alike = (*_drawings.similarities(run), *_drawings.predictions(run))
+    alike_tables = tuple(similarity_tables(run))
     every = [
         Section("roles", "Role map", _ROLE_WORDS, role),
         Section("accuracy", "Accuracy per layer", "", accuracy),
@@ -103,7 +115,9 @@ def sections(run: Run) -> list[Section]:
         Section("attribution", "Direct logit attribution", _ATTRIBUTION_WORDS, direct,
                 tuple(attribution_tables(run))),
         Section("emergence", "Where capabilities emerge", _EMERGENCE_WORDS, ranges, depths),
+        Section("similarity", "Similarity of layers", _SIMILARITY_WORDS, alike, alike_tables),
         Section("removal", "Removal of layers", _REMOVAL_WORDS, removal, _removed(run)),
+        Section("pruned", "Written without layers", _PRUNED_WORDS, (), tuple(pruning_table(run))),
         Section("effects", "Effects in numbers", "", (), effects),
         Section("silent", "No signal", _SILENT_WORDS, (), tuple(signal_table(run, False))),
     ]  # fmt: skip

@@ -15,6 +15,7 @@ from layerwise.report.run import Run
 from layerwise.report.wording import interval, layer_ranges, number
 
 _TOP, _MOST, _ATTRIBUTED = 15, 2000, 200
+_MODELS = ("intact", "predicted", "measured")
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,56 @@ def removal_table(run: Run) -> list[Shown]:
         for row in records(run.removal)
     ]  # fmt: skip
     return [Shown(f"Steps of the removal ({len(cells)})", columns, cells, True)]
+
+
+def similarity_tables(run: Run) -> list[Shown]:
+    """Block influence by layer, and how well similarity predicts what skipping costs."""
+    found = []
+    if run.prediction is not None:
+        columns = (
+            "capability", "protocol", "measure", "effect", "layers", "n", "rank correlation",
+            "p (Holm)",
+        )  # fmt: skip
+        cells = [
+            [
+                row["capability"], row["protocol"], row["predictor"], row["effect"],
+                str(row["n_layers"]), str(row["n_items"]), _bounds(row, "rho", "low", "high", 1, 2),
+                f"{row['p_holm']:.3g}",
+            ]
+            for row in records(run.prediction)
+        ]  # fmt: skip
+        found.append(Shown(f"Similarity against effects ({len(cells)})", columns, cells, True))
+    if run.influence is not None:
+        columns = ("task", "protocol", "layer", "n", "block influence")
+        cells = [
+            [
+                row["task"], row["protocol"], str(row["layer"]), str(row["n_items"]),
+                _bounds(row, "influence", "low", "high", 1, 3),
+            ]
+            for row in records(run.influence)
+        ]  # fmt: skip
+        found.append(Shown(f"Block influence ({len(cells)})", columns, cells, True))
+    return found
+
+
+def pruning_table(run: Run) -> list[Shown]:
+    """A written model beside what was predicted of it."""
+    if run.pruning is None:
+        return []
+    columns = (
+        "task", "protocol", "n", "accuracy (%): intact", "predicted", "measured",
+        "largest difference (nats)", "same texts (%)",
+    )  # fmt: skip
+    cells = [
+        [
+            row["task"], row["protocol"], str(row["n_items"]),
+            *(number(100 * row[f"{model}_accuracy"]) for model in _MODELS),
+            "–" if pd.isna(row["largest_difference"]) else f"{row['largest_difference']:.1g}",
+            "–" if pd.isna(row["same_texts"]) else number(100 * row["same_texts"]),
+        ]
+        for row in records(run.pruning)
+    ]  # fmt: skip
+    return [Shown("Written model, and prediction by skipping its layers", columns, cells)]
 
 
 def emergence_tables(run: Run) -> list[Shown]:

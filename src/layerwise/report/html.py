@@ -18,10 +18,11 @@ from layerwise.report.finding import Finding
 from layerwise.report.run import Run
 from layerwise.report.summary import findings_of
 from layerwise.results import (
-    AttributionResult,
+    AblationResult,
     EmergenceResult,
     Facts,
-    RemovalResult,
+    LensResult,
+    PatchingResult,
     Result,
     load_results,
 )
@@ -106,8 +107,7 @@ def report_from_folders(folders: str | Path | Sequence[str | Path]) -> Report:
 
 
 def _with_emergence(results: list[Result]) -> list[Result]:
-    apart = (AttributionResult, RemovalResult)
-    joinable = [result for result in results if not isinstance(result, apart)]
+    joinable = [r for r in results if isinstance(r, AblationResult | LensResult | PatchingResult)]
     if not joinable or any(isinstance(result, EmergenceResult) for result in results):
         return results
     from layerwise.emergence import emergence

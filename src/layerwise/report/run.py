@@ -20,8 +20,10 @@ from layerwise.results import (
     Facts,
     LensResult,
     PatchingResult,
+    PruningResult,
     RemovalResult,
     Result,
+    SimilarityResult,
     join_facts,
 )
 
@@ -41,6 +43,11 @@ class Run:
         left_out: ``left_out.parquet``.
         removal: ``removal_steps.parquet``.
         attribution: ``attribution_summary.parquet``.
+        angular: ``angular.parquet``.
+        influence: ``influence.parquet``.
+        cka: ``cka.parquet``.
+        prediction: ``prediction.parquet``, where layers were skipped and streams compared.
+        pruning: the averages of ``PruningResult.summary``.
     """
 
     facts: Facts
@@ -53,6 +60,11 @@ class Run:
     left_out: pd.DataFrame | None = None
     removal: pd.DataFrame | None = None
     attribution: pd.DataFrame | None = None
+    angular: pd.DataFrame | None = None
+    influence: pd.DataFrame | None = None
+    cka: pd.DataFrame | None = None
+    prediction: pd.DataFrame | None = None
+    pruning: pd.DataFrame | None = None
 
     @classmethod
     def of(cls, results: Sequence[Result]) -> Run:
@@ -67,6 +79,7 @@ class Run:
         tables: dict[str, pd.DataFrame] = {}
         for result in results:
             tables |= _tables(result)
+        tables |= _joined(results)
         filled = {name: table for name, table in tables.items() if len(table)}
         return cls(join_facts([result.facts for result in results]), **filled)
 
@@ -105,6 +118,10 @@ def _tables(result: Result) -> dict[str, pd.DataFrame]:
         return {"lens": result.lens}
     if isinstance(result, PatchingResult):
         return {"patching": result.summary()}
+    if isinstance(result, SimilarityResult):
+        return {**result.derived(), "cka": result.cka}
+    if isinstance(result, PruningResult):
+        return {"pruning": result.summary()}
     if isinstance(result, RemovalResult):
         return {"removal": result.steps()}
     if isinstance(result, AttributionResult):
@@ -112,3 +129,12 @@ def _tables(result: Result) -> dict[str, pd.DataFrame]:
     if isinstance(result, EmergenceResult):
         return {name: getattr(result, name) for name in ("emergence", "order", "left_out")}
     return {}
+
+
+def _joined(results: Sequence[Result]) -> dict[str, pd.DataFrame]:
+    """What follows from two results together."""
+    ablated = [result for result in results if isinstance(result, AblationResult)]
+    compared = [result for result in results if isinstance(result, SimilarityResult)]
+    if not ablated or not compared:
+        return {}
+    return {"prediction": compared[0].predicts(ablated[0])}

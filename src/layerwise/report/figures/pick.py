@@ -16,6 +16,7 @@ from layerwise.report.figures.patching import patching_map
 from layerwise.report.figures.patching_heads import patching_heads
 from layerwise.report.figures.removal import removal_curve
 from layerwise.report.figures.role_map import role_map
+from layerwise.report.figures.similarity import similarity_map
 from layerwise.results import (
     AblationResult,
     AttributionResult,
@@ -23,6 +24,7 @@ from layerwise.results import (
     LensResult,
     PatchingResult,
     RemovalResult,
+    SimilarityResult,
 )
 
 Plottable = (
@@ -30,6 +32,7 @@ Plottable = (
     | LensResult
     | PatchingResult
     | AttributionResult
+    | SimilarityResult
     | RemovalResult
     | EmergenceResult
 )
@@ -40,8 +43,8 @@ def plot_result(result: Plottable) -> Figure:
 
     Args:
         result: an ablation (role map), lens (curves), patching (heat map; of heads, if there
-            is nothing else), attribution (heat map by head), removal (curves) or emergence
-            result (ranges).
+            is nothing else), attribution (heat map by head), similarity (maps), removal (curves)
+            or emergence result (ranges).
 
     Raises:
         UserError: if the result has nothing to show.
@@ -57,6 +60,9 @@ def plot_result(result: Plottable) -> Figure:
         by_head = bool(summary["head"].notna().all())
         site = str(summary["site"].iloc[0])
         return patching_heads(summary, site) if by_head else patching_map(summary)
+        return patching_map(_filled(result, result.summary()))
+    if isinstance(result, SimilarityResult):
+        return similarity_map(_filled(result, result.angular()), result.influence(), result.cka)
     if isinstance(result, RemovalResult):
         return removal_curve(_filled(result, result.steps()))
     if isinstance(result, AttributionResult):

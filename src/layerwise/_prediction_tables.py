@@ -1,0 +1,155 @@
+"""How well similarity ranks layers by what skipping them costs, per capability and protocol.
+
+Only tables are read here; definitions are in ``docs/similarity.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from scipy.stats import rankdata
+
+from layerwise import stats
+from layerwise._depths import two_sided_p
+from layerwise._effects import Cell, Chance, cells
+from layerwise._similarity_tables import angular_map, cells_of, influences
+from layerwise._tables import frame
+from layerwise.errors import UserError
+
+PREDICTORS = ("influence", "angular", "cka")
+EFFECTS = ("share_lost", "nats")
+N_RESAMPLES = 5000
+Curves = Float[np.ndarray, "draws layers"]
+
+
+class Evidence(NamedTuple):
+    """One task under one protocol: predictors and effects by layer; draw 0 is the sample."""
+
+    capability: str
+    protocol: str
+    task: str
+    n_items: int
+    curves: dict[str, Curves]
+
+
+def prediction_table(
+    similarity: pd.DataFrame, cka: pd.DataFrame, records: pd.DataFrame, chance: Chance, seed: int
+) -> pd.DataFrame:
+    """``prediction.parquet``: rank correlation of each predictor with each effect, over layers.
+
+    Args:
+        similarity: ``similarity.parquet``.
+        cka: ``cka.parquet``.
+        records: ablation records of the same items.
+        chance: (task, protocol) -> accuracy by guessing.
+        seed: seed of the bootstrap over items.
+
+    Raises:
+        UserError: if the two were measured on other items.
+    """
+    found = sorted(_evidence(similarity, cka, records, chance, seed), key=lambda e: e[:3])
+    rows = [
+        row
+        for (capability, protocol), group in groupby(found, key=lambda e: e[:2])
+        for row in _rows(capability, protocol, list(group))
+    ]
+    for effect in EFFECTS:
+        family = [row for row in rows if row["effect"] == effect]
+        holm = stats.holm(np.array([row["p"] for row in family]))
+        for row, p in zip(family, holm, strict=True):
+            row["p_holm"] = float(p)
+    return frame("prediction", rows)
+
+
+def _evidence(
+    similarity: pd.DataFrame, cka: pd.DataFrame, records: pd.DataFrame, chance: Chance, seed: int
+) -> Iterator[Evidence]:
+    """The tasks with signal of which all layers were skipped and the prompts read."""
+    skips = (records["kind"] == "skip") & (records["site"] == "layer")
+    for cell in cells(records.loc[skips | (records["kind"] == "intact")]):
+        level = chance(cell.task, cell.protocol)
+        read = _of_prompts(similarity, cell)
+        layers = sorted(read["layer"].unique())
+        complete = cell.interventions["layer"].tolist() == layers and len(layers) > 0
+        if complete and stats.above_chance(cell.intact, level):
+            asked = records.loc[records["task"] == cell.task, "item"]
+            _refuse_other_items(cell.task, set(asked), set(read["item"]))
+            yield _of_task(cell, read, _of_prompts(cka, cell), level, seed)
+
+
+def _of_prompts(table: pd.DataFrame, cell: Cell) -> pd.DataFrame:
+    """The rows of a task read on the prompts of a protocol; ``generate`` has continuation's."""
+    protocol = "continuation" if cell.protocol == "generate" else cell.protocol
+    return table.loc[(table["task"] == cell.task) & (table["protocol"] == protocol)]
+
+
+def _refuse_other_items(task: str, asked: set[str], read: set[str]) -> None:
+    if asked != read:
+        raise UserError(
+            f"Ablation and similarity have other items of task {task!r} ({len(asked)} and "
+            f"{len(read)}): expected both on the same items; run one of them again."
+        )
+
+
+def _of_task(
+    cell: Cell, read: pd.DataFrame, cka: pd.DataFrame, chance: float, seed: int
+) -> Evidence:
+    n, n_layers = len(cell.intact), cell.correct.shape[1]
+    drawn = stats.resample_indices(n, N_RESAMPLES, stats.generator(seed, cell.task))
+    indices = np.concatenate([np.arange(n)[None], drawn])
+    near = [i for i, (_, span) in enumerate(cells_of(n_layers)) if span == 1]
+    right = np.column_stack([cell.intact, cell.correct])
+    intact, correct = np.split(stats.resampled_means(right, indices), [1], axis=1)
+    through = cka.loc[cka["other"] == cka["layer"] + 1].sort_values("layer")["cka_unbiased"]
+    turned = 1 - through.to_numpy(dtype=float, na_value=np.nan)
+    curves = {
+        "influence": stats.resampled_means(influences(read), indices),
+        "angular": stats.resampled_means(angular_map(read)[:, near], indices),
+        "cka": np.repeat(turned[None], len(indices), axis=0),
+        "share_lost": stats.shares(intact, correct, chance),
+        "nats": stats.resampled_means(cell.nats, indices),
+    }
+    return Evidence(cell.capability, cell.protocol, cell.task, n, curves)
+
+
+def _rows(capability: str, protocol: str, tasks: list[Evidence]) -> Iterator[dict[str, Any]]:
+    """Every predictor with every effect, each the mean over the tasks, with the same weight."""
+    names = tasks[0].curves
+    curves = {name: np.mean([task.curves[name] for task in tasks], axis=0) for name in names}
+    for effect in EFFECTS:
+        if np.isnan(curves[effect][0]).all():  # no nats of generated texts
+            continue
+        for predictor in PREDICTORS:
+            told = ~np.isnan(curves[predictor][0])
+            rho = rank_correlations(curves[predictor][:, told], curves[effect][:, told])
+            (low,), (high,) = stats.percentile_bounds(rho[1:, None], 0.95)
+            said = bool(np.isfinite(rho[0])) and min(task.n_items for task in tasks) > 1
+            yield {
+                "capability": capability,
+                "protocol": protocol,
+                "predictor": predictor,
+                "effect": effect,
+                "n_layers": int(told.sum()),
+                "n_items": sum(task.n_items for task in tasks),
+                "n_tasks": len(tasks),
+                "tasks": ",".join(task.task for task in tasks),
+                "rho": float(rho[0]) if np.isfinite(rho[0]) else None,
+                "low": float(low) if said and np.isfinite(low) else None,
+                "high": float(high) if said and np.isfinite(high) else None,
+                "p": two_sided_p(np.nan_to_num(rho[1:])) if said else 1.0,
+                "p_holm": 1.0,
+            }
+
+
+def rank_correlations(one: Curves, other: Curves) -> Float[np.ndarray, " draws"]:
+    """Spearman's rank correlation over layers in every draw; nan where one is constant."""
+    ranks = [rankdata(x, axis=1) - (x.shape[1] + 1) / 2 for x in (one, other)]
+    for rank, values in zip(ranks, (one, other), strict=True):
+        rank[np.isnan(values).any(axis=1)] = np.nan
+    size = np.sqrt((ranks[0] ** 2).sum(axis=1) * (ranks[1] ** 2).sum(axis=1))
+    return (ranks[0] * ranks[1]).sum(axis=1) / np.where(size > 0, size, np.nan)

@@ -1,0 +1,81 @@
+"""Similarity averaged over items, with intervals, and the blocks of layers that turn least.
+
+Only tables are read here; how they are shown is the business of ``report/`` and ``_html``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from layerwise import stats
+from layerwise._tables import frame
+
+_TASK = ["task", "capability", "protocol"]
+
+
+def angular_map(group: pd.DataFrame) -> Float[np.ndarray, "item cell"]:
+    """Angular distances of one task, by item (in the order of their ids) and cell of the map."""
+    ordered = group.sort_values(["item", "layer"])
+    flat = [value for listed in ordered["angular"] for value in listed]
+    return np.array(flat, dtype=float).reshape(len(set(group["item"])), -1)
+
+
+def influences(group: pd.DataFrame) -> Float[np.ndarray, "item layer"]:
+    """Block influence of one task, by item (in the order of their ids) and layer."""
+    ordered = group.sort_values(["item", "layer"])
+    return ordered["influence"].to_numpy(dtype=float).reshape(len(set(group["item"])), -1)
+
+
+def cells_of(n_layers: int) -> list[tuple[int, int]]:
+    """Layer and number of layers of the map's cells, in the order of ``angular_map``."""
+    return [(at, n) for at in range(n_layers) for n in range(1, n_layers - at + 1)]
+
+
+def angular_table(similarity: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """``angular.parquet``: mean distance per task, layer and number of layers."""
+    rows: list[dict[str, Any]] = []
+    for group in _groups(similarity):
+        n_layers = len(set(group["layer"]))
+        told = _told(group, angular_map(group), "distance", seed)
+        cells = cells_of(n_layers)
+        least: dict[int, float] = {}
+        for (_, n), one in zip(cells, told, strict=True):
+            least[n] = min(least.get(n, np.inf), one["distance"])
+        rows += [
+            {**one, "layer": at, "n_layers": n, "least": one["distance"] == least[n]}
+            for (at, n), one in zip(cells, told, strict=True)
+        ]
+    return frame("angular", rows)
+
+
+def influence_table(similarity: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """``influence.parquet``: mean block influence per task and layer."""
+    rows = [
+        {**one, "layer": layer}
+        for group in _groups(similarity)
+        for layer, one in enumerate(_told(group, influences(group), "influence", seed))
+    ]
+    return frame("influence", rows)
+
+
+def _groups(similarity: pd.DataFrame) -> list[pd.DataFrame]:
+    return [group for _, group in similarity.groupby(_TASK, sort=True)]
+
+
+def _told(
+    group: pd.DataFrame, values: Float[np.ndarray, "item column"], name: str, seed: int
+) -> list[dict[str, Any]]:
+    """Means over items with their bootstrap intervals, a row per column."""
+    task, n = str(group["task"].iloc[0]), len(values)
+    indices = stats.resample_indices(n, 2000, stats.generator(seed, task))
+    low, high = stats.percentile_bounds(stats.resampled_means(values, indices), 0.95)
+    said = n > 1
+    key = {column: group[column].iloc[0] for column in _TASK} | {"n_items": n}
+    return [
+        {**key, name: mean, "low": lo if said else None, "high": hi if said else None}
+        for mean, lo, hi in zip(values.mean(axis=0).tolist(), low, high, strict=True)
+    ]

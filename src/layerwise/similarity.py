@@ -1,0 +1,190 @@
+"""Similarity of layers: how much each of them turns the residual stream, and which are alike.
+
+The measures are in ``_similarity_measures``, the one pass that reads the streams in
+``sweep.stream_reading``; how they predict effects of ablation is in ``_prediction_tables``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from transformer_lens import HookedTransformer
+
+from layerwise._callable import make_callable
+from layerwise._carry_out import carry_out
+from layerwise._parts import Parts, together
+from layerwise._progress import Meter
+from layerwise._records import planned
+from layerwise._setup import Setup, TaskLike, prepare
+from layerwise._similarity_measures import angular_distances, linear_cka, unbiased_cka
+from layerwise._tables import conform, frame
+from layerwise.errors import UserError
+from layerwise.results import SimilarityResult
+from layerwise.sweep import Generate, intact
+from layerwise.sweep.cost import Cost
+from layerwise.sweep.requests import Tokens
+from layerwise.sweep.stream_reading import Streams, read_streams
+from layerwise.tasks import Task
+from layerwise.tasks.items import Item
+
+PROMPTS = ("letter", "continuation")
+
+
+def similarity(
+    model: HookedTransformer,
+    tasks: TaskLike | Sequence[TaskLike],
+    protocols: str | Sequence[str] = PROMPTS,
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    fewshot: int | None = None,
+    chat: bool = False,
+    out: str | Path | None = None,
+    memory_budget: int | None = None,
+    progress: bool = True,
+) -> SimilarityResult:
+    """Compare the residual streams that enter and leave layers, on the tasks' prompts.
+
+    Angular distance at the prompt's last position, of what enters a layer and what enters the
+    n-th layer after it, for every n (Gromov et al. 2024, arXiv:2403.17887); block influence, over
+    all positions (Men et al. 2024, arXiv:2403.03853); linear CKA at the last position, over
+    prompts (Kornblith et al. 2019, arXiv:1905.00414). ``docs/similarity.md`` has the formulas.
+
+    Args:
+        model: the model.
+        tasks: task names, capabilities, JSONL files, or ``Task`` values.
+        protocols: ``letter`` or ``continuation``: whose prompts are read. The prompt of
+            ``generate`` is that of ``continuation``.
+        limit: take the first so many items of each task.
+        seed: decides the items of built-in suites and all bootstraps.
+        fewshot: number of few-shot examples; the task's own if None.
+        chat: wrap prompts in the tokenizer's chat template.
+        out: folder for ``similarity.parquet``, ``cka.parquet`` and ``run.json``.
+        memory_budget: bytes for activations; half of what is free if None.
+        progress: show a progress bar on a terminal.
+
+    Raises:
+        UserError: for anything unknown, out of range or contradictory, before work begins.
+    """
+    setup = prepare(
+        model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
+        memory_budget=memory_budget, out=out,
+    )  # fmt: skip
+    job = Similarity(setup)
+    settings = setup.settings(analysis="similarity")
+    (result,) = carry_out(
+        lambda parts, told: [job.run(parts, settings, told)], out, settings, progress
+    )
+    return result
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """A planned comparison; one piece per task and protocol."""
+
+    setup: Setup
+
+    def __post_init__(self) -> None:
+        if "generate" in self.setup.protocols:
+            raise UserError(
+                "Similarity is read on the prompts of 'letter' or 'continuation'; 'generate' has "
+                "the prompt of 'continuation', so ask for that."
+            )
+        for task, protocol in self._pieces():  # bad input is told before any work is done
+            prompts(self.setup, task, task.items, protocol)
+
+    def _pieces(self) -> Iterator[tuple[Task, str]]:
+        for task in self.setup.tasks:
+            for protocol in self.setup.protocols:
+                yield task, protocol
+
+    def run(self, parts: Parts, settings: dict[str, Any], told: Meter) -> SimilarityResult:
+        """Make the pieces that are missing, and join all of them."""
+        costs = [self.expected(task, protocol) for task, protocol in self._pieces()]
+        told.expect(sum((cost.amount for cost in costs), start=0.0))
+        names = []
+        for (task, protocol), cost in zip(self._pieces(), costs, strict=True):
+            name = f"{task.name} {protocol}"
+            names.append(name)
+            told.doing(f"similarity, {task.name}")
+            if not parts.has_part(f"similarity {name}"):
+                self._make(parts, name, task, protocol, cost)
+            told.done(cost.amount)
+        work = together(parts, [f"similarity work {name}" for name in names]).to_dict("records")
+        items, cka = (
+            together(parts, [f"{kind} {name}" for name in names]) for kind in ("similarity", "cka")
+        )
+        return SimilarityResult(items, cka, self.setup.facts(settings, work))
+
+    def _make(self, parts: Parts, name: str, task: Task, protocol: str, cost: Cost) -> None:
+        started = time.perf_counter()
+        streams = streams_of(self.setup, task, task.items, protocol)
+        key = {"task": task.name, "capability": task.capability, "protocol": protocol}
+        rows, cka = item_table(key, task.items, streams), _cka_table(key, streams)
+        entry = {
+            "analysis": "similarity",
+            "task": task.name,
+            "protocol": protocol,
+            "seconds": time.perf_counter() - started,
+        }
+        parts.write_part(f"similarity work {name}", pd.DataFrame([entry | planned(cost)]))
+        parts.write_part(f"cka {name}", cka)
+        parts.write_part(f"similarity {name}", rows)
+
+    def expected(self, task: Task, protocol: str) -> Cost:
+        """What it is expected to cost to read a task's prompts."""
+        contexts = prompts(self.setup, task, task.items, protocol)
+        return self.setup.cost(task, [intact()], [Generate(context, 0) for context in contexts])
+
+
+def prompts(setup: Setup, task: Task, items: Sequence[Item], protocol: str) -> list[Tokens]:
+    """The tokens of the items' prompts; ``generate`` has those of ``continuation``."""
+    found = []
+    for item in items:
+        plain = protocol == "continuation" and not item.choices
+        asked = setup.requests(task, item, "generate" if plain else protocol)
+        found.append(next(one for one in asked if one.gold).request.context)
+    return found
+
+
+def streams_of(setup: Setup, task: Task, items: Sequence[Item], protocol: str) -> Streams:
+    """The residual streams of the items' prompts."""
+    contexts = prompts(setup, task, items, protocol)
+    return read_streams(setup.model, contexts, memory_budget=setup.memory_budget)
+
+
+def item_table(key: dict[str, str], items: Sequence[Item], streams: Streams) -> pd.DataFrame:
+    """``similarity.parquet`` of some items: one row per item and layer."""
+    angular = angular_distances(streams.last.numpy())
+    rows = [
+        {
+            **key,
+            "item": item.id,
+            "layer": layer,
+            "influence": float(influence),
+            "angular": angular[i, layer, layer + 1 :].tolist(),
+        }
+        for i, item in enumerate(items)
+        for layer, influence in enumerate(streams.influence[:, i])
+    ]
+    return frame("similarity", rows)
+
+
+def _cka_table(key: dict[str, str], streams: Streams) -> pd.DataFrame:
+    """``cka.parquet`` of a task: every pair of depths once, the shallower one first."""
+    first, second = np.triu_indices(len(streams.last))
+    found = {
+        name: measure(streams.last.numpy())[first, second]
+        for name, measure in (("cka", linear_cka), ("cka_unbiased", unbiased_cka))
+    }
+    table = pd.DataFrame({"layer": first, "other": second, **found})
+    return conform("cka", table.assign(**key, n_items=streams.last.shape[1]))
+
+
+make_callable(__name__)
