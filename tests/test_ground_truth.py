@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 import layerwise as lw
 from layerwise.emergence import emergence
 from layerwise.logit_lens import logit_lens
-from layerwise.models.organisms.layout import WiredLayout
-from layerwise.patching import PATCH_SITES, patch_activations
+from layerwise.models.organisms.layout import Spot, WiredLayout
+from layerwise.patching import patch_activations
 from layerwise.removal import removal_order
 from tests.planted import (
     CAPABILITIES,
@@ -111,12 +111,29 @@ def test_the_lens_reads_the_answer_from_the_planted_layer_on(layout, seed):
 @anywhere
 @given(layouts(), seeds)
 def test_patching_recovers_at_the_planted_layer_and_position(layout, seed):
-    model = small_model(layout, seed)
-    result = patch_activations(model, TASKS, sites=PATCH_SITES, pairs=3, progress=False)
-    assert result.patching.groupby("capability")["item"].nunique().eq(3).all()
-    for row in result.patching.itertuples():
+    sites = ("resid_pre", "resid_post", "attn_out", "mlp_out")
+    found = patch_activations(
+        small_model(layout, seed), TASKS, sites=sites, directions=("denoising", "noising"),
+        pairs=2, progress=False,
+    ).patching  # fmt: skip
+    assert found.groupby(["capability", "direction"])["item"].nunique().eq(2).all()
+    for row in found.itertuples():
         at_last = row.pos_label == "last"
         expected = Planted(layout, row.capability).recovers(row.site, int(row.layer), at_last)
+        assert row.recovered == pytest.approx(expected, abs=ROUNDING)
+
+
+@anywhere
+@given(layouts(), seeds)
+def test_patching_recovers_at_the_planted_heads(layout, seed):
+    found = patch_activations(
+        small_model(layout, seed), TASKS, sites=("z", "pattern"), positions="last", pairs=1,
+        progress=False,
+    ).patching  # fmt: skip
+    assert len(found) == len(TASKS) * 2 * layout.n_layers * layout.n_heads
+    for row in found.itertuples():
+        spot = Spot(int(row.layer), int(row.head))
+        expected = Planted(layout, row.capability).recovers_by_head(row.site, spot)
         assert row.recovered == pytest.approx(expected, abs=ROUNDING)
 
 

@@ -12,6 +12,8 @@ from layerwise.models.organisms.layout import NEEDED, Spot, WiredLayout
 
 WITH_MLP = ("facts", "gate")
 """Mechanisms whose result an MLP lets out; the others are heads alone."""
+MOVING = ("previous", "look_up", "facts", "second_hop")
+"""Mechanisms whose head brings to the last position what depends on the word asked about."""
 
 
 @dataclass(frozen=True)
@@ -68,14 +70,17 @@ class Planted:
         carries = {
             spot.layer
             for name, spot in self.mechanisms.items()
-            if (site == "mlp_out" and name in WITH_MLP) or (site == "attn_out" and name != "gate")
+            if (site == "mlp_out" and name in WITH_MLP) or (site == "attn_out" and name in MOVING)
         }
         return float(at_last and layer in carries)
 
-    def recovers_by_head(self, layer: int, head: int) -> float:
-        """The same for one head's output at the last position."""
-        carries = {spot for name, spot in self.mechanisms.items() if name != "gate"}
-        return float(Spot(layer, head) in carries)
+    def recovers_by_head(self, site: str, spot: Spot) -> float:
+        """The same of one head at the last position, by ``z`` or ``pattern``.
+
+        Heads that attend by position attend to the same places in both prompts.
+        """
+        moving = ("look_up", "second_hop") if site == "pattern" else MOVING
+        return float(any(self.mechanisms.get(name) == spot for name in moving))
 
     @property
     def half_effect_depth(self) -> float:
