@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .ablation import ablate as ablate
     from .attribution import attribution as attribution
     from .emergence import emergence as emergence
+    from .heads import head_scores as head_scores
     from .logit_lens import logit_lens as logit_lens
     from .models import known_models as known_models
     from .models import load_model as load_model
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from .results import AblationResult as AblationResult
     from .results import AttributionResult as AttributionResult
     from .results import EmergenceResult as EmergenceResult
+    from .results import HeadsResult as HeadsResult
     from .results import LensResult as LensResult
     from .results import PatchingResult as PatchingResult
     from .results import PruningResult as PruningResult
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
 _ATTRIBUTES = {
     "ablation": ["ablate"],
+    "heads": ["head_scores"],
     "models": ["known_models", "load_model"],
     "patching": ["patch_activations"],
     "profiling": ["Profile", "profile"],
@@ -51,6 +54,7 @@ _ATTRIBUTES = {
         "AblationResult",
         "AttributionResult",
         "EmergenceResult",
+        "HeadsResult",
         "LensResult",
         "PatchingResult",
         "PruningResult",
@@ -69,6 +73,7 @@ __all__ = [
     "AblationResult",
     "AttributionResult",
     "EmergenceResult",
+    "HeadsResult",
     "Item",
     "LensResult",
     "PatchingResult",
@@ -82,6 +87,7 @@ __all__ = [
     "ablate",
     "attribution",
     "emergence",
+    "head_scores",
     "known_models",
     "load_model",
     "load_results",

@@ -77,6 +77,16 @@ def attribution_rows(summary: pd.DataFrame, n_top: int = 5) -> pd.DataFrame:
     )
 
 
+def head_rows(summary: pd.DataFrame, n_top: int = 15) -> pd.DataFrame:
+    """The heads with the highest prefix-matching scores."""
+    top = summary.sort_values("prefix_matching", ascending=False, kind="stable").head(n_top)
+    shown = top.reindex(columns=["layer", "head"])
+    for name in ("prefix_matching", "previous_token", "duplicate_token", "induction"):
+        bounds = (name, f"{name}_low", f"{name}_high")
+        shown[name.replace("_", " ")] = intervals(top, *bounds)
+    return shown.assign(**{"induction head": np.where(top["induction_head"], "yes", "no")})
+
+
 def emergence_rows(emergence: pd.DataFrame) -> pd.DataFrame:
     """Depths and critical sets, with their intervals."""
     found = emergence.reindex(columns=["capability", "protocol", "method", "measure"])

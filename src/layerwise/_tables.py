@@ -67,6 +67,18 @@ SCHEMAS: dict[str, pa.Schema] = {
         layer="int?", head="int?", n_items="int", value="float", low="float?", high="float?",
         p="float?", p_adjusted="float?", signal="bool", significant="bool",
     ),
+    "heads": _schema(
+        sequence="int", layer="int", head="int", prefix_matching="float",
+        previous_token="float", duplicate_token="float", induction="float",
+    ),
+    "heads_summary": _schema(
+        layer="int", head="int", n_sequences="int",
+        prefix_matching="float", prefix_matching_low="float?", prefix_matching_high="float?",
+        previous_token="float", previous_token_low="float?", previous_token_high="float?",
+        duplicate_token="float", duplicate_token_low="float?", duplicate_token_high="float?",
+        induction="float", induction_low="float?", induction_high="float?",
+        induction_head="bool",
+    ),
     "signal": _schema(
         task="str", capability="str", protocol="str", n_items="int", chance="float",
         accuracy="float", low="float", high="float", signal="bool",

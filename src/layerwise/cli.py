@@ -260,6 +260,32 @@ def attribution(
 
 
 @app.command()
+def heads(
+    model: ModelName,
+    sequences: Annotated[int, typer.Option(help="How many sequences are tried.")] = 20,
+    length: Annotated[int, typer.Option(help="Random tokens before they are repeated.")] = 50,
+    threshold: Annotated[
+        float, typer.Option(help="Induction heads have prefix matching above this.")
+    ] = 0.4,
+    out: Out = None,
+    seed: Seed = 0,
+    dtype: Dtype = "float32",
+    device: Device = "cpu",
+    offload: Offload = None,
+) -> None:
+    """Find induction heads: what each head attends to on repeated random tokens."""
+    from layerwise.heads import head_scores as run
+
+    _show(
+        run(
+            _load(model, dtype, device, offload), sequences=sequences, length=length,
+            threshold=threshold, seed=seed, out=out,
+        ),
+        out,
+    )  # fmt: skip
+
+
+@app.command()
 def patch(
     model: ModelName,
     task: Tasks = ["kv-words", "facts"],  # noqa: B006

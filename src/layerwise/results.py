@@ -16,6 +16,7 @@ import pandas as pd
 from layerwise import (
     _attribution_tables,
     _effects,
+    _head_tables,
     _html,
     _patching_tables,
     _removal_tables,
@@ -193,6 +194,50 @@ class AttributionResult(Result):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
+class HeadsResult(Result):
+    """Which heads attend as induction heads do, on random tokens that are repeated.
+
+    Attributes:
+        heads: ``heads.parquet``.
+        facts: what is needed to repeat the run.
+    """
+
+    tables: ClassVar[tuple[str, ...]] = ("heads",)
+    title: ClassVar[str] = "Heads on repeated random tokens: highest prefix matching"
+    if_empty: ClassVar[str] = "No head was scored."
+
+    heads: pd.DataFrame
+    facts: Facts
+
+    @property
+    def threshold(self) -> float:
+        """Above this, an induction head's prefix-matching score lies with its whole interval."""
+        return float(self.facts.settings["threshold"])  # type: ignore[arg-type]
+
+    def summary(self) -> pd.DataFrame:
+        """``heads_summary.parquet``: mean scores over sequences, with intervals."""
+        return _head_tables.summary_table(self.heads, self.threshold, self.facts.seed)
+
+    def induction_heads(self) -> list[tuple[int, int]]:
+        """The layer and head of every induction head."""
+        found = self.summary()
+        chosen = found.loc[found["induction_head"]]
+        return list(zip(map(int, chosen["layer"]), map(int, chosen["head"]), strict=True))
+
+    def derived(self) -> dict[str, pd.DataFrame]:
+        """``heads_summary``."""
+        return {"heads_summary": self.summary()}
+
+    def summary_rows(self) -> pd.DataFrame:
+        """The heads with the highest prefix-matching scores."""
+        return _html.head_rows(self.summary())
+
+    def _heading(self) -> str:
+        count, length = (self.facts.settings[name] for name in ("sequences", "length"))
+        return f"{self.facts.model.name}; {count} sequences of {length} random tokens, repeated"
+
+
+@dataclass(frozen=True, repr=False, eq=False)
 class EmergenceResult(Result):
     """At what depth capabilities emerge, by which method, and in what order.
 
@@ -361,7 +406,7 @@ class SimilarityResult(Result):
 
 RESULTS: tuple[type[Result], ...] = (
     AblationResult, LensResult, PatchingResult, AttributionResult, SimilarityResult, RemovalResult,
-    PruningResult, EmergenceResult,
+    PruningResult, HeadsResult, EmergenceResult,
 )  # fmt: skip
 
 

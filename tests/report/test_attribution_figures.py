@@ -95,7 +95,7 @@ def test_cells_are_the_table_and_dots_are_significant():
     wide = heads.pivot(index="layer", columns="head", values="value").to_numpy(dtype=float)
     np.testing.assert_allclose(np.asarray(mesh.get_array()).reshape(wide.shape), wide)
     assert mesh.get_clim() == pytest.approx((-np.abs(wide).max(), np.abs(wide).max()))
-    dots = found(figure, "significant")
+    dots = found(figure, "marked")
     (x, y) = BEST[1] + 0.5, BEST[0] + 0.5
     assert (list(dots.get_xdata()), list(dots.get_ydata())) == ([x], [y])
 
@@ -127,7 +127,7 @@ def test_without_signal_nothing_is_drawn_or_said():
 
 def test_a_result_shows_itself():
     result = made_up()
-    assert found(result.plot(), "significant")
+    assert found(result.plot(), "marked")
     rows = result.summary_rows()
     assert isinstance(rows, pd.DataFrame)
     assert sorted(rows["head"].tolist()[:2]) == ["", "1"]

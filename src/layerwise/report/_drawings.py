@@ -281,6 +281,25 @@ def predictions(run: Run) -> list[Drawing]:
     return [Drawing("prediction", partial(prediction_ranges, run.prediction), caption, alt)]
 
 
+def head_scores(run: Run) -> list[Drawing]:
+    """Where heads attend on repeated random tokens."""
+    from layerwise.report.figures import head_score_maps
+
+    if run.heads is None:
+        return []
+    chosen = len(rows(run.heads, induction_head=True))
+    caption = (
+        f"Mean attention on random tokens that are repeated once, over n = "
+        f"{spread(run.heads['n_sequences'])} sequences: from the second occurrence of a token to "
+        "the successor of the first (prefix matching, as induction heads attend), to the token "
+        f"before, and to the first occurrence. Dots: {counted(chosen, 'induction head')}, whose "
+        f"prefix matching lies above {run.facts.settings['threshold']} with its whole 95 % "
+        "interval (bootstrap over sequences)."
+    )
+    alt = "Heat maps of attention scores, layers by heads, one for each kind of attention."
+    return [Drawing("head_scores", partial(head_score_maps, run.heads), caption, alt)]
+
+
 def removals(run: Run) -> list[Drawing]:
     """The accuracy that is left as layers are removed."""
     from layerwise.report.figures import removal_curve

@@ -16,6 +16,7 @@ from layerwise.report._tables_shown import (
     attribution_tables,
     effects_tables,
     emergence_tables,
+    heads_table,
     patching_table,
     pruning_table,
     removal_table,
@@ -57,6 +58,10 @@ _ATTRIBUTION_WORDS = (
     "The logits are read from a sum of what all layers and heads wrote, so each one's own share "
     "can be told exactly. It is only what a part writes itself: a layer on which others build may "
     "have none."
+)
+_HEADS_WORDS = (
+    "No task is asked: random tokens are given twice, and what each head attends to at the "
+    "second time shows whether it can continue what was there before."
 )
 _EMERGENCE_WORDS = (
     "Half-effect depth: where half of the effect is reached. Centre of mass: the mean depth, "
@@ -101,6 +106,7 @@ def sections(run: Run) -> list[Section]:
             _drawings.patchings, _drawings.ranges, _drawings.removals,
         )
     )  # fmt: skip
+    heads = tuple(_drawings.head_scores(run))
     direct = tuple(_drawings.attributions(run))
     effects = (*effects_tables(run), *signal_table(run, True))
     depths = tuple(emergence_tables(run))
@@ -114,6 +120,7 @@ def sections(run: Run) -> list[Section]:
         Section("patching", "Activation patching", _PATCHING_WORDS, patching, _patched(run)),
         Section("attribution", "Direct logit attribution", _ATTRIBUTION_WORDS, direct,
                 tuple(attribution_tables(run))),
+        Section("heads", "Induction heads", _HEADS_WORDS, heads, tuple(heads_table(run))),
         Section("emergence", "Where capabilities emerge", _EMERGENCE_WORDS, ranges, depths),
         Section("similarity", "Similarity of layers", _SIMILARITY_WORDS, alike, alike_tables),
         Section("removal", "Removal of layers", _REMOVAL_WORDS, removal, _removed(run)),

@@ -151,6 +151,26 @@ def _part(row: dict[str, Any]) -> str:
     return f"{names[row['component']]} {place}"
 
 
+def heads_table(run: Run) -> list[Shown]:
+    """The heads with the highest prefix-matching scores."""
+    if run.heads is None:
+        return []
+    names = ("prefix_matching", "previous_token", "duplicate_token", "induction")
+    ranked = run.heads.sort_values(by="prefix_matching", ascending=False, kind="stable")
+    cells = [
+        [f"{row['layer']}.{row['head']}"]
+        + [_bounds(row, name, f"{name}_low", f"{name}_high", 1, 2) for name in names]
+        + ["yes" if row["induction_head"] else "no"]
+        for row in records(ranked.head(_ATTRIBUTED))
+    ]
+    columns = (
+        "head", "prefix matching", "previous token", "duplicate token", "induction (nats)",
+        "induction head",
+    )  # fmt: skip
+    title = f"Heads by prefix matching ({len(cells)} of {len(ranked)})"
+    return [Shown(title, columns, cells, True)]
+
+
 def removal_table(run: Run) -> list[Shown]:
     """What each step of a removal left out, and what that cost."""
     if run.removal is None:

@@ -18,6 +18,7 @@ from layerwise.results import (
     AttributionResult,
     EmergenceResult,
     Facts,
+    HeadsResult,
     LensResult,
     PatchingResult,
     PruningResult,
@@ -48,6 +49,7 @@ class Run:
         cka: ``cka.parquet``.
         prediction: ``prediction.parquet``, where layers were skipped and streams compared.
         pruning: the averages of ``PruningResult.summary``.
+        heads: ``heads_summary.parquet``.
     """
 
     facts: Facts
@@ -65,6 +67,7 @@ class Run:
     cka: pd.DataFrame | None = None
     prediction: pd.DataFrame | None = None
     pruning: pd.DataFrame | None = None
+    heads: pd.DataFrame | None = None
 
     @classmethod
     def of(cls, results: Sequence[Result]) -> Run:
@@ -126,6 +129,8 @@ def _tables(result: Result) -> dict[str, pd.DataFrame]:
         return {"removal": result.steps()}
     if isinstance(result, AttributionResult):
         return {"attribution": result.summary()}
+    if isinstance(result, HeadsResult):
+        return {"heads": result.summary()}
     if isinstance(result, EmergenceResult):
         return {name: getattr(result, name) for name in ("emergence", "order", "left_out")}
     return {}

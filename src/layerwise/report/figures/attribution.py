@@ -136,7 +136,7 @@ def attribution_heads(
     for axes, task in zip(panels, tasks, strict=True):
         mine = rows(shown, task=task)
         head_map(axes, mine, "value", DIVERGING, (-largest, largest), (room, height))
-        _mark(axes, mine)
+        mark_heads(axes, mine, rows(mine, significant=True), "0.1")
         name = label(task, characters(room))
         kind = label(str(mine["capability"].iloc[0]), 12)
         axes.set_title(f"{name}\n{kind}, n = {spread(mine['n_items'])}", loc="left", pad=3)
@@ -187,9 +187,9 @@ def finish_heads(
     bar.ax.spines[:].set_linewidth(0.4)
 
 
-def _mark(axes: Axes, mine: pd.DataFrame) -> None:
-    sure = rows(mine, significant=True)
+def mark_heads(axes: Axes, mine: pd.DataFrame, chosen: pd.DataFrame, color: str) -> None:
+    """Dots on the chosen heads of a heat map of ``mine``."""
     layers = {layer: i for i, layer in enumerate(layers_of(mine))}
-    x = numbers(sure, "head") + 0.5
-    y = np.array([layers[int(layer)] + 0.5 for layer in sure["layer"]])
-    axes.plot(x, y, ls="", marker=".", ms=3.2, mew=0, c="0.1", gid="significant")
+    x = numbers(chosen, "head") + 0.5
+    y = np.array([layers[int(layer)] + 0.5 for layer in chosen["layer"]])
+    axes.plot(x, y, ls="", marker=".", ms=3.2, mew=0, c=color, gid="marked")

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from layerwise.errors import UserError
 from layerwise.report.figures.attribution import attribution_heads
 from layerwise.report.figures.emergence import emergence_ranges
+from layerwise.report.figures.heads import head_score_maps
 from layerwise.report.figures.lens import lens_curves
 from layerwise.report.figures.patching import patching_map
 from layerwise.report.figures.patching_heads import patching_heads
@@ -21,6 +22,7 @@ from layerwise.results import (
     AblationResult,
     AttributionResult,
     EmergenceResult,
+    HeadsResult,
     LensResult,
     PatchingResult,
     RemovalResult,
@@ -33,6 +35,7 @@ Plottable = (
     | PatchingResult
     | AttributionResult
     | SimilarityResult
+    | HeadsResult
     | RemovalResult
     | EmergenceResult
 )
@@ -43,8 +46,8 @@ def plot_result(result: Plottable) -> Figure:
 
     Args:
         result: an ablation (role map), lens (curves), patching (heat map; of heads, if there
-            is nothing else), attribution (heat map by head), similarity (maps), removal (curves)
-            or emergence result (ranges).
+            is nothing else), attribution or heads (heat maps by head), similarity (maps),
+            removal (curves) or emergence result (ranges).
 
     Raises:
         UserError: if the result has nothing to show.
@@ -65,6 +68,8 @@ def plot_result(result: Plottable) -> Figure:
         return similarity_map(_filled(result, result.angular()), result.influence(), result.cka)
     if isinstance(result, RemovalResult):
         return removal_curve(_filled(result, result.steps()))
+    if isinstance(result, HeadsResult):
+        return head_score_maps(_filled(result, result.summary()))
     if isinstance(result, AttributionResult):
         summary = result.summary()
         return attribution_heads(_filled(result, summary.loc[summary["signal"]]))
