@@ -35,7 +35,7 @@ def ablation_rows(effects: pd.DataFrame, n_top: int = 5) -> pd.DataFrame:
 
 def lens_rows(lens: pd.DataFrame) -> pd.DataFrame:
     """Median rank and mean log-probability, per protocol and layer, and lens and site if many."""
-    several = [name for name in ("lens", "site") if lens[name].nunique() > 1]
+    several = [name for name in ("lens", "site") if len(set(lens[name])) > 1]
     table = lens.groupby(["protocol", *several, "layer"], as_index=False).agg(
         rank=("rank", "median"), logprob=("logprob", "mean")
     )
