@@ -191,3 +191,31 @@ def test_they_are_removed_first_wherever_they_are(layout, seed):
     task = small_task("retrieval", 16)
     result = removal_order(small_model(layout, seed), task, n_removed=n, progress=False)
     assert result.order[-1] == tuple(idle)
+
+
+@anywhere
+@given(layouts(), seeds)
+def test_attribution_credits_only_the_mlp_that_writes_the_answer(layout, seed):
+    """What is looked up is only prepared by heads; they add nothing themselves."""
+    found = lw.attribution(small_model(layout, seed), TASKS, "continuation", progress=False)
+    summary = found.summary()
+    parts = summary.loc[
+        (summary["metric"] == "logit_diff")
+        & summary["component"].isin(["attn_out", "mlp_out", "z"])
+    ]
+    assert parts["signal"].all()
+    for capability, mine in parts.groupby("capability"):
+        writes = Planted(layout, str(capability)).readable_from
+        planted = (mine["component"] == "mlp_out") & (mine["layer"] == writes)
+        assert set(mine.loc[mine["significant"], "layer"]) == {writes}
+        assert (mine["significant"] == planted).all()
+        assert (mine.loc[planted, "value"] > 1).all()
+        assert not mine.loc[~planted, "value"].abs().gt(ROUNDING).any()
+
+
+def test_the_previous_token_head_is_the_planted_one():
+    found = lw.head_scores(small_model(LAYOUT), length=15, sequences=5, progress=False).summary()
+    best = found.loc[found["previous_token"].idxmax()]
+    assert Spot(int(best["layer"]), int(best["head"])) == LAYOUT.previous
+    assert best["previous_token"] == pytest.approx(1, abs=1e-4)
+    assert (found["previous_token"] > 0.9).sum() == 1
