@@ -12,12 +12,14 @@ from .errors import UserError as UserError
 if TYPE_CHECKING:
     from .ablation import ablate as ablate
     from .attribution import attribution as attribution
+    from .attribution_patching import attribute_patches as attribute_patches
     from .emergence import emergence as emergence
     from .heads import head_scores as head_scores
     from .logit_lens import logit_lens as logit_lens
     from .models import known_models as known_models
     from .models import load_model as load_model
     from .patching import patch_activations as patch_activations
+    from .path_patching import patch_paths as patch_paths
     from .profiling import Profile as Profile
     from .profiling import profile as profile
     from .pruning import prune_model as prune_model
@@ -26,11 +28,13 @@ if TYPE_CHECKING:
     from .report import report as report
     from .report import report_from_folders as report_from_folders
     from .results import AblationResult as AblationResult
+    from .results import AttributionPatchingResult as AttributionPatchingResult
     from .results import AttributionResult as AttributionResult
     from .results import EmergenceResult as EmergenceResult
     from .results import HeadsResult as HeadsResult
     from .results import LensResult as LensResult
     from .results import PatchingResult as PatchingResult
+    from .results import PathPatchingResult as PathPatchingResult
     from .results import PruningResult as PruningResult
     from .results import RemovalResult as RemovalResult
     from .results import SimilarityResult as SimilarityResult
@@ -44,19 +48,23 @@ if TYPE_CHECKING:
 _ATTRIBUTES = {
     "ablation": ["ablate"],
     "heads": ["head_scores"],
+    "attribution_patching": ["attribute_patches"],
     "models": ["known_models", "load_model"],
     "patching": ["patch_activations"],
+    "path_patching": ["patch_paths"],
     "profiling": ["Profile", "profile"],
     "pruning": ["prune_model"],
     "removal": ["removal_order"],
     "report": ["Report", "report_from_folders"],
     "results": [
         "AblationResult",
+        "AttributionPatchingResult",
         "AttributionResult",
         "EmergenceResult",
         "HeadsResult",
         "LensResult",
         "PatchingResult",
+        "PathPatchingResult",
         "PruningResult",
         "RemovalResult",
         "SimilarityResult",
@@ -71,12 +79,14 @@ __getattr__, _, _ = lazy_loader.attach(__name__, submodules=_CALLABLE, submod_at
 
 __all__ = [
     "AblationResult",
+    "AttributionPatchingResult",
     "AttributionResult",
     "EmergenceResult",
     "HeadsResult",
     "Item",
     "LensResult",
     "PatchingResult",
+    "PathPatchingResult",
     "Profile",
     "PruningResult",
     "RemovalResult",
@@ -85,6 +95,7 @@ __all__ = [
     "Task",
     "UserError",
     "ablate",
+    "attribute_patches",
     "attribution",
     "emergence",
     "head_scores",
@@ -94,6 +105,7 @@ __all__ = [
     "load_task",
     "logit_lens",
     "patch_activations",
+    "patch_paths",
     "profile",
     "prune_model",
     "removal_order",

@@ -87,6 +87,22 @@ def head_rows(summary: pd.DataFrame, n_top: int = 15) -> pd.DataFrame:
     return shown.assign(**{"induction head": np.where(top["induction_head"], "yes", "no")})
 
 
+def path_rows(effects: pd.DataFrame, n_top: int = 10) -> pd.DataFrame:
+    """The direct paths that carry most."""
+    order = effects["recovered"].abs().sort_values(ascending=False, kind="stable").index
+    top = effects.loc[order].head(n_top)
+    found = top.reindex(columns=["task", "direction", "sender", "receiver"])
+    told = intervals(top, "recovered", "recovered_low", "recovered_high")
+    return found.assign(**{"share [95 %]": told, "p (BH)": top["p_bh"].map("{:.2g}".format)})
+
+
+def agreement_rows(agreement: pd.DataFrame) -> pd.DataFrame:
+    """Rank correlation of estimates and true patches."""
+    found = agreement.reindex(columns=["task", "direction", "site", "n_cells", "n_items"])
+    told = intervals(agreement, "spearman", "spearman_low", "spearman_high")
+    return found.assign(**{"rank correlation [95 %]": told})
+
+
 def emergence_rows(emergence: pd.DataFrame) -> pd.DataFrame:
     """Depths and critical sets, with their intervals."""
     found = emergence.reindex(columns=["capability", "protocol", "method", "measure"])

@@ -78,9 +78,10 @@ class Patching:
                     f"No {what} is left to patch; name at least one of {', '.join(known)}."
                 )
         self._refuse_missing_sites()
-        self._choice()
+        self.choice()
 
-    def _choice(self) -> PairChoice:
+    def choice(self) -> PairChoice:
+        """Which pairs are used."""
         return PairChoice(self.setup, self.pairs, self.align, self.strict)
 
     def _refuse_missing_sites(self) -> None:
@@ -111,7 +112,7 @@ class Patching:
 
     def run(self, parts: Parts, settings: dict[str, Any], told: Meter) -> PatchingResult:
         """Make the pieces that are missing, and join all of them."""
-        tasks = self._choice().tasks()
+        tasks = self.choice().tasks()
         costs = [self.expected(task) for task in tasks]
         told.expect(sum((cost.amount for cost in costs), start=0.0))
         for task, cost in zip(tasks, costs, strict=True):
@@ -130,7 +131,7 @@ class Patching:
 
     def expected(self, task: Task) -> Cost:
         """What a task is expected to cost: as if the model solved the first pairs."""
-        usable = self._choice().usable(task)
+        usable = self.choice().usable(task)
         if not usable:
             return Cost()
         total = self.setup.cost(task, [intact()], both(usable))
@@ -140,13 +141,15 @@ class Patching:
         return total
 
     def _expected(self, task: Task, prompts: PatchingPrompts, direction: str) -> Cost:
-        swept, hooked = self._cells(prompts, direction)
+        swept, hooked = self._by_whom(prompts, self._cells(prompts, direction))
         total = Cost()
         if swept:
             patches = [cell.intervention() for cell in swept]
-            total += self.setup.cost(task, patches, asked(prompts, *_runs(prompts, direction)))
+            total += self.setup.cost(task, patches, asked(prompts, *runs_of(prompts, direction)))
         if hooked:
-            tokens = len(_runs(prompts, direction)[0]) * self.setup.model.cfg.n_layers * len(hooked)
+            tokens = (
+                len(runs_of(prompts, direction)[0]) * self.setup.model.cfg.n_layers * len(hooked)
+            )
             flop = Sizes.of(self.setup.model).flop(tokens, 0, len(hooked))
             total += Cost(
                 requests=2, interventions=len(hooked), prompt_token_passes=tokens,
@@ -154,38 +157,47 @@ class Patching:
             )  # fmt: skip
         return total
 
-    def _cells(self, prompts: PatchingPrompts, direction: str) -> tuple[list[Cell], list[Cell]]:
-        """The cells of a pair that the engine patches, and those that plain hooks do."""
+    def _cells(self, prompts: PatchingPrompts, direction: str) -> list[Cell]:
+        """The cells of a pair."""
         cfg = self.setup.model.cfg
-        cells = [
+        sizes = cfg.n_layers, cfg.n_heads
+        return [
             cell
             for site in self.sites
-            for cell in cells_of(
-                prompts, direction, site, cfg.n_layers, cfg.n_heads, self.positions
-            )
+            for cell in cells_of(prompts, direction, site, *sizes, self.positions)
         ]
+
+    def _by_whom(
+        self, prompts: PatchingPrompts, cells: Sequence[Cell]
+    ) -> tuple[list[Cell], list[Cell]]:
+        """The cells that the engine patches, and those that plain hooks do."""
         fits = len(prompts.clean) == len(prompts.corrupted) and not self.kl
         swept = [cell for cell in cells if fits and cell.site in ENGINE_SITES]
         return swept, [cell for cell in cells if not fits or cell.site not in ENGINE_SITES]
 
     def _piece(self, task: Task) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        known, stats = self._choice().solved(task)
+        known, stats = self.choice().solved(task)
         rows: list[dict[str, Any]] = []
         for pair in known:
             for direction in self.directions:
-                found, cost = self._grid(pair, direction)
+                cells = self._cells(pair.prompts, direction)
+                found, cost = self.patched(pair, direction, cells)
                 rows += [{"task": task.name, "capability": task.capability, **row} for row in found]
                 stats = stats + cost
         work = work_entry("activation patching", task.name, stats)
         return rows, {**work, "pairs": len(known)}
 
-    def _grid(self, pair: Pair, direction: str) -> tuple[list[dict[str, Any]], SweepStats]:
-        """A row for every cell of one pair."""
-        swept, hooked = self._cells(pair.prompts, direction)
+    def patched(
+        self, pair: Pair, direction: str, cells: Sequence[Cell]
+    ) -> tuple[list[dict[str, Any]], SweepStats]:
+        """A row for each of some cells of one pair, and the cost."""
+        swept, hooked = self._by_whom(pair.prompts, cells)
         stats, rows = SweepStats(), []
         if swept:
             patches = [cell.intervention() for cell in swept]
-            found = self.setup.sweep(patches, asked(pair.prompts, *_runs(pair.prompts, direction)))
+            found = self.setup.sweep(
+                patches, asked(pair.prompts, *runs_of(pair.prompts, direction))
+            )
             stats = found.stats
             for cell, outcomes in zip(swept, found.outcomes, strict=True):
                 said = _Said(logprob_of(outcomes[0]), logprob_of(outcomes[1]))
@@ -201,7 +213,7 @@ class Patching:
         self, prompts: PatchingPrompts, direction: str, cells: Sequence[Cell]
     ) -> tuple[float | None, list[_Said], SweepStats]:
         """What runs patched with plain hooks say, and how far the unpatched run is."""
-        model, (tokens, source) = self.setup.model, _runs(prompts, direction)
+        model, (tokens, source) = self.setup.model, runs_of(prompts, direction)
         started = time.perf_counter()
         found = hooked_logprobs(model, tokens, source, cells)
         answers = [prompts.clean_answer, prompts.corrupted_answer]
@@ -224,7 +236,7 @@ def _kl(wanted: Any, given: Any) -> Any:
     return (wanted.exp() * (wanted - given)).sum(dim=-1).clamp(min=0)
 
 
-def _runs(prompts: PatchingPrompts, direction: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def runs_of(prompts: PatchingPrompts, direction: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The prompt whose run is patched, and the one that activations are taken from."""
     if direction == NOISING:
         return prompts.clean, prompts.corrupted

@@ -76,56 +76,88 @@ def patching_effects(patching: pd.DataFrame, seed: int) -> pd.DataFrame:
     ruled by pairs whose two runs hardly differ. Tests are corrected (Benjamini and Hochberg)
     over the cells of one task, direction, site and metric.
     """
-    plain = patching.assign(
-        layer=patching["layer"].astype("int64"),
-        head=patching["head"].fillna(_NO_HEAD).astype("int64"),
-    )
+    plain = heads_filled(patching)
     parts = []
     for direction, mine in plain.groupby("direction", sort=False):
         for metric in METRICS:
             values = metric.values(mine, str(direction))
             if len(values):
-                found = _effects(values, seed)
+                found = effects_over_pairs(values, _CELL, "site", seed)
                 parts.append(found.assign(direction=direction, metric=metric.name))
     if not parts:
         return frame("patching_effects", [])
-    table = pd.concat(parts, ignore_index=True)
-    heads = table["head"].astype("Int64").where(table["head"] != _NO_HEAD)
-    table = table.assign(head=heads, layer=table["layer"].astype("Int64"))
-    return table.reindex(columns=SCHEMAS["patching_effects"].names)
+    return heads_emptied(pd.concat(parts, ignore_index=True), "patching_effects")
 
 
-def _effects(values: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """The cells of one direction and metric."""
+def effects_over_pairs(
+    values: pd.DataFrame, cell: list[str], family: str, seed: int
+) -> pd.DataFrame:
+    """Shares, changes, their intervals and tests, per task and cell.
+
+    Args:
+        values: one row per pair and cell, with ``change`` and ``whole`` in the metric's unit.
+        cell: the columns that name a cell, without nulls.
+        family: tests are corrected over the cells of a task with the same value here.
+        seed: of the bootstrap and the tests.
+    """
     sign = np.sign(values["whole"].mean())  # so that the whole way is above 0
     turned = values.assign(gain=sign * values["change"], whole=sign * values["whole"])
-    key = [*TASK, *_CELL]
-    share = bounds_over_items(turned, _CELL, "gain", "whole", seed).rename(
+    key = [*TASK, *cell]
+    share = bounds_over_items(turned, cell, "gain", "whole", seed).rename(
         columns={"estimate": "recovered", "low": "recovered_low", "high": "recovered_high"}
     )
-    change = bounds_over_items(values, _CELL, "change", None, seed).rename(
+    change = bounds_over_items(values, cell, "change", None, seed).rename(
         columns={"estimate": "change", "low": "change_low", "high": "change_high"}
     )
     counts = values.groupby(key, as_index=False).agg(n_items=("item", "nunique"))
-    found = share.merge(change, on=key).merge(counts, on=key).merge(_tests(values, seed), on=key)
+    tests = _tests(values, cell, family, seed)
+    found = share.merge(change, on=key).merge(counts, on=key).merge(tests, on=key)
     return found.assign(significant=found["p_bh"] < ALPHA)
 
 
-def _tests(values: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Sign-flip tests of the change, corrected over the cells of a task and site."""
+def _tests(values: pd.DataFrame, cell: list[str], family: str, seed: int) -> pd.DataFrame:
+    """Sign-flip tests of the change, corrected over the cells of a task and family."""
     parts = []
-    for _, group in values.groupby([*TASK, "site"]):
-        wide = group.pivot_table(index="item", columns=_CELL, values="change", aggfunc="mean")
+    for _, group in values.groupby([*TASK, family]):
+        wide = group.pivot_table(index="item", columns=cell, values="change", aggfunc="mean")
         p = stats.sign_flip_p_values(
             wide.to_numpy(dtype=float), seed=stats.generator(seed, str(group["task"].iloc[0]))
         )
+        named = {name: group[name].iloc[0] for name in TASK}
         tested = wide.columns.to_frame(index=False)
-        parts.append(
-            tested.assign(
-                p=p, p_bh=stats.benjamini_hochberg(p), **{n: group[n].iloc[0] for n in TASK}
-            )
-        )
+        parts.append(tested.assign(p=p, p_bh=stats.benjamini_hochberg(p), **named))
     return pd.concat(parts, ignore_index=True)
+
+
+def heads_filled(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with layers and heads as plain integers, so that they can name cells."""
+    return table.assign(
+        layer=table["layer"].astype("int64"),
+        head=table["head"].fillna(_NO_HEAD).astype("int64"),
+    )
+
+
+def heads_emptied(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The table as ``name``, null again where there is no head."""
+    heads = table["head"].astype("Int64").where(table["head"] != _NO_HEAD)
+    table = table.assign(head=heads, layer=table["layer"].astype("Int64"))
+    return table.reindex(columns=SCHEMAS[name].names)
+
+
+def path_effects(paths: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """``path_effects.parquet``: the logit difference by receiver and sender.
+
+    Tests are corrected over the senders of one task and receiver.
+    """
+    if paths.empty:
+        return frame("path_effects", [])
+    plain, parts = heads_filled(paths), []
+    cell = ["receiver", "sender", "layer", "head"]
+    for direction, mine in plain.groupby("direction", sort=False):
+        values = LOGIT_DIFFERENCE.values(mine, str(direction))
+        found = effects_over_pairs(values, cell, "receiver", seed)
+        parts.append(found.assign(direction=direction))
+    return heads_emptied(pd.concat(parts, ignore_index=True), "path_effects")
 
 
 def patching_summary(patching: pd.DataFrame, seed: int) -> pd.DataFrame:

@@ -52,6 +52,28 @@ SCHEMAS: dict[str, pa.Schema] = {
         clean_logprob="float?", corrupted_logprob="float?", patched_logprob="float?",
         unpatched_kl="float?", patched_kl="float?",
     ),
+    "path_patching": _schema(
+        task="str", capability="str", item="str", protocol="str", direction="str",
+        receiver="str", sender="str", layer="int", head="int?", clean_diff="float",
+        corrupted_diff="float", patched_diff="float", recovered="float",
+    ),
+    "path_effects": _schema(
+        task="str", capability="str", protocol="str", direction="str", receiver="str",
+        sender="str", layer="int", head="int?", n_items="int", recovered="float?",
+        recovered_low="float?", recovered_high="float?", change="float", change_low="float?",
+        change_high="float?", p="float", p_bh="float", significant="bool",
+    ),
+    "attribution_patching": _schema(
+        task="str", capability="str", item="str", protocol="str", direction="str", site="str",
+        layer="int", head="int?", pos="int?", pos_label="str", clean_diff="float",
+        corrupted_diff="float", estimated_diff="float", estimated="float", patched_diff="float?",
+        recovered="float?",
+    ),
+    "attribution_agreement": _schema(
+        task="str", capability="str", protocol="str", direction="str", site="str", n_items="int",
+        n_cells="int", spearman="float?", spearman_low="float?", spearman_high="float?",
+        median_error="float?", largest_error="float?",
+    ),
     "patching_effects": _schema(
         task="str", capability="str", protocol="str", direction="str", site="str", layer="int",
         head="int?", pos_label="str", metric="str", n_items="int", recovered="float?",

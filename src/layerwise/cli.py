@@ -60,6 +60,10 @@ Sites = Annotated[
         help="resid_pre, resid_mid, resid_post, attn_out, mlp_out; by head z, pattern; repeatable.",
     ),
 ]
+Positions = Annotated[
+    list[str] | None,
+    typer.Option("--position", help="Labels such as 'last changed', last, all; repeatable."),
+]
 Layers = Annotated[str | None, typer.Option(help="Which layers, e.g. 0-5,9; all if left out.")]
 Exhaustive = Annotated[
     bool, typer.Option("--exhaustive", help="Skip layers also where there is no signal.")
@@ -293,10 +297,7 @@ def patch(
     direction: Annotated[
         list[str], typer.Option("--direction", help="denoising or noising; repeatable.")
     ] = ["denoising"],  # noqa: B006
-    position: Annotated[
-        list[str] | None,
-        typer.Option("--position", help="Labels such as 'last changed', last, all; repeatable."),
-    ] = None,
+    position: Positions = None,
     kl: Annotated[bool, typer.Option("--kl", help="Also KL divergences; slower.")] = False,
     align: Annotated[
         bool, typer.Option("--align", help="Also pairs of unequal length, aligned; slower.")
@@ -318,6 +319,66 @@ def patch(
         run(
             _load(model, dtype, device, offload), task, sites=site, directions=direction,
             positions=position or None, kl=kl, align=align, pairs=pairs, limit=limit, seed=seed,
+            fewshot=fewshot, out=out, memory_budget=_bytes(memory_budget),
+        ),
+        out,
+    )  # fmt: skip
+
+
+@app.command("path-patch")
+def path_patch(
+    model: ModelName,
+    task: Tasks = ["kv-words"],  # noqa: B006
+    receiver: Annotated[
+        list[str],
+        typer.Option("--receiver", help="logits, mlp:6, or q:5.1, k:5.1, v:5.1; repeatable."),
+    ] = ["logits"],  # noqa: B006
+    direction: Annotated[str, typer.Option(help="noising or denoising.")] = "noising",
+    pairs: Annotated[int, typer.Option(help="Pairs of prompts a task.")] = 16,
+    out: Out = None,
+    limit: Limit = None,
+    seed: Seed = 0,
+    fewshot: Fewshot = None,
+    dtype: Dtype = "float32",
+    device: Device = "cpu",
+    offload: Offload = None,
+) -> None:
+    """Find which heads and MLPs act on a receiver directly."""
+    from layerwise.path_patching import patch_paths as run
+
+    _show(
+        run(
+            _load(model, dtype, device, offload), task, receiver, direction=direction, pairs=pairs,
+            limit=limit, seed=seed, fewshot=fewshot, out=out,
+        ),
+        out,
+    )  # fmt: skip
+
+
+@app.command("attribution-patch")
+def attribution_patch(
+    model: ModelName,
+    task: Tasks = ["kv-words"],  # noqa: B006
+    site: Sites = ["z"],  # noqa: B006
+    direction: Annotated[str, typer.Option(help="denoising or noising.")] = "denoising",
+    position: Positions = None,
+    sample: Annotated[int, typer.Option(help="Cells a task and site that are patched.")] = 64,
+    pairs: Annotated[int, typer.Option(help="Pairs of prompts a task.")] = 16,
+    out: Out = None,
+    limit: Limit = None,
+    seed: Seed = 0,
+    fewshot: Fewshot = None,
+    dtype: Dtype = "float32",
+    device: Device = "cpu",
+    memory_budget: Budget = None,
+) -> None:
+    """Estimate all patches by gradients, and compare with true patches of a sample."""
+    from layerwise.attribution_patching import attribute_patches as run
+
+    _show(
+        run(
+            _load(model, dtype, device, None), task, sites=site, direction=direction,
+            positions=position or None, sample=sample, pairs=pairs, limit=limit, seed=seed,
             fewshot=fewshot, out=out, memory_budget=_bytes(memory_budget),
         ),
         out,

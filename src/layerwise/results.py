@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import pandas as pd
 
 from layerwise import (
+    _attribution_agreement,
     _attribution_tables,
     _effects,
     _head_tables,
@@ -238,6 +239,65 @@ class HeadsResult(Result):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
+class PathPatchingResult(Result):
+    """Which components act on a receiver directly.
+
+    Attributes:
+        path_patching: ``path_patching.parquet``.
+        facts: what is needed to repeat the run.
+    """
+
+    tables: ClassVar[tuple[str, ...]] = ("path_patching",)
+    title: ClassVar[str] = "Path patching: which components act on a receiver directly"
+    if_empty: ClassVar[str] = "No pair could be patched."
+
+    path_patching: pd.DataFrame
+    facts: Facts
+
+    def effects(self) -> pd.DataFrame:
+        """``path_effects.parquet``: averages over pairs, with intervals and tests."""
+        return _patching_tables.path_effects(self.path_patching, self.facts.seed)
+
+    def derived(self) -> dict[str, pd.DataFrame]:
+        """``path_effects``."""
+        return {"path_effects": self.effects()}
+
+    def summary_rows(self) -> pd.DataFrame:
+        """The paths that matter most."""
+        return _html.path_rows(self.effects())
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class AttributionPatchingResult(Result):
+    """What patches would do, estimated by gradients, with true patches of a sample beside them.
+
+    Attributes:
+        attribution_patching: ``attribution_patching.parquet``.
+        facts: what is needed to repeat the run.
+    """
+
+    tables: ClassVar[tuple[str, ...]] = ("attribution_patching",)
+    title: ClassVar[str] = "Attribution patching: gradient estimates, and how they agree"
+    if_empty: ClassVar[str] = "No pair could be patched."
+
+    attribution_patching: pd.DataFrame
+    facts: Facts
+
+    def agreement(self) -> pd.DataFrame:
+        """``attribution_agreement.parquet``: rank correlation with true patches of a sample."""
+        table = self.attribution_patching
+        return _attribution_agreement.agreement_table(table, self.facts.seed)
+
+    def derived(self) -> dict[str, pd.DataFrame]:
+        """``attribution_agreement``."""
+        return {"attribution_agreement": self.agreement()}
+
+    def summary_rows(self) -> pd.DataFrame:
+        """How estimates and true patches agree, by task and site."""
+        return _html.agreement_rows(self.agreement())
+
+
+@dataclass(frozen=True, repr=False, eq=False)
 class EmergenceResult(Result):
     """At what depth capabilities emerge, by which method, and in what order.
 
@@ -405,8 +465,9 @@ class SimilarityResult(Result):
 
 
 RESULTS: tuple[type[Result], ...] = (
-    AblationResult, LensResult, PatchingResult, AttributionResult, SimilarityResult, RemovalResult,
-    PruningResult, HeadsResult, EmergenceResult,
+    AblationResult, LensResult, PatchingResult, PathPatchingResult, AttributionPatchingResult,
+    AttributionResult, SimilarityResult, RemovalResult, PruningResult, HeadsResult,
+    EmergenceResult,
 )  # fmt: skip
 
 

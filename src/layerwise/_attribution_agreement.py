@@ -1,0 +1,77 @@
+"""How well gradient estimates of patches agree with true ones.
+
+Only tables are read here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from layerwise import stats
+from layerwise._patching_tables import DENOISING
+from layerwise._tables import frame
+
+
+def agreement_table(table: pd.DataFrame, seed: int, n_resamples: int = 2000) -> pd.DataFrame:
+    """``attribution_agreement.parquet``: how the estimates compare with true patches.
+
+    Both are averaged over pairs, cell by cell; Spearman's rank correlation is over the sampled
+    cells, its interval a percentile bootstrap over pairs.
+    """
+    rows = []
+    key = ["task", "capability", "protocol", "direction", "site"]
+    sampled = table.dropna(subset=["patched_diff"])
+    for _, group in sampled.groupby(key, sort=False):
+        base = np.where(
+            group["direction"] == DENOISING, group["corrupted_diff"], group["clean_diff"]
+        )
+        told = group.assign(
+            head=group["head"].fillna(-1).astype("int64"),
+            estimate=group["estimated_diff"] - base,
+            true=group["patched_diff"] - base,
+        )
+        rows.append(
+            {**{name: group[name].iloc[0] for name in key}, **_agreement(told, seed, n_resamples)}
+        )
+    return frame("attribution_agreement", rows)
+
+
+def _agreement(told: pd.DataFrame, seed: int, n_resamples: int) -> dict[str, Any]:
+    from scipy.stats import rankdata
+
+    cell = ["layer", "head", "pos_label"]
+    estimate, true = (
+        told.pivot_table(index="item", columns=cell, values=name, aggfunc="mean").dropna(axis=1)
+        for name in ("estimate", "true")
+    )
+    n = len(estimate)
+    drawn = stats.resample_indices(n, n_resamples, stats.generator(seed, str(told["task"].iloc[0])))
+    indices = np.concatenate([np.arange(n)[None], drawn])
+    means = [
+        stats.resampled_means(wide.to_numpy(dtype=float), indices) for wide in (estimate, true)
+    ]
+    ranks = [rankdata(mean, axis=1) for mean in means]
+    rho = _correlations(*ranks)
+    bounds = stats.percentile_bounds(rho[1:, None], 0.95)
+    known = n > 1 and bool(np.isfinite(rho[0]))
+    low, high = (float(bound[0]) if known and np.isfinite(bound[0]) else None for bound in bounds)
+    gap = np.abs(means[0][0] - means[1][0])
+    return {
+        "n_items": n,
+        "n_cells": estimate.shape[1],
+        "spearman": float(rho[0]) if np.isfinite(rho[0]) else None,
+        "spearman_low": low,
+        "spearman_high": high,
+        "median_error": float(np.median(gap)) if len(gap) else None,
+        "largest_error": float(gap.max()) if len(gap) else None,
+    }
+
+
+def _correlations(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Pearson's correlation of each row; nan where a row does not vary."""
+    a, b = (x - x.mean(axis=1, keepdims=True) for x in (one, other))
+    below = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+    return (a * b).sum(axis=1) / np.where(below > 0, below, np.nan)

@@ -1,0 +1,279 @@
+"""Attribution patching: what patching would do, estimated by a gradient for all cells at once.
+
+The metric is taken to be linear in each activation: its change is the gradient times the change
+of the activation (Nanda 2023, "Attribution patching"; Syed et al. 2023, arXiv:2310.10348). The
+estimate never stands alone: some cells are truly patched, and both are compared.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from transformer_lens import HookedTransformer
+
+from layerwise import stats
+from layerwise._carry_out import carry_out
+from layerwise._hooked_patches import hook_name
+from layerwise._parts import Parts, together
+from layerwise._patching_cells import Cell, cells_of
+from layerwise._patching_job import PAIRS, Patching, runs_of
+from layerwise._patching_pairs import Pair
+from layerwise._patching_tables import DENOISING
+from layerwise._progress import Meter
+from layerwise._records import work_entry
+from layerwise._setup import TaskLike, prepare
+from layerwise._tables import frame
+from layerwise.errors import UserError
+from layerwise.results import AttributionPatchingResult
+from layerwise.sweep import SweepStats
+from layerwise.sweep.readout import logits_of
+from layerwise.sweep.requests import Tokens
+from layerwise.tasks import Task
+
+SAMPLE = 64
+
+
+def attribute_patches(
+    model: HookedTransformer,
+    tasks: TaskLike | Sequence[TaskLike],
+    *,
+    sites: str | Sequence[str] = ("z",),
+    direction: str = DENOISING,
+    positions: str | Sequence[str] | None = None,
+    sample: int = SAMPLE,
+    pairs: int = PAIRS,
+    limit: int | None = None,
+    seed: int = 0,
+    fewshot: int | None = None,
+    out: str | Path | None = None,
+    memory_budget: int | None = None,
+    progress: bool = True,
+) -> AttributionPatchingResult:
+    """Estimate every patch of a site by two forwards and one backward a pair.
+
+    Args:
+        model: the model.
+        tasks: task names, capabilities, or ``Task`` values whose items have corruptions.
+        sites: as for ``patch_activations``.
+        direction: ``denoising`` or ``noising``.
+        positions: labels, as for ``patch_activations``.
+        sample: so many cells of each task and site, drawn at random, are truly patched, too.
+        pairs: at most so many pairs of each task.
+        limit: look for pairs among the first so many items of each task.
+        seed: decides the items of built-in suites, the sample and all bootstraps.
+        fewshot: number of few-shot examples; the task's own if None.
+        out: folder for ``attribution_patching.parquet`` and ``run.json``; None keeps all in
+            memory.
+        memory_budget: bytes for activations of true patches; half of what is free if None.
+        progress: show a progress bar on a terminal.
+
+    Returns:
+        One row per pair, site, layer, head and position, with the estimate, and where it was
+        truly patched the true value; ``agreement()`` compares them.
+
+    Raises:
+        UserError: for anything unknown, a sample of less than 3, or a task without pairs.
+    """
+    setup = prepare(
+        model, tasks, ("continuation",), seed=seed, limit=limit, fewshot=fewshot,
+        memory_budget=memory_budget, out=out,
+    )  # fmt: skip
+    named = (sites,) if isinstance(sites, str) else tuple(dict.fromkeys(sites))
+    places = (positions,) if isinstance(positions, str) else positions
+    patching = Patching(
+        setup, named, pairs, directions=(direction,),
+        positions=None if places is None else tuple(dict.fromkeys(places)),
+    )  # fmt: skip
+    job = AttributionPatching(patching, sample)
+    settings = setup.settings(analysis="attribution patching", sample=sample, **patching.settings())
+    (result,) = carry_out(
+        lambda parts, told: [job.run(parts, settings, told)], out, settings, progress
+    )
+    return result
+
+
+@dataclass(frozen=True)
+class AttributionPatching:
+    """A planned estimate of a patching; one piece per task.
+
+    Attributes:
+        patching: what is estimated, in one direction.
+        sample: how many cells of each task and site are truly patched.
+    """
+
+    patching: Patching
+    sample: int
+
+    def __post_init__(self) -> None:
+        if self.sample < 3:
+            raise UserError(
+                f"A sample of {self.sample} cells says nothing about agreement; expected at least "
+                "3, so ask for more."
+            )
+
+    def run(self, parts: Parts, settings: dict[str, Any], told: Meter) -> AttributionPatchingResult:
+        """Make the pieces that are missing, and join all of them."""
+        tasks = self.patching.choice().tasks()
+        told.expect(float(len(tasks)))
+        for task in tasks:
+            told.doing(f"attribution patching, {task.name}")
+            if not parts.has_part(f"estimates {task.name}"):
+                rows, work = self._piece(task)
+                parts.write_part(f"estimates work {task.name}", pd.DataFrame([work]))
+                parts.write_part(f"estimates {task.name}", frame("attribution_patching", rows))
+            told.done(1.0)
+        names = [task.name for task in tasks]
+        work = together(parts, [f"estimates work {name}" for name in names]).to_dict("records")
+        table = together(parts, [f"estimates {name}" for name in names]) if names else None
+        facts = self.patching.setup.facts(settings, work)
+        empty = frame("attribution_patching", [])
+        return AttributionPatchingResult(empty if table is None else table, facts)
+
+    def _piece(self, task: Task) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        known, cost = self.patching.choice().solved(task)
+        chosen = self._chosen(task, known)
+        rows: list[dict[str, Any]] = []
+        for pair in known:
+            found, more = self._pair(pair, chosen)
+            rows += [{"task": task.name, "capability": task.capability, **row} for row in found]
+            cost = cost + more
+        work = work_entry("attribution patching", task.name, cost)
+        return rows, {**work, "pairs": len(known)}
+
+    def _cells(self, pair: Pair, site: str) -> list[Cell]:
+        job = self.patching
+        cfg = job.setup.model.cfg
+        (direction,) = job.directions
+        return list(
+            cells_of(pair.prompts, direction, site, cfg.n_layers, cfg.n_heads, job.positions)
+        )
+
+    def _chosen(self, task: Task, known: Sequence[Pair]) -> set[tuple[Any, ...]]:
+        """The cells that are truly patched, the same in all pairs of a task."""
+        found: set[tuple[Any, ...]] = set()
+        for site in self.patching.sites:
+            cells = sorted(
+                {key_of(cell) for pair in known for cell in self._cells(pair, site)}, key=str
+            )
+            rng = stats.generator(self.patching.setup.seed, task.name, site)
+            for i in rng.permutation(len(cells))[: self.sample]:
+                found.add(cells[i])
+        return found
+
+    def _pair(
+        self, pair: Pair, chosen: set[tuple[Any, ...]]
+    ) -> tuple[list[dict[str, Any]], SweepStats]:
+        job, prompts = self.patching, pair.prompts
+        (direction,) = job.directions
+        cells = [cell for site in job.sites for cell in self._cells(pair, site)]
+        tokens, source = runs_of(prompts, direction)
+        started, n_layers = time.perf_counter(), job.setup.model.cfg.n_layers
+        answers = prompts.clean_answer, prompts.corrupted_answer
+        changes = estimated_changes(job.setup.model, tokens, source, answers, cells)
+        seconds = time.perf_counter() - started
+        passes = 3 * n_layers  # a backward pass counts as one forward
+        cost = SweepStats(passes, passes, passes * len(tokens), passes * len(tokens), seconds)
+        sampled = [cell for cell in cells if key_of(cell) in chosen]
+        true, more = job.patched(pair, direction, sampled)
+        truly = {(row["site"], row["layer"], row["head"], row["pos_label"], row["pos"]): row
+                 for row in true}  # fmt: skip
+        rows = []
+        for cell, change in zip(cells, changes, strict=True):
+            rows.append(_row(pair, direction, cell, change, truly))
+        return rows, cost + more
+
+
+def key_of(cell: Cell) -> tuple[Any, ...]:
+    """What a cell is called in every pair."""
+    return cell.site, cell.layer, cell.head, cell.label
+
+
+def estimated_changes(
+    model: HookedTransformer,
+    tokens: Tokens,
+    source: Tokens,
+    answers: tuple[int, int],
+    cells: Sequence[Cell],
+) -> list[float]:
+    """The gradient of the logit difference times the change of each cell's activation, in nats.
+
+    Args:
+        model: the model.
+        tokens: the prompt whose run would be patched; gradients are taken there.
+        source: the prompt whose run activations would be taken from.
+        answers: the logit of the first token minus that of the second is the metric.
+        cells: the patches.
+    """
+    names = sorted({hook_name(cell.site, cell.layer) for cell in cells})
+    there = _kept(model, source, names)[1]
+    with torch.enable_grad():
+        resid, here = _kept(model, tokens, names)
+        logits = logits_of(model, resid[:, -1])[0]
+        difference = logits[answers[0]] - logits[answers[1]]
+        slopes = torch.autograd.grad(difference, [here[name] for name in names])
+    products: dict[str, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {
+        name: (slope[0], here[name][0].detach(), there[name][0].detach())
+        for name, slope in zip(names, slopes, strict=True)
+    }
+    return [_change(cell, *products[hook_name(cell.site, cell.layer)]) for cell in cells]
+
+
+def _kept(
+    model: HookedTransformer, tokens: Tokens, names: Sequence[str]
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The final residual stream of a run, and its activations at some hooks."""
+    kept: dict[str, torch.Tensor] = {}
+
+    def start(tensor: torch.Tensor, hook: Any) -> torch.Tensor:
+        return tensor.detach().requires_grad_(torch.is_grad_enabled())
+
+    def keep(tensor: torch.Tensor, hook: Any) -> None:
+        kept[hook.name] = tensor
+
+    hooks = [("blocks.0.hook_resid_pre", start), *((name, keep) for name in names)]
+    resid = model.run_with_hooks(
+        torch.tensor([tokens], device=model.W_E.device), fwd_hooks=hooks,
+        stop_at_layer=model.cfg.n_layers,
+    )  # fmt: skip
+    return resid, kept
+
+
+def _change(cell: Cell, slope: torch.Tensor, here: torch.Tensor, there: torch.Tensor) -> float:
+    total = 0.0
+    for pos, source in cell.places:
+        if cell.site == "pattern":
+            at, of = (cell.head, pos), (cell.head, source)
+        elif cell.head is not None:
+            at, of = (pos, cell.head), (source, cell.head)
+        else:
+            at, of = (pos,), (source,)
+        total += float((slope[at] * (there[of] - here[at])).sum())
+    return total
+
+
+def _row(
+    pair: Pair, direction: str, cell: Cell, change: float, truly: dict[Any, dict[str, Any]]
+) -> dict[str, Any]:
+    ends = pair.corrupted_diff, pair.clean_diff
+    base, aim = ends if direction == DENOISING else ends[::-1]
+    pos = cell.places[0][0] if len(cell.places) == 1 else None
+    true = truly.get((cell.site, cell.layer, cell.head, cell.label, pos))
+    return {
+        **pair.row(),
+        "direction": direction,
+        "site": cell.site,
+        "layer": cell.layer,
+        "head": cell.head,
+        "pos": pos,
+        "pos_label": cell.label,
+        "estimated_diff": base + change,
+        "estimated": change / (aim - base),
+        "patched_diff": None if true is None else true["patched_diff"],
+        "recovered": None if true is None else true["recovered"],
+    }

@@ -1,0 +1,202 @@
+"""Path patching: which components act on a receiver directly, not by way of others.
+
+The receiver is the query, key or value of a head, an MLP, or the logits. How a path is patched
+is told in ``_paths``; which pairs are used, in ``_patching_pairs``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from transformer_lens import HookedTransformer
+
+from layerwise._carry_out import carry_out
+from layerwise._parts import Parts, together
+from layerwise._patching_job import PAIRS
+from layerwise._patching_pairs import Pair, PairChoice
+from layerwise._patching_tables import DENOISING, DIRECTIONS, NOISING
+from layerwise._paths import Receiver, parse_receiver, received, senders_of, written
+from layerwise._progress import Meter
+from layerwise._records import work_entry
+from layerwise._setup import Setup, TaskLike, prepare
+from layerwise._tables import frame
+from layerwise.errors import UserError, unknown_name
+from layerwise.results import PathPatchingResult
+from layerwise.sweep import SweepStats
+from layerwise.tasks import Task
+
+
+def patch_paths(
+    model: HookedTransformer,
+    tasks: TaskLike | Sequence[TaskLike],
+    receivers: str | Sequence[str] = "logits",
+    *,
+    direction: str = NOISING,
+    pairs: int = PAIRS,
+    limit: int | None = None,
+    seed: int = 0,
+    fewshot: int | None = None,
+    out: str | Path | None = None,
+    progress: bool = True,
+) -> PathPatchingResult:
+    """Patch every direct path into a receiver, one at a time.
+
+    The sender's output, at all positions, is taken from the other prompt's run, but reaches only
+    the receiver: all else that it might act through is held as it was. Senders are all heads and
+    MLPs before the receiver, and the embedding. Into the logits this takes two forwards a pair,
+    into other receivers two more for each sender.
+
+    Args:
+        model: the model; its sublayers must add to the stream as they are, without a norm after.
+        tasks: task names, capabilities, or ``Task`` values whose items have corruptions.
+        receivers: ``logits``, ``mlp:LAYER``, or ``q:LAYER.HEAD``, ``k:...``, ``v:...``.
+        direction: ``noising``: the clean run is patched; ``denoising``: the corrupted one.
+        pairs: at most so many pairs of each task.
+        limit: look for pairs among the first so many items of each task.
+        seed: decides the items of built-in suites and all bootstraps.
+        fewshot: number of few-shot examples; the task's own if None.
+        out: folder for ``path_patching.parquet`` and ``run.json``; None keeps all in memory.
+        progress: show a progress bar on a terminal.
+
+    Returns:
+        One row per pair, receiver and sender.
+
+    Raises:
+        UserError: for anything unknown, a task without pairs, or a model whose sublayers'
+            outputs are normed before they are added.
+    """
+    setup = prepare(
+        model, tasks, ("continuation",), seed=seed, limit=limit, fewshot=fewshot, out=out
+    )
+    named = (receivers,) if isinstance(receivers, str) else tuple(dict.fromkeys(receivers))
+    job = PathPatching(setup, named, direction, pairs)
+    settings = setup.settings(analysis="path patching", **job.settings())
+    (result,) = carry_out(
+        lambda parts, told: [job.run(parts, settings, told)], out, settings, progress
+    )
+    return result
+
+
+@dataclass(frozen=True)
+class PathPatching:
+    """A planned path patching; one piece per task."""
+
+    setup: Setup
+    receivers: tuple[str, ...]
+    direction: str
+    pairs: int
+    strict: bool = True
+
+    def __post_init__(self) -> None:
+        if self.direction not in DIRECTIONS:
+            raise unknown_name("direction", self.direction, DIRECTIONS)
+        if not self.receivers:
+            raise UserError("No receiver is left; name at least one, such as logits or q:5.1.")
+        self._receivers()
+        cfg: Any = self.setup.model.cfg
+        refuse_norms_after(cfg)
+        self._choice()
+
+    def _choice(self) -> PairChoice:
+        return PairChoice(self.setup, self.pairs, strict=self.strict)
+
+    def _receivers(self) -> list[Receiver]:
+        return [parse_receiver(name, self.setup.model) for name in self.receivers]
+
+    def settings(self) -> dict[str, Any]:
+        """What makes it this path patching and no other."""
+        return {
+            "receivers": list(self.receivers),
+            "direction": self.direction,
+            "pairs": self.pairs,
+        }
+
+    def run(self, parts: Parts, settings: dict[str, Any], told: Meter) -> PathPatchingResult:
+        """Make the pieces that are missing, and join all of them."""
+        tasks = self._choice().tasks()
+        told.expect(float(len(tasks) * self.pairs))
+        for task in tasks:
+            told.doing(f"path patching, {task.name}")
+            if not parts.has_part(f"paths {task.name}"):
+                rows, work = self._piece(task, told)
+                parts.write_part(f"paths work {task.name}", pd.DataFrame([work]))
+                parts.write_part(f"paths {task.name}", frame("path_patching", rows))
+            else:
+                told.done(float(self.pairs))
+        names = [task.name for task in tasks]
+        work = together(parts, [f"paths work {name}" for name in names]).to_dict("records")
+        table = together(parts, [f"paths {name}" for name in names]) if names else None
+        facts = self.setup.facts(settings, work)
+        return PathPatchingResult(frame("path_patching", []) if table is None else table, facts)
+
+    def _piece(self, task: Task, told: Meter) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        known, stats = self._choice().solved(task)
+        rows: list[dict[str, Any]] = []
+        for pair in known:
+            found, cost = self._paths(pair)
+            rows += [{"task": task.name, "capability": task.capability, **row} for row in found]
+            stats = stats + cost
+            told.done(1.0)
+        told.done(float(self.pairs - len(known)))
+        return rows, {**work_entry("path patching", task.name, stats), "pairs": len(known)}
+
+    def _paths(self, pair: Pair) -> tuple[list[dict[str, Any]], SweepStats]:
+        """A row for every receiver and sender of one pair."""
+        model, prompts = self.setup.model, pair.prompts
+        runs = prompts.corrupted, prompts.clean
+        tokens, source = runs if self.direction == DENOISING else runs[::-1]
+        started, n_layers, passes = time.perf_counter(), model.cfg.n_layers, 2
+        senders = senders_of(model)
+        flows = written(model, source, senders) - written(model, tokens, senders)
+        rows = []
+        for receiver in self._receivers():
+            chosen = [
+                i
+                for i, sender in enumerate(senders)
+                if receiver.hears(sender, model.cfg.parallel_attn_mlp)
+            ]
+            said = received(model, tokens, receiver, flows[chosen])
+            passes += 1 if receiver.layer is None else 2 * len(chosen)
+            values = (said[:, prompts.clean_answer] - said[:, prompts.corrupted_answer]).tolist()
+            for i, value in zip(chosen, values, strict=True):
+                rows.append(self._row(pair, receiver, senders[i], value))
+        made = passes * n_layers
+        seconds = time.perf_counter() - started
+        stats = SweepStats(made, made, made * len(tokens), made * len(tokens), seconds)
+        return rows, stats
+
+    def _row(self, pair: Pair, receiver: Receiver, sender: Any, patched: float) -> dict[str, Any]:
+        ends = pair.corrupted_diff, pair.clean_diff
+        base, aim = ends if self.direction == DENOISING else ends[::-1]
+        return {
+            **pair.row(),
+            "direction": self.direction,
+            "receiver": receiver.name,
+            "sender": sender.name,
+            "layer": sender.layer,
+            "head": sender.head,
+            "patched_diff": patched,
+            "recovered": (patched - base) / (aim - base),
+        }
+
+
+def refuse_norms_after(cfg: Any) -> None:
+    """Refuse a model in which what a head adds to the stream is no term of a sum.
+
+    Raises:
+        UserError: if a norm stands between a sublayer and the stream.
+    """
+    from transformer_lens.utilities.architectures import POST_NORM_ARCHITECTURES
+
+    if cfg.use_normalization_before_and_after or (
+        cfg.original_architecture in POST_NORM_ARCHITECTURES
+    ):
+        raise UserError(
+            "The model's sublayers are normed before they add to the stream, so that no head "
+            "has a term of its own there; expected another model: path patching cannot be exact."
+        )
