@@ -48,7 +48,7 @@ def patch_paths(
 
     The sender's output, at all positions, is taken from the other prompt's run, but reaches only
     the receiver: all else that it might act through is held as it was. Senders are all heads and
-    MLPs before the receiver, and the embedding. Into the logits this takes two forwards a pair,
+    MLPs before the receiver, and the embedding. Into the logits this takes three forwards a pair,
     into other receivers two more for each sender.
 
     Args:
