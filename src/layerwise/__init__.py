@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 
 _ATTRIBUTES = {
     "ablation": ["ablate"],
-    "heads": ["head_scores"],
     "attribution_patching": ["attribute_patches"],
+    "heads": ["head_scores"],
     "models": ["known_models", "load_model"],
     "patching": ["patch_activations"],
     "path_patching": ["patch_paths"],

@@ -89,8 +89,8 @@ def head_rows(summary: pd.DataFrame, n_top: int = 15) -> pd.DataFrame:
 
 def path_rows(effects: pd.DataFrame, n_top: int = 10) -> pd.DataFrame:
     """The direct paths that carry most."""
-    order = effects["recovered"].abs().sort_values(ascending=False, kind="stable").index
-    top = effects.loc[order].head(n_top)
+    size = -np.abs(effects["recovered"].to_numpy(dtype=float))
+    top = effects.iloc[np.argsort(size, kind="stable")].head(n_top)
     found = top.reindex(columns=["task", "direction", "sender", "receiver"])
     told = intervals(top, "recovered", "recovered_low", "recovered_high")
     return found.assign(**{"share [95 %]": told, "p (BH)": top["p_bh"].map("{:.2g}".format)})
