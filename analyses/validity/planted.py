@@ -1,0 +1,124 @@
+"""What each method finds in wired models, beside what was planted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from transformer_lens import HookedTransformer
+
+import layerwise as lw
+from layerwise.logit_lens import logit_lens
+from layerwise.models.organisms.layout import NEEDED, Spot, WiredLayout
+from layerwise.models.organisms.truth import Planted, spared
+from layerwise.models.organisms.wired import wired_model
+from layerwise.patching import patch_activations
+from layerwise.removal import removal_order
+
+N_LAYOUTS, N_ITEMS, PAIRS, SEED = 6, 24, 4, 0
+HALF = 0.5  # of the logit difference: recovered or not
+# Method, capability, what was planted, what was found.
+Row = tuple[str, str, list[int], list[int]]
+
+
+def measure() -> pd.DataFrame:
+    """One row per model, method and capability; the first model has the default layout.
+
+    Returns:
+        ``model``, ``n_layers``, ``n_heads``, ``method``, ``capability``, ``planted`` and ``found``
+        (layers; for heads layer * n_heads + head), ``same``.
+    """
+    rng = np.random.default_rng(SEED)
+    layouts = [WiredLayout(), *(random_layout(rng) for _ in range(N_LAYOUTS - 1))]
+    rows = []
+    for number, layout in enumerate(layouts):
+        model = wired_model(layout, seed=number)
+        for method, capability, planted, found in _found(model, layout):
+            rows.append(
+                {
+                    "model": number, "n_layers": layout.n_layers, "n_heads": layout.n_heads,
+                    "method": method, "capability": capability, "planted": planted,
+                    "found": found, "same": planted == found,
+                }
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def told(table: pd.DataFrame) -> pd.DataFrame:
+    """In how many models each method found exactly what was planted."""
+    groups = table.groupby(["method", "capability"], sort=False)["same"]
+    return groups.agg(models="count", exact="sum").reset_index()
+
+
+def random_layout(rng: np.random.Generator) -> WiredLayout:
+    """Mechanisms in any order that works, with idle layers between them."""
+    n_layers, n_heads = int(rng.integers(6, 13)), int(rng.integers(1, 5))
+    places = sorted(rng.permutation(n_layers)[:5].tolist())
+    facts = places.pop(int(rng.integers(5)))
+    names = ("previous", "look_up", "second_hop", "gate", "facts")
+    spots = [Spot(layer, int(rng.integers(n_heads))) for layer in (*places, facts)]
+    return WiredLayout(n_layers, n_heads, **dict(zip(names, spots, strict=True)))
+
+
+def _found(model: HookedTransformer, layout: WiredLayout) -> Iterator[Row]:
+    options = {"limit": N_ITEMS, "progress": False}
+    for site in ("layer", "attn_out", "mlp_out"):
+        result = lw.ablate(model, "all", ("continuation", "generate"), site=site, **options)
+        yield from _ablated(result.effects(), site, layout)
+    lens = logit_lens(model, "all", "continuation", **options).lens
+    yield from _read(lens, layout)
+    sites = ("resid_pre", "z")
+    patched = patch_activations(
+        model, "all", sites=sites, positions="last", pairs=PAIRS, **options
+    ).patching
+    yield from _patched(patched, layout)
+    idle = spared(layout, *NEEDED)
+    if idle:
+        removed = removal_order(model, "all", n_removed=len(idle), **options)
+        yield "greedy removal: layers that go first", "all", idle, list(removed.order[-1])
+
+
+def _ablated(effects: pd.DataFrame, site: str, layout: WiredLayout) -> Iterator[Row]:
+    for (protocol, capability), group in effects.groupby(["protocol", "capability"]):
+        found = sorted(int(layer) for layer in group.loc[group["significant"], "layer"])
+        planted = sorted(Planted(layout, str(capability)).critical(site))
+        what = "layer" if site == "layer" else site
+        yield f"skip {what}, {protocol}", str(capability), planted, found
+
+
+def _read(lens: pd.DataFrame, layout: WiredLayout) -> Iterator[Row]:
+    for capability, group in lens.groupby("capability"):
+        top = group.assign(top=group["rank"] == 0).groupby("layer")["top"].all()
+        found = [int(layer) for layer in top.index[top]]
+        planted = list(range(Planted(layout, str(capability)).readable_from, layout.n_layers))
+        yield "logit lens: answer on top", str(capability), planted, found
+
+
+def _patched(patching: pd.DataFrame, layout: WiredLayout) -> Iterator[Row]:
+    for (site, capability), group in patching.groupby(["site", "capability"]):
+        truth = Planted(layout, str(capability))
+        if site == "resid_pre":
+            carried = group.groupby("layer")["recovered"].min() > HALF
+            found = [int(layer) for layer in carried.index[carried]]
+            yield "patch resid_pre at last", str(capability), _after(truth), found
+        else:
+            by_head = group.groupby(["layer", "head"])["recovered"].min()
+            found = [_number(layout, *spot) for spot in by_head.index[by_head > HALF]]
+            yield "patch head at last", str(capability), _heads(truth), found
+
+
+def _after(truth: Planted) -> list[int]:
+    layers = range(truth.layout.n_layers)
+    return [k for k in layers if truth.recovers("resid_pre", k, at_last=True)]
+
+
+def _heads(truth: Planted) -> list[int]:
+    layout = truth.layout
+    spots = [Spot(k, head) for k in range(layout.n_layers) for head in range(layout.n_heads)]
+    found = [spot for spot in spots if truth.recovers_by_head("z", spot)]
+    return [_number(layout, spot.layer, spot.head) for spot in found]
+
+
+def _number(layout: WiredLayout, layer: int, head: int) -> int:
+    return int(layer) * layout.n_heads + int(head)
