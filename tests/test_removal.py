@@ -11,9 +11,7 @@ import pandas as pd
 import pytest
 
 import layerwise as lw
-from layerwise._removal_job import Removal
 from layerwise._removal_tables import best_candidate
-from layerwise._setup import prepare
 from layerwise.errors import UserError
 from layerwise.models import load_model, original_tokenizer
 from layerwise.removal import removal_order
@@ -335,7 +333,7 @@ def test_a_run_goes_on_at_the_step_it_was_stopped_in(
     again = removal_order(model, task, out=tmp_path / "run", **options)
     assert len(swept) == 4 - writes // 2
     assert again.order == whole.order
-    names = ["removal", "removal_candidates", "removal_steps"]
+    names = ["removal", "removal_candidates", "removal_curves", "removal_steps"]
     assert sorted(path.stem for path in (tmp_path / "run").glob("*.parquet")) == names
     for name in names:
         one, other = (
@@ -371,7 +369,7 @@ def test_the_command_writes_what_the_function_finds_and_a_report(here):
     assert len(result.order[1]) == 2
     assert "times fewer token-passes through a layer than one forward per candidate" in said
     assert "Tables: run" in said
-    assert result.facts.settings["by"] == "block"
+    assert result.facts.settings["by"] == ["block"]
     assert items_of(result, HELD_OUT, "solved") | items_of(result, SELECTION, "solved") == {
         f"solved/{i:04d}" for i in range(20)
     }
@@ -402,8 +400,3 @@ def test_what_cannot_be_done_is_told_before_work_begins(here, options, says):
     words = [word for pair in given.items() for word in pair]
     command = ["remove", commands.model_folder(), *words, "--fewshot", 0, "--out", "run"]
     commands.refused(*command, says=says, unchanged=here)
-
-
-def test_several_protocols_are_refused(model, task):
-    with pytest.raises(UserError, match="holds under one protocol, and 2 were named"):
-        Removal(prepare(model, task, ["letter", "generate"]), 1, "greedy", 0.5)

@@ -1,16 +1,16 @@
-"""A planned removal of layers: each step tries what can go next, and takes the best.
+"""A planned removal of layers: searches that try what can go next, and orders given beforehand.
 
-The public function with its arguments is in ``removal``.
+The public function with its arguments is in ``removal``; given orders are made in
+``_removal_orders``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from layerwise import stats
@@ -18,11 +18,16 @@ from layerwise._ablation_job import METHODS, write_requests
 from layerwise._parts import Parts
 from layerwise._progress import Meter
 from layerwise._records import planned, record_rows, work_entry
+from layerwise._removal_orders import by_angle, by_effect, by_influence
 from layerwise._removal_tables import (
+    ANGULAR,
     BLOCK,
-    GREEDY,
+    DEEP,
+    EFFECT,
     HELD_OUT,
+    SEARCHES,
     SELECTION,
+    WAYS,
     best_candidate,
     candidates_table,
     tasks_that_count,
@@ -31,43 +36,41 @@ from layerwise._setup import Setup
 from layerwise._tables import conform, frame
 from layerwise.errors import UserError, unknown_name
 from layerwise.results import RemovalResult
+from layerwise.similarity import streams_of
 from layerwise.sweep import SweepStats, intact, skip_layers
 from layerwise.sweep.cost import Cost
 from layerwise.tasks import Task, TaskRequest
 from layerwise.tasks.items import Item
 
-WAYS = (GREEDY, BLOCK)
 Layers = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Removal:
-    """A planned removal; one piece per step, and one for the held-out items.
+    """A planned removal: every order under every protocol.
 
     Attributes:
-        setup: what it starts from, with one protocol.
+        setup: what it starts from.
         n_removed: how many layers are removed.
-        by: ``greedy`` or ``block``.
-        held_out: the share of each task's items that the search does not see.
+        by: the orders, of ``WAYS``.
+        held_out: the share of each task's items that no order sees.
         method: ``engine`` or ``reference``.
     """
 
     setup: Setup
     n_removed: int
-    by: str
+    by: tuple[str, ...]
     held_out: float
     method: str = "engine"
 
     def __post_init__(self) -> None:
-        if self.by not in WAYS:
-            raise unknown_name("way to remove layers", self.by, WAYS)
+        for by in self.by:
+            if by not in WAYS:
+                raise unknown_name("way to remove layers", by, WAYS)
+        if not self.by:
+            raise UserError(f"No way to remove layers was named: expected some of {WAYS}.")
         if self.method not in METHODS:
             raise unknown_name("method", self.method, METHODS)
-        if len(self.setup.protocols) != 1:
-            raise UserError(
-                f"An order of removal holds under one protocol, and {len(self.setup.protocols)} "
-                "were named; name one, and run again for another."
-            )
         n_layers = self.setup.model.cfg.n_layers
         if not 1 <= self.n_removed < n_layers:
             raise UserError(
@@ -80,126 +83,38 @@ class Removal:
                 "and less than 1."
             )
         for task in self.setup.tasks:  # bad input is told before any work is done
-            self._split(task)
-            for item in task.items:
-                self.setup.requests(task, item, self._protocol)
-
-    @property
-    def _protocol(self) -> str:
-        return self.setup.protocols[0]
+            self.split(task)
+            for protocol in self.setup.protocols:
+                self.asked(task, task.items, protocol)
 
     def settings(self) -> dict[str, Any]:
         """What makes it this removal and no other."""
         return {
-            "by": self.by,
+            "by": list(self.by),
             "n_removed": self.n_removed,
             "held_out": self.held_out,
             "method": self.method,
         }
 
     def run(self, parts: Parts, settings: dict[str, Any], told: Meter) -> RemovalResult:
-        """Make the steps that are missing, and join all of them."""
-        costs = [self._cost(n) for n in range(self.n_removed + 1) if n or self.held_out]
-        costs = costs if self.held_out else [Cost(), *costs]
-        told.expect(sum((cost.amount for cost in costs), start=0.0))
-        tables: list[pd.DataFrame] = []
-        for step in range(1, self.n_removed + 1):
-            told.doing(f"removing layers, step {step} of {self.n_removed}")
-            if not parts.has_part(f"removal {step}"):
-                table, work = self._step(step, tables)
-                self._keep(parts, step, table, work | planned(costs[step]))
-            tables.append(_read(parts, step))
-            told.done(costs[step].amount)
-            if not np.any(tables[-1]["chosen"]):  # no task has signal
-                return self._joined(parts, settings, tables, range(1, step + 1))
-        if not self.held_out:
-            return self._joined(parts, settings, tables, range(1, self.n_removed + 1))
-        told.doing("removing layers, held-out items")
-        if not parts.has_part("removal 0"):
-            table, work = self._curve(tables)
-            self._keep(parts, 0, table, work | planned(costs[0]))
-        told.done(costs[0].amount)
-        every = range(1, self.n_removed + 1)
-        return self._joined(parts, settings, [*tables, _read(parts, 0)], [*every, 0])
-
-    def _keep(self, parts: Parts, number: int, table: pd.DataFrame, work: dict[str, Any]) -> None:
-        """Keep a piece: that of a step, or under 0 that of the held-out items."""
-        parts.write_part(f"removal work {number}", pd.DataFrame([work]))
-        parts.write_part(f"removal {number}", table)
-
-    def _joined(
-        self,
-        parts: Parts,
-        settings: dict[str, Any],
-        tables: Sequence[pd.DataFrame],
-        numbers: Sequence[int],
-    ) -> RemovalResult:
-        work = [parts.read_part(f"removal work {n}").to_dict("records")[0] for n in numbers]
+        """Make the pieces that are missing, and join all of them."""
+        orders = [Order(self, p, by) for p in self.setup.protocols for by in self.by]
+        told.expect(sum((cost.amount for order in orders for cost in order.costs()), start=0.0))
+        tables, names = [], {}
+        for order in orders:
+            found = order.run(parts, told)
+            tables += list(found.values())
+            names |= dict.fromkeys(found)
+        work = [parts.read_part(f"removal work {name}").to_dict("records")[0] for name in names]
         facts = self.setup.facts(settings, [{str(k): v for k, v in w.items()} for w in work])
         return RemovalResult(pd.concat(tables, ignore_index=True), facts)
 
-    def _step(
-        self, step: int, before: Sequence[pd.DataFrame]
-    ) -> tuple[pd.DataFrame, dict[str, Any]]:
-        """Try all candidates of a step on the selection items, and mark the best."""
-        tasks = self.setup.tasks if not before else self._counted(before[0])
-        start: list[Layers] = [()] if not before else []
-        tried = [*start, *self._candidates(step, _chosen(before[-1]) if before else ())]
-        table, cost = self._measure(tasks, SELECTION, tried)
-        intact_rows = [t.loc[t["step"] == 0] for t in before[:1]]
-        known = pd.concat([*intact_rows, table], ignore_index=True)
-        scored = candidates_table(known, self._chance)
-        if len(scored):
-            table["chosen"] = table["intervention"] == best_candidate(scored)
-        return table, {**_work(tasks, SELECTION, cost), "step": step}
-
-    def _curve(self, steps: Sequence[pd.DataFrame]) -> tuple[pd.DataFrame, dict[str, Any]]:
-        """The intact model and what each step removed, on the held-out items."""
-        tasks = self._counted(steps[0])
-        table, cost = self._measure(tasks, HELD_OUT, [(), *map(_chosen, steps)])
-        table["chosen"] = table["step"] > 0
-        return table, _work(tasks, HELD_OUT, cost)
-
-    def _candidates(self, step: int, removed: Layers) -> list[Layers]:
-        """What can be left out at a step, whose number is that of layers left out."""
-        n_layers = self.setup.model.cfg.n_layers
-        if self.by == BLOCK:
-            return [tuple(range(first, first + step)) for first in range(n_layers - step + 1)]
-        return [(*removed, layer) for layer in range(n_layers) if layer not in removed]
-
-    def _counted(self, first: pd.DataFrame) -> tuple[Task, ...]:
-        """The tasks with signal, by the table of the first step."""
-        counted = tasks_that_count(first, self._chance)
-        return tuple(task for task in self.setup.tasks if task.name in counted)
-
-    def _chance(self, task: str, protocol: str) -> float:
+    def chance(self, task: str, protocol: str) -> float:
+        """Accuracy by guessing."""
         return {t.name: t for t in self.setup.tasks}[task].chance[protocol]
 
-    def _measure(
-        self, tasks: Sequence[Task], split: str, tried: Sequence[Layers]
-    ) -> tuple[pd.DataFrame, SweepStats]:
-        """Ask all tasks' items of a split with each set of layers left out, in one sweep."""
-        asked = [(task, items, self._asked(task, items)) for task, items in self._of(tasks, split)]
-        changes = [skip_layers(layers) if layers else intact() for layers in tried]
-        put = [one.request for _, _, requests in asked for one in requests]
-        swept = self.setup.sweep(changes, put, self.method)
-        layers_of = {change.id: list(layers) for change, layers in zip(changes, tried, strict=True)}
-        rows, start = [], 0
-        for task, items, requests in asked:
-            stop = start + len(requests)
-            mine = replace(swept, outcomes=[found[start:stop] for found in swept.outcomes])
-            for row in record_rows(task, items, requests, changes, mine):
-                layers = layers_of[row["intervention"]]
-                more = {"by": self.by, "step": len(layers), "layers": layers, "split": split}
-                rows.append({name: row[name] for name in _KEPT} | more | {"chosen": False})
-            start = stop
-        return frame("removal", rows), swept.stats
-
-    def _of(self, tasks: Sequence[Task], split: str) -> Iterator[tuple[Task, tuple[Item, ...]]]:
-        return ((task, self._split(task)[split]) for task in tasks)
-
-    def _split(self, task: Task) -> dict[str, tuple[Item, ...]]:
-        """The items that the search sees, and those held out, drawn by the seed."""
+    def split(self, task: Task) -> dict[str, tuple[Item, ...]]:
+        """The items that layers are chosen by, and those held out, drawn by the seed."""
         n = len(task.items)
         n_out = round(self.held_out * n)
         if n_out == n or (self.held_out and not n_out):
@@ -213,41 +128,183 @@ class Removal:
             HELD_OUT: tuple(item for i, item in enumerate(task.items) if i in out),
         }
 
-    def _asked(self, task: Task, items: Sequence[Item]) -> list[TaskRequest]:
-        return [r for item in items for r in self.setup.requests(task, item, self._protocol)]
-
-    def _cost(self, step: int) -> Cost:
-        """Expected cost of a step (0: the held-out items), whichever layers went before."""
-        tried = [tuple(range(n)) for n in range(self.n_removed + 1)]
-        if step:
-            start: list[Layers] = [()] if step == 1 else []
-            tried = [*start, *self._candidates(step, tuple(range(step - 1)))]
-        asked = [
-            one.request
-            for task, items in self._of(self.setup.tasks, SELECTION if step else HELD_OUT)
-            for one in self._asked(task, items)
-        ]
-        changes = [skip_layers(layers) if layers else intact() for layers in tried]
-        cost = self.setup.cost(self.setup.tasks[0], changes, asked)
-        return cost if self.method == "engine" else cost.by_brute_force()
+    def asked(self, task: Task, items: Sequence[Item], protocol: str) -> list[TaskRequest]:
+        """What is put to the model for some items."""
+        return [r for item in items for r in self.setup.requests(task, item, protocol)]
 
     def write_requests(self, folder: Path) -> None:
         """Write exactly what was put to the model, one line per request."""
-        write_requests((r for t in self.setup.tasks for r in self._asked(t, t.items)), folder)
+        every = (
+            request
+            for task in self.setup.tasks
+            for protocol in self.setup.protocols
+            for request in self.asked(task, task.items, protocol)
+        )
+        write_requests(every, folder)
+
+
+@dataclass(frozen=True)
+class Order:
+    """One order under one protocol; pieces that orders share are made once."""
+
+    job: Removal
+    protocol: str
+    by: str
+
+    def run(self, parts: Parts, told: Meter) -> dict[str, pd.DataFrame]:
+        """The tables of its pieces, by their names; only the first where no task has signal."""
+        job, first_cost, *costs = self.job, *self.costs()
+        told.doing(f"removing layers, {self.by} under {self.protocol}")
+        every, singles = job.setup.tasks, self._singles()
+        name = f"{self.protocol} {'singles' if singles else 'intact'}"
+        first = self._piece(parts, name, every, SELECTION, [(), *singles], first_cost, step=1)
+        told.done(first_cost.amount)
+        tables = {name: first}
+        tasks = tuple(t for t in every if t.name in tasks_that_count(first, job.chance))
+        if not tasks:
+            return tables
+        start = f"{self.protocol} {self.by}"
+        for step, tried in self._tried(first, tables, tasks):
+            cost = costs.pop(0)
+            name = f"{start} {step or 'steps'}"
+            more = {"step": step} if step else {}
+            tables[name] = self._piece(parts, name, tasks, SELECTION, tried, cost, **more)
+            self._mark(tables, tried if not step else None)
+            told.done(cost.amount)
+        if job.held_out:
+            told.doing(f"removing layers, {self.by} under {self.protocol}, held-out items")
+            name = f"{start} {HELD_OUT}"
+            sets = [(), *self._chosen(tables.values())]
+            table = self._piece(parts, name, tasks, HELD_OUT, sets, costs[-1])
+            tables[name] = table.assign(chosen=table["step"] > 0)
+            told.done(costs[-1].amount)
+        return tables
+
+    def _singles(self) -> list[Layers]:
+        """What the first piece tries beside the intact model."""
+        n_layers = self.job.setup.model.cfg.n_layers
+        measured = self.by in (*SEARCHES, EFFECT)
+        return [(layer,) for layer in range(n_layers)] if measured else []
+
+    def _tried(
+        self, first: pd.DataFrame, tables: dict[str, pd.DataFrame], tasks: Sequence[Task]
+    ) -> Iterator[tuple[int, list[Layers]]]:
+        """The further pieces: the steps of a search, or under 0 all steps of a given order."""
+        n = self.job.n_removed
+        if self.by in SEARCHES:
+            self._mark(tables, None)
+            for step in range(2, n + 1):
+                yield step, self._candidates(step, self._chosen(tables.values())[-1])
+            return
+        sets = self._given(first, tasks)
+        known = {tuple(layers) for layers in first["layers"]}
+        self._mark(tables, sets)
+        if left := [layers for layers in sets if layers not in known]:
+            yield 0, left
+
+    def _given(self, first: pd.DataFrame, tasks: Sequence[Task]) -> list[Layers]:
+        """The sets of an order that is known before its steps are measured."""
+        n, n_layers = self.job.n_removed, self.job.setup.model.cfg.n_layers
+        if self.by == DEEP:
+            return [tuple(range(n_layers - 1, n_layers - 1 - step, -1)) for step in range(1, n + 1)]
+        if self.by == EFFECT:
+            return by_effect(candidates_table(first, self.job.chance), n)
+        read = [
+            streams_of(self.job.setup, task, self.job.split(task)[SELECTION], self.protocol)
+            for task in tasks
+        ]
+        return (by_angle if self.by == ANGULAR else by_influence)(read, n)
+
+    def _candidates(self, step: int, removed: Layers) -> list[Layers]:
+        """What can be left out at a step of a search, whose number is that of layers left out."""
+        n_layers = self.job.setup.model.cfg.n_layers
+        if self.by == BLOCK:
+            return [tuple(range(first, first + step)) for first in range(n_layers - step + 1)]
+        return [(*removed, layer) for layer in range(n_layers) if layer not in removed]
+
+    def _mark(self, tables: dict[str, pd.DataFrame], chosen: list[Layers] | None) -> None:
+        """Mark what the last piece chose: some sets, or the best of what was tried if None."""
+        first, name = next(iter(tables.values())), list(tables)[-1]
+        table = tables[name]
+        if chosen is not None:
+            marked = table["layers"].map(lambda layers: tuple(layers) in chosen)
+        else:
+            intact_rows = first.loc[first["step"] == 0]
+            known = table if table is first else pd.concat([intact_rows, table], ignore_index=True)
+            marked = table["intervention"] == best_candidate(
+                candidates_table(known, self.job.chance)
+            )
+        tables[name] = table.assign(chosen=marked)
+
+    @staticmethod
+    def _chosen(tables: Iterable[pd.DataFrame]) -> list[Layers]:
+        """What the steps so far leave out."""
+        rows = pd.concat([table.loc[table["chosen"]] for table in tables], ignore_index=True)
+        return [tuple(layers) for layers in rows.drop_duplicates("step")["layers"]]
+
+    def _piece(
+        self, parts: Parts, name: str, tasks: Sequence[Task], split: str,
+        tried: Sequence[Layers], cost: Cost, **more: Any,
+    ) -> pd.DataFrame:  # fmt: skip
+        """A piece, made unless it is there; nothing in it is marked as chosen."""
+        if not parts.has_part(f"removal {name}"):
+            table, spent = self._measure(tasks, split, tried)
+            work = {**_work(tasks, split, spent), "protocol": self.protocol, **more}
+            parts.write_part(f"removal work {name}", pd.DataFrame([work | planned(cost)]))
+            parts.write_part(f"removal {name}", table)
+        return conform("removal", parts.read_part(f"removal {name}")).assign(by=self.by)
+
+    def costs(self) -> list[Cost]:
+        """Expected costs of the pieces, whichever layers go first."""
+        n = self.job.n_removed
+        sets = [tuple(range(step)) for step in range(1, n + 1)]
+        further = (
+            [self._candidates(step, tuple(range(step - 1))) for step in range(2, n + 1)]
+            if self.by in SEARCHES
+            else [sets]
+        )
+        found = [self._cost(SELECTION, [(), *self._singles()])]
+        found += [self._cost(SELECTION, tried) for tried in further]
+        return [*found, self._cost(HELD_OUT, [(), *sets])] if self.job.held_out else found
+
+    def _cost(self, split: str, tried: Sequence[Layers]) -> Cost:
+        job = self.job
+        asked = [
+            one.request
+            for task in job.setup.tasks
+            for one in job.asked(task, job.split(task)[split], self.protocol)
+        ]
+        changes = [skip_layers(layers) if layers else intact() for layers in tried]
+        cost = job.setup.cost(job.setup.tasks[0], changes, asked)
+        return cost if job.method == "engine" else cost.by_brute_force()
+
+    def _measure(
+        self, tasks: Sequence[Task], split: str, tried: Sequence[Layers]
+    ) -> tuple[pd.DataFrame, SweepStats]:
+        """Ask all tasks' items of a split with each set of layers left out, in one sweep."""
+        job, asked = self.job, []
+        for task in tasks:
+            items = job.split(task)[split]
+            asked.append((task, items, job.asked(task, items, self.protocol)))
+        changes = [skip_layers(layers) if layers else intact() for layers in tried]
+        put = [one.request for _, _, requests in asked for one in requests]
+        swept = job.setup.sweep(changes, put, job.method)
+        layers_of = {change.id: list(layers) for change, layers in zip(changes, tried, strict=True)}
+        rows, start = [], 0
+        for task, items, requests in asked:
+            stop = start + len(requests)
+            mine = replace(swept, outcomes=[found[start:stop] for found in swept.outcomes])
+            for row in record_rows(task, items, requests, changes, mine):
+                layers = layers_of[row["intervention"]]
+                more = {"by": self.by, "step": len(layers), "layers": layers, "split": split}
+                rows.append({name: row[name] for name in _KEPT} | more | {"chosen": False})
+            start = stop
+        return frame("removal", rows), swept.stats
 
 
 _KEPT = (
     "intervention", "task", "capability", "item", "protocol", "correct", "gold_logprob",
 )  # fmt: skip
-
-
-def _read(parts: Parts, number: int) -> pd.DataFrame:
-    return conform("removal", parts.read_part(f"removal {number}"))
-
-
-def _chosen(table: pd.DataFrame) -> Layers:
-    """The layers that a step's best candidate leaves out."""
-    return tuple(table.loc[table["chosen"], "layers"].iloc[0])
 
 
 def _work(tasks: Sequence[Task], split: str, cost: SweepStats) -> dict[str, Any]:

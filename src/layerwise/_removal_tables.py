@@ -6,6 +6,7 @@ Only tables are read here; what is tried is the business of ``_removal_job``.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,10 @@ from layerwise._effects import Chance
 from layerwise._tables import conform, frame
 
 GREEDY, BLOCK = "greedy", "block"
+EFFECT, DEEP, ANGULAR, INFLUENCE = "effect", "deep", "angular", "influence"
+SEARCHES = (GREEDY, BLOCK)
+WAYS = (*SEARCHES, EFFECT, DEEP, ANGULAR, INFLUENCE)
+BLOCKS = (BLOCK, ANGULAR)
 SELECTION, HELD_OUT = "selection", "held out"
 # Shares are computed from counts, nats by an engine that agrees with its reference to 1e-4.
 _SAME_SHARE, _SAME_NATS = 1e-9, 1e-4
@@ -23,6 +28,7 @@ _SAME_SHARE, _SAME_NATS = 1e-9, 1e-4
 def signal_table(removal: pd.DataFrame, chance: Chance, split: str) -> pd.DataFrame:
     """``signal.parquet`` of one split's items: is the intact model above chance?"""
     intact = removal.loc[(removal["split"] == split) & (removal["step"] == 0)]
+    intact = intact.drop_duplicates(["task", "protocol", "item"])  # every order has it
     return _effects.signal_table(_as_records(intact), chance)
 
 
@@ -37,6 +43,15 @@ def candidates_table(removal: pd.DataFrame, chance: Chance) -> pd.DataFrame:
 
     Tasks weigh the same, whatever their chance level and number of items.
     """
+    parts = [_candidates(order, chance) for order in _orders(removal)]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _orders(removal: pd.DataFrame) -> list[pd.DataFrame]:
+    return [order for _, order in removal.groupby(["by", "protocol"], sort=False)]
+
+
+def _candidates(removal: pd.DataFrame, chance: Chance) -> pd.DataFrame:
     counted = removal["task"].isin(tasks_that_count(removal, chance))
     mine = removal.loc[counted & (removal["split"] == SELECTION)]
     means = mine.groupby(["task", "intervention"], sort=False, as_index=False).agg(
@@ -99,10 +114,77 @@ def steps_table(removal: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFram
         chance: (task, protocol) -> accuracy by guessing.
         seed: seed of the bootstrap.
     """
-    counted = removal["task"].isin(tasks_that_count(removal, chance))
-    used = removal.loc[counted & (removal["chosen"] | (removal["step"] == 0))]
-    parts = [_steps(used.loc[used["split"] == s], chance, seed, s) for s in (SELECTION, HELD_OUT)]
+    parts = [
+        _steps(used.loc[used["split"] == split], chance, seed, split)
+        for used in (_chosen(order, chance) for order in _orders(removal))
+        for split in (SELECTION, HELD_OUT)
+    ]
     return pd.concat(parts, ignore_index=True)
+
+
+def _chosen(order: pd.DataFrame, chance: Chance) -> pd.DataFrame:
+    """The intact model and what each step chose, of the tasks that count."""
+    counted = order["task"].isin(tasks_that_count(order, chance))
+    return order.loc[counted & (order["chosen"] | (order["step"] == 0))]
+
+
+def curves_table(removal: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFrame:
+    """``removal_curves.parquet``: what each step loses of a capability, on held-out items.
+
+    Of several tasks it is the mean of the shares of the above-chance accuracy, each with the same
+    weight, for accuracies with other chance levels cannot be averaged; the test pools their items.
+    Tasks without signal on the held-out items do not count.
+    """
+    rows: list[dict[str, Any]] = []
+    for order in _orders(removal):
+        used = _chosen(order, chance)
+        held = used.loc[used["split"] == HELD_OUT]
+        named = _once(held).set_index("step")
+        found = [c for c in _effects.cells(_as_records(held)) if len(c.interventions)]
+        told = [c for c in found if stats.above_chance(c.intact, chance(c.task, c.protocol))]
+        for capability in dict.fromkeys(cell.capability for cell in told):
+            cells = [cell for cell in told if cell.capability == capability]
+            for row in _curve(cells, chance, seed):
+                of_step = named.loc[row["step"]]
+                same = {name: of_step[name] for name in ("by", "intervention", "layers")}
+                rows.append({**same, **row})
+    return frame("removal_curves", rows)
+
+
+def _curve(cells: list[_effects.Cell], chance: Chance, seed: int) -> list[dict[str, Any]]:
+    """The steps of one capability under one protocol."""
+    draws, lost, gained = [], 0, 0
+    for cell in cells:
+        n, right = len(cell.intact), np.column_stack([cell.intact, cell.correct])
+        drawn = stats.resample_indices(n, _effects.N_RESAMPLES, stats.generator(seed, cell.task))
+        means = stats.resampled_means(right, np.concatenate([np.arange(n)[None], drawn]))
+        draws.append(stats.shares(means[:, :1], means[:, 1:], chance(cell.task, cell.protocol)))
+        lost = lost + (cell.intact[:, None] & ~cell.correct).sum(axis=0)
+        gained = gained + (~cell.intact[:, None] & cell.correct).sum(axis=0)
+    share = np.mean(draws, axis=0)
+    low, high = stats.percentile_bounds(share[1:], 0.95)
+    p = stats.mcnemar_p_values(np.asarray(lost), np.asarray(gained))
+    p_holm = stats.holm(p)
+    same = {
+        "protocol": cells[0].protocol,
+        "capability": cells[0].capability,
+        "tasks": ",".join(cell.task for cell in cells),
+        "n_tasks": len(cells),
+        "n_items": sum(len(cell.intact) for cell in cells),
+    }
+    return [
+        {
+            **same,
+            "step": int(step),
+            "share_lost": float(share[0, i]),
+            "share_low": float(low[i]) if np.isfinite(low[i]) else None,
+            "share_high": float(high[i]) if np.isfinite(high[i]) else None,
+            "p": float(p[i]),
+            "p_holm": float(p_holm[i]),
+            "significant": bool(p_holm[i] < _effects.ALPHA),
+        }
+        for i, step in enumerate(cells[0].interventions["layer"])
+    ]
 
 
 def _steps(used: pd.DataFrame, chance: Chance, seed: int, split: str) -> pd.DataFrame:
@@ -116,7 +198,7 @@ def _steps(used: pd.DataFrame, chance: Chance, seed: int, split: str) -> pd.Data
 
 def removed_label(by: str, layers: Sequence[int]) -> str:
     """What a step removed: the layer that it added, or the block, e.g. ``"20-24"``."""
-    if by == GREEDY or len(layers) == 1:
+    if by not in BLOCKS or len(layers) == 1:
         return str(layers[-1])
     return f"{layers[0]}-{layers[-1]}"
 

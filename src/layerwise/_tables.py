@@ -137,6 +137,11 @@ SCHEMAS: dict[str, pa.Schema] = {
         share_lost="float?", share_low="float?", share_high="float?", p="float", p_holm="float",
         nats="float?", nats_low="float?", nats_high="float?", signal="bool", significant="bool",
     ),
+    "removal_curves": _schema(
+        by="str", protocol="str", capability="str", step="int", intervention="str",
+        layers=_INTEGERS, tasks="str", n_tasks="int", n_items="int", share_lost="float",
+        share_low="float?", share_high="float?", p="float", p_holm="float", significant="bool",
+    ),
     "removal_candidates": _schema(
         by="str", step="int", intervention="str", layers=_INTEGERS, chosen="bool",
         protocol="str", n_tasks="int", n_items="int", share_lost="float", nats="float?",

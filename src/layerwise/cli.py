@@ -417,10 +417,11 @@ def remove(
     model: ModelName,
     task: Tasks,
     layers: Annotated[int, typer.Option("--layers", help="How many layers are removed.")],
-    by: Annotated[str, typer.Option(help="greedy (one by one) or block (contiguous).")] = "greedy",
-    protocol: Annotated[
-        str, typer.Option(help="letter, continuation or generate; an order holds under one.")
-    ] = "continuation",
+    by: Annotated[
+        list[str],
+        typer.Option(help="greedy, block, effect, deep, angular or influence; repeatable."),
+    ] = ["greedy"],  # noqa: B006
+    protocol: Protocols = ["continuation"],  # noqa: B006
     held_out: Annotated[
         float, typer.Option(help="Share of the items that the search does not see.")
     ] = 0.5,
@@ -435,7 +436,7 @@ def remove(
     method: Annotated[str, typer.Option(help="engine, or reference (slow).")] = "engine",
     memory_budget: Budget = None,
 ) -> None:
-    """Find in which order layers can be removed; each step tries all that remain."""
+    """Find in which order layers can be removed, and what is left of the accuracy."""
     from layerwise.removal import removal_order as run
 
     found = run(

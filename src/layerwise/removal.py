@@ -1,4 +1,4 @@
-"""Removal of layers: in which order they can go, each step trying all that remain.
+"""Removal of layers: in which orders they can go, and what is left without them.
 
 The steps are planned and made in ``_removal_job``; choices and effects are computed from the
 records by ``results``.
@@ -20,10 +20,10 @@ from layerwise.results import RemovalResult
 def removal_order(
     model: HookedTransformer,
     tasks: TaskLike | Sequence[TaskLike],
-    protocol: str = "continuation",
+    protocols: str | Sequence[str] = "continuation",
     *,
     n_removed: int,
-    by: str = "greedy",
+    by: str | Sequence[str] = "greedy",
     held_out: float = 0.5,
     limit: int | None = None,
     seed: int = 0,
@@ -39,16 +39,20 @@ def removal_order(
     ``greedy`` is task-aware layer elimination (Naim et al. 2025, arXiv:2510.22767): each step
     tries every layer that remains, beside those removed before, and removes the one without
     which least is lost. ``block`` tries every contiguous block of each size (as compared by
-    Gromov et al. 2024, arXiv:2403.17887, who chose by angular distance). ``docs/methods.md`` has
-    the score and the rule for ties.
+    Gromov et al. 2024, arXiv:2403.17887, who chose by angular distance). The other orders are
+    known beforehand: ``effect`` (single layers, by what each alone loses), ``deep`` (from the
+    last layer on), ``angular`` (of each size the block across which the stream turns least,
+    arXiv:2403.17887), ``influence`` (single layers by block influence, ShortGPT,
+    arXiv:2403.03853). All are made from the same selection items and measured on the same
+    held-out ones. ``docs/pruning.md`` has the score and the rule for ties.
 
     Args:
         model: the model, from ``load_model`` or your own.
         tasks: task names, capabilities (all their suites), JSONL files, or ``Task`` values;
             of several, those with signal decide together, each with the same weight.
-        protocol: ``letter``, ``continuation`` or ``generate``; an order holds under one.
+        protocols: ``letter``, ``continuation``, ``generate``; each has orders of its own.
         n_removed: how many layers are removed, 1 to all but one.
-        by: ``greedy`` or ``block``.
+        by: ``greedy``, ``block``, ``effect``, ``deep``, ``angular``, ``influence``.
         held_out: the share of each task's items that the search does not see; 0 for none. What
             the search saw makes its choice look too good; these do not.
         limit: take the first so many items of each task.
@@ -62,17 +66,18 @@ def removal_order(
         progress: show a progress bar on a terminal.
 
     Returns:
-        One record per step, candidate and item; ``order`` is empty if the intact model is not
+        One record per step, candidate and item; an order is empty if the intact model is not
         above chance on the items to select by.
 
     Raises:
         UserError: for anything unknown, out of range or contradictory, before work begins.
     """
     setup = prepare(
-        model, tasks, protocol, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
+        model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
         memory_budget=memory_budget, out=out,
     )  # fmt: skip
-    job = Removal(setup, n_removed, by, held_out, method)
+    ways = (by,) if isinstance(by, str) else tuple(dict.fromkeys(by))
+    job = Removal(setup, n_removed, ways, held_out, method)
     settings = setup.settings(analysis="layer removal", **job.settings())
     (result,) = carry_out(
         lambda parts, told: [job.run(parts, settings, told)],

@@ -347,10 +347,30 @@ class RemovalResult(Result):
     facts: Facts
 
     @property
+    def orders(self) -> dict[tuple[str, str], list[tuple[int, ...]]]:
+        """The layers left out at each step, by order and protocol; empty without signal.
+
+        In orders of single layers the last one was added at the step.
+        """
+        return {
+            (str(group["by"].iloc[0]), str(group["protocol"].iloc[0])): _removed(group)
+            for _, group in self.removal.groupby(["by", "protocol"], sort=False)
+        }
+
+    @property
     def order(self) -> list[tuple[int, ...]]:
-        """The layers left out at each step; in a greedy order the last one was added there."""
-        chosen = self.removal.loc[self.removal["chosen"]].drop_duplicates("step")
-        return [tuple(layers) for layers in chosen.sort_values(by="step")["layers"]]
+        """The one of ``orders``, if there is only one.
+
+        Raises:
+            UserError: if there are several.
+        """
+        if len(self.orders) > 1:
+            names = ", ".join(f"{by} under {protocol}" for by, protocol in self.orders)
+            raise UserError(
+                f"There are several orders ({names}), and order is for one alone: take "
+                "orders[by, protocol]."
+            )
+        return next(iter(self.orders.values()), [])
 
     @property
     def work(self) -> dict[str, float]:
@@ -372,9 +392,17 @@ class RemovalResult(Result):
         """``removal_candidates.parquet``: what each candidate loses, and which was chosen."""
         return _removal_tables.candidates_table(self.removal, self.facts.chance)
 
+    def curves(self) -> pd.DataFrame:
+        """``removal_curves.parquet``: what each step loses of a capability, on held-out items."""
+        return _removal_tables.curves_table(self.removal, self.facts.chance, self.facts.seed)
+
     def derived(self) -> dict[str, pd.DataFrame]:
-        """``removal_steps`` and ``removal_candidates``."""
-        return {"removal_steps": self.steps(), "removal_candidates": self.candidates()}
+        """``removal_steps``, ``removal_candidates`` and ``removal_curves``."""
+        return {
+            "removal_steps": self.steps(),
+            "removal_candidates": self.candidates(),
+            "removal_curves": self.curves(),
+        }
 
     def summary_rows(self) -> pd.DataFrame:
         """Each step's accuracy, where layers were selected and where they were not."""
@@ -490,6 +518,11 @@ def load_results(folder: str | Path) -> list[Result]:
             "check the path, or run an analysis with this folder."
         )
     return [kind.load(folder) for kind in kinds]
+
+
+def _removed(order: pd.DataFrame) -> list[tuple[int, ...]]:
+    chosen = order.loc[order["chosen"]].drop_duplicates("step")
+    return [tuple(layers) for layers in chosen.sort_values(by="step")["layers"]]
 
 
 def _or(names: Sequence[str]) -> str:

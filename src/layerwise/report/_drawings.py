@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from layerwise._removal_tables import GREEDY
+from layerwise.report._find_removal import HOW, several_orders
 from layerwise.report.rows import rows
 from layerwise.report.run import Run
 from layerwise.report.wording import (
@@ -306,8 +306,10 @@ def removals(run: Run) -> list[Drawing]:
 
     if run.removal is None:
         return []
+    if several_orders(run):
+        return _orders(run)
     first = run.removal.iloc[0]
-    way = "one by one, greedily" if first["by"] == GREEDY else "as the best block of each size"
+    way = HOW[str(first["by"])]
     counts = [
         f"{split} items: n = {spread(rows(run.removal, split=split)['n_items'])}"
         for split in in_order(run.removal["split"], ())
@@ -320,6 +322,24 @@ def removals(run: Run) -> list[Drawing]:
     )
     alt = "Line charts of accuracy against the number of layers removed, one chart per task."
     return [Drawing("removal", partial(removal_curve, run.removal), caption, alt)]
+
+
+def _orders(run: Run) -> list[Drawing]:
+    """All orders under all protocols in one figure."""
+    from layerwise.report.figures import removal_orders
+
+    if run.removal_curves is None:
+        return []
+    caption = (
+        "What is left of the accuracy above chance as layers are removed in different orders, by "
+        "capability and protocol: 100 % is the intact model, 0 % chance; mean over the "
+        f"capability's tasks with signal (n = {spread(run.removal_curves['n_items'])} held-out "
+        "items, which no order was made from). Bands: paired bootstrap 95 % interval. Filled: "
+        "significant loss after Holm's correction over the steps (exact McNemar test, p < 0.05)."
+    )
+    alt = "Line charts of accuracy left against layers removed, one chart per capability, protocol."
+    draw = partial(removal_orders, run.removal_curves)
+    return [Drawing("removal_orders", draw, caption, alt)]
 
 
 def ranges(run: Run) -> list[Drawing]:

@@ -9,19 +9,45 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise._removal_tables import GREEDY, HELD_OUT
+from layerwise._removal_tables import BLOCKS, HELD_OUT, WAYS
 from layerwise.report.finding import Finding, source, spaced, weight
 from layerwise.report.rows import records, rows
 from layerwise.report.run import Run
-from layerwise.report.wording import counted, in_order, interval, joined, layer_ranges, p_value
+from layerwise.report.wording import (
+    CAPABILITY_ORDER,
+    PROTOCOL_ORDER,
+    counted,
+    in_order,
+    interval,
+    joined,
+    layer_ranges,
+    p_value,
+    percent,
+)
 
 REMOVAL = "removal"
+HOW = {
+    "greedy": "one by one, greedily",
+    "block": "as the best block of each size",
+    "effect": "one by one, by the effect of each alone",
+    "deep": "one by one, from the last on",
+    "angular": "as the block of each size with the least angular distance",
+    "influence": "one by one, by block influence",
+}
+
+
+def several_orders(run: Run) -> bool:
+    """Whether a run has several orders or protocols of removal."""
+    assert run.removal is not None
+    return len(run.removal.groupby(["by", "protocol"])) > 1
 
 
 def removals(run: Run) -> list[Finding]:
-    """Per task with signal on its held-out items, the first significant loss."""
+    """The first significant loss on held-out items: per task, or per order if there are several."""
     if run.removal is None:
         return []
+    if several_orders(run):
+        return _by_order(run.removal_curves)
     held = rows(run.removal, split=HELD_OUT, signal=True)
     return spaced([_removal(rows(held, task=task)) for task in in_order(held["task"], ())], 2)
 
@@ -31,7 +57,8 @@ def _removal(mine: pd.DataFrame) -> Finding:
     losses = [row for row in steps if row["significant"] and row["acc_diff"] > 0]
     last = losses[0] if losses else steps[-1]
     kept = [row for row in steps if row["step"] < last["step"]] if losses else steps
-    how = "one by one, greedily," if last["by"] == GREEDY else "as a block"
+    how = "one by one, greedily," if last["by"] == "greedy" else HOW[last["by"]]
+    how = "as a block" if last["by"] == "block" else how
     start = f"With layers removed {how} under {last['protocol']}, held-out items of {last['task']}"
     if losses:
         before = f"; without {_which(kept[-1])} the loss was {_points(kept[-1])}" if kept else ""
@@ -50,9 +77,51 @@ def _removal(mine: pd.DataFrame) -> Finding:
                    step=int(last["step"])))  # fmt: skip
 
 
+def _by_order(curves: pd.DataFrame | None) -> list[Finding]:
+    """Per capability and order, how many layers can go under each protocol."""
+    if curves is None:
+        return []
+    found = []
+    for capability in in_order(curves["capability"], CAPABILITY_ORDER):
+        for by in in_order(curves["by"], WAYS):
+            mine = rows(curves, capability=capability, by=by)
+            protocols = in_order(mine["protocol"], PROTOCOL_ORDER)
+            if protocols:
+                found.append(_order({p: records(rows(mine, protocol=p)) for p in protocols}))
+    return spaced(found, 3)
+
+
+def _order(steps: dict[str, list[dict[str, Any]]]) -> Finding:
+    """One order: the steps under each protocol, in order."""
+    told, numbers = [], []
+    for protocol, listed in steps.items():
+        ranked = sorted(listed, key=lambda row: row["step"])
+        sure = [row for row in ranked if row["significant"] and row["share_lost"] > 0]
+        last = sure[0] if sure else ranked[-1]
+        n = last["step"] - 1 if sure else last["step"]
+        numbers.append(n)
+        share = percent(last["share_lost"], last["share_low"], last["share_high"])
+        rest = f"{p_value(last['p_holm'])}, n = {last['n_items']}"
+        told.append(
+            f"under {protocol} {counted(n, 'layer')} can go before accuracy drops significantly "
+            f"(without {last['step']} {share} of the above-chance accuracy are lost, {rest})"
+            if sure
+            else f"under {protocol} no drop is significant up to {counted(n, 'layer')} ({share} "
+            f"of the above-chance accuracy are lost, {rest})"
+        )
+    row = next(iter(steps.values()))[0]
+    sentence = (
+        f"With layers removed {HOW[row['by']]}, on held-out items of {row['capability']}: "
+        f"{'; '.join(told)} (Holm's correction over the steps)."
+    )
+    apart = (max(numbers) - min(numbers)) / 10 if len(numbers) > 1 else max(numbers) / 20
+    where = {"capability": str(row["capability"]), "by": str(row["by"])}
+    return Finding(sentence, weight(0.8, apart), REMOVAL, source("removal_curves", where))
+
+
 def _which(row: dict[str, Any]) -> str:
     layers = row["layers"]
-    named = joined(map(str, layers)) if row["by"] == GREEDY else layer_ranges(layers)
+    named = layer_ranges(layers) if row["by"] in BLOCKS else joined(map(str, layers))
     return f"{'layer' if len(layers) == 1 else 'layers'} {named}"
 
 

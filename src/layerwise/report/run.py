@@ -43,6 +43,7 @@ class Run:
         order: ``order.parquet``.
         left_out: ``left_out.parquet``.
         removal: ``removal_steps.parquet``.
+        removal_curves: ``removal_curves.parquet``.
         attribution: ``attribution_summary.parquet``.
         angular: ``angular.parquet``.
         influence: ``influence.parquet``.
@@ -62,6 +63,7 @@ class Run:
     left_out: pd.DataFrame | None = None
     removal: pd.DataFrame | None = None
     attribution: pd.DataFrame | None = None
+    removal_curves: pd.DataFrame | None = None
     angular: pd.DataFrame | None = None
     influence: pd.DataFrame | None = None
     cka: pd.DataFrame | None = None
@@ -126,7 +128,7 @@ def _tables(result: Result) -> dict[str, pd.DataFrame]:
     if isinstance(result, PruningResult):
         return {"pruning": result.summary()}
     if isinstance(result, RemovalResult):
-        return {"removal": result.steps()}
+        return {"removal": result.steps(), "removal_curves": result.curves()}
     if isinstance(result, AttributionResult):
         return {"attribution": result.summary()}
     if isinstance(result, HeadsResult):

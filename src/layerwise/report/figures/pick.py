@@ -16,6 +16,7 @@ from layerwise.report.figures.lens import lens_curves
 from layerwise.report.figures.patching import patching_map
 from layerwise.report.figures.patching_heads import patching_heads
 from layerwise.report.figures.removal import removal_curve
+from layerwise.report.figures.removal_orders import removal_orders
 from layerwise.report.figures.role_map import role_map
 from layerwise.report.figures.similarity import similarity_map
 from layerwise.results import (
@@ -67,6 +68,8 @@ def plot_result(result: Plottable) -> Figure:
     if isinstance(result, SimilarityResult):
         return similarity_map(_filled(result, result.angular()), result.influence(), result.cka)
     if isinstance(result, RemovalResult):
+        if len(result.orders) > 1:
+            return removal_orders(_filled(result, result.curves()))
         return removal_curve(_filled(result, result.steps()))
     if isinstance(result, HeadsResult):
         return head_score_maps(_filled(result, result.summary()))

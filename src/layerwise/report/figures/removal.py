@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from layerwise._removal_tables import GREEDY, HELD_OUT, SELECTION, removed_label
+from layerwise._removal_tables import BLOCKS, HELD_OUT, SELECTION, removed_label
 from layerwise.report.figures._panels import tasks_in_order
 from layerwise.report.figures.grid import abreast, layer_ticks, legend_below, panel_grid, set_title
 from layerwise.report.figures.lettering import FONT, characters, label
@@ -61,8 +61,8 @@ def removal_curve(steps: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
     for axes in panels[-abreast(panels) :]:
         axes.set_xlabel("layers removed")
     first = steps.iloc[0]
-    greedy = first["by"] == GREEDY
-    how = "as layers are removed one by one" if greedy else "without the best block of each size"
+    blocks = first["by"] in BLOCKS
+    how = "without the best block of each size" if blocks else "as layers are removed one by one"
     set_title(figure, f"Accuracy under {label(str(first['protocol']))} {how}")
     legend_below(figure, _handles(steps))
     return figure
@@ -96,8 +96,8 @@ def _name_steps(axes: Axes, mine: pd.DataFrame, room: float) -> None:
     upper.set_xticks(shown, [names[step] for step in shown], rotation=90, fontsize=FONT)
     upper.tick_params(length=0, pad=3.0)
     upper.set_gid("removed")
-    greedy = listed[0]["by"] == GREEDY
-    upper.set_xlabel("layer removed" if greedy else "block removed", fontsize=FONT, labelpad=2)
+    blocks = listed[0]["by"] in BLOCKS
+    upper.set_xlabel("block removed" if blocks else "layer removed", fontsize=FONT, labelpad=2)
     axes.spines[["top", "right"]].set_visible(False)
 
 
