@@ -11,8 +11,33 @@ import numpy as np
 import pandas as pd
 
 from layerwise import stats
-from layerwise._patching_tables import DENOISING
+from layerwise._patching_tables import DENOISING, heads_filled
 from layerwise._tables import frame
+
+
+def cell_means(table: pd.DataFrame) -> pd.DataFrame:
+    """Means over pairs of every cell's estimated and, where it was patched, true change.
+
+    Returns:
+        ``task``, ``capability``, ``protocol``, ``direction``, ``site``, ``layer``, ``head``,
+        ``pos_label``, ``n_items``, ``estimate``, ``true`` (nats; nan where not patched).
+    """
+    told = _changes(table)
+    key = ["task", "capability", "protocol", "direction", "site", "layer", "head", "pos_label"]
+    means = told.groupby(key, as_index=False, sort=False).agg(
+        n_items=("item", "nunique"), estimate=("estimate", "mean"), true=("true", "mean")
+    )
+    heads = means["head"].astype("Int64").where(means["head"] >= 0)
+    return means.assign(head=heads, layer=means["layer"].astype("Int64"))
+
+
+def _changes(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with estimated and true changes in nats, and heads as plain integers."""
+    denoised = table["direction"] == DENOISING
+    base = table["corrupted_diff"].where(denoised, table["clean_diff"])
+    return heads_filled(table).assign(
+        estimate=table["estimated_diff"] - base, true=table["patched_diff"] - base
+    )
 
 
 def agreement_table(table: pd.DataFrame, seed: int, n_resamples: int = 2000) -> pd.DataFrame:
@@ -23,18 +48,10 @@ def agreement_table(table: pd.DataFrame, seed: int, n_resamples: int = 2000) -> 
     """
     rows = []
     key = ["task", "capability", "protocol", "direction", "site"]
-    sampled = table.dropna(subset=["patched_diff"])
+    sampled = _changes(table).dropna(subset=["true"])
     for _, group in sampled.groupby(key, sort=False):
-        base = np.where(
-            group["direction"] == DENOISING, group["corrupted_diff"], group["clean_diff"]
-        )
-        told = group.assign(
-            head=group["head"].fillna(-1).astype("int64"),
-            estimate=group["estimated_diff"] - base,
-            true=group["patched_diff"] - base,
-        )
         rows.append(
-            {**{name: group[name].iloc[0] for name in key}, **_agreement(told, seed, n_resamples)}
+            {**{name: group[name].iloc[0] for name in key}, **_agreement(group, seed, n_resamples)}
         )
     return frame("attribution_agreement", rows)
 

@@ -283,6 +283,15 @@ class AttributionPatchingResult(Result):
     attribution_patching: pd.DataFrame
     facts: Facts
 
+    def cells(self) -> pd.DataFrame:
+        """Means over pairs of every cell's estimated and true change, nats.
+
+        Returns:
+            ``task``, ``capability``, ``protocol``, ``direction``, ``site``, ``layer``, ``head``,
+            ``pos_label``, ``n_items``, ``estimate``, ``true`` (nan where it was not patched).
+        """
+        return _attribution_agreement.cell_means(self.attribution_patching)
+
     def agreement(self) -> pd.DataFrame:
         """``attribution_agreement.parquet``: rank correlation with true patches of a sample."""
         table = self.attribution_patching

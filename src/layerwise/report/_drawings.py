@@ -300,6 +300,47 @@ def head_scores(run: Run) -> list[Drawing]:
     return [Drawing("head_scores", partial(head_score_maps, run.heads), caption, alt)]
 
 
+def paths(run: Run) -> list[Drawing]:
+    """Direct paths, a figure for each direction."""
+    from layerwise.report.figures import path_senders
+    from layerwise.report.figures.patching import verb
+
+    found = []
+    for direction in in_order(run.paths["direction"] if run.paths is not None else (), ()):
+        mine = rows(run.paths, direction=direction)  # type: ignore[arg-type]
+        caption = (
+            f"Path patching: {_PATCHES[direction]} at one head or MLP, and reaches one receiver "
+            "only, on the direct path; all else is held. Colour: share of the logit difference "
+            f"{verb(direction)}, over n = {spread(mine['n_items'])} pairs. Dot: differs from 0 by "
+            "a sign-flip test over pairs, after Benjamini and Hochberg's correction over the "
+            "senders of the receiver (5 %). The intervals are in the table below."
+        )
+        alt = "Heat maps of what each head and MLP carries to a receiver."
+        found.append(Drawing(f"paths_{direction}", partial(path_senders, mine), caption, alt))
+    return found
+
+
+def estimates(run: Run) -> list[Drawing]:
+    """Estimated against true patches, a figure for each direction."""
+    from layerwise.report.figures import estimate_agreement
+
+    if run.estimates is None or run.agreement is None:
+        return []
+    found = []
+    for direction in in_order(run.agreement["direction"], ()):
+        cells, told = (rows(t, direction=direction) for t in (run.estimates, run.agreement))
+        caption = (
+            f"Attribution patching ({direction}): the change of the logit difference that a "
+            "gradient predicts for a patch, against that of the true patch, for cells drawn at "
+            f"random (means over n = {spread(told['n_items'])} pairs). Dashed: equal. The rank "
+            "correlations' intervals are in the table below."
+        )
+        alt = "Scatter plots of estimated against true changes, one per task and site."
+        draw = partial(estimate_agreement, cells, told)
+        found.append(Drawing(f"estimates_{direction}", draw, caption, alt))
+    return found
+
+
 def removals(run: Run) -> list[Drawing]:
     """The accuracy that is left as layers are removed."""
     from layerwise.report.figures import removal_curve

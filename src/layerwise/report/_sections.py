@@ -13,11 +13,13 @@ from layerwise.report import _drawings
 from layerwise.report._drawings import Drawing
 from layerwise.report._tables_shown import (
     Shown,
+    agreement_shown,
     attribution_tables,
     effects_tables,
     emergence_tables,
     heads_table,
     patching_table,
+    paths_table,
     pruning_table,
     removal_table,
     signal_table,
@@ -62,6 +64,14 @@ _ATTRIBUTION_WORDS = (
 _HEADS_WORDS = (
     "No task is asked: random tokens are given twice, and what each head attends to at the "
     "second time shows whether it can continue what was there before."
+)
+_PATH_WORDS = (
+    "Which heads and MLPs act on a receiver directly: what one of them writes is taken from the "
+    "other run, and reaches the receiver alone."
+)
+_ESTIMATE_WORDS = (
+    "A gradient predicts what every patch would do, at the price of a few forwards. Some patches "
+    "were truly made, to see how far that can be trusted."
 )
 _EMERGENCE_WORDS = (
     "Half-effect depth: where half of the effect is reached. Centre of mass: the mean depth, "
@@ -118,6 +128,10 @@ def sections(run: Run) -> list[Section]:
         Section("protocols", "Protocol comparison", _PROTOCOL_WORDS, compare),
         Section("lens", "Logit lens", _LENS_WORDS, lens),
         Section("patching", "Activation patching", _PATCHING_WORDS, patching, _patched(run)),
+        Section("paths", "Direct paths", _PATH_WORDS, tuple(_drawings.paths(run)),
+                tuple(paths_table(run))),
+        Section("estimates", "Estimated patches", _ESTIMATE_WORDS, tuple(_drawings.estimates(run)),
+                tuple(agreement_shown(run))),
         Section("attribution", "Direct logit attribution", _ATTRIBUTION_WORDS, direct,
                 tuple(attribution_tables(run))),
         Section("heads", "Induction heads", _HEADS_WORDS, heads, tuple(heads_table(run))),

@@ -171,6 +171,43 @@ def heads_table(run: Run) -> list[Shown]:
     return [Shown(title, columns, cells, True)]
 
 
+def paths_table(run: Run) -> list[Shown]:
+    """The direct paths by the size of what they carry."""
+    if run.paths is None:
+        return []
+    ranked = run.paths.iloc[(-abs(numbers(run.paths, "recovered"))).argsort(kind="stable")]
+    columns = ("task", "direction", "sender", "receiver", "pairs", "share (%)", "p (BH)")
+    cells = [
+        [
+            row["task"], row["direction"], row["sender"], row["receiver"], str(row["n_items"]),
+            _bounds(row, "recovered", "recovered_low", "recovered_high", 100),
+            f"{row['p_bh']:.3g}",
+        ]
+        for row in records(ranked.head(_MOST))
+    ]  # fmt: skip
+    note = f"The other {len(ranked) - _MOST} rows are in path_effects.parquet."
+    note = note if len(ranked) > _MOST else ""
+    return [Shown(f"Direct paths by share ({len(ranked)})", columns, cells, True, note)]
+
+
+def agreement_shown(run: Run) -> list[Shown]:
+    """How gradient estimates agree with true patches."""
+    if run.agreement is None:
+        return []
+    columns = (
+        "task", "direction", "site", "cells", "pairs", "rank correlation", "median error (nats)",
+    )  # fmt: skip
+    cells = [
+        [
+            row["task"], row["direction"], row["site"], str(row["n_cells"]), str(row["n_items"]),
+            _bounds(row, "spearman", "spearman_low", "spearman_high", 1, 2),
+            number(row["median_error"], 3),
+        ]
+        for row in records(run.agreement)
+    ]  # fmt: skip
+    return [Shown("Agreement of estimates and true patches", columns, cells)]
+
+
 def removal_table(run: Run) -> list[Shown]:
     """What each step of a removal left out, and what that cost."""
     if run.removal is None:

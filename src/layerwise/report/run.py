@@ -15,12 +15,14 @@ from layerwise.report.rows import rows
 from layerwise.report.wording import LAYER_MAIN, in_order
 from layerwise.results import (
     AblationResult,
+    AttributionPatchingResult,
     AttributionResult,
     EmergenceResult,
     Facts,
     HeadsResult,
     LensResult,
     PatchingResult,
+    PathPatchingResult,
     PruningResult,
     RemovalResult,
     Result,
@@ -51,6 +53,9 @@ class Run:
         prediction: ``prediction.parquet``, where layers were skipped and streams compared.
         pruning: the averages of ``PruningResult.summary``.
         heads: ``heads_summary.parquet``.
+        paths: ``path_effects.parquet``.
+        estimates: the cells of ``AttributionPatchingResult.cells``.
+        agreement: ``attribution_agreement.parquet``.
     """
 
     facts: Facts
@@ -70,6 +75,9 @@ class Run:
     prediction: pd.DataFrame | None = None
     pruning: pd.DataFrame | None = None
     heads: pd.DataFrame | None = None
+    paths: pd.DataFrame | None = None
+    estimates: pd.DataFrame | None = None
+    agreement: pd.DataFrame | None = None
 
     @classmethod
     def of(cls, results: Sequence[Result]) -> Run:
@@ -123,6 +131,10 @@ def _tables(result: Result) -> dict[str, pd.DataFrame]:
         return {"lens": result.lens}
     if isinstance(result, PatchingResult):
         return {"patching": result.summary()}
+    if isinstance(result, PathPatchingResult):
+        return {"paths": result.effects()}
+    if isinstance(result, AttributionPatchingResult):
+        return {"estimates": result.cells(), "agreement": result.agreement()}
     if isinstance(result, SimilarityResult):
         return {**result.derived(), "cka": result.cka}
     if isinstance(result, PruningResult):

@@ -13,6 +13,8 @@ from layerwise.report.figures.heads import head_score_maps as head_score_maps
 from layerwise.report.figures.lens import lens_curves as lens_curves
 from layerwise.report.figures.patching import patching_map as patching_map
 from layerwise.report.figures.patching_heads import patching_heads as patching_heads
+from layerwise.report.figures.paths import estimate_agreement as estimate_agreement
+from layerwise.report.figures.paths import path_senders as path_senders
 from layerwise.report.figures.pick import plot_result as plot_result
 from layerwise.report.figures.prediction import prediction_ranges as prediction_ranges
 from layerwise.report.figures.protocols import protocol_comparison as protocol_comparison

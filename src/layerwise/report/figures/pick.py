@@ -15,17 +15,20 @@ from layerwise.report.figures.heads import head_score_maps
 from layerwise.report.figures.lens import lens_curves
 from layerwise.report.figures.patching import patching_map
 from layerwise.report.figures.patching_heads import patching_heads
+from layerwise.report.figures.paths import estimate_agreement, path_senders
 from layerwise.report.figures.removal import removal_curve
 from layerwise.report.figures.removal_orders import removal_orders
 from layerwise.report.figures.role_map import role_map
 from layerwise.report.figures.similarity import similarity_map
 from layerwise.results import (
     AblationResult,
+    AttributionPatchingResult,
     AttributionResult,
     EmergenceResult,
     HeadsResult,
     LensResult,
     PatchingResult,
+    PathPatchingResult,
     RemovalResult,
     SimilarityResult,
 )
@@ -34,6 +37,8 @@ Plottable = (
     AblationResult
     | LensResult
     | PatchingResult
+    | PathPatchingResult
+    | AttributionPatchingResult
     | AttributionResult
     | SimilarityResult
     | HeadsResult
@@ -64,7 +69,10 @@ def plot_result(result: Plottable) -> Figure:
         by_head = bool(summary["head"].notna().all())
         site = str(summary["site"].iloc[0])
         return patching_heads(summary, site) if by_head else patching_map(summary)
-        return patching_map(_filled(result, result.summary()))
+    if isinstance(result, PathPatchingResult):
+        return path_senders(_filled(result, result.effects()))
+    if isinstance(result, AttributionPatchingResult):
+        return estimate_agreement(_filled(result, result.cells()), result.agreement())
     if isinstance(result, SimilarityResult):
         return similarity_map(_filled(result, result.angular()), result.influence(), result.cka)
     if isinstance(result, RemovalResult):

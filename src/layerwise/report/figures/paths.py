@@ -1,0 +1,140 @@
+"""Direct paths into receivers, and how gradient estimates of patches agree with true ones.
+
+Both read tables that results give; nothing is averaged or tested here.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from layerwise.report.figures._panels import tasks_in_order
+from layerwise.report.figures.attribution import finish_heads
+from layerwise.report.figures.grid import (
+    abreast,
+    layer_ticks,
+    panel_grid,
+    rows_and_columns,
+    set_title,
+)
+from layerwise.report.figures.lettering import characters, label
+from layerwise.report.figures.patching import color_map, verb
+from layerwise.report.figures.patching_heads import scale_of
+from layerwise.report.figures.style import FULL_WIDTH, look, styled
+from layerwise.report.rows import numbers, rows
+from layerwise.report.wording import in_order, number, spread
+
+_LEAST = 1.45
+
+
+@styled
+def path_senders(effects: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
+    """What each sender carries to a receiver, a panel per task and receiver.
+
+    Args:
+        effects: the table ``path_effects.parquet`` of one direction.
+        width: the widest the figure may be, inches.
+
+    Returns:
+        Layers by heads, with a last column for the MLPs; the embedding is in the table only.
+        Dots mark what is significant after Benjamini and Hochberg's correction.
+    """
+    shown = pd.DataFrame(effects.loc[effects["layer"] >= 0])
+    named = [
+        (task, receiver)
+        for task in tasks_in_order(shown)
+        for receiver in in_order(rows(shown, task=task)["receiver"], ("logits",))
+    ]
+    layers = sorted({int(layer) for layer in shown["layer"]})
+    heads = sorted({int(head) for head in shown["head"].dropna()})
+    down, _ = rows_and_columns(len(named), width, _LEAST)
+    height = float(np.clip(0.1 * len(layers), 0.9, 3.6 if down == 1 else 2.0))
+    figure, panels = panel_grid(len(named), width, _LEAST, height + 0.5, most=2.4, extra=1.4)
+    room, limit = figure.get_figwidth() / abreast(panels) - 0.45, scale_of(shown)
+    for axes, (task, receiver) in zip(panels, named, strict=True):
+        mine = rows(shown, task=task, receiver=receiver)
+        _draw(axes, mine, layers, heads, limit, (room, height))
+        pairs = f", n = {spread(mine['n_items'])}"
+        name = label(task, characters(room) - len(pairs))
+        axes.set_title(f"{name}{pairs}\nto {label(receiver, 16)}", loc="left", pad=3)
+    what = verb(str(shown["direction"].iloc[0]))
+    finish_heads(
+        figure, panels, ScalarMappable(Normalize(-limit, limit), color_map()),
+        f"share of the logit difference {what}", 0.1 / (height * down),
+    )  # fmt: skip
+    set_title(figure, "Direct paths from heads and MLPs (dot: significant, FDR 5 %)")
+    return figure
+
+
+def _draw(
+    axes: Axes,
+    mine: pd.DataFrame,
+    layers: list[int],
+    heads: list[int],
+    limit: float,
+    room: tuple[float, float],
+) -> None:
+    mlp = len(heads)
+    columns = [mlp if pd.isna(head) else heads.index(int(head)) for head in mine["head"]]
+    values, sure = (np.full((len(layers), mlp + 1), np.nan) for _ in range(2))
+    down = [layers.index(int(layer)) for layer in mine["layer"]]
+    values[down, columns] = numbers(mine, "recovered")
+    sure[down, columns] = mine["significant"].to_numpy(dtype=float)
+    axes.pcolormesh(np.ma.masked_invalid(values), cmap=color_map(), vmin=-limit, vmax=limit)
+    y, x = np.nonzero(sure == 1)
+    axes.plot(x + 0.5, y + 0.5, ls="", marker=".", ms=2.5, c="black", gid="significant")
+    axes.axvline(mlp, color="0.6", lw=0.5)
+    column = room[0] / (mlp + 1)
+    ticks = [t for t in layer_ticks(heads, room[0], 0.24) if (mlp - heads.index(t)) * column > 0.3]
+    axes.set_xticks(
+        [*(heads.index(tick) + 0.5 for tick in ticks), mlp + 0.5], [*map(str, ticks), "MLP"]
+    )
+    ticks = layer_ticks(layers, room[1])
+    axes.set_yticks([layers.index(tick) + 0.5 for tick in ticks], [str(t) for t in ticks])
+    axes.tick_params(length=0)
+    axes.set_ylim(len(layers), 0)
+    axes.spines[:].set_visible(False)
+
+
+@styled
+def estimate_agreement(
+    cells: pd.DataFrame, agreement: pd.DataFrame, width: float = FULL_WIDTH
+) -> Figure:
+    """Estimated against true changes of the sampled cells, a panel per task and site.
+
+    Args:
+        cells: the table that ``AttributionPatchingResult.cells`` gives.
+        agreement: the table ``attribution_agreement.parquet``.
+        width: the widest the figure may be, inches.
+    """
+    shown = pd.DataFrame(cells.dropna(subset=["true"]))
+    named = [
+        (task, site)
+        for task in tasks_in_order(shown)
+        for site in in_order(rows(shown, task=task)["site"], ())
+    ]
+    figure, panels = panel_grid(len(named), width, 1.6, 1.6, most=2.4, extra=0.6)
+    room = figure.get_figwidth() / abreast(panels) - 0.5
+    both = np.concatenate([numbers(shown, name) for name in ("true", "estimate")])
+    ends = [float(both.min()), float(both.max())]
+    for axes, (task, site) in zip(panels, named, strict=True):
+        mine, told = rows(shown, task=task, site=site), rows(agreement, task=task, site=site)
+        axes.plot(ends, ends, c="0.6", lw=0.6, ls="--", gid="equal")
+        axes.plot(
+            numbers(mine, "true"), numbers(mine, "estimate"), ls="", marker="o", ms=2.5, mew=0,
+            alpha=0.7, c=look(0).color, gid="cells",
+        )  # fmt: skip
+        rho = number(float(told["spearman"].iloc[0]), 2)
+        name = label(task, characters(room))
+        axes.set_title(f"{name}\n{site}, {len(mine)} cells\nrank corr. {rho}", loc="left", pad=3)
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in panels[:: abreast(panels)]:
+        axes.set_ylabel("estimated (nats)")
+    for axes in panels[-abreast(panels) :]:
+        axes.set_xlabel("true patch (nats)")
+    set_title(figure, "Estimated and true change of the logit difference")
+    return figure
