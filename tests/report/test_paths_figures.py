@@ -7,6 +7,7 @@ from legible import assert_legible
 from matplotlib.collections import QuadMesh
 
 from layerwise._tables import frame
+from layerwise.errors import UserError
 from layerwise.report import report
 from layerwise.results import AttributionPatchingResult, PathPatchingResult
 from tests import synthetic
@@ -106,6 +107,16 @@ def test_points_are_the_sampled_cells():
     np.testing.assert_allclose(points.get_xdata(), cells["true"])
     np.testing.assert_allclose(points.get_ydata(), cells["estimate"])
     assert set(cells["head"]) == {1, 2}
+
+
+def test_the_embedding_alone_is_told_in_a_table():
+    every = paths(receivers=("q:0.1",))
+    alone = PathPatchingResult(every.path_patching.query("layer < 0"), every.facts)
+    page = report(alone)
+    assert not page.figures
+    assert "embedding" in page.html
+    with pytest.raises(UserError, match="There is nothing to draw"):
+        alone.plot()
 
 
 def test_the_report_shows_both():

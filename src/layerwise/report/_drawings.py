@@ -305,9 +305,12 @@ def paths(run: Run) -> list[Drawing]:
     from layerwise.report.figures import path_senders
     from layerwise.report.figures.patching import verb
 
+    if run.paths is None:
+        return []
     found = []
-    for direction in in_order(run.paths["direction"] if run.paths is not None else (), ()):
-        mine = rows(run.paths, direction=direction)  # type: ignore[arg-type]
+    table = run.paths.loc[run.paths["layer"] >= 0]  # the embedding is in the table only
+    for direction in in_order(table["direction"], ()):
+        mine = rows(table, direction=direction)
         caption = (
             f"Path patching: {_PATCHES[direction]} at one head or MLP, and reaches one receiver "
             "only, on the direct path; all else is held. Colour: share of the logit difference "

@@ -70,7 +70,8 @@ def plot_result(result: Plottable) -> Figure:
         site = str(summary["site"].iloc[0])
         return patching_heads(summary, site) if by_head else patching_map(summary)
     if isinstance(result, PathPatchingResult):
-        return path_senders(_filled(result, result.effects()))
+        effects = result.effects()
+        return path_senders(_filled(result, effects.loc[effects["layer"] >= 0]))
     if isinstance(result, AttributionPatchingResult):
         return estimate_agreement(_filled(result, result.cells()), result.agreement())
     if isinstance(result, SimilarityResult):
