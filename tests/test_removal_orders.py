@@ -127,6 +127,12 @@ def test_curves_and_the_sentence_say_how_many_layers_can_go():
     )
 
 
+def test_the_short_table_has_a_row_for_each_step_of_each_order():
+    shown = planted(COSTS).summary_rows()
+    assert len(shown) == 3 * 5
+    assert not shown.duplicated(["order", "protocol", "removed"]).any()
+
+
 def test_the_figure_has_a_line_per_order():
     figure = removal_orders(planted(COSTS).curves())
     lines = [line for axes in figure.axes for line in axes.get_lines()]

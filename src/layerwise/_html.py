@@ -111,13 +111,14 @@ def emergence_rows(emergence: pd.DataFrame) -> pd.DataFrame:
 
 def removal_rows(steps: pd.DataFrame) -> pd.DataFrame:
     """Each step's accuracy on the items selected by, and the accuracy lost on those held out."""
-    key = ["task", "protocol", "step"]
+    key = ["by", "task", "protocol", "step"]
     seen, held = (steps.loc[steps["split"] == split] for split in (SELECTION, HELD_OUT))
     joined = seen.merge(held, on=key, how="left", suffixes=("", "_held"))
     pairs = zip(joined["by"], joined["layers"], strict=True)
     bounds = ("acc_diff_held", "acc_diff_low_held", "acc_diff_high_held")
     return pd.DataFrame(
         {
+            "order": joined["by"],
             "task": joined["task"],
             "protocol": joined["protocol"],
             "removed": joined["step"],

@@ -213,12 +213,13 @@ def removal_table(run: Run) -> list[Shown]:
     if run.removal is None:
         return []
     columns = (
-        "task", "protocol", "items", "n", "layers removed", "which", "accuracy (%)",
+        "order", "task", "protocol", "items", "n", "layers removed", "which", "accuracy (%)",
         "change (points)", "p (Holm)", "significant",
     )  # fmt: skip
     cells = [
         [
-            row["task"], row["protocol"], row["split"], str(row["n_items"]), str(row["step"]),
+            *(row[name] for name in ("by", "task", "protocol", "split")),
+            str(row["n_items"]), str(row["step"]),
             ", ".join(map(str, row["layers"])),
             f"{number(100 * row['acc_intact'])} → {number(100 * row['acc'])}",
             _bounds(row, "acc_diff", "acc_diff_low", "acc_diff_high", -100),
