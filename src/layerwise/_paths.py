@@ -154,20 +154,19 @@ def received(
         receiver: reads its input with a flow added; all that depends on it follows.
         flows: what is added, one run each.
     """
-    parts = [
-        _received(model, tokens, receiver, flows[start : start + AT_ONCE])
-        for start in range(0, len(flows), AT_ONCE)
-    ]
-    return torch.cat(parts)
+    batch = torch.tensor([tokens], device=model.W_E.device)
+    if receiver.layer is None:
+        last = _run(model, batch, [])[0, -1] + flows[:, -1]
+        return torch.cat([_logprobs(model, part) for part in torch.split(last, AT_ONCE)])
+    return torch.cat(
+        [_received(model, batch, receiver, part) for part in torch.split(flows, AT_ONCE)]
+    )
 
 
 def _received(
-    model: HookedTransformer, tokens: Tokens, receiver: Receiver, flows: torch.Tensor
+    model: HookedTransformer, batch: torch.Tensor, receiver: Receiver, flows: torch.Tensor
 ) -> torch.Tensor:
-    batch = torch.tensor([tokens], device=model.W_E.device).expand(len(flows), -1)
-    if receiver.layer is None:
-        resid = _run(model, batch[:1], [])
-        return _logprobs(model, resid[:, -1] + flows[:, -1])
+    batch = batch.expand(len(flows), -1)
     block, reads = f"blocks.{receiver.layer}", receiver.reads
     output = f"{block}.hook_mlp_out" if reads == "mlp" else f"{block}.attn.hook_{reads}"
     parallel = model.cfg.parallel_attn_mlp
