@@ -166,6 +166,7 @@ def received(
 def _received(
     model: HookedTransformer, batch: torch.Tensor, receiver: Receiver, flows: torch.Tensor
 ) -> torch.Tensor:
+    assert receiver.layer is not None
     batch = batch.expand(len(flows), -1)
     block, reads = f"blocks.{receiver.layer}", receiver.reads
     output = f"{block}.hook_mlp_out" if reads == "mlp" else f"{block}.attn.hook_{reads}"
