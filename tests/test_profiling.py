@@ -23,7 +23,10 @@ from tests.analysis import prompt_pair, solved_by, solved_file, word_task, write
 from tests.commands import done, model_folder
 from tests.models.tiny import tiny_model
 
-TABLES = ["records", "lens", "signal", "effects", "emergence", "order", "left_out"]
+TABLES = [
+    "records", "lens", "prediction_depth", "prediction_depth_means",
+    "prediction_depth_comparisons", "signal", "effects", "emergence", "order", "left_out",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

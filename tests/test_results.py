@@ -146,6 +146,8 @@ def test_results_come_back_as_they_were(ablation, lens, patching, tmp_path):
                                   ablation.effects(), check_dtype=False)  # fmt: skip
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "effects.parquet", "lens.parquet", "patching.parquet", "patching_effects.parquet",
+        "prediction_depth.parquet", "prediction_depth_comparisons.parquet",
+        "prediction_depth_means.parquet",
         "records.parquet", "run.json", "signal.parquet",
     ]  # fmt: skip
 

@@ -13,8 +13,8 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from layerwise import stats
-from layerwise._effects import ALPHA, Cell, cells
-from layerwise._lens_tables import answers_read
+from layerwise._effects import ALPHA, Cell, Chance, cells
+from layerwise._lens_tables import answers_read, prediction_depths
 
 _TASK = ["task", "capability", "protocol"]
 Signal = Mapping[tuple[str, str], bool]
@@ -24,7 +24,7 @@ class Evidence(NamedTuple):
     """One method's curve for one task under one protocol; row 0 is the sample itself.
 
     Attributes:
-        method: ``ablation``, ``logit lens`` or ``activation patching``.
+        method: ``ablation``, ``logit lens``, ``tuned lens`` or ``activation patching``.
         capability: the task's capability.
         protocol: the protocol.
         task: the task.
@@ -32,6 +32,9 @@ class Evidence(NamedTuple):
         rows: ablation: share lost by layer; otherwise: progress before each layer and after
             the last, one column more. nan where a resample has no share.
         critical: ablation: whether skipping each layer does significant harm; otherwise None.
+        settled: lenses: mean layer from which right answers stay on top; otherwise None. nan
+            where a resample has no right answer.
+        n_right: lenses: number of right answers.
     """
 
     method: str
@@ -41,6 +44,8 @@ class Evidence(NamedTuple):
     n_items: int
     rows: Float[np.ndarray, "draws columns"]
     critical: Bool[np.ndarray, "draws layers"] | None = None
+    settled: Float[np.ndarray, " draws"] | None = None
+    n_right: int = 0
 
 
 class LeftOut(NamedTuple):
@@ -99,19 +104,43 @@ def _ablated(cell: Cell, chance: float, sampling: Sampling) -> Evidence:
 
 
 def lens_evidence(
-    lens: pd.DataFrame, signal: Signal, sampling: Sampling
+    lens: pd.DataFrame, chance: Chance, signal: Signal, sampling: Sampling
 ) -> Iterator[Evidence | LeftOut]:
     """Progress of the answer's mean probability from the embedding to the last layer.
 
     Not of its log-probability: an embedding read through the unembedding is sure of the wrong
     token, so that the first layer alone brings back most of the nats without any knowledge.
     """
-    for _, group in answers_read(lens).groupby(_TASK, sort=True):
-        shown = group.assign(probability=np.exp(group["logprob"]))
+    edges = np.arange(-1, sampling.n_layers)
+    depths = prediction_depths(lens, sampling.n_layers)
+    why = "the answer's probability does not rise from the embedding to the last layer"
+    for _, group in answers_read(lens).groupby(["lens", *_TASK], sort=True):
+        name, shown = str(group["lens"].iloc[0]), group.assign(probability=np.exp(group["logprob"]))
         wide = shown.pivot_table(index="item", columns="layer", values="probability")
-        edges = np.arange(-1, sampling.n_layers)
-        why = "the answer's probability does not rise from the embedding to the last layer"
-        yield _curve("logit lens", group, wide, edges, signal, sampling, why)
+        found = _curve(f"{name} lens", group, wide, edges, signal, sampling, why)
+        if isinstance(found, Evidence):
+            named = {"lens": name, "task": found.task, "protocol": found.protocol}
+            mine = depths.loc[(depths[list(named)] == list(named.values())).all(axis=1)]
+            found = _with_settled(found, mine, chance(found.task, found.protocol), sampling)
+        yield found
+
+
+def _with_settled(
+    evidence: Evidence, depths: pd.DataFrame, chance: float, sampling: Sampling
+) -> Evidence:
+    """Add from which layer on right answers stay on top, if they end there more than by chance.
+
+    An answer that is on top from the embedding on counts as layer 0.
+    """
+    right = depths["right"].to_numpy(dtype=bool)
+    if right.sum() < 2 or not stats.above_chance(right, chance):
+        return evidence
+    layers = depths["layer"].to_numpy(dtype=float).clip(min=0)
+    means = stats.resampled_means(
+        np.column_stack([right * layers, right]), sampling.indices(evidence.task, len(right))
+    )
+    settled = means[:, 0] / np.where(means[:, 1] > 0, means[:, 1], np.nan)
+    return evidence._replace(settled=settled, n_right=int(right.sum()))
 
 
 def patching_evidence(
@@ -163,7 +192,7 @@ def _curve(
         return LeftOut(*key, "some values are missing or infinite")
     means = stats.resampled_means(values, sampling.indices(task, len(values)))
     # recovered shares start at what the embedding recovers, log-probabilities at 0
-    start = means[:, :1] if method == "logit lens" else np.zeros_like(means[:, :1])
+    start = means[:, :1] if method.endswith(" lens") else np.zeros_like(means[:, :1])
     whole = means[:, -1:] - start
     if len(values) < 2 or not stats.percentile_bounds(whole[1:], 0.95).low[0] > 0:
         return LeftOut(*key, why if len(values) > 1 else "a single item")

@@ -43,6 +43,15 @@ def lens_rows(lens: pd.DataFrame) -> pd.DataFrame:
     return table.rename(columns=names)
 
 
+def tuned_rows(layers: pd.DataFrame) -> pd.DataFrame:
+    """Divergence of both lenses from the final distribution by layer, and their difference."""
+    found = pd.DataFrame({"layer": layers["layer"]})
+    for name, column in (("logit", "kl_logit"), ("tuned", "kl_tuned"), ("lower by", "difference")):
+        told = intervals(layers, column, f"{column}_low", f"{column}_high")
+        found[f"{name} (nats) [95 %]"] = told
+    return found.assign(**{"p (Holm)": layers["p_holm"].map("{:.2g}".format)})
+
+
 def patching_rows(summary: pd.DataFrame, n_top: int = 10) -> pd.DataFrame:
     """The layers, positions and heads whose patch carries most over."""
     top = summary.sort_values(by="recovered", ascending=False, kind="stable").head(n_top)

@@ -32,6 +32,7 @@ from layerwise._parts import Parts, together
 from layerwise._progress import Meter
 from layerwise._records import planned
 from layerwise._setup import Setup
+from layerwise._translators import TunedLens
 from layerwise.errors import UserError, unknown_name
 from layerwise.results import LensResult, lens_frame
 from layerwise.sweep import Generate, intact, residuals_at
@@ -40,7 +41,7 @@ from layerwise.sweep.intact_run import Place
 from layerwise.sweep.readout import logits_of
 from layerwise.tasks import Task
 
-LOGIT = "logit"
+LOGIT, TUNED = LENSES = ("logit", "tuned")
 # Texts whose residual streams are there together, and tokens whose logits are.
 AT_ONCE = 64
 
@@ -55,6 +56,7 @@ class Lens:
         over: ``prompt``, ``continuation`` or ``generated``: which tokens are read.
         positions: of the prompt, from its end; all if None.
         strict: refuse a task of which no item can be read.
+        tuned: translators that are read through; None for the logit lens.
     """
 
     setup: Setup
@@ -62,11 +64,14 @@ class Lens:
     over: str = PROMPT
     positions: tuple[int, ...] | None = (-1,)
     strict: bool = True
+    tuned: TunedLens | None = None
 
     def __post_init__(self) -> None:
         if self.over not in OVER:
             raise unknown_name("kind of tokens to read", self.over, OVER)
         places_of(self.setup.model, self.sites)
+        if self.tuned is not None:
+            self.tuned.check(self.setup.loaded.hash, self.sites)
         self._check_positions()
         self._check_protocols()
         for task, protocol in self._pieces():
@@ -110,7 +115,8 @@ class Lens:
     def settings(self) -> dict[str, Any]:
         """What makes it this lens and no other."""
         positions = None if self.positions is None else list(self.positions)
-        return {"sites": list(self.sites), "over": self.over, "positions": positions}
+        lens = {"lens": LOGIT} if self.tuned is None else {"lens": TUNED, "tuned": self.tuned.hash}
+        return {**lens, "sites": list(self.sites), "over": self.over, "positions": positions}
 
     def _pieces(self) -> Iterator[tuple[Task, str]]:
         for task in self.setup.tasks:
@@ -198,6 +204,8 @@ class Lens:
                 wanted = torch.tensor(targets, device=residuals.device)
                 final = torch.log_softmax(logits_of(model, residuals[0, here]), dim=-1)
                 for place, resid in zip(places, residuals[1:, here], strict=True):
+                    if self.tuned is not None:
+                        resid = self.tuned.translate(place, resid)
                     reading = read_lens(model, resid, final, wanted)
                     rows += self._reading_rows(tokens[here], place, reading)
         return rows
@@ -215,7 +223,7 @@ class Lens:
             rank, final_rank, logprob, entropy, kl = values
             yield {
                 "item": passage.item,
-                "lens": LOGIT,
+                "lens": LOGIT if self.tuned is None else TUNED,
                 "over": self.over,
                 "site": site,
                 "layer": layer,

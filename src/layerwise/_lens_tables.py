@@ -1,12 +1,25 @@
-"""What follows from a lens table alone: which of its rows are about the answer, and how deep it is.
+"""What follows from a lens table alone: how deep each answer settles, by capability, and tests.
 
-Nothing here reads a model.
+Nothing here reads a model. Definitions are in ``docs/lenses.md``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import combinations
+from typing import Any, NamedTuple
+
 import numpy as np
 import pandas as pd
+from jaxtyping import Float, Int
+
+from layerwise import stats
+from layerwise._effects import ALPHA, N_RESAMPLES, Chance
+from layerwise._facts import Facts
+from layerwise._tables import frame
+from layerwise.tasks.items import CAPABILITIES
+
+_TASK = ["lens", "protocol", "capability", "task"]
 
 
 def answers_read(lens: pd.DataFrame) -> pd.DataFrame:
@@ -14,3 +27,157 @@ def answers_read(lens: pd.DataFrame) -> pd.DataFrame:
     wanted = {"over": "prompt", "pos": -1, "site": "resid_post"}
     chosen = [np.asarray(lens[name].eq(value), dtype=bool) for name, value in wanted.items()]
     return pd.DataFrame(lens.loc[np.logical_and.reduce(chosen)])
+
+
+def prediction_depths(lens: pd.DataFrame, n_layers: int) -> pd.DataFrame:
+    """``prediction_depth.parquet``: from which layer on each final answer stays on top.
+
+    Prediction depth is that of Baldock et al. 2021 (arXiv:2106.09647), with the lens in the
+    place of their nearest-neighbour probes.
+
+    Args:
+        lens: a lens table.
+        n_layers: of the model; items that were not read after all of them are left out.
+    """
+    rows: list[dict[str, Any]] = []
+    for _, group in answers_read(lens).groupby(_TASK, sort=True):
+        on_top = group.assign(top=(group["final_rank"] == 0).fillna(False).astype(bool))
+        wide = on_top.pivot(index="item", columns="layer", values="top")
+        if not np.array_equal(wide.columns.to_numpy(dtype=int), np.arange(-1, n_layers)):
+            continue
+        right = group.loc[group["layer"] == n_layers - 1].set_index("item")["rank"] == 0
+        named = {name: str(group[name].iloc[0]) for name in _TASK}
+        for item, layer in zip(wide.index, settled(wide.to_numpy(dtype=bool)), strict=True):
+            depth = max(int(layer), 0) / max(n_layers - 1, 1)
+            more = {"layer": int(layer), "depth": depth, "right": bool(right[item])}
+            rows.append({**named, "item": str(item), **more})
+    return frame("prediction_depth", rows)
+
+
+def settled(on_top: np.ndarray) -> Int[np.ndarray, " items"]:
+    """The layer from which on the final answer stays on top; column 0 is layer -1."""
+    n_columns = on_top.shape[1]
+    below = ~on_top
+    last_below = n_columns - 1 - np.argmax(below[:, ::-1], axis=1)
+    return np.where(below.any(axis=1), last_below, -1)
+
+
+def guessing(facts: Facts) -> Chance:
+    """Accuracy by guessing; 0 where a task has no choices to guess from."""
+    return lambda task, protocol: facts.task(task).chance.get(protocol, 0.0)
+
+
+class Sample(NamedTuple):
+    """The depths of a capability's right answers, in tasks with signal; draw 0 is the sample.
+
+    Attributes:
+        lens: ``logit`` or ``tuned``.
+        protocol: the protocol.
+        capability: the capability.
+        tasks: its tasks.
+        depths: relative depth of each item.
+        draws: mean over tasks of the mean over items, in the sample and in resamples.
+    """
+
+    lens: str
+    protocol: str
+    capability: str
+    tasks: tuple[str, ...]
+    depths: Float[np.ndarray, " items"]
+    draws: Float[np.ndarray, " draws"]
+
+
+def samples(depths: pd.DataFrame, chance: Chance, seed: int) -> Iterator[Sample]:
+    """The depths by lens, protocol and capability; capabilities without signal are absent.
+
+    A task has signal if the exact interval of how often its right answer ends on top lies above
+    guessing. It counts if there are two right answers at least.
+    """
+    keys = {tuple(map(str, key)) for key in depths[_TASK[:3]].to_numpy()}
+    for lens, protocol, capability in sorted(keys, key=lambda key: (*key[:2], _place(key[2]))):
+        here = (depths[_TASK[:3]] == [lens, protocol, capability]).all(axis=1)
+        found: list[tuple[str, np.ndarray, np.ndarray]] = []
+        for task, group in depths.loc[here].groupby("task", sort=True):
+            right = group["right"].to_numpy(dtype=bool)
+            if right.sum() > 1 and stats.above_chance(right, chance(str(task), protocol)):
+                mine = group.loc[right, "depth"].to_numpy(dtype=float)
+                found.append((str(task), mine, _means(mine, str(task), seed)))
+        if found:
+            tasks, depth, draws = zip(*found, strict=True)
+            mean = np.mean(draws, axis=0)
+            yield Sample(lens, protocol, capability, tasks, np.concatenate(depth), mean)
+
+
+def _place(capability: str) -> tuple[int, str]:
+    known: list[str] = list(CAPABILITIES)
+    return (known.index(capability) if capability in known else len(known), capability)
+
+
+def _means(depths: np.ndarray, task: str, seed: int) -> Float[np.ndarray, " draws"]:
+    drawn = stats.resample_indices(len(depths), N_RESAMPLES, stats.generator(seed, task))
+    means = stats.resampled_means(depths[:, None], drawn)[:, 0]
+    return np.concatenate([[depths.mean()], means])
+
+
+def depth_means(depths: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFrame:
+    """``prediction_depth_means.parquet``: the mean depth of each capability, with its interval."""
+    rows = []
+    for sample in samples(depths, chance, seed):
+        low, high = stats.percentile_bounds(sample.draws[1:, None], 0.95)
+        rows.append(
+            {
+                "lens": sample.lens,
+                "protocol": sample.protocol,
+                "capability": sample.capability,
+                "tasks": ",".join(sample.tasks),
+                "n_items": len(sample.depths),
+                "depth": float(sample.draws[0]),
+                "low": float(low[0]),
+                "high": float(high[0]),
+                "median": float(np.median(sample.depths)),
+            }
+        )
+    return frame("prediction_depth_means", rows)
+
+
+def depth_comparisons(depths: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFrame:
+    """``prediction_depth_comparisons.parquet``: do two capabilities settle at other depths?
+
+    The two-sided Mann-Whitney test (1947, Ann. Math. Stat. 18) of the items' depths, corrected by
+    Holm over all rows; ``later`` is the probability that an item of ``second`` settles later
+    than one of ``first``, ties counting half.
+    """
+    rows = [
+        _comparison(first, second)
+        for first, second in combinations(samples(depths, chance, seed), 2)
+        if (first.lens, first.protocol) == (second.lens, second.protocol)
+    ]
+    adjusted = stats.holm(np.array([row["p"] for row in rows], dtype=float))
+    told = [
+        row | {"p_holm": float(p), "significant": bool(p < ALPHA)}
+        for row, p in zip(rows, adjusted, strict=True)
+    ]
+    return frame("prediction_depth_comparisons", told)
+
+
+def _comparison(first: Sample, second: Sample) -> dict[str, Any]:
+    from scipy.stats import mannwhitneyu
+
+    differences = second.draws - first.draws
+    low, high = stats.percentile_bounds(differences[1:, None], 0.95)
+    tested = mannwhitneyu(second.depths, first.depths)
+    # Where all depths are the same there is no rank to compare.
+    p = 1.0 if np.isnan(tested.pvalue) else float(tested.pvalue)
+    return {
+        "lens": first.lens,
+        "protocol": first.protocol,
+        "first": first.capability,
+        "second": second.capability,
+        "n_first": len(first.depths),
+        "n_second": len(second.depths),
+        "difference": float(differences[0]),
+        "low": float(low[0]),
+        "high": float(high[0]),
+        "later": float(tested.statistic) / (len(first.depths) * len(second.depths)),
+        "p": p,
+    }

@@ -45,6 +45,28 @@ SCHEMAS: dict[str, pa.Schema] = {
         site="str", layer="int", pos="int", token="str?", rank="int", final_rank="int?",
         logprob="float", entropy="float", kl="float", top_tokens=_STRINGS,
     ),
+    "prediction_depth": _schema(
+        lens="str", protocol="str", capability="str", task="str", item="str", layer="int",
+        depth="float", right="bool",
+    ),
+    "prediction_depth_means": _schema(
+        lens="str", protocol="str", capability="str", tasks="str", n_items="int", depth="float",
+        low="float", high="float", median="float",
+    ),
+    "prediction_depth_comparisons": _schema(
+        lens="str", protocol="str", first="str", second="str", n_first="int", n_second="int",
+        difference="float", low="float", high="float", later="float", p="float", p_holm="float",
+        significant="bool",
+    ),
+    "tuned_lens": _schema(
+        kind="str", text="int", layer="int", n_tokens="int", kl_logit="float", kl_tuned="float",
+    ),
+    "tuned_lens_layers": _schema(
+        kind="str", layer="int", n_texts="int", kl_logit="float", kl_logit_low="float",
+        kl_logit_high="float", kl_tuned="float", kl_tuned_low="float", kl_tuned_high="float",
+        difference="float", difference_low="float", difference_high="float", p="float",
+        p_holm="float", lower="bool",
+    ),
     "patching": _schema(
         task="str", capability="str", item="str", protocol="str", direction="str", site="str",
         layer="int", head="int?", pos="int?", source_pos="int?", pos_label="str",

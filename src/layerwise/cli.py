@@ -201,6 +201,10 @@ def lens(
         list[str] | None,
         typer.Option("--protocol", help="letter, continuation (both if left out), or generate."),
     ] = None,
+    which: Annotated[str, typer.Option("--lens", help="logit, or tuned.")] = "logit",
+    tuned: Annotated[
+        Path | None, typer.Option(help="Of a tuned lens: its file or folder; trained if left out.")
+    ] = None,
     site: Annotated[
         list[str], typer.Option("--site", help="resid_pre, resid_mid or resid_post; repeatable.")
     ] = ["resid_post"],  # noqa: B006
@@ -225,12 +229,45 @@ def lens(
 
     _show(
         run(
-            _load(model, dtype, device, offload), task, protocol or None, sites=site, over=over,
+            _load(model, dtype, device, offload), task, protocol or None, lens=which,
+            tuned=tuned, sites=site, over=over,
             positions=_positions(positions), limit=limit, seed=seed, fewshot=fewshot, chat=chat,
             out=out, memory_budget=_bytes(memory_budget),
         ),
         out,
     )  # fmt: skip
+
+
+@app.command("train-lens")
+def train_lens(
+    model: ModelName,
+    task: Tasks = ["all"],  # noqa: B006
+    text: Annotated[
+        Path | None, typer.Option(help=".txt or .jsonl to train on; other prompts if left out.")
+    ] = None,
+    kind: Annotated[str, typer.Option(help="full (matrix and bias) or bias.")] = "full",
+    texts: Annotated[int, typer.Option(help="At most so many texts.")] = 512,
+    steps: Annotated[int, typer.Option(help="Steps of training.")] = 200,
+    rate: Annotated[float, typer.Option(help="Step size at first.")] = 0.01,
+    out: Out = None,
+    limit: Limit = None,
+    seed: Seed = 0,
+    fewshot: Fewshot = None,
+    chat: Chat = False,
+    dtype: Dtype = "float32",
+    device: Device = "cpu",
+    offload: Offload = None,
+    memory_budget: Budget = None,
+) -> None:
+    """Train a tuned lens, and compare it with the logit lens on held-out texts."""
+    from layerwise.tuned_lens import train_lens as run
+
+    trained = run(
+        _load(model, dtype, device, offload), task, text=text, kind=kind, n_texts=texts,
+        steps=steps, rate=rate, limit=limit, seed=seed, fewshot=fewshot, chat=chat, out=out,
+        memory_budget=_bytes(memory_budget),
+    )  # fmt: skip
+    _show(trained.result, out)
 
 
 @app.command()

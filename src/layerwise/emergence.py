@@ -23,6 +23,7 @@ from layerwise._evidence import (
     lens_evidence,
     patching_evidence,
 )
+from layerwise._lens_tables import guessing
 from layerwise._tables import frame
 from layerwise.errors import UserError
 from layerwise.results import (
@@ -36,6 +37,7 @@ from layerwise.results import (
 from layerwise.tasks.items import CAPABILITIES
 
 HALF, CENTRE, CRITICAL = "half-effect depth", "centre of mass", "critical set"
+SETTLED = "prediction depth"
 
 
 class Summary(NamedTuple):
@@ -104,7 +106,7 @@ def _evidence(results: Sequence[Result], sampling: Sampling) -> Iterator[Evidenc
             yield from ablation_evidence(result.records, chance, sampling)
     for result in results:
         if isinstance(result, LensResult):
-            yield from lens_evidence(result.lens, signal, sampling)
+            yield from lens_evidence(result.lens, guessing(result.facts), signal, sampling)
         elif isinstance(result, PatchingResult):
             yield from patching_evidence(result.patching, signal, sampling)
 
@@ -158,6 +160,11 @@ def _capability(group: Sequence[Evidence]) -> Iterator[Summary | LeftOut]:
     for measure, depth in ((HALF, half_depth(rows)), (CENTRE, centre_of_mass(rows))):
         if not reason and not np.isnan(depth[0]):
             yield Summary(*key, measure, depth, tasks, n_items)
+    settled = [(e, e.settled) for e in group if e.settled is not None]
+    if settled:
+        draws = np.mean([draws for _, draws in settled], axis=0)
+        named, n = tuple(e.task for e, _ in settled), sum(e.n_right for e, _ in settled)
+        yield Summary(*key, SETTLED, draws, named, n)
     if reason:
         yield LeftOut(*key, None, reason)
 

@@ -7,17 +7,21 @@ Reads the residual stream through the model's own final norm, unembedding and so
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from transformer_lens import HookedTransformer
 
 from layerwise._callable import make_callable
 from layerwise._carry_out import carry_out
+from layerwise._lens_job import LENSES, LOGIT, TUNED
 from layerwise._lens_job import Lens as Lens
 from layerwise._lens_reading import GENERATED, PROMPT
 from layerwise._setup import TaskLike, prepare
-from layerwise.errors import UserError
+from layerwise._translators import TunedLens
+from layerwise.errors import UserError, unknown_name
 from layerwise.results import LensResult
+from layerwise.tuned_lens import train_lens
 
 LENS_PROTOCOLS = ("letter", "continuation")
 
@@ -27,6 +31,8 @@ def logit_lens(
     tasks: TaskLike | Sequence[TaskLike],
     protocols: str | Sequence[str] | None = None,
     *,
+    lens: str = LOGIT,
+    tuned: TunedLens | str | Path | None = None,
     sites: str | Sequence[str] = "resid_post",
     over: str = PROMPT,
     positions: str | Sequence[int] = (-1,),
@@ -45,6 +51,9 @@ def logit_lens(
         tasks: task names, capabilities, JSONL files, or ``Task`` values.
         protocols: ``letter`` or ``continuation``: whose prompt is read; both if None. The prompt
             of ``generate`` is that of ``continuation``; generated text has ``generate`` alone.
+        lens: ``logit``; or ``tuned``, which translates each residual stream first.
+        tuned: the tuned lens, its file or its folder (``train_lens``); if None, and it is asked
+            for, one is trained before, with the defaults, and not kept.
         sites: ``resid_pre``, ``resid_mid``, ``resid_post``, one or several.
         over: ``prompt``: the answer's first token is looked for at positions of the prompt;
             ``continuation``: each token of the answer where it is predicted; ``generated``: each
@@ -73,6 +82,17 @@ def logit_lens(
         memory_budget=memory_budget, out=out,
     )  # fmt: skip
     job = Lens(setup, _sites(sites), over, _positions(positions))
+    if lens not in LENSES:
+        raise unknown_name("lens", lens, LENSES)
+    if lens == TUNED:
+        if tuned is None:
+            tuned = train_lens(
+                model, tasks, limit=limit, seed=seed, fewshot=fewshot, chat=chat,
+                memory_budget=memory_budget, progress=progress,
+            ).lens  # fmt: skip
+        elif not isinstance(tuned, TunedLens):
+            tuned = TunedLens.load(tuned)
+        job = replace(job, tuned=tuned)
     settings = setup.settings(analysis="logit lens", **job.settings())
     (result,) = carry_out(
         lambda parts, told: [job.run(parts, settings, told)], out, settings, progress

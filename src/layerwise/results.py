@@ -19,10 +19,12 @@ from layerwise import (
     _effects,
     _head_tables,
     _html,
+    _lens_tables,
     _patching_tables,
     _removal_tables,
     _similarity_tables,
     _summaries,
+    _tuned_tables,
 )
 from layerwise._facts import RUN_FILE as RUN_FILE
 from layerwise._facts import Facts as Facts
@@ -118,9 +120,59 @@ class LensResult(Result):
         """
         return _summaries.lens_summary(self.lens, self.facts.seed)
 
+    def prediction_depths(self) -> pd.DataFrame:
+        """``prediction_depth.parquet``: the layer from which each final answer stays on top."""
+        return _lens_tables.prediction_depths(self.lens, self.facts.model.n_layers)
+
+    def derived(self) -> dict[str, pd.DataFrame]:
+        """Prediction depths, their means by capability, and tests between capabilities."""
+        depths = self.prediction_depths()
+        if not len(depths):
+            return {}
+        given = (depths, _lens_tables.guessing(self.facts), self.facts.seed)
+        return {
+            "prediction_depth": depths,
+            "prediction_depth_means": _lens_tables.depth_means(*given),
+            "prediction_depth_comparisons": _lens_tables.depth_comparisons(*given),
+        }
+
     def summary_rows(self) -> pd.DataFrame:
         """Median rank and log-probability per protocol and layer."""
         return _html.lens_rows(self.lens)
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class TunedLensResult(Result):
+    """How a tuned lens reads texts that it was not trained on, beside the logit lens.
+
+    Attributes:
+        tuned_lens: ``tuned_lens.parquet``.
+        facts: what is needed to repeat the run.
+    """
+
+    tables: ClassVar[tuple[str, ...]] = ("tuned_lens",)
+    title: ClassVar[str] = "Tuned lens: KL divergence from the final distribution"
+    if_empty: ClassVar[str] = "No text was held out."
+
+    tuned_lens: pd.DataFrame
+    facts: Facts
+
+    def layers(self) -> pd.DataFrame:
+        """``tuned_lens_layers.parquet``: both lenses by layer, paired over held-out texts."""
+        return _tuned_tables.layers_table(self.tuned_lens, self.facts.seed)
+
+    def derived(self) -> dict[str, pd.DataFrame]:
+        """``tuned_lens_layers``."""
+        return {"tuned_lens_layers": self.layers()}
+
+    def summary_rows(self) -> pd.DataFrame:
+        """KL of both lenses by layer, with intervals."""
+        return _html.tuned_rows(self.layers())
+
+    def _heading(self) -> str:
+        table = self.tuned_lens
+        kinds = ", ".join(table["kind"].unique())
+        return f"{self.facts.model.name}; {kinds}; {table['text'].nunique()} held-out texts"
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -502,9 +554,9 @@ class SimilarityResult(Result):
 
 
 RESULTS: tuple[type[Result], ...] = (
-    AblationResult, LensResult, PatchingResult, PathPatchingResult, AttributionPatchingResult,
-    AttributionResult, SimilarityResult, RemovalResult, PruningResult, HeadsResult,
-    EmergenceResult,
+    AblationResult, LensResult, TunedLensResult, PatchingResult, PathPatchingResult,
+    AttributionPatchingResult, AttributionResult, SimilarityResult, RemovalResult, PruningResult,
+    HeadsResult, EmergenceResult,
 )  # fmt: skip
 
 

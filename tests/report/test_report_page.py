@@ -82,6 +82,7 @@ def test_all_parts_are_there_in_order(page: Report) -> None:
         "Accuracy per layer",
         "Protocol comparison",
         "Logit lens",
+        "Prediction depth",
         "Activation patching",
         "Where capabilities emerge",
         "Effects in numbers",

@@ -61,6 +61,7 @@ def test_each_kind_of_sentence_is_made(found: list[Finding]) -> None:
         "protocols",
         "no measurable loss",
         "logit lens",
+        "prediction depth",
         "hand-over",
         "order",
         "no signal",

@@ -150,6 +150,43 @@ def _curves_of(table: pd.DataFrame) -> list[tuple[str, str, str]]:
     return [combination for combination in product(*named) if combination in there]
 
 
+def settlings(run: Run) -> list[Drawing]:
+    """From which depth on right answers stay on top of the lens."""
+    from layerwise.report.figures import prediction_depth_curves
+
+    depths, means = run.prediction_depth, run.prediction_depth_means
+    if depths is None or means is None:
+        return []
+    caption = (
+        "Prediction depth (after Baldock et al. 2021, with the lens as probe): the first layer "
+        "from which on the answer stays the lens's most likely token. Steps: share of the items "
+        "answered right that are settled by a depth, in tasks with signal. Points: mean depth "
+        f"(n = {spread(means['n_items'])} items), mean over tasks, with bootstrap 95 % intervals "
+        "over items."
+    )
+    alt = "Cumulative shares of answers settled by depth, one line per capability."
+    return [Drawing("prediction_depth", partial(prediction_depth_curves, depths, means),
+                    caption, alt)]  # fmt: skip
+
+
+def tunings(run: Run) -> list[Drawing]:
+    """How much nearer to the final distribution the tuned lens is than the logit lens."""
+    from layerwise.report.figures import tuned_lens_curves
+
+    if run.tuned_lens_layers is None:
+        return []
+    table = run.tuned_lens_layers
+    caption = (
+        "KL divergence from the final distribution to that of the logit lens and of the tuned lens "
+        f"({table['kind'].iloc[0]}; Belrose et al. 2023), after each layer, on n = "
+        f"{spread(table['n_texts'])} texts that it was not trained on. Bands: bootstrap 95 % "
+        "intervals over texts. Filled: lower than the logit lens (signed-rank test, Holm over the "
+        "layers, p < 0.05)."
+    )
+    alt = "Line chart of the divergence of both lenses against the layer."
+    return [Drawing("tuned_lens", partial(tuned_lens_curves, table), caption, alt)]
+
+
 def patchings(run: Run) -> list[Drawing]:
     """Patching heat maps, a figure for each direction and site."""
     if run.patching is None:

@@ -22,6 +22,7 @@ from layerwise.report._tables_shown import (
     paths_table,
     pruning_table,
     removal_table,
+    settling_tables,
     signal_table,
     similarity_tables,
 )
@@ -51,6 +52,15 @@ _PROTOCOL_WORDS = (
 _LENS_WORDS = (
     "What the model would answer if each layer were its last (final norm and unembedding applied "
     "to the residual stream)."
+)
+_TUNED_WORDS = (
+    "A translator for each layer, trained on other texts, corrects the lens for what later layers "
+    "do to every residual stream alike. How near each lens comes to what the model says in the end:"
+)
+_SETTLED_WORDS = (
+    "How deep answers settle: of each item answered right, the first layer after which its answer "
+    "is the lens's most likely token and stays that to the end. What stands there was written by "
+    "the layers before; what they needed for it, a lens does not say."
 )
 _PATCHING_WORDS = (
     "Two prompts that differ in one thing have different answers. Putting one run's activation "
@@ -109,11 +119,12 @@ _MODEL = {
 
 def sections(run: Run) -> list[Section]:
     """The parts of a run's page that there is something to show in."""
-    role, accuracy, compare, lens, patching, ranges, removal = (
+    role, accuracy, compare, lens, tuned, settled, patching, ranges, removal = (
         tuple(draw(run))
         for draw in (
             _drawings.role_maps, _drawings.accuracies, _drawings.comparisons, _drawings.lenses,
-            _drawings.patchings, _drawings.ranges, _drawings.removals,
+            _drawings.tunings, _drawings.settlings, _drawings.patchings, _drawings.ranges,
+            _drawings.removals,
         )
     )  # fmt: skip
     heads = tuple(_drawings.head_scores(run))
@@ -127,6 +138,8 @@ def sections(run: Run) -> list[Section]:
         Section("accuracy", "Accuracy per layer", "", accuracy),
         Section("protocols", "Protocol comparison", _PROTOCOL_WORDS, compare),
         Section("lens", "Logit lens", _LENS_WORDS, lens),
+        Section("tuned", "Tuned lens", _TUNED_WORDS, tuned),
+        Section("settled", "Prediction depth", _SETTLED_WORDS, settled, _settled(run)),
         Section("patching", "Activation patching", _PATCHING_WORDS, patching, _patched(run)),
         Section("paths", "Direct paths", _PATH_WORDS, tuple(_drawings.paths(run)),
                 tuple(paths_table(run))),
@@ -143,6 +156,10 @@ def sections(run: Run) -> list[Section]:
         Section("silent", "No signal", _SILENT_WORDS, (), tuple(signal_table(run, False))),
     ]  # fmt: skip
     return [part for part in every if part.drawings or part.tables]
+
+
+def _settled(run: Run) -> tuple[Shown, ...]:
+    return tuple(settling_tables(run))
 
 
 def _patched(run: Run) -> tuple[Shown, ...]:

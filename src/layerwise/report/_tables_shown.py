@@ -97,6 +97,26 @@ def signal_table(run: Run, signal: bool) -> list[Shown]:
     return [Shown(title, columns, cells, signal)] if cells else []
 
 
+def settling_tables(run: Run) -> list[Shown]:
+    """Tests of prediction depth between capabilities."""
+    if run.prediction_depth_comparisons is None:
+        return []
+    columns = (
+        "lens", "protocol", "first", "second", "n", "depth of second minus first",
+        "an item of second settles later (%)", "p (Holm)", "significant",
+    )  # fmt: skip
+    cells = [
+        [
+            row["lens"], row["protocol"], row["first"], row["second"],
+            f"{row['n_first']}, {row['n_second']}", _bounds(row, "difference", "low", "high", 1, 2),
+            number(100 * row["later"]), f"{row['p_holm']:.3g}",
+            "yes" if row["significant"] else "no",
+        ]
+        for row in records(run.prediction_depth_comparisons)
+    ]  # fmt: skip
+    return [Shown(f"Prediction depth, capabilities compared ({len(cells)})", columns, cells, True)]
+
+
 def patching_table(run: Run) -> list[Shown]:
     """The patched cells that recover most, and all of them on demand."""
     if run.patching is None:

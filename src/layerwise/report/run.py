@@ -27,6 +27,7 @@ from layerwise.results import (
     RemovalResult,
     Result,
     SimilarityResult,
+    TunedLensResult,
     join_facts,
 )
 
@@ -56,6 +57,10 @@ class Run:
         paths: ``path_effects.parquet``.
         estimates: the cells of ``AttributionPatchingResult.cells``.
         agreement: ``attribution_agreement.parquet``.
+        prediction_depth: ``prediction_depth.parquet``.
+        prediction_depth_means: ``prediction_depth_means.parquet``.
+        prediction_depth_comparisons: ``prediction_depth_comparisons.parquet``.
+        tuned_lens_layers: ``tuned_lens_layers.parquet``.
     """
 
     facts: Facts
@@ -78,6 +83,10 @@ class Run:
     paths: pd.DataFrame | None = None
     estimates: pd.DataFrame | None = None
     agreement: pd.DataFrame | None = None
+    prediction_depth: pd.DataFrame | None = None
+    prediction_depth_means: pd.DataFrame | None = None
+    prediction_depth_comparisons: pd.DataFrame | None = None
+    tuned_lens_layers: pd.DataFrame | None = None
 
     @classmethod
     def of(cls, results: Sequence[Result]) -> Run:
@@ -128,7 +137,9 @@ def _tables(result: Result) -> dict[str, pd.DataFrame]:
     if isinstance(result, AblationResult):
         return result.derived()
     if isinstance(result, LensResult):
-        return {"lens": result.lens}
+        return {"lens": result.lens, **result.derived()}
+    if isinstance(result, TunedLensResult):
+        return result.derived()
     if isinstance(result, PatchingResult):
         return {"patching": result.summary()}
     if isinstance(result, PathPatchingResult):

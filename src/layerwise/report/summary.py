@@ -13,6 +13,7 @@ from layerwise.report._find_layers import critical_layers, gains, harmless_layer
 from layerwise.report._find_order import orders, silent
 from layerwise.report._find_protocols import protocol_differences
 from layerwise.report._find_removal import removals
+from layerwise.report._find_settled import settled_later
 from layerwise.report.finding import Finder, Finding
 from layerwise.report.run import Run
 from layerwise.results import Result
@@ -25,6 +26,7 @@ _FINDERS: tuple[Finder, ...] = (
     gains,
     orders,
     lens_depths,
+    settled_later,
     hand_overs,
     attributions,
     removals,

@@ -17,9 +17,13 @@ from layerwise.report.figures.paths import estimate_agreement as estimate_agreem
 from layerwise.report.figures.paths import path_senders as path_senders
 from layerwise.report.figures.pick import plot_result as plot_result
 from layerwise.report.figures.prediction import prediction_ranges as prediction_ranges
+from layerwise.report.figures.prediction_depth import (
+    prediction_depth_curves as prediction_depth_curves,
+)
 from layerwise.report.figures.protocols import protocol_comparison as protocol_comparison
 from layerwise.report.figures.removal import removal_curve as removal_curve
 from layerwise.report.figures.removal_orders import removal_orders as removal_orders
 from layerwise.report.figures.role_map import role_map as role_map
 from layerwise.report.figures.save import save_figure as save_figure
 from layerwise.report.figures.similarity import similarity_map as similarity_map
+from layerwise.report.figures.tuned_lens import tuned_lens_curves as tuned_lens_curves

@@ -17,8 +17,9 @@ from layerwise.report.figures.style import COLUMN_WIDTH, FULL_WIDTH, look, new_f
 from layerwise.report.rows import rows
 from layerwise.report.wording import CAPABILITY_ORDER, PROTOCOL_ORDER, in_order, spread
 
-METHODS = ("ablation", "logit lens", "activation patching")
+METHODS = ("ablation", "logit lens", "tuned lens", "activation patching")
 DEPTHS = ("half-effect depth", "centre of mass")
+SETTLED = "prediction depth"
 _ROW, _FOR_TWO = 0.165, 4.8
 
 
@@ -32,19 +33,25 @@ def emergence_ranges(emergence: pd.DataFrame, width: float = FULL_WIDTH) -> Figu
 
     Returns:
         A row of panels per method and protocol, a column per measure (one below the other
-        where the figure is narrow), and in each panel a point with its bootstrap interval per
-        capability. Grey upright ticks are the layers of the critical set.
+        where the figure is narrow), then the prediction depths by lens; in each panel a point
+        with its bootstrap interval per capability. Grey upright ticks are the layers of the
+        critical set.
     """
     capabilities = in_order(emergence["capability"], CAPABILITY_ORDER)
     measures = in_order(rows(emergence, measure=DEPTHS)["measure"], DEPTHS) or list(DEPTHS[:1])
     plan = [(group, measure) for group in _groups(emergence) for measure in measures]
+    settled = rows(emergence, measure=SETTLED)
+    plan += [(group, SETTLED) for group in _groups(settled)]
     across = len(measures) if width >= _FOR_TWO else 1
     figure, grid = _grid(len(plan), across, _ROW * len(capabilities) + 0.1, width)
-    for axes, ((method, protocol), measure) in zip(grid, plan, strict=True):
+    for spare in grid[len(plan) :]:
+        spare.remove()
+    for axes, ((method, protocol), measure) in zip(grid, plan, strict=False):
         mine = rows(emergence, method=method, protocol=protocol)
         _draw(axes, mine, capabilities, measure)
         axes.set_title(f"{label(method)}, {label(protocol, 14)}: {measure}", loc="left", pad=2)
-    for axes in grid[-across:]:
+    for axes in grid[: len(plan)][-across:]:
+        axes.tick_params(labelbottom=True)
         axes.set_xlabel("relative depth (0 = first layer, 1 = last)")
     items = f"n = {spread(emergence['n_items'])} items a point"
     set_title(figure, f"Where capabilities emerge (95 % intervals over items, {items})")
@@ -64,7 +71,7 @@ def _groups(emergence: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def _grid(n: int, across: int, height: float, width: float) -> tuple[Figure, list[Axes]]:
-    down = n // across
+    down = -(-n // across)
     figure = new_figure(max(min(width, 3.45 * across), COLUMN_WIDTH), down * (height + 0.3) + 1.0)
     grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
     grid[0, 0].set_xlim(-0.03, 1.03)

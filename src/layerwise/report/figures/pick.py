@@ -20,6 +20,7 @@ from layerwise.report.figures.removal import removal_curve
 from layerwise.report.figures.removal_orders import removal_orders
 from layerwise.report.figures.role_map import role_map
 from layerwise.report.figures.similarity import similarity_map
+from layerwise.report.figures.tuned_lens import tuned_lens_curves
 from layerwise.results import (
     AblationResult,
     AttributionPatchingResult,
@@ -31,11 +32,13 @@ from layerwise.results import (
     PathPatchingResult,
     RemovalResult,
     SimilarityResult,
+    TunedLensResult,
 )
 
 Plottable = (
     AblationResult
     | LensResult
+    | TunedLensResult
     | PatchingResult
     | PathPatchingResult
     | AttributionPatchingResult
@@ -51,8 +54,8 @@ def plot_result(result: Plottable) -> Figure:
     """The figure that says most about a result.
 
     Args:
-        result: an ablation (role map), lens (curves), patching (heat map; of heads, if there
-            is nothing else), attribution or heads (heat maps by head), similarity (maps),
+        result: an ablation (role map), lens and tuned lens (curves), patching (heat map; of heads,
+            if there is nothing else), attribution or heads (heat maps by head), similarity (maps),
             removal (curves) or emergence result (ranges).
 
     Raises:
@@ -64,6 +67,8 @@ def plot_result(result: Plottable) -> Figure:
         return role_map(effects, str(first["kind"]), str(first["site"]), signal=result.signal())
     if isinstance(result, LensResult):
         return lens_curves(_filled(result, result.lens), seed=result.facts.seed)
+    if isinstance(result, TunedLensResult):
+        return tuned_lens_curves(_filled(result, result.layers()))
     if isinstance(result, PatchingResult):
         summary = _filled(result, result.summary())
         by_head = bool(summary["head"].notna().all())

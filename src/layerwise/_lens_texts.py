@@ -1,0 +1,162 @@
+"""Texts to train a tuned lens on: a user's file, or prompts of items that are not measured.
+
+Nothing here runs a model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from layerwise import stats
+from layerwise._setup import Setup, load_task
+from layerwise.errors import UserError
+from layerwise.sweep.requests import LogLikelihood, Tokens
+from layerwise.tasks import Task
+from layerwise.tasks._encoding import encode
+
+# Tokens of a piece of a user's text; items of a task that share their few-shot examples.
+LENGTH, ITEMS_A_SEED = 128, 4
+HELD_OUT_SHARE = 0.2
+# Seeds that are tried for more prompts.
+MOST_SEEDS = 200
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts to train on and texts to test on, as token ids; no text is in both.
+
+    Attributes:
+        train: to train on.
+        held_out: to test on. Of prompts, these have few-shot examples of their own.
+        source: where they come from.
+    """
+
+    train: tuple[Tokens, ...]
+    held_out: tuple[Tokens, ...]
+    source: str
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 (hex) over all tokens."""
+        return hashlib.sha256(json.dumps([self.train, self.held_out]).encode()).hexdigest()
+
+
+def split(groups: Sequence[Sequence[Tokens]], n_texts: int, seed: int, source: str) -> Texts:
+    """Cut groups of texts that belong together into those to train on and those to test on.
+
+    Args:
+        groups: e.g. the pieces of one document; none is cut, unless it is the only one.
+        n_texts: at most so many texts in all.
+        seed: draws which are held out.
+        source: where they come from.
+
+    Raises:
+        UserError: if there are fewer than ten texts of two or more tokens.
+    """
+    seen: set[Tokens] = set()
+    whole = [
+        [text for text in group if len(text) > 1 and not (text in seen or seen.add(text))]
+        for group in groups
+    ]
+    kept = [group for group in whole if group]
+    if len(kept) == 1:
+        kept = [[text] for text in kept[0]]
+    order = stats.generator(seed, "texts of the lens").permutation(len(kept))
+    shuffled = [kept[i] for i in order]
+    n_all = min(n_texts, sum(map(len, shuffled)))
+    if n_all < 10:
+        raise UserError(
+            f"There are {n_all} texts to train a tuned lens on, from {source}; expected ten at "
+            "least, of two tokens or more: give a longer text."
+        )
+    held_out: list[Tokens] = []
+    while len(held_out) < HELD_OUT_SHARE * n_all and len(shuffled) > 1:
+        held_out += shuffled.pop()
+    train = [text for group in shuffled for text in group]
+    return Texts(tuple(train[: n_all - len(held_out)]), tuple(held_out), source)
+
+
+def texts_of_file(path: Path, setup: Setup, n_texts: int) -> Texts:
+    """The texts of a file, in pieces of at most ``LENGTH`` tokens.
+
+    Args:
+        path: ``.txt`` with a blank line between texts, or ``.jsonl`` with a field ``text``.
+        setup: the model's tokenizer and the seed.
+        n_texts: at most so many pieces.
+
+    Raises:
+        UserError: if the file cannot be read, or has too little text.
+    """
+    n_ctx = setup.model.cfg.n_ctx
+    groups = [list(_pieces(text, setup.tokenizer, min(LENGTH, n_ctx))) for text in _read(path)]
+    return split(groups, n_texts, setup.seed, str(path))
+
+
+def _read(path: Path) -> list[str]:
+    if path.suffix not in (".txt", ".jsonl"):
+        raise UserError(
+            f"Cannot take text from {path}: expected a .txt file, or a .jsonl file with a field "
+            "'text' in every line."
+        )
+    try:
+        whole = path.read_text("utf-8")
+        if path.suffix == ".txt":
+            return [text.strip() for text in whole.split("\n\n") if text.strip()]
+        return [str(json.loads(line)["text"]) for line in whole.splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"Cannot read {path} ({error}); expected a file of UTF-8 text; check the path."
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} has a line that is not a JSON object with a field 'text'; correct the line."
+        ) from error
+
+
+def _pieces(text: str, tokenizer: Any, length: int) -> Iterator[Tokens]:
+    """A text's tokens in pieces, each with what the tokenizer puts before a text."""
+    whole, plain = encode(tokenizer, text), tokenizer(text, add_special_tokens=False)["input_ids"]
+    start = whole[: len(whole) - len(plain)]
+    room = length - len(start)
+    for at in range(0, len(plain), room):
+        yield (*start, *plain[at : at + room])
+
+
+def texts_of_tasks(setup: Setup, n_texts: int) -> Texts:
+    """Prompts with their right answers, of built-in suites by other seeds than the measured.
+
+    Items with the same context and question as a measured one are left out.
+
+    Raises:
+        UserError: if none of the tasks is built in, or too few items are left.
+    """
+    tasks = [task for task in setup.tasks if task.source == "built-in"]
+    if not tasks:
+        raise UserError(
+            "A tuned lens is trained on prompts of other items than those measured, and these "
+            "tasks cannot make any: give a .txt or .jsonl file with text, or a built-in task."
+        )
+    measured = {(item.context, item.question) for task in tasks for item in task.items}
+    groups: list[list[Tokens]] = []
+    for seed in range(setup.seed + 1, setup.seed + 1 + MOST_SEEDS):
+        groups.append([text for task in tasks for text in _prompts(setup, task, seed, measured)])
+        if sum(map(len, groups)) >= n_texts:
+            break
+    return split(groups, n_texts, setup.seed, "prompts of " + ", ".join(t.name for t in tasks))
+
+
+def _prompts(
+    setup: Setup, task: Task, seed: int, measured: Iterable[tuple[str | None, str]]
+) -> Iterator[Tokens]:
+    other = load_task(task.name, seed=seed, fewshot=len(task.fewshot))
+    fresh = [item for item in other.items if (item.context, item.question) not in measured]
+    for item in fresh[:ITEMS_A_SEED]:
+        for protocol in (name for name in setup.protocols if name != "generate"):
+            for asked in setup.requests(other, item, protocol):
+                if asked.gold and isinstance(asked.request, LogLikelihood):
+                    yield (*asked.request.context, *asked.request.continuation)

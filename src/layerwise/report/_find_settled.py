@@ -1,0 +1,47 @@
+"""Sentences on prediction depth: which capability's answers settle later, where that is tested.
+
+Only significant differences make a sentence; the table has the others.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from layerwise.report.finding import Finding, source, spaced, weight
+from layerwise.report.rows import records, rows
+from layerwise.report.run import Run
+from layerwise.report.wording import capitalised, interval, p_value
+
+SETTLED = "prediction depth"
+
+
+def settled_later(run: Run) -> list[Finding]:
+    """The clearest differences in depth between two capabilities' right answers."""
+    if run.prediction_depth_comparisons is None or run.prediction_depth_means is None:
+        return []
+    sure = records(rows(run.prediction_depth_comparisons, significant=True))
+    return spaced([_later(row, run) for row in sure], 1)
+
+
+def _later(row: dict[str, Any], run: Run) -> Finding:
+    flipped = row["later"] < 0.5
+    earlier, later = ("second", "first") if flipped else ("first", "second")
+    share = 1 - row["later"] if flipped else row["later"]
+    sentence = (
+        f"{capitalised(str(row[later]))} settles later than {row[earlier]} by the {row['lens']} "
+        f"lens on {row['protocol']} prompts: right answers come to stay on top at mean relative "
+        f"depth {_mean(row, later, run)} against {_mean(row, earlier, run)}; "
+        f"{100 * share:.0f} % of the pairs of items are in this order (Mann-Whitney, "
+        f"{p_value(row['p_holm'])} after Holm's correction, n = {row[f'n_{later}']} and "
+        f"{row[f'n_{earlier}']})."
+    )
+    where = {name: str(row[name]) for name in ("lens", "protocol", "first", "second")}
+    size = weight(0.7, 2 * share - 1)
+    return Finding(sentence, size, SETTLED, source("prediction_depth_comparisons", where))
+
+
+def _mean(row: dict[str, Any], which: str, run: Run) -> str:
+    assert run.prediction_depth_means is not None
+    keys = {name: row[name] for name in ("lens", "protocol")}
+    found = records(rows(run.prediction_depth_means, capability=row[which], **keys))[0]
+    return interval(found["depth"], found["low"], found["high"], 2)

@@ -1,0 +1,176 @@
+"""Tuned lens: a translator for each depth, trained so that its reading is like the final one.
+
+The training is in ``_lens_training``, the translators' file in ``_translators``; read with one
+by ``logit_lens(..., lens="tuned")``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from transformer_lens import HookedTransformer
+
+from layerwise._carry_out import carry_out
+from layerwise._lens_texts import Texts, texts_of_file, texts_of_tasks
+from layerwise._lens_training import Trainer, compare
+from layerwise._parts import Parts
+from layerwise._progress import Meter
+from layerwise._setup import Setup, TaskLike, prepare
+from layerwise._tables import frame
+from layerwise._translators import FILE
+from layerwise._translators import TunedLens as TunedLens
+from layerwise.errors import UserError, unknown_name
+from layerwise.results import TunedLensResult
+
+KINDS = ("full", "bias")
+# Steps after which what was trained is kept for a run that goes on.
+KEPT_EVERY = 25
+_STATE = "tuned lens"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained lens, and how it reads texts that it was not trained on.
+
+    Attributes:
+        lens: the translators.
+        result: its divergence from the final distribution beside the logit lens's.
+    """
+
+    lens: TunedLens
+    result: TunedLensResult
+
+
+def train_lens(
+    model: HookedTransformer,
+    tasks: TaskLike | Sequence[TaskLike] = "all",
+    *,
+    text: str | Path | None = None,
+    kind: str = "full",
+    n_texts: int = 512,
+    steps: int = 200,
+    rate: float = 0.01,
+    limit: int | None = None,
+    seed: int = 0,
+    fewshot: int | None = None,
+    chat: bool = False,
+    out: str | Path | None = None,
+    memory_budget: int | None = None,
+    progress: bool = True,
+) -> Trained:
+    """Train a tuned lens (Belrose et al. 2023, arXiv:2303.08112) and test it on other texts.
+
+    Args:
+        model: the model; it is not changed.
+        tasks: the tasks that the lens is to read later: without ``text`` it is trained on their
+            prompts by other seeds, and none of their items is among them.
+        text: a ``.txt`` file with a blank line between texts, or a ``.jsonl`` file with a field
+            ``text``.
+        kind: ``full`` (a matrix and a bias for each depth) or ``bias``.
+        n_texts: at most so many texts; a fifth of them is not trained on.
+        steps: number of steps, each of 8 texts and up to 16 tokens of each.
+        rate: step size at first, in standard deviations of an activation.
+        limit: the first so many items of each task are those to be read later.
+        seed: decides the items of built-in suites, what is held out, and all draws.
+        fewshot: number of few-shot examples; the task's own if None.
+        chat: wrap prompts in the tokenizer's chat template.
+        out: folder for ``tuned_lens.safetensors``, ``tuned_lens.parquet`` and ``run.json``; an
+            interrupted training goes on there.
+        memory_budget: bytes for activations; half of what is free if None.
+        progress: show a progress bar on a terminal.
+
+    Raises:
+        UserError: for anything unknown or out of range, or too little text.
+    """
+    setup = prepare(
+        model, tasks, ("letter", "continuation"), seed=seed, limit=limit, fewshot=fewshot,
+        chat=chat, memory_budget=memory_budget, out=out,
+    )  # fmt: skip
+    if text is None:
+        texts = texts_of_tasks(setup, n_texts)
+    else:
+        setup = replace(setup, tasks=(), protocols=())
+        texts = texts_of_file(Path(text), setup, n_texts)
+    job = Training(setup, texts, kind, steps, rate)
+    settings = setup.settings(analysis="tuned lens", **job.settings())
+    made: list[TunedLens] = []
+
+    def make(parts: Parts, told: Meter) -> list[TunedLensResult]:
+        lens, result = job.run(parts, settings, told)
+        made.append(lens)
+        return [result]
+
+    (result,) = carry_out(make, out, settings, progress, lambda folder: made[0].save(folder / FILE))
+    return Trained(made[0] if made else TunedLens.load(Path(str(out))), result)
+
+
+@dataclass(frozen=True)
+class Training:
+    """A planned training.
+
+    Attributes:
+        setup: what it starts from.
+        texts: to train and to test on.
+        kind: ``full`` or ``bias``.
+        steps: number of steps.
+        rate: step size at first.
+    """
+
+    setup: Setup
+    texts: Texts
+    kind: str
+    steps: int
+    rate: float
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise unknown_name("kind of tuned lens", self.kind, KINDS)
+        if self.steps < 1 or not self.rate > 0:
+            raise UserError(
+                f"A tuned lens cannot be trained in {self.steps} steps at rate {self.rate}; "
+                "expected one step or more, and a rate above 0."
+            )
+
+    def settings(self) -> dict[str, Any]:
+        """What makes it this training and no other."""
+        return {
+            "kind": self.kind,
+            "text": self.texts.source,
+            "text_hash": self.texts.hash,
+            "texts_trained_on": len(self.texts.train),
+            "texts_held_out": len(self.texts.held_out),
+            "steps": self.steps,
+            "rate": self.rate,
+        }
+
+    def run(
+        self, parts: Parts, settings: dict[str, Any], told: Meter
+    ) -> tuple[TunedLens, TunedLensResult]:
+        """Train on from where an interrupted run stopped, then test."""
+        setup = self.setup
+        trainer = Trainer(
+            setup.model, self.texts.train, self.kind == "full", self.steps, self.rate,
+            setup.seed, setup.memory_budget,
+        )  # fmt: skip
+        if parts.has_part(_STATE):
+            trainer.resume(parts.read_part(_STATE)["state"].iloc[0])
+        told.expect(self.steps + 1.0)
+        told.doing("training the tuned lens")
+        told.done(float(trainer.done))
+        while trainer.done < self.steps:
+            trainer.step()
+            told.done(1.0)
+            if trainer.done % KEPT_EVERY == 0:
+                parts.write_part(_STATE, pd.DataFrame({"state": [trainer.state()]}))
+        loaded = setup.loaded
+        facts = {"model": loaded.name, "model_hash": loaded.hash, "seed": setup.seed}
+        lens = trainer.trained(facts | self.settings())
+        told.doing("testing the tuned lens")
+        rows = compare(setup.model, lens, self.texts.held_out, setup.seed, setup.memory_budget)
+        told.done(1.0)
+        table = frame("tuned_lens", [{"kind": self.kind, **row} for row in rows])
+        return lens, TunedLensResult(table, setup.facts(settings))

@@ -1,0 +1,161 @@
+"""Prediction depths, their means and tests, on readings whose answer is planted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from scipy import stats as reference
+
+from layerwise import stats
+from layerwise._lens_tables import settled
+from layerwise.emergence import emergence
+from layerwise.logit_lens import logit_lens
+from layerwise.results import LensResult, lens_frame
+from tests import analysis
+from tests.models.tiny import tiny_model
+from tests.synthetic import facts, task_facts
+
+N_LAYERS = 11
+
+
+@settings(deadline=None, phases=(Phase.explicit, Phase.generate))
+@given(st.lists(st.lists(st.booleans(), min_size=5, max_size=5), min_size=1, max_size=4))
+def test_settled_is_the_first_layer_after_which_nothing_else_is_on_top(rows):
+    for row, found in zip(rows, settled(np.array(rows)), strict=True):
+        whole = [layer for layer in range(-1, 4) if all(row[layer + 1 :])]
+        # What is on top at the end is the final answer itself, unless nothing is.
+        assert found == (whole[0] if whole else 4)
+
+
+def reading(depths: dict[str, list[int]], wrong: dict[str, int] | None = None) -> LensResult:
+    """Answers that come on top after a given layer, flicker once before, and then stay.
+
+    Of each task ``wrong`` gives how many further items end with another answer on top.
+    """
+    rows = []
+    for name, layers in depths.items():
+        task, capability = name.split("/")
+        n_wrong = (wrong or {}).get(name, 0)
+        for i, settled_at in enumerate([*layers, *[0] * n_wrong]):
+            for layer in range(-1, N_LAYERS):
+                on_top = layer >= settled_at or layer == settled_at - 2
+                rank = 0 if on_top else 7
+                right = i < len(layers)
+                rows.append(
+                    {
+                        "task": task, "capability": capability, "item": f"{task}/{i:04d}",
+                        "protocol": "letter", "lens": "logit", "over": "prompt",
+                        "site": "resid_post", "layer": layer, "pos": -1, "token": "a",
+                        "rank": rank if right else 3, "final_rank": rank,
+                        "logprob": -0.1 if on_top else -5.0, "entropy": 1.0, "kl": 0.1,
+                        "top_tokens": ["a"],
+                    }
+                )  # fmt: skip
+    asked = [
+        task_facts(*name.split("/"), n_items=len(layers) + (wrong or {}).get(name, 0))
+        for name, layers in depths.items()
+    ]
+    return LensResult(lens_frame(rows), facts(*asked, n_layers=N_LAYERS))
+
+
+def test_planted_depths_are_found_exactly():
+    result = reading({"keys/retrieval": [5] * 20, "sums/reasoning": [8] * 15 + [-1] * 5})
+    depths = result.prediction_depths().set_index("item")
+    assert list(depths.reset_index().columns) == [
+        "item", *[c for c in analysis.documented_columns("prediction_depth.parquet")
+                  if c != "item"],
+    ]  # fmt: skip
+    assert set(depths.loc[depths["task"] == "keys", "layer"]) == {5}
+    assert depths.loc[[f"sums/{i:04d}" for i in range(20)], "layer"].tolist() == [8] * 15 + [-1] * 5
+    assert depths.loc["sums/0019", "depth"] == 0
+    assert depths["right"].all()
+    means = result.derived()["prediction_depth_means"].set_index("capability")
+    assert means.loc["retrieval", ["depth", "low", "high"]].tolist() == [0.5, 0.5, 0.5]
+    assert means.loc["reasoning", "depth"] == pytest.approx(0.6)
+    assert means.loc["reasoning", "low"] < 0.6 < means.loc["reasoning", "high"]
+
+
+def test_the_comparison_is_scipys_test_and_corrected():
+    rng = np.random.default_rng(0)
+    drawn = {
+        f"{c}/{c}": rng.integers(low, low + 4, 30).tolist()
+        for c, low in (("retrieval", 2), ("knowledge", 3), ("reasoning", 6))
+    }
+    table = reading(drawn).derived()["prediction_depth_comparisons"]
+    assert list(table.columns) == analysis.documented_columns(
+        "prediction_depth_comparisons.parquet"
+    )
+    assert len(table) == 3
+    for row in table.itertuples():
+        first, second = (np.array(drawn[f"{c}/{c}"]) for c in (row.first, row.second))
+        expected = reference.mannwhitneyu(second, first)
+        assert row.p == pytest.approx(expected.pvalue)
+        later = (second[:, None] > first) + 0.5 * (second[:, None] == first)
+        assert row.later == pytest.approx(later.mean())
+        assert row.difference == pytest.approx((second.mean() - first.mean()) / (N_LAYERS - 1))
+        assert row.low < row.difference < row.high
+    assert table["p_holm"].tolist() == pytest.approx(stats.holm(table["p"].to_numpy()).tolist())
+    clear = table.loc[table["second"] == "reasoning"]
+    assert clear["significant"].all()
+
+
+def test_nothing_is_claimed_without_signal_nor_of_wrong_answers():
+    depths = {"keys/retrieval": [5] * 12, "sums/reasoning": [2] * 6}
+    result = reading(depths, wrong={"keys/retrieval": 4, "sums/reasoning": 14})
+    found = result.derived()
+    assert (found["prediction_depth"].groupby("task")["right"].sum() == [12, 6]).all()
+    means = found["prediction_depth_means"]
+    assert means["capability"].tolist() == ["retrieval"]
+    assert means["n_items"].tolist() == [12]
+    assert means["depth"].tolist() == [0.5]
+    assert not len(found["prediction_depth_comparisons"])
+
+
+def test_equal_depths_are_no_difference():
+    rng = np.random.default_rng(1)
+    n_false = 0
+    for _ in range(100):
+        same = {f"{c}/{c}": rng.integers(3, 8, 25).tolist() for c in ("retrieval", "reasoning")}
+        n_false += int(reading(same).derived()["prediction_depth_comparisons"]["significant"].sum())
+    assert reference.binomtest(n_false, 100, 0.05, "greater").pvalue > 0.01
+
+
+def test_emergence_has_the_same_depths_and_tests_their_order():
+    result = reading(
+        {"keys/retrieval": [5] * 20, "sums/reasoning": [8] * 20},
+        wrong={"keys/retrieval": 3, "sums/reasoning": 2},
+    )
+    found = emergence([result], n_resamples=500)
+    mine = found.emergence.loc[found.emergence["measure"] == "prediction depth"]
+    assert mine["method"].tolist() == ["logit lens"] * 2
+    assert mine["layer"].tolist() == [5, 8]
+    assert mine["n_items"].tolist() == [20, 20]
+    order = found.order.loc[found.order["measure"] == "prediction depth"]
+    assert order["difference"].tolist() == [pytest.approx(0.3)]
+    assert order["p_holm"].iloc[0] < 0.05
+
+
+def test_depths_of_a_real_reading_are_those_of_its_own_top_tokens():
+    model = tiny_model("llama")
+    task = analysis.solved_by(model, analysis.word_task(6))
+    result = logit_lens(model, task, "continuation", sites=("resid_mid", "resid_post"),
+                        positions=(-2, -1), progress=False)  # fmt: skip
+    depths = result.prediction_depths().set_index("item")["layer"]
+    at = {"site": "resid_post", "pos": -1}
+    lens = result.lens.loc[(result.lens[list(at)] == list(at.values())).all(axis=1)]
+    for item, mine in lens.groupby("item"):
+        on_top = dict(zip(mine["layer"], mine["final_rank"] == 0, strict=True))
+        layer = model.cfg.n_layers - 1
+        while on_top.get(layer - 1, False):
+            layer -= 1
+        assert depths[item] == layer
+
+
+def test_a_reading_without_the_answers_place_has_no_depths():
+    result = logit_lens(tiny_model("llama"), analysis.word_task(2), "continuation",
+                        positions=(-2,), progress=False)  # fmt: skip
+    assert result.derived() == {}
+    assert isinstance(result.prediction_depths(), pd.DataFrame)

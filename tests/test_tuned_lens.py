@@ -1,0 +1,342 @@
+"""The tuned lens against the logit lens, and on models whose right translator is known."""
+
+from __future__ import annotations
+
+import json
+import random
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import stats as reference
+from transformer_lens import HookedTransformer, HookedTransformerConfig
+
+import layerwise.tuned_lens as module
+from layerwise._lens_reading import divergence
+from layerwise._lens_texts import texts_of_tasks
+from layerwise._lens_training import Trainer, final_logprobs, positions_read, read_out, streams_of
+from layerwise._setup import prepare
+from layerwise._translators import FILE
+from layerwise.errors import UserError
+from layerwise.logit_lens import logit_lens
+from layerwise.results import TunedLensResult
+from layerwise.tuned_lens import TunedLens, train_lens
+from tests import analysis
+from tests.analysis import word_task
+from tests.models.tiny import tiny_model, tiny_tokenizer
+
+BUDGET = 2**26
+TASK = word_task(3)
+WORDS = [
+    "the",
+    "capital",
+    "of",
+    "France",
+    "is",
+    "Paris",
+    "and",
+    "Rome",
+    "a",
+    "key",
+    "opens",
+    "red",
+    "door",
+    "blue",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "question",
+    "what",
+    "answer",
+    "Italy",
+]
+
+
+def text_file(folder, n_texts: int = 60, seed: int = 0):
+    rng = random.Random(seed)
+    texts = [" ".join(rng.choices(WORDS, k=30)) for _ in range(n_texts)]
+    path = folder / "some.txt"
+    path.write_text("\n\n".join(texts))
+    return path
+
+
+def training(tmp_path, model, **options):
+    given = {"text": text_file(tmp_path), "steps": 60, "progress": False, **options}
+    return train_lens(model, TASK, **given)
+
+
+@pytest.mark.parametrize("kind", ["full", "bias"])
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_the_tuned_lens_is_nearer_on_held_out_texts_at_every_layer(tmp_path, family, kind):
+    trained = training(tmp_path, tiny_model(family), kind=kind)
+    layers = trained.result.layers()
+    assert layers["layer"].tolist() == [-1, 0, 1]
+    assert layers["lower"].all()
+    assert (layers["kl_tuned"] < 0.95 * layers["kl_logit"]).all()
+    assert (layers["difference_low"] > 0).all()
+    assert (trained.lens.weight is None) == (kind == "bias")
+
+
+def test_training_leaves_the_model_alone(tmp_path):
+    model = tiny_model("gpt2")
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    training(tmp_path, model, steps=3)
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name])
+        assert parameter.grad is None
+
+
+def untrained(model) -> TunedLens:
+    width, depths = model.cfg.d_model, model.cfg.n_layers
+    facts = {"model": "tiny", "model_hash": prepare(model, TASK, "continuation").loaded.hash}
+    return TunedLens(torch.zeros(depths, width, width), torch.zeros(depths, width), facts)
+
+
+def test_the_identity_is_exactly_the_logit_lens():
+    model = tiny_model("gpt2")
+    sites = ("resid_pre", "resid_post")
+    logit, tuned = (
+        logit_lens(model, TASK, "continuation", sites=sites, progress=False, **options).lens
+        for options in ({}, {"lens": "tuned", "tuned": untrained(model)})
+    )
+    assert set(tuned["lens"]) == {"tuned"}
+    pd.testing.assert_frame_equal(logit.drop(columns="lens"), tuned.drop(columns="lens"))
+    trainer = Trainer(model, [(1, 2, 3, 4)] * 3, True, 1, 0.1, 0, BUDGET)
+    fresh = trainer.trained({})
+    assert fresh.weight is not None
+    assert not fresh.weight.any()
+    assert not fresh.bias.any()
+
+
+def test_a_trained_lens_translates_by_depth_whatever_the_site(tmp_path):
+    model = tiny_model("llama")
+    lens = training(tmp_path, model, steps=20).lens
+    table = logit_lens(model, TASK, "continuation", sites=("resid_pre", "resid_post"),
+                       lens="tuned", tuned=lens, progress=False).lens  # fmt: skip
+    of = {site: table.loc[table["site"] == site] for site in ("resid_pre", "resid_post")}
+    before = of["resid_pre"].set_index(["item", "layer"])["logprob"]
+    after = of["resid_post"].assign(layer=of["resid_post"]["layer"] + 1)
+    after = after.set_index(["item", "layer"])["logprob"]
+    assert after.loc[before.index].tolist() == pytest.approx(before.tolist(), abs=1e-5)
+    last = of["resid_post"].loc[of["resid_post"]["layer"] == model.cfg.n_layers - 1]
+    assert (last["kl"] < 1e-6).all()
+    plain = logit_lens(model, TASK, "continuation", progress=False).lens
+    whole = of["resid_post"].groupby("layer")["kl"].mean()
+    assert whole[0] < plain.groupby("layer")["kl"].mean()[0]
+    assert whole[0] > 0
+
+
+def affine_model() -> tuple[HookedTransformer, torch.Tensor, torch.Tensor]:
+    """A model whose last two layers are affine, and the map that they are together.
+
+    Their attention adds a constant, and their neurons are always on.
+    """
+    width, high = 12, 60.0
+    config = HookedTransformerConfig(
+        n_layers=3, d_model=width, n_ctx=128, d_head=6, n_heads=2, d_mlp=16, d_vocab=300,
+        act_fn="relu", normalization_type=None, device="cpu", seed=1, initializer_range=0.4,
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="HookedTransformer is deprecated")
+        model = HookedTransformer(config).eval()
+    model.tokenizer = tiny_tokenizer()
+    generator = torch.Generator().manual_seed(2)
+    # double, and row vectors: x becomes x @ matrix + shift
+    matrix, shift = torch.eye(width).double(), torch.zeros(width).double()
+    for block in list(model.blocks)[1:]:
+        block.attn.W_O.data.zero_()
+        block.attn.b_O.data = 0.3 * torch.randn(width, generator=generator)
+        mlp = block.mlp
+        mlp.W_in.data = 0.25 * torch.randn(width, 16, generator=generator)
+        mlp.W_out.data = 0.25 * torch.randn(16, width, generator=generator)
+        mlp.b_in.data = torch.full((16,), high)
+        mlp.b_out.data = -high * mlp.W_out.sum(dim=0) + 0.3 * torch.randn(
+            width, generator=generator
+        )
+        linear = torch.eye(width).double() + mlp.W_in.double() @ mlp.W_out.double()
+        constant = mlp.b_in.double() @ mlp.W_out.double() + mlp.b_out.double()
+        shift = (shift + block.attn.b_O.double()) @ linear + constant
+        matrix = matrix @ linear
+    return model, matrix, shift
+
+
+def test_a_full_lens_recovers_layers_that_are_an_affine_map(tmp_path):
+    model, matrix, shift = affine_model()
+    exact = TunedLens(
+        (matrix.T - torch.eye(12)).float().expand(3, 12, 12), shift.float().expand(3, 12), {}
+    )
+    trained = training(tmp_path, model, steps=150, rate=0.1)
+    bias = training(tmp_path, model, steps=150, rate=0.1, kind="bias")
+    kl, of_bias = (t.result.layers().set_index("layer") for t in (trained, bias))
+    assert kl.loc[0, "kl_logit"] > 0.1
+    assert kl.loc[0, "kl_tuned"] < 0.01 * kl.loc[0, "kl_logit"]
+    assert kl.loc[0, "kl_tuned"] < 0.1 * of_bias.loc[0, "kl_tuned"]
+    # What enters the first layer says nothing of other tokens, so no map can be right there.
+    assert kl.loc[-1, "kl_tuned"] > 10 * kl.loc[0, "kl_tuned"]
+    tokens = [tuple(range(5, 40))]
+    streams, _ = streams_of(model, tokens, np.random.default_rng(0), BUDGET)
+    final = final_logprobs(model, streams)
+    at_layer_0 = read_out(model, exact.translate(("resid_post", 0), streams[1])).detach()
+    assert float(divergence(final, at_layer_0).max()) < 1e-4
+
+
+def test_gradients_are_those_of_the_mean_divergence(monkeypatch):
+    """One step of plain descent on one depth, against autograd through an obvious formula."""
+    model = tiny_model("gpt2")
+    texts = [tuple(range(3, 30)), tuple(range(40, 60))]
+    trainer = Trainer(model, texts, True, 1, 0.1, 0, BUDGET)
+    seen = []
+    monkeypatch.setattr(trainer.optimiser, "step", lambda: seen.append(
+        [p.grad.clone() for p in (trainer.biases[1], trainer.weights[1])]
+    ))  # fmt: skip
+    drawn = []
+    original = streams_of
+
+    def remembered(*args):
+        drawn.append(original(*args))
+        return drawn[-1]
+
+    monkeypatch.setattr("layerwise._lens_training.streams_of", remembered)
+    trainer.step()
+    streams = drawn[0][0]
+    shift = torch.zeros(48, requires_grad=True)
+    matrix = torch.zeros(48, 48, requires_grad=True)
+    standard = (streams[1] - trainer.mean[1]) / trainer.spread[1]
+    moved = streams[1] + trainer.spread[1] * (standard @ matrix.T + shift)
+    q = model.unembed(model.ln_final(moved[None]))[0].log_softmax(-1)
+    p = model.unembed(model.ln_final(streams[-1][None]))[0].log_softmax(-1).detach()
+    (p.exp() * (p - q)).sum(-1).mean().backward()
+    torch.testing.assert_close(seen[0][0], shift.grad, atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(seen[0][1], matrix.grad, atol=1e-6, rtol=1e-4)
+
+
+def test_an_interrupted_training_goes_on_and_ends_the_same(tmp_path, monkeypatch):
+    model = tiny_model("gpt2")
+    whole = training(tmp_path, model, steps=30, out=tmp_path / "whole")
+    monkeypatch.setattr(module, "compare", None)
+    with pytest.raises(TypeError):
+        training(tmp_path, model, steps=30, out=tmp_path / "cut")
+    monkeypatch.undo()
+    steps = []
+    original = Trainer.step
+    monkeypatch.setattr(Trainer, "step", lambda self: (steps.append(self.done), original(self)))
+    again = training(tmp_path, model, steps=30, out=tmp_path / "cut")
+    assert steps == [25, 26, 27, 28, 29]
+    assert again.lens.hash == whole.lens.hash
+    names = {path.name for path in (tmp_path / "cut").iterdir()}
+    assert names == {FILE, "tuned_lens.parquet", "tuned_lens_layers.parquet", "run.json"}
+    loaded = training(tmp_path, model, steps=30, out=tmp_path / "cut")
+    assert loaded.lens.hash == whole.lens.hash
+    assert len(steps) == 5
+    pd.testing.assert_frame_equal(loaded.result.tuned_lens, whole.result.tuned_lens)
+
+
+def test_a_saved_lens_reads_as_before_and_refuses_other_weights(tmp_path):
+    model = tiny_model("llama")
+    lens = training(tmp_path, model, steps=5, out=tmp_path / "run").lens
+    facts = lens.facts
+    assert facts["seed"] == 0
+    assert facts["kind"] == "full"
+    assert len(facts["text_hash"]) == len(facts["model_hash"]) == 64
+    options = {"lens": "tuned", "progress": False}
+    one, other = (
+        logit_lens(model, TASK, "continuation", tuned=given, **options).lens
+        for given in (lens, tmp_path / "run")
+    )
+    pd.testing.assert_frame_equal(one, other)
+    with pytest.raises(UserError, match=r"was trained on .* with weights [0-9a-f]{12}, and the"):
+        logit_lens(tiny_model("gpt2"), TASK, "continuation", tuned=lens, **options)
+    with pytest.raises(UserError, match="not for resid_mid"):
+        logit_lens(model, TASK, "continuation", tuned=lens, sites="resid_mid", **options)
+    (tmp_path / "no.safetensors").write_bytes(b"nothing")
+    with pytest.raises(UserError, match="missing, damaged or not a tuned lens"):
+        TunedLens.load(tmp_path / "no.safetensors")
+
+
+def test_a_table_of_layers_is_paired_and_tested(tmp_path):
+    result = training(tmp_path, tiny_model("gpt2"), steps=5).result
+    assert list(result.tuned_lens.columns) == analysis.documented_columns("tuned_lens.parquet")
+    layers = result.layers().set_index("layer")
+    for layer, mine in result.tuned_lens.groupby("layer"):
+        row, difference = layers.loc[layer], mine["kl_logit"] - mine["kl_tuned"]
+        assert row["difference"] == pytest.approx(difference.mean())
+        assert row["kl_tuned"] == pytest.approx(mine["kl_tuned"].mean())
+        assert row["difference_low"] < row["difference"] < row["difference_high"]
+        assert row["p"] == pytest.approx(reference.wilcoxon(difference).pvalue)
+    assert isinstance(result, TunedLensResult)
+    assert "held-out texts" in repr(result)
+    assert result.plot().axes
+
+
+def test_prompts_are_of_items_that_are_not_measured():
+    model = tiny_model("llama")
+    setup = prepare(model, "arithmetic", "continuation", limit=5, fewshot=1)
+    texts = texts_of_tasks(setup, 40)
+    measured = {
+        one.request.context
+        for item in setup.tasks[0].items
+        for one in setup.requests(setup.tasks[0], item, "continuation")
+    }
+    assert len(texts.train) + len(texts.held_out) == 40
+    assert 8 <= len(texts.held_out) < 16
+    tokens = [text for texts in (texts.train, texts.held_out) for text in texts]
+    assert len(set(tokens)) == 40
+    assert not any(text[: len(context)] == context for text in tokens for context in measured)
+    # held-out prompts come from seeds, and so few-shot examples, of their own
+    assert not {text[:30] for text in texts.train} & {text[:30] for text in texts.held_out}
+
+
+def test_positions_hold_the_last_and_never_the_first():
+    rng = np.random.default_rng(0)
+    for n in (2, 3, 10, 200):
+        read = positions_read(tuple(range(n)), rng)
+        assert read[-1] == n - 1
+        assert min(read) > 0
+        assert len(read) == len(set(read)) == min(16, n - 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("a.md", "text", "expected a .txt file, or a .jsonl file"),
+        ("a.txt", "too short", "expected ten at least"),
+        ("a.jsonl", '{"words": 1}', "not a JSON object with a field 'text'"),
+        ("none.txt", None, "Cannot read"),
+    ],
+)
+def test_text_that_cannot_be_used_is_told(tmp_path, name, content, sentence):
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(UserError) as told:
+        train_lens(tiny_model("llama"), TASK, text=tmp_path / name, progress=False)
+    assert sentence in str(told.value)
+
+
+def test_jsonl_texts_are_cut_in_pieces(tmp_path):
+    path = tmp_path / "some.jsonl"
+    lines = [{"text": " ".join(random.Random(i).choices(WORDS, k=200))} for i in range(4)]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    trained = train_lens(tiny_model("llama"), TASK, text=path, steps=1, progress=False)
+    settings = trained.result.facts.settings
+    assert settings["texts_trained_on"] + settings["texts_held_out"] >= 12
+    assert trained.result.facts.tasks == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"kind": "affine"}, "Unknown kind of tuned lens 'affine'."),
+        ({"steps": 0}, "cannot be trained in 0 steps"),
+        ({"text": None}, "these tasks cannot make any"),
+    ],
+)
+def test_what_cannot_be_trained_is_told(tmp_path, options, sentence):
+    task = word_task(3, source="mine.jsonl")
+    given = {"text": text_file(tmp_path), **options}
+    with pytest.raises(UserError) as told:
+        train_lens(tiny_model("llama"), task, progress=False, **given)
+    assert sentence in str(told.value)
