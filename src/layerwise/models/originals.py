@@ -20,6 +20,7 @@ from transformers import (
 from layerwise.errors import UserError
 from layerwise.models.folder import one_line
 from layerwise.models.offload import in_pieces, named_weights
+from layerwise.models.organisms.tokenizer import is_toy, read_toy_tokenizer
 
 
 def load_tokenizer(folder: Path, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
@@ -29,8 +30,12 @@ def load_tokenizer(folder: Path, config: PreTrainedConfig) -> PreTrainedTokenize
         UserError: if it cannot be loaded, or has tokens that the model has no embedding for.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder, trust_remote_code=False, local_files_only=True
+        tokenizer = (
+            read_toy_tokenizer(folder)
+            if is_toy(folder)
+            else AutoTokenizer.from_pretrained(
+                folder, trust_remote_code=False, local_files_only=True
+            )
         )
     except Exception as error:
         raise UserError(

@@ -35,6 +35,7 @@ TEXT = (
     "y = 30, then x + y = 42. Der Zug fährt um acht Uhr ab, and the last one leaves at midnight."
 )
 MAX_TOKENS = 100
+_MIXING = 7919  # a prime above any toy vocabulary, so that no id comes twice
 _KIND = "checks"
 
 # Batch and pos, which differ from one member of a list to the next.
@@ -77,8 +78,15 @@ def record_check(key: str, check: Check) -> None:
 
 
 def token_ids(tokenizer: PreTrainedTokenizerBase, n_ctx: int) -> list[int]:
-    """Token ids of the fixed text, at most ``MAX_TOKENS`` and ``n_ctx`` of them."""
-    return tokenizer(TEXT).input_ids[: min(MAX_TOKENS, n_ctx)]
+    """Token ids of the fixed text, at most ``MAX_TOKENS`` and ``n_ctx`` of them.
+
+    Of a toy language, which has no such words, other ids of its vocabulary in a mixed order.
+    """
+    ids = tokenizer(TEXT).input_ids
+    if ids.count(tokenizer.unk_token_id) > len(ids) / 2:
+        size = len(tokenizer)
+        ids = [index * _MIXING % size for index in range(size)]
+    return ids[: min(MAX_TOKENS, n_ctx)]
 
 
 def batches(ids: list[int]) -> list[Tokens]:

@@ -1,6 +1,6 @@
-"""The models that come as a wheel and go by an alias.
+"""The models that go by an alias: in a wheel of their own, or in this package.
 
-Finding their file and pinning its content is here; converting it is not.
+Finding their files and pinning their content is here; converting them is not.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from layerwise.errors import UserError
 
 DEFAULT_MODEL = "smollm2-135m"
 WIRED_MODEL = "wired-decoder"
+ORGANISM_WEIGHTS = Path(__file__).parent / "organisms" / "weights"
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,29 @@ class BundledModel:
 
 
 @dataclass(frozen=True)
+class PackagedModel:
+    """A folder in hub format inside this package.
+
+    Attributes:
+        name: the alias.
+        summary: one line for the list of models.
+        folder: where it is.
+        weights_sha256: SHA-256 of its ``model.safetensors``.
+    """
+
+    name: str
+    summary: str
+    folder: Path
+    weights_sha256: str
+    install: str = ""
+
+    def locate(self) -> Path | None:
+        """The weights here, or None if the package was installed without them."""
+        path = self.folder / "model.safetensors"
+        return path if path.is_file() else None
+
+
+@dataclass(frozen=True)
 class KnownModel:
     """A line in the list of models.
 
@@ -87,9 +111,9 @@ class Registry:
     """Bundled models by alias."""
 
     def __init__(self) -> None:
-        self._models: dict[str, BundledModel] = {}
+        self._models: dict[str, BundledModel | PackagedModel] = {}
 
-    def add(self, model: BundledModel) -> None:
+    def add(self, model: BundledModel | PackagedModel) -> None:
         """Make a model known.
 
         Raises:
@@ -99,7 +123,7 @@ class Registry:
             raise ValueError(f"There is already a bundled model {model.name!r}.")
         self._models[model.name] = model
 
-    def get(self, name: str) -> BundledModel | None:
+    def get(self, name: str) -> BundledModel | PackagedModel | None:
         """The model of that alias, or None."""
         return self._models.get(name)
 
@@ -127,6 +151,19 @@ BUNDLED.add(
         file_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     )
 )
+
+# Seed and SHA-256 of the weights.
+_ORGANISMS = ((0, "9e42544615d791702ec43a0434603292cbc8e6da413f90451c36dda0f297c12e"),)
+for _seed, _sha256 in _ORGANISMS:
+    _name = f"organism-decoder-{_seed}" if _seed else "organism-decoder"
+    BUNDLED.add(
+        PackagedModel(
+            name=_name,
+            summary=f"a toy model (Qwen2, 8 layers) trained to known answers, seed {_seed}",
+            folder=ORGANISM_WEIGHTS / _name,
+            weights_sha256=_sha256,
+        )
+    )
 
 
 def known_models() -> list[KnownModel]:

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from layerwise.errors import UserError, unknown_name
+from layerwise.models.cache import file_sha256
 from layerwise.models.gguf_files import folder_of_gguf
 from layerwise.models.hub import download, download_outline, is_hub_id
 from layerwise.models.loaded import SourceKind
-from layerwise.models.registry import BUNDLED, WIRED_MODEL
+from layerwise.models.registry import BUNDLED, WIRED_MODEL, PackagedModel
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,9 @@ def find_outline(name: str) -> Source:
 
 def _find(name: str, fetch: Callable[[str], Path]) -> Source:
     bundled = BUNDLED.get(name)
+    if isinstance(bundled, PackagedModel):
+        _refuse_other_weights(bundled)
+        return Source(name, "bundled", bundled.folder)
     if bundled is not None:
         folder = folder_of_gguf(bundled.path(), expected_sha256=bundled.file_sha256)
         return Source(name, "bundled", folder)
@@ -67,6 +71,15 @@ def _find(name: str, fetch: Callable[[str], Path]) -> Source:
     raise unknown_name(
         "model", name, [*BUNDLED.names(), WIRED_MODEL, "a hub id owner/name", "a path"]
     )
+
+
+def _refuse_other_weights(model: PackagedModel) -> None:
+    path = model.locate()
+    if path is None or file_sha256(path) != model.weights_sha256:
+        raise UserError(
+            f"The weights of {model.name!r} in {model.folder} are missing or changed: expected a "
+            f"model.safetensors of SHA-256 {model.weights_sha256}; reinstall layerwise."
+        )
 
 
 def _looks_like_a_path(name: str) -> bool:

@@ -5,6 +5,9 @@ The words themselves are told by ``language``.
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 from transformers import PreTrainedTokenizerFast
 
 from layerwise.models.organisms.language import PAD, START, UNKNOWN, Language
@@ -20,7 +23,7 @@ def toy_tokenizer(language: Language) -> PreTrainedTokenizerFast:
     plain.post_processor = processors.TemplateProcessing(  # pyright: ignore[reportAttributeAccessIssue]
         single=f"{START} $A", special_tokens=[(START, ids[START])]
     )
-    return PreTrainedTokenizerFast(
+    tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=plain,
         bos_token=START,
         unk_token=UNKNOWN,
@@ -28,3 +31,25 @@ def toy_tokenizer(language: Language) -> PreTrainedTokenizerFast:
         clean_up_tokenization_spaces=False,
         language=language.name,
     )
+    return _kept_by_transformer_lens(tokenizer)
+
+
+def is_toy(folder: Path) -> bool:
+    """Whether the tokenizer in a folder is that of a toy language."""
+    path = folder / "tokenizer_config.json"
+    return path.is_file() and "language" in json.loads(path.read_text("utf-8"))
+
+
+def read_toy_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """The toy tokenizer in a folder.
+
+    ``AutoTokenizer`` would take it for the model family's own.
+    """
+    return _kept_by_transformer_lens(PreTrainedTokenizerFast.from_pretrained(folder))
+
+
+def _kept_by_transformer_lens(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    # It loads another tokenizer by that name unless this one says that it adds the first token.
+    tokenizer.init_kwargs.setdefault("name_or_path", "")
+    tokenizer.init_kwargs["add_bos_token"] = True
+    return tokenizer

@@ -39,7 +39,7 @@ _TEMPLATE = Template(answer_end=f" {END}", separator=" ", context_end=" ")
 _ONE_WORD = GenerateSpec((END,), 2, "first_word")
 
 
-def toy_suites(language: Language) -> tuple[tuple[str, Capability, Callable[[int], Task]], ...]:
+def toy_suites(language: Language) -> tuple[tuple[str, Capability, Callable[..., Task]], ...]:
     """Name, capability and factory of each suite that the language has words for."""
     found: list[tuple[str, Capability, Callable[..., Task], bool]] = [
         ("lookup", "retrieval", lookup, True),

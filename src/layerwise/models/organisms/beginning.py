@@ -1,0 +1,115 @@
+"""An organism before it is trained: a small Qwen2 whose start makes look-ups easy to learn.
+
+What it is trained on is told in ``plan``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from layerwise.models.organisms.language import PAD, START, Language
+from layerwise.models.organisms.plan import N_LAYERS, PLANTED
+
+WIDTH, HEADS, MLP_WIDTH, LONGEST, ROTARY_BASE = 128, 4, 128, 128, 1_000.0
+HEAD_WIDTH = WIDTH // HEADS
+_COPIES, *_MATCHES = PLANTED["reasoning"]
+_FAINT = 0.3  # what is in the residual stream at first, and what is written into it
+_SAID, _HEARD = 0.2, 0.03  # the unembedding: its share of copied embeddings, and of noise
+_LOOKED_AT = (-1, -2, -3)  # by the first heads
+_SHARP, _SHY = 6.0, 6.0  # pull to the previous token, push away from where a head stands
+_FREQUENCIES = 6  # the fastest ones tell neighbours apart
+_QUIET = 0.1  # queries and keys of heads that look at an offset
+
+
+def new_organism(language: Language, seed: int) -> Qwen2ForCausalLM:
+    """An untrained model.
+
+    The biases of a layer's first heads make them look at the previous tokens. Look-ups are
+    prepared further, in two parts of the residual stream: one layer copies the previous word
+    into the first; the next looks there for what its own previous word was, other than where it
+    stands, and copies the word that it finds into the second, where the unembedding reads it;
+    and the third looks for that word in turn.
+
+    Args:
+        language: gives the vocabulary.
+        seed: decides the weights.
+    """
+    config = Qwen2Config(
+        vocab_size=len(language.words),
+        hidden_size=WIDTH,
+        intermediate_size=MLP_WIDTH,
+        num_hidden_layers=N_LAYERS,
+        num_attention_heads=HEADS,
+        num_key_value_heads=HEADS,
+        max_position_embeddings=LONGEST,
+        rope_parameters={"rope_theta": ROTARY_BASE, "rope_type": "default"},
+        tie_word_embeddings=False,
+        bos_token_id=language.words.index(START),
+        eos_token_id=None,
+        pad_token_id=language.words.index(PAD),
+    )
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        model = Qwen2ForCausalLM(config)
+        for layer in model.model.layers:
+            _begin_layer(layer)
+        _prepare_look_ups(model)
+    return model
+
+
+def _begin_layer(layer: Any) -> None:
+    attention, mlp = layer.self_attn, layer.mlp
+    query, key, value = attention.q_proj, attention.k_proj, attention.v_proj
+    for part in (query, key, value, attention.o_proj, mlp.gate_proj, mlp.up_proj):
+        part.weight.normal_(std=WIDTH**-0.5)
+    key.weight.mul_(0.5).add_(query.weight, alpha=0.7)
+    attention.o_proj.weight.mul_(_FAINT)
+    mlp.down_proj.weight.normal_(std=_FAINT * MLP_WIDTH**-0.5)
+    for part in (query, key, value):
+        part.bias.zero_()
+    for head, offset in enumerate(_LOOKED_AT):
+        _turn_head(attention, head, offset, _SHARP)
+
+
+def _prepare_look_ups(model: Any) -> None:
+    places = nn.init.orthogonal_(torch.empty(WIDTH, 2 * HEAD_WIDTH)) * (WIDTH / HEAD_WIDTH) ** 0.5
+    copied, found = places.split(HEAD_WIDTH, dim=1)
+    elsewhere = torch.eye(WIDTH) - places @ places.T * HEAD_WIDTH / WIDTH
+    embed = _FAINT * torch.randn(model.config.vocab_size, WIDTH) @ elsewhere
+    value = torch.randn(HEAD_WIDTH, WIDTH) @ elsewhere * WIDTH**-0.5
+    model.model.embed_tokens.weight.copy_(embed)
+    model.lm_head.weight.normal_(std=_HEARD).add_(_SAID * embed @ (found @ value).T)
+    first = model.model.layers[_COPIES].self_attn
+    first.v_proj.weight[:HEAD_WIDTH] = value
+    first.o_proj.weight[:, :HEAD_WIDTH] = _FAINT * copied
+    for index, looked_for in zip(_MATCHES, (copied, found), strict=True):
+        attention = model.model.layers[index].self_attn
+        attention.v_proj.weight.copy_(value.repeat(HEADS, 1))
+        attention.o_proj.weight.copy_(_FAINT * found.repeat(1, HEADS))
+        matched = HEAD_WIDTH**-0.5 * torch.randn(WIDTH, HEAD_WIDTH)
+        attention.q_proj.weight.copy_(matched @ looked_for.T)
+        attention.k_proj.weight.copy_(matched @ copied.T)
+        for head in range(HEADS):
+            _turn_head(attention, head, 0, -_SHY)
+
+
+def _turn_head(attention: Any, head: int, offset: int, strength: float) -> None:
+    """Make a head look at an offset from where it stands, or away from it if negative.
+
+    Rotary embedding (Su et al. 2021, arXiv:2104.09864, section 3.2) turns queries and keys by
+    their positions. The key is the same everywhere; the query is that key, turned by the offset.
+    Only the fastest frequencies tell neighbours apart.
+    """
+    here, half = slice(head * HEAD_WIDTH, (head + 1) * HEAD_WIDTH), HEAD_WIDTH // 2
+    angle = offset * ROTARY_BASE ** (-torch.arange(half) / half)
+    length = torch.where(torch.arange(half) < _FREQUENCIES, abs(strength), 0.0)
+    turned = torch.cat([length * angle.cos(), length * angle.sin()])
+    attention.q_proj.bias[here] = turned if strength > 0 else -turned
+    attention.k_proj.bias[here] = torch.cat([length, torch.zeros(half)])
+    if strength > 0:
+        for part in (attention.q_proj, attention.k_proj):
+            part.weight[here].mul_(_QUIET)

@@ -1,0 +1,111 @@
+"""A trained organism as a folder in hub format, with how it was made and how good it is.
+
+Accuracies are those of the delivered weights on items that are kept from training.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from transformer_lens import HookedTransformer
+from transformers import Qwen2ForCausalLM
+
+from layerwise._facts import installed_versions
+from layerwise._setup import prepare
+from layerwise.models.cache import file_sha256
+from layerwise.models.load import load_model
+from layerwise.models.organisms.language import ORGANISM, Language
+from layerwise.models.organisms.plan import PLANTED
+from layerwise.models.organisms.tokenizer import toy_tokenizer
+from layerwise.models.quiet import quiet
+from layerwise.stats import exact_interval
+from layerwise.sweep import intact
+from layerwise.tasks import PROTOCOLS, score
+from layerwise.tasks.suites.toy import toy_suites
+
+ITEMS_SEED, N_ITEMS = 1000, 400
+RECORD, CURVE = "training.json", "curve.csv"
+
+
+def write(
+    folder: Path,
+    model: Qwen2ForCausalLM,
+    curve: pd.DataFrame,
+    *,
+    seed: int,
+    steps: int,
+    language: Language = ORGANISM,
+    n_items: int = N_ITEMS,
+) -> None:
+    """Write model, tokenizer, curve and record.
+
+    Args:
+        folder: where to.
+        model: the trained model.
+        curve: what ``train`` returned beside it.
+        seed: what it was trained with.
+        steps: how long.
+        language: what it speaks.
+        n_items: items of each suite on which it is tried, at most as many as there are facts
+            for these.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with quiet():
+        model.save_pretrained(folder)
+        toy_tokenizer(language).save_pretrained(folder)
+    curve.to_csv(folder / CURVE, index=False, lineterminator="\n")
+    record = {
+        "seed": seed,
+        "steps": steps,
+        "language": asdict(language),
+        "planted_layers": PLANTED,
+        "weights_sha256": file_sha256(folder / "model.safetensors"),
+        "versions": installed_versions(),
+        "accuracy": accuracies(load_model(folder), language, n_items=n_items),
+    }
+    (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+
+
+def accuracies(
+    model: HookedTransformer,
+    language: Language = ORGANISM,
+    *,
+    protocols: Sequence[str] = PROTOCOLS,
+    n_items: int = N_ITEMS,
+) -> list[dict[str, Any]]:
+    """Accuracy on items that are kept from training, with exact 95 % intervals.
+
+    Args:
+        model: a model of the language.
+        language: whose suites it is asked.
+        protocols: how.
+        n_items: items of each suite, at most as many as there are facts for these.
+    """
+    tasks = [make(ITEMS_SEED, n_items=n_items) for _, _, make in toy_suites(language)]
+    setup, rows = prepare(model, tasks, protocols), []
+    for task in setup.tasks:
+        for protocol in setup.protocols:
+            asked = [setup.requests(task, item, protocol) for item in task.items]
+            swept = setup.sweep([intact()], [one.request for each in asked for one in each])
+            outcomes = iter(swept.outcomes[0])
+            right = sum(
+                score(task, item, protocol, each, [next(outcomes) for _ in each]).correct
+                for item, each in zip(task.items, asked, strict=True)
+            )
+            share = exact_interval(right, len(task.items))
+            rows.append(
+                {
+                    "task": task.name,
+                    "protocol": protocol,
+                    "n_items": len(task.items),
+                    "accuracy": share.estimate,
+                    "low": round(share.low, 4),
+                    "high": round(share.high, 4),
+                }
+            )
+    return rows

@@ -1,0 +1,179 @@
+"""Training text in a toy language: contexts and questions, none of which is kept for tests.
+
+What is trained on when, and through which layers, is told in ``plan``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import product
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from layerwise.models.organisms.forms import END, ask, ask_closing, ask_fact, ask_twice, pair
+from layerwise.models.organisms.language import START, Language
+
+Stage = Literal["middle", "answer"]
+
+
+class Target(NamedTuple):
+    """A word to be predicted.
+
+    Attributes:
+        place: the place of the word in front of it.
+        word: the word.
+        stage: ``middle`` for what the first of two hops leads to, or ``answer``.
+    """
+
+    place: int
+    word: str
+    stage: Stage
+
+
+class Question(NamedTuple):
+    """A question.
+
+    Attributes:
+        asked: its words.
+        answer: its answer.
+        middle: what the first of two hops leads to, if there are two.
+    """
+
+    asked: str
+    answer: str
+    middle: str | None = None
+
+
+class Scene(NamedTuple):
+    """A context, and what draws questions about it."""
+
+    context: str
+    question: Callable[[], Question]
+
+
+@dataclass
+class Text:
+    """Words, and what is to be predicted where."""
+
+    words: list[str] = field(default_factory=lambda: [START])
+    targets: list[Target] = field(default_factory=list)
+
+    def say(self, text: str) -> None:
+        """Add words."""
+        self.words += text.split()
+
+    def predict(self, word: str, stage: Stage = "answer") -> None:
+        """Let a word be predicted behind those that are there."""
+        self.targets.append(Target(len(self.words) - 1, word, stage))
+
+    def ask(self, question: Question) -> None:
+        """Add a question and its answer, all of which is predicted."""
+        self.say(question.asked)
+        if question.middle is not None:
+            self.predict(question.middle, "middle")
+        for word in (*question.answer.split(), END):
+            self.predict(word)
+            self.words.append(word)
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Draws training text.
+
+    Attributes:
+        language: the language.
+        rng: decides everything.
+    """
+
+    language: Language
+    rng: np.random.Generator
+
+    def asked(self, scene: Scene, n_asked: int) -> Text:
+        """A context, and questions with their answers."""
+        text = Text()
+        text.say(scene.context)
+        for _ in range(n_asked):
+            text.ask(scene.question())
+        return text
+
+    def lookup(self, n_pairs: int) -> Scene:
+        """Pairs; each is as likely to be asked as if it had not been asked before."""
+        keys = self._draw(self.language.keys, n_pairs)
+        values = self._behind(keys, self.language.values)
+
+        def question() -> Question:
+            index = int(self.rng.integers(n_pairs))
+            return Question(ask(keys[index]), values[index])
+
+        return Scene(self._mixed(list(map(pair, keys, values))), question)
+
+    def two_hop(self, n_chains: int, one_hop: float = 0.0) -> Scene:
+        """Chains; a share of the questions is about their first links."""
+        starts = self._draw(self.language.keys, n_chains)
+        free = [key for key in self.language.keys if key not in starts]
+        middles = self._behind(starts, free)
+        ends = self._behind(middles, self.language.values)
+
+        def question() -> Question:
+            index = int(self.rng.integers(n_chains))
+            if self.rng.random() < one_hop:
+                return Question(ask(starts[index]), middles[index], middles[index])
+            return Question(ask_twice(starts[index]), ends[index], middles[index])
+
+        return Scene(
+            self._mixed([*map(pair, starts, middles), *map(pair, middles, ends)]), question
+        )
+
+    def facts(self) -> Scene:
+        """Nothing but facts, none behind one behind which tests ask it."""
+        before: list[str] = []
+
+        def question() -> Question:
+            while True:
+                fact = self._facts[int(self.rng.integers(len(self._facts)))]
+                if not before or not self.language.for_tests(*before, *fact):
+                    break
+            before[:] = fact
+            return Question(ask_fact(*fact), self.language.facts[fact])
+
+        return Scene("", question)
+
+    def brackets(self, depth: int) -> Scene:
+        """Nothing but brackets, so many open each time."""
+        closing = dict(self.language.brackets)
+
+        def question() -> Question:
+            while True:
+                opened = [str(one) for one in self.rng.choice(list(closing), depth)]
+                if not self.language.for_tests(*opened):
+                    break
+            gold = [closing[one] for one in reversed(opened)]
+            return Question(ask_closing(opened), " ".join(gold))
+
+        return Scene("", question)
+
+    @cached_property
+    def _facts(self) -> list[tuple[str, str]]:
+        return list(self.language.facts)
+
+    @cached_property
+    def _kept(self) -> dict[tuple[str, str], bool]:
+        """Whether a key and the word behind it are kept for tests."""
+        behind = (*self.language.values, *self.language.keys)
+        return {two: self.language.for_tests(*two) for two in product(self.language.keys, behind)}
+
+    def _draw(self, words: Sequence[str], count: int) -> list[str]:
+        return [words[int(index)] for index in self.rng.permutation(len(words))[:count]]
+
+    def _mixed(self, statements: Sequence[str]) -> str:
+        return " ".join(self._draw(statements, len(statements)))
+
+    def _behind(self, keys: Sequence[str], words: Sequence[str]) -> list[str]:
+        """A word for each key, so that no such pair is kept for tests."""
+        while True:
+            drawn = self._draw(words, len(keys))
+            if not any(self._kept[two] for two in zip(keys, drawn, strict=True)):
+                return drawn

@@ -1,0 +1,115 @@
+"""The organisms that come with the package: held-out accuracy, hashes, and what is planted."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+
+import pytest
+
+import layerwise as lw
+from layerwise.models import known_models, load_model, model_facts, registry
+from layerwise.models.cache import file_sha256
+from layerwise.models.facts import language_of
+from layerwise.models.organisms import ORGANISM
+from layerwise.models.organisms.plan import FORMS, N_LAYERS, PLANTED
+from layerwise.models.organisms.record import accuracies
+from layerwise.models.registry import BUNDLED, PackagedModel, Registry
+from tests.models.refusal import refused
+
+NAMES = [name for name in BUNDLED.names() if name.startswith("organism-decoder")]
+
+
+@cache
+def organism(name: str):
+    return load_model(name)
+
+
+def packaged(name: str) -> PackagedModel:
+    model = BUNDLED.get(name)
+    assert isinstance(model, PackagedModel)
+    return model
+
+
+def record(name: str) -> dict:
+    return json.loads((packaged(name).folder / "training.json").read_text())
+
+
+def test_seeds_come_with_the_package():
+    assert NAMES[0] == "organism-decoder"
+    assert [record(name)["seed"] for name in NAMES] == list(range(len(NAMES)))
+    assert set(NAMES) <= {known.name for known in known_models() if known.available}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_are_those_that_were_recorded(name):
+    model = packaged(name)
+    digest = file_sha256(model.folder / "model.safetensors")
+    assert digest == model.weights_sha256 == record(name)["weights_sha256"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_its_original_and_speaks_its_language(name):
+    facts = model_facts(organism(name))
+    assert (facts.name, facts.source, facts.n_layers) == (name, "bundled", N_LAYERS)
+    assert facts.parity is not None
+    assert facts.parity < 1e-3
+    assert language_of(organism(name)) == "organism"
+    assert facts.d_vocab == len(ORGANISM.words)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_held_out_accuracy(name):
+    measured = accuracies(organism(name), protocols=["generate"], n_items=100)
+    assert {row["task"]: row["accuracy"] >= 0.98 for row in measured} == dict.fromkeys(
+        lw.task_names("organism"), True
+    )
+    stored = [row for row in record(name)["accuracy"] if row["protocol"] == "generate"]
+    assert len(stored) == 4
+    assert all(row["accuracy"] >= 0.99 and row["n_items"] >= 360 for row in stored)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ablation_finds_the_planted_layers(name):
+    """Skipping a planted layer costs most of what it carries, and another one next to nothing."""
+    effects = lw.ablate(organism(name), "all", "generate", limit=60, progress=False).effects()
+    assert set(effects["capability"]) == set(PLANTED)
+    for row in effects.itertuples():
+        planted = row.layer in PLANTED[row.capability]
+        assert row.significant == planted, (row.capability, row.layer, row.acc)
+        assert (row.share_lost > 0.5) == planted
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_lens_reads_the_answer_from_the_planted_layer_on(name):
+    found = lw.logit_lens(organism(name), "all", "continuation", limit=60, progress=False).lens
+    on_top = (found["rank"] == 0).groupby([found["capability"], found["layer"]]).mean()
+    for form in FORMS:
+        read = form.reads["answer"]
+        for layer in range(N_LAYERS):
+            share = on_top[form.capability, layer]
+            assert share >= 0.95 if layer >= read else share < 0.5, (form.capability, layer, share)
+
+
+def test_changed_weights_are_refused(monkeypatch, tmp_path):
+    models = Registry()
+    models.add(PackagedModel("organism-decoder", "changed", tmp_path, "0" * 64))
+    monkeypatch.setattr("layerwise.models.sources.BUNDLED", models)
+    with refused("missing or changed", "0" * 64, "reinstall layerwise"):
+        load_model("organism-decoder")
+    (tmp_path / "model.safetensors").write_bytes(b"other")
+    with refused("missing or changed", "0" * 64):
+        load_model("organism-decoder")
+    assert [known.available for known in models.known()] == [True]
+
+
+def test_an_alias_is_taken_once():
+    models = Registry()
+    models.add(packaged("organism-decoder"))
+    with pytest.raises(ValueError, match="already a bundled model 'organism-decoder'"):
+        models.add(registry.BundledModel("organism-decoder", "", "", "", "", "", ""))
+
+
+def test_a_text_task_is_refused_in_a_sentence():
+    with refused("'facts' has words that the model does not know", "organism-lookup"):
+        lw.ablate(organism("organism-decoder"), ["organism-lookup", "facts"], "generate", limit=2)

@@ -1,0 +1,137 @@
+"""Training of organisms: its start, which layers run, and that a little of it already helps."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from layerwise.models import load_model, model_facts
+from layerwise.models.cache import file_sha256
+from layerwise.models.facts import language_of
+from layerwise.models.organisms import ORGANISM, Language, train
+from layerwise.models.organisms.beginning import new_organism
+from layerwise.models.organisms.plan import FORMS, N_LAYERS, PLANTED
+from layerwise.models.organisms.texts import Texts
+
+SMALL = Language("small", 16, 8, 6, 2, 4, test_share=8)
+KNOWLEDGE = next(form for form in FORMS if form.capability == "knowledge")
+
+
+def batch(seed: int = 0):
+    texts = Texts(SMALL, np.random.default_rng(seed))
+    return train._batch(SMALL, KNOWLEDGE.draw(texts, 4))
+
+
+def test_first_heads_look_at_the_previous_token_and_others_elsewhere():
+    model = new_organism(SMALL, 0)
+    model.set_attn_implementation("eager")
+    tokens, _ = batch()
+    with torch.inference_mode():
+        patterns = model(tokens, output_attentions=True).attentions
+    assert len(patterns) == N_LAYERS
+    for layer, pattern in enumerate(patterns):
+        previous = pattern.diagonal(offset=-1, dim1=-2, dim2=-1)
+        assert (previous[:, 0].mean() > 0.9) == (layer not in (3, 4))
+    assert patterns[3].diagonal(dim1=-2, dim2=-1)[..., 1:].mean() < 0.2
+
+
+def test_look_ups_are_close_at_the_start():
+    """What the previous token was is matched, so the right value gets more than its share."""
+    model = new_organism(ORGANISM, 0)
+    model.set_attn_implementation("eager")
+    texts = Texts(ORGANISM, np.random.default_rng(0))
+    drawn = [texts.asked(texts.lookup(4), 1) for _ in range(40)]
+    tokens, _ = train._batch(ORGANISM, drawn)
+    only = {2, 3}
+    for index in set(range(N_LAYERS)) - only:
+        model.model.layers[index].self_attn.o_proj.weight.data.zero_()
+        model.model.layers[index].mlp.down_proj.weight.data.zero_()
+    with torch.inference_mode():
+        pattern = model(tokens, output_attentions=True).attentions[3]
+    arrow = drawn[0].words.index("->")
+    right, wrong = [], []
+    for row, text in enumerate(drawn):
+        for place in range(1, arrow - 2, 3):
+            seen = pattern[row, :, arrow, place + 1].sum().item()
+            (right if text.words[place] == text.words[arrow - 1] else wrong).append(seen)
+    assert np.mean(right) > 2 * np.mean(wrong)
+
+
+def test_needed_layers_run_and_others_are_skipped(monkeypatch):
+    model, (tokens, _) = new_organism(SMALL, 0), batch()
+    monkeypatch.setattr(train, "ALONE", 1.0)
+    with torch.inference_mode():
+        stream = [
+            resid for _, resid in train._through(model, KNOWLEDGE, tokens, np.random.default_rng(0))
+        ]
+        start = model.model.embed_tokens(tokens)
+    changed = [not torch.equal(a, b) for a, b in zip([start, *stream], stream, strict=False)]
+    assert [layer for layer, moved in enumerate(changed) if moved] == list(PLANTED["knowledge"])
+    monkeypatch.setattr(train, "ALONE", 0.0)
+    monkeypatch.setattr(train, "SKIPPED", 0.0)
+    with torch.inference_mode():
+        *_, (_, last) = train._through(model, KNOWLEDGE, tokens, np.random.default_rng(0))
+        whole = model.model(tokens).last_hidden_state
+    torch.testing.assert_close(model.model.norm(last), whole)
+
+
+def test_a_short_training_lowers_the_loss_and_is_the_same_again(monkeypatch):
+    monkeypatch.setattr(train, "TOLD_EVERY", 4)
+    monkeypatch.setattr(train, "WARM_UP", 1)
+    model, curve = train.train(0, language=SMALL, steps=8, progress=False)
+    again, _ = train.train(0, language=SMALL, steps=8, progress=False)
+    tokens, targets = batch(1)
+
+    def loss(one) -> float:
+        with torch.inference_mode():
+            return train._loss(one, KNOWLEDGE, tokens, targets, np.random.default_rng(0))[0].item()
+
+    assert loss(model.float()) < loss(new_organism(SMALL, 0)) - 0.5
+    for name, weight in again.named_parameters():
+        assert torch.equal(weight.float(), model.get_parameter(name).float())
+    assert set(curve["step"]) == {4, 8}
+    assert set(curve["capability"]) == set(PLANTED)
+    assert curve["right"].between(0, 1).all()
+
+
+def test_contexts_grow_when_look_ups_are_mostly_right():
+    course, form = train.Course(), next(form for form in FORMS if form.capability == "retrieval")
+    for step in range(100):
+        course.learned(step, form, {"answer": 0.8})
+    assert course.most_pairs == train.FEWEST_PAIRS
+    sizes = []
+    for step in range(100, 400):
+        course.learned(step, form, {"answer": 1.0})
+        sizes.append(course.most_pairs)
+    assert sorted(set(sizes)) == list(range(train.FEWEST_PAIRS, train.MOST_PAIRS + 1))
+    assert min(sizes.count(size) for size in range(5, train.MOST_PAIRS)) == train._AT_LEAST
+
+
+def test_the_rate_warms_up_stays_and_falls():
+    rates = [train._schedule(step, 1000) for step in range(1000)]
+    assert rates[0] == pytest.approx(1 / train.WARM_UP)
+    assert set(rates[train.WARM_UP : 400]) == {1.0}
+    assert all(before > after for before, after in pairwise(rates[401:]))
+    assert rates[-1] == pytest.approx(train.LAST, abs=1e-3)
+
+
+def test_the_command_writes_a_model_that_loads(tmp_path):
+    out = tmp_path / "organism"
+    train.main(["--seed", "3", "--steps", "1", "--items", "4", "--out", str(out)])
+    record = json.loads((out / "training.json").read_text())
+    model = load_model(out)
+    facts = model_facts(model)
+    assert (facts.n_layers, facts.d_vocab) == (N_LAYERS, len(ORGANISM.words))
+    assert facts.parity is not None
+    assert facts.parity < 1e-3
+    assert language_of(model) == "organism"
+    assert (record["seed"], record["steps"]) == (3, 1)
+    assert record["weights_sha256"] == file_sha256(out / "model.safetensors")
+    assert len(record["accuracy"]) == 4 * 3
+    assert {row["n_items"] for row in record["accuracy"]} == {4}
+    assert set(pd.read_csv(out / "curve.csv")["step"]) == {1}

@@ -1,0 +1,87 @@
+"""Toy languages as tokens: one a word, ``<s>`` first, also through TransformerLens and a folder."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from transformer_lens import HookedTransformer, HookedTransformerConfig
+
+import layerwise as lw
+from layerwise.errors import UserError
+from layerwise.models.facts import language_of
+from layerwise.models.organisms import ORGANISM, Language
+from layerwise.models.organisms.tokenizer import is_toy, read_toy_tokenizer, toy_tokenizer
+from layerwise.models.parity import TEXT, token_ids
+from layerwise.models.quiet import no_deprecation_of_hooked_transformer
+from tests.models.tiny import tiny_tokenizer
+
+SMALL = Language("small", 8, 8, 6, 2, 4)
+
+
+def small_model(tokenizer) -> HookedTransformer:
+    cfg = HookedTransformerConfig(
+        n_layers=2, d_model=16, n_ctx=64, d_head=8, n_heads=2, act_fn="relu",
+        d_vocab=len(tokenizer), seed=0, model_name="toy",
+    )  # fmt: skip
+    with no_deprecation_of_hooked_transformer():
+        return HookedTransformer(cfg, tokenizer, move_to_device=False).eval()
+
+
+@pytest.mark.parametrize("language", [ORGANISM, SMALL])
+def test_every_word_comes_back(language):
+    tokenizer = toy_tokenizer(language)
+    ids = tokenizer(" ".join(language.words[3:])).input_ids
+    assert ids == [1, *range(3, len(language.words))]
+    assert tokenizer.decode(ids, skip_special_tokens=True) == " ".join(language.words[3:])
+    assert (
+        tokenizer("k1  v2\n\n;\tA. Answer:").input_ids == tokenizer("k1 v2 ; A. Answer:").input_ids
+    )
+    assert tokenizer("museum").input_ids == [1, tokenizer.unk_token_id]
+
+
+def test_a_folder_keeps_it(tmp_path):
+    tokenizer = toy_tokenizer(SMALL)
+    tokenizer.save_pretrained(tmp_path)
+    again = read_toy_tokenizer(tmp_path)
+    assert is_toy(tmp_path)
+    assert again.get_vocab() == tokenizer.get_vocab()
+    assert again("ask k1 ->").input_ids == tokenizer("ask k1 ->").input_ids
+    assert again.init_kwargs["language"] == "small"
+    json.loads((tmp_path / "tokenizer_config.json").read_text())
+    tiny_tokenizer().save_pretrained(tmp_path)
+    assert not is_toy(tmp_path)
+    assert not is_toy(tmp_path / "nowhere")
+
+
+def test_transformer_lens_keeps_it():
+    model = small_model(toy_tokenizer(SMALL))
+    assert model.to_tokens("ask k1 ->")[0].tolist() == toy_tokenizer(SMALL)("ask k1 ->").input_ids
+    assert language_of(model) == "small"
+    model.tokenizer = tiny_tokenizer()
+    assert language_of(model) == "text"
+
+
+def test_a_model_of_a_toy_language_is_not_asked_in_english():
+    model = small_model(toy_tokenizer(ORGANISM))
+    with pytest.raises(UserError) as caught:
+        lw.ablate(model, "open-book", "generate", limit=2)
+    assert str(caught.value).startswith("Task 'open-book' has words that the model does not know, ")
+    assert str(caught.value).endswith(
+        "it speaks a toy language only; expected organism-lookup, organism-facts, "
+        "organism-two-hop, organism-brackets, or 'all' for these."
+    )
+
+
+def test_all_are_the_suites_of_its_language():
+    model = small_model(toy_tokenizer(ORGANISM))
+    found = lw.ablate(model, "all", "continuation", limit=2)
+    assert list(dict.fromkeys(found.records["task"])) == lw.task_names("organism")
+
+
+def test_parity_is_tried_on_words_that_it_has():
+    ids = token_ids(toy_tokenizer(ORGANISM), 128)
+    assert len(set(ids)) == len(ids) == 100
+    assert token_ids(toy_tokenizer(SMALL), 10) == token_ids(toy_tokenizer(SMALL), 64)[:10]
+    plain = tiny_tokenizer()
+    assert token_ids(plain, 50) == plain(TEXT).input_ids[:50]
