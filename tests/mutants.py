@@ -106,7 +106,7 @@ FAULTS = [
     Fault(
         "zero and mean taken for equal",
         "branches.py",
-        "return (edit, id(edit.value)) if isinstance(edit, SetSite) else edit",
+        "return (edit, id(edit.value)) if isinstance(edit, (SetSite, AddSite)) else edit",
         "return edit",
     ),
     Fault(
@@ -145,8 +145,8 @@ FAULTS = [
     Fault(
         "patch on the wrong head",
         "engine.py",
-        "(heads == edit.head)",
-        "(heads == (edit.head + 1) % len(heads))",
+        "torch.tensor(heads).to(every))",
+        "(torch.tensor(heads).to(every) + 1) % len(every))",
     ),
     Fault(
         "patched token not carried",
@@ -255,8 +255,57 @@ FAULTS = [
     Fault(
         "zero and mean in the prompt only",
         "decode.py",
-        "isinstance(edit, SetSite) and edit.site in sites",
-        "isinstance(edit, SetSite) and edit.site in ()",
+        "if isinstance(edit, (SkipLayer, PatchSite)) or edit.site not in sites:",
+        "if isinstance(edit, (SkipLayer, PatchSite, SetSite)) or edit.site not in sites:",
+    ),
+    # Sources, tables and noise.
+    Fault(
+        "behind the prompt the source goes on from its start",
+        "interventions.py",
+        "min(pos, n_context - 1)",
+        "pos",
+    ),
+    Fault(
+        "sources are counted from the start",
+        "engine.py",
+        "source[source_position(pos, len(request.context), len(source))]",
+        "source[min(pos, len(source) - 1)]",
+    ),
+    Fault(
+        "texts go on with another prompt's source",
+        "decode.py",
+        "[self.decoder.rows[row].request for row in rows]",
+        "[self.decoder.rows[rows[0]].request for row in rows]",
+    ),
+    Fault(
+        "noise put in the activation's place",
+        "_edits.py",
+        "            value = activation + value",
+        "            value = value + 0 * activation",
+    ),
+    Fault(
+        "noise of the position before",
+        "engine.py",
+        "value[positions % len(value)]",
+        "value[(positions - 1) % len(value)]",
+    ),
+    Fault(
+        "means by position end a position early",
+        "engine.py",
+        "positions.clamp(max=len(value) - 1)",
+        "positions.clamp(max=max(0, len(value) - 2))",
+    ),
+    Fault(
+        "a source's own tokens are seen by what follows the prompt",
+        "trie.py",
+        "segment.keys[: max(sees)]",
+        "segment.keys",
+    ),
+    Fault(
+        "the MLP does not notice a changed middle",
+        "packed_block.py",
+        '("z", "attn_out", "resid_mid")',
+        '("z", "attn_out")',
     ),
     Fault(
         "model's own block keeps keys a place too early",

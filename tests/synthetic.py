@@ -70,6 +70,7 @@ def cell_records(
             "late_logprob": np.nan,
             "generated": pd.Series([None] * right.size, dtype="str"),
             "extracted": pd.Series([None] * right.size, dtype="str"),
+            "head": pd.array([None] * right.size, dtype="Int64"),
         }
     )
     table.loc[table["layer"] < 0, "layer"] = pd.NA

@@ -10,9 +10,12 @@ import pytest
 import torch
 
 import layerwise as lw
+from layerwise._changes import resampled_from
 from layerwise.ablation import ablate
 from layerwise.errors import UserError
 from layerwise.models import load_model, original_tokenizer, weights_hash
+from layerwise.sweep import Generate, LogLikelihood, noise, resample, site_noise, sweep
+from layerwise.sweep.interventions import source_position
 from layerwise.tasks import build_requests, load_task
 from tests import analysis
 from tests.analysis import greedy_text, logprob, solved_by, word_task
@@ -23,6 +26,12 @@ KEY = ["intervention", "task", "item", "protocol"]
 COMBINATIONS = [
     *product(["skip"], ["layer", "attn_out", "mlp_out"]),
     *product(["zero", "mean"], ["resid_post", "attn_out", "mlp_out"]),
+]
+PARTS = ["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z", "kv_group"]
+MORE = [
+    *product(["skip", "zero", "mean"], ["z", "kv_group"]),
+    *product(["zero"], ["resid_pre", "resid_mid"]),
+    *product(["resample", "noise"], PARTS),
 ]
 TASK = word_task(3)
 
@@ -61,10 +70,20 @@ def test_a_record_for_every_intervention_item_and_protocol(model, method):
     assert result.records.loc[~generated, ["generated", "extracted"]].isna().all(axis=None)
 
 
-@pytest.mark.parametrize(("kind", "site"), COMBINATIONS)
+@pytest.mark.parametrize(("kind", "site"), COMBINATIONS + MORE)
 def test_engine_and_reference_agree(model, kind, site):
-    fast = records_of(model, TASK, kind=kind, site=site)
-    slow = records_of(model, TASK, kind=kind, site=site, method="reference")
+    assert_engine_agrees(model, kind=kind, site=site)
+
+
+@pytest.mark.parametrize("more", [{"block": 2}, {"as_one": True}, {"mean_by": "position"}])
+def test_engine_and_reference_agree_on_blocks_sets_and_means_by_position(model, more):
+    kind = "mean" if "mean_by" in more else "resample"
+    assert_engine_agrees(model, kind=kind, site="attn_out", **more)
+
+
+def assert_engine_agrees(model, **options) -> None:
+    fast = records_of(model, TASK, **options)
+    slow = records_of(model, TASK, **options, method="reference")
     numbers = ["gold_logprob", "margin", "early_logprob", "late_logprob"]
     pd.testing.assert_frame_equal(fast[numbers], slow[numbers], rtol=0, atol=1e-4)
     rest = [column for column in fast.columns if column not in numbers]
@@ -135,6 +154,86 @@ def test_records_equal_hooks_written_by_hand(model, kind, site):
     (asked,) = build_requests(TASK, item, "generate", tokenizer)
     text = greedy_text(model, asked.request.context, 4, [".", "\n"], hooks)
     assert changed.loc[(item.id, "generate"), "generated"] == text
+
+
+def test_one_head_is_taken_out_before_the_output_projection(model):
+    """Against a hook on ``z``; what is sliced after the projection is another thing."""
+    records = ablate(model, TASK, "continuation", kind="zero", site="z", progress=False).records
+    assert set(records["head"].dropna()) == set(range(model.cfg.n_heads))
+
+    def without_head(tensor, hook):
+        tensor = tensor.clone()
+        tensor[:, :, 2] = 0
+        return tensor
+
+    item = TASK.items[1]
+    asked = build_requests(TASK, item, "continuation", original_tokenizer(model))
+    gold, *_ = hooked_scores(model, asked, [("blocks.1.attn.hook_z", without_head)])
+    row = records.loc[(records["layer"] == 1) & (records["head"] == 2)].set_index("item")
+    assert row.loc[item.id, "gold_logprob"] == pytest.approx(gold, abs=1e-4)
+    assert row.loc[item.id, "intervention"] == "zero:z,layer=1,head=2"
+
+
+def test_a_group_of_heads_is_all_that_share_keys(model):
+    options = {"protocols": "continuation", "kind": "mean", "layers": [1]}
+    groups = records_of(model, TASK, site="kv_group", **options)
+    shared = model.cfg.n_heads // (model.cfg.n_key_value_heads or model.cfg.n_heads)
+    heads = list(range(shared))
+    as_set = records_of(model, TASK, site="z", heads=heads, as_one=True, **options)
+    one = groups.xs("mean:kv_group,layer=1,group=0")["gold_logprob"]
+    (name,) = set(as_set.index.get_level_values("intervention")) - {"intact"}
+    pd.testing.assert_series_equal(one, as_set.xs(name)["gold_logprob"], rtol=0, atol=1e-5)
+
+
+def test_resampling_takes_another_items_prompt(model):
+    """Against hooks that put the other prompt's activations in by the stated rule."""
+    result = ablate(model, TASK, "continuation", kind="resample", site="attn_out", progress=False)
+    tokenizer = original_tokenizer(model)
+    prompts = {
+        item.id: build_requests(TASK, item, "continuation", tokenizer) for item in TASK.items
+    }
+    contexts = {name: asked[0].request.context for name, asked in prompts.items()}
+    name, item = "blocks.1.hook_attn_out", TASK.items[0]
+    row = result.records.loc[result.records["layer"] == 1].set_index("item").loc[item.id]
+    found = []
+    for other in contexts.values():
+        cache = model.run_with_cache(torch.tensor([other]), names_filter=name)[1][name][0]
+
+        def put(tensor, hook, cache=cache, other=other):
+            n_context = len(contexts[item.id])
+            at = [source_position(p, n_context, len(other)) for p in range(tensor.shape[1])]
+            return cache[at][None]
+
+        found.append(hooked_scores(model, prompts[item.id], [(name, put)])[0])
+    # One of the other items' prompts, and not its own.
+    assert any(row["gold_logprob"] == pytest.approx(gold, abs=1e-4) for gold in found[1:])
+    assert row["gold_logprob"] != pytest.approx(found[0], abs=1e-4)
+
+
+def test_each_item_is_resampled_from_another_one_and_each_prompt_serves_once():
+    items = word_task(7).items
+    pairs = resampled_from(3, items, "words")
+    assert all(other.id != name for name, other in pairs.items())
+    assert sorted(other.id for other in pairs.values()) == sorted(pairs)
+    assert resampled_from(4, items, "words") != pairs
+    with pytest.raises(UserError, match="takes activations from another one; take more items"):
+        resampled_from(3, items[:1], "words")
+
+
+def test_a_text_under_a_change_is_scored_as_it_was_written(model):
+    """The change holds at generated positions: greedy tokens are the most likely ones there."""
+    tokenizer = original_tokenizer(model)
+    prompts = [
+        build_requests(TASK, item, "generate", tokenizer)[0].request.context for item in TASK.items
+    ]
+    value = site_noise(model, prompts, ["mlp_out"], seed=0)["mlp_out", 1]
+    changes = [noise("mlp_out", 1, value), resample("z", 1, 0), resample("resid_mid", 0)]
+    texts = [Generate(prompts[0], 5, (), prompts[1])]
+    written = sweep(model, changes, texts, tokenizer=tokenizer).outcomes
+    for change, (text,) in zip(changes, written, strict=True):
+        again = [LogLikelihood(prompts[0], text.tokens, prompts[1])]
+        ((scored,),) = sweep(model, [change], again).outcomes
+        assert scored.greedy
 
 
 def test_layers_can_be_chosen(model):
@@ -334,7 +433,15 @@ def test_tasks_can_be_given_in_several_ways(model, tmp_path):
         ({"layers": []}, "name at least one"),
         ({"kind": "zer"}, "Unknown kind of ablation 'zer'. Did you mean 'zero'?"),
         ({"site": "attn_ou"}, "Unknown site for kind 'skip' 'attn_ou'. Did you mean 'attn_out'?"),
-        ({"kind": "zero", "site": "layer"}, "Expected one of: attn_out, mlp_out, resid_post"),
+        ({"kind": "zero", "site": "layer"}, "Expected one of: attn_out, kv_group, mlp_out"),
+        ({"heads": [0]}, "Heads were named for site 'layer', which has none; use site z"),
+        ({"site": "z", "heads": [99]}, "99 is out of range: the model has heads 0 to"),
+        ({"site": "z", "heads": []}, "No heads are left to change; name at least one"),
+        ({"block": 4}, "Blocks of 4 layers were asked for; expected from 1 to the 3 layers"),
+        ({"block": 2, "layers": [0, 2]}, "Blocks need layers that follow one another"),
+        ({"block": 2, "as_one": True}, "choose one of them"),
+        ({"mean_by": "position"}, "kind is 'skip'; use mean"),
+        ({"kind": "mean", "mean_by": "layer"}, "Unknown way to take means 'layer'"),
         ({"method": "engin"}, "Unknown method 'engin'. Did you mean 'engine'?"),
         ({"memory_budget": 1000}, "A memory budget of 1000 bytes is too small"),
         ({"memory_budget": 0}, "A memory budget of 0 bytes is too small"),

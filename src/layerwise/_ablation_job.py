@@ -7,38 +7,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from layerwise._changes import Changes, resampled_from
 from layerwise._files import write_atomically
 from layerwise._parts import Parts, together
 from layerwise._progress import Meter
 from layerwise._records import planned, record_rows, request_line, work_entry
 from layerwise._setup import Setup
-from layerwise.errors import UserError, unknown_name
+from layerwise.errors import unknown_name
 from layerwise.results import AblationResult, records_frame
 from layerwise.stats import above_chance
-from layerwise.sweep import (
-    Intervention,
-    intact,
-    mean,
-    mean_activations,
-    skip,
-    zero,
-)
+from layerwise.sweep import Intervention, intact
 from layerwise.sweep.cost import Cost
 from layerwise.tasks import Task, TaskRequest
 from layerwise.tasks.items import Item
 
-KINDS = ("skip", "zero", "mean")
-SITES = {
-    "skip": ("layer", "attn_out", "mlp_out"),
-    "zero": ("resid_post", "attn_out", "mlp_out"),
-    "mean": ("resid_post", "attn_out", "mlp_out"),
-}
 METHODS = ("engine", "reference")
 # Items that are finished and saved together: what a killed run can lose at most.
 ITEMS_AT_ONCE = 32
@@ -73,41 +61,27 @@ class Ablation:
 
     Attributes:
         setup: what it starts from.
-        kind: ``skip``, ``zero`` or ``mean``.
-        site: what is changed.
-        layers: which layers.
+        changes: what is changed.
         method: ``engine`` or ``reference``.
         only_with_signal: measure the intact model first, and change layers only under those
             protocols under which it is above chance: elsewhere no claim would be made.
     """
 
     setup: Setup
-    kind: str
-    site: str
-    layers: tuple[int, ...]
+    changes: Changes
     method: str = "engine"
     only_with_signal: bool = False
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise unknown_name("kind of ablation", self.kind, KINDS)
-        if self.site not in SITES[self.kind]:
-            raise unknown_name(f"site for kind {self.kind!r}", self.site, SITES[self.kind])
         if self.method not in METHODS:
             raise unknown_name("method", self.method, METHODS)
-        if self.site == "mlp_out" and self.setup.model.cfg.attn_only:
-            raise UserError("The model's blocks have no MLP; choose site attn_out.")
         for task in self.setup.tasks:  # bad input is told before any work is done
-            for item in task.items:
-                for protocol in self.setup.protocols:
-                    self.setup.requests(task, item, protocol)
+            self._requests(task, task.items)
 
     def settings(self) -> dict[str, Any]:
         """What makes it this ablation and no other."""
         return {
-            "kind": self.kind,
-            "site": self.site,
-            "layers": list(self.layers),
+            **self.changes.settings(),
             "method": self.method,
             "only_with_signal": self.only_with_signal,
         }
@@ -145,32 +119,27 @@ class Ablation:
 
     def interventions(self, piece: Piece) -> list[Intervention]:
         """What is changed in a piece, the intact model first."""
-        return [intact()] if piece.stage == "intact" else self._interventions(piece.task)
-
-    def _interventions(self, task: Task) -> list[Intervention]:
-        if self.kind == "skip":
-            return [intact(), *(skip(layer, self.site) for layer in self.layers)]
-        site: Any = self.site
-        if self.kind == "zero":
-            return [intact(), *(zero(site, layer) for layer in self.layers)]
-        contexts = {r.request.context for r in self._requests(task, task.items)}
-        means = mean_activations(
-            self.setup.model,
-            sorted(contexts),
-            [site],
-            memory_budget=self.setup.memory_budget,
-        )
-        return [intact(), *(mean(site, layer, means[site, layer]) for layer in self.layers)]
+        if piece.stage == "intact":
+            return [intact()]
+        contexts = {one.request.context for one in self._requests(piece.task, piece.task.items)}
+        return [intact(), *self.changes.interventions(self.setup, sorted(contexts))]
 
     def _requests(
         self, task: Task, items: Sequence[Item], protocols: Sequence[str] | None = None
     ) -> list[TaskRequest]:
-        return [
-            request
-            for item in items
-            for protocol in protocols or self.setup.protocols
-            for request in self.setup.requests(task, item, protocol)
-        ]
+        """What is put to the model; for resampling with the other item's prompt."""
+        others = {}
+        if self.changes.kind == "resample":
+            others = resampled_from(self.setup.seed, task.items, task.name)
+        found = []
+        for item in items:
+            for protocol in protocols or self.setup.protocols:
+                asked = self.setup.requests(task, item, protocol)
+                if others:
+                    source = self.setup.requests(task, others[item.id], protocol)[0].request.context
+                    asked = [replace(r, request=replace(r.request, source=source)) for r in asked]
+                found += asked
+        return found
 
     def measure(
         self, piece: Piece, interventions: Sequence[Intervention]
@@ -185,16 +154,9 @@ class Ablation:
     def cost(self, piece: Piece) -> Cost:
         """What a piece is expected to cost."""
         asked = self._requests(piece.task, piece.items, piece.protocols)
-        changes = [] if piece.stage == "intact" else self._changes_like()
+        changes = [] if piece.stage == "intact" else self.changes.like(self.setup.model)
         cost = self.setup.cost(piece.task, [intact(), *changes], [r.request for r in asked])
         return cost if self.method == "engine" else cost.by_brute_force()
-
-    def _changes_like(self) -> list[Intervention]:
-        """The changes, with zeros for means, which cost the same."""
-        if self.kind == "skip":
-            return [skip(layer, self.site) for layer in self.layers]
-        site: Any = self.site
-        return [zero(site, layer) for layer in self.layers]
 
     def expected(self, task: Task, protocols: tuple[str, ...]) -> Cost:
         """What a task is expected to cost under some protocols, at most: with signal in all."""

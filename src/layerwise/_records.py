@@ -41,6 +41,7 @@ def record_rows(
                 "kind": intervention.kind,
                 "site": intervention.site,
                 "layer": intervention.layer,
+                "head": intervention.head,
                 "task": task.name,
                 "capability": task.capability,
                 "item": item_id,
@@ -62,6 +63,8 @@ def request_line(request: TaskRequest) -> dict[str, Any]:
         "context_tokens": list(asked.context),
         "continuation_tokens": [],
     }
+    if asked.source is not None:
+        line["source_tokens"] = list(asked.source)
     if isinstance(asked, Generate):
         return line | {"stop": list(asked.stop), "max_tokens": asked.max_tokens}
     return line | {"continuation_tokens": list(asked.continuation)}

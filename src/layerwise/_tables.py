@@ -38,7 +38,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         intervention="str", kind="str", site="str?", layer="int?", task="str", capability="str",
         item="str", protocol="str", correct="bool", correct_norm="bool?", gold_logprob="float?",
         margin="float?", early_logprob="float?", late_logprob="float?", generated="str?",
-        extracted="str?",
+        extracted="str?", head="int?",
     ),
     "lens": _schema(
         task="str", capability="str", item="str", protocol="str", lens="str", over="str",
@@ -133,6 +133,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         acc="float", acc_diff="float", acc_diff_low="float?", acc_diff_high="float?",
         share_lost="float?", share_low="float?", share_high="float?", p="float", p_holm="float",
         nats="float?", nats_low="float?", nats_high="float?", signal="bool", significant="bool",
+        head="int?", p_bh="float?",
     ),
     "emergence": _schema(
         capability="str", protocol="str", method="str", measure="str", estimate="float",

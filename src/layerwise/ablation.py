@@ -13,6 +13,7 @@ from transformer_lens import HookedTransformer
 
 from layerwise._ablation_job import Ablation
 from layerwise._carry_out import carry_out
+from layerwise._changes import Changes
 from layerwise._setup import TaskLike, check_layers, prepare
 from layerwise.results import AblationResult
 from layerwise.tasks import PROTOCOLS
@@ -26,6 +27,10 @@ def ablate(
     kind: str = "skip",
     site: str | None = None,
     layers: Sequence[int] | None = None,
+    heads: Sequence[int] | None = None,
+    block: int = 1,
+    as_one: bool = False,
+    mean_by: str = "pooled",
     limit: int | None = None,
     seed: int = 0,
     fewshot: int | None = None,
@@ -35,7 +40,7 @@ def ablate(
     memory_budget: int | None = None,
     progress: bool = True,
 ) -> AblationResult:
-    """Change one layer at a time and see what each task loses.
+    """Change one layer, head, block or set at a time and see what each task loses.
 
     Skipping whole layers and scoring by three protocols is the protocol of Song et al. 2025
     (arXiv:2510.02091); the intact model is always measured too.
@@ -44,12 +49,19 @@ def ablate(
         model: the model, from ``load_model`` or your own.
         tasks: task names, capabilities (all their suites), JSONL files, or ``Task`` values.
         protocols: ``letter``, ``continuation``, ``generate``.
-        kind: ``skip``; ``zero``; ``mean`` (over the task's own prompts, all positions but the
-            first).
-        site: ``layer`` for a skip, ``resid_post`` for zero and mean (these if None);
-            ``attn_out``, ``mlp_out`` for all three. Zeroing ``resid_post`` is not skipping: it
-            wipes the whole stream.
+        kind: ``skip``; ``zero``; ``mean`` (over the task's own prompts); ``resample`` (from
+            another item's prompt, drawn by the seed); ``noise`` (added, with the covariance that
+            the site has over the task's own prompts). ``docs/ablation.md`` says what each means,
+            at generated positions too.
+        site: ``layer`` for a skip, ``resid_post`` for all other kinds (these if None);
+            ``attn_out``, ``mlp_out``, ``z`` (one head), ``kv_group`` (all heads that share a
+            key/value head); ``resid_pre`` and ``resid_mid`` but for a skip. Zeroing
+            ``resid_post`` is not skipping: it wipes the whole stream.
         layers: which layers, from 0; all if None.
+        heads: which heads of ``z``, or which key/value groups; all if None.
+        block: change so many layers at once, at every place.
+        as_one: change all layers and heads named at once, as one set.
+        mean_by: ``pooled`` over all positions but the first, or by ``position``.
         limit: take the first so many items of each task.
         seed: decides the items of built-in suites and all bootstraps.
         fewshot: number of few-shot examples; the task's own if None.
@@ -70,8 +82,11 @@ def ablate(
         model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
         memory_budget=memory_budget, out=out,
     )  # fmt: skip
-    site = site or ("layer" if kind == "skip" else "resid_post")
-    job = Ablation(setup, kind, site, check_layers(layers, model.cfg.n_layers), method)
+    changes = Changes.of(
+        model, kind, site, check_layers(layers, model.cfg.n_layers), heads=heads, block=block,
+        as_one=as_one, mean_by=mean_by,
+    )  # fmt: skip
+    job = Ablation(setup, changes, method)
     settings = setup.settings(analysis="ablation", **job.settings())
     (result,) = carry_out(
         lambda parts, told: [job.run(parts, settings, told)],

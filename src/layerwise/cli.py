@@ -162,12 +162,24 @@ def ablate(
     model: ModelName,
     task: Tasks = ["all"],  # noqa: B006
     protocol: Protocols = ALL_PROTOCOLS,
-    kind: Annotated[str, typer.Option(help="skip, zero or mean.")] = "skip",
+    kind: Annotated[str, typer.Option(help="skip, zero, mean, resample or noise.")] = "skip",
     site: Annotated[
         str | None,
-        typer.Option(help="layer (skip), resid_post (zero, mean), attn_out or mlp_out."),
+        typer.Option(
+            help="layer (skip), resid_pre, resid_mid, resid_post, attn_out, mlp_out, z (heads) or "
+            "kv_group."
+        ),
     ] = None,
     layers: Layers = None,
+    heads: Annotated[
+        str | None,
+        typer.Option(help="Heads of z, or key/value groups, e.g. 0,2,5-8; all if left out."),
+    ] = None,
+    block: Annotated[int, typer.Option(help="Change so many layers at once, everywhere.")] = 1,
+    as_one: Annotated[
+        bool, typer.Option("--as-one", help="Change all layers and heads named at once.")
+    ] = False,
+    mean_by: Annotated[str, typer.Option(help="Means: pooled, or by position.")] = "pooled",
     out: Out = None,
     limit: Limit = None,
     seed: Seed = 0,
@@ -179,15 +191,16 @@ def ablate(
     method: Annotated[str, typer.Option(help="engine, or reference (slow).")] = "engine",
     memory_budget: Budget = None,
 ) -> None:
-    """Change one layer at a time and see what each task loses."""
+    """Change one layer, head, block or set at a time and see what each task loses."""
     from layerwise.ablation import ablate as run
 
     wanted = None if layers is None else _layers(layers)
     _show(
         run(
             _load(model, dtype, device, offload), task, protocol, kind=kind, site=site,
-            layers=wanted, limit=limit, seed=seed, fewshot=fewshot, chat=chat, out=out,
-            method=method, memory_budget=_bytes(memory_budget),
+            layers=wanted, heads=None if heads is None else _layers(heads, "heads"), block=block,
+            as_one=as_one, mean_by=mean_by, limit=limit, seed=seed, fewshot=fewshot, chat=chat,
+            out=out, method=method, memory_budget=_bytes(memory_budget),
         ),
         out,
     )  # fmt: skip
@@ -579,13 +592,15 @@ def _load(name: str, dtype: str, device: str, offload: str | None) -> Any:
     return load_model(name, dtype=dtype, device=device, offload=offload)
 
 
-def _layers(text: str) -> list[int]:
-    """Layers from ``0-5,9``."""
+def _layers(text: str, named: str = "layers") -> list[int]:
+    """Layers, or other numbers, from ``0-5,9``."""
     found: list[int] = []
     for piece in text.split(","):
         match = re.fullmatch(r"([0-9]{1,4})(?:-([0-9]{1,4}))?", piece.strip())
         if match is None:
-            raise UserError(f"Cannot read layers {text!r}: expected numbers and ranges like 0-5,9.")
+            raise UserError(
+                f"Cannot read {named} {text!r}: expected numbers and ranges like 0-5,9."
+            )
         first, last = match.groups()
         found += range(int(first), int(last or first) + 1)
     return found

@@ -17,6 +17,7 @@ import pandas as pd
 from transformer_lens import HookedTransformer
 
 from layerwise._ablation_job import Ablation
+from layerwise._changes import Changes
 from layerwise._lengths import TRIED, lengths_in, remember_lengths, remembered_lengths, worth_trying
 from layerwise._records import seconds_in_words
 from layerwise._setup import Setup, TaskLike, check_layers, prepare
@@ -169,9 +170,8 @@ def plan_run(
         limit=limit, fewshot=fewshot, chat=chat, memory_budget=memory_budget,
     )  # fmt: skip
     chosen = check_layers(layers, subject.cfg.n_layers)
-    site = site or ("layer" if kind == "skip" else "resid_post")
     if analysis == "ablation":
-        jobs = _Jobs(Ablation(setup, kind, site, chosen))
+        jobs = _Jobs(Ablation(setup, Changes.of(subject, kind, site, chosen)))
     elif analysis == "lens":
         jobs = _Jobs(lens=Lens(setup))
     elif analysis == "patching":

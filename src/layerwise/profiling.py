@@ -15,6 +15,7 @@ from transformer_lens import HookedTransformer
 
 from layerwise._ablation_job import Ablation
 from layerwise._carry_out import carry_out
+from layerwise._changes import Changes
 from layerwise._parts import Parts
 from layerwise._progress import Meter
 from layerwise._setup import Setup, TaskLike, prepare
@@ -143,7 +144,11 @@ class Jobs:
         read = {"letter": "letter", "continuation": "continuation", "generate": "continuation"}
         protocols = tuple(dict.fromkeys(read[protocol] for protocol in setup.protocols))
         return cls(
-            Ablation(setup, "skip", "layer", layers, only_with_signal=not exhaustive),
+            Ablation(
+                setup,
+                Changes.of(setup.model, "skip", None, layers),
+                only_with_signal=not exhaustive,
+            ),
             Lens(replace(setup, protocols=protocols), strict=False),
             Patching(
                 replace(setup, protocols=("continuation",)), ("resid_pre",), pairs, strict=False

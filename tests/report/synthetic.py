@@ -115,6 +115,7 @@ def _with_scores(table: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
         late_logprob=np.nan,
         generated=np.where(generates, f"{HOSTILE} a", None),
         extracted=np.where(generates, HOSTILE, None),
+        head=None,
     )
 
 

@@ -13,6 +13,7 @@ D_VOCAB = 50
 D_MODEL = 32
 N_LAYERS = 4
 N_HEADS = 4
+D_HEAD = 8
 
 KINDS: dict[str, dict[str, Any]] = {
     "llama-gqa": {"gated_mlp": True, "act_fn": "silu", "n_key_value_heads": 2},
@@ -51,7 +52,7 @@ def random_model(kind: str, loud: float = 1.0) -> HookedTransformer:
         "n_layers": N_LAYERS,
         "d_model": D_MODEL,
         "n_ctx": 64,
-        "d_head": 8,
+        "d_head": D_HEAD,
         "n_heads": N_HEADS,
         "d_mlp": 64,
         "d_vocab": D_VOCAB,

@@ -7,10 +7,20 @@ from collections.abc import Iterable
 import torch
 from hypothesis import strategies as st
 
-from layerwise.sweep import Generate, LogLikelihood, mean, patch, skip, zero
+from layerwise.sweep import (
+    Generate,
+    LogLikelihood,
+    mean,
+    noise,
+    of_kv_group,
+    patch,
+    resample,
+    skip,
+    zero,
+)
 from layerwise.sweep.interventions import SITES, Intervention
 
-from .models import D_MODEL, D_VOCAB, N_HEADS, N_LAYERS
+from .models import D_HEAD, D_MODEL, D_VOCAB, N_HEADS, N_LAYERS
 
 # Few distinct tokens make texts that repeat themselves, so that drafts are offered.
 alphabets = st.sampled_from([2, 3, D_VOCAB])
@@ -79,19 +89,54 @@ sites = st.sampled_from(SITES)
 
 @st.composite
 def _constant(draw):
+    """Zeros, means and noise of all sites, of single heads, and of heads that share keys."""
     site, layer = draw(sites), draw(layers)
-    if draw(st.booleans()):
-        return zero(site, layer)
+    head = draw(st.sampled_from([None, *range(N_HEADS)])) if site == "z" else None
+    shape = (N_HEADS, D_HEAD) if site == "z" else (D_MODEL,)
     generator = torch.Generator().manual_seed(draw(st.integers(0, 99)))
-    return mean(site, layer, torch.randn(D_MODEL, generator=generator))
+    # Of fewer positions than most sequences have, so that tables end within them.
+    positions = draw(st.integers(1, 6))
+    kind = draw(st.sampled_from(["zero", "mean", "mean by position", "noise"]))
+    if kind == "zero":
+        return zero(site, layer, head)
+    if kind == "mean":
+        return mean(site, layer, torch.randn(shape, generator=generator), head)
+    table = torch.randn(positions, *shape, generator=generator)
+    if kind == "noise":
+        return noise(site, layer, 0.3 * table, head)
+    if head is not None and draw(st.booleans()):
+        return of_kv_group(head // 2, 2, lambda head: mean(site, layer, table, head))
+    return mean(site, layer, table, head)
+
+
+@st.composite
+def _resample(draw):
+    site = draw(sites)
+    head = draw(st.sampled_from([None, *range(N_HEADS)])) if site == "z" else None
+    return resample(site, draw(layers), head)
 
 
 @st.composite
 def _patch(draw):
     layer, pos = draw(layers), draw(st.integers(-3, 2))
-    if draw(st.booleans()):
-        return patch("z", layer, pos, draw(st.integers(0, N_HEADS - 1)))
-    return patch(draw(sites), layer, pos)
+    site = draw(sites)
+    return patch(site, layer, pos, draw(st.integers(0, N_HEADS - 1)) if site == "z" else None)
+
+
+@st.composite
+def copy_requests(draw):
+    """Requests of both kinds with sources of any length, some of them of two sources."""
+    alphabet = draw(alphabets)
+    found = []
+    for context in draw(contexts(alphabet))[:3]:
+        for _ in range(draw(st.integers(1, 2))):
+            source = context[:2] + draw(tokens(0, 6, alphabet))
+            for continuation in draw(st.lists(tokens(1, 3, alphabet), max_size=2)):
+                found.append(LogLikelihood(context, continuation, source))
+            if draw(st.booleans()) or not found:
+                stop = draw(st.sampled_from(STOPS))
+                found.append(Generate(context, draw(st.integers(1, 8)), stop, source))
+    return found
 
 
 def together(parts: Iterable[Intervention]) -> Intervention:
@@ -123,4 +168,10 @@ patches = st.one_of(
     _families(_patch()),
     st.lists(_patch(), min_size=1, max_size=6),
     _families(st.one_of(_patch(), constants)),
+)
+copies = st.one_of(
+    _families(_resample()),
+    _families(st.one_of(_resample(), constants)),
+    # Patches change the prompt of a text, too.
+    _families(st.one_of(_resample(), layers.map(lambda layer: patch("resid_pre", layer, 0)))),
 )

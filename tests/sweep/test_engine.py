@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
@@ -11,37 +12,44 @@ from layerwise.errors import UserError
 from layerwise.sweep import (
     Generate,
     LogLikelihood,
+    PatchSite,
     intact,
     last_residuals,
     mean,
     mean_activations,
     patch,
     plan_sweep,
+    position_means,
+    resample,
+    site_noise,
     skip,
     skip_layers,
     sweep,
+    together,
     zero,
 )
 from layerwise.sweep.blocks import attention_in_use, why_not_packed
-from layerwise.sweep.interventions import SITES, Intervention
+from layerwise.sweep.interventions import SITES, Intervention, source_position
 from layerwise.sweep.run import model_shape
 
 from ..cases import cases
 from . import strategies
 from .agreement import assert_agree
 from .letters import Letters
-from .models import D_MODEL, KINDS, N_HEADS, N_LAYERS, PACKED, random_model
+from .models import D_HEAD, D_MODEL, KINDS, N_HEADS, N_LAYERS, PACKED, random_model
 from .sizes import Sizes, sizes
 
 kinds = pytest.mark.parametrize("kind", KINDS)
-# Two property tests share the cases.
-each_kind = cases(2 * len(KINDS))
+# Three property tests share the cases.
+each_kind = cases(3 * len(KINDS))
 louds = st.sampled_from([1.0, 0.01])  # with 0.01, drafts are confirmed
 SINGLES = [intact(), *(skip(layer) for layer in range(N_LAYERS))]
 
 
 def possible(model, intervention) -> bool:
     sites = [getattr(edit, "site", None) for edit in intervention.edits]
+    if "resid_mid" in sites and (model.cfg.attn_only or model.cfg.parallel_attn_mlp):
+        return False
     return not (model.cfg.attn_only and "mlp_out" in sites)
 
 
@@ -82,6 +90,26 @@ def test_patches_equal_reference(kind, requests, interventions, sizes):
     assert_agree(model, interventions, requests, fast, slow)
     planned = plan_sweep(interventions, requests, model_shape(model), sizes.budget)
     assert fast.stats.token_passes == planned.token_passes
+
+
+@kinds
+@each_kind
+@given(requests=strategies.copy_requests(), interventions=strategies.copies, sizes=sizes)
+def test_copies_equal_reference(kind, requests, interventions, sizes):
+    """Resampling from other prompts, also while texts are decoded."""
+    model = random_model(kind)
+    patched = any(isinstance(edit, PatchSite) for i in interventions for edit in i.edits)
+    if patched:  # which wants prompts of one length
+        requests = [
+            replace(r, source=(r.source * len(r.context))[: len(r.context)]) for r in requests
+        ]
+    interventions = [i for i in interventions if possible(model, i)]
+    with sizes.in_use():
+        fast = sweep(
+            model, interventions, requests, tokenizer=Letters(None), memory_budget=sizes.budget
+        )
+    slow = sweep(model, interventions, requests, tokenizer=Letters(None), method="reference")
+    assert_agree(model, interventions, requests, fast, slow)
 
 
 @pytest.mark.parametrize("kind", ["llama-gqa", "neox", "soft-caps"])
@@ -130,9 +158,14 @@ def test_one_context_with_several_sources_and_lengths(kind):
         for continuation in [(4,), (4, 5, 6)]
     ]
     changes = [
-        patch(site, layer, pos) for site in SITES for layer in (0, N_LAYERS - 1) for pos in (-1, 1)
+        patch(site, layer, pos)
+        for site in SITES
+        if site != "z"
+        for layer in (0, N_LAYERS - 1)
+        for pos in (-1, 1)
     ]
     changes += [patch("z", layer, -2, head) for layer in (0, 2) for head in range(N_HEADS)]
+    changes = [change for change in changes if possible(model, change)]
     changes.append(strategies.together([patch("z", 1, -1, 0), patch("z", 1, 1, 3), skip(2)]))
     fast = sweep(model, changes, requests)
     slow = sweep(model, changes, requests, method="reference")
@@ -244,6 +277,79 @@ def test_means_and_residuals_equal_run_with_cache(kind):
         rows = torch.cat([caches[0][name][0, 1:], caches[1][name][0, 2:], caches[2][name][0, 1:]])
         torch.testing.assert_close(means[site, 2], rows.mean(0), atol=1e-4, rtol=1e-4)
     assert means["attn_out", 0].shape == (D_MODEL,)
+
+
+@kinds
+def test_means_by_position_equal_run_with_cache(kind):
+    model = random_model(kind)
+    contexts = [(1, 2, 3, 4), (1, 2, 5), (9, 8, 7, 6, 5)]
+    caches = [model.run_with_cache(torch.tensor([context]))[1] for context in contexts]
+    pooled = mean_activations(model, contexts, ["z"])["z", 2]
+    table = position_means(model, contexts, ["z"])["z", 2]
+    assert table.shape == (4, N_HEADS, D_HEAD)
+    first, second, third = (cache["blocks.2.attn.hook_z"][0] for cache in caches)
+    # The first two contexts begin alike, and each distinct prefix counts once.
+    torch.testing.assert_close(table[1], (first[1] + third[1]) / 2, atol=1e-4, rtol=1e-4)
+    mean_third = (first[2] + second[2] + third[2]) / 3
+    torch.testing.assert_close(table[2], mean_third, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(table[3], pooled)
+
+
+def test_noise_has_the_covariance_of_its_site():
+    model = random_model("llama-gqa")
+    contexts = [tuple(range(start, start + 9)) for start in range(0, 40, 3)]
+    draws = site_noise(model, contexts, ["mlp_out"], seed=1, n_draws=40_000)["mlp_out", 1]
+    name = "blocks.1.hook_mlp_out"
+    seen = [model.run_with_cache(torch.tensor([c]), names_filter=name)[1][name] for c in contexts]
+    expected = torch.cat([x[0, 1:] for x in seen]).T.cov(correction=0)
+    error = (draws.T.cov() - expected).abs().max() / expected.diagonal().mean()
+    assert error < 0.1
+    assert draws.mean(0).abs().max() < 0.05 * expected.diagonal().mean() ** 0.5 * 4
+    again = site_noise(model, contexts, ["mlp_out"], seed=1, n_draws=8)["mlp_out", 1]
+    other = site_noise(model, contexts, ["mlp_out"], seed=2, n_draws=8)["mlp_out", 1]
+    assert torch.equal(
+        again, site_noise(model, contexts, ["mlp_out"], seed=1, n_draws=8)["mlp_out", 1]
+    )
+    assert not torch.allclose(again, other)
+
+
+@pytest.mark.parametrize(
+    ("pos", "n_context", "n_source", "expected"),
+    [
+        (0, 4, 9, 0),  # the first stays the first
+        (3, 4, 9, 8),  # the last takes the last
+        (1, 4, 9, 6),
+        (7, 4, 9, 8),  # behind the prompt: the last
+        (1, 9, 4, 2),  # a shorter source begins again at its second token
+        (5, 9, 4, 3),
+        (6, 9, 4, 1),
+        (2, 3, 1, 0),
+    ],
+)
+def test_which_position_of_a_source_stands_for_which(pos, n_context, n_source, expected):
+    assert source_position(pos, n_context, n_source) == expected
+
+
+def test_a_source_is_needed_to_resample():
+    with pytest.raises(UserError, match="Request 0 has no source run, which resampling needs"):
+        sweep(random_model("gpt2"), [resample("z", 1)], [LogLikelihood((1, 2), (3,))])
+
+
+@pytest.mark.parametrize("kind", ["neox", "attention only"])
+def test_a_stream_between_sublayers_that_is_not_there_is_refused(kind):
+    with pytest.raises(UserError, match="nothing is between attention and MLP"):
+        sweep(random_model(kind), [zero("resid_mid", 1)], [])
+
+
+def test_changes_made_together():
+    assert together([skip(3), skip(1)]) == skip_layers([1, 3])
+    both = together([zero("z", 1, 0), zero("z", 2, 3)])
+    assert (both.kind, both.site, both.layers) == ("zero", "z", (1, 2))
+    assert together([skip(1), zero("z", 2, 3)]).site is None
+    with pytest.raises(UserError, match="name at least one"):
+        together([])
+    with pytest.raises(UserError, match="heads can be told apart in site 'z' alone"):
+        zero("attn_out", 1, 0)
 
 
 def test_mean_needs_a_second_token():

@@ -39,7 +39,8 @@ class Run:
     Attributes:
         facts: what is needed to repeat the run.
         signal: ``signal.parquet``.
-        effects: ``effects.parquet``.
+        effects: ``effects.parquet`` of layers and their parts.
+        heads: the same of single heads and key/value groups.
         lens: ``lens.parquet``.
         patching: the averages of ``PatchingResult.summary``.
         emergence: ``emergence.parquet``.
@@ -66,6 +67,7 @@ class Run:
     facts: Facts
     signal: pd.DataFrame | None = None
     effects: pd.DataFrame | None = None
+    heads: pd.DataFrame | None = None
     lens: pd.DataFrame | None = None
     patching: pd.DataFrame | None = None
     emergence: pd.DataFrame | None = None
@@ -135,7 +137,10 @@ class Run:
 
 def _tables(result: Result) -> dict[str, pd.DataFrame]:
     if isinstance(result, AblationResult):
-        return result.derived()
+        tables = result.derived()
+        effects = tables["effects"]
+        single = effects["head"].notna()
+        return tables | {"effects": effects.loc[~single], "heads": effects.loc[single]}
     if isinstance(result, LensResult):
         return {"lens": result.lens, **result.derived()}
     if isinstance(result, TunedLensResult):

@@ -15,16 +15,24 @@ from .requests import Scored as Scored
 if TYPE_CHECKING:
     from .intact_run import last_residuals as last_residuals
     from .intact_run import mean_activations as mean_activations
+    from .intact_run import position_means as position_means
     from .intact_run import residuals_at as residuals_at
+    from .intact_run import site_noise as site_noise
+    from .interventions import AddSite as AddSite
+    from .interventions import CopySite as CopySite
     from .interventions import Intervention as Intervention
     from .interventions import PatchSite as PatchSite
     from .interventions import SetSite as SetSite
     from .interventions import SkipLayer as SkipLayer
     from .interventions import intact as intact
     from .interventions import mean as mean
+    from .interventions import noise as noise
+    from .interventions import of_kv_group as of_kv_group
     from .interventions import patch as patch
+    from .interventions import resample as resample
     from .interventions import skip as skip
     from .interventions import skip_layers as skip_layers
+    from .interventions import together as together
     from .interventions import zero as zero
     from .plan import SweepPlan as SweepPlan
     from .plan import plan_sweep as plan_sweep
@@ -37,6 +45,8 @@ __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "interventions": [
+            "AddSite",
+            "CopySite",
             "Intervention",
             "PatchSite",
             "SetSite",
@@ -46,10 +56,20 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "patch",
             "skip",
             "skip_layers",
+            "noise",
+            "resample",
+            "together",
+            "of_kv_group",
             "zero",
         ],
         "plan": ["SweepPlan", "plan_sweep"],
-        "intact_run": ["last_residuals", "mean_activations", "residuals_at"],
+        "intact_run": [
+            "last_residuals",
+            "mean_activations",
+            "position_means",
+            "residuals_at",
+            "site_noise",
+        ],
         "run": ["Sweep", "SweepStats", "sweep"],
     },
 )

@@ -7,7 +7,7 @@ computed at all, and what leaves the layer. Knows neither interventions nor requ
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -23,12 +23,21 @@ class Replacement:
     """A new value for a site, everywhere or where ``mask`` is true.
 
     Attributes:
-        value: broadcasts to the activation.
-        mask: where; None is everywhere. With a third dimension, which heads of ``z``.
+        value: broadcasts to the activation; with three dimensions or more the first is the
+            group's, which may be 1.
+        mask: where; None is everywhere. For ``z`` with a third dimension: which heads.
+        adds: whether the value is added instead.
     """
 
     value: Float[torch.Tensor, ...]
     mask: Bool[torch.Tensor, "group token"] | Bool[torch.Tensor, "group token head"] | None = None
+    adds: bool = False
+
+    def cut(self, rows: Int[torch.Tensor, " row"]) -> Replacement:
+        """The part of it that is about some rows of the group."""
+        own = self.value.ndim > 2 and len(self.value) > 1
+        mask = None if self.mask is None else self.mask[rows]
+        return replace(self, value=self.value[rows] if own else self.value, mask=mask)
 
 
 @dataclass(frozen=True)
@@ -59,7 +68,7 @@ class LayerEdits:
     def output(self, site: str, compute: Callable[[], AtSite], like: AtSite) -> AtSite:
         """The activation of a site after the changes; computed only if any of it survives."""
         replacements = self.sites.get(site, ())
-        if replacements and replacements[0].mask is None:
+        if replacements and replacements[0].mask is None and not replacements[0].adds:
             first, *rest = replacements
             out = first.value.to(like).expand_as(like)
         else:
@@ -79,22 +88,17 @@ class LayerEdits:
     def of_rows(self, rows: Int[torch.Tensor, " row"]) -> LayerEdits:
         """The changes to some rows of the group."""
         return LayerEdits(
-            {
-                site: tuple(
-                    Replacement(r.value, None if r.mask is None else r.mask[rows])
-                    for r in replacements
-                )
-                for site, replacements in self.sites.items()
-            }
+            {site: tuple(r.cut(rows) for r in changes) for site, changes in self.sites.items()}
         )
 
     @staticmethod
     def _replaced(activation: AtSite, replacement: Replacement) -> AtSite:
+        value = replacement.value.to(activation).expand_as(activation)
+        if replacement.adds:
+            value = activation + value
         if replacement.mask is None:
-            return replacement.value.to(activation).expand_as(activation)
-        return torch.where(
-            replacement.mask[..., None], replacement.value.to(activation), activation
-        )
+            return value
+        return torch.where(replacement.mask[..., None], value, activation)
 
 
 NO_EDITS = LayerEdits()

@@ -44,10 +44,20 @@ class KeptKeysValues:
         shape = (sources, cfg.n_key_value_heads or cfg.n_heads, tokens, cfg.d_head)
         return cls(like.new_zeros(shape), like.new_zeros(shape))
 
-    def put(self, sources: Sequence[int], own: KeysValues) -> None:
-        """Keep all tokens' keys and values of some sources."""
-        self.keys[sources] = own.keys.transpose(1, 2)
-        self.values[sources] = own.values.transpose(1, 2)
+    def put(
+        self,
+        sources: Sequence[int],
+        own: KeysValues,
+        tokens: Int[torch.Tensor, " token"] | None = None,
+    ) -> None:
+        """Keep the keys and values of some sources, at all tokens or at some."""
+        if tokens is None:
+            self.keys[sources] = own.keys.transpose(1, 2)
+            self.values[sources] = own.values.transpose(1, 2)
+            return
+        of_sources = torch.tensor(sources, device=tokens.device)[:, None]
+        self.keys[of_sources, :, tokens] = own.keys
+        self.values[of_sources, :, tokens] = own.values
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .interventions import Edit, Intervention, SetSite, SkipLayer
+from .interventions import AddSite, CopySite, Edit, Intervention, SetSite, SkipLayer
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class Branch:
     def idle(self, layer: int) -> bool:
         """Whether the layer is not run: skipped, or all that leaves it is replaced."""
         return any(
-            isinstance(edit, SkipLayer) or (isinstance(edit, SetSite) and edit.site == "resid_post")
+            isinstance(edit, SkipLayer)
+            or (isinstance(edit, (SetSite, CopySite)) and edit.site == "resid_post")
             for edit in self.edits.get(layer, ())
         )
 
@@ -126,7 +127,7 @@ def _insert(root: _Node, index: int, intervention: Intervention) -> None:
 
 def _identity(edit: Edit) -> Hashable:
     # Two values may be equal in all but their numbers, which are not compared.
-    return (edit, id(edit.value)) if isinstance(edit, SetSite) else edit
+    return (edit, id(edit.value)) if isinstance(edit, (SetSite, AddSite)) else edit
 
 
 def _collect(

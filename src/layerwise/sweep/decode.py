@@ -24,8 +24,8 @@ from ._edits import NO_EDITS, LayerEdits, Replacement
 from ._runner import BlockRunner, KeptKeysValues, SharedKeys, StepLayout
 from .branches import Branch
 from .drafts import Drafter
-from .engine import Walk, embed_tokens
-from .interventions import SITES, SetSite
+from .engine import Walk, embed_tokens, heads_of, value_at
+from .interventions import SITES, AddSite, CopySite, PatchSite, SetSite, SkipLayer
 from .layout import KeysValues
 from .readout import CHUNK, first_argmax, logits_of
 from .requests import Generate, Generated
@@ -395,8 +395,8 @@ class _Step:
     ) -> LayerEdits:
         """The edits of a layer at newly generated positions, each on its branch's rows.
 
-        A zero or mean holds at generated positions as it does in the prompt; a patch changes the
-        prompt only.
+        A replacement or noise holds at generated positions as it does in the prompt, and a copy
+        goes on with the source's last position; a patch changes the prompt only.
         """
         found: dict[str, tuple[Replacement, ...]] = {}
         of_branch = self.branches[rows]
@@ -404,12 +404,33 @@ class _Step:
             if not number:
                 continue
             branch = self.decoder.walk.groups[0].branches.branches[number - 1]
+            here = torch.from_numpy(of_branch == number).to(device)[:, None]
             for edit in branch.edits.get(layer, ()):
-                if isinstance(edit, SetSite) and edit.site in sites:
-                    mask = torch.from_numpy(of_branch == number).to(device)[:, None]
-                    value = edit.value.to(device)
-                    found[edit.site] = (*found.get(edit.site, ()), Replacement(value, mask))
+                if isinstance(edit, (SkipLayer, PatchSite)) or edit.site not in sites:
+                    continue
+                mask = here
+                if edit.site == "z":
+                    heads = heads_of(edit, self.decoder.walk.model.cfg.n_heads)
+                    mask = here[..., None] & self.decoder.walk.are(heads)
+                change = Replacement(
+                    self._value(edit, layer, rows, device), mask, isinstance(edit, AddSite)
+                )
+                found[edit.site] = (*found.get(edit.site, ()), change)
         return LayerEdits(found) if found else NO_EDITS
+
+    def _value(
+        self,
+        edit: SetSite | AddSite | CopySite,
+        layer: int,
+        rows: np.ndarray,
+        device: torch.device,
+    ) -> torch.Tensor:
+        """What an edit puts, or adds, at the new tokens of some rows."""
+        if isinstance(edit, CopySite):
+            requests = torch.tensor([self.decoder.rows[row].request for row in rows])
+            ends = self.decoder.walk.source_ends[layer, edit.site]
+            return ends[requests.to(device)][:, None]
+        return value_at(edit, torch.from_numpy(self.positions[rows]).to(device))
 
 
 def _by_source(

@@ -7,19 +7,28 @@ layer only what is read out leaves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from transformer_lens import HookedTransformer
 
 from ._edits import NO_EDITS, LayerEdits, Replacement
 from ._runner import KeptKeysValues, heads_per_key
 from .blocks import BlockRunner
 from .branches import Branches
-from .interventions import Edit, PatchSite, SetSite, SkipLayer
+from .interventions import (
+    AddSite,
+    CopySite,
+    Edit,
+    PatchSite,
+    SetSite,
+    SiteEdit,
+    SkipLayer,
+    source_position,
+)
 from .layout import SCRATCH, KeysValues, Layout, make_layout
 from .requests import Request
 from .walk_plan import INSIDE, WalkPlan
@@ -82,6 +91,8 @@ class Walk:
     trunk_layout: Layout = field(init=False)
     groups: list[Group] = field(init=False)
     kept: list[KeptKeysValues | None] = field(init=False)
+    # By layer and site that is copied: each request's source run at its last position.
+    source_ends: dict[tuple[int, str], Float[torch.Tensor, "request ..."]] = field(init=False)
 
     def __post_init__(self) -> None:
         runner = self.runners[0]
@@ -89,7 +100,7 @@ class Walk:
         self.device = self.model.W_E.device
         self.trunk = embed(self.model, self.plan, self.device)
         self.trunk_layout = self._layout(None)
-        self.groups, self.kept = [], []
+        self.groups, self.kept, self.source_ends = [], [], {}
         for group in self.plan.groups:
             layout = self.trunk_layout if group.carried is None else self._layout(group.carried)
             last = self._layout(group.carried, self.plan.read) if self.in_parts else layout
@@ -139,6 +150,7 @@ class Walk:
             outside = self._push_trunk(runner, layer, seen)
             if kept is not None and outside is not None:
                 kept.put([0], outside)
+                self._keep_source_ends(layer, seen)
         plain = [self._push(runner, group, layer, outside, seen, kept) for group in self.groups]
         if len(self.groups) == 1:
             (group,), (rows,) = self.groups, plain
@@ -173,6 +185,20 @@ class Walk:
             self.trunk, own = runner.packed(self.trunk, layout, overwrite=True)
         self._count(1, n_tokens)
         return own
+
+    def _keep_source_ends(self, layer: int, seen: dict[str, torch.Tensor]) -> None:
+        """What generated tokens will get where sites are copied from source runs."""
+        branches = [branch for group in self.groups for branch in group.branches.branches]
+        copied = {
+            edit.site
+            for branch in branches
+            for edit in branch.edits.get(layer, ())
+            if isinstance(edit, CopySite)
+        }
+        if copied:
+            last = torch.tensor([0 if path is None else path[-1] for path in self.plan.sources])
+            for site in copied:
+                self.source_ends[layer, site] = seen[site][0, last.to(self.device)]
 
     def _open(self, group: Group, layer: int) -> None:
         """Start the branches whose first own layer this is."""
@@ -306,7 +332,7 @@ class Walk:
             into[at] = out
         self._count(len(rows), layout.n_outputs)
         if kept is not None and own is not None:
-            kept.put([1 + row for row in rows], own)
+            kept.put([1 + row for row in rows], own, group.layout.carried)
 
     def _count(self, branches: int, n_tokens: int) -> None:
         self.work.block_passes += branches
@@ -323,51 +349,59 @@ class Walk:
     ) -> LayerEdits:
         """The edits at some sites of a layer, each on the rows of its own branch."""
         found: dict[str, list[Replacement]] = {}
-        patches: dict[tuple[str, int], tuple[torch.Tensor, torch.Tensor]] = {}
+        values: dict[object, tuple[torch.Tensor, torch.Tensor | None]] = {}
         entering = sites == ("resid_pre",)
         n_tokens = layout.n_tokens if entering else layout.n_outputs
         for i, row in enumerate(rows):
             for edit in group.branches.branches[row].edits.get(layer, ()):
                 if isinstance(edit, SkipLayer) or edit.site not in sites:
                     continue
-                if isinstance(edit, SetSite):
-                    value, where = edit.value.to(self.device), None
-                else:
-                    key = (edit.site, edit.pos)
-                    if key not in patches:
-                        patches[key] = self._patch(edit, layout, seen[edit.site], entering)
-                    value, where = patches[key]
-                if len(rows) > 1 or where is not None:
+                key = _kind_of_value(edit)
+                if key not in values:
+                    values[key] = self._value(edit, layout, seen, entering)
+                value, where = values[key]
+                heads = heads_of(edit, self.model.cfg.n_heads)
+                if len(rows) > 1 or where is not None or heads is not None:
                     mask = torch.zeros(len(rows), n_tokens, dtype=torch.bool, device=self.device)
                     mask[i] = True if where is None else where
-                    if isinstance(edit, PatchSite) and edit.head is not None:
-                        heads = torch.arange(self.model.cfg.n_heads, device=self.device)
-                        mask = mask[..., None] & (heads == edit.head)
                     where = mask
-                found.setdefault(edit.site, []).append(Replacement(value, where))
+                    if edit.site == "z":
+                        where = mask[..., None] & self.are(heads)
+                adds = isinstance(edit, AddSite)
+                found.setdefault(edit.site, []).append(Replacement(value, where, adds))
         return LayerEdits({site: _joined(parts) for site, parts in found.items()})
 
-    def _patch(
-        self,
-        edit: PatchSite,
-        layout: Layout,
-        activation: Float[torch.Tensor, "1 token ..."],
-        entering: bool,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The source runs' activations at the patched tokens, and which tokens these are."""
+    def are(self, heads: Sequence[int] | None) -> Bool[torch.Tensor, " head"]:
+        """Which heads are some of given ones; None is all."""
+        every = torch.arange(self.model.cfg.n_heads, device=self.device)
+        return torch.isin(every, every if heads is None else torch.tensor(heads).to(every))
+
+    def _value(
+        self, edit: SiteEdit, layout: Layout, seen: dict[str, torch.Tensor], entering: bool
+    ) -> tuple[torch.Tensor, Bool[torch.Tensor, " token"] | None]:
+        """What is put at the tokens of a layout, and at which of them; None is all."""
+        if isinstance(edit, (SetSite, AddSite)):
+            positions = layout.positions if entering else layout.leaving_positions
+            return value_at(edit, positions[None]), None
         source_of = torch.full((layout.n_packed,), -1, dtype=torch.long)
         for path, source, request in zip(
             self.plan.paths, self.plan.sources, self.requests, strict=True
         ):
-            assert source is not None, "the plan refuses patches without a source"
-            pos = edit.pos % len(request.context)
-            source_of[path[pos]] = source[pos]
+            assert source is not None, "the plan refuses such edits without a source"
+            if isinstance(edit, PatchSite):
+                pos = edit.pos % len(request.context)
+                source_of[path[pos]] = source[pos]
+                continue
+            for pos, packed in enumerate(path):
+                source_of[packed] = source[source_position(pos, len(request.context), len(source))]
         source_of = source_of.to(self.device)
         if layout.carried is not None:
             source_of = source_of[layout.carried]
         if layout.outputs is not None and not entering:
             source_of = source_of[layout.outputs]
-        return activation[:, source_of.clamp(min=0)], source_of >= 0
+        there = source_of >= 0
+        value = seen[edit.site][:, source_of.clamp(min=0)]
+        return value, None if isinstance(edit, CopySite) else there
 
     def source(self, row: int | None, layer: int) -> int:
         """Where the keys and values of a branch are kept in a layer; None is the trunk."""
@@ -379,12 +413,42 @@ class Walk:
         return 1 + row if own else self.source(branch.leaves, layer)
 
 
+def value_at(
+    edit: SetSite | AddSite, positions: Int[torch.Tensor, "group token"]
+) -> Float[torch.Tensor, ...]:
+    """What an edit puts, or adds, at some positions; broadcasts to the site's activation."""
+    value = edit.value.to(positions.device)
+    if isinstance(edit, AddSite):
+        return value[positions % len(value)]
+    return value[positions.clamp(max=len(value) - 1)] if edit.by_position else value
+
+
+def heads_of(edit: SiteEdit, n_heads: int) -> tuple[int, ...] | None:
+    """The heads that an edit is about; None is all."""
+    if isinstance(edit, PatchSite):
+        return None if edit.head is None else (edit.head,)
+    return None if edit.heads is None or len(edit.heads) == n_heads else edit.heads
+
+
+def _kind_of_value(edit: SiteEdit) -> Hashable:
+    """Edits that agree in this put the same values, though perhaps on other rows and heads."""
+    if isinstance(edit, (SetSite, AddSite)):
+        return type(edit), id(edit.value)
+    return type(edit), edit.site, getattr(edit, "pos", None)
+
+
 def _joined(parts: Sequence[Replacement]) -> tuple[Replacement, ...]:
     """Replacements one after the other by the same value, made one."""
     found: list[Replacement] = []
     for part in parts:
         last = found[-1] if found else None
-        if last is None or last.value is not part.value or last.mask is None or part.mask is None:
+        if (
+            last is None
+            or part.adds
+            or last.value is not part.value
+            or last.mask is None
+            or part.mask is None
+        ):
             found.append(part)
         else:
             found[-1] = Replacement(last.value, last.mask | part.mask)

@@ -6,6 +6,7 @@ Slower, and right for whatever the block computes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -118,9 +119,10 @@ class HookedBlock:
         cut = LayerEdits(
             {
                 site: tuple(
-                    type(r)(
-                        _cut(r.value, tokens, group),
-                        None if r.mask is None else r.mask[:, tokens].flatten(0, 1),
+                    replace(
+                        r,
+                        value=_cut(r.value, tokens, group),
+                        mask=None if r.mask is None else r.mask[:, tokens].flatten(0, 1),
                     )
                     for r in edits.sites.get(site, ())
                 )
@@ -135,7 +137,7 @@ class HookedBlock:
         past_values: torch.Tensor,
         edit: Callable[[str, torch.Tensor], torch.Tensor],
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
-        """One call of TransformerLens's block, with its two output sites edited and recorded."""
+        """One call of TransformerLens's block, with the sites inside it edited and recorded."""
         from transformer_lens.cache.key_value_cache_entry import (
             TransformerLensKeyValueCacheEntry,
         )
@@ -152,6 +154,8 @@ class HookedBlock:
         points = {"z": self.block.attn.hook_z, "attn_out": self.block.hook_attn_out}
         if not self.cfg.attn_only:
             points["mlp_out"] = self.block.hook_mlp_out
+            if not self.cfg.parallel_attn_mlp:
+                points["resid_mid"] = self.block.hook_resid_mid
         entry = TransformerLensKeyValueCacheEntry(past_keys, past_values)
         handles = [point.register_forward_hook(edited(site)) for site, point in points.items()]
         try:

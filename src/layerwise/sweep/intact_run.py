@@ -1,4 +1,4 @@
-"""Activations of the intact model, read out of the trunk alone: means and residual streams.
+"""Activations of the intact model, read out of the trunk alone: means, noise, residual streams.
 
 Nothing is changed here, and no logits are made.
 """
@@ -21,6 +21,8 @@ from .run import model_shape
 
 # A site of the residual stream, and the layer.
 Place = tuple[str, int]
+# Draws of noise by position before they begin again.
+NOISE_DRAWS = 256
 
 
 @torch.inference_mode()
@@ -30,7 +32,7 @@ def mean_activations(
     sites: Sequence[Site],
     *,
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
-) -> dict[tuple[Site, int], Float[torch.Tensor, " d_model"]]:
+) -> dict[tuple[Site, int], Float[torch.Tensor, ...]]:
     """Mean activation of each site and layer, pooled over contexts and positions.
 
     The first position is left out: in most models it is an attention sink whose norm is some
@@ -44,7 +46,7 @@ def mean_activations(
         memory_budget: bytes for activations.
 
     Returns:
-        The mean by (site, layer).
+        The mean by (site, layer): ``[d_model]``, of ``z`` ``[n_heads, d_head]``.
 
     Raises:
         UserError: if no context has a second token.
@@ -109,6 +111,100 @@ def _residual(site: str, seen: dict[str, torch.Tensor]) -> Float[torch.Tensor, "
     return seen["resid_pre"] + seen["attn_out"] if site == "resid_mid" else seen[site]
 
 
+@torch.inference_mode()
+def position_means(
+    model: HookedTransformer,
+    contexts: Sequence[Tokens],
+    sites: Sequence[Site],
+    *,
+    memory_budget: int = DEFAULT_MEMORY_BUDGET,
+) -> dict[tuple[Site, int], Float[torch.Tensor, "position ..."]]:
+    """Mean activation of each site, layer and position that all contexts have, then the pooled.
+
+    Args:
+        model: the model.
+        contexts: token ids; each needs at least two.
+        sites: which sites.
+        memory_budget: bytes for activations.
+
+    Returns:
+        By (site, layer) a table that ``mean`` takes: the means of positions 0, 1, ..., and last,
+        for all further positions, the mean of ``mean_activations``. Each distinct prefix counts
+        once.
+
+    Raises:
+        UserError: if no context has a second token.
+    """
+    pooled = mean_activations(model, contexts, sites, memory_budget=memory_budget)
+    n_common = min(len(context) for context in contexts)
+    sums: dict[tuple[Site, int], torch.Tensor] = {}
+    counts = torch.zeros(n_common, dtype=torch.double, device=model.W_E.device)
+    for walk in _trunk_walks(model, contexts, memory_budget):
+        positions = torch.tensor(walk.plan.trie.positions, device=walk.device)
+        common = positions < n_common
+        at = positions[common]
+        counts += torch.bincount(at, minlength=n_common)
+        for layer, seen in observe_layers(walk):
+            for site in sites:
+                here = seen[site][0, common].double()
+                total = here.new_zeros(n_common, *here.shape[1:]).index_add_(0, at, here)
+                sums[site, layer] = sums.get((site, layer), 0) + total
+    found = {}
+    for key, total in sums.items():
+        means = (total.flatten(1) / counts[:, None]).reshape(total.shape).to(model.W_E.dtype)
+        found[key] = torch.cat([means, pooled[key][None]])
+    return found
+
+
+@torch.inference_mode()
+def site_noise(
+    model: HookedTransformer,
+    contexts: Sequence[Tokens],
+    sites: Sequence[Site],
+    *,
+    seed: int,
+    n_draws: int = NOISE_DRAWS,
+    memory_budget: int = DEFAULT_MEMORY_BUDGET,
+) -> dict[tuple[Site, int], Float[torch.Tensor, "draw ..."]]:
+    """Gaussian noise with the covariance that each site has over contexts and positions.
+
+    A draw is the sum over activations x of g (x - mean), with a standard normal g for each, over
+    the square root of their number: its covariance is that of the activations, and no covariance
+    matrix is ever made. First positions are left out and each distinct prefix counts once, as in
+    ``mean_activations``.
+
+    Args:
+        model: the model.
+        contexts: token ids; at least one needs two or more.
+        sites: which sites.
+        seed: of the draws.
+        n_draws: how many draws, one for each position before they begin again.
+        memory_budget: bytes for activations.
+
+    Returns:
+        By (site, layer) a table that ``noise`` takes.
+
+    Raises:
+        UserError: if no context has a second token.
+    """
+    means = mean_activations(model, contexts, sites, memory_budget=memory_budget)
+    generator = torch.Generator().manual_seed(seed)
+    sums: dict[tuple[Site, int], torch.Tensor] = {}
+    count = 0
+    for walk in _trunk_walks(model, contexts, memory_budget):
+        pooled = torch.tensor([p > 0 for p in walk.plan.trie.positions], device=walk.device)
+        n_pooled = int(pooled.sum())
+        count += n_pooled
+        draws = torch.randn(n_draws, n_pooled, generator=generator).to(model.W_E)
+        for layer, seen in observe_layers(walk):
+            for site in sites:
+                apart = (seen[site][0, pooled] - means[site, layer]).flatten(1)
+                total = (draws @ apart).unflatten(1, seen[site].shape[2:])
+                sums[site, layer] = sums.get((site, layer), 0) + total
+    return {key: total / count**0.5 for key, total in sums.items()}
+
+
+@torch.inference_mode()
 def last_residuals(
     model: HookedTransformer,
     contexts: Sequence[Tokens],

@@ -6,8 +6,8 @@ Nothing here runs a model.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 import torch
@@ -15,9 +15,9 @@ from jaxtyping import Float
 
 from layerwise.errors import UserError, unknown_name
 
-Site = Literal["resid_pre", "resid_post", "attn_out", "mlp_out"]
+Value = Float[torch.Tensor, "..."]
+Site = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z"]
 SITES: tuple[str, ...] = get_args(Site)
-PatchableSite = Literal["resid_pre", "resid_post", "attn_out", "mlp_out", "z"]
 
 
 @dataclass(frozen=True)
@@ -29,17 +29,60 @@ class SkipLayer:
 
 @dataclass(frozen=True)
 class SetSite:
-    """Replace a site's activation by one vector at every position, generated ones too.
+    """Replace a site's activation by given vectors at every position, generated ones too.
 
     Attributes:
         layer: the layer.
-        site: ``resid_pre``, ``resid_post``, ``attn_out`` or ``mlp_out``.
-        value: the vector, a mean for a mean ablation; one number stands for all dimensions.
+        site: ``resid_pre``, ``resid_mid``, ``resid_post``, ``attn_out``, ``mlp_out`` or ``z``.
+        value: the vector, a mean for a mean ablation; one number stands for all dimensions. With
+            one more dimension in front, the vector of each position from 0 on; the last one
+            serves all positions from there on.
+        heads: which heads of ``z``; None for all, and for all other sites.
     """
 
     layer: int
     site: Site
-    value: Float[torch.Tensor, " d_model"] = field(compare=False, repr=False)
+    value: Value = field(compare=False, repr=False)
+    heads: tuple[int, ...] | None = None
+
+    @property
+    def by_position(self) -> bool:
+        """Whether positions have vectors of their own."""
+        return self.value.ndim == (3 if self.site == "z" else 2)
+
+
+@dataclass(frozen=True)
+class AddSite:
+    """Add given vectors to a site's activation at every position, generated ones too.
+
+    Attributes:
+        layer: the layer.
+        site: as in ``SetSite``.
+        value: position p gets vector p, and from the end of the table on they begin again.
+        heads: as in ``SetSite``.
+    """
+
+    layer: int
+    site: Site
+    value: Value = field(compare=False, repr=False)
+    heads: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class CopySite:
+    """Replace a site's activation at every position by that of the request's source run.
+
+    The two prompts may differ in length; ``source_position`` says which position is taken.
+
+    Attributes:
+        layer: the layer.
+        site: as in ``SetSite``.
+        heads: as in ``SetSite``.
+    """
+
+    layer: int
+    site: Site
+    heads: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -54,12 +97,31 @@ class PatchSite:
     """
 
     layer: int
-    site: PatchableSite
+    site: Site
     pos: int
     head: int | None = None
 
 
-Edit = SkipLayer | SetSite | PatchSite
+SiteEdit = SetSite | AddSite | CopySite | PatchSite
+Edit = SkipLayer | SiteEdit
+
+
+def source_position(pos: int, n_context: int, n_source: int) -> int:
+    """The position of a source run that stands for a position of a sequence.
+
+    The first position, an attention sink, stands for itself. All others are counted from the end
+    of the prompts, where the answer is asked for; a shorter source begins again at its second
+    token. What follows the prompt, generated or scored, gets the source's last position.
+
+    Args:
+        pos: position in the sequence, from 0.
+        n_context: tokens of the sequence's prompt.
+        n_source: tokens of the source.
+    """
+    if pos == 0 or n_source == 1:
+        return 0
+    place = n_source - n_context + min(pos, n_context - 1)
+    return 1 + (place - 1) % (n_source - 1)
 
 
 @dataclass(frozen=True)
@@ -68,21 +130,29 @@ class Intervention:
 
     Attributes:
         id: e.g. ``"skip:layer=7"``, ``"zero:attn_out,layer=3"``, ``"intact"``.
-        kind: ``intact``, ``skip``, ``zero``, ``mean`` or ``patch``.
-        site: ``layer`` for a skipped layer, the site's name otherwise, None for intact.
+        kind: ``intact``, ``skip``, ``zero``, ``mean``, ``resample``, ``noise`` or ``patch``.
+        site: ``layer`` for a skipped layer, ``layers`` for several, the site's name otherwise,
+            ``kv_group`` for all heads that share a key/value head; None for intact.
         edits: what is changed; none for the intact model. Within one layer a change of
             ``resid_pre`` comes first, then a skip, then changes of the other sites.
+        head: the one head that is changed, or the one key/value group; None if it is not one.
     """
 
     id: str
     kind: str
     site: str | None
     edits: tuple[Edit, ...]
+    head: int | None = None
 
     @property
     def layer(self) -> int | None:
         """The first layer that is changed; None for the intact model."""
         return min((edit.layer for edit in self.edits), default=None)
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """All layers that are changed, in ascending order."""
+        return tuple(sorted({edit.layer for edit in self.edits}))
 
 
 def intact() -> Intervention:
@@ -90,25 +160,26 @@ def intact() -> Intervention:
     return Intervention("intact", "intact", None, ())
 
 
-def skip(layer: int, site: str = "layer") -> Intervention:
-    """Leave layer ``layer`` out, or its attention or MLP only.
+def skip(layer: int, site: str = "layer", head: int | None = None) -> Intervention:
+    """Leave layer ``layer`` out, or its attention, its MLP or one head only.
 
     Skipping a whole layer is the layer pruning of Song et al. 2025 (arXiv:2510.02091).
 
     Args:
         layer: the layer.
-        site: ``layer``, ``attn_out`` or ``mlp_out``; a sublayer that is left out adds nothing
-            to the residual stream, so for these two a skip equals ``zero``.
+        site: ``layer``, ``attn_out``, ``mlp_out`` or ``z``; what is left out of a sublayer adds
+            nothing to the residual stream, so for these three a skip equals ``zero``.
+        head: which head, for ``z``.
 
     Raises:
-        UserError: if the site cannot be skipped.
+        UserError: if the site cannot be skipped, or has no heads.
     """
     if site == "layer":
         return Intervention(f"skip:layer={layer}", "skip", "layer", (SkipLayer(layer),))
-    if site not in ("attn_out", "mlp_out"):
-        raise unknown_name("site to skip", site, ("layer", "attn_out", "mlp_out"))
-    edits = zero(site, layer).edits
-    return Intervention(f"skip:{site},layer={layer}", "skip", site, edits)
+    if site not in ("attn_out", "mlp_out", "z"):
+        raise unknown_name("site to skip", site, ("layer", "attn_out", "mlp_out", "z"))
+    same = zero(site, layer, head)  # type: ignore[arg-type]
+    return replace(same, id="skip" + same.id.removeprefix("zero"), kind="skip")
 
 
 def skip_layers(layers: Iterable[int]) -> Intervention:
@@ -129,29 +200,128 @@ def skip_layers(layers: Iterable[int]) -> Intervention:
         return skip(given[0])
     named = "+".join(str(layer) for layer in sorted(given))
     edits = tuple(SkipLayer(layer) for layer in sorted(given))
-    return Intervention(f"skip:layers={named}", "skip", "layer", edits)
+    return Intervention(f"skip:layers={named}", "skip", "layers", edits)
 
 
-def zero(site: Site, layer: int) -> Intervention:
-    """Set ``site`` of ``layer`` to zero at every position.
+_ZERO = torch.zeros(1)
+
+
+def zero(site: Site, layer: int, head: int | None = None) -> Intervention:
+    """Set ``site`` of ``layer``, or one head of ``z``, to zero at every position.
 
     Zeroing ``resid_post`` wipes out all that earlier layers wrote; it is not a skip.
+
+    Raises:
+        UserError: if a head is given for another site than ``z``.
     """
-    edit = SetSite(layer, site, torch.zeros(1))
-    return Intervention(f"zero:{site},layer={layer}", "zero", site, (edit,))
+    return _named("zero", SetSite(layer, site, _ZERO, _heads(site, head)))
 
 
-def mean(site: Site, layer: int, value: Float[torch.Tensor, " d_model"]) -> Intervention:
-    """Set ``site`` of ``layer`` to a mean activation at every position."""
-    edit = SetSite(layer, site, value)
-    return Intervention(f"mean:{site},layer={layer}", "mean", site, (edit,))
+def mean(site: Site, layer: int, value: Value, head: int | None = None) -> Intervention:
+    """Set ``site`` of ``layer``, or one head of ``z``, to a mean activation at every position.
+
+    Args:
+        site: the site.
+        layer: the layer.
+        value: the mean, of all heads for ``z``; with one more dimension in front that of each
+            position, the last one for all further positions.
+        head: which head, for ``z``.
+
+    Raises:
+        UserError: if a head is given for another site than ``z``.
+    """
+    return _named("mean", SetSite(layer, site, value, _heads(site, head)))
 
 
-def patch(site: PatchableSite, layer: int, pos: int, head: int | None = None) -> Intervention:
+def resample(site: Site, layer: int, head: int | None = None) -> Intervention:
+    """Put the source run's activation of ``site``, or of one head, in its place everywhere.
+
+    Resample ablation (Chan et al. 2022, "Causal scrubbing"): the source is another item's prompt.
+
+    Raises:
+        UserError: if a head is given for another site than ``z``.
+    """
+    return _named("resample", CopySite(layer, site, _heads(site, head)))
+
+
+def noise(site: Site, layer: int, value: Value, head: int | None = None) -> Intervention:
+    """Add noise to ``site`` of ``layer``, or to one head of ``z``, at every position.
+
+    Args:
+        site: the site.
+        layer: the layer.
+        value: draws of the noise by position, of all heads for ``z``; see ``site_noise``.
+        head: which head, for ``z``.
+
+    Raises:
+        UserError: if a head is given for another site than ``z``.
+    """
+    return _named("noise", AddSite(layer, site, value, _heads(site, head)))
+
+
+def of_kv_group(group: int, n_shared: int, change: Callable[[int], Intervention]) -> Intervention:
+    """One change made to all heads that share a key/value head.
+
+    Their common keys and values are left alone: no other head reads them.
+
+    Args:
+        group: which key/value head.
+        n_shared: how many query heads share one.
+        change: makes the change to one head of ``z``.
+    """
+    heads = tuple(range(group * n_shared, (group + 1) * n_shared))
+    one = change(heads[0])
+    edits = tuple(replace(edit, heads=heads) for edit in one.edits)
+    named = f"{one.kind}:kv_group,layer={one.layer},group={group}"
+    return Intervention(named, one.kind, "kv_group", edits, group)
+
+
+def together(changes: Sequence[Intervention]) -> Intervention:
+    """Several changes made at once.
+
+    Args:
+        changes: at least one; all skips of whole layers, or of other kinds.
+
+    Raises:
+        UserError: if none is given.
+    """
+    if not changes:
+        raise UserError("No changes to make together; name at least one.")
+    if len(changes) == 1:
+        return changes[0]
+    first = changes[0]
+    if all(change.kind == "skip" and change.site == "layer" for change in changes):
+        return skip_layers(edit.layer for change in changes for edit in change.edits)
+    same = {(change.kind, change.site) for change in changes}
+    kind, site = (first.kind, first.site) if len(same) == 1 else ("several", None)
+    edits = tuple(edit for change in changes for edit in change.edits)
+    return Intervention("+".join(change.id for change in changes), kind, site, edits)
+
+
+def _heads(site: str, head: int | None) -> tuple[int, ...] | None:
+    if head is None:
+        return None
+    if site != "z":
+        raise UserError(
+            f"Site {site!r} was given head {head}; heads can be told apart in site 'z' alone."
+        )
+    return (head,)
+
+
+def _named(kind: str, edit: SetSite | AddSite | CopySite) -> Intervention:
+    head = None if edit.heads is None else edit.heads[0]
+    named = "" if head is None else f",head={head}"
+    return Intervention(
+        f"{kind}:{edit.site},layer={edit.layer}{named}", kind, edit.site, (edit,), head
+    )
+
+
+def patch(site: Site, layer: int, pos: int, head: int | None = None) -> Intervention:
     """Put the source run's activation of ``site`` at ``layer`` and ``pos`` in its place.
 
     Args:
-        site: ``resid_pre``, ``resid_post``, ``attn_out``, ``mlp_out``; ``z`` for one head.
+        site: ``resid_pre``, ``resid_mid``, ``resid_post``, ``attn_out``, ``mlp_out``; ``z`` for one
+            head.
         layer: the layer.
         pos: position in the request's context; negative counts from its end.
         head: which head; needed for ``z`` and for no other site.
@@ -165,4 +335,6 @@ def patch(site: PatchableSite, layer: int, pos: int, head: int | None = None) ->
         )
     named = "" if head is None else f",head={head}"
     edit = PatchSite(layer, site, pos, head)
-    return Intervention(f"patch:{site},layer={layer}{named},pos={pos}", "patch", site, (edit,))
+    return Intervention(
+        f"patch:{site},layer={layer}{named},pos={pos}", "patch", site, (edit,), head
+    )

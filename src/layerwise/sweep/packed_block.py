@@ -123,12 +123,14 @@ class PackedBlock:
         group, attn_out = len(resid_pre), sites["attn_out"]
         if edits.changes("z"):
             at = edits.where("z")
-            assert at is not None, "heads are changed position by position"
             z = edits.changed("z", sites["z"].expand(group, -1, -1, -1))
-            attn_out = attn_out.expand(group, -1, -1).clone()
-            attn_out[at] = self._output(z[at].flatten(-2))
+            if at is None:
+                attn_out = self._output(z.flatten(-2))
+            else:
+                attn_out = attn_out.expand(group, -1, -1).clone()
+                attn_out[at] = self._output(z[at].flatten(-2))
         attn_out = edits.changed("attn_out", attn_out.expand_as(resid_pre))
-        resid_mid = resid_pre + attn_out
+        resid_mid = edits.changed("resid_mid", resid_pre + attn_out)
 
         def through() -> Activation:
             if self.mlp is None:
@@ -170,7 +172,7 @@ class PackedBlock:
         """The MLP's output, computed only where what it reads has changed."""
         assert self.mlp is not None
         assert self.norm_2 is not None
-        changed = [site for site in ("z", "attn_out") if edits.changes(site)]
+        changed = [site for site in ("z", "attn_out", "resid_mid") if edits.changes(site)]
         if self.cfg.parallel_attn_mlp or not changed:
             return known
         masks = [edits.where(site) for site in changed]
@@ -209,9 +211,10 @@ class PackedBlock:
 
         def through() -> Activation:
             attn_out = observed("attn_out", edits.output("attn_out", attention, resid_pre))
-            resid_mid = resid_pre + attn_out
+            mid = edits.changed("resid_mid", resid_pre + attn_out)
             if self.mlp is None or self.norm_2 is None:
-                return resid_mid
+                return mid
+            resid_mid = observed("resid_mid", mid)
             source = resid_pre if self.cfg.parallel_attn_mlp else resid_mid
             mlp, norm = self.mlp, self.norm_2
             mlp_out = edits.output("mlp_out", lambda: mlp(norm(source)), resid_pre)

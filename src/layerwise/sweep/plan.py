@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ..errors import UserError
 from .branches import make_branches
-from .interventions import Intervention, PatchSite
+from .interventions import CopySite, Edit, Intervention, PatchSite, SkipLayer
 from .requests import Generate, LogLikelihood, Request
 from .trie import TokenTrie
 from .walk_plan import WalkPlan, plan_walk
@@ -37,6 +37,7 @@ class ModelShape:
         in_parts: whether its blocks can be run in part (``BlockRunner.in_parts``).
         d_mlp: width of the MLP's hidden layer.
         group: query heads that share a key/value head.
+        has_mid: whether blocks have a residual stream between attention and MLP.
     """
 
     n_layers: int
@@ -50,6 +51,7 @@ class ModelShape:
     in_parts: bool = True
     d_mlp: int = 0
     group: int = 1
+    has_mid: bool = True
 
     @property
     def passing(self) -> int:
@@ -167,7 +169,7 @@ def walk_of(
 
 def _add(trie: TokenTrie, request: Request) -> None:
     trie.add(sequence_of(request), share_key(request))
-    if isinstance(request, LogLikelihood) and request.source is not None:
+    if request.source is not None:
         trie.add(request.source, share_key(request))
 
 
@@ -190,7 +192,8 @@ class _Room:
         self.interventions, self.requests = interventions, requests
         self.shape, self.budget = shape, budget // 2
         self.generates = any(isinstance(request, Generate) for request in requests)
-        self.longest = max((len(sequence_of(request)) for request in requests), default=0)
+        lengths = [max(len(sequence_of(r)), len(r.source or ())) for r in requests]
+        self.longest = max(lengths, default=0)
         # A walk's tokens go through a block in one piece, even if they are of one branch only.
         passing = budget // 4 // self.shape.passing
         self.tokens = min(self.budget // self._bytes_per_token(at_once), passing)
@@ -231,29 +234,49 @@ def _check(
 ) -> None:
     for intervention in interventions:
         for edit in intervention.edits:
-            if not 0 <= edit.layer < shape.n_layers:
-                raise UserError(
-                    f"Layer {edit.layer} of intervention {intervention.id!r} is out of range: "
-                    f"the model has layers 0 to {shape.n_layers - 1}."
-                )
-            if (getattr(edit, "head", None) or 0) >= shape.n_heads:
-                raise UserError(
-                    f"Head {getattr(edit, 'head', None)} of intervention {intervention.id!r} is "
-                    f"out of range: the model has heads 0 to {shape.n_heads - 1}."
-                )
-            if getattr(edit, "site", None) == "mlp_out" and not shape.has_mlp:
-                raise UserError(
-                    f"Intervention {intervention.id!r} changes mlp_out, but the model's blocks "
-                    "have no MLP; use attn_out or resid_post."
-                )
-    patches = [e for i in interventions for e in i.edits if isinstance(e, PatchSite)]
+            _check_edit(intervention.id, edit, shape)
+    edits = [edit for intervention in interventions for edit in intervention.edits]
+    patches = [edit for edit in edits if isinstance(edit, PatchSite)]
+    copies = any(isinstance(edit, CopySite) for edit in edits)
     for number, request in enumerate(requests):
-        _check_request(number, request, patches, shape)
+        _check_request(number, request, shape)
+        if patches:
+            _check_patches(number, request, patches)
+        if copies and not request.source:
+            raise UserError(
+                f"Request {number} has no source run, which resampling needs; give it the prompt "
+                "of another item as its source."
+            )
 
 
-def _check_request(
-    number: int, request: Request, patches: Sequence[PatchSite], shape: ModelShape
-) -> None:
+def _check_edit(name: str, edit: Edit, shape: ModelShape) -> None:
+    if not 0 <= edit.layer < shape.n_layers:
+        raise UserError(
+            f"Layer {edit.layer} of intervention {name!r} is out of range: "
+            f"the model has layers 0 to {shape.n_layers - 1}."
+        )
+    if isinstance(edit, SkipLayer):
+        return
+    heads = (edit.head,) if isinstance(edit, PatchSite) else edit.heads or ()
+    for head in heads:
+        if head is not None and not 0 <= head < shape.n_heads:
+            raise UserError(
+                f"Head {head} of intervention {name!r} is "
+                f"out of range: the model has heads 0 to {shape.n_heads - 1}."
+            )
+    if edit.site == "mlp_out" and not shape.has_mlp:
+        raise UserError(
+            f"Intervention {name!r} changes mlp_out, but the model's blocks "
+            "have no MLP; use attn_out or resid_post."
+        )
+    if edit.site == "resid_mid" and not shape.has_mid:
+        raise UserError(
+            f"Intervention {name!r} changes resid_mid, but in this model nothing is between "
+            "attention and MLP; use resid_pre, attn_out or resid_post."
+        )
+
+
+def _check_request(number: int, request: Request, shape: ModelShape) -> None:
     length = len(sequence_of(request))
     if isinstance(request, Generate):
         length += request.max_tokens
@@ -261,14 +284,15 @@ def _check_request(
         raise UserError(
             f"Request {number} has an empty context or continuation; give each at least one token."
         )
-    if length > shape.n_ctx:
+    if max(length, len(request.source or ())) > shape.n_ctx:
         raise UserError(
             f"Request {number} needs {length} tokens, but the model's context is {shape.n_ctx}; "
             "shorten the context, the few-shot examples or the number of tokens to generate."
         )
-    if not patches:
-        return
-    source = getattr(request, "source", None)
+
+
+def _check_patches(number: int, request: Request, patches: Sequence[PatchSite]) -> None:
+    source = request.source
     if source is None or len(source) != len(request.context):
         raise UserError(
             f"Request {number} has no source run of the same length as its context, "

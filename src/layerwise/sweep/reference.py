@@ -13,7 +13,17 @@ import torch
 from jaxtyping import Float
 from transformer_lens import HookedTransformer
 
-from .interventions import Edit, Intervention, PatchSite, SetSite, SkipLayer
+from .interventions import (
+    AddSite,
+    CopySite,
+    Edit,
+    Intervention,
+    PatchSite,
+    SetSite,
+    SiteEdit,
+    SkipLayer,
+    source_position,
+)
 from .requests import Generate, Generated, LogLikelihood, Outcome, Request, Scored, Tokens
 from .stopping import Stopper
 
@@ -87,16 +97,16 @@ def _hooks(model: HookedTransformer, edit: Edit, request: Request) -> Hooks:
             (f"{block}.hook_resid_post", partial(_recall, store=store)),
         ]
     name = f"{block}.attn.hook_z" if edit.site == "z" else f"{block}.hook_{edit.site}"
-    if isinstance(edit, SetSite):
-        return [(name, partial(_set, value=edit.value))]
-    return [(name, partial(_put, edit=edit, request=request, value=_source(model, name, request)))]
+    source = None
+    if isinstance(edit, (PatchSite, CopySite)):
+        source = _source(model, name, request)
+    return [(name, partial(_change, edit=edit, request=request, source=source))]
 
 
 def _source(model: HookedTransformer, name: str, request: Request) -> torch.Tensor:
-    assert isinstance(request, LogLikelihood)
-    assert request.source is not None, "a patch needs a source run"
+    assert request.source is not None, "such an edit needs a source run"
     _, cache = model.run_with_cache(_input(model, request.source), names_filter=name)
-    return cache[name]
+    return cache[name][0]
 
 
 def _remember(tensor: torch.Tensor, hook: Any, store: dict[str, torch.Tensor]) -> None:
@@ -107,18 +117,39 @@ def _recall(tensor: torch.Tensor, hook: Any, store: dict[str, torch.Tensor]) -> 
     return store["resid_pre"]
 
 
-def _set(tensor: torch.Tensor, hook: Any, value: torch.Tensor) -> torch.Tensor:
-    return value.to(tensor).expand_as(tensor)
-
-
-def _put(
-    tensor: torch.Tensor, hook: Any, edit: PatchSite, request: Request, value: torch.Tensor
+def _change(
+    tensor: Float[torch.Tensor, "1 pos ..."],
+    hook: Any,
+    edit: SiteEdit,
+    request: Request,
+    source: Float[torch.Tensor, "source_pos ..."] | None,
 ) -> torch.Tensor:
-    pos = edit.pos % len(request.context)
-    patched = tensor.clone()
-    at = (slice(None), pos) if edit.head is None else (slice(None), pos, edit.head)
-    patched[at] = value[at]
-    return patched
+    changed = tensor.clone()
+    if isinstance(edit, PatchSite):
+        assert source is not None
+        pos = edit.pos % len(request.context)
+        at = (0, pos) if edit.head is None else (0, pos, edit.head)
+        changed[at] = source[at[1:]]
+        return changed
+    heads = slice(None) if edit.heads is None else list(edit.heads)
+    for pos in range(tensor.shape[1]):
+        value = _value(edit, pos, request, source).to(tensor).expand_as(tensor[0, pos])
+        if isinstance(edit, AddSite):
+            value = tensor[0, pos] + value
+        changed[0, pos][heads] = value[heads]
+    return changed
+
+
+def _value(
+    edit: SetSite | AddSite | CopySite, pos: int, request: Request, source: torch.Tensor | None
+) -> torch.Tensor:
+    """What is put, or added, at a position."""
+    if isinstance(edit, CopySite):
+        assert source is not None
+        return source[source_position(pos, len(request.context), len(source))]
+    if isinstance(edit, AddSite):
+        return edit.value[pos % len(edit.value)]
+    return edit.value[min(pos, len(edit.value) - 1)] if edit.by_position else edit.value
 
 
 def reference_outcomes(

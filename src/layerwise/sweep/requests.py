@@ -17,8 +17,8 @@ class LogLikelihood:
     Attributes:
         context: token ids, at least one (the first token has no prediction of its own).
         continuation: token ids that are scored, at least one.
-        source: for patching only: token ids of the run that activations are taken from,
-            of the same length as ``context``.
+        source: for patches and resampling only: token ids of the run that activations are taken
+            from; for a patch of the same length as ``context``.
     """
 
     context: Tokens
@@ -34,11 +34,13 @@ class Generate:
         context: token ids, at least one.
         max_tokens: at most so many new tokens.
         stop: strings; generation ends when the decoded new text contains one of them.
+        source: as in ``LogLikelihood``.
     """
 
     context: Tokens
     max_tokens: int
     stop: tuple[str, ...] = ()
+    source: Tokens | None = None
 
 
 Request = LogLikelihood | Generate

@@ -86,6 +86,7 @@ def model_shape(model: HookedTransformer) -> ModelShape:
         why_not_packed(model) is None,
         0 if cfg.attn_only else cfg.d_mlp or 0,
         heads_per_key(cfg),
+        not (cfg.attn_only or cfg.parallel_attn_mlp),
     )
 
 

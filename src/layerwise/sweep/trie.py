@@ -120,14 +120,14 @@ class AttentionRows:
 
 
 def restrict(segments: Sequence[Segment], kept: frozenset[int]) -> list[Segment]:
-    """The segments with only those queries that are kept; empty ones are left out."""
+    """The segments with only those queries that are kept, and the keys that these see."""
     found = []
     for segment in segments:
         at = [i for i, index in enumerate(segment.queries) if index in kept]
         if at:
             queries = tuple(segment.queries[i] for i in at)
             sees = tuple(segment.sees[i] for i in at)
-            found.append(Segment(queries, segment.keys, sees, segment.depth))
+            found.append(Segment(queries, segment.keys[: max(sees)], sees, segment.depth))
     return found
 
 

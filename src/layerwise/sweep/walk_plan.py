@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from .branches import Branch, Branches, make_branches
-from .interventions import Intervention, PatchSite
-from .requests import Generate, LogLikelihood, Request, Tokens
+from .interventions import CopySite, Intervention, PatchSite
+from .requests import Generate, Request, Tokens
 from .trie import TokenTrie
 
 # Sites of a block behind its attention's scores: a change there leaves what is before it as it was.
-INSIDE = ("z", "attn_out", "mlp_out", "resid_post")
+INSIDE = ("z", "attn_out", "resid_mid", "mlp_out", "resid_post")
+# What takes activations from a source run, and so from the trunk.
+FROM_SOURCE = (PatchSite, CopySite)
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class WalkPlan:
         for group in self.groups:
             for branch in group.branches.branches:
                 for layer, edits in branch.edits.items():
-                    if any(isinstance(edit, PatchSite) for edit in edits):
+                    if any(isinstance(edit, FROM_SOURCE) for edit in edits):
                         needed[layer] = True
                 if self.starts_inside(branch):
                     needed[branch.opens] = True
@@ -133,22 +135,27 @@ def plan_walk(
     sources: list[tuple[int, ...] | None] = []
     for request in requests:
         paths.append(trie.paths[trie.add(sequence_of(request), share_key(request))])
-        source = request.source if isinstance(request, LogLikelihood) else None
+        source = request.source
         sources.append(None if source is None else trie.paths[trie.add(source, share_key(request))])
     pairs = list(zip(paths, requests, strict=True))
+    generates = any(isinstance(request, Generate) for request in requests)
+    # Of source runs no branch needs anything but what the trunk makes of them.
+    asked = frozenset(packed for path in paths for packed in path)
+    everywhere = None if len(asked) == len(trie) else asked
     by_carried: dict[frozenset[int] | None, list[int]] = {}
     found: dict[tuple[int, ...], frozenset[int] | None] = {}
     for index, intervention in enumerate(interventions):
         if not intervention.edits:
             continue
         positions = tuple(e.pos for e in intervention.edits if isinstance(e, PatchSite))
-        if len(positions) < len(intervention.edits):
-            positions = ()  # an edit acts at all positions
+        if len(positions) < len(intervention.edits) or generates:
+            # An edit acts at all positions; and texts are decoded from one group of branches.
+            positions = ()
         if positions not in found:
-            found[positions] = _reached(positions, trie, pairs) if positions else None
+            found[positions] = _reached(positions, trie, pairs) if positions else everywhere
         by_carried.setdefault(found[positions], []).append(index)
     groups = tuple(
-        GroupPlan(carried, _branches(interventions, members, n_layers))
+        GroupPlan(carried, _branches(interventions, members, n_layers, carried is not None))
         for carried, members in by_carried.items()
     )
     return WalkPlan(
@@ -159,17 +166,21 @@ def plan_walk(
         tuple(i for i, intervention in enumerate(interventions) if not intervention.edits),
         groups,
         n_layers,
-        any(isinstance(request, Generate) for request in requests),
+        generates,
     )
 
 
 def _branches(
-    interventions: Sequence[Intervention], members: Sequence[int], n_layers: int
+    interventions: Sequence[Intervention], members: Sequence[int], n_layers: int, in_part: bool
 ) -> Branches:
-    """Branches of some interventions; patches need the trunk's activations all the way."""
+    """Branches of some interventions.
+
+    The trunk goes all the way where branches carry a part of the tokens, and so may attend to the
+    trunk's; and where they take its activations.
+    """
     edits = [edit for index in members for edit in interventions[index].edits]
-    patches = any(isinstance(edit, PatchSite) for edit in edits)
-    return make_branches(interventions, n_layers, whole_trunk=patches, only=members)
+    taking = any(isinstance(edit, FROM_SOURCE) for edit in edits)
+    return make_branches(interventions, n_layers, whole_trunk=taking or in_part, only=members)
 
 
 def _reached(
@@ -201,5 +212,4 @@ def share_key(request: Request) -> tuple[Tokens, Tokens] | None:
     A patch position is relative to a context and its source, so only requests that agree in
     both may share a patched token.
     """
-    source = getattr(request, "source", None)
-    return None if source is None else (request.context, source)
+    return None if request.source is None else (request.context, request.source)

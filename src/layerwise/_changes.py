@@ -1,0 +1,213 @@
+"""What an ablation changes: a kind, a site, and which layers and heads, made into interventions.
+
+What the changes mean is in ``sweep.interventions``; measuring them is the job's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformer_lens import HookedTransformer
+
+from layerwise import stats
+from layerwise._setup import Setup
+from layerwise.errors import UserError, unknown_name
+from layerwise.sweep import (
+    Intervention,
+    mean,
+    mean_activations,
+    noise,
+    of_kv_group,
+    position_means,
+    resample,
+    site_noise,
+    skip,
+    together,
+    zero,
+)
+from layerwise.sweep._runner import heads_per_key
+from layerwise.sweep.requests import Tokens
+from layerwise.tasks.items import Item
+
+KINDS = ("skip", "zero", "mean", "resample", "noise")
+_ANY = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z", "kv_group")
+SITES = {"skip": ("layer", "attn_out", "mlp_out", "z", "kv_group")} | dict.fromkeys(KINDS[1:], _ANY)
+BY_HEAD = ("z", "kv_group")
+MEANS = ("pooled", "position")
+
+
+@dataclass(frozen=True)
+class Changes:
+    """A kind of change, and where it is made.
+
+    Attributes:
+        kind: ``skip``, ``zero``, ``mean``, ``resample`` or ``noise``.
+        site: what is changed.
+        layers: which layers.
+        heads: which heads of ``z``, or which key/value groups; None for sites without heads.
+        block: so many layers, one after the other, are changed at once.
+        as_one: change all layers and heads at once instead of one after the other.
+        mean_by: ``pooled`` over positions, or by ``position``.
+    """
+
+    kind: str
+    site: str
+    layers: tuple[int, ...]
+    heads: tuple[int, ...] | None = None
+    block: int = 1
+    as_one: bool = False
+    mean_by: str = "pooled"
+
+    @classmethod
+    def of(
+        cls,
+        model: HookedTransformer,
+        kind: str,
+        site: str | None,
+        layers: tuple[int, ...],
+        *,
+        heads: Sequence[int] | None = None,
+        block: int = 1,
+        as_one: bool = False,
+        mean_by: str = "pooled",
+    ) -> Changes:
+        """Changes that can be made to a model.
+
+        Raises:
+            UserError: if they cannot.
+        """
+        if kind not in KINDS:
+            raise unknown_name("kind of ablation", kind, KINDS)
+        site = site or ("layer" if kind == "skip" else "resid_post")
+        if site not in SITES[kind]:
+            raise unknown_name(f"site for kind {kind!r}", site, SITES[kind])
+        if mean_by not in MEANS:
+            raise unknown_name("way to take means", mean_by, MEANS)
+        if mean_by != "pooled" and kind != "mean":
+            raise UserError(f"Means by {mean_by} were asked for, but kind is {kind!r}; use mean.")
+        _refuse_sites_that_are_not_there(model, site)
+        found = cls(kind, site, layers, _heads(model, site, heads), block, as_one, mean_by)
+        _refuse_blocks(found)
+        return found
+
+    def settings(self) -> dict[str, Any]:
+        """What makes them these and no others; the usual is not told."""
+        more = {"heads": self.heads, "block": self.block, "as_one": self.as_one,
+                "mean_by": self.mean_by}  # fmt: skip
+        usual = {"heads": None, "block": 1, "as_one": False, "mean_by": "pooled"}
+        told = {key: value for key, value in more.items() if value != usual[key]}
+        if self.heads is not None:
+            told["heads"] = list(self.heads)
+        return {"kind": self.kind, "site": self.site, "layers": list(self.layers), **told}
+
+    def interventions(self, setup: Setup, contexts: Sequence[Tokens]) -> list[Intervention]:
+        """All of the changes, with means and noise taken from some contexts."""
+        return self._made(self._one(setup, contexts), heads_per_key(setup.model.cfg))
+
+    def like(self, model: HookedTransformer) -> list[Intervention]:
+        """Changes that cost the same, without running anything."""
+        alike = {"skip": skip_site, "resample": resample}.get(self.kind, zero)
+        return self._made(alike, heads_per_key(model.cfg))
+
+    def _one(self, setup: Setup, contexts: Sequence[Tokens]) -> Callable[..., Intervention]:
+        """What makes the change to one site of one layer, or to one head."""
+        if self.kind in ("skip", "zero", "resample"):
+            return {"skip": skip_site, "zero": zero, "resample": resample}[self.kind]
+        site: Any = "z" if self.site == "kv_group" else self.site
+        budget = {"memory_budget": setup.memory_budget}
+        if self.kind == "noise":
+            table = site_noise(setup.model, contexts, [site], seed=setup.seed, **budget)
+            return lambda site, layer, head: noise(site, layer, table[site, layer], head)
+        take = mean_activations if self.mean_by == "pooled" else position_means
+        means = take(setup.model, contexts, [site], **budget)
+        return lambda site, layer, head: mean(site, layer, means[site, layer], head)
+
+    def _made(self, one: Callable[..., Intervention], n_shared: int) -> list[Intervention]:
+        blocks = [
+            self.layers[start : start + self.block]
+            for start in range(len(self.layers) - self.block + 1)
+        ]
+        found = []
+        for head in self.heads or (None,):
+            for block in blocks:
+                found.append(together([self._of(one, layer, head, n_shared) for layer in block]))
+        return [together(found)] if self.as_one else found
+
+    def _of(
+        self, one: Callable[..., Intervention], layer: int, head: int | None, n_shared: int
+    ) -> Intervention:
+        if self.site != "kv_group":
+            return one(self.site, layer, head)
+        assert head is not None
+        return of_kv_group(head, n_shared, lambda head: one("z", layer, head))
+
+
+def skip_site(site: str, layer: int, head: int | None) -> Intervention:
+    """``skip`` with its arguments in the order of the other kinds."""
+    return skip(layer, site, head)
+
+
+def _heads(
+    model: HookedTransformer, site: str, heads: Sequence[int] | None
+) -> tuple[int, ...] | None:
+    cfg = model.cfg
+    if site not in BY_HEAD:
+        if heads is not None:
+            raise UserError(
+                f"Heads were named for site {site!r}, which has none; use site z or kv_group."
+            )
+        return None
+    n_heads = cfg.n_heads if site == "z" else cfg.n_heads // heads_per_key(cfg)
+    wanted = tuple(range(n_heads)) if heads is None else tuple(dict.fromkeys(heads))
+    named = "heads" if site == "z" else "key/value groups"
+    for head in wanted:
+        if not 0 <= head < n_heads:
+            raise UserError(f"{head} is out of range: the model has {named} 0 to {n_heads - 1}.")
+    if not wanted:
+        raise UserError(f"No {named} are left to change; name at least one.")
+    return wanted
+
+
+def _refuse_sites_that_are_not_there(model: HookedTransformer, site: str) -> None:
+    cfg = model.cfg
+    if site == "mlp_out" and cfg.attn_only:
+        raise UserError("The model's blocks have no MLP; choose site attn_out.")
+    if site == "resid_mid" and (cfg.attn_only or cfg.parallel_attn_mlp):
+        raise UserError(
+            "In this model nothing is between attention and MLP; choose site resid_pre, attn_out "
+            "or resid_post."
+        )
+
+
+def _refuse_blocks(changes: Changes) -> None:
+    n_layers = len(changes.layers)
+    if not 1 <= changes.block <= n_layers:
+        raise UserError(
+            f"Blocks of {changes.block} layers were asked for; expected from 1 to the {n_layers} "
+            "layers that are changed."
+        )
+    in_a_row = changes.layers == tuple(range(changes.layers[0], changes.layers[0] + n_layers))
+    if changes.block > 1 and not in_a_row:
+        raise UserError("Blocks need layers that follow one another; name a range such as 3-8.")
+    if changes.block > 1 and changes.as_one:
+        raise UserError("Blocks and everything at once were both asked for; choose one of them.")
+
+
+def resampled_from(seed: int, items: Sequence[Item], name: str) -> dict[str, Item]:
+    """For each item (by id) the other item whose prompt it is resampled from, by the seed.
+
+    All items stand in one circle in random order, and each takes the next one.
+
+    Raises:
+        UserError: if there is no other item.
+    """
+    if len(items) < 2:
+        raise UserError(
+            f"Task {name!r} has {len(items)} item, and resampling takes activations from another "
+            "one; take more items."
+        )
+    order = stats.generator(seed, f"resample {name}").permutation(len(items)).tolist()
+    circle = zip(order, [*order[1:], order[0]], strict=True)
+    return {items[one].id: items[other] for one, other in circle}
