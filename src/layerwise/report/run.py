@@ -40,7 +40,7 @@ class Run:
         facts: what is needed to repeat the run.
         signal: ``signal.parquet``.
         effects: ``effects.parquet`` of layers and their parts.
-        heads: the same of single heads and key/value groups.
+        head_effects: the same of single heads and key/value groups.
         lens: ``lens.parquet``.
         patching: the averages of ``PatchingResult.summary``.
         emergence: ``emergence.parquet``.
@@ -67,7 +67,7 @@ class Run:
     facts: Facts
     signal: pd.DataFrame | None = None
     effects: pd.DataFrame | None = None
-    heads: pd.DataFrame | None = None
+    head_effects: pd.DataFrame | None = None
     lens: pd.DataFrame | None = None
     patching: pd.DataFrame | None = None
     emergence: pd.DataFrame | None = None
@@ -140,7 +140,7 @@ def _tables(result: Result) -> dict[str, pd.DataFrame]:
         tables = result.derived()
         effects = tables["effects"]
         single = effects["head"].notna()
-        return tables | {"effects": effects.loc[~single], "heads": effects.loc[single]}
+        return tables | {"effects": effects.loc[~single], "head_effects": effects.loc[single]}
     if isinstance(result, LensResult):
         return {"lens": result.lens, **result.derived()}
     if isinstance(result, TunedLensResult):
