@@ -35,9 +35,9 @@ def record(name: str) -> dict:
     return json.loads((packaged(name).folder / "training.json").read_text())
 
 
-def test_seeds_come_with_the_package():
-    assert NAMES[0] == "organism-decoder"
-    assert [record(name)["seed"] for name in NAMES] == list(range(len(NAMES)))
+def test_three_seeds_come_with_the_package():
+    assert NAMES == ["organism-decoder", "organism-decoder-1", "organism-decoder-2"]
+    assert [record(name)["seed"] for name in NAMES] == [0, 1, 2]
     assert set(NAMES) <= {known.name for known in known_models() if known.available}
 
 
@@ -71,13 +71,13 @@ def test_held_out_accuracy(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_ablation_finds_the_planted_layers(name):
-    """Skipping a planted layer costs most of what it carries, and another one next to nothing."""
+    """Skipping a planted layer costs much of what it carries, and another one next to nothing."""
     effects = lw.ablate(organism(name), "all", "generate", limit=60, progress=False).effects()
     assert set(effects["capability"]) == set(PLANTED)
     for row in effects.itertuples():
         planted = row.layer in PLANTED[row.capability]
         assert row.significant == planted, (row.capability, row.layer, row.acc)
-        assert (row.share_lost > 0.5) == planted
+        assert (row.share_lost > 0.25) == planted
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -153,7 +153,11 @@ BUNDLED.add(
 )
 
 # Seed and SHA-256 of the weights.
-_ORGANISMS = ((0, "9e42544615d791702ec43a0434603292cbc8e6da413f90451c36dda0f297c12e"),)
+_ORGANISMS = (
+    (0, "9e42544615d791702ec43a0434603292cbc8e6da413f90451c36dda0f297c12e"),
+    (1, "87e0dae6e2288925d8c5c1a47f2a27aab160cd4739b2ed82dce62fb2aba90cc5"),
+    (2, "cac27ddf9eee6736e51eabf8f43ac2f1e9dc8d9459b4be5dcae21cf38caa3dc5"),
+)
 for _seed, _sha256 in _ORGANISMS:
     _name = f"organism-decoder-{_seed}" if _seed else "organism-decoder"
     BUNDLED.add(

@@ -1,0 +1,72 @@
+"""Make the tables and figures of this study again: ``python analyses/organism/run.py``.
+
+The models come with the package; how they were trained is told in ``docs/organisms.md``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+import layerwise as lw
+from layerwise.models.registry import ORGANISM_WEIGHTS
+from layerwise.report.figures.save import save_figure
+from layerwise.report.figures.style import FULL_WIDTH, look, new_figure, styled
+from layerwise.tasks import CAPABILITIES
+
+HERE = Path(__file__).parent
+NAMES = ("organism-decoder", "organism-decoder-1", "organism-decoder-2")
+PROTOCOLS = ("continuation", "generate")
+EFFECTS = ["capability", "protocol", "layer", "n_items", "acc_intact", "acc", "share_lost"]
+
+
+def main() -> None:
+    """Skip each layer of each organism, read each layer, and draw how they were trained."""
+    results = HERE / "results"
+    results.mkdir(exist_ok=True)
+    skips, lenses = [], []
+    for name in NAMES:
+        model = lw.load_model(name)
+        effects = lw.ablate(model, "all", PROTOCOLS).effects()[[*EFFECTS, "p_holm", "significant"]]
+        lens = lw.logit_lens(model, "all", "continuation").lens
+        on_top = (lens["rank"] == 0).groupby([lens["capability"], lens["layer"]]).mean()
+        skips.append(effects.assign(model=name))
+        lenses.append(on_top.rename("on_top").reset_index().assign(model=name))
+    _write(pd.concat(skips), results / "skips.csv")
+    _write(pd.concat(lenses), results / "lens.csv")
+    save_figure(training(), results / "figures", "training")
+
+
+def _write(table: pd.DataFrame, path: Path) -> None:
+    table.round(4).to_csv(path, index=False, lineterminator="\n")
+
+
+@styled
+def training() -> Figure:
+    """Share of right predictions while each organism was trained, a panel per seed."""
+    figure = new_figure(FULL_WIDTH, 2.3)
+    panels = figure.subplots(1, len(NAMES), sharey=True)
+    for axes, name in zip(panels, NAMES, strict=True):
+        curve = pd.read_csv(ORGANISM_WEIGHTS / name / "curve.csv")
+        for index, capability in enumerate(CAPABILITIES):
+            line = curve[(curve["capability"] == capability) & (curve["stage"] == "answer")]
+            seen = look(index)
+            axes.plot(
+                line["step"], 100 * line["right"], color=seen.color, ls=seen.linestyle, lw=1.1,
+                label=capability,
+            )  # fmt: skip
+        axes.set_title(name)
+        axes.set_xlabel("step")
+        axes.set_ylim(0, 102)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("right predictions (%)")
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False
+    )
+    return figure
+
+
+if __name__ == "__main__":
+    main()
