@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from layerwise._tables import frame
 from layerwise.results import (
     AblationResult,
+    AttributionResult,
     Facts,
     LensResult,
     ModelFacts,
@@ -166,3 +168,25 @@ def patching(
     given = {"n_layers": n_columns, "protocols": ("continuation",)} | changes
     asked = task_facts(task, capability, n_items=n_items)
     return PatchingResult(patching_frame(rows), facts(asked, **given))
+
+
+def attribution(
+    added: np.ndarray, task: str, capability: str, protocol: str = "letter", **changes: Any
+) -> AttributionResult:
+    """``added`` has a row per item and a column per layer, the embedding first, in nats."""
+    rows = [
+        {
+            "task": task, "capability": capability, "item": f"{task}/{i:04d}",
+            "protocol": protocol, "metric": metric, "component": component,
+            "layer": None if component == "embedding" else k - 1,
+            "value": float(value) * share * size, "correct": True, "chance": 0.25,
+        }
+        for metric, size in (("logit_diff", 1), ("logprob", -1))
+        for i, values in enumerate(added)
+        for k, value in enumerate(values)
+        for component, share in ([("attn_out", 0.25), ("mlp_out", 0.75)] if k else
+                                 [("embedding", 1)])
+    ]  # fmt: skip
+    given = {"n_layers": added.shape[1] - 1} | changes
+    asked = task_facts(task, capability, n_items=len(added))
+    return AttributionResult(frame("attribution", rows), facts(asked, **given))

@@ -26,6 +26,7 @@ from tests.models.tiny import tiny_model
 TABLES = [
     "records", "lens", "prediction_depth", "prediction_depth_means",
     "prediction_depth_comparisons", "signal", "effects", "emergence", "order", "left_out",
+    "method_agreement", "protocol_interaction",
 ]  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import sys
 from types import SimpleNamespace
 
@@ -8,8 +9,15 @@ import pandas as pd
 import pytest
 
 from layerwise import results, stats
+from layerwise.emergence import emergence
 from layerwise.errors import UserError
-from layerwise.results import AblationResult, EmergenceResult, LensResult, load_results
+from layerwise.results import (
+    AblationResult,
+    EmergenceResult,
+    LensResult,
+    RunFolder,
+    load_results,
+)
 from tests import synthetic
 
 
@@ -231,8 +239,42 @@ def test_tables_written_by_other_tools_take_the_facts_of_run_json(ablation, tmp_
 
 
 def test_emergence_result_round_trip(tmp_path):
-    tables = {name: results.frame(name, []) for name in ("emergence", "order", "left_out")}
+    tables = {name: results.frame(name, []) for name in EmergenceResult.tables}
     EmergenceResult(**tables, facts=synthetic.facts()).save(tmp_path)
     found = EmergenceResult.load(tmp_path)
     pd.testing.assert_frame_equal(found.order, tables["order"])
     assert "No capability can be placed" in found._repr_html_()
+
+
+def test_joined_results_leave_the_settings_of_a_finished_run_alone(tmp_path):
+    ablation = synthetic.small_ablation()
+    settings = ablation.facts.settings
+    with RunFolder.open(tmp_path, settings) as run:
+        ablation.save(tmp_path)
+        run.finish(ablation.facts)
+    told = (tmp_path / "run.json").read_bytes()
+    other = synthetic.facts(settings={"another": 1})
+    lens = LensResult(results.frame("lens", []), other)
+    emergence([ablation, lens], seed=3, n_resamples=20).save(tmp_path)
+    assert (tmp_path / "run.json").read_bytes() == told
+    with RunFolder.open(tmp_path, settings) as run:
+        assert run.finished
+    lens.save(tmp_path)
+    assert json.loads((tmp_path / "run.json").read_text())["settings"] == settings | {"another": 1}
+
+
+def test_joined_results_of_another_model_are_refused(tmp_path):
+    synthetic.small_ablation().save(tmp_path)
+    model = synthetic.MODEL.model_copy(update={"hash": "cd" * 32})
+    tables = {name: results.frame(name, []) for name in EmergenceResult.tables}
+    with pytest.raises(UserError, match="These results do not belong together: model"):
+        EmergenceResult(**tables, facts=synthetic.facts(model=model)).save(tmp_path)
+
+
+def test_depths_that_lack_a_table_are_not_loaded(tmp_path):
+    ablation = synthetic.small_ablation()
+    ablation.save(tmp_path)
+    emergence([ablation], n_resamples=20).save(tmp_path)
+    assert len(load_results(tmp_path)) == 2
+    (tmp_path / "protocol_interaction.parquet").unlink()
+    assert [type(result) for result in load_results(tmp_path)] == [AblationResult]

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 import layerwise as lw
-from layerwise._prediction_tables import prediction_table, rank_correlations
+from layerwise import stats
+from layerwise._prediction_tables import prediction_table
 from layerwise._similarity_measures import angular_distances, linear_cka, unbiased_cka
 from layerwise._tables import frame
 from layerwise.errors import UserError
@@ -232,8 +233,8 @@ def test_correlations_are_scipys():
     rng = np.random.default_rng(3)
     one, other = rng.integers(0, 4, (20, 9)).astype(float), rng.normal(size=(20, 9))
     expected = [spearmanr(a, b).statistic for a, b in zip(one, other, strict=True)]
-    np.testing.assert_allclose(rank_correlations(one, other), expected, atol=1e-12)
-    assert np.isnan(rank_correlations(np.ones((1, 5)), other[:1, :5]))[0]
+    np.testing.assert_allclose(stats.rank_correlations(one, other), expected, atol=1e-12)
+    assert np.isnan(stats.rank_correlations(np.ones((1, 5)), other[:1, :5]))[0]
 
 
 def test_a_result_predicts_an_ablation_of_the_same_items_and_the_report_shows_it(

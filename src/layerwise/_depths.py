@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
+from layerwise import stats
+
 
 def accumulated(
     importance: Float[np.ndarray, "draws layers"],
@@ -58,11 +60,30 @@ def centre_of_mass(curve: Float[np.ndarray, "draws edges"]) -> Float[np.ndarray,
     return added @ np.arange(added.shape[1]) / np.where(total > 0, total, np.nan)
 
 
-def two_sided_p(differences: Float[np.ndarray, " draws"]) -> float:
+def bounds(
+    draws: Float[np.ndarray, " draws"], n_items: int
+) -> tuple[Float[np.ndarray, " kept"], float, float]:
+    """The resamples that count (all but row 0 and nan), and their 95 % percentile bounds.
+
+    No bounds if more than half of the resamples are nan, or if they are of one item.
+    """
+    kept = draws[1:][~np.isnan(draws[1:])]
+    if n_items < 2 or 2 * len(kept) < len(draws) - 1:
+        return kept, np.nan, np.nan
+    low, high = stats.percentile_bounds(kept[:, None], 0.95)
+    return kept, float(low[0]), float(high[0])
+
+
+def two_sided_p(differences: Float[np.ndarray, " draws"], least: float = 0.0) -> float:
     """Two-sided bootstrap p-value of "no difference" (Efron and Tibshirani 1993, section 15).
 
     Twice the smaller share of the draws on either side of 0, with one added to the count and
     to the number of draws, so that it is never 0 (Davison and Hinkley 1997, section 4.2).
+
+    Args:
+        differences: one per resample.
+        least: what no test of so few items can go below. A bootstrap of three equal values
+            does not vary at all, and would be sure.
     """
     fewer = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
-    return min(1.0, 2 * (fewer + 1) / (len(differences) + 1))
+    return min(1.0, max(least, 2 * (fewer + 1) / (len(differences) + 1)))

@@ -33,6 +33,7 @@ class Cell(NamedTuple):
         intact: whether the intact model was right.
         correct: whether the model was right under each intervention.
         nats: gold log-probability, intact minus intervened; nan where there is none.
+        items: item ids, in the order of the rows.
     """
 
     task: str
@@ -42,6 +43,7 @@ class Cell(NamedTuple):
     intact: Bool[np.ndarray, " items"]
     correct: Bool[np.ndarray, "items interventions"]
     nats: Float[np.ndarray, "items interventions"]
+    items: tuple[str, ...]
 
 
 def cells(records: pd.DataFrame) -> Iterator[Cell]:
@@ -68,7 +70,8 @@ def _cell(group: pd.DataFrame) -> Cell:
     gold = group.pivot(index="item", columns="intervention", values="gold_logprob")[order]
     right, logprob = correct.to_numpy(dtype=bool), gold.to_numpy(dtype=float)
     nats = logprob[:, :1] - logprob[:, 1:]
-    return Cell(task, capability, protocol, changed, right[:, 0], right[:, 1:], nats)
+    items = tuple(map(str, correct.index))
+    return Cell(task, capability, protocol, changed, right[:, 0], right[:, 1:], nats, items)
 
 
 def _check_complete(group: pd.DataFrame, n_listed: int, n_changed: int) -> None:

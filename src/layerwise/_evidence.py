@@ -5,7 +5,8 @@ Joining tasks to capabilities and naming depths is ``emergence``'s business.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -13,10 +14,12 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from layerwise import stats
+from layerwise._attribution_tables import has_signal
 from layerwise._effects import ALPHA, Cell, Chance, cells
 from layerwise._lens_tables import answers_read, prediction_depths
 
 _TASK = ["task", "capability", "protocol"]
+ABLATION, PATCHING, ATTRIBUTION = "ablation", "activation patching", "direct attribution"
 Signal = Mapping[tuple[str, str], bool]
 
 
@@ -24,11 +27,14 @@ class Evidence(NamedTuple):
     """One method's curve for one task under one protocol; row 0 is the sample itself.
 
     Attributes:
-        method: ``ablation``, ``logit lens``, ``tuned lens`` or ``activation patching``.
+        method: ``ablation``, ``logit lens``, ``tuned lens``, ``activation patching`` or
+            ``direct attribution``.
         capability: the task's capability.
         protocol: the protocol.
         task: the task.
-        n_items: number of items.
+        items: item ids.
+        values: what was measured of each item.
+        curve: makes rows of the means of ``values``.
         rows: ablation: share lost by layer; otherwise: progress before each layer and after
             the last, one column more. nan where a resample has no share.
         critical: ablation: whether skipping each layer does significant harm; otherwise None.
@@ -41,11 +47,26 @@ class Evidence(NamedTuple):
     capability: str
     protocol: str
     task: str
-    n_items: int
+    items: tuple[str, ...]
+    values: Float[np.ndarray, "items measured"]
+    curve: Callable[[np.ndarray], np.ndarray]
     rows: Float[np.ndarray, "draws columns"]
     critical: Bool[np.ndarray, "draws layers"] | None = None
     settled: Float[np.ndarray, " draws"] | None = None
     n_right: int = 0
+
+    @property
+    def n_items(self) -> int:
+        """Number of items."""
+        return len(self.items)
+
+    def of_items(self, items: Sequence[str], sampling: Sampling) -> Float[np.ndarray, "draws cols"]:
+        """The rows that some of the items alone would have given."""
+        if tuple(items) == self.items:
+            return self.rows
+        chosen = [self.items.index(item) for item in items]
+        indices = sampling.indices(self.task, len(chosen))
+        return self.curve(stats.resampled_means(self.values[chosen], indices))
 
 
 class LeftOut(NamedTuple):
@@ -77,7 +98,7 @@ def ablation_evidence(
     """Share lost by layer when the layer is skipped, per task and protocol."""
     skips = (records["kind"] == "skip") & (records["site"] == "layer")
     for cell in cells(records.loc[skips | (records["kind"] == "intact")]):
-        key = (cell.capability, cell.protocol, "ablation", cell.task)
+        key = (cell.capability, cell.protocol, ABLATION, cell.task)
         level = chance[cell.task, cell.protocol]
         found = cell.interventions["layer"].to_numpy(dtype=int)
         if not np.array_equal(found, np.arange(sampling.n_layers)):
@@ -91,16 +112,20 @@ def ablation_evidence(
 def _ablated(cell: Cell, chance: float, sampling: Sampling) -> Evidence:
     intact, correct = cell.intact[:, None], cell.correct
     indices = sampling.indices(cell.task, len(intact))
-    columns = np.concatenate([intact, correct, intact & ~correct, ~intact & correct], axis=1)
-    means = stats.resampled_means(columns, indices)
-    n = sampling.n_layers
-    before, after, lost, gained = np.split(means, [1, 1 + n, 1 + 2 * n], axis=1)
+    changes = np.concatenate([intact & ~correct, ~intact & correct], axis=1)
+    lost, gained = np.split(stats.resampled_means(changes, indices), 2, axis=1)
     counts = (np.rint(part * len(intact)).astype(int) for part in (lost, gained))
     critical = (stats.holm(stats.mcnemar_p_values(*counts)) < ALPHA) & (lost > gained)
-    rows = stats.shares(before, after, chance)
+    values = np.concatenate([intact, correct], axis=1).astype(float)
+    curve = partial(_shares_lost, chance=chance)
     return Evidence(
-        "ablation", cell.capability, cell.protocol, cell.task, len(intact), rows, critical
-    )
+        ABLATION, cell.capability, cell.protocol, cell.task, cell.items, values, curve,
+        curve(stats.resampled_means(values, indices)), critical,
+    )  # fmt: skip
+
+
+def _shares_lost(means: np.ndarray, chance: float) -> np.ndarray:
+    return stats.shares(means[:, :1], means[:, 1:], chance)
 
 
 def lens_evidence(
@@ -160,7 +185,7 @@ def patching_evidence(
     for _, every in gains.groupby(_TASK, sort=True):
         group = every.loc[chosen.loc[every.index]]
         if group.empty:
-            yield LeftOut(*_key("activation patching", every), "no resid_pre at the last position")
+            yield LeftOut(*_key(PATCHING, every), "no resid_pre at the last position")
             continue
         wide = group.pivot_table(index="item", columns="layer", values="gain")
         whole = group.groupby("item")["whole"].mean()
@@ -168,7 +193,28 @@ def patching_evidence(
         wide.columns = [int(column) for column in wide.columns]
         edges = np.arange(sampling.n_layers + 1)
         why = "the clean and the corrupted run do not differ"
-        yield _curve("activation patching", group, wide, edges, signal, sampling, why)
+        yield _curve(PATCHING, group, wide, edges, signal, sampling, why)
+
+
+def attribution_evidence(
+    attribution: pd.DataFrame, signal: Signal, sampling: Sampling
+) -> Iterator[Evidence | LeftOut]:
+    """Progress of the answer's logit difference by what each layer itself adds to it.
+
+    It starts with what the embedding adds and ends with the last layer; biases of the final
+    norm and of the unembedding are no layer's. Signal is that of the attributed items.
+    """
+    edges = np.arange(-1, sampling.n_layers)
+    written = attribution["component"].isin(["embedding", "attn_out", "mlp_out"])
+    chosen = attribution.loc[written & (attribution["metric"] == "logit_diff")]
+    why = "the layers together do not add to the answer's logit difference"
+    for _, group in chosen.groupby(_TASK, sort=True):
+        key = _key(ATTRIBUTION, group)
+        placed = group.assign(layer=group["layer"].fillna(-1))
+        wide = placed.pivot_table(index="item", columns="layer", values="value", aggfunc="sum")
+        told = dict(signal)
+        told[key[3], key[1]] = signal.get((key[3], key[1]), True) and has_signal(group)
+        yield _curve(ATTRIBUTION, group, wide.cumsum(axis=1), edges, told, sampling, why)
 
 
 def _curve(
@@ -191,13 +237,22 @@ def _curve(
     if not np.isfinite(values).all():
         return LeftOut(*key, "some values are missing or infinite")
     means = stats.resampled_means(values, sampling.indices(task, len(values)))
-    # recovered shares start at what the embedding recovers, log-probabilities at 0
-    start = means[:, :1] if method.endswith(" lens") else np.zeros_like(means[:, :1])
-    whole = means[:, -1:] - start
+    # recovered shares start at what the embedding recovers, the others at 0
+    curve = _recovered if method == PATCHING else _gained
+    whole = means[:, -1:] - (0 if method == PATCHING else means[:, :1])
     if len(values) < 2 or not stats.percentile_bounds(whole[1:], 0.95).low[0] > 0:
         return LeftOut(*key, why if len(values) > 1 else "a single item")
-    rows = (means - start) / np.where(whole > 0, whole, np.nan)
-    return Evidence(method, capability, protocol, task, len(values), rows)
+    items = tuple(map(str, wide.index))
+    return Evidence(method, capability, protocol, task, items, values, curve, curve(means))
+
+
+def _recovered(means: Float[np.ndarray, "draws edges"]) -> Float[np.ndarray, "draws edges"]:
+    whole = means[:, -1:]
+    return means / np.where(whole > 0, whole, np.nan)
+
+
+def _gained(means: Float[np.ndarray, "draws edges"]) -> Float[np.ndarray, "draws edges"]:
+    return _recovered(means - means[:, :1])
 
 
 def _key(method: str, group: pd.DataFrame) -> tuple[str, str, str, str]:

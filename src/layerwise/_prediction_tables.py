@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from scipy.stats import rankdata
 
 from layerwise import stats
 from layerwise._depths import two_sided_p
@@ -126,7 +125,7 @@ def _rows(capability: str, protocol: str, tasks: list[Evidence]) -> Iterator[dic
             continue
         for predictor in PREDICTORS:
             told = ~np.isnan(curves[predictor][0])
-            rho = rank_correlations(curves[predictor][:, told], curves[effect][:, told])
+            rho = stats.rank_correlations(curves[predictor][:, told], curves[effect][:, told])
             (low,), (high,) = stats.percentile_bounds(rho[1:, None], 0.95)
             said = bool(np.isfinite(rho[0])) and min(task.n_items for task in tasks) > 1
             yield {
@@ -144,12 +143,3 @@ def _rows(capability: str, protocol: str, tasks: list[Evidence]) -> Iterator[dic
                 "p": two_sided_p(np.nan_to_num(rho[1:])) if said else 1.0,
                 "p_holm": 1.0,
             }
-
-
-def rank_correlations(one: Curves, other: Curves) -> Float[np.ndarray, " draws"]:
-    """Spearman's rank correlation over layers in every draw; nan where one is constant."""
-    ranks = [rankdata(x, axis=1) - (x.shape[1] + 1) / 2 for x in (one, other)]
-    for rank, values in zip(ranks, (one, other), strict=True):
-        rank[np.isnan(values).any(axis=1)] = np.nan
-    size = np.sqrt((ranks[0] ** 2).sum(axis=1) * (ranks[1] ** 2).sum(axis=1))
-    return (ranks[0] * ranks[1]).sum(axis=1) / np.where(size > 0, size, np.nan)

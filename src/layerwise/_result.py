@@ -33,6 +33,8 @@ class Result:
         facts: what is needed to repeat the run.
     """
 
+    # Whether it follows from other results, and so adds nothing to a finished run's settings.
+    joins_others: ClassVar[bool] = False
     tables: ClassVar[tuple[str, ...]] = ()
     title: ClassVar[str] = ""
     if_empty: ClassVar[str] = ""
@@ -73,7 +75,7 @@ class Result:
                 written, or the disk is full.
         """
         folder = Path(folder)
-        joined = _facts_for(folder, self.facts)
+        joined = _facts_for(folder, self.facts, self.joins_others)
         own = {name: getattr(self, name) for name in self.tables}
         for name, table in (own | self.derived()).items():
             write_table(folder / f"{name}.parquet", name, table, self.facts.model_dump_json())
@@ -112,10 +114,14 @@ class Result:
         return _html.to_html(self.title, self._heading(), self.summary_rows(), self.if_empty)
 
 
-def _facts_for(folder: Path, facts: Facts) -> Facts | None:
-    """What ``run.json`` is to hold; None while a run in the folder goes on."""
+def _facts_for(folder: Path, facts: Facts, joins_others: bool) -> Facts | None:
+    """What ``run.json`` is to hold; None where it stays as it is.
+
+    That is while a run in the folder goes on, and where a result only joins what is there.
+    """
     if not (folder / RUN_FILE).exists():
         return facts
     if not is_finished(read_run_file(folder)):
         return None
-    return join_facts([read_facts(folder), facts])
+    joined = join_facts([read_facts(folder), facts])
+    return None if joins_others else joined

@@ -145,6 +145,18 @@ SCHEMAS: dict[str, pa.Schema] = {
         first="str", second="str", protocol="str", method="str", measure="str",
         difference="float", low="float?", high="float?", p="float", p_holm="float",
     ),
+    "method_agreement": _schema(
+        capability="str", protocol="str", first="str", second="str", measure="str",
+        first_depth="float?", second_depth="float?", estimate="float", low="float?",
+        high="float?", p="float", p_holm="float", n_items="int", n_tasks="int", tasks="str",
+    ),
+    "protocol_interaction": _schema(
+        capability="str", first="str", second="str", group="str", layers=_INTEGERS,
+        share_first="float", share_first_low="float?", share_first_high="float?",
+        share_second="float", share_second_low="float?", share_second_high="float?",
+        difference="float", low="float?", high="float?", n_items="int", n_tasks="int",
+        tasks="str", p="float", p_holm="float",
+    ),
     "left_out": _schema(
         capability="str", protocol="str", method="str", task="str?", reason="str",
     ),

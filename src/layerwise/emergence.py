@@ -1,12 +1,15 @@
 """At what depth a capability emerges, by which method, how sure, and in what order.
 
-Joins the results of other analyses; definitions are in ``docs/statistics.md``.
+Joins the results of other analyses; definitions are in ``docs/statistics.md`` and
+``docs/emergence.md``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from itertools import combinations, groupby
+from math import comb
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,20 +17,26 @@ from jaxtyping import Float
 
 from layerwise import stats
 from layerwise._callable import make_callable
-from layerwise._depths import accumulated, centre_of_mass, half_depth, two_sided_p
+from layerwise._depths import accumulated, bounds, centre_of_mass, half_depth, two_sided_p
 from layerwise._evidence import (
     Evidence,
     LeftOut,
     Sampling,
     ablation_evidence,
+    attribution_evidence,
     lens_evidence,
     patching_evidence,
 )
 from layerwise._lens_tables import guessing
+from layerwise._method_agreement import CENTRE as CENTRE
+from layerwise._method_agreement import HALF as HALF
+from layerwise._method_agreement import agreement_rows
+from layerwise._protocol_interaction import Groups, interaction_rows, layer_groups
 from layerwise._tables import frame
 from layerwise.errors import UserError
 from layerwise.results import (
     AblationResult,
+    AttributionResult,
     EmergenceResult,
     LensResult,
     PatchingResult,
@@ -36,8 +45,8 @@ from layerwise.results import (
 )
 from layerwise.tasks.items import CAPABILITIES
 
-HALF, CENTRE, CRITICAL = "half-effect depth", "centre of mass", "critical set"
-SETTLED = "prediction depth"
+CRITICAL, SETTLED = "critical set", "prediction depth"
+JOINED = (AblationResult, LensResult, PatchingResult, AttributionResult)
 
 
 class Summary(NamedTuple):
@@ -54,44 +63,62 @@ class Summary(NamedTuple):
 
 
 def emergence(
-    results: Sequence[Result], *, seed: int = 0, n_resamples: int = 5000
+    results: Sequence[Result],
+    *,
+    seed: int = 0,
+    n_resamples: int = 5000,
+    groups: Groups | None = None,
 ) -> EmergenceResult:
     """Join results of one model into depths of capabilities, and tests of their order.
 
     Args:
-        results: ablation, lens and patching results, any of them; others are ignored.
+        results: ablation, lens, patching and attribution results, any of them; others are
+            ignored.
         seed: seed of the bootstrap over items.
         n_resamples: number of bootstrap samples. No p-value of order is below about twice
             its inverse, and Holm's correction multiplies that by the rows of the table, so
             the default is enough for tables of up to 125 rows.
+        groups: names of groups of layers, and their layers, that protocols are compared by;
+            early, middle and late thirds if None.
 
     Returns:
-        ``emergence``, ``order`` and ``left_out`` as in ``docs/results.md``. A task without
-        signal is left out, and so are the depths by ablation of a capability that skipping
-        any single layer does no significant harm to.
+        The tables of ``docs/results.md``: depths, their order, whether methods agree, and
+        whether it depends on the protocol which layers matter. A task without signal is left
+        out, and so are the depths by ablation of a capability that skipping any single layer
+        does no significant harm to.
 
     Raises:
         UserError: if there is nothing to join, or the results are of different models, or two
-            hold the same task under the same protocol.
+            hold the same task under the same protocol, or groups overlap or hold layers that
+            are not there.
     """
-    kinds = (AblationResult, LensResult, PatchingResult)
-    used = [result for result in results if isinstance(result, kinds)]
+    used = [result for result in results if isinstance(result, JOINED)]
     if not used:
         raise UserError(
-            "Emergence has nothing to join: expected at least one ablation, logit lens or "
-            "activation patching result; run one of these first."
+            "Emergence has nothing to join: expected at least one ablation, logit lens, "
+            "activation patching or attribution result; run one of these first."
         )
     facts = join_facts([result.facts for result in used])
-    found = list(_evidence(used, Sampling(seed, n_resamples, facts.model.n_layers)))
+    n_layers = facts.model.n_layers
+    grouped, sampling = layer_groups(n_layers, groups), Sampling(seed, n_resamples, n_layers)
+    found = list(_evidence(used, sampling))
     _refuse_doubles(found)
     summaries, left_out = _summarise(found)
-    last = max(facts.model.n_layers - 1, 1)
-    settings = facts.settings | {"emergence_resamples": n_resamples}
+    placed = {(s.capability, s.protocol, s.method) for s in summaries if s.measure == HALF}
+    evidence = sorted((e for e in found if isinstance(e, Evidence)), key=_sort_key)
+    ablated = [result for result in used if isinstance(result, AblationResult)]
+    interaction = [
+        row
+        for result in ablated
+        for row in interaction_rows(result.records, _chances(result), grouped, sampling)
+    ]
     return EmergenceResult(
-        frame("emergence", [_row(s, facts.model.n_layers) for s in summaries]),
-        frame("order", _order_rows(summaries, last)),
+        frame("emergence", [_row(s, n_layers) for s in summaries]),
+        frame("order", _order_rows(summaries, max(n_layers - 1, 1))),
+        frame("method_agreement", agreement_rows(evidence, placed, sampling)),
+        frame("protocol_interaction", interaction),
         frame("left_out", [each._asdict() for each in left_out]),
-        facts.model_copy(update={"seed": seed, "settings": settings}),
+        facts.model_copy(update={"seed": seed, "created": datetime.now(UTC)}),
     )
 
 
@@ -100,15 +127,21 @@ def _evidence(results: Sequence[Result], sampling: Sampling) -> Iterator[Evidenc
     for result in results:
         if isinstance(result, AblationResult):
             table = result.signal()
-            keys = list(zip(table["task"], table["protocol"], strict=True))
+            keys = zip(table["task"], table["protocol"], strict=True)
             signal |= dict(zip(keys, table["signal"].tolist(), strict=True))
-            chance = dict(zip(keys, table["chance"].tolist(), strict=True))
-            yield from ablation_evidence(result.records, chance, sampling)
+            yield from ablation_evidence(result.records, _chances(result), sampling)
     for result in results:
         if isinstance(result, LensResult):
             yield from lens_evidence(result.lens, guessing(result.facts), signal, sampling)
         elif isinstance(result, PatchingResult):
             yield from patching_evidence(result.patching, signal, sampling)
+        elif isinstance(result, AttributionResult):
+            yield from attribution_evidence(result.attribution, signal, sampling)
+
+
+def _chances(result: AblationResult) -> dict[tuple[str, str], float]:
+    pairs = result.records[["task", "protocol"]].drop_duplicates().to_numpy()
+    return {(task, name): result.facts.chance(task, name) for task, name in pairs}
 
 
 def _refuse_doubles(found: Sequence[Evidence | LeftOut]) -> None:
@@ -172,7 +205,7 @@ def _capability(group: Sequence[Evidence]) -> Iterator[Summary | LeftOut]:
 def _row(summary: Summary, n_layers: int) -> dict[str, Any]:
     # a critical set is a number of layers, of which there are one more than steps of depth
     scale = n_layers if summary.measure == CRITICAL else max(n_layers - 1, 1)
-    kept, low, high = _bounds(summary.draws, summary.n_items)
+    kept, low, high = bounds(summary.draws, summary.n_items)
     estimate = float(summary.draws[0])
     if summary.measure == CRITICAL:  # resampled tests find more, see docs/statistics.md
         low, high = min(low, estimate), max(high, estimate)
@@ -190,17 +223,8 @@ def _row(summary: Summary, n_layers: int) -> dict[str, Any]:
         "n_tasks": len(summary.tasks),
         "tasks": ",".join(summary.tasks),
         "n_resamples": len(summary.draws) - 1,
-        "n_dropped": len(summary.draws) - 1 - kept,
+        "n_dropped": len(summary.draws) - 1 - len(kept),
     }
-
-
-def _bounds(draws: Float[np.ndarray, " draws"], n_items: int) -> tuple[int, float, float]:
-    """How many resamples count, and their bounds; none if most were dropped or of one item."""
-    kept = draws[1:][~np.isnan(draws[1:])]
-    if n_items < 2 or 2 * len(kept) < len(draws) - 1:
-        return len(kept), np.nan, np.nan
-    low, high = stats.percentile_bounds(kept[:, None], 0.95)
-    return len(kept), float(low[0]), float(high[0])
 
 
 def _order_rows(summaries: Sequence[Summary], last: int) -> list[dict[str, Any]]:
@@ -217,7 +241,8 @@ def _order_rows(summaries: Sequence[Summary], last: int) -> list[dict[str, Any]]
 
 def _order_row(first: Summary, second: Summary, last: int) -> dict[str, Any]:
     differences = (second.draws - first.draws) / last
-    _, low, high = _bounds(differences, min(first.n_items, second.n_items))
+    counts = first.n_items, second.n_items
+    kept, low, high = bounds(differences, min(counts))
     return {
         "first": first.capability,
         "second": second.capability,
@@ -227,7 +252,8 @@ def _order_row(first: Summary, second: Summary, last: int) -> dict[str, Any]:
         "difference": float(differences[0]),
         "low": low,
         "high": high,
-        "p": two_sided_p(differences[1:][~np.isnan(differences[1:])]),
+        # no exact test of so few items could be surer
+        "p": two_sided_p(kept, least=2 / comb(sum(counts), counts[0])),
     }
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,6 +20,7 @@ from layerwise import (
     _html,
     _lens_tables,
     _patching_tables,
+    _prediction_tables,
     _removal_tables,
     _similarity_tables,
     _summaries,
@@ -365,16 +365,23 @@ class EmergenceResult(Result):
     Attributes:
         emergence: ``emergence.parquet``.
         order: ``order.parquet``.
+        method_agreement: ``method_agreement.parquet``.
+        protocol_interaction: ``protocol_interaction.parquet``.
         left_out: ``left_out.parquet``: what no claim is made about, and why.
         facts: what is needed to repeat the run.
     """
 
-    tables: ClassVar[tuple[str, ...]] = ("emergence", "order", "left_out")
+    tables: ClassVar[tuple[str, ...]] = (
+        "emergence", "order", "method_agreement", "protocol_interaction", "left_out",
+    )  # fmt: skip
+    joins_others: ClassVar[bool] = True
     title: ClassVar[str] = "Emergence: depth from 0 (first layer) to 1 (last)"
     if_empty: ClassVar[str] = "No capability can be placed; see left_out for the reasons."
 
     emergence: pd.DataFrame
     order: pd.DataFrame
+    method_agreement: pd.DataFrame
+    protocol_interaction: pd.DataFrame
     left_out: pd.DataFrame
     facts: Facts
 
@@ -543,10 +550,7 @@ class SimilarityResult(Result):
         """
         facts = join_facts([self.facts, ablation.facts])
         seed, tables = self.facts.seed, (self.similarity, self.cka, ablation.records)
-        # by name, because it loads scipy
-        return import_module("layerwise._prediction_tables").prediction_table(
-            *tables, facts.chance, seed
-        )
+        return _prediction_tables.prediction_table(*tables, facts.chance, seed)
 
     def summary_rows(self) -> pd.DataFrame:
         """The layers with the least block influence."""
@@ -572,13 +576,19 @@ def load_results(folder: str | Path) -> list[Result]:
         raise UserError(f"No folder {folder}: expected the folder of a run; check the path.")
     if (folder / RUN_FILE).exists():
         read_facts(folder)
-    kinds = [kind for kind in RESULTS if (folder / f"{kind.tables[0]}.parquet").exists()]
+    kinds = [kind for kind in RESULTS if _there(kind, folder)]
     if not kinds:
         raise UserError(
             f"No results in {folder}: expected {_or([kind.tables[0] for kind in RESULTS])}; "
             "check the path, or run an analysis with this folder."
         )
     return [kind.load(folder) for kind in kinds]
+
+
+def _there(kind: type[Result], folder: Path) -> bool:
+    """Whether a folder holds a result; one that joins others must be whole, or is made again."""
+    needed = kind.tables if kind.joins_others else kind.tables[:1]
+    return all((folder / f"{name}.parquet").exists() for name in needed)
 
 
 def _removed(order: pd.DataFrame) -> list[tuple[int, ...]]:

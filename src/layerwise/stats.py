@@ -208,18 +208,75 @@ def sign_flip_p_values(
         The p-values; 1 where there is no item, or none that differs.
     """
     values = np.nan_to_num(np.asarray(differences, dtype=float))
-    n = len(values)
-    if n <= 16:  # turning all signs changes nothing, so the first one stays
-        numbers = np.arange(2 ** max(n - 1, 0))
-        signs = np.where(numbers[:, None] >> np.arange(n) & 1, -1.0, 1.0)
-    else:
-        signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(n_flips, n))
     # what differs by rounding alone counts as equal
     least = np.abs(values.sum(axis=0)) * (1 - 1e-9)
+    signs = _signs(len(values), seed, n_flips)
     reached = np.zeros(values.shape[1], dtype=int)
     for start in range(0, len(signs), 2048):
         reached += (np.abs(signs[start : start + 2048] @ values) >= least).sum(axis=0)
-    return reached / len(signs) if n <= 16 else (reached + 1) / (n_flips + 1)
+    return _share_reached(reached, len(values), len(signs))
+
+
+def joint_sign_flip_p(
+    vectors: Float[np.ndarray, "n columns"],
+    *,
+    seed: int | np.random.Generator,
+    n_flips: int = 10_000,
+) -> float:
+    """As ``sign_flip_p_values``, one test of all means: that their vector has length 0.
+
+    All columns of an item are flipped together, so their dependence is kept.
+
+    Args:
+        vectors: one row per item.
+        seed: an int or a generator.
+        n_flips: how many flips are drawn.
+
+    Returns:
+        The p-value; 1 where there is no item, or all is 0.
+    """
+    least = np.linalg.norm(vectors.sum(axis=0)) * (1 - 1e-9)
+    signs = _signs(len(vectors), seed, n_flips)
+    lengths = [
+        np.linalg.norm(signs[start : start + 2048] @ vectors, axis=1)
+        for start in range(0, len(signs), 2048)
+    ]
+    reached = np.array([(np.concatenate(lengths) >= least).sum()])
+    return float(_share_reached(reached, len(vectors), len(signs))[0])
+
+
+# Of so few items all flips are tried.
+_ALL_FLIPS = 16
+
+
+def _signs(n: int, seed: int | np.random.Generator, n_flips: int) -> Float[np.ndarray, "flips n"]:
+    if n > _ALL_FLIPS:
+        return np.random.default_rng(seed).choice([-1.0, 1.0], size=(n_flips, n))
+    # turning all signs changes nothing, so the first one stays
+    numbers = np.arange(2 ** max(n - 1, 0))
+    return np.where(numbers[:, None] >> np.arange(n) & 1, -1.0, 1.0)
+
+
+def _share_reached(
+    reached: Int[np.ndarray, " columns"], n: int, n_flips: int
+) -> Float[np.ndarray, " columns"]:
+    return reached / n_flips if n <= _ALL_FLIPS else (reached + 1) / (n_flips + 1)
+
+
+def rank_correlations(
+    one: Float[np.ndarray, "rows columns"], other: Float[np.ndarray, "rows columns"]
+) -> Float[np.ndarray, " rows"]:
+    """Spearman's rank correlation over the columns, row by row; nan where one is constant.
+
+    Spearman 1904, Am. J. Psychol. 15. Ties share their mean rank.
+    """
+    from scipy.stats import rankdata
+
+    ranks = [rankdata(x, axis=1) - (x.shape[1] + 1) / 2 for x in (one, other)]
+    for rank, values in zip(ranks, (one, other), strict=True):
+        rank[np.isnan(values).any(axis=1)] = np.nan
+    size = np.sqrt((ranks[0] ** 2).sum(axis=1) * (ranks[1] ** 2).sum(axis=1))
+    return (ranks[0] * ranks[1]).sum(axis=1) / np.where(size > 0, size, np.nan)
 
 
 def shares(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -252,6 +253,79 @@ def order(plan: Plan, p_holm: float = 0.01) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def agreement(plan: Plan, p_holm: float = 0.002) -> pd.DataFrame:
+    """Ablation and lens differ on retrieval alone; the layers' ranks agree everywhere."""
+    pairs = [("ablation", "logit lens", name) for name in plan.protocols]
+    pairs.append(("activation patching", "logit lens", "continuation"))
+    rows = []
+    for first, second, protocol in pairs:
+        for capability in CAPABILITIES:
+            differs = (first, capability) == ("ablation", "retrieval")
+            values = {"half-effect depth": 0.4 if differs else 0.02, "centre of mass": 0.1,
+                      "rank correlation": 0.8}  # fmt: skip
+            for measure, value in values.items():
+                sure = measure == "rank correlation" or value == 0.4
+                depths = measure != "rank correlation"
+                rows.append(
+                    {
+                        "capability": capability,
+                        "protocol": protocol,
+                        "first": first,
+                        "second": second,
+                        "measure": measure,
+                        "first_depth": 0.2 if depths else np.nan,
+                        "second_depth": 0.2 + value if depths else np.nan,
+                        "estimate": value,
+                        "low": value - 0.12,
+                        "high": min(1, value + 0.15),
+                        "p": p_holm / 40 if sure else 0.4,
+                        "p_holm": p_holm if sure else 1.0,
+                        "n_items": 2 * plan.n_items,
+                        "n_tasks": 2,
+                        "tasks": ",".join(t for t, c in plan.tasks if c == capability),
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def interaction(plan: Plan, p_holm: float = 0.0012) -> pd.DataFrame:
+    """Late layers matter to reasoning under ``generate`` alone; else protocols agree."""
+    rows = []
+    thirds = dict(
+        zip(("early", "middle", "late"), np.array_split(range(plan.n_layers), 3), strict=True)
+    )
+    for capability in CAPABILITIES:
+        for first, second in combinations(plan.protocols, 2):
+            differs = (capability, second) == ("reasoning", "generate")
+            for group, layers in thirds.items():
+                one = 0.3 if group == "early" else 0.02
+                other = 0.35 if differs and group == "late" else one
+                rows.append(
+                    {
+                        "capability": capability,
+                        "first": first,
+                        "second": second,
+                        "group": group,
+                        "layers": layers.tolist(),
+                        "share_first": one,
+                        "share_first_low": one - 0.05,
+                        "share_first_high": one + 0.05,
+                        "share_second": other,
+                        "share_second_low": other - 0.06,
+                        "share_second_high": other + 0.06,
+                        "difference": one - other,
+                        "low": one - other - 0.07,
+                        "high": one - other + 0.07,
+                        "n_items": 2 * plan.n_items,
+                        "n_tasks": 2,
+                        "tasks": ",".join(t for t, c in plan.tasks if c == capability),
+                        "p": 0.0001 if differs else 0.3,
+                        "p_holm": p_holm if differs else 1.0,
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
 def facts(plan: Plan, **changes) -> Facts:
     """Facts of a made-up run of the plan, with hostile text wherever a user could put some."""
     model = ModelFacts(
@@ -300,5 +374,7 @@ def results(plan: Plan, **changes) -> list[Result]:
         AblationResult(records(plan), told),
         LensResult(lens(plan), told),
         PatchingResult(patching(plan), told),
-        EmergenceResult(emergence(plan), order(plan), left_out, told),
+        EmergenceResult(
+            emergence(plan), order(plan), agreement(plan), interaction(plan), left_out, told
+        ),
     ]

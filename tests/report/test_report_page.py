@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import timedelta
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -17,7 +18,7 @@ from layerwise.report import Report, report, report_from_folders
 from layerwise.report._tables_shown import effects_tables
 from layerwise.report.html import grouped
 from layerwise.report.run import Run
-from layerwise.results import AblationResult, EmergenceResult, LensResult, PatchingResult
+from layerwise.results import AblationResult, LensResult, PatchingResult
 
 VOID = {"meta", "img", "source", "br", "hr", "link", "input"}
 TINY = Plan(
@@ -248,13 +249,22 @@ def test_folders_give_the_same_page_as_results(tmp_path: Path) -> None:
 
 def test_depths_that_were_saved_are_not_computed_again(tmp_path: Path, small: Plan) -> None:
     told = synthetic.facts(small)
-    left_out = synthetic.results(small)[-1].left_out
-    planted = EmergenceResult(synthetic.emergence(small), synthetic.order(small), left_out, told)
+    planted = synthetic.results(small)[-1]
     PatchingResult(synthetic.patching(small, 3, 4), told).save(tmp_path)
     planted.save(tmp_path)
     text = report_from_folders(tmp_path).html
     assert "retrieval comes before knowledge" in text
     assert "Left out of the depths, and why" in text
+
+
+def test_depths_are_computed_again_after_what_they_are_joined_from(
+    tmp_path: Path, small: Plan
+) -> None:
+    planted = synthetic.results(small)[-1]
+    planted.save(tmp_path)
+    later = planted.facts.model_copy(update={"created": planted.facts.created + timedelta(days=1)})
+    PatchingResult(synthetic.patching(small, 3, 4), later).save(tmp_path)
+    assert "retrieval comes before knowledge" not in report_from_folders(tmp_path).html
 
 
 def test_nothing_to_report_is_told_in_one_sentence(tmp_path: Path) -> None:

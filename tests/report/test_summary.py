@@ -285,6 +285,8 @@ def test_results_without_rows_say_nothing(plan: Plan) -> None:
         EmergenceResult(
             synthetic.emergence(plan).head(0),
             synthetic.order(plan).head(0),
+            synthetic.agreement(plan).head(0),
+            synthetic.interaction(plan).head(0),
             pd.DataFrame(columns=["capability", "protocol", "method", "task", "reason"]),
             told,
         ),

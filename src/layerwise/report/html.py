@@ -18,11 +18,8 @@ from layerwise.report.finding import Finding
 from layerwise.report.run import Run
 from layerwise.report.summary import findings_of
 from layerwise.results import (
-    AblationResult,
     EmergenceResult,
     Facts,
-    LensResult,
-    PatchingResult,
     Result,
     load_results,
 )
@@ -93,7 +90,7 @@ def report(results: Result | Sequence[Result]) -> Report:
 def report_from_folders(folders: str | Path | Sequence[str | Path]) -> Report:
     """Put the saved results of one or several runs into one page.
 
-    Depths are computed again where a folder has none.
+    Depths are computed again where a folder has none, or some made before another result.
 
     Args:
         folders: the folder of a run, or several.
@@ -107,12 +104,15 @@ def report_from_folders(folders: str | Path | Sequence[str | Path]) -> Report:
 
 
 def _with_emergence(results: list[Result]) -> list[Result]:
-    joinable = [r for r in results if isinstance(r, AblationResult | LensResult | PatchingResult)]
-    if not joinable or any(isinstance(result, EmergenceResult) for result in results):
-        return results
-    from layerwise.emergence import emergence
+    """Results with depths that were joined after all that they are joined from was made."""
+    from layerwise.emergence import JOINED, emergence
 
-    return [*results, emergence(results, seed=results[0].facts.seed)]
+    joinable = [result for result in results if isinstance(result, JOINED)]
+    made = [r.facts.created for r in results if isinstance(r, EmergenceResult)]
+    if not joinable or any(max(r.facts.created for r in joinable) <= at for at in made):
+        return results
+    others = [result for result in results if not isinstance(result, EmergenceResult)]
+    return [*others, emergence(joinable, seed=joinable[0].facts.seed)]
 
 
 def grouped(results: Sequence[Result]) -> list[list[Result]]:

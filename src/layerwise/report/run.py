@@ -45,6 +45,8 @@ class Run:
         patching: the averages of ``PatchingResult.summary``.
         emergence: ``emergence.parquet``.
         order: ``order.parquet``.
+        method_agreement: ``method_agreement.parquet``.
+        protocol_interaction: ``protocol_interaction.parquet``.
         left_out: ``left_out.parquet``.
         removal: ``removal_steps.parquet``.
         removal_curves: ``removal_curves.parquet``.
@@ -72,6 +74,8 @@ class Run:
     patching: pd.DataFrame | None = None
     emergence: pd.DataFrame | None = None
     order: pd.DataFrame | None = None
+    method_agreement: pd.DataFrame | None = None
+    protocol_interaction: pd.DataFrame | None = None
     left_out: pd.DataFrame | None = None
     removal: pd.DataFrame | None = None
     attribution: pd.DataFrame | None = None
@@ -162,7 +166,7 @@ def _tables(result: Result) -> dict[str, pd.DataFrame]:
     if isinstance(result, HeadsResult):
         return {"heads": result.summary()}
     if isinstance(result, EmergenceResult):
-        return {name: getattr(result, name) for name in ("emergence", "order", "left_out")}
+        return {name: getattr(result, name) for name in result.tables}
     return {}
 
 

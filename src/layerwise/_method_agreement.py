@@ -1,0 +1,115 @@
+"""Whether methods agree on a capability: the same depth, and the same ranking of layers?
+
+Depths themselves are named in ``emergence``; definitions are in ``docs/emergence.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from layerwise import stats
+from layerwise._depths import accumulated, bounds, centre_of_mass, half_depth, two_sided_p
+from layerwise._evidence import ABLATION, Evidence, Sampling
+
+HALF, CENTRE, RANKS = "half-effect depth", "centre of mass", "rank correlation"
+Key = tuple[str, str, str]
+Draws = Float[np.ndarray, " draws"]
+Rows = Float[np.ndarray, "draws columns"]
+# Shares of less than this are rounding, and make no layer rank above another.
+_ROUNDING = 6
+
+
+def agreement_rows(
+    evidence: Sequence[Evidence], placed: Collection[Key], sampling: Sampling
+) -> list[dict[str, Any]]:
+    """Every pair of methods that placed a capability, compared on the items of both.
+
+    Args:
+        evidence: of all methods.
+        placed: capability, protocol and method of all depths that are told.
+        sampling: the resamples, which both methods share.
+
+    Returns:
+        Rows of ``method_agreement.parquet``. Holm's correction is over all differences of
+        depth, and over all correlations.
+    """
+    groups = {key: [e for e in evidence if _key(e) == key] for key in map(_key, evidence)}
+    pairs = combinations((group for key, group in groups.items() if key in placed), 2)
+    rows = [row for one, other in pairs if _asked_alike(one, other)
+            for row in _compared(one, other, sampling)]  # fmt: skip
+    for family in ((HALF, CENTRE), (RANKS,)):
+        mine = [row for row in rows if row["measure"] in family]
+        adjusted = stats.holm(np.array([row["p"] for row in mine], dtype=float))
+        for row, p in zip(mine, adjusted, strict=True):
+            row["p_holm"] = float(p)
+    return rows
+
+
+def _key(evidence: Evidence) -> Key:
+    return evidence.capability, evidence.protocol, evidence.method
+
+
+def _asked_alike(one: Sequence[Evidence], other: Sequence[Evidence]) -> bool:
+    """Whether two methods saw the same prompts; those of ``generate`` are continuation's."""
+    (first, asked, method), (second, read, another) = _key(one[0]), _key(other[0])
+    if first != second or method == another:
+        return False
+    generates = (ABLATION, "generate") in ((method, asked), (another, read))
+    return asked == read or (generates and "continuation" in (asked, read))
+
+
+def _compared(
+    one: Sequence[Evidence], other: Sequence[Evidence], sampling: Sampling
+) -> Iterator[dict[str, Any]]:
+    """Differences of depth and the correlation over layers, on tasks and items of both."""
+    both = [(a, b, sorted({*a.items} & {*b.items})) for a in one for b in other if a.task == b.task]
+    both = [(a, b, items) for a, b, items in both if len(items) > 1]
+    if not both:
+        return
+    named = {
+        "capability": one[0].capability,
+        # a method that reads prompts has no protocol of its own beside generation
+        "protocol": one[0].protocol if one[0].method == ABLATION else other[0].protocol,
+        "first": one[0].method,
+        "second": other[0].method,
+        "n_items": sum(len(items) for *_, items in both),
+        "n_tasks": len(both),
+        "tasks": ",".join(a.task for a, *_ in both),
+    }
+    first = np.mean([a.of_items(items, sampling) for a, _, items in both], axis=0)
+    second = np.mean([b.of_items(items, sampling) for _, b, items in both], axis=0)
+    by_layer = [_by_layer(one[0].method, first), _by_layer(other[0].method, second)]
+    curves = [_curve(one[0].method, first), _curve(other[0].method, second)]
+    for measure, depth in ((HALF, half_depth), (CENTRE, centre_of_mass)):
+        depths = [depth(curve) / max(sampling.n_layers - 1, 1) for curve in curves]
+        known = {"first_depth": float(depths[0][0]), "second_depth": float(depths[1][0])}
+        yield from _row(named | known, measure, depths[1] - depths[0])
+    yield from _row(named, RANKS, stats.rank_correlations(*by_layer))
+
+
+def _curve(method: str, rows: Rows) -> Float[np.ndarray, "draws edges"]:
+    return accumulated(np.maximum(rows, 0.0)) if method == ABLATION else rows
+
+
+def _by_layer(method: str, rows: Rows) -> Float[np.ndarray, "draws layers"]:
+    return np.round(rows if method == ABLATION else np.diff(rows, axis=1), _ROUNDING)
+
+
+def _row(named: dict[str, Any], measure: str, draws: Draws) -> Iterator[dict[str, Any]]:
+    """One estimate with interval and test; none where the sample itself has no estimate."""
+    if np.isnan(draws[0]):
+        return
+    kept, low, high = bounds(draws, named["n_items"])
+    yield named | {
+        "measure": measure,
+        "estimate": float(draws[0]),
+        "low": low,
+        "high": high,
+        # no exact paired test of so few items could be surer
+        "p": two_sided_p(kept, least=2.0 ** (1 - named["n_items"])),
+    }

@@ -1,0 +1,176 @@
+"""Whether it depends on the protocol how much each group of layers matters, and a test of that.
+
+Definitions and the source of the test are in ``docs/emergence.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from layerwise import stats
+from layerwise._effects import Cell, cells
+from layerwise._evidence import Sampling
+from layerwise.errors import UserError
+from layerwise.tasks import PROTOCOLS
+from layerwise.tasks.items import CAPABILITIES
+
+Groups = Mapping[str, Sequence[int]]
+THIRDS = ("early", "middle", "late")
+
+
+class Profile(NamedTuple):
+    """One task under one protocol: what skipping a layer of each group costs on average.
+
+    Attributes:
+        cell: the answers.
+        draws: share of the above-chance accuracy lost by group; row 0 is the sample.
+        pseudo: of each item by group; their mean is row 0 of ``draws``, and their spread is
+            that of the share, denominator included.
+    """
+
+    cell: Cell
+    draws: Float[np.ndarray, "draws groups"]
+    pseudo: Float[np.ndarray, "items groups"]
+
+
+def layer_groups(n_layers: int, groups: Groups | None = None) -> dict[str, list[int]]:
+    """The groups asked for, checked; early, middle and late thirds if None.
+
+    Raises:
+        UserError: if a layer is not there or in two groups, or a group is empty.
+    """
+    if groups is None:
+        parts = np.array_split(np.arange(n_layers), min(3, n_layers))
+        names = THIRDS if len(parts) == 3 else (THIRDS[0], THIRDS[2])
+        return {name: part.tolist() for name, part in zip(names, parts, strict=False)}
+    found = {name: sorted(layers) for name, layers in groups.items()}
+    listed = [layer for layers in found.values() for layer in layers]
+    wrong = [layer for layer in listed if not 0 <= layer < n_layers]
+    if wrong or len(set(listed)) < len(listed) or not all(found.values()) or len(found) < 2:
+        raise UserError(
+            f"Layer groups must be two or more, none of them empty, and hold each of the layers 0 "
+            f"to {n_layers - 1} at most once; got {found}."
+        )
+    return found
+
+
+def interaction_rows(
+    records: pd.DataFrame,
+    chance: Mapping[tuple[str, str], float],
+    groups: Groups,
+    sampling: Sampling,
+) -> list[dict[str, Any]]:
+    """Rows of ``protocol_interaction.parquet``; none where there is no signal under both.
+
+    Args:
+        records: ablation records.
+        chance: (task, protocol) -> accuracy by guessing.
+        groups: the layers of each group.
+        sampling: the resamples, which both protocols share.
+    """
+    if len(groups) < 2:
+        return []
+    skips = (records["kind"] == "skip") & (records["site"] == "layer")
+    every = list(cells(records.loc[skips | (records["kind"] == "intact")]))
+    found = {
+        (cell.capability, cell.task, cell.protocol): _profile(cell, level, groups, sampling)
+        for cell in every
+        if (level := chance[cell.task, cell.protocol]) < 1
+        and cell.interventions["layer"].tolist() == list(range(sampling.n_layers))
+        and stats.above_chance(cell.intact, level)
+    }
+    tables = []
+    for capability in _in_order({key[0] for key in found}, tuple(CAPABILITIES)):
+        mine = {key[1:]: profile for key, profile in found.items() if key[0] == capability}
+        for pair in combinations(_in_order({key[1] for key in mine}, PROTOCOLS), 2):
+            both = _both(mine, pair)
+            if both:
+                tables.append(_rows(capability, pair, both, groups, sampling))
+    adjusted = stats.holm(np.array([rows[0]["p"] for rows in tables], dtype=float))
+    return [row | {"p_holm": float(p)} for rows, p in zip(tables, adjusted, strict=True)
+            for row in rows]  # fmt: skip
+
+
+def _in_order(names: set[str], order: Sequence[str]) -> list[str]:
+    known = [name for name in order if name in names]
+    return known + sorted(names - set(known))
+
+
+def _both(
+    found: dict[tuple[str, str], Profile], pair: tuple[str, str]
+) -> list[tuple[Profile, Profile]]:
+    """The profiles of the tasks whose very same items were asked under both protocols."""
+    tasks = sorted({task for task, _ in found})
+    pairs = [(found.get((task, pair[0])), found.get((task, pair[1]))) for task in tasks]
+    return [(a, b) for a, b in pairs if a and b and a.cell.items == b.cell.items
+            and len(a.cell.items) > 1]  # fmt: skip
+
+
+def _profile(cell: Cell, chance: float, groups: Groups, sampling: Sampling) -> Profile:
+    intact = cell.intact[:, None].astype(float)
+    lost = np.column_stack(
+        [(intact - cell.correct[:, list(layers)]).mean(axis=1) for layers in groups.values()]
+    )
+    indices = sampling.indices(cell.task, len(intact))
+    before, less = np.split(
+        stats.resampled_means(np.concatenate([intact, lost], axis=1), indices), [1], axis=1
+    )
+    draws = stats.shares(before, before - less, chance)
+    # the influence of an item on a ratio of means, added to the ratio
+    pseudo = draws[0] + (lost - draws[0] * (intact - chance)) / (before[0] - chance)
+    return Profile(cell, draws, pseudo)
+
+
+def _rows(
+    capability: str,
+    pair: tuple[str, str],
+    both: list[tuple[Profile, Profile]],
+    groups: Groups,
+    sampling: Sampling,
+) -> list[dict[str, Any]]:
+    first, second = (np.mean([profiles[i].draws for profiles in both], axis=0) for i in (0, 1))
+    # each item's part of the mean over tasks of the mean over items
+    parts = [(a.pseudo - b.pseudo) / (len(a.pseudo) * len(both)) for a, b in both]
+    named = {
+        "capability": capability,
+        "first": pair[0],
+        "second": pair[1],
+        "n_items": sum(len(a.pseudo) for a, _ in both),
+        "n_tasks": len(both),
+        "tasks": ",".join(a.cell.task for a, _ in both),
+        "p": interaction_p(np.concatenate(parts), sampling.seed),
+    }
+    drawn = {"share_first": first, "share_second": second, "difference": first - second}
+    return [
+        named | {"group": name, "layers": list(layers)} | _estimates(drawn, i)
+        for i, (name, layers) in enumerate(groups.items())
+    ]
+
+
+def interaction_p(differences: Float[np.ndarray, "items groups"], seed: int) -> float:
+    """p-value of "the mean difference is the same in all groups".
+
+    Of each item the mean over groups is taken off, which is the common shift; under the null
+    what is left has mean 0, and each item's two protocols are exchanged, or not, at random.
+    """
+    contrasts = differences - differences.mean(axis=1, keepdims=True)
+    contrasts[np.abs(contrasts) < 1e-12] = 0.0
+    return stats.joint_sign_flip_p(contrasts, seed=stats.generator(seed, "interaction"))
+
+
+def _estimates(drawn: dict[str, np.ndarray], group: int) -> dict[str, float | None]:
+    """Estimates with bounds; null where there is no end."""
+    found: dict[str, float | None] = {}
+    for name, draws in drawn.items():
+        prefix = f"{name}_" if name != "difference" else ""
+        (low,), (high,) = stats.percentile_bounds(draws[1:, [group]], 0.95)
+        found[name] = float(draws[0, group])
+        found[f"{prefix}low"] = float(low) if np.isfinite(low) else None
+        found[f"{prefix}high"] = float(high) if np.isfinite(high) else None
+    return found

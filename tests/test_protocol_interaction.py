@@ -1,0 +1,192 @@
+"""Does the test of interaction find what is planted, and nothing where there is nothing?"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from layerwise import stats
+from layerwise._evidence import Sampling
+from layerwise._protocol_interaction import interaction_p, interaction_rows, layer_groups
+from layerwise.emergence import emergence
+from layerwise.errors import UserError
+from tests import synthetic
+from tests.synthetic import cell_records
+
+CHANCE = {"letter": 0.25, "generate": 0.0}
+GROUPS = {"early": [0, 1], "middle": [2, 3], "late": [4, 5]}
+
+
+def answers(
+    shares: np.ndarray, accuracy: float, chance: float, item: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Intact, then each layer skipped: it takes ``shares`` of what is above chance.
+
+    ``item`` is how hard each item is, so that protocols that share it are hard for the same.
+    """
+    intact = item < accuracy
+    guessed = rng.random((len(item), len(shares))) < chance
+    hit = rng.random((len(item), len(shares))) < shares
+    return np.column_stack([intact, np.where(hit, guessed, intact[:, None])])
+
+
+def asked(
+    letter: list[float], generate: list[float], rng: np.random.Generator, n: int = 60,
+    task: str = "keys",
+) -> list[pd.DataFrame]:  # fmt: skip
+    item = rng.random(n)
+    plans = {"letter": (letter, 0.95), "generate": (generate, 0.75)}
+    return [
+        cell_records(
+            answers(np.array(shares), accuracy, CHANCE[protocol], item, rng),
+            task, "retrieval", protocol,
+        )
+        for protocol, (shares, accuracy) in plans.items()
+    ]  # fmt: skip
+
+
+def rows(cells: list[pd.DataFrame], n_resamples: int = 2) -> pd.DataFrame:
+    records = pd.concat(cells, ignore_index=True)
+    tasks = records["task"].unique()
+    chance = {(task, name): level for task in tasks for name, level in CHANCE.items()}
+    found = interaction_rows(records, chance, GROUPS, Sampling(0, n_resamples, 6))
+    return pd.DataFrame(found)
+
+
+NULLS = {
+    "nothing matters": ([0.0] * 6, [0.0] * 6),
+    "the same matters": ([0.7, 0.1, 0.0, 0.0, 0.3, 0.0], [0.7, 0.1, 0.0, 0.0, 0.3, 0.0]),
+    "all matter more": ([0.5, 0.1, 0.0, 0.1, 0.2, 0.1], [0.7, 0.3, 0.2, 0.3, 0.4, 0.3]),
+}
+
+
+@pytest.mark.parametrize("null", NULLS)
+def test_no_more_false_claims_than_stated(null):
+    n_sets = 200
+    found = [rows(asked(*NULLS[null], np.random.default_rng(i)))["p"][0] for i in range(n_sets)]
+    claims = sum(p < 0.05 for p in found)
+    assert claims <= n_sets * 0.05 + 3 * (n_sets * 0.05 * 0.95) ** 0.5
+    if null != "nothing matters":  # where something varies, the level is also reached
+        assert 0.35 < np.mean(found) < 0.65
+
+
+def test_a_planted_interaction_is_found_in_its_groups():
+    cells = asked([0.9, 0, 0, 0, 0, 0], [0.0, 0, 0, 0, 0, 0.9], np.random.default_rng(0), n=100)
+    found = rows(cells, 1000).set_index("group")
+    assert (found["p_holm"] < 0.001).all()
+    assert found.loc["early", "difference"] == pytest.approx(0.45, abs=0.08)
+    assert found.loc["middle", "difference"] == 0
+    assert found.loc["late", "difference"] == pytest.approx(-0.45, abs=0.08)
+    assert found.loc["early", "low"] > 0.3
+    assert found.loc["late", "high"] < -0.3
+    assert found.loc["early", "share_first"] == pytest.approx(0.45, abs=0.08)
+    assert found["layers"].tolist() == list(GROUPS.values())
+
+
+def test_a_common_shift_is_no_interaction():
+    item = np.arange(40)
+    letter = np.ones((40, 7), bool)
+    generate = letter.copy()
+    generate[:, 1:] = (item % 2 == 0)[:, None]
+    found = rows([cell_records(letter, "keys", "retrieval"),
+                  cell_records(generate, "keys", "retrieval", "generate")])  # fmt: skip
+    assert (found["difference"] == -0.5).all()
+    assert (found["p"] == 1).all()
+
+
+def test_the_p_value_is_that_of_all_flips_one_by_one():
+    rng = np.random.default_rng(2)
+    differences = rng.normal(0.2, 1, (9, 3)) * [1, 0.2, 2]
+    contrasts = differences - differences.mean(axis=1, keepdims=True)
+    every = [
+        np.linalg.norm(np.array(signs) @ contrasts)
+        for signs in np.array(np.meshgrid(*[[-1, 1]] * 9)).reshape(9, -1).T
+    ]
+    reached = np.mean(np.array(every) >= every[-1] - 1e-12)
+    assert every[-1] == pytest.approx(np.linalg.norm(contrasts.sum(axis=0)))
+    assert interaction_p(differences, 0) == pytest.approx(reached)
+
+
+def test_shares_and_their_pseudo_values_agree_with_a_plain_count():
+    cells = asked([0.5, 0, 0.2, 0, 0, 0.1], [0.2, 0, 0, 0.4, 0, 0], np.random.default_rng(3))
+    found = rows(cells, 400).set_index("group")
+    for name, column in (("letter", "share_first"), ("generate", "share_second")):
+        table = next(c for c in cells if c["protocol"].iloc[0] == name)
+        accuracy = table.groupby(table["layer"].fillna(-1))["correct"].mean()
+        lost = (accuracy[-1] - accuracy) / (accuracy[-1] - CHANCE[name])
+        for group, layers in GROUPS.items():
+            assert found.loc[group, column] == pytest.approx(lost[layers].mean())
+    assert (found["low"] <= found["difference"]).all()
+    assert (found["difference"] <= found["high"]).all()
+
+
+@pytest.mark.slow
+def test_intervals_cover_the_truth():
+    covered = 0
+    for i in range(150):
+        cells = asked([0.6, 0, 0, 0, 0, 0.2], [0.2, 0, 0, 0, 0, 0.4], np.random.default_rng(i), 80)
+        found = rows(cells, 300)
+        truth = np.array([0.2, 0.0, -0.1])
+        covered += (found["low"] <= truth).to_numpy() & (found["high"] >= truth).to_numpy()
+    assert (covered >= 0.9 * 150).all()
+
+
+def test_tasks_have_the_same_weight_and_other_items_are_not_compared():
+    rng = np.random.default_rng(4)
+    large = asked([0.8, 0, 0, 0, 0, 0], [0.0] * 6, rng, 200, "large")
+    small = asked([0.0] * 6, [0.0] * 6, rng, 50, "small")
+    alone, both = rows(large), rows([*large, *small])
+    assert both["difference"][0] == pytest.approx(alone["difference"][0] / 2)
+    assert both["tasks"].eq("large,small").all()
+    assert both["n_items"].eq(250).all()
+    fewer = small[1].loc[small[1]["item"] != small[1]["item"].iloc[0]]
+    assert rows([*large, small[0], fewer])["tasks"].eq("large").all()
+
+
+def test_nothing_is_said_without_signal_under_both():
+    rng = np.random.default_rng(5)
+    letter, generate = asked([0.5] + [0] * 5, [0.5] + [0] * 5, rng)
+    dull = letter.assign(correct=(np.arange(len(letter)) % 4 == 0))
+    assert rows([dull, generate]).empty
+    assert rows([letter]).empty
+    gaps = generate.loc[generate["layer"].fillna(0) != 3]
+    assert rows([letter, gaps]).empty
+
+
+def test_many_comparisons_are_corrected_for():
+    rng = np.random.default_rng(6)
+    protocols = ("letter", "continuation", "generate")
+    cells = [
+        cell_records(synthetic.planted(rng, 40, 6, (layer,), 0.95), f"of {name}", name, protocol)
+        for name in ("retrieval", "knowledge")
+        for layer, protocol in zip((0, 0, 5), protocols, strict=True)
+    ]
+    found = emergence([synthetic.ablation(*cells)], n_resamples=50).protocol_interaction
+    pairs = found.drop_duplicates(["capability", "first", "second"])
+    assert len(pairs) == 6
+    assert pairs["capability"].tolist() == ["retrieval"] * 3 + ["knowledge"] * 3
+    assert pairs["p_holm"].tolist() == pytest.approx(stats.holm(pairs["p"].to_numpy()).tolist())
+    apart = pairs["second"] == "generate"
+    assert (pairs["p_holm"] < 0.05).tolist() == apart.tolist()
+
+
+def test_groups_are_thirds_or_as_asked():
+    assert layer_groups(8) == {"early": [0, 1, 2], "middle": [3, 4, 5], "late": [6, 7]}
+    assert layer_groups(2) == {"early": [0], "late": [1]}
+    assert len(layer_groups(1)) == 1
+    for wrong in ({"a": [0, 1], "b": [1]}, {"a": [0], "b": [8]}, {"a": [0], "b": []}, {"a": [0]}):
+        with pytest.raises(UserError, match="Layer groups must be two or more, none of them"):
+            layer_groups(8, wrong)
+    cells = asked([0.9, 0, 0, 0, 0, 0], [0.0] * 6, np.random.default_rng(7))
+    halves = {"first": range(3), "last": [3, 4, 5]}
+    found = emergence([synthetic.ablation(*cells)], n_resamples=20, groups=halves)
+    assert found.protocol_interaction["group"].tolist() == ["first", "last"]
+
+
+def test_a_model_of_one_layer_has_no_groups_to_compare():
+    right = np.ones((30, 2), bool)
+    right[:, 1] = False
+    cells = [cell_records(right, "keys", "retrieval", name) for name in CHANCE]
+    found = emergence([synthetic.ablation(*cells)], n_resamples=20)
+    assert found.protocol_interaction.empty
