@@ -27,10 +27,15 @@ def ablation_rows(effects: pd.DataFrame, n_top: int = 5) -> pd.DataFrame:
             "task": top["task"],
             "intervention": top["intervention"],
             "share lost [95 %]": intervals(top, "share_lost", "share_low", "share_high"),
-            "p (Holm)": top["p_holm"].map("{:.2g}".format),
+            "p (corrected)": corrected(top).map("{:.2g}".format),
             "significant": np.where(top["significant"], "yes", "no"),
         }
     )
+
+
+def corrected(effects: pd.DataFrame) -> pd.Series:
+    """The p-values that "significant" goes by: Benjamini-Hochberg of heads, Holm of layers."""
+    return effects["p_bh"].where(effects["head"].notna(), effects["p_holm"])
 
 
 def lens_rows(lens: pd.DataFrame) -> pd.DataFrame:

@@ -27,6 +27,7 @@ from layerwise._evidence import (
     lens_evidence,
     patching_evidence,
 )
+from layerwise._joining import join_ablations
 from layerwise._lens_tables import guessing
 from layerwise._method_agreement import CENTRE as CENTRE
 from layerwise._method_agreement import HALF as HALF
@@ -92,7 +93,7 @@ def emergence(
             hold the same task under the same protocol, or groups overlap or hold layers that
             are not there.
     """
-    used = [result for result in results if isinstance(result, JOINED)]
+    used = join_ablations([result for result in results if isinstance(result, JOINED)])
     if not used:
         raise UserError(
             "Emergence has nothing to join: expected at least one ablation, logit lens, "

@@ -307,5 +307,8 @@ def test_words() -> None:
     assert p_value(0.0002) == "p < 0.001"
     assert p_value(0.0121) == "p = 0.012"
     assert doing("mean", "mlp_out", "layer 3") == "setting the MLP output of layer 3 to its mean"
+    assert doing("resample", "attn_out", "a layer") == "resampling the attention output of a layer"
+    assert doing("noise", "z", "head 3.1") == "adding noise to head 3.1"
+    assert doing("skip", "mlp_out", "layer 3") == "skipping the MLP output of layer 3"
     after = doing("zero", "resid_post", "layer 3")
     assert after == "setting the residual stream after layer 3 to zero"

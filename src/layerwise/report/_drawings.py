@@ -11,12 +11,11 @@ from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
 from layerwise.report._find_removal import HOW, several_orders
 from layerwise.report.rows import rows
 from layerwise.report.run import Run
 from layerwise.report.wording import (
+    HEAD_WORDS,
     PROTOCOL_ORDER,
     capitalised,
     counted,
@@ -67,6 +66,30 @@ def role_maps(run: Run) -> list[Drawing]:
         alt = f"Heat map of accuracy lost by {action}, layers by tasks and protocols."
         draw = partial(role_map, effects, kind, site, signal=run.signal)
         found.append(Drawing(f"role_map_{kind}_{site}", draw, caption, alt))
+    return found
+
+
+def head_effects(run: Run) -> list[Drawing]:
+    """What single heads are needed for, a figure for each kind, site and protocol with signal."""
+    from layerwise.report.figures import head_effect_maps
+
+    found = []
+    for kind, site in run.head_ablations():
+        effects = rows(run.head_effects, kind=kind, site=site, signal=True)
+        for protocol in in_order(effects["protocol"], PROTOCOL_ORDER):
+            mine = rows(effects, protocol=protocol)
+            noun = HEAD_WORDS[site]
+            action = doing(kind, site, f"one {noun}")
+            caption = (
+                f"Share of the above-chance accuracy lost by {action}, layers by {noun}s, under "
+                f"{protocol} (n = {spread(mine['n_items'])} items a task, tasks with signal). Red "
+                "is lost, blue gained. Dot: significant after Benjamini-Hochberg correction over "
+                f"the {spread(mine.groupby('task').size())} {noun}s of a task (exact McNemar test, "
+                "q < 0.05). The intervals are in the table below."
+            )
+            alt = f"Heat maps of accuracy lost by {action}, layers by {noun}s."
+            draw = partial(head_effect_maps, mine)
+            found.append(Drawing(f"head_effects_{kind}_{site}_{protocol}", draw, caption, alt))
     return found
 
 

@@ -11,12 +11,14 @@ from typing import Any
 
 from layerwise.report import _drawings
 from layerwise.report._drawings import Drawing
+from layerwise.report._layers import Grid, layer_grid
 from layerwise.report._tables_shown import (
     Shown,
     agreement_shown,
     attribution_tables,
     effects_tables,
     emergence_tables,
+    head_effects_tables,
     heads_table,
     patching_table,
     paths_table,
@@ -32,18 +34,23 @@ from layerwise.report.wording import number
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: a heading, some words, figures and tables."""
+    """A part of the page: a heading, some words, figures and tables; layers to be opened."""
 
     anchor: str
     heading: str
     words: str = ""
     drawings: tuple[Drawing, ...] = ()
     tables: tuple[Shown, ...] = ()
+    grid: Grid | None = None
 
 
 _ROLE_WORDS = (
     "What each layer does, as far as leaving it out or overwriting it shows: the share of the "
     "accuracy above guessing that is lost."
+)
+_HEAD_WORDS = (
+    "One attention head changed at a time, where it is still apart from the others (before the "
+    "output projection). A head without a loss may still matter where others can stand in for it."
 )
 _PROTOCOL_WORDS = (
     "The same questions scored in other ways. Where the lines lie on each other, what is said "
@@ -134,8 +141,10 @@ def sections(run: Run) -> list[Section]:
     alike = (*_drawings.similarities(run), *_drawings.predictions(run))
     alike_tables = tuple(similarity_tables(run))
     every = [
-        Section("roles", "Role map", _ROLE_WORDS, role),
+        Section("roles", "Role map", _ROLE_WORDS, role, (), layer_grid(run)),
         Section("accuracy", "Accuracy per layer", "", accuracy),
+        Section("head-effects", "Ablation of heads", _HEAD_WORDS,
+                tuple(_drawings.head_effects(run)), tuple(head_effects_tables(run))),
         Section("protocols", "Protocol comparison", _PROTOCOL_WORDS, compare),
         Section("lens", "Logit lens", _LENS_WORDS, lens),
         Section("tuned", "Tuned lens", _TUNED_WORDS, tuned),

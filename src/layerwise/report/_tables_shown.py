@@ -37,43 +37,61 @@ class Shown:
     note: str = ""
 
 
+_EFFECT = (
+    "task", "protocol", "intervention", "n", "accuracy (%)", "change (points)", "share lost (%)",
+    "gold log-prob. lost (nats)",
+)  # fmt: skip
+
+
 def effects_tables(run: Run) -> list[Shown]:
     """The largest effects, significant ones first, and all of them on demand."""
     if run.effects is None:
         return []
-    ranked = run.effects.sort_values(
+    cells, n, note = _effects(run.effects, "p_holm")
+    columns = (*_EFFECT, "p (Holm)", "significant")
+    top = Shown(f"Largest effects ({min(_TOP, len(cells))} of {n})", columns, cells[:_TOP])
+    return [top, Shown(f"All effects ({n})", columns, cells, True, note)]
+
+
+def head_effects_tables(run: Run) -> list[Shown]:
+    """The heads with the largest effects, significant ones first, and all of them on demand."""
+    if run.head_effects is None or not run.head_effects["signal"].any():
+        return []
+    cells, n, note = _effects(rows(run.head_effects, signal=True), "p_bh")
+    columns = (*_EFFECT, "p (BH)", "significant")
+    top = Shown(f"Strongest heads ({min(_TOP, len(cells))} of {n})", columns, cells[:_TOP])
+    return [top, Shown(f"All effects of heads, tasks with signal ({n})", columns, cells, True,
+                       note)]  # fmt: skip
+
+
+def _effects(effects: pd.DataFrame, p: str) -> tuple[list[list[str]], int, str]:
+    """Effects as text, strongest first, how many there are, and where the others are."""
+    ranked = effects.sort_values(
         by=["significant", "share_lost"], ascending=False, kind="stable", na_position="last"
     )
-    columns = (
-        "task", "protocol", "intervention", "n", "accuracy (%)", "change (points)",
-        "share lost (%)", "gold log-prob. lost (nats)", "p (Holm)", "significant",
-    )  # fmt: skip
-    cells = [_effect(row) for row in records(ranked.head(_MOST))]
+    cells = [_effect(row, p) for row in records(ranked.head(_MOST))]
     left = len(ranked) - len(cells)
-    note = f"The other {left} rows are in effects.parquet." if left else ""
-    top = Shown(
-        f"Largest effects ({min(_TOP, len(cells))} of {len(ranked)})", columns, cells[:_TOP]
-    )
-    return [top, Shown(f"All effects ({len(ranked)})", columns, cells, True, note)]
+    return cells, len(ranked), f"The other {left} rows are in effects.parquet." if left else ""
 
 
-def _effect(row: dict[str, Any]) -> list[str]:
+def _effect(row: dict[str, Any], p: str) -> list[str]:
     accuracy = f"{number(100 * row['acc_intact'])} → {number(100 * row['acc'])}"
     if row["signal"]:
-        share, sure = _bounds(row, "share_lost", "share_low", "share_high", 100), row["significant"]
+        share, sure = bounds(row, "share_lost", "share_low", "share_high", 100), row["significant"]
     else:
         share, sure = "no signal", False
     return [
         row["task"], row["protocol"], row["intervention"], str(row["n_items"]), accuracy,
-        _bounds(row, "acc_diff", "acc_diff_low", "acc_diff_high", -100), share,
-        _bounds(row, "nats", "nats_low", "nats_high", 1, 2), f"{row['p_holm']:.3g}",
+        bounds(row, "acc_diff", "acc_diff_low", "acc_diff_high", -100), share,
+        bounds(row, "nats", "nats_low", "nats_high", 1, 2), f"{row[p]:.3g}",
         "yes" if sure else "no",
     ]  # fmt: skip
 
 
-def _bounds(
+def bounds(
     row: dict[str, Any], middle: str, low: str, high: str, scale: int, digits: int = 0
 ) -> str:
+    """An estimate with its interval, in units of one by ``scale``; a dash if there is none."""
     if pd.isna(row[middle]):
         return "–"
     values = [scale * row[name] for name in (middle, *((low, high)[:: 1 if scale > 0 else -1]))]
@@ -89,7 +107,7 @@ def signal_table(run: Run, signal: bool) -> list[Shown]:
     cells = [
         [
             row["task"], row["capability"], row["protocol"], str(row["n_items"]),
-            _bounds(row, "accuracy", "low", "high", 100), number(100 * row["chance"]),
+            bounds(row, "accuracy", "low", "high", 100), number(100 * row["chance"]),
         ]
         for row in found
     ]  # fmt: skip
@@ -108,7 +126,7 @@ def settling_tables(run: Run) -> list[Shown]:
     cells = [
         [
             row["lens"], row["protocol"], row["first"], row["second"],
-            f"{row['n_first']}, {row['n_second']}", _bounds(row, "difference", "low", "high", 1, 2),
+            f"{row['n_first']}, {row['n_second']}", bounds(row, "difference", "low", "high", 1, 2),
             number(100 * row["later"]), f"{row['p_holm']:.3g}",
             "yes" if row["significant"] else "no",
         ]
@@ -130,7 +148,7 @@ def patching_table(run: Run) -> list[Shown]:
         [
             row["task"], row["direction"], row["site"], str(row["layer"]),
             "–" if pd.isna(row["head"]) else str(row["head"]), row["pos_label"],
-            str(row["n_items"]), _bounds(row, "recovered", "recovered_low", "recovered_high", 100),
+            str(row["n_items"]), bounds(row, "recovered", "recovered_low", "recovered_high", 100),
             f"{row['p_bh']:.3g}",
         ]
         for row in records(ranked.head(_MOST))
@@ -152,7 +170,7 @@ def attribution_tables(run: Run) -> list[Shown]:
     cells = [
         [
             row["task"], row["protocol"], _part(row), str(row["n_items"]),
-            _bounds(row, "value", "low", "high", 1, 2), f"{row['p_adjusted']:.3g}",
+            bounds(row, "value", "low", "high", 1, 2), f"{row['p_adjusted']:.3g}",
             "yes" if row["significant"] else "no",
         ]
         for row in records(ranked.head(_ATTRIBUTED))
@@ -179,7 +197,7 @@ def heads_table(run: Run) -> list[Shown]:
     ranked = run.heads.sort_values(by="prefix_matching", ascending=False, kind="stable")
     cells = [
         [f"{row['layer']}.{row['head']}"]
-        + [_bounds(row, name, f"{name}_low", f"{name}_high", 1, 2) for name in names]
+        + [bounds(row, name, f"{name}_low", f"{name}_high", 1, 2) for name in names]
         + ["yes" if row["induction_head"] else "no"]
         for row in records(ranked.head(_ATTRIBUTED))
     ]
@@ -200,7 +218,7 @@ def paths_table(run: Run) -> list[Shown]:
     cells = [
         [
             row["task"], row["direction"], row["sender"], row["receiver"], str(row["n_items"]),
-            _bounds(row, "recovered", "recovered_low", "recovered_high", 100),
+            bounds(row, "recovered", "recovered_low", "recovered_high", 100),
             f"{row['p_bh']:.3g}",
         ]
         for row in records(ranked.head(_MOST))
@@ -220,7 +238,7 @@ def agreement_shown(run: Run) -> list[Shown]:
     cells = [
         [
             row["task"], row["direction"], row["site"], str(row["n_cells"]), str(row["n_items"]),
-            _bounds(row, "spearman", "spearman_low", "spearman_high", 1, 2),
+            bounds(row, "spearman", "spearman_low", "spearman_high", 1, 2),
             number(row["median_error"], 3),
         ]
         for row in records(run.agreement)
@@ -242,7 +260,7 @@ def removal_table(run: Run) -> list[Shown]:
             str(row["n_items"]), str(row["step"]),
             ", ".join(map(str, row["layers"])),
             f"{number(100 * row['acc_intact'])} → {number(100 * row['acc'])}",
-            _bounds(row, "acc_diff", "acc_diff_low", "acc_diff_high", -100),
+            bounds(row, "acc_diff", "acc_diff_low", "acc_diff_high", -100),
             f"{row['p_holm']:.3g}", "yes" if row["significant"] else "no",
         ]
         for row in records(run.removal)
@@ -261,7 +279,7 @@ def similarity_tables(run: Run) -> list[Shown]:
         cells = [
             [
                 row["capability"], row["protocol"], row["predictor"], row["effect"],
-                str(row["n_layers"]), str(row["n_items"]), _bounds(row, "rho", "low", "high", 1, 2),
+                str(row["n_layers"]), str(row["n_items"]), bounds(row, "rho", "low", "high", 1, 2),
                 f"{row['p_holm']:.3g}",
             ]
             for row in records(run.prediction)
@@ -272,7 +290,7 @@ def similarity_tables(run: Run) -> list[Shown]:
         cells = [
             [
                 row["task"], row["protocol"], str(row["layer"]), str(row["n_items"]),
-                _bounds(row, "influence", "low", "high", 1, 3),
+                bounds(row, "influence", "low", "high", 1, 3),
             ]
             for row in records(run.influence)
         ]  # fmt: skip
@@ -305,8 +323,8 @@ def emergence_tables(run: Run) -> list[Shown]:
     depths = [
         [
             row["capability"], row["protocol"], row["method"], row["measure"],
-            _bounds(row, "estimate", "low", "high", 1, 2),
-            _bounds(row, "layer", "layer_low", "layer_high", 1, 1),
+            bounds(row, "estimate", "low", "high", 1, 2),
+            bounds(row, "layer", "layer_low", "layer_high", 1, 1),
             _critical(row["layers"]), str(row["n_items"]), row["tasks"],
         ]
         for row in (records(run.emergence) if run.emergence is not None else [])
@@ -334,7 +352,7 @@ def _order(run: Run) -> list[Shown]:
     cells = [
         [
             row["first"], row["second"], row["protocol"], row["method"], row["measure"],
-            _bounds(row, "difference", "low", "high", 1, 2), f"{row['p_holm']:.3g}",
+            bounds(row, "difference", "low", "high", 1, 2), f"{row['p_holm']:.3g}",
         ]
         for row in records(ranked)
     ]  # fmt: skip

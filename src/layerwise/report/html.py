@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from layerwise._files import write_atomically
+from layerwise._joining import joinable
 from layerwise.errors import UserError
 from layerwise.report._page import Page, render
 from layerwise.report.finding import Finding
@@ -76,8 +77,8 @@ def report(results: Result | Sequence[Result]) -> Report:
     """Put results into one page.
 
     Args:
-        results: one result or several. Results of one model on the same items make one run;
-            others stand side by side.
+        results: one result or several. Results of one model on the same items make one run,
+            ablations of different changes too; others stand side by side.
 
     Raises:
         UserError: if there are none.
@@ -116,7 +117,10 @@ def _with_emergence(results: list[Result]) -> list[Result]:
 
 
 def grouped(results: Sequence[Result]) -> list[list[Result]]:
-    """Results by run: the same model and items, and at most one result of each kind."""
+    """Results by run: the same model and items, and one result of each kind.
+
+    Ablations of one run may be several, if their changes differ.
+    """
     groups: list[list[Result]] = []
     for result in results:
         home = next((group for group in groups if _fits(group, result)), None)
@@ -129,8 +133,13 @@ def _fits(group: Sequence[Result], result: Result) -> bool:
     return (
         group[0].facts.model == result.facts.model
         and all(mine.get(task.name, task.hash) == task.hash for task in result.facts.tasks)
-        and all(type(other) is not type(result) for other in group)
+        and all(type(other) is not type(result) or _join(other, result) for other in group)
     )
+
+
+def _join(one: Result, other: Result) -> bool:
+    ablations = isinstance(one, AblationResult) and isinstance(other, AblationResult)
+    return ablations and joinable(one, other)
 
 
 def _report(runs: list[Run], origins: list[str]) -> Report:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from layerwise._joining import join_ablations
 from layerwise.report.rows import rows
 from layerwise.report.wording import LAYER_MAIN, in_order
 from layerwise.results import (
@@ -99,11 +100,14 @@ class Run:
         """The tables of the results of one run.
 
         Args:
-            results: at most one of each kind; empty tables count as not run.
+            results: at most one of each kind, but for ablations, which are joined; empty tables
+                count as not run.
 
         Raises:
-            UserError: if the results are of different models or items.
+            UserError: if the results are of different models or items, or two ablations of the
+                same change.
         """
+        results = join_ablations(results)
         tables: dict[str, pd.DataFrame] = {}
         for result in results:
             tables |= _tables(result)
@@ -119,7 +123,7 @@ class Run:
         return bool(found["signal"].iloc[0]) if len(found) else None
 
     def effects_of(self, kind: str, site: str, **values: Any) -> pd.DataFrame:
-        """The effects of one kind and site, and of what else is asked; maybe none.
+        """The effects in single layers of one kind and site, and of what else is asked.
 
         Args:
             kind: the kind of intervention.
@@ -128,15 +132,27 @@ class Run:
         """
         if self.effects is None:
             return pd.DataFrame()
-        return rows(self.effects, kind=kind, site=site, **values)
+        return rows(_one_place(self.effects), kind=kind, site=site, **values)
 
     def ablations(self) -> list[tuple[str, str]]:
-        """The kinds and sites of interventions, skipped layers first."""
-        if self.effects is None:
-            return []
-        pairs = zip(self.effects["kind"], self.effects["site"], strict=True)
-        names = in_order((f"{kind}/{site}" for kind, site in pairs), ("/".join(LAYER_MAIN),))
-        return [(name.split("/")[0], name.split("/")[1]) for name in names]
+        """The kinds and sites of interventions in one layer at a time, skipped layers first."""
+        return _kinds_and_sites(self.effects)
+
+    def head_ablations(self) -> list[tuple[str, str]]:
+        """The kinds and sites of interventions in one head or key/value group at a time."""
+        return _kinds_and_sites(self.head_effects)
+
+
+def _kinds_and_sites(effects: pd.DataFrame | None) -> list[tuple[str, str]]:
+    if effects is None:
+        return []
+    single = _one_place(effects)
+    return in_order(zip(single["kind"], single["site"], strict=True), (LAYER_MAIN,))
+
+
+def _one_place(effects: pd.DataFrame) -> pd.DataFrame:
+    """Without several changes made at once: no map of layers has a place for them."""
+    return effects.loc[~effects["intervention"].str.contains("+", regex=False)]
 
 
 def _tables(result: Result) -> dict[str, pd.DataFrame]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from layerwise.report._find_attribution import attributions
 from layerwise.report._find_depth import hand_overs, lens_depths
+from layerwise.report._find_heads import needed_heads
 from layerwise.report._find_layers import critical_layers, gains, harmless_layers
 from layerwise.report._find_order import orders, silent
 from layerwise.report._find_protocols import protocol_differences
@@ -22,6 +23,7 @@ MOST = 10
 _FINDERS: tuple[Finder, ...] = (
     critical_layers,
     protocol_differences,
+    needed_heads,
     harmless_layers,
     gains,
     orders,
@@ -37,7 +39,7 @@ def findings(results: Sequence[Result], most: int = MOST) -> list[Finding]:
     """What the results of one run say, in sentences.
 
     Args:
-        results: results of one run, at most one of each kind.
+        results: results of one run, at most one of each kind but for ablations.
         most: at most so many sentences, about a screenful.
 
     Returns:

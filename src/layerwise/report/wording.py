@@ -21,7 +21,17 @@ _SITE_WORDS = {
     "attn_out": "the attention output",
     "mlp_out": "the MLP output",
     "resid_pre": "the residual stream before",
+    "resid_mid": "the residual stream within",
     "resid_post": "the residual stream after",
+}
+HEAD_WORDS = {"z": "head", "kv_group": "key/value group"}
+_WHOLE = ("layer", *HEAD_WORDS)
+_DOING = {
+    "skip": "skipping {}",
+    "zero": "setting {} to zero",
+    "mean": "setting {} to its mean",
+    "resample": "resampling {}",
+    "noise": "adding noise to {}",
 }
 
 
@@ -99,18 +109,16 @@ def doing(kind: str, site: str, where: str) -> str:
     """What an intervention does, as the subject of a sentence.
 
     Args:
-        kind: ``skip``, ``zero`` or ``mean``.
-        site: ``layer``, ``attn_out``, ``mlp_out`` or ``resid_post``.
-        where: e.g. ``"layer 7"`` or ``"a layer"``.
+        kind: ``skip``, ``zero``, ``mean``, ``resample`` or ``noise``.
+        site: as in ``effects.parquet``.
+        where: e.g. ``"layer 7"``, ``"a layer"`` or ``"head 7.3"``.
 
     Returns:
         E.g. ``"skipping layer 7"``, ``"setting the MLP output of layer 7 to its mean"``.
     """
-    if (kind, site) == LAYER_MAIN:
-        return f"skipping {where}"
     place = _SITE_WORDS.get(site, site)
     target = f"{place} {where}" if place.startswith("the residual") else f"{place} of {where}"
-    return f"setting {target} to {'its mean' if kind == 'mean' else 'zero'}"
+    return _DOING.get(kind, f"{kind} at {{}}").format(where if site in _WHOLE else target)
 
 
 def capitalised(text: str) -> str:

@@ -9,6 +9,7 @@ from layerwise.report.figures.accuracy import accuracy_by_layer as accuracy_by_l
 from layerwise.report.figures.attribution import attribution_heads as attribution_heads
 from layerwise.report.figures.attribution import attribution_lines as attribution_lines
 from layerwise.report.figures.emergence import emergence_ranges as emergence_ranges
+from layerwise.report.figures.head_effects import head_effect_maps as head_effect_maps
 from layerwise.report.figures.heads import head_score_maps as head_score_maps
 from layerwise.report.figures.lens import lens_curves as lens_curves
 from layerwise.report.figures.patching import patching_map as patching_map

@@ -7,33 +7,21 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from layerwise.report.figures._panels import finish_panels, task_panels, tasks_in_order
-from layerwise.report.figures.grid import (
-    abreast,
-    layer_ticks,
-    legend_below,
-    panel_grid,
-    rows_and_columns,
-    set_title,
-)
-from layerwise.report.figures.lettering import characters, label
+from layerwise.report.figures._head_maps import task_head_maps
+from layerwise.report.figures._panels import finish_panels, task_panels
+from layerwise.report.figures.grid import legend_below, set_title
+from layerwise.report.figures.lettering import label
 from layerwise.report.figures.style import FULL_WIDTH, Look, look, styled
 from layerwise.report.rows import layers_of, numbers, rows
-from layerwise.report.wording import spread
 
 METRICS = {"logit_diff": "logit difference (nats)", "logprob": "log-probability (nats)"}
 _LINES = {"attn_out": ("attention", look(0)), "mlp_out": ("MLP", look(1))}
-DIVERGING: Colormap = sns.color_palette("vlag", as_cmap=True)  # type: ignore[assignment]
-_LEAST, _TICK = 1.45, 0.24
 
 
 @styled
@@ -127,69 +115,10 @@ def attribution_heads(
         Means over items, with one scale for all panels; dots are significant.
     """
     shown = _shown(summary, protocol, metric, ["z"])
-    tasks, layers = tasks_in_order(shown), layers_of(shown)
-    down, _ = rows_and_columns(len(tasks), width, _LEAST)
-    height = float(np.clip(0.11 * len(layers), 0.8, 3.6 if down == 1 else 2.2))
-    figure, panels = panel_grid(len(tasks), width, _LEAST, height + 0.5, most=2.4, extra=1.2)
     largest = float(np.abs(numbers(shown, "value")).max()) or 1.0
-    room = figure.get_figwidth() / abreast(panels) - 0.45
-    for axes, task in zip(panels, tasks, strict=True):
-        mine = rows(shown, task=task)
-        head_map(axes, mine, "value", DIVERGING, (-largest, largest), (room, height))
-        mark_heads(axes, mine, rows(mine, significant=True), "0.1")
-        name = label(task, characters(room))
-        kind = label(str(mine["capability"].iloc[0]), 12)
-        axes.set_title(f"{name}\n{kind}, n = {spread(mine['n_items'])}", loc="left", pad=3)
-    finish_heads(
-        figure, panels, ScalarMappable(Normalize(-largest, largest), DIVERGING),
-        f"added to the answer's {METRICS[metric]}", 0.1 / (height * down),
-    )  # fmt: skip
+    unit = f"added to the answer's {METRICS[metric]}"
+    figure = task_head_maps(shown, "value", largest, unit, width)
     set_title(figure, f"What each head adds to the answer's {METRICS[metric].split(' (')[0]}, "
               f"{label(str(shown['protocol'].iloc[0]))} prompts (dots: significant after "
               "Benjamini-Hochberg)")  # fmt: skip
     return figure
-
-
-def head_map(
-    axes: Axes,
-    table: pd.DataFrame,
-    column: str,
-    colors: Colormap,
-    limits: tuple[float, float],
-    room: tuple[float, float],
-) -> None:
-    """A heat map of one column, a row per layer (0 above) and a column per head."""
-    wide = table.pivot_table(index="layer", columns="head", values=column).astype(float)
-    axes.pcolormesh(wide.to_numpy(), cmap=colors, vmin=limits[0], vmax=limits[1], rasterized=False)
-    layers, heads = ([int(name) for name in names] for names in (wide.index, wide.columns))
-    for names, axis, inches, size in (
-        (layers, axes.yaxis, room[1], 0.16), (heads, axes.xaxis, room[0], _TICK),
-    ):  # fmt: skip
-        ticks = layer_ticks(names, inches, size)
-        axis.set_ticks([names.index(tick) + 0.5 for tick in ticks], [str(tick) for tick in ticks])
-    axes.tick_params(length=0)
-    axes.set_ylim(len(layers), 0)
-    axes.spines[:].set_visible(False)
-
-
-def finish_heads(
-    figure: Figure, panels: list[Axes], colors: ScalarMappable, unit: str, fraction: float
-) -> None:
-    """Names of the axes, and the bar of colours, for panels of layers by heads."""
-    for axes in panels[:: abreast(panels)]:
-        axes.set_ylabel("layer")
-    for axes in panels[-abreast(panels) :]:
-        axes.set_xlabel("head")
-    bar = figure.colorbar(
-        colors, ax=panels, location="bottom", pad=0.03, fraction=fraction, aspect=25
-    )
-    bar.set_label(unit)
-    bar.ax.spines[:].set_linewidth(0.4)
-
-
-def mark_heads(axes: Axes, mine: pd.DataFrame, chosen: pd.DataFrame, color: str) -> None:
-    """Dots on the chosen heads of a heat map of ``mine``."""
-    layers = {layer: i for i, layer in enumerate(layers_of(mine))}
-    x = numbers(chosen, "head") + 0.5
-    y = np.array([layers[int(layer)] + 0.5 for layer in chosen["layer"]])
-    axes.plot(x, y, ls="", marker=".", ms=3.2, mew=0, c=color, gid="marked")

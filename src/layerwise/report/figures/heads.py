@@ -12,7 +12,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 
-from layerwise.report.figures.attribution import finish_heads, head_map, mark_heads
+from layerwise.report.figures._head_maps import finish_heads, head_map, mark_heads
 from layerwise.report.figures.grid import abreast, panel_grid, set_title
 from layerwise.report.figures.style import FULL_WIDTH, styled
 from layerwise.report.rows import layers_of, rows

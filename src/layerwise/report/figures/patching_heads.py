@@ -5,8 +5,6 @@ It reads the averages that a patching result gives; none is made here.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -14,6 +12,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from layerwise.report.figures._head_maps import scale_of
 from layerwise.report.figures._panels import tasks_in_order
 from layerwise.report.figures.grid import (
     abreast,
@@ -62,7 +61,7 @@ def patching_heads(
     height = float(np.clip(0.1 * len(layers), 0.9, 3.6 if down == 1 else 2.0))
     figure, panels = panel_grid(len(named), width, _LEAST, height + 0.5, most=2.4, extra=1.5)
     room = figure.get_figwidth() / abreast(panels) - 0.45, height
-    limit = scale_of(shown)
+    limit = scale_of(shown, "recovered")
     for axes, (task, where) in zip(panels, named, strict=True):
         mine = rows(shown, task=task, pos_label=where)
         _draw(axes, mine, layers, heads, limit)
@@ -76,12 +75,6 @@ def patching_heads(
     _finish(figure, panels, limit, verb(direction), 0.1 / (height * down))
     set_title(figure, f"Activation patching of {_SITES[site]} ({direction})")
     return figure
-
-
-def scale_of(shown: pd.DataFrame) -> float:
-    """The share at which colours end: the largest there is, rounded up, from 0.1 to 1."""
-    largest = np.nanmax(np.abs(shown["recovered"].to_numpy(dtype=float)), initial=0.0)
-    return min(1.0, max(0.1, math.ceil(10 * float(largest)) / 10))
 
 
 def _draw(

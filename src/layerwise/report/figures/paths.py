@@ -12,8 +12,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from layerwise.report.figures._head_maps import finish_heads, scale_of
 from layerwise.report.figures._panels import tasks_in_order
-from layerwise.report.figures.attribution import finish_heads
 from layerwise.report.figures.grid import (
     abreast,
     layer_ticks,
@@ -23,7 +23,6 @@ from layerwise.report.figures.grid import (
 )
 from layerwise.report.figures.lettering import characters, label
 from layerwise.report.figures.patching import color_map, verb
-from layerwise.report.figures.patching_heads import scale_of
 from layerwise.report.figures.style import FULL_WIDTH, look, styled
 from layerwise.report.rows import numbers, rows
 from layerwise.report.wording import in_order, number, spread
@@ -54,7 +53,7 @@ def path_senders(effects: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
     down, _ = rows_and_columns(len(named), width, _LEAST)
     height = float(np.clip(0.1 * len(layers), 0.9, 3.6 if down == 1 else 2.0))
     figure, panels = panel_grid(len(named), width, _LEAST, height + 0.5, most=2.4, extra=1.4)
-    room, limit = figure.get_figwidth() / abreast(panels) - 0.45, scale_of(shown)
+    room, limit = figure.get_figwidth() / abreast(panels) - 0.45, scale_of(shown, "recovered")
     for axes, (task, receiver) in zip(panels, named, strict=True):
         mine = rows(shown, task=task, receiver=receiver)
         _draw(axes, mine, layers, heads, limit, (room, height))

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from layerwise.errors import UserError
 from layerwise.report.figures.attribution import attribution_heads
 from layerwise.report.figures.emergence import emergence_ranges
+from layerwise.report.figures.head_effects import head_effect_maps
 from layerwise.report.figures.heads import head_score_maps
 from layerwise.report.figures.lens import lens_curves
 from layerwise.report.figures.patching import patching_map
@@ -54,7 +55,8 @@ def plot_result(result: Plottable) -> Figure:
     """The figure that says most about a result.
 
     Args:
-        result: an ablation (role map), lens and tuned lens (curves), patching (heat map; of heads,
+        result: an ablation (role map; of heads, if no
+            layer was changed), lens and tuned lens (curves), patching (heat map; of heads,
             if there is nothing else), attribution or heads (heat maps by head), similarity (maps),
             removal (curves) or emergence result (ranges).
 
@@ -63,8 +65,11 @@ def plot_result(result: Plottable) -> Figure:
     """
     if isinstance(result, AblationResult):
         effects = _filled(result, result.effects())
-        first = effects.iloc[0]
-        return role_map(effects, str(first["kind"]), str(first["site"]), signal=result.signal())
+        layers = effects.loc[effects["head"].isna()]
+        if layers.empty:
+            return head_effect_maps(_filled(result, effects.loc[effects["signal"]]))
+        first = layers.iloc[0]
+        return role_map(layers, str(first["kind"]), str(first["site"]), signal=result.signal())
     if isinstance(result, LensResult):
         return lens_curves(_filled(result, result.lens), seed=result.facts.seed)
     if isinstance(result, TunedLensResult):

@@ -1,0 +1,83 @@
+"""A sentence on single heads: which one a task needs most, or that none is established.
+
+They read effects tables only, and say nothing of tasks without signal.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from layerwise.report.finding import Finding, source, weight
+from layerwise.report.rows import numbers, records, rows
+from layerwise.report.run import Run
+from layerwise.report.wording import (
+    HEAD_WORDS,
+    capitalised,
+    counted,
+    doing,
+    interval,
+    p_value,
+    percent,
+    spread,
+)
+
+HEADS = "heads"
+
+
+def needed_heads(run: Run) -> list[Finding]:
+    """The head whose loss costs most, or what the intervals allow where none is significant."""
+    found = []
+    for kind, site in run.head_ablations()[:1]:
+        mine = rows(run.head_effects, kind=kind, site=site, signal=True)
+        losses = pd.DataFrame(rows(mine, significant=True).query("acc_diff > 0"))
+        if len(mine):
+            found.append(_largest(mine, losses) if len(losses) else _none(mine))
+    return found
+
+
+def _largest(mine: pd.DataFrame, losses: pd.DataFrame) -> Finding:
+    order = ["share_lost", "share_low", "layer", "head"]
+    ranked = losses.sort_values(by=order, ascending=[False, False, True, True], kind="stable")
+    top = records(ranked)[0]
+    cell = {name: str(top[name]) for name in ("task", "protocol", "kind", "site")}
+    noun, there = HEAD_WORDS[cell["site"]], rows(mine, **cell)
+    lost = percent(top["share_lost"], top["share_low"], top["share_high"])
+    sentence = (
+        f"{capitalised(_doing(top, name_of(top)))} costs {lost} of the above-chance accuracy of "
+        f"{top['task']} under {top['protocol']} (n = {top['n_items']}; "
+        f"{p_value(top['p_bh'])} after Benjamini-Hochberg correction over "
+        f"{counted(len(there), noun)}), the largest loss found from a single {noun}; {noun}s with "
+        f"a significant loss there: {len(rows(losses, **cell))}."
+    )
+    size = weight(0.8, float(np.nan_to_num(top["share_low"])))
+    at = {"layer": int(top["layer"]), "head": int(top["head"])}
+    return Finding(sentence, size, HEADS, source("effects", cell, **at))
+
+
+def _none(mine: pd.DataFrame) -> Finding:
+    worst = records(mine)[int(np.argmax(numbers(mine, "acc_diff")))]
+    noun = HEAD_WORDS[str(worst["site"])]
+    bounds = interval(*(100 * worst[f"acc_diff{end}"] for end in ("", "_low", "_high")))
+    pairs = len(mine[["task", "protocol"]].drop_duplicates())
+    sentence = (
+        f"No single {noun} is established to matter: {_doing(worst, f'any one {noun}')} has a "
+        f"significant loss after Benjamini-Hochberg correction in none of the "
+        f"{counted(pairs, 'task-protocol pair')} with signal (n = {spread(mine['n_items'])}; "
+        f"largest loss {bounds} accuracy points, {name_of(worst)}, {worst['task']}, "
+        f"{worst['protocol']})."
+    )
+    where = {"kind": str(worst["kind"]), "site": str(worst["site"]), "signal": True}
+    at = {name: int(worst[name]) for name in ("layer", "head")}
+    return Finding(sentence, weight(0.5, 0.0), HEADS, source("effects", where, **at))
+
+
+def name_of(row: dict[str, Any]) -> str:
+    """``"head 7.3"``: the kind of head, its layer and its number."""
+    return f"{HEAD_WORDS[row['site']]} {row['layer']}.{row['head']}"
+
+
+def _doing(row: dict[str, Any], where: str) -> str:
+    return doing(str(row["kind"]), str(row["site"]), where)

@@ -1,0 +1,109 @@
+"""Which heads of a layer anything was found of, by every method that looks at single heads.
+
+Of each head and method the strongest significant value is told, and how many there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pandas as pd
+
+from layerwise.report._readings import with_ends
+from layerwise.report._tables_shown import Shown, bounds
+from layerwise.report.rows import layers_of, numbers, records, rows
+from layerwise.report.run import Run
+from layerwise.report.wording import HEAD_WORDS, capitalised, doing, interval
+
+_COLUMNS = ("head", "method", "strongest in", "value", "significant")
+
+
+class Evidence(NamedTuple):
+    """One row: where, by which method, and what; ``order`` keeps heads and methods in order."""
+
+    layer: int
+    order: tuple[int, int]
+    cells: list[str]
+
+
+def head_evidence(run: Run) -> dict[int, Shown]:
+    """For each layer whose heads were looked at, what was found of them."""
+    methods = [*_ablated(run), *_patched(run), *_attributed(run), *_scored(run)]
+    layers = sorted({layer for table, _ in methods for layer in layers_of(table)})
+    every = [found for i, (_, rows_) in enumerate(methods) for found in _numbered(rows_, i)]
+    return {layer: _shown(layer, every) for layer in layers}
+
+
+def _numbered(found: list[Evidence], method: int) -> list[Evidence]:
+    return [one._replace(order=(one.order[0], method)) for one in found]
+
+
+def _shown(layer: int, every: list[Evidence]) -> Shown:
+    mine = sorted((one for one in every if one.layer == layer), key=lambda one: one.order)
+    note = "Heads that are not listed have no significant effect by any method that was run."
+    note = note if mine else "No head of this layer has a significant effect in what was run."
+    return Shown(f"Heads of layer {layer}", _COLUMNS if mine else (), [one.cells for one in mine],
+                 note=note)  # fmt: skip
+
+
+Method = tuple[pd.DataFrame, list[Evidence]]
+
+
+def _ablated(run: Run) -> Iterator[Method]:
+    for kind, site in run.head_ablations():
+        table = rows(run.head_effects, kind=kind, site=site, signal=True)
+        noun = "it" if site == "z" else f"its {HEAD_WORDS[site]}"
+        name = f"{doing(kind, site, noun)}: share lost (%)"
+        yield table, _strongest(table, name, "share_lost", "share", 100, 0)
+
+
+def _patched(run: Run) -> Iterator[Method]:
+    if run.patching is None:
+        return
+    by_head = run.patching.loc[run.patching["head"].notna()]
+    for (site, direction), table in by_head.groupby(["site", "direction"], sort=True):
+        verb = "recovered" if direction == "denoising" else "lost"
+        name = f"patching {site}: {verb} (%)"
+        yield table, _strongest(table, name, "recovered", "recovered", 100, 0)
+
+
+def _attributed(run: Run) -> Iterator[Method]:
+    if run.attribution is not None:
+        found = rows(run.attribution, component="z", metric="logit_diff", signal=True)
+        table = with_ends(found)
+        yield table, _strongest(table, "adds directly (nats)", "value", "value", 1, 2)
+
+
+def _scored(run: Run) -> Iterator[Method]:
+    if run.heads is None:
+        return
+    found = [
+        _row(row, "attention on repeated tokens", "prefix matching",
+             interval(*(row[f"prefix_matching{end}"] for end in ("", "_low", "_high")), 2),
+             "induction head")
+        for row in records(rows(run.heads, induction_head=True))
+    ]  # fmt: skip
+    yield run.heads, found
+
+
+def _strongest(
+    table: pd.DataFrame, name: str, middle: str, ends: str, scale: int, digits: int
+) -> list[Evidence]:
+    keys = ["layer", "head"]
+    sure = rows(table, significant=True)
+    sure = sure.iloc[(-abs(numbers(sure, middle))).argsort(kind="stable")]
+    counts, whole = sure.groupby(keys).size(), table.groupby(keys).size()
+    return [
+        _row(
+            row, name, f"{row['task']}, {row['protocol']}",
+            bounds(row, middle, f"{ends}_low", f"{ends}_high", scale, digits),
+            f"{counts[row['layer'], row['head']]} of {whole[row['layer'], row['head']]}",
+        )
+        for row in records(sure.loc[~sure.duplicated(keys)])
+    ]  # fmt: skip
+
+
+def _row(row: dict, name: str, where: str, value: str, count: str) -> Evidence:
+    cells = [f"{row['layer']}.{row['head']}", capitalised(name), where, value, count]
+    return Evidence(int(row["layer"]), (int(row["head"]), 0), cells)

@@ -1,0 +1,151 @@
+"""What is known of each layer, to be opened in turn: the layer, its attention and MLP, its heads.
+
+Only what was run is there. Texts are put together; nothing is computed but the largest loss.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from layerwise.report._head_evidence import head_evidence
+from layerwise.report._readings import NO_SIGNAL, SUBLAYERS, SURE, Reading, readings
+from layerwise.report._tables_shown import Shown
+from layerwise.report.rows import layers_of, numbers, records, rows
+from layerwise.report.run import Run
+from layerwise.report.wording import (
+    CAPABILITY_ORDER,
+    PROTOCOL_ORDER,
+    capitalised,
+    doing,
+    in_order,
+    number,
+    percent,
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of the grid: its number, its shade from 0 to 10 (None: no signal), in words."""
+
+    text: str
+    shade: int | None
+    said: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """A layer or a part of it: what is known, and the parts within it."""
+
+    title: str
+    tables: tuple[Shown, ...]
+    inner: tuple[Part, ...] = ()
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A row of cells per layer, each row with what opens under it."""
+
+    words: str
+    columns: tuple[str, ...]
+    layers: tuple[tuple[tuple[Cell, ...], Part], ...]
+
+
+def layer_grid(run: Run) -> Grid | None:
+    """The layers of a run with an ablation of layers or their parts; None without one."""
+    if run.effects is None or not run.ablations():
+        return None
+    kind, site = run.ablations()[0]
+    effects = run.effects_of(kind, site)
+    columns = [
+        (capability, protocol)
+        for capability in in_order(effects["capability"], CAPABILITY_ORDER)
+        for protocol in in_order(effects["protocol"], PROTOCOL_ORDER)
+        if len(rows(effects, capability=capability, protocol=protocol))
+    ]
+    words = (
+        "Choose a layer to see what is known of it. Numbers: share (%) of the above-chance "
+        f"accuracy lost by {doing(kind, site, 'the layer')}, the largest among the capability's "
+        f"tasks; {SURE} significant after Holm's correction; – no signal."
+    )
+    cells = {column: _cells(effects, *column) for column in columns}
+    missing = Cell("", None, "not changed")
+    parts = _parts(run)
+    return Grid(
+        words,
+        tuple(f"{capability}, {protocol}" for capability, protocol in columns),
+        tuple(
+            (tuple(cells[column].get(layer, missing) for column in columns), part)
+            for layer, part in parts.items()
+        ),
+    )
+
+
+def _cells(effects: pd.DataFrame, capability: str, protocol: str) -> dict[int, Cell]:
+    mine = rows(effects, capability=capability, protocol=protocol)
+    where = f"{capability}, {protocol}"
+    return {layer: _cell(rows(mine, layer=layer), where) for layer in layers_of(mine)}
+
+
+def _cell(mine: pd.DataFrame, where: str) -> Cell:
+    heard = rows(mine, signal=True)
+    if heard.empty:
+        return Cell("–", None, f"{where}: no signal")
+    row = records(heard)[int(np.argmax(numbers(heard, "share_lost")))]
+    lost = percent(row["share_lost"], row["share_low"], row["share_high"])
+    sure = ", significant" if row["significant"] else ""
+    return Cell(
+        number(100 * row["share_lost"]) + SURE * bool(row["significant"]),
+        round(10 * float(np.clip(row["share_lost"], 0, 1))),
+        f"{where}: {lost} lost in {row['task']}{sure}",
+    )
+
+
+def _parts(run: Run) -> dict[int, Part]:
+    """What is known of every layer that was changed, as a whole or in part."""
+    assert run.effects is not None
+    whole, heads = readings(run, None), head_evidence(run)
+    within = {site: readings(run, site) for site in SUBLAYERS}
+    found = {}
+    for layer in layers_of(run.effects):
+        name = f"layer {layer}"
+        below = (Part(f"Heads of {name}", (heads[layer],)),) if layer in heads else ()
+        inner = [
+            _part(run, f"{SUBLAYERS[site]} of {name}", layer, within[site], deeper)
+            for site, deeper in (("attn_out", below), ("mlp_out", ()))
+        ]
+        filled = tuple(part for part in inner if part.tables or part.inner)
+        found[layer] = _part(run, name, layer, whole, filled)
+    return found
+
+
+def _part(
+    run: Run, title: str, layer: int, known: dict[str, list[Reading]], inner: tuple[Part, ...]
+) -> Part:
+    title = capitalised(title)
+    tables = (_table(run, f"{title}, {how}", layer, columns) for how, columns in known.items())
+    return Part(title, tuple(table for table in tables if table.cells), inner)
+
+
+def _table(run: Run, title: str, layer: int, columns: list[Reading]) -> Shown:
+    """A row per task and protocol of which anything is known at the layer."""
+    nothing = {"–", NO_SIGNAL}
+    # Patching has its own protocol, whatever the others were asked by.
+    protocols = in_order((p for column in columns for _, _, p in column.said), PROTOCOL_ORDER)
+    named = [
+        [capability, task.name, protocol]
+        for capability in in_order((t.capability for t in run.facts.tasks), CAPABILITY_ORDER)
+        for task in run.facts.tasks
+        for protocol in protocols
+        if task.capability == capability
+    ]
+    said = {
+        column.name: [column.said.get((layer, *name[1:]), "–") for name in named]
+        for column in columns
+    }
+    said = {name: texts for name, texts in said.items() if set(texts) - nothing}
+    cells = [[*name, *texts] for name, *texts in zip(named, *said.values(), strict=True)]
+    heads = ("capability", "task", "protocol", *said)
+    return Shown(title, heads, [row for row in cells if set(row[3:]) - nothing])

@@ -1,0 +1,173 @@
+"""What each method says of a layer or a sublayer, by task and protocol, as columns of text.
+
+Which of them stand together, and under which layer, is settled in ``_layers``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from layerwise import stats
+from layerwise.report._tables_shown import bounds
+from layerwise.report.rows import layers_of, numbers, records, rows
+from layerwise.report.run import Run
+from layerwise.report.wording import capitalised, doing, in_order, interval, number
+
+Place = tuple[int, str, str]
+SUBLAYERS = {"attn_out": "attention", "mlp_out": "MLP"}
+SURE, NO_SIGNAL = "•", "no signal"
+_RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A column: what one method says at each layer, task and protocol that it was used on."""
+
+    name: str
+    said: dict[Place, str]
+
+
+def readings(run: Run, sublayer: str | None) -> dict[str, list[Reading]]:
+    """What is known of whole layers, or of one sublayer of each: when changed, and as it is.
+
+    Args:
+        run: the run.
+        sublayer: ``attn_out`` or ``mlp_out``; None for whole layers.
+    """
+    changed = [*_ablations(run, sublayer), *_patchings(run, sublayer)]
+    whole = sublayer is None
+    read = [*_lenses(run), *_settled(run), *_similarities(run)] if whole else _added(run, sublayer)
+    return {"when it is changed": changed, "what is read there": list(read)}
+
+
+def _belongs(site: str, sublayer: str | None) -> bool:
+    return site == sublayer if sublayer else site == "layer" or site.startswith("resid_")
+
+
+def _ablations(run: Run, sublayer: str | None) -> Iterator[Reading]:
+    for kind, site in run.ablations():
+        if _belongs(site, sublayer):
+            effects = run.effects_of(kind, site)
+            action = capitalised(doing(kind, "layer" if site in SUBLAYERS else site, "it"))
+            said = {_place(row): _lost(row) for row in records(effects)}
+            for layer in layers_of(effects):
+                said = {(layer, *key): NO_SIGNAL for key in _silent(run)} | said
+            yield Reading(f"{action}: share lost (%)", said)
+
+
+def _silent(run: Run) -> list[tuple[str, str]]:
+    if run.signal is None:
+        return []
+    return [(row["task"], row["protocol"]) for row in records(rows(run.signal, signal=False))]
+
+
+def _place(row: dict[str, Any]) -> Place:
+    return int(row["layer"]), str(row["task"]), str(row["protocol"])
+
+
+def _lost(row: dict[str, Any]) -> str:
+    return marked(row, "share_lost", "share", 100) if row["signal"] else NO_SIGNAL
+
+
+def marked(row: dict[str, Any], middle: str, ends: str, scale: int = 1, digits: int = 0) -> str:
+    """An estimate with its interval, and a mark if it is significant."""
+    mark = f" {SURE}" if row["significant"] else ""
+    return bounds(row, middle, f"{ends}_low", f"{ends}_high", scale, digits) + mark
+
+
+def _patchings(run: Run, sublayer: str | None) -> Iterator[Reading]:
+    if run.patching is None:
+        return
+    table = rows(run.patching, site=[s for s in set(run.patching["site"]) if _belongs(s, sublayer)])
+    verbs = {"denoising": "recovered", "noising": "lost"}
+    for site in in_order(table["site"], ("resid_pre",)):
+        for direction in in_order(table["direction"], tuple(verbs)):
+            mine = rows(table, site=site, direction=direction).sort_values(
+                "recovered", ascending=False, kind="stable"
+            )
+            most = mine.loc[~mine.duplicated(["layer", "task", "protocol"])]
+            said = {
+                _place(row): f"{marked(row, 'recovered', 'recovered', 100)}, {row['pos_label']}"
+                for row in records(most)
+            }
+            yield Reading(f"Patching {site}: {verbs[direction]} (%), where most", said)
+
+
+def _lenses(run: Run) -> Iterator[Reading]:
+    """How much more likely the answer is after each layer than before it."""
+    if run.lens is None:
+        return
+    table = rows(run.lens, over="prompt", pos=-1, site="resid_post")
+    for lens in in_order(table["lens"], ("logit", "tuned")):
+        gains: dict[Place, str] = {}
+        ranks: dict[Place, str] = {}
+        for (task, protocol), mine in rows(table, lens=lens).groupby(["task", "protocol"]):
+            key = str(task), str(protocol)
+            gains |= {(at, *key): text for at, text in _gains(mine, run.facts.seed, key[0])}
+            median = 1 + mine.groupby("layer")["rank"].median().astype(float)
+            after = {int(at): number(value) for at, value in median.items()}  # type: ignore[arg-type]
+            ranks |= {
+                (at, *key): f"{after[at - 1]} → {after[at]}" for at in after if at - 1 in after
+            }
+        name = capitalised(lens)
+        yield Reading(f"{name} lens: answer's probability, gain in % points", gains)
+        yield Reading(f"{name} lens: median rank before → after", ranks)
+
+
+def _gains(mine: pd.DataFrame, seed: int, task: str) -> Iterator[tuple[int, str]]:
+    shown = mine.assign(probability=np.exp(numbers(mine, "logprob")))
+    wide = shown.pivot_table(index="item", columns="layer", values="probability").sort_index(axis=1)
+    gain = 100 * np.diff(wide.to_numpy(dtype=float), axis=1)
+    drawn = stats.resample_indices(len(gain), _RESAMPLES, stats.generator(seed, task))
+    low, high = stats.percentile_bounds(stats.resampled_means(gain, drawn), 0.95)
+    layers = [int(layer) for layer in wide.columns]
+    for i, layer in enumerate(layers[1:]):
+        if layer == layers[i] + 1:
+            yield layer, interval(gain[:, i].mean(), low[i], high[i], 1)
+
+
+def _settled(run: Run) -> Iterator[Reading]:
+    """How many right answers are the lens's most likely token from here on."""
+    if run.prediction_depth is None:
+        return
+    right = rows(run.prediction_depth, right=True)
+    for lens in in_order(right["lens"], ("logit", "tuned")):
+        mine = rows(right, lens=lens)
+        counts = mine.groupby(["layer", "task", "protocol"]).size()
+        whole = mine.groupby(["task", "protocol"]).size()
+        said = {
+            (int(layer), str(task), str(protocol)): f"{n} of {whole[task, protocol]}"
+            for (layer, task, protocol), n in counts.items()  # type: ignore[misc]
+        }
+        yield Reading(f"Right answers that settle here ({lens} lens)", said)
+
+
+def _similarities(run: Run) -> Iterator[Reading]:
+    if run.influence is not None:
+        said = {_place(row): _three(row, "influence") for row in records(run.influence)}
+        yield Reading("Block influence", said)
+    if run.angular is not None:
+        single = records(rows(run.angular, n_layers=1))
+        yield Reading("Angular distance", {_place(row): _three(row, "distance") for row in single})
+
+
+def _three(row: dict[str, Any], middle: str) -> str:
+    return interval(row[middle], row["low"], row["high"], 3)
+
+
+def _added(run: Run, sublayer: str) -> Iterator[Reading]:
+    if run.attribution is None:
+        return
+    found = with_ends(rows(run.attribution, metric="logit_diff", component=sublayer, signal=True))
+    said = {_place(row): marked(row, "value", "value", 1, 2) for row in records(found)}
+    yield Reading("Adds to the logit difference directly (nats)", said)
+
+
+def with_ends(attribution: pd.DataFrame) -> pd.DataFrame:
+    """An attribution summary with its bounds called as those of other tables are."""
+    return attribution.rename(columns={"low": "value_low", "high": "value_high"})

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import synthetic
+from legible import assert_legible
+from matplotlib.collections import QuadMesh
+from matplotlib.lines import Line2D
+from planted_heads import planted_heads
+from synthetic import Plan, wide_plan
+
+from layerwise._effects import effects_table
+from layerwise.report import findings, report
+from layerwise.report._tables_shown import head_effects_tables
+from layerwise.report.figures import head_effect_maps, plot_result
+from layerwise.report.rows import numbers, rows
+from layerwise.report.run import Run
+
+PLAN = Plan(
+    n_layers=4,
+    n_items=40,
+    tasks=(("facts", "knowledge"), ("two-hop", "reasoning")),
+    protocols=("letter", "generate"),
+    silent=(("two-hop", "letter"),),
+)
+NEEDED = {"letter": ((1, 2),), "generate": ((1, 2), (3, 0))}
+
+
+@pytest.fixture(scope="module")
+def ablation():
+    return planted_heads(PLAN, NEEDED)
+
+
+@pytest.mark.parametrize("width", [3.3, 6.9])
+@pytest.mark.parametrize(("n_tasks", "n_layers", "n_heads"), [(1, 2, 2), (6, 30, 9), (1, 80, 32)])
+def test_texts_are_readable_and_apart(width, n_tasks, n_layers, n_heads):
+    plan = wide_plan(n_tasks, n_layers, n_items=12, protocols=("generate",))
+    plan = Plan(**{**vars(plan), "silent": ()})
+    made = planted_heads(plan, {"generate": ((0, 0),)}, n_heads)
+    effects = effects_table(made.records, made.facts.chance, 0)
+    figure = head_effect_maps(effects, width=width)
+    assert figure.get_figwidth() <= width + 1e-9
+    assert_legible(figure)
+
+
+def test_cells_are_the_table_and_dots_are_what_is_significant(ablation):
+    effects = ablation.effects()
+    figure = head_effect_maps(effects, "generate")
+    maps = [mesh for mesh in figure.findobj(QuadMesh) if mesh.get_array().size == 12]
+    assert len(maps) == 2
+    for mesh, task in zip(maps, ("facts", "two-hop"), strict=True):
+        mine = rows(effects, task=task, protocol="generate").sort_values(["layer", "head"])
+        np.testing.assert_allclose(np.ravel(mesh.get_array()), numbers(mine, "share_lost"))
+    for dots in (line for line in figure.findobj(Line2D) if line.get_gid() == "marked"):
+        assert sorted(zip(dots.get_xdata(), dots.get_ydata(), strict=True)) == [
+            (0.5, 3.5), (2.5, 1.5),
+        ]  # fmt: skip
+
+
+def test_tasks_without_signal_are_not_drawn_and_not_told(ablation):
+    run = Run.of([ablation])
+    assert run.effects is None
+    assert run.head_ablations() == [("zero", "z")]
+    figure = head_effect_maps(ablation.effects(), "letter")
+    assert sum(mesh.get_array().size == 12 for mesh in figure.findobj(QuadMesh)) == 1
+    assert not any(row[:2] == ["two-hop", "letter"] for t in head_effects_tables(run)
+                   for row in t.cells)  # fmt: skip
+
+
+def test_the_page_has_a_section_with_the_strongest_heads_first(ablation):
+    page = report(ablation)
+    assert list(page.figures) == ["head_effects_zero_z_letter", "head_effects_zero_z_generate"]
+    assert "Ablation of heads" in page.html
+    assert "Role map" not in page.html
+    top, every = head_effects_tables(Run.of([ablation]))
+    assert {row[2] for row in top.cells[:5]} == {"zero:z,layer=1,head=2", "zero:z,layer=3,head=0"}
+    assert [row[-1] for row in top.cells[:6]] == ["yes"] * 5 + ["no"]
+    assert len(every.cells) == 3 * 12
+
+
+def test_one_sentence_says_what_the_rows_say(ablation):
+    (found,) = [f for f in findings([ablation]) if f.kind == "heads"]
+    effects = ablation.effects()
+    (row,) = rows(effects, **found.source["where"], **found.source["at"]).to_dict("records")
+    assert row["share_lost"] == rows(effects, significant=True)["share_lost"].max()
+    assert f"Setting head {row['layer']}.{row['head']} to zero costs" in found.sentence
+    assert f"{100 * row['share_lost']:.0f} [" in found.sentence
+    assert f"of {row['task']} under {row['protocol']} (n = 40;" in found.sentence
+    assert "Benjamini-Hochberg correction over 12 heads" in found.sentence
+
+
+def test_where_no_head_matters_none_is_named():
+    none = planted_heads(PLAN, {"letter": (), "generate": ()})
+    (found,) = [f for f in findings([none]) if f.kind == "heads"]
+    assert found.sentence.startswith("No single head is established to matter: setting any one")
+    assert "none of the 3 task-protocol pairs with signal" in found.sentence
+
+
+def test_without_signal_there_is_no_figure_and_no_claim():
+    silent = Plan(**{**vars(PLAN), "silent": tuple((t, p) for t, _ in PLAN.tasks
+                                                   for p in PLAN.protocols)})  # fmt: skip
+    page = report(planted_heads(silent, NEEDED))
+    assert page.figures == {}
+    assert "Ablation of heads" not in page.html
+    assert {finding.kind for finding in page.findings} == {"no signal"}
+
+
+def test_a_result_of_heads_alone_plots_them(ablation):
+    assert plot_result(ablation).findobj(QuadMesh)
+
+
+def test_layers_and_heads_of_one_run_share_a_page(ablation):
+    layers = synthetic.results(PLAN)[0]  # the same seed, so the same intact model
+    page = report([layers, ablation])
+    assert "Comparison" not in page.html
+    assert {"role_map_skip_layer", "head_effects_zero_z_letter"} <= set(page.figures)

@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+import synthetic
+from planted_heads import planted_heads
+from synthetic import Plan
+
+from layerwise.report import report
+from layerwise.report._layers import Part, layer_grid
+from layerwise.report.rows import records, rows
+from layerwise.report.run import Run
+from layerwise.report.wording import interval
+from layerwise.results import AblationResult, LensResult, PatchingResult
+
+PLAN = Plan(
+    n_layers=4,
+    n_items=40,
+    tasks=(("facts", "knowledge"), ("two-hop", "reasoning"), ("sums", "reasoning")),
+    protocols=("letter", "generate"),
+    silent=(("two-hop", "letter"), ("facts", "letter")),
+    intact=1.0,
+    critical={"letter": (1,), "generate": (1, 2)},
+    kinds=(("skip", "layer"), ("zero", "attn_out"), ("mean", "mlp_out")),
+)
+NEEDED = {"letter": ((1, 2),), "generate": ((1, 2), (3, 0))}
+
+
+@pytest.fixture(scope="module")
+def run() -> Run:
+    """One ablation of layers, sublayers and heads, as a profile in depth makes it."""
+    told = synthetic.facts(PLAN)
+    heads = planted_heads(PLAN, NEEDED).records.query("intervention != 'intact'")
+    records_ = pd.concat([synthetic.records(PLAN), heads], ignore_index=True)
+    return Run.of([
+        AblationResult(records_, told),
+        LensResult(synthetic.lens(PLAN, protocols=("letter",)), told),
+        PatchingResult(synthetic.patching(PLAN, 2, 6), told),
+    ])  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def layers(run: Run) -> dict[int, Part]:
+    grid = layer_grid(run)
+    assert grid is not None
+    return {int(part.title.split()[1]): part for _, part in grid.layers}
+
+
+def said(part: Part, column: str, task: str, protocol: str) -> str:
+    (table,) = [table for table in part.tables if column in table.columns]
+    (row,) = [row for row in table.cells if row[1:3] == [task, protocol]]
+    return row[table.columns.index(column)]
+
+
+def test_the_grid_holds_the_largest_loss_of_each_capability(run: Run) -> None:
+    grid = layer_grid(run)
+    assert grid is not None
+    assert grid.columns == ("knowledge, letter", "knowledge, generate", "reasoning, letter",
+                            "reasoning, generate")  # fmt: skip
+    assert len(grid.layers) == 4
+    for layer, (cells, _) in enumerate(grid.layers):
+        assert (cells[0].text, cells[0].shade) == ("–", None)
+        mine = rows(run.effects, kind="skip", layer=layer, signal=True)
+        for cell, name in zip(cells[1:], grid.columns[1:], strict=True):
+            capability, protocol = name.split(", ")
+            there = rows(mine, capability=capability, protocol=protocol)
+            worst = there.loc[there["share_lost"].idxmax()]
+            assert cell.text.rstrip("•") == f"{100 * worst['share_lost']:.0f}".replace("-", "−")
+            assert cell.text.endswith("•") == worst["significant"]
+            assert cell.shade == round(10 * np.clip(worst["share_lost"], 0, 1))
+            assert worst["task"] in cell.said
+    planted = [cells[3].text.endswith("•") for cells, _ in grid.layers]
+    assert planted == [False, True, True, False]
+
+
+def test_effects_stand_under_the_layer_and_sublayer_that_was_changed(
+    run: Run, layers: dict[int, Part]
+) -> None:
+    columns = {
+        ("skip", "layer"): "Skipping it: share lost (%)",
+        ("zero", "attn_out"): "Setting it to zero: share lost (%)",
+        ("mean", "mlp_out"): "Setting it to its mean: share lost (%)",
+    }
+    for layer, part in layers.items():
+        attention, mlp = part.inner
+        assert (attention.title, mlp.title) == (f"Attention of layer {layer}",
+                                                f"MLP of layer {layer}")  # fmt: skip
+        places = {"layer": part, "attn_out": attention, "mlp_out": mlp}
+        for (kind, site), column in columns.items():
+            for row in records(rows(run.effects, kind=kind, site=site, layer=layer, signal=True)):
+                ends = (100 * row[name] for name in ("share_lost", "share_low", "share_high"))
+                text = interval(*ends) + " •" * row["significant"]
+                assert said(places[site], column, row["task"], row["protocol"]) == text
+
+
+def test_what_is_read_at_a_layer_is_there(run: Run, layers: dict[int, Part]) -> None:
+    mine = rows(run.lens, task="sums", layer=[1, 2])
+    mine = mine.assign(p=np.exp(mine["logprob"].astype(float)))
+    before, after = (rows(mine, layer=layer) for layer in (1, 2))
+    ranks = [f"{1 + table['rank'].median():.0f}" for table in (before, after)]
+    columns = ("Logit lens: answer's probability, gain in % points",
+               "Logit lens: median rank before → after")  # fmt: skip
+    gain, rank = (said(layers[2], column, "sums", "letter") for column in columns)
+    assert rank == " → ".join(ranks)
+    assert float(gain.split(" [")[0].replace("−", "-")) == pytest.approx(
+        100 * (after["p"].mean() - before["p"].mean()), abs=0.05
+    )
+    depths = rows(run.prediction_depth, task="sums", right=True)
+    settled = "Right answers that settle here (logit lens)"
+    for layer, part in layers.items():
+        n = len(rows(depths, layer=layer))
+        named = [column for table in part.tables for column in table.columns]
+        if n:
+            assert said(part, settled, "sums", "letter") == f"{n} of {len(depths)}"
+        else:
+            assert settled not in named or said(part, settled, "sums", "letter") == "–"
+
+
+def test_patching_tells_where_most_is_recovered(run: Run, layers: dict[int, Part]) -> None:
+    for layer, part in layers.items():
+        mine = rows(run.patching, task="facts", layer=layer).sort_values("recovered")
+        best = mine.iloc[-1]
+        ends = (100 * best[name] for name in ("recovered", "recovered_low", "recovered_high"))
+        text = interval(*ends) + " •" * bool(best["significant"]) + f", {best['pos_label']}"
+        column = "Patching resid_pre: recovered (%), where most"
+        assert said(part, column, "facts", "continuation") == text
+    assert text.endswith("last")
+
+
+def test_heads_are_told_apart_under_the_attention(layers: dict[int, Part]) -> None:
+    found = {}
+    for layer, part in layers.items():
+        (heads,) = part.inner[0].inner
+        assert heads.title == f"Heads of layer {layer}"
+        (table,) = heads.tables
+        found |= {row[0]: row[-1] for row in table.cells}
+        assert ("No head of this layer" in table.note) == (not table.cells)
+    assert found == {"1.2": "4 of 4", "3.0": "3 of 4"}
+
+
+def test_only_what_was_run_is_shown() -> None:
+    told = synthetic.facts(PLAN)
+    alone = Plan(**{**vars(PLAN), "kinds": (("skip", "layer"),)})
+    grid = layer_grid(Run.of([AblationResult(synthetic.records(alone), told)]))
+    assert grid is not None
+    for _, part in grid.layers:
+        assert [len(part.tables), part.inner] == [1, ()]
+        (table,) = part.tables
+        assert table.columns == ("capability", "task", "protocol", "Skipping it: share lost (%)")
+        assert not any("letter" in row and row[1] != "sums" for row in table.cells)
+    lens = LensResult(synthetic.lens(PLAN, protocols=("letter",)), told)
+    assert layer_grid(Run.of([lens])) is None
+    assert layer_grid(Run.of([planted_heads(PLAN, NEEDED)])) is None
+
+
+class Opened(HTMLParser):
+    """How deep each summary lies in details."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.depth, self.depths, self.tables = 0, [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.depth += tag == "details"
+        self.depths += [self.depth] * (tag == "summary")
+        self.tables += [self.depth] * (tag == "table")
+
+    def handle_endtag(self, tag):
+        self.depth -= tag == "details"
+
+
+def test_the_page_opens_layers_then_sublayers_then_heads() -> None:
+    told = synthetic.facts(PLAN)
+    parts = [AblationResult(synthetic.records(PLAN), told), planted_heads(PLAN, NEEDED)]
+    one = AblationResult(
+        pd.concat([parts[0].records, parts[1].records.query("intervention != 'intact'")]), told
+    )
+    text = report(one).html
+    opened = Opened(text.split('<div class="layers">')[1].split("</section>")[0])
+    assert opened.depths == 4 * [1, 2, 3, 2]
+    assert opened.depth == 0
+    assert set(opened.tables) == {1, 2, 3}
+    assert "<script" not in text
+    assert 'aria-label="reasoning, generate: 100 [100, 100] % lost in' in text
