@@ -51,14 +51,15 @@ def join_ablations(results: Sequence[Result]) -> list[Result]:
 
 def joinable(one: AblationResult, other: AblationResult) -> bool:
     """Whether no change is in both, and the intact model answered alike where both asked."""
-    changes = (
-        result.records[[*_CELL, "intervention"]].drop_duplicates() for result in (one, other)
+    mine, theirs = (
+        result.records.drop_duplicates([*_CELL, "intervention"]) for result in (one, other)
     )
-    both = pd.merge(*changes)
-    return set(both["intervention"]) <= {"intact"} and _answered_alike(one, other, both[_CELL])
+    both = mine.merge(theirs, on=[*_CELL, "intervention"])
+    return set(both["intervention"]) <= {"intact"} and _answered_alike(one, other, both)
 
 
-def _answered_alike(one: AblationResult, other: AblationResult, asked: pd.DataFrame) -> bool:
+def _answered_alike(one: AblationResult, other: AblationResult, both: pd.DataFrame) -> bool:
+    asked = pd.DataFrame(both[_CELL])
     mine, theirs = (
         result.records.query("intervention == 'intact'").merge(asked).sort_values(_ANSWER)
         for result in (one, other)

@@ -75,7 +75,7 @@ def head_effects(run: Run) -> list[Drawing]:
 
     found = []
     for kind, site in run.head_ablations():
-        effects = rows(run.head_effects, kind=kind, site=site, signal=True)
+        effects = run.head_effects_of(kind, site, signal=True)
         for protocol in in_order(effects["protocol"], PROTOCOL_ORDER):
             mine = rows(effects, protocol=protocol)
             noun = HEAD_WORDS[site]

@@ -31,7 +31,7 @@ def needed_heads(run: Run) -> list[Finding]:
     """The head whose loss costs most, or what the intervals allow where none is significant."""
     found = []
     for kind, site in run.head_ablations()[:1]:
-        mine = rows(run.head_effects, kind=kind, site=site, signal=True)
+        mine = run.head_effects_of(kind, site, signal=True)
         losses = pd.DataFrame(rows(mine, significant=True).query("acc_diff > 0"))
         if len(mine):
             found.append(_largest(mine, losses) if len(losses) else _none(mine))

@@ -14,7 +14,7 @@ from layerwise.report._readings import with_ends
 from layerwise.report._tables_shown import Shown, bounds
 from layerwise.report.rows import layers_of, numbers, records, rows
 from layerwise.report.run import Run
-from layerwise.report.wording import HEAD_WORDS, capitalised, doing, interval
+from layerwise.report.wording import HEAD_WORDS, capitalised, doing
 
 _COLUMNS = ("head", "method", "strongest in", "value", "significant")
 
@@ -52,7 +52,7 @@ Method = tuple[pd.DataFrame, list[Evidence]]
 
 def _ablated(run: Run) -> Iterator[Method]:
     for kind, site in run.head_ablations():
-        table = rows(run.head_effects, kind=kind, site=site, signal=True)
+        table = run.head_effects_of(kind, site, signal=True)
         noun = "it" if site == "z" else f"its {HEAD_WORDS[site]}"
         name = f"{doing(kind, site, noun)}: share lost (%)"
         yield table, _strongest(table, name, "share_lost", "share", 100, 0)
@@ -80,7 +80,7 @@ def _scored(run: Run) -> Iterator[Method]:
         return
     found = [
         _row(row, "attention on repeated tokens", "prefix matching",
-             interval(*(row[f"prefix_matching{end}"] for end in ("", "_low", "_high")), 2),
+             bounds(row, "prefix_matching", "prefix_matching_low", "prefix_matching_high", 1, 2),
              "induction head")
         for row in records(rows(run.heads, induction_head=True))
     ]  # fmt: skip

@@ -135,14 +135,14 @@ def _table(run: Run, title: str, layer: int, columns: list[Reading]) -> Shown:
     # Patching has its own protocol, whatever the others were asked by.
     protocols = in_order((p for column in columns for _, _, p in column.said), PROTOCOL_ORDER)
     named = [
-        [capability, task.name, protocol]
+        (str(capability), task.name, protocol)
         for capability in in_order((t.capability for t in run.facts.tasks), CAPABILITY_ORDER)
         for task in run.facts.tasks
         for protocol in protocols
         if task.capability == capability
     ]
     said = {
-        column.name: [column.said.get((layer, *name[1:]), "–") for name in named]
+        column.name: [column.said.get((layer, name[1], name[2]), "–") for name in named]
         for column in columns
     }
     said = {name: texts for name, texts in said.items() if set(texts) - nothing}

@@ -106,8 +106,8 @@ def _lenses(run: Run) -> Iterator[Reading]:
     for lens in in_order(table["lens"], ("logit", "tuned")):
         gains: dict[Place, str] = {}
         ranks: dict[Place, str] = {}
-        for (task, protocol), mine in rows(table, lens=lens).groupby(["task", "protocol"]):
-            key = str(task), str(protocol)
+        for _, mine in rows(table, lens=lens).groupby(["task", "protocol"]):
+            key = str(mine["task"].iloc[0]), str(mine["protocol"].iloc[0])
             gains |= {(at, *key): text for at, text in _gains(mine, run.facts.seed, key[0])}
             median = 1 + mine.groupby("layer")["rank"].median().astype(float)
             after = {int(at): number(value) for at, value in median.items()}  # type: ignore[arg-type]

@@ -55,9 +55,10 @@ def effects_tables(run: Run) -> list[Shown]:
 
 def head_effects_tables(run: Run) -> list[Shown]:
     """The heads with the largest effects, significant ones first, and all of them on demand."""
-    if run.head_effects is None or not run.head_effects["signal"].any():
+    effects = pd.DataFrame() if run.head_effects is None else rows(run.head_effects, signal=True)
+    if effects.empty:
         return []
-    cells, n, note = _effects(rows(run.head_effects, signal=True), "p_bh")
+    cells, n, note = _effects(effects, "p_bh")
     columns = (*_EFFECT, "p (BH)", "significant")
     top = Shown(f"Strongest heads ({min(_TOP, len(cells))} of {n})", columns, cells[:_TOP])
     return [top, Shown(f"All effects of heads, tasks with signal ({n})", columns, cells, True,

@@ -18,12 +18,7 @@ from layerwise.report._page import Page, render
 from layerwise.report.finding import Finding
 from layerwise.report.run import Run
 from layerwise.report.summary import findings_of
-from layerwise.results import (
-    EmergenceResult,
-    Facts,
-    Result,
-    load_results,
-)
+from layerwise.results import AblationResult, EmergenceResult, Facts, Result, load_results
 
 
 @dataclass(frozen=True)
@@ -138,8 +133,9 @@ def _fits(group: Sequence[Result], result: Result) -> bool:
 
 
 def _join(one: Result, other: Result) -> bool:
-    ablations = isinstance(one, AblationResult) and isinstance(other, AblationResult)
-    return ablations and joinable(one, other)
+    if isinstance(one, AblationResult) and isinstance(other, AblationResult):
+        return joinable(one, other)
+    return False
 
 
 def _report(runs: list[Run], origins: list[str]) -> Report:

@@ -130,9 +130,11 @@ class Run:
             site: its site.
             values: as ``rows`` takes them.
         """
-        if self.effects is None:
-            return pd.DataFrame()
-        return rows(_one_place(self.effects), kind=kind, site=site, **values)
+        return _chosen(self.effects, kind, site, values)
+
+    def head_effects_of(self, kind: str, site: str, **values: Any) -> pd.DataFrame:
+        """As ``effects_of``, in single heads or key/value groups."""
+        return _chosen(self.head_effects, kind, site, values)
 
     def ablations(self) -> list[tuple[str, str]]:
         """The kinds and sites of interventions in one layer at a time, skipped layers first."""
@@ -148,6 +150,14 @@ def _kinds_and_sites(effects: pd.DataFrame | None) -> list[tuple[str, str]]:
         return []
     single = _one_place(effects)
     return in_order(zip(single["kind"], single["site"], strict=True), (LAYER_MAIN,))
+
+
+def _chosen(
+    effects: pd.DataFrame | None, kind: str, site: str, values: dict[str, Any]
+) -> pd.DataFrame:
+    if effects is None:
+        return pd.DataFrame()
+    return rows(_one_place(effects), kind=kind, site=site, **values)
 
 
 def _one_place(effects: pd.DataFrame) -> pd.DataFrame:
