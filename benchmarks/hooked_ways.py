@@ -39,9 +39,27 @@ def score_batched(
     model: HookedTransformer, layers: Sequence[int | None], groups: Sequence[list[LogLikelihood]]
 ) -> list[list[Scored]]:
     """One forward per skipped layer and item, the item's options as one padded batch."""
+    return score_hooked(model, [skip_hooks(layer) for layer in layers], groups)
+
+
+def head_hooks(layer: int, head: int) -> Hooks:
+    """Hooks under which a head puts out zeros."""
+
+    def without(z: torch.Tensor, hook: Any) -> torch.Tensor:
+        z[:, :, head] = 0
+        return z
+
+    return [(f"blocks.{layer}.attn.hook_z", without)]
+
+
+@torch.inference_mode()
+def score_hooked(
+    model: HookedTransformer, changes: Sequence[Hooks], groups: Sequence[list[LogLikelihood]]
+) -> list[list[Scored]]:
+    """One forward per change and item, the item's options as one padded batch."""
     outcomes: list[list[Scored]] = []
-    for layer in layers:
-        with model.hooks(fwd_hooks=skip_hooks(layer)):
+    for hooks in changes:
+        with model.hooks(fwd_hooks=hooks):
             outcomes.append([scored for group in groups for scored in _score(model, group)])
     return outcomes
 

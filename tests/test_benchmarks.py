@@ -63,6 +63,19 @@ def test_a_table_with_ratios_is_printed(
     assert all(float(row[ratio]) >= 0 for row in rows)
 
 
+def test_heads_are_compared_with_hooks(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("LAYERWISE_CACHE", str(tmp_path))
+    benchmark("head_sweep").main(["--quick", "--threads", "1", "--model", str(folder)])
+    printed = capsys.readouterr().out
+    assert "| heads | items x options |" in printed
+    assert "nats apart at most" in printed
+
+
 def test_hooks_and_engine_are_compared_as_before(
     monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_path: Path
 ) -> None:

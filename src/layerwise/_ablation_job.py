@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +62,14 @@ class Ablation:
 
     Attributes:
         setup: what it starts from.
-        changes: what is changed.
+        changes: what is changed, one set after the other.
         method: ``engine`` or ``reference``.
         only_with_signal: measure the intact model first, and change layers only under those
             protocols under which it is above chance: elsewhere no claim would be made.
     """
 
     setup: Setup
-    changes: Changes
+    changes: tuple[Changes, ...]
     method: str = "engine"
     only_with_signal: bool = False
 
@@ -80,8 +81,10 @@ class Ablation:
 
     def settings(self) -> dict[str, Any]:
         """What makes it this ablation and no other."""
+        first, *others = [changes.settings() for changes in self.changes]
         return {
-            **self.changes.settings(),
+            **first,
+            **({"also_changed": others} if others else {}),
             "method": self.method,
             "only_with_signal": self.only_with_signal,
         }
@@ -122,14 +125,15 @@ class Ablation:
         if piece.stage == "intact":
             return [intact()]
         contexts = {one.request.context for one in self._requests(piece.task, piece.task.items)}
-        return [intact(), *self.changes.interventions(self.setup, sorted(contexts))]
+        made = [c.interventions(self.setup, sorted(contexts)) for c in self.changes]
+        return [intact(), *chain.from_iterable(made)]
 
     def _requests(
         self, task: Task, items: Sequence[Item], protocols: Sequence[str] | None = None
     ) -> list[TaskRequest]:
         """What is put to the model; for resampling with the other item's prompt."""
         others = {}
-        if self.changes.kind == "resample":
+        if any(changes.kind == "resample" for changes in self.changes):
             others = resampled_from(self.setup.seed, task.items, task.name)
         found = []
         for item in items:
@@ -154,8 +158,9 @@ class Ablation:
     def cost(self, piece: Piece) -> Cost:
         """What a piece is expected to cost."""
         asked = self._requests(piece.task, piece.items, piece.protocols)
-        changes = [] if piece.stage == "intact" else self.changes.like(self.setup.model)
-        cost = self.setup.cost(piece.task, [intact(), *changes], [r.request for r in asked])
+        sets = () if piece.stage == "intact" else self.changes
+        alike = chain.from_iterable(changes.like(self.setup.model) for changes in sets)
+        cost = self.setup.cost(piece.task, [intact(), *alike], [r.request for r in asked])
         return cost if self.method == "engine" else cost.by_brute_force()
 
     def expected(self, task: Task, protocols: tuple[str, ...]) -> Cost:

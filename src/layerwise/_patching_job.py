@@ -27,7 +27,7 @@ from layerwise.sweep import SweepStats, intact
 from layerwise.sweep.cost import Cost, Sizes
 from layerwise.tasks import PatchingPrompts, Task
 
-ENGINE_SITES = ("resid_pre", "resid_post", "attn_out", "mlp_out", "z")
+ENGINE_SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z")
 PATCH_SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z", "pattern")
 PAIRS = 16
 

@@ -86,7 +86,7 @@ def ablate(
         model, kind, site, check_layers(layers, model.cfg.n_layers), heads=heads, block=block,
         as_one=as_one, mean_by=mean_by,
     )  # fmt: skip
-    job = Ablation(setup, changes, method)
+    job = Ablation(setup, (changes,), method)
     settings = setup.settings(analysis="ablation", **job.settings())
     (result,) = carry_out(
         lambda parts, told: [job.run(parts, settings, told)],

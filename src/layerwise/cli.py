@@ -68,6 +68,13 @@ Layers = Annotated[str | None, typer.Option(help="Which layers, e.g. 0-5,9; all 
 Exhaustive = Annotated[
     bool, typer.Option("--exhaustive", help="Skip layers also where there is no signal.")
 ]
+Also = Annotated[
+    list[str],
+    typer.Option(
+        help="Beyond the main analyses: parts, heads, attribution, head-scores, similarity, "
+        "removal, estimates, paths, or all. May be repeated."
+    ),
+]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder for tables; resumes there.")]
 Limit = Annotated[int | None, typer.Option(help="Take the first so many items of each task.")]
 Seed = Annotated[int, typer.Option(help="Decides built-in items and all bootstraps.")]
@@ -133,6 +140,7 @@ def profile(
     limit: Limit = 100,
     pairs: Annotated[int, typer.Option(help="Pairs of prompts a task for patching.")] = 16,
     exhaustive: Exhaustive = False,
+    also: Also = [],  # noqa: B006
     seed: Seed = 0,
     fewshot: Fewshot = None,
     chat: Chat = False,
@@ -146,7 +154,7 @@ def profile(
 
     found = run(
         _load(model, dtype, device, offload), task, protocol, limit=limit, pairs=pairs,
-        exhaustive=exhaustive, seed=seed, fewshot=fewshot, chat=chat,
+        exhaustive=exhaustive, also=also, seed=seed, fewshot=fewshot, chat=chat,
         out=out or _default_folder(model), memory_budget=_bytes(memory_budget),
     )  # fmt: skip
     _tell_work(found.work, "layer, item and option")

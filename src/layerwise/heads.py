@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,14 @@ def head_scores(
     return result
 
 
+def fitting_heads(
+    model: HookedTransformer, loaded: LoadedFacts, threshold: float, seed: int
+) -> Heads:
+    """Planned scores on sequences of the usual length, or the longest that the model takes."""
+    tried = Heads(model, loaded, SEQUENCES, 2, threshold, seed)
+    return replace(tried, length=min(LENGTH, tried.longest()))
+
+
 @dataclass(frozen=True)
 class Heads:
     """Planned scores; all sequences are one piece."""
@@ -108,6 +116,11 @@ class Heads:
                 f"has {len(self._tokens())}; choose a smaller length."
             )
 
+    def longest(self) -> int:
+        """The longest sequence that can be repeated within the context, of different tokens."""
+        room = self.model.cfg.n_ctx - len(self._start())
+        return min(room // 2, len(self._tokens()))
+
     def settings(self) -> dict[str, Any]:
         """Everything that a run must agree in to be the same run, as plain JSON values."""
         return {
@@ -135,7 +148,8 @@ class Heads:
             parts.write_part("heads work", pd.DataFrame([took]))
             parts.write_part("heads", conform("heads", pd.concat(tables, ignore_index=True)))
         work = parts.read_part("heads work").to_dict("records")
-        return HeadsResult(parts.read_part("heads"), self._facts(settings, work))
+        facts = self._facts(self.settings() | settings, work)
+        return HeadsResult(parts.read_part("heads"), facts)
 
     def _facts(self, settings: dict[str, Any], work: list[dict[Any, Any]]) -> Facts:
         names = [name for name in ModelFacts.model_fields if name != "attention"]

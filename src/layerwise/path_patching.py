@@ -185,17 +185,21 @@ class PathPatching:
         }
 
 
+def has_norms_after(cfg: Any) -> bool:
+    """Whether a norm stands between a sublayer and the stream."""
+    from transformer_lens.utilities.architectures import POST_NORM_ARCHITECTURES
+
+    after = cfg.use_normalization_before_and_after
+    return bool(after) or cfg.original_architecture in POST_NORM_ARCHITECTURES
+
+
 def refuse_norms_after(cfg: Any) -> None:
     """Refuse a model in which what a head adds to the stream is no term of a sum.
 
     Raises:
         UserError: if a norm stands between a sublayer and the stream.
     """
-    from transformer_lens.utilities.architectures import POST_NORM_ARCHITECTURES
-
-    if cfg.use_normalization_before_and_after or (
-        cfg.original_architecture in POST_NORM_ARCHITECTURES
-    ):
+    if has_norms_after(cfg):
         raise UserError(
             "The model's sublayers are normed before they add to the stream, so that no head "
             "has a term of its own there; expected another model: path patching cannot be exact."

@@ -19,6 +19,7 @@ from transformer_lens import HookedTransformer
 from layerwise._ablation_job import Ablation
 from layerwise._changes import Changes
 from layerwise._lengths import TRIED, lengths_in, remember_lengths, remembered_lengths, worth_trying
+from layerwise._profile_extras import wanted_extras
 from layerwise._records import seconds_in_words
 from layerwise._setup import Setup, TaskLike, check_layers, prepare
 from layerwise.errors import unknown_name
@@ -122,6 +123,7 @@ def plan_run(
     layers: Sequence[int] | None = None,
     pairs: int = PAIRS,
     exhaustive: bool = False,
+    also: Sequence[str] = (),
     limit: int | None = None,
     seed: int = 0,
     fewshot: int | None = None,
@@ -147,6 +149,7 @@ def plan_run(
         layers: of the ablation; all if None.
         pairs: pairs of prompts a task for patching.
         exhaustive: of a profile: skip layers also where there is no signal.
+        also: what a profile does beyond its main analyses; only more changes and patches count.
         limit: take the first so many items of each task.
         seed: decides the items of built-in suites.
         fewshot: number of few-shot examples; the task's own if None.
@@ -171,13 +174,13 @@ def plan_run(
     )  # fmt: skip
     chosen = check_layers(layers, subject.cfg.n_layers)
     if analysis == "ablation":
-        jobs = _Jobs(Ablation(setup, Changes.of(subject, kind, site, chosen)))
+        jobs = _Jobs(Ablation(setup, (Changes.of(subject, kind, site, chosen),)))
     elif analysis == "lens":
         jobs = _Jobs(lens=Lens(setup))
     elif analysis == "patching":
         jobs = _Jobs(patching=Patching(setup, ("resid_pre",), pairs))
     else:
-        profile = ProfileJobs.of(setup, pairs, exhaustive)
+        profile = ProfileJobs.of(setup, pairs, exhaustive, wanted_extras(also, subject.cfg))
         jobs = _Jobs(profile.ablation, profile.lens, profile.patching)
     notes = [AT_MOST] if analysis == "profile" else []
     if jobs.ablation is not None and not _find_lengths(setup, recalibrate):

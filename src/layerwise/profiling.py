@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from transformer_lens import HookedTransformer
 
 from layerwise._ablation_job import Ablation
 from layerwise._carry_out import carry_out
-from layerwise._changes import Changes
 from layerwise._parts import Parts
+from layerwise._profile_extras import changes_of, jobs_of, patched_sites, wanted_extras
 from layerwise._progress import Meter
 from layerwise._setup import Setup, TaskLike, prepare
 from layerwise.emergence import emergence
@@ -77,6 +78,7 @@ def profile(
     limit: int | None = DEFAULT_ITEMS,
     pairs: int = PAIRS,
     exhaustive: bool = False,
+    also: str | Sequence[str] = (),
     seed: int = 0,
     fewshot: int | None = None,
     chat: bool = False,
@@ -97,6 +99,9 @@ def profile(
         pairs: at most so many pairs of each task for patching.
         exhaustive: skip layers also where the intact model is not above chance. No claim is
             made there, so by default that time is saved; intact records are kept.
+        also: what to do beyond that, of ``parts``, ``heads``, ``attribution``, ``head-scores``,
+            ``similarity``, ``removal``, ``estimates``, ``paths``, or ``all``; the analyses of
+            tasks are made for those that the model can do.
         seed: decides the items of built-in suites and all bootstraps.
         fewshot: number of few-shot examples; the task's own if None.
         chat: wrap prompts in the tokenizer's chat template (ablation and lens).
@@ -114,10 +119,12 @@ def profile(
         model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
         memory_budget=memory_budget, out=out,
     )  # fmt: skip
-    jobs = Jobs.of(setup, pairs, exhaustive)
+    extras = wanted_extras((also,) if isinstance(also, str) else also, model.cfg)
+    jobs = Jobs.of(setup, pairs, exhaustive, extras)
     settings = setup.settings(
-        analysis="profile", **jobs.ablation.settings(), **jobs.patching.settings()
-    )
+        analysis="profile", **jobs.ablation.settings(), **jobs.patching.settings(),
+        **({"also": list(extras)} if extras else {}),
+    )  # fmt: skip
     results = carry_out(
         lambda parts, told: jobs.run(parts, settings, told, seed),
         out, settings, progress, jobs.ablation.write_requests,
@@ -136,38 +143,42 @@ class Jobs:
     ablation: Ablation
     lens: Lens
     patching: Patching
+    extras: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, setup: Setup, pairs: int, exhaustive: bool) -> Jobs:
-        """The analyses of a setup."""
-        layers = tuple(range(setup.model.cfg.n_layers))
+    def of(cls, setup: Setup, pairs: int, exhaustive: bool, extras: tuple[str, ...] = ()) -> Jobs:
+        """The analyses of a setup, and what else is wanted."""
         read = {"letter": "letter", "continuation": "continuation", "generate": "continuation"}
         protocols = tuple(dict.fromkeys(read[protocol] for protocol in setup.protocols))
         return cls(
-            Ablation(
-                setup,
-                Changes.of(setup.model, "skip", None, layers),
-                only_with_signal=not exhaustive,
-            ),
+            Ablation(setup, changes_of(setup, extras), only_with_signal=not exhaustive),
             Lens(replace(setup, protocols=protocols), strict=False),
             Patching(
-                replace(setup, protocols=("continuation",)), ("resid_pre",), pairs, strict=False
+                replace(setup, protocols=("continuation",)), patched_sites(extras), pairs,
+                strict=False,
             ),
-        )
+            extras,
+        )  # fmt: skip
 
     def run(self, parts: Parts, settings: dict[str, Any], told: Meter, seed: int) -> list[Result]:
         """Make all of them, one after the other."""
         ablation = self.ablation.run(parts, settings, told)
         lens = self.lens.run(parts, settings, told)
-        patching = self._patching(ablation).run(parts, settings, told)
+        able = self._able(ablation)
+        patching = self._patching(able).run(parts, settings, told)
+        reading = replace(able, protocols=self.lens.setup.protocols)
+        jobs = jobs_of(self.extras, able, reading, self.patching.pairs)
+        more = [job.run(parts, settings, told) for job in jobs]
         timed = self._forwards_timed(parts, told)
-        work = (*ablation.facts.work, *lens.facts.work, *patching.facts.work, timed)
+        parts_of_work = [result.facts.work for result in (ablation, lens, patching, *more)]
+        work = (*chain.from_iterable(parts_of_work), timed)
         told.doing("statistics and report")
         facts = ablation.facts.model_copy(update={"work": work})
         measured = [replace(ablation, facts=facts), lens]
         if len(patching.patching):
             measured.append(patching)
-        return [*measured, emergence(measured, seed=seed)]
+        depths = emergence(measured, seed=seed)
+        return [*measured, *(one for one in more if len(one.to_pandas())), depths]
 
     def _forwards_timed(self, parts: Parts, told: Meter) -> dict[str, Any]:
         """How long one plain hooked forward per change and request takes, from a few of them."""
@@ -192,10 +203,13 @@ class Jobs:
             parts.write_part(name, pd.DataFrame([entry]))
         return parts.read_part(name).to_dict("records")[0]
 
-    def _patching(self, ablation: AblationResult) -> Patching:
-        """Patching of those tasks that the model can do; a lucky guess carries no answer."""
+    def _able(self, ablation: AblationResult) -> Setup:
+        """The setup with those tasks that the model can do; a lucky guess carries no answer."""
         signal = ablation.signal()
         able = set(signal.loc[signal["signal"], "task"])
-        setup = self.patching.setup
-        tasks = tuple(task for task in setup.tasks if task.name in able)
-        return replace(self.patching, setup=replace(setup, tasks=tasks))
+        setup = self.ablation.setup
+        return replace(setup, tasks=tuple(task for task in setup.tasks if task.name in able))
+
+    def _patching(self, able: Setup) -> Patching:
+        setup = replace(self.patching.setup, tasks=able.tasks)
+        return replace(self.patching, setup=setup)

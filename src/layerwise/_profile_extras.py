@@ -1,0 +1,107 @@
+"""What a profile can do beyond its main analyses, each by the name that asks for it.
+
+The analyses are in their own modules; which tasks they are made for is decided by the profile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+from layerwise._attribution_job import Attribution
+from layerwise._changes import Changes
+from layerwise._parts import Parts
+from layerwise._patching_job import Patching
+from layerwise._patching_tables import DENOISING
+from layerwise._progress import Meter
+from layerwise._removal_job import Removal
+from layerwise._setup import Setup
+from layerwise.attribution_patching import SAMPLE, AttributionPatching
+from layerwise.errors import unknown_name
+from layerwise.heads import THRESHOLD, fitting_heads
+from layerwise.path_patching import PathPatching, has_norms_after, refuse_norms_after
+from layerwise.results import Result
+from layerwise.similarity import Similarity
+
+# Orders of removal that are known without trying every set of layers.
+CHEAP_ORDERS = ("effect", "deep", "angular", "influence")
+EXTRAS = {
+    "parts": "skip the attention and the MLP of each layer",
+    "heads": "skip each head, and patch each head",
+    "attribution": "direct logit attribution",
+    "head-scores": "scores of heads on repeated random tokens",
+    "similarity": "angular distance, block influence, CKA",
+    "removal": "orders of removing layers that are known beforehand",
+    "estimates": "attribution patching, with a sample truly patched",
+    "paths": "path patching into the logits",
+}
+
+
+class Job(Protocol):
+    """An analysis that was planned."""
+
+    def run(self, parts: Parts, settings: dict[str, Any], told: Meter) -> Result:
+        """Make the pieces that are missing, and join all of them."""
+        ...
+
+
+def wanted_extras(names: Sequence[str], cfg: Any) -> tuple[str, ...]:
+    """Names of extras in their usual order; ``all`` stands for all that the model allows.
+
+    Raises:
+        UserError: for an unknown name, or one that the model does not allow.
+    """
+    for name in names:
+        if name not in (*EXTRAS, "all"):
+            raise unknown_name("addition to a profile", name, (*EXTRAS, "all"))
+    if "paths" in names:
+        refuse_norms_after(cfg)
+    every = [name for name in EXTRAS if name != "paths" or not has_norms_after(cfg)]
+    return tuple(name for name in EXTRAS if name in names or ("all" in names and name in every))
+
+
+def changes_of(setup: Setup, extras: Sequence[str]) -> tuple[Changes, ...]:
+    """What the ablation of a profile changes: layers, and what else is wanted."""
+    model, cfg = setup.model, setup.model.cfg
+    sites: list[str | None] = [None]
+    if "parts" in extras:
+        sites += ["attn_out"] if cfg.attn_only else ["attn_out", "mlp_out"]
+    if "heads" in extras:
+        sites.append("z")
+    layers = tuple(range(cfg.n_layers))
+    return tuple(Changes.of(model, "skip", site, layers) for site in sites)
+
+
+def patched_sites(extras: Sequence[str]) -> tuple[str, ...]:
+    """The sites that a profile patches."""
+    return ("resid_pre", "z") if "heads" in extras else ("resid_pre",)
+
+
+def jobs_of(extras: Sequence[str], able: Setup, reading: Setup, pairs: int) -> Iterator[Job]:
+    """The jobs of all extras but those that are changes of the ablation and the patching.
+
+    Args:
+        extras: their names.
+        able: a setup with the tasks that the model can do; none may be left.
+        reading: the same with protocols that have a prompt to read.
+        pairs: pairs of prompts a task.
+    """
+    model = able.model
+    patching = Patching(replace(able, protocols=("continuation",)), ("z",), pairs, strict=False)
+    if "head-scores" in extras:
+        yield fitting_heads(model, able.loaded, THRESHOLD, able.seed)
+    if not able.tasks:
+        return
+    if "attribution" in extras:
+        yield Attribution(reading, strict=False)
+    if "similarity" in extras:
+        yield Similarity(reading)
+    if "removal" in extras and model.cfg.n_layers > 1:
+        n_removed = max(1, model.cfg.n_layers // 2)
+        yield Removal(able, n_removed, CHEAP_ORDERS, held_out=0.5)
+    if "estimates" in extras:
+        yield AttributionPatching(patching, SAMPLE)
+    if "paths" in extras:
+        setup = patching.setup
+        yield PathPatching(setup, ("logits",), DENOISING, pairs, strict=False)

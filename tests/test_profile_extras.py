@@ -1,0 +1,71 @@
+"""A profile with everything on, of a trained model whose retrieving layers are known."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+import layerwise as lw
+from layerwise._profile_extras import EXTRAS, wanted_extras
+from layerwise.errors import UserError
+from layerwise.models import load_model
+
+OPTIONS = {"protocols": ["continuation", "generate"], "limit": 12, "pairs": 4, "also": "all"}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model("organism-decoder")
+
+
+@pytest.fixture(scope="module")
+def everything(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("profile") / "run"
+    return lw.profile(model, "organism-lookup", out=folder, progress=False, **OPTIONS), folder
+
+
+def test_every_analysis_has_its_result_and_its_section(everything):
+    found, folder = everything
+    kinds = [type(result).__name__ for result in found.results]
+    assert kinds == [
+        "AblationResult", "LensResult", "PatchingResult", "HeadsResult", "AttributionResult",
+        "SimilarityResult", "RemovalResult", "AttributionPatchingResult", "PathPatchingResult",
+        "EmergenceResult",
+    ]  # fmt: skip
+    assert {type(result).__name__ for result in lw.load_results(folder)} == set(kinds)
+    page = (folder / "report.html").read_text("utf-8")
+    for heading in (
+        "Direct logit attribution", "Removal of layers", "Direct paths", "Estimated patches",
+        "Induction heads",
+    ):  # fmt: skip
+        assert heading in page
+
+
+def test_layers_parts_and_heads_are_changed_beside_one_intact_run(everything, model):
+    ablation = everything[0].results[0]
+    sites = ablation.records.groupby("site", dropna=False)["intervention"].nunique()
+    n_layers, n_heads = model.cfg.n_layers, model.cfg.n_heads
+    expected = {
+        "layer": n_layers, "attn_out": n_layers, "mlp_out": n_layers, "z": n_layers * n_heads,
+    }  # fmt: skip
+    assert {site: n for site, n in sites.items() if isinstance(site, str)} == expected
+    assert (ablation.records["intervention"] == "intact").sum() == 2 * 12
+    layers = ablation.effects().query("site == 'layer' and protocol == 'generate' and significant")
+    assert set(layers["layer"]) == {2, 3}
+
+
+def test_all_of_it_is_read_and_not_made_again(everything, model, monkeypatch):
+    found, folder = everything
+    monkeypatch.setattr("layerwise.sweep.run.block_runners", None)
+    again = lw.profile(model, "organism-lookup", out=folder, progress=False, **OPTIONS)
+    by_kind = {type(result): result.to_pandas() for result in again.results}
+    for result in found.results:
+        pd.testing.assert_frame_equal(result.to_pandas(), by_kind[type(result)])
+
+
+def test_additions_by_name(model):
+    assert wanted_extras((), model.cfg) == ()
+    assert wanted_extras(["all"], model.cfg) == tuple(EXTRAS)
+    assert wanted_extras(["removal", "parts"], model.cfg) == ("parts", "removal")
+    with pytest.raises(UserError, match=r"Unknown addition to a profile 'head'\. Did you mean"):
+        lw.profile(model, "organism-lookup", also="head", progress=False)
