@@ -1,5 +1,6 @@
-# make demo | test | test-long | test-mutants | lint | lock | clean. Needs make and Python 3.11 or
-# newer; pip does the rest, with whatever index, cache and certificates it is configured for.
+# make demo | test | test-long | test-mutants | test-mistakes | lint | lock | clean. Needs make and
+# Python 3.11 or newer; pip does the rest, with whatever index, cache and certificates it is
+# configured for.
 
 PYTHON ?= python3
 VENV := .venv
@@ -18,7 +19,7 @@ WORKERS ?= 2
 # Random cases that test-long tries on the engine; more take longer in proportion.
 CASES ?= 1000
 
-.PHONY: demo test test-long test-mutants lint lock clean
+.PHONY: demo test test-long test-mutants test-mistakes lint lock clean
 .DELETE_ON_ERROR:
 
 # The same command goes on with a run that was interrupted, and makes the report of a finished
@@ -38,6 +39,10 @@ test-long: $(VENV)/.test
 # Puts faults into copies of the engine, one at a time; the tests must catch each.
 test-mutants: $(VENV)/.test
 	$(BIN)/python tests/mutants.py
+
+# The same with classic mistakes of the field, wherever the package could make them.
+test-mistakes: $(VENV)/.test
+	$(BIN)/python tests/mistakes.py
 
 # pyright would ask the index whether a newer pyright is out; the lock file decides that.
 lint: $(VENV)/.test

@@ -3,41 +3,17 @@
     python tests/mutants.py [FAULT ...]
 
 Prints which test caught each fault. Ends with 1 if one survives, or if the unchanged copy fails.
-A fault is the replacement of a text that must be in its file exactly once, so that the list
-cannot outlive the code that it is about.
+How that is done is told in ``faults``.
 """
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
-import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import NamedTuple
 
-ROOT = Path(__file__).parents[1]
-PACKAGE = ROOT / "src" / "layerwise"
+from faults import Fault, judge_all
+
 # Not the tests that measure memory or need real weights: they are slow and not about numbers.
-TESTS = ["tests/sweep", "--ignore=tests/sweep/test_peak_memory.py", "-m", "not smollm2"]
-AT_ONCE = 2
-LIMIT_SECONDS = 300
-UNCHANGED = "unchanged"
-
-
-class Fault(NamedTuple):
-    """A deliberate fault in a file of ``layerwise/sweep``."""
-
-    name: str
-    file: str
-    old: str
-    new: str
-
+TESTS = ("tests/sweep", "--ignore=tests/sweep/test_peak_memory.py", "-m", "not smollm2")
 
 FAULTS = [
     # What attends to what.
@@ -323,98 +299,5 @@ FAULTS = [
 ]
 
 
-class Verdict(NamedTuple):
-    """What became of a fault: the test that caught it, None if none did."""
-
-    name: str
-    caught_by: str | None
-    seconds: float
-
-
-def mutated(fault: Fault | None, folder: Path) -> None:
-    """Put a copy of the package with a fault in a folder.
-
-    Raises:
-        SystemExit: the text to be replaced is not in its file exactly once.
-    """
-    shutil.copytree(PACKAGE, folder / "layerwise", ignore=shutil.ignore_patterns("__pycache__"))
-    if fault is None:
-        return
-    path = folder / "layerwise" / "sweep" / fault.file
-    text = path.read_text()
-    if text.count(fault.old) != 1:
-        raise SystemExit(
-            f"{fault.name}: {fault.file} has {fault.old!r} {text.count(fault.old)} times, not once."
-        )
-    path.write_text(text.replace(fault.old, fault.new))
-
-
-def judged(fault: Fault | None) -> Verdict:
-    """Run the tests on a copy with a fault."""
-    started = time.perf_counter()
-    name = UNCHANGED if fault is None else fault.name
-    with tempfile.TemporaryDirectory() as folder:
-        mutated(fault, Path(folder))
-        environment = os.environ | {
-            "PYTHONPATH": folder,
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "OMP_NUM_THREADS": "1",
-            "HYPOTHESIS_STORAGE_DIRECTORY": f"{folder}/hypothesis",
-        }
-        environment.pop("LAYERWISE_CASES", None)
-        options = {"env": environment, "cwd": ROOT, "capture_output": True, "text": True}
-        where = [sys.executable, "-c", "import layerwise; print(layerwise.__file__)"]
-        found = subprocess.run(where, check=True, **options).stdout.strip()
-        if not found.startswith(folder):
-            raise SystemExit(f"{name}: the tests would run on {found}, not on the copy.")
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
-        try:
-            run = subprocess.run([*command, *TESTS], timeout=LIMIT_SECONDS, **options)
-            caught_by = _first_failure(run)
-        except subprocess.TimeoutExpired:
-            caught_by = "the time limit"
-    return Verdict(name, caught_by, time.perf_counter() - started)
-
-
-def _first_failure(run: subprocess.CompletedProcess[str]) -> str | None:
-    """The test that failed, None if all passed."""
-    if run.returncode == 0:
-        return None
-    found = re.search(r"^(?:FAILED|ERROR) tests/sweep/(.+?)(?: - .*)?$", run.stdout, re.MULTILINE)
-    if found is None:
-        raise SystemExit(f"The tests did not run:\n{run.stdout[-2000:]}{run.stderr[-2000:]}")
-    return found[1]
-
-
-def chosen(names: Sequence[str]) -> list[Fault]:
-    """The faults whose names contain one of the texts given; all if none is given."""
-    found = [f for f in FAULTS if not names or any(name in f.name for name in names)]
-    if not found:
-        raise SystemExit(f"No fault is called like {', '.join(names)}.")
-    return found
-
-
-def main(names: Sequence[str]) -> int:
-    """Judge the unchanged copy and all faults; 0 if each is caught."""
-    verdicts = []
-    print("| fault | caught by | s |\n| --- | --- | ---: |", flush=True)
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        for verdict in pool.map(judged, [None, *chosen(names)]):
-            verdicts.append(verdict)
-            print(
-                f"| {verdict.name} | {verdict.caught_by or '-'} | {verdict.seconds:.0f} |",
-                flush=True,
-            )
-    failed = [v.name for v in verdicts if v.name == UNCHANGED and v.caught_by]
-    survived = [v.name for v in verdicts if v.name != UNCHANGED and not v.caught_by]
-    for name in failed:
-        print(f"The {name} copy fails, so that nothing is shown.")
-    for name in survived:
-        print(f"Not caught: {name}.")
-    if not failed and not survived:
-        print(f"All {len(verdicts) - 1} faults are caught.")
-    return int(bool(failed or survived))
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(judge_all(FAULTS, sys.argv[1:], within="sweep", tests=TESTS))

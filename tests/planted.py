@@ -59,4 +59,5 @@ def layouts(draw: st.DrawFn) -> WiredLayout:
     heads = [draw(st.integers(0, n_heads - 1)) for _ in range(5)]
     spots = map(Spot, [*places, facts], heads)
     names = ("previous", "look_up", "second_hop", "gate", "facts")
-    return WiredLayout(n_layers, n_heads, **dict(zip(names, spots, strict=True)))
+    shared = draw(st.sampled_from([n for n in (1, 2, 3) if n_heads % n == 0]))
+    return WiredLayout(n_layers, n_heads, **dict(zip(names, spots, strict=True)), n_shared=shared)

@@ -71,6 +71,17 @@ def test_effects_are_null_where_nothing_can_be_said(ablation):
     assert table.query("protocol == 'generate'")["nats"].isna().all()
 
 
+def test_nothing_is_significant_of_a_model_that_only_guesses():
+    """Also where a change does harm beyond all doubt: below chance there is nothing to lose."""
+    right = np.zeros((100, 5), bool)
+    right[:30] = True  # chance is 0.25
+    right[:, 1 + 2] = False
+    table = synthetic.ablation(cell_records(right, "keys", "retrieval")).effects()
+    assert table.set_index("layer").loc[2, "p_holm"] < 1e-6
+    assert not table["signal"].any()
+    assert not table["significant"].any()
+
+
 def test_holm_is_over_one_kind_and_site():
     rng = np.random.default_rng(1)
     cell = cell_records(planted(rng, 50, 4, critical=(1,)), "keys", "retrieval")

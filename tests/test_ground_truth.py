@@ -73,6 +73,38 @@ def test_ablation_finds_them_wherever_they_are(layout, seed):
     check_effects(layout, "layer", result.effects())
 
 
+GROUPED = WiredLayout(6, 4, Spot(0, 1), Spot(2, 3), Spot(3, 0), Spot(4, 2), Spot(5, 1), n_shared=2)
+
+
+def check_heads(layout: WiredLayout, site: str, kind: str, effects: pd.DataFrame) -> None:
+    """Exactly the planted heads are needed; all others, in the same layers too, do nothing."""
+    for (capability, _), group in effects.groupby(["capability", "protocol"]):
+        truth = Planted(layout, str(capability))
+        spots = [Spot(int(row.layer), int(row.head)) for row in group.itertuples()]
+        critical = truth.critical_heads(site, kind)
+        found = [s for s, yes in zip(spots, group["significant"], strict=True) if yes]
+        assert set(found) == critical
+        assert len(spots) == len(set(spots))
+        assert set(spots) > truth.critical_heads(site)
+        rest = group.loc[[spot not in truth.critical_heads(site) for spot in spots]]
+        assert (rest["acc"] == 1).all()
+        assert not rest["nats"].abs().gt(ROUNDING).any()
+
+
+@pytest.mark.parametrize("kind", ["skip", "zero", "mean", "resample"])
+@pytest.mark.parametrize("site", ["z", "kv_group"])
+def test_ablation_finds_the_planted_heads(kind, site):
+    """Heads that share keys and values with a planted one, too, are told from it."""
+    check_heads(GROUPED, site, kind, ablated(GROUPED, kind=kind, site=site).effects())
+
+
+@anywhere
+@given(layouts(), seeds)
+def test_ablation_finds_the_heads_wherever_they_are(layout, seed):
+    result = ablated(layout, seed, ("continuation", "generate"), kind="zero", site="z")
+    check_heads(layout, "z", "zero", result.effects())
+
+
 @pytest.mark.parametrize("method", ["engine", "reference"])
 def test_skipping_idle_layers_changes_no_bit(method):
     records = ablated(LAYOUT, method=method, limit=3).records

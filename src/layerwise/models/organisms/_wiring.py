@@ -17,6 +17,7 @@ from transformer_lens import HookedTransformer
 from layerwise.models.organisms.forms import END
 from layerwise.models.organisms.language import Language
 from layerwise.models.organisms.layout import Spot, WiredLayout
+from layerwise.sweep._runner import heads_per_key
 
 Directions = Float[np.ndarray, "_ d_model"]
 
@@ -155,9 +156,13 @@ def _write_head(
 ) -> None:
     """A head that attends to where its key i meets the query i, and copies value i to out i."""
     attn: Any = model.blocks[spot.layer].attn
-    for weight, rows in ((attn.W_Q, SHARP * query), (attn.W_K, key), (attn.W_V, value)):
-        weight[spot.head] = 0
-        weight[spot.head, :, : len(rows)] = torch.from_numpy(rows.T).float()
+    n_shared = heads_per_key(model.cfg)
+    keys, values = (attn.W_K, attn.W_V) if n_shared == 1 else (attn._W_K, attn._W_V)
+    group = spot.head // n_shared
+    written = ((attn.W_Q, spot.head, SHARP * query), (keys, group, key), (values, group, value))
+    for weight, head, rows in written:
+        weight[head] = 0
+        weight[head, :, : len(rows)] = torch.from_numpy(rows.T).float()
     attn.W_O[spot.head, : len(out)] = torch.from_numpy(out).float()
 
 

@@ -39,6 +39,7 @@ class WiredLayout:
         second_hop: looks up what the first look-up found.
         gate: attends to the word that says what is asked; its MLP lets the result of one or of
             two look-ups through.
+        n_shared: so many query heads in a row share one key/value head (grouped-query attention).
     """
 
     n_layers: int = 10
@@ -48,8 +49,14 @@ class WiredLayout:
     facts: Spot = Spot(4, 3)
     second_hop: Spot = Spot(6, 1)
     gate: Spot = Spot(8, 2)
+    n_shared: int = 1
 
     def __post_init__(self) -> None:
+        if self.n_shared < 1 or self.n_heads % self.n_shared:
+            raise UserError(
+                f"{self.n_shared} of {self.n_heads} heads were to share one key/value head; "
+                "expected a divisor of the number of heads."
+            )
         spots = {name: getattr(self, name) for name in MECHANISMS}
         for name, spot in spots.items():
             if not (0 <= spot.layer < self.n_layers and 0 <= spot.head < self.n_heads):

@@ -41,10 +41,18 @@ class Planted:
             if site != "mlp_out" or name in WITH_MLP
         }
 
-    @property
-    def heads(self) -> set[Spot]:
-        """The heads that are needed."""
-        return set(self.mechanisms.values())
+    def critical_heads(self, site: str = "z", kind: str = "zero") -> set[Spot]:
+        """The heads (``z``) or key/value groups (``kv_group``) that are needed.
+
+        The head of ``gate`` sees how one asks, which is the same in all prompts of a suite: what
+        is taken from another one (``resample``) is as good.
+        """
+        n_shared = self.layout.n_shared if site == "kv_group" else 1
+        return {
+            Spot(spot.layer, spot.head // n_shared)
+            for name, spot in self.mechanisms.items()
+            if kind != "resample" or name in MOVING
+        }
 
     @property
     def readable_from(self) -> int:

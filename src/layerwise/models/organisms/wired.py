@@ -70,6 +70,7 @@ def _config(layout: WiredLayout, language: Language, rooms: Rooms) -> HookedTran
         model_name="wired-decoder",
         n_layers=layout.n_layers,
         n_heads=layout.n_heads,
+        n_key_value_heads=None if layout.n_shared == 1 else layout.n_heads // layout.n_shared,
         d_model=len(rooms.basis),
         d_head=max(len(rooms.place), len(rooms.found), len(rooms.subject)),
         d_mlp=max(len(language.facts), 2 * language.n_values),

@@ -1,0 +1,191 @@
+"""Are classic mistakes of the field caught? Each is put into a copy of the package.
+
+    python tests/mistakes.py [MISTAKE ...]
+
+Each is made where a person would make it, so that engine, tables and reports all follow it; the
+tests named beside it know the answer from elsewhere. How it is done is told in ``faults``.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from faults import Fault, judge_all
+
+GROUND_TRUTH = "tests/test_ground_truth.py::test_"
+HEADS = GROUND_TRUTH + "ablation_finds_the_planted_heads"
+
+FAULTS = [
+    Fault(
+        "heads sliced after the output projection, while a text is written",
+        "sweep/packed_block.py",
+        'return self._output(observed("z", edits.changed("z", heads())).flatten(2))',
+        'out = self._output(observed("z", heads()).flatten(2)).clone()\n'
+        "            even = out.shape[-1] // self.cfg.n_heads * self.cfg.n_heads\n"
+        "            parts = out[..., :even].unflatten(-1, (self.cfg.n_heads, -1))\n"
+        '            out[..., :even] = edits.changed("z", parts).flatten(2)\n'
+        "            return out",
+        ("tests/test_ablation.py::test_engine_and_reference_agree[llama-zero-z]",),
+    ),
+    Fault(
+        "heads sliced after the output projection, in a block begun inside",
+        "sweep/packed_block.py",
+        "attn_out[at] = self._output(z[at].flatten(-2))",
+        "even = attn_out.shape[-1] // self.cfg.n_heads * self.cfg.n_heads\n"
+        "                parts = attn_out[..., :even].unflatten(-1, (self.cfg.n_heads, -1))\n"
+        '                attn_out[..., :even] = edits.changed("z", parts).flatten(-2)',
+        (HEADS + "[z-zero]",),
+    ),
+    Fault(
+        "heads sliced after the output projection, in attribution",
+        "_direct.py",
+        'of_heads = torch.einsum("ihk,imhk->imh", z, torch.einsum("hkd,imd->imhk", weight, read))',
+        "even = projected.shape[-1] // z.shape[1] * z.shape[1]\n"
+        "    written = (projected[:, None] * read)[..., :even]\n"
+        "    of_heads = written.unflatten(-1, (z.shape[1], -1)).sum(-1)",
+        ("tests/test_direct.py::test_heads_are_their_own_rows_of_the_output_projection",),
+    ),
+    Fault(
+        "a shared key/value head zeroed instead of z",
+        "_changes.py",
+        "            return one(self.site, layer, head)\n",
+        "            same = one(self.site, layer, head)\n"
+        "            if head is None:\n"
+        "                return same\n"
+        '            change = lambda head: one("z", layer, head)\n'
+        "            whole = of_kv_group(head // n_shared, n_shared, change)\n"
+        "            return type(same)(same.id, same.kind, same.site, whole.edits, head)\n",
+        (HEADS + "[z-zero]",),
+    ),
+    Fault(
+        "arccos of a cosine that is not clamped",
+        "_similarity_measures.py",
+        "np.arccos(np.clip(cosines, -1.0, 1.0))",
+        "np.arccos(cosines)",
+        (
+            "tests/test_similarity.py::test_a_cosine_that_rounds_above_one_is_no_distance_and_not_nan",
+        ),
+    ),
+    Fault(
+        "zero ablation that is in truth a skip",
+        "sweep/interventions.py",
+        '    return _named("zero", SetSite(layer, site, _ZERO, _heads(site, head)))',
+        '    if site == "resid_post":\n'
+        '        named = f"zero:resid_post,layer={layer}"\n'
+        '        return Intervention(named, "zero", site, (SkipLayer(layer),))\n'
+        '    return _named("zero", SetSite(layer, site, _ZERO, _heads(site, head)))',
+        (GROUND_TRUTH + "ablation_finds_the_planted_layers[zero-resid_post]",),
+    ),
+    Fault(
+        "a skip that zeroes the stream",
+        "sweep/interventions.py",
+        '"layer", (SkipLayer(layer),))',
+        '"layer", (SetSite(layer, "resid_post", _ZERO),))',
+        (GROUND_TRUTH + "ablation_finds_the_planted_layers[skip-layer]",),
+    ),
+    Fault(
+        "stale norm in the lens",
+        "_lens_job.py",
+        "                    reading = read_lens(model, resid, final, wanted)\n",
+        "                    stale = []\n"
+        '                    place_of_norm = "ln_final.hook_scale"\n'
+        "                    keep = [(place_of_norm, lambda scale, hook: stale.append(scale))]\n"
+        "                    with model.hooks(fwd_hooks=keep):\n"
+        "                        logits_of(model, residuals[0, here])\n"
+        "                    put = [(place_of_norm, lambda scale, hook: stale[0])]\n"
+        "                    with model.hooks(fwd_hooks=put):\n"
+        "                        reading = read_lens(model, resid, final, wanted)\n",
+        ("tests/test_logit_lens.py::test_every_depth_equals_the_lens_worked_out_by_hand",),
+    ),
+    Fault(
+        "the norm's scale of another stream, in attribution",
+        "_direct.py",
+        "before_norm(norm, sites.final, reading.direction)",
+        "before_norm(norm, sites.embedding, reading.direction)",
+        ("tests/test_direct.py::test_parts_sum_to_the_differences_of_the_models_own_logits",),
+    ),
+    Fault(
+        "the lens shows a layer's input as its output",
+        "sweep/intact_run.py",
+        'if site == "resid_mid" else seen[site]',
+        'if site == "resid_mid" else seen["resid_pre"]',
+        (GROUND_TRUTH + "the_lens_reads_the_answer_from_the_planted_layer_on",),
+    ),
+    Fault(
+        "the depth at which an answer is on top once, not to stay",
+        "_lens_tables.py",
+        "return np.where(below.any(axis=1), last_below, -1)",
+        "return np.where(on_top.any(axis=1), np.argmax(on_top, axis=1), n_columns) - 1",
+        ("tests/test_lens_tables.py::test_planted_depths_are_found_exactly",),
+    ),
+    Fault(
+        "left-padding that is attended to",
+        "tasks/_encoding.py",
+        "return start, whole[len(start) :]",
+        "return (start[0],) * (-len(start) % 8) + start, whole[len(start) :]",
+        ("tests/tasks/test_encoding.py::test_pairs_are_encoded_as_by_the_harness",),
+    ),
+    Fault(
+        "accuracies averaged over different chance levels",
+        "_evidence.py",
+        "rows = stats.shares(before, after, chance)",
+        "rows = before - after",
+        ("tests/test_emergence.py::test_shares_not_accuracies_are_averaged_over_tasks",),
+    ),
+    Fault(
+        "accuracies averaged over different chance levels, in removal",
+        "_removal_tables.py",
+        'share = stats.shares(np.array([float(intact["acc"])]), acc, chance)',
+        'share = float(intact["acc"]) - acc',
+        ("tests/test_removal.py::test_tasks_with_signal_decide_together_with_the_same_weight",),
+    ),
+    Fault(
+        "a claim about a model that only guesses",
+        "_effects.py",
+        'table["significant"] = signal & (corrected < ALPHA)',
+        'table["significant"] = corrected < ALPHA',
+        ("tests/test_effects.py::test_nothing_is_significant_of_a_model_that_only_guesses",),
+    ),
+    Fault(
+        "many layers tested as if they were one",
+        "_effects.py",
+        'table["significant"] = signal & (corrected < ALPHA)',
+        'table["significant"] = signal & (table["p"] < ALPHA)',
+        (
+            "tests/test_validity_study.py::test_redrawn_answers_have_signal_and_no_effect_on_average",
+        ),
+    ),
+    Fault(
+        "resampled from its own prompt",
+        "_changes.py",
+        "zip(order, [*order[1:], order[0]], strict=True)",
+        "zip(order, order, strict=True)",
+        (HEADS + "[z-resample]",),
+    ),
+    Fault(
+        "an attention sink taken into the mean",
+        "sweep/intact_run.py",
+        "torch.tensor([p > 0 for p in walk.plan.trie.positions], device=walk.device)\n"
+        "        count += int(pooled.sum())\n"
+        "        for layer, seen in observe_layers(walk):\n"
+        "            for site in sites:\n"
+        "                total",
+        "torch.tensor([p >= 0 for p in walk.plan.trie.positions], device=walk.device)\n"
+        "        count += int(pooled.sum())\n"
+        "        for layer, seen in observe_layers(walk):\n"
+        "            for site in sites:\n"
+        "                total",
+        ("tests/sweep/test_engine.py::test_means_and_residuals_equal_run_with_cache",),
+    ),
+    Fault(
+        "paths that go by way of other components",
+        "_paths.py",
+        "_run(model, batch, [(output, put)])[:, -1]",
+        "_run(model, batch, [(entry, add)])[:, -1]",
+        ("tests/test_path_patching.py::test_paths_equal_runs_with_all_else_frozen",),
+    ),
+]
+
+
+if __name__ == "__main__":
+    sys.exit(judge_all(FAULTS, sys.argv[1:]))
