@@ -128,8 +128,8 @@ FAULTS = [
     Fault(
         "accuracies averaged over different chance levels",
         "_evidence.py",
-        "rows = stats.shares(before, after, chance)",
-        "rows = before - after",
+        "return stats.shares(means[:, :1], means[:, 1:], chance)",
+        "return means[:, :1] - means[:, 1:]",
         ("tests/test_emergence.py::test_shares_not_accuracies_are_averaged_over_tasks",),
     ),
     Fault(

@@ -132,6 +132,7 @@ def test_it_is_not_offloaded():
         ({"n_layers": 8}, "'gate' is wired into layer 8, head 2; expected layers 0 to 7"),
         ({"n_heads": 3}, "'facts' is wired into layer 4, head 3; .* heads 0 to 2"),
         ({"facts": Spot(3)}, "expected five different layers"),
+        ({"n_shared": 3}, "3 of 4 heads were to share one key.value head; expected a divisor"),
         ({"second_hop": Spot(2)}, "previous before look_up before second_hop before gate"),
     ],
 )
