@@ -201,6 +201,49 @@ def test_capabilities_emerge_at_the_planted_depth(layout, seed):
         assert set(critical) == planted.critical("layer")
 
 
+@anywhere
+@given(layouts(), seeds)
+def test_methods_differ_by_what_was_planted_and_groups_lose_it(layout, seed):
+    model = small_model(layout, seed)
+    results = [
+        ablated(layout, seed, ("continuation", "generate")),
+        logit_lens(model, TASKS, "continuation", progress=False),
+        patch_activations(model, TASKS, pairs=3, progress=False),
+        lw.attribution(model, TASKS, "continuation", progress=False),
+    ]
+    found = emergence(results, n_resamples=200)
+    half = found.method_agreement.query("measure == 'half-effect depth'")
+    assert len(half) == len(CAPABILITIES) * (6 + 3)
+    for row in half.itertuples():
+        planted = Planted(layout, str(row.capability))
+        depth = {
+            "ablation": planted.half_effect_depth,
+            "logit lens": planted.readable_from,
+            "direct attribution": planted.readable_from,
+            "activation patching": planted.moved_at,
+        }
+        apart = (depth[str(row.second)] - depth[str(row.first)]) / (layout.n_layers - 1)
+        assert row.estimate == pytest.approx(apart, abs=0.01)
+        assert (row.first_depth, row.second_depth) == pytest.approx(
+            (depth[str(row.first)] / (layout.n_layers - 1),
+             depth[str(row.second)] / (layout.n_layers - 1)), abs=0.01
+        )  # fmt: skip
+        # the pairs of patching are three items, of which no test can be sure
+        few = "activation patching" in (row.first, row.second)
+        assert row.n_items == (3 if few else 24)
+        assert (row.p < 0.05) == (not few and abs(apart) > 0.01)
+    reads = found.method_agreement.query("first == 'direct attribution' and second == 'logit lens'")
+    assert reads.query("measure == 'rank correlation'")["estimate"].gt(0.5).all()
+    # what is lost under generation is lost wholly, so the planted layers can be counted
+    interaction = found.protocol_interaction
+    assert len(interaction) == len(CAPABILITIES) * 3
+    for row in interaction.itertuples():
+        critical = Planted(layout, str(row.capability)).critical("layer")
+        assert row.second == "generate"
+        assert row.share_second == pytest.approx(np.mean([k in critical for k in row.layers]))
+        assert row.share_second_low == row.share_second_high == row.share_second
+
+
 @pytest.mark.parametrize("capabilities", [("retrieval",), ("knowledge",), CAPABILITIES])
 def test_layers_that_nothing_needs_are_removed_first(capabilities):
     tasks = [small_task(capability, 16) for capability in capabilities]

@@ -64,6 +64,8 @@ def test_each_kind_of_sentence_is_made(found: list[Finding]) -> None:
         "prediction depth",
         "hand-over",
         "order",
+        "interaction",
+        "agreement",
         "no signal",
     }
 

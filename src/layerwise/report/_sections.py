@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from layerwise.report import _drawings
+from layerwise.report import _draw_emergence, _drawings
 from layerwise.report._drawings import Drawing
 from layerwise.report._layers import Grid, layer_grid
 from layerwise.report._tables_shown import (
@@ -94,6 +94,15 @@ _EMERGENCE_WORDS = (
     "Half-effect depth: where half of the effect is reached. Centre of mass: the mean depth, "
     "weighted by importance. Critical set: layers with a significant loss."
 )
+_INTERACTION_WORDS = (
+    "Whether it depends on the protocol which layers matter, as one test for each capability and "
+    "two protocols: do the losses differ by group of layers, beyond a shift that all groups share?"
+)
+_AGREEMENT_WORDS = (
+    "Methods ask different things: what is needed (ablation), what can be read (lenses), what is "
+    "enough (patching), what is written (direct attribution). How far their answers are apart, on "
+    "the same items:"
+)
 _REMOVAL_WORDS = (
     "Several layers left out at once: each step tried all that were left, and removed what cost "
     "least. Read the held-out items; the best of many tries looks better than it is on the items "
@@ -146,6 +155,9 @@ def sections(run: Run) -> list[Section]:
         Section("head-effects", "Ablation of heads", _HEAD_WORDS,
                 tuple(_drawings.head_effects(run)), tuple(head_effects_tables(run))),
         Section("protocols", "Protocol comparison", _PROTOCOL_WORDS, compare),
+        Section("interaction", "Protocols and groups of layers", _INTERACTION_WORDS,
+                tuple(_draw_emergence.interactions(run)),
+                tuple(_draw_emergence.interaction_tables(run))),
         Section("lens", "Logit lens", _LENS_WORDS, lens),
         Section("tuned", "Tuned lens", _TUNED_WORDS, tuned),
         Section("settled", "Prediction depth", _SETTLED_WORDS, settled, _settled(run)),
@@ -158,6 +170,9 @@ def sections(run: Run) -> list[Section]:
                 tuple(attribution_tables(run))),
         Section("heads", "Induction heads", _HEADS_WORDS, heads, tuple(heads_table(run))),
         Section("emergence", "Where capabilities emerge", _EMERGENCE_WORDS, ranges, depths),
+        Section("agreement", "Agreement of methods", _AGREEMENT_WORDS,
+                tuple(_draw_emergence.agreements(run)),
+                tuple(_draw_emergence.agreement_tables(run))),
         Section("similarity", "Similarity of layers", _SIMILARITY_WORDS, alike, alike_tables),
         Section("removal", "Removal of layers", _REMOVAL_WORDS, removal, _removed(run)),
         Section("pruned", "Written without layers", _PRUNED_WORDS, (), tuple(pruning_table(run))),

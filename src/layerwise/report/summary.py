@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from layerwise.report._find_attribution import attributions
 from layerwise.report._find_depth import hand_overs, lens_depths
+from layerwise.report._find_emergence import agreements, interactions
 from layerwise.report._find_heads import needed_heads
 from layerwise.report._find_layers import critical_layers, gains, harmless_layers
 from layerwise.report._find_order import orders, silent
@@ -24,10 +25,12 @@ _FINDERS: tuple[Finder, ...] = (
     critical_layers,
     protocol_differences,
     needed_heads,
+    interactions,
     harmless_layers,
     gains,
     orders,
     lens_depths,
+    agreements,
     settled_later,
     hand_overs,
     attributions,

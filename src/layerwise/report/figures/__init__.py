@@ -6,11 +6,13 @@ Nothing here computes an effect or runs a model.
 from __future__ import annotations
 
 from layerwise.report.figures.accuracy import accuracy_by_layer as accuracy_by_layer
+from layerwise.report.figures.agreement import agreement_ranges as agreement_ranges
 from layerwise.report.figures.attribution import attribution_heads as attribution_heads
 from layerwise.report.figures.attribution import attribution_lines as attribution_lines
 from layerwise.report.figures.emergence import emergence_ranges as emergence_ranges
 from layerwise.report.figures.head_effects import head_effect_maps as head_effect_maps
 from layerwise.report.figures.heads import head_score_maps as head_score_maps
+from layerwise.report.figures.interaction import interaction_profiles as interaction_profiles
 from layerwise.report.figures.lens import lens_curves as lens_curves
 from layerwise.report.figures.patching import patching_map as patching_map
 from layerwise.report.figures.patching_heads import patching_heads as patching_heads

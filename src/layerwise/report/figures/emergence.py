@@ -17,7 +17,7 @@ from layerwise.report.figures.style import COLUMN_WIDTH, FULL_WIDTH, look, new_f
 from layerwise.report.rows import rows
 from layerwise.report.wording import CAPABILITY_ORDER, PROTOCOL_ORDER, in_order, spread
 
-METHODS = ("ablation", "logit lens", "tuned lens", "activation patching")
+METHODS = ("ablation", "logit lens", "tuned lens", "activation patching", "direct attribution")
 DEPTHS = ("half-effect depth", "centre of mass")
 SETTLED = "prediction depth"
 _ROW, _FOR_TWO = 0.165, 4.8

@@ -1,0 +1,163 @@
+"""Sentences on whether methods agree, and whether it depends on the protocol where the loss is.
+
+They read tested comparisons; no test is made here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from layerwise.report.finding import Finding, source, spaced, weight
+from layerwise.report.rows import numbers, records, rows
+from layerwise.report.run import Run
+from layerwise.report.wording import (
+    counted,
+    in_order,
+    interval,
+    joined,
+    layer_ranges,
+    p_value,
+    percent,
+    spread,
+)
+
+INTERACTION, AGREEMENT = "interaction", "agreement"
+HALF, RANKS = "half-effect depth", "rank correlation"
+_LEVEL = 0.05
+Row = dict[str, Any]
+
+
+def interactions(run: Run) -> list[Finding]:
+    """One sentence per capability whose profile changes with the protocol, and one for the rest."""
+    if run.protocol_interaction is None:
+        return []
+    table, differ, alike = run.protocol_interaction, [], []
+    for capability in in_order(table["capability"], ()):
+        mine = rows(table, capability=capability)
+        sure = mine.loc[mine["p_holm"] < _LEVEL]
+        differ.append(_depends(sure)) if len(sure) else alike.append(capability)
+    return spaced(differ, 2) + ([_no_evidence(table, alike)] if alike else [])
+
+
+def _depends(sure: pd.DataFrame) -> Finding:
+    """What is said of the pair of protocols with the smallest p, and the widest differences."""
+    pairs = [
+        rows(sure, first=first, second=second)
+        for first, second in in_order(zip(sure["first"], sure["second"], strict=True), ())
+    ]
+    best = min(pairs, key=lambda pair: (pair["p_holm"].iloc[0], -_apart(pair).max()))
+    row = records(best)[int(_apart(best).argmax())]
+    sentence = (
+        f"For {row['capability']}, it depends on the protocol where layers matter "
+        f"({row['first']} against {row['second']}: interaction with the layer group, "
+        f"{p_value(row['p_holm'])} after Holm's correction, n = {row['n_items']}): skipping one of "
+        f"the {row['group']} layers ({layer_ranges(row['layers'])}) costs {_share(row, 'first')} "
+        f"of the above-chance accuracy under {row['first']} and {_share(row, 'second')} under "
+        f"{row['second']} on average{_others(best, row)}."
+    )  # fmt: skip
+    where = {name: str(row[name]) for name in ("capability", "first", "second")}
+    size = weight(0.92, 2 * float(_apart(best).max()))
+    at = source("protocol_interaction", where, group=str(row["group"]))
+    return Finding(sentence, size, INTERACTION, at)
+
+
+def _apart(pair: pd.DataFrame) -> np.ndarray:
+    """How far each group's difference is from the mean difference."""
+    difference = numbers(pair, "difference")
+    return np.abs(difference - difference.mean())
+
+
+def _share(row: Row, which: str) -> str:
+    return percent(*(row[f"share_{which}{end}"] for end in ("", "_low", "_high")))
+
+
+def _others(pair: pd.DataFrame, told: Row) -> str:
+    parts = [
+        f"{interval(*(100 * row[name] for name in ('difference', 'low', 'high')))} points for "
+        f"{row['group']} layers"
+        for row in [told, *(row for row in records(pair) if row["group"] != told["group"])]
+    ]
+    return f" (first minus second: {joined(parts)})"
+
+
+def _no_evidence(table: pd.DataFrame, capabilities: list[str]) -> Finding:
+    mine = rows(table, capability=capabilities)
+    pairs = in_order(zip(mine["first"], mine["second"], strict=True), ())
+    sentence = (
+        f"There is no evidence that it depends on the protocol where layers matter for "
+        f"{joined(capabilities)} ({joined(f'{a} against {b}' for a, b in pairs)}; interaction with "
+        f"the layer group, smallest {p_value(float(numbers(mine, 'p_holm').min()))} after Holm's "
+        f"correction, n = {spread(mine['n_items'])})."
+    )
+    return Finding(sentence, weight(0.5, 0.0), INTERACTION,
+                   source("protocol_interaction", {"capability": capabilities}))  # fmt: skip
+
+
+def agreements(run: Run) -> list[Finding]:
+    """The clearest difference of half-effect depth between methods, and how ranks go together."""
+    if run.method_agreement is None:
+        return []
+    depths = rows(run.method_agreement, measure=HALF)
+    sure = records(depths.loc[depths["p_holm"] < _LEVEL])
+    found = spaced([_differ(row, len(depths), len(sure)) for row in sure], 1)
+    if len(depths) and not sure:
+        found = [_not_told_apart(depths)]
+    return found + _ranks(rows(run.method_agreement, measure=RANKS))
+
+
+def _differ(row: Row, n_tests: int, n_sure: int) -> Finding:
+    earlier, later = ("first", "second") if row["estimate"] > 0 else ("second", "first")
+    ahead = interval(*_positive(row), 2)
+    sentence = (
+        f"Methods do not agree on where {row['capability']} is ({row['protocol']}): by "
+        f"{row[later]} its half-effect depth is {row[f'{later}_depth']:.2f}, which is {ahead} of "
+        f"the model's depth later than {row[f'{earlier}_depth']:.2f} by {row[earlier]} "
+        f"({p_value(row['p_holm'])} after Holm's correction, n = {row['n_items']}); "
+        f"{n_sure} of {counted(n_tests, 'comparison')} of two methods "
+        f"{'differs' if n_sure == 1 else 'differ'} significantly."
+    )
+    where = {name: str(row[name]) for name in ("capability", "protocol", "first", "second")}
+    at = source("method_agreement", {**where, "measure": HALF})
+    return Finding(sentence, weight(0.7, 2 * abs(float(row["estimate"]))), AGREEMENT, at)
+
+
+def _positive(row: Row) -> tuple[float, float, float]:
+    values = (row["estimate"], row["low"], row["high"])
+    return values if row["estimate"] > 0 else (-values[0], -values[2], -values[1])
+
+
+def _not_told_apart(depths: pd.DataFrame) -> Finding:
+    widest = float(np.nanmax(np.abs(depths[["low", "high"]].to_numpy(dtype=float))))
+    sentence = (
+        f"No two methods are shown to place a capability at different half-effect depths "
+        f"({counted(len(depths), 'comparison')}, smallest "
+        f"{p_value(float(numbers(depths, 'p_holm').min()))} after Holm's correction, n = "
+        f"{spread(depths['n_items'])}); the intervals reach to differences of {widest:.2f} of the "
+        "model's depth."
+    )
+    return Finding(sentence, weight(0.5, 0.0), AGREEMENT,
+                   source("method_agreement", {"measure": HALF}))  # fmt: skip
+
+
+def _ranks(ranks: pd.DataFrame) -> list[Finding]:
+    if ranks.empty:
+        return []
+    sure = (numbers(ranks, "p_holm") < _LEVEL) & (numbers(ranks, "estimate") > 0)
+    ordered = records(ranks.sort_values(by="estimate"))
+    ends = [
+        f"{row['first']} and {row['second']} for {row['capability']} under {row['protocol']} "
+        f"({interval(row['estimate'], row['low'], row['high'], 2)})"
+        for row in (ordered[0], ordered[-1])
+    ]
+    sentence = (
+        f"In {int(sure.sum())} of {counted(len(ranks), 'comparison')} two methods rank the layers "
+        f"alike (Spearman's correlation above 0 after Holm's correction, n = "
+        f"{spread(ranks['n_items'])}), from {ends[0]} to {ends[1]}."
+    )
+    if len(ranks) == 1:
+        sentence = f"{sentence[: sentence.index(', from ')]}: {ends[0]}."
+    return [Finding(sentence, weight(0.55, float(sure.mean())), AGREEMENT,
+                    source("method_agreement", {"measure": RANKS}))]  # fmt: skip

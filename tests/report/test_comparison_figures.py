@@ -1,0 +1,144 @@
+"""Figures, tables and sentences on agreement of methods and of protocols."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import synthetic
+from legible import assert_legible
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from synthetic import Plan
+
+from layerwise.report._draw_emergence import agreement_tables, interaction_tables
+from layerwise.report._find_emergence import agreements, interactions
+from layerwise.report.figures import agreement_ranges, interaction_profiles
+from layerwise.report.rows import rows
+from layerwise.report.run import Run
+
+
+def lines(figure: Figure, gid: str) -> list[Line2D]:
+    return [line for line in figure.findobj(Line2D) if line.get_gid() == gid]
+
+
+@pytest.fixture(scope="module")
+def interaction(plan: Plan) -> pd.DataFrame:
+    return synthetic.interaction(plan)
+
+
+@pytest.fixture(scope="module")
+def agreement(plan: Plan) -> pd.DataFrame:
+    return synthetic.agreement(plan)
+
+
+def hard(table: pd.DataFrame) -> pd.DataFrame:
+    """Long names, a protocol of the user's own, bounds without end."""
+    named = {"retrieval": "a capability with a long name and $", "early": "the very first ones"}
+    harder = table.replace(named).replace({"letter": "a protocol of one's own"})
+    bounds = [name for name in table if name.endswith("low")]
+    return harder.assign(**dict.fromkeys(bounds, np.nan))
+
+
+@pytest.mark.parametrize("width", [3.3, 6.9])
+def test_texts_are_readable_and_apart(width, interaction, agreement):
+    few = rows(interaction, capability="retrieval", first="letter", second="generate")
+    for table in (interaction, few, hard(interaction)):
+        figure = interaction_profiles(table, width)
+        assert figure.get_figwidth() <= width + 1e-9
+        assert_legible(figure)
+    few = rows(agreement, capability="retrieval", first="activation patching")
+    for table in (agreement, few, hard(agreement)):
+        figure = agreement_ranges(table, width)
+        assert figure.get_figwidth() <= width + 1e-9
+        assert_legible(figure)
+
+
+def test_profiles_are_the_table_and_filled_where_they_differ(interaction):
+    mine = rows(interaction, capability="reasoning", first="letter", second="generate")
+    figure = interaction_profiles(mine)
+    for which, name in (("first", "letter"), ("second", "generate")):
+        (line,) = lines(figure, f"share {name}")
+        assert np.allclose(line.get_ydata(), 100 * mine[f"share_{which}"])
+        assert line.get_markerfacecolor() != "white"
+        (bars,) = (c for c in figure.findobj(LineCollection) if c.get_gid() == f"interval {name}")
+        ends = np.array([segment[:, 1] for segment in bars.get_segments()])
+        bounds = mine[[f"share_{which}_low", f"share_{which}_high"]]
+        assert np.allclose(ends, 100 * bounds.to_numpy())
+    same = rows(interaction, capability="retrieval", first="letter", second="generate")
+    assert lines(interaction_profiles(same), "share letter")[0].get_markerfacecolor() == "white"
+
+
+def test_points_of_agreement_are_the_table(agreement):
+    mine = rows(agreement, first="ablation", capability="retrieval", protocol="letter")
+    figure = agreement_ranges(mine)
+    shown = [line.get_xdata()[0] for line in lines(figure, "estimate")]
+    assert shown == [0.4, 0.8]
+    assert np.allclose(
+        [line.get_xdata() for line in lines(figure, "interval")], [[0.28, 0.55], [0.68, 0.95]]
+    )
+
+
+def test_the_interaction_is_told_with_its_test_and_the_groups(run: Run):
+    depends, none = interactions(run)
+    assert depends.sentence.startswith(
+        "For reasoning, it depends on the protocol where layers matter (letter against generate: "
+        "interaction with the layer group, p = 0.001 after Holm's correction, n = 120): skipping "
+        "one of the late layers (20–29) costs 2 [−3, 7] % of the above-chance accuracy under "
+        "letter and 35 [29, 41] % under generate on average"
+    )
+    assert "−33 [−40, −26] points for late layers" in depends.sentence
+    assert none.sentence.startswith(
+        "There is no evidence that it depends on the protocol where layers matter for retrieval, "
+        "knowledge and coherence"
+    )
+    assert "smallest p = 1.000" in none.sentence
+
+
+def test_without_a_test_below_the_level_nothing_depends(run: Run, plan: Plan):
+    quiet = replace(run, protocol_interaction=synthetic.interaction(plan, p_holm=0.051))
+    (told,) = interactions(quiet)
+    assert told.sentence.startswith("There is no evidence")
+    assert "reasoning" in told.sentence
+    assert "smallest p = 0.051" in told.sentence
+    assert interactions(replace(run, protocol_interaction=None)) == []
+
+
+def test_methods_that_differ_and_methods_that_do_not(run: Run, plan: Plan):
+    differ, ranks = agreements(run)
+    assert differ.sentence == (
+        "Methods do not agree on where retrieval is (letter): by logit lens its half-effect depth "
+        "is 0.60, which is 0.40 [0.28, 0.55] of the model's depth later than 0.20 by ablation "
+        "(p = 0.002 after Holm's correction, n = 120); 3 of 16 comparisons of two methods differ "
+        "significantly."
+    )
+    assert "In 16 of 16 comparisons two methods rank the layers alike" in ranks.sentence
+    quiet = replace(run, method_agreement=synthetic.agreement(plan, p_holm=0.06))
+    same, ranks = agreements(quiet)
+    assert same.sentence.startswith("No two methods are shown to place a capability at different")
+    assert "the intervals reach to differences of 0.55" in same.sentence
+    assert "In 0 of 16 comparisons" in ranks.sentence
+    assert agreements(replace(run, method_agreement=None)) == []
+
+
+def test_an_earlier_second_method_is_told_the_other_way_round(run: Run, agreement):
+    one = rows(agreement, first="ablation", capability="retrieval", protocol="letter")
+    one = rows(one, measure="half-effect depth").assign(
+        first_depth=0.7, second_depth=0.3, estimate=-0.4, low=-0.5, high=-0.3
+    )
+    (told,) = agreements(replace(run, method_agreement=one))
+    assert "by ablation its half-effect depth is 0.70, which is 0.40 [0.30, 0.50]" in told.sentence
+    assert "later than 0.30 by logit lens" in told.sentence
+    assert "1 of 1 comparison of two methods differs" in told.sentence
+
+
+def test_tables_show_every_row(run: Run, interaction, agreement):
+    (shown,) = interaction_tables(run)
+    assert len(shown.cells) == len(interaction)
+    assert "early (0–9)" in shown.cells[0]
+    (shown,) = agreement_tables(run)
+    assert len(shown.cells) == len(agreement)
+    assert shown.cells[2][6:8] == ["–", "–"]
