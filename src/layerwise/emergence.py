@@ -241,7 +241,8 @@ def _order_rows(summaries: Sequence[Summary], last: int) -> list[dict[str, Any]]
 
 
 def _order_row(first: Summary, second: Summary, last: int) -> dict[str, Any]:
-    differences = (second.draws - first.draws) / last
+    # what differs by rounding alone counts as equal
+    differences = np.round((second.draws - first.draws) / last, 6)
     counts = first.n_items, second.n_items
     kept, low, high = bounds(differences, min(counts))
     return {
