@@ -60,6 +60,14 @@ def centre_of_mass(curve: Float[np.ndarray, "draws edges"]) -> Float[np.ndarray,
     return added @ np.arange(added.shape[1]) / np.where(total > 0, total, np.nan)
 
 
+def later_by(
+    first: Float[np.ndarray, " draws"], second: Float[np.ndarray, " draws"]
+) -> Float[np.ndarray, " draws"]:
+    """Second minus first relative depth; what differs by rounding alone is 0."""
+    differences = second - first
+    return np.where(np.abs(differences) < 1e-6, 0.0, differences)
+
+
 def bounds(
     draws: Float[np.ndarray, " draws"], n_items: int
 ) -> tuple[Float[np.ndarray, " kept"], float, float]:

@@ -13,14 +13,14 @@ import numpy as np
 from jaxtyping import Float
 
 from layerwise import stats
-from layerwise._depths import accumulated, bounds, centre_of_mass, half_depth, two_sided_p
+from layerwise._depths import accumulated, bounds, centre_of_mass, half_depth, later_by, two_sided_p
 from layerwise._evidence import ABLATION, Evidence, Sampling
 
 HALF, CENTRE, RANKS = "half-effect depth", "centre of mass", "rank correlation"
 Key = tuple[str, str, str]
 Draws = Float[np.ndarray, " draws"]
 Rows = Float[np.ndarray, "draws columns"]
-# Decimals of shares and depths; what differs by less is rounding, and ranks no layer or method.
+# Decimals of shares; what differs by less is rounding, and ranks no layer above another.
 _ROUNDING = 6
 
 
@@ -88,7 +88,7 @@ def _compared(
     for measure, depth in ((HALF, half_depth), (CENTRE, centre_of_mass)):
         depths = [depth(curve) / max(sampling.n_layers - 1, 1) for curve in curves]
         known = {"first_depth": float(depths[0][0]), "second_depth": float(depths[1][0])}
-        yield from _row(named | known, measure, np.round(depths[1] - depths[0], _ROUNDING))
+        yield from _row(named | known, measure, later_by(*depths))
     yield from _row(named, RANKS, stats.rank_correlations(*by_layer))
 
 

@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from layerwise import stats
 from layerwise._callable import make_callable
-from layerwise._depths import accumulated, bounds, centre_of_mass, half_depth, two_sided_p
+from layerwise._depths import accumulated, bounds, centre_of_mass, half_depth, later_by, two_sided_p
 from layerwise._evidence import (
     Evidence,
     LeftOut,
@@ -241,8 +241,7 @@ def _order_rows(summaries: Sequence[Summary], last: int) -> list[dict[str, Any]]
 
 
 def _order_row(first: Summary, second: Summary, last: int) -> dict[str, Any]:
-    # what differs by rounding alone counts as equal
-    differences = np.round((second.draws - first.draws) / last, 6)
+    differences = later_by(first.draws / last, second.draws / last)
     counts = first.n_items, second.n_items
     kept, low, high = bounds(differences, min(counts))
     return {
