@@ -57,6 +57,13 @@ def test_cells_are_the_table_and_dots_are_what_is_significant(ablation):
         ]  # fmt: skip
 
 
+def test_key_value_groups_are_called_so(ablation):
+    effects = ablation.effects().assign(site="kv_group")
+    figure = head_effect_maps(effects, "generate")
+    assert {axes.get_xlabel() for axes in figure.axes[:2]} == {"key/value group"}
+    assert figure.get_suptitle().startswith("Setting one key/value group to zero: accuracy lost")
+
+
 def test_tasks_without_signal_are_not_drawn_and_not_told(ablation):
     run = Run.of([ablation])
     assert run.effects is None

@@ -12,6 +12,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 
@@ -84,7 +85,7 @@ def finish_heads(
     unit: str,
     fraction: float,
     heads: str = "head",
-) -> None:
+) -> Colorbar:
     """Names of the axes, and the bar of colours, for panels of layers by heads."""
     for axes in panels[:: abreast(panels)]:
         axes.set_ylabel("layer")
@@ -95,6 +96,7 @@ def finish_heads(
     )
     bar.set_label(unit)
     bar.ax.spines[:].set_linewidth(0.4)
+    return bar
 
 
 def mark_heads(axes: Axes, mine: pd.DataFrame, chosen: pd.DataFrame, color: str) -> None:

@@ -12,7 +12,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from layerwise.report.figures._head_maps import scale_of
+from layerwise.report.figures._head_maps import finish_heads, scale_of
 from layerwise.report.figures._panels import tasks_in_order
 from layerwise.report.figures.grid import (
     abreast,
@@ -72,7 +72,10 @@ def patching_heads(
         axes.set_xticks([heads.index(tick) + 0.5 for tick in ticks], [str(t) for t in ticks])
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
-    _finish(figure, panels, limit, verb(direction), 0.1 / (height * down))
+    gap = " " if figure.get_figwidth() > 5 else "\n"
+    unit = f"share of the logit difference {verb(direction)}{gap}(dot: significant, FDR 5 %)"
+    colors = ScalarMappable(Normalize(-limit, limit), color_map())
+    finish_heads(figure, panels, colors, unit, 0.1 / (height * down)).set_ticks([-limit, 0, limit])
     set_title(figure, f"Activation patching of {_SITES[site]} ({direction})")
     return figure
 
@@ -101,18 +104,3 @@ def _name(axes: Axes, mine: pd.DataFrame, where: str, inches: float) -> None:
     task = label(str(mine["task"].iloc[0]), fits - len(pairs))
     place = label(_WHERE.get(where, where), fits)
     axes.set_title(f"{task}{pairs}\n{place}", loc="left", pad=3)
-
-
-def _finish(figure: Figure, panels: list[Axes], limit: float, what: str, fraction: float) -> None:
-    for axes in panels[:: abreast(panels)]:
-        axes.set_ylabel("layer")
-    for axes in panels[-abreast(panels) :]:
-        axes.set_xlabel("head")
-    bar = figure.colorbar(
-        ScalarMappable(Normalize(-limit, limit), color_map()), ax=panels, location="bottom",
-        pad=0.02, fraction=fraction, aspect=25,
-    )  # fmt: skip
-    bar.set_ticks([-limit, 0, limit])
-    gap = " " if figure.get_figwidth() > 5 else "\n"
-    bar.set_label(f"share of the logit difference {what}{gap}(dot: significant, FDR 5 %)")
-    bar.ax.spines[:].set_linewidth(0.4)
