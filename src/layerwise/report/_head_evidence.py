@@ -16,7 +16,7 @@ from layerwise.report.rows import layers_of, numbers, records, rows
 from layerwise.report.run import Run
 from layerwise.report.wording import HEAD_WORDS, capitalised, doing
 
-_COLUMNS = ("head", "method", "strongest in", "value", "significant")
+_COLUMNS = ("head", "method", "strongest in", "value", "significant cells")
 
 
 class Evidence(NamedTuple):
@@ -96,12 +96,14 @@ def _strongest(
     counts, whole = sure.groupby(keys).size(), table.groupby(keys).size()
     return [
         _row(
-            row, name, f"{row['task']}, {row['protocol']}",
+            row,
+            name,
+            ", ".join(row[key] for key in ("task", "protocol", "pos_label") if key in row),
             bounds(row, middle, f"{ends}_low", f"{ends}_high", scale, digits),
             f"{counts[row['layer'], row['head']]} of {whole[row['layer'], row['head']]}",
         )
         for row in records(sure.loc[~sure.duplicated(keys)])
-    ]  # fmt: skip
+    ]
 
 
 def _row(row: dict, name: str, where: str, value: str, count: str) -> Evidence:
