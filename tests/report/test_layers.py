@@ -11,6 +11,7 @@ from synthetic import Plan
 
 from layerwise.report import report
 from layerwise.report._layers import Part, layer_grid
+from layerwise.report._tables_shown import effects_tables
 from layerwise.report.rows import records, rows
 from layerwise.report.run import Run
 from layerwise.report.wording import interval
@@ -154,6 +155,24 @@ def test_only_what_was_run_is_shown() -> None:
     lens = LensResult(synthetic.lens(PLAN, protocols=("letter",)), told)
     assert layer_grid(Run.of([lens])) is None
     assert layer_grid(Run.of([planted_heads(PLAN, NEEDED)])) is None
+
+
+def test_several_changes_at_once_are_in_the_tables_alone() -> None:
+    told = synthetic.facts(PLAN)
+    table = synthetic.records(Plan(**{**vars(PLAN), "kinds": (("skip", "layer"),)}))
+    changed = table["intervention"] != "intact"
+    blocks = table.assign(
+        intervention=table["intervention"].where(~changed, table["intervention"] + "+9"),
+        site=table["site"].where(~changed, "layers"),
+    )
+    run = Run.of([AblationResult(blocks, told), AblationResult(table, told)])
+    assert run.ablations() == [("skip", "layer")]
+    assert len(run.effects_of("skip", "layers")) == 0
+    assert len(effects_tables(run)[1].cells) == 2 * len(run.effects_of("skip", "layer"))
+    alone = report(AblationResult(blocks, told))
+    assert alone.figures == {}
+    assert {finding.kind for finding in alone.findings} == {"no signal"}
+    assert "skip:layer=1+9" in alone.html
 
 
 class Opened(HTMLParser):

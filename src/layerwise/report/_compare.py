@@ -52,7 +52,7 @@ def _say(run: Run, task: str, protocol: str) -> str:
 def _losses(run: Run, task: str, protocol: str) -> str:
     for kind, site in run.ablations()[:1]:
         return _largest(rows(run.effects_of(kind, site), task=task, protocol=protocol))
-    return "nothing was changed"
+    return "no single layer was changed"
 
 
 def _largest(mine: pd.DataFrame) -> str:
