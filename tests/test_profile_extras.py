@@ -33,10 +33,13 @@ def test_every_analysis_has_its_result_and_its_section(everything):
         "EmergenceResult",
     ]  # fmt: skip
     assert {type(result).__name__ for result in lw.load_results(folder)} == set(kinds)
+    assert set(found.results[-1].emergence["method"]) == {
+        "ablation", "logit lens", "activation patching", "direct attribution",
+    }  # fmt: skip
     page = (folder / "report.html").read_text("utf-8")
     for heading in (
         "Direct logit attribution", "Removal of layers", "Direct paths", "Estimated patches",
-        "Induction heads",
+        "Induction heads", "Protocols and groups of layers", "Agreement of methods",
     ):  # fmt: skip
         assert heading in page
 

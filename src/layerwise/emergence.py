@@ -17,15 +17,13 @@ from jaxtyping import Float
 
 from layerwise import stats
 from layerwise._callable import make_callable
+from layerwise._curve_evidence import attribution_evidence, lens_evidence, patching_evidence
 from layerwise._depths import accumulated, bounds, centre_of_mass, half_depth, later_by, two_sided_p
 from layerwise._evidence import (
     Evidence,
     LeftOut,
     Sampling,
     ablation_evidence,
-    attribution_evidence,
-    lens_evidence,
-    patching_evidence,
 )
 from layerwise._joining import join_ablations
 from layerwise._lens_tables import guessing

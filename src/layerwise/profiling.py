@@ -177,8 +177,8 @@ class Jobs:
         measured = [replace(ablation, facts=facts), lens]
         if len(patching.patching):
             measured.append(patching)
-        depths = emergence(measured, seed=seed)
-        return [*measured, *(one for one in more if len(one.to_pandas())), depths]
+        measured += [one for one in more if len(one.to_pandas())]
+        return [*measured, emergence(measured, seed=seed)]
 
     def _forwards_timed(self, parts: Parts, told: Meter) -> dict[str, Any]:
         """How long one plain hooked forward per change and request takes, from a few of them."""

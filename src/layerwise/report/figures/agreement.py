@@ -5,6 +5,7 @@ It reads a table of agreement only.
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -20,7 +21,7 @@ from layerwise.report.figures.style import (
     protocol_look,
     styled,
 )
-from layerwise.report.rows import records, rows
+from layerwise.report.rows import numbers, records, rows
 from layerwise.report.wording import CAPABILITY_ORDER, PROTOCOL_ORDER, in_order
 
 _MEASURES = {
@@ -58,6 +59,7 @@ def agreement_ranges(agreement: pd.DataFrame, width: float = FULL_WIDTH) -> Figu
     for axes, ((first, second), measure) in zip(grid, plan, strict=True):
         mine = rows(agreement, first=first, second=second, measure=measure)
         _draw(axes, mine, capabilities, protocols)
+        axes.set_xlim(*_limits(rows(agreement, measure=measure)))
         axes.set_title(f"{label(first)}, then {label(second)}", loc="left", pad=2)
     for measure, words in _MEASURES.items():
         last = max(i for i, each in enumerate(plan) if each[1] == measure)
@@ -79,9 +81,15 @@ def _draw(axes: Axes, mine: pd.DataFrame, capabilities: list[str], protocols: li
                   mfc=seen.color if sure else "white", gid="estimate")  # fmt: skip
     axes.set_yticks(range(len(capabilities)), [label(name, 14) for name in capabilities])
     axes.set_ylim(len(capabilities) - 0.5, -0.5)
-    axes.set_xlim(-1.05, 1.05)
     axes.grid(axis="x", color="0.9", lw=0.5)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _limits(every: pd.DataFrame) -> tuple[float, float]:
+    """The same on both sides of 0, and in all panels of a measure."""
+    values = np.abs([numbers(every, name) for name in ("estimate", "low", "high")])
+    most = 1.1 * max(0.2, float(np.nanmax(values, initial=0.0)))
+    return -most, most
 
 
 def _note() -> Line2D:
