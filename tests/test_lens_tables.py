@@ -138,6 +138,31 @@ def test_emergence_has_the_same_depths_and_tests_their_order():
     assert order["p_holm"].iloc[0] < 0.05
 
 
+def test_its_interval_in_emergence_is_that_of_a_plain_bootstrap():
+    layers = np.random.default_rng(5).integers(3, 9, 20).tolist()
+    result = reading({"keys/retrieval": layers}, wrong={"keys/retrieval": 3})
+    table = emergence([result], n_resamples=300).emergence
+    (row,) = table.loc[table["measure"] == "prediction depth"].to_dict("records")
+    right = result.prediction_depths().sort_values("item")
+    depth, counts = right["layer"].to_numpy(dtype=float), right["right"].to_numpy(dtype=bool)
+    drawn = stats.resample_indices(len(right), 300, stats.generator(0, "keys"))
+    means = np.array([depth[items][counts[items]].mean() for items in drawn])
+    low, high = stats.percentile_bounds(means[:, None], 0.95)
+    assert row["layer"] == pytest.approx(depth[counts].mean())
+    assert (row["layer_low"], row["layer_high"]) == pytest.approx((low[0], high[0]))
+    assert row["estimate"] == pytest.approx(row["layer"] / (N_LAYERS - 1))
+    assert row["n_items"] == counts.sum()
+
+
+def test_the_order_of_a_few_items_is_no_surer_than_an_exact_test_of_them():
+    result = reading({"keys/retrieval": [5] * 4, "sums/reasoning": [8] * 3})
+    table = emergence([result], n_resamples=2000).order
+    (row,) = table.loc[table["measure"] == "prediction depth"].to_dict("records")
+    exact = reference.mannwhitneyu([5] * 4, [8] * 3, method="exact").pvalue
+    assert row["difference"] > 0
+    assert row["p"] == pytest.approx(exact) == pytest.approx(2 / 35)
+
+
 def test_depths_of_a_real_reading_are_those_of_its_own_top_tokens():
     model = tiny_model("llama")
     task = analysis.solved_by(model, analysis.word_task(6))
