@@ -51,13 +51,14 @@ def _depends(sure: pd.DataFrame) -> Finding:
     best = min(pairs, key=lambda pair: (pair["p_holm"].iloc[0], -_apart(pair).max()))
     row = records(best)[int(_apart(best).argmax())]
     sentence = (
-        f"For {row['capability']}, it depends on the protocol where layers matter "
-        f"({row['first']} against {row['second']}: interaction with the layer group, "
-        f"{p_value(row['p_holm'])} after Holm's correction, n = {row['n_items']}): skipping one of "
-        f"the {row['group']} layers ({layer_ranges(row['layers'])}) costs {_share(row, 'first')} "
-        f"of the above-chance accuracy under {row['first']} and {_share(row, 'second')} under "
-        f"{row['second']} on average{_others(best, row)}."
-    )  # fmt: skip
+        f"For {row['capability']}, it depends on the protocol where layers matter ({row['first']} "
+        f"against {row['second']}: interaction with the layer group, {p_value(row['p_holm'])} "
+        f"after Holm's correction, n = {row['n_items']}): what skipping one layer costs of the "
+        f"above-chance accuracy differs, first minus second, by {_differences(best)}; most unlike "
+        f"the others are the {row['group']} layers ({layer_ranges(row['layers'])}), with "
+        f"{_share(row, 'first')} under {row['first']} and {_share(row, 'second')} under "
+        f"{row['second']}."
+    )
     where = {name: str(row[name]) for name in ("capability", "first", "second")}
     size = weight(0.92, 2 * float(_apart(best).max()))
     at = source("protocol_interaction", where, group=str(row["group"]))
@@ -74,13 +75,12 @@ def _share(row: Row, which: str) -> str:
     return percent(*(row[f"share_{which}{end}"] for end in ("", "_low", "_high")))
 
 
-def _others(pair: pd.DataFrame, told: Row) -> str:
-    parts = [
-        f"{interval(*(100 * row[name] for name in ('difference', 'low', 'high')))} points for "
-        f"{row['group']} layers"
-        for row in [told, *(row for row in records(pair) if row["group"] != told["group"])]
-    ]
-    return f" (first minus second: {joined(parts)})"
+def _differences(pair: pd.DataFrame) -> str:
+    names = ("difference", "low", "high")
+    return joined(
+        f"{interval(*(100 * row[name] for name in names))} points in {row['group']} layers"
+        for row in records(pair)
+    )
 
 
 def _no_evidence(table: pd.DataFrame, capabilities: list[str]) -> Finding:
