@@ -298,3 +298,85 @@ def test_the_previous_token_head_is_the_planted_one():
     assert Spot(int(best["layer"]), int(best["head"])) == LAYOUT.previous
     assert best["previous_token"] == pytest.approx(1, abs=1e-4)
     assert (found["previous_token"] > 0.9).sum() == 1
+
+
+@pytest.mark.parametrize("site", ["attn_out", "mlp_out"])
+def test_resampling_finds_the_layers_that_carry_what_is_asked_about(site):
+    effects = ablated(LAYOUT, kind="resample", site=site).effects()
+    for capability, group in effects.groupby("capability"):
+        truth = Planted(LAYOUT, str(capability))
+        found = group.loc[group["significant"], "layer"]
+        assert set(found) == truth.critical(site, "resample")
+        rest = group.loc[~group["layer"].isin(truth.critical(site))]
+        assert not rest["nats"].abs().gt(ROUNDING).any()
+
+
+@pytest.mark.parametrize("site", ["attn_out", "mlp_out"])
+def test_noise_does_nothing_where_there_is_nothing(site):
+    """It has a site's own covariance: none at all where nothing is written."""
+    effects = ablated(LAYOUT, kind="noise", site=site).effects()
+    for capability, group in effects.groupby("capability"):
+        critical = Planted(LAYOUT, str(capability)).critical(site)
+        assert set(group.loc[group["significant"], "layer"]) <= critical
+        assert (group.loc[group["layer"].isin(critical), "nats"].abs() > 0).any()
+        idle = group.loc[~group["layer"].isin(layers_in_use(LAYOUT))]
+        assert not idle["nats"].abs().gt(0).any()
+
+
+@anywhere
+@given(layouts(), seeds)
+def test_each_link_of_the_chain_is_the_one_direct_path(layout, seed):
+    for capability in CAPABILITIES:
+        links = Planted(layout, capability).links
+        found = lw.patch_paths(
+            small_model(layout, seed), small_task(capability), list(links), pairs=1, progress=False
+        ).effects()
+        for receiver, senders in found.groupby("receiver"):
+            heads = senders["head"].astype(object).where(senders["head"].notna(), None)
+            sent = list(zip(senders["layer"], heads, strict=True))
+            expected = [float(sender == links[str(receiver)]) for sender in sent]
+            assert sum(expected) == 1
+            assert senders["recovered"].tolist() == pytest.approx(expected, abs=ROUNDING)
+
+
+@anywhere
+@given(layouts(), seeds)
+def test_gradients_see_the_last_head_of_the_chain_and_miss_those_before_it(layout, seed):
+    found = lw.attribute_patches(
+        small_model(layout, seed), TASKS, sites="z", positions="last", pairs=2, sample=200,
+        progress=False,
+    ).cells()  # fmt: skip
+    for capability, cells in found.groupby("capability"):
+        truth = Planted(layout, str(capability))
+        spots = [Spot(int(row.layer), int(row.head)) for row in cells.itertuples()]
+        truly = {s for s, true in zip(spots, cells["true"], strict=True) if abs(true) > ROUNDING}
+        seen = {s for s, e in zip(spots, cells["estimate"], strict=True) if abs(e) > ROUNDING}
+        assert truly == {s for s in spots if truth.recovers_by_head("z", s)}
+        assert seen == {truth.seen_by_gradient}
+
+
+@anywhere
+@given(layouts(), seeds)
+def test_answers_are_settled_at_the_layer_that_writes_them(layout, seed):
+    lens = logit_lens(small_model(layout, seed), TASKS, "continuation", progress=False)
+    depths = lens.prediction_depths()
+    assert depths["right"].all()
+    for capability, group in depths.groupby("capability"):
+        assert set(group["layer"]) == {Planted(layout, str(capability)).readable_from}
+
+
+@anywhere
+@given(layouts(), seeds)
+def test_idle_layers_turn_nothing_and_go_first_by_effect_and_by_influence(layout, seed):
+    model, idle = small_model(layout, seed), spared(layout, *CAPABILITIES)
+    found = lw.similarity(model, TASKS, "continuation", progress=False)
+    single = found.angular().query("n_layers == 1")
+    for table, column in ((found.influence(), "influence"), (single, "distance")):
+        turned = table.groupby("layer")[column].max()
+        assert set(turned.index[turned < ROUNDING]) == set(idle)
+    if idle:
+        ways = ("effect", "influence")
+        result = removal_order(model, TASKS, n_removed=len(idle), by=ways, progress=False)
+        assert {way: result.orders[way, "continuation"][-1] for way in ways} == dict.fromkeys(
+            ways, tuple(idle)
+        )

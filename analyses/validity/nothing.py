@@ -16,6 +16,8 @@ from layerwise._effects import effects_table
 from layerwise.models.organisms.language import WIRED
 from layerwise.models.organisms.tokenizer import toy_tokenizer
 from layerwise.models.organisms.wired import wired_model
+from layerwise.report._find_order import SILENT
+from layerwise.report.summary import findings
 from layerwise.results import records_frame
 from layerwise.tasks import Task, load_task
 
@@ -30,14 +32,19 @@ REDRAWN = "signal, answers redrawn under every change"
 def measure(n_models: int = N_MODELS) -> pd.DataFrame:
     """One row per model and case: ``case``, ``model``, ``accuracy``, ``signal``, ``significant``.
 
-    ``significant`` is the number of layers that are said to matter, of one family of layers.
+    ``significant`` is the number of layers that are said to matter, of one family of layers;
+    ``silent`` whether the summary of a report says *no signal* and nothing else (of redrawn
+    records there is no report).
     """
-    cases = {RANDOM: random_weights, SHUFFLED: shuffled_answers, REDRAWN: redrawn}
-    rows = [
-        {"case": case, "model": number, **_said(make(number))}
-        for case, make in cases.items()
-        for number in range(n_models)
-    ]
+    rows = []
+    for number in range(n_models):
+        for case, make in ((RANDOM, random_weights), (SHUFFLED, shuffled_answers)):
+            result = make(number)
+            silent = {finding.kind for finding in findings([result])} == {SILENT}
+            rows.append(
+                {"case": case, "model": number, **_said(result.effects()), "silent": silent}
+            )
+        rows.append({"case": REDRAWN, "model": number, **_said(redrawn(number)), "silent": None})
     return pd.DataFrame(rows)
 
 
@@ -48,6 +55,7 @@ def told(table: pd.DataFrame) -> pd.DataFrame:
         false = int((group["significant"] > 0).sum())
         found = stats.exact_interval(false, len(group))
         counts = {"models": len(group), "signal": int(group["signal"].sum()), "false": false}
+        counts["silent"] = int(group["silent"].eq(True).sum())
         rate = {"rate": found.estimate, "low": found.low, "high": found.high}
         rows.append({"case": case, **counts, **rate})
     return pd.DataFrame(rows)
@@ -61,18 +69,16 @@ def _said(effects: pd.DataFrame) -> dict[str, float | bool | int]:
     }
 
 
-def random_weights(seed: int, n_items: int = N_ITEMS) -> pd.DataFrame:
+def random_weights(seed: int, n_items: int = N_ITEMS) -> lw.AblationResult:
     """A randomly initialised model that is asked the look-up suite."""
     task = load_task("wired-lookup", seed=seed, limit=n_items)
-    result = lw.ablate(_untrained(seed), task, "continuation", progress=False)
-    return result.effects()
+    return lw.ablate(_untrained(seed), task, "continuation", progress=False)
 
 
-def shuffled_answers(seed: int, n_items: int = N_ITEMS) -> pd.DataFrame:
+def shuffled_answers(seed: int, n_items: int = N_ITEMS) -> lw.AblationResult:
     """A model that solves the suite, with one of the choices, drawn at random, as the answer."""
     task = load_task("wired-lookup", seed=seed, limit=n_items)
-    result = lw.ablate(_solver(), shuffled(task, seed), "continuation", progress=False)
-    return result.effects()
+    return lw.ablate(_solver(), shuffled(task, seed), "continuation", progress=False)
 
 
 def redrawn(seed: int, n_items: int = N_RECORDED) -> pd.DataFrame:

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
+import within
 from transformer_lens import HookedTransformer
+from within import ROUNDING, Row, number
 
 import layerwise as lw
 from layerwise.logit_lens import logit_lens
@@ -18,28 +20,26 @@ from layerwise.removal import removal_order
 
 N_LAYOUTS, N_ITEMS, PAIRS, SEED = 6, 24, 4, 0
 HALF = 0.5  # of the logit difference: recovered or not
-# Method, capability, what was planted, what was found.
-Row = tuple[str, str, list[int], list[int]]
 
 
 def measure() -> pd.DataFrame:
     """One row per model, method and capability; the first model has the default layout.
 
     Returns:
-        ``model``, ``n_layers``, ``n_heads``, ``method``, ``capability``, ``planted`` and ``found``
-        (layers; for heads layer * n_heads + head), ``same``.
+        ``model``, ``n_layers``, ``n_heads``, ``n_shared``, ``method``, ``capability``, ``planted``
+        and ``found`` (layers; for heads and senders of paths ``within.number``), ``same``.
     """
     rng = np.random.default_rng(SEED)
     layouts = [WiredLayout(), *(random_layout(rng) for _ in range(N_LAYOUTS - 1))]
     rows = []
-    for number, layout in enumerate(layouts):
-        model = wired_model(layout, seed=number)
+    for which, layout in enumerate(layouts):
+        model = wired_model(layout, seed=which)
         for method, capability, planted, found in _found(model, layout):
             rows.append(
                 {
-                    "model": number, "n_layers": layout.n_layers, "n_heads": layout.n_heads,
-                    "method": method, "capability": capability, "planted": planted,
-                    "found": found, "same": planted == found,
+                    "model": which, "n_layers": layout.n_layers, "n_heads": layout.n_heads,
+                    "n_shared": layout.n_shared, "method": method, "capability": capability,
+                    "planted": planted, "found": found, "same": planted == found,
                 }
             )  # fmt: skip
     return pd.DataFrame(rows)
@@ -58,7 +58,8 @@ def random_layout(rng: np.random.Generator) -> WiredLayout:
     facts = places.pop(int(rng.integers(5)))
     names = ("previous", "look_up", "second_hop", "gate", "facts")
     spots = [Spot(layer, int(rng.integers(n_heads))) for layer in (*places, facts)]
-    return WiredLayout(n_layers, n_heads, **dict(zip(names, spots, strict=True)))
+    shared = int(rng.choice([n for n in (1, 2, 3, 4) if n_heads % n == 0]))
+    return WiredLayout(n_layers, n_heads, **dict(zip(names, spots, strict=True)), n_shared=shared)
 
 
 def _found(model: HookedTransformer, layout: WiredLayout) -> Iterator[Row]:
@@ -66,25 +67,35 @@ def _found(model: HookedTransformer, layout: WiredLayout) -> Iterator[Row]:
     for site in ("layer", "attn_out", "mlp_out"):
         result = lw.ablate(model, "all", ("continuation", "generate"), site=site, **options)
         yield from _ablated(result.effects(), site, layout)
-    lens = logit_lens(model, "all", "continuation", **options).lens
-    yield from _read(lens, layout)
+    for site in ("attn_out", "mlp_out"):
+        result = lw.ablate(model, "all", "continuation", kind="resample", site=site, **options)
+        yield from _ablated(result.effects(), site, layout)
+    lens = logit_lens(model, "all", "continuation", **options)
+    yield from _read(lens.lens, layout)
+    yield from _settled(lens.prediction_depths(), layout)
     sites = ("resid_pre", "z")
     patched = patch_activations(
         model, "all", sites=sites, positions="last", pairs=PAIRS, **options
     ).patching
     yield from _patched(patched, layout)
+    yield from within.found(model, layout, options)
     idle = spared(layout, *NEEDED)
+    similar = lw.similarity(model, "all", "continuation", **options)
+    yield from _unturned(similar.influence(), similar.angular(), idle)
     if idle:
-        removed = removal_order(model, "all", n_removed=len(idle), **options)
-        yield "greedy removal: layers that go first", "all", idle, list(removed.order[-1])
+        removed = removal_order(
+            model, "all", n_removed=len(idle), by=("greedy", "effect", "influence"), **options
+        )
+        for (way, _), steps in removed.orders.items():
+            yield f"removal by {way}: layers that go first", "all", idle, list(steps[-1])
 
 
 def _ablated(effects: pd.DataFrame, site: str, layout: WiredLayout) -> Iterator[Row]:
     for (protocol, capability), group in effects.groupby(["protocol", "capability"]):
         found = sorted(int(layer) for layer in group.loc[group["significant"], "layer"])
-        planted = sorted(Planted(layout, str(capability)).critical(site))
-        what = "layer" if site == "layer" else site
-        yield f"skip {what}, {protocol}", str(capability), planted, found
+        kind = str(group["kind"].iloc[0])
+        planted = sorted(Planted(layout, str(capability)).critical(site, kind))
+        yield f"{kind} {site}, {protocol}", str(capability), planted, found
 
 
 def _read(lens: pd.DataFrame, layout: WiredLayout) -> Iterator[Row]:
@@ -93,6 +104,22 @@ def _read(lens: pd.DataFrame, layout: WiredLayout) -> Iterator[Row]:
         found = [int(layer) for layer in top.index[top]]
         planted = list(range(Planted(layout, str(capability)).readable_from, layout.n_layers))
         yield "logit lens: answer on top", str(capability), planted, found
+
+
+def _settled(depths: pd.DataFrame, layout: WiredLayout) -> Iterator[Row]:
+    for capability, group in depths.loc[depths["right"]].groupby("capability"):
+        planted = [Planted(layout, str(capability)).readable_from]
+        yield "prediction depth", str(capability), planted, sorted(set(group["layer"].astype(int)))
+
+
+def _unturned(influence: pd.DataFrame, angular: pd.DataFrame, idle: list[int]) -> Iterator[Row]:
+    """Layers that turn no task's stream by more than rounding."""
+    single = angular.loc[angular["n_layers"] == 1]
+    measures = (("block influence", influence, "influence"), ("angle", single, "distance"))
+    for name, table, column in measures:
+        most = table.groupby("layer")[column].max()
+        found = sorted((int(layer) for layer in most.index[most < ROUNDING]), reverse=True)
+        yield f"similarity by {name}: layers that turn nothing", "all", idle, found
 
 
 def _patched(patching: pd.DataFrame, layout: WiredLayout) -> Iterator[Row]:
@@ -104,7 +131,7 @@ def _patched(patching: pd.DataFrame, layout: WiredLayout) -> Iterator[Row]:
             yield "patch resid_pre at last", str(capability), _after(truth), found
         else:
             by_head = group.groupby(["layer", "head"])["recovered"].min()
-            found = [_number(layout, *spot) for spot in by_head.index[by_head > HALF]]
+            found = [number(layout, *spot) for spot in by_head.index[by_head > HALF]]
             yield "patch head at last", str(capability), _heads(truth), found
 
 
@@ -117,8 +144,4 @@ def _heads(truth: Planted) -> list[int]:
     layout = truth.layout
     spots = [Spot(k, head) for k in range(layout.n_layers) for head in range(layout.n_heads)]
     found = [spot for spot in spots if truth.recovers_by_head("z", spot)]
-    return [_number(layout, spot.layer, spot.head) for spot in found]
-
-
-def _number(layout: WiredLayout, layer: int, head: int) -> int:
-    return int(layer) * layout.n_heads + int(head)
+    return [number(layout, spot.layer, spot.head) for spot in found]

@@ -9,32 +9,40 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from layerwise.models.organisms.layout import NEEDED, WiredLayout
+from layerwise.models.organisms.plan import N_LAYERS, PLANTED
 from layerwise.report.figures.save import save_figure
 from layerwise.report.figures.style import COLUMN_WIDTH, FULL_WIDTH, look, style
 
 NOMINAL = 0.05
+# Methods that name layers, and methods that name heads.
+LAYERS = ("skip layer", "skip attn", "skip mlp", "resample attn", "resample mlp", "logit lens",
+          "prediction depth", "patch resid_pre")  # fmt: skip
+HEADS = ("zero heads", "mean heads", "resample heads", "patch head", "attribution patching")
 
 
 def draw(results: Path) -> None:
     """Draw all figures into ``results/figures``."""
     with style():
         planted = pd.read_parquet(results / "planted.parquet")
-        save_figure(planted_and_found(planted), results / "figures", "planted_and_found")
+        save_figure(planted_and_found(planted, LAYERS), results / "figures", "planted_and_found")
+        save_figure(planted_and_found(planted, HEADS), results / "figures", "planted_heads")
+        trained = pd.read_parquet(results / "trained_layers.parquet")
+        save_figure(trained_layers(trained), results / "figures", "trained_layers")
         false = nothing.told(pd.read_parquet(results / "nothing.parquet"))
         save_figure(false_claims(false), results / "figures", "false_claims")
 
 
-def planted_and_found(table: pd.DataFrame) -> Figure:
-    """The layers planted and found in the default layout, by method and capability."""
-    by_head = table["method"].str.startswith("patch head")
-    default = table.loc[(table["model"] == 0) & ~by_head]
-    methods = [m for m in dict.fromkeys(default["method"]) if not m.startswith("greedy")]
-    figure = Figure(figsize=(FULL_WIDTH, 0.6 + 0.24 * len(methods)), layout="constrained")
+def planted_and_found(table: pd.DataFrame, wanted: tuple[str, ...]) -> Figure:
+    """The layers or heads planted and found in the default layout, by method and capability."""
+    default = table.loc[(table["model"] == 0) & table["method"].str.startswith(wanted)]
+    methods = sorted(set(default["method"]), key=lambda m: (_place(m, wanted), m))
+    n_heads = WiredLayout().n_heads if wanted is HEADS else 1
+    figure = Figure(figsize=(FULL_WIDTH, 0.7 + 0.24 * len(methods)), layout="constrained")
     panels = figure.subplots(1, len(NEEDED), sharey=True, sharex=True)
     for axes, capability in zip(panels, NEEDED, strict=True):
         mine = default.loc[default["capability"] == capability].set_index("method")
         for column, marker in (("planted", "s"), ("found", "o")):
-            spots = [(k, y) for y, m in enumerate(methods) for k in mine.loc[m, column]]
+            spots = [(k / n_heads, y) for y, m in enumerate(methods) for k in mine.loc[m, column]]
             filled = column == "found"
             axes.scatter(
                 *zip(*spots, strict=True), marker=marker, s=14 if filled else 52,
@@ -42,12 +50,45 @@ def planted_and_found(table: pd.DataFrame) -> Figure:
                 label=column,
             )  # fmt: skip
         axes.set_title(capability, loc="left")
-        axes.set_xlabel("layer")
+        axes.set_xlabel("layer" if n_heads == 1 else "layer (heads side by side)")
         axes.set_xticks(range(WiredLayout().n_layers))
+        if n_heads > 1:
+            axes.grid(axis="x", linewidth=0.4)
         axes.set_xlim(-0.6, WiredLayout().n_layers - 0.4)
     panels[0].set_yticks(range(len(methods)), methods)
-    panels[0].invert_yaxis()
+    panels[0].set_ylim(len(methods) - 0.5, -0.5)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
+    return figure
+
+
+def _place(method: str, wanted: tuple[str, ...]) -> int:
+    return next(i for i, start in enumerate(wanted) if method.startswith(start))
+
+
+def trained_layers(table: pd.DataFrame) -> Figure:
+    """What the lens reads after each layer, and what is lost without it, in each organism."""
+    capabilities = sorted(PLANTED, key=lambda c: max(PLANTED[c]))
+    figure = Figure(figsize=(FULL_WIDTH, 3.3), layout="constrained")
+    panels = figure.subplots(2, len(capabilities), sharex=True, sharey=True)
+    for number, (above, below) in enumerate(panels.T):
+        capability = capabilities[number]
+        for index, (name, mine) in enumerate(table.groupby("model", sort=False)):
+            lines = mine.loc[mine["capability"] == capability].sort_values("layer")
+            for axes, column in ((above, "on_top"), (below, "acc")):
+                axes.plot(
+                    lines["layer"], 100 * lines[column], color=look(index).color,
+                    ls=look(index).linestyle, marker=look(index).marker, ms=3.5 - index / 2,
+                    lw=1.1, label=name,
+                )  # fmt: skip
+        above.axvspan(max(PLANTED[capability]) - 0.4, N_LAYERS - 0.6, color="0.9", lw=0)
+        for layer in PLANTED[capability]:
+            below.axvspan(layer - 0.4, layer + 0.4, color="0.9", lw=0)
+        above.set_title(capability, loc="left")
+        below.set_xlabel("layer (-1: embedding)")
+        below.set_xticks(range(-1, N_LAYERS))
+    panels[0, 0].set_ylabel("answer on top\nafter layer (% of items)")
+    panels[1, 0].set_ylabel("right without\nlayer (% of items)")
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
 

@@ -7,6 +7,7 @@ which of them are in the chain, and where each one's result is kept. No model is
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from layerwise.models.organisms.layout import NEEDED, Spot, WiredLayout
 
@@ -28,17 +29,18 @@ class Planted:
         """The chain, in order: where each mechanism is."""
         return {name: getattr(self.layout, name) for name in NEEDED[self.capability]}
 
-    def critical(self, site: str) -> set[int]:
+    def critical(self, site: str, kind: str = "skip") -> set[int]:
         """The layers at which a site's contribution is needed.
 
-        Nothing is left after the whole stream was overwritten, wherever that is done.
+        Nothing is left after the whole stream was overwritten, wherever that is done. Attention of
+        the ``gate`` can be taken from another prompt (``resample``) that asks in the same way.
         """
         if site.startswith("resid"):
             return set(range(self.layout.n_layers))
         return {
             spot.layer
             for name, spot in self.mechanisms.items()
-            if site != "mlp_out" or name in WITH_MLP
+            if (name in WITH_MLP if site == "mlp_out" else kind != "resample" or name in MOVING)
         }
 
     def critical_heads(self, site: str = "z", kind: str = "zero") -> set[Spot]:
@@ -89,6 +91,34 @@ class Planted:
         """
         moving = ("look_up", "second_hop") if site == "pattern" else MOVING
         return float(any(self.mechanisms.get(name) == spot for name in moving))
+
+    @property
+    def links(self) -> dict[str, tuple[int, int | None]]:
+        """The chain as direct paths, backwards from the logits.
+
+        By receiver, as ``patch_paths`` names it, the layer and head of the one sender that brings
+        there what depends on the word asked about; head None is the MLP, layer -1 the embedding.
+        """
+        movers = [spot for name, spot in self.mechanisms.items() if name in MOVING]
+        first, last, writes = movers[0], movers[-1], self.readable_from
+        asked = {
+            f"q:{after.layer}.{after.head}": (before.layer, before.head)
+            for before, after in reversed(list(pairwise(movers)))
+        }
+        return {
+            "logits": (writes, None),
+            f"mlp:{writes}": (last.layer, last.head),
+            **asked,
+            f"v:{first.layer}.{first.head // self.layout.n_shared}": (-1, None),
+        }
+
+    @property
+    def seen_by_gradient(self) -> Spot:
+        """The one head that a gradient credits at the last position.
+
+        Whatever acts by way of a query meets a saturated softmax, whose slope is 0.
+        """
+        return [spot for name, spot in self.mechanisms.items() if name in MOVING][-1]
 
     @property
     def half_effect_depth(self) -> float:

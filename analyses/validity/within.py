@@ -1,0 +1,98 @@
+"""What the methods find that look within layers: heads, what is written, and direct paths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+from transformer_lens import HookedTransformer
+
+import layerwise as lw
+from layerwise.models.organisms.layout import NEEDED, WiredLayout
+from layerwise.models.organisms.truth import Planted
+from layerwise.tasks import load_task
+
+PAIRS = 2
+ROUNDING = 1e-5  # of float32 in a rotated basis, in nats and in shares
+HALF = 0.5
+GRADIENT = "attribution patching: heads"
+TASKS = {"retrieval": "lookup", "knowledge": "facts", "reasoning": "two-hop"}
+# Method, capability, what was planted, what was found.
+Row = tuple[str, str, list[int], list[int]]
+
+
+def found(model: HookedTransformer, layout: WiredLayout, options: dict[str, Any]) -> Iterator[Row]:
+    """What each method finds beside what was planted."""
+    changes = [(kind, "z") for kind in ("zero", "mean", "resample")]
+    changes += [("zero", "kv_group")] if layout.n_shared > 1 else []
+    for kind, site in changes:
+        effects = lw.ablate(model, "all", "continuation", kind=kind, site=site, **options).effects()
+        yield from _heads(effects, kind, site, layout)
+    yield from _written(lw.attribution(model, "all", "continuation", **options).summary(), layout)
+    for capability in NEEDED:
+        yield from _paths(model, layout, capability, options)
+    estimated = lw.attribute_patches(
+        model, "all", sites="z", positions="last", pairs=PAIRS, **options
+    ).cells()
+    yield from _estimated(estimated, layout)
+
+
+def number(layout: WiredLayout, layer: int, head: int | None) -> int:
+    """One number for a head (layer * n_heads + head), an MLP (after all heads), the embedding."""
+    if head is None:
+        return -1 if layer < 0 else layout.n_layers * layout.n_heads + int(layer)
+    return int(layer) * layout.n_heads + int(head)
+
+
+def _numbers(table: pd.DataFrame, layout: WiredLayout) -> list[int]:
+    heads = [None if pd.isna(head) else int(head) for head in table["head"]]
+    return sorted(number(layout, k, h) for k, h in zip(table["layer"], heads, strict=True))
+
+
+def _heads(effects: pd.DataFrame, kind: str, site: str, layout: WiredLayout) -> Iterator[Row]:
+    for capability, group in effects.groupby("capability"):
+        planted = Planted(layout, str(capability)).critical_heads(site, kind)
+        numbers = sorted(number(layout, spot.layer, spot.head) for spot in planted)
+        found = _numbers(group.loc[group["significant"]], layout)
+        what = "heads" if site == "z" else "key/value groups"
+        yield f"{kind} {what}", str(capability), numbers, found
+
+
+def _written(summary: pd.DataFrame, layout: WiredLayout) -> Iterator[Row]:
+    """Attention and MLPs that are credited with part of the logit difference."""
+    parts = summary.loc[(summary["metric"] == "logit_diff") & summary["significant"]]
+    for capability, group in parts.groupby("capability"):
+        writer = Planted(layout, str(capability)).readable_from
+        sublayers = group.loc[group["component"].isin(["attn_out", "mlp_out"])]
+        # Attention counts from 0, MLPs after all of it.
+        after = (sublayers["component"] == "mlp_out") * layout.n_layers
+        found = sorted((sublayers["layer"] + after).astype(int))
+        yield (
+            "direct attribution: attention or MLP",
+            str(capability),
+            [writer + layout.n_layers],
+            found,
+        )
+
+
+def _paths(
+    model: HookedTransformer, layout: WiredLayout, capability: str, options: dict[str, Any]
+) -> Iterator[Row]:
+    links = Planted(layout, capability).links
+    task = load_task(f"wired-{TASKS[capability]}", limit=options["limit"])
+    effects = lw.patch_paths(model, task, list(links), pairs=PAIRS, progress=False).effects()
+    for receiver, senders in effects.groupby("receiver", sort=False):
+        planted = [number(layout, *links[str(receiver)])]
+        kind = {"l": "the logits", "m": "the writing MLP", "q": "queries", "v": "values"}
+        sent = _numbers(senders.loc[senders["recovered"] > HALF], layout)
+        yield f"direct paths into {kind[str(receiver)[0]]}", capability, planted, sent
+
+
+def _estimated(cells: pd.DataFrame, layout: WiredLayout) -> Iterator[Row]:
+    for capability, group in cells.groupby("capability"):
+        planted = Planted(layout, str(capability))
+        heads = [s for s in planted.critical_heads() if planted.recovers_by_head("z", s)]
+        numbers = sorted(number(layout, spot.layer, spot.head) for spot in heads)
+        credited = _numbers(group.loc[group["estimate"].abs() > ROUNDING], layout)
+        yield GRADIENT, str(capability), numbers, credited
