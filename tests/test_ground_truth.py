@@ -349,8 +349,9 @@ def test_gradients_see_the_last_head_of_the_chain_and_miss_those_before_it(layou
     for capability, cells in found.groupby("capability"):
         truth = Planted(layout, str(capability))
         spots = [Spot(int(row.layer), int(row.head)) for row in cells.itertuples()]
-        truly = {s for s, true in zip(spots, cells["true"], strict=True) if abs(true) > ROUNDING}
-        seen = {s for s, e in zip(spots, cells["estimate"], strict=True) if abs(e) > ROUNDING}
+        # A whole difference is 24 nats; 1e-3 is rounding of a float32 that is that large.
+        truly = {s for s, true in zip(spots, cells["true"], strict=True) if abs(true) > 1e-3}
+        seen = {s for s, e in zip(spots, cells["estimate"], strict=True) if abs(e) > 1e-3}
         assert truly == {s for s in spots if truth.recovers_by_head("z", s)}
         assert seen == {truth.seen_by_gradient}
 

@@ -94,5 +94,5 @@ def _estimated(cells: pd.DataFrame, layout: WiredLayout) -> Iterator[Row]:
         planted = Planted(layout, str(capability))
         heads = [s for s in planted.critical_heads() if planted.recovers_by_head("z", s)]
         numbers = sorted(number(layout, spot.layer, spot.head) for spot in heads)
-        credited = _numbers(group.loc[group["estimate"].abs() > ROUNDING], layout)
+        credited = _numbers(group.loc[group["estimate"].abs() > 1e-3], layout)
         yield GRADIENT, str(capability), numbers, credited
