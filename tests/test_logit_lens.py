@@ -225,6 +225,9 @@ def test_a_run_can_be_kept_and_is_not_made_again(tmp_path, monkeypatch):
     first = logit_lens(model, TASK, "continuation", out=tmp_path / "run", progress=False)
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
         "lens.parquet",
+        "prediction_depth.parquet",
+        "prediction_depth_comparisons.parquet",
+        "prediction_depth_means.parquet",
         "run.json",
     ]
     facts = json.loads((tmp_path / "run" / "run.json").read_text())

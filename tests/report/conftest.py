@@ -78,9 +78,9 @@ def _run(plan: Plan) -> Run:
     tables = Run.of(found)
     return Run(
         told,
-        tables.signal,
-        tables.effects,
-        synthetic.lens(plan, protocols=("letter",)),
-        tables.patching,
-        synthetic.emergence(plan),
+        signal=tables.signal,
+        effects=tables.effects,
+        lens=synthetic.lens(plan, protocols=("letter",)),
+        patching=tables.patching,
+        emergence=synthetic.emergence(plan),
     )

@@ -4,7 +4,17 @@ import pytest
 import torch
 from hypothesis import given
 
-from layerwise.sweep import Generate, LogLikelihood, intact, mean, patch, skip, sweep, zero
+from layerwise.sweep import (
+    Generate,
+    LogLikelihood,
+    intact,
+    mean,
+    patch,
+    resample,
+    skip,
+    sweep,
+    zero,
+)
 from layerwise.sweep.walk_plan import plan_walk
 
 from ..cases import cases
@@ -60,7 +70,8 @@ def test_a_patch_carries_what_it_can_reach_and_nothing_else():
     several = [patch("resid_pre", 1, -2), patch("z", 2, 3, 0), patch("attn_out", 0, 2), skip(1)]
     groups = plan_walk(several, [request], N_LAYERS).groups
     carried = [None if g.carried is None else sorted(g.carried) for g in groups]
-    assert carried == [[2, 3, 4], [3, 4], None]
+    # A skip reaches all tokens of the prompt, and none of the source run's own.
+    assert carried == [[2, 3, 4], [3, 4], [0, 1, 2, 3, 4]]
     assert [[b.members for b in g.branches.branches] for g in groups] == [
         [(2,), (0,)],
         [(1,)],
@@ -77,6 +88,7 @@ def test_a_patch_reaches_the_source_run_where_that_begins_like_the_context():
 def test_branches_that_change_what_attention_gives_begin_inside_their_block():
     value = torch.ones(32)
     inside = [zero("attn_out", 1), mean("mlp_out", 2, value), patch("z", 0, -1, 1)]
+    inside += [zero("resid_mid", 1), zero("z", 1, 0), resample("z", 2, 1), resample("mlp_out", 1)]
     outside = [skip(1), zero("resid_pre", 1), zero("resid_post", 1)]
     request = LogLikelihood((1, 2), (3,), (1, 4))
     for intervention, expected in [*((i, True) for i in inside), *((i, False) for i in outside)]:
@@ -84,7 +96,8 @@ def test_branches_that_change_what_attention_gives_begin_inside_their_block():
         (branch,) = plan.groups[0].branches.branches
         assert plan.starts_inside(branch) is expected, intervention.id
         assert plan.sites_needed[branch.opens] is expected, intervention.id
-    # Alone, the trunk does not come so far.
+    # Alone and without a source run, the trunk does not come so far.
+    request = LogLikelihood((1, 2), (3,))
     (group,) = (alone := plan_walk([zero("attn_out", 1)], [request], N_LAYERS)).groups
     assert not alone.starts_inside(group.branches.branches[0])
 
