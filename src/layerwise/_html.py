@@ -35,7 +35,8 @@ def ablation_rows(effects: pd.DataFrame, n_top: int = 5) -> pd.DataFrame:
 
 def corrected(effects: pd.DataFrame) -> pd.Series:
     """The p-values that "significant" goes by: Benjamini-Hochberg of heads, Holm of layers."""
-    return effects["p_bh"].where(effects["head"].notna(), effects["p_holm"])
+    found = np.where(effects["head"].notna(), effects["p_bh"], effects["p_holm"])
+    return pd.Series(found, index=effects.index)
 
 
 def lens_rows(lens: pd.DataFrame) -> pd.DataFrame:
