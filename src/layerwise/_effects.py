@@ -145,10 +145,17 @@ def _effects(cell: Cell, chance: float, seed: int) -> pd.DataFrame:
     family = table.groupby(["kind", "site"], dropna=False)["p"]
     table["p_holm"] = family.transform(lambda p: stats.holm(p.to_numpy()))
     table["p_bh"] = family.transform(lambda p: stats.benjamini_hochberg(p.to_numpy()))
-    # Of hundreds of heads some may be false, at a stated rate; of layers none.
-    corrected = table["p_bh"].where(table["head"].notna(), table["p_holm"])
-    table["significant"] = signal & (corrected < ALPHA)
+    table["significant"] = signal & (corrected(table) < ALPHA)
     return conform("effects", table)
+
+
+def corrected(effects: pd.DataFrame) -> pd.Series:
+    """The p-values that "significant" goes by: Benjamini-Hochberg of heads, Holm of layers.
+
+    Of hundreds of heads some may be false, at a stated rate; of layers none.
+    """
+    found = np.where(effects["head"].notna(), effects["p_bh"], effects["p_holm"])
+    return pd.Series(found, index=effects.index)
 
 
 def mcnemar(

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from layerwise._effects import corrected
 from layerwise._facts import Facts
 from layerwise._removal_tables import HELD_OUT, SELECTION, removed_label
 
@@ -31,12 +32,6 @@ def ablation_rows(effects: pd.DataFrame, n_top: int = 5) -> pd.DataFrame:
             "significant": np.where(top["significant"], "yes", "no"),
         }
     )
-
-
-def corrected(effects: pd.DataFrame) -> pd.Series:
-    """The p-values that "significant" goes by: Benjamini-Hochberg of heads, Holm of layers."""
-    found = np.where(effects["head"].notna(), effects["p_bh"], effects["p_holm"])
-    return pd.Series(found, index=effects.index)
 
 
 def lens_rows(lens: pd.DataFrame) -> pd.DataFrame:

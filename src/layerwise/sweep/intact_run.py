@@ -55,7 +55,7 @@ def mean_activations(
         raise UserError("A mean needs at least one context of two or more tokens.")
     sums: dict[tuple[Site, int], torch.Tensor] = {}
     count = 0
-    for walk in _trunk_walks(model, contexts, memory_budget):
+    for walk in trunk_walks(model, contexts, memory_budget):
         pooled = torch.tensor([p > 0 for p in walk.plan.trie.positions], device=walk.device)
         count += int(pooled.sum())
         for layer, seen in observe_layers(walk):
@@ -93,7 +93,7 @@ def residuals_at(
     for row, place in enumerate(places):
         rows.setdefault(place, []).append(row)
     at, wanted = 0, iter(positions)
-    for walk in _trunk_walks(model, texts, memory_budget):
+    for walk in trunk_walks(model, texts, memory_budget):
         nodes = [path[pos] for path in walk.plan.paths for pos in next(wanted)]
         read = torch.tensor(nodes, dtype=torch.long, device=walk.device)
         here = slice(at, at + len(read))
@@ -139,7 +139,7 @@ def position_means(
     n_common = min(len(context) for context in contexts)
     sums: dict[tuple[Site, int], torch.Tensor] = {}
     counts = torch.zeros(n_common, dtype=torch.double, device=model.W_E.device)
-    for walk in _trunk_walks(model, contexts, memory_budget):
+    for walk in trunk_walks(model, contexts, memory_budget):
         positions = torch.tensor(walk.plan.trie.positions, device=walk.device)
         common = positions < n_common
         at = positions[common]
@@ -191,7 +191,7 @@ def site_noise(
     generator = torch.Generator().manual_seed(seed)
     sums: dict[tuple[Site, int], torch.Tensor] = {}
     count = 0
-    for walk in _trunk_walks(model, contexts, memory_budget):
+    for walk in trunk_walks(model, contexts, memory_budget):
         pooled = torch.tensor([p > 0 for p in walk.plan.trie.positions], device=walk.device)
         n_pooled = int(pooled.sum())
         count += n_pooled
@@ -235,7 +235,7 @@ def observe_layers(walk: Walk) -> Iterator[tuple[int, dict[str, torch.Tensor]]]:
         yield layer, seen
 
 
-def _trunk_walks(
+def trunk_walks(
     model: HookedTransformer, contexts: Sequence[Tokens], memory_budget: int
 ) -> Iterator[Walk]:
     """Walks of the intact model over contexts, in order."""

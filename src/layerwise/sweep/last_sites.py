@@ -15,7 +15,7 @@ from jaxtyping import Float
 from transformer_lens import HookedTransformer
 
 from ..models.offload import blocks_on_disk
-from .intact_run import _trunk_walks, observe_layers
+from .intact_run import observe_layers, trunk_walks
 from .plan import DEFAULT_MEMORY_BUDGET
 from .requests import Tokens
 
@@ -60,7 +60,7 @@ def last_sites(
         empty(wide), model.W_E.new_zeros(wide), empty(count, cfg.d_model),
     )  # fmt: skip
     at = 0
-    for walk in _trunk_walks(model, contexts, memory_budget):
+    for walk in trunk_walks(model, contexts, memory_budget):
         last = torch.tensor([path[-1] for path in walk.plan.paths], device=walk.device)
         here = slice(at, at + len(last))
         found.embedding[here] = walk.trunk[0, last]

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from transformer_lens import HookedTransformer
 
-from .intact_run import _trunk_walks, observe_layers
+from .intact_run import observe_layers, trunk_walks
 from .plan import DEFAULT_MEMORY_BUDGET
 from .requests import Tokens
 
@@ -49,7 +49,7 @@ def read_streams(
     last = torch.empty(n_layers + 1, n, model.cfg.d_model, dtype=torch.float64)
     influence = torch.empty(n_layers, n, dtype=torch.float64)
     at = 0
-    for walk in _trunk_walks(model, contexts, memory_budget):
+    for walk in trunk_walks(model, contexts, memory_budget):
         paths = walk.plan.paths
         ends = torch.tensor([path[-1] for path in paths], device=walk.device)
         here = slice(at, at + len(paths))
