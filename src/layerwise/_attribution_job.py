@@ -6,7 +6,7 @@ The public function with its arguments is in ``attribution``, the decomposition 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Bool, Float
 
 from layerwise._direct import Direct, Reading, direct, read_differences
-from layerwise._parts import Parts, together
+from layerwise._parts import Parts
+from layerwise._pieces import Made, make_pieces
 from layerwise._progress import Meter
-from layerwise._records import planned
 from layerwise._setup import Setup
 from layerwise._tables import conform, frame
 from layerwise.errors import UserError, unknown_name
@@ -70,7 +70,7 @@ class Attribution:
                 "Attribution reads the prompt of 'letter' or 'continuation'; 'generate' has the "
                 "prompt of 'continuation', so ask for that."
             )
-        for task, protocol in self._pieces():
+        for task, protocol in self.setup.pieces():
             found = self.questions(task, protocol)  # bad input is told before any work is done
             if self.strict and not found:
                 raise UserError(
@@ -83,11 +83,6 @@ class Attribution:
     def settings(self) -> dict[str, Any]:
         """What makes it this attribution and no other."""
         return {"against": self.against}
-
-    def _pieces(self) -> Iterator[tuple[Task, str]]:
-        for task in self.setup.tasks:
-            for protocol in self.setup.protocols:
-                yield task, protocol
 
     def questions(self, task: Task, protocol: str) -> list[Question]:
         """The items whose answer can be told from the other choices by its first token."""
@@ -107,22 +102,13 @@ class Attribution:
 
     def run(self, parts: Parts, settings: dict[str, Any], told: Meter) -> AttributionResult:
         """Make the pieces that are missing, and join all of them."""
-        pieces = [(t, p) for t, p in self._pieces() if self.questions(t, p)]
-        costs = [self.expected(task, protocol) for task, protocol in pieces]
-        told.expect(sum((cost.amount for cost in costs), start=0.0))
-        for (task, protocol), cost in zip(pieces, costs, strict=True):
-            told.doing(f"attribution, {task.name}")
-            name = f"{task.name} {protocol}"
-            if not parts.has_part(f"attribution {name}"):
-                table, entry = self._piece(task, protocol)
-                parts.write_part(f"attribution work {name}", pd.DataFrame([entry | planned(cost)]))
-                parts.write_part(f"attribution {name}", table)
-            told.done(cost.amount)
-        names = [f"{task.name} {protocol}" for task, protocol in pieces]
-        work = together(parts, [f"attribution work {name}" for name in names]).to_dict("records")
-        table = together(parts, [f"attribution {name}" for name in names])
+        pieces = [(t, p) for t, p in self.setup.pieces() if self.questions(t, p)]
+        kinds = ("attribution",)
+        work, (table,) = make_pieces(
+            parts, told, "attribution", pieces, kinds, self.expected, self._piece
+        )
         facts = self.setup.facts(settings, work)
-        return AttributionResult(table if names else frame("attribution", []), facts)
+        return AttributionResult(table if pieces else frame("attribution", []), facts)
 
     def expected(self, task: Task, protocol: str) -> Cost:
         """What it is expected to cost: the intact model once per prompt."""
@@ -141,7 +127,7 @@ class Attribution:
         each = sites * self.setup.model.W_E.element_size() + 10 * 8 * cfg.d_vocab
         return max(1, min(_AT_ONCE, self.setup.memory_budget // 4 // each))
 
-    def _piece(self, task: Task, protocol: str) -> tuple[pd.DataFrame, dict[str, Any]]:
+    def _piece(self, task: Task, protocol: str) -> Made:
         started = time.perf_counter()
         asked, at_once = self.questions(task, protocol), self._at_once()
         tables, gaps = [], []
@@ -159,7 +145,7 @@ class Attribution:
             "largest_gap": max(gaps),
             "seconds": time.perf_counter() - started,
         }
-        return conform("attribution", table), entry
+        return entry, {"attribution": conform("attribution", table)}
 
     @torch.inference_mode()
     def _rows(self, asked: Sequence[Question]) -> tuple[pd.DataFrame, float]:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import pandas as pd
 import torch
 
 from layerwise._lens_reading import (
@@ -28,9 +27,9 @@ from layerwise._lens_reading import (
     places_of,
     read_lens,
 )
-from layerwise._parts import Parts, together
+from layerwise._parts import Parts
+from layerwise._pieces import Made, make_pieces
 from layerwise._progress import Meter
-from layerwise._records import planned
 from layerwise._setup import Setup
 from layerwise._translators import TunedLens
 from layerwise.errors import UserError, unknown_name
@@ -74,7 +73,7 @@ class Lens:
             self.tuned.check(self.setup.loaded.hash, self.sites)
         self._check_positions()
         self._check_protocols()
-        for task, protocol in self._pieces():
+        for task, protocol in self.setup.pieces():
             readable = self._n_readable(task, protocol)  # bad input is told before work is done
             if self.strict and not readable:
                 raise UserError(
@@ -118,27 +117,11 @@ class Lens:
         lens = {"lens": LOGIT} if self.tuned is None else {"lens": TUNED, "tuned": self.tuned.hash}
         return {**lens, "sites": list(self.sites), "over": self.over, "positions": positions}
 
-    def _pieces(self) -> Iterator[tuple[Task, str]]:
-        for task in self.setup.tasks:
-            for protocol in self.setup.protocols:
-                yield task, protocol
-
     def run(self, parts: Parts, settings: dict[str, Any], told: Meter) -> LensResult:
         """Make the pieces that are missing, and join all of them."""
-        costs = [self.expected(task, protocol) for task, protocol in self._pieces()]
-        told.expect(sum((cost.amount for cost in costs), start=0.0))
-        names = []
-        for (task, protocol), cost in zip(self._pieces(), costs, strict=True):
-            name = f"{task.name} {protocol}"
-            names.append(name)
-            told.doing(f"logit lens, {task.name}")
-            if not parts.has_part(f"lens {name}"):
-                work, table = self._piece(task, protocol)
-                parts.write_part(f"lens work {name}", pd.DataFrame([work | planned(cost)]))
-                parts.write_part(f"lens {name}", table)
-            told.done(cost.amount)
-        work = together(parts, [f"lens work {name}" for name in names]).to_dict("records")
-        table = together(parts, [f"lens {name}" for name in names])
+        work, (table,) = make_pieces(
+            parts, told, "logit lens", self.setup.pieces(), ("lens",), self.expected, self._piece
+        )
         return LensResult(table, self.setup.facts(settings, work))
 
     def expected(self, task: Task, protocol: str) -> Cost:
@@ -164,7 +147,7 @@ class Lens:
             return n_rest
         return n_prompt if self.positions is None else len(self.positions)
 
-    def _piece(self, task: Task, protocol: str) -> tuple[dict[str, Any], pd.DataFrame]:
+    def _piece(self, task: Task, protocol: str) -> Made:
         started = time.perf_counter()
         read = passages(self.setup, task, protocol, self.over, self.positions)
         order = {passage.item: place for place, passage in enumerate(read)}
@@ -179,7 +162,7 @@ class Lens:
             "left_out": len(task.items) - len(read),
             "seconds": time.perf_counter() - started,
         }
-        return work, lens_frame(rows)
+        return work, {"lens": lens_frame(rows)}
 
     @torch.inference_mode()
     def _rows(self, read: Sequence[Passage]) -> list[dict[str, Any]]:

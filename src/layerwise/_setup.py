@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,10 @@ class Setup:
     memory_budget: int
     tokens_at_once: int
     calibration: Calibration | None
+
+    def pieces(self) -> list[tuple[Task, str]]:
+        """Every task under every protocol."""
+        return list(product(self.tasks, self.protocols))
 
     def requests(self, task: Task, item: Item, protocol: str) -> tuple[TaskRequest, ...]:
         """What is put to the model for one item."""

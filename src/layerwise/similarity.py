@@ -7,7 +7,7 @@ The measures are in ``_similarity_measures``, the one pass that reads the stream
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ from transformer_lens import HookedTransformer
 
 from layerwise._callable import make_callable
 from layerwise._carry_out import carry_out
-from layerwise._parts import Parts, together
+from layerwise._parts import Parts
+from layerwise._pieces import Made, make_pieces
 from layerwise._progress import Meter
-from layerwise._records import planned
 from layerwise._setup import Setup, TaskLike, prepare
 from layerwise._similarity_measures import angular_distances, linear_cka, unbiased_cka
 from layerwise._tables import conform, frame
@@ -96,33 +96,18 @@ class Similarity:
                 "Similarity is read on the prompts of 'letter' or 'continuation'; 'generate' has "
                 "the prompt of 'continuation', so ask for that."
             )
-        for task, protocol in self._pieces():  # bad input is told before any work is done
+        for task, protocol in self.setup.pieces():  # bad input is told before any work is done
             prompts(self.setup, task, task.items, protocol)
-
-    def _pieces(self) -> Iterator[tuple[Task, str]]:
-        for task in self.setup.tasks:
-            for protocol in self.setup.protocols:
-                yield task, protocol
 
     def run(self, parts: Parts, settings: dict[str, Any], told: Meter) -> SimilarityResult:
         """Make the pieces that are missing, and join all of them."""
-        costs = [self.expected(task, protocol) for task, protocol in self._pieces()]
-        told.expect(sum((cost.amount for cost in costs), start=0.0))
-        names = []
-        for (task, protocol), cost in zip(self._pieces(), costs, strict=True):
-            name = f"{task.name} {protocol}"
-            names.append(name)
-            told.doing(f"similarity, {task.name}")
-            if not parts.has_part(f"similarity {name}"):
-                self._make(parts, name, task, protocol, cost)
-            told.done(cost.amount)
-        work = together(parts, [f"similarity work {name}" for name in names]).to_dict("records")
-        items, cka = (
-            together(parts, [f"{kind} {name}" for name in names]) for kind in ("similarity", "cka")
-        )
+        work, (items, cka) = make_pieces(
+            parts, told, "similarity", self.setup.pieces(), ("similarity", "cka"),
+            self.expected, self._piece,
+        )  # fmt: skip
         return SimilarityResult(items, cka, self.setup.facts(settings, work))
 
-    def _make(self, parts: Parts, name: str, task: Task, protocol: str, cost: Cost) -> None:
+    def _piece(self, task: Task, protocol: str) -> Made:
         started = time.perf_counter()
         streams = streams_of(self.setup, task, task.items, protocol)
         key = {"task": task.name, "capability": task.capability, "protocol": protocol}
@@ -133,9 +118,7 @@ class Similarity:
             "protocol": protocol,
             "seconds": time.perf_counter() - started,
         }
-        parts.write_part(f"similarity work {name}", pd.DataFrame([entry | planned(cost)]))
-        parts.write_part(f"cka {name}", cka)
-        parts.write_part(f"similarity {name}", rows)
+        return entry, {"similarity": rows, "cka": cka}
 
     def expected(self, task: Task, protocol: str) -> Cost:
         """What it is expected to cost to read a task's prompts."""
