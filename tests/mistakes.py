@@ -142,14 +142,14 @@ FAULTS = [
     Fault(
         "a claim about a model that only guesses",
         "_effects.py",
-        'table["significant"] = signal & (corrected < ALPHA)',
-        'table["significant"] = corrected < ALPHA',
+        'table["significant"] = signal & (corrected(table) < ALPHA)',
+        'table["significant"] = corrected(table) < ALPHA',
         ("tests/test_effects.py::test_nothing_is_significant_of_a_model_that_only_guesses",),
     ),
     Fault(
         "many layers tested as if they were one",
         "_effects.py",
-        'table["significant"] = signal & (corrected < ALPHA)',
+        'table["significant"] = signal & (corrected(table) < ALPHA)',
         'table["significant"] = signal & (table["p"] < ALPHA)',
         (
             "tests/test_validity_study.py::test_redrawn_answers_have_signal_and_no_effect_on_average",
