@@ -37,7 +37,12 @@ class ModelFacts(_Frozen):
     name: str = Field(description="The name it was asked for by.")
     hash: str = Field(description="Hash of the weights, in hexadecimal.")
     source: str = Field(description="Where the weights came from, e.g. a hub id or a file.")
-    n_layers: int = Field(description="Number of layers.")
+    n_layers: int = Field(description="Number of layers, of both stacks of an encoder-decoder.")
+    n_encoder_layers: int = Field(
+        default=0,
+        description="How many of the layers are the encoder's; they come first in the numbering "
+        "of layers. 0 for a decoder-only model.",
+    )
     n_heads: int = Field(description="Number of attention heads per layer.")
     d_model: int = Field(description="Width of the residual stream.")
     d_vocab: int = Field(description="Size of the vocabulary.")

@@ -19,7 +19,7 @@ class LoadedFacts:
         name: the name it was asked for by; for a user's own model its ``cfg.model_name``.
         source: where the weights came from; ``user`` if the user made the model himself.
         hash: SHA-256 over the parameters' names, shapes, number formats and values.
-        n_layers: number of layers.
+        n_layers: number of layers, of both stacks of an encoder-decoder.
         n_heads: attention heads per layer.
         n_key_value_heads: heads that have keys and values of their own, per layer.
         d_model: width of the residual stream.
@@ -30,6 +30,8 @@ class LoadedFacts:
         device: where the weights are, e.g. ``cpu`` or ``cuda:0``.
         parity: largest difference of log-probabilities from the original in float32, in
             nats, on a fixed text; None if these weights were not compared.
+        n_encoder_layers: how many of the layers are the encoder's, which come first in the
+            numbering of layers; 0 for a decoder-only model.
     """
 
     name: str
@@ -45,3 +47,4 @@ class LoadedFacts:
     dtype: str
     device: str
     parity: float | None
+    n_encoder_layers: int = 0

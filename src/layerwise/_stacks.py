@@ -1,0 +1,56 @@
+"""What layers are called: a number, or an address in the encoder or the decoder.
+
+In code and tables layers are numbered in the order of computation: 0 to n - 1 in a decoder-only
+model; in an encoder-decoder first all of the encoder, then all of the decoder. Addresses are for
+people.
+"""
+
+from __future__ import annotations
+
+from layerwise.errors import UserError
+
+ENCODER, DECODER = "encoder", "decoder"
+
+
+def layer_name(layer: int, n_encoder: int) -> str:
+    """What a layer is called: ``7``, ``encoder.3`` or ``decoder.3``.
+
+    Args:
+        layer: its number in the order of computation.
+        n_encoder: layers of the encoder; 0 for a decoder-only model.
+    """
+    if n_encoder == 0:
+        return str(layer)
+    if layer < n_encoder:
+        return f"{ENCODER}.{layer}"
+    return f"{DECODER}.{layer - n_encoder}"
+
+
+def layer_number(name: str, n_encoder: int, n_layers: int) -> int:
+    """The number, in the order of computation, of a layer that a person names.
+
+    Args:
+        name: ``7``, ``encoder.3`` or ``decoder.3``.
+        n_encoder: layers of the encoder; 0 for a decoder-only model.
+        n_layers: layers of the model, of both stacks together.
+
+    Raises:
+        UserError: if the model has no layer of that name.
+    """
+    stack, dot, number = name.rpartition(".")
+    sizes = {ENCODER: n_encoder, DECODER: n_layers - n_encoder} if n_encoder else {"": n_layers}
+    first = n_encoder if stack == DECODER else 0
+    if number.isdecimal() and stack in sizes and bool(dot) == bool(n_encoder):
+        if int(number) < sizes[stack]:
+            return first + int(number)
+    known = ", ".join(
+        f"{layer_name(first, n_encoder)} to {layer_name(last, n_encoder)}"
+        for first, last in spans(n_encoder, n_layers)
+    )
+    raise UserError(f"There is no layer {name!r}: expected one of {known}.")
+
+
+def spans(n_encoder: int, n_layers: int) -> list[tuple[int, int]]:
+    """First and last layer of each stack, in the order of computation."""
+    bounds = [(0, n_encoder), (n_encoder, n_layers)]
+    return [(start, end - 1) for start, end in bounds if end > start]
