@@ -5,7 +5,7 @@ Only tables are read here; what is tried is the business of ``_removal_job``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -196,11 +196,17 @@ def _steps(used: pd.DataFrame, chance: Chance, seed: int, split: str) -> pd.Data
     return conform("removal_steps", table.sort_values(["task", "step"], ignore_index=True))
 
 
-def removed_label(by: str, layers: Sequence[int]) -> str:
-    """What a step removed: the layer that it added, or the block, e.g. ``"20-24"``."""
+def removed_label(by: str, layers: Sequence[int], name: Callable[[int], str] = str) -> str:
+    """What a step removed: the layer that it added, or the block, e.g. ``"20-24"``.
+
+    Args:
+        by: the order.
+        layers: all that are out at the step.
+        name: what a layer is called.
+    """
     if by not in BLOCKS or len(layers) == 1:
-        return str(layers[-1])
-    return f"{layers[0]}-{layers[-1]}"
+        return name(layers[-1])
+    return f"{name(layers[0])}-{name(layers[-1])}"
 
 
 def _once(table: pd.DataFrame) -> pd.DataFrame:

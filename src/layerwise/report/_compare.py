@@ -12,6 +12,7 @@ import pandas as pd
 
 from layerwise.report._find_layers import significant_losses
 from layerwise.report._tables_shown import Shown
+from layerwise.report.naming import name_layer, naming_layers_of
 from layerwise.report.rows import layers_of, numbers, records, rows
 from layerwise.report.run import Run
 from layerwise.report.wording import counted, doing, in_order, joined, percent
@@ -27,9 +28,7 @@ def comparison(runs: Sequence[Run], names: Sequence[str]) -> Shown | None:
     cells = in_order((cell for run in runs for cell in _cells(run)), ())
     if not cells:
         return None
-    body = [
-        [task, protocol, *(_say(run, task, protocol) for run in runs)] for task, protocol in cells
-    ]
+    body = [[*cell, *(_say(run, *cell) for run in runs)] for cell in cells]
     columns = ("task", "protocol", *names)
     return Shown("Runs side by side", columns, body)
 
@@ -46,7 +45,8 @@ def _say(run: Run, task: str, protocol: str) -> str:
         return "not run"
     row = found[0]
     accuracy = f"intact {percent(row['accuracy'], row['low'], row['high'])}, n = {row['n_items']}"
-    return f"{accuracy}; {_losses(run, task, protocol) if row['signal'] else 'no signal'}"
+    with naming_layers_of(run.facts.model):
+        return f"{accuracy}; {_losses(run, task, protocol) if row['signal'] else 'no signal'}"
 
 
 def _losses(run: Run, task: str, protocol: str) -> str:
@@ -62,7 +62,7 @@ def _largest(mine: pd.DataFrame) -> str:
         return said
     worst = records(losses)[int(np.argmax(numbers(losses, "share_lost")))]
     lost = percent(worst["share_lost"], worst["share_low"], worst["share_high"])
-    action = doing(worst["kind"], worst["site"], f"layer {worst['layer']}")
+    action = doing(worst["kind"], worst["site"], f"layer {name_layer(worst['layer'])}")
     return f"{said}; most: {action}, {lost} lost"
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from layerwise.report.finding import Finding, source, spaced, weight
+from layerwise.report.naming import name_layer
 from layerwise.report.rows import records, rows
 from layerwise.report.run import Run
 from layerwise.report.wording import PROTOCOL_ORDER, in_order, interval
@@ -38,14 +39,14 @@ def _task(mine: pd.DataFrame) -> list[Finding]:
     by_head = ""
     if head is not None:
         by_head = (
-            f"; of all heads, {head['layer']}.{head['head']} adds most, {_nats(head)} "
+            f"; of all heads, {name_layer(head['layer'])}.{head['head']} adds most, {_nats(head)} "
             "(Benjamini-Hochberg)"
         )
     sentence = (
         f"In {part['task']} ({part['protocol']} prompts), {_SUBLAYERS[part['component']]} of layer "
-        f"{part['layer']} adds most to the answer's first token directly: {_nats(part)} of a logit "
-        f"difference of {_nats(total)} to the other choices (not 0 after Holm's correction, n = "
-        f"{part['n_items']}){by_head}."
+        f"{name_layer(part['layer'])} adds most to the answer's first token directly: "
+        f"{_nats(part)} of a logit difference of {_nats(total)} to the other choices "
+        f"(not 0 after Holm's correction, n = {part['n_items']}){by_head}."
     )
     where = {name: str(part[name]) for name in ("task", "protocol", "metric")}
     at = {"component": str(part["component"]), "layer": int(part["layer"])}

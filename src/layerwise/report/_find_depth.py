@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from layerwise.report.finding import Finding, source, spaced, weight
+from layerwise.report.naming import name_layer, stacks
 from layerwise.report.rows import layers_of, numbers, records, rows
 from layerwise.report.run import Run
 from layerwise.report.wording import (
@@ -56,7 +57,8 @@ def _lens_depth(mine: pd.DataFrame, where: dict[str, str]) -> Finding:
 
 def _depth(row: dict[str, Any]) -> str:
     layers = interval(row["layer"], row["layer_low"], row["layer_high"], 1)
-    return f"layer {layers} for {row['capability']} (n = {row['n_items']})"
+    order = " in order of computation" if stacks().n_encoder else ""
+    return f"layer {layers}{order} for {row['capability']} (n = {row['n_items']})"
 
 
 def hand_overs(run: Run) -> list[Finding]:
@@ -86,10 +88,10 @@ def _hand_over(mine: pd.DataFrame, unmeasured: bool) -> list[Finding]:
     last, token = (percent(*(there[p][name] for name in _BOUNDS)) for p in ("last", changed))
     sentence = (
         f"In {first['task']} ({first['capability']}, {first['protocol']}), what the answer depends "
-        f"on moves from the {changed} token to the last position at layer {middle} [{low}, "
-        f"{high}]: patching the residual stream before it recovers {last} of the logit difference "
-        f"at the last position and {token} at the {changed} token (n = "
-        f"{counted(int(first['n_items']), 'pair')}{_caveat(unmeasured)})."
+        f"on moves from the {changed} token to the last position at layer {name_layer(middle)} "
+        f"[{name_layer(low)}, {name_layer(high)}]: patching the residual stream before "
+        f"it recovers {last} of the logit difference at the last position and {token} at the "
+        f"{changed} token (n = {counted(int(first['n_items']), 'pair')}{_caveat(unmeasured)})."
     )
     where = {name: str(first[name]) for name in ("task", "protocol", "direction", "site")}
     where = source("patching", {**where, "pos_label": [changed, "last"]}, layer=middle)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from layerwise.report.finding import Finding, source, weight
+from layerwise.report.naming import name_layer
 from layerwise.report.rows import numbers, records, rows
 from layerwise.report.run import Run
 from layerwise.report.wording import (
@@ -76,7 +77,7 @@ def _none(mine: pd.DataFrame) -> Finding:
 
 def name_of(row: dict[str, Any]) -> str:
     """``"head 7.3"``: the kind of head, its layer and its number."""
-    return f"{HEAD_WORDS[row['site']]} {row['layer']}.{row['head']}"
+    return f"{HEAD_WORDS[row['site']]} {name_layer(row['layer'])}.{row['head']}"
 
 
 def _doing(row: dict[str, Any], where: str) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from layerwise.report.finding import Finding, source, spaced, weight
+from layerwise.report.naming import name_layer
 from layerwise.report.rows import layers_of, numbers, records, rows
 from layerwise.report.run import Run
 from layerwise.report.wording import (
@@ -55,7 +56,7 @@ def _largest(mine: pd.DataFrame, losses: pd.DataFrame) -> Finding:
     cell = _where(top, "task", "protocol")
     there = rows(mine, **cell)
     layers = layers_of(rows(losses, **cell))
-    action = doing(str(top["kind"]), str(top["site"]), f"layer {top['layer']}")
+    action = doing(str(top["kind"]), str(top["site"]), f"layer {name_layer(top['layer'])}")
     lost = percent(top["share_lost"], top["share_low"], top["share_high"])
     sentence = (
         f"{capitalised(str(top['capability']))}: {action} costs {lost} of the above-chance "
@@ -80,7 +81,7 @@ def gains(run: Run) -> list[Finding]:
 
 def _gain(row: dict[str, Any], count: int) -> Finding:
     bounds = interval(*(-100 * row[name] for name in ("acc_diff", "acc_diff_high", "acc_diff_low")))
-    action = capitalised(doing(row["kind"], row["site"], f"layer {row['layer']}"))
+    action = capitalised(doing(row["kind"], row["site"], f"layer {name_layer(row['layer'])}"))
     sentence = (
         f"{action} raises the accuracy of {row['task']} under {row['protocol']} by {bounds} "
         f"points (n = {row['n_items']}; {p_value(row['p_holm'])} after Holm's correction), the "
@@ -113,7 +114,8 @@ def _none(mine: pd.DataFrame, capability: str) -> Finding:
 
 def _points(row: dict[str, Any]) -> str:
     bounds = interval(*(100 * row[name] for name in ("acc_diff", "acc_diff_low", "acc_diff_high")))
-    return f"{bounds} accuracy points, layer {row['layer']}, {row['task']}, {row['protocol']}"
+    where = f"layer {name_layer(row['layer'])}, {row['task']}, {row['protocol']}"
+    return f"{bounds} accuracy points, {where}"
 
 
 def harmless_layers(run: Run) -> list[Finding]:
@@ -152,7 +154,7 @@ def _harmless(mine: pd.DataFrame, layers: list[int]) -> Finding:
         f"No measurable loss from {action} {layer_ranges(layers)}{each} ({len(layers)} "
         f"of {total}), in the {tasks} with signal under {worst['protocol']} (n = "
         f"{spread(mine['n_items'])} a task); the intervals allow up to "
-        f"{100 * worst['acc_diff_high']:.0f} accuracy points (layer {worst['layer']}, "
+        f"{100 * worst['acc_diff_high']:.0f} accuracy points (layer {name_layer(worst['layer'])}, "
         f"{worst['task']})."
     )
     where = {**_where(worst, "protocol"), "signal": True}

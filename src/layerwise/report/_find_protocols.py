@@ -12,6 +12,7 @@ import pandas as pd
 from layerwise.report._find_layers import significant_losses
 from layerwise.report.contrast import layers_apart
 from layerwise.report.finding import Finding, source, spaced, weight
+from layerwise.report.naming import name_layer
 from layerwise.report.rows import layers_of, records, rows
 from layerwise.report.run import Run
 from layerwise.report.wording import (
@@ -50,9 +51,9 @@ def _differ(mine: pd.DataFrame) -> Finding:
         f"The way of scoring matters for {upper['task']} ({upper['capability']}): {action} brings "
         f"a significant loss (Holm) for {_counts(mine)}, of {len(layers_of(mine))} layers "
         f"(n = {spread(mine['n_items'])}); at {layers} such a loss lies above the whole interval "
-        f"under another protocol, most clearly at layer {upper['layer']}: {_share(upper)} of the "
-        f"above-chance accuracy is lost under {upper['protocol']}, {_share(lower)} under "
-        f"{lower['protocol']}."
+        f"under another protocol, most clearly at layer {name_layer(upper['layer'])}: "
+        f"{_share(upper)} of the above-chance accuracy is lost under {upper['protocol']}, "
+        f"{_share(lower)} under {lower['protocol']}."
     )
     at = {"layer": int(upper["layer"]), "protocol": [upper["protocol"], lower["protocol"]]}
     gap = float(upper["share_low"] - lower["share_high"])

@@ -11,6 +11,7 @@ import pandas as pd
 
 from layerwise._removal_tables import BLOCKS, HELD_OUT, WAYS
 from layerwise.report.finding import Finding, source, spaced, weight
+from layerwise.report.naming import name_layer
 from layerwise.report.rows import records, rows
 from layerwise.report.run import Run
 from layerwise.report.wording import (
@@ -121,7 +122,7 @@ def _order(steps: dict[str, list[dict[str, Any]]]) -> Finding:
 
 def _which(row: dict[str, Any]) -> str:
     layers = row["layers"]
-    named = layer_ranges(layers) if row["by"] in BLOCKS else joined(map(str, layers))
+    named = layer_ranges(layers) if row["by"] in BLOCKS else joined(map(name_layer, layers))
     return f"{'layer' if len(layers) == 1 else 'layers'} {named}"
 
 

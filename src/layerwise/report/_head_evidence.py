@@ -12,6 +12,7 @@ import pandas as pd
 
 from layerwise.report._readings import with_ends
 from layerwise.report._tables_shown import Shown, bounds
+from layerwise.report.naming import name_layer
 from layerwise.report.rows import layers_of, numbers, records, rows
 from layerwise.report.run import Run
 from layerwise.report.wording import HEAD_WORDS, capitalised, doing
@@ -43,8 +44,8 @@ def _shown(layer: int, every: list[Evidence]) -> Shown:
     mine = sorted((one for one in every if one.layer == layer), key=lambda one: one.order)
     note = "Heads that are not listed have no significant effect by any method that was run."
     note = note if mine else "No head of this layer has a significant effect in what was run."
-    return Shown(f"Heads of layer {layer}", _COLUMNS if mine else (), [one.cells for one in mine],
-                 note=note)  # fmt: skip
+    title = f"Heads of layer {name_layer(layer)}"
+    return Shown(title, _COLUMNS if mine else (), [one.cells for one in mine], note=note)
 
 
 Method = tuple[pd.DataFrame, list[Evidence]]
@@ -107,5 +108,5 @@ def _strongest(
 
 
 def _row(row: dict, name: str, where: str, value: str, count: str) -> Evidence:
-    cells = [f"{row['layer']}.{row['head']}", capitalised(name), where, value, count]
+    cells = [f"{name_layer(row['layer'])}.{row['head']}", capitalised(name), where, value, count]
     return Evidence(int(row["layer"]), (int(row["head"]), 0), cells)

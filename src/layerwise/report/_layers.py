@@ -13,6 +13,7 @@ import pandas as pd
 from layerwise.report._head_evidence import head_evidence
 from layerwise.report._readings import NO_SIGNAL, SUBLAYERS, SURE, Reading, readings
 from layerwise.report._tables_shown import Shown
+from layerwise.report.naming import name_layer
 from layerwise.report.rows import layers_of, numbers, records, rows
 from layerwise.report.run import Run
 from layerwise.report.wording import (
@@ -110,7 +111,7 @@ def _parts(run: Run) -> dict[int, Part]:
     within = {site: readings(run, site) for site in SUBLAYERS}
     found = {}
     for layer in layers_of(run.effects):
-        name = f"layer {layer}"
+        name = f"layer {name_layer(layer)}"
         below = (Part(f"Heads of {name}", (heads[layer],)),) if layer in heads else ()
         inner = [
             _part(run, f"{SUBLAYERS[site]} of {name}", layer, within[site], deeper)

@@ -14,6 +14,7 @@ from layerwise.report._compare import comparison, differing_tasks
 from layerwise.report._drawings import Drawing
 from layerwise.report._sections import Section, facts_tables, sections
 from layerwise.report.finding import Finding
+from layerwise.report.naming import naming_layers_of
 from layerwise.report.run import Run
 
 if TYPE_CHECKING:
@@ -53,8 +54,8 @@ def render(pages: Sequence[Page]) -> tuple[str, dict[str, Any]]:
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
-    parts = [sections(page.run) for page in pages]
-    pictures, figures = _pictures(parts)
+    parts = [_parts(page.run) for page in pages]
+    pictures, figures = _pictures(parts, [page.run for page in pages])
     files = resources.files("layerwise.report")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     template = environment.from_string(files.joinpath("template.html.j2").read_text("utf-8"))
@@ -69,22 +70,30 @@ def render(pages: Sequence[Page]) -> tuple[str, dict[str, Any]]:
     return text, figures
 
 
+def _parts(run: Run) -> list[Section]:
+    with naming_layers_of(run.facts.model):
+        return sections(run)
+
+
 def _pictures(
-    parts: Sequence[Sequence[Section]],
+    parts: Sequence[Sequence[Section]], runs: Sequence[Run]
 ) -> tuple[dict[Drawing, Picture], dict[str, Any]]:
     listed = [
-        (f"run{i}_{drawing.name}" if len(parts) > 1 else drawing.name, drawing)
-        for i, run in enumerate(parts, start=1)
-        for section in run
+        (f"run{i}_{drawing.name}" if len(parts) > 1 else drawing.name, drawing, run)
+        for i, (part, run) in enumerate(zip(parts, runs, strict=True), start=1)
+        for section in part
         for drawing in section.drawings
     ]
     most = min(_ONE, _ALL // max(1, 2 * len(listed)))
-    figures = {name: drawing.draw() for name, drawing in listed}
-    made = {drawing: _picture(drawing, figures[name], most) for name, drawing in listed}
+    made, figures = {}, {}
+    for name, drawing, run in listed:
+        with naming_layers_of(run.facts.model):
+            figures[name] = drawing.draw()
+            made[drawing] = picture(drawing, figures[name], most)
     return made, figures
 
 
-def _picture(drawing: Drawing, figure: Figure, most: int) -> Picture:
+def picture(drawing: Drawing, figure: Figure, most: int) -> Picture:
     from layerwise.report.figures.save import png_address, svg_address
     from layerwise.report.figures.style import COLUMN_WIDTH
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from layerwise.report.naming import name_layer
 from layerwise.report.rows import numbers, records, rows
 from layerwise.report.run import Run
 from layerwise.report.wording import interval, layer_ranges, number
@@ -147,7 +148,7 @@ def patching_table(run: Run) -> list[Shown]:
     )  # fmt: skip
     cells = [
         [
-            row["task"], row["direction"], row["site"], str(row["layer"]),
+            row["task"], row["direction"], row["site"], name_layer(row["layer"]),
             "–" if pd.isna(row["head"]) else str(row["head"]), row["pos_label"],
             str(row["n_items"]), bounds(row, "recovered", "recovered_low", "recovered_high", 100),
             f"{row['p_bh']:.3g}",
@@ -186,7 +187,7 @@ def attribution_tables(run: Run) -> list[Shown]:
 
 def _part(row: dict[str, Any]) -> str:
     names = {"attn_out": "attention", "mlp_out": "MLP", "z": "head"}
-    place = row["layer"] if row["component"] != "z" else f"{row['layer']}.{row['head']}"
+    place = name_layer(row["layer"]) + (f".{row['head']}" if row["component"] == "z" else "")
     return f"{names[row['component']]} {place}"
 
 
@@ -197,7 +198,7 @@ def heads_table(run: Run) -> list[Shown]:
     names = ("prefix_matching", "previous_token", "duplicate_token", "induction")
     ranked = run.heads.sort_values(by="prefix_matching", ascending=False, kind="stable")
     cells = [
-        [f"{row['layer']}.{row['head']}"]
+        [f"{name_layer(row['layer'])}.{row['head']}"]
         + [bounds(row, name, f"{name}_low", f"{name}_high", 1, 2) for name in names]
         + ["yes" if row["induction_head"] else "no"]
         for row in records(ranked.head(_ATTRIBUTED))
@@ -259,7 +260,7 @@ def removal_table(run: Run) -> list[Shown]:
         [
             *(row[name] for name in ("by", "task", "protocol", "split")),
             str(row["n_items"]), str(row["step"]),
-            ", ".join(map(str, row["layers"])),
+            ", ".join(map(name_layer, row["layers"])),
             f"{number(100 * row['acc_intact'])} → {number(100 * row['acc'])}",
             bounds(row, "acc_diff", "acc_diff_low", "acc_diff_high", -100),
             f"{row['p_holm']:.3g}", "yes" if row["significant"] else "no",
@@ -290,7 +291,7 @@ def similarity_tables(run: Run) -> list[Shown]:
         columns = ("task", "protocol", "layer", "n", "block influence")
         cells = [
             [
-                row["task"], row["protocol"], str(row["layer"]), str(row["n_items"]),
+                row["task"], row["protocol"], name_layer(row["layer"]), str(row["n_items"]),
                 bounds(row, "influence", "low", "high", 1, 3),
             ]
             for row in records(run.influence)

@@ -17,6 +17,7 @@ from layerwise.report._find_protocols import protocol_differences
 from layerwise.report._find_removal import removals
 from layerwise.report._find_settled import settled_later
 from layerwise.report.finding import Finder, Finding
+from layerwise.report.naming import naming_layers_of
 from layerwise.report.run import Run
 from layerwise.results import Result
 
@@ -58,8 +59,9 @@ def findings(results: Sequence[Result], most: int = MOST) -> list[Finding]:
 
 def findings_of(run: Run, most: int = MOST) -> list[Finding]:
     """As ``findings``, from tables that were gathered before."""
-    caveats = silent(run)
-    found = [finding for finder in _FINDERS for finding in finder(run)]
+    with naming_layers_of(run.facts.model):
+        caveats = silent(run)
+        found = [finding for finder in _FINDERS for finding in finder(run)]
     kept = sorted(found, key=_rank)[: most - len(caveats)]
     return sorted([*kept, *caveats], key=_rank)
 

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
+from layerwise.report.naming import name_layer, stacks
+
 PROTOCOL_ORDER = ("letter", "continuation", "generate")
 CAPABILITY_ORDER = ("retrieval", "knowledge", "reasoning", "coherence")
 MINUS = "−"
@@ -91,10 +93,13 @@ def spread(values: Iterable[Any]) -> str:
 
 
 def layer_ranges(layers: Iterable[Any]) -> str:
-    """Layers as contiguous ranges: ``"0–2, 7 and 10–12"``; two neighbours are both named."""
+    """Layers as contiguous ranges: ``"0–2, 7 and 10–12"``; two neighbours are both named.
+
+    No range goes from the encoder into the decoder: ``"encoder.4–7 and decoder.0–2"``.
+    """
     runs: list[list[int]] = []
     for layer in sorted({int(layer) for layer in layers}):
-        if runs and layer == runs[-1][-1] + 1:
+        if runs and layer == runs[-1][-1] + 1 and layer != stacks().n_encoder:
             runs[-1].append(layer)
         else:
             runs.append([layer])
@@ -102,7 +107,9 @@ def layer_ranges(layers: Iterable[Any]) -> str:
 
 
 def _parts(run: list[int]) -> list[str]:
-    return [f"{run[0]}–{run[-1]}"] if len(run) > 2 else [str(layer) for layer in run]
+    if len(run) < 3:
+        return [name_layer(layer) for layer in run]
+    return [f"{name_layer(run[0])}–{name_layer(run[-1]).rpartition('.')[2]}"]
 
 
 def doing(kind: str, site: str, where: str) -> str:

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 from layerwise.report.figures._panels import tasks_in_order
 from layerwise.report.figures.grid import abreast, layer_ticks, panel_grid, rows_and_columns
+from layerwise.report.figures.layer_axis import name_layers
 from layerwise.report.figures.lettering import characters, label
 from layerwise.report.rows import layers_of, numbers, rows
 from layerwise.report.wording import spread
@@ -68,11 +69,9 @@ def head_map(
     wide = table.pivot_table(index="layer", columns="head", values=column).astype(float)
     axes.pcolormesh(wide.to_numpy(), cmap=colors, vmin=limits[0], vmax=limits[1], rasterized=False)
     layers, heads = ([int(name) for name in names] for names in (wide.index, wide.columns))
-    for names, axis, inches, size in (
-        (layers, axes.yaxis, room[1], 0.16), (heads, axes.xaxis, room[0], _TICK),
-    ):  # fmt: skip
-        ticks = layer_ticks(names, inches, size)
-        axis.set_ticks([names.index(tick) + 0.5 for tick in ticks], [str(tick) for tick in ticks])
+    ticks = layer_ticks(heads, room[0], _TICK)
+    axes.set_xticks([heads.index(tick) + 0.5 for tick in ticks], [str(tick) for tick in ticks])
+    name_layers(axes, "y", layers, room[1], cells=True)
     axes.tick_params(length=0)
     axes.set_ylim(len(layers), 0)
     axes.spines[:].set_visible(False)

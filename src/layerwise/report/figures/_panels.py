@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from layerwise.report.figures.grid import abreast, layer_ticks, panel_grid
+from layerwise.report.figures.grid import abreast, panel_grid
+from layerwise.report.figures.layer_axis import name_layers
 from layerwise.report.figures.lettering import characters, label
 from layerwise.report.figures.style import protocol_look
 from layerwise.report.rows import rows
@@ -57,9 +58,10 @@ def _heading(mine: pd.DataFrame, inches: float) -> str:
 def finish_panels(figure: Figure, panels: list[Axes], layers: list[int], unit: str) -> None:
     """Ticks, limits and names of the axes that all panels share."""
     n = abreast(panels)
-    panels[0].set_xticks(layer_ticks(layers, figure.get_figwidth() / n - 0.6, 0.24))
+    room = figure.get_figwidth() / n - 0.6
     panels[0].set_xlim(layers[0] - 0.6, layers[-1] + 0.6)
     for axes in panels:
+        name_layers(axes, "x", layers, room, 0.24)
         axes.spines[["top", "right"]].set_visible(False)
     for axes in panels[::n]:
         axes.set_ylabel(unit)

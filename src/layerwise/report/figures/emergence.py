@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from layerwise.report.figures.grid import legend_below, set_title
+from layerwise.report.figures.layer_axis import name_depths
 from layerwise.report.figures.lettering import label
 from layerwise.report.figures.style import COLUMN_WIDTH, FULL_WIDTH, look, new_figure, styled
 from layerwise.report.rows import rows
@@ -51,7 +52,7 @@ def emergence_ranges(emergence: pd.DataFrame, width: float = FULL_WIDTH) -> Figu
         _draw(axes, mine, capabilities, measure)
         axes.set_title(f"{label(method)}, {label(protocol, 14)}: {measure}", loc="left", pad=2)
     for axes in grid[: len(plan)][-across:]:
-        axes.tick_params(labelbottom=True)
+        axes.tick_params(which="both", labelbottom=True)
         axes.set_xlabel("relative depth (0 = first layer, 1 = last)")
     items = f"n = {spread(emergence['n_items'])} items a point"
     set_title(figure, f"Where capabilities emerge (95 % intervals over items, {items})")
@@ -85,6 +86,7 @@ def _draw(axes: Axes, mine: pd.DataFrame, capabilities: list[str], measure: str)
     axes.set_yticks(range(len(capabilities)), [label(name, 14) for name in capabilities])
     axes.set_ylim(len(capabilities) - 0.4, -0.6)
     axes.grid(axis="x", color="0.88", lw=0.5)
+    name_depths(axes)
     axes.spines[["top", "right"]].set_visible(False)
 
 

@@ -51,7 +51,7 @@ def panel_grid(
     for spare in axes[n:]:
         spare.remove()
     for panel in axes[max(0, n - across) : n]:
-        panel.tick_params(labelbottom=True)
+        panel.tick_params(which="both", labelbottom=True)
     return figure, list(axes[:n])
 
 

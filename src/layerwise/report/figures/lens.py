@@ -16,7 +16,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from layerwise.report.figures._over_items import Curve, mean_curve, median_curve
-from layerwise.report.figures.grid import layer_ticks, rows_and_columns, set_title
+from layerwise.report.figures.grid import rows_and_columns, set_title
+from layerwise.report.figures.layer_axis import name_layers
 from layerwise.report.figures.lettering import characters, label
 from layerwise.report.figures.style import COLUMN_WIDTH, FULL_WIDTH, look, new_figure, styled
 from layerwise.report.rows import layers_of, rows
@@ -106,7 +107,7 @@ def _draw_column(
             _draw_curve(axes, curve, i, _wrapped(task, characters(inches - 0.6)))
     first, *_, last = [*panels.values(), *panels.values()]
     first.set_title(column.heading, loc="left", fontweight="bold", pad=3)
-    last.tick_params(labelbottom=True)
+    last.tick_params(which="both", labelbottom=True)
     last.set_xlabel("layer (−1: embedding)")
     last.legend(
         loc="upper left", bbox_to_anchor=(-0.1, -0.48), frameon=False, handlelength=2.2,
@@ -135,13 +136,13 @@ def _draw_curve(axes: Axes, curve: Curve, index: int, name: str) -> None:
 
 def _align(grid: np.ndarray, measures: tuple[str, ...], layers: list[int], inches: float) -> None:
     """Give a measure one scale in all columns, so that capabilities can be compared."""
-    ticks = [tick for tick in layer_ticks(layers, inches - 0.6, 0.26) if tick >= 0]
+    shown = [layer for layer in layers if layer >= 0]
     for row, panels in enumerate(grid):
         live = [axes for axes in panels if axes.figure is not None]
         measure = measures[row % len(measures)]
         for axes in live:
             _scale(axes, measure)
-            axes.set_xticks(ticks)
+            name_layers(axes, "x", shown, inches - 0.6, 0.26)
             axes.spines[["top", "right"]].set_visible(False)
         bounds = np.array([_bounds(axes, measure) for axes in live])
         limits = (bounds.max(), bounds.min()) if measure == "rank" else None

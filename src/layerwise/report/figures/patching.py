@@ -18,11 +18,11 @@ from matplotlib.figure import Figure
 from layerwise.report.figures._panels import tasks_in_order
 from layerwise.report.figures.grid import (
     abreast,
-    layer_ticks,
     panel_grid,
     rows_and_columns,
     set_title,
 )
+from layerwise.report.figures.layer_axis import name_layers
 from layerwise.report.figures.lettering import characters, label
 from layerwise.report.figures.style import FULL_WIDTH, styled
 from layerwise.report.rows import layers_of, rows
@@ -104,8 +104,7 @@ def _draw(axes: Axes, table: pd.DataFrame, room: tuple[float, float]) -> None:
     )  # fmt: skip
     (_write_values if written else _minus_signs)(axes, table)
     layers = [int(layer) for layer in table.index]
-    ticks = layer_ticks(layers, room[1])
-    axes.set_yticks([layers.index(tick) + 0.5 for tick in ticks], [str(tick) for tick in ticks])
+    name_layers(axes, "y", layers, room[1], cells=True)
     names = [label(str(name), 16) for name in table.columns]
     axes.set_xticks(np.arange(across) + 0.5, names, rotation=90)
     axes.tick_params(length=0)

@@ -21,6 +21,7 @@ from layerwise.report.figures.grid import (
     rows_and_columns,
     set_title,
 )
+from layerwise.report.figures.layer_axis import name_layers
 from layerwise.report.figures.lettering import characters, label
 from layerwise.report.figures.patching import POSITIONS, color_map, verb
 from layerwise.report.figures.style import FULL_WIDTH, styled
@@ -66,8 +67,7 @@ def patching_heads(
         mine = rows(shown, task=task, pos_label=where)
         _draw(axes, mine, layers, heads, limit)
         _name(axes, mine, where, room[0])
-        ticks = layer_ticks(layers, room[1])
-        axes.set_yticks([layers.index(tick) + 0.5 for tick in ticks], [str(t) for t in ticks])
+        name_layers(axes, "y", layers, room[1], cells=True)
         ticks = layer_ticks(heads, room[0])
         axes.set_xticks([heads.index(tick) + 0.5 for tick in ticks], [str(t) for t in ticks])
         axes.tick_params(length=0)

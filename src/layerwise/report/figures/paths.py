@@ -21,6 +21,7 @@ from layerwise.report.figures.grid import (
     rows_and_columns,
     set_title,
 )
+from layerwise.report.figures.layer_axis import name_layers
 from layerwise.report.figures.lettering import characters, label
 from layerwise.report.figures.patching import color_map, verb
 from layerwise.report.figures.style import FULL_WIDTH, look, styled
@@ -92,8 +93,7 @@ def _draw(
     axes.set_xticks(
         [*(heads.index(tick) + 0.5 for tick in ticks), mlp + 0.5], [*map(str, ticks), "MLP"]
     )
-    ticks = layer_ticks(layers, room[1])
-    axes.set_yticks([layers.index(tick) + 0.5 for tick in ticks], [str(t) for t in ticks])
+    name_layers(axes, "y", layers, room[1], cells=True)
     axes.tick_params(length=0)
     axes.set_ylim(len(layers), 0)
     axes.spines[:].set_visible(False)

@@ -22,6 +22,7 @@ from layerwise.report.figures.removal_orders import removal_orders
 from layerwise.report.figures.role_map import role_map
 from layerwise.report.figures.similarity import similarity_map
 from layerwise.report.figures.tuned_lens import tuned_lens_curves
+from layerwise.report.naming import naming_layers_of
 from layerwise.results import (
     AblationResult,
     AttributionPatchingResult,
@@ -52,7 +53,7 @@ Plottable = (
 
 
 def plot_result(result: Plottable) -> Figure:
-    """The figure that says most about a result.
+    """The figure that says most about a result, its layers named as its model has them.
 
     Args:
         result: an ablation (role map; of heads, if no
@@ -63,6 +64,11 @@ def plot_result(result: Plottable) -> Figure:
     Raises:
         UserError: if the result has nothing to show.
     """
+    with naming_layers_of(result.facts.model):
+        return _plot(result)
+
+
+def _plot(result: Plottable) -> Figure:
     if isinstance(result, AblationResult):
         effects = _filled(result, result.effects())
         layers = effects.loc[effects["head"].isna()]

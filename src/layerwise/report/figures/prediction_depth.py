@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from layerwise.report.figures.grid import set_title
+from layerwise.report.figures.layer_axis import name_depths
 from layerwise.report.figures.lettering import label
 from layerwise.report.figures.style import COLUMN_WIDTH, FULL_WIDTH, look, new_figure, styled
 from layerwise.report.rows import numbers, records, rows
@@ -75,6 +76,7 @@ def _steps(axes: Axes, depths: pd.DataFrame, means: pd.DataFrame, order: list[st
             color=seen.color, ls=seen.linestyle, lw=1.1, marker=seen.marker, ms=2.8,
             markevery=max(1, len(values) // 5), gid="settled",
         )  # fmt: skip
+    name_depths(axes)
     axes.set_xlim(-0.03, 1.03)
     axes.set_ylim(-0.02, 1.02)
     axes.set_ylabel("share of right answers settled")
@@ -98,6 +100,7 @@ def _means(axes: Axes, means: pd.DataFrame, order: list[str]) -> None:
         )  # fmt: skip
     axes.set_yticks(range(len(order)), [label(name, 14) for name in order])
     axes.set_ylim(len(order) - 0.4, -0.6)
-    axes.tick_params(labelbottom=True)
+    name_depths(axes)
+    axes.tick_params(which="both", labelbottom=True)
     axes.set_xlabel("relative depth (0 = first layer, 1 = last)")
     axes.spines[["top", "right"]].set_visible(False)

@@ -17,6 +17,7 @@ from layerwise.report.figures._panels import tasks_in_order
 from layerwise.report.figures.grid import abreast, layer_ticks, legend_below, panel_grid, set_title
 from layerwise.report.figures.lettering import FONT, characters, label
 from layerwise.report.figures.style import FULL_WIDTH, look, styled
+from layerwise.report.naming import name_layer
 from layerwise.report.rows import numbers, records, rows
 
 _LOOKS = {HELD_OUT: look(0), SELECTION: look(1)}
@@ -90,7 +91,9 @@ def _draw(axes: Axes, split: str, line: pd.DataFrame) -> None:
 def _name_steps(axes: Axes, mine: pd.DataFrame, room: float) -> None:
     """What each step removed, upright along the upper edge."""
     listed = records(rows(mine, split=SELECTION).sort_values(by="step"))
-    names = {int(row["step"]): removed_label(row["by"], row["layers"]) for row in listed}
+    names = {
+        int(row["step"]): removed_label(row["by"], row["layers"], name_layer) for row in listed
+    }
     shown = layer_ticks(names, room, _LABEL)
     upper = axes.secondary_xaxis("top")
     upper.set_xticks(shown, [names[step] for step in shown], rotation=90, fontsize=FONT)

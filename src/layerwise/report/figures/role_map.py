@@ -18,7 +18,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
 from layerwise.report.figures._role_layout import Band, Placed, layout, task_blocks
-from layerwise.report.figures.grid import layer_ticks, legend_below, set_title
+from layerwise.report.figures.grid import legend_below, set_title
+from layerwise.report.figures.layer_axis import name_layers
 from layerwise.report.figures.lettering import FONT, characters, label, text_inches
 from layerwise.report.figures.style import FULL_WIDTH, new_figure, styled
 from layerwise.report.rows import layers_of, numbers, rows
@@ -106,8 +107,7 @@ def _draw_band(
             _draw_column(axes, left, placed.column, column, strip / len(layers))
     _label_band(axes, band)
     axes.set_ylim(len(layers), 0)
-    ticks = layer_ticks(layers, strip)
-    axes.set_yticks([layers.index(layer) + 0.5 for layer in ticks], [str(t) for t in ticks])
+    name_layers(axes, "y", layers, strip, cells=True)
     axes.set_ylabel("layer")
     sns.despine(ax=axes, left=True, bottom=True)
     axes.tick_params(length=0)

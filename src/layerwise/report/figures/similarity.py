@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from layerwise.report.figures.grid import layer_ticks, legend_below, rows_and_columns, set_title
+from layerwise.report.figures.layer_axis import name_layers
 from layerwise.report.figures.lettering import label
 from layerwise.report.figures.style import COLUMN_WIDTH, FULL_WIDTH, look, new_figure, styled
 from layerwise.report.rows import rows
@@ -73,7 +74,7 @@ def _angular(axes: Axes, table: pd.DataFrame, room: float) -> AxesImage:
     best = [(int(np.nanargmin(row)), n) for n, row in enumerate(values, start=1)]
     axes.plot(*np.transpose(best), ls="", marker="o", ms=2.8, mfc="white", mec="black", mew=0.5,
               gid="least")  # fmt: skip
-    axes.set_xticks(layer_ticks(range(values.shape[1]), room, 0.24))
+    name_layers(axes, "x", range(values.shape[1]), room, 0.24)
     axes.set_yticks(layer_ticks(range(1, values.shape[0] + 1), _HEIGHT - 0.9))
     axes.set_xlabel("first layer of the block")
     axes.set_ylabel("layers in the block")
@@ -98,7 +99,7 @@ def _influence(axes: Axes, table: pd.DataFrame, room: float) -> None:
         )  # fmt: skip
     axes.set_yscale("log")
     axes.set_ylim(bottom=FLOOR)
-    axes.set_xticks(layer_ticks(range(len(set(table["layer"]))), room, 0.24))
+    name_layers(axes, "x", range(len(set(table["layer"]))), room, 0.24)
     axes.set_xlabel("layer")
     axes.set_ylabel("1 − cosine")
     axes.set_title("Block influence", loc="left", pad=3)
@@ -113,8 +114,8 @@ def _cka(axes: Axes, table: pd.DataFrame, room: float) -> AxesImage:
     axes.set_facecolor("0.8")
     image = axes.imshow(np.ma.masked_invalid(values), cmap=_MAP, aspect="auto",
                         origin="lower", vmin=0, vmax=1)  # fmt: skip
-    for set_ticks in (axes.set_xticks, axes.set_yticks):
-        set_ticks(layer_ticks(depths, min(room, _HEIGHT - 0.9), 0.24))
+    for along in "xy":
+        name_layers(axes, along, depths, min(room, _HEIGHT - 0.9), 0.24)
     axes.set_xlabel("stream before layer")
     axes.set_ylabel("stream before layer")
     axes.set_title("CKA between depths", loc="left", pad=3)

@@ -9,7 +9,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from layerwise.report.figures.grid import layer_ticks, legend_below, set_title
+from layerwise.report.figures.grid import legend_below, set_title
+from layerwise.report.figures.layer_axis import name_layers
 from layerwise.report.figures.style import COLUMN_WIDTH, look, new_figure, styled
 from layerwise.report.rows import numbers
 from layerwise.report.wording import spread
@@ -47,7 +48,7 @@ def tuned_lens_curves(layers: pd.DataFrame, width: float = COLUMN_WIDTH) -> Figu
     )  # fmt: skip
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.set_xticks(layer_ticks([int(layer) for layer in at], figure.get_figwidth() - 0.6, 0.26))
+    name_layers(axes, "x", [int(layer) for layer in at], figure.get_figwidth() - 0.6, 0.26)
     axes.set_xlabel("layer (−1: embedding)")
     axes.set_ylabel("KL to final (nats)")
     axes.grid(axis="y", color="0.92", lw=0.5)

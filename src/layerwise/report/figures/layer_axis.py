@@ -1,0 +1,85 @@
+"""Axes of layers and of depth: their ticks, and the line between an encoder and a decoder.
+
+All figures come here for these, so that layers have the same names in every one of them. Which
+model is drawn is known from ``naming``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from matplotlib.axes import Axes
+
+from layerwise.report.figures.grid import layer_ticks
+from layerwise.report.naming import NAMES, stacks
+
+# Points between the axis and the names of stacks, beyond the numbers of layers.
+_PAD = {"x": 12.0, "y": 14.0}
+LINE = {"color": "0.25", "lw": 0.7, "ls": (0, (4, 2))}
+
+
+def name_layers(
+    axes: Axes, along: str, layers: Sequence[int], room: float, size: float = 0.16,
+    *, cells: bool = False,
+) -> None:  # fmt: skip
+    """Ticks of layers; in an encoder-decoder numbered in their stack, with a line between stacks.
+
+    Args:
+        axes: where.
+        along: ``"x"`` or ``"y"``.
+        layers: the layers on the axis; what is before the first layer has no tick there.
+        room: length of the axis, inches.
+        size: what a label takes along the axis, inches.
+        cells: whether the axis is one of cells, the first from 0 to 1, rather than of numbers.
+    """
+    first = _first_of_decoder(layers)
+    places = {layer: i + 0.5 if cells else float(layer) for i, layer in enumerate(sorted(layers))}
+    ticks = _ticks(sorted(layers), first, room, size)
+    texts = [str(tick - first if first and tick >= first else tick) for tick in ticks]
+    _set_ticks(axes, along, [places[tick] for tick in ticks], texts)
+    if first:
+        ends = [places[n] for n in (min(layers), first, max(layers))]
+        divide_stacks(axes, along, ends[0] - 0.5, ends[1] - 0.5, ends[2] + 0.5)
+
+
+def name_depths(axes: Axes) -> None:
+    """The line between encoder and decoder on an axis from 0, the first layer, to 1, the last."""
+    n_encoder, n_layers = stacks()
+    if n_encoder:
+        divide_stacks(axes, "x", 0.0, (n_encoder - 0.5) / (n_layers - 1), 1.0)
+
+
+def divide_stacks(axes: Axes, along: str, start: float, line: float, end: float) -> None:
+    """A thin line between the encoder and the decoder, and their names along the axis."""
+    draw = axes.axvline if along == "x" else axes.axhline
+    draw(line, **LINE, zorder=4, gid="encoder | decoder")
+    middles = [(start + line) / 2, (line + end) / 2]
+    _set_ticks(axes, along, middles, NAMES, minor=True)
+    axis = axes.xaxis if along == "x" else axes.yaxis
+    axis.set_tick_params(which="minor", length=0, pad=_PAD[along])
+    for text in axis.get_minorticklabels():
+        text.set(rotation=0 if along == "x" else 90, ha="center" if along == "x" else "right")
+        text.set_va("top" if along == "x" else "center")
+
+
+def _first_of_decoder(layers: Iterable[int]) -> int:
+    """The decoder's first layer if layers of both stacks are on the axis; otherwise 0."""
+    first = stacks().n_encoder
+    return first if min(layers) < first <= max(layers) else 0
+
+
+def _ticks(layers: list[int], first: int, room: float, size: float) -> list[int]:
+    if not first:
+        return layer_ticks(layers, room, size)
+    one = room / (layers[-1] - layers[0] + 1)
+    parts = [layer for layer in layers if layer < first], [n - first for n in layers if n >= first]
+    ticks = [layer_ticks(part, one * (part[-1] - part[0] + 1), size) for part in parts]
+    # the encoder's last tick makes room for the decoder's first
+    apart = [tick for tick in ticks[0] if tick >= 0 and (first - tick) * one >= size]
+    return apart + [first + tick for tick in ticks[1]]
+
+
+def _set_ticks(
+    axes: Axes, along: str, at: Sequence[float], texts: Sequence[str], *, minor: bool = False
+) -> None:
+    (axes.set_xticks if along == "x" else axes.set_yticks)(at, texts, minor=minor)

@@ -1,0 +1,46 @@
+"""What layers are called on a page: by number, or by stack and number in an encoder-decoder.
+
+The model is named once, around all that is written and drawn of it; nothing is written here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import NamedTuple
+
+from layerwise._facts import ModelFacts
+from layerwise._stacks import DECODER, ENCODER, layer_name
+
+
+class Stacks(NamedTuple):
+    """Layers of the encoder (0 if there is none), and of the whole model."""
+
+    n_encoder: int
+    n_layers: int
+
+
+_ONE_STACK = Stacks(0, 0)
+_STACKS: ContextVar[Stacks] = ContextVar("stacks", default=_ONE_STACK)
+NAMES = (ENCODER, DECODER)
+
+
+@contextmanager
+def naming_layers_of(model: ModelFacts) -> Iterator[None]:
+    """Let all layers that are written or drawn inside have the names that this model gives them."""
+    token = _STACKS.set(Stacks(model.n_encoder_layers, model.n_layers))
+    try:
+        yield
+    finally:
+        _STACKS.reset(token)
+
+
+def stacks() -> Stacks:
+    """The stacks of the model that is written about; without an encoder if none was named."""
+    return _STACKS.get()
+
+
+def name_layer(layer: int) -> str:
+    """``7``, ``encoder.3`` or ``decoder.3``; what is before the first layer stays ``-1``."""
+    return layer_name(int(layer), stacks().n_encoder) if layer >= 0 else str(int(layer))

@@ -1,0 +1,112 @@
+"""Layers of an encoder-decoder have their stack's names in figures, sentences and tables."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import synthetic
+from conftest import SMALL
+from legible import assert_legible, texts
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from layerwise.report import Report, report
+from layerwise.report._sections import sections
+from layerwise.report.figures.style import COLUMN_WIDTH, FULL_WIDTH
+from layerwise.report.html import Run
+from layerwise.report.naming import name_layer, naming_layers_of
+from layerwise.report.wording import layer_ranges
+from layerwise.results import ModelFacts, Result
+
+N_ENCODER = 2
+MODEL = synthetic.facts(SMALL).model.model_copy(update={"n_encoder_layers": N_ENCODER})
+# Figures without an axis of layers or of depth.
+WITHOUT = ("method_agreement", "protocol_interaction")
+
+
+@pytest.fixture(scope="module")
+def results() -> list[Result]:
+    return synthetic.results(SMALL, model=MODEL)
+
+
+@pytest.fixture(scope="module")
+def page(results: list[Result]) -> Report:
+    return report(results)
+
+
+def lines(figure: Figure) -> list[tuple[Axes, float]]:
+    """The lines between stacks: their panel, and where they stand along its axis."""
+    found = []
+    for axes in figure.axes:
+        for line in axes.get_lines():
+            if line.get_gid() == "encoder | decoder":
+                x, y = (np.ravel(get()) for get in (line.get_xdata, line.get_ydata))
+                found.append((axes, float(x[0] if x[0] == x[-1] else y[0])))
+    return found
+
+
+def test_every_figure_of_layers_has_the_line_and_the_names(page: Report):
+    assert len(page.figures) > 5
+    for name, figure in page.figures.items():
+        written = {text.get_text() for text in texts(figure)}
+        there = name not in WITHOUT
+        assert bool(lines(figure)) == there, name
+        assert ({"encoder", "decoder"} <= written) == there, name
+
+
+def test_the_line_lies_between_the_last_encoder_layer_and_the_first_decoder_layer(page: Report):
+    depth = (N_ENCODER - 0.5) / (SMALL.n_layers - 1)
+    places = {
+        "role_map_skip_layer": N_ENCODER,
+        "patching_resid_pre": N_ENCODER,
+        "accuracy_skip_layer": N_ENCODER - 0.5,
+        "lens_letter": N_ENCODER - 0.5,
+        "emergence": depth,
+        "prediction_depth": depth,
+    }
+    for name, place in places.items():
+        assert {at for _, at in lines(page.figures[name])} == {place}, name
+
+
+@pytest.mark.parametrize("width", [COLUMN_WIDTH, FULL_WIDTH])
+def test_texts_stay_readable_and_apart(results: list[Result], width: float):
+    run = Run.of(results)
+    with naming_layers_of(MODEL):
+        for section in sections(run):
+            for drawing in section.drawings:
+                assert_legible(drawing.draw(width=width))
+
+
+def test_layers_are_numbered_within_their_stack(page: Report):
+    axes = page.figures["role_map_skip_layer"].axes[0]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["0", "1", "0", "1", "2", "3"]
+
+
+def test_sentences_and_tables_name_the_stack(page: Report):
+    told = " ".join(finding.sentence for finding in page.findings)
+    assert "layer encoder.0" in told
+    assert "decoder.1" in told
+    assert "Layer decoder.3</span>" in page.html
+
+
+def test_ranges_stop_at_the_decoder():
+    with naming_layers_of(MODEL):
+        assert layer_ranges(range(6)) == "encoder.0, encoder.1 and decoder.0–3"
+        assert layer_ranges([1, 3, 4]) == "encoder.1, decoder.1 and decoder.2"
+    assert layer_ranges(range(6)) == "0–5"
+
+
+def test_names_hold_inside_only():
+    plain: ModelFacts = MODEL.model_copy(update={"n_encoder_layers": 0})
+    with naming_layers_of(MODEL):
+        assert name_layer(3) == "decoder.1"
+        assert name_layer(-1) == "-1"
+        with naming_layers_of(plain):
+            assert name_layer(3) == "3"
+        assert name_layer(1) == "encoder.1"
+    assert name_layer(3) == "3"
+
+
+def test_results_drawn_alone_have_the_names_too(results: list[Result]):
+    for result in results[:3]:
+        assert lines(result.plot())
