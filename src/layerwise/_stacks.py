@@ -40,14 +40,14 @@ def layer_number(name: str, n_encoder: int, n_layers: int) -> int:
     stack, dot, number = name.rpartition(".")
     sizes = {ENCODER: n_encoder, DECODER: n_layers - n_encoder} if n_encoder else {"": n_layers}
     first = n_encoder if stack == DECODER else 0
-    if number.isdecimal() and stack in sizes and bool(dot) == bool(n_encoder):
-        if int(number) < sizes[stack]:
-            return first + int(number)
-    known = ", ".join(
+    known = number.isdecimal() and stack in sizes and bool(dot) == bool(n_encoder)
+    if known and int(number) < sizes[stack]:
+        return first + int(number)
+    expected = ", ".join(
         f"{layer_name(first, n_encoder)} to {layer_name(last, n_encoder)}"
         for first, last in spans(n_encoder, n_layers)
     )
-    raise UserError(f"There is no layer {name!r}: expected one of {known}.")
+    raise UserError(f"There is no layer {name!r}: expected one of {expected}.")
 
 
 def spans(n_encoder: int, n_layers: int) -> list[tuple[int, int]]:

@@ -57,9 +57,9 @@ def divide_stacks(axes: Axes, along: str, start: float, line: float, end: float)
     _set_ticks(axes, along, middles, NAMES, minor=True)
     axis = axes.xaxis if along == "x" else axes.yaxis
     axis.set_tick_params(which="minor", length=0, pad=_PAD[along])
-    for text in axis.get_minorticklabels():
-        text.set(rotation=0 if along == "x" else 90, ha="center" if along == "x" else "right")
-        text.set_va("top" if along == "x" else "center")
+    if along == "y":
+        for text in axis.get_minorticklabels():
+            text.set(rotation=90, verticalalignment="center")
 
 
 def _first_of_decoder(layers: Iterable[int]) -> int:
