@@ -6,6 +6,8 @@ The models come with the package; how they were trained is told in ``docs/organi
 from __future__ import annotations
 
 from pathlib import Path
+from shutil import copy
+from tempfile import TemporaryDirectory
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -19,11 +21,20 @@ from layerwise.tasks import CAPABILITIES
 HERE = Path(__file__).parent
 NAMES = ("organism-decoder", "organism-decoder-1", "organism-decoder-2")
 PROTOCOLS = ("continuation", "generate")
+# What is kept of the profile; one row per item takes more room than a study should.
+KEPT = (
+    "run.json", "signal.parquet", "effects.parquet", "emergence.parquet", "order.parquet",
+    "method_agreement.parquet", "protocol_interaction.parquet", "prediction_depth_means.parquet",
+    "attribution_summary.parquet", "attribution_agreement.parquet", "patching_effects.parquet",
+    "path_effects.parquet", "heads_summary.parquet", "influence.parquet",
+    "removal_curves.parquet", "figures/role_map_skip_layer.png", "figures/method_agreement.png",
+    "figures/removal_orders.png",
+)  # fmt: skip
 EFFECTS = ["capability", "protocol", "layer", "n_items", "acc_intact", "acc", "share_lost"]
 
 
 def main() -> None:
-    """Skip each layer of each organism, read each layer, and draw how they were trained."""
+    """Skip and read each layer of each organism, profile one, and draw how they were trained."""
     results = HERE / "results"
     results.mkdir(exist_ok=True)
     skips, lenses = [], []
@@ -37,6 +48,16 @@ def main() -> None:
     _write(pd.concat(skips), results / "skips.csv")
     _write(pd.concat(lenses), results / "lens.csv")
     save_figure(training(), results / "figures", "training")
+    profiled(NAMES[0], results / "profile")
+
+
+def profiled(name: str, folder: Path) -> None:
+    """Everything that a profile can do, of one organism; its tables by item are not kept."""
+    with TemporaryDirectory() as made:
+        lw.profile(lw.load_model(name), also="all", out=made)
+        for file in KEPT:
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            copy(Path(made) / file, folder / file)
 
 
 def _write(table: pd.DataFrame, path: Path) -> None:
