@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pytest
 
 from layerwise import cli
-from tests.models.tiny import _session_folder, tiny_folder
+from tests.models.tiny import session_folder, tiny_folder
 
 COMMAND = [sys.executable, "-m", "layerwise.cli"]
 
@@ -31,13 +31,13 @@ class Outcome(NamedTuple):
 @functools.cache
 def model_folder(name: str = "tiny", **config: int) -> Path:
     """A tiny random model's folder, made once a session; do not change it."""
-    folder = tiny_folder(_session_folder(), "llama", **config)
+    folder = tiny_folder(session_folder(), "llama", **config)
     return folder.rename(folder.with_name(name))
 
 
 def environment(**more: str) -> dict[str, str]:
     """Variables of a process that must neither see the user's cache nor take more cores."""
-    cache = str(_session_folder() / "cache")
+    cache = str(session_folder() / "cache")
     return os.environ | {"LAYERWISE_CACHE": cache, "OMP_NUM_THREADS": "1"} | more
 
 

@@ -15,7 +15,7 @@ import torch
 from tests import analysis, commands
 from tests.analysis import word_task, write_jsonl
 from tests.commands import assert_refused, refused, run
-from tests.models.tiny import _session_folder, tiny_folder
+from tests.models.tiny import session_folder, tiny_folder
 
 ANALYSES = ["ablate", "lens", "patch", "profile"]
 COMMA = '{"question": "a", "answer": "b",}'
@@ -178,7 +178,7 @@ def test_weights_that_are_no_numbers(here, model, command):
     def spoil(weights):
         weights["model.layers.1.mlp.up_proj.weight"][3, 4] = float("nan")
 
-    bad = _session_folder() / f"{model.name}-edited"
+    bad = session_folder() / f"{model.name}-edited"
     if not bad.exists():
         analysis.edited_folder(model, spoil)
     says = "has NaN or infinite weights in model.layers.1.mlp.up_proj.weight"

@@ -19,8 +19,10 @@ from layerwise._lengths import expected_lengths
 from layerwise.errors import UserError, unknown_name
 from layerwise.models import LoadedFacts, model_facts, original_tokenizer
 from layerwise.models.facts import language_of
+from layerwise.models.kinds import Model
 from layerwise.models.originals import refuse_nonfinite
 from layerwise.models.outline import facts_of_outline, is_outline
+from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.sweep import Intervention, Sweep, plan_sweep, sweep
 from layerwise.sweep.blocks import attention_in_use
 from layerwise.sweep.calibration import Calibration, calibration_for
@@ -162,7 +164,7 @@ def _task_facts(task: Task) -> TaskFacts:
 
 
 def prepare(
-    model: HookedTransformer,
+    model: Model,
     tasks: TaskLike | Sequence[TaskLike],
     protocols: str | Sequence[str],
     *,
@@ -192,6 +194,11 @@ def prepare(
     Raises:
         UserError: for anything unknown, out of range or contradictory.
     """
+    if isinstance(model, Seq2SeqModel):
+        raise UserError(
+            "The model is an encoder-decoder, which no analysis takes yet: expected a decoder-only "
+            "language model; use one, or run the model with hooks of your own."
+        )
     wanted = _as_sequence(protocols)
     for protocol in wanted:
         if protocol not in PROTOCOLS:

@@ -172,6 +172,7 @@ def plan_run(
         subject, tasks, ("continuation",) if analysis == "patching" else protocols, seed=seed,
         limit=limit, fewshot=fewshot, chat=chat, memory_budget=memory_budget,
     )  # fmt: skip
+    assert isinstance(subject, HookedTransformer), "encoder-decoders are refused before"
     chosen = check_layers(layers, subject.cfg.n_layers)
     if analysis == "ablation":
         jobs = _Jobs(Ablation(setup, (Changes.of(subject, kind, site, chosen),)))

@@ -87,6 +87,7 @@ def prune_model(
         weights = model.embed.W_E
         dtype = str(weights.dtype).removeprefix("torch.")
         written = load_model(out, dtype=dtype, device=str(weights.device))
+        assert isinstance(written, HookedTransformer), "what was written is of the model's kind"
         _refuse_other_model(model, written, removed, setup, dtype)
         result = _compared(setup, removed, written)
         result.save(out / TABLES)

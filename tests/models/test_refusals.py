@@ -181,12 +181,12 @@ def test_code_of_a_model_that_has_a_native_class_is_not_run(folder):
         ({"architectures": None}, ["unknown architecture", "llama"]),
         ({"architectures": ["LlamaForSequenceClassification"]}, ["no causal language model"]),
         (
-            {"model_type": "t5", "architectures": ["T5ForConditionalGeneration"]},
-            ["encoder-decoder", "not supported yet"],
+            {"model_type": "led", "architectures": ["LEDForConditionalGeneration"]},
+            ["encoder-decoder", "not supported (LED", "T5ForConditionalGeneration"],
         ),
         (
-            {"model_type": "bart", "architectures": ["BartForConditionalGeneration"]},
-            ["encoder-decoder", "not supported yet"],
+            {"model_type": "bart", "architectures": ["BartForSequenceClassification"]},
+            ["encoder-decoder", "BartForConditionalGeneration"],
         ),
         ({"model_type": "bert", "architectures": ["BertForMaskedLM"]}, ["no causal language"]),
         ({"quantization_config": {"quant_method": "gptq"}}, ["are quantized", "unquantized"]),

@@ -150,7 +150,8 @@ def tiny_folder(
 
 
 @functools.cache
-def _session_folder() -> Path:
+def session_folder() -> Path:
+    """A folder that lives as long as the session."""
     folder = Path(tempfile.mkdtemp(prefix="layerwise-tiny-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
@@ -166,7 +167,7 @@ def tiny_model(
     """
     from layerwise.models import load_model
 
-    root = _session_folder()
+    root = session_folder()
     folder = tiny_folder(root, family, bos=bos, seed=seed, **config)
     with mock.patch.dict(os.environ, {"LAYERWISE_CACHE": str(root / "cache")}):
         return load_model(folder)

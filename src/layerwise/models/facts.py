@@ -1,18 +1,19 @@
 """What a model in memory is: its facts, the hash of its weights, its original tokenizer.
 
-Loading is elsewhere; any ``HookedTransformer`` will do here.
+Loading is elsewhere; any model will do here.
 """
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import torch
-from transformer_lens import HookedTransformer
 from transformers import PreTrainedTokenizerBase
 
 from layerwise.errors import UserError
+from layerwise.models.kinds import Model
 from layerwise.models.loaded import LoadedFacts
 from layerwise.models.offload import in_pieces, named_weights
 
@@ -32,17 +33,17 @@ class Origin:
     tokenizer: PreTrainedTokenizerBase
 
 
-def attach_origin(model: HookedTransformer, origin: Origin) -> None:
+def attach_origin(model: Model, origin: Origin) -> None:
     """Let ``model`` carry where it came from."""
     setattr(model, _ATTRIBUTE, origin)
 
 
-def origin_of(model: HookedTransformer) -> Origin | None:
+def origin_of(model: Model) -> Origin | None:
     """Where ``model`` came from, or None if the user made it himself."""
     return getattr(model, _ATTRIBUTE, None)
 
 
-def model_facts(model: HookedTransformer) -> LoadedFacts:
+def model_facts(model: Model) -> LoadedFacts:
     """The facts of a model as it is now.
 
     The weights are hashed anew at every call (about half a second per half gigabyte), so that
@@ -50,7 +51,7 @@ def model_facts(model: HookedTransformer) -> LoadedFacts:
     model that the user made himself.
     """
     digest = weights_hash(model)
-    weights = model.embed.W_E
+    weights = model.W_E
     dtype, device = str(weights.dtype).removeprefix("torch."), str(weights.device)
     origin = origin_of(model)
     if origin is None:
@@ -60,7 +61,7 @@ def model_facts(model: HookedTransformer) -> LoadedFacts:
     return replace(facts, hash=digest, dtype=dtype, device=device, parity=parity)
 
 
-def describe(model: HookedTransformer, *, digest: str, dtype: str, device: str) -> LoadedFacts:
+def describe(model: Model, *, digest: str, dtype: str, device: str) -> LoadedFacts:
     """Facts of a model that nothing is known of but the model itself."""
     cfg = model.cfg
     return LoadedFacts(
@@ -69,7 +70,7 @@ def describe(model: HookedTransformer, *, digest: str, dtype: str, device: str) 
         hash=digest,
         n_layers=cfg.n_layers,
         n_heads=cfg.n_heads,
-        n_key_value_heads=cfg.n_key_value_heads or cfg.n_heads,
+        n_key_value_heads=getattr(cfg, "n_key_value_heads", None) or cfg.n_heads,
         d_model=cfg.d_model,
         d_vocab=cfg.d_vocab,
         n_ctx=cfg.n_ctx,
@@ -77,17 +78,20 @@ def describe(model: HookedTransformer, *, digest: str, dtype: str, device: str) 
         dtype=dtype,
         device=device,
         parity=None,
+        n_encoder_layers=getattr(cfg, "n_encoder_layers", 0),
     )
 
 
-def weights_hash(model: HookedTransformer) -> str:
+def weights_hash(model: Model) -> str:
     """SHA-256 over all parameters, in hexadecimal.
 
     Names, shapes, number formats and bytes in row-major order are hashed, by name in
     alphabetical order; how a parameter is stored and on which device or disk does not matter.
     """
     digest = hashlib.sha256()
-    for name, weight in named_weights(model):
+    # What some models add to their logits is a buffer, but as much a weight as any parameter.
+    biases = [pair for pair in model.named_buffers() if pair[0].endswith("final_logits_bias")]
+    for name, weight in chain(named_weights(model), biases):
         digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}\n".encode())
         for piece in in_pieces(weight):
             flat = piece.cpu().contiguous().reshape(-1)
@@ -95,7 +99,7 @@ def weights_hash(model: HookedTransformer) -> str:
     return digest.hexdigest()
 
 
-def original_tokenizer(model: HookedTransformer) -> PreTrainedTokenizerBase:
+def original_tokenizer(model: Model) -> PreTrainedTokenizerBase:
     """The tokenizer as Hugging Face loaded it; it decides whether there is a BOS token.
 
     ``model.tokenizer`` is TransformerLens's copy, which prepends a BOS token even where the
@@ -115,7 +119,7 @@ def original_tokenizer(model: HookedTransformer) -> PreTrainedTokenizerBase:
     return model.tokenizer
 
 
-def language_of(model: HookedTransformer) -> str:
+def language_of(model: Model) -> str:
     """The language that a model speaks, as its tokenizer says: ``text`` or a toy language."""
     known = getattr(original_tokenizer(model), "init_kwargs", {})
     return str(known.get("language", "text"))

@@ -25,7 +25,7 @@ _INDEX = "model.safetensors.index.json"
 
 
 def read_config(folder: Path) -> PreTrainedConfig:
-    """The configuration of a causal language model that can be loaded from ``folder``.
+    """The configuration of a language model that can be loaded from ``folder``.
 
     Raises:
         UserError: if the folder is no model, lacks weights or tokenizer, needs code of its own,
@@ -46,7 +46,7 @@ def has_weights(folder: Path) -> bool:
 
 
 def read_outline(folder: Path) -> PreTrainedConfig:
-    """The configuration of a causal language model, whether or not its weights are there.
+    """The configuration of a language model, whether or not its weights are there.
 
     Raises:
         UserError: as ``read_config``, but for weights.
@@ -54,6 +54,7 @@ def read_outline(folder: Path) -> PreTrainedConfig:
     fields = _config_fields(folder)
     _refuse_remote_code(folder, fields)
     _refuse_kinds(folder, fields)
+    _refuse_quantized(folder, fields)
     _require_tokenizer(folder)
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
@@ -107,19 +108,30 @@ def _refuse_kinds(folder: Path, fields: dict[str, Any]) -> None:
             "use another model."
         )
     if fields.get("is_encoder_decoder") or _defaults_to_encoder_decoder(kind):
-        raise UserError(
-            f"The model in {folder} is an encoder-decoder model ({architecture}), and those are "
-            "not supported yet: expected a decoder-only language model; use one."
-        )
+        return _refuse_encoder_decoders(folder, architecture)
     if architecture not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
         raise UserError(
             f"The model in {folder} is no causal language model ({architecture}): expected a "
             "class such as LlamaForCausalLM in config.json; use such a model."
         )
+    return None
+
+
+def _refuse_quantized(folder: Path, fields: dict[str, Any]) -> None:
     if fields.get("quantization_config"):
         raise UserError(
             f"The weights in {folder} are quantized: expected float32, bfloat16 or float16; use "
             "the model's unquantized weights, or a GGUF file."
+        )
+
+
+def _refuse_encoder_decoders(folder: Path, architecture: str) -> None:
+    from layerwise.models.seq2seq.families import PARTS_OF
+
+    if architecture not in PARTS_OF:
+        raise UserError(
+            f"The model in {folder} is an encoder-decoder model of a kind that is not supported "
+            f"({architecture}): expected one of {', '.join(PARTS_OF)}; use such a model."
         )
 
 

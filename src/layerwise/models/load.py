@@ -18,12 +18,15 @@ from layerwise.models.convert import hooked_config, hooked_model
 from layerwise.models.devices import parse_device, parse_dtype
 from layerwise.models.facts import Origin, attach_origin, describe, origin_of, weights_hash
 from layerwise.models.folder import read_config
+from layerwise.models.kinds import Model
 from layerwise.models.offload import offloaded_model, refuse_other_places
 from layerwise.models.organisms.wired import wired_model
 from layerwise.models.originals import load_original, load_tokenizer, refuse_nonfinite
 from layerwise.models.parity import Check
 from layerwise.models.quiet import quiet
 from layerwise.models.registry import DEFAULT_MODEL, WIRED_MODEL
+from layerwise.models.seq2seq import Seq2SeqModel
+from layerwise.models.seq2seq.load import checked, expected_logprobs, hooked_seq2seq
 from layerwise.models.sources import Source, find_source
 from layerwise.models.strides import restride
 from layerwise.models.weight_files import WeightFiles, damaged, find_weights, write_weights
@@ -35,7 +38,7 @@ def load_model(
     dtype: str = "float32",
     device: str = "cpu",
     offload: str | None = None,
-) -> HookedTransformer:
+) -> Model:
     """Load a model and make sure that it is its original.
 
     The hooked model is compared with its Hugging Face original on a fixed text in several
@@ -53,7 +56,8 @@ def load_model(
             keeps them in memory.
 
     Returns:
-        The model, nothing folded or centred, its parameters re-strided (see ``restride``).
+        The model, nothing folded or centred, its parameters re-strided (see ``restride``); an
+        encoder-decoder as a ``Seq2SeqModel``.
         ``model_facts`` tells what it is, ``original_tokenizer`` gives its tokenizer.
 
     Raises:
@@ -67,7 +71,10 @@ def load_model(
         return _written(wanted, offload)
     source = find_source(os.fspath(name))
     with quiet():
-        files = _read(source)
+        config = read_config(source.folder)
+        if config.is_encoder_decoder:
+            return _encoder_decoder(source, config, wanted, offload)
+        files = _read(source, config)
         key = parity.check_key(source.folder, wanted.dtype, wanted.device)
         check = parity.recorded_check(key)
         load = _in_memory if offload is None else _on_disk
@@ -101,6 +108,36 @@ def _written(wanted: _Wanted, offload: str | None) -> HookedTransformer:
     return model
 
 
+def _encoder_decoder(
+    source: Source, config: PreTrainedConfig, wanted: _Wanted, offload: str | None
+) -> Seq2SeqModel:
+    """An encoder-decoder, over its original; compared at every load, in float32 first."""
+    if offload is not None:
+        raise UserError(
+            f"Model {source.name!r} is an encoder-decoder, which stays in memory: expected no "
+            "offload; leave it out."
+        )
+    tokenizer = load_tokenizer(source.folder, config)
+    original = load_original(source.folder, config, torch.float32)
+    refuse_nonfinite(source.name, original)
+    model = hooked_seq2seq(original, tokenizer, source.name)
+    expected = expected_logprobs(model, tokenizer)
+    parity = checked(model, tokenizer, expected)
+    if wanted != _Wanted(torch.float32, torch.device("cpu")):
+        model.to(wanted.device).to(wanted.dtype)
+        refuse_nonfinite(source.name, model)
+        parity = checked(model, tokenizer, expected)
+    facts = describe(
+        model,
+        digest=weights_hash(model),
+        dtype=str(model.W_E.dtype).removeprefix("torch."),
+        device=str(model.W_E.device),
+    )
+    known = replace(facts, source=source.kind, parity=parity)
+    attach_origin(model, Origin(known, tokenizer))
+    return model
+
+
 @dataclass(frozen=True)
 class _Files:
     source: Source
@@ -114,8 +151,7 @@ class _Files:
         return hooked_config(self.source.folder, self.source.name, self.config, dtype)
 
 
-def _read(source: Source) -> _Files:
-    config = read_config(source.folder)
+def _read(source: Source, config: PreTrainedConfig) -> _Files:
     # Refuse what cannot be converted before any weights are read.
     hooked_config(source.folder, source.name, config, torch.float32)
     return _Files(source, config, load_tokenizer(source.folder, config))

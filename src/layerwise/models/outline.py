@@ -10,22 +10,26 @@ import os
 
 import torch
 from transformer_lens import HookedTransformer
+from transformers import AutoModelForSeq2SeqLM, PreTrainedConfig, PreTrainedTokenizerBase
 
 from layerwise.models.convert import hooked_config
 from layerwise.models.devices import parse_device, parse_dtype
 from layerwise.models.facts import Origin, attach_origin, describe, origin_of
 from layerwise.models.folder import read_outline
+from layerwise.models.kinds import Model
 from layerwise.models.load import load_model
 from layerwise.models.loaded import LoadedFacts
 from layerwise.models.originals import load_tokenizer
 from layerwise.models.quiet import no_deprecation_of_hooked_transformer, quiet
 from layerwise.models.registry import DEFAULT_MODEL, WIRED_MODEL
+from layerwise.models.seq2seq import Seq2SeqModel
+from layerwise.models.seq2seq.load import hooked_seq2seq
 from layerwise.models.sources import find_outline
 
 
 def load_outline(
     name: str | os.PathLike[str] = DEFAULT_MODEL, *, dtype: str = "float32", device: str = "cpu"
-) -> HookedTransformer:
+) -> Model:
     """The hooked model of that name without its weights; of a hub model none are downloaded.
 
     The wired model is quickly written, so it is given whole.
@@ -45,6 +49,8 @@ def load_outline(
     with quiet():
         config = read_outline(source.folder)
         tokenizer = load_tokenizer(source.folder, config)
+        if config.is_encoder_decoder:
+            return _of_encoder_decoder(config, tokenizer, source.name, number_format, place)
         cfg = hooked_config(source.folder, source.name, config, number_format)
         cfg.device, cfg.init_weights = "meta", False
         with no_deprecation_of_hooked_transformer(), torch.device("meta"):
@@ -54,12 +60,28 @@ def load_outline(
     return model
 
 
-def is_outline(model: HookedTransformer) -> bool:
+def _of_encoder_decoder(
+    config: PreTrainedConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    name: str,
+    dtype: torch.dtype,
+    place: torch.device,
+) -> Seq2SeqModel:
+    with torch.device("meta"):
+        original = AutoModelForSeq2SeqLM.from_config(config).to(dtype)
+    model = hooked_seq2seq(original, tokenizer, name)
+    number_format = str(dtype).removeprefix("torch.")
+    facts = describe(model, digest="", dtype=number_format, device=str(place))
+    attach_origin(model, Origin(facts, tokenizer))
+    return model
+
+
+def is_outline(model: Model) -> bool:
     """Whether a model is an outline, without weights."""
     return model.W_E.is_meta
 
 
-def facts_of_outline(outline: HookedTransformer) -> LoadedFacts:
+def facts_of_outline(outline: Model) -> LoadedFacts:
     """What is known of an outline: all but hash and parity."""
     origin = origin_of(outline)
     assert origin is not None, "an outline is made by load_outline"

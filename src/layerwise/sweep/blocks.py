@@ -13,7 +13,9 @@ from typing import Any
 
 from transformer_lens import HookedTransformer
 
+from ..models.kinds import Model
 from ..models.offload import BlocksOnDisk, blocks_on_disk
+from ..models.seq2seq import Seq2SeqModel
 from ._runner import BlockRunner as BlockRunner
 from ._runner import Observe as Observe
 from .hooked_block import HookedBlock
@@ -45,8 +47,10 @@ def why_not_packed(model: HookedTransformer) -> str | None:
     return ", ".join(name for name, present in unknown.items() if present) or None
 
 
-def attention_in_use(model: HookedTransformer) -> str:
+def attention_in_use(model: Model) -> str:
     """Which attention the engine uses for a model, in words."""
+    if isinstance(model, Seq2SeqModel):
+        return "scaled_dot_product_attention in both stacks"
     reason = why_not_packed(model)
     if reason is None:
         return "scaled_dot_product_attention on packed tokens"

@@ -19,6 +19,8 @@ from pydantic import TypeAdapter, ValidationError
 from transformer_lens import HookedTransformer
 
 from ..models.cache import cache_dir, key_of, read_record, write_record
+from ..models.kinds import Model
+from ..models.seq2seq import Seq2SeqModel
 from ._bench import LONG, Bench, Curve
 from .blocks import attention_in_use
 from .stand_in import stand_in
@@ -94,7 +96,7 @@ def seconds_at(curve: Curve, size: float | int) -> float:
 
 
 def calibration_for(
-    model: HookedTransformer, device: str | None = None, *, anew: bool = False
+    model: Model, device: str | None = None, *, anew: bool = False
 ) -> Calibration | None:
     """The calibration of a model's shape on this machine; measured once, and then remembered.
 
@@ -108,8 +110,11 @@ def calibration_for(
         anew: measure again, whatever is remembered.
 
     Returns:
-        The calibration; None for an outline of which not even a few blocks fit into memory.
+        The calibration; None for an outline of which not even a few blocks fit into memory, and
+        for an encoder-decoder, whose two kinds of blocks are not measured.
     """
+    if isinstance(model, Seq2SeqModel):
+        return None
     where = torch.device(device or model.W_E.device)
     at = (str(cache_dir()), _key(model, where))
     found = None if anew else _HELD.get(at) or _read(at[1])

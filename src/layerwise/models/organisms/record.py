@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from transformer_lens import HookedTransformer
 from transformers import Qwen2ForCausalLM
 
 from layerwise._facts import installed_versions
 from layerwise._setup import prepare
 from layerwise.models.cache import file_sha256
+from layerwise.models.kinds import Model
 from layerwise.models.load import load_model
 from layerwise.models.organisms.language import ORGANISM, Language
 from layerwise.models.organisms.plan import PLANTED
@@ -72,7 +72,7 @@ def write(
 
 
 def accuracies(
-    model: HookedTransformer,
+    model: Model,
     language: Language = ORGANISM,
     *,
     protocols: Sequence[str] = PROTOCOLS,

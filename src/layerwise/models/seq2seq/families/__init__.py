@@ -1,0 +1,20 @@
+"""What of Hugging Face each family of encoder-decoder models needs, one file a family.
+
+A new family is a file with ``ARCHITECTURES`` and ``parts_of``, its name in ``_FAMILIES``, and its
+line in the tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from layerwise.models.seq2seq.families import bart, marian, mbart, pegasus, t5
+from layerwise.models.seq2seq.parts import Parts
+
+_FAMILIES = (t5, bart, mbart, marian, pegasus)
+
+PARTS_OF: dict[str, Callable[[Any], Parts]] = {
+    architecture: family.parts_of for family in _FAMILIES for architecture in family.ARCHITECTURES
+}
+"""By name of the Hugging Face class: its model to parts."""

@@ -1,0 +1,75 @@
+"""What BART, mBART, Marian and Pegasus have in common: names of modules, scaled scores, biases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from layerwise.models.seq2seq.parts import (
+    AttentionParts,
+    BlockParts,
+    Embed,
+    MlpParts,
+    Parts,
+    StackParts,
+)
+
+
+def parts(original: Any, embed: Callable[[Any], Embed], *, post_norm: bool) -> Parts:
+    """The parts of a model with ``model.encoder``, ``model.decoder`` and ``lm_head``.
+
+    Args:
+        original: the Hugging Face model.
+        embed: makes a stack's embedding.
+        post_norm: whether norms come after the sums.
+    """
+    encoder, decoder = original.model.encoder, original.model.decoder
+    return Parts(
+        encoder=_stack(encoder, embed, post_norm),
+        decoder=_stack(decoder, embed, post_norm),
+        unembed=original.lm_head,
+        unembed_bias=lambda: original.final_logits_bias[0],
+        unembed_scale=1.0,
+        embedding=encoder.embed_tokens,
+        n_ctx=original.config.max_position_embeddings,
+    )
+
+
+def _stack(stack: Any, embed: Callable[[Any], Embed], post_norm: bool) -> StackParts:
+    final = torch.nn.Identity() if post_norm else stack.layer_norm
+    blocks = tuple(_block(layer) for layer in stack.layers)
+    return StackParts(blocks, embed(stack), final, post_norm, None)
+
+
+def _block(layer: Any) -> BlockParts:
+    cross = getattr(layer, "encoder_attn", None)
+    return BlockParts(
+        attn=_attention(layer.self_attn),
+        attn_norm=layer.self_attn_layer_norm,
+        mlp=MlpParts(layer.fc1, layer.fc2, layer.activation_fn),
+        mlp_norm=layer.final_layer_norm,
+        cross_attn=None if cross is None else _attention(cross),
+        cross_norm=None if cross is None else layer.encoder_attn_layer_norm,
+    )
+
+
+def _attention(attention: Any) -> AttentionParts:
+    projections = (attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj)
+    return AttentionParts(*projections, n_heads=attention.num_heads, scale=attention.scaling)
+
+
+def sinusoidal(stack: Any) -> Embed:
+    """Scaled token embedding plus a table of sinusoids by position."""
+    return lambda tokens, positions: (
+        stack.embed_tokens(tokens) * stack.embed_scale + stack.embed_positions.weight[positions]
+    )
+
+
+def learned(stack: Any) -> Embed:
+    """Token embedding (which scales itself) plus learned positions, and a norm of both."""
+    table = stack.embed_positions
+    return lambda tokens, positions: stack.layernorm_embedding(
+        stack.embed_tokens(tokens) + table.weight[positions + table.offset]
+    )

@@ -1,0 +1,15 @@
+"""Marian: post-norm, sinusoidal positions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from layerwise.models.seq2seq.families import _fairseq
+from layerwise.models.seq2seq.parts import Parts
+
+ARCHITECTURES = ("MarianMTModel",)
+
+
+def parts_of(original: Any) -> Parts:
+    """The parts of a ``MarianMTModel``."""
+    return _fairseq.parts(original, _fairseq.sinusoidal, post_norm=True)

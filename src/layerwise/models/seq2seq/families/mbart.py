@@ -1,0 +1,15 @@
+"""mBART: pre-norm, learned positions, a norm of the embedding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from layerwise.models.seq2seq.families import _fairseq
+from layerwise.models.seq2seq.parts import Parts
+
+ARCHITECTURES = ("MBartForConditionalGeneration",)
+
+
+def parts_of(original: Any) -> Parts:
+    """The parts of a ``MBartForConditionalGeneration``."""
+    return _fairseq.parts(original, _fairseq.learned, post_norm=False)

@@ -1,0 +1,15 @@
+"""Pegasus: pre-norm, sinusoidal positions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from layerwise.models.seq2seq.families import _fairseq
+from layerwise.models.seq2seq.parts import Parts
+
+ARCHITECTURES = ("PegasusForConditionalGeneration",)
+
+
+def parts_of(original: Any) -> Parts:
+    """The parts of a ``PegasusForConditionalGeneration``."""
+    return _fairseq.parts(original, _fairseq.sinusoidal, post_norm=False)

@@ -1,0 +1,246 @@
+"""``Seq2SeqModel``: an encoder-decoder model with the habits of ``HookedTransformer``.
+
+It wraps a Hugging Face model and computes with its weights; how a family keeps these is told in
+``families``.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import nn
+from torch.nn import functional as F
+from transformer_lens import HookedRootModule
+from transformer_lens.hook_points import HookPoint
+from transformers import PreTrainedTokenizerBase
+
+from layerwise._stacks import DECODER, ENCODER
+from layerwise.models.seq2seq.blocks import DecoderCache, HookedStack
+from layerwise.models.seq2seq.parts import Parts, StackParts
+
+Tokens = Int[torch.Tensor, "batch pos"]
+Mask = Bool[torch.Tensor, "batch pos"]
+
+
+@dataclass
+class Seq2SeqConfig:
+    """Sizes of an encoder-decoder model, under the names that ``HookedTransformerConfig`` has.
+
+    Attributes:
+        model_name: the name it goes by.
+        original_architecture: the Hugging Face class.
+        n_encoder_layers: layers of the encoder.
+        n_decoder_layers: layers of the decoder.
+        d_model: width of the residual stream.
+        encoder_heads: heads of an encoder layer.
+        decoder_heads: heads of a decoder layer, in self-attention and in cross-attention.
+        d_mlp: width of the MLP's hidden layer.
+        d_vocab: tokens that the decoder can say.
+        n_ctx: longest input, and longest output, in tokens.
+        post_norm: whether norms come after the sums.
+    """
+
+    model_name: str
+    original_architecture: str
+    n_encoder_layers: int
+    n_decoder_layers: int
+    d_model: int
+    encoder_heads: int
+    decoder_heads: int
+    d_mlp: int
+    d_vocab: int
+    n_ctx: int
+    post_norm: bool
+
+    @property
+    def n_layers(self) -> int:
+        """Layers of both stacks."""
+        return self.n_encoder_layers + self.n_decoder_layers
+
+    @property
+    def n_heads(self) -> int:
+        """Heads of the layer that has most."""
+        return max(self.encoder_heads, self.decoder_heads)
+
+    def heads_of(self, layer: int) -> int:
+        """Heads of a layer, numbered in the order of computation."""
+        return self.encoder_heads if layer < self.n_encoder_layers else self.decoder_heads
+
+
+class Seq2SeqModel(HookedRootModule):
+    """An encoder-decoder model with hook points at every site.
+
+    Hook names are TransformerLens's behind the stack's: ``encoder.blocks.3.hook_resid_post``,
+    ``decoder.blocks.0.cross_attn.hook_z``. The weights are those of the Hugging Face model, which
+    stays in use: an edit of one is an edit of the other.
+
+    Attributes:
+        original: the Hugging Face model.
+        cfg: sizes.
+        encoder: the encoder.
+        decoder: the decoder.
+        tokenizer: turns text into tokens; None if there is none.
+        prefix: the tokens with which the decoder begins, before any that is scored or written.
+    """
+
+    def __init__(
+        self,
+        original: nn.Module,
+        parts: Parts,
+        *,
+        prefix: tuple[int, ...],
+        name: str,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+    ) -> None:
+        with warnings.catch_warnings():
+            # HookedRootModule goes away in 4.0; the package depends on transformer-lens<4.
+            warnings.filterwarnings("ignore", "HookedRootModule", DeprecationWarning)
+            super().__init__()
+        self.original, self.parts = original, parts
+        self.prefix, self.tokenizer = prefix, tokenizer
+        self.cfg = _config(parts, name, type(original).__name__)
+        self.encoder, self.decoder = HookedStack(parts.encoder), HookedStack(parts.decoder)
+        self.hook_logits = HookPoint()
+        self.setup()
+        self.requires_grad_(False).eval()
+
+    def forward(
+        self,
+        tokens: Tokens,
+        decoder_tokens: Int[torch.Tensor, "batch decoder_pos"] | None = None,
+        attention_mask: Bool[torch.Tensor, "batch pos"] | None = None,
+        decoder_attention_mask: Bool[torch.Tensor, "batch decoder_pos"] | None = None,
+    ) -> Float[torch.Tensor, "batch decoder_pos d_vocab"]:
+        """Logits at every decoder position.
+
+        Args:
+            tokens: what the encoder reads.
+            decoder_tokens: what the decoder has said so far, ``prefix`` included; the prefix
+                alone if None.
+            attention_mask: which tokens are no padding; None for all.
+            decoder_attention_mask: the same for the decoder's.
+        """
+        if decoder_tokens is None:
+            decoder_tokens = torch.tensor([self.prefix] * len(tokens), device=tokens.device)
+        memory = self.encode(tokens, attention_mask)
+        return self.decode(decoder_tokens, memory, attention_mask, decoder_attention_mask)
+
+    def encode(
+        self, tokens: Tokens, attention_mask: Mask | None = None
+    ) -> Float[torch.Tensor, "batch pos d_model"]:
+        """The encoder's output, after its final norm."""
+        return self.encoder(tokens, attention_mask)
+
+    def decode(
+        self,
+        decoder_tokens: Int[torch.Tensor, "batch decoder_pos"],
+        memory: Float[torch.Tensor, "batch pos d_model"],
+        attention_mask: Bool[torch.Tensor, "batch pos"] | None = None,
+        decoder_attention_mask: Bool[torch.Tensor, "batch seen"] | None = None,
+        cache: DecoderCache | None = None,
+    ) -> Float[torch.Tensor, "batch decoder_pos d_vocab"]:
+        """Logits at the decoder positions that are given.
+
+        Args:
+            decoder_tokens: the decoder's tokens; with a cache, the new ones only.
+            memory: the encoder's output.
+            attention_mask: which positions of it are no padding; None for all.
+            decoder_attention_mask: which decoder tokens are no padding, cached ones included.
+            cache: keys and values of earlier tokens; is extended.
+        """
+        resid = self.decoder(decoder_tokens, decoder_attention_mask, memory, attention_mask, cache)
+        return self.hook_logits(self.unembed(resid))
+
+    def ln_final(self, resid: torch.Tensor) -> torch.Tensor:
+        """The decoder's final norm; the identity in a post-norm model."""
+        return self.parts.decoder.final_norm(resid)
+
+    def unembed(
+        self, resid: Float[torch.Tensor, "batch pos d_model"]
+    ) -> Float[torch.Tensor, "batch pos d_vocab"]:
+        """Logits from the decoder's output after its final norm."""
+        parts = self.parts
+        scaled = resid * parts.unembed_scale if parts.unembed_scale != 1.0 else resid
+        return F.linear(scaled, parts.unembed.weight, parts.unembed_bias())
+
+    @property
+    def W_E(self) -> Float[torch.Tensor, "d_vocab_in d_model"]:
+        """The token embedding of the encoder."""
+        return self.parts.embedding.weight
+
+    @property
+    def W_U(self) -> Float[torch.Tensor, "d_model d_vocab"]:
+        """The unembedding, with the scale that some models apply first."""
+        return self.parts.unembed.weight.T * self.parts.unembed_scale
+
+    def hook_name(self, layer: int, site: str) -> str:
+        """The full name of a hook.
+
+        Args:
+            layer: number in the order of computation.
+            site: TransformerLens's name within the block, e.g. ``hook_resid_post``,
+                ``attn.hook_z``, ``cross_attn.hook_pattern``.
+        """
+        n_encoder = self.cfg.n_encoder_layers
+        if layer < n_encoder:
+            return f"{ENCODER}.blocks.{layer}.{site}"
+        return f"{DECODER}.blocks.{layer - n_encoder}.{site}"
+
+    def to_tokens(self, text: str | list[str]) -> Tokens:
+        """Token ids of one text, special tokens as the original's tokenizer puts them."""
+        assert self.tokenizer is not None, "the model has no tokenizer"
+        texts = [text] if isinstance(text, str) else text
+        rows: Any = self.tokenizer(texts, padding=len(texts) > 1, return_tensors="pt")
+        return rows.input_ids.to(self.W_E.device)
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        tokens: Tokens,
+        max_new_tokens: int,
+        *,
+        attention_mask: Mask | None = None,
+        use_cache: bool = True,
+    ) -> Int[torch.Tensor, "batch new"]:
+        """Greedy tokens, all ``max_new_tokens`` of them, end tokens included.
+
+        Args:
+            tokens: what the encoder reads.
+            max_new_tokens: how many.
+            attention_mask: which tokens are no padding; None for all.
+            use_cache: keep keys and values, rather than run the decoder on everything anew.
+        """
+        memory = self.encode(tokens, attention_mask)
+        said = torch.tensor([self.prefix] * len(tokens), device=tokens.device)
+        cache = DecoderCache() if use_cache else None
+        new = said
+        for _ in range(max_new_tokens):
+            logits = self.decode(new if use_cache else said, memory, attention_mask, cache=cache)
+            new = logits[:, -1].argmax(-1, keepdim=True)
+            said = torch.cat([said, new], dim=1)
+        return said[:, len(self.prefix) :]
+
+
+def _config(parts: Parts, name: str, architecture: str) -> Seq2SeqConfig:
+    first, decoding = parts.encoder.blocks[0], parts.decoder.blocks[0]
+    return Seq2SeqConfig(
+        model_name=name,
+        original_architecture=architecture,
+        n_encoder_layers=len(parts.encoder.blocks),
+        n_decoder_layers=len(parts.decoder.blocks),
+        d_model=first.attn.q.in_features,
+        encoder_heads=_heads(parts.encoder),
+        decoder_heads=_heads(parts.decoder),
+        d_mlp=max(first.mlp.up.out_features, decoding.mlp.up.out_features),
+        d_vocab=parts.unembed.out_features,
+        n_ctx=parts.n_ctx,
+        post_norm=parts.encoder.post_norm,
+    )
+
+
+def _heads(stack: StackParts) -> int:
+    return stack.blocks[0].attn.n_heads
