@@ -41,7 +41,7 @@ def lens_rows(lens: pd.DataFrame) -> pd.DataFrame:
         rank=("rank", "median"), logprob=("logprob", "mean")
     )
     names = {"rank": "median rank", "logprob": "log-probability (nats)"}
-    return table.rename(columns=names)
+    return table.assign(logprob=table["logprob"].map(number)).rename(columns=names)
 
 
 def tuned_rows(layers: pd.DataFrame) -> pd.DataFrame:
@@ -147,14 +147,8 @@ def similarity_rows(influence: pd.DataFrame, n_top: int = 3) -> pd.DataFrame:
     top = ranked.groupby(["protocol", "task"], sort=True).head(n_top)
     top = top.sort_values(["protocol", "task"], kind="stable")
     found = top.reindex(columns=["protocol", "task", "layer"])
-    return found.assign(
-        **{
-            "block influence [95 %]": [
-                f"{e:.3f} [{lo:.3f}, {hi:.3f}]"
-                for e, lo, hi in zip(top["influence"], top["low"], top["high"], strict=True)
-            ]
-        }
-    )
+    told = intervals(top, "influence", "low", "high", digits=3)
+    return found.assign(**{"block influence [95 %]": told})
 
 
 def pruning_rows(summary: pd.DataFrame) -> pd.DataFrame:
@@ -174,17 +168,17 @@ def pruning_rows(summary: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def intervals(table: pd.DataFrame, estimate: str, low: str, high: str) -> list[str]:
+def intervals(
+    table: pd.DataFrame, estimate: str, low: str, high: str, digits: int = 2
+) -> list[str]:
     """Estimates with their bounds as text; a bound that is null is shown as a question mark."""
-    return [
-        f"{number(e)} [{number(lo)}, {number(hi)}]"
-        for e, lo, hi in zip(table[estimate], table[low], table[high], strict=True)
-    ]
+    shown = ([number(value, digits) for value in table[name]] for name in (estimate, low, high))
+    return [f"{e} [{lo}, {hi}]" for e, lo, hi in zip(*shown, strict=True)]
 
 
-def number(value: float) -> str:
-    """A number to two digits after the point, a question mark if there is none."""
-    return "?" if pd.isna(value) else f"{value:.2f}"
+def number(value: float, digits: int = 2) -> str:
+    """A number to some digits after the point, a question mark if there is none."""
+    return "?" if pd.isna(value) else f"{value:z.{digits}f}"
 
 
 def heading(facts: Facts, n_items: int, protocols: Sequence[str], tasks: Sequence[str]) -> str:

@@ -41,6 +41,7 @@ from layerwise.sweep.readout import logits_of
 from layerwise.tasks import Task
 
 LOGIT, TUNED = LENSES = ("logit", "tuned")
+LAST = (-1,)
 # Texts whose residual streams are there together, and tokens whose logits are.
 AT_ONCE = 64
 
@@ -61,7 +62,7 @@ class Lens:
     setup: Setup
     sites: tuple[str, ...] = ("resid_post",)
     over: str = PROMPT
-    positions: tuple[int, ...] | None = (-1,)
+    positions: tuple[int, ...] | None = LAST
     strict: bool = True
     tuned: TunedLens | None = None
 
@@ -84,7 +85,12 @@ class Lens:
                 )
 
     def _check_positions(self) -> None:
-        if self.positions is None or self.over != PROMPT:
+        if self.over != PROMPT and self.positions != LAST:
+            raise UserError(
+                f"Positions are those of the prompt, but {self.over!r} is read, every token of "
+                "it; leave positions out, or read the prompt."
+            )
+        if self.positions is None:
             return
         if not self.positions or max(self.positions) >= 0:
             raise UserError(

@@ -21,6 +21,7 @@ from layerwise.tasks._encoding import encode
 
 # Tokens of a piece of a user's text; items of a task that share their few-shot examples.
 LENGTH, ITEMS_A_SEED = 128, 4
+FEWEST = 10
 HELD_OUT_SHARE = 0.2
 # Seeds that are tried for more prompts.
 MOST_SEEDS = 200
@@ -56,7 +57,7 @@ def split(groups: Sequence[Sequence[Tokens]], n_texts: int, seed: int, source: s
         source: where they come from.
 
     Raises:
-        UserError: if there are fewer than ten texts of two or more tokens.
+        UserError: if there are, or may be, fewer than ``FEWEST`` texts of two or more tokens.
     """
     seen: set[Tokens] = set()
     whole = [
@@ -69,10 +70,15 @@ def split(groups: Sequence[Sequence[Tokens]], n_texts: int, seed: int, source: s
     order = stats.generator(seed, "texts of the lens").permutation(len(kept))
     shuffled = [kept[i] for i in order]
     n_all = min(n_texts, sum(map(len, shuffled)))
-    if n_all < 10:
+    if n_texts < FEWEST:
         raise UserError(
-            f"There are {n_all} texts to train a tuned lens on, from {source}; expected ten at "
-            "least, of two tokens or more: give a longer text."
+            f"At most {n_texts} texts were asked for; expected {FEWEST} at least, for some are "
+            "trained on and others held out: ask for more."
+        )
+    if n_all < FEWEST:
+        raise UserError(
+            f"There are {n_all} texts to train a tuned lens on, from {source}; expected {FEWEST} "
+            "at least, of two tokens or more: give a longer text."
         )
     held_out: list[Tokens] = []
     while len(held_out) < HELD_OUT_SHARE * n_all and len(shuffled) > 1:
@@ -108,10 +114,12 @@ def _read(path: Path) -> list[str]:
         if path.suffix == ".txt":
             return [text.strip() for text in whole.split("\n\n") if text.strip()]
         return [str(json.loads(line)["text"]) for line in whole.splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise UserError(
-            f"Cannot read {path} ({error}); expected a file of UTF-8 text; check the path."
+            f"Cannot read {path} ({error.strerror}): expected a file of UTF-8 text; check the path."
         ) from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no UTF-8 text; save it as UTF-8.") from error
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path} has a line that is not a JSON object with a field 'text'; correct the line."

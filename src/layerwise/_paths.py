@@ -100,9 +100,10 @@ def parse_receiver(text: str, model: HookedTransformer) -> Receiver:
     n_heads = shared or cfg.n_heads
     assert found.layer is not None
     if found.layer >= cfg.n_layers or (found.head or 0) >= n_heads:
+        heads = "" if found.head is None else f" and heads 0 to {n_heads - 1} for it"
         raise UserError(
-            f"Receiver {text!r} is not in the model, which has layers 0 to {cfg.n_layers - 1} and "
-            f"heads 0 to {n_heads - 1} for it."
+            f"Receiver {text!r} is not in the model, which has layers 0 to {cfg.n_layers - 1}"
+            f"{heads}; choose one of these."
         )
     return found
 

@@ -35,7 +35,7 @@ from layerwise.tasks import PROTOCOLS, Task, TaskRequest, build_requests, expand
 from layerwise.tasks import load_task as load_task
 from layerwise.tasks import task_names as task_names
 from layerwise.tasks.items import Item
-from layerwise.tasks.registry import TEXT
+from layerwise.tasks.registry import TEXT, paired_names
 from layerwise.tasks.task import take
 
 TaskLike = str | Task
@@ -236,6 +236,13 @@ def prepare(
         before.get("tokens_at_once") or fastest,
         calibration,
     )
+
+
+def paired_tasks(
+    model: HookedTransformer, tasks: TaskLike | Sequence[TaskLike] | None
+) -> TaskLike | Sequence[TaskLike]:
+    """The tasks; if None, those of the model's language that are patched by default."""
+    return paired_names(language_of(model)) if tasks is None else tasks
 
 
 def _numbers_of_run(out: str | Path | None) -> dict[str, int]:

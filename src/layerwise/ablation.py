@@ -21,7 +21,7 @@ from layerwise.tasks import PROTOCOLS
 
 def ablate(
     model: HookedTransformer,
-    tasks: TaskLike | Sequence[TaskLike],
+    tasks: TaskLike | Sequence[TaskLike] = "all",
     protocols: str | Sequence[str] = PROTOCOLS,
     *,
     kind: str = "skip",

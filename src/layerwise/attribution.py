@@ -23,7 +23,7 @@ ATTRIBUTION_PROTOCOLS = ("letter", "continuation")
 
 def attribution(
     model: HookedTransformer,
-    tasks: TaskLike | Sequence[TaskLike],
+    tasks: TaskLike | Sequence[TaskLike] = "all",
     protocols: str | Sequence[str] = ATTRIBUTION_PROTOCOLS,
     *,
     against: str = "mean",

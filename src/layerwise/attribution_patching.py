@@ -27,7 +27,7 @@ from layerwise._patching_pairs import Pair
 from layerwise._patching_tables import DENOISING
 from layerwise._progress import Meter
 from layerwise._records import work_entry
-from layerwise._setup import TaskLike, prepare
+from layerwise._setup import TaskLike, paired_tasks, prepare
 from layerwise._tables import frame
 from layerwise.errors import UserError
 from layerwise.results import AttributionPatchingResult
@@ -41,7 +41,7 @@ SAMPLE = 64
 
 def attribute_patches(
     model: HookedTransformer,
-    tasks: TaskLike | Sequence[TaskLike],
+    tasks: TaskLike | Sequence[TaskLike] | None = None,
     *,
     sites: str | Sequence[str] = ("z",),
     direction: str = DENOISING,
@@ -59,7 +59,8 @@ def attribute_patches(
 
     Args:
         model: the model.
-        tasks: task names, capabilities, or ``Task`` values whose items have corruptions.
+        tasks: task names, capabilities, or ``Task`` values whose items have corruptions; if None
+            ``kv-words`` and ``facts``, or all suites of the toy language that the model speaks.
         sites: as for ``patch_activations``.
         direction: ``denoising`` or ``noising``.
         positions: labels, as for ``patch_activations``.
@@ -81,8 +82,8 @@ def attribute_patches(
         UserError: for anything unknown, a sample of less than 3, or a task without pairs.
     """
     setup = prepare(
-        model, tasks, ("continuation",), seed=seed, limit=limit, fewshot=fewshot,
-        memory_budget=memory_budget, out=out,
+        model, paired_tasks(model, tasks), ("continuation",), seed=seed, limit=limit,
+        fewshot=fewshot, memory_budget=memory_budget, out=out,
     )  # fmt: skip
     named = (sites,) if isinstance(sites, str) else tuple(dict.fromkeys(sites))
     places = (positions,) if isinstance(positions, str) else positions

@@ -50,6 +50,15 @@ Tasks = Annotated[
     list[str],
     typer.Option("--task", "--tasks", help="Task, capability, 'all', or JSONL file; repeatable."),
 ]
+PairedTasks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--task",
+        "--tasks",
+        help="Task with pairs of prompts; kv-words and facts if left out, or all suites of the "
+        "model's toy language; repeatable.",
+    ),
+]
 Protocols = Annotated[
     list[str], typer.Option("--protocol", help="letter, continuation or generate; repeatable.")
 ]
@@ -94,6 +103,7 @@ Budget = Annotated[
 ]
 
 ALL_PROTOCOLS = ["letter", "continuation", "generate"]
+WIDE = 240
 
 
 @app.command()
@@ -325,7 +335,10 @@ def attribution(
 def heads(
     model: ModelName,
     sequences: Annotated[int, typer.Option(help="How many sequences are tried.")] = 20,
-    length: Annotated[int, typer.Option(help="Random tokens before they are repeated.")] = 50,
+    length: Annotated[
+        int | None,
+        typer.Option(help="Random tokens before they are repeated; 50 at most if left out."),
+    ] = None,
     threshold: Annotated[
         float, typer.Option(help="Induction heads have prefix matching above this.")
     ] = 0.4,
@@ -350,7 +363,7 @@ def heads(
 @app.command()
 def patch(
     model: ModelName,
-    task: Tasks = ["kv-words", "facts"],  # noqa: B006
+    task: PairedTasks = None,
     site: Sites = ["resid_pre"],  # noqa: B006
     direction: Annotated[
         list[str], typer.Option("--direction", help="denoising or noising; repeatable.")
@@ -375,7 +388,7 @@ def patch(
 
     _show(
         run(
-            _load(model, dtype, device, offload), task, sites=site, directions=direction,
+            _load(model, dtype, device, offload), task or None, sites=site, directions=direction,
             positions=position or None, kl=kl, align=align, pairs=pairs, limit=limit, seed=seed,
             fewshot=fewshot, out=out, memory_budget=_bytes(memory_budget),
         ),
@@ -386,7 +399,7 @@ def patch(
 @app.command("path-patch")
 def path_patch(
     model: ModelName,
-    task: Tasks = ["kv-words"],  # noqa: B006
+    task: PairedTasks = None,
     receiver: Annotated[
         list[str],
         typer.Option("--receiver", help="logits, mlp:6, or q:5.1, k:5.1, v:5.1; repeatable."),
@@ -406,8 +419,8 @@ def path_patch(
 
     _show(
         run(
-            _load(model, dtype, device, offload), task, receiver, direction=direction, pairs=pairs,
-            limit=limit, seed=seed, fewshot=fewshot, out=out,
+            _load(model, dtype, device, offload), task or None, receiver, direction=direction,
+            pairs=pairs, limit=limit, seed=seed, fewshot=fewshot, out=out,
         ),
         out,
     )  # fmt: skip
@@ -416,7 +429,7 @@ def path_patch(
 @app.command("attribution-patch")
 def attribution_patch(
     model: ModelName,
-    task: Tasks = ["kv-words"],  # noqa: B006
+    task: PairedTasks = None,
     site: Sites = ["z"],  # noqa: B006
     direction: Annotated[str, typer.Option(help="denoising or noising.")] = "denoising",
     position: Positions = None,
@@ -435,7 +448,7 @@ def attribution_patch(
 
     _show(
         run(
-            _load(model, dtype, device, None), task, sites=site, direction=direction,
+            _load(model, dtype, device, None), task or None, sites=site, direction=direction,
             positions=position or None, sample=sample, pairs=pairs, limit=limit, seed=seed,
             fewshot=fewshot, out=out, memory_budget=_bytes(memory_budget),
         ),
@@ -536,8 +549,14 @@ def prune(
 @app.command()
 def plan(
     model: ModelName,
-    task: Tasks = ["all"],  # noqa: B006
-    protocol: Protocols = ALL_PROTOCOLS,
+    task: Annotated[
+        list[str] | None,
+        typer.Option("--task", "--tasks", help="As for the analysis, left out, too; repeatable."),
+    ] = None,
+    protocol: Annotated[
+        list[str] | None,
+        typer.Option("--protocol", help="As for the analysis, left out, too; repeatable."),
+    ] = None,
     analysis: Annotated[
         str, typer.Option(help="ablation, lens, patching or profile.")
     ] = "ablation",
@@ -561,7 +580,7 @@ def plan(
     from layerwise.planning import plan_run as run
 
     found = run(
-        model, task, protocol, analysis=analysis, kind=kind, site=site,
+        model, task or None, protocol or None, analysis=analysis, kind=kind, site=site,
         layers=None if layers is None else _layers(layers), limit=limit, pairs=pairs,
         exhaustive=exhaustive, seed=seed, fewshot=fewshot, chat=chat, dtype=dtype, device=device,
         memory_budget=_bytes(memory_budget), recalibrate=recalibrate,
@@ -666,10 +685,12 @@ def _show(result: Result, out: Path | None) -> None:
     # As ``Text``, for rich would read square brackets in names as its own markup.
     shown = Table(title=Text(repr(result)), title_justify="left")
     for column in table.columns:
-        shown.add_column(Text(str(column)))
+        shown.add_column(Text(str(column)), overflow="fold")
     for row in table.itertuples(index=False):
         shown.add_row(*(Text("" if value is None else str(value)) for value in row))
-    Console().print(shown if len(table) else Text(f"{result!r}\n{result.if_empty}"))
+    # What is not read on a terminal is not cut to its width.
+    console = Console(width=None if sys.stdout.isatty() else WIDE)
+    console.print(shown if len(table) else Text(f"{result!r}\n{result.if_empty}"))
     _tell_planned(result)
     if out is not None:
         typer.echo(f"Tables: {out}")

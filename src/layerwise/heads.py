@@ -34,6 +34,7 @@ from layerwise.sweep.last_sites import LastSites
 from layerwise.sweep.readout import uncapped_logits_of
 
 SEQUENCES, LENGTH, THRESHOLD = 20, 50, 0.4
+SHORTEST = 2
 Scores = Float[np.ndarray, "layer head"]
 
 
@@ -41,7 +42,7 @@ def head_scores(
     model: HookedTransformer,
     *,
     sequences: int = SEQUENCES,
-    length: int = LENGTH,
+    length: int | None = None,
     threshold: float = THRESHOLD,
     seed: int = 0,
     out: str | Path | None = None,
@@ -52,7 +53,8 @@ def head_scores(
     Args:
         model: the model.
         sequences: how many sequences are tried.
-        length: tokens of each before it is repeated, all different.
+        length: tokens of each before it is repeated, all different; 50 if None, or fewer where
+            the model takes no more.
         threshold: a head is called an induction head if the 95 % interval of its prefix-matching
             score lies above this.
         seed: decides the tokens and all bootstraps.
@@ -67,7 +69,11 @@ def head_scores(
     """
     loaded = model_facts(model)
     refuse_nonfinite(loaded.name, model)
-    job = Heads(model, loaded, sequences, length, threshold, seed)
+    job = (
+        fitting_heads(model, loaded, threshold, seed, sequences)
+        if length is None
+        else Heads(model, loaded, sequences, length, threshold, seed)
+    )
     settings = job.settings()
     (result,) = carry_out(
         lambda parts, told: [job.run(parts, settings, told)], out, settings, progress
@@ -76,10 +82,14 @@ def head_scores(
 
 
 def fitting_heads(
-    model: HookedTransformer, loaded: LoadedFacts, threshold: float, seed: int
+    model: HookedTransformer,
+    loaded: LoadedFacts,
+    threshold: float,
+    seed: int,
+    sequences: int = SEQUENCES,
 ) -> Heads:
     """Planned scores on sequences of the usual length, or the longest that the model takes."""
-    tried = Heads(model, loaded, SEQUENCES, 2, threshold, seed)
+    tried = Heads(model, loaded, sequences, SHORTEST, threshold, seed)
     return replace(tried, length=min(LENGTH, tried.longest()))
 
 
@@ -95,10 +105,14 @@ class Heads:
     seed: int
 
     def __post_init__(self) -> None:
-        if self.sequences < 1 or self.length < 2:
+        if self.sequences < 1:
             raise UserError(
-                f"Asked for {self.sequences} sequences of {self.length} tokens; expected at least "
-                "1 of at least 2."
+                f"{self.sequences} sequences were asked for; expected at least 1, so ask for more."
+            )
+        if self.length < SHORTEST:
+            raise UserError(
+                f"Sequences of length {self.length} were asked for; expected at least {SHORTEST} "
+                "tokens to repeat, so ask for more."
             )
         if not 0 <= self.threshold < 1:
             raise UserError(f"The threshold is {self.threshold}; expected 0 or more, below 1.")
@@ -108,12 +122,12 @@ class Heads:
         if needed > room:
             raise UserError(
                 f"Sequences of {self.length} tokens need {needed} when they are repeated, but the "
-                f"model takes {room}; choose a smaller length."
+                f"model takes {room}; choose a length of {self.longest()} at most."
             )
         if len(self._tokens()) < self.length:
             raise UserError(
                 f"Sequences of {self.length} different tokens were asked for, but the vocabulary "
-                f"has {len(self._tokens())}; choose a smaller length."
+                f"has {len(self._tokens())}; choose a length of {self.longest()} at most."
             )
 
     def longest(self) -> int:

@@ -28,7 +28,7 @@ LENS_PROTOCOLS = ("letter", "continuation")
 
 def logit_lens(
     model: HookedTransformer,
-    tasks: TaskLike | Sequence[TaskLike],
+    tasks: TaskLike | Sequence[TaskLike] = "all",
     protocols: str | Sequence[str] | None = None,
     *,
     lens: str = LOGIT,
@@ -84,6 +84,11 @@ def logit_lens(
     job = Lens(setup, _sites(sites), over, _positions(positions))
     if lens not in LENSES:
         raise unknown_name("lens", lens, LENSES)
+    if lens == LOGIT and tuned is not None:
+        raise UserError(
+            "A tuned lens was given, but the lens to read with is 'logit'; expected 'tuned' with "
+            "it, so ask for that or leave the tuned lens out."
+        )
     if lens == TUNED:
         if tuned is None:
             tuned = train_lens(

@@ -17,13 +17,13 @@ from layerwise._carry_out import carry_out
 from layerwise._patching_job import PAIRS as PAIRS
 from layerwise._patching_job import Patching as Patching
 from layerwise._patching_tables import DENOISING
-from layerwise._setup import TaskLike, prepare
+from layerwise._setup import TaskLike, paired_tasks, prepare
 from layerwise.results import PatchingResult
 
 
 def patch_activations(
     model: HookedTransformer,
-    tasks: TaskLike | Sequence[TaskLike],
+    tasks: TaskLike | Sequence[TaskLike] | None = None,
     *,
     sites: str | Sequence[str] = ("resid_pre",),
     directions: str | Sequence[str] = (DENOISING,),
@@ -49,7 +49,8 @@ def patch_activations(
 
     Args:
         model: the model.
-        tasks: task names, capabilities, or ``Task`` values whose items have corruptions.
+        tasks: task names, capabilities, or ``Task`` values whose items have corruptions; if None
+            ``kv-words`` and ``facts``, or all suites of the toy language that the model speaks.
         sites: ``resid_pre``, ``resid_mid``, ``resid_post``, ``attn_out``, ``mlp_out``; by head
             ``z`` (what a head puts out, before the output projection) and ``pattern`` (where it
             attends to, after the softmax).
@@ -77,8 +78,8 @@ def patch_activations(
         UserError: for anything unknown, or a task that has no pair that can be patched.
     """
     setup = prepare(
-        model, tasks, ("continuation",), seed=seed, limit=limit, fewshot=fewshot,
-        memory_budget=memory_budget, out=out,
+        model, paired_tasks(model, tasks), ("continuation",), seed=seed, limit=limit,
+        fewshot=fewshot, memory_budget=memory_budget, out=out,
     )  # fmt: skip
     places = None if positions is None else _distinct(positions)
     job = Patching(

@@ -23,7 +23,7 @@ from layerwise._patching_tables import DENOISING, DIRECTIONS, NOISING
 from layerwise._paths import Receiver, parse_receiver, received, senders_of, written
 from layerwise._progress import Meter
 from layerwise._records import work_entry
-from layerwise._setup import Setup, TaskLike, prepare
+from layerwise._setup import Setup, TaskLike, paired_tasks, prepare
 from layerwise._tables import frame
 from layerwise.errors import UserError, unknown_name
 from layerwise.results import PathPatchingResult
@@ -33,7 +33,7 @@ from layerwise.tasks import Task
 
 def patch_paths(
     model: HookedTransformer,
-    tasks: TaskLike | Sequence[TaskLike],
+    tasks: TaskLike | Sequence[TaskLike] | None = None,
     receivers: str | Sequence[str] = "logits",
     *,
     direction: str = NOISING,
@@ -53,7 +53,8 @@ def patch_paths(
 
     Args:
         model: the model; its sublayers must add to the stream as they are, without a norm after.
-        tasks: task names, capabilities, or ``Task`` values whose items have corruptions.
+        tasks: task names, capabilities, or ``Task`` values whose items have corruptions; if None
+            ``kv-words`` and ``facts``, or all suites of the toy language that the model speaks.
         receivers: ``logits``, ``mlp:LAYER``, or ``q:LAYER.HEAD``, ``k:...``, ``v:...``.
         direction: ``noising``: the clean run is patched; ``denoising``: the corrupted one.
         pairs: at most so many pairs of each task.
@@ -71,8 +72,9 @@ def patch_paths(
             outputs are normed before they are added.
     """
     setup = prepare(
-        model, tasks, ("continuation",), seed=seed, limit=limit, fewshot=fewshot, out=out
-    )
+        model, paired_tasks(model, tasks), ("continuation",), seed=seed, limit=limit,
+        fewshot=fewshot, out=out,
+    )  # fmt: skip
     named = (receivers,) if isinstance(receivers, str) else tuple(dict.fromkeys(receivers))
     job = PathPatching(setup, named, direction, pairs)
     settings = setup.settings(analysis="path patching", **job.settings())

@@ -21,9 +21,9 @@ from layerwise._changes import Changes
 from layerwise._lengths import TRIED, lengths_in, remember_lengths, remembered_lengths, worth_trying
 from layerwise._profile_extras import wanted_extras
 from layerwise._records import seconds_in_words
-from layerwise._setup import Setup, TaskLike, check_layers, prepare
+from layerwise._setup import Setup, TaskLike, check_layers, paired_tasks, prepare
 from layerwise.errors import unknown_name
-from layerwise.logit_lens import Lens
+from layerwise.logit_lens import LENS_PROTOCOLS, Lens
 from layerwise.models import load_model
 from layerwise.models.folder import has_weights
 from layerwise.models.outline import is_outline, load_outline
@@ -114,8 +114,8 @@ def _shown(analysis: str, task: str, protocol: str, cost: Cost) -> dict[str, str
 
 def plan_run(
     model: str | os.PathLike[str] | HookedTransformer,
-    tasks: TaskLike | Sequence[TaskLike],
-    protocols: str | Sequence[str] = PROTOCOLS,
+    tasks: TaskLike | Sequence[TaskLike] | None = None,
+    protocols: str | Sequence[str] | None = None,
     *,
     analysis: str = "ablation",
     kind: str = "skip",
@@ -141,8 +141,9 @@ def plan_run(
 
     Args:
         model: a model's name, of which only configuration and tokenizer are read; or a model.
-        tasks: as for the analysis.
-        protocols: as for the analysis; patching always has ``continuation``.
+        tasks: as for the analysis; what it takes if none are named.
+        protocols: as for the analysis; what it takes if none are named, and for patching always
+            ``continuation``.
         analysis: ``ablation``, ``lens``, ``patching`` or ``profile``.
         kind: of the ablation.
         site: of the ablation.
@@ -168,9 +169,12 @@ def plan_run(
     subject = model if given else load_outline(model, dtype=dtype, device=device)
     if recalibrate:
         calibration_for(subject, None if given else device, anew=True)
+    if analysis == "patching":
+        tasks, protocols = paired_tasks(subject, tasks), "continuation"
     setup = prepare(
-        subject, tasks, ("continuation",) if analysis == "patching" else protocols, seed=seed,
-        limit=limit, fewshot=fewshot, chat=chat, memory_budget=memory_budget,
+        subject, "all" if tasks is None else tasks,
+        (LENS_PROTOCOLS if analysis == "lens" else PROTOCOLS) if protocols is None else protocols,
+        seed=seed, limit=limit, fewshot=fewshot, chat=chat, memory_budget=memory_budget,
     )  # fmt: skip
     assert isinstance(subject, HookedTransformer), "encoder-decoders are refused before"
     chosen = check_layers(layers, subject.cfg.n_layers)

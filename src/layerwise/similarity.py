@@ -38,7 +38,7 @@ PROMPTS = ("letter", "continuation")
 
 def similarity(
     model: HookedTransformer,
-    tasks: TaskLike | Sequence[TaskLike],
+    tasks: TaskLike | Sequence[TaskLike] = "all",
     protocols: str | Sequence[str] = PROMPTS,
     *,
     limit: int | None = None,

@@ -86,6 +86,7 @@ def train_lens(
     Raises:
         UserError: for anything unknown or out of range, or too little text.
     """
+    _refuse_training(kind, steps, rate)
     setup = prepare(
         model, tasks, ("letter", "continuation"), seed=seed, limit=limit, fewshot=fewshot,
         chat=chat, memory_budget=memory_budget, out=out,
@@ -108,6 +109,16 @@ def train_lens(
     return Trained(made[0] if made else TunedLens.load(Path(str(out))), result)
 
 
+def _refuse_training(kind: str, steps: int, rate: float) -> None:
+    if kind not in KINDS:
+        raise unknown_name("kind of tuned lens", kind, KINDS)
+    if steps < 1 or not rate > 0:
+        raise UserError(
+            f"A tuned lens cannot be trained in {steps} steps at rate {rate}; "
+            "expected one step or more, and a rate above 0."
+        )
+
+
 @dataclass(frozen=True)
 class Training:
     """A planned training.
@@ -125,15 +136,6 @@ class Training:
     kind: str
     steps: int
     rate: float
-
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise unknown_name("kind of tuned lens", self.kind, KINDS)
-        if self.steps < 1 or not self.rate > 0:
-            raise UserError(
-                f"A tuned lens cannot be trained in {self.steps} steps at rate {self.rate}; "
-                "expected one step or more, and a rate above 0."
-            )
 
     def settings(self) -> dict[str, Any]:
         """What makes it this training and no other."""

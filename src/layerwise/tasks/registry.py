@@ -82,6 +82,11 @@ def task_names(language: str = TEXT) -> list[str]:
     return sorted(spoken, key=lambda name: order.index(_suites[name].capability))
 
 
+def paired_names(language: str = TEXT) -> list[str]:
+    """The suites of a language whose pairs of prompts are patched if nobody names tasks."""
+    return ["kv-words", "facts"] if language == TEXT else task_names(language)
+
+
 def expand_task_names(names: Iterable[str], language: str = TEXT) -> list[str]:
     """Replace ``all`` and capabilities by their suites; keep other names; drop repetitions.
 

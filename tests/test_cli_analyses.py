@@ -1,0 +1,162 @@
+"""Each further command from end to end, on a toy model whose answers are known."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+import layerwise as lw
+from layerwise.models import load_model
+from layerwise.planning import plan_run
+from layerwise.tasks import task_names
+from tests.commands import done
+
+MODEL = "organism-decoder"
+LOOKUP = ["--task", "organism-lookup", "--limit", 20]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def only_result(folder: str = "run"):
+    (result,) = lw.load_results(folder)
+    return result
+
+
+def test_a_lens_is_trained_and_read_with():
+    said = done("train-lens", MODEL, *LOOKUP, "--kind", "bias", "--texts", 40, "--steps", 5,
+                "--out", "trained")  # fmt: skip
+    assert "lower by (nats)" in said
+    assert set(only_result("trained").tuned_lens["kind"]) == {"bias"}
+    reading = [*LOOKUP, "--protocol", "continuation", "--lens", "tuned", "--tuned"]
+    done("lens", MODEL, *reading, "trained", "--out", "by_folder")
+    done("lens", MODEL, *reading, "trained/tuned_lens.safetensors", "--out", "by_file")
+    read = only_result("by_folder").lens
+    assert set(read["lens"]) == {"tuned"}
+    pd.testing.assert_frame_equal(read, only_result("by_file").lens)
+
+
+def test_a_lens_is_read_at_sites_and_positions_and_over_texts():
+    base = ["lens", MODEL, *LOOKUP]
+    said = done(*base, "--protocol", "letter", "--site", "resid_pre", "--site", "resid_mid",
+                "--positions", "-3,-1", "--out", "run")  # fmt: skip
+    read = only_result().lens
+    assert set(read["site"]) == {"resid_pre", "resid_mid"}
+    assert set(read["pos"]) == {-3, -1}
+    assert "resid_mid" in said
+    done(*base, "--protocol", "continuation", "--positions", "all", "--out", "all")
+    assert set(only_result("all").lens["pos"]) == set(range(-28, 0))
+    done(*base, "--over", "generated", "--out", "texts")
+    (protocol,) = set(only_result("texts").lens["protocol"])
+    assert protocol == "generate"
+
+
+def test_attribution():
+    said = done("attribution", MODEL, *LOOKUP, "--against", "best", "--out", "run")
+    table = only_result().summary()
+    found = table.loc[(table["component"] == "layer") & (table["metric"] == "logit_diff")]
+    assert int(found.loc[found["value"].idxmax(), "layer"]) == 3
+    assert only_result().facts.settings["against"] == "best"
+    assert "logit difference" in said
+
+
+def test_heads():
+    said = done("heads", MODEL, "--sequences", 5, "--length", 12, "--threshold", 0.3, "--out", "h")
+    result = only_result("h")
+    assert (result.heads["sequence"].nunique(), result.threshold) == (5, 0.3)
+    scores = result.summary()
+    assert int(scores.loc[scores["prefix_matching"].idxmax(), "layer"]) == 4
+    assert "5 sequences of 12 random tokens" in said
+
+
+def test_heads_are_tried_on_as_many_tokens_as_the_model_takes():
+    assert "sequences of 31 random tokens" in done("heads", "wired-decoder", "--sequences", 2)
+
+
+def test_similarity():
+    said = done("similarity", MODEL, *LOOKUP, "--protocol", "continuation", "--out", "run")
+    table = only_result().influence()
+    assert int(table.loc[table["influence"].idxmin(), "layer"]) == 7
+    assert "block influence" in said
+
+
+def test_path_patching():
+    done("path-patch", MODEL, *LOOKUP, "--pairs", 3, "--receiver", "logits", "--receiver", "v:3.1",
+         "--direction", "denoising", "--out", "run")  # fmt: skip
+    table = only_result().effects()
+    assert set(table["receiver"]) == {"logits", "v:3.1"}
+    into_logits = table.loc[table["receiver"] == "logits"]
+    strongest = into_logits.loc[into_logits["recovered"].idxmax(), "sender"]
+    assert strongest in ("mlp 3", "head 3.0", "head 3.1", "head 3.2", "head 3.3")
+
+
+def test_attribution_patching():
+    said = done("attribution-patch", MODEL, *LOOKUP, "--pairs", 2, "--site", "attn_out",
+                "--site", "mlp_out", "--position", "last", "--sample", 3,
+                "--out", "run")  # fmt: skip
+    table = only_result().attribution_patching
+    assert set(table["site"]) == {"attn_out", "mlp_out"}
+    assert table["patched_diff"].notna().sum() == 2 * 2 * 3
+    assert "rank correlation" in said
+
+
+def test_removal_by_several_orders():
+    said = done("remove", MODEL, *LOOKUP, "--layers", 2, "--by", "deep", "--by", "influence",
+                "--out", "run")  # fmt: skip
+    assert only_result().orders["deep", "continuation"] == [(7,), (7, 6)]
+    assert only_result().orders["influence", "continuation"][0] == (7,)
+    assert "Work:" in said
+
+
+def test_a_model_is_pruned():
+    said = done("prune", MODEL, "--remove", "1,7", "--out", "short", "--task", "organism-lookup",
+                "--limit", 4)  # fmt: skip
+    assert "Model: short" in said
+    compared = only_result("short/compared").summary()
+    assert (compared["predicted_accuracy"] == compared["measured_accuracy"]).all()
+    assert "n_layers: 6\n" in done("models", "short")
+
+
+@pytest.mark.parametrize("model", [MODEL, "wired-decoder"])
+@pytest.mark.parametrize("command", ["patch", "path-patch", "attribution-patch"])
+def test_a_model_is_patched_in_its_own_language_if_no_task_is_named(model, command):
+    done(command, model, "--pairs", 1, "--limit", 6, "--out", "run")
+    spoken = task_names(model.split("-")[0])
+    assert set(only_result().to_pandas()["task"]) == set(spoken)
+
+
+def test_functions_take_the_suites_of_the_models_language_too():
+    model = load_model(MODEL)
+    options = {"limit": 2, "progress": False}
+    spoken = set(task_names("organism"))
+    asked = (
+        lw.ablate(model, protocols="continuation", layers=[0], **options),
+        lw.logit_lens(model, protocols="continuation", **options),
+        lw.attribution(model, **options),
+        lw.similarity(model, **options),
+        lw.patch_activations(model, pairs=1, **options),
+        lw.patch_paths(model, pairs=1, **options),
+        lw.attribute_patches(model, pairs=1, sample=3, **options),
+    )
+    for result in asked:
+        assert set(result.to_pandas()["task"]) == spoken, type(result).__name__
+
+
+@pytest.mark.parametrize(
+    ("analysis", "protocols"),
+    [("ablation", 3), ("lens", 2), ("patching", 1)],
+)
+def test_a_plan_takes_what_the_analysis_would(analysis, protocols):
+    planned = plan_run(MODEL, analysis=analysis, limit=4)
+    assert {row.task for row in planned.rows} == set(task_names("organism"))
+    assert len({row.protocol for row in planned.rows}) == protocols
+    said = done("plan", MODEL, "--analysis", analysis, "--limit", 4)
+    assert said.count("organism-lookup") == protocols
+
+
+def test_what_is_not_shown_on_a_terminal_is_not_cut():
+    said = done("ablate", MODEL, *LOOKUP, "--protocol", "generate", "--block", 2)
+    assert "skip:layers=2+3 " in said
+    assert "…" not in said
