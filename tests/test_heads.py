@@ -171,7 +171,7 @@ def test_a_run_can_be_kept_and_has_a_section_in_the_report(tmp_path, result, mon
     ("options", "says"),
     [
         ({"length": 200}, "need 400 when they are repeated, but the model takes 256; choose a"),
-        ({"length": 1}, "20 sequences of 1 tokens; expected at least 1 of at least 2"),
+        ({"length": 1}, "Sequences of length 1 were asked for; expected at least 2 tokens"),
         ({"threshold": 1.5}, "The threshold is 1.5; expected 0 or more, below 1."),
         ({"seed": -1}, "The seed is -1; expected 0 or a positive whole number."),
     ],

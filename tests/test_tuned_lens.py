@@ -303,7 +303,7 @@ def test_positions_hold_the_last_and_never_the_first():
     ("name", "content", "sentence"),
     [
         ("a.md", "text", "expected a .txt file, or a .jsonl file"),
-        ("a.txt", "too short", "expected ten at least"),
+        ("a.txt", "too short", "expected 10 at least"),
         ("a.jsonl", '{"words": 1}', "not a JSON object with a field 'text'"),
         ("none.txt", None, "Cannot read"),
     ],
