@@ -239,7 +239,7 @@ def prepare(
 
 
 def paired_tasks(
-    model: HookedTransformer, tasks: TaskLike | Sequence[TaskLike] | None
+    model: Model, tasks: TaskLike | Sequence[TaskLike] | None
 ) -> TaskLike | Sequence[TaskLike]:
     """The tasks; if None, those of the model's language that are patched by default."""
     return paired_names(language_of(model)) if tasks is None else tasks
