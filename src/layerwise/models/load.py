@@ -21,10 +21,11 @@ from layerwise.models.folder import read_config
 from layerwise.models.kinds import Model
 from layerwise.models.offload import offloaded_model, refuse_other_places
 from layerwise.models.organisms.wired import wired_model
+from layerwise.models.organisms.wired_seq2seq.model import wired_seq2seq_model
 from layerwise.models.originals import load_original, load_tokenizer, refuse_nonfinite
 from layerwise.models.parity import Check
 from layerwise.models.quiet import quiet
-from layerwise.models.registry import DEFAULT_MODEL, WIRED_MODEL
+from layerwise.models.registry import DEFAULT_MODEL, WIRED_MODELS
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.models.seq2seq.load import checked, expected_logprobs, hooked_seq2seq
 from layerwise.models.sources import Source, find_source
@@ -47,8 +48,9 @@ def load_model(
     and TransformerLens.
 
     Args:
-        name: a bundled alias, ``wired-decoder`` (see ``wired_model``), the path of a GGUF file,
-            a folder in hub format, or a hub id ``owner/name``; looked up in this order.
+        name: a bundled alias, ``wired-decoder`` (see ``wired_model``), ``wired-seq2seq`` (see
+            ``wired_seq2seq_model``), the path of a GGUF file, a folder in hub format, or a hub id
+            ``owner/name``; looked up in this order.
         dtype: ``float32``, ``bfloat16`` or ``float16``.
         device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         offload: ``disk`` leaves the weights of the layers in the cache folder, each but for the
@@ -67,8 +69,8 @@ def load_model(
     """
     wanted = _Wanted(parse_dtype(dtype), parse_device(device))
     refuse_other_places(offload)
-    if name == WIRED_MODEL:
-        return _written(wanted, offload)
+    if name in WIRED_MODELS:
+        return _written(os.fspath(name), wanted, offload)
     source = find_source(os.fspath(name))
     with quiet():
         config = read_config(source.folder)
@@ -89,17 +91,19 @@ class _Wanted:
     device: torch.device
 
 
-def _written(wanted: _Wanted, offload: str | None) -> HookedTransformer:
-    """The wired model, which has neither files nor an original that it could differ from."""
+def _written(name: str, wanted: _Wanted, offload: str | None) -> Model:
+    """A wired model, which has neither files nor an original that it could differ from."""
     if offload is not None:
         raise UserError(
-            f"{WIRED_MODEL!r} is written into memory and has no files: expected no offload; leave "
-            "it out."
+            f"{name!r} is written into memory and has no files: expected no offload; leave it out."
         )
-    model = wired_model()
+    model = wired_seq2seq_model() if name == "wired-seq2seq" else wired_model()
     origin = origin_of(model)
     assert origin is not None, "wired models know where they come from"
-    model.to(wanted.device, print_details=False).to(wanted.dtype, print_details=False)
+    if isinstance(model, Seq2SeqModel):
+        model.to(wanted.device).to(wanted.dtype)
+    else:
+        model.to(wanted.device, print_details=False).to(wanted.dtype, print_details=False)
     facts = replace(
         origin.facts, source="bundled", hash=weights_hash(model),
         dtype=str(wanted.dtype).removeprefix("torch."), device=str(model.W_E.device),

@@ -21,7 +21,7 @@ from layerwise.models.load import load_model
 from layerwise.models.loaded import LoadedFacts
 from layerwise.models.originals import load_tokenizer
 from layerwise.models.quiet import no_deprecation_of_hooked_transformer, quiet
-from layerwise.models.registry import DEFAULT_MODEL, WIRED_MODEL
+from layerwise.models.registry import DEFAULT_MODEL, WIRED_MODELS
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.models.seq2seq.load import hooked_seq2seq
 from layerwise.models.sources import find_outline
@@ -32,7 +32,7 @@ def load_outline(
 ) -> Model:
     """The hooked model of that name without its weights; of a hub model none are downloaded.
 
-    The wired model is quickly written, so it is given whole.
+    Wired models are quickly written, so they are given whole.
 
     Args:
         name: as for ``load_model``.
@@ -42,7 +42,7 @@ def load_outline(
     Raises:
         UserError: if there is no such model, or its configuration or tokenizer cannot be used.
     """
-    if name == WIRED_MODEL:
+    if name in WIRED_MODELS:
         return load_model(name, dtype=dtype, device=device)
     number_format, place = parse_dtype(dtype), parse_device(device)
     source = find_outline(os.fspath(name))

@@ -12,7 +12,12 @@ from pathlib import Path
 from layerwise.errors import UserError
 
 DEFAULT_MODEL = "smollm2-135m"
-WIRED_MODEL = "wired-decoder"
+WIRED_MODELS = {
+    "wired-decoder": "a toy model (10 layers) whose weights are written by hand, so that answers "
+    "are known",
+    "wired-seq2seq": "the same as an encoder-decoder (8 and 6 layers)",
+}
+"""What is said of the models that are written, by name; they have no files."""
 ORGANISM_WEIGHTS = Path(__file__).parent / "organisms" / "weights"
 
 
@@ -175,5 +180,5 @@ def known_models() -> list[KnownModel]:
 
     Hub ids, folders and GGUF files can be loaded too and are not listed.
     """
-    summary = "a toy model (10 layers) whose weights are written by hand, so that answers are known"
-    return [*BUNDLED.known(), KnownModel(WIRED_MODEL, summary, available=True, install="")]
+    written = (KnownModel(*line, available=True, install="") for line in WIRED_MODELS.items())
+    return [*BUNDLED.known(), *written]

@@ -14,7 +14,7 @@ from layerwise.models.cache import file_sha256
 from layerwise.models.gguf_files import folder_of_gguf
 from layerwise.models.hub import download, download_outline, is_hub_id
 from layerwise.models.loaded import SourceKind
-from layerwise.models.registry import BUNDLED, WIRED_MODEL, PackagedModel
+from layerwise.models.registry import BUNDLED, WIRED_MODELS, PackagedModel
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def _find(name: str, fetch: Callable[[str], Path]) -> Source:
     if is_hub_id(name):
         return Source(name, "hub", fetch(name))
     raise unknown_name(
-        "model", name, [*BUNDLED.names(), WIRED_MODEL, "a hub id owner/name", "a path"]
+        "model", name, [*BUNDLED.names(), *WIRED_MODELS, "a hub id owner/name", "a path"]
     )
 
 

@@ -1,0 +1,60 @@
+"""The directions of a wired encoder-decoder's residual stream, of both stacks, and their meaning.
+
+What reads and writes them is in ``_wiring``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from layerwise.models.organisms._wiring import Directions
+from layerwise.models.organisms.language import Language
+
+
+@dataclass(frozen=True)
+class Rooms:
+    """Orthonormal directions of the residual stream; the rows of each field mean what it says.
+
+    Attributes:
+        basis: all of them.
+        word: the word at this position, by token id.
+        place: the position.
+        before: the word before, if it is a key.
+        found: the key or value that the first look-up found.
+        found_next: the value that the second look-up found.
+        subject: the relation and the entity that are asked about.
+        known: the value of the fact that is asked about.
+        begun: whether this is where the answer begins.
+        copied: the value that was copied from the encoder.
+        answer: the value to be said.
+    """
+
+    basis: Directions
+    word: Directions
+    place: Directions
+    before: Directions
+    found: Directions
+    found_next: Directions
+    subject: Directions
+    known: Directions
+    begun: Directions
+    copied: Directions
+    answer: Directions
+
+    @classmethod
+    def drawn(cls, language: Language, n_ctx: int, rng: np.random.Generator) -> Rooms:
+        """Rooms in a random orthonormal basis."""
+        n_keys, n_values = language.n_keys, language.n_values
+        n_subjects = language.n_relations + language.n_entities
+        found = n_keys + n_values
+        sizes = [len(language.words), n_ctx, n_keys, found, n_values, n_subjects]
+        sizes += [n_values, 1, n_values, n_values]
+        basis, _ = np.linalg.qr(rng.normal(size=(sum(sizes), sum(sizes))))
+        return cls(basis, *np.split(basis, np.cumsum(sizes)[:-1]))
+
+    @property
+    def d_head(self) -> int:
+        """The width that the widest head needs: one row for what it rests on, too."""
+        return 1 + max(len(self.place), len(self.found), len(self.subject))

@@ -1,0 +1,156 @@
+"""The weights of a wired encoder-decoder, mechanism by mechanism in a rotated residual stream.
+
+Where the mechanisms go is told by the layout, what the weights belong to by ``model``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from layerwise.models.organisms._wiring import LOUD, SHARP, UNSURE, Directions
+from layerwise.models.organisms.forms import END
+from layerwise.models.organisms.language import START, Language
+from layerwise.models.organisms.wired_seq2seq._rooms import Rooms
+from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
+
+REST = SHARP / 2
+"""Score of ``<s>``, where a head looks that finds no match: it has nothing to be copied."""
+
+
+@torch.no_grad()
+def write_weights(
+    weights: Any,
+    layout: WiredSeq2SeqLayout,
+    language: Language,
+    rooms: Rooms,
+    rng: np.random.Generator,
+) -> None:
+    """Give every parameter its value: mechanisms where they are planted, nothing elsewhere.
+
+    Args:
+        weights: a ``WiredSeq2Seq``.
+        layout: where the mechanisms are.
+        language: the words and facts.
+        rooms: the residual stream's directions.
+        rng: draws what does nothing, and the order of values.
+    """
+    _write_nothing(weights, rng)
+    _write_ends(weights, language, rooms, rng)
+    write = _Writer(weights, layout, language, rooms)
+    write.look_ups()
+    if language.facts:
+        write.facts()
+    write.decoder()
+
+
+def _write_nothing(weights: nn.Module, rng: np.random.Generator) -> None:
+    """Heads and neurons that read at random, and write exactly 0."""
+    for name, parameter in weights.named_parameters():
+        reads = name.endswith(("q.weight", "k.weight", "v.weight", "up.weight"))
+        noise = rng.normal(size=parameter.shape) / parameter.shape[-1] ** 0.5
+        parameter.copy_(torch.from_numpy(noise if reads else np.zeros(parameter.shape)))
+
+
+def _write_ends(weights: Any, language: Language, rooms: Rooms, rng: np.random.Generator) -> None:
+    """Embedding and unembedding; after a value the end follows, without any layer's help."""
+    values = [language.words.index(word) for word in language.values]
+    end = language.words.index(END)
+    weights.words.weight.copy_(torch.from_numpy(rooms.word))
+    weights.places.weight.copy_(torch.from_numpy(rooms.place))
+    weights.lm_head.weight[values] = torch.from_numpy(LOUD * rooms.answer).float()
+    weights.lm_head.weight[end] = torch.from_numpy(LOUD * rooms.word[values].sum(axis=0)).float()
+    order = rng.permutation(len(values)) / len(values)
+    weights.final_logits_bias.fill_(-UNSURE)
+    weights.final_logits_bias[values] = torch.from_numpy(UNSURE * order).float()
+    weights.final_logits_bias[end] = 2 * UNSURE
+
+
+@dataclass(frozen=True)
+class _Writer:
+    weights: Any
+    layout: WiredSeq2SeqLayout
+    language: Language
+    rooms: Rooms
+
+    def look_ups(self) -> None:
+        """The word before; the word that came after it elsewhere; the word after that."""
+        language, rooms = self.language, self.rooms
+        keys, values = self._words(language.keys), self._words(language.values)
+        self._head("previous", rooms.place, self._back(1), keys, rooms.before)
+        others = [w for w in language.words if w not in (*language.keys, *language.values)]
+        # A key that is asked for, or ends a pair, stands before a mark; that is not its answer.
+        after_key = rooms.before - self._words(others).sum(axis=0)
+        known = np.concatenate([keys, values])
+        self._head("look_up", rooms.before, after_key, known, rooms.found)
+        middle = rooms.found[: language.n_keys]
+        self._head("second_hop", middle, after_key, values, rooms.found_next)
+
+    def facts(self) -> None:
+        """One head looks at relation and entity, half each; one neuron stands for each fact."""
+        language, rooms = self.language, self.rooms
+        named = (*language.relations, *language.entities)
+        both = self._back(1) + self._back(3)
+        self._head("facts", rooms.place, both, self._words(named), 2 * rooms.subject)
+        row = dict(zip(named, rooms.subject, strict=True))
+        told = dict(zip(language.values, rooms.known, strict=True))
+        pairs = [row[relation] + row[entity] for relation, entity in language.facts]
+        values = [told[value] for value in language.facts.values()]
+        self._gates(self.layout.facts.layer, np.array(pairs), np.array(values))
+
+    def decoder(self) -> None:
+        """Where the answer begins; what was found at the end of the prompt; saying it."""
+        rooms = self.rooms
+        self._head("begin", rooms.place, rooms.place, self._words([START]), rooms.begun)
+        # The later, the higher the score: so the last token that is no padding is looked at.
+        late = np.arange(len(rooms.place)) @ rooms.place
+        found = rooms.found[self.language.n_keys :] + rooms.found_next + rooms.known
+        self._head("copy", rooms.begun, late[None], found, rooms.copied)
+        self._gates(self.layout.say, 2 * rooms.copied, rooms.answer)
+
+    def _head(
+        self,
+        mechanism: str,
+        query: Directions,
+        key: Directions,
+        value: Directions,
+        out: Directions,
+    ) -> None:
+        """A head that attends to where its key i meets the query i, and copies value i to out i.
+
+        Without a match it rests on ``<s>``.
+        """
+        spot = getattr(self.layout, mechanism)
+        block = self._block(spot.layer)
+        attn = block.cross_attn if mechanism == "copy" else block.attn
+        key = np.concatenate([key, self._words([START])])
+        first = spot.head * self.rooms.d_head
+        rows = slice(first, first + self.rooms.d_head)
+        for linear, told in ((attn.q, SHARP * query), (attn.k, key), (attn.v, value)):
+            linear.weight[rows] = 0
+            linear.weight[first : first + len(told)] = torch.from_numpy(told).float()
+        attn.q.bias[first + len(key) - 1] = REST
+        attn.out.weight[:, first : first + len(out)] = torch.from_numpy(out.T).float()
+
+    def _gates(self, layer: int, both: Directions, out: Directions) -> None:
+        """AND gates: neuron i writes out i where two features, summed in ``both``, are 1."""
+        block, n = self._block(layer), len(both)
+        block.up.weight[:n] = torch.from_numpy(both).float()
+        block.up.bias[:n] = -1.5
+        block.down.weight[:, :n] = torch.from_numpy(2 * out.T).float()
+
+    def _block(self, layer: int) -> Any:
+        return [*self.weights.encoder, *self.weights.decoder][layer]
+
+    def _back(self, steps: int) -> Directions:
+        """For each position the place so many steps before it; the first one if there is none."""
+        place = self.rooms.place
+        return place[np.maximum(np.arange(len(place)) - steps, 0)]
+
+    def _words(self, words: Sequence[str]) -> Directions:
+        return self.rooms.word[[self.language.words.index(word) for word in words]]

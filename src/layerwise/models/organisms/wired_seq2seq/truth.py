@@ -1,0 +1,128 @@
+"""What each method must find in a wired encoder-decoder, worked out from its layout alone.
+
+Every capability is a chain of mechanisms that begins in the encoder and ends in the decoder. No
+model is run here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from layerwise.models.organisms.layout import Spot
+from layerwise.models.organisms.wired_seq2seq.layout import IN_ENCODER, NEEDED, WiredSeq2SeqLayout
+
+HELD_BY = {
+    "layer": (*IN_ENCODER, "begin", "copy", "say"),
+    "attn_out": (*IN_ENCODER, "begin"),
+    "cross_attn_out": ("copy",),
+    "mlp_out": ("facts", "say"),
+}
+"""By site, the mechanisms that it is part of; ``z`` as ``attn_out``, ``cross_z`` likewise."""
+STANDING = "begin"
+"""The mechanism that does the same whatever is asked; the others move what depends on it."""
+
+Where = Literal["asked", "end", "begin"]
+"""The position of the word that is asked about, that of the prompt's end, and in the decoder that
+where the answer begins."""
+
+
+@dataclass(frozen=True)
+class PlantedSeq2Seq:
+    """The known answer for one capability of a model with this layout."""
+
+    layout: WiredSeq2SeqLayout
+    capability: str
+
+    @property
+    def mechanisms(self) -> tuple[str, ...]:
+        """The chain, in order."""
+        return NEEDED[self.capability]
+
+    def critical(self, site: str, kind: str = "skip") -> set[int]:
+        """The layers at which a site's contribution is needed.
+
+        Nothing is left after the whole stream was overwritten, wherever that is done. What is
+        taken from another prompt (``resample``) is as good where all prompts have the same.
+        """
+        if site.startswith("resid"):
+            return {
+                layer
+                for layer in self._with(site)
+                if kind != "resample" or self._differs(site, layer)
+            }
+        return {self.layout.layer_of(name) for name in self._chain(site, kind)}
+
+    def critical_heads(self, site: str = "z", kind: str = "zero") -> set[Spot]:
+        """The heads of self-attention (``z``) or of cross-attention (``cross_z``) needed."""
+        chain = self._chain({"z": "attn_out", "cross_z": "cross_attn_out"}[site], kind)
+        return {getattr(self.layout, name) for name in chain}
+
+    @property
+    def readable_from(self) -> int:
+        """The layer after which a lens on the decoder shows the answer, and not before."""
+        return self.layout.say
+
+    @property
+    def found_at(self) -> int:
+        """The layer that finds the answer, in the encoder.
+
+        A decoder that is given the stream behind this layer for the encoder's output says the
+        answer; one that is given an earlier one does not.
+        """
+        return [self.layout.layer_of(name) for name in self.mechanisms if name in IN_ENCODER][-1]
+
+    @property
+    def moved_at(self) -> int:
+        """The layer whose head takes what is asked about to the end of the prompt."""
+        return self.layout.layer_of(self.mechanisms[0])
+
+    def recovers(self, site: str, layer: int, where: Where) -> float:
+        """The share recovered by one patch between prompts that ask about different words.
+
+        Args:
+            site: a site of the residual stream, ``attn_out``, ``cross_attn_out`` or ``mlp_out``.
+            layer: the layer.
+            where: the position that is patched, of the encoder in its layers and of the decoder
+                in its own.
+        """
+        if site.startswith("resid"):
+            return float(self._moved(site, layer) == (where != "asked"))
+        return float(where != "asked" and layer in self.critical(site, "resample"))
+
+    def recovers_by_head(self, site: str, spot: Spot) -> float:
+        """The same of one head's ``z`` or ``cross_z`` where the answer passes."""
+        return float(spot in self.critical_heads(site, "resample"))
+
+    def recovers_by_memory(self, what: Literal["k", "v"], layer: int) -> float:
+        """The same of the keys or values of one layer's cross-attention, all of them.
+
+        Prompts of one length end in the same place, so keys are the same in both.
+        """
+        return float(what == "v" and layer == self.layout.copy.layer)
+
+    def _chain(self, site: str, kind: str) -> list[str]:
+        held = [name for name in self.mechanisms if name in HELD_BY[site]]
+        return [name for name in held if kind != "resample" or name != STANDING]
+
+    def _with(self, site: str) -> range:
+        """The layers that have a site of the residual stream."""
+        first = self.layout.n_encoder_layers if site == "resid_mid_cross" else 0
+        return range(first, self.layout.n_layers)
+
+    def _differs(self, site: str, layer: int) -> bool:
+        """Whether the stream, at any position, depends on what is asked."""
+        return layer < self.layout.n_encoder_layers or self._moved(site, layer)
+
+    def _moved(self, site: str, layer: int) -> bool:
+        """Whether what is asked about has come to where it is read, in the layer's own stack."""
+        in_encoder = layer < self.layout.n_encoder_layers
+        mover = self.moved_at if in_encoder else self.layout.copy.layer
+        before = ("resid_pre",) if in_encoder else ("resid_pre", "resid_mid")
+        return layer > mover if site in before else layer >= mover
+
+
+def spared(layout: WiredSeq2SeqLayout, *capabilities: str) -> list[int]:
+    """The layers that none of the capabilities needs, the deepest first."""
+    needed = {k for c in capabilities for k in PlantedSeq2Seq(layout, c).critical("layer")}
+    return [layer for layer in reversed(range(layout.n_layers)) if layer not in needed]
