@@ -14,6 +14,7 @@ from layerwise.logit_lens import logit_lens
 from layerwise.models.organisms.layout import Spot, WiredLayout
 from layerwise.patching import patch_activations
 from layerwise.removal import removal_order
+from layerwise.tuned_lens import train_lens
 from tests.planted import (
     CAPABILITIES,
     Planted,
@@ -138,6 +139,22 @@ def test_the_lens_reads_the_answer_from_the_planted_layer_on(layout, seed):
         assert np.exp(group.loc[readable, "logprob"]).min() > 0.99
         shown = group.loc[readable]
         assert shown["kl"].max() < ROUNDING
+
+
+def test_a_tuned_lens_reads_the_answer_once_it_was_brought_and_not_before():
+    """Biases read what the logit lens reads; a map, what was looked up and not yet let out."""
+    model = small_model(GROUPED)
+    for kind in ("bias", "full"):
+        lens = train_lens(model, TASKS, kind=kind, n_texts=160, steps=80, progress=False).lens
+        read = logit_lens(model, TASKS, "continuation", lens="tuned", tuned=lens, progress=False)
+        tops = read.lens.assign(top=read.lens["rank"] == 0).groupby(["capability", "layer"])["top"]
+        for (capability, layer), share in tops.mean().items():
+            truth = Planted(GROUPED, str(capability))
+            assert layer < truth.readable_from or share == 1
+            assert layer >= truth.brought_at or share < 0.4
+            assert kind == "full" or layer >= truth.readable_from or share == 0
+        retrieved = Planted(GROUPED, "retrieval")
+        assert kind == "bias" or tops.mean()["retrieval", retrieved.brought_at] > 0.5
 
 
 @anywhere

@@ -32,6 +32,13 @@ def planted():
         yield importlib.import_module("planted")
 
 
+@pytest.fixture(scope="module")
+def tuned():
+    with pytest.MonkeyPatch.context() as patched:
+        patched.syspath_prepend(FOLDER)
+        yield importlib.import_module("tuned")
+
+
 @pytest.mark.parametrize("case", ["random_weights", "shuffled_answers"])
 def test_a_model_without_signal_gets_no_claim(nothing, case):
     result = getattr(nothing, case)(seed=1, n_items=24)
@@ -86,3 +93,42 @@ def test_the_saved_findings_are_what_was_planted(planted):
     layouts = {planted.random_layout(np.random.default_rng(seed)) for seed in range(20)}
     assert len(layouts) > 10
     assert all(isinstance(layout, WiredLayout) for layout in layouts)
+
+
+def test_a_tuned_lens_claims_no_depth_where_there_is_no_signal(tuned):
+    (row,) = tuned.untrained(1).to_dict("records")
+    assert not row["signal"]
+    assert row["claimed"] == 0
+    # It comes near the final distribution here too, which says nothing of any capability.
+    assert row["lower"] == row["n_depths"] == 6
+
+
+def test_the_saved_tuned_lenses_read_what_is_there_and_nothing_before(tuned):
+    readings = pd.read_parquet(FOLDER / "results" / "tuned_readings.parquet")
+    assert set(zip(readings["model"], readings["lens"], strict=True)) == {
+        (name, lens) for name in (*tuned.ORGANISMS, tuned.WIRED) for lens in tuned.LENSES
+    }
+    assert (readings.loc[readings["readable"], "on_top"] > 0.95).all()
+    # The first bracket to close stands one word back: see the page on validity.
+    brackets = (readings["capability"] == "coherence") & (readings["lens"] != "logit")
+    organisms = readings["model"].isin(tuned.ORGANISMS) & ~readings["readable"] & ~brackets
+    plain = readings["lens"].eq("logit") & readings["capability"].eq("coherence")
+    assert (readings.loc[organisms & ~plain, "on_top"] < 0.1).all()
+    wired = readings.loc[readings["model"] == tuned.WIRED]
+    assert (wired.loc[~wired["there"].astype(bool), "on_top"] < 0.25).all()
+    looked_up = wired.loc[wired["there"].astype(bool) & ~wired["readable"]]
+    assert set(looked_up["capability"]) == {"retrieval", "reasoning"}
+    full = looked_up["lens"] == "full"
+    assert (looked_up.loc[full, "on_top"] > 0.3).all()
+    assert (looked_up.loc[~full, "on_top"] == 0).all()
+
+
+def test_the_saved_tuned_lenses_are_nearer_and_claim_nothing_of_random_weights(tuned):
+    layers = pd.read_parquet(FOLDER / "results" / "tuned_layers.parquet")
+    organisms = layers.loc[layers["model"].isin(tuned.ORGANISMS)]
+    assert organisms.groupby(["model", "kind"])["layer"].count().eq(8).all()
+    assert (organisms["difference_low"] > 0).all()
+    assert organisms.loc[organisms["kind"] == "full", "lower"].all()
+    untrained = pd.read_parquet(FOLDER / "results" / "tuned_untrained.parquet")
+    assert len(untrained) == tuned.N_MODELS
+    assert not untrained.loc[~untrained["signal"], "claimed"].any()

@@ -72,7 +72,7 @@ def _said(effects: pd.DataFrame) -> dict[str, float | bool | int]:
 def random_weights(seed: int, n_items: int = N_ITEMS) -> lw.AblationResult:
     """A randomly initialised model that is asked the look-up suite."""
     task = load_task("wired-lookup", seed=seed, limit=n_items)
-    return lw.ablate(_untrained(seed), task, "continuation", progress=False)
+    return lw.ablate(untrained(seed), task, "continuation", progress=False)
 
 
 def shuffled_answers(seed: int, n_items: int = N_ITEMS) -> lw.AblationResult:
@@ -118,7 +118,8 @@ def _record(item: int, layer: int, correct: bool) -> dict[str, object]:
     }
 
 
-def _untrained(seed: int) -> HookedTransformer:
+def untrained(seed: int) -> HookedTransformer:
+    """A randomly initialised decoder of six layers, which speaks the wired models' language."""
     tokenizer = toy_tokenizer(WIRED)
     config = HookedTransformerConfig(
         n_layers=6, d_model=32, n_ctx=64, d_head=8, n_heads=4, d_mlp=64, d_vocab=len(tokenizer),

@@ -70,6 +70,8 @@ def _found(model: HookedTransformer, layout: WiredLayout) -> Iterator[Row]:
     for site in ("attn_out", "mlp_out"):
         result = lw.ablate(model, "all", "continuation", kind="resample", site=site, **options)
         yield from _ablated(result.effects(), site, layout)
+        result = lw.ablate(model, "all", "continuation", kind="noise", site=site, **options)
+        yield from _noisy(result.effects(), site, layout)
     lens = logit_lens(model, "all", "continuation", **options)
     yield from _read(lens.lens, layout)
     yield from _settled(lens.prediction_depths(), layout)
@@ -96,6 +98,22 @@ def _ablated(effects: pd.DataFrame, site: str, layout: WiredLayout) -> Iterator[
         kind = str(group["kind"].iloc[0])
         planted = sorted(Planted(layout, str(capability)).critical(site, kind))
         yield f"{kind} {site}, {protocol}", str(capability), planted, found
+
+
+def _noisy(effects: pd.DataFrame, site: str, layout: WiredLayout) -> Iterator[Row]:
+    """Noise is like what a site writes, so it does nothing where nothing is written.
+
+    What it costs in the chain depends on what reads it, and is not part of the truth.
+    """
+    for capability, group in effects.groupby("capability"):
+        chain = Planted(layout, str(capability)).critical(site)
+        changed = set(group.loc[group["nats"].abs() > ROUNDING, "layer"].astype(int))
+        yield (
+            f"noise {site}: layers outside of the chain",
+            str(capability),
+            [],
+            sorted(changed - chain),
+        )
 
 
 def _read(lens: pd.DataFrame, layout: WiredLayout) -> Iterator[Row]:

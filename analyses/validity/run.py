@@ -11,6 +11,7 @@ import nothing
 import planted
 import shown
 import trained
+import tuned
 
 RESULTS = Path(__file__).parent / "results"
 TABLES = {
@@ -18,6 +19,10 @@ TABLES = {
     "trained_layers": (trained.layers, trained.told),
     "trained_depths": (trained.depths, lambda table: table),
     "nothing": (nothing.measure, nothing.told),
+    "tuned_layers": (tuned.layers, lambda table: table),
+    "tuned_readings": (tuned.readings, tuned.told),
+    "tuned_depths": (tuned.depths, lambda table: table),
+    "tuned_untrained": (tuned.untrained, tuned.told_untrained),
 }
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import nothing
 import pandas as pd
 from matplotlib.figure import Figure
+from shown_tuned import tuned_lenses
 
 from layerwise.models.organisms.layout import NEEDED, WiredLayout
 from layerwise.models.organisms.plan import N_LAYERS, PLANTED
@@ -28,6 +29,10 @@ def draw(results: Path) -> None:
         save_figure(planted_and_found(planted, HEADS), results / "figures", "planted_heads")
         trained = pd.read_parquet(results / "trained_layers.parquet")
         save_figure(trained_layers(trained), results / "figures", "trained_layers")
+        read, far = (
+            pd.read_parquet(results / f"tuned_{n}.parquet") for n in ("readings", "layers")
+        )
+        save_figure(tuned_lenses(read, far), results / "figures", "tuned_lens")
         false = nothing.told(pd.read_parquet(results / "nothing.parquet"))
         save_figure(false_claims(false), results / "figures", "false_claims")
 

@@ -62,6 +62,11 @@ class Planted:
         return list(self.mechanisms.values())[-1].layer
 
     @property
+    def brought_at(self) -> int:
+        """The layer whose head brings the answer to the last position: nothing reads it before."""
+        return [spot for name, spot in self.mechanisms.items() if name in MOVING][-1].layer
+
+    @property
     def moved_at(self) -> int:
         """The layer whose head takes what is asked about to the last position."""
         return next(iter(self.mechanisms.values())).layer
