@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from layerwise.report import _draw_emergence, _drawings
+from layerwise.report import _draw_emergence, _draw_sets, _drawings
 from layerwise.report._drawings import Drawing
 from layerwise.report._layers import Grid, layer_grid
 from layerwise.report._tables_shown import (
@@ -51,6 +51,10 @@ _ROLE_WORDS = (
 _HEAD_WORDS = (
     "One attention head changed at a time, where it is still apart from the others (before the "
     "output projection). A head without a loss may still matter where others can stand in for it."
+)
+_SET_WORDS = (
+    "Several layers or heads changed at once. What a block costs can be far more than its layers "
+    "one at a time, where these stand in for each other."
 )
 _PROTOCOL_WORDS = (
     "The same questions scored in other ways. Where the lines lie on each other, what is said "
@@ -154,6 +158,8 @@ def sections(run: Run) -> list[Section]:
         Section("accuracy", "Accuracy per layer", "", accuracy),
         Section("head-effects", "Ablation of heads", _HEAD_WORDS,
                 tuple(_drawings.head_effects(run)), tuple(head_effects_tables(run))),
+        Section("sets", "Ablation of blocks and sets", _SET_WORDS,
+                tuple(_draw_sets.set_effects(run))),
         Section("protocols", "Protocol comparison", _PROTOCOL_WORDS, compare),
         Section("interaction", "Protocols and groups of layers", _INTERACTION_WORDS,
                 tuple(_draw_emergence.interactions(run)),

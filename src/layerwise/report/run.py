@@ -13,6 +13,7 @@ import pandas as pd
 
 from layerwise._joining import join_ablations
 from layerwise.report.rows import rows
+from layerwise.report.sets import is_set
 from layerwise.report.wording import LAYER_MAIN, in_order
 from layerwise.results import (
     AblationResult,
@@ -136,6 +137,10 @@ class Run:
         """As ``effects_of``, in single heads or key/value groups."""
         return _chosen(self.head_effects, kind, site, values)
 
+    def set_effects_of(self, kind: str, site: str, **values: Any) -> pd.DataFrame:
+        """As ``effects_of``, in blocks and sets that were changed at once."""
+        return _chosen(self.effects, kind, site, values, sets=True)
+
     def ablations(self) -> list[tuple[str, str]]:
         """The kinds and sites of interventions in one layer at a time, skipped layers first."""
         return _kinds_and_sites(self.effects)
@@ -144,25 +149,24 @@ class Run:
         """The kinds and sites of interventions in one head or key/value group at a time."""
         return _kinds_and_sites(self.head_effects)
 
+    def set_ablations(self) -> list[tuple[str, str]]:
+        """The kinds and sites of interventions in several layers or heads at once."""
+        return _kinds_and_sites(self.effects, sets=True)
 
-def _kinds_and_sites(effects: pd.DataFrame | None) -> list[tuple[str, str]]:
+
+def _kinds_and_sites(effects: pd.DataFrame | None, sets: bool = False) -> list[tuple[str, str]]:
     if effects is None:
         return []
-    single = _one_place(effects)
-    return in_order(zip(single["kind"], single["site"], strict=True), (LAYER_MAIN,))
+    shown = effects.loc[is_set(effects) == sets]
+    return in_order(zip(shown["kind"], shown["site"], strict=True), (LAYER_MAIN,))
 
 
 def _chosen(
-    effects: pd.DataFrame | None, kind: str, site: str, values: dict[str, Any]
+    effects: pd.DataFrame | None, kind: str, site: str, values: dict[str, Any], sets: bool = False
 ) -> pd.DataFrame:
     if effects is None:
         return pd.DataFrame()
-    return rows(_one_place(effects), kind=kind, site=site, **values)
-
-
-def _one_place(effects: pd.DataFrame) -> pd.DataFrame:
-    """Without several changes made at once: no map of layers has a place for them."""
-    return effects.loc[~effects["intervention"].str.contains("+", regex=False)]
+    return rows(effects.loc[is_set(effects) == sets], kind=kind, site=site, **values)
 
 
 def _tables(result: Result) -> dict[str, pd.DataFrame]:

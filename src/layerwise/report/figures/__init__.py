@@ -28,5 +28,6 @@ from layerwise.report.figures.removal import removal_curve as removal_curve
 from layerwise.report.figures.removal_orders import removal_orders as removal_orders
 from layerwise.report.figures.role_map import role_map as role_map
 from layerwise.report.figures.save import save_figure as save_figure
+from layerwise.report.figures.sets import set_losses as set_losses
 from layerwise.report.figures.similarity import similarity_map as similarity_map
 from layerwise.report.figures.tuned_lens import tuned_lens_curves as tuned_lens_curves

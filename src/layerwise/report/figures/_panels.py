@@ -29,10 +29,12 @@ def tasks_in_order(table: pd.DataFrame) -> list[str]:
     ]
 
 
-def task_panels(shown: pd.DataFrame, width: float) -> tuple[Figure, dict[str, Axes]]:
+def task_panels(
+    shown: pd.DataFrame, width: float, height: float = 1.35
+) -> tuple[Figure, dict[str, Axes]]:
     """A figure with a named panel for each task of an effects table."""
     tasks = tasks_in_order(shown)
-    figure, panels = panel_grid(len(tasks), width, 1.6, 1.35, extra=1.0)
+    figure, panels = panel_grid(len(tasks), width, 1.6, height, extra=1.0)
     inches = figure.get_figwidth() / abreast(panels)
     for task, axes in zip(tasks, panels, strict=True):
         axes.set_title(_heading(rows(shown, task=task), inches - 0.5), loc="left", pad=3)
@@ -69,12 +71,14 @@ def finish_panels(figure: Figure, panels: list[Axes], layers: list[int], unit: s
         axes.set_xlabel("layer")
 
 
-def protocol_handles(shown: pd.DataFrame) -> list[Line2D]:
-    """Legend entries for the protocols of a table."""
+def protocol_handles(shown: pd.DataFrame, lines: bool = True) -> list[Line2D]:
+    """Legend entries for the protocols of a table; open markers where no lines are drawn."""
     handles = []
     for name in in_order(shown["protocol"], PROTOCOL_ORDER):
         seen = protocol_look(name)
         handle = Line2D([], [], color=seen.color, marker=seen.marker, ls=seen.linestyle)
         handle.set(ms=3, lw=0.9, label=label(name, 14))
+        if not lines:
+            handle.set(ls="", mfc="white")
         handles.append(handle)
     return handles

@@ -20,9 +20,11 @@ from layerwise.report.figures.paths import estimate_agreement, path_senders
 from layerwise.report.figures.removal import removal_curve
 from layerwise.report.figures.removal_orders import removal_orders
 from layerwise.report.figures.role_map import role_map
+from layerwise.report.figures.sets import set_losses
 from layerwise.report.figures.similarity import similarity_map
 from layerwise.report.figures.tuned_lens import tuned_lens_curves
 from layerwise.report.naming import naming_layers_of
+from layerwise.report.sets import is_set
 from layerwise.results import (
     AblationResult,
     AttributionPatchingResult,
@@ -56,10 +58,10 @@ def plot_result(result: Plottable) -> Figure:
     """The figure that says most about a result, its layers named as its model has them.
 
     Args:
-        result: an ablation (role map; of heads, if no
-            layer was changed), lens and tuned lens (curves), patching (heat map; of heads,
-            if there is nothing else), attribution or heads (heat maps by head), similarity (maps),
-            removal (curves) or emergence result (ranges).
+        result: an ablation (role map; of heads, if no layer was changed; losses of blocks and
+            sets, if nothing was changed alone), lens and tuned lens (curves), patching (heat
+            map; of heads, if there is nothing else), attribution or heads (heat maps by head),
+            similarity (maps), removal (curves) or emergence result (ranges).
 
     Raises:
         UserError: if the result has nothing to show.
@@ -74,7 +76,10 @@ def _plot(result: Plottable) -> Figure:
         layers = effects.loc[effects["head"].isna()]
         if layers.empty:
             return head_effect_maps(_filled(result, effects.loc[effects["signal"]]))
-        first = layers.iloc[0]
+        single = layers.loc[~is_set(layers)]
+        if single.empty:
+            return set_losses(_filled(result, layers.loc[layers["signal"]]))
+        layers, first = single, single.iloc[0]
         return role_map(layers, str(first["kind"]), str(first["site"]), signal=result.signal())
     if isinstance(result, LensResult):
         return lens_curves(_filled(result, result.lens), seed=result.facts.seed)

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import synthetic
+from legible import assert_legible
+from matplotlib.lines import Line2D
+from synthetic import Plan
+
+from layerwise.report import report
+from layerwise.report.figures import plot_result, role_map, set_losses
+from layerwise.report.figures.sets import MOST, largest_sets
+from layerwise.report.naming import naming_layers_of
+from layerwise.report.rows import numbers, rows
+from layerwise.report.run import Run
+from layerwise.report.sets import set_name
+from layerwise.results import AblationResult
+
+PLAN = Plan(
+    n_layers=5,
+    n_items=40,
+    tasks=(("facts", "knowledge"), ("two-hop", "reasoning")),
+    protocols=("letter", "generate"),
+    silent=(("two-hop", "letter"),),
+    critical={"letter": (2,), "generate": (0, 2)},
+)
+CRITICAL = {"letter": {"2 and 3"}, "generate": {"0 and 1", "2 and 3"}}
+
+
+def blocks(plan: Plan) -> AblationResult:
+    """Two layers skipped at once, from each layer on; the critical ones as in the plan."""
+    records = synthetic.records(replace(plan, kinds=(("skip", "layer"),)))
+    changed = records["intervention"] != "intact"
+    ids = [f"skip:layers={n}+{n + 1}" for n in records.loc[changed, "layer"].astype(int)]
+    records.loc[changed, "intervention"] = ids
+    records.loc[changed, "site"] = "layers"
+    return AblationResult(records, synthetic.facts(plan))
+
+
+@pytest.fixture(scope="module")
+def ablation() -> AblationResult:
+    return blocks(PLAN)
+
+
+@pytest.mark.parametrize("width", [3.3, 6.9])
+@pytest.mark.parametrize(("n_tasks", "n_layers"), [(1, 1), (6, 30), (13, 4)])
+def test_texts_are_readable_and_apart(width, n_tasks, n_layers):
+    plan = synthetic.wide_plan(n_tasks, n_layers, n_items=12, protocols=("letter", "generate"))
+    effects = blocks(replace(plan, silent=())).effects()
+    figure = set_losses(effects, width=width)
+    assert figure.get_figwidth() <= width + 1e-9
+    assert_legible(figure)
+
+
+def test_points_are_the_table_and_filled_where_significant(ablation):
+    figure = set_losses(ablation.effects())
+    sets = [f"{n} and {n + 1}" for n in range(5)]
+    effects = ablation.effects().assign(name=lambda t: t["intervention"].map(set_name))
+    for axes, task in zip(figure.axes, ("facts", "two-hop"), strict=True):
+        drawn = {line.get_gid(): line for line in axes.findobj(Line2D) if line.get_gid()}
+        for protocol in ("letter", "generate"):
+            mine = rows(effects, task=task, protocol=protocol, signal=True)
+            if mine.empty:
+                assert f"sure {protocol}" not in drawn
+                continue
+            sure = drawn[f"sure {protocol}"]
+            assert {sets[round(y)] for y in sure.get_ydata()} == CRITICAL[protocol]
+            expected = 100 * numbers(rows(mine, significant=True), "share_lost")
+            np.testing.assert_allclose(sorted(sure.get_xdata()), sorted(expected))
+            others = drawn[f"unsure {protocol}"]
+            assert len(others.get_xdata()) == 5 - len(CRITICAL[protocol])
+
+
+def test_of_many_sets_those_are_shown_that_lose_most():
+    n = MOST + 12
+    lost = np.random.default_rng(0).permutation(n) / n
+    ids = [f"skip:layers={k}+{k + 1}" for k in range(n)]
+    shown = largest_sets(pd.DataFrame({"intervention": ids, "share_lost": lost}))
+    assert shown == [name for name, share in zip(ids, lost, strict=True) if share >= 12 / n]
+
+
+@pytest.mark.parametrize(
+    ("intervention", "name"),
+    [
+        ("skip:layers=3+4+5", "3–5"),
+        ("skip:layers=0+4", "0 and 4"),
+        ("zero:attn_out,layer=1+zero:attn_out,layer=2", "1 and 2"),
+        ("skip:z,layer=3,head=0+skip:z,layer=4,head=1", "3.0, 4.1"),
+        ("mean:kv_group,layer=1,group=0+mean:kv_group,layer=1,group=1", "1.0, 1.1"),
+    ],
+)
+def test_sets_are_named_by_what_is_in_them(intervention, name):
+    assert set_name(intervention) == name
+
+
+def test_sets_in_an_encoder_decoder_are_named_by_stack(ablation):
+    facts = ablation.facts.model.model_copy(update={"n_encoder_layers": 2})
+    with naming_layers_of(facts):
+        assert set_name("skip:layers=1+2") == "encoder.1 and decoder.0"
+
+
+def test_the_page_has_a_section_and_only_where_there_are_sets(ablation):
+    page = report([ablation])
+    assert "Ablation of blocks and sets" in page.html
+    assert 'id="roles"' not in page.html
+    assert Run.of([ablation]).ablations() == []
+    single = report([AblationResult(synthetic.records(PLAN), synthetic.facts(PLAN))])
+    assert "Ablation of blocks and sets" not in single.html
+
+
+def test_a_notebook_shows_sets_only_where_nothing_was_changed_alone(ablation):
+    assert "several layers at once" in plot_result(ablation).get_suptitle()
+    alone = synthetic.records(PLAN)
+    both = pd.concat([alone, rows(ablation.records, site="layers")], ignore_index=True)
+    mixed = AblationResult(both, synthetic.facts(PLAN))
+    expected = role_map(AblationResult(alone, synthetic.facts(PLAN)).effects())
+    assert plot_result(mixed).get_suptitle() == expected.get_suptitle()
