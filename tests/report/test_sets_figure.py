@@ -88,8 +88,8 @@ def test_of_many_sets_those_are_shown_that_lose_most():
         ("skip:layers=3+4+5", "3–5"),
         ("skip:layers=0+4", "0 and 4"),
         ("zero:attn_out,layer=1+zero:attn_out,layer=2", "1 and 2"),
-        ("skip:z,layer=3,head=0+skip:z,layer=4,head=1", "3.0, 4.1"),
-        ("mean:kv_group,layer=1,group=0+mean:kv_group,layer=1,group=1", "1.0, 1.1"),
+        ("skip:z,layer=3,head=0+skip:z,layer=4,head=1", "3: 0; 4: 1"),
+        ("mean:kv_group,layer=1,group=0+mean:kv_group,layer=1,group=1", "1: 0 and 1"),
     ],
 )
 def test_sets_are_named_by_what_is_in_them(intervention, name):

@@ -10,7 +10,7 @@ import re
 import pandas as pd
 
 from layerwise.report.naming import name_layer
-from layerwise.report.wording import HEAD_WORDS, layer_ranges
+from layerwise.report.wording import HEAD_WORDS, layer_ranges, ranges
 
 
 def is_set(effects: pd.DataFrame) -> pd.Series:
@@ -19,10 +19,12 @@ def is_set(effects: pd.DataFrame) -> pd.Series:
 
 
 def set_name(intervention: str) -> str:
-    """``"2–4"`` or ``"2.0, 2.1"``: the layers, or the heads, that an id names."""
-    heads = re.findall(r"layer=(\d+),(?:head|group)=(\d+)", intervention)
+    """``"2–4"``, or ``"2: 0–3; 5: 1"``: the layers, or by layer the heads, that an id names."""
+    heads: dict[str, list[int]] = {}
+    for layer, head in re.findall(r"layer=(\d+),(?:head|group)=(\d+)", intervention):
+        heads.setdefault(name_layer(int(layer)), []).append(int(head))
     if heads:
-        return ", ".join(f"{name_layer(int(layer))}.{head}" for layer, head in heads)
+        return "; ".join(f"{layer}: {ranges(those)}" for layer, those in heads.items())
     together = re.search(r":layers=([\d+]+)$", intervention)
     named = together[1].split("+") if together else re.findall(r"layer=(\d+)", intervention)
     return layer_ranges(named)

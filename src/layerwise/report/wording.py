@@ -6,7 +6,7 @@ Nothing here computes a statistic, and nothing here knows HTML or matplotlib.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -97,19 +97,30 @@ def layer_ranges(layers: Iterable[Any]) -> str:
 
     No range goes from the encoder into the decoder: ``"encoder.4–7 and decoder.0–2"``.
     """
+    runs = _runs(layers, stacks().n_encoder)
+    return joined(part for run in runs for part in _parts(run, name_layer)) or "none"
+
+
+def ranges(numbers: Iterable[Any]) -> str:
+    """Numbers as contiguous ranges: ``"0–3 and 6"``."""
+    return joined(part for run in _runs(numbers, None) for part in _parts(run, str)) or "none"
+
+
+def _runs(numbers: Iterable[Any], apart: int | None) -> list[list[int]]:
+    """Numbers that follow one another; a run never goes on at ``apart``."""
     runs: list[list[int]] = []
-    for layer in sorted({int(layer) for layer in layers}):
-        if runs and layer == runs[-1][-1] + 1 and layer != stacks().n_encoder:
-            runs[-1].append(layer)
+    for one in sorted({int(number) for number in numbers}):
+        if runs and one == runs[-1][-1] + 1 and one != apart:
+            runs[-1].append(one)
         else:
-            runs.append([layer])
-    return joined(part for run in runs for part in _parts(run)) or "none"
+            runs.append([one])
+    return runs
 
 
-def _parts(run: list[int]) -> list[str]:
+def _parts(run: list[int], name: Callable[[int], str]) -> list[str]:
     if len(run) < 3:
-        return [name_layer(layer) for layer in run]
-    return [f"{name_layer(run[0])}–{name_layer(run[-1]).rpartition('.')[2]}"]
+        return [name(one) for one in run]
+    return [f"{name(run[0])}–{name(run[-1]).rpartition('.')[2]}"]
 
 
 def doing(kind: str, site: str, where: str) -> str:

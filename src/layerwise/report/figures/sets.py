@@ -57,7 +57,7 @@ def set_losses(
     every[0].set_ylim(len(sets) - 0.4, -0.6)
     noun = sets_noun(str(shown["site"].iloc[0]))
     for axes in every[:: abreast(every)]:
-        axes.set_ylabel(noun)
+        axes.set_ylabel(noun if noun == "layers" else f"layer: {noun}")
     for axes in every[-abreast(every) :]:
         axes.set_xlabel("above-chance\naccuracy lost (%)")
     action = action_on_sets(str(shown["kind"].iloc[0]), str(shown["site"].iloc[0]))
