@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 
 from layerwise.report.figures.grid import layer_ticks
 from layerwise.report.naming import NAMES, stacks
+from layerwise.report.wording import number
 
 # Points between the axis and the names of stacks, beyond the numbers of layers.
 _PAD = {"x": 12.0, "y": 14.0}
@@ -35,7 +36,7 @@ def name_layers(
     first = _first_of_decoder(layers)
     places = {layer: i + 0.5 if cells else float(layer) for i, layer in enumerate(sorted(layers))}
     ticks = _ticks(sorted(layers), first, room, size)
-    texts = [str(tick - first if first and tick >= first else tick) for tick in ticks]
+    texts = [number(float(tick - first if first and tick >= first else tick)) for tick in ticks]
     _set_ticks(axes, along, [places[tick] for tick in ticks], texts)
     if first:
         ends = [places[n] for n in (min(layers), first, max(layers))]

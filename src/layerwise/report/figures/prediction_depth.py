@@ -52,7 +52,7 @@ def prediction_depth_curves(
         _means(lower, mine, capabilities)
     for spare in grid[2 * down - 2 :, (len(groups) - 1) % abreast + 1 :].ravel():
         spare.remove()
-    set_title(figure, "Prediction depth: where answers come to stay on top")
+    set_title(figure, "Prediction depth: where right answers settle")
     return figure
 
 

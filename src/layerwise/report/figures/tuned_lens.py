@@ -53,6 +53,9 @@ def tuned_lens_curves(layers: pd.DataFrame, width: float = COLUMN_WIDTH) -> Figu
     axes.set_ylabel("KL to final (nats)")
     axes.grid(axis="y", color="0.92", lw=0.5)
     axes.spines[["top", "right"]].set_visible(False)
+    handles += axes.plot(
+        [], [], ls="", marker="o", color="0.35", ms=3, label="filled: lower (Holm)"
+    )
     legend_below(figure, handles)
     texts = f"n = {spread(shown['n_texts'])} held-out texts"
     set_title(figure, f"Tuned lens, {shown['kind'].iloc[0]} ({texts})")
