@@ -75,8 +75,9 @@ def action_on_sets(kind: str, site: str) -> str:
 def largest_sets(effects: pd.DataFrame) -> list[str]:
     """The interventions in the order of the table; those that lose most, if there are many."""
     named = list(dict.fromkeys(effects["intervention"]))
-    losses = effects.groupby("intervention")["share_lost"].mean()
-    kept = set(losses.sort_values(ascending=False, kind="stable").index[:MOST])
+    losses = {name: float(numbers(rows(effects, intervention=name), "share_lost").mean())
+              for name in named}  # fmt: skip
+    kept = sorted(named, key=lambda name: -losses[name])[:MOST]
     return [name for name in named if name in kept]
 
 
