@@ -95,6 +95,35 @@ def test_a_lens_and_a_profile_are_planned_by_their_own_pieces():
     assert profile.notes[0].startswith("At most")
 
 
+def test_what_a_profile_adds_is_planned_or_said_to_be_left_out():
+    model = tiny_model("llama")
+    task = solved_by(model, word_task(15))
+    bare = plan_run(model, task, "continuation", analysis="profile")
+    more = plan_run(
+        model, task, "continuation", analysis="profile", also=["attribution", "similarity", "paths"]
+    )
+    added = [row for row in more.rows if row.analysis in ("attribution", "similarity")]
+    assert [row.analysis for row in added] == ["attribution", "similarity"]
+    similar = lw.similarity(model, task, "continuation", progress=False)
+    assert added[1].cost.requests == len(similar.similarity) // model.cfg.n_layers
+    assert more.total.token_passes == bare.total.token_passes + sum(
+        row.cost.token_passes for row in added
+    )
+    assert "Not in this plan, and not in its time: paths." in more.notes
+    assert not any("Not in this plan" in note for note in bare.notes)
+
+
+def test_additions_are_those_of_a_profile(here):
+    command = ["plan", model_folder(), "--task", "good.jsonl", "--also"]
+    says = "'heads' was asked for beside 'ablation', but only a profile has more; plan 'profile'"
+    refused(*command, "heads", says=says, unchanged=here)
+    says = "Unknown addition to a profile 'head'. Did you mean 'heads'?"
+    refused(*command, "head", "--analysis", "profile", says=says, unchanged=here)
+    said = done(*command, "all", "--analysis", "profile", "--protocol", "continuation")
+    assert "similarity" in said
+    assert "Not in this plan, and not in its time: head-scores, removal, estimates, paths." in said
+
+
 def test_more_items_cost_more():
     model = tiny_model("llama")
     costs = [plan_run(model, word_task(n), "letter").total for n in (4, 16, 64)]

@@ -24,6 +24,8 @@ from layerwise.path_patching import PathPatching, has_norms_after, refuse_norms_
 from layerwise.results import Result
 from layerwise.similarity import Similarity
 
+# What a plan leaves out, because its cost follows from what is found, or is no sweep of the engine.
+UNPLANNED = ("head-scores", "removal", "estimates", "paths")
 # Orders of removal that are known without trying every set of layers.
 CHEAP_ORDERS = ("effect", "deep", "angular", "influence")
 EXTRAS = {
@@ -78,6 +80,16 @@ def patched_sites(extras: Sequence[str]) -> tuple[str, ...]:
     return ("resid_pre", "z") if "heads" in extras else ("resid_pre",)
 
 
+def readings_of(extras: Sequence[str], reading: Setup) -> dict[str, Attribution | Similarity]:
+    """By name, those extras that read each task's prompts once: a plan can say what they cost."""
+    found: dict[str, Attribution | Similarity] = {}
+    if "attribution" in extras:
+        found["attribution"] = Attribution(reading, strict=False)
+    if "similarity" in extras:
+        found["similarity"] = Similarity(reading)
+    return found
+
+
 def jobs_of(extras: Sequence[str], able: Setup, reading: Setup, pairs: int) -> Iterator[Job]:
     """The jobs of all extras but those that are changes of the ablation and the patching.
 
@@ -93,10 +105,7 @@ def jobs_of(extras: Sequence[str], able: Setup, reading: Setup, pairs: int) -> I
         yield fitting_heads(model, able.loaded, THRESHOLD, able.seed)
     if not able.tasks:
         return
-    if "attribution" in extras:
-        yield Attribution(reading, strict=False)
-    if "similarity" in extras:
-        yield Similarity(reading)
+    yield from readings_of(extras, reading).values()
     if "removal" in extras and model.cfg.n_layers > 1:
         n_removed = max(1, model.cfg.n_layers // 2)
         yield Removal(able, n_removed, CHEAP_ORDERS, held_out=0.5)

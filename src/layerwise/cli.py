@@ -560,12 +560,13 @@ def plan(
     analysis: Annotated[
         str, typer.Option(help="ablation, lens, patching or profile.")
     ] = "ablation",
-    kind: Annotated[str, typer.Option(help="Of the ablation: skip, zero or mean.")] = "skip",
+    kind: Annotated[str, typer.Option(help="Of the ablation, as for ablate.")] = "skip",
     site: Annotated[str | None, typer.Option(help="Of the ablation.")] = None,
     layers: Layers = None,
     limit: Limit = None,
     pairs: Annotated[int, typer.Option(help="Pairs of prompts a task for patching.")] = 16,
     exhaustive: Exhaustive = False,
+    also: Also = [],  # noqa: B006
     seed: Seed = 0,
     fewshot: Fewshot = None,
     chat: Chat = False,
@@ -582,8 +583,8 @@ def plan(
     found = run(
         model, task or None, protocol or None, analysis=analysis, kind=kind, site=site,
         layers=None if layers is None else _layers(layers), limit=limit, pairs=pairs,
-        exhaustive=exhaustive, seed=seed, fewshot=fewshot, chat=chat, dtype=dtype, device=device,
-        memory_budget=_bytes(memory_budget), recalibrate=recalibrate,
+        exhaustive=exhaustive, also=also, seed=seed, fewshot=fewshot, chat=chat, dtype=dtype,
+        device=device, memory_budget=_bytes(memory_budget), recalibrate=recalibrate,
     )  # fmt: skip
     typer.echo(str(found))
 

@@ -7,7 +7,7 @@ out how long texts get.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -17,18 +17,20 @@ import pandas as pd
 from transformer_lens import HookedTransformer
 
 from layerwise._ablation_job import Ablation
+from layerwise._attribution_job import Attribution
 from layerwise._changes import Changes
 from layerwise._lengths import TRIED, lengths_in, remember_lengths, remembered_lengths, worth_trying
-from layerwise._profile_extras import wanted_extras
+from layerwise._profile_extras import UNPLANNED, readings_of, wanted_extras
 from layerwise._records import seconds_in_words
 from layerwise._setup import Setup, TaskLike, check_layers, paired_tasks, prepare
-from layerwise.errors import unknown_name
+from layerwise.errors import UserError, unknown_name
 from layerwise.logit_lens import LENS_PROTOCOLS, Lens
 from layerwise.models import load_model
 from layerwise.models.folder import has_weights
 from layerwise.models.outline import is_outline, load_outline
 from layerwise.patching import PAIRS, Patching
 from layerwise.profiling import Jobs as ProfileJobs
+from layerwise.similarity import Similarity
 from layerwise.sweep import intact, skip
 from layerwise.sweep.calibration import calibration_for, fewer_threads
 from layerwise.sweep.cost import Cost
@@ -55,7 +57,7 @@ class PlanRow:
     """What one task costs under one protocol.
 
     Attributes:
-        analysis: ``ablation``, ``lens`` or ``patching``.
+        analysis: ``ablation``, ``lens``, ``patching``, ``attribution`` or ``similarity``.
         task: the task's name.
         protocol: how it is put to the model.
         cost: what that costs on its own.
@@ -123,7 +125,7 @@ def plan_run(
     layers: Sequence[int] | None = None,
     pairs: int = PAIRS,
     exhaustive: bool = False,
-    also: Sequence[str] = (),
+    also: str | Sequence[str] = (),
     limit: int | None = None,
     seed: int = 0,
     fewshot: int | None = None,
@@ -150,7 +152,8 @@ def plan_run(
         layers: of the ablation; all if None.
         pairs: pairs of prompts a task for patching.
         exhaustive: of a profile: skip layers also where there is no signal.
-        also: what a profile does beyond its main analyses; only more changes and patches count.
+        also: what a profile does beyond its main analyses, as for ``profile``; what of that is
+            not planned is told in the notes.
         limit: take the first so many items of each task.
         seed: decides the items of built-in suites.
         fewshot: number of few-shot examples; the task's own if None.
@@ -178,6 +181,12 @@ def plan_run(
     )  # fmt: skip
     assert isinstance(subject, HookedTransformer), "encoder-decoders are refused before"
     chosen = check_layers(layers, subject.cfg.n_layers)
+    extras = wanted_extras((also,) if isinstance(also, str) else also, subject.cfg)
+    if extras and analysis != "profile":
+        raise UserError(
+            f"{extras[0]!r} was asked for beside {analysis!r}, but only a profile has more; plan "
+            "'profile', or leave it out."
+        )
     if analysis == "ablation":
         jobs = _Jobs(Ablation(setup, (Changes.of(subject, kind, site, chosen),)))
     elif analysis == "lens":
@@ -185,9 +194,12 @@ def plan_run(
     elif analysis == "patching":
         jobs = _Jobs(patching=Patching(setup, ("resid_pre",), pairs))
     else:
-        profile = ProfileJobs.of(setup, pairs, exhaustive, wanted_extras(also, subject.cfg))
-        jobs = _Jobs(profile.ablation, profile.lens, profile.patching)
+        profile = ProfileJobs.of(setup, pairs, exhaustive, extras)
+        more = readings_of(extras, profile.lens.setup)
+        jobs = _Jobs(profile.ablation, profile.lens, profile.patching, more)
     notes = [AT_MOST] if analysis == "profile" else []
+    left_out = [name for name in extras if name in UNPLANNED]
+    notes += [f"Not in this plan, and not in its time: {', '.join(left_out)}."] if left_out else []
     if jobs.ablation is not None and not _find_lengths(setup, recalibrate):
         notes.append(NO_WEIGHTS)
     rows, total = tuple(jobs.rows()), jobs.total()
@@ -201,6 +213,7 @@ class _Jobs(NamedTuple):
     ablation: Ablation | None = None
     lens: Lens | None = None
     patching: Patching | None = None
+    readings: Mapping[str, Attribution | Similarity] = {}
 
     def rows(self) -> Iterator[PlanRow]:
         """Each task and protocol on its own."""
@@ -221,6 +234,9 @@ class _Jobs(NamedTuple):
                 cost = self.patching.expected(task)
                 if cost.requests:
                     yield PlanRow("patching", task.name, "continuation", cost)
+        for name, job in self.readings.items():
+            for task, protocol in job.setup.pieces():
+                yield PlanRow(name, task.name, protocol, job.expected(task, protocol))
 
     def total(self) -> Cost:
         """All of it, as it is run."""
