@@ -79,7 +79,7 @@ def interaction_rows(
     skips = (records["kind"] == "skip") & (records["site"] == "layer")
     every = list(cells(records.loc[skips | (records["kind"] == "intact")]))
     found = {
-        (cell.capability, cell.task, cell.protocol): _profile(cell, level, groups, sampling)
+        (cell.capability, cell.task, cell.protocol): loss_profile(cell, level, groups, sampling)
         for cell in every
         if (level := chance[cell.task, cell.protocol]) < 1
         and cell.interventions["layer"].tolist() == list(range(sampling.n_layers))
@@ -112,7 +112,15 @@ def _both(
             and len(a.cell.items) > 1]  # fmt: skip
 
 
-def _profile(cell: Cell, chance: float, groups: Groups, sampling: Sampling) -> Profile:
+def loss_profile(cell: Cell, chance: float, groups: Groups, sampling: Sampling) -> Profile:
+    """What skipping a layer of each group costs of one task with signal.
+
+    Args:
+        cell: skips of all layers.
+        chance: accuracy by guessing.
+        groups: the layers of each group.
+        sampling: the resamples.
+    """
     intact = cell.intact[:, None].astype(float)
     lost = np.column_stack(
         [(intact - cell.correct[:, list(layers)]).mean(axis=1) for layers in groups.values()]

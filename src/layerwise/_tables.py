@@ -33,6 +33,10 @@ def _schema(**columns: Any) -> pa.Schema:
     return pa.schema(fields)
 
 
+# What is compared between runs.
+_QUANTITY = dict.fromkeys(("family", "capability", "protocol", "method", "measure", "axis"), "str")
+_QUANTITY |= {"tasks": "str", "n_tasks": "int", "n_items": "int"}
+
 SCHEMAS: dict[str, pa.Schema] = {
     "records": _schema(
         intervention="str", kind="str", site="str?", layer="int?", task="str", capability="str",
@@ -207,6 +211,28 @@ SCHEMAS: dict[str, pa.Schema] = {
         predicted_correct="bool", measured_correct="bool", intact_gold_logprob="float?",
         predicted_gold_logprob="float?", measured_gold_logprob="float?", intact_generated="str?",
         predicted_generated="str?", measured_generated="str?",
+    ),
+    "comparison_layers": _schema(
+        run="str", capability="str", task="str", protocol="str", kind="str", site="str",
+        layer="int", start="float", end="float", n_items="int", share_lost="float?",
+        share_low="float?", share_high="float?", acc_diff="float", p_holm="float", signal="bool",
+        significant="bool",
+    ),
+    "comparison_estimates": _schema(
+        run="str", group="str?", **_QUANTITY, estimate="float", low="float?", high="float?",
+    ),
+    "comparison_differences": _schema(
+        unit="str", first="str", second="str", **_QUANTITY, estimate_first="float",
+        estimate_second="float", difference="float", low="float?", high="float?", p="float",
+        p_holm="float", significant="bool", n_first="int", n_second="int", error_runs="float?",
+        error_items="float?", df="float?",
+    ),
+    "comparison_groups": _schema(
+        group="str", n_runs="int", **_QUANTITY, mean="float", sd="float", least="float",
+        most="float",
+    ),
+    "comparison_left_out": _schema(
+        runs="str", capability="str?", task="str?", protocol="str?", method="str?", reason="str",
     ),
 }  # fmt: skip
 

@@ -100,7 +100,7 @@ def emergence(
     facts = join_facts([result.facts for result in used])
     n_layers = facts.model.n_layers
     grouped, sampling = layer_groups(n_layers, groups), Sampling(seed, n_resamples, n_layers)
-    found = list(_evidence(used, sampling))
+    found = list(evidence_of(used, sampling))
     _refuse_doubles(found)
     summaries, left_out = _summarise(found)
     placed = {(s.capability, s.protocol, s.method) for s in summaries if s.measure == HALF}
@@ -121,7 +121,13 @@ def emergence(
     )
 
 
-def _evidence(results: Sequence[Result], sampling: Sampling) -> Iterator[Evidence | LeftOut]:
+def evidence_of(results: Sequence[Result], sampling: Sampling) -> Iterator[Evidence | LeftOut]:
+    """What each method says about each task, of the results of one run; or why it says nothing.
+
+    Args:
+        results: of the kinds ``JOINED``, at most one of each.
+        sampling: the resamples, which all methods share.
+    """
     signal: dict[tuple[str, str], bool] = {}
     for result in results:
         if isinstance(result, AblationResult):
@@ -158,7 +164,7 @@ def _refuse_doubles(found: Sequence[Evidence | LeftOut]) -> None:
 def _summarise(found: Sequence[Evidence | LeftOut]) -> tuple[list[Summary], list[LeftOut]]:
     evidence = sorted((e for e in found if isinstance(e, Evidence)), key=_sort_key)
     groups = groupby(evidence, key=lambda e: (e.method, e.protocol, e.capability))
-    told = [*found, *(each for _, group in groups for each in _capability(list(group)))]
+    told = [*found, *(each for _, group in groups for each in capability_summaries(list(group)))]
     return (
         [each for each in told if isinstance(each, Summary)],
         [each for each in told if isinstance(each, LeftOut)],
@@ -174,8 +180,8 @@ def _rank(capability: str) -> tuple[int, str]:
     return (known.index(capability) if capability in known else len(known), capability)
 
 
-def _capability(group: Sequence[Evidence]) -> Iterator[Summary | LeftOut]:
-    """The measures of one capability under one protocol by one method."""
+def capability_summaries(group: Sequence[Evidence]) -> Iterator[Summary | LeftOut]:
+    """The measures of one capability under one protocol by one method, from its tasks."""
     first = group[0]
     key = (first.capability, first.protocol, first.method)
     tasks, n_items = tuple(e.task for e in group), sum(e.n_items for e in group)

@@ -1,0 +1,280 @@
+"""The quantities that runs are compared by, in the sample and in resamples of the same items.
+
+Differences and tests are the business of ``_compare_tables``; definitions are in
+``docs/comparing.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from layerwise import stats
+from layerwise._compare_runs import SavedRun, left_out
+from layerwise._effects import Cell, cells
+from layerwise._evidence import ABLATION, Evidence, LeftOut, Sampling
+from layerwise._protocol_interaction import THIRDS, Profile, loss_profile
+from layerwise._stacks import DECODER, ENCODER
+from layerwise.emergence import CRITICAL, capability_summaries, evidence_of
+
+ACCURACY, DEPTH, LOSS, SIZE = "accuracy", "depth", "share lost", "critical set"
+FAMILIES = (ACCURACY, DEPTH, LOSS, SIZE)
+WHOLE = "computation"
+
+
+class Key(NamedTuple):
+    """What is compared: equal keys of two runs are about the same thing."""
+
+    family: str
+    capability: str
+    protocol: str
+    method: str
+    measure: str
+    axis: str
+    tasks: tuple[str, ...]
+
+
+class Quantity(NamedTuple):
+    """One quantity of one run.
+
+    Attributes:
+        draws: its value in the sample (row 0) and in resamples of the items.
+        n_items: number of items.
+        right: of an accuracy, the answers; otherwise None.
+    """
+
+    draws: Float[np.ndarray, " draws"]
+    n_items: int
+    right: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run with what its methods say about each task.
+
+    Attributes:
+        run: the run.
+        sampling: the resamples, the same for all runs, and this run's number of layers.
+        evidence: what each method says about each task.
+        silent: what was left out of the evidence, and why.
+        cells: its ablation records by task and protocol.
+    """
+
+    run: SavedRun
+    sampling: Sampling
+    evidence: tuple[Evidence, ...]
+    silent: tuple[LeftOut, ...]
+    cells: dict[tuple[str, str], Cell]
+
+    @property
+    def axes(self) -> dict[str, range]:
+        """The layers of the whole axis of computation and, of an encoder-decoder, of each stack."""
+        model = self.run.facts.model
+        n, first = model.n_layers, model.n_encoder_layers
+        stacks = {ENCODER: range(first), DECODER: range(first, n)}
+        return {WHOLE: range(n), **stacks}
+
+
+def prepared(run: SavedRun, seed: int, n_resamples: int) -> Prepared:
+    """A run's evidence, from the same resamples of items in all runs."""
+    sampling = Sampling(seed, n_resamples, run.facts.model.n_layers)
+    found = list(evidence_of(run.results, sampling))
+    told = () if run.ablation is None else cells(_single(run.ablation.records))
+    return Prepared(
+        run,
+        sampling,
+        tuple(e for e in found if isinstance(e, Evidence)),
+        tuple(e for e in found if isinstance(e, LeftOut)),
+        {(cell.task, cell.protocol): cell for cell in told},
+    )
+
+
+def _single(records: Any) -> Any:
+    """The intact model, and layers skipped one at a time."""
+    skips = (records["kind"] == "skip") & (records["site"] == "layer")
+    return records.loc[skips | (records["kind"] == "intact")]
+
+
+def quantities(
+    runs: Sequence[Prepared], note: Callable[[dict[str, Any]], object] = lambda row: None
+) -> dict[Key, list[Quantity]]:
+    """All that can be said of every one of the runs, on tasks and items that they share.
+
+    Args:
+        runs: one run, or those that are to be compared.
+        note: is told of what has to be left out, as rows of ``comparison_left_out.parquet``.
+
+    Returns:
+        One quantity for each run, by what it is.
+    """
+    found = dict(_accuracies(runs, note))
+    axes = [WHOLE]
+    if any(run.run.facts.model.n_encoder_layers for run in runs):
+        axes += [name for name in (ENCODER, DECODER) if all(run.axes[name] for run in runs)]
+    for axis in axes:
+        found |= dict(_depths(runs, axis, note if axis == WHOLE else lambda row: None))
+    return found | dict(_losses(runs, note))
+
+
+def _accuracies(runs: Sequence[Prepared], note: Callable) -> Iterator[tuple[Key, list[Quantity]]]:
+    for task, protocol in _shared([set(run.cells) for run in runs]):
+        mine = [run.cells[task, protocol] for run in runs]
+        chance = runs[0].run.facts.chance(task, protocol)
+        reason = _silenced(mine, chance)
+        if reason:
+            what = {"task": task, "protocol": protocol, "capability": mine[0].capability}
+            note(left_out(_names(runs), reason, **what))
+            continue
+        key = Key(ACCURACY, mine[0].capability, protocol, "intact model", ACCURACY, WHOLE, (task,))
+        yield key, [_accuracy(*each) for each in zip(runs, mine, strict=True)]
+
+
+def _silenced(mine: Sequence[Cell], chance: float) -> str | None:
+    """Why accuracies are not compared; None if they are."""
+    if len({cell.items for cell in mine}) > 1:
+        return "the items with an answer differ"
+    if not any(stats.above_chance(cell.intact, chance) for cell in mine):
+        return "no signal: no intact model is above chance"
+    return None
+
+
+def _accuracy(run: Prepared, cell: Cell) -> Quantity:
+    indices = run.sampling.indices(cell.task, len(cell.intact))
+    draws = stats.resampled_means(cell.intact[:, None].astype(float), indices)[:, 0]
+    return Quantity(draws, len(cell.intact), cell.intact)
+
+
+def _depths(
+    runs: Sequence[Prepared], axis: str, note: Callable
+) -> Iterator[tuple[Key, list[Quantity]]]:
+    """Depths and sizes of critical sets, on tasks that every run has evidence of."""
+    every = [_by_place(run, axis) for run in runs]
+    for place in _shared([{key[:3] for key in mine} for mine in every]):
+        tasks = _shared([{key[3] for key in mine if key[:3] == place} for mine in every])
+        aligned = [_aligned([mine[(*place, task)] for mine in every], runs) for task in tasks]
+        kept = [each for each in aligned if each]
+        if not kept:
+            what = dict(zip(("capability", "protocol", "method"), place, strict=True))
+            note(left_out(_names(runs), "no task has evidence in every run", **what))
+            continue
+        told = [list(capability_summaries(list(group))) for group in zip(*kept, strict=True)]
+        sizes = [len(run.axes[axis]) for run in runs]
+        yield from _in_all(told, sizes, axis, runs, note)
+
+
+def _by_place(run: Prepared, axis: str) -> dict[tuple[str, str, str, str], Evidence]:
+    """Evidence by capability, protocol, method and task; of one stack alone only ablation's."""
+    found = {(e.capability, e.protocol, e.method, e.task): e for e in run.evidence}
+    if axis == WHOLE:
+        return found
+    within = list(run.axes[axis])
+    return {
+        key: e._replace(rows=e.rows[:, within], critical=e.critical[:, within])
+        for key, e in found.items()
+        if e.method == ABLATION and e.critical is not None
+    }
+
+
+def _aligned(mine: Sequence[Evidence], runs: Sequence[Prepared]) -> list[Evidence]:
+    """One task's evidence of every run on the items of all; none if these are too few."""
+    if len({e.items for e in mine}) == 1:
+        return list(mine)
+    both = _shared([set(e.items) for e in mine])
+    if len(both) < 2:
+        return []
+    return [
+        e._replace(items=tuple(both), rows=e.of_items(both, run.sampling), settled=None)
+        for e, run in zip(mine, runs, strict=True)
+    ]
+
+
+def _in_all(
+    told: Sequence[Sequence[Any]],
+    sizes: Sequence[int],
+    axis: str,
+    runs: Sequence[Prepared],
+    note: Callable,
+) -> Iterator[tuple[Key, list[Quantity]]]:
+    """The measures that every run has, in relative depth and as shares of layers."""
+    measured = [{s.measure: s for s in mine if not isinstance(s, LeftOut)} for mine in told]
+    for run, mine in zip(runs, told, strict=True):
+        for each in mine:
+            if isinstance(each, LeftOut):
+                note(left_out(run.run.name, each.reason, capability=each.capability,
+                              protocol=each.protocol, method=each.method))  # fmt: skip
+    for measure in _shared([set(mine) for mine in measured]):
+        mine = [each[measure] for each in measured]
+        family, shift = (SIZE, 0.0) if measure == CRITICAL else (DEPTH, 0.5)
+        first, tasks = mine[0], tuple(t for t in mine[0].tasks if all(t in s.tasks for s in mine))
+        if any(s.tasks != tasks for s in mine):  # settled in other tasks
+            continue
+        key = Key(family, first.capability, first.protocol, first.method, measure, axis, tasks)
+        yield (
+            key,
+            [
+                Quantity((s.draws + shift) / size, min(each.n_items for each in mine))
+                for s, size in zip(mine, sizes, strict=True)
+            ],
+        )
+
+
+def _losses(runs: Sequence[Prepared], note: Callable) -> Iterator[tuple[Key, list[Quantity]]]:
+    """The share of the above-chance accuracy lost by third of the depth."""
+    every = [_profiles(run) for run in runs]
+    for capability, protocol in _shared([{key[:2] for key in mine} for mine in every]):
+        place = capability, protocol
+        tasks = _shared([{key[2] for key in mine if key[:2] == place} for mine in every])
+        shown = [
+            t for t in tasks if len({mine[(*place, t)].cell.items for mine in every}) == 1
+        ]  # fmt: skip
+        if not shown:
+            note(left_out(_names(runs), "no task has signal in every run", capability=capability,
+                          protocol=protocol, method=ABLATION))  # fmt: skip
+            continue
+        thirds = _shared([set(thirds_of(run.sampling.n_layers)) for run in runs])
+        for third in (name for name in THIRDS if name in thirds):
+            key = Key(LOSS, *place, ABLATION, f"{third} third", WHOLE, tuple(shown))
+            yield (
+                key,
+                [
+                    _loss([mine[(*place, task)] for task in shown], list(thirds_of(n)).index(third))
+                    for mine, n in zip(every, (run.sampling.n_layers for run in runs), strict=True)
+                ],
+            )
+
+
+def _loss(profiles: Sequence[Profile], column: int) -> Quantity:
+    draws = np.mean([profile.draws[:, column] for profile in profiles], axis=0)
+    return Quantity(draws, sum(len(profile.cell.items) for profile in profiles))
+
+
+def _profiles(run: Prepared) -> dict[tuple[str, str, str], Profile]:
+    """By capability, protocol and task, where there is signal and every layer was skipped."""
+    found = {}
+    for cell in run.cells.values():
+        level = run.run.facts.chance(cell.task, cell.protocol)
+        whole = cell.interventions["layer"].tolist() == list(range(run.sampling.n_layers))
+        if whole and len(cell.intact) > 1 and stats.above_chance(cell.intact, level):
+            groups = thirds_of(run.sampling.n_layers)
+            key = cell.capability, cell.protocol, cell.task
+            found[key] = loss_profile(cell, level, groups, run.sampling)
+    return found
+
+
+def thirds_of(n_layers: int) -> dict[str, list[int]]:
+    """The layers whose middle lies in each third of the depth; a third without any is left out."""
+    third = ((np.arange(n_layers) + 0.5) / n_layers * 3).astype(int)
+    found = {name: np.flatnonzero(third == i).tolist() for i, name in enumerate(THIRDS)}
+    return {name: layers for name, layers in found.items() if layers}
+
+
+def _shared(sets: Sequence[set[Any]]) -> list[Any]:
+    return sorted(set.intersection(*sets)) if sets else []
+
+
+def _names(runs: Sequence[Prepared]) -> str:
+    return ", ".join(run.run.name for run in runs)

@@ -1,0 +1,174 @@
+"""Estimates of each run, and differences between runs or groups with intervals and tests.
+
+What is estimated is made in ``_compare_quantities``; definitions are in ``docs/comparing.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from layerwise import stats
+from layerwise._compare_quantities import (
+    ACCURACY,
+    FAMILIES,
+    LOSS,
+    SIZE,
+    Key,
+    Prepared,
+    Quantity,
+    quantities,
+)
+from layerwise._compare_runs import SavedRun
+from layerwise._crossed import crossed_difference
+from layerwise._depths import bounds, later_by, two_sided_p
+from layerwise._effects import ALPHA
+
+ITEM, RUN = "item", "run"
+Draws = Float[np.ndarray, " draws"]
+
+
+def estimate_rows(runs: Sequence[Prepared]) -> Iterator[dict[str, Any]]:
+    """Rows of ``comparison_estimates.parquet``: each run by itself, on the tasks of all runs."""
+    for run in runs:
+        for key, (mine,) in quantities([run]).items():
+            low, high = _interval(key, mine.draws, mine.n_items)
+            told = {"run": run.run.name, "group": run.run.group, "estimate": float(mine.draws[0])}
+            yield told | _named(key, mine) | {"low": low, "high": high}
+
+
+def pair_rows(runs: Sequence[Prepared], left_out: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of ``comparison_differences.parquet``: every two runs, paired over items.
+
+    Args:
+        runs: the runs.
+        left_out: gets the rows of what could not be compared.
+    """
+    rows = [
+        _pair(one.run, other.run, key, *both)
+        for one, other in combinations(runs, 2)
+        for key, both in quantities([one, other], left_out.append).items()
+    ]
+    return corrected(rows)
+
+
+def _pair(
+    one: SavedRun, other: SavedRun, key: Key, first: Quantity, second: Quantity
+) -> dict[str, Any]:
+    differences = later_by(first.draws, second.draws)
+    low, high = _interval(key, differences, first.n_items)
+    return {
+        "unit": ITEM,
+        "first": one.name,
+        "second": other.name,
+        **_named(key, first),
+        "estimate_first": float(first.draws[0]),
+        "estimate_second": float(second.draws[0]),
+        "difference": float(differences[0]),
+        "low": low,
+        "high": high,
+        "p": _p(key, first, second, differences),
+        "n_first": 1,
+        "n_second": 1,
+    }
+
+
+def _p(key: Key, first: Quantity, second: Quantity, differences: Draws) -> float:
+    """Exact McNemar for accuracies; otherwise from the resampled differences."""
+    if first.right is not None and second.right is not None:
+        only = [int((a & ~b).sum()) for a, b in
+                ((first.right, second.right), (second.right, first.right))]  # fmt: skip
+        return stats.mcnemar_exact(*only)
+    kept, low, _ = bounds(differences, first.n_items)
+    if key.family == LOSS:  # a share that is not defined could be anything
+        undefined = int(np.isnan(differences[1:]).sum())
+        kept = np.concatenate([kept, np.zeros(undefined)])
+    elif np.isnan(low):
+        return 1.0
+    # no exact paired test of so few items could be surer
+    return two_sided_p(kept, least=2.0 ** (1 - first.n_items))
+
+
+def group_difference_rows(
+    first: Sequence[Prepared], second: Sequence[Prepared], left_out: list[dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """Rows of ``comparison_differences.parquet`` of two groups of runs, not corrected yet.
+
+    Args:
+        first: the runs of one group.
+        second: those of the other.
+        left_out: gets the rows of what could not be compared.
+    """
+    split = len(first)
+    for key, every in quantities([*first, *second], left_out.append).items():
+        values = np.array([each.draws[0] for each in every])
+        draws = np.array([each.draws for each in every])
+        over_items = draws[split:].mean(axis=0) - draws[:split].mean(axis=0)
+        error = float(np.nanstd(over_items[1:]))
+        found = crossed_difference(values[:split], values[split:], error, every[0].n_items)
+        yield {
+            "unit": RUN,
+            "first": first[0].run.group,
+            "second": second[0].run.group,
+            **_named(key, every[0]),
+            "estimate_first": float(values[:split].mean()),
+            "estimate_second": float(values[split:].mean()),
+            "difference": found.interval.estimate,
+            "low": found.interval.low,
+            "high": found.interval.high,
+            "p": found.p,
+            "n_first": split,
+            "n_second": len(every) - split,
+            "error_runs": found.error_units,
+            "error_items": error,
+            "df": found.df,
+        }
+
+
+def group_rows(groups: Mapping[str, Sequence[Prepared]]) -> Iterator[dict[str, Any]]:
+    """Rows of ``comparison_groups.parquet``: the spread over the runs of each group."""
+    for name, runs in groups.items():
+        for key, every in quantities(runs).items():
+            values = np.array([each.draws[0] for each in every])
+            spread = {"mean": values.mean(), "sd": values.std(ddof=1), "least": values.min()}
+            told = {"group": name, "n_runs": len(runs), "most": values.max()}
+            yield told | _named(key, every[0]) | spread
+
+
+def corrected(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with Holm's correction over all comparisons of a family."""
+    found = []
+    for family in FAMILIES:
+        mine = [row for row in rows if row["family"] == family]
+        adjusted = stats.holm(np.array([row["p"] for row in mine], dtype=float))
+        found += [
+            row | {"p_holm": float(p), "significant": bool(p < ALPHA and _away(row))}
+            for row, p in zip(mine, adjusted, strict=True)
+        ]
+    return found
+
+
+def _away(row: dict[str, Any]) -> bool:
+    """Whether the interval is away from 0, where there is one; the exact test has its own."""
+    return row["family"] == ACCURACY or not row["low"] <= 0 <= row["high"]
+
+
+def _named(key: Key, quantity: Quantity) -> dict[str, Any]:
+    joined = {"tasks": ",".join(key.tasks), "n_tasks": len(key.tasks)}
+    return key._asdict() | joined | {"n_items": quantity.n_items}
+
+
+def _interval(key: Key, draws: Draws, n_items: int) -> tuple[float, float]:
+    """Percentile bounds; nan where nothing can be said, or a share has no end."""
+    if key.family != LOSS:
+        _, low, high = bounds(draws, n_items)
+        if key.family == SIZE:  # resampled tests find more, see docs/statistics.md
+            low, high = min(low, float(draws[0])), max(high, float(draws[0]))
+        return low, high
+    low, high = stats.percentile_bounds(draws[1:, None], 0.95)
+    ends = float(low[0]), float(high[0])
+    return ends if n_items > 1 and np.isfinite(ends).all() else (np.nan, np.nan)

@@ -1,0 +1,174 @@
+"""Saved runs side by side: what differs between models, or between groups of training seeds.
+
+Reads the folders of runs and runs no model. Definitions are in ``docs/comparing.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from layerwise._callable import make_callable
+from layerwise._compare_quantities import Prepared, prepared
+from layerwise._compare_runs import (
+    SavedRun,
+    left_out,
+    on_shared_tasks,
+    refuse_mixed_group,
+    refuse_other_prompts,
+    refuse_same_model,
+    saved_runs,
+    shared_change,
+)
+from layerwise._compare_tables import (
+    corrected,
+    estimate_rows,
+    group_difference_rows,
+    group_rows,
+    pair_rows,
+)
+from layerwise._comparison import Comparison, ComparisonFacts, RunFacts
+from layerwise._tables import frame
+from layerwise.errors import UserError
+from layerwise.report.rows import records
+
+Folders = Sequence[str | Path]
+
+
+def compare(
+    runs: Folders | Mapping[str, Folders],
+    *,
+    seed: int = 0,
+    n_resamples: int = 10_000,
+) -> Comparison:
+    """Put saved runs of different models side by side, with a test for each difference.
+
+    Every two runs are compared on the tasks whose very same items were asked in all of them,
+    paired over items. Groups of runs (training seeds of one architecture each) are compared as
+    groups, with the run as the unit.
+
+    Args:
+        runs: the folders of two or more runs; or of two or more groups by name, each of two or
+            more runs.
+        seed: seed of the bootstrap over items.
+        n_resamples: number of bootstrap samples. No bootstrap p-value is below about twice its
+            inverse, and Holm's correction multiplies that by the comparisons of a family.
+
+    Returns:
+        The tables of ``docs/comparing.md``; ``save`` writes them with figures and one page.
+
+    Raises:
+        UserError: if a folder cannot be read; if two runs are of the same model; if items,
+            protocols or metrics differ so that nothing is left to compare.
+    """
+    folders, groups = _listed(runs)
+    if n_resamples < 100:
+        raise UserError(f"n_resamples is {n_resamples}: expected 100 or more; leave it out.")
+    saved = saved_runs(folders, groups)
+    refuse_same_model(saved)
+    refuse_other_prompts(saved)
+    if groups[0] is not None:
+        refuse_mixed_group(saved)
+    shared, silent = on_shared_tasks(saved)
+    change = shared_change(shared)
+    ready = [prepared(run, seed, n_resamples) for run in shared]
+    silent += [row for run in ready for row in _unsaid(run)]
+    differences, spread = _compared(ready, silent)
+    if not differences:
+        raise _nothing(silent)
+    layers = [row for run in shared for row in _layer_rows(run, change)]
+    told = tuple(RunFacts(name=run.name, group=run.group, facts=run.facts) for run in shared)
+    return Comparison(
+        frame("comparison_layers", layers),
+        frame("comparison_estimates", list(estimate_rows(ready))),
+        frame("comparison_differences", differences),
+        frame("comparison_groups", spread),
+        frame("comparison_left_out", _distinct(silent)),
+        ComparisonFacts(seed=seed, n_resamples=n_resamples, runs=told),
+    )
+
+
+def _listed(runs: Folders | Mapping[str, Folders]) -> tuple[list[Path], list[str | None]]:
+    """The folders, and the group of each.
+
+    Raises:
+        UserError: if there are too few.
+    """
+    if isinstance(runs, str | Path) or len(runs) < 2:
+        raise UserError(
+            "There is nothing to compare with: expected two or more runs, or two or more groups "
+            "of them; give another folder, or use `layerwise report` for one run."
+        )
+    if not isinstance(runs, Mapping):
+        return [Path(folder) for folder in runs], [None] * len(runs)
+    small = [name for name, folders in runs.items() if len(folders) < 2]
+    if small:
+        raise UserError(
+            f"Group {small[0]!r} has fewer than two runs, and from one training seed nothing can "
+            "be said about an architecture: expected several seeds of each group; train more, or "
+            "compare the runs as single models, without groups."
+        )
+    pairs = [(Path(folder), name) for name, folders in runs.items() for folder in folders]
+    return [folder for folder, _ in pairs], [name for _, name in pairs]
+
+
+def _compared(
+    ready: Sequence[Prepared], silent: list[dict[str, Any]]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows of differences, and of the spread within groups."""
+    groups: dict[str, list[Prepared]] = {}
+    for each in ready:
+        if each.run.group is not None:
+            groups.setdefault(each.run.group, []).append(each)
+    if not groups:
+        return pair_rows(ready, silent), []
+    pairs = combinations(groups.values(), 2)
+    rows = [row for pair in pairs for row in group_difference_rows(*pair, silent)]
+    return corrected(rows), list(group_rows(groups))
+
+
+def _unsaid(ready: Prepared) -> Iterator[dict[str, Any]]:
+    """What a run's own evidence leaves out."""
+    for each in ready.silent:
+        task = {} if each.task is None else {"task": each.task}
+        yield left_out(
+            ready.run.name, each.reason, capability=each.capability, protocol=each.protocol,
+            method=each.method, **task,
+        )  # fmt: skip
+
+
+def _nothing(silent: Sequence[dict[str, Any]]) -> UserError:
+    reasons = "; ".join(dict.fromkeys(row["reason"] for row in silent[-3:]))
+    told = reasons or "no protocol and method is in all of them"
+    return UserError(
+        f"The runs share items, and yet nothing can be compared ({told}): expected the same "
+        "protocols and analyses; run them again with the same --protocol."
+    )
+
+
+def _layer_rows(run: SavedRun, change: tuple[str, str] | None) -> Iterator[dict[str, Any]]:
+    """Effects of changing one layer, with the part of the depth that each layer takes."""
+    if run.ablation is None or change is None:
+        return
+    effects = run.ablation.effects()
+    single = effects["head"].isna() & ~effects["intervention"].str.contains("+", regex=False)
+    chosen = single & effects["kind"].eq(change[0]) & effects["site"].eq(change[1])
+    kept = [
+        "capability", "task", "protocol", "kind", "site", "layer", "n_items", "share_lost",
+        "share_low", "share_high", "acc_diff", "p_holm", "signal", "significant",
+    ]  # fmt: skip
+    n_layers = run.facts.model.n_layers
+    for row in records(pd.DataFrame(effects.loc[chosen, kept])):
+        ends = {"start": row["layer"] / n_layers, "end": (row["layer"] + 1) / n_layers}
+        yield {"run": run.name} | row | ends
+
+
+def _distinct(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return list({tuple(sorted(row.items())): row for row in rows}.values())
+
+
+make_callable(__name__)
