@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from layerwise.report._compare import comparison, differing_tasks
 from layerwise.report._drawings import Drawing
 from layerwise.report._sections import Section, facts_tables, sections
+from layerwise.report._side_by_side import comparison, differing_tasks
 from layerwise.report.finding import Finding
 from layerwise.report.naming import naming_layers_of
 from layerwise.report.run import Run
@@ -51,23 +51,30 @@ def render(pages: Sequence[Page]) -> tuple[str, dict[str, Any]]:
     Args:
         pages: one per run; names of figures get the run's number if there are several.
     """
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
     parts = [_parts(page.run) for page in pages]
     pictures, figures = _pictures(parts, [page.run for page in pages])
-    files = resources.files("layerwise.report")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    template = environment.from_string(files.joinpath("template.html.j2").read_text("utf-8"))
     runs = [page.run for page in pages]
-    text = template.render(
-        style=Markup(files.joinpath("style.css").read_text("utf-8")),
+    text = filled(
+        "template.html.j2",
         pages=list(zip(pages, parts, map(facts_tables, runs), strict=True)),
         pictures=pictures,
         comparison=comparison(runs, [page.name for page in pages]) if len(pages) > 1 else None,
         differing=differing_tasks(runs),
     )
     return text, figures
+
+
+def filled(template: str, **values: Any) -> str:
+    """A template of this package, filled; what is put in is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader("layerwise.report", ""), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True,
+    )  # fmt: skip
+    style = resources.files("layerwise.report").joinpath("style.css").read_text("utf-8")
+    return environment.get_template(template).render(style=Markup(style), **values)
 
 
 def _parts(run: Run) -> list[Section]:
@@ -89,11 +96,18 @@ def _pictures(
     for name, drawing, run in listed:
         with naming_layers_of(run.facts.model):
             figures[name] = drawing.draw()
-            made[drawing] = picture(drawing, figures[name], most)
+            made[drawing] = _picture(drawing, figures[name], most)
     return made, figures
 
 
-def picture(drawing: Drawing, figure: Figure, most: int) -> Picture:
+def pictures(drawings: Sequence[Drawing]) -> tuple[dict[Drawing, Picture], dict[str, Any]]:
+    """Drawings of no one run in particular as a page takes them, and as figures by name."""
+    most = min(_ONE, _ALL // max(1, 2 * len(drawings)))
+    figures = {drawing.name: drawing.draw() for drawing in drawings}
+    return {each: _picture(each, figures[each.name], most) for each in drawings}, figures
+
+
+def _picture(drawing: Drawing, figure: Figure, most: int) -> Picture:
     from layerwise.report.figures.save import png_address, svg_address
     from layerwise.report.figures.style import COLUMN_WIDTH
 

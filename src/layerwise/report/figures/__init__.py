@@ -9,6 +9,10 @@ from layerwise.report.figures.accuracy import accuracy_by_layer as accuracy_by_l
 from layerwise.report.figures.agreement import agreement_ranges as agreement_ranges
 from layerwise.report.figures.attribution import attribution_heads as attribution_heads
 from layerwise.report.figures.attribution import attribution_lines as attribution_lines
+from layerwise.report.figures.compared_depths import compared_depths as compared_depths
+from layerwise.report.figures.compared_roles import Block as Block
+from layerwise.report.figures.compared_roles import compared_roles as compared_roles
+from layerwise.report.figures.differences import difference_ranges as difference_ranges
 from layerwise.report.figures.emergence import emergence_ranges as emergence_ranges
 from layerwise.report.figures.head_effects import head_effect_maps as head_effect_maps
 from layerwise.report.figures.heads import head_score_maps as head_score_maps

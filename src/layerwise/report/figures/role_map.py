@@ -26,7 +26,7 @@ from layerwise.report.rows import layers_of, numbers, rows
 from layerwise.report.wording import LAYER_MAIN, capitalised, doing, spread
 
 _LEFT, _HEADINGS = 0.55, 1.3
-_HATCH = {"facecolor": "0.94", "edgecolor": "0.6", "hatch": "////", "linewidth": 0}
+HATCH = {"facecolor": "0.94", "edgecolor": "0.6", "hatch": "////", "linewidth": 0}
 _LOSS, _GAIN = ("significant loss", "o"), ("significant gain", "^")
 _LONGEST_TASK, _UPRIGHT, _LINE = 44, 20, 0.125
 
@@ -116,7 +116,7 @@ def _draw_band(
 def _draw_column(axes: Axes, left: float, wide: float, column: pd.DataFrame, cell: float) -> None:
     n = len(column)
     if not set(column["signal"]) & {True}:
-        axes.add_patch(Rectangle((left, 0), wide, n, **_HATCH))
+        axes.add_patch(Rectangle((left, 0), wide, n, **HATCH))
         box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
         place = (left + wide / 2, n / 2)
         axes.text(*place, "no signal", rotation=90, ha="center", va="center", bbox=box)
@@ -183,7 +183,7 @@ def _explain(figure: Figure, subject: str, shown: pd.DataFrame) -> None:
     handles = [_mark("significant loss (Holm, p < 0.05)", _LOSS[1])]
     if (numbers(sure, "acc_diff") <= 0).any():
         handles.append(_mark("significant gain", _GAIN[1]))
-    silent = Patch(label="no signal: intact model not above chance", **_HATCH)
+    silent = Patch(label="no signal: intact model not above chance", **HATCH)
     legend_below(figure, [*handles, silent])
 
 

@@ -1,0 +1,149 @@
+"""Sentences on what differs between runs: what is established, and what is not.
+
+They read a comparison's table of differences only. A difference is told only where its test
+supports it; centres of mass, which noise draws to the middle, have no sentence.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from layerwise.report.compared_measures import AXES, MEASURES, digits_of, scale_of
+from layerwise.report.finding import Finding, source, weight
+from layerwise.report.rows import records, rows
+from layerwise.report.wording import (
+    CAPABILITY_ORDER,
+    PROTOCOL_ORDER,
+    in_order,
+    interval,
+    joined,
+    number,
+    p_value,
+)
+
+NOTHING = "no difference"
+Row = dict[str, Any]
+
+
+def established(differences: pd.DataFrame) -> list[Finding]:
+    """A sentence for each difference that its test supports, the largest first."""
+    sure = rows(differences, significant=True, measure=list(MEASURES))
+    found = [_difference(row) for row in records(sure)]
+    return sorted(found, key=lambda finding: -finding.importance)
+
+
+def not_established(differences: pd.DataFrame) -> list[Finding]:
+    """What no difference is established in, by pair, protocol, method and measure."""
+    left = rows(differences, significant=False, measure=list(MEASURES))
+    cell = list(_CELL)
+    order = {name: i for i, name in enumerate(in_order(left["capability"], CAPABILITY_ORDER))}
+    left = left.sort_values(by="capability", key=lambda names: names.map(order), kind="stable")
+    keys = in_order(map(tuple, left[cell].to_numpy()), ())
+    keys.sort(key=lambda key: (_place(key[-1], PROTOCOL_ORDER), _place(key[-3], MEASURES)))
+    return [_nothing(rows(left, **dict(zip(cell, key, strict=True)))) for key in keys]
+
+
+def _place(name: str, order: tuple[str, ...]) -> int:
+    return order.index(name) if name in order else len(order)
+
+
+def _difference(row: Row) -> Finding:
+    more, scale, digits = row["difference"] > 0, scale_of(row["family"]), digits_of(row["family"])
+    ends = (row["low"], row["high"]) if more else (-row["high"], -row["low"])
+    size = interval(*(scale * value for value in (abs(row["difference"]), *ends)), digits)
+    second, first = (number(scale * row[f"estimate_{name}"], digits) for name in _BOTH)
+    unit = "" if scale == 1 else " %"
+    sentence = (
+        f"Under {row['protocol']}, {_TOLD[row['family']](row, more, size)} ({_measured(row)}"
+        f"{second} against {first}{unit}; {p_value(row['p_holm'])} after Holm's correction; "
+        f"{_counts(row)})."
+    )
+    importance = weight(0.9, abs(row["difference"]))
+    return Finding(sentence, importance, row["family"], _source(row, *_CELL, "tasks"))
+
+
+_BOTH = ("second", "first")
+_CELL = ("first", "second", "family", "axis", "measure", "method", "protocol")
+
+
+def _source(row: Row, *names: str) -> dict[str, Any]:
+    return source("comparison_differences", {name: row[name] for name in names})
+
+
+def _accuracy(row: Row, more: bool, size: str) -> str:
+    return (
+        f"the intact {row['second']} answers {size} points {'more' if more else 'less'} of "
+        f"{row['tasks']} right than the intact {row['first']}"
+    )
+
+
+def _depth(row: Row, more: bool, size: str) -> str:
+    return (
+        f"{row['capability']} lies {size} of the depth{_within(row)} "
+        f"{'deeper' if more else 'less deep'} in {row['second']} than in {row['first']}"
+    )
+
+
+def _loss(row: Row, more: bool, size: str) -> str:
+    return (
+        f"skipping a layer of the {row['measure']} costs {row['second']} {size} points "
+        f"{'more' if more else 'less'} of its above-chance accuracy in {row['capability']} than "
+        f"{row['first']}"
+    )
+
+
+def _size(row: Row, more: bool, size: str) -> str:
+    return (
+        f"skipping a single layer does significant harm to {row['capability']} for {size} points "
+        f"{'more' if more else 'less'} of the layers{_within(row)} in {row['second']} than in "
+        f"{row['first']}"
+    )
+
+
+_TOLD = {"accuracy": _accuracy, "depth": _depth, "share lost": _loss, "critical set": _size}
+
+
+def _within(row: Row) -> str:
+    return "" if row["axis"] == AXES[0] else f" of the {row['axis']}"
+
+
+def _measured(row: Row) -> str:
+    return f"{row['measure']} by {row['method']}: " if row["family"] == "depth" else ""
+
+
+def _counts(row: Row) -> str:
+    if row["unit"] == "run":
+        return f"{row['n_second']} against {row['n_first']} runs, n = {row['n_items']} items"
+    return f"n = {row['n_items']}"
+
+
+def _nothing(mine: pd.DataFrame) -> Finding:
+    listed = records(mine)
+    first = listed[0]
+    runs = f"; {first['n_second']} against {first['n_first']} runs" * (first["unit"] == "run")
+    sentence = (
+        f"Under {first['protocol']}, no difference in {_what(first)} is established between "
+        f"{first['first']} and {first['second']} for {joined(_part(row) for row in listed)} "
+        f"(second minus first, 95 % intervals{runs})."
+    )
+    return Finding(sentence, 0.1, NOTHING, _source(first, *_CELL))
+
+
+def _what(row: Row) -> str:
+    by = f" by {row['method']}"
+    return {
+        "accuracy": "intact accuracy",
+        "depth": f"{row['measure']}{_within(row)}{by}",
+        "share lost": f"the share lost per layer of the {row['measure']}{by}",
+        "critical set": f"the size of the critical set{_within(row)}{by}",
+    }[row["family"]]
+
+
+def _part(row: Row) -> str:
+    name = row["tasks"] if row["family"] == "accuracy" else row["capability"]
+    scale = scale_of(row["family"])
+    ends = (scale * row[end] for end in ("difference", "low", "high"))
+    unit = "" if scale == 1 else " points"
+    return f"{name} ({interval(*ends, digits_of(row['family']))}{unit}, n = {row['n_items']})"

@@ -1,0 +1,124 @@
+"""The page of a comparison: sentences, figures and tables, made from its tables alone."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from layerwise._compare_quantities import FAMILIES
+from layerwise._comparison import Comparison
+from layerwise.report._comparison_tables import (
+    difference_tables,
+    estimate_tables,
+    left_out_table,
+    runs_table,
+    spread_table,
+    tasks_table,
+)
+from layerwise.report._drawings import Drawing
+from layerwise.report._find_differences import established, not_established
+from layerwise.report._page import filled, pictures
+from layerwise.report.html import Report
+from layerwise.report.naming import Stacks
+from layerwise.report.rows import rows
+from layerwise.report.wording import PROTOCOL_ORDER, in_order, joined, spread
+
+
+def comparison_report(comparison: Comparison) -> Report:
+    """The page of a comparison, as ``Comparison.report`` gives it.
+
+    Args:
+        comparison: what was compared.
+    """
+    drawings = _drawings(comparison)
+    made, figures = pictures(drawings)
+    sure, rest = established(comparison.differences), not_established(comparison.differences)
+    text = filled(
+        "comparison.html.j2",
+        names=comparison.facts.groups or [run.name for run in comparison.facts.runs],
+        facts=comparison.facts,
+        caution=caution(comparison),
+        established=sure,
+        not_established=rest,
+        pictures=[made[drawing] for drawing in drawings],
+        basis=[runs_table(comparison), tasks_table(comparison)],
+        tables=[
+            *difference_tables(comparison), *spread_table(comparison),
+            *estimate_tables(comparison), *left_out_table(comparison),
+        ],
+    )  # fmt: skip
+    return Report(text, (*sure, *rest), figures)
+
+
+def caution(comparison: Comparison) -> str:
+    """What the differences are about, and what they are not about."""
+    groups = comparison.facts.groups
+    if not groups:
+        return (
+            "Each model is one training run, so these are differences between these models. "
+            "One seed says nothing about an architecture or a way of training: for that, train "
+            "several seeds of each and compare them as groups."
+        )
+    counts = [sum(run.group == group for run in comparison.facts.runs) for group in groups]
+    told = joined(f"{n} of {group}" for n, group in zip(counts, groups, strict=True))
+    return (
+        f"The unit is the training run ({told}): intervals and tests are over runs and items at "
+        "once, and with so few runs they are wide. What is established holds for models trained "
+        "like these, on items like these."
+    )
+
+
+def _drawings(comparison: Comparison) -> list[Drawing]:
+    from layerwise.report.figures import Block, compared_depths, compared_roles, difference_ranges
+
+    blocks = [
+        Block(run.name, Stacks(run.facts.model.n_encoder_layers, run.facts.model.n_layers),
+              run.group)
+        for run in comparison.facts.runs
+    ]  # fmt: skip
+    found = []
+    for protocol in in_order(comparison.layers["protocol"], PROTOCOL_ORDER):
+        caption = (
+            f"What each layer of each run is needed for under {protocol}, on one axis of relative "
+            "depth: layer l of L takes the part from l/L to (l + 1)/L, encoder before decoder. "
+            "Colour: share of the above-chance accuracy lost, the same scale for all runs. Dots: "
+            "significant loss within the run's task (exact McNemar test, Holm over its layers)."
+        )
+        alt = f"Maps of layers by tasks, one under the other for each run, {protocol}."
+        draw = partial(compared_roles, comparison.layers, blocks, protocol)
+        found.append(Drawing(f"roles_{protocol}", draw, caption, alt))
+    depths = rows(comparison.estimates, family="depth")
+    if len(depths):
+        caption = (
+            "Where each capability emerges, by run: (layer + 1/2) / layers, on the whole axis of "
+            "computation, with bootstrap 95 % intervals over items. Each run on all tasks that it "
+            "can do by itself; differences below are on the tasks of both."
+        )
+        alt = "Points with intervals on an axis of depth, one per capability and run."
+        draw = partial(compared_depths, comparison.estimates, blocks)
+        found.append(Drawing("depths", draw, caption, alt))
+    for family in in_order(comparison.differences["family"], FAMILIES):
+        mine = rows(comparison.differences, family=family)
+        caption = _caption(family, str(mine["unit"].iloc[0]), spread(mine["n_items"]))
+        draw = partial(difference_ranges, comparison.differences, family)
+        alt = f"Points with intervals: differences of {family}, a panel per protocol and method."
+        found.append(Drawing(f"differences_{family.replace(' ', '_')}", draw, caption, alt))
+    return found
+
+
+_TESTS = {
+    "accuracy": "paired bootstrap intervals and exact McNemar tests",
+    "depth": "paired bootstrap intervals and tests",
+    "share lost": "paired bootstrap intervals and tests",
+    "critical set": "paired bootstrap intervals and tests",
+}
+
+
+def _caption(family: str, unit: str, items: str) -> str:
+    how = _TESTS[family] if unit == "item" else (
+        "intervals and tests over runs and items at once (Welch over runs, plus the error over "
+        "items)"
+    )  # fmt: skip
+    return (
+        f"Differences of {family}, second minus first, on the same items (n = {items}); {how}. "
+        "Filled: different from 0 after Holm's correction over all comparisons of this kind."
+    )
