@@ -10,9 +10,11 @@ import lazy_loader
 from .errors import UserError as UserError
 
 if TYPE_CHECKING:
+    from ._comparison import Comparison as Comparison
     from .ablation import ablate as ablate
     from .attribution import attribution as attribution
     from .attribution_patching import attribute_patches as attribute_patches
+    from .compare import compare as compare
     from .emergence import emergence as emergence
     from .heads import head_scores as head_scores
     from .logit_lens import logit_lens as logit_lens
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from .tasks import task_names as task_names
 
 _ATTRIBUTES = {
+    "_comparison": ["Comparison"],
     "ablation": ["ablate"],
     "attribution_patching": ["attribute_patches"],
     "heads": ["head_scores"],
@@ -73,7 +76,7 @@ _ATTRIBUTES = {
     "tasks": ["Item", "Task", "load_task", "task_names"],
 }
 # These modules bear the name of their one function, and can be called like it.
-_CALLABLE = ["attribution", "emergence", "logit_lens", "report", "similarity"]
+_CALLABLE = ["attribution", "compare", "emergence", "logit_lens", "report", "similarity"]
 
 __getattr__, _, _ = lazy_loader.attach(__name__, submodules=_CALLABLE, submod_attrs=_ATTRIBUTES)
 
@@ -81,6 +84,7 @@ __all__ = [
     "AblationResult",
     "AttributionPatchingResult",
     "AttributionResult",
+    "Comparison",
     "EmergenceResult",
     "HeadsResult",
     "Item",
@@ -97,6 +101,7 @@ __all__ = [
     "ablate",
     "attribute_patches",
     "attribution",
+    "compare",
     "emergence",
     "head_scores",
     "known_models",

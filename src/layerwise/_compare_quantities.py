@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from layerwise import stats
 from layerwise._compare_runs import SavedRun, left_out
@@ -45,11 +45,13 @@ class Quantity(NamedTuple):
         draws: its value in the sample (row 0) and in resamples of the items.
         n_items: number of items.
         right: of an accuracy, the answers; otherwise None.
+        parts: of a share lost, what each item adds to it; otherwise None.
     """
 
     draws: Float[np.ndarray, " draws"]
     n_items: int
-    right: np.ndarray | None = None
+    right: Bool[np.ndarray, " items"] | None = None
+    parts: Float[np.ndarray, " items"] | None = None
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ def _depths(
 ) -> Iterator[tuple[Key, list[Quantity]]]:
     """Depths and sizes of critical sets, on tasks that every run has evidence of."""
     every = [_by_place(run, axis) for run in runs]
-    for place in _shared([{key[:3] for key in mine} for mine in every]):
+    for place in _in_every([{key[:3] for key in mine} for mine in every], runs, note):
         tasks = _shared([{key[3] for key in mine if key[:3] == place} for mine in every])
         aligned = [_aligned([mine[(*place, task)] for mine in every], runs) for task in tasks]
         kept = [each for each in aligned if each]
@@ -225,7 +227,8 @@ def _in_all(
 def _losses(runs: Sequence[Prepared], note: Callable) -> Iterator[tuple[Key, list[Quantity]]]:
     """The share of the above-chance accuracy lost by third of the depth."""
     every = [_profiles(run) for run in runs]
-    for capability, protocol in _shared([{key[:2] for key in mine} for mine in every]):
+    places = [{(*key[:2], ABLATION) for key in mine} for mine in every]
+    for capability, protocol, _ in _in_every(places, runs, lambda row: None):
         place = capability, protocol
         tasks = _shared([{key[2] for key in mine if key[:2] == place} for mine in every])
         shown = [
@@ -249,7 +252,10 @@ def _losses(runs: Sequence[Prepared], note: Callable) -> Iterator[tuple[Key, lis
 
 def _loss(profiles: Sequence[Profile], column: int) -> Quantity:
     draws = np.mean([profile.draws[:, column] for profile in profiles], axis=0)
-    return Quantity(draws, sum(len(profile.cell.items) for profile in profiles))
+    # each item's part of the mean over tasks of the mean over items
+    parts = [p.pseudo[:, column] / (len(p.pseudo) * len(profiles)) for p in profiles]
+    whole = np.concatenate(parts)
+    return Quantity(draws, len(whole), parts=whole)
 
 
 def _profiles(run: Prepared) -> dict[tuple[str, str, str], Profile]:
@@ -270,6 +276,18 @@ def thirds_of(n_layers: int) -> dict[str, list[int]]:
     third = ((np.arange(n_layers) + 0.5) / n_layers * 3).astype(int)
     found = {name: np.flatnonzero(third == i).tolist() for i, name in enumerate(THIRDS)}
     return {name: layers for name, layers in found.items() if layers}
+
+
+def _in_every(
+    places: Sequence[set[tuple[str, str, str]]], runs: Sequence[Prepared], note: Callable
+) -> list[tuple[str, str, str]]:
+    """Capability, protocol and method that every run speaks of; the others are noted."""
+    for place in sorted(set.union(*places)):
+        lacking = [r.run.name for r, mine in zip(runs, places, strict=True) if place not in mine]
+        if lacking:
+            what = dict(zip(("capability", "protocol", "method"), place, strict=True))
+            note(left_out(_names(runs), f"nothing can be said of {', '.join(lacking)}", **what))
+    return _shared(places)
 
 
 def _shared(sets: Sequence[set[Any]]) -> list[Any]:

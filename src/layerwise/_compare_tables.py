@@ -49,7 +49,7 @@ def pair_rows(runs: Sequence[Prepared], left_out: list[dict[str, Any]]) -> list[
         left_out: gets the rows of what could not be compared.
     """
     rows = [
-        _pair(one.run, other.run, key, *both)
+        _pair(one.run, other.run, key, *both, one.sampling.seed)
         for one, other in combinations(runs, 2)
         for key, both in quantities([one, other], left_out.append).items()
     ]
@@ -57,7 +57,7 @@ def pair_rows(runs: Sequence[Prepared], left_out: list[dict[str, Any]]) -> list[
 
 
 def _pair(
-    one: SavedRun, other: SavedRun, key: Key, first: Quantity, second: Quantity
+    one: SavedRun, other: SavedRun, key: Key, first: Quantity, second: Quantity, seed: int
 ) -> dict[str, Any]:
     differences = later_by(first.draws, second.draws)
     low, high = _interval(key, differences, first.n_items)
@@ -71,23 +71,25 @@ def _pair(
         "difference": float(differences[0]),
         "low": low,
         "high": high,
-        "p": _p(key, first, second, differences),
+        "p": _p(key, first, second, differences, seed),
         "n_first": 1,
         "n_second": 1,
     }
 
 
-def _p(key: Key, first: Quantity, second: Quantity, differences: Draws) -> float:
-    """Exact McNemar for accuracies; otherwise from the resampled differences."""
+def _p(key: Key, first: Quantity, second: Quantity, differences: Draws, seed: int) -> float:
+    """Exact McNemar for accuracies, sign flips for shares lost, else resampled differences."""
     if first.right is not None and second.right is not None:
         only = [int((a & ~b).sum()) for a, b in
                 ((first.right, second.right), (second.right, first.right))]  # fmt: skip
         return stats.mcnemar_exact(*only)
+    if first.parts is not None and second.parts is not None:
+        parts = second.parts - first.parts
+        parts[np.abs(parts) < 1e-12] = 0.0
+        seed = stats.generator(seed, *key.tasks)
+        return float(stats.sign_flip_p_values(parts[:, None], seed=seed)[0])
     kept, low, _ = bounds(differences, first.n_items)
-    if key.family == LOSS:  # a share that is not defined could be anything
-        undefined = int(np.isnan(differences[1:]).sum())
-        kept = np.concatenate([kept, np.zeros(undefined)])
-    elif np.isnan(low):
+    if np.isnan(low):
         return 1.0
     # no exact paired test of so few items could be surer
     return two_sided_p(kept, least=2.0 ** (1 - first.n_items))

@@ -20,7 +20,7 @@ from layerwise._tables import conform, read_table, write_table
 from layerwise.errors import UserError
 
 if TYPE_CHECKING:
-    from layerwise.report import Report
+    from layerwise.report import Finding, Report
 
 FACTS_FILE, PAGE, FIGURES = "comparison.json", "comparison.html", "figures"
 
@@ -88,6 +88,12 @@ class Comparison:
         from layerwise.report.comparison import comparison_report
 
         return comparison_report(self)
+
+    def established(self) -> list[Finding]:
+        """The sentences that a test supports, the largest difference first."""
+        from layerwise.report._find_differences import established
+
+        return established(self.differences)
 
     def save(self, folder: str | Path) -> Path:
         """Write the tables, ``comparison.json``, ``comparison.html`` and ``figures/``.

@@ -609,6 +609,37 @@ def report(
     typer.echo(f"Report: {path}")
 
 
+@app.command()
+def compare(
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="Folders of two or more runs of different models.")
+    ] = None,
+    group: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=FOLDER,FOLDER,...: training seeds of one architecture; two or more groups."
+        ),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for the page, tables and figures.")
+    ] = Path("comparison"),
+    seed: Annotated[int, typer.Option(help="Decides the bootstrap over items.")] = 0,
+    resamples: Annotated[int, typer.Option(help="Number of bootstrap samples.")] = 10_000,
+) -> None:
+    """Test what differs between saved runs of different models, or between groups of them."""
+    from layerwise.compare import compare as run
+    from layerwise.compare import runs_or_groups
+    from layerwise.report.comparison import caution
+
+    found = run(runs_or_groups(runs or [], group or []), seed=seed, n_resamples=resamples)
+    page = found.save(out)
+    typer.echo(repr(found))
+    for finding in found.established()[:5]:
+        typer.echo(f"- {finding.sentence}")
+    typer.echo(caution(found))
+    typer.echo(f"Comparison: {page}")
+
+
 def _default_folder(model: str) -> Path:
     """Where a profile goes if nobody says; resolved, so that ``.`` has a name too."""
     return Path("runs") / Path(model).expanduser().resolve().name

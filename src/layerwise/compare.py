@@ -67,7 +67,9 @@ def compare(
     """
     folders, groups = _listed(runs)
     if n_resamples < 100:
-        raise UserError(f"n_resamples is {n_resamples}: expected 100 or more; leave it out.")
+        raise UserError(
+            f"{n_resamples} bootstrap samples are too few: expected 100 or more; leave it out."
+        )
     saved = saved_runs(folders, groups)
     refuse_same_model(saved)
     refuse_other_prompts(saved)
@@ -90,6 +92,34 @@ def compare(
         frame("comparison_left_out", _distinct(silent)),
         ComparisonFacts(seed=seed, n_resamples=n_resamples, runs=told),
     )
+
+
+def runs_or_groups(
+    runs: Sequence[Path], groups: Sequence[str]
+) -> Sequence[Path] | dict[str, list[str]]:
+    """What is to be compared, from words: folders, or groups such as ``"small=run1,run2"``.
+
+    Raises:
+        UserError: if both are given, or a group cannot be read or is given twice.
+    """
+    if not groups:
+        return runs
+    if runs:
+        raise UserError(
+            "Runs and groups were given at once: expected either the folders of runs, or --group "
+            "for all of them."
+        )
+    found: dict[str, list[str]] = {}
+    for text in groups:
+        name, _, listed = text.partition("=")
+        folders = [folder.strip() for folder in listed.split(",") if folder.strip()]
+        if not name.strip() or not folders or name.strip() in found:
+            raise UserError(
+                f"Cannot read the group {text!r}: expected NAME=FOLDER,FOLDER,... with another "
+                "name for each group."
+            )
+        found[name.strip()] = folders
+    return found
 
 
 def _listed(runs: Folders | Mapping[str, Folders]) -> tuple[list[Path], list[str | None]]:

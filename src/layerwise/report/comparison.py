@@ -6,6 +6,7 @@ from functools import partial
 
 from layerwise._compare_quantities import FAMILIES
 from layerwise._comparison import Comparison
+from layerwise._effects import ALPHA
 from layerwise.report._comparison_tables import (
     difference_tables,
     estimate_tables,
@@ -50,7 +51,24 @@ def comparison_report(comparison: Comparison) -> Report:
 
 
 def caution(comparison: Comparison) -> str:
-    """What the differences are about, and what they are not about."""
+    """What the differences are about, what not, and what could not be established at all."""
+    return f"{_about(comparison)} {_too_few(comparison)}".strip()
+
+
+def _too_few(comparison: Comparison) -> str:
+    """A sentence if no bootstrap test could survive Holm's correction, however clear."""
+    mine = rows(comparison.differences, unit="item", family=("depth", "critical set"))
+    m = int(mine["family"].value_counts().max()) if len(mine) else 0
+    if 2 * m / (comparison.facts.n_resamples + 1) < ALPHA:
+        return ""
+    return (
+        f"With {m} comparisons of a kind, {comparison.facts.n_resamples} bootstrap samples are too "
+        f"few to establish any: take an n_resamples of at least {round(2 * m / ALPHA)}, or compare "
+        "fewer runs at a time."
+    )
+
+
+def _about(comparison: Comparison) -> str:
     groups = comparison.facts.groups
     if not groups:
         return (

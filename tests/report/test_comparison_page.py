@@ -1,0 +1,164 @@
+"""The page of a comparison: sentences that tests support, legible figures, names escaped."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import synthetic
+from conftest import SMALL
+from legible import assert_legible
+
+import layerwise as lw
+from layerwise.report import Report
+from layerwise.report._find_differences import established, not_established
+from layerwise.report.compared_measures import MEASURES
+from layerwise.report.comparison import _drawings, caution
+from layerwise.report.figures.style import COLUMN_WIDTH, FULL_WIDTH
+from layerwise.report.rows import rows
+
+LATE = {"letter": (5,), "generate": (4, 5)}
+DEEP = replace(SMALL, n_layers=9, critical={"letter": (7,), "generate": (1, 7)})
+
+
+def saved(folder: Path, name: str, plan: synthetic.Plan, n_encoder: int, seed: int) -> Path:
+    """Ablation, lens and patching of a made-up model."""
+    update = {"name": name, "hash": f"{name:0<64}", "n_encoder_layers": n_encoder}
+    told = synthetic.facts(plan)
+    told = told.model_copy(update={"model": told.model.model_copy(update=update)})
+    results = [
+        lw.AblationResult(synthetic.records(plan, seed), told),
+        lw.LensResult(synthetic.lens(plan, seed), told),
+        lw.PatchingResult(synthetic.patching(plan, seed=seed), told),
+    ]
+    for result in results:
+        result.save(folder / name)
+    return folder / name
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory) -> lw.Comparison:
+    """A decoder, one that needs late layers, and an encoder-decoder."""
+    folder = tmp_path_factory.mktemp("runs")
+    plans = (SMALL, replace(SMALL, critical=LATE), DEEP)
+    names = ("decoder with a long name <b>x", "late $x$", "seq2seq")
+    made = [saved(folder / str(i), *each, 4 * (i == 2), i)
+            for i, each in enumerate(zip(names, plans, strict=True))]  # fmt: skip
+    return lw.compare(made, n_resamples=6000)
+
+
+@pytest.fixture(scope="module")
+def page(compared: lw.Comparison) -> Report:
+    return compared.report()
+
+
+@pytest.fixture(scope="module")
+def grouped(tmp_path_factory) -> lw.Comparison:
+    folder = tmp_path_factory.mktemp("groups")
+    return lw.compare(
+        {
+            name: [saved(folder, f"{name} {i}", plan, n, 10 * n + i) for i in range(3)]
+            for name, plan, n in (("decoder", SMALL, 0), ("seq2seq", DEEP, 4))
+        },
+        n_resamples=200,
+    )
+
+
+def test_every_sentence_of_a_difference_stands_on_a_test(compared: lw.Comparison):
+    found = established(compared.differences)
+    sure = rows(compared.differences, significant=True, measure=list(MEASURES))
+    assert len(found) == len(sure) > 0
+    for finding in found:
+        (row,) = rows(compared.differences, **finding.source["where"]).to_dict("records")
+        assert row["p_holm"] < 0.05
+        assert not row["low"] < 0 < row["high"]
+        assert f"Under {row['protocol']}, " in finding.sentence
+        assert row["first"] in finding.sentence
+        assert row["second"] in finding.sentence
+        word = {True: ("deeper", "more"), False: ("less deep", "less")}[row["difference"] > 0]
+        assert any(f" {each} " in finding.sentence for each in word)
+        assert f"n = {row['n_items']}" in finding.sentence
+
+
+def test_what_is_not_established_is_said_with_n_and_interval(compared: lw.Comparison):
+    found = not_established(compared.differences)
+    rest = rows(compared.differences, significant=False, measure=list(MEASURES))
+    assert sum(finding.sentence.count(" n = ") for finding in found) == len(rest) > 0
+    for finding in found:
+        mine = rows(rest, **finding.source["where"])
+        assert len(mine) == finding.sentence.count(" n = ")
+        assert "no difference in" in finding.sentence
+        assert f"Under {finding.source['where']['protocol']}, " in finding.sentence
+
+
+def test_no_sentence_tells_a_difference_of_centres_of_mass(compared: lw.Comparison):
+    assert "centre of mass" in set(compared.differences["measure"])
+    told = [*established(compared.differences), *not_established(compared.differences)]
+    assert not any("centre of mass" in finding.sentence for finding in told)
+
+
+def test_the_planted_depths_are_told(compared: lw.Comparison):
+    told = " ".join(finding.sentence for finding in established(compared.differences))
+    assert "Under letter, knowledge lies 0.8" in told  # layer 0 against 5 of 6
+
+
+def test_stacks_are_compared_by_themselves(compared: lw.Comparison):
+    assert set(compared.differences["axis"]) == {"computation", "decoder"}
+    told = [f.sentence for f in established(compared.differences)]
+    assert any("of the depth of the decoder deeper in seq2seq" in sentence for sentence in told)
+
+
+@pytest.mark.parametrize("width", [COLUMN_WIDTH, FULL_WIDTH])
+@pytest.mark.parametrize("which", ["compared", "grouped"])
+def test_figures_are_readable(request, which: str, width: float):
+    for drawing in _drawings(request.getfixturevalue(which)):
+        assert_legible(drawing.draw(width=width))
+
+
+def test_role_maps_share_axis_and_scale_and_show_the_stacks(page: Report):
+    figure = page.figures["roles_letter"]
+    panels = [axes for axes in figure.axes if axes.get_title(loc="left")]
+    assert len(panels) == 3
+    assert {axes.get_xlim() for axes in panels} == {(0.0, 1.0)}
+    meshes = [[m for m in axes.collections if m.get_gid() == "layers"] for axes in panels]
+    assert {mesh.get_clim() for found in meshes for mesh in found} == {(0, 1)}
+    edges = meshes[2][0].get_coordinates()[0, :, 0]
+    assert np.allclose(edges, np.arange(10) / 9)
+    lines = [[a for a in axes.get_lines() if a.get_gid() == "encoder | decoder"] for axes in panels]
+    assert [len(found) for found in lines] == [0, 0, 1]
+    assert lines[2][0].get_xdata()[0] == pytest.approx(4 / 9)
+    assert "4 encoder | 5 decoder layers" in panels[2].get_title(loc="left")
+
+
+def test_filled_points_are_the_established_ones(compared: lw.Comparison, page: Report):
+    figure = page.figures["differences_depth"]
+    points = [a for axes in figure.axes for a in axes.get_lines() if a.get_gid() == "difference"]
+    filled = sum(point.get_markerfacecolor() != "white" for point in points)
+    shown = rows(compared.differences, family="depth", measure=list(MEASURES))
+    assert (len(points), filled) == (len(shown), int(shown["significant"].sum()))
+
+
+def test_groups_tell_of_runs(grouped: lw.Comparison):
+    told = established(grouped.differences)
+    assert told
+    assert all("3 against 3 runs" in finding.sentence for finding in told)
+    page = grouped.report().html
+    assert "The unit is the training run (3 of decoder and 3 of seq2seq)" in page
+    assert "Spread within groups" in page
+
+
+def test_names_from_users_are_escaped(page: Report):
+    assert synthetic.HOSTILE not in page.html
+    assert "<b>x" not in page.html
+    assert "&lt;b&gt;x" in page.html
+    assert "One seed says nothing about an architecture" in page.html
+
+
+def test_too_few_resamples_for_so_many_comparisons_are_told(compared: lw.Comparison):
+    m = int((compared.differences["family"] == "depth").sum())
+    few = replace(compared, facts=compared.facts.model_copy(update={"n_resamples": 1000}))
+    assert 2 * m / 1001 > 0.05
+    assert f"n_resamples of at least {40 * m}" in caution(few)
+    assert "n_resamples" not in caution(compared)

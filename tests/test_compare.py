@@ -1,0 +1,262 @@
+"""Comparing saved runs: what is refused, what is left out and said, and what is written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+import layerwise as lw
+from layerwise._compare_quantities import FAMILIES
+from layerwise.compare import compare, runs_or_groups
+from layerwise.errors import UserError
+from tests import synthetic
+from tests.commands import assert_refused, run
+from tests.comparing import CHANCE, ablation, answers, model, one_run, row, saved
+
+KEYS = ("keys", "retrieval", "letter")
+SUMS = ("sums", "reasoning", "letter")
+FAST = {"n_resamples": 200}
+
+
+def right(seed: int = 0, hits: dict[int, float] | None = None, n: int = 60) -> np.ndarray:
+    base = np.random.default_rng(99).random(n) < 0.9
+    return answers(np.random.default_rng(seed), base, {2: 0.9} if hits is None else hits)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> list[Path]:
+    """Two models: the second needs a later layer for ``keys``, and both the same for ``sums``."""
+    folder = tmp_path_factory.mktemp("runs")
+    found = []
+    for i, layer in enumerate((2, 5)):
+        cells = {KEYS: right(i, {layer: 0.95}), SUMS: right(i + 10, {3: 0.9})}
+        found.append(saved(folder / f"run{i}", ablation(f"m{i}", cells)))
+    return found
+
+
+@pytest.fixture(scope="module")
+def compared(runs: list[Path]) -> lw.Comparison:
+    return compare(runs, **FAST)
+
+
+@pytest.fixture(scope="module")
+def groups(tmp_path_factory) -> dict[str, list[Path]]:
+    folder = tmp_path_factory.mktemp("groups")
+    return {
+        name: [one_run(folder, f"{name}{i}", right(i, {layer: 0.9})) for i in range(3)]
+        for name, layer in (("small", 1), ("large", 6))
+    }
+
+
+def test_the_planted_difference_alone_is_established(compared: lw.Comparison):
+    found = compared.differences
+    assert set(found["family"]) == set(FAMILIES)
+    depth = row(found, measure="half-effect depth", capability="retrieval")
+    assert depth["significant"]
+    assert depth["difference"] == pytest.approx(3 / 8, abs=0.05)
+    assert not found.loc[found["capability"] == "reasoning", "significant"].any()
+    assert (found["unit"] == "item").all()
+
+
+def test_estimates_are_those_of_emergence_on_the_axis_of_the_comparison(runs, compared):
+    told = lw.emergence(lw.load_results(runs[0]), n_resamples=200).emergence
+    for _, mine in told.iterrows():
+        here = row(compared.estimates, run="run0", measure=mine["measure"],
+                   capability=mine["capability"])  # fmt: skip
+        shift = 0.0 if mine["measure"] == "critical set" else 0.5
+        for name, layers in (("estimate", "layer"), ("low", "layer_low"), ("high", "layer_high")):
+            assert here[name] == pytest.approx((mine[layers] + shift) / 8)
+
+
+def test_layers_take_their_part_of_the_depth(compared: lw.Comparison):
+    mine = compared.layers.query("run == 'run0' and task == 'keys'")
+    assert mine["start"].tolist() == [i / 8 for i in range(8)]
+    assert mine["end"].tolist() == [(i + 1) / 8 for i in range(8)]
+    assert mine.loc[mine["significant"], "layer"].tolist() == [2]
+
+
+def test_a_comparison_is_written_whole_and_read_back(compared: lw.Comparison, tmp_path: Path):
+    page = compared.save(tmp_path / "out")
+    assert page.read_text().startswith("<!DOCTYPE html>")
+    again = lw.Comparison.load(tmp_path / "out")
+    for name in compared.tables:
+        pd.testing.assert_frame_equal(getattr(again, name), getattr(compared, name))
+    assert again.facts == compared.facts
+    file = tmp_path / "out" / "comparison_differences.parquet"
+    told = json.loads(pq.read_schema(file).metadata[b"layerwise.facts"])
+    assert [each["name"] for each in told["runs"]] == ["run0", "run1"]
+    assert {p.suffix for p in (tmp_path / "out" / "figures").iterdir()} == {".png", ".svg"}
+    (tmp_path / "out" / "comparison.json").write_text("{}")
+    with pytest.raises(UserError, match="missing or damaged"):
+        lw.Comparison.load(tmp_path / "out")
+
+
+def test_groups_have_runs_as_units_and_their_spread(groups: dict[str, list[Path]]):
+    found = compare(groups, **FAST)
+    assert (found.differences["unit"] == "run").all()
+    depth = row(found.differences, measure="half-effect depth")
+    assert depth["significant"]
+    assert depth["difference"] == pytest.approx(5 / 8, abs=0.05)
+    estimates = found.estimates.query("measure == 'half-effect depth'")
+    spread = row(found.groups, group="small", measure="half-effect depth")
+    mine = estimates.loc[estimates["group"] == "small", "estimate"]
+    assert (len(mine), spread["n_runs"]) == (3, 3)
+    assert spread["sd"] == pytest.approx(mine.std(ddof=1))
+    assert (spread["least"], spread["most"]) == (mine.min(), mine.max())
+
+
+def test_where_part_is_common_it_is_compared_and_the_rest_is_said(tmp_path: Path):
+    one = saved(tmp_path / "one", ablation("one", {KEYS: right(0), SUMS: right(1)}))
+    two = saved(tmp_path / "two", ablation("two", {KEYS: right(2), SUMS: right(3, n=50)}))
+    more = synthetic.task_facts("sums", "reasoning", n_items=50).model_copy(update={"hash": "x"})
+    _with_task(two, more)
+    found = compare([one, two], **FAST)
+    assert set(found.differences["capability"]) == {"retrieval"}
+    told = row(found.left_out, task="sums")
+    assert told["reason"].startswith("the items differ: 60 items, 3 few-shot, hash hash of sums")
+    three = saved(tmp_path / "three", ablation("three", {KEYS: right(4)}))
+    lacking = row(compare([one, three], **FAST).left_out, task="sums")
+    assert lacking["reason"] == "not asked in three"
+
+
+def _with_task(folder: Path, task) -> None:
+    """Give a saved run other facts about one task."""
+    (result,) = lw.load_results(folder)
+    tasks = tuple(task if t.name == task.name else t for t in result.facts.tasks)
+    facts = result.facts.model_copy(update={"tasks": tasks})
+    shutil.rmtree(folder)
+    saved(folder, lw.AblationResult(result.records, facts))
+
+
+def test_lenses_are_compared_where_both_were_read(tmp_path: Path):
+    rng, folders = np.random.default_rng(0), []
+    for name, layer in (("one", 2), ("two", 6)):
+        rise = np.where(np.arange(-1, 8) >= layer, -0.2, -6.0) + rng.normal(0, 0.05, (40, 9))
+        told = {"model": model(name), "protocols": ("letter",)}
+        folders.append(saved(tmp_path / name, synthetic.lens(rise, "keys", "retrieval", **told)))
+    found = compare(folders, **FAST)
+    depth = row(found.differences, method="logit lens", measure="half-effect depth")
+    assert depth["significant"]
+    assert depth["difference"] == pytest.approx(4 / 8, abs=0.05)
+    assert set(found.differences["family"]) == {"depth"}
+    assert found.layers.empty
+    assert set(found.report().figures) == {"depths", "differences_depth"}
+
+
+REFUSED = {
+    "one": (lambda r, f: [r[0]], "There is nothing to compare with"),
+    "none": (lambda r, f: [], "There is nothing to compare with"),
+    "twice": (lambda r, f: [r[0], r[0]], "A folder was given twice"),
+    "missing": (lambda r, f: [r[0], f / "nowhere"], "No folder"),
+    "same model": (
+        lambda r, f: [r[0], one_run(f, "other", right(5), model=model("m0"))],
+        "run0 and other are runs of the same model .m0, hash m00000000000.*layerwise report",
+    ),
+    "other items": (
+        lambda r, f: [r[0], saved(f / "b", ablation("b", {("x", "retrieval", "letter"): right()}))],
+        "share no task with the same items .*not asked in b.*--limit, --seed",
+    ),
+    "other protocol": (
+        lambda r, f: [
+            r[0], saved(f / "b", ablation("b", {("keys", "retrieval", "generate"): right()})),
+        ],
+        "share items, and yet nothing can be compared .*the same protocols",
+    ),
+    "chat": (
+        lambda r, f: [r[0], one_run(f, "b", right(), settings={"chat": True})],
+        "The protocols differ: prompts stood in a chat template in b and not in run0",
+    ),
+    "other change": (
+        lambda r, f: [r[0], _zeroed(f)],
+        "The metric differs, .*skip layer in run0; zero layer in b.*--kind",
+    ),
+}  # fmt: skip
+
+
+def _zeroed(folder: Path) -> Path:
+    result = ablation("b", {KEYS: right()})
+    records = result.records.assign(kind=result.records["kind"].replace("skip", "zero"))
+    records["intervention"] = records["intervention"].str.replace("skip", "zero")
+    return saved(folder / "b", lw.AblationResult(records, result.facts))
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_compared_is_refused_in_a_sentence(case: str, runs, tmp_path: Path):
+    make, says = REFUSED[case]
+    with pytest.raises(UserError, match=says):
+        compare(make(runs, tmp_path), **FAST)
+
+
+def test_groups_that_say_nothing_about_an_architecture_are_refused(runs, groups, tmp_path: Path):
+    with pytest.raises(UserError, match="'b' has fewer than two runs, and from one training seed"):
+        compare({"a": groups["small"], "b": groups["large"][:1]})
+    deeper = one_run(tmp_path, "deeper", answers(np.random.default_rng(0), right()[:, 0], {}, 12))
+    with pytest.raises(UserError, match=r"'a' holds models of different shape .8 layers"):
+        compare({"a": [*groups["small"], deeper], "b": groups["large"]})
+    with pytest.raises(UserError, match="5 bootstrap samples are too few"):
+        compare(runs, n_resamples=5)
+
+
+def test_unfinished_and_foreign_folders_are_refused(runs, tmp_path: Path):
+    heads = tmp_path / "heads"
+    shutil.copytree(runs[0], heads)
+    (heads / "records.parquet").unlink()
+    with pytest.raises(UserError, match="No results in"):
+        compare([runs[1], heads])
+
+
+@pytest.mark.parametrize("words", ["a", "a=", "=x,y", " =x"])
+def test_groups_in_words_are_checked(words: str):
+    with pytest.raises(UserError, match="Cannot read the group"):
+        runs_or_groups([], [words])
+
+
+def test_groups_in_words_are_read():
+    assert runs_or_groups([], ["a=x, y", "b=z"]) == {"a": ["x", "y"], "b": ["z"]}
+    assert runs_or_groups([Path("x")], []) == [Path("x")]
+    with pytest.raises(UserError, match="given at once"):
+        runs_or_groups([Path("x")], ["a=x"])
+    with pytest.raises(UserError, match="another name for each group"):
+        runs_or_groups([], ["a=x", "a=y"])
+
+
+def test_the_command_writes_the_page_and_says_what_is_established(runs, tmp_path: Path):
+    done = run("compare", *map(str, runs), "--out", str(tmp_path / "out"))
+    assert done.code == 0, done.err
+    assert "differences established" in done.out
+    assert "Under letter, retrieval lies" in done.out
+    assert "One seed says nothing about an architecture" in done.out
+    assert (tmp_path / "out" / "comparison.html").is_file()
+
+
+def test_the_command_takes_groups(groups, tmp_path: Path):
+    given = [f"--group={name}={','.join(map(str, g))}" for name, g in groups.items()]
+    done = run("compare", *given, "--out", str(tmp_path / "out"))
+    assert done.code == 0, done.err
+    assert "The unit is the training run (3 of small and 3 of large)" in done.out
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["{0}"], "There is nothing to compare with"),
+        (["{0}", "{0}"], "A folder was given twice"),
+        (["{0}", "nowhere"], "No folder nowhere"),
+        (["--group", "a={0}"], "There is nothing to compare with"),
+        (["--group", "a", "--group", "b"], "Cannot read the group 'a'"),
+        (["{0}", "--group", "a={1}"], "given at once"),
+        (["{0}", "{1}", "--out", "{0}/run.json"], "Cannot write"),
+    ],
+)
+def test_mistakes_at_the_command_line_are_one_sentence(given, says: str, runs):
+    assert_refused(run("compare", *(word.format(*runs) for word in given)), says)
+
+
+def test_chance_is_that_of_the_made_up_tasks(runs):
+    assert lw.load_results(runs[0])[0].facts.chance("keys", "letter") == CHANCE

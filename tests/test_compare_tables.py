@@ -1,0 +1,220 @@
+"""Quantities of runs and differences between them: brute force, planted, and where nothing is."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binom, binomtest
+
+from layerwise import stats
+from layerwise._compare_quantities import FAMILIES, Key, Quantity, quantities, thirds_of
+from layerwise._compare_tables import corrected, group_difference_rows, pair_rows
+from tests.comparing import CHANCE, answers, ready, row
+
+HALF = "half-effect depth"
+
+
+def pair(
+    hits: dict[int, float],
+    others: dict[int, float],
+    seed: int = 0,
+    n: int = 80,
+    n_resamples: int = 400,
+    **changes,
+):
+    rng = np.random.default_rng(seed)
+    base = rng.random(n) < 0.9
+    return [
+        ready(name, answers(rng, base, given, **changes), n_resamples)
+        for name, given in (("one", hits), ("two", others))
+    ]
+
+
+def of(found: dict[Key, list[Quantity]], family: str, measure: str, axis="computation"):
+    (key,) = [k for k in found if (k.family, k.measure, k.axis) == (family, measure, axis)]
+    return found[key]
+
+
+def test_quantities_are_those_of_plainly_resampled_items():
+    """Every resample by hand: the accuracies of the drawn items, then the measure."""
+    runs = pair({2: 0.7, 3: 0.5}, {5: 0.8})
+    found = quantities(runs)
+    drawn = stats.resample_indices(80, 400, stats.generator(0, "keys"))[:40]
+    for r, run in enumerate(runs):
+        cell = run.cells["keys", "letter"]
+        for i, items in enumerate(drawn, start=1):
+            intact, skipped = cell.intact[items].mean(), cell.correct[items].mean(axis=0)
+            share = (intact - skipped) / (intact - CHANCE)
+            late = of(found, "share lost", "late third")[r].draws[i]
+            assert late == pytest.approx(share[5:].mean())  # 5.5 / 8 is beyond two thirds
+            half = of(found, "depth", HALF)[r].draws[i]
+            assert half == pytest.approx((_half(np.maximum(share, 0)) + 0.5) / 8)
+            assert of(found, "accuracy", "accuracy")[r].draws[i] == pytest.approx(intact)
+
+
+def _half(importance: np.ndarray) -> float:
+    """Where the cumulative importance passes one half, by walking along it."""
+    total, seen = importance.sum(), 0.0
+    for layer, value in enumerate(importance):
+        if seen + value >= total / 2:
+            return float(np.clip(layer - 0.5 + (total / 2 - seen) / value, 0, len(importance) - 1))
+        seen += value
+    raise AssertionError
+
+
+def test_a_planted_difference_of_depth_is_found_with_its_size():
+    rows = pd.DataFrame(pair_rows(pair({2: 1.0}, {5: 1.0}, noise=0.0), []))
+    found = row(rows, measure=HALF)
+    assert found["estimate_first"] == pytest.approx(2.5 / 8)
+    assert found["estimate_second"] == pytest.approx(5.5 / 8)
+    assert found["difference"] == pytest.approx(3 / 8)
+    assert found["significant"]
+    losses = rows.loc[rows["family"] == "share lost"].set_index("measure")["significant"]
+    assert losses.to_dict() == {"early third": True, "middle third": False, "late third": True}
+    assert not row(rows, family="critical set")["significant"]
+
+
+def test_depths_of_models_of_different_size_are_on_one_axis():
+    rng = np.random.default_rng(0)
+    base = rng.random(80) < 0.9
+    runs = [
+        ready(f"of {n}", answers(rng, base, {layer: 1.0}, n, noise=0.0))
+        for n, layer in ((4, 1), (8, 3))
+    ]
+    found = row(pd.DataFrame(pair_rows(runs, [])), measure=HALF)
+    assert (found["estimate_first"], found["estimate_second"]) == (1.5 / 4, 3.5 / 8)
+    size = row(pd.DataFrame(pair_rows(runs, [])), family="critical set")
+    assert (size["estimate_first"], size["estimate_second"]) == (1 / 4, 1 / 8)
+
+
+def test_accuracies_are_tested_as_scipy_does():
+    rng = np.random.default_rng(3)
+    base = rng.random(80) < 0.9
+    runs = [
+        ready("one", answers(rng, base, {}, noise=0.3)),
+        ready("two", answers(rng, base, {}, noise=0.8, accuracy=0.6)),
+    ]
+    found = row(pd.DataFrame(pair_rows(runs, [])), family="accuracy")
+    one, two = (run.cells["keys", "letter"].intact for run in runs)
+    only = int((one & ~two).sum()), int((~one & two).sum())
+    assert found["p"] == pytest.approx(binomtest(only[0], sum(only)).pvalue)
+    assert found["difference"] == pytest.approx(two.mean() - one.mean())
+    assert found["low"] < found["difference"] < found["high"]
+
+
+def test_pairing_makes_intervals_narrower_where_models_answer_alike():
+    """Two models that share their answers differ by less than two that do not."""
+    widths = []
+    for shared in (True, False):
+        rng = np.random.default_rng(1)
+        bases = [rng.random(80) < 0.7 for _ in range(2)]
+        runs = [ready(name, answers(rng, bases[0 if shared else i], {}, noise=0.05))
+                for i, name in enumerate(("one", "two"))]  # fmt: skip
+        found = row(pd.DataFrame(pair_rows(runs, [])), family="accuracy")
+        widths.append(found["high"] - found["low"])
+    assert widths[0] < widths[1] / 2
+
+
+def test_where_nothing_differs_tests_keep_their_level():
+    """200 pairs of models of one truth: p < 0.05 as often as that, and Holm's family less."""
+    hits, families = defaultdict(list), defaultdict(list)
+    for seed in range(200):
+        runs = pair({3: 0.6, 4: 0.4}, {3: 0.6, 4: 0.4}, seed, n=50, n_resamples=200)
+        rows = pd.DataFrame(pair_rows(runs, []))
+        for (family, measure), mine in rows.groupby(["family", "measure"]):
+            hits[family, measure] += mine["p"].lt(0.05).tolist()
+        for family, mine in rows.groupby("family"):
+            families[family].append(bool(mine["significant"].any()))
+    assert set(families) == set(FAMILIES)
+    for what, found in [*hits.items(), *families.items()]:
+        assert sum(found) <= binom.ppf(0.999, len(found), 0.05), what
+
+
+def test_what_one_model_cannot_do_is_left_out_and_said():
+    rng = np.random.default_rng(0)
+    base, guessed = rng.random(80) < 0.9, rng.random(80) < 0.25
+    runs = [ready("one", answers(rng, base, {2: 1.0})),
+            ready("two", answers(rng, guessed, {}, noise=0.0))]  # fmt: skip
+    silent: list = []
+    rows = pd.DataFrame(pair_rows(runs, silent))
+    assert set(rows["family"]) == {"accuracy"}
+    reasons = {(each["runs"], each["reason"]) for each in silent}
+    assert ("one, two", "nothing can be said of two") in reasons
+    both: list = []
+    assert pair_rows([runs[1], ready("three", answers(rng, guessed, {}, noise=0.0))], both) == []
+    assert both[0]["reason"] == "no signal: no intact model is above chance"
+
+
+def test_stacks_have_axes_of_their_own():
+    rng = np.random.default_rng(0)
+    base = rng.random(80) < 0.9
+    seq = ready("seq", answers(rng, base, {1: 1.0, 6: 1.0}, noise=0.0), n_encoder=4)
+    other = ready("other", answers(rng, base, {2: 1.0, 6: 1.0}, noise=0.0), n_encoder=4)
+    plain = ready("plain", answers(rng, base, {2: 1.0}, noise=0.0))
+    mixed, both = quantities([seq, plain]), quantities([seq, other])
+    assert {key.axis for key in mixed} == {"computation", "decoder"}
+    assert {key.axis for key in both} == {"computation", "encoder", "decoder"}
+    assert {key.axis for key in quantities([plain])} == {"computation"}
+    inside = [of(mixed, "depth", HALF, "decoder")[i].draws[0] for i in (0, 1)]
+    assert inside == pytest.approx([2.5 / 4, 2.5 / 8])
+    encoders = [of(both, "depth", HALF, "encoder")[i].draws[0] for i in (0, 1)]
+    assert encoders == pytest.approx([1.5 / 4, 2.5 / 4])
+
+
+@given(st.integers(1, 60))
+def test_each_layer_is_in_the_third_that_its_middle_lies_in(n: int):
+    thirds = thirds_of(n)
+    assert sorted(layer for layers in thirds.values() for layer in layers) == list(range(n))
+    bounds = {"early": (0, 1 / 3), "middle": (1 / 3, 2 / 3), "late": (2 / 3, 1)}
+    for name, layers in thirds.items():
+        low, high = bounds[name]
+        assert all(low - 1e-9 <= (layer + 0.5) / n <= high + 1e-9 for layer in layers)
+
+
+def test_groups_are_compared_with_the_run_as_the_unit():
+    rng = np.random.default_rng(0)
+    base = rng.random(80) < 0.9
+    layers = ([2, 2, 2], [5, 5, 5])
+    groups = [
+        [ready(f"{g}{i}", answers(rng, base, {at: 0.9, at + 1: 0.1 * i}), 400)
+         for i, at in enumerate(mine)]
+        for g, mine in zip("ab", layers, strict=True)
+    ]  # fmt: skip
+    for runs, name in zip(groups, "ab", strict=True):
+        for each in runs:
+            object.__setattr__(each.run, "group", name)
+    rows = pd.DataFrame(corrected(list(group_difference_rows(*groups, []))))
+    found = row(rows, measure=HALF)
+    halves = [[of(quantities([r]), "depth", HALF)[0].draws[0] for r in g] for g in groups]
+    assert found["difference"] == pytest.approx(np.mean(halves[1]) - np.mean(halves[0]))
+    assert found["significant"]
+    assert (found["n_first"], found["n_second"], found["unit"]) == (3, 3, "run")
+    assert found["error_runs"] > 0
+    assert found["error_items"] > 0
+
+
+def test_seeds_that_differ_among_themselves_establish_nothing():
+    """Two runs alone would be told apart for sure; as seeds of two groups they are not."""
+    rng = np.random.default_rng(0)
+    base = rng.random(80) < 0.9
+    first = [ready(f"a{i}", answers(rng, base, {at: 0.95})) for i, at in enumerate((1, 4, 6))]
+    second = [ready(f"b{i}", answers(rng, base, {at: 0.95})) for i, at in enumerate((2, 5, 7))]
+    alone = pd.DataFrame(pair_rows([first[0], second[0]], []))
+    grouped = pd.DataFrame(corrected(list(group_difference_rows(first, second, []))))
+    assert row(alone, measure=HALF)["significant"]
+    assert not row(grouped, measure=HALF)["significant"]
+    assert row(grouped, measure=HALF)["low"] < 0 < row(grouped, measure=HALF)["high"]
+
+
+def test_holm_is_over_each_family_by_itself():
+    rows = [{"family": f, "p": p, "low": 1.0, "high": 2.0}
+            for f, p in (("depth", 0.02), ("depth", 0.03), ("share lost", 0.04))]  # fmt: skip
+    found = {(each["family"], each["p"]): each["p_holm"] for each in corrected(rows)}
+    assert found == pytest.approx(
+        {("depth", 0.02): 0.04, ("depth", 0.03): 0.04, ("share lost", 0.04): 0.04}
+    )
