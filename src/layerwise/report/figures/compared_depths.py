@@ -65,7 +65,7 @@ def compared_depths(
     grid[0].set_xlim(-0.02, 1.02)
     items = f"n = {spread(shown['n_items'])} items a point"
     set_title(figure, f"Depth of capabilities by run (95 % intervals over items, {items})")
-    legend_below(figure, _handles(looks))
+    legend_below(figure, [*_handles(looks), *_boundary(blocks)])
     return figure
 
 
@@ -110,6 +110,13 @@ def _draw(
     axes.set_ylim(len(capabilities) - 0.4, -0.6)
     axes.grid(axis="x", color="0.9", lw=0.5)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _boundary(blocks: Sequence[Block]) -> list[Line2D]:
+    if not any(block.stacks.n_encoder for block in blocks):
+        return []
+    return [Line2D([], [], ls="", marker="|", ms=5, mew=0.9, color="0.45",
+                   label="encoder | decoder")]  # fmt: skip
 
 
 def _handles(looks: dict[str, Look]) -> list[Line2D]:
