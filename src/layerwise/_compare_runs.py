@@ -193,7 +193,8 @@ def _restricted(run: SavedRun, tasks: Sequence[str]) -> SavedRun:
 def _of_tasks(result: Result, tasks: Sequence[str]) -> Result:
     name = result.tables[0]
     table: pd.DataFrame = getattr(result, name)
-    return type(result)(**{name: table.loc[table["task"].isin(tasks)]}, facts=result.facts)
+    fields: dict[str, Any] = {name: table.loc[table["task"].isin(tasks)], "facts": result.facts}
+    return type(result)(**fields)
 
 
 def shared_change(runs: Sequence[SavedRun]) -> tuple[str, str] | None:

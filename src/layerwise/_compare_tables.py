@@ -23,7 +23,6 @@ from layerwise._compare_quantities import (
     Quantity,
     quantities,
 )
-from layerwise._compare_runs import SavedRun
 from layerwise._crossed import crossed_difference
 from layerwise._depths import bounds, later_by, two_sided_p
 from layerwise._effects import ALPHA
@@ -49,29 +48,29 @@ def pair_rows(runs: Sequence[Prepared], left_out: list[dict[str, Any]]) -> list[
         left_out: gets the rows of what could not be compared.
     """
     rows = [
-        _pair(one.run, other.run, key, *both, one.sampling.seed)
+        _pair(one, other, key, first, second)
         for one, other in combinations(runs, 2)
-        for key, both in quantities([one, other], left_out.append).items()
+        for key, (first, second) in quantities([one, other], left_out.append).items()
     ]
     return corrected(rows)
 
 
 def _pair(
-    one: SavedRun, other: SavedRun, key: Key, first: Quantity, second: Quantity, seed: int
+    one: Prepared, other: Prepared, key: Key, first: Quantity, second: Quantity
 ) -> dict[str, Any]:
     differences = later_by(first.draws, second.draws)
     low, high = _interval(key, differences, first.n_items)
     return {
         "unit": ITEM,
-        "first": one.name,
-        "second": other.name,
+        "first": one.run.name,
+        "second": other.run.name,
         **_named(key, first),
         "estimate_first": float(first.draws[0]),
         "estimate_second": float(second.draws[0]),
         "difference": float(differences[0]),
         "low": low,
         "high": high,
-        "p": _p(key, first, second, differences, seed),
+        "p": _p(key, first, second, differences, one.sampling.seed),
         "n_first": 1,
         "n_second": 1,
     }
@@ -86,8 +85,8 @@ def _p(key: Key, first: Quantity, second: Quantity, differences: Draws, seed: in
     if first.parts is not None and second.parts is not None:
         parts = second.parts - first.parts
         parts[np.abs(parts) < 1e-12] = 0.0
-        seed = stats.generator(seed, *key.tasks)
-        return float(stats.sign_flip_p_values(parts[:, None], seed=seed)[0])
+        drawn = stats.generator(seed, *key.tasks)
+        return float(stats.sign_flip_p_values(parts[:, None], seed=drawn)[0])
     kept, low, _ = bounds(differences, first.n_items)
     if np.isnan(low):
         return 1.0

@@ -137,7 +137,7 @@ class Comparison:
         return cls(**read, facts=facts)
 
     def __repr__(self) -> str:
-        found = int(self.differences["significant"].sum())
+        found = sum(self.differences["significant"])
         return (
             f"Comparison({', '.join(self.facts.groups or [r.name for r in self.facts.runs])}; "
             f"{found} of {len(self.differences)} differences established)"

@@ -52,7 +52,8 @@ def _place(name: str, order: tuple[str, ...]) -> int:
 def _difference(row: Row) -> Finding:
     more, scale, digits = row["difference"] > 0, scale_of(row["family"]), digits_of(row["family"])
     ends = (row["low"], row["high"]) if more else (-row["high"], -row["low"])
-    size = interval(*(scale * value for value in (abs(row["difference"]), *ends)), digits)
+    estimate, low, high = (scale * value for value in (abs(row["difference"]), *ends))
+    size = interval(estimate, low, high, digits)
     second, first = (number(scale * row[f"estimate_{name}"], digits) for name in _BOTH)
     unit = "" if scale == 1 else " %"
     sentence = (
@@ -144,6 +145,7 @@ def _what(row: Row) -> str:
 def _part(row: Row) -> str:
     name = row["tasks"] if row["family"] == "accuracy" else row["capability"]
     scale = scale_of(row["family"])
-    ends = (scale * row[end] for end in ("difference", "low", "high"))
+    middle, low, high = (scale * row[end] for end in ("difference", "low", "high"))
+    size = interval(middle, low, high, digits_of(row["family"]))
     unit = "" if scale == 1 else " points"
-    return f"{name} ({interval(*ends, digits_of(row['family']))}{unit}, n = {row['n_items']})"
+    return f"{name} ({size}{unit}, n = {row['n_items']})"

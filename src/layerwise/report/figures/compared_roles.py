@@ -76,7 +76,7 @@ def compared_roles(
 def _draw(axes: Axes, mine: pd.DataFrame, tasks: list[str], width: float) -> None:
     for y, task in enumerate(tasks):
         row = rows(mine, task=task).sort_values(by="layer")
-        if row.empty or not row["signal"].all():
+        if row.empty or not all(row["signal"]):
             axes.add_patch(Rectangle((0, y), 1, 1, **HATCH))
             continue
         edges = np.append(numbers(row, "start"), numbers(row, "end")[-1])
