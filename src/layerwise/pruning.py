@@ -26,7 +26,7 @@ from layerwise.models.folder import read_config
 from layerwise.models.parity import ABSURD, TOLERANCE, token_ids
 from layerwise.models.pruned_folder import write_pruned_folder
 from layerwise.models.quiet import quiet
-from layerwise.models.registry import WIRED_MODEL
+from layerwise.models.registry import WIRED_MODELS
 from layerwise.models.sources import find_source
 from layerwise.results import PruningResult, records_frame
 from layerwise.sweep import Intervention, LogLikelihood, Scored, intact, skip_layers, sweep
@@ -108,7 +108,7 @@ def _removable(model: HookedTransformer, remove: Sequence[int]) -> tuple[int, ..
 def _source_folder(model: HookedTransformer) -> Path:
     """The folder in hub format that the model's weights came from."""
     origin = origin_of(model)
-    if origin is None or origin.facts.name == WIRED_MODEL:
+    if origin is None or origin.facts.name in WIRED_MODELS:
         raise UserError(
             "The model has no Hugging Face original to write from: expected one that load_model "
             "made of files; load it by name, or save its original with save_pretrained and load "
