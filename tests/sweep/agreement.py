@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from layerwise.sweep import Generated, Scored, Sweep
-from layerwise.sweep.reference import _logits
+from layerwise.sweep.reference import _given, _logits
 
 NATS = 1e-4
 
@@ -35,8 +35,9 @@ def assert_agree(
 
 
 def _assert_tie(model, intervention, request, new, nats, last_only=False) -> None:
-    logits = _logits(model, intervention, request, request.context + tuple(new))
-    rows = logits[-1:] if last_only else logits[len(request.context) - 1 : -1]
+    answer = tuple(new) if last_only else tuple(new)[:-1]
+    logits = _logits(model, intervention, request, answer)
+    rows = logits[-1:] if last_only else logits[len(_given(model, request)) - 1 :]
     best = torch.log_softmax(rows.float(), -1).topk(2).values
     gap = float((best[:, 0] - best[:, 1]).min())
     assert gap < nats, f"{intervention.id}: {request} differs, and the best two are {gap} apart"

@@ -18,7 +18,7 @@ from layerwise.sweep import (
     skip,
     zero,
 )
-from layerwise.sweep.interventions import SITES, Intervention
+from layerwise.sweep.interventions import CROSS_SITES, SITES, Intervention
 
 from .models import D_HEAD, D_MODEL, D_VOCAB, N_HEADS, N_LAYERS
 
@@ -84,7 +84,7 @@ def patch_requests(draw):
 
 
 layers = st.integers(0, N_LAYERS - 1)
-sites = st.sampled_from(SITES)
+sites = st.sampled_from([site for site in SITES if site not in CROSS_SITES])
 
 
 @st.composite

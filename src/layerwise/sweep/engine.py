@@ -356,7 +356,7 @@ class Walk:
             for edit in group.branches.branches[row].edits.get(layer, ()):
                 if isinstance(edit, SkipLayer) or edit.site not in sites:
                     continue
-                key = _kind_of_value(edit)
+                key = kind_of_value(edit)
                 if key not in values:
                     values[key] = self._value(edit, layout, seen, entering)
                 value, where = values[key]
@@ -369,7 +369,7 @@ class Walk:
                         where = mask[..., None] & self.are(heads)
                 adds = isinstance(edit, AddSite)
                 found.setdefault(edit.site, []).append(Replacement(value, where, adds))
-        return LayerEdits({site: _joined(parts) for site, parts in found.items()})
+        return LayerEdits({site: joined(parts) for site, parts in found.items()})
 
     def are(self, heads: Sequence[int] | None) -> Bool[torch.Tensor, " head"]:
         """Which heads are some of given ones; None is all."""
@@ -430,14 +430,14 @@ def heads_of(edit: SiteEdit, n_heads: int) -> tuple[int, ...] | None:
     return None if edit.heads is None or len(edit.heads) == n_heads else edit.heads
 
 
-def _kind_of_value(edit: SiteEdit) -> Hashable:
+def kind_of_value(edit: SiteEdit) -> Hashable:
     """Edits that agree in this put the same values, though perhaps on other rows and heads."""
     if isinstance(edit, (SetSite, AddSite)):
         return type(edit), id(edit.value)
     return type(edit), edit.site, getattr(edit, "pos", None)
 
 
-def _joined(parts: Sequence[Replacement]) -> tuple[Replacement, ...]:
+def joined(parts: Sequence[Replacement]) -> tuple[Replacement, ...]:
     """Replacements one after the other by the same value, made one."""
     found: list[Replacement] = []
     for part in parts:

@@ -16,8 +16,14 @@ from jaxtyping import Float
 from layerwise.errors import UserError, unknown_name
 
 Value = Float[torch.Tensor, "..."]
-Site = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z"]
+Site = Literal[
+    "resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z",
+    "cross_z", "cross_attn_out", "resid_mid_cross",
+]  # fmt: skip
 SITES: tuple[str, ...] = get_args(Site)
+CROSS_SITES = ("cross_z", "cross_attn_out", "resid_mid_cross")
+"""Those that only the decoder of an encoder-decoder has."""
+BY_HEAD = ("z", "cross_z")
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,9 @@ class SetSite:
 
     Attributes:
         layer: the layer.
-        site: ``resid_pre``, ``resid_mid``, ``resid_post``, ``attn_out``, ``mlp_out`` or ``z``.
+        site: ``resid_pre``, ``resid_mid``, ``resid_post``, ``attn_out``, ``mlp_out`` or ``z``; in
+            the decoder of an encoder-decoder also ``cross_attn_out``, ``resid_mid_cross`` (behind
+            cross-attention) and ``cross_z``, its heads.
         value: the vector, a mean for a mean ablation; one number stands for all dimensions. With
             one more dimension in front, the vector of each position from 0 on; the last one
             serves all positions from there on.
@@ -48,7 +56,7 @@ class SetSite:
     @property
     def by_position(self) -> bool:
         """Whether positions have vectors of their own."""
-        return self.value.ndim == (3 if self.site == "z" else 2)
+        return self.value.ndim == (3 if self.site in BY_HEAD else 2)
 
 
 @dataclass(frozen=True)
@@ -176,8 +184,9 @@ def skip(layer: int, site: str = "layer", head: int | None = None) -> Interventi
     """
     if site == "layer":
         return Intervention(f"skip:layer={layer}", "skip", "layer", (SkipLayer(layer),))
-    if site not in ("attn_out", "mlp_out", "z"):
-        raise unknown_name("site to skip", site, ("layer", "attn_out", "mlp_out", "z"))
+    sublayers = ("attn_out", "mlp_out", "z", "cross_attn_out", "cross_z")
+    if site not in sublayers:
+        raise unknown_name("site to skip", site, ("layer", *sublayers))
     same = zero(site, layer, head)  # type: ignore[arg-type]
     return replace(same, id="skip" + same.id.removeprefix("zero"), kind="skip")
 
@@ -301,9 +310,10 @@ def together(changes: Sequence[Intervention]) -> Intervention:
 def _heads(site: str, head: int | None) -> tuple[int, ...] | None:
     if head is None:
         return None
-    if site != "z":
+    if site not in BY_HEAD:
         raise UserError(
-            f"Site {site!r} was given head {head}; heads can be told apart in site 'z' alone."
+            f"Site {site!r} was given head {head}; heads can be told apart in site 'z' alone, and "
+            "in 'cross_z' of an encoder-decoder."
         )
     return (head,)
 
@@ -329,9 +339,10 @@ def patch(site: Site, layer: int, pos: int, head: int | None = None) -> Interven
     Raises:
         UserError: if ``z`` comes without a head, or another site with one.
     """
-    if (site == "z") != (head is not None):
+    if (site in BY_HEAD) != (head is not None):
         raise UserError(
-            f"Site {site!r} was given head {head}; a head is needed for site 'z' and for no other."
+            f"Site {site!r} was given head {head}; a head is needed for site 'z' and for no other "
+            "(but 'cross_z' of an encoder-decoder)."
         )
     named = "" if head is None else f",head={head}"
     edit = PatchSite(layer, site, pos, head)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ..errors import UserError
 from .branches import make_branches
-from .interventions import CopySite, Edit, Intervention, PatchSite, SkipLayer
+from .interventions import CROSS_SITES, CopySite, Edit, Intervention, PatchSite, SkipLayer
 from .requests import Generate, LogLikelihood, Request
 from .trie import TokenTrie
 from .walk_plan import WalkPlan, plan_walk
@@ -264,6 +264,11 @@ def _check_edit(name: str, edit: Edit, shape: ModelShape) -> None:
                 f"Head {head} of intervention {name!r} is "
                 f"out of range: the model has heads 0 to {shape.n_heads - 1}."
             )
+    if edit.site in CROSS_SITES:
+        raise UserError(
+            f"Intervention {name!r} changes {edit.site}, but only an encoder-decoder looks from "
+            "one stack at another; use attn_out, z or resid_mid."
+        )
     if edit.site == "mlp_out" and not shape.has_mlp:
         raise UserError(
             f"Intervention {name!r} changes mlp_out, but the model's blocks "

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float, Int
-from transformer_lens import HookedTransformer
+
+from layerwise.models.kinds import Model
+from layerwise.models.seq2seq import Seq2SeqModel
 
 # Rows whose logits exist at once, where the budget allows it.
 CHUNK = 128
 
 
 def logits_of(
-    model: HookedTransformer, resid: Float[torch.Tensor, "row d_model"]
+    model: Model, resid: Float[torch.Tensor, "row d_model"]
 ) -> Float[torch.Tensor, "row d_vocab"]:
     """Logits in float32 from final (or, for a lens, any) residual streams.
 
@@ -27,18 +29,18 @@ def logits_of(
 
 
 def uncapped_logits_of(
-    model: HookedTransformer, resid: Float[torch.Tensor, "row d_model"]
+    model: Model, resid: Float[torch.Tensor, "row d_model"]
 ) -> Float[torch.Tensor, "row d_vocab"]:
     """As ``logits_of``, before the soft-cap."""
     x = resid[None]
-    if model.cfg.normalization_type is not None:
+    if isinstance(model, Seq2SeqModel) or model.cfg.normalization_type is not None:
         x = model.ln_final(x)
     return model.unembed(x)[0].float()
 
 
-def logit_cap(model: HookedTransformer) -> float | None:
+def logit_cap(model: Model) -> float | None:
     """The model's soft-cap of the logits; None if it has none."""
-    cap = model.cfg.output_logits_soft_cap
+    cap = None if isinstance(model, Seq2SeqModel) else model.cfg.output_logits_soft_cap
     return float(cap) if cap is not None and cap > 0 else None
 
 
@@ -54,7 +56,7 @@ def first_argmax(logits: Float[torch.Tensor, "row d_vocab"]) -> Int[torch.Tensor
 
 
 def score_rows(
-    model: HookedTransformer,
+    model: Model,
     resid: Float[torch.Tensor, "row d_model"],
     target_rows: Int[torch.Tensor, " target"],
     target_tokens: Int[torch.Tensor, " target"],

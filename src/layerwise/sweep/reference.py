@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from transformer_lens import HookedTransformer
 
+from ..models.kinds import Model
+from ..models.seq2seq import Seq2SeqModel
 from .interventions import (
     AddSite,
     CopySite,
@@ -31,19 +32,26 @@ Hooks = list[tuple[str | Callable[..., Any], Callable[..., Any]]]
 
 
 def reference_outcome(
-    model: HookedTransformer, intervention: Intervention, request: Request, stopper: Stopper
+    model: Model, intervention: Intervention, request: Request, stopper: Stopper
 ) -> Outcome:
     """The outcome of one request under one intervention."""
     if isinstance(request, Generate):
         return _generate(model, intervention, request, stopper)
-    logits = _logits(model, intervention, request, request.context + request.continuation[:-1])
-    return _score(logits, request)
+    logits = _logits(model, intervention, request, request.continuation[:-1])
+    return _score(logits, request, len(_given(model, request)))
 
 
-def _score(logits: Float[torch.Tensor, "pos d_vocab"], request: LogLikelihood) -> Scored:
+def _given(model: Model, request: Request) -> Tokens:
+    """What stands before the answer, in the stack that answers."""
+    return model.prefix if isinstance(model, Seq2SeqModel) else request.context
+
+
+def _score(
+    logits: Float[torch.Tensor, "pos d_vocab"], request: LogLikelihood, n_given: int
+) -> Scored:
     # Summing tens of thousands of exponentials in float32 would be the largest error here.
     logprobs = torch.log_softmax(logits.double(), dim=-1)
-    begin = len(request.context) - 1
+    begin = n_given - 1
     rows = [logprobs[begin + i] for i in range(len(request.continuation))]
     scored = [float(row[token]) for row, token in zip(rows, request.continuation, strict=True)]
     greedy = [
@@ -53,11 +61,11 @@ def _score(logits: Float[torch.Tensor, "pos d_vocab"], request: LogLikelihood) -
 
 
 def _generate(
-    model: HookedTransformer, intervention: Intervention, request: Generate, stopper: Stopper
+    model: Model, intervention: Intervention, request: Generate, stopper: Stopper
 ) -> Generated:
     tokens: list[int] = []
     while not tokens or not stopper.ended(tokens, request):
-        logits = _logits(model, intervention, request, request.context + tuple(tokens))
+        logits = _logits(model, intervention, request, tuple(tokens))
         tokens.append(_first_best(logits[-1]))
     return stopper.outcome(tokens, request)
 
@@ -68,12 +76,12 @@ def _first_best(row: Float[torch.Tensor, " d_vocab"]) -> int:
 
 
 def _logits(
-    model: HookedTransformer, intervention: Intervention, request: Request, tokens: Tokens
+    model: Model, intervention: Intervention, request: Request, answer: Tokens
 ) -> Float[torch.Tensor, "pos d_vocab"]:
     hooks: Hooks = []
     for edit in sorted(intervention.edits, key=_order):
         hooks += _hooks(model, edit, request)
-    return model.run_with_hooks(_input(model, tokens), fwd_hooks=hooks)[0]
+    return model.run_with_hooks(*_input(model, request.context, answer), fwd_hooks=hooks)[0]
 
 
 def _order(edit: Edit) -> int:
@@ -83,29 +91,44 @@ def _order(edit: Edit) -> int:
     return 0 if edit.site == "resid_pre" else 2
 
 
-def _input(model: HookedTransformer, tokens: Tokens) -> torch.Tensor:
-    return torch.tensor([tokens], device=model.W_E.device)
+def _input(model: Model, prompt: Tokens, answer: Tokens) -> tuple[torch.Tensor, ...]:
+    """What a model is run on: the prompt and the answer so far."""
+    if isinstance(model, Seq2SeqModel):
+        rows = (prompt, model.prefix + answer)
+    else:
+        rows = (prompt + answer,)
+    return tuple(torch.tensor([row], device=model.W_E.device) for row in rows)
 
 
-def _hooks(model: HookedTransformer, edit: Edit, request: Request) -> Hooks:
+def _hook_name(model: Model, layer: int, site: str) -> str:
+    names = {"z": "attn.hook_z", "cross_z": "cross_attn.hook_z"}
+    within = names.get(site, f"hook_{site}")
+    if isinstance(model, Seq2SeqModel):
+        return model.hook_name(layer, within)
+    return f"blocks.{layer}.{within}"
+
+
+def _hooks(model: Model, edit: Edit, request: Request) -> Hooks:
     """The hooks that make one edit."""
-    block = f"blocks.{edit.layer}"
     if isinstance(edit, SkipLayer):
         store: dict[str, torch.Tensor] = {}
         return [
-            (f"{block}.hook_resid_pre", partial(_remember, store=store)),
-            (f"{block}.hook_resid_post", partial(_recall, store=store)),
+            (_hook_name(model, edit.layer, "resid_pre"), partial(_remember, store=store)),
+            (_hook_name(model, edit.layer, "resid_post"), partial(_recall, store=store)),
         ]
-    name = f"{block}.attn.hook_z" if edit.site == "z" else f"{block}.hook_{edit.site}"
+    name = _hook_name(model, edit.layer, edit.site)
     source = None
     if isinstance(edit, (PatchSite, CopySite)):
         source = _source(model, name, request)
-    return [(name, partial(_change, edit=edit, request=request, source=source))]
+    n_given = len(_given(model, request))
+    if isinstance(model, Seq2SeqModel) and edit.layer < model.cfg.n_encoder_layers:
+        n_given = len(request.context)
+    return [(name, partial(_change, edit=edit, n_given=n_given, source=source))]
 
 
-def _source(model: HookedTransformer, name: str, request: Request) -> torch.Tensor:
+def _source(model: Model, name: str, request: Request) -> torch.Tensor:
     assert request.source is not None, "such an edit needs a source run"
-    _, cache = model.run_with_cache(_input(model, request.source), names_filter=name)
+    _, cache = model.run_with_cache(*_input(model, request.source, ()), names_filter=name)
     return cache[name][0]
 
 
@@ -121,19 +144,19 @@ def _change(
     tensor: Float[torch.Tensor, "1 pos ..."],
     hook: Any,
     edit: SiteEdit,
-    request: Request,
+    n_given: int,
     source: Float[torch.Tensor, "source_pos ..."] | None,
 ) -> torch.Tensor:
     changed = tensor.clone()
     if isinstance(edit, PatchSite):
         assert source is not None
-        pos = edit.pos % len(request.context)
+        pos = edit.pos % n_given
         at = (0, pos) if edit.head is None else (0, pos, edit.head)
         changed[at] = source[at[1:]]
         return changed
     heads = slice(None) if edit.heads is None else list(edit.heads)
     for pos in range(tensor.shape[1]):
-        value = _value(edit, pos, request, source).to(tensor).expand_as(tensor[0, pos])
+        value = _value(edit, pos, n_given, source).to(tensor).expand_as(tensor[0, pos])
         if isinstance(edit, AddSite):
             value = tensor[0, pos] + value
         changed[0, pos][heads] = value[heads]
@@ -141,19 +164,19 @@ def _change(
 
 
 def _value(
-    edit: SetSite | AddSite | CopySite, pos: int, request: Request, source: torch.Tensor | None
+    edit: SetSite | AddSite | CopySite, pos: int, n_given: int, source: torch.Tensor | None
 ) -> torch.Tensor:
     """What is put, or added, at a position."""
     if isinstance(edit, CopySite):
         assert source is not None
-        return source[source_position(pos, len(request.context), len(source))]
+        return source[source_position(pos, n_given, len(source))]
     if isinstance(edit, AddSite):
         return edit.value[pos % len(edit.value)]
     return edit.value[min(pos, len(edit.value) - 1)] if edit.by_position else edit.value
 
 
 def reference_outcomes(
-    model: HookedTransformer,
+    model: Model,
     interventions: Sequence[Intervention],
     requests: Sequence[Request],
     stopper: Stopper,

@@ -9,22 +9,27 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from transformer_lens import HookedTransformer
 
 from ..errors import UserError, unknown_name
+from ..models.kinds import Model
+from ..models.seq2seq import Seq2SeqModel
 from ._runner import heads_per_key
 from .blocks import block_runners, why_not_packed
 from .decode import Decoder, Job, capacity_for
 from .engine import TOKENS_AT_ONCE, Walk, Work
 from .interventions import Intervention
 from .layout import SCRATCH
-from .plan import DEFAULT_MEMORY_BUDGET, Batch, ModelShape, plan_sweep, walk_of
+from .plan import DEFAULT_MEMORY_BUDGET, Batch, ModelShape, SweepPlan, plan_sweep, walk_of
 from .readout import CHUNK
 from .reference import reference_outcomes
 from .requests import Generate, Generated, LogLikelihood, Outcome, Request
 from .scores import read_scores
+from .seq2seq.run import TwoStackEngine, brute_force_of_two_stacks
+from .seq2seq.run import plan_for as plan_of_two_stacks
 from .stopping import Stopper, make_stopper
 
 Progress = Callable[[float], None]
@@ -70,6 +75,22 @@ class Sweep:
     stats: SweepStats
 
 
+def plan_for(
+    model: Model,
+    interventions: Sequence[Intervention],
+    requests: Sequence[Request],
+    memory_budget: int = DEFAULT_MEMORY_BUDGET,
+) -> SweepPlan:
+    """The plan of a sweep over a model, whose weights need not be there.
+
+    Raises:
+        UserError: if a layer, a site, a position or a length is out of range.
+    """
+    if isinstance(model, Seq2SeqModel):
+        return plan_of_two_stacks(model, interventions, requests, memory_budget)
+    return plan_sweep(interventions, requests, model_shape(model), memory_budget)
+
+
 def model_shape(model: HookedTransformer) -> ModelShape:
     """The sizes of a model that decide memory and work."""
     cfg = model.cfg
@@ -92,7 +113,7 @@ def model_shape(model: HookedTransformer) -> ModelShape:
 
 @torch.inference_mode()
 def sweep(
-    model: HookedTransformer,
+    model: Model,
     interventions: Sequence[Intervention],
     requests: Sequence[Request],
     *,
@@ -127,13 +148,14 @@ def sweep(
     _refuse_hooks(model)
     started = time.perf_counter()
     stopper = make_stopper(tokenizer or _tokenizer(model, requests))
-    plan = plan_sweep(interventions, requests, model_shape(model), memory_budget)
+    plan = plan_for(model, interventions, requests, memory_budget)
     if method == "reference":
         outcomes = reference_outcomes(model, interventions, requests, stopper)
         brute = _brute_force(model, requests, outcomes)
         work = Work(model.cfg.n_layers * len(interventions), brute)
     else:
-        engine = _Engine(
+        kind: Any = TwoStackEngine if isinstance(model, Seq2SeqModel) else _Engine
+        engine = kind(
             model, interventions, requests, stopper, memory_budget, tokens_at_once, Work()
         )
         outcomes, work = engine.run(plan.batches, progress), engine.work
@@ -150,7 +172,7 @@ def sweep(
     return Sweep(outcomes, stats)
 
 
-def _refuse_hooks(model: HookedTransformer) -> None:
+def _refuse_hooks(model: Model) -> None:
     if any(point.fwd_hooks for point in model.hook_dict.values()):
         raise UserError(
             "The model has hooks on it, which a sweep would not see; expected a model without "
@@ -158,7 +180,7 @@ def _refuse_hooks(model: HookedTransformer) -> None:
         )
 
 
-def _tokenizer(model: HookedTransformer, requests: Sequence[Request]) -> object | None:
+def _tokenizer(model: Model, requests: Sequence[Request]) -> object | None:
     """The model's tokenizer; a model without one can still generate, but not until a string."""
     from ..models import original_tokenizer
 
@@ -168,9 +190,11 @@ def _tokenizer(model: HookedTransformer, requests: Sequence[Request]) -> object 
 
 
 def _brute_force(
-    model: HookedTransformer, requests: Sequence[Request], outcomes: Sequence[Sequence[Outcome]]
+    model: Model, requests: Sequence[Request], outcomes: Sequence[Sequence[Outcome]]
 ) -> int:
     """Token-passes of one cached forward per pair."""
+    if isinstance(model, Seq2SeqModel):
+        return brute_force_of_two_stacks(model, requests, outcomes)
     total = 0
     for of_intervention in outcomes:
         for request, outcome in zip(requests, of_intervention, strict=True):
@@ -240,7 +264,7 @@ class _Engine:
         for scores in read_scores(walk, chunk):
             for index, request in enumerate(walk.requests):
                 if isinstance(request, Generate):
-                    first = scores.first_token(index, request)
+                    first = scores.first_token(index)
                     jobs.append(Job(scores.branch, index, request, [first]))
                     continue
                 for intervention in scores.interventions:

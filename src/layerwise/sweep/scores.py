@@ -13,7 +13,8 @@ from jaxtyping import Float
 
 from .engine import Walk
 from .readout import score_rows
-from .requests import Generate, LogLikelihood, Scored
+from .requests import LogLikelihood, Scored
+from .seq2seq.walk import TwoStackWalk
 
 ROWS_AT_ONCE = 4096
 
@@ -35,20 +36,21 @@ class BranchScores:
     interventions: tuple[int, ...]
     logprobs: dict[int, list[float]]
     greedy: dict[int, int]
-    walk: Walk
+    walk: Walk | TwoStackWalk
 
     def scored(self, index: int, request: LogLikelihood) -> Scored:
         """The outcome of a log-likelihood."""
-        path = self.walk.plan.paths[index][len(request.context) - 1 :]
+        path = self.walk.plan.paths[index][self.walk.plan.n_given[index] - 1 :]
         best = [self.greedy[packed] for packed in path]
         return Scored(tuple(self.logprobs[index]), best == list(request.continuation))
 
-    def first_token(self, index: int, request: Generate) -> int:
+    def first_token(self, index: int) -> int:
         """The first token of a text."""
-        return self.greedy[self.walk.plan.paths[index][len(request.context) - 1]]
+        plan = self.walk.plan
+        return self.greedy[plan.paths[index][plan.n_given[index] - 1]]
 
 
-def read_scores(walk: Walk, chunk: int) -> Iterator[BranchScores]:
+def read_scores(walk: Walk | TwoStackWalk, chunk: int) -> Iterator[BranchScores]:
     """The scores of the trunk, if it is asked for, and of all branches.
 
     Args:
@@ -63,7 +65,7 @@ def read_scores(walk: Walk, chunk: int) -> Iterator[BranchScores]:
 
 
 def _read(
-    walk: Walk,
+    walk: Walk | TwoStackWalk,
     resid: Float[torch.Tensor, "branch read d_model"],
     branches: Sequence[int | None],
     members: Sequence[tuple[int, ...]],
@@ -79,7 +81,7 @@ def _read(
         if isinstance(request, LogLikelihood)
         for place, (packed, token) in enumerate(
             zip(
-                walk.plan.paths[index][len(request.context) - 1 :],
+                walk.plan.paths[index][walk.plan.n_given[index] - 1 :],
                 request.continuation,
                 strict=True,
             )

@@ -47,6 +47,7 @@ class WalkPlan:
         groups: all other interventions.
         n_layers: layers of the model.
         generates: whether any request generates.
+        n_given: for each request, how many tokens are given before the answer.
     """
 
     trie: TokenTrie
@@ -57,6 +58,7 @@ class WalkPlan:
     groups: tuple[GroupPlan, ...]
     n_layers: int
     generates: bool
+    n_given: tuple[int, ...]
 
     @cached_property
     def trunk_until(self) -> int:
@@ -167,6 +169,7 @@ def plan_walk(
         groups,
         n_layers,
         generates,
+        tuple(len(request.context) for request in requests),
     )
 
 

@@ -38,6 +38,8 @@ class Seq2SeqConfig:
         d_model: width of the residual stream.
         encoder_heads: heads of an encoder layer.
         decoder_heads: heads of a decoder layer, in self-attention and in cross-attention.
+        encoder_d_head: width of a head in the encoder.
+        decoder_d_head: width of a head in the decoder.
         d_mlp: width of the MLP's hidden layer.
         d_vocab: tokens that the decoder can say.
         n_ctx: longest input, and longest output, in tokens.
@@ -51,6 +53,8 @@ class Seq2SeqConfig:
     d_model: int
     encoder_heads: int
     decoder_heads: int
+    encoder_d_head: int
+    decoder_d_head: int
     d_mlp: int
     d_vocab: int
     n_ctx: int
@@ -66,9 +70,18 @@ class Seq2SeqConfig:
         """Heads of the layer that has most."""
         return max(self.encoder_heads, self.decoder_heads)
 
+    @property
+    def d_head(self) -> int:
+        """Width of a head, of the wider ones."""
+        return max(self.encoder_d_head, self.decoder_d_head)
+
     def heads_of(self, layer: int) -> int:
         """Heads of a layer, numbered in the order of computation."""
         return self.encoder_heads if layer < self.n_encoder_layers else self.decoder_heads
+
+    def d_head_of(self, layer: int) -> int:
+        """Width of a head of a layer, numbered in the order of computation."""
+        return self.encoder_d_head if layer < self.n_encoder_layers else self.decoder_d_head
 
 
 class Seq2SeqModel(HookedRootModule):
@@ -235,6 +248,8 @@ def _config(parts: Parts, name: str, architecture: str) -> Seq2SeqConfig:
         d_model=first.attn.q.in_features,
         encoder_heads=_heads(parts.encoder),
         decoder_heads=_heads(parts.decoder),
+        encoder_d_head=first.attn.d_head,
+        decoder_d_head=decoding.attn.d_head,
         d_mlp=max(first.mlp.up.out_features, decoding.mlp.up.out_features),
         d_vocab=parts.unembed.out_features,
         n_ctx=parts.n_ctx,

@@ -1,0 +1,219 @@
+"""One decode for all: every (branch, request) is a row, and all rows take a step together.
+
+All decoders begin with the same number of tokens, so that all rows are always at one position.
+Invariant: the caches hold exactly the tokens before it, and rows that read the same input through
+the same memory read its keys and values together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Int
+
+from .._edits import NO_EDITS, LayerEdits
+from ..decode import Job
+from ..engine import value_at
+from ..interventions import AddSite, CopySite, PatchSite, SetSite, SiteEdit
+from ..readout import first_argmax, logits_of
+from ..requests import Generated
+from ..stopping import Stopper
+from .attending import bias_of
+from .block import Block, KeysValues
+from .walk import TwoStackWalk, edits_of
+
+# Rows that have ended are left in the batch until so many have.
+LEAVING = 0.25
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Rows that read inputs of one length, as many rows for each.
+
+    Attributes:
+        rows: of the batch, by what they read.
+        memories: which memory each group of rows reads.
+        inputs: packed indices of the input that each group reads.
+    """
+
+    rows: Int[torch.Tensor, "group row"]
+    memories: Int[torch.Tensor, " group"]
+    inputs: Int[torch.Tensor, "group input_token"]
+
+
+@dataclass
+class TextDecoder:
+    """A batch of rows being decoded.
+
+    Attributes:
+        walk: which ran the prompts.
+        stopper: decides where texts end.
+        logit_rows: so many rows' logits exist at once.
+    """
+
+    walk: TwoStackWalk
+    stopper: Stopper
+    logit_rows: int
+
+    def run(self, jobs: Sequence[Job], done: Callable[[Job, Generated], None]) -> None:
+        """Decode until every text has ended.
+
+        Args:
+            jobs: the texts, each with its first token.
+            done: told of each finished text.
+        """
+        rows = [job for job in jobs if not self._ended(job, done)]
+        self._begin(rows)
+        alive = [True] * len(rows)
+        while any(alive):
+            tokens = self._step(rows)
+            for number, (job, token) in enumerate(zip(rows, tokens, strict=True)):
+                if alive[number]:
+                    job.tokens.append(token)
+                    self.walk.work.new_tokens += 1
+                    alive[number] = not self._ended(job, done)
+            self.position += 1
+            if alive.count(False) > LEAVING * len(alive):
+                rows = self._leave(rows, alive)
+                alive = [True] * len(rows)
+
+    def _ended(self, job: Job, done: Callable[[Job, Generated], None]) -> bool:
+        if not self.stopper.ended(job.tokens, job.asked):
+            return False
+        done(job, self.stopper.outcome(job.tokens, job.asked))
+        return True
+
+    def _begin(self, rows: Sequence[Job]) -> None:
+        """Copy what rows have said so far into caches that have room for all that they may say."""
+        walk, n_encoder = self.walk, self.walk.n_encoder
+        self.position = len(walk.model.prefix)
+        room = self.position + max((job.asked.max_tokens for job in rows), default=0)
+        self.caches: list[KeysValues] = []
+        said = torch.tensor([walk.plan.paths[job.request] for job in rows], device=walk.device)
+        for number, kept in enumerate(walk.kept):
+            slots = [walk.slot_of(job.branch, n_encoder + number) for job in rows]
+            at = torch.tensor(slots, device=walk.device)[:, None]
+            both = []
+            for values in (kept.own.keys, kept.own.values):
+                cache = values.new_zeros(len(rows), room, *values.shape[2:])
+                if len(rows):
+                    cache[:, : self.position] = values[at, said]
+                both.append(cache)
+            self.caches.append(KeysValues(*both))
+        self._read_together(rows)
+
+    def _leave(self, rows: Sequence[Job], alive: Sequence[bool]) -> list[Job]:
+        """Let the rows that have ended go."""
+        staying = [number for number, lives in enumerate(alive) if lives]
+        self.caches = [cache.of(staying) for cache in self.caches]
+        left = [rows[number] for number in staying]
+        self._read_together(left)
+        return left
+
+    def _read_together(self, rows: Sequence[Job]) -> None:
+        """Sort rows by what they read, and gather its keys and values, once for all steps."""
+        walk, plan = self.walk, self.walk.plan
+        groups: dict[tuple[int, tuple[int, ...]], list[int]] = {}
+        for number, job in enumerate(rows):
+            key = (walk.memory_of(job.branch), plan.inputs[job.request])
+            groups.setdefault(key, []).append(number)
+        shapes: dict[tuple[int, int], list[tuple[int, tuple[int, ...], list[int]]]] = {}
+        for (memory, span), members in groups.items():
+            shapes.setdefault((len(members), len(span)), []).append((memory, span, members))
+
+        def indices(values: Sequence[object]) -> torch.Tensor:
+            return torch.tensor(values, dtype=torch.long, device=walk.device)
+
+        self.readings = [
+            Reading(*(indices([one[which] for one in shape]) for which in (2, 0, 1)))
+            for shape in shapes.values()
+        ]
+        self.read: list[list[KeysValues]] = [
+            [_gathered(kept.cross, reading) for reading in self.readings] for kept in walk.kept
+        ]
+
+    def _step(self, rows: Sequence[Job]) -> list[int]:
+        """The next token of every row."""
+        walk = self.walk
+        decoder = walk.model.parts.decoder
+        tokens = torch.tensor([[job.tokens[-1]] for job in rows], device=walk.device)
+        resid = decoder.embed(tokens, torch.tensor([self.position], device=walk.device))
+        for number, parts in enumerate(decoder.blocks):
+            resid = self._layer(rows, number, Block(parts, decoder.post_norm), resid)
+        walk.work.row_passes += len(rows)
+        found: list[int] = []
+        for part in resid[:, 0].split(self.logit_rows):
+            found += first_argmax(logits_of(walk.model, part)).tolist()
+        return found
+
+    def _layer(
+        self, rows: Sequence[Job], number: int, block: Block, resid: torch.Tensor
+    ) -> torch.Tensor:
+        """All rows through a layer; those whose branch skips it are handed on."""
+        walk, layer = self.walk, self.walk.n_encoder + number
+        changes = [
+            () if j.branch is None else walk.branches[j.branch].edits.get(layer, ()) for j in rows
+        ]
+        idle = [j.branch is not None and walk.branches[j.branch].idle(layer) for j in rows]
+        edits = self._edits(rows, changes, layer)
+        cache = self.caches[number]
+        seen = self.position + 1
+        bias = bias_of(1, seen, True, walk.model.parts.decoder.relative, resid)
+
+        def attend(queries: torch.Tensor, mine: KeysValues) -> torch.Tensor:
+            cache.keys[:, self.position] = mine.keys[:, 0]
+            cache.values[:, self.position] = mine.values[:, 0]
+            k, v = (x[:, :seen].transpose(1, 2) for x in (cache.keys, cache.values))
+            q = queries.transpose(1, 2)
+            scale = block.parts.attn.scale
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
+            return out.transpose(1, 2)
+
+        def look(queries: torch.Tensor) -> torch.Tensor:
+            assert block.parts.cross_attn is not None
+            out = torch.empty_like(queries)
+            for reading, read in zip(self.readings, self.read[number], strict=True):
+                q = queries[reading.rows, 0].transpose(1, 2)
+                scale = block.parts.cross_attn.scale
+                z = F.scaled_dot_product_attention(q, read.keys, read.values, scale=scale)
+                out[reading.rows, 0] = z.transpose(1, 2)
+            return out
+
+        out = block.run(resid, attend, look, edits)
+        walk.work.token_passes += len(rows) - sum(idle)
+        if not any(idle):
+            return out
+        skipping = torch.tensor(idle, device=walk.device)
+        entered = edits.changed("resid_pre", resid)
+        return torch.where(skipping[:, None, None], edits.changed("resid_post", entered), out)
+
+    def _edits(
+        self, rows: Sequence[Job], changes: Sequence[Sequence[object]], layer: int
+    ) -> LayerEdits:
+        """The changes at the new position."""
+        if not any(changes):
+            return NO_EDITS
+        walk = self.walk
+        position = torch.tensor([[self.position]], device=walk.device)
+
+        def value_of(edit: SiteEdit) -> tuple[torch.Tensor, torch.Tensor | None]:
+            if isinstance(edit, PatchSite):
+                # A patch is made at one of the tokens that were given, never at new ones.
+                nothing = torch.zeros(1, dtype=torch.bool, device=walk.device)
+                return walk.source_ends[layer, edit.site][:1, None], nothing
+            if isinstance(edit, CopySite):
+                requests = [job.request for job in rows]
+                return walk.source_ends[layer, edit.site][requests][:, None], None
+            assert isinstance(edit, (SetSite, AddSite))
+            return value_at(edit, position), None
+
+        return edits_of(changes, walk.model.cfg.heads_of(layer), value_of, 1, walk.device)
+
+
+def _gathered(cross: KeysValues, reading: Reading) -> KeysValues:
+    """Keys and values of what groups of rows read, heads before tokens."""
+    at = (reading.memories[:, None], reading.inputs)
+    return KeysValues(*(x[at].transpose(1, 2).contiguous() for x in (cross.keys, cross.values)))

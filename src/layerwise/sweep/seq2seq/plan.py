@@ -1,0 +1,351 @@
+"""The plan of a sweep over two stacks: which inputs and sequences, which branches, in what batches.
+
+Values made from token ids and sizes alone; nothing here runs a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from layerwise._stacks import layer_name
+from layerwise.errors import UserError
+from layerwise.models.seq2seq import Seq2SeqConfig
+
+from ..branches import Branches, make_branches
+from ..interventions import CROSS_SITES, CopySite, Edit, Intervention, PatchSite, SkipLayer
+from ..plan import Batch, SweepPlan
+from ..requests import Generate, Request, Tokens
+from ..trie import TokenTrie
+from ..walk_plan import FROM_SOURCE, share_key
+from .attending import Run
+
+
+@dataclass(frozen=True)
+class Side:
+    """The packed tokens of one stack; those of source runs come last.
+
+    Attributes:
+        tokens: token ids.
+        positions: in their sequences.
+        runs: who attends to whom in self-attention.
+        n_asked: how many tokens are of requests, and not of source runs alone.
+    """
+
+    tokens: tuple[int, ...]
+    positions: tuple[int, ...]
+    runs: tuple[Run, ...]
+    n_asked: int
+
+    def asked_runs(self, runs: Sequence[Run]) -> list[Run]:
+        """Of some runs, those of requests."""
+        return [run for run in runs if run.queries[0] < self.n_asked]
+
+
+@dataclass(frozen=True)
+class TwoStackPlan:
+    """One walk through both stacks.
+
+    Attributes:
+        encoder: the inputs.
+        decoder: what the decoder has said, each distinct beginning once.
+        cross: which decoder tokens look at which input.
+        inputs: for each request the packed indices of its input.
+        paths: for each request the packed indices of its decoder tokens.
+        source_inputs: for each request the input of its source run, if it has one.
+        source_paths: for each request the decoder tokens of its source run, if it has one.
+        read: packed decoder tokens whose prediction is read, in ascending order.
+        branches: the branches; layers are numbered through both stacks.
+        n_given: for each request, how many decoder tokens are given before the answer.
+        generates: whether any request generates.
+    """
+
+    encoder: Side
+    decoder: Side
+    cross: tuple[Run, ...]
+    inputs: tuple[tuple[int, ...], ...]
+    paths: tuple[tuple[int, ...], ...]
+    source_inputs: tuple[tuple[int, ...] | None, ...]
+    source_paths: tuple[tuple[int, ...] | None, ...]
+    read: tuple[int, ...]
+    branches: Branches
+    n_given: tuple[int, ...]
+    generates: bool
+
+    @property
+    def intact(self) -> tuple[int, ...]:
+        """Interventions (as indices) that change nothing."""
+        return self.branches.intact
+
+    @cached_property
+    def sites_needed(self) -> frozenset[int]:
+        """Layers whose intact activations are taken by a change."""
+        return frozenset(
+            layer
+            for branch in self.branches.branches
+            for layer, edits in branch.edits.items()
+            if any(isinstance(edit, FROM_SOURCE) for edit in edits)
+        )
+
+    def token_passes(self, n_encoder: int) -> int:
+        """Tokens pushed through a block of either stack, the texts that are written left out."""
+        branches, total = self.branches, 0
+        for layer in range(branches.n_layers):
+            side = self.encoder if layer < n_encoder else self.decoder
+            if layer < branches.trunk_until:
+                total += len(side.tokens)
+            total += side.n_asked * sum(
+                branch.opens <= layer and not branch.idle(layer) for branch in branches.branches
+            )
+        return total
+
+
+def said_by(request: Request, prefix: Tokens) -> Tokens:
+    """What the decoder is run on: the last scored token is only read out."""
+    return prefix if isinstance(request, Generate) else prefix + request.continuation[:-1]
+
+
+def plan_two_stacks(
+    interventions: Sequence[Intervention],
+    requests: Sequence[Request],
+    prefix: Tokens,
+    n_layers: int,
+) -> TwoStackPlan:
+    """The plan of a walk that takes all of the requests and interventions."""
+    pairs = [
+        (request.context, said_by(request, prefix), share_key(request)) for request in requests
+    ]
+    sources = list(dict.fromkeys(r.source for r in requests if r.source is not None))
+    pairs += [(source, prefix, ("source", source)) for source in sources]
+    keys = [(context, key) for context, _, key in pairs]
+    inputs = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    begins, tokens = [], []
+    for context, _ in inputs:
+        begins.append(tuple(range(len(tokens), len(tokens) + len(context))))
+        tokens += context
+    trie = TokenTrie()
+    paths = [
+        trie.paths[trie.add(said, key=inputs[key])]
+        for (_, said, _), key in zip(pairs, keys, strict=True)
+    ]
+    n_requests = len(requests)
+    of_source = {
+        source: (begins[inputs[keys[n_requests + i]]], paths[n_requests + i])
+        for i, source in enumerate(sources)
+    }
+    found = [None if r.source is None else of_source[r.source] for r in requests]
+    asked_inputs = {inputs[key] for key in keys[:n_requests]}
+    encoder = Side(
+        tuple(tokens),
+        tuple(position for span in begins for position in range(len(span))),
+        tuple(Run(span, span, causal=False) for span in begins),
+        sum(len(begins[number]) for number in asked_inputs),
+    )
+    decoder = Side(
+        tuple(trie.tokens),
+        tuple(trie.positions),
+        tuple(Run(s.queries, s.keys, causal=True) for s in trie.segments()),
+        len({packed for path in paths[:n_requests] for packed in path}),
+    )
+    return TwoStackPlan(
+        encoder,
+        decoder,
+        _cross(begins, [inputs[key] for key in keys], paths),
+        tuple(begins[inputs[key]] for key in keys[:n_requests]),
+        tuple(paths[:n_requests]),
+        tuple(None if one is None else one[0] for one in found),
+        tuple(None if one is None else one[1] for one in found),
+        tuple(sorted({p for path in paths[:n_requests] for p in path[len(prefix) - 1 :]})),
+        _branches(interventions, n_layers),
+        (len(prefix),) * n_requests,
+        any(isinstance(request, Generate) for request in requests),
+    )
+
+
+def _cross(
+    begins: Sequence[tuple[int, ...]], inputs: Sequence[int], paths: Sequence[tuple[int, ...]]
+) -> tuple[Run, ...]:
+    """All decoder tokens of an input look at all of it."""
+    looking: dict[int, set[int]] = {}
+    for number, path in zip(inputs, paths, strict=True):
+        looking.setdefault(number, set()).update(path)
+    return tuple(
+        Run(tuple(sorted(tokens)), begins[number], causal=False)
+        for number, tokens in looking.items()
+    )
+
+
+def _branches(interventions: Sequence[Intervention], n_layers: int) -> Branches:
+    edits = [edit for intervention in interventions for edit in intervention.edits]
+    taking = any(isinstance(edit, FROM_SOURCE) for edit in edits)
+    return make_branches(interventions, n_layers, whole_trunk=taking)
+
+
+def plan_sweep_of_two_stacks(
+    interventions: Sequence[Intervention],
+    requests: Sequence[Request],
+    cfg: Seq2SeqConfig,
+    prefix: Tokens,
+    itemsize: int,
+    memory_budget: int,
+) -> SweepPlan:
+    """Cut a sweep into walks that fit a memory budget.
+
+    Args:
+        interventions: what is changed.
+        requests: what is asked; those that share an input go into one walk.
+        cfg: sizes of the model.
+        prefix: what the decoder begins with.
+        itemsize: bytes of one activation.
+        memory_budget: bytes that activations, keys and values may take.
+
+    Raises:
+        UserError: if a layer, a site, a position or a length is out of range.
+    """
+    _check(interventions, requests, cfg, prefix)
+    groups: dict[object, list[int]] = {}
+    for index, request in enumerate(requests):
+        groups.setdefault((request.context, request.source), []).append(index)
+    sizes = [_tokens_of([requests[i] for i in group], prefix) for group in groups.values()]
+    at_once = max(1, len(interventions))
+
+    def room() -> float:
+        spread = _branches(interventions[:at_once], cfg.n_layers).branches
+        early = sum(branch.opens < cfg.n_encoder_layers for branch in spread)
+        streams = len(spread) + 4
+        # Of each encoder branch the keys and values of one decoder layer, or, to write, of all;
+        # while rows are decoded there is a second copy of them.
+        kept = 2 * (early + 1) * (2 * cfg.n_decoder_layers if _generates(requests) else 1)
+        width = cfg.n_heads * cfg.d_head
+        passing = 8 * cfg.d_model + 3 * cfg.d_mlp
+        return memory_budget / 2 / itemsize / (streams * cfg.d_model + kept * width + passing)
+
+    while at_once > 1 and max(sizes, default=0) > room():
+        at_once = (at_once + 1) // 2
+    batches: list[Batch] = []
+    inside, used, limit = [], 0, room()
+    for group, size in zip(groups.values(), sizes, strict=True):
+        if inside and used + size > limit:
+            batches += _split(inside, used, len(interventions), at_once)
+            inside, used = [], 0
+        inside, used = inside + group, used + size
+    if inside:
+        batches += _split(inside, used, len(interventions), at_once)
+    n_encoder, n_decoder = cfg.n_encoder_layers, cfg.n_decoder_layers
+    passes = sum(
+        plan_two_stacks(
+            [interventions[i] for i in batch.interventions],
+            [requests[i] for i in batch.requests], prefix, cfg.n_layers,
+        ).token_passes(n_encoder)
+        for batch in batches
+    )  # fmt: skip
+    brute = len(interventions) * sum(
+        n_encoder * len(r.context) + n_decoder * len(said_by(r, prefix)) for r in requests
+    )
+    return SweepPlan(tuple(batches), passes, brute)
+
+
+def _generates(requests: Sequence[Request]) -> bool:
+    return any(isinstance(request, Generate) for request in requests)
+
+
+def _tokens_of(requests: Sequence[Request], prefix: Tokens) -> int:
+    """Tokens of both stacks, of requests with one input; texts that are written at their most."""
+    total = len(requests[0].context) + len(requests[0].source or ())
+    for request in requests:
+        more = request.max_tokens if isinstance(request, Generate) else 0
+        total += len(said_by(request, prefix)) + more
+    return total
+
+
+def _split(inside: list[int], n_packed: int, n_interventions: int, at_once: int) -> list[Batch]:
+    return [
+        Batch(
+            tuple(inside),
+            tuple(range(start, min(start + at_once, n_interventions))),
+            n_packed,
+        )
+        for start in range(0, n_interventions, at_once)
+    ]
+
+
+def _check(
+    interventions: Sequence[Intervention],
+    requests: Sequence[Request],
+    cfg: Seq2SeqConfig,
+    prefix: Tokens,
+) -> None:
+    edits = [(one.id, edit) for one in interventions for edit in one.edits]
+    for name, edit in edits:
+        _check_edit(name, edit, cfg)
+    copies = any(isinstance(edit, CopySite) for _, edit in edits)
+    patches = [edit for _, edit in edits if isinstance(edit, PatchSite)]
+    for number, request in enumerate(requests):
+        _check_request(number, request, cfg, prefix)
+        if copies and not request.source:
+            raise UserError(
+                f"Request {number} has no source run, which resampling needs; give it the prompt "
+                "of another item as its source."
+            )
+        for edit in patches:
+            _check_patch(number, request, edit, cfg, prefix)
+
+
+def _check_edit(name: str, edit: Edit, cfg: Seq2SeqConfig) -> None:
+    n_encoder, last = cfg.n_encoder_layers, cfg.n_layers - 1
+    if not 0 <= edit.layer <= last:
+        raise UserError(
+            f"Layer {edit.layer} of intervention {name!r} is out of range: the model has layers 0 "
+            f"to {last}, of which {n_encoder} to {last} are the decoder's."
+        )
+    if isinstance(edit, SkipLayer):
+        return
+    if edit.site in CROSS_SITES and edit.layer < n_encoder:
+        raise UserError(
+            f"Intervention {name!r} changes {edit.site} of {layer_name(edit.layer, n_encoder)}, "
+            "but only decoder layers look at the encoder; name layers of the decoder."
+        )
+    heads = (edit.head,) if isinstance(edit, PatchSite) else edit.heads or ()
+    n_heads = cfg.heads_of(edit.layer)
+    for head in heads:
+        if head is not None and not 0 <= head < n_heads:
+            raise UserError(
+                f"Head {head} of intervention {name!r} is out of range: "
+                f"{layer_name(edit.layer, n_encoder)} has heads 0 to {n_heads - 1}."
+            )
+
+
+def _check_request(number: int, request: Request, cfg: Seq2SeqConfig, prefix: Tokens) -> None:
+    said = said_by(request, prefix)
+    empty = not isinstance(request, Generate) and not request.continuation
+    if not request.context or empty:
+        raise UserError(
+            f"Request {number} has an empty context or continuation; give each at least one token."
+        )
+    answer = len(said) + (request.max_tokens if isinstance(request, Generate) else 0)
+    if max(len(request.context), len(request.source or ()), answer) > cfg.n_ctx:
+        raise UserError(
+            f"Request {number} has {len(request.context)} input tokens and {answer} of the "
+            f"answer, but the model takes {cfg.n_ctx} each; shorten the context, the few-shot "
+            "examples or the number of tokens to generate."
+        )
+
+
+def _check_patch(
+    number: int, request: Request, edit: PatchSite, cfg: Seq2SeqConfig, prefix: Tokens
+) -> None:
+    source = request.source
+    if source is None or len(source) != len(request.context):
+        raise UserError(
+            f"Request {number} has no source run of the same length as its context, "
+            "which patching needs; give both prompts the same number of tokens."
+        )
+    in_encoder = edit.layer < cfg.n_encoder_layers
+    n_given = len(source) if in_encoder else len(prefix)
+    if not -n_given <= edit.pos < n_given:
+        what = "whose context has" if in_encoder else "whose decoder begins with"
+        raise UserError(
+            f"Patch position {edit.pos} is out of range for request {number}, {what} "
+            f"{n_given} tokens."
+        )

@@ -1,0 +1,368 @@
+"""The walk through both stacks with a trunk and the branches opened so far.
+
+Invariant: at each layer the trunk holds the intact residual stream of every packed token of the
+stack, and each open branch that of its interventions, for the tokens of requests. Between the
+stacks the trunk and each branch that is open make the memory that their decoder reads; a branch
+that opens later reads that of the forward pass which it leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+
+from layerwise.models.seq2seq import Seq2SeqModel
+from layerwise.models.seq2seq.parts import StackParts
+
+from .._edits import NO_EDITS, LayerEdits, Replacement
+from ..branches import Branches
+from ..engine import TOKENS_AT_ONCE, Work, heads_of, joined, kind_of_value, value_at
+from ..interventions import (
+    AddSite,
+    CopySite,
+    PatchSite,
+    SetSite,
+    SiteEdit,
+    SkipLayer,
+    source_position,
+)
+from ..requests import Request
+from .attending import Attending, attending
+from .block import Block, KeysValues, keys_values
+from .plan import Side, TwoStackPlan
+
+OBSERVED = (
+    "resid_pre", "z", "attn_out", "resid_mid", "cross_z", "cross_attn_out", "resid_mid_cross",
+    "mlp_out", "resid_post",
+)  # fmt: skip
+Seen = dict[str, torch.Tensor]
+
+
+@dataclass
+class Group:
+    """All branches, as what reads them expects it.
+
+    Attributes:
+        branches: the branches, in order of opening.
+        read: after the last layer, their residual streams at the tokens that are read.
+    """
+
+    branches: Branches
+    read: Float[torch.Tensor, "branch output d_model"]
+
+
+@dataclass
+class Kept:
+    """What one decoder layer's attention looks at, kept for texts.
+
+    Attributes:
+        own: of self-attention, by slot (0 is the trunk, 1 + i branch i) and decoder token.
+        cross: of cross-attention, by memory and input token.
+    """
+
+    own: KeysValues
+    cross: KeysValues
+
+
+class _Stack:
+    """Layouts of one stack: of all tokens for the trunk, of requests' tokens for branches."""
+
+    def __init__(self, parts: StackParts, side: Side, like: torch.Tensor) -> None:
+        self.side = side
+        self.whole = attending(side.runs, len(side.tokens), parts.relative, like)
+        self.asked = self.whole
+        if side.n_asked < len(side.tokens):
+            runs = side.asked_runs(side.runs)
+            self.asked = attending(runs, side.n_asked, parts.relative, like)
+
+
+@dataclass
+class TwoStackWalk:
+    """One batch on its way through both stacks, and what is left of it at the end."""
+
+    model: Seq2SeqModel
+    plan: TwoStackPlan
+    requests: Sequence[Request]
+    work: Work
+    tokens_at_once: int = TOKENS_AT_ONCE
+    trunk: torch.Tensor = field(init=False)
+    resid: torch.Tensor = field(init=False)
+    groups: list[Group] = field(init=False)
+    kept: list[Kept] = field(init=False)
+    # By layer and site that is taken: each request's source run at its last decoder position.
+    source_ends: dict[tuple[int, str], torch.Tensor] = field(init=False)
+    seen: Seen = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.device, self.kept, self.source_ends = self.model.W_E.device, [], {}
+        self.n_encoder = self.model.cfg.n_encoder_layers
+        self.branches = self.plan.branches.branches
+        like = self.model.W_E
+        parts = self.model.parts
+        self.stacks = (
+            _Stack(parts.encoder, self.plan.encoder, like),
+            _Stack(parts.decoder, self.plan.decoder, like),
+        )
+        n_decoder = len(self.plan.decoder.tokens)
+        self.cross = attending(self.plan.cross, n_decoder, None, like)
+        asked = self.plan.decoder.asked_runs(self.plan.cross)
+        self.asked_cross = attending(asked, self.plan.decoder.n_asked, None, like)
+        self.open, self.n_early = 0, sum(b.opens < self.n_encoder for b in self.branches)
+        self._enter(parts.encoder, self.plan.encoder, self.n_early)
+
+    def _enter(self, stack: StackParts, side: Side, n_branches: int) -> None:
+        """Embed a stack's tokens, and make room for branches."""
+        tokens = torch.tensor([side.tokens], device=self.device)
+        self.trunk = stack.embed(tokens, torch.tensor(side.positions, device=self.device))
+        self.resid = self.trunk[:, : side.n_asked].repeat(n_branches, 1, 1)
+
+    def run(self, on_layer: Callable[[int], None] | None = None) -> None:
+        """Push everything through all layers, and keep what is read."""
+        for layer, _ in self.layers():
+            if on_layer is not None:
+                on_layer(layer)
+        read = torch.tensor(self.plan.read, dtype=torch.long, device=self.device)
+        self.trunk = self.trunk[:, read]
+        self.groups = [Group(self.plan.branches, self.resid[:, read])]
+
+    def layers(self, observe: bool = False) -> Iterator[tuple[int, Seen]]:
+        """Push everything through layer by layer; with the trunk's sites if asked for."""
+        for layer in range(self.model.cfg.n_layers):
+            if layer == self.n_encoder:
+                self._enter_decoder()
+            self._layer(layer, observe)
+            yield layer, self.seen
+
+    def _enter_decoder(self) -> None:
+        """Make the memories, and begin the decoder's streams."""
+        parts = self.model.parts
+        self.memory = parts.encoder.final_norm(self.trunk)
+        self.memories = parts.encoder.final_norm(self.resid)
+        self._enter(parts.decoder, self.plan.decoder, len(self.branches))
+
+    def memory_of(self, branch: int | None) -> int:
+        """Which memory a branch reads: 0 is the trunk's, 1 + i that of branch i."""
+        if branch is None:
+            return 0
+        early = branch < self.n_early
+        return 1 + branch if early else self.memory_of(self.branches[branch].leaves)
+
+    def slot_of(self, branch: int | None, layer: int) -> int:
+        """Where a branch's keys and values of a layer are: those of what it still is there."""
+        if branch is None:
+            return 0
+        known = self.branches[branch]
+        return 1 + branch if layer >= known.opens else self.slot_of(known.leaves, layer)
+
+    def _layer(self, layer: int, observe: bool) -> None:
+        in_decoder = layer >= self.n_encoder
+        stack = self.model.parts.decoder if in_decoder else self.model.parts.encoder
+        block = Block(stack.blocks[layer - self.n_encoder * in_decoder], stack.post_norm)
+        self._open(layer)
+        self.seen = {}
+        cross = self._cross_keys(block) if in_decoder else None
+        own: list[tuple[list[int], KeysValues]] = []
+        if observe or layer < self.plan.branches.trunk_until:
+            wanted = observe or layer in self.plan.sites_needed
+            told = self.seen.__setitem__ if wanted else None
+            self._push(block, None, cross, NO_EDITS, own, told)
+            if in_decoder and layer in self.plan.sites_needed:
+                last = [0 if path is None else path[-1] for path in self.plan.source_paths]
+                ends = {site: found[0, last] for site, found in self.seen.items()}
+                self.source_ends |= {(layer, site): found for site, found in ends.items()}
+        self._push_branches(block, layer, cross, own)
+        if in_decoder and self.plan.generates:
+            assert cross is not None
+            self.kept.append(Kept(self._together(own, block), cross))
+
+    def _together(self, own: list[tuple[list[int], KeysValues]], block: Block) -> KeysValues:
+        """Keys and values by slot; nothing where a slot computed none."""
+        attn, n_tokens = block.parts.attn, len(self.plan.decoder.tokens)
+        shape = (1 + len(self.branches), n_tokens, attn.n_heads, attn.d_head)
+        keys, values = self.trunk.new_zeros(shape), self.trunk.new_zeros(shape)
+        for slots, found in own:
+            n_found = found.keys.shape[1]
+            keys[slots, :n_found], values[slots, :n_found] = found.keys, found.values
+        return KeysValues(keys, values)
+
+    def _open(self, layer: int) -> None:
+        """Start the branches whose first own layer this is."""
+        n_asked = self.resid.shape[1]
+        while self.open < len(self.branches) and self.branches[self.open].opens == layer:
+            leaves = self.branches[self.open].leaves
+            left = self.trunk[0, :n_asked] if leaves is None else self.resid[leaves]
+            self.resid[self.open] = left
+            self.open += 1
+
+    def _cross_keys(self, block: Block) -> KeysValues:
+        """Keys and values of all memories, once for all branches that read them."""
+        assert block.parts.cross_attn is not None
+        of_trunk = keys_values(block.parts.cross_attn, self.memory)
+        if not self.n_early:
+            return of_trunk
+        of_branches = keys_values(block.parts.cross_attn, self.memories)
+        n_asked = self.plan.encoder.n_asked
+        if n_asked == of_trunk.keys.shape[1]:
+            return KeysValues(
+                torch.cat([of_trunk.keys, of_branches.keys]),
+                torch.cat([of_trunk.values, of_branches.values]),
+            )
+        wide = []
+        for one, several in (
+            (of_trunk.keys, of_branches.keys),
+            (of_trunk.values, of_branches.values),
+        ):
+            room = one.new_zeros(1 + len(several), *one.shape[1:])
+            room[:1], room[1:, :n_asked] = one, several
+            wide.append(room)
+        return KeysValues(*wide)
+
+    def _push_branches(
+        self,
+        block: Block,
+        layer: int,
+        cross: KeysValues | None,
+        own: list[tuple[list[int], KeysValues]],
+    ) -> None:
+        """Push all open branches through, each with its own changes."""
+        plain: dict[bool, list[int]] = {True: [], False: []}
+        for row in range(self.open):
+            branch = self.branches[row]
+            if branch.idle(layer):
+                self._idle(row, layer)
+            elif branch.edits.get(layer):
+                edits = self._edits([row], layer)
+                self._push(block, [row], cross, edits, own, None)
+            else:
+                # Branches that read the intact memory look at the same keys.
+                plain[self.memory_of(row) == 0].append(row)
+        for rows in plain.values():
+            for chunk in self._chunks(rows):
+                self._push(block, chunk, cross, NO_EDITS, own, None)
+
+    def _chunks(self, rows: list[int]) -> Iterator[list[int]]:
+        at_once = max(1, self.tokens_at_once // max(1, self.resid.shape[1]))
+        for start in range(0, len(rows), at_once):
+            yield rows[start : start + at_once]
+
+    def _idle(self, row: int, layer: int) -> None:
+        """Hand a branch on past a layer that it skips, or whose output it replaces."""
+        edits = self._edits([row], layer)
+        entered = edits.changed("resid_pre", self.resid[row : row + 1])
+        self.resid[row : row + 1] = edits.changed("resid_post", entered)
+
+    def _push(
+        self,
+        block: Block,
+        rows: list[int] | None,
+        cross: KeysValues | None,
+        edits: LayerEdits,
+        own: list[tuple[list[int], KeysValues]],
+        observe: Callable[[str, torch.Tensor], None] | None,
+    ) -> None:
+        """Push the trunk (rows is None) or some branches through a block."""
+        in_decoder = cross is not None
+        layouts = self.stacks[in_decoder]
+        layout: Attending = layouts.whole if rows is None else layouts.asked
+
+        def attend(queries: torch.Tensor, mine: KeysValues) -> torch.Tensor:
+            if in_decoder and self.plan.generates:
+                own.append(([0] if rows is None else [1 + row for row in rows], mine))
+            return layout.read(queries, mine.keys, mine.values, block.parts.attn.scale)
+
+        def look(queries: torch.Tensor) -> torch.Tensor:
+            assert cross is not None
+            assert block.parts.cross_attn is not None
+            memories = [0] if rows is None else [self.memory_of(row) for row in rows]
+            one = len(set(memories)) == 1
+            of = cross.of(slice(memories[0], memories[0] + 1) if one else memories)
+            reading = self.cross if rows is None else self.asked_cross
+            return reading.read(queries, of.keys, of.values, block.parts.cross_attn.scale)
+
+        resid = self.trunk if rows is None else self.resid[rows]
+        out = block.run(resid, attend, look if in_decoder else None, edits, observe)
+        if rows is None:
+            self.trunk = out
+        else:
+            self.resid[rows] = out
+        self.work.block_passes += len(out)
+        self.work.token_passes += out.shape[0] * out.shape[1]
+
+    def _edits(self, rows: Sequence[int], layer: int) -> LayerEdits:
+        """The changes to a layer, each on the rows of its own branch."""
+        side = self.stacks[layer >= self.n_encoder].side
+        positions = torch.tensor(side.positions[: side.n_asked], device=self.device)
+        return edits_of(
+            [self.branches[row].edits.get(layer, ()) for row in rows],
+            self.model.cfg.heads_of(layer),
+            lambda edit: self._value(edit, layer, positions),
+            len(positions),
+            self.device,
+        )
+
+    def _value(
+        self, edit: SiteEdit, layer: int, positions: torch.Tensor
+    ) -> tuple[torch.Tensor, Bool[torch.Tensor, " token"] | None]:
+        """What is put at the tokens of requests, and at which of them; None is all."""
+        if isinstance(edit, (SetSite, AddSite)):
+            return value_at(edit, positions[None]), None
+        in_decoder, plan = layer >= self.n_encoder, self.plan
+        paths = plan.paths if in_decoder else plan.inputs
+        sources = plan.source_paths if in_decoder else plan.source_inputs
+        source_of = torch.full((len(positions),), -1, dtype=torch.long)
+        for number, (path, source) in enumerate(zip(paths, sources, strict=True)):
+            assert source is not None, "the plan refuses such edits without a source"
+            n_given = plan.n_given[number] if in_decoder else len(path)
+            if isinstance(edit, PatchSite):
+                pos = edit.pos % n_given
+                source_of[path[pos]] = source[pos]
+                continue
+            for pos, packed in enumerate(path):
+                source_of[packed] = source[source_position(pos, n_given, len(source))]
+        source_of = source_of.to(self.device)
+        value = self.seen[edit.site][:, source_of.clamp(min=0)]
+        return value, None if isinstance(edit, CopySite) else source_of >= 0
+
+
+def edits_of(
+    changes: Sequence[Sequence[Any]],
+    n_heads: int,
+    value_of: Callable[[SiteEdit], tuple[torch.Tensor, torch.Tensor | None]],
+    n_tokens: int,
+    device: torch.device,
+) -> LayerEdits:
+    """The changes of some rows to one layer, ready to be applied.
+
+    Args:
+        changes: of each row.
+        n_heads: heads of the layer.
+        value_of: what an edit puts, and at which tokens.
+        n_tokens: tokens of a row.
+        device: where.
+    """
+    found: dict[str, list[Replacement]] = {}
+    values: dict[object, tuple[torch.Tensor, torch.Tensor | None]] = {}
+    for number, edits in enumerate(changes):
+        for edit in edits:
+            if isinstance(edit, SkipLayer):
+                continue
+            key = kind_of_value(edit)
+            if key not in values:
+                values[key] = value_of(edit)
+            value, where = values[key]
+            heads = heads_of(edit, n_heads)
+            mask = None
+            if len(changes) > 1 or where is not None or heads is not None:
+                mask = torch.zeros(len(changes), n_tokens, dtype=torch.bool, device=device)
+                mask[number] = True if where is None else where
+                if edit.site in ("z", "cross_z"):
+                    every = torch.arange(n_heads, device=device)
+                    wanted = every if heads is None else torch.tensor(heads, device=device)
+                    mask = mask[..., None] & torch.isin(every, wanted)
+            adds = isinstance(edit, AddSite)
+            found.setdefault(edit.site, []).append(Replacement(value, mask, adds))
+    return LayerEdits({site: joined(parts) for site, parts in found.items()})
