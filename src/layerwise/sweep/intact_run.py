@@ -6,14 +6,19 @@ Nothing is changed here, and no logits are made.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import torch
 from jaxtyping import Float
 from transformer_lens import HookedTransformer
 
 from ..errors import UserError
+from ..models.kinds import Model, n_encoder_layers
+from ..models.seq2seq import Seq2SeqModel
 from .blocks import block_runners
 from .engine import Walk, Work
+from .intact_layers import intact_layers
+from .intact_layers import observe_layers as observe_layers
 from .interventions import Site, intact
 from .plan import DEFAULT_MEMORY_BUDGET, plan_sweep, walk_of
 from .requests import LogLikelihood, Tokens
@@ -27,7 +32,7 @@ NOISE_DRAWS = 256
 
 @torch.inference_mode()
 def mean_activations(
-    model: HookedTransformer,
+    model: Model,
     contexts: Sequence[Tokens],
     sites: Sequence[Site],
     *,
@@ -39,10 +44,13 @@ def mean_activations(
     hundred times that of the others and would be most of the mean (Sun et al. 2024,
     arXiv:2402.17762). Each distinct prefix counts once.
 
+    Of an encoder-decoder all positions count; contexts are its inputs, and in the decoder the
+    mean is over the tokens that it begins with.
+
     Args:
         model: the model.
         contexts: token ids; each needs at least two.
-        sites: which sites.
+        sites: which sites; those of cross-attention are found in decoder layers alone.
         memory_budget: bytes for activations.
 
     Returns:
@@ -54,25 +62,25 @@ def mean_activations(
     if not any(len(context) > 1 for context in contexts):
         raise UserError("A mean needs at least one context of two or more tokens.")
     sums: dict[tuple[Site, int], torch.Tensor] = {}
-    count = 0
-    for walk in trunk_walks(model, contexts, memory_budget):
-        pooled = torch.tensor([p > 0 for p in walk.plan.trie.positions], device=walk.device)
-        count += int(pooled.sum())
-        for layer, seen in observe_layers(walk):
-            for site in sites:
-                total = seen[site][0, pooled].double().sum(dim=0)
-                sums[site, layer] = sums.get((site, layer), 0) + total
-    return {key: (total / count).to(model.W_E.dtype) for key, total in sums.items()}
+    counts: dict[tuple[Site, int], int] = {}
+    for one in chain.from_iterable(intact_layers(model, contexts, memory_budget)):
+        for site in set(sites) & set(one.seen):
+            key = site, one.layer
+            total = one.seen[site][0, one.counted].double().sum(dim=0)
+            sums[key] = sums.get(key, 0) + total
+            counts[key] = counts.get(key, 0) + int(one.counted.sum())
+    return {key: (total / counts[key]).to(model.W_E.dtype) for key, total in sums.items()}
 
 
 @torch.inference_mode()
 def residuals_at(
-    model: HookedTransformer,
+    model: Model,
     texts: Sequence[Tokens],
     positions: Sequence[Sequence[int]],
     places: Sequence[Place],
     *,
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
+    n_prompt: Sequence[int] | None = None,
 ) -> Float[torch.Tensor, "place read d_model"]:
     """The intact residual stream at some positions of some texts.
 
@@ -83,6 +91,10 @@ def residuals_at(
         places: site (``resid_pre``, ``resid_mid`` or ``resid_post``) and layer; ``resid_post``
             of layer -1 is what enters the first block.
         memory_budget: bytes for activations, beside what is returned.
+        n_prompt: of an encoder-decoder, how many tokens of each text are its input. The others
+            are said by the decoder; it is the decoder that is read, where ``resid_post`` of the
+            encoder's last layer stands for what enters the decoder. Positions are counted as if
+            what the decoder begins with were the last of the prompt.
 
     Returns:
         A row for each text and position, in the order given.
@@ -92,28 +104,50 @@ def residuals_at(
     rows: dict[Place, list[int]] = {}
     for row, place in enumerate(places):
         rows.setdefault(place, []).append(row)
-    at, wanted = 0, iter(positions)
-    for walk in trunk_walks(model, texts, memory_budget):
-        nodes = [path[pos] for path in walk.plan.paths for pos in next(wanted)]
-        read = torch.tensor(nodes, dtype=torch.long, device=walk.device)
-        here = slice(at, at + len(read))
-        for row in rows.get(("resid_post", -1), ()):
-            out[row, here] = walk.trunk[0, read]
-        for layer, seen in observe_layers(walk):
+    n_encoder, at, wanted = (
+        n_encoder_layers(model),
+        0,
+        iter(_in_decoder(model, positions, n_prompt)),
+    )
+    for walk in intact_layers(model, texts, memory_budget, n_prompt):
+        read = torch.empty(0, dtype=torch.long)
+        for one in walk:
+            if one.layer < n_encoder:
+                continue
+            if one.first:
+                nodes = [path[pos] for path in one.paths for pos in next(wanted)]
+                read = torch.tensor(nodes, dtype=torch.long, device=one.positions.device)
+            here = slice(at, at + len(read))
+            if one.first:
+                for row in rows.get(("resid_post", n_encoder - 1), ()):
+                    out[row, here] = one.seen["resid_pre"][0, read]
             for site in ("resid_pre", "resid_mid", "resid_post"):
-                for row in rows.get((site, layer), ()):
-                    out[row, here] = _residual(site, seen)[0, read]
+                for row in rows.get((site, one.layer), ()):
+                    out[row, here] = _residual(site, one.seen)[0, read]
         at += len(read)
     return out
 
 
+def _in_decoder(
+    model: Model, positions: Sequence[Sequence[int]], n_prompt: Sequence[int] | None
+) -> Sequence[Sequence[int]]:
+    """Positions in the stack that is read."""
+    if not isinstance(model, Seq2SeqModel):
+        return positions
+    assert n_prompt is not None, "it must be known what the decoder says"
+    begin = len(model.prefix)
+    return [[pos - n + begin for pos in one] for one, n in zip(positions, n_prompt, strict=True)]
+
+
 def _residual(site: str, seen: dict[str, torch.Tensor]) -> Float[torch.Tensor, "1 token d_model"]:
-    return seen["resid_pre"] + seen["attn_out"] if site == "resid_mid" else seen[site]
+    if site == "resid_mid" and site not in seen:
+        return seen["resid_pre"] + seen["attn_out"]
+    return seen[site]
 
 
 @torch.inference_mode()
 def position_means(
-    model: HookedTransformer,
+    model: Model,
     contexts: Sequence[Tokens],
     sites: Sequence[Site],
     *,
@@ -136,29 +170,35 @@ def position_means(
         UserError: if no context has a second token.
     """
     pooled = mean_activations(model, contexts, sites, memory_budget=memory_budget)
-    n_common = min(len(context) for context in contexts)
     sums: dict[tuple[Site, int], torch.Tensor] = {}
-    counts = torch.zeros(n_common, dtype=torch.double, device=model.W_E.device)
-    for walk in trunk_walks(model, contexts, memory_budget):
-        positions = torch.tensor(walk.plan.trie.positions, device=walk.device)
-        common = positions < n_common
-        at = positions[common]
-        counts += torch.bincount(at, minlength=n_common)
-        for layer, seen in observe_layers(walk):
-            for site in sites:
-                here = seen[site][0, common].double()
-                total = here.new_zeros(n_common, *here.shape[1:]).index_add_(0, at, here)
-                sums[site, layer] = sums.get((site, layer), 0) + total
+    counts: dict[tuple[Site, int], torch.Tensor] = {}
+    for one in chain.from_iterable(intact_layers(model, contexts, memory_budget)):
+        n_common = _n_common(model, contexts, one.layer)
+        common = one.positions < n_common
+        at = one.positions[common]
+        for site in set(sites) & set(one.seen):
+            key = site, one.layer
+            here = one.seen[site][0, common].double()
+            total = here.new_zeros(n_common, *here.shape[1:]).index_add_(0, at, here)
+            sums[key] = sums.get(key, 0) + total
+            counts[key] = counts.get(key, 0) + torch.bincount(at, minlength=n_common)
     found = {}
     for key, total in sums.items():
-        means = (total.flatten(1) / counts[:, None]).reshape(total.shape).to(model.W_E.dtype)
-        found[key] = torch.cat([means, pooled[key][None]])
+        means = (total.flatten(1) / counts[key][:, None]).reshape(total.shape)
+        found[key] = torch.cat([means.to(model.W_E.dtype), pooled[key][None]])
     return found
+
+
+def _n_common(model: Model, contexts: Sequence[Tokens], layer: int) -> int:
+    """Positions that all contexts have in a layer's stack."""
+    if isinstance(model, Seq2SeqModel) and layer >= model.cfg.n_encoder_layers:
+        return len(model.prefix)
+    return min(len(context) for context in contexts)
 
 
 @torch.inference_mode()
 def site_noise(
-    model: HookedTransformer,
+    model: Model,
     contexts: Sequence[Tokens],
     sites: Sequence[Site],
     *,
@@ -190,18 +230,19 @@ def site_noise(
     means = mean_activations(model, contexts, sites, memory_budget=memory_budget)
     generator = torch.Generator().manual_seed(seed)
     sums: dict[tuple[Site, int], torch.Tensor] = {}
-    count = 0
-    for walk in trunk_walks(model, contexts, memory_budget):
-        pooled = torch.tensor([p > 0 for p in walk.plan.trie.positions], device=walk.device)
-        n_pooled = int(pooled.sum())
-        count += n_pooled
-        draws = torch.randn(n_draws, n_pooled, generator=generator).to(model.W_E)
-        for layer, seen in observe_layers(walk):
-            for site in sites:
-                apart = (seen[site][0, pooled] - means[site, layer]).flatten(1)
-                total = (draws @ apart).unflatten(1, seen[site].shape[2:])
-                sums[site, layer] = sums.get((site, layer), 0) + total
-    return {key: total / count**0.5 for key, total in sums.items()}
+    counts: dict[tuple[Site, int], int] = {}
+    draws = torch.empty(0)
+    for one in chain.from_iterable(intact_layers(model, contexts, memory_budget)):
+        n_counted = int(one.counted.sum())
+        if one.first:
+            draws = torch.randn(n_draws, n_counted, generator=generator).to(model.W_E)
+        for site in set(sites) & set(one.seen):
+            key = site, one.layer
+            apart = (one.seen[site][0, one.counted] - means[key]).flatten(1)
+            total = (draws @ apart).unflatten(1, one.seen[site].shape[2:])
+            sums[key] = sums.get(key, 0) + total
+            counts[key] = counts.get(key, 0) + n_counted
+    return {key: total / counts[key] ** 0.5 for key, total in sums.items()}
 
 
 @torch.inference_mode()
@@ -224,15 +265,6 @@ def last_residuals(
     places = [("resid_post", layer) for layer in range(-1, model.cfg.n_layers)]
     last = [[len(context) - 1] for context in contexts]
     return residuals_at(model, contexts, last, places, memory_budget=memory_budget)
-
-
-def observe_layers(walk: Walk) -> Iterator[tuple[int, dict[str, torch.Tensor]]]:
-    """Push a walk's trunk through, yielding each layer's sites (``[1, token, d_model]``)."""
-    for layer, runner in enumerate(walk.runners):
-        seen = {"resid_pre": walk.trunk}
-        walk.trunk, _ = runner.packed(walk.trunk, walk.trunk_layout, observe=seen.__setitem__)
-        seen["resid_post"] = walk.trunk
-        yield layer, seen
 
 
 def trunk_walks(

@@ -1,0 +1,108 @@
+"""The intact model layer by layer, whichever kind it is: what every site holds, and whose it is.
+
+A decoder-only model has one stack; an encoder-decoder takes the prompt in its encoder and what is
+said in its decoder, so that tokens and positions change between the stacks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Int
+
+from ..models.kinds import Model
+from ..models.seq2seq import Seq2SeqModel
+from .blocks import block_runners
+from .engine import Walk, Work
+from .interventions import intact
+from .plan import Batch, walk_of
+from .requests import LogLikelihood, Tokens
+from .run import plan_for
+from .seq2seq.plan import plan_two_stacks
+from .seq2seq.walk import TwoStackWalk
+
+
+@dataclass(frozen=True)
+class IntactLayer:
+    """One layer of one walk.
+
+    Attributes:
+        layer: its number in the order of computation.
+        first: whether it is the first of its stack.
+        seen: activations by site, ``[1, token, ...]``; ``resid_mid`` only of an encoder-decoder.
+        positions: position of each token in its sequence.
+        paths: for each text its tokens in this stack.
+        counted: which tokens count in means: in a decoder-only model all but first positions,
+            which are attention sinks; in both stacks of an encoder-decoder all.
+    """
+
+    layer: int
+    first: bool
+    seen: dict[str, torch.Tensor]
+    positions: Int[torch.Tensor, " token"]
+    paths: Sequence[tuple[int, ...]]
+    counted: Bool[torch.Tensor, " token"]
+
+
+def intact_layers(
+    model: Model,
+    texts: Sequence[Tokens],
+    memory_budget: int,
+    n_prompt: Sequence[int] | None = None,
+) -> Iterator[Iterator[IntactLayer]]:
+    """The layers of each walk that the intact model makes over texts, which are taken in order.
+
+    Args:
+        model: the model.
+        texts: token ids.
+        memory_budget: bytes for activations.
+        n_prompt: of an encoder-decoder, how many tokens of each text go to the encoder; the
+            others are said by the decoder, behind its prefix. All if None.
+    """
+    if isinstance(model, Seq2SeqModel):
+        lengths = [len(text) for text in texts] if n_prompt is None else n_prompt
+        pairs = [(text[:n], text[n:]) for text, n in zip(texts, lengths, strict=True)]
+    else:
+        pairs = [(text, ()) for text in texts]
+    # The last token of a continuation is only read out; any will do.
+    requests = [LogLikelihood(prompt, (*said, 0)) for prompt, said in pairs]
+    for batch in plan_for(model, [intact()], requests, memory_budget).batches:
+        yield _walk(model, batch, requests)
+
+
+def _walk(model: Model, batch: Batch, requests: Sequence[LogLikelihood]) -> Iterator[IntactLayer]:
+    mine = [requests[index] for index in batch.requests]
+    if isinstance(model, Seq2SeqModel):
+        plan = plan_two_stacks([intact()], mine, model.prefix, model.cfg.n_layers)
+        yield from _two_stacks(TwoStackWalk(model, plan, mine, Work()))
+    else:
+        plan = walk_of(batch, [intact()], requests, model.cfg.n_layers)
+        yield from _one_stack(Walk(model, block_runners(model), plan, mine, Work()))
+
+
+def _one_stack(walk: Walk) -> Iterator[IntactLayer]:
+    positions = torch.tensor(walk.plan.trie.positions, device=walk.device)
+    for layer, seen in observe_layers(walk):
+        yield IntactLayer(layer, layer == 0, seen, positions, walk.plan.paths, positions > 0)
+
+
+def observe_layers(walk: Walk) -> Iterator[tuple[int, dict[str, torch.Tensor]]]:
+    """Push a walk's trunk through, yielding each layer's sites (``[1, token, d_model]``)."""
+    for layer, runner in enumerate(walk.runners):
+        seen = {"resid_pre": walk.trunk}
+        walk.trunk, _ = runner.packed(walk.trunk, walk.trunk_layout, observe=seen.__setitem__)
+        seen["resid_post"] = walk.trunk
+        yield layer, seen
+
+
+def _two_stacks(walk: TwoStackWalk) -> Iterator[IntactLayer]:
+    n_encoder, plan = walk.n_encoder, walk.plan
+    for layer, seen in walk.layers(observe=True):
+        decoding = layer >= n_encoder
+        side, paths = (plan.decoder, plan.paths) if decoding else (plan.encoder, plan.inputs)
+        positions = torch.tensor(side.positions, device=walk.device)
+        first = layer == n_encoder * decoding
+        everywhere = torch.ones_like(positions, dtype=torch.bool)
+        yield IntactLayer(layer, first, seen, positions, paths, everywhere)
