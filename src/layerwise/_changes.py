@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from transformer_lens import HookedTransformer
-
 from layerwise import stats
 from layerwise._setup import Setup
 from layerwise.errors import UserError, unknown_name
+from layerwise.models.kinds import Model, n_encoder_layers
+from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.sweep import (
     Intervention,
     mean,
@@ -28,13 +28,15 @@ from layerwise.sweep import (
     zero,
 )
 from layerwise.sweep._runner import heads_per_key
+from layerwise.sweep.interventions import CROSS_SITES
 from layerwise.sweep.requests import Tokens
 from layerwise.tasks.items import Item
 
 KINDS = ("skip", "zero", "mean", "resample", "noise")
-_ANY = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z", "kv_group")
-SITES = {"skip": ("layer", "attn_out", "mlp_out", "z", "kv_group")} | dict.fromkeys(KINDS[1:], _ANY)
-BY_HEAD = ("z", "kv_group")
+_SUBLAYERS = ("attn_out", "mlp_out", "z", "kv_group", "cross_attn_out", "cross_z")
+_ANY = ("resid_pre", "resid_mid", "resid_mid_cross", "resid_post", *_SUBLAYERS)
+SITES = {"skip": ("layer", *_SUBLAYERS)} | dict.fromkeys(KINDS[1:], _ANY)
+BY_HEAD = ("z", "kv_group", "cross_z")
 MEANS = ("pooled", "position")
 
 
@@ -63,7 +65,7 @@ class Changes:
     @classmethod
     def of(
         cls,
-        model: HookedTransformer,
+        model: Model,
         kind: str,
         site: str | None,
         layers: tuple[int, ...],
@@ -88,6 +90,7 @@ class Changes:
         if mean_by != "pooled" and kind != "mean":
             raise UserError(f"Means by {mean_by} were asked for, but kind is {kind!r}; use mean.")
         _refuse_sites_that_are_not_there(model, site)
+        layers = _with_site(model, site, layers)
         found = cls(kind, site, layers, _heads(model, site, heads), block, as_one, mean_by)
         _refuse_blocks(found)
         return found
@@ -104,12 +107,12 @@ class Changes:
 
     def interventions(self, setup: Setup, contexts: Sequence[Tokens]) -> list[Intervention]:
         """All of the changes, with means and noise taken from some contexts."""
-        return self._made(self._one(setup, contexts), heads_per_key(setup.model.cfg))
+        return self._made(self._one(setup, contexts), setup.model)
 
-    def like(self, model: HookedTransformer) -> list[Intervention]:
+    def like(self, model: Model) -> list[Intervention]:
         """Changes that cost the same, without running anything."""
         alike = {"skip": skip_site, "resample": resample}.get(self.kind, zero)
-        return self._made(alike, heads_per_key(model.cfg))
+        return self._made(alike, model)
 
     def _one(self, setup: Setup, contexts: Sequence[Tokens]) -> Callable[..., Intervention]:
         """What makes the change to one site of one layer, or to one head."""
@@ -124,7 +127,8 @@ class Changes:
         means = take(setup.model, contexts, [site], **budget)
         return lambda site, layer, head: mean(site, layer, means[site, layer], head)
 
-    def _made(self, one: Callable[..., Intervention], n_shared: int) -> list[Intervention]:
+    def _made(self, one: Callable[..., Intervention], model: Model) -> list[Intervention]:
+        n_shared = heads_per_key(model.cfg)
         blocks = [
             self.layers[start : start + self.block]
             for start in range(len(self.layers) - self.block + 1)
@@ -132,7 +136,10 @@ class Changes:
         found = []
         for head in self.heads or (None,):
             for block in blocks:
-                found.append(together([self._of(one, layer, head, n_shared) for layer in block]))
+                # In an encoder-decoder the stacks may differ in their number of heads.
+                if head is None or all(head < _n_heads(model, layer) for layer in block):
+                    made = [self._of(one, layer, head, n_shared) for layer in block]
+                    found.append(together(made))
         return [together(found)] if self.as_one else found
 
     def _of(
@@ -149,9 +156,28 @@ def skip_site(site: str, layer: int, head: int | None) -> Intervention:
     return skip(layer, site, head)
 
 
-def _heads(
-    model: HookedTransformer, site: str, heads: Sequence[int] | None
-) -> tuple[int, ...] | None:
+def _n_heads(model: Model, layer: int) -> int:
+    return model.cfg.heads_of(layer) if isinstance(model, Seq2SeqModel) else model.cfg.n_heads
+
+
+def _with_site(model: Model, site: str, layers: tuple[int, ...]) -> tuple[int, ...]:
+    """Of some layers, those that have a site: only the decoder has cross-attention.
+
+    Raises:
+        UserError: if none has it.
+    """
+    if site not in CROSS_SITES:
+        return layers
+    left = tuple(layer for layer in layers if layer >= n_encoder_layers(model))
+    if not left:
+        raise UserError(
+            f"No layer that was named has {site}: only the decoder looks at the encoder; name "
+            "decoder layers, such as decoder.0."
+        )
+    return left
+
+
+def _heads(model: Model, site: str, heads: Sequence[int] | None) -> tuple[int, ...] | None:
     cfg = model.cfg
     if site not in BY_HEAD:
         if heads is not None:
@@ -159,9 +185,9 @@ def _heads(
                 f"Heads were named for site {site!r}, which has none; use site z or kv_group."
             )
         return None
-    n_heads = cfg.n_heads if site == "z" else cfg.n_heads // heads_per_key(cfg)
+    n_heads = cfg.n_heads // heads_per_key(cfg) if site == "kv_group" else cfg.n_heads
     wanted = tuple(range(n_heads)) if heads is None else tuple(dict.fromkeys(heads))
-    named = "heads" if site == "z" else "key/value groups"
+    named = "key/value groups" if site == "kv_group" else "heads"
     for head in wanted:
         if not 0 <= head < n_heads:
             raise UserError(f"{head} is out of range: the model has {named} 0 to {n_heads - 1}.")
@@ -170,8 +196,13 @@ def _heads(
     return wanted
 
 
-def _refuse_sites_that_are_not_there(model: HookedTransformer, site: str) -> None:
+def _refuse_sites_that_are_not_there(model: Model, site: str) -> None:
     cfg = model.cfg
+    if site in CROSS_SITES and not n_encoder_layers(model):
+        raise UserError(
+            f"Site {site!r} is there in encoder-decoders alone: expected a site of a decoder-only "
+            "model; choose attn_out, z or resid_mid."
+        )
     if site == "mlp_out" and cfg.attn_only:
         raise UserError("The model's blocks have no MLP; choose site attn_out.")
     if site == "resid_mid" and (cfg.attn_only or cfg.parallel_attn_mlp):

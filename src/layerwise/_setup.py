@@ -12,25 +12,25 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from transformer_lens import HookedTransformer
-
 from layerwise._facts import Facts, ModelFacts, TaskFacts, read_run_file
 from layerwise._lengths import expected_lengths
+from layerwise._stacks import layer_number
 from layerwise.errors import UserError, unknown_name
 from layerwise.models import LoadedFacts, model_facts, original_tokenizer
 from layerwise.models.facts import language_of
-from layerwise.models.kinds import Model
+from layerwise.models.kinds import Model, n_encoder_layers
 from layerwise.models.originals import refuse_nonfinite
 from layerwise.models.outline import facts_of_outline, is_outline
 from layerwise.models.seq2seq import Seq2SeqModel
-from layerwise.sweep import Intervention, Sweep, plan_sweep, sweep
+from layerwise.sweep import Intervention, Sweep, sweep
 from layerwise.sweep.blocks import attention_in_use
 from layerwise.sweep.calibration import Calibration, calibration_for
 from layerwise.sweep.cost import Cost, Sizes, cost_of
 from layerwise.sweep.engine import TOKENS_AT_ONCE
 from layerwise.sweep.memory import default_memory_budget
 from layerwise.sweep.requests import Request
-from layerwise.sweep.run import model_shape
+from layerwise.sweep.run import plan_for
+from layerwise.sweep.seq2seq.cost import cost_of_two_stacks
 from layerwise.tasks import PROTOCOLS, Task, TaskRequest, build_requests, expand_task_names
 from layerwise.tasks import load_task as load_task
 from layerwise.tasks import task_names as task_names
@@ -58,7 +58,7 @@ class Setup:
         calibration: how fast this machine is at models of this shape; None if unknown.
     """
 
-    model: HookedTransformer
+    model: Any
     loaded: LoadedFacts
     tokenizer: Any
     tasks: tuple[Task, ...]
@@ -82,6 +82,7 @@ class Setup:
             self.tokenizer,
             chat=self.chat,
             max_length=self.model.cfg.n_ctx,
+            apart=isinstance(self.model, Seq2SeqModel),
         )
 
     def sweep(
@@ -105,16 +106,19 @@ class Setup:
         self, task: Task, interventions: Sequence[Intervention], requests: Sequence[Request]
     ) -> Cost:
         """What it costs to put requests of a task to the model under interventions."""
-        shape = model_shape(self.model)
+        plan = plan_for(self.model, interventions, requests, self.memory_budget)
+        lengths = expected_lengths(self.loaded, task, self.chat)
+        if isinstance(self.model, Seq2SeqModel):
+            return cost_of_two_stacks(self.model, plan, interventions, requests, lengths)
         return cost_of(
-            plan_sweep(interventions, requests, shape, self.memory_budget),
+            plan,
             interventions,
             requests,
             Sizes.of(self.model),
             tokens_at_once=self.tokens_at_once,
             memory_budget=self.memory_budget,
             calibration=self.calibration,
-            lengths=expected_lengths(self.loaded, task, self.chat),
+            lengths=lengths,
         )
 
     def settings(self, **more: Any) -> dict[str, Any]:
@@ -174,6 +178,7 @@ def prepare(
     chat: bool = False,
     memory_budget: int | None = None,
     out: str | Path | None = None,
+    two_stacks: bool = False,
 ) -> Setup:
     """Load and check what an analysis starts from.
 
@@ -190,14 +195,16 @@ def prepare(
         chat: wrap prompts in the chat template.
         memory_budget: bytes; decided here if None.
         out: the run's folder, if it has one.
+        two_stacks: whether the analysis takes encoder-decoders.
 
     Raises:
         UserError: for anything unknown, out of range or contradictory.
     """
-    if isinstance(model, Seq2SeqModel):
+    if isinstance(model, Seq2SeqModel) and not two_stacks:
         raise UserError(
-            "The model is an encoder-decoder, which no analysis takes yet: expected a decoder-only "
-            "language model; use one, or run the model with hooks of your own."
+            f"Model {model.cfg.model_name!r} is an encoder-decoder, which this analysis does not "
+            "take: expected a decoder-only language model; docs/encoder_decoder.md says which "
+            "analyses take both."
         )
     wanted = _as_sequence(protocols)
     for protocol in wanted:
@@ -277,7 +284,7 @@ def load_tasks(
     return tuple(unique)
 
 
-def _refuse_unknown_words(model: HookedTransformer, tasks: Iterable[Task]) -> None:
+def _refuse_unknown_words(model: Model, tasks: Iterable[Task]) -> None:
     """Refuse to ask a model of a toy language in words that it does not have.
 
     Raises:
@@ -302,13 +309,23 @@ def _as_sequence(value: Any) -> tuple[Any, ...]:
     return (value,) if isinstance(value, (str, Task)) else tuple(value)
 
 
-def check_layers(layers: Sequence[int] | None, n_layers: int) -> tuple[int, ...]:
-    """The wanted layers, all if None.
+def check_layers(layers: Sequence[int | str] | None, model: Model) -> tuple[int, ...]:
+    """The wanted layers by number in the order of computation, all if None.
+
+    Args:
+        layers: numbers, or addresses such as ``encoder.3``.
+        model: the model.
 
     Raises:
         UserError: if one is out of range.
     """
-    wanted = tuple(range(n_layers)) if layers is None else tuple(dict.fromkeys(layers))
+    n_layers, n_encoder = model.cfg.n_layers, n_encoder_layers(model)
+    given = range(n_layers) if layers is None else layers
+    numbers = [
+        layer_number(layer, n_encoder, n_layers) if isinstance(layer, str) else layer
+        for layer in given
+    ]
+    wanted = tuple(dict.fromkeys(numbers))
     for layer in wanted:
         if not 0 <= layer < n_layers:
             raise UserError(

@@ -9,24 +9,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from transformer_lens import HookedTransformer
-
 from layerwise._ablation_job import Ablation
 from layerwise._carry_out import carry_out
 from layerwise._changes import Changes
 from layerwise._setup import TaskLike, check_layers, prepare
+from layerwise.models.kinds import Model
 from layerwise.results import AblationResult
 from layerwise.tasks import PROTOCOLS
 
 
 def ablate(
-    model: HookedTransformer,
+    model: Model,
     tasks: TaskLike | Sequence[TaskLike] = "all",
     protocols: str | Sequence[str] = PROTOCOLS,
     *,
     kind: str = "skip",
     site: str | None = None,
-    layers: Sequence[int] | None = None,
+    layers: Sequence[int | str] | None = None,
     heads: Sequence[int] | None = None,
     block: int = 1,
     as_one: bool = False,
@@ -56,8 +55,10 @@ def ablate(
         site: ``layer`` for a skip, ``resid_post`` for all other kinds (these if None);
             ``attn_out``, ``mlp_out``, ``z`` (one head), ``kv_group`` (all heads that share a
             key/value head); ``resid_pre`` and ``resid_mid`` but for a skip. Zeroing
-            ``resid_post`` is not skipping: it wipes the whole stream.
-        layers: which layers, from 0; all if None.
+            ``resid_post`` is not skipping: it wipes the whole stream. In the decoder of an
+            encoder-decoder also ``cross_attn_out``, ``cross_z`` (one head of it) and, but for a
+            skip, ``resid_mid_cross``.
+        layers: which layers, from 0, or by address such as ``encoder.3``; all if None.
         heads: which heads of ``z``, or which key/value groups; all if None.
         block: change so many layers at once, at every place.
         as_one: change all layers and heads named at once, as one set.
@@ -80,10 +81,10 @@ def ablate(
     """
     setup = prepare(
         model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
-        memory_budget=memory_budget, out=out,
+        memory_budget=memory_budget, out=out, two_stacks=True,
     )  # fmt: skip
     changes = Changes.of(
-        model, kind, site, check_layers(layers, model.cfg.n_layers), heads=heads, block=block,
+        model, kind, site, check_layers(layers, model), heads=heads, block=block,
         as_one=as_one, mean_by=mean_by,
     )  # fmt: skip
     job = Ablation(setup, (changes,), method)

@@ -73,7 +73,10 @@ Positions = Annotated[
     list[str] | None,
     typer.Option("--position", help="Labels such as 'last changed', last, all; repeatable."),
 ]
-Layers = Annotated[str | None, typer.Option(help="Which layers, e.g. 0-5,9; all if left out.")]
+Layers = Annotated[
+    str | None,
+    typer.Option(help="Which layers, e.g. 0-5,9 or encoder.0-3,decoder.2; all if left out."),
+]
 Exhaustive = Annotated[
     bool, typer.Option("--exhaustive", help="Skip layers also where there is no signal.")
 ]
@@ -216,7 +219,7 @@ def ablate(
     _show(
         run(
             _load(model, dtype, device, offload), task, protocol, kind=kind, site=site,
-            layers=wanted, heads=None if heads is None else _layers(heads, "heads"), block=block,
+            layers=wanted, heads=None if heads is None else _numbers(heads, "heads"), block=block,
             as_one=as_one, mean_by=mean_by, limit=limit, seed=seed, fewshot=fewshot, chat=chat,
             out=out, method=method, memory_budget=_bytes(memory_budget),
         ),
@@ -539,7 +542,7 @@ def prune(
     from layerwise.pruning import prune_model as run
 
     found = run(
-        _load(model, dtype, device, None), _layers(remove), out, task, protocol, limit=limit,
+        _load(model, dtype, device, None), _numbers(remove, "layers"), out, task, protocol, limit=limit,
         seed=seed, fewshot=fewshot, chat=chat, memory_budget=_bytes(memory_budget),
     )  # fmt: skip
     _show(found, out / TABLES)
@@ -651,8 +654,8 @@ def _load(name: str, dtype: str, device: str, offload: str | None) -> Any:
     return load_model(name, dtype=dtype, device=device, offload=offload)
 
 
-def _layers(text: str, named: str = "layers") -> list[int]:
-    """Layers, or other numbers, from ``0-5,9``."""
+def _numbers(text: str, named: str) -> list[int]:
+    """Heads, layers or other numbers from ``0-5,9``."""
     found: list[int] = []
     for piece in text.split(","):
         match = re.fullmatch(r"([0-9]{1,4})(?:-([0-9]{1,4}))?", piece.strip())
@@ -662,6 +665,20 @@ def _layers(text: str, named: str = "layers") -> list[int]:
             )
         first, last = match.groups()
         found += range(int(first), int(last or first) + 1)
+    return found
+
+
+def _layers(text: str) -> list[int | str]:
+    """Layers from ``0-5,9``, or from ``encoder.0-3,decoder.2``."""
+    found: list[int | str] = []
+    for piece in text.split(","):
+        stack, dot, numbers = piece.strip().rpartition(".")
+        if dot and stack not in ("encoder", "decoder"):
+            raise UserError(
+                f"Cannot read layers {text!r}: expected numbers and ranges like 0-5,9, or of an "
+                "encoder-decoder encoder.0-3,decoder.2."
+            )
+        found += [f"{stack}.{n}" if dot else n for n in _numbers(numbers, "layers")]
     return found
 
 

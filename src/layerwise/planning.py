@@ -122,7 +122,7 @@ def plan_run(
     analysis: str = "ablation",
     kind: str = "skip",
     site: str | None = None,
-    layers: Sequence[int] | None = None,
+    layers: Sequence[int | str] | None = None,
     pairs: int = PAIRS,
     exhaustive: bool = False,
     also: str | Sequence[str] = (),
@@ -180,7 +180,7 @@ def plan_run(
         seed=seed, limit=limit, fewshot=fewshot, chat=chat, memory_budget=memory_budget,
     )  # fmt: skip
     assert isinstance(subject, HookedTransformer), "encoder-decoders are refused before"
-    chosen = check_layers(layers, subject.cfg.n_layers)
+    chosen = check_layers(layers, subject)
     extras = wanted_extras((also,) if isinstance(also, str) else also, subject.cfg)
     if extras and analysis != "profile":
         raise UserError(

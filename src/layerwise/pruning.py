@@ -97,7 +97,7 @@ def prune_model(
 
 def _removable(model: HookedTransformer, remove: Sequence[int]) -> tuple[int, ...]:
     n_layers = model.cfg.n_layers
-    removed = tuple(sorted(check_layers(remove, n_layers)))
+    removed = tuple(sorted(check_layers(remove, model)))
     if len(removed) == n_layers:
         raise UserError(
             f"All {n_layers} layers would be removed: expected that at least one stays; name fewer."

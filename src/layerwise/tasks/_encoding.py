@@ -54,6 +54,32 @@ def encode_pair(tokenizer: Tokenizer, context: str, continuation: str) -> tuple[
     return start, whole[len(start) :]
 
 
+def encode_apart(tokenizer: Tokenizer, context: str, continuation: str) -> tuple[Tokens, Tokens]:
+    """Token ids of an input of an encoder-decoder, and of what its decoder is to say.
+
+    As ``_encode_pair`` of lm-evaluation-harness does for such models: white space at the context's
+    end moves to the continuation; the context gets all special tokens that the tokenizer has for
+    it, its end token too, and the continuation, as a target text, none.
+
+    Returns:
+        Input tokens and answer tokens.
+    """
+    stripped = context.rstrip()
+    target: Any = tokenizer
+    said = target(text_target=context[len(stripped) :] + continuation, add_special_tokens=False)
+    return encode_input(tokenizer, stripped), tuple(said["input_ids"])
+
+
+def encode_input(tokenizer: Tokenizer, text: str) -> Tokens:
+    """Token ids of an input of an encoder-decoder, with all its special tokens.
+
+    A text that starts with the BOS token (a chat template writes it) gets none of them.
+    """
+    bos = getattr(tokenizer, "bos_token", None)
+    special = not (bos and text.startswith(bos))
+    return tuple(tokenizer(text, add_special_tokens=special)["input_ids"])
+
+
 def as_chat(tokenizer: Tokenizer, prompt: str) -> str:
     """The prompt as one user turn, up to where the model's answer begins.
 

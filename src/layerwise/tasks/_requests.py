@@ -73,24 +73,25 @@ def check_item(task: Task, item: Item, protocol: str) -> None:
         _check_letters(task, item)
 
 
-def check_length(request: TaskRequest, max_length: int | None) -> None:
+def check_length(request: TaskRequest, max_length: int | None, *, apart: bool = False) -> None:
     """Refuse a request that the model has no room for.
 
     Args:
         request: the request.
         max_length: the most tokens that the model takes, answer included; None for any.
+        apart: prompt and answer may each be so long.
 
     Raises:
-        UserError: context and answer together are longer.
+        UserError: context and answer together, or one of them, are longer.
     """
     asked = request.request
     answer = asked.max_tokens if isinstance(asked, Generate) else len(asked.continuation)
-    needed = len(asked.context) + answer
+    needed = max(len(asked.context), answer) if apart else len(asked.context) + answer
     if max_length is not None and needed > max_length:
+        what = "prompt or answer" if apart else "prompt and answer"
         raise UserError(
-            f"Item {request.item!r} of task {request.task!r} needs {needed} tokens (prompt and "
-            f"answer), but the model takes {max_length}; take fewer few-shot examples or a "
-            "shorter context."
+            f"Item {request.item!r} of task {request.task!r} needs {needed} tokens ({what}), but "
+            f"the model takes {max_length}; take fewer few-shot examples or a shorter context."
         )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from layerwise.errors import UserError
 from layerwise.sweep.requests import Generate, LogLikelihood
 from layerwise.tasks._encoding import Tokenizer as Tokenizer
-from layerwise.tasks._encoding import as_chat, encode, encode_pair
+from layerwise.tasks._encoding import as_chat, encode, encode_apart, encode_input, encode_pair
 from layerwise.tasks._prompts import LETTER_DELIMITER, LETTERS, letter_prompt, open_prompt
 from layerwise.tasks._requests import PROTOCOLS as PROTOCOLS
 from layerwise.tasks._requests import TaskRequest as TaskRequest
@@ -27,6 +27,7 @@ def build_requests(
     *,
     chat: bool = False,
     max_length: int | None = None,
+    apart: bool = False,
 ) -> tuple[TaskRequest, ...]:
     """What is put to the model for one item: one request per option, or one to generate.
 
@@ -37,6 +38,8 @@ def build_requests(
         tokenizer: the original Hugging Face tokenizer.
         chat: wrap the whole prompt as one user turn of the tokenizer's chat template.
         max_length: the most tokens that the model takes, answer included.
+        apart: of an encoder-decoder, prompt and answer are encoded apart, and each of them may
+            have ``max_length`` tokens.
 
     Raises:
         UserError: an unknown protocol, options missing or equal, no chat template, or a
@@ -46,19 +49,22 @@ def build_requests(
     prompt = letter_prompt(task, item) if protocol == "letter" else open_prompt(task, item)
     context = as_chat(tokenizer, prompt) if chat else prompt
     if protocol == "generate":
-        built = (_generation(task, item, context, tokenizer),)
+        built = (_generation(task, item, context, tokenizer, apart),)
     else:
         # A chat template ends where the answer begins, so nothing stands between them; as in
         # lm-evaluation-harness.
-        built = _options(task, item, protocol, context, "" if chat else None, tokenizer)
+        joint = "" if chat else None
+        built = _options(task, item, protocol, context, joint, tokenizer, apart)
     for one in built:
-        check_length(one, max_length)
+        check_length(one, max_length, apart=apart)
     return built
 
 
-def _generation(task: Task, item: Item, context: str, tokenizer: Tokenizer) -> TaskRequest:
+def _generation(
+    task: Task, item: Item, context: str, tokenizer: Tokenizer, apart: bool
+) -> TaskRequest:
     spec = task.generate
-    tokens = encode(tokenizer, context)
+    tokens = (encode_input if apart else encode)(tokenizer, context)
     if not tokens:
         raise _no_tokens(task, item)
     request = Generate(tokens, spec.max_tokens, spec.stop)
@@ -66,14 +72,20 @@ def _generation(task: Task, item: Item, context: str, tokenizer: Tokenizer) -> T
 
 
 def _options(
-    task: Task, item: Item, protocol: str, context: str, joint: str | None, tokenizer: Tokenizer
+    task: Task,
+    item: Item,
+    protocol: str,
+    context: str,
+    joint: str | None,
+    tokenizer: Tokenizer,
+    apart: bool,
 ) -> tuple[TaskRequest, ...]:
     texts = LETTERS[: len(item.choices)] if protocol == "letter" else item.choices
     default = LETTER_DELIMITER if protocol == "letter" else task.template.delimiter
     delimiter = default if joint is None else joint
     built = []
     for text, choice in zip(texts, item.choices, strict=True):
-        start, rest = encode_pair(tokenizer, context, delimiter + text)
+        start, rest = (encode_apart if apart else encode_pair)(tokenizer, context, delimiter + text)
         if not start or not rest:
             raise _no_tokens(task, item)
         gold = choice == item.answer

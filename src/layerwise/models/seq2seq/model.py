@@ -44,6 +44,9 @@ class Seq2SeqConfig:
         d_vocab: tokens that the decoder can say.
         n_ctx: longest input, and longest output, in tokens.
         post_norm: whether norms come after the sums.
+        n_key_value_heads: None, as heads share no keys and values in these models.
+        attn_only: false, as all blocks have an MLP.
+        parallel_attn_mlp: false, as sublayers follow one another.
     """
 
     model_name: str
@@ -59,6 +62,9 @@ class Seq2SeqConfig:
     d_vocab: int
     n_ctx: int
     post_norm: bool
+    n_key_value_heads: None = None
+    attn_only: bool = False
+    parallel_attn_mlp: bool = False
 
     @property
     def n_layers(self) -> int:
