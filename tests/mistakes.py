@@ -107,8 +107,8 @@ FAULTS = [
     Fault(
         "the lens shows a layer's input as its output",
         "sweep/intact_run.py",
-        'if site == "resid_mid" else seen[site]',
-        'if site == "resid_mid" else seen["resid_pre"]',
+        "    return seen[site]\n",
+        '    return seen["resid_pre"]\n',
         (GROUND_TRUTH + "the_lens_reads_the_answer_from_the_planted_layer_on",),
     ),
     Fault(
@@ -164,17 +164,9 @@ FAULTS = [
     ),
     Fault(
         "an attention sink taken into the mean",
-        "sweep/intact_run.py",
-        "torch.tensor([p > 0 for p in walk.plan.trie.positions], device=walk.device)\n"
-        "        count += int(pooled.sum())\n"
-        "        for layer, seen in observe_layers(walk):\n"
-        "            for site in sites:\n"
-        "                total",
-        "torch.tensor([p >= 0 for p in walk.plan.trie.positions], device=walk.device)\n"
-        "        count += int(pooled.sum())\n"
-        "        for layer, seen in observe_layers(walk):\n"
-        "            for site in sites:\n"
-        "                total",
+        "sweep/intact_layers.py",
+        "walk.plan.paths, positions > 0)",
+        "walk.plan.paths, positions >= 0)",
         ("tests/sweep/test_engine.py::test_means_and_residuals_equal_run_with_cache",),
     ),
     Fault(

@@ -542,8 +542,8 @@ def prune(
     from layerwise.pruning import prune_model as run
 
     found = run(
-        _load(model, dtype, device, None), _numbers(remove, "layers"), out, task, protocol, limit=limit,
-        seed=seed, fewshot=fewshot, chat=chat, memory_budget=_bytes(memory_budget),
+        _load(model, dtype, device, None), _numbers(remove, "layers"), out, task, protocol,
+        limit=limit, seed=seed, fewshot=fewshot, chat=chat, memory_budget=_bytes(memory_budget),
     )  # fmt: skip
     _show(found, out / TABLES)
     typer.echo(f"Model: {out}")

@@ -1,0 +1,179 @@
+"""Analyses of encoder-decoders, from one end to the other."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import layerwise as lw
+from layerwise._setup import check_layers, prepare
+from layerwise.errors import UserError
+from layerwise.models.seq2seq import Seq2SeqModel
+from layerwise.sweep import Generate, LogLikelihood, mean_activations, position_means, site_noise
+from layerwise.tasks._encoding import encode_apart, encode_input
+from tests.models.seq2seq.tiny import tiny_folder, tiny_seq2seq
+from tests.models.tiny import tiny_tokenizer
+
+LIMIT = 10
+
+
+def wired() -> Seq2SeqModel:
+    model = lw.load_model("wired-seq2seq")
+    assert isinstance(model, Seq2SeqModel)
+    return model
+
+
+def test_the_prompt_goes_to_the_encoder_and_the_answer_to_the_decoder() -> None:
+    model = wired()
+    setup = prepare(model, "wired-lookup", ("continuation", "generate"), limit=2, two_stacks=True)
+    (task,) = setup.tasks
+    end = setup.tokenizer.eos_token_id
+    asked = setup.requests(task, task.items[0], "continuation")
+    assert len({one.request.context for one in asked}) == 1
+    for one in asked:
+        assert isinstance(one.request, LogLikelihood)
+        prompt = list(setup.tokenizer(one.context).input_ids)
+        assert list(one.request.context) == prompt
+        assert one.continuation is not None
+        answer = setup.tokenizer(one.continuation, add_special_tokens=False).input_ids
+        assert list(one.request.continuation) == answer
+        assert end not in one.request.continuation
+    (text,) = setup.requests(task, task.items[0], "generate")
+    assert isinstance(text.request, Generate)
+    assert text.request.context == asked[0].request.context
+
+
+def test_white_space_moves_to_the_answer_and_special_tokens_stay_in_the_input() -> None:
+    tokenizer = tiny_tokenizer(bos=True)
+    prompt, answer = encode_apart(tokenizer, "The capital of France is ", "Paris")
+    assert prompt == tuple(tokenizer("The capital of France is").input_ids)
+    assert prompt[0] == tokenizer.bos_token_id
+    assert tokenizer.decode(answer) == " Paris"
+    assert encode_input(tokenizer, "<s>a") == tuple(tokenizer("a").input_ids)
+
+
+def test_the_harness_encodes_in_the_same_way() -> None:
+    from lm_eval.api.model import TemplateLM
+
+    class Harness(TemplateLM):
+        backend = "seq2seq"
+        eot_token_id = 1
+
+        def tok_encode(self, string, add_special_tokens=None, **kwargs):
+            special = True if add_special_tokens is None else add_special_tokens
+            return tokenizer(string, add_special_tokens=special).input_ids
+
+        loglikelihood = loglikelihood_rolling = generate_until = _loglikelihood_tokens = None
+
+    tokenizer = tiny_tokenizer(bos=True)
+    for context, continuation in (("Question: 2 + 3? Answer:", " 5"), ("a key ", "opens a door")):
+        given = encode_apart(tokenizer, context, continuation)
+        assert tuple(map(list, given)) == Harness()._encode_pair(context, continuation)
+
+
+@pytest.mark.parametrize(
+    ("kind", "site"),
+    [
+        ("skip", None),
+        ("zero", "attn_out"),
+        ("mean", "cross_attn_out"),
+        ("mean", "resid_mid_cross"),
+        ("resample", "mlp_out"),
+        ("noise", "z"),
+        ("zero", "cross_z"),
+    ],
+)
+def test_engine_and_reference_give_the_same_records(kind: str, site: str | None) -> None:
+    model = wired()
+    layers = ["encoder.2", "encoder.7", "decoder.0", "decoder.3"]
+    made = [
+        lw.ablate(
+            model, "wired-lookup", ("continuation", "generate"), kind=kind, site=site,
+            layers=layers, limit=3, method=method, progress=False,
+        ).records
+        for method in ("engine", "reference")
+    ]  # fmt: skip
+    exact = ["intervention", "layer", "item", "protocol", "correct", "generated"]
+    assert made[0][exact].equals(made[1][exact])
+    scored = made[0]["protocol"] == "continuation"
+    gap = (made[0]["gold_logprob"] - made[1]["gold_logprob"])[scored].abs().max()
+    assert gap < 1e-4
+    expected = [8, 11] if site is not None and "cross" in site else [2, 7, 8, 11]
+    assert sorted(set(made[0]["layer"].dropna())) == expected
+
+
+def test_facts_say_where_the_decoder_begins() -> None:
+    model = wired()
+    result = lw.ablate(model, "wired-lookup", "continuation", limit=LIMIT, progress=False)
+    assert result.facts.model.n_encoder_layers == model.cfg.n_encoder_layers
+    assert result.facts.model.n_layers == model.cfg.n_layers
+    page = lw.report([result]).html
+    assert "decoder.0" in page
+
+
+def test_layers_by_number_and_by_address() -> None:
+    model = wired()
+    n_encoder = model.cfg.n_encoder_layers
+    assert check_layers(["encoder.3", "decoder.0", 3], model) == (3, n_encoder)
+    assert check_layers(None, model) == tuple(range(model.cfg.n_layers))
+    with pytest.raises(UserError, match=r"no layer 'decoder.99': expected one of encoder.0 to"):
+        check_layers(["decoder.99"], model)
+
+
+@pytest.mark.parametrize(
+    ("named", "part"),
+    [
+        ({"site": "cross_z", "kind": "zero", "layers": ["encoder.1"]}, "name decoder layers"),
+        ({"site": "cross_attn_out", "kind": "nothing"}, "Unknown kind"),
+        ({"site": "z", "kind": "zero", "heads": [9]}, "9 is out of range"),
+    ],
+)
+def test_changes_that_cannot_be_made(named, part: str) -> None:
+    with pytest.raises(UserError, match=part):
+        lw.ablate(wired(), "wired-lookup", "continuation", limit=LIMIT, progress=False, **named)
+
+
+def test_a_decoder_only_model_has_no_cross_attention() -> None:
+    with pytest.raises(UserError, match="encoder-decoders alone"):
+        lw.ablate(
+            lw.load_model("wired-decoder"), "wired-lookup", "continuation", kind="zero",
+            site="cross_attn_out", limit=LIMIT, progress=False,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ["t5", "bart"])
+def test_means_and_noise_of_both_stacks(case: str) -> None:
+    model = tiny_seq2seq(case)
+    texts = [(5, 6, 7, 8), (9, 10, 11), (5, 6, 12, 13, 14)]
+    sites = ("attn_out", "cross_attn_out", "z")
+    caches = [
+        model.run_with_cache(torch.tensor([text]), torch.tensor([model.prefix]))[1]
+        for text in texts
+    ]
+    means = mean_activations(model, texts, sites)
+    by_position = position_means(model, texts, sites)
+    noise = site_noise(model, texts, sites, seed=0, n_draws=4000)
+    n_encoder = model.cfg.n_encoder_layers
+    keys = {(s, n) for s in sites for n in range(5) if n >= n_encoder or s != "cross_attn_out"}
+    assert set(means) == set(by_position) == set(noise) == keys
+    for site, layer in keys:
+        name = model.hook_name(layer, "attn.hook_z" if site == "z" else f"hook_{site}")
+        held = torch.cat([cache[name][0] for cache in caches])
+        torch.testing.assert_close(means[site, layer], held.mean(0), atol=1e-5, rtol=1e-4)
+        first = torch.stack([cache[name][0, 0] for cache in caches]).mean(0)
+        torch.testing.assert_close(by_position[site, layer][0], first, atol=1e-5, rtol=1e-4)
+        assert len(by_position[site, layer]) == 1 + (3 if layer < n_encoder else 1)
+        spread = noise[site, layer].pow(2).mean(0)
+        expected = held.var(0, correction=0)
+        torch.testing.assert_close(spread, expected, atol=1e-6, rtol=0.15)
+
+
+def test_an_analysis_that_takes_one_stack_says_so() -> None:
+    with pytest.raises(UserError, match="is an encoder-decoder, which this analysis does not take"):
+        prepare(wired(), "wired-lookup", "continuation", limit=LIMIT)
+
+
+def test_prompts_that_are_too_long() -> None:
+    model = lw.load_model(tiny_folder("bart"))
+    with pytest.raises(UserError, match=r"tokens \(prompt or answer\), but the model takes 128"):
+        lw.ablate(model, "kv-words", "continuation", limit=8, progress=False)
