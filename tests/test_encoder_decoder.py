@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
+from lm_eval.api.model import TemplateLM
 
 import layerwise as lw
 from layerwise._setup import check_layers, prepare
 from layerwise.errors import UserError
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.sweep import Generate, LogLikelihood, mean_activations, position_means, site_noise
+from layerwise.sweep.interventions import Site
 from layerwise.tasks._encoding import encode_apart, encode_input
 from tests.models.seq2seq.tiny import tiny_folder, tiny_seq2seq
 from tests.models.tiny import tiny_tokenizer
@@ -48,27 +53,22 @@ def test_white_space_moves_to_the_answer_and_special_tokens_stay_in_the_input() 
     prompt, answer = encode_apart(tokenizer, "The capital of France is ", "Paris")
     assert prompt == tuple(tokenizer("The capital of France is").input_ids)
     assert prompt[0] == tokenizer.bos_token_id
-    assert tokenizer.decode(answer) == " Paris"
+    assert tokenizer.decode(list(answer)) == " Paris"
     assert encode_input(tokenizer, "<s>a") == tuple(tokenizer("a").input_ids)
 
 
 def test_the_harness_encodes_in_the_same_way() -> None:
-    from lm_eval.api.model import TemplateLM
-
-    class Harness(TemplateLM):
-        backend = "seq2seq"
-        eot_token_id = 1
-
-        def tok_encode(self, string, add_special_tokens=None, **kwargs):
-            special = True if add_special_tokens is None else add_special_tokens
-            return tokenizer(string, add_special_tokens=special).input_ids
-
-        loglikelihood = loglikelihood_rolling = generate_until = _loglikelihood_tokens = None
-
     tokenizer = tiny_tokenizer(bos=True)
+    harness = SimpleNamespace(
+        backend="seq2seq",
+        tok_encode=lambda text, add_special_tokens=True: (
+            tokenizer(text, add_special_tokens=add_special_tokens).input_ids
+        ),
+    )
     for context, continuation in (("Question: 2 + 3? Answer:", " 5"), ("a key ", "opens a door")):
         given = encode_apart(tokenizer, context, continuation)
-        assert tuple(map(list, given)) == Harness()._encode_pair(context, continuation)
+        expected = TemplateLM._encode_pair(harness, context, continuation)  # type: ignore[arg-type]
+        assert tuple(map(list, given)) == expected
 
 
 @pytest.mark.parametrize(
@@ -95,9 +95,8 @@ def test_engine_and_reference_give_the_same_records(kind: str, site: str | None)
     ]  # fmt: skip
     exact = ["intervention", "layer", "item", "protocol", "correct", "generated"]
     assert made[0][exact].equals(made[1][exact])
-    scored = made[0]["protocol"] == "continuation"
-    gap = (made[0]["gold_logprob"] - made[1]["gold_logprob"])[scored].abs().max()
-    assert gap < 1e-4
+    one, other = (np.asarray(records["gold_logprob"], float) for records in made)
+    assert np.nanmax(np.abs(one - other)) < 1e-4
     expected = [8, 11] if site is not None and "cross" in site else [2, 7, 8, 11]
     assert sorted(set(made[0]["layer"].dropna())) == expected
 
@@ -134,7 +133,7 @@ def test_changes_that_cannot_be_made(named, part: str) -> None:
 
 
 def test_a_decoder_only_model_has_no_cross_attention() -> None:
-    with pytest.raises(UserError, match="encoder-decoders alone"):
+    with pytest.raises(UserError, match="Unknown site for kind 'zero'"):
         lw.ablate(
             lw.load_model("wired-decoder"), "wired-lookup", "continuation", kind="zero",
             site="cross_attn_out", limit=LIMIT, progress=False,
@@ -145,7 +144,7 @@ def test_a_decoder_only_model_has_no_cross_attention() -> None:
 def test_means_and_noise_of_both_stacks(case: str) -> None:
     model = tiny_seq2seq(case)
     texts = [(5, 6, 7, 8), (9, 10, 11), (5, 6, 12, 13, 14)]
-    sites = ("attn_out", "cross_attn_out", "z")
+    sites: tuple[Site, ...] = ("attn_out", "cross_attn_out", "z")
     caches = [
         model.run_with_cache(torch.tensor([text]), torch.tensor([model.prefix]))[1]
         for text in texts
@@ -154,7 +153,9 @@ def test_means_and_noise_of_both_stacks(case: str) -> None:
     by_position = position_means(model, texts, sites)
     noise = site_noise(model, texts, sites, seed=0, n_draws=4000)
     n_encoder = model.cfg.n_encoder_layers
-    keys = {(s, n) for s in sites for n in range(5) if n >= n_encoder or s != "cross_attn_out"}
+    keys: set[tuple[Site, int]] = {
+        (s, n) for s in sites for n in range(5) if n >= n_encoder or s != "cross_attn_out"
+    }
     assert set(means) == set(by_position) == set(noise) == keys
     for site, layer in keys:
         name = model.hook_name(layer, "attn.hook_z" if site == "z" else f"hook_{site}")

@@ -83,8 +83,9 @@ class Changes:
         if kind not in KINDS:
             raise unknown_name("kind of ablation", kind, KINDS)
         site = site or ("layer" if kind == "skip" else "resid_post")
-        if site not in SITES[kind]:
-            raise unknown_name(f"site for kind {kind!r}", site, SITES[kind])
+        known = [s for s in SITES[kind] if s not in CROSS_SITES or n_encoder_layers(model)]
+        if site not in known:
+            raise unknown_name(f"site for kind {kind!r}", site, known)
         if mean_by not in MEANS:
             raise unknown_name("way to take means", mean_by, MEANS)
         if mean_by != "pooled" and kind != "mean":
@@ -198,11 +199,6 @@ def _heads(model: Model, site: str, heads: Sequence[int] | None) -> tuple[int, .
 
 def _refuse_sites_that_are_not_there(model: Model, site: str) -> None:
     cfg = model.cfg
-    if site in CROSS_SITES and not n_encoder_layers(model):
-        raise UserError(
-            f"Site {site!r} is there in encoder-decoders alone: expected a site of a decoder-only "
-            "model; choose attn_out, z or resid_mid."
-        )
     if site == "mlp_out" and cfg.attn_only:
         raise UserError("The model's blocks have no MLP; choose site attn_out.")
     if site == "resid_mid" and (cfg.attn_only or cfg.parallel_attn_mlp):

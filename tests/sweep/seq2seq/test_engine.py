@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from layerwise.errors import UserError
 from layerwise.sweep import (
     Generate,
+    Generated,
     LogLikelihood,
     Scored,
     intact,
@@ -25,6 +26,7 @@ from layerwise.sweep import (
 from layerwise.sweep.seq2seq.plan import plan_sweep_of_two_stacks, plan_two_stacks
 from tests.cases import cases
 from tests.models.seq2seq.tiny import tiny_seq2seq
+from tests.models.tiny import tiny_tokenizer
 
 from ..agreement import assert_agree
 from .strategies import families, requests
@@ -86,7 +88,8 @@ def test_greedy_text_is_the_models(family: str) -> None:
     model = tiny_seq2seq(family)
     (text,) = sweep(model, [intact()], [Generate(INPUT, 8)]).outcomes[0]
     expected = model.generate(torch.tensor([INPUT]), 8)[0].tolist()
-    end = model.tokenizer.eos_token_id
+    end = tiny_tokenizer().eos_token_id
+    assert isinstance(text, Generated)
     kept = expected[: expected.index(end)] if end in expected else expected
     assert list(text.tokens) == kept
 
@@ -101,6 +104,7 @@ def test_a_skipped_layer_is_a_model_without_it() -> None:
         blocks = getattr(pruned, stack).block
         del blocks[layer - (3 if stack == "decoder" else 0)]
         (outcome,) = sweep(model, [skip(layer)], [LogLikelihood(INPUT, (4, 9))]).outcomes[0]
+        assert isinstance(outcome, Scored)
         with torch.inference_mode():
             said = torch.tensor([[*model.prefix, 4]])
             logits = pruned(input_ids=torch.tensor([INPUT]), decoder_input_ids=said).logits[0]
