@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import binom, ttest_ind
+from scipy.stats import binom, f, ttest_ind
 
 from layerwise._crossed import crossed_difference
 
@@ -21,9 +21,10 @@ def test_without_an_error_of_items_it_is_welchs_test(seed: int):
     assert (found.interval.low, found.interval.high) == pytest.approx((interval.low, interval.high))
 
 
-def test_with_both_errors_it_is_min_f_prime():
+@pytest.mark.parametrize("error", [0.05, 0.15, 0.4])
+def test_with_both_errors_it_is_min_f_prime_but_no_surer_than_the_runs_alone(error: float):
     """Clark (1973): F' = F1 F2 / (F1 + F2), df = (F1 + F2)^2 / (F1^2 / df2 + F2^2 / df1)."""
-    first, second, error = np.array([0.1, 0.2, 0.4]), np.array([0.6, 0.9, 0.7]), 0.05
+    first, second = np.array([0.1, 0.2, 0.4]), np.array([0.6, 0.9, 0.7])
     found = crossed_difference(first, second, error, 41)
     welch = ttest_ind(second, first, equal_var=False)
     by_runs, by_items = welch.statistic**2, ((second.mean() - first.mean()) / error) ** 2
@@ -32,6 +33,18 @@ def test_with_both_errors_it_is_min_f_prime():
     whole = np.hypot(found.error_units, found.error_items)
     assert (found.interval.estimate / whole) ** 2 == pytest.approx(squared)
     assert found.df == pytest.approx(df)
+    assert found.p == pytest.approx(max(welch.pvalue, f.sf(squared, 1, df)))
+    alone = welch.confidence_interval()
+    assert found.interval.low <= alone.low + 1e-12
+    assert found.interval.high >= alone.high - 1e-12
+
+
+def test_many_items_do_not_make_up_for_few_runs():
+    """Where items vary more than runs, min F' has their many degrees of freedom."""
+    first, second = np.array([0.10, 0.11, 0.12]), np.array([0.70, 0.72, 0.71])
+    found = crossed_difference(first, second, 0.03, 500)
+    assert found.df > 30
+    assert found.p == pytest.approx(ttest_ind(first, second, equal_var=False).pvalue)
 
 
 def test_groups_that_do_not_vary_are_no_surer_than_their_order():
@@ -40,6 +53,9 @@ def test_groups_that_do_not_vary_are_no_surer_than_their_order():
     assert same.p == 1.0
     assert apart.p == pytest.approx(2 / 20)
     assert np.isnan([apart.interval.low, apart.interval.high, apart.df]).all()
+    with_items = crossed_difference(np.full(3, 0.25), np.full(3, 0.5), 0.01, 60)
+    assert with_items.p == pytest.approx(2 / 20)
+    assert with_items.interval.low > 0
 
 
 def test_intervals_cover_when_runs_and_items_both_vary():

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from scipy.stats import t
 
 from layerwise.stats import Interval
 
@@ -22,7 +23,7 @@ class CrossedDifference(NamedTuple):
         p: two-sided p-value.
         error_units: standard error from the spread of units within their groups.
         error_items: standard error from the spread of items.
-        df: degrees of freedom; nan if nothing varies.
+        df: degrees of freedom over units and items; nan if nothing varies.
     """
 
     interval: Interval
@@ -30,6 +31,19 @@ class CrossedDifference(NamedTuple):
     error_units: float
     error_items: float
     df: float
+
+
+class _Error(NamedTuple):
+    """A squared standard error, and its degrees of freedom."""
+
+    squared: float
+    df: float
+
+    def half_width(self, level: float) -> float:
+        return float(t.ppf(0.5 + level / 2, self.df) * np.sqrt(self.squared))
+
+    def p(self, difference: float) -> float:
+        return float(2 * t.sf(abs(difference) / np.sqrt(self.squared), self.df))
 
 
 def crossed_difference(
@@ -44,8 +58,8 @@ def crossed_difference(
     The squared standard error is that of Welch (1947, Biometrika 34) over units plus that over
     items, with degrees of freedom after Satterthwaite (1946, Biometrics Bulletin 2). For two
     groups this is min F' (Clark 1973, J. Verbal Learning and Verbal Behavior 12), which errs on
-    the safe side, as what units and items share is counted twice. Without an error of items it
-    is Welch's test.
+    the safe side, as what units and items share is counted twice. Many items would lend it
+    degrees of freedom that few units do not have, so it is never surer than Welch's test alone.
 
     Args:
         first: one value per unit (a training seed, say), at least two.
@@ -53,22 +67,28 @@ def crossed_difference(
         error_items: standard error, over items, of the difference of the groups' means.
         n_items: number of items.
         level: coverage aimed at.
-    """
-    from scipy.stats import t
 
-    parts = [np.var(values, ddof=1) / len(values) for values in (first, second)]
-    dfs = [len(first) - 1, len(second) - 1, max(n_items - 1, 1)]
-    squared = [*parts, error_items**2]
-    difference, error = float(second.mean() - first.mean()), float(np.sqrt(sum(squared)))
-    units = float(np.sqrt(sum(parts)))
-    if error <= 1e-12:  # nothing varies, so that only the units' order is left to go by
-        least = 2 / comb(len(first) + len(second), len(first))
-        p = 1.0 if abs(difference) <= 1e-12 else min(1.0, least)
-        return CrossedDifference(
-            Interval(difference, np.nan, np.nan, level), p, units, error_items, np.nan
-        )
-    df = sum(squared) ** 2 / sum(s**2 / d for s, d in zip(squared, dfs, strict=True))
-    half = float(t.ppf(0.5 + level / 2, df)) * error
-    p = float(2 * t.sf(abs(difference) / error, df))
-    found = Interval(difference, difference - half, difference + half, level)
-    return CrossedDifference(found, p, units, error_items, float(df))
+    Returns:
+        The wider of the two intervals and the larger p. Where units do not vary within their
+        groups, p is not below that of their order alone, 2 / C(n + m, n).
+    """
+    units = _joined(
+        [_Error(float(np.var(v, ddof=1)) / len(v), len(v) - 1) for v in (first, second)]
+    )
+    both = _joined([units, _Error(error_items**2, max(n_items - 1, 1))])
+    difference, found = float(second.mean() - first.mean()), [e for e in (units, both) if e.df > 0]
+    p = max([error.p(difference) for error in found], default=float(abs(difference) < 1e-12))
+    if not units.df > 0 and abs(difference) > 1e-12:
+        p = max(p, 2 / comb(len(first) + len(second), len(first)))
+    half = max([error.half_width(level) for error in found], default=np.nan)
+    interval = Interval(difference, difference - half, difference + half, level)
+    return CrossedDifference(interval, p, float(np.sqrt(units.squared)), error_items, both.df)
+
+
+def _joined(errors: list[_Error]) -> _Error:
+    """Their sum, with Satterthwaite's degrees of freedom; nan where nothing varies."""
+    total = sum(error.squared for error in errors)
+    if total < 1e-24:
+        return _Error(0.0, np.nan)
+    below = sum(error.squared**2 / error.df for error in errors if error.squared > 0)
+    return _Error(total, total**2 / below)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import layerwise as lw
 from layerwise.report import Report
 from layerwise.report._find_differences import established, not_established
 from layerwise.report.compared_measures import MEASURES
-from layerwise.report.comparison import _drawings, caution
+from layerwise.report.comparison import MOST, _drawings, caution
 from layerwise.report.figures.style import COLUMN_WIDTH, FULL_WIDTH
 from layerwise.report.rows import rows
 
@@ -91,6 +92,13 @@ def test_what_is_not_established_is_said_with_n_and_interval(compared: lw.Compar
         assert len(mine) == finding.sentence.count(" n = ")
         assert "no difference in" in finding.sentence
         assert f"Under {finding.source['where']['protocol']}, " in finding.sentence
+
+
+def test_all_sentences_are_on_the_page(compared: lw.Comparison, page: Report):
+    text = html.unescape(page.html)
+    assert len(page.findings) > MOST
+    assert all(text.count(finding.sentence) == 1 for finding in page.findings)
+    assert f"{len(established(compared.differences)) - MOST} more</summary>" in text
 
 
 def test_no_sentence_tells_a_difference_of_centres_of_mass(compared: lw.Comparison):

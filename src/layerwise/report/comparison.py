@@ -23,6 +23,9 @@ from layerwise.report.naming import Stacks
 from layerwise.report.rows import rows
 from layerwise.report.wording import PROTOCOL_ORDER, in_order, joined, spread
 
+# Sentences that are shown at once.
+MOST = 15
+
 
 def comparison_report(comparison: Comparison) -> Report:
     """The page of a comparison, as ``Comparison.report`` gives it.
@@ -39,6 +42,7 @@ def comparison_report(comparison: Comparison) -> Report:
         facts=comparison.facts,
         caution=caution(comparison),
         established=sure,
+        most=MOST,
         not_established=rest,
         pictures=[made[drawing] for drawing in drawings],
         basis=[runs_table(comparison), tasks_table(comparison)],
