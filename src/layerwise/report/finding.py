@@ -24,7 +24,8 @@ class Finding:
         importance: from 0 to 1; higher comes first.
         kind: ``critical layers``, ``heads``, ``protocols``, ``no measurable loss``, ``gain``,
             ``logit lens``, ``prediction depth``, ``hand-over``, ``order``, ``removal``,
-            ``attribution``, ``interaction``, ``agreement`` or ``no signal``.
+            ``attribution``, ``interaction``, ``agreement``, ``paths``, ``similarity``,
+            ``estimates`` or ``no signal``.
         source: ``table``; ``where``, the columns and values that pick the rows the sentence
             is about (``rows.rows`` takes them); and ``at``, those of the rows it quotes.
     """

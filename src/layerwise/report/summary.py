@@ -13,6 +13,7 @@ from layerwise.report._find_emergence import agreements, interactions
 from layerwise.report._find_heads import needed_heads
 from layerwise.report._find_layers import critical_layers, gains, harmless_layers
 from layerwise.report._find_order import orders, silent
+from layerwise.report._find_paths import direct_paths, estimates_hold, similarity_predicts
 from layerwise.report._find_protocols import protocol_differences
 from layerwise.report._find_removal import removals
 from layerwise.report._find_settled import settled_later
@@ -22,6 +23,7 @@ from layerwise.report.run import Run
 from layerwise.results import Result
 
 MOST = 10
+CHARACTERS = 300
 _FINDERS: tuple[Finder, ...] = (
     critical_layers,
     protocol_differences,
@@ -36,6 +38,9 @@ _FINDERS: tuple[Finder, ...] = (
     hand_overs,
     attributions,
     removals,
+    direct_paths,
+    similarity_predicts,
+    estimates_hold,
 )
 
 
@@ -44,7 +49,8 @@ def findings(results: Sequence[Result], most: int = MOST) -> list[Finding]:
 
     Args:
         results: results of one run, at most one of each kind but for ablations.
-        most: at most so many sentences, about a screenful.
+        most: at most so many sentences, and no more text than so many of ``CHARACTERS``:
+            ten are a screenful.
 
     Returns:
         Findings by falling importance. None claims more than its test: losses are called
@@ -62,8 +68,15 @@ def findings_of(run: Run, most: int = MOST) -> list[Finding]:
     with naming_layers_of(run.facts.model):
         caveats = silent(run)
         found = [finding for finder in _FINDERS for finding in finder(run)]
-    kept = sorted(found, key=_rank)[: most - len(caveats)]
-    return sorted([*kept, *caveats], key=_rank)
+    kept = list(caveats)
+    for finding in sorted(found, key=_rank):
+        if len(kept) < most and _length([*kept, finding]) <= most * CHARACTERS:
+            kept.append(finding)
+    return sorted(kept, key=_rank)
+
+
+def _length(found: Sequence[Finding]) -> int:
+    return sum(len(finding.sentence) for finding in found)
 
 
 def _rank(finding: Finding) -> float:

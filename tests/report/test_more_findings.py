@@ -1,0 +1,77 @@
+"""Sentences on paths, estimates and similarity, and how much of all fits on a screen."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from layerwise.report._find_paths import direct_paths, estimates_hold, similarity_predicts
+from layerwise.report.rows import rows
+from layerwise.report.run import Run
+from layerwise.report.summary import CHARACTERS, MOST, findings_of
+from layerwise.report.wording import interval, percent
+from tests import synthetic
+from tests.report.test_paths_figures import estimates, paths
+
+
+@pytest.fixture(scope="module")
+def acting() -> Run:
+    return Run.of([paths()])
+
+
+def test_the_planted_path_is_named_with_its_share(acting):
+    (found,) = direct_paths(acting)
+    assert acting.paths is not None
+    (row,) = rows(acting.paths, **found.source["where"], **found.source["at"]).to_dict("records")
+    assert row["sender"] == "head 1.2"
+    share = percent(*(row[f"recovered{end}"] for end in ("", "_low", "_high")))
+    receiver = {"logits": "logits", "q:3.1": "receiver q:3.1"}[row["receiver"]]
+    assert f"head 1.2 acts most on the {receiver} directly" in found.sentence
+    assert f"takes away {share} of the logit difference" in found.sentence
+    assert "n = 16 pairs" in found.sentence
+
+
+def test_paths_that_are_not_significant_make_no_sentence(acting):
+    quiet = acting.paths.assign(significant=False)
+    assert direct_paths(Run(acting.facts, paths=quiet)) == []
+
+
+def test_estimates_are_told_with_their_lowest_correlation():
+    run = Run.of([estimates(("keys", "facts"))])
+    (found,) = estimates_hold(run)
+    assert run.agreement is not None
+    least = run.agreement.sort_values(by="spearman", kind="stable").iloc[0]
+    rho = interval(least["spearman"], least["spearman_low"], least["spearman_high"], 2)
+    assert f"in 2 of 2 tasks: the lowest rank correlation over sampled cells is {rho}" in (
+        found.sentence
+    )
+    doubtful = run.agreement.assign(spearman_low=[-0.1, 0.2])
+    (found,) = estimates_hold(Run(run.facts, agreement=doubtful))
+    assert "in 1 of 2 tasks" in found.sentence
+
+
+def prediction(p_holm: float, rho: float) -> Run:
+    row = {
+        "capability": "reasoning", "protocol": "letter", "predictor": "influence",
+        "effect": "nats", "n_layers": 8, "n_items": 20, "n_tasks": 1, "tasks": "two-hop",
+        "rho": rho, "low": rho - 0.1, "high": rho + 0.1, "p": p_holm, "p_holm": p_holm,
+    }  # fmt: skip
+    facts = synthetic.facts(synthetic.task_facts("two-hop", "reasoning"), n_layers=8)
+    return Run(facts, prediction=pd.DataFrame([row]))
+
+
+@pytest.mark.parametrize(("rho", "costs"), [(0.7, "cost more"), (-0.7, "cost less")])
+def test_similarity_is_told_where_it_predicts(rho, costs):
+    (found,) = similarity_predicts(prediction(0.01, rho))
+    assert f"by block influence {costs} log-probability of right answers" in found.sentence
+    assert f"{interval(rho, rho - 0.1, rho + 0.1, 2)}, p = 0.010 after Holm" in found.sentence
+    assert similarity_predicts(prediction(0.2, rho)) == []
+
+
+def test_a_summary_is_no_longer_than_a_screen(run):
+    for most in (3, 6, MOST):
+        found = findings_of(run, most)
+        assert 1 < len(found) <= most
+        assert sum(len(finding.sentence) for finding in found) <= most * CHARACTERS
+        everything = findings_of(run, 100)
+        assert found[0] == everything[0]
