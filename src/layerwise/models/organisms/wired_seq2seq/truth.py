@@ -22,6 +22,9 @@ HELD_BY = {
 STANDING = "begin"
 """The mechanism that does the same whatever is asked; the others move what depends on it."""
 
+FROM_OTHERS = ("resample", "mean")
+"""Kinds of ablation that put in what other prompts have at a site."""
+
 Where = Literal["asked", "end", "begin"]
 """The position of the word that is asked about, that of the prompt's end, and in the decoder that
 where the answer begins."""
@@ -43,13 +46,14 @@ class PlantedSeq2Seq:
         """The layers at which a site's contribution is needed.
 
         Nothing is left after the whole stream was overwritten, wherever that is done. What is
-        taken from another prompt (``resample``) is as good where all prompts have the same.
+        taken from other prompts (``resample``, ``mean``) is as good where all have the same,
+        which is so in the decoder until it reads the encoder.
         """
         if site.startswith("resid"):
             return {
                 layer
                 for layer in self._with(site)
-                if kind != "resample" or self._differs(site, layer)
+                if kind not in FROM_OTHERS or self._differs(site, layer)
             }
         return {self.layout.layer_of(name) for name in self._chain(site, kind)}
 
@@ -103,7 +107,7 @@ class PlantedSeq2Seq:
 
     def _chain(self, site: str, kind: str) -> list[str]:
         held = [name for name in self.mechanisms if name in HELD_BY[site]]
-        return [name for name in held if kind != "resample" or name != STANDING]
+        return [name for name in held if kind not in FROM_OTHERS or name != STANDING]
 
     def _with(self, site: str) -> range:
         """The layers that have a site of the residual stream."""
