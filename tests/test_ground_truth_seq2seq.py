@@ -1,0 +1,132 @@
+"""Every analysis on wired encoder-decoders: it must give exactly the planted answer."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+import layerwise as lw
+from layerwise.models.organisms.layout import Spot
+from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
+from layerwise.models.organisms.wired_seq2seq.truth import PlantedSeq2Seq, spared
+from tests.planted import CAPABILITIES, small_task
+from tests.planted_seq2seq import seq2seq_layouts, small_seq2seq
+
+LAYOUT = WiredSeq2SeqLayout(
+    5, 4, 2, 3, Spot(0, 1), Spot(2, 0), Spot(3, 1), Spot(4, 0), Spot(5, 1), Spot(7, 2), 8
+)
+TASKS = [small_task(capability) for capability in CAPABILITIES]
+# Rounding in a rotated basis, in nats and in shares of a logit difference.
+ROUNDING = 1e-5
+anywhere = settings(max_examples=2, deadline=None, phases=(Phase.explicit, Phase.generate))
+seeds = st.integers(0, 1000)
+
+
+def ablated(layout, seed=0, protocols="continuation", **options):
+    model = small_seq2seq(layout, seed)
+    return lw.ablate(model, TASKS, protocols, progress=False, **options)
+
+
+def check_effects(
+    layout: WiredSeq2SeqLayout, site: str, effects: pd.DataFrame, kind: str = "skip"
+) -> None:
+    """What is needed is lost, down to chance; all else changes nothing at all."""
+    idle = spared(layout, *CAPABILITIES)
+    for (capability, _), group in effects.groupby(["capability", "protocol"]):
+        critical = PlantedSeq2Seq(layout, str(capability)).critical(site, kind)
+        assert set(group.loc[group["significant"], "layer"]) == critical
+        rest = group.loc[~group["layer"].isin(critical)]
+        assert (group["acc_intact"] == 1).all()
+        assert (rest["acc"] == 1).all()
+        assert not rest["nats"].abs().gt(ROUNDING).any()
+        assert not rest.loc[rest["layer"].isin(idle), "nats"].abs().gt(0).any()
+
+
+@pytest.mark.parametrize(
+    ("kind", "site"),
+    [
+        ("skip", "layer"),
+        ("zero", "attn_out"), ("zero", "cross_attn_out"), ("zero", "mlp_out"),
+        ("zero", "resid_post"), ("mean", "attn_out"), ("mean", "cross_attn_out"),
+        ("mean", "mlp_out"), ("mean", "resid_post"),
+    ],
+)  # fmt: skip
+def test_ablation_finds_the_planted_layers(kind, site):
+    check_effects(LAYOUT, site, ablated(LAYOUT, kind=kind, site=site).effects(), kind)
+
+
+@anywhere
+@given(seq2seq_layouts(), seeds)
+def test_ablation_finds_them_wherever_they_are(layout, seed):
+    result = ablated(layout, seed, ("continuation", "generate"))
+    check_effects(layout, "layer", result.effects())
+
+
+def check_heads(layout, site: str, kind: str, effects: pd.DataFrame) -> None:
+    """Exactly the planted heads are needed; all others, in the same layers too, do nothing."""
+    for (capability, _), group in effects.groupby(["capability", "protocol"]):
+        truth = PlantedSeq2Seq(layout, str(capability))
+        spots = [Spot(int(row.layer), int(row.head)) for row in group.itertuples()]
+        found = [s for s, yes in zip(spots, group["significant"], strict=True) if yes]
+        assert set(found) == truth.critical_heads(site, kind)
+        assert len(spots) == len(set(spots))
+        assert set(spots) > truth.critical_heads(site)
+        rest = group.loc[[spot not in truth.critical_heads(site) for spot in spots]]
+        assert (rest["acc"] == 1).all()
+        assert not rest["nats"].abs().gt(ROUNDING).any()
+
+
+@pytest.mark.parametrize("kind", ["zero", "mean", "resample"])
+@pytest.mark.parametrize("site", ["z", "cross_z"])
+def test_ablation_finds_the_planted_heads(kind, site):
+    check_heads(LAYOUT, site, kind, ablated(LAYOUT, kind=kind, site=site).effects())
+
+
+@anywhere
+@given(seq2seq_layouts(), seeds, st.sampled_from(["z", "cross_z"]))
+def test_ablation_finds_the_heads_wherever_they_are(layout, seed, site):
+    result = ablated(layout, seed, ("continuation", "generate"), kind="zero", site=site)
+    check_heads(layout, site, "zero", result.effects())
+
+
+@pytest.mark.parametrize("site", ["attn_out", "cross_attn_out", "mlp_out", "resid_post"])
+def test_what_other_prompts_have_too_is_not_missed(site):
+    """Effects of resampling: two prompts may have one answer, so less than all is lost."""
+    effects = ablated(LAYOUT, kind="resample", site=site).effects()
+    for capability, group in effects.groupby("capability"):
+        truth = PlantedSeq2Seq(LAYOUT, str(capability))
+        assert set(group.loc[group["significant"], "layer"]) == truth.critical(site, "resample")
+        rest = group.loc[~group["layer"].isin(truth.critical(site, "resample"))]
+        assert not rest["nats"].abs().gt(ROUNDING).any()
+
+
+@pytest.mark.parametrize("site", ["attn_out", "cross_attn_out", "mlp_out"])
+def test_noise_shaped_like_nothing_is_nothing(site):
+    effects = ablated(LAYOUT, kind="noise", site=site).effects()
+    rest = effects.loc[effects["layer"].isin(spared(LAYOUT, *CAPABILITIES))]
+    assert len(rest)
+    assert not rest["nats"].abs().gt(0).any()
+
+
+@pytest.mark.parametrize("method", ["engine", "reference"])
+def test_skipping_idle_layers_changes_no_bit(method):
+    records = ablated(LAYOUT, method=method, limit=3).records
+    wide = records.pivot(index=["task", "item"], columns="intervention", values="gold_logprob")
+    for layer in spared(LAYOUT, *CAPABILITIES):
+        assert (wide[f"skip:layer={layer}"] == wide["intact"]).all()
+
+
+def test_a_model_that_lost_its_answer_writes_none():
+    records = ablated(LAYOUT, protocols="generate", limit=8).records
+    wrong = records.loc[~records["correct"]]
+    assert len(wrong)
+    assert wrong["generated"].str.strip().eq("").all()
+
+
+def test_letters_are_not_understood_and_nothing_is_claimed():
+    result = ablated(LAYOUT, protocols="letter")
+    assert not result.signal()["signal"].any()
+    assert result.signal()["accuracy"].eq(1 / 4).all()
+    assert not result.effects()["significant"].any()
