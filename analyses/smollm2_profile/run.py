@@ -7,19 +7,49 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import layerwise as lw
+from layerwise.emergence import emergence
+from layerwise.report.figures import prediction_ranges
+from layerwise.report.figures.save import save_figure
 
 HERE = Path(__file__).parent
+READ = "continuation"
 
 
 def main() -> None:
-    """Profile the model of ``config.toml`` into ``results/``."""
+    """Profile the model of ``config.toml``, compare methods, and remove layers."""
     config = tomllib.loads((HERE / "config.toml").read_text())
-    profile = lw.profile(lw.load_model(config["model"]), **config["profile"], out=HERE / "results")
+    model, results = lw.load_model(config["model"]), HERE / "results"
+    profile = lw.profile(model, **config["profile"], out=results)
     for finding in profile.report.findings:
         print(f"- {finding.sentence}")
     print(f"{profile.work}\n{profile.path}")
+    compared(model, profile, config["profile"], results / "compared")
+    removed = lw.removal_order(model, **config["removal"], out=results / "removal")
+    save_figure(removed.plot(), results / "removal" / "figures", "removal_orders")
+
+
+def compared(model: Any, profile: lw.Profile, asked: dict[str, Any], folder: Path) -> None:
+    """What layers write and how far they turn the stream, beside what skipping them costs.
+
+    Tables by item are not kept: they take more room than a study should.
+    """
+    ablation = next(r for r in profile.results if isinstance(r, lw.AblationResult))
+    signal = ablation.signal().query("signal and protocol == @READ")
+    options = {key: asked[key] for key in ("limit", "seed")} | {"protocols": READ}
+    written = lw.attribution(model, list(signal["task"]), **options)
+    turned = lw.similarity(model, list(signal["task"]), **options)
+    joined = emergence([*profile.results, written], seed=asked["seed"])
+    tables = {
+        "attribution_summary": written.summary(), "influence": turned.influence(),
+        "prediction": turned.predicts(ablation), "method_agreement": joined.method_agreement,
+    }  # fmt: skip
+    folder.mkdir(exist_ok=True)
+    for name, table in tables.items():
+        table.to_parquet(folder / f"{name}.parquet", index=False)
+    save_figure(prediction_ranges(tables["prediction"]), folder / "figures", "prediction")
 
 
 if __name__ == "__main__":
