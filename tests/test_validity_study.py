@@ -33,6 +33,13 @@ def planted():
 
 
 @pytest.fixture(scope="module")
+def planted_seq2seq():
+    with pytest.MonkeyPatch.context() as patched:
+        patched.syspath_prepend(FOLDER)
+        yield importlib.import_module("planted_seq2seq")
+
+
+@pytest.fixture(scope="module")
 def tuned():
     with pytest.MonkeyPatch.context() as patched:
         patched.syspath_prepend(FOLDER)
@@ -93,6 +100,17 @@ def test_the_saved_findings_are_what_was_planted(planted):
     layouts = {planted.random_layout(np.random.default_rng(seed)) for seed in range(20)}
     assert len(layouts) > 10
     assert all(isinstance(layout, WiredLayout) for layout in layouts)
+
+
+def test_the_saved_findings_in_encoder_decoders_are_what_was_planted(planted_seq2seq):
+    table = pd.read_parquet(FOLDER / "results" / "planted_seq2seq.parquet")
+    assert table["same"].all()
+    assert [list(one) for one in table["planted"]] == [list(one) for one in table["found"]]
+    told = {f"{kind} {site}" for kind, site in planted_seq2seq.CHANGES}
+    assert {method.split(",")[0] for method in table["method"]} == told
+    assert table["model"].nunique() == planted_seq2seq.N_LAYOUTS
+    drawn = [planted_seq2seq.random_layout(np.random.default_rng(seed)) for seed in range(20)]
+    assert len(set(drawn)) > 10
 
 
 def test_a_tuned_lens_claims_no_depth_where_there_is_no_signal(tuned):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nothing
 import planted
+import planted_seq2seq
 import shown
 import trained
 import tuned
@@ -16,6 +17,7 @@ import tuned
 RESULTS = Path(__file__).parent / "results"
 TABLES = {
     "planted": (planted.measure, planted.told),
+    "planted_seq2seq": (planted_seq2seq.measure, planted.told),
     "trained_layers": (trained.layers, trained.told),
     "trained_depths": (trained.depths, lambda table: table),
     "nothing": (nothing.measure, nothing.told),

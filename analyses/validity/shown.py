@@ -7,18 +7,14 @@ from pathlib import Path
 import nothing
 import pandas as pd
 from matplotlib.figure import Figure
+from shown_planted import HEADS, LAYERS, planted_and_found, planted_in_both_stacks
 from shown_tuned import tuned_lenses
 
-from layerwise.models.organisms.layout import NEEDED, WiredLayout
 from layerwise.models.organisms.plan import N_LAYERS, PLANTED
 from layerwise.report.figures.save import save_figure
 from layerwise.report.figures.style import COLUMN_WIDTH, FULL_WIDTH, look, style
 
 NOMINAL = 0.05
-# Methods that name layers, and methods that name heads.
-LAYERS = ("skip layer", "skip attn", "skip mlp", "resample attn", "resample mlp", "logit lens",
-          "prediction depth", "patch resid_pre")  # fmt: skip
-HEADS = ("zero heads", "mean heads", "resample heads", "patch head", "attribution patching")
 
 
 def draw(results: Path) -> None:
@@ -27,6 +23,8 @@ def draw(results: Path) -> None:
         planted = pd.read_parquet(results / "planted.parquet")
         save_figure(planted_and_found(planted, LAYERS), results / "figures", "planted_and_found")
         save_figure(planted_and_found(planted, HEADS), results / "figures", "planted_heads")
+        both = planted_in_both_stacks(pd.read_parquet(results / "planted_seq2seq.parquet"))
+        save_figure(both, results / "figures", "planted_seq2seq")
         trained = pd.read_parquet(results / "trained_layers.parquet")
         save_figure(trained_layers(trained), results / "figures", "trained_layers")
         read, far = (
@@ -35,39 +33,6 @@ def draw(results: Path) -> None:
         save_figure(tuned_lenses(read, far), results / "figures", "tuned_lens")
         false = nothing.told(pd.read_parquet(results / "nothing.parquet"))
         save_figure(false_claims(false), results / "figures", "false_claims")
-
-
-def planted_and_found(table: pd.DataFrame, wanted: tuple[str, ...]) -> Figure:
-    """The layers or heads planted and found in the default layout, by method and capability."""
-    default = table.loc[(table["model"] == 0) & table["method"].str.startswith(wanted)]
-    methods = sorted(set(default["method"]), key=lambda m: (_place(m, wanted), m))
-    n_heads = WiredLayout().n_heads if wanted is HEADS else 1
-    figure = Figure(figsize=(FULL_WIDTH, 0.7 + 0.24 * len(methods)), layout="constrained")
-    panels = figure.subplots(1, len(NEEDED), sharey=True, sharex=True)
-    for axes, capability in zip(panels, NEEDED, strict=True):
-        mine = default.loc[default["capability"] == capability].set_index("method")
-        for column, marker in (("planted", "s"), ("found", "o")):
-            spots = [(k / n_heads, y) for y, m in enumerate(methods) for k in mine.loc[m, column]]
-            filled = column == "found"
-            axes.scatter(
-                *zip(*spots, strict=True), marker=marker, s=14 if filled else 52,
-                color=look(0).color if filled else "none", edgecolor=look(0 if filled else 1).color,
-                label=column,
-            )  # fmt: skip
-        axes.set_title(capability, loc="left")
-        axes.set_xlabel("layer" if n_heads == 1 else "layer (heads side by side)")
-        axes.set_xticks(range(WiredLayout().n_layers))
-        if n_heads > 1:
-            axes.grid(axis="x", linewidth=0.4)
-        axes.set_xlim(-0.6, WiredLayout().n_layers - 0.4)
-    panels[0].set_yticks(range(len(methods)), methods)
-    panels[0].set_ylim(len(methods) - 0.5, -0.5)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
-    return figure
-
-
-def _place(method: str, wanted: tuple[str, ...]) -> int:
-    return next(i for i, start in enumerate(wanted) if method.startswith(start))
 
 
 def trained_layers(table: pd.DataFrame) -> Figure:
