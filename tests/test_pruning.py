@@ -162,8 +162,8 @@ def test_tensors_that_do_not_tell_their_layer_are_refused(place):
 
     names = ["wte.weight", "a.0.w", "a.1.w", "b.0.w", "b.1.w"]
     with pytest.raises(UserError, match="do not tell the layer that they are of"):
-        _layers_prefix(place, 2, iter(names))
-    assert _layers_prefix(place, 2, iter([*names[:3], "a.0.experts.5.w"])) == "a."
+        _layers_prefix(place, 2, names)
+    assert _layers_prefix(place, 2, [*names[:3], "a.0.experts.5.w"]) == "a."
 
 
 @pytest.fixture

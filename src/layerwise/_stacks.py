@@ -21,9 +21,13 @@ def layer_name(layer: int, n_encoder: int) -> str:
     """
     if n_encoder == 0:
         return str(layer)
-    if layer < n_encoder:
-        return f"{ENCODER}.{layer}"
-    return f"{DECODER}.{layer - n_encoder}"
+    stack = stack_name(layer, n_encoder)
+    return f"{stack}.{layer - n_encoder * (stack == DECODER)}"
+
+
+def stack_name(layer: int, n_encoder: int) -> str:
+    """``encoder`` or ``decoder``: the stack that a layer, by its number, is in."""
+    return ENCODER if layer < n_encoder else DECODER
 
 
 def layer_number(name: str, n_encoder: int, n_layers: int) -> int:

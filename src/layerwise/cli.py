@@ -525,7 +525,10 @@ def remove(
 @app.command()
 def prune(
     model: ModelName,
-    remove: Annotated[str, typer.Option("--remove", help="Which layers, e.g. 20-23 or 3,7,9.")],
+    remove: Annotated[
+        str,
+        typer.Option("--remove", help="Which layers, e.g. 20-23, or encoder.3,decoder.1."),
+    ],
     out: Annotated[Path, typer.Option("--out", help="New folder for the model without them.")],
     task: Tasks = ["all"],  # noqa: B006
     protocol: Protocols = ALL_PROTOCOLS,
@@ -542,7 +545,7 @@ def prune(
     from layerwise.pruning import prune_model as run
 
     found = run(
-        _load(model, dtype, device, None), _numbers(remove, "layers"), out, task, protocol,
+        _load(model, dtype, device, None), _layers(remove), out, task, protocol,
         limit=limit, seed=seed, fewshot=fewshot, chat=chat, memory_budget=_bytes(memory_budget),
     )  # fmt: skip
     _show(found, out / TABLES)

@@ -13,20 +13,24 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
-from transformer_lens import HookedTransformer
 
 from layerwise._files import disk_error
 from layerwise._records import record_rows, work_entry
 from layerwise._setup import Setup, TaskLike, check_layers, prepare
+from layerwise._stacks import spans, stack_name
 from layerwise._tables import frame
 from layerwise.errors import UserError
 from layerwise.models import load_model, weights_hash
 from layerwise.models.facts import origin_of
 from layerwise.models.folder import read_config
+from layerwise.models.kinds import Model, n_encoder_layers
 from layerwise.models.parity import ABSURD, TOLERANCE, token_ids
 from layerwise.models.pruned_folder import write_pruned_folder
 from layerwise.models.quiet import quiet
 from layerwise.models.registry import WIRED_MODELS
+from layerwise.models.seq2seq import Seq2SeqModel
+from layerwise.models.seq2seq.families import STORED_IN
+from layerwise.models.seq2seq.parts import StoredStack
 from layerwise.models.sources import find_source
 from layerwise.results import PruningResult, records_frame
 from layerwise.sweep import Intervention, LogLikelihood, Scored, intact, skip_layers, sweep
@@ -36,8 +40,8 @@ TABLES = "compared"
 
 
 def prune_model(
-    model: HookedTransformer,
-    remove: Sequence[int],
+    model: Model,
+    remove: Sequence[int | str],
     out: str | Path,
     tasks: TaskLike | Sequence[TaskLike] = "all",
     protocols: str | Sequence[str] = ("letter", "continuation", "generate"),
@@ -57,7 +61,8 @@ def prune_model(
 
     Args:
         model: a model from ``load_model``, with the weights that it was loaded with.
-        remove: the layers to leave out, from 0; not all.
+        remove: the layers to leave out, from 0, or of an encoder-decoder their addresses, such
+            as ``encoder.3``; not all, of neither stack.
         out: the folder to write; it must not exist or be empty. The comparison goes into its
             folder ``compared``.
         tasks: task names, capabilities, JSONL files, or ``Task`` values to try it on.
@@ -82,30 +87,37 @@ def prune_model(
     _refuse_occupied(out)
     setup = prepare(
         model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
-        memory_budget=memory_budget,
+        memory_budget=memory_budget, two_stacks=True,
     )  # fmt: skip
-    with _written(source, removed, out):
-        weights = model.embed.W_E
+    with _written(model, source, removed, out):
+        weights = model.W_E
         dtype = str(weights.dtype).removeprefix("torch.")
         written = load_model(out, dtype=dtype, device=str(weights.device))
-        assert isinstance(written, HookedTransformer), "what was written is of the model's kind"
         _refuse_other_model(model, written, removed, setup, dtype)
         result = _compared(setup, removed, written)
         result.save(out / TABLES)
     return result
 
 
-def _removable(model: HookedTransformer, remove: Sequence[int]) -> tuple[int, ...]:
-    n_layers = model.cfg.n_layers
-    removed = tuple(sorted(check_layers(remove, model)))
-    if len(removed) == n_layers:
-        raise UserError(
-            f"All {n_layers} layers would be removed: expected that at least one stays; name fewer."
-        )
+def _removable(model: Model, remove: Sequence[int | str]) -> tuple[int, ...]:
+    n_encoder, removed = n_encoder_layers(model), tuple(sorted(check_layers(remove, model)))
+    for first, last in spans(n_encoder, model.cfg.n_layers):
+        if set(range(first, last + 1)) <= set(removed):
+            of = f" of the {stack_name(first, n_encoder)}" if n_encoder else ""
+            raise UserError(
+                f"All {last + 1 - first} layers{of} would be removed: expected that at least one "
+                "stays; name fewer."
+            )
     return removed
 
 
-def _source_folder(model: HookedTransformer) -> Path:
+def _stored(model: Model) -> tuple[StoredStack, ...]:
+    """How the files of an encoder-decoder tell the layers of its stacks."""
+    two = isinstance(model, Seq2SeqModel)
+    return STORED_IN[model.cfg.original_architecture] if two else ()
+
+
+def _source_folder(model: Model) -> Path:
     """The folder in hub format that the model's weights came from."""
     origin = origin_of(model)
     if origin is None or origin.facts.name in WIRED_MODELS:
@@ -132,7 +144,7 @@ def _refuse_occupied(out: Path) -> None:
 
 
 @contextlib.contextmanager
-def _written(source: Path, removed: Sequence[int], out: Path) -> Iterator[None]:
+def _written(model: Model, source: Path, removed: Sequence[int], out: Path) -> Iterator[None]:
     """The folder while it is tried; it goes again if that fails."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -141,7 +153,7 @@ def _written(source: Path, removed: Sequence[int], out: Path) -> Iterator[None]:
             partial.mkdir()
             with quiet():
                 config = read_config(source)
-            write_pruned_folder(source, config, removed, partial)
+            write_pruned_folder(source, config, removed, partial, _stored(model))
             partial.replace(out)
     except OSError as error:
         raise disk_error(error, out) from error
@@ -153,12 +165,10 @@ def _written(source: Path, removed: Sequence[int], out: Path) -> Iterator[None]:
 
 
 def _refuse_other_model(
-    model: HookedTransformer, written: HookedTransformer, removed: Sequence[int], setup: Setup,
-    dtype: str,
+    model: Model, written: Model, removed: Sequence[int], setup: Setup, dtype: str
 ) -> None:  # fmt: skip
     """Accept only a written model that says what was predicted, on a fixed text."""
-    ids = token_ids(setup.tokenizer, model.cfg.n_ctx)
-    asked = [LogLikelihood((ids[0],), tuple(ids[1:]))]
+    asked = [_fixed_text(model, setup)]
     predicted = _token_logprobs(model, skip_layers(removed), asked, setup)
     measured = _token_logprobs(written, intact(), asked, setup)
     limit = TOLERANCE if dtype == "float32" else ABSURD
@@ -171,8 +181,19 @@ def _refuse_other_model(
         )
 
 
+def _fixed_text(model: Model, setup: Setup) -> LogLikelihood:
+    """All of a text to a decoder but its first token; half of it where there is an encoder."""
+    ids = token_ids(setup.tokenizer, model.cfg.n_ctx)
+    if not isinstance(model, Seq2SeqModel):
+        return LogLikelihood((ids[0],), tuple(ids[1:]))
+    half = len(ids) // 2
+    # A decoder may have fewer words than the encoder.
+    said = [index % model.cfg.d_vocab for index in ids[half:]]
+    return LogLikelihood(tuple(ids[:half]), tuple(said))
+
+
 def _token_logprobs(
-    model: HookedTransformer, change: Intervention, asked: list[LogLikelihood], setup: Setup
+    model: Model, change: Intervention, asked: list[LogLikelihood], setup: Setup
 ) -> tuple[float, ...]:
     budget = setup.memory_budget
     ((outcome,),) = sweep(
@@ -182,7 +203,7 @@ def _token_logprobs(
     return outcome.token_logprobs
 
 
-def _compared(setup: Setup, removed: Sequence[int], written: HookedTransformer) -> PruningResult:
+def _compared(setup: Setup, removed: Sequence[int], written: Model) -> PruningResult:
     """The tasks' items put to the intact model, to it without the layers, and to the written."""
     tables, work = [], []
     for task in setup.tasks:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from safetensors.torch import save_file
 from transformers import PreTrainedConfig
 
 from layerwise.errors import UserError
+from layerwise.models.seq2seq.parts import StoredStack
 
 _WEIGHTS = "model.safetensors"
 _INDEX = f"{_WEIGHTS}.index.json"
@@ -27,38 +29,75 @@ _COPIED = (".json", ".txt", ".model", ".tiktoken", ".jinja")
 _NUMBERED = re.compile(r"((?:[^.]+\.)*?)(\d+)\.(.+)")
 
 
+@dataclass(frozen=True)
+class StackToCut:
+    """A stack of layers, and which of them stay.
+
+    Attributes:
+        stored: how the files tell its layers.
+        n_layers: how many it has.
+        kept: those that stay, from 0.
+    """
+
+    stored: StoredStack
+    n_layers: int
+    kept: list[int]
+
+
 def write_pruned_folder(
-    folder: Path, config: PreTrainedConfig, removed: Sequence[int], out: Path
+    folder: Path,
+    config: PreTrainedConfig,
+    removed: Sequence[int],
+    out: Path,
+    stored: Sequence[StoredStack] = (),
 ) -> None:
     """Write the model in ``folder`` without some layers.
 
     Args:
         folder: the original, in hub format.
         config: its configuration.
-        removed: the layers that are left out, from 0.
+        removed: the layers that are left out, from 0, in the order of computation.
         out: an existing, empty folder.
+        stored: how the files of an encoder-decoder tell the layers of its stacks, in the order
+            of computation.
 
     Raises:
         UserError: if the tensors of the layers cannot be told by their names.
     """
-    kept = [layer for layer in range(config.num_hidden_layers) if layer not in removed]
     fields = json.loads((folder / "config.json").read_text("utf-8"))
-    fields |= _fields_without(config, fields, kept)
+    stacks = _stacks(config, removed, stored or [StoredStack("num_hidden_layers", "")])
+    fields |= _fields_without(config, fields, stacks)
     (out / "config.json").write_text(json.dumps(fields, indent=2) + "\n", "utf-8")
-    _write_weights(folder, config.num_hidden_layers, kept, out)
+    _write_weights(folder, stacks, out)
     for path in folder.iterdir():
         ours = path.name in ("config.json", _INDEX)
         if path.is_file() and not ours and (path.suffix in _COPIED or path.name == "LICENSE"):
             shutil.copyfile(path, out / path.name)
 
 
+def _stacks(
+    config: PreTrainedConfig, removed: Sequence[int], stored: Sequence[StoredStack]
+) -> list[StackToCut]:
+    stacks, first = [], 0
+    for one in stored:
+        n_layers = getattr(config, one.n_layers)
+        kept = [layer for layer in range(n_layers) if first + layer not in removed]
+        stacks.append(StackToCut(one, n_layers, kept))
+        first += n_layers
+    return stacks
+
+
 def _fields_without(
-    config: PreTrainedConfig, fields: Mapping[str, Any], kept: Sequence[int]
+    config: PreTrainedConfig, fields: Mapping[str, Any], stacks: Sequence[StackToCut]
 ) -> dict[str, Any]:
     """The fields of ``config.json`` that say how many layers there are, and what each is."""
-    names = {config.attribute_map.get("num_hidden_layers", "num_hidden_layers")}
-    names |= {"num_hidden_layers"} & fields.keys()
-    changed: dict[str, Any] = dict.fromkeys(names, len(kept))
+    named = {config.attribute_map.get(s.stored.n_layers, s.stored.n_layers): s for s in stacks}
+    changed: dict[str, Any] = {name: len(stack.kept) for name, stack in named.items()}
+    # Encoder-decoders say the encoder's once more under this name.
+    kept = stacks[0].kept
+    changed |= dict.fromkeys({"num_hidden_layers"} & fields.keys(), len(kept))
+    if len(stacks) > 1:
+        return changed
     # From the loaded configuration, which has also what is only implied in the file.
     for name, value in config.to_dict().items():
         if "layer" in name and isinstance(value, list) and len(value) == config.num_hidden_layers:
@@ -68,14 +107,14 @@ def _fields_without(
     return changed
 
 
-def _write_weights(folder: Path, n_layers: int, kept: Sequence[int], out: Path) -> None:
+def _write_weights(folder: Path, stacks: Sequence[StackToCut], out: Path) -> None:
     """Copy the kept tensors, file by file, so that no more than one file is in memory."""
     shards = _shards(folder)
-    prefix = _layers_prefix(folder, n_layers, (name for names in shards.values() for name in names))
-    numbers = {layer: i for i, layer in enumerate(kept)}
+    names = [name for names in shards.values() for name in names]
+    cuts = {_layers_prefix(folder, s.n_layers, names, s.stored.blocks): s for s in stacks}
     placed, size = {}, 0
     for shard in shards:
-        tensors, metadata = _kept_tensors(folder / shard, prefix, numbers)
+        tensors, metadata = _kept_tensors(folder / shard, cuts)
         if tensors:
             save_file(tensors, out / shard, metadata)
         placed |= dict.fromkeys(tensors, shard)
@@ -99,34 +138,37 @@ def _shards(folder: Path) -> dict[str, list[str]]:
 
 
 def _kept_tensors(
-    path: Path, prefix: str, numbers: Mapping[int, int]
+    path: Path, cuts: Mapping[str, StackToCut]
 ) -> tuple[dict[str, torch.Tensor], dict[str, str] | None]:
     with safe_open(path, "pt") as stored:
-        renamed = {name: _renumbered(name, prefix, numbers) for name in stored.keys()}  # noqa: SIM118
+        renamed = {name: _renumbered(name, cuts) for name in stored.keys()}  # noqa: SIM118
         tensors = {new: stored.get_tensor(name) for name, new in renamed.items() if new}
         return tensors, stored.metadata()
 
 
-def _renumbered(name: str, prefix: str, numbers: Mapping[int, int]) -> str | None:
+def _renumbered(name: str, cuts: Mapping[str, StackToCut]) -> str | None:
     """A tensor's name in the written model; None if its layer is left out."""
     match = _NUMBERED.fullmatch(name)
-    if match is None or match[1] != prefix:
+    if match is None or match[1] not in cuts:
         return name
-    layer = numbers.get(int(match[2]))
-    return None if layer is None else f"{prefix}{layer}.{match[3]}"
+    prefix, layer, rest = match.groups()
+    stack = cuts[prefix]
+    if rest in stack.stored.of_first:
+        return name
+    return f"{prefix}{stack.kept.index(int(layer))}.{rest}" if int(layer) in stack.kept else None
 
 
-def _layers_prefix(folder: Path, n_layers: int, names: Iterator[str]) -> str:
+def _layers_prefix(folder: Path, n_layers: int, names: Iterable[str], ending: str = "") -> str:
     """What the names of all layers' tensors begin with, e.g. ``"model.layers."``."""
     found: dict[str, set[int]] = {}
     for match in map(_NUMBERED.fullmatch, names):
-        if match is not None:
+        if match is not None and match[1].endswith(ending):
             found.setdefault(match[1], set()).add(int(match[2]))
     prefixes = [prefix for prefix, layers in found.items() if layers == set(range(n_layers))]
     if len(prefixes) != 1:
         raise UserError(
             f"The tensors in {folder} do not tell the layer that they are of: expected names such "
-            f"as model.layers.0.mlp.weight, with numbers from 0 to {n_layers - 1}; layers of this "
-            "model cannot be left out of its files."
+            f"as {ending or 'model.layers.'}0.mlp.weight, with numbers from 0 to {n_layers - 1}; "
+            "layers of this model cannot be left out of its files."
         )
     return prefixes[0]

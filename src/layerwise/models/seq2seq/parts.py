@@ -142,6 +142,22 @@ class StackParts:
 
 
 @dataclass(frozen=True)
+class StoredStack:
+    """How the files of a model tell the layers of a stack.
+
+    Attributes:
+        n_layers: the field of ``config.json`` that says how many there are.
+        blocks: what stands before a layer's number in the names of its tensors.
+        of_first: what follows the number in the names of tensors that the first layer has for
+            all of them, whichever layer that is.
+    """
+
+    n_layers: str
+    blocks: str
+    of_first: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Parts:
     """A whole model.
 

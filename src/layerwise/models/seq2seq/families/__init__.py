@@ -1,7 +1,7 @@
 """What of Hugging Face each family of encoder-decoder models needs, one file a family.
 
-A new family is a file with ``ARCHITECTURES`` and ``parts_of``, its name in ``_FAMILIES``, and its
-line in the tests.
+A new family is a file with ``ARCHITECTURES``, ``parts_of`` and ``STORED``, its name in
+``_FAMILIES``, and its line in the tests.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from layerwise.models.seq2seq.families import bart, marian, mbart, pegasus, t5
-from layerwise.models.seq2seq.parts import Parts
+from layerwise.models.seq2seq.parts import Parts, StoredStack
 
 _FAMILIES = (t5, bart, mbart, marian, pegasus)
 
@@ -18,3 +18,8 @@ PARTS_OF: dict[str, Callable[[Any], Parts]] = {
     architecture: family.parts_of for family in _FAMILIES for architecture in family.ARCHITECTURES
 }
 """By name of the Hugging Face class: its model to parts."""
+
+STORED_IN: dict[str, tuple[StoredStack, StoredStack]] = {
+    architecture: family.STORED for family in _FAMILIES for architecture in family.ARCHITECTURES
+}
+"""By name of the Hugging Face class: how its files tell the layers of encoder and decoder."""

@@ -14,6 +14,12 @@ from layerwise.models.seq2seq.parts import (
     MlpParts,
     Parts,
     StackParts,
+    StoredStack,
+)
+
+STORED = (
+    StoredStack("encoder_layers", "encoder.layers."),
+    StoredStack("decoder_layers", "decoder.layers."),
 )
 
 

@@ -8,6 +8,7 @@ from layerwise.models.seq2seq.families import _fairseq
 from layerwise.models.seq2seq.parts import Parts
 
 ARCHITECTURES = ("MBartForConditionalGeneration",)
+STORED = _fairseq.STORED
 
 
 def parts_of(original: Any) -> Parts:

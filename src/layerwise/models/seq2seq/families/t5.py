@@ -14,10 +14,16 @@ from layerwise.models.seq2seq.parts import (
     Parts,
     RelativeBias,
     StackParts,
+    StoredStack,
 )
 
 ARCHITECTURES = ("T5ForConditionalGeneration", "MT5ForConditionalGeneration")
 N_CTX = 512  # what the released models were trained with, where config.json does not say
+_BIAS = ("layer.0.SelfAttention.relative_attention_bias.weight",)
+STORED = (
+    StoredStack("num_layers", "encoder.block.", _BIAS),
+    StoredStack("num_decoder_layers", "decoder.block.", _BIAS),
+)
 
 
 def parts_of(original: Any) -> Parts:
