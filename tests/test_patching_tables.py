@@ -6,7 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from layerwise._patching_tables import METRICS, patching_effects, patching_summary
+from layerwise._patching_tables import (
+    METRICS,
+    patched_and_source,
+    patching_effects,
+    patching_summary,
+)
 from layerwise.results import PatchingResult, patching_frame
 from tests import analysis, synthetic
 
@@ -118,3 +123,8 @@ def test_the_compact_table_names_heads():
     rows = PatchingResult(head_rows(), facts).summary_rows()
     assert rows.iloc[0]["patch"] == "z, layer 1, head 2"
     assert rows.iloc[0]["recovered [95 %]"].startswith("0.6")
+
+
+def test_denoising_patches_the_corrupted_run_and_noising_the_clean_one():
+    assert patched_and_source("clean", "corrupted", "denoising") == ("corrupted", "clean")
+    assert patched_and_source("clean", "corrupted", "noising") == ("clean", "corrupted")

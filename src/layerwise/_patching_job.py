@@ -17,7 +17,7 @@ from layerwise._hooked_patches import hooked_logprobs, intact_logprobs
 from layerwise._parts import Parts, together
 from layerwise._patching_cells import ALL, LABELS, Cell, cells_of
 from layerwise._patching_pairs import Pair, PairChoice, asked, both, logprob_of
-from layerwise._patching_tables import DENOISING, DIRECTIONS, NOISING
+from layerwise._patching_tables import DENOISING, DIRECTIONS, patched_and_source
 from layerwise._progress import Meter
 from layerwise._records import planned, work_entry
 from layerwise._setup import Setup
@@ -238,17 +238,14 @@ def _kl(wanted: Any, given: Any) -> Any:
 
 def runs_of(prompts: PatchingPrompts, direction: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The prompt whose run is patched, and the one that activations are taken from."""
-    if direction == NOISING:
-        return prompts.clean, prompts.corrupted
-    return prompts.corrupted, prompts.clean
+    return patched_and_source(prompts.clean, prompts.corrupted, direction)
 
 
 def _row(
     pair: Pair, direction: str, cell: Cell, said: _Said, unpatched_kl: float | None = None
 ) -> dict[str, Any]:
     patched = said.clean_answer - said.corrupted_answer
-    ends = pair.corrupted_diff, pair.clean_diff
-    base, aim = ends if direction == DENOISING else ends[::-1]
+    base, aim = patched_and_source(pair.clean_diff, pair.corrupted_diff, direction)
     pos, source = (None, None) if cell.label == ALL else cell.places[0]
     return {
         **pair.row(),

@@ -6,6 +6,7 @@ Only tables are read here; ``docs/patching.md`` has the formulas.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -16,8 +17,14 @@ from layerwise._tables import SCHEMAS, frame
 
 DENOISING, NOISING = DIRECTIONS = ("denoising", "noising")
 ALPHA = 0.05
+End = TypeVar("End")
 _CELL = ["site", "layer", "head", "pos_label"]
 _NO_HEAD = -1
+
+
+def patched_and_source(clean: End, corrupted: End, direction: str) -> tuple[End, End]:
+    """Of something of both runs, that of the run which is patched, and that of its source."""
+    return (corrupted, clean) if direction == DENOISING else (clean, corrupted)
 
 
 @dataclass(frozen=True)
@@ -46,8 +53,8 @@ class Metric:
             base, patched = (table[name] for name in self.columns)
             aim = 0.0 * base
         else:
-            ends = (self.columns[1], self.columns[0])
-            base, aim = (table[n] for n in (ends if direction == DENOISING else ends[::-1]))
+            clean, corrupted = self.columns[0], self.columns[1]
+            base, aim = (table[n] for n in patched_and_source(clean, corrupted, direction))
             patched = table[self.columns[2]]
         return table.assign(change=patched - base, whole=aim - base).dropna(
             subset=["change", "whole"]

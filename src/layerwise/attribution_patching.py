@@ -24,7 +24,7 @@ from layerwise._parts import Parts, together
 from layerwise._patching_cells import Cell, cells_of
 from layerwise._patching_job import PAIRS, Patching, runs_of
 from layerwise._patching_pairs import Pair
-from layerwise._patching_tables import DENOISING
+from layerwise._patching_tables import DENOISING, patched_and_source
 from layerwise._progress import Meter
 from layerwise._records import work_entry
 from layerwise._setup import TaskLike, paired_tasks, prepare
@@ -261,8 +261,7 @@ def _change(cell: Cell, slope: torch.Tensor, here: torch.Tensor, there: torch.Te
 def _row(
     pair: Pair, direction: str, cell: Cell, change: float, truly: dict[Any, dict[str, Any]]
 ) -> dict[str, Any]:
-    ends = pair.corrupted_diff, pair.clean_diff
-    base, aim = ends if direction == DENOISING else ends[::-1]
+    base, aim = patched_and_source(pair.clean_diff, pair.corrupted_diff, direction)
     pos = cell.places[0][0] if len(cell.places) == 1 else None
     true = truly.get((cell.site, cell.layer, cell.head, cell.label, pos))
     return {

@@ -19,7 +19,7 @@ from layerwise._carry_out import carry_out
 from layerwise._parts import Parts, together
 from layerwise._patching_job import PAIRS
 from layerwise._patching_pairs import Pair, PairChoice
-from layerwise._patching_tables import DENOISING, DIRECTIONS, NOISING
+from layerwise._patching_tables import DIRECTIONS, NOISING, patched_and_source
 from layerwise._paths import Receiver, parse_receiver, received, senders_of, written
 from layerwise._progress import Meter
 from layerwise._records import work_entry
@@ -150,8 +150,7 @@ class PathPatching:
     def _paths(self, pair: Pair) -> tuple[list[dict[str, Any]], SweepStats]:
         """A row for every receiver and sender of one pair."""
         model, prompts = self.setup.model, pair.prompts
-        runs = prompts.corrupted, prompts.clean
-        tokens, source = runs if self.direction == DENOISING else runs[::-1]
+        tokens, source = patched_and_source(prompts.clean, prompts.corrupted, self.direction)
         started, n_layers, passes = time.perf_counter(), model.cfg.n_layers, 2
         senders = senders_of(model)
         flows = written(model, source, senders) - written(model, tokens, senders)
@@ -173,8 +172,7 @@ class PathPatching:
         return rows, stats
 
     def _row(self, pair: Pair, receiver: Receiver, sender: Any, patched: float) -> dict[str, Any]:
-        ends = pair.corrupted_diff, pair.clean_diff
-        base, aim = ends if self.direction == DENOISING else ends[::-1]
+        base, aim = patched_and_source(pair.clean_diff, pair.corrupted_diff, self.direction)
         return {
             **pair.row(),
             "direction": self.direction,
