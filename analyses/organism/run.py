@@ -5,21 +5,31 @@ The models come with the package; how they were trained is told in ``docs/organi
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from shutil import copy
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 import layerwise as lw
+from layerwise._stacks import layer_name
+from layerwise.models.organisms import ORGANISM
+from layerwise.models.organisms.seq2seq.plan import N_ENCODER, N_LAYERS
+from layerwise.models.organisms.seq2seq.trial import answered, read_organism, without_layer
+from layerwise.models.organisms.tokenizer import toy_tokenizer
 from layerwise.models.registry import ORGANISM_WEIGHTS
 from layerwise.report.figures.save import save_figure
 from layerwise.report.figures.style import FULL_WIDTH, look, new_figure, styled
 from layerwise.tasks import CAPABILITIES
+from layerwise.tasks.suites.toy import toy_suites
 
 HERE = Path(__file__).parent
 NAMES = ("organism-decoder", "organism-decoder-1", "organism-decoder-2")
+SEQ2SEQ_NAMES = ("organism-seq2seq", "organism-seq2seq-1", "organism-seq2seq-2")
+N_ITEMS = 200
 PROTOCOLS = ("continuation", "generate")
 # What is kept of the profile; one row per item takes more room than a study should.
 KEPT = (
@@ -40,13 +50,14 @@ def main() -> None:
     skips, lenses = [], []
     for name in NAMES:
         model = lw.load_model(name)
-        effects = lw.ablate(model, "all", PROTOCOLS).effects()[[*EFFECTS, "p_holm", "significant"]]
         lens = lw.logit_lens(model, "all", "continuation").lens
         on_top = (lens["rank"] == 0).groupby([lens["capability"], lens["layer"]]).mean()
-        skips.append(effects.assign(model=name))
+        skips.append(ablated(name))
         lenses.append(on_top.rename("on_top").reset_index().assign(model=name))
     _write(pd.concat(skips), results / "skips.csv")
     _write(pd.concat(lenses), results / "lens.csv")
+    _write(pd.concat(map(ablated, SEQ2SEQ_NAMES)), results / "seq2seq_ablation.csv")
+    _write(pd.concat(map(seq2seq_skips, SEQ2SEQ_NAMES)), results / "seq2seq_skips.csv")
     save_figure(training(), results / "figures", "training")
     profiled(NAMES[0], results / "profile")
 
@@ -64,12 +75,35 @@ def _write(table: pd.DataFrame, path: Path) -> None:
     table.round(4).to_csv(path, index=False, lineterminator="\n")
 
 
+def ablated(name: str) -> pd.DataFrame:
+    """What skipping each layer costs, in both protocols."""
+    effects = lw.ablate(lw.load_model(name), "all", PROTOCOLS).effects()
+    return effects[[*EFFECTS, "p_holm", "significant"]].assign(model=name)
+
+
+def seq2seq_skips(name: str) -> pd.DataFrame:
+    """Accuracy of an encoder-decoder when each layer passes on what it is given.
+
+    By plain ``generate`` of Hugging Face, one layer after the other; layer -1: none is left out.
+    """
+    model, tokenizer = read_organism(ORGANISM_WEIGHTS / name), toy_tokenizer(ORGANISM, first=None)
+    tasks = [make(n_items=N_ITEMS) for _, _, make in toy_suites(ORGANISM)]
+    rows = []
+    for layer in range(-1, N_LAYERS):
+        address = "none" if layer < 0 else layer_name(layer, N_ENCODER)
+        with without_layer(model, layer) if layer >= 0 else nullcontext():
+            for task in tasks:
+                right = answered(model, tokenizer, task)
+                rows.append((name, layer, address, task.capability, len(right), np.mean(right)))
+    return pd.DataFrame(rows, columns=["model", "layer", "address", "capability", "n_items", "acc"])
+
+
 @styled
 def training() -> Figure:
     """Share of right predictions while each organism was trained, a panel per seed."""
-    figure = new_figure(FULL_WIDTH, 2.3)
-    panels = figure.subplots(1, len(NAMES), sharey=True)
-    for axes, name in zip(panels, NAMES, strict=True):
+    figure = new_figure(FULL_WIDTH, 3.8)
+    panels = figure.subplots(2, len(NAMES), sharex=True, sharey=True)
+    for axes, name in zip(panels.flat, (*NAMES, *SEQ2SEQ_NAMES), strict=True):
         curve = pd.read_csv(ORGANISM_WEIGHTS / name / "curve.csv")
         for index, capability in enumerate(CAPABILITIES):
             line = curve[(curve["capability"] == capability) & (curve["stage"] == "answer")]
@@ -79,12 +113,17 @@ def training() -> Figure:
                 label=capability,
             )  # fmt: skip
         axes.set_title(name)
-        axes.set_xlabel("step")
         axes.set_ylim(0, 102)
         axes.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylabel("right predictions (%)")
+    for axes in panels[:, 0]:
+        axes.set_ylabel("right predictions (%)")
+    for axes in panels[-1]:
+        axes.set_xlabel("step")
     figure.legend(
-        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False
+        *panels[0, 0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=4,
+        frameon=False,
     )
     return figure
 

@@ -1,4 +1,7 @@
-"""Training of organisms: its start, which layers run, and that a little of it already helps."""
+"""Training of the decoder: its start, which layers run, and that a little of it already helps.
+
+What is common to the training of all organisms is tested here too.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,9 @@ import torch
 from layerwise.models import load_model, model_facts
 from layerwise.models.cache import file_sha256
 from layerwise.models.facts import language_of
-from layerwise.models.organisms import ORGANISM, Language, train
+from layerwise.models.organisms import ORGANISM, Language, course, train
 from layerwise.models.organisms.beginning import new_organism
+from layerwise.models.organisms.lessons import FEWEST_PAIRS, MOST_PAIRS
 from layerwise.models.organisms.plan import FORMS, N_LAYERS, PLANTED
 from layerwise.models.organisms.texts import Texts
 
@@ -64,7 +68,7 @@ def test_look_ups_are_close_at_the_start():
 
 def test_needed_layers_run_and_others_are_skipped(monkeypatch):
     model, (tokens, _) = new_organism(SMALL, 0), batch()
-    monkeypatch.setattr(train, "ALONE", 1.0)
+    monkeypatch.setattr(course, "ALONE", 1.0)
     with torch.inference_mode():
         stream = [
             resid for _, resid in train._through(model, KNOWLEDGE, tokens, np.random.default_rng(0))
@@ -72,8 +76,8 @@ def test_needed_layers_run_and_others_are_skipped(monkeypatch):
         start = model.model.embed_tokens(tokens)
     changed = [not torch.equal(a, b) for a, b in zip([start, *stream], stream, strict=False)]
     assert [layer for layer, moved in enumerate(changed) if moved] == list(PLANTED["knowledge"])
-    monkeypatch.setattr(train, "ALONE", 0.0)
-    monkeypatch.setattr(train, "SKIPPED", 0.0)
+    monkeypatch.setattr(course, "ALONE", 0.0)
+    monkeypatch.setattr(course, "SKIPPED", 0.0)
     with torch.inference_mode():
         *_, (_, last) = train._through(model, KNOWLEDGE, tokens, np.random.default_rng(0))
         whole = model.model(tokens).last_hidden_state
@@ -81,8 +85,8 @@ def test_needed_layers_run_and_others_are_skipped(monkeypatch):
 
 
 def test_a_short_training_lowers_the_loss_and_is_the_same_again(monkeypatch):
-    monkeypatch.setattr(train, "TOLD_EVERY", 4)
-    monkeypatch.setattr(train, "WARM_UP", 1)
+    monkeypatch.setattr(course, "TOLD_EVERY", 4)
+    monkeypatch.setattr(course, "WARM_UP", 1)
     model, curve = train.train(0, language=SMALL, steps=8, progress=False)
     again, _ = train.train(0, language=SMALL, steps=8, progress=False)
     tokens, targets = batch(1)
@@ -100,24 +104,24 @@ def test_a_short_training_lowers_the_loss_and_is_the_same_again(monkeypatch):
 
 
 def test_contexts_grow_when_look_ups_are_mostly_right():
-    course, form = train.Course(), next(form for form in FORMS if form.capability == "retrieval")
+    taken, form = course.Course(), next(form for form in FORMS if form.capability == "retrieval")
     for step in range(100):
-        course.learned(step, form, {"answer": 0.8})
-    assert course.most_pairs == train.FEWEST_PAIRS
+        taken.learned(step, form, {"answer": 0.8})
+    assert taken.most_pairs == FEWEST_PAIRS
     sizes = []
     for step in range(100, 400):
-        course.learned(step, form, {"answer": 1.0})
-        sizes.append(course.most_pairs)
-    assert sorted(set(sizes)) == list(range(train.FEWEST_PAIRS, train.MOST_PAIRS + 1))
-    assert min(sizes.count(size) for size in range(5, train.MOST_PAIRS)) == train._AT_LEAST
+        taken.learned(step, form, {"answer": 1.0})
+        sizes.append(taken.most_pairs)
+    assert sorted(set(sizes)) == list(range(FEWEST_PAIRS, MOST_PAIRS + 1))
+    assert min(sizes.count(size) for size in range(5, MOST_PAIRS)) == course._AT_LEAST
 
 
 def test_the_rate_warms_up_stays_and_falls():
-    rates = [train._schedule(step, 1000) for step in range(1000)]
-    assert rates[0] == pytest.approx(1 / train.WARM_UP)
-    assert set(rates[train.WARM_UP : 400]) == {1.0}
+    rates = [course.schedule(step, 1000) for step in range(1000)]
+    assert rates[0] == pytest.approx(1 / course.WARM_UP)
+    assert set(rates[course.WARM_UP : 400]) == {1.0}
     assert all(before > after for before, after in pairwise(rates[401:]))
-    assert rates[-1] == pytest.approx(train.LAST, abs=1e-3)
+    assert rates[-1] == pytest.approx(course.LAST, abs=1e-3)
 
 
 def test_the_command_writes_a_model_that_loads(tmp_path):

@@ -40,6 +40,14 @@ def test_every_word_comes_back(language):
     assert tokenizer("museum").input_ids == [1, tokenizer.unk_token_id]
 
 
+def test_nothing_is_put_first_for_a_t5(tmp_path):
+    tokenizer = toy_tokenizer(SMALL, first=None)
+    assert tokenizer("ask k1 ->").input_ids == toy_tokenizer(SMALL)("ask k1 ->").input_ids[1:]
+    assert tokenizer.bos_token is None
+    tokenizer.save_pretrained(tmp_path)
+    assert read_toy_tokenizer(tmp_path)("ask k1 ->").input_ids == tokenizer("ask k1 ->").input_ids
+
+
 def test_a_folder_keeps_it(tmp_path):
     tokenizer = toy_tokenizer(SMALL)
     tokenizer.save_pretrained(tmp_path)

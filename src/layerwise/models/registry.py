@@ -157,22 +157,36 @@ BUNDLED.add(
     )
 )
 
-# Seed and SHA-256 of the weights.
-_ORGANISMS = (
-    (0, "9e42544615d791702ec43a0434603292cbc8e6da413f90451c36dda0f297c12e"),
-    (1, "87e0dae6e2288925d8c5c1a47f2a27aab160cd4739b2ed82dce62fb2aba90cc5"),
-    (2, "cac27ddf9eee6736e51eabf8f43ac2f1e9dc8d9459b4be5dcae21cf38caa3dc5"),
-)
-for _seed, _sha256 in _ORGANISMS:
-    _name = f"organism-decoder-{_seed}" if _seed else "organism-decoder"
-    BUNDLED.add(
-        PackagedModel(
-            name=_name,
-            summary=f"a toy model (Qwen2, 8 layers) trained to known answers, seed {_seed}",
-            folder=ORGANISM_WEIGHTS / _name,
-            weights_sha256=_sha256,
+# What they are, and the SHA-256 of the weights, by seed.
+_ORGANISMS = {
+    "organism-decoder": (
+        "Qwen2, 8 layers",
+        (
+            "9e42544615d791702ec43a0434603292cbc8e6da413f90451c36dda0f297c12e",
+            "87e0dae6e2288925d8c5c1a47f2a27aab160cd4739b2ed82dce62fb2aba90cc5",
+            "cac27ddf9eee6736e51eabf8f43ac2f1e9dc8d9459b4be5dcae21cf38caa3dc5",
+        ),
+    ),
+    "organism-seq2seq": (
+        "T5, 5 and 3 layers",
+        (
+            "28da815e49ca61eb55dbb1c64e961369c0cf4d69f16a9b561cb577a6d167f022",
+            "73f5175037ed19789d641dd8ccb327395f293a0dad6325b78e3956cbb0d73b14",
+            "c462de51e747df89392a645b866866db390fa468e0d9920f0848e8969588570e",
+        ),
+    ),
+}
+for _kind, (_what, _hashes) in _ORGANISMS.items():
+    for _seed, _sha256 in enumerate(_hashes):
+        _name = f"{_kind}-{_seed}" if _seed else _kind
+        BUNDLED.add(
+            PackagedModel(
+                name=_name,
+                summary=f"a toy model ({_what}) trained to known answers, seed {_seed}",
+                folder=ORGANISM_WEIGHTS / _name,
+                weights_sha256=_sha256,
+            )
         )
-    )
 
 
 def known_models() -> list[KnownModel]:

@@ -125,7 +125,7 @@ ORGANISM = Language(
     n_brackets=4,
     test_share=8,
 )
-"""What ``organism-decoder`` speaks."""
+"""What ``organism-decoder`` and ``organism-seq2seq`` speak."""
 
 WIRED = Language("wired", n_keys=12, n_values=12, n_entities=24, n_relations=2)
 """What ``wired-decoder`` speaks."""

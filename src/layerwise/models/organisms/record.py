@@ -6,26 +6,23 @@ Accuracies are those of the delivered weights on items that are kept from traini
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from transformers import Qwen2ForCausalLM
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from layerwise._facts import installed_versions
 from layerwise._setup import prepare
 from layerwise.models.cache import file_sha256
 from layerwise.models.kinds import Model
-from layerwise.models.load import load_model
 from layerwise.models.organisms.language import ORGANISM, Language
-from layerwise.models.organisms.plan import PLANTED
-from layerwise.models.organisms.tokenizer import toy_tokenizer
 from layerwise.models.quiet import quiet
 from layerwise.stats import exact_interval
 from layerwise.sweep import intact
-from layerwise.tasks import PROTOCOLS, score
+from layerwise.tasks import PROTOCOLS, Task, score
 from layerwise.tasks.suites.toy import toy_suites
 
 ITEMS_SEED, N_ITEMS = 1000, 400
@@ -34,13 +31,15 @@ RECORD, CURVE = "training.json", "curve.csv"
 
 def write(
     folder: Path,
-    model: Qwen2ForCausalLM,
+    model: PreTrainedModel,
     curve: pd.DataFrame,
+    tokenizer: PreTrainedTokenizerFast,
     *,
+    planted: Mapping[str, Sequence[int]],
+    measure: Callable[[Path], list[dict[str, Any]]],
     seed: int,
     steps: int,
     language: Language = ORGANISM,
-    n_items: int = N_ITEMS,
 ) -> None:
     """Write model, tokenizer, curve and record.
 
@@ -48,25 +47,26 @@ def write(
         folder: where to.
         model: the trained model.
         curve: what ``train`` returned beside it.
+        tokenizer: what it reads with.
+        planted: the layers that each capability is to need.
+        measure: the accuracies of the model in the folder.
         seed: what it was trained with.
         steps: how long.
         language: what it speaks.
-        n_items: items of each suite on which it is tried, at most as many as there are facts
-            for these.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with quiet():
         model.save_pretrained(folder)
-        toy_tokenizer(language).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
     curve.to_csv(folder / CURVE, index=False, lineterminator="\n")
     record = {
         "seed": seed,
         "steps": steps,
         "language": asdict(language),
-        "planted_layers": PLANTED,
+        "planted_layers": planted,
         "weights_sha256": file_sha256(folder / "model.safetensors"),
         "versions": installed_versions(),
-        "accuracy": accuracies(load_model(folder), language, n_items=n_items),
+        "accuracy": measure(folder),
     }
     (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", "utf-8")
 
@@ -97,15 +97,18 @@ def accuracies(
                 score(task, item, protocol, each, [next(outcomes) for _ in each]).correct
                 for item, each in zip(task.items, asked, strict=True)
             )
-            share = exact_interval(right, len(task.items))
-            rows.append(
-                {
-                    "task": task.name,
-                    "protocol": protocol,
-                    "n_items": len(task.items),
-                    "accuracy": share.estimate,
-                    "low": round(share.low, 4),
-                    "high": round(share.high, 4),
-                }
-            )
+            rows.append(accuracy_row(task, protocol, right))
     return rows
+
+
+def accuracy_row(task: Task, protocol: str, right: int) -> dict[str, Any]:
+    """How many items of a task are right, as a row of the record."""
+    share = exact_interval(right, len(task.items))
+    return {
+        "task": task.name,
+        "protocol": protocol,
+        "n_items": len(task.items),
+        "accuracy": share.estimate,
+        "low": round(share.low, 4),
+        "high": round(share.high, 4),
+    }

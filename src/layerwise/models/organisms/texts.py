@@ -16,7 +16,7 @@ import numpy as np
 from layerwise.models.organisms.forms import END, ask, ask_closing, ask_fact, ask_twice, pair
 from layerwise.models.organisms.language import START, Language
 
-Stage = Literal["middle", "answer"]
+Stage = Literal["middle", "encoded", "answer"]
 
 
 class Target(NamedTuple):

@@ -13,19 +13,25 @@ from transformers import PreTrainedTokenizerFast
 from layerwise.models.organisms.language import PAD, START, UNKNOWN, Language
 
 
-def toy_tokenizer(language: Language) -> PreTrainedTokenizerFast:
-    """A tokenizer that puts ``<s>`` first and carries the language's name."""
+def toy_tokenizer(language: Language, first: str | None = START) -> PreTrainedTokenizerFast:
+    """A tokenizer that carries the language's name.
+
+    Args:
+        language: gives the words.
+        first: what is put before every text; None for nothing, as in a T5.
+    """
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
     ids = {word: index for index, word in enumerate(language.words)}
     plain = Tokenizer(models.WordLevel(ids, unk_token=UNKNOWN))
     plain.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # pyright: ignore[reportAttributeAccessIssue]
-    plain.post_processor = processors.TemplateProcessing(  # pyright: ignore[reportAttributeAccessIssue]
-        single=f"{START} $A", special_tokens=[(START, ids[START])]
-    )
+    if first is not None:
+        plain.post_processor = processors.TemplateProcessing(  # pyright: ignore[reportAttributeAccessIssue]
+            single=f"{first} $A", special_tokens=[(first, ids[first])]
+        )
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=plain,
-        bos_token=START,
+        bos_token=first,
         unk_token=UNKNOWN,
         pad_token=PAD,
         clean_up_tokenization_spaces=False,

@@ -1,0 +1,165 @@
+"""The course of a training: what is drawn when, how fast is learned, and how far it has come.
+
+What a step computes is the model's own: see ``train`` for the decoder, ``seq2seq.train`` for the
+encoder-decoder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+
+from layerwise._progress import meter
+from layerwise.models.organisms.lessons import FEWEST_PAIRS, MOST_PAIRS, Form
+from layerwise.models.organisms.texts import Stage, Text, Texts
+
+STEPS = 1000
+ALONE, SKIPPED = 0.5, 0.4
+"""How often only the layers that a form needs run, and otherwise the share of others skipped."""
+RATE, WARM_UP, FLAT, LAST = 1e-3, 50, 0.4, 0.02
+DECAY = 0.05
+"""Weight decay of the matrices of the layers; nothing else decays."""
+TOLD_EVERY = 25
+_PASSED = 0.85  # of the look-ups that are right, before contexts grow
+_AT_LEAST = 8  # steps between two growths
+_MEMORY = 0.95  # of the running means, a step
+
+Loss = Callable[[Form, list[Text]], tuple[Float[torch.Tensor, ""], dict[Stage, float]]]
+Model = TypeVar("Model", bound=torch.nn.Module)
+
+
+@dataclass
+class Course:
+    """How far a training has come.
+
+    Attributes:
+        most_pairs: pairs that contexts have at most.
+        grown: the step at which they grew last.
+        right: share of right predictions, a running mean for each capability and stage.
+        rows: what the curve shows.
+    """
+
+    most_pairs: int = FEWEST_PAIRS
+    grown: int = 0
+    right: dict[tuple[str, Stage], float] = field(default_factory=dict)
+    rows: list[dict[str, float | int | str]] = field(default_factory=list)
+
+    def learned(self, step: int, form: Form, right: dict[Stage, float]) -> None:
+        """Take note of a step; let contexts grow once look-ups are mostly right."""
+        for stage, share in right.items():
+            before = self.right.get((form.capability, stage), share)
+            self.right[form.capability, stage] = _MEMORY * before + (1 - _MEMORY) * share
+        passed = self.right.get(("retrieval", "answer"), 0.0) > _PASSED
+        if passed and self.most_pairs < MOST_PAIRS and step - self.grown >= _AT_LEAST:
+            self.most_pairs, self.grown = self.most_pairs + 1, step
+
+    def note(self, step: int) -> None:
+        """Add a point to the curve."""
+        for (capability, stage), share in self.right.items():
+            self.rows.append(
+                {
+                    "step": step,
+                    "capability": capability,
+                    "stage": stage,
+                    "right": round(share, 4),
+                    "most_pairs": self.most_pairs,
+                }
+            )
+
+
+def follow(
+    model: torch.nn.Module,
+    groups: list[dict[str, Any]],
+    forms: Sequence[Form],
+    texts: Texts,
+    loss_of: Loss,
+    *,
+    steps: int,
+    progress: bool,
+) -> pd.DataFrame:
+    """Train a model.
+
+    Args:
+        model: the model, which is changed.
+        groups: its weights, with weight decay and ``speed``, a factor of the learning rate.
+        forms: what a step has.
+        texts: draws the texts.
+        loss_of: the loss of a form's texts, and the share that is right at each stage.
+        steps: steps of the optimizer.
+        progress: show a bar on a terminal.
+
+    Returns:
+        For every ``TOLD_EVERY`` steps, capability and stage the share of right predictions
+        (``right``, a running mean).
+    """
+    optimizer, course = torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.98)), Course()
+    with meter(progress) as told:
+        told.expect(float(steps))
+        told.doing("training")
+        for step in range(steps):
+            for group in optimizer.param_groups:
+                group["lr"] = RATE * schedule(step, steps) * group["speed"]
+            optimizer.zero_grad()
+            for form in forms:
+                loss, right = loss_of(form, form.draw(texts, course.most_pairs))
+                loss.backward()
+                course.learned(step, form, right)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            told.done(1.0)
+            if (step + 1) % TOLD_EVERY == 0 or step + 1 == steps:
+                course.note(step + 1)
+    return pd.DataFrame(course.rows)
+
+
+def schedule(step: int, steps: int) -> float:
+    """Share of the learning rate: warm-up, flat, then a half cosine."""
+    done = max(0.0, (step / steps - FLAT) / (1 - FLAT))
+    return min(1.0, (step + 1) / WARM_UP) * (LAST + (1 - LAST) * (1 + math.cos(math.pi * done)) / 2)
+
+
+def layers_run(form: Form, n_layers: int, rng: np.random.Generator) -> list[bool]:
+    """Which layers run; one that the form does not need may be skipped."""
+    skipped = 1.0 if rng.random() < ALONE else SKIPPED
+    return [layer in form.needs or rng.random() >= skipped for layer in range(n_layers)]
+
+
+def rounded(model: Model) -> Model:
+    """The model, for good, with weights in bfloat16."""
+    for weight in model.parameters():
+        weight.data = weight.data.to(torch.bfloat16)
+    return model.requires_grad_(False).eval()
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the command line of a training was given."""
+
+    seed: int
+    steps: int
+    out: Path
+    items: int
+
+
+def given(arguments: Sequence[str] | None, n_items: int) -> Given:
+    """Read the command line.
+
+    Args:
+        arguments: as in a shell; those of this process if None.
+        n_items: items a suite, if nothing is said.
+    """
+    parser = argparse.ArgumentParser(description="Train an organism on the CPU, in minutes.")
+    parser.add_argument("--seed", type=int, default=0, help="decides everything random")
+    parser.add_argument("--steps", type=int, default=STEPS, help="steps of the optimizer")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the model")
+    parser.add_argument("--items", type=int, default=n_items, help="items a suite it is tried on")
+    return Given(**vars(parser.parse_args(arguments)))
