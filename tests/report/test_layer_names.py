@@ -14,7 +14,7 @@ from layerwise.report import Report, report
 from layerwise.report._sections import sections
 from layerwise.report.figures.style import COLUMN_WIDTH, FULL_WIDTH
 from layerwise.report.html import Run
-from layerwise.report.naming import name_layer, naming_layers_of
+from layerwise.report.naming import name_intervention, name_layer, naming_layers_of
 from layerwise.report.wording import layer_ranges
 from layerwise.results import ModelFacts, Result
 
@@ -87,6 +87,8 @@ def test_sentences_and_tables_name_the_stack(page: Report):
     assert "layer encoder.0" in told
     assert "decoder.1" in told
     assert "Layer decoder.3</span>" in page.html
+    assert "<td>skip:layer=decoder.3</td>" in page.html
+    assert "<td>skip:layer=3</td>" not in page.html
 
 
 def test_ranges_stop_at_the_decoder():
@@ -94,6 +96,16 @@ def test_ranges_stop_at_the_decoder():
         assert layer_ranges(range(6)) == "encoder.0, encoder.1 and decoder.0–3"
         assert layer_ranges([1, 3, 4]) == "encoder.1, decoder.1 and decoder.2"
     assert layer_ranges(range(6)) == "0–5"
+
+
+def test_interventions_name_their_layers():
+    with naming_layers_of(MODEL):
+        assert name_intervention("skip:layer=3") == "skip:layer=decoder.1"
+        both = name_intervention("zero:z,layer=1,head=3+zero:z,layer=4,head=0")
+        assert both == "zero:z,layer=encoder.1,head=3+zero:z,layer=decoder.2,head=0"
+        assert name_intervention("skip:layers=1+3") == "skip:layers=encoder.1+decoder.1"
+        assert name_intervention("intact") == "intact"
+    assert name_intervention("skip:layer=3") == "skip:layer=3"
 
 
 def test_names_hold_inside_only():

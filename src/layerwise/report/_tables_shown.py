@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise.report.naming import name_layer
+from layerwise.report.naming import name_intervention, name_layer
 from layerwise.report.rows import numbers, records, rows
 from layerwise.report.run import Run
 from layerwise.report.wording import interval, layer_ranges, number
@@ -83,7 +83,8 @@ def _effect(row: dict[str, Any], p: str) -> list[str]:
     else:
         share, sure = "no signal", False
     return [
-        row["task"], row["protocol"], row["intervention"], str(row["n_items"]), accuracy,
+        row["task"], row["protocol"], name_intervention(row["intervention"]), str(row["n_items"]),
+        accuracy,
         bounds(row, "acc_diff", "acc_diff_low", "acc_diff_high", -100), share,
         bounds(row, "nats", "nats_low", "nats_high", 1, 2), f"{row[p]:.3g}",
         "yes" if sure else "no",

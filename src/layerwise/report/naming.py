@@ -5,6 +5,7 @@ The model is named once, around all that is written and drawn of it; nothing is 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -44,3 +45,13 @@ def stacks() -> Stacks:
 def name_layer(layer: int) -> str:
     """``7``, ``encoder.3`` or ``decoder.3``; what is before the first layer stays ``-1``."""
     return layer_name(int(layer), stacks().n_encoder) if layer >= 0 else str(int(layer))
+
+
+def name_intervention(intervention: str) -> str:
+    """An intervention's id with its layers named: ``skip:layer=decoder.1``."""
+    named = re.compile(r"(?<=layer=)\d+|(?<=layers=)\d+(?:\+\d+)*")
+    return named.sub(lambda found: re.sub(r"\d+", _named, found[0]), intervention)
+
+
+def _named(found: re.Match[str]) -> str:
+    return name_layer(int(found[0]))
