@@ -13,8 +13,17 @@ import layerwise as lw
 from layerwise._setup import check_layers, prepare
 from layerwise.errors import UserError
 from layerwise.models.seq2seq import Seq2SeqModel
-from layerwise.sweep import Generate, LogLikelihood, mean_activations, position_means, site_noise
+from layerwise.sweep import (
+    Generate,
+    LogLikelihood,
+    mean_activations,
+    position_means,
+    residuals_at,
+    site_noise,
+)
 from layerwise.sweep.interventions import Site
+from layerwise.sweep.readout import logits_of
+from layerwise.sweep.seq2seq.truncated import truncated_encoder
 from layerwise.tasks._encoding import encode_apart, encode_input
 from tests.models.seq2seq.tiny import tiny_folder, tiny_seq2seq
 from tests.models.tiny import tiny_tokenizer
@@ -178,3 +187,102 @@ def test_prompts_that_are_too_long() -> None:
     model = lw.load_model(tiny_folder("bart"))
     with pytest.raises(UserError, match=r"tokens \(prompt or answer\), but the model takes 128"):
         lw.ablate(model, "kv-words", "continuation", limit=8, progress=False)
+
+
+@pytest.mark.parametrize("case", ["t5", "bart"])
+def test_the_logit_lens_reads_the_decoder(case: str) -> None:
+    """Against ``run_with_cache`` and the model's own unembedding, over prompt and answer."""
+    model = tiny_seq2seq(case)
+    texts, n_prompt = [(5, 6, 7, 8, 9, 10), (11, 12, 13)], [4, 3]
+    positions = [(3, 4, 5), (2,)]
+    n_encoder, n_layers = model.cfg.n_encoder_layers, model.cfg.n_layers
+    places = [("resid_post", n_encoder - 1)]
+    places += [(s, n) for n in range(n_encoder, n_layers) for s in ("resid_mid", "resid_post")]
+    found = residuals_at(model, texts, positions, places, n_prompt=n_prompt)
+    row = 0
+    for text, n, wanted in zip(texts, n_prompt, positions, strict=True):
+        said = torch.tensor([[*model.prefix, *text[n:]]])
+        logits, cache = model.run_with_cache(torch.tensor([text[:n]]), said)
+        for pos in wanted:
+            at = pos - n + len(model.prefix)
+            for place, (site, layer) in enumerate(places):
+                name = model.hook_name(layer, f"hook_{site}")
+                held = cache["decoder.hook_embed" if layer < n_encoder else name][0, at]
+                torch.testing.assert_close(found[place, row], held, atol=1e-5, rtol=1e-5)
+            last = logits_of(model, found[-1, row : row + 1])[0]
+            torch.testing.assert_close(last, logits[0, at], atol=1e-4, rtol=0)
+            row += 1
+
+
+@pytest.mark.parametrize("budget", [2**14, 2**30])
+@pytest.mark.parametrize("case", ["t5", "bart"])
+def test_the_decoder_lens_is_a_model_whose_encoder_ends_early(case: str, budget: int) -> None:
+    model = tiny_seq2seq(case)
+    texts, n_prompt = [(5, 6, 7, 8, 9, 10), (11, 12, 13)], [4, 3]
+    positions = [(3, 5), (2,)]
+    n_encoder = model.cfg.n_encoder_layers
+    found = truncated_encoder(model, texts, positions, n_prompt, memory_budget=budget)
+    assert len(found) == n_encoder + 1
+    for depth in range(n_encoder + 1):
+        row = 0
+        for text, n, wanted in zip(texts, n_prompt, positions, strict=True):
+            tokens = torch.tensor([text[:n]])
+            name = "encoder.hook_embed"
+            if depth:
+                name = model.hook_name(depth - 1, "hook_resid_post")
+            with torch.inference_mode():
+                resid = model.run_with_cache(tokens)[1][name]
+                memory = model.parts.encoder.final_norm(resid)
+                said = torch.tensor([[*model.prefix, *text[n:]]])
+                logits = model.decode(said, memory)[0]
+            for pos in wanted:
+                given = logits_of(model, found[depth, row : row + 1])[0]
+                expected = logits[pos - n + len(model.prefix)]
+                torch.testing.assert_close(given, expected, atol=1e-4, rtol=0)
+                row += 1
+
+
+def test_lenses_find_what_was_planted() -> None:
+    model = wired()
+    result = lw.logit_lens(model, "all", "continuation", limit=LIMIT, progress=False)
+    depths = result.prediction_depths()
+    encoded = {"wired-lookup": 3, "wired-facts": 4, "wired-two-hop": 6}
+    for row in depths.to_dict("records"):
+        assert row["layer"] == (encoded[row["task"]] if row["lens"] == "decoder" else 12)
+        assert row["right"]
+    layers = result.lens.groupby("lens")["layer"].agg(["min", "max"])
+    assert layers.loc["logit"].tolist() == [7, 13]
+    assert layers.loc["decoder"].tolist() == [-1, 7]
+
+
+def test_positions_that_the_decoder_does_not_have() -> None:
+    with pytest.raises(UserError, match="expected positions from -1 to -1"):
+        lw.logit_lens(wired(), "wired-lookup", positions=[-2], limit=LIMIT, progress=False)
+    with pytest.raises(UserError, match="expected positions from -1 to -1"):
+        lw.logit_lens(wired(), "wired-lookup", positions="all", limit=LIMIT, progress=False)
+
+
+def test_a_profile_joins_both_stacks(tmp_path) -> None:
+    found = lw.profile(
+        wired(), "all", ("continuation", "generate"), limit=16, also="parts",
+        out=tmp_path / "run", progress=False,
+    )  # fmt: skip
+    table = found.results[-1].to_pandas()
+    critical = table.loc[(table["method"] == "ablation") & (table["measure"] == "critical set")]
+    expected = {
+        "retrieval": [1, 3, 9, 11, 12],
+        "knowledge": [4, 9, 11, 12],
+        "reasoning": [1, 3, 6, 9, 11, 12],
+    }
+    for row in critical.to_dict("records"):
+        assert list(row["layers"]) == expected[row["capability"]]
+    methods = {"ablation", "logit lens", "decoder lens"}
+    assert set(table["method"]) == methods
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "decoder.3" in page
+    assert "cross-attention" in page
+
+
+def test_a_profile_of_two_stacks_cannot_do_all() -> None:
+    with pytest.raises(UserError, match="a profile cannot add 'paths': expected some of parts"):
+        lw.profile(wired(), "wired-lookup", limit=LIMIT, also="paths", progress=False)

@@ -15,26 +15,32 @@ from layerwise import stats
 from layerwise._attribution_tables import has_signal
 from layerwise._effects import Chance
 from layerwise._evidence import ATTRIBUTION, PATCHING, Evidence, LeftOut, Sampling, partly
-from layerwise._lens_tables import answers_read, prediction_depths
+from layerwise._lens_tables import answers_read, covers_a_stack, prediction_depths
 
 _TASK = ["task", "capability", "protocol"]
 Signal = Mapping[tuple[str, str], bool]
 
 
 def lens_evidence(
-    lens: pd.DataFrame, chance: Chance, signal: Signal, sampling: Sampling
+    lens: pd.DataFrame, chance: Chance, signal: Signal, sampling: Sampling, n_encoder: int = 0
 ) -> Iterator[Evidence | LeftOut]:
     """Progress of the answer's mean probability from the embedding to the last layer.
+
+    A lens of one stack of an encoder-decoder shows no progress in the other.
+
 
     Not of its log-probability: an embedding read through the unembedding is sure of the wrong
     token, so that the first layer alone brings back most of the nats without any knowledge.
     """
     edges = np.arange(-1, sampling.n_layers)
-    depths = prediction_depths(lens, sampling.n_layers)
+    depths = prediction_depths(lens, sampling.n_layers, n_encoder)
     why = "the answer's probability does not rise from the embedding to the last layer"
     for _, group in answers_read(lens).groupby(["lens", *_TASK], sort=True):
         name, shown = str(group["lens"].iloc[0]), group.assign(probability=np.exp(group["logprob"]))
         wide = shown.pivot_table(index="item", columns="layer", values="probability")
+        columns = wide.columns.to_numpy(dtype=int)
+        if n_encoder and covers_a_stack(columns, sampling.n_layers, n_encoder):
+            wide = wide.reindex(columns=edges).ffill(axis=1).bfill(axis=1)
         found = _curve(f"{name} lens", group, wide, edges, signal, sampling, why)
         if isinstance(found, Evidence):
             named = {"lens": name, "task": found.task, "protocol": found.protocol}

@@ -33,14 +33,19 @@ from layerwise._progress import Meter
 from layerwise._setup import Setup
 from layerwise._translators import TunedLens
 from layerwise.errors import UserError, unknown_name
+from layerwise.models.kinds import n_encoder_layers
+from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.results import LensResult, lens_frame
-from layerwise.sweep import Generate, intact, residuals_at
+from layerwise.sweep import Generate, intact, residuals_at, skip_layers
 from layerwise.sweep.cost import UNKNOWN_LENGTHS, Cost, Sizes, cost_of_reading
 from layerwise.sweep.intact_run import Place
 from layerwise.sweep.readout import logits_of
+from layerwise.sweep.seq2seq.truncated import truncated_encoder
 from layerwise.tasks import Task
 
 LOGIT, TUNED = LENSES = ("logit", "tuned")
+# What is said where the encoder ends early; comes with the logit lens of the decoder.
+DECODER_LENS = "decoder"
 LAST = (-1,)
 # Texts whose residual streams are there together, and tokens whose logits are.
 AT_ONCE = 64
@@ -84,18 +89,34 @@ class Lens:
                     "another protocol."
                 )
 
+    @property
+    def name(self) -> str:
+        """Which lens it is."""
+        return LOGIT if self.tuned is None else TUNED
+
     def _check_positions(self) -> None:
         if self.over != PROMPT and self.positions != LAST:
             raise UserError(
                 f"Positions are those of the prompt, but {self.over!r} is read, every token of "
                 "it; leave positions out, or read the prompt."
             )
+        model = self.setup.model
+        if isinstance(model, Seq2SeqModel):
+            return self._check_decoder_positions(len(model.prefix))
         if self.positions is None:
             return
         if not self.positions or max(self.positions) >= 0:
             raise UserError(
                 f"The positions to read are {list(self.positions)}; expected negative numbers, "
                 "counted from the end of the prompt (-1 is its last token), or all."
+            )
+
+    def _check_decoder_positions(self, n_given: int) -> None:
+        if self.positions is None or not set(self.positions) <= set(range(-n_given, 0)):
+            raise UserError(
+                "Of an encoder-decoder the lens reads the decoder, which begins with "
+                f"{n_given} token(s) before the answer: expected positions from -{n_given} to -1; "
+                "leave positions out for the last."
             )
 
     def _check_protocols(self) -> None:
@@ -132,9 +153,9 @@ class Lens:
 
     def expected(self, task: Task, protocol: str) -> Cost:
         """What it is expected to cost to read a task's items, at every place."""
-        setup, total, sizes = self.setup, Cost(), Sizes.of(self.setup.model)
+        setup, total = self.setup, Cost()
         asked = gold_requests(setup, task, protocol, distinct=self.over == PROMPT)
-        n_places = len(places_of(setup.model, self.sites))
+        n_places, n_encoder = len(places_of(setup.model, self.sites)), n_encoder_layers(setup.model)
         for start in range(0, len(asked), AT_ONCE):
             chunk = asked[start : start + AT_ONCE]
             texts = [most_tokens(request, UNKNOWN_LENGTHS.intact) for request in chunk]
@@ -145,7 +166,14 @@ class Lens:
             n_reads = sum(self._n_reads(len(context), rest) for context, rest in texts)
             # one row a text is in the cost of pushing it through
             n_rows = max(0, n_reads * n_places - len(chunk))
-            total += cost_of_reading(n_rows, min(n_reads, AT_ONCE), sizes, setup.calibration)
+            at_once = min(n_reads, AT_ONCE)
+            if isinstance(setup.model, Seq2SeqModel):
+                # The runs with an encoder that ends early are as many again as it has layers.
+                early = [skip_layers(range(n, n_encoder)) for n in range(n_encoder)]
+                total += setup.cost(task, early, pushed)
+            else:
+                sizes = Sizes.of(setup.model)
+                total += cost_of_reading(n_rows, at_once, sizes, setup.calibration)
         return total
 
     def _n_reads(self, n_prompt: int, n_rest: int) -> int:
@@ -179,28 +207,50 @@ class Lens:
         every = [("resid_post", model.cfg.n_layers - 1), *places]
         a_row = len(every) * model.cfg.d_model * model.W_E.element_size()
         for chunk in _chunks(read, max(1, budget // 8 // a_row)):
-            residuals = residuals_at(
-                model,
-                [passage.tokens for passage in chunk],
-                [passage.positions for passage in chunk],
-                every,
-                memory_budget=budget,
-            )
+            given = (
+                [passage.tokens for passage in chunk], [passage.positions for passage in chunk],
+            )  # fmt: skip
+            prompts = [passage.n_prompt for passage in chunk]
+            residuals = residuals_at(model, *given, every, memory_budget=budget, n_prompt=prompts)
+            final, *others = residuals
+            streams = list(zip([self.name] * len(places), places, others, strict=True))
+            if isinstance(model, Seq2SeqModel) and "resid_post" in self.sites:
+                early = truncated_encoder(model, *given, prompts, memory_budget=budget)
+                streams += [
+                    (DECODER_LENS, ("resid_post", n - 1), resid) for n, resid in enumerate(early)
+                ]
             tokens = [(passage, k) for passage in chunk for k in range(len(passage.positions))]
-            for start in range(0, len(tokens), AT_ONCE):
-                here = slice(start, start + AT_ONCE)
-                targets = [passage.targets[k] for passage, k in tokens[here]]
-                wanted = torch.tensor(targets, device=residuals.device)
-                final = torch.log_softmax(logits_of(model, residuals[0, here]), dim=-1)
-                for place, resid in zip(places, residuals[1:, here], strict=True):
-                    if self.tuned is not None:
-                        resid = self.tuned.translate(place, resid)
-                    reading = read_lens(model, resid, final, wanted)
-                    rows += self._reading_rows(tokens[here], place, reading)
+            rows += self._read(tokens, final, streams)
         return rows
 
+    def _read(
+        self,
+        tokens: Sequence[tuple[Passage, int]],
+        final: torch.Tensor,
+        streams: Sequence[tuple[str, Place, torch.Tensor]],
+    ) -> Iterator[dict[str, Any]]:
+        """Read streams of some tokens, some of them at once.
+
+        Args:
+            tokens: which.
+            final: what leaves the last layer.
+            streams: by which lens and at which place each is read.
+        """
+        model = self.setup.model
+        for start in range(0, len(tokens), AT_ONCE):
+            here = slice(start, start + AT_ONCE)
+            targets = [passage.targets[k] for passage, k in tokens[here]]
+            wanted = torch.tensor(targets, device=final.device)
+            said = torch.log_softmax(logits_of(model, final[here]), dim=-1)
+            for lens, place, stream in streams:
+                resid = stream[here]
+                if self.tuned is not None:
+                    resid = self.tuned.translate(place, resid)
+                reading = read_lens(model, resid, said, wanted)
+                yield from self._reading_rows(tokens[here], lens, place, reading)
+
     def _reading_rows(
-        self, tokens: Sequence[tuple[Passage, int]], place: Place, reading: Reading
+        self, tokens: Sequence[tuple[Passage, int]], lens: str, place: Place, reading: Reading
     ) -> Iterator[dict[str, Any]]:
         site, layer = place
         text_of = _decoder(self.setup.tokenizer)
@@ -212,7 +262,7 @@ class Lens:
             rank, final_rank, logprob, entropy, kl = values
             yield {
                 "item": passage.item,
-                "lens": LOGIT if self.tuned is None else TUNED,
+                "lens": lens,
                 "over": self.over,
                 "site": site,
                 "layer": layer,
@@ -244,7 +294,8 @@ def _chunks(read: Sequence[Passage], most: int) -> Iterator[list[Passage]]:
 
 def _rank(row: dict[str, Any], order: dict[str, int]) -> tuple[int, ...]:
     """Where a row stands, however the passages were cut in chunks."""
-    return order[row["item"]], row["pos"], row["layer"], SITES.index(row["site"])
+    later = int(row["lens"] == DECODER_LENS)
+    return order[row["item"]], row["pos"], later, row["layer"], SITES.index(row["site"])
 
 
 def _decoder(tokenizer: Any) -> Any:

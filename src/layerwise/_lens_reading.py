@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
-from transformer_lens import HookedTransformer
 
 from layerwise._setup import Setup
 from layerwise.errors import UserError, unknown_name
+from layerwise.models.kinds import Model, n_encoder_layers
 from layerwise.sweep import Generate, LogLikelihood, intact
 from layerwise.sweep.intact_run import Place
 from layerwise.sweep.readout import first_argmax, logits_of
@@ -48,7 +48,7 @@ class Reading:
 
 
 def read_lens(
-    model: HookedTransformer,
+    model: Model,
     resid: Float[torch.Tensor, "read d_model"],
     final: Float[torch.Tensor, "read d_vocab"],
     targets: Int[torch.Tensor, " read"],
@@ -208,8 +208,10 @@ def most_tokens(request: TaskRequest, share: float) -> tuple[Tokens, int]:
     return asked.context, len(asked.continuation)
 
 
-def places_of(model: HookedTransformer, sites: Sequence[str]) -> tuple[Place, ...]:
-    """The places of some sites, from the first layer on; ``resid_post`` begins at layer -1.
+def places_of(model: Model, sites: Sequence[str]) -> tuple[Place, ...]:
+    """The places of some sites, from the first layer on; ``resid_post`` begins one layer before.
+
+    Of an encoder-decoder they are those of the decoder.
 
     Raises:
         UserError: if a site is unknown, or not between the sublayers of this model's blocks.
@@ -224,7 +226,11 @@ def places_of(model: HookedTransformer, sites: Sequence[str]) -> tuple[Place, ..
             "This model has no resid_mid: its attention and MLP are parallel, or it has no MLP; "
             "read resid_pre or resid_post."
         )
-    first = {"resid_post": -1}
-    layers = range(-1, model.cfg.n_layers)
+    begin = n_encoder_layers(model)
     ordered = [site for site in SITES if site in sites]
-    return tuple((site, n) for n in layers for site in ordered if n >= first.get(site, 0))
+    return tuple(
+        (site, n)
+        for n in range(begin - 1, model.cfg.n_layers)
+        for site in ordered
+        if n >= begin or site == "resid_post"
+    )

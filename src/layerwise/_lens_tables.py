@@ -29,7 +29,7 @@ def answers_read(lens: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lens.loc[np.logical_and.reduce(chosen)])
 
 
-def prediction_depths(lens: pd.DataFrame, n_layers: int) -> pd.DataFrame:
+def prediction_depths(lens: pd.DataFrame, n_layers: int, n_encoder: int = 0) -> pd.DataFrame:
     """``prediction_depth.parquet``: from which layer on each final answer stays on top.
 
     Prediction depth is that of Baldock et al. 2021 (arXiv:2106.09647), with the lens in the
@@ -37,21 +37,34 @@ def prediction_depths(lens: pd.DataFrame, n_layers: int) -> pd.DataFrame:
 
     Args:
         lens: a lens table.
-        n_layers: of the model; items that were not read after all of them are left out.
+        n_layers: of the model; items that were not read after all of them, or of an
+            encoder-decoder all of one stack, are left out.
+        n_encoder: how many of these are the encoder's.
     """
     rows: list[dict[str, Any]] = []
     for _, group in answers_read(lens).groupby(_TASK, sort=True):
         on_top = group.assign(top=(group["final_rank"] == 0).fillna(False).astype(bool))
         wide = on_top.pivot(index="item", columns="layer", values="top")
-        if not np.array_equal(wide.columns.to_numpy(dtype=int), np.arange(-1, n_layers)):
+        columns = wide.columns.to_numpy(dtype=int)
+        if not covers_a_stack(columns, n_layers, n_encoder):
             continue
-        right = group.loc[group["layer"] == n_layers - 1].set_index("item")["rank"] == 0
+        right = group.loc[group["layer"] == columns[-1]].set_index("item")["rank"] == 0
         named = {name: str(group[name].iloc[0]) for name in _TASK}
-        for item, layer in zip(wide.index, settled(wide.to_numpy(dtype=bool)), strict=True):
+        layers = columns[0] + 1 + settled(wide.to_numpy(dtype=bool))
+        for item, layer in zip(wide.index, layers, strict=True):
             depth = max(int(layer), 0) / max(n_layers - 1, 1)
             more = {"layer": int(layer), "depth": depth, "right": bool(right[item])}
             rows.append({**named, "item": str(item), **more})
     return frame("prediction_depth", rows)
+
+
+def covers_a_stack(layers: Int[np.ndarray, " read"], n_layers: int, n_encoder: int) -> bool:
+    """Whether layers that were read, and what enters them, are all of the model or of a stack."""
+    ends = {(-1, n_layers - 1)}
+    if n_encoder:
+        ends |= {(-1, n_encoder - 1), (n_encoder - 1, n_layers - 1)}
+    first, last = int(layers[0]), int(layers[-1])
+    return (first, last) in ends and np.array_equal(layers, np.arange(first, last + 1))
 
 
 def settled(on_top: np.ndarray) -> Int[np.ndarray, " items"]:

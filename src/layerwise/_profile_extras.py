@@ -18,8 +18,9 @@ from layerwise._progress import Meter
 from layerwise._removal_job import Removal
 from layerwise._setup import Setup
 from layerwise.attribution_patching import SAMPLE, AttributionPatching
-from layerwise.errors import unknown_name
+from layerwise.errors import UserError, unknown_name
 from layerwise.heads import THRESHOLD, fitting_heads
+from layerwise.models.seq2seq import Seq2SeqConfig, Seq2SeqModel
 from layerwise.path_patching import PathPatching, has_norms_after, refuse_norms_after
 from layerwise.results import Result
 from layerwise.similarity import Similarity
@@ -40,6 +41,10 @@ EXTRAS = {
 }
 
 
+# Those that an encoder-decoder allows.
+OF_TWO_STACKS = ("parts", "heads")
+
+
 class Job(Protocol):
     """An analysis that was planned."""
 
@@ -57,9 +62,17 @@ def wanted_extras(names: Sequence[str], cfg: Any) -> tuple[str, ...]:
     for name in names:
         if name not in (*EXTRAS, "all"):
             raise unknown_name("addition to a profile", name, (*EXTRAS, "all"))
-    if "paths" in names:
-        refuse_norms_after(cfg)
-    every = [name for name in EXTRAS if name != "paths" or not has_norms_after(cfg)]
+    if isinstance(cfg, Seq2SeqConfig):
+        every = list(OF_TWO_STACKS)
+        for name in set(names) - {"all", *every}:
+            raise UserError(
+                f"The model is an encoder-decoder, for which a profile cannot add {name!r}: "
+                f"expected some of {', '.join(every)}; leave it out."
+            )
+    else:
+        if "paths" in names:
+            refuse_norms_after(cfg)
+        every = [name for name in EXTRAS if name != "paths" or not has_norms_after(cfg)]
     return tuple(name for name in EXTRAS if name in names or ("all" in names and name in every))
 
 
@@ -71,6 +84,9 @@ def changes_of(setup: Setup, extras: Sequence[str]) -> tuple[Changes, ...]:
         sites += ["attn_out"] if cfg.attn_only else ["attn_out", "mlp_out"]
     if "heads" in extras:
         sites.append("z")
+    if isinstance(model, Seq2SeqModel):
+        more = {"attn_out": "cross_attn_out", "z": "cross_z"}
+        sites += [more[site] for site in sites if site in more]
     layers = tuple(range(cfg.n_layers))
     return tuple(Changes.of(model, "skip", site, layers) for site in sites)
 

@@ -137,7 +137,8 @@ def evidence_of(results: Sequence[Result], sampling: Sampling) -> Iterator[Evide
             yield from ablation_evidence(result.records, _chances(result), sampling)
     for result in results:
         if isinstance(result, LensResult):
-            yield from lens_evidence(result.lens, guessing(result.facts), signal, sampling)
+            chance, n_encoder = guessing(result.facts), result.facts.model.n_encoder_layers
+            yield from lens_evidence(result.lens, chance, signal, sampling, n_encoder)
         elif isinstance(result, PatchingResult):
             yield from patching_evidence(result.patching, signal, sampling)
         elif isinstance(result, AttributionResult):

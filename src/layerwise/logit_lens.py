@@ -20,6 +20,7 @@ from layerwise._lens_reading import GENERATED, PROMPT
 from layerwise._setup import TaskLike, prepare
 from layerwise._translators import TunedLens
 from layerwise.errors import UserError, unknown_name
+from layerwise.models.kinds import Model
 from layerwise.results import LensResult
 from layerwise.tuned_lens import train_lens
 
@@ -27,7 +28,7 @@ LENS_PROTOCOLS = ("letter", "continuation")
 
 
 def logit_lens(
-    model: HookedTransformer,
+    model: Model,
     tasks: TaskLike | Sequence[TaskLike] = "all",
     protocols: str | Sequence[str] | None = None,
     *,
@@ -77,19 +78,20 @@ def logit_lens(
     """
     if protocols is None:
         protocols = ("generate",) if over == GENERATED else LENS_PROTOCOLS
-    setup = prepare(
-        model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
-        memory_budget=memory_budget, out=out,
-    )  # fmt: skip
-    job = Lens(setup, _sites(sites), over, _positions(positions))
     if lens not in LENSES:
         raise unknown_name("lens", lens, LENSES)
+    setup = prepare(
+        model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
+        memory_budget=memory_budget, out=out, two_stacks=lens == LOGIT,
+    )  # fmt: skip
+    job = Lens(setup, _sites(sites), over, _positions(positions))
     if lens == LOGIT and tuned is not None:
         raise UserError(
             "A tuned lens was given, but the lens to read with is 'logit'; expected 'tuned' with "
             "it, so ask for that or leave the tuned lens out."
         )
     if lens == TUNED:
+        assert isinstance(model, HookedTransformer), "encoder-decoders are refused before"
         if tuned is None:
             tuned = train_lens(
                 model, tasks, limit=limit, seed=seed, fewshot=fewshot, chat=chat,

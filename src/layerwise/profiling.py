@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from transformer_lens import HookedTransformer
 
 from layerwise._ablation_job import Ablation
 from layerwise._carry_out import carry_out
@@ -22,11 +21,13 @@ from layerwise._progress import Meter
 from layerwise._setup import Setup, TaskLike, prepare
 from layerwise.emergence import emergence
 from layerwise.logit_lens import Lens
+from layerwise.models.kinds import Model
+from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.patching import PAIRS, Patching
 from layerwise.report import Report, report
 from layerwise.results import AblationResult, Result
 from layerwise.sweep import LogLikelihood, skip
-from layerwise.tasks import PROTOCOLS
+from layerwise.tasks import PROTOCOLS, Task
 
 DEFAULT_ITEMS = 100
 FORWARDS_TIMED = 3
@@ -71,7 +72,7 @@ def _number(value: Any) -> float:
 
 
 def profile(
-    model: HookedTransformer,
+    model: Model,
     tasks: TaskLike | Sequence[TaskLike] = "all",
     protocols: str | Sequence[str] = PROTOCOLS,
     *,
@@ -117,7 +118,7 @@ def profile(
     """
     setup = prepare(
         model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
-        memory_budget=memory_budget, out=out,
+        memory_budget=memory_budget, out=out, two_stacks=True,
     )  # fmt: skip
     extras = wanted_extras((also,) if isinstance(also, str) else also, model.cfg)
     jobs = Jobs.of(setup, pairs, exhaustive, extras)
@@ -154,8 +155,8 @@ class Jobs:
             Ablation(setup, changes_of(setup, extras), only_with_signal=not exhaustive),
             Lens(replace(setup, protocols=protocols), strict=False),
             Patching(
-                replace(setup, protocols=("continuation",)), patched_sites(extras), pairs,
-                strict=False,
+                replace(setup, protocols=("continuation",), tasks=_patched(setup)),
+                patched_sites(extras), pairs, strict=False,
             ),
             extras,
         )  # fmt: skip
@@ -211,5 +212,10 @@ class Jobs:
         return replace(setup, tasks=tuple(task for task in setup.tasks if task.name in able))
 
     def _patching(self, able: Setup) -> Patching:
-        setup = replace(self.patching.setup, tasks=able.tasks)
+        setup = replace(self.patching.setup, tasks=_patched(able))
         return replace(self.patching, setup=setup)
+
+
+def _patched(setup: Setup) -> tuple[Task, ...]:
+    """The tasks that are patched: of an encoder-decoder none yet."""
+    return () if isinstance(setup.model, Seq2SeqModel) else setup.tasks

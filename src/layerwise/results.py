@@ -122,7 +122,8 @@ class LensResult(Result):
 
     def prediction_depths(self) -> pd.DataFrame:
         """``prediction_depth.parquet``: the layer from which each final answer stays on top."""
-        return _lens_tables.prediction_depths(self.lens, self.facts.model.n_layers)
+        model = self.facts.model
+        return _lens_tables.prediction_depths(self.lens, model.n_layers, model.n_encoder_layers)
 
     def derived(self) -> dict[str, pd.DataFrame]:
         """Prediction depths, their means by capability, and tests between capabilities."""

@@ -21,12 +21,14 @@ LAYER_MAIN = ("skip", "layer")
 
 _SITE_WORDS = {
     "attn_out": "the attention output",
+    "cross_attn_out": "the cross-attention output",
+    "resid_mid_cross": "the residual stream behind cross-attention",
     "mlp_out": "the MLP output",
     "resid_pre": "the residual stream before",
     "resid_mid": "the residual stream within",
     "resid_post": "the residual stream after",
 }
-HEAD_WORDS = {"z": "head", "kv_group": "key/value group"}
+HEAD_WORDS = {"z": "head", "kv_group": "key/value group", "cross_z": "cross-attention head"}
 _WHOLE = ("layer", *HEAD_WORDS)
 _DOING = {
     "skip": "skipping {}",

@@ -1,0 +1,77 @@
+"""What an encoder-decoder says if its encoder ends early: the exact run of a shorter model.
+
+This is the DecoderLens of Langedijk et al. 2023 (arXiv:2310.03686), by the engine's branches.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+
+from layerwise.models.seq2seq import Seq2SeqModel
+
+from ..engine import Work
+from ..interventions import intact, skip_layers
+from ..plan import DEFAULT_MEMORY_BUDGET
+from ..requests import LogLikelihood, Tokens
+from .plan import plan_two_stacks
+from .run import plan_for
+from .walk import TwoStackWalk
+
+
+@torch.inference_mode()
+def truncated_encoder(
+    model: Seq2SeqModel,
+    texts: Sequence[Tokens],
+    positions: Sequence[Sequence[int]],
+    n_prompt: Sequence[int],
+    *,
+    memory_budget: int = DEFAULT_MEMORY_BUDGET,
+) -> Float[torch.Tensor, "depth read d_model"]:
+    """The decoder's last residual stream where the encoder ends behind each of its layers.
+
+    Args:
+        model: the model.
+        texts: token ids; input and what the decoder says.
+        positions: for each text, which of its tokens are read; those of what the decoder begins
+            with count as the last of the prompt.
+        n_prompt: how many tokens of each text are its input.
+        memory_budget: bytes for activations, beside what is returned.
+
+    Returns:
+        Row 0 is a model without encoder layers, whose decoder reads the embedding; row k + 1 ends
+        behind layer k; the last is the model as it is. The encoder's final norm is always applied.
+    """
+    n_encoder = model.cfg.n_encoder_layers
+    changes = [skip_layers(range(n, n_encoder)) for n in range(n_encoder)] + [intact()]
+    # The last token of a continuation is only read out; any will do.
+    requests = [
+        LogLikelihood(text[:n], (*text[n:], 0)) for text, n in zip(texts, n_prompt, strict=True)
+    ]
+    starts = [0]
+    for one in positions:
+        starts.append(starts[-1] + len(one))
+    out = model.W_E.new_empty(len(changes), starts[-1], model.cfg.d_model)
+    begin = len(model.prefix)
+    for batch in plan_for(model, changes, requests, memory_budget).batches:
+        mine = [requests[index] for index in batch.requests]
+        some = [changes[index] for index in batch.interventions]
+        plan = plan_two_stacks(some, mine, model.prefix, model.cfg.n_layers)
+        walk = TwoStackWalk(model, plan, mine, Work())
+        walk.run()
+        columns, rows = [], []
+        for path, index in zip(plan.paths, batch.requests, strict=True):
+            columns += range(starts[index], starts[index + 1])
+            said = [pos - n_prompt[index] + begin for pos in positions[index]]
+            rows += [bisect_left(plan.read, path[pos]) for pos in said]
+        ends = [(walk.trunk[0], plan.intact)]
+        (group,) = walk.groups
+        branches = group.branches.branches
+        ends += [(group.read[i], branch.members) for i, branch in enumerate(branches)]
+        for resid, members in ends:
+            for member in members:
+                out[batch.interventions[member], columns] = resid[rows]
+    return out
