@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from lm_eval.api.model import TemplateLM
+from transformers import T5Config
 
 import layerwise as lw
 from layerwise._setup import check_layers, prepare
 from layerwise.errors import UserError
 from layerwise.models.seq2seq import Seq2SeqModel
+from layerwise.planning import plan_run
 from layerwise.sweep import (
     Generate,
     LogLikelihood,
@@ -286,3 +289,33 @@ def test_a_profile_joins_both_stacks(tmp_path) -> None:
 def test_a_profile_of_two_stacks_cannot_do_all() -> None:
     with pytest.raises(UserError, match="a profile cannot add 'paths': expected some of parts"):
         lw.profile(wired(), "wired-lookup", limit=LIMIT, also="paths", progress=False)
+
+
+def test_a_plan_from_the_configuration_alone(tmp_path) -> None:
+    """Of the size of flan-t5-base, of which there are no weights here."""
+    sizes: dict[str, Any] = {
+        "vocab_size": 32128, "d_model": 768, "d_kv": 64, "d_ff": 2048, "num_layers": 12,
+        "num_heads": 12, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False,
+        "decoder_start_token_id": 0, "n_positions": 512,
+        "architectures": ["T5ForConditionalGeneration"],
+    }  # fmt: skip
+    config = T5Config(**sizes)
+    config.save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    plan = plan_run(tmp_path, "facts", ("continuation", "generate"), limit=8, fewshot=0)
+    assert "not timed beforehand" in str(plan)
+    assert plan.total.interventions == 25
+    assert plan.total.token_passes < plan.total.brute_force_token_passes / 3
+    # 24 layers of 768 x (4 x 768 + 3 x 2048), and more in the decoder: some GFLOP a token.
+    assert plan.total.flop / plan.total.token_passes > 2 * 768 * (4 * 768 + 3 * 2048)
+
+
+def test_a_plan_counts_what_the_engine_does() -> None:
+    model = wired()
+    plan = plan_run(model, "all", "continuation", limit=LIMIT)
+    done = lw.ablate(model, "all", "continuation", limit=LIMIT, progress=False).facts.work
+    assert plan.total.token_passes == sum(int(str(entry["token_passes"])) for entry in done)
+    lens = plan_run(model, "all", "continuation", analysis="lens", limit=LIMIT)
+    assert {row.analysis for row in lens.rows} == {"lens"}
+    with pytest.raises(UserError, match="which this analysis does not take"):
+        plan_run(model, None, analysis="patching", limit=LIMIT)

@@ -27,7 +27,9 @@ from layerwise.errors import UserError, unknown_name
 from layerwise.logit_lens import LENS_PROTOCOLS, Lens
 from layerwise.models import load_model
 from layerwise.models.folder import has_weights
+from layerwise.models.kinds import Model
 from layerwise.models.outline import is_outline, load_outline
+from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.patching import PAIRS, Patching
 from layerwise.profiling import Jobs as ProfileJobs
 from layerwise.similarity import Similarity
@@ -45,6 +47,9 @@ AT_MOST = (
 NO_WEIGHTS = (
     "The model's weights are not on this machine, so that texts are taken to be half as long as "
     "they may be."
+)
+TWO_STACKS = (
+    "How long that takes is not known: blocks of encoder-decoders are not timed beforehand."
 )
 NO_MEMORY = (
     "No time is estimated: blocks of this model's shape do not fit into this machine's free "
@@ -115,7 +120,7 @@ def _shown(analysis: str, task: str, protocol: str, cost: Cost) -> dict[str, str
 
 
 def plan_run(
-    model: str | os.PathLike[str] | HookedTransformer,
+    model: str | os.PathLike[str] | Model,
     tasks: TaskLike | Sequence[TaskLike] | None = None,
     protocols: str | Sequence[str] | None = None,
     *,
@@ -168,7 +173,7 @@ def plan_run(
     """
     if analysis not in ANALYSES:
         raise unknown_name("analysis", analysis, ANALYSES)
-    given = isinstance(model, HookedTransformer)
+    given = isinstance(model, (HookedTransformer, Seq2SeqModel))
     subject = model if given else load_outline(model, dtype=dtype, device=device)
     if recalibrate:
         calibration_for(subject, None if given else device, anew=True)
@@ -178,8 +183,8 @@ def plan_run(
         subject, "all" if tasks is None else tasks,
         (LENS_PROTOCOLS if analysis == "lens" else PROTOCOLS) if protocols is None else protocols,
         seed=seed, limit=limit, fewshot=fewshot, chat=chat, memory_budget=memory_budget,
+        two_stacks=analysis != "patching",
     )  # fmt: skip
-    assert isinstance(subject, HookedTransformer), "encoder-decoders are refused before"
     chosen = check_layers(layers, subject)
     extras = wanted_extras((also,) if isinstance(also, str) else also, subject.cfg)
     if extras and analysis != "profile":
@@ -259,7 +264,8 @@ def _find_lengths(setup: Setup, anew: bool) -> bool:
     if not unknown:
         return True
     if is_outline(setup.model):
-        if not has_weights(Path(str(setup.model.cfg.tokenizer_name))):
+        cfg = setup.model.cfg
+        if not has_weights(Path(str(getattr(cfg, "tokenizer_name", cfg.model_name)))):
             return False
         loaded = setup.loaded
         model = load_model(loaded.name, dtype=loaded.dtype, device=loaded.device)
@@ -281,7 +287,7 @@ def _notes(setup: Setup, total: Cost) -> Iterator[str]:
             f"{total.most_text_token_passes:,} at most."
         )
     if setup.calibration is None:
-        yield NO_MEMORY
+        yield TWO_STACKS if isinstance(setup.model, Seq2SeqModel) else NO_MEMORY
         return
     rate = setup.calibration.flop_per_second / 1e9
     yield f"Matrix products of this model's sizes: {rate:,.0f} GFLOP/s here when it was calibrated."

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from layerwise.models import load, load_model, model_facts, parity
 from tests.models.refusal import refused
-from tests.models.tiny import TEXT, tiny_folder
+from tests.models.tiny import TEXT, tiny_folder, tiny_model
 
 LLAMA3 = {
     "rope_type": "llama3",
@@ -227,3 +227,9 @@ def test_a_model_that_crashes_is_refused(tmp_path):
     folder = tiny_folder(tmp_path, "gpt_neox", rotary_pct=0.25)
     with refused("does not run", "correct its config.json"):
         load_model(folder)
+
+
+def test_parameters_that_the_original_lacks_are_zero():
+    """Bloom has no learned positions; their memory would hold anything, NaN too."""
+    model = tiny_model("bloom")
+    assert not model.pos_embed.W_pos.any()

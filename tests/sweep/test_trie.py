@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerwise.sweep.trie import TokenTrie, rectangles, restrict
+from layerwise.sweep.trie import Segment, TokenTrie, rectangles, restrict
 
 sequences = st.lists(
     st.lists(st.integers(0, 3), min_size=1, max_size=8).map(tuple), min_size=1, max_size=8
@@ -76,3 +76,11 @@ def test_restricted_segments_keep_what_each_query_sees():
         ((4,), (0, 1, 4), (3,)),
         ((3,), (0, 1, 2, 3), (4,)),
     ]
+
+
+def test_keys_that_no_kept_query_sees_are_left_out():
+    """Behind a prompt stand its source's own tokens, which nothing that is kept may see."""
+    segment = Segment((4, 5, 6), (0, 1, 4, 5, 6), (3, 4, 5), 1)
+    (kept,) = restrict([segment], frozenset({4, 5}))
+    assert kept == Segment((4, 5), (0, 1, 4, 5), (3, 4), 1)
+    assert restrict([segment], frozenset({9})) == []

@@ -58,6 +58,9 @@ def hooked_model(
         model = without_weights(cfg, tokenizer)
         state = model.fill_missing_keys({key: _own(state[key], cfg.dtype) for key in state})
         model.load_state_dict(state, strict=False, assign=True)
+    if cfg.positional_embedding_type == "alibi" and hasattr(model, "pos_embed"):
+        # Nothing reads these, and TransformerLens leaves them as it found the memory.
+        model.pos_embed.W_pos.data.zero_()
     return model
 
 
