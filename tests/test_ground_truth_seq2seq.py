@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import layerwise as lw
+from layerwise.emergence import emergence
+from layerwise.logit_lens import logit_lens
 from layerwise.models.organisms.layout import Spot
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
 from layerwise.models.organisms.wired_seq2seq.truth import PlantedSeq2Seq, spared
@@ -130,3 +133,41 @@ def test_letters_are_not_understood_and_nothing_is_claimed():
     assert not result.signal()["signal"].any()
     assert result.signal()["accuracy"].eq(1 / 4).all()
     assert not result.effects()["significant"].any()
+
+
+@anywhere
+@given(seq2seq_layouts(), seeds)
+def test_lenses_read_the_answer_from_the_planted_layer_on(layout, seed):
+    """Both: that of the decoder, and what is said where the encoder ends early."""
+    read = logit_lens(small_seq2seq(layout, seed), TASKS, "continuation", progress=False)
+    assert read.lens.groupby("capability")["lens"].nunique().eq(2).all()
+    for (capability, lens), group in read.lens.groupby(["capability", "lens"]):
+        truth = PlantedSeq2Seq(layout, str(capability))
+        readable = group["layer"] >= (truth.found_at if lens == "decoder" else truth.readable_from)
+        assert readable.any()
+        assert (group.loc[readable, "rank"] == 0).all()
+        assert (group.loc[~readable, "rank"] > 0).all()
+        assert np.exp(group.loc[readable, "logprob"]).min() > 0.99
+        assert group.loc[readable, "kl"].max() < ROUNDING
+    for (capability, lens), group in read.prediction_depths().groupby(["capability", "lens"]):
+        truth = PlantedSeq2Seq(layout, str(capability))
+        expected = truth.found_at if lens == "decoder" else truth.readable_from
+        assert group["right"].all()
+        assert (group["layer"] == expected).all()
+
+
+@anywhere
+@given(seq2seq_layouts(), seeds)
+def test_capabilities_emerge_at_the_planted_depth(layout, seed):
+    """On one axis of computation, the encoder first."""
+    read = logit_lens(small_seq2seq(layout, seed), TASKS, "continuation", progress=False)
+    found = emergence([ablated(layout, seed), read], n_resamples=200)
+    assert found.left_out.empty
+    for capability, group in found.emergence.groupby("capability"):
+        truth = PlantedSeq2Seq(layout, str(capability))
+        depth = group.set_index(["method", "measure"])
+        half = depth.xs("half-effect depth", level="measure")["layer"]
+        assert half["ablation"] == pytest.approx(truth.half_effect_depth)
+        assert half["logit lens"] == pytest.approx(truth.readable_from, abs=0.01)
+        assert half["decoder lens"] == pytest.approx(truth.found_at, abs=0.01)
+        assert set(depth.loc[("ablation", "critical set"), "layers"]) == truth.critical("layer")

@@ -6,6 +6,7 @@ model is run here.
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import dataclass
 from typing import Literal
 
@@ -80,6 +81,13 @@ class PlantedSeq2Seq:
     def moved_at(self) -> int:
         """The layer whose head takes what is asked about to the end of the prompt."""
         return self.layout.layer_of(self.mechanisms[0])
+
+    @property
+    def half_effect_depth(self) -> float:
+        """By ablation, in layers of both stacks: all layers of the chain cost the same."""
+        layers = sorted(self.critical("layer"))
+        # Of an even number, half is reached at the end of the lower middle one.
+        return statistics.median_low(layers) + (0.0 if len(layers) % 2 else 0.5)
 
     def recovers(self, site: str, layer: int, where: Where) -> float:
         """The share recovered by one patch between prompts that ask about different words.
