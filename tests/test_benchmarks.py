@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from layerwise.models import load_model, original_tokenizer
-from layerwise.sweep import Generate, LogLikelihood, Scored, intact, skip, sweep
+from layerwise.sweep import Generate, Generated, LogLikelihood, Scored, intact, skip, sweep
 from tests.models.tiny import tiny_folder, tiny_model
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
@@ -183,3 +183,18 @@ def test_pieces_share_no_prefix_and_shots_are_not_asked() -> None:
     with pytest.raises(SystemExit, match="has only"):
         texts.with_shots("word-problems", 300, 5)
     assert texts.shared_prefix([(1, 2, 3), (1, 2), (1, 2, 4)]) == 2
+
+
+def test_encoder_decoders_against_pruned_models(capsys):
+    benchmark("encoder_decoder").main(["--quick", "--threads", "1"])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| 2 + 2")]
+    assert len(lines) == 2
+    assert "8 texts, the same" in lines[1]
+
+
+def test_other_outcomes_of_encoder_decoders_end_the_program():
+    module = benchmark("encoder_decoder")
+    with pytest.raises(SystemExit, match=r"differ by up to 5\.0e\+00"):
+        module.check_scores([[Scored((-1.0,), True)]], [[[-6.0]]])
+    with pytest.raises(SystemExit, match="different texts"):
+        module.check_texts([[Generated((1, 2), "")]], [[[1, 3]]])
