@@ -12,11 +12,12 @@ import torch
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 from layerwise._attribution_agreement import agreement_table
-from layerwise._hooked_patches import hook_name, hooked_logprobs
+from layerwise._hooked_patches import hooked_logprobs
 from layerwise._patching_cells import Cell
 from layerwise._tables import frame
 from layerwise.attribution_patching import attribute_patches, estimated_changes
 from layerwise.errors import UserError
+from layerwise.models.kinds import hook_name
 from layerwise.patching import patch_activations
 from tests import analysis
 from tests.analysis import prompt_pair, word_task
@@ -79,7 +80,7 @@ def test_estimates_are_the_slope_towards_the_patch(kind):
 
 @torch.inference_mode()
 def nudged(model, cell: Cell, step: float) -> float:
-    name = hook_name(cell.site, cell.layer)
+    name = hook_name(model, cell.layer, cell.site)
     _, cache = model.run_with_cache(torch.tensor([OTHER]))
 
     def move(x, hook):

@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 
-from layerwise._patching_cells import Position, positions_of
+from layerwise._patching_places import Position, positions_of
 from layerwise.errors import UserError
 from layerwise.models import load_model, original_tokenizer
 from layerwise.patching import patch_activations

@@ -2,7 +2,8 @@
 
 One forward per patch, some patches side by side in a batch: slow and obvious. It gives the
 whole next-token distribution, patches attention patterns, and takes an activation from another
-position of the source run than the one it goes to.
+position of the source run than the one it goes to. What a run says is read where the answer
+begins: behind the prompt, or in a decoder of its own behind what it begins with.
 """
 
 from __future__ import annotations
@@ -12,24 +13,19 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from transformer_lens import HookedTransformer
 
-from layerwise._patching_cells import Cell
+from layerwise._patching_cells import PATTERNS, Cell
+from layerwise.models.kinds import Model, hook_name
+from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.sweep.readout import logits_of
 from layerwise.sweep.requests import Tokens
 
 AT_ONCE = 16
 
 
-def hook_name(site: str, layer: int) -> str:
-    """TransformerLens's name of a site."""
-    inside = {"z": "attn.hook_z", "pattern": "attn.hook_pattern"}
-    return f"blocks.{layer}.{inside.get(site, f'hook_{site}')}"
-
-
 @torch.inference_mode()
 def hooked_logprobs(
-    model: HookedTransformer, tokens: Tokens, source: Tokens, cells: Sequence[Cell]
+    model: Model, tokens: Tokens, source: Tokens, cells: Sequence[Cell]
 ) -> Float[torch.Tensor, "cell d_vocab"]:
     """Log-probabilities of the token after a prompt, under each patch.
 
@@ -39,42 +35,54 @@ def hooked_logprobs(
         source: the prompt whose run activations are taken from.
         cells: the patches, one forward each.
     """
-    names = {hook_name(cell.site, cell.layer) for cell in cells}
-    _, cache = model.run_with_cache(_batch(model, source, 1), names_filter=lambda n: n in names)
+    names = {hook_name(model, cell.layer, cell.site) for cell in cells}
+    _, cache = model.run_with_cache(*_batch(model, source, 1), names_filter=lambda n: n in names)
     found = []
     for start in range(0, len(cells), AT_ONCE):
         some = cells[start : start + AT_ONCE]
-        found.append(_logprobs(model, _batch(model, tokens, len(some)), _hooks(some, cache)))
+        found.append(_logprobs(model, _batch(model, tokens, len(some)), _hooks(model, some, cache)))
     return torch.cat(found)
 
 
 @torch.inference_mode()
-def intact_logprobs(model: HookedTransformer, tokens: Tokens) -> Float[torch.Tensor, " d_vocab"]:
+def intact_logprobs(model: Model, tokens: Tokens) -> Float[torch.Tensor, " d_vocab"]:
     """Log-probabilities of the token after a prompt."""
     return _logprobs(model, _batch(model, tokens, 1), [])[0]
 
 
-def _batch(model: HookedTransformer, tokens: Tokens, n: int) -> torch.Tensor:
-    return torch.tensor([tokens], device=model.W_E.device).expand(n, -1)
+def token_passes(model: Model, tokens: Tokens) -> int:
+    """Tokens that one forward pushes through a block."""
+    if isinstance(model, Seq2SeqModel):
+        cfg = model.cfg
+        return cfg.n_encoder_layers * len(tokens) + cfg.n_decoder_layers * len(model.prefix)
+    return model.cfg.n_layers * len(tokens)
 
 
-def _logprobs(model: HookedTransformer, batch: torch.Tensor, hooks: list[Any]) -> torch.Tensor:
+def _batch(model: Model, tokens: Tokens, n: int) -> tuple[torch.Tensor, ...]:
+    rows = (tokens, model.prefix) if isinstance(model, Seq2SeqModel) else (tokens,)
+    return tuple(torch.tensor([row], device=model.W_E.device).expand(n, -1) for row in rows)
+
+
+def _logprobs(model: Model, batch: tuple[torch.Tensor, ...], hooks: list[Any]) -> torch.Tensor:
+    if isinstance(model, Seq2SeqModel):
+        logits = model.run_with_hooks(*batch, fwd_hooks=hooks)[:, -1]
+        return logits.double().log_softmax(-1)
     # stopping before the unembedding, which would be used at every position
-    resid = model.run_with_hooks(batch, fwd_hooks=hooks, stop_at_layer=model.cfg.n_layers)
+    resid = model.run_with_hooks(*batch, fwd_hooks=hooks, stop_at_layer=model.cfg.n_layers)
     return logits_of(model, resid[:, -1]).double().log_softmax(-1)
 
 
-def _hooks(cells: Sequence[Cell], cache: Any) -> list[tuple[str, Callable[..., Any]]]:
+def _hooks(model: Model, cells: Sequence[Cell], cache: Any) -> list[tuple[str, Callable[..., Any]]]:
     """A hook for each name, that changes the rows of its own cells."""
     rows: dict[str, list[tuple[int, Cell]]] = {}
     for row, cell in enumerate(cells):
-        rows.setdefault(hook_name(cell.site, cell.layer), []).append((row, cell))
+        rows.setdefault(hook_name(model, cell.layer, cell.site), []).append((row, cell))
 
     def put(tensor: torch.Tensor, hook: Any) -> torch.Tensor:
         patched, value = tensor.clone(), cache[hook.name][0]
         for row, cell in rows[hook.name]:
             for pos, source in cell.places:
-                if cell.site == "pattern":
+                if cell.site in PATTERNS:
                     patched[row, cell.head, pos] = value[cell.head, source]
                 elif cell.head is not None:
                     patched[row, pos, cell.head] = value[source, cell.head]

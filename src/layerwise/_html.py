@@ -14,6 +14,7 @@ import pandas as pd
 from layerwise._effects import corrected
 from layerwise._facts import Facts
 from layerwise._removal_tables import HELD_OUT, SELECTION, removed_label
+from layerwise._stacks import layer_name
 
 
 def ablation_rows(effects: pd.DataFrame, n_top: int = 5) -> pd.DataFrame:
@@ -53,7 +54,7 @@ def tuned_rows(layers: pd.DataFrame) -> pd.DataFrame:
     return found.assign(**{"p (Holm)": layers["p_holm"].map("{:.2g}".format)})
 
 
-def patching_rows(summary: pd.DataFrame, n_top: int = 10) -> pd.DataFrame:
+def patching_rows(summary: pd.DataFrame, n_encoder: int, n_top: int = 10) -> pd.DataFrame:
     """The layers, positions and heads whose patch carries most over."""
     top = summary.sort_values(by="recovered", ascending=False, kind="stable").head(n_top)
     heads = ["" if pd.isna(head) else f", head {head}" for head in top["head"]]
@@ -62,7 +63,10 @@ def patching_rows(summary: pd.DataFrame, n_top: int = 10) -> pd.DataFrame:
         {
             "task": top["task"],
             "direction": top["direction"],
-            "patch": [f"{site}, layer {layer}{head}" for site, layer, head in places],
+            "patch": [
+                f"{site}, layer {layer_name(int(layer), n_encoder)}{head}"
+                for site, layer, head in places
+            ],
             "position": top["pos_label"],
             "recovered [95 %]": intervals(top, "recovered", "recovered_low", "recovered_high"),
         }

@@ -1,68 +1,102 @@
 """What is patched at one go: a site of a layer, one head of it or not, at which positions.
 
-Positions are named by where they stand relative to what differs between the two prompts, so
-that pairs can be averaged and prompts of unequal length aligned. Nothing here runs a model.
+Which positions there are is told in ``_patching_places``. Nothing here runs a model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from typing import Literal
 
-from layerwise._patching_tables import NOISING
+from layerwise._patching_places import (
+    ALL,
+    BEFORE,
+    HEAD_LABELS,
+    LABELS,
+    OF_DECODER,
+    OF_PROMPT,
+    START,
+    Places,
+    places_in_decoder,
+    places_in_prompt,
+)
+from layerwise._patching_tables import patched_and_source
+from layerwise.models.kinds import Model, n_encoder_layers
+from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.sweep import Intervention, PatchSite, patch
 from layerwise.tasks import PatchingPrompts
 
-ALL = "all"
-LABELS = ("first changed", "middle changed", "last changed", "next", "further", "last", ALL)
-HEAD_SITES = ("z", "pattern")
-# What a map of layers by heads shows where nobody asks for other positions.
-HEAD_LABELS = ("last changed", "last", ALL)
-# Of the tokens between the changed ones and the last, at most so many are patched.
-FURTHER = 4
+OF_BLOCK = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z", "pattern")
+OF_CROSS = ("resid_mid_cross", "cross_attn_out", "cross_z", "cross_pattern")
+# What cross-attention looks at: keys and values of the input's tokens, made in a decoder layer.
+OF_INPUT = ("cross_k", "cross_v")
+PATCH_SITES = (*OF_BLOCK, *OF_CROSS, *OF_INPUT)
+HEAD_SITES = ("z", "pattern", "cross_z", "cross_pattern")
+PATTERNS = ("pattern", "cross_pattern")
+Where = Literal["prompt", "decoder"]
 
 
 @dataclass(frozen=True)
-class Position:
-    """A position that is patched.
+class PatchingLayout:
+    """Which layers of a model have which sites, and where these can be patched.
 
     Attributes:
-        clean: from 0 in the clean prompt.
-        corrupted: the one that stands for it in the corrupted prompt; the same where both
-            prompts have as many tokens.
-        label: where it stands relative to what was changed.
+        n_encoder: layers of the encoder; 0 in a decoder-only model.
+        heads: heads of each layer.
+        n_begins: tokens that the decoder begins with; 0 in a decoder-only model.
     """
 
-    clean: int
-    corrupted: int
-    label: str
+    n_encoder: int
+    heads: tuple[int, ...]
+    n_begins: int
 
+    @classmethod
+    def of(cls, model: Model) -> PatchingLayout:
+        """The layout of a model."""
+        cfg = model.cfg
+        if isinstance(model, Seq2SeqModel):
+            heads = tuple(model.cfg.heads_of(layer) for layer in range(cfg.n_layers))
+            return cls(n_encoder_layers(model), heads, len(model.prefix))
+        return cls(0, (cfg.n_heads,) * cfg.n_layers, 0)
 
-def positions_of(prompts: PatchingPrompts) -> list[Position]:
-    """The positions worth patching: from the first changed token to the last of the prompt.
+    def parts(self, site: str) -> list[tuple[range, Where]]:
+        """The layers that have a site, with where its positions are counted."""
+        encoder, decoder = range(self.n_encoder), range(self.n_encoder, len(self.heads))
+        if not self.n_encoder:
+            return [(decoder, "prompt")] if site in OF_BLOCK else []
+        if site in OF_INPUT:
+            return [(decoder, "prompt")]
+        # Of a single token a decoder's self-attention sees nothing else.
+        own: list[tuple[range, Where]] = [(decoder, "decoder")]
+        own = [] if site == "pattern" and self.n_begins == 1 else own
+        return own if site in OF_CROSS else [(encoder, "prompt"), *own]
 
-    Before the first changed token both runs are the same, so nothing can come back there. The
-    labels are those of Meng et al. 2022 (arXiv:2202.05262, figure 2) with "changed" for
-    "subject"; of further tokens a few, evenly spaced, stand for all. In prompts of unequal
-    length the first and last changed tokens stand for each other, and what follows is counted
-    from the end; tokens between have no counterpart and are left out.
-    """
-    clean, corrupted = prompts.changed
-    ends, after = (len(prompts.clean), len(prompts.corrupted)), len(prompts.clean) - clean.stop
-    found = []
-    if min(len(clean), len(corrupted)) > 1:
-        found.append(Position(clean[0], corrupted[0], "first changed"))
-    if len(clean) == len(corrupted):
-        found += [Position(pos, pos, "middle changed") for pos in clean[1:-1]]
-    if after:
-        found.append(Position(clean[-1], corrupted[-1], "last changed"))
-    tail = [(ends[0] - left, ends[1] - left) for left in range(max(after, 1), 0, -1)]
-    if len(tail) > 1:
-        found.append(Position(*tail[0], "next"))
-    step = max(1, -(-(len(tail) - 2) // FURTHER))
-    found += [Position(*pair, "further") for pair in tail[1:-1][::step]]
-    return [*found, Position(*tail[-1], "last")]
+    def sites(self) -> tuple[str, ...]:
+        """The sites that there are."""
+        return tuple(site for site in PATCH_SITES if self.parts(site))
+
+    def labels(self, sites: Sequence[str]) -> tuple[str, ...]:
+        """The labels of the positions that any of some sites can have."""
+        wheres = {where for site in sites for _, where in self.parts(site)}
+        known = {ALL, *(OF_PROMPT if "prompt" in wheres else ())}
+        known |= set(OF_DECODER) if "decoder" in wheres else set()
+        known -= {START} if self.n_begins < 2 else set()
+        known -= set() if self.n_encoder else {BEFORE}
+        return tuple(label for label in LABELS if label in known)
+
+    def usual_labels(self, site: str, where: Where) -> tuple[str, ...]:
+        """The labels of a site's positions where nobody asks for others."""
+        if site not in HEAD_SITES:
+            return LABELS[:-1]
+        once = where == "decoder" and self.n_begins == 1  # all is the answer's position
+        return HEAD_LABELS[:-1] if once else HEAD_LABELS
+
+    def places(self, where: Where, prompts: PatchingPrompts) -> list[tuple[str, Places]]:
+        """The labels of a pair, each with the positions that it stands for."""
+        if where == "decoder":
+            return places_in_decoder(self.n_begins)
+        return places_in_prompt(prompts, both_ways=self.n_encoder > 0)
 
 
 @dataclass(frozen=True)
@@ -72,8 +106,8 @@ class Cell:
     Attributes:
         site: the site.
         layer: the layer.
-        head: which head, for ``z`` and ``pattern``; None for other sites.
-        label: the label of the position; ``all`` for all from the first changed token on.
+        head: which head, for ``HEAD_SITES``; None for other sites.
+        label: the label of the position; ``all`` for all that differ between the runs.
         places: positions in the run that is patched, each with that in the source run.
     """
 
@@ -81,7 +115,7 @@ class Cell:
     layer: int
     head: int | None
     label: str
-    places: tuple[tuple[int, int], ...]
+    places: Places
 
     def intervention(self) -> Intervention:
         """The patch as the engine takes it, from the same positions of the source run."""
@@ -99,8 +133,7 @@ def cells_of(
     prompts: PatchingPrompts,
     direction: str,
     site: str,
-    n_layers: int,
-    n_heads: int,
+    layout: PatchingLayout,
     labels: Sequence[str] | None = None,
 ) -> Iterator[Cell]:
     """The cells of one pair and site.
@@ -109,22 +142,16 @@ def cells_of(
         prompts: the pair.
         direction: ``denoising`` patches the corrupted run, ``noising`` the clean one.
         site: the site.
-        n_layers: all layers are patched.
-        n_heads: and all heads, where the site has any.
-        labels: at which positions; None for every one, of heads ``HEAD_LABELS``.
+        layout: all layers that have it are patched, and all heads, where it has any.
+        labels: at which positions; None for the usual.
     """
     by_head = site in HEAD_SITES
-    wanted = labels or (HEAD_LABELS if by_head else LABELS[:-1])
-    named: list[tuple[str, list[tuple[int, int]]]] = [
-        (at.label, [(at.clean, at.corrupted)]) for at in positions_of(prompts)
-    ]
-    clean, corrupted = prompts.changed
-    if len(clean) == len(corrupted):
-        every = range(clean.start, len(prompts.clean))
-        named.append((ALL, [(pos, pos) for pos in every]))
-    heads: Sequence[int | None] = range(n_heads) if by_head else (None,)
-    for label, pairs in named:
-        if label in wanted:
-            places = tuple((a, b) if direction == NOISING else (b, a) for a, b in pairs)
-            for layer, head in product(range(n_layers), heads):
-                yield Cell(site, layer, head, label, places)
+    for layers, where in layout.parts(site):
+        wanted = labels or layout.usual_labels(site, where)
+        for label, pairs in layout.places(where, prompts):
+            if label not in wanted:
+                continue
+            places = tuple(patched_and_source(a, b, direction) for a, b in pairs)
+            for layer in layers:
+                for head in range(layout.heads[layer]) if by_head else (None,):
+                    yield Cell(site, layer, head, label, places)

@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from layerwise._hooked_patches import hooked_logprobs, intact_logprobs
+from layerwise._hooked_patches import hooked_logprobs, intact_logprobs, token_passes
 from layerwise._parts import Parts, together
-from layerwise._patching_cells import ALL, LABELS, Cell, cells_of
+from layerwise._patching_cells import PATTERNS, Cell, PatchingLayout, cells_of
 from layerwise._patching_pairs import Pair, PairChoice, asked, both, logprob_of
+from layerwise._patching_places import ALL
 from layerwise._patching_tables import DENOISING, DIRECTIONS, patched_and_source
 from layerwise._progress import Meter
 from layerwise._records import planned, work_entry
@@ -24,11 +25,10 @@ from layerwise._setup import Setup
 from layerwise.errors import UserError, unknown_name
 from layerwise.results import PatchingResult, patching_frame
 from layerwise.sweep import SweepStats, intact
-from layerwise.sweep.cost import Cost, Sizes
+from layerwise.sweep.cost import Cost
+from layerwise.sweep.interventions import SITES as ENGINE_SITES
 from layerwise.tasks import PatchingPrompts, Task
 
-ENGINE_SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z")
-PATCH_SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z", "pattern")
 PAIRS = 16
 
 
@@ -65,10 +65,12 @@ class Patching:
     align: bool = False
 
     def __post_init__(self) -> None:
+        layout = self.layout()
+        labels = layout.labels(layout.sites())
         for what, given, known in (
-            ("site", self.sites, PATCH_SITES),
+            ("site", self.sites, layout.sites()),
             ("direction", self.directions, DIRECTIONS),
-            ("position", self.positions or LABELS[:1], LABELS),
+            ("position", self.positions or labels[:1], labels),
         ):
             for name in given:
                 if name not in known:
@@ -78,7 +80,13 @@ class Patching:
                     f"No {what} is left to patch; name at least one of {', '.join(known)}."
                 )
         self._refuse_missing_sites()
+        for site in self.sites:
+            self._refuse_missing_labels(site, layout.labels([site]))
         self.choice()
+
+    def layout(self) -> PatchingLayout:
+        """Which sites and positions the model has."""
+        return PatchingLayout.of(self.setup.model)
 
     def choice(self) -> PairChoice:
         """Which pairs are used."""
@@ -93,10 +101,17 @@ class Patching:
                 "The model's blocks have no residual stream between attention and MLP; "
                 "choose site resid_pre, attn_out or resid_post."
             )
-        if self.align and "pattern" in self.sites:
+        if self.align and set(PATTERNS) & set(self.sites):
             raise UserError(
                 "Attention patterns of prompts of unequal length have different keys; "
                 "expected other sites when pairs are aligned, so leave pattern or align out."
+            )
+
+    def _refuse_missing_labels(self, site: str, known: Sequence[str]) -> None:
+        if self.positions is not None and not set(self.positions) & set(known):
+            raise UserError(
+                f"Site {site} is not at position {', '.join(map(repr, self.positions))}: expected "
+                f"one of {', '.join(known)}; name one of these, or leave the site out."
             )
 
     def settings(self) -> dict[str, Any]:
@@ -147,24 +162,22 @@ class Patching:
             patches = [cell.intervention() for cell in swept]
             total += self.setup.cost(task, patches, asked(prompts, *runs_of(prompts, direction)))
         if hooked:
-            tokens = (
-                len(runs_of(prompts, direction)[0]) * self.setup.model.cfg.n_layers * len(hooked)
-            )
-            flop = Sizes.of(self.setup.model).flop(tokens, 0, len(hooked))
+            tokens, n = runs_of(prompts, direction)[0], len(hooked)
+            passes = token_passes(self.setup.model, tokens) * n
+            one = self.setup.cost(task, [intact()], asked(prompts, tokens)[:1])
             total += Cost(
-                requests=2, interventions=len(hooked), prompt_token_passes=tokens,
-                brute_force_token_passes=float(tokens), rows=len(hooked), flop=flop, seconds=None,
+                requests=2, interventions=n, prompt_token_passes=passes,
+                brute_force_token_passes=float(passes), rows=n, flop=n * one.flop, seconds=None,
             )  # fmt: skip
         return total
 
     def _cells(self, prompts: PatchingPrompts, direction: str) -> list[Cell]:
         """The cells of a pair."""
-        cfg = self.setup.model.cfg
-        sizes = cfg.n_layers, cfg.n_heads
+        layout = self.layout()
         return [
             cell
             for site in self.sites
-            for cell in cells_of(prompts, direction, site, *sizes, self.positions)
+            for cell in cells_of(prompts, direction, site, layout, self.positions)
         ]
 
     def _by_whom(
@@ -223,7 +236,7 @@ class Patching:
             wanted = intact_logprobs(model, source)
             divergences = _kl(wanted, found).tolist()
             unpatched = float(_kl(wanted, intact_logprobs(model, tokens)))
-        n_layers, passes = model.cfg.n_layers, len(tokens) * model.cfg.n_layers * len(cells)
+        n_layers, passes = model.cfg.n_layers, token_passes(model, tokens) * len(cells)
         seconds = time.perf_counter() - started
         stats = SweepStats(n_layers * len(cells), n_layers * len(cells), passes, passes, seconds)
         said = [_Said(a, b, kl) for (a, b), kl in zip(values, divergences, strict=True)]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from layerwise._setup import Setup
 from layerwise.errors import UserError
+from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.sweep import LogLikelihood, Scored, SweepStats, intact
 from layerwise.tasks import PatchingPrompts, Task, patching_prompts
 
@@ -92,7 +93,10 @@ class PairChoice:
         return found, swept.stats
 
     def _prompts(self, task: Task) -> list[PatchingPrompts]:
-        found = (patching_prompts(task, item, self.setup.tokenizer) for item in task.items)
+        apart = isinstance(self.setup.model, Seq2SeqModel)
+        found = (
+            patching_prompts(task, item, self.setup.tokenizer, apart=apart) for item in task.items
+        )
         return [prompts for prompts in found if prompts is not None]
 
     def _problem(self, prompts: PatchingPrompts) -> str | None:

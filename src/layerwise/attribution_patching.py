@@ -19,9 +19,8 @@ from transformer_lens import HookedTransformer
 
 from layerwise import stats
 from layerwise._carry_out import carry_out
-from layerwise._hooked_patches import hook_name
 from layerwise._parts import Parts, together
-from layerwise._patching_cells import Cell, cells_of
+from layerwise._patching_cells import Cell, PatchingLayout, cells_of
 from layerwise._patching_job import PAIRS, Patching, runs_of
 from layerwise._patching_pairs import Pair
 from layerwise._patching_tables import DENOISING, patched_and_source
@@ -30,6 +29,7 @@ from layerwise._records import work_entry
 from layerwise._setup import TaskLike, paired_tasks, prepare
 from layerwise._tables import frame
 from layerwise.errors import UserError
+from layerwise.models.kinds import hook_name
 from layerwise.results import AttributionPatchingResult
 from layerwise.sweep import SweepStats
 from layerwise.sweep.readout import logits_of
@@ -149,11 +149,9 @@ class AttributionPatching:
 
     def _cells(self, pair: Pair, site: str) -> list[Cell]:
         job = self.patching
-        cfg = job.setup.model.cfg
+        layout = PatchingLayout.of(job.setup.model)
         (direction,) = job.directions
-        return list(
-            cells_of(pair.prompts, direction, site, cfg.n_layers, cfg.n_heads, job.positions)
-        )
+        return list(cells_of(pair.prompts, direction, site, layout, job.positions))
 
     def _chosen(self, task: Task, known: Sequence[Pair]) -> set[tuple[Any, ...]]:
         """The cells that are truly patched, the same in all pairs of a task."""
@@ -211,7 +209,7 @@ def estimated_changes(
         answers: the logit of the first token minus that of the second is the metric.
         cells: the patches.
     """
-    names = sorted({hook_name(cell.site, cell.layer) for cell in cells})
+    names = sorted({hook_name(model, cell.layer, cell.site) for cell in cells})
     there = _kept(model, source, names)[1]
     with torch.enable_grad():
         resid, here = _kept(model, tokens, names)
@@ -222,7 +220,7 @@ def estimated_changes(
         name: (slope[0], here[name][0].detach(), there[name][0].detach())
         for name, slope in zip(names, slopes, strict=True)
     }
-    return [_change(cell, *products[hook_name(cell.site, cell.layer)]) for cell in cells]
+    return [_change(cell, *products[hook_name(model, cell.layer, cell.site)]) for cell in cells]
 
 
 def _kept(

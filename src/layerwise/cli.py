@@ -66,12 +66,16 @@ Sites = Annotated[
     list[str],
     typer.Option(
         "--site",
-        help="resid_pre, resid_mid, resid_post, attn_out, mlp_out; by head z, pattern; repeatable.",
+        help="resid_pre, resid_mid, resid_post, attn_out, mlp_out; by head z, pattern; of an "
+        "encoder-decoder also resid_mid_cross, cross_attn_out, cross_k, cross_v, by head cross_z, "
+        "cross_pattern; repeatable.",
     ),
 ]
 Positions = Annotated[
     list[str] | None,
-    typer.Option("--position", help="Labels such as 'last changed', last, all; repeatable."),
+    typer.Option(
+        "--position", help="Labels such as 'last changed', last, answer, all; repeatable."
+    ),
 ]
 Layers = Annotated[
     str | None,

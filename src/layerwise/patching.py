@@ -11,18 +11,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from transformer_lens import HookedTransformer
-
 from layerwise._carry_out import carry_out
 from layerwise._patching_job import PAIRS as PAIRS
 from layerwise._patching_job import Patching as Patching
 from layerwise._patching_tables import DENOISING
 from layerwise._setup import TaskLike, paired_tasks, prepare
+from layerwise.models.kinds import Model
 from layerwise.results import PatchingResult
 
 
 def patch_activations(
-    model: HookedTransformer,
+    model: Model,
     tasks: TaskLike | Sequence[TaskLike] | None = None,
     *,
     sites: str | Sequence[str] = ("resid_pre",),
@@ -44,8 +43,11 @@ def patch_activations(
     the model prefers the right answer in both prompts, since elsewhere there is nothing to
     carry, and whose prompts have the same number of tokens or are to be aligned.
 
-    The engine patches ``resid_pre``, ``resid_post``, ``attn_out``, ``mlp_out`` and ``z``. Other
-    sites, KL divergences, and pairs of unequal length take one plain forward per patch.
+    In an encoder-decoder the encoder is patched at the prompt's positions, the decoder at what it
+    begins with; ``answer`` is the position where the answer's first token is predicted.
+
+    The engine patches streams, outputs of sublayers and of heads. Attention patterns, keys and
+    values, KL divergences, and pairs of unequal length take one plain forward per patch.
 
     Args:
         model: the model.
@@ -53,12 +55,18 @@ def patch_activations(
             ``kv-words`` and ``facts``, or all suites of the toy language that the model speaks.
         sites: ``resid_pre``, ``resid_mid``, ``resid_post``, ``attn_out``, ``mlp_out``; by head
             ``z`` (what a head puts out, before the output projection) and ``pattern`` (where it
-            attends to, after the softmax).
+            attends to, after the softmax). In the decoder of an encoder-decoder also
+            ``cross_attn_out``, ``resid_mid_cross`` (after cross-attention), by head ``cross_z`` and
+            ``cross_pattern``; and ``cross_k`` and ``cross_v``, the keys and values that its
+            cross-attention makes of the input, at the prompt's positions.
         directions: ``denoising``: the corrupted run gets the clean one's activation;
             ``noising``: the clean run gets the corrupted one's.
         positions: labels: ``first changed``, ``middle changed``, ``last changed``, ``next``,
             ``further``, ``last``, or ``all`` for all from the first changed token on at one go.
-            If None all but ``all``; for heads ``last changed``, ``last`` and ``all``.
+            In an encoder-decoder also ``before`` (an encoder reads both ways), in the decoder
+            ``answer`` and ``start`` (what it begins with before that), and ``all`` is the whole
+            prompt, or all that the decoder begins with. If None all but ``all``; for heads
+            ``last changed``, ``last``, ``answer`` and ``all``.
         kl: also measure the KL divergence of the next token's distribution.
         align: take pairs of unequal length, too: the first changed token is patched from the
             first changed one, the last from the last, and what follows by its distance from
@@ -79,7 +87,7 @@ def patch_activations(
     """
     setup = prepare(
         model, paired_tasks(model, tasks), ("continuation",), seed=seed, limit=limit,
-        fewshot=fewshot, memory_budget=memory_budget, out=out,
+        fewshot=fewshot, memory_budget=memory_budget, out=out, two_stacks=True,
     )  # fmt: skip
     places = None if positions is None else _distinct(positions)
     job = Patching(

@@ -212,7 +212,7 @@ class PatchingResult(Result):
 
     def summary_rows(self) -> pd.DataFrame:
         """The layers and positions that recover most."""
-        return _html.patching_rows(self.summary())
+        return _html.patching_rows(self.summary(), self.facts.model.n_encoder_layers)
 
 
 @dataclass(frozen=True, repr=False, eq=False)

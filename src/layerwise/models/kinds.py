@@ -13,3 +13,21 @@ Model = HookedTransformer | Seq2SeqModel
 def n_encoder_layers(model: Model) -> int:
     """Layers of the encoder; 0 for a decoder-only model."""
     return model.cfg.n_encoder_layers if isinstance(model, Seq2SeqModel) else 0
+
+
+_WITHIN = {
+    "z": "attn.hook_z",
+    "pattern": "attn.hook_pattern",
+    "cross_z": "cross_attn.hook_z",
+    "cross_pattern": "cross_attn.hook_pattern",
+    "cross_k": "cross_attn.hook_k",
+    "cross_v": "cross_attn.hook_v",
+}
+
+
+def hook_name(model: Model, layer: int, site: str) -> str:
+    """The full name of a site's hook."""
+    within = _WITHIN.get(site, f"hook_{site}")
+    if isinstance(model, Seq2SeqModel):
+        return model.hook_name(layer, within)
+    return f"blocks.{layer}.{within}"

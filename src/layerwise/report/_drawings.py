@@ -12,6 +12,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from layerwise.report._find_removal import HOW, several_orders
+from layerwise.report.naming import stacks
 from layerwise.report.rows import rows
 from layerwise.report.run import Run
 from layerwise.report.wording import (
@@ -270,10 +271,10 @@ def _patched(table: pd.DataFrame, site: str, direction: str) -> Drawing:
 
     caption = (
         f"Activation patching at {site}: {_PATCHES[direction]} at one layer and position "
-        f"({joined(set(table['protocol']))} prompts). "
+        f"({joined(set(table['protocol']))} prompts). {_where(site)}"
         f"Colour: share of the logit difference {verb(direction)}, over n = "
         f"{spread(table['n_items'])} pairs a cell, clipped to −1 to 1; minus signs mark cells "
-        "below −0.1. The intervals are in the table below."
+        "below −0.1, grey what was not patched. The intervals are in the table below."
     )
     alt = f"Heat maps of the share {verb(direction)} by patching {site}, layers by positions."
     draw = partial(patching_map, table, site, direction=direction)
@@ -284,16 +285,33 @@ def _heads_patched(table: pd.DataFrame, site: str, direction: str) -> Drawing:
     from layerwise.report.figures import patching_heads
     from layerwise.report.figures.patching import verb
 
+    every = "of the stack" if stacks().n_encoder else "from the first changed token on"
+    grey = "; grey: not patched, or no such head" if stacks().n_encoder else ""
     caption = (
         f"Activation patching of single heads at {site}: {_PATCHES[direction]}, at one position "
-        f"or at all from the first changed token on ({joined(set(table['protocol']))} prompts). "
+        f"or at all {every} ({joined(set(table['protocol']))} prompts). {_where(site)}"
         f"Colour: share of the logit difference {verb(direction)}, over n = "
-        f"{spread(table['n_items'])} pairs a cell. Dot: differs from 0 by a sign-flip test over "
-        "pairs, after Benjamini and Hochberg's correction over all cells of the task (5 %)."
+        f"{spread(table['n_items'])} pairs a cell{grey}. Dot: differs from 0 by a sign-flip test "
+        "over pairs, after Benjamini and Hochberg's correction over all cells of the task (5 %)."
     )
     alt = f"Heat maps of the share {verb(direction)} by patching {site}, layers by heads."
     draw = partial(patching_heads, table, site, direction)
     return Drawing(_figure_name(site, direction), draw, caption, alt)
+
+
+def _where(site: str) -> str:
+    """Which positions are meant where a model has an encoder and a decoder."""
+    if not stacks().n_encoder:
+        return ""
+    if site in ("cross_k", "cross_v"):
+        return (
+            "Every decoder layer has its own, made of the encoder's output at the prompt's "
+            "positions. "
+        )
+    return (
+        "The encoder is patched at the prompt's positions, the decoder at what it begins with; "
+        "answer: the position where the answer's first token is predicted. "
+    )
 
 
 def _figure_name(site: str, direction: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 
-from ..models.kinds import Model
+from ..models.kinds import Model, hook_name
 from ..models.seq2seq import Seq2SeqModel
 from .interventions import (
     AddSite,
@@ -100,23 +100,15 @@ def _input(model: Model, prompt: Tokens, answer: Tokens) -> tuple[torch.Tensor, 
     return tuple(torch.tensor([row], device=model.W_E.device) for row in rows)
 
 
-def _hook_name(model: Model, layer: int, site: str) -> str:
-    names = {"z": "attn.hook_z", "cross_z": "cross_attn.hook_z"}
-    within = names.get(site, f"hook_{site}")
-    if isinstance(model, Seq2SeqModel):
-        return model.hook_name(layer, within)
-    return f"blocks.{layer}.{within}"
-
-
 def _hooks(model: Model, edit: Edit, request: Request) -> Hooks:
     """The hooks that make one edit."""
     if isinstance(edit, SkipLayer):
         store: dict[str, torch.Tensor] = {}
         return [
-            (_hook_name(model, edit.layer, "resid_pre"), partial(_remember, store=store)),
-            (_hook_name(model, edit.layer, "resid_post"), partial(_recall, store=store)),
+            (hook_name(model, edit.layer, "resid_pre"), partial(_remember, store=store)),
+            (hook_name(model, edit.layer, "resid_post"), partial(_recall, store=store)),
         ]
-    name = _hook_name(model, edit.layer, edit.site)
+    name = hook_name(model, edit.layer, edit.site)
     source = None
     if isinstance(edit, (PatchSite, CopySite)):
         source = _source(model, name, request)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from layerwise.sweep.requests import Tokens
-from layerwise.tasks._encoding import Tokenizer, encode_pair
+from layerwise.tasks._encoding import Tokenizer, encode_apart, encode_pair
 from layerwise.tasks._prompts import open_prompt
 from layerwise.tasks.items import Item
 from layerwise.tasks.task import Task
@@ -57,13 +57,16 @@ def _shared(one: Tokens, other: Tokens) -> int:
     return min(len(one), len(other))
 
 
-def patching_prompts(task: Task, item: Item, tokenizer: Tokenizer) -> PatchingPrompts | None:
+def patching_prompts(
+    task: Task, item: Item, tokenizer: Tokenizer, *, apart: bool = False
+) -> PatchingPrompts | None:
     """The two prompts between which activations are patched.
 
     Args:
         task: where the item is from.
         item: the item.
         tokenizer: the original Hugging Face tokenizer.
+        apart: encode prompt and answer by themselves, as an encoder-decoder reads and says them.
 
     Returns:
         The pair, or None if the item has no corruption.
@@ -72,8 +75,8 @@ def patching_prompts(task: Task, item: Item, tokenizer: Tokenizer) -> PatchingPr
     if change is None:
         return None
     twin = replace(item, question=change.question, context=change.context, answer=change.answer)
-    clean, answer = _prompt_and_answer(task, item, tokenizer)
-    corrupted, other = _prompt_and_answer(task, twin, tokenizer)
+    clean, answer = _prompt_and_answer(task, item, tokenizer, apart)
+    corrupted, other = _prompt_and_answer(task, twin, tokenizer, apart)
     alike = _alike(item, answer, other) or _unchanged(item, clean, corrupted)
     return PatchingPrompts(
         item.id, clean, corrupted, answer, other,
@@ -104,9 +107,11 @@ def _shares(task: Task, item: Item, tokenizer: Tokenizer) -> bool:
     return answer in first.values()
 
 
-def _prompt_and_answer(task: Task, item: Item, tokenizer: Tokenizer) -> tuple[Tokens, int]:
-    prompt = open_prompt(task, item)
-    context, rest = encode_pair(tokenizer, prompt, task.template.delimiter + item.answer)
+def _prompt_and_answer(
+    task: Task, item: Item, tokenizer: Tokenizer, apart: bool
+) -> tuple[Tokens, int]:
+    prompt, encoded = open_prompt(task, item), encode_apart if apart else encode_pair
+    context, rest = encoded(tokenizer, prompt, task.template.delimiter + item.answer)
     return context, rest[0]
 
 

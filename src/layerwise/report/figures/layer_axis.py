@@ -23,7 +23,7 @@ def name_layers(
     axes: Axes, along: str, layers: Sequence[int], room: float, size: float = 0.16,
     *, cells: bool = False,
 ) -> None:  # fmt: skip
-    """Ticks of layers; in an encoder-decoder numbered in their stack, with a line between stacks.
+    """Ticks of layers; in an encoder-decoder numbered in their stack, which is named.
 
     Args:
         axes: where.
@@ -33,14 +33,17 @@ def name_layers(
         size: what a label takes along the axis, inches.
         cells: whether the axis is one of cells, the first from 0 to 1, rather than of numbers.
     """
-    first = _first_of_decoder(layers)
-    places = {layer: i + 0.5 if cells else float(layer) for i, layer in enumerate(sorted(layers))}
-    ticks = _ticks(sorted(layers), first, room, size)
-    texts = [number(float(tick - first if first and tick >= first else tick)) for tick in ticks]
+    first, ordered = _first_of_decoder(layers), sorted(layers)
+    places = {layer: i + 0.5 if cells else float(layer) for i, layer in enumerate(ordered)}
+    ticks = _ticks(ordered, first, room, size)
+    texts = [number(float(tick - _start_of_stack(tick))) for tick in ticks]
     _set_ticks(axes, along, [places[tick] for tick in ticks], texts)
+    ends = places[ordered[0]], places[ordered[-1]]
     if first:
-        ends = [places[n] for n in (min(layers), first, max(layers))]
-        divide_stacks(axes, along, ends[0] - 0.5, ends[1] - 0.5, ends[2] + 0.5)
+        divide_stacks(axes, along, ends[0] - 0.5, places[first] - 0.5, ends[1] + 0.5)
+    elif stacks().n_encoder:
+        name = NAMES[_start_of_stack(ordered[-1]) > 0]
+        _name_stacks(axes, along, [sum(ends) / 2], [name])
 
 
 def name_depths(axes: Axes) -> None:
@@ -54,13 +57,22 @@ def divide_stacks(axes: Axes, along: str, start: float, line: float, end: float)
     """A thin line between the encoder and the decoder, and their names along the axis."""
     draw = axes.axvline if along == "x" else axes.axhline
     draw(line, **LINE, zorder=4, gid="encoder | decoder")
-    middles = [(start + line) / 2, (line + end) / 2]
-    _set_ticks(axes, along, middles, NAMES, minor=True)
+    _name_stacks(axes, along, [(start + line) / 2, (line + end) / 2], NAMES)
+
+
+def _name_stacks(axes: Axes, along: str, middles: Sequence[float], names: Sequence[str]) -> None:
+    _set_ticks(axes, along, middles, names, minor=True)
     axis = axes.xaxis if along == "x" else axes.yaxis
     axis.set_tick_params(which="minor", length=0, pad=_PAD[along])
     if along == "y":
         for text in axis.get_minorticklabels():
             text.set(rotation=90, verticalalignment="center")
+
+
+def _start_of_stack(layer: int) -> int:
+    """The first layer of the stack that a layer is in."""
+    first = stacks().n_encoder
+    return first if layer >= first else 0
 
 
 def _first_of_decoder(layers: Iterable[int]) -> int:
@@ -71,7 +83,8 @@ def _first_of_decoder(layers: Iterable[int]) -> int:
 
 def _ticks(layers: list[int], first: int, room: float, size: float) -> list[int]:
     if not first:
-        return layer_ticks(layers, room, size)
+        start = _start_of_stack(layers[0])
+        return [start + tick for tick in layer_ticks([n - start for n in layers], room, size)]
     one = room / (layers[-1] - layers[0] + 1)
     parts = [layer for layer in layers if layer < first], [n - first for n in layers if n >= first]
     ticks = [layer_ticks(part, one * (part[-1] - part[0] + 1), size) for part in parts]

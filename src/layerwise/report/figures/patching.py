@@ -28,17 +28,25 @@ from layerwise.report.figures.style import FULL_WIDTH, styled
 from layerwise.report.rows import layers_of, rows
 from layerwise.report.wording import in_order, number, spread
 
-POSITIONS = ("first changed", "middle changed", "last changed", "next", "further", "last", "all")
+POSITIONS = (
+    "before", "first changed", "middle changed", "last changed", "next", "further", "last",
+    "start", "answer", "all",
+)  # fmt: skip
 _VERBS = {"denoising": "recovered", "noising": "lost"}
 _SITES = {
     "resid_pre": "the residual stream before each layer",
-    "resid_mid": "the residual stream between attention and MLP",
+    "resid_mid": "the residual stream after attention",
     "resid_post": "the residual stream after each layer",
     "attn_out": "each layer's attention output",
     "mlp_out": "each layer's MLP output",
+    "resid_mid_cross": "the residual stream after cross-attention",
+    "cross_attn_out": "each layer's cross-attention output",
+    "cross_k": "the keys that cross-attention reads",
+    "cross_v": "the values that cross-attention reads",
 }
 _ROOM_FOR_TEXT, _LEAST = (0.27, 0.125), 1.45
 _NEGATIVE, _DARK = -0.1, 0.6
+NOT_PATCHED = "0.85"
 
 
 @styled
@@ -60,7 +68,8 @@ def patching_map(
         Each cell is the mean gain over pairs divided by the mean distance between the clean
         and the corrupted run. Colours run from
         -1 to 1 about 0 and are clipped there; cells below -0.1 carry a minus sign where
-        there is no room for their value, since blue and red look alike in grey.
+        there is no room for their value, since blue and red look alike in grey. Grey cells were
+        not patched.
     """
     site = str(summary["site"].iloc[0]) if site is None else site
     shown = rows(summary, site=site)
@@ -108,6 +117,7 @@ def _draw(axes: Axes, table: pd.DataFrame, room: tuple[float, float]) -> None:
     names = [label(str(name), 16) for name in table.columns]
     axes.set_xticks(np.arange(across) + 0.5, names, rotation=90)
     axes.tick_params(length=0)
+    axes.set_facecolor(NOT_PATCHED)
     axes.set_ylim(down, 0)
     axes.spines[:].set_visible(False)
 

@@ -23,13 +23,20 @@ from layerwise.report.figures.grid import (
 )
 from layerwise.report.figures.layer_axis import name_layers
 from layerwise.report.figures.lettering import characters, label
-from layerwise.report.figures.patching import POSITIONS, color_map, verb
+from layerwise.report.figures.patching import NOT_PATCHED, POSITIONS, color_map, verb
 from layerwise.report.figures.style import FULL_WIDTH, styled
+from layerwise.report.naming import stacks
 from layerwise.report.rows import layers_of, rows
 from layerwise.report.wording import in_order, spread
 
-_SITES = {"z": "each head's output", "pattern": "each head's attention pattern"}
+_SITES = {
+    "z": "each head's output",
+    "pattern": "each head's attention pattern",
+    "cross_z": "each cross-attention head's output",
+    "cross_pattern": "each head's cross-attention pattern",
+}
 _WHERE = {"all": "from change to end", "last": "last position"}
+_IN_TWO_STACKS = {"all": "all positions", "last": "last, then answer"}
 _LEAST = 1.45
 
 
@@ -41,15 +48,17 @@ def patching_heads(
 
     Args:
         summary: the table that ``PatchingResult.summary`` gives.
-        site: ``z`` or ``pattern``.
+        site: ``z`` or ``pattern``, ``cross_z`` or ``cross_pattern``.
         direction: the direction shown; the first in the table if None.
         width: the widest the figure may be, inches.
 
     Returns:
         Colours run about 0, to the largest share there is; dots mark what is significant after
-        Benjamini and Hochberg's correction.
+        Benjamini and Hochberg's correction. Grey heads were not patched, or are not there. In an
+        encoder-decoder one panel shows the encoder at the prompt's last position and the decoder
+        where the answer is read.
     """
-    shown = rows(summary, site=site)
+    shown = _ends_together(rows(summary, site=site))
     direction = str(shown["direction"].iloc[0]) if direction is None else direction
     shown = rows(shown, direction=direction)
     named = [
@@ -71,6 +80,7 @@ def patching_heads(
         ticks = layer_ticks(heads, room[0])
         axes.set_xticks([heads.index(tick) + 0.5 for tick in ticks], [str(t) for t in ticks])
         axes.tick_params(length=0)
+        axes.set_facecolor(NOT_PATCHED)
         axes.spines[:].set_visible(False)
     gap = " " if figure.get_figwidth() > 5 else "\n"
     unit = f"share of the logit difference {verb(direction)}{gap}(dot: significant, FDR 5 %)"
@@ -78,6 +88,13 @@ def patching_heads(
     finish_heads(figure, panels, colors, unit, 0.1 / (height * down)).set_ticks([-limit, 0, limit])
     set_title(figure, f"Activation patching of {_SITES[site]} ({direction})")
     return figure
+
+
+def _ends_together(shown: pd.DataFrame) -> pd.DataFrame:
+    """The answer's position in the decoder under the name of the prompt's last in the encoder."""
+    if "last" not in set(shown["pos_label"]):
+        return shown
+    return shown.assign(pos_label=shown["pos_label"].replace("answer", "last"))
 
 
 def _draw(
@@ -102,5 +119,6 @@ def _draw(
 def _name(axes: Axes, mine: pd.DataFrame, where: str, inches: float) -> None:
     fits, pairs = characters(inches), f", n = {spread(mine['n_items'])}"
     task = label(str(mine["task"].iloc[0]), fits - len(pairs))
-    place = label(_WHERE.get(where, where), fits)
+    names = _WHERE | _IN_TWO_STACKS if stacks().n_encoder else _WHERE
+    place = label(names.get(where, where), fits)
     axes.set_title(f"{task}{pairs}\n{place}", loc="left", pad=3)

@@ -1,0 +1,125 @@
+"""Figures of patches in an encoder-decoder: both stacks, and what is not there."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from legible import assert_legible, texts
+from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
+
+import layerwise as lw
+from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
+from layerwise.report import Report, report
+from layerwise.report._drawings import patchings
+from layerwise.report.figures.style import COLUMN_WIDTH, FULL_WIDTH
+from layerwise.report.html import Run
+from layerwise.report.naming import naming_layers_of
+from layerwise.report.rows import rows
+from layerwise.results import PatchingResult
+from tests.planted import small_task
+from tests.planted_seq2seq import small_seq2seq
+
+LAYOUT = WiredSeq2SeqLayout()
+N_ENCODER, N_LAYERS = LAYOUT.n_encoder_layers, LAYOUT.n_layers
+
+
+@pytest.fixture(scope="module")
+def result() -> PatchingResult:
+    return lw.patch_activations(
+        small_seq2seq(LAYOUT), small_task("retrieval", 6),
+        sites=("resid_pre", "z", "cross_z", "cross_v"), pairs=3, progress=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def page(result: PatchingResult) -> Report:
+    return report(result)
+
+
+def drawn(axes: Axes) -> np.ndarray:
+    (mesh,) = (found for found in axes.collections if isinstance(found, QuadMesh))
+    return np.ma.filled(mesh.get_array().astype(float), np.nan)
+
+
+def ticks(axes: Axes) -> list[str]:
+    return [text.get_text() for text in axes.get_yticklabels()]
+
+
+def stack_names(axes: Axes) -> list[str]:
+    return [text.get_text() for text in axes.get_yticklabels(minor=True)]
+
+
+def test_a_map_has_the_prompt_in_the_encoder_and_the_answer_in_the_decoder(page, result):
+    axes = page.figures["patching_resid_pre"].axes[0]
+    columns = [text.get_text() for text in axes.get_xticklabels()]
+    assert columns == ["before", "last changed", "last", "answer"]
+    wide = rows(result.summary(), site="resid_pre").pivot(
+        index="layer", columns="pos_label", values="recovered"
+    )
+    expected = wide[columns].to_numpy(dtype=float)
+    np.testing.assert_allclose(drawn(axes), expected)
+    missing = np.isnan(expected)
+    assert missing[:N_ENCODER].all(0).tolist() == [False, False, False, True]
+    assert missing[N_ENCODER:].all(0).tolist() == [True, True, True, False]
+    assert stack_names(axes) == ["encoder", "decoder"]
+
+
+def test_a_panel_of_heads_has_the_prompts_end_and_then_the_answers_position(page, result):
+    *panels, _ = page.figures["patching_z"].axes
+    named = {axes.get_title(loc="left").split("\n")[1]: axes for axes in panels}
+    assert list(named) == ["last changed", "last, then answer", "all positions"]
+    found = drawn(named["last, then answer"])
+    assert found.shape == (N_LAYERS, LAYOUT.encoder_heads)
+    summary = rows(result.summary(), site="z")
+    for label, layers in (("last", slice(0, N_ENCODER)), ("answer", slice(N_ENCODER, None))):
+        wide = rows(summary, pos_label=label).pivot(
+            index="layer", columns="head", values="recovered"
+        )
+        n_heads = wide.shape[1]
+        np.testing.assert_allclose(found[layers, :n_heads], wide.to_numpy(dtype=float))
+        assert np.isnan(found[layers, n_heads:]).all()
+    assert np.isnan(drawn(named["last changed"])[N_ENCODER:]).all()
+
+
+@pytest.mark.parametrize("name", ["patching_cross_z", "patching_cross_v"])
+def test_layers_of_the_decoder_alone_are_numbered_in_it_and_it_is_named(page, name):
+    axes = page.figures[name].axes[0]
+    assert stack_names(axes) == ["decoder"]
+    assert ticks(axes)[0] == "0"
+    assert all(int(tick) < N_LAYERS - N_ENCODER for tick in ticks(axes))
+    assert not [line for line in axes.get_lines() if line.get_gid() == "encoder | decoder"]
+    assert len(drawn(axes)) == N_LAYERS - N_ENCODER
+
+
+def test_layers_of_the_encoder_alone_are_named_too(result):
+    kept = result.patching.loc[result.patching["layer"] < N_ENCODER]
+    page = report(PatchingResult(kept.reset_index(drop=True), result.facts))
+    axes = page.figures["patching_resid_pre"].axes[0]
+    assert stack_names(axes) == ["encoder"]
+
+
+def test_the_page_says_where_was_patched(page):
+    assert "answer: the position where the answer&#39;s first token is predicted" in page.html
+    assert "at the prompt&#39;s positions" in page.html
+    assert "or at all of the stack" in page.html
+    assert f">decoder.{LAYOUT.copy.layer - N_ENCODER}<" in page.html
+
+
+def test_of_one_stack_nothing_is_said_of_two(result):
+    model = result.facts.model.model_copy(update={"n_encoder_layers": 0})
+    facts = result.facts.model_copy(update={"model": model})
+    kept = result.patching.loc[result.patching["pos_label"] == "last"]
+    page = report(PatchingResult(pd.DataFrame(kept).reset_index(drop=True), facts))
+    assert "or at all from the first changed token on" in page.html
+    assert "of the stack" not in page.html
+
+
+@pytest.mark.parametrize("width", [COLUMN_WIDTH, FULL_WIDTH])
+def test_texts_stay_readable_and_apart(result, width):
+    with naming_layers_of(result.facts.model):
+        for drawing in patchings(Run.of([result])):
+            figure = drawing.draw(width=width)
+            assert texts(figure)
+            assert_legible(figure)
