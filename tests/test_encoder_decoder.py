@@ -317,5 +317,6 @@ def test_a_plan_counts_what_the_engine_does() -> None:
     assert plan.total.token_passes == sum(int(str(entry["token_passes"])) for entry in done)
     lens = plan_run(model, "all", "continuation", analysis="lens", limit=LIMIT)
     assert {row.analysis for row in lens.rows} == {"lens"}
-    with pytest.raises(UserError, match="which this analysis does not take"):
-        plan_run(model, None, analysis="patching", limit=LIMIT)
+    plan = plan_run(model, None, analysis="patching", limit=LIMIT, pairs=2)
+    done = lw.patch_activations(model, limit=LIMIT, pairs=2, progress=False).facts.work
+    assert plan.total.token_passes == sum(int(str(entry["token_passes"])) for entry in done)

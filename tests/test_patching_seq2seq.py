@@ -11,11 +11,15 @@ from hypothesis import strategies as st
 
 import layerwise as lw
 from layerwise._patching_cells import HEAD_SITES, PATCH_SITES, PatchingLayout
+from layerwise.emergence import emergence
 from layerwise.errors import UserError
 from layerwise.models.organisms.layout import Spot
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
 from layerwise.models.organisms.wired_seq2seq.truth import PlantedSeq2Seq
 from layerwise.models.seq2seq import Seq2SeqModel
+from layerwise.report._find_depth import hand_overs
+from layerwise.report.html import Run
+from layerwise.report.naming import naming_layers_of
 from layerwise.sweep import LogLikelihood
 from layerwise.tasks import PatchingPrompts, Task, build_requests, load_task, patching_prompts
 from tests.analysis import prompt_pair, word_task
@@ -251,6 +255,23 @@ def test_the_planted_copy_is_found_in_the_values_at_the_prompts_end(layout, seed
         there = truth.recovers_by_memory(row.site[-1], int(row.layer))
         expected = there if row.pos_label in ("last", "all") else 0.0
         assert row.recovered == pytest.approx(expected, abs=1e-3), row
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_a_capability_emerges_where_the_decoder_copies_it(capability):
+    """On one axis of computation; the report says where the encoder moves it before that."""
+    layout = WiredSeq2SeqLayout()
+    truth, task = PlantedSeq2Seq(layout, capability), small_task(capability, 8)
+    result = lw.patch_activations(small_seq2seq(layout), task, pairs=6, progress=False)
+    found = emergence([result], n_resamples=200)
+    assert found.left_out.empty
+    depth = found.emergence.set_index("measure").loc["half-effect depth"]
+    assert depth["layer"] == pytest.approx(layout.copy.layer)
+    moved = layout.named(truth.moved_at + 1)
+    expected = f"moves from the last changed token to the last position at layer {moved} "
+    with naming_layers_of(result.facts.model):
+        sentences = [finding.sentence for finding in hand_overs(Run.of([result]))]
+    assert any(expected in sentence for sentence in sentences)
 
 
 @pytest.mark.parametrize(

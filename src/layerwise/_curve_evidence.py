@@ -68,14 +68,16 @@ def _with_settled(
 
 
 def patching_evidence(
-    patching: pd.DataFrame, signal: Signal, sampling: Sampling
+    patching: pd.DataFrame, signal: Signal, sampling: Sampling, n_encoder: int = 0
 ) -> Iterator[Evidence | LeftOut]:
-    """Share recovered by patching the residual stream at the last position.
+    """Share recovered by patching the residual stream where the answer is read.
 
-    ``resid_pre`` of a layer is what the layers before it have written, so its value stands
-    before that layer. After the last layer the whole is recovered by definition.
+    That is the last position; in an encoder-decoder the decoder's, which holds nothing while the
+    encoder runs. ``resid_pre`` of a layer is what the layers before it have written, so its value
+    stands before that layer. After the last layer the whole is recovered by definition.
     """
-    chosen = patching["site"].eq("resid_pre") & patching["pos_label"].eq("last")
+    label, where = ("answer", "answer's") if n_encoder else ("last", "last")
+    chosen = patching["site"].eq("resid_pre") & patching["pos_label"].eq(label)
     chosen &= patching["direction"].eq("denoising")
     gains = patching.assign(
         gain=patching["patched_diff"] - patching["corrupted_diff"],
@@ -84,12 +86,14 @@ def patching_evidence(
     for _, every in gains.groupby(_TASK, sort=True):
         group = every.loc[chosen.loc[every.index]]
         if group.empty:
-            yield LeftOut(*_key(PATCHING, every), "no resid_pre at the last position")
+            yield LeftOut(*_key(PATCHING, every), f"no resid_pre at the {where} position")
             continue
         wide = group.pivot_table(index="item", columns="layer", values="gain")
         whole = group.groupby("item")["whole"].mean()
         wide = wide.assign(**{str(sampling.n_layers): whole})
         wide.columns = [int(column) for column in wide.columns]
+        wide = wide.reindex(columns=[*range(n_encoder), *wide.columns])
+        wide = wide.fillna(dict.fromkeys(range(n_encoder), 0.0))
         edges = np.arange(sampling.n_layers + 1)
         why = "the clean and the corrupted run do not differ"
         yield _curve(PATCHING, group, wide, edges, signal, sampling, why)

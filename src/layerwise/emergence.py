@@ -140,7 +140,8 @@ def evidence_of(results: Sequence[Result], sampling: Sampling) -> Iterator[Evide
             chance, n_encoder = guessing(result.facts), result.facts.model.n_encoder_layers
             yield from lens_evidence(result.lens, chance, signal, sampling, n_encoder)
         elif isinstance(result, PatchingResult):
-            yield from patching_evidence(result.patching, signal, sampling)
+            n_encoder = result.facts.model.n_encoder_layers
+            yield from patching_evidence(result.patching, signal, sampling, n_encoder)
         elif isinstance(result, AttributionResult):
             yield from attribution_evidence(result.attribution, signal, sampling)
 

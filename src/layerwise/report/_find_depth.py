@@ -114,7 +114,7 @@ def overtaking(mine: pd.DataFrame, changed: str) -> tuple[int, int, int] | None:
         favourable bounds of the intervals; None unless the changed token's interval lies
         above the last position's at the first layer and below it at the last one.
     """
-    layers = layers_of(mine)
+    layers = layers_of(rows(mine, pos_label="last"))  # in an encoder-decoder, the encoder's
     token, last = (
         rows(mine, pos_label=name).set_index("layer").reindex(layers) for name in (changed, "last")
     )
