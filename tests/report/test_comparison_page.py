@@ -170,3 +170,15 @@ def test_too_few_resamples_for_so_many_comparisons_are_told(compared: lw.Compari
     assert 2 * m / 1001 > 0.05
     assert f"n_resamples of at least {40 * m}" in caution(few)
     assert "n_resamples" not in caution(compared)
+
+
+def test_what_the_lens_cannot_see_of_an_encoder_decoder_is_told(
+    compared: lw.Comparison, grouped: lw.Comparison, page: Report
+):
+    sentence = "by it no capability can lie in the encoder"
+    assert sentence in caution(grouped)
+    assert sentence in page.html
+    alike = compared.facts.model_copy(update={"runs": compared.facts.runs[:2]})
+    assert sentence not in caution(replace(compared, facts=alike))
+    unread = rows(compared.differences, method="ablation")
+    assert sentence not in caution(replace(compared, differences=unread))

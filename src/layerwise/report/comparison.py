@@ -56,7 +56,19 @@ def comparison_report(comparison: Comparison) -> Report:
 
 def caution(comparison: Comparison) -> str:
     """What the differences are about, what not, and what could not be established at all."""
-    return f"{_about(comparison)} {_too_few(comparison)}".strip()
+    told = _about(comparison), _lens_of_one_stack(comparison), _too_few(comparison)
+    return " ".join(sentence for sentence in told if sentence)
+
+
+def _lens_of_one_stack(comparison: Comparison) -> str:
+    """A sentence if a lens is compared between models of one stack and of two."""
+    kinds = {run.facts.model.n_encoder_layers > 0 for run in comparison.facts.runs}
+    if len(kinds) < 2 or not comparison.differences["method"].eq("logit lens").any():
+        return ""
+    return (
+        "Of an encoder-decoder the logit lens reads the decoder alone, so by it no capability can "
+        "lie in the encoder, wherever the answer is worked out."
+    )
 
 
 def _too_few(comparison: Comparison) -> str:
