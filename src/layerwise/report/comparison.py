@@ -63,7 +63,7 @@ def caution(comparison: Comparison) -> str:
 def _lens_of_one_stack(comparison: Comparison) -> str:
     """A sentence if a lens is compared between models of one stack and of two."""
     kinds = {run.facts.model.n_encoder_layers > 0 for run in comparison.facts.runs}
-    if len(kinds) < 2 or not comparison.differences["method"].eq("logit lens").any():
+    if len(kinds) < 2 or "logit lens" not in set(comparison.differences["method"]):
         return ""
     return (
         "Of an encoder-decoder the logit lens reads the decoder alone, so by it no capability can "
