@@ -86,7 +86,7 @@ def test_the_singles_are_swept_once(result):
 def test_angles_choose_blocks_and_ties_go_deep():
     turns = np.cumsum([0, 0.5, 0.0, 0.0, 0.3])  # layers 1 and 2 do nothing
     last = torch.tensor(np.stack([np.cos(turns), np.sin(turns)], axis=1))[:, None]
-    assert by_angle([Streams(last, torch.zeros(4, 1))], 3) == [(2,), (1, 2), (1, 2, 3)]
+    assert by_angle([[Streams(last, torch.zeros(4, 1))]], 3) == [(2,), (1, 2), (1, 2, 3)]
 
 
 def planted(costs: dict[tuple[str, str], int], n: int = 60) -> RemovalResult:

@@ -15,10 +15,11 @@ _PATCHING_FLOATS = (
     "clean_logprob", "corrupted_logprob", "patched_logprob", "unpatched_kl", "patched_kl",
 )  # fmt: skip
 
-# What tables of ablation said before heads could be changed.
-_OF_HEADS = {
+# What tables said before heads could be changed, and before there were models of two stacks.
+_LATER = {
     "records": {"head": pa.int64()},
     "effects": {"head": pa.int64(), "p_bh": pa.float64()},
+    "cka": {"stack": pa.string()},
 }
 
 
@@ -35,7 +36,7 @@ def with_later_columns(name: str, table: pa.Table) -> pa.Table:
             kind = pa.int64() if isinstance(value, int) else pa.string()
             table = table.append_column(column, pa.array([value] * len(table), kind))
         return table.append_column("final_rank", pa.array(_final_ranks(table), pa.int64()))
-    for column, kind in _OF_HEADS.get(name, {}).items():
+    for column, kind in _LATER.get(name, {}).items():
         if column not in there:
             table = table.append_column(column, pa.nulls(len(table), kind))
     if name == "patching" and "direction" not in there and "pos" in there:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -123,12 +124,13 @@ def emergence_rows(emergence: pd.DataFrame) -> pd.DataFrame:
     return found.assign(**{"estimate [95 %]": intervals(emergence, "estimate", "low", "high")})
 
 
-def removal_rows(steps: pd.DataFrame) -> pd.DataFrame:
+def removal_rows(steps: pd.DataFrame, n_encoder: int = 0) -> pd.DataFrame:
     """Each step's accuracy on the items selected by, and the accuracy lost on those held out."""
     key = ["by", "task", "protocol", "step"]
     seen, held = (steps.loc[steps["split"] == split] for split in (SELECTION, HELD_OUT))
     joined = seen.merge(held, on=key, how="left", suffixes=("", "_held"))
     pairs = zip(joined["by"], joined["layers"], strict=True)
+    name = partial(layer_name, n_encoder=n_encoder)
     bounds = ("acc_diff_held", "acc_diff_low_held", "acc_diff_high_held")
     return pd.DataFrame(
         {
@@ -136,7 +138,7 @@ def removal_rows(steps: pd.DataFrame) -> pd.DataFrame:
             "task": joined["task"],
             "protocol": joined["protocol"],
             "removed": joined["step"],
-            "layer or block": [removed_label(by, layers) for by, layers in pairs],
+            "layer or block": [removed_label(by, layers, name) for by, layers in pairs],
             "selection: accuracy": joined["acc"].map(number),
             "held out: accuracy": joined["acc_held"].map(number),
             "held out: lost [95 %]": intervals(joined, *bounds),
@@ -145,12 +147,13 @@ def removal_rows(steps: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def similarity_rows(influence: pd.DataFrame, n_top: int = 3) -> pd.DataFrame:
+def similarity_rows(influence: pd.DataFrame, n_encoder: int = 0, n_top: int = 3) -> pd.DataFrame:
     """The layers of each task and protocol that turn the stream least."""
     ranked = influence.sort_values(by="influence", kind="stable")
     top = ranked.groupby(["protocol", "task"], sort=True).head(n_top)
     top = top.sort_values(["protocol", "task"], kind="stable")
-    found = top.reindex(columns=["protocol", "task", "layer"])
+    found = top.reindex(columns=["protocol", "task"])
+    found["layer"] = [layer_name(int(layer), n_encoder) for layer in top["layer"]]
     told = intervals(top, "influence", "low", "high", digits=3)
     return found.assign(**{"block influence [95 %]": told})
 

@@ -6,7 +6,7 @@ Only tables are read here; definitions are in ``docs/similarity.md``.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import groupby
+from itertools import groupby, product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from layerwise import stats
 from layerwise._depths import two_sided_p
 from layerwise._effects import Cell, Chance, cells
 from layerwise._similarity_tables import angular_map, cells_of, influences
+from layerwise._stacks import DECODER, ENCODER
 from layerwise._tables import frame
 from layerwise.errors import UserError
 
@@ -37,8 +38,9 @@ class Evidence(NamedTuple):
 
 
 def prediction_table(
-    similarity: pd.DataFrame, cka: pd.DataFrame, records: pd.DataFrame, chance: Chance, seed: int
-) -> pd.DataFrame:
+    similarity: pd.DataFrame, cka: pd.DataFrame, records: pd.DataFrame, chance: Chance, seed: int,
+    n_encoder: int = 0,
+) -> pd.DataFrame:  # fmt: skip
     """``prediction.parquet``: rank correlation of each predictor with each effect, over layers.
 
     Args:
@@ -47,6 +49,7 @@ def prediction_table(
         records: ablation records of the same items.
         chance: (task, protocol) -> accuracy by guessing.
         seed: seed of the bootstrap over items.
+        n_encoder: layers of the encoder; if there are any, it is also told of each stack alone.
 
     Raises:
         UserError: if the two were measured on other items.
@@ -55,7 +58,7 @@ def prediction_table(
     rows = [
         row
         for (capability, protocol), group in groupby(found, key=lambda e: e[:2])
-        for row in _rows(capability, protocol, list(group))
+        for row in _rows(capability, protocol, list(group), n_encoder)
     ]
     for effect in EFFECTS:
         family = [row for row in rows if row["effect"] == effect]
@@ -98,10 +101,10 @@ def _refuse_other_items(task: str, asked: set[str], read: set[str]) -> None:
 def _of_task(
     cell: Cell, read: pd.DataFrame, cka: pd.DataFrame, chance: float, seed: int
 ) -> Evidence:
-    n, n_layers = len(cell.intact), cell.correct.shape[1]
+    n = len(cell.intact)
     drawn = stats.resample_indices(n, N_RESAMPLES, stats.generator(seed, cell.task))
     indices = np.concatenate([np.arange(n)[None], drawn])
-    near = [i for i, (_, span) in enumerate(cells_of(n_layers)) if span == 1]
+    near = [i for i, (_, span) in enumerate(cells_of(read)) if span == 1]
     right = np.column_stack([cell.intact, cell.correct])
     intact, correct = np.split(stats.resampled_means(right, indices), [1], axis=1)
     through = cka.loc[cka["other"] == cka["layer"] + 1].sort_values("layer")["cka_unbiased"]
@@ -116,30 +119,42 @@ def _of_task(
     return Evidence(cell.capability, cell.protocol, cell.task, n, curves)
 
 
-def _rows(capability: str, protocol: str, tasks: list[Evidence]) -> Iterator[dict[str, Any]]:
+def _rows(
+    capability: str, protocol: str, tasks: list[Evidence], n_encoder: int
+) -> Iterator[dict[str, Any]]:
     """Every predictor with every effect, each the mean over the tasks, with the same weight."""
     names = tasks[0].curves
     curves = {name: np.mean([task.curves[name] for task in tasks], axis=0) for name in names}
-    for effect in EFFECTS:
+    stacks: dict[str | None, slice] = {None: slice(None)}
+    if n_encoder:
+        stacks |= {ENCODER: slice(n_encoder), DECODER: slice(n_encoder, None)}
+    same = {
+        "capability": capability,
+        "protocol": protocol,
+        "n_items": sum(task.n_items for task in tasks),
+        "n_tasks": len(tasks),
+        "tasks": ",".join(task.task for task in tasks),
+        "p_holm": 1.0,
+    }
+    several = min(task.n_items for task in tasks) > 1
+    for effect, predictor, stack in product(EFFECTS, PREDICTORS, stacks):
         if np.isnan(curves[effect][0]).all():  # no nats of generated texts
             continue
-        for predictor in PREDICTORS:
-            told = ~np.isnan(curves[predictor][0])
-            rho = stats.rank_correlations(curves[predictor][:, told], curves[effect][:, told])
-            (low,), (high,) = stats.percentile_bounds(rho[1:, None], 0.95)
-            said = bool(np.isfinite(rho[0])) and min(task.n_items for task in tasks) > 1
-            yield {
-                "capability": capability,
-                "protocol": protocol,
-                "predictor": predictor,
-                "effect": effect,
-                "n_layers": int(told.sum()),
-                "n_items": sum(task.n_items for task in tasks),
-                "n_tasks": len(tasks),
-                "tasks": ",".join(task.task for task in tasks),
-                "rho": float(rho[0]) if np.isfinite(rho[0]) else None,
-                "low": float(low) if said and np.isfinite(low) else None,
-                "high": float(high) if said and np.isfinite(high) else None,
-                "p": two_sided_p(np.nan_to_num(rho[1:])) if said else 1.0,
-                "p_holm": 1.0,
-            }
+        layers = stacks[stack]
+        found = _correlation(curves[predictor][:, layers], curves[effect][:, layers], several)
+        yield {**same, "predictor": predictor, "effect": effect, "stack": stack, **found}
+
+
+def _correlation(predictor: Curves, effect: Curves, several: bool) -> dict[str, Any]:
+    """The rank correlation over layers, with what several items say about its certainty."""
+    told = ~np.isnan(predictor[0])
+    rho = stats.rank_correlations(predictor[:, told], effect[:, told])
+    (low,), (high,) = stats.percentile_bounds(rho[1:, None], 0.95)
+    said = bool(np.isfinite(rho[0])) and several
+    return {
+        "n_layers": int(told.sum()),
+        "rho": float(rho[0]) if np.isfinite(rho[0]) else None,
+        "low": float(low) if said and np.isfinite(low) else None,
+        "high": float(high) if said and np.isfinite(high) else None,
+        "p": two_sided_p(np.nan_to_num(rho[1:])) if said else 1.0,
+    }

@@ -18,10 +18,17 @@ from layerwise._ablation_job import METHODS, write_requests
 from layerwise._parts import Parts
 from layerwise._progress import Meter
 from layerwise._records import planned, record_rows, work_entry
-from layerwise._removal_orders import by_angle, by_effect, by_influence
+from layerwise._removal_orders import (
+    blocks_of,
+    by_angle,
+    by_effect,
+    by_influence,
+    from_the_end,
+)
 from layerwise._removal_tables import (
     ANGULAR,
     BLOCK,
+    BLOCKS,
     DEEP,
     EFFECT,
     HELD_OUT,
@@ -33,8 +40,10 @@ from layerwise._removal_tables import (
     tasks_that_count,
 )
 from layerwise._setup import Setup
+from layerwise._stacks import removable, spans
 from layerwise._tables import conform, frame
 from layerwise.errors import UserError, unknown_name
+from layerwise.models.kinds import n_encoder_layers
 from layerwise.results import RemovalResult
 from layerwise.similarity import streams_of
 from layerwise.sweep import SweepStats, intact, skip_layers
@@ -71,12 +80,7 @@ class Removal:
             raise UserError(f"No way to remove layers was named: expected some of {WAYS}.")
         if self.method not in METHODS:
             raise unknown_name("method", self.method, METHODS)
-        n_layers = self.setup.model.cfg.n_layers
-        if not 1 <= self.n_removed < n_layers:
-            raise UserError(
-                f"The number of layers to remove is {self.n_removed}; expected 1 to "
-                f"{n_layers - 1}, because the model has {n_layers} layers and one must stay."
-            )
+        self._refuse_too_many()
         if not 0 <= self.held_out < 1:
             raise UserError(
                 f"The share of items held out is {self.held_out}; expected 0 (none) or more, "
@@ -86,6 +90,29 @@ class Removal:
             self.split(task)
             for protocol in self.setup.protocols:
                 self.asked(task, task.items, protocol)
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Layers of the encoder, 0 if there is none, and of the model."""
+        model = self.setup.model
+        return n_encoder_layers(model), model.cfg.n_layers
+
+    def _refuse_too_many(self) -> None:
+        stacks = [last + 1 - first for first, last in spans(*self.sizes)]
+        n_layers, most = sum(stacks), sum(stacks) - len(stacks)
+        if not 1 <= self.n_removed <= most:
+            stay = "one must stay" if len(stacks) == 1 else "one of each stack must stay"
+            raise UserError(
+                f"The number of layers to remove is {self.n_removed}; expected 1 to "
+                f"{most}, because the model has {n_layers} layers and {stay}."
+            )
+        in_blocks = [by for by in self.by if by in BLOCKS]
+        if in_blocks and self.n_removed >= max(stacks):
+            raise UserError(
+                f"The number of layers to remove is {self.n_removed}; expected 1 to "
+                f"{max(stacks) - 1} for the order {in_blocks[0]!r}, because a block is within one "
+                f"stack, the longer one has {max(stacks)} layers, and one must stay."
+            )
 
     def settings(self) -> dict[str, Any]:
         """What makes it this removal and no other."""
@@ -182,9 +209,8 @@ class Order:
 
     def _singles(self) -> list[Layers]:
         """What the first piece tries beside the intact model."""
-        n_layers = self.job.setup.model.cfg.n_layers
         measured = self.by in (*SEARCHES, EFFECT)
-        return [(layer,) for layer in range(n_layers)] if measured else []
+        return [(layer,) for layer in removable((), *self.job.sizes)] if measured else []
 
     def _tried(
         self, first: pd.DataFrame, tables: dict[str, pd.DataFrame], tasks: Sequence[Task]
@@ -204,11 +230,11 @@ class Order:
 
     def _given(self, first: pd.DataFrame, tasks: Sequence[Task]) -> list[Layers]:
         """The sets of an order that is known before its steps are measured."""
-        n, n_layers = self.job.n_removed, self.job.setup.model.cfg.n_layers
+        n = self.job.n_removed
         if self.by == DEEP:
-            return [tuple(range(n_layers - 1, n_layers - 1 - step, -1)) for step in range(1, n + 1)]
+            return from_the_end(n, *self.job.sizes)
         if self.by == EFFECT:
-            return by_effect(candidates_table(first, self.job.chance), n)
+            return by_effect(candidates_table(first, self.job.chance), n, *self.job.sizes)
         read = [
             streams_of(self.job.setup, task, self.job.split(task)[SELECTION], self.protocol)
             for task in tasks
@@ -217,10 +243,9 @@ class Order:
 
     def _candidates(self, step: int, removed: Layers) -> list[Layers]:
         """What can be left out at a step of a search, whose number is that of layers left out."""
-        n_layers = self.job.setup.model.cfg.n_layers
         if self.by == BLOCK:
-            return [tuple(range(first, first + step)) for first in range(n_layers - step + 1)]
-        return [(*removed, layer) for layer in range(n_layers) if layer not in removed]
+            return blocks_of(step, *self.job.sizes)
+        return [(*removed, layer) for layer in removable(removed, *self.job.sizes)]
 
     def _mark(self, tables: dict[str, pd.DataFrame], chosen: list[Layers] | None) -> None:
         """Mark what the last piece chose: some sets, or the best of what was tried if None."""

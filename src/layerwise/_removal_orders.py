@@ -1,7 +1,8 @@
 """Orders of removal that are known before any of their steps is measured.
 
 Each gives, for 1 to n layers, the set that is left out; an order of single layers names the one
-that is added last. Ties go to the deepest layers, as in the searches.
+that is added last. Ties go to the deepest layers, as in the searches. One layer of each stack
+stays.
 """
 
 from __future__ import annotations
@@ -10,59 +11,108 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from layerwise._removal_tables import best_candidate
 from layerwise._similarity_measures import angular_distances
+from layerwise._stacks import removable, spans
 from layerwise.sweep.stream_reading import Streams
 
 Layers = tuple[int, ...]
+# Of each task the streams of its stacks.
+Read = Sequence[Sequence[Streams]]
 # Similarities that differ by less are a tie; float32 leaves that much of a layer that does nothing.
 _SAME = 1e-6
 
 
-def by_effect(candidates: pd.DataFrame, n: int) -> list[Layers]:
+def blocks_of(size: int, n_encoder: int, n_layers: int) -> list[Layers]:
+    """All blocks of so many neighbouring layers, none in two stacks and none a whole stack."""
+    return [
+        tuple(range(start, start + size))
+        for first, last in spans(n_encoder, n_layers)
+        for start in range(first, last + 2 - size)
+        if size < last + 1 - first
+    ]
+
+
+def from_the_end(n: int, n_encoder: int, n_layers: int) -> list[Layers]:
+    """From the deep end of each stack, so that both shrink alike.
+
+    Of two stacks the one of which the greater share is left loses its last layer, the decoder
+    where they are the same.
+    """
+    order: list[int] = []
+    for _ in range(n):
+        can_go, found = set(removable(order, n_encoder, n_layers)), []
+        for first, last in spans(n_encoder, n_layers):
+            left = [layer for layer in range(first, last + 1) if layer not in order]
+            if left[-1] in can_go:
+                found.append((len(left) / (last + 1 - first), left[-1]))
+        order.append(max(found)[1])
+    return _added(order)
+
+
+def by_effect(candidates: pd.DataFrame, n: int, n_encoder: int, n_layers: int) -> list[Layers]:
     """Single layers by what each loses when it alone is skipped, the least first.
 
     Args:
         candidates: rows of ``removal_candidates.parquet`` of all single layers.
         n: how many layers.
+        n_encoder: layers of the encoder; 0 if there is none.
+        n_layers: layers of the model.
     """
-    left, order = candidates.loc[candidates["step"] == 1], []
+    alone = candidates.loc[candidates["step"] == 1]
+    layers = alone["layers"].map(lambda listed: int(listed[0]))
+    order: list[int] = []
     for _ in range(n):
-        best = left["intervention"] == best_candidate(left)
-        order.append(int(left.loc[best, "layers"].iloc[0][0]))
-        left = left.loc[~best]
+        left = alone.loc[layers.isin(removable(order, n_encoder, n_layers))]
+        best = left.loc[left["intervention"] == best_candidate(left), "layers"]
+        order.append(int(best.iloc[0][0]))
     return _added(order)
 
 
-def by_influence(streams: Sequence[Streams], n: int) -> list[Layers]:
+def by_influence(read: Read, n: int) -> list[Layers]:
     """Single layers by block influence, the least first (ShortGPT, arXiv:2403.03853).
 
     Args:
-        streams: of each task, all with the same weight.
+        read: of each task, all with the same weight.
         n: how many layers.
     """
-    values = np.mean([one.influence.numpy().mean(axis=1) for one in streams], axis=0)
-    order: list[int] = []
+    means = [np.concatenate([one.influence.numpy().mean(axis=1) for one in task]) for task in read]
+    values, order = np.mean(means, axis=0), []
     for _ in range(n):
-        order.append(_least(np.where(np.isin(np.arange(len(values)), order), np.inf, values)))
+        can_go = removable(order, *_sizes(read))
+        order.append(_least(np.where(np.isin(np.arange(len(values)), can_go), values, np.inf)))
     return _added(order)
 
 
-def by_angle(streams: Sequence[Streams], n: int) -> list[Layers]:
+def by_angle(read: Read, n: int) -> list[Layers]:
     """Of each size the block across which the stream turns least (arXiv:2403.17887).
 
     Args:
-        streams: as in ``by_influence``; blocks of different sizes need not contain each other.
+        read: as in ``by_influence``; blocks of different sizes need not contain each other.
         n: how many layers.
     """
-    maps = [angular_distances(one.last.numpy()).mean(axis=0) for one in streams]
-    distances = np.mean(maps, axis=0)
-    firsts = [_least(np.diagonal(distances, size)) for size in range(1, n + 1)]
-    return [tuple(range(first, first + size)) for size, first in enumerate(firsts, start=1)]
+    maps = [_mean_distances([task[i] for task in read]) for i in range(len(read[0]))]
+    found = []
+    for size in range(1, n + 1):
+        blocks = blocks_of(size, *_sizes(read))
+        across = [np.diagonal(one, size) for one in maps if size < len(one) - 1]
+        found.append(blocks[_least(np.concatenate(across))])
+    return found
 
 
-def _least(values: np.ndarray) -> int:
+def _mean_distances(streams: Sequence[Streams]) -> Float[np.ndarray, "depth depth"]:
+    return np.mean([angular_distances(one.read.numpy()).mean(axis=0) for one in streams], axis=0)
+
+
+def _sizes(read: Read) -> tuple[int, int]:
+    """Layers of the encoder, 0 if there is none, and of the model."""
+    sizes = [len(one.influence) for one in read[0]]
+    return sizes[0] * (len(sizes) > 1), sum(sizes)
+
+
+def _least(values: Float[np.ndarray, " choice"]) -> int:
     """Where the least value is, the last place of those that are the same."""
     return int(np.flatnonzero(values <= np.nanmin(values) + _SAME)[-1])
 

@@ -30,18 +30,19 @@ def influences(group: pd.DataFrame) -> Float[np.ndarray, "item layer"]:
     return ordered["influence"].to_numpy(dtype=float).reshape(len(set(group["item"])), -1)
 
 
-def cells_of(n_layers: int) -> list[tuple[int, int]]:
+def cells_of(group: pd.DataFrame) -> list[tuple[int, int]]:
     """Layer and number of layers of the map's cells, in the order of ``angular_map``."""
-    return [(at, n) for at in range(n_layers) for n in range(1, n_layers - at + 1)]
+    of_one = group.loc[group["item"] == group["item"].iloc[0]].sort_values("layer")
+    listed = zip(of_one["layer"], of_one["angular"], strict=True)
+    return [(int(at), n) for at, values in listed for n in range(1, len(values) + 1)]
 
 
 def angular_table(similarity: pd.DataFrame, seed: int) -> pd.DataFrame:
     """``angular.parquet``: mean distance per task, layer and number of layers."""
     rows: list[dict[str, Any]] = []
     for group in _groups(similarity):
-        n_layers = len(set(group["layer"]))
         told = _told(group, angular_map(group), "distance", seed)
-        cells = cells_of(n_layers)
+        cells = cells_of(group)
         least: dict[int, float] = {}
         for (_, n), one in zip(cells, told, strict=True):
             least[n] = min(least.get(n, np.inf), one["distance"])

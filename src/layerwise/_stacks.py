@@ -7,6 +7,8 @@ people.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from layerwise.errors import UserError
 
 ENCODER, DECODER = "encoder", "decoder"
@@ -52,6 +54,15 @@ def layer_number(name: str, n_encoder: int, n_layers: int) -> int:
         for first, last in spans(n_encoder, n_layers)
     )
     raise UserError(f"There is no layer {name!r}: expected one of {expected}.")
+
+
+def removable(removed: Collection[int], n_encoder: int, n_layers: int) -> list[int]:
+    """The layers that can go beside those removed: one of each stack stays."""
+    found = []
+    for first, last in spans(n_encoder, n_layers):
+        left = [layer for layer in range(first, last + 1) if layer not in removed]
+        found += left if len(left) > 1 else []
+    return found
 
 
 def spans(n_encoder: int, n_layers: int) -> list[tuple[int, int]]:

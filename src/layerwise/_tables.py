@@ -190,8 +190,8 @@ SCHEMAS: dict[str, pa.Schema] = {
         angular=_FLOATS,
     ),
     "cka": _schema(
-        task="str", capability="str", protocol="str", layer="int", other="int", n_items="int",
-        cka="float?", cka_unbiased="float?",
+        task="str", capability="str", protocol="str", stack="str?", layer="int", other="int",
+        n_items="int", cka="float?", cka_unbiased="float?",
     ),
     "angular": _schema(
         task="str", capability="str", protocol="str", layer="int", n_layers="int", n_items="int",
@@ -202,9 +202,9 @@ SCHEMAS: dict[str, pa.Schema] = {
         influence="float", low="float?", high="float?",
     ),
     "prediction": _schema(
-        capability="str", protocol="str", predictor="str", effect="str", n_layers="int",
-        n_items="int", n_tasks="int", tasks="str", rho="float?", low="float?", high="float?",
-        p="float", p_holm="float",
+        capability="str", protocol="str", predictor="str", effect="str", stack="str?",
+        n_layers="int", n_items="int", n_tasks="int", tasks="str", rho="float?", low="float?",
+        high="float?", p="float", p_holm="float",
     ),
     "pruning": _schema(
         task="str", capability="str", item="str", protocol="str", intact_correct="bool",

@@ -9,16 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from transformer_lens import HookedTransformer
-
 from layerwise._carry_out import carry_out
 from layerwise._removal_job import Removal
 from layerwise._setup import TaskLike, prepare
+from layerwise.models.kinds import Model
 from layerwise.results import RemovalResult
 
 
 def removal_order(
-    model: HookedTransformer,
+    model: Model,
     tasks: TaskLike | Sequence[TaskLike],
     protocols: str | Sequence[str] = "continuation",
     *,
@@ -46,12 +45,15 @@ def removal_order(
     arXiv:2403.03853). All are made from the same selection items and measured on the same
     held-out ones. ``docs/pruning.md`` has the score and the rule for ties.
 
+    Of an encoder-decoder the layers of both stacks are candidates together; no block reaches
+    from one into the other, and one layer of each stays.
+
     Args:
         model: the model, from ``load_model`` or your own.
         tasks: task names, capabilities (all their suites), JSONL files, or ``Task`` values;
             of several, those with signal decide together, each with the same weight.
         protocols: ``letter``, ``continuation``, ``generate``; each has orders of its own.
-        n_removed: how many layers are removed, 1 to all but one.
+        n_removed: how many layers are removed, at least 1; one of each stack must stay.
         by: ``greedy``, ``block``, ``effect``, ``deep``, ``angular``, ``influence``.
         held_out: the share of each task's items that the search does not see; 0 for none. What
             the search saw makes its choice look too good; these do not.
@@ -74,7 +76,7 @@ def removal_order(
     """
     setup = prepare(
         model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
-        memory_budget=memory_budget, out=out,
+        memory_budget=memory_budget, out=out, two_stacks=True,
     )  # fmt: skip
     ways = (by,) if isinstance(by, str) else tuple(dict.fromkeys(by))
     job = Removal(setup, n_removed, ways, held_out, method)

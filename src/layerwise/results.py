@@ -475,7 +475,7 @@ class RemovalResult(Result):
 
     def summary_rows(self) -> pd.DataFrame:
         """Each step's accuracy, where layers were selected and where they were not."""
-        return _html.removal_rows(self.steps())
+        return _html.removal_rows(self.steps(), self.facts.model.n_encoder_layers)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -551,11 +551,12 @@ class SimilarityResult(Result):
         """
         facts = join_facts([self.facts, ablation.facts])
         seed, tables = self.facts.seed, (self.similarity, self.cka, ablation.records)
-        return _prediction_tables.prediction_table(*tables, facts.chance, seed)
+        n_encoder = self.facts.model.n_encoder_layers
+        return _prediction_tables.prediction_table(*tables, facts.chance, seed, n_encoder)
 
     def summary_rows(self) -> pd.DataFrame:
         """The layers with the least block influence."""
-        return _html.similarity_rows(self.influence())
+        return _html.similarity_rows(self.influence(), self.facts.model.n_encoder_layers)
 
 
 RESULTS: tuple[type[Result], ...] = (

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from transformer_lens import HookedTransformer
 
 from layerwise._callable import make_callable
 from layerwise._carry_out import carry_out
@@ -23,8 +22,10 @@ from layerwise._pieces import Made, make_pieces
 from layerwise._progress import Meter
 from layerwise._setup import Setup, TaskLike, prepare
 from layerwise._similarity_measures import angular_distances, linear_cka, unbiased_cka
+from layerwise._stacks import DECODER, ENCODER
 from layerwise._tables import conform, frame
 from layerwise.errors import UserError
+from layerwise.models.kinds import Model
 from layerwise.results import SimilarityResult
 from layerwise.sweep import Generate, intact
 from layerwise.sweep.cost import Cost
@@ -37,7 +38,7 @@ PROMPTS = ("letter", "continuation")
 
 
 def similarity(
-    model: HookedTransformer,
+    model: Model,
     tasks: TaskLike | Sequence[TaskLike] = "all",
     protocols: str | Sequence[str] = PROMPTS,
     *,
@@ -55,6 +56,9 @@ def similarity(
     n-th layer after it, for every n (Gromov et al. 2024, arXiv:2403.17887); block influence, over
     all positions (Men et al. 2024, arXiv:2403.03853); linear CKA at the last position, over
     prompts (Kornblith et al. 2019, arXiv:1905.00414). ``docs/similarity.md`` has the formulas.
+
+    The stacks of an encoder-decoder are read apart: the encoder's stream is averaged over its
+    positions, the decoder's is read where the answer begins.
 
     Args:
         model: the model.
@@ -74,7 +78,7 @@ def similarity(
     """
     setup = prepare(
         model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
-        memory_budget=memory_budget, out=out,
+        memory_budget=memory_budget, out=out, two_stacks=True,
     )  # fmt: skip
     job = Similarity(setup)
     settings = setup.settings(analysis="similarity")
@@ -136,38 +140,51 @@ def prompts(setup: Setup, task: Task, items: Sequence[Item], protocol: str) -> l
     return found
 
 
-def streams_of(setup: Setup, task: Task, items: Sequence[Item], protocol: str) -> Streams:
-    """The residual streams of the items' prompts."""
+def streams_of(
+    setup: Setup, task: Task, items: Sequence[Item], protocol: str
+) -> tuple[Streams, ...]:
+    """The residual streams of the items' prompts, of each stack."""
     contexts = prompts(setup, task, items, protocol)
     return read_streams(setup.model, contexts, memory_budget=setup.memory_budget)
 
 
-def item_table(key: dict[str, str], items: Sequence[Item], streams: Streams) -> pd.DataFrame:
+def item_table(
+    key: dict[str, str], items: Sequence[Item], stacks: Sequence[Streams]
+) -> pd.DataFrame:
     """``similarity.parquet`` of some items: one row per item and layer."""
-    angular = angular_distances(streams.last.numpy())
-    rows = [
-        {
-            **key,
-            "item": item.id,
-            "layer": layer,
-            "influence": float(influence),
-            "angular": angular[i, layer, layer + 1 :].tolist(),
-        }
-        for i, item in enumerate(items)
-        for layer, influence in enumerate(streams.influence[:, i])
-    ]
+    rows, before = [], 0
+    for streams in stacks:
+        angular = angular_distances(streams.read.numpy())
+        rows += [
+            {
+                **key,
+                "item": item.id,
+                "layer": before + layer,
+                "influence": float(influence),
+                "angular": angular[i, layer, layer + 1 :].tolist(),
+            }
+            for i, item in enumerate(items)
+            for layer, influence in enumerate(streams.influence[:, i])
+        ]
+        before += len(streams.influence)
     return frame("similarity", rows)
 
 
-def _cka_table(key: dict[str, str], streams: Streams) -> pd.DataFrame:
-    """``cka.parquet`` of a task: every pair of depths once, the shallower one first."""
-    first, second = np.triu_indices(len(streams.last))
-    found = {
-        name: measure(streams.last.numpy())[first, second]
-        for name, measure in (("cka", linear_cka), ("cka_unbiased", unbiased_cka))
-    }
-    table = pd.DataFrame({"layer": first, "other": second, **found})
-    return conform("cka", table.assign(**key, n_items=streams.last.shape[1]))
+def _cka_table(key: dict[str, str], stacks: Sequence[Streams]) -> pd.DataFrame:
+    """``cka.parquet`` of a task: every pair of depths of a stack, the shallower one first."""
+    names = (ENCODER, DECODER) if len(stacks) > 1 else (None,)
+    tables, before = [], 0
+    for name, streams in zip(names, stacks, strict=True):
+        first, second = np.triu_indices(len(streams.read))
+        found = {
+            called: measure(streams.read.numpy())[first, second]
+            for called, measure in (("cka", linear_cka), ("cka_unbiased", unbiased_cka))
+        }
+        table = pd.DataFrame({"layer": before + first, "other": before + second, **found})
+        more = {**key, "stack": name, "n_items": streams.read.shape[1]}
+        tables.append(conform("cka", table.assign(**more)))
+        before += len(streams.influence)
+    return pd.concat(tables, ignore_index=True)
 
 
 make_callable(__name__)

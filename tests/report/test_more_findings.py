@@ -53,7 +53,8 @@ def test_estimates_are_told_with_their_lowest_correlation():
 def prediction(p_holm: float, rho: float) -> Run:
     row = {
         "capability": "reasoning", "protocol": "letter", "predictor": "influence",
-        "effect": "nats", "n_layers": 8, "n_items": 20, "n_tasks": 1, "tasks": "two-hop",
+        "effect": "nats", "stack": None, "n_layers": 8, "n_items": 20, "n_tasks": 1,
+        "tasks": "two-hop",
         "rho": rho, "low": rho - 0.1, "high": rho + 0.1, "p": p_holm, "p_holm": p_holm,
     }  # fmt: skip
     facts = synthetic.facts(synthetic.task_facts("two-hop", "reasoning"), n_layers=8)

@@ -335,11 +335,23 @@ def similarities(run: Run) -> list[Drawing]:
             "leaves a layer, mean over all positions; bands: range over the capability's tasks; "
             "values below 0.001 stand there. Right: unbiased linear CKA between depths, at the "
             "last position, over items; grey: undefined. The intervals are in the table below."
+            f"{_of_two_stacks()}"
         )
         alt = f"Heat maps and curves of how similar layers are, {protocol} prompts."
         draw = partial(similarity_map, run.angular, run.influence, run.cka, protocol)
         found.append(Drawing(f"similarity_{protocol}", draw, caption, alt))
     return found
+
+
+def _of_two_stacks() -> str:
+    """What is read where in an encoder-decoder."""
+    if not stacks().n_encoder:
+        return ""
+    return (
+        " The encoder's stream is averaged over its positions, the decoder's read where the "
+        "answer begins, and influence there is over what the decoder begins with. Blocks and "
+        "pairs of depths are within one stack."
+    )
 
 
 def predictions(run: Run) -> list[Drawing]:
@@ -354,6 +366,7 @@ def predictions(run: Run) -> list[Drawing]:
         f"cost most (n = {spread(run.prediction['n_items'])} items; mean over tasks with signal). "
         "Lines: bootstrap 95 % interval over items. Filled: different from 0 after Holm's "
         "correction over all points of the effect."
+        f"{' Rows of a stack: over its layers alone.' if stacks().n_encoder else ''}"
     )
     alt = "Points with intervals: rank correlation of similarity with effects of skipping layers."
     return [Drawing("prediction", partial(prediction_ranges, run.prediction), caption, alt)]

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from layerwise.report.finding import Finding, source, spaced, weight
+from layerwise.report.naming import stacks
 from layerwise.report.rows import numbers, records, rows
 from layerwise.report.run import Run
 from layerwise.report.wording import counted, in_order, interval, p_value, percent, spread
@@ -82,12 +83,16 @@ def similarity_predicts(run: Run) -> list[Finding]:
     """The measure of similarity that ranks layers best by what skipping them costs."""
     if run.prediction is None:
         return []
-    sure = run.prediction.loc[numbers(run.prediction, "p_holm") < 0.05]
+    whole = run.prediction.loc[run.prediction["stack"].isna()]
+    sure = whole.loc[numbers(whole, "p_holm") < 0.05]
     return spaced([_prediction(row) for row in records(sure)], 1)
 
 
 def _prediction(row: dict[str, Any]) -> Finding:
-    where = {name: str(row[name]) for name in ("capability", "protocol", "predictor", "effect")}
+    names = ("capability", "protocol", "predictor", "effect")
+    where: dict[str, str | None] = {name: str(row[name]) for name in names}
+    if stacks().n_encoder:  # each stack has a row, too
+        where["stack"] = None
     rho = interval(row["rho"], row["low"], row["high"], 2)
     turned = "more" if row["rho"] > 0 else "less"
     sentence = (

@@ -271,6 +271,11 @@ def removal_table(run: Run) -> list[Shown]:
     return [Shown(f"Steps of the removal ({len(cells)})", columns, cells, True)]
 
 
+def _of_stack(row: dict[str, Any]) -> str:
+    """How many layers a row is about, and of which stack if of one alone."""
+    return str(row["n_layers"]) + ("" if pd.isna(row["stack"]) else f" ({row['stack']})")
+
+
 def similarity_tables(run: Run) -> list[Shown]:
     """Block influence by layer, and how well similarity predicts what skipping costs."""
     found = []
@@ -282,7 +287,7 @@ def similarity_tables(run: Run) -> list[Shown]:
         cells = [
             [
                 row["capability"], row["protocol"], row["predictor"], row["effect"],
-                str(row["n_layers"]), str(row["n_items"]), bounds(row, "rho", "low", "high", 1, 2),
+                _of_stack(row), str(row["n_items"]), bounds(row, "rho", "low", "high", 1, 2),
                 f"{row['p_holm']:.3g}",
             ]
             for row in records(run.prediction)

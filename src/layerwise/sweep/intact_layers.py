@@ -33,7 +33,8 @@ class IntactLayer:
         first: whether it is the first of its stack.
         seen: activations by site, ``[1, token, ...]``; ``resid_mid`` only of an encoder-decoder.
         positions: position of each token in its sequence.
-        paths: for each text its tokens in this stack.
+        texts: which texts the walk is over; those with one prompt go through together.
+        paths: for each of these texts its tokens in this stack.
         counted: which tokens count in means: in a decoder-only model all but first positions,
             which are attention sinks; in both stacks of an encoder-decoder all.
     """
@@ -42,6 +43,7 @@ class IntactLayer:
     first: bool
     seen: dict[str, torch.Tensor]
     positions: Int[torch.Tensor, " token"]
+    texts: tuple[int, ...]
     paths: Sequence[tuple[int, ...]]
     counted: Bool[torch.Tensor, " token"]
 
@@ -52,7 +54,7 @@ def intact_layers(
     memory_budget: int,
     n_prompt: Sequence[int] | None = None,
 ) -> Iterator[Iterator[IntactLayer]]:
-    """The layers of each walk that the intact model makes over texts, which are taken in order.
+    """The layers of each walk that the intact model makes over texts.
 
     Args:
         model: the model.
@@ -76,16 +78,19 @@ def _walk(model: Model, batch: Batch, requests: Sequence[LogLikelihood]) -> Iter
     mine = [requests[index] for index in batch.requests]
     if isinstance(model, Seq2SeqModel):
         plan = plan_two_stacks([intact()], mine, model.prefix, model.cfg.n_layers)
-        yield from _two_stacks(TwoStackWalk(model, plan, mine, Work()))
+        walk = TwoStackWalk(model, plan, mine, Work())
+        yield from _two_stacks(walk, batch.requests)
     else:
         plan = walk_of(batch, [intact()], requests, model.cfg.n_layers)
-        yield from _one_stack(Walk(model, block_runners(model), plan, mine, Work()))
+        walk = Walk(model, block_runners(model), plan, mine, Work())
+        yield from _one_stack(walk, batch.requests)
 
 
-def _one_stack(walk: Walk) -> Iterator[IntactLayer]:
+def _one_stack(walk: Walk, texts: tuple[int, ...]) -> Iterator[IntactLayer]:
     positions = torch.tensor(walk.plan.trie.positions, device=walk.device)
     for layer, seen in observe_layers(walk):
-        yield IntactLayer(layer, layer == 0, seen, positions, walk.plan.paths, positions > 0)
+        paths = walk.plan.paths
+        yield IntactLayer(layer, layer == 0, seen, positions, texts, paths, positions > 0)
 
 
 def observe_layers(walk: Walk) -> Iterator[tuple[int, dict[str, torch.Tensor]]]:
@@ -97,7 +102,7 @@ def observe_layers(walk: Walk) -> Iterator[tuple[int, dict[str, torch.Tensor]]]:
         yield layer, seen
 
 
-def _two_stacks(walk: TwoStackWalk) -> Iterator[IntactLayer]:
+def _two_stacks(walk: TwoStackWalk, texts: tuple[int, ...]) -> Iterator[IntactLayer]:
     n_encoder, plan = walk.n_encoder, walk.plan
     for layer, seen in walk.layers(observe=True):
         decoding = layer >= n_encoder
@@ -105,4 +110,4 @@ def _two_stacks(walk: TwoStackWalk) -> Iterator[IntactLayer]:
         positions = torch.tensor(side.positions, device=walk.device)
         first = layer == n_encoder * decoding
         everywhere = torch.ones_like(positions, dtype=torch.bool)
-        yield IntactLayer(layer, first, seen, positions, paths, everywhere)
+        yield IntactLayer(layer, first, seen, positions, texts, paths, everywhere)

@@ -6,7 +6,7 @@ Nothing is changed here, and no logits are made.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import accumulate, chain
 
 import torch
 from jaxtyping import Float
@@ -104,27 +104,23 @@ def residuals_at(
     rows: dict[Place, list[int]] = {}
     for row, place in enumerate(places):
         rows.setdefault(place, []).append(row)
-    n_encoder, at, wanted = (
-        n_encoder_layers(model),
-        0,
-        iter(_in_decoder(model, positions, n_prompt)),
-    )
+    n_encoder, wanted = n_encoder_layers(model), _in_decoder(model, positions, n_prompt)
+    starts = list(accumulate(map(len, positions), initial=0))
     for walk in intact_layers(model, texts, memory_budget, n_prompt):
-        read = torch.empty(0, dtype=torch.long)
+        read = here = torch.empty(0, dtype=torch.long)
         for one in walk:
             if one.layer < n_encoder:
                 continue
             if one.first:
-                nodes = [path[pos] for path in one.paths for pos in next(wanted)]
-                read = torch.tensor(nodes, dtype=torch.long, device=one.positions.device)
-            here = slice(at, at + len(read))
-            if one.first:
+                of = list(zip(one.texts, one.paths, strict=True))
+                nodes = [path[pos] for text, path in of for pos in wanted[text]]
+                into = [row for text, _ in of for row in range(starts[text], starts[text + 1])]
+                read, here = torch.tensor([nodes, into], device=out.device, dtype=torch.long)
                 for row in rows.get(("resid_post", n_encoder - 1), ()):
                     out[row, here] = one.seen["resid_pre"][0, read]
             for site in ("resid_pre", "resid_mid", "resid_post"):
                 for row in rows.get((site, one.layer), ()):
                     out[row, here] = _residual(site, one.seen)[0, read]
-        at += len(read)
     return out
 
 

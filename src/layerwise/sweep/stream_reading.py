@@ -1,4 +1,4 @@
-"""The residual stream of an intact run in one pass: its ends, and how much each layer turns it.
+"""The residual stream of an intact run in one pass: one vector a text, and how layers turn it.
 
 One vector a prompt and depth is kept; what all other positions hold is summed up and let go.
 """
@@ -10,60 +10,81 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
-from transformer_lens import HookedTransformer
 
-from .intact_run import observe_layers, trunk_walks
+from .._stacks import spans
+from ..models.kinds import Model, n_encoder_layers
+from .intact_layers import IntactLayer, intact_layers
 from .plan import DEFAULT_MEMORY_BUDGET
 from .requests import Tokens
 
+Paths = Sequence[tuple[int, ...]]
+
 
 class Streams(NamedTuple):
-    """What is read of some prompts, on the CPU in float64.
+    """What is read of some prompts in one stack, on the CPU in float64.
 
     Attributes:
-        last: the stream at each prompt's last position; depth k is what enters layer k, and the
-            last depth what leaves the last layer.
+        read: the stream at each prompt's last position; in an encoder its mean over positions; in
+            the decoder behind it that at the position that says the first token of the answer.
+            Depth k is what enters layer k of the stack, the last what leaves the last layer.
         influence: 1 minus the cosine of what enters and what leaves a layer, mean over all
-            positions of the prompt.
+            positions of the prompt; in the decoder behind an encoder over the tokens that it
+            begins with.
     """
 
-    last: Float[torch.Tensor, "depth prompt d_model"]
+    read: Float[torch.Tensor, "depth prompt d_model"]
     influence: Float[torch.Tensor, "layer prompt"]
 
 
 @torch.inference_mode()
 def read_streams(
-    model: HookedTransformer,
+    model: Model,
     contexts: Sequence[Tokens],
     *,
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
-) -> Streams:
-    """Read the intact residual stream of prompts; prefixes that they share are run once.
+) -> tuple[Streams, ...]:
+    """Read the intact residual stream of prompts; what they share is run once.
 
     Args:
         model: the model.
         contexts: token ids, at least one each.
         memory_budget: bytes for activations, beside the vectors that are returned.
+
+    Returns:
+        One for each stack, in the order of computation.
     """
-    n_layers, n = model.cfg.n_layers, len(contexts)
-    last = torch.empty(n_layers + 1, n, model.cfg.d_model, dtype=torch.float64)
-    influence = torch.empty(n_layers, n, dtype=torch.float64)
-    at = 0
-    for walk in trunk_walks(model, contexts, memory_budget):
-        paths = walk.plan.paths
-        ends = torch.tensor([path[-1] for path in paths], device=walk.device)
-        here = slice(at, at + len(paths))
-        last[0, here] = walk.trunk[0, ends].cpu().double()
-        for layer, seen in observe_layers(walk):
-            turned = 1 - _cosines(seen["resid_pre"][0], seen["resid_post"][0])
-            influence[layer, here] = torch.stack([turned[list(path)].mean() for path in paths])
-            last[layer + 1, here] = seen["resid_post"][0, ends].cpu().double()
-        at += len(paths)
-    return Streams(last, influence)
+    n_encoder, n, d_model = n_encoder_layers(model), len(contexts), model.cfg.d_model
+    sizes = [last + 1 - first for first, last in spans(n_encoder, model.cfg.n_layers)]
+    stacks = tuple(
+        Streams(
+            torch.empty(size + 1, n, d_model, dtype=torch.float64),
+            torch.empty(size, n, dtype=torch.float64),
+        )
+        for size in sizes
+    )
+    for walk in intact_layers(model, contexts, memory_budget):
+        for one in walk:
+            encodes = one.layer < n_encoder
+            behind = bool(n_encoder) and not encodes
+            _fill(stacks[behind], one.layer - n_encoder * behind, one, at_all=encodes)
+    return stacks
 
 
-def _cosines(
-    before: Float[torch.Tensor, "token d_model"], after: Float[torch.Tensor, "token d_model"]
-) -> Float[torch.Tensor, " token"]:
-    found = torch.nn.functional.cosine_similarity(before.float(), after.float(), dim=-1)
-    return found.cpu().double()
+def _fill(streams: Streams, layer: int, one: IntactLayer, *, at_all: bool) -> None:
+    """Enter what one layer of a walk does, its number being that in its stack."""
+    here = list(one.texts)
+    before, after = one.seen["resid_pre"][0], one.seen["resid_post"][0]
+    turned = 1 - torch.nn.functional.cosine_similarity(before.float(), after.float(), dim=-1)
+    streams.influence[layer, here] = _means(turned.cpu().double(), one.paths)
+    for depth, resid in [(0, before)] * one.first + [(layer + 1, after)]:
+        streams.read[depth, here] = (
+            _means(resid.cpu().double(), one.paths)
+            if at_all
+            else resid[[path[-1] for path in one.paths]].cpu().double()
+        )
+
+
+def _means(
+    values: Float[torch.Tensor, "token ..."], paths: Paths
+) -> Float[torch.Tensor, "prompt ..."]:
+    return torch.stack([values[list(path)].mean(dim=0) for path in paths])

@@ -21,7 +21,7 @@ LINE = {"color": "0.25", "lw": 0.7, "ls": (0, (4, 2))}
 
 def name_layers(
     axes: Axes, along: str, layers: Sequence[int], room: float, size: float = 0.16,
-    *, cells: bool = False,
+    *, cells: bool = False, first: int | None = None,
 ) -> None:  # fmt: skip
     """Ticks of layers; in an encoder-decoder numbered in their stack, which is named.
 
@@ -32,11 +32,14 @@ def name_layers(
         room: length of the axis, inches.
         size: what a label takes along the axis, inches.
         cells: whether the axis is one of cells, the first from 0 to 1, rather than of numbers.
+        first: where the decoder begins, if what is on the axis is not numbered as layers are.
     """
-    first, ordered = _first_of_decoder(layers), sorted(layers)
+    given, ordered = first, sorted(layers)
+    first = _first_of_decoder(layers) if given is None else given
     places = {layer: i + 0.5 if cells else float(layer) for i, layer in enumerate(ordered)}
     ticks = _ticks(ordered, first, room, size)
-    texts = [number(float(tick - _start_of_stack(tick))) for tick in ticks]
+    starts = [first * (tick >= first) if given else _start_of_stack(tick) for tick in ticks]
+    texts = [number(float(tick - start)) for tick, start in zip(ticks, starts, strict=True)]
     _set_ticks(axes, along, [places[tick] for tick in ticks], texts)
     ends = places[ordered[0]], places[ordered[-1]]
     if first:

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
+from layerwise._stacks import DECODER
 from layerwise.report.figures.grid import layer_ticks, legend_below, rows_and_columns, set_title
 from layerwise.report.figures.layer_axis import name_layers
 from layerwise.report.figures.lettering import label
@@ -42,7 +43,8 @@ def similarity_map(
     Returns:
         Left the map of arXiv:2403.17887: dots mark the block of each size that turns
         the stream least. In the middle a line per capability, the band the range over its tasks;
-        values below 0.001 stand there. Right the unbiased CKA; grey where it is undefined.
+        values below 0.001 stand there. Right the unbiased CKA; grey where it is undefined, or of
+        depths of two stacks.
     """
     protocol = str(influence["protocol"].iloc[0]) if protocol is None else protocol
     shown = [rows(table, protocol=protocol) for table in (angular, influence, cka)]
@@ -61,7 +63,7 @@ def similarity_map(
     n_tasks = len(set(shown[1]["task"]))
     over = counted(n_tasks, "task") if n_tasks == 1 else f"mean over {n_tasks} tasks"
     set_title(figure, f"Similarity of layers, {label(protocol)} prompts ({over})")
-    legend_below(figure, list(grid[1].get_lines()))
+    legend_below(figure, [line for line in grid[1].get_lines() if line.get_gid() == "influence"])
     return figure
 
 
@@ -107,15 +109,20 @@ def _influence(axes: Axes, table: pd.DataFrame, room: float) -> None:
 
 
 def _cka(axes: Axes, table: pd.DataFrame, room: float) -> AxesImage:
-    wide = table.pivot_table(index="layer", columns="other", values="cka_unbiased", dropna=False)
-    depths = range(len(set(table["other"])))
+    behind = np.asarray(table["stack"].isin([DECODER]), dtype=int)
+    # What leaves the encoder and what enters the decoder are two depths with one number.
+    layer, other = (np.asarray(table[name], dtype=int) + behind for name in ("layer", "other"))
+    placed = table.assign(layer=layer, other=other)
+    wide = placed.pivot_table(index="layer", columns="other", values="cka_unbiased", dropna=False)
+    depths = range(int(other.max()) + 1)
+    first = int(layer[behind == 1].min()) if behind.any() else None
     half = wide.reindex(index=depths, columns=depths).to_numpy(dtype=float)
     values = np.where(np.isnan(half), half.T, half)
     axes.set_facecolor("0.8")
     image = axes.imshow(np.ma.masked_invalid(values), cmap=_MAP, aspect="auto",
                         origin="lower", vmin=0, vmax=1)  # fmt: skip
     for along in "xy":
-        name_layers(axes, along, depths, min(room, _HEIGHT - 0.9), 0.24)
+        name_layers(axes, along, depths, min(room, _HEIGHT - 0.9), 0.24, first=first)
     axes.set_xlabel("stream before layer")
     axes.set_ylabel("stream before layer")
     axes.set_title("CKA between depths", loc="left", pad=3)

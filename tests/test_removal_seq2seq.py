@@ -1,0 +1,249 @@
+"""Removal of layers of encoder-decoders against brute force, plain rules and planted answers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import Phase, given, settings
+
+import layerwise as lw
+from layerwise._removal_orders import blocks_of, from_the_end
+from layerwise._setup import Setup, prepare
+from layerwise._stacks import removable
+from layerwise.errors import UserError
+from layerwise.models import load_model
+from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
+from layerwise.models.organisms.wired_seq2seq.truth import spared
+from layerwise.models.seq2seq import Seq2SeqModel
+from layerwise.results import RemovalResult
+from layerwise.sweep import Scored, intact, skip_layers
+from layerwise.tasks import Item, Task, score
+from tests import commands
+from tests.analysis import word_task
+from tests.models.seq2seq.tiny import tiny_folder
+from tests.planted import CAPABILITIES, small_task
+from tests.planted_seq2seq import seq2seq_layouts, small_seq2seq
+
+CHANCE = dict.fromkeys(("letter", "continuation", "generate"), 0.0)
+LAYOUT = WiredSeq2SeqLayout()
+
+
+@cache
+def model_of(case: str) -> Seq2SeqModel:
+    model = load_model(tiny_folder(case))
+    assert isinstance(model, Seq2SeqModel)
+    return model
+
+
+@cache
+def task_of(case: str) -> Task:
+    """Questions whose answer is what the intact model prefers, so that it is always right."""
+    task = word_task(16, chance=CHANCE)
+    setup = prepare(model_of(case), task, "continuation", two_stacks=True)
+    return replace(task, items=tuple(_as_preferred(setup, task, item) for item in task.items))
+
+
+def _as_preferred(setup: Setup, task: Task, item: Item) -> Item:
+    asked = [one.request for one in setup.requests(task, item, "continuation")]
+    (outcomes,) = setup.sweep([intact()], asked, "reference").outcomes
+    told = [sum(one.token_logprobs) for one in outcomes if isinstance(one, Scored)]
+    return replace(item, answer=item.choices[int(np.argmax(told))])
+
+
+def scores(case: str, items: list, layers: tuple[int, ...]) -> tuple[int, float]:
+    """Right answers and the sum of gold log-probabilities without some layers, by brute force."""
+    task = task_of(case)
+    setup = prepare(model_of(case), task, "continuation", two_stacks=True)
+    asked = [setup.requests(task, item, "continuation") for item in items]
+    change = skip_layers(layers) if layers else intact()
+    flat = [one.request for requests in asked for one in requests]
+    outcomes = iter(setup.sweep([change], flat, "reference").outcomes[0])
+    found = [
+        score(task, item, "continuation", requests, [next(outcomes) for _ in requests])
+        for item, requests in zip(items, asked, strict=True)
+    ]
+    return sum(one.correct for one in found), sum(one.gold_logprob or 0.0 for one in found)
+
+
+def sizes_of(case: str) -> list[range]:
+    """The layers of each stack."""
+    cfg = model_of(case).cfg
+    return [range(cfg.n_encoder_layers), range(cfg.n_encoder_layers, cfg.n_layers)]
+
+
+@pytest.mark.parametrize("case", ["t5", "bart"])
+@pytest.mark.parametrize("by", ["greedy", "block"])
+def test_the_order_is_that_of_brute_force(case: str, by: str) -> None:
+    n = 3 if by == "greedy" else 2
+    result = lw.removal_order(
+        model_of(case), task_of(case), n_removed=n, by=by, progress=False
+    )  # fmt: skip
+    table, stacks = result.removal, sizes_of(case)
+    selected = set(table.loc[table["split"] == "selection", "item"])
+    items = [item for item in task_of(case).items if item.id in selected]
+    assert scores(case, items, ())[0] == len(items)
+    removed: tuple[int, ...] = ()
+    order = []
+    for step in range(1, n + 1):
+        if by == "greedy":
+            tried = [
+                (*removed, layer) for stack in stacks for layer in stack
+                if layer not in removed and len(set(stack) - set(removed)) > 1
+            ]  # fmt: skip
+        else:
+            tried = [tuple(stack[i : i + step]) for stack in stacks
+                     for i in range(len(stack) - step + 1) if step < len(stack)]  # fmt: skip
+        found = {layers: scores(case, items, layers) for layers in tried}
+        right = max(one for one, _ in found.values())
+        nats = max(gold for one, gold in found.values() if one == right)
+        near = [k for k, (one, gold) in found.items() if one == right and gold > nats - 1e-4]
+        removed = max(near, key=lambda layers: layers[-1])
+        order.append(removed)
+        mine = table.loc[(table["step"] == step) & (table["split"] == "selection")]
+        assert {tuple(layers) for layers in mine["layers"]} == set(tried)
+    assert result.order == order
+
+
+@cache
+def all_orders(case: str) -> RemovalResult:
+    ways = ["effect", "deep", "angular", "influence"]
+    return lw.removal_order(model_of(case), task_of(case), n_removed=2, by=ways, progress=False)
+
+
+@pytest.mark.parametrize("case", ["t5", "bart"])
+def test_given_orders_are_those_of_the_plain_rules(case: str) -> None:
+    result, task = all_orders(case), task_of(case)
+    selected = set(result.removal.loc[result.removal["split"] == "selection", "item"])
+    items = tuple(item for item in task.items if item.id in selected)
+    read = lw.similarity(
+        model_of(case), replace(task, items=items), "continuation", progress=False
+    )  # fmt: skip
+    stacks = sizes_of(case)
+    turned = read.influence().set_index("layer")["influence"].to_dict()
+    assert result.orders["influence", "continuation"] == ranked(turned, stacks)
+    across = {(r.layer, r.n_layers): r.distance for r in read.angular().itertuples()}
+    least = [
+        min(
+            (tuple(range(at, at + n)) for at, size in across if size == n
+             and all(set(stack) - set(range(at, at + n)) for stack in stacks)),
+            key=lambda block: across[block[0], len(block)],
+        )
+        for n in (1, 2)
+    ]  # fmt: skip
+    assert result.orders["angular", "continuation"] == least
+    alone = result.candidates().query("by == 'effect' and step == 1")
+    cost = {r.layers[0]: (r.share_lost, r.nats) for r in alone.itertuples()}
+    assert set(cost) == set(stacks[0]) | set(stacks[1])
+    assert result.orders["effect", "continuation"] == ranked(cost, stacks)
+    deep = {"t5": [(4,), (4, 2)], "bart": [(4,), (4, 1)]}  # 3 + 2 layers, 2 + 3 layers
+    assert result.orders["deep", "continuation"] == deep[case]
+
+
+def ranked(values: dict[int, Any], stacks: list[range]) -> list[tuple[int, ...]]:
+    """The two least, one after the other, one layer of each stack left."""
+    order: list[int] = []
+    for _ in range(2):
+        left = [set(stack) - set(order) for stack in stacks]
+        can_go = [layer for layers in left if len(layers) > 1 for layer in layers]
+        order.append(min(can_go, key=lambda layer: values[layer]))
+    return [tuple(order[:1]), tuple(order)]
+
+
+def test_both_stacks_shrink_alike_from_their_ends() -> None:
+    assert from_the_end(4, 0, 6)[-1] == (5, 4, 3, 2)
+    assert from_the_end(4, 3, 6)[-1] == (5, 2, 4, 1)
+    # Of 2 encoder and 4 decoder layers: half of the encoder goes with half of the decoder.
+    assert from_the_end(4, 2, 6)[-1] == (5, 1, 4, 3)
+    for one, other in pairwise(from_the_end(9, 8, 14)):
+        assert other[:-1] == one
+
+
+def test_no_block_is_in_two_stacks_and_none_is_a_whole_stack() -> None:
+    assert blocks_of(2, 3, 5) == [(0, 1), (1, 2)]
+    assert blocks_of(1, 3, 5) == [(0,), (1,), (2,), (3,), (4,)]
+    assert blocks_of(1, 1, 3) == [(1,), (2,)]
+    assert blocks_of(2, 0, 3) == [(0, 1), (1, 2)]
+    assert removable((0, 1), 3, 5) == [3, 4]
+    assert removable((3,), 3, 5) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("by", ["greedy", "effect"])
+def test_engine_and_reference_find_the_same(by: str) -> None:
+    made = [
+        lw.removal_order(
+            model_of("t5"), task_of("t5"), n_removed=2, by=by, method=method, progress=False
+        ).removal
+        for method in ("engine", "reference")
+    ]
+    rest = [column for column in made[0].columns if column != "gold_logprob"]
+    pd.testing.assert_frame_equal(made[0][rest], made[1][rest])
+    assert (made[0]["gold_logprob"] - made[1]["gold_logprob"]).abs().max() < 1e-4
+
+
+@settings(max_examples=3, deadline=None, phases=(Phase.explicit, Phase.generate))
+@given(seq2seq_layouts())
+def test_layers_that_nothing_needs_are_removed_first(layout: WiredSeq2SeqLayout) -> None:
+    idle, n = spared(layout, *CAPABILITIES), len(spared(layout, *CAPABILITIES))
+    tasks, ways = [small_task(name, 12) for name in CAPABILITIES], ("greedy", "effect", "influence")
+    if not n:
+        return
+    result = lw.removal_order(
+        small_seq2seq(layout), tasks, n_removed=n, by=ways, progress=False
+    )  # fmt: skip
+    assert {way: result.orders[way, "continuation"][-1] for way in ways} == dict.fromkeys(
+        ways, tuple(idle)
+    )
+    assert (result.steps()["acc"] == 1).all()
+
+
+def test_what_is_kept_costs_when_it_goes() -> None:
+    idle = spared(LAYOUT, *CAPABILITIES)
+    tasks = [small_task(name, 16) for name in CAPABILITIES]
+    n = len(idle) + 1
+    result = lw.removal_order(small_seq2seq(LAYOUT), tasks, n_removed=n, progress=False)
+    assert result.order[-2] == tuple(idle)
+    steps = result.steps()
+    assert (steps.loc[steps["step"] < n, "acc"] == 1).all()
+    assert (steps.loc[steps["step"] == n, "acc"] < 1).any()
+    assert "decoder.5" in set(result.summary_rows()["layer or block"])
+
+
+@pytest.mark.parametrize(
+    ("n", "by", "says"),
+    [
+        (4, "greedy", "to remove is 4; expected 1 to 3, because the model has 5 layers and one of"),
+        (0, "deep", "The number of layers to remove is 0; expected 1 to 3"),
+        (3, "block", "expected 1 to 2 for the order 'block', because a block is within one stack"),
+        (3, "angular", "expected 1 to 2 for the order 'angular'"),
+    ],
+)
+def test_more_than_can_go_is_refused(n: int, by: str, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        lw.removal_order(model_of("t5"), task_of("t5"), n_removed=n, by=by, progress=False)
+
+
+def test_the_command_names_layers_by_their_stack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = commands.done(
+        "remove", "wired-seq2seq", "--task", "wired-lookup", "--limit", 24, "--layers", 2,
+        "--by", "deep", "--by", "block", "--out", "run",
+    )  # fmt: skip
+    assert "decoder.5" in said
+    assert "Work: " in said
+    commands.done("report", "run")
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "decoder.5" in page
+    commands.refused(
+        "remove", "wired-seq2seq", "--task", "wired-lookup", "--layers", 13,
+        says="expected 1 to 12, because the model has 14 layers and one of each stack must stay.",
+        unchanged=tmp_path,
+    )  # fmt: skip
