@@ -8,11 +8,13 @@ import pytest
 from legible import assert_legible, texts
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
+from matplotlib.figure import Figure
 
 import layerwise as lw
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
 from layerwise.report import Report, report
 from layerwise.report._drawings import patchings
+from layerwise.report.figures.layer_axis import name_layers
 from layerwise.report.figures.style import COLUMN_WIDTH, FULL_WIDTH
 from layerwise.report.html import Run
 from layerwise.report.naming import naming_layers_of
@@ -98,6 +100,21 @@ def test_layers_of_the_encoder_alone_are_named_too(result):
     page = report(PatchingResult(kept.reset_index(drop=True), result.facts))
     axes = page.figures["patching_resid_pre"].axes[0]
     assert stack_names(axes) == ["encoder"]
+
+
+@pytest.mark.parametrize("layers", [range(8), range(5), range(5, 8)])
+@pytest.mark.parametrize("along", ["x", "y"])
+def test_a_stack_is_named_where_a_layers_number_stands_in_its_middle(result, layers, along):
+    model = result.facts.model.model_copy(update={"n_layers": 8, "n_encoder_layers": 5})
+    figure = Figure(figsize=(4, 4))
+    axes = figure.subplots()
+    (axes.set_xlim if along == "x" else axes.set_ylim)(0, len(layers))
+    with naming_layers_of(model):
+        name_layers(axes, along, layers, 3.0, cells=True)
+    written = {text.get_text() for text in texts(figure)}
+    expected = {"encoder"} if 0 in layers else set()
+    expected |= {"decoder"} if 7 in layers else set()
+    assert written & {"encoder", "decoder"} == expected
 
 
 def test_the_page_says_where_was_patched(page):

@@ -66,6 +66,7 @@ def divide_stacks(axes: Axes, along: str, start: float, line: float, end: float)
 def _name_stacks(axes: Axes, along: str, middles: Sequence[float], names: Sequence[str]) -> None:
     _set_ticks(axes, along, middles, names, minor=True)
     axis = axes.xaxis if along == "x" else axes.yaxis
+    axis.remove_overlapping_locs = False  # a layer's number may stand in the middle of its stack
     axis.set_tick_params(which="minor", length=0, pad=_PAD[along])
     if along == "y":
         for text in axis.get_minorticklabels():
