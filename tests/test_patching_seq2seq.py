@@ -17,12 +17,14 @@ from layerwise.models.organisms.layout import Spot
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
 from layerwise.models.organisms.wired_seq2seq.truth import PlantedSeq2Seq
 from layerwise.models.seq2seq import Seq2SeqModel
-from layerwise.report._find_depth import hand_overs
+from layerwise.report._find_depth import hand_overs, take_ups
 from layerwise.report.html import Run
 from layerwise.report.naming import naming_layers_of
+from layerwise.report.summary import findings
 from layerwise.sweep import LogLikelihood
 from layerwise.tasks import PatchingPrompts, Task, build_requests, load_task, patching_prompts
 from tests.analysis import prompt_pair, word_task
+from tests.commands import assert_refused, done, run
 from tests.models.seq2seq.tiny import tiny_seq2seq
 from tests.models.tiny import tiny_model
 from tests.planted import CAPABILITIES, small_task
@@ -269,9 +271,40 @@ def test_a_capability_emerges_where_the_decoder_copies_it(capability):
     assert depth["layer"] == pytest.approx(layout.copy.layer)
     moved = layout.named(truth.moved_at + 1)
     expected = f"moves from the last changed token to the last position at layer {moved} "
+    copied = layout.named(layout.copy.layer + 1)
+    taken_up = f"of what the answer depends on from layer {copied} [{copied}, {copied}] on: "
+    share = "recovers 100 [100, 100] % of the logit difference where the answer's first"
     with naming_layers_of(result.facts.model):
-        sentences = [finding.sentence for finding in hand_overs(Run.of([result]))]
-    assert any(expected in sentence for sentence in sentences)
+        (over,), (up,) = hand_overs(Run.of([result])), take_ups(Run.of([result]))
+    assert expected in over.sentence
+    assert taken_up in up.sentence
+    assert share in up.sentence
+    assert {over.sentence, up.sentence} <= {one.sentence for one in findings([result])}
+
+
+def test_without_a_rise_in_the_decoder_nothing_is_said_of_it():
+    layout = WiredSeq2SeqLayout()
+    task = small_task("retrieval", 8)
+    result = lw.patch_activations(
+        small_seq2seq(layout), task, positions=("last", "answer"), pairs=4, progress=False
+    )
+    table = result.patching
+    late = table["layer"] > layout.copy.layer
+    for kept in (table.loc[~late], table.loc[late]):
+        part = replace(result, patching=kept.reset_index(drop=True))
+        assert hand_overs(Run.of([part])) == take_ups(Run.of([part])) == []
+
+
+def test_the_command_patches_both_stacks(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = ["patch", "wired-seq2seq", "--task", "wired-lookup", "--limit", 6, "--pairs", 2]
+    done(*asked, "--site", "resid_pre", "--site", "cross_v", "--position", "last",
+         "--position", "answer", "--out", "run")  # fmt: skip
+    (result,) = lw.load_results("run")
+    found = set(map(tuple, result.patching[["site", "pos_label"]].to_numpy()))
+    assert found == {("resid_pre", "last"), ("resid_pre", "answer"), ("cross_v", "last")}
+    outcome = run(*asked, "--site", "cross_attn_out", "--position", "last")
+    assert_refused(outcome, "Site cross_attn_out is not at position 'last'")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ Tasks without signal are left out; a task whose accuracy was not measured is sai
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,9 +25,10 @@ from layerwise.report.wording import (
     percent,
 )
 
-LENS, HAND_OVER = "logit lens", "hand-over"
+LENS, HAND_OVER, TAKE_UP = "logit lens", "hand-over", "take-up"
 _CHANGED = ("last changed", "first changed")
 _BOUNDS = ("recovered", "recovered_low", "recovered_high")
+_HALF = 0.5
 
 
 def lens_depths(run: Run) -> list[Finding]:
@@ -63,16 +64,24 @@ def _depth(row: dict[str, Any]) -> str:
 
 def hand_overs(run: Run) -> list[Finding]:
     """Where the last position takes over from the changed token, where that is established."""
+    return spaced([one for mine, told in _patched(run) for one in _hand_over(mine, told)], 1)
+
+
+def take_ups(run: Run) -> list[Finding]:
+    """Where a decoder takes up what the encoder has found, where that is established."""
+    return spaced([one for mine, told in _patched(run) for one in _taken_up(mine, told)], 1)
+
+
+def _patched(run: Run) -> Iterator[tuple[pd.DataFrame, bool]]:
+    """Averages of each task, and whether the intact model's accuracy was not measured."""
     if run.patching is None:
-        return []
-    found = []
+        return
     for task in in_order(run.patching["task"], ()):
         mine = rows(run.patching, task=task, site="resid_pre", direction="denoising")
         for protocol in in_order(mine["protocol"], PROTOCOL_ORDER):
             signal = run.has_signal(task, protocol)
             if signal is not False:
-                found += _hand_over(rows(mine, protocol=protocol), signal is None)
-    return spaced(found, 1)
+                yield rows(mine, protocol=protocol), signal is None
 
 
 def _hand_over(mine: pd.DataFrame, unmeasured: bool) -> list[Finding]:
@@ -96,6 +105,30 @@ def _hand_over(mine: pd.DataFrame, unmeasured: bool) -> list[Finding]:
     where = {name: str(first[name]) for name in ("task", "protocol", "direction", "site")}
     where = source("patching", {**where, "pos_label": [changed, "last"]}, layer=middle)
     return [Finding(sentence, weight(0.65, 1 - (high - low) / 10), HAND_OVER, where)]
+
+
+def _taken_up(mine: pd.DataFrame, unmeasured: bool) -> list[Finding]:
+    """From which layer on more than half is at the decoder's position that answers."""
+    answer = rows(mine, pos_label="answer").sort_values("layer")
+    if answer.empty:
+        return []
+    bounds = [_stays(numbers(answer, name) > _HALF) for name in _BOUNDS]
+    middle, last, first = (None if at is None else layers_of(answer)[at] for at in bounds)
+    if middle is None or last is None or first is None or middle == layers_of(answer)[0]:
+        return []
+    row = records(rows(answer, layer=middle))[0]
+    share = percent(*(row[name] for name in _BOUNDS))
+    sentence = (
+        f"In {row['task']} ({row['capability']}, {row['protocol']}), the decoder holds more "
+        f"than half of what the answer depends on from layer {name_layer(middle)} "
+        f"[{name_layer(first)}, {name_layer(last)}] on: patching the residual "
+        f"stream before it recovers {share} of the logit difference where the answer's first "
+        "token is predicted "
+        f"(n = {counted(int(row['n_items']), 'pair')}{_caveat(unmeasured)})."
+    )
+    where = {name: str(row[name]) for name in ("task", "protocol", "direction", "site")}
+    where = source("patching", {**where, "pos_label": "answer"}, layer=middle)
+    return [Finding(sentence, weight(0.6, 1 - (last - first) / 10), TAKE_UP, where)]
 
 
 def _caveat(unmeasured: bool) -> str:

@@ -23,9 +23,9 @@ class Finding:
         sentence: with its interval or test, its protocol, its task or capability, and n.
         importance: from 0 to 1; higher comes first.
         kind: ``critical layers``, ``heads``, ``protocols``, ``no measurable loss``, ``gain``,
-            ``logit lens``, ``prediction depth``, ``hand-over``, ``order``, ``removal``,
-            ``attribution``, ``interaction``, ``agreement``, ``paths``, ``similarity``,
-            ``estimates`` or ``no signal``.
+            ``logit lens``, ``prediction depth``, ``hand-over``, ``take-up``, ``order``,
+            ``removal``, ``attribution``, ``interaction``, ``agreement``, ``paths``,
+            ``similarity``, ``estimates`` or ``no signal``.
         source: ``table``; ``where``, the columns and values that pick the rows the sentence
             is about (``rows.rows`` takes them); and ``at``, those of the rows it quotes.
     """

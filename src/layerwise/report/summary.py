@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from layerwise.report._find_attribution import attributions
-from layerwise.report._find_depth import hand_overs, lens_depths
+from layerwise.report._find_depth import hand_overs, lens_depths, take_ups
 from layerwise.report._find_emergence import agreements, interactions
 from layerwise.report._find_heads import needed_heads
 from layerwise.report._find_layers import critical_layers, gains, harmless_layers
@@ -36,6 +36,7 @@ _FINDERS: tuple[Finder, ...] = (
     agreements,
     settled_later,
     hand_overs,
+    take_ups,
     attributions,
     removals,
     direct_paths,
