@@ -22,7 +22,7 @@ from layerwise.models import load_model
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
 from layerwise.models.organisms.wired_seq2seq.truth import spared
 from layerwise.models.seq2seq import Seq2SeqModel
-from layerwise.results import RemovalResult
+from layerwise.results import RemovalResult, SimilarityResult
 from layerwise.sweep import Scored, intact, skip_layers
 from layerwise.tasks import Item, Task, score
 from tests import commands
@@ -220,8 +220,12 @@ def test_what_is_kept_costs_when_it_goes() -> None:
     [
         (4, "greedy", "to remove is 4; expected 1 to 3, because the model has 5 layers and one of"),
         (0, "deep", "The number of layers to remove is 0; expected 1 to 3"),
-        (3, "block", "expected 1 to 2 for the order 'block', because a block is within one stack"),
-        (3, "angular", "expected 1 to 2 for the order 'angular'"),
+        (
+            3,
+            "block",
+            "expected 1 to 2, because the model has 5 layers, blocks of 'block' are within",
+        ),
+        (3, "angular", "expected 1 to 2, .* blocks of 'angular' are within one stack and one of"),
     ],
 )
 def test_more_than_can_go_is_refused(n: int, by: str, says: str) -> None:
@@ -247,3 +251,15 @@ def test_the_command_names_layers_by_their_stack(
         says="expected 1 to 12, because the model has 14 layers and one of each stack must stay.",
         unchanged=tmp_path,
     )  # fmt: skip
+
+
+def test_a_profile_adds_orders_and_similarity() -> None:
+    """Of 2 encoder and 3 decoder layers: no block can be longer than 2."""
+    found = lw.profile(
+        model_of("bart"), task_of("bart"), "continuation", also=["removal", "similarity"],
+        progress=False,
+    )  # fmt: skip
+    (removal,) = [one for one in found.results if isinstance(one, RemovalResult)]
+    assert {len(order) for order in removal.orders.values()} == {2}
+    (similar,) = [one for one in found.results if isinstance(one, SimilarityResult)]
+    assert similar.influence()["layer"].tolist() == [0, 1, 2, 3, 4]

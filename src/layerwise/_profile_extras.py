@@ -16,10 +16,12 @@ from layerwise._patching_job import Patching
 from layerwise._patching_tables import DENOISING
 from layerwise._progress import Meter
 from layerwise._removal_job import Removal
+from layerwise._removal_orders import most_removed
 from layerwise._setup import Setup
 from layerwise.attribution_patching import SAMPLE, AttributionPatching
 from layerwise.errors import UserError, unknown_name
 from layerwise.heads import THRESHOLD, fitting_heads
+from layerwise.models.kinds import n_encoder_layers
 from layerwise.models.seq2seq import Seq2SeqConfig, Seq2SeqModel
 from layerwise.path_patching import PathPatching, has_norms_after, refuse_norms_after
 from layerwise.results import Result
@@ -42,7 +44,7 @@ EXTRAS = {
 
 
 # Those that an encoder-decoder allows.
-OF_TWO_STACKS = ("parts", "heads")
+OF_TWO_STACKS = ("parts", "heads", "similarity", "removal")
 
 
 class Job(Protocol):
@@ -122,8 +124,9 @@ def jobs_of(extras: Sequence[str], able: Setup, reading: Setup, pairs: int) -> I
     if not able.tasks:
         return
     yield from readings_of(extras, reading).values()
-    if "removal" in extras and model.cfg.n_layers > 1:
-        n_removed = max(1, model.cfg.n_layers // 2)
+    sizes = n_encoder_layers(model), model.cfg.n_layers
+    n_removed = min(model.cfg.n_layers // 2, *(most_removed(by, *sizes) for by in CHEAP_ORDERS))
+    if "removal" in extras and n_removed:
         yield Removal(able, n_removed, CHEAP_ORDERS, held_out=0.5)
     if "estimates" in extras:
         yield AttributionPatching(patching, SAMPLE)

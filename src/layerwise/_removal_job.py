@@ -24,6 +24,7 @@ from layerwise._removal_orders import (
     by_effect,
     by_influence,
     from_the_end,
+    most_removed,
 )
 from layerwise._removal_tables import (
     ANGULAR,
@@ -40,7 +41,7 @@ from layerwise._removal_tables import (
     tasks_that_count,
 )
 from layerwise._setup import Setup
-from layerwise._stacks import removable, spans
+from layerwise._stacks import removable
 from layerwise._tables import conform, frame
 from layerwise.errors import UserError, unknown_name
 from layerwise.models.kinds import n_encoder_layers
@@ -98,21 +99,17 @@ class Removal:
         return n_encoder_layers(model), model.cfg.n_layers
 
     def _refuse_too_many(self) -> None:
-        stacks = [last + 1 - first for first, last in spans(*self.sizes)]
-        n_layers, most = sum(stacks), sum(stacks) - len(stacks)
-        if not 1 <= self.n_removed <= most:
-            stay = "one must stay" if len(stacks) == 1 else "one of each stack must stay"
-            raise UserError(
-                f"The number of layers to remove is {self.n_removed}; expected 1 to "
-                f"{most}, because the model has {n_layers} layers and {stay}."
-            )
-        in_blocks = [by for by in self.by if by in BLOCKS]
-        if in_blocks and self.n_removed >= max(stacks):
-            raise UserError(
-                f"The number of layers to remove is {self.n_removed}; expected 1 to "
-                f"{max(stacks) - 1} for the order {in_blocks[0]!r}, because a block is within one "
-                f"stack, the longer one has {max(stacks)} layers, and one must stay."
-            )
+        n_encoder, n_layers = self.sizes
+        stay = "one of each stack must stay" if n_encoder else "one must stay"
+        for by in self.by:
+            most = most_removed(by, *self.sizes)
+            if not 1 <= self.n_removed <= most:
+                inside = n_encoder and by in BLOCKS
+                within = f", blocks of {by!r} are within one stack" if inside else ""
+                raise UserError(
+                    f"The number of layers to remove is {self.n_removed}; expected 1 to {most}, "
+                    f"because the model has {n_layers} layers{within} and {stay}."
+                )
 
     def settings(self) -> dict[str, Any]:
         """What makes it this removal and no other."""

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from layerwise._removal_tables import best_candidate
+from layerwise._removal_tables import BLOCKS, best_candidate
 from layerwise._similarity_measures import angular_distances
 from layerwise._stacks import removable, spans
 from layerwise.sweep.stream_reading import Streams
@@ -23,6 +23,12 @@ Layers = tuple[int, ...]
 Read = Sequence[Sequence[Streams]]
 # Similarities that differ by less are a tie; float32 leaves that much of a layer that does nothing.
 _SAME = 1e-6
+
+
+def most_removed(by: str, n_encoder: int, n_layers: int) -> int:
+    """How many layers an order can remove."""
+    stacks = [last + 1 - first for first, last in spans(n_encoder, n_layers)]
+    return max(stacks) - 1 if by in BLOCKS else sum(stacks) - len(stacks)
 
 
 def blocks_of(size: int, n_encoder: int, n_layers: int) -> list[Layers]:
