@@ -303,6 +303,79 @@ FAULTS = [
         "start in range(0, len(resid), at_once)",
         "start in range(0, max(1, len(resid) - 1), at_once)",
     ),
+    # Two stacks.
+    *(
+        Fault(f"two stacks: {name}", f"seq2seq/{file}", old, new, ("tests/sweep/seq2seq",))
+        for name, file, old, new in (
+            (
+                "a branch of the encoder reads the intact memory",
+                "walk.py",
+                "early = branch < self.n_early",
+                "early = False",
+            ),
+            (
+                "a branch does not begin where it leaves another",
+                "walk.py",
+                "left = self.trunk[0, :n_asked] if leaves is None else self.resid[leaves]",
+                "left = self.trunk[0, :n_asked]",
+            ),
+            (
+                "keys of a branch before it opens",
+                "walk.py",
+                "return 1 + branch if layer >= known.opens else",
+                "return 1 + branch if layer >= 0 else",
+            ),
+            (
+                "a skipped layer replaces nothing",
+                "walk.py",
+                'self.resid[row : row + 1] = edits.changed("resid_post", entered)',
+                "self.resid[row : row + 1] = entered",
+            ),
+            ("decoder tokens look ahead", "attending.py", "causal and n_query > 1", "False"),
+            (
+                "relative positions of later queries",
+                "attending.py",
+                "queries = keys[n_key - n_query :]",
+                "queries = keys[:n_query]",
+            ),
+            (
+                "position of written tokens",
+                "decode.py",
+                "torch.tensor([self.position], device=walk.device)",
+                "torch.tensor([self.position - 1], device=walk.device)",
+            ),
+            (
+                "written tokens pass through skipped layers",
+                "decode.py",
+                "if not any(idle):",
+                "if True:",
+            ),
+            (
+                "all rows read the intact memory",
+                "decode.py",
+                "at = (reading.memories[:, None], reading.inputs)",
+                "at = (0 * reading.memories[:, None], reading.inputs)",
+            ),
+            (
+                "the rows that stay are the wrong ones",
+                "decode.py",
+                "left = [rows[number] for number in staying]",
+                "left = list(rows[: len(staying)])",
+            ),
+            (
+                "different sources share an input",
+                "plan.py",
+                "(request.context, said_by(request, prefix), share_key(request))",
+                "(request.context, said_by(request, prefix), None)",
+            ),
+            (
+                "cross-attention forgets its norm",
+                "block.py",
+                "stream if self.post_norm else norm(stream)",
+                "stream",
+            ),
+        )
+    ),
 ]
 
 
