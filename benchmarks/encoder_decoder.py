@@ -176,6 +176,7 @@ def compare(n_encoder: int, n_decoder: int, wanted: argparse.Namespace) -> list[
             [
                 f"{n_encoder} + {n_decoder}", work, agreed, f"{seconds:.1f}",
                 f"{cost.seconds:.1f}", f"{seconds / cost.seconds:.1f}",
+                f"{spent.cpu_seconds * scale / cost.cpu_seconds:.1f}",
                 f"{passes / swept.stats.token_passes:.1f}",
             ]
         )  # fmt: skip
@@ -201,7 +202,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(wanted.threads)
     where = machine("transformers")
     rows = [row for depth in wanted.depths for row in compare(depth, depth, wanted)]
-    head = "layers|work|agreement|pruned models, s|engine, s|ratio|ratio of token-passes"
+    head = (
+        "layers|work|agreement|pruned models, s|engine, s|ratio|of processor time|of token-passes"
+    )
     print(markdown(head, rows, words=3))
     print(f"\n{where}")
 

@@ -22,12 +22,11 @@ from layerwise._setup import Setup, TaskLike, prepare
 from layerwise.emergence import emergence
 from layerwise.logit_lens import Lens
 from layerwise.models.kinds import Model
-from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.patching import PAIRS, Patching
 from layerwise.report import Report, report
 from layerwise.results import AblationResult, Result
 from layerwise.sweep import LogLikelihood, skip
-from layerwise.tasks import PROTOCOLS, Task
+from layerwise.tasks import PROTOCOLS
 
 DEFAULT_ITEMS = 100
 FORWARDS_TIMED = 3
@@ -155,8 +154,8 @@ class Jobs:
             Ablation(setup, changes_of(setup, extras), only_with_signal=not exhaustive),
             Lens(replace(setup, protocols=protocols), strict=False),
             Patching(
-                replace(setup, protocols=("continuation",), tasks=_patched(setup)),
-                patched_sites(extras), pairs, strict=False,
+                replace(setup, protocols=("continuation",)), patched_sites(extras), pairs,
+                strict=False,
             ),
             extras,
         )  # fmt: skip
@@ -212,10 +211,5 @@ class Jobs:
         return replace(setup, tasks=tuple(task for task in setup.tasks if task.name in able))
 
     def _patching(self, able: Setup) -> Patching:
-        setup = replace(self.patching.setup, tasks=_patched(able))
+        setup = replace(self.patching.setup, tasks=able.tasks)
         return replace(self.patching, setup=setup)
-
-
-def _patched(setup: Setup) -> tuple[Task, ...]:
-    """The tasks that are patched: of an encoder-decoder none yet."""
-    return () if isinstance(setup.model, Seq2SeqModel) else setup.tasks
