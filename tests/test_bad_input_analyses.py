@@ -148,3 +148,11 @@ def test_a_model_without_files_cannot_be_pruned(here):
     says = "The model has no Hugging Face original to write from: expected one that load_model"
     command = ["prune", "wired-decoder", "--remove", "0", "--task", "wired-lookup", "--out", "run"]
     refused(*command, says=says, unchanged=here)
+
+
+@pytest.mark.parametrize(
+    "command", ["attribution", "heads", "path-patch", "attribution-patch", "train-lens"]
+)
+def test_analyses_that_take_decoders_alone(here: Path, command: str) -> None:
+    says = "'wired-seq2seq' is an encoder-decoder, which this analysis does not take"
+    refused(command, "wired-seq2seq", "--out", "run", says=says, unchanged=here)

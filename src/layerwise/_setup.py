@@ -200,12 +200,8 @@ def prepare(
     Raises:
         UserError: for anything unknown, out of range or contradictory.
     """
-    if isinstance(model, Seq2SeqModel) and not two_stacks:
-        raise UserError(
-            f"Model {model.cfg.model_name!r} is an encoder-decoder, which this analysis does not "
-            "take: expected a decoder-only language model; docs/encoder_decoder.md says which "
-            "analyses take both."
-        )
+    if not two_stacks:
+        refuse_two_stacks(model)
     wanted = _as_sequence(protocols)
     for protocol in wanted:
         if protocol not in PROTOCOLS:
@@ -250,6 +246,20 @@ def paired_tasks(
 ) -> TaskLike | Sequence[TaskLike]:
     """The tasks; if None, those of the model's language that are patched by default."""
     return paired_names(language_of(model)) if tasks is None else tasks
+
+
+def refuse_two_stacks(model: Model) -> None:
+    """Accept only decoder-only models.
+
+    Raises:
+        UserError: if it is an encoder-decoder.
+    """
+    if isinstance(model, Seq2SeqModel):
+        raise UserError(
+            f"Model {model.cfg.model_name!r} is an encoder-decoder, which this analysis does not "
+            "take: expected a decoder-only language model; docs/encoder_decoder.md says which "
+            "analyses take both."
+        )
 
 
 def _numbers_of_run(out: str | Path | None) -> dict[str, int]:

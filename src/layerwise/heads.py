@@ -24,6 +24,7 @@ from layerwise._direct import direct, read_differences
 from layerwise._facts import Facts, ModelFacts
 from layerwise._parts import Parts
 from layerwise._progress import Meter
+from layerwise._setup import refuse_two_stacks
 from layerwise._tables import conform
 from layerwise.errors import UserError
 from layerwise.models import LoadedFacts, model_facts, original_tokenizer
@@ -67,6 +68,7 @@ def head_scores(
     Raises:
         UserError: for anything out of range, or a model whose vocabulary or context is too small.
     """
+    refuse_two_stacks(model)
     loaded = model_facts(model)
     refuse_nonfinite(loaded.name, model)
     job = (
