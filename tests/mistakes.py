@@ -165,8 +165,8 @@ FAULTS = [
     Fault(
         "an attention sink taken into the mean",
         "sweep/intact_layers.py",
-        "walk.plan.paths, positions > 0)",
-        "walk.plan.paths, positions >= 0)",
+        "texts, paths, positions > 0)",
+        "texts, paths, positions >= 0)",
         ("tests/sweep/test_engine.py::test_means_and_residuals_equal_run_with_cache",),
     ),
     Fault(

@@ -10,19 +10,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from transformer_lens import HookedTransformer
-
 from layerwise._attribution_job import Attribution
 from layerwise._callable import make_callable
 from layerwise._carry_out import carry_out
 from layerwise._setup import TaskLike, prepare
+from layerwise.models.kinds import Model
 from layerwise.results import AttributionResult
 
 ATTRIBUTION_PROTOCOLS = ("letter", "continuation")
 
 
 def attribution(
-    model: HookedTransformer,
+    model: Model,
     tasks: TaskLike | Sequence[TaskLike] = "all",
     protocols: str | Sequence[str] = ATTRIBUTION_PROTOCOLS,
     *,

@@ -29,7 +29,7 @@ from layerwise._records import work_entry
 from layerwise._setup import TaskLike, paired_tasks, prepare
 from layerwise._tables import frame
 from layerwise.errors import UserError
-from layerwise.models.kinds import hook_name
+from layerwise.models.kinds import Model, hook_name
 from layerwise.results import AttributionPatchingResult
 from layerwise.sweep import SweepStats
 from layerwise.sweep.readout import logits_of
@@ -40,7 +40,7 @@ SAMPLE = 64
 
 
 def attribute_patches(
-    model: HookedTransformer,
+    model: Model,
     tasks: TaskLike | Sequence[TaskLike] | None = None,
     *,
     sites: str | Sequence[str] = ("z",),

@@ -28,6 +28,7 @@ from layerwise._setup import refuse_two_stacks
 from layerwise._tables import conform
 from layerwise.errors import UserError
 from layerwise.models import LoadedFacts, model_facts, original_tokenizer
+from layerwise.models.kinds import Model
 from layerwise.models.originals import refuse_nonfinite
 from layerwise.results import HeadsResult
 from layerwise.sweep.blocks import attention_in_use
@@ -40,7 +41,7 @@ Scores = Float[np.ndarray, "layer head"]
 
 
 def head_scores(
-    model: HookedTransformer,
+    model: Model,
     *,
     sequences: int = SEQUENCES,
     length: int | None = None,
@@ -69,6 +70,7 @@ def head_scores(
         UserError: for anything out of range, or a model whose vocabulary or context is too small.
     """
     refuse_two_stacks(model)
+    assert isinstance(model, HookedTransformer), "all others were refused"
     loaded = model_facts(model)
     refuse_nonfinite(loaded.name, model)
     job = (

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from transformer_lens import HookedTransformer
 
 from layerwise._carry_out import carry_out
 from layerwise._parts import Parts, together
@@ -26,13 +25,14 @@ from layerwise._records import work_entry
 from layerwise._setup import Setup, TaskLike, paired_tasks, prepare
 from layerwise._tables import frame
 from layerwise.errors import UserError, unknown_name
+from layerwise.models.kinds import Model
 from layerwise.results import PathPatchingResult
 from layerwise.sweep import SweepStats
 from layerwise.tasks import Task
 
 
 def patch_paths(
-    model: HookedTransformer,
+    model: Model,
     tasks: TaskLike | Sequence[TaskLike] | None = None,
     receivers: str | Sequence[str] = "logits",
     *,

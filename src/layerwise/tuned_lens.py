@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from transformer_lens import HookedTransformer
 
 from layerwise._carry_out import carry_out
 from layerwise._lens_texts import Texts, texts_of_file, texts_of_tasks
@@ -24,6 +23,7 @@ from layerwise._tables import frame
 from layerwise._translators import FILE
 from layerwise._translators import TunedLens as TunedLens
 from layerwise.errors import UserError, unknown_name
+from layerwise.models.kinds import Model
 from layerwise.results import TunedLensResult
 
 KINDS = ("full", "bias")
@@ -46,7 +46,7 @@ class Trained:
 
 
 def train_lens(
-    model: HookedTransformer,
+    model: Model,
     tasks: TaskLike | Sequence[TaskLike] = "all",
     *,
     text: str | Path | None = None,
