@@ -62,5 +62,6 @@ def test_what_is_allocated_and_freed_is_seen(growth):
     assert growth.each_apart([growth.Point(layers=2, branches=2)])[0].peak < BUDGET
     peak_memory = importlib.import_module("peak_memory")
     with peak_memory.peak_growth() as peak:
-        bytearray(b"x" * (2 * BUDGET))
-    assert peak.bytes > 2 * BUDGET
+        # Far more than what other tests have left to be freed meanwhile.
+        bytearray(b"x" * (8 * BUDGET))
+    assert peak.bytes > 8 * BUDGET
