@@ -24,7 +24,7 @@ from ._edits import NO_EDITS, LayerEdits, Replacement
 from ._runner import BlockRunner, KeptKeysValues, SharedKeys, StepLayout
 from .branches import Branch
 from .drafts import Drafter
-from .engine import Walk, embed_tokens, heads_of, value_at
+from .engine import Walk, embed_tokens, head_mask, heads_of, value_at
 from .interventions import SITES, AddSite, CopySite, PatchSite, SetSite, SkipLayer
 from .layout import KeysValues
 from .readout import CHUNK, first_argmax, logits_of
@@ -410,8 +410,8 @@ class _Step:
                     continue
                 mask = here
                 if edit.site == "z":
-                    heads = heads_of(edit, self.decoder.walk.model.cfg.n_heads)
-                    mask = here[..., None] & self.decoder.walk.are(heads)
+                    n_heads = self.decoder.walk.model.cfg.n_heads
+                    mask = here[..., None] & head_mask(heads_of(edit, n_heads), n_heads, device)
                 change = Replacement(
                     self._value(edit, layer, rows, device), mask, isinstance(edit, AddSite)
                 )

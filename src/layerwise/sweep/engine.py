@@ -20,6 +20,7 @@ from ._runner import KeptKeysValues, heads_per_key
 from .blocks import BlockRunner
 from .branches import Branches
 from .interventions import (
+    BY_HEAD,
     AddSite,
     CopySite,
     Edit,
@@ -348,33 +349,15 @@ class Walk:
         seen: dict[str, torch.Tensor],
     ) -> LayerEdits:
         """The edits at some sites of a layer, each on the rows of its own branch."""
-        found: dict[str, list[Replacement]] = {}
-        values: dict[object, tuple[torch.Tensor, torch.Tensor | None]] = {}
         entering = sites == ("resid_pre",)
-        n_tokens = layout.n_tokens if entering else layout.n_outputs
-        for i, row in enumerate(rows):
-            for edit in group.branches.branches[row].edits.get(layer, ()):
-                if isinstance(edit, SkipLayer) or edit.site not in sites:
-                    continue
-                key = kind_of_value(edit)
-                if key not in values:
-                    values[key] = self._value(edit, layout, seen, entering)
-                value, where = values[key]
-                heads = heads_of(edit, self.model.cfg.n_heads)
-                if len(rows) > 1 or where is not None or heads is not None:
-                    mask = torch.zeros(len(rows), n_tokens, dtype=torch.bool, device=self.device)
-                    mask[i] = True if where is None else where
-                    where = mask
-                    if edit.site == "z":
-                        where = mask[..., None] & self.are(heads)
-                adds = isinstance(edit, AddSite)
-                found.setdefault(edit.site, []).append(Replacement(value, where, adds))
-        return LayerEdits({site: joined(parts) for site, parts in found.items()})
-
-    def are(self, heads: Sequence[int] | None) -> Bool[torch.Tensor, " head"]:
-        """Which heads are some of given ones; None is all."""
-        every = torch.arange(self.model.cfg.n_heads, device=self.device)
-        return torch.isin(every, every if heads is None else torch.tensor(heads).to(every))
+        of_rows = (group.branches.branches[row].edits.get(layer, ()) for row in rows)
+        return edits_of(
+            [[edit for edit in edits if _site(edit) in sites] for edits in of_rows],
+            self.model.cfg.n_heads,
+            lambda edit: self._value(edit, layout, seen, entering),
+            layout.n_tokens if entering else layout.n_outputs,
+            self.device,
+        )
 
     def _value(
         self, edit: SiteEdit, layout: Layout, seen: dict[str, torch.Tensor], entering: bool
@@ -413,6 +396,52 @@ class Walk:
         return 1 + row if own else self.source(branch.leaves, layer)
 
 
+def edits_of(
+    changes: Sequence[Sequence[Edit]],
+    n_heads: int,
+    value_of: Callable[[SiteEdit], tuple[torch.Tensor, Bool[torch.Tensor, " token"] | None]],
+    n_tokens: int,
+    device: torch.device,
+) -> LayerEdits:
+    """The changes of some rows to one layer, ready to be applied.
+
+    Args:
+        changes: of each row.
+        n_heads: heads of the layer.
+        value_of: what an edit puts, and at which tokens; None is all.
+        n_tokens: tokens of a row.
+        device: where.
+    """
+    found: dict[str, list[Replacement]] = {}
+    values: dict[Hashable, tuple[torch.Tensor, torch.Tensor | None]] = {}
+    for i, edits in enumerate(changes):
+        for edit in edits:
+            if isinstance(edit, SkipLayer):
+                continue
+            key = _kind_of_value(edit)
+            if key not in values:
+                values[key] = value_of(edit)
+            value, where = values[key]
+            heads = heads_of(edit, n_heads)
+            if len(changes) > 1 or where is not None or heads is not None:
+                mask = torch.zeros(len(changes), n_tokens, dtype=torch.bool, device=device)
+                mask[i] = True if where is None else where
+                where = mask
+                if edit.site in BY_HEAD:
+                    where = mask[..., None] & head_mask(heads, n_heads, device)
+            adds = isinstance(edit, AddSite)
+            found.setdefault(edit.site, []).append(Replacement(value, where, adds))
+    return LayerEdits({site: _joined(parts) for site, parts in found.items()})
+
+
+def head_mask(
+    heads: Sequence[int] | None, n_heads: int, device: torch.device
+) -> Bool[torch.Tensor, " head"]:
+    """Which heads are some of given ones; None is all."""
+    every = torch.arange(n_heads, device=device)
+    return torch.isin(every, every if heads is None else torch.tensor(heads).to(every))
+
+
 def value_at(
     edit: SetSite | AddSite, positions: Int[torch.Tensor, "group token"]
 ) -> Float[torch.Tensor, ...]:
@@ -430,14 +459,14 @@ def heads_of(edit: SiteEdit, n_heads: int) -> tuple[int, ...] | None:
     return None if edit.heads is None or len(edit.heads) == n_heads else edit.heads
 
 
-def kind_of_value(edit: SiteEdit) -> Hashable:
+def _kind_of_value(edit: SiteEdit) -> Hashable:
     """Edits that agree in this put the same values, though perhaps on other rows and heads."""
     if isinstance(edit, (SetSite, AddSite)):
         return type(edit), id(edit.value)
     return type(edit), edit.site, getattr(edit, "pos", None)
 
 
-def joined(parts: Sequence[Replacement]) -> tuple[Replacement, ...]:
+def _joined(parts: Sequence[Replacement]) -> tuple[Replacement, ...]:
     """Replacements one after the other by the same value, made one."""
     found: list[Replacement] = []
     for part in parts:

@@ -30,6 +30,10 @@ class KeysValues:
     keys: Float[torch.Tensor, "group token kv_head d_head"]
     values: Float[torch.Tensor, "group token kv_head d_head"]
 
+    def of(self, members: Sequence[int] | slice) -> KeysValues:
+        """Those of some members of the group."""
+        return KeysValues(self.keys[members], self.values[members])
+
 
 @dataclass(frozen=True)
 class SplitKeys:

@@ -13,24 +13,9 @@ from torch import nn
 from layerwise.models.seq2seq.parts import AttentionParts, BlockParts
 
 from .._edits import Activation, LayerEdits
+from ..layout import KeysValues
 
 Observe = Callable[[str, torch.Tensor], None]
-
-
-@dataclass(frozen=True)
-class KeysValues:
-    """Keys and values, heads behind tokens."""
-
-    keys: Float[torch.Tensor, "source token head d_head"]
-    values: Float[torch.Tensor, "source token head d_head"]
-
-    def of(self, sources: Any) -> KeysValues:
-        """Those of some sources."""
-        return KeysValues(self.keys[sources], self.values[sources])
-
-
-# Queries, keys and values to what each head reads.
-Attend = Callable[[torch.Tensor, KeysValues, float], torch.Tensor]
 
 
 def keys_values(attention: AttentionParts, x: Float[torch.Tensor, "_ _ d_model"]) -> KeysValues:

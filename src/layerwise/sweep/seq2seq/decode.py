@@ -16,14 +16,15 @@ from jaxtyping import Int
 
 from .._edits import NO_EDITS, LayerEdits
 from ..decode import Job
-from ..engine import value_at
-from ..interventions import AddSite, CopySite, PatchSite, SetSite, SiteEdit
+from ..engine import edits_of, value_at
+from ..interventions import AddSite, CopySite, Edit, PatchSite, SetSite, SiteEdit
+from ..layout import KeysValues
 from ..readout import first_argmax, logits_of
 from ..requests import Generated
 from ..stopping import Stopper
 from .attending import bias_of
-from .block import Block, KeysValues
-from .walk import TwoStackWalk, edits_of
+from .block import Block
+from .walk import TwoStackWalk
 
 # Rows that have ended are left in the batch until so many have.
 LEAVING = 0.25
@@ -191,7 +192,7 @@ class TextDecoder:
         return torch.where(skipping[:, None, None], edits.changed("resid_post", entered), out)
 
     def _edits(
-        self, rows: Sequence[Job], changes: Sequence[Sequence[object]], layer: int
+        self, rows: Sequence[Job], changes: Sequence[Sequence[Edit]], layer: int
     ) -> LayerEdits:
         """The changes at the new position."""
         if not any(changes):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -18,27 +17,23 @@ from jaxtyping import Bool, Float
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.models.seq2seq.parts import StackParts
 
-from .._edits import NO_EDITS, LayerEdits, Replacement
+from .._edits import NO_EDITS, LayerEdits
 from ..branches import Branches
-from ..engine import TOKENS_AT_ONCE, Work, heads_of, joined, kind_of_value, value_at
+from ..engine import TOKENS_AT_ONCE, Work, edits_of, value_at
 from ..interventions import (
     AddSite,
     CopySite,
     PatchSite,
     SetSite,
     SiteEdit,
-    SkipLayer,
     source_position,
 )
+from ..layout import KeysValues
 from ..requests import Request
 from .attending import Attending, attending
-from .block import Block, KeysValues, keys_values
+from .block import Block, keys_values
 from .plan import Side, TwoStackPlan
 
-OBSERVED = (
-    "resid_pre", "z", "attn_out", "resid_mid", "cross_z", "cross_attn_out", "resid_mid_cross",
-    "mlp_out", "resid_post",
-)  # fmt: skip
 Seen = dict[str, torch.Tensor]
 
 
@@ -326,43 +321,3 @@ class TwoStackWalk:
         source_of = source_of.to(self.device)
         value = self.seen[edit.site][:, source_of.clamp(min=0)]
         return value, None if isinstance(edit, CopySite) else source_of >= 0
-
-
-def edits_of(
-    changes: Sequence[Sequence[Any]],
-    n_heads: int,
-    value_of: Callable[[SiteEdit], tuple[torch.Tensor, torch.Tensor | None]],
-    n_tokens: int,
-    device: torch.device,
-) -> LayerEdits:
-    """The changes of some rows to one layer, ready to be applied.
-
-    Args:
-        changes: of each row.
-        n_heads: heads of the layer.
-        value_of: what an edit puts, and at which tokens.
-        n_tokens: tokens of a row.
-        device: where.
-    """
-    found: dict[str, list[Replacement]] = {}
-    values: dict[object, tuple[torch.Tensor, torch.Tensor | None]] = {}
-    for number, edits in enumerate(changes):
-        for edit in edits:
-            if isinstance(edit, SkipLayer):
-                continue
-            key = kind_of_value(edit)
-            if key not in values:
-                values[key] = value_of(edit)
-            value, where = values[key]
-            heads = heads_of(edit, n_heads)
-            mask = None
-            if len(changes) > 1 or where is not None or heads is not None:
-                mask = torch.zeros(len(changes), n_tokens, dtype=torch.bool, device=device)
-                mask[number] = True if where is None else where
-                if edit.site in ("z", "cross_z"):
-                    every = torch.arange(n_heads, device=device)
-                    wanted = every if heads is None else torch.tensor(heads, device=device)
-                    mask = mask[..., None] & torch.isin(every, wanted)
-            adds = isinstance(edit, AddSite)
-            found.setdefault(edit.site, []).append(Replacement(value, mask, adds))
-    return LayerEdits({site: joined(parts) for site, parts in found.items()})
