@@ -17,6 +17,7 @@ from transformer_lens import HookedTransformer
 from ..errors import UserError, unknown_name
 from ..models.kinds import Model
 from ..models.seq2seq import Seq2SeqModel
+from ._outcomes import Engine, Told
 from ._runner import heads_per_key
 from .blocks import block_runners, why_not_packed
 from .decode import Decoder, Job, capacity_for
@@ -24,13 +25,11 @@ from .engine import TOKENS_AT_ONCE, Walk, Work
 from .interventions import Intervention
 from .layout import SCRATCH
 from .plan import DEFAULT_MEMORY_BUDGET, Batch, ModelShape, SweepPlan, plan_sweep, walk_of
-from .readout import CHUNK
 from .reference import reference_outcomes
-from .requests import Generate, Generated, LogLikelihood, Outcome, Request
-from .scores import read_scores
+from .requests import Generated, LogLikelihood, Outcome, Request
 from .seq2seq.run import TwoStackEngine, brute_force_of_two_stacks
 from .seq2seq.run import plan_for as plan_of_two_stacks
-from .stopping import Stopper, make_stopper
+from .stopping import make_stopper
 
 Progress = Callable[[float], None]
 
@@ -207,78 +206,30 @@ def _brute_force(
 
 
 @dataclass
-class _Engine:
-    """Runs the walks of a plan and reads their outcomes."""
+class _Engine(Engine):
+    """The engine of decoder-only models."""
 
-    model: HookedTransformer
-    interventions: Sequence[Intervention]
-    requests: Sequence[Request]
-    stopper: Stopper
-    memory_budget: int
-    tokens_at_once: int
-    work: Work
+    def __post_init__(self) -> None:
+        self.shape, self.runners = model_shape(self.model), block_runners(self.model)
 
-    def run(self, batches: Sequence[Batch], progress: Progress | None) -> list[list[Outcome]]:
-        """All outcomes, by intervention and request."""
-        shape, runners = model_shape(self.model), block_runners(self.model)
-        found: dict[tuple[int, int], Outcome] = {}
-        for number, batch in enumerate(batches):
-            walk = Walk(
-                self.model,
-                runners,
-                walk_of(batch, self.interventions, self.requests, shape.n_layers),
-                [self.requests[index] for index in batch.requests],
-                self.work,
-                self._tokens_at_once(shape),
-                min(SCRATCH, self.memory_budget // 16),
-            )
+    def walk(self, batch: Batch) -> Walk:
+        """See ``Engine``."""
+        return Walk(
+            self.model,
+            self.runners,
+            walk_of(batch, self.interventions, self.requests, self.shape.n_layers),
+            [self.requests[index] for index in batch.requests],
+            self.work,
+            self._tokens_at_once(self.shape),
+            min(SCRATCH, self.memory_budget // 16),
+        )
 
-            def on_layer(layer: int, number: int = number) -> None:
-                if progress is not None:
-                    progress((number + (layer + 1) / shape.n_layers) / len(batches))
-
-            walk.run(on_layer)
-
-            def done(
-                intervention: int, request: int, outcome: Outcome, batch: Batch = batch
-            ) -> None:
-                found[batch.interventions[intervention], batch.requests[request]] = outcome
-
-            self._read(walk, shape, done)
-        return [
-            [found[i, r] for r in range(len(self.requests))] for i in range(len(self.interventions))
-        ]
+    def decode(self, walk: Walk, jobs: list[Job], told: Told, logit_rows: int) -> None:
+        """See ``Engine``."""
+        generating = sorted({job.request for job in jobs})
+        capacity = capacity_for(walk, generating, self.memory_budget // 4)
+        Decoder(walk, self.stopper, deque(jobs), capacity, told, logit_rows=logit_rows).run()
 
     def _tokens_at_once(self, shape: ModelShape) -> int:
         """As asked for, or as few as the budget has room for."""
         return max(64, min(self.tokens_at_once, self.memory_budget // 8 // shape.passing))
-
-    def _read(
-        self, walk: Walk, shape: ModelShape, done: Callable[[int, int, Outcome], None]
-    ) -> None:
-        """Score a finished walk's log-likelihoods and decode its generations."""
-        # Logits are there in the model's format and in float32.
-        per_row = shape.d_vocab * (4 + shape.itemsize)
-        chunk = max(8, min(CHUNK, self.memory_budget // 8 // per_row))
-        jobs: list[Job] = []
-        for scores in read_scores(walk, chunk):
-            for index, request in enumerate(walk.requests):
-                if isinstance(request, Generate):
-                    first = scores.first_token(index)
-                    jobs.append(Job(scores.branch, index, request, [first]))
-                    continue
-                for intervention in scores.interventions:
-                    done(intervention, index, scores.scored(index, request))
-        if not jobs:
-            return
-        members: dict[int | None, tuple[int, ...]] = {None: walk.plan.intact}
-        for group in walk.groups:
-            members |= {row: b.members for row, b in enumerate(group.branches.branches)}
-
-        def told(job: Job, text: Generated) -> None:
-            for intervention in members[job.branch]:
-                done(intervention, job.request, text)
-
-        generating = sorted({job.request for job in jobs})
-        capacity = capacity_for(walk, generating, self.memory_budget // 4)
-        Decoder(walk, self.stopper, deque(jobs), capacity, told, logit_rows=chunk).run()

@@ -1,0 +1,101 @@
+"""A plan's walks run one after the other, and their outcomes read: the same for every kind of walk.
+
+How a walk is made, and how its texts are decoded, is the kind's own business.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .decode import Job
+from .engine import Work
+from .interventions import Intervention
+from .plan import Batch
+from .readout import CHUNK
+from .requests import Generate, Generated, Outcome, Request
+from .scores import read_scores
+from .stopping import Stopper
+
+Done = Callable[[int, int, Outcome], None]
+Told = Callable[[Job, Generated], None]
+
+
+@dataclass
+class Engine(ABC):
+    """Runs the walks of a plan and reads their outcomes.
+
+    Attributes:
+        model: the model.
+        interventions: what is changed.
+        requests: what is asked.
+        stopper: decides where texts end.
+        memory_budget: bytes for activations, keys and values.
+        tokens_at_once: so many tokens are pushed through a block at once.
+        work: what was done so far.
+    """
+
+    model: Any
+    interventions: Sequence[Intervention]
+    requests: Sequence[Request]
+    stopper: Stopper
+    memory_budget: int
+    tokens_at_once: int
+    work: Work
+
+    def run(
+        self, batches: Sequence[Batch], progress: Callable[[float], None] | None
+    ) -> list[list[Outcome]]:
+        """All outcomes, by intervention and request."""
+        found: dict[tuple[int, int], Outcome] = {}
+        n_layers = self.model.cfg.n_layers
+        for number, batch in enumerate(batches):
+            walk = self.walk(batch)
+
+            def on_layer(layer: int, number: int = number) -> None:
+                if progress is not None:
+                    progress((number + (layer + 1) / n_layers) / len(batches))
+
+            def done(
+                intervention: int, request: int, outcome: Outcome, batch: Batch = batch
+            ) -> None:
+                found[batch.interventions[intervention], batch.requests[request]] = outcome
+
+            walk.run(on_layer)
+            self._read(walk, done)
+        return [
+            [found[i, r] for r in range(len(self.requests))] for i in range(len(self.interventions))
+        ]
+
+    @abstractmethod
+    def walk(self, batch: Batch) -> Any:
+        """The walk of a batch."""
+
+    @abstractmethod
+    def decode(self, walk: Any, jobs: list[Job], told: Told, logit_rows: int) -> None:
+        """Decode the texts of a finished walk, so many rows' logits at once."""
+
+    def _read(self, walk: Any, done: Done) -> None:
+        """Score a finished walk's log-likelihoods and decode its texts."""
+        # Logits are there in the model's format and in float32.
+        per_row = self.model.cfg.d_vocab * (4 + self.model.W_E.element_size())
+        chunk = max(8, min(CHUNK, self.memory_budget // 8 // per_row))
+        jobs: list[Job] = []
+        members: dict[int | None, tuple[int, ...]] = {}
+        for scores in read_scores(walk, chunk):
+            members[scores.branch] = scores.interventions
+            for index, request in enumerate(walk.requests):
+                if isinstance(request, Generate):
+                    jobs.append(Job(scores.branch, index, request, [scores.first_token(index)]))
+                    continue
+                for intervention in scores.interventions:
+                    done(intervention, index, scores.scored(index, request))
+
+        def told(job: Job, text: Generated) -> None:
+            for intervention in members[job.branch]:
+                done(intervention, job.request, text)
+
+        if jobs:
+            self.decode(walk, jobs, told, chunk)
