@@ -242,11 +242,8 @@ def _check(
         _check_request(number, request, shape)
         if patches:
             _check_patches(number, request, patches)
-        if copies and not request.source:
-            raise UserError(
-                f"Request {number} has no source run, which resampling needs; give it the prompt "
-                "of another item as its source."
-            )
+        if copies:
+            check_has_source(number, request)
 
 
 def _check_edit(name: str, edit: Edit, shape: ModelShape) -> None:
@@ -285,10 +282,7 @@ def _check_request(number: int, request: Request, shape: ModelShape) -> None:
     length = len(sequence_of(request))
     if isinstance(request, Generate):
         length += request.max_tokens
-    if not request.context or (isinstance(request, LogLikelihood) and not request.continuation):
-        raise UserError(
-            f"Request {number} has an empty context or continuation; give each at least one token."
-        )
+    check_not_empty(number, request)
     if max(length, len(request.source or ())) > shape.n_ctx:
         raise UserError(
             f"Request {number} needs {length} tokens, but the model's context is {shape.n_ctx}; "
@@ -297,15 +291,50 @@ def _check_request(number: int, request: Request, shape: ModelShape) -> None:
 
 
 def _check_patches(number: int, request: Request, patches: Sequence[PatchSite]) -> None:
+    n_given = check_same_length(number, request)
+    for edit in patches:
+        if not -n_given <= edit.pos < n_given:
+            raise UserError(
+                f"Patch position {edit.pos} is out of range for request {number}, "
+                f"whose context has {n_given} tokens."
+            )
+
+
+def check_not_empty(number: int, request: Request) -> None:
+    """Refuse a request that has nothing to go on from, or nothing to score.
+
+    Raises:
+        UserError: if its context or its continuation has no token.
+    """
+    if not request.context or (isinstance(request, LogLikelihood) and not request.continuation):
+        raise UserError(
+            f"Request {number} has an empty context or continuation; give each at least one token."
+        )
+
+
+def check_has_source(number: int, request: Request) -> None:
+    """Refuse to resample a request without a source run.
+
+    Raises:
+        UserError: if it has none.
+    """
+    if not request.source:
+        raise UserError(
+            f"Request {number} has no source run, which resampling needs; give it the prompt "
+            "of another item as its source."
+        )
+
+
+def check_same_length(number: int, request: Request) -> int:
+    """Refuse to patch from a source run of another length; give the length.
+
+    Raises:
+        UserError: if the source is missing or longer or shorter than the context.
+    """
     source = request.source
     if source is None or len(source) != len(request.context):
         raise UserError(
             f"Request {number} has no source run of the same length as its context, "
             "which patching needs; give both prompts the same number of tokens."
         )
-    for edit in patches:
-        if not -len(source) <= edit.pos < len(source):
-            raise UserError(
-                f"Patch position {edit.pos} is out of range for request {number}, "
-                f"whose context has {len(source)} tokens."
-            )
+    return len(source)

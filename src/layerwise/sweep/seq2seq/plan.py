@@ -15,7 +15,13 @@ from layerwise.models.seq2seq import Seq2SeqConfig
 
 from ..branches import Branches, make_branches
 from ..interventions import CROSS_SITES, CopySite, Edit, Intervention, PatchSite, SkipLayer
-from ..plan import Batch, SweepPlan
+from ..plan import (
+    Batch,
+    SweepPlan,
+    check_has_source,
+    check_not_empty,
+    check_same_length,
+)
 from ..requests import Generate, Request, Tokens
 from ..trie import TokenTrie
 from ..walk_plan import FROM_SOURCE, share_key
@@ -283,11 +289,8 @@ def _check(
     patches = [edit for _, edit in edits if isinstance(edit, PatchSite)]
     for number, request in enumerate(requests):
         _check_request(number, request, cfg, prefix)
-        if copies and not request.source:
-            raise UserError(
-                f"Request {number} has no source run, which resampling needs; give it the prompt "
-                "of another item as its source."
-            )
+        if copies:
+            check_has_source(number, request)
         for edit in patches:
             _check_patch(number, request, edit, cfg, prefix)
 
@@ -317,13 +320,10 @@ def _check_edit(name: str, edit: Edit, cfg: Seq2SeqConfig) -> None:
 
 
 def _check_request(number: int, request: Request, cfg: Seq2SeqConfig, prefix: Tokens) -> None:
-    said = said_by(request, prefix)
-    empty = not isinstance(request, Generate) and not request.continuation
-    if not request.context or empty:
-        raise UserError(
-            f"Request {number} has an empty context or continuation; give each at least one token."
-        )
-    answer = len(said) + (request.max_tokens if isinstance(request, Generate) else 0)
+    check_not_empty(number, request)
+    answer = len(said_by(request, prefix)) + (
+        request.max_tokens if isinstance(request, Generate) else 0
+    )
     if max(len(request.context), len(request.source or ()), answer) > cfg.n_ctx:
         raise UserError(
             f"Request {number} has {len(request.context)} input tokens and {answer} of the "
@@ -335,14 +335,9 @@ def _check_request(number: int, request: Request, cfg: Seq2SeqConfig, prefix: To
 def _check_patch(
     number: int, request: Request, edit: PatchSite, cfg: Seq2SeqConfig, prefix: Tokens
 ) -> None:
-    source = request.source
-    if source is None or len(source) != len(request.context):
-        raise UserError(
-            f"Request {number} has no source run of the same length as its context, "
-            "which patching needs; give both prompts the same number of tokens."
-        )
+    n_prompt = check_same_length(number, request)
     in_encoder = edit.layer < cfg.n_encoder_layers
-    n_given = len(source) if in_encoder else len(prefix)
+    n_given = n_prompt if in_encoder else len(prefix)
     if not -n_given <= edit.pos < n_given:
         what = "whose context has" if in_encoder else "whose decoder begins with"
         raise UserError(
