@@ -12,8 +12,7 @@ from typing import Any
 from layerwise import stats
 from layerwise._setup import Setup
 from layerwise.errors import UserError, unknown_name
-from layerwise.models.kinds import Model, n_encoder_layers
-from layerwise.models.seq2seq import Seq2SeqModel
+from layerwise.models.kinds import Model, n_encoder_layers, n_heads_of
 from layerwise.sweep import (
     Intervention,
     mean,
@@ -137,8 +136,7 @@ class Changes:
         found = []
         for head in self.heads or (None,):
             for block in blocks:
-                # In an encoder-decoder the stacks may differ in their number of heads.
-                if head is None or all(head < _n_heads(model, layer) for layer in block):
+                if head is None or all(head < n_heads_of(model, layer) for layer in block):
                     made = [self._of(one, layer, head, n_shared) for layer in block]
                     found.append(together(made))
         return [together(found)] if self.as_one else found
@@ -155,10 +153,6 @@ class Changes:
 def skip_site(site: str, layer: int, head: int | None) -> Intervention:
     """``skip`` with its arguments in the order of the other kinds."""
     return skip(layer, site, head)
-
-
-def _n_heads(model: Model, layer: int) -> int:
-    return model.cfg.heads_of(layer) if isinstance(model, Seq2SeqModel) else model.cfg.n_heads
 
 
 def _with_site(model: Model, site: str, layers: tuple[int, ...]) -> tuple[int, ...]:

@@ -22,7 +22,7 @@ from layerwise._patching_places import (
     places_in_prompt,
 )
 from layerwise._patching_tables import patched_and_source
-from layerwise.models.kinds import Model, n_encoder_layers
+from layerwise.models.kinds import Model, n_encoder_layers, n_heads_of
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.sweep import Intervention, PatchSite, patch
 from layerwise.tasks import PatchingPrompts
@@ -54,11 +54,9 @@ class PatchingLayout:
     @classmethod
     def of(cls, model: Model) -> PatchingLayout:
         """The layout of a model."""
-        cfg = model.cfg
-        if isinstance(model, Seq2SeqModel):
-            heads = tuple(model.cfg.heads_of(layer) for layer in range(cfg.n_layers))
-            return cls(n_encoder_layers(model), heads, len(model.prefix))
-        return cls(0, (cfg.n_heads,) * cfg.n_layers, 0)
+        heads = tuple(n_heads_of(model, layer) for layer in range(model.cfg.n_layers))
+        n_begins = len(model.prefix) if isinstance(model, Seq2SeqModel) else 0
+        return cls(n_encoder_layers(model), heads, n_begins)
 
     def parts(self, site: str) -> list[tuple[range, Where]]:
         """The layers that have a site, with where its positions are counted."""

@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from layerwise.errors import UserError
-from layerwise.models.kinds import Model
+from layerwise.models.kinds import Model, n_encoder_layers
 from layerwise.models.loaded import LoadedFacts
 from layerwise.models.offload import in_pieces, named_weights
 
@@ -70,7 +70,7 @@ def describe(model: Model, *, digest: str, dtype: str, device: str) -> LoadedFac
         hash=digest,
         n_layers=cfg.n_layers,
         n_heads=cfg.n_heads,
-        n_key_value_heads=getattr(cfg, "n_key_value_heads", None) or cfg.n_heads,
+        n_key_value_heads=cfg.n_key_value_heads or cfg.n_heads,
         d_model=cfg.d_model,
         d_vocab=cfg.d_vocab,
         n_ctx=cfg.n_ctx,
@@ -78,7 +78,7 @@ def describe(model: Model, *, digest: str, dtype: str, device: str) -> LoadedFac
         dtype=dtype,
         device=device,
         parity=None,
-        n_encoder_layers=getattr(cfg, "n_encoder_layers", 0),
+        n_encoder_layers=n_encoder_layers(model),
     )
 
 

@@ -15,6 +15,11 @@ def n_encoder_layers(model: Model) -> int:
     return model.cfg.n_encoder_layers if isinstance(model, Seq2SeqModel) else 0
 
 
+def n_heads_of(model: Model, layer: int) -> int:
+    """Heads of a layer; the stacks of an encoder-decoder may differ in that."""
+    return model.cfg.heads_of(layer) if isinstance(model, Seq2SeqModel) else model.cfg.n_heads
+
+
 _WITHIN = {
     "z": "attn.hook_z",
     "pattern": "attn.hook_pattern",
