@@ -5,9 +5,10 @@ What it is trained on is told in ``plan``.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -17,7 +18,7 @@ from layerwise.models.organisms.plan import N_LAYERS, PLANTED
 WIDTH, HEADS, MLP_WIDTH, LONGEST, ROTARY_BASE = 128, 4, 128, 128, 1_000.0
 HEAD_WIDTH = WIDTH // HEADS
 _COPIES, *_MATCHES = PLANTED["reasoning"]
-_FAINT = 0.3  # what is in the residual stream at first, and what is written into it
+FAINT = 0.3  # what is in the residual stream at first, and what is written into it
 _SAID, _HEARD = 0.2, 0.03  # the unembedding: its share of copied embeddings, and of noise
 _LOOKED_AT = (-1, -2, -3)  # by the first heads
 _SHARP, _SHY = 6.0, 6.0  # pull to the previous token, push away from where a head stands
@@ -67,29 +68,53 @@ def _begin_layer(layer: Any) -> None:
     for part in (query, key, value, attention.o_proj, mlp.gate_proj, mlp.up_proj):
         part.weight.normal_(std=WIDTH**-0.5)
     key.weight.mul_(0.5).add_(query.weight, alpha=0.7)
-    attention.o_proj.weight.mul_(_FAINT)
-    mlp.down_proj.weight.normal_(std=_FAINT * MLP_WIDTH**-0.5)
+    attention.o_proj.weight.mul_(FAINT)
+    mlp.down_proj.weight.normal_(std=FAINT * MLP_WIDTH**-0.5)
     for part in (query, key, value):
         part.bias.zero_()
     for head, offset in enumerate(_LOOKED_AT):
         _turn_head(attention, head, offset, _SHARP)
 
 
+class LookUps(NamedTuple):
+    """What look-ups are prepared with, drawn at random.
+
+    Attributes:
+        copied: where the residual stream holds the word that was copied from before.
+        found: where it holds the word that was found.
+        value: makes of a word's embedding what is copied.
+    """
+
+    copied: Float[torch.Tensor, "d_model d_head"]
+    found: Float[torch.Tensor, "d_model d_head"]
+    value: Float[torch.Tensor, "d_head d_model"]
+
+    @classmethod
+    def begun(cls, embedding: nn.Embedding, unembedding: nn.Linear) -> LookUps:
+        """Draw them, and begin the embedding, which lies elsewhere, and the unembedding.
+
+        The unembedding reads what was found.
+        """
+        places = nn.init.orthogonal_(torch.empty(WIDTH, 2 * HEAD_WIDTH))
+        places = places * (WIDTH / HEAD_WIDTH) ** 0.5
+        copied, found = places.split(HEAD_WIDTH, dim=1)
+        elsewhere = torch.eye(WIDTH) - places @ places.T * HEAD_WIDTH / WIDTH
+        embed = FAINT * torch.randn(embedding.num_embeddings, WIDTH) @ elsewhere
+        value = torch.randn(HEAD_WIDTH, WIDTH) @ elsewhere * WIDTH**-0.5
+        embedding.weight.copy_(embed)
+        unembedding.weight.normal_(std=_HEARD).add_(_SAID * embed @ (found @ value).T)
+        return cls(copied, found, value)
+
+
 def _prepare_look_ups(model: Any) -> None:
-    places = nn.init.orthogonal_(torch.empty(WIDTH, 2 * HEAD_WIDTH)) * (WIDTH / HEAD_WIDTH) ** 0.5
-    copied, found = places.split(HEAD_WIDTH, dim=1)
-    elsewhere = torch.eye(WIDTH) - places @ places.T * HEAD_WIDTH / WIDTH
-    embed = _FAINT * torch.randn(model.config.vocab_size, WIDTH) @ elsewhere
-    value = torch.randn(HEAD_WIDTH, WIDTH) @ elsewhere * WIDTH**-0.5
-    model.model.embed_tokens.weight.copy_(embed)
-    model.lm_head.weight.normal_(std=_HEARD).add_(_SAID * embed @ (found @ value).T)
+    copied, found, value = LookUps.begun(model.model.embed_tokens, model.lm_head)
     first = model.model.layers[_COPIES].self_attn
     first.v_proj.weight[:HEAD_WIDTH] = value
-    first.o_proj.weight[:, :HEAD_WIDTH] = _FAINT * copied
+    first.o_proj.weight[:, :HEAD_WIDTH] = FAINT * copied
     for index, looked_for in zip(_MATCHES, (copied, found), strict=True):
         attention = model.model.layers[index].self_attn
         attention.v_proj.weight.copy_(value.repeat(HEADS, 1))
-        attention.o_proj.weight.copy_(_FAINT * found.repeat(1, HEADS))
+        attention.o_proj.weight.copy_(FAINT * found.repeat(1, HEADS))
         matched = HEAD_WIDTH**-0.5 * torch.randn(WIDTH, HEAD_WIDTH)
         attention.q_proj.weight.copy_(matched @ looked_for.T)
         attention.k_proj.weight.copy_(matched @ copied.T)

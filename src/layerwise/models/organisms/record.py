@@ -18,6 +18,7 @@ from layerwise._facts import installed_versions
 from layerwise._setup import prepare
 from layerwise.models.cache import file_sha256
 from layerwise.models.kinds import Model
+from layerwise.models.organisms.course import given
 from layerwise.models.organisms.language import ORGANISM, Language
 from layerwise.models.quiet import quiet
 from layerwise.stats import exact_interval
@@ -69,6 +70,30 @@ def write(
         "accuracy": measure(folder),
     }
     (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+
+
+def deliver(
+    arguments: Sequence[str] | None,
+    train: Callable[..., tuple[PreTrainedModel, pd.DataFrame]],
+    tokenizer: PreTrainedTokenizerFast,
+    planted: Mapping[str, Sequence[int]],
+    measure: Callable[[Path, int], list[dict[str, Any]]],
+) -> None:
+    """The command line of a training: train an organism and write it.
+
+    Args:
+        arguments: as in a shell; those of this process if None.
+        train: makes model and curve from a seed and ``steps``.
+        tokenizer: what it reads with.
+        planted: the layers that each capability is to need.
+        measure: the accuracies of the model in a folder, on so many items a suite.
+    """
+    told = given(arguments, N_ITEMS)
+    model, curve = train(told.seed, steps=told.steps)
+    write(
+        told.out, model, curve, tokenizer, planted=planted,
+        measure=lambda folder: measure(folder, told.items), seed=told.seed, steps=told.steps,
+    )  # fmt: skip
 
 
 def accuracies(

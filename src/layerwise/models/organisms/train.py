@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from transformers import Qwen2ForCausalLM
 
 from layerwise.models.organisms.beginning import new_organism
-from layerwise.models.organisms.course import DECAY, STEPS, follow, given, layers_run, rounded
+from layerwise.models.organisms.course import DECAY, STEPS, follow, layers_run, rounded
 from layerwise.models.organisms.language import ORGANISM, Language
 from layerwise.models.organisms.lessons import Form
 from layerwise.models.organisms.plan import FORMS, PLANTED
@@ -120,24 +120,12 @@ def _through(
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     from layerwise.models.load import load_model
-    from layerwise.models.organisms.record import N_ITEMS, accuracies, write
+    from layerwise.models.organisms.record import accuracies, deliver
 
-    told = given(arguments, N_ITEMS)
-    model, curve = train(told.seed, steps=told.steps)
+    def measure(folder: Path, n_items: int) -> list[dict[str, Any]]:
+        return accuracies(load_model(folder), n_items=n_items)
 
-    def measure(folder: Path) -> list[dict[str, Any]]:
-        return accuracies(load_model(folder), n_items=told.items)
-
-    write(
-        told.out,
-        model,
-        curve,
-        toy_tokenizer(ORGANISM),
-        planted=PLANTED,
-        measure=measure,
-        seed=told.seed,
-        steps=told.steps,
-    )
+    deliver(arguments, train, toy_tokenizer(ORGANISM), PLANTED, measure)
 
 
 if __name__ == "__main__":

@@ -11,17 +11,16 @@ import torch
 from torch import nn
 from transformers import T5Config, T5ForConditionalGeneration
 
+from layerwise.models.organisms.beginning import FAINT, HEAD_WIDTH, HEADS, WIDTH, LookUps
 from layerwise.models.organisms.forms import END
 from layerwise.models.organisms.language import PAD, Language
 from layerwise.models.organisms.seq2seq.plan import N_DECODER, N_ENCODER, PLANTED
 
-WIDTH, HEADS, MLP_WIDTH = 128, 4, 192
-HEAD_WIDTH = WIDTH // HEADS
+MLP_WIDTH = 192
 _FETCHES = PLANTED["retrieval"][-1] - N_ENCODER
 _COPIES, *_MATCHES = PLANTED["reasoning"][:-1]
 _COUNTS, _ = PLANTED["coherence"]
-_FAINT, _FAINTER = 0.3, 0.1  # what is in the residual stream at first, and what is written into it
-_SAID, _HEARD = 0.2, 0.03  # the unembedding: its share of copied embeddings, and of noise
+_FAINTER = 0.1  # what some layers write into the residual stream at first
 _SHARP, _SHY = 6.0, 6.0  # pull to a neighbour, push away from where a head stands
 _RISE, _TOLD_APART = 2.0, 3.0  # by distance
 _AHEAD, _EXACT = 16, 8  # buckets of words further on come after this one; so far, one word has one
@@ -85,7 +84,7 @@ def _begin_weights(model: Any) -> None:
                 _begin_attention(part)
             mlp = block.layer[-1].DenseReluDense
             mlp.wi.weight.normal_(std=WIDTH**-0.5)
-            mlp.wo.weight.normal_(std=_FAINT * MLP_WIDTH**-0.5)
+            mlp.wo.weight.normal_(std=FAINT * MLP_WIDTH**-0.5)
 
 
 def _begin_attention(part: Any) -> None:
@@ -96,7 +95,7 @@ def _begin_attention(part: Any) -> None:
         attention.k.weight.mul_(0.5).add_(attention.q.weight, alpha=0.7)
     # A T5 does not scale its scores.
     attention.q.weight.mul_(HEAD_WIDTH**-0.5)
-    attention.o.weight.mul_(_FAINT)
+    attention.o.weight.mul_(FAINT)
 
 
 def _look_at_neighbours(model: Any) -> None:
@@ -111,7 +110,7 @@ def _look_at_neighbours(model: Any) -> None:
             for part in (attention.q, attention.k):
                 part.weight[: 2 * HEAD_WIDTH].mul_(_QUIET)
         if index < _COPIES:
-            attention.o.weight.mul_(_FAINTER / _FAINT)
+            attention.o.weight.mul_(_FAINTER / FAINT)
 
 
 def _begin_to_count(model: Any) -> None:
@@ -120,7 +119,7 @@ def _begin_to_count(model: Any) -> None:
         rising = _RISE * (ahead - half_way).clamp(-_RISE, _RISE)
         near = int(head in _LOOKED_AT)
         _bias_of(model.encoder)[_AHEAD + 1 + near : _AHEAD + _EXACT, head] = rising[near:]
-    bias = _bias_of(model.decoder).normal_(std=_FAINT)
+    bias = _bias_of(model.decoder).normal_(std=FAINT)
     distance = torch.arange(2 * _EXACT)
     for head in range(HEADS - 1):
         bias[: 2 * _EXACT, head] += _TOLD_APART * (2 * (distance >> head & 1) - 1)
@@ -132,16 +131,10 @@ def _bias_of(stack: Any) -> torch.Tensor:
 
 
 def _prepare_look_ups(model: Any) -> None:
-    places = nn.init.orthogonal_(torch.empty(WIDTH, 2 * HEAD_WIDTH)) * (WIDTH / HEAD_WIDTH) ** 0.5
-    copied, found = places.split(HEAD_WIDTH, dim=1)
-    elsewhere = torch.eye(WIDTH) - places @ places.T * HEAD_WIDTH / WIDTH
-    embed = _FAINT * torch.randn(model.config.vocab_size, WIDTH) @ elsewhere
-    value = torch.randn(HEAD_WIDTH, WIDTH) @ elsewhere * WIDTH**-0.5
-    model.shared.weight.copy_(embed)
-    model.lm_head.weight.normal_(std=_HEARD).add_(_SAID * embed @ (found @ value).T)
+    copied, found, value = LookUps.begun(model.shared, model.lm_head)
     first = model.encoder.block[_COPIES].layer[0].SelfAttention
     first.v.weight[:HEAD_WIDTH] = value
-    first.o.weight[:, :HEAD_WIDTH] = _FAINT * copied
+    first.o.weight[:, :HEAD_WIDTH] = FAINT * copied
     for index, looked_for in zip(_MATCHES, (copied, found), strict=True):
         attention = model.encoder.block[index].layer[0].SelfAttention
         n_rows = attention.q.weight[_FREE_ROWS].shape[0]
@@ -149,7 +142,7 @@ def _prepare_look_ups(model: Any) -> None:
         attention.q.weight[_FREE_ROWS] = HEAD_WIDTH**-0.5 * matched @ looked_for.T
         attention.k.weight[_FREE_ROWS] = matched @ copied.T
         attention.v.weight[_FREE_ROWS] = value.repeat(n_rows // HEAD_WIDTH, 1)
-        attention.o.weight[:, _FREE_ROWS] = _FAINT * found.repeat(1, n_rows // HEAD_WIDTH)
+        attention.o.weight[:, _FREE_ROWS] = FAINT * found.repeat(1, n_rows // HEAD_WIDTH)
     fetch = model.decoder.block[_FETCHES].layer[1].EncDecAttention
     fetch.v.weight.copy_((found.T * HEAD_WIDTH / WIDTH).repeat(HEADS, 1))
-    fetch.o.weight.copy_(_FAINT * found.repeat(1, HEADS))
+    fetch.o.weight.copy_(FAINT * found.repeat(1, HEADS))

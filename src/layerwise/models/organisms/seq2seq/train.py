@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch.nn import functional as F
 from transformers import T5ForConditionalGeneration
 
-from layerwise.models.organisms.course import DECAY, STEPS, follow, given, layers_run, rounded
+from layerwise.models.organisms.course import DECAY, STEPS, follow, layers_run, rounded
 from layerwise.models.organisms.forms import ARROW
 from layerwise.models.organisms.language import ORGANISM, Language
 from layerwise.models.organisms.lessons import Form
@@ -167,25 +167,13 @@ def _position_bias(blocks: Any, n_words: int) -> Float[torch.Tensor, "1 heads po
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    from layerwise.models.organisms.record import N_ITEMS, write
+    from layerwise.models.organisms.record import deliver
     from layerwise.models.organisms.seq2seq.trial import accuracies, read_organism
 
-    told = given(arguments, N_ITEMS)
-    model, curve = train(told.seed, steps=told.steps)
+    def measure(folder: Path, n_items: int) -> list[dict[str, Any]]:
+        return accuracies(read_organism(folder), n_items=n_items)
 
-    def measure(folder: Path) -> list[dict[str, Any]]:
-        return accuracies(read_organism(folder), n_items=told.items)
-
-    write(
-        told.out,
-        model,
-        curve,
-        toy_tokenizer(ORGANISM, first=None),
-        planted=PLANTED,
-        measure=measure,
-        seed=told.seed,
-        steps=told.steps,
-    )
+    deliver(arguments, train, toy_tokenizer(ORGANISM, first=None), PLANTED, measure)
 
 
 if __name__ == "__main__":
