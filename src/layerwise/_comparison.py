@@ -6,15 +6,13 @@ How runs are compared is in ``compare``; how it is drawn and told, in ``report/`
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import pandas as pd
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
-from layerwise._facts import Facts
+from layerwise._facts import Facts, Frozen, Stamped
 from layerwise._files import write_atomically
 from layerwise._tables import conform, read_table, write_table
 from layerwise.errors import UserError
@@ -25,11 +23,7 @@ if TYPE_CHECKING:
 FACTS_FILE, PAGE, FIGURES = "comparison.json", "comparison.html", "figures"
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class RunFacts(_Frozen):
+class RunFacts(Frozen):
     """A run that was compared."""
 
     name: str = Field(description="What it is called in the tables.")
@@ -37,16 +31,9 @@ class RunFacts(_Frozen):
     facts: Facts = Field(description="What is needed to repeat it; of its tasks, those compared.")
 
 
-class ComparisonFacts(_Frozen):
+class ComparisonFacts(Stamped):
     """Everything needed to repeat a comparison."""
 
-    layerwise: str = Field(
-        default_factory=lambda: metadata.version("layerwise"),
-        description="Version of layerwise that made the comparison.",
-    )
-    created: AwareDatetime = Field(
-        default_factory=lambda: datetime.now(UTC), description="When, in UTC."
-    )
     seed: int = Field(description="The seed of the bootstrap over items.")
     n_resamples: int = Field(description="Number of bootstrap samples.")
     runs: tuple[RunFacts, ...] = Field(description="The runs, in the order given.")

@@ -27,11 +27,25 @@ def installed_versions() -> dict[str, str]:
     return found | {name.replace("-", "_"): metadata.version(name) for name in _PACKAGES}
 
 
-class _Frozen(BaseModel):
+class Frozen(BaseModel):
+    """A value that is written as JSON and read again, with these fields and no others."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class ModelFacts(_Frozen):
+class Stamped(Frozen):
+    """A value that tells by what and when it was made."""
+
+    layerwise: str = Field(
+        default_factory=lambda: metadata.version("layerwise"),
+        description="Version of layerwise that made it.",
+    )
+    created: AwareDatetime = Field(
+        default_factory=lambda: datetime.now(UTC), description="When, in UTC."
+    )
+
+
+class ModelFacts(Frozen):
     """Which model was measured."""
 
     name: str = Field(description="The name it was asked for by.")
@@ -57,7 +71,7 @@ class ModelFacts(_Frozen):
     attention: str = Field(description="Which attention was used, in a word, e.g. grouped-query.")
 
 
-class TaskFacts(_Frozen):
+class TaskFacts(Frozen):
     """Which questions were asked."""
 
     name: str = Field(description="The suite's name.")
@@ -72,16 +86,9 @@ class TaskFacts(_Frozen):
     source: str = Field(description="Where the items came from, e.g. built in or a file.")
 
 
-class Facts(_Frozen):
+class Facts(Stamped):
     """Everything needed to repeat a run."""
 
-    layerwise: str = Field(
-        default_factory=lambda: metadata.version("layerwise"),
-        description="Version of layerwise that made the results.",
-    )
-    created: AwareDatetime = Field(
-        default_factory=lambda: datetime.now(UTC), description="When, in UTC."
-    )
     model: ModelFacts = Field(description="Which model was measured.")
     tasks: tuple[TaskFacts, ...] = Field(description="Which questions were asked.")
     protocols: tuple[str, ...] = Field(description="How they were put to the model and scored.")

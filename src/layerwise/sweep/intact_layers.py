@@ -87,19 +87,12 @@ def _walk(model: Model, batch: Batch, requests: Sequence[LogLikelihood]) -> Iter
 
 
 def _one_stack(walk: Walk, texts: tuple[int, ...]) -> Iterator[IntactLayer]:
-    positions = torch.tensor(walk.plan.trie.positions, device=walk.device)
-    for layer, seen in observe_layers(walk):
-        paths = walk.plan.paths
-        yield IntactLayer(layer, layer == 0, seen, positions, texts, paths, positions > 0)
-
-
-def observe_layers(walk: Walk) -> Iterator[tuple[int, dict[str, torch.Tensor]]]:
-    """Push a walk's trunk through, yielding each layer's sites (``[1, token, d_model]``)."""
+    positions, paths = torch.tensor(walk.plan.trie.positions, device=walk.device), walk.plan.paths
     for layer, runner in enumerate(walk.runners):
         seen = {"resid_pre": walk.trunk}
         walk.trunk, _ = runner.packed(walk.trunk, walk.trunk_layout, observe=seen.__setitem__)
         seen["resid_post"] = walk.trunk
-        yield layer, seen
+        yield IntactLayer(layer, layer == 0, seen, positions, texts, paths, positions > 0)
 
 
 def _two_stacks(walk: TwoStackWalk, texts: tuple[int, ...]) -> Iterator[IntactLayer]:

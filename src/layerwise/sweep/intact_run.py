@@ -5,7 +5,7 @@ Nothing is changed here, and no logits are made.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import accumulate, chain
 
 import torch
@@ -15,14 +15,10 @@ from transformer_lens import HookedTransformer
 from ..errors import UserError
 from ..models.kinds import Model, n_encoder_layers
 from ..models.seq2seq import Seq2SeqModel
-from .blocks import block_runners
-from .engine import Walk, Work
 from .intact_layers import intact_layers
-from .intact_layers import observe_layers as observe_layers
-from .interventions import Site, intact
-from .plan import DEFAULT_MEMORY_BUDGET, plan_sweep, walk_of
-from .requests import LogLikelihood, Tokens
-from .run import model_shape
+from .interventions import Site
+from .plan import DEFAULT_MEMORY_BUDGET
+from .requests import Tokens
 
 # A site of the residual stream, and the layer.
 Place = tuple[str, int]
@@ -261,15 +257,3 @@ def last_residuals(
     places = [("resid_post", layer) for layer in range(-1, model.cfg.n_layers)]
     last = [[len(context) - 1] for context in contexts]
     return residuals_at(model, contexts, last, places, memory_budget=memory_budget)
-
-
-def trunk_walks(
-    model: HookedTransformer, contexts: Sequence[Tokens], memory_budget: int
-) -> Iterator[Walk]:
-    """Walks of the intact model over contexts, in order."""
-    # What is asked does not matter; a request is how a context comes into a walk.
-    requests = [LogLikelihood(context, (0,)) for context in contexts]
-    shape, runners = model_shape(model), block_runners(model)
-    for batch in plan_sweep([intact()], requests, shape, memory_budget).batches:
-        plan = walk_of(batch, [intact()], requests, shape.n_layers)
-        yield Walk(model, runners, plan, [requests[i] for i in batch.requests], Work())

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from jaxtyping import Float
 from transformer_lens import HookedTransformer
 
 from ..models.offload import blocks_on_disk
-from .intact_run import observe_layers, trunk_walks
+from .intact_layers import intact_layers
 from .plan import DEFAULT_MEMORY_BUDGET
 from .requests import Tokens
 
@@ -59,17 +60,15 @@ def last_sites(
         empty(count, cfg.d_model), empty(cfg.n_layers, count, cfg.n_heads, cfg.d_head),
         empty(wide), model.W_E.new_zeros(wide), empty(count, cfg.d_model),
     )  # fmt: skip
-    at = 0
-    for walk in trunk_walks(model, contexts, memory_budget):
-        last = torch.tensor([path[-1] for path in walk.plan.paths], device=walk.device)
-        here = slice(at, at + len(last))
-        found.embedding[here] = walk.trunk[0, last]
-        for layer, seen in observe_layers(walk):
-            for site in ("z", "attn_out", "mlp_out"):
-                if site in seen:
-                    getattr(found, site)[layer, here] = seen[site][0, last]
-        found.final[here] = walk.trunk[0, last]
-        at += len(last)
+    for one in chain.from_iterable(intact_layers(model, contexts, memory_budget)):
+        here, last = list(one.texts), [path[-1] for path in one.paths]
+        if one.first:
+            found.embedding[here] = one.seen["resid_pre"][0, last]
+        for site in ("z", "attn_out", "mlp_out"):
+            if site in one.seen:
+                getattr(found, site)[one.layer, here] = one.seen[site][0, last]
+        if one.layer == cfg.n_layers - 1:
+            found.final[here] = one.seen["resid_post"][0, last]
     return found
 
 

@@ -11,17 +11,14 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
 from layerwise.report.figures._panels import tasks_in_order
 from layerwise.report.figures.grid import legend_below, set_title
 from layerwise.report.figures.layer_axis import LINE
-from layerwise.report.figures.lettering import FONT, characters, label
-from layerwise.report.figures.role_map import HATCH, color_map
+from layerwise.report.figures.lettering import characters, label
+from layerwise.report.figures.role_map import HATCH, color_map, mark, share_bar
 from layerwise.report.figures.style import FULL_WIDTH, new_figure, styled
 from layerwise.report.naming import NAMES, Stacks
 from layerwise.report.rows import numbers, rows
@@ -108,13 +105,6 @@ def _name(axes: Axes, block: Block, width: float) -> None:
 
 
 def _explain(figure: Figure, panels: list[Axes], fraction: float) -> None:
-    dot = Line2D([], [], ls="", marker="o", mfc="white", mec="black", mew=0.45, ms=FONT / 2)
-    dot.set_label("significant loss (Holm, p < 0.05)")
+    dot = mark("significant loss (Holm, p < 0.05)", "o")
     legend_below(figure, [dot, Patch(label="no signal: not above chance", **HATCH)])
-    bar = figure.colorbar(
-        ScalarMappable(Normalize(0, 1), color_map()), ax=panels, location="bottom", pad=0.03,
-        fraction=fraction, aspect=25,
-    )  # fmt: skip
-    gap = " " if figure.get_figwidth() > 5 else "\n"
-    bar.set_label(f"share of above-chance accuracy lost{gap}(0 = none, 1 = all; clipped)")
-    bar.ax.spines[:].set_linewidth(0.4)
+    share_bar(figure, panels, fraction, pad=0.03)

@@ -68,7 +68,7 @@ def role_map(
         _draw_band(axes, band, shown, layers, strip)
         axes.set_xlim(0, max(broad, figure.get_figwidth() - _LEFT - 0.1))
     _explain(figure, doing(kind, site, "a layer"), shown)
-    _colour_bar(figure, panels, 0.1 / (strip * len(bands)))
+    share_bar(figure, panels, 0.1 / (strip * len(bands)))
     return figure
 
 
@@ -180,22 +180,24 @@ def _explain(figure: Figure, subject: str, shown: pd.DataFrame) -> None:
     items = f"n = {spread(shown['n_items'])} items a column"
     set_title(figure, f"{capitalised(subject)}: accuracy lost, by task and protocol ({items})")
     sure = rows(shown, significant=True)
-    handles = [_mark("significant loss (Holm, p < 0.05)", _LOSS[1])]
+    handles = [mark("significant loss (Holm, p < 0.05)", _LOSS[1])]
     if (numbers(sure, "acc_diff") <= 0).any():
-        handles.append(_mark("significant gain", _GAIN[1]))
+        handles.append(mark("significant gain", _GAIN[1]))
     silent = Patch(label="no signal: intact model not above chance", **HATCH)
     legend_below(figure, [*handles, silent])
 
 
-def _mark(name: str, marker: str) -> Line2D:
+def mark(name: str, marker: str) -> Line2D:
+    """A marker of the role map with its meaning, for a legend."""
     handle = Line2D([], [], ls="", marker=marker, mfc="white", mec="black", mew=0.45, label=name)
     handle.set_markersize(FONT / 2)
     return handle
 
 
-def _colour_bar(figure: Figure, panels: list[Axes], fraction: float) -> None:
+def share_bar(figure: Figure, panels: list[Axes], fraction: float, pad: float = 0.02) -> None:
+    """The bar of colours for shares of the above-chance accuracy that is lost."""
     bar = figure.colorbar(
-        ScalarMappable(Normalize(0, 1), color_map()), ax=panels, location="bottom", pad=0.02,
+        ScalarMappable(Normalize(0, 1), color_map()), ax=panels, location="bottom", pad=pad,
         fraction=fraction, aspect=25,
     )  # fmt: skip
     gap = " " if figure.get_figwidth() > 5 else "\n"
