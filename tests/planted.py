@@ -5,9 +5,11 @@ What each method must find in them is told by ``layerwise.models.organisms.truth
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
 
+import pandas as pd
 from hypothesis import strategies as st
 from transformer_lens import HookedTransformer
 
@@ -16,6 +18,7 @@ from layerwise.models.organisms.layout import NEEDED, Spot, WiredLayout
 from layerwise.models.organisms.truth import Planted as Planted
 from layerwise.models.organisms.truth import spared as spared
 from layerwise.models.organisms.wired import wired_model
+from layerwise.results import AblationResult
 from layerwise.tasks import Corruption, Item, Task
 from layerwise.tasks.suites import toy
 
@@ -35,6 +38,27 @@ def small_task(capability: str, n_items: int = 24, seed: int = 0) -> Task:
     """The suite of a capability in the small language."""
     make = {"retrieval": toy.lookup, "knowledge": toy.facts, "reasoning": toy.two_hop}
     return make[capability](SMALL, seed, n_items=n_items)
+
+
+def assert_no_bit_changed(records: pd.DataFrame, idle: Iterable[int]) -> None:
+    """Skipping layers that do nothing leaves every log-probability as it is."""
+    wide = records.pivot(index=["task", "item"], columns="intervention", values="gold_logprob")
+    for layer in idle:
+        assert (wide[f"skip:layer={layer}"] == wide["intact"]).all()
+
+
+def assert_lost_answers_are_not_written(records: pd.DataFrame) -> None:
+    """Where an answer was lost, none is written."""
+    wrong = records.loc[~records["correct"]]
+    assert len(wrong)
+    assert wrong["generated"].str.strip().eq("").all()
+
+
+def assert_nothing_is_claimed_of_letters(result: AblationResult) -> None:
+    """A wired model does not understand letters."""
+    assert not result.signal()["signal"].any()
+    assert result.signal()["accuracy"].eq(1 / 4).all()
+    assert not result.effects()["significant"].any()
 
 
 def with_values_swapped(task: Task) -> Task:

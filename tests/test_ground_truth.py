@@ -18,6 +18,9 @@ from layerwise.tuned_lens import train_lens
 from tests.planted import (
     CAPABILITIES,
     Planted,
+    assert_lost_answers_are_not_written,
+    assert_no_bit_changed,
+    assert_nothing_is_claimed_of_letters,
     layouts,
     small_model,
     small_task,
@@ -109,23 +112,15 @@ def test_ablation_finds_the_heads_wherever_they_are(layout, seed):
 @pytest.mark.parametrize("method", ["engine", "reference"])
 def test_skipping_idle_layers_changes_no_bit(method):
     records = ablated(LAYOUT, method=method, limit=3).records
-    wide = records.pivot(index=["task", "item"], columns="intervention", values="gold_logprob")
-    for layer in set(range(LAYOUT.n_layers)) - layers_in_use(LAYOUT):
-        assert (wide[f"skip:layer={layer}"] == wide["intact"]).all()
+    assert_no_bit_changed(records, set(range(LAYOUT.n_layers)) - layers_in_use(LAYOUT))
 
 
 def test_a_model_that_lost_its_answer_writes_none():
-    records = ablated(LAYOUT, protocols="generate", limit=8).records
-    wrong = records.loc[~records["correct"]]
-    assert len(wrong)
-    assert wrong["generated"].str.strip().eq("").all()
+    assert_lost_answers_are_not_written(ablated(LAYOUT, protocols="generate", limit=8).records)
 
 
 def test_letters_are_not_understood_and_nothing_is_claimed():
-    result = ablated(LAYOUT, protocols="letter")
-    assert not result.signal()["signal"].any()
-    assert result.signal()["accuracy"].eq(1 / 4).all()
-    assert not result.effects()["significant"].any()
+    assert_nothing_is_claimed_of_letters(ablated(LAYOUT, protocols="letter"))
 
 
 @anywhere

@@ -14,7 +14,13 @@ from layerwise.logit_lens import logit_lens
 from layerwise.models.organisms.layout import Spot
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
 from layerwise.models.organisms.wired_seq2seq.truth import PlantedSeq2Seq, spared
-from tests.planted import CAPABILITIES, small_task
+from tests.planted import (
+    CAPABILITIES,
+    assert_lost_answers_are_not_written,
+    assert_no_bit_changed,
+    assert_nothing_is_claimed_of_letters,
+    small_task,
+)
 from tests.planted_seq2seq import seq2seq_layouts, small_seq2seq
 
 LAYOUT = WiredSeq2SeqLayout(
@@ -116,23 +122,15 @@ def test_noise_shaped_like_nothing_is_nothing(site):
 @pytest.mark.parametrize("method", ["engine", "reference"])
 def test_skipping_idle_layers_changes_no_bit(method):
     records = ablated(LAYOUT, method=method, limit=3).records
-    wide = records.pivot(index=["task", "item"], columns="intervention", values="gold_logprob")
-    for layer in spared(LAYOUT, *CAPABILITIES):
-        assert (wide[f"skip:layer={layer}"] == wide["intact"]).all()
+    assert_no_bit_changed(records, spared(LAYOUT, *CAPABILITIES))
 
 
 def test_a_model_that_lost_its_answer_writes_none():
-    records = ablated(LAYOUT, protocols="generate", limit=8).records
-    wrong = records.loc[~records["correct"]]
-    assert len(wrong)
-    assert wrong["generated"].str.strip().eq("").all()
+    assert_lost_answers_are_not_written(ablated(LAYOUT, protocols="generate", limit=8).records)
 
 
 def test_letters_are_not_understood_and_nothing_is_claimed():
-    result = ablated(LAYOUT, protocols="letter")
-    assert not result.signal()["signal"].any()
-    assert result.signal()["accuracy"].eq(1 / 4).all()
-    assert not result.effects()["significant"].any()
+    assert_nothing_is_claimed_of_letters(ablated(LAYOUT, protocols="letter"))
 
 
 @anywhere
