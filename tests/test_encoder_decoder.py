@@ -267,8 +267,8 @@ def test_positions_that_the_decoder_does_not_have() -> None:
 
 def test_a_profile_joins_both_stacks() -> None:
     found = lw.profile(
-        wired(), ["wired-facts", "wired-two-hop"], "generate", limit=16, pairs=2, also="parts",
-        progress=False,
+        wired(), ["wired-facts", "wired-two-hop"], "generate", limit=16, pairs=2,
+        also=["parts", "estimates"], progress=False,
     )  # fmt: skip
     table = found.results[-1].to_pandas()
     critical = table.loc[(table["method"] == "ablation") & (table["measure"] == "critical set")]
@@ -276,7 +276,8 @@ def test_a_profile_joins_both_stacks() -> None:
     rows = critical.to_dict("records")
     assert {row["capability"]: list(row["layers"]) for row in rows} == expected
     assert {"ablation", "logit lens", "decoder lens"} <= set(table["method"])
-    assert {type(result).__name__ for result in found.results} >= {"LensResult", "PatchingResult"}
+    expected = {"LensResult", "PatchingResult", "AttributionPatchingResult"}
+    assert {type(result).__name__ for result in found.results} >= expected
     page = found.report.html
     assert "decoder.3" in page
     assert "cross-attention" in page

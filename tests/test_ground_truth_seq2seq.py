@@ -169,3 +169,24 @@ def test_capabilities_emerge_at_the_planted_depth(layout, seed):
         assert half["logit lens"] == pytest.approx(truth.readable_from, abs=0.01)
         assert half["decoder lens"] == pytest.approx(truth.found_at, abs=0.01)
         assert set(depth.loc[("ablation", "critical set"), "layers"]) == truth.critical("layer")
+
+
+@anywhere
+@given(seq2seq_layouts(), seeds, st.sampled_from(["denoising", "noising"]))
+def test_gradients_see_what_is_copied_on_and_miss_what_asks(layout, seed, direction):
+    """Saturated attention has no slope: heads that act by way of a query are credited with 0."""
+    found = lw.attribute_patches(
+        small_seq2seq(layout, seed), TASKS, positions=("last", "answer"), direction=direction,
+        pairs=2, sample=200, progress=False,
+    )  # fmt: skip
+    table = found.attribution_patching
+    assert set(table["site"]) == {"z", "cross_z"}
+    assert table["recovered"].notna().all()
+    for row in table.itertuples():
+        truth, spot = (
+            PlantedSeq2Seq(layout, str(row.capability)),
+            Spot(int(row.layer), int(row.head)),
+        )
+        true, credited = truth.recovers_by_head, truth.credited_by_gradient
+        assert row.recovered == pytest.approx(true(row.site, spot), abs=1e-3), row
+        assert row.estimated == pytest.approx(credited(row.site, spot), abs=1e-3), row

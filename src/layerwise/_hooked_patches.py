@@ -36,18 +36,24 @@ def hooked_logprobs(
         cells: the patches, one forward each.
     """
     names = {hook_name(model, cell.layer, cell.site) for cell in cells}
-    _, cache = model.run_with_cache(*_batch(model, source, 1), names_filter=lambda n: n in names)
+    cache: dict[str, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor, hook: Any) -> None:
+        cache[hook.name] = tensor
+
+    answer_logits(model, source, 1, [(name, keep) for name in names])
     found = []
     for start in range(0, len(cells), AT_ONCE):
         some = cells[start : start + AT_ONCE]
-        found.append(_logprobs(model, _batch(model, tokens, len(some)), _hooks(model, some, cache)))
+        logits = answer_logits(model, tokens, len(some), _hooks(model, some, cache))
+        found.append(logits.double().log_softmax(-1))
     return torch.cat(found)
 
 
 @torch.inference_mode()
 def intact_logprobs(model: Model, tokens: Tokens) -> Float[torch.Tensor, " d_vocab"]:
     """Log-probabilities of the token after a prompt."""
-    return _logprobs(model, _batch(model, tokens, 1), [])[0]
+    return answer_logits(model, tokens, 1, [])[0].double().log_softmax(-1)
 
 
 def token_passes(model: Model, tokens: Tokens) -> int:
@@ -58,18 +64,25 @@ def token_passes(model: Model, tokens: Tokens) -> int:
     return model.cfg.n_layers * len(tokens)
 
 
-def _batch(model: Model, tokens: Tokens, n: int) -> tuple[torch.Tensor, ...]:
+def answer_logits(
+    model: Model, tokens: Tokens, n: int, hooks: Sequence[tuple[str, Callable[..., Any]]]
+) -> Float[torch.Tensor, "row d_vocab"]:
+    """Logits of the token after a prompt, in ``n`` rows that only hooks can make different.
+
+    Args:
+        model: the model.
+        tokens: the prompt.
+        n: how many rows.
+        hooks: names of hooks, with what is done there.
+    """
     rows = (tokens, model.prefix) if isinstance(model, Seq2SeqModel) else (tokens,)
-    return tuple(torch.tensor([row], device=model.W_E.device).expand(n, -1) for row in rows)
-
-
-def _logprobs(model: Model, batch: tuple[torch.Tensor, ...], hooks: list[Any]) -> torch.Tensor:
+    batch = [torch.tensor([row], device=model.W_E.device).expand(n, -1) for row in rows]
     if isinstance(model, Seq2SeqModel):
-        logits = model.run_with_hooks(*batch, fwd_hooks=hooks)[:, -1]
-        return logits.double().log_softmax(-1)
+        return model.run_with_hooks(*batch, fwd_hooks=list(hooks))[:, -1]
     # stopping before the unembedding, which would be used at every position
-    resid = model.run_with_hooks(*batch, fwd_hooks=hooks, stop_at_layer=model.cfg.n_layers)
-    return logits_of(model, resid[:, -1]).double().log_softmax(-1)
+    last = model.cfg.n_layers
+    resid = model.run_with_hooks(*batch, fwd_hooks=list(hooks), stop_at_layer=last)
+    return logits_of(model, resid[:, -1])
 
 
 def _hooks(model: Model, cells: Sequence[Cell], cache: Any) -> list[tuple[str, Callable[..., Any]]]:

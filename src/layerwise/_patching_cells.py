@@ -115,6 +115,11 @@ class Cell:
     label: str
     places: Places
 
+    @property
+    def place(self) -> tuple[int, int] | tuple[None, None]:
+        """The position that is patched and that in the source run; nothing for ``all``."""
+        return (None, None) if self.label == ALL else self.places[0]
+
     def intervention(self) -> Intervention:
         """The patch as the engine takes it, from the same positions of the source run."""
         first = patch(self.site, self.layer, self.places[0][0], self.head)  # type: ignore[arg-type]

@@ -17,7 +17,6 @@ from layerwise._hooked_patches import hooked_logprobs, intact_logprobs, token_pa
 from layerwise._parts import Parts, together
 from layerwise._patching_cells import PATTERNS, Cell, PatchingLayout, cells_of
 from layerwise._patching_pairs import Pair, PairChoice, asked, both, logprob_of
-from layerwise._patching_places import ALL
 from layerwise._patching_tables import DENOISING, DIRECTIONS, patched_and_source
 from layerwise._progress import Meter
 from layerwise._records import planned, work_entry
@@ -259,7 +258,7 @@ def _row(
 ) -> dict[str, Any]:
     patched = said.clean_answer - said.corrupted_answer
     base, aim = patched_and_source(pair.clean_diff, pair.corrupted_diff, direction)
-    pos, source = (None, None) if cell.label == ALL else cell.places[0]
+    pos, source = cell.place
     return {
         **pair.row(),
         "direction": direction,

@@ -18,7 +18,7 @@ from layerwise._progress import Meter
 from layerwise._removal_job import Removal
 from layerwise._removal_orders import most_removed
 from layerwise._setup import Setup
-from layerwise.attribution_patching import SAMPLE, AttributionPatching
+from layerwise.attribution_patching import SAMPLE, AttributionPatching, heads_estimated
 from layerwise.errors import UserError, unknown_name
 from layerwise.heads import THRESHOLD, fitting_heads
 from layerwise.models.kinds import n_encoder_layers
@@ -44,7 +44,7 @@ EXTRAS = {
 
 
 # Those that an encoder-decoder allows.
-OF_TWO_STACKS = ("parts", "heads", "similarity", "removal")
+OF_TWO_STACKS = ("parts", "heads", "similarity", "removal", "estimates")
 
 
 class Job(Protocol):
@@ -118,7 +118,8 @@ def jobs_of(extras: Sequence[str], able: Setup, reading: Setup, pairs: int) -> I
         pairs: pairs of prompts a task.
     """
     model = able.model
-    patching = Patching(replace(able, protocols=("continuation",)), ("z",), pairs, strict=False)
+    sites, paired = heads_estimated(model), replace(able, protocols=("continuation",))
+    patching = Patching(paired, sites, pairs, strict=False)
     if "head-scores" in extras:
         yield fitting_heads(model, able.loaded, THRESHOLD, able.seed)
     if not able.tasks:

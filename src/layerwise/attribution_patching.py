@@ -15,35 +15,38 @@ from typing import Any
 
 import pandas as pd
 import torch
-from transformer_lens import HookedTransformer
+from jaxtyping import Float
 
 from layerwise import stats
 from layerwise._carry_out import carry_out
+from layerwise._hooked_patches import answer_logits, token_passes
 from layerwise._parts import Parts, together
-from layerwise._patching_cells import Cell, PatchingLayout, cells_of
+from layerwise._patching_cells import PATTERNS, Cell, PatchingLayout, cells_of
 from layerwise._patching_job import PAIRS, Patching, runs_of
 from layerwise._patching_pairs import Pair
 from layerwise._patching_tables import DENOISING, patched_and_source
 from layerwise._progress import Meter
 from layerwise._records import work_entry
 from layerwise._setup import TaskLike, paired_tasks, prepare
+from layerwise._stacks import DECODER, ENCODER
 from layerwise._tables import frame
 from layerwise.errors import UserError
 from layerwise.models.kinds import Model, hook_name
+from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.results import AttributionPatchingResult
 from layerwise.sweep import SweepStats
-from layerwise.sweep.readout import logits_of
 from layerwise.sweep.requests import Tokens
 from layerwise.tasks import Task
 
 SAMPLE = 64
+_ENTRY = "blocks.0.hook_resid_pre"
 
 
 def attribute_patches(
     model: Model,
     tasks: TaskLike | Sequence[TaskLike] | None = None,
     *,
-    sites: str | Sequence[str] = ("z",),
+    sites: str | Sequence[str] | None = None,
     direction: str = DENOISING,
     positions: str | Sequence[str] | None = None,
     sample: int = SAMPLE,
@@ -57,11 +60,15 @@ def attribute_patches(
 ) -> AttributionPatchingResult:
     """Estimate every patch of a site by two forwards and one backward a pair.
 
+    In an encoder-decoder the one backward goes through both stacks, so that all their layers are
+    estimated at once.
+
     Args:
         model: the model.
         tasks: task names, capabilities, or ``Task`` values whose items have corruptions; if None
             ``kv-words`` and ``facts``, or all suites of the toy language that the model speaks.
-        sites: as for ``patch_activations``.
+        sites: as for ``patch_activations``; the heads (``z``, in an encoder-decoder also
+            ``cross_z``) if None.
         direction: ``denoising`` or ``noising``.
         positions: labels, as for ``patch_activations``.
         sample: so many cells of each task and site, drawn at random, are truly patched, too.
@@ -83,9 +90,10 @@ def attribute_patches(
     """
     setup = prepare(
         model, paired_tasks(model, tasks), ("continuation",), seed=seed, limit=limit,
-        fewshot=fewshot, memory_budget=memory_budget, out=out,
+        fewshot=fewshot, memory_budget=memory_budget, out=out, two_stacks=True,
     )  # fmt: skip
-    named = (sites,) if isinstance(sites, str) else tuple(dict.fromkeys(sites))
+    wanted = heads_estimated(model) if sites is None else sites
+    named = (wanted,) if isinstance(wanted, str) else tuple(dict.fromkeys(wanted))
     places = (positions,) if isinstance(positions, str) else positions
     patching = Patching(
         setup, named, pairs, directions=(direction,),
@@ -97,6 +105,11 @@ def attribute_patches(
         lambda parts, told: [job.run(parts, settings, told)], out, settings, progress
     )
     return result
+
+
+def heads_estimated(model: Model) -> tuple[str, ...]:
+    """The sites where heads are: ``z``, and ``cross_z`` where there is cross-attention."""
+    return tuple(site for site in PatchingLayout.of(model).sites() if site in ("z", "cross_z"))
 
 
 @dataclass(frozen=True)
@@ -149,9 +162,8 @@ class AttributionPatching:
 
     def _cells(self, pair: Pair, site: str) -> list[Cell]:
         job = self.patching
-        layout = PatchingLayout.of(job.setup.model)
         (direction,) = job.directions
-        return list(cells_of(pair.prompts, direction, site, layout, job.positions))
+        return list(cells_of(pair.prompts, direction, site, job.layout(), job.positions))
 
     def _chosen(self, task: Task, known: Sequence[Pair]) -> set[tuple[Any, ...]]:
         """The cells that are truly patched, the same in all pairs of a task."""
@@ -172,12 +184,13 @@ class AttributionPatching:
         (direction,) = job.directions
         cells = [cell for site in job.sites for cell in self._cells(pair, site)]
         tokens, source = runs_of(prompts, direction)
-        started, n_layers = time.perf_counter(), job.setup.model.cfg.n_layers
+        model, started = job.setup.model, time.perf_counter()
         answers = prompts.clean_answer, prompts.corrupted_answer
-        changes = estimated_changes(job.setup.model, tokens, source, answers, cells)
+        changes = estimated_changes(model, tokens, source, answers, cells)
         seconds = time.perf_counter() - started
-        passes = 3 * n_layers  # a backward pass counts as one forward
-        cost = SweepStats(passes, passes, passes * len(tokens), passes * len(tokens), seconds)
+        # a backward pass counts as one forward
+        blocks, passes = 3 * model.cfg.n_layers, 3 * token_passes(model, tokens)
+        cost = SweepStats(blocks, blocks, passes, passes, seconds)
         sampled = [cell for cell in cells if key_of(cell) in chosen]
         true, more = job.patched(pair, direction, sampled)
         truly = {(row["site"], row["layer"], row["head"], row["pos_label"], row["pos"]): row
@@ -194,7 +207,7 @@ def key_of(cell: Cell) -> tuple[Any, ...]:
 
 
 def estimated_changes(
-    model: HookedTransformer,
+    model: Model,
     tokens: Tokens,
     source: Tokens,
     answers: tuple[int, int],
@@ -212,8 +225,7 @@ def estimated_changes(
     names = sorted({hook_name(model, cell.layer, cell.site) for cell in cells})
     there = _kept(model, source, names)[1]
     with torch.enable_grad():
-        resid, here = _kept(model, tokens, names)
-        logits = logits_of(model, resid[:, -1])[0]
+        logits, here = _kept(model, tokens, names)
         difference = logits[answers[0]] - logits[answers[1]]
         slopes = torch.autograd.grad(difference, [here[name] for name in names])
     products: dict[str, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {
@@ -224,10 +236,12 @@ def estimated_changes(
 
 
 def _kept(
-    model: HookedTransformer, tokens: Tokens, names: Sequence[str]
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """The final residual stream of a run, and its activations at some hooks."""
+    model: Model, tokens: Tokens, names: Sequence[str]
+) -> tuple[Float[torch.Tensor, " d_vocab"], dict[str, torch.Tensor]]:
+    """The logits where the answer begins, and the run's activations at some hooks."""
     kept: dict[str, torch.Tensor] = {}
+    two = isinstance(model, Seq2SeqModel)
+    entries = (f"{ENCODER}.hook_embed", f"{DECODER}.hook_embed") if two else (_ENTRY,)
 
     def start(tensor: torch.Tensor, hook: Any) -> torch.Tensor:
         return tensor.detach().requires_grad_(torch.is_grad_enabled())
@@ -235,18 +249,14 @@ def _kept(
     def keep(tensor: torch.Tensor, hook: Any) -> None:
         kept[hook.name] = tensor
 
-    hooks = [("blocks.0.hook_resid_pre", start), *((name, keep) for name in names)]
-    resid = model.run_with_hooks(
-        torch.tensor([tokens], device=model.W_E.device), fwd_hooks=hooks,
-        stop_at_layer=model.cfg.n_layers,
-    )  # fmt: skip
-    return resid, kept
+    hooks = [*((name, start) for name in entries), *((name, keep) for name in names)]
+    return answer_logits(model, tokens, 1, hooks)[0], kept
 
 
 def _change(cell: Cell, slope: torch.Tensor, here: torch.Tensor, there: torch.Tensor) -> float:
     total = 0.0
     for pos, source in cell.places:
-        if cell.site == "pattern":
+        if cell.site in PATTERNS:
             at, of = (cell.head, pos), (cell.head, source)
         elif cell.head is not None:
             at, of = (pos, cell.head), (source, cell.head)
@@ -260,7 +270,7 @@ def _row(
     pair: Pair, direction: str, cell: Cell, change: float, truly: dict[Any, dict[str, Any]]
 ) -> dict[str, Any]:
     base, aim = patched_and_source(pair.clean_diff, pair.corrupted_diff, direction)
-    pos = cell.places[0][0] if len(cell.places) == 1 else None
+    pos, _ = cell.place
     true = truly.get((cell.site, cell.layer, cell.head, cell.label, pos))
     return {
         **pair.row(),

@@ -437,7 +437,7 @@ def path_patch(
 def attribution_patch(
     model: ModelName,
     task: PairedTasks = None,
-    site: Sites = ["z"],  # noqa: B006
+    site: Sites = [],  # noqa: B006
     direction: Annotated[str, typer.Option(help="denoising or noising.")] = "denoising",
     position: Positions = None,
     sample: Annotated[int, typer.Option(help="Cells a task and site that are patched.")] = 64,
@@ -455,9 +455,9 @@ def attribution_patch(
 
     _show(
         run(
-            _load(model, dtype, device, None), task or None, sites=site, direction=direction,
-            positions=position or None, sample=sample, pairs=pairs, limit=limit, seed=seed,
-            fewshot=fewshot, out=out, memory_budget=_bytes(memory_budget),
+            _load(model, dtype, device, None), task or None, sites=site or None,
+            direction=direction, positions=position or None, sample=sample, pairs=pairs,
+            limit=limit, seed=seed, fewshot=fewshot, out=out, memory_budget=_bytes(memory_budget),
         ),
         out,
     )  # fmt: skip

@@ -106,6 +106,20 @@ class PlantedSeq2Seq:
         """The same of one head's ``z`` or ``cross_z`` where the answer passes."""
         return float(spot in self.critical_heads(site, "resample"))
 
+    def credited_by_gradient(self, site: str, spot: Spot) -> float:
+        """What attribution patching estimates of ``recovers_by_head``.
+
+        Hand-set attention is saturated: the softmax has no slope, so heads that act by way of a
+        later query get 0. What is copied on as a value is seen: at ``copy``, and at the head that
+        finds the answer. Each layer of gates behind them doubles it. Of the two neurons that
+        change there, the one that is off has no slope; the other is credited with going far
+        below 0, though it stops there.
+        """
+        at = {"z": self.found_at, "cross_z": self.layout.copy.layer}[site]
+        if spot.layer != at or spot not in self.critical_heads(site):
+            return 0.0
+        return 4.0 if spot == self.layout.facts else 2.0
+
     def recovers_by_memory(self, what: Literal["k", "v"], layer: int) -> float:
         """The same of the keys or values of one layer's cross-attention, all of them.
 

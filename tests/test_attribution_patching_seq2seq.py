@@ -1,0 +1,193 @@
+"""Gradient estimates in both stacks: slopes by hand in every family, and true patches in the limit.
+
+Where the truth was planted, they are held to it in ``test_ground_truth_seq2seq``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers.models.mt5.modeling_mt5 import MT5LayerNorm
+from transformers.models.t5.modeling_t5 import T5LayerNorm
+
+import layerwise as lw
+from layerwise._hooked_patches import hooked_logprobs
+from layerwise._patching_cells import HEAD_SITES, PATCH_SITES, PATTERNS, Cell, PatchingLayout
+from layerwise.attribution_patching import estimated_changes
+from layerwise.errors import UserError
+from layerwise.models.kinds import hook_name
+from layerwise.models.seq2seq import Seq2SeqModel
+from tests.analysis import prompt_pair, word_task
+from tests.commands import done
+from tests.models.seq2seq.tiny import CASES, tiny_original, tiny_seq2seq
+
+CLEAN, OTHER = (11, 7, 30, 9, 12, 5), (11, 8, 30, 9, 20, 5)
+CHANGED = 4
+ANSWERS = (14, 26)
+BEGINS = 5
+ROUNDING = 1e-6
+CHANGES = (
+    ("the key by the red what is", "the what by the blue key is"),
+    ("the four key is", "the four what is"),
+)
+
+
+def normed(norm: T5LayerNorm, x: torch.Tensor) -> torch.Tensor:
+    """T5's norm in the precision that it is given; its own takes the variance in float32."""
+    return norm.weight * x * (x.pow(2).mean(-1, keepdim=True) + norm.variance_epsilon).rsqrt()
+
+
+@contextmanager
+def in_double(case: str) -> Iterator[Seq2SeqModel]:
+    """A tiny model in float64, its decoder begun with two tokens; originals are shared."""
+    model = tiny_seq2seq(case).double()
+    model.prefix = (*model.prefix, BEGINS)
+    try:
+        with (
+            patch.object(T5LayerNorm, "forward", normed),
+            patch.object(MT5LayerNorm, "forward", normed),
+        ):
+            yield model
+    finally:
+        tiny_original(case).float()
+
+
+def cells(model: Seq2SeqModel) -> list[Cell]:
+    """Every site, layer and head of both stacks, at some positions and at all."""
+    layout, found = PatchingLayout.of(model), []
+    for site in PATCH_SITES:
+        for layers, where in layout.parts(site):
+            n, one = (len(CLEAN), CHANGED) if where == "prompt" else (2, 1)
+            every = tuple((at, at) for at in range(n))
+            places = [("one", (every[one],)), ("all", every), ("first", every[:1])]
+            for number, layer in enumerate(layers):
+                for head in range(layout.heads[layer]) if site in HEAD_SITES else (None,):
+                    label, at = places[(number + (head or 0)) % 3]
+                    found.append(Cell(site, layer, head, label, at))
+    return found
+
+
+@torch.inference_mode()
+def slope(model: Seq2SeqModel, cell: Cell, step: float = 1e-4) -> float:
+    """The change of the logit difference towards the source run, by a small step to both sides."""
+    name, begun = hook_name(model, cell.layer, cell.site), torch.tensor([model.prefix])
+    _, there = model.run_with_cache(torch.tensor([OTHER]), begun)
+    _, here = model.run_with_cache(torch.tensor([CLEAN]), begun)
+
+    def nudged(step: float) -> float:
+        def move(x: torch.Tensor, hook: object) -> torch.Tensor:
+            x = x.clone()
+            for pos, _ in cell.places:
+                at = (0, pos) if cell.head is None else (0, pos, cell.head)
+                at = (0, cell.head, pos) if cell.site in PATTERNS else at
+                x[at] += step * (there[name][at] - here[name][at])
+            return x
+
+        logits = model.run_with_hooks(torch.tensor([CLEAN]), begun, fwd_hooks=[(name, move)])
+        return float(logits[0, -1, ANSWERS[0]] - logits[0, -1, ANSWERS[1]])
+
+    return (nudged(step) - nudged(-step)) / (2 * step)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_estimates_are_slopes_at_every_site_of_both_stacks(case: str):
+    with in_double(case) as model:
+        wanted = cells(model)
+        assert {cell.site for cell in wanted} == set(PATCH_SITES)
+        found = estimated_changes(model, CLEAN, OTHER, ANSWERS, wanted)
+        by_hand = [slope(model, cell) for cell in wanted]
+        np.testing.assert_allclose(found, by_hand, rtol=1e-4, atol=ROUNDING)
+        seen = {cell.site for cell, change in zip(wanted, found, strict=True) if abs(change) > 1e-3}
+        assert seen == set(PATCH_SITES)
+
+
+@contextmanager
+def nearly_the_same_word(model: Seq2SeqModel, step: float) -> Iterator[None]:
+    """The words that differ between the prompts are embedded ``step`` from each other."""
+    weight = model.W_E
+    kept = weight.data.clone()
+    for one, other in zip(CLEAN, OTHER, strict=True):
+        weight.data[other] = kept[one] + step * (kept[other] - kept[one])
+    try:
+        yield
+    finally:
+        weight.data.copy_(kept)
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.sampled_from(sorted(CASES)), st.integers(0, 2**16))
+def test_estimates_are_true_patches_where_the_two_runs_are_close(case: str, seed: int):
+    step, rng = 1e-5, np.random.default_rng(seed)
+    with in_double(case) as model, nearly_the_same_word(model, step):
+        every = cells(model)
+        wanted = [every[i] for i in rng.permutation(len(every))[:24]]
+        found = np.array(estimated_changes(model, CLEAN, OTHER, ANSWERS, wanted))
+        said = hooked_logprobs(model, CLEAN, OTHER, wanted)
+        intact = model(torch.tensor([CLEAN]))[0, -1]
+        base = float(intact[ANSWERS[0]] - intact[ANSWERS[1]])
+        true = (said[:, ANSWERS[0]] - said[:, ANSWERS[1]]).numpy() - base
+        # What is left is of the order of the step's square.
+        np.testing.assert_allclose(found, true, rtol=1e-3, atol=1e-2 * step)
+        assert np.abs(true).max() > step / 10
+
+
+@pytest.mark.parametrize("begins", [1, 2])
+@pytest.mark.parametrize("direction", ["denoising", "noising"])
+def test_all_cells_are_estimated_and_sampled_ones_truly_patched(direction: str, begins: int):
+    model = tiny_seq2seq("bart")
+    model.prefix = (*model.prefix, BEGINS)[:begins]
+    task = word_task(
+        items=tuple(prompt_pair(model, f"pair/{i}", *change) for i, change in enumerate(CHANGES))
+    )
+    options = {"sites": ("resid_pre", "z", "cross_attn_out", "cross_z", "cross_v"),
+               "positions": ("before", "last", "start", "answer", "all")}  # fmt: skip
+    if begins == 1:
+        options["positions"] = tuple(p for p in options["positions"] if p != "start")
+    table = lw.attribute_patches(
+        model, task, direction=direction, sample=10, progress=False, **options
+    ).attribution_patching
+    patched = lw.patch_activations(
+        model, task, directions=direction, progress=False, **options
+    ).patching
+    key = ["item", "site", "layer", "head", "pos_label", "pos"]
+    both = table.merge(patched, on=key, suffixes=("", "_true"), validate="one_to_one")
+    assert len(both) == len(table) == len(patched)
+    sampled = both.dropna(subset=["patched_diff"])
+    cell = ["site", "layer", "head", "pos_label"]
+    every, some = (t.drop_duplicates(cell).groupby("site").size() for t in (table, sampled))
+    assert some.to_dict() == every.clip(upper=10).to_dict()
+    assert every.max() > 10
+    assert {"all", "answer", "last"} <= set(sampled["pos_label"])
+    np.testing.assert_allclose(sampled["patched_diff"], sampled["patched_diff_true"], atol=1e-4)
+
+
+def test_heads_of_both_kinds_of_attention_are_estimated_where_nothing_is_named(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    done("attribution-patch", "wired-seq2seq", "--task", "wired-lookup", "--limit", 6, "--pairs", 2,
+         "--sample", 4, "--out", "run")  # fmt: skip
+    (result,) = lw.load_results("run")
+    assert isinstance(result, lw.AttributionPatchingResult)
+    assert set(result.attribution_patching["site"]) == {"z", "cross_z"}
+    assert list(lw.report([result]).figures) == ["estimates_denoising"]
+    assert set(result.agreement()["n_cells"]) == {4}
+
+
+def test_sites_and_positions_that_are_not_there_are_told_before_work_begins(tmp_path):
+    model = tiny_seq2seq("t5")
+    task = word_task(items=(prompt_pair(model, "pair/0", *CHANGES[0]),))
+    with pytest.raises(UserError, match="Unknown site 'cross'"):
+        lw.attribute_patches(model, task, sites="cross", out=tmp_path / "run", progress=False)
+    with pytest.raises(UserError, match="Site cross_z is not at position 'last'"):
+        lw.attribute_patches(
+            model, task, sites="cross_z", positions="last", out=tmp_path / "run", progress=False
+        )
+    assert not (tmp_path / "run").exists()
