@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import layerwise as lw
+from layerwise._path_ends import parse_receiver, senders_of
+from layerwise._paths import received, written
 from layerwise.emergence import emergence
 from layerwise.logit_lens import logit_lens
 from layerwise.models.organisms.layout import Spot
@@ -21,7 +24,7 @@ from tests.planted import (
     assert_nothing_is_claimed_of_letters,
     small_task,
 )
-from tests.planted_seq2seq import seq2seq_layouts, small_seq2seq
+from tests.planted_seq2seq import answers_of, seq2seq_layouts, small_seq2seq, tokens_of
 
 LAYOUT = WiredSeq2SeqLayout(
     5, 4, 2, 3, Spot(0, 1), Spot(2, 0), Spot(3, 1), Spot(4, 0), Spot(5, 1), Spot(7, 2), 8
@@ -152,6 +155,43 @@ def test_lenses_read_the_answer_from_the_planted_layer_on(layout, seed):
         expected = truth.found_at if lens == "decoder" else truth.readable_from
         assert group["right"].all()
         assert (group["layer"] == expected).all()
+
+
+@anywhere
+@given(seq2seq_layouts(), seeds)
+def test_each_link_of_the_chain_is_the_one_direct_path(layout, seed):
+    """From the logits through the decoder, cross-attention and the encoder to its embedding."""
+    for capability in CAPABILITIES:
+        links = PlantedSeq2Seq(layout, capability).links
+        found = lw.patch_paths(
+            small_seq2seq(layout, seed), small_task(capability), list(links), pairs=1,
+            progress=False,
+        ).effects()  # fmt: skip
+        assert set(found["receiver"]) == set(links)
+        for receiver, senders in found.groupby("receiver"):
+            heads = senders["head"].astype(object).where(senders["head"].notna(), None)
+            sent = list(zip(senders["site"], senders["layer"], heads, strict=True))
+            planted = links[str(receiver)]
+            expected = [float(sender == planted) for sender in sent]
+            assert sum(expected) == (planted is not None)
+            assert senders["recovered"].tolist() == pytest.approx(expected, abs=ROUNDING)
+
+
+@anywhere
+@given(seq2seq_layouts(), seeds)
+def test_one_head_alone_tells_cross_attention_that_the_answer_begins(layout, seed):
+    """Nothing of it depends on what is asked, so what each sender writes is taken away here."""
+    model, task = small_seq2seq(layout, seed), small_task("retrieval")
+    tokens = tuple(tokens_of(model, task)[0].tolist())
+    answer = int(answers_of(model, task)[0])
+    copy = f"{layout.named(layout.copy.layer)}.{layout.copy.head}"
+    receiver = parse_receiver(f"cross_q:{copy}", model)
+    heard = [sender for sender in senders_of(model) if receiver.hears(sender, False)]
+    without = -torch.stack(written(model, tokens, heard))
+    said = received(model, tokens, receiver, heard, without)[:, answer].exp()
+    lost = {s.name for s, p in zip(heard, said, strict=True) if p < 0.5}
+    assert lost == {f"head {layout.named(layout.begin.layer)}.{layout.begin.head}"}
+    assert ((said < 0.5) | (said > 0.99)).all()
 
 
 @anywhere

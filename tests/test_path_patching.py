@@ -5,13 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from layerwise._paths import Receiver, Sender, parse_receiver, received, senders_of, written
+from layerwise._path_ends import EMBEDDING, Receiver, Sender, parse_receiver, senders_of
+from layerwise._paths import received, written
 from layerwise.errors import UserError
 from layerwise.models import original_tokenizer
 from layerwise.path_patching import patch_paths, refuse_norms_after
 from layerwise.tasks import patching_prompts
 from tests import analysis
 from tests.analysis import prompt_pair, word_task
+from tests.frozen_paths import by_freezing, cached, intact
 from tests.models.tiny import tiny_model
 from tests.sweep.models import random_model
 
@@ -19,57 +21,9 @@ CLEAN, OTHER = (1, 7, 3, 9, 12, 5), (1, 8, 3, 9, 20, 5)
 KINDS = ("llama-gqa", "gpt2", "neox", "attention only", "qk-norm", "soft-caps")
 
 
-def cached(model, tokens):
-    with torch.inference_mode():
-        return model.run_with_cache(torch.tensor([tokens]))[1]
-
-
-def frozen_hooks(model, tokens, source, sender: Sender):
-    """Every head and MLP as in the first run, but the sender as in the second."""
-    mine, theirs = cached(model, tokens), cached(model, source)
-
-    def fix(tensor, hook):
-        value = mine[hook.name].clone()
-        if sender.layer < 0 and hook.name == "blocks.0.hook_resid_pre":
-            return theirs[hook.name]
-        if hook.layer() == sender.layer:
-            if hook.name.endswith("hook_z") and sender.head is not None:
-                value[:, :, sender.head] = theirs[hook.name][:, :, sender.head]
-            if hook.name.endswith("hook_mlp_out") and sender.head is None:
-                return theirs[hook.name]
-        return value
-
-    names = [n for n in mine if n.endswith(("attn.hook_z", "hook_mlp_out"))]
-    return [(name, fix) for name in ["blocks.0.hook_resid_pre", *names]]
-
-
-def by_freezing(model, tokens, source, sender, receiver: Receiver) -> torch.Tensor:
-    """Wang et al.'s three runs: record, freeze all but the path, let the receiver's change act."""
-    hooks = frozen_hooks(model, tokens, source, sender)
-    batch = torch.tensor([tokens])
-    with torch.inference_mode():
-        if receiver.layer is None:
-            logits = model.run_with_hooks(batch, fwd_hooks=hooks)
-        else:
-            name = f"blocks.{receiver.layer}." + (
-                "hook_mlp_out" if receiver.reads == "mlp" else f"attn.hook_{receiver.reads}"
-            )
-            seen = {}
-            # the receiver's own output is not frozen while it is recorded
-            free = [hook for hook in hooks if hook[0] != name]
-            model.run_with_hooks(
-                batch, fwd_hooks=[*free, (name, lambda x, hook: seen.update(x=x.clone()))]
-            )
-
-            def put(x, hook):
-                if receiver.head is None:
-                    return seen["x"]
-                x = x.clone()
-                x[:, :, receiver.head] = seen["x"][:, :, receiver.head]
-                return x
-
-            logits = model.run_with_hooks(batch, fwd_hooks=[(name, put)])
-    return logits[0, -1].double().log_softmax(-1)
+def flows_of(model, senders):
+    runs = (written(model, tokens, senders) for tokens in (OTHER, CLEAN))
+    return torch.stack([theirs - mine for theirs, mine in zip(*runs, strict=True)])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -80,11 +34,10 @@ def test_paths_equal_runs_with_all_else_frozen(kind, name):
         return
     receiver = parse_receiver(name, model)
     chosen = [s for s in senders_of(model) if receiver.hears(s, model.cfg.parallel_attn_mlp)]
-    flows = written(model, OTHER, chosen) - written(model, CLEAN, chosen)
-    found = received(model, CLEAN, receiver, flows)
-    nothing = received(model, CLEAN, receiver, torch.zeros_like(flows[:1]))[0]
-    intact = model(torch.tensor([CLEAN]))[0, -1].detach().double().log_softmax(-1)
-    torch.testing.assert_close(nothing, intact, atol=1e-4, rtol=0)
+    flows = flows_of(model, chosen)
+    found = received(model, CLEAN, receiver, chosen, flows)
+    nothing = received(model, CLEAN, receiver, chosen[:1], torch.zeros_like(flows[:1]))[0]
+    torch.testing.assert_close(nothing, intact(model, CLEAN), atol=1e-4, rtol=0)
     for i in range(0, len(chosen), 2):
         expected = by_freezing(model, CLEAN, OTHER, chosen[i], receiver)
         torch.testing.assert_close(found[i], expected, atol=1e-4, rtol=0)
@@ -94,11 +47,11 @@ def test_paths_equal_runs_with_all_else_frozen(kind, name):
 def test_without_norms_all_paths_into_the_logits_add_up_to_the_whole():
     model = random_model("no norm")
     senders = senders_of(model)
-    flows = written(model, OTHER, senders) - written(model, CLEAN, senders)
+    flows = flows_of(model, senders)
     ends = [cached(model, t)["blocks.3.hook_resid_post"][0] for t in (OTHER, CLEAN)]
     torch.testing.assert_close(flows.sum(0), ends[0] - ends[1], atol=1e-4, rtol=0)
     # a difference of two logits is linear in the stream here
-    said = received(model, CLEAN, Receiver("logits"), flows)
+    said = received(model, CLEAN, Receiver("logits"), senders, flows)
     difference = said[:, 4] - said[:, 5]
     logits = [model(torch.tensor([t]))[0, -1].detach().double() for t in (CLEAN, OTHER)]
     base, aim = (float(x[4] - x[5]) for x in logits)
@@ -106,12 +59,17 @@ def test_without_norms_all_paths_into_the_logits_add_up_to_the_whole():
 
 
 def test_who_is_heard():
-    early, own, mlp, late = Sender(1, 0), Sender(2, 3), Sender(2), Sender(3, 0)
+    early, own, late = (Sender(*spot, "z") for spot in ((1, 0), (2, 3), (3, 0)))
+    mlp = Sender(2, None, "mlp_out")
     reads = [Receiver("q", 2, 0), Receiver("mlp", 2), Receiver("logits")]
     heard = [[r.hears(s, False) for s in (early, own, mlp, late)] for r in reads]
     assert heard == [[True, False, False, False], [True, True, False, False], [True] * 4]
     assert not Receiver("mlp", 2).hears(own, True)
-    assert [s.name for s in (Sender(-1), early, mlp)] == ["embedding", "head 1.0", "mlp 2"]
+    assert [s.name for s in (Sender(-1, None, EMBEDDING), early, mlp)] == [
+        "embedding",
+        "head 1.0",
+        "mlp 2",
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -138,8 +96,8 @@ def test_a_row_for_every_pair_receiver_and_sender(model, task, direction):
     runs = (prompts.clean, prompts.corrupted)[:: 1 if direction == "noising" else -1]
     mine = table.loc[table["item"] == "pair/0"]
     for row in mine.sample(8, random_state=0).itertuples():
-        sender = Sender(int(row.layer), None if row.head is None or row.sender[:4] != "head"
-                        else int(row.head))  # fmt: skip
+        head = int(row.head) if row.site == "z" else None
+        sender = Sender(int(row.layer), head, row.site)
         assert sender.name == row.sender
         said = by_freezing(model, *runs, sender, parse_receiver(row.receiver, model))
         diff = float(said[prompts.clean_answer] - said[prompts.corrupted_answer])

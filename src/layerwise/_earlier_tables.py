@@ -15,6 +15,9 @@ _PATCHING_FLOATS = (
     "clean_logprob", "corrupted_logprob", "patched_logprob", "unpatched_kl", "patched_kl",
 )  # fmt: skip
 
+# What senders of direct paths were called before there were models of two stacks.
+_SENDERS = {"embedding": "embed", "head": "z", "mlp": "mlp_out"}
+
 # What tables said before heads could be changed, and before there were models of two stacks.
 _LATER = {
     "records": {"head": pa.int64()},
@@ -39,6 +42,9 @@ def with_later_columns(name: str, table: pa.Table) -> pa.Table:
     for column, kind in _LATER.get(name, {}).items():
         if column not in there:
             table = table.append_column(column, pa.nulls(len(table), kind))
+    if name in ("path_patching", "path_effects") and "site" not in there and "sender" in there:
+        sites = [_SENDERS.get(s.split()[0]) for s in table.column("sender").to_pylist()]
+        table = table.append_column("site", pa.array(sites, pa.string()))
     if name == "patching" and "direction" not in there and "pos" in there:
         table = table.append_column("direction", pa.array(["denoising"] * len(table), pa.string()))
         table = table.append_column("source_pos", table.column("pos"))

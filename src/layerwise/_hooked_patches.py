@@ -21,6 +21,7 @@ from layerwise.sweep.readout import logits_of
 from layerwise.sweep.requests import Tokens
 
 AT_ONCE = 16
+Hook = tuple[str, Callable[..., Any]]
 
 
 @torch.inference_mode()
@@ -64,8 +65,14 @@ def token_passes(model: Model, tokens: Tokens) -> int:
     return model.cfg.n_layers * len(tokens)
 
 
+def batch_of(model: Model, tokens: Tokens, n: int) -> tuple[torch.Tensor, ...]:
+    """A prompt n times over; of an encoder-decoder, with what its decoder begins with."""
+    rows = (tokens, model.prefix) if isinstance(model, Seq2SeqModel) else (tokens,)
+    return tuple(torch.tensor([row], device=model.W_E.device).expand(n, -1) for row in rows)
+
+
 def answer_logits(
-    model: Model, tokens: Tokens, n: int, hooks: Sequence[tuple[str, Callable[..., Any]]]
+    model: Model, tokens: Tokens, n: int, hooks: Sequence[Hook]
 ) -> Float[torch.Tensor, "row d_vocab"]:
     """Logits of the token after a prompt, in ``n`` rows that only hooks can make different.
 
@@ -75,8 +82,7 @@ def answer_logits(
         n: how many rows.
         hooks: names of hooks, with what is done there.
     """
-    rows = (tokens, model.prefix) if isinstance(model, Seq2SeqModel) else (tokens,)
-    batch = [torch.tensor([row], device=model.W_E.device).expand(n, -1) for row in rows]
+    batch = batch_of(model, tokens, n)
     if isinstance(model, Seq2SeqModel):
         return model.run_with_hooks(*batch, fwd_hooks=list(hooks))[:, -1]
     # stopping before the unembedding, which would be used at every position
@@ -85,7 +91,7 @@ def answer_logits(
     return logits_of(model, resid[:, -1])
 
 
-def _hooks(model: Model, cells: Sequence[Cell], cache: Any) -> list[tuple[str, Callable[..., Any]]]:
+def _hooks(model: Model, cells: Sequence[Cell], cache: Any) -> list[Hook]:
     """A hook for each name, that changes the rows of its own cells."""
     rows: dict[str, list[tuple[int, Cell]]] = {}
     for row, cell in enumerate(cells):

@@ -159,7 +159,7 @@ def path_effects(paths: pd.DataFrame, seed: int) -> pd.DataFrame:
     if paths.empty:
         return frame("path_effects", [])
     plain, parts = heads_filled(paths), []
-    cell = ["receiver", "sender", "layer", "head"]
+    cell = ["receiver", "sender", "site", "layer", "head"]
     for direction, mine in plain.groupby("direction", sort=False):
         values = LOGIT_DIFFERENCE.values(mine, str(direction))
         found = effects_over_pairs(values, cell, "receiver", seed)

@@ -44,7 +44,7 @@ EXTRAS = {
 
 
 # Those that an encoder-decoder allows.
-OF_TWO_STACKS = ("parts", "heads", "similarity", "removal", "estimates")
+OF_TWO_STACKS = ("parts", "heads", "similarity", "removal", "estimates", "paths")
 
 
 class Job(Protocol):

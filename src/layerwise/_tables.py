@@ -80,12 +80,12 @@ SCHEMAS: dict[str, pa.Schema] = {
     ),
     "path_patching": _schema(
         task="str", capability="str", item="str", protocol="str", direction="str",
-        receiver="str", sender="str", layer="int", head="int?", clean_diff="float",
+        receiver="str", sender="str", site="str", layer="int", head="int?", clean_diff="float",
         corrupted_diff="float", patched_diff="float", recovered="float",
     ),
     "path_effects": _schema(
         task="str", capability="str", protocol="str", direction="str", receiver="str",
-        sender="str", layer="int", head="int?", n_items="int", recovered="float?",
+        sender="str", site="str", layer="int", head="int?", n_items="int", recovered="float?",
         recovered_low="float?", recovered_high="float?", change="float", change_low="float?",
         change_high="float?", p="float", p_bh="float", significant="bool",
     ),

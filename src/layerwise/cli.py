@@ -409,7 +409,11 @@ def path_patch(
     task: PairedTasks = None,
     receiver: Annotated[
         list[str],
-        typer.Option("--receiver", help="logits, mlp:6, or q:5.1, k:5.1, v:5.1; repeatable."),
+        typer.Option(
+            "--receiver",
+            help="logits, mlp:6, or q:5.1, k:5.1, v:5.1; repeatable. Of an encoder-decoder "
+            "mlp:encoder.6, q:decoder.5.1, cross_q:decoder.5.1, cross_k:..., cross_v:... .",
+        ),
     ] = ["logits"],  # noqa: B006
     direction: Annotated[str, typer.Option(help="noising or denoising.")] = "noising",
     pairs: Annotated[int, typer.Option(help="Pairs of prompts a task.")] = 16,

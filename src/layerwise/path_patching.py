@@ -1,33 +1,39 @@
 """Path patching: which components act on a receiver directly, not by way of others.
 
 The receiver is the query, key or value of a head, an MLP, or the logits. How a path is patched
-is told in ``_paths``; which pairs are used, in ``_patching_pairs``.
+is told in ``_paths``, how its ends are named in ``_path_ends``; which pairs are used, in
+``_patching_pairs``.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from layerwise._carry_out import carry_out
+from layerwise._hooked_patches import token_passes
 from layerwise._parts import Parts, together
 from layerwise._patching_job import PAIRS
 from layerwise._patching_pairs import Pair, PairChoice
 from layerwise._patching_tables import DIRECTIONS, NOISING, patched_and_source
-from layerwise._paths import Receiver, parse_receiver, received, senders_of, written
+from layerwise._path_ends import Receiver, Sender, parse_receiver, senders_of
+from layerwise._paths import received, written
 from layerwise._progress import Meter
 from layerwise._records import work_entry
 from layerwise._setup import Setup, TaskLike, paired_tasks, prepare
 from layerwise._tables import frame
 from layerwise.errors import UserError, unknown_name
 from layerwise.models.kinds import Model
+from layerwise.models.seq2seq import Seq2SeqConfig, Seq2SeqModel
 from layerwise.results import PathPatchingResult
 from layerwise.sweep import SweepStats
+from layerwise.sweep.requests import Tokens
 from layerwise.tasks import Task
 
 
@@ -48,14 +54,22 @@ def patch_paths(
 
     The sender's output, at all positions, is taken from the other prompt's run, but reaches only
     the receiver: all else that it might act through is held as it was. Senders are all heads and
-    MLPs before the receiver, and the embedding. Into the logits this takes three forwards a pair,
-    into other receivers two more for each sender.
+    MLPs that write before the receiver into the stream that it reads, and the embedding. Into the
+    logits this takes three forwards a pair, into other receivers one or two more a sender.
+
+    In an encoder-decoder the streams of the two stacks meet in cross-attention alone: its keys
+    and values read the encoder's output, so that they hear what is in the encoder; its queries,
+    and all else in the decoder, hear what is in the decoder. Norms that a stream passes on the
+    way (the encoder's final norm; in a post-norm model those of the sums) are computed anew, as
+    the receiver's own is.
 
     Args:
-        model: the model; its sublayers must add to the stream as they are, without a norm after.
+        model: the model; its sublayers must add to the stream without a norm of their own after.
         tasks: task names, capabilities, or ``Task`` values whose items have corruptions; if None
             ``kv-words`` and ``facts``, or all suites of the toy language that the model speaks.
-        receivers: ``logits``, ``mlp:LAYER``, or ``q:LAYER.HEAD``, ``k:...``, ``v:...``.
+        receivers: ``logits``, ``mlp:LAYER``, or ``q:LAYER.HEAD``, ``k:...``, ``v:...``; of an
+            encoder-decoder with addresses for layers, ``mlp:encoder.3``, ``q:decoder.3.1``, and
+            ``cross_q:decoder.3.1``, ``cross_k:...``, ``cross_v:...`` of cross-attention.
         direction: ``noising``: the clean run is patched; ``denoising``: the corrupted one.
         pairs: at most so many pairs of each task.
         limit: look for pairs among the first so many items of each task.
@@ -73,7 +87,7 @@ def patch_paths(
     """
     setup = prepare(
         model, paired_tasks(model, tasks), ("continuation",), seed=seed, limit=limit,
-        fewshot=fewshot, out=out,
+        fewshot=fewshot, out=out, two_stacks=True,
     )  # fmt: skip
     named = (receivers,) if isinstance(receivers, str) else tuple(dict.fromkeys(receivers))
     job = PathPatching(setup, named, direction, pairs)
@@ -151,33 +165,31 @@ class PathPatching:
         """A row for every receiver and sender of one pair."""
         model, prompts = self.setup.model, pair.prompts
         tokens, source = patched_and_source(prompts.clean, prompts.corrupted, self.direction)
-        started, n_layers, passes = time.perf_counter(), model.cfg.n_layers, 2
+        started, parallel = time.perf_counter(), model.cfg.parallel_attn_mlp
         senders = senders_of(model)
-        flows = written(model, source, senders) - written(model, tokens, senders)
-        rows = []
+        runs = written(model, source, senders), written(model, tokens, senders)
+        flows = [theirs - mine for theirs, mine in zip(*runs, strict=True)]
+        rows, work = [], _work(2, model.cfg.n_layers, token_passes(model, tokens))
         for receiver in self._receivers():
-            chosen = [
-                i
-                for i, sender in enumerate(senders)
-                if receiver.hears(sender, model.cfg.parallel_attn_mlp)
-            ]
-            said = received(model, tokens, receiver, flows[chosen])
-            passes += 1 if receiver.layer is None else 2 * len(chosen)
+            chosen = [i for i, sender in enumerate(senders) if receiver.hears(sender, parallel)]
+            heard, flowing = [senders[i] for i in chosen], torch.stack([flows[i] for i in chosen])
+            said = received(model, tokens, receiver, heard, flowing)
             values = (said[:, prompts.clean_answer] - said[:, prompts.corrupted_answer]).tolist()
-            for i, value in zip(chosen, values, strict=True):
-                rows.append(self._row(pair, receiver, senders[i], value))
-        made = passes * n_layers
-        seconds = time.perf_counter() - started
-        stats = SweepStats(made, made, made * len(tokens), made * len(tokens), seconds)
-        return rows, stats
+            for sender, value in zip(heard, values, strict=True):
+                rows.append(self._row(pair, receiver, sender, value))
+            work = work + _work_of(model, tokens, receiver, len(chosen))
+        return rows, replace(work, seconds=time.perf_counter() - started)
 
-    def _row(self, pair: Pair, receiver: Receiver, sender: Any, patched: float) -> dict[str, Any]:
+    def _row(
+        self, pair: Pair, receiver: Receiver, sender: Sender, patched: float
+    ) -> dict[str, Any]:
         base, aim = patched_and_source(pair.clean_diff, pair.corrupted_diff, self.direction)
         return {
             **pair.row(),
             "direction": self.direction,
             "receiver": receiver.name,
             "sender": sender.name,
+            "site": sender.site,
             "layer": sender.layer,
             "head": sender.head,
             "patched_diff": patched,
@@ -185,8 +197,29 @@ class PathPatching:
         }
 
 
+def _work(n: int, blocks: int, tokens: int) -> SweepStats:
+    """Of n forwards, each of so many blocks and so many passes of a token through one."""
+    return SweepStats(n * blocks, n * blocks, n * tokens, n * tokens)
+
+
+def _work_of(model: Model, tokens: Tokens, receiver: Receiver, n_senders: int) -> SweepStats:
+    """What ``received`` does."""
+    whole = model.cfg.n_layers, token_passes(model, tokens)
+    work = _work(1, *whole)
+    if receiver.layer is None:
+        return work
+    if not isinstance(model, Seq2SeqModel):
+        return work + _work(2 * n_senders, *whole)
+    if receiver.layer < model.cfg.n_encoder_layers:
+        return work + _work(n_senders, *whole)
+    n_decoder = model.cfg.n_decoder_layers
+    return work + _work(n_senders, n_decoder, n_decoder * len(model.prefix))
+
+
 def has_norms_after(cfg: Any) -> bool:
-    """Whether a norm stands between a sublayer and the stream."""
+    """Whether a norm stands between a sublayer and the stream, so that it is no term of a sum."""
+    if isinstance(cfg, Seq2SeqConfig):  # in a post-norm one the norm is of the sum
+        return False
     from transformer_lens.utilities.architectures import POST_NORM_ARCHITECTURES
 
     after = cfg.use_normalization_before_and_after

@@ -6,11 +6,14 @@ import pytest
 from legible import assert_legible
 from matplotlib.collections import QuadMesh
 
-from layerwise._tables import frame
+from layerwise._tables import frame, read_table
 from layerwise.errors import UserError
 from layerwise.report import report
+from layerwise.report.naming import naming_layers_of
 from layerwise.results import AttributionPatchingResult, PathPatchingResult
 from tests import synthetic
+
+SITES = {"embedding": "embed", "head": "z", "mlp": "mlp_out"}
 
 
 def paths(
@@ -37,7 +40,8 @@ def paths(
                     {
                         "task": "keys", "capability": "retrieval", "item": f"keys/{pair}",
                         "protocol": "continuation", "direction": "noising",
-                        "receiver": receiver, "sender": sender, "layer": layer, "head": head,
+                        "receiver": receiver, "sender": sender,
+                        "site": SITES[sender.split()[0]], "layer": layer, "head": head,
                         "clean_diff": 2.0, "corrupted_diff": -2.0,
                         "patched_diff": 2.0 - 4 * share, "recovered": share,
                     }
@@ -126,3 +130,70 @@ def test_the_report_shows_both():
     assert "Estimated patches</h2>" in page.html
     assert "head 1.2" in page.html
     assert isinstance(paths().summary_rows(), pd.DataFrame)
+
+
+def in_two_stacks(n_encoder: int, n_decoder: int, n_heads: int) -> PathPatchingResult:
+    """Head 1 of layer 1 in the encoder, and of cross-attention in the decoder's second layer."""
+    rows = []
+    for receiver, layers, sites in (
+        ("cross_v:decoder.1.0", range(n_encoder), ("z",)),
+        ("logits", range(n_encoder, n_encoder + n_decoder), ("z", "cross_z")),
+    ):
+        spots = [(s, layer, head) for s in sites for layer in layers for head in range(n_heads)]
+        for site, layer, head in [*spots, *(("mlp_out", layer, None) for layer in layers)]:
+            planted = (site, layer, head) in (("z", 1, 1), ("cross_z", n_encoder + 1, 1))
+            share = 0.5 if planted else 0.01
+            rows += [
+                {
+                    "task": "keys", "capability": "retrieval", "item": f"keys/{pair}",
+                    "protocol": "continuation", "direction": "noising", "receiver": receiver,
+                    "sender": f"{site} {layer} {head}", "site": site, "layer": layer,
+                    "head": head, "clean_diff": 2.0, "corrupted_diff": -2.0,
+                    "patched_diff": 2.0 - 4 * share, "recovered": share,
+                }
+                for pair in range(12)
+            ]  # fmt: skip
+    sizes = {"n_layers": n_encoder + n_decoder, "n_encoder_layers": n_encoder}
+    model = synthetic.MODEL.model_copy(update=sizes)
+    facts = synthetic.facts(synthetic.task_facts("keys", "retrieval"), model=model)
+    return PathPatchingResult(frame("path_patching", rows), facts)
+
+
+def test_heads_of_cross_attention_have_columns_of_their_own():
+    result = in_two_stacks(3, 2, 2)
+    figure = result.plot()
+    into_logits, into_values = figure.axes[:2]
+    named = {text.get_text() for text in into_logits.get_xticklabels()}
+    assert {"MLP", "c0", "0"} <= named
+    drawn = []
+    for axes in (into_logits, into_values):
+        (mesh,) = (c for c in axes.collections if isinstance(c, QuadMesh))
+        drawn.append(np.ma.filled(mesh.get_array().astype(float), np.nan).reshape(5, 5))
+    assert np.argwhere(drawn[0] == 0.5).tolist() == [[4, 3]]
+    assert np.argwhere(drawn[1] == 0.5).tolist() == [[1, 1]]
+    assert np.isnan(drawn[0][:3]).all()
+    assert np.isnan(drawn[1][3:]).all()
+    assert np.isnan(drawn[1][:, 2:4]).all()
+    assert "heads of cross-attention" in report(result).html
+    assert "c0, c1" not in report(paths()).html
+
+
+@pytest.mark.parametrize("width", [3.3, 6.9])
+@pytest.mark.parametrize(("n_layers", "n_heads"), [(2, 1), (12, 12)])
+def test_texts_of_paths_in_two_stacks_are_readable_and_apart(width, n_layers, n_heads):
+    from layerwise.report.figures import path_senders
+
+    result = in_two_stacks(n_layers, n_layers, n_heads)
+    with naming_layers_of(result.facts.model):
+        assert_legible(path_senders(result.effects(), width))
+
+
+def test_tables_of_earlier_versions_tell_their_sites(tmp_path):
+    result = paths()
+    result.save(tmp_path)
+    for name in ("path_patching", "path_effects"):
+        file = tmp_path / f"{name}.parquet"
+        table, _ = read_table(file, name)
+        table.drop(columns="site").to_parquet(file, index=False)
+        pd.testing.assert_frame_equal(read_table(file, name)[0], table)
+    assert set(PathPatchingResult.load(tmp_path).path_patching["site"]) == set(SITES.values())

@@ -398,8 +398,8 @@ def paths(run: Run) -> list[Drawing]:
 
     if run.paths is None:
         return []
-    found = []
-    table = run.paths.loc[run.paths["layer"] >= 0]  # the embedding is in the table only
+    found, cross = [], " c0, c1, ...: heads of cross-attention." * bool(stacks().n_encoder)
+    table = run.paths.loc[run.paths["layer"] >= 0]  # embeddings are in the table only
     for direction in in_order(table["direction"], ()):
         mine = rows(table, direction=direction)
         caption = (
@@ -407,7 +407,8 @@ def paths(run: Run) -> list[Drawing]:
             "only, on the direct path; all else is held. Colour: share of the logit difference "
             f"{verb(direction)}, over n = {spread(mine['n_items'])} pairs. Dot: differs from 0 by "
             "a sign-flip test over pairs, after Benjamini and Hochberg's correction over the "
-            "senders of the receiver (5 %). The intervals are in the table below."
+            f"senders of the receiver (5 %). Grey: not heard by the receiver, or not there.{cross} "
+            "The intervals are in the table below."
         )
         alt = "Heat maps of what each head and MLP carries to a receiver."
         found.append(Drawing(f"paths_{direction}", partial(path_senders, mine), caption, alt))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from layerwise.models.organisms.layout import Spot
@@ -126,6 +127,42 @@ class PlantedSeq2Seq:
         Prompts of one length end in the same place, so keys are the same in both.
         """
         return float(what == "v" and layer == self.layout.copy.layer)
+
+    @property
+    def links(self) -> dict[str, tuple[str, int, int | None] | None]:
+        """The chain as direct paths, backwards from the logits, through both stacks.
+
+        By receiver, as ``patch_paths`` names it, the site, layer and head of the one sender that
+        brings there what depends on the word asked about; an embedding has layer -1. None where
+        nothing does: the decoder looks at the end of the prompt whatever is asked.
+        """
+        layout, copy = self.layout, self._address(self.layout.copy)
+        movers: list[Spot] = [
+            getattr(layout, name) for name in self.mechanisms if name in IN_ENCODER
+        ]
+        first, last = movers[0], movers[-1]
+        found: tuple[str, int, int | None] = ("z", last.layer, last.head)
+        facts = {}
+        if last == layout.facts:  # what the head found is let out by neurons
+            facts = {f"mlp:{layout.named(last.layer)}": found}
+            found = ("mlp_out", last.layer, None)
+        asked = {
+            f"q:{self._address(after)}": ("z", before.layer, before.head)
+            for before, after in reversed(list(pairwise(movers)))
+        }
+        return {
+            "logits": ("mlp_out", layout.say, None),
+            f"mlp:{layout.named(layout.say)}": ("cross_z", layout.copy.layer, layout.copy.head),
+            f"cross_q:{copy}": None,
+            f"cross_k:{copy}": None,
+            f"cross_v:{copy}": found,
+            **facts,
+            **asked,
+            f"v:{self._address(first)}": ("embed", -1, None),
+        }
+
+    def _address(self, spot: Spot) -> str:
+        return f"{self.layout.named(spot.layer)}.{spot.head}"
 
     def _chain(self, site: str, kind: str) -> list[str]:
         held = [name for name in self.mechanisms if name in HELD_BY[site]]
