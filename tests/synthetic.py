@@ -128,15 +128,19 @@ def small_ablation() -> AblationResult:
 
 
 def lens(
-    logprobs: np.ndarray, task: str, capability: str, protocol: str = "letter", **changes: Any
-) -> LensResult:
-    """``logprobs`` has a row per item and a column per layer, the embedding first."""
+    logprobs: np.ndarray, task: str, capability: str, protocol: str = "letter",
+    chance: float = 0.25, **changes: Any,
+) -> LensResult:  # fmt: skip
+    """``logprobs`` has a row per item and a column per layer, the embedding first.
+
+    From -1 nats on the answer is on top.
+    """
     rows = [
         {
             "task": task, "capability": capability, "item": f"{task}/{i:04d}", "layer": k - 1,
             "protocol": protocol, "lens": "logit", "over": "prompt", "site": "resid_post",
-            "pos": -1, "token": " a", "rank": int(max(0, -round(value))),
-            "final_rank": int(max(0, -round(value))), "logprob": float(value),
+            "pos": -1, "token": " a", "rank": int(max(0, -round(value) - 1)),
+            "final_rank": int(max(0, -round(value) - 1)), "logprob": float(value),
             "entropy": 1.0, "kl": 0.1, "top_tokens": [" a", "<b>"],
         }
         for i, values in enumerate(logprobs)
@@ -144,9 +148,8 @@ def lens(
     ]  # fmt: skip
     n_items, n_columns = logprobs.shape
     given = {"n_layers": n_columns - 1} | changes
-    return LensResult(
-        lens_frame(rows), facts(task_facts(task, capability, n_items=n_items), **given)
-    )
+    asked = task_facts(task, capability, chance, n_items)
+    return LensResult(lens_frame(rows), facts(asked, **given))
 
 
 def patching(

@@ -215,7 +215,7 @@ def test_order_is_within_protocol_method_and_measure():
     ]
     lenses = [synthetic.lens(-9 + 8 * step(5), f"{c} task", c) for c in capabilities[1:]]
     order = emergence([synthetic.ablation(*cells), *lenses], n_resamples=50).order
-    assert len(order) == 3 * 2 * 2 + 1 * 1 * 2
+    assert len(order) == 3 * 2 * 2 + 1 * 1 * 3  # prediction depth, too, by lens
     pairs = set(zip(order["first"], order["second"], strict=True))
     assert pairs == {
         ("retrieval", "knowledge"), ("retrieval", "reasoning"), ("knowledge", "reasoning")
@@ -286,6 +286,30 @@ def test_tasks_without_signal_are_left_out_of_every_method():
         ("ablation", "none"), ("ablation", "poor"), ("logit lens", "none")
     ]  # fmt: skip
     assert left["reason"].str.startswith("no signal").all()
+
+
+def test_a_lens_alone_places_nothing_where_the_answer_ends_on_top_by_luck():
+    """The probability of the answer rises here too: the curve ends at whatever the model says."""
+    right = np.arange(40) < 14  # of 40: 35 % [21 %, 52 %], and 25 % by guessing
+    ends = np.where(right[:, None], -1.0, -4.0)
+    lens = synthetic.lens(np.where(step(5, n_items=40) > 0, ends, -9.0), "luck", "retrieval")
+    result = emergence([lens], n_resamples=50)
+    assert result.emergence.empty
+    assert result.left_out["reason"].tolist() == [
+        "no signal: right answers end on top no more often than by guessing"
+    ]
+
+
+def test_a_lens_alone_places_what_ends_on_top_and_ablation_vouches_for_what_does_not():
+    ends = np.where(np.arange(40)[:, None] < 30, -1.0, -4.0)
+    often = synthetic.lens(np.where(step(5, n_items=40) > 0, ends, -9.0), "keys", "retrieval")
+    assert read(emergence([often], n_resamples=50), HALF) == pytest.approx(5, abs=0.01)
+    # The right option may win without being the first of all words.
+    never = synthetic.lens(np.where(step(5, n_items=40) > 0, -4.0, -9.0), "keys", "retrieval")
+    assert emergence([never], n_resamples=50).emergence.empty
+    skips = cell_records(planted(np.random.default_rng(1), 40, 8, (3,)), "keys", "retrieval")
+    both = emergence([synthetic.ablation(skips), never], n_resamples=50)
+    assert read(both, HALF, method="logit lens") == pytest.approx(5, abs=0.01)
 
 
 def test_one_item():

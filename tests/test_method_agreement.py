@@ -159,7 +159,7 @@ def test_equal_depths_are_rarely_called_different():
 
 
 def test_two_items_cannot_be_sure():
-    lens = synthetic.lens(-9 + 8 * step(5, 2), "keys", "retrieval", "continuation")
+    lens = synthetic.lens(-9 + 8 * step(5, 2), "keys", "retrieval", "continuation", chance=0)
     patch = synthetic.patching(step(1, 2)[:, :-1], "keys", "retrieval")
     found = emergence([lens, patch], n_resamples=1000).method_agreement
     half = found.query("measure == @HALF").iloc[0]

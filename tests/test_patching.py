@@ -208,6 +208,9 @@ def test_pairs_that_the_model_does_not_solve_are_left_out(model, task):
     half = replace(task, items=(turned(task.items[0]), task.items[1], turned(task.items[2])))
     found = patch_activations(model, half, progress=False)
     assert set(found.patching["item"]) == {"pair/1"}
+    # Those that it has the wrong way round are counted, for the guard against guessing.
+    assert found.patching["pairs_solved"].eq(1).all()
+    assert found.patching["pairs_reversed"].eq(2).all()
     none = patch_activations(model, replace(task, items=(turned(task.items[0]),)), progress=False)
     assert len(none.patching) == 0
     assert "No pair could be patched." in none._repr_html_()
@@ -216,6 +219,7 @@ def test_pairs_that_the_model_does_not_solve_are_left_out(model, task):
 def test_only_so_many_pairs_are_patched(model, task):
     found = patch_activations(model, task, pairs=2, progress=False)
     assert list(dict.fromkeys(found.patching["item"])) == ["pair/0", "pair/1"]
+    assert found.patching["pairs_solved"].eq(len(task.items)).all()
     found = patch_activations(model, task, limit=1, progress=False)
     assert set(found.patching["item"]) == {"pair/0"}
 

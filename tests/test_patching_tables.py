@@ -12,6 +12,7 @@ from layerwise._patching_tables import (
     patching_effects,
     patching_summary,
 )
+from layerwise.emergence import emergence
 from layerwise.results import PatchingResult, patching_frame
 from tests import analysis, synthetic
 
@@ -71,6 +72,27 @@ def test_the_planted_head_is_found_and_no_other(direction, metric):
     }[metric]
     assert row.change == pytest.approx(change.mean())
     assert row.change_low <= row.change <= row.change_high
+
+
+@pytest.mark.parametrize(
+    ("solved", "turned", "signal"),
+    [(16, 6, False), (17, 6, True), (5, 0, False), (None, None, None)],
+)
+def test_a_model_that_reverses_as_many_pairs_as_it_solves_gets_no_verdict(solved, turned, signal):
+    """Of guesses some are right, and all of them bring the answer back: chosen for it."""
+    table = head_rows().assign(pairs_solved=solved, pairs_reversed=turned)
+    found = patching_effects(table, 0)
+    assert found["signal"].isna().all() if signal is None else found["signal"].eq(signal).all()
+    assert found["significant"].any() == (signal is not False)
+    shares = np.linspace(0, 1, 9)[None, :-1].repeat(16, axis=0)
+    rows = synthetic.patching(shares, "keys", "retrieval")
+    told = rows.patching.assign(pairs_solved=solved, pairs_reversed=turned)
+    told = told.astype({"pairs_solved": "Int64", "pairs_reversed": "Int64"})
+    depths = emergence([PatchingResult(told, rows.facts)], n_resamples=50)
+    assert depths.emergence.empty == (signal is False)
+    assert depths.left_out["reason"].str.startswith("no signal").tolist() == [True] * (
+        signal is False
+    )
 
 
 def test_without_effects_nothing_is_significant():

@@ -77,7 +77,7 @@ def test_lens_summary_averages_over_items():
         expected = stats.paired_bootstrap(values[:, k], seed=stats.generator(0, "keys"))
         found = row[["logprob", "logprob_low", "logprob_high"]].tolist()
         assert found == pytest.approx([expected.estimate, expected.low, expected.high])
-        ranks = np.maximum(0, -np.round(values[:, k]))
+        ranks = np.maximum(0, -np.round(values[:, k]) - 1)
         assert row["median_rank"] == np.median(ranks)
 
 

@@ -150,3 +150,4 @@ def test_the_saved_tuned_lenses_are_nearer_and_claim_nothing_of_random_weights(t
     untrained = pd.read_parquet(FOLDER / "results" / "tuned_untrained.parquet")
     assert len(untrained) == tuned.N_MODELS
     assert not untrained.loc[~untrained["signal"], "claimed"].any()
+    assert (untrained["claimed_alone"] > 0).mean() <= NOMINAL

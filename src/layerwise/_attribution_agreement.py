@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from layerwise import stats
-from layerwise._patching_tables import DENOISING, heads_filled
+from layerwise._patching_tables import DENOISING, has_signal, heads_filled
 from layerwise._tables import frame
 
 
@@ -44,7 +44,8 @@ def agreement_table(table: pd.DataFrame, seed: int, n_resamples: int = 2000) -> 
     """``attribution_agreement.parquet``: how the estimates compare with true patches.
 
     Both are averaged over pairs, cell by cell; Spearman's rank correlation is over the sampled
-    cells, its interval a percentile bootstrap over pairs.
+    cells, its interval a percentile bootstrap over pairs; ``signal`` is whether the model solves
+    more pairs than it has the wrong way round.
     """
     rows = []
     key = ["task", "capability", "protocol", "direction", "site"]
@@ -84,6 +85,7 @@ def _agreement(told: pd.DataFrame, seed: int, n_resamples: int) -> dict[str, Any
         "spearman_high": high,
         "median_error": float(np.median(gap)) if len(gap) else None,
         "largest_error": float(gap.max()) if len(gap) else None,
+        "signal": has_signal(told),
     }
 
 

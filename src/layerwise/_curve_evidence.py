@@ -16,6 +16,7 @@ from layerwise._attribution_tables import has_signal
 from layerwise._effects import Chance
 from layerwise._evidence import ATTRIBUTION, PATCHING, Evidence, LeftOut, Sampling, partly
 from layerwise._lens_tables import answers_read, covers_a_stack, prediction_depths
+from layerwise._patching_tables import has_signal as pairs_have_signal
 
 _TASK = ["task", "capability", "protocol"]
 Signal = Mapping[tuple[str, str], bool]
@@ -26,8 +27,9 @@ def lens_evidence(
 ) -> Iterator[Evidence | LeftOut]:
     """Progress of the answer's mean probability from the embedding to the last layer.
 
-    A lens of one stack of an encoder-decoder shows no progress in the other.
-
+    A lens of one stack of an encoder-decoder shows no progress in the other. The curve of a lens
+    ends at the model's own answer, right or not; so where no ablation tells whether there is
+    signal, right answers must end on top more often than by guessing.
 
     Not of its log-probability: an embedding read through the unembedding is sure of the wrong
     token, so that the first layer alone brings back most of the nats without any knowledge.
@@ -46,6 +48,9 @@ def lens_evidence(
             named = {"lens": name, "task": found.task, "protocol": found.protocol}
             mine = depths.loc[(depths[list(named)] == list(named.values())).all(axis=1)]
             found = _with_settled(found, mine, chance(found.task, found.protocol), sampling)
+            if found.settled is None and (found.task, found.protocol) not in signal:
+                guessed = "no signal: right answers end on top no more often than by guessing"
+                found = LeftOut(*_key(found.method, group), guessed)
         yield found
 
 
@@ -74,7 +79,8 @@ def patching_evidence(
 
     That is the last position; in an encoder-decoder the decoder's, which holds nothing while the
     encoder runs. ``resid_pre`` of a layer is what the layers before it have written, so its value
-    stands before that layer. After the last layer the whole is recovered by definition.
+    stands before that layer. After the last layer the whole is recovered by definition, of pairs
+    that a model solves by luck, too; so it must solve more of them than it reverses.
     """
     label, where = ("answer", "answer's") if n_encoder else ("last", "last")
     chosen = patching["site"].eq("resid_pre") & patching["pos_label"].eq(label)
@@ -84,9 +90,10 @@ def patching_evidence(
         whole=patching["clean_diff"] - patching["corrupted_diff"],
     )
     for _, every in gains.groupby(_TASK, sort=True):
+        key = _key(PATCHING, every)
         group = every.loc[chosen.loc[every.index]]
         if group.empty:
-            yield LeftOut(*_key(PATCHING, every), f"no resid_pre at the {where} position")
+            yield LeftOut(*key, f"no resid_pre at the {where} position")
             continue
         wide = group.pivot_table(index="item", columns="layer", values="gain")
         whole = group.groupby("item")["whole"].mean()
@@ -96,7 +103,8 @@ def patching_evidence(
         wide = wide.fillna(dict.fromkeys(range(n_encoder), 0.0))
         edges = np.arange(sampling.n_layers + 1)
         why = "the clean and the corrupted run do not differ"
-        yield _curve(PATCHING, group, wide, edges, signal, sampling, why)
+        told = _and_signal(signal, key, pairs_have_signal(group) is not False)
+        yield _curve(PATCHING, group, wide, edges, told, sampling, why)
 
 
 def attribution_evidence(
@@ -115,9 +123,14 @@ def attribution_evidence(
         key = _key(ATTRIBUTION, group)
         placed = group.assign(layer=group["layer"].fillna(-1))
         wide = placed.pivot_table(index="item", columns="layer", values="value", aggfunc="sum")
-        told = dict(signal)
-        told[key[3], key[1]] = signal.get((key[3], key[1]), True) and has_signal(group)
+        told = _and_signal(signal, key, has_signal(group))
         yield _curve(ATTRIBUTION, group, wide.cumsum(axis=1), edges, told, sampling, why)
+
+
+def _and_signal(signal: Signal, key: tuple[str, str, str, str], found: bool) -> Signal:
+    """The signal of tasks, where that of one is also asked of what a method measured itself."""
+    place = key[3], key[1]
+    return {**signal, place: signal.get(place, True) and found}
 
 
 def _curve(

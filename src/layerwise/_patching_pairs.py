@@ -26,6 +26,8 @@ class Pair:
         corrupted_diff: the same after the corrupted prompt.
         clean_logprob: log-probability of the clean answer's first token after the clean prompt.
         corrupted_logprob: the same after the corrupted prompt.
+        pairs_solved: of the task's pairs that can be compared, how many the model solves.
+        pairs_reversed: in how many it prefers the other prompt's answer, in both prompts.
     """
 
     prompts: PatchingPrompts
@@ -33,6 +35,8 @@ class Pair:
     corrupted_diff: float
     clean_logprob: float
     corrupted_logprob: float
+    pairs_solved: int
+    pairs_reversed: int
 
     def row(self) -> dict[str, object]:
         """The columns that every table about pairs has."""
@@ -41,6 +45,8 @@ class Pair:
             "protocol": "continuation",
             "clean_diff": self.clean_diff,
             "corrupted_diff": self.corrupted_diff,
+            "pairs_solved": self.pairs_solved,
+            "pairs_reversed": self.pairs_reversed,
         }
 
 
@@ -85,11 +91,13 @@ class PairChoice:
         usable = self.usable(task)
         swept = self.setup.sweep([intact()], both(usable))
         values = [logprob_of(outcome) for outcome in swept.outcomes[0]]
-        found = []
-        for i, prompts in enumerate(usable):
-            a, b, c, d = values[4 * i : 4 * i + 4]
-            if a > b and c < d and len(found) < self.pairs:
-                found.append(Pair(prompts, a - b, c - d, a, c))
+        said = [tuple(values[4 * i : 4 * i + 4]) for i in range(len(usable))]
+        turned = sum(a < b and c > d for a, b, c, d in said)
+        solved = [(p, *v) for p, v in zip(usable, said, strict=True) if v[0] > v[1] and v[2] < v[3]]
+        found = [
+            Pair(prompts, a - b, c - d, a, c, len(solved), turned)
+            for prompts, a, b, c, d in solved[: self.pairs]
+        ]
         return found, swept.stats
 
     def _prompts(self, task: Task) -> list[PatchingPrompts]:

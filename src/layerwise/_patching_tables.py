@@ -17,6 +17,7 @@ from layerwise._tables import SCHEMAS, frame
 
 DENOISING, NOISING = DIRECTIONS = ("denoising", "noising")
 ALPHA = 0.05
+GUESSED = 0.5  # share of the pairs solved or reversed that are solved by guessing
 End = TypeVar("End")
 _CELL = ["site", "layer", "head", "pos_label"]
 _NO_HEAD = -1
@@ -118,8 +119,37 @@ def effects_over_pairs(
     )
     counts = values.groupby(key, as_index=False).agg(n_items=("item", "nunique"))
     tests = _tests(values, cell, family, seed)
+    told = [
+        {**{name: group[name].iloc[0] for name in TASK}, "signal": has_signal(group)}
+        for _, group in values.groupby(TASK)
+    ]
+    signal = pd.DataFrame(told).astype({"signal": "boolean"})
     found = share.merge(change, on=key).merge(counts, on=key).merge(tests, on=key)
-    return found.assign(significant=found["p_bh"] < ALPHA)
+    found = found.merge(signal, on=TASK)
+    sure = found["signal"].fillna(True).astype(bool)
+    return found.assign(significant=sure & (found["p_bh"] < ALPHA))
+
+
+def has_signal(pairs: pd.DataFrame) -> bool | None:
+    """Whether the model solves more pairs of a task than it has the wrong way round.
+
+    Pairs are chosen because the model solves them, so that some of what it merely guesses is
+    always among them. Which prompt of a pair is called clean is arbitrary, so a model that
+    guesses solves and reverses a pair with the same chance: of the pairs whose preferred answer
+    changes with the prompt it solves half.
+
+    Args:
+        pairs: rows of one task of a table about pairs.
+
+    Returns:
+        Whether the exact 95 % interval of the share solved lies above one half; None where a
+        table of an earlier version does not tell.
+    """
+    counts = pairs[["pairs_solved", "pairs_reversed"]].head(1).dropna()
+    if counts.empty:
+        return None
+    solved, turned = (int(n) for n in counts.iloc[0])
+    return stats.exact_interval(solved, solved + turned).low > GUESSED
 
 
 def _tests(values: pd.DataFrame, cell: list[str], family: str, seed: int) -> pd.DataFrame:
@@ -173,10 +203,10 @@ def patching_summary(patching: pd.DataFrame, seed: int) -> pd.DataFrame:
     Returns:
         ``task``, ``capability``, ``protocol``, ``direction``, ``site``, ``layer``, ``head``,
         ``pos_label``, ``n_items``, ``recovered``, ``recovered_low``, ``recovered_high``
-        (bootstrap 95 %), ``p_bh``, ``significant``.
+        (bootstrap 95 %), ``p_bh``, ``signal`` (null if not known), ``significant``.
     """
     table = patching_effects(patching, seed)
     mine = table.loc[table["metric"] == LOGIT_DIFFERENCE.name]
-    bounds = ["recovered", "recovered_low", "recovered_high", "p_bh", "significant"]
+    bounds = ["recovered", "recovered_low", "recovered_high", "p_bh", "signal", "significant"]
     columns = [*TASK, "direction", *_CELL, "n_items", *bounds]
     return mine.reindex(columns=columns).reset_index(drop=True)

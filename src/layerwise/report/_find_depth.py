@@ -79,9 +79,9 @@ def _patched(run: Run) -> Iterator[tuple[pd.DataFrame, bool]]:
     for task in in_order(run.patching["task"], ()):
         mine = rows(run.patching, task=task, site="resid_pre", direction="denoising")
         for protocol in in_order(mine["protocol"], PROTOCOL_ORDER):
-            signal = run.has_signal(task, protocol)
-            if signal is not False:
-                yield rows(mine, protocol=protocol), signal is None
+            signal, there = run.has_signal(task, protocol), rows(mine, protocol=protocol)
+            if signal is not False and rows(there, signal=False).empty:
+                yield there, signal is None
 
 
 def _hand_over(mine: pd.DataFrame, unmeasured: bool) -> list[Finding]:

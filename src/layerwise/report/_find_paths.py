@@ -57,6 +57,7 @@ def estimates_hold(run: Run) -> list[Finding]:
     found = []
     for direction in in_order(run.agreement["direction"], ()):
         mine = rows(run.agreement, direction=direction)
+        mine = pd.DataFrame(mine.loc[~mine["signal"].eq(False).fillna(False)])
         for site in in_order(mine["site"], ()):
             told = rows(mine, site=site)
             if np.isfinite(numbers(told, "spearman_low")).any():
