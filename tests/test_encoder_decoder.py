@@ -268,7 +268,7 @@ def test_positions_that_the_decoder_does_not_have() -> None:
 def test_a_profile_joins_both_stacks() -> None:
     found = lw.profile(
         wired(), ["wired-facts", "wired-two-hop"], "generate", limit=16, pairs=2,
-        also=["parts", "estimates", "paths"], progress=False,
+        also=["parts", "estimates", "paths", "head-scores"], progress=False,
     )  # fmt: skip
     table = found.results[-1].to_pandas()
     critical = table.loc[(table["method"] == "ablation") & (table["measure"] == "critical set")]
@@ -277,7 +277,7 @@ def test_a_profile_joins_both_stacks() -> None:
     assert {row["capability"]: list(row["layers"]) for row in rows} == expected
     assert {"ablation", "logit lens", "decoder lens"} <= set(table["method"])
     made = {type(result).__name__: result for result in found.results}
-    assert {"LensResult", "PatchingResult", "AttributionPatchingResult"} <= set(made)
+    assert {"PatchingResult", "AttributionPatchingResult", "HeadsResult"} <= set(made)
     paths = made["PathPatchingResult"].effects()
     assert set(paths.loc[paths["recovered"] > 0.5, "sender"]) == {"mlp decoder.4"}
     page = found.report.html
@@ -287,8 +287,8 @@ def test_a_profile_joins_both_stacks() -> None:
 
 
 def test_a_profile_of_two_stacks_cannot_do_all() -> None:
-    with pytest.raises(UserError, match="cannot add 'head-scores': expected some of parts"):
-        lw.profile(wired(), "wired-lookup", limit=LIMIT, also="head-scores", progress=False)
+    with pytest.raises(UserError, match="cannot add 'attribution': expected some of parts"):
+        lw.profile(wired(), "wired-lookup", limit=LIMIT, also="attribution", progress=False)
 
 
 def test_a_plan_from_the_configuration_alone(tmp_path) -> None:

@@ -212,6 +212,30 @@ def test_capabilities_emerge_at_the_planted_depth(layout, seed):
 
 
 @anywhere
+@given(seq2seq_layouts(), seeds)
+def test_head_scores_find_the_previous_token_head_in_the_encoder(layout, seed):
+    """What ``begin`` and ``copy`` look at is no word of a sequence, so they score 0."""
+    found = lw.head_scores(small_seq2seq(layout, seed), sequences=3, progress=False)
+    summary = found.summary()
+    places = {
+        (row["site"], Spot(int(row["layer"]), int(row["head"]))): row
+        for row in summary.to_dict("records")
+    }
+    assert {at for at, row in places.items() if row["previous_token"] > 0.9} == {
+        ("z", layout.previous)
+    }
+    assert places["z", layout.previous]["previous_token"] == pytest.approx(1, abs=1e-3)
+    # It attends to relation and entity alike, one and three tokens back.
+    half = places["z", layout.facts]["previous_token"]
+    assert half == pytest.approx(0.5, abs=0.1)
+    for at in (("z", layout.begin), ("cross_z", layout.copy)):
+        scores = [places[at][name] for name in ("prefix_matching", "duplicate_token")]
+        assert scores == pytest.approx([0, 0], abs=1e-3)
+    assert places["z", layout.begin]["previous_token"] == pytest.approx(0, abs=1e-3)
+    assert found.induction_heads() == []
+
+
+@anywhere
 @given(seq2seq_layouts(), seeds, st.sampled_from(["denoising", "noising"]))
 def test_gradients_see_what_is_copied_on_and_miss_what_asks(layout, seed, direction):
     """Saturated attention has no slope: heads that act by way of a query are credited with 0."""

@@ -88,8 +88,9 @@ def test_scores_equal_loops_over_a_cache(family, bos):
     result = head_scores(model, sequences=2, length=12, progress=False)
     table = result.heads.set_index(["sequence", "layer", "head"])
     assert list(result.heads.columns) == analysis.documented_columns("heads.parquet")
-    drawn = Heads(model, model_facts(model), 2, 12, 0.4, 0).drawn()
-    for number, tokens in enumerate(drawn):
+    job = Heads(model, model_facts(model), 2, 12, 0.4, 0)
+    for number, drawn in enumerate(job.drawn()):
+        tokens = job.given.read(drawn.once, drawn.once)
         start = 1 if bos else 0
         assert tokens[start : start + 12] == tokens[start + 12 :]
         assert len(set(tokens[start:])) == 12

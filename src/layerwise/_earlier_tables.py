@@ -32,6 +32,10 @@ _LATER = {
     "patching_effects": _SIGNAL,
     "path_effects": _SIGNAL,
     "attribution_agreement": _SIGNAL,
+    "heads": {"next_token": pa.float64()},
+    "heads_summary": dict.fromkeys(
+        ("next_token", "next_token_low", "next_token_high"), pa.float64()
+    ),
 }
 
 
@@ -54,6 +58,8 @@ def with_later_columns(name: str, table: pa.Table) -> pa.Table:
     if name in ("path_patching", "path_effects") and "site" not in there and "sender" in there:
         sites = [_SENDERS.get(s.split()[0]) for s in table.column("sender").to_pylist()]
         table = table.append_column("site", pa.array(sites, pa.string()))
+    if name in ("heads", "heads_summary") and "site" not in there:
+        table = table.append_column("site", pa.array(["z"] * len(table), pa.string()))
     if name == "patching" and "direction" not in there and "pos" in there:
         table = table.append_column("direction", pa.array(["denoising"] * len(table), pa.string()))
         table = table.append_column("source_pos", table.column("pos"))

@@ -14,6 +14,7 @@ import pandas as pd
 
 from layerwise._effects import corrected
 from layerwise._facts import Facts
+from layerwise._head_tables import SCORES
 from layerwise._removal_tables import HELD_OUT, SELECTION, removed_label
 from layerwise._stacks import layer_name
 
@@ -92,11 +93,12 @@ def attribution_rows(summary: pd.DataFrame, n_top: int = 5) -> pd.DataFrame:
     )
 
 
-def head_rows(summary: pd.DataFrame, n_top: int = 15) -> pd.DataFrame:
+def head_rows(summary: pd.DataFrame, n_encoder: int, n_top: int = 15) -> pd.DataFrame:
     """The heads with the highest prefix-matching scores."""
     top = summary.sort_values("prefix_matching", ascending=False, kind="stable").head(n_top)
-    shown = top.reindex(columns=["layer", "head"])
-    for name in ("prefix_matching", "previous_token", "duplicate_token", "induction"):
+    shown = top.reindex(columns=["site", "layer", "head"] if n_encoder else ["layer", "head"])
+    shown["layer"] = [layer_name(int(layer), n_encoder) for layer in top["layer"]]
+    for name in (name for name in SCORES if np.isfinite(top[name].to_numpy(dtype=float)).any()):
         bounds = (name, f"{name}_low", f"{name}_high")
         shown[name.replace("_", " ")] = intervals(top, *bounds)
     return shown.assign(**{"induction head": np.where(top["induction_head"], "yes", "no")})

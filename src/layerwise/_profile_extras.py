@@ -44,7 +44,9 @@ EXTRAS = {
 
 
 # Those that an encoder-decoder allows.
-OF_TWO_STACKS = ("parts", "heads", "similarity", "removal", "estimates", "paths")
+OF_TWO_STACKS = (
+    "parts", "heads", "head-scores", "similarity", "removal", "estimates", "paths",
+)  # fmt: skip
 
 
 class Job(Protocol):

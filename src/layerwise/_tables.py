@@ -117,15 +117,17 @@ SCHEMAS: dict[str, pa.Schema] = {
         p="float?", p_adjusted="float?", signal="bool", significant="bool",
     ),
     "heads": _schema(
-        sequence="int", layer="int", head="int", prefix_matching="float",
-        previous_token="float", duplicate_token="float", induction="float",
+        sequence="int", site="str", layer="int", head="int", prefix_matching="float",
+        previous_token="float?", next_token="float?", duplicate_token="float",
+        induction="float?",
     ),
     "heads_summary": _schema(
-        layer="int", head="int", n_sequences="int",
+        site="str", layer="int", head="int", n_sequences="int",
         prefix_matching="float", prefix_matching_low="float?", prefix_matching_high="float?",
-        previous_token="float", previous_token_low="float?", previous_token_high="float?",
+        previous_token="float?", previous_token_low="float?", previous_token_high="float?",
+        next_token="float?", next_token_low="float?", next_token_high="float?",
         duplicate_token="float", duplicate_token_low="float?", duplicate_token_high="float?",
-        induction="float", induction_low="float?", induction_high="float?",
+        induction="float?", induction_low="float?", induction_high="float?",
         induction_head="bool",
     ),
     "signal": _schema(

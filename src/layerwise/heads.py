@@ -2,6 +2,7 @@
 
 After the second occurrence of a token an induction head attends to what followed the first
 (Olsson et al. 2022, arXiv:2209.11895). Definitions are in ``docs/heads.md``; no task is asked.
+What heads attend to is read in ``_attention_scores``.
 """
 
 from __future__ import annotations
@@ -9,35 +10,41 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
 from transformer_lens import HookedTransformer
 
-from layerwise import stats
+from layerwise._attention_scores import (
+    Scored,
+    Scores,
+    attention_hook,
+    no_scores,
+    places_when_repeated,
+    scores_of_two_stacks,
+)
 from layerwise._carry_out import carry_out
 from layerwise._direct import direct, read_differences
 from layerwise._facts import Facts, ModelFacts
 from layerwise._parts import Parts
 from layerwise._progress import Meter
-from layerwise._setup import refuse_two_stacks
-from layerwise._tables import conform
+from layerwise._repeated_tokens import SHORTEST, Drawn, RepeatedTokens
+from layerwise._tables import SCHEMAS, conform
 from layerwise.errors import UserError
-from layerwise.models import LoadedFacts, model_facts, original_tokenizer
-from layerwise.models.kinds import Model
+from layerwise.models import LoadedFacts, model_facts
+from layerwise.models.kinds import Model, hook_name
 from layerwise.models.originals import refuse_nonfinite
+from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.results import HeadsResult
 from layerwise.sweep.blocks import attention_in_use
 from layerwise.sweep.last_sites import LastSites
 from layerwise.sweep.readout import uncapped_logits_of
 
 SEQUENCES, LENGTH, THRESHOLD = 20, 50, 0.4
-SHORTEST = 2
-Scores = Float[np.ndarray, "layer head"]
 
 
 def head_scores(
@@ -52,25 +59,27 @@ def head_scores(
 ) -> HeadsResult:
     """Score every head's attention on random tokens that are repeated once.
 
+    In an encoder-decoder three kinds of attention are scored, each where a sequence stands twice:
+    the encoder's, twice in its input; the decoder's self-attention, twice in what the decoder is
+    given, of which nothing is in the input; and cross-attention, once in each.
+
     Args:
         model: the model.
         sequences: how many sequences are tried.
         length: tokens of each before it is repeated, all different; 50 if None, or fewer where
             the model takes no more.
-        threshold: a head is called an induction head if the 95 % interval of its prefix-matching
-            score lies above this.
+        threshold: a head of self-attention is called an induction head if the 95 % interval of
+            its prefix-matching score lies above this.
         seed: decides the tokens and all bootstraps.
         out: folder for ``heads.parquet`` and ``run.json``; None keeps all in memory.
         progress: show a progress bar on a terminal.
 
     Returns:
-        One row per sequence and head.
+        One row per sequence, kind of attention and head.
 
     Raises:
         UserError: for anything out of range, or a model whose vocabulary or context is too small.
     """
-    refuse_two_stacks(model)
-    assert isinstance(model, HookedTransformer), "all others were refused"
     loaded = model_facts(model)
     refuse_nonfinite(loaded.name, model)
     job = (
@@ -86,7 +95,7 @@ def head_scores(
 
 
 def fitting_heads(
-    model: HookedTransformer,
+    model: Model,
     loaded: LoadedFacts,
     threshold: float,
     seed: int,
@@ -94,14 +103,14 @@ def fitting_heads(
 ) -> Heads:
     """Planned scores on sequences of the usual length, or the longest that the model takes."""
     tried = Heads(model, loaded, sequences, SHORTEST, threshold, seed)
-    return replace(tried, length=min(LENGTH, tried.longest()))
+    return replace(tried, length=min(LENGTH, tried.given.longest))
 
 
 @dataclass(frozen=True)
 class Heads:
     """Planned scores; all sequences are one piece."""
 
-    model: HookedTransformer
+    model: Model
     loaded: LoadedFacts
     sequences: int
     length: int
@@ -113,31 +122,16 @@ class Heads:
             raise UserError(
                 f"{self.sequences} sequences were asked for; expected at least 1, so ask for more."
             )
-        if self.length < SHORTEST:
-            raise UserError(
-                f"Sequences of length {self.length} were asked for; expected at least {SHORTEST} "
-                "tokens to repeat, so ask for more."
-            )
         if not 0 <= self.threshold < 1:
             raise UserError(f"The threshold is {self.threshold}; expected 0 or more, below 1.")
         if self.seed < 0:
             raise UserError(f"The seed is {self.seed}; expected 0 or a positive whole number.")
-        needed, room = len(self._start()) + 2 * self.length, self.model.cfg.n_ctx
-        if needed > room:
-            raise UserError(
-                f"Sequences of {self.length} tokens need {needed} when they are repeated, but the "
-                f"model takes {room}; choose a length of {self.longest()} at most."
-            )
-        if len(self._tokens()) < self.length:
-            raise UserError(
-                f"Sequences of {self.length} different tokens were asked for, but the vocabulary "
-                f"has {len(self._tokens())}; choose a length of {self.longest()} at most."
-            )
+        self.given.refuse(self.length)
 
-    def longest(self) -> int:
-        """The longest sequence that can be repeated within the context, of different tokens."""
-        room = self.model.cfg.n_ctx - len(self._start())
-        return min(room // 2, len(self._tokens()))
+    @cached_property
+    def given(self) -> RepeatedTokens:
+        """How tokens are put to the model."""
+        return RepeatedTokens.of(self.model)
 
     def settings(self) -> dict[str, Any]:
         """Everything that a run must agree in to be the same run, as plain JSON values."""
@@ -159,8 +153,8 @@ class Heads:
         told.doing("head scores")
         if not parts.has_part("heads"):
             started, tables = time.perf_counter(), []
-            for number, tokens in enumerate(self.drawn()):
-                tables.append(self._rows(number, tokens))
+            for number, drawn in enumerate(self.drawn()):
+                tables.append(_rows(number, self.scored(drawn)))
                 told.done(1.0)
             took = {"analysis": "head scores", "seconds": time.perf_counter() - started}
             parts.write_part("heads work", pd.DataFrame([took]))
@@ -177,30 +171,27 @@ class Heads:
             tasks=(), protocols=(), seed=self.seed, settings=settings, work=tuple(work),
         )  # fmt: skip
 
-    def drawn(self) -> list[tuple[int, ...]]:
-        """The sequences: what the tokenizer begins with, random tokens, and these once more."""
-        rng = stats.generator(self.seed, "head scores")
-        found = []
-        for _ in range(self.sequences):
-            once = rng.choice(self._tokens(), self.length, replace=False).tolist()
-            found.append((*self._start(), *once, *once))
-        return found
+    def drawn(self) -> list[Drawn]:
+        """The sequences, before they are repeated."""
+        return self.given.drawn(self.sequences, self.length, self.seed)
 
-    def _start(self) -> tuple[int, ...]:
-        return tuple(original_tokenizer(self.model)("").input_ids)
+    def scored(self, drawn: Drawn) -> tuple[Scored, ...]:
+        """The scores on one sequence, of every kind of attention that the model has."""
+        if isinstance(self.model, Seq2SeqModel):
+            return scores_of_two_stacks(self.model, self.given, drawn)
+        tokens = self.given.read(drawn.once, drawn.once)
+        return (Scored("z", 0, scores_of(self.model, tokens, self.length)),)
 
-    def _tokens(self) -> list[int]:
-        tokenizer = original_tokenizer(self.model)
-        known = min(len(tokenizer), self.model.cfg.d_vocab)
-        return sorted(set(range(known)) - set(tokenizer.all_special_ids))
 
-    def _rows(self, number: int, tokens: tuple[int, ...]) -> pd.DataFrame:
-        found = scores_of(self.model, tokens, self.length)
-        layer, head = np.indices(found["prefix_matching"].shape)
-        columns = {name: values.ravel() for name, values in found.items()}
-        return pd.DataFrame(
-            {"sequence": number, "layer": layer.ravel(), "head": head.ravel(), **columns}
-        )
+def _rows(number: int, scored: Sequence[Scored]) -> pd.DataFrame:
+    """A row per head and kind of attention; scores that a kind does not have are null."""
+    tables = []
+    for one in scored:
+        layer, head = np.indices(one.scores["prefix_matching"].shape)
+        columns = {name: values.ravel() for name, values in one.scores.items()}
+        place = {"site": one.site, "layer": one.first + layer.ravel(), "head": head.ravel()}
+        tables.append(pd.DataFrame({"sequence": number, **place, **columns}))
+    return pd.concat(tables, ignore_index=True).reindex(columns=SCHEMAS["heads"].names)
 
 
 @torch.inference_mode()
@@ -214,19 +205,10 @@ def scores_of(model: HookedTransformer, tokens: Sequence[int], length: int) -> d
     sequence's tokens, in nats (``induction``).
     """
     cfg, first = model.cfg, len(tokens) - 2 * length
-    queries = torch.arange(first + length, len(tokens) - 1, device=model.W_E.device)
-    every = torch.arange(first + 1, len(tokens), device=queries.device)
-    places = {
-        "prefix_matching": (queries, queries - length + 1),
-        "duplicate_token": (queries, queries - length),
-        "previous_token": (every, every - 1),
-    }
-    found = {name: np.zeros((cfg.n_layers, cfg.n_heads)) for name in places}
+    places = places_when_repeated(first, length, both_ways=False)
+    queries, _ = places["prefix_matching"]
+    found = no_scores(places, cfg.n_layers, cfg.n_heads)
     sites = _no_sites(model, len(queries))
-
-    def attended(pattern: torch.Tensor, hook: Any) -> None:
-        for name, (at, to) in places.items():
-            found[name][hook.layer()] = pattern[0, :, at, to].double().mean(-1).cpu().numpy()
 
     def wrote(z: torch.Tensor, hook: Any) -> None:
         sites.z[hook.layer()] = z[0, queries]
@@ -235,11 +217,14 @@ def scores_of(model: HookedTransformer, tokens: Sequence[int], length: int) -> d
         sites.final[:] = resid[0, queries]
 
     hooks: list[Any] = [
-        (lambda name: name.endswith("attn.hook_pattern"), attended),
+        *(
+            (hook_name(model, layer, "pattern"), attention_hook(places, found, layer))
+            for layer in range(cfg.n_layers)
+        ),
         (lambda name: name.endswith("attn.hook_z"), wrote),
         (f"blocks.{cfg.n_layers - 1}.hook_resid_post", left),
     ]
-    asked = torch.tensor([list(tokens)], device=queries.device)
+    asked = torch.tensor([list(tokens)], device=model.W_E.device)
     model.run_with_hooks(asked, fwd_hooks=hooks, stop_at_layer=cfg.n_layers)
     logits = uncapped_logits_of(model, sites.final).double()
     weights = torch.zeros_like(logits)

@@ -284,7 +284,7 @@ class HeadsResult(Result):
 
     def summary_rows(self) -> pd.DataFrame:
         """The heads with the highest prefix-matching scores."""
-        return _html.head_rows(self.summary())
+        return _html.head_rows(self.summary(), self.facts.model.n_encoder_layers)
 
     def _heading(self) -> str:
         count, length = (self.facts.settings[name] for name in ("sequences", "length"))

@@ -383,12 +383,25 @@ def head_scores(run: Run) -> list[Drawing]:
         f"Mean attention on random tokens that are repeated once, over n = "
         f"{spread(run.heads['n_sequences'])} sequences: from the second occurrence of a token to "
         "the successor of the first (prefix matching, as induction heads attend), to the token "
-        f"before, and to the first occurrence. Dots: {counted(chosen, 'induction head')}, whose "
-        f"prefix matching lies above {run.facts.settings['threshold']} with its whole 95 % "
-        "interval (bootstrap over sequences)."
+        f"before, and to the first occurrence.{_of_each_attention()} Dots: "
+        f"{counted(chosen, 'induction head')}, whose prefix matching lies above "
+        f"{run.facts.settings['threshold']} with its whole 95 % interval (bootstrap over "
+        "sequences)."
     )
     alt = "Heat maps of attention scores, layers by heads, one for each kind of attention."
     return [Drawing("head_scores", partial(head_score_maps, run.heads), caption, alt)]
+
+
+def _of_each_attention() -> str:
+    """Where what is repeated stands in an encoder-decoder."""
+    if not stacks().n_encoder:
+        return ""
+    return (
+        " The encoder reads the tokens twice, and there each occurrence is also asked about the "
+        "other, and all tokens about the next. The decoder's self-attention is given them twice, "
+        "while the encoder has read others; for cross-attention the encoder has read them once "
+        "and the decoder is given them once. Grey: no such score, or no such head."
+    )
 
 
 def paths(run: Run) -> list[Drawing]:

@@ -8,14 +8,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from layerwise._head_tables import NATS, SCORES
 from layerwise.report.naming import name_intervention, name_layer
 from layerwise.report.rows import numbers, records, rows
 from layerwise.report.run import Run
 from layerwise.report.wording import interval, layer_ranges, number
 
 _TOP, _MOST, _ATTRIBUTED = 15, 2000, 200
+_ATTENTION = {"z": "", "cross_z": ", cross-attention"}
 _MODELS = ("intact", "predicted", "measured")
 
 
@@ -196,18 +199,16 @@ def heads_table(run: Run) -> list[Shown]:
     """The heads with the highest prefix-matching scores."""
     if run.heads is None:
         return []
-    names = ("prefix_matching", "previous_token", "duplicate_token", "induction")
+    names = [name for name in SCORES if np.isfinite(numbers(run.heads, name)).any()]
     ranked = run.heads.sort_values(by="prefix_matching", ascending=False, kind="stable")
     cells = [
-        [f"{name_layer(row['layer'])}.{row['head']}"]
+        [f"{name_layer(row['layer'])}.{row['head']}{_ATTENTION[row['site']]}"]
         + [bounds(row, name, f"{name}_low", f"{name}_high", 1, 2) for name in names]
         + ["yes" if row["induction_head"] else "no"]
         for row in records(ranked.head(_ATTRIBUTED))
     ]
-    columns = (
-        "head", "prefix matching", "previous token", "duplicate token", "induction (nats)",
-        "induction head",
-    )  # fmt: skip
+    words = (name.replace("_", " ") + (" (nats)" if name == NATS else "") for name in names)
+    columns = ("head", *words, "induction head")
     title = f"Heads by prefix matching ({len(cells)} of {len(ranked)})"
     return [Shown(title, columns, cells, True)]
 

@@ -65,8 +65,12 @@ def head_map(
     limits: tuple[float, float],
     room: tuple[float, float],
 ) -> None:
-    """A heat map of one column, a row per layer (0 above) and a column per head."""
+    """A heat map of one column, a row per layer (0 above) and a column per head.
+
+    Where the column is null, or there is no such head, nothing is drawn.
+    """
     wide = table.pivot_table(index="layer", columns="head", values=column).astype(float)
+    wide = wide.reindex(index=layers_of(table), columns=sorted(set(table["head"])))
     axes.pcolormesh(wide.to_numpy(), cmap=colors, vmin=limits[0], vmax=limits[1], rasterized=False)
     layers, heads = ([int(name) for name in names] for names in (wide.index, wide.columns))
     ticks = layer_ticks(heads, room[0], _TICK)

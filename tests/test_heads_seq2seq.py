@@ -1,0 +1,268 @@
+"""Scores of heads in both stacks and across: loops over cached patterns, and planted attention.
+
+What is found in a wired encoder-decoder is told in ``test_ground_truth_seq2seq``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from tokenizers import processors
+
+import layerwise as lw
+from layerwise._earlier_tables import with_later_columns
+from layerwise._repeated_tokens import RepeatedTokens
+from layerwise.errors import UserError
+from layerwise.heads import Heads, head_scores
+from layerwise.models import model_facts
+from layerwise.models.seq2seq import Seq2SeqModel
+from layerwise.results import HeadsResult, load_results
+from tests.commands import assert_refused, done, run
+from tests.models.seq2seq.tiny import CASES, tiny_seq2seq
+from tests.models.tiny import tiny_tokenizer
+
+LENGTH = 7
+OF_ENCODER = {"prefix_matching", "previous_token", "next_token", "duplicate_token"}
+OF_DECODER = OF_ENCODER - {"next_token"}
+OF_CROSS = {"prefix_matching", "duplicate_token"}
+
+
+def bounded(case: str) -> Seq2SeqModel:
+    """A tiny model whose tokenizer puts a token before every input and one after it."""
+    model = tiny_seq2seq(case)
+    tokenizer = tiny_tokenizer(bos=True)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
+    )
+    model.tokenizer = tokenizer
+    model.prefix = (*model.prefix, 5)
+    return model
+
+
+@torch.inference_mode()
+def cached(model: Seq2SeqModel, read: list[int], said: list[int], name: str) -> torch.Tensor:
+    """A pattern of one run, layers by heads by queries by keys."""
+    _, cache = model.run_with_cache(torch.tensor([read]), torch.tensor([said]))
+    stack, within = name.split(" ")
+    n_layers = {"encoder": model.cfg.n_encoder_layers, "decoder": model.cfg.n_decoder_layers}[stack]
+    return torch.stack(
+        [cache[f"{stack}.blocks.{layer}.{within}.hook_pattern"][0] for layer in range(n_layers)]
+    )
+
+
+def mean(pattern: torch.Tensor, pairs: list[tuple[int, int]]) -> float:
+    return float(np.mean([float(pattern[query, key]) for query, key in pairs]))
+
+
+def of_encoder(pattern: torch.Tensor, start: int, n: int) -> dict[str, float]:
+    other = {start + i: start + n + i for i in range(n - 1)}
+    other |= {second: first for first, second in other.items()}
+    every = range(start, start + 2 * n)
+    return {
+        "prefix_matching": mean(pattern, [(q, k + 1) for q, k in other.items()]),
+        "duplicate_token": mean(pattern, [(q, k) for q, k in other.items()]),
+        "previous_token": mean(pattern, [(q, q - 1) for q in every if q > start]),
+        "next_token": mean(pattern, [(q, q + 1) for q in every if q + 1 in every]),
+    }
+
+
+def of_decoder(pattern: torch.Tensor, start: int, n: int) -> dict[str, float]:
+    second = range(start + n, start + 2 * n - 1)
+    return {
+        "prefix_matching": mean(pattern, [(q, q - n + 1) for q in second]),
+        "duplicate_token": mean(pattern, [(q, q - n) for q in second]),
+        "previous_token": mean(pattern, [(q, q - 1) for q in range(start + 1, start + 2 * n)]),
+    }
+
+
+def of_cross(pattern: torch.Tensor, start: int, read_start: int, n: int) -> dict[str, float]:
+    return {
+        "prefix_matching": mean(pattern, [(start + i, read_start + i + 1) for i in range(n - 1)]),
+        "duplicate_token": mean(pattern, [(start + i, read_start + i) for i in range(n - 1)]),
+    }
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_scores_equal_loops_over_a_cache(case: str):
+    model = bounded(case) if case in ("bart", "flan-t5") else tiny_seq2seq(case)
+    marks = ([0], [1]) if case in ("bart", "flan-t5") else ([], [])
+    begins, start = list(model.prefix), len(model.prefix)
+    table = head_scores(model, sequences=2, length=LENGTH, progress=False).heads
+    drawn = Heads(model, model_facts(model), 2, LENGTH, 0.4, 0).drawn()
+    key = ["sequence", "site", "layer", "head"]
+    found, checked = table.set_index(key), 0
+    for number, one in enumerate(drawn):
+        once, others = list(one.once), list(one.others)
+        assert len(set(once + others)) == 2 * LENGTH
+        assert not set(once + others) & {0, 1}
+        before, after = marks
+        runs = {
+            ("z", 0): ([*before, *once, *once, *after], begins, "encoder attn"),
+            ("z", 1): ([*before, *others, *after], [*begins, *once, *once], "decoder attn"),
+            ("cross_z", 1): ([*before, *once, *after], [*begins, *once], "decoder cross_attn"),
+        }
+        for (site, stack), (read, said, name) in runs.items():
+            patterns = cached(model, read, said, name)
+            for layer, heads in enumerate(patterns):
+                for head, pattern in enumerate(heads):
+                    expected = (
+                        of_cross(pattern, start, len(before), LENGTH) if site == "cross_z"
+                        else of_decoder(pattern, start, LENGTH) if stack
+                        else of_encoder(pattern, len(before), LENGTH)
+                    )  # fmt: skip
+                    first = stack * model.cfg.n_encoder_layers
+                    row = found.loc[(number, site, first + layer, head)]
+                    for score in OF_ENCODER:
+                        wanted = expected.get(score, np.nan)
+                        assert row[score] == pytest.approx(wanted, abs=1e-6, nan_ok=True)
+                    checked += 1
+    assert checked == len(table)
+
+
+Rule = Callable[[int, int], int]
+N_READ = 2 * LENGTH
+RULES: dict[str, Rule] = {
+    "previous_token": lambda query, n: query - 1,
+    "next_token": lambda query, n: query + 1,
+    "duplicate_token": lambda query, n: query - LENGTH if query >= n // 2 else query + LENGTH,
+    "prefix_matching": lambda query, n: (
+        query - LENGTH + 1 if query >= n // 2 else query + LENGTH + 1
+    ),
+}
+ACROSS: dict[str, Rule] = {
+    "duplicate_token": lambda query, n: query,
+    "prefix_matching": lambda query, n: query + 1,
+}
+
+
+@contextmanager
+def attending(model: Seq2SeqModel, name: str, first: int, rules: dict[int, Rule]) -> Iterator[None]:
+    """Heads of one attention that look where they are told, counted from the first token."""
+
+    def look(pattern: torch.Tensor, hook: object) -> torch.Tensor:
+        pattern = pattern.clone()
+        n_keys = pattern.shape[-1]
+        for head, rule in rules.items():
+            for query in range(pattern.shape[-2]):
+                key = rule(query - first, N_READ)
+                pattern[:, head, query] = 0
+                pattern[:, head, query, key % n_keys] = 1
+        return pattern
+
+    model.add_hook(name, look, is_permanent=True)
+    try:
+        yield
+    finally:
+        model.reset_hooks(including_permanent=True)
+
+
+def test_heads_that_are_made_to_attend_in_one_way_are_found_and_no_other():
+    """T5's encoder and its cross-attention; nothing stands before the encoder's tokens."""
+    model = tiny_seq2seq("t5")
+    rules = dict(enumerate(RULES.values()))
+    with attending(model, "encoder.blocks.1.attn.hook_pattern", 0, rules):
+        summary = head_scores(model, sequences=2, length=LENGTH, progress=False).summary()
+    here = summary.query("layer == 1 and site == 'z'").set_index("head")
+    expected = np.eye(4)
+    np.testing.assert_allclose(here[list(RULES)].to_numpy(dtype=float), expected, atol=1e-6)
+    assert here["induction_head"].tolist() == [False, False, False, True]
+    rest = summary.drop(summary.index[(summary["layer"] == 1)])
+    assert rest[list(OF_CROSS)].to_numpy().max() < 0.9
+    across = dict(enumerate(ACROSS.values()))
+    with attending(model, "decoder.blocks.0.cross_attn.hook_pattern", 1, across):
+        summary = head_scores(model, sequences=2, length=LENGTH, progress=False).summary()
+    here = summary.query("layer == 3 and site == 'cross_z' and head < 2").set_index("head")
+    np.testing.assert_allclose(here[list(ACROSS)].to_numpy(dtype=float), np.eye(2), atol=1e-6)
+    # What attends across stacks is no induction head, though it attends like one.
+    assert not here["induction_head"].any()
+
+
+@pytest.fixture(scope="module")
+def result() -> HeadsResult:
+    return head_scores(tiny_seq2seq("bart-scaled"), sequences=3, length=6, threshold=0.05,
+                       progress=False)  # fmt: skip
+
+
+def test_rows_and_means_are_in_the_order_of_computation(result: HeadsResult):
+    summary, cfg = result.summary(), tiny_seq2seq("bart-scaled").cfg
+    places = list(zip(summary["layer"], summary["site"], summary["head"], strict=True))
+    expected = [(n, "z", head) for n in range(2) for head in range(cfg.encoder_heads)]
+    expected += [
+        (n, site, head)
+        for n in range(2, 4) for site in ("z", "cross_z") for head in range(cfg.decoder_heads)
+    ]  # fmt: skip
+    assert places == expected
+    means = result.heads.groupby(["layer", "site", "head"])[sorted(OF_ENCODER)].mean()
+    found = summary.set_index(["layer", "site", "head"])[sorted(OF_ENCODER)]
+    np.testing.assert_allclose(found.sort_index(), means.sort_index())
+    for score in OF_ENCODER:
+        null = summary[score].isna()
+        assert (summary[f"{score}_low"].isna() == null).all()
+        assert (summary[f"{score}_high"].isna() == null).all()
+        shown = summary.loc[~null]
+        assert shown[score].between(shown[f"{score}_low"] - 1e-12, 1).all()
+    assert summary["next_token"].notna().tolist() == [layer < 2 for layer, _, _ in places]
+    assert summary["previous_token"].notna().tolist() == [site == "z" for _, site, _ in places]
+    assert {layer for layer, _ in result.induction_heads()} <= set(range(4))
+
+
+def test_a_run_is_kept_and_its_report_has_both_stacks(result: HeadsResult, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done("heads", "wired-seq2seq", "--sequences", 2, "--out", "run")
+    (kept,) = load_results("run")
+    assert isinstance(kept, HeadsResult)
+    assert kept.facts.settings["length"] == 31  # of the 62 words beside <s>
+    page = lw.report([kept])
+    assert list(page.figures) == ["head_scores"]
+    assert "encoder.1.2" in page.html
+    assert "decoder.3.2, cross-attention" in page.html
+    assert "while the encoder has read others" in page.html
+    assert "cross_z" in set(result.summary_rows()["site"])
+    assert len(result.summary_rows()) == 15
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"length": 40}, "need 81 when they are repeated, but the model takes 64; choose a length "
+                         "of 31 at most."),
+        ({"length": 1}, "Sequences of length 1 were asked for; expected at least 2 tokens"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_scored_is_told(options, says):
+    with pytest.raises(UserError, match=says):
+        head_scores(lw.load_model("wired-seq2seq"), progress=False, **options)
+
+
+def test_a_vocabulary_that_has_no_others_for_the_encoder_is_too_small():
+    model = tiny_seq2seq("t5")
+    given = RepeatedTokens.of(model)
+    assert len(given.known) == 298
+    with pytest.raises(
+        UserError,
+        match="and as many others for the encoder, were asked for, but "
+        "the vocabulary has 298; choose a length of 149 at most",
+    ):
+        head_scores(model, length=150, progress=False)  # fmt: skip
+
+
+def test_what_stands_around_the_input_is_the_tokenizers():
+    given = RepeatedTokens.of(bounded("marian"))
+    assert (given.before, given.after) == ((0,), (1,))
+    assert given.read((7, 8), (9,)) == (0, 7, 8, 9, 1)
+    assert given.longest == (128 - 2) // 2
+    outcome = run("heads", "organism-seq2seq", "--length", 200)
+    assert_refused(outcome, "of 200 different tokens, and as many others for the encoder,")
+
+
+def test_tables_from_before_there_were_two_stacks_are_read():
+    columns = ["sequence", "layer", "head", "prefix_matching", "previous_token",
+               "duplicate_token", "induction"]  # fmt: skip
+    table = with_later_columns("heads", pa.table({name: [0, 1] for name in columns}))
+    assert table.column("site").to_pylist() == ["z", "z"]
+    assert table.column("next_token").to_pylist() == [None, None]
