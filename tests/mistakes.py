@@ -40,7 +40,8 @@ FAULTS = [
         "heads sliced after the output projection, in attribution",
         "_direct.py",
         'of_heads = torch.einsum("ihk,imhk->imh", z, torch.einsum("hkd,imd->imhk", weight, read))',
-        "even = projected.shape[-1] // z.shape[1] * z.shape[1]\n"
+        'projected = torch.einsum("ihk,hkd->id", z, weight)\n'
+        "    even = projected.shape[-1] // z.shape[1] * z.shape[1]\n"
         "    written = (projected[:, None] * read)[..., :even]\n"
         "    of_heads = written.unflatten(-1, (z.shape[1], -1)).sum(-1)",
         ("tests/test_direct.py::test_heads_are_their_own_rows_of_the_output_projection",),
@@ -103,6 +104,15 @@ FAULTS = [
         "before_norm(norm, sites.final, reading.direction)",
         "before_norm(norm, sites.embedding, reading.direction)",
         ("tests/test_direct.py::test_parts_sum_to_the_differences_of_the_models_own_logits",),
+    ),
+    Fault(
+        "the norm's scale of another stream, in attribution of a post-norm model",
+        "_direct_two_stacks.py",
+        "        entered.append(stream + one.out)\n        stream = one.norm(entered[-1])\n",
+        "        entered.append(stream)\n        stream = one.norm(stream + one.out)\n",
+        (
+            "tests/test_direct_two_stacks.py::test_every_part_is_what_it_wrote_taken_through_every_later_norm[bart]",
+        ),
     ),
     Fault(
         "the lens shows a layer's input as its output",

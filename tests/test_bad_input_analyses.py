@@ -150,7 +150,7 @@ def test_a_model_without_files_cannot_be_pruned(here):
     refused(*command, says=says, unchanged=here)
 
 
-@pytest.mark.parametrize("command", ["attribution", "train-lens"])
+@pytest.mark.parametrize("command", ["train-lens"])
 def test_analyses_that_take_decoders_alone(here: Path, command: str) -> None:
     says = "'wired-seq2seq' is an encoder-decoder, which this analysis does not take"
     refused(command, "wired-seq2seq", "--out", "run", says=says, unchanged=here)

@@ -12,6 +12,7 @@ from lm_eval.api.model import TemplateLM
 from transformers import T5Config
 
 import layerwise as lw
+from layerwise._profile_extras import EXTRAS, wanted_extras
 from layerwise._setup import check_layers, prepare
 from layerwise.errors import UserError
 from layerwise.models.seq2seq import Seq2SeqModel
@@ -268,14 +269,15 @@ def test_positions_that_the_decoder_does_not_have() -> None:
 def test_a_profile_joins_both_stacks() -> None:
     found = lw.profile(
         wired(), ["wired-facts", "wired-two-hop"], "generate", limit=16, pairs=2,
-        also=["parts", "estimates", "paths", "head-scores"], progress=False,
+        also=["parts", "attribution", "estimates", "paths", "head-scores"], progress=False,
     )  # fmt: skip
     table = found.results[-1].to_pandas()
     critical = table.loc[(table["method"] == "ablation") & (table["measure"] == "critical set")]
     expected = {"knowledge": [4, 9, 11, 12], "reasoning": [1, 3, 6, 9, 11, 12]}
     rows = critical.to_dict("records")
     assert {row["capability"]: list(row["layers"]) for row in rows} == expected
-    assert {"ablation", "logit lens", "decoder lens"} <= set(table["method"])
+    methods = {"ablation", "logit lens", "decoder lens", "direct attribution"}
+    assert methods <= set(table["method"])
     made = {type(result).__name__: result for result in found.results}
     assert {"PatchingResult", "AttributionPatchingResult", "HeadsResult"} <= set(made)
     paths = made["PathPatchingResult"].effects()
@@ -286,9 +288,8 @@ def test_a_profile_joins_both_stacks() -> None:
     assert "Direct paths</h2>" in page
 
 
-def test_a_profile_of_two_stacks_cannot_do_all() -> None:
-    with pytest.raises(UserError, match="cannot add 'attribution': expected some of parts"):
-        lw.profile(wired(), "wired-lookup", limit=LIMIT, also="attribution", progress=False)
+def test_a_profile_of_two_stacks_can_do_all() -> None:
+    assert wanted_extras(["all"], wired().cfg) == tuple(EXTRAS)
 
 
 def test_a_plan_from_the_configuration_alone(tmp_path) -> None:

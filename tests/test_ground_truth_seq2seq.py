@@ -10,6 +10,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import layerwise as lw
+from layerwise._direct import Reading
+from layerwise._direct_two_stacks import direct_two_stacks
 from layerwise._path_ends import parse_receiver, senders_of
 from layerwise._paths import received, written
 from layerwise.emergence import emergence
@@ -17,6 +19,7 @@ from layerwise.logit_lens import logit_lens
 from layerwise.models.organisms.layout import Spot
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
 from layerwise.models.organisms.wired_seq2seq.truth import PlantedSeq2Seq, spared
+from layerwise.sweep.seq2seq.sites import two_stack_sites
 from tests.planted import (
     CAPABILITIES,
     assert_lost_answers_are_not_written,
@@ -192,6 +195,60 @@ def test_one_head_alone_tells_cross_attention_that_the_answer_begins(layout, see
     lost = {s.name for s, p in zip(heard, said, strict=True) if p < 0.5}
     assert lost == {f"head {layout.named(layout.begin.layer)}.{layout.begin.head}"}
     assert ((said < 0.5) | (said > 0.99)).all()
+
+
+@anywhere
+@given(seq2seq_layouts(), seeds)
+def test_attribution_credits_only_the_mlp_that_says_the_answer(layout, seed):
+    """What is found and copied is only prepared; neither heads nor the encoder add anything."""
+    model = small_seq2seq(layout, seed)
+    found = lw.attribution(model, TASKS, "continuation", progress=False)
+    assert max(work["largest_gap"] for work in found.facts.work) < 1e-4
+    summary = found.summary()
+    sites = ["attn_out", "cross_attn_out", "mlp_out", "z", "cross_z"]
+    parts = summary.loc[(summary["metric"] == "logit_diff") & summary["component"].isin(sites)]
+    assert parts["signal"].all()
+    for capability, mine in parts.groupby("capability"):
+        site, layer, _ = PlantedSeq2Seq(layout, str(capability)).links["logits"]
+        planted = (mine["component"] == site) & (mine["layer"] == layer)
+        assert planted.sum() == 1
+        assert (mine["significant"] == planted).all()
+        assert (mine.loc[planted, "value"] > 1).all()
+        assert not mine.loc[~planted, "value"].abs().gt(ROUNDING).any()
+    half = emergence([found], n_resamples=200).emergence.query("measure == 'half-effect depth'")
+    assert len(half) == len(CAPABILITIES)
+    assert half["layer"].to_numpy() == pytest.approx(layout.say, abs=0.01)
+
+
+@anywhere
+@given(seq2seq_layouts(), seeds, st.sampled_from(CAPABILITIES))
+@torch.inference_mode()
+def test_what_the_mlp_says_was_copied_from_the_part_of_the_encoder_that_found_it(
+    layout, seed, capability
+):
+    """Read what ``say`` reads, instead of the logits: what its neuron for the answer looks for."""
+    model, task = small_seq2seq(layout, seed), small_task(capability, 6)
+    links = PlantedSeq2Seq(layout, capability).links
+    sites = two_stack_sites(model, [tuple(row) for row in tokens_of(model, task).tolist()])
+    first = layout.n_encoder_layers
+    mlp = model.parts.decoder.blocks[layout.say - first].mlp
+    neurons = mlp.up(sites.final).argmax(1)  # where cross-attention has copied the answer to
+    read = mlp.up.weight[neurons].double()[:, None]
+    value = torch.einsum("id,imd->im", sites.final.double(), read)
+    assert (value > 1).all()
+    parts = direct_two_stacks(model, sites, Reading(value, read, torch.zeros_like(value)))
+    assert parts.gap(value) < ROUNDING
+    _, copied, head = links[f"mlp:{layout.named(layout.say)}"]
+    found = parts.cross.heads[..., copied - first, head]
+    torch.testing.assert_close(found, value, atol=ROUNDING, rtol=0)
+    site, layer, head = links[f"cross_v:{layout.named(copied)}.{head}"]
+    mlps, heads = parts.encoder.mlp_out.clone(), parts.encoder.heads.clone()
+    planted = heads[..., layer, head] if site == "z" else mlps[..., layer]
+    torch.testing.assert_close(planted, value, atol=ROUNDING, rtol=0)
+    planted.zero_()
+    assert mlps.abs().max() < ROUNDING
+    assert heads.abs().max() < ROUNDING
+    assert parts.encoder.embedding.abs().max() < ROUNDING
 
 
 @anywhere

@@ -6,8 +6,9 @@ The public function with its arguments is in ``attribution``, the decomposition 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,24 +16,27 @@ import pandas as pd
 import torch
 from jaxtyping import Bool, Float
 
+from layerwise._attribution_rows import as_table
 from layerwise._direct import Direct, Reading, direct, read_differences
+from layerwise._direct_two_stacks import DirectTwoStacks, direct_two_stacks
 from layerwise._parts import Parts
 from layerwise._pieces import Made, make_pieces
 from layerwise._progress import Meter
 from layerwise._setup import Setup
 from layerwise._tables import conform, frame
 from layerwise.errors import UserError, unknown_name
+from layerwise.models.seq2seq import Seq2SeqConfig, Seq2SeqModel
 from layerwise.results import AttributionResult
 from layerwise.sweep import Generate, LogLikelihood, intact
 from layerwise.sweep.cost import Cost
 from layerwise.sweep.last_sites import last_sites
 from layerwise.sweep.readout import logit_cap, uncapped_logits_of
 from layerwise.sweep.requests import Tokens
+from layerwise.sweep.seq2seq.sites import two_stack_sites
 from layerwise.tasks import Task
 from layerwise.tasks.items import Item
 
 AGAINST = ("mean", "best")
-METRICS = ("logit_diff", "logprob")
 # Prompts that are read together at most.
 _AT_ONCE = 64
 
@@ -113,23 +117,32 @@ class Attribution:
     def expected(self, task: Task, protocol: str) -> Cost:
         """What it is expected to cost: the intact model once per prompt."""
         contexts = [one.context for one in self.questions(task, protocol)]
-        at_once, total = self._at_once(), Cost()
+        at_once, total = self._at_once(contexts), Cost()
         for start in range(0, len(contexts), at_once):
             asked = [Generate(context, 0) for context in contexts[start : start + at_once]]
             total += self.setup.cost(task, [intact()], asked)
         return total
 
-    def _at_once(self) -> int:
+    def _at_once(self, contexts: Sequence[Tokens]) -> int:
         """Prompts read together: a quarter of the budget for what is kept of them."""
-        cfg = self.setup.model.cfg
-        sites = cfg.n_layers * (2 * cfg.d_model + cfg.n_heads * cfg.d_head)
+        cfg, itemsize = self.setup.model.cfg, self.setup.model.W_E.element_size()
+        sites = 2 * cfg.d_model + cfg.n_heads * cfg.d_head
         # Logits, probabilities, slopes and pulls, in float64 and by metric.
-        each = sites * self.setup.model.W_E.element_size() + 10 * 8 * cfg.d_vocab
+        each = cfg.n_layers * sites * itemsize + 10 * 8 * cfg.d_vocab
+        if isinstance(cfg, Seq2SeqConfig):
+            # The encoder is kept at all positions; the directions there, in float64 and by metric,
+            # and, behind every norm of a post-norm model, the stream.
+            heads = 2 * 8 * 3 * max(cfg.d_model, cfg.n_heads * cfg.d_head)
+            looked = cfg.n_decoder_layers * cfg.decoder_heads * itemsize
+            streams = 2 * cfg.d_model * cfg.post_norm
+            token = cfg.n_encoder_layers * (sites + streams) * itemsize + looked + heads
+            each += max(map(len, contexts), default=0) * token
         return max(1, min(_AT_ONCE, self.setup.memory_budget // 4 // each))
 
     def _piece(self, task: Task, protocol: str) -> Made:
         started = time.perf_counter()
-        asked, at_once = self.questions(task, protocol), self._at_once()
+        asked = self.questions(task, protocol)
+        at_once = self._at_once([one.context for one in asked])
         tables, gaps = [], []
         for start in range(0, len(asked), at_once):
             table, gap = self._rows(asked[start : start + at_once])
@@ -151,25 +164,34 @@ class Attribution:
     def _rows(self, asked: Sequence[Question]) -> tuple[pd.DataFrame, float]:
         """The parts of some questions, and by how much their sum misses the total at most."""
         model = self.setup.model
-        sites = last_sites(
-            model, [one.context for one in asked], memory_budget=self.setup.memory_budget // 2
-        )
-        uncapped = uncapped_logits_of(model, sites.final).double()
+        final, take_apart = self._read([one.context for one in asked])
+        uncapped = uncapped_logits_of(model, final).double()
         logits = capped(uncapped, logit_cap(model))
         answers = torch.tensor([one.answer for one in asked], device=uncapped.device)
         logprobs = torch.log_softmax(logits, dim=-1)
         weights = torch.stack([self._compared(asked, logits), logprobs.exp()], dim=1)
         entropy = -(logprobs.exp() * logprobs).sum(-1)
         reading = read_differences(model, uncapped, answers, weights)
-        parts = direct(model, sites, reading)
-        gap = float((parts.total - reading.value).abs().max())
-        table = as_table(asked, reading, parts, entropy)
+        parts = take_apart(reading)
+        gap = parts.gap(reading.value)
+        table = as_table([one.item for one in asked], reading.value, parts, entropy)
         right, chance = _right(asked, logits)
         # Without distractors there is no difference, and a difference has no entropy.
         compared = table["item"].isin([one.item for one in asked if one.distractors])
         keep = (table["metric"] == "logprob") | (compared & (table["component"] != "entropy"))
         seen = pd.DataFrame({"item": [q.item for q in asked], "correct": right, "chance": chance})
         return table.loc[keep].merge(seen, on="item"), gap
+
+    def _read(
+        self, contexts: Sequence[Tokens]
+    ) -> tuple[Float[torch.Tensor, "item d_model"], Callable[[Reading], Direct | DirectTwoStacks]]:
+        """The stream that logits are read from, and what takes a reading of it apart."""
+        model, budget = self.setup.model, self.setup.memory_budget // 2
+        if isinstance(model, Seq2SeqModel):
+            found = two_stack_sites(model, contexts, memory_budget=budget)
+            return found.final, partial(direct_two_stacks, model, found)
+        sites = last_sites(model, contexts, memory_budget=budget)
+        return sites.final, partial(direct, model, sites)
 
     def _compared(
         self, asked: Sequence[Question], logits: Float[torch.Tensor, "item d_vocab"]
@@ -203,36 +225,3 @@ def _right(
         right.append(int(above.sum()) == (0 if one.distractors else 1))
         chance.append(1 / (len(one.distractors) + 1 if one.distractors else len(row)))
     return np.array(right), np.array(chance)
-
-
-def as_table(
-    asked: Sequence[Question],
-    reading: Reading,
-    parts: Direct,
-    entropy: Float[torch.Tensor, " item"],
-) -> pd.DataFrame:
-    """One row per question, metric and part; the total is the last of each."""
-    n_layers, n_heads = parts.heads.shape[2:]
-    less = torch.stack([torch.zeros_like(entropy), -entropy], dim=1)
-    layers = [(name, layer, None) for name in ("attn_out", "mlp_out", "attn_bias")
-              for layer in range(n_layers)]  # fmt: skip
-    heads = [("z", layer, head) for layer in range(n_layers) for head in range(n_heads)]
-    single = ["embedding", "norm_bias", "unembed_bias", "entropy", "total"]
-    names = [*layers, *heads, *((name, None, None) for name in single)]
-    values = torch.cat(
-        [
-            parts.attn_out, parts.mlp_out, parts.attn_bias, parts.heads.flatten(2),
-            torch.stack(
-                [parts.embedding, parts.norm_bias, parts.unembed_bias, less, reading.value + less],
-                dim=2,
-            ),
-        ],
-        dim=2,
-    ).cpu().numpy()  # fmt: skip
-    index = pd.MultiIndex.from_product([[one.item for one in asked], METRICS, range(len(names))])
-    item, metric, part = (index.get_level_values(level) for level in range(3))
-    listed = pd.DataFrame(names, columns=["component", "layer", "head"]).astype(
-        {"layer": "Int64", "head": "Int64"}
-    )
-    rows = listed.iloc[part].reset_index(drop=True)
-    return rows.assign(item=item, metric=metric, value=values.ravel())

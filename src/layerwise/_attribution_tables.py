@@ -15,18 +15,21 @@ from layerwise._tables import conform, frame
 
 _PIECE = ["task", "capability", "protocol", "metric"]
 _PART = ["component", "layer", "head"]
+# What a layer adds to the stream.
+SUBLAYERS = ("attn_out", "cross_attn_out", "mlp_out")
+HEADS = ("z", "cross_z")
 # What can be told from nothing by a test; the rest is only shown with its interval.
-TESTED = ("layer", "attn_out", "mlp_out", "z")
+TESTED = ("layer", *SUBLAYERS, *HEADS)
 # What float32 sums of a run may differ by, with room; less is nothing.
-_ROUNDING = 1e-6
+ROUNDING = 1e-6
 
 
 def summary_table(attribution: pd.DataFrame, seed: int) -> pd.DataFrame:
     """``attribution_summary.parquet``: the mean of every part, per task, protocol and metric.
 
-    Layers are attention and MLP together. Tests are of a mean of 0 (one-sample t), corrected
-    within task, protocol, metric and component: heads by Benjamini-Hochberg, the rest by Holm.
-    Without signal nothing is significant.
+    Layers are attention, cross-attention and MLP together. Tests are of a mean of 0 (one-sample
+    t), corrected within task, protocol, metric and component: heads by Benjamini-Hochberg, the
+    rest by Holm. Without signal nothing is significant.
 
     Args:
         attribution: ``attribution.parquet``.
@@ -56,7 +59,7 @@ def _piece(group: pd.DataFrame, seed: int) -> pd.DataFrame:
     )
     low, high = stats.percentile_bounds(means, 0.95)
     several = len(values) > 1
-    tested = np.where(np.abs(values).max(axis=0) > _ROUNDING, stats.mean_p_values(values), 1.0)
+    tested = np.where(np.abs(values).max(axis=0) > ROUNDING, stats.mean_p_values(values), 1.0)
     table = parts.assign(
         **{name: group[name].iloc[0] for name in _PIECE},
         n_items=len(values),
@@ -69,7 +72,7 @@ def _piece(group: pd.DataFrame, seed: int) -> pd.DataFrame:
     table["p_adjusted"] = np.nan
     for name in TESTED:
         mine = table["component"] == name
-        correct = stats.benjamini_hochberg if name == "z" else stats.holm
+        correct = stats.benjamini_hochberg if name in HEADS else stats.holm
         table.loc[mine, "p_adjusted"] = correct(table.loc[mine, "p"].to_numpy(dtype=float))
     table["significant"] = signal & (table["p_adjusted"] < ALPHA)
     return conform("attribution_summary", table)
@@ -82,7 +85,11 @@ def _wide(group: pd.DataFrame) -> tuple[pd.DataFrame, Float[np.ndarray, "items p
     wide = numbered.pivot(index="item", columns="part", values="value")
     values = wide[parts["part"]].to_numpy(dtype=float)
     parts = parts.reindex(columns=_PART)
-    attn, mlp = ((parts["component"] == name).to_numpy() for name in ("attn_out", "mlp_out"))
-    layers = parts.loc[attn].assign(component="layer")
-    together = pd.concat([layers, parts], ignore_index=True)
-    return together, np.column_stack([values[:, attn] + values[:, mlp], values])
+    sublayers = parts["component"].isin(SUBLAYERS).to_numpy()
+    layers = sorted(set(parts.loc[sublayers, "layer"]))
+    placed = parts["layer"].fillna(-1)
+    mine = [sublayers & (placed == layer).to_numpy(dtype=bool) for layer in layers]
+    added = [values[:, one].sum(axis=1) for one in mine]
+    named = pd.DataFrame({"component": "layer", "layer": layers, "head": pd.NA})
+    together = pd.concat([named.astype(parts.dtypes), parts], ignore_index=True)
+    return together, np.column_stack([*added, values])

@@ -12,7 +12,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from layerwise import stats
-from layerwise._attribution_tables import has_signal
+from layerwise._attribution_tables import SUBLAYERS, has_signal
 from layerwise._effects import Chance
 from layerwise._evidence import ATTRIBUTION, PATCHING, Evidence, LeftOut, Sampling, partly
 from layerwise._lens_tables import answers_read, covers_a_stack, prediction_depths
@@ -98,9 +98,7 @@ def patching_evidence(
         wide = group.pivot_table(index="item", columns="layer", values="gain")
         whole = group.groupby("item")["whole"].mean()
         wide = wide.assign(**{str(sampling.n_layers): whole})
-        wide.columns = [int(column) for column in wide.columns]
-        wide = wide.reindex(columns=[*range(n_encoder), *wide.columns])
-        wide = wide.fillna(dict.fromkeys(range(n_encoder), 0.0))
+        wide = _while_the_encoder_runs(wide, n_encoder)
         edges = np.arange(sampling.n_layers + 1)
         why = "the clean and the corrupted run do not differ"
         told = _and_signal(signal, key, pairs_have_signal(group) is not False)
@@ -108,21 +106,24 @@ def patching_evidence(
 
 
 def attribution_evidence(
-    attribution: pd.DataFrame, signal: Signal, sampling: Sampling
+    attribution: pd.DataFrame, signal: Signal, sampling: Sampling, n_encoder: int = 0
 ) -> Iterator[Evidence | LeftOut]:
     """Progress of the answer's logit difference by what each layer itself adds to it.
 
     It starts with what the embedding adds and ends with the last layer; biases of the final
-    norm and of the unembedding are no layer's. Signal is that of the attributed items.
+    norm and of the unembedding are no layer's. Signal is that of the attributed items. In an
+    encoder-decoder nothing is written where the answer is read while the encoder runs.
     """
     edges = np.arange(-1, sampling.n_layers)
-    written = attribution["component"].isin(["embedding", "attn_out", "mlp_out"])
+    written = attribution["component"].isin(["embedding", *SUBLAYERS])
+    written &= attribution["layer"].isna() | (attribution["layer"] >= n_encoder)
     chosen = attribution.loc[written & (attribution["metric"] == "logit_diff")]
     why = "the layers together do not add to the answer's logit difference"
     for _, group in chosen.groupby(_TASK, sort=True):
         key = _key(ATTRIBUTION, group)
         placed = group.assign(layer=group["layer"].fillna(-1))
         wide = placed.pivot_table(index="item", columns="layer", values="value", aggfunc="sum")
+        wide = _while_the_encoder_runs(wide, n_encoder)
         told = _and_signal(signal, key, has_signal(group))
         yield _curve(ATTRIBUTION, group, wide.cumsum(axis=1), edges, told, sampling, why)
 
@@ -131,6 +132,13 @@ def _and_signal(signal: Signal, key: tuple[str, str, str, str], found: bool) -> 
     """The signal of tasks, where that of one is also asked of what a method measured itself."""
     place = key[3], key[1]
     return {**signal, place: signal.get(place, True) and found}
+
+
+def _while_the_encoder_runs(wide: pd.DataFrame, n_encoder: int) -> pd.DataFrame:
+    """Items by layer with 0 at the encoder's, where there is no position to read yet."""
+    zeros = pd.DataFrame(0.0, index=wide.index, columns=range(n_encoder))
+    wide = wide.set_axis([int(column) for column in wide.columns], axis=1)
+    return pd.concat([zeros, wide], axis=1).sort_index(axis=1)
 
 
 def _curve(

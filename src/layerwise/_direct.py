@@ -7,7 +7,7 @@ is not (norms, soft-cap, softmax) is held at its value in this very run. Knows n
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -20,7 +20,8 @@ from transformer_lens.components.rms_norm_pre import RMSNormPre
 from transformer_lens.utilities.architectures import POST_NORM_ARCHITECTURES
 
 from layerwise.errors import UserError
-from layerwise.sweep.last_sites import LastSites, held_block
+from layerwise.models.kinds import Model
+from layerwise.sweep.last_sites import StackSites, held_block
 from layerwise.sweep.readout import logit_cap
 
 Directions = Float[torch.Tensor, "item metric d_model"]
@@ -72,9 +73,13 @@ class Direct:
         layers = self.attn_out.sum(-1) + self.mlp_out.sum(-1)
         return self.embedding + layers + self.norm_bias + self.unembed_bias
 
+    def gap(self, value: Values) -> float:
+        """By how much the parts miss the value that they should sum to, at most."""
+        return float((self.total - value).abs().max())
+
 
 def read_differences(
-    model: HookedTransformer,
+    model: Model,
     uncapped: Float[torch.Tensor, "item d_vocab"],
     answers: Int[torch.Tensor, " item"],
     weights: Float[torch.Tensor, "item metric d_vocab"],
@@ -119,13 +124,42 @@ def secant_slopes(
 
 
 def _through_unembedding(
-    model: HookedTransformer, pulls: Float[torch.Tensor, "item metric d_vocab"]
+    model: Model, pulls: Float[torch.Tensor, "item metric d_vocab"]
 ) -> Directions:
     total = pulls.new_zeros(*pulls.shape[:2], model.cfg.d_model)
     for start in range(0, pulls.shape[-1], _COLUMNS):
         columns = slice(start, start + _COLUMNS)
         total += pulls[..., columns] @ model.W_U[:, columns].double().T
     return total
+
+
+class _Norm(NamedTuple):
+    """What a norm does: centre or not, divide by the root of the mean square, scale, shift."""
+
+    centring: bool
+    eps: float
+    weight: torch.Tensor | None
+    bias: torch.Tensor | None
+
+
+def _known(norm: Any) -> _Norm:
+    """A norm of either kind of models.
+
+    Raises:
+        UserError: if it is of an unknown kind.
+    """
+    if isinstance(norm, LayerNorm | LayerNormPre | RMSNorm | RMSNormPre):
+        centring = isinstance(norm, LayerNorm | LayerNormPre)
+        return _Norm(centring, norm.eps, getattr(norm, "w", None), getattr(norm, "b", None))
+    if isinstance(norm, nn.LayerNorm):
+        return _Norm(True, norm.eps, norm.weight, norm.bias)
+    # So Hugging Face's RMS norms name it, each family a class of its own (T5, mT5).
+    if hasattr(norm, "variance_epsilon"):
+        return _Norm(False, norm.variance_epsilon, norm.weight, None)
+    raise UserError(
+        f"Attribution does not know the norm {type(norm).__name__}: expected LayerNorm or "
+        "RMSNorm; use ablation or patching for this model."
+    )
 
 
 def before_norm(
@@ -144,23 +178,16 @@ def before_norm(
     """
     if norm is None or isinstance(norm, nn.Identity):
         return direction, torch.zeros_like(direction[..., 0])
-    if not isinstance(norm, LayerNorm | LayerNormPre | RMSNorm | RMSNormPre):
-        raise UserError(
-            f"Attribution does not know the norm {type(norm).__name__}: expected LayerNorm or "
-            "RMSNorm; use ablation or patching for this model."
-        )
-    centring = isinstance(norm, LayerNorm | LayerNormPre)
+    centring, eps, weight, bias = _known(norm)
     x = x.double()
     x = x - x.mean(-1, keepdim=True) if centring else x
-    scale = (x.pow(2).mean(-1, keepdim=True) + norm.eps).sqrt()
-    bias = getattr(norm, "b", None)
+    scale = (x.pow(2).mean(-1, keepdim=True) + eps).sqrt()
     added = torch.zeros_like(direction[..., 0]) if bias is None else direction @ bias.double()
-    weight = getattr(norm, "w", None)
     before = (direction if weight is None else direction * weight.double()) / scale[:, None]
     return (before - before.mean(-1, keepdim=True) if centring else before), added
 
 
-def direct(model: HookedTransformer, sites: LastSites, reading: Reading) -> Direct:
+def direct(model: HookedTransformer, sites: StackSites, reading: Reading) -> Direct:
     """What every part of the model adds to a reading.
 
     Raises:
@@ -175,7 +202,7 @@ def direct(model: HookedTransformer, sites: LastSites, reading: Reading) -> Dire
         heads.append(of_heads)
         biases.append(of_bias)
     return Direct(
-        embedding=_along(sites.embedding, read),
+        embedding=along(sites.embedding, read),
         heads=torch.stack(heads, dim=2),
         attn_bias=torch.stack(biases, dim=2),
         attn_out=torch.einsum("lid,imd->iml", sites.attn_out.double(), read),
@@ -185,7 +212,8 @@ def direct(model: HookedTransformer, sites: LastSites, reading: Reading) -> Dire
     )
 
 
-def _along(x: Float[torch.Tensor, "item d_model"], direction: Directions) -> Values:
+def along(x: Float[torch.Tensor, "item d_model"], direction: Directions) -> Values:
+    """What is read of a sum's part by a direction that is read of the sum."""
     return torch.einsum("id,imd->im", x.double(), direction)
 
 
@@ -200,8 +228,17 @@ def _attention(
     weight, bias, z = block.attn.W_O.double(), block.attn.b_O.double(), z.double()
     projected = torch.einsum("ihk,hkd->id", z, weight) + bias
     read, added = before_norm(_norm_after_attention(block, cfg), projected, read)
+    return heads_along(z, weight, read), read @ bias + added
+
+
+def heads_along(
+    z: Float[torch.Tensor, "item head d_head"],
+    weight: Float[torch.Tensor, "head d_head d_model"],
+    read: Directions,
+) -> Float[torch.Tensor, "item metric head"]:
+    """What each head's output, times its own rows of the output projection, adds to a reading."""
     of_heads = torch.einsum("ihk,imhk->imh", z, torch.einsum("hkd,imd->imhk", weight, read))
-    return of_heads, read @ bias + added
+    return of_heads
 
 
 def _norm_after_attention(block: Any, cfg: Any) -> Any:

@@ -12,6 +12,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
+from layerwise._attribution_tables import HEADS, SUBLAYERS
 from layerwise._effects import corrected
 from layerwise._facts import Facts
 from layerwise._head_tables import SCORES
@@ -75,14 +76,15 @@ def patching_rows(summary: pd.DataFrame, n_encoder: int, n_top: int = 10) -> pd.
     )
 
 
-def attribution_rows(summary: pd.DataFrame, n_top: int = 5) -> pd.DataFrame:
+def attribution_rows(summary: pd.DataFrame, n_encoder: int, n_top: int = 5) -> pd.DataFrame:
     """The sublayers and heads that add most to an answer, of tasks that have signal."""
-    parts = summary["component"].isin(["attn_out", "mlp_out", "z"])
+    parts = summary["component"].isin([*SUBLAYERS, *HEADS])
     found = summary.loc[summary["signal"] & parts & (summary["metric"] == "logit_diff")]
     ranked = found.sort_values(by="value", ascending=False, kind="stable")
     top = ranked.groupby(["protocol", "task"], sort=True).head(n_top)
     top = top.sort_values(["protocol", "task"], kind="stable")
     shown = top.reindex(columns=["protocol", "task", "component", "layer", "head"])
+    shown["layer"] = [layer_name(int(layer), n_encoder) for layer in top["layer"]]
     shown["head"] = top["head"].astype("string").fillna("")
     return shown.assign(
         **{

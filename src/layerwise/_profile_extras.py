@@ -19,10 +19,10 @@ from layerwise._removal_job import Removal
 from layerwise._removal_orders import most_removed
 from layerwise._setup import Setup
 from layerwise.attribution_patching import SAMPLE, AttributionPatching, heads_estimated
-from layerwise.errors import UserError, unknown_name
+from layerwise.errors import unknown_name
 from layerwise.heads import THRESHOLD, fitting_heads
 from layerwise.models.kinds import n_encoder_layers
-from layerwise.models.seq2seq import Seq2SeqConfig, Seq2SeqModel
+from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.path_patching import PathPatching, has_norms_after, refuse_norms_after
 from layerwise.results import Result
 from layerwise.similarity import Similarity
@@ -43,12 +43,6 @@ EXTRAS = {
 }
 
 
-# Those that an encoder-decoder allows.
-OF_TWO_STACKS = (
-    "parts", "heads", "head-scores", "similarity", "removal", "estimates", "paths",
-)  # fmt: skip
-
-
 class Job(Protocol):
     """An analysis that was planned."""
 
@@ -66,17 +60,9 @@ def wanted_extras(names: Sequence[str], cfg: Any) -> tuple[str, ...]:
     for name in names:
         if name not in (*EXTRAS, "all"):
             raise unknown_name("addition to a profile", name, (*EXTRAS, "all"))
-    if isinstance(cfg, Seq2SeqConfig):
-        every = list(OF_TWO_STACKS)
-        for name in set(names) - {"all", *every}:
-            raise UserError(
-                f"The model is an encoder-decoder, for which a profile cannot add {name!r}: "
-                f"expected some of {', '.join(every)}; leave it out."
-            )
-    else:
-        if "paths" in names:
-            refuse_norms_after(cfg)
-        every = [name for name in EXTRAS if name != "paths" or not has_norms_after(cfg)]
+    if "paths" in names:
+        refuse_norms_after(cfg)
+    every = [name for name in EXTRAS if name != "paths" or not has_norms_after(cfg)]
     return tuple(name for name in EXTRAS if name in names or ("all" in names and name in every))
 
 

@@ -2,7 +2,9 @@
 
 The final residual stream is the sum of what all parts wrote, and the logits are read from it;
 what each part wrote is read the same way (Elhage et al. 2021, "A Mathematical Framework for
-Transformer Circuits"). Formulas, and what this cannot say, are in ``docs/attribution.md``.
+Transformer Circuits"). Of an encoder-decoder the decoder is read in this way, and what it reads of
+the encoder by cross-attention too. Formulas, and what this cannot say, are in
+``docs/attribution.md``.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ def attribution(
     """Take the answer's logit difference and log-probability apart by layer and head.
 
     Read at the prompt's last position, of the answer's first token. Only what a part writes
-    directly is counted, not what later layers make of it.
+    directly is counted, not what later layers make of it. Of an encoder-decoder the decoder is read
+    where it begins to answer, and what it reads there of the encoder is taken apart by the
+    encoder's parts, with the patterns of cross-attention held.
 
     Args:
         model: the model.
@@ -55,7 +59,9 @@ def attribution(
         progress: show a progress bar on a terminal.
 
     Returns:
-        One row per item, metric and part; their sum is the total of the item and metric.
+        One row per item, metric and part, values in nats. Layers are numbered in the order of
+        computation. The parts that sum to the total of the item and metric are told in
+        ``docs/attribution.md``.
 
     Raises:
         UserError: for anything unknown, a model with a norm of unknown kind, or a task of which
@@ -63,7 +69,7 @@ def attribution(
     """
     setup = prepare(
         model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
-        memory_budget=memory_budget, out=out,
+        memory_budget=memory_budget, out=out, two_stacks=True,
     )  # fmt: skip
     job = Attribution(setup, against)
     settings = setup.settings(analysis="direct logit attribution", **job.settings())

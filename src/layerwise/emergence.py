@@ -143,7 +143,8 @@ def evidence_of(results: Sequence[Result], sampling: Sampling) -> Iterator[Evide
             n_encoder = result.facts.model.n_encoder_layers
             yield from patching_evidence(result.patching, signal, sampling, n_encoder)
         elif isinstance(result, AttributionResult):
-            yield from attribution_evidence(result.attribution, signal, sampling)
+            n_encoder = result.facts.model.n_encoder_layers
+            yield from attribution_evidence(result.attribution, signal, sampling, n_encoder)
 
 
 def _chances(result: AblationResult) -> dict[tuple[str, str], float]:

@@ -41,7 +41,7 @@ from layerwise.models.originals import refuse_nonfinite
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.results import HeadsResult
 from layerwise.sweep.blocks import attention_in_use
-from layerwise.sweep.last_sites import LastSites
+from layerwise.sweep.last_sites import StackSites
 from layerwise.sweep.readout import uncapped_logits_of
 
 SEQUENCES, LENGTH, THRESHOLD = 20, 50, 0.4
@@ -234,8 +234,8 @@ def scores_of(model: HookedTransformer, tokens: Sequence[int], length: int) -> d
     return found | {"induction": heads.mean(0).cpu().numpy()}
 
 
-def _no_sites(model: HookedTransformer, count: int) -> LastSites:
+def _no_sites(model: HookedTransformer, count: int) -> StackSites:
     cfg, zeros = model.cfg, model.W_E.new_zeros
     wide = zeros(cfg.n_layers, count, cfg.d_model)
     z = zeros(cfg.n_layers, count, cfg.n_heads, cfg.d_head)
-    return LastSites(zeros(count, cfg.d_model), z, wide, wide, zeros(count, cfg.d_model))
+    return StackSites(zeros(count, cfg.d_model), z, wide, wide, zeros(count, cfg.d_model))

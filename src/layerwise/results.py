@@ -244,7 +244,7 @@ class AttributionResult(Result):
 
     def summary_rows(self) -> pd.DataFrame:
         """The parts that add most to the logit difference, of tasks with signal."""
-        return _html.attribution_rows(self.summary())
+        return _html.attribution_rows(self.summary(), self.facts.model.n_encoder_layers)
 
 
 @dataclass(frozen=True, repr=False, eq=False)

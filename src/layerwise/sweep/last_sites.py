@@ -16,14 +16,14 @@ from jaxtyping import Float
 from transformer_lens import HookedTransformer
 
 from ..models.offload import blocks_on_disk
-from .intact_layers import intact_layers
+from .intact_layers import IntactLayer, intact_layers
 from .plan import DEFAULT_MEMORY_BUDGET
 from .requests import Tokens
 
 
 @dataclass(frozen=True)
-class LastSites:
-    """All that is added up to the final residual stream at each context's last position.
+class StackSites:
+    """All that is added up to the final residual stream of one stack, at some tokens.
 
     Attributes:
         embedding: what enters the first block.
@@ -33,11 +33,38 @@ class LastSites:
         final: the residual stream that leaves the last block.
     """
 
-    embedding: Float[torch.Tensor, "context d_model"]
-    z: Float[torch.Tensor, "layer context head d_head"]
-    attn_out: Float[torch.Tensor, "layer context d_model"]
-    mlp_out: Float[torch.Tensor, "layer context d_model"]
-    final: Float[torch.Tensor, "context d_model"]
+    embedding: Float[torch.Tensor, "row d_model"]
+    z: Float[torch.Tensor, "layer row head d_head"]
+    attn_out: Float[torch.Tensor, "layer row d_model"]
+    mlp_out: Float[torch.Tensor, "layer row d_model"]
+    final: Float[torch.Tensor, "row d_model"]
+
+    @classmethod
+    def empty(cls, like: torch.Tensor, n_rows: int, n_layers: int, *head: int) -> StackSites:
+        """Room for some tokens.
+
+        Args:
+            like: of the device, number format and (in its last dimension) width of the model.
+            n_rows: tokens.
+            n_layers: layers of the stack.
+            head: heads of a layer, and the width of one.
+        """
+        width = like.shape[-1]
+        return cls(
+            like.new_empty(n_rows, width), like.new_empty(n_layers, n_rows, *head),
+            like.new_empty(n_layers, n_rows, width), like.new_zeros(n_layers, n_rows, width),
+            like.new_empty(n_rows, width),
+        )  # fmt: skip
+
+    def take(self, one: IntactLayer, layer: int, rows: list[int], tokens: list[int]) -> None:
+        """Keep what a layer of the stack, numbered from 0, holds at some tokens of its walk."""
+        if one.first:
+            self.embedding[rows] = one.seen["resid_pre"][0, tokens]
+        for site in ("z", "attn_out", "mlp_out"):
+            if site in one.seen:
+                getattr(self, site)[layer, rows] = one.seen[site][0, tokens]
+        if layer == len(self.z) - 1:
+            self.final[rows] = one.seen["resid_post"][0, tokens]
 
 
 @torch.inference_mode()
@@ -46,29 +73,21 @@ def last_sites(
     contexts: Sequence[Tokens],
     *,
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
-) -> LastSites:
+) -> StackSites:
     """Read what every part of the intact model writes at each context's last position.
 
     Args:
         model: the model.
         contexts: token ids, at least one each.
         memory_budget: bytes for activations on their way; what is returned comes on top.
+
+    Returns:
+        One row per context.
     """
-    cfg, count = model.cfg, len(contexts)
-    empty, wide = model.W_E.new_empty, (cfg.n_layers, count, cfg.d_model)
-    found = LastSites(
-        empty(count, cfg.d_model), empty(cfg.n_layers, count, cfg.n_heads, cfg.d_head),
-        empty(wide), model.W_E.new_zeros(wide), empty(count, cfg.d_model),
-    )  # fmt: skip
+    cfg = model.cfg
+    found = StackSites.empty(model.W_E, len(contexts), cfg.n_layers, cfg.n_heads, cfg.d_head)
     for one in chain.from_iterable(intact_layers(model, contexts, memory_budget)):
-        here, last = list(one.texts), [path[-1] for path in one.paths]
-        if one.first:
-            found.embedding[here] = one.seen["resid_pre"][0, last]
-        for site in ("z", "attn_out", "mlp_out"):
-            if site in one.seen:
-                getattr(found, site)[one.layer, here] = one.seen[site][0, last]
-        if one.layer == cfg.n_layers - 1:
-            found.final[here] = one.seen["resid_post"][0, last]
+        found.take(one, one.layer, list(one.texts), [path[-1] for path in one.paths])
     return found
 
 

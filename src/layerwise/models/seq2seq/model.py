@@ -196,6 +196,12 @@ class Seq2SeqModel(HookedRootModule):
         """The unembedding, with the scale that some models apply first."""
         return self.parts.unembed.weight.T * self.parts.unembed_scale
 
+    @property
+    def b_U(self) -> Float[torch.Tensor, " d_vocab"]:
+        """The bias of the logits; zeros where there is none."""
+        bias = self.parts.unembed_bias()
+        return self.parts.unembed.weight.new_zeros(self.cfg.d_vocab) if bias is None else bias
+
     def hook_name(self, layer: int, site: str) -> str:
         """The full name of a hook.
 

@@ -134,7 +134,8 @@ class PlantedSeq2Seq:
 
         By receiver, as ``patch_paths`` names it, the site, layer and head of the one sender that
         brings there what depends on the word asked about; an embedding has layer -1. None where
-        nothing does: the decoder looks at the end of the prompt whatever is asked.
+        nothing does: the decoder looks at the end of the prompt whatever is asked. Attribution
+        credits the sender to the logits with all of the answer, and nothing else with anything.
         """
         layout, copy = self.layout, self._address(self.layout.copy)
         movers: list[Spot] = [

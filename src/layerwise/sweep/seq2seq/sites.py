@@ -1,0 +1,116 @@
+"""What the parts of an intact encoder-decoder write, and where its decoder looks, of one walk.
+
+The decoder is read where it begins to answer, the encoder at all of the prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate, chain
+
+import torch
+from jaxtyping import Float
+
+from layerwise.models.seq2seq import Seq2SeqModel
+
+from ..intact_layers import IntactLayer, intact_layers
+from ..last_sites import StackSites
+from ..plan import DEFAULT_MEMORY_BUDGET
+from ..requests import Tokens
+
+
+@dataclass(frozen=True)
+class TwoStackSites:
+    """All that is added up in both stacks, and how the encoder's sum comes to the decoder's.
+
+    Attributes:
+        encoder: of the encoder, at every token of every context, one context after the other.
+        decoder: of the decoder, at its last token before the answer, one row per context.
+        cross_z: each cross-attention head's output before the output projection, there.
+        cross_attn_out: what cross-attention adds, there.
+        pattern: how much each cross-attention head looks from there at each token of the row's
+            context, after the softmax; tokens as in ``encoder``.
+        lengths: tokens of each context.
+    """
+
+    encoder: StackSites
+    decoder: StackSites
+    cross_z: Float[torch.Tensor, "layer context head d_head"]
+    cross_attn_out: Float[torch.Tensor, "layer context d_model"]
+    pattern: Float[torch.Tensor, "layer head token"]
+    lengths: tuple[int, ...]
+
+    @property
+    def final(self) -> Float[torch.Tensor, "context d_model"]:
+        """The residual stream that leaves the decoder's last block."""
+        return self.decoder.final
+
+    @property
+    def spans(self) -> list[slice]:
+        """Where in ``encoder`` the tokens of each context are."""
+        ends = list(accumulate(self.lengths))
+        return [slice(end - n, end) for end, n in zip(ends, self.lengths, strict=True)]
+
+
+@torch.inference_mode()
+def two_stack_sites(
+    model: Seq2SeqModel,
+    contexts: Sequence[Tokens],
+    *,
+    memory_budget: int = DEFAULT_MEMORY_BUDGET,
+) -> TwoStackSites:
+    """Read what every part of the intact model writes where the answer is predicted.
+
+    Args:
+        model: the model.
+        contexts: token ids of what the encoder reads, at least one each.
+        memory_budget: bytes for activations on their way; what is returned comes on top.
+    """
+    cfg, like, lengths = model.cfg, model.W_E, tuple(map(len, contexts))
+    n_encoder, n_decoder, count = cfg.n_encoder_layers, cfg.n_decoder_layers, len(contexts)
+    of_encoder = cfg.encoder_heads, cfg.encoder_d_head
+    of_decoder = cfg.decoder_heads, cfg.decoder_d_head
+    found = TwoStackSites(
+        StackSites.empty(like, sum(lengths), n_encoder, *of_encoder),
+        StackSites.empty(like, count, n_decoder, *of_decoder),
+        like.new_empty(n_decoder, count, *of_decoder),
+        like.new_empty(n_decoder, count, cfg.d_model),
+        like.new_empty(n_decoder, cfg.decoder_heads, sum(lengths)),
+        lengths,
+    )
+    for one in chain.from_iterable(intact_layers(model, contexts, memory_budget)):
+        if one.layer < n_encoder:
+            rows = [row for text in one.texts for row in _rows(found, text)]
+            found.encoder.take(one, one.layer, rows, [token for p in one.paths for token in p])
+        else:
+            _take_decoder(model, found, one)
+    return found
+
+
+def _rows(found: TwoStackSites, text: int) -> range:
+    span = found.spans[text]
+    return range(span.start, span.stop)
+
+
+def _take_decoder(model: Seq2SeqModel, found: TwoStackSites, one: IntactLayer) -> None:
+    """Keep a decoder layer's sites, and where its cross-attention looks."""
+    layer = one.layer - model.cfg.n_encoder_layers
+    rows, last = list(one.texts), [path[-1] for path in one.paths]
+    found.decoder.take(one, layer, rows, last)
+    found.cross_z[layer, rows] = one.seen["cross_z"][0, last]
+    found.cross_attn_out[layer, rows] = one.seen["cross_attn_out"][0, last]
+    stack = model.parts.decoder
+    parts = stack.blocks[layer]
+    assert parts.cross_attn is not None
+    assert parts.cross_norm is not None
+    resid = one.seen["resid_mid"][0, last]
+    read = resid if stack.post_norm else parts.cross_norm(resid)
+    heads = (parts.cross_attn.n_heads, -1)
+    queries = parts.cross_attn.q(read).unflatten(-1, heads)
+    for text, query in zip(one.texts, queries, strict=True):
+        span = found.spans[text]
+        memory = model.parts.encoder.final_norm(found.encoder.final[span])
+        keys = parts.cross_attn.k(memory).unflatten(-1, heads)
+        scores = torch.einsum("hd,thd->ht", query, keys) * parts.cross_attn.scale
+        found.pattern[layer, :, span] = scores.softmax(-1)

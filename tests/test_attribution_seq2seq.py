@@ -1,0 +1,179 @@
+"""Attribution of encoder-decoders: its sums, its summary, and what a trained organism writes."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.stats import false_discovery_control, ttest_1samp
+
+import layerwise as lw
+from layerwise._setup import prepare
+from layerwise.models.organisms.seq2seq.plan import PLANTED
+from layerwise.models.seq2seq import Seq2SeqModel
+from layerwise.planning import plan_run
+from layerwise.results import AttributionResult
+from tests import analysis
+from tests.analysis import word_task
+from tests.commands import done
+from tests.models.seq2seq.tiny import tiny_folder
+
+TASK = word_task(5)
+FAMILIES = ["t5", "flan-t5", "mt5", "bart", "bart-scaled", "mbart", "marian", "pegasus"]
+SUBLAYERS = ["attn_out", "cross_attn_out", "mlp_out"]
+
+
+@cache
+def model_of(case: str) -> Seq2SeqModel:
+    model = lw.load_model(tiny_folder(case))
+    assert isinstance(model, Seq2SeqModel)
+    return model
+
+
+@cache
+def organism() -> AttributionResult:
+    model = lw.load_model("organism-seq2seq")
+    return lw.attribution(model, "all", "continuation", limit=24, progress=False)
+
+
+def summed(table: pd.DataFrame, chosen: pd.Series) -> pd.Series:
+    return table.loc[chosen.fillna(value=False)].groupby(["item", "metric"])["value"].sum()
+
+
+@pytest.mark.parametrize("case", FAMILIES)
+def test_the_sums_that_the_documentation_tells(case):
+    model = model_of(case)
+    result = lw.attribution(model, TASK, "continuation", progress=False)
+    table, n_encoder = result.attribution, model.cfg.n_encoder_layers
+    assert list(table.columns) == analysis.documented_columns("attribution.parquet")
+    assert result.facts.work[0]["largest_gap"] < 1e-4
+    name, place = table["component"], table["layer"]
+    total = summed(table, name == "total")
+    of_decoder = name.isin([*SUBLAYERS, "norm_bias"]) & (place >= n_encoder)
+    own = ["embedding", "norm_bias", "unembed_bias", "entropy"]
+    whole = summed(table, of_decoder | (name.isin(own) & place.isna()))
+    np.testing.assert_allclose(whole, total, atol=1e-4)
+    of_encoder = name.isin([*SUBLAYERS, "norm_bias"]) & (place < n_encoder)
+    way = ["encoder_embedding", "encoder_norm_bias", "cross_attn_bias", "cross_v_bias"]
+    through = summed(table, of_encoder | name.isin(way))
+    np.testing.assert_allclose(through, summed(table, name == "cross_attn_out"), atol=1e-4)
+    # The total is the plain model's own.
+    setup = prepare(model, TASK, "continuation", two_stacks=True)
+    for item in TASK.items:
+        asked = setup.requests(TASK, item, "continuation")
+        (gold,) = [one.request for one in asked if one.gold]
+        others = [one.request.continuation[0] for one in asked if not one.gold]
+        with torch.inference_mode():
+            logits = model(torch.tensor([gold.context]))[0, -1].double()
+        answer = gold.continuation[0]
+        difference = float(logits[answer] - logits[others].mean())
+        assert total[item.id, "logit_diff"] == pytest.approx(difference, abs=1e-4)
+        logprob = float(logits.log_softmax(-1)[answer])
+        assert total[item.id, "logprob"] == pytest.approx(logprob, abs=1e-4)
+
+
+@pytest.mark.parametrize("case", ["t5", "bart-scaled"])
+def test_layers_and_heads_have_the_numbers_of_the_order_of_computation(case):
+    model = model_of(case)
+    table = lw.attribution(model, TASK, "continuation", limit=1, progress=False).attribution
+    cfg = model.cfg
+    every, decoder = range(cfg.n_layers), range(cfg.n_encoder_layers, cfg.n_layers)
+    table = table.loc[table["metric"] == "logit_diff"]
+    for component, layers in [("attn_out", every), ("mlp_out", every), ("attn_bias", every),
+                              ("cross_attn_out", decoder), ("cross_attn_bias", decoder),
+                              ("cross_v_bias", decoder)]:  # fmt: skip
+        assert table.loc[table["component"] == component, "layer"].tolist() == [*layers]
+    for component, layers in (("z", every), ("cross_z", decoder)):
+        mine = table.loc[table["component"] == component]
+        expected = [(layer, head) for layer in layers for head in range(cfg.heads_of(layer))]
+        assert [*zip(mine["layer"], mine["head"], strict=True)] == expected
+    norms = table.loc[table["component"] == "norm_bias", "layer"]
+    assert norms.dropna().tolist() == ([*every] if cfg.post_norm else [])
+    assert norms.isna().sum() == 1
+
+
+def test_items_are_read_in_order_whatever_the_budget(monkeypatch):
+    model = model_of("bart")
+    whole = lw.attribution(model, TASK, "continuation", progress=False).attribution
+    monkeypatch.setattr("layerwise._attribution_job._AT_ONCE", 2)
+    pieces = lw.attribution(
+        model, TASK, "continuation", memory_budget=2**20, progress=False
+    ).attribution
+    np.testing.assert_allclose(pieces["value"], whole["value"], atol=1e-5)
+    pd.testing.assert_frame_equal(pieces.drop(columns="value"), whole.drop(columns="value"))
+
+
+def test_summary_tests_layers_with_cross_attention_and_its_heads():
+    result = organism()
+    n_encoder = result.facts.model.n_encoder_layers
+    summary = result.summary()
+    table = result.attribution
+    for task in ("organism-lookup", "organism-brackets"):
+        mine = summary[(summary["task"] == task) & (summary["metric"] == "logit_diff")]
+        rows = table[(table["task"] == task) & (table["metric"] == "logit_diff")]
+        both = rows[rows["component"].isin(SUBLAYERS)]
+        by_item = both.groupby(["layer", "item"])["value"].sum()
+        layers = mine[mine["component"] == "layer"]
+        assert layers["layer"].tolist() == [*range(result.facts.model.n_layers)]
+        np.testing.assert_allclose(layers["value"], by_item.groupby("layer").mean())
+        heads = mine[mine["component"] == "cross_z"]
+        assert heads["layer"].min() == n_encoder
+        wide = rows[rows["component"] == "cross_z"].pivot(
+            index="item", columns=["layer", "head"], values="value"
+        )
+        p = ttest_1samp(wide.to_numpy(dtype=float), 0).pvalue
+        np.testing.assert_allclose(heads["p"].to_numpy(dtype=float), p)
+        np.testing.assert_allclose(
+            heads["p_adjusted"].to_numpy(dtype=float), false_discovery_control(p)
+        )
+
+
+@pytest.mark.parametrize("capability", PLANTED)
+def test_the_planted_layers_of_the_trained_organism_write_what_is_said(capability):
+    """In the encoder the last one that the capability needs, by way of cross-attention."""
+    result = organism()
+    n_encoder, summary = result.facts.model.n_encoder_layers, result.summary()
+    mine = summary[(summary["capability"] == capability) & (summary["metric"] == "logit_diff")]
+    layers = mine[mine["component"] == "layer"].set_index("layer")
+    of_encoder = [layer for layer in PLANTED[capability] if layer < n_encoder]
+    written, read = layers[layers.index >= n_encoder], layers[layers.index < n_encoder]
+    assert written["value"].idxmax() == PLANTED[capability][-1]
+    assert read["value"].idxmax() == of_encoder[-1]
+    assert read.loc[of_encoder[-1], "significant"]
+    parts = mine[mine["component"].isin(SUBLAYERS) & (mine["layer"] >= n_encoder)]
+    assert parts.loc[parts["value"].idxmax(), "component"] == "cross_attn_out"
+
+
+def test_progress_towards_the_answer_begins_with_the_decoder():
+    result = organism()
+    found = lw.emergence([result], n_resamples=100).emergence
+    half = found[found["measure"] == "half-effect depth"]
+    assert len(half) == 4
+    assert (half["layer"] > result.facts.model.n_encoder_layers - 1).all()
+
+
+def test_a_plan_counts_the_prompts_that_are_read():
+    model = model_of("t5")
+    plan = plan_run(
+        model, TASK, "continuation", analysis="profile", also="attribution", exhaustive=True
+    )
+    (row,) = [row for row in plan.rows if row.analysis == "attribution"]
+    n_prompt = sum(
+        len(prepare(model, TASK, "continuation", two_stacks=True)
+            .requests(TASK, item, "continuation")[0].request.context)
+        for item in TASK.items
+    )  # fmt: skip
+    cfg = model.cfg
+    passes = n_prompt * cfg.n_encoder_layers + len(TASK.items) * cfg.n_decoder_layers
+    assert row.cost.token_passes == passes
+
+
+def test_the_command_line_takes_both_kinds(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = done("attribution", "organism-seq2seq", "--task", "organism-lookup", "--protocol",
+                "continuation", "--limit", 6, "--out", "run")  # fmt: skip
+    assert "decoder.0" in said
+    assert "cross_attn_out" in said
