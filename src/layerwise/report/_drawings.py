@@ -225,37 +225,54 @@ def patchings(run: Run) -> list[Drawing]:
     return found
 
 
+_ATTRIBUTED_HEADS = {"z": "attribution_heads", "cross_z": "attribution_cross_heads"}
+_THROUGH_CROSS = (
+    " The encoder's parts act through cross-attention, whose patterns are held: with its embedding "
+    "and biases they are what the decoder's cross-attention adds, taken apart in another way."
+)
+
+
 def attributions(run: Run) -> list[Drawing]:
-    """What layers and heads add to the answer, two figures for each protocol with signal."""
+    """What layers and heads add to the answer, a figure of each for each protocol with signal."""
     from layerwise.report.figures import attribution_heads, attribution_lines
 
     if run.attribution is None:
         return []
-    found = []
+    found, two = [], stacks().n_encoder > 0
     shown = rows(run.attribution, metric="logit_diff", signal=True)
     for protocol in in_order(shown["protocol"], PROTOCOL_ORDER):
         items = spread(rows(shown, protocol=protocol)["n_items"])
+        where = "where the answer begins" if two else "last position"
         what = (
-            f"to the answer's first token against the other choices' ({protocol} prompts, last "
-            f"position, n = {items} items a task, tasks with signal)"
+            f"to the answer's first token against the other choices' ({protocol} prompts, {where}, "
+            f"n = {items} items a task, tasks with signal)"
         )
         lines = (
-            f"What attention and MLP of each layer add directly {what}: logit difference in nats, "
+            f"What each sublayer of each layer adds directly {what}: logit difference in nats, "
             "mean over items, with bootstrap 95 % intervals. Filled markers: not 0 after Holm's "
             "correction over the layers. Layers that prepare what others write are not credited."
-        )
-        heads = (
-            f"What each head adds directly {what}: logit difference in nats, mean over items. "
-            "Dots: not 0 after Benjamini-Hochberg correction over all heads of the task. The "
-            "largest, with their intervals, are in the table below."
+            f"{_THROUGH_CROSS if two else ''}"
         )
         alt = "of what each {} adds to the logit difference, one chart per task."
-        found += [
-            Drawing(f"attribution_{protocol}", partial(attribution_lines, shown, protocol), lines,
-                    f"Line charts {alt.format('layer')}"),
-            Drawing(f"attribution_heads_{protocol}", partial(attribution_heads, shown, protocol),
-                    heads, f"Heat maps {alt.format('head')}"),
-        ]  # fmt: skip
+        draw = partial(attribution_lines, shown, protocol)
+        found.append(
+            Drawing(f"attribution_{protocol}", draw, lines, f"Line charts {alt.format('layer')}")
+        )
+        for component, name in _ATTRIBUTED_HEADS.items():
+            if rows(shown, component=component).empty:
+                continue
+            head = HEAD_WORDS[component]
+            grey = " Grey: no such head." if two and component == "z" else ""
+            heads = (
+                f"What each {head} adds directly {what}: logit difference in nats, mean over "
+                "items. Dots: not 0 after Benjamini-Hochberg correction over all heads of the "
+                f"task. The largest, with their intervals, are in the table below.{grey}"
+                f"{_THROUGH_CROSS if two and component == 'z' else ''}"
+            )
+            draw = partial(attribution_heads, shown, protocol, component=component)
+            found.append(
+                Drawing(f"{name}_{protocol}", draw, heads, f"Heat maps {alt.format(head)}")
+            )
     return found
 
 

@@ -10,17 +10,22 @@ from typing import Any
 import pandas as pd
 
 from layerwise.report.finding import Finding, source, spaced, weight
-from layerwise.report.naming import name_layer
+from layerwise.report.naming import name_layer, stacks
 from layerwise.report.rows import records, rows
 from layerwise.report.run import Run
-from layerwise.report.wording import PROTOCOL_ORDER, in_order, interval
+from layerwise.report.wording import PROTOCOL_ORDER, SUBLAYER_WORDS, in_order, interval
 
 ATTRIBUTION = "attribution"
-_SUBLAYERS = {"attn_out": "the attention", "mlp_out": "the MLP"}
+_HEADS = {"z": "", "cross_z": " of cross-attention"}
+_THE = {site: f"the {words}" for site, words in SUBLAYER_WORDS.items()}
 
 
 def attributions(run: Run) -> list[Finding]:
-    """Per task and protocol, the sublayer and the head that add most to the logit difference."""
+    """Per task and protocol, the sublayer and the head that add most to the logit difference.
+
+    Of an encoder-decoder these are the decoder's, and the sublayer of the encoder that adds most
+    through cross-attention is told beside them.
+    """
     if run.attribution is None:
         return []
     shown = rows(run.attribution, metric="logit_diff", signal=True)
@@ -32,21 +37,30 @@ def attributions(run: Run) -> list[Finding]:
 
 
 def _task(mine: pd.DataFrame) -> list[Finding]:
-    part, head = _most(mine, list(_SUBLAYERS)), _most(mine, ["z"])
+    of_encoder = (mine["layer"] < stacks().n_encoder).fillna(False).astype(bool)
+    written, read = mine.loc[~of_encoder], mine.loc[of_encoder]
+    part, head = _most(written, list(_THE)), _most(written, list(_HEADS))
     if part is None:
         return []
     (total,) = records(rows(mine, component="total"))
-    by_head = ""
+    more = ""
     if head is not None:
-        by_head = (
-            f"; of all heads, {name_layer(head['layer'])}.{head['head']} adds most, {_nats(head)} "
-            "(Benjamini-Hochberg)"
+        whose = "all heads" if not stacks().n_encoder else "all heads of the decoder"
+        more = (
+            f"; of {whose}, {name_layer(head['layer'])}.{head['head']}{_HEADS[head['component']]} "
+            f"adds most, {_nats(head)} (Benjamini-Hochberg)"
+        )
+    through = _most(read, list(_THE))
+    if through is not None:
+        more += (
+            f"; of the encoder, through cross-attention, {_THE[through['component']]} of layer "
+            f"{name_layer(through['layer'])}, {_nats(through)}"
         )
     sentence = (
-        f"In {part['task']} ({part['protocol']} prompts), {_SUBLAYERS[part['component']]} of layer "
+        f"In {part['task']} ({part['protocol']} prompts), {_THE[part['component']]} of layer "
         f"{name_layer(part['layer'])} adds most to the answer's first token directly: "
         f"{_nats(part)} of a logit difference of {_nats(total)} to the other choices "
-        f"(not 0 after Holm's correction, n = {part['n_items']}){by_head}."
+        f"(not 0 after Holm's correction, n = {part['n_items']}){more}."
     )
     where = {name: str(part[name]) for name in ("task", "protocol", "metric")}
     at = {"component": str(part["component"]), "layer": int(part["layer"])}

@@ -12,7 +12,7 @@ import pandas as pd
 
 from layerwise.report._readings import with_ends
 from layerwise.report._tables_shown import Shown, bounds
-from layerwise.report.naming import name_layer
+from layerwise.report.naming import name_layer, stacks
 from layerwise.report.rows import layers_of, numbers, records, rows
 from layerwise.report.run import Run
 from layerwise.report.wording import HEAD_WORDS, capitalised, doing
@@ -70,10 +70,18 @@ def _patched(run: Run) -> Iterator[Method]:
 
 
 def _attributed(run: Run) -> Iterator[Method]:
-    if run.attribution is not None:
-        found = rows(run.attribution, component="z", metric="logit_diff", signal=True)
-        table = with_ends(found)
-        yield table, _strongest(table, "adds directly (nats)", "value", "value", 1, 2)
+    if run.attribution is None:
+        return
+    found = with_ends(rows(run.attribution, metric="logit_diff", signal=True))
+    for component, name in (
+        ("z", "adds directly (nats)"),
+        ("cross_z", f"its {HEAD_WORDS['cross_z']} adds directly (nats)"),
+    ):
+        table = rows(found, component=component)
+        of_encoder = table["layer"] < stacks().n_encoder
+        for how, mine in (("directly", ~of_encoder), ("through cross-attention", of_encoder)):
+            said = name.replace("directly", how)
+            yield table.loc[mine], _strongest(table.loc[mine], said, "value", "value", 1, 2)
 
 
 def _scored(run: Run) -> Iterator[Method]:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from layerwise.report._head_evidence import head_evidence
-from layerwise.report._readings import NO_SIGNAL, SUBLAYERS, SURE, Reading, readings
+from layerwise.report._readings import NO_SIGNAL, SURE, Reading, readings
 from layerwise.report._tables_shown import Shown
 from layerwise.report.naming import name_layer
 from layerwise.report.rows import layers_of, numbers, records, rows
@@ -19,6 +19,7 @@ from layerwise.report.run import Run
 from layerwise.report.wording import (
     CAPABILITY_ORDER,
     PROTOCOL_ORDER,
+    SUBLAYER_WORDS,
     capitalised,
     doing,
     in_order,
@@ -108,14 +109,14 @@ def _parts(run: Run) -> dict[int, Part]:
     """What is known of every layer that was changed, as a whole or in part."""
     assert run.effects is not None
     whole, heads = readings(run, None), head_evidence(run)
-    within = {site: readings(run, site) for site in SUBLAYERS}
+    within = {site: readings(run, site) for site in SUBLAYER_WORDS}
     found = {}
     for layer in layers_of(run.effects):
         name = f"layer {name_layer(layer)}"
         below = (Part(f"Heads of {name}", (heads[layer],)),) if layer in heads else ()
         inner = [
-            _part(run, f"{SUBLAYERS[site]} of {name}", layer, within[site], deeper)
-            for site, deeper in (("attn_out", below), ("mlp_out", ()))
+            _part(run, f"{words} of {name}", layer, within[site], below * (site == "attn_out"))
+            for site, words in SUBLAYER_WORDS.items()
         ]
         filled = tuple(part for part in inner if part.tables or part.inner)
         found[layer] = _part(run, name, layer, whole, filled)

@@ -14,12 +14,19 @@ import pandas as pd
 
 from layerwise import stats
 from layerwise.report._tables_shown import bounds
+from layerwise.report.naming import stacks
 from layerwise.report.rows import layers_of, numbers, records, rows
 from layerwise.report.run import Run
-from layerwise.report.wording import capitalised, doing, in_order, interval, number
+from layerwise.report.wording import (
+    SUBLAYER_WORDS,
+    capitalised,
+    doing,
+    in_order,
+    interval,
+    number,
+)
 
 Place = tuple[int, str, str]
-SUBLAYERS = {"attn_out": "attention", "mlp_out": "MLP"}
 SURE, NO_SIGNAL = "•", "no signal"
 _RESAMPLES = 2000
 
@@ -37,7 +44,7 @@ def readings(run: Run, sublayer: str | None) -> dict[str, list[Reading]]:
 
     Args:
         run: the run.
-        sublayer: ``attn_out`` or ``mlp_out``; None for whole layers.
+        sublayer: ``attn_out``, ``cross_attn_out`` or ``mlp_out``; None for whole layers.
     """
     changed = [*_ablations(run, sublayer), *_patchings(run, sublayer)]
     whole = sublayer is None
@@ -53,7 +60,7 @@ def _ablations(run: Run, sublayer: str | None) -> Iterator[Reading]:
     for kind, site in run.ablations():
         if _belongs(site, sublayer):
             effects = run.effects_of(kind, site)
-            action = capitalised(doing(kind, "layer" if site in SUBLAYERS else site, "it"))
+            action = capitalised(doing(kind, "layer" if site in SUBLAYER_WORDS else site, "it"))
             said = {_place(row): _lost(row) for row in records(effects)}
             for layer in layers_of(effects):
                 said = {(layer, *key): NO_SIGNAL for key in _silent(run)} | said
@@ -165,7 +172,11 @@ def _added(run: Run, sublayer: str) -> Iterator[Reading]:
         return
     found = with_ends(rows(run.attribution, metric="logit_diff", component=sublayer, signal=True))
     said = {_place(row): marked(row, "value", "value", 1, 2) for row in records(found)}
-    yield Reading("Adds to the logit difference directly (nats)", said)
+    # The encoder's parts act through cross-attention; there are none in a decoder-only model.
+    for how, in_encoder in (("directly", False), ("through cross-attention", True)):
+        mine = {at: text for at, text in said.items() if (at[0] < stacks().n_encoder) == in_encoder}
+        if mine:
+            yield Reading(f"Adds to the logit difference {how} (nats)", mine)
 
 
 def with_ends(attribution: pd.DataFrame) -> pd.DataFrame:

@@ -11,11 +11,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from layerwise._attribution_tables import HEADS, SUBLAYERS
 from layerwise._head_tables import NATS, SCORES
-from layerwise.report.naming import name_intervention, name_layer
+from layerwise.report.naming import name_intervention, name_layer, stacks
 from layerwise.report.rows import numbers, records, rows
 from layerwise.report.run import Run
-from layerwise.report.wording import interval, layer_ranges, number
+from layerwise.report.wording import (
+    HEAD_WORDS,
+    SUBLAYER_WORDS,
+    interval,
+    layer_ranges,
+    number,
+)
 
 _TOP, _MOST, _ATTRIBUTED = 15, 2000, 200
 _ATTENTION = {"z": "", "cross_z": ", cross-attention"}
@@ -168,7 +175,7 @@ def attribution_tables(run: Run) -> list[Shown]:
     """The parts that add most to the logit difference, of tasks with signal."""
     if run.attribution is None:
         return []
-    found = rows(run.attribution, metric="logit_diff", component=["attn_out", "mlp_out", "z"])
+    found = rows(run.attribution, metric="logit_diff", component=[*SUBLAYERS, *HEADS])
     silent = sorted(set(rows(found, signal=False)["task"]))
     mine = rows(found, signal=True)
     ranked = mine.iloc[(-abs(numbers(mine, "value"))).argsort(kind="stable")]
@@ -183,6 +190,8 @@ def attribution_tables(run: Run) -> list[Shown]:
     ]  # fmt: skip
     note = f"The other {len(ranked) - len(cells)} are in attribution_summary.parquet."
     note = note if len(ranked) > len(cells) else ""
+    if stacks().n_encoder:
+        note = f"{note} What the encoder's parts add is within what cross-attention adds.".strip()
     if silent:
         note = f"{note} No signal, so left out: {', '.join(silent)}.".strip()
     title = f"Largest contributions to the logit difference ({len(cells)} of {len(ranked)})"
@@ -190,9 +199,8 @@ def attribution_tables(run: Run) -> list[Shown]:
 
 
 def _part(row: dict[str, Any]) -> str:
-    names = {"attn_out": "attention", "mlp_out": "MLP", "z": "head"}
-    place = name_layer(row["layer"]) + (f".{row['head']}" if row["component"] == "z" else "")
-    return f"{names[row['component']]} {place}"
+    place = name_layer(row["layer"]) + (f".{row['head']}" if row["component"] in HEADS else "")
+    return f"{(SUBLAYER_WORDS | HEAD_WORDS)[row['component']]} {place}"
 
 
 def heads_table(run: Run) -> list[Shown]:

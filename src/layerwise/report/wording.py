@@ -28,6 +28,11 @@ _SITE_WORDS = {
     "resid_mid": "the residual stream within",
     "resid_post": "the residual stream after",
 }
+SUBLAYER_WORDS = {
+    "attn_out": "attention",
+    "cross_attn_out": "cross-attention",
+    "mlp_out": "MLP",
+}
 HEAD_WORDS = {"z": "head", "kv_group": "key/value group", "cross_z": "cross-attention head"}
 _WHOLE = ("layer", *HEAD_WORDS)
 _DOING = {

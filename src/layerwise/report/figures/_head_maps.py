@@ -20,11 +20,13 @@ from layerwise.report.figures._panels import tasks_in_order
 from layerwise.report.figures.grid import abreast, layer_ticks, panel_grid, rows_and_columns
 from layerwise.report.figures.layer_axis import name_layers
 from layerwise.report.figures.lettering import characters, label
+from layerwise.report.naming import stacks
 from layerwise.report.rows import layers_of, numbers, rows
 from layerwise.report.wording import spread
 
 DIVERGING: Colormap = sns.color_palette("vlag", as_cmap=True)  # type: ignore[assignment]
 _LEAST, _TICK = 1.45, 0.24
+ABSENT = "0.85"
 
 
 def task_head_maps(
@@ -42,7 +44,8 @@ def task_head_maps(
     """
     tasks, layers = tasks_in_order(shown), layers_of(shown)
     down, _ = rows_and_columns(len(tasks), width, _LEAST)
-    height = float(np.clip(0.11 * len(layers), 0.8, 3.6 if down == 1 else 2.2))
+    least = 1.1 if stacks().n_encoder else 0.8  # the stacks' names stand along the axis
+    height = float(np.clip(0.11 * len(layers), least, 3.6 if down == 1 else 2.2))
     figure, panels = panel_grid(len(tasks), width, _LEAST, height + 0.5, most=2.4, extra=1.2)
     room = figure.get_figwidth() / abreast(panels) - 0.45
     for axes, task in zip(panels, tasks, strict=True):
@@ -67,10 +70,11 @@ def head_map(
 ) -> None:
     """A heat map of one column, a row per layer (0 above) and a column per head.
 
-    Where the column is null, or there is no such head, nothing is drawn.
+    Grey: the column is null, or there is no such head.
     """
     wide = table.pivot_table(index="layer", columns="head", values=column).astype(float)
     wide = wide.reindex(index=layers_of(table), columns=sorted(set(table["head"])))
+    axes.set_facecolor(ABSENT)
     axes.pcolormesh(wide.to_numpy(), cmap=colors, vmin=limits[0], vmax=limits[1], rasterized=False)
     layers, heads = ([int(name) for name in names] for names in (wide.index, wide.columns))
     ticks = layer_ticks(heads, room[0], _TICK)

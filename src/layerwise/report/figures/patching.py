@@ -15,6 +15,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 
+from layerwise.report.figures._head_maps import ABSENT
 from layerwise.report.figures._panels import tasks_in_order
 from layerwise.report.figures.grid import (
     abreast,
@@ -46,7 +47,7 @@ _SITES = {
 }
 _ROOM_FOR_TEXT, _LEAST = (0.27, 0.125), 1.45
 _NEGATIVE, _DARK = -0.1, 0.6
-NOT_PATCHED = "0.85"
+NOT_PATCHED = ABSENT
 
 
 @styled
