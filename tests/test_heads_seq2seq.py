@@ -87,6 +87,51 @@ def of_cross(pattern: torch.Tensor, start: int, read_start: int, n: int) -> dict
     }
 
 
+@torch.inference_mode()
+def added(model: Seq2SeqModel, read: list[int], said: list[int], site: str, n: int) -> np.ndarray:
+    """What a decoder head adds to the next token's logit, less its mean over the sequence's.
+
+    Each head's own output is sent through the norms behind it, at the scale of this run; between
+    them nothing is added to it. Layers by heads.
+    """
+    _, cache = model.run_with_cache(torch.tensor([read]), torch.tensor([said]))
+    stack, post = model.parts.decoder, model.cfg.post_norm
+    name = {"z": "attn", "cross_z": "cross_attn"}[site]
+    order = [("attn", "resid_pre"), ("cross_attn", "resid_mid"), ("mlp", "resid_mid_cross")]
+    outs = {"attn": "attn_out", "cross_attn": "cross_attn_out", "mlp": "mlp_out"}
+    norms = {"attn": "attn_norm", "cross_attn": "cross_norm", "mlp": "mlp_norm"}
+    sublayers = [(layer, *pair) for layer in range(model.cfg.n_decoder_layers) for pair in order]
+    values = np.zeros((model.cfg.n_decoder_layers, model.cfg.decoder_heads))
+    queries = range(len(said) - n, len(said) - 1)
+
+    def sent(part: torch.Tensor, norm: torch.nn.Module, entered: torch.Tensor) -> torch.Tensor:
+        if isinstance(norm, torch.nn.Identity):
+            return part
+        if isinstance(norm, torch.nn.LayerNorm):
+            spread = (entered.var(unbiased=False) + norm.eps).sqrt()
+            return (part - part.mean()) / spread * norm.weight
+        return part / (entered.pow(2).mean() + norm.variance_epsilon).sqrt() * norm.weight
+
+    for at, (layer, sublayer, _) in enumerate(sublayers):
+        if sublayer != name:
+            continue
+        attention = getattr(stack.blocks[layer], name)
+        for head in range(model.cfg.decoder_heads):
+            for query in queries:
+                z = cache[f"decoder.blocks.{layer}.{name}.hook_z"][0, query, head]
+                columns = slice(head * len(z), (head + 1) * len(z))
+                part = attention.out.weight[:, columns] @ z
+                for number, kind, before in sublayers[at:] if post else []:
+                    block = f"decoder.blocks.{number}"
+                    entered = cache[f"{block}.hook_{before}"] + cache[f"{block}.hook_{outs[kind]}"]
+                    norm = getattr(stack.blocks[number], norms[kind])
+                    part = sent(part, norm, entered[0, query])
+                last = cache[f"decoder.blocks.{len(stack.blocks) - 1}.hook_resid_post"][0, query]
+                logits = sent(part, stack.final_norm, last) @ model.W_U
+                values[layer, head] += float(logits[said[query + 1]] - logits[said[-n:]].mean())
+    return values / len(queries)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_scores_equal_loops_over_a_cache(case: str):
     model = bounded(case) if case in ("bart", "flan-t5") else tiny_seq2seq(case)
@@ -108,6 +153,7 @@ def test_scores_equal_loops_over_a_cache(case: str):
         }
         for (site, stack), (read, said, name) in runs.items():
             patterns = cached(model, read, said, name)
+            nats = added(model, read, said, site, LENGTH) if stack else None
             for layer, heads in enumerate(patterns):
                 for head, pattern in enumerate(heads):
                     expected = (
@@ -120,8 +166,11 @@ def test_scores_equal_loops_over_a_cache(case: str):
                     for score in OF_ENCODER:
                         wanted = expected.get(score, np.nan)
                         assert row[score] == pytest.approx(wanted, abs=1e-6, nan_ok=True)
+                    wanted = np.nan if nats is None else nats[layer, head]
+                    assert row["induction"] == pytest.approx(wanted, abs=1e-4, nan_ok=True)
                     checked += 1
     assert checked == len(table)
+    assert table["induction"].abs().max() > 1e-2
 
 
 Rule = Callable[[int, int], int]
@@ -207,6 +256,7 @@ def test_rows_and_means_are_in_the_order_of_computation(result: HeadsResult):
         shown = summary.loc[~null]
         assert shown[score].between(shown[f"{score}_low"] - 1e-12, 1).all()
     assert summary["next_token"].notna().tolist() == [layer < 2 for layer, _, _ in places]
+    assert summary["induction"].notna().tolist() == [layer >= 2 for layer, _, _ in places]
     assert summary["previous_token"].notna().tolist() == [site == "z" for _, site, _ in places]
     assert {layer for layer, _ in result.induction_heads()} <= set(range(4))
 

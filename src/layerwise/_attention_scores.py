@@ -1,7 +1,8 @@
 """What heads attend to on repeated random tokens, in every kind of attention.
 
 A score is mean attention from some positions to others, one for one; which these are, and in
-which run, is all that differs between kinds. Definitions are in ``docs/heads.md``.
+which run, is all that differs between kinds. Definitions are in ``docs/heads.md``; what heads add
+to logits is told in ``_next_tokens``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from layerwise._next_tokens import DecoderSums
 from layerwise._repeated_tokens import Drawn, RepeatedTokens
 from layerwise.models.kinds import hook_name
 from layerwise.models.seq2seq import Seq2SeqModel
@@ -106,7 +108,8 @@ def scores_of_two_stacks(
     Returns:
         Of the encoder, which reads the tokens twice; of the decoder's self-attention, while it
         is given the tokens twice and the encoder has read others; of cross-attention, while the
-        decoder is given once what the encoder reads once.
+        decoder is given once what the encoder reads once. Those of the decoder include
+        ``induction``, in nats.
     """
     cfg, once, length = model.cfg, drawn.once, len(drawn.once)
     before, begins = len(given.before), len(given.begins)
@@ -121,8 +124,13 @@ def scores_of_two_stacks(
             (hook_name(model, layer, pattern), attention_hook(places, found, row))
             for row, layer in enumerate(layers)
         ]
-        batch = (torch.tensor([list(row)], device=model.W_E.device) for row in (read, said))
-        model.run_with_hooks(*batch, fwd_hooks=hooks)
+        queries, _ = places["prefix_matching"]
+        sums = DecoderSums(model, queries) if layers == decoder else None
+        hooks += [] if sums is None else sums.hooks()
+        asked, given = (torch.tensor([list(t)], device=model.W_E.device) for t in (read, said))
+        model.run_with_hooks(asked, given, fwd_hooks=hooks)
+        if sums is not None:
+            found["induction"] = sums.heads_add(site, given[0, queries + 1], once)
         return Scored(site, layers[0], found)
 
     return (

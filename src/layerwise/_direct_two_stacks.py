@@ -18,7 +18,7 @@ from layerwise._direct import Directions, Reading, Values, along, before_norm, h
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.models.seq2seq.parts import AttentionParts, StackParts
 from layerwise.sweep.last_sites import StackSites
-from layerwise.sweep.seq2seq.sites import TwoStackSites
+from layerwise.sweep.seq2seq.sites import CrossSites, TwoStackSites
 
 ByLayer = Float[torch.Tensor, "item metric layer"]
 ByHead = Float[torch.Tensor, "item metric layer head"]
@@ -118,7 +118,7 @@ def direct_two_stacks(
         UserError: if a norm is of an unknown kind.
     """
     parts = model.parts
-    of_decoder, found = _taken_apart(parts.decoder, sites.decoder, reading.direction, sites)
+    of_decoder, found = taken_apart(parts.decoder, sites.decoder, reading.direction, sites.cross)
     memory, value_bias = _at_memory(parts.decoder, sites, found["cross_attn_out read"])
     cross = OfCross(
         found["cross_attn_out heads"],
@@ -126,7 +126,7 @@ def direct_two_stacks(
         value_bias,
         found["cross_attn_out"],
     )
-    by_token, _ = _taken_apart(parts.encoder, sites.encoder, memory)
+    by_token, _ = taken_apart(parts.encoder, sites.encoder, memory)
     lengths = torch.tensor(sites.lengths, device=memory.device)
     owners = torch.arange(len(lengths), device=memory.device).repeat_interleave(lengths)
     of_encoder = OfStack(
@@ -158,7 +158,7 @@ class _Sublayer:
 
 
 def _sublayers(
-    stack: StackParts, sites: StackSites, cross: TwoStackSites | None
+    stack: StackParts, sites: StackSites, cross: CrossSites | None
 ) -> Iterator[_Sublayer]:
     """All sublayers, in the order of computation."""
     for layer, block in enumerate(stack.blocks):
@@ -167,16 +167,16 @@ def _sublayers(
         )
         if cross is not None:
             assert block.cross_norm is not None
-            out, z = cross.cross_attn_out[layer], cross.cross_z[layer]
+            out, z = cross.out[layer], cross.z[layer]
             yield _Sublayer("cross_attn_out", block.cross_norm, out, block.cross_attn, z)
         yield _Sublayer("mlp_out", block.mlp_norm, sites.mlp_out[layer])
 
 
-def _taken_apart(
+def taken_apart(
     stack: StackParts,
     sites: StackSites,
     direction: Directions,
-    cross: TwoStackSites | None = None,
+    cross: CrossSites | None = None,
 ) -> tuple[OfStack, dict[str, torch.Tensor]]:
     """What every part of a stack adds to what is read of the stack's output, at each row.
 
@@ -187,7 +187,8 @@ def _taken_apart(
         cross: what cross-attention wrote, in a decoder.
 
     Returns:
-        Its own parts; and by name, layer for layer in the third dimension, what was found.
+        Its own parts; and by name, layer for layer in the third dimension, what was found, such
+        as ``attn_out heads`` and ``cross_attn_out heads``.
     """
     sublayers = list(_sublayers(stack, sites, cross))
     entered = _entering_norms(sublayers, sites.embedding) if stack.post_norm else []

@@ -28,8 +28,9 @@ from layerwise._attention_scores import (
     scores_of_two_stacks,
 )
 from layerwise._carry_out import carry_out
-from layerwise._direct import direct, read_differences
+from layerwise._direct import direct
 from layerwise._facts import Facts, ModelFacts
+from layerwise._next_tokens import next_tokens_read
 from layerwise._parts import Parts
 from layerwise._progress import Meter
 from layerwise._repeated_tokens import SHORTEST, Drawn, RepeatedTokens
@@ -42,7 +43,6 @@ from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.results import HeadsResult
 from layerwise.sweep.blocks import attention_in_use
 from layerwise.sweep.last_sites import StackSites
-from layerwise.sweep.readout import uncapped_logits_of
 
 SEQUENCES, LENGTH, THRESHOLD = 20, 50, 0.4
 
@@ -226,10 +226,7 @@ def scores_of(model: HookedTransformer, tokens: Sequence[int], length: int) -> d
     ]
     asked = torch.tensor([list(tokens)], device=model.W_E.device)
     model.run_with_hooks(asked, fwd_hooks=hooks, stop_at_layer=cfg.n_layers)
-    logits = uncapped_logits_of(model, sites.final).double()
-    weights = torch.zeros_like(logits)
-    weights[:, asked[0, -length:]] = 1 / length
-    reading = read_differences(model, logits, asked[0, queries + 1], weights[:, None])
+    reading = next_tokens_read(model, sites.final, asked[0, queries + 1], tokens[-length:])
     heads = direct(model, sites, reading).heads[:, 0]
     return found | {"induction": heads.mean(0).cpu().numpy()}
 

@@ -21,6 +21,19 @@ from ..requests import Tokens
 
 
 @dataclass(frozen=True)
+class CrossSites:
+    """What cross-attention wrote at some tokens of the decoder.
+
+    Attributes:
+        z: each head's output before the output projection.
+        out: what cross-attention adds to the residual stream.
+    """
+
+    z: Float[torch.Tensor, "layer row head d_head"]
+    out: Float[torch.Tensor, "layer row d_model"]
+
+
+@dataclass(frozen=True)
 class TwoStackSites:
     """All that is added up in both stacks, and how the encoder's sum comes to the decoder's.
 
@@ -45,6 +58,11 @@ class TwoStackSites:
     def final(self) -> Float[torch.Tensor, "context d_model"]:
         """The residual stream that leaves the decoder's last block."""
         return self.decoder.final
+
+    @property
+    def cross(self) -> CrossSites:
+        """What cross-attention wrote."""
+        return CrossSites(self.cross_z, self.cross_attn_out)
 
     @property
     def spans(self) -> list[slice]:
