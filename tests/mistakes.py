@@ -157,6 +157,26 @@ FAULTS = [
         ("tests/test_effects.py::test_nothing_is_significant_of_a_model_that_only_guesses",),
     ),
     Fault(
+        "pairs that were solved by guessing, patched and believed",
+        "_patching_tables.py",
+        "return found.assign(significant=sure & (found",
+        "return found.assign(significant=(found",
+        (
+            "tests/test_patching_tables.py::"
+            "test_a_model_that_reverses_as_many_pairs_as_it_solves_gets_no_verdict",
+        ),
+    ),
+    Fault(
+        "the end of a lens taken for a right answer",
+        "_curve_evidence.py",
+        "if found.settled is None and (found.task, found.protocol) not in signal:",
+        "if False:",
+        (
+            "tests/test_emergence.py::"
+            "test_a_lens_alone_places_nothing_where_the_answer_ends_on_top_by_luck",
+        ),
+    ),
+    Fault(
         "many layers tested as if they were one",
         "_effects.py",
         'table["significant"] = signal & (corrected(table) < ALPHA)',

@@ -311,3 +311,21 @@ def test_gradients_see_what_is_copied_on_and_miss_what_asks(layout, seed, direct
         true, credited = truth.recovers_by_head, truth.credited_by_gradient
         assert row.recovered == pytest.approx(true(row.site, spot), abs=1e-3), row
         assert row.estimated == pytest.approx(credited(row.site, spot), abs=1e-3), row
+
+
+@anywhere
+@given(seq2seq_layouts(), seeds)
+def test_idle_layers_turn_nothing_and_go_first_by_effect_and_by_influence(layout, seed):
+    """Of both stacks together."""
+    model, idle = small_seq2seq(layout, seed), spared(layout, *CAPABILITIES)
+    found = lw.similarity(model, TASKS, "continuation", progress=False)
+    single = found.angular().query("n_layers == 1")
+    for table, column in ((found.influence(), "influence"), (single, "distance")):
+        turned = table.groupby("layer")[column].max()
+        assert set(turned.index[turned < ROUNDING]) == set(idle)
+    if idle:
+        ways = ("effect", "influence")
+        result = lw.removal_order(model, TASKS, n_removed=len(idle), by=ways, progress=False)
+        assert {way: result.orders[way, "continuation"][-1] for way in ways} == dict.fromkeys(
+            ways, tuple(idle)
+        )

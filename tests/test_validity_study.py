@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pandas as pd
@@ -18,32 +19,36 @@ FOLDER = Path(__file__).parents[1] / "analyses" / "validity"
 NOMINAL = 0.05
 
 
-@pytest.fixture(scope="module")
-def nothing():
+def part(name: str) -> ModuleType:
+    """A module of the study."""
     with pytest.MonkeyPatch.context() as patched:
         patched.syspath_prepend(FOLDER)
-        yield importlib.import_module("nothing")
+        return importlib.import_module(name)
+
+
+@pytest.fixture(scope="module")
+def nothing():
+    return part("nothing")
 
 
 @pytest.fixture(scope="module")
 def planted():
-    with pytest.MonkeyPatch.context() as patched:
-        patched.syspath_prepend(FOLDER)
-        yield importlib.import_module("planted")
+    return part("planted")
 
 
 @pytest.fixture(scope="module")
 def planted_seq2seq():
-    with pytest.MonkeyPatch.context() as patched:
-        patched.syspath_prepend(FOLDER)
-        yield importlib.import_module("planted_seq2seq")
+    return part("planted_seq2seq")
 
 
 @pytest.fixture(scope="module")
 def tuned():
-    with pytest.MonkeyPatch.context() as patched:
-        patched.syspath_prepend(FOLDER)
-        yield importlib.import_module("tuned")
+    return part("tuned")
+
+
+@pytest.fixture(scope="module")
+def guessing():
+    return part("guessing")
 
 
 @pytest.mark.parametrize("case", ["random_weights", "shuffled_answers"])
@@ -104,10 +109,15 @@ def test_the_saved_findings_are_what_was_planted(planted):
 
 def test_the_saved_findings_in_encoder_decoders_are_what_was_planted(planted_seq2seq):
     table = pd.read_parquet(FOLDER / "results" / "planted_seq2seq.parquet")
-    assert table["same"].all()
-    assert [list(one) for one in table["planted"]] == [list(one) for one in table["found"]]
+    by_gradient = table["method"].str.startswith("attribution patching")
+    same = [list(a) == list(b) for a, b in zip(table["planted"], table["found"], strict=True)]
+    assert table["same"].tolist() == same
+    assert table.loc[~by_gradient, "same"].all()
+    # What is copied on as a value is seen, and what acts by way of a query is not.
+    seen = table.loc[by_gradient, ["planted", "found"]]
+    assert all(set(row.found) <= set(row.planted) for row in seen.itertuples())
     told = {f"{kind} {site}" for kind, site in planted_seq2seq.CHANGES}
-    assert {method.split(",")[0] for method in table["method"]} == told
+    assert {method.split(",")[0] for method in table["method"]} > told
     assert table["model"].nunique() == planted_seq2seq.N_LAYOUTS
     drawn = [planted_seq2seq.random_layout(np.random.default_rng(seed)) for seed in range(20)]
     assert len(set(drawn)) > 10
@@ -151,3 +161,43 @@ def test_the_saved_tuned_lenses_are_nearer_and_claim_nothing_of_random_weights(t
     assert len(untrained) == tuned.N_MODELS
     assert not untrained.loc[~untrained["signal"], "claimed"].any()
     assert (untrained["claimed_alone"] > 0).mean() <= NOMINAL
+
+
+def test_methods_that_patch_would_claim_of_guesses_what_they_do_not_claim(guessing, nothing):
+    """Of these two models a depth and cells would be told if reversed pairs were not counted."""
+    table = guessing.measure({nothing.RANDOM: [2], nothing.SHUFFLED: [0]})
+    assert set(table["case"]) == {nothing.RANDOM, nothing.SHUFFLED}
+    assert not table["claims"].any()
+    patched = table.loc[table["method"] == guessing.PATCHED]
+    assert (patched["unguarded"] > 0).all()
+
+
+def test_the_saved_claims_of_guesses_are_at_most_nominal(guessing):
+    told = guessing.told(pd.read_parquet(FOLDER / "results" / "nothing_methods.parquet"))
+    sizes = {case: len(seeds) for case, seeds in guessing.MODELS.items()}
+    assert told["models"].tolist() == told["case"].map(sizes).tolist()
+    assert (told["low"] <= NOMINAL).all()
+    patched = told.loc[told["method"] == guessing.PATCHED]
+    assert (patched["unguarded"] > 2 * NOMINAL * patched["models"]).all()
+
+
+def test_the_saved_findings_in_organisms_are_as_written_beforehand_but_where_told():
+    within_trained = part("within_trained")
+    table = pd.read_parquet(FOLDER / "results" / "trained_methods.parquet")
+    assert set(table["method"]) == set(within_trained.RULES)
+    assert table["model"].nunique() == len(within_trained.NAMES)
+    for row in table.itertuples():
+        rule = within_trained.RULES[row.method]
+        expected = None if rule is None else rule(list(row.planted), list(row.found))
+        assert pd.isna(row.same) if expected is None else row.same == expected
+    other = table.loc[table["same"].eq(False).fillna(False), ["method", "capability"]]
+    assert {(method.split(":")[0], capability) for method, capability in other.to_numpy()} == {
+        ("patch resid_pre", "coherence"),
+        ("patch heads", "coherence"),
+        ("half-effect depth by direct attribution", "knowledge"),
+    }
+
+
+def test_the_page_begins_with_the_table_that_the_saved_results_give():
+    page = (FOLDER.parents[1] / "docs" / "validity.md").read_text()
+    assert part("overview").table(FOLDER / "results") in page

@@ -16,7 +16,6 @@ from layerwise.models.organisms.layout import NEEDED, Spot, WiredLayout
 from layerwise.models.organisms.truth import Planted, spared
 from layerwise.models.organisms.wired import wired_model
 from layerwise.patching import patch_activations
-from layerwise.removal import removal_order
 
 N_LAYOUTS, N_ITEMS, PAIRS, SEED = 6, 24, 4, 0
 HALF = 0.5  # of the logit difference: recovered or not
@@ -64,8 +63,11 @@ def random_layout(rng: np.random.Generator) -> WiredLayout:
 
 def _found(model: HookedTransformer, layout: WiredLayout) -> Iterator[Row]:
     options = {"limit": N_ITEMS, "progress": False}
-    for site in ("layer", "attn_out", "mlp_out"):
-        result = lw.ablate(model, "all", ("continuation", "generate"), site=site, **options)
+    skips = {
+        site: lw.ablate(model, "all", ("continuation", "generate"), site=site, **options)
+        for site in ("layer", "attn_out", "mlp_out")
+    }
+    for site, result in skips.items():
         yield from _ablated(result.effects(), site, layout)
     for site in ("attn_out", "mlp_out"):
         result = lw.ablate(model, "all", "continuation", kind="resample", site=site, **options)
@@ -76,20 +78,13 @@ def _found(model: HookedTransformer, layout: WiredLayout) -> Iterator[Row]:
     yield from _read(lens.lens, layout)
     yield from _settled(lens.prediction_depths(), layout)
     sites = ("resid_pre", "z")
-    patched = patch_activations(
-        model, "all", sites=sites, positions="last", pairs=PAIRS, **options
-    ).patching
-    yield from _patched(patched, layout)
+    patched = patch_activations(model, "all", sites=sites, positions="last", pairs=PAIRS, **options)
+    yield from _patched(patched.patching, layout)
     yield from within.found(model, layout, options)
-    idle = spared(layout, *NEEDED)
-    similar = lw.similarity(model, "all", "continuation", **options)
-    yield from _unturned(similar.influence(), similar.angular(), idle)
-    if idle:
-        removed = removal_order(
-            model, "all", n_removed=len(idle), by=("greedy", "effect", "influence"), **options
-        )
-        for (way, _), steps in removed.orders.items():
-            yield f"removal by {way}: layers that go first", "all", idle, list(steps[-1])
+    written = lw.attribution(model, "all", "continuation", **options)
+    yield from within.written(written, layout)
+    yield from within.placed([skips["layer"], lens, patched, written], layout)
+    yield from within.spared_first(model, spared(layout, *NEEDED), options)
 
 
 def _ablated(effects: pd.DataFrame, site: str, layout: WiredLayout) -> Iterator[Row]:
@@ -128,16 +123,6 @@ def _settled(depths: pd.DataFrame, layout: WiredLayout) -> Iterator[Row]:
     for capability, group in depths.loc[depths["right"]].groupby("capability"):
         planted = [Planted(layout, str(capability)).readable_from]
         yield "prediction depth", str(capability), planted, sorted(set(group["layer"].astype(int)))
-
-
-def _unturned(influence: pd.DataFrame, angular: pd.DataFrame, idle: list[int]) -> Iterator[Row]:
-    """Layers that turn no task's stream by more than rounding."""
-    single = angular.loc[angular["n_layers"] == 1]
-    measures = (("block influence", influence, "influence"), ("angle", single, "distance"))
-    for name, table, column in measures:
-        most = table.groupby("layer")[column].max()
-        found = sorted((int(layer) for layer in most.index[most < ROUNDING]), reverse=True)
-        yield f"similarity by {name}: layers that turn nothing", "all", idle, found
 
 
 def _patched(patching: pd.DataFrame, layout: WiredLayout) -> Iterator[Row]:

@@ -1,4 +1,7 @@
-"""What ablation finds in wired encoder-decoders, beside what was planted."""
+"""What each method finds in wired encoder-decoders, beside what was planted.
+
+Ablation is here, all other methods in ``within_seq2seq``.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
+import within_seq2seq
+from within import Row
 
 import layerwise as lw
 from layerwise.models.organisms.layout import Spot
@@ -30,7 +35,8 @@ def measure() -> pd.DataFrame:
     Returns:
         ``model``, ``n_encoder_layers``, ``n_layers``, ``n_heads`` (of the stack that has more),
         ``method``, ``capability``, ``planted`` and ``found`` (layers in the order of computation;
-        heads as layer times ``n_heads`` and head), ``same``.
+        heads as layer times ``n_heads`` and head; half-effect depths in halves of a layer),
+        ``same``.
     """
     rng = np.random.default_rng(SEED)
     layouts = [WiredSeq2SeqLayout(), *(random_layout(rng) for _ in range(N_LAYOUTS - 1))]
@@ -64,14 +70,11 @@ def random_layout(rng: np.random.Generator) -> WiredSeq2SeqLayout:
     )
 
 
-def _found(
-    model: Seq2SeqModel, layout: WiredSeq2SeqLayout
-) -> Iterator[tuple[str, str, list[int], list[int]]]:
+def _found(model: Seq2SeqModel, layout: WiredSeq2SeqLayout) -> Iterator[Row]:
+    options = {"limit": N_ITEMS, "progress": False}
     for kind, site in CHANGES:
         protocols = BOTH if kind == "skip" else "continuation"
-        result = lw.ablate(
-            model, "all", protocols, kind=kind, site=site, limit=N_ITEMS, progress=False
-        )
+        result = lw.ablate(model, "all", protocols, kind=kind, site=site, **options)
         for (protocol, capability), group in result.effects().groupby(["protocol", "capability"]):
             truth = PlantedSeq2Seq(layout, str(capability))
             needed, n_heads = group.loc[group["significant"]], model.cfg.n_heads
@@ -83,3 +86,4 @@ def _found(
                 planted, found = truth.critical(site, kind), needed["layer"]
             method = f"{kind} {site}, {protocol}"
             yield method, str(capability), sorted(planted), sorted(map(int, found))
+    yield from within_seq2seq.found(model, layout, options)

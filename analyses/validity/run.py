@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import guessing
 import nothing
+import overview
 import planted
 import planted_seq2seq
 import shown
 import trained
 import tuned
+import within_trained
 
 RESULTS = Path(__file__).parent / "results"
 TABLES = {
@@ -20,7 +23,9 @@ TABLES = {
     "planted_seq2seq": (planted_seq2seq.measure, planted.told),
     "trained_layers": (trained.layers, trained.told),
     "trained_depths": (trained.depths, lambda table: table),
+    "trained_methods": (within_trained.measure, within_trained.told),
     "nothing": (nothing.measure, nothing.told),
+    "nothing_methods": (guessing.measure, guessing.told),
     "tuned_layers": (tuned.layers, lambda table: table),
     "tuned_readings": (tuned.readings, tuned.told),
     "tuned_depths": (tuned.depths, lambda table: table),
@@ -29,13 +34,14 @@ TABLES = {
 
 
 def main() -> None:
-    """Measure all parts, save their tables, and draw them."""
+    """Measure all parts, save their tables, draw them, and tell all in one table."""
     RESULTS.mkdir(exist_ok=True)
     for name, (measure, told) in TABLES.items():
         table = measure()
         table.to_parquet(RESULTS / f"{name}.parquet", index=False)
         print(told(table).to_string(index=False), flush=True)
     shown.draw(RESULTS)
+    print(overview.table(RESULTS))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,13 @@ from pathlib import Path
 import nothing
 import pandas as pd
 from matplotlib.figure import Figure
-from shown_planted import HEADS, LAYERS, planted_and_found, planted_in_both_stacks
+from shown_planted import (
+    HEADS,
+    LAYERS,
+    found_in_organisms,
+    planted_and_found,
+    planted_in_both_stacks,
+)  # fmt: skip
 from shown_tuned import tuned_lenses
 
 from layerwise.models.organisms.plan import N_LAYERS, PLANTED
@@ -27,6 +33,8 @@ def draw(results: Path) -> None:
         save_figure(both, results / "figures", "planted_seq2seq")
         trained = pd.read_parquet(results / "trained_layers.parquet")
         save_figure(trained_layers(trained), results / "figures", "trained_layers")
+        others = found_in_organisms(pd.read_parquet(results / "trained_methods.parquet"))
+        save_figure(others, results / "figures", "trained_methods")
         read, far = (
             pd.read_parquet(results / f"tuned_{n}.parquet") for n in ("readings", "layers")
         )

@@ -9,13 +9,15 @@ import pandas as pd
 from transformer_lens import HookedTransformer
 
 import layerwise as lw
+from layerwise.emergence import HALF as HALF_EFFECT
+from layerwise.models.kinds import Model
 from layerwise.models.organisms.layout import NEEDED, WiredLayout
 from layerwise.models.organisms.truth import Planted
 from layerwise.tasks import load_task
 
 PAIRS = 2
 ROUNDING = 1e-5  # of float32 in a rotated basis, in nats and in shares
-HALF = 0.5
+HALF, MUCH = 0.5, 0.9
 GRADIENT = "attribution patching: heads"
 TASKS = {"retrieval": "lookup", "knowledge": "facts", "reasoning": "two-hop"}
 # Method, capability, what was planted, what was found.
@@ -29,13 +31,16 @@ def found(model: HookedTransformer, layout: WiredLayout, options: dict[str, Any]
     for kind, site in changes:
         effects = lw.ablate(model, "all", "continuation", kind=kind, site=site, **options).effects()
         yield from _heads(effects, kind, site, layout)
-    yield from _written(lw.attribution(model, "all", "continuation", **options).summary(), layout)
     for capability in NEEDED:
         yield from _paths(model, layout, capability, options)
     estimated = lw.attribute_patches(
         model, "all", sites="z", positions="last", pairs=PAIRS, **options
     ).cells()
     yield from _estimated(estimated, layout)
+    scored = lw.head_scores(model, length=15, sequences=5, progress=False).summary()
+    previous = number(layout, layout.previous.layer, layout.previous.head)
+    numbers = _numbers(scored.loc[scored["previous_token"] > MUCH], layout)
+    yield "head scores: previous-token heads", "all", [previous], numbers
 
 
 def number(layout: WiredLayout, layer: int, head: int | None) -> int:
@@ -59,8 +64,27 @@ def _heads(effects: pd.DataFrame, kind: str, site: str, layout: WiredLayout) -> 
         yield f"{kind} {what}", str(capability), numbers, found
 
 
-def _written(summary: pd.DataFrame, layout: WiredLayout) -> Iterator[Row]:
+def placed(results: list[Any], layout: WiredLayout) -> Iterator[Row]:
+    """Half-effect depths by all methods that have one, in halves of a layer."""
+    depths = lw.emergence(results, n_resamples=200).emergence
+    for row in depths.loc[depths["measure"] == HALF_EFFECT].itertuples():
+        truth = Planted(layout, str(row.capability))
+        planted = {
+            "ablation": truth.half_effect_depth, "activation patching": truth.moved_at,
+        }.get(str(row.method), truth.readable_from)  # fmt: skip
+        method = f"half-effect depth by {row.method}, {row.protocol}"
+        yield method, truth.capability, [round(2 * planted)], halves(row.layer)
+
+
+def halves(depth: float) -> list[int]:
+    """A depth in halves of a layer, if it is within a fiftieth of one."""
+    near = round(2 * depth)
+    return [near] if abs(depth - near / 2) <= 0.02 else []
+
+
+def written(result: lw.AttributionResult, layout: WiredLayout) -> Iterator[Row]:
     """Attention and MLPs that are credited with part of the logit difference."""
+    summary = result.summary()
     parts = summary.loc[(summary["metric"] == "logit_diff") & summary["significant"]]
     for capability, group in parts.groupby("capability"):
         writer = Planted(layout, str(capability)).readable_from
@@ -96,3 +120,21 @@ def _estimated(cells: pd.DataFrame, layout: WiredLayout) -> Iterator[Row]:
         numbers = sorted(number(layout, spot.layer, spot.head) for spot in heads)
         credited = _numbers(group.loc[group["estimate"].abs() > 1e-3], layout)
         yield GRADIENT, str(capability), numbers, credited
+
+
+def spared_first(model: Model, idle: list[int], options: dict[str, Any]) -> Iterator[Row]:
+    """Layers that no capability needs turn nothing, and are the first to go, the deepest first."""
+    similar = lw.similarity(model, "all", "continuation", **options)
+    single = similar.angular().query("n_layers == 1")
+    measures = (
+        ("block influence", similar.influence(), "influence"), ("angle", single, "distance"),
+    )  # fmt: skip
+    for name, table, column in measures:
+        most = table.groupby("layer")[column].max()
+        unturned = sorted((int(layer) for layer in most.index[most < ROUNDING]), reverse=True)
+        yield f"similarity by {name}: layers that turn nothing", "all", idle, unturned
+    if idle:
+        ways = ("greedy", "effect", "influence")
+        removed = lw.removal_order(model, "all", n_removed=len(idle), by=ways, **options)
+        for (way, _), steps in removed.orders.items():
+            yield f"removal by {way}: layers that go first", "all", idle, list(steps[-1])

@@ -1,0 +1,140 @@
+"""What each method claims of models in which there is nothing to find; ablation is in ``nothing``.
+
+A claim is a significant cell, a depth stated, or a sentence of the report's summary other than
+*no signal*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+
+import nothing
+import numpy as np
+import pandas as pd
+from transformer_lens import HookedTransformer
+
+import layerwise as lw
+from layerwise import stats
+from layerwise._effects import ALPHA
+from layerwise._prediction_tables import prediction_table
+from layerwise.emergence import CRITICAL, JOINED
+from layerwise.models.organisms.wired import wired_model
+from layerwise.report._find_order import SILENT
+from layerwise.report._find_paths import SIMILARITY
+from layerwise.report.summary import findings
+from layerwise.results import Result
+from layerwise.tasks import Task, load_task
+
+READ = "continuation"
+MODELS = {nothing.RANDOM: range(100), nothing.SHUFFLED: range(40)}
+COUNTS = ("pairs_solved", "pairs_reversed")
+PATCHED, PATHS = "activation patching", "path patching"
+EMERGENCE = "emergence of all these"
+
+
+def measure(models: Mapping[str, Iterable[int]] = MODELS) -> pd.DataFrame:
+    """One row per case, model and method.
+
+    Args:
+        models: by case, the seeds of its models.
+
+    Returns:
+        ``case``, ``model``, ``method``, ``claims`` (their number); of patching, ``unguarded``:
+        what would be claimed if it were not counted how many pairs the model reverses.
+    """
+    rows = []
+    for case, seeds in models.items():
+        for seed in seeds:
+            model, task = _asked(case, seed)
+            for method, claims, unguarded in _claimed(model, task, case):
+                named = {"case": case, "model": seed, "method": method}
+                rows.append({**named, "claims": claims, "unguarded": unguarded})
+    return pd.DataFrame(rows).astype({"unguarded": "Int64"})
+
+
+def told(table: pd.DataFrame) -> pd.DataFrame:
+    """In how many models a method claims anything, with the exact 95 % interval of the rate."""
+    rows = []
+    for (case, method), group in table.groupby(["case", "method"], sort=False):
+        false, bare = (int((group[name] > 0).sum()) for name in ("claims", "unguarded"))
+        found = stats.exact_interval(false, len(group))
+        bare = bare if group["unguarded"].notna().any() else None
+        counts = {"models": len(group), "false": false, "unguarded": bare}
+        rows.append(
+            {"case": case, "method": method, **counts, "low": found.low, "high": found.high}
+        )
+    return pd.DataFrame(rows).astype({"unguarded": "Int64"})
+
+
+def _asked(case: str, seed: int) -> tuple[HookedTransformer, Task]:
+    """A model, and a suite that it can do no better than by guessing."""
+    task = load_task("wired-lookup", seed=seed, limit=nothing.N_ITEMS)
+    if case == nothing.RANDOM:
+        return nothing.untrained(seed), task
+    return wired_model(), _both_shuffled(nothing.shuffled(task, seed), seed)
+
+
+def _both_shuffled(task: Task, seed: int) -> Task:
+    """The answers of the changed questions drawn at random, too, from the other choices."""
+    rng, items = np.random.default_rng([seed, *b"pairs"]), []
+    for item in task.items:
+        assert item.corruption is not None
+        others = [choice for choice in item.choices if choice != item.answer]
+        drawn = others[int(rng.integers(len(others)))]
+        items.append(replace(item, corruption=replace(item.corruption, answer=drawn)))
+    return replace(task, items=tuple(items))
+
+
+def _claimed(
+    model: HookedTransformer, task: Task, case: str
+) -> Iterator[tuple[str, int, int | None]]:
+    """Each method alone, then depths by all methods together; and what is said unguarded."""
+    quiet = {"progress": False}
+    skips, lens = lw.ablate(model, task, READ, **quiet), lw.logit_lens(model, task, READ, **quiet)
+    patched = lw.patch_activations(model, task, sites=("resid_pre", "z"), **quiet)
+    paths = lw.patch_paths(model, task, **quiet)
+    written = lw.attribution(model, task, READ, **quiet)
+    yield "logit lens", _said(lens), None
+    yield PATCHED, *(_said(r) + _sure(r.effects()) for r in (patched, _bare(patched, "patching")))
+    bare = _bare(paths, "path_patching")
+    yield PATHS, *(_said(r) + _sure(r.effects()) for r in (paths, bare))
+    yield "direct attribution", _said(written) + _sure(written.summary()), None
+    estimated = lw.attribute_patches(model, task, positions="last", sample=16, **quiet)
+    bare = _bare(estimated, "attribution_patching")
+    yield "attribution patching", *(_said(r) for r in (estimated, bare))
+    similar = lw.similarity(model, task, READ, **quiet)
+    predicted = prediction_table(
+        similar.similarity, similar.cka, skips.records, skips.facts.chance, 0
+    )
+    sentences = [f for f in findings([skips, similar]) if f.kind == SIMILARITY]
+    yield "similarity", int((predicted["p_holm"] < ALPHA).sum()) + len(sentences), None
+    ways = ("greedy", "effect", "influence")
+    removed = lw.removal_order(model, task, READ, n_removed=2, by=ways, **quiet)
+    yield "removal orders", _said(removed) + len(removed.curves()), None
+    if case == nothing.RANDOM:  # the wired model has heads of the kinds that are scored
+        heads = lw.head_scores(model, length=12, sequences=10, **quiet).summary()
+        yield "head scores", int(heads["induction_head"].sum()), None
+    yield EMERGENCE, _depths([skips, lens, patched, written]), None
+
+
+def _said(result: Result) -> int:
+    """The depths that emergence states by one result, and the sentences about it."""
+    sentences = [finding for finding in findings([result]) if finding.kind != SILENT]
+    return len(sentences) + (_depths([result]) if isinstance(result, JOINED) else 0)
+
+
+def _depths(results: list[Result]) -> int:
+    found = lw.emergence(results, n_resamples=500).emergence
+    return int((found["measure"] != CRITICAL).sum())
+
+
+def _sure(table: pd.DataFrame) -> int:
+    return int(table["significant"].sum())
+
+
+def _bare(result: Result, name: str) -> Result:
+    """The same without the counts of pairs, as earlier versions wrote it."""
+    table = getattr(result, name).copy()
+    table[list(COUNTS)] = pd.NA
+    return replace(result, **{name: table.astype(dict.fromkeys(COUNTS, "Int64"))})
