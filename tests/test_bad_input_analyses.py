@@ -122,11 +122,12 @@ def test_bad_options_that_many_commands_have(here, command, options, says):
     refused(command, MODEL, *COMMANDS[command], *words, says=says, unchanged=here)
 
 
-def test_a_lens_of_another_model(here):
-    done("train-lens", "organism-decoder-1", *LOOKUP, "--kind", "bias", "--texts", 20, "--steps", 1,
+@pytest.mark.parametrize("model", [MODEL, "organism-seq2seq"])
+def test_a_lens_of_another_model(here, model):
+    done("train-lens", f"{model}-1", *LOOKUP, "--kind", "bias", "--texts", 20, "--steps", 1,
          "--out", "other")  # fmt: skip
-    command = ["lens", MODEL, *LOOKUP, "--lens", "tuned", "--tuned", "other", "--out", "run"]
-    says = "This tuned lens was trained on 'organism-decoder-1' with weights "
+    command = ["lens", model, *LOOKUP, "--lens", "tuned", "--tuned", "other", "--out", "run"]
+    says = f"This tuned lens was trained on '{model}-1' with weights "
     refused(*command, says=says, unchanged=here)
 
 
@@ -148,9 +149,3 @@ def test_a_model_without_files_cannot_be_pruned(here):
     says = "The model has no Hugging Face original to write from: expected one that load_model"
     command = ["prune", "wired-decoder", "--remove", "0", "--task", "wired-lookup", "--out", "run"]
     refused(*command, says=says, unchanged=here)
-
-
-@pytest.mark.parametrize("command", ["train-lens"])
-def test_analyses_that_take_decoders_alone(here: Path, command: str) -> None:
-    says = "'wired-seq2seq' is an encoder-decoder, which this analysis does not take"
-    refused(command, "wired-seq2seq", "--out", "run", says=says, unchanged=here)

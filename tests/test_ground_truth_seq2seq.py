@@ -20,6 +20,7 @@ from layerwise.models.organisms.layout import Spot
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
 from layerwise.models.organisms.wired_seq2seq.truth import PlantedSeq2Seq, spared
 from layerwise.sweep.seq2seq.sites import two_stack_sites
+from layerwise.tuned_lens import train_lens
 from tests.planted import (
     CAPABILITIES,
     assert_lost_answers_are_not_written,
@@ -329,3 +330,23 @@ def test_idle_layers_turn_nothing_and_go_first_by_effect_and_by_influence(layout
         assert {way: result.orders[way, "continuation"][-1] for way in ways} == dict.fromkeys(
             ways, tuple(idle)
         )
+
+
+def test_tuned_lenses_read_the_answer_once_it_was_brought_and_not_before():
+    """To the position where it is said in the decoder, to the prompt's end in the encoder."""
+    model = small_seq2seq(LAYOUT)
+    for kind in ("bias", "full"):
+        lens = train_lens(model, TASKS, kind=kind, n_texts=120, steps=40, progress=False).lens
+        read = logit_lens(model, TASKS, "continuation", lens="tuned", tuned=lens, progress=False)
+        tops = read.lens.assign(top=read.lens["rank"] == 0)
+        shares = tops.groupby(["capability", "lens", "layer"])["top"].mean()
+        for (capability, name, layer), share in shares.items():
+            truth = PlantedSeq2Seq(LAYOUT, str(capability))
+            of_encoder = name == "tuned decoder"
+            brought = truth.found_at if of_encoder else LAYOUT.copy.layer
+            readable = truth.found_at if of_encoder else truth.readable_from
+            assert layer < readable or share == 1
+            assert layer >= brought or share < 0.4
+            assert kind == "full" or layer >= readable or share < 0.4
+        if kind == "full":
+            assert shares["retrieval", "tuned", LAYOUT.copy.layer] > 0.5

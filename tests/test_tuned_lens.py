@@ -15,8 +15,9 @@ from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 import layerwise.tuned_lens as module
 from layerwise._lens_reading import divergence
-from layerwise._lens_texts import texts_of_tasks
-from layerwise._lens_training import Trainer, final_logprobs, positions_read, read_out, streams_of
+from layerwise._lens_streams import Streams, positions_read
+from layerwise._lens_texts import Text, texts_of_tasks
+from layerwise._lens_training import Trainer
 from layerwise._setup import prepare
 from layerwise._translators import FILE
 from layerwise.errors import UserError
@@ -105,7 +106,7 @@ def test_the_identity_is_exactly_the_logit_lens():
     )
     assert set(tuned["lens"]) == {"tuned"}
     pd.testing.assert_frame_equal(logit.drop(columns="lens"), tuned.drop(columns="lens"))
-    trainer = Trainer(model, [(1, 2, 3, 4)] * 3, True, 1, 0.1, 0, BUDGET)
+    trainer = Trainer(model, [Text((1, 2, 3, 4))] * 3, True, 1, 0.1, 0, BUDGET)
     fresh = trainer.trained({})
     assert fresh.weight is not None
     assert not fresh.weight.any()
@@ -177,32 +178,31 @@ def test_a_full_lens_recovers_layers_that_are_an_affine_map(tmp_path):
     assert kl.loc[0, "kl_tuned"] < 0.1 * of_bias.loc[0, "kl_tuned"]
     # What enters the first layer says nothing of other tokens, so no map can be right there.
     assert kl.loc[-1, "kl_tuned"] > 10 * kl.loc[0, "kl_tuned"]
-    tokens = [tuple(range(5, 40))]
-    streams, _ = streams_of(model, tokens, np.random.default_rng(0), BUDGET)
-    final = final_logprobs(model, streams)
-    at_layer_0 = read_out(model, exact.translate(("resid_post", 0), streams[1])).detach()
-    assert float(divergence(final, at_layer_0).max()) < 1e-4
+    tokens = [Text(tuple(range(5, 40)))]
+    streams = Streams.of(model, tokens, np.random.default_rng(0), BUDGET)
+    at_layer_0 = streams.read_out(1, exact.translate(("resid_post", 0), streams.at(1))).detach()
+    assert float(divergence(streams.final, at_layer_0).max()) < 1e-4
 
 
 def test_gradients_are_those_of_the_mean_divergence(monkeypatch):
     """One step of plain descent on one depth, against autograd through an obvious formula."""
     model = tiny_model("gpt2")
-    texts = [tuple(range(3, 30)), tuple(range(40, 60))]
+    texts = [Text(tuple(range(3, 30))), Text(tuple(range(40, 60)))]
     trainer = Trainer(model, texts, True, 1, 0.1, 0, BUDGET)
     seen = []
     monkeypatch.setattr(trainer.optimiser, "step", lambda: seen.append(
         [p.grad.clone() for p in (trainer.biases[1], trainer.weights[1])]
     ))  # fmt: skip
     drawn = []
-    original = streams_of
+    original = Streams.of
 
     def remembered(*args):
         drawn.append(original(*args))
         return drawn[-1]
 
-    monkeypatch.setattr("layerwise._lens_training.streams_of", remembered)
+    monkeypatch.setattr(Streams, "of", remembered)
     trainer.step()
-    streams = drawn[0][0]
+    streams = drawn[0].decoded
     shift = torch.zeros(48, requires_grad=True)
     matrix = torch.zeros(48, 48, requires_grad=True)
     standard = (streams[1] - trainer.mean[1]) / trainer.spread[1]
@@ -283,17 +283,19 @@ def test_prompts_are_of_items_that_are_not_measured():
     }
     assert len(texts.train) + len(texts.held_out) == 40
     assert 8 <= len(texts.held_out) < 16
-    tokens = [text for texts in (texts.train, texts.held_out) for text in texts]
+    assert all(text.n_prompt == 0 for text in (*texts.train, *texts.held_out))
+    tokens = [text.tokens for text in (*texts.train, *texts.held_out)]
     assert len(set(tokens)) == 40
     assert not any(text[: len(context)] == context for text in tokens for context in measured)
     # held-out prompts come from seeds, and so few-shot examples, of their own
-    assert not {text[:30] for text in texts.train} & {text[:30] for text in texts.held_out}
+    begins = ({text.tokens[:30] for text in some} for some in (texts.train, texts.held_out))
+    assert set.isdisjoint(*begins)
 
 
 def test_positions_hold_the_last_and_never_the_first():
     rng = np.random.default_rng(0)
     for n in (2, 3, 10, 200):
-        read = positions_read(tuple(range(n)), rng)
+        read = positions_read(Text(tuple(range(n))), rng)
         assert read[-1] == n - 1
         assert min(read) > 0
         assert len(read) == len(set(read)) == min(16, n - 1)

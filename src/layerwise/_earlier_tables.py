@@ -52,6 +52,9 @@ def with_later_columns(name: str, table: pa.Table) -> pa.Table:
             kind = pa.int64() if isinstance(value, int) else pa.string()
             table = table.append_column(column, pa.array([value] * len(table), kind))
         return table.append_column("final_rank", pa.array(_final_ranks(table), pa.int64()))
+    if name in ("tuned_lens", "tuned_lens_layers") and "lens" not in there and "kind" in there:
+        # before there were models of two stacks
+        table = table.append_column("lens", pa.array(["tuned"] * len(table), pa.string()))
     for column, kind in _LATER.get(name, {}).items():
         if column not in there:
             table = table.append_column(column, pa.nulls(len(table), kind))

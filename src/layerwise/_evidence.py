@@ -24,8 +24,8 @@ class Evidence(NamedTuple):
     """One method's curve for one task under one protocol; row 0 is the sample itself.
 
     Attributes:
-        method: ``ablation``, ``logit lens``, ``tuned lens``, ``activation patching`` or
-            ``direct attribution``.
+        method: ``ablation``, ``logit lens`` or another of ``LENS_ORDER``, ``activation patching``
+            or ``direct attribution``.
         capability: the task's capability.
         protocol: the protocol.
         task: the task.

@@ -50,7 +50,8 @@ def lens_rows(lens: pd.DataFrame) -> pd.DataFrame:
 
 def tuned_rows(layers: pd.DataFrame) -> pd.DataFrame:
     """Divergence of both lenses from the final distribution by layer, and their difference."""
-    found = pd.DataFrame({"layer": layers["layer"]})
+    named = ["lens"] * (layers["lens"].nunique() > 1)
+    found = layers.reindex(columns=[*named, "layer"])
     for name, column in (("logit", "kl_logit"), ("tuned", "kl_tuned"), ("lower by", "difference")):
         told = intervals(layers, column, f"{column}_low", f"{column}_high")
         found[f"{name} (nats) [95 %]"] = told

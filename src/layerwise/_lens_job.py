@@ -13,7 +13,9 @@ from functools import cache
 from typing import Any
 
 import torch
+from jaxtyping import Float
 
+from layerwise._lens_names import DECODER_LENS, LOGIT, TUNED, TUNED_DECODER_LENS
 from layerwise._lens_reading import (
     GENERATED,
     OVER,
@@ -43,9 +45,6 @@ from layerwise.sweep.readout import logits_of
 from layerwise.sweep.seq2seq.truncated import truncated_encoder
 from layerwise.tasks import Task
 
-LOGIT, TUNED = LENSES = ("logit", "tuned")
-# What is said where the encoder ends early; comes with the logit lens of the decoder.
-DECODER_LENS = "decoder"
 LAST = (-1,)
 # Texts whose residual streams are there together, and tokens whose logits are.
 AT_ONCE = 64
@@ -213,15 +212,25 @@ class Lens:
             prompts = [passage.n_prompt for passage in chunk]
             residuals = residuals_at(model, *given, every, memory_budget=budget, n_prompt=prompts)
             final, *others = residuals
-            streams = list(zip([self.name] * len(places), places, others, strict=True))
+            streams = [
+                (self.name, place, self._translated(place, resid))
+                for place, resid in zip(places, others, strict=True)
+            ]
             if isinstance(model, Seq2SeqModel) and "resid_post" in self.sites:
-                early = truncated_encoder(model, *given, prompts, memory_budget=budget)
-                streams += [
-                    (DECODER_LENS, ("resid_post", n - 1), resid) for n, resid in enumerate(early)
-                ]
+                translate = None if self.tuned is None else self.tuned.translate
+                early = truncated_encoder(
+                    model, *given, prompts, memory_budget=budget, translate=translate
+                )
+                name = DECODER_LENS if self.tuned is None else TUNED_DECODER_LENS
+                streams += [(name, ("resid_post", n - 1), resid) for n, resid in enumerate(early)]
             tokens = [(passage, k) for passage in chunk for k in range(len(passage.positions))]
             rows += self._read(tokens, final, streams)
         return rows
+
+    def _translated(
+        self, place: Place, resid: Float[torch.Tensor, "read d_model"]
+    ) -> Float[torch.Tensor, "read d_model"]:
+        return resid if self.tuned is None else self.tuned.translate(place, resid)
 
     def _read(
         self,
@@ -234,7 +243,7 @@ class Lens:
         Args:
             tokens: which.
             final: what leaves the last layer.
-            streams: by which lens and at which place each is read.
+            streams: by which lens and at which place each is read, translated if it is to be.
         """
         model = self.setup.model
         for start in range(0, len(tokens), AT_ONCE):
@@ -243,10 +252,7 @@ class Lens:
             wanted = torch.tensor(targets, device=final.device)
             said = torch.log_softmax(logits_of(model, final[here]), dim=-1)
             for lens, place, stream in streams:
-                resid = stream[here]
-                if self.tuned is not None:
-                    resid = self.tuned.translate(place, resid)
-                reading = read_lens(model, resid, said, wanted)
+                reading = read_lens(model, stream[here], said, wanted)
                 yield from self._reading_rows(tokens[here], lens, place, reading)
 
     def _reading_rows(
@@ -294,7 +300,7 @@ def _chunks(read: Sequence[Passage], most: int) -> Iterator[list[Passage]]:
 
 def _rank(row: dict[str, Any], order: dict[str, int]) -> tuple[int, ...]:
     """Where a row stands, however the passages were cut in chunks."""
-    later = int(row["lens"] == DECODER_LENS)
+    later = int(row["lens"] in (DECODER_LENS, TUNED_DECODER_LENS))
     return order[row["item"]], row["pos"], later, row["layer"], SITES.index(row["site"])
 
 

@@ -84,7 +84,7 @@ class Sample(NamedTuple):
     """The depths of a capability's right answers, in tasks with signal; draw 0 is the sample.
 
     Attributes:
-        lens: ``logit`` or ``tuned``.
+        lens: one of ``LENS_ORDER``.
         protocol: the protocol.
         capability: the capability.
         tasks: its tasks.

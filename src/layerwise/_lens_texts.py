@@ -10,14 +10,15 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from layerwise import stats
 from layerwise._setup import Setup, load_task
 from layerwise.errors import UserError
+from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.sweep.requests import LogLikelihood, Tokens
 from layerwise.tasks import Task
-from layerwise.tasks._encoding import encode
+from layerwise.tasks._encoding import encode, encode_apart
 
 # Tokens of a piece of a user's text; items of a task that share their few-shot examples.
 LENGTH, ITEMS_A_SEED = 128, 4
@@ -27,9 +28,22 @@ HELD_OUT_SHARE = 0.2
 MOST_SEEDS = 200
 
 
+class Text(NamedTuple):
+    """One text.
+
+    Attributes:
+        tokens: token ids.
+        n_prompt: how many of them an encoder reads; its decoder says the others. 0 where there is
+            no encoder.
+    """
+
+    tokens: Tokens
+    n_prompt: int = 0
+
+
 @dataclass(frozen=True)
 class Texts:
-    """Texts to train on and texts to test on, as token ids; no text is in both.
+    """Texts to train on and texts to test on; no text is in both.
 
     Attributes:
         train: to train on.
@@ -37,8 +51,8 @@ class Texts:
         source: where they come from.
     """
 
-    train: tuple[Tokens, ...]
-    held_out: tuple[Tokens, ...]
+    train: tuple[Text, ...]
+    held_out: tuple[Text, ...]
     source: str
 
     @property
@@ -47,7 +61,7 @@ class Texts:
         return hashlib.sha256(json.dumps([self.train, self.held_out]).encode()).hexdigest()
 
 
-def split(groups: Sequence[Sequence[Tokens]], n_texts: int, seed: int, source: str) -> Texts:
+def split(groups: Sequence[Sequence[Text]], n_texts: int, seed: int, source: str) -> Texts:
     """Cut groups of texts that belong together into those to train on and those to test on.
 
     Args:
@@ -59,9 +73,9 @@ def split(groups: Sequence[Sequence[Tokens]], n_texts: int, seed: int, source: s
     Raises:
         UserError: if there are, or may be, fewer than ``FEWEST`` texts of two or more tokens.
     """
-    seen: set[Tokens] = set()
+    seen: set[Text] = set()
     whole = [
-        [text for text in group if len(text) > 1 and not (text in seen or seen.add(text))]
+        [text for text in group if len(text.tokens) > 1 and not (text in seen or seen.add(text))]
         for group in groups
     ]
     kept = [group for group in whole if group]
@@ -80,7 +94,7 @@ def split(groups: Sequence[Sequence[Tokens]], n_texts: int, seed: int, source: s
             f"There are {n_all} texts to train a tuned lens on, from {source}; expected {FEWEST} "
             "at least, of two tokens or more: give a longer text."
         )
-    held_out: list[Tokens] = []
+    held_out: list[Text] = []
     while len(held_out) < HELD_OUT_SHARE * n_all and len(shuffled) > 1:
         held_out += shuffled.pop()
     train = [text for group in shuffled for text in group]
@@ -90,6 +104,9 @@ def split(groups: Sequence[Sequence[Tokens]], n_texts: int, seed: int, source: s
 def texts_of_file(path: Path, setup: Setup, n_texts: int) -> Texts:
     """The texts of a file, in pieces of at most ``LENGTH`` tokens.
 
+    For an encoder-decoder each piece is cut in the middle: the encoder reads the first half, and
+    the decoder says the second.
+
     Args:
         path: ``.txt`` with a blank line between texts, or ``.jsonl`` with a field ``text``.
         setup: the model's tokenizer and the seed.
@@ -98,8 +115,11 @@ def texts_of_file(path: Path, setup: Setup, n_texts: int) -> Texts:
     Raises:
         UserError: if the file cannot be read, or has too little text.
     """
-    n_ctx = setup.model.cfg.n_ctx
-    groups = [list(_pieces(text, setup.tokenizer, min(LENGTH, n_ctx))) for text in _read(path)]
+    model, length = setup.model, min(LENGTH, setup.model.cfg.n_ctx)
+    if isinstance(model, Seq2SeqModel):
+        groups = [list(_halves(text, setup.tokenizer, length, model)) for text in _read(path)]
+    else:
+        groups = [list(_pieces(text, setup.tokenizer, length)) for text in _read(path)]
     return split(groups, n_texts, setup.seed, str(path))
 
 
@@ -126,19 +146,37 @@ def _read(path: Path) -> list[str]:
         ) from error
 
 
-def _pieces(text: str, tokenizer: Any, length: int) -> Iterator[Tokens]:
+def _pieces(text: str, tokenizer: Any, length: int) -> Iterator[Text]:
     """A text's tokens in pieces, each with what the tokenizer puts before a text."""
     whole, plain = encode(tokenizer, text), tokenizer(text, add_special_tokens=False)["input_ids"]
     start = whole[: len(whole) - len(plain)]
     room = length - len(start)
     for at in range(0, len(plain), room):
-        yield (*start, *plain[at : at + room])
+        yield Text((*start, *plain[at : at + room]))
+
+
+def _halves(text: str, tokenizer: Any, length: int, model: Seq2SeqModel) -> Iterator[Text]:
+    """Pieces of a text, cut in the middle, encoded as a prompt and its answer are.
+
+    A half that is longer than the model takes, once it has its special tokens, is left out.
+    """
+    plain = tokenizer(text, add_special_tokens=False)["input_ids"]
+    for at in range(0, len(plain), length):
+        piece = plain[at : at + length]
+        middle = (len(piece) + 1) // 2
+        given, said = encode_apart(
+            tokenizer, *map(tokenizer.decode, (piece[:middle], piece[middle:]))
+        )
+        n_decoded = len(model.prefix) + len(said) - 1
+        if said and max(len(given), n_decoded) <= model.cfg.n_ctx:
+            yield Text((*given, *said), len(given))
 
 
 def texts_of_tasks(setup: Setup, n_texts: int) -> Texts:
     """Prompts with their right answers, of built-in suites by other seeds than the measured.
 
-    Items with the same context and question as a measured one are left out.
+    An encoder reads the prompt, and its decoder says the answer. Items with the same context and
+    question as a measured one are left out.
 
     Raises:
         UserError: if none of the tasks is built in, or too few items are left.
@@ -150,7 +188,7 @@ def texts_of_tasks(setup: Setup, n_texts: int) -> Texts:
             "tasks cannot make any: give a .txt or .jsonl file with text, or a built-in task."
         )
     measured = {(item.context, item.question) for task in tasks for item in task.items}
-    groups: list[list[Tokens]] = []
+    groups: list[list[Text]] = []
     for seed in range(setup.seed + 1, setup.seed + 1 + MOST_SEEDS):
         groups.append([text for task in tasks for text in _prompts(setup, task, seed, measured)])
         if sum(map(len, groups)) >= n_texts:
@@ -160,11 +198,13 @@ def texts_of_tasks(setup: Setup, n_texts: int) -> Texts:
 
 def _prompts(
     setup: Setup, task: Task, seed: int, measured: Iterable[tuple[str | None, str]]
-) -> Iterator[Tokens]:
+) -> Iterator[Text]:
     other = load_task(task.name, seed=seed, fewshot=len(task.fewshot))
+    two_stacks = isinstance(setup.model, Seq2SeqModel)
     fresh = [item for item in other.items if (item.context, item.question) not in measured]
     for item in fresh[:ITEMS_A_SEED]:
         for protocol in (name for name in setup.protocols if name != "generate"):
             for asked in setup.requests(other, item, protocol):
                 if asked.gold and isinstance(asked.request, LogLikelihood):
-                    yield (*asked.request.context, *asked.request.continuation)
+                    prompt, answer = asked.request.context, asked.request.continuation
+                    yield Text((*prompt, *answer), len(prompt) * two_stacks)

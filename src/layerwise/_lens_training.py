@@ -1,63 +1,32 @@
 """Training of a tuned lens: translators of all depths together, on batches of streams.
 
 Belrose et al. 2023 (arXiv:2303.08112): affine maps, the identity at first, that make the lens's
-distribution like the final layer's. Where texts come from is the business of ``_lens_texts``.
+distribution like the final layer's. Where texts come from is the business of ``_lens_texts``, what
+a depth says, that of ``_lens_streams``.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from transformer_lens import HookedTransformer
 
 from layerwise import stats
+from layerwise._lens_names import lens_of
 from layerwise._lens_reading import divergence
+from layerwise._lens_streams import Streams
+from layerwise._lens_texts import Text
 from layerwise._translators import TunedLens
-from layerwise.sweep import residuals_at
-from layerwise.sweep.readout import logits_of
-from layerwise.sweep.requests import Tokens
+from layerwise.models.kinds import Model, n_encoder_layers
 
-# Texts of a step, tokens read of each, and texts that the scale of activations is taken from.
-TEXTS, READS, SCALED_BY = 8, 16, 32
-
-Streams = Float[torch.Tensor, "depth read d_model"]
-
-
-def positions_read(text: Tokens, rng: np.random.Generator) -> list[int]:
-    """The last token and some others; not the first, whose activations are like no other's."""
-    others = rng.permutation(np.arange(1, len(text) - 1))[: READS - 1]
-    return sorted([*others.tolist(), len(text) - 1])
-
-
-def streams_of(
-    model: HookedTransformer, texts: Sequence[Tokens], rng: np.random.Generator, budget: int
-) -> tuple[Streams, list[int]]:
-    """Residual streams of some tokens of some texts, at all depths, and how many of each text."""
-    read = [positions_read(text, rng) for text in texts]
-    places = [("resid_post", layer) for layer in range(-1, model.cfg.n_layers)]
-    found = residuals_at(model, texts, read, places, memory_budget=budget)
-    # What is made in inference mode cannot be differentiated through; a copy can.
-    return found.clone().float(), [len(positions) for positions in read]
-
-
-def final_logprobs(
-    model: HookedTransformer, streams: Streams
-) -> Float[torch.Tensor, "read d_vocab"]:
-    """The whole model's log-probabilities where the streams were read."""
-    return read_out(model, streams[-1]).detach()
-
-
-def read_out(
-    model: HookedTransformer, resid: Float[torch.Tensor, "read d_model"]
-) -> Float[torch.Tensor, "read d_vocab"]:
-    """Log-probabilities of the lens for (translated) residual streams."""
-    return torch.log_softmax(logits_of(model, resid.to(model.W_E.dtype)), dim=-1)
+# Texts of a step, texts that the scale of activations is taken from, and texts that decide whether
+# a translator is better than none.
+TEXTS, SCALED_BY, JUDGED_BY = 8, 32, 128
 
 
 @dataclass
@@ -77,8 +46,8 @@ class Trainer:
         memory_budget: bytes for activations.
     """
 
-    model: HookedTransformer
-    texts: Sequence[Tokens]
+    model: Model
+    texts: Sequence[Text]
     full: bool
     steps: int
     rate: float
@@ -88,12 +57,13 @@ class Trainer:
 
     def __post_init__(self) -> None:
         rng = stats.generator(self.seed, "scale of the lens")
-        streams, _ = streams_of(self.model, self._drawn(rng, SCALED_BY), rng, self.memory_budget)
-        self.mean = streams[:-1].mean(dim=1)
-        spread = streams[:-1].std(dim=1)
+        streams = Streams.of(self.model, self._drawn(rng, SCALED_BY), rng, self.memory_budget)
+        by_depth = [streams.at(depth) for depth in range(self.model.cfg.n_layers)]
+        self.mean = torch.stack([one.mean(dim=0) for one in by_depth])
+        spread = torch.stack([one.std(dim=0) for one in by_depth])
         self.spread = spread.clamp(min=1e-3 * float(spread.mean()) + 1e-8)
         n_depths, width = self.mean.shape
-        zeros = streams.new_zeros
+        zeros = spread.new_zeros
         self.biases = [zeros(width, requires_grad=True) for _ in range(n_depths)]
         n_full = n_depths if self.full else 0
         self.weights = [zeros(width, width, requires_grad=True) for _ in range(n_full)]
@@ -106,7 +76,7 @@ class Trainer:
             lr=self.rate,
         )
 
-    def _drawn(self, rng: np.random.Generator, n: int) -> list[Tokens]:
+    def _drawn(self, rng: np.random.Generator, n: int) -> list[Text]:
         chosen = rng.permutation(len(self.texts))[:n]
         return [self.texts[i] for i in chosen]
 
@@ -114,14 +84,18 @@ class Trainer:
         """One batch through the model, and one step of every translator."""
         rng = stats.generator(self.seed, f"step {self.done} of the lens")
         texts = self._drawn(rng, TEXTS)
-        streams, _ = streams_of(self.model, texts, rng, self.memory_budget)
-        final = final_logprobs(self.model, streams)
+        streams = Streams.of(self.model, texts, rng, self.memory_budget)
+        n_reads = sum(streams.n_reads)
         for depth in range(len(self.biases)):
             trained = [self.biases[depth], *self.weights[depth : depth + 1]]
-            loss = divergence(final, read_out(self.model, self._translated(depth, streams[depth])))
-            # Asked for these alone, so that the model's own weights get no gradients.
-            gradients = torch.autograd.grad(loss.mean(), trained)
-            for parameter, gradient in zip(trained, gradients, strict=True):
+            total = [torch.zeros_like(parameter) for parameter in trained]
+            for part in streams.parts(depth, self.memory_budget):
+                said = part.read_out(depth, self._translated(depth, part.at(depth)))
+                loss = divergence(part.final, said).sum() / n_reads
+                # Asked for these alone, so that the model's own weights get no gradients.
+                gradients = torch.autograd.grad(loss, trained)
+                total = [one + more for one, more in zip(total, gradients, strict=True)]
+            for parameter, gradient in zip(trained, total, strict=True):
                 parameter.grad = gradient
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate * group["scale"] * (1 - self.done / self.steps)
@@ -137,9 +111,32 @@ class Trainer:
             added = added + standard @ self.weights[depth].T
         return resid + self.spread[depth] * added
 
-    @torch.no_grad()
     def trained(self, facts: dict) -> TunedLens:
-        """The translators as plain affine maps of the residual stream."""
+        """The translators as plain affine maps of the residual stream.
+
+        One of the encoder that is no nearer to the final distribution than none, on texts that it
+        was trained on, stays the identity: the decoder that reads it may be so far from linear
+        that a step loses what no gradient leads back to.
+        """
+        lens, n_encoder = self._affine(facts), n_encoder_layers(self.model)
+        if not n_encoder:
+            return lens
+        rng = stats.generator(self.seed, "choice of translators")
+        texts = self._drawn(rng, JUDGED_BY)
+        kl = np.zeros((n_encoder, 2))
+        for row in compare(self.model, lens, texts, self.seed, self.memory_budget):
+            if row["layer"] + 1 < n_encoder:
+                kl[row["layer"] + 1] += row["n_tokens"] * np.array(
+                    [row["kl_logit"], row["kl_tuned"]]
+                )
+        for depth in np.flatnonzero(kl[:, 1] >= kl[:, 0]).tolist():
+            for values in (lens.bias, lens.weight):
+                if values is not None:
+                    values[depth] = 0
+        return lens
+
+    @torch.no_grad()
+    def _affine(self, facts: dict) -> TunedLens:
         bias = self.spread * torch.stack(self.biases)
         if not self.full:
             return TunedLens(None, bias.cpu(), facts)
@@ -166,29 +163,39 @@ class Trainer:
 
 @torch.inference_mode()
 def compare(
-    model: HookedTransformer,
+    model: Model,
     lens: TunedLens,
-    texts: Sequence[Tokens],
+    texts: Sequence[Text],
     seed: int,
     memory_budget: int,
 ) -> list[dict[str, Any]]:
     """Mean KL from the final distribution of both lenses, by text and layer.
 
     Returns:
-        ``text``, ``layer``, ``n_tokens``, ``kl_logit``, ``kl_tuned`` (nats).
+        ``lens``, ``text``, ``layer``, ``n_tokens``, ``kl_logit``, ``kl_tuned`` (nats).
     """
     rows = []
     rng = stats.generator(seed, "test of the lens")
+    n_encoder = n_encoder_layers(model)
     for start in range(0, len(texts), TEXTS):
-        chunk = texts[start : start + TEXTS]
-        streams, n_reads = streams_of(model, chunk, rng, memory_budget)
-        final = final_logprobs(model, streams)
-        for depth in range(len(streams) - 1):
-            layer = depth - 1
-            moved = lens.translate(("resid_post", layer), streams[depth])
-            both = [divergence(final, read_out(model, x)) for x in (streams[depth], moved)]
-            parts = zip(*(kl.split(n_reads) for kl in both), strict=True)
-            for i, (plain, tuned) in enumerate(parts):
-                kl = {"kl_logit": float(plain.mean()), "kl_tuned": float(tuned.mean())}
-                rows.append({"text": start + i, "layer": layer, "n_tokens": len(plain), **kl})
+        streams = Streams.of(model, texts[start : start + TEXTS], rng, memory_budget)
+        for depth in range(model.cfg.n_layers):
+            named = {"lens": lens_of(depth, n_encoder), "layer": depth - 1}
+            for text, kl in enumerate(_divergences(streams, depth, lens, memory_budget), start):
+                plain, tuned = kl.mean(dim=1).tolist()
+                rows.append(
+                    {**named, "text": text, "n_tokens": kl.shape[1]}
+                    | {"kl_logit": plain, "kl_tuned": tuned}
+                )
     return rows
+
+
+def _divergences(
+    streams: Streams, depth: int, lens: TunedLens, memory_budget: int
+) -> Iterator[Float[torch.Tensor, "lens read"]]:
+    """By text, of a depth as it is and of the translated one."""
+    for part in streams.parts(depth, memory_budget):
+        plain = part.at(depth)
+        both = (plain, lens.translate(("resid_post", depth - 1), plain))
+        kl = torch.stack([divergence(part.final, part.read_out(depth, x)) for x in both])
+        yield from kl.split(part.n_reads, dim=1)

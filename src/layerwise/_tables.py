@@ -63,13 +63,14 @@ SCHEMAS: dict[str, pa.Schema] = {
         significant="bool",
     ),
     "tuned_lens": _schema(
-        kind="str", text="int", layer="int", n_tokens="int", kl_logit="float", kl_tuned="float",
+        kind="str", lens="str", text="int", layer="int", n_tokens="int", kl_logit="float",
+        kl_tuned="float",
     ),
     "tuned_lens_layers": _schema(
-        kind="str", layer="int", n_texts="int", kl_logit="float", kl_logit_low="float",
-        kl_logit_high="float", kl_tuned="float", kl_tuned_low="float", kl_tuned_high="float",
-        difference="float", difference_low="float", difference_high="float", p="float",
-        p_holm="float", lower="bool",
+        kind="str", lens="str", layer="int", n_texts="int", kl_logit="float",
+        kl_logit_low="float", kl_logit_high="float", kl_tuned="float", kl_tuned_low="float",
+        kl_tuned_high="float", difference="float", difference_low="float",
+        difference_high="float", p="float", p_holm="float", lower="bool",
     ),
     "patching": _schema(
         task="str", capability="str", item="str", protocol="str", direction="str", site="str",

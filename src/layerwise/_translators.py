@@ -24,10 +24,11 @@ _FACTS = "layerwise.tuned_lens"
 
 @dataclass(frozen=True, eq=False)
 class TunedLens:
-    """An affine translator for the residual stream at each depth but the last.
+    """An affine translator for the residual stream at each depth but the last of a stack.
 
-    Depth 0 is what enters the first layer, depth k + 1 what leaves layer k. The translated
-    stream is ``x + weight x + bias``; at the last depth it is x itself.
+    Depth k is what enters layer k, in the order of computation; in an encoder-decoder that is the
+    embedding of the decoder where k is the decoder's first layer. The translated stream is
+    ``x + weight x + bias``; at the last depth it is x itself.
 
     Attributes:
         weight: what is added to the identity; None where only biases were trained.
@@ -50,7 +51,11 @@ class TunedLens:
     def translate(
         self, place: Place, resid: Float[torch.Tensor, "read d_model"]
     ) -> Float[torch.Tensor, "read d_model"]:
-        """Residual streams of a place, as the last layer would have them."""
+        """Residual streams of a place, as the last layer of its stack would have them.
+
+        Of an encoder-decoder, ``resid_post`` of the encoder's last layer stands for what enters
+        the decoder.
+        """
         site, layer = place
         depth = layer if site == "resid_pre" else layer + 1
         if depth == len(self.bias):

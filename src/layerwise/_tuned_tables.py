@@ -18,6 +18,9 @@ from layerwise._tables import frame
 def layers_table(table: pd.DataFrame, seed: int) -> pd.DataFrame:
     """``tuned_lens_layers.parquet``: KL of both lenses by layer, paired over held-out texts.
 
+    A layer has one translator, and so one lens: in the encoder of an encoder-decoder the tuned
+    decoder lens, whose other is the decoder lens; everywhere else the tuned lens.
+
     Intervals are percentile bootstrap intervals over texts; the test is Wilcoxon's signed-rank
     test (1945, Biometrics 1), two-sided, with Holm's correction over the layers.
     """
@@ -34,8 +37,10 @@ def layers_table(table: pd.DataFrame, seed: int) -> pd.DataFrame:
     low, high = (b.reshape(3, n_layers) for b in stats.percentile_bounds(means, 0.95))
     p = np.array([_wilcoxon(logit[:, k] - tuned[:, k]) for k in range(n_layers)])
     rows: list[dict[str, Any]] = []
-    for k, layer in enumerate(sorted(set(table["layer"]))):
+    name_of = dict(zip(table["layer"], table["lens"], strict=True))
+    for k, layer in enumerate(sorted(name_of)):
         row: dict[str, Any] = {"kind": str(table["kind"].iloc[0]), "layer": int(layer)}
+        row["lens"] = str(name_of[layer])
         row |= {"n_texts": len(logit), "p": float(p[k]), "p_holm": float(stats.holm(p)[k])}
         estimates = {"kl_logit": logit, "kl_tuned": tuned, "difference": logit - tuned}
         for i, (name, values) in enumerate(estimates.items()):

@@ -297,7 +297,7 @@ def train_lens(
     offload: Offload = None,
     memory_budget: Budget = None,
 ) -> None:
-    """Train a tuned lens, and compare it with the logit lens on held-out texts."""
+    """Train a tuned lens, and compare it with the untrained one on held-out texts."""
     from layerwise.tuned_lens import train_lens as run
 
     trained = run(

@@ -10,12 +10,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from transformer_lens import HookedTransformer
-
 from layerwise._callable import make_callable
 from layerwise._carry_out import carry_out
-from layerwise._lens_job import LENSES, LOGIT, TUNED
 from layerwise._lens_job import Lens as Lens
+from layerwise._lens_names import LENSES, LOGIT, TUNED
 from layerwise._lens_reading import GENERATED, PROMPT
 from layerwise._setup import TaskLike, prepare
 from layerwise._translators import TunedLens
@@ -52,7 +50,10 @@ def logit_lens(
         tasks: task names, capabilities, JSONL files, or ``Task`` values.
         protocols: ``letter`` or ``continuation``: whose prompt is read; both if None. The prompt
             of ``generate`` is that of ``continuation``; generated text has ``generate`` alone.
-        lens: ``logit``; or ``tuned``, which translates each residual stream first.
+        lens: ``logit``; or ``tuned``, which translates each residual stream first. With the lens of
+            an encoder-decoder's decoder comes that of its encoder, which the whole decoder reads:
+            ``decoder`` (Langedijk et al. 2023, arXiv:2310.03686; exact) or ``tuned decoder`` (a
+            trained probe).
         tuned: the tuned lens, its file or its folder (``train_lens``); if None, and it is asked
             for, one is trained before, with the defaults, and not kept.
         sites: ``resid_pre``, ``resid_mid``, ``resid_post``, one or several.
@@ -82,7 +83,7 @@ def logit_lens(
         raise unknown_name("lens", lens, LENSES)
     setup = prepare(
         model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
-        memory_budget=memory_budget, out=out, two_stacks=lens == LOGIT,
+        memory_budget=memory_budget, out=out, two_stacks=True,
     )  # fmt: skip
     job = Lens(setup, _sites(sites), over, _positions(positions))
     if lens == LOGIT and tuned is not None:
@@ -91,7 +92,6 @@ def logit_lens(
             "it, so ask for that or leave the tuned lens out."
         )
     if lens == TUNED:
-        assert isinstance(model, HookedTransformer), "encoder-decoders are refused before"
         if tuned is None:
             tuned = train_lens(
                 model, tasks, limit=limit, seed=seed, fewshot=fewshot, chat=chat,

@@ -144,7 +144,7 @@ class LensResult(Result):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class TunedLensResult(Result):
-    """How a tuned lens reads texts that it was not trained on, beside the logit lens.
+    """How a tuned lens reads texts that it was not trained on, beside the untranslated lens.
 
     Attributes:
         tuned_lens: ``tuned_lens.parquet``.

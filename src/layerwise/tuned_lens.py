@@ -38,7 +38,7 @@ class Trained:
 
     Attributes:
         lens: the translators.
-        result: its divergence from the final distribution beside the logit lens's.
+        result: its divergence from the final distribution beside that without translators.
     """
 
     lens: TunedLens
@@ -64,6 +64,11 @@ def train_lens(
 ) -> Trained:
     """Train a tuned lens (Belrose et al. 2023, arXiv:2303.08112) and test it on other texts.
 
+    Of an encoder-decoder both stacks are trained. A translated stream of the encoder goes through
+    its final norm and is read by the whole decoder, as if the encoder ended there (after Langedijk
+    et al. 2023, arXiv:2310.03686); prompts go to the encoder and their answers to the decoder, and
+    a piece of text is cut in the middle between them.
+
     Args:
         model: the model; it is not changed.
         tasks: the tasks that the lens is to read later: without ``text`` it is trained on their
@@ -72,7 +77,8 @@ def train_lens(
             ``text``.
         kind: ``full`` (a matrix and a bias for each depth) or ``bias``.
         n_texts: at most so many texts; a fifth of them is not trained on.
-        steps: number of steps, each of 8 texts and up to 16 tokens of each.
+        steps: number of steps, each of 8 texts and up to 16 tokens of each; for the encoder one
+            run of the decoder with its gradient for each layer.
         rate: step size at first, in standard deviations of an activation.
         limit: the first so many items of each task are those to be read later.
         seed: decides the items of built-in suites, what is held out, and all draws.
@@ -89,7 +95,7 @@ def train_lens(
     _refuse_training(kind, steps, rate)
     setup = prepare(
         model, tasks, ("letter", "continuation"), seed=seed, limit=limit, fewshot=fewshot,
-        chat=chat, memory_budget=memory_budget, out=out,
+        chat=chat, memory_budget=memory_budget, out=out, two_stacks=True,
     )  # fmt: skip
     if text is None:
         texts = texts_of_tasks(setup, n_texts)

@@ -11,6 +11,7 @@ from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING
 
+from layerwise._lens_names import DECODER_LENS, LENS_ORDER, LOGIT, TUNED_DECODER_LENS
 from layerwise.report._find_removal import HOW, several_orders
 from layerwise.report.naming import stacks
 from layerwise.report.rows import rows
@@ -159,16 +160,28 @@ def lenses(run: Run) -> list[Drawing]:
             f"the final one, {where} (n = {counted(len(set(mine['item'])), 'item')} in all). "
             "Bands: 95 % intervals over items (bootstrap; for the median, exact order "
             "statistics). The embedding (layer −1) may lie beyond the scale."
+            f"{_OF_ENCODER.get(lens, '')}"
         )
         alt = f"Line charts of what the {lens} lens reads {where}, {protocol} prompts."
         draw = partial(lens_curves, mine, protocol, seed=run.facts.seed)
-        marks = [name for name in (lens, site) if name not in ("logit", "resid_post")]
+        named = (lens.replace(" ", "_"), site)
+        marks = [name for name in named if name not in (LOGIT, "resid_post")]
         found.append(Drawing("_".join(["lens", *marks, protocol]), draw, caption, alt))
     return found
 
 
+# What is to be known of a lens of the encoder, whose layers the decoder stands behind.
+_OF_ENCODER = {
+    DECODER_LENS: " It is the exact run of a model whose encoder ends behind each layer.",
+    TUNED_DECODER_LENS: (
+        " It is a probe: the whole decoder reads what a trained translator makes of the stream "
+        "behind each encoder layer."
+    ),
+}
+
+
 def _curves_of(table: pd.DataFrame) -> list[tuple[str, str, str]]:
-    orders = {"lens": ("logit", "tuned"), "site": ("resid_post",), "protocol": PROTOCOL_ORDER}
+    orders = {"lens": LENS_ORDER, "site": ("resid_post",), "protocol": PROTOCOL_ORDER}
     named = [in_order(table[name], order) for name, order in orders.items()]
     there = set(zip(*(table[name] for name in orders), strict=True))
     return [combination for combination in product(*named) if combination in there]
@@ -200,13 +213,19 @@ def tunings(run: Run) -> list[Drawing]:
     if run.tuned_lens_layers is None:
         return []
     table = run.tuned_lens_layers
+    two_stacks = TUNED_DECODER_LENS in set(table["lens"])
     caption = (
         "KL divergence from the final distribution to that of the logit lens and of the tuned lens "
         f"({table['kind'].iloc[0]}; Belrose et al. 2023), after each layer, on n = "
         f"{spread(table['n_texts'])} texts that it was not trained on. Bands: bootstrap 95 % "
-        "intervals over texts. Filled: lower than the logit lens (signed-rank test, Holm over the "
-        "layers, p < 0.05)."
+        f"intervals over texts. Filled: lower than {'without' if two_stacks else 'the logit lens'} "
+        "(signed-rank test, Holm over the layers, p < 0.05)."
     )
+    if two_stacks:
+        caption += (
+            " Of the encoder, the whole decoder reads the stream behind each layer: as it is "
+            "(decoder lens, the exact run of a shorter model) or translated (a trained probe)."
+        )
     alt = "Line chart of the divergence of both lenses against the layer."
     return [Drawing("tuned_lens", partial(tuned_lens_curves, table), caption, alt)]
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from layerwise import stats
+from layerwise._lens_names import LENS_ORDER
 from layerwise.report._tables_shown import bounds
 from layerwise.report.naming import stacks
 from layerwise.report.rows import layers_of, numbers, records, rows
@@ -110,7 +111,7 @@ def _lenses(run: Run) -> Iterator[Reading]:
     if run.lens is None:
         return
     table = rows(run.lens, over="prompt", pos=-1, site="resid_post")
-    for lens in in_order(table["lens"], ("logit", "tuned")):
+    for lens in in_order(table["lens"], LENS_ORDER):
         gains: dict[Place, str] = {}
         ranks: dict[Place, str] = {}
         for _, mine in rows(table, lens=lens).groupby(["task", "protocol"]):
@@ -143,7 +144,7 @@ def _settled(run: Run) -> Iterator[Reading]:
     if run.prediction_depth is None:
         return
     right = rows(run.prediction_depth, right=True)
-    for lens in in_order(right["lens"], ("logit", "tuned")):
+    for lens in in_order(right["lens"], LENS_ORDER):
         mine = rows(right, lens=lens)
         counts = mine.groupby(["layer", "task", "protocol"]).size()
         whole = mine.groupby(["task", "protocol"]).size()

@@ -66,7 +66,8 @@ _LENS_WORDS = (
 )
 _TUNED_WORDS = (
     "A translator for each layer, trained on other texts, corrects the lens for what later layers "
-    "do to every residual stream alike. How near each lens comes to what the model says in the end:"
+    "do to every residual stream alike. How near a lens with it and one without come to what the "
+    "model says in the end:"
 )
 _SETTLED_WORDS = (
     "How deep answers settle: of each item answered right, the first layer after which its answer "

@@ -15,7 +15,7 @@ from transformer_lens import HookedTransformer
 from ..errors import UserError
 from ..models.kinds import Model, n_encoder_layers
 from ..models.seq2seq import Seq2SeqModel
-from .intact_layers import intact_layers
+from .intact_layers import IntactLayer, intact_layers
 from .interventions import Site
 from .plan import DEFAULT_MEMORY_BUDGET
 from .requests import Tokens
@@ -95,29 +95,56 @@ def residuals_at(
     Returns:
         A row for each text and position, in the order given.
     """
-    n_reads = sum(map(len, positions))
-    out = model.W_E.new_empty(len(places), n_reads, model.cfg.d_model)
-    rows: dict[Place, list[int]] = {}
-    for row, place in enumerate(places):
-        rows.setdefault(place, []).append(row)
-    n_encoder, wanted = n_encoder_layers(model), _in_decoder(model, positions, n_prompt)
-    starts = list(accumulate(map(len, positions), initial=0))
-    for walk in intact_layers(model, texts, memory_budget, n_prompt):
-        read = here = torch.empty(0, dtype=torch.long)
-        for one in walk:
-            if one.layer < n_encoder:
-                continue
-            if one.first:
-                of = list(zip(one.texts, one.paths, strict=True))
-                nodes = [path[pos] for text, path in of for pos in wanted[text]]
-                into = [row for text, _ in of for row in range(starts[text], starts[text + 1])]
-                read, here = torch.tensor([nodes, into], device=out.device, dtype=torch.long)
-                for row in rows.get(("resid_post", n_encoder - 1), ()):
-                    out[row, here] = one.seen["resid_pre"][0, read]
-            for site in ("resid_pre", "resid_mid", "resid_post"):
-                for row in rows.get((site, one.layer), ()):
-                    out[row, here] = _residual(site, one.seen)[0, read]
-    return out
+    found = Residuals(model, positions, places, n_prompt)
+    for one in chain.from_iterable(intact_layers(model, texts, memory_budget, n_prompt)):
+        found.take(one)
+    return found.out
+
+
+class Residuals:
+    """The residual stream at some positions of some texts, as walks over these come by it.
+
+    Attributes:
+        out: ``[place, read, d_model]``, a row for each text and position.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        positions: Sequence[Sequence[int]],
+        places: Sequence[Place],
+        n_prompt: Sequence[int] | None,
+    ) -> None:
+        """What is to be read, as ``residuals_at`` takes it."""
+        self.out = model.W_E.new_empty(len(places), sum(map(len, positions)), model.cfg.d_model)
+        self._rows: dict[Place, list[int]] = {}
+        for row, place in enumerate(places):
+            self._rows.setdefault(place, []).append(row)
+        self._n_encoder = n_encoder_layers(model)
+        self._wanted = _in_decoder(model, positions, n_prompt)
+        self._starts = list(accumulate(map(len, positions), initial=0))
+        self._read = self._here = torch.empty(0, dtype=torch.long)
+
+    def take(self, one: IntactLayer) -> None:
+        """Keep what is wanted of one layer."""
+        if one.layer < self._n_encoder:
+            return
+        if one.first:
+            self._begin(one)
+            for row in self._rows.get(("resid_post", self._n_encoder - 1), ()):
+                self.out[row, self._here] = one.seen["resid_pre"][0, self._read]
+        for site in ("resid_pre", "resid_mid", "resid_post"):
+            for row in self._rows.get((site, one.layer), ()):
+                self.out[row, self._here] = _residual(site, one.seen)[0, self._read]
+
+    def _begin(self, one: IntactLayer) -> None:
+        """Which tokens of a walk are read, and where they go."""
+        of = list(zip(one.texts, one.paths, strict=True))
+        nodes = [path[pos] for text, path in of for pos in self._wanted[text]]
+        starts = self._starts
+        into = [row for text, _ in of for row in range(starts[text], starts[text + 1])]
+        device = self.out.device
+        self._read, self._here = torch.tensor([nodes, into], device=device, dtype=torch.long)
 
 
 def _in_decoder(

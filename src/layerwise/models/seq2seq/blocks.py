@@ -174,6 +174,18 @@ class HookedStack(nn.Module):
             memory_mask: which of its positions are no padding.
             cache: keys and values so far; is extended.
         """
+        resid = self.last_stream(tokens, mask, memory, memory_mask, cache)
+        return self.hook_final(self.parts.final_norm(resid))
+
+    def last_stream(
+        self,
+        tokens: Int[torch.Tensor, "batch pos"],
+        mask: Bool[torch.Tensor, "batch seen"] | None,
+        memory: torch.Tensor | None = None,
+        memory_mask: Bool[torch.Tensor, "batch input_pos"] | None = None,
+        cache: DecoderCache | None = None,
+    ) -> Float[torch.Tensor, "batch pos d_model"]:
+        """What leaves the last block, before the final norm; takes what ``forward`` takes."""
         before = 0 if cache is None else cache.n_tokens
         positions = torch.arange(before, before + tokens.shape[1], device=tokens.device)
         resid = self.hook_embed(self.parts.embed(tokens, positions))
@@ -187,7 +199,7 @@ class HookedStack(nn.Module):
             resid = block(resid, bias, memory, memory_bias, past)
         if cache is not None:
             cache.n_tokens += tokens.shape[1]
-        return self.hook_final(self.parts.final_norm(resid))
+        return resid
 
     def _bias(
         self,

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from layerwise._lens_names import LENS_ORDER
 from layerwise.report.figures.grid import legend_below, set_title
 from layerwise.report.figures.layer_axis import name_depths
 from layerwise.report.figures.lettering import label
@@ -18,7 +19,12 @@ from layerwise.report.figures.style import COLUMN_WIDTH, FULL_WIDTH, look, new_f
 from layerwise.report.rows import rows
 from layerwise.report.wording import CAPABILITY_ORDER, PROTOCOL_ORDER, in_order, spread
 
-METHODS = ("ablation", "logit lens", "tuned lens", "activation patching", "direct attribution")
+METHODS = (
+    "ablation",
+    *(f"{lens} lens" for lens in LENS_ORDER),
+    "activation patching",
+    "direct attribution",
+)
 DEPTHS = ("half-effect depth", "centre of mass")
 SETTLED = "prediction depth"
 _ROW, _FOR_TWO = 0.165, 4.8

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
+from layerwise._lens_names import LENS_ORDER
 from layerwise.report.figures._over_items import Curve, mean_curve, median_curve
 from layerwise.report.figures.grid import rows_and_columns, set_title
 from layerwise.report.figures.layer_axis import name_layers
@@ -65,7 +66,7 @@ def lens_curves(
     """
     protocol = str(lens["protocol"].iloc[0]) if protocol is None else protocol
     shown = rows(lens, protocol=protocol, over="prompt", pos=-1)
-    name, site = in_order(shown["lens"], ("logit",))[0], in_order(shown["site"], ("resid_post",))[0]
+    name, site = in_order(shown["lens"], LENS_ORDER)[0], in_order(shown["site"], ("resid_post",))[0]
     shown = rows(shown, lens=name, site=site)
     columns = _columns(shown)
     bands, abreast = rows_and_columns(len(columns), width, _LEAST)

@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from layerwise._lens_names import LENS_ORDER
 from layerwise.report.figures.grid import set_title
 from layerwise.report.figures.layer_axis import name_depths
 from layerwise.report.figures.lettering import label
@@ -60,7 +61,7 @@ def _groups(means: pd.DataFrame) -> list[tuple[str, str]]:
     pairs = set(zip(means["lens"], means["protocol"], strict=True))
     return [
         (lens, protocol)
-        for lens in in_order(means["lens"], ("logit", "tuned"))
+        for lens in in_order(means["lens"], LENS_ORDER)
         for protocol in in_order(means["protocol"], PROTOCOL_ORDER)
         if (lens, protocol) in pairs
     ]

@@ -1,12 +1,14 @@
 """What an encoder-decoder says if its encoder ends early: the exact run of a shorter model.
 
-This is the DecoderLens of Langedijk et al. 2023 (arXiv:2310.03686), by the engine's branches.
+This is the DecoderLens of Langedijk et al. 2023 (arXiv:2310.03686), by the engine's branches; or,
+where a trained translator is put behind the last layer that is left, a probe.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -14,12 +16,15 @@ from jaxtyping import Float
 from layerwise.models.seq2seq import Seq2SeqModel
 
 from ..engine import Work
+from ..intact_run import Place
 from ..interventions import intact, skip_layers
 from ..plan import DEFAULT_MEMORY_BUDGET
 from ..requests import LogLikelihood, Tokens
 from .plan import plan_two_stacks
 from .run import plan_for
 from .walk import TwoStackWalk
+
+Translate = Callable[[Place, torch.Tensor], torch.Tensor]
 
 
 @torch.inference_mode()
@@ -30,6 +35,7 @@ def truncated_encoder(
     n_prompt: Sequence[int],
     *,
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
+    translate: Translate | None = None,
 ) -> Float[torch.Tensor, "depth read d_model"]:
     """The decoder's last residual stream where the encoder ends behind each of its layers.
 
@@ -40,6 +46,8 @@ def truncated_encoder(
             with count as the last of the prompt.
         n_prompt: how many tokens of each text are its input.
         memory_budget: bytes for activations, beside what is returned.
+        translate: what is made of the stream ``[pos, d_model]`` that the encoder ends with too
+            early, told its place; it is taken as it is if None. Not put to the model as it is.
 
     Returns:
         Row 0 is a model without encoder layers, whose decoder reads the embedding; row k + 1 ends
@@ -61,7 +69,7 @@ def truncated_encoder(
         some = [changes[index] for index in batch.interventions]
         plan = plan_two_stacks(some, mine, model.prefix, model.cfg.n_layers)
         walk = TwoStackWalk(model, plan, mine, Work())
-        walk.run()
+        walk.run(partial(_translate, walk, translate) if translate is not None else None)
         columns, rows = [], []
         for path, index in zip(plan.paths, batch.requests, strict=True):
             columns += range(starts[index], starts[index + 1])
@@ -75,3 +83,13 @@ def truncated_encoder(
             for member in members:
                 out[batch.interventions[member], columns] = resid[rows]
     return out
+
+
+def _translate(walk: TwoStackWalk, translate: Translate, layer: int) -> None:
+    """Behind the encoder's last layer, before its final norm: put in what is made of each stream.
+
+    A branch opens where its encoder ends, and holds since then what entered that layer.
+    """
+    if layer == walk.n_encoder - 1:
+        for row, branch in enumerate(walk.branches):
+            walk.resid[row] = translate(("resid_post", branch.opens - 1), walk.resid[row])

@@ -1,0 +1,30 @@
+"""What lenses are called in arguments, tables and figures.
+
+What they read is the business of ``_lens_job``, what the trained ones are, of ``_translators``.
+"""
+
+from __future__ import annotations
+
+LOGIT, TUNED = LENSES = ("logit", "tuned")
+"""What can be asked for: the final norm and the unembedding read the stream of the decoder (or of
+the only stack) as it is, or translated by a trained map."""
+
+DECODER_LENS, TUNED_DECODER_LENS = "decoder", "tuned decoder"
+"""What comes with these of an encoder: the whole decoder reads the stream behind one of its layers
+as it is, which is the exact run of a shorter model, or translated by a trained map, a probe."""
+
+LENS_ORDER = (LOGIT, TUNED, DECODER_LENS, TUNED_DECODER_LENS)
+"""In which order they are shown."""
+
+UNTRANSLATED = {TUNED_DECODER_LENS: DECODER_LENS, TUNED: LOGIT}
+"""By trained lens, in the order of computation, the one that it is with no translator."""
+
+
+def lens_of(depth: int, n_encoder: int) -> str:
+    """What reading through the translator of a depth is called.
+
+    Args:
+        depth: k is what enters layer k, in the order of computation.
+        n_encoder: layers of the encoder; 0 for a decoder-only model.
+    """
+    return TUNED_DECODER_LENS if depth < n_encoder else TUNED

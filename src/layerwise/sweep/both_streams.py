@@ -1,0 +1,66 @@
+"""Residual streams of both stacks of an encoder-decoder, from one walk over each text.
+
+Of the encoder all positions are kept, since the decoder may look at any; of the decoder those that
+are asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+
+from ..models.seq2seq import Seq2SeqModel
+from .intact_layers import intact_layers
+from .intact_run import Residuals
+from .plan import DEFAULT_MEMORY_BUDGET
+from .requests import Tokens
+
+
+class BothStreams(NamedTuple):
+    """The streams of some texts; depth k of a stack is what enters its layer k.
+
+    Attributes:
+        encoder: by text, at all positions of its input, ``[depth, pos, d_model]``; the last depth
+            is what leaves the last layer, before the final norm.
+        decoder: a row for each text and position.
+    """
+
+    encoder: tuple[torch.Tensor, ...]
+    decoder: Float[torch.Tensor, "depth read d_model"]
+
+
+@torch.inference_mode()
+def both_streams(
+    model: Seq2SeqModel,
+    texts: Sequence[Tokens],
+    positions: Sequence[Sequence[int]],
+    n_prompt: Sequence[int],
+    *,
+    memory_budget: int = DEFAULT_MEMORY_BUDGET,
+) -> BothStreams:
+    """Read both stacks of the intact model; each distinct input is encoded once.
+
+    Args:
+        model: the model.
+        texts: token ids; input and what the decoder says.
+        positions: for each text, which of its tokens are read in the decoder; those of what it
+            begins with count as the last of the prompt.
+        n_prompt: how many tokens of each text are its input.
+        memory_budget: bytes for activations, beside what is returned.
+    """
+    n_encoder, n_layers, d_model = model.cfg.n_encoder_layers, model.cfg.n_layers, model.cfg.d_model
+    places = [("resid_post", layer) for layer in range(n_encoder - 1, n_layers)]
+    decoder = Residuals(model, positions, places, n_prompt)
+    encoder = tuple(model.W_E.new_empty(n_encoder + 1, n, d_model) for n in n_prompt)
+    for one in chain.from_iterable(intact_layers(model, texts, memory_budget, n_prompt)):
+        decoder.take(one)
+        if one.layer < n_encoder:
+            for text, path in zip(one.texts, one.paths, strict=True):
+                at = list(path)
+                encoder[text][one.layer] = one.seen["resid_pre"][0, at]
+                encoder[text][one.layer + 1] = one.seen["resid_post"][0, at]
+    return BothStreams(encoder, decoder.out)
