@@ -38,7 +38,7 @@ def positions_read(text: Text, rng: np.random.Generator) -> list[int]:
     return sorted([*rng.permutation(np.array(others, dtype=int))[: READS - 1].tolist(), always])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Streams:
     """The residual streams of some texts.
 

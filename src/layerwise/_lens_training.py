@@ -27,6 +27,8 @@ from layerwise.models.kinds import Model, n_encoder_layers
 # Texts of a step, texts that the scale of activations is taken from, and texts that decide whether
 # a translator is better than none.
 TEXTS, SCALED_BY, JUDGED_BY = 8, 32, 128
+# The least spread of a coordinate, as a share of the mean; in a decoder behind an encoder.
+LEAST, LEAST_BEHIND = 1e-3, 0.3
 
 
 @dataclass
@@ -61,7 +63,12 @@ class Trainer:
         by_depth = [streams.at(depth) for depth in range(self.model.cfg.n_layers)]
         self.mean = torch.stack([one.mean(dim=0) for one in by_depth])
         spread = torch.stack([one.std(dim=0) for one in by_depth])
-        self.spread = spread.clamp(min=1e-3 * float(spread.mean()) + 1e-8)
+        self.spread = torch.cat(
+            [
+                stack.clamp(min=share * float(stack.mean()) + 1e-8)
+                for stack, share in self._stacks(spread)
+            ]
+        )
         n_depths, width = self.mean.shape
         zeros = spread.new_zeros
         self.biases = [zeros(width, requires_grad=True) for _ in range(n_depths)]
@@ -75,6 +82,19 @@ class Trainer:
             ],
             lr=self.rate,
         )
+
+    def _stacks(
+        self, by_depth: Float[torch.Tensor, "depth d_model"]
+    ) -> Iterator[tuple[Float[torch.Tensor, "some d_model"], float]]:
+        """What belongs to each stack, and the least share of its mean that a spread counts as.
+
+        What a decoder begins with is the same everywhere until it reads the encoder; a translator
+        there must still be able to move.
+        """
+        n_encoder = n_encoder_layers(self.model)
+        if n_encoder:
+            yield by_depth[:n_encoder], LEAST
+        yield by_depth[n_encoder:], LEAST_BEHIND if n_encoder else LEAST
 
     def _drawn(self, rng: np.random.Generator, n: int) -> list[Text]:
         chosen = rng.permutation(len(self.texts))[:n]
