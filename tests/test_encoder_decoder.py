@@ -304,7 +304,8 @@ def test_a_plan_from_the_configuration_alone(tmp_path) -> None:
     config.save_pretrained(tmp_path)
     tiny_tokenizer().save_pretrained(tmp_path)
     plan = plan_run(tmp_path, "facts", ("continuation", "generate"), limit=8, fewshot=0)
-    assert "not timed beforehand" in str(plan)
+    assert plan.total.seconds is not None
+    assert plan.total.seconds > 0
     assert plan.total.interventions == 25
     assert plan.total.token_passes < plan.total.brute_force_token_passes / 3
     # 24 layers of 768 x (4 x 768 + 3 x 2048), and more in the decoder: some GFLOP a token.

@@ -30,6 +30,7 @@ from layerwise.sweep.engine import TOKENS_AT_ONCE
 from layerwise.sweep.memory import default_memory_budget
 from layerwise.sweep.requests import Request
 from layerwise.sweep.run import plan_for
+from layerwise.sweep.seq2seq.calibration import TwoStackCalibration
 from layerwise.sweep.seq2seq.cost import cost_of_two_stacks
 from layerwise.tasks import PROTOCOLS, Task, TaskRequest, build_requests, expand_task_names
 from layerwise.tasks import load_task as load_task
@@ -67,7 +68,7 @@ class Setup:
     chat: bool
     memory_budget: int
     tokens_at_once: int
-    calibration: Calibration | None
+    calibration: Calibration | TwoStackCalibration | None
 
     def pieces(self) -> list[tuple[Task, str]]:
         """Every task under every protocol."""
@@ -108,8 +109,19 @@ class Setup:
         """What it costs to put requests of a task to the model under interventions."""
         plan = plan_for(self.model, interventions, requests, self.memory_budget)
         lengths = expected_lengths(self.loaded, task, self.chat)
+        known = self.calibration
         if isinstance(self.model, Seq2SeqModel):
-            return cost_of_two_stacks(self.model, plan, interventions, requests, lengths)
+            assert not isinstance(known, Calibration), "a calibration is of the model's kind"
+            return cost_of_two_stacks(
+                self.model,
+                plan,
+                interventions,
+                requests,
+                lengths,
+                tokens_at_once=self.tokens_at_once,
+                calibration=known,
+            )
+        assert not isinstance(known, TwoStackCalibration), "a calibration is of the model's kind"
         return cost_of(
             plan,
             interventions,
@@ -117,7 +129,7 @@ class Setup:
             Sizes.of(self.model),
             tokens_at_once=self.tokens_at_once,
             memory_budget=self.memory_budget,
-            calibration=self.calibration,
+            calibration=known,
             lengths=lengths,
         )
 

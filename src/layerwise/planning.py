@@ -34,9 +34,8 @@ from layerwise.patching import PAIRS, Patching
 from layerwise.profiling import Jobs as ProfileJobs
 from layerwise.similarity import Similarity
 from layerwise.sweep import intact, skip
-from layerwise.sweep.calibration import calibration_for, fewer_threads
+from layerwise.sweep.calibration import calibration_for, fewer_threads, stand_in_for
 from layerwise.sweep.cost import Cost
-from layerwise.sweep.stand_in import stand_in
 from layerwise.tasks import PROTOCOLS
 
 ANALYSES = ("ablation", "lens", "patching", "profile")
@@ -47,9 +46,6 @@ AT_MOST = (
 NO_WEIGHTS = (
     "The model's weights are not on this machine, so that texts are taken to be half as long as "
     "they may be."
-)
-TWO_STACKS = (
-    "How long that takes is not known: blocks of encoder-decoders are not timed beforehand."
 )
 NO_MEMORY = (
     "No time is estimated: blocks of this model's shape do not fit into this machine's free "
@@ -287,11 +283,13 @@ def _notes(setup: Setup, total: Cost) -> Iterator[str]:
             f"{total.most_text_token_passes:,} at most."
         )
     if setup.calibration is None:
-        yield TWO_STACKS if isinstance(setup.model, Seq2SeqModel) else NO_MEMORY
+        yield NO_MEMORY
         return
     rate = setup.calibration.flop_per_second / 1e9
     yield f"Matrix products of this model's sizes: {rate:,.0f} GFLOP/s here when it was calibrated."
-    timed = stand_in(setup.model, setup.loaded.device) if is_outline(setup.model) else setup.model
+    timed = (
+        stand_in_for(setup.model, setup.loaded.device) if is_outline(setup.model) else setup.model
+    )
     fewer = None if timed is None else fewer_threads(timed)
     if fewer is not None:
         yield (

@@ -11,14 +11,14 @@ import torch
 from layerwise.models import load_model
 from layerwise.models.outline import load_outline
 from layerwise.sweep import calibration
-from layerwise.sweep._bench import Bench, growing
+from layerwise.sweep._bench import Bench
+from layerwise.sweep._curves import FEWEST, growing, seconds_at, worthwhile
 from layerwise.sweep.calibration import (
     Calibration,
     FewerThreads,
     calibrate,
     calibration_for,
     fewer_threads,
-    seconds_at,
 )
 from layerwise.sweep.stand_in import stand_in
 from tests.models.tiny import tiny_folder
@@ -58,7 +58,7 @@ def measured(monkeypatch) -> list[object]:
 @pytest.mark.parametrize("kind", ["llama-gqa", "attention only", "alibi"])
 def test_every_kind_of_block_can_be_measured(kind):
     found = calibrate(random_model(kind), seconds=10.0)  # takes a fifth of a second
-    assert found.tokens_at_once >= calibration.FEWEST
+    assert found.tokens_at_once >= FEWEST
     assert found.block[0][0] == 8
     assert len(found.step) > 1
 
@@ -66,7 +66,7 @@ def test_every_kind_of_block_can_be_measured(kind):
 def test_a_slow_model_is_measured_at_its_smallest_sizes_only():
     found = calibrate(random_model("llama-gqa"), seconds=0.0)
     assert [len(curve) for curve in (found.block, found.step, found.unembedding)] == [1, 1, 1]
-    assert found.tokens_at_once == calibration.FEWEST
+    assert found.tokens_at_once == FEWEST
 
 
 def test_attention_and_the_rest_make_up_what_was_measured(monkeypatch):
@@ -100,10 +100,9 @@ def test_seconds_between_and_beyond_what_was_measured():
 
 
 def test_of_sizes_as_fast_per_token_the_smallest_is_chosen():
-    choose = calibration._worthwhile
-    assert choose(((8, 0.1), (256, 2.56), (512, 5.1), (1024, 10.2))) == 256
-    assert choose(((8, 0.01), (256, 2.9), (512, 5.2), (1024, 10.2))) == 512
-    assert choose(((8, 0.1),)) == 256
+    assert worthwhile(((8, 0.1), (256, 2.56), (512, 5.1), (1024, 10.2))) == 256
+    assert worthwhile(((8, 0.01), (256, 2.9), (512, 5.2), (1024, 10.2))) == 512
+    assert worthwhile(((8, 0.1),)) == 256
 
 
 def test_what_was_measured_is_kept_and_used_again(measured, cache, monkeypatch):

@@ -13,18 +13,17 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-import numpy as np
 import torch
 from transformer_lens import HookedTransformer
 
+from layerwise.models.kinds import Model
+
+from ._curves import Curve, growing, share
 from ._runner import BlockRunner, KeptKeysValues, StepLayout, heads_per_key
 from .blocks import block_runners
 from .layout import Layout, make_layout
 from .readout import CHUNK, score_rows
 from .trie import TokenTrie, restrict
-
-# Sizes (tokens, or rows) and the median seconds for so many at once, in ascending order.
-Curve = tuple[tuple[int, float], ...]
 
 TOKENS = (8, 64, 256, 512, 1024, 2048, 4096)
 ROWS = (1, 4, 16, 64, 256)
@@ -67,11 +66,11 @@ class Packed:
     keys: int
 
 
-class Bench:
-    """Times the engine's parts on one model, within a limit of time."""
+class Stopwatch:
+    """Times what both kinds of models have, within a limit of time."""
 
-    def __init__(self, model: HookedTransformer, seconds: float) -> None:
-        self.model, self.runners = model, block_runners(model)
+    def __init__(self, model: Model, seconds: float) -> None:
+        self.model: Any = model
         self.cfg: Any = model.cfg
         self.like, self.turn = model.W_E, count()
         self.end = time.perf_counter() + seconds
@@ -104,6 +103,35 @@ class Bench:
             if self.left < 2 * (started - self.left):
                 break
         return growing(points)
+
+    def unembedding(self) -> Curve:
+        """Seconds to score growing numbers of rows."""
+
+        def run(n_rows: int) -> float:
+            rows = torch.arange(n_rows, device=self.like.device)
+            resid, tokens = self._resid(n_rows), torch.zeros_like(rows)
+            return self.median(lambda: score_rows(self.model, resid, rows, tokens))
+
+        return self.curve((1, 16, CHUNK), run)
+
+    def flop_per_second(self, n_tokens: int) -> float:
+        """Rate of the MLP's first matrix product, or of one as wide as the residual stream."""
+        width = self.cfg.d_model if self.cfg.attn_only else self.cfg.d_mlp
+        weight, resid = self.like.new_ones(width, self.cfg.d_model), self._resid(n_tokens)
+        spent = self.median(lambda: torch.nn.functional.linear(resid, weight))
+        return 2 * n_tokens * width * self.cfg.d_model / spent
+
+    def _resid(self, n_tokens: int) -> torch.Tensor:
+        values = torch.linspace(-1, 1, self.cfg.d_model, device=self.like.device)
+        return values.to(self.like.dtype).repeat(n_tokens, 1)
+
+
+class Bench(Stopwatch):
+    """Times the engine's parts on one decoder-only model."""
+
+    def __init__(self, model: HookedTransformer, seconds: float) -> None:
+        super().__init__(model, seconds)
+        self.runners = block_runners(model)
 
     def apart(self, n_tokens: int, length: int = SHORT) -> Packed:
         """So many tokens in sequences that share nothing."""
@@ -142,10 +170,10 @@ class Bench:
         base, long, ends = self.apart(n_tokens), self.apart(n_tokens, LONG), self.shared(n_tokens)
         seconds, of_long, of_ends = (self.push(packed) for packed in (base, long, ends))
         scale = long.n_tokens / base.n_tokens
-        pair = _share(of_long - scale * seconds, long.pairs - scale * base.pairs)
+        pair = share(of_long - scale * seconds, long.pairs - scale * base.pairs)
         scale = ends.n_tokens / base.n_tokens
         attending = pair * (ends.pairs - scale * base.pairs)
-        key = _share(of_ends - scale * seconds - attending, ends.keys - scale * base.keys)
+        key = share(of_ends - scale * seconds - attending, ends.keys - scale * base.keys)
         return pair, key
 
     def block(self, pair: float, key: float) -> Curve:
@@ -177,40 +205,8 @@ class Bench:
         sizes = [n_rows for n_rows in ROWS if n_rows * row_bytes <= CACHE_BYTES]
         whole = self.curve(sizes or [1], run)
         n_rows, seconds = whole[len(whole) // 2]
-        pair = _share(run(n_rows, long) - seconds, n_rows * (long - short))
+        pair = share(run(n_rows, long) - seconds, n_rows * (long - short))
         return growing([(n, max(s - pair * n * short, s / 2)) for n, s in whole]), pair
-
-    def unembedding(self) -> Curve:
-        """Seconds to score growing numbers of rows."""
-
-        def run(n_rows: int) -> float:
-            rows = torch.arange(n_rows, device=self.like.device)
-            resid, tokens = self._resid(n_rows), torch.zeros_like(rows)
-            return self.median(lambda: score_rows(self.model, resid, rows, tokens))
-
-        return self.curve((1, 16, CHUNK), run)
-
-    def flop_per_second(self, n_tokens: int) -> float:
-        """Rate of the MLP's first matrix product, or of one as wide as the residual stream."""
-        width = self.cfg.d_model if self.cfg.attn_only else self.cfg.d_mlp
-        weight, resid = self.like.new_ones(width, self.cfg.d_model), self._resid(n_tokens)
-        spent = self.median(lambda: torch.nn.functional.linear(resid, weight))
-        return 2 * n_tokens * width * self.cfg.d_model / spent
-
-    def _resid(self, n_tokens: int) -> torch.Tensor:
-        values = torch.linspace(-1, 1, self.cfg.d_model, device=self.like.device)
-        return values.to(self.like.dtype).repeat(n_tokens, 1)
 
     def _next(self) -> BlockRunner:
         return self.runners[next(self.turn) % len(self.runners)]
-
-
-def growing(points: Sequence[tuple[int, float]]) -> Curve:
-    """A curve on which larger sizes never take less time, whatever was measured."""
-    seconds = np.maximum.accumulate([seconds for _, seconds in points]).tolist()
-    return tuple((size, s) for (size, _), s in zip(points, seconds, strict=True))
-
-
-def _share(more_seconds: float, more_work: float | int) -> float:
-    """Seconds per unit of work; 0 where there was no more work, or none that could be told."""
-    return max(0.0, more_seconds / more_work) if more_work > 0 else 0.0

@@ -11,8 +11,9 @@ from functools import cached_property
 from math import ceil
 
 from ._bench import attention_work
+from ._curves import seconds_at
 from .branches import Branch
-from .calibration import Calibration, seconds_at
+from .calibration import Calibration
 from .interventions import Intervention
 from .readout import CHUNK
 from .requests import Generate, Request

@@ -6,14 +6,12 @@ The measuring itself is in ``_bench``; what a sweep takes by these figures is in
 from __future__ import annotations
 
 import functools
-import math
 import platform
 from dataclasses import asdict, dataclass, fields
 from importlib import metadata
-from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from pydantic import TypeAdapter, ValidationError
 from transformer_lens import HookedTransformer
@@ -21,14 +19,14 @@ from transformer_lens import HookedTransformer
 from ..models.cache import cache_dir, key_of, read_record, write_record
 from ..models.kinds import Model
 from ..models.seq2seq import Seq2SeqModel
-from ._bench import LONG, Bench, Curve
+from ._bench import LONG, Bench
+from ._curves import FEWEST, Curve, check_measured, worthwhile
 from .blocks import attention_in_use
+from .seq2seq.bench import TwoStackBench
+from .seq2seq.calibration import TwoStackCalibration, calibrate_two_stacks
+from .seq2seq.stand_in import stand_in_of_two_stacks
 from .stand_in import stand_in
 
-# At least so many tokens are pushed at once; a larger number must be faster per token by more
-# than this share to be worth its memory.
-FEWEST = 256
-WORTHWHILE = 0.03
 # Fewer threads are told of only if they are faster by more than this.
 FASTER = 0.1
 _KIND = "calibrations"
@@ -59,17 +57,12 @@ class Calibration:
     flop_per_second: float
 
     def __post_init__(self) -> None:
-        curves = (self.block, self.step, self.unembedding)
-        rates = (self.pair_seconds, self.key_seconds, self.step_pair_seconds)
-        good = (
-            self.tokens_at_once >= 1
-            and all(curve and min(curve[0]) > 0 for curve in curves)
-            and all(a[0] < b[0] and a[1] <= b[1] for curve in curves for a, b in pairwise(curve))
-            and all(0 <= rate < math.inf for rate in rates)
-            and 0 < self.flop_per_second < math.inf
+        check_measured(
+            self.tokens_at_once,
+            (self.block, self.step, self.unembedding),
+            (self.pair_seconds, self.key_seconds, self.step_pair_seconds),
+            self.flop_per_second,
         )
-        if not good:
-            raise ValueError("A calibration needs positive seconds that grow with the size.")
 
 
 @dataclass(frozen=True)
@@ -87,17 +80,9 @@ class FewerThreads:
     times: float
 
 
-def seconds_at(curve: Curve, size: float | int) -> float:
-    """Seconds for a size: interpolated; that of the smallest below it, in proportion above."""
-    sizes, seconds = zip(*curve, strict=True)
-    if size > sizes[-1]:
-        return seconds[-1] * size / sizes[-1]
-    return float(np.interp(size, sizes, seconds))
-
-
 def calibration_for(
     model: Model, device: str | None = None, *, anew: bool = False
-) -> Calibration | None:
+) -> Calibration | TwoStackCalibration | None:
     """The calibration of a model's shape on this machine; measured once, and then remembered.
 
     It is kept in the cache folder by processor, versions, threads, number format, device and
@@ -110,45 +95,68 @@ def calibration_for(
         anew: measure again, whatever is remembered.
 
     Returns:
-        The calibration; None for an outline of which not even a few blocks fit into memory, and
-        for an encoder-decoder, whose two kinds of blocks are not measured.
+        The calibration, of the model's kind; None for an outline of which not even a few blocks
+        fit into memory.
     """
-    if isinstance(model, Seq2SeqModel):
-        return None
     where = torch.device(device or model.W_E.device)
     at = (str(cache_dir()), _key(model, where))
-    found = None if anew else _HELD.get(at) or _read(at[1])
+    found = None if anew else _HELD.get(at) or _read(at[1], kind_for(model))
     if found is None:
         elsewhere = any(parameter.is_meta for parameter in model.parameters())
-        timed = stand_in(model, str(where)) if elsewhere else model
+        timed = stand_in_for(model, str(where)) if elsewhere else model
         if timed is None:
             return None
-        found = calibrate(timed)
+        two_stacks = isinstance(timed, Seq2SeqModel)
+        found = calibrate_two_stacks(timed) if two_stacks else calibrate(timed)
         write_record(_KIND, at[1], asdict(found))
     _HELD[at] = found
     return found
 
 
 # Where the cache folder cannot be written, a process still measures only once.
-_HELD: dict[tuple[str, str], Calibration] = {}
+_HELD: dict[tuple[str, str], Calibration | TwoStackCalibration] = {}
 
 
-def _read(key: str) -> Calibration | None:
+def stand_in_for(model: Model, device: str) -> Model | None:
+    """A model of the same shape that can be timed; None where it would not fit into memory."""
+    if isinstance(model, Seq2SeqModel):
+        return stand_in_of_two_stacks(model, device)
+    return stand_in(model, device)
+
+
+def kind_for(model: Model) -> type[Calibration] | type[TwoStackCalibration]:
+    """The kind of calibration that a model has."""
+    return TwoStackCalibration if isinstance(model, Seq2SeqModel) else Calibration
+
+
+def _read(
+    key: str, kind: type[Calibration] | type[TwoStackCalibration]
+) -> Calibration | TwoStackCalibration | None:
     try:
-        return TypeAdapter(Calibration).validate_python(read_record(_KIND, key))
+        return TypeAdapter(kind).validate_python(read_record(_KIND, key))
     except ValidationError:
         return None
 
 
-def _key(model: HookedTransformer, device: torch.device) -> str:
-    cfg = model.cfg
-    shape = (
-        cfg.d_model, cfg.d_head, cfg.n_heads, cfg.n_key_value_heads, cfg.d_mlp, cfg.d_vocab,
-        cfg.gated_mlp, cfg.attn_only, cfg.num_experts, cfg.experts_per_token, min(cfg.n_ctx, LONG),
-    )  # fmt: skip
-    machine = (processor(device), torch.get_num_threads(), device, model.W_E.dtype)
+def _key(model: Model, where: torch.device) -> str:
+    cfg: Any = model.cfg
+    shape: tuple[object, ...]
+    if isinstance(model, Seq2SeqModel):
+        gated = model.parts.encoder.blocks[0].mlp.gate is not None
+        shape = (
+            "two stacks", cfg.d_model, cfg.encoder_heads, cfg.decoder_heads, cfg.encoder_d_head,
+            cfg.decoder_d_head, cfg.d_mlp, cfg.d_vocab, gated, cfg.post_norm,
+            model.parts.encoder.relative is not None, min(cfg.n_ctx, LONG),
+        )  # fmt: skip
+    else:
+        shape = (
+            cfg.d_model, cfg.d_head, cfg.n_heads, cfg.n_key_value_heads, cfg.d_mlp, cfg.d_vocab,
+            cfg.gated_mlp, cfg.attn_only, cfg.num_experts, cfg.experts_per_token,
+            min(cfg.n_ctx, LONG),
+        )  # fmt: skip
+    machine = (processor(where), torch.get_num_threads(), where, model.W_E.dtype)
     versions = [metadata.version(name) for name in ("layerwise", "torch")]
-    figures = [field.name for field in fields(Calibration)]
+    figures = [field.name for field in fields(kind_for(model))]
     return key_of([*map(str, (*machine, *shape)), *versions, attention_in_use(model), *figures])
 
 
@@ -176,21 +184,13 @@ def calibrate(model: HookedTransformer, seconds: float = 4.5) -> Calibration:
     step, step_pair = bench.step()
     unembedding = bench.unembedding()
     block = bench.block(pair, key)
-    at_once = _worthwhile(block)
+    at_once = worthwhile(block)
     rate = bench.flop_per_second(at_once)
     return Calibration(at_once, block, step, unembedding, pair, key, step_pair, rate)
 
 
-def _worthwhile(block: Curve) -> int:
-    """The smallest size, not below ``FEWEST``, that is about as fast per token as the fastest."""
-    sizes = [(size, seconds) for size, seconds in block if size >= FEWEST] or [block[-1]]
-    best = min(seconds / size for size, seconds in sizes)
-    fastest = (size for size, seconds in sizes if seconds <= size * best * (1 + WORTHWHILE))
-    return max(FEWEST, next(fastest))
-
-
 @torch.inference_mode()
-def fewer_threads(model: HookedTransformer, seconds: float = 1.0) -> FewerThreads | None:
+def fewer_threads(model: Model, seconds: float = 1.0) -> FewerThreads | None:
     """Whether fewer threads would be faster just now; None if not by a tenth at least.
 
     Threads that must wait for each other can be far slower beside other work on the machine. The
@@ -208,10 +208,17 @@ def fewer_threads(model: HookedTransformer, seconds: float = 1.0) -> FewerThread
     try:
         for threads in (used, *fewer):
             torch.set_num_threads(threads)
-            bench = Bench(model, seconds / (1 + len(fewer)))
-            spent[threads] = bench.push(bench.apart(FEWEST), repeats=15)
+            spent[threads] = _one_push(model, seconds / (1 + len(fewer)))
     finally:
         torch.set_num_threads(used)
     better = min(fewer, key=spent.__getitem__)
     times = spent[used] / spent[better]
     return FewerThreads(used, better, times) if times > 1 + FASTER else None
+
+
+def _one_push(model: Model, seconds: float) -> float:
+    """Seconds to push ``FEWEST`` tokens through a block."""
+    if isinstance(model, Seq2SeqModel):
+        return TwoStackBench(model, seconds).encoder(FEWEST, repeats=15)
+    bench = Bench(model, seconds)
+    return bench.push(bench.apart(FEWEST), repeats=15)

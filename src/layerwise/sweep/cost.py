@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from ._curves import seconds_at
 from ._walk_work import UNKNOWN_LENGTHS as UNKNOWN_LENGTHS
 from ._walk_work import Seconds, WalkWork
 from ._walk_work import TextLengths as TextLengths
-from .calibration import Calibration, seconds_at
+from .calibration import Calibration
 from .interventions import Intervention
 from .plan import SweepPlan, walk_of
 from .requests import Request
+from .seq2seq.calibration import TwoStackCalibration
 from .sizes import Sizes as Sizes
 
 
@@ -148,7 +150,7 @@ def cost_of(
 
 
 def cost_of_reading(
-    n_rows: int, at_once: int, sizes: Sizes, calibration: Calibration | None
+    n_rows: int, at_once: int, sizes: Sizes, calibration: Calibration | TwoStackCalibration | None
 ) -> Cost:
     """What it costs to read residual streams that are there, ``at_once`` rows at a time."""
     flop = sizes.flop(0, 0, n_rows)

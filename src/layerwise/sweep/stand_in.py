@@ -17,8 +17,8 @@ from .memory import free_memory
 
 # As many blocks as together are larger than a processor's caches, so that weights come from
 # memory as they do in a sweep.
-_LARGER_THAN_CACHES = 2**27
-_MOST_BLOCKS = 8
+LARGER_THAN_CACHES = 2**27
+MOST_BLOCKS = 8
 
 
 def stand_in(outline: HookedTransformer, device: str) -> HookedTransformer | None:
@@ -31,9 +31,9 @@ def stand_in(outline: HookedTransformer, device: str) -> HookedTransformer | Non
     Returns:
         The stand-in; None where it would take more than half of the free memory.
     """
-    of_block = _bytes(outline.blocks[0])
-    n_blocks = min(ceil(_LARGER_THAN_CACHES / of_block), _MOST_BLOCKS, outline.cfg.n_layers)
-    rest = _bytes(outline) - sum(map(_bytes, outline.blocks))
+    of_block = size_of(outline.blocks[0])
+    n_blocks = min(ceil(LARGER_THAN_CACHES / of_block), MOST_BLOCKS, outline.cfg.n_layers)
+    rest = size_of(outline) - sum(map(size_of, outline.blocks))
     if n_blocks * of_block + rest > free_memory(device) // 2:
         return None
     cfg = copy.deepcopy(outline.cfg)
@@ -47,5 +47,6 @@ def stand_in(outline: HookedTransformer, device: str) -> HookedTransformer | Non
     return model
 
 
-def _bytes(module: torch.nn.Module) -> int:
+def size_of(module: torch.nn.Module) -> int:
+    """Bytes of a module's parameters."""
     return sum(p.numel() * p.element_size() for p in module.parameters())

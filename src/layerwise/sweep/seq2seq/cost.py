@@ -1,21 +1,23 @@
-"""What a planned sweep over two stacks costs: token-passes, arithmetic and memory.
-
-Seconds are not known: blocks of two kinds and several lengths are not calibrated.
-"""
+"""What a planned sweep over two stacks costs: token-passes, arithmetic, memory, and seconds."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.models.seq2seq.parts import BlockParts
 
+from .._curves import seconds_at
 from .._walk_work import TextLengths
 from ..cost import Cost
 from ..interventions import Intervention
 from ..plan import SweepPlan
+from ..readout import CHUNK
 from ..requests import Generate, Request
-from .plan import TwoStackPlan, plan_two_stacks
+from .calibration import TwoStackCalibration
+from .plan import Side, TwoStackPlan, plan_two_stacks
 
 
 def cost_of_two_stacks(
@@ -24,13 +26,17 @@ def cost_of_two_stacks(
     interventions: Sequence[Intervention],
     requests: Sequence[Request],
     lengths: TextLengths,
+    *,
+    tokens_at_once: int,
+    calibration: TwoStackCalibration | None = None,
 ) -> Cost:
     """What a planned sweep over an encoder-decoder costs.
 
     With d the width of the stream, h that of all heads, m that of the MLP and p its products (2,
     gated 3), a token takes 2 d (4 h + p m) operations in an encoder block. In a decoder block
     cross-attention adds 4 d h, and 4 d h for each input token whose keys and values are made.
-    Scores and mixtures, norms and activations, some per cent of the whole, are left out.
+    Scores and mixtures, norms and activations, some per cent of the whole, are left out of the
+    operations (not of the seconds).
 
     Args:
         model: the model, whose weights need not be there.
@@ -38,65 +44,146 @@ def cost_of_two_stacks(
         interventions: what is changed.
         requests: what is asked.
         lengths: how long texts are expected to be.
+        tokens_at_once: how many tokens are pushed through a block at once.
+        calibration: of the model's shape here; None gives no seconds.
     """
     total = Cost(
         requests=len(requests),
         interventions=len(interventions),
         walks=len(plan.batches),
         prompt_token_passes=plan.token_passes,
-        seconds=None,
     )
     for batch in plan.batches:
         mine = [requests[index] for index in batch.requests]
         changes = [interventions[index] for index in batch.interventions]
         walk = plan_two_stacks(changes, mine, model.prefix, model.cfg.n_layers)
-        total += _of_walk(model, walk, changes, mine, lengths)
+        total += _Walk(model, walk, changes, mine, lengths).cost(tokens_at_once, calibration)
     n_decoder = model.cfg.n_decoder_layers
     texts = sum(lengths.more_tokens(i, r) for i in interventions for r in requests)
-    return total + Cost(
-        brute_force_token_passes=plan.brute_force_token_passes + n_decoder * texts, seconds=None
-    )
+    return total + Cost(brute_force_token_passes=plan.brute_force_token_passes + n_decoder * texts)
 
 
-def _of_walk(
-    model: Seq2SeqModel,
-    walk: TwoStackPlan,
-    interventions: Sequence[Intervention],
-    requests: Sequence[Request],
-    lengths: TextLengths,
-) -> Cost:
-    cfg, branches = model.cfg, walk.branches.branches
-    ends = len(branches) + bool(walk.intact)
-    early = sum(branch.opens < cfg.n_encoder_layers for branch in branches)
-    more = sum(lengths.more_tokens(i, r) for i in interventions for r in requests)
-    most = sum(r.max_tokens - 1 for r in requests if isinstance(r, Generate)) * len(interventions)
-    flop = 0.0
-    for layer in range(cfg.n_layers):
-        decoding = layer >= cfg.n_encoder_layers
-        stack = model.parts.decoder if decoding else model.parts.encoder
-        block = stack.blocks[layer - cfg.n_encoder_layers * decoding]
-        side = walk.decoder if decoding else walk.encoder
-        running = sum(b.opens <= layer and not b.idle(layer) for b in branches)
-        tokens = side.n_asked * running + len(side.tokens) * (layer < walk.branches.trunk_until)
-        sources = 1 + early if decoding else 0
-        flop += _of_block(block, tokens + more * decoding, sources * len(walk.encoder.tokens))
-    rows = len(walk.read) * ends
-    flop += 2 * (rows + more) * cfg.d_model * cfg.d_vocab
-    width = model.W_E.element_size()
-    streams = (
-        (len(branches) + 4) * cfg.d_model * max(len(walk.encoder.tokens), len(walk.decoder.tokens))
-    )
-    kept = 2 * (1 + early) * len(walk.encoder.tokens) * cfg.n_heads * cfg.d_head
-    kept *= 2 * cfg.n_decoder_layers if walk.generates else 1
-    return Cost(
-        text_token_passes=cfg.n_decoder_layers * more,
-        most_text_token_passes=cfg.n_decoder_layers * most,
-        rows=rows,
-        text_rows=more,
-        flop=flop,
-        peak_bytes=int((streams + kept) * width),
-        seconds=None,
-    )
+@dataclass(frozen=True)
+class _Walk:
+    """The work of one walk, and of decoding what it prepared."""
+
+    model: Seq2SeqModel
+    plan: TwoStackPlan
+    interventions: Sequence[Intervention]
+    requests: Sequence[Request]
+    lengths: TextLengths
+
+    @cached_property
+    def n_early(self) -> int:
+        return self.plan.n_early(self.model.cfg.n_encoder_layers)
+
+    @cached_property
+    def text_rows(self) -> float:
+        """Tokens that are decoded, expected; the first of a text comes from its prompt."""
+        more = self.lengths.more_tokens
+        return sum(more(i, r) for i in self.interventions for r in self.requests)
+
+    @cached_property
+    def longest_text(self) -> int:
+        """Steps that the longest text may need."""
+        return max((r.max_tokens - 1 for r in self.requests if isinstance(r, Generate)), default=0)
+
+    @cached_property
+    def read_rows(self) -> int:
+        """Positions of prompts and options whose logits are computed."""
+        branches = len(self.plan.branches.branches)
+        return len(self.plan.read) * (branches + bool(self.plan.intact))
+
+    def cost(self, tokens_at_once: int, calibration: TwoStackCalibration | None) -> Cost:
+        """All of it, token-passes of prompts aside, which the plan knows."""
+        cfg, plan = self.model.cfg, self.plan
+        most = sum(r.max_tokens - 1 for r in self.requests if isinstance(r, Generate))
+        flop = sum(map(self._flop, range(cfg.n_layers)), start=0.0)
+        flop += 2 * (self.read_rows + self.text_rows) * cfg.d_model * cfg.d_vocab
+        longest = max(len(plan.encoder.tokens), len(plan.decoder.tokens))
+        streams = (len(plan.branches.branches) + 4) * cfg.d_model * longest
+        kept = 2 * (1 + self.n_early) * len(plan.encoder.tokens) * cfg.n_heads * cfg.d_head
+        kept *= 2 * cfg.n_decoder_layers if plan.generates else 1
+        return Cost(
+            text_token_passes=cfg.n_decoder_layers * self.text_rows,
+            most_text_token_passes=cfg.n_decoder_layers * most * len(self.interventions),
+            rows=self.read_rows,
+            text_rows=self.text_rows,
+            flop=flop,
+            peak_bytes=int((streams + kept) * self.model.W_E.element_size()),
+            seconds=None if calibration is None else self._seconds(tokens_at_once, calibration),
+        )
+
+    def _flop(self, layer: int) -> float:
+        tokens, memory = sum(self._pushes(layer)), 0
+        if layer >= self.model.cfg.n_encoder_layers:
+            memory = self._memory_tokens()
+        block = self._block(layer)
+        decoded = self.text_rows if block.cross_attn is not None else 0.0
+        return _of_block(block, tokens + decoded, memory)
+
+    def _block(self, layer: int) -> BlockParts:
+        n_encoder, parts = self.model.cfg.n_encoder_layers, self.model.parts
+        if layer < n_encoder:
+            return parts.encoder.blocks[layer]
+        return parts.decoder.blocks[layer - n_encoder]
+
+    def _side(self, layer: int) -> Side:
+        return self.plan.decoder if self._block(layer).cross_attn else self.plan.encoder
+
+    def _memory_tokens(self) -> int:
+        """Input tokens of which a decoder layer makes keys and values."""
+        return (1 + self.n_early) * len(self.plan.encoder.tokens)
+
+    def _pushes(self, layer: int, tokens_at_once: int | None = None) -> Iterator[int]:
+        """Tokens of each push through a layer; all plain ones at once if no size is given."""
+        side, n_asked = self._side(layer), self._side(layer).n_asked
+        if layer < self.plan.branches.trunk_until:
+            yield len(side.tokens)
+        plain = {True: 0, False: 0}
+        for number, branch in enumerate(self.plan.branches.branches):
+            if branch.opens > layer or branch.idle(layer):
+                continue
+            if branch.edits.get(layer):
+                yield n_asked
+            else:
+                plain[self.plan.memory_of(number, self.n_early) == 0] += 1
+        for rows in plain.values():
+            at_once = rows
+            if tokens_at_once is not None:
+                at_once = max(1, tokens_at_once // max(1, n_asked))
+            for start in range(0, rows, max(1, at_once)):
+                yield n_asked * min(at_once, rows - start)
+
+    def _seconds(self, tokens_at_once: int, known: TwoStackCalibration) -> float:
+        spent, pairs = 0.0, (_pairs(self.plan.encoder), _pairs(self.plan.decoder))
+        looked = sum(len(run.queries) * len(run.keys) for run in self.plan.cross)
+        for layer in range(self.model.cfg.n_layers):
+            decoding = layer >= self.model.cfg.n_encoder_layers
+            n_tokens = len(self._side(layer).tokens)
+            attended = (pairs[decoding] + looked * decoding) / max(1, n_tokens)
+            for pushed in self._pushes(layer, tokens_at_once):
+                spent += seconds_at(known.decoder if decoding else known.encoder, pushed)
+                spent += pushed * attended * known.pair_seconds
+            if decoding:
+                spent += seconds_at(known.memory, self._memory_tokens())
+        spent += _reading(known, self.read_rows)
+        if self.text_rows:
+            rows = self.text_rows / self.longest_text
+            step = self.model.cfg.n_decoder_layers * seconds_at(known.step, rows)
+            spent += self.longest_text * (step + _reading(known, rows))
+        return spent
+
+
+def _pairs(side: Side) -> int:
+    """Queries times keys that they meet in self-attention."""
+    return sum(len(run.queries) * len(run.keys) for run in side.runs)
+
+
+def _reading(known: TwoStackCalibration, rows: float | int) -> float:
+    """Seconds to score rows, most of them with others."""
+    at_once = min(CHUNK, rows)
+    return rows / at_once * seconds_at(known.unembedding, at_once) if rows else 0.0
 
 
 def _of_block(block: BlockParts, tokens: float, memory_tokens: int) -> float:

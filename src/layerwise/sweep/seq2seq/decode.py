@@ -67,7 +67,7 @@ class TextDecoder:
             done: told of each finished text.
         """
         rows = [job for job in jobs if not self._ended(job, done)]
-        self._begin(rows)
+        self.begin(rows)
         alive = [True] * len(rows)
         while any(alive):
             tokens = self._step(rows)
@@ -87,7 +87,7 @@ class TextDecoder:
         done(job, self.stopper.outcome(job.tokens, job.asked))
         return True
 
-    def _begin(self, rows: Sequence[Job]) -> None:
+    def begin(self, rows: Sequence[Job]) -> None:
         """Copy what rows have said so far into caches that have room for all that they may say."""
         walk, n_encoder = self.walk, self.walk.n_encoder
         self.position = len(walk.model.prefix)
@@ -143,14 +143,14 @@ class TextDecoder:
         tokens = torch.tensor([[job.tokens[-1]] for job in rows], device=walk.device)
         resid = decoder.embed(tokens, torch.tensor([self.position], device=walk.device))
         for number, parts in enumerate(decoder.blocks):
-            resid = self._layer(rows, number, Block(parts, decoder.post_norm), resid)
+            resid = self.layer(rows, number, Block(parts, decoder.post_norm), resid)
         walk.work.row_passes += len(rows)
         found: list[int] = []
         for part in resid[:, 0].split(self.logit_rows):
             found += first_argmax(logits_of(walk.model, part)).tolist()
         return found
 
-    def _layer(
+    def layer(
         self, rows: Sequence[Job], number: int, block: Block, resid: torch.Tensor
     ) -> torch.Tensor:
         """All rows through a layer; those whose branch skips it are handed on."""

@@ -94,6 +94,18 @@ class TwoStackPlan:
             if any(isinstance(edit, FROM_SOURCE) for edit in edits)
         )
 
+    def n_early(self, n_encoder: int) -> int:
+        """Branches that leave in the encoder and make a memory of their own; they come first."""
+        return sum(branch.opens < n_encoder for branch in self.branches.branches)
+
+    def memory_of(self, branch: int | None, n_early: int) -> int:
+        """Which memory a branch reads: 0 is the trunk's, 1 + i that of branch i."""
+        if branch is None:
+            return 0
+        if branch < n_early:
+            return 1 + branch
+        return self.memory_of(self.branches.branches[branch].leaves, n_early)
+
     def token_passes(self, n_encoder: int) -> int:
         """Tokens pushed through a block of either stack, the texts that are written left out."""
         branches, total = self.branches, 0

@@ -106,7 +106,7 @@ class TwoStackWalk:
         self.cross = attending(self.plan.cross, n_decoder, None, like)
         asked = self.plan.decoder.asked_runs(self.plan.cross)
         self.asked_cross = attending(asked, self.plan.decoder.n_asked, None, like)
-        self.open, self.n_early = 0, sum(b.opens < self.n_encoder for b in self.branches)
+        self.open, self.n_early = 0, self.plan.n_early(self.n_encoder)
         self._enter(parts.encoder, self.plan.encoder, self.n_early)
 
     def _enter(self, stack: StackParts, side: Side, n_branches: int) -> None:
@@ -141,10 +141,7 @@ class TwoStackWalk:
 
     def memory_of(self, branch: int | None) -> int:
         """Which memory a branch reads: 0 is the trunk's, 1 + i that of branch i."""
-        if branch is None:
-            return 0
-        early = branch < self.n_early
-        return 1 + branch if early else self.memory_of(self.branches[branch].leaves)
+        return self.plan.memory_of(branch, self.n_early)
 
     def slot_of(self, branch: int | None, layer: int) -> int:
         """Where a branch's keys and values of a layer are: those of what it still is there."""
