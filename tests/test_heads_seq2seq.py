@@ -273,7 +273,10 @@ def test_a_run_is_kept_and_its_report_has_both_stacks(result: HeadsResult, tmp_p
     assert "decoder.3.2, cross-attention" in page.html
     assert "while the encoder has read others" in page.html
     assert "cross_z" in set(result.summary_rows()["site"])
-    assert len(result.summary_rows()) == 15
+    rows = result.summary_rows()
+    assert len(rows) == 15
+    unscored = rows["layer"].str.startswith("encoder") == rows["induction"].eq("–")
+    assert unscored.all()
 
 
 @pytest.mark.parametrize(

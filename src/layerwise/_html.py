@@ -103,7 +103,7 @@ def head_rows(summary: pd.DataFrame, n_encoder: int, n_top: int = 15) -> pd.Data
     shown["layer"] = [layer_name(int(layer), n_encoder) for layer in top["layer"]]
     for name in (name for name in SCORES if np.isfinite(top[name].to_numpy(dtype=float)).any()):
         bounds = (name, f"{name}_low", f"{name}_high")
-        shown[name.replace("_", " ")] = intervals(top, *bounds)
+        shown[name.replace("_", " ")] = np.where(top[name].isna(), "–", intervals(top, *bounds))
     return shown.assign(**{"induction head": np.where(top["induction_head"], "yes", "no")})
 
 
