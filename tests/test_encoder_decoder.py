@@ -274,8 +274,13 @@ def test_a_profile_joins_both_stacks() -> None:
     table = found.results[-1].to_pandas()
     critical = table.loc[(table["method"] == "ablation") & (table["measure"] == "critical set")]
     expected = {"knowledge": [4, 9, 11, 12], "reasoning": [1, 3, 6, 9, 11, 12]}
-    rows = critical.to_dict("records")
-    assert {row["capability"]: list(row["layers"]) for row in rows} == expected
+    found_at = {(r.axis, r.capability): list(r.layers) for r in critical.itertuples()}
+    assert found_at == {
+        (axis, capability): [layer for layer in layers if layer in of_axis]
+        for axis, of_axis in (("computation", range(14)), ("encoder", range(8)),
+                              ("decoder", range(8, 14)))
+        for capability, layers in expected.items()
+    }  # fmt: skip
     methods = {"ablation", "logit lens", "decoder lens", "direct attribution"}
     assert methods <= set(table["method"])
     made = {type(result).__name__: result for result in found.results}
@@ -284,6 +289,7 @@ def test_a_profile_joins_both_stacks() -> None:
     assert set(paths.loc[paths["recovered"] > 0.5, "sender"]) == {"mlp decoder.4"}
     page = found.report.html
     assert "decoder.3" in page
+    assert {"emergence", "emergence_within_stacks"} <= set(found.report.figures)
     assert "cross-attention" in page
     assert "Direct paths</h2>" in page
 

@@ -198,6 +198,30 @@ def test_one_head_alone_tells_cross_attention_that_the_answer_begins(layout, see
     assert ((said < 0.5) | (said > 0.99)).all()
 
 
+def check_stack(truth: PlantedSeq2Seq, stack: str, depth: pd.DataFrame) -> None:
+    """The layers of the chain that are in one stack, and the one lens that runs through it."""
+    layout = truth.layout
+    first = layout.n_encoder_layers if stack == "decoder" else 0
+    n_layers = layout.n_decoder_layers if stack == "decoder" else layout.n_encoder_layers
+    lens, at = {
+        "encoder": ("decoder lens", truth.found_at),
+        "decoder": ("logit lens", truth.readable_from),
+    }[stack]
+    half = depth.xs("half-effect depth", level="measure")
+    assert set(half.index) == {"ablation", lens}
+    assert half["layer"]["ablation"] == pytest.approx(truth.half_effect_depth_in(stack))
+    assert half["layer"][lens] == pytest.approx(at, abs=0.01)
+    relative = (half["layer"] - first) / (n_layers - 1)
+    assert half["estimate"].tolist() == pytest.approx(relative.tolist())
+    planted = {layer for layer in truth.critical("layer") if first <= layer < first + n_layers}
+    critical = depth.loc[("ablation", "critical set")]
+    assert set(critical["layers"]) == planted
+    assert critical["layer"] == len(planted)
+    assert critical["estimate"] == pytest.approx(len(planted) / n_layers)
+    centre = depth.loc[("ablation", "centre of mass"), "layer"]
+    assert centre == pytest.approx(sum(planted) / len(planted))
+
+
 @anywhere
 @given(seq2seq_layouts(), seeds)
 def test_attribution_credits_only_the_mlp_that_says_the_answer(layout, seed):
@@ -255,13 +279,16 @@ def test_what_the_mlp_says_was_copied_from_the_part_of_the_encoder_that_found_it
 @anywhere
 @given(seq2seq_layouts(), seeds)
 def test_capabilities_emerge_at_the_planted_depth(layout, seed):
-    """On one axis of computation, the encoder first."""
+    """On one axis of computation, the encoder first, and in the order of each stack alone."""
     read = logit_lens(small_seq2seq(layout, seed), TASKS, "continuation", progress=False)
     found = emergence([ablated(layout, seed), read], n_resamples=200)
     assert found.left_out.empty
-    for capability, group in found.emergence.groupby("capability"):
+    for (capability, axis), group in found.emergence.groupby(["capability", "axis"]):
         truth = PlantedSeq2Seq(layout, str(capability))
         depth = group.set_index(["method", "measure"])
+        if axis != "computation":
+            check_stack(truth, str(axis), depth)
+            continue
         half = depth.xs("half-effect depth", level="measure")["layer"]
         assert half["ablation"] == pytest.approx(truth.half_effect_depth)
         assert half["logit lens"] == pytest.approx(truth.readable_from, abs=0.01)

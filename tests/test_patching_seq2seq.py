@@ -267,8 +267,11 @@ def test_a_capability_emerges_where_the_decoder_copies_it(capability):
     result = lw.patch_activations(small_seq2seq(layout), task, pairs=6, progress=False)
     found = emergence([result], n_resamples=200)
     assert found.left_out.empty
-    depth = found.emergence.set_index("measure").loc["half-effect depth"]
-    assert depth["layer"] == pytest.approx(layout.copy.layer)
+    depth = found.emergence.query("measure == 'half-effect depth'").set_index("axis")
+    assert set(depth.index) == {"computation", "decoder"}  # no such position in the encoder
+    assert depth["layer"].tolist() == pytest.approx([layout.copy.layer] * 2)
+    within = layout.copy.layer - layout.n_encoder_layers
+    assert depth["estimate"]["decoder"] == pytest.approx(within / (layout.n_decoder_layers - 1))
     moved = layout.named(truth.moved_at + 1)
     expected = f"moves from the last changed token to the last position at layer {moved} "
     copied = layout.named(layout.copy.layer + 1)

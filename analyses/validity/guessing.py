@@ -126,7 +126,7 @@ def _said(result: Result) -> int:
 
 def _depths(results: list[Result]) -> int:
     found = lw.emergence(results, n_resamples=500).emergence
-    return int((found["measure"] != CRITICAL).sum())
+    return int(((found["measure"] != CRITICAL) & (found["axis"] == "computation")).sum())
 
 
 def _sure(table: pd.DataFrame) -> int:

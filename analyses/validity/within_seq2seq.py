@@ -52,9 +52,10 @@ def _lenses(model: Seq2SeqModel, layout: WiredSeq2SeqLayout, options: Options) -
 
 
 def _placed(results: list[Any], layout: WiredSeq2SeqLayout) -> Iterator[Row]:
-    """Half-effect depths, in halves of a layer."""
+    """Half-effect depths on the axis of computation, in halves of a layer."""
     depths = lw.emergence(results, n_resamples=200).emergence
-    for row in depths.loc[depths["measure"] == HALF_EFFECT].itertuples():
+    whole = depths["axis"] == "computation"
+    for row in depths.loc[whole & (depths["measure"] == HALF_EFFECT)].itertuples():
         truth = PlantedSeq2Seq(layout, str(row.capability))
         planted = {
             "ablation": truth.half_effect_depth, "logit lens": truth.readable_from,

@@ -16,14 +16,13 @@ from jaxtyping import Bool, Float
 from layerwise import stats
 from layerwise._compare_runs import SavedRun, left_out
 from layerwise._effects import Cell, cells
-from layerwise._evidence import ABLATION, Evidence, LeftOut, Sampling
+from layerwise._evidence import ABLATION, Evidence, LeftOut, Sampling, within
 from layerwise._protocol_interaction import THIRDS, Profile, loss_profile
-from layerwise._stacks import DECODER, ENCODER
+from layerwise._stacks import COMPUTATION, DECODER, ENCODER, axes_of
 from layerwise.emergence import CRITICAL, capability_summaries, evidence_of
 
 ACCURACY, DEPTH, LOSS, SIZE = "accuracy", "depth", "share lost", "critical set"
 FAMILIES = (ACCURACY, DEPTH, LOSS, SIZE)
-WHOLE = "computation"
 
 
 class Key(NamedTuple):
@@ -76,9 +75,8 @@ class Prepared:
     def axes(self) -> dict[str, range]:
         """The layers of the whole axis of computation and, of an encoder-decoder, of each stack."""
         model = self.run.facts.model
-        n, first = model.n_layers, model.n_encoder_layers
-        stacks = {ENCODER: range(first), DECODER: range(first, n)}
-        return {WHOLE: range(n), **stacks}
+        alone = {ENCODER: range(0), DECODER: range(model.n_layers)}  # a decoder has no other stack
+        return alone | axes_of(model.n_encoder_layers, model.n_layers)
 
 
 def prepared(run: SavedRun, seed: int, n_resamples: int) -> Prepared:
@@ -114,11 +112,11 @@ def quantities(
         One quantity for each run, by what it is.
     """
     found = dict(_accuracies(runs, note))
-    axes = [WHOLE]
+    axes = [COMPUTATION]
     if any(run.run.facts.model.n_encoder_layers for run in runs):
         axes += [name for name in (ENCODER, DECODER) if all(run.axes[name] for run in runs)]
     for axis in axes:
-        found |= dict(_depths(runs, axis, note if axis == WHOLE else lambda row: None))
+        found |= dict(_depths(runs, axis, note if axis == COMPUTATION else lambda row: None))
     return found | dict(_losses(runs, note))
 
 
@@ -131,7 +129,9 @@ def _accuracies(runs: Sequence[Prepared], note: Callable) -> Iterator[tuple[Key,
             what = {"task": task, "protocol": protocol, "capability": mine[0].capability}
             note(left_out(_names(runs), reason, **what))
             continue
-        key = Key(ACCURACY, mine[0].capability, protocol, "intact model", ACCURACY, WHOLE, (task,))
+        key = Key(
+            ACCURACY, mine[0].capability, protocol, "intact model", ACCURACY, COMPUTATION, (task,)
+        )
         yield key, [_accuracy(*each) for each in zip(runs, mine, strict=True)]
 
 
@@ -171,14 +171,10 @@ def _depths(
 def _by_place(run: Prepared, axis: str) -> dict[tuple[str, str, str, str], Evidence]:
     """Evidence by capability, protocol, method and task; of one stack alone only ablation's."""
     found = {(e.capability, e.protocol, e.method, e.task): e for e in run.evidence}
-    if axis == WHOLE:
+    if axis == COMPUTATION:
         return found
-    within = list(run.axes[axis])
-    return {
-        key: e._replace(rows=e.rows[:, within], critical=e.critical[:, within])
-        for key, e in found.items()
-        if e.method == ABLATION and e.critical is not None
-    }
+    ablated = {key: within(e, run.axes[axis]) for key, e in found.items() if e.method == ABLATION}
+    return {key: e for key, e in ablated.items() if e is not None}
 
 
 def _aligned(mine: Sequence[Evidence], runs: Sequence[Prepared]) -> list[Evidence]:
@@ -240,7 +236,7 @@ def _losses(runs: Sequence[Prepared], note: Callable) -> Iterator[tuple[Key, lis
             continue
         thirds = _shared([set(thirds_of(run.sampling.n_layers)) for run in runs])
         for third in (name for name in THIRDS if name in thirds):
-            key = Key(LOSS, *place, ABLATION, f"{third} third", WHOLE, tuple(shown))
+            key = Key(LOSS, *place, ABLATION, f"{third} third", COMPUTATION, tuple(shown))
             yield (
                 key,
                 [

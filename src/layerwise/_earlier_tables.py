@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from layerwise._stacks import COMPUTATION
+
 # What a lens table said before it could say anything else.
 _LENS = {"lens": "logit", "over": "prompt", "site": "resid_post", "pos": -1, "token": None}
 
@@ -39,6 +41,10 @@ _LATER = {
 }
 
 
+# What tables said before they could say anything else.
+_ALWAYS = {"emergence": {"axis": COMPUTATION}, "left_out": {"axis": COMPUTATION}}
+
+
 def with_later_columns(name: str, table: pa.Table) -> pa.Table:
     """A table as read from a file, with the columns that its version did not write yet.
 
@@ -58,6 +64,9 @@ def with_later_columns(name: str, table: pa.Table) -> pa.Table:
     for column, kind in _LATER.get(name, {}).items():
         if column not in there:
             table = table.append_column(column, pa.nulls(len(table), kind))
+    for column, value in _ALWAYS.get(name, {}).items():
+        if column not in there:
+            table = table.append_column(column, pa.array([value] * len(table), pa.string()))
     if name in ("path_patching", "path_effects") and "site" not in there and "sender" in there:
         sites = [_SENDERS.get(s.split()[0]) for s in table.column("sender").to_pylist()]
         table = table.append_column("site", pa.array(sites, pa.string()))

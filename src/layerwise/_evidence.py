@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 
 from layerwise import stats
 from layerwise._effects import ALPHA, Cell, cells
+from layerwise._stacks import COMPUTATION
 
 ABLATION, PATCHING, ATTRIBUTION = "ablation", "activation patching", "direct attribution"
 
@@ -66,6 +67,30 @@ class Evidence(NamedTuple):
         return self.curve(stats.resampled_means(self.values[chosen], indices))
 
 
+def within(evidence: Evidence, layers: range) -> Evidence | None:
+    """What a method says of one stack alone; None if its curve does not run through that.
+
+    Which layers are critical is not tested anew: all layers of both stacks were tested together.
+    A prediction depth is none of a stack's, for answers may be settled before it begins.
+
+    Args:
+        evidence: of all layers.
+        layers: those of the stack.
+    """
+    critical = evidence.critical
+    # progress is known before each layer and behind the last, so at one place more
+    chosen = slice(layers.start, layers.stop + (critical is None))
+    rows = evidence.rows[:, chosen]
+    if critical is None and not np.allclose(rows[0, [0, -1]], [0.0, 1.0], atol=1e-3):
+        return None
+    return evidence._replace(
+        rows=rows,
+        curve=lambda means: evidence.curve(means)[:, chosen],
+        critical=None if critical is None else critical[:, chosen],
+        settled=None,
+    )
+
+
 class LeftOut(NamedTuple):
     """What no claim is made about; ``task`` is None for a whole capability."""
 
@@ -74,6 +99,7 @@ class LeftOut(NamedTuple):
     method: str
     task: str | None
     reason: str
+    axis: str = COMPUTATION
 
 
 class Sampling(NamedTuple):

@@ -125,7 +125,8 @@ def agreement_rows(agreement: pd.DataFrame) -> pd.DataFrame:
 
 def emergence_rows(emergence: pd.DataFrame) -> pd.DataFrame:
     """Depths and critical sets, with their intervals."""
-    found = emergence.reindex(columns=["capability", "protocol", "method", "measure"])
+    axis = ["axis"] if len(set(emergence["axis"])) > 1 else []
+    found = emergence.reindex(columns=["capability", "protocol", "method", "measure", *axis])
     return found.assign(**{"estimate [95 %]": intervals(emergence, "estimate", "low", "high")})
 
 

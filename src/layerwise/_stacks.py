@@ -12,6 +12,8 @@ from collections.abc import Collection
 from layerwise.errors import UserError
 
 ENCODER, DECODER = "encoder", "decoder"
+COMPUTATION = "computation"
+"""The axis that all layers are on, those of the encoder before those of the decoder."""
 
 
 def layer_name(layer: int, n_encoder: int) -> str:
@@ -63,6 +65,12 @@ def removable(removed: Collection[int], n_encoder: int, n_layers: int) -> list[i
         left = [layer for layer in range(first, last + 1) if layer not in removed]
         found += left if len(left) > 1 else []
     return found
+
+
+def axes_of(n_encoder: int, n_layers: int) -> dict[str, range]:
+    """The layers on the axis of computation and, of an encoder-decoder, those of each stack."""
+    stacks = {ENCODER: range(n_encoder), DECODER: range(n_encoder, n_layers)}
+    return {COMPUTATION: range(n_layers), **(stacks if n_encoder else {})}
 
 
 def spans(n_encoder: int, n_layers: int) -> list[tuple[int, int]]:

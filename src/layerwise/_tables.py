@@ -144,10 +144,10 @@ SCHEMAS: dict[str, pa.Schema] = {
         head="int?", p_bh="float?",
     ),
     "emergence": _schema(
-        capability="str", protocol="str", method="str", measure="str", estimate="float",
-        low="float?", high="float?", layer="float", layer_low="float?", layer_high="float?",
-        layers=_INTEGERS, n_items="int", n_tasks="int", tasks="str", n_resamples="int",
-        n_dropped="int",
+        capability="str", protocol="str", method="str", measure="str", axis="str",
+        estimate="float", low="float?", high="float?", layer="float", layer_low="float?",
+        layer_high="float?", layers=_INTEGERS, n_items="int", n_tasks="int", tasks="str",
+        n_resamples="int", n_dropped="int",
     ),
     "order": _schema(
         first="str", second="str", protocol="str", method="str", measure="str",
@@ -166,7 +166,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         tasks="str", p="float", p_holm="float",
     ),
     "left_out": _schema(
-        capability="str", protocol="str", method="str", task="str?", reason="str",
+        capability="str", protocol="str", method="str", task="str?", reason="str", axis="str",
     ),
     "removal": _schema(
         by="str", step="int", intervention="str", layers=_INTEGERS, chosen="bool", split="str",

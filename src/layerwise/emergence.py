@@ -6,7 +6,7 @@ Joins the results of other analyses; definitions are in ``docs/statistics.md`` a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import combinations, groupby
 from math import comb
@@ -19,18 +19,14 @@ from layerwise import stats
 from layerwise._callable import make_callable
 from layerwise._curve_evidence import attribution_evidence, lens_evidence, patching_evidence
 from layerwise._depths import accumulated, bounds, centre_of_mass, half_depth, later_by, two_sided_p
-from layerwise._evidence import (
-    Evidence,
-    LeftOut,
-    Sampling,
-    ablation_evidence,
-)
+from layerwise._evidence import Evidence, LeftOut, Sampling, ablation_evidence, within
 from layerwise._joining import join_ablations
 from layerwise._lens_tables import guessing
 from layerwise._method_agreement import CENTRE as CENTRE
 from layerwise._method_agreement import HALF as HALF
 from layerwise._method_agreement import agreement_rows
 from layerwise._protocol_interaction import Groups, interaction_rows, layer_groups
+from layerwise._stacks import COMPUTATION, axes_of
 from layerwise._tables import frame
 from layerwise.errors import UserError
 from layerwise.results import (
@@ -49,7 +45,10 @@ JOINED = (AblationResult, LensResult, PatchingResult, AttributionResult)
 
 
 class Summary(NamedTuple):
-    """One measure of one capability; ``draws`` in layers, draw 0 from the sample itself."""
+    """One measure of one capability.
+
+    ``draws`` are in layers from the axis's first, draw 0 from the sample itself.
+    """
 
     capability: str
     protocol: str
@@ -59,6 +58,7 @@ class Summary(NamedTuple):
     tasks: tuple[str, ...]
     n_items: int
     layers: list[int] | None = None
+    axis: str = COMPUTATION
 
 
 def emergence(
@@ -84,7 +84,8 @@ def emergence(
         The tables of ``docs/results.md``: depths, their order, whether methods agree, and
         whether it depends on the protocol which layers matter. A task without signal is left
         out, and so are the depths by ablation of a capability that skipping any single layer
-        does no significant harm to.
+        does no significant harm to. Of an encoder-decoder depths are told on one axis of
+        computation, encoder first, and within each stack.
 
     Raises:
         UserError: if there is nothing to join, or the results are of different models, or two
@@ -102,8 +103,10 @@ def emergence(
     grouped, sampling = layer_groups(n_layers, groups), Sampling(seed, n_resamples, n_layers)
     found = list(evidence_of(used, sampling))
     _refuse_doubles(found)
-    summaries, left_out = _summarise(found)
-    placed = {(s.capability, s.protocol, s.method) for s in summaries if s.measure == HALF}
+    axes = axes_of(facts.model.n_encoder_layers, n_layers)
+    summaries, left_out = _summarise(found, axes)
+    whole = [summary for summary in summaries if summary.axis == COMPUTATION]
+    placed = {(s.capability, s.protocol, s.method) for s in whole if s.measure == HALF}
     evidence = sorted((e for e in found if isinstance(e, Evidence)), key=_sort_key)
     ablated = [result for result in used if isinstance(result, AblationResult)]
     interaction = [
@@ -112,8 +115,8 @@ def emergence(
         for row in interaction_rows(result.records, _chances(result), grouped, sampling)
     ]
     return EmergenceResult(
-        frame("emergence", [_row(s, n_layers) for s in summaries]),
-        frame("order", _order_rows(summaries, max(n_layers - 1, 1))),
+        frame("emergence", [_row(summary, axes[summary.axis]) for summary in summaries]),
+        frame("order", _order_rows(whole, max(n_layers - 1, 1))),
         frame("method_agreement", agreement_rows(evidence, placed, sampling)),
         frame("protocol_interaction", interaction),
         frame("left_out", [each._asdict() for each in left_out]),
@@ -164,13 +167,23 @@ def _refuse_doubles(found: Sequence[Evidence | LeftOut]) -> None:
         seen.add(key)
 
 
-def _summarise(found: Sequence[Evidence | LeftOut]) -> tuple[list[Summary], list[LeftOut]]:
+def _summarise(
+    found: Sequence[Evidence | LeftOut], axes: Mapping[str, range]
+) -> tuple[list[Summary], list[LeftOut]]:
+    """The measures on every axis, and what is left out of them."""
     evidence = sorted((e for e in found if isinstance(e, Evidence)), key=_sort_key)
-    groups = groupby(evidence, key=lambda e: (e.method, e.protocol, e.capability))
-    told = [*found, *(each for _, group in groups for each in capability_summaries(list(group)))]
+    told: list[Summary | LeftOut] = [each for each in found if isinstance(each, LeftOut)]
+    for axis, layers in axes.items():
+        mine = evidence if axis == COMPUTATION else [within(e, layers) for e in evidence]
+        shown = [e for e in mine if e is not None]
+        for _, group in groupby(shown, key=lambda e: (e.method, e.protocol, e.capability)):
+            told += [each._replace(axis=axis) for each in capability_summaries(list(group))]
+    silent = [each for each in told if isinstance(each, LeftOut)]
+    # what is left out of the whole axis is not told again of each stack
+    whole = {each[:4] for each in silent if each.axis == COMPUTATION}
     return (
         [each for each in told if isinstance(each, Summary)],
-        [each for each in told if isinstance(each, LeftOut)],
+        [each for each in silent if each.axis == COMPUTATION or each[:4] not in whole],
     )
 
 
@@ -210,23 +223,25 @@ def capability_summaries(group: Sequence[Evidence]) -> Iterator[Summary | LeftOu
         yield LeftOut(*key, None, reason)
 
 
-def _row(summary: Summary, n_layers: int) -> dict[str, Any]:
+def _row(summary: Summary, axis: range) -> dict[str, Any]:
+    critical = summary.measure == CRITICAL
     # a critical set is a number of layers, of which there are one more than steps of depth
-    scale = n_layers if summary.measure == CRITICAL else max(n_layers - 1, 1)
+    first, scale = (0, len(axis)) if critical else (axis.start, max(len(axis) - 1, 1))
     kept, low, high = bounds(summary.draws, summary.n_items)
     estimate = float(summary.draws[0])
-    if summary.measure == CRITICAL:  # resampled tests find more, see docs/statistics.md
+    if critical:  # resampled tests find more, see docs/statistics.md
         low, high = min(low, estimate), max(high, estimate)
-    in_layers = {"layer": estimate, "layer_low": low, "layer_high": high}
-    relative = zip(("estimate", "low", "high"), (estimate, low, high), strict=True)
+    values = {"": estimate, "_low": low, "_high": high}
+    found = summary.layers
     return {
         "capability": summary.capability,
         "protocol": summary.protocol,
         "method": summary.method,
         "measure": summary.measure,
-        **{name: value / scale for name, value in relative},
-        **in_layers,
-        "layers": summary.layers,
+        "axis": summary.axis,
+        **{end.lstrip("_") or "estimate": value / scale for end, value in values.items()},
+        **{f"layer{end}": first + value for end, value in values.items()},
+        "layers": None if found is None else [axis.start + layer for layer in found],
         "n_items": summary.n_items,
         "n_tasks": len(summary.tasks),
         "tasks": ",".join(summary.tasks),

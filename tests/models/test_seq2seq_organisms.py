@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import layerwise as lw
+from layerwise.emergence import emergence
 from layerwise.models import known_models, load_model, model_facts
 from layerwise.models.cache import file_sha256
 from layerwise.models.facts import language_of
@@ -79,12 +80,25 @@ def test_held_out_accuracy(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_ablation_finds_the_planted_layers(name):
     """Skipping a planted layer costs much of what it carries, and another one next to nothing."""
-    effects = lw.ablate(loaded(name), "all", "generate", limit=60, progress=False).effects()
+    result = lw.ablate(loaded(name), "all", "generate", limit=60, progress=False)
+    effects = result.effects()
     assert set(effects["capability"]) == set(PLANTED)
     for row in effects.itertuples():
         planted = row.layer in PLANTED[row.capability]
         assert row.significant == planted, (row.capability, row.layer, row.acc)
         assert (row.share_lost > 0.25) == planted
+    found = emergence([result], n_resamples=300)
+    assert found.left_out.empty
+    for row in found.emergence.itertuples():
+        of_axis = {"computation": range(N_LAYERS), "encoder": range(N_ENCODER),
+                   "decoder": range(N_ENCODER, N_LAYERS)}[row.axis]  # fmt: skip
+        planted = [layer for layer in PLANTED[row.capability] if layer in of_axis]
+        if row.measure == "critical set":
+            assert row.layers == planted
+            assert row.estimate == pytest.approx(len(planted) / len(of_axis))
+        else:
+            assert min(planted) - 0.5 <= row.layer_low <= row.layer <= row.layer_high
+            assert row.layer_high <= max(planted) + 0.5
 
 
 def test_ablation_is_hugging_face_without_a_block():

@@ -210,6 +210,7 @@ def emergence(plan: Plan) -> pd.DataFrame:
                         "protocol": protocol,
                         "method": method,
                         "measure": measure,
+                        "axis": "computation",
                         "estimate": depth,
                         "low": depth - 0.05,
                         "high": depth + 0.07,
@@ -366,6 +367,7 @@ def results(plan: Plan, **changes) -> list[Result]:
                 "protocol": "letter",
                 "method": "ablation",
                 "task": "two-hop",
+                "axis": "computation",
                 "reason": "no signal",
             }
         ]

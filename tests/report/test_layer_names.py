@@ -21,7 +21,7 @@ from layerwise.results import ModelFacts, Result
 N_ENCODER = 2
 MODEL = synthetic.facts(SMALL).model.model_copy(update={"n_encoder_layers": N_ENCODER})
 # Figures without an axis of layers or of depth.
-WITHOUT = ("method_agreement", "protocol_interaction")
+WITHOUT = ("method_agreement", "protocol_interaction", "emergence_within_stacks")
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from layerwise._lens_names import DECODER_LENS, LENS_ORDER, LOGIT, TUNED_DECODER_LENS
+from layerwise._stacks import COMPUTATION, DECODER, ENCODER
 from layerwise.report._find_removal import HOW, several_orders
 from layerwise.report.naming import stacks
 from layerwise.report.rows import rows
@@ -532,12 +533,22 @@ def ranges(run: Run) -> list[Drawing]:
     from layerwise.report.figures import emergence_ranges
     from layerwise.report.figures.emergence import DEPTHS
 
-    if run.emergence is None or not len(rows(run.emergence, measure=DEPTHS)):
+    if run.emergence is None:
         return []
-    caption = (
-        "Depth at which each capability emerges, by method and protocol, from 0 (first layer) to "
-        "1 (last): estimate and bootstrap 95 % interval over items "
-        f"(n = {spread(run.emergence['n_items'])} items). Grey ticks: layers of the critical set."
-    )
-    alt = "Points with intervals on an axis of depth, one per capability, method and protocol."
-    return [Drawing("emergence", partial(emergence_ranges, run.emergence), caption, alt)]
+    found = []
+    for name, axes, where in (
+        ("emergence", (COMPUTATION,), ""),
+        ("emergence_within_stacks", (ENCODER, DECODER), " within each stack alone"),
+    ):
+        mine = rows(run.emergence, axis=axes)
+        if mine.empty or not len(rows(mine, measure=DEPTHS)):
+            continue
+        caption = (
+            f"Depth at which each capability emerges{where}, by method and protocol, from 0 "
+            f"(first layer{' of the stack' * bool(where)}) to 1 (last): estimate and bootstrap "
+            f"95 % interval over items (n = {spread(mine['n_items'])} items). Grey ticks: layers "
+            "of the critical set."
+        )
+        alt = f"Points with intervals on an axis of depth{where}, by capability and method."
+        found.append(Drawing(name, partial(emergence_ranges, mine), caption, alt))
+    return found

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from layerwise._stacks import COMPUTATION
 from layerwise.report.finding import Finding, source, spaced, weight
 from layerwise.report.naming import name_layer, stacks
 from layerwise.report.rows import layers_of, numbers, records, rows
@@ -35,7 +36,7 @@ def lens_depths(run: Run) -> list[Finding]:
     """Per protocol, the layer at which half of the rise of the answer is reached."""
     if run.emergence is None:
         return []
-    where = {"method": "logit lens", "measure": "half-effect depth"}
+    where = {"method": "logit lens", "measure": "half-effect depth", "axis": COMPUTATION}
     table = rows(run.emergence, **where)
     found = []
     for protocol in in_order(table["protocol"], PROTOCOL_ORDER):

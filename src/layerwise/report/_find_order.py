@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from layerwise._stacks import COMPUTATION
 from layerwise.report.finding import Finding, source, spaced, weight
 from layerwise.report.rows import numbers, records, rows
 from layerwise.report.run import Run
@@ -60,6 +61,7 @@ def _before(pair: pd.DataFrame, run: Run) -> Finding:
 def _items(best: dict[str, Any], earlier: str, later: str, run: Run) -> str:
     assert run.emergence is not None
     keys = {name: best[name] for name in ("protocol", "method", "measure")}
+    keys["axis"] = COMPUTATION
     counts = [
         int(rows(run.emergence, capability=name, **keys)["n_items"].iloc[0])
         for name in (earlier, later)

@@ -339,7 +339,7 @@ def emergence_tables(run: Run) -> list[Shown]:
     """Depths, tests of order, and what was left out."""
     depths = [
         [
-            row["capability"], row["protocol"], row["method"], row["measure"],
+            row["capability"], row["protocol"], row["method"], row["measure"], row["axis"],
             bounds(row, "estimate", "low", "high", 1, 2),
             bounds(row, "layer", "layer_low", "layer_high", 1, 1),
             _critical(row["layers"]), str(row["n_items"]), row["tasks"],
@@ -347,8 +347,8 @@ def emergence_tables(run: Run) -> list[Shown]:
         for row in (records(run.emergence) if run.emergence is not None else [])
     ]  # fmt: skip
     columns = (
-        "capability", "protocol", "method", "measure", "relative depth or share", "in layers",
-        "critical layers", "n", "tasks",
+        "capability", "protocol", "method", "measure", "axis", "relative depth or share",
+        "in layers", "critical layers", "n", "tasks",
     )  # fmt: skip
     found = [Shown(f"Depths and critical sets ({len(depths)})", columns, depths, True)]
     return [*(found if depths else []), *_order(run), *_left_out(run)]
@@ -379,7 +379,7 @@ def _order(run: Run) -> list[Shown]:
 def _left_out(run: Run) -> list[Shown]:
     if run.left_out is None:
         return []
-    names = ("capability", "task", "protocol", "method", "reason")
+    names = ("capability", "task", "protocol", "method", "axis", "reason")
     cells = [
         [str(row[name]) if not pd.isna(row[name]) else "–" for name in names]
         for row in records(run.left_out)

@@ -5,6 +5,8 @@ It reads an emergence table only.
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -12,10 +14,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from layerwise._lens_names import LENS_ORDER
+from layerwise._stacks import COMPUTATION, DECODER, ENCODER
 from layerwise.report.figures.grid import legend_below, set_title
 from layerwise.report.figures.layer_axis import name_depths
 from layerwise.report.figures.lettering import label
 from layerwise.report.figures.style import COLUMN_WIDTH, FULL_WIDTH, look, new_figure, styled
+from layerwise.report.naming import stacks
 from layerwise.report.rows import rows
 from layerwise.report.wording import CAPABILITY_ORDER, PROTOCOL_ORDER, in_order, spread
 
@@ -42,7 +46,7 @@ def emergence_ranges(emergence: pd.DataFrame, width: float = FULL_WIDTH) -> Figu
         A row of panels per method and protocol, a column per measure (one below the other
         where the figure is narrow), then the prediction depths by lens; in each panel a point
         with its bootstrap interval per capability. Grey upright ticks are the layers of the
-        critical set.
+        critical set. Depths within a stack have panels of their own, and are relative to it.
     """
     capabilities = in_order(emergence["capability"], CAPABILITY_ORDER)
     measures = in_order(rows(emergence, measure=DEPTHS)["measure"], DEPTHS) or list(DEPTHS[:1])
@@ -53,28 +57,34 @@ def emergence_ranges(emergence: pd.DataFrame, width: float = FULL_WIDTH) -> Figu
     figure, grid = _grid(len(plan), across, _ROW * len(capabilities) + 0.1, width)
     for spare in grid[len(plan) :]:
         spare.remove()
-    for axes, ((method, protocol), measure) in zip(grid, plan, strict=False):
-        mine = rows(emergence, method=method, protocol=protocol)
-        _draw(axes, mine, capabilities, measure)
-        axes.set_title(f"{label(method)}, {label(protocol, 14)}: {measure}", loc="left", pad=2)
+    for axes, ((method, protocol, axis), measure) in zip(grid, plan, strict=False):
+        mine = rows(emergence, method=method, protocol=protocol, axis=axis)
+        _draw(axes, mine, capabilities, measure, axis)
+        stack = "" if axis == COMPUTATION else f"{axis}, "
+        named = f"{label(method)}, {label(protocol, 14)}: {measure}"
+        axes.set_title(f"{stack}{named}", loc="left", pad=2)
+    whole = COMPUTATION in set(emergence["axis"])
+    first = "first layer" if whole else "first layer of the stack"
     for axes in grid[: len(plan)][-across:]:
         axes.tick_params(which="both", labelbottom=True)
-        axes.set_xlabel("relative depth (0 = first layer, 1 = last)")
+        axes.set_xlabel(f"relative depth (0 = {first}, 1 = last)")
     items = f"n = {spread(emergence['n_items'])} items a point"
-    set_title(figure, f"Where capabilities emerge (95 % intervals over items, {items})")
+    within = "" if whole else " within each stack"
+    set_title(figure, f"Where capabilities emerge{within} (95 % intervals over items, {items})")
     if len(measures):
         legend_below(figure, _notes())
     return figure
 
 
-def _groups(emergence: pd.DataFrame) -> list[tuple[str, str]]:
-    pairs = set(zip(emergence["method"], emergence["protocol"], strict=True))
-    return [
-        (method, protocol)
-        for method in in_order(emergence["method"], METHODS)
-        for protocol in in_order(emergence["protocol"], PROTOCOL_ORDER)
-        if (method, protocol) in pairs
-    ]
+def _groups(emergence: pd.DataFrame) -> list[tuple[str, str, str]]:
+    """Methods, protocols and axes that there are, in their usual order."""
+    there = set(zip(*(emergence[name] for name in ("method", "protocol", "axis")), strict=True))
+    known = product(
+        in_order(emergence["axis"], (COMPUTATION, ENCODER, DECODER)),
+        in_order(emergence["method"], METHODS),
+        in_order(emergence["protocol"], PROTOCOL_ORDER),
+    )
+    return [(m, protocol, axis) for axis, m, protocol in known if (m, protocol, axis) in there]
 
 
 def _grid(n: int, across: int, height: float, width: float) -> tuple[Figure, list[Axes]]:
@@ -85,14 +95,15 @@ def _grid(n: int, across: int, height: float, width: float) -> tuple[Figure, lis
     return figure, list(grid.ravel())
 
 
-def _draw(axes: Axes, mine: pd.DataFrame, capabilities: list[str], measure: str) -> None:
+def _draw(axes: Axes, mine: pd.DataFrame, capabilities: list[str], measure: str, axis: str) -> None:
     for y, capability in enumerate(capabilities):
         _critical(axes, rows(mine, capability=capability, measure="critical set"), y)
         _point(axes, rows(mine, capability=capability, measure=measure), y)
     axes.set_yticks(range(len(capabilities)), [label(name, 14) for name in capabilities])
     axes.set_ylim(len(capabilities) - 0.4, -0.6)
     axes.grid(axis="x", color="0.88", lw=0.5)
-    name_depths(axes)
+    if axis == COMPUTATION:
+        name_depths(axes)
     axes.spines[["top", "right"]].set_visible(False)
 
 
@@ -114,7 +125,8 @@ def _critical(axes: Axes, row: pd.DataFrame, y: int) -> None:
         return
     # The size is there in layers and as a share of them, which gives their number.
     n_layers = round(float(row["layer"].iloc[0] / row["estimate"].iloc[0]))
-    places = np.asarray(layers, dtype=float) / max(1, n_layers - 1)
+    first = stacks().n_encoder * int(row["axis"].iloc[0] == DECODER)
+    places = (np.asarray(layers, dtype=float) - first) / max(1, n_layers - 1)
     axes.plot(
         places, np.full(len(places), y), ls="", marker="|", ms=6, mew=0.9, color="0.55", zorder=1,
         gid="critical",

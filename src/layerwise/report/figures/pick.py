@@ -8,6 +8,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
+from layerwise._stacks import COMPUTATION
 from layerwise.errors import UserError
 from layerwise.report.figures.attribution import attribution_heads
 from layerwise.report.figures.emergence import emergence_ranges
@@ -24,6 +25,7 @@ from layerwise.report.figures.sets import set_losses
 from layerwise.report.figures.similarity import similarity_map
 from layerwise.report.figures.tuned_lens import tuned_lens_curves
 from layerwise.report.naming import naming_layers_of
+from layerwise.report.rows import rows
 from layerwise.report.sets import is_set
 from layerwise.results import (
     AblationResult,
@@ -106,7 +108,7 @@ def _plot(result: Plottable) -> Figure:
     if isinstance(result, AttributionResult):
         summary = result.summary()
         return attribution_heads(_filled(result, summary.loc[summary["signal"]]))
-    return emergence_ranges(_filled(result, result.emergence))
+    return emergence_ranges(_filled(result, rows(result.emergence, axis=COMPUTATION)))
 
 
 def _filled(result: Plottable, table: pd.DataFrame) -> pd.DataFrame:

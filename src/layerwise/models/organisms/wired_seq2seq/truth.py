@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
+from layerwise._stacks import stack_name
 from layerwise.models.organisms.layout import Spot
 from layerwise.models.organisms.wired_seq2seq.layout import IN_ENCODER, NEEDED, WiredSeq2SeqLayout
 
@@ -86,9 +87,12 @@ class PlantedSeq2Seq:
     @property
     def half_effect_depth(self) -> float:
         """By ablation, in layers of both stacks: all layers of the chain cost the same."""
-        layers = sorted(self.critical("layer"))
-        # Of an even number, half is reached at the end of the lower middle one.
-        return statistics.median_low(layers) + (0.0 if len(layers) % 2 else 0.5)
+        return _middle(self.critical("layer"))
+
+    def half_effect_depth_in(self, stack: str) -> float:
+        """The same of the chain's layers in ``encoder`` or ``decoder`` alone."""
+        n_encoder = self.layout.n_encoder_layers
+        return _middle({k for k in self.critical("layer") if stack_name(k, n_encoder) == stack})
 
     def recovers(self, site: str, layer: int, where: Where) -> float:
         """The share recovered by one patch between prompts that ask about different words.
@@ -184,6 +188,13 @@ class PlantedSeq2Seq:
         mover = self.moved_at if in_encoder else self.layout.copy.layer
         before = ("resid_pre",) if in_encoder else ("resid_pre", "resid_mid")
         return layer > mover if site in before else layer >= mover
+
+
+def _middle(chosen: set[int]) -> float:
+    """Where half of some layers, all alike, is reached."""
+    layers = sorted(chosen)
+    # Of an even number, half is reached at the end of the lower middle one.
+    return statistics.median_low(layers) + (0.0 if len(layers) % 2 else 0.5)
 
 
 def spared(layout: WiredSeq2SeqLayout, *capabilities: str) -> list[int]:
