@@ -9,6 +9,7 @@ import pytest
 import synthetic
 from synthetic import Plan
 
+from layerwise._tables import frame
 from layerwise.report import Finding, findings
 from layerwise.report._find_depth import overtaking
 from layerwise.report._find_layers import without_loss
@@ -289,7 +290,7 @@ def test_results_without_rows_say_nothing(plan: Plan) -> None:
             synthetic.order(plan).head(0),
             synthetic.agreement(plan).head(0),
             synthetic.interaction(plan).head(0),
-            pd.DataFrame(columns=["capability", "protocol", "method", "task", "reason"]),
+            frame("left_out", []),
             told,
         ),
     ]
