@@ -61,7 +61,7 @@ def test_the_sums_that_the_documentation_tells(case):
     through = summed(table, of_encoder | name.isin(way))
     np.testing.assert_allclose(through, summed(table, name == "cross_attn_out"), atol=1e-4)
     # The total is the plain model's own.
-    setup = prepare(model, TASK, "continuation", two_stacks=True)
+    setup = prepare(model, TASK, "continuation")
     for item in TASK.items:
         asked = setup.requests(TASK, item, "continuation")
         (gold,) = [one.request for one in asked if one.gold]
@@ -162,7 +162,7 @@ def test_a_plan_counts_the_prompts_that_are_read():
     )
     (row,) = [row for row in plan.rows if row.analysis == "attribution"]
     n_prompt = sum(
-        len(prepare(model, TASK, "continuation", two_stacks=True)
+        len(prepare(model, TASK, "continuation")
             .requests(TASK, item, "continuation")[0].request.context)
         for item in TASK.items
     )  # fmt: skip

@@ -43,7 +43,7 @@ def wired() -> Seq2SeqModel:
 
 def test_the_prompt_goes_to_the_encoder_and_the_answer_to_the_decoder() -> None:
     model = wired()
-    setup = prepare(model, "wired-lookup", ("continuation", "generate"), limit=2, two_stacks=True)
+    setup = prepare(model, "wired-lookup", ("continuation", "generate"), limit=2)
     (task,) = setup.tasks
     end = setup.tokenizer.eos_token_id
     asked = setup.requests(task, task.items[0], "continuation")
@@ -180,11 +180,6 @@ def test_means_and_noise_of_both_stacks(case: str) -> None:
         spread = noise[site, layer].pow(2).mean(0)
         expected = held.var(0, correction=0)
         torch.testing.assert_close(spread, expected, atol=1e-6, rtol=0.15)
-
-
-def test_an_analysis_that_takes_one_stack_says_so() -> None:
-    with pytest.raises(UserError, match="is an encoder-decoder, which this analysis does not take"):
-        prepare(wired(), "wired-lookup", "continuation", limit=LIMIT)
 
 
 def test_prompts_that_are_too_long() -> None:

@@ -46,7 +46,7 @@ def model_of(case: str) -> Seq2SeqModel:
 def task_of(case: str) -> Task:
     """Questions whose answer is what the intact model prefers, so that it is always right."""
     task = word_task(16, chance=CHANCE)
-    setup = prepare(model_of(case), task, "continuation", two_stacks=True)
+    setup = prepare(model_of(case), task, "continuation")
     return replace(task, items=tuple(_as_preferred(setup, task, item) for item in task.items))
 
 
@@ -60,7 +60,7 @@ def _as_preferred(setup: Setup, task: Task, item: Item) -> Item:
 def scores(case: str, items: list, layers: tuple[int, ...]) -> tuple[int, float]:
     """Right answers and the sum of gold log-probabilities without some layers, by brute force."""
     task = task_of(case)
-    setup = prepare(model_of(case), task, "continuation", two_stacks=True)
+    setup = prepare(model_of(case), task, "continuation")
     asked = [setup.requests(task, item, "continuation") for item in items]
     change = skip_layers(layers) if layers else intact()
     flat = [one.request for requests in asked for one in requests]

@@ -53,7 +53,7 @@ Depths = list[np.ndarray]
 def streams(case: str, index: int, protocol: str) -> dict[str, Depths]:
     """By stack the streams of an item's prompt, depth by position, by one plain forward."""
     model = model_of(case)
-    setup = prepare(model, TASK, protocol, two_stacks=True)
+    setup = prepare(model, TASK, protocol)
     context = setup.requests(TASK, TASK.items[index], protocol)[0].request.context
     _, cache = model.run_with_cache(torch.tensor([context]), torch.tensor([model.prefix]))
     sizes = {"encoder": model.cfg.n_encoder_layers, "decoder": model.cfg.n_decoder_layers}

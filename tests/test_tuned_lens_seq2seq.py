@@ -52,7 +52,7 @@ def drawn_lens(model: Seq2SeqModel, scale: float, seed: int = 0) -> TunedLens:
         scale * torch.randn(*shape, generator=generator)
         for shape in ((n, width, width), (n, width))
     )
-    facts = {"model": "tiny", "model_hash": prepare(model, TASK, "continuation", two_stacks=True)
+    facts = {"model": "tiny", "model_hash": prepare(model, TASK, "continuation")
              .loaded.hash}  # fmt: skip
     return TunedLens(weight, bias, facts)
 
@@ -279,9 +279,7 @@ def test_a_stale_depth_is_noticed():
 
 def test_prompts_go_to_the_encoder_and_right_answers_to_the_decoder():
     model = lw.load_model("wired-seq2seq")
-    setup = prepare(
-        model, ["wired-lookup", "wired-facts"], "continuation", limit=5, two_stacks=True
-    )
+    setup = prepare(model, ["wired-lookup", "wired-facts"], "continuation", limit=5)
     texts = texts_of_tasks(setup, 40)
     measured = {
         one.request.context
@@ -305,7 +303,7 @@ def test_texts_of_a_file_are_cut_in_the_middle(tmp_path):
     lines = [rng.choices(words, k=length) for length in (20, 21, 1, *[12] * 12)]
     path = tmp_path / "some.txt"
     path.write_text("\n\n".join(map(" ".join, lines)))
-    setup = prepare(model, "organism-lookup", "continuation", two_stacks=True)
+    setup = prepare(model, "organism-lookup", "continuation")
     texts = texts_of_file(path, setup, 100)
     every = [*texts.train, *texts.held_out]
     assert len(every) == 14  # the one of a single word has no second half
@@ -325,7 +323,7 @@ def test_texts_of_a_file_are_cut_in_the_middle(tmp_path):
 
 
 def setup_words(model) -> list[str]:
-    return sorted(prepare(model, "organism-lookup", "continuation", two_stacks=True)
+    return sorted(prepare(model, "organism-lookup", "continuation")
                   .tokenizer.get_vocab())  # fmt: skip
 
 
@@ -359,7 +357,7 @@ def test_emergence_and_the_page_take_a_tuned_lens_of_two_stacks(tmp_path):
 
 def test_a_planned_lens_of_two_stacks_is_refused_for_other_weights():
     model, other = tiny_seq2seq("t5"), tiny_seq2seq("flan-t5")
-    setup = prepare(model, TASK, "continuation", two_stacks=True)
+    setup = prepare(model, TASK, "continuation")
     Lens(setup, tuned=drawn_lens(model, 0.0))
     with pytest.raises(UserError, match="train a lens for this model"):
         Lens(setup, tuned=drawn_lens(other, 0.0))

@@ -190,7 +190,6 @@ def prepare(
     chat: bool = False,
     memory_budget: int | None = None,
     out: str | Path | None = None,
-    two_stacks: bool = False,
 ) -> Setup:
     """Load and check what an analysis starts from.
 
@@ -207,13 +206,10 @@ def prepare(
         chat: wrap prompts in the chat template.
         memory_budget: bytes; decided here if None.
         out: the run's folder, if it has one.
-        two_stacks: whether the analysis takes encoder-decoders.
 
     Raises:
         UserError: for anything unknown, out of range or contradictory.
     """
-    if not two_stacks:
-        refuse_two_stacks(model)
     wanted = _as_sequence(protocols)
     for protocol in wanted:
         if protocol not in PROTOCOLS:
@@ -258,20 +254,6 @@ def paired_tasks(
 ) -> TaskLike | Sequence[TaskLike]:
     """The tasks; if None, those of the model's language that are patched by default."""
     return paired_names(language_of(model)) if tasks is None else tasks
-
-
-def refuse_two_stacks(model: Model) -> None:
-    """Accept only decoder-only models.
-
-    Raises:
-        UserError: if it is an encoder-decoder.
-    """
-    if isinstance(model, Seq2SeqModel):
-        raise UserError(
-            f"Model {model.cfg.model_name!r} is an encoder-decoder, which this analysis does not "
-            "take: expected a decoder-only language model; docs/encoder_decoder.md says which "
-            "analyses take both."
-        )
 
 
 def _numbers_of_run(out: str | Path | None) -> dict[str, int]:

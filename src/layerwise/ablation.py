@@ -81,7 +81,7 @@ def ablate(
     """
     setup = prepare(
         model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
-        memory_budget=memory_budget, out=out, two_stacks=True,
+        memory_budget=memory_budget, out=out,
     )  # fmt: skip
     changes = Changes.of(
         model, kind, site, check_layers(layers, model), heads=heads, block=block,

@@ -69,7 +69,7 @@ def attribution(
     """
     setup = prepare(
         model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
-        memory_budget=memory_budget, out=out, two_stacks=True,
+        memory_budget=memory_budget, out=out,
     )  # fmt: skip
     job = Attribution(setup, against)
     settings = setup.settings(analysis="direct logit attribution", **job.settings())

@@ -90,7 +90,7 @@ def attribute_patches(
     """
     setup = prepare(
         model, paired_tasks(model, tasks), ("continuation",), seed=seed, limit=limit,
-        fewshot=fewshot, memory_budget=memory_budget, out=out, two_stacks=True,
+        fewshot=fewshot, memory_budget=memory_budget, out=out,
     )  # fmt: skip
     wanted = heads_estimated(model) if sites is None else sites
     named = (wanted,) if isinstance(wanted, str) else tuple(dict.fromkeys(wanted))

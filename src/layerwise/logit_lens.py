@@ -83,7 +83,7 @@ def logit_lens(
         raise unknown_name("lens", lens, LENSES)
     setup = prepare(
         model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
-        memory_budget=memory_budget, out=out, two_stacks=True,
+        memory_budget=memory_budget, out=out,
     )  # fmt: skip
     job = Lens(setup, _sites(sites), over, _positions(positions))
     if lens == LOGIT and tuned is not None:

@@ -87,7 +87,7 @@ def patch_activations(
     """
     setup = prepare(
         model, paired_tasks(model, tasks), ("continuation",), seed=seed, limit=limit,
-        fewshot=fewshot, memory_budget=memory_budget, out=out, two_stacks=True,
+        fewshot=fewshot, memory_budget=memory_budget, out=out,
     )  # fmt: skip
     places = None if positions is None else _distinct(positions)
     job = Patching(

@@ -87,7 +87,7 @@ def patch_paths(
     """
     setup = prepare(
         model, paired_tasks(model, tasks), ("continuation",), seed=seed, limit=limit,
-        fewshot=fewshot, out=out, two_stacks=True,
+        fewshot=fewshot, out=out,
     )  # fmt: skip
     named = (receivers,) if isinstance(receivers, str) else tuple(dict.fromkeys(receivers))
     job = PathPatching(setup, named, direction, pairs)

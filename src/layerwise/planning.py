@@ -179,7 +179,6 @@ def plan_run(
         subject, "all" if tasks is None else tasks,
         (LENS_PROTOCOLS if analysis == "lens" else PROTOCOLS) if protocols is None else protocols,
         seed=seed, limit=limit, fewshot=fewshot, chat=chat, memory_budget=memory_budget,
-        two_stacks=True,
     )  # fmt: skip
     chosen = check_layers(layers, subject)
     extras = wanted_extras((also,) if isinstance(also, str) else also, subject.cfg)

@@ -117,7 +117,7 @@ def profile(
     """
     setup = prepare(
         model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
-        memory_budget=memory_budget, out=out, two_stacks=True,
+        memory_budget=memory_budget, out=out,
     )  # fmt: skip
     extras = wanted_extras((also,) if isinstance(also, str) else also, model.cfg)
     jobs = Jobs.of(setup, pairs, exhaustive, extras)

@@ -87,7 +87,7 @@ def prune_model(
     _refuse_occupied(out)
     setup = prepare(
         model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
-        memory_budget=memory_budget, two_stacks=True,
+        memory_budget=memory_budget,
     )  # fmt: skip
     with _written(model, source, removed, out):
         weights = model.W_E

@@ -76,7 +76,7 @@ def removal_order(
     """
     setup = prepare(
         model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
-        memory_budget=memory_budget, out=out, two_stacks=True,
+        memory_budget=memory_budget, out=out,
     )  # fmt: skip
     ways = (by,) if isinstance(by, str) else tuple(dict.fromkeys(by))
     job = Removal(setup, n_removed, ways, held_out, method)

@@ -78,7 +78,7 @@ def similarity(
     """
     setup = prepare(
         model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
-        memory_budget=memory_budget, out=out, two_stacks=True,
+        memory_budget=memory_budget, out=out,
     )  # fmt: skip
     job = Similarity(setup)
     settings = setup.settings(analysis="similarity")

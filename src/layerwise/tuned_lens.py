@@ -95,7 +95,7 @@ def train_lens(
     _refuse_training(kind, steps, rate)
     setup = prepare(
         model, tasks, ("letter", "continuation"), seed=seed, limit=limit, fewshot=fewshot,
-        chat=chat, memory_budget=memory_budget, out=out, two_stacks=True,
+        chat=chat, memory_budget=memory_budget, out=out,
     )  # fmt: skip
     if text is None:
         texts = texts_of_tasks(setup, n_texts)
