@@ -6,69 +6,30 @@ Add a method by adding a function to ``PARTS``.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pandas as pd
-from within import HALF, MUCH, TASKS, Row, halves, spared_first
+from read_seq2seq import PAIRS, READ, Options, lenses, placed, tuned
+from within import HALF, MUCH, TASKS, Row, spared_first
 
 import layerwise as lw
-from layerwise.emergence import HALF as HALF_EFFECT
 from layerwise.models.organisms.wired_seq2seq.layout import NEEDED, WiredSeq2SeqLayout
 from layerwise.models.organisms.wired_seq2seq.truth import PlantedSeq2Seq, spared
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.tasks import load_task
 
-PAIRS, FEW, READ = 6, 1, "continuation"  # six pairs that are solved are the least that has signal
+FEW = 1  # pairs; methods that estimate or walk paths need no test over pairs here
 HEADS, MEMORY = ("z", "cross_z"), ("cross_k", "cross_v", "cross_pattern")
 # Labels of positions, by what stands there.
 WHERE = {"last changed": "asked", "last": "end", "answer": "begin"}
 RECEIVED = {"l": "the logits", "m": "MLPs", "q": "queries", "v": "values", "c": "cross-attention"}
 PARTS_OF = ("z", "cross_z", "mlp_out", "attn_out", "cross_attn_out")
 SEEN = 1e-3  # nats; less is rounding of a float32 that is as large as a difference of logits
-Options = dict[str, Any]
 
 
 def found(model: Seq2SeqModel, layout: WiredSeq2SeqLayout, options: Options) -> Iterator[Row]:
     """What each method finds beside what was planted."""
     for part in PARTS:
         yield from part(model, layout, options)
-
-
-def _lenses(model: Seq2SeqModel, layout: WiredSeq2SeqLayout, options: Options) -> Iterator[Row]:
-    """The lens of the decoder, and what is said where the encoder ends early; depths by both."""
-    read = lw.logit_lens(model, "all", READ, **options)
-    ends = {"logit": layout.n_layers, "decoder": layout.n_encoder_layers}
-    for (lens, capability), group in read.lens.groupby(["lens", "capability"]):
-        top = group.assign(top=group["rank"] == 0).groupby("layer")["top"].all()
-        planted = list(range(_readable(layout, capability, lens), ends[str(lens)]))
-        on_top = [int(layer) for layer in top.index[top]]
-        yield f"{lens} lens: answer on top", str(capability), planted, on_top
-    for (lens, capability), group in read.prediction_depths().groupby(["lens", "capability"]):
-        depths = sorted(set(group.loc[group["right"], "layer"].astype(int)))
-        planted = [_readable(layout, capability, lens)]
-        yield f"prediction depth, {lens} lens", str(capability), planted, depths
-    patched = lw.patch_activations(model, "all", positions="answer", pairs=PAIRS, **options)
-    yield from _placed([lw.ablate(model, "all", READ, **options), read, patched], layout)
-
-
-def _placed(results: list[Any], layout: WiredSeq2SeqLayout) -> Iterator[Row]:
-    """Half-effect depths on the axis of computation, in halves of a layer."""
-    depths = lw.emergence(results, n_resamples=200).emergence
-    whole = depths["axis"] == "computation"
-    for row in depths.loc[whole & (depths["measure"] == HALF_EFFECT)].itertuples():
-        truth = PlantedSeq2Seq(layout, str(row.capability))
-        planted = {
-            "ablation": truth.half_effect_depth, "logit lens": truth.readable_from,
-            "decoder lens": truth.found_at, "activation patching": layout.copy.layer,
-            "direct attribution": layout.say,
-        }[str(row.method)]  # fmt: skip
-        method = f"half-effect depth by {row.method}"
-        yield method, truth.capability, [round(2 * planted)], halves(row.layer)
-
-
-def _readable(layout: WiredSeq2SeqLayout, capability: object, lens: object) -> int:
-    truth = PlantedSeq2Seq(layout, str(capability))
-    return truth.found_at if lens == "decoder" else truth.readable_from
 
 
 def _patched(model: Seq2SeqModel, layout: WiredSeq2SeqLayout, options: Options) -> Iterator[Row]:
@@ -159,7 +120,7 @@ def _written(model: Seq2SeqModel, layout: WiredSeq2SeqLayout, options: Options) 
         found = sorted(_sender(model, *row) for row in mine.itertuples(index=False))
         planted = [_sender(model, *PlantedSeq2Seq(layout, capability).links["logits"])]
         yield "direct attribution: heads, attention or MLP", capability, planted, found
-    yield from _placed([result], layout)
+    yield from placed([result], layout)
 
 
 def _scored(model: Seq2SeqModel, layout: WiredSeq2SeqLayout, options: Options) -> Iterator[Row]:
@@ -171,4 +132,4 @@ def _scored(model: Seq2SeqModel, layout: WiredSeq2SeqLayout, options: Options) -
     yield "head scores: previous-token heads", "all", planted, found
 
 
-PARTS = (_lenses, _patched, _idle, _estimated, _sent, _scored, _written)
+PARTS = (lenses, _patched, _idle, _estimated, _sent, _scored, _written, tuned)
