@@ -285,7 +285,8 @@ def test_a_profile_joins_both_stacks() -> None:
     page = found.report.html
     assert "decoder.3" in page
     assert {"emergence", "emergence_within_stacks"} <= set(found.report.figures)
-    assert "cross-attention" in page
+    assert "Cross-attention of layer decoder.3" in page
+    assert "Cross-attention of layer encoder.3" not in page
     assert "Direct paths</h2>" in page
 
 

@@ -53,6 +53,7 @@ class Grid:
     words: str
     columns: tuple[str, ...]
     layers: tuple[tuple[tuple[Cell, ...], Part], ...]
+    two_stacks: bool = False
 
 
 def layer_grid(run: Run) -> Grid | None:
@@ -82,6 +83,7 @@ def layer_grid(run: Run) -> Grid | None:
             (tuple(cells[column].get(layer, missing) for column in columns), part)
             for layer, part in parts.items()
         ),
+        run.facts.model.n_encoder_layers > 0,
     )
 
 
