@@ -150,7 +150,7 @@ def test_the_planted_layers_of_the_trained_organism_write_what_is_said(capabilit
 def test_progress_towards_the_answer_begins_with_the_decoder():
     result = organism()
     found = lw.emergence([result], n_resamples=100).emergence
-    half = found[found["measure"] == "half-effect depth"]
+    half = found.query("measure == 'half-effect depth' and axis == 'computation'")
     assert len(half) == 4
     assert (half["layer"] > result.facts.model.n_encoder_layers - 1).all()
 

@@ -225,7 +225,10 @@ def test_methods_differ_by_what_was_planted_and_groups_lose_it(layout, seed):
     ]
     found = emergence(results, n_resamples=200)
     half = found.method_agreement.query("measure == 'half-effect depth'")
-    assert len(half) == len(CAPABILITIES) * (6 + 3)
+    by_patching = half[["first", "second"]].eq("activation patching").any(axis=1)
+    assert (~by_patching).sum() == len(CAPABILITIES) * (3 + 2)
+    # of three items all can be right by luck without a layer, and then there is no depth
+    assert 0 < by_patching.sum() <= len(CAPABILITIES) * (3 + 1)
     for row in half.itertuples():
         planted = Planted(layout, str(row.capability))
         depth = {

@@ -240,7 +240,8 @@ def test_attribution_credits_only_the_mlp_that_says_the_answer(layout, seed):
         assert (mine["significant"] == planted).all()
         assert (mine.loc[planted, "value"] > 1).all()
         assert not mine.loc[~planted, "value"].abs().gt(ROUNDING).any()
-    half = emergence([found], n_resamples=200).emergence.query("measure == 'half-effect depth'")
+    every = emergence([found], n_resamples=200).emergence
+    half = every.query("measure == 'half-effect depth' and axis == 'computation'")
     assert len(half) == len(CAPABILITIES)
     assert half["layer"].to_numpy() == pytest.approx(layout.say, abs=0.01)
 
