@@ -17,7 +17,9 @@ from layerwise.removal import removal_order
 from layerwise.tuned_lens import train_lens
 from tests.planted import (
     CAPABILITIES,
+    ROUNDING,
     Planted,
+    assert_idle_turn_nothing_and_go_first,
     assert_lost_answers_are_not_written,
     assert_no_bit_changed,
     assert_nothing_is_claimed_of_letters,
@@ -30,8 +32,6 @@ from tests.planted import (
 
 LAYOUT = WiredLayout()
 TASKS = [small_task(capability) for capability in CAPABILITIES]
-# Rounding in a rotated basis, in nats and in shares of a logit difference.
-ROUNDING = 1e-5
 anywhere = settings(max_examples=3, deadline=None, phases=(Phase.explicit, Phase.generate))
 seeds = st.integers(0, 1000)
 
@@ -384,15 +384,6 @@ def test_answers_are_settled_at_the_layer_that_writes_them(layout, seed):
 @anywhere
 @given(layouts(), seeds)
 def test_idle_layers_turn_nothing_and_go_first_by_effect_and_by_influence(layout, seed):
-    model, idle = small_model(layout, seed), spared(layout, *CAPABILITIES)
-    found = lw.similarity(model, TASKS, "continuation", progress=False)
-    single = found.angular().query("n_layers == 1")
-    for table, column in ((found.influence(), "influence"), (single, "distance")):
-        turned = table.groupby("layer")[column].max()
-        assert set(turned.index[turned < ROUNDING]) == set(idle)
-    if idle:
-        ways = ("effect", "influence")
-        result = removal_order(model, TASKS, n_removed=len(idle), by=ways, progress=False)
-        assert {way: result.orders[way, "continuation"][-1] for way in ways} == dict.fromkeys(
-            ways, tuple(idle)
-        )
+    assert_idle_turn_nothing_and_go_first(
+        small_model(layout, seed), TASKS, spared(layout, *CAPABILITIES)
+    )

@@ -23,6 +23,8 @@ from layerwise.sweep.seq2seq.sites import two_stack_sites
 from layerwise.tuned_lens import train_lens
 from tests.planted import (
     CAPABILITIES,
+    ROUNDING,
+    assert_idle_turn_nothing_and_go_first,
     assert_lost_answers_are_not_written,
     assert_no_bit_changed,
     assert_nothing_is_claimed_of_letters,
@@ -34,8 +36,6 @@ LAYOUT = WiredSeq2SeqLayout(
     5, 4, 2, 3, Spot(0, 1), Spot(2, 0), Spot(3, 1), Spot(4, 0), Spot(5, 1), Spot(7, 2), 8
 )
 TASKS = [small_task(capability) for capability in CAPABILITIES]
-# Rounding in a rotated basis, in nats and in shares of a logit difference.
-ROUNDING = 1e-5
 anywhere = settings(max_examples=2, deadline=None, phases=(Phase.explicit, Phase.generate))
 seeds = st.integers(0, 1000)
 
@@ -346,18 +346,9 @@ def test_gradients_see_what_is_copied_on_and_miss_what_asks(layout, seed, direct
 @given(seq2seq_layouts(), seeds)
 def test_idle_layers_turn_nothing_and_go_first_by_effect_and_by_influence(layout, seed):
     """Of both stacks together."""
-    model, idle = small_seq2seq(layout, seed), spared(layout, *CAPABILITIES)
-    found = lw.similarity(model, TASKS, "continuation", progress=False)
-    single = found.angular().query("n_layers == 1")
-    for table, column in ((found.influence(), "influence"), (single, "distance")):
-        turned = table.groupby("layer")[column].max()
-        assert set(turned.index[turned < ROUNDING]) == set(idle)
-    if idle:
-        ways = ("effect", "influence")
-        result = lw.removal_order(model, TASKS, n_removed=len(idle), by=ways, progress=False)
-        assert {way: result.orders[way, "continuation"][-1] for way in ways} == dict.fromkeys(
-            ways, tuple(idle)
-        )
+    assert_idle_turn_nothing_and_go_first(
+        small_seq2seq(layout, seed), TASKS, spared(layout, *CAPABILITIES)
+    )
 
 
 def test_tuned_lenses_read_the_answer_once_it_was_brought_and_not_before():

@@ -87,7 +87,7 @@ def test_pushes_are_those_of_the_engine(at_once, monkeypatch):
     a_push = ((1, 1.0), (10**6, 1.0))
     counting = replace(FREE, encoder=a_push, decoder=a_push)
 
-    @cases(parts=3)
+    @cases(parts=8)
     @given(st.data())
     def agree(data: st.DataObject) -> None:
         changes = data.draw(families(model.cfg))
