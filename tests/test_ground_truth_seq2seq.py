@@ -355,7 +355,7 @@ def test_tuned_lenses_read_the_answer_once_it_was_brought_and_not_before():
     """To the position where it is said in the decoder, to the prompt's end in the encoder."""
     model = small_seq2seq(LAYOUT)
     for kind in ("bias", "full"):
-        lens = train_lens(model, TASKS, kind=kind, n_texts=120, steps=40, progress=False).lens
+        lens = train_lens(model, TASKS, kind=kind, n_texts=60, steps=30, progress=False).lens
         read = logit_lens(model, TASKS, "continuation", lens="tuned", tuned=lens, progress=False)
         tops = read.lens.assign(top=read.lens["rank"] == 0)
         shares = tops.groupby(["capability", "lens", "layer"])["top"].mean()

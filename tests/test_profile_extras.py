@@ -10,7 +10,7 @@ from layerwise._profile_extras import EXTRAS, wanted_extras
 from layerwise.errors import UserError
 from layerwise.models import load_model
 
-OPTIONS = {"protocols": ["continuation", "generate"], "limit": 12, "pairs": 4, "also": "all"}
+OPTIONS = {"protocols": ["continuation", "generate"], "limit": 12, "pairs": 3, "also": "all"}
 
 
 @pytest.fixture(scope="module")
