@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate, chain
 
 import torch
@@ -40,8 +41,7 @@ class TwoStackSites:
     Attributes:
         encoder: of the encoder, at every token of every context, one context after the other.
         decoder: of the decoder, at its last token before the answer, one row per context.
-        cross_z: each cross-attention head's output before the output projection, there.
-        cross_attn_out: what cross-attention adds, there.
+        cross: of cross-attention, there.
         pattern: how much each cross-attention head looks from there at each token of the row's
             context, after the softmax; tokens as in ``encoder``.
         lengths: tokens of each context.
@@ -49,8 +49,7 @@ class TwoStackSites:
 
     encoder: StackSites
     decoder: StackSites
-    cross_z: Float[torch.Tensor, "layer context head d_head"]
-    cross_attn_out: Float[torch.Tensor, "layer context d_model"]
+    cross: CrossSites
     pattern: Float[torch.Tensor, "layer head token"]
     lengths: tuple[int, ...]
 
@@ -59,12 +58,7 @@ class TwoStackSites:
         """The residual stream that leaves the decoder's last block."""
         return self.decoder.final
 
-    @property
-    def cross(self) -> CrossSites:
-        """What cross-attention wrote."""
-        return CrossSites(self.cross_z, self.cross_attn_out)
-
-    @property
+    @cached_property
     def spans(self) -> list[slice]:
         """Where in ``encoder`` the tokens of each context are."""
         ends = list(accumulate(self.lengths))
@@ -92,8 +86,10 @@ def two_stack_sites(
     found = TwoStackSites(
         StackSites.empty(like, sum(lengths), n_encoder, *of_encoder),
         StackSites.empty(like, count, n_decoder, *of_decoder),
-        like.new_empty(n_decoder, count, *of_decoder),
-        like.new_empty(n_decoder, count, cfg.d_model),
+        CrossSites(
+            like.new_empty(n_decoder, count, *of_decoder),
+            like.new_empty(n_decoder, count, cfg.d_model),
+        ),
         like.new_empty(n_decoder, cfg.decoder_heads, sum(lengths)),
         lengths,
     )
@@ -116,8 +112,8 @@ def _take_decoder(model: Seq2SeqModel, found: TwoStackSites, one: IntactLayer) -
     layer = one.layer - model.cfg.n_encoder_layers
     rows, last = list(one.texts), [path[-1] for path in one.paths]
     found.decoder.take(one, layer, rows, last)
-    found.cross_z[layer, rows] = one.seen["cross_z"][0, last]
-    found.cross_attn_out[layer, rows] = one.seen["cross_attn_out"][0, last]
+    found.cross.z[layer, rows] = one.seen["cross_z"][0, last]
+    found.cross.out[layer, rows] = one.seen["cross_attn_out"][0, last]
     stack = model.parts.decoder
     parts = stack.blocks[layer]
     assert parts.cross_attn is not None
