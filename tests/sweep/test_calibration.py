@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -42,17 +43,21 @@ def cache(tmp_path, monkeypatch) -> Path:
     return tmp_path / "cache"
 
 
-@pytest.fixture
-def measured(monkeypatch) -> list[object]:
-    """Each measuring, which takes no time here."""
+def counted(monkeypatch, measuring: str, known: Any) -> list[object]:
+    """Each measuring by that function of ``calibration``, which takes no time here."""
     calls: list[object] = []
 
     def quick(model, seconds=0.0):
         calls.append(model)
-        return replace(KNOWN, tokens_at_once=256 * len(calls))
+        return replace(known, tokens_at_once=256 * len(calls))
 
-    monkeypatch.setattr(calibration, "calibrate", quick)
+    monkeypatch.setattr(calibration, measuring, quick)
     return calls
+
+
+@pytest.fixture
+def measured(monkeypatch) -> list[object]:
+    return counted(monkeypatch, "calibrate", KNOWN)
 
 
 @pytest.mark.parametrize("kind", ["llama-gqa", "attention only", "alibi"])

@@ -11,7 +11,7 @@ from functools import cached_property
 from math import ceil
 
 from ._bench import attention_work
-from ._curves import seconds_at
+from ._curves import Curve, seconds_at
 from .branches import Branch
 from .calibration import Calibration
 from .interventions import Intervention
@@ -192,6 +192,12 @@ class Part:
         return self.n_tokens * min(ceil(self.n_branches / 2), room)
 
 
+def seconds_to_score(unembedding: Curve, rows: float | int) -> float:
+    """Seconds to score rows, most of them with others."""
+    at_once = min(CHUNK, rows)
+    return rows / at_once * seconds_at(unembedding, at_once) if rows else 0.0
+
+
 @dataclass(frozen=True)
 class Seconds:
     """Seconds by a calibration."""
@@ -209,12 +215,7 @@ class Seconds:
             attending = part.pairs * known.pair_seconds + part.keys * known.key_seconds
             per_token = seconds_at(known.block, pushed) / pushed + attending / part.n_tokens
             spent += part.passes * per_token
-        return spent + self._reading(walk.n_ends * len(walk.plan.read))
-
-    def _reading(self, rows: float | int) -> float:
-        """To score rows, most of them with others."""
-        at_once = min(CHUNK, rows)
-        return rows / at_once * seconds_at(self.calibration.unembedding, at_once) if rows else 0.0
+        return spent + seconds_to_score(known.unembedding, walk.n_ends * len(walk.plan.read))
 
     def texts(self, walk: WalkWork) -> float:
         """To decode.
@@ -230,4 +231,5 @@ class Seconds:
         rows = walk.text_rows / steps
         of_step = n_layers * seconds_at(known.step, walk.text_passes / steps / n_layers)
         attending = walk.text_pairs * known.step_pair_seconds
-        return steps * (of_step + self._reading(rows)) + attending
+        reading = seconds_to_score(known.unembedding, rows)
+        return steps * (of_step + reading) + attending

@@ -6,6 +6,7 @@ What is measured is in ``calibration``. Knows shapes only.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from math import ceil
 
 import torch
@@ -32,7 +33,7 @@ def stand_in(outline: HookedTransformer, device: str) -> HookedTransformer | Non
         The stand-in; None where it would take more than half of the free memory.
     """
     of_block = size_of(outline.blocks[0])
-    n_blocks = min(ceil(LARGER_THAN_CACHES / of_block), MOST_BLOCKS, outline.cfg.n_layers)
+    n_blocks = enough_blocks(of_block, outline.cfg.n_layers)
     rest = size_of(outline) - sum(map(size_of, outline.blocks))
     if n_blocks * of_block + rest > free_memory(device) // 2:
         return None
@@ -40,11 +41,21 @@ def stand_in(outline: HookedTransformer, device: str) -> HookedTransformer | Non
     cfg.n_layers, cfg.init_weights, cfg.device = n_blocks, False, device
     with no_deprecation_of_hooked_transformer(), torch.device(device):
         model = HookedTransformer(cfg).eval()
-    for parameter in model.parameters():
-        # Not zeros: memory that was never written to is one page, and faster than any real one.
-        parameter.data.fill_(0.01)
+    fill(model.parameters())
     restride(model)
     return model
+
+
+def enough_blocks(of_block: int, n_layers: int) -> int:
+    """How many blocks of so many bytes are timed, of a stack that has ``n_layers``."""
+    return min(ceil(LARGER_THAN_CACHES / of_block), MOST_BLOCKS, n_layers)
+
+
+def fill(weights: Iterable[torch.Tensor]) -> None:
+    """Give weights values, in memory that is theirs."""
+    for weight in weights:
+        # Not zeros: memory that was never written to is one page, and faster than any real one.
+        weight.data.fill_(0.01 if weight.is_floating_point() else 0)
 
 
 def size_of(module: torch.nn.Module) -> int:

@@ -17,6 +17,7 @@ from layerwise.sweep.seq2seq.bench import TwoStackBench
 from layerwise.sweep.seq2seq.calibration import TwoStackCalibration, calibrate_two_stacks
 from layerwise.sweep.seq2seq.stand_in import stand_in_of_two_stacks
 from tests.models.seq2seq.tiny import tiny_folder, tiny_seq2seq
+from tests.sweep.test_calibration import counted
 
 KNOWN = TwoStackCalibration(
     tokens_at_once=512,
@@ -38,15 +39,7 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def measured(monkeypatch) -> list[object]:
-    """Each measuring, which takes no time here."""
-    calls: list[object] = []
-
-    def quick(model, seconds=0.0):
-        calls.append(model)
-        return replace(KNOWN, tokens_at_once=256 * len(calls))
-
-    monkeypatch.setattr(calibration, "calibrate_two_stacks", quick)
-    return calls
+    return counted(monkeypatch, "calibrate_two_stacks", KNOWN)
 
 
 @pytest.mark.parametrize("family", ["t5", "flan-t5", "bart", "mbart", "marian", "pegasus"])
@@ -103,10 +96,10 @@ def test_an_outline_is_measured_on_a_stand_in_as_the_model_would_be(measured, fa
 
 def test_a_stand_in_has_no_more_blocks_than_are_needed(monkeypatch):
     outline = load_outline(str(tiny_folder("t5")))
-    monkeypatch.setattr("layerwise.sweep.seq2seq.stand_in.LARGER_THAN_CACHES", 1)
+    monkeypatch.setattr("layerwise.sweep.stand_in.LARGER_THAN_CACHES", 1)
     timed = stand_in_of_two_stacks(outline, "cpu")
     assert (timed.cfg.n_encoder_layers, timed.cfg.n_decoder_layers) == (1, 1)
-    monkeypatch.setattr("layerwise.sweep.seq2seq.stand_in.LARGER_THAN_CACHES", 10**9)
+    monkeypatch.setattr("layerwise.sweep.stand_in.LARGER_THAN_CACHES", 10**9)
     timed = stand_in_of_two_stacks(outline, "cpu")
     assert (timed.cfg.n_encoder_layers, timed.cfg.n_decoder_layers) == (3, 2)
 

@@ -10,11 +10,10 @@ from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.models.seq2seq.parts import BlockParts
 
 from .._curves import seconds_at
-from .._walk_work import TextLengths
+from .._walk_work import TextLengths, seconds_to_score
 from ..cost import Cost
 from ..interventions import Intervention
 from ..plan import SweepPlan
-from ..readout import CHUNK
 from ..requests import Generate, Request
 from .calibration import TwoStackCalibration
 from .plan import Side, TwoStackPlan, plan_two_stacks
@@ -167,23 +166,17 @@ class _Walk:
                 spent += pushed * attended * known.pair_seconds
             if decoding:
                 spent += seconds_at(known.memory, self._memory_tokens())
-        spent += _reading(known, self.read_rows)
+        spent += seconds_to_score(known.unembedding, self.read_rows)
         if self.text_rows:
             rows = self.text_rows / self.longest_text
             step = self.model.cfg.n_decoder_layers * seconds_at(known.step, rows)
-            spent += self.longest_text * (step + _reading(known, rows))
+            spent += self.longest_text * (step + seconds_to_score(known.unembedding, rows))
         return spent
 
 
 def _pairs(side: Side) -> int:
     """Queries times keys that they meet in self-attention."""
     return sum(len(run.queries) * len(run.keys) for run in side.runs)
-
-
-def _reading(known: TwoStackCalibration, rows: float | int) -> float:
-    """Seconds to score rows, most of them with others."""
-    at_once = min(CHUNK, rows)
-    return rows / at_once * seconds_at(known.unembedding, at_once) if rows else 0.0
 
 
 def _of_block(block: BlockParts, tokens: float, memory_tokens: int) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from math import ceil
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from layerwise.models.seq2seq.load import hooked_seq2seq
 from layerwise.models.seq2seq.parts import BlockParts
 
 from ..memory import free_memory
-from ..stand_in import LARGER_THAN_CACHES, MOST_BLOCKS, size_of
+from ..stand_in import enough_blocks, fill, size_of
 
 
 def stand_in_of_two_stacks(outline: Seq2SeqModel, device: str) -> Seq2SeqModel | None:
@@ -34,20 +33,14 @@ def stand_in_of_two_stacks(outline: Seq2SeqModel, device: str) -> Seq2SeqModel |
     stored = STORED_IN[kind.__name__]
     stacks = (outline.parts.encoder, outline.parts.decoder)
     for fields, stack, number in zip(stored, stacks, numbers, strict=True):
-        n_blocks = ceil(LARGER_THAN_CACHES / _bytes(stack.blocks[0]))
-        setattr(config, fields.n_layers, min(n_blocks, MOST_BLOCKS, number))
+        setattr(config, fields.n_layers, enough_blocks(_bytes(stack.blocks[0]), number))
     with quiet(), torch.device("meta"):
         model = kind(config).to(outline.W_E.dtype)
     if size_of(model) > free_memory(device) // 2:
         return None
     model = model.to_empty(device=device).eval()
     model.tie_weights()
-    for tensor in (*model.parameters(), *model.buffers()):
-        # Not zeros: memory that was never written to is one page, and faster than any real one.
-        if tensor.is_floating_point():
-            tensor.data.fill_(0.01)
-        else:
-            tensor.data.zero_()
+    fill((*model.parameters(), *model.buffers()))
     assert outline.tokenizer is not None, "an outline has its tokenizer"
     return hooked_seq2seq(model, outline.tokenizer, outline.cfg.model_name)
 
