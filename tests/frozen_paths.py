@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 
 from layerwise._path_ends import EMBEDDING, Receiver, Sender
 from layerwise.models.kinds import Model, hook_name
 from layerwise.models.seq2seq import Seq2SeqModel
+from layerwise.tasks.pairs import PatchingPrompts
 
 FROZEN = ("attn.hook_z", "hook_mlp_out")
 BEGINS = ("blocks.0.hook_resid_pre", "encoder.hook_embed", "decoder.hook_embed")
@@ -92,3 +94,17 @@ def by_freezing(
 
     logits = model.run_with_hooks(*batch(model, tokens), fwd_hooks=[(name, put)])
     return logits[0, -1].double().log_softmax(-1)
+
+
+def assert_is_what_was_said(row: Any, said: torch.Tensor, prompts: PatchingPrompts) -> None:
+    """A row of ``path_patching.parquet`` has the numbers of a run of the reference.
+
+    Args:
+        row: of the table.
+        said: log-probabilities that the reference gave.
+        prompts: the pair.
+    """
+    diff = float(said[prompts.clean_answer] - said[prompts.corrupted_answer])
+    assert row.patched_diff == pytest.approx(diff, abs=1e-4)
+    base, aim = (row.clean_diff, row.corrupted_diff)[:: 1 if row.direction == "noising" else -1]
+    assert row.recovered == pytest.approx((diff - base) / (aim - base), abs=1e-3)

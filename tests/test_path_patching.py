@@ -13,7 +13,7 @@ from layerwise.path_patching import patch_paths, refuse_norms_after
 from layerwise.tasks import patching_prompts
 from tests import analysis
 from tests.analysis import prompt_pair, word_task
-from tests.frozen_paths import by_freezing, cached, intact
+from tests.frozen_paths import assert_is_what_was_said, by_freezing, cached, intact
 from tests.models.tiny import tiny_model
 from tests.sweep.models import random_model
 
@@ -100,10 +100,7 @@ def test_a_row_for_every_pair_receiver_and_sender(model, task, direction):
         sender = Sender(int(row.layer), head, row.site)
         assert sender.name == row.sender
         said = by_freezing(model, *runs, sender, parse_receiver(row.receiver, model))
-        diff = float(said[prompts.clean_answer] - said[prompts.corrupted_answer])
-        assert row.patched_diff == pytest.approx(diff, abs=1e-4)
-        base, aim = (row.clean_diff, row.corrupted_diff)[:: 1 if direction == "noising" else -1]
-        assert row.recovered == pytest.approx((diff - base) / (aim - base), abs=1e-3)
+        assert_is_what_was_said(row, said, prompts)
     effects = result.effects()
     assert list(effects.columns) == analysis.documented_columns("path_effects.parquet")
     assert len(effects) == 16 + 6

@@ -21,7 +21,7 @@ from tests import analysis
 from tests.analysis import prompt_pair, word_task
 from tests.cases import cases
 from tests.commands import done
-from tests.frozen_paths import by_freezing, cached, intact
+from tests.frozen_paths import assert_is_what_was_said, by_freezing, cached, intact
 from tests.models.seq2seq.tiny import tiny_seq2seq
 from tests.planted import small_task
 from tests.planted_seq2seq import small_seq2seq
@@ -176,10 +176,7 @@ def test_a_row_for_every_pair_receiver_and_sender(case: str, direction: str):
         assert row.head is pd.NA if sender.head is None else row.head == sender.head
         receiver = parse_receiver(row.receiver, model)
         said = by_freezing(model, *runs, sender, receiver)
-        diff = float(said[prompts.clean_answer] - said[prompts.corrupted_answer])
-        assert row.patched_diff == pytest.approx(diff, abs=1e-4)
-        base, aim = (row.clean_diff, row.corrupted_diff)[:: 1 if direction == "noising" else -1]
-        assert row.recovered == pytest.approx((diff - base) / (aim - base), abs=1e-3)
+        assert_is_what_was_said(row, said, prompts)
     effects = result.effects()
     assert list(effects.columns) == analysis.documented_columns("path_effects.parquet")
     assert len(effects) == n_encoder + n_decoder
