@@ -13,6 +13,7 @@ from layerwise.errors import UserError
 from layerwise.models import original_tokenizer
 from layerwise.models.kinds import Model
 from layerwise.models.seq2seq import Seq2SeqModel
+from layerwise.models.seq2seq.load import around
 from layerwise.sweep.requests import Tokens
 
 SHORTEST = 2
@@ -125,9 +126,9 @@ def _around(tokenizer: Any, known: Tokens) -> tuple[Tokens, Tokens]:
             tuple(tokenizer(text, add_special_tokens=special).input_ids)
             for special in (False, True)
         )
-        for first in range(len(whole) - len(plain) + 1):
-            if plain and whole[first : first + len(plain)] == plain:
-                return whole[:first], whole[first + len(plain) :]
+        found = around(plain, whole)
+        if found is not None:
+            return found
     raise UserError(
         "The tokenizer adds no special tokens in a fixed place around a text: expected one that "
         "keeps the text's own tokens together; use another tokenizer."

@@ -6,6 +6,7 @@ Where files come from is told in ``models.load``.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from layerwise.errors import UserError
 from layerwise.models.parity import must_run, refuse_difference, token_ids
 from layerwise.models.seq2seq.families import PARTS_OF
 from layerwise.models.seq2seq.model import Seq2SeqModel
+
+Tokens = tuple[int, ...]
 
 
 def hooked_seq2seq(
@@ -63,10 +66,17 @@ def _put_before(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     """Special tokens that a tokenizer puts before a target text."""
     whole = list(tokenizer(text_target="a").input_ids)
     bare = list(tokenizer(text_target="a", add_special_tokens=False).input_ids)
-    for start in range(len(whole) - len(bare) + 1):
-        if bare and whole[start : start + len(bare)] == bare:
-            return tuple(whole[:start])
-    return ()
+    found = around(bare, whole)
+    return () if found is None else found[0]
+
+
+def around(plain: Sequence[int], whole: Sequence[int]) -> tuple[Tokens, Tokens] | None:
+    """What stands before and after some tokens where they are found first; None if nowhere."""
+    size = len(plain)
+    for start in range(len(whole) - size + 1):
+        if size and tuple(whole[start : start + size]) == tuple(plain):
+            return tuple(whole[:start]), tuple(whole[start + size :])
+    return None
 
 
 Pair = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
