@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import base64
+import io
 from pathlib import Path
 
 import matplotlib as mpl
@@ -12,6 +14,7 @@ from matplotlib import _pylab_helpers
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from PIL import Image
 from synthetic import HOSTILE, Plan
 
 from layerwise.errors import UserError
@@ -21,6 +24,7 @@ from layerwise.report.figures.grid import layer_ticks
 from layerwise.report.figures.lettering import label
 from layerwise.report.figures.role_map import color_map
 from layerwise.report.figures.save import figure_bytes, png_address, svg_address
+from layerwise.report.figures.style import style
 from layerwise.report.rows import rows
 from layerwise.report.run import Run
 from layerwise.results import EmergenceResult, LensResult, Result
@@ -268,7 +272,29 @@ def test_large_figures_become_png() -> None:
     figure = Figure(figsize=(2, 2))
     assert svg_address(figure, 10_000_000).startswith("data:image/svg+xml;base64,")
     assert svg_address(figure, 10).startswith("data:image/png;base64,")
-    assert len(png_address(figure, 10)) < len(png_address(figure, 10_000_000))
+
+
+def test_a_page_takes_a_figure_in_few_colours(effects: pd.DataFrame) -> None:
+    figure = figures.role_map(rows(effects, task="facts"))
+    content = base64.b64decode(png_address(figure).partition(",")[2])
+    full = figure_bytes(figure, "png")
+    assert len(content) < len(full) / 2
+    with Image.open(io.BytesIO(content)) as small, Image.open(io.BytesIO(full)) as original:
+        assert small.size == original.size
+        off = np.abs(np.asarray(small.convert("RGB"), int) - np.asarray(original.convert("RGB")))
+    assert off.mean() < 1
+
+
+@pytest.mark.parametrize(("ending", "left_out"), [("svg", "Date Creator"), ("png", "Software")])
+def test_a_figure_is_what_matplotlib_itself_writes(
+    effects: pd.DataFrame, ending: str, left_out: str
+) -> None:
+    figure = figures.role_map(rows(effects, task="facts"))
+    canvas, dpi, buffer = figure.canvas, figure.dpi, io.BytesIO()
+    with style():
+        figure.savefig(buffer, format=ending, dpi=200, metadata=dict.fromkeys(left_out.split()))
+    assert figure_bytes(figure, ending) == buffer.getvalue()
+    assert (figure.canvas, figure.dpi) == (canvas, dpi)
 
 
 def test_drawing_leaves_no_state_behind(effects: pd.DataFrame) -> None:

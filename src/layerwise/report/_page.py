@@ -20,7 +20,7 @@ from layerwise.report.run import Run
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# What all figures of a page may weigh together, and the most that one may, in bytes.
+# What all figures for wide screens may weigh together as SVG, and the most that one may, in bytes.
 _ALL, _ONE = 4_000_000, 300_000
 _PIXELS_PER_INCH = 145
 
@@ -91,7 +91,7 @@ def _pictures(
         for section in part
         for drawing in section.drawings
     ]
-    most = min(_ONE, _ALL // max(1, 2 * len(listed)))
+    most = min(_ONE, _ALL // max(1, len(listed)))
     made, figures = {}, {}
     for name, drawing, run in listed:
         with naming_layers_of(run.facts.model):
@@ -102,7 +102,7 @@ def _pictures(
 
 def pictures(drawings: Sequence[Drawing]) -> tuple[dict[Drawing, Picture], dict[str, Any]]:
     """Drawings of no one run in particular as a page takes them, and as figures by name."""
-    most = min(_ONE, _ALL // max(1, 2 * len(drawings)))
+    most = min(_ONE, _ALL // max(1, len(drawings)))
     figures = {drawing.name: drawing.draw() for drawing in drawings}
     return {each: _picture(each, figures[each.name], most) for each in drawings}, figures
 
@@ -113,5 +113,5 @@ def _picture(drawing: Drawing, figure: Figure, most: int) -> Picture:
 
     narrow = drawing.draw(width=COLUMN_WIDTH)
     pixels = round(figure.get_figwidth() * _PIXELS_PER_INCH)
-    wide, small = svg_address(figure, most), png_address(narrow, most)
+    wide, small = svg_address(figure, most), png_address(narrow)
     return Picture(wide, small, pixels, drawing.caption, drawing.alt)

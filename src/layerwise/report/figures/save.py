@@ -7,24 +7,53 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from PIL import Image
 
 from layerwise.errors import UserError
 from layerwise.report.figures.style import style
 
 DPI = 200
+_PALETTE = 256
+
+AnyCanvas = TypeVar("AnyCanvas", FigureCanvasAgg, FigureCanvasSVG)
 
 
-def figure_bytes(figure: Figure, file_format: str, dpi: int = DPI) -> bytes:
-    """The figure as ``"svg"`` or ``"png"``, without dates or versions in its metadata."""
-    empty: dict[str, str | None] = {"Date": None, "Creator": None}
-    metadata = empty if file_format == "svg" else {"Software": None}
+def figure_bytes(figure: Figure, file_format: str) -> bytes:
+    """The figure as ``"svg"`` or ``"png"`` at 200 dots per inch, without dates or versions in it.
+
+    The same bytes as ``Figure.savefig`` writes, which draws a figure twice: its first time is for
+    the layout, and that was settled when the figure was made.
+    """
     buffer = io.BytesIO()
-    with style():
-        figure.savefig(buffer, format=file_format, dpi=dpi, metadata=metadata)
+    if file_format == "svg":
+        with _canvas(figure, FigureCanvasSVG) as canvas:
+            canvas.print_svg(buffer, metadata={"Date": None, "Creator": None})
+    else:
+        with _canvas(figure, FigureCanvasAgg) as canvas:
+            canvas.print_png(buffer, metadata={"Software": None})
     return buffer.getvalue()
+
+
+@contextmanager
+def _canvas(figure: Figure, kind: type[AnyCanvas]) -> Iterator[AnyCanvas]:
+    """A canvas to print the figure on, in the house style; the figure's own is put back."""
+    own, dpi = figure.canvas, figure.dpi
+    try:
+        figure.dpi = DPI
+        with style():
+            yield kind(figure)
+    finally:
+        figure.dpi = dpi
+        figure.set_canvas(own)
 
 
 def save_figure(figure: Figure, folder: Path | str, name: str) -> tuple[Path, Path]:
@@ -60,15 +89,17 @@ def svg_address(figure: Figure, largest: int) -> str:
     An image in an address runs no scripts and shares no ids with the page around it.
     """
     content = figure_bytes(figure, "svg")
-    return _address(content, "svg+xml") if len(content) <= largest else png_address(figure, largest)
+    return _address(content, "svg+xml") if len(content) <= largest else png_address(figure)
 
 
-def png_address(figure: Figure, largest: int) -> str:
-    """The figure as a ``data:`` address: PNG, at half the resolution if over ``largest`` bytes."""
-    content = figure_bytes(figure, "png")
-    if len(content) > largest:
-        content = figure_bytes(figure, "png", dpi=DPI // 2)
-    return _address(content, "png")
+def png_address(figure: Figure) -> str:
+    """The figure as a ``data:`` address: PNG with a palette, a third of the size of full colour."""
+    with _canvas(figure, FigureCanvasAgg) as canvas:
+        canvas.draw()
+        image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    buffer = io.BytesIO()
+    image.quantize(_PALETTE, dither=Image.Dither.NONE).save(buffer, "png", dpi=(DPI, DPI))
+    return _address(buffer.getvalue(), "png")
 
 
 def _address(content: bytes, kind: str) -> str:

@@ -103,7 +103,8 @@ def styled(draw: Callable[_P, Figure]) -> Callable[_P, Figure]:
     def wrapper(*args: _P.args, **kwargs: _P.kwargs) -> Figure:
         with style():
             figure = draw(*args, **kwargs)
-            figure.draw_without_rendering()
+            if (engine := figure.get_layout_engine()) is not None:
+                engine.execute(figure)
             figure.set_layout_engine("none")
         return figure
 
