@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import layerwise as lw
+from layerwise._removal_job import Order
 from layerwise._removal_orders import by_angle
 from layerwise._removal_tables import WAYS
 from layerwise._tables import frame
@@ -38,8 +39,22 @@ def task(model):
 
 
 @pytest.fixture(scope="module")
-def result(model, task):
-    return removal_order(model, task, ["continuation"], n_removed=3, by=WAYS, progress=False)
+def measured():
+    """What was measured for ``result``: items of a split, without a set of layers."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def result(model, task, measured):
+    measure = Order._measure
+
+    def watched(self, tasks, split, tried):
+        measured.extend((split, frozenset(layers)) for layers in tried)
+        return measure(self, tasks, split, tried)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Order, "_measure", watched)
+        return removal_order(model, task, ["continuation"], n_removed=3, by=WAYS, progress=False)
 
 
 def test_given_orders_are_those_of_the_plain_rules(model, task, result):
@@ -78,9 +93,14 @@ def test_every_order_is_measured_on_the_same_held_out_items(result):
     assert held.groupby("by")["step"].unique().map(sorted).tolist() == [[0, 1, 2, 3]] * len(WAYS)
 
 
-def test_the_singles_are_swept_once(result):
-    names = [(entry.get("step"), entry["items"]) for entry in result.facts.work]
-    assert names.count((1, "selection")) == 2  # the single layers, and the intact model alone
+def test_no_set_of_layers_is_measured_twice(result, measured):
+    table = result.removal
+    used = set(zip(table["split"], table["layers"].map(frozenset), strict=True))
+    assert len(measured) == len(set(measured))
+    assert set(measured) == used
+    by_order = table.groupby(["by", "split", "step", "intervention"]).ngroups
+    assert len(measured) < by_order  # orders share the intact model and the single layers at least
+    assert len(result.facts.work) <= len(measured)
 
 
 def test_angles_choose_blocks_and_ties_go_deep():

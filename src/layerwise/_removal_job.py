@@ -7,7 +7,7 @@ The public function with its arguments is in ``removal``; given orders are made 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +47,16 @@ from layerwise.errors import UserError, unknown_name
 from layerwise.models.kinds import n_encoder_layers
 from layerwise.results import RemovalResult
 from layerwise.similarity import streams_of
-from layerwise.sweep import SweepStats, intact, skip_layers
+from layerwise.sweep import Intervention, SweepStats, intact, skip_layers
 from layerwise.sweep.cost import Cost
 from layerwise.tasks import Task, TaskRequest
 from layerwise.tasks.items import Item
 
 Layers = tuple[int, ...]
+# The items that are asked (a split), and the layers that are left out in turn.
+Piece = tuple[str, tuple[Layers, ...]]
+# Rows of ``removal.parquet`` by split and set of layers left out, as they were first measured.
+Known = dict[tuple[str, frozenset[int]], pd.DataFrame]
 
 
 @dataclass(frozen=True)
@@ -122,16 +126,42 @@ class Removal:
 
     def run(self, parts: Parts, settings: dict[str, Any], told: Meter) -> RemovalResult:
         """Make the pieces that are missing, and join all of them."""
-        orders = [Order(self, p, by) for p in self.setup.protocols for by in self.by]
-        told.expect(sum((cost.amount for order in orders for cost in order.costs()), start=0.0))
+        orders = self.orders()
+        costs = self.costs(orders)
+        told.expect(sum((cost.amount for found in costs for cost in found), start=0.0))
         tables, names = [], {}
-        for order in orders:
-            found = order.run(parts, told)
+        for order, expected in zip(orders, costs, strict=True):
+            found = order.run(parts, told, expected)
             tables += list(found.values())
             names |= dict.fromkeys(found)
-        work = [parts.read_part(f"removal work {name}").to_dict("records")[0] for name in names]
+        measured = [name for name in names if parts.has_part(f"removal work {name}")]
+        work = [parts.read_part(f"removal work {name}").to_dict("records")[0] for name in measured]
         facts = self.setup.facts(settings, [{str(k): v for k, v in w.items()} for w in work])
         return RemovalResult(pd.concat(tables, ignore_index=True), facts)
+
+    def orders(self) -> list[Order]:
+        """Every order under every protocol; those of a protocol share what they measure."""
+        shared: dict[str, Known] = {protocol: {} for protocol in self.setup.protocols}
+        return [Order(self, p, by, shared[p]) for p in self.setup.protocols for by in self.by]
+
+    def costs(self, orders: Sequence[Order]) -> list[list[Cost]]:
+        """Expected costs of the pieces of each order, what orders share counted for each."""
+        known: dict[tuple[str, Piece], Cost] = {}
+        for order in orders:
+            for piece in order.pieces():
+                if (order.protocol, piece) not in known:
+                    known[order.protocol, piece] = self.cost(order.protocol, *piece)
+        return [[known[order.protocol, piece] for piece in order.pieces()] for order in orders]
+
+    def cost(self, protocol: str, split: str, tried: Sequence[Layers]) -> Cost:
+        """What it is expected to cost to leave out some sets of layers in turn."""
+        asked = [
+            one.request
+            for task in self.setup.tasks
+            for one in self.asked(task, self.split(task)[split], protocol)
+        ]
+        cost = self.setup.cost(self.setup.tasks[0], changes_of(tried), asked)
+        return cost if self.method == "engine" else cost.by_brute_force()
 
     def chance(self, task: str, protocol: str) -> float:
         """Accuracy by guessing."""
@@ -169,15 +199,23 @@ class Removal:
 
 @dataclass(frozen=True)
 class Order:
-    """One order under one protocol; pieces that orders share are made once."""
+    """One order under one protocol; sets of layers that orders share are measured once.
+
+    Attributes:
+        job: what it is an order of.
+        protocol: the protocol.
+        by: which order.
+        known: what orders of this protocol have measured so far.
+    """
 
     job: Removal
     protocol: str
     by: str
+    known: Known = field(default_factory=dict, repr=False, compare=False)
 
-    def run(self, parts: Parts, told: Meter) -> dict[str, pd.DataFrame]:
+    def run(self, parts: Parts, told: Meter, expected: Sequence[Cost]) -> dict[str, pd.DataFrame]:
         """The tables of its pieces, by their names; only the first where no task has signal."""
-        job, first_cost, *costs = self.job, *self.costs()
+        job, first_cost, *costs = self.job, *expected
         told.doing(f"removing layers, {self.by} under {self.protocol}")
         every, singles = job.setup.tasks, self._singles()
         name = f"{self.protocol} {'singles' if singles else 'intact'}"
@@ -268,37 +306,51 @@ class Order:
         self, parts: Parts, name: str, tasks: Sequence[Task], split: str,
         tried: Sequence[Layers], cost: Cost, **more: Any,
     ) -> pd.DataFrame:  # fmt: skip
-        """A piece, made unless it is there; nothing in it is marked as chosen."""
-        if not parts.has_part(f"removal {name}"):
-            table, spent = self._measure(tasks, split, tried)
+        """A piece, made unless it is there; nothing in it is marked as chosen.
+
+        What another order has measured under this protocol is not measured again.
+        """
+        fresh = [layers for layers in tried if not self._knows(split, layers, tasks)]
+        if fresh and not parts.has_part(f"removal {name}"):
+            table, spent = self._measure(tasks, split, fresh)
+            if len(fresh) < len(tried):
+                cost = self.job.cost(self.protocol, split, fresh)
             work = {**_work(tasks, split, spent), "protocol": self.protocol, **more}
             parts.write_part(f"removal work {name}", pd.DataFrame([work | planned(cost)]))
             parts.write_part(f"removal {name}", table)
-        return conform("removal", parts.read_part(f"removal {name}")).assign(by=self.by)
+        if fresh:
+            made = conform("removal", parts.read_part(f"removal {name}"))
+            of_row = made["layers"].map(frozenset)
+            for layers in map(frozenset, fresh):
+                self.known[split, layers] = made.loc[of_row == layers]
+        return self._joined(split, tried, tasks)
 
-    def costs(self) -> list[Cost]:
-        """Expected costs of the pieces, whichever layers go first."""
+    def _knows(self, split: str, layers: Layers, tasks: Sequence[Task]) -> bool:
+        rows = self.known.get((split, frozenset(layers)))
+        return rows is not None and {task.name for task in tasks} <= set(rows["task"])
+
+    def _joined(self, split: str, tried: Sequence[Layers], tasks: Sequence[Task]) -> pd.DataFrame:
+        """What is known of some sets, by task and set, as rows of this order."""
+        found = []
+        for layers in tried:
+            rows = self.known[split, frozenset(layers)]
+            mine = {"layers": [list(layers)] * len(rows), "by": self.by, "chosen": False}
+            found.append(rows.assign(**mine))
+        every = pd.concat(found, ignore_index=True)
+        of_tasks = [every.loc[every["task"] == task.name] for task in tasks]
+        return conform("removal", pd.concat(of_tasks, ignore_index=True))
+
+    def pieces(self) -> list[Piece]:
+        """Its pieces as they can be known beforehand, whichever layers go first."""
         n = self.job.n_removed
-        sets = [tuple(range(step)) for step in range(1, n + 1)]
+        sets = tuple(tuple(range(step)) for step in range(1, n + 1))
         further = (
-            [self._candidates(step, tuple(range(step - 1))) for step in range(2, n + 1)]
+            [tuple(self._candidates(step, tuple(range(step - 1)))) for step in range(2, n + 1)]
             if self.by in SEARCHES
             else [sets]
         )
-        found = [self._cost(SELECTION, [(), *self._singles()])]
-        found += [self._cost(SELECTION, tried) for tried in further]
-        return [*found, self._cost(HELD_OUT, [(), *sets])] if self.job.held_out else found
-
-    def _cost(self, split: str, tried: Sequence[Layers]) -> Cost:
-        job = self.job
-        asked = [
-            one.request
-            for task in job.setup.tasks
-            for one in job.asked(task, job.split(task)[split], self.protocol)
-        ]
-        changes = [skip_layers(layers) if layers else intact() for layers in tried]
-        cost = job.setup.cost(job.setup.tasks[0], changes, asked)
-        return cost if job.method == "engine" else cost.by_brute_force()
+        found = [(SELECTION, tried) for tried in (((), *self._singles()), *further)]
+        return [*found, (HELD_OUT, ((), *sets))] if self.job.held_out else found
 
     def _measure(
         self, tasks: Sequence[Task], split: str, tried: Sequence[Layers]
@@ -308,7 +360,7 @@ class Order:
         for task in tasks:
             items = job.split(task)[split]
             asked.append((task, items, job.asked(task, items, self.protocol)))
-        changes = [skip_layers(layers) if layers else intact() for layers in tried]
+        changes = changes_of(tried)
         put = [one.request for _, _, requests in asked for one in requests]
         swept = job.setup.sweep(changes, put, job.method)
         layers_of = {change.id: list(layers) for change, layers in zip(changes, tried, strict=True)}
@@ -322,6 +374,11 @@ class Order:
                 rows.append({name: row[name] for name in _KEPT} | more | {"chosen": False})
             start = stop
         return frame("removal", rows), swept.stats
+
+
+def changes_of(tried: Sequence[Layers]) -> list[Intervention]:
+    """An intervention for each set of layers to leave out."""
+    return [skip_layers(layers) if layers else intact() for layers in tried]
 
 
 _KEPT = (

@@ -27,15 +27,24 @@ _SAME_SHARE, _SAME_NATS = 1e-9, 1e-4
 
 def signal_table(removal: pd.DataFrame, chance: Chance, split: str) -> pd.DataFrame:
     """``signal.parquet`` of one split's items: is the intact model above chance?"""
-    intact = removal.loc[(removal["split"] == split) & (removal["step"] == 0)]
-    intact = intact.drop_duplicates(["task", "protocol", "item"])  # every order has it
-    return _effects.signal_table(_as_records(intact), chance)
+    return _effects.signal_table(_as_records(_intact(removal, split)), chance)
 
 
 def tasks_that_count(removal: pd.DataFrame, chance: Chance) -> list[str]:
     """The tasks on whose selection items the intact model is above chance."""
-    signal = signal_table(removal, chance, SELECTION)
-    return [str(task) for task in signal.loc[signal["signal"], "task"]]
+    return [
+        str(task)
+        for task, rows in _intact(removal, SELECTION).groupby("task")
+        if any(
+            stats.above_chance(group["correct"].to_numpy(dtype=bool), chance(str(task), str(of)))
+            for of, group in rows.groupby("protocol")
+        )
+    ]
+
+
+def _intact(removal: pd.DataFrame, split: str) -> pd.DataFrame:
+    intact = removal.loc[(removal["split"] == split) & (removal["step"] == 0)]
+    return intact.drop_duplicates(["task", "protocol", "item"])  # every order has it
 
 
 def candidates_table(removal: pd.DataFrame, chance: Chance) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,9 @@ from layerwise.tasks.task import take
 
 TaskLike = str | Task
 
+# Requests of so many items are kept, some tens of MB; those of further items are built each time.
+_MOST_BUILT = 4000
+
 
 @dataclass(frozen=True)
 class Setup:
@@ -57,6 +60,7 @@ class Setup:
         memory_budget: bytes for activations, keys and values.
         tokens_at_once: how many tokens are pushed through a block at once.
         calibration: how fast this machine is at models of this shape; None if unknown.
+        built: requests of items that were asked for, those of setups made from this one too.
     """
 
     model: Any
@@ -69,22 +73,31 @@ class Setup:
     memory_budget: int
     tokens_at_once: int
     calibration: Calibration | TwoStackCalibration | None
+    built: dict[Any, tuple[TaskRequest, ...]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     def pieces(self) -> list[tuple[Task, str]]:
         """Every task under every protocol."""
         return list(product(self.tasks, self.protocols))
 
     def requests(self, task: Task, item: Item, protocol: str) -> tuple[TaskRequest, ...]:
-        """What is put to the model for one item."""
-        return build_requests(
-            task,
-            item,
-            protocol,
-            self.tokenizer,
-            chat=self.chat,
-            max_length=self.model.cfg.n_ctx,
-            apart=isinstance(self.model, Seq2SeqModel),
-        )
+        """What is put to the model for one item; several analyses ask, and it is encoded once."""
+        key = (self.tokenizer, self.chat, task.hash, item.id, protocol)
+        if key not in self.built:
+            found = build_requests(
+                task,
+                item,
+                protocol,
+                self.tokenizer,
+                chat=self.chat,
+                max_length=self.model.cfg.n_ctx,
+                apart=isinstance(self.model, Seq2SeqModel),
+            )
+            if len(self.built) >= _MOST_BUILT:
+                return found
+            self.built[key] = found
+        return self.built[key]
 
     def sweep(
         self,

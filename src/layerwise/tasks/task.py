@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 
 from layerwise.errors import UserError
 from layerwise.tasks.items import Capability, Item
@@ -76,7 +77,7 @@ class Task:
     template: Template = Template()
     source: str = "built-in"
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """SHA-256 (hex) over canonical JSON of everything that shapes a request."""
         shaping = {
