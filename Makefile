@@ -28,13 +28,13 @@ demo: $(VENV)/.package
 	$(BIN)/layerwise profile $(MODEL) $(addprefix --task ,$(TASKS)) \
 		--limit $(ITEMS) --pairs $(PAIRS) --out $(OUT)
 
-# The notebooks first, because they take longest.
+# Neighbouring tests go to one process, so that what a file prepares is prepared once, not by each.
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n $(WORKERS) --nbmake notebooks tests
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --nbmake notebooks tests
 
 # For the night: the engine against its reference on many random cases and on a real model.
 test-long: $(VENV)/.test
-	LAYERWISE_CASES=$(CASES) $(BIN)/python -m pytest -n $(WORKERS) tests/sweep
+	LAYERWISE_CASES=$(CASES) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/sweep
 
 # Puts faults into copies of the engine, one at a time; the tests must catch each.
 test-mutants: $(VENV)/.test

@@ -1,8 +1,8 @@
 """What ``layerwise plan`` says of three different jobs, and what they then take.
 
 Log-likelihoods (letter and continuation), greedy texts, and activation patching, each planned
-anew, run, and set against its plan. Calibration is measured at the start, so that plan and run
-see the same machine.
+anew, run, and set against its plan, for a decoder and for an encoder-decoder. Calibration is
+measured at the start, so that plan and run see the same machine.
 """
 
 from __future__ import annotations
@@ -13,18 +13,40 @@ from typing import Any
 
 from machine import machine
 from measuring import markdown, timed
-from transformer_lens import HookedTransformer
 
 from layerwise import ablate, load_model, patch_activations
 from layerwise.models import DEFAULT_MODEL
+from layerwise.models.kinds import Model
 from layerwise.planning import RunPlan, plan_run
 from layerwise.sweep.calibration import calibration_for, fewer_threads
 
-SCORED = ("facts", "kv-words", "arithmetic", "brackets")
-WRITTEN = ("word-problems", "facts")
-PATCHED = ("facts", "kv-words")
 LOG_LIKELIHOODS = ("letter", "continuation")
 GOAL = 0.3
+
+
+@dataclass(frozen=True)
+class Suites:
+    """What a model is asked.
+
+    Attributes:
+        scored: suites whose options are scored.
+        written: suites whose answers are written.
+        patched: suites with pairs of prompts.
+        times: so many times the items that were asked for, where the model is as much smaller.
+    """
+
+    scored: tuple[Any, ...]
+    written: tuple[Any, ...]
+    patched: tuple[Any, ...]
+    times: int = 1
+
+
+TEXTS = Suites(
+    ("facts", "kv-words", "arithmetic", "brackets"), ("word-problems", "facts"),
+    ("facts", "kv-words"),
+)  # fmt: skip
+_TOYS = ("organism-lookup", "organism-facts", "organism-two-hop", "organism-brackets")
+TOYS = Suites(_TOYS, _TOYS, _TOYS, 20)
 
 
 @dataclass(frozen=True)
@@ -62,39 +84,42 @@ class Row:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default=DEFAULT_MODEL)
+    parser.add_argument("--model", nargs="+", default=[DEFAULT_MODEL, "organism-seq2seq"])
     parser.add_argument("--items", type=int, default=12, help="of each suite")
     parser.add_argument("--pairs", type=int, default=8, help="of prompts, of each patched suite")
     parser.add_argument("--dtype", default="float32")
     options = parser.parse_args()
-    model = load_model(options.model, dtype=options.dtype)
-    here = machine()
-    known, spent = timed("calibration", lambda: calibration_for(model, anew=True))
-    fewer = fewer_threads(model)
-    rows = compare(model, options.items, options.pairs)
-    print(f"{here}\n")
-    print(f"Calibration: {spent.seconds:.1f} s; {known.tokens_at_once} tokens at once.")
-    if fewer is not None:
-        print(f"{fewer.better} threads would be {fewer.times:.1f} times faster: a busy machine.")
-    print(f"\n{table(rows)}")
-    outside = [row.job for row in rows if abs(row.ratio - 1) > GOAL]
-    print(f"\nNot within {GOAL:.0%}: {', '.join(outside) or 'none'}.")
+    print(f"{machine()}\n")
+    for name in options.model:
+        model = load_model(name, dtype=options.dtype)
+        known, spent = timed(f"calibration of {name}", lambda: calibration_for(model, anew=True))  # noqa: B023
+        fewer = fewer_threads(model)
+        suites = TOYS if name.startswith("organism") else TEXTS
+        rows = compare(model, suites, options.items, options.pairs)
+        print(f"{name}: calibration {spent.seconds:.1f} s; {known.tokens_at_once} tokens at once.")
+        if fewer is not None:
+            print(
+                f"{fewer.better} threads would be {fewer.times:.1f} times faster: a busy machine."
+            )
+        print(f"\n{table(rows)}")
+        outside = [row.job for row in rows if abs(row.ratio - 1) > GOAL]
+        print(f"\nNot within {GOAL:.0%}: {', '.join(outside) or 'none'}.\n")
 
 
-def compare(model: HookedTransformer, n_items: int, n_pairs: int) -> list[Row]:
+def compare(model: Model, suites: Suites, n_items: int, n_pairs: int) -> list[Row]:
     """Plan and run the three jobs."""
-    quiet: dict[str, Any] = {"limit": n_items}
+    quiet: dict[str, Any] = {"limit": n_items * suites.times}
     rows = []
     for job, tasks, protocols in (
-        ("log-likelihoods", SCORED, LOG_LIKELIHOODS),
-        ("greedy texts", WRITTEN, ("generate",)),
+        ("log-likelihoods", suites.scored, LOG_LIKELIHOODS),
+        ("greedy texts", suites.written, ("generate",)),
     ):
         plan = plan_run(model, tasks, protocols, **quiet)
         result, _ = timed(job, lambda: ablate(model, tasks, protocols, progress=False, **quiet))  # noqa: B023
         rows.append(Row.of(job, plan, result))
-    quiet["pairs"] = n_pairs
-    plan = plan_run(model, PATCHED, analysis="patching", **quiet)
-    run = lambda: patch_activations(model, PATCHED, progress=False, **quiet)  # noqa: E731
+    quiet["pairs"] = n_pairs * suites.times
+    plan = plan_run(model, suites.patched, analysis="patching", **quiet)
+    run = lambda: patch_activations(model, suites.patched, progress=False, **quiet)  # noqa: E731
     result, _ = timed("patching", run)
     return [*rows, Row.of("patching", plan, result)]
 

@@ -245,6 +245,26 @@ def test_planned_and_actual_in_one_line():
 
 
 @pytest.mark.parametrize(
+    ("seconds", "made", "told"),
+    [
+        (30.0, 100, None),  # twice as long is not far off
+        (70.0, 100, "4.7 times slower"),
+        (70.0, 300, None),  # more was to be done than planned
+        (3.0, 100, "5.0 times faster"),
+    ],
+)
+def test_a_machine_of_another_speed_is_told(seconds, made, told):
+    work = {"planned_seconds": 15.0, "seconds": seconds}
+    work |= {"planned_token_passes": 100, "token_passes": made}
+    line = planned_and_actual([work])
+    assert line is not None
+    assert ("--recalibrate" in line) == (told is not None)
+    assert told is None or f"This machine was {told} than when" in line
+    short = {name: value / 10 if "seconds" in name else value for name, value in work.items()}
+    assert "recalibrate" not in str(planned_and_actual([short]))
+
+
+@pytest.mark.parametrize(
     ("seconds", "words"),
     [(0.04, "0.0 s"), (9.96, "10 s"), (59.4, "59 s"), (90, "1.5 min"), (600, "10 min"),
      (3599, "1 h 00 min"), (7500, "2 h 05 min")],

@@ -83,19 +83,34 @@ def planned(cost: Cost) -> dict[str, Any]:
     return {"planned_seconds": cost.seconds, "planned_token_passes": passes}
 
 
+# Seconds from which a plan that was off by so many times is worth a hint.
+_WORTH_TELLING, _FAR_OFF = 10.0, 2.0
+
+
 def planned_and_actual(work: Iterable[Mapping[str, Any]]) -> str | None:
-    """One line on what was planned and what it took; None where nothing was planned."""
+    """One line on what was planned and what it took; None where nothing was planned.
+
+    Where the machine was far from the speed that was planned with, it says how to measure again.
+    """
     entries = [entry for entry in work if "planned_seconds" in entry]
     if not entries:
         return None
     wanted, took = (sum(entry[key] for entry in entries) for key in ("planned_seconds", "seconds"))
-    line = f"Planned: {seconds_in_words(wanted)}; took {seconds_in_words(took)}"
+    line = f"Planned: {seconds_in_words(wanted)}; took {seconds_in_words(took)}."
+    slower = took / wanted if wanted else 1.0
     counted = [entry for entry in entries if "token_passes" in entry]
     if counted:
         keys = ("planned_token_passes", "token_passes")
         expected, made = (sum(entry[key] for entry in counted) for key in keys)
-        line += f". Token-passes planned: {expected:,}; made {made:,}"
-    return f"{line}."
+        line += f" Token-passes planned: {expected:,}; made {made:,}."
+        slower *= expected / made if made else 1.0
+    if max(wanted, took) >= _WORTH_TELLING and not 1 / _FAR_OFF <= slower <= _FAR_OFF:
+        times, how = (slower, "slower") if slower > 1 else (1 / slower, "faster")
+        line += (
+            f" This machine was {times:.1f} times {how} than when its speed was measured; if that "
+            "lasts, have it measured again by layerwise plan with --recalibrate."
+        )
+    return line
 
 
 def seconds_in_words(seconds: float | int) -> str:
