@@ -140,7 +140,7 @@ def test_what_was_left_out_is_not_compared():
 
 @pytest.mark.slow
 def test_equal_depths_are_rarely_called_different():
-    n_sets, claims = 100, 0
+    n_sets, claims = 60, 0
     for i in range(n_sets):
         rng = np.random.default_rng(i)
         right = np.ones((40, 9), bool)

@@ -63,7 +63,7 @@ NULLS = {
 
 @pytest.mark.parametrize("null", NULLS)
 def test_no_more_false_claims_than_stated(null):
-    n_sets = 200
+    n_sets = 120
     found = [rows(asked(*NULLS[null], np.random.default_rng(i)))["p"][0] for i in range(n_sets)]
     claims = sum(p < 0.05 for p in found)
     assert claims <= n_sets * 0.05 + 3 * (n_sets * 0.05 * 0.95) ** 0.5
