@@ -16,6 +16,7 @@ from measuring import markdown, timed
 
 from layerwise import ablate, load_model, patch_activations
 from layerwise.models import DEFAULT_MODEL
+from layerwise.models.facts import language_of
 from layerwise.models.kinds import Model
 from layerwise.planning import RunPlan, plan_run
 from layerwise.sweep.calibration import calibration_for, fewer_threads
@@ -94,7 +95,7 @@ def main() -> None:
         model = load_model(name, dtype=options.dtype)
         known, spent = timed(f"calibration of {name}", lambda: calibration_for(model, anew=True))  # noqa: B023
         fewer = fewer_threads(model)
-        suites = TOYS if name.startswith("organism") else TEXTS
+        suites = TOYS if language_of(model) == "organism" else TEXTS
         rows = compare(model, suites, options.items, options.pairs)
         print(f"{name}: calibration {spent.seconds:.1f} s; {known.tokens_at_once} tokens at once.")
         if fewer is not None:
