@@ -29,6 +29,7 @@ from layerwise.sweep.interventions import Site
 from layerwise.sweep.readout import logits_of
 from layerwise.sweep.seq2seq.truncated import truncated_encoder
 from layerwise.tasks._encoding import encode_apart, encode_input
+from layerwise.tuned_lens import train_lens
 from tests.models.seq2seq.tiny import tiny_folder, tiny_seq2seq
 from tests.models.tiny import tiny_tokenizer
 
@@ -324,3 +325,24 @@ def test_a_plan_counts_what_the_engine_does() -> None:
     plan = plan_run(model, None, analysis="patching", limit=LIMIT, pairs=2)
     done = lw.patch_activations(model, limit=LIMIT, pairs=2, progress=False).facts.work
     assert plan.total.token_passes == sum(int(str(entry["token_passes"])) for entry in done)
+
+
+def test_short_tables_name_layers_by_their_stack() -> None:
+    model = wired()
+    n_encoder, n_decoder = model.cfg.n_encoder_layers, model.cfg.n_decoder_layers
+    asked: dict[str, Any] = {"protocols": "continuation", "limit": LIMIT, "progress": False}
+    skipped = lw.ablate(model, "wired-facts", layers=["encoder.4", "decoder.0"], **asked)
+    assert set(skipped.summary_rows()["intervention"]) == {
+        "skip:layer=encoder.4", "skip:layer=decoder.0",
+    }  # fmt: skip
+    sets = lw.ablate(model, "wired-facts", block=2, layers=["encoder.7", "decoder.0"], **asked)
+    assert set(sets.summary_rows()["intervention"]) == {"skip:layers=encoder.7+decoder.0"}
+    read = lw.logit_lens(model, "wired-facts", **asked).summary_rows()
+    assert read["layer"].tolist() == [
+        "encoder embedding", *(f"encoder.{layer}" for layer in range(n_encoder)),
+        "decoder embedding", *(f"decoder.{layer}" for layer in range(n_decoder)),
+    ]  # fmt: skip
+    trained = train_lens(model, "wired-facts", n_texts=40, steps=1, progress=False)
+    exact = {f"encoder.{n_encoder - 1}", f"decoder.{n_decoder - 1}"}  # there is nothing to train
+    streams = [name for name in read["layer"] if name not in exact]
+    assert trained.result.summary_rows()["layer"].tolist() == streams

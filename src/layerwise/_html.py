@@ -6,6 +6,7 @@ Figures and the full report are ``report/``'s business.
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Sequence
 from functools import partial
 
@@ -16,11 +17,12 @@ from layerwise._attribution_tables import HEADS, SUBLAYERS
 from layerwise._effects import corrected
 from layerwise._facts import Facts
 from layerwise._head_tables import SCORES
+from layerwise._lens_names import OF_ENCODER
 from layerwise._removal_tables import HELD_OUT, SELECTION, removed_label
-from layerwise._stacks import layer_name
+from layerwise._stacks import layer_name, stream_name
 
 
-def ablation_rows(effects: pd.DataFrame, n_top: int = 5) -> pd.DataFrame:
+def ablation_rows(effects: pd.DataFrame, n_encoder: int = 0, n_top: int = 5) -> pd.DataFrame:
     """The most harmful interventions under each protocol, of tasks that have signal."""
     found = effects.loc[effects["signal"]].sort_values(
         by="share_lost", ascending=False, kind="stable"
@@ -30,7 +32,7 @@ def ablation_rows(effects: pd.DataFrame, n_top: int = 5) -> pd.DataFrame:
         {
             "protocol": top["protocol"],
             "task": top["task"],
-            "intervention": top["intervention"],
+            "intervention": [_named(name, n_encoder) for name in top["intervention"]],
             "share lost [95 %]": intervals(top, "share_lost", "share_low", "share_high"),
             "p (corrected)": corrected(top).map("{:.2g}".format),
             "significant": np.where(top["significant"], "yes", "no"),
@@ -38,20 +40,43 @@ def ablation_rows(effects: pd.DataFrame, n_top: int = 5) -> pd.DataFrame:
     )
 
 
-def lens_rows(lens: pd.DataFrame) -> pd.DataFrame:
+def _named(intervention: str, n_encoder: int) -> str:
+    """An intervention's id with its layers called as they are in an encoder-decoder."""
+
+    def named(found: re.Match[str]) -> str:
+        name = partial(layer_name, n_encoder=n_encoder)
+        return found[1] + re.sub(r"\d+", lambda number: name(int(number[0])), found[2])
+
+    return re.sub(r"(layers?=)([\d+-]+)", named, intervention) if n_encoder else intervention
+
+
+def lens_rows(lens: pd.DataFrame, n_encoder: int = 0) -> pd.DataFrame:
     """Median rank and mean log-probability, per protocol and layer, and lens and site if many."""
     several = [name for name in ("lens", "site") if len(set(lens[name])) > 1]
     table = lens.groupby(["protocol", *several, "layer"], as_index=False).agg(
         rank=("rank", "median"), logprob=("logprob", "mean")
     )
+    if n_encoder:
+        named = table if "lens" in table else table.assign(lens=lens["lens"].iloc[0])
+        table["layer"] = _streams_read(named, n_encoder)
     names = {"rank": "median rank", "logprob": "log-probability (nats)"}
     return table.assign(logprob=table["logprob"].map(number)).rename(columns=names)
 
 
-def tuned_rows(layers: pd.DataFrame) -> pd.DataFrame:
+def _streams_read(table: pd.DataFrame, n_encoder: int) -> list[str]:
+    """What the layers of an encoder-decoder are called whose streams lenses read."""
+    return [
+        stream_name(int(layer), n_encoder, of_decoder=lens not in OF_ENCODER)
+        for layer, lens in zip(table["layer"], table["lens"], strict=True)
+    ]
+
+
+def tuned_rows(layers: pd.DataFrame, n_encoder: int = 0) -> pd.DataFrame:
     """Divergence of both lenses from the final distribution by layer, and their difference."""
     named = ["lens"] * (layers["lens"].nunique() > 1)
     found = layers.reindex(columns=[*named, "layer"])
+    if n_encoder:
+        found["layer"] = _streams_read(layers, n_encoder)
     for name, column in (("logit", "kl_logit"), ("tuned", "kl_tuned"), ("lower by", "difference")):
         told = intervals(layers, column, f"{column}_low", f"{column}_high")
         found[f"{name} (nats) [95 %]"] = told

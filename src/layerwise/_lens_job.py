@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 
-from layerwise._lens_names import DECODER_LENS, LOGIT, TUNED, TUNED_DECODER_LENS
+from layerwise._lens_names import DECODER_LENS, LOGIT, OF_ENCODER, TUNED, TUNED_DECODER_LENS
 from layerwise._lens_reading import (
     GENERATED,
     OVER,
@@ -300,7 +300,7 @@ def _chunks(read: Sequence[Passage], most: int) -> Iterator[list[Passage]]:
 
 def _rank(row: dict[str, Any], order: dict[str, int]) -> tuple[int, ...]:
     """Where a row stands, however the passages were cut in chunks."""
-    later = int(row["lens"] in (DECODER_LENS, TUNED_DECODER_LENS))
+    later = int(row["lens"] in OF_ENCODER)
     return order[row["item"]], row["pos"], later, row["layer"], SITES.index(row["site"])
 
 

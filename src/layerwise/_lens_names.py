@@ -9,7 +9,7 @@ LOGIT, TUNED = LENSES = ("logit", "tuned")
 """What can be asked for: the final norm and the unembedding read the stream of the decoder (or of
 the only stack) as it is, or translated by a trained map."""
 
-DECODER_LENS, TUNED_DECODER_LENS = "decoder", "tuned decoder"
+DECODER_LENS, TUNED_DECODER_LENS = OF_ENCODER = "decoder", "tuned decoder"
 """What comes with these of an encoder: the whole decoder reads the stream behind one of its layers
 as it is, which is the exact run of a shorter model, or translated by a trained map, a probe."""
 

@@ -29,6 +29,20 @@ def layer_name(layer: int, n_encoder: int) -> str:
     return f"{stack}.{layer - n_encoder * (stack == DECODER)}"
 
 
+def stream_name(layer: int, n_encoder: int, *, of_decoder: bool) -> str:
+    """What the residual stream of an encoder-decoder is called after a layer, or before the first.
+
+    Args:
+        layer: its number in the order of computation; -1 is before the encoder's first layer, and
+            in the decoder the encoder's last stands for before the decoder's first.
+        n_encoder: layers of the encoder.
+        of_decoder: whether it is the decoder's stream.
+    """
+    if layer == -1 or (of_decoder and layer == n_encoder - 1):
+        return f"{DECODER if of_decoder else ENCODER} embedding"
+    return layer_name(layer, n_encoder)
+
+
 def stack_name(layer: int, n_encoder: int) -> str:
     """``encoder`` or ``decoder``: the stack that a layer, by its number, is in."""
     return ENCODER if layer < n_encoder else DECODER

@@ -91,7 +91,7 @@ class AblationResult(Result):
 
     def summary_rows(self) -> pd.DataFrame:
         """The most harmful interventions by protocol."""
-        return _html.ablation_rows(self.effects())
+        return _html.ablation_rows(self.effects(), self.facts.model.n_encoder_layers)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -139,7 +139,7 @@ class LensResult(Result):
 
     def summary_rows(self) -> pd.DataFrame:
         """Median rank and log-probability per protocol and layer."""
-        return _html.lens_rows(self.lens)
+        return _html.lens_rows(self.lens, self.facts.model.n_encoder_layers)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -168,7 +168,7 @@ class TunedLensResult(Result):
 
     def summary_rows(self) -> pd.DataFrame:
         """KL of both lenses by layer, with intervals."""
-        return _html.tuned_rows(self.layers())
+        return _html.tuned_rows(self.layers(), self.facts.model.n_encoder_layers)
 
     def _heading(self) -> str:
         table = self.tuned_lens
