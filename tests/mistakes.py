@@ -87,7 +87,7 @@ FAULTS = [
     Fault(
         "stale norm in the lens",
         "_lens_job.py",
-        "                reading = read_lens(model, resid, said, wanted)\n",
+        "                reading = read_lens(model, stream[here], said, wanted)\n",
         "                stale = []\n"
         '                place_of_norm = "ln_final.hook_scale"\n'
         "                keep = [(place_of_norm, lambda scale, hook: stale.append(scale))]\n"
@@ -95,7 +95,7 @@ FAULTS = [
         "                    logits_of(model, final[here])\n"
         "                put = [(place_of_norm, lambda scale, hook: stale[0])]\n"
         "                with model.hooks(fwd_hooks=put):\n"
-        "                    reading = read_lens(model, resid, said, wanted)\n",
+        "                    reading = read_lens(model, stream[here], said, wanted)\n",
         ("tests/test_logit_lens.py::test_every_depth_equals_the_lens_worked_out_by_hand",),
     ),
     Fault(

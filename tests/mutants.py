@@ -309,9 +309,9 @@ FAULTS = [
         for name, file, old, new in (
             (
                 "a branch of the encoder reads the intact memory",
-                "walk.py",
-                "early = branch < self.n_early",
-                "early = False",
+                "plan.py",
+                "            return 1 + branch\n",
+                "            return 0\n",
             ),
             (
                 "a branch does not begin where it leaves another",

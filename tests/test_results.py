@@ -278,3 +278,28 @@ def test_depths_that_lack_a_table_are_not_loaded(tmp_path):
     assert len(load_results(tmp_path)) == 2
     (tmp_path / "protocol_interaction.parquet").unlink()
     assert [type(result) for result in load_results(tmp_path)] == [AblationResult]
+
+
+def test_what_follows_from_the_tables_is_computed_once(ablation, lens, monkeypatch):
+    asked = []
+    table = results._effects.effects_table
+
+    def counted(*given):
+        asked.append(given)
+        return table(*given)
+
+    monkeypatch.setattr(results._effects, "effects_table", counted)
+    fresh = AblationResult(ablation.records, ablation.facts)
+    first = fresh.effects()
+    first["acc"] = -1.0  # a copy, which may be changed
+    again = fresh.effects()
+    assert len(asked) == 1
+    assert (again["acc"] >= 0).all()
+    pd.testing.assert_frame_equal(again, table(*asked[0]))
+    other = AblationResult(ablation.records.iloc[::-1], ablation.facts)
+    other.effects()
+    assert len(asked) == 2  # of each result on its own
+    parts = lens.derived()
+    for name, found in lens.derived().items():
+        assert found is not parts[name]
+        pd.testing.assert_frame_equal(found, parts[name])

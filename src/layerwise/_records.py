@@ -84,7 +84,7 @@ def planned(cost: Cost) -> dict[str, Any]:
 
 
 # Seconds from which a plan that was off by so many times is worth a hint.
-_WORTH_TELLING, _FAR_OFF = 10.0, 2.0
+_WORTH_TELLING, _FAR_OFF = 10.0, 3.0
 
 
 def planned_and_actual(work: Iterable[Mapping[str, Any]]) -> str | None:
@@ -107,8 +107,8 @@ def planned_and_actual(work: Iterable[Mapping[str, Any]]) -> str | None:
     if max(wanted, took) >= _WORTH_TELLING and not 1 / _FAR_OFF <= slower <= _FAR_OFF:
         times, how = (slower, "slower") if slower > 1 else (1 / slower, "faster")
         line += (
-            f" This machine was {times:.1f} times {how} than when its speed was measured; if that "
-            "lasts, have it measured again by layerwise plan with --recalibrate."
+            f" That was {times:.1f} times {how} than planned: layerwise plan with --recalibrate "
+            "measures anew how fast this machine is."
         )
     return line
 

@@ -5,6 +5,8 @@ Which results there are is in ``results``; drawing is left to ``report/``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -24,6 +26,26 @@ from layerwise._files import write_atomically
 from layerwise._tables import conform, read_table, write_table
 
 AnyResult = TypeVar("AnyResult", bound="Result")
+Tables = TypeVar("Tables", pd.DataFrame, dict[str, pd.DataFrame])
+
+
+def computed_once(method: Callable[[AnyResult], Tables]) -> Callable[[AnyResult], Tables]:
+    """Keep what a result's method computes from its tables, which never change.
+
+    Saving, the report, and a person in a notebook ask for the same; each gets a copy.
+    """
+
+    @wraps(method)
+    def known(self: AnyResult) -> Tables:
+        kept = self.__dict__.setdefault("_computed", {})
+        if method.__name__ not in kept:
+            kept[method.__name__] = method(self)
+        found: Any = kept[method.__name__]
+        several = isinstance(found, dict)
+        copied: Any = {n: t.copy() for n, t in found.items()} if several else found.copy()
+        return copied
+
+    return known
 
 
 class Result:

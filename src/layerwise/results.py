@@ -34,6 +34,7 @@ from layerwise._facts import installed_versions as installed_versions
 from layerwise._facts import join_facts as join_facts
 from layerwise._facts import read_facts
 from layerwise._result import Result as Result
+from layerwise._result import computed_once
 from layerwise._run_folder import RunFolder as RunFolder
 from layerwise._tables import frame
 from layerwise.errors import UserError
@@ -77,10 +78,12 @@ class AblationResult(Result):
     records: pd.DataFrame
     facts: Facts
 
+    @computed_once
     def signal(self) -> pd.DataFrame:
         """``signal.parquet``: is the intact model above chance, per task and protocol?"""
         return _effects.signal_table(self.records, self.facts.chance)
 
+    @computed_once
     def effects(self) -> pd.DataFrame:
         """``effects.parquet``: the paired effect of every intervention."""
         return _effects.effects_table(self.records, self.facts.chance, self.facts.seed)
@@ -110,6 +113,7 @@ class LensResult(Result):
     lens: pd.DataFrame
     facts: Facts
 
+    @computed_once
     def summary(self) -> pd.DataFrame:
         """Averages over items per task, protocol and place, with bootstrap intervals.
 
@@ -120,11 +124,13 @@ class LensResult(Result):
         """
         return _summaries.lens_summary(self.lens, self.facts.seed)
 
+    @computed_once
     def prediction_depths(self) -> pd.DataFrame:
         """``prediction_depth.parquet``: the layer from which each final answer stays on top."""
         model = self.facts.model
         return _lens_tables.prediction_depths(self.lens, model.n_layers, model.n_encoder_layers)
 
+    @computed_once
     def derived(self) -> dict[str, pd.DataFrame]:
         """Prediction depths, their means by capability, and tests between capabilities."""
         depths = self.prediction_depths()
@@ -158,6 +164,7 @@ class TunedLensResult(Result):
     tuned_lens: pd.DataFrame
     facts: Facts
 
+    @computed_once
     def layers(self) -> pd.DataFrame:
         """``tuned_lens_layers.parquet``: both lenses by layer, paired over held-out texts."""
         return _tuned_tables.layers_table(self.tuned_lens, self.facts.seed)
@@ -192,6 +199,7 @@ class PatchingResult(Result):
     patching: pd.DataFrame
     facts: Facts
 
+    @computed_once
     def summary(self) -> pd.DataFrame:
         """Share of the logit difference per cell, with intervals and tests.
 
@@ -202,6 +210,7 @@ class PatchingResult(Result):
         """
         return _patching_tables.patching_summary(self.patching, self.facts.seed)
 
+    @computed_once
     def effects(self) -> pd.DataFrame:
         """``patching_effects.parquet``: the same by every metric, in its unit, too."""
         return _patching_tables.patching_effects(self.patching, self.facts.seed)
@@ -234,6 +243,7 @@ class AttributionResult(Result):
     attribution: pd.DataFrame
     facts: Facts
 
+    @computed_once
     def summary(self) -> pd.DataFrame:
         """``attribution_summary.parquet``: means over items with intervals and tests."""
         return _attribution_tables.summary_table(self.attribution, self.facts.seed)
@@ -268,6 +278,7 @@ class HeadsResult(Result):
         """Above this, an induction head's prefix-matching score lies with its whole interval."""
         return float(self.facts.settings["threshold"])  # type: ignore[arg-type]
 
+    @computed_once
     def summary(self) -> pd.DataFrame:
         """``heads_summary.parquet``: mean scores over sequences, with intervals."""
         return _head_tables.summary_table(self.heads, self.threshold, self.facts.seed)
@@ -307,6 +318,7 @@ class PathPatchingResult(Result):
     path_patching: pd.DataFrame
     facts: Facts
 
+    @computed_once
     def effects(self) -> pd.DataFrame:
         """``path_effects.parquet``: averages over pairs, with intervals and tests."""
         return _patching_tables.path_effects(self.path_patching, self.facts.seed)
@@ -336,6 +348,7 @@ class AttributionPatchingResult(Result):
     attribution_patching: pd.DataFrame
     facts: Facts
 
+    @computed_once
     def cells(self) -> pd.DataFrame:
         """Means over pairs of every cell's estimated and true change, nats.
 
@@ -345,6 +358,7 @@ class AttributionPatchingResult(Result):
         """
         return _attribution_agreement.cell_means(self.attribution_patching)
 
+    @computed_once
     def agreement(self) -> pd.DataFrame:
         """``attribution_agreement.parquet``: rank correlation with true patches of a sample."""
         table = self.attribution_patching
@@ -448,19 +462,23 @@ class RemovalResult(Result):
         mine = [e for e in self.facts.work if e["analysis"] == "layer removal"]
         return {key: float(sum(entry[key] for entry in mine)) for key in keys}  # type: ignore[misc]
 
+    @computed_once
     def signal(self) -> pd.DataFrame:
         """Is the intact model above chance on the items to select by? As ``signal.parquet``."""
         split = _removal_tables.SELECTION
         return _removal_tables.signal_table(self.removal, self.facts.chance, split)
 
+    @computed_once
     def steps(self) -> pd.DataFrame:
         """``removal_steps.parquet``: the paired effect of each step, by split and task."""
         return _removal_tables.steps_table(self.removal, self.facts.chance, self.facts.seed)
 
+    @computed_once
     def candidates(self) -> pd.DataFrame:
         """``removal_candidates.parquet``: what each candidate loses, and which was chosen."""
         return _removal_tables.candidates_table(self.removal, self.facts.chance)
 
+    @computed_once
     def curves(self) -> pd.DataFrame:
         """``removal_curves.parquet``: what each step loses of a capability, on held-out items."""
         return _removal_tables.curves_table(self.removal, self.facts.chance, self.facts.seed)
@@ -494,6 +512,7 @@ class PruningResult(Result):
     pruning: pd.DataFrame
     facts: Facts
 
+    @computed_once
     def summary(self) -> pd.DataFrame:
         """Accuracies and agreement per task and protocol.
 
@@ -528,10 +547,12 @@ class SimilarityResult(Result):
     cka: pd.DataFrame
     facts: Facts
 
+    @computed_once
     def angular(self) -> pd.DataFrame:
         """``angular.parquet``: angular distance across every block of layers."""
         return _similarity_tables.angular_table(self.similarity, self.facts.seed)
 
+    @computed_once
     def influence(self) -> pd.DataFrame:
         """``influence.parquet``: block influence of every layer."""
         return _similarity_tables.influence_table(self.similarity, self.facts.seed)
