@@ -7,6 +7,7 @@ import os
 # Tiny products gain nothing from threads, and threads of several workers fight for cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import gc
 from importlib import metadata
 
 import pytest
@@ -31,3 +32,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for name, reason in reasons.items():
             if item.get_closest_marker(name):
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: the garbage collector need not look at it again after each test."""
+    gc.collect()
+    gc.freeze()

@@ -121,9 +121,9 @@ def test_pairing_makes_intervals_narrower_where_models_answer_alike():
 
 
 def test_where_nothing_differs_tests_keep_their_level():
-    """120 pairs of models of one truth: p < 0.05 as often as that, and Holm's family less."""
+    """80 pairs of models of one truth: p < 0.05 as often as that, and Holm's family less."""
     hits, families = defaultdict(list), defaultdict(list)
-    for seed in range(120):
+    for seed in range(80):
         runs = pair({3: 0.6, 4: 0.4}, {3: 0.6, 4: 0.4}, seed, n=50, n_resamples=200)
         rows = pd.DataFrame(pair_rows(runs, []))
         for (family, measure), mine in rows.groupby(["family", "measure"]):

@@ -172,7 +172,7 @@ def test_the_paired_interval_of_noise_covers_zero_as_often_as_it_says():
     rng = np.random.default_rng(5)
     cells = [
         cell_records(planted(rng, 100, 1, accuracy=0.6, noise=0.4), f"t{i:03d}", "knowledge")
-        for i in range(300)
+        for i in range(200)
     ]
     table = synthetic.ablation(*cells).effects()
     for low, high in (("acc_diff_low", "acc_diff_high"), ("nats_low", "nats_high")):

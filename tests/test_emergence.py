@@ -239,7 +239,7 @@ def test_a_clear_order_survives_the_correction_of_a_full_table():
 
 @pytest.mark.slow
 def test_equal_depths_are_rarely_called_different():
-    n_sets = 120
+    n_sets = 80
     claims = 0
     for i in range(n_sets):
         order = emergence([two_capabilities(np.random.default_rng(i), 3, 3)], n_resamples=200).order
@@ -252,7 +252,7 @@ def test_equal_depths_are_rarely_called_different():
 
 @pytest.mark.slow
 def test_noise_is_claimed_no_more_often_than_it_may():
-    n_sets = 160
+    n_sets = 120
     rng = np.random.default_rng(2)
     claims = depths = 0
     for i in range(0, n_sets, 4):

@@ -264,7 +264,7 @@ def test_positions_that_the_decoder_does_not_have() -> None:
 
 def test_a_profile_joins_both_stacks() -> None:
     found = lw.profile(
-        wired(), ["wired-facts", "wired-two-hop"], "generate", limit=10, pairs=2,
+        wired(), ["wired-facts", "wired-two-hop"], "generate", limit=10, pairs=1,
         also=["attribution", "estimates", "paths", "head-scores"], progress=False,
     )  # fmt: skip
     table = found.results[-1].to_pandas()

@@ -32,7 +32,7 @@ from tests.planted import (
 
 LAYOUT = WiredLayout()
 TASKS = [small_task(capability) for capability in CAPABILITIES]
-anywhere = settings(max_examples=3, deadline=None, phases=(Phase.explicit, Phase.generate))
+anywhere = settings(max_examples=2, deadline=None, phases=(Phase.explicit, Phase.generate))
 seeds = st.integers(0, 1000)
 
 

@@ -18,14 +18,21 @@ def model():
     return load_model("organism-decoder")
 
 
-@pytest.fixture(scope="module")
-def everything(model, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("profile") / "run"
-    return lw.profile(model, "organism-lookup", out=folder, progress=False, **OPTIONS), folder
+def test_everything_is_made_shown_and_read_again(model, tmp_path, monkeypatch):
+    """One test, so that the profile is made by one process only."""
+    folder = tmp_path / "run"
+    found = lw.profile(model, "organism-lookup", out=folder, progress=False, **OPTIONS)
+    assert_every_analysis_has_its_result_and_its_section(found, folder)
+    assert_layers_parts_and_heads_are_changed_beside_one_intact_run(found.results[0], model)
+    monkeypatch.setattr("layerwise.sweep.run.block_runners", None)
+    monkeypatch.setattr("layerwise.report.html.render", lambda pages: ("", {}))  # was drawn before
+    again = lw.profile(model, "organism-lookup", out=folder, progress=False, **OPTIONS)
+    by_kind = {type(result): result.to_pandas() for result in again.results}
+    for result in found.results:
+        pd.testing.assert_frame_equal(result.to_pandas(), by_kind[type(result)])
 
 
-def test_every_analysis_has_its_result_and_its_section(everything):
-    found, folder = everything
+def assert_every_analysis_has_its_result_and_its_section(found, folder):
     kinds = [type(result).__name__ for result in found.results]
     assert kinds == [
         "AblationResult", "LensResult", "PatchingResult", "HeadsResult", "AttributionResult",
@@ -44,8 +51,7 @@ def test_every_analysis_has_its_result_and_its_section(everything):
         assert heading in page
 
 
-def test_layers_parts_and_heads_are_changed_beside_one_intact_run(everything, model):
-    ablation = everything[0].results[0]
+def assert_layers_parts_and_heads_are_changed_beside_one_intact_run(ablation, model):
     sites = ablation.records.groupby("site", dropna=False)["intervention"].nunique()
     n_layers, n_heads = model.cfg.n_layers, model.cfg.n_heads
     expected = {
@@ -55,16 +61,6 @@ def test_layers_parts_and_heads_are_changed_beside_one_intact_run(everything, mo
     assert (ablation.records["intervention"] == "intact").sum() == 2 * 12
     layers = ablation.effects().query("site == 'layer' and protocol == 'generate' and significant")
     assert set(layers["layer"]) == {2, 3}
-
-
-def test_all_of_it_is_read_and_not_made_again(everything, model, monkeypatch):
-    found, folder = everything
-    monkeypatch.setattr("layerwise.sweep.run.block_runners", None)
-    monkeypatch.setattr("layerwise.report.html.render", lambda pages: ("", {}))  # was drawn before
-    again = lw.profile(model, "organism-lookup", out=folder, progress=False, **OPTIONS)
-    by_kind = {type(result): result.to_pandas() for result in again.results}
-    for result in found.results:
-        pd.testing.assert_frame_equal(result.to_pandas(), by_kind[type(result)])
 
 
 def test_additions_by_name(model):

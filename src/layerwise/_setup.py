@@ -41,8 +41,28 @@ from layerwise.tasks.task import take
 
 TaskLike = str | Task
 
-# Requests of so many items are kept, some tens of MB; those of further items are built each time.
-_MOST_BUILT = 4000
+# Requests of so many tokens are kept, some 70 MB; those of further items are built each time.
+_MOST_TOKENS = 2_000_000
+
+
+@dataclass
+class Built:
+    """Requests of items that were asked for, as far as there is room.
+
+    Attributes:
+        found: the requests.
+        n_tokens: tokens of their prompts.
+    """
+
+    found: dict[Any, tuple[TaskRequest, ...]] = field(default_factory=dict)
+    n_tokens: int = 0
+
+    def keep(self, key: Any, requests: tuple[TaskRequest, ...]) -> None:
+        """Keep an item's requests, if there is room."""
+        more = sum(len(one.request.context) for one in requests)
+        if self.n_tokens + more <= _MOST_TOKENS:
+            self.found[key] = requests
+            self.n_tokens += more
 
 
 @dataclass(frozen=True)
@@ -73,9 +93,7 @@ class Setup:
     memory_budget: int
     tokens_at_once: int
     calibration: Calibration | TwoStackCalibration | None
-    built: dict[Any, tuple[TaskRequest, ...]] = field(
-        default_factory=dict, repr=False, compare=False
-    )
+    built: Built = field(default_factory=Built, repr=False, compare=False)
 
     def pieces(self) -> list[tuple[Task, str]]:
         """Every task under every protocol."""
@@ -84,20 +102,19 @@ class Setup:
     def requests(self, task: Task, item: Item, protocol: str) -> tuple[TaskRequest, ...]:
         """What is put to the model for one item; several analyses ask, and it is encoded once."""
         key = (self.tokenizer, self.chat, task.hash, item.id, protocol)
-        if key not in self.built:
-            found = build_requests(
-                task,
-                item,
-                protocol,
-                self.tokenizer,
-                chat=self.chat,
-                max_length=self.model.cfg.n_ctx,
-                apart=isinstance(self.model, Seq2SeqModel),
-            )
-            if len(self.built) >= _MOST_BUILT:
-                return found
-            self.built[key] = found
-        return self.built[key]
+        if key in self.built.found:
+            return self.built.found[key]
+        found = build_requests(
+            task,
+            item,
+            protocol,
+            self.tokenizer,
+            chat=self.chat,
+            max_length=self.model.cfg.n_ctx,
+            apart=isinstance(self.model, Seq2SeqModel),
+        )
+        self.built.keep(key, found)
+        return found
 
     def sweep(
         self,
