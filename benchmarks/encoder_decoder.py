@@ -23,6 +23,7 @@ from transformers import GenerationConfig, T5Config, T5ForConditionalGeneration
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.models.seq2seq.families import PARTS_OF
 from layerwise.sweep import Generate, Generated, LogLikelihood, Scored, skip, sweep
+from layerwise.sweep.seq2seq.calibration import calibrate_two_stacks
 
 NATS = 1e-4
 BATCH_SIZES = (4, 8, 32)
@@ -162,6 +163,8 @@ def compare(n_encoder: int, n_decoder: int, wanted: argparse.Namespace) -> list[
         for size in BATCH_SIZES
     }
     best = min(tried, key=lambda size: tried[size][1].seconds)
+    # As analyses do: so many tokens at once as are fast on this machine.
+    at_once = calibrate_two_stacks(model).tokens_at_once
     rows = []
     for work, asked, run, agree in (
         ("log-likelihood", scored, lambda: score(model, layers, scored, best), check_scores),
@@ -169,7 +172,9 @@ def compare(n_encoder: int, n_decoder: int, wanted: argparse.Namespace) -> list[
     ):
         theirs, spent = timed("pruned models", run)
         sweep(model, changes[:1], asked)
-        swept, cost = timed("engine", lambda asked=asked: sweep(model, changes, asked))
+        swept, cost = timed(
+            "engine", lambda asked=asked: sweep(model, changes, asked, tokens_at_once=at_once)
+        )
         agreed = agree([swept.outcomes[layer] for layer in layers], theirs)
         seconds, passes = spent.seconds * scale, swept.stats.brute_force_token_passes
         rows.append(
