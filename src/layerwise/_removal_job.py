@@ -211,7 +211,7 @@ class Order:
     job: Removal
     protocol: str
     by: str
-    known: Known = field(default_factory=dict, repr=False, compare=False)
+    known: Known = field(repr=False, compare=False)
 
     def run(self, parts: Parts, told: Meter, expected: Sequence[Cost]) -> dict[str, pd.DataFrame]:
         """The tables of its pieces, by their names; only the first where no task has signal."""

@@ -91,7 +91,7 @@ def _pictures(
         for section in part
         for drawing in section.drawings
     ]
-    most = min(_ONE, _ALL // max(1, len(listed)))
+    most = _most_bytes(len(listed))
     made, figures = {}, {}
     for name, drawing, run in listed:
         with naming_layers_of(run.facts.model):
@@ -102,9 +102,14 @@ def _pictures(
 
 def pictures(drawings: Sequence[Drawing]) -> tuple[dict[Drawing, Picture], dict[str, Any]]:
     """Drawings of no one run in particular as a page takes them, and as figures by name."""
-    most = min(_ONE, _ALL // max(1, len(drawings)))
+    most = _most_bytes(len(drawings))
     figures = {drawing.name: drawing.draw() for drawing in drawings}
     return {each: _picture(each, figures[each.name], most) for each in drawings}, figures
+
+
+def _most_bytes(n_drawings: int) -> int:
+    """What one of so many drawings may weigh as SVG."""
+    return min(_ONE, _ALL // max(1, n_drawings))
 
 
 def _picture(drawing: Drawing, figure: Figure, most: int) -> Picture:
