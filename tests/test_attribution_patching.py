@@ -55,7 +55,7 @@ def test_on_a_linear_model_estimates_are_true_patches():
         warnings.filterwarnings("ignore", message="HookedTransformer is deprecated")
         model = HookedTransformer(config).eval()
     wanted = cells(("z", "pattern", "attn_out", "resid_post"), 1, 2)
-    found = estimated_changes(model, CLEAN, OTHER, ANSWERS, wanted)
+    (found,) = estimated_changes(model, [(CLEAN, OTHER)], [ANSWERS], wanted)
     np.testing.assert_allclose(found, true_changes(model, wanted), atol=1e-4)
     assert np.abs(found).max() > 0.01
 
@@ -68,7 +68,7 @@ def test_estimates_are_the_slope_towards_the_patch(kind):
         parallel = model.cfg.parallel_attn_mlp
         sites = ("z", "pattern", "resid_pre", "mlp_out") + (() if parallel else ("resid_mid",))
         wanted = cells(sites, 4, 4)[::7]
-        found = estimated_changes(model, CLEAN, OTHER, ANSWERS, wanted)
+        (found,) = estimated_changes(model, [(CLEAN, OTHER)], [ANSWERS], wanted)
         for cell, estimate in zip(wanted, found, strict=True):
             assert (nudged(model, cell, step) - nudged(model, cell, -step)) / (
                 2 * step
@@ -76,6 +76,20 @@ def test_estimates_are_the_slope_towards_the_patch(kind):
         assert np.abs(np.array(found) - true_changes(model, wanted)).max() > 1e-3
     finally:
         model.float()
+
+
+@pytest.mark.parametrize("kind", ["llama-gqa", "gpt2"])
+def test_pairs_side_by_side_are_estimated_as_each_alone(kind):
+    model, wanted = random_model(kind), cells(("z", "pattern", "resid_pre"), 4, 4)[::5]
+    runs = [(CLEAN, OTHER), (OTHER, CLEAN), (CLEAN[::-1], OTHER[::-1])]
+    answers = [ANSWERS, ANSWERS[::-1], (5, 7)]
+    found = np.array(estimated_changes(model, runs, answers, wanted))
+    alone = [
+        estimated_changes(model, [run], [answer], wanted)[0]
+        for run, answer in zip(runs, answers, strict=True)
+    ]
+    np.testing.assert_allclose(found, alone, atol=1e-4)
+    assert np.abs(found[0] - found[2]).max() > 1e-2
 
 
 @torch.inference_mode()

@@ -101,7 +101,7 @@ def test_estimates_are_slopes_at_every_site_of_both_stacks(case: str):
     with in_double(case) as model:
         wanted = cells(model)
         assert {cell.site for cell in wanted} == set(PATCH_SITES)
-        found = estimated_changes(model, CLEAN, OTHER, ANSWERS, wanted)
+        (found,) = estimated_changes(model, [(CLEAN, OTHER)], [ANSWERS], wanted)
         by_hand = [slope(model, cell) for cell in wanted]
         np.testing.assert_allclose(found, by_hand, rtol=1e-4, atol=ROUNDING)
         seen = {cell.site for cell, change in zip(wanted, found, strict=True) if abs(change) > 1e-3}
@@ -128,7 +128,7 @@ def test_estimates_are_true_patches_where_the_two_runs_are_close(case: str, seed
     with in_double(case) as model, nearly_the_same_word(model, step):
         every = cells(model)
         wanted = [every[i] for i in rng.permutation(len(every))[:24]]
-        found = np.array(estimated_changes(model, CLEAN, OTHER, ANSWERS, wanted))
+        found = np.array(estimated_changes(model, [(CLEAN, OTHER)], [ANSWERS], wanted)[0])
         said = hooked_logprobs(model, CLEAN, OTHER, wanted)
         intact = model(torch.tensor([CLEAN]))[0, -1]
         base = float(intact[ANSWERS[0]] - intact[ANSWERS[1]])

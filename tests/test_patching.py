@@ -13,6 +13,7 @@ import torch
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 from layerwise._patching_places import Position, positions_of
+from layerwise._setup import Setup
 from layerwise.errors import UserError
 from layerwise.models import load_model, original_tokenizer
 from layerwise.patching import patch_activations
@@ -102,6 +103,35 @@ def test_every_cell_equals_a_hook_written_by_hand(model, task, patching, index):
         assert row.patched_diff == pytest.approx(expected, abs=1e-4)
         share = (row.patched_diff - row.corrupted_diff) / (row.clean_diff - row.corrupted_diff)
         assert row.recovered == pytest.approx(share)
+
+
+def test_pairs_of_one_template_share_a_sweep(model, monkeypatch):
+    """The tests above hold pairs of different cells to hooks; these two have the same ones."""
+    changes = (
+        ("the red door of the what is", "the blue door of the what is"),
+        ("the red door of the key is", "the blue door of the key is"),
+    )
+    twins = [prompt_pair(model, f"pair/{i}", *change) for i, change in enumerate(changes)]
+    assert None not in twins
+    single = prompt_pair(model, "pair/2", "the four key is", "the four what is")
+    task = word_task(items=(*twins, single))
+    swept = []
+
+    def counted(self, interventions, requests, method="engine"):
+        swept.append((len(interventions), len(requests)))
+        return sweep(self, interventions, requests, method)
+
+    sweep = Setup.sweep
+    monkeypatch.setattr(Setup, "sweep", counted)
+    options = {"sites": "resid_pre", "positions": "last", "progress": False}
+    found = patch_activations(model, task, **options).patching
+    assert swept == [(1, 12), (3, 4), (3, 2)]
+    assert found["item"].tolist() == [item.id for item in task.items for _ in range(3)]
+    for row in found.itertuples():
+        (item,) = (item for item in task.items if item.id == row.item)
+        prompts = patching_prompts(task, item, original_tokenizer(model))
+        expected = patched_by_hand(model, prompts, row.site, row.layer, row.pos)
+        assert row.patched_diff == pytest.approx(expected, abs=1e-4)
 
 
 def test_what_enters_the_first_layer_at_the_one_changed_token_is_everything(patching):

@@ -30,7 +30,7 @@ class HeldStreams:
         """Run the model on a prompt, and what its decoder begins with."""
         self.model, self._tokens = model, tokens
         _, self._held = model.run_with_cache(
-            *batch_of(model, tokens, 1), names_filter=lambda name: name.endswith(_HELD)
+            *batch_of(model, [tokens]), names_filter=lambda name: name.endswith(_HELD)
         )
 
     def at(
@@ -92,8 +92,8 @@ class HeldStreams:
         The encoder runs again only if the hook is there.
         """
         if hook[0].startswith(ENCODER):
-            return answer_logits(self.model, self._tokens, n, [hook]).double().log_softmax(-1)
-        _, begins = batch_of(self.model, self._tokens, n)
+            return answer_logits(self.model, [self._tokens] * n, [hook]).double().log_softmax(-1)
+        _, begins = batch_of(self.model, [self._tokens] * n)
         memory = self._held[f"{ENCODER}.hook_final"].expand(n, -1, -1)
         with self.model.hooks(fwd_hooks=[hook]):
             return self.model.decode(begins, memory)[:, -1].double().log_softmax(-1)

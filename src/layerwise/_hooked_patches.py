@@ -42,11 +42,11 @@ def hooked_logprobs(
     def keep(tensor: torch.Tensor, hook: Any) -> None:
         cache[hook.name] = tensor
 
-    answer_logits(model, source, 1, [(name, keep) for name in names])
+    answer_logits(model, [source], [(name, keep) for name in names])
     found = []
     for start in range(0, len(cells), AT_ONCE):
         some = cells[start : start + AT_ONCE]
-        logits = answer_logits(model, tokens, len(some), _hooks(model, some, cache))
+        logits = answer_logits(model, [tokens] * len(some), _hooks(model, some, cache))
         found.append(logits.double().log_softmax(-1))
     return torch.cat(found)
 
@@ -54,7 +54,7 @@ def hooked_logprobs(
 @torch.inference_mode()
 def intact_logprobs(model: Model, tokens: Tokens) -> Float[torch.Tensor, " d_vocab"]:
     """Log-probabilities of the token after a prompt."""
-    return answer_logits(model, tokens, 1, [])[0].double().log_softmax(-1)
+    return answer_logits(model, [tokens], [])[0].double().log_softmax(-1)
 
 
 def token_passes(model: Model, tokens: Tokens) -> int:
@@ -65,24 +65,27 @@ def token_passes(model: Model, tokens: Tokens) -> int:
     return model.cfg.n_layers * len(tokens)
 
 
-def batch_of(model: Model, tokens: Tokens, n: int) -> tuple[torch.Tensor, ...]:
-    """A prompt n times over; of an encoder-decoder, with what its decoder begins with."""
-    rows = (tokens, model.prefix) if isinstance(model, Seq2SeqModel) else (tokens,)
-    return tuple(torch.tensor([row], device=model.W_E.device).expand(n, -1) for row in rows)
+def batch_of(model: Model, prompts: Sequence[Tokens]) -> tuple[torch.Tensor, ...]:
+    """Prompts of one length; of an encoder-decoder, with what its decoder begins with."""
+    device = model.W_E.device
+    rows = (torch.tensor(prompts, device=device),)
+    if not isinstance(model, Seq2SeqModel):
+        return rows
+    return (*rows, torch.tensor([model.prefix], device=device).expand(len(prompts), -1))
 
 
 def answer_logits(
-    model: Model, tokens: Tokens, n: int, hooks: Sequence[Hook]
+    model: Model, prompts: Sequence[Tokens], hooks: Sequence[Hook]
 ) -> Float[torch.Tensor, "row d_vocab"]:
-    """Logits of the token after a prompt, in ``n`` rows that only hooks can make different.
+    """Logits of the token after each prompt.
 
     Args:
         model: the model.
-        tokens: the prompt.
-        n: how many rows.
+        prompts: the prompts, all of one length; one several times over for rows that only hooks
+            can make different.
         hooks: names of hooks, with what is done there.
     """
-    batch = batch_of(model, tokens, n)
+    batch = batch_of(model, prompts)
     if isinstance(model, Seq2SeqModel):
         return model.run_with_hooks(*batch, fwd_hooks=list(hooks))[:, -1]
     # stopping before the unembedding, which would be used at every position

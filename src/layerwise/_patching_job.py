@@ -7,9 +7,10 @@ tests are made of the rows in ``_patching_tables``.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from itertools import chain
+from typing import Any, NamedTuple, TypeVar
 
 import pandas as pd
 
@@ -23,12 +24,13 @@ from layerwise._records import planned, work_entry
 from layerwise._setup import Setup
 from layerwise.errors import UserError, unknown_name
 from layerwise.results import PatchingResult, patching_frame
-from layerwise.sweep import SweepStats, intact
+from layerwise.sweep import LogLikelihood, SweepStats, intact
 from layerwise.sweep.cost import Cost
 from layerwise.sweep.interventions import SITES as ENGINE_SITES
 from layerwise.tasks import PatchingPrompts, Task
 
 PAIRS = 16
+_Key = TypeVar("_Key", bound=Hashable)
 
 
 class _Said(NamedTuple):
@@ -149,28 +151,30 @@ class Patching:
         if not usable:
             return Cost()
         total = self.setup.cost(task, [intact()], both(usable))
-        for prompts in usable[: self.pairs]:
-            for direction in self.directions:
-                total += self._expected(task, prompts, direction)
+        first = usable[: self.pairs]
+        for direction in self.directions:
+            cells = [self.cells(prompts, direction) for prompts in first]
+            for swept, together_asked, _ in self._swept(first, direction, cells):
+                patches = [cell.intervention() for cell in swept]
+                total += self.setup.cost(task, patches, together_asked)
+            for prompts, mine in zip(first, cells, strict=True):
+                total += self._expected_hooked(task, prompts, direction, mine)
         return total
 
-    def _expected(self, task: Task, prompts: PatchingPrompts, direction: str) -> Cost:
-        swept, hooked = self._by_whom(prompts, self._cells(prompts, direction))
-        total = Cost()
-        if swept:
-            patches = [cell.intervention() for cell in swept]
-            total += self.setup.cost(task, patches, asked(prompts, *runs_of(prompts, direction)))
-        if hooked:
-            tokens, n = runs_of(prompts, direction)[0], len(hooked)
-            passes = token_passes(self.setup.model, tokens) * n
-            one = self.setup.cost(task, [intact()], asked(prompts, tokens)[:1])
-            total += Cost(
-                requests=2, interventions=n, prompt_token_passes=passes,
-                brute_force_token_passes=float(passes), rows=n, flop=n * one.flop, seconds=None,
-            )  # fmt: skip
-        return total
+    def _expected_hooked(
+        self, task: Task, prompts: PatchingPrompts, direction: str, cells: Sequence[Cell]
+    ) -> Cost:
+        n, tokens = len(self._by_whom(prompts, cells)[1]), runs_of(prompts, direction)[0]
+        if not n:
+            return Cost()
+        passes = token_passes(self.setup.model, tokens) * n
+        one = self.setup.cost(task, [intact()], asked(prompts, tokens)[:1])
+        return Cost(
+            requests=2, interventions=n, prompt_token_passes=passes,
+            brute_force_token_passes=float(passes), rows=n, flop=n * one.flop, seconds=None,
+        )  # fmt: skip
 
-    def _cells(self, prompts: PatchingPrompts, direction: str) -> list[Cell]:
+    def cells(self, prompts: PatchingPrompts, direction: str) -> list[Cell]:
         """The cells of a pair."""
         layout = self.layout()
         return [
@@ -189,37 +193,61 @@ class Patching:
 
     def _piece(self, task: Task) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         known, stats = self.choice().solved(task)
-        rows: list[dict[str, Any]] = []
-        for pair in known:
-            for direction in self.directions:
-                cells = self._cells(pair.prompts, direction)
-                found, cost = self.patched(pair, direction, cells)
-                rows += [{"task": task.name, "capability": task.capability, **row} for row in found]
-                stats = stats + cost
+        made = []
+        for direction in self.directions:
+            cells = [self.cells(pair.prompts, direction) for pair in known]
+            found, cost = self.patched(known, direction, cells)
+            made.append(found)
+            stats = stats + cost
+        of_task = {"task": task.name, "capability": task.capability}
+        rows = [of_task | row for of_pair in zip(*made, strict=True) for row in chain(*of_pair)]
         work = work_entry("activation patching", task.name, stats)
         return rows, {**work, "pairs": len(known)}
 
     def patched(
-        self, pair: Pair, direction: str, cells: Sequence[Cell]
-    ) -> tuple[list[dict[str, Any]], SweepStats]:
-        """A row for each of some cells of one pair, and the cost."""
-        swept, hooked = self._by_whom(pair.prompts, cells)
-        stats, rows = SweepStats(), []
-        if swept:
-            patches = [cell.intervention() for cell in swept]
-            found = self.setup.sweep(
-                patches, asked(pair.prompts, *runs_of(pair.prompts, direction))
-            )
-            stats = found.stats
+        self, pairs: Sequence[Pair], direction: str, cells: Sequence[Sequence[Cell]]
+    ) -> tuple[list[list[dict[str, Any]]], SweepStats]:
+        """For each pair a row for each of its cells, and the cost of all.
+
+        Args:
+            pairs: the pairs, of one task.
+            direction: ``denoising`` or ``noising``.
+            cells: of each pair the cells that are patched.
+        """
+        stats, rows = SweepStats(), [list[dict[str, Any]]() for _ in pairs]
+        prompts = [pair.prompts for pair in pairs]
+        for swept, together_asked, alike in self._swept(prompts, direction, cells):
+            found = self.setup.sweep([cell.intervention() for cell in swept], together_asked)
+            stats = stats + found.stats
             for cell, outcomes in zip(swept, found.outcomes, strict=True):
-                said = _Said(logprob_of(outcomes[0]), logprob_of(outcomes[1]))
-                rows.append(_row(pair, direction, cell, said))
-        if hooked:
-            unpatched, said, cost = self._hooked(pair.prompts, direction, hooked)
-            stats = stats + cost
-            for cell, one in zip(hooked, said, strict=True):
-                rows.append(_row(pair, direction, cell, one, unpatched))
+                values = [logprob_of(outcome) for outcome in outcomes]
+                for i, clean, corrupted in zip(alike, values[::2], values[1::2], strict=True):
+                    rows[i].append(_row(pairs[i], direction, cell, _Said(clean, corrupted)))
+        for pair, mine, of_pair in zip(pairs, cells, rows, strict=True):
+            if hooked := self._by_whom(pair.prompts, mine)[1]:
+                unpatched, said, cost = self._hooked(pair.prompts, direction, hooked)
+                stats = stats + cost
+                for cell, one in zip(hooked, said, strict=True):
+                    of_pair.append(_row(pair, direction, cell, one, unpatched))
         return rows, stats
+
+    def _swept(
+        self,
+        prompts: Sequence[PatchingPrompts],
+        direction: str,
+        cells: Sequence[Sequence[Cell]],
+    ) -> Iterator[tuple[tuple[Cell, ...], list[LogLikelihood], list[int]]]:
+        """What the engine patches: cells, what is asked, and of which pairs, by number.
+
+        Pairs whose cells are the same, as those of one template are, share a sweep.
+        """
+        swept = [
+            tuple(self._by_whom(pair, mine)[0]) for pair, mine in zip(prompts, cells, strict=True)
+        ]
+        for patched, alike in grouped(swept).items():
+            if patched:
+                requests = [asked(prompts[i], *runs_of(prompts[i], direction)) for i in alike]
+                yield patched, list(chain(*requests)), alike
 
     def _hooked(
         self, prompts: PatchingPrompts, direction: str, cells: Sequence[Cell]
@@ -246,6 +274,14 @@ def _kl(wanted: Any, given: Any) -> Any:
     """KL divergence from a distribution to others, in nats, from log-probabilities."""
     # rounding may leave -1e-17 where the two are the same
     return (wanted.exp() * (wanted - given)).sum(dim=-1).clamp(min=0)
+
+
+def grouped(keys: Iterable[_Key]) -> dict[_Key, list[int]]:
+    """The numbers of those that have the same key, by key, in the order of their first."""
+    found: dict[_Key, list[int]] = {}
+    for i, key in enumerate(keys):
+        found.setdefault(key, []).append(i)
+    return found
 
 
 def runs_of(prompts: PatchingPrompts, direction: str) -> tuple[tuple[int, ...], tuple[int, ...]]:

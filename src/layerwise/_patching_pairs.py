@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 from layerwise._setup import Setup
 from layerwise.errors import UserError
-from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.sweep import LogLikelihood, Scored, SweepStats, intact
-from layerwise.tasks import PatchingPrompts, Task, patching_prompts
+from layerwise.tasks import PatchingPrompts, Task
 
 
 @dataclass(frozen=True)
@@ -101,10 +100,7 @@ class PairChoice:
         return found, swept.stats
 
     def _prompts(self, task: Task) -> list[PatchingPrompts]:
-        apart = isinstance(self.setup.model, Seq2SeqModel)
-        found = (
-            patching_prompts(task, item, self.setup.tokenizer, apart=apart) for item in task.items
-        )
+        found = (self.setup.pair(task, item) for item in task.items)
         return [prompts for prompts in found if prompts is not None]
 
     def _problem(self, prompts: PatchingPrompts) -> str | None:

@@ -30,7 +30,7 @@ def written(
 ) -> list[Float[torch.Tensor, "_ d_model"]]:
     """What each sender adds to its residual stream; of heads without the shared bias."""
     names = {_written_at(model, sender) for sender in senders}
-    _, cache = model.run_with_cache(*batch_of(model, tokens, 1), names_filter=lambda n: n in names)
+    _, cache = model.run_with_cache(*batch_of(model, [tokens]), names_filter=lambda n: n in names)
     found = []
     for sender in senders:
         value = cache[_written_at(model, sender)][0]
@@ -104,7 +104,7 @@ class _HeldStream:
     def __init__(self, model: HookedTransformer, tokens: Tokens) -> None:
         self._model, self._tokens = model, tokens
         _, self._held = model.run_with_cache(
-            *batch_of(model, tokens, 1), names_filter=lambda name: "hook_resid" in name
+            *batch_of(model, [tokens]), names_filter=lambda name: "hook_resid" in name
         )
 
     def at(
@@ -135,7 +135,7 @@ class _HeldStream:
             kept["output"] = tensor
 
         self._model.run_with_hooks(
-            *batch_of(self._model, self._tokens, len(streams)),
+            *batch_of(self._model, [self._tokens] * len(streams)),
             fwd_hooks=[
                 (self.entry_of(receiver), _putting(None, streams)),
                 (self.output_of(receiver), keep),
@@ -145,4 +145,4 @@ class _HeldStream:
         return kept["output"]
 
     def said(self, hook: Hook, n: int) -> Float[torch.Tensor, "row d_vocab"]:
-        return answer_logits(self._model, self._tokens, n, [hook]).double().log_softmax(-1)
+        return answer_logits(self._model, [self._tokens] * n, [hook]).double().log_softmax(-1)

@@ -32,7 +32,15 @@ from layerwise.sweep.requests import Request
 from layerwise.sweep.run import plan_for
 from layerwise.sweep.seq2seq.calibration import TwoStackCalibration
 from layerwise.sweep.seq2seq.cost import cost_of_two_stacks
-from layerwise.tasks import PROTOCOLS, Task, TaskRequest, build_requests, expand_task_names
+from layerwise.tasks import (
+    PROTOCOLS,
+    PatchingPrompts,
+    Task,
+    TaskRequest,
+    build_requests,
+    expand_task_names,
+    patching_prompts,
+)
 from layerwise.tasks import load_task as load_task
 from layerwise.tasks import task_names as task_names
 from layerwise.tasks.items import Item
@@ -41,28 +49,27 @@ from layerwise.tasks.task import take
 
 TaskLike = str | Task
 
-# Requests of so many tokens are kept, some 70 MB; those of further items are built each time.
+# Prompts of so many tokens are kept, some 70 MB; those of further items are encoded each time.
 _MOST_TOKENS = 2_000_000
 
 
 @dataclass
 class Built:
-    """Requests of items that were asked for, as far as there is room.
+    """What was encoded of items, as far as there is room.
 
     Attributes:
-        found: the requests.
-        n_tokens: tokens of their prompts.
+        found: requests, or a pair of prompts, or None where an item has no pair.
+        n_tokens: tokens of all prompts.
     """
 
-    found: dict[Any, tuple[TaskRequest, ...]] = field(default_factory=dict)
+    found: dict[Any, Any] = field(default_factory=dict)
     n_tokens: int = 0
 
-    def keep(self, key: Any, requests: tuple[TaskRequest, ...]) -> None:
-        """Keep an item's requests, if there is room."""
-        more = sum(len(one.request.context) for one in requests)
-        if self.n_tokens + more <= _MOST_TOKENS:
-            self.found[key] = requests
-            self.n_tokens += more
+    def keep(self, key: Any, value: Any, n_tokens: int) -> None:
+        """Keep what was encoded of an item, if there is room."""
+        if self.n_tokens + n_tokens <= _MOST_TOKENS:
+            self.found[key] = value
+            self.n_tokens += n_tokens
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,7 @@ class Setup:
         memory_budget: bytes for activations, keys and values.
         tokens_at_once: how many tokens are pushed through a block at once.
         calibration: how fast this machine is at models of this shape; None if unknown.
-        built: requests of items that were asked for, those of setups made from this one too.
+        built: what was encoded so far, by setups made from this one too.
     """
 
     model: Any
@@ -103,7 +110,8 @@ class Setup:
         """What is put to the model for one item; several analyses ask, and it is encoded once."""
         key = (self.tokenizer, self.chat, task.hash, item.id, protocol)
         if key in self.built.found:
-            return self.built.found[key]
+            kept: tuple[TaskRequest, ...] = self.built.found[key]
+            return kept
         found = build_requests(
             task,
             item,
@@ -113,7 +121,18 @@ class Setup:
             max_length=self.model.cfg.n_ctx,
             apart=isinstance(self.model, Seq2SeqModel),
         )
-        self.built.keep(key, found)
+        self.built.keep(key, found, sum(len(one.request.context) for one in found))
+        return found
+
+    def pair(self, task: Task, item: Item) -> PatchingPrompts | None:
+        """The two prompts of an item that are patched between; None if it has no corruption."""
+        key = (self.tokenizer, "pair", task.hash, item.id)
+        if key in self.built.found:
+            kept: PatchingPrompts | None = self.built.found[key]
+            return kept
+        apart = isinstance(self.model, Seq2SeqModel)
+        found = patching_prompts(task, item, self.tokenizer, apart=apart)
+        self.built.keep(key, found, len(found.clean) + len(found.corrupted) if found else 1)
         return found
 
     def sweep(

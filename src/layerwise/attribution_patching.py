@@ -21,8 +21,8 @@ from layerwise import stats
 from layerwise._carry_out import carry_out
 from layerwise._hooked_patches import answer_logits, token_passes
 from layerwise._parts import Parts, together
-from layerwise._patching_cells import PATTERNS, Cell, PatchingLayout, cells_of
-from layerwise._patching_job import PAIRS, Patching, runs_of
+from layerwise._patching_cells import PATTERNS, Cell, PatchingLayout
+from layerwise._patching_job import PAIRS, Patching, grouped, runs_of
 from layerwise._patching_pairs import Pair
 from layerwise._patching_tables import DENOISING, patched_and_source
 from layerwise._progress import Meter
@@ -39,7 +39,10 @@ from layerwise.sweep.requests import Tokens
 from layerwise.tasks import Task
 
 SAMPLE = 64
+# So many tokens are run side by side: what their blocks leave for the backward must be kept.
+_TOKENS_AT_ONCE = 512
 _ENTRY = "blocks.0.hook_resid_pre"
+_PLACE = ("site", "layer", "head", "pos_label", "pos")
 
 
 def attribute_patches(
@@ -150,55 +153,59 @@ class AttributionPatching:
         return AttributionPatchingResult(empty if table is None else table, facts)
 
     def _piece(self, task: Task) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        known, cost = self.patching.choice().solved(task)
-        chosen = self._chosen(task, known)
-        rows: list[dict[str, Any]] = []
-        for pair in known:
-            found, more = self._pair(pair, chosen)
-            rows += [{"task": task.name, "capability": task.capability, **row} for row in found]
-            cost = cost + more
-        work = work_entry("attribution patching", task.name, cost)
-        return rows, {**work, "pairs": len(known)}
-
-    def _cells(self, pair: Pair, site: str) -> list[Cell]:
         job = self.patching
         (direction,) = job.directions
-        return list(cells_of(pair.prompts, direction, site, job.layout(), job.positions))
+        known, cost = job.choice().solved(task)
+        cells = [job.cells(pair.prompts, direction) for pair in known]
+        chosen = self._chosen(task, cells)
+        changes, of_estimates = self._estimates(known, direction, cells)
+        sampled = [[cell for cell in mine if key_of(cell) in chosen] for mine in cells]
+        true, of_true = job.patched(known, direction, sampled)
+        of_task = {"task": task.name, "capability": task.capability}
+        rows = []
+        for pair, mine, estimated, patched in zip(known, cells, changes, true, strict=True):
+            truly = {tuple(row[name] for name in _PLACE): row for row in patched}
+            for cell, change in zip(mine, estimated, strict=True):
+                rows.append(of_task | _row(pair, direction, cell, change, truly))
+        work = work_entry("attribution patching", task.name, cost + of_estimates + of_true)
+        return rows, {**work, "pairs": len(known)}
 
-    def _chosen(self, task: Task, known: Sequence[Pair]) -> set[tuple[Any, ...]]:
+    def _chosen(self, task: Task, cells: Sequence[Sequence[Cell]]) -> set[tuple[Any, ...]]:
         """The cells that are truly patched, the same in all pairs of a task."""
         found: set[tuple[Any, ...]] = set()
+        every = {key_of(cell) for mine in cells for cell in mine}
         for site in self.patching.sites:
-            cells = sorted(
-                {key_of(cell) for pair in known for cell in self._cells(pair, site)}, key=str
-            )
+            of_site = sorted((key for key in every if key[0] == site), key=str)
             rng = stats.generator(self.patching.setup.seed, task.name, site)
-            for i in rng.permutation(len(cells))[: self.sample]:
-                found.add(cells[i])
+            for i in rng.permutation(len(of_site))[: self.sample]:
+                found.add(of_site[i])
         return found
 
-    def _pair(
-        self, pair: Pair, chosen: set[tuple[Any, ...]]
-    ) -> tuple[list[dict[str, Any]], SweepStats]:
-        job, prompts = self.patching, pair.prompts
-        (direction,) = job.directions
-        cells = [cell for site in job.sites for cell in self._cells(pair, site)]
-        tokens, source = runs_of(prompts, direction)
-        model, started = job.setup.model, time.perf_counter()
-        answers = prompts.clean_answer, prompts.corrupted_answer
-        changes = estimated_changes(model, tokens, source, answers, cells)
-        seconds = time.perf_counter() - started
+    def _estimates(
+        self, pairs: Sequence[Pair], direction: str, cells: Sequence[Sequence[Cell]]
+    ) -> tuple[list[list[float]], SweepStats]:
+        """The estimated change of each pair's cells; pairs of one shape are run side by side."""
+        model, started = self.patching.setup.model, time.perf_counter()
+        runs = [runs_of(pair.prompts, direction) for pair in pairs]
+        answers = [(pair.prompts.clean_answer, pair.prompts.corrupted_answer) for pair in pairs]
+        shapes = [
+            (tuple(mine), len(tokens), len(source))
+            for mine, (tokens, source) in zip(cells, runs, strict=True)
+        ]
+        found: list[list[float]] = [[] for _ in pairs]
+        for (mine, length, _), alike in grouped(shapes).items():
+            at_once = max(1, _TOKENS_AT_ONCE // length)
+            for some in (alike[i : i + at_once] for i in range(0, len(alike), at_once)):
+                changes = estimated_changes(
+                    model, [runs[i] for i in some], [answers[i] for i in some], mine
+                )
+                for i, of_pair in zip(some, changes, strict=True):
+                    found[i] = of_pair
         # a backward pass counts as one forward
-        blocks, passes = 3 * model.cfg.n_layers, 3 * token_passes(model, tokens)
-        cost = SweepStats(blocks, blocks, passes, passes, seconds)
-        sampled = [cell for cell in cells if key_of(cell) in chosen]
-        true, more = job.patched(pair, direction, sampled)
-        truly = {(row["site"], row["layer"], row["head"], row["pos_label"], row["pos"]): row
-                 for row in true}  # fmt: skip
-        rows = []
-        for cell, change in zip(cells, changes, strict=True):
-            rows.append(_row(pair, direction, cell, change, truly))
-        return rows, cost + more
+        blocks = 3 * model.cfg.n_layers * len(pairs)
+        passes = 3 * sum(token_passes(model, tokens) for tokens, _ in runs)
+        seconds = time.perf_counter() - started
+        return found, SweepStats(blocks, blocks, passes, passes, seconds)
 
 
 def key_of(cell: Cell) -> tuple[Any, ...]:
@@ -208,37 +215,43 @@ def key_of(cell: Cell) -> tuple[Any, ...]:
 
 def estimated_changes(
     model: Model,
-    tokens: Tokens,
-    source: Tokens,
-    answers: tuple[int, int],
+    runs: Sequence[tuple[Tokens, Tokens]],
+    answers: Sequence[tuple[int, int]],
     cells: Sequence[Cell],
-) -> list[float]:
+) -> list[list[float]]:
     """The gradient of the logit difference times the change of each cell's activation, in nats.
 
     Args:
         model: the model.
-        tokens: the prompt whose run would be patched; gradients are taken there.
-        source: the prompt whose run activations would be taken from.
-        answers: the logit of the first token minus that of the second is the metric.
-        cells: the patches.
+        runs: of each pair the prompt whose run would be patched, where gradients are taken, and
+            the prompt whose run activations would be taken from; each of one length.
+        answers: of each pair: the logit of the first token minus that of the second is the metric.
+        cells: the patches, of every pair.
+
+    Returns:
+        For each pair the change by each cell.
     """
     names = sorted({hook_name(model, cell.layer, cell.site) for cell in cells})
-    there = _kept(model, source, names)[1]
+    there = _kept(model, [source for _, source in runs], names)[1]
     with torch.enable_grad():
-        logits, here = _kept(model, tokens, names)
-        difference = logits[answers[0]] - logits[answers[1]]
+        logits, here = _kept(model, [tokens for tokens, _ in runs], names)
+        first, second = torch.tensor(answers, device=logits.device).T
+        rows = torch.arange(len(runs), device=logits.device)
+        # no row depends on another, so that the sum has each row's own gradient
+        difference = (logits[rows, first] - logits[rows, second]).sum()
         slopes = torch.autograd.grad(difference, [here[name] for name in names])
-    products: dict[str, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {
-        name: (slope[0], here[name][0].detach(), there[name][0].detach())
+    runs_at: dict[str, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {
+        name: (slope, here[name].detach(), there[name].detach())
         for name, slope in zip(names, slopes, strict=True)
     }
-    return [_change(cell, *products[hook_name(model, cell.layer, cell.site)]) for cell in cells]
+    changes = [_change(cell, *runs_at[hook_name(model, cell.layer, cell.site)]) for cell in cells]
+    return torch.stack(changes, dim=1).tolist()
 
 
 def _kept(
-    model: Model, tokens: Tokens, names: Sequence[str]
-) -> tuple[Float[torch.Tensor, " d_vocab"], dict[str, torch.Tensor]]:
-    """The logits where the answer begins, and the run's activations at some hooks."""
+    model: Model, prompts: Sequence[Tokens], names: Sequence[str]
+) -> tuple[Float[torch.Tensor, "row d_vocab"], dict[str, torch.Tensor]]:
+    """The logits where answers begin, and the runs' activations at some hooks."""
     kept: dict[str, torch.Tensor] = {}
     two = isinstance(model, Seq2SeqModel)
     entries = (f"{ENCODER}.hook_embed", f"{DECODER}.hook_embed") if two else (_ENTRY,)
@@ -250,19 +263,22 @@ def _kept(
         kept[hook.name] = tensor
 
     hooks = [*((name, start) for name in entries), *((name, keep) for name in names)]
-    return answer_logits(model, tokens, 1, hooks)[0], kept
+    return answer_logits(model, prompts, hooks), kept
 
 
-def _change(cell: Cell, slope: torch.Tensor, here: torch.Tensor, there: torch.Tensor) -> float:
-    total = 0.0
+def _change(
+    cell: Cell, slope: torch.Tensor, here: torch.Tensor, there: torch.Tensor
+) -> Float[torch.Tensor, " row"]:
+    """The change by one cell in each row, from gradients and activations at its hook."""
+    total = torch.zeros(len(slope), dtype=torch.float64, device=slope.device)
     for pos, source in cell.places:
         if cell.site in PATTERNS:
-            at, of = (cell.head, pos), (cell.head, source)
+            at, of = (slice(None), cell.head, pos), (slice(None), cell.head, source)
         elif cell.head is not None:
-            at, of = (pos, cell.head), (source, cell.head)
+            at, of = (slice(None), pos, cell.head), (slice(None), source, cell.head)
         else:
-            at, of = (pos,), (source,)
-        total += float((slope[at] * (there[of] - here[at])).sum())
+            at, of = (slice(None), pos), (slice(None), source)
+        total += (slope[at] * (there[of] - here[at])).flatten(1).sum(dim=1)
     return total
 
 
