@@ -5,6 +5,7 @@ Mistakes of the user's come as one sentence on the error stream, with exit code 
 
 from __future__ import annotations
 
+import gc
 import re
 import sys
 from pathlib import Path
@@ -662,7 +663,10 @@ def _default_folder(model: str) -> Path:
 def _load(name: str, dtype: str, device: str, offload: str | None) -> Any:
     from layerwise.models import load_model
 
-    return load_model(name, dtype=dtype, device=device, offload=offload)
+    model = load_model(name, dtype=dtype, device=device, offload=offload)
+    # The modules and the model stay until the end, so that no collection need look at them.
+    gc.freeze()
+    return model
 
 
 def _numbers(text: str, named: str) -> list[int]:
@@ -767,6 +771,9 @@ def _tell_planned(result: Result) -> None:
 
 def main() -> None:
     """Run the command line; a user's mistake is one sentence and exit code 2."""
+    # What modules and tables are made of is no garbage: looked at less often, a tenth of a
+    # small model's profile is saved. Tensors are freed without it.
+    gc.set_threshold(50_000, 20, 20)
     try:
         app()
     except UserError as error:

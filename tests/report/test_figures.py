@@ -297,6 +297,18 @@ def test_a_figure_is_what_matplotlib_itself_writes(
     assert (figure.canvas, figure.dpi) == (canvas, dpi)
 
 
+def test_the_same_svg_is_drawn_once_until_the_figure_is_changed(effects: pd.DataFrame) -> None:
+    figure = figures.role_map(rows(effects, task="facts"))
+    first = figure_bytes(figure, "svg")
+    assert figure_bytes(figure, "png") != first
+    assert figure_bytes(figure, "svg") is first
+    figure.axes[0].set_title("changed")
+    changed = figure_bytes(figure, "svg")
+    assert changed != first
+    figure.dpi = 2 * figure.dpi  # of no consequence, but a change
+    assert figure_bytes(figure, "svg") == changed
+
+
 def test_drawing_leaves_no_state_behind(effects: pd.DataFrame) -> None:
     before = dict(mpl.rcParams)
     figure = figures.role_map(rows(effects, task="facts"))

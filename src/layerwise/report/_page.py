@@ -6,6 +6,8 @@ What is on a page is settled in ``_sections``; the words of the page are in the 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -91,32 +93,37 @@ def _pictures(
         for section in part
         for drawing in section.drawings
     ]
-    most = _most_bytes(len(listed))
-    made, figures = {}, {}
-    for name, drawing, run in listed:
-        with naming_layers_of(run.facts.model):
-            figures[name] = drawing.draw()
-            made[drawing] = _picture(drawing, figures[name], most)
-    return made, figures
+    return _drawn(listed)
 
 
 def pictures(drawings: Sequence[Drawing]) -> tuple[dict[Drawing, Picture], dict[str, Any]]:
     """Drawings of no one run in particular as a page takes them, and as figures by name."""
-    most = _most_bytes(len(drawings))
-    figures = {drawing.name: drawing.draw() for drawing in drawings}
-    return {each: _picture(each, figures[each.name], most) for each in drawings}, figures
+    return _drawn([(drawing.name, drawing, None) for drawing in drawings])
 
 
-def _most_bytes(n_drawings: int) -> int:
-    """What one of so many drawings may weigh as SVG."""
-    return min(_ONE, _ALL // max(1, n_drawings))
+def _drawn(
+    listed: Sequence[tuple[str, Drawing, Run | None]],
+) -> tuple[dict[Drawing, Picture], dict[str, Any]]:
+    """Pictures of drawings, and figures by their names; pixels are encoded while others are drawn.
 
-
-def _picture(drawing: Drawing, figure: Figure, most: int) -> Picture:
-    from layerwise.report.figures.save import png_address, svg_address
+    Args:
+        listed: names of figures, drawings, and the runs that layers are named after.
+    """
+    from layerwise.report.figures.save import encoded, pixels_of, svg_address
     from layerwise.report.figures.style import COLUMN_WIDTH
 
-    narrow = drawing.draw(width=COLUMN_WIDTH)
-    pixels = round(figure.get_figwidth() * _PIXELS_PER_INCH)
-    wide, small = svg_address(figure, most), png_address(narrow)
-    return Picture(wide, small, pixels, drawing.caption, drawing.alt)
+    most = min(_ONE, _ALL // max(1, len(listed)))  # bytes of one as SVG
+    figures: dict[str, Figure] = {}
+    made: dict[Drawing, tuple[str, Future[str]]] = {}
+    with ThreadPoolExecutor(max_workers=1) as encoding:
+        for name, drawing, run in listed:
+            with naming_layers_of(run.facts.model) if run else nullcontext():
+                figures[name] = drawing.draw()
+                narrow = pixels_of(drawing.draw(width=COLUMN_WIDTH))
+                wide = svg_address(figures[name], most)
+            made[drawing] = wide, encoding.submit(encoded, narrow)
+    found = {}
+    for (name, drawing, _), (wide, small) in zip(listed, made.values(), strict=True):
+        pixels = round(figures[name].get_figwidth() * _PIXELS_PER_INCH)
+        found[drawing] = Picture(wide, small.result(), pixels, drawing.caption, drawing.alt)
+    return found, figures

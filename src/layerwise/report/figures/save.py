@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -23,6 +24,8 @@ from layerwise.report.figures.style import style
 
 DPI = 200
 _PALETTE = 256
+# SVG of figures as they were when last drawn; matplotlib calls them stale once they are changed.
+_SVG: WeakKeyDictionary[Figure, bytes] = WeakKeyDictionary()
 
 AnyCanvas = TypeVar("AnyCanvas", FigureCanvasAgg, FigureCanvasSVG)
 
@@ -31,22 +34,31 @@ def figure_bytes(figure: Figure, file_format: str) -> bytes:
     """The figure as ``"svg"`` or ``"png"`` at 200 dots per inch, without dates or versions in it.
 
     The same bytes as ``Figure.savefig`` writes, which draws a figure twice: its first time is for
-    the layout, and that was settled when the figure was made.
+    the layout, and that was settled when the figure was made. A page and a folder show the same
+    SVG, which is drawn once unless the figure was changed in between.
     """
-    buffer = io.BytesIO()
     if file_format == "svg":
-        with _canvas(figure, FigureCanvasSVG) as canvas:
-            canvas.print_svg(buffer, metadata={"Date": None, "Creator": None})
-    else:
-        with _canvas(figure, FigureCanvasAgg) as canvas:
-            canvas.print_png(buffer, metadata={"Software": None})
+        if figure.stale or figure not in _SVG:
+            _SVG[figure] = _svg_bytes(figure)
+            figure.stale = False
+        return _SVG[figure]
+    buffer = io.BytesIO()
+    with _canvas(figure, FigureCanvasAgg) as canvas:
+        canvas.print_png(buffer, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _svg_bytes(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    with _canvas(figure, FigureCanvasSVG) as canvas:
+        canvas.print_svg(buffer, metadata={"Date": None, "Creator": None})
     return buffer.getvalue()
 
 
 @contextmanager
 def _canvas(figure: Figure, kind: type[AnyCanvas]) -> Iterator[AnyCanvas]:
-    """A canvas to print the figure on, in the house style; the figure's own is put back."""
-    own, dpi = figure.canvas, figure.dpi
+    """A canvas to print the figure on, in the house style; the figure is left as it was."""
+    own, dpi, stale = figure.canvas, figure.dpi, figure.stale
     try:
         figure.dpi = DPI
         with style():
@@ -54,6 +66,7 @@ def _canvas(figure: Figure, kind: type[AnyCanvas]) -> Iterator[AnyCanvas]:
     finally:
         figure.dpi = dpi
         figure.set_canvas(own)
+        figure.stale = stale
 
 
 def save_figure(figure: Figure, folder: Path | str, name: str) -> tuple[Path, Path]:
@@ -94,11 +107,21 @@ def svg_address(figure: Figure, largest: int) -> str:
 
 def png_address(figure: Figure) -> str:
     """The figure as a ``data:`` address: PNG with a palette, a third of the size of full colour."""
+    return encoded(pixels_of(figure))
+
+
+def pixels_of(figure: Figure) -> Image.Image:
+    """The figure at 200 dots per inch."""
     with _canvas(figure, FigureCanvasAgg) as canvas:
         canvas.draw()
-        image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+        return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+
+
+def encoded(image: Image.Image) -> str:
+    """Pixels as a ``data:`` address as ``png_address`` gives it; other threads go on meanwhile."""
     buffer = io.BytesIO()
-    image.quantize(_PALETTE, dither=Image.Dither.NONE).save(buffer, "png", dpi=(DPI, DPI))
+    palette = image.quantize(_PALETTE, dither=Image.Dither.NONE)
+    palette.save(buffer, "png", dpi=(DPI, DPI))
     return _address(buffer.getvalue(), "png")
 
 
