@@ -153,8 +153,8 @@ FAULTS = [
     Fault(
         "a tie settled the other way",
         "readout.py",
-        ".nonzero()[0, 0]",
-        ".nonzero()[-1, 0]",
+        "logits.argmax(dim=-1)",
+        "logits.shape[-1] - 1 - logits.flip(-1).argmax(dim=-1)",
     ),
     # Decoding.
     Fault(
@@ -353,8 +353,8 @@ FAULTS = [
             (
                 "all rows read the intact memory",
                 "decode.py",
-                "at = (reading.memories[:, None], reading.inputs)",
-                "at = (0 * reading.memories[:, None], reading.inputs)",
+                "at = (reading.memories[:, None, None], reading.inputs[:, None], heads)",
+                "at = (0 * reading.memories[:, None, None], reading.inputs[:, None], heads)",
             ),
             (
                 "the rows that stay are the wrong ones",

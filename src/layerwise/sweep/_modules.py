@@ -15,6 +15,7 @@ from transformer_lens.components.layer_norm import LayerNorm
 from transformer_lens.components.mlps.gated_mlp import GatedMLP
 from transformer_lens.components.mlps.mlp import MLP
 from transformer_lens.components.rms_norm import RMSNorm
+from transformer_lens.utilities.activation_functions import gelu_new
 
 Rows = Float[torch.Tensor, "... d_model"]
 Norm = Callable[[Rows], Rows]
@@ -80,7 +81,10 @@ def add_product(
 
 
 def _act(function: Callable[..., torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-    return F.silu(x, inplace=True) if function is F.silu else function(x)
+    if function is F.silu:
+        return F.silu(x, inplace=True)
+    # written out there as eight operations
+    return F.gelu(x, approximate="tanh") if function is gelu_new else function(x)
 
 
 def _if_any(bias: torch.Tensor) -> torch.Tensor | None:

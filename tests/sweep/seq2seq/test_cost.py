@@ -62,6 +62,18 @@ def test_inputs_are_read_once_by_the_trunk_and_by_each_branch_of_the_encoder():
     assert planned.seconds == pytest.approx(2 * 4 * 8 * 1e-3)
 
 
+def test_what_stands_for_keys_and_values_takes_their_time():
+    asked = [LogLikelihood(tuple(range(3, 33)), (4,))]
+    planned = cost(SINGLES, asked, replace(FREE, memory=per(1e-3)))
+    # Keys and values of 30 tokens in the trunk; in heads of 8, for the one query of each of the 3
+    # branches of the encoder, two products and scores and mixtures with 30 tokens.
+    assert planned.seconds == pytest.approx(2 * (30 + 3 * (1 + 30 / 8)) * 1e-3)
+    made = cost(SINGLES, [*asked, Generate(asked[0].context, 1)]).flop
+    cfg = tiny_seq2seq("t5").cfg
+    per_token = 2 * 4 * cfg.d_model * cfg.decoder_heads * cfg.decoder_d_head
+    assert made - cost(SINGLES, asked).flop == pytest.approx(per_token * 3 * (30 - (1 + 30 / 8)))
+
+
 def test_attention_takes_its_time():
     planned = cost([intact()], ASKED, replace(FREE, pair_seconds=1.0))
     # Inputs of 6 and 2 tokens in 3 layers; in 2 layers what is said of them, the start alone or

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import nn
+from transformers.activations import NewGELUActivation
 
 Resid = Float[torch.Tensor, "batch pos d_model"]
 Embed = Callable[..., torch.Tensor]
@@ -59,6 +60,11 @@ class MlpParts:
         hidden = self.act(up) if self.gate is None else self.act(self.gate(x)) * up
         # Some classes keep this one matrix in float32.
         return self.down(hidden.to(self.down.weight.dtype)).to(x.dtype)
+
+
+def activation(module: nn.Module) -> nn.Module:
+    """An activation of Hugging Face's, as one operation where it is written out as eight."""
+    return nn.GELU(approximate="tanh") if type(module) is NewGELUActivation else module
 
 
 @dataclass(frozen=True)

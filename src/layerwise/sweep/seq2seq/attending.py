@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 
-from layerwise.models.seq2seq.parts import RelativeBias
+from layerwise.models.seq2seq.parts import AttentionParts, RelativeBias
 
 Heads = Float[torch.Tensor, "branch token head d_head"]
 
@@ -34,6 +35,34 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Picked:
+    """Some tokens of a packing, in rows.
+
+    Attributes:
+        index: their packed indices.
+        start: of the first, if they stand one after the other, so that they need no copy.
+    """
+
+    index: Int[torch.Tensor, "row place"]
+    start: int | None
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[int]], device: torch.device) -> Picked:
+        """Tokens by row."""
+        flat = list(chain.from_iterable(rows))
+        in_order = flat == list(range(flat[0], flat[0] + len(flat)))
+        return cls(torch.tensor(rows, device=device), flat[0] if in_order else None)
+
+    def out_of(
+        self, x: Float[torch.Tensor, "source token ..."]
+    ) -> Float[torch.Tensor, "source row place ..."]:
+        """These tokens' activations."""
+        if self.start is None:
+            return x[:, self.index]
+        return x[:, self.start : self.start + self.index.numel()].unflatten(1, self.index.shape)
+
+
+@dataclass(frozen=True)
 class Rectangle:
     """Runs of one shape.
 
@@ -43,8 +72,8 @@ class Rectangle:
         bias: what is added to the scores of all rows; None for nothing.
     """
 
-    queries: Int[torch.Tensor, "row query"]
-    keys: Int[torch.Tensor, "row key"]
+    queries: Picked
+    keys: Picked
     bias: Float[torch.Tensor, "1 _ query key"] | None
 
 
@@ -54,11 +83,12 @@ class Attending:
 
     Attributes:
         rectangles: all runs.
-        order: where each token is found in the rectangles' queries, one after the other.
+        order: where each token is found in the rectangles' queries, one after the other; None if
+            they are in order.
     """
 
     rectangles: tuple[Rectangle, ...]
-    order: Int[torch.Tensor, " token"]
+    order: Int[torch.Tensor, " token"] | None
 
     def read(
         self,
@@ -75,8 +105,48 @@ class Attending:
             values: the same.
             scale: what scores are multiplied by.
         """
-        found = [_rectangle(queries, keys, values, one, scale) for one in self.rectangles]
-        return torch.cat(found, dim=1)[:, self.order]
+        return self._in_order(
+            [_rectangle(queries, keys, values, one, scale) for one in self.rectangles]
+        )
+
+    def read_memory(
+        self,
+        queries: Heads,
+        memory: Float[torch.Tensor, "branch input_token d_model"],
+        attention: AttentionParts,
+    ) -> Heads:
+        """The same of what branches' encoders made, without keys and values of every token.
+
+        The keys' matrix is put to the queries, and the values' to what was mixed: q (W m) is
+        (q W) m, and a sum of W m is W of the sum. A bias of the keys is the same for all of
+        them, and the softmax takes it off.
+
+        Args:
+            queries: of each branch.
+            memory: of each branch.
+            attention: the cross-attention.
+        """
+        return self._in_order(
+            [_rectangle_of_memory(queries, memory, attention, one) for one in self.rectangles]
+        )
+
+    def _in_order(self, found: list[torch.Tensor]) -> Heads:
+        both = found[0] if len(found) == 1 else torch.cat(found, dim=1)
+        return both if self.order is None else both[:, self.order]
+
+
+def memory_is_cheaper(runs: Sequence[Run], d_head: int) -> bool:
+    """Whether ``read_memory`` is at most half of the work, for runs that look at inputs."""
+    return 2 * reading_as_tokens(runs, d_head) <= sum(len(run.keys) for run in runs)
+
+
+def reading_as_tokens(runs: Sequence[Run], d_head: int) -> float:
+    """Of how many input tokens keys and values could be made for the work of ``read_memory``.
+
+    They are two products for each token. Without them there are two for each query, and in each
+    head scores and mixtures as wide as the stream.
+    """
+    return sum((len(run.queries) * (1 + len(run.keys) / d_head) for run in runs), start=0.0)
 
 
 def attending(
@@ -95,13 +165,15 @@ def attending(
         shapes.setdefault((len(run.queries), len(run.keys), run.causal), []).append(run)
     rectangles = []
     for (n_query, n_key, causal), group in shapes.items():
-        queries = torch.tensor([run.queries for run in group], device=like.device)
-        keys = torch.tensor([run.keys for run in group], device=like.device)
+        queries = Picked.of([run.queries for run in group], like.device)
+        keys = Picked.of([run.keys for run in group], like.device)
         bias = bias_of(n_query, n_key, causal, relative, like)
         rectangles.append(Rectangle(queries, keys, bias))
+    if len(rectangles) == 1 and rectangles[0].queries.start == 0:
+        return Attending(tuple(rectangles), None)
     order = torch.empty(n_tokens, dtype=torch.long, device=like.device)
     if rectangles:
-        flat = torch.cat([one.queries.flatten() for one in rectangles])
+        flat = torch.cat([one.queries.index.flatten() for one in rectangles])
         order[flat] = torch.arange(n_tokens, device=like.device)
     return Attending(tuple(rectangles), order)
 
@@ -128,10 +200,10 @@ def _rectangle(
     rows: Rectangle,
     scale: float,
 ) -> Float[torch.Tensor, "branch row_query head d_head"]:
-    n_branches, (n_rows, n_query) = len(queries), rows.queries.shape
+    n_branches, (n_rows, n_query) = len(queries), rows.queries.index.shape
     shared = len(keys) == 1 < n_branches
-    q = queries[:, rows.queries]  # [branch row query head d_head]
-    k, v = (x[:, rows.keys].transpose(2, 3).flatten(0, 1) for x in (keys, values))
+    q = rows.queries.out_of(queries)  # [branch row query head d_head]
+    k, v = (rows.keys.out_of(x).transpose(2, 3).flatten(0, 1) for x in (keys, values))
     if shared and rows.bias is None:
         # All branches look at the same keys: they are more queries of them.
         q = q.permute(1, 3, 0, 2, 4).flatten(2, 3)
@@ -143,3 +215,25 @@ def _rectangle(
     q = q.transpose(2, 3).flatten(0, 1)
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=rows.bias, scale=scale)
     return out.transpose(1, 2).unflatten(0, (n_branches, n_rows)).flatten(1, 2)
+
+
+def _rectangle_of_memory(
+    queries: Heads,
+    memory: Float[torch.Tensor, "branch input_token d_model"],
+    attention: AttentionParts,
+    rows: Rectangle,
+) -> Float[torch.Tensor, "branch row_query head d_head"]:
+    shape = len(queries), *rows.queries.index.shape
+    split = (attention.n_heads, attention.d_head)
+    # [head, branch row query, d_head] times [head, d_head, d_model]
+    by_head = rows.queries.out_of(queries).permute(3, 0, 1, 2, 4).flatten(1, 3)
+    wide = torch.bmm(by_head, attention.k.weight.unflatten(0, split))
+    wide = wide.unflatten(1, shape).permute(1, 2, 0, 3, 4).flatten(0, 1).flatten(1, 2)[:, None]
+    seen = rows.keys.out_of(memory).flatten(0, 1)[:, None]
+    mixed = F.scaled_dot_product_attention(wide, seen, seen, scale=attention.scale)
+    mixed = mixed[:, 0].unflatten(1, (attention.n_heads, -1)).transpose(0, 1)
+    mixed = mixed.unflatten(1, shape[:2]).flatten(1, 3)
+    z = torch.bmm(mixed, attention.v.weight.unflatten(0, split).transpose(1, 2))
+    if attention.v.bias is not None:
+        z = z + attention.v.bias.unflatten(0, split)[:, None]
+    return z.unflatten(1, shape).permute(1, 2, 3, 0, 4).flatten(1, 2)

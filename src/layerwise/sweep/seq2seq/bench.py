@@ -42,8 +42,9 @@ class TwoStackBench(Stopwatch):
     def encoder(self, n_tokens: int, length: int = SHORT, repeats: int = REPEATS) -> float:
         """Seconds to push inputs of one length through an encoder block."""
         parts = self.model.parts.encoder
-        layout = self._apart(parts, n_tokens, min(length, n_tokens, self.cfg.n_ctx))
-        resid = self._resid(len(layout.order))[None]
+        length = min(length, n_tokens, self.cfg.n_ctx)
+        layout = self._apart(parts, n_tokens, length)
+        resid = self._resid(n_tokens - n_tokens % length)[None]
 
         def run() -> None:
             block = self._next(parts)

@@ -15,6 +15,7 @@ from ..cost import Cost
 from ..interventions import Intervention
 from ..plan import SweepPlan
 from ..requests import Generate, Request
+from .attending import reading_as_tokens
 from .calibration import TwoStackCalibration
 from .plan import Side, TwoStackPlan, plan_two_stacks
 
@@ -33,7 +34,8 @@ def cost_of_two_stacks(
 
     With d the width of the stream, h that of all heads, m that of the MLP and p its products (2,
     gated 3), a token takes 2 d (4 h + p m) operations in an encoder block. In a decoder block
-    cross-attention adds 4 d h, and 4 d h for each input token whose keys and values are made.
+    cross-attention adds 4 d h, and 4 d h for each input token whose keys and values are made;
+    where branches read their memories without these, what takes their place is counted.
     Scores and mixtures, norms and activations, some per cent of the whole, are left out of the
     operations (not of the seconds).
 
@@ -114,9 +116,9 @@ class _Walk:
         )
 
     def _flop(self, layer: int) -> float:
-        tokens, memory = sum(self._pushes(layer)), 0
+        tokens, memory = sum(self._pushes(layer)), 0.0
         if layer >= self.model.cfg.n_encoder_layers:
-            memory = self._memory_tokens()
+            memory = self._memory_tokens(layer)
         block = self._block(layer)
         decoded = self.text_rows if block.cross_attn is not None else 0.0
         return _of_block(block, tokens + decoded, memory)
@@ -130,9 +132,20 @@ class _Walk:
     def _side(self, layer: int) -> Side:
         return self.plan.decoder if self._block(layer).cross_attn else self.plan.encoder
 
-    def _memory_tokens(self) -> int:
-        """Input tokens of which a decoder layer makes keys and values."""
-        return (1 + self.n_early) * len(self.plan.encoder.tokens)
+    def _memory_tokens(self, layer: int) -> float:
+        """Input tokens of which a decoder layer makes keys and values, or as much work."""
+        plan, n_tokens = self.plan, len(self.plan.encoder.tokens)
+        d_head = self.model.cfg.decoder_d_head
+        if not plan.reads_memory(d_head):
+            return float((1 + self.n_early) * n_tokens)
+        reading = sum(
+            branch.opens <= layer
+            and not branch.idle(layer)
+            and plan.memory_of(number, self.n_early) > 0
+            for number, branch in enumerate(plan.branches.branches)
+        )
+        asked = plan.decoder.asked_runs(plan.cross)
+        return n_tokens + reading * reading_as_tokens(asked, d_head)
 
     def _pushes(self, layer: int, tokens_at_once: int | None = None) -> Iterator[int]:
         """Tokens of each push through a layer; all plain ones at once if no size is given."""
@@ -165,7 +178,7 @@ class _Walk:
                 spent += seconds_at(known.decoder if decoding else known.encoder, pushed)
                 spent += pushed * attended * known.pair_seconds
             if decoding:
-                spent += seconds_at(known.memory, self._memory_tokens())
+                spent += seconds_at(known.memory, self._memory_tokens(layer))
         spent += seconds_to_score(known.unembedding, self.read_rows)
         if self.text_rows:
             rows = self.text_rows / self.longest_text
@@ -179,7 +192,7 @@ def _pairs(side: Side) -> int:
     return sum(len(run.queries) * len(run.keys) for run in side.runs)
 
 
-def _of_block(block: BlockParts, tokens: float, memory_tokens: int) -> float:
+def _of_block(block: BlockParts, tokens: float, memory_tokens: float) -> float:
     """Operations of a block's products."""
     d_model, heads = block.attn.q.in_features, block.attn.q.out_features
     mlp = block.mlp.up.out_features * (2 if block.mlp.gate is None else 3)

@@ -25,7 +25,7 @@ from ..plan import (
 from ..requests import Generate, Request, Tokens
 from ..trie import TokenTrie
 from ..walk_plan import FROM_SOURCE, share_key
-from .attending import Run
+from .attending import Run, memory_is_cheaper
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,10 @@ class TwoStackPlan:
         if branch < n_early:
             return 1 + branch
         return self.memory_of(self.branches.branches[branch].leaves, n_early)
+
+    def reads_memory(self, d_head: int) -> bool:
+        """Whether branches read what their encoders made without keys and values of it."""
+        return not self.generates and memory_is_cheaper(self.decoder.asked_runs(self.cross), d_head)
 
     def token_passes(self, n_encoder: int) -> int:
         """Tokens pushed through a block of either stack, the texts that are written left out."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 
 from layerwise.models.seq2seq import Seq2SeqModel
@@ -106,6 +107,8 @@ class TwoStackWalk:
         self.cross = attending(self.plan.cross, n_decoder, None, like)
         asked = self.plan.decoder.asked_runs(self.plan.cross)
         self.asked_cross = attending(asked, self.plan.decoder.n_asked, None, like)
+        # Texts look at an input in every step, so that its keys and values are made for them.
+        self.from_memory = self.plan.reads_memory(self.model.cfg.decoder_d_head)
         self.open, self.n_early = 0, self.plan.n_early(self.n_encoder)
         self._enter(parts.encoder, self.plan.encoder, self.n_early)
 
@@ -133,11 +136,21 @@ class TwoStackWalk:
             yield layer, self.seen
 
     def _enter_decoder(self) -> None:
-        """Make the memories, and begin the decoder's streams."""
+        """Make the memories, that of the trunk first, and begin the decoder's streams."""
         parts = self.model.parts
-        self.memory = parts.encoder.final_norm(self.trunk)
-        self.memories = parts.encoder.final_norm(self.resid)
+        trunk, branches = (parts.encoder.final_norm(resid) for resid in (self.trunk, self.resid))
+        unasked = trunk.shape[1] - branches.shape[1]
+        self.memories = torch.cat([trunk, F.pad(branches, (0, 0, 0, unasked))])
         self._enter(parts.decoder, self.plan.decoder, len(self.branches))
+
+    def _cross_keys(self, block: Block) -> KeysValues:
+        """Keys and values of the memories, once for all branches that read them.
+
+        Of the trunk's alone, where branches read what their encoders made without them.
+        """
+        assert block.parts.cross_attn is not None
+        read = self.memories[:1] if self.from_memory else self.memories
+        return keys_values(block.parts.cross_attn, read)
 
     def memory_of(self, branch: int | None) -> int:
         """Which memory a branch reads: 0 is the trunk's, 1 + i that of branch i."""
@@ -189,29 +202,6 @@ class TwoStackWalk:
             left = self.trunk[0, :n_asked] if leaves is None else self.resid[leaves]
             self.resid[self.open] = left
             self.open += 1
-
-    def _cross_keys(self, block: Block) -> KeysValues:
-        """Keys and values of all memories, once for all branches that read them."""
-        assert block.parts.cross_attn is not None
-        of_trunk = keys_values(block.parts.cross_attn, self.memory)
-        if not self.n_early:
-            return of_trunk
-        of_branches = keys_values(block.parts.cross_attn, self.memories)
-        n_asked = self.plan.encoder.n_asked
-        if n_asked == of_trunk.keys.shape[1]:
-            return KeysValues(
-                torch.cat([of_trunk.keys, of_branches.keys]),
-                torch.cat([of_trunk.values, of_branches.values]),
-            )
-        wide = []
-        for one, several in (
-            (of_trunk.keys, of_branches.keys),
-            (of_trunk.values, of_branches.values),
-        ):
-            room = one.new_zeros(1 + len(several), *one.shape[1:])
-            room[:1], room[1:, :n_asked] = one, several
-            wide.append(room)
-        return KeysValues(*wide)
 
     def _push_branches(
         self,
@@ -270,12 +260,14 @@ class TwoStackWalk:
             assert cross is not None
             assert block.parts.cross_attn is not None
             memories = [0] if rows is None else [self.memory_of(row) for row in rows]
-            one = len(set(memories)) == 1
-            of = cross.of(slice(memories[0], memories[0] + 1) if one else memories)
             reading = self.cross if rows is None else self.asked_cross
+            if self.from_memory and memories[0]:
+                mine = self.memories[_rows(memories)]
+                return reading.read_memory(queries, mine, block.parts.cross_attn)
+            of = cross.of(_rows(memories[:1] if len(set(memories)) == 1 else memories))
             return reading.read(queries, of.keys, of.values, block.parts.cross_attn.scale)
 
-        resid = self.trunk if rows is None else self.resid[rows]
+        resid = self.trunk if rows is None else self.resid[_rows(rows)]
         out = block.run(resid, attend, look if in_decoder else None, edits, observe)
         if rows is None:
             self.trunk = out
@@ -318,3 +310,9 @@ class TwoStackWalk:
         source_of = source_of.to(self.device)
         value = self.seen[edit.site][:, source_of.clamp(min=0)]
         return value, None if isinstance(edit, CopySite) else source_of >= 0
+
+
+def _rows(numbers: list[int]) -> slice | list[int]:
+    """Rows by number; as a slice, which copies nothing, where one follows the other."""
+    first, n = numbers[0], len(numbers)
+    return slice(first, first + n) if numbers == list(range(first, first + n)) else numbers

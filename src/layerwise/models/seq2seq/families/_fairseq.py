@@ -15,6 +15,7 @@ from layerwise.models.seq2seq.parts import (
     Parts,
     StackParts,
     StoredStack,
+    activation,
 )
 
 STORED = (
@@ -54,7 +55,7 @@ def _block(layer: Any) -> BlockParts:
     return BlockParts(
         attn=_attention(layer.self_attn),
         attn_norm=layer.self_attn_layer_norm,
-        mlp=MlpParts(layer.fc1, layer.fc2, layer.activation_fn),
+        mlp=MlpParts(layer.fc1, layer.fc2, activation(layer.activation_fn)),
         mlp_norm=layer.final_layer_norm,
         cross_attn=None if cross is None else _attention(cross),
         cross_norm=None if cross is None else layer.encoder_attn_layer_norm,

@@ -15,6 +15,7 @@ from layerwise.models.seq2seq.parts import (
     RelativeBias,
     StackParts,
     StoredStack,
+    activation,
 )
 
 ARCHITECTURES = ("T5ForConditionalGeneration", "MT5ForConditionalGeneration")
@@ -67,7 +68,10 @@ def _block(block: Any) -> BlockParts:
         attn=_attention(attn.SelfAttention),
         attn_norm=attn.layer_norm,
         mlp=MlpParts(
-            dense.wi_1 if gated else dense.wi, dense.wo, dense.act, dense.wi_0 if gated else None
+            up=dense.wi_1 if gated else dense.wi,
+            down=dense.wo,
+            act=activation(dense.act),
+            gate=dense.wi_0 if gated else None,
         ),
         mlp_norm=mlp.layer_norm,
         cross_attn=_attention(cross[0].EncDecAttention) if cross else None,

@@ -1,0 +1,99 @@
+"""Cross-attention without keys and values of all input tokens: the same, where it is cheaper."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from layerwise.models.seq2seq.parts import AttentionParts
+from layerwise.sweep import (
+    Generate,
+    LogLikelihood,
+    intact,
+    mean,
+    skip,
+    skip_layers,
+    sweep,
+    zero,
+)
+from layerwise.sweep.seq2seq import attending as module
+from layerwise.sweep.seq2seq.attending import Attending, Run, attending, memory_is_cheaper
+from layerwise.sweep.seq2seq.block import keys_values
+from layerwise.sweep.seq2seq.plan import plan_two_stacks
+from tests.models.seq2seq.tiny import tiny_seq2seq
+
+from ..agreement import assert_agree
+from .test_engine import FAMILIES
+
+# Two inputs of one length, one of another; queries are in order in the first case alone.
+ORDERED = [Run((0, 1), (0, 1, 2), False), Run((2, 3), (3, 4, 5), False)]
+MIXED = [Run((3, 0), (4, 1, 2), False), Run((1,), (5, 0), False), Run((2, 4), (0, 3, 5), False)]
+
+
+def random_attention(*, bias: bool) -> AttentionParts:
+    torch.manual_seed(2)
+    linear = [nn.Linear(12, 8, bias=bias).double().requires_grad_(False) for _ in range(3)]
+    return AttentionParts(*linear, out=nn.Linear(8, 12), n_heads=2, scale=0.7)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("runs", [ORDERED, MIXED])
+def test_reading_the_memory_is_reading_its_keys_and_values(runs: list[Run], bias: bool) -> None:
+    attention, draw = random_attention(bias=bias), torch.Generator().manual_seed(3)
+    n_queries = sum(len(run.queries) for run in runs)
+    queries = torch.randn(3, n_queries, 2, 4, generator=draw, dtype=torch.float64)
+    memory = torch.randn(3, 6, 12, generator=draw, dtype=torch.float64)
+    layout: Attending = attending(runs, n_queries, None, memory)
+    made = keys_values(attention, memory)
+    slow = layout.read(queries, made.keys, made.values, attention.scale)
+    torch.testing.assert_close(layout.read_memory(queries, memory, attention), slow)
+    for run in runs:  # by hand, one query of one head after the other
+        for query in run.queries:
+            keys = list(run.keys)
+            scores = made.keys[1, keys, 1] @ queries[1, query, 1] * attention.scale
+            by_hand = scores.softmax(0) @ made.values[1, keys, 1]
+            torch.testing.assert_close(slow[1, query, 1], by_hand)
+
+
+def test_few_short_answers_to_a_long_input_are_cheaper_without_keys_and_values() -> None:
+    def runs(queries: int, keys: int) -> list[Run]:
+        return [Run(tuple(range(queries)), tuple(range(keys)), False)]
+
+    # 13 tokens of options, as four of four tokens that share their beginning; heads of 64
+    assert memory_is_cheaper(runs(13, 96), 64)
+    assert not memory_is_cheaper(runs(30, 96), 64)
+    assert not memory_is_cheaper(runs(13, 20), 64)
+    assert memory_is_cheaper([], 64)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_engine_reads_memories_of_branches(family: str, monkeypatch) -> None:
+    model = tiny_seq2seq(family)
+    cfg, words = model.cfg, tuple(range(5, 35))
+    asked = [LogLikelihood(words, (4, 9)), LogLikelihood(words[::-1], (8,))]
+    layers = range(cfg.n_layers)
+    changes = [
+        intact(), *map(skip, layers), skip_layers([0, cfg.n_layers - 1]), skip_layers([0, 1]),
+        zero("cross_z", cfg.n_layers - 1, head=1), zero("z", 0, head=0),
+        mean("mlp_out", 1, torch.ones(cfg.d_model)),
+    ]  # fmt: skip
+    assert plan_two_stacks(changes, asked, model.prefix, cfg.n_layers).reads_memory(
+        cfg.decoder_d_head
+    )
+    texts = [*asked, Generate(words, 3)]
+    assert not plan_two_stacks(changes, texts, model.prefix, cfg.n_layers).reads_memory(
+        cfg.decoder_d_head
+    )
+    calls, read = [], module.Attending.read_memory
+    monkeypatch.setattr(
+        module.Attending, "read_memory", lambda *given: calls.append(len(given[1])) or read(*given)
+    )
+    fast = sweep(model, changes, asked)
+    assert calls
+    assert max(calls) > 1
+    assert_agree(model, changes, asked, fast, sweep(model, changes, asked, method="reference"))
+    calls.clear()
+    fast = sweep(model, changes, texts)
+    assert not calls
+    assert_agree(model, changes, texts, fast, sweep(model, changes, texts, method="reference"))
