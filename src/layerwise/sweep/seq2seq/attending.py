@@ -118,8 +118,8 @@ class Attending:
         """The same of what branches' encoders made, without keys and values of every token.
 
         The keys' matrix is put to the queries, and the values' to what was mixed: q (W m) is
-        (q W) m, and a sum of W m is W of the sum. A bias of the keys is the same for all of
-        them, and the softmax takes it off.
+        (q W) m, and a sum of W m is W of the sum (DeepSeek-AI 2024, arXiv:2405.04434, section
+        2.1.2). A bias of the keys is the same for all of them, and the softmax takes it off.
 
         Args:
             queries: of each branch.
