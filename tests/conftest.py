@@ -34,6 +34,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def process_of_all_tests():
+    """Commands that are run inside it settle nothing for it; ``test_process`` tries that apart."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("layerwise.cli.collect_rarely", lambda: None)
+        patched.setattr("layerwise.cli.settle", lambda: None)
+        yield
+
+
 def pytest_collection_finish() -> None:
     """What was imported stays: the garbage collector need not look at it again after each test."""
     gc.collect()

@@ -5,7 +5,6 @@ Mistakes of the user's come as one sentence on the error stream, with exit code 
 
 from __future__ import annotations
 
-import gc
 import re
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from layerwise._process import collect_rarely, settle
 from layerwise.errors import UserError
 
 if TYPE_CHECKING:
@@ -664,8 +664,7 @@ def _load(name: str, dtype: str, device: str, offload: str | None) -> Any:
     from layerwise.models import load_model
 
     model = load_model(name, dtype=dtype, device=device, offload=offload)
-    # The modules and the model stay until the end, so that no collection need look at them.
-    gc.freeze()
+    settle()
     return model
 
 
@@ -771,9 +770,7 @@ def _tell_planned(result: Result) -> None:
 
 def main() -> None:
     """Run the command line; a user's mistake is one sentence and exit code 2."""
-    # What modules and tables are made of is no garbage: looked at less often, a tenth of a
-    # small model's profile is saved. Tensors are freed without it.
-    gc.set_threshold(50_000, 20, 20)
+    collect_rarely()
     try:
         app()
     except UserError as error:
