@@ -369,6 +369,30 @@ FAULTS = [
                 "(request.context, said_by(request, prefix), None)",
             ),
             (
+                "the values' bias left out where a memory is read",
+                "attending.py",
+                "if attention.v.bias is not None:",
+                "if False:",
+            ),
+            (
+                "memories mixed by the keys' matrix",
+                "attending.py",
+                "attention.v.weight.unflatten(0, split).transpose(1, 2)",
+                "attention.k.weight.unflatten(0, split).transpose(1, 2)",
+            ),
+            (
+                "tokens that stand in order taken from the start",
+                "attending.py",
+                "x[:, self.start : self.start + self.index.numel()]",
+                "x[:, : self.index.numel()]",
+            ),
+            (
+                "branches read each other's memories",
+                "walk.py",
+                "mine = self.memories[_rows(memories)]",
+                "mine = self.memories[: len(memories)]",
+            ),
+            (
                 "cross-attention forgets its norm",
                 "block.py",
                 "stream if self.post_norm else norm(stream)",
