@@ -377,14 +377,20 @@ FAULTS = [
             (
                 "memories mixed by the keys' matrix",
                 "attending.py",
-                "attention.v.weight.unflatten(0, split).transpose(1, 2)",
-                "attention.k.weight.unflatten(0, split).transpose(1, 2)",
+                "attention.v.weight.unflatten(0, (n_heads, d_head))",
+                "attention.k.weight.unflatten(0, (n_heads, d_head))",
             ),
             (
                 "tokens that stand in order taken from the start",
                 "attending.py",
                 "x[:, self.start : self.start + self.index.numel()]",
                 "x[:, : self.index.numel()]",
+            ),
+            (
+                "texts read the intact memory where they read memories",
+                "decode.py",
+                "self.walk.memories[memories[:, None], inputs] if bare",
+                "self.walk.memories[0 * memories[:, None], inputs] if bare",
             ),
             (
                 "branches read each other's memories",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
@@ -17,7 +19,9 @@ from layerwise.sweep import (
     sweep,
     zero,
 )
+from layerwise.sweep.requests import Request
 from layerwise.sweep.seq2seq import attending as module
+from layerwise.sweep.seq2seq import decode
 from layerwise.sweep.seq2seq.attending import Attending, Run, attending, memory_is_cheaper
 from layerwise.sweep.seq2seq.block import keys_values
 from layerwise.sweep.seq2seq.plan import plan_two_stacks
@@ -57,13 +61,11 @@ def test_reading_the_memory_is_reading_its_keys_and_values(runs: list[Run], bias
 
 
 def test_few_short_answers_to_a_long_input_are_cheaper_without_keys_and_values() -> None:
-    def runs(queries: int, keys: int) -> list[Run]:
-        return [Run(tuple(range(queries)), tuple(range(keys)), False)]
-
     # 13 tokens of options, as four of four tokens that share their beginning; heads of 64
-    assert memory_is_cheaper(runs(13, 96), 64)
-    assert not memory_is_cheaper(runs(30, 96), 64)
-    assert not memory_is_cheaper(runs(13, 20), 64)
+    assert memory_is_cheaper([(13, 96)], 64)
+    assert not memory_is_cheaper([(30, 96)], 64)
+    assert not memory_is_cheaper([(13, 20)], 64)
+    assert memory_is_cheaper([(13, 96), (13, 96), (20, 96)], 64)
     assert memory_is_cheaper([], 64)
 
 
@@ -78,22 +80,23 @@ def test_the_engine_reads_memories_of_branches(family: str, monkeypatch) -> None
         zero("cross_z", cfg.n_layers - 1, head=1), zero("z", 0, head=0),
         mean("mlp_out", 1, torch.ones(cfg.d_model)),
     ]  # fmt: skip
-    assert plan_two_stacks(changes, asked, model.prefix, cfg.n_layers).reads_memory(
-        cfg.decoder_d_head
-    )
-    texts = [*asked, Generate(words, 3)]
-    assert not plan_two_stacks(changes, texts, model.prefix, cfg.n_layers).reads_memory(
-        cfg.decoder_d_head
-    )
-    calls, read = [], module.Attending.read_memory
-    monkeypatch.setattr(
-        module.Attending, "read_memory", lambda *given: calls.append(len(given[1])) or read(*given)
-    )
-    fast = sweep(model, changes, asked)
-    assert calls
-    assert max(calls) > 1
-    assert_agree(model, changes, asked, fast, sweep(model, changes, asked, method="reference"))
-    calls.clear()
-    fast = sweep(model, changes, texts)
-    assert not calls
-    assert_agree(model, changes, texts, fast, sweep(model, changes, texts, method="reference"))
+    short, long = [*asked, Generate(words, 3)], [*asked, Generate(words, 9)]
+
+    def bare(requests: list[Request]) -> bool:
+        plan = plan_two_stacks(changes, requests, model.prefix, cfg.n_layers)
+        return plan.reads_memory(cfg.decoder_d_head)
+
+    assert (bare(asked), bare(short), bare(long)) == (True, True, False)
+    read, called = module.read_out_of, []
+
+    def told(by: str) -> Callable[..., torch.Tensor]:
+        return lambda *given: called.append(by) or read(*given)
+
+    monkeypatch.setattr(module, "read_out_of", told("walk"))
+    monkeypatch.setattr(decode, "read_out_of", told("text"))
+    for requests, expected in ((asked, {"walk"}), (short, {"walk", "text"}), (long, set())):
+        called.clear()
+        fast = sweep(model, changes, requests)
+        assert set(called) == expected
+        slow = sweep(model, changes, requests, method="reference")
+        assert_agree(model, changes, requests, fast, slow)

@@ -28,7 +28,7 @@ FREE = replace(
 INPUT = (5, 6, 7, 8, 9, 10)
 ASKED = [LogLikelihood(INPUT, (4, 9)), LogLikelihood(INPUT, (5,)), LogLikelihood((3, 4), (7,))]
 SINGLES = [intact(), *map(skip, range(5))]
-LONGEST = TextLengths(1.0, 1.0)
+LONGEST, NONE = TextLengths(1.0, 1.0), TextLengths(0.0, 0.0)
 
 
 def per(seconds: float) -> tuple[tuple[int, float], ...]:
@@ -68,7 +68,8 @@ def test_what_stands_for_keys_and_values_takes_their_time():
     # Keys and values of 30 tokens in the trunk; in heads of 8, for the one query of each of the 3
     # branches of the encoder, two products and scores and mixtures with 30 tokens.
     assert planned.seconds == pytest.approx(2 * (30 + 3 * (1 + 30 / 8)) * 1e-3)
-    made = cost(SINGLES, [*asked, Generate(asked[0].context, 1)]).flop
+    # Of a text of up to 30 tokens, of which none beyond the first is expected, they are made.
+    made = cost(SINGLES, [*asked, Generate(asked[0].context, 30)], lengths=NONE).flop
     cfg = tiny_seq2seq("t5").cfg
     per_token = 2 * 4 * cfg.d_model * cfg.decoder_heads * cfg.decoder_d_head
     assert made - cost(SINGLES, asked).flop == pytest.approx(per_token * 3 * (30 - (1 + 30 / 8)))

@@ -135,18 +135,23 @@ class Attending:
         return both if self.order is None else both[:, self.order]
 
 
-def memory_is_cheaper(runs: Sequence[Run], d_head: int) -> bool:
-    """Whether ``read_memory`` is at most half of the work, for runs that look at inputs."""
-    return 2 * reading_as_tokens(runs, d_head) <= sum(len(run.keys) for run in runs)
+def memory_is_cheaper(looks: Sequence[tuple[int, int]], d_head: int) -> bool:
+    """Whether ``read_memory`` is at most half of the work.
+
+    Args:
+        looks: for each input, how many tokens look at it, and how many it has.
+        d_head: width of a head.
+    """
+    return 2 * reading_as_tokens(looks, d_head) <= sum(n_keys for _, n_keys in looks)
 
 
-def reading_as_tokens(runs: Sequence[Run], d_head: int) -> float:
+def reading_as_tokens(looks: Sequence[tuple[int, int]], d_head: int) -> float:
     """Of how many input tokens keys and values could be made for the work of ``read_memory``.
 
     They are two products for each token. Without them there are two for each query, and in each
     head scores and mixtures as wide as the stream.
     """
-    return sum((len(run.queries) * (1 + len(run.keys) / d_head) for run in runs), start=0.0)
+    return sum((n_queries * (1 + n_keys / d_head) for n_queries, n_keys in looks), start=0.0)
 
 
 def attending(
@@ -223,17 +228,25 @@ def _rectangle_of_memory(
     attention: AttentionParts,
     rows: Rectangle,
 ) -> Float[torch.Tensor, "branch row_query head d_head"]:
-    shape = len(queries), *rows.queries.index.shape
-    split = (attention.n_heads, attention.d_head)
-    # [head, branch row query, d_head] times [head, d_head, d_model]
-    by_head = rows.queries.out_of(queries).permute(3, 0, 1, 2, 4).flatten(1, 3)
-    wide = torch.bmm(by_head, attention.k.weight.unflatten(0, split))
-    wide = wide.unflatten(1, shape).permute(1, 2, 0, 3, 4).flatten(0, 1).flatten(1, 2)[:, None]
-    seen = rows.keys.out_of(memory).flatten(0, 1)[:, None]
-    mixed = F.scaled_dot_product_attention(wide, seen, seen, scale=attention.scale)
-    mixed = mixed[:, 0].unflatten(1, (attention.n_heads, -1)).transpose(0, 1)
-    mixed = mixed.unflatten(1, shape[:2]).flatten(1, 3)
-    z = torch.bmm(mixed, attention.v.weight.unflatten(0, split).transpose(1, 2))
+    asking = rows.queries.out_of(queries).flatten(0, 1)
+    z = read_out_of(rows.keys.out_of(memory).flatten(0, 1), asking, attention)
+    return z.unflatten(0, (len(queries), -1)).flatten(1, 2)
+
+
+def read_out_of(
+    memory: Float[torch.Tensor, "group key d_model"],
+    queries: Float[torch.Tensor, "group query head d_head"],
+    attention: AttentionParts,
+) -> Float[torch.Tensor, "group query head d_head"]:
+    """What heads of cross-attention read, without keys and values (``Attending.read_memory``)."""
+    n_groups, n_queries, n_heads, d_head = queries.shape
+    by_head = queries.permute(2, 0, 1, 3).flatten(1, 2)
+    wide = torch.bmm(by_head, attention.k.weight.unflatten(0, (n_heads, d_head)))
+    wide = wide.unflatten(1, (n_groups, n_queries)).transpose(0, 1).flatten(1, 2)[:, None]
+    seen = memory[:, None]
+    mixed = F.scaled_dot_product_attention(wide, seen, seen, scale=attention.scale)[:, 0]
+    mixed = mixed.unflatten(1, (n_heads, n_queries)).transpose(0, 1).flatten(1, 2)
+    z = torch.bmm(mixed, attention.v.weight.unflatten(0, (n_heads, d_head)).transpose(1, 2))
     if attention.v.bias is not None:
-        z = z + attention.v.bias.unflatten(0, split)[:, None]
-    return z.unflatten(1, shape).permute(1, 2, 3, 0, 4).flatten(1, 2)
+        z = z + attention.v.bias.unflatten(0, (n_heads, d_head))[:, None]
+    return z.unflatten(1, (n_groups, n_queries)).permute(1, 2, 0, 3)

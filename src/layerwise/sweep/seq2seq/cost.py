@@ -144,8 +144,7 @@ class _Walk:
             and plan.memory_of(number, self.n_early) > 0
             for number, branch in enumerate(plan.branches.branches)
         )
-        asked = plan.decoder.asked_runs(plan.cross)
-        return n_tokens + reading * reading_as_tokens(asked, d_head)
+        return n_tokens + reading * reading_as_tokens(plan.looks(), d_head)
 
     def _pushes(self, layer: int, tokens_at_once: int | None = None) -> Iterator[int]:
         """Tokens of each push through a layer; all plain ones at once if no size is given."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from .._edits import NO_EDITS, LayerEdits
 from ..decode import Job
@@ -22,7 +22,7 @@ from ..layout import KeysValues
 from ..readout import first_argmax, logits_of
 from ..requests import Generated
 from ..stopping import Stopper
-from .attending import bias_of
+from .attending import bias_of, read_out_of
 from .block import Block
 from .walk import TwoStackWalk
 
@@ -38,11 +38,13 @@ class Reading:
         rows: of the batch, by what they read.
         memories: which memory each group of rows reads.
         inputs: packed indices of the input that each group reads.
+        memory: what each group reads, where it does so without keys and values.
     """
 
     rows: Int[torch.Tensor, "group row"]
     memories: Int[torch.Tensor, " group"]
     inputs: Int[torch.Tensor, "group input_token"]
+    memory: Float[torch.Tensor, "group input_token d_model"] | None
 
 
 @dataclass
@@ -121,20 +123,26 @@ class TextDecoder:
         for number, job in enumerate(rows):
             key = (walk.memory_of(job.branch), plan.inputs[job.request])
             groups.setdefault(key, []).append(number)
-        shapes: dict[tuple[int, int], list[tuple[int, tuple[int, ...], list[int]]]] = {}
+        shapes: dict[tuple[int, int, bool], list[tuple[int, tuple[int, ...], list[int]]]] = {}
         for (memory, span), members in groups.items():
-            shapes.setdefault((len(members), len(span)), []).append((memory, span, members))
-
-        def indices(values: Sequence[object]) -> torch.Tensor:
-            return torch.tensor(values, dtype=torch.long, device=walk.device)
-
-        self.readings = [
-            Reading(*(indices([one[which] for one in shape]) for which in (2, 0, 1)))
-            for shape in shapes.values()
-        ]
-        self.read: list[list[KeysValues]] = [
+            bare = walk.from_memory and memory > 0
+            shape = (len(members), len(span), bare)
+            shapes.setdefault(shape, []).append((memory, span, members))
+        self.readings = [self._reading(shape, bare) for (_, _, bare), shape in shapes.items()]
+        self.read: list[list[KeysValues | None]] = [
             [_gathered(kept.cross, reading) for reading in self.readings] for kept in walk.kept
         ]
+
+    def _reading(
+        self, groups: Sequence[tuple[int, tuple[int, ...], list[int]]], bare: bool
+    ) -> Reading:
+        """Groups of one shape; with their memories if these are read without keys and values."""
+        memories, inputs, rows = (
+            torch.tensor(values, dtype=torch.long, device=self.walk.device)
+            for values in zip(*groups, strict=True)
+        )
+        memory = self.walk.memories[memories[:, None], inputs] if bare else None
+        return Reading(rows, memories, inputs, memory)
 
     def _step(self, rows: Sequence[Job]) -> list[int]:
         """The next token of every row."""
@@ -174,10 +182,16 @@ class TextDecoder:
             return out.transpose(1, 2)
 
         def look(queries: torch.Tensor) -> torch.Tensor:
-            assert block.parts.cross_attn is not None
+            attention = block.parts.cross_attn
+            assert attention is not None
             out = torch.empty_like(queries)
             for reading, read in zip(self.readings, self.read[number], strict=True):
-                q = queries[reading.rows, 0].transpose(1, 2) * block.parts.cross_attn.scale
+                q = queries[reading.rows, 0]
+                if reading.memory is not None:
+                    out[reading.rows, 0] = read_out_of(reading.memory, q, attention)
+                    continue
+                assert read is not None
+                q = q.transpose(1, 2) * attention.scale
                 # Of a query or a few, plain products take less than the fused operation.
                 weights = torch.matmul(q, read.keys.transpose(2, 3)).softmax(-1)
                 out[reading.rows, 0] = torch.matmul(weights, read.values).transpose(1, 2)
@@ -214,8 +228,10 @@ class TextDecoder:
         return edits_of(changes, walk.model.cfg.heads_of(layer), value_of, 1, walk.device)
 
 
-def _gathered(cross: KeysValues, reading: Reading) -> KeysValues:
-    """Keys and values of what groups of rows read, heads before tokens."""
+def _gathered(cross: KeysValues, reading: Reading) -> KeysValues | None:
+    """Keys and values of what groups of rows read, heads before tokens; None without these."""
+    if reading.memory is not None:
+        return None
     heads = torch.arange(cross.keys.shape[2], device=cross.keys.device)[:, None]
     at = (reading.memories[:, None, None], reading.inputs[:, None], heads)
     return KeysValues(cross.keys[at], cross.values[at])

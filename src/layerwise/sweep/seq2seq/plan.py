@@ -5,6 +5,7 @@ Values made from token ids and sizes alone; nothing here runs a model.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -64,7 +65,7 @@ class TwoStackPlan:
         read: packed decoder tokens whose prediction is read, in ascending order.
         branches: the branches; layers are numbered through both stacks.
         n_given: for each request, how many decoder tokens are given before the answer.
-        generates: whether any request generates.
+        n_new: for each request, how many tokens are written at most; None if it writes none.
     """
 
     encoder: Side
@@ -77,7 +78,12 @@ class TwoStackPlan:
     read: tuple[int, ...]
     branches: Branches
     n_given: tuple[int, ...]
-    generates: bool
+    n_new: tuple[int | None, ...]
+
+    @property
+    def generates(self) -> bool:
+        """Whether any request generates."""
+        return any(n_new is not None for n_new in self.n_new)
 
     @property
     def intact(self) -> tuple[int, ...]:
@@ -108,7 +114,15 @@ class TwoStackPlan:
 
     def reads_memory(self, d_head: int) -> bool:
         """Whether branches read what their encoders made without keys and values of it."""
-        return not self.generates and memory_is_cheaper(self.decoder.asked_runs(self.cross), d_head)
+        return memory_is_cheaper(self.looks(), d_head)
+
+    def looks(self) -> list[tuple[int, int]]:
+        """For each input how many tokens of a branch look at it at most, and its length."""
+        written: Counter[tuple[int, ...]] = Counter()
+        for span, n_new in zip(self.inputs, self.n_new, strict=True):
+            written[span] += n_new or 0
+        runs = self.decoder.asked_runs(self.cross)
+        return [(len(run.queries) + written[run.keys], len(run.keys)) for run in runs]
 
     def token_passes(self, n_encoder: int) -> int:
         """Tokens pushed through a block of either stack, the texts that are written left out."""
@@ -181,7 +195,7 @@ def plan_two_stacks(
         tuple(sorted({p for path in paths[:n_requests] for p in path[len(prefix) - 1 :]})),
         _branches(interventions, n_layers),
         (len(prefix),) * n_requests,
-        any(isinstance(request, Generate) for request in requests),
+        tuple(r.max_tokens if isinstance(r, Generate) else None for r in requests),
     )
 
 

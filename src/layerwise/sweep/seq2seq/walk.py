@@ -57,7 +57,8 @@ class Kept:
 
     Attributes:
         own: of self-attention, by slot (0 is the trunk, 1 + i branch i) and decoder token.
-        cross: of cross-attention, by memory and input token.
+        cross: of cross-attention, by memory and input token; of the trunk's memory alone, where
+            branches read theirs without keys and values.
     """
 
     own: KeysValues
@@ -107,7 +108,6 @@ class TwoStackWalk:
         self.cross = attending(self.plan.cross, n_decoder, None, like)
         asked = self.plan.decoder.asked_runs(self.plan.cross)
         self.asked_cross = attending(asked, self.plan.decoder.n_asked, None, like)
-        # Texts look at an input in every step, so that its keys and values are made for them.
         self.from_memory = self.plan.reads_memory(self.model.cfg.decoder_d_head)
         self.open, self.n_early = 0, self.plan.n_early(self.n_encoder)
         self._enter(parts.encoder, self.plan.encoder, self.n_early)
