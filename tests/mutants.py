@@ -383,7 +383,7 @@ FAULTS = [
             (
                 "tokens that stand in order taken from the start",
                 "attending.py",
-                "x[:, self.start : self.start + self.index.numel()]",
+                "x[:, self.span]",
                 "x[:, : self.index.numel()]",
             ),
             (

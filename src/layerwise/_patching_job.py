@@ -154,9 +154,9 @@ class Patching:
         first = usable[: self.pairs]
         for direction in self.directions:
             cells = [self.cells(prompts, direction) for prompts in first]
-            for swept, together_asked, _ in self._swept(first, direction, cells):
+            for swept, requests, _ in self._swept(first, direction, cells):
                 patches = [cell.intervention() for cell in swept]
-                total += self.setup.cost(task, patches, together_asked)
+                total += self.setup.cost(task, patches, requests)
             for prompts, mine in zip(first, cells, strict=True):
                 total += self._expected_hooked(task, prompts, direction, mine)
         return total
@@ -216,8 +216,8 @@ class Patching:
         """
         stats, rows = SweepStats(), [list[dict[str, Any]]() for _ in pairs]
         prompts = [pair.prompts for pair in pairs]
-        for swept, together_asked, alike in self._swept(prompts, direction, cells):
-            found = self.setup.sweep([cell.intervention() for cell in swept], together_asked)
+        for swept, requests, alike in self._swept(prompts, direction, cells):
+            found = self.setup.sweep([cell.intervention() for cell in swept], requests)
             stats = stats + found.stats
             for cell, outcomes in zip(swept, found.outcomes, strict=True):
                 values = [logprob_of(outcome) for outcome in outcomes]
@@ -246,8 +246,8 @@ class Patching:
         ]
         for patched, alike in grouped(swept).items():
             if patched:
-                requests = [asked(prompts[i], *runs_of(prompts[i], direction)) for i in alike]
-                yield patched, list(chain(*requests)), alike
+                of_pairs = (asked(prompts[i], *runs_of(prompts[i], direction)) for i in alike)
+                yield patched, list(chain.from_iterable(of_pairs)), alike
 
     def _hooked(
         self, prompts: PatchingPrompts, direction: str, cells: Sequence[Cell]

@@ -6,11 +6,11 @@ Which interventions are made is the analyses' business.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from layerwise._facts import Facts, ModelFacts, TaskFacts, read_run_file
 from layerwise._lengths import expected_lengths
@@ -48,6 +48,7 @@ from layerwise.tasks.registry import TEXT, paired_names
 from layerwise.tasks.task import take
 
 TaskLike = str | Task
+_Made = TypeVar("_Made")
 
 # Prompts of so many tokens are kept, some 70 MB; those of further items are encoded each time.
 _MOST_TOKENS = 2_000_000
@@ -65,11 +66,17 @@ class Built:
     found: dict[Any, Any] = field(default_factory=dict)
     n_tokens: int = 0
 
-    def keep(self, key: Any, value: Any, n_tokens: int) -> None:
-        """Keep what was encoded of an item, if there is room."""
-        if self.n_tokens + n_tokens <= _MOST_TOKENS:
-            self.found[key] = value
-            self.n_tokens += n_tokens
+    def of(self, key: Any, encode: Callable[[], _Made], n_tokens: Callable[[_Made], int]) -> _Made:
+        """What was encoded under a key, encoded now unless it was; kept if there is room."""
+        if key in self.found:
+            kept: _Made = self.found[key]
+            return kept
+        made = encode()
+        size = n_tokens(made)
+        if self.n_tokens + size <= _MOST_TOKENS:
+            self.found[key] = made
+            self.n_tokens += size
+        return made
 
 
 @dataclass(frozen=True)
@@ -108,32 +115,32 @@ class Setup:
 
     def requests(self, task: Task, item: Item, protocol: str) -> tuple[TaskRequest, ...]:
         """What is put to the model for one item; several analyses ask, and it is encoded once."""
+
+        def encode() -> tuple[TaskRequest, ...]:
+            return build_requests(
+                task,
+                item,
+                protocol,
+                self.tokenizer,
+                chat=self.chat,
+                max_length=self.model.cfg.n_ctx,
+                apart=isinstance(self.model, Seq2SeqModel),
+            )
+
         key = (self.tokenizer, self.chat, task.hash, item.id, protocol)
-        if key in self.built.found:
-            kept: tuple[TaskRequest, ...] = self.built.found[key]
-            return kept
-        found = build_requests(
-            task,
-            item,
-            protocol,
-            self.tokenizer,
-            chat=self.chat,
-            max_length=self.model.cfg.n_ctx,
-            apart=isinstance(self.model, Seq2SeqModel),
-        )
-        self.built.keep(key, found, sum(len(one.request.context) for one in found))
-        return found
+        return self.built.of(key, encode, lambda made: sum(len(r.request.context) for r in made))
 
     def pair(self, task: Task, item: Item) -> PatchingPrompts | None:
         """The two prompts of an item that are patched between; None if it has no corruption."""
+
+        def encode() -> PatchingPrompts | None:
+            apart = isinstance(self.model, Seq2SeqModel)
+            return patching_prompts(task, item, self.tokenizer, apart=apart)
+
         key = (self.tokenizer, "pair", task.hash, item.id)
-        if key in self.built.found:
-            kept: PatchingPrompts | None = self.built.found[key]
-            return kept
-        apart = isinstance(self.model, Seq2SeqModel)
-        found = patching_prompts(task, item, self.tokenizer, apart=apart)
-        self.built.keep(key, found, len(found.clean) + len(found.corrupted) if found else 1)
-        return found
+        return self.built.of(
+            key, encode, lambda made: len(made.clean) + len(made.corrupted) if made else 1
+        )
 
     def sweep(
         self,

@@ -114,16 +114,16 @@ def _drawn(
 
     most = min(_ONE, _ALL // max(1, len(listed)))  # bytes of one as SVG
     figures: dict[str, Figure] = {}
-    made: dict[Drawing, tuple[str, Future[str]]] = {}
+    made: dict[Drawing, tuple[str, int, Future[str]]] = {}
     with ThreadPoolExecutor(max_workers=1) as encoding:
         for name, drawing, run in listed:
             with naming_layers_of(run.facts.model) if run else nullcontext():
                 figures[name] = drawing.draw()
                 narrow = pixels_of(drawing.draw(width=COLUMN_WIDTH))
                 wide = svg_address(figures[name], most)
-            made[drawing] = wide, encoding.submit(encoded, narrow)
-    found = {}
-    for (name, drawing, _), (wide, small) in zip(listed, made.values(), strict=True):
-        pixels = round(figures[name].get_figwidth() * _PIXELS_PER_INCH)
-        found[drawing] = Picture(wide, small.result(), pixels, drawing.caption, drawing.alt)
-    return found, figures
+            pixels = round(figures[name].get_figwidth() * _PIXELS_PER_INCH)
+            made[drawing] = wide, pixels, encoding.submit(encoded, narrow)
+    return {
+        drawing: Picture(wide, small.result(), pixels, drawing.caption, drawing.alt)
+        for drawing, (wide, pixels, small) in made.items()
+    }, figures

@@ -40,26 +40,31 @@ class Picked:
 
     Attributes:
         index: their packed indices.
-        start: of the first, if they stand one after the other, so that they need no copy.
+        span: the part of the packing that they are, if one stands after the other.
     """
 
     index: Int[torch.Tensor, "row place"]
-    start: int | None
+    span: slice | None
 
     @classmethod
     def of(cls, rows: Sequence[Sequence[int]], device: torch.device) -> Picked:
         """Tokens by row."""
-        flat = list(chain.from_iterable(rows))
-        in_order = flat == list(range(flat[0], flat[0] + len(flat)))
-        return cls(torch.tensor(rows, device=device), flat[0] if in_order else None)
+        span = in_a_row(list(chain.from_iterable(rows)))
+        return cls(torch.tensor(rows, device=device), span)
 
     def out_of(
         self, x: Float[torch.Tensor, "source token ..."]
     ) -> Float[torch.Tensor, "source row place ..."]:
         """These tokens' activations."""
-        if self.start is None:
+        if self.span is None:
             return x[:, self.index]
-        return x[:, self.start : self.start + self.index.numel()].unflatten(1, self.index.shape)
+        return x[:, self.span].unflatten(1, self.index.shape)
+
+
+def in_a_row(numbers: list[int]) -> slice | None:
+    """The slice that takes some places, which copies nothing, if one follows the other."""
+    first, after = numbers[0], numbers[0] + len(numbers)
+    return slice(first, after) if numbers == list(range(first, after)) else None
 
 
 @dataclass(frozen=True)
@@ -174,7 +179,7 @@ def attending(
         keys = Picked.of([run.keys for run in group], like.device)
         bias = bias_of(n_query, n_key, causal, relative, like)
         rectangles.append(Rectangle(queries, keys, bias))
-    if len(rectangles) == 1 and rectangles[0].queries.start == 0:
+    if len(rectangles) == 1 and rectangles[0].queries.span == slice(0, n_tokens):
         return Attending(tuple(rectangles), None)
     order = torch.empty(n_tokens, dtype=torch.long, device=like.device)
     if rectangles:

@@ -144,6 +144,8 @@ class TwoStackBench(Stopwatch):
         asked = [Generate((*((0,) * (length - 2)), *ends), SAID) for ends in inputs]
         plan = plan_two_stacks(changes, asked, model.prefix, n_layers)
         walk = TwoStackWalk(model, plan, asked, Work())
+        # What texts read of memories instead is counted as input tokens.
+        walk.from_memory = False
         walk.run()
         rows = [
             Job(branch, request, asked[request], [0])

@@ -31,7 +31,7 @@ from ..interventions import (
 )
 from ..layout import KeysValues
 from ..requests import Request
-from .attending import Attending, attending
+from .attending import Attending, attending, in_a_row
 from .block import Block, keys_values
 from .plan import Side, TwoStackPlan
 
@@ -313,6 +313,5 @@ class TwoStackWalk:
 
 
 def _rows(numbers: list[int]) -> slice | list[int]:
-    """Rows by number; as a slice, which copies nothing, where one follows the other."""
-    first, n = numbers[0], len(numbers)
-    return slice(first, first + n) if numbers == list(range(first, first + n)) else numbers
+    """Rows by number, as a slice where that takes them."""
+    return in_a_row(numbers) or numbers
