@@ -21,8 +21,8 @@ def settle() -> None:
     """Once the model is loaded: it and the modules stay, and freed memory is kept for more.
 
     No collection looks any more at what is there now. Memory for activations is otherwise given
-    back to the system each time and had again, every page of it zeroed: a seventh of a small
-    model's sweep.
+    back to the system each time and had again, every page of it zeroed: up to a seventh of a
+    small model's sweep.
     """
     gc.freeze()
     keep_freed_memory()
