@@ -40,6 +40,7 @@ def process_of_all_tests():
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("layerwise.cli.collect_rarely", lambda: None)
         patched.setattr("layerwise.cli.settle", lambda: None)
+        patched.setattr("layerwise.cli.work_beside", lambda: None)
         yield
 
 

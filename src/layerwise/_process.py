@@ -7,6 +7,21 @@ import gc
 
 # Of glibc's malloc.h, and the largest number that the function takes.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _MOST = -1, -3, 2**31 - 1
+_beside = False
+
+
+def work_beside() -> None:
+    """Let a second process share the work from now on, where there is much to draw.
+
+    Not for a script: the second one begins by importing the main module of the first.
+    """
+    global _beside
+    _beside = True
+
+
+def has_beside() -> bool:
+    """Whether a second process may be started."""
+    return _beside
 
 
 def collect_rarely() -> None:

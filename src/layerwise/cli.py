@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from layerwise._process import collect_rarely, settle
+from layerwise._process import collect_rarely, settle, work_beside
 from layerwise.errors import UserError
 
 if TYPE_CHECKING:
@@ -771,6 +771,7 @@ def _tell_planned(result: Result) -> None:
 def main() -> None:
     """Run the command line; a user's mistake is one sentence and exit code 2."""
     collect_rarely()
+    work_beside()
     try:
         app()
     except UserError as error:

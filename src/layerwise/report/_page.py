@@ -6,12 +6,12 @@ What is on a page is settled in ``_sections``; the words of the page are in the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from layerwise.report._beside import narrow_pictures
 from layerwise.report._drawings import Drawing
 from layerwise.report._sections import Section, facts_tables, sections
 from layerwise.report._side_by_side import comparison, differing_tasks
@@ -104,26 +104,25 @@ def pictures(drawings: Sequence[Drawing]) -> tuple[dict[Drawing, Picture], dict[
 def _drawn(
     listed: Sequence[tuple[str, Drawing, Run | None]],
 ) -> tuple[dict[Drawing, Picture], dict[str, Any]]:
-    """Pictures of drawings, and figures by their names; pixels are encoded while others are drawn.
+    """Pictures of drawings, and figures by their names; narrow ones are made beside wide ones.
 
     Args:
         listed: names of figures, drawings, and the runs that layers are named after.
     """
-    from layerwise.report.figures.save import encoded, pixels_of, svg_address
-    from layerwise.report.figures.style import COLUMN_WIDTH
+    from layerwise.report.figures.save import svg_address
 
     most = min(_ONE, _ALL // max(1, len(listed)))  # bytes of one as SVG
+    models = {drawing: run.facts.model if run else None for _, drawing, run in listed}
     figures: dict[str, Figure] = {}
-    made: dict[Drawing, tuple[str, int, Future[str]]] = {}
-    with ThreadPoolExecutor(max_workers=1) as encoding:
+    made: dict[Drawing, tuple[str, int]] = {}
+    with narrow_pictures(models) as narrow:
         for name, drawing, run in listed:
             with naming_layers_of(run.facts.model) if run else nullcontext():
                 figures[name] = drawing.draw()
-                narrow = pixels_of(drawing.draw(width=COLUMN_WIDTH))
                 wide = svg_address(figures[name], most)
-            pixels = round(figures[name].get_figwidth() * _PIXELS_PER_INCH)
-            made[drawing] = wide, pixels, encoding.submit(encoded, narrow)
+            made[drawing] = wide, round(figures[name].get_figwidth() * _PIXELS_PER_INCH)
+        small = narrow.all()
     return {
-        drawing: Picture(wide, small.result(), pixels, drawing.caption, drawing.alt)
-        for drawing, (wide, pixels, small) in made.items()
+        drawing: Picture(wide, small[drawing], pixels, drawing.caption, drawing.alt)
+        for drawing, (wide, pixels) in made.items()
     }, figures

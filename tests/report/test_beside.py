@@ -1,0 +1,127 @@
+"""Narrow pictures by a second process: the same as by this one, and none is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import wait
+from functools import partial
+from multiprocessing import parent_process
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from synthetic import Plan, facts
+
+from layerwise._process import has_beside
+from layerwise.report import _beside
+from layerwise.report._beside import narrow_pictures, picture
+from layerwise.report._drawings import Drawing
+from layerwise.report.figures.style import new_figure, styled
+from layerwise.report.naming import name_layer
+
+MODEL = facts(Plan()).model
+MODELS = (
+    None,
+    MODEL.model_copy(update={"n_layers": 4}),
+    MODEL.model_copy(update={"n_layers": 4, "n_encoder_layers": 2}),
+)
+
+
+@styled
+def drawn(values: pd.DataFrame, width: float = 6.9):
+    figure = new_figure(width, 1.5)
+    axes = figure.subplots()
+    axes.plot(values["x"], values["y"])
+    axes.set_xlabel(name_layer(3))
+    return figure
+
+
+def drawn_here_only(values: pd.DataFrame, width: float = 6.9):
+    if parent_process() is not None:
+        os._exit(3)
+    return drawn(values, width)
+
+
+def jobs(how=drawn, n: int = 9):
+    tables = [pd.DataFrame({"x": range(3), "y": [i, i + 1, 0]}) for i in range(n)]
+    drawings = [Drawing(f"{i}", partial(how, table), "", "") for i, table in enumerate(tables)]
+    return {drawing: MODELS[i % 3] for i, drawing in enumerate(drawings)}
+
+
+@pytest.fixture
+def two_cores(monkeypatch):
+    monkeypatch.setattr(_beside, "has_beside", lambda: True)
+    monkeypatch.setattr(_beside, "_n_cores", lambda: 2)
+
+
+@pytest.mark.parametrize(
+    ("how", "waits"),
+    [(drawn, True), (drawn, False), (drawn_here_only, True)],
+    ids=["draws all", "is helped", "is ended"],
+)
+def test_a_second_process_gives_the_pictures_of_this_one(two_cores, how, waits) -> None:
+    mine = jobs(how)
+    with narrow_pictures(mine) as narrow:
+        if waits:
+            wait(narrow.made.values())
+        found = narrow.all()
+    assert any(made.cancelled() for made in narrow.made.values()) is not waits
+    assert found == {drawing: picture(drawing, model) for drawing, model in mine.items()}
+    assert len(set(found.values())) == len(mine)
+
+
+@pytest.mark.parametrize("reason", ["few", "one core", "not asked for"])
+def test_none_is_started_without_need(two_cores, monkeypatch, reason) -> None:
+    monkeypatch.setattr(_beside, "get_context", None)  # calling it would fail
+    mine = jobs(n=4) if reason == "few" else jobs()
+    if reason == "one core":
+        monkeypatch.setattr(_beside, "_n_cores", lambda: 1)
+    if reason == "not asked for":
+        monkeypatch.setattr(_beside, "has_beside", has_beside)
+    with narrow_pictures(mine) as narrow:
+        found = narrow.all()
+    assert found == {drawing: picture(drawing, model) for drawing, model in mine.items()}
+
+
+WAITING = """
+import multiprocessing, sys, time
+from test_beside import jobs
+from layerwise._process import work_beside
+from layerwise.report import _beside
+if __name__ == "__main__":
+    work_beside()
+    _beside._n_cores = lambda: 2
+    with _beside.narrow_pictures(jobs()) as narrow:
+        narrow.all()
+        print(*[child.pid for child in multiprocessing.active_children()], flush=True)
+        time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks processes up in /proc")
+def test_it_ends_with_the_first_process(tmp_path) -> None:
+    script = tmp_path / "waiting.py"
+    script.write_text(WAITING)
+    first = subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert first.stdout is not None
+    with first:
+        second = int(first.stdout.readline())
+        assert runs(second)
+        first.send_signal(signal.SIGKILL)
+    until = time.monotonic() + 20
+    while runs(second) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not runs(second)
+
+
+def runs(process: int) -> bool:
+    """Whether it does; one that has ended may stay listed as a zombie."""
+    stat = Path(f"/proc/{process}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
