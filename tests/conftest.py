@@ -46,5 +46,8 @@ def process_of_all_tests():
 
 def pytest_collection_finish() -> None:
     """What was imported stays: the garbage collector need not look at it again after each test."""
+    from layerwise._process import collect_rarely  # not before its types are checked
+
     gc.collect()
     gc.freeze()
+    collect_rarely()

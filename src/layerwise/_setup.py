@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
@@ -115,28 +116,23 @@ class Setup:
 
     def requests(self, task: Task, item: Item, protocol: str) -> tuple[TaskRequest, ...]:
         """What is put to the model for one item; several analyses ask, and it is encoded once."""
-
-        def encode() -> tuple[TaskRequest, ...]:
-            return build_requests(
-                task,
-                item,
-                protocol,
-                self.tokenizer,
-                chat=self.chat,
-                max_length=self.model.cfg.n_ctx,
-                apart=isinstance(self.model, Seq2SeqModel),
-            )
-
+        encode = partial(
+            build_requests,
+            task,
+            item,
+            protocol,
+            self.tokenizer,
+            chat=self.chat,
+            max_length=self.model.cfg.n_ctx,
+            apart=isinstance(self.model, Seq2SeqModel),
+        )
         key = (self.tokenizer, self.chat, task.hash, item.id, protocol)
         return self.built.of(key, encode, lambda made: sum(len(r.request.context) for r in made))
 
     def pair(self, task: Task, item: Item) -> PatchingPrompts | None:
         """The two prompts of an item that are patched between; None if it has no corruption."""
-
-        def encode() -> PatchingPrompts | None:
-            apart = isinstance(self.model, Seq2SeqModel)
-            return patching_prompts(task, item, self.tokenizer, apart=apart)
-
+        apart = isinstance(self.model, Seq2SeqModel)
+        encode = partial(patching_prompts, task, item, self.tokenizer, apart=apart)
         key = (self.tokenizer, "pair", task.hash, item.id)
         return self.built.of(
             key, encode, lambda made: len(made.clean) + len(made.corrupted) if made else 1

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 Activation = Float[torch.Tensor, "group token d_model"]
 OfLayout = Float[torch.Tensor, "_ _ d_model"]  # of one of several layouts
 AtSite = Float[torch.Tensor, "group token ..."]
+Observe = Callable[[str, torch.Tensor], None]
 HeadActivation = Float[torch.Tensor, "group token head d_head"]
 
 
@@ -99,6 +100,32 @@ class LayerEdits:
         if replacement.mask is None:
             return value
         return torch.where(replacement.mask[..., None], value, activation)
+
+
+@dataclass(frozen=True)
+class Sites:
+    """The sites of a layer on one pass through it.
+
+    Attributes:
+        edits: the changes.
+        observe: told of the activation of each site, changed or not.
+    """
+
+    edits: LayerEdits
+    observe: Observe | None
+
+    def output(self, site: str, compute: Callable[[], AtSite], like: AtSite) -> AtSite:
+        """As ``LayerEdits.output``."""
+        return self._told(site, self.edits.output(site, compute, like))
+
+    def changed(self, site: str, activation: AtSite) -> AtSite:
+        """As ``LayerEdits.changed``."""
+        return self._told(site, self.edits.changed(site, activation))
+
+    def _told(self, site: str, activation: AtSite) -> AtSite:
+        if self.observe is not None:
+            self.observe(site, activation)
+        return activation
 
 
 NO_EDITS = LayerEdits()

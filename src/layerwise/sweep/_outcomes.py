@@ -6,8 +6,9 @@ How a walk is made, and how its texts are decoded, is the kind's own business.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from .decode import Job
@@ -50,24 +51,19 @@ class Engine(ABC):
     ) -> list[list[Outcome]]:
         """All outcomes, by intervention and request."""
         found: dict[tuple[int, int], Outcome] = {}
-        n_layers = self.model.cfg.n_layers
         for number, batch in enumerate(batches):
             walk = self.walk(batch)
-
-            def on_layer(layer: int, number: int = number) -> None:
-                if progress is not None:
-                    progress((number + (layer + 1) / n_layers) / len(batches))
-
-            def done(
-                intervention: int, request: int, outcome: Outcome, batch: Batch = batch
-            ) -> None:
-                found[batch.interventions[intervention], batch.requests[request]] = outcome
-
-            walk.run(on_layer)
-            self._read(walk, done)
+            walk.run(partial(self._told_of_layer, progress, number, len(batches)))
+            self._read(walk, partial(_put, found, batch))
         return [
             [found[i, r] for r in range(len(self.requests))] for i in range(len(self.interventions))
         ]
+
+    def _told_of_layer(
+        self, progress: Callable[[float], None] | None, number: int, n_batches: int, layer: int
+    ) -> None:
+        if progress is not None:
+            progress((number + (layer + 1) / self.model.cfg.n_layers) / n_batches)
 
     @abstractmethod
     def walk(self, batch: Batch) -> Any:
@@ -92,10 +88,24 @@ class Engine(ABC):
                     continue
                 for intervention in scores.interventions:
                     done(intervention, index, scores.scored(index, request))
-
-        def told(job: Job, text: Generated) -> None:
-            for intervention in members[job.branch]:
-                done(intervention, job.request, text)
-
         if jobs:
-            self.decode(walk, jobs, told, chunk)
+            self.decode(walk, jobs, partial(_tell, members, done), chunk)
+
+
+def _put(
+    found: dict[tuple[int, int], Outcome],
+    batch: Batch,
+    intervention: int,
+    request: int,
+    outcome: Outcome,
+) -> None:
+    """Put an outcome of a batch where it stands in the whole sweep."""
+    found[batch.interventions[intervention], batch.requests[request]] = outcome
+
+
+def _tell(
+    members: Mapping[int | None, tuple[int, ...]], done: Done, job: Job, text: Generated
+) -> None:
+    """Tell of a text for each intervention of its branch."""
+    for intervention in members[job.branch]:
+        done(intervention, job.request, text)

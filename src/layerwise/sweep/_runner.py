@@ -5,17 +5,15 @@ The two ways of doing it are in ``packed_block`` and ``hooked_block``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 
-from ._edits import NO_EDITS, Activation, LayerEdits, OfLayout
+from ._edits import NO_EDITS, Activation, LayerEdits, Observe, OfLayout
 from .layout import KeysValues, Layout
-
-Observe = Callable[[str, torch.Tensor], None]
 
 
 def heads_per_key(cfg: Any) -> int:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float
 
-from ._edits import NO_EDITS, Activation, LayerEdits, OfLayout
-from ._runner import Observe, StepLayout
+from ._edits import NO_EDITS, Activation, LayerEdits, Observe, OfLayout
+from ._runner import StepLayout
 from .layout import KeysValues, Layout
 
 
@@ -143,21 +144,16 @@ class HookedBlock:
         )
 
         sites: dict[str, torch.Tensor] = {}
-
-        def edited(site: str) -> Callable[..., torch.Tensor]:
-            def hook(module: object, inputs: object, output: torch.Tensor) -> torch.Tensor:
-                sites[site] = edit(site, output)
-                return sites[site]
-
-            return hook
-
         points = {"z": self.block.attn.hook_z, "attn_out": self.block.hook_attn_out}
         if not self.cfg.attn_only:
             points["mlp_out"] = self.block.hook_mlp_out
             if not self.cfg.parallel_attn_mlp:
                 points["resid_mid"] = self.block.hook_resid_mid
         entry = TransformerLensKeyValueCacheEntry(past_keys, past_values)
-        handles = [point.register_forward_hook(edited(site)) for site, point in points.items()]
+        handles = [
+            point.register_forward_hook(partial(_edited, site, edit, sites))
+            for site, point in points.items()
+        ]
         try:
             out = self.block(resid, past_kv_cache_entry=entry)
         finally:
@@ -165,6 +161,19 @@ class HookedBlock:
                 handle.remove()
         n_past = past_keys.shape[1]
         return out, entry.past_keys[:, n_past:], entry.past_values[:, n_past:], sites
+
+
+def _edited(
+    site: str,
+    edit: Callable[[str, torch.Tensor], torch.Tensor],
+    sites: dict[str, torch.Tensor],
+    module: object,
+    inputs: object,
+    output: torch.Tensor,
+) -> torch.Tensor:
+    """The hook of a site: its output with the edits, which is recorded."""
+    sites[site] = edit(site, output)
+    return sites[site]
 
 
 def _cut(value: torch.Tensor, tokens: torch.Tensor, group: int) -> torch.Tensor:

@@ -6,20 +6,20 @@ Which models it may be used for is decided in ``blocks``.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 
-from ._edits import NO_EDITS, Activation, HeadActivation, LayerEdits, OfLayout
+from ._edits import NO_EDITS, Activation, HeadActivation, LayerEdits, Observe, OfLayout, Sites
 from ._modules import FusedMLP, add_product, norm_of
-from ._runner import Observe, StepLayout, heads_per_key
+from ._runner import StepLayout, heads_per_key
 from ._step_attention import Part, attend_part, attend_step, merged
 from .layout import KeysValues, Layout, SplitKeys
 from .trie import AttentionRows
 
-Leaving = Float[torch.Tensor, "group output d_model"]
 Attended = Float[torch.Tensor, "group output head d_head"]
 
 
@@ -65,13 +65,7 @@ class PackedBlock:
         resid = edits.changed("resid_pre", resid)
         base = layout.leaving(resid)
         kept: list[KeysValues] = []
-
-        def heads() -> Attended:
-            normed = self.norm_1(resid)
-            own = self._keys_values(normed, layout.positions, layout.longest)
-            kept.append(own)
-            return self._heads(layout.leaving(normed), own, layout, outside)
-
+        heads = partial(self._packed_heads, resid, layout, outside, kept)
         if not layout.n_outputs:
             return base, self._keys_values(self.norm_1(resid), layout.positions, layout.longest)
         if observe is None and edits is NO_EDITS:
@@ -109,12 +103,15 @@ class PackedBlock:
         out = self._plain(base, _together(heads).flatten(2))
         return _apart(out, leaving_shapes)
 
-    def _heads(
-        self, normed: Leaving, own: KeysValues, layout: Layout, outside: KeysValues | None
+    def _packed_heads(
+        self, resid: OfLayout, layout: Layout, outside: KeysValues | None, kept: list[KeysValues]
     ) -> Attended:
-        """What each head reads, at the tokens that leave the block."""
-        queries = self._queries(normed, layout.leaving_positions, layout.longest)
-        return self._attend(queries, own, outside, layout)
+        """What each head reads, at the tokens that leave the block; keeps own keys and values."""
+        normed = self.norm_1(resid)
+        kept.append(self._keys_values(normed, layout.positions, layout.longest))
+        leaving = layout.leaving(normed)
+        queries = self._queries(leaving, layout.leaving_positions, layout.longest)
+        return self._attend(queries, kept[-1], outside, layout)
 
     def from_sites(
         self, resid_pre: Activation, sites: Mapping[str, torch.Tensor], edits: LayerEdits
@@ -131,16 +128,13 @@ class PackedBlock:
                 attn_out[at] = self._output(z[at].flatten(-2))
         attn_out = edits.changed("attn_out", attn_out.expand_as(resid_pre))
         resid_mid = edits.changed("resid_mid", resid_pre + attn_out)
-
-        def through() -> Activation:
-            if self.mlp is None:
-                return resid_mid
-            known = sites["mlp_out"].expand_as(resid_mid)
-            return resid_mid + edits.output(
-                "mlp_out", lambda: self._mlp_where(edits, resid_mid, known), resid_pre
-            )
-
-        return edits.leaving(resid_pre, through)
+        if self.mlp is None:
+            return edits.leaving(resid_pre, lambda: resid_mid)
+        known = sites["mlp_out"].expand_as(resid_mid)
+        mlp_out = partial(self._mlp_where, edits, resid_mid, known)
+        return edits.leaving(
+            resid_pre, lambda: resid_mid + edits.output("mlp_out", mlp_out, resid_pre)
+        )
 
     def step(
         self,
@@ -151,22 +145,28 @@ class PackedBlock:
         """See ``BlockRunner``."""
         resid = edits.changed("resid_pre", resid)
         kept: list[KeysValues] = []
-
-        def heads() -> HeadActivation:
-            normed = self.norm_1(resid)
-            own = self._keys_values(normed, layout.positions, layout.longest)
-            kept.append(own)
-            slots = layout.slots[:, None]
-            layout.own.keys[slots, :, layout.index] = own.keys
-            layout.own.values[slots, :, layout.index] = own.values
-            queries = self._queries(normed, layout.positions, layout.longest)
-            return attend_step(queries, layout, self.group, self.scale)
-
+        heads = partial(self._step_heads, resid, layout, kept)
         if edits is NO_EDITS:
             out = self._plain(resid.clone(), heads().flatten(2))
         else:
             out = self._edited(resid, heads, edits, None)
         return out, kept[0] if kept else None
+
+    def _step_heads(
+        self,
+        resid: Float[torch.Tensor, "row new d_model"],
+        layout: StepLayout,
+        kept: list[KeysValues],
+    ) -> HeadActivation:
+        """What each head reads at the new tokens, whose keys and values go into the cache."""
+        normed = self.norm_1(resid)
+        own = self._keys_values(normed, layout.positions, layout.longest)
+        kept.append(own)
+        slots = layout.slots[:, None]
+        layout.own.keys[slots, :, layout.index] = own.keys
+        layout.own.values[slots, :, layout.index] = own.values
+        queries = self._queries(normed, layout.positions, layout.longest)
+        return attend_step(queries, layout, self.group, self.scale)
 
     def _mlp_where(self, edits: LayerEdits, resid_mid: Activation, known: Activation) -> Activation:
         """The MLP's output, computed only where what it reads has changed."""
@@ -200,27 +200,22 @@ class PackedBlock:
         self, resid_pre: Activation, heads: Any, edits: LayerEdits, observe: Observe | None
     ) -> Activation:
         """Norms, sublayers and residual sums, with the edits in their places."""
-
-        def observed(site: str, activation: torch.Tensor) -> torch.Tensor:
-            if observe is not None:
-                observe(site, activation)
-            return activation
-
-        def attention() -> Activation:
-            return self._output(observed("z", edits.changed("z", heads())).flatten(2))
-
-        def through() -> Activation:
-            attn_out = observed("attn_out", edits.output("attn_out", attention, resid_pre))
-            mid = edits.changed("resid_mid", resid_pre + attn_out)
-            if self.mlp is None or self.norm_2 is None:
-                return mid
-            resid_mid = observed("resid_mid", mid)
-            source = resid_pre if self.cfg.parallel_attn_mlp else resid_mid
-            mlp, norm = self.mlp, self.norm_2
-            mlp_out = edits.output("mlp_out", lambda: mlp(norm(source)), resid_pre)
-            return resid_mid + observed("mlp_out", mlp_out)
-
+        through = partial(self._through, resid_pre, heads, Sites(edits, observe))
         return edits.leaving(resid_pre, through)
+
+    def _through(self, resid_pre: Activation, heads: Any, sites: Sites) -> Activation:
+        """The stream after both sublayers."""
+        attn_out = sites.output("attn_out", partial(self._attn_out, heads, sites), resid_pre)
+        total = resid_pre + attn_out
+        if self.mlp is None or self.norm_2 is None:
+            return sites.edits.changed("resid_mid", total)
+        resid_mid = sites.changed("resid_mid", total)
+        source = resid_pre if self.cfg.parallel_attn_mlp else resid_mid
+        mlp, norm = self.mlp, self.norm_2
+        return resid_mid + sites.output("mlp_out", lambda: mlp(norm(source)), resid_pre)
+
+    def _attn_out(self, heads: Any, sites: Sites) -> Activation:
+        return self._output(sites.changed("z", heads()).flatten(2))
 
     def _product(self, which: int, normed: Activation) -> Float[torch.Tensor, "group token out"]:
         """Queries (0), keys (1) or values (2), heads side by side."""

@@ -120,14 +120,22 @@ def plan_sweep(
     while not plans or (at_once > 1 and len(plans[-1]) > 1):
         plans.append(_cut(interventions, requests, shape, memory_budget, at_once))
         at_once = (at_once + 1) // 2
-
-    def passes_of(batches: list[Batch]) -> int:
-        walks = (walk_of(batch, interventions, requests, shape.n_layers) for batch in batches)
-        return sum(walk.token_passes(shape.in_parts) for walk in walks)
-
-    passes, batches = min(((passes_of(batches), batches) for batches in plans), key=lambda p: p[0])
+    counted = [
+        (_token_passes(batches, interventions, requests, shape), batches) for batches in plans
+    ]
+    passes, batches = min(counted, key=lambda both: both[0])
     brute = sum(len(sequence_of(r)) for r in requests) * len(interventions) * shape.n_layers
     return SweepPlan(tuple(batches), passes, brute)
+
+
+def _token_passes(
+    batches: Sequence[Batch],
+    interventions: Sequence[Intervention],
+    requests: Sequence[Request],
+    shape: ModelShape,
+) -> int:
+    walks = (walk_of(batch, interventions, requests, shape.n_layers) for batch in batches)
+    return sum(walk.token_passes(shape.in_parts) for walk in walks)
 
 
 def _cut(

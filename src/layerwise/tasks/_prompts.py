@@ -19,13 +19,8 @@ def open_prompt(task: Task, item: Item) -> str:
 
     This is the context of ``continuation`` and of ``generate``.
     """
-
-    def shown(example: Item) -> str:
-        answer = example.worked or example.answer
-        return _open_question(task.template, example) + task.template.delimiter + answer
-
     before = "".join(
-        shown(example) + task.template.answer_end + task.template.separator
+        _answered(task.template, example) + task.template.answer_end + task.template.separator
         for example in task.fewshot
     )
     return before + _open_question(task.template, item)
@@ -33,12 +28,9 @@ def open_prompt(task: Task, item: Item) -> str:
 
 def letter_prompt(task: Task, item: Item) -> str:
     """The same with lettered options; the few-shot answers are letters."""
-
-    def shown(example: Item) -> str:
-        letter = LETTERS[example.choices.index(example.answer)]
-        return _lettered(task.template, example) + LETTER_DELIMITER + letter
-
-    before = "".join(shown(example) + LETTER_SEPARATOR for example in task.fewshot)
+    before = "".join(
+        _lettered_with_answer(task.template, example) + LETTER_SEPARATOR for example in task.fewshot
+    )
     return before + _lettered(task.template, item)
 
 
@@ -49,6 +41,16 @@ def _question(template: Template, item: Item) -> str:
 
 def _open_question(template: Template, item: Item) -> str:
     return _question(template, item) + template.answer_cue
+
+
+def _answered(template: Template, example: Item) -> str:
+    answer = example.worked or example.answer
+    return _open_question(template, example) + template.delimiter + answer
+
+
+def _lettered_with_answer(template: Template, example: Item) -> str:
+    letter = LETTERS[example.choices.index(example.answer)]
+    return _lettered(template, example) + LETTER_DELIMITER + letter
 
 
 def _lettered(template: Template, item: Item) -> str:

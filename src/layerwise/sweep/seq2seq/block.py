@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,10 +13,12 @@ from torch import nn
 
 from layerwise.models.seq2seq.parts import AttentionParts, BlockParts
 
-from .._edits import Activation, LayerEdits
+from .._edits import Activation, LayerEdits, Observe, Sites
 from ..layout import KeysValues
 
-Observe = Callable[[str, torch.Tensor], None]
+Attend = Callable[[torch.Tensor, KeysValues], torch.Tensor]
+Look = Callable[[torch.Tensor], torch.Tensor]
+Names = tuple[str, str]
 
 
 def keys_values(attention: AttentionParts, x: Float[torch.Tensor, "_ _ d_model"]) -> KeysValues:
@@ -39,8 +42,8 @@ class Block:
     def run(
         self,
         resid: Activation,
-        attend: Callable[[torch.Tensor, KeysValues], torch.Tensor],
-        cross: Callable[[torch.Tensor], torch.Tensor] | None,
+        attend: Attend,
+        cross: Look | None,
         edits: LayerEdits,
         observe: Observe | None = None,
     ) -> Activation:
@@ -54,39 +57,38 @@ class Block:
             edits: the changes.
             observe: told of the activation of each site, changed or not.
         """
-        parts = self.parts
-
-        def seen(site: str, activation: torch.Tensor) -> torch.Tensor:
-            if observe is not None:
-                observe(site, activation)
-            return activation
-
-        def attention(read: Activation) -> torch.Tensor:
-            z = attend(_queries(parts.attn, read), keys_values(parts.attn, read))
-            return parts.attn.out(seen("z", edits.changed("z", z)).flatten(2))
-
-        def cross_attention(read: Activation) -> torch.Tensor:
-            assert cross is not None
-            assert parts.cross_attn is not None
-            z = cross(_queries(parts.cross_attn, read))
-            return parts.cross_attn.out(seen("cross_z", edits.changed("cross_z", z)).flatten(2))
-
-        def sublayer(
-            stream: Activation, norm: nn.Module, compute: Any, out: str, after: str
-        ) -> Activation:
-            def added() -> torch.Tensor:
-                return compute(stream if self.post_norm else norm(stream))
-
-            total = stream + seen(out, edits.output(out, added, stream))
-            found = norm(total) if self.post_norm else total
-            return seen(after, edits.changed(after, found))
-
-        stream = seen("resid_pre", edits.changed("resid_pre", resid))
-        stream = sublayer(stream, parts.attn_norm, attention, "attn_out", "resid_mid")
+        parts, sites = self.parts, Sites(edits, observe)
+        stream = sites.changed("resid_pre", resid)
+        attention = partial(self._attention, attend, sites)
+        names = ("attn_out", "resid_mid")
+        stream = self._sublayer(stream, parts.attn_norm, attention, sites, names)
         if parts.cross_norm is not None:
+            attention = partial(self._cross_attention, cross, sites)
             names = ("cross_attn_out", "resid_mid_cross")
-            stream = sublayer(stream, parts.cross_norm, cross_attention, *names)
-        return sublayer(stream, parts.mlp_norm, parts.mlp, "mlp_out", "resid_post")
+            stream = self._sublayer(stream, parts.cross_norm, attention, sites, names)
+        return self._sublayer(stream, parts.mlp_norm, parts.mlp, sites, ("mlp_out", "resid_post"))
+
+    def _sublayer(
+        self, stream: Activation, norm: nn.Module, compute: Any, sites: Sites, names: Names
+    ) -> Activation:
+        """What a sublayer puts out (the first site) added to the stream (which is the second)."""
+        out, after = names
+        total = stream + sites.output(
+            out, lambda: compute(stream if self.post_norm else norm(stream)), stream
+        )
+        return sites.changed(after, norm(total) if self.post_norm else total)
+
+    def _attention(self, attend: Attend, sites: Sites, read: Activation) -> Activation:
+        attn = self.parts.attn
+        z = attend(_queries(attn, read), keys_values(attn, read))
+        return attn.out(sites.changed("z", z).flatten(2))
+
+    def _cross_attention(self, look: Look | None, sites: Sites, read: Activation) -> Activation:
+        attn = self.parts.cross_attn
+        assert look is not None
+        assert attn is not None
+        z = look(_queries(attn, read))
+        return attn.out(sites.changed("cross_z", z).flatten(2))
 
 
 def _queries(

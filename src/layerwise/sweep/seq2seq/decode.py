@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -168,35 +169,7 @@ class TextDecoder:
         ]
         idle = [j.branch is not None and walk.branches[j.branch].idle(layer) for j in rows]
         edits = self._edits(rows, changes, layer)
-        cache = self.caches[number]
-        seen = self.position + 1
-        bias = bias_of(1, seen, True, walk.model.parts.decoder.relative, resid)
-
-        def attend(queries: torch.Tensor, mine: KeysValues) -> torch.Tensor:
-            cache.keys[:, self.position] = mine.keys[:, 0]
-            cache.values[:, self.position] = mine.values[:, 0]
-            k, v = (x[:, :seen].transpose(1, 2) for x in (cache.keys, cache.values))
-            q = queries.transpose(1, 2)
-            scale = block.parts.attn.scale
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
-            return out.transpose(1, 2)
-
-        def look(queries: torch.Tensor) -> torch.Tensor:
-            attention = block.parts.cross_attn
-            assert attention is not None
-            out = torch.empty_like(queries)
-            for reading, read in zip(self.readings, self.read[number], strict=True):
-                q = queries[reading.rows, 0]
-                if reading.memory is not None:
-                    out[reading.rows, 0] = read_out_of(reading.memory, q, attention)
-                    continue
-                assert read is not None
-                q = q.transpose(1, 2) * attention.scale
-                # Of a query or a few, plain products take less than the fused operation.
-                weights = torch.matmul(q, read.keys.transpose(2, 3)).softmax(-1)
-                out[reading.rows, 0] = torch.matmul(weights, read.values).transpose(1, 2)
-            return out
-
+        attend, look = partial(self._attend, number, block), partial(self._look, number, block)
         out = block.run(resid, attend, look, edits)
         walk.work.token_passes += len(rows) - sum(idle)
         if not any(idle):
@@ -205,27 +178,59 @@ class TextDecoder:
         entered = edits.changed("resid_pre", resid)
         return torch.where(skipping[:, None, None], edits.changed("resid_post", entered), out)
 
+    def _attend(
+        self, number: int, block: Block, queries: torch.Tensor, mine: KeysValues
+    ) -> torch.Tensor:
+        """What heads of self-attention read at the new position, which the cache then has too."""
+        cache, seen = self.caches[number], self.position + 1
+        cache.keys[:, self.position] = mine.keys[:, 0]
+        cache.values[:, self.position] = mine.values[:, 0]
+        k, v = (x[:, :seen].transpose(1, 2) for x in (cache.keys, cache.values))
+        q, scale = queries.transpose(1, 2), block.parts.attn.scale
+        bias = bias_of(1, seen, True, self.walk.model.parts.decoder.relative, q)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
+        return out.transpose(1, 2)
+
+    def _look(self, number: int, block: Block, queries: torch.Tensor) -> torch.Tensor:
+        """What heads of cross-attention read."""
+        attention = block.parts.cross_attn
+        assert attention is not None
+        out = torch.empty_like(queries)
+        for reading, read in zip(self.readings, self.read[number], strict=True):
+            q = queries[reading.rows, 0]
+            if reading.memory is not None:
+                out[reading.rows, 0] = read_out_of(reading.memory, q, attention)
+                continue
+            assert read is not None
+            q = q.transpose(1, 2) * attention.scale
+            # Of a query or a few, plain products take less than the fused operation.
+            weights = torch.matmul(q, read.keys.transpose(2, 3)).softmax(-1)
+            out[reading.rows, 0] = torch.matmul(weights, read.values).transpose(1, 2)
+        return out
+
     def _edits(
         self, rows: Sequence[Job], changes: Sequence[Sequence[Edit]], layer: int
     ) -> LayerEdits:
         """The changes at the new position."""
         if not any(changes):
             return NO_EDITS
+        n_heads = self.walk.model.cfg.heads_of(layer)
+        return edits_of(changes, n_heads, partial(self._value, rows, layer), 1, self.walk.device)
+
+    def _value(
+        self, rows: Sequence[Job], layer: int, edit: SiteEdit
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """What an edit puts at the new position, and where; None is in all rows of its branch."""
         walk = self.walk
-        position = torch.tensor([[self.position]], device=walk.device)
-
-        def value_of(edit: SiteEdit) -> tuple[torch.Tensor, torch.Tensor | None]:
-            if isinstance(edit, PatchSite):
-                # A patch is made at one of the tokens that were given, never at new ones.
-                nothing = torch.zeros(1, dtype=torch.bool, device=walk.device)
-                return walk.source_ends[layer, edit.site][:1, None], nothing
-            if isinstance(edit, CopySite):
-                requests = [job.request for job in rows]
-                return walk.source_ends[layer, edit.site][requests][:, None], None
-            assert isinstance(edit, (SetSite, AddSite))
-            return value_at(edit, position), None
-
-        return edits_of(changes, walk.model.cfg.heads_of(layer), value_of, 1, walk.device)
+        if isinstance(edit, PatchSite):
+            # A patch is made at one of the tokens that were given, never at new ones.
+            nothing = torch.zeros(1, dtype=torch.bool, device=walk.device)
+            return walk.source_ends[layer, edit.site][:1, None], nothing
+        if isinstance(edit, CopySite):
+            requests = [job.request for job in rows]
+            return walk.source_ends[layer, edit.site][requests][:, None], None
+        assert isinstance(edit, (SetSite, AddSite))
+        return value_at(edit, torch.tensor([[self.position]], device=walk.device)), None
 
 
 def _gathered(cross: KeysValues, reading: Reading) -> KeysValues | None:

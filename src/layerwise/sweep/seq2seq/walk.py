@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -247,34 +248,48 @@ class TwoStackWalk:
         observe: Callable[[str, torch.Tensor], None] | None,
     ) -> None:
         """Push the trunk (rows is None) or some branches through a block."""
-        in_decoder = cross is not None
-        layouts = self.stacks[in_decoder]
+        layouts = self.stacks[cross is not None]
         layout: Attending = layouts.whole if rows is None else layouts.asked
-
-        def attend(queries: torch.Tensor, mine: KeysValues) -> torch.Tensor:
-            if in_decoder and self.plan.generates:
-                own.append(([0] if rows is None else [1 + row for row in rows], mine))
-            return layout.read(queries, mine.keys, mine.values, block.parts.attn.scale)
-
-        def look(queries: torch.Tensor) -> torch.Tensor:
-            assert cross is not None
-            assert block.parts.cross_attn is not None
-            memories = [0] if rows is None else [self.memory_of(row) for row in rows]
-            reading = self.cross if rows is None else self.asked_cross
-            if self.from_memory and memories[0]:
-                mine = self.memories[_rows(memories)]
-                return reading.read_memory(queries, mine, block.parts.cross_attn)
-            of = cross.of(_rows(memories[:1] if len(set(memories)) == 1 else memories))
-            return reading.read(queries, of.keys, of.values, block.parts.cross_attn.scale)
-
+        # Keys and values of a decoder's tokens are kept for texts.
+        keep = None if cross is None or not self.plan.generates else own
+        attend = partial(self._attend, block, layout, rows, keep)
+        look = None if cross is None else partial(self._look, block, cross, rows)
         resid = self.trunk if rows is None else self.resid[_rows(rows)]
-        out = block.run(resid, attend, look if in_decoder else None, edits, observe)
+        out = block.run(resid, attend, look, edits, observe)
         if rows is None:
             self.trunk = out
         else:
             self.resid[rows] = out
         self.work.block_passes += len(out)
         self.work.token_passes += out.shape[0] * out.shape[1]
+
+    def _attend(
+        self,
+        block: Block,
+        layout: Attending,
+        rows: list[int] | None,
+        keep: list[tuple[list[int], KeysValues]] | None,
+        queries: torch.Tensor,
+        mine: KeysValues,
+    ) -> torch.Tensor:
+        """What heads of self-attention read."""
+        if keep is not None:
+            keep.append(([0] if rows is None else [1 + row for row in rows], mine))
+        return layout.read(queries, mine.keys, mine.values, block.parts.attn.scale)
+
+    def _look(
+        self, block: Block, cross: KeysValues, rows: list[int] | None, queries: torch.Tensor
+    ) -> torch.Tensor:
+        """What heads of cross-attention read."""
+        attention = block.parts.cross_attn
+        assert attention is not None
+        memories = [0] if rows is None else [self.memory_of(row) for row in rows]
+        reading = self.cross if rows is None else self.asked_cross
+        if self.from_memory and memories[0]:
+            mine = self.memories[_rows(memories)]
+            return reading.read_memory(queries, mine, attention)
+        of = cross.of(_rows(memories[:1] if len(set(memories)) == 1 else memories))
+        return reading.read(queries, of.keys, of.values, attention.scale)
 
     def _edits(self, rows: Sequence[int], layer: int) -> LayerEdits:
         """The changes to a layer, each on the rows of its own branch."""
