@@ -87,6 +87,23 @@ def test_none_is_started_without_need(two_cores, monkeypatch, reason) -> None:
     assert found == {drawing: picture(drawing, model) for drawing, model in mine.items()}
 
 
+def test_where_none_can_be_started_all_is_drawn_here(two_cores, monkeypatch) -> None:
+    def refused(*_):
+        raise BlockingIOError("no more processes")
+
+    monkeypatch.setattr(_beside.ProcessPoolExecutor, "submit", refused)
+    mine = jobs()
+    with narrow_pictures(mine) as narrow:
+        found = narrow.all()
+    assert found == {drawing: picture(drawing, model) for drawing, model in mine.items()}
+
+
+def test_after_an_interrupt_nothing_more_is_begun(two_cores) -> None:
+    with pytest.raises(KeyboardInterrupt), narrow_pictures(jobs(n=20)) as narrow:
+        raise KeyboardInterrupt
+    assert sum(made.cancelled() for made in narrow.made.values()) >= 15
+
+
 WAITING = """
 import multiprocessing, sys, time
 from test_beside import jobs
@@ -107,7 +124,7 @@ def test_it_ends_with_the_first_process(tmp_path) -> None:
     script = tmp_path / "waiting.py"
     script.write_text(WAITING)
     first = subprocess.Popen(
-        [sys.executable, script], stdout=subprocess.PIPE, text=True,
+        [sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
     assert first.stdout is not None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext, suppress
 from multiprocessing import get_context, parent_process
@@ -40,8 +40,11 @@ def narrow_pictures(jobs: Jobs) -> Iterator[Narrow]:
     if has_beside() and len(jobs) >= _FEWEST and _n_cores() > 1:
         spawning = get_context("spawn")  # a fork would copy locks that threads of torch hold
         with ProcessPoolExecutor(1, spawning, initializer=_begin) as pool:
-            made = {each: pool.submit(picture, each, jobs[each]) for each in jobs}
-            yield Narrow(jobs, made, shared=True)
+            made = {each: _begun(pool, each, jobs[each]) for each in jobs}
+            try:
+                yield Narrow(jobs, made, shared=True)
+            finally:  # after an interrupt, what is not begun is not waited for
+                pool.shutdown(cancel_futures=True)
     else:
         from layerwise.report.figures.save import encoded
 
@@ -74,6 +77,16 @@ class Narrow:
             with suppress(BrokenProcessPool):
                 return made.result()
         return picture(drawing, self.jobs[drawing])
+
+
+def _begun(pool: Executor, drawing: Drawing, model: ModelFacts | None) -> Future[str]:
+    """The picture in the making; one that is cancelled if no process can make it."""
+    try:
+        return pool.submit(picture, drawing, model)
+    except (BrokenProcessPool, OSError):
+        nobody: Future[str] = Future()
+        nobody.cancel()
+        return nobody
 
 
 def picture(drawing: Drawing, model: ModelFacts | None) -> str:
