@@ -11,7 +11,7 @@ import signal
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from multiprocessing import get_context, parent_process
 from threading import Thread
 from typing import TYPE_CHECKING
@@ -100,7 +100,7 @@ def _pixels(drawing: Drawing, model: ModelFacts | None) -> Image:
     from layerwise.report.figures.save import pixels_of
     from layerwise.report.figures.style import COLUMN_WIDTH
 
-    with naming_layers_of(model) if model else nullcontext():
+    with naming_layers_of(model):
         return pixels_of(drawing.draw(width=COLUMN_WIDTH))
 
 

@@ -6,11 +6,11 @@ What is on a page is settled in ``_sections``; the words of the page are in the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from layerwise._facts import ModelFacts
 from layerwise.report._beside import narrow_pictures
 from layerwise.report._drawings import Drawing
 from layerwise.report._sections import Section, facts_tables, sections
@@ -88,7 +88,7 @@ def _pictures(
     parts: Sequence[Sequence[Section]], runs: Sequence[Run]
 ) -> tuple[dict[Drawing, Picture], dict[str, Any]]:
     listed = [
-        (f"run{i}_{drawing.name}" if len(parts) > 1 else drawing.name, drawing, run)
+        (f"run{i}_{drawing.name}" if len(parts) > 1 else drawing.name, drawing, run.facts.model)
         for i, (part, run) in enumerate(zip(parts, runs, strict=True), start=1)
         for section in part
         for drawing in section.drawings
@@ -102,22 +102,21 @@ def pictures(drawings: Sequence[Drawing]) -> tuple[dict[Drawing, Picture], dict[
 
 
 def _drawn(
-    listed: Sequence[tuple[str, Drawing, Run | None]],
+    listed: Sequence[tuple[str, Drawing, ModelFacts | None]],
 ) -> tuple[dict[Drawing, Picture], dict[str, Any]]:
     """Pictures of drawings, and figures by their names; narrow ones are made beside wide ones.
 
     Args:
-        listed: names of figures, drawings, and the runs that layers are named after.
+        listed: names of figures, drawings, and the models that layers are named after.
     """
     from layerwise.report.figures.save import svg_address
 
     most = min(_ONE, _ALL // max(1, len(listed)))  # bytes of one as SVG
-    models = {drawing: run.facts.model if run else None for _, drawing, run in listed}
     figures: dict[str, Figure] = {}
     made: dict[Drawing, tuple[str, int]] = {}
-    with narrow_pictures(models) as narrow:
-        for name, drawing, run in listed:
-            with naming_layers_of(run.facts.model) if run else nullcontext():
+    with narrow_pictures({drawing: model for _, drawing, model in listed}) as narrow:
+        for name, drawing, model in listed:
+            with naming_layers_of(model):
                 figures[name] = drawing.draw()
                 wide = svg_address(figures[name], most)
             made[drawing] = wide, round(figures[name].get_figwidth() * _PIXELS_PER_INCH)

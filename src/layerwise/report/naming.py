@@ -28,9 +28,14 @@ NAMES = (ENCODER, DECODER)
 
 
 @contextmanager
-def naming_layers_of(model: ModelFacts) -> Iterator[None]:
-    """Let all layers that are written or drawn inside have the names that this model gives them."""
-    token = _STACKS.set(Stacks(model.n_encoder_layers, model.n_layers))
+def naming_layers_of(model: ModelFacts | None) -> Iterator[None]:
+    """Let all layers that are written or drawn inside have the names that this model gives them.
+
+    Args:
+        model: None for what is of no one model; its layers are numbers.
+    """
+    named = Stacks(model.n_encoder_layers, model.n_layers) if model else _ONE_STACK
+    token = _STACKS.set(named)
     try:
         yield
     finally:

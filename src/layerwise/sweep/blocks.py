@@ -16,7 +16,6 @@ from transformer_lens import HookedTransformer
 from ..models.kinds import Model
 from ..models.offload import BlocksOnDisk, blocks_on_disk
 from ..models.seq2seq import Seq2SeqModel
-from ._edits import Observe as Observe
 from ._runner import BlockRunner as BlockRunner
 from .hooked_block import HookedBlock
 from .packed_block import PackedBlock

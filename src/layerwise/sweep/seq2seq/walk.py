@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.models.seq2seq.parts import StackParts
 
-from .._edits import NO_EDITS, LayerEdits
+from .._edits import NO_EDITS, LayerEdits, Observe
 from ..branches import Branches
 from ..engine import TOKENS_AT_ONCE, Work, edits_of, value_at
 from ..interventions import (
@@ -245,7 +245,7 @@ class TwoStackWalk:
         cross: KeysValues | None,
         edits: LayerEdits,
         own: list[tuple[list[int], KeysValues]],
-        observe: Callable[[str, torch.Tensor], None] | None,
+        observe: Observe | None,
     ) -> None:
         """Push the trunk (rows is None) or some branches through a block."""
         layouts = self.stacks[cross is not None]
