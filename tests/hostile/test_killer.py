@@ -1,0 +1,50 @@
+"""Commands that are killed at random moments, and then come to the very same tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests import commands
+from tests.cases import LONG
+from tests.hostile.extent import KILLS, SEED
+from tests.hostile.fork_server import ForkServer
+from tests.hostile.killed_commands import commands_of, joining_commands
+from tests.hostile.killer import KILLS_AT_MOST, Command, killed, undisturbed
+from tests.hostile.moments import drawn_moments
+
+ALL = (*commands_of("decoder"), *commands_of("seq2seq"), *joining_commands())
+FEW = ("ablate-decoder", "lens-seq2seq")
+TRIED = ALL if LONG else tuple(each for each in ALL if each.name in FEW)
+KILLS_EACH = -(-KILLS // len(TRIED))
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[tuple[ForkServer, ForkServer]]:
+    """One for what is killed, one for what is not; texts have other hashes in each."""
+    with ExitStack() as stack:
+        seeds = ("1", "2") if LONG else ("1",)
+        started = [
+            stack.enter_context(ForkServer(commands.environment(PYTHONHASHSEED=seed)))
+            for seed in seeds
+        ]
+        yield started[0], started[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", TRIED, ids=lambda command: command.name)
+def test_a_command_killed_at_any_moment_goes_on_to_the_same_files(
+    servers: tuple[ForkServer, ForkServer], command: Command, tmp_path, count
+):
+    calm, killing = servers
+    course = undisturbed(calm, command, tmp_path / "whole")
+    drawn, kills = drawn_moments(course, SEED), 0
+    while kills < KILLS_EACH:
+        most = min(KILLS_AT_MOST, KILLS_EACH - kills)
+        outcome = killed(killing, command, tmp_path / "whole", drawn, tmp_path / "killed", most)
+        assert (outcome.ended.code, outcome.ended.err) == (0, ""), outcome
+        assert not outcome.differing, outcome
+        kills += len(outcome.moments)
+    count("kills", kills)
