@@ -13,6 +13,9 @@ from importlib import metadata
 import pytest
 
 from .cases import LONG
+from .typed import check_types
+
+check_types()
 
 
 def _smollm2_is_here() -> bool:

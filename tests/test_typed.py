@@ -1,0 +1,81 @@
+"""Types and shapes of the package are checked while its tests run, those of each function."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from beartype.roar import BeartypeCallHintViolation
+from jaxtyping import Float, TypeCheckError
+
+from layerwise import stats
+from tests.typed import typed
+
+refused = pytest.raises((BeartypeCallHintViolation, TypeCheckError))
+
+
+@typed
+def product(a: Float[np.ndarray, "n k"], b: Float[np.ndarray, "k m"]) -> Float[np.ndarray, "n m"]:
+    return (a @ b)[: 2 if a.shape[0] == 3 else None]
+
+
+def test_axes_of_one_name_have_one_size_within_a_call():
+    assert product(np.ones((4, 2)), np.ones((2, 5))).shape == (4, 5)
+    assert product(np.ones((5, 3)), np.ones((3, 4))).shape == (5, 4)
+    with refused:
+        product(np.ones((4, 2)), np.ones((3, 5)))
+    with refused:
+        product(np.ones((4, 2)), np.ones(2))
+
+
+def test_what_is_returned_has_the_shape_that_the_arguments_say():
+    with refused:
+        product(np.ones((3, 2)), np.ones((2, 5)))
+
+
+def test_functions_of_functions_and_iterators_are_checked():
+    def outer() -> object:
+        @typed
+        def inner(number: int) -> str:
+            return number if number == 3 else "text"  # pyright: ignore
+
+        return inner
+
+    @typed
+    def counted(number: int) -> Iterator[int]:
+        yield number
+
+    inner = outer()
+    assert inner(2) == "text"
+    assert list(counted(2)) == [2]
+    for wrong in (lambda: inner("2"), lambda: inner(3), lambda: counted("2")):
+        with refused:
+            wrong()
+
+
+@typed
+@dataclass(frozen=True)
+class Pair:
+    one: int
+    more: tuple[str, ...] = ()
+
+    @property
+    @typed
+    def first(self) -> str:
+        return self.more[0] if self.more else None  # pyright: ignore
+
+
+def test_fields_and_properties_of_dataclasses_are_checked():
+    assert Pair(1, ("a",)).first == "a"
+    for wrong in (lambda: Pair("1"), lambda: Pair(1, (2,)), lambda: Pair(1).first):
+        with refused:
+            wrong()
+
+
+def test_the_package_is_checked():
+    with refused:
+        stats.above_chance(np.ones((2, 2), dtype=bool), 0.5)
+    with refused:
+        stats.mcnemar_exact("1", 2)  # pyright: ignore

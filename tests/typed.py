@@ -1,0 +1,149 @@
+"""Shapes and types of every function of the package are checked at each call while tests run.
+
+An import hook decorates all functions and dataclasses, also those within functions. jaxtyping
+brings such a hook, but one that checks arguments twice a call, builds two functions for each that
+it decorates, and compiles anew all that the package imports: a third of the time of all tests.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import functools
+import inspect
+import sys
+import types
+import typing
+from collections.abc import Callable, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from typing import Any
+
+from beartype import beartype
+from jaxtyping import AbstractArray, jaxtyped
+
+PACKAGE = "layerwise"
+DECORATOR = "_typed"
+
+
+def check_types() -> None:
+    """Check the package's functions from now on.
+
+    Raises:
+        RuntimeError: the package was imported before.
+    """
+    if PACKAGE in sys.modules:
+        raise RuntimeError(f"{PACKAGE} was imported before its types could be checked.")
+    sys.meta_path.insert(0, _Finder())
+
+
+class _Finder(MetaPathFinder):
+    """Finds the package's modules as ever, and has what they define checked."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: types.ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name.partition(".")[0] != PACKAGE:
+            return None
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is not None and isinstance(spec.loader, SourceFileLoader):
+            spec.loader = _Loader(spec.loader.name, spec.loader.path)
+        return spec
+
+
+class _Loader(SourceFileLoader):
+    """Compiles a module with its functions and classes decorated by ``typed``."""
+
+    def get_code(self, fullname: str) -> types.CodeType:
+        path = self.get_filename(fullname)
+        tree = _Decorating().visit(ast.parse(self.get_data(path), path))
+        return compile(tree, path, "exec", dont_inherit=True)
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        setattr(module, DECORATOR, typed)
+        super().exec_module(module)
+
+
+class _Decorating(ast.NodeTransformer):
+    """Functions are decorated first, while their hints can be seen, and classes last."""
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        node.decorator_list.append(_decorator(node))
+        return self.generic_visit(node)
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        node.decorator_list.insert(0, _decorator(node))
+        return self.generic_visit(node)
+
+
+def _decorator(node: ast.stmt) -> ast.expr:
+    return ast.copy_location(ast.Name(DECORATOR, ast.Load()), node)
+
+
+def typed(of: Any) -> Any:
+    """A function, or a dataclass, that checks what it is given and what it returns."""
+    if not inspect.isclass(of):
+        return _typed_function(of)
+    if dataclasses.is_dataclass(of) and not hasattr(of.__init__, "__wrapped__"):
+        of.__init__ = _typed_function(of.__init__)
+    return of
+
+
+def _typed_function(function: Callable[..., Any]) -> Callable[..., Any]:
+    if inspect.isgeneratorfunction(function):
+        # beartype alone would check arguments no earlier than the first value is asked for.
+        return jaxtyped(function, typechecker=beartype)
+    checks: list[Callable[..., Any]] = []
+
+    @functools.wraps(function)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        if not checks:  # not earlier: most functions are never called in one process
+            checks.append(_checks(function))
+        return checks[0](*args, **kwargs)
+
+    return checked
+
+
+def _checks(function: Callable[..., Any]) -> Callable[..., Any]:
+    hints = {name: _resolved(hint, function) for name, hint in function.__annotations__.items()}
+    check = beartype(_with_hints(function, hints))
+    if not any(map(_has_shape, hints.values())):
+        return check
+
+    def in_one_context(*args: Any, **kwargs: Any) -> Any:
+        with jaxtyped("context"):  # within it, an axis of a name has one size
+            return check(*args, **kwargs)
+
+    return in_one_context
+
+
+def _resolved(hint: Any, function: Callable[..., Any]) -> Any:
+    """The type that a hint names; any will do if its name is not known when the tests run."""
+
+    def of(value: Any) -> None: ...
+
+    of.__annotations__ = {"value": hint}
+    try:
+        return typing.get_type_hints(of, function.__globals__, include_extras=True)["value"]
+    except Exception:
+        return Any
+
+
+def _with_hints(function: Callable[..., Any], hints: dict[str, Any]) -> Callable[..., Any]:
+    copy = types.FunctionType(
+        function.__code__,
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    copy.__kwdefaults__ = function.__kwdefaults__
+    copy.__qualname__ = function.__qualname__
+    copy.__module__ = function.__module__
+    copy.__annotations__ = hints
+    return copy
+
+
+def _has_shape(hint: Any) -> bool:
+    of_arrays = inspect.isclass(hint) and issubclass(hint, AbstractArray)
+    return of_arrays or any(map(_has_shape, typing.get_args(hint)))
