@@ -12,7 +12,7 @@ from synthetic import Plan
 from layerwise._tables import frame
 from layerwise.report import Finding, findings
 from layerwise.report._find_depth import overtaking
-from layerwise.report._find_layers import without_loss
+from layerwise.report._find_layers import harmless_layers, without_loss
 from layerwise.report.contrast import layers_apart
 from layerwise.report.rows import rows
 from layerwise.report.run import Run
@@ -134,10 +134,24 @@ def test_harmless_layers_are_neither_planted_nor_significant(
         assert row["acc_diff_high"] == quiet["acc_diff_high"].max()
 
 
+def test_an_interval_without_width_is_not_told_as_a_bound_of_nothing(run: Run) -> None:
+    assert run.effects is not None
+    even = dict.fromkeys(("acc_diff", "acc_diff_low", "acc_diff_high"), 0.0)
+    effects = run.effects.assign(**even, significant=False, n_items=40)
+    told = harmless_layers(Run(run.facts, signal=run.signal, effects=effects))
+    assert told
+    for finding in told:
+        assert "up to 0" not in finding.sentence
+        assert "no answer changed, which allows a loss of about 8 accuracy points" in (
+            finding.sentence
+        )
+
+
 def test_lens_sentence_says_what_the_rows_say(run: Run, found: list[Finding]) -> None:
     (finding,) = of_kind(found, "logit lens")
     mine = about(run, finding)
     assert len(mine) == 4
+    assert "half of the rise of the answer's probability is reached at" in finding.sentence
     for _, row in mine.iterrows():
         assert said(finding.sentence, row["layer"], row["layer_low"], row["layer_high"], 1)
         assert f"for {row['capability']} (n = {row['n_items']})" in finding.sentence

@@ -51,7 +51,7 @@ def _lens_depth(mine: pd.DataFrame, where: dict[str, str]) -> Finding:
     ]
     sentence = (
         f"Read by the logit lens ({where['protocol']} prompts), half of the rise of the answer's "
-        f"log-probability is reached at {joined(parts)}."
+        f"probability is reached at {joined(parts)}."
     )
     depth = float(numbers(mine, "estimate").max() - numbers(mine, "estimate").min())
     return Finding(sentence, weight(0.6, depth), LENS, source("emergence", where))
