@@ -69,6 +69,20 @@ class ModelFacts(Frozen):
         "original on a fixed text; null if it was not compared."
     )
     attention: str = Field(description="Which attention was used, in a word, e.g. grouped-query.")
+    source_hash: str = Field(
+        default="",
+        description="SHA-256 of the file that was asked for; of a folder, over names and contents "
+        "of its files. Empty if there is none, or if an older version did not say.",
+    )
+    conversion_hash: str = Field(
+        default="",
+        description="SHA-256 over the files that a GGUF file was converted to; empty if nothing "
+        "was converted.",
+    )
+    verified: str = Field(
+        default="",
+        description="What was compared with what when the model was loaded, or that nothing was.",
+    )
 
 
 class TaskFacts(Frozen):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 
 import platformdirs
 
 from layerwise.models import cache as cache_module
 from layerwise.models.cache import (
     cache_dir,
+    contents_sha256,
     file_sha256,
     folder_sha256,
     key_of,
@@ -34,6 +36,34 @@ def test_a_file_is_read_once_and_again_when_it_changes(tmp_path, monkeypatch):
     path.write_bytes(b"two")
     os.utime(path, ns=(1, 1))
     assert file_sha256(path) == hashlib.sha256(b"two").hexdigest()
+
+
+def test_a_change_with_its_time_set_back_is_noticed(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    path.write_bytes(b"one")
+    monkeypatch.setattr(cache_module, "_SETTLED_AFTER", -1.0)
+    before = path.stat()
+    for digest in (file_sha256, contents_sha256):
+        path.write_bytes(b"one")
+        assert digest(path) == hashlib.sha256(b"one").hexdigest()
+        time.sleep(0.02)  # a tick of the file system's clock
+        path.write_bytes(b"two")
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert digest(path) == hashlib.sha256(b"two").hexdigest()
+
+
+def test_a_file_that_was_just_written_is_read_again(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"one")
+    contents_sha256(path)
+    assert path not in cache_module._contents
+
+
+def test_a_record_with_another_value_counts_as_none(cache):
+    write_record("kind", "key", {"parity": 0.25})
+    path = cache / "kind" / "key.json"
+    path.write_text(path.read_text().replace("0.25", "0.75"))
+    assert read_record("kind", "key") is None
 
 
 def test_records_survive_damage(cache):

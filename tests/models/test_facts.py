@@ -12,6 +12,7 @@ from transformer_lens import HookedTransformer, HookedTransformerConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from layerwise.models import LoadedFacts, load_model, model_facts, original_tokenizer, weights_hash
+from layerwise.models.cache import folder_sha256
 from tests.models.refusal import refused
 from tests.models.tiny import TEXT, tiny_folder, tiny_model
 
@@ -42,6 +43,9 @@ def test_facts_of_a_folder(tmp_path):
         dtype="float32",
         device="cpu",
         parity=facts.parity,
+        source_hash=folder_sha256(folder),
+        verified="nothing tells which files are the right ones; log-probabilities compared with "
+        "the original's",
     )
     assert len(facts.hash) == 64
 
@@ -50,6 +54,7 @@ def test_facts_of_a_users_own_model():
     model = own_model(model_name="mine")
     facts = model_facts(model)
     assert (facts.name, facts.source, facts.parity) == ("mine", "user", None)
+    assert (facts.source_hash, facts.verified) == ("", "not verified: made by the user")
     assert (facts.n_heads, facts.n_key_value_heads, facts.n_layers) == (2, 2, 2)
     assert facts.n_parameters == sum(p.numel() for p in model.parameters())
 
@@ -61,6 +66,7 @@ def test_facts_follow_an_edit_of_the_weights():
     after = model_facts(model)
     assert before.parity is not None
     assert after.parity is None
+    assert after.verified == "not verified: weights were changed after loading"
     assert after.hash != before.hash
     assert after.source == "folder"
 

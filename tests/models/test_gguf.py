@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
@@ -22,26 +23,32 @@ D_MODEL, D_MLP, LAYERS, HEADS, KV_HEADS = 32, 48, 2, 4, 2
 D_VOCAB = 304
 
 
-def write_gguf(path, architecture="llama"):
-    tokenizer = json.loads(tiny_tokenizer().backend_tokenizer.to_str())["model"]
-    tokens = sorted(tokenizer["vocab"], key=tokenizer["vocab"].get)
+def write_gguf(
+    path, architecture="llama", *, n_blocks=LAYERS, without=(), more=None, kv=KV_HEADS, tensors=None
+):
+    """A small GGUF file, without some of its tensors and with others."""
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_context_length(128)
     writer.add_embedding_length(D_MODEL)
-    writer.add_block_count(LAYERS)
+    writer.add_block_count(n_blocks)
     writer.add_feed_forward_length(D_MLP)
     writer.add_head_count(HEADS)
-    writer.add_head_count_kv(KV_HEADS)
+    writer.add_head_count_kv(kv)
     writer.add_rope_dimension_count(D_MODEL // HEADS)
     writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_layer_norm_eps(1e-5)
     writer.add_vocab_size(D_VOCAB)
+    writer.add_key_length(D_MODEL // HEADS)
+    writer.add_pad_token_id(1)
+    tokenizer = json.loads(tiny_tokenizer().backend_tokenizer.to_str())["model"]
     writer.add_tokenizer_model("gpt2")
-    writer.add_token_list(tokens)
+    writer.add_token_list(sorted(tokenizer["vocab"], key=tokenizer["vocab"].get))
     writer.add_token_merges([" ".join(pair) for pair in tokenizer["merges"]])
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(1)
-    for name, shape in shapes().items():
-        writer.add_tensor(name, draw(name, shape))
+    for name, shape in ((shapes() if tensors is None else tensors) | (more or {})).items():
+        if name not in without:
+            writer.add_tensor(name, draw(name, shape))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -86,6 +93,9 @@ def test_a_gguf_file_becomes_a_model(path):
     assert (facts.source, facts.name) == ("gguf", str(path))
     assert (facts.n_layers, facts.n_heads, facts.n_key_value_heads) == (LAYERS, HEADS, KV_HEADS)
     assert facts.n_ctx == 128
+    assert facts.source_hash == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert len(facts.conversion_hash) == 64
+    assert facts.verified.startswith("conversion of the GGUF file has the recorded SHA-256; log-")
     assert facts.parity < 1e-3
     assert original_tokenizer(model)(TEXT).input_ids == tiny_tokenizer()(TEXT).input_ids
     expected = torch.from_numpy(draw("blk.1.ffn_up.weight", (D_MLP, D_MODEL)))
@@ -144,13 +154,15 @@ def test_what_a_killed_conversion_left_is_swept_up_in_time(path, cache):
 def test_a_faster_process_wins(path, cache, monkeypatch):
     convert = gguf_files._convert
 
-    def overtaken(source, folder):
-        convert(source, folder)
-        (cache / "gguf" / gguf_files.file_sha256(source)).mkdir()
+    def overtaken(source, header, folder):
+        convert(source, header, folder)
+        faster = cache / "gguf" / gguf_files.file_sha256(source)
+        faster.mkdir()
+        (faster / "theirs").touch()
 
     monkeypatch.setattr(gguf_files, "_convert", overtaken)
     folder = folder_of_gguf(path)
-    assert list(folder.iterdir()) == []
+    assert [path.name for path in folder.iterdir()] == ["theirs"]
     assert list(folder.parent.iterdir()) == [folder]
 
 

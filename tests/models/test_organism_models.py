@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -93,7 +95,7 @@ def test_the_lens_reads_the_answer_from_the_planted_layer_on(name):
 
 def test_changed_weights_are_refused(monkeypatch, tmp_path):
     models = Registry()
-    models.add(PackagedModel("organism-decoder", "changed", tmp_path, "0" * 64))
+    models.add(PackagedModel("organism-decoder", "changed", tmp_path, "0" * 64, "1" * 64))
     monkeypatch.setattr("layerwise.models.sources.BUNDLED", models)
     with refused("missing or changed", "0" * 64, "reinstall layerwise"):
         load_model("organism-decoder")
@@ -101,6 +103,22 @@ def test_changed_weights_are_refused(monkeypatch, tmp_path):
     with refused("missing or changed", "0" * 64):
         load_model("organism-decoder")
     assert [known.available for known in models.known()] == [True]
+
+
+@pytest.mark.parametrize("name", ["organism-decoder-2", "organism-seq2seq"])
+def test_each_file_of_an_organism_is_pinned(monkeypatch, tmp_path, name):
+    folder, models = tmp_path / "copy", Registry()
+    shutil.copytree(packaged(name).folder, folder)
+    models.add(replace(packaged(name), folder=folder))
+    monkeypatch.setattr("layerwise.models.sources.BUNDLED", models)
+    facts = model_facts(load_model(name))
+    assert facts.verified.startswith("files have the pinned SHA-256; log-probabilities compared")
+    for file in ("config.json", "tokenizer.json", "model.safetensors"):
+        content = (folder / file).read_bytes()
+        (folder / file).write_bytes(content.replace(b"1", b"2", 1))
+        with refused("missing", "changed", "reinstall layerwise"):
+            load_model(name)
+        (folder / file).write_bytes(content)
 
 
 def test_an_alias_is_taken_once():

@@ -21,6 +21,7 @@ import platformdirs
 from layerwise.errors import UserError
 
 _STALE_AFTER = 3600.0  # seconds
+_SETTLED_AFTER = 2.0  # seconds
 
 
 def cache_dir() -> Path:
@@ -35,12 +36,13 @@ def key_of(parts: Iterable[str]) -> str:
 
 
 def read_record(kind: str, key: str) -> dict[str, Any] | None:
-    """A record, or None if there is none that can be read."""
+    """A record, or None if there is none that is whole."""
     try:
-        record = json.loads((cache_dir() / kind / f"{key}.json").read_text("utf-8"))
-    except (OSError, ValueError):
+        kept = json.loads((cache_dir() / kind / f"{key}.json").read_text("utf-8"))
+        record, checksum = kept["record"], kept["sha256"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
-    return record if isinstance(record, dict) else None
+    return record if isinstance(record, dict) and checksum == checksum_of(record) else None
 
 
 def write_record(kind: str, key: str, record: dict[str, Any]) -> None:
@@ -51,33 +53,80 @@ def write_record(kind: str, key: str, record: dict[str, Any]) -> None:
         handle, name = tempfile.mkstemp(dir=folder, suffix=".partial")
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(record, file)
+                json.dump({"record": record, "sha256": checksum_of(record)}, file)
             os.replace(name, folder / f"{key}.json")
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
 
 
+def checksum_of(content: Any) -> str:
+    """SHA-256 of a value that can be written as JSON."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal, remembered by path, size and time of change."""
+    """SHA-256 of a file, remembered in the cache folder by path, size and times of change.
+
+    For files whose contents are not read otherwise; damage on the disk itself is not seen.
+    """
     path = path.resolve()
-    status = path.stat()
-    stamp = [status.st_size, status.st_mtime_ns, status.st_ino]
-    key = key_of([str(path)])
+    key, stamp = key_of([str(path)]), _stamp(path)
     record = read_record("hashes", key)
     if record and record.get("stamp") == stamp and isinstance(record.get("sha256"), str):
         return record["sha256"]
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = contents_sha256(path)
     write_record("hashes", key, {"stamp": stamp, "sha256": digest})
     return digest
 
 
+def contents_sha256(path: Path) -> str:
+    """SHA-256 of a file's contents, which are read at least once by each process.
+
+    They are read again when size, inode or a time of change say that they may be others, the
+    time of the last change of the inode among them, which nobody can set back.
+    """
+    path = path.resolve()
+    stamp = _stamp(path)
+    known = _contents.get(path)
+    if known is not None and known[0] == stamp:
+        return known[1]
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    # A change within one tick of the file system's clock would leave the stamp as it is.
+    if time.time() - path.stat().st_ctime > _SETTLED_AFTER:
+        _contents[path] = (stamp, digest)
+    return digest
+
+
+_contents: dict[Path, tuple[list[int], str]] = {}
+
+
+def _stamp(path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+
+
 def folder_sha256(folder: Path) -> str:
     """SHA-256 of a model folder: of the names and contents of all files that matter to it."""
-    matters = {".json", ".safetensors", ".model", ".txt", ".tiktoken"}
+    matters = {".json", ".safetensors", ".model", ".txt", ".tiktoken", ".jinja"}
     files = sorted(path for path in folder.iterdir() if path.suffix in matters)
-    return key_of(part for path in files for part in (path.name, file_sha256(path)))
+    return key_of(part for path in files for part in (path.name, contents_sha256(path)))
+
+
+def discard(folder: Path) -> None:
+    """Remove a folder, if it is there, at one stroke for whoever looks for it.
+
+    Raises:
+        UserError: if it cannot be removed.
+    """
+    if folder.exists():
+        try:
+            aside = Path(tempfile.mkdtemp(prefix="partial-", dir=folder.parent))
+            folder.rename(aside / folder.name)
+        except OSError as error:
+            raise _unwritable(folder, error) from error
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from layerwise.errors import UserError
 from layerwise.models.kinds import Model, n_encoder_layers
-from layerwise.models.loaded import LoadedFacts
+from layerwise.models.loaded import CHANGED, LoadedFacts
 from layerwise.models.offload import in_pieces, named_weights
 
 _ATTRIBUTE = "layerwise_origin"
@@ -48,7 +48,7 @@ def model_facts(model: Model) -> LoadedFacts:
 
     The weights are hashed anew at every call (about half a second per half gigabyte), so that
     the hash is true for a model that was edited; its ``parity`` is then None, as it is for a
-    model that the user made himself.
+    model that the user made himself, and ``verified`` says so.
     """
     digest = weights_hash(model)
     weights = model.W_E
@@ -57,8 +57,8 @@ def model_facts(model: Model) -> LoadedFacts:
     if origin is None:
         return describe(model, digest=digest, dtype=dtype, device=device)
     facts = origin.facts
-    parity = facts.parity if digest == facts.hash else None
-    return replace(facts, hash=digest, dtype=dtype, device=device, parity=parity)
+    now = replace(facts, hash=digest, dtype=dtype, device=device)
+    return now if digest == facts.hash else replace(now, parity=None, verified=CHANGED)
 
 
 def describe(model: Model, *, digest: str, dtype: str, device: str) -> LoadedFacts:

@@ -7,28 +7,37 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from layerwise.errors import UserError
-from layerwise.models.cache import cache_dir, complete_or_nothing, file_sha256
+from layerwise.models.cache import cache_dir, complete_or_nothing, discard, file_sha256
+from layerwise.models.gguf_header import GgufHeader, read_gguf_header
+from layerwise.models.manifest import is_conversion, write_manifest
 from layerwise.models.quiet import quiet
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 def folder_of_gguf(path: Path, *, expected_sha256: str | None = None) -> Path:
     """The folder in hub format that ``path`` was converted to, now or earlier.
 
-    The weights are dequantized to float32. The folder is named by the file's hash and appears
-    only when it is complete.
+    The weights are dequantized to float32 and held against the file's own tensors. The folder is
+    named by the file's hash and appears only when it is complete; a manifest in it tells the
+    hashes of its files (see ``manifest``).
 
     Args:
         path: a GGUF file.
         expected_sha256: what its hash must be, if that is known.
 
     Raises:
-        UserError: if it is no GGUF file, not the expected one, of an architecture that
-            transformers cannot read from GGUF, or if the cache folder cannot be written.
+        UserError: if it is no GGUF file, not the expected one, lacks tensors or has others than
+            its header calls for, is of an architecture that cannot be converted, if its
+            conversion in the cache folder is damaged, or that folder cannot be written.
     """
-    _refuse_other_formats(path)
+    header = read_gguf_header(path)
     digest = file_sha256(path)
     if expected_sha256 not in (None, digest):
         raise UserError(
@@ -36,49 +45,27 @@ def folder_of_gguf(path: Path, *, expected_sha256: str | None = None) -> Path:
             f"{digest}; reinstall the package it came with."
         )
     folder = cache_dir() / "gguf" / digest
-    if not folder.is_dir():
+    if not is_conversion(folder):
+        discard(folder)
         with complete_or_nothing(folder) as partial:
-            _convert(path, partial)
+            _convert(path, header, partial)
+            write_manifest(partial)
     return folder
 
 
-def _refuse_other_formats(path: Path) -> None:
-    try:
-        with path.open("rb") as file:
-            magic = file.read(4)
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be read ({error.strerror}): expected a GGUF file; check its "
-            "permissions."
-        ) from error
-    if magic != b"GGUF":
-        raise UserError(
-            f"{path} is no GGUF file: expected one that begins with 'GGUF', or a model folder; "
-            "give one of these, a hub id or an alias."
-        )
-
-
-def _convert(path: Path, folder: Path) -> None:
-    import torch
+def _convert(path: Path, header: GgufHeader, folder: Path) -> None:
+    """Convert what the header says can be converted; refuse the rest before weights are read."""
     from safetensors.torch import save_model
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from layerwise.models.folder import one_line
+    from layerwise.models.gguf_check import refuse_other_values, tensor_names
 
-    where = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
     # The bar of the conversion is not governed by transformers' own switch.
     with quiet(), contextlib.redirect_stderr(io.StringIO()):
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(**where)
-            model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
-        except OSError:
-            raise
-        except Exception as error:
-            raise UserError(
-                f"{path.name} cannot be converted ({type(error).__name__}: {one_line(error)}): "
-                "expected a GGUF file of an architecture that transformers reads; use the model's "
-                "safetensors folder."
-            ) from error
+        config = _config(path, header, folder)
+        with _refusals(path):
+            names = tensor_names(path, header, config)
+            tokenizer, model = _read_by_transformers(path)
+            refuse_other_values(path, header, model, names)
         # Newer transformers call the dequantized model quantized and refuse save_pretrained.
         if hasattr(model.config, "quantization_config"):
             delattr(model.config, "quantization_config")
@@ -86,3 +73,57 @@ def _convert(path: Path, folder: Path) -> None:
         model.config.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         save_model(model, str(folder / "model.safetensors"), metadata={"format": "pt"})
+
+
+def _config(path: Path, header: GgufHeader, folder: Path) -> PreTrainedConfig:
+    """The configuration that the header tells, if TransformerLens can convert such models."""
+    import torch
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    from layerwise.models.convert import hooked_config
+    from layerwise.models.gguf_check import refuse_other_architectures
+
+    refuse_other_architectures(path, header)
+    with _refusals(path):
+        config = AutoConfig.from_pretrained(**_where(path), trust_remote_code=False)
+        config.architectures = [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config.model_type]]
+        config.save_pretrained(folder)
+    hooked_config(folder, path.name, config, torch.float32)
+    return config
+
+
+def _where(path: Path) -> dict[str, str]:
+    return {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
+
+
+def _read_by_transformers(path: Path) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(**_where(path))
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        **_where(path), dtype=torch.float32, output_loading_info=True
+    )
+    model, report = loaded
+    # transformers would fill a gap with random numbers.
+    gaps = [*report["missing_keys"], *report["unexpected_keys"]]
+    if gaps:
+        raise ValueError(f"no tensor becomes {min(gaps)}")
+    return tokenizer, model
+
+
+@contextlib.contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, UserError):
+        raise
+    except Exception as error:
+        from layerwise.models.json_files import one_line
+
+        raise UserError(
+            f"{path.name} cannot be converted ({type(error).__name__}: {one_line(error)}): "
+            "expected a GGUF file of an architecture that transformers reads; use the model's "
+            "safetensors folder."
+        ) from error

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from transformer_lens import HookedTransformer, HookedTransformerConfig
@@ -14,11 +15,13 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from layerwise.errors import UserError
 from layerwise.models import parity
+from layerwise.models.cache import folder_sha256
 from layerwise.models.convert import hooked_config, hooked_model
 from layerwise.models.devices import parse_device, parse_dtype
 from layerwise.models.facts import Origin, attach_origin, describe, origin_of, weights_hash
 from layerwise.models.folder import read_config
 from layerwise.models.kinds import Model
+from layerwise.models.loaded import WRITTEN
 from layerwise.models.offload import offloaded_model, refuse_other_places
 from layerwise.models.organisms.wired import wired_model
 from layerwise.models.organisms.wired_seq2seq.model import wired_seq2seq_model
@@ -105,7 +108,7 @@ def _written(name: str, wanted: _Wanted, offload: str | None) -> Model:
     else:
         model.to(wanted.device, print_details=False).to(wanted.dtype, print_details=False)
     facts = replace(
-        origin.facts, source="bundled", hash=weights_hash(model),
+        origin.facts, source="bundled", hash=weights_hash(model), verified=WRITTEN,
         dtype=str(wanted.dtype).removeprefix("torch."), device=str(model.W_E.device),
     )  # fmt: skip
     attach_origin(model, Origin(facts, origin.tokenizer))
@@ -137,9 +140,19 @@ def _encoder_decoder(
         dtype=str(model.W_E.dtype).removeprefix("torch."),
         device=str(model.W_E.device),
     )
-    known = replace(facts, source=source.kind, parity=parity)
+    known = replace(facts, parity=parity, **_identity(source))
     attach_origin(model, Origin(known, tokenizer))
     return model
+
+
+def _identity(source: Source) -> dict[str, Any]:
+    """What identifies the files that a model was made from, and how they were verified."""
+    return {
+        "source": source.kind,
+        "source_hash": source.file_hash or folder_sha256(source.folder),
+        "conversion_hash": source.conversion_hash,
+        "verified": f"{source.verified}; log-probabilities compared with the original's",
+    }
 
 
 @dataclass(frozen=True)
@@ -230,5 +243,7 @@ def _attach_facts(model: HookedTransformer, files: _Files, check: Check, n_param
         dtype=str(weights.dtype).removeprefix("torch."),
         device=str(weights.device),
     )
-    known = replace(facts, source=files.source.kind, parity=check.parity, n_parameters=n_parameters)
+    known = replace(
+        facts, parity=check.parity, n_parameters=n_parameters, **_identity(files.source)
+    )
     attach_origin(model, Origin(known, files.tokenizer))

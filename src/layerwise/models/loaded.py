@@ -11,6 +11,11 @@ from typing import Literal
 SourceKind = Literal["bundled", "gguf", "folder", "hub", "user"]
 
 
+MADE_BY_USER = "not verified: made by the user"
+WRITTEN = "written by layerwise; there is no original"
+CHANGED = "not verified: weights were changed after loading"
+
+
 @dataclass(frozen=True)
 class LoadedFacts:
     """Which model this is, and how closely it follows its original.
@@ -32,6 +37,11 @@ class LoadedFacts:
             nats, on a fixed text; None if these weights were not compared.
         n_encoder_layers: how many of the layers are the encoder's, which come first in the
             numbering of layers; 0 for a decoder-only model.
+        source_hash: SHA-256 of the file that the model was asked for by (of a folder: over names
+            and contents of its files); empty where there is none.
+        conversion_hash: SHA-256 over the files that a GGUF file was converted to; empty where
+            nothing was converted.
+        verified: what was compared with what, in a few words, or that nothing was.
     """
 
     name: str
@@ -48,3 +58,6 @@ class LoadedFacts:
     device: str
     parity: float | None
     n_encoder_layers: int = 0
+    source_hash: str = ""
+    conversion_hash: str = ""
+    verified: str = MADE_BY_USER

@@ -81,12 +81,14 @@ class PackagedModel:
         summary: one line for the list of models.
         folder: where it is.
         weights_sha256: SHA-256 of its ``model.safetensors``.
+        files_sha256: SHA-256 over names and contents of its files (see ``folder_sha256``).
     """
 
     name: str
     summary: str
     folder: Path
     weights_sha256: str
+    files_sha256: str
     install: str = ""
 
     def locate(self) -> Path | None:
@@ -157,34 +159,53 @@ BUNDLED.add(
     )
 )
 
-# What they are, and the SHA-256 of the weights, by seed.
+# What they are, and the SHA-256 of the weights and over all files, by seed.
 _ORGANISMS = {
     "organism-decoder": (
         "Qwen2, 8 layers",
         (
-            "9e42544615d791702ec43a0434603292cbc8e6da413f90451c36dda0f297c12e",
-            "87e0dae6e2288925d8c5c1a47f2a27aab160cd4739b2ed82dce62fb2aba90cc5",
-            "cac27ddf9eee6736e51eabf8f43ac2f1e9dc8d9459b4be5dcae21cf38caa3dc5",
+            (
+                "9e42544615d791702ec43a0434603292cbc8e6da413f90451c36dda0f297c12e",
+                "60a3d04613d8becfebc3ca701c0f250498fa8bfe602cea01f4123e9dde137ba7",
+            ),
+            (
+                "87e0dae6e2288925d8c5c1a47f2a27aab160cd4739b2ed82dce62fb2aba90cc5",
+                "5e3858145b6b8365cb67edc3fb8a7cbf4e8b10860735ec8d95f96524e840fe7a",
+            ),
+            (
+                "cac27ddf9eee6736e51eabf8f43ac2f1e9dc8d9459b4be5dcae21cf38caa3dc5",
+                "8e24a647a9c02a25365613fbfc78d6f30c915f9579af5a20b69f331ff991ddbc",
+            ),
         ),
     ),
     "organism-seq2seq": (
         "T5, 5 and 3 layers",
         (
-            "28da815e49ca61eb55dbb1c64e961369c0cf4d69f16a9b561cb577a6d167f022",
-            "73f5175037ed19789d641dd8ccb327395f293a0dad6325b78e3956cbb0d73b14",
-            "c462de51e747df89392a645b866866db390fa468e0d9920f0848e8969588570e",
+            (
+                "28da815e49ca61eb55dbb1c64e961369c0cf4d69f16a9b561cb577a6d167f022",
+                "80ed604b056cfc9009600167732c167eabdc8efa707dcd622d07b28d93ea0588",
+            ),
+            (
+                "73f5175037ed19789d641dd8ccb327395f293a0dad6325b78e3956cbb0d73b14",
+                "60b6bbd70a441fdf6cf80dc2c366eefff039c9a38fa8c60ef8e333e6e4ec88ec",
+            ),
+            (
+                "c462de51e747df89392a645b866866db390fa468e0d9920f0848e8969588570e",
+                "d3aea5dcf74561de3ef3d512924fc7fadfa684e7ddecd74ea843fd4651c478c5",
+            ),
         ),
     ),
 }
 for _kind, (_what, _hashes) in _ORGANISMS.items():
-    for _seed, _sha256 in enumerate(_hashes):
+    for _seed, (_weights, _files) in enumerate(_hashes):
         _name = f"{_kind}-{_seed}" if _seed else _kind
         BUNDLED.add(
             PackagedModel(
                 name=_name,
                 summary=f"a toy model ({_what}) trained to known answers, seed {_seed}",
                 folder=ORGANISM_WEIGHTS / _name,
-                weights_sha256=_sha256,
+                weights_sha256=_weights,
+                files_sha256=_files,
             )
         )
 

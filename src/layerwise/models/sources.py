@@ -6,15 +6,18 @@ Bundled alias, GGUF file, local folder and hub id all end here; nothing is loade
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from layerwise.errors import UserError, unknown_name
-from layerwise.models.cache import file_sha256
+from layerwise.models.cache import contents_sha256, file_sha256, folder_sha256
 from layerwise.models.gguf_files import folder_of_gguf
 from layerwise.models.hub import download, download_outline, is_hub_id
 from layerwise.models.loaded import SourceKind
+from layerwise.models.manifest import conversion_hash
 from layerwise.models.registry import BUNDLED, WIRED_MODELS, PackagedModel
+
+_SHOWN = 200  # characters of a name in an error's sentence
 
 
 @dataclass(frozen=True)
@@ -25,60 +28,97 @@ class Source:
         name: the name it was asked for by.
         kind: what that name was.
         folder: a local folder in hub format.
+        file_hash: SHA-256 of the GGUF file that was converted to that folder; otherwise empty.
+        conversion_hash: SHA-256 over the files of the conversion; otherwise empty.
+        verified: which hashes of the files were compared with what.
     """
 
     name: str
     kind: SourceKind
     folder: Path
+    file_hash: str = ""
+    conversion_hash: str = ""
+    verified: str = "nothing tells which files are the right ones"
 
 
 def find_source(name: str) -> Source:
-    """Find, and if need be convert or download, the model of that name.
+    """Find, and if need be convert or download, the model of that name; its files are read once.
 
     An alias goes before a path of the same spelling, a path before a hub id.
 
     Raises:
-        UserError: if there is no such model, or it cannot be fetched or converted.
+        UserError: if there is no such model, it cannot be fetched or converted, or its files are
+            not those that are known by their hashes.
     """
-    return _find(name, download)
+    return _find(name, download, read_weights=True)
 
 
 def find_outline(name: str) -> Source:
-    """As ``find_source``, but of a hub model no weights are downloaded."""
-    return _find(name, download_outline)
+    """As ``find_source``, but weights are neither downloaded from the hub nor compared."""
+    return _find(name, download_outline, read_weights=False)
 
 
-def _find(name: str, fetch: Callable[[str], Path]) -> Source:
+def _find(name: str, fetch: Callable[[str], Path], *, read_weights: bool) -> Source:
     bundled = BUNDLED.get(name)
     if isinstance(bundled, PackagedModel):
-        _refuse_other_weights(bundled)
-        return Source(name, "bundled", bundled.folder)
+        _refuse_other_files(bundled)
+        return Source(name, "bundled", bundled.folder, verified="files have the pinned SHA-256")
     if bundled is not None:
-        folder = folder_of_gguf(bundled.path(), expected_sha256=bundled.file_sha256)
-        return Source(name, "bundled", folder)
-    path = Path(name).expanduser()
-    if path.is_dir():
+        path = bundled.path()
+        folder = folder_of_gguf(path, expected_sha256=bundled.file_sha256)
+        checked = "GGUF file has the pinned SHA-256, its conversion the recorded one"
+        found = Source(name, "bundled", folder, verified=checked)
+        return _of_conversion(found, path, read_weights=read_weights)
+    path = _path(name)
+    if path is not None and path.is_dir():
         return Source(name, "folder", path)
-    if path.exists():
-        return Source(name, "gguf", folder_of_gguf(path))
+    if path is not None and path.exists():
+        checked = "conversion of the GGUF file has the recorded SHA-256"
+        found = Source(name, "gguf", folder_of_gguf(path), verified=checked)
+        return _of_conversion(found, path, read_weights=read_weights)
     if _looks_like_a_path(name):
         raise UserError(
-            f"There is no file or folder {name!r}: expected a GGUF file or a folder in hub "
+            f"There is no file or folder {_shown(name)}: expected a GGUF file or a folder in hub "
             "format; check the path."
         )
     if is_hub_id(name):
         return Source(name, "hub", fetch(name))
-    raise unknown_name(
-        "model", name, [*BUNDLED.names(), *WIRED_MODELS, "a hub id owner/name", "a path"]
-    )
+    known = [*BUNDLED.names(), *WIRED_MODELS, "a hub id owner/name", "a path"]
+    raise unknown_name("model", name[:_SHOWN], known)
 
 
-def _refuse_other_weights(model: PackagedModel) -> None:
+def _of_conversion(source: Source, path: Path, *, read_weights: bool) -> Source:
+    digest = conversion_hash(source.folder, read_weights=read_weights)
+    return replace(source, file_hash=file_sha256(path), conversion_hash=digest)
+
+
+def _path(name: str) -> Path | None:
+    """The path of that name; None if no file can have such a name."""
+    try:
+        path = Path(name).expanduser()
+        path.exists()
+    # A name that is too long, holds a NUL or names the home of nobody.
+    except (OSError, ValueError, RuntimeError):
+        return None
+    return path
+
+
+def _shown(name: str) -> str:
+    return repr(name if len(name) <= _SHOWN else name[:_SHOWN] + "...")
+
+
+def _refuse_other_files(model: PackagedModel) -> None:
     path = model.locate()
-    if path is None or file_sha256(path) != model.weights_sha256:
+    if path is None or contents_sha256(path) != model.weights_sha256:
         raise UserError(
             f"The weights of {model.name!r} in {model.folder} are missing or changed: expected a "
             f"model.safetensors of SHA-256 {model.weights_sha256}; reinstall layerwise."
+        )
+    if model.files_sha256 != folder_sha256(model.folder):
+        raise UserError(
+            f"Files of {model.name!r} in {model.folder} are missing, changed or were added: "
+            f"expected those that layerwise came with (SHA-256 {model.files_sha256} over all); "
+            "reinstall layerwise."
         )
 
 

@@ -20,7 +20,12 @@ from safetensors.torch import save
 from transformer_lens import HookedTransformer
 
 from layerwise.errors import UserError
-from layerwise.models.cache import cache_dir, complete_or_nothing
+from layerwise.models.cache import (
+    cache_dir,
+    checksum_of,
+    complete_or_nothing,
+    contents_sha256,
+)
 from layerwise.models.strides import Weight, storage_order
 
 _INDEX = "index.json"
@@ -49,12 +54,19 @@ class WeightFiles:
 
     Attributes:
         n_parameters: number of parameters of the original, shared ones counted once.
+        hashes: SHA-256 of the file of each part. A file is compared when it is read first in a
+            process, and again if its size or a time of change are others than then.
     """
 
     def __init__(
-        self, folder: Path, places: Mapping[str, tuple[Place, ...]], n_parameters: int
+        self,
+        folder: Path,
+        places: Mapping[str, tuple[Place, ...]],
+        n_parameters: int,
+        hashes: Mapping[str, str],
     ) -> None:
         self.folder, self.places, self.n_parameters = folder, places, n_parameters
+        self.hashes = hashes
 
     def read(self, part: str, device: torch.device) -> dict[str, Weight]:
         """The weights of a part by parameter name, stored as the forward pass reads them.
@@ -68,6 +80,8 @@ class WeightFiles:
         found: dict[str, torch.Tensor] = {}
         with _damage_told(self.folder):
             for source, places in groupby(self.places[part], key=lambda place: place.part):
+                if contents_sha256(self._file(source)) != self.hashes[source]:
+                    raise ValueError(f"{source}.safetensors has another SHA-256")
                 with safe_open(self._file(source), "pt", device=str(device)) as stored:
                     for place in places:
                         found[place.name] = stored.get_tensor(place.key).permute(place.order)
@@ -113,13 +127,17 @@ def find_weights(digest: str) -> WeightFiles | None:
         return None
     with _damage_told(folder):
         index = json.loads((folder / _INDEX).read_text("utf-8"))
+        if index.pop("sha256", None) != checksum_of(index):
+            raise ValueError(f"{_INDEX} has another SHA-256, or none, as older versions wrote it")
         places = {
             part: tuple(Place(name, source, key, tuple(order)) for name, source, key, order in rows)
             for part, rows in index["places"].items()
         }
-        files = WeightFiles(folder, places, int(index["n_parameters"]))
-    for part in places:
-        files.read(part, torch.device("cpu"))  # opens and maps, but looks at no weight
+        files = WeightFiles(folder, places, int(index["n_parameters"]), dict(index["files"]))
+        for part in places:
+            # A file that is missing or not whole is told at once, weights when they are read.
+            with safe_open(folder / f"{part}.safetensors", "pt"):
+                pass
     return files
 
 
@@ -142,8 +160,10 @@ def write_weights(model: HookedTransformer, digest: str, n_parameters: int) -> W
             part: _write_part(folder / f"{part}.safetensors", part, dict(named), model.embed.W_E)
             for part, named in groupby(model.named_parameters(), key=lambda pair: part_of(pair[0]))
         }
-        index = {"n_parameters": n_parameters, "places": places}
-        (folder / _INDEX).write_text(json.dumps(index), "utf-8")
+        files = {part: contents_sha256(folder / f"{part}.safetensors") for part in places}
+        index = {"n_parameters": n_parameters, "places": places, "files": files}
+        sealed = index | {"sha256": checksum_of(index)}
+        (folder / _INDEX).write_text(json.dumps(sealed), "utf-8")
     written = find_weights(digest)
     assert written is not None
     return written

@@ -135,6 +135,9 @@ _MODEL = {
     "n_parameters": "parameters",
     "dtype": "number format",
     "parity": "largest difference from the original (nats)",
+    "hash": "SHA-256 of the loaded weights",
+    "source_hash": "SHA-256 of the source",
+    "conversion_hash": "SHA-256 of the conversion",
 }
 
 
@@ -206,7 +209,9 @@ def facts_tables(run: Run) -> list[Shown]:
     facts = run.facts
     named = ("fact", "value")
     model = [
-        [_MODEL.get(name, name), _value(value)] for name, value in facts.model.model_dump().items()
+        [_MODEL.get(name, name), _value(value)]
+        for name, value in facts.model.model_dump().items()
+        if value != ""  # older versions did not say
     ]
     general = [["seed", str(facts.seed)], ["protocols", ", ".join(facts.protocols)]]
     settings = [[_words(name), _value(value)] for name, value in facts.settings.items()]

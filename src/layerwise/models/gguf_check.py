@@ -1,0 +1,177 @@
+"""A conversion from GGUF held against its file: no tensor missing or left over, and its values.
+
+Names are mapped by the gguf library's own table, values dequantized by it; the conversion that
+is checked is made by transformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+from layerwise.errors import UserError
+from layerwise.models.gguf_header import GgufHeader, StoredTensor, layers_of
+
+ARCHITECTURES = ("bloom", "gpt2", "llama", "phi3", "qwen2", "qwen3")
+"""What GGUF files call the architectures that can be converted and checked; Mistral is llama."""
+
+_SAMPLED_ROWS = 64
+_TRANSPOSED = ("attn_qkv.weight", "attn_output.weight", "ffn_up.weight", "ffn_down.weight")
+
+
+def refuse_other_architectures(path: Path, header: GgufHeader) -> str:
+    """The architecture that the header names, if such files can be converted.
+
+    Raises:
+        UserError: if it is another, or none, or the header's number of blocks is not that of
+            the blocks whose tensors are in the file.
+    """
+    architecture = header.metadata.get("general.architecture")
+    if architecture not in ARCHITECTURES:
+        raise UserError(
+            f"{path.name} cannot be converted: its architecture is {str(architecture)[:60]!r}, "
+            f"expected one of {', '.join(ARCHITECTURES)}; use the model's safetensors folder, or "
+            "another model."
+        )
+    n_layers, layers = header.number(f"{architecture}.block_count"), layers_of(header.tensors)
+    if n_layers is None or layers != set(range(min(n_layers, len(header.tensors) + 1))):
+        raise UserError(
+            f"{path.name} cannot be converted: its header tells of {n_layers} blocks, its tensors "
+            f"are of {len(layers)}; expected a file whose header and tensors belong together; "
+            "fetch it again."
+        )
+    return architecture
+
+
+def tensor_names(path: Path, header: GgufHeader, config: PreTrainedConfig) -> dict[str, str]:
+    """The parameter that each tensor of a GGUF file becomes, by the tensor's name.
+
+    Raises:
+        UserError: if the file lacks tensors that the model needs (but for an output that is
+            tied to the embedding), has others, or some of another shape.
+    """
+    architecture = header.metadata["general.architecture"]
+    with torch.device("meta"):
+        outline: Any = AutoModelForCausalLM.from_config(config)
+    table = gguf.get_tensor_name_map(_known(architecture), config.num_hidden_layers)
+    wanted = {_name_in_file(table, name): name for name in outline.state_dict()}
+    tied = {"output.weight"} if config.tie_word_embeddings else set()
+    _refuse_gaps(path, "lacks", wanted.keys() - header.tensors.keys() - tied)
+    _refuse_gaps(path, "has, against its header,", _surplus(path, header, wanted))
+    shapes = {name: tuple(weight.shape) for name, weight in outline.state_dict().items()}
+    for stored, name in wanted.items():
+        tensor = header.tensors.get(stored)
+        if tensor is not None and _turned(architecture, tensor) != shapes[name]:
+            raise UserError(
+                f"{path.name} cannot be converted: tensor {stored} has shape {tensor.shape}, "
+                f"expected {shapes[name]} by the header; fetch the file again."
+            )
+    return {stored: name for stored, name in wanted.items() if stored in header.tensors}
+
+
+def refuse_other_values(
+    path: Path, header: GgufHeader, model: PreTrainedModel, names: dict[str, str]
+) -> None:
+    """Make sure that a converted model has the file's own values, in some rows of each tensor.
+
+    Args:
+        path: the file.
+        header: its header.
+        model: what it was converted to, in float32.
+        names: the parameter of each tensor, as ``tensor_names`` tells it.
+
+    Raises:
+        UserError: if a value differs.
+    """
+    weights = model.state_dict()
+    architecture = header.metadata["general.architecture"]
+    content = np.memmap(path, dtype=np.uint8, mode="r")
+    for stored, name in names.items():
+        tensor, weight = header.tensors[stored], weights[name]
+        if _is_transposed(architecture, stored):
+            weight = weight.T
+        places = _origins(architecture, stored, tensor.shape[0], model.config)
+        rows, values = _some_rows(content, tensor)
+        given = weight.reshape(len(places), -1)[np.argsort(places)[rows]]
+        if not torch.allclose(given, values, rtol=1e-6, atol=1e-9, equal_nan=True):
+            raise UserError(
+                f"{path.name} was not converted rightly: {name} has other values than tensor "
+                f"{stored} of the file; expected the same; use the model's safetensors folder."
+            )
+
+
+def _known(architecture: str) -> gguf.MODEL_ARCH:
+    return next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
+
+
+def _name_in_file(table: gguf.TensorNameMap, name: str) -> str:
+    # Some were converted from the model without its head, whose names are shorter.
+    for spelling in (name, name.partition(".")[2]):
+        found = table.get_name(spelling, try_suffixes=(".weight", ".bias"))
+        if found is not None:
+            return found
+    return f"a tensor for {name}"
+
+
+def _surplus(path: Path, header: GgufHeader, wanted: Iterable[str]) -> set[str]:
+    surplus = header.tensors.keys() - set(wanted)
+    # Factors of rotary frequencies, which transformers leaves out: they may be 1.
+    factors = header.tensors.get("rope_freqs.weight")
+    if factors is not None and len(factors.shape) == 1:
+        content = np.memmap(path, dtype=np.uint8, mode="r")
+        if (_dequantized(content, factors, np.array([0])) == 1).all():
+            surplus.discard("rope_freqs.weight")
+    return surplus
+
+
+def _refuse_gaps(path: Path, what: str, names: set[str]) -> None:
+    if names:
+        raise UserError(
+            f"{path.name} cannot be converted: it {what} {len(names)} tensors, "
+            f"{min(names)[:80]} among them; expected exactly those of its architecture and number "
+            "of blocks; fetch the file again, or use the model's safetensors folder."
+        )
+
+
+def _is_transposed(architecture: str, stored: str) -> bool:
+    return architecture == "gpt2" and stored.endswith(_TRANSPOSED)
+
+
+def _turned(architecture: str, tensor: StoredTensor) -> tuple[int, ...]:
+    transposed = _is_transposed(architecture, tensor.name)
+    return tensor.shape[::-1] if transposed else tensor.shape
+
+
+def _some_rows(content: Any, tensor: StoredTensor) -> tuple[Any, torch.Tensor]:
+    """Up to ``_SAMPLED_ROWS`` rows of a tensor, their numbers and values; all of a vector."""
+    n_rows = tensor.shape[0]
+    if len(tensor.shape) == 1:
+        values = _dequantized(content, tensor, np.array([0]))
+        return np.arange(n_rows), torch.from_numpy(values.reshape(n_rows, 1)).float()
+    rows = np.unique(np.linspace(0, n_rows - 1, min(n_rows, _SAMPLED_ROWS)).astype(int))
+    values = _dequantized(content, tensor, rows)
+    return rows, torch.from_numpy(values.reshape(len(rows), -1)).float()
+
+
+def _dequantized(content: Any, tensor: StoredTensor, rows: Any) -> Any:
+    n_rows = tensor.shape[0] if len(tensor.shape) > 1 else 1
+    packed = content[tensor.start : tensor.start + tensor.n_bytes].reshape(n_rows, -1)
+    return gguf.dequantize(packed[rows], gguf.GGMLQuantizationType(tensor.kind))
+
+
+def _origins(architecture: str, stored: str, n_rows: int, config: PreTrainedConfig) -> Any:
+    """Which row of the tensor each row of the parameter is; some are stored in another order."""
+    places = np.arange(n_rows)
+    if architecture == "llama" and ".attn_q." in stored:
+        return places.reshape(config.num_attention_heads, -1, 2).swapaxes(1, 2).reshape(-1)
+    if architecture == "llama" and ".attn_k." in stored:
+        return places.reshape(config.num_key_value_heads, -1, 2).swapaxes(1, 2).reshape(-1)
+    if architecture == "bloom" and ".attn_qkv." in stored:
+        return places.reshape(3, config.n_head, -1).swapaxes(0, 1).reshape(-1)
+    return places

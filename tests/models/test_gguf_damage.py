@@ -1,0 +1,228 @@
+"""GGUF files that lack tensors, have others, or lie about themselves: a sentence, nothing kept."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from layerwise.models import gguf_files, load_model
+from layerwise.models.gguf_files import folder_of_gguf
+from tests.models.refusal import refused
+from tests.models.test_gguf import D_MLP, D_MODEL, D_VOCAB, shapes, write_gguf
+
+
+def nothing_kept(cache):
+    return not (cache / "gguf").exists() or list((cache / "gguf").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"without": ["blk.1.ffn_up.weight"]}, ["lacks 1 tensors", "blk.1.ffn_up.weight"]),
+        ({"without": ["output_norm.weight"]}, ["lacks 1 tensors", "output_norm.weight"]),
+        ({"without": list(shapes())}, ["tells of 2 blocks", "tensors are of 0"]),
+        ({"n_blocks": 3}, ["tells of 3 blocks", "tensors are of 2"]),
+        ({"n_blocks": 1}, ["tells of 1 blocks", "tensors are of 2"]),
+        ({"n_blocks": 10**9}, ["tells of 1000000000 blocks"]),
+        ({"more": {"blk.0.attn_q.bias": (D_MODEL,)}}, ["has, against", "blk.0.attn_q.bias"]),
+        ({"more": {"rope_freqs.weight": (4,)}}, ["has, against", "rope_freqs.weight"]),
+        ({"more": {"blk.0.ffn_up.weight": (40, D_MODEL)}}, ["blk.0.ffn_up.weight has shape"]),
+        ({"kv": 4}, ["attn_k.weight has shape (16, 32), expected (32, 32)"]),
+        ({"architecture": "gemma2"}, ["architecture is 'gemma2'", "llama"]),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_tensors_that_are_not_those_of_the_header_are_refused(tmp_path, cache, changes, parts):
+    with refused("tiny.gguf cannot be converted", *parts):
+        load_model(write_gguf(tmp_path / "tiny.gguf", **changes))
+    assert nothing_kept(cache)
+
+
+def test_an_output_that_is_tied_to_the_embedding_may_be_left_out(tmp_path):
+    path = write_gguf(tmp_path / "tiny.gguf", without=["output.weight"])
+    model = load_model(path)
+    assert (model.W_U.T == model.W_E).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter"),
+    [
+        ("blk.1.ffn_up.weight", "layers.1.mlp.up_proj"),
+        ("blk.0.attn_q.weight", "layers.0.self_attn.q_proj"),
+        ("output_norm.weight", "norm"),
+    ],
+)
+def test_values_that_are_not_those_of_the_file_are_refused(
+    tmp_path, cache, monkeypatch, name, parameter
+):
+    path = write_gguf(tmp_path / "tiny.gguf")
+    read = gguf_files._read_by_transformers
+
+    def disturbed(path):
+        tokenizer, model = read(path)
+        weight = model.model.get_submodule(parameter).weight.data
+        # Rows in another order are as wrong as other rows.
+        weight.copy_(weight.roll(1, 0))
+        return tokenizer, model
+
+    monkeypatch.setattr(gguf_files, "_read_by_transformers", disturbed)
+    with refused("was not converted rightly", name):
+        load_model(path)
+    assert nothing_kept(cache)
+
+
+MLP = {"ffn_up.weight": (D_MLP, D_MODEL), "ffn_down.weight": (D_MODEL, D_MLP)}
+JOINT = {"attn_qkv.weight": (3 * D_MODEL, D_MODEL), "attn_output.weight": (D_MODEL, D_MODEL)}
+BIASES = {"attn_qkv.bias": (3 * D_MODEL,), "ffn_up.bias": (4 * D_MODEL,)} | dict.fromkeys(
+    ["attn_output.bias", "ffn_down.bias", "attn_norm.bias", "ffn_norm.bias"], (D_MODEL,)
+)
+WIDE = BIASES | {
+    "ffn_up.weight": (4 * D_MODEL, D_MODEL),
+    "ffn_down.weight": (D_MODEL, 4 * D_MODEL),
+}
+NORMS = dict.fromkeys(["attn_norm.weight", "ffn_norm.weight"], (D_MODEL,))
+SEPARATE = {
+    name.removeprefix("blk.0."): shape for name, shape in shapes().items() if "blk.0" in name
+}
+EMBEDDINGS = {
+    **dict.fromkeys(["token_embd.weight", "output.weight"], (D_VOCAB, D_MODEL)),
+    "output_norm.weight": (D_MODEL,),
+}
+FAMILIES = {
+    "gpt2": (
+        JOINT | WIDE | NORMS,
+        EMBEDDINGS
+        | {"position_embd.weight": (1024, D_MODEL), "output_norm.bias": (D_MODEL,)}
+        # Of GPT-2 transformers counts the tokens itself, and takes 1024 positions, and
+        # an MLP of four times the width.
+        | dict.fromkeys(["token_embd.weight", "output.weight"], (300, D_MODEL)),
+    ),
+    "qwen2": (
+        SEPARATE | {"attn_q.bias": (D_MODEL,), "attn_k.bias": (16,), "attn_v.bias": (16,)},
+        EMBEDDINGS,
+    ),
+    # transformers takes the size of Qwen3's heads to be 128, whatever the file says.
+    "qwen3": (
+        SEPARATE
+        | dict.fromkeys(["attn_q_norm.weight", "attn_k_norm.weight"], (128,))
+        | dict.fromkeys(["attn_k.weight", "attn_v.weight"], (256, D_MODEL))
+        | {"attn_q.weight": (512, D_MODEL), "attn_output.weight": (D_MODEL, 512)},
+        EMBEDDINGS,
+    ),
+    "phi3": (
+        JOINT
+        | MLP
+        | NORMS
+        | {"attn_qkv.weight": (2 * D_MODEL, D_MODEL), "ffn_up.weight": (2 * D_MLP, D_MODEL)},
+        EMBEDDINGS,
+    ),
+    "bloom": (
+        JOINT | WIDE | NORMS,
+        EMBEDDINGS
+        | dict.fromkeys(
+            ["output_norm.bias", "token_embd_norm.weight", "token_embd_norm.bias"], (D_MODEL,)
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_check_knows_how_transformers_reads_each_family(tmp_path, family):
+    block, others = FAMILIES[family]
+    tensors = {f"blk.{n}.{name}": shape for n in range(2) for name, shape in block.items()}
+    if family == "bloom":  # whose output is the embedding, whatever the file says
+        others = {name: shape for name, shape in others.items() if name != "output.weight"}
+    path = write_gguf(tmp_path / "tiny.gguf", family, tensors=tensors | others)
+    assert folder_of_gguf(path).is_dir()
+
+
+def put(content, place, form, value):
+    size = struct.calcsize(form)
+    return content[:place] + struct.pack(form, value) + content[place + size :]
+
+
+HOSTILE = {
+    "version 9": lambda c: put(c, 4, "<I", 9),
+    "of another byte order": lambda c: put(c, 4, ">I", 3),
+    "tensors without end": lambda c: put(c, 8, "<Q", 2**63),
+    "many tensors": lambda c: put(c, 8, "<Q", 150_000),
+    "fields without end": lambda c: put(c, 16, "<Q", 2**64 - 1),
+    "many fields": lambda c: put(c, 16, "<Q", 9_999),
+    "a key without end": lambda c: put(c, 24, "<Q", 2**62),
+    "a text without end": lambda c: put(c, 24 + 8 + 20 + 4, "<Q", 2**40),
+    "an unknown type": lambda c: put(c, 24 + 8 + 20, "<I", 77),
+    "no more than the count": lambda c: c[:24],
+    "half a count": lambda c: c[:19],
+    "half the header": lambda c: c[:1500],
+    "half the data": lambda c: c[: len(c) // 2],
+}
+
+
+@pytest.mark.parametrize("change", HOSTILE.values(), ids=list(HOSTILE))
+def test_hostile_headers_get_a_sentence(tmp_path, cache, change):
+    path = write_gguf(tmp_path / "tiny.gguf")
+    path.write_bytes(change(path.read_bytes()))
+    with refused("tiny.gguf cannot be converted", "header does not fit the file"):
+        load_model(path)
+    assert nothing_kept(cache)
+
+
+def test_an_empty_file_is_no_gguf(tmp_path):
+    (tmp_path / "empty.gguf").touch()
+    with refused("is no GGUF file"):
+        load_model(tmp_path / "empty.gguf")
+
+
+def text(value):
+    return struct.pack("<Q", len(value)) + value
+
+
+def file_of(tmp_path, fields, tensors=b"", n_tensors=0):
+    path = tmp_path / "made.gguf"
+    n_fields = len(fields)
+    path.write_bytes(
+        struct.pack("<4sIQQ", b"GGUF", 3, n_tensors, n_fields) + b"".join(fields) + tensors
+    )
+    return path
+
+
+def field(name, kind, value):
+    return text(name) + struct.pack("<I", kind) + value
+
+
+ARRAYS = struct.pack("<IQ", 9, 1)
+TENSOR = text(b"a") + struct.pack("<IQIQ", 1, 32, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "tensors", "n_tensors", "part"),
+    [
+        ([field(b"k", 9, ARRAYS * 5000)], b"", 0, "an array of type 9"),
+        ([field(b"k", 9, struct.pack("<IQ", 0, 3_000_000) + bytes(3_000_000))], b"", 0, "elements"),
+        ([field(b"k", 8, text(b"\xff\xfe"))], b"", 0, "not UTF-8"),
+        ([field(b"k", 0, b"\0")] * 2, b"", 0, "field 'k' twice"),
+        ([field(b"general.alignment", 4, struct.pack("<I", 3))], b"", 0, "alignment of 3"),
+        ([field(b"general.alignment", 8, text(b"x"))], b"", 0, "alignment of x"),
+        ([], text(b"a") + struct.pack("<I", 2**31), 1, "dimensions"),
+        ([], text(b"a") + struct.pack("<IQIQ", 1, 2**63, 0, 0), 1, "ends after the end"),
+        ([], text(b"a") + struct.pack("<IQIQ", 1, 0, 0, 0), 1, "shape (0,)"),
+        ([], text(b"a") + struct.pack("<IQIQ", 1, 32, 999, 0), 1, "unknown type 999"),
+        ([], text(b"a") + struct.pack("<IQIQ", 1, 33, 2, 0), 1, "in blocks of 32"),
+        ([], text(b"a") + struct.pack("<IQIQ", 1, 32, 0, 5), 1, "odd place"),
+        ([], TENSOR * 2, 2, "tensor 'a' twice"),
+        ([], TENSOR + TENSOR.replace(b"a", b"b") + bytes(512), 2, "lies over"),
+    ],
+)  # fmt: skip
+def test_headers_that_cannot_be_true(tmp_path, fields, tensors, n_tensors, part):
+    with refused("header does not fit the file", part):
+        load_model(file_of(tmp_path, fields, tensors, n_tensors))
+
+
+@pytest.mark.parametrize("kind", [(4, struct.pack("<I", 7)), (8, text(b"x\0y")), (9, ARRAYS[:4])])
+def test_an_architecture_of_another_type(tmp_path, kind):
+    number, value = kind
+    if number == 9:
+        value = struct.pack("<IQ", 4, 1) + struct.pack("<I", 1)
+    with refused("cannot be converted", "architecture"):
+        load_model(file_of(tmp_path, [field(b"general.architecture", number, value)]))
