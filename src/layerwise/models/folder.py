@@ -5,7 +5,6 @@ What TransformerLens makes of it is not known here.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,9 @@ from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from layerwise.errors import UserError
+from layerwise.models.json_files import one_line as one_line
+from layerwise.models.json_files import read_json_object
+from layerwise.models.stored_weights import refuse_too_many_layers, stored_weights, weight_files
 
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -21,7 +23,9 @@ _TOKENIZER_FILES = (
     "vocab.json",
     "vocab.txt",
 )
-_INDEX = "model.safetensors.index.json"
+_ADAPTER = "adapter_config.json"
+# Far more than any model was trained on; positions that are not rotary cost memory for each.
+_LONGEST_ROTARY, _LONGEST = 2**24, 2**16
 
 
 def read_config(folder: Path) -> PreTrainedConfig:
@@ -32,14 +36,15 @@ def read_config(folder: Path) -> PreTrainedConfig:
             or is of a kind that is not supported.
     """
     config = read_outline(folder)
-    _require_safetensors(folder)
+    n_tensors = len(stored_weights(folder))
+    refuse_too_many_layers(folder / "config.json", _config_fields(folder), n_tensors)
     return config
 
 
 def has_weights(folder: Path) -> bool:
     """Whether the weights that a model folder calls for are in it."""
     try:
-        _require_safetensors(folder)
+        weight_files(folder)
     except UserError:
         return False
     return True
@@ -55,41 +60,66 @@ def read_outline(folder: Path) -> PreTrainedConfig:
     _refuse_remote_code(folder, fields)
     _refuse_kinds(folder, fields)
     _refuse_quantized(folder, fields)
+    _refuse_other_weights(folder, fields)
+    refuse_too_many_layers(folder / "config.json", fields)
     _require_tokenizer(folder)
     try:
-        return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:
         raise UserError(
             f"{folder / 'config.json'} cannot be used ({type(error).__name__}: {one_line(error)}): "
             "expected a configuration that transformers accepts; correct it."
         ) from error
-
-
-def one_line(error: BaseException) -> str:
-    """The beginning of an error's message, fit to be quoted in a sentence."""
-    return " ".join(str(error).split())[:200].rstrip(" .")
+    _refuse_long_contexts(folder, config)
+    return config
 
 
 def _config_fields(folder: Path) -> dict[str, Any]:
+    _refuse_adapters(folder)
     path = folder / "config.json"
     if not path.is_file():
         raise UserError(
             f"{folder} is no model folder: expected a config.json in it, as in a hub repository; "
             "give the folder that has it."
         )
-    try:
-        fields = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    return read_json_object(path)
+
+
+def _refuse_adapters(folder: Path) -> None:
+    if (folder / _ADAPTER).is_file():
         raise UserError(
-            f"{path} cannot be read ({one_line(error)}): expected a JSON object; restore the file."
-        ) from error
-    if not isinstance(fields, dict):
-        raise UserError(f"{path} holds no JSON object: expected one; restore the file.")
-    return fields
+            f"{folder} holds an adapter of a model, such as LoRA ({_ADAPTER}), and not a model of "
+            "its own: expected whole weights; merge it into its model with peft's "
+            "merge_and_unload(), write that with save_pretrained(folder), its tokenizer too, and "
+            "give that folder."
+        )
+
+
+def _refuse_other_weights(folder: Path, fields: dict[str, Any]) -> None:
+    # transformers would read these instead of model.safetensors.
+    sharded = sorted(path.name for path in folder.glob("shard-*-model-*-of-*.safetensors"))
+    other = sharded[0] if sharded else fields.get("transformers_weights")
+    if other is not None:
+        raise UserError(
+            f"The weights of {folder} are not in model.safetensors but in {str(other)[:80]!r}: "
+            "expected model.safetensors or shards with an index; write the model with "
+            "save_pretrained(folder), and give that folder."
+        )
+
+
+def _refuse_long_contexts(folder: Path, config: PreTrainedConfig) -> None:
+    longest = getattr(config, "max_position_embeddings", None) or 0
+    rotary = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
+    most = _LONGEST_ROTARY if rotary else _LONGEST
+    if type(longest) is not int or not 0 <= longest <= most:
+        raise UserError(
+            f"{folder / 'config.json'} tells of texts of {str(longest)[:40]} tokens "
+            f"(max_position_embeddings): expected at most {most}; correct it."
+        )
 
 
 def _refuse_remote_code(folder: Path, fields: dict[str, Any]) -> None:
-    native = fields.get("model_type") in CONFIG_MAPPING
+    native = str(fields.get("model_type")) in CONFIG_MAPPING
     if fields.get("auto_map") and not native:
         raise UserError(
             f"The model in {folder} needs code of its own (auto_map in config.json), which "
@@ -99,11 +129,12 @@ def _refuse_remote_code(folder: Path, fields: dict[str, Any]) -> None:
 
 
 def _refuse_kinds(folder: Path, fields: dict[str, Any]) -> None:
-    kind = str(fields.get("model_type"))
+    kind = fields.get("model_type")
     architecture = _architecture_of(fields)
-    if kind not in CONFIG_MAPPING or architecture is None:
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING or architecture is None:
+        named = str(architecture or kind)[:80]
         raise UserError(
-            f"The model in {folder} is of an unknown architecture ({architecture or kind}): "
+            f"The model in {folder} is of an unknown architecture ({named}): "
             "expected a model_type and one of its classes in config.json that transformers knows; "
             "use another model."
         )
@@ -142,38 +173,6 @@ def _architecture_of(fields: dict[str, Any]) -> str | None:
 
 def _defaults_to_encoder_decoder(kind: str) -> bool:
     return bool(getattr(AutoConfig.for_model(kind), "is_encoder_decoder", False))
-
-
-def _require_safetensors(folder: Path) -> None:
-    index = folder / _INDEX
-    if index.is_file():
-        return _require_shards(folder, index)
-    if (folder / "model.safetensors").is_file():
-        return None
-    if any(folder.glob("*.bin")) or any(folder.glob("*.pt*")):
-        raise UserError(
-            f"{folder} has only pickled weights, which can run code when they are read: expected "
-            "model.safetensors; convert them, or use a repository that has safetensors."
-        )
-    raise UserError(
-        f"{folder} has no weights: expected model.safetensors or {_INDEX} (pickled weights are "
-        "not accepted); put them there."
-    )
-
-
-def _require_shards(folder: Path, index: Path) -> None:
-    try:
-        shards = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise UserError(
-            f"{index} cannot be read: expected a JSON object with a weight_map; restore the file."
-        ) from error
-    missing = [shard for shard in shards if not (folder / str(shard)).is_file()]
-    if missing:
-        raise UserError(
-            f"{folder} lacks {len(missing)} of {len(shards)} weight files, {missing[0]} among "
-            f"them: expected all that {_INDEX} names; fetch them."
-        )
 
 
 def _require_tokenizer(folder: Path) -> None:

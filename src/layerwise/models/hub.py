@@ -16,11 +16,12 @@ _WANTED = ("*.safetensors", *_OUTLINE)
 # Subfolders hold other formats, and consolidated files the same weights once more.
 _UNWANTED = ["*/*", "consolidated*"]
 _HUB_ID = re.compile(r"[A-Za-z0-9_][\w.-]*/[\w.-]+")
+_LONGEST = 96  # characters, by the hub's own rule
 
 
 def is_hub_id(name: str) -> bool:
     """Whether ``name`` has the form ``owner/name``."""
-    return _HUB_ID.fullmatch(name) is not None
+    return len(name) <= _LONGEST and _HUB_ID.fullmatch(name) is not None
 
 
 def download(hub_id: str) -> Path:

@@ -25,7 +25,12 @@ from layerwise.models.loaded import WRITTEN
 from layerwise.models.offload import offloaded_model, refuse_other_places
 from layerwise.models.organisms.wired import wired_model
 from layerwise.models.organisms.wired_seq2seq.model import wired_seq2seq_model
-from layerwise.models.originals import load_original, load_tokenizer, refuse_nonfinite
+from layerwise.models.originals import (
+    load_original,
+    load_tokenizer,
+    refuse_nonfinite,
+    refuse_parameters_without_weights,
+)
 from layerwise.models.parity import Check
 from layerwise.models.quiet import quiet
 from layerwise.models.registry import DEFAULT_MODEL, WIRED_MODELS
@@ -125,6 +130,7 @@ def _encoder_decoder(
             "offload; leave it out."
         )
     tokenizer = load_tokenizer(source.folder, config)
+    refuse_parameters_without_weights(source.folder, config)
     original = load_original(source.folder, config, torch.float32)
     refuse_nonfinite(source.name, original)
     model = hooked_seq2seq(original, tokenizer, source.name)
@@ -179,6 +185,7 @@ _Loaded = tuple[HookedTransformer, Check, int]  # the last: number of the origin
 
 def _in_memory(files: _Files, wanted: _Wanted, key: str, check: Check | None) -> _Loaded:
     if check is None:
+        refuse_parameters_without_weights(files.source.folder, files.config)
         original = files.original(torch.float32)
         model, check = _checked(files, original, wanted)
         parity.record_check(key, check)

@@ -22,6 +22,7 @@ from layerwise.errors import UserError
 from layerwise.models.folder import one_line
 from layerwise.models.offload import in_pieces, named_weights
 from layerwise.models.organisms.tokenizer import is_toy, read_toy_tokenizer
+from layerwise.models.stored_weights import refuse_too_large, stored_weights
 
 
 def load_tokenizer(folder: Path, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
@@ -38,7 +39,9 @@ def load_tokenizer(folder: Path, config: PreTrainedConfig) -> PreTrainedTokenize
                 folder, trust_remote_code=False, local_files_only=True
             )
         )
-    except Exception as error:
+    except BaseException as error:
+        if not isinstance(error, Exception) and not _is_panic(error):
+            raise
         raise UserError(
             f"The tokenizer in {folder} cannot be loaded ({type(error).__name__}: "
             f"{one_line(error)}): expected files that transformers reads without running code of "
@@ -46,6 +49,11 @@ def load_tokenizer(folder: Path, config: PreTrainedConfig) -> PreTrainedTokenize
         ) from error
     _refuse_strange_tokens(folder, tokenizer, config)
     return tokenizer
+
+
+def _is_panic(error: BaseException) -> bool:
+    # What the tokenizers library, written in Rust, raises where it did not foresee an error.
+    return type(error).__name__ == "PanicException"
 
 
 def _refuse_strange_tokens(
@@ -67,9 +75,8 @@ def load_original(folder: Path, config: PreTrainedConfig, dtype: torch.dtype) ->
         UserError: if weights are damaged, missing, of other shapes than the configuration says,
             or not accounted for by it.
     """
-    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     try:
-        loaded: Any = kind.from_pretrained(
+        loaded: Any = _class_for(config).from_pretrained(
             folder,
             config=config,
             dtype=dtype,
@@ -88,6 +95,29 @@ def load_original(folder: Path, config: PreTrainedConfig, dtype: torch.dtype) ->
     model, report = loaded
     _refuse_gaps(folder, report["missing_keys"], report["unexpected_keys"])
     return model.requires_grad_(False).eval()
+
+
+def _class_for(config: PreTrainedConfig) -> Any:
+    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+
+
+def refuse_parameters_without_weights(folder: Path, config: PreTrainedConfig) -> None:
+    """Make sure, before memory is taken, that a folder may hold what its configuration calls for.
+
+    Raises:
+        UserError: if there are far more parameters than stored weights, or no model can be made
+            of the configuration.
+    """
+    stored = stored_weights(folder)
+    try:
+        with torch.device("meta"):
+            outline = _class_for(config).from_config(config)
+    except Exception as error:
+        raise UserError(
+            f"{folder / 'config.json'} cannot be used ({type(error).__name__}: {one_line(error)}): "
+            "expected a configuration that transformers makes a model of; correct it."
+        ) from error
+    refuse_too_large(folder, outline, stored)
 
 
 def _refuse_gaps(folder: Path, missing: set[str], unexpected: set[str]) -> None:

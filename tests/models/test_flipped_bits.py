@@ -1,0 +1,187 @@
+"""Single flipped bits in files of models: told, or another model by its hash, or of no effect.
+
+Times of change are hidden from the package here, as if the bit had flipped on the disk itself,
+and each load is as in a new process.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+from layerwise.errors import UserError
+from layerwise.models import cache as cache_module
+from layerwise.models import load_model, model_facts
+from layerwise.models.cache import folder_sha256
+from tests.models.refusal import refused
+from tests.models.test_gguf import write_gguf
+from tests.models.test_hostile_folders import shard
+from tests.models.tiny import tiny_folder
+
+FEW, MANY = 8, 200
+LITTLE = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Path:
+    """Models that were loaded before, and the cache of that time."""
+    root = tmp_path_factory.mktemp("flipped")
+    tiny_folder(root, "llama", **LITTLE).rename(root / "folder")
+    tiny_folder(root, "llama", **LITTLE, seed=1).rename(root / "sharded")
+    shard(root / "sharded")
+    write_gguf(root / "file.gguf")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("LAYERWISE_CACHE", str(root / "cache"))
+        hide_times(patched)
+        for name in ("folder", "sharded", "file.gguf"):
+            load_model(root / name)
+        load_model(root / "folder", offload="disk")
+    return root
+
+
+def hide_times(patched) -> None:
+    """Let a change that keeps the size go unnoticed unless contents are read."""
+    patched.setattr(cache_module, "_stamp", lambda path: [path.stat().st_size])
+
+
+@pytest.fixture
+def root(prepared, tmp_path, monkeypatch) -> Path:
+    copy = tmp_path / "copy"
+    shutil.copytree(prepared, copy)
+    monkeypatch.setenv("LAYERWISE_CACHE", str(copy / "cache"))
+    hide_times(monkeypatch)
+    return copy
+
+
+def flip(path: Path, bit: int) -> None:
+    """Flip a bit and set the times back."""
+    status, content = path.stat(), bytearray(path.read_bytes())
+    content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def loaded(path: Path, **options):
+    """What a new process loads: the model's facts, or None if it is refused."""
+    cache_module._contents.clear()
+    try:
+        model = load_model(path, **options)
+        now = model_facts(model)
+    except UserError:
+        return None
+    at_load = model.layerwise_origin.facts
+    assert at_load == now, "the hash at load is not that of the weights in memory"
+    return now
+
+
+def flips(files: list[Path], n: int, seed: int):
+    """Flip random bits of random files, one at a time, and flip them back."""
+    generator = random.Random(seed)
+    for _ in range(n):
+        path = generator.choice(files)
+        bit = generator.randrange(8 * path.stat().st_size)
+        flip(path, bit)
+        yield f"bit {bit} of {path.name}"
+        flip(path, bit)
+
+
+def files_in(folder: Path, *endings: str) -> list[Path]:
+    found = sorted(path for path in folder.rglob("*") if path.suffix in endings)
+    assert found
+    return found
+
+
+COUNTS = [FEW, pytest.param(MANY, marks=pytest.mark.long)]
+
+
+@pytest.mark.parametrize("n", COUNTS)
+def test_a_bit_of_a_conversion_is_told(root, n):
+    expected = loaded(root / "file.gguf")
+    for which in flips(files_in(root / "cache" / "gguf", ".safetensors", ".json"), n, seed=0):
+        assert loaded(root / "file.gguf") is None, which
+    assert loaded(root / "file.gguf") == expected
+
+
+@pytest.mark.parametrize("n", COUNTS)
+def test_a_bit_of_a_manifest_or_a_record_changes_nothing_or_is_told(root, n):
+    expected = loaded(root / "file.gguf")
+    kept = files_in(root / "cache" / "checks", ".json") + files_in(root / "cache", ".manifest")
+    for which in flips(kept, n, seed=1):
+        assert loaded(root / "file.gguf") in (None, expected), which
+
+
+@pytest.mark.parametrize("n", COUNTS)
+def test_a_bit_of_an_off_loaded_part_is_told(root, n):
+    expected = loaded(root / "folder", offload="disk")
+    for which in flips(files_in(root / "cache" / "offload", ".safetensors", ".json"), n, seed=2):
+        assert loaded(root / "folder", offload="disk") is None, which
+    assert loaded(root / "folder", offload="disk") == expected
+
+
+@pytest.mark.parametrize("n", COUNTS)
+@pytest.mark.parametrize("name", ["folder", "sharded"])
+def test_a_bit_of_a_folder_is_told_or_makes_another_model(root, name, n):
+    expected = loaded(root / name)
+    for which in flips(files_in(root / name, ".safetensors", ".json"), n, seed=3):
+        found = loaded(root / name)
+        if found is not None:
+            assert found.source_hash == folder_sha256(root / name) != expected.source_hash, which
+    assert loaded(root / name) == expected
+
+
+@pytest.mark.parametrize("n", COUNTS)
+def test_a_bit_of_a_gguf_file_changes_nothing_once_it_was_converted(root, n):
+    """What is loaded is the conversion of the file as it was."""
+    expected = loaded(root / "file.gguf")
+    for which in flips([root / "file.gguf"], n, seed=4):
+        assert loaded(root / "file.gguf") in (None, expected), which
+
+
+@pytest.mark.parametrize("n", COUNTS)
+def test_a_bit_of_a_fresh_gguf_file_is_told_or_makes_another_model(root, monkeypatch, n):
+    expected = loaded(root / "file.gguf")
+    monkeypatch.undo()
+    monkeypatch.setenv("LAYERWISE_CACHE", str(root / "cache"))
+    for which in flips([root / "file.gguf"], n, seed=5):
+        found = loaded(root / "file.gguf")
+        if found is not None:
+            assert found.source_hash != expected.source_hash, which
+    assert loaded(root / "file.gguf") == expected
+
+
+def test_64_bits_of_a_conversion_are_told_with_what_to_do(root):
+    (weights,) = (root / "cache" / "gguf").rglob("model.safetensors")
+    for bit in range(64):
+        flip(weights, 8 * 4_000 + 97 * bit)
+    cache_module._contents.clear()
+    with refused(str(weights.parent), "is damaged", "model.safetensors", "delete that folder"):
+        load_model(root / "file.gguf")
+    shutil.rmtree(weights.parent)
+    assert loaded(root / "file.gguf") is not None
+
+
+def test_a_file_that_was_added_to_a_conversion_is_told(root):
+    (weights,) = (root / "cache" / "gguf").rglob("model.safetensors")
+    (weights.parent / "generation_config.json").write_text('{"eos_token_id": 7}')
+    with refused("generation_config.json is not what was written there"):
+        load_model(root / "file.gguf")
+
+
+def test_a_conversion_of_an_older_version_is_made_again(root):
+    expected = loaded(root / "file.gguf")
+    (manifest,) = (root / "cache" / "gguf").rglob("*.manifest")
+    flip(manifest.with_name("model.safetensors"), 80_000)
+    manifest.unlink()
+    assert loaded(root / "file.gguf") == expected
+
+
+def test_a_bit_of_a_block_that_flips_after_the_load_is_told_when_it_is_read(root):
+    cache_module._contents.clear()
+    model = load_model(root / "folder", offload="disk")
+    flip(next((root / "cache" / "offload").rglob("blocks.1.safetensors")), 9_000)
+    with refused("blocks.1.safetensors has another SHA-256", "delete that folder"):
+        model_facts(model)

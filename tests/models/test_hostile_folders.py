@@ -1,0 +1,188 @@
+"""Folders whose configuration, index or weights lie: a sentence before anything is allocated."""
+
+from __future__ import annotations
+
+import json
+import struct
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from layerwise.models import load_model
+from layerwise.models.folder import read_config
+from tests.models.refusal import refused
+from tests.models.test_refusals import edit_config, edit_weights
+from tests.models.tiny import tiny_folder
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+SHARD = "model-00001-of-00001.safetensors"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tiny_folder(tmp_path, "llama")
+
+
+def shard(folder, name=SHARD, mapped=None):
+    """Let an index name the weights; by ``name`` in it if ``mapped`` is not given."""
+    (folder / WEIGHTS).rename(folder / SHARD)
+    names = dict.fromkeys(load_file(folder / SHARD), name)
+    index = {"metadata": {"total_size": 1}, "weight_map": mapped or names}
+    (folder / INDEX).write_text(json.dumps(index))
+
+
+def test_a_sharded_folder_is_loaded(folder):
+    shard(folder)
+    assert load_model(folder).cfg.n_layers == 3
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../elsewhere.safetensors", "/etc/hostname", "sub/model.safetensors", "..", "x" * 5000,
+        "a\0b.safetensors", "sub\\model.safetensors", "model.bin", 3, None, ["a"], {"a": 1}, "",
+    ],
+)  # fmt: skip
+def test_an_index_that_names_no_file_of_the_folder_is_refused(folder, name):
+    shard(folder, name)
+    (folder.parent / "elsewhere.safetensors").write_bytes((folder / SHARD).read_bytes())
+    with refused(INDEX, "as a file of weights", "in the same folder"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", "3", '{"weight_map": []}', '{"weight_map": {}}', "[" * 100_000]
+)
+def test_an_index_that_is_none_is_refused(folder, content):
+    shard(folder)
+    (folder / INDEX).write_text(content)
+    with refused(INDEX):
+        load_model(folder)
+
+
+def test_weights_that_are_links_are_loaded(folder):
+    """A snapshot of the hub consists of links to files elsewhere."""
+    (folder / WEIGHTS).rename(folder.parent / "blob")
+    (folder / WEIGHTS).symlink_to("../blob")
+    assert load_model(folder).cfg.n_layers == 3
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.complex64, torch.int32, torch.bool, torch.uint8, torch.float8_e4m3fn]
+)
+def test_weights_that_are_no_real_numbers_are_refused(folder, dtype):
+    name = "model.layers.1.mlp.up_proj.weight"
+    edit_weights(folder, lambda weights: weights.update({name: weights[name].to(dtype)}))
+    with refused(name, "number format", "BF16"):
+        load_model(folder)
+
+
+def test_masks_beside_the_weights_may_be_whole_numbers(tmp_path):
+    folder = tiny_folder(tmp_path, "gpt2")
+    mask = torch.ones(1, 1, 256, 256, dtype=torch.uint8).tril()
+    name = "transformer.h.0.attn.bias"
+    edit_weights(folder, lambda weights: weights.update({name: mask}))
+    assert load_model(folder).cfg.n_layers == 3
+
+
+def test_weights_of_a_shard_that_would_be_read_instead_are_refused(folder):
+    (folder / "shard-00000-model-00001-of-00001.safetensors").write_bytes(b"")
+    with refused("not in model.safetensors", "shard-00000"):
+        load_model(folder)
+
+
+def test_an_adapter_is_told_with_what_to_do(folder):
+    (folder / "adapter_config.json").write_text("{}")
+    with refused("adapter of a model, such as LoRA", "merge_and_unload()", "save_pretrained"):
+        load_model(folder)
+    (folder / "config.json").unlink()
+    with refused("adapter of a model, such as LoRA"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("fields", "parts"),
+    [
+        ({"num_hidden_layers": 10**9}, ["calls for 1000000000 layers", "at most"]),
+        ({"num_hidden_layers": 9_000}, ["calls for 9000 layers", "as there are tensors for"]),
+        ({"num_hidden_layers": -1}, ["layers (num_hidden_layers)"]),
+        ({"num_hidden_layers": "3"}, ["layers (num_hidden_layers)"]),
+        ({"num_hidden_layers": True}, ["layers (num_hidden_layers)"]),
+        ({"intermediate_size": 10**9}, ["calls for", "parameters, the files hold"]),
+        ({"intermediate_size": 10**18}, ["config.json"]),
+        ({"vocab_size": 10**9}, ["calls for", "parameters, the files hold"]),
+        ({"max_position_embeddings": 10**9}, ["tells of texts of 1000000000 tokens"]),
+        ({"model_type": ["a"]}, ["unknown architecture"]),
+        ({"model_type": {"a": 1}, "auto_map": {"AutoConfig": "a.B"}}, ["code of its own"]),
+        ({"architectures": [["a"]]}, ["unknown architecture"]),
+        ({"transformers_weights": "other.safetensors"}, ["not in model.safetensors"]),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_configurations_that_do_not_fit_are_refused(folder, fields, parts):
+    edit_config(folder, **fields)
+    with refused(*parts):
+        load_model(folder)
+
+
+def test_long_texts_need_memory_where_positions_are_not_rotary(tmp_path):
+    with refused("tells of texts of 100000 tokens", "at most 65536"):
+        read_config(tiny_folder(tmp_path, "gptj", n_positions=100_000))
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "tokenizer.json"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"a": ' * 50_000, b"[" * 100_000, b"\xff\xfe\x00", b'{"a": ' + b"9" * 5_000 + b"}", b"",
+        b"null", b'"text"', b'{"added_tokens": 3, "model": null, "tokenizer_class": []}',
+    ],
+    ids=range(8),
+)  # fmt: skip
+def test_json_that_is_damaged_gets_a_sentence(folder, name, content):
+    (folder / name).write_bytes(content)
+    with refused(str(folder)):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"{", b"[]", b'{"a": 1}', b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 80]}}',
+        b'{"a": {"dtype": "F32", "shape": [4294967296, 4294967296], "data_offsets": [0, 0]}}',
+        b'{"a": {"dtype": "X", "shape": [2], "data_offsets": [0, 8]}}', b"[" * 100_000,
+    ],
+    ids=range(7),
+)  # fmt: skip
+def test_headers_of_weights_that_cannot_be_true_are_refused(folder, header):
+    (folder / WEIGHTS).write_bytes(struct.pack("<Q", len(header)) + header + bytes(8))
+    with refused("weights", "cannot be loaded", "whole safetensors"):
+        load_model(folder)
+
+
+def test_a_header_without_end_is_refused(folder):
+    (folder / WEIGHTS).write_bytes(struct.pack("<Q", 2**62) + b"{}")
+    with refused("cannot be loaded"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["x" * 300, "/tmp/" + "x" * 300, "~nosuch/x", "a\0b", "/a\0b", "owner/" + "x" * 300, "", " "],
+)
+def test_names_that_no_file_can_have_get_a_sentence(name):
+    with refused("xpected"):
+        load_model(name)
+
+
+def test_the_long_name_of_a_file_is_cut_short(tmp_path):
+    with pytest.raises(ValueError, match="There is no file or folder") as told:
+        load_model("./" + "x" * 5_000)
+    assert len(str(told.value)) < 500
+
+
+def test_what_is_stored_twice_is_read_once(folder):
+    """Beside model.safetensors an index is not looked at, as transformers does not."""
+    (folder / INDEX).write_text('{"weight_map": {"a": "../b.safetensors"}}')
+    assert load_model(folder).cfg.n_layers == 3
