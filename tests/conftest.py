@@ -7,6 +7,7 @@ import os
 # Tiny products gain nothing from threads, and threads of several workers fight for cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import contextlib
 import gc
 from importlib import metadata
 
@@ -35,6 +36,37 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for name, reason in reasons.items():
             if item.get_closest_marker(name):
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def pictures(request):
+    """Pages have blank pictures, but in tests of the report and in modules marked ``drawn``."""
+    drawn = request.path.parent.name == "report" or request.node.get_closest_marker("drawn")
+    with contextlib.nullcontext() if drawn else _blank_pictures():
+        yield
+
+
+@pytest.fixture
+def blank_pictures():
+    """For one test of a module marked ``drawn``."""
+    with _blank_pictures():
+        yield
+
+
+@contextlib.contextmanager
+def _blank_pictures():
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("layerwise.report._page._drawn", _blank)
+        yield
+
+
+def _blank(listed):
+    from matplotlib.figure import Figure
+
+    from layerwise.report._page import Picture
+
+    made = {one: Picture("data:,", "data:,", 145, one.caption, one.alt) for _, one, _ in listed}
+    return made, {name: Figure(figsize=(1, 1)) for name, *_ in listed}
 
 
 @pytest.fixture(scope="session", autouse=True)

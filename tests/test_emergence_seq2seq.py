@@ -13,6 +13,8 @@ from layerwise.results import AblationResult, EmergenceResult
 from tests import synthetic
 from tests.synthetic import cell_records, planted
 
+pytestmark = pytest.mark.drawn
+
 N_ENCODER, N_LAYERS = 5, 8
 
 

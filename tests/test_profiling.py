@@ -23,6 +23,8 @@ from tests.analysis import prompt_pair, solved_by, solved_file, word_task, write
 from tests.commands import done, model_folder
 from tests.models.tiny import tiny_model
 
+pytestmark = pytest.mark.drawn
+
 TABLES = [
     "records", "lens", "prediction_depth", "prediction_depth_means",
     "prediction_depth_comparisons", "signal", "effects", "emergence", "order", "left_out",
@@ -119,6 +121,7 @@ def test_layers_are_changed_only_where_there_is_signal(root, said):
     )
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_the_function_finds_the_same(root, said, model):
     names = [str(root / "solved.jsonl"), str(root / "random.jsonl")]
     found = profile(model, names, fewshot=0, progress=False)
@@ -160,6 +163,7 @@ def test_a_finished_profile_is_read_and_not_made_again(root, said, model, monkey
     assert found.work["token_passes"] > 0
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_several_runs_stand_side_by_side(root, said, tmp_path):
     options = ["--task", root / "solved.jsonl", "--fewshot", 0, "--protocol", "continuation"]
     done("ablate", model_folder(), *options, "--limit", 20, "--out", tmp_path / "second")
@@ -171,6 +175,7 @@ def test_several_runs_stand_side_by_side(root, said, tmp_path):
     assert not (tmp_path / "figures").exists()
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_a_run_without_any_depth_has_a_report(root, tmp_path):
     """Of so few items no layer's effect is significant, so that nothing can be placed."""
     options = ["--task", root / "solved.jsonl", "--fewshot", 0, "--protocol", "continuation"]
@@ -182,6 +187,7 @@ def test_a_run_without_any_depth_has_a_report(root, tmp_path):
     assert found.plot().get_axes()
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_exhaustive_changes_layers_everywhere(model):
     task = word_task(6, seed=3)
     found = profile(model, task, exhaustive=True, progress=False)
@@ -194,6 +200,7 @@ def test_exhaustive_changes_layers_everywhere(model):
     assert set(sparing["intervention"]) == {"intact"}
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_random_weights_get_no_verdicts(model):
     found = profile(model, word_task(40, seed=1), progress=False)
     assert not found.results[0].effects()["significant"].any()
@@ -223,6 +230,7 @@ def solved_pairs(model) -> Task:
     )
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_pairs_are_patched_where_the_model_is_above_chance(model):
     task = solved_pairs(model)
     assert len(task.items) >= 6
@@ -238,6 +246,7 @@ def test_pairs_are_patched_where_the_model_is_above_chance(model):
 HOSTILE = "<script>alert(1)</script>&'\""
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_hostile_text_is_escaped_wherever_it_is_shown(model):
     task = solved_by(model, word_task(20, name=HOSTILE, description=HOSTILE))
     named = model.layerwise_origin

@@ -28,6 +28,8 @@ from tests.planted import CAPABILITIES, small_task
 from tests.planted_seq2seq import seq2seq_layouts, small_seq2seq
 from tests.report.legible import assert_legible
 
+pytestmark = pytest.mark.drawn
+
 LAYOUT = WiredSeq2SeqLayout()
 ROUNDING = 1e-5
 

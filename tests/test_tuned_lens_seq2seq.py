@@ -31,6 +31,8 @@ from tests.analysis import word_task
 from tests.models.seq2seq.tiny import CASES, tiny_seq2seq
 from tests.sweep.strategies import tokens
 
+pytestmark = pytest.mark.drawn
+
 BUDGET = 2**26
 TASK = word_task(4)
 FAMILIES = ("t5", "flan-t5", "bart", "mbart", "marian", "pegasus")
