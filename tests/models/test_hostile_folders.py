@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 
@@ -9,8 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from layerwise.models import load_model
+from layerwise.models import load_model, model_facts
 from layerwise.models.folder import read_config
+from layerwise.models.outline import load_outline
 from tests.models.refusal import refused
 from tests.models.test_refusals import edit_config, edit_weights
 from tests.models.tiny import tiny_folder
@@ -68,6 +70,18 @@ def test_weights_that_are_links_are_loaded(folder):
     assert load_model(folder).cfg.n_layers == 3
 
 
+def test_a_damaged_blob_of_the_hubs_cache_is_told(folder):
+    content = (folder / WEIGHTS).read_bytes()
+    blob = folder.parent / "blobs" / hashlib.sha256(content).hexdigest()
+    blob.parent.mkdir()
+    (folder / WEIGHTS).rename(blob)
+    (folder / WEIGHTS).symlink_to(blob)
+    assert model_facts(load_model(folder)).verified.startswith("weights have the SHA-256 that the")
+    blob.write_bytes(content[:9_000] + bytes([content[9_000] ^ 1]) + content[9_001:])
+    with refused(str(blob), "SHA-256 that is its name", "delete that file"):
+        load_model(folder)
+
+
 @pytest.mark.parametrize(
     "dtype", [torch.complex64, torch.int32, torch.bool, torch.uint8, torch.float8_e4m3fn]
 )
@@ -105,7 +119,7 @@ def test_an_adapter_is_told_with_what_to_do(folder):
     ("fields", "parts"),
     [
         ({"num_hidden_layers": 10**9}, ["calls for 1000000000 layers", "at most"]),
-        ({"num_hidden_layers": 9_000}, ["calls for 9000 layers", "as there are tensors for"]),
+        ({"num_hidden_layers": 900}, ["calls for 900 layers", "as there are tensors for"]),
         ({"num_hidden_layers": -1}, ["layers (num_hidden_layers)"]),
         ({"num_hidden_layers": "3"}, ["layers (num_hidden_layers)"]),
         ({"num_hidden_layers": True}, ["layers (num_hidden_layers)"]),
@@ -113,6 +127,7 @@ def test_an_adapter_is_told_with_what_to_do(folder):
         ({"intermediate_size": 10**18}, ["config.json"]),
         ({"vocab_size": 10**9}, ["calls for", "parameters, the files hold"]),
         ({"max_position_embeddings": 10**9}, ["tells of texts of 1000000000 tokens"]),
+        ({"num_labels": 2**63}, ["calls for 9223372036854775808 labels"]),
         ({"model_type": ["a"]}, ["unknown architecture"]),
         ({"model_type": {"a": 1}, "auto_map": {"AutoConfig": "a.B"}}, ["code of its own"]),
         ({"architectures": [["a"]]}, ["unknown architecture"]),
@@ -123,6 +138,27 @@ def test_an_adapter_is_told_with_what_to_do(folder):
 def test_configurations_that_do_not_fit_are_refused(folder, fields, parts):
     edit_config(folder, **fields)
     with refused(*parts):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("number", [10**18, 10**30])
+def test_an_outline_of_impossible_sizes_is_refused(folder, number):
+    edit_config(folder, intermediate_size=number)
+    with refused("config.json"):
+        load_outline(folder)
+
+
+def test_a_setting_that_only_reading_a_text_looks_at_gets_a_sentence(folder):
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "model_max_length": ["a"]}))
+    with refused("The tokenizer in", "cannot be loaded"):
+        load_model(folder)
+
+
+def test_a_field_that_only_a_conversion_reads_gets_a_sentence(tmp_path):
+    folder = tiny_folder(tmp_path, "gpt2")
+    edit_config(folder, sliding_window="wide")
+    with refused("cannot convert this GPT2LMHeadModel"):
         load_model(folder)
 
 

@@ -39,7 +39,7 @@ def hooked_config(
         cfg = loading.get_pretrained_model_config(
             place, device="cpu", dtype=dtype, trust_remote_code=False
         )
-    cfg.n_ctx = _longest_context(config, cfg)
+        cfg.n_ctx = _longest_context(config, cfg)
     cfg.model_name, cfg.tokenizer_name = name, str(folder)
     cfg.trust_remote_code = False
     return cfg

@@ -5,6 +5,8 @@ What TransformerLens makes of it is not known here.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ _TOKENIZER_FILES = (
 _ADAPTER = "adapter_config.json"
 # Far more than any model was trained on; positions that are not rotary cost memory for each.
 _LONGEST_ROTARY, _LONGEST = 2**24, 2**16
+_MOST_LABELS = 10**5
 
 
 def read_config(folder: Path) -> PreTrainedConfig:
@@ -62,16 +65,28 @@ def read_outline(folder: Path) -> PreTrainedConfig:
     _refuse_quantized(folder, fields)
     _refuse_other_weights(folder, fields)
     refuse_too_many_layers(folder / "config.json", fields)
+    _refuse_many_labels(folder, fields)
     _require_tokenizer(folder)
-    try:
+    with must_be_usable(folder):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    _refuse_long_contexts(folder, config)
+    return config
+
+
+@contextlib.contextmanager
+def must_be_usable(folder: Path) -> Iterator[None]:
+    """Turn what transformers raises about a configuration into one sentence.
+
+    Raises:
+        UserError: if what is done inside raises anything.
+    """
+    try:
+        yield
     except Exception as error:
         raise UserError(
             f"{folder / 'config.json'} cannot be used ({type(error).__name__}: {one_line(error)}): "
             "expected a configuration that transformers accepts; correct it."
         ) from error
-    _refuse_long_contexts(folder, config)
-    return config
 
 
 def _config_fields(folder: Path) -> dict[str, Any]:
@@ -104,6 +119,16 @@ def _refuse_other_weights(folder: Path, fields: dict[str, Any]) -> None:
             f"The weights of {folder} are not in model.safetensors but in {str(other)[:80]!r}: "
             "expected model.safetensors or shards with an index; write the model with "
             "save_pretrained(folder), and give that folder."
+        )
+
+
+def _refuse_many_labels(folder: Path, fields: dict[str, Any]) -> None:
+    # transformers makes a name for each, though a language model has none.
+    number = fields.get("num_labels") or 0
+    if type(number) is not int or not 0 <= number <= _MOST_LABELS:
+        raise UserError(
+            f"{folder / 'config.json'} calls for {str(number)[:40]} labels (num_labels): expected "
+            f"at most {_MOST_LABELS}; leave the field out."
         )
 
 

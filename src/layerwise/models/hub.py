@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from layerwise.errors import UserError
+from layerwise.models.cache import contents_sha256
 
 _OUTLINE = ("*.json", "tokenizer.model", "spiece.model", "*.tiktoken", "*.txt")
 _WANTED = ("*.safetensors", *_OUTLINE)
 # Subfolders hold other formats, and consolidated files the same weights once more.
 _UNWANTED = ["*/*", "consolidated*"]
 _HUB_ID = re.compile(r"[A-Za-z0-9_][\w.-]*/[\w.-]+")
+_SHA256 = re.compile("[0-9a-f]{64}$")
 _LONGEST = 96  # characters, by the hub's own rule
 
 
@@ -39,6 +41,25 @@ def download(hub_id: str) -> Path:
 def download_outline(hub_id: str) -> Path:
     """As ``download``, but without weights, unless these were fetched earlier."""
     return _fetch(hub_id, _OUTLINE)
+
+
+def has_hashed_weights(folder: Path) -> bool:
+    """Whether the weights in a folder are files of a hub cache, named by their own SHA-256.
+
+    Every such file is read and compared with its name.
+
+    Raises:
+        UserError: if one is damaged.
+    """
+    weights = [path.resolve() for path in folder.glob("*.safetensors")]
+    hashed = [path for path in weights if path.parent.name == "blobs" and _SHA256.match(path.name)]
+    for path in hashed:
+        if contents_sha256(path) != path.name:
+            raise UserError(
+                f"The weights of the model in {folder} are damaged: expected {path} to have the "
+                "SHA-256 that is its name; delete that file, and fetch the model again."
+            )
+    return bool(weights) and len(hashed) == len(weights)
 
 
 def _fetch(hub_id: str, wanted: Sequence[str]) -> Path:

@@ -13,6 +13,7 @@ SourceKind = Literal["bundled", "gguf", "folder", "hub", "user"]
 
 MADE_BY_USER = "not verified: made by the user"
 WRITTEN = "written by layerwise; there is no original"
+OUTLINE = "not verified: no weights were read"
 CHANGED = "not verified: weights were changed after loading"
 
 

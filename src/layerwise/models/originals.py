@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from layerwise.errors import UserError
-from layerwise.models.folder import one_line
+from layerwise.models.folder import must_be_usable, one_line
 from layerwise.models.offload import in_pieces, named_weights
 from layerwise.models.organisms.tokenizer import is_toy, read_toy_tokenizer
 from layerwise.models.stored_weights import refuse_too_large, stored_weights
@@ -39,6 +39,7 @@ def load_tokenizer(folder: Path, config: PreTrainedConfig) -> PreTrainedTokenize
                 folder, trust_remote_code=False, local_files_only=True
             )
         )
+        tokenizer("a")  # some settings are only looked at when a text is read
     except BaseException as error:
         if not isinstance(error, Exception) and not _is_panic(error):
             raise
@@ -109,14 +110,8 @@ def refuse_parameters_without_weights(folder: Path, config: PreTrainedConfig) ->
             of the configuration.
     """
     stored = stored_weights(folder)
-    try:
-        with torch.device("meta"):
-            outline = _class_for(config).from_config(config)
-    except Exception as error:
-        raise UserError(
-            f"{folder / 'config.json'} cannot be used ({type(error).__name__}: {one_line(error)}): "
-            "expected a configuration that transformers makes a model of; correct it."
-        ) from error
+    with must_be_usable(folder), torch.device("meta"):
+        outline = _class_for(config).from_config(config)
     refuse_too_large(folder, outline, stored)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import os
+from dataclasses import replace
 
 import torch
 from transformer_lens import HookedTransformer
@@ -15,16 +16,16 @@ from transformers import AutoModelForSeq2SeqLM, PreTrainedConfig, PreTrainedToke
 from layerwise.models.convert import hooked_config
 from layerwise.models.devices import parse_device, parse_dtype
 from layerwise.models.facts import Origin, attach_origin, describe, origin_of
-from layerwise.models.folder import read_outline
+from layerwise.models.folder import has_weights, must_be_usable, read_config, read_outline
 from layerwise.models.kinds import Model
 from layerwise.models.load import load_model
-from layerwise.models.loaded import LoadedFacts
+from layerwise.models.loaded import OUTLINE, LoadedFacts
 from layerwise.models.originals import load_tokenizer
 from layerwise.models.quiet import no_deprecation_of_hooked_transformer, quiet
 from layerwise.models.registry import DEFAULT_MODEL, WIRED_MODELS
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.models.seq2seq.load import hooked_seq2seq
-from layerwise.models.sources import find_outline
+from layerwise.models.sources import Source, find_outline
 
 
 def load_outline(
@@ -47,15 +48,17 @@ def load_outline(
     number_format, place = parse_dtype(dtype), parse_device(device)
     source = find_outline(os.fspath(name))
     with quiet():
-        config = read_outline(source.folder)
+        read = read_config if has_weights(source.folder) else read_outline
+        config = read(source.folder)
         tokenizer = load_tokenizer(source.folder, config)
         if config.is_encoder_decoder:
-            return _of_encoder_decoder(config, tokenizer, source.name, number_format, place)
+            return _of_encoder_decoder(config, tokenizer, source, number_format, place)
         cfg = hooked_config(source.folder, source.name, config, number_format)
         cfg.device, cfg.init_weights = "meta", False
-        with no_deprecation_of_hooked_transformer(), torch.device("meta"):
+        quietly = no_deprecation_of_hooked_transformer()
+        with must_be_usable(source.folder), quietly, torch.device("meta"):
             model = HookedTransformer(cfg, copy.deepcopy(tokenizer), move_to_device=False).eval()
-    facts = describe(model, digest="", dtype=dtype, device=str(place))
+    facts = replace(describe(model, digest="", dtype=dtype, device=str(place)), verified=OUTLINE)
     attach_origin(model, Origin(facts, tokenizer))
     return model
 
@@ -63,15 +66,16 @@ def load_outline(
 def _of_encoder_decoder(
     config: PreTrainedConfig,
     tokenizer: PreTrainedTokenizerBase,
-    name: str,
+    source: Source,
     dtype: torch.dtype,
     place: torch.device,
 ) -> Seq2SeqModel:
-    with torch.device("meta"):
+    with must_be_usable(source.folder), torch.device("meta"):
         original = AutoModelForSeq2SeqLM.from_config(config).to(dtype)
-    model = hooked_seq2seq(original, tokenizer, name)
+    model = hooked_seq2seq(original, tokenizer, source.name)
     number_format = str(dtype).removeprefix("torch.")
-    facts = describe(model, digest="", dtype=number_format, device=str(place))
+    described = describe(model, digest="", dtype=number_format, device=str(place))
+    facts = replace(described, verified=OUTLINE)
     attach_origin(model, Origin(facts, tokenizer))
     return model
 

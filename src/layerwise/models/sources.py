@@ -12,7 +12,12 @@ from pathlib import Path
 from layerwise.errors import UserError, unknown_name
 from layerwise.models.cache import contents_sha256, file_sha256, folder_sha256
 from layerwise.models.gguf_files import folder_of_gguf
-from layerwise.models.hub import download, download_outline, is_hub_id
+from layerwise.models.hub import (
+    download,
+    download_outline,
+    has_hashed_weights,
+    is_hub_id,
+)
 from layerwise.models.loaded import SourceKind
 from layerwise.models.manifest import conversion_hash
 from layerwise.models.registry import BUNDLED, WIRED_MODELS, PackagedModel
@@ -71,7 +76,7 @@ def _find(name: str, fetch: Callable[[str], Path], *, read_weights: bool) -> Sou
         return _of_conversion(found, path, read_weights=read_weights)
     path = _path(name)
     if path is not None and path.is_dir():
-        return Source(name, "folder", path)
+        return _of_folder(Source(name, "folder", path), read_weights=read_weights)
     if path is not None and path.exists():
         checked = "conversion of the GGUF file has the recorded SHA-256"
         found = Source(name, "gguf", folder_of_gguf(path), verified=checked)
@@ -82,9 +87,15 @@ def _find(name: str, fetch: Callable[[str], Path], *, read_weights: bool) -> Sou
             "format; check the path."
         )
     if is_hub_id(name):
-        return Source(name, "hub", fetch(name))
+        return _of_folder(Source(name, "hub", fetch(name)), read_weights=read_weights)
     known = [*BUNDLED.names(), *WIRED_MODELS, "a hub id owner/name", "a path"]
     raise unknown_name("model", name[:_SHOWN], known)
+
+
+def _of_folder(source: Source, *, read_weights: bool) -> Source:
+    if read_weights and has_hashed_weights(source.folder):
+        return replace(source, verified="weights have the SHA-256 that the hub names them by")
+    return source
 
 
 def _of_conversion(source: Source, path: Path, *, read_weights: bool) -> Source:

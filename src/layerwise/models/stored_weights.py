@@ -19,7 +19,7 @@ INDEX = f"{WEIGHTS}.index.json"
 _FLOATS = ("F64", "F32", "F16", "BF16")
 # Masks and positions that old files keep beside the weights, and nothing reads.
 _IGNORED = re.compile(r"(.*\.)?(attn|attention|self_attn)\.(masked_)?bias|(.*\.)?position_ids")
-_MOST_LAYERS = 10_000
+_MOST_LAYERS = 1_000
 _LAYERS = (
     "num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "decoder_layers",
     "num_decoder_layers",
