@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,15 @@ from layerwise.results import (
     lens_frame,
     patching_frame,
 )
+
+
+def without_list(folder: Path) -> None:
+    """Make a folder like that of an earlier version, which listed no files."""
+    path = folder / "run.json"
+    said = json.loads(path.read_text())
+    del said["files"]
+    path.write_text(json.dumps(said))
+
 
 MODEL = ModelFacts(
     name="made-up", hash="ab" * 32, source="tests", n_layers=8, n_heads=2, d_model=16, d_vocab=50,

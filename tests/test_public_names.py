@@ -29,6 +29,7 @@ NAMES = [
     "SimilarityResult",
     "Task",
     "UserError",
+    "Verification",
     "ablate",
     "attribute_patches",
     "attribution",
@@ -49,6 +50,7 @@ NAMES = [
     "report_from_folders",
     "similarity",
     "task_names",
+    "verify",
 ]
 HEAVY = ("torch", "transformers", "transformer_lens", "pandas", "scipy", "matplotlib", "seaborn")
 

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from .tasks import Task as Task
     from .tasks import load_task as load_task
     from .tasks import task_names as task_names
+    from .verifying import Verification as Verification
+    from .verifying import verify as verify
 
 _ATTRIBUTES = {
     "_comparison": ["Comparison"],
@@ -74,6 +76,7 @@ _ATTRIBUTES = {
         "load_results",
     ],
     "tasks": ["Item", "Task", "load_task", "task_names"],
+    "verifying": ["Verification", "verify"],
 }
 # These modules bear the name of their one function, and can be called like it.
 _CALLABLE = ["attribution", "compare", "emergence", "logit_lens", "report", "similarity"]
@@ -98,6 +101,7 @@ __all__ = [
     "SimilarityResult",
     "Task",
     "UserError",
+    "Verification",
     "ablate",
     "attribute_patches",
     "attribution",
@@ -118,6 +122,7 @@ __all__ = [
     "report_from_folders",
     "similarity",
     "task_names",
+    "verify",
 ]
 
 

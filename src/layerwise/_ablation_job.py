@@ -20,6 +20,7 @@ from layerwise._parts import Parts, together
 from layerwise._progress import Meter
 from layerwise._records import planned, record_rows, request_line, work_entry
 from layerwise._setup import Setup
+from layerwise._written import REQUESTS_FILE as REQUESTS_FILE
 from layerwise.errors import unknown_name
 from layerwise.results import AblationResult, records_frame
 from layerwise.stats import above_chance
@@ -31,7 +32,6 @@ from layerwise.tasks.items import Item
 METHODS = ("engine", "reference")
 # Items that are finished and saved together: what a killed run can lose at most.
 ITEMS_AT_ONCE = 32
-REQUESTS_FILE = "requests.jsonl"
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ def _cut(task: Task, protocols: tuple[str, ...], stage: str) -> list[Piece]:
 
 def _make(pieces: Sequence[Piece], parts: Parts, told: Meter, job: Ablation) -> None:
     """Make the pieces that are missing."""
-    missing = [piece for piece in pieces if not parts.has_part(f"records {piece.name}")]
+    missing = [p for p in pieces if not parts.has_part(f"records {p.name}", f"work {p.name}")]
     costs = [job.cost(piece) for piece in missing]
     told.expect(sum((cost.amount for cost in costs), start=0.0))
     changes: dict[tuple[str, str], list[Intervention]] = {}

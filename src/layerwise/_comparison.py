@@ -5,22 +5,28 @@ How runs are compared is in ``compare``; how it is drawn and told, in ``report/`
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pandas as pd
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from layerwise._facts import Facts, Frozen, Stamped
-from layerwise._files import write_atomically
+from layerwise._file_list import hashes_of, listed, refuse_edited, with_list
+from layerwise._files import disk_error, refuse_unusable_folder, write_atomically
 from layerwise._tables import conform, read_table, write_table
-from layerwise.errors import UserError
+from layerwise.errors import DamagedResultsError
 
 if TYPE_CHECKING:
     from layerwise.report import Finding, Report
 
 FACTS_FILE, PAGE, FIGURES = "comparison.json", "comparison.html", "figures"
+TABLES = tuple(
+    f"comparison_{name}.parquet"
+    for name in ("layers", "estimates", "differences", "groups", "left_out")
+)
 
 
 class RunFacts(Frozen):
@@ -37,11 +43,42 @@ class ComparisonFacts(Stamped):
     seed: int = Field(description="The seed of the bootstrap over items.")
     n_resamples: int = Field(description="Number of bootstrap samples.")
     runs: tuple[RunFacts, ...] = Field(description="The runs, in the order given.")
+    files: dict[str, str] = Field(
+        default={},
+        description="In comparison.json: SHA-256 of each table by name, and under its own name "
+        "that of all else that it says.",
+    )
 
     @property
     def groups(self) -> list[str]:
         """Names of the groups; none if runs were compared one by one."""
         return list(dict.fromkeys(run.group for run in self.runs if run.group is not None))
+
+
+def read_comparison_file(folder: Path) -> dict[str, Any]:
+    """``comparison.json`` as plain values.
+
+    Raises:
+        UserError: if it is missing or damaged, or was edited.
+    """
+    path = folder / FACTS_FILE
+    try:
+        said = json.loads(path.read_bytes())
+        ComparisonFacts.model_validate_json(json.dumps(said))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DamagedResultsError(
+            f"{path} is missing or damaged: expected what `layerwise compare` wrote; "
+            "compare the runs again."
+        ) from error
+    refuse_edited(said, path)
+    return said
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise disk_error(error, path) from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,11 +131,15 @@ class Comparison:
         Raises:
             UserError: if the folder cannot be written, or the disk is full.
         """
-        folder, facts = Path(folder), self.facts.model_dump_json(indent=2)
+        folder = Path(folder)
+        refuse_unusable_folder(folder, "a folder for the comparison")
+        said = self.facts.model_dump_json(exclude={"files"})
+        _remove(folder / FACTS_FILE)  # tables of two comparisons never stand under one list
         for name in self.tables:
             table = f"comparison_{name}"
-            write_table(folder / f"{table}.parquet", table, getattr(self, name), facts)
-        write_atomically(folder / FACTS_FILE, facts.encode())
+            write_table(folder / f"{table}.parquet", table, getattr(self, name), said)
+        files = hashes_of(folder, TABLES)
+        write_atomically(folder / FACTS_FILE, with_list(json.loads(said), FACTS_FILE, files))
         page = self.report()
         page.save_figures(folder / FIGURES)
         return page.save(folder / PAGE)
@@ -108,20 +149,19 @@ class Comparison:
         """Read a comparison that was saved.
 
         Raises:
-            UserError: if a file is missing or damaged.
+            UserError: if a file is missing, damaged, or changed since it was written.
         """
         folder = Path(folder)
-        path = folder / FACTS_FILE
-        try:
-            facts = ComparisonFacts.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError) as error:
-            raise UserError(
-                f"{path} is missing or damaged: expected what `layerwise compare` wrote; "
-                "compare the runs again."
-            ) from error
-        read = {n: read_table(folder / f"comparison_{n}.parquet", f"comparison_{n}")[0]
-                for n in cls.tables}  # fmt: skip
-        return cls(**read, facts=facts)
+        said = read_comparison_file(folder)
+        files = listed(said, FACTS_FILE) or {}
+        facts = ComparisonFacts.model_validate_json(json.dumps(said)).model_copy(
+            update={"files": {}}
+        )
+        read = {}
+        for name in cls.tables:
+            file = f"comparison_{name}.parquet"
+            read[name], _ = read_table(folder / file, f"comparison_{name}", files.get(file))
+        return cls(**read, facts=facts.model_copy(update={"files": {}}))
 
     def __repr__(self) -> str:
         found = sum(self.differences["significant"])

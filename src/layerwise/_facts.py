@@ -13,11 +13,22 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    model_validator,
+)
 
-from layerwise.errors import UserError
+from layerwise._file_list import listed, refuse_edited, with_list
+from layerwise._files import write_atomically
+from layerwise.errors import DamagedResultsError, UserError
 
 RUN_FILE = "run.json"
+_AGAIN = "restore its folder, or delete it and give the command that made it again"
 _PACKAGES = ("torch", "transformer-lens", "transformers", "numpy", "layerwise")
 
 
@@ -106,7 +117,7 @@ class Facts(Stamped):
     model: ModelFacts = Field(description="Which model was measured.")
     tasks: tuple[TaskFacts, ...] = Field(description="Which questions were asked.")
     protocols: tuple[str, ...] = Field(description="How they were put to the model and scored.")
-    seed: int = Field(description="The seed of everything random, bootstraps included.")
+    seed: int = Field(ge=0, description="The seed of everything random, bootstraps included.")
     settings: dict[str, JsonValue] = Field(description="What was asked for, as plain values.")
     versions: dict[str, str] = Field(
         default_factory=installed_versions,
@@ -117,6 +128,23 @@ class Facts(Stamped):
         description="What it cost, one entry per sweep: block passes done, those of brute "
         "force, seconds, tokens.",
     )
+    files: dict[str, str] = Field(
+        default={},
+        description="In run.json: SHA-256 of each of the folder's files by name, and under its own "
+        "name that of all else that it says. Empty in a table's metadata, and in results of "
+        "earlier versions.",
+    )
+
+    @model_validator(mode="after")
+    def _refuse_impossible(self) -> Facts:
+        """Refuse what no run can say, which would fail later in the statistics or a figure."""
+        model = self.model
+        if model.n_layers < 1 or not 0 <= model.n_encoder_layers < model.n_layers:
+            raise ValueError(f"{model.n_layers} layers, {model.n_encoder_layers} of an encoder")
+        for task in self.tasks:
+            if task.n_items < 0 or not all(0 <= chance <= 1 for chance in task.chance.values()):
+                raise ValueError(f"{task.n_items} items of {task.name!r}, chance {task.chance}")
+        return self
 
     def task(self, name: str) -> TaskFacts:
         """The facts of one task.
@@ -129,7 +157,7 @@ class Facts(Stamped):
                 return task
         raise UserError(
             f"The run's facts do not mention task {name!r}: expected one of "
-            f"{', '.join(t.name for t in self.tasks) or 'none'}; run the analysis again."
+            f"{', '.join(t.name for t in self.tasks) or 'none'}; {_AGAIN}."
         )
 
     def chance(self, task: str, protocol: str) -> float:
@@ -142,7 +170,7 @@ class Facts(Stamped):
         if protocol not in known:
             raise UserError(
                 f"The run's facts give task {task!r} no chance level under protocol {protocol!r}: "
-                f"expected one of {', '.join(known) or 'none'}; run the analysis again."
+                f"expected one of {', '.join(known) or 'none'}; {_AGAIN}."
             )
         return known[protocol]
 
@@ -199,9 +227,10 @@ def parse_facts(text: str | bytes, path: Path) -> Facts:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise UserError(
+        raise DamagedResultsError(
             f"{path} does not hold the facts of a run ({where}: {first['msg']}): expected what "
-            "layerwise wrote; restore the file or run the analysis again."
+            "layerwise wrote; restore the file, or delete the folder and give the same command "
+            "again."
         ) from error
 
 
@@ -209,7 +238,7 @@ def read_run_file(folder: Path) -> dict[str, Any]:
     """``run.json`` as plain values; of an unfinished run it has little more than settings.
 
     Raises:
-        UserError: if it is missing or is not a JSON object with settings.
+        UserError: if it is missing, is not a JSON object with settings, or was edited.
     """
     path = folder / RUN_FILE
     try:
@@ -218,17 +247,48 @@ def read_run_file(folder: Path) -> dict[str, Any]:
         raise UserError(
             f"No {RUN_FILE} in {folder}: expected the folder of a run; check the path."
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(_unreadable(path)) from error
     if not isinstance(content, dict) or not isinstance(content.get("settings"), dict):
         raise UserError(_unreadable(path))
+    refuse_edited(content, path)
     return content
+
+
+def write_run_file(folder: Path, content: Facts | dict[str, Any], files: dict[str, str]) -> None:
+    """Write ``run.json``, with a list of the folder's files.
+
+    Args:
+        folder: the folder.
+        content: the facts of a finished run, or what is known of one that goes on.
+        files: SHA-256 of the other files by name.
+
+    Raises:
+        UserError: if the disk is full or the folder cannot be written.
+    """
+    said = json.loads(content.model_dump_json()) if isinstance(content, Facts) else content
+    write_atomically(folder / RUN_FILE, with_list(said, RUN_FILE, files))
+
+
+def listed_files(folder: Path) -> dict[str, str] | None:
+    """SHA-256 by name of the files of a finished run, as ``run.json`` lists them.
+
+    None if there is no ``run.json``, or it keeps no list, as in results of earlier versions, or
+    the run is not finished.
+
+    Raises:
+        UserError: if ``run.json`` cannot be read, or was edited.
+    """
+    if not (folder / RUN_FILE).exists():
+        return None
+    run = read_run_file(folder)
+    return listed(run, RUN_FILE) if is_finished(run) else None
 
 
 def _unreadable(path: Path) -> str:
     return (
         f"{path} cannot be read: expected the JSON that layerwise wrote; "
-        "restore it, or delete the folder and run again."
+        "restore it, or delete the folder and give the same command again."
     )
 
 
@@ -249,4 +309,5 @@ def read_facts(folder: Path) -> Facts:
             f"The run in {folder} is not finished: expected a finished one; "
             "give the same command again and it goes on where it stopped."
         )
-    return parse_facts(json.dumps(run), folder / RUN_FILE)
+    facts = parse_facts(json.dumps(run), folder / RUN_FILE)
+    return facts.model_copy(update={"files": {}})

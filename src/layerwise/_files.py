@@ -6,11 +6,14 @@ What is in the files is no matter here.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from pathlib import Path
 
 from layerwise.errors import UserError
 
+# File systems allow names of so many bytes.
+_LONGEST_NAME = 255
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -30,9 +33,70 @@ def disk_error(error: OSError, path: Path) -> UserError:
     return UserError(f"Cannot write {path} ({reason}): choose a folder that you may write to.")
 
 
+def refuse_unusable_folder(path: Path, what: str = "a folder for the run") -> None:
+    """Refuse a folder that cannot be made or written to, before any work is done for it.
+
+    Args:
+        path: the folder; it need not be there.
+        what: what it is for.
+
+    Raises:
+        UserError: if it is a file or lies below one, may not be written to, or has a name that
+            the system does not allow.
+    """
+    above = _nearest(path)
+    if above == path and not path.is_dir():
+        raise UserError(f"{path} is a file: expected {what}; choose another path.")
+    if not above.is_dir():
+        raise UserError(
+            f"Cannot write {path} ({above} is a file): choose a folder that you may write to."
+        )
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise UserError(f"Cannot write to {above}: choose a folder that you may write to.")
+
+
+def refuse_unusable_file(path: Path) -> None:
+    """Refuse a file that cannot be written, before any work is done for it.
+
+    Raises:
+        UserError: if it is a folder, or its folder cannot be made or written to.
+    """
+    if _nearest(path) == path and path.is_dir():
+        raise UserError(
+            f"{path} is a folder: expected the name of the file to write, "
+            f"such as {path / 'report.html'}."
+        )
+    refuse_unusable_folder(path.parent)
+
+
+def _nearest(path: Path) -> Path:
+    """The path itself, or the first of the folders above it that is there.
+
+    Raises:
+        UserError: if a name in it is one that the system does not allow.
+    """
+    above = path
+    try:
+        while not above.exists() and above != above.parent:
+            if len(os.fsencode(above.name)) > _LONGEST_NAME:
+                raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+            above = above.parent
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{str(path)[:80]!r}... cannot be the name of a file or folder "
+            f"({getattr(error, 'strerror', None) or error}): expected names of at most "
+            f"{_LONGEST_NAME} bytes; choose another path."
+        ) from error
+    return above
+
+
 def temporary_path(path: Path) -> Path:
     """Where ``path`` is written before it takes its name; hidden, and beside it."""
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    name = f".{path.name}.{os.getpid()}.tmp"
+    if len(os.fsencode(name)) > _LONGEST_NAME:
+        digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()
+        name = f".{digest}.{os.getpid()}.tmp"
+    return path.with_name(name)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -14,8 +14,8 @@ import pandas as pd
 class Parts(Protocol):
     """What ``results.RunFolder`` and ``MemoryParts`` offer."""
 
-    def has_part(self, name: str) -> bool:
-        """Whether the piece is there."""
+    def has_part(self, *names: str) -> bool:
+        """Whether all of these pieces are there, whole and of this very run."""
         ...
 
     def write_part(self, name: str, table: pd.DataFrame) -> None:
@@ -33,9 +33,9 @@ class MemoryParts:
     def __init__(self) -> None:
         self._tables: dict[str, pd.DataFrame] = {}
 
-    def has_part(self, name: str) -> bool:
-        """Whether the piece is there."""
-        return name in self._tables
+    def has_part(self, *names: str) -> bool:
+        """Whether all of these pieces are there."""
+        return self._tables.keys() >= set(names)
 
     def write_part(self, name: str, table: pd.DataFrame) -> None:
         """Keep a piece."""

@@ -133,7 +133,7 @@ class Patching:
         told.expect(sum((cost.amount for cost in costs), start=0.0))
         for task, cost in zip(tasks, costs, strict=True):
             told.doing(f"activation patching, {task.name}")
-            if not parts.has_part(f"patching {task.name}"):
+            if not parts.has_part(f"patching {task.name}", f"patching work {task.name}"):
                 rows, work = self._piece(task)
                 entry = work | planned(cost)
                 parts.write_part(f"patching work {task.name}", pd.DataFrame([entry]))

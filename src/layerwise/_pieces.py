@@ -48,7 +48,7 @@ def make_pieces(
     names = [f"{task.name} {protocol}" for task, protocol in pieces]
     for (task, protocol), name, cost in zip(pieces, names, costs, strict=True):
         told.doing(f"{doing}, {task.name}")
-        if not parts.has_part(f"{kinds[0]} {name}"):
+        if not parts.has_part(f"{kinds[0]} work {name}", *(f"{kind} {name}" for kind in kinds)):
             entry, tables = make(task, protocol)
             work = pd.DataFrame([entry | planned(cost)])
             parts.write_part(f"{kinds[0]} work {name}", work)

@@ -311,7 +311,7 @@ class Order:
         What another order has measured under this protocol is not measured again.
         """
         fresh = [layers for layers in tried if not self._knows(split, layers, tasks)]
-        if fresh and not parts.has_part(f"removal {name}"):
+        if fresh and not parts.has_part(f"removal {name}", f"removal work {name}"):
             table, spent = self._measure(tasks, split, fresh)
             if len(fresh) < len(tried):
                 cost = self.job.cost(self.protocol, split, fresh)

@@ -5,7 +5,7 @@ Which results there are is in ``results``; drawing is left to ``report/``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -18,12 +18,16 @@ from layerwise._facts import (
     Facts,
     is_finished,
     join_facts,
+    listed_files,
     parse_facts,
     read_facts,
     read_run_file,
+    write_run_file,
 )
-from layerwise._files import write_atomically
+from layerwise._file_list import hashes_of
 from layerwise._tables import conform, read_table, write_table
+from layerwise._written import unlisted_for
+from layerwise.errors import DamagedResultsError
 
 AnyResult = TypeVar("AnyResult", bound="Result")
 Tables = TypeVar("Tables", pd.DataFrame, dict[str, pd.DataFrame])
@@ -99,22 +103,45 @@ class Result:
         folder = Path(folder)
         joined = _facts_for(folder, self.facts, self.joins_others)
         own = {name: getattr(self, name) for name in self.tables}
-        for name, table in (own | self.derived()).items():
-            write_table(folder / f"{name}.parquet", name, table, self.facts.model_dump_json())
-        if joined:
-            write_atomically(folder / RUN_FILE, joined.model_dump_json(indent=2).encode())
+        self.write_tables(folder, own | self.derived(), joined)
+
+    def write_tables(
+        self, folder: Path, tables: Mapping[str, pd.DataFrame], joined: Facts | None
+    ) -> None:
+        """Write some of the tables, and list them in ``run.json``.
+
+        A table that is to be written is not listed meanwhile, so that a process that is killed
+        leaves none that differs from the list.
+
+        Args:
+            folder: made if it does not exist.
+            tables: by name.
+            joined: the facts for ``run.json``; None while a run in the folder goes on, which
+                lists its tables when it is finished.
+        """
+        names = [f"{name}.parquet" for name in tables]
+        files = None if joined is None else unlisted_for(folder, names)
+        facts = self.facts.model_dump_json(exclude={"files"})
+        for name, table in tables.items():
+            write_table(folder / f"{name}.parquet", name, table, facts)
+        if joined is not None and files is not None:
+            write_run_file(folder, joined, files | hashes_of(folder, names))
 
     @classmethod
     def load(cls: type[AnyResult], folder: str | Path) -> AnyResult:
         """Read a result that was saved.
 
         Raises:
-            UserError: if a file is missing, damaged, not Parquet, or lacks columns.
+            UserError: if a file is missing, damaged, changed since, not listed in ``run.json``
+                though others are, not Parquet, or lacks columns.
         """
         folder, saved = Path(folder), None
+        listed = listed_files(folder)
         fields: dict[str, Any] = {}
         for name in cls.tables:
-            fields[name], saved = read_table(folder / f"{name}.parquet", name)
+            path = folder / f"{name}.parquet"
+            digest = None if listed is None else _digest(path, listed)
+            fields[name], saved = read_table(path, name, digest)
         path = folder / f"{cls.tables[-1]}.parquet"
         fields["facts"] = read_facts(folder) if saved is None else parse_facts(saved, path)
         return cls(**fields)
@@ -136,14 +163,26 @@ class Result:
         return _html.to_html(self.title, self._heading(), self.summary_rows(), self.if_empty)
 
 
-def _facts_for(folder: Path, facts: Facts, joins_others: bool) -> Facts | None:
-    """What ``run.json`` is to hold; None where it stays as it is.
+def _digest(path: Path, listed: Mapping[str, str]) -> str | None:
+    """The SHA-256 that a table must have."""
+    if path.name not in listed and path.exists():
+        raise DamagedResultsError(
+            f"{path} is not in the list of {RUN_FILE}, as if it was being saved when the process "
+            "ended, or was put there later: expected a table that is listed; save the result "
+            "again, or delete the file."
+        )
+    return listed.get(path.name)
 
-    That is while a run in the folder goes on, and where a result only joins what is there.
+
+def _facts_for(folder: Path, facts: Facts, joins_others: bool) -> Facts | None:
+    """What ``run.json`` is to hold; None while a run in the folder goes on.
+
+    It stays as it is where a result only joins what is there.
     """
     if not (folder / RUN_FILE).exists():
         return facts
     if not is_finished(read_run_file(folder)):
         return None
-    joined = join_facts([read_facts(folder), facts])
-    return None if joins_others else joined
+    before = read_facts(folder)
+    joined = join_facts([before, facts])
+    return before if joins_others else joined

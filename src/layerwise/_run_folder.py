@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,9 +20,11 @@ from urllib.parse import quote
 import pandas as pd
 import pyarrow as pa
 
-from layerwise._facts import RUN_FILE, Facts, is_finished, read_run_file
-from layerwise._files import disk_error, remove_temporaries, write_atomically
-from layerwise._tables import read_arrow, to_bytes
+from layerwise._facts import RUN_FILE, Facts, is_finished, read_run_file, write_run_file
+from layerwise._file_list import hashes_of
+from layerwise._files import disk_error, refuse_unusable_folder, remove_temporaries
+from layerwise._part_files import read_part_file, write_part_file
+from layerwise._written import written_files
 from layerwise.errors import UserError
 
 try:
@@ -80,10 +83,14 @@ class RunFolder:
         """Whether ``finish`` was called, now or in an earlier run with the same settings."""
         return is_finished(read_run_file(self.path))
 
-    def has_part(self, name: str) -> bool:
-        """Whether a part was written whole; a damaged one counts as missing."""
+    def has_part(self, *names: str) -> bool:
+        """Whether all of these parts were written whole by this run.
+
+        One that is damaged, or of a run with other settings, counts as missing.
+        """
         try:
-            read_arrow(self._part(name))
+            for name in names:
+                read_part_file(self._part(name), self._run, name)
         except UserError:
             return False
         return True
@@ -96,31 +103,69 @@ class RunFolder:
             table: its rows; the index is not kept.
 
         Raises:
-            UserError: if the disk is full or the folder cannot be written.
+            UserError: if the disk is full, or the folder cannot be written or was deleted.
         """
+        self.refuse_deleted()
         arrow = pa.Table.from_pandas(table, preserve_index=False)
-        write_atomically(self._part(name), to_bytes(arrow))
+        write_part_file(self._part(name), self._run, name, arrow)
 
     def read_part(self, name: str) -> pd.DataFrame:
         """A part as it was written.
 
         Raises:
-            UserError: if it is missing or damaged.
+            UserError: if it is missing, damaged or of another run.
         """
-        return read_arrow(self._part(name)).to_pandas()
+        return read_part_file(self._part(name), self._run, name).to_pandas()
 
-    def finish(self, facts: Facts) -> None:
-        """Say that all tables are written: ``run.json`` gets the facts, the parts go.
+    def finish(self, facts: Facts, others: Mapping[str, str] | None = None) -> None:
+        """Say that all tables are written: ``run.json`` gets the facts and a list of the files.
+
+        The parts go.
 
         Args:
             facts: what is needed to repeat the run; its settings are those of the folder.
+            others: SHA-256 of files outside the folder that belong to the run, by their path
+                from it.
 
         Raises:
-            UserError: if the disk is full or the folder cannot be written.
+            UserError: if the disk is full, or the folder cannot be written or was deleted.
         """
+        self.refuse_deleted()
         whole = facts.model_copy(update={"settings": self.settings})
-        write_atomically(self.path / RUN_FILE, whole.model_dump_json(indent=2).encode())
+        files = hashes_of(self.path, written_files(self.path)) | dict(others or {})
+        write_run_file(self.path, whole, files)
         shutil.rmtree(self.path / _PARTS, ignore_errors=True)
+
+    def reopen(self) -> None:
+        """Begin a finished run anew, some of whose files are lost: what is listed goes.
+
+        Raises:
+            UserError: if the folder cannot be written.
+        """
+        _begin(self.path, self.settings)
+        for name in written_files(self.path):
+            try:
+                (self.path / name).unlink()
+            except OSError as error:
+                raise disk_error(error, self.path / name) from error
+
+    def refuse_deleted(self) -> None:
+        """Refuse to go on in a folder that was deleted, moved or replaced meanwhile.
+
+        Raises:
+            UserError: if it was.
+        """
+        if not _is_at(self.lock, self.path / _LOCK):
+            raise UserError(
+                f"{self.path} was deleted or moved while the run wrote to it, and what it held "
+                "is lost there: expected the folder to stay until the run ends; give the same "
+                "command again."
+            )
+
+    @property
+    def _run(self) -> str:
+        """What tells this run's parts from those of every other."""
+        return json.dumps(self.settings, sort_keys=True)
 
     def close(self) -> None:
         """Give the folder back; the parts stay for the next run unless it is finished."""
@@ -138,7 +183,7 @@ class RunFolder:
         self.close()
 
     def _part(self, name: str) -> Path:
-        return self.path / _PARTS / f"{_file_name(name)}.parquet"
+        return self.path / _PARTS / f"{_file_name(name)}.part"
 
 
 def _file_name(name: str) -> str:
@@ -150,14 +195,11 @@ def _file_name(name: str) -> str:
 
 
 def _make_folder(path: Path) -> None:
-    if path.exists() and not path.is_dir():
-        raise UserError(f"{path} is a file: expected a folder for the run; choose another path.")
+    refuse_unusable_folder(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise disk_error(error, path) from error
-    if not os.access(path, os.W_OK | os.X_OK):
-        raise UserError(f"Cannot write to {path}: choose a folder that you may write to.")
 
 
 def _refuse_foreign(path: Path) -> None:
@@ -174,13 +216,16 @@ def _agree(path: Path, settings: dict[str, Any]) -> None:
     remove_temporaries(path)
     remove_temporaries(path / _PARTS)
     if not (path / RUN_FILE).exists():
-        started = {"finished": False, "settings": settings}
-        write_atomically(path / RUN_FILE, json.dumps(started, indent=2).encode())
+        _begin(path, settings)
         return
     run = read_run_file(path)
     _refuse_other_settings(path, run["settings"], settings)
     if is_finished(run):  # a process killed within finish() may have left parts
         shutil.rmtree(path / _PARTS, ignore_errors=True)
+
+
+def _begin(path: Path, settings: dict[str, Any]) -> None:
+    write_run_file(path, {"finished": False, "settings": settings}, {})
 
 
 def _refuse_other_settings(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
@@ -249,12 +294,13 @@ def _lock(file: IO[str], path: Path) -> None:
 def _is_at(file: IO[str], path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
+    except OSError:
         return False
 
 
 def _release(lock: IO[str]) -> None:
     if not lock.closed:
-        Path(lock.name).unlink(missing_ok=True)
+        if _is_at(lock, Path(lock.name)):  # it may be another's, in a folder that was made anew
+            Path(lock.name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             lock.close()

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ import pyarrow.parquet as pq
 
 from layerwise._earlier_tables import with_later_columns
 from layerwise._files import write_atomically
-from layerwise.errors import UserError, unknown_name
+from layerwise.errors import DamagedResultsError, unknown_name
 
+# What to do about results that cannot be read.
+AGAIN = "restore the file, or give the command that made its folder again, which makes it anew"
 _FACTS_KEY = b"layerwise.facts"
 _STRINGS = pa.list_(pa.string())
 _INTEGERS = pa.list_(pa.int64())
@@ -277,44 +280,77 @@ def write_table(path: Path, name: str, table: pd.DataFrame, facts: str) -> None:
     write_atomically(path, to_bytes(arrow.replace_schema_metadata({_FACTS_KEY: facts.encode()})))
 
 
-def read_table(path: Path, name: str) -> tuple[pd.DataFrame, bytes | None]:
+def read_table(
+    path: Path, name: str, digest: str | None = None
+) -> tuple[pd.DataFrame, bytes | None]:
     """Read a table, and the facts that are in its metadata, if any.
 
+    Args:
+        path: its file.
+        name: a key of ``SCHEMAS``.
+        digest: SHA-256 that the file must have, in hexadecimal; any if None.
+
     Raises:
-        UserError: if the file is missing, damaged, not Parquet, or lacks columns or values.
+        UserError: if the file is missing, damaged, changed, not Parquet, or lacks columns or
+            values.
     """
     if name not in SCHEMAS:
         raise unknown_name("table", name, SCHEMAS)
-    arrow = with_later_columns(name, read_arrow(path))
+    arrow = _with_later_columns(path, name, read_arrow(path, digest))
     missing = [column for column in SCHEMAS[name].names if column not in arrow.column_names]
     if missing:
-        raise UserError(
+        raise DamagedResultsError(
             f"{path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}: expected "
-            f"the columns of {name}.parquet as layerwise writes them; run the analysis again."
+            f"the columns of {name}.parquet as layerwise writes them; {AGAIN}."
         )
     try:
         table = _checked(arrow.select(SCHEMAS[name].names).cast(SCHEMAS[name]))
     except (ValueError, pa.ArrowException) as error:
-        raise UserError(
+        raise DamagedResultsError(
             f"{path} has a column of another type or without its values ({error}): expected "
-            f"{name}.parquet as layerwise writes it; run the analysis again."
+            f"{name}.parquet as layerwise writes it; {AGAIN}."
         ) from error
     return _to_pandas(table), (arrow.schema.metadata or {}).get(_FACTS_KEY)
 
 
-def read_arrow(path: Path) -> pa.Table:
-    """Read a Parquet file and verify its checksums.
+def _with_later_columns(path: Path, name: str, table: pa.Table) -> pa.Table:
+    """A table as this version writes it.
 
     Raises:
-        UserError: if the file is missing, damaged or not Parquet.
+        UserError: if it is like none that an earlier version wrote.
+    """
+    try:
+        return with_later_columns(name, table)
+    except (ValueError, TypeError, AttributeError, LookupError, pa.ArrowException) as error:
+        raise DamagedResultsError(
+            f"{path} has columns that no version of layerwise writes into {name}.parquet "
+            f"({error}): expected a table that layerwise wrote; {AGAIN}."
+        ) from error
+
+
+def read_arrow(path: Path, digest: str | None = None) -> pa.Table:
+    """Read a Parquet file and verify its checksums.
+
+    Args:
+        path: the file.
+        digest: SHA-256 that it must have, in hexadecimal; any if None.
+
+    Raises:
+        UserError: if the file is missing, damaged, changed or not Parquet.
     """
     try:
         # the file is read whole first, so that none stays open and memory-mapped
-        return pq.read_table(io.BytesIO(path.read_bytes()), page_checksum_verification=True)
+        content = path.read_bytes()
+        if digest is not None and hashlib.sha256(content).hexdigest() != digest:
+            raise DamagedResultsError(
+                f"{path} was changed after it was written (its SHA-256 is not the one listed): "
+                f"expected what layerwise wrote; {AGAIN}."
+            )
+        return pq.read_table(io.BytesIO(content), page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
-        raise UserError(
+        raise DamagedResultsError(
             f"{path} is missing, damaged or not a Parquet file: expected a table that layerwise "
-            "wrote; restore the file or run the analysis again."
+            f"wrote; {AGAIN}."
         ) from error
 
 

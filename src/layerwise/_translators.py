@@ -15,10 +15,10 @@ import torch
 from jaxtyping import Float
 
 from layerwise._files import write_atomically
+from layerwise._written import LENS_FILE as FILE
 from layerwise.errors import UserError
 from layerwise.sweep.intact_run import Place
 
-FILE = "tuned_lens.safetensors"
 _FACTS = "layerwise.tuned_lens"
 
 

@@ -140,7 +140,7 @@ class AttributionPatching:
         told.expect(float(len(tasks)))
         for task in tasks:
             told.doing(f"attribution patching, {task.name}")
-            if not parts.has_part(f"estimates {task.name}"):
+            if not parts.has_part(f"estimates {task.name}", f"estimates work {task.name}"):
                 rows, work = self._piece(task)
                 parts.write_part(f"estimates work {task.name}", pd.DataFrame([work]))
                 parts.write_part(f"estimates {task.name}", frame("attribution_patching", rows))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from layerwise._process import collect_rarely, settle, work_beside
-from layerwise.errors import UserError
+from layerwise.errors import MadeAgainWarning, UserError
 
 if TYPE_CHECKING:
     from layerwise.results import Result
@@ -625,6 +626,21 @@ def report(
 
 
 @app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run, comparison or pruned model.")],
+) -> None:
+    """Check whether saved results are as they were written, file by file."""
+    from layerwise.verifying import verify as run
+
+    found = run(folder)
+    for name, state in found.files.items():
+        typer.echo(f"{name}: {state}")
+    if not found.ok:
+        raise UserError(found.sentence)
+    typer.echo(found.sentence)
+
+
+@app.command()
 def compare(
     runs: Annotated[
         list[Path] | None, typer.Argument(help="Folders of two or more runs of different models.")
@@ -768,12 +784,25 @@ def _tell_planned(result: Result) -> None:
         typer.echo(line)
 
 
+def _show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, *more: Any
+) -> None:  # fmt: skip
+    """Print what was made again as one line; other warnings as Python does."""
+    if category is MadeAgainWarning:
+        typer.echo(f"layerwise: {message}", err=True)
+    else:
+        sys.stderr.write(warnings.formatwarning(message, category, filename, lineno))
+
+
 def main() -> None:
     """Run the command line; a user's mistake is one sentence and exit code 2."""
     collect_rarely()
     work_beside()
     try:
-        app()
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", MadeAgainWarning)
+            warnings.showwarning = _show_warning
+            app()
     except UserError as error:
         typer.echo(f"layerwise: {error}", err=True)
         sys.exit(2)

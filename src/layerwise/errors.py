@@ -16,6 +16,14 @@ class UserError(ValueError):
     """
 
 
+class DamagedResultsError(UserError):
+    """Saved results that are missing, damaged or edited, and that a run can make again."""
+
+
+class MadeAgainWarning(UserWarning):
+    """Saved results were missing, damaged or edited, and were made again."""
+
+
 def unknown_name(what: str, given: str, known: Iterable[str]) -> UserError:
     """The error for a name that is not in a registry.
 

@@ -151,7 +151,7 @@ class Heads:
         """Score all sequences, unless that was done before."""
         told.expect(float(self.sequences))
         told.doing("head scores")
-        if not parts.has_part("heads"):
+        if not parts.has_part("heads", "heads work"):
             started, tables = time.perf_counter(), []
             for number, drawn in enumerate(self.drawn()):
                 tables.append(_rows(number, self.scored(drawn)))

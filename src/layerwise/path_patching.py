@@ -138,7 +138,7 @@ class PathPatching:
         told.expect(float(len(tasks) * self.pairs))
         for task in tasks:
             told.doing(f"path patching, {task.name}")
-            if not parts.has_part(f"paths {task.name}"):
+            if not parts.has_part(f"paths {task.name}", f"paths work {task.name}"):
                 rows, work = self._piece(task, told)
                 parts.write_part(f"paths work {task.name}", pd.DataFrame([work]))
                 parts.write_part(f"paths {task.name}", frame("path_patching", rows))

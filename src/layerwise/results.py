@@ -37,7 +37,7 @@ from layerwise._result import Result as Result
 from layerwise._result import computed_once
 from layerwise._run_folder import RunFolder as RunFolder
 from layerwise._tables import frame
-from layerwise.errors import UserError
+from layerwise.errors import DamagedResultsError, UserError
 
 
 def records_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -591,21 +591,34 @@ def load_results(folder: str | Path) -> list[Result]:
     """Read whatever results are in a folder.
 
     Raises:
-        UserError: if the folder does not exist, holds no result or an unfinished run, or a file
-            is damaged.
+        UserError: if the folder does not exist, holds no result or an unfinished run, or a table
+            is damaged, missing or changed since it was written and does not follow from others.
+
+    Warns:
+        MadeAgainWarning: if tables were missing or changed, and were made again from others.
     """
+    from layerwise._restoring import restore  # which knows all results
+
     folder = Path(folder)
-    if not folder.is_dir():
+    if not _is_folder(folder):
         raise UserError(f"No folder {folder}: expected the folder of a run; check the path.")
     if (folder / RUN_FILE).exists():
         read_facts(folder)
+        restore(folder)
     kinds = [kind for kind in RESULTS if _there(kind, folder)]
     if not kinds:
-        raise UserError(
+        raise DamagedResultsError(
             f"No results in {folder}: expected {_or([kind.tables[0] for kind in RESULTS])}; "
             "check the path, or run an analysis with this folder."
         )
     return [kind.load(folder) for kind in kinds]
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # a name that the system does not allow
+        return False
 
 
 def _there(kind: type[Result], folder: Path) -> bool:

@@ -1,0 +1,97 @@
+"""The list that a folder keeps of its files, each with its SHA-256, and what became of them since.
+
+The list is within the JSON file that describes the folder, under ``files``, and that file is
+itself in it: by the hash of everything else that it says. What the files hold is no matter here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from layerwise.errors import DamagedResultsError
+
+State = Literal["ok", "changed", "missing"]
+FILES = "files"
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hashes_of(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """SHA-256 by name of those files of a folder that are there."""
+    return {name: sha256_of(folder / name) for name in names if (folder / name).is_file()}
+
+
+def listed(content: Mapping[str, Any], own_name: str) -> dict[str, str] | None:
+    """The list within a folder's JSON file, without that file; None if it keeps none.
+
+    Args:
+        content: what the JSON file says.
+        own_name: the JSON file's name.
+    """
+    files = content.get(FILES)
+    return {n: h for n, h in files.items() if n != own_name} if files else None
+
+
+def with_list(content: Mapping[str, Any], own_name: str, files: Mapping[str, str]) -> bytes:
+    """What a folder's JSON file says, with a list of files and its own hash, as JSON text.
+
+    Args:
+        content: what it says.
+        own_name: the JSON file's name.
+        files: SHA-256 of the other files, by name.
+    """
+    whole = json.loads(json.dumps({**content, FILES: dict(sorted(files.items()))}))
+    whole[FILES][own_name] = _own_hash(whole, own_name)
+    return json.dumps(whole, indent=2, ensure_ascii=False).encode(errors="backslashreplace")
+
+
+def refuse_edited(content: Mapping[str, Any], path: Path) -> None:
+    """Refuse a folder's JSON file that says something else than what was written.
+
+    One of an earlier version, without a list, is taken as it is.
+
+    Raises:
+        DamagedResultsError: if its own hash differs.
+    """
+    if FILES not in content:
+        return
+    files = content[FILES]
+    if isinstance(files, dict) and files.get(path.name) == _own_hash(content, path.name):
+        return
+    raise DamagedResultsError(
+        f"{path} was changed after it was written (its own SHA-256 in it differs): expected what "
+        "layerwise wrote; restore it, or delete the folder and give the same command again."
+    )
+
+
+def states(folder: Path, files: Mapping[str, str]) -> dict[str, State]:
+    """What became of listed files, by name.
+
+    Args:
+        folder: where they lie.
+        files: SHA-256 by name.
+    """
+    return {name: _state(folder / name, digest) for name, digest in files.items()}
+
+
+def _state(path: Path, digest: str) -> State:
+    try:
+        return "ok" if sha256_of(path) == digest else "changed"
+    except FileNotFoundError:
+        return "missing"
+    except OSError:  # a folder in its place, or not to be read
+        return "changed"
+
+
+def _own_hash(content: Mapping[str, Any], own_name: str) -> str:
+    others = {name: digest for name, digest in content[FILES].items() if name != own_name}
+    said = json.dumps({**content, FILES: others}, sort_keys=True)
+    return hashlib.sha256(said.encode()).hexdigest()

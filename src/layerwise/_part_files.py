@@ -1,0 +1,68 @@
+"""A part of a run's work as a file: a table behind a hash that binds it to its run and name.
+
+Where these files lie, and which run is which, is not known here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from layerwise._files import write_atomically
+from layerwise._tables import to_bytes
+from layerwise.errors import UserError
+
+_HEAD = b"layerwise part "
+
+
+def write_part_file(path: Path, run: str, name: str, table: pa.Table) -> None:
+    """Write a part atomically.
+
+    Args:
+        path: its file.
+        run: what tells its run from every other.
+        name: what tells it from the other parts of its run.
+        table: its rows.
+
+    Raises:
+        UserError: if the disk is full or the folder cannot be written.
+    """
+    content = to_bytes(table)
+    write_atomically(path, _HEAD + _digest(run, name, content) + b"\n" + content)
+
+
+def read_part_file(path: Path, run: str, name: str) -> pa.Table:
+    """Read a part as it was written.
+
+    Args:
+        path: its file.
+        run: as it was written with.
+        name: as it was written with.
+
+    Raises:
+        UserError: if it is missing, damaged, of another run or of another name.
+    """
+    try:
+        head, _, content = path.read_bytes().partition(b"\n")
+        if head == _HEAD + _digest(run, name, content):
+            return pq.read_table(io.BytesIO(content), page_checksum_verification=True)
+    except (OSError, pa.ArrowException) as error:
+        raise _no_part(path) from error
+    raise _no_part(path)
+
+
+def _digest(run: str, name: str, content: bytes) -> bytes:
+    digest = hashlib.sha256(f"{run}\0{name}\0".encode(errors="surrogatepass"))
+    digest.update(content)
+    return digest.hexdigest().encode()
+
+
+def _no_part(path: Path) -> UserError:
+    return UserError(
+        f"{path} is missing, damaged or of another run: expected a part that this run wrote; "
+        "give the same command again, and what is missing is made again."
+    )

@@ -1,0 +1,152 @@
+"""Verify a finished run's files by their list, and make again what follows from the others.
+
+Which files are listed is in ``_written``; nothing here runs a model.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from layerwise._facts import RUN_FILE, listed_files, read_facts, write_run_file
+from layerwise._file_list import State, hashes_of, states
+from layerwise._tables import AGAIN, read_table
+from layerwise._written import REQUESTS_FILE, TABLE_FILES, unlisted_for
+from layerwise.errors import DamagedResultsError, MadeAgainWarning, UserError
+from layerwise.results import RESULTS, EmergenceResult, Result
+
+
+def refuse_lost(folder: Path) -> None:
+    """Refuse a folder that lacks a listed file, or has it in another state than it was written.
+
+    Raises:
+        DamagedResultsError: if there is one.
+    """
+    lost = _lost(folder, listed_files(folder) or {})
+    if lost:
+        raise _refusal(folder, lost)
+
+
+def restore_requests(folder: Path, write: Callable[[Path], None]) -> None:
+    """Write the requests of a finished run again if they are all that is lost.
+
+    Args:
+        folder: the folder of a finished run.
+        write: writes them into it.
+    """
+    files = listed_files(folder) or {}
+    if set(_lost(folder, files)) == {REQUESTS_FILE}:
+        kept = unlisted_for(folder, [REQUESTS_FILE])
+        write(folder)
+        write_run_file(folder, read_facts(folder), kept | hashes_of(folder, [REQUESTS_FILE]))
+
+
+def restore(folder: Path) -> None:
+    """Verify the tables of a finished run, and make again those that follow from others.
+
+    A folder that keeps no list is left alone. What is made again is told as a warning.
+
+    Args:
+        folder: the folder of a finished run.
+
+    Raises:
+        DamagedResultsError: if a table is missing or changed that does not follow from others,
+            or one is there that is not listed.
+        UserError: if a table that was made again cannot be written.
+    """
+    files = listed_files(folder)
+    if files is None:
+        return
+    _refuse_unlisted(folder, files)
+    inside = {name: digest for name, digest in files.items() if name in TABLE_FILES}
+    lost = _lost(folder, inside)
+    measured = {f"{name}.parquet" for kind in RESULTS for name in _own_tables(kind)}
+    if lost.keys() & measured:
+        raise _refusal(folder, {name: lost[name] for name in lost if name in measured})
+    if lost:
+        told = ", ".join(sorted(lost))
+        _make_again(folder, list(lost))
+        warnings.warn(
+            f"Tables in {folder} were missing or changed and were made again from the others: "
+            f"{told}.", MadeAgainWarning, stacklevel=3,
+        )  # fmt: skip
+
+
+def _lost(folder: Path, files: Mapping[str, str]) -> dict[str, State]:
+    return {name: state for name, state in states(folder, files).items() if state != "ok"}
+
+
+def _own_tables(kind: type[Result]) -> Sequence[str]:
+    """Tables that follow from no others."""
+    return () if kind.joins_others else kind.tables
+
+
+def _refuse_unlisted(folder: Path, files: Mapping[str, str]) -> None:
+    there = [name for name in TABLE_FILES if name not in files and (folder / name).exists()]
+    if there:
+        raise DamagedResultsError(
+            f"{', '.join(there)} in {folder} is not in the list of {RUN_FILE}, as if it was being "
+            "saved when the process ended, or was put there later: expected tables that are "
+            "listed; save the result again, or delete the file."
+        )
+
+
+def _refusal(folder: Path, lost: Mapping[str, State]) -> DamagedResultsError:
+    told = ", ".join(f"{name} is {_in_words(state)}" for name, state in sorted(lost.items()))
+    return DamagedResultsError(
+        f"The results in {folder} are not as they were written ({told}): expected the files that "
+        f"{RUN_FILE} lists, with their SHA-256; {AGAIN}."
+    )
+
+
+def _in_words(state: State) -> str:
+    return "missing" if state == "missing" else "changed or damaged"
+
+
+def _make_again(folder: Path, lost: Sequence[str]) -> None:
+    """Write tables anew that follow from others; what cannot be made is no longer listed."""
+    facts = read_facts(folder)
+    whole = [kind.load(folder) for kind in RESULTS if _is_whole(kind, folder)]
+    for result in whole:
+        again = {n: t for n, t in result.derived().items() if f"{n}.parquet" in lost}
+        if again:
+            result.write_tables(folder, again, facts)
+    if {f"{name}.parquet" for name in EmergenceResult.tables} & set(lost):
+        _join_again(folder, whole)
+    files = listed_files(folder) or {}
+    stale = list(_lost(folder, {name: files[name] for name in lost if name in files}))
+    for name in stale:  # of what this version derives no more
+        (folder / name).unlink(missing_ok=True)
+    unlisted_for(folder, stale)
+
+
+def _is_whole(kind: type[Result], folder: Path) -> bool:
+    names = _own_tables(kind)
+    return bool(names) and all((folder / f"{name}.parquet").exists() for name in names)
+
+
+def _join_again(folder: Path, results: Sequence[Result]) -> None:
+    """Depths anew, from as many draws as before where that can still be read."""
+    from layerwise.emergence import JOINED, emergence
+
+    used = [result for result in results if isinstance(result, JOINED)]
+    if not used:
+        raise DamagedResultsError(
+            f"Depths in {folder} are missing or changed, and nothing is there to join them from: "
+            f"expected an ablation, logit lens, activation patching or attribution; {AGAIN}."
+        )
+    draws = _draws(folder)
+    seed = used[0].facts.seed
+    again = emergence(used, seed=seed, n_resamples=draws) if draws else emergence(used, seed=seed)
+    again.save(folder)
+
+
+def _draws(folder: Path) -> int | None:
+    """How many draws the table of depths was made from; None if it cannot be read."""
+    try:
+        digest = (listed_files(folder) or {}).get("emergence.parquet")
+        table, _ = read_table(folder / "emergence.parquet", "emergence", digest)
+    except UserError:
+        return None
+    return int(table.iloc[0]["n_resamples"]) if len(table) else None

@@ -1,0 +1,184 @@
+"""Verify saved results: whether a folder's files are those that were written there.
+
+Nothing is changed or made again here; reading results does that, by ``_restoring``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from layerwise._comparison import FACTS_FILE, TABLES, read_comparison_file
+from layerwise._facts import RUN_FILE, Facts, listed_files, parse_facts, read_facts, read_run_file
+from layerwise._file_list import listed, states
+from layerwise._tables import read_table
+from layerwise._written import LISTED, TABLE_FILES
+from layerwise.errors import UserError
+
+COMPARED = "compared"  # beside a pruned model
+READABLE = "readable"
+NOT_LISTED = "not listed"
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What became of a folder's files since they were written.
+
+    Attributes:
+        folder: the folder.
+        files: by name ``ok``, ``changed``, ``missing`` or ``not listed``; ``readable`` where no
+            checksums were kept.
+        problems: what is wrong, in words; nothing if all is as it was written.
+        checksums: whether the folder keeps a list of its files with their SHA-256.
+    """
+
+    folder: Path
+    files: Mapping[str, str]
+    problems: tuple[str, ...]
+    checksums: bool
+
+    @property
+    def ok(self) -> bool:
+        """Whether all is as it was written, as far as can be told."""
+        return not self.problems
+
+    @property
+    def sentence(self) -> str:
+        """What was found, in one sentence."""
+        if self.problems:
+            told = "; ".join(self.problems)
+            return (
+                f"{self.folder} is not as it was written ({told}): expected the files that were "
+                "written there; restore them, or give the command that made the folder again, "
+                "which makes it anew."
+            )
+        if not self.checksums:
+            return (
+                f"{self.folder} can be read, and its tables agree with what it says of itself; no "
+                "checksums were kept, as an earlier version wrote it."
+            )
+        return f"{self.folder} is as it was written: {len(self.files)} files have their SHA-256."
+
+
+def verify(folder: str | Path) -> Verification:
+    """Check whether saved results are as they were written.
+
+    Args:
+        folder: of a finished run, of a comparison, or of a model that ``prune_model`` wrote.
+
+    Returns:
+        The state of each file. Of a folder that keeps no checksums, as earlier versions wrote
+        them, its tables are read, and what they say of their run is compared with ``run.json``.
+
+    Raises:
+        UserError: if the folder does not exist, is none of these, or its run is not finished.
+    """
+    folder = Path(folder)
+    try:
+        if not folder.is_dir():
+            raise UserError(f"No folder {folder}: expected a folder of results; check the path.")
+    except (OSError, ValueError) as error:
+        raise UserError(f"No folder {folder} ({error}): expected a folder of results.") from error
+    if (folder / FACTS_FILE).exists():
+        return _verified_comparison(folder)
+    home = folder / COMPARED if (folder / COMPARED / RUN_FILE).exists() else folder
+    if not (home / RUN_FILE).exists():
+        raise UserError(
+            f"No {RUN_FILE} or {FACTS_FILE} in {folder}: expected the folder of a finished run, "
+            "a comparison or a pruned model; check the path."
+        )
+    return _verified_run(home)
+
+
+def _verified_run(folder: Path) -> Verification:
+    try:
+        facts = read_facts(folder)
+    except UserError as error:
+        if not _is_damaged(folder):
+            raise
+        return Verification(folder, {RUN_FILE: "changed"}, (str(error),), True)
+    return _verified(folder, RUN_FILE, listed_files(folder), LISTED, facts)
+
+
+def _is_damaged(folder: Path) -> bool:
+    """Whether ``run.json`` is damaged, and not merely that of a run that goes on."""
+    try:
+        return read_run_file(folder).get("finished", True) is not False
+    except UserError:
+        return True
+
+
+def _verified_comparison(folder: Path) -> Verification:
+    try:
+        said = read_comparison_file(folder)
+    except UserError as error:
+        return Verification(folder, {FACTS_FILE: "changed"}, (str(error),), True)
+    return _verified(folder, FACTS_FILE, listed(said, FACTS_FILE), TABLES, None)
+
+
+def _verified(
+    folder: Path, own: str, files: Mapping[str, str] | None, known: Sequence[str],
+    facts: Facts | None,
+) -> Verification:  # fmt: skip
+    found: dict[str, str] = {own: READABLE if files is None else "ok"}
+    found |= dict(states(folder, files or {}))
+    there = [name for name in known if (folder / name).exists() and name not in found]
+    found |= dict.fromkeys(there, READABLE if files is None else NOT_LISTED)
+    problems = [f"{name} is {state}" for name, state in found.items() if _is_wrong(state)]
+    whole = [name for name, state in found.items() if not _is_wrong(state) and name in known]
+    for name in whole:
+        for problem in _problems_of(folder / name, facts):
+            problems.append(problem)
+            found[name] = "changed"
+    if not [name for name in found if name in TABLE_FILES]:
+        problems.append("no table is there")
+    others = {n: NOT_LISTED for n in _others(folder) if n not in found}
+    return Verification(folder, found | others, tuple(problems), files is not None)
+
+
+def _is_wrong(state: str) -> bool:
+    return state not in ("ok", READABLE)
+
+
+def _others(folder: Path) -> list[str]:
+    """Files that are no results; what is drawn from the tables is not checked."""
+    drawn = ("report.html", "comparison.html", "figures")
+    return sorted(path.name for path in folder.iterdir() if path.name not in drawn)
+
+
+def _problems_of(path: Path, facts: Facts | None) -> Iterator[str]:
+    """What is wrong with a table, however it came about."""
+    if path.name not in TABLE_FILES:
+        return
+    try:
+        table, saved = read_table(path, path.stem)
+    except UserError as error:
+        yield str(error).partition(": expected")[0]
+        return
+    if facts is None:
+        return
+    if saved is not None:
+        yield from _differences(path, saved, facts)
+    tasks = {task.name for task in facts.tasks}
+    named: set[Any] = set(table["task"].dropna()) if "task" in table.columns else set()
+    if named - tasks:
+        yield f"{path.name} has tasks that {RUN_FILE} does not: {', '.join(sorted(named - tasks))}"
+    layers = table["layer"].dropna() if "layer" in table.columns else []
+    if len(layers) and not -1 <= min(layers) <= max(layers) < facts.model.n_layers + 1:
+        yield f"{path.name} has layers that the model in {RUN_FILE} does not"
+
+
+def _differences(path: Path, saved: bytes, facts: Facts) -> Iterator[str]:
+    """What a table says of its run, and ``run.json`` does not."""
+    try:
+        mine = parse_facts(saved, path)
+    except UserError as error:
+        yield str(error).partition(": expected")[0]
+        return
+    if mine.model.hash != facts.model.hash:
+        yield f"{path.name} and {RUN_FILE} are of different models"
+    hashes = {task.name: task.hash for task in facts.tasks}
+    if any(hashes.get(task.name) != task.hash for task in mine.tasks):
+        yield f"{path.name} and {RUN_FILE} are of different items"

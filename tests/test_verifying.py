@@ -1,0 +1,348 @@
+"""Finished folders whose files are lost, damaged or edited: told, or made again."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import layerwise as lw
+from layerwise import results
+from layerwise.ablation import ablate
+from layerwise.emergence import emergence
+from layerwise.errors import MadeAgainWarning, UserError
+from layerwise.results import AblationResult, LensResult, RunFolder, load_results
+from tests import commands, synthetic
+from tests.analysis import word_task
+from tests.models.tiny import tiny_model
+
+
+@pytest.fixture(scope="module")
+def ablation() -> AblationResult:
+    return synthetic.small_ablation()
+
+
+@pytest.fixture
+def folder(ablation, tmp_path) -> Path:
+    ablation.save(tmp_path)
+    return tmp_path
+
+
+def states(folder: Path) -> dict[str, str]:
+    return dict(lw.verify(folder).files)
+
+
+def edited(path: Path) -> None:
+    """Change a value, and write a table that is whole in itself."""
+    table = pd.read_parquet(path)
+    first = next(name for name in table.columns if table[name].dtype in (bool, float))
+    value = table[first].iloc[0]
+    table.loc[table.index[0], first] = not value if table[first].dtype == bool else value + 1
+    table.to_parquet(path)
+
+
+def truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+DAMAGES = [edited, truncated, Path.unlink, lambda path: path.write_text("")]
+
+
+def test_a_saved_folder_lists_its_files_and_verifies(folder):
+    found = lw.verify(folder)
+    assert found.ok
+    assert found.checksums
+    names = ["run.json", "records.parquet", "signal.parquet", "effects.parquet"]
+    assert dict(found.files) == dict.fromkeys(names, "ok")
+    said = commands.done("verify", folder)
+    assert "records.parquet: ok\n" in said
+    assert said.endswith("is as it was written: 4 files have their SHA-256.\n")
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_records_that_are_not_as_written_are_refused(folder, damage):
+    damage(folder / "records.parquet")
+    for refused in (load_results, AblationResult.load, lw.report_from_folders):
+        with pytest.raises(UserError, match="give the command that made its folder again"):
+            refused(folder)
+    outcome = commands.run("verify", folder)
+    assert outcome.code == 2
+    state = "changed" if (folder / "records.parquet").exists() else "missing"
+    assert f"records.parquet: {state}\n" in outcome.out
+    assert f"is not as it was written (records.parquet is {state}" in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_tables_that_follow_from_the_records_are_made_again(folder, damage):
+    whole = (folder / "effects.parquet").read_bytes()
+    damage(folder / "effects.parquet")
+    assert states(folder)["effects.parquet"] in ("changed", "missing")
+    with pytest.warns(MadeAgainWarning, match=r"made again from the others: effects\.parquet\."):
+        load_results(folder)
+    assert (folder / "effects.parquet").read_bytes() == whole
+    assert lw.verify(folder).ok
+    load_results(folder)
+
+
+def test_depths_are_joined_again_from_as_many_draws(ablation, folder):
+    emergence([ablation], n_resamples=20).save(folder)
+    depths = pd.read_parquet(folder / "emergence.parquet")
+    (folder / "order.parquet").unlink()
+    with pytest.warns(MadeAgainWarning, match="order"):
+        assert len(load_results(folder)) == 2
+    pd.testing.assert_frame_equal(pd.read_parquet(folder / "emergence.parquet"), depths)
+    assert lw.verify(folder).ok
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("seed", -1), ("seed", 1), ("protocols", ["generate"]), ("files", {}), ("created", "never")],
+)
+def test_an_edited_run_json_is_refused(folder, field, value):
+    path = folder / "run.json"
+    said = json.loads(path.read_text())
+    path.write_text(json.dumps(said | {field: value}))
+    with pytest.raises(UserError, match=r"run\.json was changed after it was written"):
+        load_results(folder)
+    assert states(folder) == {"run.json": "changed"}
+
+
+def test_every_flipped_byte_of_run_json_is_told_or_changes_nothing(folder):
+    path = folder / "run.json"
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 97):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1
+        path.write_bytes(flipped)
+        try:
+            same = json.loads(bytes(flipped)) == json.loads(whole)
+        except ValueError:
+            same = False
+        assert lw.verify(folder).ok == same
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("seed", -1, r"seed: Input should be greater than or equal to 0"),
+        ("model", {"n_layers": 0}, r"0 layers, 0 of an encoder"),
+        ("tasks", [{"chance": {"letter": 3}}], r"chance \{'letter': 3"),
+    ],
+)
+def test_impossible_facts_of_an_earlier_version_are_refused(folder, field, value, told):
+    synthetic.without_list(folder)
+    path = folder / "run.json"
+    said = json.loads(path.read_text())
+    if isinstance(value, dict):
+        value = said[field] | value
+    elif isinstance(value, list):
+        value = [said[field][0] | value[0]]
+    path.write_text(json.dumps(said | {field: value}))
+    with pytest.raises(UserError, match=told):
+        load_results(folder)
+
+
+def test_a_folder_of_an_earlier_version_is_read_and_says_that_it_has_no_checksums(folder):
+    synthetic.without_list(folder)
+    (result,) = load_results(folder)
+    assert isinstance(result, AblationResult)
+    found = lw.verify(folder)
+    assert found.ok
+    assert not found.checksums
+    assert set(found.files.values()) == {"readable"}
+    assert "no checksums were kept" in commands.done("verify", folder)
+    truncated(folder / "effects.parquet")
+    assert "effects.parquet is missing, damaged" in commands.run("verify", folder).err
+
+
+def test_tables_that_disagree_with_run_json_are_told(folder, ablation):
+    synthetic.without_list(folder)
+    path = folder / "run.json"
+    said = json.loads(path.read_text())
+    said["model"] |= {"hash": "cd" * 32, "n_layers": 1}
+    said["tasks"] = said["tasks"][:1]
+    path.write_text(json.dumps(said))
+    told = " ".join(lw.verify(folder).problems)
+    for problem in ("of different models", "of different items", "tasks that run.json does not",
+                    "layers that the model in run.json does not"):  # fmt: skip
+        assert f"records.parquet has {problem}" in told or (
+            f"records.parquet and run.json are {problem}" in told
+        )
+
+
+def test_results_that_share_a_folder_are_all_listed(folder):
+    values = np.linspace(-9, -1, 9) + np.zeros((5, 9))
+    lens = synthetic.lens(values, "keys", "retrieval")
+    lens.save(folder)
+    assert states(folder)["lens.parquet"] == "ok"
+    lens.save(folder)
+    assert lw.verify(folder).ok
+    assert len(load_results(folder)) == 2
+
+
+@pytest.mark.parametrize("writes", range(6))
+def test_a_save_that_is_killed_leaves_no_table_that_differs_from_the_list(
+    folder, ablation, monkeypatch, writes
+):
+    other = AblationResult(ablation.records.assign(margin=0.25), ablation.facts)
+    real, done = os.replace, []
+
+    def replace(*paths):
+        done.append(paths)
+        if len(done) > writes:
+            raise KeyboardInterrupt
+        real(*paths)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", replace)
+        try:
+            other.save(folder)
+        except KeyboardInterrupt:
+            assert "changed" not in states(folder).values()
+    if 0 < writes < 5:
+        with pytest.raises(UserError, match=r"is not in the list of run\.json"):
+            load_results(folder)
+    else:
+        (found,) = load_results(folder)
+        expected = (other if writes else ablation).records["margin"]
+        assert found.to_pandas()["margin"].equals(expected)
+    other.save(folder)
+    assert lw.verify(folder).ok
+
+
+def test_what_is_not_listed_is_told_and_refused_if_it_is_a_table(folder, ablation):
+    (folder / "notes.txt").write_text("mine")
+    assert states(folder)["notes.txt"] == "not listed"
+    assert lw.verify(folder).ok
+    load_results(folder)
+    ablation.records.to_parquet(folder / "lens.parquet")
+    with pytest.raises(UserError, match=r"lens\.parquet in .* is not in the list of run\.json"):
+        load_results(folder)
+    with pytest.raises(UserError, match=r"lens\.parquet is not in the list of run\.json"):
+        LensResult.load(folder)
+    assert "lens.parquet is not listed" in commands.run("verify", folder).err
+
+
+def test_what_cannot_be_verified_is_told(tmp_path):
+    for path, told in [
+        (tmp_path / "nowhere", "No folder"),
+        (tmp_path / ("x" * 300), "No folder"),
+        (tmp_path, r"No run\.json or comparison\.json"),
+    ]:
+        with pytest.raises(UserError, match=told):
+            lw.verify(path)
+    with RunFolder.open(tmp_path, {}), pytest.raises(UserError, match="is not finished"):
+        lw.verify(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def run_again():
+    """A run of a tiny model, to be made in a folder as often as it is given."""
+    model, task = tiny_model("llama"), word_task(4)
+    return lambda folder: ablate(model, task, "letter", out=folder, progress=False)
+
+
+@pytest.mark.parametrize("name", ["records.parquet", "effects.parquet", "requests.jsonl"])
+@pytest.mark.parametrize("damage", DAMAGES[1:3])
+def test_the_same_run_makes_what_is_lost_again(run_again, tmp_path, name, damage):
+    whole = run_again(tmp_path).records
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    damage(tmp_path / name)
+    if name == "requests.jsonl":
+        again = run_again(tmp_path)
+    else:
+        with pytest.warns(MadeAgainWarning, match=name):
+            again = run_again(tmp_path)
+    pd.testing.assert_frame_equal(again.records, whole)
+    assert lw.verify(tmp_path).ok
+    assert (tmp_path / "requests.jsonl").read_bytes() == before["requests.jsonl"]
+    assert {path.name for path in tmp_path.iterdir()} == before.keys()
+
+
+def test_a_run_that_is_made_again_can_be_killed_too(run_again, tmp_path, monkeypatch):
+    whole = run_again(tmp_path).records
+    (tmp_path / "records.parquet").unlink()
+
+    def killed(*given):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "write_part", killed)
+        with pytest.warns(MadeAgainWarning), pytest.raises(KeyboardInterrupt):
+            run_again(tmp_path)
+    with pytest.raises(UserError, match="is not finished"):
+        load_results(tmp_path)
+    pd.testing.assert_frame_equal(run_again(tmp_path).records, whole)
+
+
+def test_lost_records_of_an_earlier_version_are_made_again(run_again, tmp_path):
+    whole = run_again(tmp_path).records
+    synthetic.without_list(tmp_path)
+    truncated(tmp_path / "records.parquet")
+    with pytest.warns(MadeAgainWarning, match="missing, damaged or not a Parquet file: the run is"):
+        again = run_again(tmp_path)
+    pd.testing.assert_frame_equal(again.records, whole)
+
+
+def test_parts_of_another_run_or_name_count_as_missing(tmp_path):
+    table = results.frame("lens", [])
+    with RunFolder.open(tmp_path / "one", {"seed": 1}) as one:
+        one.write_part("a", table)
+        (written,) = (tmp_path / "one" / "parts").iterdir()
+        with RunFolder.open(tmp_path / "two", {"seed": 2}) as two:
+            two.write_part("a", table)
+            (theirs,) = (tmp_path / "two" / "parts").iterdir()
+            theirs.write_bytes(written.read_bytes())
+            assert not two.has_part("a")
+        written.with_name(written.name.replace("a", "b")).write_bytes(written.read_bytes())
+        assert one.has_part("a")
+        assert not one.has_part("b")
+        assert not one.has_part("a", "b")
+        table.assign(foreign=1).to_parquet(written)
+        assert not one.has_part("a")
+
+
+def test_every_flipped_byte_of_a_part_makes_it_count_as_missing(tmp_path):
+    with RunFolder.open(tmp_path, {}) as run:
+        run.write_part("a", pd.DataFrame({"correct": [True, False]}))
+        (path,) = (tmp_path / "parts").iterdir()
+        whole = path.read_bytes()
+        for place in range(0, len(whole), 5):
+            flipped = bytearray(whole)
+            flipped[place] ^= 1
+            path.write_bytes(flipped)
+            assert not run.has_part("a")
+
+
+@pytest.mark.parametrize("lost", ["records", "work"])
+def test_a_piece_of_which_one_part_is_damaged_is_made_again(run_again, tmp_path, monkeypatch, lost):
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "finish", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run_again(tmp_path)
+    (path,) = tmp_path.glob(f"parts/{lost}*")
+    truncated(path)
+    run_again(tmp_path)
+    assert lw.verify(tmp_path).ok
+
+
+def test_a_folder_that_is_deleted_during_the_run_is_told(run_again, tmp_path, monkeypatch):
+    import shutil
+
+    real = RunFolder.write_part
+
+    def write_part(self, name, table):
+        real(self, name, table)
+        shutil.rmtree(tmp_path / "run")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "write_part", write_part)
+        with pytest.raises(UserError, match="was deleted or moved while the run wrote to it"):
+            run_again(tmp_path / "run")
+    run_again(tmp_path / "run")
+    assert lw.verify(tmp_path / "run").ok
