@@ -251,7 +251,7 @@ def test_the_command_takes_groups(groups, tmp_path: Path):
         (["--group", "a={0}"], "There is nothing to compare with"),
         (["--group", "a", "--group", "b"], "Cannot read the group 'a'"),
         (["{0}", "--group", "a={1}"], "given at once"),
-        (["{0}", "{1}", "--out", "{0}/run.json"], "Cannot write"),
+        (["{0}", "{1}", "--out", "{0}/run.json"], "is a file: expected a folder"),
     ],
 )
 def test_mistakes_at_the_command_line_are_one_sentence(given, says: str, runs):

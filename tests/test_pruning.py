@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import layerwise as lw
-from layerwise.errors import UserError
+from layerwise.errors import MadeAgainWarning, UserError
 from layerwise.models import load_model
 from layerwise.models.registry import DEFAULT_MODEL
 from tests import analysis, commands
@@ -190,8 +192,8 @@ def test_the_command_writes_a_model_that_can_be_asked_for(here):
         (["--remove", "0-2"], "All 3 layers would be removed: expected that at least one stays;"),
         (["--remove", "1-3"], "Layer 3 is out of range: the model has layers 0 to 2."),
         (["--remove", "a"], "Cannot read layers 'a': expected numbers and ranges like 0-5,9."),
-        (["--out", "full"], "full is not empty: expected a new or empty folder for the model;"),
-        (["--out", "words.jsonl"], "words.jsonl is a file: expected a folder to write;"),
+        (["--out", "full"], "full is not empty: expected a new or empty folder for the model, or"),
+        (["--out", "words.jsonl"], "words.jsonl is a file: expected a folder"),
         (["--task", "nothing"], "Unknown task 'nothing'"),
     ],
 )
@@ -209,3 +211,94 @@ def test_smollm2_from_its_gguf_file_can_be_written_without_layers(tmp_path):
     )  # fmt: skip
     assert load_model(tmp_path / "out").cfg.n_layers == 26
     assert result.summary()["largest_difference"].max() < 1e-3
+
+
+class StopError(Exception):
+    """Stands for whatever may end a process."""
+
+
+@pytest.fixture(scope="module")
+def pruned(tmp_path_factory):
+    """A call that writes a tiny model without a layer, and the folder it makes when left alone."""
+    model, task = tiny_model("llama"), word_task(4)
+    whole = tmp_path_factory.mktemp("whole") / "out"
+
+    def prune(out: Path):
+        return lw.prune_model(model, [1], out, task, "letter")
+
+    prune(whole)
+    return prune, commands.contents(whole)
+
+
+def stop_at(monkeypatch, name: str, number: int = 1) -> None:
+    """End the process the n-th time that a file whose name begins like this takes its name."""
+    real, done = os.replace, []
+
+    def replace(source, target):
+        if Path(target).name.startswith(name):
+            done.append(target)
+            if len(done) == number:
+                raise StopError
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("run.json", 1), ("model", 1), ("config.json", 1), ("written", 1), ("pruning", 1),
+     ("pruning", 2), ("pruning.parquet", 1), ("run.json", 2)],
+)  # fmt: skip
+def test_pruning_goes_on_wherever_it_was_stopped(pruned, tmp_path, monkeypatch, name, number):
+    prune, whole = pruned
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        stop_at(patch, name, number)
+        with pytest.raises(StopError):
+            prune(out)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    # what a killed process could not clear away
+    (out / ".writing").mkdir()
+    (out / ".writing" / "model.safetensors").write_bytes(b"half")
+    written = []
+    from layerwise import pruning
+
+    real = pruning.write_pruned_folder
+    monkeypatch.setattr(
+        pruning, "write_pruned_folder", lambda *given: written.append(given) or real(*given)
+    )
+    prune(out)
+    assert bool(written) == (name in ("model", "config.json", "written", "run.json") and number < 2)
+    found = commands.contents(out)
+    assert found.keys() == whole.keys()
+    for file in whole.keys() - {"compared/run.json", "compared/pruning.parquet"}:
+        assert found[file] == whole[file], file
+    tables = [pd.read_parquet(io.BytesIO(c["compared/pruning.parquet"])) for c in (found, whole)]
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
+    assert lw.verify(out).ok
+
+
+def test_the_same_pruning_again_reads_what_is_there_and_makes_what_is_lost(pruned, tmp_path):
+    prune, _ = pruned
+    out = tmp_path / "out"
+    first = prune(out).pruning
+    before = commands.contents(out)
+    pd.testing.assert_frame_equal(prune(out).pruning, first)
+    assert commands.contents(out) == before
+    content = bytearray(before["model.safetensors"] or b"")
+    content[-1] ^= 1
+    (out / "model.safetensors").write_bytes(content)
+    assert lw.verify(out).files["../model.safetensors"] == "changed"
+    with pytest.warns(MadeAgainWarning, match=r"\.\./model\.safetensors is changed or damaged"):
+        prune(out)
+    assert (out / "model.safetensors").read_bytes() == before["model.safetensors"]
+    assert lw.verify(out).ok
+    with pytest.raises(UserError, match=r"other settings \(removed was \[1\] and is now \[0\]\)"):
+        lw.prune_model(tiny_model("llama"), [0], out, word_task(4), "letter")
+
+
+def test_the_folder_of_something_else_beside_a_comparison_is_refused(tmp_path):
+    (tmp_path / "compared").mkdir()
+    (tmp_path / "compared" / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="is not empty"):
+        lw.prune_model(tiny_model("llama"), [1], tmp_path, word_task(2))

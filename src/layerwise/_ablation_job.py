@@ -100,7 +100,7 @@ class Ablation:
             work += [parts.read_part(f"work {p.name}") for p in self._intact_pieces()]
             tables += [_without(table, tables) for table in intact_tables]
         records = pd.concat(tables, ignore_index=True)
-        return AblationResult(records, self.setup.facts(settings, _joined_work(work)))
+        return AblationResult(records, self.setup.facts(settings, joined_work(work)))
 
     def _all_pieces(self) -> list[Piece]:
         protocols = self.setup.protocols
@@ -217,7 +217,7 @@ def _without(table: pd.DataFrame, swept: Sequence[pd.DataFrame]) -> pd.DataFrame
     return table.loc[keep]
 
 
-def _joined_work(pieces: Sequence[pd.DataFrame]) -> list[dict[str, Any]]:
+def joined_work(pieces: Sequence[pd.DataFrame]) -> list[dict[str, Any]]:
     """One entry per task, its pieces added up."""
     whole: Any = pd.concat(pieces, ignore_index=True)
     return whole.groupby(["analysis", "task"], sort=False, as_index=False).sum().to_dict("records")

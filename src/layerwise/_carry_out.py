@@ -8,13 +8,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from layerwise._parts import MemoryParts, Parts
 from layerwise._progress import Meter, meter
 from layerwise._restoring import refuse_lost, restore, restore_requests
 from layerwise.errors import DamagedResultsError, MadeAgainWarning
 from layerwise.results import Result, RunFolder, load_results
+
+_Read = TypeVar("_Read")
 
 
 def carry_out(
@@ -44,12 +46,9 @@ def carry_out(
             return make(MemoryParts(), told)
     with RunFolder.open(out, settings) as folder:
         if folder.finished:
-            try:
-                return _finished(folder.path, also)
-            except DamagedResultsError as error:
-                lost = str(error).partition(": expected")[0]
-                warnings.warn(f"{lost}: the run is made again.", MadeAgainWarning, stacklevel=3)
-                folder.reopen()
+            found = read_finished(folder, load_results, also)
+            if found is not None:
+                return found
         with meter(progress) as told:
             results: list[Result] = make(folder, told)
         folder.refuse_deleted()
@@ -61,14 +60,34 @@ def carry_out(
     return results
 
 
-def _finished(folder: Path, also: Callable[[Path], None] | None) -> list[Result]:
-    """The results of a finished run whose files are all as they were written.
+def read_finished(
+    folder: RunFolder,
+    read: Callable[[Path], _Read],
+    also: Callable[[Path], None] | None = None,
+) -> _Read | None:
+    """Verify a finished run and read it; if something is lost, the run begins anew.
 
-    Raises:
-        DamagedResultsError: if something is lost that does not follow from the rest.
+    What follows from the rest is made again from it, without the run.
+
+    Args:
+        folder: the run's folder.
+        read: reads what is wanted from it.
+        also: writes what else belongs into the folder.
+
+    Returns:
+        What was read; None if the run is to be made again.
+
+    Warns:
+        MadeAgainWarning: if something was lost.
     """
-    restore(folder)
-    if also is not None:
-        restore_requests(folder, also)
-    refuse_lost(folder)
-    return load_results(folder)
+    try:
+        restore(folder.path)
+        if also is not None:
+            restore_requests(folder.path, also)
+        refuse_lost(folder.path)
+        return read(folder.path)
+    except DamagedResultsError as error:
+        lost = str(error).partition(": expected")[0]
+        warnings.warn(f"{lost}: the run is made again.", MadeAgainWarning, stacklevel=4)
+        folder.reopen()
+        return None

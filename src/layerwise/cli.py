@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from layerwise._files import refuse_unusable_file, refuse_unusable_folder
 from layerwise._process import collect_rarely, settle, work_beside
 from layerwise.errors import MadeAgainWarning, UserError
 
@@ -93,7 +94,26 @@ Also = Annotated[
         "removal, estimates, paths, or all. May be repeated."
     ),
 ]
-Out = Annotated[Path | None, typer.Option("--out", help="Folder for tables; resumes there.")]
+
+
+def _usable_folder(out: Path | None) -> Path | None:
+    """A folder to write to, refused before anything is loaded if nothing can be written there."""
+    if out is not None:
+        refuse_unusable_folder(out)
+    return out
+
+
+def _usable_file(out: Path | None) -> Path | None:
+    """As ``_usable_folder``, of a file."""
+    if out is not None:
+        refuse_unusable_file(out)
+    return out
+
+
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", callback=_usable_folder, help="Folder for tables; resumes there."),
+]
 Limit = Annotated[int | None, typer.Option(help="Take the first so many items of each task.")]
 Seed = Annotated[int, typer.Option(help="Decides built-in items and all bootstraps.")]
 Fewshot = Annotated[int | None, typer.Option(help="Number of few-shot examples.")]
@@ -539,7 +559,12 @@ def prune(
         str,
         typer.Option("--remove", help="Which layers, e.g. 20-23, or encoder.3,decoder.1."),
     ],
-    out: Annotated[Path, typer.Option("--out", help="New folder for the model without them.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", callback=_usable_folder, help="New folder for the model without them."
+        ),
+    ],
     task: Tasks = ["all"],  # noqa: B006
     protocol: Protocols = ALL_PROTOCOLS,
     limit: Limit = 10,
@@ -609,14 +634,19 @@ def plan(
 def report(
     folders: Annotated[list[Path], typer.Argument(help="Folders of finished runs.")],
     out: Annotated[
-        Path | None, typer.Option("--out", help="File to write; report.html in the first folder.")
+        Path | None,
+        typer.Option(
+            "--out", callback=_usable_file, help="File to write; report.html in the first folder."
+        ),
     ] = None,
 ) -> None:
     """Make the report again from saved results; several runs stand side by side."""
     from layerwise.report import report_from_folders
 
-    made = report_from_folders(list(folders))
     path = out or folders[0] / "report.html"
+    if _is_folder(path.parent):  # otherwise it is told that there is no such run
+        refuse_unusable_file(path)
+    made = report_from_folders(list(folders))
     made.save(path)
     if len(folders) == 1:
         made.save_figures(path.parent / "figures")
@@ -652,7 +682,10 @@ def compare(
         ),
     ] = None,
     out: Annotated[
-        Path, typer.Option("--out", help="Folder for the page, tables and figures.")
+        Path,
+        typer.Option(
+            "--out", callback=_usable_folder, help="Folder for the page, tables and figures."
+        ),
     ] = Path("comparison"),
     seed: Annotated[int, typer.Option(help="Decides the bootstrap over items.")] = 0,
     resamples: Annotated[int, typer.Option(help="Number of bootstrap samples.")] = 10_000,
@@ -669,6 +702,13 @@ def compare(
         typer.echo(f"- {finding.sentence}")
     typer.echo(caution(found))
     typer.echo(f"Comparison: {page}")
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # a name that the system does not allow
+        return False
 
 
 def _default_folder(model: str) -> Path:

@@ -20,11 +20,12 @@ from layerwise._profile_extras import changes_of, jobs_of, patched_sites, wanted
 from layerwise._progress import Meter
 from layerwise._setup import Setup, TaskLike, prepare
 from layerwise.emergence import emergence
+from layerwise.errors import UserError
 from layerwise.logit_lens import Lens
 from layerwise.models.kinds import Model
 from layerwise.patching import PAIRS, Patching
 from layerwise.report import Report, report
-from layerwise.results import AblationResult, Result
+from layerwise.results import RUN_FILE, AblationResult, Result
 from layerwise.sweep import LogLikelihood, skip
 from layerwise.tasks import PROTOCOLS
 
@@ -132,8 +133,17 @@ def profile(
     page = report(results)
     if out is None:
         return Profile(tuple(results), page)
+    _refuse_deleted(Path(out))
     page.save_figures(Path(out) / "figures")
     return Profile(tuple(results), page, page.save(Path(out) / "report.html"))
+
+
+def _refuse_deleted(out: Path) -> None:
+    if not (out / RUN_FILE).exists():
+        raise UserError(
+            f"{out} was deleted or moved while the report was drawn, and the tables with it: "
+            "expected the folder to stay until the run ends; give the same command again."
+        )
 
 
 @dataclass(frozen=True)

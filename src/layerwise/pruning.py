@@ -6,15 +6,17 @@ model does once it is loaded back. The files are written in ``models.pruned_fold
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from layerwise._files import disk_error
+from layerwise._ablation_job import ITEMS_AT_ONCE, joined_work
+from layerwise._carry_out import read_finished
+from layerwise._parts import together
+from layerwise._pruning_folder import TABLES as TABLES
+from layerwise._pruning_folder import refuse_occupied, remove_model, write_model
 from layerwise._records import record_rows, work_entry
 from layerwise._setup import Setup, TaskLike, check_layers, prepare
 from layerwise._stacks import spans, stack_name
@@ -32,11 +34,12 @@ from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.models.seq2seq.families import STORED_IN
 from layerwise.models.seq2seq.parts import StoredStack
 from layerwise.models.sources import find_source
-from layerwise.results import PruningResult, records_frame
+from layerwise.results import PruningResult, RunFolder, records_frame
 from layerwise.sweep import Intervention, LogLikelihood, Scored, intact, skip_layers, sweep
+from layerwise.tasks import Task
+from layerwise.tasks.items import Item
 
-TABLES = "compared"
-"""The folder within the written one that the comparison is saved in."""
+Piece = tuple[Task, tuple[Item, ...]]
 
 
 def prune_model(
@@ -63,8 +66,9 @@ def prune_model(
         model: a model from ``load_model``, with the weights that it was loaded with.
         remove: the layers to leave out, from 0, or of an encoder-decoder their addresses, such
             as ``encoder.3``; not all, of neither stack.
-        out: the folder to write; it must not exist or be empty. The comparison goes into its
-            folder ``compared``.
+        out: the folder to write; it must not exist or be empty, or be that of the same call,
+            which goes on there after an interruption. The comparison goes into its folder
+            ``compared``.
         tasks: task names, capabilities, JSONL files, or ``Task`` values to try it on.
         protocols: ``letter``, ``continuation``, ``generate``.
         limit: take the first so many items of each task.
@@ -84,18 +88,23 @@ def prune_model(
     out = Path(out)
     removed = _removable(model, remove)
     source = _source_folder(model)
-    _refuse_occupied(out)
+    refuse_occupied(out)
     setup = prepare(
         model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
-        memory_budget=memory_budget,
+        memory_budget=memory_budget, out=out / TABLES,
     )  # fmt: skip
-    with _written(model, source, removed, out):
-        weights = model.W_E
-        dtype = str(weights.dtype).removeprefix("torch.")
-        written = load_model(out, dtype=dtype, device=str(weights.device))
-        _refuse_other_model(model, written, removed, setup, dtype)
-        result = _compared(setup, removed, written)
-        result.save(out / TABLES)
+    settings = setup.settings(analysis="pruning", removed=list(removed))
+    with RunFolder.open(out / TABLES, settings) as run:
+        if run.finished:
+            found = read_finished(run, PruningResult.load)
+            if found is not None:
+                return found
+        written, files = _written(model, source, removed, out, setup, run)
+        facts = settings | {"written_hash": weights_hash(written)}
+        result = _compared(setup, facts, removed, written, run)
+        run.refuse_deleted()
+        result.save(run.path)
+        run.finish(result.facts, {f"../{name}": digest for name, digest in files.items()})
     return result
 
 
@@ -134,34 +143,30 @@ def _source_folder(model: Model) -> Path:
     return find_source(origin.facts.name).folder
 
 
-def _refuse_occupied(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file: expected a folder to write; choose another path.")
-    if out.is_dir() and any(out.iterdir()):
-        raise UserError(
-            f"{out} is not empty: expected a new or empty folder for the model; choose another."
-        )
+def _written(
+    model: Model, source: Path, removed: Sequence[int], out: Path, setup: Setup, run: RunFolder
+) -> tuple[Model, dict[str, str]]:
+    """The written model, loaded back and tried, and its files' SHA-256.
 
+    Nothing is left of it if it cannot be loaded, or does something else than was predicted.
+    """
+    weights = model.W_E
+    dtype = str(weights.dtype).removeprefix("torch.")
 
-@contextlib.contextmanager
-def _written(model: Model, source: Path, removed: Sequence[int], out: Path) -> Iterator[None]:
-    """The folder while it is tried; it goes again if that fails."""
+    def write(place: Path) -> None:
+        with quiet():
+            config = read_config(source)
+        write_pruned_folder(source, config, removed, place, _stored(model))
+
+    files: dict[str, str] = {}
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as place:
-            partial = Path(place) / "model"
-            partial.mkdir()
-            with quiet():
-                config = read_config(source)
-            write_pruned_folder(source, config, removed, partial, _stored(model))
-            partial.replace(out)
-    except OSError as error:
-        raise disk_error(error, out) from error
-    try:
-        yield
-    except BaseException:
-        shutil.rmtree(out, ignore_errors=True)
+        files = write_model(run, out, write)
+        written = load_model(out, dtype=dtype, device=str(weights.device))
+        _refuse_other_model(model, written, removed, setup, dtype)
+    except UserError:
+        remove_model(out, files)
         raise
+    return written, files
 
 
 def _refuse_other_model(
@@ -203,31 +208,53 @@ def _token_logprobs(
     return outcome.token_logprobs
 
 
-def _compared(setup: Setup, removed: Sequence[int], written: Model) -> PruningResult:
+def _compared(
+    setup: Setup, settings: dict[str, Any], removed: Sequence[int], written: Model, run: RunFolder
+) -> PruningResult:
     """The tasks' items put to the intact model, to it without the layers, and to the written."""
-    tables, work = [], []
-    for task in setup.tasks:
-        asked = [
-            request
-            for item in task.items
-            for protocol in setup.protocols
-            for request in setup.requests(task, item, protocol)
-        ]
-        requests = [one.request for one in asked]
-        changes = [intact(), skip_layers(removed)]
-        swept = setup.sweep(changes, requests)
-        again = sweep(
-            written, [intact()], requests, tokenizer=setup.tokenizer,
-            memory_budget=setup.memory_budget, tokens_at_once=setup.tokens_at_once,
-        )  # fmt: skip
-        before = records_frame(list(record_rows(task, task.items, asked, changes, swept)))
-        after = records_frame(list(record_rows(task, task.items, asked, [intact()], again)))
-        tables.append(_side_by_side(before, after))
-        work += [work_entry("pruning", task.name, one.stats) for one in (swept, again)]
-    settings = setup.settings(
-        analysis="pruning", removed=list(removed), written_hash=weights_hash(written)
-    )
-    return PruningResult(pd.concat(tables, ignore_index=True), setup.facts(settings, work))
+    names = []
+    for task, items in _pieces(setup):
+        name = f"{task.name} {items[0].id}"
+        if not run.has_part(f"pruning {name}", f"pruning work {name}"):
+            table, work = _measured(setup, task, items, removed, written)
+            run.write_part(f"pruning work {name}", pd.DataFrame(work))
+            run.write_part(f"pruning {name}", table)
+        names.append(name)
+    work = joined_work([run.read_part(f"pruning work {name}") for name in names])
+    table = together(run, [f"pruning {name}" for name in names])
+    return PruningResult(table, setup.facts(settings, work))
+
+
+def _pieces(setup: Setup) -> list[Piece]:
+    """Items that are asked and kept together."""
+    return [
+        (task, task.items[i : i + ITEMS_AT_ONCE])
+        for task in setup.tasks
+        for i in range(0, len(task.items), ITEMS_AT_ONCE)
+    ]
+
+
+def _measured(
+    setup: Setup, task: Task, items: Sequence[Item], removed: Sequence[int], written: Model
+) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
+    """Some items under the three models, and what that cost."""
+    asked = [
+        request
+        for item in items
+        for protocol in setup.protocols
+        for request in setup.requests(task, item, protocol)
+    ]
+    requests = [one.request for one in asked]
+    changes = [intact(), skip_layers(removed)]
+    swept = setup.sweep(changes, requests)
+    again = sweep(
+        written, [intact()], requests, tokenizer=setup.tokenizer,
+        memory_budget=setup.memory_budget, tokens_at_once=setup.tokens_at_once,
+    )  # fmt: skip
+    before = records_frame(list(record_rows(task, items, asked, changes, swept)))
+    after = records_frame(list(record_rows(task, items, asked, [intact()], again)))
+    work = [work_entry("pruning", task.name, one.stats) for one in (swept, again)]
+    return _side_by_side(before, after), work
 
 
 def _side_by_side(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import base64
+import errno
 import io
+import os
 from pathlib import Path
 
 import matplotlib as mpl
@@ -264,8 +266,24 @@ def test_png_has_200_dots_per_inch(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_told_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"could not be written to .*choose another\.$"):
+    with pytest.raises(
+        UserError, match=r"is a file: expected a folder for figures; choose another"
+    ):
         figures.save_figure(Figure(), tmp_path / "file", "map")
+
+
+def test_a_full_disk_is_told_and_the_older_figure_stays(tmp_path: Path, monkeypatch) -> None:
+    png, _ = figures.save_figure(Figure(), tmp_path, "map")
+    before = png.read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match=r"No space left to write .*map\.png: free some disk space"):
+        figures.save_figure(Figure(figsize=(1, 1)), tmp_path, "map")
+    assert png.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["map.png", "map.svg"]
 
 
 def test_large_figures_become_png() -> None:

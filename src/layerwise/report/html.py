@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from layerwise._files import write_atomically
+from layerwise._files import refuse_unusable_file, remove_temporaries, write_atomically
 from layerwise._joining import joinable
 from layerwise.errors import UserError
 from layerwise.report._page import Page, render
@@ -43,11 +43,7 @@ class Report:
             UserError: if the path is a folder or cannot be written, or the disk is full.
         """
         path = Path(path)
-        if path.is_dir():
-            raise UserError(
-                f"{path} is a folder: expected the name of the file to write, "
-                f"such as {path / 'report.html'}."
-            )
+        refuse_unusable_file(path)
         write_atomically(path, self.html.encode())
         return path
 
@@ -59,6 +55,7 @@ class Report:
         """
         from layerwise.report.figures import save_figure
 
+        remove_temporaries(Path(folder))
         named = self.figures.items()
         return [path for name, figure in named for path in save_figure(figure, folder, name)]
 

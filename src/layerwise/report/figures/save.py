@@ -19,7 +19,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from PIL import Image
 
-from layerwise.errors import UserError
+from layerwise._files import refuse_unusable_folder, write_atomically
 from layerwise.report.figures.style import style
 
 DPI = 200
@@ -70,7 +70,7 @@ def _canvas(figure: Figure, kind: type[AnyCanvas]) -> Iterator[AnyCanvas]:
 
 
 def save_figure(figure: Figure, folder: Path | str, name: str) -> tuple[Path, Path]:
-    """Write a figure as PNG (200 dots per inch) and SVG.
+    """Write a figure as PNG (200 dots per inch) and SVG, each whole or not at all.
 
     Args:
         figure: what to write.
@@ -81,18 +81,12 @@ def save_figure(figure: Figure, folder: Path | str, name: str) -> tuple[Path, Pa
         The paths of the PNG and of the SVG file.
 
     Raises:
-        UserError: if the folder cannot be made or written to.
+        UserError: if the folder cannot be made or written to, or the disk is full.
     """
+    refuse_unusable_folder(Path(folder), "a folder for figures")
     paths = Path(folder) / f"{name}.png", Path(folder) / f"{name}.svg"
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        for path in paths:
-            path.write_bytes(figure_bytes(figure, path.suffix[1:]))
-    except OSError as error:
-        raise UserError(
-            f"The figure {name!r} could not be written to {str(folder)!r} ({error.strerror}); "
-            "a folder that can be written to was expected, so choose another."
-        ) from error
+    for path in paths:
+        write_atomically(path, figure_bytes(figure, path.suffix[1:]))
     return paths
 
 

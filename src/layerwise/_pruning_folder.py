@@ -1,0 +1,109 @@
+"""The folder that a model without some layers is written into, and is gone on in after a kill.
+
+The run that tries the model is in its folder ``compared``; which files the model has, and what
+the trial finds, is not known here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pandas as pd
+from safetensors import SafetensorError
+
+from layerwise._facts import RUN_FILE, is_finished, listed_files, read_run_file
+from layerwise._file_list import hashes_of, states
+from layerwise._files import disk_error, refuse_unusable_folder
+from layerwise._run_folder import RunFolder
+from layerwise.errors import UserError
+
+TABLES = "compared"
+"""The folder within the written one that the comparison is saved in."""
+
+_PLACE = ".writing"
+_MODEL = "written model"
+
+
+def refuse_occupied(out: Path) -> None:
+    """Refuse a folder that holds anything but what ``prune_model`` writes.
+
+    Raises:
+        UserError: if it does, or cannot be written to.
+    """
+    refuse_unusable_folder(out, "a folder to write")
+    if not out.is_dir() or _is_ours(out):
+        return
+    if any(path.name not in (_PLACE, TABLES) for path in out.iterdir()) or _visible(out / TABLES):
+        raise UserError(
+            f"{out} is not empty: expected a new or empty folder for the model, or that of the "
+            "same command; choose another."
+        )
+
+
+def _is_ours(out: Path) -> bool:
+    """Whether a run of this or a later version began there."""
+    if not (out / TABLES / RUN_FILE).exists():
+        return False
+    run = read_run_file(out / TABLES)
+    return not is_finished(run) or listed_files(out / TABLES) is not None
+
+
+def _visible(folder: Path) -> bool:
+    return folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir())
+
+
+def write_model(run: RunFolder, out: Path, write: Callable[[Path], None]) -> dict[str, str]:
+    """Write a model's files, unless an earlier process wrote them and they are still the same.
+
+    They take their place when all are whole, ``config.json`` last: before that nobody takes the
+    folder for a model.
+
+    Args:
+        run: the run that the model belongs to.
+        out: the folder to write to.
+        write: writes the model into an empty folder.
+
+    Returns:
+        The files' SHA-256 by name.
+
+    Raises:
+        UserError: if they cannot be written.
+    """
+    place = out / _PLACE
+    shutil.rmtree(place, ignore_errors=True)
+    if run.has_part(_MODEL):
+        known = run.read_part(_MODEL)
+        files = dict(zip(known["file"], known["sha256"], strict=True))
+        if set(states(out, files).values()) == {"ok"}:
+            return files
+    try:
+        place.mkdir()
+        write(place)
+        files = hashes_of(place, os.listdir(place))
+        for name in sorted(files, key=lambda name: name == "config.json"):
+            os.replace(place / name, out / name)
+    except OSError as error:
+        raise disk_error(error, out) from error
+    except SafetensorError as error:
+        raise UserError(
+            f"The weights cannot be written to {out} ({error}): free some disk space and give the "
+            "same command again, or choose another folder."
+        ) from error
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    run.write_part(_MODEL, pd.DataFrame({"file": list(files), "sha256": list(files.values())}))
+    return files
+
+
+def remove_model(out: Path, names: Iterable[str]) -> None:
+    """Remove a written model with its run, and the folder if nothing else is in it."""
+    shutil.rmtree(out / _PLACE, ignore_errors=True)
+    shutil.rmtree(out / TABLES, ignore_errors=True)
+    for name in names:
+        (out / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        out.rmdir()
