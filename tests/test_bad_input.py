@@ -241,7 +241,7 @@ def test_another_analysis_in_the_folder_is_refused(here, model):
         (["begun"], "The run in begun is not finished: expected a finished one; give the same"),
         (
             ["broken"],
-            "broken/records.parquet is missing, damaged or not a Parquet file: expected a",
+            "results in broken are not as they were written (records.parquet is changed or dam",
         ),
         (["whole", "nowhere"], "No folder nowhere"),
         (["whole", "--out", "hollow"], "hollow is a folder: expected the name of the file to"),

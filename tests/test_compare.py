@@ -207,7 +207,7 @@ def test_unfinished_and_foreign_folders_are_refused(runs, tmp_path: Path):
     heads = tmp_path / "heads"
     shutil.copytree(runs[0], heads)
     (heads / "records.parquet").unlink()
-    with pytest.raises(UserError, match="No results in"):
+    with pytest.raises(UserError, match=r"records\.parquet is missing"):
         compare([runs[1], heads])
 
 

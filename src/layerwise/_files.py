@@ -47,6 +47,11 @@ def refuse_unusable_folder(path: Path, what: str = "a folder for the run") -> No
     above = _nearest(path)
     if above == path and not path.is_dir():
         raise UserError(f"{path} is a file: expected {what}; choose another path.")
+    _refuse_unwritable(above, path)
+
+
+def _refuse_unwritable(above: Path, path: Path) -> None:
+    """Refuse a path below a file, or below a folder that may not be written to."""
     if not above.is_dir():
         raise UserError(
             f"Cannot write {path} ({above} is a file): choose a folder that you may write to."
@@ -61,12 +66,13 @@ def refuse_unusable_file(path: Path) -> None:
     Raises:
         UserError: if it is a folder, or its folder cannot be made or written to.
     """
-    if _nearest(path) == path and path.is_dir():
+    above = _nearest(path)
+    if above == path and path.is_dir():
         raise UserError(
             f"{path} is a folder: expected the name of the file to write, "
             f"such as {path / 'report.html'}."
         )
-    refuse_unusable_folder(path.parent)
+    _refuse_unwritable(path.parent if above == path else above, path)
 
 
 def _nearest(path: Path) -> Path:

@@ -266,9 +266,7 @@ def test_png_has_200_dots_per_inch(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_told_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(
-        UserError, match=r"is a file: expected a folder for figures; choose another"
-    ):
+    with pytest.raises(UserError, match=r"is a file: expected a folder for figures; choose"):
         figures.save_figure(Figure(), tmp_path / "file", "map")
 
 
