@@ -15,7 +15,12 @@ from pydantic import Field
 
 from layerwise._facts import Facts, Frozen, Stamped
 from layerwise._file_list import hashes_of, listed, refuse_edited, with_list
-from layerwise._files import disk_error, refuse_unusable_folder, write_atomically
+from layerwise._files import (
+    disk_error,
+    refuse_unusable_folder,
+    remove_temporaries,
+    write_atomically,
+)
 from layerwise._tables import conform, read_table, write_table
 from layerwise.errors import DamagedResultsError
 
@@ -134,6 +139,7 @@ class Comparison:
         folder = Path(folder)
         refuse_unusable_folder(folder, "a folder for the comparison")
         said = self.facts.model_dump_json(exclude={"files"})
+        remove_temporaries(folder)
         _remove(folder / FACTS_FILE)  # tables of two comparisons never stand under one list
         for name in self.tables:
             table = f"comparison_{name}"

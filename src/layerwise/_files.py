@@ -6,6 +6,7 @@ What is in the files is no matter here.
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import os
 from pathlib import Path
@@ -125,9 +126,15 @@ def write_atomically(path: Path, content: bytes) -> None:
         _remove(temporary)
 
 
-def remove_temporaries(folder: Path) -> None:
-    """Remove what a killed process left half-written in ``folder``."""
-    for leftover in folder.glob(".*.tmp"):
+def remove_temporaries(folder: Path, name: str | None = None) -> None:
+    """Remove what a killed process left half-written in ``folder``.
+
+    Args:
+        folder: the folder.
+        name: only what was to become the file of this name; everything if None.
+    """
+    pattern = "*" if name is None else f"{glob.escape(name)}.*"
+    for leftover in folder.glob(f".{pattern}.tmp"):
         _remove(leftover)
 
 

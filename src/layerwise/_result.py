@@ -25,6 +25,7 @@ from layerwise._facts import (
     write_run_file,
 )
 from layerwise._file_list import hashes_of
+from layerwise._files import remove_temporaries
 from layerwise._tables import conform, read_table, write_table
 from layerwise._written import unlisted_for
 from layerwise.errors import DamagedResultsError
@@ -121,6 +122,8 @@ class Result:
         """
         names = [f"{name}.parquet" for name in tables]
         files = None if joined is None else unlisted_for(folder, names)
+        if joined is not None:  # a run that goes on cleared its folder when it began
+            remove_temporaries(folder)
         facts = self.facts.model_dump_json(exclude={"files"})
         for name, table in tables.items():
             write_table(folder / f"{name}.parquet", name, table, facts)

@@ -59,7 +59,12 @@ def _table(path: Path) -> tuple[bytes, Any]:
 
 def _timeless(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _timeless(each) for key, each in value.items() if key not in TIMES}
+        # of listed files the names: their hashes follow from the times in them
+        return {
+            key: sorted(each) if key == "files" else _timeless(each)
+            for key, each in value.items()
+            if key not in TIMES
+        }
     if isinstance(value, list):
         return [_timeless(each) for each in value]
     return value

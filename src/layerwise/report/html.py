@@ -44,6 +44,7 @@ class Report:
         """
         path = Path(path)
         refuse_unusable_file(path)
+        remove_temporaries(path.parent, path.name)
         write_atomically(path, self.html.encode())
         return path
 
