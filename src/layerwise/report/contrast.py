@@ -5,9 +5,10 @@ Figures and sentences both ask here, so that they cannot disagree.
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
-from layerwise.report.rows import layers_of, numbers, rows
+from layerwise.report.rows import numbers, rows
 
 
 def layers_apart(effects: pd.DataFrame) -> list[int]:
@@ -25,9 +26,8 @@ def layers_apart(effects: pd.DataFrame) -> list[int]:
         without bounds.
     """
     with_signal = rows(effects, signal=True)
-    return [layer for layer in layers_of(with_signal) if _apart(rows(with_signal, layer=layer))]
-
-
-def _apart(layer: pd.DataFrame) -> bool:
-    surest = numbers(rows(layer, significant=True), "share_low")
-    return bool((surest[:, None] > numbers(layer, "share_high")[None, :]).any())
+    layers = with_signal["layer"].to_numpy(dtype=int)
+    low, high = numbers(with_signal, "share_low"), numbers(with_signal, "share_high")
+    sure = np.asarray(with_signal["significant"].isin([True]), dtype=bool)
+    above = (layers[:, None] == layers) & (low[:, None] > high) & sure[:, None]
+    return sorted({int(layer) for layer in layers[above.any(axis=1)]})
