@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+
 import pandas as pd
 import pytest
 import synthetic
 from synthetic import Plan
 
 from layerwise.report import Report, report
+from layerwise.report._beside import Jobs
 from layerwise.report.run import Run
 from layerwise.results import AblationResult, PatchingResult, Result
 
@@ -20,6 +25,25 @@ SMALL = Plan(
     silent=(("two-hop", "letter"),),
     critical={"letter": (0,), "generate": (0, 3, 4)},
 )
+
+
+# Where pictures are looked at, not only the figures that they are made of.
+WITH_PICTURES = ("test_beside", "test_figures", "test_report_page")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def pictures_of_pages(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Figures of pages are drawn, but made into pictures only where pictures are looked at."""
+    with pytest.MonkeyPatch.context() as patched:
+        if request.path.stem not in WITH_PICTURES:
+            patched.setattr("layerwise.report._page.narrow_pictures", _no_narrow_pictures)
+            patched.setattr("layerwise.report.figures.save.svg_address", lambda *_: "data:,")
+        yield
+
+
+@contextmanager
+def _no_narrow_pictures(jobs: Jobs) -> Iterator[SimpleNamespace]:
+    yield SimpleNamespace(all=lambda: dict.fromkeys(jobs, "data:,"))
 
 
 @pytest.fixture(scope="session")

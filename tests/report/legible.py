@@ -13,7 +13,8 @@ SLACK = 1.0
 
 def texts(figure: Figure) -> list[Text]:
     """The texts that are drawn; labels of ticks beyond the end of their axis are not."""
-    figure.draw(FigureCanvasAgg(figure).get_renderer())
+    FigureCanvasAgg(figure)
+    figure.draw_without_rendering()
     beyond = {id(label) for axes in figure.axes for label in _beyond(axes)}
     found = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
     return [text for text in found if id(text) not in beyond]

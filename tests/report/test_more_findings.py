@@ -70,9 +70,9 @@ def test_similarity_is_told_where_it_predicts(rho, costs):
 
 
 def test_a_summary_is_no_longer_than_a_screen(run):
+    everything = findings_of(run, 100)
     for most in (3, 6, MOST):
         found = findings_of(run, most)
         assert 1 < len(found) <= most
         assert sum(len(finding.sentence) for finding in found) <= most * CHARACTERS
-        everything = findings_of(run, 100)
         assert found[0] == everything[0]
