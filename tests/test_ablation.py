@@ -72,18 +72,21 @@ def test_a_record_for_every_intervention_item_and_protocol(model, method):
 
 @pytest.mark.parametrize(("kind", "site"), COMBINATIONS + MORE)
 def test_engine_and_reference_agree(model, kind, site):
-    assert_engine_agrees(model, kind=kind, site=site)
+    """Of heads on the first and the last layer; prompts of letters are in the next test."""
+    layers = [0, 2] if site in ("z", "kv_group") else None
+    protocols = ("continuation", "generate")
+    assert_engine_agrees(model, word_task(2), protocols, kind=kind, site=site, layers=layers)
 
 
 @pytest.mark.parametrize("more", [{"block": 2}, {"as_one": True}, {"mean_by": "position"}])
 def test_engine_and_reference_agree_on_blocks_sets_and_means_by_position(model, more):
     kind = "mean" if "mean_by" in more else "resample"
-    assert_engine_agrees(model, kind=kind, site="attn_out", **more)
+    assert_engine_agrees(model, TASK, PROTOCOLS, kind=kind, site="attn_out", **more)
 
 
-def assert_engine_agrees(model, **options) -> None:
-    fast = records_of(model, TASK, **options)
-    slow = records_of(model, TASK, **options, method="reference")
+def assert_engine_agrees(model, task, protocols, **options) -> None:
+    fast = records_of(model, task, protocols, **options)
+    slow = records_of(model, task, protocols, **options, method="reference")
     numbers = ["gold_logprob", "margin", "early_logprob", "late_logprob"]
     pd.testing.assert_frame_equal(fast[numbers], slow[numbers], rtol=0, atol=1e-4)
     rest = [column for column in fast.columns if column not in numbers]
