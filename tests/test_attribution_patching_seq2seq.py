@@ -5,7 +5,7 @@ Where the truth was planted, they are held to it in ``test_ground_truth_seq2seq`
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from unittest.mock import patch
 
@@ -33,6 +33,7 @@ CHANGED = 4
 ANSWERS = (14, 26)
 BEGINS = 5
 ROUNDING = 1e-6
+Cache = Mapping[str, torch.Tensor]
 CHANGES = (
     ("the key by the red what is", "the what by the blue key is"),
     ("the four key is", "the four what is"),
@@ -75,11 +76,16 @@ def cells(model: Seq2SeqModel) -> list[Cell]:
 
 
 @torch.inference_mode()
-def slope(model: Seq2SeqModel, cell: Cell, step: float = 1e-4) -> float:
-    """The change of the logit difference towards the source run, by a small step to both sides."""
-    name, begun = hook_name(model, cell.layer, cell.site), torch.tensor([model.prefix])
+def slopes(model: Seq2SeqModel, cells: list[Cell], step: float = 1e-4) -> list[float]:
+    """Changes of the logit difference towards the source run, by a small step to both sides."""
+    begun = torch.tensor([model.prefix])
     _, there = model.run_with_cache(torch.tensor([OTHER]), begun)
     _, here = model.run_with_cache(torch.tensor([CLEAN]), begun)
+    return [_slope(model, cell, here, there, step) for cell in cells]
+
+
+def _slope(model: Seq2SeqModel, cell: Cell, here: Cache, there: Cache, step: float) -> float:
+    name, begun = hook_name(model, cell.layer, cell.site), torch.tensor([model.prefix])
 
     def nudged(step: float) -> float:
         def move(x: torch.Tensor, hook: object) -> torch.Tensor:
@@ -102,7 +108,7 @@ def test_estimates_are_slopes_at_every_site_of_both_stacks(case: str):
         wanted = cells(model)
         assert {cell.site for cell in wanted} == set(PATCH_SITES)
         (found,) = estimated_changes(model, [(CLEAN, OTHER)], [ANSWERS], wanted)
-        by_hand = [slope(model, cell) for cell in wanted]
+        by_hand = slopes(model, wanted)
         np.testing.assert_allclose(found, by_hand, rtol=1e-4, atol=ROUNDING)
         seen = {cell.site for cell, change in zip(wanted, found, strict=True) if abs(change) > 1e-3}
         assert seen == set(PATCH_SITES)
