@@ -1,6 +1,6 @@
 """How many random cases the property tests of the engine try, chosen in one place.
 
-LAYERWISE_CASES is their number altogether: 100 unless it says otherwise. From 1,000 on, tests
+LAYERWISE_CASES is their number altogether: 50 unless it says otherwise. From 1,000 on, tests
 marked ``long`` run too; that is ``make test-long``.
 """
 
@@ -10,7 +10,7 @@ import os
 
 from hypothesis import Phase, settings
 
-CASES = int(os.environ.get("LAYERWISE_CASES", "100"))
+CASES = int(os.environ.get("LAYERWISE_CASES", "50"))
 LONG = CASES >= 1000
 
 

@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "layerwise"
 AT_ONCE = 2
 LIMIT_SECONDS = 300
+CASES = "100"
 UNCHANGED = "unchanged"
 
 
@@ -104,9 +105,9 @@ def _judged(fault: Fault | None, tests: Sequence[str], within: str) -> Verdict:
             "PYTHONPATH": folder,
             "PYTHONDONTWRITEBYTECODE": "1",
             "OMP_NUM_THREADS": "1",
+            "LAYERWISE_CASES": CASES,
             "HYPOTHESIS_STORAGE_DIRECTORY": f"{folder}/hypothesis",
         }
-        environment.pop("LAYERWISE_CASES", None)
         options = {"env": environment, "cwd": ROOT, "capture_output": True, "text": True}
         where = [sys.executable, "-c", "import layerwise; print(layerwise.__file__)"]
         found = subprocess.run(where, check=True, **options).stdout.strip()
