@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -37,7 +38,7 @@ def parts(original: Any, embed: Callable[[Any], Embed], *, post_norm: bool) -> P
         encoder=_stack(encoder, embed, post_norm),
         decoder=_stack(decoder, embed, post_norm),
         unembed=original.lm_head,
-        unembed_bias=lambda: original.final_logits_bias[0],
+        unembed_bias=partial(_logits_bias, original),
         unembed_scale=1.0,
         embedding=encoder.embed_tokens,
         n_ctx=original.config.max_position_embeddings,
@@ -67,16 +68,27 @@ def _attention(attention: Any) -> AttentionParts:
     return AttentionParts(*projections, n_heads=attention.num_heads, scale=attention.scaling)
 
 
+def _logits_bias(original: Any) -> torch.Tensor:
+    return original.final_logits_bias[0]
+
+
+# Partial functions and no closures: a copy of a model must read the copy's own weights.
 def sinusoidal(stack: Any) -> Embed:
     """Scaled token embedding plus a table of sinusoids by position."""
-    return lambda tokens, positions: (
-        stack.embed_tokens(tokens) * stack.embed_scale + stack.embed_positions.weight[positions]
-    )
+    return partial(_with_sinusoids, stack)
+
+
+def _with_sinusoids(stack: Any, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    return stack.embed_tokens(tokens) * stack.embed_scale + stack.embed_positions.weight[positions]
 
 
 def learned(stack: Any) -> Embed:
     """Token embedding (which scales itself) plus learned positions, and a norm of both."""
+    return partial(_with_learned, stack)
+
+
+def _with_learned(stack: Any, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
     table = stack.embed_positions
-    return lambda tokens, positions: stack.layernorm_embedding(
+    return stack.layernorm_embedding(
         stack.embed_tokens(tokens) + table.weight[positions + table.offset]
     )

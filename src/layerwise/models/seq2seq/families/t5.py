@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -57,7 +58,13 @@ def _stack(stack: Any, *, bidirectional: bool) -> StackParts:
 
 
 def _embed(embedding: torch.nn.Embedding) -> Embed:
-    return lambda tokens, positions: embedding(tokens)
+    return partial(_without_positions, embedding)
+
+
+def _without_positions(
+    embedding: torch.nn.Embedding, tokens: torch.Tensor, positions: torch.Tensor
+) -> torch.Tensor:
+    return embedding(tokens)
 
 
 def _block(block: Any) -> BlockParts:
