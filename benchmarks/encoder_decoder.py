@@ -3,7 +3,7 @@
 The model is of flan-t5's class and sizes with random weights, which take as long as trained ones.
 Log-likelihoods are had as lm-evaluation-harness has them, every option with its prompt in batches;
 texts by Hugging Face ``generate`` with cached keys and values, all prompts as one batch. No ratio
-is printed unless all outcomes agree: to 1e-4 nats a token, and token for token.
+is printed unless all outcomes agree as far as rounding allows (``same_work``).
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import Any
 import torch
 from machine import machine
 from measuring import markdown, spread, timed
+from same_work import check, check_texts
 from torch import nn
 from transformers import GenerationConfig, T5Config, T5ForConditionalGeneration
 
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.models.seq2seq.families import PARTS_OF
-from layerwise.sweep import Generate, Generated, LogLikelihood, Scored, skip, sweep
+from layerwise.sweep import Generate, LogLikelihood, Scored, skip, sweep
 from layerwise.sweep.seq2seq.calibration import calibrate_two_stacks
 
-NATS = 1e-4
 BATCH_SIZES = (4, 8, 32)
 
 
@@ -75,11 +75,11 @@ def _set_blocks(stack: Any, blocks: Any) -> None:
 @torch.inference_mode()
 def score(
     model: Seq2SeqModel, layers: Sequence[int], requests: Sequence[LogLikelihood], size: int
-) -> list[list[list[float]]]:
+) -> list[list[Scored]]:
     """Log-probabilities of each token, by layer and request."""
     found = []
     for layer in layers:
-        rows: list[list[float]] = []
+        rows: list[Scored] = []
         with without_layer(model, layer) as pruned:
             for start in range(0, len(requests), size):
                 some = requests[start : start + size]
@@ -90,7 +90,8 @@ def score(
                 ).logits
                 answers = torch.tensor([one.continuation for one in some])
                 logprobs = logits.log_softmax(-1).gather(2, answers[..., None])[..., 0]
-                rows += logprobs.tolist()
+                greedy = (logits.argmax(-1) == answers).all(-1).tolist()
+                rows += map(Scored, map(tuple, logprobs.tolist()), greedy)
         found.append(rows)
     return found
 
@@ -98,7 +99,7 @@ def score(
 @torch.inference_mode()
 def write(
     model: Seq2SeqModel, layers: Sequence[int], requests: Sequence[Generate]
-) -> list[list[list[int]]]:
+) -> list[list[tuple[int, ...]]]:
     """Greedy tokens by layer and request."""
     how = GenerationConfig(
         do_sample=False, num_beams=1, max_new_tokens=requests[0].max_tokens, pad_token_id=0,
@@ -112,32 +113,21 @@ def write(
             out = pruned.generate(
                 input_ids=tokens, attention_mask=torch.ones_like(tokens), generation_config=how
             )
-        found.append(out[:, 1:].tolist())
+        found.append([tuple(row) for row in out[:, 1:].tolist()])
     return found
 
 
-def check_scores(ours: Any, theirs: list[list[list[float]]]) -> str:
-    """How far log-probabilities are apart; ends the program if by too much."""
-    gaps = [
-        abs(a - b)
-        for outcomes, rows in zip(ours, theirs, strict=True)
-        for outcome, row in zip(outcomes, rows, strict=True)
-        for a, b in zip(outcome.token_logprobs, row, strict=True)
-        if isinstance(outcome, Scored)
-    ]
-    if max(gaps) > NATS:
-        raise SystemExit(f"The two sides differ by up to {max(gaps):.1e} nats.")
-    return f"{max(gaps):.1e} nats apart at most"
-
-
-def check_texts(ours: Any, theirs: list[list[list[int]]]) -> str:
-    """That all texts are the same; ends the program if not."""
-    for outcomes, rows in zip(ours, theirs, strict=True):
-        for outcome, row in zip(outcomes, rows, strict=True):
-            assert isinstance(outcome, Generated)
-            if list(outcome.tokens) != row:
-                raise SystemExit("The two sides wrote different texts.")
-    return f"{sum(map(len, ours))} texts, the same"
+def agreement(
+    model: Seq2SeqModel, layers: Sequence[int], requests: Sequence[Any], ours: Any, theirs: Any
+) -> str:
+    """Both sides' outcomes compared, in words; ends the program if they disagree."""
+    if isinstance(requests[0], Generate):
+        texts = [[one.tokens for one in row] for row in ours]
+        parted = check_texts(model, layers, requests, texts, theirs, None)
+        tied = f" but for {parted} that part at a tie" if parted else ""
+        return f"{len(layers) * len(requests)} texts, the same{tied}"
+    agreed = check(model, [skip(layer) for layer in layers], requests, ours, theirs)
+    return f"{agreed.largest:.1e} nats apart at most"
 
 
 def compare(n_encoder: int, n_decoder: int, wanted: argparse.Namespace) -> list[list[str]]:
@@ -166,16 +156,16 @@ def compare(n_encoder: int, n_decoder: int, wanted: argparse.Namespace) -> list[
     # As analyses do: so many tokens at once as are fast on this machine.
     at_once = calibrate_two_stacks(model).tokens_at_once
     rows = []
-    for work, asked, run, agree in (
-        ("log-likelihood", scored, lambda: score(model, layers, scored, best), check_scores),
-        (f"{wanted.new} new tokens", texts, lambda: write(model, layers, texts), check_texts),
+    for work, asked, run in (
+        ("log-likelihood", scored, lambda: score(model, layers, scored, best)),
+        (f"{wanted.new} new tokens", texts, lambda: write(model, layers, texts)),
     ):
         theirs, spent = timed("pruned models", run)
         sweep(model, changes[:1], asked)
         swept, cost = timed(
             "engine", lambda asked=asked: sweep(model, changes, asked, tokens_at_once=at_once)
         )
-        agreed = agree([swept.outcomes[layer] for layer in layers], theirs)
+        agreed = agreement(model, layers, asked, [swept.outcomes[k] for k in layers], theirs)
         seconds, passes = spent.seconds * scale, swept.stats.brute_force_token_passes
         rows.append(
             [

@@ -13,12 +13,11 @@ import torch
 from hooked_ways import head_hooks, score_hooked
 from machine import machine
 from measuring import markdown, timed
+from same_work import check
 from texts import scored_items
 
 from layerwise.models import DEFAULT_MODEL, load_model, original_tokenizer
 from layerwise.sweep import sweep, zero
-
-NATS = 1e-4
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -41,14 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ours, engine = timed("engine", lambda: sweep(model, changes, requests))
     hooks = [head_hooks(layer, head) for layer, head in places]
     theirs, hooked = timed("hooks", lambda: score_hooked(model, hooks, groups))
-    largest = max(
-        abs(x - y)
-        for one, other in zip(ours.outcomes, theirs, strict=True)
-        for a, b in zip(one, other, strict=True)
-        for x, y in zip(a.token_logprobs, b.token_logprobs, strict=True)
-    )
-    if largest > NATS:
-        raise SystemExit(f"The two sides are {largest:.1e} nats apart, so no ratio is printed.")
+    agreed = check(model, changes, requests, ours.outcomes, theirs)
     stats = ours.stats
     head = "heads|items x options|token-passes|fewer|engine, s|hooks, s|ratio"
     row = [
@@ -58,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ]  # fmt: skip
     print(machine())
     print(markdown(head, [row], words=2))
-    print(f"The two sides are {largest:.1e} nats apart at most.")
+    print(f"The two sides are {agreed.largest:.1e} nats apart at most.")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """Whether the engine and another way did the same work; a ratio of different work says nothing.
 
-Differences that rounding alone explains are told apart from others by arithmetic of more digits.
+Differences that rounding alone explains are told apart from others by measuring it
+(``layerwise.sweep.rounding``).
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -13,12 +13,20 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from hooked_ways import score_batched, skip_hooks
-from transformer_lens import HookedTransformer
 
-from layerwise.sweep import Generate, Generated, Intervention, Scored
+from layerwise.models.kinds import Model
+from layerwise.sweep import (
+    Generate,
+    Generated,
+    Intervention,
+    LogLikelihood,
+    Scored,
+    intact,
+    skip,
+)
+from layerwise.sweep.reference import _given, _logits
+from layerwise.sweep.rounding import FLOOR, Rounding, in_dtype, measure_rounding, worst
 
-NATS = 1e-4
 LOST = 1.0
 Tokens = tuple[int, ...]
 
@@ -30,8 +38,7 @@ class Agreement:
     Attributes:
         compared: outcomes compared.
         largest: the largest difference of a token's log-probability, in nats.
-        by_rounding: outcomes that differ by ``NATS`` or more, the engine's errors being no
-            larger than rounding makes the other side's.
+        by_rounding: outcomes that differ by ``FLOOR`` or more, as rounding explains.
     """
 
     compared: int = 0
@@ -65,41 +72,47 @@ def mean_gap(one: Any, other: Any) -> float:
 
 
 def check(
-    model: HookedTransformer,
+    model: Model,
     changes: Sequence[Intervention],
     requests: Sequence[Any],
     engine: Sequence[Sequence[Any]],
     others: Sequence[Sequence[Any]],
     gap: Callable[[Any, Any], float] = token_gap,
 ) -> Agreement:
-    """Compare outcomes of the intact model and of skipped layers, by change and then request.
+    """Compare outcomes under some changes, by change and then request.
 
-    Where some outcome of a change differs by ``NATS`` or more, all of its outcomes are computed
-    again in float64 by plain hooked forwards: some layers cannot be skipped without small
-    differences becoming large, and then the largest errors of both sides are of one size.
+    Where some outcome of a change differs by ``FLOOR`` or more, rounding is measured on the model
+    under that change: without some layers small differences become large ones.
 
     Raises:
-        SystemExit: a text differs in a token; or under some change the engine's largest error
-            is more than ``NATS`` and more than three times the other side's.
+        SystemExit: a text differs in a token; or under some change a side's largest error is
+            more than rounding explains.
     """
-    found, exact = Agreement(), None
+    found = Agreement()
     for change, ours, theirs in zip(changes, engine, others, strict=True):
         gaps = [gap(a, b) for a, b in zip(ours, theirs, strict=True)]
         # A gap that is not a number is far, too.
-        far = sum(not value < NATS for value in gaps)
+        far = sum(not value < FLOOR for value in gaps)
         if far:
-            exact = exact or in_dtype(model, torch.float64)
-            (truth,) = score_batched(exact, [change.layer], [[asked] for asked in requests])
-            errors = [max(map(gap, side, truth)) for side in (ours, theirs)]
-            if not errors[0] <= max(NATS, 3 * errors[1]):
-                raise SystemExit(f"{change.id}: the engine is {errors[0]} nats off.")
-        found += Agreement(len(gaps), max(gaps), far)
+            rounding = measure_rounding(model, change, requests)
+            for side, outcomes in (("the engine", ours), ("the other way", theirs)):
+                error = worst(gap(a, b) for a, b in zip(outcomes, rounding.truth, strict=True))
+                refuse_error(f"{change.id}: {side}", error, rounding)
+        found += Agreement(len(gaps), worst(gaps), far)
     return found
 
 
-def in_dtype(model: HookedTransformer, dtype: torch.dtype) -> HookedTransformer:
-    """A copy with the very same weights that computes in ``dtype``."""
-    return copy.deepcopy(model).to(dtype, print_details=False)
+def refuse_error(side: str, error: float, rounding: Rounding) -> None:
+    """Accept only an error of a side, in nats, that rounding explains.
+
+    Raises:
+        SystemExit: if it is larger.
+    """
+    if not error <= rounding.bound:
+        raise SystemExit(
+            f"{side} is {error:.2g} nats off, and rounding explains {rounding.bound:.2g}: it "
+            f"takes plain forwards {rounding.largest:.2g} nats off."
+        )
 
 
 @dataclass(frozen=True)
@@ -124,8 +137,8 @@ def check_errors(engine: Sequence[float], other: Sequence[float]) -> Errors:
 
 
 def check_texts(
-    model: HookedTransformer,
-    layers: Sequence[int],
+    model: Model,
+    layers: Sequence[int | None],
     requests: Sequence[Generate],
     engine: Sequence[Sequence[Tokens]],
     other: Sequence[Sequence[Tokens]],
@@ -142,7 +155,8 @@ def check_texts(
         end: the end token.
 
     Returns:
-        How many texts part, each at tokens that are equally likely but for ``NATS`` in float64.
+        How many texts part, each at tokens that are equally likely in float64 but for what
+        rounding explains.
 
     Raises:
         SystemExit: texts part elsewhere.
@@ -159,12 +173,28 @@ def check_texts(
         for text in (ours, theirs):
             # Where a text is over, its next token was the end token.
             token = text[same] if same < len(text) else end
-            short = (
-                None if token is None else shortfalls(exact, layer, asked, (*text[:same], token))
-            )
-            if short is None or not short[-1] < NATS:
+            begun = text[:same] if token is None else (*text[:same], token)
+            if token is None or not is_tie(
+                model, layer, asked, begun, shortfalls(exact, layer, asked, begun)[-1]
+            ):
                 raise SystemExit(f"skip:layer={layer}: texts part without a tie, {ours}, {theirs}.")
     return len(parted)
+
+
+def is_tie(model: Model, layer: int | None, asked: Any, tokens: Tokens, shortfall: float) -> bool:
+    """Whether rounding explains that a token was taken for the likeliest one.
+
+    Args:
+        model: the model.
+        layer: the layer that was skipped; None if none was.
+        asked: the request.
+        tokens: what was written or scored, that token among it.
+        shortfall: by how many nats the token falls short of the likeliest one in float64.
+    """
+    if shortfall < FLOOR:
+        return True
+    scored = LogLikelihood(asked.context, tokens, asked.source)
+    return shortfall <= measure_rounding(model, _without(layer), [scored]).bound
 
 
 def _in_common(one: Tokens, other: Tokens) -> int:
@@ -173,12 +203,13 @@ def _in_common(one: Tokens, other: Tokens) -> int:
 
 
 @torch.inference_mode()
-def shortfalls(
-    model: HookedTransformer, layer: int, asked: Generate, tokens: Tokens
-) -> list[float]:
+def shortfalls(model: Model, layer: int | None, asked: Any, tokens: Tokens) -> list[float]:
     """By how many nats each token of a text falls short of the likeliest one there."""
-    given = torch.tensor([asked.context + tokens[:-1]], device=model.W_E.device)
-    with model.hooks(fwd_hooks=skip_hooks(layer)):
-        logprobs = model(given)[0, len(asked.context) - 1 :].log_softmax(-1)
+    logits = _logits(model, _without(layer), asked, tokens[:-1])
+    logprobs = logits[len(_given(model, asked)) - 1 :].log_softmax(-1)
     chosen = logprobs[torch.arange(len(tokens)), torch.tensor(tokens)]
     return (logprobs.amax(-1) - chosen).tolist()
+
+
+def _without(layer: int | None) -> Intervention:
+    return intact() if layer is None else skip(layer)

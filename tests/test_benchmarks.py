@@ -14,8 +14,11 @@ import torch
 import torch.nn.functional as F
 
 from layerwise.models import load_model, original_tokenizer
-from layerwise.sweep import Generate, Generated, LogLikelihood, Scored, intact, skip, sweep
+from layerwise.sweep import Generate, LogLikelihood, Scored, intact, skip, sweep
+from layerwise.sweep.rounding import measure_rounding
+from tests.models.seq2seq.tiny import tiny_seq2seq
 from tests.models.tiny import tiny_folder, tiny_model
+from tests.sweep.models import amplifying_model
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 RUNS = [
@@ -103,12 +106,24 @@ def test_a_wrong_log_likelihood_is_refused() -> None:
         wrong = replace(
             first, token_logprobs=(first.token_logprobs[0] + off, *first.token_logprobs[1:])
         )
+        other = [right[0], [wrong, right[1][1]]]
         with pytest.raises(SystemExit, match="skip:layer=1: the engine is"):
-            same_work.check(model, changes, requests, [right[0], [wrong, right[1][1]]], right)
+            same_work.check(model, changes, requests, other, right)
         # The engine is not to blame for what the other side has wrong.
-        others = [right[0], [wrong, right[1][1]]]
-        if off == 1e-3:
-            assert same_work.check(model, changes, requests, right, others).by_rounding == 1
+        with pytest.raises(SystemExit, match="skip:layer=1: the other way is"):
+            same_work.check(model, changes, requests, right, other)
+
+
+def test_differences_that_rounding_explains_are_counted_and_not_refused() -> None:
+    same_work, model = benchmark("same_work"), amplifying_model()
+    requests = [LogLikelihood((5, 6, 7, 8), (8, 9)), LogLikelihood((9, 8), (7,))]
+    rounding = measure_rounding(model, intact(), requests)
+    exact, far = rounding.truth[0], rounding.bound - 1e-6
+    off = replace(exact, token_logprobs=(exact.token_logprobs[0] + far, *exact.token_logprobs[1:]))
+    sides = [[exact, rounding.truth[1]]], [[off, rounding.truth[1]]]
+    assert far > 1e-4
+    for one, other in (sides, reversed(sides)):
+        assert same_work.check(model, [intact()], requests, one, other).by_rounding == 1
 
 
 def test_texts_may_part_at_a_tie_only() -> None:
@@ -193,8 +208,16 @@ def test_encoder_decoders_against_pruned_models(capsys):
 
 
 def test_other_outcomes_of_encoder_decoders_end_the_program():
-    module = benchmark("encoder_decoder")
-    with pytest.raises(SystemExit, match=r"differ by up to 5\.0e\+00"):
-        module.check_scores([[Scored((-1.0,), True)]], [[[-6.0]]])
-    with pytest.raises(SystemExit, match="different texts"):
-        module.check_texts([[Generated((1, 2), "")]], [[[1, 3]]])
+    module, model = benchmark("encoder_decoder"), tiny_seq2seq("t5")
+    scored, texts = [LogLikelihood((5, 6, 7), (8, 9))], [Generate((5, 6, 7), 2)]
+    ((right,),) = sweep(model, [skip(0)], scored).outcomes
+    wrong = replace(
+        right, token_logprobs=(right.token_logprobs[0] + 1e-2, *right.token_logprobs[1:])
+    )
+    with pytest.raises(SystemExit, match=r"skip:layer=0: the other way is 0\.01 nats off"):
+        module.agreement(model, [0], scored, [[right]], [[wrong]])
+    ((text,),) = sweep(model, [skip(0)], texts).outcomes
+    other = (*text.tokens[:-1], (text.tokens[-1] + 1) % model.cfg.d_vocab)
+    assert module.agreement(model, [0], texts, [[text]], [[text.tokens]]) == "1 texts, the same"
+    with pytest.raises(SystemExit, match="part without a tie"):
+        module.agreement(model, [0], texts, [[text]], [[other]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import warnings
 from typing import Any
@@ -26,7 +27,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "neox": {"normalization_type": "LN", "parallel_attn_mlp": True, "rotary_dim": 4},
     "qk-norm": {"use_qk_norm": True, "n_key_value_heads": 2},
     "attention only": {"attn_only": True},
-    # Without a norm activations grow by the layer; small weights keep rounding below 1e-4 nats.
+    # Without a norm activations grow by the layer, and rounding with them: small weights.
     "no norm": {"normalization_type": None, "initializer_range": 0.12},
     "alibi": {"positional_embedding_type": "alibi", "rotary_dim": None},
     "sliding window": {
@@ -76,4 +77,11 @@ def random_model(kind: str, loud: float = 1.0) -> HookedTransformer:
             parameter.data = 1 + torch.randn(parameter.shape, generator=generator) * 0.3
         if last in ("W_O", "W_out", "b_O", "b_out"):
             parameter.data = parameter.data * loud
+    return model
+
+
+def amplifying_model() -> HookedTransformer:
+    """A model whose logits are so large that rounding grows above 1e-3 nats."""
+    model = copy.deepcopy(random_model("llama-gqa"))
+    model.unembed.W_U.data *= 200
     return model

@@ -20,7 +20,7 @@ SUITES = ("facts", "kv-words", "arithmetic", "open-book", "word-problems", "brac
 
 @pytest.fixture
 def same_work(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """What tells rounding from other differences, by float64."""
+    """What tells rounding from other differences."""
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
     return importlib.import_module("same_work")
 
@@ -50,7 +50,7 @@ def asked_of(tokenizer: Any, suites: tuple[str, ...], n_items: int) -> dict[str,
     ],
 )
 def test_engine_equals_reference(same_work, suites, n_items, layers):
-    """Within 1e-4 nats, or nearer to float64 than rounding takes the reference; the same tokens."""
+    """No further from float64 than rounding, measured on the model, explains; the same tokens."""
     model = load_model("smollm2-135m")
     assert model.cfg.n_layers == N_LAYERS
     tokenizer = original_tokenizer(model)
@@ -75,7 +75,7 @@ def test_engine_equals_reference(same_work, suites, n_items, layers):
 
 
 def _same_verdicts(same_work, model, skipped, requests, fast, slow) -> None:
-    """Whether a continuation is the greedy one, but where it ties with another in float64."""
+    """Whether a continuation is the greedy one, but where it ties with another."""
     parted = [
         (layer, request)
         for layer, *sides in zip(skipped, fast, slow, strict=True)
@@ -84,5 +84,5 @@ def _same_verdicts(same_work, model, skipped, requests, fast, slow) -> None:
     ]
     exact = same_work.in_dtype(model, torch.float64) if parted else model
     for layer, request in parted:
-        short = same_work.shortfalls(exact, layer, request, request.continuation)
-        assert max(short) < same_work.NATS, (layer, request)
+        short = max(same_work.shortfalls(exact, layer, request, request.continuation))
+        assert same_work.is_tie(model, layer, request, request.continuation, short), request

@@ -130,7 +130,8 @@ def sweep(
         requests: what is asked.
         tokenizer: decides where generated text ends; the one the model was loaded with if None.
         method: ``engine``, or ``reference`` for one plain hooked forward per pair. Both agree
-            to 1e-4 nats in float32 and token for token, but for ties closer than rounding.
+            to 1e-4 nats in float32 and token for token, but for what rounding explains
+            (``measure_rounding`` in ``layerwise.sweep.rounding``).
         memory_budget: bytes for activations, keys and values.
         tokens_at_once: so many tokens are pushed through a block at once, if there are as many;
             what is fastest depends on the machine (``calibrate``).
