@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from layerwise.models import load, load_model, model_facts, parity
 from tests.models.refusal import refused
-from tests.models.tiny import TEXT, tiny_folder, tiny_model
+from tests.models.tiny import FAMILIES, TEXT, tiny_folder, tiny_model
 
 LLAMA3 = {
     "rope_type": "llama3",
@@ -124,6 +124,36 @@ def test_a_model_with_two_heads_swapped_fails_the_check(tmp_path, monkeypatch, f
     swapped_heads(monkeypatch, name)
     with refused("is not its original"):
         load_model(tiny_folder(tmp_path, family))
+
+
+def test_a_wrong_model_is_refused_with_its_distance_from_float64_and_that_of_rounding(
+    tmp_path, monkeypatch
+):
+    swapped_heads(monkeypatch, "W_Q")
+    with refused("from the original in float64 the copy is up to", "takes the original itself up"):
+        load_model(tiny_folder(tmp_path, "gpt2"))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rounding_of_every_family_explains_what_is_left(tmp_path, monkeypatch, family):
+    """However small a difference is tolerated without asking: float64 then tells."""
+    monkeypatch.setattr(parity, "TOLERANCE", 1e-9)
+    facts = model_facts(load_model(tiny_folder(tmp_path, family)))
+    assert 1e-9 < facts.parity < 1e-3
+
+
+def test_float64_is_not_asked_for_where_the_difference_is_small(tmp_path, monkeypatch):
+    monkeypatch.delattr(parity, "exact")
+    load_model(tiny_folder(tmp_path, "llama"))
+
+
+def test_a_check_by_other_limits_is_done_again(tmp_path, monkeypatch):
+    folder = tiny_folder(tmp_path, "llama")
+    load_model(folder)
+    monkeypatch.setattr(parity, "MULTIPLE", 1e-9)
+    monkeypatch.setattr(parity, "TOLERANCE", 1e-9)
+    with refused("is not its original"):
+        load_model(folder)
 
 
 def test_a_failed_check_is_not_remembered_as_passed(tmp_path, monkeypatch):

@@ -1,17 +1,21 @@
 """The parity check: does the hooked model say what its original says.
 
-The comparison is one number, the largest difference of log-probabilities on a fixed text; the
-record of an earlier check saves doing it again for the same files and versions.
+The comparison is one number, the largest difference of log-probabilities on a fixed text. Where it
+is not small, float64 tells rounding from a wrong conversion. The record of an earlier check saves
+doing it again for the same files and versions.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -21,9 +25,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from layerwise.errors import UserError
 from layerwise.models.cache import folder_sha256, key_of, read_record, write_record
 from layerwise.models.folder import one_line
+from layerwise.models.rounding import MULTIPLE, StayFloat64, disturbances
 
 TOLERANCE = 1e-3
-"""Largest difference accepted in float32, in nats."""
+"""Largest difference accepted in float32 without asking how much of it is rounding, in nats."""
 
 ABSURD = 10.0
 """Largest difference accepted in a reduced number format, in nats."""
@@ -57,10 +62,11 @@ class Check:
 
 
 def check_key(folder: Path, dtype: torch.dtype, device: torch.device) -> str:
-    """What a check's outcome depends on: files, versions, number format, device, text."""
+    """What a check's outcome depends on: files, versions, number format, device, text, limits."""
     packages = ("layerwise", "torch", "transformers", "transformer-lens")
     versions = (metadata.version(name) for name in packages)
-    return key_of([folder_sha256(folder), *versions, str(dtype), device.type, TEXT])
+    limits = f"{TOLERANCE} {MULTIPLE} {ABSURD}"
+    return key_of([folder_sha256(folder), *versions, str(dtype), device.type, TEXT, limits])
 
 
 def recorded_check(key: str) -> Check | None:
@@ -98,22 +104,67 @@ def batches(ids: list[int]) -> list[Tokens]:
 
 
 def reference(original: PreTrainedModel, ids: list[int]) -> list[LogProbs]:
-    """Log-probabilities of the original, in float32 on the CPU, for each of ``batches``."""
+    """Log-probabilities of the original, as it lies on the CPU, for each of ``batches``."""
     with torch.inference_mode():
         logits = [original(input_ids=tokens, use_cache=False).logits for tokens in batches(ids)]
-    return [values.float().log_softmax(-1) for values in logits]
+    return [logprobs_of(values) for values in logits]
+
+
+def logprobs_of(logits: torch.Tensor) -> torch.Tensor:
+    """Log-probabilities on the CPU, in float32 at least."""
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    return logits.to(wide).log_softmax(-1).cpu()
 
 
 def largest_difference(model: HookedTransformer, expected: list[LogProbs], ids: list[int]) -> float:
     """Largest difference of log-probabilities from ``expected``, in nats; NaN makes it infinite."""
-    worst = 0.0
     with torch.inference_mode():
-        for tokens, wanted in zip(batches(ids), expected, strict=True):
-            logits = model(tokens.to(model.embed.W_E.device))
-            given = logits.float().log_softmax(-1).cpu()
-            difference = (given - wanted).abs().max().item()
-            worst = math.inf if math.isnan(difference) else max(worst, difference)
-    return worst
+        given = [logprobs_of(model(tokens.to(model.embed.W_E.device))) for tokens in batches(ids)]
+    return farthest(given, expected)
+
+
+def farthest(given: list[LogProbs], expected: list[LogProbs]) -> float:
+    """Largest difference of two sides' log-probabilities, in nats; NaN makes it infinite."""
+    pairs = zip(given, expected, strict=True)
+    gaps = [(one - other).abs().max().item() for one, other in pairs]
+    return math.inf if any(map(math.isnan, gaps)) else max(gaps)
+
+
+@dataclass(frozen=True)
+class Exact:
+    """What an original says in float64, and how far rounding takes it from that in float32.
+
+    Attributes:
+        logprobs: of the original in float64, for each of the texts.
+        rounding: largest difference from them, in nats, of the original in float32, as it is and
+            with weights disturbed in their last bit.
+    """
+
+    logprobs: list[LogProbs]
+    rounding: float
+
+    @property
+    def limit(self) -> float:
+        """How far from float64 a hooked model may be, in nats."""
+        return max(TOLERANCE, MULTIPLE * self.rounding)
+
+
+def exact(original: PreTrainedModel, say: Callable[[PreTrainedModel], list[LogProbs]]) -> Exact:
+    """The original computed in float64, which needs memory for a copy of it in that format.
+
+    Args:
+        original: the original in float32; it stays as it is.
+        say: gives the log-probabilities of the fixed texts by an original.
+    """
+    wide: Any = copy.deepcopy(original)
+    wide.to("cpu", torch.float64)
+    # The faster way through experts knows no float64.
+    wide.set_experts_implementation("eager")
+    with StayFloat64():
+        truth = say(wide)
+    del wide
+    rounded = chain([original], disturbances(original))
+    return Exact(truth, max(farthest(say(one), truth) for one in rounded))
 
 
 @contextlib.contextmanager
@@ -132,19 +183,42 @@ def must_run(name: str) -> Iterator[None]:
         ) from error
 
 
-def refuse_difference(name: str, difference: float, dtype: torch.dtype) -> None:
+def refuse_difference(
+    name: str,
+    difference: float,
+    dtype: torch.dtype,
+    from_exact: Callable[[], tuple[float, Exact]] | None = None,
+) -> None:
     """Accept only a hooked model that is its original.
 
+    Args:
+        name: the model's name.
+        difference: its largest difference from the original in float32, in nats.
+        dtype: what the hooked model computes in.
+        from_exact: the hooked model's largest difference from the original in float64, and that;
+            asked for only in float32, and where ``difference`` is above ``TOLERANCE``.
+
     Raises:
-        UserError: if ``difference`` is above ``TOLERANCE`` in float32, ``ABSURD`` otherwise.
+        UserError: if ``difference`` is above ``TOLERANCE`` in float32, and the hooked model
+            further from float64 than the original's own rounding explains; or if it is above
+            ``ABSURD`` in another format.
     """
     limit = TOLERANCE if dtype == torch.float32 else ABSURD
-    if not difference <= limit:
-        word = str(dtype).removeprefix("torch.")
+    if difference <= limit:
+        return
+    word = str(dtype).removeprefix("torch.")
+    refusal = (
+        f"The hooked copy of {name!r} is not its original in {word}: log-probabilities differ by "
+        f"up to {difference:.3g} nats"
+    )
+    if dtype != torch.float32 or math.isinf(difference) or from_exact is None:
+        raise UserError(f"{refusal}, expected at most {limit:g}; use another model.")
+    distance, truth = from_exact()
+    if not distance <= truth.limit or math.isinf(distance):
         raise UserError(
-            f"The hooked copy of {name!r} is not its original in {word}: log-probabilities differ "
-            f"by up to {difference:.3g} nats, expected at most {limit:g}; TransformerLens does not "
-            "convert some setting of this model, so use another model."
+            f"{refusal}; from the original in float64 the copy is up to {distance:.3g} nats away, "
+            f"and rounding takes the original itself up to {truth.rounding:.3g} away, so that at "
+            f"most {truth.limit:.3g} was expected; use another model."
         )
 
 

@@ -5,16 +5,23 @@ Where files come from is told in ``models.load``.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from layerwise.errors import UserError
-from layerwise.models.parity import must_run, refuse_difference, token_ids
+from layerwise.models.parity import (
+    Exact,
+    LogProbs,
+    exact,
+    farthest,
+    logprobs_of,
+    must_run,
+    refuse_difference,
+    token_ids,
+)
 from layerwise.models.seq2seq.families import PARTS_OF
 from layerwise.models.seq2seq.model import Seq2SeqModel
 
@@ -98,40 +105,53 @@ def _texts(model: Seq2SeqModel, tokenizer: PreTrainedTokenizerBase) -> list[Pair
     return pairs
 
 
-@torch.inference_mode()
-def expected_logprobs(
-    model: Seq2SeqModel, tokenizer: PreTrainedTokenizerBase
-) -> list[Float[torch.Tensor, "_ _ d_vocab"]]:
+def expected_logprobs(model: Seq2SeqModel, tokenizer: PreTrainedTokenizerBase) -> list[LogProbs]:
     """Log-probabilities of the Hugging Face model on a fixed text."""
+    original: Any = model.original
     with must_run(model.cfg.model_name):
-        found = [
-            model.original(
-                input_ids=tokens.to(model.W_E.device),
-                attention_mask=mask.to(model.W_E.device),
-                decoder_input_ids=said.to(model.W_E.device),
-                use_cache=False,
-            ).logits
-            for tokens, mask, said in _texts(model, tokenizer)
-        ]
-    return [logits.float().log_softmax(-1).cpu() for logits in found]
+        return _said_by(original, _texts(model, tokenizer))
 
 
 @torch.inference_mode()
+def _said_by(original: PreTrainedModel, texts: list[Pair]) -> list[LogProbs]:
+    found = [
+        original(
+            input_ids=tokens.to(original.device),
+            attention_mask=mask.to(original.device),
+            decoder_input_ids=said.to(original.device),
+            use_cache=False,
+        ).logits
+        for tokens, mask, said in texts
+    ]
+    return [logprobs_of(logits) for logits in found]
+
+
 def checked(
-    model: Seq2SeqModel,
-    tokenizer: PreTrainedTokenizerBase,
-    expected: list[Float[torch.Tensor, "_ _ d_vocab"]],
+    model: Seq2SeqModel, tokenizer: PreTrainedTokenizerBase, expected: list[LogProbs]
 ) -> float:
     """Largest difference from expected log-probabilities on the fixed text, in nats.
 
     Raises:
         UserError: if the model does not run or differs by too much.
     """
-    worst, device = 0.0, model.W_E.device
+    original: Any = model.original
+    texts = _texts(model, tokenizer)
     with must_run(model.cfg.model_name):
-        for (tokens, mask, said), wanted in zip(_texts(model, tokenizer), expected, strict=True):
-            logits = model(tokens.to(device), said.to(device), mask.bool().to(device))
-            difference = (logits.float().log_softmax(-1).cpu() - wanted).abs().max().item()
-            worst = math.inf if math.isnan(difference) else max(worst, difference)
-    refuse_difference(model.cfg.model_name, worst, model.W_E.dtype)
-    return worst
+        given = _said_by_hooked(model, texts)
+    difference = farthest(given, expected)
+
+    def from_exact() -> tuple[float, Exact]:
+        truth = exact(original, lambda one: _said_by(one, texts))
+        return farthest(given, truth.logprobs), truth
+
+    refuse_difference(model.cfg.model_name, difference, model.W_E.dtype, from_exact)
+    return difference
+
+
+@torch.inference_mode()
+def _said_by_hooked(model: Seq2SeqModel, texts: list[Pair]) -> list[LogProbs]:
+    device = model.W_E.device
+    return [
+        logprobs_of(model(tokens.to(device), said.to(device), mask.bool().to(device)))
+        for tokens, mask, said in texts
+    ]
