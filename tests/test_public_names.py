@@ -52,12 +52,13 @@ NAMES = [
     "task_names",
     "verify",
 ]
+PARTS = ["errors", "models", "planning", "results", "stats", "sweep", "tasks"]
 HEAVY = ("torch", "transformers", "transformer_lens", "pandas", "scipy", "matplotlib", "seaborn")
 
 
 def test_the_public_names_are_these():
     assert lw.__all__ == NAMES
-    assert set(NAMES) <= set(dir(lw))
+    assert set(dir(lw)) == {*NAMES, *PARTS}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -77,6 +78,18 @@ def in_a_new_process(code: str) -> object:
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     return json.loads(ended.stdout)
+
+
+def test_documented_parts_are_reached_from_the_package_and_nothing_heavy_is_loaded_for_them():
+    code = f"""
+import json, sys
+import layerwise as lw
+assert [model.name for model in lw.models.known_models()]
+assert lw.models.organisms.ORGANISM and lw.tasks.task_names() and lw.sweep.LogLikelihood
+print(json.dumps([m for m in {HEAVY} if m in sys.modules]))
+"""
+    assert in_a_new_process(code) == []
+    assert [getattr(lw, part).__name__ for part in PARTS] == [f"layerwise.{p}" for p in PARTS]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """layerwise: which layers of a language model do what, and how do we know?
 
-The public names, loaded on first use so that importing the package costs nothing.
+The public names and the documented parts of the package, loaded on first use so that importing it
+costs nothing.
 """
 
 from typing import TYPE_CHECKING
@@ -10,6 +11,12 @@ import lazy_loader
 from .errors import UserError as UserError
 
 if TYPE_CHECKING:
+    from . import models as models
+    from . import planning as planning
+    from . import results as results
+    from . import stats as stats
+    from . import sweep as sweep
+    from . import tasks as tasks
     from ._comparison import Comparison as Comparison
     from .ablation import ablate as ablate
     from .attribution import attribution as attribution
@@ -81,7 +88,12 @@ _ATTRIBUTES = {
 # These modules bear the name of their one function, and can be called like it.
 _CALLABLE = ["attribution", "compare", "emergence", "logit_lens", "report", "similarity"]
 
-__getattr__, _, _ = lazy_loader.attach(__name__, submodules=_CALLABLE, submod_attrs=_ATTRIBUTES)
+# The documented parts of the package, each with public names of its own.
+_PARTS = ["errors", "models", "planning", "results", "stats", "sweep", "tasks"]
+
+__getattr__, _, _ = lazy_loader.attach(
+    __name__, submodules=[*_CALLABLE, *_PARTS], submod_attrs=_ATTRIBUTES
+)
 
 __all__ = [
     "AblationResult",
@@ -127,4 +139,4 @@ __all__ = [
 
 
 def __dir__() -> list[str]:
-    return __all__.copy()
+    return sorted({*__all__, *_PARTS})
