@@ -186,8 +186,8 @@ def _refuse_other_model(
     if not apart <= limit:
         raise UserError(
             "The written model is not the original without these layers: log-probabilities differ "
-            f"by up to {apart:.3g} nats, expected at most {limit:.3g}, which is what rounding "
-            "explains; so these layers cannot be left out of this model's files."
+            f"by up to {apart:.3g} nats, expected at most {limit:.3g}, rounding "
+            "allowed for; so these layers cannot be left out of this model's files."
         )
 
 
