@@ -259,7 +259,8 @@ def site_noise(
     for one in chain.from_iterable(intact_layers(model, contexts, memory_budget)):
         n_counted = int(one.counted.sum())
         if one.first:
-            draws = torch.randn(n_draws, n_counted, generator=generator).to(model.W_E)
+            drawn = torch.randn(n_draws, n_counted, generator=generator, dtype=torch.float32)
+            draws = drawn.to(model.W_E)
         for site in set(sites) & set(one.seen):
             key = site, one.layer
             apart = (one.seen[site][0, one.counted] - means[key]).flatten(1)
