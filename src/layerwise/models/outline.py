@@ -78,7 +78,7 @@ def _of_encoder_decoder(
     number_format = str(dtype).removeprefix("torch.")
     described = describe(model, digest="", dtype=number_format, device=str(place))
     facts = replace(described, verified=OUTLINE)
-    attach_origin(model, Origin(facts, tokenizer))
+    attach_origin(model, Origin(facts, tokenizer, read_generation_settings(source.folder)))
     return model
 
 
