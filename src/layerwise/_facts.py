@@ -94,6 +94,14 @@ class ModelFacts(Frozen):
         default="",
         description="What was compared with what when the model was loaded, or that nothing was.",
     )
+    end_tokens: tuple[int, ...] = Field(
+        default=(), description="Ids of the tokens that end a generated text."
+    )
+    unused_generation_settings: tuple[str, ...] = Field(
+        default=(),
+        description="Generation settings of the model that would change greedy texts and are not "
+        "used, as name=value.",
+    )
 
 
 class TaskFacts(Frozen):

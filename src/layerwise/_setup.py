@@ -6,8 +6,9 @@ Which interventions are made is the analyses' business.
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -18,8 +19,8 @@ from layerwise._lengths import expected_lengths
 from layerwise._stacks import layer_number
 from layerwise.errors import UserError, unknown_name
 from layerwise.models import LoadedFacts, model_facts, original_tokenizer
-from layerwise.models.facts import language_of
-from layerwise.models.kinds import Model, n_encoder_layers
+from layerwise.models.facts import generation_settings, language_of
+from layerwise.models.kinds import Model, n_encoder_layers, vocabularies
 from layerwise.models.originals import refuse_nonfinite
 from layerwise.models.outline import facts_of_outline, is_outline
 from layerwise.models.seq2seq import Seq2SeqModel
@@ -28,8 +29,9 @@ from layerwise.sweep.blocks import attention_in_use
 from layerwise.sweep.calibration import Calibration, calibration_for
 from layerwise.sweep.cost import Cost, Sizes, cost_of
 from layerwise.sweep.engine import TOKENS_AT_ONCE
+from layerwise.sweep.faithful import check_faithful
 from layerwise.sweep.memory import default_memory_budget
-from layerwise.sweep.requests import Request
+from layerwise.sweep.requests import LogLikelihood, Request, refuse_unknown_tokens
 from layerwise.sweep.run import plan_for
 from layerwise.sweep.seq2seq.calibration import TwoStackCalibration
 from layerwise.sweep.seq2seq.cost import cost_of_two_stacks
@@ -126,13 +128,26 @@ class Setup:
             max_length=self.model.cfg.n_ctx,
             apart=isinstance(self.model, Seq2SeqModel),
         )
+
+        def known() -> tuple[TaskRequest, ...]:
+            made = encode()
+            refuse_unknown_tokens([one.request for one in made], *vocabularies(self.model))
+            return made
+
         key = (self.tokenizer, self.chat, task.hash, item.id, protocol)
-        return self.built.of(key, encode, lambda made: sum(len(r.request.context) for r in made))
+        return self.built.of(key, known, lambda made: sum(len(r.request.context) for r in made))
 
     def pair(self, task: Task, item: Item) -> PatchingPrompts | None:
         """The two prompts of an item that are patched between; None if it has no corruption."""
         apart = isinstance(self.model, Seq2SeqModel)
-        encode = partial(patching_prompts, task, item, self.tokenizer, apart=apart)
+
+        def encode() -> PatchingPrompts | None:
+            made = patching_prompts(task, item, self.tokenizer, apart=apart)
+            if made is not None:
+                both = LogLikelihood(made.clean, (), made.corrupted)
+                refuse_unknown_tokens([both], *vocabularies(self.model))
+            return made
+
         key = (self.tokenizer, "pair", task.hash, item.id)
         return self.built.of(
             key, encode, lambda made: len(made.clean) + len(made.corrupted) if made else 1
@@ -198,16 +213,19 @@ class Setup:
             "chat": self.chat,
             "memory_budget": self.memory_budget,
             "tokens_at_once": self.tokens_at_once,
+            **self._end_tokens(),
             **more,
         }
 
+    def _end_tokens(self) -> dict[str, Any]:
+        """What ends texts, where it is more or other than the tokenizer's end token."""
+        ends = generation_settings(self.model).end_tokens
+        usual = ends in ((), (self.tokenizer.eos_token_id,))
+        return {} if usual or "generate" not in self.protocols else {"end_tokens": list(ends)}
+
     def facts(self, settings: dict[str, Any], work: Sequence[dict[str, Any]] = ()) -> Facts:
         """The facts that go with a result."""
-        loaded = self.loaded
-        fields = {
-            key: getattr(loaded, key) for key in ModelFacts.model_fields if key != "attention"
-        }
-        model = ModelFacts(attention=attention_in_use(self.model), **fields)
+        model = facts_of_run(self.loaded, self.model)
         return Facts(
             model=model,
             tasks=tuple(_task_facts(task) for task in self.tasks),
@@ -216,6 +234,18 @@ class Setup:
             settings=settings,
             work=tuple(work),
         )
+
+
+def facts_of_run(loaded: LoadedFacts, model: Model) -> ModelFacts:
+    """The facts of a model that go with a result."""
+    known = {key: value for key, value in asdict(loaded).items() if key in ModelFacts.model_fields}
+    generation = generation_settings(model)
+    return ModelFacts(
+        attention=attention_in_use(model),
+        end_tokens=generation.end_tokens,
+        unused_generation_settings=generation.unused,
+        **known,
+    )
 
 
 def _task_facts(task: Task) -> TaskFacts:
@@ -242,6 +272,7 @@ def prepare(
     chat: bool = False,
     memory_budget: int | None = None,
     out: str | Path | None = None,
+    method: str = "engine",
 ) -> Setup:
     """Load and check what an analysis starts from.
 
@@ -258,9 +289,11 @@ def prepare(
         chat: wrap prompts in the chat template.
         memory_budget: bytes; decided here if None.
         out: the run's folder, if it has one.
+        method: how the model will be run, ``engine`` or ``reference``.
 
     Raises:
-        UserError: for anything unknown, out of range or contradictory.
+        UserError: for anything unknown, out of range or contradictory, or a model that is not
+            what the engine computes (see ``check_faithful``).
     """
     wanted = _as_sequence(protocols)
     for protocol in wanted:
@@ -283,7 +316,10 @@ def prepare(
         loaded = model_facts(model)
         # Weights may have been edited since they were loaded.
         refuse_nonfinite(loaded.name, model)
+        check_faithful(model, method)
     _refuse_unknown_words(model, loaded_tasks)
+    if "generate" in wanted:
+        _warn_of_unused_settings(model)
     calibration = calibration_for(model, loaded.device)
     fastest = TOKENS_AT_ONCE if calibration is None else calibration.tokens_at_once
     before = _numbers_of_run(out)
@@ -299,6 +335,17 @@ def prepare(
         before.get("tokens_at_once") or fastest,
         calibration,
     )
+
+
+def _warn_of_unused_settings(model: Model) -> None:
+    """Tell that a model's own ``generate`` would write other texts."""
+    unused = generation_settings(model).unused
+    if unused:
+        warnings.warn(
+            f"Texts are plain greedy here: {', '.join(unused)} of the model's generation settings "
+            "is not used, so that its own generate() may write other texts.",
+            stacklevel=4,
+        )
 
 
 def paired_tasks(

@@ -13,11 +13,13 @@ from layerwise._ablation_job import Ablation
 from layerwise._carry_out import carry_out
 from layerwise._changes import Changes
 from layerwise._setup import TaskLike, check_layers, prepare
+from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.results import AblationResult
 from layerwise.tasks import PROTOCOLS
 
 
+@in_turn
 def ablate(
     model: Model,
     tasks: TaskLike | Sequence[TaskLike] = "all",
@@ -81,7 +83,7 @@ def ablate(
     """
     setup = prepare(
         model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
-        memory_budget=memory_budget, out=out,
+        memory_budget=memory_budget, out=out, method=method,
     )  # fmt: skip
     changes = Changes.of(
         model, kind, site, check_layers(layers, model), heads=heads, block=block,

@@ -16,12 +16,14 @@ from layerwise._attribution_job import Attribution
 from layerwise._callable import make_callable
 from layerwise._carry_out import carry_out
 from layerwise._setup import TaskLike, prepare
+from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.results import AttributionResult
 
 ATTRIBUTION_PROTOCOLS = ("letter", "continuation")
 
 
+@in_turn
 def attribution(
     model: Model,
     tasks: TaskLike | Sequence[TaskLike] = "all",

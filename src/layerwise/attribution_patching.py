@@ -31,6 +31,7 @@ from layerwise._setup import TaskLike, paired_tasks, prepare
 from layerwise._stacks import DECODER, ENCODER
 from layerwise._tables import frame
 from layerwise.errors import UserError
+from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model, hook_name
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.results import AttributionPatchingResult
@@ -45,6 +46,7 @@ _ENTRY = "blocks.0.hook_resid_pre"
 _PLACE = ("site", "layer", "head", "pos_label", "pos")
 
 
+@in_turn
 def attribute_patches(
     model: Model,
     tasks: TaskLike | Sequence[TaskLike] | None = None,

@@ -29,24 +29,27 @@ from layerwise._attention_scores import (
 )
 from layerwise._carry_out import carry_out
 from layerwise._direct import direct
-from layerwise._facts import Facts, ModelFacts
+from layerwise._facts import Facts
 from layerwise._next_tokens import next_tokens_read
 from layerwise._parts import Parts
 from layerwise._progress import Meter
 from layerwise._repeated_tokens import SHORTEST, Drawn, RepeatedTokens
+from layerwise._setup import facts_of_run
 from layerwise._tables import SCHEMAS, conform
 from layerwise.errors import UserError
 from layerwise.models import LoadedFacts, model_facts
+from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model, hook_name
 from layerwise.models.originals import refuse_nonfinite
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.results import HeadsResult
-from layerwise.sweep.blocks import attention_in_use
+from layerwise.sweep.faithful import check_faithful, refuse_states
 from layerwise.sweep.last_sites import StackSites
 
 SEQUENCES, LENGTH, THRESHOLD = 20, 50, 0.4
 
 
+@in_turn
 def head_scores(
     model: Model,
     *,
@@ -80,8 +83,10 @@ def head_scores(
     Raises:
         UserError: for anything out of range, or a model whose vocabulary or context is too small.
     """
+    refuse_states(model)
     loaded = model_facts(model)
     refuse_nonfinite(loaded.name, model)
+    check_faithful(model)
     job = (
         fitting_heads(model, loaded, threshold, seed, sequences)
         if length is None
@@ -164,10 +169,8 @@ class Heads:
         return HeadsResult(parts.read_part("heads"), facts)
 
     def _facts(self, settings: dict[str, Any], work: list[dict[Any, Any]]) -> Facts:
-        names = [name for name in ModelFacts.model_fields if name != "attention"]
-        fields = {name: getattr(self.loaded, name) for name in names}
         return Facts(
-            model=ModelFacts(attention=attention_in_use(self.model), **fields),
+            model=facts_of_run(self.loaded, self.model),
             tasks=(), protocols=(), seed=self.seed, settings=settings, work=tuple(work),
         )  # fmt: skip
 

@@ -18,6 +18,7 @@ from layerwise._lens_reading import GENERATED, PROMPT
 from layerwise._setup import TaskLike, prepare
 from layerwise._translators import TunedLens
 from layerwise.errors import UserError, unknown_name
+from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.results import LensResult
 from layerwise.tuned_lens import train_lens
@@ -25,6 +26,7 @@ from layerwise.tuned_lens import train_lens
 LENS_PROTOCOLS = ("letter", "continuation")
 
 
+@in_turn
 def logit_lens(
     model: Model,
     tasks: TaskLike | Sequence[TaskLike] = "all",

@@ -16,10 +16,12 @@ from layerwise._patching_job import PAIRS as PAIRS
 from layerwise._patching_job import Patching as Patching
 from layerwise._patching_tables import DENOISING
 from layerwise._setup import TaskLike, paired_tasks, prepare
+from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.results import PatchingResult
 
 
+@in_turn
 def patch_activations(
     model: Model,
     tasks: TaskLike | Sequence[TaskLike] | None = None,

@@ -29,6 +29,7 @@ from layerwise._records import work_entry
 from layerwise._setup import Setup, TaskLike, paired_tasks, prepare
 from layerwise._tables import frame
 from layerwise.errors import UserError, unknown_name
+from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.models.seq2seq import Seq2SeqConfig, Seq2SeqModel
 from layerwise.results import PathPatchingResult
@@ -37,6 +38,7 @@ from layerwise.sweep.requests import Tokens
 from layerwise.tasks import Task
 
 
+@in_turn
 def patch_paths(
     model: Model,
     tasks: TaskLike | Sequence[TaskLike] | None = None,

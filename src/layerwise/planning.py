@@ -27,6 +27,7 @@ from layerwise.errors import UserError, unknown_name
 from layerwise.logit_lens import LENS_PROTOCOLS, Lens
 from layerwise.models import load_model
 from layerwise.models.folder import has_weights
+from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.models.outline import is_outline, load_outline
 from layerwise.models.seq2seq import Seq2SeqModel
@@ -115,6 +116,7 @@ def _shown(analysis: str, task: str, protocol: str, cost: Cost) -> dict[str, str
     }
 
 
+@in_turn
 def plan_run(
     model: str | os.PathLike[str] | Model,
     tasks: TaskLike | Sequence[TaskLike] | None = None,

@@ -22,6 +22,7 @@ from layerwise._setup import Setup, TaskLike, prepare
 from layerwise.emergence import emergence
 from layerwise.errors import UserError
 from layerwise.logit_lens import Lens
+from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.patching import PAIRS, Patching
 from layerwise.report import Report, report
@@ -71,6 +72,7 @@ def _number(value: Any) -> float:
     return float(value)
 
 
+@in_turn
 def profile(
     model: Model,
     tasks: TaskLike | Sequence[TaskLike] = "all",

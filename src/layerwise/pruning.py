@@ -25,6 +25,7 @@ from layerwise.errors import UserError
 from layerwise.models import load_model, weights_hash
 from layerwise.models.facts import origin_of
 from layerwise.models.folder import read_config
+from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model, n_encoder_layers
 from layerwise.models.parity import ABSURD, TOLERANCE, token_ids
 from layerwise.models.pruned_folder import write_pruned_folder
@@ -43,6 +44,7 @@ from layerwise.tasks.items import Item
 Piece = tuple[Task, tuple[Item, ...]]
 
 
+@in_turn
 def prune_model(
     model: Model,
     remove: Sequence[int | str],

@@ -12,10 +12,12 @@ from pathlib import Path
 from layerwise._carry_out import carry_out
 from layerwise._removal_job import Removal
 from layerwise._setup import TaskLike, prepare
+from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.results import RemovalResult
 
 
+@in_turn
 def removal_order(
     model: Model,
     tasks: TaskLike | Sequence[TaskLike],
@@ -76,7 +78,7 @@ def removal_order(
     """
     setup = prepare(
         model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
-        memory_budget=memory_budget, out=out,
+        memory_budget=memory_budget, out=out, method=method,
     )  # fmt: skip
     ways = (by,) if isinstance(by, str) else tuple(dict.fromkeys(by))
     job = Removal(setup, n_removed, ways, held_out, method)

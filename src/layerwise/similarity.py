@@ -25,6 +25,7 @@ from layerwise._similarity_measures import angular_distances, linear_cka, unbias
 from layerwise._stacks import DECODER, ENCODER
 from layerwise._tables import conform, frame
 from layerwise.errors import UserError
+from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.results import SimilarityResult
 from layerwise.sweep import Generate, intact
@@ -37,6 +38,7 @@ from layerwise.tasks.items import Item
 PROMPTS = ("letter", "continuation")
 
 
+@in_turn
 def similarity(
     model: Model,
     tasks: TaskLike | Sequence[TaskLike] = "all",

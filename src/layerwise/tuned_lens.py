@@ -23,6 +23,7 @@ from layerwise._tables import frame
 from layerwise._translators import FILE
 from layerwise._translators import TunedLens as TunedLens
 from layerwise.errors import UserError, unknown_name
+from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.results import TunedLensResult
 
@@ -45,6 +46,7 @@ class Trained:
     result: TunedLensResult
 
 
+@in_turn
 def train_lens(
     model: Model,
     tasks: TaskLike | Sequence[TaskLike] = "all",

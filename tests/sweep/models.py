@@ -40,6 +40,11 @@ KINDS: dict[str, dict[str, Any]] = {
 PACKED = [kind for kind in KINDS if kind not in ("alibi", "sliding window", "soft-caps")]
 
 
+def new_model(kind: str) -> HookedTransformer:
+    """A copy of ``random_model`` that may be changed."""
+    return copy.deepcopy(random_model(kind))
+
+
 @functools.cache
 def random_model(kind: str, loud: float = 1.0) -> HookedTransformer:
     """A model whose biases and norm weights are random too, so that none can be forgotten.

@@ -6,18 +6,26 @@ Loading is elsewhere; any model will do here.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from layerwise.errors import UserError
+from layerwise.models.generation import GenerationSettings
+from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model, n_encoder_layers
 from layerwise.models.loaded import CHANGED, LoadedFacts
 from layerwise.models.offload import in_pieces, named_weights
+from layerwise.models.seq2seq import Seq2SeqModel
+from layerwise.models.structure import Version, version_of
 
 _ATTRIBUTE = "layerwise_origin"
+# Not on the model: a copy of a model is another one.
+_VERSIONS: WeakKeyDictionary[torch.nn.Module, Version] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -27,15 +35,23 @@ class Origin:
     Attributes:
         facts: the facts at load.
         tokenizer: the tokenizer as Hugging Face loaded it.
+        generation: what its generation settings say.
     """
 
     facts: LoadedFacts
     tokenizer: PreTrainedTokenizerBase
+    generation: GenerationSettings = field(default_factory=GenerationSettings)
 
 
 def attach_origin(model: Model, origin: Origin) -> None:
     """Let ``model`` carry where it came from."""
     setattr(model, _ATTRIBUTE, origin)
+    _VERSIONS[model] = version_of(model)
+
+
+def version_at_load(model: Model) -> Version | None:
+    """The fingerprint of a model when it was loaded, or None if the user made it himself."""
+    return _VERSIONS.get(model)
 
 
 def origin_of(model: Model) -> Origin | None:
@@ -43,6 +59,7 @@ def origin_of(model: Model) -> Origin | None:
     return getattr(model, _ATTRIBUTE, None)
 
 
+@in_turn
 def model_facts(model: Model) -> LoadedFacts:
     """The facts of a model as it is now.
 
@@ -117,6 +134,26 @@ def original_tokenizer(model: Model) -> PreTrainedTokenizerBase:
             "set it with model.set_tokenizer(...)."
         )
     return model.tokenizer
+
+
+def generation_settings(model: Model) -> GenerationSettings:
+    """What ends a model's texts, and which of its generation settings are not used.
+
+    Texts end with the tokens that ``generate`` of transformers would stop at: those that the
+    generation settings name. Where they name none, or are not known, the tokenizer's end token
+    ends a text.
+    """
+    origin = origin_of(model)
+    if origin is not None:
+        found = origin.generation
+    elif isinstance(model, Seq2SeqModel) and hasattr(model.original, "generation_config"):
+        config: Any = model.original.generation_config
+        found = GenerationSettings.of(config)
+    else:
+        found = GenerationSettings()
+    tokenizer = model.tokenizer if origin is None else origin.tokenizer
+    end = getattr(tokenizer, "eos_token_id", None)
+    return found if found.end_tokens or end is None else replace(found, end_tokens=(int(end),))
 
 
 def language_of(model: Model) -> str:

@@ -20,6 +20,13 @@ def n_heads_of(model: Model, layer: int) -> int:
     return model.cfg.heads_of(layer) if isinstance(model, Seq2SeqModel) else model.cfg.n_heads
 
 
+def vocabularies(model: Model) -> tuple[int, int]:
+    """How many tokens a model can read in a prompt, and how many it can say."""
+    if isinstance(model, Seq2SeqModel):
+        return model.parts.embedding.num_embeddings, model.cfg.d_vocab
+    return model.cfg.d_vocab, model.cfg.d_vocab_out
+
+
 _WITHIN = {
     "z": "attn.hook_z",
     "pattern": "attn.hook_pattern",

@@ -20,6 +20,7 @@ from layerwise.models.convert import hooked_config, hooked_model
 from layerwise.models.devices import parse_device, parse_dtype
 from layerwise.models.facts import Origin, attach_origin, describe, origin_of, weights_hash
 from layerwise.models.folder import read_config
+from layerwise.models.generation import GenerationSettings, read_generation_settings
 from layerwise.models.kinds import Model
 from layerwise.models.loaded import WRITTEN
 from layerwise.models.offload import offloaded_model, refuse_other_places
@@ -116,7 +117,7 @@ def _written(name: str, wanted: _Wanted, offload: str | None) -> Model:
         origin.facts, source="bundled", hash=weights_hash(model), verified=WRITTEN,
         dtype=str(wanted.dtype).removeprefix("torch."), device=str(model.W_E.device),
     )  # fmt: skip
-    attach_origin(model, Origin(facts, origin.tokenizer))
+    attach_origin(model, replace(origin, facts=facts))
     return model
 
 
@@ -147,7 +148,8 @@ def _encoder_decoder(
         device=str(model.W_E.device),
     )
     known = replace(facts, parity=parity, **_identity(source))
-    attach_origin(model, Origin(known, tokenizer))
+    config_of_texts: Any = original.generation_config
+    attach_origin(model, Origin(known, tokenizer, GenerationSettings.of(config_of_texts)))
     return model
 
 
@@ -258,4 +260,5 @@ def _attach_facts(model: HookedTransformer, files: _Files, check: Check, n_param
     known = replace(
         facts, parity=check.parity, n_parameters=n_parameters, **_identity(files.source)
     )
-    attach_origin(model, Origin(known, files.tokenizer))
+    settings = read_generation_settings(files.source.folder)
+    attach_origin(model, Origin(known, files.tokenizer, settings))

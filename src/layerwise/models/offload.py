@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -63,10 +64,12 @@ class BlocksOnDisk:
         self.parts = [f"blocks.{layer}" for layer in range(model.cfg.n_layers)]
         self.absent = [_stand_ins(model, part) for part in self.parts]
         self.holders = [0] * len(self.parts)
+        self.forwards: list[Callable[..., Any]] = []
         for layer, part in enumerate(self.parts):
             put_parameters(model, self.absent[layer])
             block = model.get_submodule(part)
-            block.forward = self._holding(layer, block.forward)
+            self.forwards.append(self._holding(layer, block.forward))
+            block.forward = self.forwards[-1]
 
     def _holding(self, layer: int, forward: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(forward)
@@ -162,16 +165,20 @@ def offloaded_model(
 
 @contextlib.contextmanager
 def _no_values(device: torch.device) -> Iterator[None]:
-    """Modules that are made meanwhile have no weights, and share tables that are equal."""
+    """Modules that are made meanwhile have no weights, and share tables that are equal.
+
+    Those that other threads make are not touched.
+    """
     tables: dict[str, torch.Tensor] = {}
+    here = threading.get_ident()
 
     def on_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> Any:
-        if parameter is None:
+        if parameter is None or threading.get_ident() != here:
             return None
         return nn.Parameter(parameter.to("meta"), parameter.requires_grad)
 
     def only_once(module: nn.Module, name: str, table: torch.Tensor | None) -> Any:
-        if table is None:
+        if table is None or threading.get_ident() != here:
             return None
         first = tables.setdefault(name, table.to(device))
         same = first.shape == table.shape and torch.equal(first, table.to(device))

@@ -13,10 +13,12 @@ import torch
 from transformer_lens import HookedTransformer
 from transformers import AutoModelForSeq2SeqLM, PreTrainedConfig, PreTrainedTokenizerBase
 
+from layerwise.errors import UserError
 from layerwise.models.convert import hooked_config
 from layerwise.models.devices import parse_device, parse_dtype
 from layerwise.models.facts import Origin, attach_origin, describe, origin_of
 from layerwise.models.folder import has_weights, must_be_usable, read_config, read_outline
+from layerwise.models.generation import read_generation_settings
 from layerwise.models.kinds import Model
 from layerwise.models.load import load_model
 from layerwise.models.loaded import OUTLINE, LoadedFacts
@@ -59,7 +61,7 @@ def load_outline(
         with must_be_usable(source.folder), quietly, torch.device("meta"):
             model = HookedTransformer(cfg, copy.deepcopy(tokenizer), move_to_device=False).eval()
     facts = replace(describe(model, digest="", dtype=dtype, device=str(place)), verified=OUTLINE)
-    attach_origin(model, Origin(facts, tokenizer))
+    attach_origin(model, Origin(facts, tokenizer, read_generation_settings(source.folder)))
     return model
 
 
@@ -76,7 +78,7 @@ def _of_encoder_decoder(
     number_format = str(dtype).removeprefix("torch.")
     described = describe(model, digest="", dtype=number_format, device=str(place))
     facts = replace(described, verified=OUTLINE)
-    attach_origin(model, Origin(facts, tokenizer))
+    attach_origin(model, Origin(facts, tokenizer, read_generation_settings(source.folder)))
     return model
 
 
@@ -86,7 +88,15 @@ def is_outline(model: Model) -> bool:
 
 
 def facts_of_outline(outline: Model) -> LoadedFacts:
-    """What is known of an outline: all but hash and parity."""
+    """What is known of an outline: all but hash and parity.
+
+    Raises:
+        UserError: if it is a model of the user's own.
+    """
     origin = origin_of(outline)
-    assert origin is not None, "an outline is made by load_outline"
+    if origin is None:
+        raise UserError(
+            "The model's weights are on the device 'meta', where they have no values: expected "
+            "them in memory; give the weights values, or load the model with load_model."
+        )
     return origin.facts

@@ -7,14 +7,22 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 import warnings
 from collections.abc import Iterator
+
+# Filters, levels and handlers belong to the whole process: put back in another order than that in
+# which they were changed, they would stay changed.
+_ALONE = threading.RLock()
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """No progress bars of transformers, no notes of transformers and TransformerLens."""
-    with _no_bars(), _no_notes_of_transformers(), _no_notes_of_transformer_lens():
+    """No progress bars of transformers, no notes of transformers and TransformerLens.
+
+    Threads that load models meanwhile wait.
+    """
+    with _ALONE, _no_bars(), _no_notes_of_transformers(), _no_notes_of_transformer_lens():
         yield
 
 
@@ -24,7 +32,7 @@ def no_deprecation_of_hooked_transformer() -> Iterator[None]:
 
     The package depends on ``transformer-lens<4``, so the user can do nothing about it.
     """
-    with warnings.catch_warnings():
+    with _ALONE, warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore", message="HookedTransformer is deprecated", category=DeprecationWarning
         )

@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from transformer_lens import HookedTransformer
 
 from ..models.cache import cache_dir, key_of, read_record, write_record
+from ..models.in_turn import in_turn
 from ..models.kinds import Model
 from ..models.seq2seq import Seq2SeqModel
 from ._bench import LONG, Bench
@@ -80,6 +81,7 @@ class FewerThreads:
     times: float
 
 
+@in_turn
 def calibration_for(
     model: Model, device: str | None = None, *, anew: bool = False
 ) -> Calibration | TwoStackCalibration | None:
@@ -189,6 +191,7 @@ def calibrate(model: HookedTransformer, seconds: float = 4.5) -> Calibration:
     return Calibration(at_once, block, step, unembedding, pair, key, step_pair, rate)
 
 
+@in_turn
 @torch.inference_mode()
 def fewer_threads(model: Model, seconds: float = 1.0) -> FewerThreads | None:
     """Whether fewer threads would be faster just now; None if not by a tenth at least.

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Int
 
-from ..models.kinds import Model
+from ..models.kinds import Model, vocabularies
 from ..models.seq2seq import Seq2SeqModel
 from .blocks import block_runners
 from .engine import Walk, Work
+from .faithful import check_faithful
 from .interventions import intact
 from .plan import Batch, walk_of
-from .requests import LogLikelihood, Tokens
+from .requests import LogLikelihood, Tokens, refuse_unknown_tokens
 from .run import plan_for
 from .seq2seq.plan import plan_two_stacks
 from .seq2seq.walk import TwoStackWalk
@@ -62,7 +63,11 @@ def intact_layers(
         memory_budget: bytes for activations.
         n_prompt: of an encoder-decoder, how many tokens of each text go to the encoder; the
             others are said by the decoder, behind its prefix. All if None.
+
+    Raises:
+        UserError: if the model is not what the engine computes (see ``check_faithful``).
     """
+    check_faithful(model)
     if isinstance(model, Seq2SeqModel):
         lengths = [len(text) for text in texts] if n_prompt is None else n_prompt
         pairs = [(text[:n], text[n:]) for text, n in zip(texts, lengths, strict=True)]
@@ -70,6 +75,7 @@ def intact_layers(
         pairs = [(text, ()) for text in texts]
     # The last token of a continuation is only read out; any will do.
     requests = [LogLikelihood(prompt, (*said, 0)) for prompt, said in pairs]
+    refuse_unknown_tokens(requests, *vocabularies(model))
     for batch in plan_for(model, [intact()], requests, memory_budget).batches:
         yield _walk(model, batch, requests)
 

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from transformer_lens import HookedTransformer
 
 from ..errors import UserError
+from ..models.in_turn import in_turn
 from ..models.kinds import Model, n_encoder_layers
 from ..models.seq2seq import Seq2SeqModel
 from .intact_layers import IntactLayer, intact_layers
@@ -26,6 +27,7 @@ Place = tuple[str, int]
 NOISE_DRAWS = 256
 
 
+@in_turn
 @torch.inference_mode()
 def mean_activations(
     model: Model,
@@ -68,6 +70,7 @@ def mean_activations(
     return {key: (total / counts[key]).to(model.W_E.dtype) for key, total in sums.items()}
 
 
+@in_turn
 @torch.inference_mode()
 def residuals_at(
     model: Model,
@@ -164,6 +167,7 @@ def _residual(site: str, seen: dict[str, torch.Tensor]) -> Float[torch.Tensor, "
     return seen[site]
 
 
+@in_turn
 @torch.inference_mode()
 def position_means(
     model: Model,
@@ -215,6 +219,7 @@ def _n_common(model: Model, contexts: Sequence[Tokens], layer: int) -> int:
     return min(len(context) for context in contexts)
 
 
+@in_turn
 @torch.inference_mode()
 def site_noise(
     model: Model,
@@ -254,7 +259,8 @@ def site_noise(
     for one in chain.from_iterable(intact_layers(model, contexts, memory_budget)):
         n_counted = int(one.counted.sum())
         if one.first:
-            draws = torch.randn(n_draws, n_counted, generator=generator).to(model.W_E)
+            drawn = torch.randn(n_draws, n_counted, generator=generator, dtype=torch.float32)
+            draws = drawn.to(model.W_E)
         for site in set(sites) & set(one.seen):
             key = site, one.layer
             apart = (one.seen[site][0, one.counted] - means[key]).flatten(1)
@@ -264,6 +270,7 @@ def site_noise(
     return {key: total / counts[key] ** 0.5 for key, total in sums.items()}
 
 
+@in_turn
 @torch.inference_mode()
 def last_residuals(
     model: HookedTransformer,

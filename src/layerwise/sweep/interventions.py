@@ -212,7 +212,7 @@ def skip_layers(layers: Iterable[int]) -> Intervention:
     return Intervention(f"skip:layers={named}", "skip", "layers", edits)
 
 
-_ZERO = torch.zeros(1)
+_ZERO = torch.zeros(1, dtype=torch.float32)
 
 
 def zero(site: Site, layer: int, head: int | None = None) -> Intervention:

@@ -81,7 +81,23 @@ def _logits(
     hooks: Hooks = []
     for edit in sorted(intervention.edits, key=_order):
         hooks += _hooks(model, edit, request)
-    return model.run_with_hooks(*_input(model, request.context, answer), fwd_hooks=hooks)[0]
+    return model_logits(model, request, answer, hooks)
+
+
+def model_logits(
+    model: Model, request: Request, answer: Tokens, hooks: Hooks | None = None
+) -> Float[torch.Tensor, "pos d_vocab"]:
+    """Logits that the model itself gives after a prompt and the answer so far.
+
+    Args:
+        model: the model.
+        request: its context is the prompt.
+        answer: token ids; in an encoder-decoder, of what the decoder says behind its prefix.
+        hooks: hooks on the model meanwhile.
+    """
+    # Not run_with_hooks, which passes by what is hung on the model as a whole.
+    with model.hooks(fwd_hooks=hooks or []):
+        return model(*_input(model, request.context, answer))[0]
 
 
 def _order(edit: Edit) -> int:
@@ -120,16 +136,18 @@ def _hooks(model: Model, edit: Edit, request: Request) -> Hooks:
 
 def _source(model: Model, name: str, request: Request) -> torch.Tensor:
     assert request.source is not None, "such an edit needs a source run"
-    _, cache = model.run_with_cache(*_input(model, request.source, ()), names_filter=name)
-    return cache[name][0]
+    store: dict[str, torch.Tensor] = {}
+    with model.hooks(fwd_hooks=[(name, partial(_remember, store=store))]):
+        model(*_input(model, request.source, ()))
+    return store["site"][0]
 
 
 def _remember(tensor: torch.Tensor, hook: Any, store: dict[str, torch.Tensor]) -> None:
-    store["resid_pre"] = tensor
+    store["site"] = tensor
 
 
 def _recall(tensor: torch.Tensor, hook: Any, store: dict[str, torch.Tensor]) -> torch.Tensor:
-    return store["resid_pre"]
+    return store["site"]
 
 
 def _change(

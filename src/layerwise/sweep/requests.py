@@ -5,7 +5,10 @@ Nothing here knows about tasks, items or protocols; nothing here runs a model.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+from ..errors import UserError
 
 Tokens = tuple[int, ...]
 
@@ -44,6 +47,30 @@ class Generate:
 
 
 Request = LogLikelihood | Generate
+
+
+def refuse_unknown_tokens(requests: Iterable[Request], n_read: int, n_said: int) -> None:
+    """Accept only token ids that a model has.
+
+    Args:
+        requests: the requests.
+        n_read: tokens that can stand in a prompt.
+        n_said: tokens that can be scored.
+
+    Raises:
+        UserError: if an id is negative or too large.
+    """
+    for request in requests:
+        said = request.continuation if isinstance(request, LogLikelihood) else ()
+        read = request.context if request.source is None else request.context + request.source
+        for tokens, size in ((read, n_read), (said, n_said)):
+            if tokens and not (min(tokens) >= 0 and max(tokens) < size):
+                wrong = next(token for token in tokens if not 0 <= token < size)
+                raise UserError(
+                    f"There is no token {wrong}: the model's vocabulary has {size} tokens, from 0 "
+                    "on: expected the tokenizer that the model was made for; set it with "
+                    "model.set_tokenizer(...), or give the model a larger vocabulary."
+                )
 
 
 @dataclass(frozen=True)

@@ -14,22 +14,25 @@ from typing import Any
 import torch
 from transformer_lens import HookedTransformer
 
-from ..errors import UserError, unknown_name
-from ..models.kinds import Model
+from ..errors import unknown_name
+from ..models.facts import generation_settings, origin_of, original_tokenizer
+from ..models.in_turn import in_turn
+from ..models.kinds import Model, vocabularies
 from ..models.seq2seq import Seq2SeqModel
 from ._outcomes import Engine, Told
 from ._runner import heads_per_key
 from .blocks import block_runners, why_not_packed
 from .decode import Decoder, Job, capacity_for
 from .engine import TOKENS_AT_ONCE, Walk, Work
+from .faithful import check_faithful
 from .interventions import Intervention
 from .layout import SCRATCH
 from .plan import DEFAULT_MEMORY_BUDGET, Batch, ModelShape, SweepPlan, plan_sweep, walk_of
 from .reference import reference_outcomes
-from .requests import Generated, LogLikelihood, Outcome, Request
+from .requests import Generated, LogLikelihood, Outcome, Request, refuse_unknown_tokens
 from .seq2seq.run import TwoStackEngine, brute_force_of_two_stacks
 from .seq2seq.run import plan_for as plan_of_two_stacks
-from .stopping import make_stopper
+from .stopping import Stopper, make_stopper
 
 Progress = Callable[[float], None]
 
@@ -110,6 +113,7 @@ def model_shape(model: HookedTransformer) -> ModelShape:
     )
 
 
+@in_turn
 @torch.inference_mode()
 def sweep(
     model: Model,
@@ -125,10 +129,11 @@ def sweep(
     """Put every request to the model under every intervention.
 
     Args:
-        model: the model; hooks that the caller left on it are refused.
+        model: the model; what the engine would not see of it is refused (``check_faithful``).
         interventions: what is changed, one forward pass each.
         requests: what is asked.
-        tokenizer: decides where generated text ends; the one the model was loaded with if None.
+        tokenizer: decodes texts, and ends them with its end token; if None, the one that the
+            model was loaded with, and the end tokens of the model's generation settings.
         method: ``engine``, or ``reference`` for one plain hooked forward per pair. Both agree
             to 1e-4 nats in float32 and token for token, but for what rounding explains
             (``measure_rounding`` in ``layerwise.sweep.rounding``).
@@ -141,13 +146,15 @@ def sweep(
         Outcomes by intervention and request, and the work done.
 
     Raises:
-        UserError: if a layer, position, length or method is out of range.
+        UserError: if a layer, position, length or method is out of range, or the model is not
+            what the engine computes.
     """
     if method not in ("engine", "reference"):
         raise unknown_name("method", method, ("engine", "reference"))
-    _refuse_hooks(model)
+    check_faithful(model, method)
     started = time.perf_counter()
-    stopper = make_stopper(tokenizer or _tokenizer(model, requests))
+    refuse_unknown_tokens(requests, *vocabularies(model))
+    stopper = _stopper(model, requests, tokenizer)
     plan = plan_for(model, interventions, requests, memory_budget)
     if method == "reference":
         outcomes = reference_outcomes(model, interventions, requests, stopper)
@@ -172,21 +179,18 @@ def sweep(
     return Sweep(outcomes, stats)
 
 
-def _refuse_hooks(model: Model) -> None:
-    if any(point.fwd_hooks for point in model.hook_dict.values()):
-        raise UserError(
-            "The model has hooks on it, which a sweep would not see; expected a model without "
-            "hooks: call model.reset_hooks(including_permanent=True) first."
-        )
+def _stopper(model: Model, requests: Sequence[Request], tokenizer: object | None) -> Stopper:
+    """Where texts end: as the model's generation settings say, or a tokenizer that was given.
 
-
-def _tokenizer(model: Model, requests: Sequence[Request]) -> object | None:
-    """The model's tokenizer; a model without one can still generate, but not until a string."""
-    from ..models import original_tokenizer
-
-    if model.tokenizer is None and not any(getattr(r, "stop", ()) for r in requests):
-        return None
-    return original_tokenizer(model)
+    A model without a tokenizer can still generate, but not until a string.
+    """
+    origin = origin_of(model)
+    own = model.tokenizer if origin is None else origin.tokenizer
+    if tokenizer is not None and tokenizer is not own:
+        return make_stopper(tokenizer)
+    if own is None and any(getattr(request, "stop", ()) for request in requests):
+        original_tokenizer(model)
+    return make_stopper(own, generation_settings(model).end_tokens)
 
 
 def _brute_force(

@@ -5,6 +5,7 @@ Knows the tokenizer, not the model.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from .requests import Generate, Generated
 
 @dataclass(frozen=True)
 class Stopper:
-    """The stop rule of a tokenizer.
+    """The stop rule of a model's texts.
 
     Attributes:
         tokenizer: as Hugging Face loaded it; None for a model without one.
@@ -45,7 +46,15 @@ class Stopper:
         return Generated(tuple(tokens), text)
 
 
-def make_stopper(tokenizer: Any) -> Stopper:
-    """The stop rule of a tokenizer: its end-of-sequence token, if it has one."""
+def make_stopper(tokenizer: Any, end_tokens: Collection[int] | None = None) -> Stopper:
+    """The stop rule of a tokenizer and the tokens that end a text.
+
+    Args:
+        tokenizer: as Hugging Face loaded it; None for a model without one.
+        end_tokens: ids that end a text; the tokenizer's end-of-sequence token, if it has one,
+            where this is None.
+    """
+    if end_tokens is not None:
+        return Stopper(tokenizer, frozenset(end_tokens))
     end = getattr(tokenizer, "eos_token_id", None)
     return Stopper(tokenizer, frozenset() if end is None else frozenset({end}))

@@ -84,7 +84,7 @@ def as_chat(tokenizer: Tokenizer, prompt: str) -> str:
     """The prompt as one user turn, up to where the model's answer begins.
 
     Raises:
-        UserError: the tokenizer has no chat template.
+        UserError: the tokenizer has no chat template, or one that fails.
     """
     if not getattr(tokenizer, "chat_template", None):
         raise UserError(
@@ -92,4 +92,18 @@ def as_chat(tokenizer: Tokenizer, prompt: str) -> str:
             "asked for; turn the chat option off."
         )
     turns = [{"role": "user", "content": prompt}]
-    return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    try:
+        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    except Exception as error:
+        told = " ".join(str(error).split())[:200].rstrip(" .")
+        raise UserError(
+            f"The chat template of this model's tokenizer fails ({type(error).__name__}: {told}): "
+            "expected one that makes a prompt of a single user turn; turn the chat option off, or "
+            "correct the template."
+        ) from error
+    if not isinstance(text, str):
+        raise UserError(
+            f"The chat template of this model's tokenizer gives no text ({type(text).__name__}): "
+            "expected a prompt of a single user turn; turn the chat option off."
+        )
+    return text

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from layerwise.models.seq2seq import Seq2SeqModel
 
 from ..engine import Work
+from ..faithful import check_faithful
 from ..intact_run import Place
 from ..interventions import intact, skip_layers
 from ..plan import DEFAULT_MEMORY_BUDGET
@@ -53,6 +54,7 @@ def truncated_encoder(
         Row 0 is a model without encoder layers, whose decoder reads the embedding; row k + 1 ends
         behind layer k; the last is the model as it is. The encoder's final norm is always applied.
     """
+    check_faithful(model)
     n_encoder = model.cfg.n_encoder_layers
     changes = [skip_layers(range(n, n_encoder)) for n in range(n_encoder)] + [intact()]
     # The last token of a continuation is only read out; any will do.

@@ -1,0 +1,63 @@
+"""One thread at a time for each model, in torch's own state: what every use of a model begins with.
+
+Hooks, weights that come from disk, tables of rotations and a tokenizer's state are kept on the
+model, so that two threads on one model would mix them up. Different models run side by side.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from typing import ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_LOCKS: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
+_MAKING = threading.Lock()
+
+
+def lock_of(model: nn.Module) -> threading.RLock:
+    """The lock of a model, of which a thread that holds it may ask again.
+
+    It is not kept on the model, so that copies of the model have locks of their own.
+    """
+    with _MAKING:
+        return _LOCKS.setdefault(model, threading.RLock())
+
+
+def in_turn(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a function hold the lock of its model as long as it runs, in torch's own state.
+
+    Within ``torch.inference_mode`` there are no gradients, and with another default device indices
+    would be made there; neither is meant for what runs inside.
+
+    Args:
+        function: its first argument is the model, given by position or as ``model``.
+    """
+
+    @functools.wraps(function)
+    def waiting(*args: P.args, **named: P.kwargs) -> R:
+        model = args[0] if args else named.get("model")
+        if not isinstance(model, nn.Module):  # the function says what is wrong with it
+            return function(*args, **named)
+        with lock_of(model), _own_state():
+            return function(*args, **named)
+
+    return waiting
+
+
+@contextlib.contextmanager
+def _own_state() -> Iterator[None]:
+    with contextlib.ExitStack() as undone:
+        if torch.is_inference_mode_enabled():
+            undone.enter_context(torch.inference_mode(False))
+        if torch.get_default_device().type != "cpu":
+            undone.enter_context(torch.device("cpu"))
+        yield

@@ -1,0 +1,183 @@
+"""Threads: one at a time for each model, different models side by side."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import torch
+from transformer_lens import HookedTransformer
+
+import layerwise as lw
+from layerwise import sweep as sweeping
+from layerwise.models import load_model
+from layerwise.models.in_turn import lock_of
+from layerwise.planning import plan_run
+from layerwise.sweep import Generate, LogLikelihood, intact, patch, skip, sweep, zero
+from layerwise.tuned_lens import train_lens
+from tests.analysis import word_task
+from tests.models.tiny import tiny_folder, tiny_model
+from tests.sweep.models import new_model, random_model
+
+ASKED = [
+    LogLikelihood((1, 2, 3, 4), (5, 6), source=(4, 3, 2, 1)),
+    Generate((1, 2, 3), 4, (), (3, 2, 1)),
+]
+CHANGES = [
+    [intact(), skip(0), zero("z", 1, 2)],
+    [patch("resid_pre", 2, -1), skip(3), zero("mlp_out", 0)],
+]
+
+
+@pytest.fixture
+def often():
+    """Threads take turns more often than they would."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-4)
+    yield
+    sys.setswitchinterval(before)
+
+
+def at_once(jobs: Sequence[Callable[[], Any]]) -> list[Any]:
+    """What functions return that begin at one moment, each in a thread of its own."""
+    ready = threading.Barrier(len(jobs))
+
+    def begin(job: Callable[[], Any]) -> Any:
+        ready.wait()
+        return job()
+
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        return list(pool.map(begin, jobs))
+
+
+def users_of_models() -> dict[str, Callable[..., Any]]:
+    """Every public function whose first argument is a model, and those of sweeps."""
+    named = {name: getattr(lw, name) for name in lw.__all__}
+    functions = {
+        name: getattr(f, name, f) if inspect.ismodule(f) else f for name, f in named.items()
+    }
+    functions |= {name: getattr(sweeping, name) for name in ("sweep", *_INTACT)}
+    functions |= {
+        "plan_run": plan_run,
+        "train_lens": train_lens,
+        "model_facts": lw.models.model_facts,
+    }
+    return {
+        name: function
+        for name, function in functions.items()
+        if inspect.isfunction(function)
+        and next(iter(inspect.signature(function).parameters), "") == "model"
+    }
+
+
+_INTACT = ("mean_activations", "position_means", "residuals_at", "site_noise", "last_residuals")
+
+
+def test_every_function_that_takes_a_model_waits_for_its_turn():
+    model, functions = new_model("gpt2"), users_of_models()
+    assert len(functions) >= 18
+    told: list[str] = []
+
+    def use(name: str) -> None:
+        try:
+            functions[name](model)
+        except Exception as error:  # arguments are missing
+            told.append(f"{name}: {type(error).__name__}")
+
+    threads = [threading.Thread(target=use, args=(name,)) for name in functions]
+    with lock_of(model):
+        for thread in threads:
+            thread.start()
+        threads[0].join(0.1)
+        assert all(thread.is_alive() for thread in threads), told
+    for thread in threads:
+        thread.join()
+
+
+@pytest.mark.usefixtures("often")
+@pytest.mark.parametrize("method", ["engine", "reference"])
+def test_two_threads_on_one_model_get_what_each_gets_alone(method):
+    model = random_model("soft-caps")
+    alone = [sweep(model, changes, ASKED, method=method).outcomes for changes in CHANGES]
+    jobs = [
+        lambda changes=changes: sweep(model, changes, ASKED, method=method).outcomes
+        for changes in CHANGES
+    ]
+    assert at_once(jobs) == alone
+
+
+def test_two_analyses_of_one_model_at_once_give_the_same_tables():
+    model, task = tiny_model("llama"), word_task()
+    jobs = [
+        lambda: lw.ablate(model, task, "continuation", limit=2, progress=False).to_pandas(),
+        lambda: lw.logit_lens(model, task, "continuation", limit=2, progress=False).to_pandas(),
+    ]
+    alone = [job() for job in jobs]
+    for one, other in zip(at_once(jobs), alone, strict=True):
+        assert one.equals(other)
+
+
+def test_different_models_do_not_wait_for_each_other():
+    held, other = new_model("gpt2"), random_model("llama-gqa")
+    done: list[Any] = []
+    thread = threading.Thread(target=lambda: done.append(sweep(other, [intact()], ASKED[:1])))
+    with lock_of(held):
+        thread.start()
+        thread.join(60)
+        assert done
+
+
+def test_models_loaded_and_used_at_once_are_those_of_one_after_the_other(tmp_path, cache):
+    """Also that nothing of the process stays changed, and off-loading touches no other thread."""
+    folders = [tiny_folder(tmp_path, family) for family in ("gpt2", "llama")]
+
+    def outcome(number: int, offload: str | None = None) -> Any:
+        model = load_model(folders[number], offload=offload)
+        return sweep(model, [skip(1)], ASKED).outcomes
+
+    alone = [outcome(0), outcome(1)]
+    before = (list(warnings.filters), logging.getLogger("transformers").level)
+    jobs = [
+        lambda: outcome(0),
+        lambda: outcome(1, "disk"),
+        lambda: [new_model("neox").blocks[0].attn.W_Q.is_meta for _ in range(3)],
+    ]
+    assert at_once(jobs) == [*alone, [False] * 3]
+    assert (list(warnings.filters), logging.getLogger("transformers").level) == before
+
+
+def test_two_threads_on_an_off_loaded_model_get_what_each_gets_alone(tmp_path, cache):
+    model = load_model(tiny_folder(tmp_path, "llama"), offload="disk")
+    jobs = [
+        lambda: sweep(model, [intact(), skip(0)], ASKED).outcomes,
+        lambda: sweep(model, [skip(1), zero("attn_out", 2)], ASKED, method="reference").outcomes,
+    ]
+    alone = [job() for job in jobs]
+    assert at_once(jobs) == alone
+
+
+def test_a_function_that_is_told_of_progress_may_use_the_model_itself():
+    model = random_model("gpt2")
+    seen: list[Any] = []
+    sweep(
+        model,
+        [intact(), skip(1)],
+        ASKED,
+        progress=lambda share: seen.append(sweep(model, [skip(2)], ASKED[:1]).outcomes),
+    )
+    assert seen
+    assert all(outcomes == seen[0] for outcomes in seen)
+
+
+def test_a_lock_goes_with_its_model_and_not_with_a_copy():
+    model: HookedTransformer = new_model("gpt2")
+    assert lock_of(model) is lock_of(model)
+    assert lock_of(new_model("gpt2")) is not lock_of(model)
+    assert torch.equal(model.W_E, new_model("gpt2").W_E)
