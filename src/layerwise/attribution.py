@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from layerwise._arguments import check_arguments
 from layerwise._attribution_job import Attribution
 from layerwise._callable import make_callable
 from layerwise._carry_out import carry_out
@@ -22,6 +23,7 @@ from layerwise.results import AttributionResult
 ATTRIBUTION_PROTOCOLS = ("letter", "continuation")
 
 
+@check_arguments()
 def attribution(
     model: Model,
     tasks: TaskLike | Sequence[TaskLike] = "all",

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from layerwise._arguments import check_arguments, from_the_end
 from layerwise._callable import make_callable
 from layerwise._carry_out import carry_out
 from layerwise._lens_job import Lens as Lens
@@ -25,6 +26,7 @@ from layerwise.tuned_lens import train_lens
 LENS_PROTOCOLS = ("letter", "continuation")
 
 
+@check_arguments(positions=from_the_end)
 def logit_lens(
     model: Model,
     tasks: TaskLike | Sequence[TaskLike] = "all",

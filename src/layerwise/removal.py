@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from layerwise._arguments import check_arguments
 from layerwise._carry_out import carry_out
 from layerwise._removal_job import Removal
 from layerwise._setup import TaskLike, prepare
@@ -16,6 +17,7 @@ from layerwise.models.kinds import Model
 from layerwise.results import RemovalResult
 
 
+@check_arguments()
 def removal_order(
     model: Model,
     tasks: TaskLike | Sequence[TaskLike],
