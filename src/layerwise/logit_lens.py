@@ -83,16 +83,16 @@ def logit_lens(
         protocols = ("generate",) if over == GENERATED else LENS_PROTOCOLS
     if lens not in LENSES:
         raise unknown_name("lens", lens, LENSES)
-    setup = prepare(
-        model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
-        memory_budget=memory_budget, out=out,
-    )  # fmt: skip
-    job = Lens(setup, _sites(sites), over, _positions(positions))
     if lens == LOGIT and tuned is not None:
         raise UserError(
             "A tuned lens was given, but the lens to read with is 'logit'; expected 'tuned' with "
             "it, so ask for that or leave the tuned lens out."
         )
+    setup = prepare(
+        model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
+        memory_budget=memory_budget, out=out,
+    )  # fmt: skip
+    job = Lens(setup, _sites(sites), over, _positions(positions))
     if lens == TUNED:
         if tuned is None:
             tuned = train_lens(
