@@ -20,6 +20,7 @@ import torch
 
 import layerwise as lw
 from layerwise._arguments import READERS, check_arguments, plain
+from layerwise._carry_out import carry_out
 from layerwise.planning import plan_run
 from layerwise.tuned_lens import train_lens
 from tests.analysis import word_task, write_jsonl
@@ -208,6 +209,17 @@ def test_a_run_with_numpy_and_generators_goes_on_as_the_plain_run(tmp_path):
     pd.testing.assert_frame_equal(fancy.records, plainly.records)
     told = json.loads((out / "run.json").read_text())
     assert (told["seed"], told["settings"]["layers"]) == (3, [0, 1])
+
+
+def test_a_setting_that_run_json_cannot_hold_is_found_before_anything_is_made():
+    def make(parts: Any, told: Any) -> list[Any]:
+        raise AssertionError("work was begun")
+
+    for odd in (np.int64(3), {1, 2}):
+        with pytest.raises(TypeError, match="not JSON serializable"):
+            carry_out(make, None, {"seed": odd}, False)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        carry_out(make, None, {"rate": float("nan")}, False)
 
 
 def test_sentences_spell_control_characters_out():

@@ -136,10 +136,11 @@ Budget = Annotated[
 ]
 
 
-def _tell_version(wanted: bool) -> None:
+def _tell_version(wanted: bool) -> bool:
     if wanted:
         _say(f"layerwise {metadata.version('layerwise')}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

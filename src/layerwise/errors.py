@@ -84,10 +84,6 @@ def unknown_name(what: str, given: str, known: Iterable[str]) -> UserError:
         A ``UserError`` that names the closest match, if any, and lists what exists.
     """
     names = sorted(known)
-    if not given.strip():
-        return UserError(
-            f"The name of a {what} is empty ({given!r}); expected one of: {', '.join(names)}."
-        )
     # Of a long text nothing is close, and to find that out would take long.
     close = difflib.get_close_matches(given, names, n=1) if len(given) <= _LONGEST_NAME else []
     hint = f" Did you mean {close[0]!r}?" if close else ""
