@@ -40,7 +40,7 @@ def here(tmp_path, monkeypatch) -> Path:
         (["train-lens", "--kind", "half"], "Unknown kind of tuned lens 'half'."),
         (["train-lens", "--texts", "-3"], "At most -3 texts were asked for; expected 10 at least"),
         (["train-lens", "--steps", "-1"], "A tuned lens cannot be trained in -1 steps at rate"),
-        (["train-lens", "--rate", "nan"], "steps at rate nan; expected one step or more, and a"),
+        (["train-lens", "--rate", "nan"], "Argument 'rate' is nan; expected a finite number"),
         (["train-lens", "--text", "none.txt"], "Cannot read none.txt (No such file or directory)"),
         (["train-lens", "--text", "latin.txt"], "latin.txt is no UTF-8 text; save it as UTF-8."),
         (["train-lens", "--text", "english.jsonl"], "english.jsonl has a line that is not a JSON"),

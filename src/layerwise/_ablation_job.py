@@ -21,17 +21,20 @@ from layerwise._progress import Meter
 from layerwise._records import planned, record_rows, request_line, work_entry
 from layerwise._setup import Setup
 from layerwise._written import REQUESTS_FILE as REQUESTS_FILE
-from layerwise.errors import unknown_name
+from layerwise.errors import UserError, unknown_name
 from layerwise.results import AblationResult, records_frame
 from layerwise.stats import above_chance
 from layerwise.sweep import Intervention, intact
 from layerwise.sweep.cost import Cost
+from layerwise.sweep.memory import default_memory_budget
 from layerwise.tasks import Task, TaskRequest
 from layerwise.tasks.items import Item
 
 METHODS = ("engine", "reference")
 # Items that are finished and saved together: what a killed run can lose at most.
 ITEMS_AT_ONCE = 32
+# A small memory budget is told of if it makes so many times the work.
+WORTH_TELLING = 1.5
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ class Ablation:
             raise unknown_name("method", self.method, METHODS)
         for task in self.setup.tasks:  # bad input is told before any work is done
             self._requests(task, task.items)
+            refuse_no_chance(task, self.setup.protocols)
 
     def settings(self) -> dict[str, Any]:
         """What makes it this ablation and no other."""
@@ -174,6 +178,20 @@ class Ablation:
         write_requests((r for t in self.setup.tasks for r in self._requests(t, t.items)), folder)
 
 
+def refuse_no_chance(task: Task, protocols: Sequence[str]) -> None:
+    """Refuse a task that does not say how often guessing is right, which all tests need.
+
+    Raises:
+        UserError: if the level is missing for one of the protocols.
+    """
+    for protocol in protocols:
+        if protocol not in task.chance:
+            raise UserError(
+                f"Task {task.name!r} gives no chance level for protocol {protocol!r}: expected one "
+                "for each protocol that it is asked under; add it, or leave the protocol out."
+            )
+
+
 def write_requests(requests: Iterable[TaskRequest], folder: Path) -> None:
     """Write requests to ``requests.jsonl`` in a folder, one line each."""
     lines = [json.dumps(request_line(request), ensure_ascii=False) for request in requests]
@@ -192,6 +210,8 @@ def _make(pieces: Sequence[Piece], parts: Parts, told: Meter, job: Ablation) -> 
     missing = [p for p in pieces if not parts.has_part(f"records {p.name}", f"work {p.name}")]
     costs = [job.cost(piece) for piece in missing]
     told.expect(sum((cost.amount for cost in costs), start=0.0))
+    if missing and missing[0].stage != "intact":
+        _tell_of_more_memory(missing, costs, told, job)
     changes: dict[tuple[str, str], list[Intervention]] = {}
     for piece, cost in zip(missing, costs, strict=True):
         told.doing(f"ablation, {piece.task.name}")
@@ -202,6 +222,24 @@ def _make(pieces: Sequence[Piece], parts: Parts, told: Meter, job: Ablation) -> 
         parts.write_part(f"work {piece.name}", pd.DataFrame([work | planned(cost)]))
         parts.write_part(f"records {piece.name}", records)
         told.done(cost.amount)
+
+
+def _tell_of_more_memory(
+    pieces: Sequence[Piece], costs: Sequence[Cost], told: Meter, job: Ablation
+) -> None:
+    """Say so if a small memory budget makes far more work of the dearest piece."""
+    usual = default_memory_budget(job.setup.loaded.device)
+    if job.setup.memory_budget >= usual:
+        return
+    piece, cost = max(zip(pieces, costs, strict=True), key=lambda pair: pair[1].token_passes)
+    roomy = replace(job, setup=replace(job.setup, memory_budget=usual)).cost(piece)
+    times = cost.token_passes / max(1.0, roomy.token_passes)
+    if times >= WORTH_TELLING:
+        told.note(
+            f"with a memory budget of {job.setup.memory_budget / 2**20:,.0f} MiB this takes about "
+            f"{times:.0f} times the work that it takes with {usual / 2**20:,.0f} MiB, which are "
+            "free here; give more, or leave the budget out."
+        )
 
 
 def _with_signal(task: Task, records: pd.DataFrame, protocols: Sequence[str]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ What the analysis does is its own business; what a folder is, ``results.RunFolde
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -39,8 +40,11 @@ def carry_out(
         also: writes what else belongs into the folder.
 
     Raises:
+        TypeError: if a setting is no plain JSON value, before anything is made.
         UserError: if the folder cannot be used (see ``RunFolder.open``), or is deleted meanwhile.
     """
+    # What run.json could not hold must not be found out when everything is done.
+    json.dumps(settings, allow_nan=False)
     if out is None:
         with meter(progress) as told:
             return make(MemoryParts(), told)

@@ -75,7 +75,8 @@ class Lens:
             raise unknown_name("kind of tokens to read", self.over, OVER)
         places_of(self.setup.model, self.sites)
         if self.tuned is not None:
-            self.tuned.check(self.setup.loaded.hash, self.sites)
+            loaded = self.setup.loaded
+            self.tuned.check(loaded.hash, self.sites, (loaded.n_layers, loaded.d_model))
         self._check_positions()
         self._check_protocols()
         for task, protocol in self.setup.pieces():

@@ -19,6 +19,7 @@ from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.sweep.requests import LogLikelihood, Tokens
 from layerwise.tasks import Task
 from layerwise.tasks._encoding import encode, encode_apart
+from layerwise.tasks._lines import bad_line, objects
 
 # Tokens of a piece of a user's text; items of a task that share their few-shot examples.
 LENGTH, ITEMS_A_SEED = 128, 4
@@ -26,6 +27,8 @@ FEWEST = 10
 HELD_OUT_SHARE = 0.2
 # Seeds that are tried for more prompts.
 MOST_SEEDS = 200
+# A larger file of text is more than any lens is trained on, and is not read into memory.
+MOST_BYTES = 2**28
 
 
 class Text(NamedTuple):
@@ -129,21 +132,40 @@ def _read(path: Path) -> list[str]:
             f"Cannot take text from {path}: expected a .txt file, or a .jsonl file with a field "
             "'text' in every line."
         )
+    if path.suffix == ".jsonl":
+        return [_field(path, number, value) for number, value in objects(str(path))]
+    return list(_paragraphs(path))
+
+
+def _field(path: Path, number: int, value: dict[str, Any]) -> str:
+    text = value.get("text")
+    if not isinstance(text, str):
+        raise bad_line(
+            str(path), number, "not a JSON object with a field 'text' that is a text; correct it"
+        )
+    return text
+
+
+def _paragraphs(path: Path) -> Iterator[str]:
+    """What stands between blank lines."""
     try:
-        whole = path.read_text("utf-8")
-        if path.suffix == ".txt":
-            return [text.strip() for text in whole.split("\n\n") if text.strip()]
-        return [str(json.loads(line)["text"]) for line in whole.splitlines() if line.strip()]
+        if path.exists() and not path.is_file():
+            raise UserError(f"Cannot read {path}: expected an ordinary file of UTF-8 text.")
+        if path.stat().st_size > MOST_BYTES:
+            raise UserError(
+                f"{path} has {path.stat().st_size:,} bytes; expected at most {MOST_BYTES:,} of "
+                "text: cut the file."
+            )
+        whole = path.read_text("utf-8-sig")
     except OSError as error:
         raise UserError(
             f"Cannot read {path} ({error.strerror}): expected a file of UTF-8 text; check the path."
         ) from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is no UTF-8 text; save it as UTF-8.") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path} has a line that is not a JSON object with a field 'text'; correct the line."
-        ) from error
+    for text in whole.split("\n\n"):
+        if text.strip():
+            yield text.strip()
 
 
 def _pieces(text: str, tokenizer: Any, length: int) -> Iterator[Text]:

@@ -22,6 +22,7 @@ from layerwise._lens_reading import divergence
 from layerwise._lens_streams import Streams
 from layerwise._lens_texts import Text
 from layerwise._translators import TunedLens
+from layerwise.errors import UserError
 from layerwise.models.kinds import Model, n_encoder_layers
 
 # Texts of a step, texts that the scale of activations is taken from, and texts that decide whether
@@ -121,6 +122,19 @@ class Trainer:
             group["lr"] = self.rate * group["scale"] * (1 - self.done / self.steps)
         self.optimiser.step()
         self.done += 1
+        self._refuse_divergence()
+
+    def _refuse_divergence(self) -> None:
+        """Stop a training that leads nowhere; its translators would say nothing.
+
+        Raises:
+            UserError: if a translator is not finite any more.
+        """
+        if not all(bool(values.isfinite().all()) for values in (*self.biases, *self.weights)):
+            raise UserError(
+                f"The training of the tuned lens diverged at step {self.done} of {self.steps}: "
+                f"expected finite translators; choose a rate below {self.rate:g}."
+            )
 
     def _translated(
         self, depth: int, resid: Float[torch.Tensor, "read d_model"]

@@ -1,6 +1,7 @@
 """A progress bar with an estimate of the time left, over work counted in token-passes.
 
-Drawing is rich's; what the work is, is the analyses' business.
+Drawing is rich's, and lines where there is no terminal are ``_line_meter``'s; what the work is, is
+the analyses' business.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from typing import Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from layerwise._line_meter import LineMeter, ticking
+from layerwise.errors import printable
 
 
 @runtime_checkable
@@ -30,6 +34,10 @@ class Meter(Protocol):
         """So much more is done."""
         ...
 
+    def note(self, sentence: str) -> None:
+        """Something that whoever waits should know."""
+        ...
+
 
 class SilentMeter:
     """Tells nobody."""
@@ -41,6 +49,9 @@ class SilentMeter:
         """See ``Meter``."""
 
     def done(self, amount: float) -> None:
+        """See ``Meter``."""
+
+    def note(self, sentence: str) -> None:
         """See ``Meter``."""
 
 
@@ -61,20 +72,28 @@ class BarMeter:
 
     def doing(self, what: str) -> None:
         """See ``Meter``."""
-        self.progress.update(self.bar, description=what)
+        self.progress.update(self.bar, description=printable(what))
 
     def done(self, amount: float) -> None:
         """See ``Meter``."""
         self.progress.advance(self.bar, amount)
 
+    def note(self, sentence: str) -> None:
+        """See ``Meter``."""
+        self.progress.console.print(f"layerwise: {printable(sentence)}", markup=False)
+
 
 @contextlib.contextmanager
 def meter(show: bool) -> Iterator[Meter]:
-    """A meter for the duration of a job; silent unless ``show``, and where there is no terminal."""
+    """A meter for as long as a job: a bar on a terminal, else lines; silent unless ``show``."""
     # In a notebook rich would want ipywidgets; plain text works everywhere.
     console = Console(stderr=True, force_jupyter=False)
-    if not show or not console.is_terminal:
+    if not show:
         yield SilentMeter()
+        return
+    if not console.is_terminal:
+        with ticking(LineMeter()) as lines:
+            yield lines
         return
     columns = (
         TextColumn("{task.description}", markup=False),

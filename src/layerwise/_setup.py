@@ -46,6 +46,7 @@ from layerwise.tasks import (
 )
 from layerwise.tasks import load_task as load_task
 from layerwise.tasks import task_names as task_names
+from layerwise.tasks._own import check_own_task
 from layerwise.tasks.items import Item
 from layerwise.tasks.registry import TEXT, paired_names
 from layerwise.tasks.task import take
@@ -377,7 +378,7 @@ def load_tasks(
     found: list[Task] = []
     for task in tasks:
         if isinstance(task, Task):
-            found.append(take(task, limit, fewshot))
+            found.append(take(check_own_task(task), limit, fewshot))
         else:
             names = expand_task_names([task], language)
             found += [load_task(n, seed=seed, limit=limit, fewshot=fewshot) for n in names]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,13 @@ from jaxtyping import Float
 
 from layerwise._files import write_atomically
 from layerwise._written import LENS_FILE as FILE
-from layerwise.errors import UserError
+from layerwise.errors import UserError, shown
 from layerwise.sweep.intact_run import Place
 
-_FACTS = "layerwise.tuned_lens"
+_FACTS, _CHECKSUM = "layerwise.tuned_lens", "layerwise.sha256"
+_NEEDED = ("model", "model_hash")
+# Of the metadata of a file that is none of ours; the facts of a lens take some hundred bytes.
+_MOST_FACTS = 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,18 +70,31 @@ class TunedLens:
             y = y + x @ self.weight[depth].to(x.device).T
         return y.to(resid.dtype)
 
-    def check(self, model_hash: str, sites: tuple[str, ...]) -> None:
+    def check(
+        self, model_hash: str, sites: tuple[str, ...], shape: tuple[int, int] | None = None
+    ) -> None:
         """Refuse to read another model, or between the places that it was trained for.
 
+        Args:
+            model_hash: of the model's weights.
+            sites: what is to be read.
+            shape: the model's number of layers and its width, if known.
+
         Raises:
-            UserError: if the weights differ from those that it was trained on, or a site is
-                ``resid_mid``.
+            UserError: if the weights or the shape differ from those that it was trained on, or a
+                site is ``resid_mid``.
         """
         if self.facts["model_hash"] != model_hash:
             raise UserError(
                 f"This tuned lens was trained on {self.facts['model']!r} with weights "
                 f"{self.facts['model_hash'][:12]}, and the model has {model_hash[:12]}; expected "
                 "the same weights in the same number format, so train a lens for this model."
+            )
+        if shape is not None and shape != tuple(self.bias.shape):
+            raise UserError(
+                f"This tuned lens has {self.bias.shape[0]} depths of width {self.bias.shape[1]}, "
+                f"and the model has {shape[0]} of {shape[1]}: expected one for each layer; train "
+                "it again."
             )
         if "resid_mid" in sites:
             raise UserError(
@@ -93,33 +110,81 @@ class TunedLens:
         """
         from safetensors.torch import save
 
-        content = save(self._tensors(), metadata={_FACTS: json.dumps(self.facts)})
-        write_atomically(Path(path), content)
+        facts = json.dumps(self.facts)
+        metadata = {_FACTS: facts, _CHECKSUM: _checksum(self.hash, facts)}
+        write_atomically(Path(path), save(self._tensors(), metadata=metadata))
 
     @classmethod
     def load(cls, path: str | Path) -> TunedLens:
         """Read it from its file, or from the folder of the run that trained it.
 
+        The translators and facts are compared with the checksum in the file. A file of a version
+        that wrote none is read without; everything else about it is checked all the same.
+
         Raises:
-            UserError: if there is no such file, or it is something else.
+            UserError: if there is no such file, it is something else, or was changed since.
         """
         from safetensors import SafetensorError, safe_open
 
         path = Path(path)
-        file = path / FILE if path.is_dir() else path
         try:
+            file = path / FILE if path.is_dir() else path
+            if not file.is_file():
+                raise FileNotFoundError(file)
             with safe_open(file, "pt") as opened:
-                facts = json.loads((opened.metadata() or {})[_FACTS])
+                metadata = opened.metadata() or {}
+                text = metadata[_FACTS]
                 tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-            return cls(tensors.get("weight"), tensors["bias"], facts)
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            facts: Any = json.loads(text) if len(text) <= _MOST_FACTS else None
+        except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
             raise UserError(
-                f"{file} is missing, damaged or not a tuned lens: expected a file that layerwise "
+                f"{path} is missing, damaged or not a tuned lens: expected a file that layerwise "
                 "wrote when it trained one; train it again."
             ) from error
+        _refuse_odd(file, tensors, facts)
+        lens = cls(tensors.get("weight"), tensors["bias"], facts)
+        if _CHECKSUM in metadata and metadata[_CHECKSUM] != _checksum(lens.hash, text):
+            raise _odd(file, "was changed since it was written: its checksum differs")
+        return lens
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         found = {"bias": self.bias.detach().cpu().contiguous()}
         if self.weight is not None:
             found["weight"] = self.weight.detach().cpu().contiguous()
         return found
+
+
+def _refuse_odd(file: Path, tensors: Mapping[str, torch.Tensor], facts: Any) -> None:
+    """Refuse what no training gives.
+
+    Raises:
+        UserError: for other tensors, number formats or shapes, for values that are not finite, or
+            facts that do not tell the model.
+    """
+    if not {"bias"} <= tensors.keys() <= {"bias", "weight"}:
+        raise _odd(file, f"has the tensors {shown(sorted(tensors))}; expected bias and weight")
+    for name, tensor in tensors.items():
+        if tensor.dtype != torch.float32:
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise _odd(file, f"has its {name} in {kind}; expected float32")
+        if not tensor.isfinite().all():
+            raise _odd(file, f"has NaN or infinity in its {name}; expected finite numbers")
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    bias = shapes["bias"]
+    if len(bias) != 2 or shapes.get("weight") not in (None, (*bias, bias[-1])):
+        raise _odd(
+            file,
+            f"has tensors of the shapes {shapes}; expected (depths, width) and (depths, width, "
+            "width)",
+        )
+    if not isinstance(facts, dict) or not all(isinstance(facts.get(key), str) for key in _NEEDED):
+        raise _odd(file, "does not tell which model it was trained on; expected its name and hash")
+
+
+def _checksum(digest: str, facts: str) -> str:
+    """SHA-256 (hex) over the translators' own and the facts as they are written."""
+    return hashlib.sha256(f"{digest} {facts}".encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _odd(file: Path, what: str) -> UserError:
+    return UserError(f"The tuned lens {file} {what}; train it again.")

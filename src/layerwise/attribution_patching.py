@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 
 from layerwise import stats
+from layerwise._arguments import check_arguments
 from layerwise._carry_out import carry_out
 from layerwise._hooked_patches import answer_logits, token_passes
 from layerwise._parts import Parts, together
@@ -46,6 +47,7 @@ _ENTRY = "blocks.0.hook_resid_pre"
 _PLACE = ("site", "layer", "head", "pos_label", "pos")
 
 
+@check_arguments()
 @in_turn
 def attribute_patches(
     model: Model,

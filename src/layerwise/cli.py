@@ -8,18 +8,22 @@ from __future__ import annotations
 import re
 import sys
 import warnings
+from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from typer.core import TyperGroup
 
 from layerwise._files import refuse_unusable_file, refuse_unusable_folder
 from layerwise._process import collect_rarely, settle, work_beside
-from layerwise.errors import MadeAgainWarning, UserError
+from layerwise.errors import MadeAgainWarning, UserError, printable
 
 if TYPE_CHECKING:
     from layerwise.results import Result
+
+_Made = TypeVar("_Made")
 
 
 class _Commands(TyperGroup):
@@ -29,7 +33,7 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            typer.echo(
+            _say(
                 "layerwise: interrupted; with a folder to write to, the same command goes on "
                 "where it stopped.",
                 err=True,
@@ -131,6 +135,31 @@ Budget = Annotated[
     ),
 ]
 
+
+def _tell_version(wanted: bool) -> bool:
+    if wanted:
+        _say(f"layerwise {metadata.version('layerwise')}")
+        raise typer.Exit
+    return wanted
+
+
+@app.callback()
+def settings(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Say which version this is.", is_eager=True, callback=_tell_version
+        ),
+    ] = False,
+) -> None:
+    """Which layers of a language model retrieve, know and reason, and how sure that is."""
+
+
+def _say(text: object, err: bool = False) -> None:
+    """Print text; what names of files, tasks and models hold is shown and not obeyed."""
+    typer.echo(printable(str(text), lines=True), err=err)
+
+
 ALL_PROTOCOLS = ["letter", "continuation", "generate"]
 WIDE = 240
 
@@ -146,8 +175,8 @@ def models(
     if name is None:
         for known in known_models():
             state = "available" if known.available else f"not here; {known.install}"
-            typer.echo(f"{known.name}: {known.summary} ({state})")
-        typer.echo("or: a .gguf file, a folder in hub format, a hub id such as owner/name")
+            _say(f"{known.name}: {known.summary} ({state})")
+        _say("or: a .gguf file, a folder in hub format, a hub id such as owner/name")
         return
     from layerwise.models import load_model, model_facts
     from layerwise.sweep.blocks import attention_in_use
@@ -155,8 +184,8 @@ def models(
     model = load_model(name, offload=offload)
     facts = model_facts(model)
     for field in facts.__dataclass_fields__:
-        typer.echo(f"{field}: {getattr(facts, field)}")
-    typer.echo(f"attention: {attention_in_use(model)}")
+        _say(f"{field}: {getattr(facts, field)}")
+    _say(f"attention: {attention_in_use(model)}")
 
 
 @app.command()
@@ -166,8 +195,8 @@ def tasks() -> None:
 
     for language in languages():
         for name in task_names(language):
-            typer.echo(load_task(name).describe())
-    typer.echo("or: a .jsonl file with question, answer and optionally choices and context")
+            _say(load_task(name).describe())
+    _say("or: a .jsonl file with question, answer and optionally choices and context")
 
 
 @app.command()
@@ -191,17 +220,17 @@ def profile(
     """The main job: ablation, logit lens, activation patching, emergence, and the report."""
     from layerwise.profiling import profile as run
 
-    found = run(
-        _load(model, dtype, device, offload), task, protocol, limit=limit, pairs=pairs,
+    found = _call(
+        run, (model, dtype, device, offload), task, protocol, limit=limit, pairs=pairs,
         exhaustive=exhaustive, also=also, seed=seed, fewshot=fewshot, chat=chat,
         out=out or _default_folder(model), memory_budget=_bytes(memory_budget),
     )  # fmt: skip
     _tell_work(found.work, "layer, item and option")
     _tell_planned(found.results[0])
-    typer.echo("The most important findings:")
+    _say("The most important findings:")
     for finding in found.report.findings[:3]:
-        typer.echo(f"- {finding.sentence}")
-    typer.echo(f"Report: {found.path}")
+        _say(f"- {finding.sentence}")
+    _say(f"Report: {found.path}")
 
 
 @app.command()
@@ -243,8 +272,8 @@ def ablate(
 
     wanted = None if layers is None else _layers(layers)
     _show(
-        run(
-            _load(model, dtype, device, offload), task, protocol, kind=kind, site=site,
+        _call(
+            run, (model, dtype, device, offload), task, protocol, kind=kind, site=site,
             layers=wanted, heads=None if heads is None else _numbers(heads, "heads"), block=block,
             as_one=as_one, mean_by=mean_by, limit=limit, seed=seed, fewshot=fewshot, chat=chat,
             out=out, method=method, memory_budget=_bytes(memory_budget),
@@ -288,8 +317,8 @@ def lens(
     from layerwise.logit_lens import logit_lens as run
 
     _show(
-        run(
-            _load(model, dtype, device, offload), task, protocol or None, lens=which,
+        _call(
+            run, (model, dtype, device, offload), task, protocol or None, lens=which,
             tuned=tuned, sites=site, over=over,
             positions=_positions(positions), limit=limit, seed=seed, fewshot=fewshot, chat=chat,
             out=out, memory_budget=_bytes(memory_budget),
@@ -322,8 +351,8 @@ def train_lens(
     """Train a tuned lens, and compare it with the untrained one on held-out texts."""
     from layerwise.tuned_lens import train_lens as run
 
-    trained = run(
-        _load(model, dtype, device, offload), task, text=text, kind=kind, n_texts=texts,
+    trained = _call(
+        run, (model, dtype, device, offload), task, text=text, kind=kind, n_texts=texts,
         steps=steps, rate=rate, limit=limit, seed=seed, fewshot=fewshot, chat=chat, out=out,
         memory_budget=_bytes(memory_budget),
     )  # fmt: skip
@@ -352,8 +381,8 @@ def attribution(
     from layerwise.attribution import attribution as run
 
     _show(
-        run(
-            _load(model, dtype, device, offload), task, protocol, against=against, limit=limit,
+        _call(
+            run, (model, dtype, device, offload), task, protocol, against=against, limit=limit,
             seed=seed, fewshot=fewshot, chat=chat, out=out, memory_budget=_bytes(memory_budget),
         ),
         out,
@@ -381,8 +410,8 @@ def heads(
     from layerwise.heads import head_scores as run
 
     _show(
-        run(
-            _load(model, dtype, device, offload), sequences=sequences, length=length,
+        _call(
+            run, (model, dtype, device, offload), sequences=sequences, length=length,
             threshold=threshold, seed=seed, out=out,
         ),
         out,
@@ -416,8 +445,8 @@ def patch(
     from layerwise.patching import patch_activations as run
 
     _show(
-        run(
-            _load(model, dtype, device, offload), task or None, sites=site, directions=direction,
+        _call(
+            run, (model, dtype, device, offload), task or None, sites=site, directions=direction,
             positions=position or None, kl=kl, align=align, pairs=pairs, limit=limit, seed=seed,
             fewshot=fewshot, out=out, memory_budget=_bytes(memory_budget),
         ),
@@ -451,8 +480,8 @@ def path_patch(
     from layerwise.path_patching import patch_paths as run
 
     _show(
-        run(
-            _load(model, dtype, device, offload), task or None, receiver, direction=direction,
+        _call(
+            run, (model, dtype, device, offload), task or None, receiver, direction=direction,
             pairs=pairs, limit=limit, seed=seed, fewshot=fewshot, out=out,
         ),
         out,
@@ -480,8 +509,8 @@ def attribution_patch(
     from layerwise.attribution_patching import attribute_patches as run
 
     _show(
-        run(
-            _load(model, dtype, device, None), task or None, sites=site or None,
+        _call(
+            run, (model, dtype, device, None), task or None, sites=site or None,
             direction=direction, positions=position or None, sample=sample, pairs=pairs,
             limit=limit, seed=seed, fewshot=fewshot, out=out, memory_budget=_bytes(memory_budget),
         ),
@@ -508,8 +537,8 @@ def similarity(
     from layerwise.similarity import similarity as run
 
     _show(
-        run(
-            _load(model, dtype, device, offload), task, protocol, limit=limit, seed=seed,
+        _call(
+            run, (model, dtype, device, offload), task, protocol, limit=limit, seed=seed,
             fewshot=fewshot, chat=chat, out=out, memory_budget=_bytes(memory_budget),
         ),
         out,
@@ -543,8 +572,8 @@ def remove(
     """Find in which order layers can be removed, and what is left of the accuracy."""
     from layerwise.removal import removal_order as run
 
-    found = run(
-        _load(model, dtype, device, offload), task, protocol, n_removed=layers, by=by,
+    found = _call(
+        run, (model, dtype, device, offload), task, protocol, n_removed=layers, by=by,
         held_out=held_out, limit=limit, seed=seed, fewshot=fewshot, chat=chat, out=out,
         method=method, memory_budget=_bytes(memory_budget),
     )  # fmt: skip
@@ -579,12 +608,12 @@ def prune(
     from layerwise.pruning import TABLES
     from layerwise.pruning import prune_model as run
 
-    found = run(
-        _load(model, dtype, device, None), _layers(remove), out, task, protocol,
+    found = _call(
+        run, (model, dtype, device, None), _layers(remove), out, task, protocol,
         limit=limit, seed=seed, fewshot=fewshot, chat=chat, memory_budget=_bytes(memory_budget),
     )  # fmt: skip
     _show(found, out / TABLES)
-    typer.echo(f"Model: {out}")
+    _say(f"Model: {out}")
 
 
 @app.command()
@@ -627,7 +656,7 @@ def plan(
         exhaustive=exhaustive, also=also, seed=seed, fewshot=fewshot, chat=chat, dtype=dtype,
         device=device, memory_budget=_bytes(memory_budget), recalibrate=recalibrate,
     )  # fmt: skip
-    typer.echo(str(found))
+    _say(str(found))
 
 
 @app.command()
@@ -651,8 +680,8 @@ def report(
     if len(folders) == 1:
         made.save_figures(path.parent / "figures")
     for finding in made.findings[:3]:
-        typer.echo(f"- {finding.sentence}")
-    typer.echo(f"Report: {path}")
+        _say(f"- {finding.sentence}")
+    _say(f"Report: {path}")
 
 
 @app.command()
@@ -664,10 +693,10 @@ def verify(
 
     found = run(folder)
     for name, state in found.files.items():
-        typer.echo(f"{name}: {state}")
+        _say(f"{name}: {state}")
     if not found.ok:
         raise UserError(found.sentence)
-    typer.echo(found.sentence)
+    _say(found.sentence)
 
 
 @app.command()
@@ -697,11 +726,11 @@ def compare(
 
     found = run(runs_or_groups(runs or [], group or []), seed=seed, n_resamples=resamples)
     page = found.save(out)
-    typer.echo(repr(found))
+    _say(repr(found))
     for finding in found.established()[:5]:
-        typer.echo(f"- {finding.sentence}")
-    typer.echo(caution(found))
-    typer.echo(f"Comparison: {page}")
+        _say(f"- {finding.sentence}")
+    _say(caution(found))
+    _say(f"Comparison: {page}")
 
 
 def _is_folder(path: Path) -> bool:
@@ -714,6 +743,19 @@ def _is_folder(path: Path) -> bool:
 def _default_folder(model: str) -> Path:
     """Where a profile goes if nobody says; resolved, so that ``.`` has a name too."""
     return Path("runs") / Path(model).expanduser().resolve().name
+
+
+def _call(
+    function: Callable[..., _Made],
+    named: tuple[str, str, str, str | None],
+    *args: Any,
+    **kwargs: Any,
+) -> _Made:
+    """Call a public function with a model, which is not loaded for what would be refused."""
+    from layerwise._arguments import check_ahead
+
+    check_ahead(function, *args, **kwargs)
+    return function(_load(*named), *args, **kwargs)
 
 
 def _load(name: str, dtype: str, device: str, offload: str | None) -> Any:
@@ -782,13 +824,13 @@ def _tell_work(work: dict[str, float], each: str) -> None:
     """How much less was done than one forward for each pair of change and request."""
     if work["token_passes"]:
         ratio = work["brute_force_token_passes"] / work["token_passes"]
-        typer.echo(
+        _say(
             f"Work: {ratio:.1f} times fewer token-passes through a layer than one forward per "
             f"{each}; {work['seconds']:.0f} s in sweeps."
         )
     if "brute_force_seconds" in work:
         faster = work["brute_force_seconds"] / work["seconds"]
-        typer.echo(
+        _say(
             f"That was some {faster:.0f} times faster than one plain hooked forward per {each}, "
             f"which would have taken about {work['brute_force_seconds']:,.0f} s, as timed on a few."
         )
@@ -798,21 +840,26 @@ def _show(result: Result, out: Path | None) -> None:
     """A result's compact table, what was planned and what it took, and where its data lie."""
     from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
     table = result.summary_rows()
-    # As ``Text``, for rich would read square brackets in names as its own markup.
-    shown = Table(title=Text(repr(result)), title_justify="left")
+    shown = Table(title=_text(repr(result)), title_justify="left")
     for column in table.columns:
-        shown.add_column(Text(str(column)), overflow="fold")
+        shown.add_column(_text(column), overflow="fold")
     for row in table.itertuples(index=False):
-        shown.add_row(*(Text("" if value is None else str(value)) for value in row))
+        shown.add_row(*(_text("" if value is None else value) for value in row))
     # What is not read on a terminal is not cut to its width.
     console = Console(width=None if sys.stdout.isatty() else WIDE)
-    console.print(shown if len(table) else Text(f"{result!r}\n{result.if_empty}"))
+    console.print(shown if len(table) else _text(f"{result!r}\n{result.if_empty}"))
     _tell_planned(result)
     if out is not None:
-        typer.echo(f"Tables: {out}")
+        _say(f"Tables: {out}")
+
+
+def _text(value: object) -> Any:
+    """A cell as ``Text``, for rich would read square brackets in names as its own markup."""
+    from rich.text import Text
+
+    return Text(printable(str(value), lines=True))
 
 
 def _tell_planned(result: Result) -> None:
@@ -821,7 +868,7 @@ def _tell_planned(result: Result) -> None:
 
     line = planned_and_actual(result.facts.work)
     if line is not None:
-        typer.echo(line)
+        _say(line)
 
 
 def _show_warning(
@@ -829,7 +876,7 @@ def _show_warning(
 ) -> None:  # fmt: skip
     """Print what was made again as one line; other warnings as Python does."""
     if category is MadeAgainWarning:
-        typer.echo(f"layerwise: {message}", err=True)
+        _say(f"layerwise: {message}", err=True)
     else:
         sys.stderr.write(warnings.formatwarning(message, category, filename, lineno))
 
@@ -844,7 +891,7 @@ def main() -> None:
             warnings.showwarning = _show_warning
             app()
     except UserError as error:
-        typer.echo(f"layerwise: {error}", err=True)
+        _say(f"layerwise: {error}", err=True)
         sys.exit(2)
 
 

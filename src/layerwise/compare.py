@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from layerwise._arguments import check_arguments
 from layerwise._callable import make_callable
 from layerwise._compare_quantities import Prepared, prepared
 from layerwise._compare_runs import (
@@ -39,6 +40,7 @@ from layerwise.report.rows import records
 Folders = Sequence[str | Path]
 
 
+@check_arguments()
 def compare(
     runs: Folders | Mapping[str, Folders],
     *,

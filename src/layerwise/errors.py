@@ -1,4 +1,4 @@
-"""The one exception a user should ever see, and the did-you-mean sentence.
+"""The one exception a user should ever see, the did-you-mean sentence, and text fit to print.
 
 Nothing here knows about models, tasks or results.
 """
@@ -6,14 +6,62 @@ Nothing here knows about models, tasks or results.
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
+
+# Names longer than this are cut where they are told; whole texts can be put into one.
+_LONGEST_NAME = 120
+# What may stand in names all the same: joiners, that some scripts and pictures are written with.
+_HARMLESS = "\u200c\u200d\u00ad"
+
+
+def printable(text: str, *, lines: bool = False) -> str:
+    r"""Text that a terminal shows and does not obey: control characters are spelled out.
+
+    Escape sequences could colour, move or delete what else is shown, and marks of direction could
+    turn its order; the names of files, tasks and models can hold either.
+
+    Args:
+        text: any text.
+        lines: keep line breaks and tabs; they are spelled out, too, if not.
+
+    Example:
+        >>> printable("kv\x1b[31m")
+        'kv\\x1b[31m'
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    kept = f"{_HARMLESS}\n\t" if lines else _HARMLESS
+    return "".join(one if one in kept or not _controls(one) else _spelled(one) for one in text)
+
+
+def _controls(one: str) -> bool:
+    """Whether a character is a control or format character, half of one, or breaks lines."""
+    return unicodedata.category(one) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def _spelled(one: str) -> str:
+    return one.encode("unicode_escape").decode("ascii")
+
+
+def shown(value: object) -> str:
+    """A value as a sentence can tell it: its ``repr``, cut if it is long."""
+    try:
+        text = printable(repr(value))
+    except Exception:  # a number of too many digits, or an object that cannot be told
+        return f"a {type(value).__name__}"
+    return text if len(text) <= _LONGEST_NAME else f"{text[: _LONGEST_NAME - 3]}..."
 
 
 class UserError(ValueError):
     """A mistake of the user's, told in one sentence: what, expected, what to do.
 
-    The CLI prints the sentence without a traceback and exits with code 2.
+    The CLI prints the sentence without a traceback and exits with code 2. Control characters in
+    it are spelled out, whatever name or file they came from.
     """
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(printable(sentence))
 
 
 class DamagedResultsError(UserError):
@@ -36,6 +84,7 @@ def unknown_name(what: str, given: str, known: Iterable[str]) -> UserError:
         A ``UserError`` that names the closest match, if any, and lists what exists.
     """
     names = sorted(known)
-    close = difflib.get_close_matches(given, names, n=1)
+    # Of a long text nothing is close, and to find that out would take long.
+    close = difflib.get_close_matches(given, names, n=1) if len(given) <= _LONGEST_NAME else []
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    return UserError(f"Unknown {what} {given!r}.{hint} Expected one of: {', '.join(names)}.")
+    return UserError(f"Unknown {what} {shown(given)}.{hint} Expected one of: {', '.join(names)}.")

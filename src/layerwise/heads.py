@@ -19,6 +19,7 @@ import pandas as pd
 import torch
 from transformer_lens import HookedTransformer
 
+from layerwise._arguments import check_arguments
 from layerwise._attention_scores import (
     Scored,
     Scores,
@@ -49,6 +50,7 @@ from layerwise.sweep.last_sites import StackSites
 SEQUENCES, LENGTH, THRESHOLD = 20, 50, 0.4
 
 
+@check_arguments()
 @in_turn
 def head_scores(
     model: Model,

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from layerwise._arguments import check_arguments, from_the_end
 from layerwise._callable import make_callable
 from layerwise._carry_out import carry_out
 from layerwise._lens_job import Lens as Lens
@@ -26,6 +27,7 @@ from layerwise.tuned_lens import train_lens
 LENS_PROTOCOLS = ("letter", "continuation")
 
 
+@check_arguments(positions=from_the_end)
 @in_turn
 def logit_lens(
     model: Model,
@@ -83,16 +85,16 @@ def logit_lens(
         protocols = ("generate",) if over == GENERATED else LENS_PROTOCOLS
     if lens not in LENSES:
         raise unknown_name("lens", lens, LENSES)
-    setup = prepare(
-        model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
-        memory_budget=memory_budget, out=out,
-    )  # fmt: skip
-    job = Lens(setup, _sites(sites), over, _positions(positions))
     if lens == LOGIT and tuned is not None:
         raise UserError(
             "A tuned lens was given, but the lens to read with is 'logit'; expected 'tuned' with "
             "it, so ask for that or leave the tuned lens out."
         )
+    setup = prepare(
+        model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
+        memory_budget=memory_budget, out=out,
+    )  # fmt: skip
+    job = Lens(setup, _sites(sites), over, _positions(positions))
     if lens == TUNED:
         if tuned is None:
             tuned = train_lens(

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from layerwise._arguments import check_arguments
 from layerwise._carry_out import carry_out
 from layerwise._patching_job import PAIRS as PAIRS
 from layerwise._patching_job import Patching as Patching
@@ -21,6 +22,7 @@ from layerwise.models.kinds import Model
 from layerwise.results import PatchingResult
 
 
+@check_arguments()
 @in_turn
 def patch_activations(
     model: Model,

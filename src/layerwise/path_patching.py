@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from layerwise._arguments import check_arguments
 from layerwise._carry_out import carry_out
 from layerwise._hooked_patches import token_passes
 from layerwise._parts import Parts, together
@@ -38,6 +39,7 @@ from layerwise.sweep.requests import Tokens
 from layerwise.tasks import Task
 
 
+@check_arguments()
 @in_turn
 def patch_paths(
     model: Model,

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from layerwise._ablation_job import ITEMS_AT_ONCE, joined_work
+from layerwise._arguments import check_arguments
 from layerwise._carry_out import read_finished
 from layerwise._parts import together
 from layerwise._pruning_folder import TABLES as TABLES
@@ -44,6 +45,7 @@ from layerwise.tasks.items import Item
 Piece = tuple[Task, tuple[Item, ...]]
 
 
+@check_arguments()
 @in_turn
 def prune_model(
     model: Model,

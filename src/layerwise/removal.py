@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from layerwise._arguments import check_arguments
 from layerwise._carry_out import carry_out
 from layerwise._removal_job import Removal
 from layerwise._setup import TaskLike, prepare
@@ -17,6 +18,7 @@ from layerwise.models.kinds import Model
 from layerwise.results import RemovalResult
 
 
+@check_arguments()
 @in_turn
 def removal_order(
     model: Model,

@@ -26,6 +26,7 @@ from layerwise import (
     _summaries,
     _tuned_tables,
 )
+from layerwise._arguments import check_arguments
 from layerwise._facts import RUN_FILE as RUN_FILE
 from layerwise._facts import Facts as Facts
 from layerwise._facts import ModelFacts as ModelFacts
@@ -587,6 +588,7 @@ RESULTS: tuple[type[Result], ...] = (
 )  # fmt: skip
 
 
+@check_arguments()
 def load_results(folder: str | Path) -> list[Result]:
     """Read whatever results are in a folder.
 

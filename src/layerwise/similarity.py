@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from layerwise._arguments import check_arguments
 from layerwise._callable import make_callable
 from layerwise._carry_out import carry_out
 from layerwise._parts import Parts
@@ -38,6 +39,7 @@ from layerwise.tasks.items import Item
 PROMPTS = ("letter", "continuation")
 
 
+@check_arguments()
 @in_turn
 def similarity(
     model: Model,

@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from layerwise._arguments import check_arguments
 from layerwise._carry_out import carry_out
 from layerwise._lens_texts import Texts, texts_of_file, texts_of_tasks
 from layerwise._lens_training import Trainer, compare
@@ -30,6 +31,8 @@ from layerwise.results import TunedLensResult
 KINDS = ("full", "bias")
 # Steps after which what was trained is kept for a run that goes on.
 KEPT_EVERY = 25
+# A step of so many standard deviations is no step of a descent any more.
+LARGEST_RATE = 1000.0
 _STATE = "tuned lens"
 
 
@@ -46,6 +49,7 @@ class Trained:
     result: TunedLensResult
 
 
+@check_arguments()
 @in_turn
 def train_lens(
     model: Model,
@@ -120,10 +124,10 @@ def train_lens(
 def _refuse_training(kind: str, steps: int, rate: float) -> None:
     if kind not in KINDS:
         raise unknown_name("kind of tuned lens", kind, KINDS)
-    if steps < 1 or not rate > 0:
+    if steps < 1 or not 0 < rate <= LARGEST_RATE:
         raise UserError(
             f"A tuned lens cannot be trained in {steps} steps at rate {rate}; "
-            "expected one step or more, and a rate above 0."
+            f"expected one step or more, and a rate above 0 and at most {LARGEST_RATE:,.0f}."
         )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from layerwise._arguments import check_arguments
 from layerwise._comparison import FACTS_FILE, TABLES, read_comparison_file
 from layerwise._facts import RUN_FILE, Facts, listed_files, parse_facts, read_facts, read_run_file
 from layerwise._file_list import listed, states
@@ -62,6 +63,7 @@ class Verification:
         return f"{self.folder} is as it was written: {len(self.files)} files have their SHA-256."
 
 
+@check_arguments()
 def verify(folder: str | Path) -> Verification:
     """Check whether saved results are as they were written.
 

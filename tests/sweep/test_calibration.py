@@ -12,7 +12,7 @@ import torch
 from layerwise.models import load_model
 from layerwise.models.outline import load_outline
 from layerwise.sweep import calibration
-from layerwise.sweep._bench import Bench
+from layerwise.sweep._bench import FAIR_TOKENS, TOKENS, Bench
 from layerwise.sweep._curves import FEWEST, growing, seconds_at, worthwhile
 from layerwise.sweep.calibration import (
     Calibration,
@@ -68,10 +68,43 @@ def test_every_kind_of_block_can_be_measured(kind):
     assert len(found.step) > 1
 
 
-def test_a_slow_model_is_measured_at_its_smallest_sizes_only():
+def test_without_time_two_points_of_each_curve_are_measured_all_the_same():
     found = calibrate(random_model("llama-gqa"), seconds=0.0)
-    assert [len(curve) for curve in (found.block, found.step, found.unembedding)] == [1, 1, 1]
+    sizes = [[size for size, _ in curve] for curve in (found.block, found.step, found.unembedding)]
+    assert sizes == [[8, 256], [1, 16], [1, 16]]
     assert found.tokens_at_once == FEWEST
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.5, 2.5, 100.0])
+def test_however_little_time_there_is_large_sizes_are_told_about_right(monkeypatch, seconds):
+    """A block that reads its weights for a second, whatever the number of tokens.
+
+    From eight tokens alone, 4,096 would seem to take ten times as long as they do.
+    """
+    now = [0.0]
+    monkeypatch.setattr("layerwise.sweep._bench.time.perf_counter", lambda: now[0])
+
+    def takes(n_tokens: int) -> float:
+        return max(1.0, 0.01 * n_tokens)
+
+    def run(n_tokens: int) -> float:
+        now[0] += takes(n_tokens)
+        return takes(n_tokens)
+
+    curve = Bench(random_model("llama-gqa"), seconds).curve(TOKENS, run, FAIR_TOKENS)
+    assert len(curve) >= 2
+    assert seconds_at(curve, 4096) == pytest.approx(takes(4096))
+
+
+def test_a_first_run_that_is_slow_does_not_count_without_time(monkeypatch):
+    """A larger size never takes less than a smaller one, so one slow run would raise them all."""
+    times, now = iter([0.04, 0.001]), [0.0]
+    monkeypatch.setattr("layerwise.sweep._bench.time.perf_counter", lambda: now[0])
+
+    def run() -> None:
+        now[0] += next(times)
+
+    assert Bench(random_model("llama-gqa"), 0.0).median(run) == pytest.approx(0.001)
 
 
 def test_attention_and_the_rest_make_up_what_was_measured(monkeypatch):
@@ -206,6 +239,7 @@ def test_a_stand_in_can_be_measured(tmp_path):
     [
         {"tokens_at_once": 0},
         {"block": ()},
+        {"block": ((8, 0.1),)},
         {"step": ((4, 0.1), (2, 0.2))},
         {"unembedding": ((1, 0.2), (2, 0.1))},
         {"pair_seconds": math.inf},

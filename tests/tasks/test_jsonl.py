@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 
 from layerwise.errors import UserError
 from layerwise.tasks import Item, build_requests, load_task
+from layerwise.tasks._lines import MOST_BYTES_A_LINE, MOST_LINES, lines
 
 from .tokenizers import byte_level
 
@@ -175,6 +178,42 @@ GOOD = json.dumps(row(1))
             '{"question": "Who?", "answer": "a", "id": "mine/0001"}',
             "field 'id' is 'mine/0001', which an earlier line has; make it unique",
         ),
+        (
+            '{"question": "How many?", "answer": %s}' % ("9" * 5000),
+            "not JSON (a number is too long); expected one object a line",
+        ),
+        (
+            '{"question": "Who?", "answer": "a", "question": "What?"}',
+            "field 'question' stands twice; expected each field once",
+        ),
+        (
+            '{"question": "Who?", "answer": "\\ud83d"}',
+            "field 'answer' has a null character or half of one (a lone surrogate); expected a "
+            "text of whole characters",
+        ),
+        (
+            '{"question": "Who\\u0000?", "answer": "a"}',
+            "field 'question' has a null character or half of one (a lone surrogate); expected a "
+            "text of whole characters",
+        ),
+        (
+            '{"question": "Who?", "answer": "a", "choices": ["a", "\\udc00"]}',
+            "field 'choices' has a null character or half of one (a lone surrogate); expected a "
+            "text of whole characters",
+        ),
+        (
+            '{"question": "Who\0?", "answer": "a"}',
+            "not JSON (Invalid control character at); expected one object a line",
+        ),
+        (
+            '{"question": "Who?", "answer": "%s", "choices": ["a", "b"]}' % ("c" * 9000),
+            f"field 'answer' is '{'c' * 116}...; expected one of the choices",
+        ),
+        (
+            '{"question": "%s", "answer": "a"}' % ("q" * MOST_BYTES_A_LINE),
+            "longer than 1,048,576 bytes; expected one question a line",
+        ),
+        ('{"question": NaN, "answer": "a"}', "field 'question' is not a text; put it in quotes"),
     ],
 )
 def test_bad_lines_are_named(tmp_path: Path, line: str, what: str) -> None:
@@ -213,3 +252,33 @@ def test_unreadable_file(tmp_path: Path, name: str, reason: str) -> None:
     assert str(caught.value) == (
         f"File {path!r} cannot be read ({reason}); give the path of a .jsonl file."
     )
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "pipe.jsonl"
+    os.mkfifo(path)
+    with pytest.raises(UserError, match="is a pipe or a device; expected an ordinary file"):
+        load_task(str(path))
+
+
+def test_a_long_line_is_refused_before_it_is_read_to_its_end(tmp_path: Path) -> None:
+    """A file of one line, 100 GB long but for its holes, takes no more memory than its bound."""
+    path = tmp_path / "endless.jsonl"
+    with open(path, "wb") as file:
+        file.truncate(100 * 2**30)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match="line 1: longer than 1,048,576 bytes"):
+            load_task(str(path))
+        assert tracemalloc.get_traced_memory()[1] < 8 * MOST_BYTES_A_LINE
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_file_of_too_many_lines_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "many.jsonl"
+    path.write_bytes(b"\n" * MOST_LINES)
+    assert sum(1 for _ in lines(str(path))) == MOST_LINES
+    path.write_bytes(b"\n" * (MOST_LINES + 1))
+    with pytest.raises(UserError, match="has more than 1,000,000 lines; expected fewer"):
+        load_task(str(path))

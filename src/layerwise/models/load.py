@@ -13,6 +13,7 @@ import torch
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from layerwise._arguments import check_arguments
 from layerwise.errors import UserError
 from layerwise.models import parity
 from layerwise.models.cache import folder_sha256
@@ -42,6 +43,7 @@ from layerwise.models.strides import restride
 from layerwise.models.weight_files import WeightFiles, damaged, find_weights, write_weights
 
 
+@check_arguments()
 def load_model(
     name: str | os.PathLike[str] = DEFAULT_MODEL,
     *,

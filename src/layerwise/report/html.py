@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from layerwise._arguments import check_arguments
 from layerwise._files import refuse_unusable_file, remove_temporaries, write_atomically
 from layerwise._joining import joinable
 from layerwise.errors import UserError
@@ -66,6 +67,7 @@ class Report:
         return f'<iframe srcdoc="{page}" style="width:100%;height:80vh;border:0"></iframe>'
 
 
+@check_arguments()
 def report(results: Result | Sequence[Result]) -> Report:
     """Put results into one page.
 
@@ -81,6 +83,7 @@ def report(results: Result | Sequence[Result]) -> Report:
     return _report(runs, [""] * len(runs))
 
 
+@check_arguments()
 def report_from_folders(folders: str | Path | Sequence[str | Path]) -> Report:
     """Put the saved results of one or several runs into one page.
 

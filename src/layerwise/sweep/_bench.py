@@ -29,6 +29,11 @@ TOKENS = (8, 64, 256, 512, 1024, 2048, 4096)
 ROWS = (1, 4, 16, 64, 256)
 SHORT, LONG, END = 64, 1024, 8
 REPEATS = 3
+# Measured however little time there is: what larger sizes take is in proportion to one at which
+# arithmetic takes most of the time, not reading weights.
+FAIR_TOKENS, FAIR_ROWS = 256, 16
+# A run that was faster than so many seconds is made again in any case, for the first may be slow.
+QUICK = 0.05
 # Keys and values that decoding is tried on take at most so many bytes.
 CACHE_BYTES = 2**26
 
@@ -83,6 +88,8 @@ class Stopwatch:
     def median(self, run: Callable[[], object], repeats: int = REPEATS) -> float:
         """Median seconds, which a slow first time does not change; less often if time is short."""
         spent = [self._once(run)]
+        if spent[0] < QUICK:
+            spent.append(self._once(run))
         while len(spent) < repeats and self.left > spent[-1]:
             spent.append(self._once(run))
         return statistics.median_low(spent)
@@ -94,14 +101,26 @@ class Stopwatch:
             getattr(torch, self.like.device.type).synchronize()
         return time.perf_counter() - started
 
-    def curve(self, sizes: Sequence[int], run: Callable[[int], float]) -> Curve:
-        """Seconds of each size that there is time for, the first in any case."""
-        points = []
+    def curve(self, sizes: Sequence[int], run: Callable[[int], float], fair: int) -> Curve:
+        """Seconds of each size that there is time for.
+
+        Args:
+            sizes: at least two, in ascending order.
+            run: measures one of them.
+            fair: a size that larger ones are told from; it and the first are measured in any case,
+                for nothing can be told from one point.
+        """
+        points: list[tuple[int, float]] = []
+        fair, spent = min(fair, sizes[-1]), 0.0
         for size in sizes:
+            short = bool(points) and self.left < 2 * spent
+            if short and points[-1][0] >= fair:
+                break
+            if short and size < fair:
+                continue
             started = self.left
             points.append((size, run(size)))
-            if self.left < 2 * (started - self.left):
-                break
+            spent = started - self.left
         return growing(points)
 
     def unembedding(self) -> Curve:
@@ -112,7 +131,7 @@ class Stopwatch:
             resid, tokens = self._resid(n_rows), torch.zeros_like(rows)
             return self.median(lambda: score_rows(self.model, resid, rows, tokens))
 
-        return self.curve((1, 16, CHUNK), run)
+        return self.curve((1, FAIR_ROWS, CHUNK), run, FAIR_ROWS)
 
     def flop_per_second(self, n_tokens: int) -> float:
         """Rate of the MLP's first matrix product, or of one as wide as the residual stream."""
@@ -185,7 +204,7 @@ class Bench(Stopwatch):
             bare = max(spent - pair * packed.pairs - key * packed.keys, spent / 2)
             return bare * n_tokens / packed.n_tokens
 
-        return self.curve(TOKENS, run)
+        return self.curve(TOKENS, run, FAIR_TOKENS)
 
     def step(self) -> tuple[Curve, float]:
         """Seconds of a decoding step for growing numbers of rows, and per query-key pair."""
@@ -203,7 +222,7 @@ class Bench(Stopwatch):
 
         row_bytes = 2 * short * n_kv * self.cfg.d_head * self.like.element_size()
         sizes = [n_rows for n_rows in ROWS if n_rows * row_bytes <= CACHE_BYTES]
-        whole = self.curve(sizes or [1], run)
+        whole = self.curve(sizes if len(sizes) > 1 else ROWS[:2], run, FAIR_ROWS)
         n_rows, seconds = whole[len(whole) // 2]
         pair = share(run(n_rows, long) - seconds, n_rows * (long - short))
         return growing([(n, max(s - pair * n * short, s / 2)) for n, s in whole]), pair

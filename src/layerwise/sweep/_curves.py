@@ -53,12 +53,13 @@ def check_measured(
     """Refuse figures that no measuring gives.
 
     Raises:
-        ValueError: if a size is not positive, or seconds do not grow with it.
+        ValueError: if a size is not positive, seconds do not grow with it, or a curve has one
+            point only.
     """
     good = (
         tokens_at_once >= 1
         and all(
-            curve
+            len(curve) > 1  # from one point nothing can be told of larger sizes
             and min(curve[0]) > 0
             and all(a[0] < b[0] and a[1] <= b[1] for a, b in pairwise(curve))
             for curve in curves

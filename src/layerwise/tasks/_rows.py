@@ -5,13 +5,13 @@ What is wrong is told with the line's number and the field; tasks are made in ``
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, model_validator
 
-from layerwise.errors import UserError
+from layerwise.errors import UserError, shown
+from layerwise.tasks._lines import bad_line as bad_line
+from layerwise.tasks._lines import objects
 from layerwise.tasks.items import CAPABILITIES, Capability
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
@@ -46,7 +46,7 @@ class Row(BaseModel):
         if len(set(self.choices)) < len(self.choices):
             raise ValueError("field 'choices' has the same text twice; expected different ones")
         if self.answer not in self.choices:
-            raise ValueError(f"field 'answer' is {self.answer!r}; expected one of the choices")
+            raise ValueError(f"field 'answer' is {shown(self.answer)}; expected one of the choices")
         return self
 
 
@@ -56,43 +56,13 @@ def read_rows(path: str) -> list[tuple[int, Row]]:
     Raises:
         UserError: the file cannot be read, is empty, or a line is not right.
     """
-    lines = enumerate(_text(path).split("\n"), start=1)
-    rows = [(number, _row(path, number, line)) for number, line in lines if line.strip()]
+    rows = [(number, _row(path, number, value)) for number, value in objects(path)]
     if not rows:
         raise UserError(f"File {path!r} is empty; expected one JSON object a line.")
     return rows
 
 
-def bad_line(path: str, number: int, what: str) -> UserError:
-    """The error for one line of a file: where, then what is wrong and what was expected."""
-    return UserError(f"File {path!r}, line {number}: {what}.")
-
-
-def _text(path: str) -> str:
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise UserError(
-            f"File {path!r} cannot be read ({reason}); give the path of a .jsonl file."
-        ) from error
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        number = content[: error.start].count(b"\n") + 1
-        raise bad_line(path, number, "not UTF-8; save the file in that encoding") from error
-
-
-def _row(path: str, number: int, line: str) -> Row:
-    try:
-        value = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
-        raise bad_line(path, number, f"not JSON ({reason}); expected one object a line") from error
-    if not isinstance(value, dict):
-        raise bad_line(
-            path, number, 'not a JSON object; expected one like {"question": ..., "answer": ...}'
-        )
+def _row(path: str, number: int, value: dict[str, Any]) -> Row:
     try:
         return Row.model_validate(value)
     except ValidationError as error:
@@ -101,13 +71,13 @@ def _row(path: str, number: int, line: str) -> Row:
 
 def _sentence(error: Any) -> str:
     """One of pydantic's errors in words."""
-    field = error["loc"][0] if error["loc"] else ""
+    field = str(error["loc"][0]) if error["loc"] else ""
     known = ", ".join(Row.model_fields)
     match error["type"]:
         case "missing":
             return f"field {field!r} is missing; expected a text"
         case "extra_forbidden":
-            return f"field {field!r} is unknown; expected only {known}"
+            return f"field {shown(field)} is unknown; expected only {known}"
         case "string_too_short":
             return f"field {field!r} is empty; expected a text"
         case "string_type":

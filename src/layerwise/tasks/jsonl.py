@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from layerwise.errors import UserError
+from layerwise.errors import UserError, shown
 from layerwise.tasks._rows import Row, bad_line, read_rows
 from layerwise.tasks.items import Capability, Item
 from layerwise.tasks.task import GenerateSpec, Task, Template
@@ -86,7 +86,7 @@ def _items(path: str, rows: Sequence[tuple[int, Row]]) -> tuple[Item, ...]:
     for number, row in rows:
         identity = row.id or f"{task_name(path)}/{number:04d}"
         if identity in items:
-            what = f"field 'id' is {identity!r}, which an earlier line has"
+            what = f"field 'id' is {shown(identity)}, which an earlier line has"
             raise bad_line(path, number, f"{what}; make it unique")
         items[identity] = Item(
             id=identity,

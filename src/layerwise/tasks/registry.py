@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from layerwise._arguments import check_arguments
 from layerwise.errors import UserError, unknown_name
 from layerwise.models.organisms.language import ORGANISM, WIRED
 from layerwise.tasks import jsonl
@@ -75,6 +76,7 @@ def languages() -> list[str]:
     return list(dict.fromkeys(suite.language for suite in _suites.values()))
 
 
+@check_arguments()
 def task_names(language: str = TEXT) -> list[str]:
     """The names of a language's suites, by capability and then in the order of registration."""
     order = list(CAPABILITIES)
@@ -111,6 +113,7 @@ def expand_task_names(names: Iterable[str], language: str = TEXT) -> list[str]:
     return expanded
 
 
+@check_arguments()
 def load_task(
     name_or_path: str, *, seed: int = 0, limit: int | None = None, fewshot: int | None = None
 ) -> Task:

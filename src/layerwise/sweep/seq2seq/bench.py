@@ -12,7 +12,7 @@ import torch
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.models.seq2seq.parts import StackParts
 
-from .._bench import LONG, REPEATS, ROWS, SHORT, TOKENS, Stopwatch
+from .._bench import FAIR_ROWS, FAIR_TOKENS, LONG, REPEATS, ROWS, SHORT, TOKENS, Stopwatch
 from .._curves import Curve, share
 from .._edits import NO_EDITS
 from ..decode import Job
@@ -70,7 +70,7 @@ class TwoStackBench(Stopwatch):
             length = min(SHORT, n_tokens, self.cfg.n_ctx)
             return max(spent - pair * n_tokens * length, spent / 2)
 
-        return self.curve(TOKENS, run)
+        return self.curve(TOKENS, run, FAIR_TOKENS)
 
     def decoder_curve(self, pair: float) -> Curve:
         """The same of a decoder block, with its cross-attention; its keys and values are there."""
@@ -100,7 +100,7 @@ class TwoStackBench(Stopwatch):
             spent = self.median(push)
             return max(spent - pair * n_tokens * (SAID + length), spent / 2)
 
-        return self.curve(TOKENS, run)
+        return self.curve(TOKENS, run, FAIR_TOKENS)
 
     def memory(self) -> Curve:
         """Seconds for the keys and values that a decoder block makes of so many input tokens."""
@@ -115,7 +115,7 @@ class TwoStackBench(Stopwatch):
 
             return self.median(make)
 
-        return self.curve(TOKENS, run)
+        return self.curve(TOKENS, run, FAIR_TOKENS)
 
     def step(self) -> Curve:
         """Seconds of one more token in each of so many texts, in a decoder layer."""
@@ -132,7 +132,7 @@ class TwoStackBench(Stopwatch):
 
             return self.median(step)
 
-        return self.curve(ROWS, run)
+        return self.curve(ROWS, run, FAIR_ROWS)
 
     def _texts(self, n_rows: int) -> tuple[TextDecoder, list[Job]]:
         """Texts that are being written without one of the layers each."""

@@ -1,0 +1,356 @@
+"""Wrong calls, each with what its sentence must say: what was wrong, what was expected, what to do.
+
+Commands are lists of words, calls in Python functions of a ``Place``. ``MODEL`` in a command stands
+for a tiny model's folder; other names for files of the place (``tests.hostile.test_wrong_calls``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+import layerwise as lw
+from layerwise.planning import plan_run
+from layerwise.tuned_lens import train_lens
+
+LONG = "x" * 300
+MODEL = "MODEL"
+WORDS = ("--task", "good.jsonl", "--protocol", "continuation")
+
+
+@dataclass(frozen=True)
+class Place:
+    """What calls are made with: a model, a task that it can be asked, and a folder with files."""
+
+    model: Any
+    task: Any
+    folder: Path
+
+
+class Command(NamedTuple):
+    """A command that must end with one sentence and exit code 2."""
+
+    name: str
+    words: tuple[str, ...]
+    says: tuple[str, ...]
+
+
+class Call(NamedTuple):
+    """A call in Python that must raise one sentence."""
+
+    name: str
+    call: Callable[[Place], object]
+    says: tuple[str, ...]
+
+
+def ablating(**options: Any) -> Callable[[Place], object]:
+    """Ablation with some options."""
+    given = {"protocols": "continuation", "progress": False} | options
+    return lambda at: lw.ablate(at.model, **{"tasks": at.task} | given)
+
+
+def of(function: Callable[..., object], **options: Any) -> Callable[[Place], object]:
+    """An analysis with some options."""
+    return lambda at: function(at.model, **{"tasks": at.task} | options)
+
+
+def reading(**options: Any) -> Callable[[Place], object]:
+    """A lens with some options."""
+    return of(lw.logit_lens, protocols="continuation", **options)
+
+
+def own(**changes: Any) -> Callable[[Place], object]:
+    """Ablation of an own task that was changed."""
+    return lambda at: lw.ablate(at.model, replace(at.task, **changes), "continuation")
+
+
+def item(**changes: Any) -> Callable[[Place], object]:
+    """Ablation of an own task whose first item was changed."""
+
+    def call(at: Place) -> object:
+        first, *others = at.task.items
+        task = replace(at.task, items=(replace(first, **changes), *others))
+        return lw.ablate(at.model, task, "continuation")
+
+    return call
+
+
+def writing(**changes: Any) -> Callable[[Place], object]:
+    """Ablation of an own task whose texts are written in another way."""
+    return lambda at: own(generate=replace(at.task.generate, **changes))(at)
+
+
+def loading(name: Any, **options: Any) -> Callable[[Place], object]:
+    """Loading of a model."""
+    return lambda at: lw.load_model(name, **options)
+
+
+def scoring(**options: Any) -> Callable[[Place], object]:
+    """Head scores with some options."""
+    return lambda at: lw.head_scores(at.model, **options)
+
+
+WHOLE = "expected a whole number, such as"
+LISTED = "expected a list of whole numbers, such as [0, 1]"
+NAMED = "expected a text or a list of texts, such as"
+FINITE = "expected a finite number, such as"
+TRUTH = "expected True or False"
+LOADED = "expected a loaded model: load it first, with layerwise.load_model(...)."
+EMPTY_NAME = "expected an alias such as smollm2-135m"
+
+CALLS = [
+    Call("seed is a bool", ablating(seed=True), ("'seed' is True", WHOLE)),
+    Call("seed is a text", ablating(seed="0"), ("'seed' is '0', of type str", WHOLE)),
+    Call("seed is a float", ablating(seed=1.0), ("'seed' is 1.0, of type float", WHOLE)),
+    Call("seed is NaN", ablating(seed=np.nan), ("'seed' is nan", WHOLE)),
+    Call("seed is None", ablating(seed=None), ("'seed' is None", WHOLE)),
+    Call("seed is negative", ablating(seed=-1), ("The seed is -1", "0 or a positive whole number")),
+    Call("seed is huge", ablating(seed=10**40), ("of 133 bits", "of at most 63 bits")),
+    Call("seed of many digits", ablating(seed=10**5000), ("bits", "of at most 63 bits")),
+    Call("seed is an array", ablating(seed=np.array([1, 2])), ("'seed' is array([1, 2])", WHOLE)),
+    Call("seed is half a tensor", ablating(seed=torch.tensor(1.5)), ("'seed' is tensor", WHOLE)),
+    Call("limit is 0", ablating(limit=0), ("at least 1, not 0", "leave it out for all")),
+    Call("limit is negative", ablating(limit=-5), ("at least 1, not -5",)),
+    Call("limit is infinite", ablating(limit=np.inf), ("'limit' is inf", WHOLE)),
+    Call("limit is a list", ablating(limit=[3]), ("'limit' is [3], of type list", WHOLE)),
+    Call("few-shot is negative", ablating(fewshot=-1), ("-1 cannot be taken", "from 0 to")),
+    Call("few-shot is too many", ablating(fewshot=99), ("99 cannot be taken", "ask for a number")),
+    Call("few-shot is a bool", ablating(fewshot=False), ("'fewshot' is False", WHOLE)),
+    Call("chat is a number", ablating(chat=1), ("'chat' is 1", TRUTH)),
+    Call("chat is a text", ablating(chat="no"), ("'chat' is 'no'", TRUTH)),
+    Call("progress is None", ablating(progress=None), ("'progress' is None", TRUTH)),
+    Call("budget is a text", ablating(memory_budget="2GiB"), ("'memory_budget' is '2GiB'", WHOLE)),
+    Call("budget is small", ablating(memory_budget=1000), ("1000 bytes is too small", "at least")),
+    Call("budget is negative", ablating(memory_budget=-1), ("-1 bytes is too small", "at least")),
+    Call("no tasks", ablating(tasks=[]), ("Nothing to do", "at least one task")),
+    Call("no protocols", ablating(protocols=[]), ("Nothing to do", "one protocol")),
+    Call("task is a number", ablating(tasks=3), ("'tasks' is 3", "a task's name, the path")),
+    Call("task is None", ablating(tasks=None), ("'tasks' is None", "a task's name, the path")),
+    Call("a task is None", ablating(tasks=["facts", None]), ("'tasks' is None", "or a Task")),
+    Call("tasks are a set", ablating(tasks={"facts"}), ("'tasks' is {'facts'}", "list of these")),
+    Call("tasks are bytes", ablating(tasks=b"facts"), ("'tasks' is b'facts'", "or a list")),
+    Call("task unknown", ablating(tasks="fact"), ("Unknown task 'fact'", "Did you mean 'facts'?")),
+    Call("task empty", ablating(tasks=""), ("Unknown task ''", "Expected one of")),
+    Call("task file missing", ablating(tasks="no.jsonl"), ("'no.jsonl' cannot be read", "give")),
+    Call("task name too long", ablating(tasks=LONG), ("Unknown task", "Expected one of")),
+    Call("task file name too long", ablating(tasks=f"{LONG}.jsonl"), ("306 bytes", "shorter one")),
+    Call("task with escapes", ablating(tasks="\x1b[31m.jsonl"), ("'\\x1b[31m.jsonl'", "give the")),
+    Call("task is a folder", lambda at: lw.load_task(at.folder), ("Unknown task", "Expected one")),
+    Call("protocol unknown", ablating(protocols="leter"), ("Unknown protocol", "mean 'letter'?")),
+    Call("a protocol is None", ablating(protocols=[None]), ("'protocols' is None", NAMED)),
+    Call("protocol is a number", ablating(protocols=3), ("'protocols' is 3", NAMED)),
+    Call("protocol without chance", own(chance={}), ("no chance level", "add it")),
+    Call("layer out of range", ablating(layers=[9]), ("Layer 9 is out of range", "layers 0 to")),
+    Call("layer negative", ablating(layers=[-1]), ("Layer -1 is out of range", "layers 0 to")),
+    Call("no layers", ablating(layers=[]), ("No layers are left", "name at least one")),
+    Call("layers as in a command", ablating(layers="0-2"), ("'layers' is '0-2'", LISTED)),
+    Call("a layer alone", ablating(layers=1), ("'layers' is 1, of type int", LISTED)),
+    Call("a layer is None", ablating(layers=[0, None]), ("'layers' is None", LISTED)),
+    Call("a layer is a bool", ablating(layers=[True]), ("'layers' is True", LISTED)),
+    Call("a layer is a float", ablating(layers=[0.5]), ("'layers' is 0.5", LISTED)),
+    Call("layers as a mask", ablating(layers=np.array([True, False])), ("'layers' is", LISTED)),
+    Call("layers in a table", ablating(layers=np.zeros((2, 2), int)), ("'layers' is", LISTED)),
+    Call("layers in a set", ablating(layers={0, 1}), ("'layers' is {0, 1}", LISTED)),
+    Call("layers in a dict", ablating(layers={0: 1}), ("'layers' is {0: 1}", LISTED)),
+    Call("layers without end", ablating(layers=iter(int, 1)), ("more than 100,000 entries",)),
+    Call("address of no stack", ablating(layers=["encoder.0"]), ("'encoder.0'", "one of 0")),
+    Call("heads of no site", ablating(heads=[0]), ("Heads were named", "use site z")),
+    Call("heads empty", ablating(site="z", heads=[]), ("No heads are left", "name at least one")),
+    Call("head out of range", ablating(site="z", heads=[64]), ("64 is out of range", "heads 0 to")),
+    Call("head by name", ablating(site="z", heads=["a"]), ("'heads' is 'a'", "[0, 2]")),
+    Call("kind unknown", ablating(kind="skp"), ("Unknown kind of ablation", "mean 'skip'?")),
+    Call("kind is None", ablating(kind=None), ("'kind' is None", "expected a text, such as")),
+    Call("kind is empty", ablating(kind=""), ("Unknown kind of ablation ''", "Expected")),
+    Call("site unknown", ablating(site="attn"), ("Unknown site", "Expected one of: attn_out")),
+    Call("site is a list", ablating(site=["z"]), ("'site' is ['z']", "expected a text")),
+    Call("block of none", ablating(block=0), ("Blocks of 0 layers", "expected from 1 to the")),
+    Call("block too large", ablating(block=9), ("Blocks of 9 layers", "expected from 1 to the")),
+    Call("block and set", ablating(block=2, as_one=True), ("both asked for", "choose one")),
+    Call("means by the moon", ablating(mean_by="moon"), ("Unknown way to take means 'moon'",)),
+    Call("means of a skip", ablating(mean_by="position"), ("but kind is 'skip'", "use mean")),
+    Call("method unknown", ablating(method="engin"), ("Unknown method", "mean 'engine'?")),
+    Call("out is empty", ablating(out=""), ("'out' is ''", "the path of a file or folder")),
+    Call("out is blank", ablating(out="  "), ("'out' is '  '", "the path of a file or folder")),
+    Call("out is a number", ablating(out=3), ("'out' is 3", "as a text or a Path")),
+    Call("out is bytes", ablating(out=b"run"), ("'out' is b'run'", "as a text or a Path")),
+    Call("out is too long", ablating(out=LONG), ("a name of 300 bytes", "choose a shorter one")),
+    Call("out is too deep", ablating(out="a/" * 3000), ("6000 bytes", "choose a shorter one")),
+    Call("out with a null", ablating(out="a\0b"), ("'a\\x00b'", "that no path can have")),
+    Call("out with half a character", ablating(out="\ud800"), ("that no path can have",)),
+    Call("out of nobody", ablating(out="~nosuchuser/x"), ("the home folder", "begins with './'")),
+    Call("model by name", lambda at: lw.ablate("gpt2"), ("'model' is 'gpt2'", LOADED)),
+    Call("model by path", lambda at: lw.similarity(at.folder), ("'model' is", LOADED)),
+    Call("model is None", lambda at: lw.head_scores(None), ("'model' is None", LOADED)),
+    Call("model of torch", lambda at: lw.profile(torch.nn.Linear(1, 1)), ("type Linear", LOADED)),
+    Call("name is empty", loading(""), ("name is empty", EMPTY_NAME)),
+    Call("name is blank", loading(" \t"), ("name is empty", EMPTY_NAME)),
+    Call("name is a number", loading(3), ("'name' is 3", "a model's name: an")),
+    Call("name is too long", loading(LONG), ("a name of 300 bytes", "shorter")),
+    Call("name unknown", loading("smollm"), ("Unknown model", "Expected one of")),
+    Call("name of no file", loading("./no"), ("no file or folder", "check the path")),
+    Call("dtype unknown", loading("a/b", dtype="float8"), ("Unknown dtype 'float8'",)),
+    Call("dtype of torch", loading("a/b", dtype=torch.half), ("'dtype' is torch.float16", "text")),
+    Call("device unknown", loading("a/b", device="gpu"), ("Unknown device 'gpu'",)),
+    Call("offload unknown", loading("a/b", offload="ram"), ("'ram'", "disk")),
+    Call("offload is a bool", loading("a/b", offload=True), ("is True", "'disk'")),
+    Call("own task without items", own(items=()), ("has no items", "add what is to be asked")),
+    Call("own task with chance NaN", own(chance={"letter": np.nan}), ("is nan", "from 0 to 1")),
+    Call("own task with chance 2", own(chance={"letter": 2.0}), ("is 2.0", "from 0 to 1")),
+    Call("own task without a name", own(name=""), ("'name' is ''", "a text that is not empty")),
+    Call("own task with equal ids", lambda at: own(items=at.task.items[:1] * 2)(at),
+         ("twice; expected each once", "rename one")),
+    Call("own task that shows its answers",
+         lambda at: own(fewshot=(replace(at.task.items[0], id="shown"),))(at),
+         ("shows the answer", "remove one")),
+    Call("own task with an empty stop", writing(stop=("",)), ("none of them empty",)),
+    Call("own task that writes nothing", writing(max_tokens=0), ("'max_tokens' is 0", "1 or more")),
+    Call("own task read by nobody", writing(extractor="last"), ("Unknown extractor", "one of")),
+    Call("item without an answer", item(answer=""), ("'answer' is ''", "that is not empty")),
+    Call("item without a question", item(question=" "), ("'question' is ' '", "not empty")),
+    Call("item with another answer", item(answer="no"), ("not among its choices", "add it")),
+    Call("item with half a character", item(question="\ud800"), ("of whole characters",)),
+    Call("item with a null", item(question="a\0"), ("of whole characters, none of them null",)),
+    Call("two tasks of one name",
+         lambda at: lw.ablate(at.model, [at.task, replace(at.task, items=at.task.items[:1])]),
+         ("have the same name", "rename one")),
+    Call("lens unknown", of(lw.logit_lens, lens="tunde"), ("Unknown lens", "mean 'tuned'?")),
+    Call("lens of no site", of(lw.logit_lens, sites=[]), ("'sites' is empty", "name at least one")),
+    Call("lens at a site that is none", of(lw.logit_lens, sites="z"), ("'z'", "resid_post")),
+    Call("lens over nothing", of(lw.logit_lens, over="all"), ("Unknown kind of tokens", "prompt")),
+    Call("lens at a position of no text", of(lw.logit_lens, positions="last"), ("'last'", "'all'")),
+    Call("lens at no position", of(lw.logit_lens, positions=[]), ("negative numbers", "or all")),
+    Call("lens from the start", of(lw.logit_lens, positions=[0]), ("negative numbers", "or all")),
+    Call("lens at half a position", of(lw.logit_lens, positions=[-0.5]), ("-0.5", "[-2, -1]")),
+    Call("lens of a long path", of(lw.logit_lens, lens="tuned", tuned=LONG), ("300 bytes",)),
+    Call("lens of no file", reading(lens="tuned", tuned="no"), ("missing", "train it again")),
+    Call("lens given and not read", reading(tuned="no"), ("is 'logit'", "leave the tuned lens")),
+    Call("rate is infinite", of(train_lens, rate=np.inf), ("'rate' is inf", FINITE)),
+    Call("rate is NaN", of(train_lens, rate=np.nan), ("'rate' is nan", FINITE)),
+    Call("rate is negative", of(train_lens, rate=-1), ("at rate -1.0", "a rate above 0")),
+    Call("rate is 0", of(train_lens, rate=0), ("at rate 0.0", "a rate above 0")),
+    Call("rate is huge", of(train_lens, rate=1e308), ("at rate 1e+308", "at most 1,000")),
+    Call("rate is too long a number", of(train_lens, rate=10**400), ("'rate' is 1000", FINITE)),
+    Call("no steps", of(train_lens, steps=0), ("in 0 steps", "expected one step or more")),
+    Call("kind of lens unknown", of(train_lens, kind="affine"), ("Unknown kind of tuned lens",)),
+    Call("text is no text", of(train_lens, text="a.md"), ("Cannot take text", "a .txt file, or")),
+    Call("text name too long", of(train_lens, text=LONG), ("a name of 300 bytes", "shorter")),
+    Call("patch of no pairs", of(lw.patch_activations), ("has no pairs", "patching")),
+    Call("patch of no site", of(lw.patch_activations, sites=[]), ("'sites' is empty", NAMED)),
+    Call("patch at None", of(lw.patch_activations, sites=None), ("'sites' is None", NAMED)),
+    Call("patch in no direction", of(lw.patch_activations, directions=[]), ("is empty", NAMED)),
+    Call("patch at a number", of(lw.patch_activations, positions=[3]), ("'positions' is 3", NAMED)),
+    Call("patch of a text", of(lw.patch_activations, kl="yes"), ("'kl' is 'yes'", TRUTH)),
+    Call("path to nowhere", of(lw.patch_paths, receivers=[]), ("No receiver is left", "name at")),
+    Call("path by a number", of(lw.patch_paths, receivers=5), ("'receivers' is 5", NAMED)),
+    Call("direction unknown", of(lw.patch_paths, direction="up"), ("Unknown direction", "noising")),
+    Call("sample is a float", of(lw.attribute_patches, sample=3.0), ("'sample' is 3.0", WHOLE)),
+    Call("pairs is a bool", of(lw.attribute_patches, pairs=True), ("'pairs' is True", WHOLE)),
+    Call("against nobody", of(lw.attribution, against="worst"), ("'worst'", "Expected one of")),
+    Call("similarity of texts", of(lw.similarity, protocols="generate"), ("so ask for that",)),
+    Call("threshold is NaN", scoring(threshold=np.nan), ("'threshold' is nan", FINITE)),
+    Call("threshold is 1", scoring(threshold=1), ("threshold is 1.0", "0 or more, below 1")),
+    Call("no sequences", scoring(sequences=0), ("0 sequences", "at least 1")),
+    Call("length is a text", scoring(length="5"), ("'length' is '5'", WHOLE)),
+    Call("length is huge", scoring(length=10**6), ("1000000 tokens", "a length of 128 at most")),
+    Call("removal of none", of(lw.removal_order, n_removed=0), ("0", "expected")),
+    Call("removal of all", of(lw.removal_order, n_removed=3), ("3", "expected")),
+    Call("removal by nothing", of(lw.removal_order, n_removed=1, by=[]), ("'by' is empty", NAMED)),
+    Call("removal by luck", of(lw.removal_order, n_removed=1, by="luck"), ("Unknown", "greedy")),
+    Call("held out NaN", of(lw.removal_order, n_removed=1, held_out=np.nan), ("is nan", FINITE)),
+    Call("held out all", of(lw.removal_order, n_removed=1, held_out=1.0), ("1.0", "expected")),
+    Call("also nonsense", of(lw.profile, also="everything"), ("Unknown", "Expected one of")),
+    Call("also None", of(lw.profile, also=None), ("'also' is None", NAMED)),
+    Call("exhaustive by a number", of(lw.profile, exhaustive=2), ("'exhaustive' is 2", TRUTH)),
+    Call("prune by a number", of(lw.prune_model, remove=1, out="x"), ("'remove' is 1", "[4, 5]")),
+    Call("prune into nothing", of(lw.prune_model, remove=[0], out=""), ("'out' is ''", "path")),
+    Call("plan of nothing", lambda at: plan_run(""), ("name is empty", EMPTY_NAME)),
+    Call("plan of a number", lambda at: plan_run(3), ("'model' is of type int", LOADED)),
+    Call("plan of no analysis", of(plan_run, analysis="all"), ("Unknown analysis", "profile")),
+    Call("report of nothing", lambda at: lw.report([]), ("There is nothing to report", "run an")),
+    Call("report of a text", lambda at: lw.report("run"), ("'results' is 'run'", "expected")),
+    Call("report of folders", lambda at: lw.report([at.folder]), ("'results' is", "expected")),
+    Call("report of a number", lambda at: lw.report_from_folders(3), ("'folders' is 3", "a list")),
+    Call("report of no folder", lambda at: lw.report_from_folders([]), ("nothing to report",)),
+    Call("results of nowhere", lambda at: lw.load_results("no"), ("No folder no", "check the")),
+    Call("results of nothing", lambda at: lw.load_results(""), ("'folder' is ''", "the path of")),
+    Call("comparison of one", lambda at: lw.compare(["a"]), ("expected",)),
+    Call("comparison of None", lambda at: lw.compare(None), ("'runs' is None", "a list of them")),
+    Call("comparison of few draws", lambda at: lw.compare(["a", "b"], n_resamples=3), ("too few",)),
+    Call("a group of no name", lambda at: lw.compare({"": ["a"]}), ("a name for each group",)),
+    Call("emergence of nothing", lambda at: lw.emergence([]), ("nothing to join", "expected")),
+    Call("emergence of a text", lambda at: lw.emergence("run"), ("'results' is 'run'",)),
+    Call("groups in a list", lambda at: lw.emergence([], groups=["a"]), ("by the name of their",)),
+    Call("names of no language", lambda at: lw.task_names(3), ("'language' is 3", "a text")),
+]  # fmt: skip
+
+COMMANDS = [
+    Command("empty model", ("ablate", ""), ("name is empty", EMPTY_NAME)),
+    Command("blank model", ("profile", "  "), ("name is empty", "'.' for the folder")),
+    Command("long model", ("lens", LONG), ("a name of 300 bytes", "choose a shorter one")),
+    Command("empty plan", ("plan", ""), ("name is empty", "an alias")),
+    Command("empty model described", ("models", ""), ("name is empty", "an alias")),
+    Command("long out", ("ablate", MODEL, "--out", LONG), ("'out' is a path", "shorter one")),
+    Command("long lens", ("lens", MODEL, "--lens", "tuned", "--tuned", LONG), ("'tuned' is",)),
+    Command("long text", ("train-lens", MODEL, "--text", LONG), ("'text' is a path", "shorter")),
+    Command("long task", ("ablate", MODEL, "--task", f"{LONG}.jsonl"), ("306 bytes", "shorter")),
+    Command("rate inf", ("train-lens", MODEL, "--rate", "inf"), ("'rate' is inf", FINITE)),
+    Command("rate nan", ("train-lens", MODEL, "--rate", "nan"), ("'rate' is nan", FINITE)),
+    Command("rate 1e308", ("train-lens", MODEL, *WORDS[:2], "--rate", "1e308"), ("at most 1,000",)),
+    Command("threshold nan", ("heads", MODEL, "--threshold", "nan"), ("'threshold'", FINITE)),
+    Command("huge seed", ("ablate", MODEL, "--seed", "9" * 30), ("'seed'", "at most 63 bits")),
+    Command("negative seed", ("compare", "a", "b", "--seed", "-1"), ("The seed is -1", "0 or")),
+    Command("huge limit", ("lens", MODEL, "--limit", "9" * 30), ("'limit'", "at most 63 bits")),
+    Command("layers backwards", ("ablate", MODEL, *WORDS, "--layers", "2-1"), ("No layers are",)),
+    Command("layers of text", ("ablate", MODEL, "--layers", "all"), ("Cannot read", "0-5,9")),
+    Command("pipe", ("ablate", MODEL, "--task", "pipe.jsonl"), ("a pipe or a device", "save what")),
+    Command("folder of task", ("ablate", MODEL, "--task", "folder.jsonl"), ("(Is a directory)",)),
+    Command("red task", ("ablate", MODEL, "--task", "\x1b[31m.jsonl"), ("\\x1b[31m.jsonl",)),
+    Command("turned task", ("ablate", MODEL, "--task", "\u202e.jsonl"), ("\\u202e.jsonl",)),
+    Command("many digits", ("ablate", MODEL, "--task", "digits.jsonl"), ("a number is too long",)),
+    Command("long line", ("ablate", MODEL, "--task", "long.jsonl"), ("longer than 1,048,576",)),
+    Command("twice", ("ablate", MODEL, "--task", "twice.jsonl"), ("stands twice", "each field")),
+    Command("surrogate", ("ablate", MODEL, "--task", "half.jsonl"), ("lone surrogate", "whole")),
+    Command("deep", ("ablate", MODEL, "--task", "deep.jsonl"), ("nested too deeply", "one object")),
+    Command("latin", ("ablate", MODEL, "--task", "latin.jsonl"), ("not UTF-8", "save the file")),
+    Command("lens of a text", ("lens", MODEL, *WORDS, "--lens", "tuned", "--tuned", "good.jsonl"),
+            ("not a tuned lens", "train it again")),
+    Command("lens text of a pipe", ("train-lens", MODEL, *WORDS[:2], "--text", "pipe.jsonl"),
+            ("a pipe or a device", "an ordinary file")),
+    Command("heads of a layer", ("ablate", MODEL, *WORDS, "--heads", "0"), ("use site z",)),
+    Command("block and set", ("ablate", MODEL, *WORDS, "--block", "2", "--as-one"), ("choose",)),
+    Command("lens not read", ("lens", MODEL, *WORDS, "--tuned", "x"), ("leave the tuned lens",)),
+    Command("runs and groups", ("compare", "a", "b", "--group", "x=a"), ("at once", "--group")),
+    Command("plan of more", ("plan", MODEL, *WORDS, "--also", "heads"), ("only a profile", "plan")),
+    Command("report of nowhere", ("report", "no"), ("No folder no", "check the path")),
+    Command("report of a long name", ("report", LONG), ("a name of 300 bytes", "shorter one")),
+    Command("comparison of a long name", ("compare", LONG, "b"), ("a name of 300 bytes",)),
+    Command("removal of many", ("remove", MODEL, *WORDS, "--layers", "9"), ("9", "expected")),
+    Command("small budget", ("ablate", MODEL, *WORDS, "--memory-budget", "1KB"), ("too small",)),
+    Command("no budget", ("ablate", MODEL, "--memory-budget", "lots"), ("such as 2GiB", "'lots'")),
+    Command("infinite budget", ("ablate", MODEL, "--memory-budget", "inf"), ("memory budget",)),
+    Command("negative budget", ("ablate", MODEL, "--memory-budget=-1GiB"), ("memory budget",)),
+]  # fmt: skip
+
+# Refused by the command line's own parser: with its usage, and exit code 2.
+UNKNOWN = [
+    ("ablate", MODEL, "--sed", "1"),
+    ("ablate", MODEL, "another"),
+    ("ablate", MODEL, "--seed", "one"),
+    ("ablate", MODEL, "--limit", "1.5"),
+    ("ablate", MODEL, "--chat", "yes"),
+    ("heads", MODEL, "--task", "facts"),
+    ("heads", MODEL, "--threshold", "high"),
+    ("train-lens", MODEL, "--lens", "tuned"),
+    ("attribution-patch", MODEL, "--kl"),
+    ("remove", MODEL, "--task", "facts"),
+    ("prune", MODEL, "--remove", "0"),
+    ("report",),
+    ("ablate",),
+    ("ablat", MODEL),
+    ("--verson",),
+]

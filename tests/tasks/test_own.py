@@ -1,0 +1,98 @@
+"""A user's own ``Task``: every sentence about what is wrong with it, before anything is asked."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from layerwise._setup import load_tasks
+from layerwise.errors import UserError
+from layerwise.tasks import Corruption, load_task, task_names
+from layerwise.tasks._own import check_own_task
+
+from .small import BEN, FRANCE, SHOWN, small_task
+
+SPEC = small_task().generate
+HALF = "half \ud83d"
+
+
+def odd(value: Any, **changes: Any) -> Any:
+    """As ``replace``, but without the check of types that only tests' own runs make."""
+    twin = copy.copy(value)
+    for name, one in changes.items():
+        object.__setattr__(twin, name, one)
+    return twin
+
+
+def loaded(**changes: Any) -> Any:
+    return load_tasks([odd(small_task(), **changes)], seed=0, limit=None, fewshot=None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"name": ""}, "A task: 'name' is ''; expected a text that is not empty"),
+        ({"name": 3}, "A task: 'name' is 3; expected a text that is not empty"),
+        ({"capability": None}, "Task 'small': 'capability' is None; expected a text"),
+        ({"description": 3}, "Task 'small': 'description' is 3; expected a text"),
+        ({"items": ()}, "Task 'small' has no items; expected at least one"),
+        ({"items": "ab"}, "Task 'small': 'items' is 'ab'; expected a tuple of Item values"),
+        ({"items": (FRANCE, "ab")}, "expected a tuple of Item values"),
+        ({"items": None}, "Task 'small': 'items' is None; expected a tuple of Item values"),
+        ({"fewshot": None}, "Task 'small': 'fewshot' is None; expected a tuple of Item values"),
+        ({"items": (FRANCE, FRANCE)}, "has the id 'small/0000' twice; expected each once"),
+        ({"fewshot": (odd(SHOWN, id=BEN.id),)}, "has the id 'small/0001' twice"),
+        (
+            {"fewshot": (odd(FRANCE, id="other"),)},
+            "shows the answer to its item 'small/0000' as few-shot example 'other'",
+        ),
+        ({"items": (odd(BEN, id=3),)}, "Task 'small': 'id' is 3; expected a text"),
+        ({"items": (odd(BEN, answer=""),)}, "Item 'small/0001' of task 'small': 'answer' is"),
+        ({"items": (odd(BEN, question=" "),)}, "'question' is ' '; expected a text that is"),
+        ({"items": (odd(BEN, context=3),)}, "'context' is 3; expected a text that is not"),
+        ({"items": (odd(BEN, context=HALF),)}, "expected a text of whole characters"),
+        ({"items": (odd(BEN, question="a\0"),)}, "expected a text of whole characters"),
+        ({"items": (odd(BEN, choices="ab"),)}, "'choices' is 'ab'; expected a tuple of texts"),
+        ({"items": (odd(BEN, choices=("Anna", 3)),)}, "'choices' is 3; expected a text"),
+        ({"items": (odd(BEN, choices=("a", "b")),)}, "an answer that is not among its choices"),
+        ({"items": (odd(BEN, choices=("Anna", "Anna")),)}, "has equal choices; expected"),
+        ({"items": (odd(BEN, aliases=3),)}, "'aliases' is 3; expected a tuple of texts"),
+        ({"items": (odd(BEN, corruption="x"),)}, "'corruption' is 'x'; expected a Corruption"),
+        (
+            {"items": (odd(BEN, corruption=Corruption("", "Ben")),)},
+            "Item 'small/0001' of task 'small', corruption: 'question' is ''",
+        ),
+        ({"chance": {"letter": float("nan")}}, "the chance level under 'letter' is nan; expected"),
+        ({"chance": {"letter": 25}}, "the chance level under 'letter' is 25; expected the share"),
+        ({"chance": {"letter": -0.1}}, "the chance level under 'letter' is -0.1"),
+        ({"chance": {"letter": True}}, "the chance level under 'letter' is True"),
+        ({"chance": {"letter": "1/4"}}, "the chance level under 'letter' is '1/4'"),
+        ({"chance": 0.5}, "Task 'small': 'chance' is 0.5; expected a level for each protocol"),
+        ({"generate": "greedy"}, "'generate' is 'greedy'; expected a GenerateSpec"),
+        ({"generate": odd(SPEC, stop=("\n", ""))}, "expected a tuple of texts, none of them"),
+        ({"generate": odd(SPEC, stop="\n")}, "'stop' is '\\n'; expected a tuple of texts"),
+        ({"generate": odd(SPEC, max_tokens=0)}, "'max_tokens' is 0; expected a whole number"),
+        ({"generate": odd(SPEC, max_tokens=2.5)}, "'max_tokens' is 2.5; expected a whole"),
+        ({"generate": odd(SPEC, extractor="last")}, "Unknown extractor 'last'"),
+        ({"template": "Q: "}, "'template' is 'Q: '; expected a Template"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_task_is_told(changes, says):
+    with pytest.raises(UserError) as caught:
+        loaded(**changes)
+    assert says in str(caught.value)
+
+
+def test_lists_become_tuples_and_nothing_else_changes():
+    spec = odd(SPEC, stop=list(SPEC.stop))
+    items = [odd(FRANCE, choices=list(FRANCE.choices)), BEN]
+    (task,) = loaded(items=items, fewshot=[SHOWN], generate=spec)
+    assert task == small_task()
+
+
+@pytest.mark.parametrize("name", [*task_names(), *task_names("toy")])
+def test_built_in_suites_are_whole(name):
+    task = load_task(name)
+    assert check_own_task(task) == task

@@ -1,0 +1,31 @@
+"""A memory budget that makes far more work of an ablation is told of before the work."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from layerwise import _ablation_job
+from layerwise._ablation_job import Ablation
+from layerwise._changes import Changes
+from layerwise._line_meter import LineMeter
+from layerwise._parts import MemoryParts
+from layerwise._setup import prepare
+from tests.analysis import word_task
+from tests.models.tiny import tiny_model
+
+
+@pytest.mark.parametrize(("share", "n_lines"), [(1 / 4096, 1), (1, 0)])
+def test_a_small_budget_is_told_of_once_and_the_usual_one_not(monkeypatch, share, n_lines):
+    usual = 2**26
+    monkeypatch.setattr(_ablation_job, "default_memory_budget", lambda device: usual)
+    model, lines = tiny_model("llama"), []
+    setup = prepare(model, word_task(12), "continuation", memory_budget=usual)
+    setup = replace(setup, memory_budget=int(usual * share))
+    job = Ablation(setup, (Changes.of(model, "skip", None, (0, 1, 2)),))
+    job.run(MemoryParts(), {}, LineMeter(lines.append))
+    assert len(lines) == n_lines
+    if lines:
+        assert "with a memory budget of 0 MiB this takes about" in lines[0]
+        assert "times the work that it takes with 64 MiB" in lines[0]
