@@ -12,9 +12,11 @@ import pytest
 
 import layerwise as lw
 from layerwise import results
+from layerwise._comparison import Comparison, ComparisonFacts
 from layerwise.ablation import ablate
 from layerwise.emergence import emergence
 from layerwise.errors import MadeAgainWarning, UserError
+from layerwise.report import Report
 from layerwise.results import AblationResult, LensResult, RunFolder, load_results
 from tests import commands, synthetic
 from tests.analysis import word_task
@@ -234,10 +236,60 @@ def test_what_cannot_be_verified_is_told(tmp_path):
         (tmp_path / ("x" * 300), "No folder"),
         (tmp_path, r"No run\.json or comparison\.json"),
     ]:
-        with pytest.raises(UserError, match=told):
+        with pytest.raises(UserError, match=told) as refusal:
             lw.verify(path)
+        assert str(refusal.value).count("expected") == 1
     with RunFolder.open(tmp_path, {}), pytest.raises(UserError, match="is not finished"):
         lw.verify(tmp_path)
+
+
+@pytest.fixture
+def comparison(monkeypatch) -> Comparison:
+    """One of no runs, with an empty page."""
+    monkeypatch.setattr(Comparison, "report", lambda self: Report("", (), {}))
+    tables = {name: results.frame(f"comparison_{name}", []) for name in Comparison.tables}
+    return Comparison(**tables, facts=ComparisonFacts(seed=0, n_resamples=100, runs=()))
+
+
+def test_a_comparison_lists_its_tables(comparison, tmp_path):
+    comparison.save(tmp_path)
+    assert lw.verify(tmp_path).ok
+    assert Comparison.load(tmp_path).facts == comparison.facts
+    comparison.layers.assign(extra=1).to_parquet(tmp_path / "comparison_layers.parquet")
+    with pytest.raises(UserError, match=r"comparison_layers\.parquet was changed after it was"):
+        Comparison.load(tmp_path)
+    assert states(tmp_path)["comparison_layers.parquet"] == "changed"
+    comparison.save(tmp_path)
+    path = tmp_path / "comparison.json"
+    path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
+    with pytest.raises(UserError, match=r"comparison\.json was changed after it was written"):
+        Comparison.load(tmp_path)
+    assert commands.run("verify", tmp_path).code == 2
+
+
+@pytest.mark.parametrize("writes", [0, 3, 5])
+def test_a_comparison_that_was_killed_is_made_whole_by_the_next(
+    comparison, tmp_path, monkeypatch, writes
+):
+    comparison.save(tmp_path)
+    real, done = os.replace, []
+
+    def replace(*paths):
+        done.append(paths)
+        if len(done) > writes:
+            raise KeyboardInterrupt
+        real(*paths)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", replace)
+        with pytest.raises(KeyboardInterrupt):
+            comparison.save(tmp_path)
+    with pytest.raises(UserError, match="compare the runs again"):
+        Comparison.load(tmp_path)
+    (tmp_path / ".comparison_layers.parquet.1.tmp").write_text("half")
+    comparison.save(tmp_path)
+    assert lw.verify(tmp_path).ok
+    assert not list(tmp_path.glob(".*"))
 
 
 @pytest.fixture(scope="module")

@@ -76,6 +76,14 @@ def refuse_unusable_file(path: Path) -> None:
     _refuse_unwritable(path.parent if above == path else above, path)
 
 
+def is_folder(path: Path) -> bool:
+    """Whether a folder is there; not if the system does not allow its name."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 def _nearest(path: Path) -> Path:
     """The path itself, or the first of the folders above it that is there.
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from typer.core import TyperGroup
 
-from layerwise._files import refuse_unusable_file, refuse_unusable_folder
+from layerwise._files import is_folder, refuse_unusable_file, refuse_unusable_folder
 from layerwise._process import collect_rarely, settle, work_beside
 from layerwise.errors import MadeAgainWarning, UserError, printable
 
@@ -673,7 +673,7 @@ def report(
     from layerwise.report import report_from_folders
 
     path = out or folders[0] / "report.html"
-    if _is_folder(path.parent):  # otherwise it is told that there is no such run
+    if is_folder(path.parent):  # otherwise it is told that there is no such run
         refuse_unusable_file(path)
     made = report_from_folders(list(folders))
     made.save(path)
@@ -731,13 +731,6 @@ def compare(
         _say(f"- {finding.sentence}")
     _say(caution(found))
     _say(f"Comparison: {page}")
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):  # a name that the system does not allow
-        return False
 
 
 def _default_folder(model: str) -> Path:

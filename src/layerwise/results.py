@@ -34,6 +34,7 @@ from layerwise._facts import TaskFacts as TaskFacts
 from layerwise._facts import installed_versions as installed_versions
 from layerwise._facts import join_facts as join_facts
 from layerwise._facts import read_facts
+from layerwise._files import is_folder
 from layerwise._result import Result as Result
 from layerwise._result import computed_once
 from layerwise._run_folder import RunFolder as RunFolder
@@ -602,7 +603,7 @@ def load_results(folder: str | Path) -> list[Result]:
     from layerwise._restoring import restore  # which knows all results
 
     folder = Path(folder)
-    if not _is_folder(folder):
+    if not is_folder(folder):
         raise UserError(f"No folder {folder}: expected the folder of a run; check the path.")
     if (folder / RUN_FILE).exists():
         read_facts(folder)
@@ -614,13 +615,6 @@ def load_results(folder: str | Path) -> list[Result]:
             "check the path, or run an analysis with this folder."
         )
     return [kind.load(folder) for kind in kinds]
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):  # a name that the system does not allow
-        return False
 
 
 def _there(kind: type[Result], folder: Path) -> bool:

@@ -14,6 +14,7 @@ from layerwise._arguments import check_arguments
 from layerwise._comparison import FACTS_FILE, TABLES, read_comparison_file
 from layerwise._facts import RUN_FILE, Facts, listed_files, parse_facts, read_facts, read_run_file
 from layerwise._file_list import listed, states
+from layerwise._files import is_folder
 from layerwise._tables import read_table
 from layerwise._written import LISTED, TABLE_FILES
 from layerwise.errors import UserError
@@ -78,11 +79,8 @@ def verify(folder: str | Path) -> Verification:
         UserError: if the folder does not exist, is none of these, or its run is not finished.
     """
     folder = Path(folder)
-    try:
-        if not folder.is_dir():
-            raise UserError(f"No folder {folder}: expected a folder of results; check the path.")
-    except (OSError, ValueError) as error:
-        raise UserError(f"No folder {folder} ({error}): expected a folder of results.") from error
+    if not is_folder(folder):
+        raise UserError(f"No folder {folder}: expected a folder of results; check the path.")
     if (folder / FACTS_FILE).exists():
         return _verified_comparison(folder)
     home = folder / COMPARED if (folder / COMPARED / RUN_FILE).exists() else folder
