@@ -148,9 +148,10 @@ def test_an_outline_of_impossible_sizes_is_refused(folder, number):
         load_outline(folder)
 
 
-def test_a_setting_that_only_reading_a_text_looks_at_gets_a_sentence(folder):
+@pytest.mark.parametrize("fields", [{"model_max_length": ["a"]}, {"unk_token": ""}])
+def test_a_setting_that_only_reading_a_text_looks_at_gets_a_sentence(folder, fields):
     path = folder / "tokenizer_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "model_max_length": ["a"]}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
     with refused("The tokenizer in", "cannot be loaded"):
         load_model(folder)
 

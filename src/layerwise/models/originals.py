@@ -39,7 +39,7 @@ def load_tokenizer(folder: Path, config: PreTrainedConfig) -> PreTrainedTokenize
                 folder, trust_remote_code=False, local_files_only=True
             )
         )
-        tokenizer("a")  # some settings are only looked at when a text is read
+        _use(tokenizer)
     except BaseException as error:
         if not isinstance(error, Exception) and not _is_panic(error):
             raise
@@ -50,6 +50,12 @@ def load_tokenizer(folder: Path, config: PreTrainedConfig) -> PreTrainedTokenize
         ) from error
     _refuse_strange_tokens(folder, tokenizer, config)
     return tokenizer
+
+
+def _use(tokenizer: PreTrainedTokenizerBase) -> list[Any]:
+    """Have everything looked at that is only looked at when it is needed."""
+    special = ("bos_token_id", "eos_token_id", "unk_token_id", "pad_token_id")
+    return [tokenizer("a").input_ids, *(getattr(tokenizer, name) for name in special)]
 
 
 def _is_panic(error: BaseException) -> bool:
