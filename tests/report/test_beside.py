@@ -46,7 +46,7 @@ def drawn_here_only(values: pd.DataFrame, width: float = 6.9):
     return drawn(values, width)
 
 
-def jobs(how=drawn, n: int = 9):
+def jobs(how=drawn, n: int = 6):
     tables = [pd.DataFrame({"x": range(3), "y": [i, i + 1, 0]}) for i in range(n)]
     drawings = [Drawing(f"{i}", partial(how, table), "", "") for i, table in enumerate(tables)]
     return {drawing: MODELS[i % 3] for i, drawing in enumerate(drawings)}
@@ -56,6 +56,7 @@ def jobs(how=drawn, n: int = 9):
 def two_cores(monkeypatch):
     monkeypatch.setattr(_beside, "has_beside", lambda: True)
     monkeypatch.setattr(_beside, "_n_cores", lambda: 2)
+    monkeypatch.setattr(_beside, "_FEWEST", 5)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +113,7 @@ from layerwise.report import _beside
 if __name__ == "__main__":
     work_beside()
     _beside._n_cores = lambda: 2
-    with _beside.narrow_pictures(jobs()) as narrow:
+    with _beside.narrow_pictures(jobs(n=8)) as narrow:
         narrow.all()
         print(*[child.pid for child in multiprocessing.active_children()], flush=True)
         time.sleep(60)
