@@ -47,14 +47,15 @@ def in_turn(function: Callable[P, R]) -> Callable[P, R]:
         model = args[0] if args else named.get("model")
         if not isinstance(model, nn.Module):  # the function says what is wrong with it
             return function(*args, **named)
-        with lock_of(model), _own_state():
+        with lock_of(model), own_state():
             return function(*args, **named)
 
     return waiting
 
 
 @contextlib.contextmanager
-def _own_state() -> Iterator[None]:
+def own_state() -> Iterator[None]:
+    """Neither inference mode nor a default device meanwhile; also decorates functions."""
     with contextlib.ExitStack() as undone:
         if torch.is_inference_mode_enabled():
             undone.enter_context(torch.inference_mode(False))

@@ -22,6 +22,7 @@ from layerwise.models.devices import parse_device, parse_dtype
 from layerwise.models.facts import Origin, attach_origin, describe, origin_of, weights_hash
 from layerwise.models.folder import read_config
 from layerwise.models.generation import GenerationSettings, read_generation_settings
+from layerwise.models.in_turn import own_state
 from layerwise.models.kinds import Model
 from layerwise.models.loaded import WRITTEN
 from layerwise.models.offload import offloaded_model, refuse_other_places
@@ -43,6 +44,7 @@ from layerwise.models.strides import restride
 from layerwise.models.weight_files import WeightFiles, damaged, find_weights, write_weights
 
 
+@own_state()
 @check_arguments()
 def load_model(
     name: str | os.PathLike[str] = DEFAULT_MODEL,

@@ -1,0 +1,112 @@
+"""What a user has set in torch changes no number; what cannot be computed gets a sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+import layerwise as lw
+from layerwise.errors import UserError
+from layerwise.sweep import LogLikelihood, intact, site_noise, sweep
+from tests.analysis import word_task
+from tests.models.tiny import tiny_model, tiny_tokenizer
+from tests.sweep.models import new_model, random_model
+from tests.test_patching import pairs_for
+
+
+@contextlib.contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+STATES = {
+    "inference mode": torch.inference_mode,
+    "no gradients": torch.no_grad,
+    "another default device": functools.partial(torch.device, "meta"),
+    "another default number format": functools.partial(default_dtype, torch.float64),
+}
+
+
+def tables(model: Any) -> list[pd.DataFrame]:
+    """Of analyses by the engine, with drawn noise, by hooks, and by gradients."""
+    quiet: Any = {"limit": 1, "progress": False}
+    pairs = pairs_of(model)
+    noise = lw.ablate(model, word_task(), "generate", kind="noise", layers=[1], **quiet)
+    estimated = lw.attribute_patches(model, pairs, sites=["resid_pre"], **quiet)
+    return [noise.to_pandas(), estimated.to_pandas(), site_noise_of(model)]
+
+
+pairs_of = functools.cache(pairs_for)
+
+
+def site_noise_of(model: Any) -> pd.DataFrame:
+    return pd.DataFrame(site_noise(model, [(1, 2, 3)], ["z"], seed=0)["z", 1].flatten(1).tolist())
+
+
+@functools.cache
+def plain_tables() -> list[pd.DataFrame]:
+    return tables(tiny_model("llama", seed=1))
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_what_is_set_in_torch_changes_no_number(state):
+    expected = plain_tables()
+    with STATES[state]():
+        found = tables(tiny_model("llama", seed=1))
+    for one, other in zip(found, expected, strict=True):
+        pd.testing.assert_frame_equal(one, other, check_exact=True)
+
+
+def test_a_chat_template_that_fails_gets_a_sentence(monkeypatch):
+    model = tiny_model("llama", seed=1)
+    tokenizer = lw.models.original_tokenizer(model)
+    broken = "{{ raise_exception('a system turn must come first') }}"
+    monkeypatch.setattr(tokenizer, "chat_template", broken)
+    with pytest.raises(UserError, match=r"chat template .* fails .*a system turn must come first"):
+        lw.ablate(model, word_task(), "continuation", limit=1, chat=True, progress=False)
+    monkeypatch.setattr(tokenizer, "chat_template", "{% if %}")
+    with pytest.raises(UserError, match=r"chat template .* fails \(TemplateSyntaxError"):
+        lw.ablate(model, word_task(), "continuation", limit=1, chat=True, progress=False)
+
+
+def test_an_own_model_with_fewer_words_than_its_tokenizer_gets_a_sentence(monkeypatch):
+    model: Any = new_model("gpt2")
+    monkeypatch.setattr(model, "tokenizer", tiny_tokenizer())
+    for use in (
+        lambda: lw.ablate(model, word_task(), "continuation", limit=1, progress=False),
+        lambda: lw.logit_lens(model, word_task(), "continuation", limit=1, progress=False),
+        lambda: sweep(model, [intact()], [LogLikelihood((1, 50), (2,))]),
+        lambda: sweep(model, [intact()], [LogLikelihood((1, 5), (-1,))], method="reference"),
+        lambda: site_noise(model, [(1, 99)], ["z"], seed=0),
+    ):
+        with pytest.raises(UserError, match=r"There is no token .*vocabulary has 50 tokens"):
+            use()
+
+
+def test_an_own_model_without_a_tokenizer_gets_a_sentence():
+    with pytest.raises(UserError, match=r"has no tokenizer: .*set_tokenizer"):
+        lw.ablate(random_model("gpt2"), word_task(), "continuation", progress=False)
+    with pytest.raises(UserError, match="has no tokenizer"):
+        lw.head_scores(random_model("gpt2"), progress=False)
+
+
+def test_an_own_model_without_values_gets_a_sentence(monkeypatch):
+    model: Any = new_model("gpt2").to("meta")
+    monkeypatch.setattr(model, "tokenizer", tiny_tokenizer())
+    for use in (
+        lambda: lw.ablate(model, word_task(), "continuation", progress=False),
+        lambda: lw.head_scores(model, progress=False),
+    ):
+        with pytest.raises(UserError, match="device 'meta', where they have no values"):
+            use()
