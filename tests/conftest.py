@@ -18,6 +18,12 @@ from .typed import check_types
 
 check_types()
 
+# make test-settings: how products are rounded must not matter.
+if os.environ.get("LAYERWISE_ONEDNN") == "off":
+    import torch
+
+    torch.backends.mkldnn.set_flags(False)
+
 
 def _smollm2_is_here() -> bool:
     try:
