@@ -19,6 +19,7 @@ from layerwise.sweep.interventions import source_position
 from layerwise.tasks import build_requests, load_task
 from tests import analysis
 from tests.analysis import greedy_text, logprob, solved_by, word_task
+from tests.models.real import smollm2
 from tests.models.tiny import tiny_folder, tiny_model
 
 PROTOCOLS = ("letter", "continuation", "generate")
@@ -470,7 +471,7 @@ def test_weights_that_are_no_numbers_are_told():
 
 @pytest.mark.smollm2
 def test_the_real_model_needs_its_first_layer():
-    model = load_model("smollm2-135m")
+    model = smollm2()
     result = ablate(
         model, "facts", "continuation", layers=[0, 17], limit=10, fewshot=3, progress=False
     )

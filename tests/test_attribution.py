@@ -19,6 +19,7 @@ from layerwise.results import AttributionResult, load_results
 from layerwise.tasks import Item, build_requests
 from tests import analysis
 from tests.analysis import word_task
+from tests.models.real import smollm2
 from tests.models.tiny import tiny_folder, tiny_model, tiny_tokenizer
 from tests.test_logit_lens import handmade
 
@@ -268,9 +269,7 @@ def test_answers_that_begin_alike_are_left_out_and_counted():
 
 @pytest.mark.smollm2
 def test_parts_sum_to_the_real_models_answers():
-    result = attribution(
-        load_model("smollm2-135m"), "facts", "continuation", limit=6, progress=False
-    )
+    result = attribution(smollm2(), "facts", "continuation", limit=6, progress=False)
     assert result.facts.work[0]["largest_gap"] < 1e-4
     table = result.attribution
     np.testing.assert_allclose(

@@ -14,11 +14,12 @@ from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 from layerwise.errors import UserError
 from layerwise.logit_lens import logit_lens
-from layerwise.models import load_model, original_tokenizer
+from layerwise.models import original_tokenizer
 from layerwise.results import LensResult
 from layerwise.tasks import Item, build_requests
 from tests import analysis
 from tests.analysis import word_task
+from tests.models.real import smollm2
 from tests.models.tiny import tiny_model, tiny_tokenizer
 from tests.tasks.tokenizers import word_level
 
@@ -408,7 +409,7 @@ def test_tables_of_earlier_versions_get_the_later_columns(tmp_path):
 
 @pytest.mark.smollm2
 def test_the_real_model_knows_more_capitals_the_deeper_it_is_read():
-    lens = read(load_model("smollm2-135m"), "facts", limit=10, fewshot=3)
+    lens = read(smollm2(), "facts", limit=10, fewshot=3)
     assert set(lens["protocol"]) == {"letter", "continuation"}
     open_ended = lens.loc[lens["protocol"] == "continuation"]
     by_layer = open_ended.groupby("layer")["logprob"].mean()

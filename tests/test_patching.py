@@ -15,11 +15,12 @@ from transformer_lens import HookedTransformer, HookedTransformerConfig
 from layerwise._patching_places import Position, positions_of
 from layerwise._setup import Setup
 from layerwise.errors import UserError
-from layerwise.models import load_model, original_tokenizer
+from layerwise.models import original_tokenizer
 from layerwise.patching import patch_activations
 from layerwise.tasks import Corruption, Item, PatchingPrompts, Task, patching_prompts
 from tests import analysis
 from tests.analysis import prompt_pair, word_task
+from tests.models.real import smollm2
 from tests.models.tiny import tiny_model, tiny_tokenizer
 
 PLAIN_SITES = ("resid_pre", "attn_out", "mlp_out")
@@ -356,7 +357,7 @@ def test_an_mlp_that_is_not_there_cannot_be_patched(tmp_path):
 
 @pytest.mark.smollm2
 def test_in_the_real_model_the_answer_moves_to_the_last_position():
-    model = load_model("smollm2-135m")
+    model = smollm2()
     found = patch_activations(model, "kv-words", pairs=2, limit=12, progress=False)
     at_the_end = found.patching.loc[found.patching["pos_label"] == "last"]
     by_layer = at_the_end.groupby("layer")["recovered"].mean()

@@ -21,6 +21,7 @@ from layerwise.tasks import Task
 from tests import analysis, commands
 from tests.analysis import prompt_pair, solved_by, solved_file, word_task, write_jsonl
 from tests.commands import done, model_folder
+from tests.models.real import smollm2
 from tests.models.tiny import tiny_model
 
 pytestmark = pytest.mark.drawn
@@ -265,7 +266,7 @@ def test_hostile_text_is_escaped_wherever_it_is_shown(model):
 
 @pytest.mark.smollm2
 def test_the_real_model_in_small():
-    model = load_model("smollm2-135m")
+    model = smollm2()
     found = profile(model, "facts", "continuation", limit=8, fewshot=1, pairs=1, progress=False)
     assert [type(r).__name__ for r in found.results][:2] == ["AblationResult", "LensResult"]
     assert found.results[0].signal()["signal"].any()

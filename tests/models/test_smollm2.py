@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from layerwise.models import gguf_files, load_model, model_facts, original_tokenizer, parity
+from tests.models.real import smollm2
 
 pytestmark = pytest.mark.smollm2
 
 
 @pytest.fixture(scope="module")
 def model():
-    return load_model("smollm2-135m")
+    return smollm2()
 
 
 def test_facts(model):

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from layerwise.models import load_model, original_tokenizer
+from layerwise.models import original_tokenizer
 from layerwise.sweep import intact, skip, sweep
 from layerwise.sweep.stopping import make_stopper
 from layerwise.tasks import PROTOCOLS, build_requests, load_task
+from tests.models.real import smollm2
 
 N_LAYERS = 30
 SUITES = ("facts", "kv-words", "arithmetic", "open-book", "word-problems", "brackets")
@@ -51,7 +52,7 @@ def asked_of(tokenizer: Any, suites: tuple[str, ...], n_items: int) -> dict[str,
 )
 def test_engine_equals_reference(same_work, suites, n_items, layers):
     """No further from float64 than rounding, measured on the model, explains; the same tokens."""
-    model = load_model("smollm2-135m")
+    model = smollm2()
     assert model.cfg.n_layers == N_LAYERS
     tokenizer = original_tokenizer(model)
     asked = asked_of(tokenizer, suites, n_items)
