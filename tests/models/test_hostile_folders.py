@@ -156,6 +156,17 @@ def test_a_setting_that_only_reading_a_text_looks_at_gets_a_sentence(folder, fie
         load_model(folder)
 
 
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json"])
+@pytest.mark.parametrize(
+    "fields", [{"eos_token_id": 1e308}, {"eos_token_id": [[1]]}, {"decoder_start_token_id": [1]}]
+)
+def test_token_ids_that_are_none_are_refused(folder, name, fields):
+    kept = json.loads((folder / name).read_text()) if (folder / name).is_file() else {}
+    (folder / name).write_text(json.dumps(kept | fields))
+    with refused(name, "expected the id of a token"):
+        load_model(folder)
+
+
 def test_a_field_that_only_a_conversion_reads_gets_a_sentence(tmp_path):
     folder = tiny_folder(tmp_path, "gpt2")
     edit_config(folder, sliding_window="wide")

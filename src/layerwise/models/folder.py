@@ -29,6 +29,10 @@ _ADAPTER = "adapter_config.json"
 # Far more than any model was trained on; positions that are not rotary cost memory for each.
 _LONGEST_ROTARY, _LONGEST = 2**24, 2**16
 _MOST_LABELS = 10**5
+_GENERATION = "generation_config.json"
+_TOKEN_IDS = (
+    "bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "forced_bos_token_id",
+)  # fmt: skip
 
 
 def read_config(folder: Path) -> PreTrainedConfig:
@@ -66,6 +70,10 @@ def read_outline(folder: Path) -> PreTrainedConfig:
     _refuse_other_weights(folder, fields)
     refuse_too_many_layers(folder / "config.json", fields)
     _refuse_many_labels(folder, fields)
+    _refuse_strange_token_ids(folder / "config.json", fields)
+    if (folder / _GENERATION).is_file():
+        generation = read_json_object(folder / _GENERATION)
+        _refuse_strange_token_ids(folder / _GENERATION, generation)
     _require_tokenizer(folder)
     with must_be_usable(folder):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
@@ -130,6 +138,18 @@ def _refuse_many_labels(folder: Path, fields: dict[str, Any]) -> None:
             f"{folder / 'config.json'} calls for {str(number)[:40]} labels (num_labels): expected "
             f"at most {_MOST_LABELS}; leave the field out."
         )
+
+
+def _refuse_strange_token_ids(path: Path, fields: dict[str, Any]) -> None:
+    for name in _TOKEN_IDS:
+        value = fields.get(name)
+        # There may be several tokens that end a text.
+        ids = value if isinstance(value, list) and name == "eos_token_id" else [value]
+        if value is not None and not all(type(one) is int for one in ids):
+            raise UserError(
+                f"{path} has {str(value)[:40]!r} as {name}: expected the id of a token, a whole "
+                "number; correct it."
+            )
 
 
 def _refuse_long_contexts(folder: Path, config: PreTrainedConfig) -> None:
