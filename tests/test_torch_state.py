@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 import layerwise as lw
 from layerwise.errors import UserError
 from layerwise.sweep import LogLikelihood, intact, site_noise, sweep
+from layerwise.tuned_lens import train_lens
 from tests.analysis import word_task
 from tests.models.tiny import tiny_model, tiny_tokenizer
 from tests.sweep.models import new_model, random_model
@@ -110,3 +112,40 @@ def test_an_own_model_without_values_gets_a_sentence(monkeypatch):
     ):
         with pytest.raises(UserError, match="device 'meta', where they have no values"):
             use()
+
+
+def test_every_analysis_refuses_what_the_engine_would_not_see_but_for_the_reference():
+    model: Any = copy.deepcopy(tiny_model("llama", seed=1))
+    model.blocks[1].register_forward_hook(lambda module, inputs, output: 2 * output)
+    quiet: Any = {"limit": 2, "progress": False}
+    task = word_task()
+    pairs = pairs_of(tiny_model("llama", seed=1))
+    uses = {
+        "ablate": lambda: lw.ablate(model, task, **quiet),
+        "logit_lens": lambda: lw.logit_lens(model, task, **quiet),
+        "train_lens": lambda: train_lens(model, "arithmetic", progress=False),
+        "attribution": lambda: lw.attribution(model, task, **quiet),
+        "similarity": lambda: lw.similarity(model, task, **quiet),
+        "removal_order": lambda: lw.removal_order(model, task, n_removed=1, **quiet),
+        "patch_activations": lambda: lw.patch_activations(model, pairs, **quiet),
+        "patch_paths": lambda: lw.patch_paths(model, pairs, **quiet),
+        "attribute_patches": lambda: lw.attribute_patches(model, pairs, **quiet),
+        "head_scores": lambda: lw.head_scores(model, progress=False),
+        "profile": lambda: lw.profile(model, task, **quiet),
+    }
+    for use in uses.values():
+        with pytest.raises(UserError, match=r"blocks.1 of the model has hooks of torch"):
+            use()
+    found = lw.ablate(
+        model, task, "continuation", layers=[0], limit=1, method="reference", progress=False
+    ).to_pandas()
+    item = task.items[0]
+    tokenizer = lw.models.original_tokenizer(model)
+    prompt = tokenizer(f"Question: {item.question}\nAnswer:").input_ids
+    said = tokenizer(f" {item.answer}").input_ids
+    with torch.no_grad():
+        logits = model(torch.tensor([[*prompt, *said[:-1]]]))[0, len(prompt) - 1 :]
+    rows = logits.double().log_softmax(-1)
+    expected = sum(float(row[token]) for row, token in zip(rows, said, strict=True))
+    intact = found.loc[found["kind"] == "intact", "gold_logprob"]
+    assert float(intact.iloc[0]) == pytest.approx(expected, abs=1e-4)
