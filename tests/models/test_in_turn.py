@@ -82,7 +82,7 @@ _INTACT = ("mean_activations", "position_means", "residuals_at", "site_noise", "
 
 def test_every_function_that_takes_a_model_waits_for_its_turn(tmp_path):
     needed: dict[str, Any] = {
-        "removal_order": {"n_removed": 1},
+        "removal_order": {"tasks": word_task(), "n_removed": 1},
         "prune_model": {"remove": [0], "out": tmp_path / "out"},
     }
     model, functions = new_model("gpt2"), users_of_models()
