@@ -294,7 +294,7 @@ COMMANDS = [
     Command("long model", ("lens", LONG), ("a name of 300 bytes", "choose a shorter one")),
     Command("empty plan", ("plan", ""), ("name is empty", "an alias")),
     Command("empty model described", ("models", ""), ("name is empty", "an alias")),
-    Command("long out", ("ablate", MODEL, "--out", LONG), ("'out' is a path", "shorter one")),
+    Command("long out", ("ablate", MODEL, "--out", LONG), ("at most 255 bytes", "choose")),
     Command("long lens", ("lens", MODEL, "--lens", "tuned", "--tuned", LONG), ("'tuned' is",)),
     Command("long text", ("train-lens", MODEL, "--text", LONG), ("'text' is a path", "shorter")),
     Command("long task", ("ablate", MODEL, "--task", f"{LONG}.jsonl"), ("306 bytes", "shorter")),
