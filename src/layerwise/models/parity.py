@@ -179,7 +179,8 @@ def must_run(name: str) -> Iterator[None]:
     except Exception as error:
         raise UserError(
             f"Model {name!r} does not run ({type(error).__name__}: {one_line(error)}): expected "
-            "log-probabilities of a short text; correct its config.json, or use another model."
+            "log-probabilities of a short text; correct its config.json or its tokenizer's files, "
+            "or use another model."
         ) from error
 
 
@@ -228,10 +229,11 @@ def refuse_other_tokens(
     """Accept only a model whose own ``to_tokens`` gives the original's token ids.
 
     Raises:
-        UserError: if they differ, the BOS token included.
+        UserError: if they differ, the BOS token included, or there are none.
     """
-    wanted = tokenizer(TEXT).input_ids
-    given = model.to_tokens(TEXT, truncate=False)[0].tolist()
+    with must_run(name):
+        wanted = tokenizer(TEXT).input_ids
+        given = model.to_tokens(TEXT, truncate=False)[0].tolist()
     if given != wanted:
         raise UserError(
             f"The tokens of {name!r} are not its original's: got {given[:4]}..., expected "
