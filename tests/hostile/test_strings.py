@@ -30,6 +30,8 @@ from tests.hostile.strings import (
 from tests.models.tiny import tiny_model
 from tests.report import synthetic
 
+pytestmark = pytest.mark.drawn
+
 Count = Callable[[str, int], None]
 COUNTED = "hostile strings in places"
 CAPABILITIES = synthetic.CAPABILITIES

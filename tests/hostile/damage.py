@@ -1,0 +1,80 @@
+"""Damage to a file: flipped bits, a missing end, a block of zeros; drawn by a seed.
+
+Half of it strikes the part that describes the rest, which is small and matters most.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+_BLOCK = 512
+
+
+@dataclass(frozen=True)
+class Damage:
+    """What is done to a file's bytes.
+
+    Attributes:
+        kind: ``flip`` of the bits at some places, ``cut`` at a byte, ``zeros`` from a byte on.
+        at: which bits, counted from the file's first; or which byte.
+        unnoticed: whether the file's time of change stays, as when a disk rots.
+    """
+
+    kind: Literal["flip", "cut", "zeros"]
+    at: tuple[int, ...]
+    unnoticed: bool
+
+    def applied(self, content: bytes) -> bytes:
+        """The damaged bytes."""
+        if self.kind == "cut":
+            return content[: self.at[0]]
+        damaged = np.frombuffer(content, dtype=np.uint8).copy()
+        if self.kind == "zeros":
+            damaged[self.at[0] : self.at[0] + _BLOCK] = 0
+        for bit in self.at if self.kind == "flip" else ():
+            damaged[bit // 8] ^= 1 << bit % 8
+        return damaged.tobytes()
+
+    def done_to(self, path: Path) -> None:
+        """Damage a file in place; it stays the same file."""
+        status, content = path.stat(), self.applied(path.read_bytes())
+        with path.open("r+b") as file:
+            file.write(content)
+            file.truncate()
+        if self.unnoticed:
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def drawn_damages(content: bytes, suffix: str, n: int, seed: list[int]) -> Iterator[Damage]:
+    """So many damages to a file of this content, none of which leaves it as it is."""
+    rng = np.random.default_rng(seed)
+    first, last = header(content, suffix)
+    while n:
+        whole = rng.random() < 0.5
+        low, high = (0, len(content)) if whole else (first, last)
+        kind = rng.choice(["flip", "flip", "flip", "bits", "cut", "zeros"])
+        unit = 8 if kind in ("flip", "bits") else 1
+        at = rng.integers(low * unit, high * unit, 16 if kind == "bits" else 1)
+        name = "flip" if kind == "bits" else kind
+        damage = Damage(name, tuple(sorted(set(at.tolist()))), bool(rng.random() < 0.5))
+        if damage.applied(content) != content:
+            yield damage
+            n -= 1
+
+
+def header(content: bytes, suffix: str) -> tuple[int, int]:
+    """Where the part of a file is that describes the rest; all of it for what is all text."""
+    size = len(content)
+    if suffix == ".safetensors":
+        return 0, min(size, 8 + int.from_bytes(content[:8], "little"))
+    if suffix == ".parquet":
+        return max(0, size - 8 - int.from_bytes(content[-8:-4], "little")), size
+    if suffix == ".gguf":
+        return 0, min(size, 16384)
+    return 0, size

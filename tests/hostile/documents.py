@@ -1,0 +1,123 @@
+"""Strategies: any JSON value, and a known JSON document with some of it changed."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from typing import Any
+
+from hypothesis import strategies as st
+
+from tests.hostile.strings import STRINGS
+
+HUGE = (10**9, 2**31, 2**63, 2**64, -1, 0, -(2**63), 10**30, 1e308, float("inf"), float("nan"), 0.5)
+TEXTS = st.one_of(st.text(max_size=20), st.sampled_from(list(STRINGS.values())))
+SCALARS = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.sampled_from(HUGE), TEXTS
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(TEXTS, inner, max_size=3)),
+    max_leaves=5,
+)
+
+
+@st.composite
+def deep(draw: Any) -> str:
+    """The text of lists or objects within each other, deeper than a parser may like."""
+    depth = draw(st.sampled_from([50, 900, 5_000, 100_000]))
+    before, after = draw(st.sampled_from([("[", "]"), ('{"a":', "}")]))
+    return before * depth + "1" + after * draw(st.sampled_from([depth, 0]))
+
+
+@st.composite
+def changed(draw: Any, document: Any) -> Any:
+    """A document of which one to three entries are gone, are something else, or are new."""
+    made = copy.deepcopy(document)
+    for _ in range(draw(st.integers(1, 3))):
+        places = list(_places(made))
+        if places:
+            holder, key = draw(st.sampled_from(places))
+            _change(draw, holder, key)
+    return made
+
+
+def _change(draw: Any, holder: Any, key: Any) -> None:
+    match draw(st.sampled_from(["replace", "replace", "near", "delete", "add"])):
+        case "replace":
+            holder[key] = draw(VALUES)
+        case "near":
+            holder[key] = _near(draw, holder[key])
+        case "delete":
+            del holder[key]
+        case _ if isinstance(holder, dict):
+            holder[draw(TEXTS)] = draw(VALUES)
+
+
+def _near(draw: Any, value: Any) -> Any:
+    """Something of the same type, or the same in another type."""
+    if isinstance(value, bool) or value is None:
+        return not value
+    if isinstance(value, int | float):
+        others = st.one_of(
+            st.sampled_from([value + 1, value - 1, 2 * value, -value, str(value), float(value)]),
+            st.integers(),
+        )
+        return draw(others)
+    if isinstance(value, str):
+        return draw(st.sampled_from([value + "x", value[:-1], value.upper(), [value], ""]))
+    return draw(st.sampled_from([[value], str(value), {}, []]))
+
+
+def _places(value: Any) -> Any:
+    """Every entry of the lists and objects in a document, as holder and key."""
+    entries = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, inner in list(entries):
+        yield value, key
+        if isinstance(inner, dict | list):
+            yield from _places(inner)
+
+
+def texts_of(document: Any) -> st.SearchStrategy[bytes]:
+    """Files of a JSON document that was changed; some are no JSON, or too deep."""
+    return st.one_of(
+        changed(document).map(_encoded),
+        changed(document).map(_encoded),
+        VALUES.map(_encoded),
+        deep().map(lambda text: Mutated(text.encode())),
+        st.binary(max_size=60),
+    )
+
+
+def _encoded(value: Any) -> bytes:
+    content = json.dumps(value).encode()
+    return content if len(content) < 2000 else Mutated(content)
+
+
+class Mutated(bytes):
+    """Bytes that are told apart in a test's output without being printed."""
+
+    def __repr__(self) -> str:
+        return f"Mutated({len(self)} bytes, SHA-256 {hashlib.sha256(self).hexdigest()[:12]})"
+
+
+@st.composite
+def mutated(draw: Any, content: bytes, within: int) -> Mutated:
+    """Bytes of which some among the first ``within`` are others, are gone, or are repeated."""
+    made = bytearray(content)
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(0, max(0, min(within, len(made)) - 1)))
+        match draw(st.sampled_from(["byte", "eight", "delete", "insert", "repeat"])):
+            case "byte":
+                made[at : at + 1] = draw(st.binary(min_size=1, max_size=1))
+            case "eight":
+                number = draw(st.sampled_from([0, 1, 2**31, 2**32, 2**40, 2**63, 2**64 - 1]))
+                made[at : at + 8] = number.to_bytes(8, "little")
+            case "delete":
+                del made[at : at + draw(st.integers(1, 64))]
+            case "insert":
+                made[at:at] = draw(st.binary(max_size=16))
+            case _:
+                made[at:at] = made[at : at + draw(st.integers(1, 256))]
+    return Mutated(made)

@@ -1,0 +1,301 @@
+"""Every kind of file that the package reads, and how each is read.
+
+They are written once a session, from tiny random models; ``flipper`` damages them.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+
+from layerwise._translators import TunedLens
+from layerwise.ablation import ablate
+from layerwise.errors import MadeAgainWarning, UserError
+from layerwise.logit_lens import logit_lens
+from layerwise.models import load_model, model_facts, original_tokenizer
+from layerwise.results import RunFolder, load_results, read_facts
+from layerwise.sweep.calibration import calibration_for
+from layerwise.tasks import load_task
+from layerwise.tuned_lens import train_lens
+from layerwise.verifying import verify
+from tests.analysis import word_task, write_jsonl
+from tests.hostile.flipper import Kept, Reading
+from tests.hostile.same_outcome import contents
+from tests.models.seq2seq.tiny import tiny_folder as tiny_seq2seq_folder
+from tests.models.test_gguf import write_gguf
+from tests.models.tiny import TEXT, session_folder, tiny_folder, tiny_model
+from tests.sweep.test_calibration import KNOWN
+
+SMALL = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
+N_TOKENS = 24
+BUDGET = 2**28
+
+
+@contextmanager
+def cache_folder(folder: Path) -> Iterator[None]:
+    """Let the package use a cache folder of its own."""
+    with mock.patch.dict(os.environ, {"LAYERWISE_CACHE": str(folder)}):
+        yield
+
+
+@torch.inference_mode()
+def read_model(path: Path, cache: Path, **options: Any) -> Reading:
+    """What a model says of itself and of a text, and all hashes that it is known by."""
+    with cache_folder(cache):
+        model = load_model(path, **options)
+        facts = asdict(model_facts(model))
+        tokenizer = original_tokenizer(model)
+        ids = tokenizer(TEXT).input_ids[: min(N_TOKENS, model.cfg.n_ctx)]
+        logits = model(torch.tensor([ids])) if "seq2seq" not in str(path) else _answer(model, ids)
+    numbers = (ids, tokenizer.decode(ids), logits.numpy().tobytes(), facts)
+    return Reading(numbers, {name: value for name, value in facts.items() if "hash" in name})
+
+
+def _answer(model: Any, ids: list[int]) -> torch.Tensor:
+    half = len(ids) // 2
+    given, said = torch.tensor([ids[:half]]), torch.tensor([ids[half:]])
+    return model.original(input_ids=given, decoder_input_ids=said).logits
+
+
+def read_results(folder: Path) -> Reading:
+    """All tables of a finished run with the facts of each, and those of the run."""
+    found = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MadeAgainWarning)
+        results = load_results(folder)
+    for result in results:
+        tables = {name: getattr(result, name) for name in result.tables} | result.derived()
+        texts = {name: repr(table.to_dict("list")) for name, table in tables.items()}
+        found.append((texts, result.facts.model_dump_json()))
+    return Reading((found, read_facts(folder).model_dump_json()))
+
+
+def verified(folder: Path) -> Reading:
+    """What ``layerwise verify`` says of a folder."""
+    found = verify(folder)
+    if not found.ok:
+        raise UserError(found.sentence)
+    return Reading(found.sentence)
+
+
+def read_lens(path: Path) -> Reading:
+    """A tuned lens: its translators, and what it says of itself."""
+    lens = TunedLens.load(path)
+    weight = None if lens.weight is None else lens.weight.numpy().tobytes()
+    return Reading((weight, lens.bias.numpy().tobytes(), lens.facts), lens.hash)
+
+
+def read_task(path: Path) -> Reading:
+    """A user's questions, and their hash as results tell it."""
+    task = load_task(str(path))
+    return Reading(repr(task), task.hash)
+
+
+def resumed(unfinished: Path) -> Reading:
+    """All files of a run that goes on from its parts."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "run"
+        shutil.copytree(unfinished, folder)
+        finished_run(folder)
+        return Reading(contents(folder))
+
+
+def finished_run(folder: Path) -> None:
+    """A small ablation in a folder, or the rest of one that was stopped there."""
+    tasks = [word_task(2, "keys"), word_task(2, "doors", seed=1)]
+    ablate(
+        tiny_model("llama", **SMALL), tasks, "letter", out=folder, memory_budget=BUDGET,
+        progress=False,
+    )  # fmt: skip
+
+
+class _StopError(Exception):
+    pass
+
+
+def _unfinished() -> Path:
+    """A run that was stopped while it wrote its last part."""
+    folder = _new_folder("unfinished") / "run"
+    real, written = RunFolder.write_part, []
+
+    def write_part(self: RunFolder, name: str, table: Any) -> None:
+        if len(written) == 3:
+            raise _StopError
+        written.append(name)
+        real(self, name, table)
+
+    with mock.patch.object(RunFolder, "write_part", write_part):
+        try:
+            finished_run(folder)
+        except _StopError:
+            return folder
+    raise AssertionError("the run has fewer parts than that")
+
+
+def _new_folder(name: str) -> Path:
+    return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=session_folder()))
+
+
+def _all_in(
+    name: str, folder: Path, read: Callable[[], Reading], defines_input: bool = False
+) -> Iterator[Kept]:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            yield Kept(f"{name}/{path.name}", path, read, defines_input)
+
+
+def _records(name: str, cache: Path, read: Callable[[], Reading]) -> Iterator[Kept]:
+    """One file of each kind of record in a cache folder."""
+    for kind in ("checks", "hashes"):
+        for path in sorted((cache / kind).glob("*.json"))[:1]:
+            yield Kept(f"{name}/{kind}.json", path, read)
+
+
+def _models() -> Iterator[Kept]:
+    place = _new_folder("plain")
+    folder, cache = tiny_folder(place, "llama", **SMALL), place / "cache"
+    read = functools.partial(read_model, folder, cache)
+    read()
+    yield from _all_in("model", folder, read, defines_input=True)
+    yield from _records("model cache", cache, read)
+
+
+def _calibrations() -> Iterator[Kept]:
+    cache = _new_folder("calibrations")
+    read = functools.partial(_calibration, cache)
+    read()
+    yield from _all_in("calibration", cache, read)
+
+
+def _calibration(cache: Path) -> Reading:
+    """What was measured of this machine; what would be measured again is made up."""
+    from layerwise.sweep import calibration
+
+    model = tiny_model("llama", **SMALL)
+    with (
+        cache_folder(cache),
+        mock.patch.object(calibration, "_HELD", {}),
+        mock.patch.object(calibration, "calibrate", return_value=KNOWN),
+    ):
+        return Reading(repr(calibration_for(model)))
+
+
+def _shards() -> Iterator[Kept]:
+    from transformers import AutoModelForCausalLM
+
+    place = _new_folder("shards")
+    folder, cache = tiny_folder(place, "llama", **SMALL), place / "cache"
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size="20KB")
+    read = functools.partial(read_model, folder, cache)
+    shards = sorted(folder.glob("*.safetensors"))
+    yield Kept("shards/index.json", next(folder.glob("*.index.json")), read, True)
+    yield Kept("shards/one.safetensors", shards[0], read, True)
+
+
+def _seq2seq() -> Iterator[Kept]:
+    place = _new_folder("seq2seq")
+    folder = place / "model"
+    shutil.copytree(tiny_seq2seq_folder("t5"), folder)
+    read = functools.partial(read_model, folder, place / "cache")
+    yield from _all_in("seq2seq", folder, read, defines_input=True)
+
+
+def _gguf() -> Iterator[Kept]:
+    place = _new_folder("gguf")
+    path, cache = write_gguf(place / "tiny.gguf"), place / "cache"
+    read = functools.partial(read_model, path, cache)
+    read()
+    yield Kept("file.gguf", path, read, defines_input=True)
+    yield from _all_in("conversion", cache / "gguf", read)
+
+
+def _offloaded() -> Iterator[Kept]:
+    place = _new_folder("offloaded")
+    folder, cache = tiny_folder(place, "llama", **SMALL), place / "cache"
+    read = functools.partial(read_model, folder, cache, offload="disk")
+    read()
+    yield from _all_in("off-loaded", cache / "offload", read)
+
+
+def _run_folder() -> Path:
+    """A folder with an ablation and what a lens read."""
+    folder = _new_folder("finished") / "run"
+    finished_run(folder)
+    logit_lens(
+        tiny_model("llama", **SMALL), word_task(2, "keys"), "continuation", progress=False,
+        memory_budget=BUDGET,
+    ).save(folder)  # fmt: skip
+    return folder
+
+
+def _measured() -> Iterator[Kept]:
+    folder = _run_folder()
+    for name in ("records.parquet", "lens.parquet", "run.json"):
+        yield Kept(f"results/{name}", folder / name, functools.partial(read_results, folder))
+    yield from _all_in("verified", folder, functools.partial(verified, folder))
+
+
+def _derived() -> Iterator[Kept]:
+    folder = _run_folder()
+    for name in ("effects", "signal", "prediction_depth_means"):
+        path = folder / f"{name}.parquet"
+        yield Kept(f"results/{name}", path, functools.partial(read_results, folder))
+
+
+def _parts() -> Iterator[Kept]:
+    folder = _unfinished()
+    read = functools.partial(resumed, folder)
+    yield Kept("unfinished run.json", folder / "run.json", read)
+    for path in sorted((folder / "parts").iterdir())[:2]:
+        yield Kept(f"part {path.stem}", path, read)
+
+
+def _lenses() -> Iterator[Kept]:
+    for kind in ("full", "bias"):
+        place = _new_folder("lens")
+        texts, folder = place / "texts.txt", place / "run"
+        texts.write_text("\n\n".join(f"the {n} key opens the {n % 7} door" for n in range(12)))
+        train_lens(
+            tiny_model("llama", **SMALL), word_task(2, "keys"), text=texts, kind=kind, steps=2,
+            out=folder, memory_budget=BUDGET, progress=False,
+        )  # fmt: skip
+        path = folder / "tuned_lens.safetensors"
+        yield Kept(f"{kind} lens", path, functools.partial(read_lens, path))
+
+
+def _questions() -> Iterator[Kept]:
+    path = write_jsonl(_new_folder("questions") / "keys.jsonl", word_task(12, "keys").items)
+    yield Kept("questions.jsonl", path, functools.partial(read_task, path), defines_input=True)
+
+
+QUICK: dict[str, Callable[[], Iterator[Kept]]] = {
+    "results": _measured,
+    "lenses": _lenses,
+    "calibrations": _calibrations,
+    "questions": _questions,
+}
+"""Files that are read in milliseconds."""
+
+SLOW: dict[str, Callable[[], Iterator[Kept]]] = {
+    "derived results": _derived,
+    "models": _models,
+    "shards": _shards,
+    "encoder-decoders": _seq2seq,
+    "gguf": _gguf,
+    "off-loaded": _offloaded,
+    "parts": _parts,
+}
+"""Files for which a model is loaded, or a run made."""

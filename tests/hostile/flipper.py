@@ -1,0 +1,106 @@
+"""Damages a file that is read, reads it, and judges what came of it.
+
+What is damaged is told, or changes nothing, or changes what identifies the input. Which files
+there are, and how each is read, is in ``flipped_files``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from layerwise.errors import UserError
+from tests.hostile.damage import Damage
+from tests.hostile.limits import TooLongError, limited
+from tests.hostile.sentences import is_sentence
+
+TOLD, UNCHANGED, VISIBLE = "told", "unchanged", "visible"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was read.
+
+    Attributes:
+        numbers: all that a user would take from it.
+        identity: what a result says that it was made from: hashes.
+    """
+
+    numbers: Any
+    identity: Any = None
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A file that is read.
+
+    Attributes:
+        name: what it is called in the tests.
+        path: where it is.
+        read: reads it with whatever belongs to it.
+        defines_input: whether the user may change it, as long as results say so.
+    """
+
+    name: str
+    path: Path
+    read: Callable[[], Reading]
+    defines_input: bool = False
+
+
+@dataclass(frozen=True)
+class Silent:
+    """Damage that was not met as it should be.
+
+    Attributes:
+        kept: the name of the file.
+        damage: what was done to it.
+        what: what happened.
+    """
+
+    kept: str
+    damage: Damage
+    what: str
+
+
+def judged(kept: Kept, damages: Iterable[Damage]) -> tuple[Counter[str], list[Silent]]:
+    """Damage a file in all these ways, one after the other; it is whole again afterwards.
+
+    Returns:
+        How many damages were told, changed nothing, or were visible in what identifies the
+        input; and those that were none of that.
+    """
+    whole, status = kept.path.read_bytes(), kept.path.stat()
+    expected = kept.read()
+    verdicts: Counter[str] = Counter()
+    silent = []
+    for damage in damages:
+        damage.done_to(kept.path)
+        try:
+            verdict = _verdict(kept, expected)
+        finally:
+            kept.path.parent.mkdir(parents=True, exist_ok=True)
+            kept.path.write_bytes(whole)
+            os.utime(kept.path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        verdicts[verdict] += 1
+        if verdict not in (TOLD, UNCHANGED, VISIBLE):
+            silent.append(Silent(kept.name, damage, verdict))
+    return verdicts, silent
+
+
+def _verdict(kept: Kept, expected: Reading) -> str:
+    try:
+        with limited():
+            found = kept.read()
+    except UserError as error:
+        return TOLD if is_sentence(str(error)) else f"no sentence: {error}"
+    except (Exception, TooLongError) as error:
+        return f"{type(error).__name__}: {error}"
+    if found.numbers == expected.numbers:
+        return UNCHANGED
+    if kept.defines_input and found.identity != expected.identity:
+        return VISIBLE
+    return "read as something else, under the same hash"

@@ -1,0 +1,330 @@
+"""Made-up files of every kind that is read: a sentence, or a right answer, in time and memory."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gguf
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import given, seed
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+
+from layerwise.errors import UserError
+from layerwise.results import load_results
+from layerwise.tasks import load_task
+from tests.hostile.documents import SCALARS, TEXTS, Mutated, changed, deep, mutated, texts_of
+from tests.hostile.extent import SEED, fuzzed
+from tests.hostile.flipped_files import SMALL, finished_run, read_lens, read_model
+from tests.hostile.limits import limited
+from tests.hostile.sentences import is_sentence
+from tests.models.seq2seq.tiny import tiny_folder as tiny_seq2seq_folder
+from tests.models.test_gguf import write_gguf
+from tests.models.tiny import tiny_folder
+
+OF_MODELS, OF_OTHERS = 16, 8
+
+
+def outcome(read: Callable[[], Any]) -> Any:
+    """What was read; None if it was refused in a sentence, within the limits."""
+    try:
+        with limited():
+            return read()
+    except UserError as error:
+        refusal = str(error)
+    assert is_sentence(refusal), refusal
+    return None
+
+
+def same_twice(path: Path) -> None:
+    """A model is refused, or it is the same one at each load: its weights are not drawn."""
+    readings = []
+    for start in (1, 2):
+        torch.manual_seed(start)
+        with tempfile.TemporaryDirectory() as cache:
+            found = outcome(lambda cache=cache: read_model(path, Path(cache)))
+        if found is None:
+            return
+        readings.append(found)
+    assert readings[0] == readings[1], "its weights are others at each load"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tiny_folder(tmp_path_factory.mktemp("models"), "llama", **SMALL)
+
+
+ROW = {
+    "question": "Where?", "answer": "Rome", "choices": ["Rome", "Oslo"], "context": "It is here.",
+    "capability": "knowledge", "id": "one",
+}  # fmt: skip
+LINES = st.one_of(
+    changed(ROW).map(json.dumps),
+    changed(ROW).map(lambda row: json.dumps(row, ensure_ascii=False)),
+    deep(),
+    st.integers(4000, 6000).map(lambda n: '{"question": ' + "9" * n + "}"),
+    TEXTS,
+)
+
+
+@seed(SEED)
+@fuzzed(OF_OTHERS)
+@given(lines=st.lists(LINES, max_size=4), end=st.sampled_from(["\n", "\r\n", "\u2028", "\r"]))
+def test_any_file_of_questions_is_read_or_refused(lines: list[str], end: str):
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "mine.jsonl"
+        path.write_bytes(end.join(lines).encode("utf-8", "surrogatepass"))
+        task = outcome(lambda: load_task(str(path), fewshot=0))
+        if task is not None:
+            rows = [
+                json.loads(line) for line in path.read_text("utf-8").split("\n") if line.strip()
+            ]
+            assert [item.question for item in task.items] == [r["question"].strip() for r in rows]
+
+
+@pytest.mark.parametrize("kind", ["decoder", "seq2seq"])
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "tokenizer.json"])
+def test_any_description_of_a_model_is_read_or_refused(
+    folder: Path, tmp_path: Path, kind: str, name: str
+):
+    copy = tmp_path / kind
+    shutil.copytree(folder if kind == "decoder" else tiny_seq2seq_folder("t5"), copy)
+    document = json.loads((copy / name).read_bytes())
+
+    @seed(SEED)
+    @fuzzed(OF_MODELS)
+    @given(content=texts_of(document))
+    def tried(content: bytes):
+        (copy / name).write_bytes(content)
+        same_twice(copy)
+
+    tried()
+
+
+def test_any_index_of_weights_is_read_or_refused(folder: Path, tmp_path: Path):
+    copy = tmp_path / "model"
+    shutil.copytree(folder, copy)
+    tensors = load_file(copy / "model.safetensors")
+    (copy / "model.safetensors").unlink()
+    for number, names in enumerate((list(tensors)[::2], list(tensors)[1::2]), start=1):
+        part = {name: tensors[name] for name in names}
+        save_file(part, copy / f"model-{number}-of-2.safetensors", metadata={"format": "pt"})
+    shards = {name: f"model-{i % 2 + 1}-of-2.safetensors" for i, name in enumerate(tensors)}
+    index = {"metadata": {"total_size": 1}, "weight_map": shards}
+    (tmp_path / "outside.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    outside = st.sampled_from(["../outside.safetensors", str(tmp_path / "outside.safetensors")])
+    redirected = st.builds(
+        lambda name, where: {**index, "weight_map": {**shards, name: where}},
+        st.sampled_from(list(shards)), outside,
+    )  # fmt: skip
+
+    @seed(SEED)
+    @fuzzed(OF_MODELS)
+    @given(content=st.one_of(texts_of(index), redirected.map(json.dumps).map(str.encode)))
+    def tried(content: bytes):
+        (copy / "model.safetensors.index.json").write_bytes(content)
+        same_twice(copy)
+        if b"outside" in content:
+            assert outcome(lambda: read_model(copy, tmp_path / "cache")) is None
+
+    tried()
+
+
+DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.complex64, torch.int64, torch.bool]
+
+
+def test_any_tensors_of_a_model_are_read_or_refused(folder: Path, tmp_path: Path):
+    copy = tmp_path / "model"
+    shutil.copytree(folder, copy)
+    tensors = load_file(folder / "model.safetensors")
+
+    @seed(SEED)
+    @fuzzed(OF_MODELS)
+    @given(
+        name=st.sampled_from(list(tensors)),
+        change=st.sampled_from(["drop", "rename", "narrow", "transpose", "type", "nan", "add"]),
+        dtype=st.sampled_from(DTYPES),
+    )
+    def tried(name: str, change: str, dtype: torch.dtype):
+        made = dict(tensors)
+        one = made.pop(name)
+        if change != "drop":
+            made[name + ".x" * (change == "rename")] = altered(one, change, dtype)
+        if change == "add":
+            made["model.layers.9.mlp.up_proj.weight"] = one.clone()
+        save_file(made, copy / "model.safetensors", metadata={"format": "pt"})
+        same_twice(copy)
+
+    tried()
+
+
+def altered(tensor: torch.Tensor, change: str, dtype: torch.dtype) -> torch.Tensor:
+    """A tensor of another shape, number format or content."""
+    match change:
+        case "narrow":
+            return tensor[:-1].clone()
+        case "transpose":
+            return tensor.T.contiguous() if tensor.ndim == 2 else tensor[None].clone()
+        case "type":
+            return tensor.to(dtype)
+        case "nan":
+            return torch.full_like(tensor, float("nan"))
+        case _:
+            return tensor
+
+
+FIELDS = [
+    "block_count", "embedding_length", "feed_forward_length", "attention.head_count",
+    "attention.head_count_kv", "rope.dimension_count", "context_length", "vocab_size",
+]  # fmt: skip
+
+
+def test_any_header_of_a_gguf_file_is_read_or_refused(tmp_path: Path):
+    path = write_gguf(tmp_path / "tiny.gguf")
+    content = path.read_bytes()
+    header = gguf.GGUFReader(path).data_offset
+    numbers = st.sampled_from([0, 1, 3, 5, 7, 2**16, 2**30, 2**32 - 1])
+    fields = st.builds(
+        lambda name, value: with_number(content, f"llama.{name}", value),
+        st.sampled_from(FIELDS), numbers,
+    )  # fmt: skip
+    names = ["blk.1.ffn_up.weight", "token_embd.weight", "blk.0.attn_q.weight"]
+    renamed = st.sampled_from(names).map(
+        lambda name: Mutated(content.replace(name.encode(), name.encode()[::-1], 1))
+    )
+
+    @seed(SEED)
+    @fuzzed(OF_MODELS)
+    @given(made=st.one_of(fields, renamed, mutated(content, header)))
+    def tried(made: bytes):
+        path.write_bytes(made)
+        same_twice(path)
+
+    tried()
+
+
+def with_number(content: bytes, name: str, value: int) -> bytes:
+    """A GGUF file with another value of a field that is a 32-bit number."""
+    at = content.index(name.encode()) + len(name) + 4
+    return Mutated(content[:at] + value.to_bytes(4, "little") + content[at + 4 :])
+
+
+def test_any_tuned_lens_is_read_or_refused(tmp_path: Path):
+    path = tmp_path / "lens.safetensors"
+    facts = {
+        "model": "x",
+        "model_hash": "ab" * 32,
+        "text_hash": "cd" * 32,
+        "seed": 0,
+        "kind": "full",
+    }
+    shapes = st.lists(st.sampled_from([0, 1, 2, 3, 16, 17]), max_size=3)
+
+    @seed(SEED)
+    @fuzzed(OF_OTHERS)
+    @given(
+        told=texts_of(facts), bias=shapes, weight=st.one_of(st.none(), shapes),
+        dtype=st.sampled_from(DTYPES), value=st.sampled_from([0.0, float("nan"), float("inf")]),
+    )  # fmt: skip
+    def tried(told: bytes, bias: list[int], weight: list[int] | None, dtype, value: float):
+        made = {"bias": torch.zeros(bias)}
+        if weight is not None:
+            made["weight"] = torch.full(weight, value)
+        made = {name: tensor.to(dtype) for name, tensor in made.items()}
+        save_file(made, path, metadata={"layerwise.tuned_lens": told.decode("utf-8", "replace")})
+        found = outcome(lambda: read_lens(path))
+        assert found is None, "nobody trained this lens"
+
+    tried()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    finished_run(folder)
+    return folder
+
+
+def test_any_facts_of_a_run_are_read_or_refused(finished: Path, tmp_path: Path):
+    copy = tmp_path / "run"
+    shutil.copytree(finished, copy)
+    document = json.loads((finished / "run.json").read_bytes())
+
+    @seed(SEED)
+    @fuzzed(OF_OTHERS)
+    @given(content=texts_of(document))
+    def tried(content: bytes):
+        (copy / "run.json").write_bytes(content)
+        outcome(lambda: [result.summary_rows() for result in load_results(copy)])
+
+    tried()
+
+
+COLUMN_TYPES = [
+    pa.string(), pa.int64(), pa.float64(), pa.bool_(), pa.int8(), pa.float32(), pa.null(),
+    pa.list_(pa.string()), pa.timestamp("ns"), pa.binary(), pa.dictionary(pa.int8(), pa.string()),
+]  # fmt: skip
+
+
+def test_any_table_is_read_or_refused(finished: Path, tmp_path: Path):
+    copy = tmp_path / "run"
+    shutil.copytree(finished, copy)
+    path = copy / "records.parquet"
+    table = pq.read_table(path)
+
+    @seed(SEED)
+    @fuzzed(OF_OTHERS)
+    @given(
+        name=st.sampled_from(table.column_names),
+        change=st.sampled_from(["drop", "type", "values", "twice", "rows"]),
+        kind=st.sampled_from(COLUMN_TYPES),
+        values=st.lists(SCALARS, min_size=1, max_size=4),
+    )
+    def tried(name: str, change: str, kind: pa.DataType, values: list[Any]):
+        pq.write_table(other_table(table, name, change, kind, values), path)
+        outcome(lambda: [result.summary_rows() for result in load_results(copy)])
+
+    tried()
+
+
+def other_table(
+    table: pa.Table, name: str, change: str, kind: pa.DataType, values: list[Any]
+) -> pa.Table:
+    """A table of which one column is gone, is of another type or has other values."""
+    at = table.column_names.index(name)
+    match change:
+        case "drop":
+            return table.remove_column(at)
+        case "type":
+            return table.set_column(at, name, pa.nulls(len(table), kind))
+        case "twice":
+            return table.append_column(name, table.column(at))
+        case "rows":
+            return table.slice(0, len(values) - 1)
+        case _:
+            try:
+                column = pa.array((values * len(table))[: len(table)], table.schema.field(at).type)
+            except (pa.ArrowException, OverflowError, UnicodeEncodeError, TypeError):
+                return table.remove_column(at)
+            return table.set_column(at, name, column)
+
+
+def test_the_fuzzer_finds_weights_that_are_drawn_anew(folder: Path, monkeypatch):
+    real = read_model
+
+    def drawing(path: Path, cache: Path) -> Any:
+        found = real(path, cache)
+        return replace(found, numbers=torch.rand(1).item())
+
+    monkeypatch.setattr(f"{__name__}.read_model", drawing)
+    with pytest.raises(AssertionError, match="others at each load"):
+        same_twice(folder)
