@@ -153,7 +153,7 @@ def test_a_line_of_questions_is_taken_as_it_is_or_told_in_a_sentence(
 
 
 def test_hostile_questions_are_asked_and_recorded_as_they_are(tmp_path: Path, count: Count):
-    short = [text for text in TEXTS.values() if 0 < len(text.strip()) < 60]
+    short = [t for t in TEXTS.values() if 0 < len(t.strip()) < 60 and "\0" not in t]  # refused
     path = written(tmp_path, *(row(text, i) for i, text in enumerate(short)))
     lw.ablate(
         tiny_model("llama"), str(path), ["letter", "generate"], layers=[0], fewshot=0,
