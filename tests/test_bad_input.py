@@ -73,7 +73,7 @@ def test_unknown_model(here, command, name, says):
         (["--dtype", "float8"], "Unknown dtype 'float8'. Did you mean 'float"),
         (["--device", "gpu"], "Unknown device 'gpu'."),
         (["--out", "file"], "file is a file: expected a folder for the run; choose another path."),
-        (["--out", "file/below"], "Cannot write file/below (Not a directory): choose a folder"),
+        (["--out", "file/below"], "Cannot write file/below (file is a file): choose a folder"),
     ],
 )
 def test_bad_options(here, model, command, options, says):
