@@ -304,13 +304,12 @@ def test_the_disk_has_room_for_a_whole_run_after_eight_writes(here, model, monke
     commands.done("ablate", model, "--task", "good.jsonl", "--protocol", "letter", "--out", "run")
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_a_report_on_a_full_disk(here, model, whole_run):
+def test_a_report_on_a_full_disk(here, model, whole_run, monkeypatch):
     (here / "whole").mkdir()
     for file, content in whole_run.items():
         (here / "whole" / file).write_bytes(content or b"")
     before = commands.contents(here)
-    (here / f".page.html.{os.getpid()}.tmp").symlink_to("/dev/full")
+    full_after(monkeypatch, 0)
     outcome = run("report", "whole", "--out", "page.html")
     assert_refused(outcome, "No space left to write page.html: free some disk space")
     assert commands.contents(here) == before

@@ -286,7 +286,7 @@ def test_a_comparison_that_was_killed_is_made_whole_by_the_next(
             comparison.save(tmp_path)
     with pytest.raises(UserError, match="compare the runs again"):
         Comparison.load(tmp_path)
-    (tmp_path / ".comparison_layers.parquet.1.tmp").write_text("half")
+    (tmp_path / ".comparison_layers.parquet.999999999.tmp").write_text("half")
     comparison.save(tmp_path)
     assert lw.verify(tmp_path).ok
     assert not list(tmp_path.glob(".*"))

@@ -9,10 +9,15 @@ import errno
 import glob
 import hashlib
 import os
+import re
 from pathlib import Path
+
+import psutil
 
 from layerwise.errors import UserError
 
+# A process's number as systems give it.
+_PROCESS = re.compile(r"[0-9]{1,9}")
 # File systems allow names of so many bytes.
 _LONGEST_NAME = 255
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -135,15 +140,24 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def remove_temporaries(folder: Path, name: str | None = None) -> None:
-    """Remove what a killed process left half-written in ``folder``.
+    """Remove what killed processes left half-written in ``folder``.
+
+    Files of other processes that are still running stay, and so do those of other programs.
 
     Args:
         folder: the folder.
         name: only what was to become the file of this name; everything if None.
     """
-    pattern = "*" if name is None else f"{glob.escape(name)}.*"
-    for leftover in folder.glob(f".{pattern}.tmp"):
-        _remove(leftover)
+    pattern = "*" if name is None else glob.escape(name)
+    for leftover in folder.glob(f".{pattern}.*.tmp"):
+        process = leftover.suffixes[-2].removeprefix(".")
+        if _PROCESS.fullmatch(process) and not _is_another(int(process)):
+            _remove(leftover)
+
+
+def _is_another(process: int) -> bool:
+    """Whether it is another process that is still running."""
+    return process != os.getpid() and psutil.pid_exists(process)
 
 
 def _remove(path: Path) -> None:
