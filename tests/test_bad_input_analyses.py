@@ -83,7 +83,7 @@ def test_bad_options(here, command, says):
         (["--length", "1"], "Sequences of length 1 were asked for; expected at least 2 tokens"),
         (["--length", "90"], "need 181 when they are repeated, but the model takes 128; choose a"),
         (["--threshold", "2"], "The threshold is 2.0; expected 0 or more, below 1."),
-        (["--threshold", "nan"], "The threshold is nan; expected 0 or more, below 1."),
+        (["--threshold", "nan"], "Argument 'threshold' is nan; expected a finite number"),
         (["--seed", "-1"], "The seed is -1; expected 0 or a positive whole number."),
     ],
 )
@@ -141,8 +141,8 @@ def test_a_folder_of_a_run_with_other_settings(here):
 def test_a_folder_that_holds_a_pruned_model(here):
     command = ["prune", MODEL, "--remove", "7", *LOOKUP, "--protocol", "continuation", "--out", "p"]
     done(*command)
-    says = "p is not empty: expected a new or empty folder for the model; choose another."
-    refused(*command, says=says, unchanged=here)
+    says = "p/compared holds a run with other settings (removed was [7] and is now [6])"
+    refused(*(part.replace("7", "6") for part in command), says=says, unchanged=here)
 
 
 def test_a_model_without_files_cannot_be_pruned(here):

@@ -37,13 +37,10 @@ def folder_of_gguf(path: Path, *, expected_sha256: str | None = None) -> Path:
             its header calls for, is of an architecture that cannot be converted, if its
             conversion in the cache folder is damaged, or that folder cannot be written.
     """
+    if expected_sha256 is not None:
+        _refuse_another_file(path, expected_sha256)
     header = read_gguf_header(path)
     digest = file_sha256(path)
-    if expected_sha256 not in (None, digest):
-        raise UserError(
-            f"{path.name} is not the file it should be: expected SHA-256 {expected_sha256}, got "
-            f"{digest}; reinstall the package it came with."
-        )
     folder = cache_dir() / "gguf" / digest
     if not is_conversion(folder):
         discard(folder)
@@ -51,6 +48,15 @@ def folder_of_gguf(path: Path, *, expected_sha256: str | None = None) -> Path:
             _convert(path, header, partial)
             write_manifest(partial)
     return folder
+
+
+def _refuse_another_file(path: Path, expected_sha256: str) -> None:
+    digest = file_sha256(path)
+    if digest != expected_sha256:
+        raise UserError(
+            f"{path.name} is not the file it should be: expected SHA-256 {expected_sha256}, got "
+            f"{digest}; reinstall the package it came with."
+        )
 
 
 def _convert(path: Path, header: GgufHeader, folder: Path) -> None:
