@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import time
 from dataclasses import replace
@@ -234,6 +235,22 @@ def test_another_model_in_the_folder_is_refused(tmp_path):
     other = commands.model_folder("other", seed=1)
     outcome = commands.run("ablate", other, "--task", path, "--out", tmp_path / "run")
     commands.assert_refused(outcome, "(model was ", "model_hash was ")
+
+
+def test_the_same_weights_under_another_configuration_are_refused(tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(commands.model_folder(), folder)
+    path = solved_file(tiny_model("llama"), tmp_path / "mine.jsonl", 4)
+    asked = ["ablate", folder, "--task", path, "--fewshot", 0, "--out", tmp_path / "run"]
+    commands.done(*asked)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 0.1}))
+    commands.assert_refused(commands.run(*asked), "other settings (source_hash was ")
+    settings = tmp_path / "run" / "run.json"
+    run = json.loads(settings.read_text())
+    del run["settings"]["source_hash"], run["files"]  # as earlier versions wrote it
+    settings.write_text(json.dumps(run))
+    commands.done(*asked)
 
 
 @pytest.mark.parametrize("command", ["ablate", "lens"])

@@ -257,6 +257,18 @@ def test_a_saved_lens_reads_as_before_and_refuses_other_weights(tmp_path):
         TunedLens.load(tmp_path / "no.safetensors")
 
 
+def test_a_lens_is_the_same_file_whenever_it_is_saved_and_no_other_metadata_is_taken(tmp_path):
+    lens = TunedLens(None, torch.ones(2, 3), {"model": "tiny", "model_hash": "ab" * 32})
+    for index in range(12):
+        lens.save(tmp_path / f"{index}.safetensors")
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+    path = tmp_path / "0.safetensors"
+    assert lens.hash == TunedLens.load(path).hash
+    path.write_bytes(path.read_bytes().replace(b"layerwise.sha256", b"layerwise.sha257"))
+    with pytest.raises(UserError, match=r"has other metadata \('layerwise.sha257, "):
+        TunedLens.load(path)
+
+
 def test_a_table_of_layers_is_paired_and_tested(tmp_path):
     result = training(tmp_path, tiny_model("gpt2"), steps=5).result
     assert list(result.tuned_lens.columns) == analysis.documented_columns("tuned_lens.parquet")

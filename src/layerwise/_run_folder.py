@@ -34,6 +34,8 @@ except ImportError:  # not a POSIX system: two runs at once are not noticed ther
 
 _LOCK = ".lock"
 _PARTS = "parts"
+# Settings that earlier versions did not keep, so that their runs cannot be held to them.
+_LATER = ("source_hash",)
 # File systems allow 255 bytes; endings and the names of temporary files need some of them.
 _LONGEST = 200
 
@@ -229,7 +231,8 @@ def _begin(path: Path, settings: dict[str, Any]) -> None:
 
 
 def _refuse_other_settings(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
-    told = "; ".join(_differences("", old, new))
+    asked = {key: value for key, value in new.items() if key in old or key not in _LATER}
+    told = "; ".join(_differences("", old, asked))
     if told:
         raise UserError(
             f"{path} holds a run with other settings ({told}): expected the same settings; "

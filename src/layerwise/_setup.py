@@ -206,6 +206,7 @@ class Setup:
         return {
             "model": self.loaded.name,
             "model_hash": self.loaded.hash,
+            **self._source(),
             "dtype": self.loaded.dtype,
             "device": self.loaded.device,
             "tasks": {task.name: f"{len(task.items)} items, {task.hash}" for task in self.tasks},
@@ -217,6 +218,10 @@ class Setup:
             **self._end_tokens(),
             **more,
         }
+
+    def _source(self) -> dict[str, Any]:
+        """The files that the model came from: they say more of it than its weights do."""
+        return {"source_hash": self.loaded.source_hash} if self.loaded.source_hash else {}
 
     def _end_tokens(self) -> dict[str, Any]:
         """What ends texts, where it is more or other than the tokenizer's end token."""

@@ -112,7 +112,7 @@ class TunedLens:
 
         facts = json.dumps(self.facts)
         metadata = {_FACTS: facts, _CHECKSUM: _checksum(self.hash, facts)}
-        write_atomically(Path(path), save(self._tensors(), metadata=metadata))
+        write_atomically(Path(path), _in_order(save(self._tensors(), metadata=metadata)))
 
     @classmethod
     def load(cls, path: str | Path) -> TunedLens:
@@ -143,6 +143,8 @@ class TunedLens:
             ) from error
         _refuse_odd(file, tensors, facts)
         lens = cls(tensors.get("weight"), tensors["bias"], facts)
+        if metadata.keys() - {_FACTS, _CHECKSUM}:  # the checksum may be there under a damaged name
+            raise _odd(file, f"has other metadata ({', '.join(sorted(metadata))[:80]!r})")
         if _CHECKSUM in metadata and metadata[_CHECKSUM] != _checksum(lens.hash, text):
             raise _odd(file, "was changed since it was written: its checksum differs")
         return lens
@@ -179,6 +181,16 @@ def _refuse_odd(file: Path, tensors: Mapping[str, torch.Tensor], facts: Any) -> 
         )
     if not isinstance(facts, dict) or not all(isinstance(facts.get(key), str) for key in _NEEDED):
         raise _odd(file, "does not tell which model it was trained on; expected its name and hash")
+
+
+def _in_order(content: bytes) -> bytes:
+    """A safetensors file with its metadata in alphabetical order; the library has none."""
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[start:]
 
 
 def _checksum(digest: str, facts: str) -> str:
