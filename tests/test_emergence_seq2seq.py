@@ -106,6 +106,7 @@ def test_the_report_and_the_terminal_tell_both():
 def test_tables_of_earlier_versions_are_of_the_whole(tmp_path):
     found = emergence([ablated(retrieval=(1, 3))], n_resamples=50)
     found.save(tmp_path)
+    synthetic.without_list(tmp_path)
     for name in ("emergence", "left_out"):
         file = tmp_path / f"{name}.parquet"
         table, _ = read_table(file, name)

@@ -191,6 +191,7 @@ def test_texts_of_paths_in_two_stacks_are_readable_and_apart(width, n_layers, n_
 def test_tables_of_earlier_versions_tell_their_sites(tmp_path):
     result = paths()
     result.save(tmp_path)
+    synthetic.without_list(tmp_path)
     for name in ("path_patching", "path_effects"):
         file = tmp_path / f"{name}.parquet"
         table, _ = read_table(file, name)

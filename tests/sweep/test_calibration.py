@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from layerwise.models import load_model
+from layerwise.models.cache import checksum_of
 from layerwise.models.outline import load_outline
 from layerwise.sweep import calibration
 from layerwise.sweep._bench import FAIR_TOKENS, TOKENS, Bench
@@ -148,7 +149,7 @@ def test_what_was_measured_is_kept_and_used_again(measured, cache, monkeypatch):
     first = calibration_for(model)
     assert calibration_for(model) == first
     (file,) = (cache / "calibrations").glob("*.json")
-    assert json.loads(file.read_text())["tokens_at_once"] == first.tokens_at_once
+    assert json.loads(file.read_text())["record"]["tokens_at_once"] == first.tokens_at_once
     monkeypatch.setattr(calibration, "_HELD", {})  # as in another process
     assert calibration_for(model) == first
     assert len(measured) == 1
@@ -158,14 +159,20 @@ def test_what_was_measured_is_kept_and_used_again(measured, cache, monkeypatch):
     assert len(measured) == 2
 
 
+def edited(text: str, changes: dict[str, Any]) -> str:
+    """A record with other contents, and their checksum."""
+    record = json.loads(text)["record"] | changes
+    return json.dumps({"record": record, "sha256": checksum_of(record)})
+
+
 @pytest.mark.parametrize(
     "damage",
     [
         lambda text: text[: len(text) // 2],
         lambda text: "[]",
-        lambda text: json.dumps(json.loads(text) | {"block": []}),
-        lambda text: json.dumps(json.loads(text) | {"pair_seconds": "fast"}),
-        lambda text: json.dumps(json.loads(text) | {"flop_per_second": -1}),
+        lambda text: edited(text, {"block": []}),
+        lambda text: edited(text, {"pair_seconds": "fast"}),
+        lambda text: edited(text, {"flop_per_second": -1}),
         lambda text: text.replace("0.15", "NaN"),
     ],
 )
@@ -178,7 +185,7 @@ def test_a_damaged_record_is_measured_anew(measured, cache, monkeypatch, damage)
     monkeypatch.setattr(calibration, "_HELD", {})
     assert calibration_for(model).tokens_at_once == 512
     assert len(measured) == 2
-    assert json.loads(file.read_text()).keys() == asdict(KNOWN).keys()
+    assert json.loads(file.read_text())["record"].keys() == asdict(KNOWN).keys()
 
 
 def test_a_cache_that_cannot_be_written_costs_one_measurement(measured, tmp_path, monkeypatch):

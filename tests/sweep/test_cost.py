@@ -17,6 +17,7 @@ from layerwise.sweep import (
     zero,
 )
 from layerwise.sweep.cost import Cost, Sizes, TextLengths, cost_of, cost_of_reading
+from layerwise.sweep.faithful import check_faithful
 from layerwise.sweep.run import model_shape
 from tests.sweep.models import N_LAYERS, random_model
 from tests.sweep.test_calibration import KNOWN
@@ -59,6 +60,7 @@ def test_patches_cost_what_the_engine_counts(kind, monkeypatch):
 def assert_counted(interventions, requests, kind, budget, monkeypatch) -> None:
     from layerwise.sweep import scores
 
+    check_faithful(random_model(kind))  # once for each model, before its first sweep
     rows = []
     real = scores.score_rows
     monkeypatch.setattr(
@@ -130,15 +132,15 @@ def test_more_work_never_costs_less(interventions, requests):
 def test_seconds_are_those_of_the_calibration():
     """A block that takes a millisecond a token, and nothing else that takes time."""
     slow = replace(
-        KNOWN, block=((1, 1e-3), (1000, 1.0)), step=((1, 1e-12),), unembedding=((1, 1e-12),),
+        KNOWN, block=((1, 1e-3), (1000, 1.0)), step=((1, 1e-12), (2, 1e-12)), unembedding=((1, 1e-12), (2, 1e-12)),
         pair_seconds=0.0, step_pair_seconds=0.0,
     )  # fmt: skip
     planned = cost(SINGLES, ASKED, calibration=slow)
     assert planned.seconds == pytest.approx(planned.token_passes * 1e-3)
-    decoding = replace(slow, block=((1, 1e-12),), step=((1, 1e-3), (1000, 1.0)))
+    decoding = replace(slow, block=((1, 1e-12), (2, 1e-12)), step=((1, 1e-3), (1000, 1.0)))
     planned = cost(SINGLES, TEXTS, calibration=decoding, lengths=TextLengths(1.0, 1.0))
     assert planned.seconds == pytest.approx(planned.text_token_passes * 1e-3)
-    reading = replace(slow, block=((1, 1e-12),), unembedding=((1, 1e-3), (1000, 1.0)))
+    reading = replace(slow, block=((1, 1e-12), (2, 1e-12)), unembedding=((1, 1e-3), (1000, 1.0)))
     planned = cost(SINGLES, ASKED, calibration=reading)
     assert planned.seconds == pytest.approx(planned.rows * 1e-3)
 
