@@ -325,7 +325,7 @@ LONG = replace(LONGER, id="long", question="the key " * 300,
         ),
         ((LONG,), {}, "tokens, but the model takes 256; take fewer few-shot examples or a"),
         ((ALIKE,), {"sites": "resid_pr"}, "Unknown site 'resid_pr'. Did you mean 'resid_pre'?"),
-        ((ALIKE,), {"sites": []}, "No site is left to patch; name at least one of resid_pre,"),
+        ((ALIKE,), {"sites": []}, "Argument 'sites' is empty; expected a text or a list of"),
         ((ALIKE,), {"pairs": 0}, "At least one pair is needed for patching, not 0."),
     ],
 )
@@ -523,7 +523,7 @@ def test_tokens_that_are_only_put_in_change_nothing_that_could_be_aligned(model)
     ("options", "sentence"),
     [
         ({"directions": "denoise"}, "Unknown direction 'denoise'. Did you mean 'denoising'?"),
-        ({"directions": []}, "No direction is left to patch; name at least one of denoising"),
+        ({"directions": []}, "Argument 'directions' is empty; expected a text or a list"),
         ({"positions": ["lst"]}, "Unknown position 'lst'. Did you mean 'last'?"),
         ({"sites": "pattern", "align": True}, "of unequal length have different keys; expected"),
     ],
