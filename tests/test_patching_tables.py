@@ -134,6 +134,7 @@ def test_tables_of_earlier_versions_are_of_denoising(tmp_path):
     table = head_rows().query("head == 0").assign(site="resid_pre")
     facts = synthetic.facts(synthetic.task_facts("keys", "retrieval"))
     PatchingResult(table, facts).save(tmp_path)
+    synthetic.without_list(tmp_path)
     table.drop(columns=later).to_parquet(tmp_path / "patching.parquet", index=False)
     found = PatchingResult.load(tmp_path).patching
     expected = table.assign(head=pd.NA, **dict.fromkeys(later[3:], np.nan))
