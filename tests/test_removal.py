@@ -388,7 +388,7 @@ def test_the_command_writes_what_the_function_finds_and_a_report(here):
         (["--by", "greed"], "Unknown way to remove layers 'greed'. Did you mean 'greedy'?"),
         (["--protocol", "leter"], "Unknown protocol 'leter'. Did you mean 'letter'?"),
         (["--held-out", 1], "The share of items held out is 1.0; expected 0 (none) or more, and"),
-        (["--held-out", "nan"], "The share of items held out is nan; expected 0 (none) or more"),
+        (["--held-out", "nan"], "Argument 'held_out' is nan; expected a finite number"),
         (["--held-out", 0.001], "Of task 'solved' 0 of 30 items would be held out; expected at"),
         (["--task", "one.jsonl"], "Of task 'one' 0 of 1 items would be held out; expected at"),
         (["--method", "engin"], "Unknown method 'engin'. Did you mean 'engine'?"),
