@@ -233,7 +233,7 @@ def test_what_is_not_listed_is_told_and_refused_if_it_is_a_table(folder, ablatio
 def test_what_cannot_be_verified_is_told(tmp_path):
     for path, told in [
         (tmp_path / "nowhere", "No folder"),
-        (tmp_path / ("x" * 300), "No folder"),
+        (tmp_path / ("x" * 300), "at most 255 bytes"),
         (tmp_path, r"No run\.json or comparison\.json"),
     ]:
         with pytest.raises(UserError, match=told) as refusal:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from layerwise.sweep import Generate, LogLikelihood, intact, skip, sweep
 from layerwise.sweep._walk_work import TextLengths
+from layerwise.sweep.faithful import check_faithful
 from layerwise.sweep.run import plan_for
 from layerwise.sweep.seq2seq.cost import cost_of_two_stacks
 from layerwise.sweep.seq2seq.walk import TwoStackWalk
@@ -20,7 +21,7 @@ from .strategies import families, requests
 from .test_calibration import KNOWN
 
 BUDGET = 2**28
-NOTHING = ((10**6, 1e-12),)
+NOTHING = ((10**6, 1e-12), (10**7, 1e-12))
 FREE = replace(
     KNOWN, encoder=NOTHING, decoder=NOTHING, memory=NOTHING, step=NOTHING, unembedding=NOTHING,
     pair_seconds=0.0,
@@ -92,6 +93,7 @@ def test_without_a_calibration_there_is_work_and_no_time():
 def test_pushes_are_those_of_the_engine(at_once, monkeypatch):
     """Counted by a clock that takes one second a push, on random changes and prompts."""
     model = tiny_seq2seq("t5")
+    check_faithful(model)  # once for each model, before its first sweep
     pushes: list[object] = []
     push = TwoStackWalk._push
     monkeypatch.setattr(
