@@ -148,6 +148,7 @@ def test_runs_with_other_ends_are_other_runs(tmp_path, cache):
     for ends in (1, [1], [1, 7]):
         set_ends(folder, ends)
         settings.append(prepare(load_model(folder), word_task(), "generate", limit=1).settings())
+        del settings[-1]["source_hash"]  # that of the very files
     assert settings[0] == settings[1]  # as it was before there were several
     assert settings[2] == settings[0] | {"end_tokens": [1, 7]}
 
