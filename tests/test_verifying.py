@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -187,11 +189,9 @@ def test_results_that_share_a_folder_are_all_listed(folder):
     assert len(load_results(folder)) == 2
 
 
-@pytest.mark.parametrize("writes", range(6))
-def test_a_save_that_is_killed_leaves_no_table_that_differs_from_the_list(
-    folder, ablation, monkeypatch, writes
-):
-    other = AblationResult(ablation.records.assign(margin=0.25), ablation.facts)
+@contextlib.contextmanager
+def stopped_after(writes: int, monkeypatch) -> Iterator[None]:
+    """Interrupt what would put one file more than so many in its place."""
     real, done = os.replace, []
 
     def replace(*paths):
@@ -202,6 +202,15 @@ def test_a_save_that_is_killed_leaves_no_table_that_differs_from_the_list(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", replace)
+        yield
+
+
+@pytest.mark.parametrize("writes", range(6))
+def test_a_save_that_is_killed_leaves_no_table_that_differs_from_the_list(
+    folder, ablation, monkeypatch, writes
+):
+    other = AblationResult(ablation.records.assign(margin=0.25), ablation.facts)
+    with stopped_after(writes, monkeypatch):
         try:
             other.save(folder)
         except KeyboardInterrupt:
@@ -272,18 +281,8 @@ def test_a_comparison_that_was_killed_is_made_whole_by_the_next(
     comparison, tmp_path, monkeypatch, writes
 ):
     comparison.save(tmp_path)
-    real, done = os.replace, []
-
-    def replace(*paths):
-        done.append(paths)
-        if len(done) > writes:
-            raise KeyboardInterrupt
-        real(*paths)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", replace)
-        with pytest.raises(KeyboardInterrupt):
-            comparison.save(tmp_path)
+    with stopped_after(writes, monkeypatch), pytest.raises(KeyboardInterrupt):
+        comparison.save(tmp_path)
     with pytest.raises(UserError, match="compare the runs again"):
         Comparison.load(tmp_path)
     (tmp_path / ".comparison_layers.parquet.999999999.tmp").write_text("half")
