@@ -321,7 +321,7 @@ def test_a_run_says_what_is_needed_to_repeat_it(model, tmp_path):
 
 def test_a_finished_run_is_read_and_not_made_again(model, tmp_path, monkeypatch):
     first = ablate(model, TASK, out=tmp_path / "run", progress=False)
-    monkeypatch.setattr("layerwise.sweep.run.block_runners", None)
+    monkeypatch.setattr("layerwise.sweep.engine_run.block_runners", None)
     again = ablate(model, TASK, out=tmp_path / "run", progress=False)
     pd.testing.assert_frame_equal(again.records, first.records)
     (loaded,) = lw.load_results(tmp_path / "run")

@@ -143,7 +143,7 @@ def no_model(*_, **__):
 
 def test_the_report_is_made_again_without_a_model(root, said, tmp_path, monkeypatch):
     monkeypatch.setattr("layerwise.models.load_model", no_model)
-    monkeypatch.setattr("layerwise.sweep.run.block_runners", no_model)
+    monkeypatch.setattr("layerwise.sweep.engine_run.block_runners", no_model)
     page = (root / "run" / "report.html").read_bytes()
     again = done("report", root / "run", "--out", tmp_path / "again.html")
     assert (tmp_path / "again.html").read_bytes() == page
@@ -153,7 +153,7 @@ def test_the_report_is_made_again_without_a_model(root, said, tmp_path, monkeypa
 
 
 def test_a_finished_profile_is_read_and_not_made_again(root, said, model, monkeypatch):
-    monkeypatch.setattr("layerwise.sweep.run.block_runners", no_model)
+    monkeypatch.setattr("layerwise.sweep.engine_run.block_runners", no_model)
     before = {path: path.stat().st_mtime_ns for path in (root / "run").glob("*.parquet")}
     page = (root / "run" / "report.html").read_bytes()
     names = [str(root / "solved.jsonl"), str(root / "random.jsonl")]

@@ -20,9 +20,11 @@ from ..models.facts import version_at_load
 from ..models.kinds import Model, vocabularies
 from ..models.seq2seq import Seq2SeqModel
 from ..models.structure import Version, structure_of, version_of
+from .engine_run import engine_outcomes
 from .interventions import intact
 from .reference import Hooks, model_logits
 from .requests import Generate, Generated, LogLikelihood, Request, Scored, Tokens
+from .stopping import make_stopper
 
 # Engine and reference agree to this, in nats, where rounding is not amplified.
 CLOSE = 1e-4
@@ -57,12 +59,7 @@ def check_faithful(model: Model, method: str = "engine") -> None:
     version = structure.version(model.cfg)
     if version in (version_at_load(model), _TRIED.get(model)):
         return None
-    _TRIED[model] = version  # comparing is a sweep, too
-    try:
-        _compare(model)
-    except BaseException:
-        del _TRIED[model]
-        raise
+    _compare(model)
     _TRIED[model] = version_of(model)  # a first run may make tables
     return None
 
@@ -149,10 +146,8 @@ def _differences(
     model: Model, requests: Sequence[Request], plain: Sequence[torch.Tensor]
 ) -> Iterator[float]:
     """How far the engine's log-probabilities and texts are from the model's own, in nats."""
-    from .run import sweep
-
     try:
-        (outcomes,) = sweep(model, [intact()], requests, tokenizer=_NO_END).outcomes
+        (outcomes,), _, _ = engine_outcomes(model, [intact()], requests, make_stopper(_NO_END))
     except UserError:
         raise
     except Exception as error:

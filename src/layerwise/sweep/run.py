@@ -6,35 +6,27 @@ Also reads intact activations out of the same walk: means for ablation, residual
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
 
 import torch
-from transformer_lens import HookedTransformer
 
 from ..errors import unknown_name
 from ..models.facts import generation_settings, origin_of, original_tokenizer
 from ..models.in_turn import in_turn
 from ..models.kinds import Model, vocabularies
 from ..models.seq2seq import Seq2SeqModel
-from ._outcomes import Engine, Told
-from ._runner import heads_per_key
-from .blocks import block_runners, why_not_packed
-from .decode import Decoder, Job, capacity_for
-from .engine import TOKENS_AT_ONCE, Walk, Work
+from .engine import TOKENS_AT_ONCE, Work
+from .engine_run import Progress, engine_outcomes
+from .engine_run import model_shape as model_shape
+from .engine_run import plan_for as plan_for
 from .faithful import check_faithful
 from .interventions import Intervention
-from .layout import SCRATCH
-from .plan import DEFAULT_MEMORY_BUDGET, Batch, ModelShape, SweepPlan, plan_sweep, walk_of
+from .plan import DEFAULT_MEMORY_BUDGET
 from .reference import reference_outcomes
 from .requests import Generated, LogLikelihood, Outcome, Request, refuse_unknown_tokens
-from .seq2seq.run import TwoStackEngine, brute_force_of_two_stacks
-from .seq2seq.run import plan_for as plan_of_two_stacks
+from .seq2seq.run import brute_force_of_two_stacks
 from .stopping import Stopper, make_stopper
-
-Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True)
@@ -75,42 +67,6 @@ class Sweep:
 
     outcomes: list[list[Outcome]]
     stats: SweepStats
-
-
-def plan_for(
-    model: Model,
-    interventions: Sequence[Intervention],
-    requests: Sequence[Request],
-    memory_budget: int = DEFAULT_MEMORY_BUDGET,
-) -> SweepPlan:
-    """The plan of a sweep over a model, whose weights need not be there.
-
-    Raises:
-        UserError: if a layer, a site, a position or a length is out of range.
-    """
-    if isinstance(model, Seq2SeqModel):
-        return plan_of_two_stacks(model, interventions, requests, memory_budget)
-    return plan_sweep(interventions, requests, model_shape(model), memory_budget)
-
-
-def model_shape(model: HookedTransformer) -> ModelShape:
-    """The sizes of a model that decide memory and work."""
-    cfg = model.cfg
-    n_kv = cfg.n_key_value_heads or cfg.n_heads
-    return ModelShape(
-        cfg.n_layers,
-        cfg.d_model,
-        n_kv * cfg.d_head,
-        model.W_E.element_size(),
-        cfg.n_ctx,
-        not cfg.attn_only,
-        cfg.n_heads,
-        cfg.d_vocab,
-        why_not_packed(model) is None,
-        0 if cfg.attn_only else cfg.d_mlp or 0,
-        heads_per_key(cfg),
-        not (cfg.attn_only or cfg.parallel_attn_mlp),
-    )
 
 
 @in_turn
@@ -155,17 +111,15 @@ def sweep(
     started = time.perf_counter()
     refuse_unknown_tokens(requests, *vocabularies(model))
     stopper = _stopper(model, requests, tokenizer)
-    plan = plan_for(model, interventions, requests, memory_budget)
     if method == "reference":
+        plan = plan_for(model, interventions, requests, memory_budget)
         outcomes = reference_outcomes(model, interventions, requests, stopper)
         brute = _brute_force(model, requests, outcomes)
         work = Work(model.cfg.n_layers * len(interventions), brute)
     else:
-        kind: Any = TwoStackEngine if isinstance(model, Seq2SeqModel) else _Engine
-        engine = kind(
-            model, interventions, requests, stopper, memory_budget, tokens_at_once, Work()
+        outcomes, work, plan = engine_outcomes(
+            model, interventions, requests, stopper, memory_budget, tokens_at_once, progress
         )
-        outcomes, work = engine.run(plan.batches, progress), engine.work
         brute = _brute_force(model, requests, outcomes)
     stats = SweepStats(
         work.block_passes,
@@ -208,33 +162,3 @@ def _brute_force(
                 assert isinstance(request, LogLikelihood)
                 total += len(request.context) + len(request.continuation) - 1
     return total * model.cfg.n_layers
-
-
-@dataclass
-class _Engine(Engine):
-    """The engine of decoder-only models."""
-
-    def __post_init__(self) -> None:
-        self.shape, self.runners = model_shape(self.model), block_runners(self.model)
-
-    def walk(self, batch: Batch) -> Walk:
-        """See ``Engine``."""
-        return Walk(
-            self.model,
-            self.runners,
-            walk_of(batch, self.interventions, self.requests, self.shape.n_layers),
-            [self.requests[index] for index in batch.requests],
-            self.work,
-            self._tokens_at_once(self.shape),
-            min(SCRATCH, self.memory_budget // 16),
-        )
-
-    def decode(self, walk: Walk, jobs: list[Job], told: Told, logit_rows: int) -> None:
-        """See ``Engine``."""
-        generating = sorted({job.request for job in jobs})
-        capacity = capacity_for(walk, generating, self.memory_budget // 4)
-        Decoder(walk, self.stopper, deque(jobs), capacity, told, logit_rows=logit_rows).run()
-
-    def _tokens_at_once(self, shape: ModelShape) -> int:
-        """As asked for, or as few as the budget has room for."""
-        return max(64, min(self.tokens_at_once, self.memory_budget // 8 // shape.passing))

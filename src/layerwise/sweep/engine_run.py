@@ -1,0 +1,129 @@
+"""One run of the engine over a model: its plan, its walks, its outcomes.
+
+Whether the engine may be trusted with the model is for ``faithful`` to say, and what users call is
+``sweep`` in ``run``.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformer_lens import HookedTransformer
+
+from ..models.kinds import Model
+from ..models.seq2seq import Seq2SeqModel
+from ._outcomes import Engine, Told
+from ._runner import heads_per_key
+from .blocks import block_runners, why_not_packed
+from .decode import Decoder, Job, capacity_for
+from .engine import TOKENS_AT_ONCE, Walk, Work
+from .interventions import Intervention
+from .layout import SCRATCH
+from .plan import DEFAULT_MEMORY_BUDGET, Batch, ModelShape, SweepPlan, plan_sweep, walk_of
+from .requests import Outcome, Request
+from .seq2seq.run import TwoStackEngine
+from .seq2seq.run import plan_for as plan_of_two_stacks
+from .stopping import Stopper
+
+Progress = Callable[[float], None]
+
+
+def plan_for(
+    model: Model,
+    interventions: Sequence[Intervention],
+    requests: Sequence[Request],
+    memory_budget: int = DEFAULT_MEMORY_BUDGET,
+) -> SweepPlan:
+    """The plan of a sweep over a model, whose weights need not be there.
+
+    Raises:
+        UserError: if a layer, a site, a position or a length is out of range.
+    """
+    if isinstance(model, Seq2SeqModel):
+        return plan_of_two_stacks(model, interventions, requests, memory_budget)
+    return plan_sweep(interventions, requests, model_shape(model), memory_budget)
+
+
+def model_shape(model: HookedTransformer) -> ModelShape:
+    """The sizes of a model that decide memory and work."""
+    cfg = model.cfg
+    n_kv = cfg.n_key_value_heads or cfg.n_heads
+    return ModelShape(
+        cfg.n_layers,
+        cfg.d_model,
+        n_kv * cfg.d_head,
+        model.W_E.element_size(),
+        cfg.n_ctx,
+        not cfg.attn_only,
+        cfg.n_heads,
+        cfg.d_vocab,
+        why_not_packed(model) is None,
+        0 if cfg.attn_only else cfg.d_mlp or 0,
+        heads_per_key(cfg),
+        not (cfg.attn_only or cfg.parallel_attn_mlp),
+    )
+
+
+def engine_outcomes(
+    model: Model,
+    interventions: Sequence[Intervention],
+    requests: Sequence[Request],
+    stopper: Stopper,
+    memory_budget: int = DEFAULT_MEMORY_BUDGET,
+    tokens_at_once: int = TOKENS_AT_ONCE,
+    progress: Progress | None = None,
+) -> tuple[list[list[Outcome]], Work, SweepPlan]:
+    """Put every request to the model under every intervention, whatever the model is.
+
+    Args:
+        model: the model.
+        interventions: what is changed.
+        requests: what is asked.
+        stopper: where texts end.
+        memory_budget: bytes for activations, keys and values.
+        tokens_at_once: so many tokens are pushed through a block at once.
+        progress: called now and then with the share done, from 0 to 1.
+
+    Returns:
+        Outcomes by intervention and request, the work done, and the plan that it followed.
+
+    Raises:
+        UserError: if a layer, a site, a position or a length is out of range.
+    """
+    plan = plan_for(model, interventions, requests, memory_budget)
+    kind: Any = TwoStackEngine if isinstance(model, Seq2SeqModel) else _Engine
+    engine = kind(model, interventions, requests, stopper, memory_budget, tokens_at_once, Work())
+    return engine.run(plan.batches, progress), engine.work, plan
+
+
+@dataclass
+class _Engine(Engine):
+    """The engine of decoder-only models."""
+
+    def __post_init__(self) -> None:
+        self.shape, self.runners = model_shape(self.model), block_runners(self.model)
+
+    def walk(self, batch: Batch) -> Walk:
+        """See ``Engine``."""
+        return Walk(
+            self.model,
+            self.runners,
+            walk_of(batch, self.interventions, self.requests, self.shape.n_layers),
+            [self.requests[index] for index in batch.requests],
+            self.work,
+            self._tokens_at_once(self.shape),
+            min(SCRATCH, self.memory_budget // 16),
+        )
+
+    def decode(self, walk: Walk, jobs: list[Job], told: Told, logit_rows: int) -> None:
+        """See ``Engine``."""
+        generating = sorted({job.request for job in jobs})
+        capacity = capacity_for(walk, generating, self.memory_budget // 4)
+        Decoder(walk, self.stopper, deque(jobs), capacity, told, logit_rows=logit_rows).run()
+
+    def _tokens_at_once(self, shape: ModelShape) -> int:
+        """As asked for, or as few as the budget has room for."""
+        return max(64, min(self.tokens_at_once, self.memory_budget // 8 // shape.passing))
