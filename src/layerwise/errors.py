@@ -53,6 +53,11 @@ def shown(value: object) -> str:
     return text if len(text) <= _LONGEST_NAME else f"{text[: _LONGEST_NAME - 3]}..."
 
 
+def one_line(error: BaseException) -> str:
+    """The beginning of an error's message, fit to be quoted in a sentence."""
+    return " ".join(str(error).split())[:200].rstrip(" .")
+
+
 class UserError(ValueError):
     """A mistake of the user's, told in one sentence: what, expected, what to do.
 

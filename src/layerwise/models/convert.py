@@ -19,8 +19,7 @@ from transformer_lens import HookedTransformer, HookedTransformerConfig
 from transformer_lens import loading_from_pretrained as loading
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from layerwise.errors import UserError
-from layerwise.models.folder import one_line
+from layerwise.errors import UserError, one_line
 from layerwise.models.quiet import no_deprecation_of_hooked_transformer
 
 # From these words in a path TransformerLens concludes what architecture the model has.

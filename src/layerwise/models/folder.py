@@ -13,8 +13,7 @@ from typing import Any
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from layerwise.errors import UserError
-from layerwise.models.json_files import one_line as one_line
+from layerwise.errors import UserError, one_line
 from layerwise.models.json_files import read_json_object
 from layerwise.models.stored_weights import refuse_too_many_layers, stored_weights, weight_files
 

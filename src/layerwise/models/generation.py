@@ -12,8 +12,7 @@ from typing import Any
 
 from transformers import GenerationConfig
 
-from layerwise.errors import UserError
-from layerwise.models.folder import one_line
+from layerwise.errors import UserError, one_line
 from layerwise.models.quiet import quiet
 
 # What would change the text of generate(do_sample=False, num_beams=1), and the value that does not.

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layerwise.errors import UserError
+from layerwise.errors import UserError, one_line
 from layerwise.models.cache import cache_dir, complete_or_nothing, discard, file_sha256
 from layerwise.models.gguf_header import GgufHeader, read_gguf_header
 from layerwise.models.manifest import is_conversion, write_manifest
@@ -126,8 +126,6 @@ def _refusals(path: Path) -> Iterator[None]:
     except (OSError, UserError):
         raise
     except Exception as error:
-        from layerwise.models.json_files import one_line
-
         raise UserError(
             f"{path.name} cannot be converted ({type(error).__name__}: {one_line(error)}): "
             "expected a GGUF file of an architecture that transformers reads; use the model's "

@@ -9,14 +9,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from layerwise.errors import UserError
+from layerwise.errors import UserError, one_line
 
 _LARGEST = 2**26  # bytes; the largest index of a model known to us has 2**21
-
-
-def one_line(error: BaseException) -> str:
-    """The beginning of an error's message, fit to be quoted in a sentence."""
-    return " ".join(str(error).split())[:200].rstrip(" .")
 
 
 def read_json_object(path: Path) -> dict[str, Any]:

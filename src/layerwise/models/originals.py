@@ -18,8 +18,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from layerwise.errors import UserError
-from layerwise.models.folder import must_be_usable, one_line
+from layerwise.errors import UserError, one_line
+from layerwise.models.folder import must_be_usable
 from layerwise.models.offload import in_pieces, named_weights
 from layerwise.models.organisms.tokenizer import is_toy, read_toy_tokenizer
 from layerwise.models.stored_weights import refuse_too_large, stored_weights

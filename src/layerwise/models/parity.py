@@ -22,9 +22,8 @@ from jaxtyping import Float, Int
 from transformer_lens import HookedTransformer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from layerwise.errors import UserError
+from layerwise.errors import UserError, one_line
 from layerwise.models.cache import folder_sha256, key_of, read_record, write_record
-from layerwise.models.folder import one_line
 from layerwise.models.rounding import MULTIPLE, StayFloat64, disturbances
 
 TOLERANCE = 1e-3

@@ -11,8 +11,8 @@ from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from layerwise.errors import UserError
-from layerwise.models.json_files import one_line, read_json_object
+from layerwise.errors import UserError, one_line
+from layerwise.models.json_files import read_json_object
 
 WEIGHTS = "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"

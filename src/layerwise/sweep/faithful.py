@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
-from ..errors import UserError
+from ..errors import UserError, one_line
 from ..models.altered import refuse_for_engine, refuse_for_reference
 from ..models.facts import version_at_load
 from ..models.kinds import Model, vocabularies
@@ -153,7 +153,7 @@ def _differences(
     except Exception as error:
         raise UserError(
             f"The engine cannot run this model ({type(error).__name__}: "
-            f"{' '.join(str(error).split())[:200]}): expected modules that do what their classes "
+            f"{one_line(error)}): expected modules that do what their classes "
             "do; undo what was changed."
         ) from error
     for request, outcome, logits in zip(requests, outcomes, plain, strict=True):
@@ -194,7 +194,7 @@ def _run_model(model: Model, request: Request, disturbed: int | None = None) -> 
     except Exception as error:
         raise UserError(
             f"The model does not run ({type(error).__name__}: "
-            f"{' '.join(str(error).split())[:200]}): expected logits of a few tokens; try "
+            f"{one_line(error)}): expected logits of a few tokens; try "
             "model(tokens) by itself."
         ) from error
 

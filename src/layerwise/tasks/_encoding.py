@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol, runtime_checkable
 
-from layerwise.errors import UserError
+from layerwise.errors import UserError, one_line
 from layerwise.sweep.requests import Tokens
 
 
@@ -95,11 +95,10 @@ def as_chat(tokenizer: Tokenizer, prompt: str) -> str:
     try:
         text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
     except Exception as error:
-        told = " ".join(str(error).split())[:200].rstrip(" .")
         raise UserError(
-            f"The chat template of this model's tokenizer fails ({type(error).__name__}: {told}): "
-            "expected one that makes a prompt of a single user turn; turn the chat option off, or "
-            "correct the template."
+            f"The chat template of this model's tokenizer fails ({type(error).__name__}: "
+            f"{one_line(error)}): expected one that makes a prompt of a single user turn; turn the "
+            "chat option off, or correct the template."
         ) from error
     if not isinstance(text, str):
         raise UserError(
