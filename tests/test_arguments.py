@@ -19,7 +19,8 @@ import pytest
 import torch
 
 import layerwise as lw
-from layerwise._arguments import READERS, check_arguments, plain
+from layerwise._argument_kinds import READERS, check_arguments
+from layerwise._arguments import plain
 from layerwise._carry_out import carry_out
 from layerwise.planning import plan_run
 from layerwise.tuned_lens import train_lens

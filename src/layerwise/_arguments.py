@@ -2,7 +2,8 @@
 
 Every option goes by one name wherever it is taken, and has one reader here: NumPy and torch
 scalars become plain numbers, arrays and generators tuples, and what cannot be read is refused in
-a sentence. Which values an analysis can do something with is the analysis' business.
+a sentence. Models, tasks and results have their readers in ``_argument_kinds``; which values an
+analysis can do something with is the analysis' business.
 """
 
 from __future__ import annotations
@@ -234,39 +235,17 @@ def from_the_end(name: str, value: Any) -> str | tuple[int | str, ...]:
     return value if isinstance(value, str) else numbers("[-2, -1], or 'all'")(name, value)
 
 
-def task(name: str, value: Any) -> Any:
-    """Read a task: its name, the path of its file, or the task itself."""
-    from layerwise.tasks.task import Task
-
-    expected = "a task's name, the path of a .jsonl file, or a Task"
+def task_name(
+    name: str, value: Any, expected: str = "a task's name, or the path of a .jsonl file"
+) -> str:
+    """Read the name of a task that is to be loaded, or the path of its file."""
     found = plain(value)
-    if isinstance(found, Task):
-        return found
     if not isinstance(found, (str, os.PathLike)) or isinstance(os.fspath(found), bytes):
         raise refuse(name, value, expected)
     named = str(os.fspath(found))
     if named.endswith(".jsonl"):
         refuse_path(name, named)
     return named
-
-
-def task_name(name: str, value: Any) -> str:
-    """Read the name of a task that is to be loaded, or the path of its file."""
-    found = plain(value)
-    if not isinstance(found, (str, os.PathLike)):
-        raise refuse(name, value, "a task's name, or the path of a .jsonl file")
-    return task(name, found)
-
-
-def tasks(name: str, value: Any) -> tuple[Any, ...]:
-    """Read one task or several."""
-    from layerwise.tasks.task import Task
-
-    single = plain(value)
-    if isinstance(single, (str, os.PathLike, Task)):
-        return (task(name, single),)
-    expected = "a task's name, the path of a .jsonl file, a Task, or a list of these"
-    return tuple(task(name, one) for one in entries(name, value, expected))
 
 
 def paths(name: str, value: Any) -> tuple[str | Path, ...]:
@@ -295,46 +274,6 @@ def groups(name: str, value: Any) -> dict[str, tuple[int | str, ...]]:
     return {str(group): read(f"{name}[{group!r}]", some) for group, some in value.items()}
 
 
-def results(name: str, value: Any) -> list[Any]:
-    """Read one result or several."""
-    from layerwise.results import Result
-
-    if isinstance(value, Result):
-        return [value]
-    expected = "results, such as [layerwise.ablate(...)]; those of a profile are its .results"
-    found = list(entries(name, value, expected))
-    for one in found:
-        if not isinstance(one, Result):
-            raise refuse(name, one, expected)
-    return found
-
-
-def model(name: str, value: Any) -> Any:
-    """Read a loaded model."""
-    from transformer_lens import HookedTransformer
-
-    from layerwise.models.seq2seq import Seq2SeqModel
-
-    if not isinstance(value, (HookedTransformer, Seq2SeqModel)):
-        raise UserError(
-            f"Argument {name!r} is {_kind_of(value)}; expected a loaded model: load it first, "
-            "with layerwise.load_model(...)."
-        )
-    return value
-
-
-def _kind_of(value: Any) -> str:
-    named = isinstance(value, (str, os.PathLike)) or value is None
-    return shown(value) if named else f"of type {type(value).__name__}"
-
-
-def model_or_name(name: str, value: Any) -> Any:
-    """Read a loaded model, or the name of one."""
-    if isinstance(value, (str, os.PathLike)):
-        return model_name(name, value)
-    return model(name, value)
-
-
 def model_name(name: str, value: Any) -> str:
     """Read the name of a model that can be loaded: an alias, a path, or a hub id."""
     if not isinstance(value, (str, os.PathLike)) or isinstance(os.fspath(value), bytes):
@@ -347,13 +286,6 @@ def model_name(name: str, value: Any) -> str:
         )
     refuse_path("model", named)
     return named
-
-
-def lens(name: str, value: Any) -> Any:
-    """Read a tuned lens, or the path of one."""
-    from layerwise._translators import TunedLens
-
-    return value if isinstance(value, TunedLens) else path(name, value)
 
 
 READERS: Mapping[str, Reader] = {
@@ -386,7 +318,6 @@ READERS: Mapping[str, Reader] = {
     "mean_by": text("pooled"),
     "memory_budget": whole(2**30),
     "method": text("engine"),
-    "model": model,
     "n_removed": whole(1),
     "n_resamples": whole(10_000),
     "n_texts": whole(512),
@@ -403,7 +334,6 @@ READERS: Mapping[str, Reader] = {
     "receivers": texts("logits", none=True),
     "recalibrate": truth,
     "remove": numbers("[4, 5]", names=True),
-    "results": results,
     "runs": runs,
     "sample": whole(64),
     "seed": seed,
@@ -411,12 +341,10 @@ READERS: Mapping[str, Reader] = {
     "site": text("attn_out"),
     "sites": texts("resid_post"),
     "steps": whole(200),
-    "tasks": tasks,
     "text": path,
     "threshold": real(0.4),
-    "tuned": lens,
 }
-"""How each argument is read, by its name."""
+"""How each argument is read that is neither a model, a task nor a result, by its name."""
 # These may be None, whatever they are if nobody says.
 _NONE_FOR_ALL = {"limit"}
 

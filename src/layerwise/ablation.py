@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from layerwise._ablation_job import Ablation
-from layerwise._arguments import check_arguments
+from layerwise._argument_kinds import check_arguments
 from layerwise._carry_out import carry_out
 from layerwise._changes import Changes
 from layerwise._setup import TaskLike, check_layers, prepare

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from layerwise._arguments import check_arguments
+from layerwise._argument_kinds import check_arguments
 from layerwise._attribution_job import Attribution
 from layerwise._callable import make_callable
 from layerwise._carry_out import carry_out

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 
 from layerwise import stats
-from layerwise._arguments import check_arguments
+from layerwise._argument_kinds import check_arguments
 from layerwise._carry_out import carry_out
 from layerwise._hooked_patches import answer_logits, token_passes
 from layerwise._parts import Parts, together

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from layerwise import stats
-from layerwise._arguments import check_arguments
+from layerwise._argument_kinds import check_arguments
 from layerwise._callable import make_callable
 from layerwise._curve_evidence import attribution_evidence, lens_evidence, patching_evidence
 from layerwise._depths import accumulated, bounds, centre_of_mass, half_depth, later_by, two_sided_p

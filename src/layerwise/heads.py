@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from transformer_lens import HookedTransformer
 
-from layerwise._arguments import check_arguments
+from layerwise._argument_kinds import check_arguments
 from layerwise._attention_scores import (
     Scored,
     Scores,

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from layerwise._arguments import check_arguments, from_the_end
+from layerwise._argument_kinds import check_arguments
+from layerwise._arguments import from_the_end
 from layerwise._callable import make_callable
 from layerwise._carry_out import carry_out
 from layerwise._lens_job import Lens as Lens

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from layerwise._arguments import check_arguments
+from layerwise._argument_kinds import check_arguments
 from layerwise._carry_out import carry_out
 from layerwise._hooked_patches import token_passes
 from layerwise._parts import Parts, together

@@ -17,7 +17,7 @@ import pandas as pd
 from transformer_lens import HookedTransformer
 
 from layerwise._ablation_job import Ablation
-from layerwise._arguments import check_arguments, model_or_name
+from layerwise._argument_kinds import check_arguments, model_or_name
 from layerwise._attribution_job import Attribution
 from layerwise._changes import Changes
 from layerwise._lengths import TRIED, lengths_in, remember_lengths, remembered_lengths, worth_trying

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from layerwise._ablation_job import Ablation
-from layerwise._arguments import check_arguments
+from layerwise._argument_kinds import check_arguments
 from layerwise._carry_out import carry_out
 from layerwise._parts import Parts
 from layerwise._profile_extras import changes_of, jobs_of, patched_sites, wanted_extras

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from layerwise._ablation_job import ITEMS_AT_ONCE, joined_work
-from layerwise._arguments import check_arguments
+from layerwise._argument_kinds import check_arguments
 from layerwise._carry_out import read_finished
 from layerwise._parts import together
 from layerwise._pruning_folder import TABLES as TABLES

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from layerwise._arguments import check_arguments
+from layerwise._argument_kinds import check_arguments
 from layerwise._carry_out import carry_out
 from layerwise._removal_job import Removal
 from layerwise._setup import TaskLike, prepare

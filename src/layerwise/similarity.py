@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from layerwise._arguments import check_arguments
+from layerwise._argument_kinds import check_arguments
 from layerwise._callable import make_callable
 from layerwise._carry_out import carry_out
 from layerwise._parts import Parts

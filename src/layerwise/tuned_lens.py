@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise._arguments import check_arguments
+from layerwise._argument_kinds import check_arguments
 from layerwise._carry_out import carry_out
 from layerwise._lens_texts import Texts, texts_of_file, texts_of_tasks
 from layerwise._lens_training import Trainer, compare

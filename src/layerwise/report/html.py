@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from layerwise._arguments import check_arguments
+from layerwise._argument_kinds import check_arguments
 from layerwise._files import refuse_unusable_file, remove_temporaries, write_atomically
 from layerwise._joining import joinable
 from layerwise.errors import UserError

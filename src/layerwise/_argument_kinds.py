@@ -1,0 +1,92 @@
+"""Arguments that are models, tasks, results or lenses, beside the plain ones of ``_arguments``.
+
+Functions below these, such as those that load them, check their arguments by ``_arguments`` alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, ParamSpec, TypeVar
+
+from layerwise import _arguments
+from layerwise._arguments import Reader, entries, model_name, path, plain, refuse, task_name
+from layerwise.errors import UserError, shown
+from layerwise.results import Result
+from layerwise.tasks.task import Task
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def task(name: str, value: Any) -> Any:
+    """Read a task: its name, the path of its file, or the task itself."""
+    found = plain(value)
+    if isinstance(found, Task):
+        return found
+    return task_name(name, value, "a task's name, the path of a .jsonl file, or a Task")
+
+
+def tasks(name: str, value: Any) -> tuple[Any, ...]:
+    """Read one task or several."""
+    single = plain(value)
+    if isinstance(single, (str, os.PathLike, Task)):
+        return (task(name, single),)
+    expected = "a task's name, the path of a .jsonl file, a Task, or a list of these"
+    return tuple(task(name, one) for one in entries(name, value, expected))
+
+
+def results(name: str, value: Any) -> list[Any]:
+    """Read one result or several."""
+    if isinstance(value, Result):
+        return [value]
+    expected = "results, such as [layerwise.ablate(...)]; those of a profile are its .results"
+    found = list(entries(name, value, expected))
+    for one in found:
+        if not isinstance(one, Result):
+            raise refuse(name, one, expected)
+    return found
+
+
+def model(name: str, value: Any) -> Any:
+    """Read a loaded model."""
+    from transformer_lens import HookedTransformer
+
+    from layerwise.models.seq2seq import Seq2SeqModel
+
+    if not isinstance(value, (HookedTransformer, Seq2SeqModel)):
+        raise UserError(
+            f"Argument {name!r} is {_kind_of(value)}; expected a loaded model: load it first, "
+            "with layerwise.load_model(...)."
+        )
+    return value
+
+
+def _kind_of(value: Any) -> str:
+    named = isinstance(value, (str, os.PathLike)) or value is None
+    return shown(value) if named else f"of type {type(value).__name__}"
+
+
+def model_or_name(name: str, value: Any) -> Any:
+    """Read a loaded model, or the name of one."""
+    if isinstance(value, (str, os.PathLike)):
+        return model_name(name, value)
+    return model(name, value)
+
+
+def lens(name: str, value: Any) -> Any:
+    """Read a tuned lens, or the path of one."""
+    from layerwise._translators import TunedLens
+
+    return value if isinstance(value, TunedLens) else path(name, value)
+
+
+READERS: Mapping[str, Reader] = {
+    **_arguments.READERS, "model": model, "results": results, "tasks": tasks, "tuned": lens
+}  # fmt: skip
+"""How each argument is read, by its name."""
+
+
+def check_arguments(**others: Reader) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+    """As ``_arguments.check_arguments``, also for models, tasks, results and lenses."""
+    return _arguments.check_arguments(**{**READERS, **others})
