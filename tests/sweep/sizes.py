@@ -10,7 +10,7 @@ from unittest import mock
 
 from hypothesis import strategies as st
 
-from layerwise.sweep import decode, run, scores
+from layerwise.sweep import decode, engine_run, scores
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Sizes:
     def in_use(self) -> Iterator[None]:
         """The engine with these sizes."""
         patches: list[Any] = [
-            mock.patch.object(run._Engine, "_tokens_at_once", return_value=self.tokens_at_once),
-            mock.patch.object(run, "capacity_for", return_value=self.capacity),
+            mock.patch.object(engine_run._Engine, "_tokens_at_once", return_value=self.tokens_at_once),
+            mock.patch.object(engine_run, "capacity_for", return_value=self.capacity),
             mock.patch.object(scores, "ROWS_AT_ONCE", self.rows_at_once),
             mock.patch.object(decode, "SHORTEST_BEGINNING", self.beginning),
             mock.patch.object(decode, "STEP_ROOM", self.room),

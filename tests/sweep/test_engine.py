@@ -222,12 +222,12 @@ def test_work_is_measured_against_brute_force():
 
 def test_many_texts_of_different_lengths_share_few_rows(monkeypatch):
     """Finished rows leave and waiting ones take their place without mixing up caches."""
-    from layerwise.sweep import run
+    from layerwise.sweep import engine_run
 
     model = random_model("llama-gqa")
     requests = [Generate(tuple(range(1, 3 + i)), 1 + (7 * i) % 9) for i in range(9)]
     slow = sweep(model, SINGLES, requests, method="reference")
-    monkeypatch.setattr(run, "capacity_for", lambda walk, requests, budget: 4)
+    monkeypatch.setattr(engine_run, "capacity_for", lambda walk, requests, budget: 4)
     assert_agree(model, SINGLES, requests, sweep(model, SINGLES, requests), slow)
 
 
