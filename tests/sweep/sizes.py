@@ -37,7 +37,9 @@ class Sizes:
     def in_use(self) -> Iterator[None]:
         """The engine with these sizes."""
         patches: list[Any] = [
-            mock.patch.object(engine_run._Engine, "_tokens_at_once", return_value=self.tokens_at_once),
+            mock.patch.object(
+                engine_run._Engine, "_tokens_at_once", return_value=self.tokens_at_once
+            ),
             mock.patch.object(engine_run, "capacity_for", return_value=self.capacity),
             mock.patch.object(scores, "ROWS_AT_ONCE", self.rows_at_once),
             mock.patch.object(decode, "SHORTEST_BEGINNING", self.beginning),
