@@ -17,7 +17,7 @@ from layerwise._setup import Setup, load_task
 from layerwise.errors import UserError
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.sweep.requests import LogLikelihood, Tokens
-from layerwise.tasks import Task
+from layerwise.tasks import Task, languages, task_names
 from layerwise.tasks._encoding import encode, encode_apart
 from layerwise.tasks._lines import bad_line, objects
 
@@ -203,7 +203,8 @@ def texts_of_tasks(setup: Setup, n_texts: int) -> Texts:
     Raises:
         UserError: if none of the tasks is built in, or too few items are left.
     """
-    tasks = [task for task in setup.tasks if task.source == "built-in"]
+    known = {name for language in languages() for name in task_names(language)}
+    tasks = [one for one in setup.tasks if one.source == "built-in" and one.name in known]
     if not tasks:
         raise UserError(
             "A tuned lens is trained on prompts of other items than those measured, and these "

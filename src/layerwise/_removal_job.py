@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from layerwise import stats
-from layerwise._ablation_job import METHODS, write_requests
+from layerwise._ablation_job import METHODS, refuse_no_chance, write_requests
 from layerwise._parts import Parts
 from layerwise._progress import Meter
 from layerwise._records import planned, record_rows, work_entry
@@ -92,6 +92,7 @@ class Removal:
                 "and less than 1."
             )
         for task in self.setup.tasks:  # bad input is told before any work is done
+            refuse_no_chance(task, self.setup.protocols)
             self.split(task)
             for protocol in self.setup.protocols:
                 self.asked(task, task.items, protocol)

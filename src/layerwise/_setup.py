@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from layerwise._facts import Facts, ModelFacts, TaskFacts, read_run_file
 from layerwise._lengths import expected_lengths
 from layerwise._stacks import layer_number
-from layerwise.errors import UserError, unknown_name
+from layerwise.errors import UnusedSettingsWarning, UserError, unknown_name
 from layerwise.models import LoadedFacts, model_facts, original_tokenizer
 from layerwise.models.facts import generation_settings, language_of
 from layerwise.models.kinds import Model, n_encoder_layers, vocabularies
@@ -350,6 +350,7 @@ def _warn_of_unused_settings(model: Model) -> None:
         warnings.warn(
             f"Texts are plain greedy here: {', '.join(unused)} of the model's generation settings "
             "is not used, so that its own generate() may write other texts.",
+            UnusedSettingsWarning,
             stacklevel=4,
         )
 

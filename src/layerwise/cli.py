@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 
 from layerwise._files import is_folder, refuse_unusable_file, refuse_unusable_folder
 from layerwise._process import collect_rarely, settle, work_beside
-from layerwise.errors import MadeAgainWarning, UserError, printable
+from layerwise.errors import MadeAgainWarning, UnusedSettingsWarning, UserError, printable
 
 if TYPE_CHECKING:
     from layerwise.results import Result
@@ -173,6 +173,11 @@ def models(
     from layerwise.models import known_models
 
     if name is None:
+        if offload is not None:
+            raise UserError(
+                f"--offload {offload} says how a model is loaded, but no model was named; name "
+                "one, or leave it out."
+            )
         for known in known_models():
             state = "available" if known.available else f"not here; {known.install}"
             _say(f"{known.name}: {known.summary} ({state})")
@@ -867,8 +872,8 @@ def _tell_planned(result: Result) -> None:
 def _show_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, *more: Any
 ) -> None:  # fmt: skip
-    """Print what was made again as one line; other warnings as Python does."""
-    if category is MadeAgainWarning:
+    """Print this package's warnings as one line; those of others as Python does."""
+    if category in (MadeAgainWarning, UnusedSettingsWarning):
         _say(f"layerwise: {message}", err=True)
     else:
         sys.stderr.write(warnings.formatwarning(message, category, filename, lineno))
@@ -881,6 +886,7 @@ def main() -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", MadeAgainWarning)
+            warnings.simplefilter("always", UnusedSettingsWarning)
             warnings.showwarning = _show_warning
             app()
     except UserError as error:

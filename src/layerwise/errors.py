@@ -77,6 +77,10 @@ class MadeAgainWarning(UserWarning):
     """Saved results were missing, damaged or edited, and were made again."""
 
 
+class UnusedSettingsWarning(UserWarning):
+    """A model's own settings, with which its texts could be others, are not used."""
+
+
 def unknown_name(what: str, given: str, known: Iterable[str]) -> UserError:
     """The error for a name that is not in a registry.
 

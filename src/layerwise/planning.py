@@ -173,6 +173,11 @@ def plan_run(
     """
     if analysis not in ANALYSES:
         raise unknown_name("analysis", analysis, ANALYSES)
+    _refuse_unused(
+        analysis,
+        {"kind": kind != "skip", "site": site is not None, "layers": layers is not None},
+        {"exhaustive": exhaustive},
+    )
     given = isinstance(model, (HookedTransformer, Seq2SeqModel))
     subject = model if given else load_outline(model, dtype=dtype, device=device)
     if recalibrate:
@@ -209,6 +214,19 @@ def plan_run(
     rows, total = tuple(jobs.rows()), jobs.total()
     notes += _notes(setup, total)
     return RunPlan(rows, total, setup.memory_budget, setup.tokens_at_once, tuple(notes))
+
+
+def _refuse_unused(
+    analysis: str, of_ablation: Mapping[str, bool], of_profile: Mapping[str, bool]
+) -> None:
+    """Refuse options that were given and that would change nothing in the plan."""
+    for owner, options in (("ablation", of_ablation), ("profile", of_profile)):
+        given = [name for name, was_given in options.items() if was_given and analysis != owner]
+        if given:
+            raise UserError(
+                f"{given[0]!r} was given, which only the plan of {owner!r} has, and the plan of "
+                f"{analysis!r} would be the same without it; plan {owner!r}, or leave it out."
+            )
 
 
 class _Jobs(NamedTuple):

@@ -69,6 +69,11 @@ def own(**changes: Any) -> Callable[[Place], object]:
     return lambda at: lw.ablate(at.model, replace(at.task, **changes), "continuation")
 
 
+def at_own(function: Callable[..., object], options: Any = None, **changes: Any) -> Any:
+    """Another analysis of an own task that was changed."""
+    return lambda at: function(at.model, replace(at.task, **changes), **(options or {}))
+
+
 def item(**changes: Any) -> Callable[[Place], object]:
     """Ablation of an own task whose first item was changed."""
 
@@ -268,9 +273,15 @@ CALLS = [
     Call("exhaustive by a number", of(lw.profile, exhaustive=2), ("'exhaustive' is 2", TRUTH)),
     Call("prune by a number", of(lw.prune_model, remove=1, out="x"), ("'remove' is 1", "[4, 5]")),
     Call("prune into nothing", of(lw.prune_model, remove=[0], out=""), ("'out' is ''", "path")),
+    Call("removal without chance", at_own(lw.removal_order, {"n_removed": 1}, chance={}),
+         ("no chance level", "add it")),
+    Call("lens of an own task", at_own(train_lens, source="built-in"), ("cannot make any", "text")),
     Call("plan of nothing", lambda at: plan_run(""), ("name is empty", EMPTY_NAME)),
     Call("plan of a number", lambda at: plan_run(3), ("'model' is of type int", LOADED)),
     Call("plan of no analysis", of(plan_run, analysis="all"), ("Unknown analysis", "profile")),
+    Call("plan of a lens by kind", of(plan_run, analysis="lens", kind="zero"), ("'kind'", "leave")),
+    Call("plan of a profile's site", of(plan_run, analysis="profile", site="z"), ("'site'",)),
+    Call("plan of too much", of(plan_run, exhaustive=True), ("plan 'profile', or leave it out",)),
     Call("report of nothing", lambda at: lw.report([]), ("There is nothing to report", "run an")),
     Call("report of a text", lambda at: lw.report("run"), ("'results' is 'run'", "expected")),
     Call("report of folders", lambda at: lw.report([at.folder]), ("'results' is", "expected")),
@@ -326,6 +337,9 @@ COMMANDS = [
     Command("lens not read", ("lens", MODEL, *WORDS, "--tuned", "x"), ("leave the tuned lens",)),
     Command("runs and groups", ("compare", "a", "b", "--group", "x=a"), ("at once", "--group")),
     Command("plan of more", ("plan", MODEL, *WORDS, "--also", "heads"), ("only a profile", "plan")),
+    Command("plan of a patch's kind", ("plan", MODEL, "--analysis", "patching", "--kind", "zero"),
+            ("'kind' was given", "plan 'ablation', or leave it out")),
+    Command("disk for nothing", ("models", "--offload", "disk"), ("no model was named",)),
     Command("report of nowhere", ("report", "no"), ("No folder no", "check the path")),
     Command("report of a long name", ("report", LONG), ("a name of 300 bytes", "shorter one")),
     Command("comparison of a long name", ("compare", LONG, "b"), ("a name of 300 bytes",)),
