@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,6 +16,7 @@ from layerwise._tables import frame
 from layerwise.attribution_patching import attribute_patches, estimated_changes
 from layerwise.errors import UserError
 from layerwise.models.kinds import hook_name
+from layerwise.models.quiet import no_deprecation_of
 from layerwise.patching import patch_activations
 from tests import analysis
 from tests.analysis import prompt_pair, word_task
@@ -51,8 +50,7 @@ def test_on_a_linear_model_estimates_are_true_patches():
         n_layers=1, d_model=16, n_ctx=16, d_head=8, n_heads=2, d_vocab=30, attn_only=True,
         normalization_type=None, device="cpu", seed=0, initializer_range=0.4,
     )  # fmt: skip
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="HookedTransformer is deprecated")
+    with no_deprecation_of("HookedTransformer"):
         model = HookedTransformer(config).eval()
     wanted = cells(("z", "pattern", "attn_out", "resid_post"), 1, 2)
     (found,) = estimated_changes(model, [(CLEAN, OTHER)], [ANSWERS], wanted)

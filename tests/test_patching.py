@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +15,7 @@ from layerwise._patching_places import Position, positions_of
 from layerwise._setup import Setup
 from layerwise.errors import UserError
 from layerwise.models import original_tokenizer
+from layerwise.models.quiet import no_deprecation_of
 from layerwise.patching import patch_activations
 from layerwise.tasks import Corruption, Item, PatchingPrompts, Task, patching_prompts
 from tests import analysis
@@ -344,8 +344,7 @@ def test_an_mlp_that_is_not_there_cannot_be_patched(tmp_path):
         n_layers=1, d_model=16, n_ctx=128, d_head=8, n_heads=2, d_vocab=304, attn_only=True,
         device="cpu", seed=0,
     )  # fmt: skip
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="HookedTransformer is deprecated")
+    with no_deprecation_of("HookedTransformer"):
         model = HookedTransformer(config)
     model.tokenizer = tiny_tokenizer()
     with pytest.raises(UserError, match="blocks have no MLP; choose site resid_pre or attn_out"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import warnings
 
 import numpy as np
 import pandas as pd
@@ -22,6 +21,7 @@ from layerwise._setup import prepare
 from layerwise._translators import FILE
 from layerwise.errors import UserError
 from layerwise.logit_lens import logit_lens
+from layerwise.models.quiet import no_deprecation_of
 from layerwise.results import TunedLensResult
 from layerwise.tuned_lens import TunedLens, train_lens
 from tests import analysis
@@ -141,8 +141,7 @@ def affine_model() -> tuple[HookedTransformer, torch.Tensor, torch.Tensor]:
         n_layers=3, d_model=width, n_ctx=128, d_head=6, n_heads=2, d_mlp=16, d_vocab=300,
         act_fn="relu", normalization_type=None, device="cpu", seed=1, initializer_range=0.4,
     )  # fmt: skip
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="HookedTransformer is deprecated")
+    with no_deprecation_of("HookedTransformer"):
         model = HookedTransformer(config).eval()
     model.tokenizer = tiny_tokenizer()
     generator = torch.Generator().manual_seed(2)

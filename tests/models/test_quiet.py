@@ -54,9 +54,9 @@ def test_notes_of_others_still_pass(caplog):
 
 
 def test_only_the_deprecation_of_hooked_transformer_is_silenced():
-    from layerwise.models.quiet import no_deprecation_of_hooked_transformer
+    from layerwise.models.quiet import no_deprecation_of
 
-    with no_deprecation_of_hooked_transformer():
+    with no_deprecation_of("HookedTransformer"):
         warnings.warn("HookedTransformer is deprecated and will go", DeprecationWarning, 1)
         with pytest.raises(DeprecationWarning, match="something else"):
             warnings.warn("something else", DeprecationWarning, 1)

@@ -13,7 +13,7 @@ from layerwise.models.facts import language_of
 from layerwise.models.organisms import ORGANISM, Language
 from layerwise.models.organisms.tokenizer import is_toy, read_toy_tokenizer, toy_tokenizer
 from layerwise.models.parity import TEXT, token_ids
-from layerwise.models.quiet import no_deprecation_of_hooked_transformer
+from layerwise.models.quiet import no_deprecation_of
 from tests.models.tiny import tiny_tokenizer
 
 SMALL = Language("small", 8, 8, 6, 2, 4)
@@ -24,7 +24,7 @@ def small_model(tokenizer) -> HookedTransformer:
         n_layers=2, d_model=16, n_ctx=64, d_head=8, n_heads=2, act_fn="relu",
         d_vocab=len(tokenizer), seed=0, model_name="toy",
     )  # fmt: skip
-    with no_deprecation_of_hooked_transformer():
+    with no_deprecation_of("HookedTransformer"):
         return HookedTransformer(cfg, tokenizer, move_to_device=False).eval()
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import functools
-import warnings
 from typing import Any
 
 import torch
 from transformer_lens import HookedTransformer, HookedTransformerConfig
+
+from layerwise.models.quiet import no_deprecation_of
 
 D_VOCAB = 50
 D_MODEL = 32
@@ -70,8 +71,7 @@ def random_model(kind: str, loud: float = 1.0) -> HookedTransformer:
         "initializer_range": 0.3,
         "seed": 0,
     } | KINDS[kind]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="HookedTransformer is deprecated")
+    with no_deprecation_of("HookedTransformer"):
         model = HookedTransformer(HookedTransformerConfig(**config)).eval()
     generator = torch.Generator().manual_seed(1)
     for name, parameter in model.named_parameters():

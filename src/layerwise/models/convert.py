@@ -20,7 +20,7 @@ from transformer_lens import loading_from_pretrained as loading
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from layerwise.errors import UserError, one_line
-from layerwise.models.quiet import no_deprecation_of_hooked_transformer
+from layerwise.models.quiet import no_deprecation_of
 
 # From these words in a path TransformerLens concludes what architecture the model has.
 _TELLTALE = ("llama", "gemma", "wav2vec2")
@@ -67,7 +67,7 @@ def without_weights(
     cfg: HookedTransformerConfig, tokenizer: PreTrainedTokenizerBase
 ) -> HookedTransformer:
     """The hooked model before its parameters have values."""
-    with no_deprecation_of_hooked_transformer():
+    with no_deprecation_of("HookedTransformer"):
         # TransformerLens writes special tokens into the tokenizer it is given.
         model = HookedTransformer(cfg, copy.deepcopy(tokenizer), move_to_device=False)
     model.cfg.default_prepend_bos = _prepends_bos(tokenizer)

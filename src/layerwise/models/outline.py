@@ -23,7 +23,7 @@ from layerwise.models.kinds import Model
 from layerwise.models.load import load_model
 from layerwise.models.loaded import OUTLINE, LoadedFacts
 from layerwise.models.originals import load_tokenizer
-from layerwise.models.quiet import no_deprecation_of_hooked_transformer, quiet
+from layerwise.models.quiet import no_deprecation_of, quiet
 from layerwise.models.registry import DEFAULT_MODEL, WIRED_MODELS
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.models.seq2seq.load import hooked_seq2seq
@@ -57,7 +57,7 @@ def load_outline(
             return _of_encoder_decoder(config, tokenizer, source, number_format, place)
         cfg = hooked_config(source.folder, source.name, config, number_format)
         cfg.device, cfg.init_weights = "meta", False
-        quietly = no_deprecation_of_hooked_transformer()
+        quietly = no_deprecation_of("HookedTransformer")
         with must_be_usable(source.folder), quietly, torch.device("meta"):
             model = HookedTransformer(cfg, copy.deepcopy(tokenizer), move_to_device=False).eval()
     facts = replace(describe(model, digest="", dtype=dtype, device=str(place)), verified=OUTLINE)

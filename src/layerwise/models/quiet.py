@@ -27,14 +27,18 @@ def quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def no_deprecation_of_hooked_transformer() -> Iterator[None]:
-    """Silence exactly the note that ``HookedTransformer`` goes away in 4.0.
+def no_deprecation_of(name: str) -> Iterator[None]:
+    """Silence exactly the note that a class of TransformerLens goes away in 4.0.
 
-    The package depends on ``transformer-lens<4``, so the user can do nothing about it.
+    The package depends on ``transformer-lens<4``, so the user can do nothing about it. Threads
+    that do the same meanwhile wait.
+
+    Args:
+        name: ``HookedTransformer`` or ``HookedRootModule``.
     """
     with _ALONE, warnings.catch_warnings():
         warnings.filterwarnings(
-            "ignore", message="HookedTransformer is deprecated", category=DeprecationWarning
+            "ignore", message=f"{name} is deprecated", category=DeprecationWarning
         )
         yield
 

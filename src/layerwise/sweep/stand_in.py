@@ -12,7 +12,7 @@ from math import ceil
 import torch
 from transformer_lens import HookedTransformer
 
-from ..models.quiet import no_deprecation_of_hooked_transformer
+from ..models.quiet import no_deprecation_of
 from ..models.strides import restride
 from .memory import free_memory
 
@@ -39,7 +39,7 @@ def stand_in(outline: HookedTransformer, device: str) -> HookedTransformer | Non
         return None
     cfg = copy.deepcopy(outline.cfg)
     cfg.n_layers, cfg.init_weights, cfg.device = n_blocks, False, device
-    with no_deprecation_of_hooked_transformer(), torch.device(device):
+    with no_deprecation_of("HookedTransformer"), torch.device(device):
         model = HookedTransformer(cfg).eval()
     fill(model.parameters())
     restride(model)

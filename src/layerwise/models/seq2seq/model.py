@@ -6,7 +6,6 @@ It wraps a Hugging Face model and computes with its weights; how a family keeps 
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +18,7 @@ from transformer_lens.hook_points import HookPoint
 from transformers import PreTrainedTokenizerBase
 
 from layerwise._stacks import DECODER, ENCODER
+from layerwise.models.quiet import no_deprecation_of
 from layerwise.models.seq2seq.blocks import DecoderCache, HookedStack
 from layerwise.models.seq2seq.parts import Parts, StackParts
 
@@ -115,9 +115,7 @@ class Seq2SeqModel(HookedRootModule):
         name: str,
         tokenizer: PreTrainedTokenizerBase | None = None,
     ) -> None:
-        with warnings.catch_warnings():
-            # HookedRootModule goes away in 4.0; the package depends on transformer-lens<4.
-            warnings.filterwarnings("ignore", "HookedRootModule", DeprecationWarning)
+        with no_deprecation_of("HookedRootModule"):
             super().__init__()
         self.original, self.parts = original, parts
         self.prefix, self.tokenizer = prefix, tokenizer
