@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
-from layerwise import cli
+from layerwise.cli import app as cli
 from tests.models.tiny import session_folder, tiny_folder
 
 COMMAND = [sys.executable, "-m", "layerwise.cli"]

@@ -79,15 +79,15 @@ def _blank(listed):
 def process_of_all_tests():
     """Commands that are run inside it settle nothing for it; ``test_process`` tries that apart."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("layerwise.cli.collect_rarely", lambda: None)
-        patched.setattr("layerwise.cli.settle", lambda: None)
-        patched.setattr("layerwise.cli.work_beside", lambda: None)
+        patched.setattr("layerwise.cli.app.collect_rarely", lambda: None)
+        patched.setattr("layerwise.cli.app.settle", lambda: None)
+        patched.setattr("layerwise.cli.app.work_beside", lambda: None)
         yield
 
 
 def pytest_collection_finish() -> None:
     """What was imported stays: the garbage collector need not look at it again after each test."""
-    from layerwise._process import collect_rarely  # not before its types are checked
+    from layerwise.ground.process import collect_rarely  # not before its types are checked
 
     gc.collect()
     gc.freeze()

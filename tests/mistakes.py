@@ -137,7 +137,7 @@ FAULTS = [
     ),
     Fault(
         "accuracies averaged over different chance levels",
-        "_evidence.py",
+        "stats/layer_curves.py",
         "return stats.shares(means[:, :1], means[:, 1:], chance)",
         "return means[:, :1] - means[:, 1:]",
         ("tests/test_emergence.py::test_shares_not_accuracies_are_averaged_over_tasks",),
@@ -151,7 +151,7 @@ FAULTS = [
     ),
     Fault(
         "a claim about a model that only guesses",
-        "_effects.py",
+        "stats/effects.py",
         'table["significant"] = signal & (corrected(table) < ALPHA)',
         'table["significant"] = corrected(table) < ALPHA',
         ("tests/test_effects.py::test_nothing_is_significant_of_a_model_that_only_guesses",),
@@ -178,7 +178,7 @@ FAULTS = [
     ),
     Fault(
         "many layers tested as if they were one",
-        "_effects.py",
+        "stats/effects.py",
         'table["significant"] = signal & (corrected(table) < ALPHA)',
         'table["significant"] = signal & (table["p"] < ALPHA)',
         (

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from layerwise._tables import frame
 from layerwise.results import (
     AblationResult,
     AttributionResult,
@@ -21,6 +20,7 @@ from layerwise.results import (
     lens_frame,
     patching_frame,
 )
+from layerwise.results.parquet import frame
 
 
 def without_list(folder: Path) -> None:

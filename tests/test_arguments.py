@@ -19,9 +19,9 @@ import pytest
 import torch
 
 import layerwise as lw
-from layerwise._argument_kinds import READERS, check_arguments
-from layerwise._arguments import plain
-from layerwise._carry_out import carry_out
+from layerwise.analyses.arguments import READERS, check_arguments
+from layerwise.analyses.execute import carry_out
+from layerwise.ground.arguments import plain
 from layerwise.planning import plan_run
 from layerwise.tuned_lens import train_lens
 from tests.analysis import word_task, write_jsonl

@@ -11,11 +11,11 @@ import torch
 from scipy.stats import false_discovery_control, ttest_1samp
 
 import layerwise as lw
-from layerwise._setup import prepare
 from layerwise.models.organisms.seq2seq.plan import PLANTED
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.planning import plan_run
 from layerwise.results import AttributionResult
+from layerwise.runs.setup import prepare
 from tests import analysis
 from tests.analysis import word_task
 from tests.commands import done

@@ -9,9 +9,9 @@ import pytest
 from layerwise import _ablation_job
 from layerwise._ablation_job import Ablation
 from layerwise._changes import Changes
-from layerwise._line_meter import LineMeter
-from layerwise._parts import MemoryParts
-from layerwise._setup import prepare
+from layerwise.runs.checkpoints import MemoryParts
+from layerwise.runs.line_meter import LineMeter
+from layerwise.runs.setup import prepare
 from tests.analysis import word_task
 from tests.models.tiny import tiny_model
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import layerwise as lw
-from layerwise import cli
+from layerwise.cli import app as cli
 from layerwise.models import load_model, weights_hash
 from layerwise.tasks import languages
 from tests import commands

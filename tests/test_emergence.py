@@ -6,10 +6,10 @@ import pytest
 from statsmodels.stats.multitest import multipletests
 
 from layerwise import stats
-from layerwise._depths import accumulated, centre_of_mass, half_depth, two_sided_p
 from layerwise.emergence import CENTRE, CRITICAL, HALF, emergence
 from layerwise.errors import UserError
 from layerwise.results import AblationResult, EmergenceResult, PatchingResult
+from layerwise.stats.depths import accumulated, centre_of_mass, half_depth, two_sided_p
 from tests import synthetic
 from tests.synthetic import cell_records, planted
 

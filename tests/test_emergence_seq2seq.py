@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from layerwise._tables import read_table
 from layerwise.emergence import CENTRE, CRITICAL, HALF, emergence
 from layerwise.report import report
 from layerwise.results import AblationResult, EmergenceResult
+from layerwise.results.parquet import read_table
 from tests import synthetic
 from tests.synthetic import cell_records, planted
 

@@ -13,10 +13,10 @@ from transformers import T5Config
 
 import layerwise as lw
 from layerwise._profile_extras import EXTRAS, wanted_extras
-from layerwise._setup import check_layers, prepare
 from layerwise.errors import UserError
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.planning import plan_run
+from layerwise.runs.setup import check_layers, prepare
 from layerwise.sweep import (
     Generate,
     LogLikelihood,

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from layerwise._line_meter import EVERY, FIRST, LineMeter, ticking
-from layerwise._progress import SilentMeter, meter
+from layerwise.runs.line_meter import EVERY, FIRST, LineMeter, ticking
+from layerwise.runs.progress import SilentMeter, meter
 
 
 class Clock:

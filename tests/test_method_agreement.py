@@ -8,9 +8,9 @@ import pytest
 from scipy.stats import spearmanr
 
 from layerwise import stats
-from layerwise._depths import accumulated, half_depth
 from layerwise.emergence import CENTRE, HALF, emergence
 from layerwise.results import AttributionResult
+from layerwise.stats.depths import accumulated, half_depth
 from tests import synthetic
 from tests.synthetic import cell_records, planted
 

@@ -12,11 +12,11 @@ import torch
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 from layerwise._patching_places import Position, positions_of
-from layerwise._setup import Setup
 from layerwise.errors import UserError
 from layerwise.models import original_tokenizer
 from layerwise.models.quiet import no_deprecation_of
 from layerwise.patching import patch_activations
+from layerwise.runs.setup import Setup
 from layerwise.tasks import Corruption, Item, PatchingPrompts, Task, patching_prompts
 from tests import analysis
 from tests.analysis import prompt_pair, word_task
@@ -291,7 +291,7 @@ def test_a_run_can_be_kept_and_is_not_made_again(model, task, tmp_path, monkeypa
     assert facts["tasks"][0]["hash"] == task.hash
     assert facts["settings"]["sites"] == ["resid_pre"]
     assert facts["work"][0]["token_passes"] < facts["work"][0]["brute_force_token_passes"]
-    monkeypatch.setattr("layerwise._setup.sweep", None)
+    monkeypatch.setattr("layerwise.runs.setup.sweep", None)
     again = patch_activations(model, task, out=tmp_path / "run", progress=False)
     pd.testing.assert_frame_equal(again.patching, first.patching)
     with pytest.raises(UserError, match=r"other settings \(pairs was 16 and is now 3\)"):

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 import layerwise as lw
 from layerwise._path_ends import Receiver, Sender, parse_receiver, senders_of
 from layerwise._paths import received, written
-from layerwise._stacks import layer_name
 from layerwise.errors import UserError
+from layerwise.ground.layer_names import layer_name
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.models.seq2seq.blocks import HookedBlock
 from layerwise.path_patching import _work_of

@@ -9,12 +9,12 @@ import pytest
 
 import layerwise as lw
 from layerwise import planning
-from layerwise._lengths import lengths_in, remembered_lengths
-from layerwise._records import planned_and_actual, seconds_in_words
 from layerwise.errors import UserError
 from layerwise.models import model_facts
 from layerwise.models.outline import load_outline
 from layerwise.planning import plan_run
+from layerwise.runs.records import planned_and_actual, seconds_in_words
+from layerwise.runs.text_lengths import lengths_in, remembered_lengths
 from layerwise.sweep import Generate, Generated, Sweep, SweepStats
 from layerwise.sweep.calibration import FewerThreads
 from tests.analysis import prompt_pair, solved_by, word_task, write_jsonl
@@ -171,7 +171,7 @@ def test_lengths_of_texts_are_tried_once_where_they_matter(monkeypatch):
 
 
 def _setup(model, task):
-    from layerwise._setup import prepare
+    from layerwise.runs.setup import prepare
 
     return prepare(model, task, "generate")
 

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from layerwise._process import keep_freed_memory
+from layerwise.ground.process import keep_freed_memory
 
 PAGES = """
 import gc, resource, sys

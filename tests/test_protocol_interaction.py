@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from layerwise import stats
-from layerwise._evidence import Sampling
 from layerwise._protocol_interaction import interaction_p, interaction_rows, layer_groups
 from layerwise.emergence import emergence
 from layerwise.errors import UserError
+from layerwise.stats.layer_curves import Sampling
 from tests import synthetic
 from tests.synthetic import cell_records
 

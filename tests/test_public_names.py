@@ -94,7 +94,7 @@ print(json.dumps([m for m in {HEAVY} if m in sys.modules]))
 
 @pytest.mark.parametrize(
     "module",
-    ["layerwise", "layerwise.cli", "layerwise.errors", "layerwise.tasks", "layerwise.sweep"],
+    ["layerwise", "layerwise.cli.app", "layerwise.errors", "layerwise.tasks", "layerwise.sweep"],
 )
 def test_importing_light_modules_loads_nothing_heavy(module):
     loaded = in_a_new_process(

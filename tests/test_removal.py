@@ -282,7 +282,7 @@ def test_work_is_told_by_step_and_in_total(greedy):
 
 
 def test_a_step_is_one_sweep(model, task, monkeypatch):
-    from layerwise import _setup
+    from layerwise.runs import setup as _setup
 
     asked, real = [], _setup.sweep
     monkeypatch.setattr(
@@ -326,7 +326,7 @@ def test_a_run_goes_on_at_the_step_it_was_stopped_in(
         with pytest.raises(StopError):
             removal_order(model, task, out=tmp_path / "run", **options)
     assert len(list((tmp_path / "run").glob("parts/*"))) == writes
-    from layerwise import _setup
+    from layerwise.runs import setup as _setup
 
     swept, sweep_again = [], _setup.sweep
     monkeypatch.setattr(_setup, "sweep", lambda *a, **k: swept.append(1) or sweep_again(*a, **k))

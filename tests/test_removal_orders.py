@@ -13,12 +13,12 @@ import layerwise as lw
 from layerwise._removal_job import Order
 from layerwise._removal_orders import by_angle
 from layerwise._removal_tables import WAYS
-from layerwise._tables import frame
 from layerwise.errors import UserError
 from layerwise.removal import removal_order
 from layerwise.report import report
 from layerwise.report.figures import removal_orders
 from layerwise.results import RemovalResult
+from layerwise.results.parquet import frame
 from layerwise.sweep.stream_reading import Streams
 from tests import synthetic
 from tests.analysis import documented_columns, solved_by, word_task

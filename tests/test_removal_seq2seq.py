@@ -15,14 +15,14 @@ from hypothesis import Phase, given, settings
 
 import layerwise as lw
 from layerwise._removal_orders import blocks_of, from_the_end
-from layerwise._setup import Setup, prepare
-from layerwise._stacks import removable
 from layerwise.errors import UserError
+from layerwise.ground.layer_names import removable
 from layerwise.models import load_model
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
 from layerwise.models.organisms.wired_seq2seq.truth import spared
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.results import RemovalResult, SimilarityResult
+from layerwise.runs.setup import Setup, prepare
 from layerwise.sweep import Scored, intact, skip_layers
 from layerwise.tasks import Item, Task, score
 from tests import commands

@@ -18,6 +18,8 @@ from layerwise.results import (
     RunFolder,
     load_results,
 )
+from layerwise.results.parquet import frame
+from layerwise.stats import effects
 from tests import synthetic
 
 
@@ -241,7 +243,7 @@ def test_tables_written_by_other_tools_take_the_facts_of_run_json(ablation, tmp_
 
 
 def test_emergence_result_round_trip(tmp_path):
-    tables = {name: results.frame(name, []) for name in EmergenceResult.tables}
+    tables = {name: frame(name, []) for name in EmergenceResult.tables}
     EmergenceResult(**tables, facts=synthetic.facts()).save(tmp_path)
     found = EmergenceResult.load(tmp_path)
     pd.testing.assert_frame_equal(found.order, tables["order"])
@@ -256,7 +258,7 @@ def test_joined_results_leave_the_settings_of_a_finished_run_alone(tmp_path):
         run.finish(ablation.facts)
     told = json.loads((tmp_path / "run.json").read_text())
     other = synthetic.facts(settings={"another": 1})
-    lens = LensResult(results.frame("lens", []), other)
+    lens = LensResult(frame("lens", []), other)
     emergence([ablation, lens], seed=3, n_resamples=20).save(tmp_path)
     now = json.loads((tmp_path / "run.json").read_text())
     assert now.pop("files").keys() > told.pop("files").keys()
@@ -270,7 +272,7 @@ def test_joined_results_leave_the_settings_of_a_finished_run_alone(tmp_path):
 def test_joined_results_of_another_model_are_refused(tmp_path):
     synthetic.small_ablation().save(tmp_path)
     model = synthetic.MODEL.model_copy(update={"hash": "cd" * 32})
-    tables = {name: results.frame(name, []) for name in EmergenceResult.tables}
+    tables = {name: frame(name, []) for name in EmergenceResult.tables}
     with pytest.raises(UserError, match="These results do not belong together: model"):
         EmergenceResult(**tables, facts=synthetic.facts(model=model)).save(tmp_path)
 
@@ -287,13 +289,13 @@ def test_depths_that_lack_a_table_are_not_loaded(tmp_path):
 
 def test_what_follows_from_the_tables_is_computed_once(ablation, lens, monkeypatch):
     asked = []
-    table = results._effects.effects_table
+    table = effects.effects_table
 
     def counted(*given):
         asked.append(given)
         return table(*given)
 
-    monkeypatch.setattr(results._effects, "effects_table", counted)
+    monkeypatch.setattr(effects, "effects_table", counted)
     fresh = AblationResult(ablation.records, ablation.facts)
     first = fresh.effects()
     first["acc"] = -1.0  # a copy, which may be changed

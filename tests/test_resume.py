@@ -183,7 +183,7 @@ def test_pieces_that_are_there_are_not_made_again(tmp_path, monkeypatch):
         with pytest.raises(StopError):
             ablate(model, task, "letter", out=tmp_path / "run", progress=False)
     swept = []
-    from layerwise import _setup
+    from layerwise.runs import setup as _setup
 
     real = _setup.sweep
     monkeypatch.setattr(
@@ -262,9 +262,11 @@ def test_sizes_that_decide_rounding_are_those_of_the_first_start(tmp_path, monke
     model, folder = tiny_model("llama"), tmp_path / "run"
     chosen = []
     for budget, fastest in ((2**30, 300), (2**32, 700)):
-        monkeypatch.setattr("layerwise._setup.default_memory_budget", lambda device, b=budget: b)
+        monkeypatch.setattr(
+            "layerwise.runs.setup.default_memory_budget", lambda device, b=budget: b
+        )
         found = replace(calibration_for(model), tokens_at_once=fastest)
-        monkeypatch.setattr("layerwise._setup.calibration_for", lambda *_, found=found: found)
+        monkeypatch.setattr("layerwise.runs.setup.calibration_for", lambda *_, found=found: found)
         with monkeypatch.context() as patch:
             if not chosen:
                 stop_after(patch, 1)

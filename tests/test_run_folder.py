@@ -28,11 +28,11 @@ def full_disk(path):
 def test_a_full_disk_is_told_and_leaves_nothing(ablation, tmp_path, monkeypatch):
     ablation.save(tmp_path)
     # saving first clears what other processes left, which would clear the test's link too
-    monkeypatch.setattr("layerwise._result.remove_temporaries", lambda folder: None)
+    monkeypatch.setattr("layerwise.results.base.remove_temporaries", lambda folder: None)
     before = (tmp_path / "records.parquet").read_bytes()
     full_disk(tmp_path / "records.parquet")
     # saving first clears what other processes left, which would clear the test's link too
-    monkeypatch.setattr("layerwise._result.remove_temporaries", lambda folder: None)
+    monkeypatch.setattr("layerwise.results.base.remove_temporaries", lambda folder: None)
     with pytest.raises(UserError, match=r"No space left to write .*records\.parquet: free some"):
         ablation.save(tmp_path)
     assert (tmp_path / "records.parquet").read_bytes() == before
@@ -44,7 +44,7 @@ def test_a_full_disk_at_the_start_leaves_an_empty_folder(tmp_path):
     full_disk(tmp_path / "run.json")
     # opening first clears what other processes left, which would clear the test's link too
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("layerwise._run_folder.remove_temporaries", lambda folder: None)
+        patch.setattr("layerwise.runs.folder.remove_temporaries", lambda folder: None)
         with pytest.raises(UserError, match="No space left"):
             RunFolder.open(tmp_path, {})
     assert not list(tmp_path.iterdir())

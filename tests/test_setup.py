@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from layerwise import _setup
-from layerwise._setup import prepare
+from layerwise.runs import setup as _setup
+from layerwise.runs.setup import prepare
 from tests.analysis import word_task
 from tests.models.tiny import tiny_model
 

@@ -15,10 +15,10 @@ import layerwise as lw
 from layerwise import stats
 from layerwise._prediction_tables import prediction_table
 from layerwise._similarity_measures import angular_distances, linear_cka, unbiased_cka
-from layerwise._tables import frame
 from layerwise.errors import UserError
 from layerwise.models import original_tokenizer
 from layerwise.results import AblationResult, SimilarityResult
+from layerwise.results.parquet import frame
 from layerwise.tasks import build_requests
 from tests import analysis, commands, synthetic
 from tests.analysis import documented_columns, solved_by, word_task, write_jsonl

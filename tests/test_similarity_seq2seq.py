@@ -13,13 +13,13 @@ from hypothesis import Phase, given, settings
 from scipy.stats import spearmanr
 
 import layerwise as lw
-from layerwise._setup import prepare
 from layerwise.models import load_model
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
 from layerwise.models.organisms.wired_seq2seq.truth import spared
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.report.figures import prediction_ranges, similarity_map
 from layerwise.results import AblationResult, SimilarityResult
+from layerwise.runs.setup import prepare
 from layerwise.tasks import Task
 from tests import commands
 from tests.analysis import word_task

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from layerwise._stacks import layer_name, layer_number, spans
 from layerwise.errors import UserError
+from layerwise.ground.layer_names import layer_name, layer_number, spans
 
 
 def test_a_decoder_only_model_has_numbers() -> None:

@@ -17,12 +17,12 @@ from layerwise._lens_reading import divergence
 from layerwise._lens_streams import Streams, positions_read
 from layerwise._lens_texts import Text, texts_of_tasks
 from layerwise._lens_training import Trainer
-from layerwise._setup import prepare
 from layerwise._translators import FILE
 from layerwise.errors import UserError
 from layerwise.logit_lens import logit_lens
 from layerwise.models.quiet import no_deprecation_of
 from layerwise.results import TunedLensResult
+from layerwise.runs.setup import prepare
 from layerwise.tuned_lens import TunedLens, train_lens
 from tests import analysis
 from tests.analysis import word_task

@@ -18,11 +18,11 @@ from layerwise._lens_reading import divergence
 from layerwise._lens_streams import READS, Streams, bytes_of_gradient, positions_read
 from layerwise._lens_texts import Text, texts_of_file, texts_of_tasks
 from layerwise._lens_training import Trainer, compare
-from layerwise._setup import prepare
 from layerwise._translators import TunedLens
 from layerwise.emergence import emergence
 from layerwise.errors import UserError
 from layerwise.models.seq2seq import Seq2SeqModel
+from layerwise.runs.setup import prepare
 from layerwise.sweep import residuals_at
 from layerwise.sweep.readout import logits_of
 from layerwise.sweep.seq2seq.truncated import truncated_encoder

@@ -13,13 +13,13 @@ import pandas as pd
 import pytest
 
 import layerwise as lw
-from layerwise import results
 from layerwise._comparison import Comparison, ComparisonFacts
 from layerwise.ablation import ablate
 from layerwise.emergence import emergence
 from layerwise.errors import MadeAgainWarning, UserError
 from layerwise.report import Report
 from layerwise.results import AblationResult, LensResult, RunFolder, load_results
+from layerwise.results.parquet import frame
 from tests import commands, synthetic
 from tests.analysis import word_task
 from tests.models.tiny import tiny_model
@@ -256,7 +256,7 @@ def test_what_cannot_be_verified_is_told(tmp_path):
 def comparison(monkeypatch) -> Comparison:
     """One of no runs, with an empty page."""
     monkeypatch.setattr(Comparison, "report", lambda self: Report("", (), {}))
-    tables = {name: results.frame(f"comparison_{name}", []) for name in Comparison.tables}
+    tables = {name: frame(f"comparison_{name}", []) for name in Comparison.tables}
     return Comparison(**tables, facts=ComparisonFacts(seed=0, n_resamples=100, runs=()))
 
 
@@ -341,7 +341,7 @@ def test_lost_records_of_an_earlier_version_are_made_again(run_again, tmp_path):
 
 
 def test_parts_of_another_run_or_name_count_as_missing(tmp_path):
-    table = results.frame("lens", [])
+    table = frame("lens", [])
     with RunFolder.open(tmp_path / "one", {"seed": 1}) as one:
         one.write_part("a", table)
         (written,) = (tmp_path / "one" / "parts").iterdir()

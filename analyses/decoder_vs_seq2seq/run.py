@@ -15,7 +15,7 @@ import pandas as pd
 from depths import depths_over_seeds
 
 import layerwise as lw
-from layerwise._stacks import layer_name
+from layerwise.ground.layer_names import layer_name
 from layerwise.report.figures.save import save_figure
 
 HERE = Path(__file__).parent

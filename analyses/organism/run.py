@@ -15,7 +15,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 import layerwise as lw
-from layerwise._stacks import layer_name
+from layerwise.ground.layer_names import layer_name
 from layerwise.models.organisms import ORGANISM
 from layerwise.models.organisms.seq2seq.plan import N_ENCODER, N_LAYERS
 from layerwise.models.organisms.seq2seq.trial import answered, read_organism, without_layer

@@ -16,7 +16,6 @@ from transformer_lens import HookedTransformer
 
 import layerwise as lw
 from layerwise import stats
-from layerwise._effects import ALPHA
 from layerwise._prediction_tables import prediction_table
 from layerwise.emergence import CRITICAL, JOINED
 from layerwise.models.organisms.wired import wired_model
@@ -24,6 +23,7 @@ from layerwise.report._find_order import SILENT
 from layerwise.report._find_paths import SIMILARITY
 from layerwise.report.summary import findings
 from layerwise.results import Result
+from layerwise.stats.effects import ALPHA
 from layerwise.tasks import Task, load_task
 
 READ = "continuation"

@@ -11,14 +11,17 @@ import lazy_loader
 from .errors import UserError as UserError
 
 if TYPE_CHECKING:
+    from layerwise.analyses import results as results
+
     from . import models as models
     from . import planning as planning
-    from . import results as results
     from . import stats as stats
     from . import sweep as sweep
     from . import tasks as tasks
     from ._comparison import Comparison as Comparison
     from .ablation import ablate as ablate
+    from .analyses.verifying import Verification as Verification
+    from .analyses.verifying import verify as verify
     from .attribution import attribution as attribution
     from .attribution_patching import attribute_patches as attribute_patches
     from .compare import compare as compare
@@ -53,8 +56,6 @@ if TYPE_CHECKING:
     from .tasks import Task as Task
     from .tasks import load_task as load_task
     from .tasks import task_names as task_names
-    from .verifying import Verification as Verification
-    from .verifying import verify as verify
 
 _ATTRIBUTES = {
     "_comparison": ["Comparison"],
@@ -83,7 +84,7 @@ _ATTRIBUTES = {
         "load_results",
     ],
     "tasks": ["Item", "Task", "load_task", "task_names"],
-    "verifying": ["Verification", "verify"],
+    "analyses.verifying": ["Verification", "verify"],
 }
 # These modules bear the name of their one function, and can be called like it.
 _CALLABLE = ["attribution", "compare", "emergence", "logit_lens", "report", "similarity"]

@@ -15,14 +15,14 @@ from typing import Any
 import pandas as pd
 
 from layerwise._changes import Changes, resampled_from
-from layerwise._files import write_atomically
-from layerwise._parts import Parts, together
-from layerwise._progress import Meter
-from layerwise._records import planned, record_rows, request_line, work_entry
-from layerwise._setup import Setup
-from layerwise._written import REQUESTS_FILE as REQUESTS_FILE
+from layerwise.analyses.results import AblationResult, records_frame
 from layerwise.errors import UserError, unknown_name
-from layerwise.results import AblationResult, records_frame
+from layerwise.results.atomic_files import write_atomically
+from layerwise.results.written import REQUESTS_FILE as REQUESTS_FILE
+from layerwise.runs.checkpoints import Parts, together
+from layerwise.runs.progress import Meter
+from layerwise.runs.records import planned, record_rows, request_line, work_entry
+from layerwise.runs.setup import Setup
 from layerwise.stats import above_chance
 from layerwise.sweep import Intervention, intact
 from layerwise.sweep.cost import Cost

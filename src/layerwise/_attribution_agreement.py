@@ -12,7 +12,7 @@ import pandas as pd
 
 from layerwise import stats
 from layerwise._patching_tables import DENOISING, has_signal, heads_filled
-from layerwise._tables import frame
+from layerwise.results.parquet import frame
 
 
 def cell_means(table: pd.DataFrame) -> pd.DataFrame:

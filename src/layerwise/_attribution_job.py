@@ -19,14 +19,14 @@ from jaxtyping import Bool, Float
 from layerwise._attribution_rows import as_table
 from layerwise._direct import Direct, Reading, direct, read_differences
 from layerwise._direct_two_stacks import DirectTwoStacks, direct_two_stacks
-from layerwise._parts import Parts
-from layerwise._pieces import Made, make_pieces
-from layerwise._progress import Meter
-from layerwise._setup import Setup
-from layerwise._tables import conform, frame
+from layerwise.analyses.results import AttributionResult
 from layerwise.errors import UserError, unknown_name
 from layerwise.models.seq2seq import Seq2SeqConfig, Seq2SeqModel
-from layerwise.results import AttributionResult
+from layerwise.results.parquet import conform, frame
+from layerwise.runs.checkpoints import Parts
+from layerwise.runs.pieces import Made, make_pieces
+from layerwise.runs.progress import Meter
+from layerwise.runs.setup import Setup
 from layerwise.sweep import Generate, LogLikelihood, intact
 from layerwise.sweep.cost import Cost
 from layerwise.sweep.last_sites import last_sites

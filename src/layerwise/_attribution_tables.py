@@ -10,8 +10,8 @@ import pandas as pd
 from jaxtyping import Float
 
 from layerwise import stats
-from layerwise._effects import ALPHA, N_RESAMPLES
-from layerwise._tables import conform, frame
+from layerwise.results.parquet import conform, frame
+from layerwise.stats.effects import ALPHA, N_RESAMPLES
 
 _PIECE = ["task", "capability", "protocol", "metric"]
 _PART = ["component", "layer", "head"]

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from layerwise import stats
-from layerwise._setup import Setup
 from layerwise.errors import UserError, unknown_name
 from layerwise.models.kinds import Model, n_encoder_layers, n_heads_of
+from layerwise.runs.setup import Setup
 from layerwise.sweep import (
     Intervention,
     mean,

@@ -15,11 +15,11 @@ from jaxtyping import Bool, Float
 
 from layerwise import stats
 from layerwise._compare_runs import SavedRun, left_out
-from layerwise._effects import Cell, cells
-from layerwise._evidence import ABLATION, Evidence, LeftOut, Sampling, within
 from layerwise._protocol_interaction import THIRDS, Profile, loss_profile
-from layerwise._stacks import COMPUTATION, DECODER, ENCODER, axes_of
 from layerwise.emergence import CRITICAL, capability_summaries, evidence_of
+from layerwise.ground.layer_names import COMPUTATION, DECODER, ENCODER, axes_of
+from layerwise.stats.effects import Cell, cells
+from layerwise.stats.layer_curves import ABLATION, Evidence, LeftOut, Sampling, within
 
 ACCURACY, DEPTH, LOSS, SIZE = "accuracy", "depth", "share lost", "critical set"
 FAMILIES = (ACCURACY, DEPTH, LOSS, SIZE)

@@ -13,10 +13,10 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise._facts import Facts, TaskFacts, join_facts
+from layerwise.analyses.results import AblationResult, Result, load_results
 from layerwise.emergence import JOINED
 from layerwise.errors import UserError
-from layerwise.results import AblationResult, Result, load_results
+from layerwise.results.provenance import Facts, TaskFacts, join_facts
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,9 @@ from layerwise._compare_quantities import (
     Quantity,
     quantities,
 )
-from layerwise._crossed import crossed_difference
-from layerwise._depths import bounds, later_by, two_sided_p
-from layerwise._effects import ALPHA
+from layerwise.stats.depths import bounds, later_by, two_sided_p
+from layerwise.stats.effects import ALPHA
+from layerwise.stats.min_f_prime import crossed_difference
 
 ITEM, RUN = "item", "run"
 Draws = Float[np.ndarray, " draws"]

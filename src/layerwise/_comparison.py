@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pandas as pd
 from pydantic import Field
 
-from layerwise._facts import Facts, Frozen, Stamped
-from layerwise._file_list import hashes_of, listed, refuse_edited, with_list
-from layerwise._files import (
+from layerwise.errors import DamagedResultsError
+from layerwise.results.atomic_files import (
     disk_error,
     refuse_unusable_folder,
     remove_temporaries,
     write_atomically,
 )
-from layerwise._tables import conform, read_table, write_table
-from layerwise.errors import DamagedResultsError
+from layerwise.results.file_list import hashes_of, listed, refuse_edited, with_list
+from layerwise.results.parquet import conform, read_table, write_table
+from layerwise.results.provenance import Facts, Frozen, Stamped
 
 if TYPE_CHECKING:
     from layerwise.report import Finding, Report

@@ -13,10 +13,10 @@ from jaxtyping import Float
 
 from layerwise import stats
 from layerwise._attribution_tables import SUBLAYERS, has_signal
-from layerwise._effects import Chance
-from layerwise._evidence import ATTRIBUTION, PATCHING, Evidence, LeftOut, Sampling, partly
 from layerwise._lens_tables import answers_read, covers_a_stack, prediction_depths
 from layerwise._patching_tables import has_signal as pairs_have_signal
+from layerwise.stats.effects import Chance
+from layerwise.stats.layer_curves import ATTRIBUTION, PATCHING, Evidence, LeftOut, Sampling, partly
 
 _TASK = ["task", "capability", "protocol"]
 Signal = Mapping[tuple[str, str], bool]

@@ -11,9 +11,9 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from layerwise._facts import Facts, join_facts
+from layerwise.analyses.results import AblationResult, Result
 from layerwise.errors import UserError
-from layerwise.results import AblationResult, Result
+from layerwise.results.provenance import Facts, join_facts
 
 _CELL = ["task", "protocol"]
 _ANSWER = [*_CELL, "item", "intervention"]

@@ -29,15 +29,15 @@ from layerwise._lens_reading import (
     places_of,
     read_lens,
 )
-from layerwise._parts import Parts
-from layerwise._pieces import Made, make_pieces
-from layerwise._progress import Meter
-from layerwise._setup import Setup
 from layerwise._translators import TunedLens
+from layerwise.analyses.results import LensResult, lens_frame
 from layerwise.errors import UserError, unknown_name
 from layerwise.models.kinds import n_encoder_layers
 from layerwise.models.seq2seq import Seq2SeqModel
-from layerwise.results import LensResult, lens_frame
+from layerwise.runs.checkpoints import Parts
+from layerwise.runs.pieces import Made, make_pieces
+from layerwise.runs.progress import Meter
+from layerwise.runs.setup import Setup
 from layerwise.sweep import Generate, intact, residuals_at, skip_layers
 from layerwise.sweep.cost import UNKNOWN_LENGTHS, Cost, Sizes, cost_of_reading
 from layerwise.sweep.intact_run import Place

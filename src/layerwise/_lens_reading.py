@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Float, Int
 
-from layerwise._setup import Setup
 from layerwise.errors import UserError, unknown_name
 from layerwise.models.kinds import Model, n_encoder_layers
+from layerwise.runs.setup import Setup
 from layerwise.sweep import Generate, LogLikelihood, intact
 from layerwise.sweep.intact_run import Place
 from layerwise.sweep.readout import first_argmax, logits_of

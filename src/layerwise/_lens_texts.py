@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from layerwise import stats
-from layerwise._setup import Setup, load_task
 from layerwise.errors import UserError
 from layerwise.models.seq2seq import Seq2SeqModel
+from layerwise.runs.setup import Setup, load_task
 from layerwise.sweep.requests import LogLikelihood, Tokens
 from layerwise.tasks import Task, languages, task_names
 from layerwise.tasks._encoding import encode, encode_apart

@@ -13,8 +13,15 @@ import numpy as np
 from jaxtyping import Float
 
 from layerwise import stats
-from layerwise._depths import accumulated, bounds, centre_of_mass, half_depth, later_by, two_sided_p
-from layerwise._evidence import ABLATION, Evidence, Sampling
+from layerwise.stats.depths import (
+    accumulated,
+    bounds,
+    centre_of_mass,
+    half_depth,
+    later_by,
+    two_sided_p,
+)
+from layerwise.stats.layer_curves import ABLATION, Evidence, Sampling
 
 HALF, CENTRE, RANKS = "half-effect depth", "centre of mass", "rank correlation"
 Key = tuple[str, str, str]

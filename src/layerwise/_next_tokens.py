@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 
 from layerwise._direct import Reading, read_differences
 from layerwise._direct_two_stacks import taken_apart
-from layerwise._stacks import DECODER
+from layerwise.ground.layer_names import DECODER
 from layerwise.models.kinds import Model, hook_name
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.sweep.last_sites import StackSites

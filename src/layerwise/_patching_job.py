@@ -15,15 +15,15 @@ from typing import Any, NamedTuple, TypeVar
 import pandas as pd
 
 from layerwise._hooked_patches import hooked_logprobs, intact_logprobs, token_passes
-from layerwise._parts import Parts, together
 from layerwise._patching_cells import PATTERNS, Cell, PatchingLayout, cells_of
 from layerwise._patching_pairs import Pair, PairChoice, asked, both, logprob_of
 from layerwise._patching_tables import DENOISING, DIRECTIONS, patched_and_source
-from layerwise._progress import Meter
-from layerwise._records import planned, work_entry
-from layerwise._setup import Setup
+from layerwise.analyses.results import PatchingResult, patching_frame
 from layerwise.errors import UserError, unknown_name
-from layerwise.results import PatchingResult, patching_frame
+from layerwise.runs.checkpoints import Parts, together
+from layerwise.runs.progress import Meter
+from layerwise.runs.records import planned, work_entry
+from layerwise.runs.setup import Setup
 from layerwise.sweep import LogLikelihood, SweepStats, intact
 from layerwise.sweep.cost import Cost
 from layerwise.sweep.interventions import SITES as ENGINE_SITES

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from layerwise._setup import Setup
 from layerwise.errors import UserError
+from layerwise.runs.setup import Setup
 from layerwise.sweep import LogLikelihood, Scored, SweepStats, intact
 from layerwise.tasks import PatchingPrompts, Task
 

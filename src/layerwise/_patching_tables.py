@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from layerwise import stats
-from layerwise._summaries import TASK, bounds_over_items
-from layerwise._tables import SCHEMAS, frame
+from layerwise.results.parquet import SCHEMAS, frame
+from layerwise.stats.over_items import TASK, bounds_over_items
 
 DENOISING, NOISING = DIRECTIONS = ("denoising", "noising")
 ALPHA = 0.05

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from layerwise._stacks import DECODER, ENCODER, layer_name, spans, stack_name
 from layerwise.errors import UserError
+from layerwise.ground.layer_names import DECODER, ENCODER, layer_name, spans, stack_name
 from layerwise.models.kinds import Model, n_encoder_layers, n_heads_of
 
 EMBEDDING, HEAD, CROSS_HEAD, MLP = "embed", "z", "cross_z", "mlp_out"

@@ -14,12 +14,12 @@ import pandas as pd
 from jaxtyping import Float
 
 from layerwise import stats
-from layerwise._depths import two_sided_p
-from layerwise._effects import Cell, Chance, cells
 from layerwise._similarity_tables import angular_map, cells_of, influences
-from layerwise._stacks import DECODER, ENCODER
-from layerwise._tables import frame
 from layerwise.errors import UserError
+from layerwise.ground.layer_names import DECODER, ENCODER
+from layerwise.results.parquet import frame
+from layerwise.stats.depths import two_sided_p
+from layerwise.stats.effects import Cell, Chance, cells
 
 PREDICTORS = ("influence", "angular", "cka")
 EFFECTS = ("share_lost", "nats")

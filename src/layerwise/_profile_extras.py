@@ -11,20 +11,20 @@ from typing import Any, Protocol
 
 from layerwise._attribution_job import Attribution
 from layerwise._changes import Changes
-from layerwise._parts import Parts
 from layerwise._patching_job import Patching
 from layerwise._patching_tables import DENOISING
-from layerwise._progress import Meter
 from layerwise._removal_job import Removal
 from layerwise._removal_orders import most_removed
-from layerwise._setup import Setup
+from layerwise.analyses.results import Result
 from layerwise.attribution_patching import SAMPLE, AttributionPatching, heads_estimated
 from layerwise.errors import unknown_name
 from layerwise.heads import THRESHOLD, fitting_heads
 from layerwise.models.kinds import n_encoder_layers
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.path_patching import PathPatching, has_norms_after, refuse_norms_after
-from layerwise.results import Result
+from layerwise.runs.checkpoints import Parts
+from layerwise.runs.progress import Meter
+from layerwise.runs.setup import Setup
 from layerwise.similarity import Similarity
 
 # What a plan leaves out, because its cost follows from what is found, or is no sweep of the engine.

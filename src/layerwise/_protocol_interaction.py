@@ -14,9 +14,9 @@ import pandas as pd
 from jaxtyping import Float
 
 from layerwise import stats
-from layerwise._effects import Cell, cells
-from layerwise._evidence import Sampling
 from layerwise.errors import UserError
+from layerwise.stats.effects import Cell, cells
+from layerwise.stats.layer_curves import Sampling
 from layerwise.tasks import PROTOCOLS
 from layerwise.tasks.items import CAPABILITIES
 

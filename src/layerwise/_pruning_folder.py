@@ -15,11 +15,11 @@ from pathlib import Path
 import pandas as pd
 from safetensors import SafetensorError
 
-from layerwise._facts import RUN_FILE, is_finished, listed_files, read_run_file
-from layerwise._file_list import hashes_of, states
-from layerwise._files import disk_error, refuse_unusable_folder
-from layerwise._run_folder import RunFolder
 from layerwise.errors import UserError
+from layerwise.results.atomic_files import disk_error, refuse_unusable_folder
+from layerwise.results.file_list import hashes_of, states
+from layerwise.results.provenance import RUN_FILE, is_finished, listed_files, read_run_file
+from layerwise.runs.folder import RunFolder
 
 TABLES = "compared"
 """The folder within the written one that the comparison is saved in."""

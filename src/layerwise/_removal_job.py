@@ -15,9 +15,6 @@ import pandas as pd
 
 from layerwise import stats
 from layerwise._ablation_job import METHODS, refuse_no_chance, write_requests
-from layerwise._parts import Parts
-from layerwise._progress import Meter
-from layerwise._records import planned, record_rows, work_entry
 from layerwise._removal_orders import (
     blocks_of,
     by_angle,
@@ -40,12 +37,15 @@ from layerwise._removal_tables import (
     candidates_table,
     tasks_that_count,
 )
-from layerwise._setup import Setup
-from layerwise._stacks import removable
-from layerwise._tables import conform, frame
+from layerwise.analyses.results import RemovalResult
 from layerwise.errors import UserError, unknown_name
+from layerwise.ground.layer_names import removable
 from layerwise.models.kinds import n_encoder_layers
-from layerwise.results import RemovalResult
+from layerwise.results.parquet import conform, frame
+from layerwise.runs.checkpoints import Parts
+from layerwise.runs.progress import Meter
+from layerwise.runs.records import planned, record_rows, work_entry
+from layerwise.runs.setup import Setup
 from layerwise.similarity import streams_of
 from layerwise.sweep import Intervention, SweepStats, intact, skip_layers
 from layerwise.sweep.cost import Cost

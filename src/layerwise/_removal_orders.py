@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from layerwise._removal_tables import BLOCKS, best_candidate
 from layerwise._similarity_measures import angular_distances
-from layerwise._stacks import removable, spans
+from layerwise.ground.layer_names import removable, spans
 from layerwise.sweep.stream_reading import Streams
 
 Layers = tuple[int, ...]

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from layerwise import _effects, stats
-from layerwise._effects import Chance
-from layerwise._tables import conform, frame
+from layerwise import stats
+from layerwise.results.parquet import conform, frame
+from layerwise.stats import effects as _effects
+from layerwise.stats.effects import Chance
 
 GREEDY, BLOCK = "greedy", "block"
 EFFECT, DEEP, ANGULAR, INFLUENCE = "effect", "deep", "angular", "influence"

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from layerwise import stats
-from layerwise._effects import ALPHA, N_RESAMPLES
-from layerwise._tables import frame
+from layerwise.results.parquet import frame
+from layerwise.stats.effects import ALPHA, N_RESAMPLES
 
 
 def layers_table(table: pd.DataFrame, seed: int) -> pd.DataFrame:

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from layerwise._ablation_job import Ablation
-from layerwise._argument_kinds import check_arguments
-from layerwise._carry_out import carry_out
 from layerwise._changes import Changes
-from layerwise._setup import TaskLike, check_layers, prepare
+from layerwise.analyses.arguments import check_arguments
+from layerwise.analyses.execute import carry_out
+from layerwise.analyses.results import AblationResult
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
-from layerwise.results import AblationResult
+from layerwise.runs.setup import TaskLike, check_layers, prepare
 from layerwise.tasks import PROTOCOLS
 
 

@@ -12,14 +12,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from layerwise._argument_kinds import check_arguments
 from layerwise._attribution_job import Attribution
 from layerwise._callable import make_callable
-from layerwise._carry_out import carry_out
-from layerwise._setup import TaskLike, prepare
+from layerwise.analyses.arguments import check_arguments
+from layerwise.analyses.execute import carry_out
+from layerwise.analyses.results import AttributionResult
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
-from layerwise.results import AttributionResult
+from layerwise.runs.setup import TaskLike, prepare
 
 ATTRIBUTION_PROTOCOLS = ("letter", "continuation")
 

@@ -18,24 +18,24 @@ import torch
 from jaxtyping import Float
 
 from layerwise import stats
-from layerwise._argument_kinds import check_arguments
-from layerwise._carry_out import carry_out
 from layerwise._hooked_patches import answer_logits, token_passes
-from layerwise._parts import Parts, together
 from layerwise._patching_cells import PATTERNS, Cell, PatchingLayout
 from layerwise._patching_job import PAIRS, Patching, grouped, runs_of
 from layerwise._patching_pairs import Pair
 from layerwise._patching_tables import DENOISING, patched_and_source
-from layerwise._progress import Meter
-from layerwise._records import work_entry
-from layerwise._setup import TaskLike, paired_tasks, prepare
-from layerwise._stacks import DECODER, ENCODER
-from layerwise._tables import frame
+from layerwise.analyses.arguments import check_arguments
+from layerwise.analyses.execute import carry_out
+from layerwise.analyses.results import AttributionPatchingResult
 from layerwise.errors import UserError
+from layerwise.ground.layer_names import DECODER, ENCODER
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model, hook_name
 from layerwise.models.seq2seq import Seq2SeqModel
-from layerwise.results import AttributionPatchingResult
+from layerwise.results.parquet import frame
+from layerwise.runs.checkpoints import Parts, together
+from layerwise.runs.progress import Meter
+from layerwise.runs.records import work_entry
+from layerwise.runs.setup import TaskLike, paired_tasks, prepare
 from layerwise.sweep import SweepStats
 from layerwise.sweep.requests import Tokens
 from layerwise.tasks import Task

@@ -12,7 +12,6 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise._arguments import check_arguments
 from layerwise._callable import make_callable
 from layerwise._compare_quantities import Prepared, prepared
 from layerwise._compare_runs import (
@@ -33,9 +32,10 @@ from layerwise._compare_tables import (
     pair_rows,
 )
 from layerwise._comparison import Comparison, ComparisonFacts, RunFacts
-from layerwise._tables import frame
 from layerwise.errors import UserError
+from layerwise.ground.arguments import check_arguments
 from layerwise.report.rows import records
+from layerwise.results.parquet import frame
 
 Folders = Sequence[str | Path]
 

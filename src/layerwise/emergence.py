@@ -16,29 +16,36 @@ import numpy as np
 from jaxtyping import Float
 
 from layerwise import stats
-from layerwise._argument_kinds import check_arguments
 from layerwise._callable import make_callable
 from layerwise._curve_evidence import attribution_evidence, lens_evidence, patching_evidence
-from layerwise._depths import accumulated, bounds, centre_of_mass, half_depth, later_by, two_sided_p
-from layerwise._evidence import Evidence, LeftOut, Sampling, ablation_evidence, within
 from layerwise._joining import join_ablations
 from layerwise._lens_tables import guessing
 from layerwise._method_agreement import CENTRE as CENTRE
 from layerwise._method_agreement import HALF as HALF
 from layerwise._method_agreement import agreement_rows
 from layerwise._protocol_interaction import Groups, interaction_rows, layer_groups
-from layerwise._stacks import COMPUTATION, axes_of
-from layerwise._tables import frame
-from layerwise.errors import UserError
-from layerwise.results import (
+from layerwise.analyses.arguments import check_arguments
+from layerwise.analyses.results import (
     AblationResult,
     AttributionResult,
     EmergenceResult,
     LensResult,
     PatchingResult,
     Result,
-    join_facts,
 )
+from layerwise.errors import UserError
+from layerwise.ground.layer_names import COMPUTATION, axes_of
+from layerwise.results.parquet import frame
+from layerwise.results.provenance import join_facts
+from layerwise.stats.depths import (
+    accumulated,
+    bounds,
+    centre_of_mass,
+    half_depth,
+    later_by,
+    two_sided_p,
+)
+from layerwise.stats.layer_curves import Evidence, LeftOut, Sampling, ablation_evidence, within
 from layerwise.tasks.items import CAPABILITIES
 
 CRITICAL, SETTLED = "critical set", "prediction depth"

@@ -19,7 +19,6 @@ import pandas as pd
 import torch
 from transformer_lens import HookedTransformer
 
-from layerwise._argument_kinds import check_arguments
 from layerwise._attention_scores import (
     Scored,
     Scores,
@@ -28,22 +27,23 @@ from layerwise._attention_scores import (
     places_when_repeated,
     scores_of_two_stacks,
 )
-from layerwise._carry_out import carry_out
 from layerwise._direct import direct
-from layerwise._facts import Facts
 from layerwise._next_tokens import next_tokens_read
-from layerwise._parts import Parts
-from layerwise._progress import Meter
 from layerwise._repeated_tokens import SHORTEST, Drawn, RepeatedTokens
-from layerwise._setup import facts_of_run
-from layerwise._tables import SCHEMAS, conform
+from layerwise.analyses.arguments import check_arguments
+from layerwise.analyses.execute import carry_out
+from layerwise.analyses.results import HeadsResult
 from layerwise.errors import UserError
 from layerwise.models import LoadedFacts, model_facts
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model, hook_name
 from layerwise.models.originals import refuse_nonfinite
 from layerwise.models.seq2seq import Seq2SeqModel
-from layerwise.results import HeadsResult
+from layerwise.results.parquet import SCHEMAS, conform
+from layerwise.results.provenance import Facts
+from layerwise.runs.checkpoints import Parts
+from layerwise.runs.progress import Meter
+from layerwise.runs.setup import facts_of_run
 from layerwise.sweep.faithful import check_faithful, refuse_states
 from layerwise.sweep.last_sites import StackSites
 

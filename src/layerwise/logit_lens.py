@@ -10,19 +10,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from layerwise._argument_kinds import check_arguments
-from layerwise._arguments import from_the_end
 from layerwise._callable import make_callable
-from layerwise._carry_out import carry_out
 from layerwise._lens_job import Lens as Lens
 from layerwise._lens_names import LENSES, LOGIT, TUNED
 from layerwise._lens_reading import GENERATED, PROMPT
-from layerwise._setup import TaskLike, prepare
 from layerwise._translators import TunedLens
+from layerwise.analyses.arguments import check_arguments
+from layerwise.analyses.execute import carry_out
+from layerwise.analyses.results import LensResult
 from layerwise.errors import UserError, unknown_name
+from layerwise.ground.arguments import from_the_end
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
-from layerwise.results import LensResult
+from layerwise.runs.setup import TaskLike, prepare
 from layerwise.tuned_lens import train_lens
 
 LENS_PROTOCOLS = ("letter", "continuation")

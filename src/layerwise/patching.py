@@ -11,15 +11,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from layerwise._argument_kinds import check_arguments
-from layerwise._carry_out import carry_out
 from layerwise._patching_job import PAIRS as PAIRS
 from layerwise._patching_job import Patching as Patching
 from layerwise._patching_tables import DENOISING
-from layerwise._setup import TaskLike, paired_tasks, prepare
+from layerwise.analyses.arguments import check_arguments
+from layerwise.analyses.execute import carry_out
+from layerwise.analyses.results import PatchingResult
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
-from layerwise.results import PatchingResult
+from layerwise.runs.setup import TaskLike, paired_tasks, prepare
 
 
 @check_arguments()

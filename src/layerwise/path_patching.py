@@ -16,24 +16,24 @@ from typing import Any
 import pandas as pd
 import torch
 
-from layerwise._argument_kinds import check_arguments
-from layerwise._carry_out import carry_out
 from layerwise._hooked_patches import token_passes
-from layerwise._parts import Parts, together
 from layerwise._patching_job import PAIRS
 from layerwise._patching_pairs import Pair, PairChoice
 from layerwise._patching_tables import DIRECTIONS, NOISING, patched_and_source
 from layerwise._path_ends import Receiver, Sender, parse_receiver, senders_of
 from layerwise._paths import received, written
-from layerwise._progress import Meter
-from layerwise._records import work_entry
-from layerwise._setup import Setup, TaskLike, paired_tasks, prepare
-from layerwise._tables import frame
+from layerwise.analyses.arguments import check_arguments
+from layerwise.analyses.execute import carry_out
+from layerwise.analyses.results import PathPatchingResult
 from layerwise.errors import UserError, unknown_name
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.models.seq2seq import Seq2SeqConfig, Seq2SeqModel
-from layerwise.results import PathPatchingResult
+from layerwise.results.parquet import frame
+from layerwise.runs.checkpoints import Parts, together
+from layerwise.runs.progress import Meter
+from layerwise.runs.records import work_entry
+from layerwise.runs.setup import Setup, TaskLike, paired_tasks, prepare
 from layerwise.sweep import SweepStats
 from layerwise.sweep.requests import Tokens
 from layerwise.tasks import Task

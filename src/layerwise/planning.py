@@ -17,13 +17,10 @@ import pandas as pd
 from transformer_lens import HookedTransformer
 
 from layerwise._ablation_job import Ablation
-from layerwise._argument_kinds import check_arguments, model_or_name
 from layerwise._attribution_job import Attribution
 from layerwise._changes import Changes
-from layerwise._lengths import TRIED, lengths_in, remember_lengths, remembered_lengths, worth_trying
 from layerwise._profile_extras import UNPLANNED, readings_of, wanted_extras
-from layerwise._records import seconds_in_words
-from layerwise._setup import Setup, TaskLike, check_layers, paired_tasks, prepare
+from layerwise.analyses.arguments import check_arguments, model_or_name
 from layerwise.errors import UserError, unknown_name
 from layerwise.logit_lens import LENS_PROTOCOLS, Lens
 from layerwise.models import load_model
@@ -34,6 +31,15 @@ from layerwise.models.outline import is_outline, load_outline
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.patching import PAIRS, Patching
 from layerwise.profiling import Jobs as ProfileJobs
+from layerwise.runs.records import seconds_in_words
+from layerwise.runs.setup import Setup, TaskLike, check_layers, paired_tasks, prepare
+from layerwise.runs.text_lengths import (
+    TRIED,
+    lengths_in,
+    remember_lengths,
+    remembered_lengths,
+    worth_trying,
+)
 from layerwise.similarity import Similarity
 from layerwise.sweep import intact, skip
 from layerwise.sweep.calibration import calibration_for, fewer_threads, stand_in_for

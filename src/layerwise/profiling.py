@@ -14,12 +14,10 @@ from typing import Any
 import pandas as pd
 
 from layerwise._ablation_job import Ablation
-from layerwise._argument_kinds import check_arguments
-from layerwise._carry_out import carry_out
-from layerwise._parts import Parts
 from layerwise._profile_extras import changes_of, jobs_of, patched_sites, wanted_extras
-from layerwise._progress import Meter
-from layerwise._setup import Setup, TaskLike, prepare
+from layerwise.analyses.arguments import check_arguments
+from layerwise.analyses.execute import carry_out
+from layerwise.analyses.results import AblationResult, Result
 from layerwise.emergence import emergence
 from layerwise.errors import UserError
 from layerwise.logit_lens import Lens
@@ -27,7 +25,10 @@ from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.patching import PAIRS, Patching
 from layerwise.report import Report, report
-from layerwise.results import RUN_FILE, AblationResult, Result
+from layerwise.results.provenance import RUN_FILE
+from layerwise.runs.checkpoints import Parts
+from layerwise.runs.progress import Meter
+from layerwise.runs.setup import Setup, TaskLike, prepare
 from layerwise.sweep import LogLikelihood, skip
 from layerwise.tasks import PROTOCOLS
 

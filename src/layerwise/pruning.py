@@ -13,16 +13,13 @@ from typing import Any
 import pandas as pd
 
 from layerwise._ablation_job import ITEMS_AT_ONCE, joined_work
-from layerwise._argument_kinds import check_arguments
-from layerwise._carry_out import read_finished
-from layerwise._parts import together
 from layerwise._pruning_folder import TABLES as TABLES
 from layerwise._pruning_folder import refuse_occupied, remove_model, write_model
-from layerwise._records import record_rows, work_entry
-from layerwise._setup import Setup, TaskLike, check_layers, prepare
-from layerwise._stacks import spans, stack_name
-from layerwise._tables import frame
+from layerwise.analyses.arguments import check_arguments
+from layerwise.analyses.execute import read_finished
+from layerwise.analyses.results import PruningResult, records_frame
 from layerwise.errors import UserError
+from layerwise.ground.layer_names import spans, stack_name
 from layerwise.models import load_model, weights_hash
 from layerwise.models.facts import origin_of
 from layerwise.models.folder import read_config
@@ -36,7 +33,11 @@ from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.models.seq2seq.families import STORED_IN
 from layerwise.models.seq2seq.parts import StoredStack
 from layerwise.models.sources import find_source
-from layerwise.results import PruningResult, RunFolder, records_frame
+from layerwise.results.parquet import frame
+from layerwise.runs.checkpoints import together
+from layerwise.runs.folder import RunFolder
+from layerwise.runs.records import record_rows, work_entry
+from layerwise.runs.setup import Setup, TaskLike, check_layers, prepare
 from layerwise.sweep import Intervention, LogLikelihood, Scored, intact, skip_layers, sweep
 from layerwise.sweep.rounding import distance, measure_rounding
 from layerwise.tasks import Task

@@ -15,20 +15,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from layerwise._argument_kinds import check_arguments
 from layerwise._callable import make_callable
-from layerwise._carry_out import carry_out
-from layerwise._parts import Parts
-from layerwise._pieces import Made, make_pieces
-from layerwise._progress import Meter
-from layerwise._setup import Setup, TaskLike, prepare
 from layerwise._similarity_measures import angular_distances, linear_cka, unbiased_cka
-from layerwise._stacks import DECODER, ENCODER
-from layerwise._tables import conform, frame
+from layerwise.analyses.arguments import check_arguments
+from layerwise.analyses.execute import carry_out
+from layerwise.analyses.results import SimilarityResult
 from layerwise.errors import UserError
+from layerwise.ground.layer_names import DECODER, ENCODER
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
-from layerwise.results import SimilarityResult
+from layerwise.results.parquet import conform, frame
+from layerwise.runs.checkpoints import Parts
+from layerwise.runs.pieces import Made, make_pieces
+from layerwise.runs.progress import Meter
+from layerwise.runs.setup import Setup, TaskLike, prepare
 from layerwise.sweep import Generate, intact
 from layerwise.sweep.cost import Cost
 from layerwise.sweep.requests import Tokens

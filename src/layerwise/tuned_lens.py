@@ -13,20 +13,20 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise._argument_kinds import check_arguments
-from layerwise._carry_out import carry_out
 from layerwise._lens_texts import Texts, texts_of_file, texts_of_tasks
 from layerwise._lens_training import Trainer, compare
-from layerwise._parts import Parts
-from layerwise._progress import Meter
-from layerwise._setup import Setup, TaskLike, prepare
-from layerwise._tables import frame
 from layerwise._translators import FILE
 from layerwise._translators import TunedLens as TunedLens
+from layerwise.analyses.arguments import check_arguments
+from layerwise.analyses.execute import carry_out
+from layerwise.analyses.results import TunedLensResult
 from layerwise.errors import UserError, unknown_name
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
-from layerwise.results import TunedLensResult
+from layerwise.results.parquet import frame
+from layerwise.runs.checkpoints import Parts
+from layerwise.runs.progress import Meter
+from layerwise.runs.setup import Setup, TaskLike, prepare
 
 KINDS = ("full", "bias")
 # Steps after which what was trained is kept for a run that goes on.

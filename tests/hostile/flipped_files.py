@@ -21,6 +21,7 @@ import torch
 
 from layerwise._translators import TunedLens
 from layerwise.ablation import ablate
+from layerwise.analyses.verifying import verify
 from layerwise.errors import MadeAgainWarning, UserError
 from layerwise.logit_lens import logit_lens
 from layerwise.models import load_model, model_facts, original_tokenizer
@@ -28,7 +29,6 @@ from layerwise.results import RunFolder, load_results, read_facts
 from layerwise.sweep.calibration import calibration_for
 from layerwise.tasks import load_task
 from layerwise.tuned_lens import train_lens
-from layerwise.verifying import verify
 from tests.analysis import word_task, write_jsonl
 from tests.hostile.flipper import Kept, Reading
 from tests.hostile.same_outcome import contents

@@ -23,7 +23,7 @@ from tests.hostile.moments import Counter, Moment, end_at_length
 
 _IMPORTED = (
     "scipy.stats", "transformer_lens", "transformers.models.llama.modeling_llama",
-    "transformers.models.t5.modeling_t5", "layerwise.cli", "layerwise.compare",
+    "transformers.models.t5.modeling_t5", "layerwise.cli.app", "layerwise.compare",
     "layerwise.profiling", "layerwise.pruning", "layerwise.report.figures",
 )  # fmt: skip
 ROOT = Path(__file__).parents[2]
@@ -159,11 +159,11 @@ def _exit_code() -> int:
     """The exit code of the command line, whose second processes would import this module."""
     import traceback
 
-    import layerwise.cli
+    import layerwise.cli.app
 
-    layerwise.cli.work_beside = lambda: None
+    layerwise.cli.app.work_beside = lambda: None
     try:
-        layerwise.cli.main()
+        layerwise.cli.app.main()
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except BaseException:

@@ -11,11 +11,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, GenerationConfig
 
 import layerwise as lw
-from layerwise._setup import prepare
 from layerwise.errors import UserError
 from layerwise.models import load_model
 from layerwise.models.facts import generation_settings
 from layerwise.models.generation import GenerationSettings, read_generation_settings
+from layerwise.runs.setup import prepare
 from layerwise.sweep import Generate, intact, skip, sweep
 from tests.analysis import word_task
 from tests.models.seq2seq import tiny as two_stacks

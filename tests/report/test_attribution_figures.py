@@ -7,10 +7,10 @@ from legible import assert_legible
 from matplotlib.collections import QuadMesh
 from matplotlib.lines import Line2D
 
-from layerwise._tables import frame
 from layerwise.report import report
 from layerwise.report.figures import attribution_heads, attribution_lines
 from layerwise.results import AttributionResult
+from layerwise.results.parquet import frame
 from tests import synthetic
 
 BEST = (3, 1)

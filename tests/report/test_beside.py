@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from synthetic import Plan, facts
 
-from layerwise._process import has_beside
+from layerwise.ground.process import has_beside
 from layerwise.report import _beside
 from layerwise.report._beside import narrow_pictures, picture
 from layerwise.report._drawings import Drawing

@@ -6,11 +6,11 @@ import pytest
 from legible import assert_legible
 from matplotlib.collections import QuadMesh
 
-from layerwise._tables import frame, read_table
 from layerwise.errors import UserError
 from layerwise.report import report
 from layerwise.report.naming import naming_layers_of
 from layerwise.results import AttributionPatchingResult, PathPatchingResult
+from layerwise.results.parquet import frame, read_table
 from tests import synthetic
 
 SITES = {"embedding": "embed", "head": "z", "mlp": "mlp_out"}

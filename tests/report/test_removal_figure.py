@@ -7,10 +7,10 @@ from legible import assert_legible, texts
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from layerwise._tables import frame
 from layerwise.report import report
 from layerwise.report.figures import removal_curve
 from layerwise.results import RemovalResult
+from layerwise.results.parquet import frame
 from tests import synthetic
 
 CHANCE = 0.25

@@ -9,7 +9,6 @@ import pytest
 import synthetic
 from synthetic import Plan
 
-from layerwise._tables import frame
 from layerwise.report import Finding, findings
 from layerwise.report._find_depth import overtaking
 from layerwise.report._find_layers import harmless_layers, without_loss
@@ -28,6 +27,7 @@ from layerwise.report.wording import (
     spread,
 )
 from layerwise.results import AblationResult, EmergenceResult, LensResult, PatchingResult
+from layerwise.results.parquet import frame
 
 EVERYTHING = 100
 

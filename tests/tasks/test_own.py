@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from layerwise._setup import load_tasks
 from layerwise.errors import UserError
+from layerwise.runs.setup import load_tasks
 from layerwise.tasks import Corruption, load_task, task_names
 from layerwise.tasks._own import check_own_task
 

@@ -13,8 +13,8 @@ import torch
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from layerwise._arguments import check_arguments
 from layerwise.errors import UserError
+from layerwise.ground.arguments import check_arguments
 from layerwise.models import parity
 from layerwise.models.cache import folder_sha256
 from layerwise.models.convert import hooked_config, hooked_model

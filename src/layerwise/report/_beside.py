@@ -16,10 +16,10 @@ from multiprocessing import get_context, parent_process
 from threading import Thread
 from typing import TYPE_CHECKING
 
-from layerwise._facts import ModelFacts
-from layerwise._process import has_beside
+from layerwise.ground.process import has_beside
 from layerwise.report._drawings import Drawing
 from layerwise.report.naming import naming_layers_of
+from layerwise.results.provenance import ModelFacts
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -12,7 +12,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from layerwise._lens_names import DECODER_LENS, LENS_ORDER, LOGIT, TUNED_DECODER_LENS
-from layerwise._stacks import COMPUTATION, DECODER, ENCODER
+from layerwise.ground.layer_names import COMPUTATION, DECODER, ENCODER
 from layerwise.report._find_removal import HOW, several_orders
 from layerwise.report.naming import stacks
 from layerwise.report.rows import rows

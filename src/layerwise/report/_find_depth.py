@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from layerwise._stacks import COMPUTATION
+from layerwise.ground.layer_names import COMPUTATION
 from layerwise.report.finding import Finding, source, spaced, weight
 from layerwise.report.naming import name_layer, stacks
 from layerwise.report.rows import layers_of, numbers, records, rows

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise._stacks import COMPUTATION
+from layerwise.ground.layer_names import COMPUTATION
 from layerwise.report.finding import Finding, source, spaced, weight
 from layerwise.report.rows import numbers, records, rows
 from layerwise.report.run import Run

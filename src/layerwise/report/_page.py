@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from layerwise._facts import ModelFacts
 from layerwise.report._beside import narrow_pictures
 from layerwise.report._drawings import Drawing
 from layerwise.report._sections import Section, facts_tables, sections
@@ -18,6 +17,7 @@ from layerwise.report._side_by_side import comparison, differing_tasks
 from layerwise.report.finding import Finding
 from layerwise.report.naming import naming_layers_of
 from layerwise.report.run import Run
+from layerwise.results.provenance import ModelFacts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

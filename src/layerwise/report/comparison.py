@@ -6,7 +6,6 @@ from functools import partial
 
 from layerwise._compare_quantities import FAMILIES
 from layerwise._comparison import Comparison
-from layerwise._effects import ALPHA
 from layerwise.report._comparison_tables import (
     difference_tables,
     estimate_tables,
@@ -22,6 +21,7 @@ from layerwise.report.html import Report
 from layerwise.report.naming import Stacks
 from layerwise.report.rows import rows
 from layerwise.report.wording import PROTOCOL_ORDER, in_order, joined, spread
+from layerwise.stats.effects import ALPHA
 
 # Sentences that are shown at once.
 MOST = 15

@@ -11,15 +11,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from layerwise._argument_kinds import check_arguments
-from layerwise._files import refuse_unusable_file, remove_temporaries, write_atomically
 from layerwise._joining import joinable
+from layerwise.analyses.arguments import check_arguments
+from layerwise.analyses.results import AblationResult, EmergenceResult, Result, load_results
 from layerwise.errors import UserError
 from layerwise.report._page import Page, render
 from layerwise.report.finding import Finding
 from layerwise.report.run import Run
 from layerwise.report.summary import findings_of
-from layerwise.results import AblationResult, EmergenceResult, Facts, Result, load_results
+from layerwise.results.atomic_files import (
+    refuse_unusable_file,
+    remove_temporaries,
+    write_atomically,
+)
+from layerwise.results.provenance import Facts
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import NamedTuple
 
-from layerwise._facts import ModelFacts
-from layerwise._stacks import DECODER, ENCODER, layer_name
+from layerwise.ground.layer_names import DECODER, ENCODER, layer_name
+from layerwise.results.provenance import ModelFacts
 
 
 class Stacks(NamedTuple):

@@ -12,15 +12,11 @@ from typing import Any
 import pandas as pd
 
 from layerwise._joining import join_ablations
-from layerwise.report.rows import rows
-from layerwise.report.sets import is_set
-from layerwise.report.wording import LAYER_MAIN, in_order
-from layerwise.results import (
+from layerwise.analyses.results import (
     AblationResult,
     AttributionPatchingResult,
     AttributionResult,
     EmergenceResult,
-    Facts,
     HeadsResult,
     LensResult,
     PatchingResult,
@@ -30,8 +26,11 @@ from layerwise.results import (
     Result,
     SimilarityResult,
     TunedLensResult,
-    join_facts,
 )
+from layerwise.report.rows import rows
+from layerwise.report.sets import is_set
+from layerwise.report.wording import LAYER_MAIN, in_order
+from layerwise.results.provenance import Facts, join_facts
 
 
 @dataclass(frozen=True)

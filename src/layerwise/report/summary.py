@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from layerwise.analyses.results import Result
 from layerwise.report._find_attribution import attributions
 from layerwise.report._find_depth import hand_overs, lens_depths, take_ups
 from layerwise.report._find_emergence import agreements, interactions
@@ -20,7 +21,6 @@ from layerwise.report._find_settled import settled_later
 from layerwise.report.finding import Finder, Finding
 from layerwise.report.naming import naming_layers_of
 from layerwise.report.run import Run
-from layerwise.results import Result
 
 MOST = 10
 CHARACTERS = 300

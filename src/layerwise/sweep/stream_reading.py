@@ -11,7 +11,8 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 
-from .._stacks import spans
+from layerwise.ground.layer_names import spans
+
 from ..models.kinds import Model, n_encoder_layers
 from .intact_layers import IntactLayer, intact_layers
 from .plan import DEFAULT_MEMORY_BUDGET

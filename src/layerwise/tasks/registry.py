@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from layerwise._arguments import check_arguments
 from layerwise.errors import UserError, unknown_name
+from layerwise.ground.arguments import check_arguments
 from layerwise.models.organisms.language import ORGANISM, WIRED
 from layerwise.tasks import jsonl
 from layerwise.tasks.items import CAPABILITIES, Capability

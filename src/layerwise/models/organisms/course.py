@@ -18,9 +18,9 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
-from layerwise._progress import meter
 from layerwise.models.organisms.lessons import FEWEST_PAIRS, MOST_PAIRS, Form
 from layerwise.models.organisms.texts import Stage, Text, Texts
+from layerwise.runs.progress import meter
 
 STEPS = 1000
 ALONE, SKIPPED = 0.5, 0.4

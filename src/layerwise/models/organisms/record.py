@@ -14,13 +14,13 @@ from typing import Any
 import pandas as pd
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from layerwise._facts import installed_versions
-from layerwise._setup import prepare
 from layerwise.models.cache import file_sha256
 from layerwise.models.kinds import Model
 from layerwise.models.organisms.course import given
 from layerwise.models.organisms.language import ORGANISM, Language
 from layerwise.models.quiet import quiet
+from layerwise.results.provenance import installed_versions
+from layerwise.runs.setup import prepare
 from layerwise.stats import exact_interval
 from layerwise.sweep import intact
 from layerwise.tasks import PROTOCOLS, Task, score

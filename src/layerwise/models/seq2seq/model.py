@@ -17,7 +17,7 @@ from transformer_lens import HookedRootModule
 from transformer_lens.hook_points import HookPoint
 from transformers import PreTrainedTokenizerBase
 
-from layerwise._stacks import DECODER, ENCODER
+from layerwise.ground.layer_names import DECODER, ENCODER
 from layerwise.models.quiet import no_deprecation_of
 from layerwise.models.seq2seq.blocks import DecoderCache, HookedStack
 from layerwise.models.seq2seq.parts import Parts, StackParts

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from layerwise._lens_names import LENS_ORDER
-from layerwise._stacks import COMPUTATION, DECODER, ENCODER
+from layerwise.ground.layer_names import COMPUTATION, DECODER, ENCODER
 from layerwise.report.figures.grid import legend_below, set_title
 from layerwise.report.figures.layer_axis import name_depths
 from layerwise.report.figures.lettering import label

@@ -8,8 +8,21 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from layerwise._stacks import COMPUTATION
+from layerwise.analyses.results import (
+    AblationResult,
+    AttributionPatchingResult,
+    AttributionResult,
+    EmergenceResult,
+    HeadsResult,
+    LensResult,
+    PatchingResult,
+    PathPatchingResult,
+    RemovalResult,
+    SimilarityResult,
+    TunedLensResult,
+)
 from layerwise.errors import UserError
+from layerwise.ground.layer_names import COMPUTATION
 from layerwise.report.figures.attribution import attribution_heads
 from layerwise.report.figures.emergence import emergence_ranges
 from layerwise.report.figures.head_effects import head_effect_maps
@@ -27,19 +40,6 @@ from layerwise.report.figures.tuned_lens import tuned_lens_curves
 from layerwise.report.naming import naming_layers_of
 from layerwise.report.rows import rows
 from layerwise.report.sets import is_set
-from layerwise.results import (
-    AblationResult,
-    AttributionPatchingResult,
-    AttributionResult,
-    EmergenceResult,
-    HeadsResult,
-    LensResult,
-    PatchingResult,
-    PathPatchingResult,
-    RemovalResult,
-    SimilarityResult,
-    TunedLensResult,
-)
 
 Plottable = (
     AblationResult

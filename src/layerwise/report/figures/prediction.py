@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from layerwise._stacks import DECODER, ENCODER
+from layerwise.ground.layer_names import DECODER, ENCODER
 from layerwise.report.figures.grid import legend_below, rows_and_columns, set_title
 from layerwise.report.figures.lettering import label
 from layerwise.report.figures.style import COLUMN_WIDTH, FULL_WIDTH, look, new_figure, styled

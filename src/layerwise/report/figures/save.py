@@ -19,8 +19,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from PIL import Image
 
-from layerwise._files import refuse_unusable_folder, write_atomically
 from layerwise.report.figures.style import style
+from layerwise.results.atomic_files import refuse_unusable_folder, write_atomically
 
 DPI = 200
 _PALETTE = 256

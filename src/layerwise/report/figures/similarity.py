@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from layerwise._stacks import DECODER
+from layerwise.ground.layer_names import DECODER
 from layerwise.report.figures.grid import layer_ticks, legend_below, rows_and_columns, set_title
 from layerwise.report.figures.layer_axis import name_layers
 from layerwise.report.figures.lettering import label

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from layerwise._stacks import layer_name
 from layerwise.errors import UserError
+from layerwise.ground.layer_names import layer_name
 from layerwise.models.seq2seq import Seq2SeqConfig
 
 from ..branches import Branches, make_branches

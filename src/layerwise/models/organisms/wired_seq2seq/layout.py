@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from layerwise._stacks import layer_name
 from layerwise.errors import UserError
+from layerwise.ground.layer_names import layer_name
 from layerwise.models.organisms.layout import Spot
 
 IN_ENCODER = ("previous", "look_up", "facts", "second_hop")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from layerwise._stacks import stack_name
+from layerwise.ground.layer_names import stack_name
 from layerwise.models.organisms.layout import Spot
 from layerwise.models.organisms.wired_seq2seq.layout import IN_ENCODER, NEEDED, WiredSeq2SeqLayout
 

@@ -15,31 +15,25 @@ import pandas as pd
 from layerwise import (
     _attribution_agreement,
     _attribution_tables,
-    _effects,
     _head_tables,
-    _html,
     _lens_tables,
     _patching_tables,
     _prediction_tables,
     _removal_tables,
     _similarity_tables,
-    _summaries,
     _tuned_tables,
 )
-from layerwise._arguments import check_arguments
-from layerwise._facts import RUN_FILE as RUN_FILE
-from layerwise._facts import Facts as Facts
-from layerwise._facts import ModelFacts as ModelFacts
-from layerwise._facts import TaskFacts as TaskFacts
-from layerwise._facts import installed_versions as installed_versions
-from layerwise._facts import join_facts as join_facts
-from layerwise._facts import read_facts
-from layerwise._files import is_folder
-from layerwise._result import Result as Result
-from layerwise._result import computed_once
-from layerwise._run_folder import RunFolder as RunFolder
-from layerwise._tables import frame
 from layerwise.errors import DamagedResultsError, UserError
+from layerwise.ground.arguments import check_arguments
+from layerwise.results.atomic_files import is_folder
+from layerwise.results.base import Result, computed_once
+from layerwise.results.notebook import heading
+from layerwise.results.parquet import frame
+from layerwise.results.provenance import RUN_FILE, Facts, join_facts, read_facts
+from layerwise.stats import effects as _effects
+from layerwise.stats import over_items as _summaries
+
+from . import notebook_tables as _html
 
 
 def records_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -410,7 +404,7 @@ class EmergenceResult(Result):
         table = self.emergence
         tasks = sorted({task for names in table["tasks"] for task in names.split(",")})
         n_items = sum(task.n_items for task in self.facts.tasks if task.name in tasks)
-        return _html.heading(self.facts, n_items, sorted(table["protocol"].unique()), tasks)
+        return heading(self.facts, n_items, sorted(table["protocol"].unique()), tasks)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -600,7 +594,7 @@ def load_results(folder: str | Path) -> list[Result]:
     Warns:
         MadeAgainWarning: if tables were missing or changed, and were made again from others.
     """
-    from layerwise._restoring import restore  # which knows all results
+    from .restoring import restore  # which knows all results
 
     folder = Path(folder)
     if not is_folder(folder):

@@ -12,9 +12,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from layerwise._files import write_atomically
-from layerwise._tables import to_bytes
 from layerwise.errors import UserError
+from layerwise.results.atomic_files import write_atomically
+from layerwise.results.parquet import to_bytes
 
 _HEAD = b"layerwise part "
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from layerwise._stacks import COMPUTATION
+from layerwise.ground.layer_names import COMPUTATION
 
 # What a lens table said before it could say anything else.
 _LENS = {"lens": "logit", "over": "prompt", "site": "resid_post", "pos": -1, "token": None}

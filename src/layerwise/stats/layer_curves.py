@@ -15,8 +15,9 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from layerwise import stats
-from layerwise._effects import ALPHA, Cell, cells
-from layerwise._stacks import COMPUTATION
+from layerwise.ground.layer_names import COMPUTATION
+
+from .effects import ALPHA, Cell, cells
 
 ABLATION, PATCHING, ATTRIBUTION = "ablation", "activation patching", "direct attribution"
 

@@ -14,8 +14,9 @@ from typing import Protocol, runtime_checkable
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from layerwise._line_meter import LineMeter, ticking
 from layerwise.errors import printable
+
+from .line_meter import LineMeter, ticking
 
 
 @runtime_checkable

@@ -14,9 +14,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from layerwise._earlier_tables import with_later_columns
-from layerwise._files import write_atomically
 from layerwise.errors import DamagedResultsError, unknown_name
+
+from .atomic_files import write_atomically
+from .earlier_tables import with_later_columns
 
 # What to do about results that cannot be read.
 AGAIN = "restore the file, or give the command that made its folder again, which makes it anew"

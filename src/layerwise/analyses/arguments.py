@@ -9,11 +9,12 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
-from layerwise import _arguments
-from layerwise._arguments import Reader, entries, model_name, path, plain, refuse, task_name
 from layerwise.errors import UserError, shown
-from layerwise.results import Result
+from layerwise.ground import arguments as _arguments
+from layerwise.ground.arguments import Reader, entries, model_name, path, plain, refuse, task_name
 from layerwise.tasks.task import Task
+
+from .results import Result
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")

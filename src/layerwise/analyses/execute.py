@@ -11,11 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from layerwise._parts import MemoryParts, Parts
-from layerwise._progress import Meter, meter
-from layerwise._restoring import refuse_lost, restore, restore_requests
 from layerwise.errors import DamagedResultsError, MadeAgainWarning
-from layerwise.results import Result, RunFolder, load_results
+from layerwise.runs.checkpoints import MemoryParts, Parts
+from layerwise.runs.folder import RunFolder
+from layerwise.runs.progress import Meter, meter
+
+from .restoring import refuse_lost, restore, restore_requests
+from .results import Result, load_results
 
 _Read = TypeVar("_Read")
 

@@ -14,16 +14,15 @@ from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
 
-from layerwise._facts import Facts, ModelFacts, TaskFacts, read_run_file
-from layerwise._lengths import expected_lengths
-from layerwise._stacks import layer_number
 from layerwise.errors import UnusedSettingsWarning, UserError, unknown_name
+from layerwise.ground.layer_names import layer_number
 from layerwise.models import LoadedFacts, model_facts, original_tokenizer
 from layerwise.models.facts import generation_settings, language_of
 from layerwise.models.kinds import Model, n_encoder_layers, vocabularies
 from layerwise.models.originals import refuse_nonfinite
 from layerwise.models.outline import facts_of_outline, is_outline
 from layerwise.models.seq2seq import Seq2SeqModel
+from layerwise.results.provenance import Facts, ModelFacts, TaskFacts, read_run_file
 from layerwise.sweep import Intervention, Sweep, sweep
 from layerwise.sweep.blocks import attention_in_use
 from layerwise.sweep.calibration import Calibration, calibration_for
@@ -50,6 +49,8 @@ from layerwise.tasks._own import check_own_task
 from layerwise.tasks.items import Item
 from layerwise.tasks.registry import TEXT, paired_names
 from layerwise.tasks.task import take
+
+from .text_lengths import expected_lengths
 
 TaskLike = str | Task
 _Made = TypeVar("_Made")

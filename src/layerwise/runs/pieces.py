@@ -10,11 +10,12 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise._parts import Parts, together
-from layerwise._progress import Meter
-from layerwise._records import planned
 from layerwise.sweep.cost import Cost
 from layerwise.tasks import Task
+
+from .checkpoints import Parts, together
+from .progress import Meter
+from .records import planned
 
 Piece = tuple[Task, str]
 Made = tuple[dict[str, Any], dict[str, pd.DataFrame]]

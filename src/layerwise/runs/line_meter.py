@@ -84,7 +84,7 @@ class LineMeter:
         Args:
             elapsed: seconds since the start.
         """
-        from layerwise._records import seconds_in_words
+        from .records import seconds_in_words
 
         share = min(1.0, self.finished / self.total) if self.total > 0 else 0.0
         told = f"{share:.0%} done after {seconds_in_words(elapsed)}"

@@ -8,13 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from layerwise._facts import (
-    listed_files,
-    read_facts,
-    write_run_file,
-)
-from layerwise._file_list import hashes_of
-from layerwise._tables import SCHEMAS
+from .file_list import hashes_of
+from .parquet import SCHEMAS
+from .provenance import listed_files, read_facts, write_run_file
 
 REQUESTS_FILE = "requests.jsonl"
 LENS_FILE = "tuned_lens.safetensors"

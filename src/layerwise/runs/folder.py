@@ -20,12 +20,13 @@ from urllib.parse import quote
 import pandas as pd
 import pyarrow as pa
 
-from layerwise._facts import RUN_FILE, Facts, is_finished, read_run_file, write_run_file
-from layerwise._file_list import hashes_of
-from layerwise._files import disk_error, refuse_unusable_folder, remove_temporaries
-from layerwise._part_files import read_part_file, write_part_file
-from layerwise._written import written_files
 from layerwise.errors import UserError
+from layerwise.results.atomic_files import disk_error, refuse_unusable_folder, remove_temporaries
+from layerwise.results.file_list import hashes_of
+from layerwise.results.provenance import RUN_FILE, Facts, is_finished, read_run_file, write_run_file
+from layerwise.results.written import written_files
+
+from .checkpoint_files import read_part_file, write_part_file
 
 try:
     import fcntl

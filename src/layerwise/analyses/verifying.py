@@ -10,14 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from layerwise._arguments import check_arguments
 from layerwise._comparison import FACTS_FILE, TABLES, read_comparison_file
-from layerwise._facts import RUN_FILE, Facts, listed_files, parse_facts, read_facts, read_run_file
-from layerwise._file_list import listed, states
-from layerwise._files import is_folder
-from layerwise._tables import read_table
-from layerwise._written import LISTED, TABLE_FILES
 from layerwise.errors import UserError
+from layerwise.ground.arguments import check_arguments
+from layerwise.results.atomic_files import is_folder
+from layerwise.results.file_list import listed, states
+from layerwise.results.parquet import read_table
+from layerwise.results.provenance import (
+    RUN_FILE,
+    Facts,
+    listed_files,
+    parse_facts,
+    read_facts,
+    read_run_file,
+)
+from layerwise.results.written import LISTED, TABLE_FILES
 
 COMPARED = "compared"  # beside a pruned model
 READABLE = "readable"

@@ -1,25 +1,20 @@
-"""The short HTML that a result shows in a notebook: a heading and a compact table.
-
-Figures and the full report are ``report/``'s business.
-"""
+"""The compact table that each analysis' result shows in a notebook."""
 
 from __future__ import annotations
 
-import html
 import re
-from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
 import pandas as pd
 
 from layerwise._attribution_tables import HEADS, SUBLAYERS
-from layerwise._effects import corrected
-from layerwise._facts import Facts
 from layerwise._head_tables import SCORES
 from layerwise._lens_names import OF_ENCODER
 from layerwise._removal_tables import HELD_OUT, SELECTION, removed_label
-from layerwise._stacks import layer_name, stream_name
+from layerwise.ground.layer_names import layer_name, stream_name
+from layerwise.results.notebook import intervals, number
+from layerwise.stats.effects import corrected
 
 
 def ablation_rows(effects: pd.DataFrame, n_encoder: int = 0, n_top: int = 5) -> pd.DataFrame:
@@ -203,34 +198,4 @@ def pruning_rows(summary: pd.DataFrame) -> pd.DataFrame:
             "largest difference (nats)": ["" if pd.isna(gap) else f"{gap:.1g}" for gap in gaps],
             "same texts": ["" if pd.isna(share) else f"{100 * share:.0f} %" for share in same],
         }
-    )
-
-
-def intervals(
-    table: pd.DataFrame, estimate: str, low: str, high: str, digits: int = 2
-) -> list[str]:
-    """Estimates with their bounds as text; a bound that is null is shown as a question mark."""
-    shown = ([number(value, digits) for value in table[name]] for name in (estimate, low, high))
-    return [f"{e} [{lo}, {hi}]" for e, lo, hi in zip(*shown, strict=True)]
-
-
-def number(value: float, digits: int = 2) -> str:
-    """A number to some digits after the point, a question mark if there is none."""
-    return "?" if pd.isna(value) else f"{value:z.{digits}f}"
-
-
-def heading(facts: Facts, n_items: int, protocols: Sequence[str], tasks: Sequence[str]) -> str:
-    """Model, tasks, protocols and number of items in one line of text."""
-    return (
-        f"{facts.model.name}; tasks: {', '.join(tasks) or 'none'}; "
-        f"protocols: {', '.join(protocols) or 'none'}; {n_items} items"
-    )
-
-
-def to_html(title: str, text: str, rows: pd.DataFrame, if_empty: str) -> str:
-    """A heading, a line and a compact table, all text escaped."""
-    body = rows.to_html(index=False, escape=True, border=0, float_format=number, na_rep="")
-    return (
-        f"<h4>{html.escape(title)}</h4><p>{html.escape(text)}</p>"
-        f"{body if len(rows) else f'<p>{html.escape(if_empty)}</p>'}"
     )

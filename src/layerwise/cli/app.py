@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from typer.core import TyperGroup
 
-from layerwise._files import is_folder, refuse_unusable_file, refuse_unusable_folder
-from layerwise._process import collect_rarely, settle, work_beside
 from layerwise.errors import MadeAgainWarning, UnusedSettingsWarning, UserError, printable
+from layerwise.ground.process import collect_rarely, settle, work_beside
+from layerwise.results.atomic_files import is_folder, refuse_unusable_file, refuse_unusable_folder
 
 if TYPE_CHECKING:
-    from layerwise.results import Result
+    from layerwise.analyses.results import Result
 
 _Made = TypeVar("_Made")
 
@@ -694,7 +694,7 @@ def verify(
     folder: Annotated[Path, typer.Argument(help="Folder of a run, comparison or pruned model.")],
 ) -> None:
     """Check whether saved results are as they were written, file by file."""
-    from layerwise.verifying import verify as run
+    from layerwise.analyses.verifying import verify as run
 
     found = run(folder)
     for name, state in found.files.items():
@@ -750,7 +750,7 @@ def _call(
     **kwargs: Any,
 ) -> _Made:
     """Call a public function with a model, which is not loaded for what would be refused."""
-    from layerwise._arguments import check_ahead
+    from layerwise.ground.arguments import check_ahead
 
     check_ahead(function, *args, **kwargs)
     return function(_load(*named), *args, **kwargs)
@@ -862,7 +862,7 @@ def _text(value: object) -> Any:
 
 def _tell_planned(result: Result) -> None:
     """What was planned and what it took, in one line."""
-    from layerwise._records import planned_and_actual
+    from layerwise.runs.records import planned_and_actual
 
     line = planned_and_actual(result.facts.work)
     if line is not None:
@@ -892,7 +892,3 @@ def main() -> None:
     except UserError as error:
         _say(f"layerwise: {error}", err=True)
         sys.exit(2)
-
-
-if __name__ == "__main__":
-    main()

@@ -13,8 +13,8 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from layerwise import stats
-from layerwise._tables import conform, frame
 from layerwise.errors import UserError
+from layerwise.results.parquet import conform, frame
 
 N_RESAMPLES = 2000
 ALPHA = 0.05

@@ -23,9 +23,10 @@ from pydantic import (
     model_validator,
 )
 
-from layerwise._file_list import listed, refuse_edited, with_list
-from layerwise._files import write_atomically
 from layerwise.errors import DamagedResultsError, UserError
+
+from .atomic_files import write_atomically
+from .file_list import listed, refuse_edited, with_list
 
 RUN_FILE = "run.json"
 _AGAIN = "restore its folder, or delete it and give the command that made it again"

@@ -12,8 +12,13 @@ from typing import Any, ClassVar, TypeVar
 
 import pandas as pd
 
-from layerwise import _html
-from layerwise._facts import (
+from layerwise.errors import DamagedResultsError
+
+from .atomic_files import remove_temporaries
+from .file_list import hashes_of
+from .notebook import heading, to_html
+from .parquet import conform, read_table, write_table
+from .provenance import (
     RUN_FILE,
     Facts,
     is_finished,
@@ -24,11 +29,7 @@ from layerwise._facts import (
     read_run_file,
     write_run_file,
 )
-from layerwise._file_list import hashes_of
-from layerwise._files import remove_temporaries
-from layerwise._tables import conform, read_table, write_table
-from layerwise._written import unlisted_for
-from layerwise.errors import DamagedResultsError
+from .written import unlisted_for
 
 AnyResult = TypeVar("AnyResult", bound="Result")
 Tables = TypeVar("Tables", pd.DataFrame, dict[str, pd.DataFrame])
@@ -157,13 +158,13 @@ class Result:
         table = self.to_pandas()
         tasks = sorted(table["task"].unique())
         n_items = len(table[["task", "item"]].drop_duplicates())
-        return _html.heading(self.facts, n_items, sorted(table["protocol"].unique()), tasks)
+        return heading(self.facts, n_items, sorted(table["protocol"].unique()), tasks)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._heading()})"
 
     def _repr_html_(self) -> str:
-        return _html.to_html(self.title, self._heading(), self.summary_rows(), self.if_empty)
+        return to_html(self.title, self._heading(), self.summary_rows(), self.if_empty)
 
 
 def _digest(path: Path, listed: Mapping[str, str]) -> str | None:

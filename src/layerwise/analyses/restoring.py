@@ -9,12 +9,13 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from layerwise._facts import RUN_FILE, listed_files, read_facts, write_run_file
-from layerwise._file_list import State, hashes_of, states
-from layerwise._tables import AGAIN, read_table
-from layerwise._written import REQUESTS_FILE, TABLE_FILES, unlisted_for
 from layerwise.errors import DamagedResultsError, MadeAgainWarning, UserError
-from layerwise.results import RESULTS, EmergenceResult, Result
+from layerwise.results.file_list import State, hashes_of, states
+from layerwise.results.parquet import AGAIN, read_table
+from layerwise.results.provenance import RUN_FILE, listed_files, read_facts, write_run_file
+from layerwise.results.written import REQUESTS_FILE, TABLE_FILES, unlisted_for
+
+from .results import RESULTS, EmergenceResult, Result
 
 
 def refuse_lost(folder: Path) -> None:

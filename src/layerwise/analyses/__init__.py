@@ -1,0 +1,1 @@
+"""The analyses, and what joins their results."""

@@ -1,0 +1,5 @@
+"""``python -m layerwise.cli``."""
+
+from .app import main
+
+main()
