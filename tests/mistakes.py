@@ -86,7 +86,7 @@ FAULTS = [
     ),
     Fault(
         "stale norm in the lens",
-        "_lens_job.py",
+        "analyses/logit_lens/job.py",
         "                reading = read_lens(model, stream[here], said, wanted)\n",
         "                stale = []\n"
         '                place_of_norm = "ln_final.hook_scale"\n'
@@ -123,7 +123,7 @@ FAULTS = [
     ),
     Fault(
         "the depth at which an answer is on top once, not to stay",
-        "_lens_tables.py",
+        "analyses/logit_lens/tables.py",
         "return np.where(below.any(axis=1), last_below, -1)",
         "return np.where(on_top.any(axis=1), np.argmax(on_top, axis=1), n_columns) - 1",
         ("tests/test_lens_tables.py::test_planted_depths_are_found_exactly",),

@@ -9,8 +9,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import layerwise as lw
+from layerwise.analyses.logit_lens.api import logit_lens
 from layerwise.emergence import emergence
-from layerwise.logit_lens import logit_lens
 from layerwise.models.organisms.layout import Spot, WiredLayout
 from layerwise.patching import patch_activations
 from layerwise.removal import removal_order

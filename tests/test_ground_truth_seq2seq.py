@@ -14,8 +14,8 @@ from layerwise._direct import Reading
 from layerwise._direct_two_stacks import direct_two_stacks
 from layerwise._path_ends import parse_receiver, senders_of
 from layerwise._paths import received, written
+from layerwise.analyses.logit_lens.api import logit_lens
 from layerwise.emergence import emergence
-from layerwise.logit_lens import logit_lens
 from layerwise.models.organisms.layout import Spot
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
 from layerwise.models.organisms.wired_seq2seq.truth import PlantedSeq2Seq, spared

@@ -10,8 +10,8 @@ import pytest
 import torch
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 
+from layerwise.analyses.heads.api import Heads, head_scores, scores_of
 from layerwise.errors import UserError
-from layerwise.heads import Heads, head_scores, scores_of
 from layerwise.models import model_facts
 from layerwise.report import report
 from layerwise.results import HeadsResult, load_results
@@ -159,7 +159,7 @@ def test_a_run_can_be_kept_and_has_a_section_in_the_report(tmp_path, result, mon
     options = {"sequences": 4, "length": 10, "threshold": 0.0, "progress": False, "out": out}
     kept = head_scores(tiny_model("gpt2"), **options)
     pd.testing.assert_frame_equal(kept.heads, result.heads)
-    monkeypatch.setattr("layerwise.heads.scores_of", None)
+    monkeypatch.setattr("layerwise.analyses.heads.api.scores_of", None)
     again = head_scores(tiny_model("gpt2"), **options)
     pd.testing.assert_frame_equal(again.heads, kept.heads)
     page = report(load_results(out))

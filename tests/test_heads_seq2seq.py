@@ -15,9 +15,9 @@ import torch
 from tokenizers import processors
 
 import layerwise as lw
-from layerwise._repeated_tokens import RepeatedTokens
+from layerwise.analyses.heads.api import Heads, head_scores
+from layerwise.analyses.heads.repeated_tokens import RepeatedTokens
 from layerwise.errors import UserError
-from layerwise.heads import Heads, head_scores
 from layerwise.models import model_facts
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.results import HeadsResult, load_results
@@ -214,7 +214,7 @@ def test_heads_that_are_made_to_attend_in_one_way_are_found_and_no_other(monkeyp
     """T5's encoder and its cross-attention; nothing stands before the encoder's tokens."""
     model = tiny_seq2seq("t5")
     # The hooks that plant what heads attend to would be refused, as a user's own are.
-    monkeypatch.setattr("layerwise.heads.check_faithful", lambda model: None)
+    monkeypatch.setattr("layerwise.analyses.heads.api.check_faithful", lambda model: None)
     rules = dict(enumerate(RULES.values()))
     with attending(model, "encoder.blocks.1.attn.hook_pattern", 0, rules):
         summary = head_scores(model, sequences=2, length=LENGTH, progress=False).summary()

@@ -12,8 +12,8 @@ import pytest
 import torch
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 
+from layerwise.analyses.logit_lens.api import logit_lens
 from layerwise.errors import UserError
-from layerwise.logit_lens import logit_lens
 from layerwise.models import original_tokenizer
 from layerwise.results import LensResult
 from layerwise.tasks import Item, build_requests
@@ -235,7 +235,7 @@ def test_a_run_can_be_kept_and_is_not_made_again(tmp_path, monkeypatch):
     facts = json.loads((tmp_path / "run" / "run.json").read_text())
     assert facts["tasks"][0]["hash"] == TASK.hash
     assert facts["settings"]["analysis"] == "logit lens"
-    monkeypatch.setattr("layerwise._lens_job.residuals_at", None)
+    monkeypatch.setattr("layerwise.analyses.logit_lens.job.residuals_at", None)
     again = logit_lens(model, TASK, "continuation", out=tmp_path / "run", progress=False)
     pd.testing.assert_frame_equal(again.lens, first.lens)
     with pytest.raises(UserError, match=r"other settings \(seed was 0 and is now 1\)"):
@@ -360,7 +360,7 @@ def test_generated_text_is_the_models_own_and_ends_on_top(model):
 def test_few_streams_at_once_change_nothing(monkeypatch):
     model = tiny_model("llama")
     whole = read(model, TASK, "continuation", sites=SITES, positions="all")
-    monkeypatch.setattr("layerwise._lens_job.AT_ONCE", 3)
+    monkeypatch.setattr("layerwise.analyses.logit_lens.job.AT_ONCE", 3)
     parts = read(model, TASK, "continuation", sites=SITES, positions="all", memory_budget=2**20)
     numbers = ["logprob", "entropy", "kl"]
     pd.testing.assert_frame_equal(whole.drop(columns=numbers), parts.drop(columns=numbers))

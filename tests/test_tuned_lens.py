@@ -13,13 +13,13 @@ from scipy import stats as reference
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 import layerwise.tuned_lens as module
-from layerwise._lens_reading import divergence
 from layerwise._lens_streams import Streams, positions_read
 from layerwise._lens_texts import Text, texts_of_tasks
 from layerwise._lens_training import Trainer
 from layerwise._translators import FILE
+from layerwise.analyses.logit_lens.api import logit_lens
+from layerwise.analyses.logit_lens.reading import divergence
 from layerwise.errors import UserError
-from layerwise.logit_lens import logit_lens
 from layerwise.models.quiet import no_deprecation_of
 from layerwise.results import TunedLensResult
 from layerwise.runs.setup import prepare

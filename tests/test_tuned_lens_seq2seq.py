@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import layerwise as lw
-from layerwise._lens_job import Lens
-from layerwise._lens_names import UNTRANSLATED
-from layerwise._lens_reading import divergence
 from layerwise._lens_streams import READS, Streams, bytes_of_gradient, positions_read
 from layerwise._lens_texts import Text, texts_of_file, texts_of_tasks
 from layerwise._lens_training import Trainer, compare
 from layerwise._translators import TunedLens
+from layerwise.analyses.logit_lens.job import Lens
+from layerwise.analyses.logit_lens.names import UNTRANSLATED
+from layerwise.analyses.logit_lens.reading import divergence
 from layerwise.emergence import emergence
 from layerwise.errors import UserError
 from layerwise.models.seq2seq import Seq2SeqModel

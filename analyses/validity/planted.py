@@ -11,7 +11,7 @@ from transformer_lens import HookedTransformer
 from within import ROUNDING, Row, number
 
 import layerwise as lw
-from layerwise.logit_lens import logit_lens
+from layerwise.analyses.logit_lens.api import logit_lens
 from layerwise.models.organisms.layout import NEEDED, Spot, WiredLayout
 from layerwise.models.organisms.truth import Planted, spared
 from layerwise.models.organisms.wired import wired_model

@@ -12,6 +12,8 @@ from .errors import UserError as UserError
 
 if TYPE_CHECKING:
     from layerwise.analyses import results as results
+    from layerwise.analyses.heads.api import head_scores as head_scores
+    from layerwise.analyses.logit_lens.api import logit_lens as logit_lens
 
     from . import models as models
     from . import planning as planning
@@ -26,8 +28,6 @@ if TYPE_CHECKING:
     from .attribution_patching import attribute_patches as attribute_patches
     from .compare import compare as compare
     from .emergence import emergence as emergence
-    from .heads import head_scores as head_scores
-    from .logit_lens import logit_lens as logit_lens
     from .models import known_models as known_models
     from .models import load_model as load_model
     from .patching import patch_activations as patch_activations
@@ -58,10 +58,11 @@ if TYPE_CHECKING:
     from .tasks import task_names as task_names
 
 _ATTRIBUTES = {
+    "analyses.logit_lens.api": ["logit_lens"],
     "_comparison": ["Comparison"],
     "ablation": ["ablate"],
     "attribution_patching": ["attribute_patches"],
-    "heads": ["head_scores"],
+    "analyses.heads.api": ["head_scores"],
     "models": ["known_models", "load_model"],
     "patching": ["patch_activations"],
     "path_patching": ["patch_paths"],
@@ -87,7 +88,7 @@ _ATTRIBUTES = {
     "analyses.verifying": ["Verification", "verify"],
 }
 # These modules bear the name of their one function, and can be called like it.
-_CALLABLE = ["attribution", "compare", "emergence", "logit_lens", "report", "similarity"]
+_CALLABLE = ["attribution", "compare", "emergence", "report", "similarity"]
 
 # The documented parts of the package, each with public names of its own.
 _PARTS = ["errors", "models", "planning", "results", "stats", "sweep", "tasks"]

@@ -17,11 +17,11 @@ import torch
 from jaxtyping import Float
 
 from layerwise import stats
-from layerwise._lens_names import lens_of
-from layerwise._lens_reading import divergence
 from layerwise._lens_streams import Streams
 from layerwise._lens_texts import Text
 from layerwise._translators import TunedLens
+from layerwise.analyses.logit_lens.names import lens_of
+from layerwise.analyses.logit_lens.reading import divergence
 from layerwise.errors import UserError
 from layerwise.models.kinds import Model, n_encoder_layers
 

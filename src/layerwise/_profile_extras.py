@@ -15,10 +15,10 @@ from layerwise._patching_job import Patching
 from layerwise._patching_tables import DENOISING
 from layerwise._removal_job import Removal
 from layerwise._removal_orders import most_removed
+from layerwise.analyses.heads.api import THRESHOLD, fitting_heads
 from layerwise.analyses.results import Result
 from layerwise.attribution_patching import SAMPLE, AttributionPatching, heads_estimated
 from layerwise.errors import unknown_name
-from layerwise.heads import THRESHOLD, fitting_heads
 from layerwise.models.kinds import n_encoder_layers
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.path_patching import PathPatching, has_norms_after, refuse_norms_after

@@ -21,8 +21,8 @@ from layerwise._attribution_job import Attribution
 from layerwise._changes import Changes
 from layerwise._profile_extras import UNPLANNED, readings_of, wanted_extras
 from layerwise.analyses.arguments import check_arguments, model_or_name
+from layerwise.analyses.logit_lens.api import LENS_PROTOCOLS, Lens
 from layerwise.errors import UserError, unknown_name
-from layerwise.logit_lens import LENS_PROTOCOLS, Lens
 from layerwise.models import load_model
 from layerwise.models.folder import has_weights
 from layerwise.models.in_turn import in_turn

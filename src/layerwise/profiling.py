@@ -17,10 +17,10 @@ from layerwise._ablation_job import Ablation
 from layerwise._profile_extras import changes_of, jobs_of, patched_sites, wanted_extras
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import carry_out
+from layerwise.analyses.logit_lens.api import Lens
 from layerwise.analyses.results import AblationResult, Result
 from layerwise.emergence import emergence
 from layerwise.errors import UserError
-from layerwise.logit_lens import Lens
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.patching import PAIRS, Patching

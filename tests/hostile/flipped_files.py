@@ -21,9 +21,9 @@ import torch
 
 from layerwise._translators import TunedLens
 from layerwise.ablation import ablate
+from layerwise.analyses.logit_lens.api import logit_lens
 from layerwise.analyses.verifying import verify
 from layerwise.errors import MadeAgainWarning, UserError
-from layerwise.logit_lens import logit_lens
 from layerwise.models import load_model, model_facts, original_tokenizer
 from layerwise.results import RunFolder, load_results, read_facts
 from layerwise.sweep.calibration import calibration_for

@@ -8,7 +8,7 @@ from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from layerwise._head_tables import SCORES, summary_table
+from layerwise.analyses.heads.tables import SCORES, summary_table
 from layerwise.report.figures import head_score_maps
 from layerwise.report.naming import naming_layers_of
 from layerwise.results.provenance import ModelFacts

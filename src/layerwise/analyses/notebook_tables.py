@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from layerwise._attribution_tables import HEADS, SUBLAYERS
-from layerwise._head_tables import SCORES
-from layerwise._lens_names import OF_ENCODER
 from layerwise._removal_tables import HELD_OUT, SELECTION, removed_label
+from layerwise.analyses.heads.tables import SCORES
+from layerwise.analyses.logit_lens.names import OF_ENCODER
 from layerwise.ground.layer_names import layer_name, stream_name
 from layerwise.results.notebook import intervals, number
 from layerwise.stats.effects import corrected

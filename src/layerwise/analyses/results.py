@@ -15,8 +15,6 @@ import pandas as pd
 from layerwise import (
     _attribution_agreement,
     _attribution_tables,
-    _head_tables,
-    _lens_tables,
     _patching_tables,
     _prediction_tables,
     _removal_tables,
@@ -34,6 +32,8 @@ from layerwise.stats import effects as _effects
 from layerwise.stats import over_items as _summaries
 
 from . import notebook_tables as _html
+from .heads import tables as _head_tables
+from .logit_lens import tables as _lens_tables
 
 
 def records_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:

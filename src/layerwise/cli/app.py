@@ -319,7 +319,7 @@ def lens(
     memory_budget: Budget = None,
 ) -> None:
     """Read the answer from every layer's residual stream."""
-    from layerwise.logit_lens import logit_lens as run
+    from layerwise.analyses.logit_lens.api import logit_lens as run
 
     _show(
         _call(
@@ -412,7 +412,7 @@ def heads(
     offload: Offload = None,
 ) -> None:
     """Find induction heads: what each head attends to on repeated random tokens."""
-    from layerwise.heads import head_scores as run
+    from layerwise.analyses.heads.api import head_scores as run
 
     _show(
         _call(

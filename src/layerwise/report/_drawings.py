@@ -11,7 +11,7 @@ from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING
 
-from layerwise._lens_names import DECODER_LENS, LENS_ORDER, LOGIT, TUNED_DECODER_LENS
+from layerwise.analyses.logit_lens.names import DECODER_LENS, LENS_ORDER, LOGIT, TUNED_DECODER_LENS
 from layerwise.ground.layer_names import COMPUTATION, DECODER, ENCODER
 from layerwise.report._find_removal import HOW, several_orders
 from layerwise.report.naming import stacks

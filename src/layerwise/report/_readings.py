@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from layerwise import stats
-from layerwise._lens_names import LENS_ORDER
+from layerwise.analyses.logit_lens.names import LENS_ORDER
 from layerwise.report._tables_shown import bounds
 from layerwise.report.naming import stacks
 from layerwise.report.rows import layers_of, numbers, records, rows

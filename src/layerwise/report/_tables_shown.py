@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from layerwise._attribution_tables import HEADS, SUBLAYERS
-from layerwise._head_tables import NATS, SCORES
+from layerwise.analyses.heads.tables import NATS, SCORES
 from layerwise.report.naming import name_intervention, name_layer, stacks
 from layerwise.report.rows import numbers, records, rows
 from layerwise.report.run import Run

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from layerwise._lens_names import LENS_ORDER
+from layerwise.analyses.logit_lens.names import LENS_ORDER
 from layerwise.ground.layer_names import COMPUTATION, DECODER, ENCODER
 from layerwise.report.figures.grid import legend_below, set_title
 from layerwise.report.figures.layer_axis import name_depths

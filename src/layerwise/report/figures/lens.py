@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
-from layerwise._lens_names import LENS_ORDER
+from layerwise.analyses.logit_lens.names import LENS_ORDER
 from layerwise.report.figures._over_items import Curve, mean_curve, median_curve
 from layerwise.report.figures.grid import rows_and_columns, set_title
 from layerwise.report.figures.layer_axis import name_layers

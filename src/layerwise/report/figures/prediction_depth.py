@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from layerwise._lens_names import LENS_ORDER
+from layerwise.analyses.logit_lens.names import LENS_ORDER
 from layerwise.report.figures.grid import set_title
 from layerwise.report.figures.layer_axis import name_depths
 from layerwise.report.figures.lettering import label

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from layerwise._lens_names import TUNED_DECODER_LENS, UNTRANSLATED
+from layerwise.analyses.logit_lens.names import TUNED_DECODER_LENS, UNTRANSLATED
 from layerwise.report.figures.grid import (
     layer_ticks,
     legend_below,

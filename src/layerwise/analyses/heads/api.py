@@ -19,17 +19,7 @@ import pandas as pd
 import torch
 from transformer_lens import HookedTransformer
 
-from layerwise._attention_scores import (
-    Scored,
-    Scores,
-    attention_hook,
-    no_scores,
-    places_when_repeated,
-    scores_of_two_stacks,
-)
 from layerwise._direct import direct
-from layerwise._next_tokens import next_tokens_read
-from layerwise._repeated_tokens import SHORTEST, Drawn, RepeatedTokens
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import carry_out
 from layerwise.analyses.results import HeadsResult
@@ -46,6 +36,17 @@ from layerwise.runs.progress import Meter
 from layerwise.runs.setup import facts_of_run
 from layerwise.sweep.faithful import check_faithful, refuse_states
 from layerwise.sweep.last_sites import StackSites
+
+from .attention_scores import (
+    Scored,
+    Scores,
+    attention_hook,
+    no_scores,
+    places_when_repeated,
+    scores_of_two_stacks,
+)
+from .next_tokens import next_tokens_read
+from .repeated_tokens import SHORTEST, Drawn, RepeatedTokens
 
 SEQUENCES, LENGTH, THRESHOLD = 20, 50, 0.4
 

@@ -10,10 +10,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from layerwise._callable import make_callable
-from layerwise._lens_job import Lens as Lens
-from layerwise._lens_names import LENSES, LOGIT, TUNED
-from layerwise._lens_reading import GENERATED, PROMPT
 from layerwise._translators import TunedLens
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import carry_out
@@ -24,6 +20,10 @@ from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.runs.setup import TaskLike, prepare
 from layerwise.tuned_lens import train_lens
+
+from .job import Lens as Lens
+from .names import LENSES, LOGIT, TUNED
+from .reading import GENERATED, PROMPT
 
 LENS_PROTOCOLS = ("letter", "continuation")
 
@@ -125,6 +125,3 @@ def _positions(positions: str | Sequence[int]) -> tuple[int, ...] | None:
             "end of the prompt, or 'all'."
         )
     return tuple(sorted(set(positions)))
-
-
-make_callable(__name__)

@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from layerwise._next_tokens import DecoderSums
-from layerwise._repeated_tokens import Drawn, RepeatedTokens
 from layerwise.models.kinds import hook_name
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.sweep.requests import Tokens
+
+from .next_tokens import DecoderSums
+from .repeated_tokens import Drawn, RepeatedTokens
 
 Scores = Float[np.ndarray, "layer head"]
 Places = dict[str, tuple[Int[torch.Tensor, " n"], Int[torch.Tensor, " n"]]]

@@ -15,20 +15,6 @@ from typing import Any
 import torch
 from jaxtyping import Float
 
-from layerwise._lens_names import DECODER_LENS, LOGIT, OF_ENCODER, TUNED, TUNED_DECODER_LENS
-from layerwise._lens_reading import (
-    GENERATED,
-    OVER,
-    PROMPT,
-    SITES,
-    Passage,
-    Reading,
-    gold_requests,
-    most_tokens,
-    passages,
-    places_of,
-    read_lens,
-)
 from layerwise._translators import TunedLens
 from layerwise.analyses.results import LensResult, lens_frame
 from layerwise.errors import UserError, unknown_name
@@ -44,6 +30,21 @@ from layerwise.sweep.intact_run import Place
 from layerwise.sweep.readout import logits_of
 from layerwise.sweep.seq2seq.truncated import truncated_encoder
 from layerwise.tasks import Task
+
+from .names import DECODER_LENS, LOGIT, OF_ENCODER, TUNED, TUNED_DECODER_LENS
+from .reading import (
+    GENERATED,
+    OVER,
+    PROMPT,
+    SITES,
+    Passage,
+    Reading,
+    gold_requests,
+    most_tokens,
+    passages,
+    places_of,
+    read_lens,
+)
 
 LAST = (-1,)
 # Texts whose residual streams are there together, and tokens whose logits are.

@@ -1,0 +1,1 @@
+"""What each layer would answer, read through the unembedding."""
