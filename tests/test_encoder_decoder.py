@@ -13,6 +13,7 @@ from transformers import T5Config
 
 import layerwise as lw
 from layerwise._profile_extras import EXTRAS, wanted_extras
+from layerwise.analyses.tuned_lens.api import train_lens
 from layerwise.errors import UserError
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.planning import plan_run
@@ -29,7 +30,6 @@ from layerwise.sweep.interventions import Site
 from layerwise.sweep.readout import logits_of
 from layerwise.sweep.seq2seq.truncated import truncated_encoder
 from layerwise.tasks._encoding import encode_apart, encode_input
-from layerwise.tuned_lens import train_lens
 from tests.models.seq2seq.tiny import tiny_folder, tiny_seq2seq
 from tests.models.tiny import tiny_tokenizer
 

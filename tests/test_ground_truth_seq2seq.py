@@ -15,12 +15,12 @@ from layerwise._direct_two_stacks import direct_two_stacks
 from layerwise._path_ends import parse_receiver, senders_of
 from layerwise._paths import received, written
 from layerwise.analyses.logit_lens.api import logit_lens
+from layerwise.analyses.tuned_lens.api import train_lens
 from layerwise.emergence import emergence
 from layerwise.models.organisms.layout import Spot
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
 from layerwise.models.organisms.wired_seq2seq.truth import PlantedSeq2Seq, spared
 from layerwise.sweep.seq2seq.sites import two_stack_sites
-from layerwise.tuned_lens import train_lens
 from tests.planted import (
     CAPABILITIES,
     ROUNDING,

@@ -12,9 +12,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from layerwise._lens_texts import Text
-from layerwise._lens_training import Trainer
-from layerwise._translators import FILE, TunedLens
+from layerwise.analyses.tuned_lens.texts import Text
+from layerwise.analyses.tuned_lens.training import Trainer
+from layerwise.analyses.tuned_lens.translators import FILE, TunedLens
 from layerwise.errors import UserError
 from tests.models.tiny import tiny_model
 
@@ -31,7 +31,7 @@ def written(
     folder: Path, facts: Any = FACTS, text: str | None = None, **tensors: torch.Tensor
 ) -> Path:
     """A lens file without a checksum, as of older versions, with whatever in it."""
-    metadata = {"layerwise.tuned_lens": json.dumps(facts) if text is None else text}
+    metadata = {"layerwise.analyses.tuned_lens.api": json.dumps(facts) if text is None else text}
     save_file({"bias": BIAS, "weight": WEIGHT} | tensors, folder / FILE, metadata=metadata)
     return folder / FILE
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 import layerwise as lw
+from layerwise.analyses.tuned_lens.api import train_lens
 from layerwise.errors import UserError
 from layerwise.sweep import LogLikelihood, intact, site_noise, sweep
-from layerwise.tuned_lens import train_lens
 from tests.analysis import word_task
 from tests.models.tiny import tiny_model, tiny_tokenizer
 from tests.sweep.models import new_model, random_model

@@ -12,18 +12,18 @@ import torch
 from scipy import stats as reference
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 
-import layerwise.tuned_lens as module
-from layerwise._lens_streams import Streams, positions_read
-from layerwise._lens_texts import Text, texts_of_tasks
-from layerwise._lens_training import Trainer
-from layerwise._translators import FILE
+import layerwise.analyses.tuned_lens.api as module
 from layerwise.analyses.logit_lens.api import logit_lens
 from layerwise.analyses.logit_lens.reading import divergence
+from layerwise.analyses.tuned_lens.api import TunedLens, train_lens
+from layerwise.analyses.tuned_lens.streams import Streams, positions_read
+from layerwise.analyses.tuned_lens.texts import Text, texts_of_tasks
+from layerwise.analyses.tuned_lens.training import Trainer
+from layerwise.analyses.tuned_lens.translators import FILE
 from layerwise.errors import UserError
 from layerwise.models.quiet import no_deprecation_of
 from layerwise.results import TunedLensResult
 from layerwise.runs.setup import prepare
-from layerwise.tuned_lens import TunedLens, train_lens
 from tests import analysis
 from tests.analysis import word_task
 from tests.models.tiny import tiny_model, tiny_tokenizer

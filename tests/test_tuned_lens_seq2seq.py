@@ -12,13 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import layerwise as lw
-from layerwise._lens_streams import READS, Streams, bytes_of_gradient, positions_read
-from layerwise._lens_texts import Text, texts_of_file, texts_of_tasks
-from layerwise._lens_training import Trainer, compare
-from layerwise._translators import TunedLens
 from layerwise.analyses.logit_lens.job import Lens
 from layerwise.analyses.logit_lens.names import UNTRANSLATED
 from layerwise.analyses.logit_lens.reading import divergence
+from layerwise.analyses.tuned_lens.api import train_lens
+from layerwise.analyses.tuned_lens.streams import READS, Streams, bytes_of_gradient, positions_read
+from layerwise.analyses.tuned_lens.texts import Text, texts_of_file, texts_of_tasks
+from layerwise.analyses.tuned_lens.training import Trainer, compare
+from layerwise.analyses.tuned_lens.translators import TunedLens
 from layerwise.emergence import emergence
 from layerwise.errors import UserError
 from layerwise.models.seq2seq import Seq2SeqModel
@@ -26,7 +27,6 @@ from layerwise.runs.setup import prepare
 from layerwise.sweep import residuals_at
 from layerwise.sweep.readout import logits_of
 from layerwise.sweep.seq2seq.truncated import truncated_encoder
-from layerwise.tuned_lens import train_lens
 from tests.analysis import word_task
 from tests.models.seq2seq.tiny import CASES, tiny_seq2seq
 from tests.sweep.strategies import tokens

@@ -8,12 +8,12 @@ import nothing
 import pandas as pd
 
 import layerwise as lw
+from layerwise.analyses.tuned_lens.api import KINDS, Trained, train_lens
 from layerwise.emergence import SETTLED, emergence
 from layerwise.models.organisms.layout import WiredLayout
 from layerwise.models.organisms.plan import PLANTED
 from layerwise.models.organisms.truth import Planted
 from layerwise.tasks import load_task
-from layerwise.tuned_lens import KINDS, Trained, train_lens
 
 WIRED = "wired-decoder"
 ORGANISMS = ("organism-decoder", "organism-decoder-1", "organism-decoder-2")

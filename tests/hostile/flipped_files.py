@@ -19,16 +19,16 @@ from unittest import mock
 
 import torch
 
-from layerwise._translators import TunedLens
 from layerwise.ablation import ablate
 from layerwise.analyses.logit_lens.api import logit_lens
+from layerwise.analyses.tuned_lens.api import train_lens
+from layerwise.analyses.tuned_lens.translators import TunedLens
 from layerwise.analyses.verifying import verify
 from layerwise.errors import MadeAgainWarning, UserError
 from layerwise.models import load_model, model_facts, original_tokenizer
 from layerwise.results import RunFolder, load_results, read_facts
 from layerwise.sweep.calibration import calibration_for
 from layerwise.tasks import load_task
-from layerwise.tuned_lens import train_lens
 from tests.analysis import word_task, write_jsonl
 from tests.hostile.flipper import Kept, Reading
 from tests.hostile.same_outcome import contents

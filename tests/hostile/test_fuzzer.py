@@ -240,7 +240,11 @@ def test_any_tuned_lens_is_read_or_refused(tmp_path: Path):
         if weight is not None:
             made["weight"] = torch.full(weight, value)
         made = {name: tensor.to(dtype) for name, tensor in made.items()}
-        save_file(made, path, metadata={"layerwise.tuned_lens": told.decode("utf-8", "replace")})
+        save_file(
+            made,
+            path,
+            metadata={"layerwise.analyses.tuned_lens.api": told.decode("utf-8", "replace")},
+        )
         found = outcome(lambda: read_lens(path))
         assert found is None, "nobody trained this lens"
 

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 import layerwise as lw
+from layerwise.analyses.tuned_lens.api import train_lens
 from layerwise.planning import plan_run
-from layerwise.tuned_lens import train_lens
 
 LONG = "x" * 300
 MODEL = "MODEL"

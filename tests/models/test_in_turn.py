@@ -17,11 +17,11 @@ from transformer_lens import HookedTransformer
 
 import layerwise as lw
 from layerwise import sweep as sweeping
+from layerwise.analyses.tuned_lens.api import train_lens
 from layerwise.models import load_model
 from layerwise.models.in_turn import lock_of
 from layerwise.planning import plan_run
 from layerwise.sweep import Generate, LogLikelihood, intact, patch, skip, sweep, zero
-from layerwise.tuned_lens import train_lens
 from tests.analysis import word_task
 from tests.models.tiny import tiny_folder, tiny_model
 from tests.sweep.models import new_model, random_model

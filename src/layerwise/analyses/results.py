@@ -19,7 +19,6 @@ from layerwise import (
     _prediction_tables,
     _removal_tables,
     _similarity_tables,
-    _tuned_tables,
 )
 from layerwise.errors import DamagedResultsError, UserError
 from layerwise.ground.arguments import check_arguments
@@ -34,6 +33,7 @@ from layerwise.stats import over_items as _summaries
 from . import notebook_tables as _html
 from .heads import tables as _head_tables
 from .logit_lens import tables as _lens_tables
+from .tuned_lens import tables as _tuned_tables
 
 
 def records_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:

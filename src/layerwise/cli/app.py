@@ -354,7 +354,7 @@ def train_lens(
     memory_budget: Budget = None,
 ) -> None:
     """Train a tuned lens, and compare it with the untrained one on held-out texts."""
-    from layerwise.tuned_lens import train_lens as run
+    from layerwise.analyses.tuned_lens.api import train_lens as run
 
     trained = _call(
         run, (model, dtype, device, offload), task, text=text, kind=kind, n_texts=texts,

@@ -10,16 +10,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from layerwise._translators import TunedLens
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import carry_out
 from layerwise.analyses.results import LensResult
+from layerwise.analyses.tuned_lens.api import train_lens
+from layerwise.analyses.tuned_lens.translators import TunedLens
 from layerwise.errors import UserError, unknown_name
 from layerwise.ground.arguments import from_the_end
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.runs.setup import TaskLike, prepare
-from layerwise.tuned_lens import train_lens
 
 from .job import Lens as Lens
 from .names import LENSES, LOGIT, TUNED

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from jaxtyping import Float
 
-from layerwise._translators import TunedLens
 from layerwise.analyses.results import LensResult, lens_frame
+from layerwise.analyses.tuned_lens.translators import TunedLens
 from layerwise.errors import UserError, unknown_name
 from layerwise.models.kinds import n_encoder_layers
 from layerwise.models.seq2seq import Seq2SeqModel

@@ -15,12 +15,13 @@ import torch
 from jaxtyping import Float
 from torch.nn.utils.rnn import pad_sequence
 
-from layerwise._lens_texts import Text
 from layerwise.models.kinds import Model, n_encoder_layers
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.sweep import residuals_at
 from layerwise.sweep.both_streams import both_streams
 from layerwise.sweep.readout import logits_of
+
+from .texts import Text
 
 # Tokens read of a text.
 READS = 16

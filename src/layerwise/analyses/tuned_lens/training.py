@@ -17,13 +17,14 @@ import torch
 from jaxtyping import Float
 
 from layerwise import stats
-from layerwise._lens_streams import Streams
-from layerwise._lens_texts import Text
-from layerwise._translators import TunedLens
 from layerwise.analyses.logit_lens.names import lens_of
 from layerwise.analyses.logit_lens.reading import divergence
 from layerwise.errors import UserError
 from layerwise.models.kinds import Model, n_encoder_layers
+
+from .streams import Streams
+from .texts import Text
+from .translators import TunedLens
 
 # Texts of a step, texts that the scale of activations is taken from, and texts that decide whether
 # a translator is better than none.

@@ -13,10 +13,6 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise._lens_texts import Texts, texts_of_file, texts_of_tasks
-from layerwise._lens_training import Trainer, compare
-from layerwise._translators import FILE
-from layerwise._translators import TunedLens as TunedLens
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import carry_out
 from layerwise.analyses.results import TunedLensResult
@@ -27,6 +23,11 @@ from layerwise.results.parquet import frame
 from layerwise.runs.checkpoints import Parts
 from layerwise.runs.progress import Meter
 from layerwise.runs.setup import Setup, TaskLike, prepare
+
+from .texts import Texts, texts_of_file, texts_of_tasks
+from .training import Trainer, compare
+from .translators import FILE
+from .translators import TunedLens as TunedLens
 
 KINDS = ("full", "bias")
 # Steps after which what was trained is kept for a run that goes on.

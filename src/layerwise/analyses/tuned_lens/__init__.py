@@ -1,0 +1,1 @@
+"""A lens with a trained translator for each depth."""
