@@ -158,7 +158,7 @@ FAULTS = [
     ),
     Fault(
         "pairs that were solved by guessing, patched and believed",
-        "_patching_tables.py",
+        "analyses/patching/tables.py",
         "return found.assign(significant=sure & (found",
         "return found.assign(significant=(found",
         (

@@ -10,13 +10,13 @@ import torch
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 from layerwise._attribution_agreement import agreement_table
-from layerwise._hooked_patches import hooked_logprobs
-from layerwise._patching_cells import Cell
+from layerwise.analyses.patching.api import patch_activations
+from layerwise.analyses.patching.cells import Cell
+from layerwise.analyses.patching.hooked_patches import hooked_logprobs
 from layerwise.attribution_patching import attribute_patches, estimated_changes
 from layerwise.errors import UserError
 from layerwise.models.kinds import hook_name
 from layerwise.models.quiet import no_deprecation_of
-from layerwise.patching import patch_activations
 from layerwise.results.parquet import frame
 from tests import analysis
 from tests.analysis import prompt_pair, word_task

@@ -18,8 +18,14 @@ from transformers.models.mt5.modeling_mt5 import MT5LayerNorm
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 import layerwise as lw
-from layerwise._hooked_patches import hooked_logprobs
-from layerwise._patching_cells import HEAD_SITES, PATCH_SITES, PATTERNS, Cell, PatchingLayout
+from layerwise.analyses.patching.cells import (
+    HEAD_SITES,
+    PATCH_SITES,
+    PATTERNS,
+    Cell,
+    PatchingLayout,
+)
+from layerwise.analyses.patching.hooked_patches import hooked_logprobs
 from layerwise.attribution_patching import estimated_changes
 from layerwise.errors import UserError
 from layerwise.models.kinds import hook_name

@@ -11,11 +11,11 @@ import pytest
 import torch
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 
-from layerwise._patching_places import Position, positions_of
+from layerwise.analyses.patching.api import patch_activations
+from layerwise.analyses.patching.positions import Position, positions_of
 from layerwise.errors import UserError
 from layerwise.models import original_tokenizer
 from layerwise.models.quiet import no_deprecation_of
-from layerwise.patching import patch_activations
 from layerwise.runs.setup import Setup
 from layerwise.tasks import Corruption, Item, PatchingPrompts, Task, patching_prompts
 from tests import analysis

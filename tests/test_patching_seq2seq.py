@@ -10,7 +10,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import layerwise as lw
-from layerwise._patching_cells import HEAD_SITES, PATCH_SITES, PatchingLayout
+from layerwise.analyses.patching.cells import HEAD_SITES, PATCH_SITES, PatchingLayout
 from layerwise.emergence import emergence
 from layerwise.errors import UserError
 from layerwise.models.organisms.layout import Spot

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from layerwise._patching_tables import (
+from layerwise.analyses.patching.tables import (
     METRICS,
     patched_and_source,
     patching_effects,

@@ -12,10 +12,10 @@ from within import ROUNDING, Row, number
 
 import layerwise as lw
 from layerwise.analyses.logit_lens.api import logit_lens
+from layerwise.analyses.patching.api import patch_activations
 from layerwise.models.organisms.layout import NEEDED, Spot, WiredLayout
 from layerwise.models.organisms.truth import Planted, spared
 from layerwise.models.organisms.wired import wired_model
-from layerwise.patching import patch_activations
 
 N_LAYOUTS, N_ITEMS, PAIRS, SEED = 6, 24, 4, 0
 HALF = 0.5  # of the logit difference: recovered or not

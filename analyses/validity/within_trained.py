@@ -14,9 +14,9 @@ import pandas as pd
 from transformer_lens import HookedTransformer
 
 import layerwise as lw
+from layerwise.analyses.patching.api import patch_activations
 from layerwise.emergence import HALF, emergence
 from layerwise.models.organisms.plan import N_LAYERS, PLANTED
-from layerwise.patching import patch_activations
 
 NAMES = ("organism-decoder", "organism-decoder-1", "organism-decoder-2")
 READ, WRITTEN, N_ITEMS, PAIRS = "continuation", "generate", 40, 16

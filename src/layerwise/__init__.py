@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from layerwise.analyses import results as results
     from layerwise.analyses.heads.api import head_scores as head_scores
     from layerwise.analyses.logit_lens.api import logit_lens as logit_lens
+    from layerwise.analyses.patching.api import patch_activations as patch_activations
 
     from . import models as models
     from . import planning as planning
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from .emergence import emergence as emergence
     from .models import known_models as known_models
     from .models import load_model as load_model
-    from .patching import patch_activations as patch_activations
     from .path_patching import patch_paths as patch_paths
     from .profiling import Profile as Profile
     from .profiling import profile as profile
@@ -64,7 +64,7 @@ _ATTRIBUTES = {
     "attribution_patching": ["attribute_patches"],
     "analyses.heads.api": ["head_scores"],
     "models": ["known_models", "load_model"],
-    "patching": ["patch_activations"],
+    "analyses.patching.api": ["patch_activations"],
     "path_patching": ["patch_paths"],
     "profiling": ["Profile", "profile"],
     "pruning": ["prune_model"],

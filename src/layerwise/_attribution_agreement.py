@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from layerwise import stats
-from layerwise._patching_tables import DENOISING, has_signal, heads_filled
+from layerwise.analyses.patching.tables import DENOISING, has_signal, heads_filled
 from layerwise.results.parquet import frame
 
 

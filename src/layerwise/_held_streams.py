@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
-from layerwise._hooked_patches import Hook, answer_logits, batch_of
 from layerwise._path_ends import BEGINNING, CROSS_HEAD, HEAD, MLP, OF_MEMORY, Receiver, Sender
+from layerwise.analyses.patching.hooked_patches import Hook, answer_logits, batch_of
 from layerwise.ground.layer_names import ENCODER
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.models.seq2seq.parts import BlockParts

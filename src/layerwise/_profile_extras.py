@@ -11,11 +11,11 @@ from typing import Any, Protocol
 
 from layerwise._attribution_job import Attribution
 from layerwise._changes import Changes
-from layerwise._patching_job import Patching
-from layerwise._patching_tables import DENOISING
 from layerwise._removal_job import Removal
 from layerwise._removal_orders import most_removed
 from layerwise.analyses.heads.api import THRESHOLD, fitting_heads
+from layerwise.analyses.patching.job import Patching
+from layerwise.analyses.patching.tables import DENOISING
 from layerwise.analyses.results import Result
 from layerwise.attribution_patching import SAMPLE, AttributionPatching, heads_estimated
 from layerwise.errors import unknown_name

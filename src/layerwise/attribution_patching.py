@@ -18,13 +18,13 @@ import torch
 from jaxtyping import Float
 
 from layerwise import stats
-from layerwise._hooked_patches import answer_logits, token_passes
-from layerwise._patching_cells import PATTERNS, Cell, PatchingLayout
-from layerwise._patching_job import PAIRS, Patching, grouped, runs_of
-from layerwise._patching_pairs import Pair
-from layerwise._patching_tables import DENOISING, patched_and_source
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import carry_out
+from layerwise.analyses.patching.cells import PATTERNS, Cell, PatchingLayout
+from layerwise.analyses.patching.hooked_patches import answer_logits, token_passes
+from layerwise.analyses.patching.job import PAIRS, Patching, grouped, runs_of
+from layerwise.analyses.patching.pairs import Pair
+from layerwise.analyses.patching.tables import DENOISING, patched_and_source
 from layerwise.analyses.results import AttributionPatchingResult
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import DECODER, ENCODER

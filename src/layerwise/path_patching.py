@@ -16,14 +16,14 @@ from typing import Any
 import pandas as pd
 import torch
 
-from layerwise._hooked_patches import token_passes
-from layerwise._patching_job import PAIRS
-from layerwise._patching_pairs import Pair, PairChoice
-from layerwise._patching_tables import DIRECTIONS, NOISING, patched_and_source
 from layerwise._path_ends import Receiver, Sender, parse_receiver, senders_of
 from layerwise._paths import received, written
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import carry_out
+from layerwise.analyses.patching.hooked_patches import token_passes
+from layerwise.analyses.patching.job import PAIRS
+from layerwise.analyses.patching.pairs import Pair, PairChoice
+from layerwise.analyses.patching.tables import DIRECTIONS, NOISING, patched_and_source
 from layerwise.analyses.results import PathPatchingResult
 from layerwise.errors import UserError, unknown_name
 from layerwise.models.in_turn import in_turn

@@ -22,6 +22,7 @@ from layerwise._changes import Changes
 from layerwise._profile_extras import UNPLANNED, readings_of, wanted_extras
 from layerwise.analyses.arguments import check_arguments, model_or_name
 from layerwise.analyses.logit_lens.api import LENS_PROTOCOLS, Lens
+from layerwise.analyses.patching.api import PAIRS, Patching
 from layerwise.errors import UserError, unknown_name
 from layerwise.models import load_model
 from layerwise.models.folder import has_weights
@@ -29,7 +30,6 @@ from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.models.outline import is_outline, load_outline
 from layerwise.models.seq2seq import Seq2SeqModel
-from layerwise.patching import PAIRS, Patching
 from layerwise.profiling import Jobs as ProfileJobs
 from layerwise.runs.records import seconds_in_words
 from layerwise.runs.setup import Setup, TaskLike, check_layers, paired_tasks, prepare

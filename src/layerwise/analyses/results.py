@@ -15,7 +15,6 @@ import pandas as pd
 from layerwise import (
     _attribution_agreement,
     _attribution_tables,
-    _patching_tables,
     _prediction_tables,
     _removal_tables,
     _similarity_tables,
@@ -33,6 +32,7 @@ from layerwise.stats import over_items as _summaries
 from . import notebook_tables as _html
 from .heads import tables as _head_tables
 from .logit_lens import tables as _lens_tables
+from .patching import tables as _patching_tables
 from .tuned_lens import tables as _tuned_tables
 
 

@@ -447,7 +447,7 @@ def patch(
     memory_budget: Budget = None,
 ) -> None:
     """Patch activations between a clean and a corrupted prompt, by layer, position and head."""
-    from layerwise.patching import patch_activations as run
+    from layerwise.analyses.patching.api import patch_activations as run
 
     _show(
         _call(

@@ -14,10 +14,6 @@ from typing import Any, NamedTuple, TypeVar
 
 import pandas as pd
 
-from layerwise._hooked_patches import hooked_logprobs, intact_logprobs, token_passes
-from layerwise._patching_cells import PATTERNS, Cell, PatchingLayout, cells_of
-from layerwise._patching_pairs import Pair, PairChoice, asked, both, logprob_of
-from layerwise._patching_tables import DENOISING, DIRECTIONS, patched_and_source
 from layerwise.analyses.results import PatchingResult, patching_frame
 from layerwise.errors import UserError, unknown_name
 from layerwise.runs.checkpoints import Parts, together
@@ -28,6 +24,11 @@ from layerwise.sweep import LogLikelihood, SweepStats, intact
 from layerwise.sweep.cost import Cost
 from layerwise.sweep.interventions import SITES as ENGINE_SITES
 from layerwise.tasks import PatchingPrompts, Task
+
+from .cells import PATTERNS, Cell, PatchingLayout, cells_of
+from .hooked_patches import hooked_logprobs, intact_logprobs, token_passes
+from .pairs import Pair, PairChoice, asked, both, logprob_of
+from .tables import DENOISING, DIRECTIONS, patched_and_source
 
 PAIRS = 16
 _Key = TypeVar("_Key", bound=Hashable)

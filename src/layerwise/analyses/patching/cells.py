@@ -9,7 +9,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from layerwise._patching_places import (
+from layerwise.models.kinds import Model, n_encoder_layers, n_heads_of
+from layerwise.models.seq2seq import Seq2SeqModel
+from layerwise.sweep import Intervention, PatchSite, patch
+from layerwise.tasks import PatchingPrompts
+
+from .positions import (
     ALL,
     BEFORE,
     HEAD_LABELS,
@@ -21,11 +26,7 @@ from layerwise._patching_places import (
     places_in_decoder,
     places_in_prompt,
 )
-from layerwise._patching_tables import patched_and_source
-from layerwise.models.kinds import Model, n_encoder_layers, n_heads_of
-from layerwise.models.seq2seq import Seq2SeqModel
-from layerwise.sweep import Intervention, PatchSite, patch
-from layerwise.tasks import PatchingPrompts
+from .tables import patched_and_source
 
 OF_BLOCK = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z", "pattern")
 OF_CROSS = ("resid_mid_cross", "cross_attn_out", "cross_z", "cross_pattern")

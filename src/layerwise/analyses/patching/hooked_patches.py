@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from jaxtyping import Float
 
-from layerwise._patching_cells import PATTERNS, Cell
 from layerwise.models.kinds import Model, hook_name
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.sweep.readout import logits_of
 from layerwise.sweep.requests import Tokens
+
+from .cells import PATTERNS, Cell
 
 AT_ONCE = 16
 Hook = tuple[str, Callable[..., Any]]

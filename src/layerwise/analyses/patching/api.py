@@ -11,15 +11,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from layerwise._patching_job import PAIRS as PAIRS
-from layerwise._patching_job import Patching as Patching
-from layerwise._patching_tables import DENOISING
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import carry_out
 from layerwise.analyses.results import PatchingResult
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.runs.setup import TaskLike, paired_tasks, prepare
+
+from .job import PAIRS as PAIRS
+from .job import Patching as Patching
+from .tables import DENOISING
 
 
 @check_arguments()

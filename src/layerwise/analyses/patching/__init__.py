@@ -1,0 +1,1 @@
+"""Activations of one run put into another, cell by cell."""
