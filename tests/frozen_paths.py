@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from layerwise._path_ends import EMBEDDING, Receiver, Sender
+from layerwise.analyses.path_patching.components import EMBEDDING, Receiver, Sender
 from layerwise.models.kinds import Model, hook_name
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.tasks.pairs import PatchingPrompts

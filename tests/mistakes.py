@@ -201,14 +201,14 @@ FAULTS = [
     ),
     Fault(
         "paths that go by way of other components",
-        "_paths.py",
+        "analyses/path_patching/paths.py",
         "hook = run.output_of(receiver), _putting(receiver.head, run.read(receiver, streams))",
         "hook = run.entry_of(receiver), _putting(None, streams)",
         ("tests/test_path_patching.py::test_paths_equal_runs_with_all_else_frozen",),
     ),
     Fault(
         "a stream that passes norms taken for a plain sum",
-        "_held_streams.py",
+        "analyses/path_patching/frozen_streams.py",
         "stream = norm(total) if self.model.cfg.post_norm else total",
         "new = written(place)\n"
         "            stream = norm(total - new) + new if self.model.cfg.post_norm else total",
@@ -216,7 +216,7 @@ FAULTS = [
     ),
     Fault(
         "cross-attention that reads the encoder's stream before its final norm",
-        "_held_streams.py",
+        "analyses/path_patching/frozen_streams.py",
         "read = self.model.parts.encoder.final_norm(streams)",
         "read = streams",
         ("tests/test_path_patching_seq2seq.py::test_all_that_a_receiver_hears_at_once",),

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 import layerwise as lw
 from layerwise._direct import Reading
 from layerwise._direct_two_stacks import direct_two_stacks
-from layerwise._path_ends import parse_receiver, senders_of
-from layerwise._paths import received, written
 from layerwise.analyses.logit_lens.api import logit_lens
+from layerwise.analyses.path_patching.components import parse_receiver, senders_of
+from layerwise.analyses.path_patching.paths import received, written
 from layerwise.analyses.tuned_lens.api import train_lens
 from layerwise.emergence import emergence
 from layerwise.models.organisms.layout import Spot

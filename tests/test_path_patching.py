@@ -5,11 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 
-from layerwise._path_ends import EMBEDDING, Receiver, Sender, parse_receiver, senders_of
-from layerwise._paths import received, written
+from layerwise.analyses.path_patching.api import patch_paths, refuse_norms_after
+from layerwise.analyses.path_patching.components import (
+    EMBEDDING,
+    Receiver,
+    Sender,
+    parse_receiver,
+    senders_of,
+)
+from layerwise.analyses.path_patching.paths import received, written
 from layerwise.errors import UserError
 from layerwise.models import original_tokenizer
-from layerwise.path_patching import patch_paths, refuse_norms_after
 from layerwise.tasks import patching_prompts
 from tests import analysis
 from tests.analysis import prompt_pair, word_task
@@ -111,7 +117,7 @@ def test_a_run_is_kept_and_read_again(model, task, tmp_path, monkeypatch):
     first = patch_paths(model, task, pairs=1, out=tmp_path / "run", progress=False)
     names = ["path_effects.parquet", "path_patching.parquet", "run.json"]
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == names
-    monkeypatch.setattr("layerwise.path_patching.written", None)
+    monkeypatch.setattr("layerwise.analyses.path_patching.api.written", None)
     again = patch_paths(model, task, pairs=1, out=tmp_path / "run", progress=False)
     assert again.path_patching.equals(first.path_patching)
 

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import layerwise as lw
-from layerwise._path_ends import Receiver, Sender, parse_receiver, senders_of
-from layerwise._paths import received, written
+from layerwise.analyses.path_patching.api import _work_of
+from layerwise.analyses.path_patching.components import Receiver, Sender, parse_receiver, senders_of
+from layerwise.analyses.path_patching.paths import received, written
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import layer_name
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.models.seq2seq.blocks import HookedBlock
-from layerwise.path_patching import _work_of
 from layerwise.tasks import patching_prompts
 from tests import analysis
 from tests.analysis import prompt_pair, word_task

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from layerwise.analyses.heads.api import head_scores as head_scores
     from layerwise.analyses.logit_lens.api import logit_lens as logit_lens
     from layerwise.analyses.patching.api import patch_activations as patch_activations
+    from layerwise.analyses.path_patching.api import patch_paths as patch_paths
 
     from . import models as models
     from . import planning as planning
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from .emergence import emergence as emergence
     from .models import known_models as known_models
     from .models import load_model as load_model
-    from .path_patching import patch_paths as patch_paths
     from .profiling import Profile as Profile
     from .profiling import profile as profile
     from .pruning import prune_model as prune_model
@@ -65,7 +65,7 @@ _ATTRIBUTES = {
     "analyses.heads.api": ["head_scores"],
     "models": ["known_models", "load_model"],
     "analyses.patching.api": ["patch_activations"],
-    "path_patching": ["patch_paths"],
+    "analyses.path_patching.api": ["patch_paths"],
     "profiling": ["Profile", "profile"],
     "pruning": ["prune_model"],
     "removal": ["removal_order"],

@@ -482,7 +482,7 @@ def path_patch(
     offload: Offload = None,
 ) -> None:
     """Find which heads and MLPs act on a receiver directly."""
-    from layerwise.path_patching import patch_paths as run
+    from layerwise.analyses.path_patching.api import patch_paths as run
 
     _show(
         _call(

@@ -12,12 +12,13 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
-from layerwise._path_ends import BEGINNING, CROSS_HEAD, HEAD, MLP, OF_MEMORY, Receiver, Sender
 from layerwise.analyses.patching.hooked_patches import Hook, answer_logits, batch_of
 from layerwise.ground.layer_names import ENCODER
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.models.seq2seq.parts import BlockParts
 from layerwise.sweep.requests import Tokens
+
+from .components import BEGINNING, CROSS_HEAD, HEAD, MLP, OF_MEMORY, Receiver, Sender
 
 _HELD = ("hook_embed", "hook_attn_out", "hook_cross_attn_out", "hook_mlp_out", "hook_final")
 _OUTPUTS = {HEAD: "hook_attn_out", CROSS_HEAD: "hook_cross_attn_out", MLP: "hook_mlp_out"}

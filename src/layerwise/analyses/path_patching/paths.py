@@ -15,13 +15,14 @@ import torch
 from jaxtyping import Float
 from transformer_lens import HookedTransformer
 
-from layerwise._held_streams import HeldStreams, head_projection
-from layerwise._path_ends import EMBEDDING, Receiver, Sender
 from layerwise.analyses.patching.hooked_patches import AT_ONCE, Hook, answer_logits, batch_of
 from layerwise.models.kinds import Model, hook_name
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.sweep.readout import logits_of
 from layerwise.sweep.requests import Tokens
+
+from .components import EMBEDDING, Receiver, Sender
+from .frozen_streams import HeldStreams, head_projection
 
 
 @torch.inference_mode()

@@ -16,8 +16,6 @@ from typing import Any
 import pandas as pd
 import torch
 
-from layerwise._path_ends import Receiver, Sender, parse_receiver, senders_of
-from layerwise._paths import received, written
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import carry_out
 from layerwise.analyses.patching.hooked_patches import token_passes
@@ -37,6 +35,9 @@ from layerwise.runs.setup import Setup, TaskLike, paired_tasks, prepare
 from layerwise.sweep import SweepStats
 from layerwise.sweep.requests import Tokens
 from layerwise.tasks import Task
+
+from .components import Receiver, Sender, parse_receiver, senders_of
+from .paths import received, written
 
 
 @check_arguments()

@@ -1,0 +1,1 @@
+"""Patches of single paths between components, all else frozen."""
