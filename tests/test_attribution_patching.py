@@ -9,11 +9,11 @@ import scipy.stats
 import torch
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 
-from layerwise._attribution_agreement import agreement_table
+from layerwise.analyses.attribution_patching.agreement import agreement_table
+from layerwise.analyses.attribution_patching.api import attribute_patches, estimated_changes
 from layerwise.analyses.patching.api import patch_activations
 from layerwise.analyses.patching.cells import Cell
 from layerwise.analyses.patching.hooked_patches import hooked_logprobs
-from layerwise.attribution_patching import attribute_patches, estimated_changes
 from layerwise.errors import UserError
 from layerwise.models.kinds import hook_name
 from layerwise.models.quiet import no_deprecation_of
@@ -199,7 +199,7 @@ def test_agreement_is_whole_without_noise_and_none_by_chance():
 def test_a_run_is_kept_and_read_again(model, task, tmp_path, monkeypatch):
     options = {"positions": "last", "sample": 3, "pairs": 1, "out": tmp_path / "run"}
     first = attribute_patches(model, task, progress=False, **options)
-    monkeypatch.setattr("layerwise.attribution_patching.estimated_changes", None)
+    monkeypatch.setattr("layerwise.analyses.attribution_patching.api.estimated_changes", None)
     again = attribute_patches(model, task, progress=False, **options)
     pd.testing.assert_frame_equal(again.attribution_patching, first.attribution_patching)
     pd.testing.assert_frame_equal(again.agreement(), first.agreement())

@@ -18,6 +18,7 @@ from transformers.models.mt5.modeling_mt5 import MT5LayerNorm
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 import layerwise as lw
+from layerwise.analyses.attribution_patching.api import estimated_changes
 from layerwise.analyses.patching.cells import (
     HEAD_SITES,
     PATCH_SITES,
@@ -26,7 +27,6 @@ from layerwise.analyses.patching.cells import (
     PatchingLayout,
 )
 from layerwise.analyses.patching.hooked_patches import hooked_logprobs
-from layerwise.attribution_patching import estimated_changes
 from layerwise.errors import UserError
 from layerwise.models.kinds import hook_name
 from layerwise.models.seq2seq import Seq2SeqModel

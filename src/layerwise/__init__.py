@@ -12,6 +12,7 @@ from .errors import UserError as UserError
 
 if TYPE_CHECKING:
     from layerwise.analyses import results as results
+    from layerwise.analyses.attribution_patching.api import attribute_patches as attribute_patches
     from layerwise.analyses.heads.api import head_scores as head_scores
     from layerwise.analyses.logit_lens.api import logit_lens as logit_lens
     from layerwise.analyses.patching.api import patch_activations as patch_activations
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from .analyses.verifying import Verification as Verification
     from .analyses.verifying import verify as verify
     from .attribution import attribution as attribution
-    from .attribution_patching import attribute_patches as attribute_patches
     from .compare import compare as compare
     from .emergence import emergence as emergence
     from .models import known_models as known_models
@@ -61,7 +61,7 @@ _ATTRIBUTES = {
     "analyses.logit_lens.api": ["logit_lens"],
     "_comparison": ["Comparison"],
     "ablation": ["ablate"],
-    "attribution_patching": ["attribute_patches"],
+    "analyses.attribution_patching.api": ["attribute_patches"],
     "analyses.heads.api": ["head_scores"],
     "models": ["known_models", "load_model"],
     "analyses.patching.api": ["patch_activations"],

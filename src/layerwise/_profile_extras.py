@@ -13,12 +13,12 @@ from layerwise._attribution_job import Attribution
 from layerwise._changes import Changes
 from layerwise._removal_job import Removal
 from layerwise._removal_orders import most_removed
+from layerwise.analyses.attribution_patching.api import SAMPLE, AttributionPatching, heads_estimated
 from layerwise.analyses.heads.api import THRESHOLD, fitting_heads
 from layerwise.analyses.patching.job import Patching
 from layerwise.analyses.patching.tables import DENOISING
 from layerwise.analyses.path_patching.api import PathPatching, has_norms_after, refuse_norms_after
 from layerwise.analyses.results import Result
-from layerwise.attribution_patching import SAMPLE, AttributionPatching, heads_estimated
 from layerwise.errors import unknown_name
 from layerwise.models.kinds import n_encoder_layers
 from layerwise.models.seq2seq import Seq2SeqModel

@@ -511,7 +511,7 @@ def attribution_patch(
     memory_budget: Budget = None,
 ) -> None:
     """Estimate all patches by gradients, and compare with true patches of a sample."""
-    from layerwise.attribution_patching import attribute_patches as run
+    from layerwise.analyses.attribution_patching.api import attribute_patches as run
 
     _show(
         _call(

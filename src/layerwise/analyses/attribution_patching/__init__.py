@@ -1,0 +1,1 @@
+"""Gradient estimates of activation patches, with true patches of a sample."""
