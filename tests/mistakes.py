@@ -38,7 +38,7 @@ FAULTS = [
     ),
     Fault(
         "heads sliced after the output projection, in attribution",
-        "_direct.py",
+        "analyses/attribution/decompose.py",
         'of_heads = torch.einsum("ihk,imhk->imh", z, torch.einsum("hkd,imd->imhk", weight, read))',
         'projected = torch.einsum("ihk,hkd->id", z, weight)\n'
         "    even = projected.shape[-1] // z.shape[1] * z.shape[1]\n"
@@ -100,14 +100,14 @@ FAULTS = [
     ),
     Fault(
         "the norm's scale of another stream, in attribution",
-        "_direct.py",
+        "analyses/attribution/decompose.py",
         "before_norm(norm, sites.final, reading.direction)",
         "before_norm(norm, sites.embedding, reading.direction)",
         ("tests/test_direct.py::test_parts_sum_to_the_differences_of_the_models_own_logits",),
     ),
     Fault(
         "the norm's scale of another stream, in attribution of a post-norm model",
-        "_direct_two_stacks.py",
+        "analyses/attribution/decompose_seq2seq.py",
         "        entered.append(stream + one.out)\n        stream = one.norm(entered[-1])\n",
         "        entered.append(stream)\n        stream = one.norm(stream + one.out)\n",
         (

@@ -12,7 +12,7 @@ import torch
 from scipy.stats import false_discovery_control, ttest_1samp
 from statsmodels.stats.multitest import multipletests
 
-from layerwise.attribution import attribution
+from layerwise.analyses.attribution.api import attribution
 from layerwise.errors import UserError
 from layerwise.models import load_model, original_tokenizer
 from layerwise.results import AttributionResult, load_results
@@ -125,7 +125,7 @@ def test_right_is_that_the_answers_first_token_is_above_the_others():
 def test_items_are_read_in_order_whatever_the_budget(monkeypatch):
     model, task = tiny_model("gpt2"), word_task(9)
     whole = attribute(model, task)
-    monkeypatch.setattr("layerwise._attribution_job._AT_ONCE", 2)
+    monkeypatch.setattr("layerwise.analyses.attribution.job._AT_ONCE", 2)
     pieces = attribute(model, task)
     np.testing.assert_allclose(pieces["value"], whole["value"], atol=1e-5)
     pd.testing.assert_frame_equal(pieces.drop(columns="value"), whole.drop(columns="value"))
@@ -235,7 +235,7 @@ def test_a_run_can_be_kept_and_is_not_made_again(tmp_path, monkeypatch):
     assert work["largest_gap"] < 1e-4
     (loaded,) = load_results(out)
     pd.testing.assert_frame_equal(loaded.attribution, first.attribution)
-    monkeypatch.setattr("layerwise._attribution_job.last_sites", None)
+    monkeypatch.setattr("layerwise.analyses.attribution.job.last_sites", None)
     again = attribution(model, TASK, "continuation", out=out, progress=False)
     pd.testing.assert_frame_equal(again.attribution, first.attribution)
     with pytest.raises(UserError, match=r'against was "mean" and is now "best"'):

@@ -98,7 +98,7 @@ def test_layers_and_heads_have_the_numbers_of_the_order_of_computation(case):
 def test_items_are_read_in_order_whatever_the_budget(monkeypatch):
     model = model_of("bart")
     whole = lw.attribution(model, TASK, "continuation", progress=False).attribution
-    monkeypatch.setattr("layerwise._attribution_job._AT_ONCE", 2)
+    monkeypatch.setattr("layerwise.analyses.attribution.job._AT_ONCE", 2)
     pieces = lw.attribution(
         model, TASK, "continuation", memory_budget=2**20, progress=False
     ).attribution

@@ -6,7 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from layerwise._direct import before_norm, direct, read_differences, secant_slopes
+from layerwise.analyses.attribution.decompose import (
+    before_norm,
+    direct,
+    read_differences,
+    secant_slopes,
+)
 from layerwise.errors import UserError
 from layerwise.sweep.last_sites import last_sites
 from layerwise.sweep.readout import uncapped_logits_of

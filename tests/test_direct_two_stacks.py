@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from layerwise._direct import read_differences
-from layerwise._direct_two_stacks import direct_two_stacks
+from layerwise.analyses.attribution.decompose import read_differences
+from layerwise.analyses.attribution.decompose_seq2seq import direct_two_stacks
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.sweep.readout import uncapped_logits_of
 from layerwise.sweep.seq2seq.sites import two_stack_sites

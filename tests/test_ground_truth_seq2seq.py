@@ -10,8 +10,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import layerwise as lw
-from layerwise._direct import Reading
-from layerwise._direct_two_stacks import direct_two_stacks
+from layerwise.analyses.attribution.decompose import Reading
+from layerwise.analyses.attribution.decompose_seq2seq import direct_two_stacks
 from layerwise.analyses.logit_lens.api import logit_lens
 from layerwise.analyses.path_patching.components import parse_receiver, senders_of
 from layerwise.analyses.path_patching.paths import received, written

@@ -12,6 +12,7 @@ from .errors import UserError as UserError
 
 if TYPE_CHECKING:
     from layerwise.analyses import results as results
+    from layerwise.analyses.attribution.api import attribution as attribution
     from layerwise.analyses.attribution_patching.api import attribute_patches as attribute_patches
     from layerwise.analyses.heads.api import head_scores as head_scores
     from layerwise.analyses.logit_lens.api import logit_lens as logit_lens
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from .ablation import ablate as ablate
     from .analyses.verifying import Verification as Verification
     from .analyses.verifying import verify as verify
-    from .attribution import attribution as attribution
     from .compare import compare as compare
     from .emergence import emergence as emergence
     from .models import known_models as known_models
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from .tasks import task_names as task_names
 
 _ATTRIBUTES = {
+    "analyses.attribution.api": ["attribution"],
     "analyses.logit_lens.api": ["logit_lens"],
     "_comparison": ["Comparison"],
     "ablation": ["ablate"],
@@ -88,7 +89,7 @@ _ATTRIBUTES = {
     "analyses.verifying": ["Verification", "verify"],
 }
 # These modules bear the name of their one function, and can be called like it.
-_CALLABLE = ["attribution", "compare", "emergence", "report", "similarity"]
+_CALLABLE = ["compare", "emergence", "report", "similarity"]
 
 # The documented parts of the package, each with public names of its own.
 _PARTS = ["errors", "models", "planning", "results", "stats", "sweep", "tasks"]

@@ -12,7 +12,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from layerwise import stats
-from layerwise._attribution_tables import SUBLAYERS, has_signal
+from layerwise.analyses.attribution.tables import SUBLAYERS, has_signal
 from layerwise.analyses.logit_lens.tables import answers_read, covers_a_stack, prediction_depths
 from layerwise.analyses.patching.tables import has_signal as pairs_have_signal
 from layerwise.stats.effects import Chance

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
-from layerwise import _attribution_tables, _prediction_tables, _removal_tables, _similarity_tables
+from layerwise import _prediction_tables, _removal_tables, _similarity_tables
 from layerwise.errors import DamagedResultsError, UserError
 from layerwise.ground.arguments import check_arguments
 from layerwise.results.atomic_files import is_folder
@@ -24,6 +24,7 @@ from layerwise.stats import effects as _effects
 from layerwise.stats import over_items as _summaries
 
 from . import notebook_tables as _html
+from .attribution import tables as _attribution_tables
 from .attribution_patching import agreement as _attribution_agreement
 from .heads import tables as _head_tables
 from .logit_lens import tables as _lens_tables

@@ -383,7 +383,7 @@ def attribution(
     memory_budget: Budget = None,
 ) -> None:
     """Take the answer's logit apart: what each layer, attention, MLP and head adds to it."""
-    from layerwise.attribution import attribution as run
+    from layerwise.analyses.attribution.api import attribution as run
 
     _show(
         _call(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from layerwise._attribution_tables import HEADS, SUBLAYERS
+from layerwise.analyses.attribution.tables import HEADS, SUBLAYERS
 from layerwise.analyses.heads.tables import NATS, SCORES
 from layerwise.report.naming import name_intervention, name_layer, stacks
 from layerwise.report.rows import numbers, records, rows

@@ -19,8 +19,8 @@ import pandas as pd
 import torch
 from transformer_lens import HookedTransformer
 
-from layerwise._direct import direct
 from layerwise.analyses.arguments import check_arguments
+from layerwise.analyses.attribution.decompose import direct
 from layerwise.analyses.execute import carry_out
 from layerwise.analyses.results import HeadsResult
 from layerwise.errors import UserError

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from layerwise._direct import Reading, read_differences
-from layerwise._direct_two_stacks import taken_apart
+from layerwise.analyses.attribution.decompose import Reading, read_differences
+from layerwise.analyses.attribution.decompose_seq2seq import taken_apart
 from layerwise.ground.layer_names import DECODER
 from layerwise.models.kinds import Model, hook_name
 from layerwise.models.seq2seq import Seq2SeqModel

@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from layerwise._attribution_tables import ROUNDING
+from layerwise.analyses.attribution.tables import ROUNDING
 from layerwise.report.figures._head_maps import task_head_maps
 from layerwise.report.figures._panels import finish_panels, task_panels
 from layerwise.report.figures.grid import legend_below, set_title

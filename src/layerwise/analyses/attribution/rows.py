@@ -12,8 +12,8 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
-from layerwise._direct import Direct, Values
-from layerwise._direct_two_stacks import DirectTwoStacks
+from .decompose import Direct, Values
+from .decompose_seq2seq import DirectTwoStacks
 
 METRICS = ("logit_diff", "logprob")
 

@@ -14,11 +14,12 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
-from layerwise._direct import Directions, Reading, Values, along, before_norm, heads_along
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.models.seq2seq.parts import AttentionParts, StackParts
 from layerwise.sweep.last_sites import StackSites
 from layerwise.sweep.seq2seq.sites import CrossSites, TwoStackSites
+
+from .decompose import Directions, Reading, Values, along, before_norm, heads_along
 
 ByLayer = Float[torch.Tensor, "item metric layer"]
 ByHead = Float[torch.Tensor, "item metric layer head"]

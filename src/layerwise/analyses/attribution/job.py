@@ -16,9 +16,6 @@ import pandas as pd
 import torch
 from jaxtyping import Bool, Float
 
-from layerwise._attribution_rows import as_table
-from layerwise._direct import Direct, Reading, direct, read_differences
-from layerwise._direct_two_stacks import DirectTwoStacks, direct_two_stacks
 from layerwise.analyses.results import AttributionResult
 from layerwise.errors import UserError, unknown_name
 from layerwise.models.seq2seq import Seq2SeqConfig, Seq2SeqModel
@@ -35,6 +32,10 @@ from layerwise.sweep.requests import Tokens
 from layerwise.sweep.seq2seq.sites import two_stack_sites
 from layerwise.tasks import Task
 from layerwise.tasks.items import Item
+
+from .decompose import Direct, Reading, direct, read_differences
+from .decompose_seq2seq import DirectTwoStacks, direct_two_stacks
+from .rows import as_table
 
 AGAINST = ("mean", "best")
 # Prompts that are read together at most.

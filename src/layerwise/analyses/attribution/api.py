@@ -12,14 +12,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from layerwise._attribution_job import Attribution
-from layerwise._callable import make_callable
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import carry_out
 from layerwise.analyses.results import AttributionResult
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.runs.setup import TaskLike, prepare
+
+from .job import Attribution
 
 ATTRIBUTION_PROTOCOLS = ("letter", "continuation")
 
@@ -81,6 +81,3 @@ def attribution(
         lambda parts, told: [job.run(parts, settings, told)], out, settings, progress
     )
     return result
-
-
-make_callable(__name__)

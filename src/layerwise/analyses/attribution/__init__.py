@@ -1,0 +1,1 @@
+"""Direct logit attribution: exact sums of what each part writes."""
