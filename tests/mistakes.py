@@ -60,7 +60,7 @@ FAULTS = [
     ),
     Fault(
         "arccos of a cosine that is not clamped",
-        "_similarity_measures.py",
+        "analyses/similarity/measures.py",
         "np.arccos(np.clip(cosines, -1.0, 1.0))",
         "np.arccos(cosines)",
         (

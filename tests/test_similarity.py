@@ -13,8 +13,8 @@ from scipy.stats import spearmanr
 
 import layerwise as lw
 from layerwise import stats
-from layerwise._prediction_tables import prediction_table
-from layerwise._similarity_measures import angular_distances, linear_cka, unbiased_cka
+from layerwise.analyses.similarity.measures import angular_distances, linear_cka, unbiased_cka
+from layerwise.analyses.similarity.prediction_tables import prediction_table
 from layerwise.errors import UserError
 from layerwise.models import original_tokenizer
 from layerwise.results import AblationResult, SimilarityResult

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from layerwise.analyses.logit_lens.api import logit_lens as logit_lens
     from layerwise.analyses.patching.api import patch_activations as patch_activations
     from layerwise.analyses.path_patching.api import patch_paths as patch_paths
+    from layerwise.analyses.similarity.api import similarity as similarity
 
     from . import models as models
     from . import planning as planning
@@ -51,13 +52,13 @@ if TYPE_CHECKING:
     from .results import RemovalResult as RemovalResult
     from .results import SimilarityResult as SimilarityResult
     from .results import load_results as load_results
-    from .similarity import similarity as similarity
     from .tasks import Item as Item
     from .tasks import Task as Task
     from .tasks import load_task as load_task
     from .tasks import task_names as task_names
 
 _ATTRIBUTES = {
+    "analyses.similarity.api": ["similarity"],
     "analyses.attribution.api": ["attribution"],
     "analyses.logit_lens.api": ["logit_lens"],
     "_comparison": ["Comparison"],

@@ -19,13 +19,13 @@ from layerwise.analyses.patching.job import Patching
 from layerwise.analyses.patching.tables import DENOISING
 from layerwise.analyses.path_patching.api import PathPatching, has_norms_after, refuse_norms_after
 from layerwise.analyses.results import Result
+from layerwise.analyses.similarity.api import Similarity
 from layerwise.errors import unknown_name
 from layerwise.models.kinds import n_encoder_layers
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.runs.checkpoints import Parts
 from layerwise.runs.progress import Meter
 from layerwise.runs.setup import Setup
-from layerwise.similarity import Similarity
 
 # What a plan leaves out, because its cost follows from what is found, or is no sweep of the engine.
 UNPLANNED = ("head-scores", "removal", "estimates", "paths")

@@ -38,6 +38,7 @@ from layerwise._removal_tables import (
     tasks_that_count,
 )
 from layerwise.analyses.results import RemovalResult
+from layerwise.analyses.similarity.api import streams_of
 from layerwise.errors import UserError, unknown_name
 from layerwise.ground.layer_names import removable
 from layerwise.models.kinds import n_encoder_layers
@@ -46,7 +47,6 @@ from layerwise.runs.checkpoints import Parts
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import planned, record_rows, work_entry
 from layerwise.runs.setup import Setup
-from layerwise.similarity import streams_of
 from layerwise.sweep import Intervention, SweepStats, intact, skip_layers
 from layerwise.sweep.cost import Cost
 from layerwise.tasks import Task, TaskRequest

@@ -14,7 +14,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from layerwise._removal_tables import BLOCKS, best_candidate
-from layerwise._similarity_measures import angular_distances
+from layerwise.analyses.similarity.measures import angular_distances
 from layerwise.ground.layer_names import removable, spans
 from layerwise.sweep.stream_reading import Streams
 

@@ -23,6 +23,7 @@ from layerwise.analyses.arguments import check_arguments, model_or_name
 from layerwise.analyses.attribution.job import Attribution
 from layerwise.analyses.logit_lens.api import LENS_PROTOCOLS, Lens
 from layerwise.analyses.patching.api import PAIRS, Patching
+from layerwise.analyses.similarity.api import Similarity
 from layerwise.errors import UserError, unknown_name
 from layerwise.models import load_model
 from layerwise.models.folder import has_weights
@@ -40,7 +41,6 @@ from layerwise.runs.text_lengths import (
     remembered_lengths,
     worth_trying,
 )
-from layerwise.similarity import Similarity
 from layerwise.sweep import intact, skip
 from layerwise.sweep.calibration import calibration_for, fewer_threads, stand_in_for
 from layerwise.sweep.cost import Cost

@@ -539,7 +539,7 @@ def similarity(
     memory_budget: Budget = None,
 ) -> None:
     """Compare the residual streams that enter and leave layers."""
-    from layerwise.similarity import similarity as run
+    from layerwise.analyses.similarity.api import similarity as run
 
     _show(
         _call(

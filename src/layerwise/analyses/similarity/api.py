@@ -15,8 +15,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from layerwise._callable import make_callable
-from layerwise._similarity_measures import angular_distances, linear_cka, unbiased_cka
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import carry_out
 from layerwise.analyses.results import SimilarityResult
@@ -35,6 +33,8 @@ from layerwise.sweep.requests import Tokens
 from layerwise.sweep.stream_reading import Streams, read_streams
 from layerwise.tasks import Task
 from layerwise.tasks.items import Item
+
+from .measures import angular_distances, linear_cka, unbiased_cka
 
 PROMPTS = ("letter", "continuation")
 
@@ -189,6 +189,3 @@ def _cka_table(key: dict[str, str], stacks: Sequence[Streams]) -> pd.DataFrame:
         tables.append(conform("cka", table.assign(**more)))
         before += len(streams.influence)
     return pd.concat(tables, ignore_index=True)
-
-
-make_callable(__name__)

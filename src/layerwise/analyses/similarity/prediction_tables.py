@@ -14,12 +14,13 @@ import pandas as pd
 from jaxtyping import Float
 
 from layerwise import stats
-from layerwise._similarity_tables import angular_map, cells_of, influences
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import DECODER, ENCODER
 from layerwise.results.parquet import frame
 from layerwise.stats.depths import two_sided_p
 from layerwise.stats.effects import Cell, Chance, cells
+
+from .tables import angular_map, cells_of, influences
 
 PREDICTORS = ("influence", "angular", "cka")
 EFFECTS = ("share_lost", "nats")

@@ -1,0 +1,1 @@
+"""How alike residual streams before and after layers are."""
