@@ -48,7 +48,7 @@ FAULTS = [
     ),
     Fault(
         "a shared key/value head zeroed instead of z",
-        "_changes.py",
+        "analyses/ablation/spec.py",
         "            return one(self.site, layer, head)\n",
         "            same = one(self.site, layer, head)\n"
         "            if head is None:\n"
@@ -187,7 +187,7 @@ FAULTS = [
     ),
     Fault(
         "resampled from its own prompt",
-        "_changes.py",
+        "analyses/ablation/spec.py",
         "zip(order, [*order[1:], order[0]], strict=True)",
         "zip(order, order, strict=True)",
         (HEADS + "[z-resample]",),

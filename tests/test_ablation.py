@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import layerwise as lw
-from layerwise._changes import resampled_from
-from layerwise.ablation import ablate
+from layerwise.analyses.ablation.api import ablate
+from layerwise.analyses.ablation.spec import resampled_from
 from layerwise.errors import UserError
 from layerwise.models import load_model, original_tokenizer, weights_hash
 from layerwise.sweep import Generate, LogLikelihood, noise, resample, site_noise, sweep
@@ -336,7 +336,7 @@ def test_a_folder_changes_nothing(model, tmp_path):
 
 def test_pieces_are_joined_in_order(model, monkeypatch):
     whole = ablate(model, word_task(5), progress=False).records
-    monkeypatch.setattr("layerwise._ablation_job.ITEMS_AT_ONCE", 2)
+    monkeypatch.setattr("layerwise.analyses.ablation.job.ITEMS_AT_ONCE", 2)
     pieces = ablate(model, word_task(5), progress=False).records
     order = dict.fromkeys(pieces["item"])
     assert list(order) == [item.id for item in word_task(5).items]

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from layerwise import _ablation_job
-from layerwise._ablation_job import Ablation
-from layerwise._changes import Changes
+from layerwise.analyses.ablation import job as _ablation_job
+from layerwise.analyses.ablation.job import Ablation
+from layerwise.analyses.ablation.spec import Changes
 from layerwise.runs.checkpoints import MemoryParts
 from layerwise.runs.line_meter import LineMeter
 from layerwise.runs.setup import prepare

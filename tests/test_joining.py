@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from layerwise._joining import join_ablations, joinable
-from layerwise.ablation import ablate
+from layerwise.analyses.ablation.api import ablate
+from layerwise.analyses.ablation.joining import join_ablations, joinable
 from layerwise.emergence import emergence
 from layerwise.errors import UserError
 from layerwise.results import AblationResult

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from layerwise.ablation import ablate
+from layerwise.analyses.ablation.api import ablate
 from layerwise.errors import UserError
 from layerwise.profiling import profile
 from layerwise.report import Report
@@ -152,7 +152,7 @@ def small_profile(tasks: list[Task], folder: Path) -> None:
 def whole_profile(tasks, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "profile"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("layerwise._ablation_job.ITEMS_AT_ONCE", 6)
+        patch.setattr("layerwise.analyses.ablation.job.ITEMS_AT_ONCE", 6)
         patch.setattr("layerwise.profiling.report", lambda results: Report("", (), {}))
         small_profile(tasks, folder)
     return folder
@@ -164,7 +164,7 @@ def test_a_profile_goes_on_wherever_it_was_stopped(
     tasks, whole_profile, tmp_path, monkeypatch, writes
 ):
     """Both parts of each piece: 4 of the intact model, 3 with layers skipped, 2 of the lens."""
-    monkeypatch.setattr("layerwise._ablation_job.ITEMS_AT_ONCE", 6)
+    monkeypatch.setattr("layerwise.analyses.ablation.job.ITEMS_AT_ONCE", 6)
     with monkeypatch.context() as patch:
         stop_after(patch, writes)
         with pytest.raises(StopError):
@@ -176,7 +176,7 @@ def test_a_profile_goes_on_wherever_it_was_stopped(
 
 def test_pieces_that_are_there_are_not_made_again(tmp_path, monkeypatch):
     model = tiny_model("llama")
-    monkeypatch.setattr("layerwise._ablation_job.ITEMS_AT_ONCE", 4)
+    monkeypatch.setattr("layerwise.analyses.ablation.job.ITEMS_AT_ONCE", 4)
     task = word_task(12)
     with monkeypatch.context() as patch:
         stop_after(patch, 4)  # each piece has two parts, its records last
@@ -198,7 +198,7 @@ def test_pieces_that_are_there_are_not_made_again(tmp_path, monkeypatch):
 def test_long_and_strange_names_can_be_kept(tmp_path, monkeypatch, name):
     items = tuple(replace(i, id=f"{'é' * 150} {n}") for n, i in enumerate(word_task(3).items))
     task = word_task(items=items, name=name)
-    monkeypatch.setattr("layerwise._ablation_job.ITEMS_AT_ONCE", 1)
+    monkeypatch.setattr("layerwise.analyses.ablation.job.ITEMS_AT_ONCE", 1)
     model = tiny_model("gpt2")
     kept = ablate(model, task, "letter", out=tmp_path / "run", progress=False)
     pd.testing.assert_frame_equal(

@@ -14,7 +14,7 @@ import pytest
 
 import layerwise as lw
 from layerwise._comparison import Comparison, ComparisonFacts
-from layerwise.ablation import ablate
+from layerwise.analyses.ablation.api import ablate
 from layerwise.emergence import emergence
 from layerwise.errors import MadeAgainWarning, UserError
 from layerwise.report import Report

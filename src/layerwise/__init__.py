@@ -12,6 +12,7 @@ from .errors import UserError as UserError
 
 if TYPE_CHECKING:
     from layerwise.analyses import results as results
+    from layerwise.analyses.ablation.api import ablate as ablate
     from layerwise.analyses.attribution.api import attribution as attribution
     from layerwise.analyses.attribution_patching.api import attribute_patches as attribute_patches
     from layerwise.analyses.heads.api import head_scores as head_scores
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from . import sweep as sweep
     from . import tasks as tasks
     from ._comparison import Comparison as Comparison
-    from .ablation import ablate as ablate
     from .analyses.verifying import Verification as Verification
     from .analyses.verifying import verify as verify
     from .compare import compare as compare
@@ -62,7 +62,7 @@ _ATTRIBUTES = {
     "analyses.attribution.api": ["attribution"],
     "analyses.logit_lens.api": ["logit_lens"],
     "_comparison": ["Comparison"],
-    "ablation": ["ablate"],
+    "analyses.ablation.api": ["ablate"],
     "analyses.attribution_patching.api": ["attribute_patches"],
     "analyses.heads.api": ["head_scores"],
     "models": ["known_models", "load_model"],

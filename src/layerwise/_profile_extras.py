@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from layerwise._changes import Changes
 from layerwise._removal_job import Removal
 from layerwise._removal_orders import most_removed
+from layerwise.analyses.ablation.spec import Changes
 from layerwise.analyses.attribution.job import Attribution
 from layerwise.analyses.attribution_patching.api import SAMPLE, AttributionPatching, heads_estimated
 from layerwise.analyses.heads.api import THRESHOLD, fitting_heads

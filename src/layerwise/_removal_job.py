@@ -14,7 +14,6 @@ from typing import Any
 import pandas as pd
 
 from layerwise import stats
-from layerwise._ablation_job import METHODS, refuse_no_chance, write_requests
 from layerwise._removal_orders import (
     blocks_of,
     by_angle,
@@ -37,6 +36,7 @@ from layerwise._removal_tables import (
     candidates_table,
     tasks_that_count,
 )
+from layerwise.analyses.ablation.job import METHODS, refuse_no_chance, write_requests
 from layerwise.analyses.results import RemovalResult
 from layerwise.analyses.similarity.api import streams_of
 from layerwise.errors import UserError, unknown_name

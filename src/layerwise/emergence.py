@@ -18,11 +18,11 @@ from jaxtyping import Float
 from layerwise import stats
 from layerwise._callable import make_callable
 from layerwise._curve_evidence import attribution_evidence, lens_evidence, patching_evidence
-from layerwise._joining import join_ablations
 from layerwise._method_agreement import CENTRE as CENTRE
 from layerwise._method_agreement import HALF as HALF
 from layerwise._method_agreement import agreement_rows
 from layerwise._protocol_interaction import Groups, interaction_rows, layer_groups
+from layerwise.analyses.ablation.joining import join_ablations
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.logit_lens.tables import guessing
 from layerwise.analyses.results import (

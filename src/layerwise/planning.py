@@ -16,9 +16,9 @@ from typing import NamedTuple
 import pandas as pd
 from transformer_lens import HookedTransformer
 
-from layerwise._ablation_job import Ablation
-from layerwise._changes import Changes
 from layerwise._profile_extras import UNPLANNED, readings_of, wanted_extras
+from layerwise.analyses.ablation.job import Ablation
+from layerwise.analyses.ablation.spec import Changes
 from layerwise.analyses.arguments import check_arguments, model_or_name
 from layerwise.analyses.attribution.job import Attribution
 from layerwise.analyses.logit_lens.api import LENS_PROTOCOLS, Lens

@@ -13,8 +13,8 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise._ablation_job import Ablation
 from layerwise._profile_extras import changes_of, jobs_of, patched_sites, wanted_extras
+from layerwise.analyses.ablation.job import Ablation
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import carry_out
 from layerwise.analyses.logit_lens.api import Lens

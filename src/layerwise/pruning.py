@@ -12,9 +12,9 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise._ablation_job import ITEMS_AT_ONCE, joined_work
 from layerwise._pruning_folder import TABLES as TABLES
 from layerwise._pruning_folder import refuse_occupied, remove_model, write_model
+from layerwise.analyses.ablation.job import ITEMS_AT_ONCE, joined_work
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import read_finished
 from layerwise.analyses.results import PruningResult, records_frame

@@ -19,7 +19,7 @@ from unittest import mock
 
 import torch
 
-from layerwise.ablation import ablate
+from layerwise.analyses.ablation.api import ablate
 from layerwise.analyses.logit_lens.api import logit_lens
 from layerwise.analyses.tuned_lens.api import train_lens
 from layerwise.analyses.tuned_lens.translators import TunedLens

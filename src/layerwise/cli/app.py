@@ -273,7 +273,7 @@ def ablate(
     memory_budget: Budget = None,
 ) -> None:
     """Change one layer, head, block or set at a time and see what each task loses."""
-    from layerwise.ablation import ablate as run
+    from layerwise.analyses.ablation.api import ablate as run
 
     wanted = None if layers is None else _layers(layers)
     _show(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from layerwise._joining import joinable
+from layerwise.analyses.ablation.joining import joinable
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.results import AblationResult, EmergenceResult, Result, load_results
 from layerwise.errors import UserError

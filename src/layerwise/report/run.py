@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise._joining import join_ablations
+from layerwise.analyses.ablation.joining import join_ablations
 from layerwise.analyses.results import (
     AblationResult,
     AttributionPatchingResult,

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from layerwise._ablation_job import Ablation
-from layerwise._changes import Changes
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import carry_out
 from layerwise.analyses.results import AblationResult
@@ -18,6 +16,9 @@ from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.runs.setup import TaskLike, check_layers, prepare
 from layerwise.tasks import PROTOCOLS
+
+from .job import Ablation
+from .spec import Changes
 
 
 @check_arguments()

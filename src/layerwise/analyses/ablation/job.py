@@ -14,7 +14,6 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise._changes import Changes, resampled_from
 from layerwise.analyses.results import AblationResult, records_frame
 from layerwise.errors import UserError, unknown_name
 from layerwise.results.atomic_files import write_atomically
@@ -29,6 +28,8 @@ from layerwise.sweep.cost import Cost
 from layerwise.sweep.memory import default_memory_budget
 from layerwise.tasks import Task, TaskRequest
 from layerwise.tasks.items import Item
+
+from .spec import Changes, resampled_from
 
 METHODS = ("engine", "reference")
 # Items that are finished and saved together: what a killed run can lose at most.

@@ -1,0 +1,1 @@
+"""Parts of a model changed in every way, and what answers cost."""
