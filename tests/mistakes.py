@@ -144,7 +144,7 @@ FAULTS = [
     ),
     Fault(
         "accuracies averaged over different chance levels, in removal",
-        "_removal_tables.py",
+        "analyses/removal/tables.py",
         'share = stats.shares(np.array([float(intact["acc"])]), acc, chance)',
         'share = float(intact["acc"]) - acc',
         ("tests/test_removal.py::test_tasks_with_signal_decide_together_with_the_same_weight",),

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 import layerwise as lw
 from layerwise.analyses.logit_lens.api import logit_lens
 from layerwise.analyses.patching.api import patch_activations
+from layerwise.analyses.removal.api import removal_order
 from layerwise.analyses.tuned_lens.api import train_lens
 from layerwise.emergence import emergence
 from layerwise.models.organisms.layout import Spot, WiredLayout
-from layerwise.removal import removal_order
 from tests.planted import (
     CAPABILITIES,
     ROUNDING,

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 
 import layerwise as lw
-from layerwise._removal_tables import best_candidate
+from layerwise.analyses.removal.api import removal_order
+from layerwise.analyses.removal.tables import best_candidate
 from layerwise.errors import UserError
 from layerwise.models import load_model, original_tokenizer
-from layerwise.removal import removal_order
 from layerwise.results import RunFolder
 from layerwise.sweep import intact, skip_layers, sweep
 from layerwise.tasks import build_requests, score

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 import layerwise as lw
-from layerwise._removal_job import Order
-from layerwise._removal_orders import by_angle
-from layerwise._removal_tables import WAYS
+from layerwise.analyses.removal.api import removal_order
+from layerwise.analyses.removal.job import Order
+from layerwise.analyses.removal.orders import by_angle
+from layerwise.analyses.removal.tables import WAYS
 from layerwise.errors import UserError
-from layerwise.removal import removal_order
 from layerwise.report import report
 from layerwise.report.figures import removal_orders
 from layerwise.results import RemovalResult

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import Phase, given, settings
 
 import layerwise as lw
-from layerwise._removal_orders import blocks_of, from_the_end
+from layerwise.analyses.removal.orders import blocks_of, from_the_end
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import removable
 from layerwise.models import load_model

@@ -9,8 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from layerwise._removal_job import Removal
-from layerwise._removal_orders import most_removed
 from layerwise.analyses.ablation.spec import Changes
 from layerwise.analyses.attribution.job import Attribution
 from layerwise.analyses.attribution_patching.api import SAMPLE, AttributionPatching, heads_estimated
@@ -18,6 +16,8 @@ from layerwise.analyses.heads.api import THRESHOLD, fitting_heads
 from layerwise.analyses.patching.job import Patching
 from layerwise.analyses.patching.tables import DENOISING
 from layerwise.analyses.path_patching.api import PathPatching, has_norms_after, refuse_norms_after
+from layerwise.analyses.removal.job import Removal
+from layerwise.analyses.removal.orders import most_removed
 from layerwise.analyses.results import Result
 from layerwise.analyses.similarity.api import Similarity
 from layerwise.errors import unknown_name

@@ -8,10 +8,10 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from layerwise._removal_tables import HELD_OUT, SELECTION, removed_label
 from layerwise.analyses.attribution.tables import HEADS, SUBLAYERS
 from layerwise.analyses.heads.tables import SCORES
 from layerwise.analyses.logit_lens.names import OF_ENCODER
+from layerwise.analyses.removal.tables import HELD_OUT, SELECTION, removed_label
 from layerwise.ground.layer_names import layer_name, stream_name
 from layerwise.results.notebook import intervals, number
 from layerwise.stats.effects import corrected

@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
-from layerwise import _removal_tables
 from layerwise.errors import DamagedResultsError, UserError
 from layerwise.ground.arguments import check_arguments
 from layerwise.results.atomic_files import is_folder
@@ -29,6 +28,7 @@ from .attribution_patching import agreement as _attribution_agreement
 from .heads import tables as _head_tables
 from .logit_lens import tables as _lens_tables
 from .patching import tables as _patching_tables
+from .removal import tables as _removal_tables
 from .similarity import prediction_tables as _prediction_tables
 from .similarity import tables as _similarity_tables
 from .tuned_lens import tables as _tuned_tables

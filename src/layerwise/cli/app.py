@@ -575,7 +575,7 @@ def remove(
     memory_budget: Budget = None,
 ) -> None:
     """Find in which order layers can be removed, and what is left of the accuracy."""
-    from layerwise.removal import removal_order as run
+    from layerwise.analyses.removal.api import removal_order as run
 
     found = _call(
         run, (model, dtype, device, offload), task, protocol, n_removed=layers, by=by,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise._removal_tables import BLOCKS, HELD_OUT, WAYS
+from layerwise.analyses.removal.tables import BLOCKS, HELD_OUT, WAYS
 from layerwise.report.finding import Finding, source, spaced, weight
 from layerwise.report.naming import name_layer
 from layerwise.report.rows import records, rows

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from layerwise._removal_tables import BLOCKS, HELD_OUT, SELECTION, removed_label
+from layerwise.analyses.removal.tables import BLOCKS, HELD_OUT, SELECTION, removed_label
 from layerwise.report.figures._panels import tasks_in_order
 from layerwise.report.figures.grid import abreast, layer_ticks, legend_below, panel_grid, set_title
 from layerwise.report.figures.lettering import FONT, characters, label

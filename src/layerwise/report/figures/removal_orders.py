@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from layerwise._removal_tables import WAYS
+from layerwise.analyses.removal.tables import WAYS
 from layerwise.report.figures.grid import layer_ticks, legend_below, set_title
 from layerwise.report.figures.lettering import label
 from layerwise.report.figures.style import COLUMN_WIDTH, FULL_WIDTH, look, new_figure, styled

@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from layerwise._removal_tables import BLOCKS, best_candidate
 from layerwise.analyses.similarity.measures import angular_distances
 from layerwise.ground.layer_names import removable, spans
 from layerwise.sweep.stream_reading import Streams
+
+from .tables import BLOCKS, best_candidate
 
 Layers = tuple[int, ...]
 # Of each task the streams of its stacks.

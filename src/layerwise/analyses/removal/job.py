@@ -14,28 +14,6 @@ from typing import Any
 import pandas as pd
 
 from layerwise import stats
-from layerwise._removal_orders import (
-    blocks_of,
-    by_angle,
-    by_effect,
-    by_influence,
-    from_the_end,
-    most_removed,
-)
-from layerwise._removal_tables import (
-    ANGULAR,
-    BLOCK,
-    BLOCKS,
-    DEEP,
-    EFFECT,
-    HELD_OUT,
-    SEARCHES,
-    SELECTION,
-    WAYS,
-    best_candidate,
-    candidates_table,
-    tasks_that_count,
-)
 from layerwise.analyses.ablation.job import METHODS, refuse_no_chance, write_requests
 from layerwise.analyses.results import RemovalResult
 from layerwise.analyses.similarity.api import streams_of
@@ -51,6 +29,22 @@ from layerwise.sweep import Intervention, SweepStats, intact, skip_layers
 from layerwise.sweep.cost import Cost
 from layerwise.tasks import Task, TaskRequest
 from layerwise.tasks.items import Item
+
+from .orders import blocks_of, by_angle, by_effect, by_influence, from_the_end, most_removed
+from .tables import (
+    ANGULAR,
+    BLOCK,
+    BLOCKS,
+    DEEP,
+    EFFECT,
+    HELD_OUT,
+    SEARCHES,
+    SELECTION,
+    WAYS,
+    best_candidate,
+    candidates_table,
+    tasks_that_count,
+)
 
 Layers = tuple[int, ...]
 # The items that are asked (a split), and the layers that are left out in turn.

@@ -1,0 +1,1 @@
+"""Orders in which layers can be removed."""
