@@ -261,7 +261,7 @@ def test_pruning_goes_on_wherever_it_was_stopped(pruned, tmp_path, monkeypatch, 
     (out / ".writing").mkdir()
     (out / ".writing" / "model.safetensors").write_bytes(b"half")
     written = []
-    from layerwise import pruning
+    from layerwise.analyses.pruning import api as pruning
 
     real = pruning.write_pruned_folder
     monkeypatch.setattr(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from layerwise.analyses.logit_lens.api import logit_lens as logit_lens
     from layerwise.analyses.patching.api import patch_activations as patch_activations
     from layerwise.analyses.path_patching.api import patch_paths as patch_paths
+    from layerwise.analyses.pruning.api import prune_model as prune_model
     from layerwise.analyses.removal.api import removal_order as removal_order
     from layerwise.analyses.similarity.api import similarity as similarity
 
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from .models import load_model as load_model
     from .profiling import Profile as Profile
     from .profiling import profile as profile
-    from .pruning import prune_model as prune_model
     from .report import Report as Report
     from .report import report as report
     from .report import report_from_folders as report_from_folders
@@ -69,7 +69,7 @@ _ATTRIBUTES = {
     "analyses.patching.api": ["patch_activations"],
     "analyses.path_patching.api": ["patch_paths"],
     "profiling": ["Profile", "profile"],
-    "pruning": ["prune_model"],
+    "analyses.pruning.api": ["prune_model"],
     "analyses.removal.api": ["removal_order"],
     "report": ["Report", "report_from_folders"],
     "results": [

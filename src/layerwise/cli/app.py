@@ -610,8 +610,8 @@ def prune(
     memory_budget: Budget = None,
 ) -> None:
     """Write a model without some layers, load it back, and compare it with the prediction."""
-    from layerwise.pruning import TABLES
-    from layerwise.pruning import prune_model as run
+    from layerwise.analyses.pruning.api import TABLES
+    from layerwise.analyses.pruning.api import prune_model as run
 
     found = _call(
         run, (model, dtype, device, None), _layers(remove), out, task, protocol,

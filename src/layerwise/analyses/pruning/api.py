@@ -12,8 +12,6 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise._pruning_folder import TABLES as TABLES
-from layerwise._pruning_folder import refuse_occupied, remove_model, write_model
 from layerwise.analyses.ablation.job import ITEMS_AT_ONCE, joined_work
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import read_finished
@@ -42,6 +40,9 @@ from layerwise.sweep import Intervention, LogLikelihood, Scored, intact, skip_la
 from layerwise.sweep.rounding import distance, measure_rounding
 from layerwise.tasks import Task
 from layerwise.tasks.items import Item
+
+from .folder import TABLES as TABLES
+from .folder import refuse_occupied, remove_model, write_model
 
 Piece = tuple[Task, tuple[Item, ...]]
 

@@ -1,0 +1,1 @@
+"""A model written without some layers, and held to its prediction."""
