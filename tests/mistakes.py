@@ -168,7 +168,7 @@ FAULTS = [
     ),
     Fault(
         "the end of a lens taken for a right answer",
-        "_curve_evidence.py",
+        "analyses/emergence/curves.py",
         "if found.settled is None and (found.task, found.protocol) not in signal:",
         "if False:",
         (

@@ -6,7 +6,7 @@ import pytest
 from statsmodels.stats.multitest import multipletests
 
 from layerwise import stats
-from layerwise.emergence import CENTRE, CRITICAL, HALF, emergence
+from layerwise.analyses.emergence.api import CENTRE, CRITICAL, HALF, emergence
 from layerwise.errors import UserError
 from layerwise.results import AblationResult, EmergenceResult, PatchingResult
 from layerwise.stats.depths import accumulated, centre_of_mass, half_depth, two_sided_p

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from layerwise.emergence import CENTRE, CRITICAL, HALF, emergence
+from layerwise.analyses.emergence.api import CENTRE, CRITICAL, HALF, emergence
 from layerwise.report import report
 from layerwise.results import AblationResult, EmergenceResult
 from layerwise.results.parquet import read_table

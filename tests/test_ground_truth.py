@@ -9,11 +9,11 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import layerwise as lw
+from layerwise.analyses.emergence.api import emergence
 from layerwise.analyses.logit_lens.api import logit_lens
 from layerwise.analyses.patching.api import patch_activations
 from layerwise.analyses.removal.api import removal_order
 from layerwise.analyses.tuned_lens.api import train_lens
-from layerwise.emergence import emergence
 from layerwise.models.organisms.layout import Spot, WiredLayout
 from tests.planted import (
     CAPABILITIES,

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 import layerwise as lw
 from layerwise.analyses.attribution.decompose import Reading
 from layerwise.analyses.attribution.decompose_seq2seq import direct_two_stacks
+from layerwise.analyses.emergence.api import emergence
 from layerwise.analyses.logit_lens.api import logit_lens
 from layerwise.analyses.path_patching.components import parse_receiver, senders_of
 from layerwise.analyses.path_patching.paths import received, written
 from layerwise.analyses.tuned_lens.api import train_lens
-from layerwise.emergence import emergence
 from layerwise.models.organisms.layout import Spot
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
 from layerwise.models.organisms.wired_seq2seq.truth import PlantedSeq2Seq, spared

@@ -8,7 +8,7 @@ import pytest
 
 from layerwise.analyses.ablation.api import ablate
 from layerwise.analyses.ablation.joining import join_ablations, joinable
-from layerwise.emergence import emergence
+from layerwise.analyses.emergence.api import emergence
 from layerwise.errors import UserError
 from layerwise.results import AblationResult
 from tests import synthetic

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from scipy import stats as reference
 
 from layerwise import stats
+from layerwise.analyses.emergence.api import emergence
 from layerwise.analyses.logit_lens.api import logit_lens
 from layerwise.analyses.logit_lens.tables import settled
-from layerwise.emergence import emergence
 from layerwise.results import LensResult, lens_frame
 from tests import analysis
 from tests.models.tiny import tiny_model

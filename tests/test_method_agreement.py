@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from layerwise import stats
-from layerwise.emergence import CENTRE, HALF, emergence
+from layerwise.analyses.emergence.api import CENTRE, HALF, emergence
 from layerwise.results import AttributionResult
 from layerwise.stats.depths import accumulated, half_depth
 from tests import synthetic

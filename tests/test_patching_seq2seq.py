@@ -10,8 +10,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import layerwise as lw
+from layerwise.analyses.emergence.api import emergence
 from layerwise.analyses.patching.cells import HEAD_SITES, PATCH_SITES, PatchingLayout
-from layerwise.emergence import emergence
 from layerwise.errors import UserError
 from layerwise.models.organisms.layout import Spot
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout

@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from layerwise.analyses.emergence.api import emergence
 from layerwise.analyses.patching.tables import (
     METRICS,
     patched_and_source,
     patching_effects,
     patching_summary,
 )
-from layerwise.emergence import emergence
 from layerwise.results import PatchingResult, patching_frame
 from tests import analysis, synthetic
 

@@ -7,8 +7,12 @@ import pandas as pd
 import pytest
 
 from layerwise import stats
-from layerwise._protocol_interaction import interaction_p, interaction_rows, layer_groups
-from layerwise.emergence import emergence
+from layerwise.analyses.emergence.api import emergence
+from layerwise.analyses.emergence.protocol_interaction import (
+    interaction_p,
+    interaction_rows,
+    layer_groups,
+)
 from layerwise.errors import UserError
 from layerwise.stats.layer_curves import Sampling
 from tests import synthetic

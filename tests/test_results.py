@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from layerwise import results, stats
-from layerwise.emergence import emergence
+from layerwise.analyses.emergence.api import emergence
 from layerwise.errors import UserError
 from layerwise.results import (
     AblationResult,

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import layerwise as lw
+from layerwise.analyses.emergence.api import emergence
 from layerwise.analyses.logit_lens.job import Lens
 from layerwise.analyses.logit_lens.names import UNTRANSLATED
 from layerwise.analyses.logit_lens.reading import divergence
@@ -20,7 +21,6 @@ from layerwise.analyses.tuned_lens.streams import READS, Streams, bytes_of_gradi
 from layerwise.analyses.tuned_lens.texts import Text, texts_of_file, texts_of_tasks
 from layerwise.analyses.tuned_lens.training import Trainer, compare
 from layerwise.analyses.tuned_lens.translators import TunedLens
-from layerwise.emergence import emergence
 from layerwise.errors import UserError
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.runs.setup import prepare

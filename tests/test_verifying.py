@@ -15,7 +15,7 @@ import pytest
 import layerwise as lw
 from layerwise._comparison import Comparison, ComparisonFacts
 from layerwise.analyses.ablation.api import ablate
-from layerwise.emergence import emergence
+from layerwise.analyses.emergence.api import emergence
 from layerwise.errors import MadeAgainWarning, UserError
 from layerwise.report import Report
 from layerwise.results import AblationResult, LensResult, RunFolder, load_results

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import layerwise as lw
-from layerwise.emergence import emergence
+from layerwise.analyses.emergence.api import emergence
 from layerwise.report.figures import prediction_ranges
 from layerwise.report.figures.save import save_figure
 

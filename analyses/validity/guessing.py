@@ -16,8 +16,8 @@ from transformer_lens import HookedTransformer
 
 import layerwise as lw
 from layerwise import stats
+from layerwise.analyses.emergence.api import CRITICAL, JOINED
 from layerwise.analyses.similarity.prediction_tables import prediction_table
-from layerwise.emergence import CRITICAL, JOINED
 from layerwise.models.organisms.wired import wired_model
 from layerwise.report._find_order import SILENT
 from layerwise.report._find_paths import SIMILARITY

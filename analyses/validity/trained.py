@@ -7,7 +7,7 @@ from functools import cache
 import pandas as pd
 
 import layerwise as lw
-from layerwise.emergence import emergence
+from layerwise.analyses.emergence.api import emergence
 from layerwise.models.organisms.plan import PLANTED
 
 NAMES = ("organism-decoder", "organism-decoder-1", "organism-decoder-2")

@@ -8,8 +8,8 @@ import nothing
 import pandas as pd
 
 import layerwise as lw
+from layerwise.analyses.emergence.api import SETTLED, emergence
 from layerwise.analyses.tuned_lens.api import KINDS, Trained, train_lens
-from layerwise.emergence import SETTLED, emergence
 from layerwise.models.organisms.layout import WiredLayout
 from layerwise.models.organisms.plan import PLANTED
 from layerwise.models.organisms.truth import Planted

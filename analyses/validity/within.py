@@ -9,7 +9,7 @@ import pandas as pd
 from transformer_lens import HookedTransformer
 
 import layerwise as lw
-from layerwise.emergence import HALF as HALF_EFFECT
+from layerwise.analyses.emergence.api import HALF as HALF_EFFECT
 from layerwise.models.kinds import Model
 from layerwise.models.organisms.layout import NEEDED, WiredLayout
 from layerwise.models.organisms.truth import Planted

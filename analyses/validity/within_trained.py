@@ -14,8 +14,8 @@ import pandas as pd
 from transformer_lens import HookedTransformer
 
 import layerwise as lw
+from layerwise.analyses.emergence.api import HALF, emergence
 from layerwise.analyses.patching.api import patch_activations
-from layerwise.emergence import HALF, emergence
 from layerwise.models.organisms.plan import N_LAYERS, PLANTED
 
 NAMES = ("organism-decoder", "organism-decoder-1", "organism-decoder-2")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from layerwise.analyses.ablation.api import ablate as ablate
     from layerwise.analyses.attribution.api import attribution as attribution
     from layerwise.analyses.attribution_patching.api import attribute_patches as attribute_patches
+    from layerwise.analyses.emergence.api import emergence as emergence
     from layerwise.analyses.heads.api import head_scores as head_scores
     from layerwise.analyses.logit_lens.api import logit_lens as logit_lens
     from layerwise.analyses.patching.api import patch_activations as patch_activations
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from .analyses.verifying import Verification as Verification
     from .analyses.verifying import verify as verify
     from .compare import compare as compare
-    from .emergence import emergence as emergence
     from .models import known_models as known_models
     from .models import load_model as load_model
     from .profiling import Profile as Profile
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from .tasks import task_names as task_names
 
 _ATTRIBUTES = {
+    "analyses.emergence.api": ["emergence"],
     "analyses.similarity.api": ["similarity"],
     "analyses.attribution.api": ["attribution"],
     "analyses.logit_lens.api": ["logit_lens"],
@@ -90,7 +91,7 @@ _ATTRIBUTES = {
     "analyses.verifying": ["Verification", "verify"],
 }
 # These modules bear the name of their one function, and can be called like it.
-_CALLABLE = ["compare", "emergence", "report", "similarity"]
+_CALLABLE = ["compare", "report", "similarity"]
 
 # The documented parts of the package, each with public names of its own.
 _PARTS = ["errors", "models", "planning", "results", "stats", "sweep", "tasks"]

@@ -13,8 +13,8 @@ from typing import Any
 
 import pandas as pd
 
+from layerwise.analyses.emergence.api import JOINED
 from layerwise.analyses.results import AblationResult, Result, load_results
-from layerwise.emergence import JOINED
 from layerwise.errors import UserError
 from layerwise.results.provenance import Facts, TaskFacts, join_facts
 

@@ -16,11 +16,11 @@ import pandas as pd
 from layerwise._profile_extras import changes_of, jobs_of, patched_sites, wanted_extras
 from layerwise.analyses.ablation.job import Ablation
 from layerwise.analyses.arguments import check_arguments
+from layerwise.analyses.emergence.api import emergence
 from layerwise.analyses.execute import carry_out
 from layerwise.analyses.logit_lens.api import Lens
 from layerwise.analyses.patching.api import PAIRS, Patching
 from layerwise.analyses.results import AblationResult, Result
-from layerwise.emergence import emergence
 from layerwise.errors import UserError
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model

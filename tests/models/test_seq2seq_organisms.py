@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import layerwise as lw
-from layerwise.emergence import emergence
+from layerwise.analyses.emergence.api import emergence
 from layerwise.models import known_models, load_model, model_facts
 from layerwise.models.cache import file_sha256
 from layerwise.models.facts import language_of

@@ -129,7 +129,7 @@ def _is_whole(kind: type[Result], folder: Path) -> bool:
 
 def _join_again(folder: Path, results: Sequence[Result]) -> None:
     """Depths anew, from as many draws as before where that can still be read."""
-    from layerwise.emergence import JOINED, emergence
+    from layerwise.analyses.emergence.api import JOINED, emergence
 
     used = [result for result in results if isinstance(result, JOINED)]
     if not used:

@@ -107,7 +107,7 @@ def report_from_folders(folders: str | Path | Sequence[str | Path]) -> Report:
 
 def _with_emergence(results: list[Result]) -> list[Result]:
     """Results with depths that were joined after all that they are joined from was made."""
-    from layerwise.emergence import JOINED, emergence
+    from layerwise.analyses.emergence.api import JOINED, emergence
 
     joinable = [result for result in results if isinstance(result, JOINED)]
     made = [r.facts.created for r in results if isinstance(r, EmergenceResult)]

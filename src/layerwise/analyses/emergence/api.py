@@ -16,12 +16,6 @@ import numpy as np
 from jaxtyping import Float
 
 from layerwise import stats
-from layerwise._callable import make_callable
-from layerwise._curve_evidence import attribution_evidence, lens_evidence, patching_evidence
-from layerwise._method_agreement import CENTRE as CENTRE
-from layerwise._method_agreement import HALF as HALF
-from layerwise._method_agreement import agreement_rows
-from layerwise._protocol_interaction import Groups, interaction_rows, layer_groups
 from layerwise.analyses.ablation.joining import join_ablations
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.logit_lens.tables import guessing
@@ -47,6 +41,12 @@ from layerwise.stats.depths import (
 )
 from layerwise.stats.layer_curves import Evidence, LeftOut, Sampling, ablation_evidence, within
 from layerwise.tasks.items import CAPABILITIES
+
+from .curves import attribution_evidence, lens_evidence, patching_evidence
+from .method_agreement import CENTRE as CENTRE
+from .method_agreement import HALF as HALF
+from .method_agreement import agreement_rows
+from .protocol_interaction import Groups, interaction_rows, layer_groups
 
 CRITICAL, SETTLED = "critical set", "prediction depth"
 JOINED = (AblationResult, LensResult, PatchingResult, AttributionResult)
@@ -287,6 +287,3 @@ def _order_row(first: Summary, second: Summary, last: int) -> dict[str, Any]:
         # no exact test of so few items could be surer
         "p": two_sided_p(kept, least=2 / comb(sum(counts), counts[0])),
     }
-
-
-make_callable(__name__)

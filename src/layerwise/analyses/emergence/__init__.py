@@ -1,0 +1,1 @@
+"""At what depth capabilities emerge, by every method."""
