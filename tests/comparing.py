@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from layerwise._compare_quantities import Prepared, prepared
-from layerwise._compare_runs import SavedRun
+from layerwise.analyses.comparison.quantities import Prepared, prepared
+from layerwise.analyses.comparison.runs import SavedRun
 from layerwise.results import AblationResult
 from tests import synthetic
 

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import layerwise as lw
-from layerwise._compare_quantities import FAMILIES
-from layerwise.compare import compare, runs_or_groups
+from layerwise.analyses.comparison.api import compare, runs_or_groups
+from layerwise.analyses.comparison.quantities import FAMILIES
 from layerwise.errors import UserError
 from tests import synthetic
 from tests.commands import assert_refused, run

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 
 from layerwise import stats
-from layerwise._compare_quantities import FAMILIES, Key, Quantity, quantities, thirds_of
-from layerwise._compare_tables import corrected, group_difference_rows, pair_rows
+from layerwise.analyses.comparison.quantities import FAMILIES, Key, Quantity, quantities, thirds_of
+from layerwise.analyses.comparison.tables import corrected, group_difference_rows, pair_rows
 from tests.comparing import CHANCE, answers, ready, row
 
 HALF = "half-effect depth"

@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 import layerwise as lw
-from layerwise._comparison import Comparison, ComparisonFacts
 from layerwise.analyses.ablation.api import ablate
+from layerwise.analyses.comparison.result import Comparison, ComparisonFacts
 from layerwise.analyses.emergence.api import emergence
 from layerwise.errors import MadeAgainWarning, UserError
 from layerwise.report import Report

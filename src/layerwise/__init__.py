@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from layerwise.analyses.ablation.api import ablate as ablate
     from layerwise.analyses.attribution.api import attribution as attribution
     from layerwise.analyses.attribution_patching.api import attribute_patches as attribute_patches
+    from layerwise.analyses.comparison.api import compare as compare
+    from layerwise.analyses.comparison.result import Comparison as Comparison
     from layerwise.analyses.emergence.api import emergence as emergence
     from layerwise.analyses.heads.api import head_scores as head_scores
     from layerwise.analyses.logit_lens.api import logit_lens as logit_lens
@@ -29,10 +31,8 @@ if TYPE_CHECKING:
     from . import stats as stats
     from . import sweep as sweep
     from . import tasks as tasks
-    from ._comparison import Comparison as Comparison
     from .analyses.verifying import Verification as Verification
     from .analyses.verifying import verify as verify
-    from .compare import compare as compare
     from .models import known_models as known_models
     from .models import load_model as load_model
     from .profiling import Profile as Profile
@@ -58,11 +58,12 @@ if TYPE_CHECKING:
     from .tasks import task_names as task_names
 
 _ATTRIBUTES = {
+    "analyses.comparison.api": ["compare"],
     "analyses.emergence.api": ["emergence"],
     "analyses.similarity.api": ["similarity"],
     "analyses.attribution.api": ["attribution"],
     "analyses.logit_lens.api": ["logit_lens"],
-    "_comparison": ["Comparison"],
+    "analyses.comparison.result": ["Comparison"],
     "analyses.ablation.api": ["ablate"],
     "analyses.attribution_patching.api": ["attribute_patches"],
     "analyses.heads.api": ["head_scores"],
@@ -91,7 +92,7 @@ _ATTRIBUTES = {
     "analyses.verifying": ["Verification", "verify"],
 }
 # These modules bear the name of their one function, and can be called like it.
-_CALLABLE = ["compare", "report", "similarity"]
+_CALLABLE = ["report", "similarity"]
 
 # The documented parts of the package, each with public names of its own.
 _PARTS = ["errors", "models", "planning", "results", "stats", "sweep", "tasks"]

@@ -23,7 +23,7 @@ from tests.hostile.moments import Counter, Moment, end_at_length
 
 _IMPORTED = (
     "scipy.stats", "transformer_lens", "transformers.models.llama.modeling_llama",
-    "transformers.models.t5.modeling_t5", "layerwise.cli.app", "layerwise.compare",
+    "transformers.models.t5.modeling_t5", "layerwise.cli.app", "layerwise.analyses.comparison.api",
     "layerwise.profiling", "layerwise.analyses.pruning.api", "layerwise.report.figures",
 )  # fmt: skip
 ROOT = Path(__file__).parents[2]

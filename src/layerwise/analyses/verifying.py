@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from layerwise._comparison import FACTS_FILE, TABLES, read_comparison_file
+from layerwise.analyses.comparison.result import FACTS_FILE, TABLES, read_comparison_file
 from layerwise.errors import UserError
 from layerwise.ground.arguments import check_arguments
 from layerwise.results.atomic_files import is_folder

@@ -725,8 +725,8 @@ def compare(
     resamples: Annotated[int, typer.Option(help="Number of bootstrap samples.")] = 10_000,
 ) -> None:
     """Test what differs between saved runs of different models, or between groups of them."""
-    from layerwise.compare import compare as run
-    from layerwise.compare import runs_or_groups
+    from layerwise.analyses.comparison.api import compare as run
+    from layerwise.analyses.comparison.api import runs_or_groups
     from layerwise.report.comparison import caution
 
     found = run(runs_or_groups(runs or [], group or []), seed=seed, n_resamples=resamples)

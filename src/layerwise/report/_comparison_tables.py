@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise._compare_quantities import FAMILIES
-from layerwise._comparison import Comparison
+from layerwise.analyses.comparison.quantities import FAMILIES
+from layerwise.analyses.comparison.result import Comparison
 from layerwise.report._tables_shown import Shown, bounds
 from layerwise.report.compared_measures import UNITS, digits_of, scale_of
 from layerwise.report.rows import numbers, records, rows

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from layerwise._compare_quantities import FAMILIES
-from layerwise._comparison import Comparison
+from layerwise.analyses.comparison.quantities import FAMILIES
+from layerwise.analyses.comparison.result import Comparison
 from layerwise.report._comparison_tables import (
     difference_tables,
     estimate_tables,

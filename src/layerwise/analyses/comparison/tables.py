@@ -13,19 +13,11 @@ import numpy as np
 from jaxtyping import Float
 
 from layerwise import stats
-from layerwise._compare_quantities import (
-    ACCURACY,
-    FAMILIES,
-    LOSS,
-    SIZE,
-    Key,
-    Prepared,
-    Quantity,
-    quantities,
-)
 from layerwise.stats.depths import bounds, later_by, two_sided_p
 from layerwise.stats.effects import ALPHA
 from layerwise.stats.min_f_prime import crossed_difference
+
+from .quantities import ACCURACY, FAMILIES, LOSS, SIZE, Key, Prepared, Quantity, quantities
 
 ITEM, RUN = "item", "run"
 Draws = Float[np.ndarray, " draws"]

@@ -14,12 +14,13 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from layerwise import stats
-from layerwise._compare_runs import SavedRun, left_out
 from layerwise.analyses.emergence.api import CRITICAL, capability_summaries, evidence_of
 from layerwise.analyses.emergence.protocol_interaction import THIRDS, Profile, loss_profile
 from layerwise.ground.layer_names import COMPUTATION, DECODER, ENCODER, axes_of
 from layerwise.stats.effects import Cell, cells
 from layerwise.stats.layer_curves import ABLATION, Evidence, LeftOut, Sampling, within
+
+from .runs import SavedRun, left_out
 
 ACCURACY, DEPTH, LOSS, SIZE = "accuracy", "depth", "share lost", "critical set"
 FAMILIES = (ACCURACY, DEPTH, LOSS, SIZE)

@@ -12,9 +12,14 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise._callable import make_callable
-from layerwise._compare_quantities import Prepared, prepared
-from layerwise._compare_runs import (
+from layerwise.errors import UserError
+from layerwise.ground.arguments import check_arguments
+from layerwise.report.rows import records
+from layerwise.results.parquet import frame
+
+from .quantities import Prepared, prepared
+from .result import Comparison, ComparisonFacts, RunFacts
+from .runs import (
     SavedRun,
     left_out,
     on_shared_tasks,
@@ -24,18 +29,7 @@ from layerwise._compare_runs import (
     saved_runs,
     shared_change,
 )
-from layerwise._compare_tables import (
-    corrected,
-    estimate_rows,
-    group_difference_rows,
-    group_rows,
-    pair_rows,
-)
-from layerwise._comparison import Comparison, ComparisonFacts, RunFacts
-from layerwise.errors import UserError
-from layerwise.ground.arguments import check_arguments
-from layerwise.report.rows import records
-from layerwise.results.parquet import frame
+from .tables import corrected, estimate_rows, group_difference_rows, group_rows, pair_rows
 
 Folders = Sequence[str | Path]
 
@@ -201,6 +195,3 @@ def _layer_rows(run: SavedRun, change: tuple[str, str] | None) -> Iterator[dict[
 
 def _distinct(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return list({tuple(sorted(row.items())): row for row in rows}.values())
-
-
-make_callable(__name__)

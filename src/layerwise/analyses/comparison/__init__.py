@@ -1,0 +1,1 @@
+"""Saved runs compared: role maps, depths, tests of differences."""
