@@ -12,7 +12,7 @@ from lm_eval.api.model import TemplateLM
 from transformers import T5Config
 
 import layerwise as lw
-from layerwise._profile_extras import EXTRAS, wanted_extras
+from layerwise.analyses.profile.extras import EXTRAS, wanted_extras
 from layerwise.analyses.tuned_lens.api import train_lens
 from layerwise.errors import UserError
 from layerwise.models.seq2seq import Seq2SeqModel

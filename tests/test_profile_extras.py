@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 import layerwise as lw
-from layerwise._profile_extras import EXTRAS, wanted_extras
+from layerwise.analyses.profile.extras import EXTRAS, wanted_extras
 from layerwise.errors import UserError
 from layerwise.models import load_model
 

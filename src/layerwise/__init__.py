@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from layerwise.analyses.logit_lens.api import logit_lens as logit_lens
     from layerwise.analyses.patching.api import patch_activations as patch_activations
     from layerwise.analyses.path_patching.api import patch_paths as patch_paths
+    from layerwise.analyses.profile.api import Profile as Profile
+    from layerwise.analyses.profile.api import profile as profile
     from layerwise.analyses.pruning.api import prune_model as prune_model
     from layerwise.analyses.removal.api import removal_order as removal_order
     from layerwise.analyses.similarity.api import similarity as similarity
@@ -35,8 +37,6 @@ if TYPE_CHECKING:
     from .analyses.verifying import verify as verify
     from .models import known_models as known_models
     from .models import load_model as load_model
-    from .profiling import Profile as Profile
-    from .profiling import profile as profile
     from .report import Report as Report
     from .report import report as report
     from .report import report_from_folders as report_from_folders
@@ -70,7 +70,7 @@ _ATTRIBUTES = {
     "models": ["known_models", "load_model"],
     "analyses.patching.api": ["patch_activations"],
     "analyses.path_patching.api": ["patch_paths"],
-    "profiling": ["Profile", "profile"],
+    "analyses.profile.api": ["Profile", "profile"],
     "analyses.pruning.api": ["prune_model"],
     "analyses.removal.api": ["removal_order"],
     "report": ["Report", "report_from_folders"],
@@ -95,7 +95,7 @@ _ATTRIBUTES = {
 _CALLABLE = ["report", "similarity"]
 
 # The documented parts of the package, each with public names of its own.
-_PARTS = ["errors", "models", "planning", "results", "stats", "sweep", "tasks"]
+_PARTS = ["errors", "models", "results", "stats", "sweep", "tasks"]
 
 __getattr__, _, _ = lazy_loader.attach(
     __name__, submodules=[*_CALLABLE, *_PARTS], submod_attrs=_ATTRIBUTES

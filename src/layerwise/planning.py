@@ -16,13 +16,14 @@ from typing import NamedTuple
 import pandas as pd
 from transformer_lens import HookedTransformer
 
-from layerwise._profile_extras import UNPLANNED, readings_of, wanted_extras
 from layerwise.analyses.ablation.job import Ablation
 from layerwise.analyses.ablation.spec import Changes
 from layerwise.analyses.arguments import check_arguments, model_or_name
 from layerwise.analyses.attribution.job import Attribution
 from layerwise.analyses.logit_lens.api import LENS_PROTOCOLS, Lens
 from layerwise.analyses.patching.api import PAIRS, Patching
+from layerwise.analyses.profile.api import Jobs as ProfileJobs
+from layerwise.analyses.profile.extras import UNPLANNED, readings_of, wanted_extras
 from layerwise.analyses.similarity.api import Similarity
 from layerwise.errors import UserError, unknown_name
 from layerwise.models import load_model
@@ -31,7 +32,6 @@ from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.models.outline import is_outline, load_outline
 from layerwise.models.seq2seq import Seq2SeqModel
-from layerwise.profiling import Jobs as ProfileJobs
 from layerwise.runs.records import seconds_in_words
 from layerwise.runs.setup import Setup, TaskLike, check_layers, paired_tasks, prepare
 from layerwise.runs.text_lengths import (

@@ -223,7 +223,7 @@ def profile(
     memory_budget: Budget = None,
 ) -> None:
     """The main job: ablation, logit lens, activation patching, emergence, and the report."""
-    from layerwise.profiling import profile as run
+    from layerwise.analyses.profile.api import profile as run
 
     found = _call(
         run, (model, dtype, device, offload), task, protocol, limit=limit, pairs=pairs,

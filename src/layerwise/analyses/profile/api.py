@@ -13,7 +13,6 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise._profile_extras import changes_of, jobs_of, patched_sites, wanted_extras
 from layerwise.analyses.ablation.job import Ablation
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.emergence.api import emergence
@@ -31,6 +30,8 @@ from layerwise.runs.progress import Meter
 from layerwise.runs.setup import Setup, TaskLike, prepare
 from layerwise.sweep import LogLikelihood, skip
 from layerwise.tasks import PROTOCOLS
+
+from .extras import changes_of, jobs_of, patched_sites, wanted_extras
 
 DEFAULT_ITEMS = 100
 FORWARDS_TIMED = 3

@@ -1,0 +1,1 @@
+"""All main analyses of one model in one run."""
