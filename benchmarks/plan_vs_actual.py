@@ -18,7 +18,7 @@ from layerwise import ablate, load_model, patch_activations
 from layerwise.models import DEFAULT_MODEL
 from layerwise.models.facts import language_of
 from layerwise.models.kinds import Model
-from layerwise.planning import RunPlan, plan_run
+from layerwise.planning.plan import RunPlan, plan_run
 from layerwise.sweep.calibration import calibration_for, fewer_threads
 
 LOG_LIKELIHOODS = ("letter", "continuation")

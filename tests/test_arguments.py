@@ -23,7 +23,7 @@ from layerwise.analyses.arguments import READERS, check_arguments
 from layerwise.analyses.execute import carry_out
 from layerwise.analyses.tuned_lens.api import train_lens
 from layerwise.ground.arguments import plain
-from layerwise.planning import plan_run
+from layerwise.planning.plan import plan_run
 from tests.analysis import word_task, write_jsonl
 from tests.models.tiny import tiny_model
 

@@ -13,7 +13,7 @@ from scipy.stats import false_discovery_control, ttest_1samp
 import layerwise as lw
 from layerwise.models.organisms.seq2seq.plan import PLANTED
 from layerwise.models.seq2seq import Seq2SeqModel
-from layerwise.planning import plan_run
+from layerwise.planning.plan import plan_run
 from layerwise.results import AttributionResult
 from layerwise.runs.setup import prepare
 from tests import analysis

@@ -7,7 +7,7 @@ import pytest
 
 import layerwise as lw
 from layerwise.models import load_model
-from layerwise.planning import plan_run
+from layerwise.planning.plan import plan_run
 from layerwise.tasks import task_names
 from tests.commands import done
 

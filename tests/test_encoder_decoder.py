@@ -16,7 +16,7 @@ from layerwise.analyses.profile.extras import EXTRAS, wanted_extras
 from layerwise.analyses.tuned_lens.api import train_lens
 from layerwise.errors import UserError
 from layerwise.models.seq2seq import Seq2SeqModel
-from layerwise.planning import plan_run
+from layerwise.planning.plan import plan_run
 from layerwise.runs.setup import check_layers, prepare
 from layerwise.sweep import (
     Generate,

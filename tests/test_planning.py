@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 import layerwise as lw
-from layerwise import planning
+from layerwise.planning import plan as planning
 from layerwise.errors import UserError
 from layerwise.models import model_facts
 from layerwise.models.outline import load_outline
-from layerwise.planning import plan_run
+from layerwise.planning.plan import plan_run
 from layerwise.runs.records import planned_and_actual, seconds_in_words
 from layerwise.runs.text_lengths import lengths_in, remembered_lengths
 from layerwise.sweep import Generate, Generated, Sweep, SweepStats

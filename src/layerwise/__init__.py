@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from layerwise.analyses.similarity.api import similarity as similarity
 
     from . import models as models
-    from . import planning as planning
+    from layerwise.planning import plan as planning
     from . import stats as stats
     from . import sweep as sweep
     from . import tasks as tasks

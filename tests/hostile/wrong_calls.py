@@ -16,7 +16,7 @@ import torch
 
 import layerwise as lw
 from layerwise.analyses.tuned_lens.api import train_lens
-from layerwise.planning import plan_run
+from layerwise.planning.plan import plan_run
 
 LONG = "x" * 300
 MODEL = "MODEL"

@@ -20,7 +20,7 @@ from layerwise import sweep as sweeping
 from layerwise.analyses.tuned_lens.api import train_lens
 from layerwise.models import load_model
 from layerwise.models.in_turn import lock_of
-from layerwise.planning import plan_run
+from layerwise.planning.plan import plan_run
 from layerwise.sweep import Generate, LogLikelihood, intact, patch, skip, sweep, zero
 from tests.analysis import word_task
 from tests.models.tiny import tiny_folder, tiny_model

@@ -653,7 +653,7 @@ def plan(
     ] = False,
 ) -> None:
     """Say what a run would cost before it is made: work, memory, and time here."""
-    from layerwise.planning import plan_run as run
+    from layerwise.planning.plan import plan_run as run
 
     found = run(
         model, task or None, protocol or None, analysis=analysis, kind=kind, site=site,
