@@ -31,7 +31,7 @@ def written(
     folder: Path, facts: Any = FACTS, text: str | None = None, **tensors: torch.Tensor
 ) -> Path:
     """A lens file without a checksum, as of older versions, with whatever in it."""
-    metadata = {"layerwise.analyses.tuned_lens.api": json.dumps(facts) if text is None else text}
+    metadata = {"layerwise.tuned_lens": json.dumps(facts) if text is None else text}
     save_file({"bias": BIAS, "weight": WEIGHT} | tensors, folder / FILE, metadata=metadata)
     return folder / FILE
 

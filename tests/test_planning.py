@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 import layerwise as lw
-from layerwise.planning import plan as planning
 from layerwise.errors import UserError
 from layerwise.models import model_facts
 from layerwise.models.outline import load_outline
+from layerwise.planning import plan as planning
 from layerwise.planning.plan import plan_run
 from layerwise.runs.records import planned_and_actual, seconds_in_words
 from layerwise.runs.text_lengths import lengths_in, remembered_lengths

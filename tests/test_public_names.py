@@ -50,6 +50,7 @@ NAMES = [
     "report_from_folders",
     "similarity",
     "task_names",
+    "train_lens",
     "verify",
 ]
 PARTS = ["errors", "models", "planning", "results", "stats", "sweep", "tasks"]
@@ -94,7 +95,7 @@ print(json.dumps([m for m in {HEAVY} if m in sys.modules]))
 
 @pytest.mark.parametrize(
     "module",
-    ["layerwise", "layerwise.cli.app", "layerwise.errors", "layerwise.tasks", "layerwise.sweep"],
+    ["layerwise", "layerwise.cli", "layerwise.errors", "layerwise.tasks", "layerwise.sweep"],
 )
 def test_importing_light_modules_loads_nothing_heavy(module):
     loaded = in_a_new_process(
@@ -121,13 +122,13 @@ print(json.dumps([m for m in {HEAVY} if m in sys.modules]))
     assert in_a_new_process(code) == []
 
 
-def test_modules_named_like_their_function_can_be_called():
-    """Importing a submodule puts the module in the function's place, which must not matter."""
+def test_the_report_can_be_called_once_its_folder_is_imported():
+    """Importing a folder puts it in the function's place, which must not matter."""
     code = """
 import json
 import layerwise as lw
 before = [callable(getattr(lw, name)) for name in ("report", "logit_lens", "emergence")]
-import layerwise.report.figures, layerwise.logit_lens, layerwise.emergence
+import layerwise.report.figures, layerwise.analyses.emergence.api
 refusals = []
 for call in (lw.report, lw.emergence):
     try:

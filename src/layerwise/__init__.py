@@ -11,28 +11,28 @@ import lazy_loader
 from .errors import UserError as UserError
 
 if TYPE_CHECKING:
-    from layerwise.analyses import results as results
-    from layerwise.analyses.ablation.api import ablate as ablate
-    from layerwise.analyses.attribution.api import attribution as attribution
-    from layerwise.analyses.attribution_patching.api import attribute_patches as attribute_patches
-    from layerwise.analyses.comparison.api import compare as compare
-    from layerwise.analyses.comparison.result import Comparison as Comparison
-    from layerwise.analyses.emergence.api import emergence as emergence
-    from layerwise.analyses.heads.api import head_scores as head_scores
-    from layerwise.analyses.logit_lens.api import logit_lens as logit_lens
-    from layerwise.analyses.patching.api import patch_activations as patch_activations
-    from layerwise.analyses.path_patching.api import patch_paths as patch_paths
-    from layerwise.analyses.profile.api import Profile as Profile
-    from layerwise.analyses.profile.api import profile as profile
-    from layerwise.analyses.pruning.api import prune_model as prune_model
-    from layerwise.analyses.removal.api import removal_order as removal_order
-    from layerwise.analyses.similarity.api import similarity as similarity
-
     from . import models as models
-    from layerwise.planning import plan as planning
+    from . import planning as planning
+    from . import results as results
     from . import stats as stats
     from . import sweep as sweep
     from . import tasks as tasks
+    from .analyses.ablation.api import ablate as ablate
+    from .analyses.attribution.api import attribution as attribution
+    from .analyses.attribution_patching.api import attribute_patches as attribute_patches
+    from .analyses.comparison.api import compare as compare
+    from .analyses.comparison.result import Comparison as Comparison
+    from .analyses.emergence.api import emergence as emergence
+    from .analyses.heads.api import head_scores as head_scores
+    from .analyses.logit_lens.api import logit_lens as logit_lens
+    from .analyses.patching.api import patch_activations as patch_activations
+    from .analyses.path_patching.api import patch_paths as patch_paths
+    from .analyses.profile.api import Profile as Profile
+    from .analyses.profile.api import profile as profile
+    from .analyses.pruning.api import prune_model as prune_model
+    from .analyses.removal.api import removal_order as removal_order
+    from .analyses.similarity.api import similarity as similarity
+    from .analyses.tuned_lens.api import train_lens as train_lens
     from .analyses.verifying import Verification as Verification
     from .analyses.verifying import verify as verify
     from .models import known_models as known_models
@@ -58,21 +58,23 @@ if TYPE_CHECKING:
     from .tasks import task_names as task_names
 
 _ATTRIBUTES = {
-    "analyses.comparison.api": ["compare"],
-    "analyses.emergence.api": ["emergence"],
-    "analyses.similarity.api": ["similarity"],
-    "analyses.attribution.api": ["attribution"],
-    "analyses.logit_lens.api": ["logit_lens"],
-    "analyses.comparison.result": ["Comparison"],
     "analyses.ablation.api": ["ablate"],
+    "analyses.attribution.api": ["attribution"],
     "analyses.attribution_patching.api": ["attribute_patches"],
+    "analyses.comparison.api": ["compare"],
+    "analyses.comparison.result": ["Comparison"],
+    "analyses.emergence.api": ["emergence"],
     "analyses.heads.api": ["head_scores"],
-    "models": ["known_models", "load_model"],
+    "analyses.logit_lens.api": ["logit_lens"],
     "analyses.patching.api": ["patch_activations"],
     "analyses.path_patching.api": ["patch_paths"],
     "analyses.profile.api": ["Profile", "profile"],
     "analyses.pruning.api": ["prune_model"],
     "analyses.removal.api": ["removal_order"],
+    "analyses.similarity.api": ["similarity"],
+    "analyses.tuned_lens.api": ["train_lens"],
+    "analyses.verifying": ["Verification", "verify"],
+    "models": ["known_models", "load_model"],
     "report": ["Report", "report_from_folders"],
     "results": [
         "AblationResult",
@@ -89,16 +91,12 @@ _ATTRIBUTES = {
         "load_results",
     ],
     "tasks": ["Item", "Task", "load_task", "task_names"],
-    "analyses.verifying": ["Verification", "verify"],
 }
-# These modules bear the name of their one function, and can be called like it.
-_CALLABLE = ["report", "similarity"]
-
 # The documented parts of the package, each with public names of its own.
-_PARTS = ["errors", "models", "results", "stats", "sweep", "tasks"]
+_PARTS = ["errors", "models", "planning", "results", "stats", "sweep", "tasks"]
 
 __getattr__, _, _ = lazy_loader.attach(
-    __name__, submodules=[*_CALLABLE, *_PARTS], submod_attrs=_ATTRIBUTES
+    __name__, submodules=["report", *_PARTS], submod_attrs=_ATTRIBUTES
 )
 
 __all__ = [
@@ -140,6 +138,7 @@ __all__ = [
     "report_from_folders",
     "similarity",
     "task_names",
+    "train_lens",
     "verify",
 ]
 

@@ -243,7 +243,7 @@ def test_any_tuned_lens_is_read_or_refused(tmp_path: Path):
         save_file(
             made,
             path,
-            metadata={"layerwise.analyses.tuned_lens.api": told.decode("utf-8", "replace")},
+            metadata={"layerwise.tuned_lens": told.decode("utf-8", "replace")},
         )
         found = outcome(lambda: read_lens(path))
         assert found is None, "nobody trained this lens"

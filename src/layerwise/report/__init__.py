@@ -5,11 +5,22 @@ Nothing here runs a model.
 
 from __future__ import annotations
 
-from layerwise._callable import make_callable
+import sys
+from types import ModuleType
+from typing import Any
+
 from layerwise.report.finding import Finding as Finding
 from layerwise.report.html import Report as Report
 from layerwise.report.html import report as report
 from layerwise.report.html import report_from_folders as report_from_folders
 from layerwise.report.summary import findings as findings
 
-make_callable(__name__)
+
+class _CallableModule(ModuleType):
+    """``lw.report(...)`` must work also after importing this puts it in the function's place."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return report(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _CallableModule

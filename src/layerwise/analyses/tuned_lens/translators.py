@@ -20,7 +20,7 @@ from layerwise.results.atomic_files import write_atomically
 from layerwise.results.written import LENS_FILE as FILE
 from layerwise.sweep.intact_run import Place
 
-_FACTS, _CHECKSUM = "layerwise.analyses.tuned_lens.api", "layerwise.sha256"
+_FACTS, _CHECKSUM = "layerwise.tuned_lens", "layerwise.sha256"
 _NEEDED = ("model", "model_hash")
 # Of the metadata of a file that is none of ours; the facts of a lens take some hundred bytes.
 _MOST_FACTS = 2**20
