@@ -17,9 +17,9 @@ from layerwise.models.organisms.layout import Spot
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
 from layerwise.models.organisms.wired_seq2seq.truth import PlantedSeq2Seq
 from layerwise.models.seq2seq import Seq2SeqModel
+from layerwise.presentation.naming import naming_layers_of
 from layerwise.report._find_depth import hand_overs, take_ups
 from layerwise.report.html import Run
-from layerwise.report.naming import naming_layers_of
 from layerwise.report.summary import findings
 from layerwise.sweep import LogLikelihood
 from layerwise.tasks import PatchingPrompts, Task, build_requests, load_task, patching_prompts

@@ -11,12 +11,12 @@ import torch
 
 import layerwise as lw
 from layerwise.analyses.removal.api import removal_order
+from layerwise.analyses.removal.figures import removal_orders
 from layerwise.analyses.removal.job import Order
 from layerwise.analyses.removal.orders import by_angle
 from layerwise.analyses.removal.tables import WAYS
 from layerwise.errors import UserError
 from layerwise.report import report
-from layerwise.report.figures import removal_orders
 from layerwise.results import RemovalResult
 from layerwise.results.parquet import frame
 from layerwise.sweep.stream_reading import Streams

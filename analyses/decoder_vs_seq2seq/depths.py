@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy.stats import t
 
-from layerwise.report.figures.grid import legend_below
-from layerwise.report.figures.style import FULL_WIDTH, look, new_figure, styled
-from layerwise.report.rows import rows
-from layerwise.report.wording import CAPABILITY_ORDER, in_order
+from layerwise.presentation.grid import legend_below
+from layerwise.presentation.rows import rows
+from layerwise.presentation.style import FULL_WIDTH, look, new_figure, styled
+from layerwise.presentation.wording import CAPABILITY_ORDER, in_order
 
 # Method, measure and protocol of each panel, and what it is called.
 PANELS = {

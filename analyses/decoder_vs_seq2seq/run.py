@@ -16,7 +16,7 @@ from depths import depths_over_seeds
 
 import layerwise as lw
 from layerwise.ground.layer_names import layer_name
-from layerwise.report.figures.save import save_figure
+from layerwise.presentation.save import save_figure
 
 HERE = Path(__file__).parent
 ALPHA = 0.05

@@ -21,8 +21,8 @@ from layerwise.models.organisms.seq2seq.plan import N_ENCODER, N_LAYERS
 from layerwise.models.organisms.seq2seq.trial import answered, read_organism, without_layer
 from layerwise.models.organisms.tokenizer import toy_tokenizer
 from layerwise.models.registry import ORGANISM_WEIGHTS
-from layerwise.report.figures.save import save_figure
-from layerwise.report.figures.style import FULL_WIDTH, look, new_figure, styled
+from layerwise.presentation.save import save_figure
+from layerwise.presentation.style import FULL_WIDTH, look, new_figure, styled
 from layerwise.tasks import CAPABILITIES
 from layerwise.tasks.suites.toy import toy_suites
 

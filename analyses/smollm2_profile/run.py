@@ -11,8 +11,8 @@ from typing import Any
 
 import layerwise as lw
 from layerwise.analyses.emergence.api import emergence
+from layerwise.presentation.save import save_figure
 from layerwise.report.figures import prediction_ranges
-from layerwise.report.figures.save import save_figure
 
 HERE = Path(__file__).parent
 READ = "continuation"

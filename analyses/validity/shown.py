@@ -17,8 +17,8 @@ from shown_planted import (
 from shown_tuned import tuned_lenses
 
 from layerwise.models.organisms.plan import N_LAYERS, PLANTED
-from layerwise.report.figures.save import save_figure
-from layerwise.report.figures.style import COLUMN_WIDTH, FULL_WIDTH, look, style
+from layerwise.presentation.save import save_figure
+from layerwise.presentation.style import COLUMN_WIDTH, FULL_WIDTH, look, style
 
 NOMINAL = 0.05
 

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 from layerwise.models.organisms.layout import NEEDED, WiredLayout
 from layerwise.models.organisms.plan import N_LAYERS, PLANTED
-from layerwise.report.figures.layer_axis import divide_stacks
-from layerwise.report.figures.style import FULL_WIDTH, look
+from layerwise.presentation.layer_axis import divide_stacks
+from layerwise.presentation.style import FULL_WIDTH, look
 
 # Methods that name layers, and methods that name heads.
 LAYERS = ("skip layer", "skip attn", "skip mlp", "resample attn", "resample mlp", "logit lens",

@@ -12,7 +12,7 @@ from tuned import LENSES, ORGANISMS, WIRED
 from layerwise.models.organisms.layout import WiredLayout
 from layerwise.models.organisms.plan import PLANTED
 from layerwise.models.organisms.truth import Planted
-from layerwise.report.figures.style import FULL_WIDTH, look
+from layerwise.presentation.style import FULL_WIDTH, look
 
 SHOWN = "retrieval"
 NAMES = {"logit": "logit lens", "bias": "tuned lens, bias only", "full": "tuned lens, full"}

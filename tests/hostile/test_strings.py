@@ -12,8 +12,8 @@ import pytest
 
 import layerwise as lw
 from layerwise.errors import UserError
+from layerwise.presentation.lettering import label
 from layerwise.report import Report, report, report_from_folders
-from layerwise.report.figures.lettering import label
 from layerwise.results import AblationResult, LensResult, Result
 from layerwise.tasks import load_task
 from tests.cases import LONG

@@ -37,7 +37,7 @@ def pictures_of_pages(request: pytest.FixtureRequest) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         if request.path.stem not in WITH_PICTURES:
             patched.setattr("layerwise.report._page.narrow_pictures", _no_narrow_pictures)
-            patched.setattr("layerwise.report.figures.save.svg_address", lambda *_: "data:,")
+            patched.setattr("layerwise.presentation.save.svg_address", lambda *_: "data:,")
         yield
 
 

@@ -11,10 +11,10 @@ from legible import assert_legible
 from matplotlib.collections import QuadMesh
 from matplotlib.lines import Line2D
 
+from layerwise.presentation.naming import naming_layers_of
+from layerwise.presentation.rows import numbers, rows
 from layerwise.report import Report, report
 from layerwise.report.figures import attribution_heads, attribution_lines
-from layerwise.report.naming import naming_layers_of
-from layerwise.report.rows import numbers, rows
 from layerwise.results import AttributionResult
 from layerwise.results.parquet import frame
 from tests import synthetic

@@ -17,11 +17,11 @@ import pytest
 from synthetic import Plan, facts
 
 from layerwise.ground.process import has_beside
+from layerwise.presentation.naming import name_layer
+from layerwise.presentation.style import new_figure, styled
 from layerwise.report import _beside
 from layerwise.report._beside import narrow_pictures, picture
 from layerwise.report._drawings import Drawing
-from layerwise.report.figures.style import new_figure, styled
-from layerwise.report.naming import name_layer
 
 MODEL = facts(Plan()).model
 MODELS = (

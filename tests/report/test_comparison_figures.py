@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from synthetic import Plan
 
+from layerwise.presentation.rows import rows
 from layerwise.report._draw_emergence import agreement_tables, interaction_tables
 from layerwise.report._find_emergence import agreements, interactions
 from layerwise.report.figures import agreement_ranges, interaction_profiles
-from layerwise.report.rows import rows
 from layerwise.report.run import Run
 
 

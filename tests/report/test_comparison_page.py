@@ -13,12 +13,12 @@ from conftest import SMALL
 from legible import assert_legible
 
 import layerwise as lw
+from layerwise.analyses.comparison.measures import MEASURES
+from layerwise.presentation.rows import rows
+from layerwise.presentation.style import COLUMN_WIDTH, FULL_WIDTH
 from layerwise.report import Report
 from layerwise.report._find_differences import established, not_established
-from layerwise.report.compared_measures import MEASURES
 from layerwise.report.comparison import MOST, _drawings, caution
-from layerwise.report.figures.style import COLUMN_WIDTH, FULL_WIDTH
-from layerwise.report.rows import rows
 
 LATE = {"letter": (5,), "generate": (4, 5)}
 DEEP = replace(SMALL, n_layers=9, critical={"letter": (7,), "generate": (1, 7)})

@@ -13,7 +13,7 @@ from scipy.stats import ttest_1samp
 
 from layerwise.models.organisms.plan import PLANTED
 from layerwise.models.organisms.seq2seq.plan import PLANTED as PLANTED_SEQ2SEQ
-from layerwise.report.rows import rows
+from layerwise.presentation.rows import rows
 
 FOLDER = Path(__file__).parents[2] / "analyses" / "decoder_vs_seq2seq"
 PLANS = {"decoder": PLANTED, "seq2seq": PLANTED_SEQ2SEQ}

@@ -19,15 +19,15 @@ from matplotlib.lines import Line2D
 from PIL import Image
 from synthetic import HOSTILE, Plan
 
+from layerwise.analyses.emergence.figures.role_map import color_map
 from layerwise.errors import UserError
+from layerwise.presentation.grid import layer_ticks
+from layerwise.presentation.lettering import label
+from layerwise.presentation.over_items import mean_curve, median_curve
+from layerwise.presentation.rows import rows
+from layerwise.presentation.save import figure_bytes, png_address, svg_address
+from layerwise.presentation.style import style
 from layerwise.report import figures
-from layerwise.report.figures._over_items import mean_curve, median_curve
-from layerwise.report.figures.grid import layer_ticks
-from layerwise.report.figures.lettering import label
-from layerwise.report.figures.role_map import color_map
-from layerwise.report.figures.save import figure_bytes, png_address, svg_address
-from layerwise.report.figures.style import style
-from layerwise.report.rows import rows
 from layerwise.report.run import Run
 from layerwise.results import EmergenceResult, LensResult, Result
 

@@ -9,10 +9,10 @@ from matplotlib.lines import Line2D
 from planted_heads import planted_heads
 from synthetic import Plan, wide_plan
 
+from layerwise.presentation.rows import numbers, rows
 from layerwise.report import findings, report
 from layerwise.report._tables_shown import head_effects_tables
 from layerwise.report.figures import head_effect_maps, plot_result
-from layerwise.report.rows import numbers, rows
 from layerwise.report.run import Run
 from layerwise.stats.effects import effects_table
 

@@ -5,9 +5,9 @@ from test_attribution_figures import made_up
 from test_heads_figure import summary
 from test_patching_heads_figure import heads
 
+from layerwise.presentation.wording import interval
 from layerwise.report._head_evidence import head_evidence
 from layerwise.report.run import Run
-from layerwise.report.wording import interval
 
 FACTS = synthetic.facts(synthetic.Plan())
 

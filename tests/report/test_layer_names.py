@@ -10,12 +10,12 @@ from legible import assert_legible, texts
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from layerwise.presentation.naming import name_intervention, name_layer, naming_layers_of
+from layerwise.presentation.style import COLUMN_WIDTH, FULL_WIDTH
+from layerwise.presentation.wording import layer_ranges
 from layerwise.report import Report, report
 from layerwise.report._sections import sections
-from layerwise.report.figures.style import COLUMN_WIDTH, FULL_WIDTH
 from layerwise.report.html import Run
-from layerwise.report.naming import name_intervention, name_layer, naming_layers_of
-from layerwise.report.wording import layer_ranges
 from layerwise.results import ModelFacts, Result
 
 N_ENCODER = 2

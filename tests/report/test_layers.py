@@ -9,12 +9,12 @@ import synthetic
 from planted_heads import planted_heads
 from synthetic import Plan
 
+from layerwise.presentation.rows import records, rows
+from layerwise.presentation.wording import interval
 from layerwise.report import report
 from layerwise.report._layers import Part, layer_grid
 from layerwise.report._tables_shown import effects_tables
-from layerwise.report.rows import records, rows
 from layerwise.report.run import Run
-from layerwise.report.wording import interval
 from layerwise.results import AblationResult, LensResult, PatchingResult
 
 PLAN = Plan(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
+from layerwise.presentation.rows import rows
+from layerwise.presentation.wording import interval, percent
 from layerwise.report._find_paths import direct_paths, estimates_hold, similarity_predicts
-from layerwise.report.rows import rows
 from layerwise.report.run import Run
 from layerwise.report.summary import CHARACTERS, MOST, findings_of
-from layerwise.report.wording import interval, percent
 from tests import synthetic
 from tests.report.test_paths_figures import estimates, paths
 

@@ -6,8 +6,8 @@ import pytest
 from legible import assert_legible, texts
 from matplotlib.collections import QuadMesh
 
+from layerwise.analyses.patching.figures import patching_heads
 from layerwise.report import report
-from layerwise.report.figures import patching_heads
 from layerwise.results import PatchingResult, patching_frame
 from tests import synthetic
 

@@ -12,13 +12,13 @@ from matplotlib.figure import Figure
 
 import layerwise as lw
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
+from layerwise.presentation.layer_axis import name_layers
+from layerwise.presentation.naming import naming_layers_of
+from layerwise.presentation.rows import rows
+from layerwise.presentation.style import COLUMN_WIDTH, FULL_WIDTH
 from layerwise.report import Report, report
 from layerwise.report._drawings import patchings
-from layerwise.report.figures.layer_axis import name_layers
-from layerwise.report.figures.style import COLUMN_WIDTH, FULL_WIDTH
 from layerwise.report.html import Run
-from layerwise.report.naming import naming_layers_of
-from layerwise.report.rows import rows
 from layerwise.results import PatchingResult
 from tests.planted import small_task
 from tests.planted_seq2seq import small_seq2seq

@@ -7,8 +7,8 @@ from legible import assert_legible
 from matplotlib.collections import QuadMesh
 
 from layerwise.errors import UserError
+from layerwise.presentation.naming import naming_layers_of
 from layerwise.report import report
-from layerwise.report.naming import naming_layers_of
 from layerwise.results import AttributionPatchingResult, PathPatchingResult
 from layerwise.results.parquet import frame, read_table
 from tests import synthetic

@@ -10,13 +10,14 @@ from legible import assert_legible
 from matplotlib.lines import Line2D
 from synthetic import Plan
 
+from layerwise.analyses.ablation.figures.sets import MOST, largest_sets
+from layerwise.analyses.ablation.sets import set_name
+from layerwise.analyses.emergence.figures import role_map
+from layerwise.presentation.naming import naming_layers_of
+from layerwise.presentation.rows import numbers, rows
 from layerwise.report import report
-from layerwise.report.figures import plot_result, role_map, set_losses
-from layerwise.report.figures.sets import MOST, largest_sets
-from layerwise.report.naming import naming_layers_of
-from layerwise.report.rows import numbers, rows
+from layerwise.report.figures import plot_result, set_losses
 from layerwise.report.run import Run
-from layerwise.report.sets import set_name
 from layerwise.results import AblationResult
 
 PLAN = Plan(

@@ -9,14 +9,9 @@ import pytest
 import synthetic
 from synthetic import Plan
 
-from layerwise.report import Finding, findings
-from layerwise.report._find_depth import overtaking
-from layerwise.report._find_layers import harmless_layers, without_loss
-from layerwise.report.contrast import layers_apart
-from layerwise.report.rows import rows
-from layerwise.report.run import Run
-from layerwise.report.summary import findings_of
-from layerwise.report.wording import (
+from layerwise.analyses.ablation.contrast import layers_apart
+from layerwise.presentation.rows import rows
+from layerwise.presentation.wording import (
     counted,
     doing,
     interval,
@@ -26,6 +21,11 @@ from layerwise.report.wording import (
     p_value,
     spread,
 )
+from layerwise.report import Finding, findings
+from layerwise.report._find_depth import overtaking
+from layerwise.report._find_layers import harmless_layers, without_loss
+from layerwise.report.run import Run
+from layerwise.report.summary import findings_of
 from layerwise.results import AblationResult, EmergenceResult, LensResult, PatchingResult
 from layerwise.results.parquet import frame
 

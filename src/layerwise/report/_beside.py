@@ -17,8 +17,8 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from layerwise.ground.process import has_beside
+from layerwise.presentation.naming import naming_layers_of
 from layerwise.report._drawings import Drawing
-from layerwise.report.naming import naming_layers_of
 from layerwise.results.provenance import ModelFacts
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def narrow_pictures(jobs: Jobs) -> Iterator[Narrow]:
             finally:  # after an interrupt, what is not begun is not waited for
                 pool.shutdown(cancel_futures=True)
     else:
-        from layerwise.report.figures.save import encoded
+        from layerwise.presentation.save import encoded
 
         with ThreadPoolExecutor(1) as pool:
             pixels = ((each, _pixels(each, jobs[each])) for each in jobs)
@@ -91,14 +91,14 @@ def _begun(pool: Executor, drawing: Drawing, model: ModelFacts | None) -> Future
 
 def picture(drawing: Drawing, model: ModelFacts | None) -> str:
     """The narrow picture of one drawing, as a ``data:`` address."""
-    from layerwise.report.figures.save import encoded
+    from layerwise.presentation.save import encoded
 
     return encoded(_pixels(drawing, model))
 
 
 def _pixels(drawing: Drawing, model: ModelFacts | None) -> Image:
-    from layerwise.report.figures.save import pixels_of
-    from layerwise.report.figures.style import COLUMN_WIDTH
+    from layerwise.presentation.save import pixels_of
+    from layerwise.presentation.style import COLUMN_WIDTH
 
     with naming_layers_of(model):
         return pixels_of(drawing.draw(width=COLUMN_WIDTH))

@@ -9,12 +9,12 @@ from typing import Any
 
 import pandas as pd
 
+from layerwise.analyses.comparison.measures import UNITS, digits_of, scale_of
 from layerwise.analyses.comparison.quantities import FAMILIES
 from layerwise.analyses.comparison.result import Comparison
+from layerwise.presentation.rows import numbers, records, rows
+from layerwise.presentation.wording import number
 from layerwise.report._tables_shown import Shown, bounds
-from layerwise.report.compared_measures import UNITS, digits_of, scale_of
-from layerwise.report.rows import numbers, records, rows
-from layerwise.report.wording import number
 
 _WHAT = ("capability", "protocol", "method", "measure", "axis")
 _MOST = 1000

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from functools import partial
 
+from layerwise.presentation.rows import records
+from layerwise.presentation.wording import layer_ranges, spread
 from layerwise.report._drawings import Drawing
 from layerwise.report._tables_shown import Shown, bounds
-from layerwise.report.rows import records
 from layerwise.report.run import Run
-from layerwise.report.wording import layer_ranges, spread
 
 
 def interactions(run: Run) -> list[Drawing]:

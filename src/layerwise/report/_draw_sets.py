@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from functools import partial
 
+from layerwise.analyses.ablation.sets import sets_noun
+from layerwise.presentation.wording import PROTOCOL_ORDER, capitalised, in_order, joined, spread
 from layerwise.report._drawings import Drawing
 from layerwise.report.run import Run
-from layerwise.report.sets import sets_noun
-from layerwise.report.wording import PROTOCOL_ORDER, capitalised, in_order, joined, spread
 
 
 def set_effects(run: Run) -> list[Drawing]:
     """What blocks and sets are needed for, a figure for each kind and site with signal."""
+    from layerwise.analyses.ablation.figures.sets import MOST, action_on_sets
     from layerwise.report.figures import set_losses
-    from layerwise.report.figures.sets import MOST, action_on_sets
 
     found = []
     for kind, site in run.set_ablations():

@@ -13,11 +13,9 @@ from typing import TYPE_CHECKING
 
 from layerwise.analyses.logit_lens.names import DECODER_LENS, LENS_ORDER, LOGIT, TUNED_DECODER_LENS
 from layerwise.ground.layer_names import COMPUTATION, DECODER, ENCODER
-from layerwise.report._find_removal import HOW, several_orders
-from layerwise.report.naming import stacks
-from layerwise.report.rows import rows
-from layerwise.report.run import Run
-from layerwise.report.wording import (
+from layerwise.presentation.naming import stacks
+from layerwise.presentation.rows import rows
+from layerwise.presentation.wording import (
     HEAD_WORDS,
     PROTOCOL_ORDER,
     capitalised,
@@ -27,6 +25,8 @@ from layerwise.report.wording import (
     joined,
     spread,
 )
+from layerwise.report._find_removal import HOW, several_orders
+from layerwise.report.run import Run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +52,7 @@ class Drawing:
 
 def role_maps(run: Run) -> list[Drawing]:
     """A role map for each kind and site of intervention."""
-    from layerwise.report.figures import role_map
+    from layerwise.analyses.emergence.figures import role_map
 
     found = []
     for kind, site in run.ablations():
@@ -303,8 +303,8 @@ _PATCHES = {
 
 
 def _patched(table: pd.DataFrame, site: str, direction: str) -> Drawing:
+    from layerwise.analyses.patching.figures.patching import verb
     from layerwise.report.figures import patching_map
-    from layerwise.report.figures.patching import verb
 
     caption = (
         f"Activation patching at {site}: {_PATCHES[direction]} at one layer and position "
@@ -319,8 +319,8 @@ def _patched(table: pd.DataFrame, site: str, direction: str) -> Drawing:
 
 
 def _heads_patched(table: pd.DataFrame, site: str, direction: str) -> Drawing:
-    from layerwise.report.figures import patching_heads
-    from layerwise.report.figures.patching import verb
+    from layerwise.analyses.patching.figures import patching_heads
+    from layerwise.analyses.patching.figures.patching import verb
 
     every = "of the stack" if stacks().n_encoder else "from the first changed token on"
     grey = "; grey: not patched, or no such head" if stacks().n_encoder else ""
@@ -443,8 +443,8 @@ def _of_each_attention() -> str:
 
 def paths(run: Run) -> list[Drawing]:
     """Direct paths, a figure for each direction."""
+    from layerwise.analyses.patching.figures.patching import verb
     from layerwise.report.figures import path_senders
-    from layerwise.report.figures.patching import verb
 
     if run.paths is None:
         return []
@@ -512,7 +512,7 @@ def removals(run: Run) -> list[Drawing]:
 
 def _orders(run: Run) -> list[Drawing]:
     """All orders under all protocols in one figure."""
-    from layerwise.report.figures import removal_orders
+    from layerwise.analyses.removal.figures import removal_orders
 
     if run.removal_curves is None:
         return []
@@ -530,8 +530,8 @@ def _orders(run: Run) -> list[Drawing]:
 
 def ranges(run: Run) -> list[Drawing]:
     """The depths at which capabilities emerge."""
+    from layerwise.analyses.emergence.figures.emergence import DEPTHS
     from layerwise.report.figures import emergence_ranges
-    from layerwise.report.figures.emergence import DEPTHS
 
     if run.emergence is None:
         return []

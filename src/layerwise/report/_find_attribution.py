@@ -9,11 +9,11 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise.report.finding import Finding, source, spaced, weight
-from layerwise.report.naming import name_layer, stacks
-from layerwise.report.rows import records, rows
+from layerwise.presentation.finding import Finding, source, spaced, weight
+from layerwise.presentation.naming import name_layer, stacks
+from layerwise.presentation.rows import records, rows
+from layerwise.presentation.wording import PROTOCOL_ORDER, SUBLAYER_WORDS, in_order, interval
 from layerwise.report.run import Run
-from layerwise.report.wording import PROTOCOL_ORDER, SUBLAYER_WORDS, in_order, interval
 
 ATTRIBUTION = "attribution"
 _HEADS = {"z": "", "cross_z": " of cross-attention"}

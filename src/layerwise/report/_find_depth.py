@@ -12,11 +12,10 @@ import numpy as np
 import pandas as pd
 
 from layerwise.ground.layer_names import COMPUTATION
-from layerwise.report.finding import Finding, source, spaced, weight
-from layerwise.report.naming import name_layer, stacks
-from layerwise.report.rows import layers_of, numbers, records, rows
-from layerwise.report.run import Run
-from layerwise.report.wording import (
+from layerwise.presentation.finding import Finding, source, spaced, weight
+from layerwise.presentation.naming import name_layer, stacks
+from layerwise.presentation.rows import layers_of, numbers, records, rows
+from layerwise.presentation.wording import (
     CAPABILITY_ORDER,
     PROTOCOL_ORDER,
     counted,
@@ -25,6 +24,7 @@ from layerwise.report.wording import (
     joined,
     percent,
 )
+from layerwise.report.run import Run
 
 LENS, HAND_OVER, TAKE_UP = "logit lens", "hand-over", "take-up"
 _CHANGED = ("last changed", "first changed")

@@ -10,10 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise.report.compared_measures import AXES, MEASURES, digits_of, scale_of
-from layerwise.report.finding import Finding, source, weight
-from layerwise.report.rows import records, rows
-from layerwise.report.wording import (
+from layerwise.analyses.comparison.measures import AXES, MEASURES, digits_of, scale_of
+from layerwise.presentation.finding import Finding, source, weight
+from layerwise.presentation.rows import records, rows
+from layerwise.presentation.wording import (
     CAPABILITY_ORDER,
     PROTOCOL_ORDER,
     in_order,

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from layerwise.report.finding import Finding, source, spaced, weight
-from layerwise.report.rows import numbers, records, rows
-from layerwise.report.run import Run
-from layerwise.report.wording import (
+from layerwise.presentation.finding import Finding, source, spaced, weight
+from layerwise.presentation.rows import numbers, records, rows
+from layerwise.presentation.wording import (
     counted,
     in_order,
     interval,
@@ -23,6 +22,7 @@ from layerwise.report.wording import (
     percent,
     spread,
 )
+from layerwise.report.run import Run
 
 INTERACTION, AGREEMENT = "interaction", "agreement"
 HALF, RANKS = "half-effect depth", "rank correlation"

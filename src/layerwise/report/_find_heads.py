@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from layerwise.report.finding import Finding, source, weight
-from layerwise.report.naming import name_layer
-from layerwise.report.rows import numbers, records, rows
-from layerwise.report.run import Run
-from layerwise.report.wording import (
+from layerwise.presentation.finding import Finding, source, weight
+from layerwise.presentation.naming import name_layer
+from layerwise.presentation.rows import numbers, records, rows
+from layerwise.presentation.wording import (
     HEAD_WORDS,
     capitalised,
     counted,
@@ -24,6 +23,7 @@ from layerwise.report.wording import (
     percent,
     spread,
 )
+from layerwise.report.run import Run
 
 HEADS = "heads"
 

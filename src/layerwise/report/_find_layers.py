@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from layerwise.report.finding import Finding, source, spaced, weight
-from layerwise.report.naming import name_layer
-from layerwise.report.rows import layers_of, numbers, records, rows
-from layerwise.report.run import Run
-from layerwise.report.wording import (
+from layerwise.presentation.finding import Finding, source, spaced, weight
+from layerwise.presentation.naming import name_layer
+from layerwise.presentation.rows import layers_of, numbers, records, rows
+from layerwise.presentation.wording import (
     CAPABILITY_ORDER,
     PROTOCOL_ORDER,
     capitalised,
@@ -27,6 +26,7 @@ from layerwise.report.wording import (
     percent,
     spread,
 )
+from layerwise.report.run import Run
 
 CRITICAL, HARMLESS, GAIN = "critical layers", "no measurable loss", "gain"
 

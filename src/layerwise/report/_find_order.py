@@ -10,10 +10,10 @@ from typing import Any
 import pandas as pd
 
 from layerwise.ground.layer_names import COMPUTATION
-from layerwise.report.finding import Finding, source, spaced, weight
-from layerwise.report.rows import numbers, records, rows
+from layerwise.presentation.finding import Finding, source, spaced, weight
+from layerwise.presentation.rows import numbers, records, rows
+from layerwise.presentation.wording import counted, in_order, interval, joined, p_value, percent
 from layerwise.report.run import Run
-from layerwise.report.wording import counted, in_order, interval, joined, p_value, percent
 
 ORDER, SILENT = "order", "no signal"
 _LEVEL = 0.05

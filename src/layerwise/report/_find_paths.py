@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from layerwise.report.finding import Finding, source, spaced, weight
-from layerwise.report.naming import stacks
-from layerwise.report.rows import numbers, records, rows
+from layerwise.presentation.finding import Finding, source, spaced, weight
+from layerwise.presentation.naming import stacks
+from layerwise.presentation.rows import numbers, records, rows
+from layerwise.presentation.wording import counted, in_order, interval, p_value, percent, spread
 from layerwise.report.run import Run
-from layerwise.report.wording import counted, in_order, interval, p_value, percent, spread
 
 PATHS, ESTIMATES, SIMILARITY = "paths", "estimates", "similarity"
 _ACTIONS = {"noising": "takes away", "denoising": "brings back"}

@@ -9,13 +9,11 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise.report._find_layers import significant_losses
-from layerwise.report.contrast import layers_apart
-from layerwise.report.finding import Finding, source, spaced, weight
-from layerwise.report.naming import name_layer
-from layerwise.report.rows import layers_of, records, rows
-from layerwise.report.run import Run
-from layerwise.report.wording import (
+from layerwise.analyses.ablation.contrast import layers_apart
+from layerwise.presentation.finding import Finding, source, spaced, weight
+from layerwise.presentation.naming import name_layer
+from layerwise.presentation.rows import layers_of, records, rows
+from layerwise.presentation.wording import (
     PROTOCOL_ORDER,
     doing,
     in_order,
@@ -24,6 +22,8 @@ from layerwise.report.wording import (
     percent,
     spread,
 )
+from layerwise.report._find_layers import significant_losses
+from layerwise.report.run import Run
 
 PROTOCOLS = "protocols"
 Row = dict[str, Any]

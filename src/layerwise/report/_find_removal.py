@@ -10,11 +10,10 @@ from typing import Any
 import pandas as pd
 
 from layerwise.analyses.removal.tables import BLOCKS, HELD_OUT, WAYS
-from layerwise.report.finding import Finding, source, spaced, weight
-from layerwise.report.naming import name_layer
-from layerwise.report.rows import records, rows
-from layerwise.report.run import Run
-from layerwise.report.wording import (
+from layerwise.presentation.finding import Finding, source, spaced, weight
+from layerwise.presentation.naming import name_layer
+from layerwise.presentation.rows import records, rows
+from layerwise.presentation.wording import (
     CAPABILITY_ORDER,
     PROTOCOL_ORDER,
     counted,
@@ -25,6 +24,7 @@ from layerwise.report.wording import (
     p_value,
     percent,
 )
+from layerwise.report.run import Run
 
 REMOVAL = "removal"
 HOW = {

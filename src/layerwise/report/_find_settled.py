@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from layerwise.report.finding import Finding, source, spaced, weight
-from layerwise.report.rows import records, rows
+from layerwise.presentation.finding import Finding, source, spaced, weight
+from layerwise.presentation.rows import records, rows
+from layerwise.presentation.wording import capitalised, interval, p_value
 from layerwise.report.run import Run
-from layerwise.report.wording import capitalised, interval, p_value
 
 SETTLED = "prediction depth"
 

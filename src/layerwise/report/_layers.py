@@ -10,13 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from layerwise.report._head_evidence import head_evidence
-from layerwise.report._readings import NO_SIGNAL, SURE, Reading, readings
-from layerwise.report._tables_shown import Shown
-from layerwise.report.naming import name_layer
-from layerwise.report.rows import layers_of, numbers, records, rows
-from layerwise.report.run import Run
-from layerwise.report.wording import (
+from layerwise.presentation.naming import name_layer
+from layerwise.presentation.rows import layers_of, numbers, records, rows
+from layerwise.presentation.wording import (
     CAPABILITY_ORDER,
     PROTOCOL_ORDER,
     SUBLAYER_WORDS,
@@ -26,6 +22,10 @@ from layerwise.report.wording import (
     number,
     percent,
 )
+from layerwise.report._head_evidence import head_evidence
+from layerwise.report._readings import NO_SIGNAL, SURE, Reading, readings
+from layerwise.report._tables_shown import Shown
+from layerwise.report.run import Run
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from layerwise.presentation.finding import Finding
+from layerwise.presentation.naming import naming_layers_of
 from layerwise.report._beside import narrow_pictures
 from layerwise.report._drawings import Drawing
 from layerwise.report._sections import Section, facts_tables, sections
 from layerwise.report._side_by_side import comparison, differing_tasks
-from layerwise.report.finding import Finding
-from layerwise.report.naming import naming_layers_of
 from layerwise.report.run import Run
 from layerwise.results.provenance import ModelFacts
 
@@ -109,7 +109,7 @@ def _drawn(
     Args:
         listed: names of figures, drawings, and the models that layers are named after.
     """
-    from layerwise.report.figures.save import svg_address
+    from layerwise.presentation.save import svg_address
 
     most = min(_ONE, _ALL // max(1, len(listed)))  # bytes of one as SVG
     figures: dict[str, Figure] = {}

@@ -14,11 +14,9 @@ import pandas as pd
 
 from layerwise import stats
 from layerwise.analyses.logit_lens.names import LENS_ORDER
-from layerwise.report._tables_shown import bounds
-from layerwise.report.naming import stacks
-from layerwise.report.rows import layers_of, numbers, records, rows
-from layerwise.report.run import Run
-from layerwise.report.wording import (
+from layerwise.presentation.naming import stacks
+from layerwise.presentation.rows import layers_of, numbers, records, rows
+from layerwise.presentation.wording import (
     SUBLAYER_WORDS,
     capitalised,
     doing,
@@ -26,6 +24,8 @@ from layerwise.report.wording import (
     interval,
     number,
 )
+from layerwise.report._tables_shown import bounds
+from layerwise.report.run import Run
 
 Place = tuple[int, str, str]
 SURE, NO_SIGNAL = "•", "no signal"

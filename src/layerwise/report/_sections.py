@@ -9,6 +9,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from layerwise.presentation.wording import number
 from layerwise.report import _draw_emergence, _draw_sets, _drawings
 from layerwise.report._drawings import Drawing
 from layerwise.report._layers import Grid, layer_grid
@@ -29,7 +30,6 @@ from layerwise.report._tables_shown import (
     similarity_tables,
 )
 from layerwise.report.run import Run
-from layerwise.report.wording import number
 
 
 @dataclass(frozen=True)

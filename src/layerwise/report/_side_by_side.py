@@ -10,12 +10,12 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from layerwise.presentation.naming import name_layer, naming_layers_of
+from layerwise.presentation.rows import layers_of, numbers, records, rows
+from layerwise.presentation.wording import counted, doing, in_order, joined, percent
 from layerwise.report._find_layers import significant_losses
 from layerwise.report._tables_shown import Shown
-from layerwise.report.naming import name_layer, naming_layers_of
-from layerwise.report.rows import layers_of, numbers, records, rows
 from layerwise.report.run import Run
-from layerwise.report.wording import counted, doing, in_order, joined, percent
 
 
 def comparison(runs: Sequence[Run], names: Sequence[str]) -> Shown | None:

@@ -13,16 +13,16 @@ import pandas as pd
 
 from layerwise.analyses.attribution.tables import HEADS, SUBLAYERS
 from layerwise.analyses.heads.tables import NATS, SCORES
-from layerwise.report.naming import name_intervention, name_layer, stacks
-from layerwise.report.rows import numbers, records, rows
-from layerwise.report.run import Run
-from layerwise.report.wording import (
+from layerwise.presentation.naming import name_intervention, name_layer, stacks
+from layerwise.presentation.rows import numbers, records, rows
+from layerwise.presentation.wording import (
     HEAD_WORDS,
     SUBLAYER_WORDS,
     interval,
     layer_ranges,
     number,
 )
+from layerwise.report.run import Run
 
 _TOP, _MOST, _ATTRIBUTED = 15, 2000, 200
 _ATTENTION = {"z": "", "cross_z": ", cross-attention"}

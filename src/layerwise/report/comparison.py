@@ -6,6 +6,9 @@ from functools import partial
 
 from layerwise.analyses.comparison.quantities import FAMILIES
 from layerwise.analyses.comparison.result import Comparison
+from layerwise.presentation.naming import Stacks
+from layerwise.presentation.rows import rows
+from layerwise.presentation.wording import PROTOCOL_ORDER, in_order, joined, spread
 from layerwise.report._comparison_tables import (
     difference_tables,
     estimate_tables,
@@ -18,9 +21,6 @@ from layerwise.report._drawings import Drawing
 from layerwise.report._find_differences import established, not_established
 from layerwise.report._page import filled, pictures
 from layerwise.report.html import Report
-from layerwise.report.naming import Stacks
-from layerwise.report.rows import rows
-from layerwise.report.wording import PROTOCOL_ORDER, in_order, joined, spread
 from layerwise.stats.effects import ALPHA
 
 # Sentences that are shown at once.
@@ -102,7 +102,9 @@ def _about(comparison: Comparison) -> str:
 
 
 def _drawings(comparison: Comparison) -> list[Drawing]:
-    from layerwise.report.figures import Block, compared_depths, compared_roles, difference_ranges
+    from layerwise.analyses.comparison.figures import compared_depths, compared_roles
+
+    from .figures import Block, difference_ranges
 
     blocks = [
         Block(run.name, Stacks(run.facts.model.n_encoder_layers, run.facts.model.n_layers),

@@ -15,8 +15,8 @@ from layerwise.analyses.ablation.joining import joinable
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.results import AblationResult, EmergenceResult, Result, load_results
 from layerwise.errors import UserError
+from layerwise.presentation.finding import Finding
 from layerwise.report._page import Page, render
-from layerwise.report.finding import Finding
 from layerwise.report.run import Run
 from layerwise.report.summary import findings_of
 from layerwise.results.atomic_files import (

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from layerwise.analyses.ablation.joining import join_ablations
+from layerwise.analyses.ablation.sets import is_set
 from layerwise.analyses.results import (
     AblationResult,
     AttributionPatchingResult,
@@ -27,9 +28,8 @@ from layerwise.analyses.results import (
     SimilarityResult,
     TunedLensResult,
 )
-from layerwise.report.rows import rows
-from layerwise.report.sets import is_set
-from layerwise.report.wording import LAYER_MAIN, in_order
+from layerwise.presentation.rows import rows
+from layerwise.presentation.wording import LAYER_MAIN, in_order
 from layerwise.results.provenance import Facts, join_facts
 
 

@@ -5,9 +5,11 @@ Each kind of sentence is made in its own file; nothing here reads a file or runs
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from layerwise.analyses.results import Result
+from layerwise.presentation.finding import Finding
+from layerwise.presentation.naming import naming_layers_of
 from layerwise.report._find_attribution import attributions
 from layerwise.report._find_depth import hand_overs, lens_depths, take_ups
 from layerwise.report._find_emergence import agreements, interactions
@@ -18,13 +20,11 @@ from layerwise.report._find_paths import direct_paths, estimates_hold, similarit
 from layerwise.report._find_protocols import protocol_differences
 from layerwise.report._find_removal import removals
 from layerwise.report._find_settled import settled_later
-from layerwise.report.finding import Finder, Finding
-from layerwise.report.naming import naming_layers_of
 from layerwise.report.run import Run
 
 MOST = 10
 CHARACTERS = 300
-_FINDERS: tuple[Finder, ...] = (
+_FINDERS: tuple[Callable[[Run], list[Finding]], ...] = (
     critical_layers,
     protocol_differences,
     needed_heads,

@@ -14,7 +14,7 @@ import pandas as pd
 
 from layerwise.errors import UserError
 from layerwise.ground.arguments import check_arguments
-from layerwise.report.rows import records
+from layerwise.presentation.rows import records
 from layerwise.results.parquet import frame
 
 from .quantities import Prepared, prepared

@@ -8,6 +8,19 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
+from layerwise.analyses.ablation.figures.head_effects import head_effect_maps
+from layerwise.analyses.ablation.figures.sets import set_losses
+from layerwise.analyses.ablation.sets import is_set
+from layerwise.analyses.attribution.figures.attribution import attribution_heads
+from layerwise.analyses.emergence.figures.emergence import emergence_ranges
+from layerwise.analyses.emergence.figures.role_map import role_map
+from layerwise.analyses.heads.figures.heads import head_score_maps
+from layerwise.analyses.logit_lens.figures.lens import lens_curves
+from layerwise.analyses.patching.figures.patching import patching_map
+from layerwise.analyses.patching.figures.patching_heads import patching_heads
+from layerwise.analyses.path_patching.figures.paths import estimate_agreement, path_senders
+from layerwise.analyses.removal.figures.removal import removal_curve
+from layerwise.analyses.removal.figures.removal_orders import removal_orders
 from layerwise.analyses.results import (
     AblationResult,
     AttributionPatchingResult,
@@ -21,25 +34,12 @@ from layerwise.analyses.results import (
     SimilarityResult,
     TunedLensResult,
 )
+from layerwise.analyses.similarity.figures.similarity import similarity_map
+from layerwise.analyses.tuned_lens.figures.tuned_lens import tuned_lens_curves
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import COMPUTATION
-from layerwise.report.figures.attribution import attribution_heads
-from layerwise.report.figures.emergence import emergence_ranges
-from layerwise.report.figures.head_effects import head_effect_maps
-from layerwise.report.figures.heads import head_score_maps
-from layerwise.report.figures.lens import lens_curves
-from layerwise.report.figures.patching import patching_map
-from layerwise.report.figures.patching_heads import patching_heads
-from layerwise.report.figures.paths import estimate_agreement, path_senders
-from layerwise.report.figures.removal import removal_curve
-from layerwise.report.figures.removal_orders import removal_orders
-from layerwise.report.figures.role_map import role_map
-from layerwise.report.figures.sets import set_losses
-from layerwise.report.figures.similarity import similarity_map
-from layerwise.report.figures.tuned_lens import tuned_lens_curves
-from layerwise.report.naming import naming_layers_of
-from layerwise.report.rows import rows
-from layerwise.report.sets import is_set
+from layerwise.presentation.naming import naming_layers_of
+from layerwise.presentation.rows import rows
 
 Plottable = (
     AblationResult

@@ -1,0 +1,124 @@
+"""Figures as files and as text for a page, the same bytes each time.
+
+Nothing is drawn here.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from PIL import Image
+
+from layerwise.results.atomic_files import refuse_unusable_folder, write_atomically
+
+from .style import style
+
+DPI = 200
+_PALETTE = 256
+# SVG of figures as they were when last drawn; matplotlib calls them stale once they are changed.
+_SVG: WeakKeyDictionary[Figure, bytes] = WeakKeyDictionary()
+
+AnyCanvas = TypeVar("AnyCanvas", FigureCanvasAgg, FigureCanvasSVG)
+
+
+def figure_bytes(figure: Figure, file_format: str) -> bytes:
+    """The figure as ``"svg"`` or ``"png"`` at 200 dots per inch, without dates or versions in it.
+
+    The same bytes as ``Figure.savefig`` writes, which draws a figure twice: its first time is for
+    the layout, and that was settled when the figure was made. A page and a folder show the same
+    SVG, which is drawn once unless the figure was changed in between.
+    """
+    if file_format == "svg":
+        if figure.stale or figure not in _SVG:
+            _SVG[figure] = _svg_bytes(figure)
+            figure.stale = False
+        return _SVG[figure]
+    buffer = io.BytesIO()
+    with _canvas(figure, FigureCanvasAgg) as canvas:
+        canvas.print_png(buffer, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _svg_bytes(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    with _canvas(figure, FigureCanvasSVG) as canvas:
+        canvas.print_svg(buffer, metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()
+
+
+@contextmanager
+def _canvas(figure: Figure, kind: type[AnyCanvas]) -> Iterator[AnyCanvas]:
+    """A canvas to print the figure on, in the house style; the figure is left as it was."""
+    own, dpi, stale = figure.canvas, figure.dpi, figure.stale
+    try:
+        figure.dpi = DPI
+        with style():
+            yield kind(figure)
+    finally:
+        figure.dpi = dpi
+        figure.set_canvas(own)
+        figure.stale = stale
+
+
+def save_figure(figure: Figure, folder: Path | str, name: str) -> tuple[Path, Path]:
+    """Write a figure as PNG (200 dots per inch) and SVG, each whole or not at all.
+
+    Args:
+        figure: what to write.
+        folder: where to; made if it is not there.
+        name: file name without its ending.
+
+    Returns:
+        The paths of the PNG and of the SVG file.
+
+    Raises:
+        UserError: if the folder cannot be made or written to, or the disk is full.
+    """
+    refuse_unusable_folder(Path(folder), "a folder for figures")
+    paths = Path(folder) / f"{name}.png", Path(folder) / f"{name}.svg"
+    for path in paths:
+        write_atomically(path, figure_bytes(figure, path.suffix[1:]))
+    return paths
+
+
+def svg_address(figure: Figure, largest: int) -> str:
+    """The figure as a ``data:`` address: SVG, or PNG if the SVG has over ``largest`` bytes.
+
+    An image in an address runs no scripts and shares no ids with the page around it.
+    """
+    content = figure_bytes(figure, "svg")
+    return _address(content, "svg+xml") if len(content) <= largest else png_address(figure)
+
+
+def png_address(figure: Figure) -> str:
+    """The figure as a ``data:`` address: PNG with a palette, a third of the size of full colour."""
+    return encoded(pixels_of(figure))
+
+
+def pixels_of(figure: Figure) -> Image.Image:
+    """The figure at 200 dots per inch."""
+    with _canvas(figure, FigureCanvasAgg) as canvas:
+        canvas.draw()
+        return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+
+
+def encoded(image: Image.Image) -> str:
+    """Pixels as a ``data:`` address as ``png_address`` gives it; other threads go on meanwhile."""
+    buffer = io.BytesIO()
+    palette = image.quantize(_PALETTE, dither=Image.Dither.NONE)
+    palette.save(buffer, "png", dpi=(DPI, DPI))
+    return _address(buffer.getvalue(), "png")
+
+
+def _address(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"

@@ -1,0 +1,116 @@
+"""What every figure shares: sizes, fonts, colours and looks of lines.
+
+No figure is drawn here, and no state of pyplot is touched.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, ParamSpec
+
+import matplotlib as mpl
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from .lettering import FACE, FONT
+
+FULL_WIDTH = 6.9
+COLUMN_WIDTH = 3.3
+
+_P = ParamSpec("_P")
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a line is told from others, in colour and in grey."""
+
+    color: str
+    marker: str
+    dashes: tuple[float, ...]
+
+    @property
+    def linestyle(self) -> str | tuple[int, tuple[float, ...]]:
+        """The dashes as matplotlib takes them."""
+        return (0, self.dashes) if self.dashes else "-"
+
+
+_COLORS = ("#0173b2", "#de8f05", "#029e73", "#cc78bc", "#5b3a1e", "#56b4e9")
+_MARKERS = ("o", "s", "^", "D", "v", "P")
+_DASHES = ((), (4.0, 1.5), (1.0, 1.0), (5.0, 1.0, 1.0, 1.0), (2.0, 2.0), (7.0, 2.0))
+_PROTOCOL_LOOKS = {"letter": 0, "continuation": 1, "generate": 2}
+
+
+def look(index: int) -> Look:
+    """The look of the series number ``index``; they repeat after six."""
+    i = index % len(_COLORS)
+    return Look(_COLORS[i], _MARKERS[i], _DASHES[i])
+
+
+def protocol_look(protocol: str) -> Look:
+    """The look of a protocol, the same in all figures; those of other names share one."""
+    return look(_PROTOCOL_LOOKS.get(protocol, 3))
+
+
+class LayerFigure(Figure):
+    """A figure outside pyplot's state that a notebook can still show."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=150)
+        return buffer.getvalue()
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Fonts, lines and deterministic SVG ids for what is drawn inside."""
+    sizes = dict.fromkeys(
+        ("font.size", "axes.labelsize", "axes.titlesize", "xtick.labelsize", "ytick.labelsize"),
+        FONT,
+    )
+    sizes |= dict.fromkeys(("legend.fontsize", "legend.title_fontsize"), FONT)
+    rest = {
+        "figure.titlesize": FONT + 1,
+        "font.family": FACE,
+        "axes.linewidth": 0.6,
+        "hatch.linewidth": 0.5,
+        "xtick.major.width": 0.6,
+        "ytick.major.width": 0.6,
+        "xtick.major.size": 2.5,
+        "ytick.major.size": 2.5,
+        "xtick.major.pad": 2.0,
+        "ytick.major.pad": 2.0,
+        "svg.hashsalt": "layerwise",
+        "svg.fonttype": "path",
+        "figure.facecolor": "white",
+    }
+    settings: Any = {**sns.axes_style("ticks"), **sizes, **rest}
+    with mpl.rc_context(settings):
+        yield
+
+
+def styled(draw: Callable[_P, Figure]) -> Callable[_P, Figure]:
+    """Let a figure function draw in the house style, whoever calls it.
+
+    The layout runs once, inside the style, because ticks take their font when first made.
+    It is then kept: all sizes are in points, so that it holds at every resolution.
+    """
+
+    @wraps(draw)
+    def wrapper(*args: _P.args, **kwargs: _P.kwargs) -> Figure:
+        with style():
+            figure = draw(*args, **kwargs)
+            if (engine := figure.get_layout_engine()) is not None:
+                engine.execute(figure)
+            figure.set_layout_engine("none")
+        return figure
+
+    return wrapper
+
+
+def new_figure(width: float, height: float) -> LayerFigure:
+    """An empty figure of ``width`` by ``height`` inches whose parts make room for each other."""
+    return LayerFigure(figsize=(width, height), layout="constrained")

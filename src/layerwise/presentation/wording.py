@@ -1,0 +1,151 @@
+"""How numbers, layers and interventions are put into words, for sentences, captions and tables.
+
+Nothing here computes a statistic, and nothing here knows HTML or matplotlib.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import pandas as pd
+
+from .naming import name_layer, stacks
+
+PROTOCOL_ORDER = ("letter", "continuation", "generate")
+CAPABILITY_ORDER = ("retrieval", "knowledge", "reasoning", "coherence")
+MINUS = "−"
+Name = TypeVar("Name")
+LAYER_MAIN = ("skip", "layer")
+
+_SITE_WORDS = {
+    "attn_out": "the attention output",
+    "cross_attn_out": "the cross-attention output",
+    "resid_mid_cross": "the residual stream behind cross-attention",
+    "mlp_out": "the MLP output",
+    "resid_pre": "the residual stream before",
+    "resid_mid": "the residual stream within",
+    "resid_post": "the residual stream after",
+}
+SUBLAYER_WORDS = {
+    "attn_out": "attention",
+    "cross_attn_out": "cross-attention",
+    "mlp_out": "MLP",
+}
+HEAD_WORDS = {"z": "head", "kv_group": "key/value group", "cross_z": "cross-attention head"}
+_WHOLE = ("layer", *HEAD_WORDS)
+_DOING = {
+    "skip": "skipping {}",
+    "zero": "setting {} to zero",
+    "mean": "setting {} to its mean",
+    "resample": "resampling {}",
+    "noise": "adding noise to {}",
+}
+
+
+def in_order(names: Iterable[Name], order: tuple[Name, ...]) -> list[Name]:
+    """The distinct names, those of ``order`` first and in its order, the rest as they come."""
+    present = list(dict.fromkeys(names))
+    known = [name for name in order if name in present]
+    return known + [name for name in present if name not in order]
+
+
+def number(value: float, digits: int = 0) -> str:
+    """A number with a true minus sign and no negative zero; ∞ or ? where there is no number."""
+    if pd.isna(value):
+        return "?"
+    if math.isinf(value):
+        return "∞" if value > 0 else f"{MINUS}∞"
+    text = f"{value:.{digits}f}"
+    if float(text) == 0:
+        text = text.lstrip("-")
+    return text.replace("-", MINUS)
+
+
+def interval(estimate: float, low: float, high: float, digits: int = 0) -> str:
+    """``"88 [80, 95]"``: an estimate with its 95 % interval, in the unit it comes in."""
+    return f"{number(estimate, digits)} [{number(low, digits)}, {number(high, digits)}]"
+
+
+def percent(estimate: float, low: float, high: float) -> str:
+    """``"88 [80, 95] %"`` from shares between 0 and 1."""
+    return f"{interval(100 * estimate, 100 * low, 100 * high)} %"
+
+
+def p_value(p: float) -> str:
+    """``"p = 0.012"``, or ``"p < 0.001"`` where rounding would make it nothing."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def counted(n: int, noun: str) -> str:
+    """``"1 layer"``, ``"3 layers"``."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def joined(parts: Iterable[str]) -> str:
+    """``"a, b and c"``."""
+    items = list(parts)
+    if len(items) < 2:
+        return "".join(items)
+    return f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def spread(values: Iterable[Any]) -> str:
+    """``"60"`` or ``"40–60"``: one number if all are equal, their range if not."""
+    numbers = sorted({int(value) for value in values})
+    if not numbers:
+        return "0"
+    return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]}–{numbers[-1]}"
+
+
+def layer_ranges(layers: Iterable[Any]) -> str:
+    """Layers as contiguous ranges: ``"0–2, 7 and 10–12"``; two neighbours are both named.
+
+    No range goes from the encoder into the decoder: ``"encoder.4–7 and decoder.0–2"``.
+    """
+    runs = _runs(layers, stacks().n_encoder)
+    return joined(part for run in runs for part in _parts(run, name_layer)) or "none"
+
+
+def ranges(numbers: Iterable[Any]) -> str:
+    """Numbers as contiguous ranges: ``"0–3 and 6"``."""
+    return joined(part for run in _runs(numbers, None) for part in _parts(run, str)) or "none"
+
+
+def _runs(numbers: Iterable[Any], apart: int | None) -> list[list[int]]:
+    """Numbers that follow one another; a run never goes on at ``apart``."""
+    runs: list[list[int]] = []
+    for one in sorted({int(number) for number in numbers}):
+        if runs and one == runs[-1][-1] + 1 and one != apart:
+            runs[-1].append(one)
+        else:
+            runs.append([one])
+    return runs
+
+
+def _parts(run: list[int], name: Callable[[int], str]) -> list[str]:
+    if len(run) < 3:
+        return [name(one) for one in run]
+    return [f"{name(run[0])}–{name(run[-1]).rpartition('.')[2]}"]
+
+
+def doing(kind: str, site: str, where: str) -> str:
+    """What an intervention does, as the subject of a sentence.
+
+    Args:
+        kind: ``skip``, ``zero``, ``mean``, ``resample`` or ``noise``.
+        site: as in ``effects.parquet``.
+        where: e.g. ``"layer 7"``, ``"a layer"`` or ``"head 7.3"``.
+
+    Returns:
+        E.g. ``"skipping layer 7"``, ``"setting the MLP output of layer 7 to its mean"``.
+    """
+    place = _SITE_WORDS.get(site, site)
+    target = f"{place} {where}" if place.startswith("the residual") else f"{place} of {where}"
+    return _DOING.get(kind, f"{kind} at {{}}").format(where if site in _WHOLE else target)
+
+
+def capitalised(text: str) -> str:
+    """The text with its first letter in upper case and the rest left alone."""
+    return text[:1].upper() + text[1:]
