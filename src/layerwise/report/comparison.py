@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from layerwise.analyses.comparison.findings import established, not_established
 from layerwise.analyses.comparison.quantities import FAMILIES
 from layerwise.analyses.comparison.result import Comparison
 from layerwise.presentation.naming import Stacks
@@ -18,7 +19,6 @@ from layerwise.report._comparison_tables import (
     tasks_table,
 )
 from layerwise.report._drawings import Drawing
-from layerwise.report._find_differences import established, not_established
 from layerwise.report._page import filled, pictures
 from layerwise.report.html import Report
 from layerwise.stats.effects import ALPHA

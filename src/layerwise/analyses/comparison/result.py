@@ -120,7 +120,7 @@ class Comparison:
 
     def established(self) -> list[Finding]:
         """The sentences that a test supports, the largest difference first."""
-        from layerwise.report._find_differences import established
+        from .findings import established
 
         return established(self.differences)
 
