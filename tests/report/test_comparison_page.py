@@ -13,11 +13,11 @@ from conftest import SMALL
 from legible import assert_legible
 
 import layerwise as lw
+from layerwise.analyses.comparison.findings import established, not_established
 from layerwise.analyses.comparison.measures import MEASURES
 from layerwise.presentation.rows import rows
 from layerwise.presentation.style import COLUMN_WIDTH, FULL_WIDTH
 from layerwise.report import Report
-from layerwise.analyses.comparison.findings import established, not_established
 from layerwise.report.comparison import MOST, _drawings, caution
 
 LATE = {"letter": (5,), "generate": (4, 5)}

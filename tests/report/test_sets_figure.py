@@ -12,7 +12,7 @@ from synthetic import Plan
 
 from layerwise.analyses.ablation.figures.sets import MOST, largest_sets
 from layerwise.analyses.ablation.sets import set_name
-from layerwise.analyses.emergence.figures import role_map
+from layerwise.analyses.emergence.figures.role_map import role_map
 from layerwise.presentation.naming import naming_layers_of
 from layerwise.presentation.rows import numbers, rows
 from layerwise.report import report

@@ -52,7 +52,7 @@ class Drawing:
 
 def role_maps(run: Run) -> list[Drawing]:
     """A role map for each kind and site of intervention."""
-    from layerwise.analyses.emergence.figures import role_map
+    from layerwise.analyses.emergence.figures.role_map import role_map
 
     found = []
     for kind, site in run.ablations():
@@ -319,8 +319,8 @@ def _patched(table: pd.DataFrame, site: str, direction: str) -> Drawing:
 
 
 def _heads_patched(table: pd.DataFrame, site: str, direction: str) -> Drawing:
-    from layerwise.analyses.patching.figures import patching_heads
     from layerwise.analyses.patching.figures.patching import verb
+    from layerwise.analyses.patching.figures.patching_heads import patching_heads
 
     every = "of the stack" if stacks().n_encoder else "from the first changed token on"
     grey = "; grey: not patched, or no such head" if stacks().n_encoder else ""
@@ -512,7 +512,7 @@ def removals(run: Run) -> list[Drawing]:
 
 def _orders(run: Run) -> list[Drawing]:
     """All orders under all protocols in one figure."""
-    from layerwise.analyses.removal.figures import removal_orders
+    from layerwise.analyses.removal.figures.removal_orders import removal_orders
 
     if run.removal_curves is None:
         return []

@@ -102,7 +102,8 @@ def _about(comparison: Comparison) -> str:
 
 
 def _drawings(comparison: Comparison) -> list[Drawing]:
-    from layerwise.analyses.comparison.figures import compared_depths, compared_roles
+    from layerwise.analyses.comparison.figures.compared_depths import compared_depths
+    from layerwise.analyses.comparison.figures.compared_roles import compared_roles
 
     from .figures import Block, difference_ranges
 
