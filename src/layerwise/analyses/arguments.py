@@ -12,9 +12,8 @@ from typing import Any, ParamSpec, TypeVar
 from layerwise.errors import UserError, shown
 from layerwise.ground import arguments as _arguments
 from layerwise.ground.arguments import Reader, entries, model_name, path, plain, refuse, task_name
+from layerwise.results.base import Result
 from layerwise.tasks.task import Task
-
-from .results import Result
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from layerwise.errors import DamagedResultsError, MadeAgainWarning
+from layerwise.results.base import Result
 from layerwise.runs.checkpoints import MemoryParts, Parts
 from layerwise.runs.folder import RunFolder
 from layerwise.runs.progress import Meter, meter
 
+from .loading import load_results
 from .restoring import refuse_lost, restore, restore_requests
-from .results import Result, load_results
 
 _Read = TypeVar("_Read")
 

@@ -9,13 +9,15 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from layerwise.analyses.emergence.result import EmergenceResult
 from layerwise.errors import DamagedResultsError, MadeAgainWarning, UserError
+from layerwise.results.base import Result
 from layerwise.results.file_list import State, hashes_of, states
 from layerwise.results.parquet import AGAIN, read_table
 from layerwise.results.provenance import RUN_FILE, listed_files, read_facts, write_run_file
 from layerwise.results.written import REQUESTS_FILE, TABLE_FILES, unlisted_for
 
-from .results import RESULTS, EmergenceResult, Result
+from .registry import RESULTS
 
 
 def refuse_lost(folder: Path) -> None:

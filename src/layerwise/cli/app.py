@@ -21,7 +21,7 @@ from layerwise.ground.process import collect_rarely, settle, work_beside
 from layerwise.results.atomic_files import is_folder, refuse_unusable_file, refuse_unusable_folder
 
 if TYPE_CHECKING:
-    from layerwise.analyses.results import Result
+    from layerwise.results.base import Result
 
 _Made = TypeVar("_Made")
 

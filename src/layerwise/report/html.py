@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from layerwise.analyses.ablation.joining import joinable
+from layerwise.analyses.ablation.result import AblationResult
 from layerwise.analyses.arguments import check_arguments
-from layerwise.analyses.results import AblationResult, EmergenceResult, Result, load_results
+from layerwise.analyses.emergence.result import EmergenceResult
+from layerwise.analyses.loading import load_results
 from layerwise.errors import UserError
 from layerwise.presentation.finding import Finding
 from layerwise.report._page import Page, render
@@ -24,6 +26,7 @@ from layerwise.results.atomic_files import (
     remove_temporaries,
     write_atomically,
 )
+from layerwise.results.base import Result
 from layerwise.results.provenance import Facts
 
 

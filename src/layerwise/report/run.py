@@ -12,24 +12,22 @@ from typing import Any
 import pandas as pd
 
 from layerwise.analyses.ablation.joining import join_ablations
+from layerwise.analyses.ablation.result import AblationResult
 from layerwise.analyses.ablation.sets import is_set
-from layerwise.analyses.results import (
-    AblationResult,
-    AttributionPatchingResult,
-    AttributionResult,
-    EmergenceResult,
-    HeadsResult,
-    LensResult,
-    PatchingResult,
-    PathPatchingResult,
-    PruningResult,
-    RemovalResult,
-    Result,
-    SimilarityResult,
-    TunedLensResult,
-)
+from layerwise.analyses.attribution.result import AttributionResult
+from layerwise.analyses.attribution_patching.result import AttributionPatchingResult
+from layerwise.analyses.emergence.result import EmergenceResult
+from layerwise.analyses.heads.result import HeadsResult
+from layerwise.analyses.logit_lens.result import LensResult
+from layerwise.analyses.patching.result import PatchingResult
+from layerwise.analyses.path_patching.result import PathPatchingResult
+from layerwise.analyses.pruning.result import PruningResult
+from layerwise.analyses.removal.result import RemovalResult
+from layerwise.analyses.similarity.result import SimilarityResult
+from layerwise.analyses.tuned_lens.result import TunedLensResult
 from layerwise.presentation.rows import rows
 from layerwise.presentation.wording import LAYER_MAIN, in_order
+from layerwise.results.base import Result
 from layerwise.results.provenance import Facts, join_facts
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from layerwise.analyses.results import Result
 from layerwise.presentation.finding import Finding
 from layerwise.presentation.naming import naming_layers_of
 from layerwise.report._find_attribution import attributions
@@ -21,6 +20,7 @@ from layerwise.report._find_protocols import protocol_differences
 from layerwise.report._find_removal import removals
 from layerwise.report._find_settled import settled_later
 from layerwise.report.run import Run
+from layerwise.results.base import Result
 
 MOST = 10
 CHARACTERS = 300

@@ -10,23 +10,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from layerwise.analyses.results import RESULTS as RESULTS
-    from layerwise.analyses.results import AblationResult as AblationResult
-    from layerwise.analyses.results import AttributionPatchingResult as AttributionPatchingResult
-    from layerwise.analyses.results import AttributionResult as AttributionResult
-    from layerwise.analyses.results import EmergenceResult as EmergenceResult
-    from layerwise.analyses.results import HeadsResult as HeadsResult
-    from layerwise.analyses.results import LensResult as LensResult
-    from layerwise.analyses.results import PatchingResult as PatchingResult
-    from layerwise.analyses.results import PathPatchingResult as PathPatchingResult
-    from layerwise.analyses.results import PruningResult as PruningResult
-    from layerwise.analyses.results import RemovalResult as RemovalResult
-    from layerwise.analyses.results import SimilarityResult as SimilarityResult
-    from layerwise.analyses.results import TunedLensResult as TunedLensResult
-    from layerwise.analyses.results import lens_frame as lens_frame
-    from layerwise.analyses.results import load_results as load_results
-    from layerwise.analyses.results import patching_frame as patching_frame
-    from layerwise.analyses.results import records_frame as records_frame
+    from layerwise.analyses.ablation.result import AblationResult as AblationResult
+    from layerwise.analyses.ablation.result import records_frame as records_frame
+    from layerwise.analyses.attribution.result import AttributionResult as AttributionResult
+    from layerwise.analyses.attribution_patching.result import (
+        AttributionPatchingResult as AttributionPatchingResult,
+    )
+    from layerwise.analyses.emergence.result import EmergenceResult as EmergenceResult
+    from layerwise.analyses.heads.result import HeadsResult as HeadsResult
+    from layerwise.analyses.loading import load_results as load_results
+    from layerwise.analyses.logit_lens.result import LensResult as LensResult
+    from layerwise.analyses.logit_lens.result import lens_frame as lens_frame
+    from layerwise.analyses.patching.result import PatchingResult as PatchingResult
+    from layerwise.analyses.patching.result import patching_frame as patching_frame
+    from layerwise.analyses.path_patching.result import PathPatchingResult as PathPatchingResult
+    from layerwise.analyses.pruning.result import PruningResult as PruningResult
+    from layerwise.analyses.registry import RESULTS as RESULTS
+    from layerwise.analyses.removal.result import RemovalResult as RemovalResult
+    from layerwise.analyses.similarity.result import SimilarityResult as SimilarityResult
+    from layerwise.analyses.tuned_lens.result import TunedLensResult as TunedLensResult
     from layerwise.results.base import Result as Result
     from layerwise.results.provenance import RUN_FILE as RUN_FILE
     from layerwise.results.provenance import Facts as Facts
@@ -38,32 +40,32 @@ if TYPE_CHECKING:
     from layerwise.runs.folder import RunFolder as RunFolder
 
 _WHERE = {
-    "AblationResult": "layerwise.analyses.results",
-    "AttributionPatchingResult": "layerwise.analyses.results",
-    "AttributionResult": "layerwise.analyses.results",
-    "EmergenceResult": "layerwise.analyses.results",
+    "AblationResult": "layerwise.analyses.ablation.result",
+    "AttributionPatchingResult": "layerwise.analyses.attribution_patching.result",
+    "AttributionResult": "layerwise.analyses.attribution.result",
+    "EmergenceResult": "layerwise.analyses.emergence.result",
     "Facts": "layerwise.results.provenance",
-    "HeadsResult": "layerwise.analyses.results",
-    "LensResult": "layerwise.analyses.results",
+    "HeadsResult": "layerwise.analyses.heads.result",
+    "LensResult": "layerwise.analyses.logit_lens.result",
     "ModelFacts": "layerwise.results.provenance",
-    "PatchingResult": "layerwise.analyses.results",
-    "PathPatchingResult": "layerwise.analyses.results",
-    "PruningResult": "layerwise.analyses.results",
-    "RESULTS": "layerwise.analyses.results",
+    "PatchingResult": "layerwise.analyses.patching.result",
+    "PathPatchingResult": "layerwise.analyses.path_patching.result",
+    "PruningResult": "layerwise.analyses.pruning.result",
+    "RESULTS": "layerwise.analyses.registry",
     "RUN_FILE": "layerwise.results.provenance",
-    "RemovalResult": "layerwise.analyses.results",
+    "RemovalResult": "layerwise.analyses.removal.result",
     "Result": "layerwise.results.base",
     "RunFolder": "layerwise.runs.folder",
-    "SimilarityResult": "layerwise.analyses.results",
+    "SimilarityResult": "layerwise.analyses.similarity.result",
     "TaskFacts": "layerwise.results.provenance",
-    "TunedLensResult": "layerwise.analyses.results",
+    "TunedLensResult": "layerwise.analyses.tuned_lens.result",
     "installed_versions": "layerwise.results.provenance",
     "join_facts": "layerwise.results.provenance",
-    "lens_frame": "layerwise.analyses.results",
-    "load_results": "layerwise.analyses.results",
-    "patching_frame": "layerwise.analyses.results",
+    "lens_frame": "layerwise.analyses.logit_lens.result",
+    "load_results": "layerwise.analyses.loading",
+    "patching_frame": "layerwise.analyses.patching.result",
     "read_facts": "layerwise.results.provenance",
-    "records_frame": "layerwise.analyses.results",
+    "records_frame": "layerwise.analyses.ablation.result",
 }
 
 __all__ = [

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import carry_out
-from layerwise.analyses.results import AblationResult
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.runs.setup import TaskLike, check_layers, prepare
 from layerwise.tasks import PROTOCOLS
 
 from .job import Ablation
+from .result import AblationResult
 from .spec import Changes
 
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise.analyses.results import AblationResult, records_frame
 from layerwise.errors import UserError, unknown_name
 from layerwise.results.atomic_files import write_atomically
 from layerwise.results.written import REQUESTS_FILE as REQUESTS_FILE
@@ -29,6 +28,7 @@ from layerwise.sweep.memory import default_memory_budget
 from layerwise.tasks import Task, TaskRequest
 from layerwise.tasks.items import Item
 
+from .result import AblationResult, records_frame
 from .spec import Changes, resampled_from
 
 METHODS = ("engine", "reference")

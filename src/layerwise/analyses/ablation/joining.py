@@ -11,9 +11,11 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from layerwise.analyses.results import AblationResult, Result
 from layerwise.errors import UserError
+from layerwise.results.base import Result
 from layerwise.results.provenance import Facts, join_facts
+
+from .result import AblationResult
 
 _CELL = ["task", "protocol"]
 _ANSWER = [*_CELL, "item", "intervention"]

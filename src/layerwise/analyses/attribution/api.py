@@ -14,12 +14,12 @@ from pathlib import Path
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import carry_out
-from layerwise.analyses.results import AttributionResult
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.runs.setup import TaskLike, prepare
 
 from .job import Attribution
+from .result import AttributionResult
 
 ATTRIBUTION_PROTOCOLS = ("letter", "continuation")
 

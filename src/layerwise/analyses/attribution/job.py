@@ -16,7 +16,6 @@ import pandas as pd
 import torch
 from jaxtyping import Bool, Float
 
-from layerwise.analyses.results import AttributionResult
 from layerwise.errors import UserError, unknown_name
 from layerwise.models.seq2seq import Seq2SeqConfig, Seq2SeqModel
 from layerwise.results.parquet import conform, frame
@@ -35,6 +34,7 @@ from layerwise.tasks.items import Item
 
 from .decompose import Direct, Reading, direct, read_differences
 from .decompose_seq2seq import DirectTwoStacks, direct_two_stacks
+from .result import AttributionResult
 from .rows import as_table
 
 AGAINST = ("mean", "best")

@@ -25,7 +25,6 @@ from layerwise.analyses.patching.hooked_patches import answer_logits, token_pass
 from layerwise.analyses.patching.job import PAIRS, Patching, grouped, runs_of
 from layerwise.analyses.patching.pairs import Pair
 from layerwise.analyses.patching.tables import DENOISING, patched_and_source
-from layerwise.analyses.results import AttributionPatchingResult
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import DECODER, ENCODER
 from layerwise.models.in_turn import in_turn
@@ -39,6 +38,8 @@ from layerwise.runs.setup import TaskLike, paired_tasks, prepare
 from layerwise.sweep import SweepStats
 from layerwise.sweep.requests import Tokens
 from layerwise.tasks import Task
+
+from .result import AttributionPatchingResult
 
 SAMPLE = 64
 # So many tokens are run side by side: what their blocks leave for the backward must be kept.

@@ -13,9 +13,11 @@ from typing import Any
 
 import pandas as pd
 
+from layerwise.analyses.ablation.result import AblationResult
 from layerwise.analyses.emergence.api import JOINED
-from layerwise.analyses.results import AblationResult, Result, load_results
+from layerwise.analyses.loading import load_results
 from layerwise.errors import UserError
+from layerwise.results.base import Result
 from layerwise.results.provenance import Facts, TaskFacts, join_facts
 
 

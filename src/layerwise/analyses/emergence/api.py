@@ -17,18 +17,15 @@ from jaxtyping import Float
 
 from layerwise import stats
 from layerwise.analyses.ablation.joining import join_ablations
+from layerwise.analyses.ablation.result import AblationResult
 from layerwise.analyses.arguments import check_arguments
+from layerwise.analyses.attribution.result import AttributionResult
+from layerwise.analyses.logit_lens.result import LensResult
 from layerwise.analyses.logit_lens.tables import guessing
-from layerwise.analyses.results import (
-    AblationResult,
-    AttributionResult,
-    EmergenceResult,
-    LensResult,
-    PatchingResult,
-    Result,
-)
+from layerwise.analyses.patching.result import PatchingResult
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import COMPUTATION, axes_of
+from layerwise.results.base import Result
 from layerwise.results.parquet import frame
 from layerwise.results.provenance import join_facts
 from layerwise.stats.depths import (
@@ -47,6 +44,7 @@ from .method_agreement import CENTRE as CENTRE
 from .method_agreement import HALF as HALF
 from .method_agreement import agreement_rows
 from .protocol_interaction import Groups, interaction_rows, layer_groups
+from .result import EmergenceResult
 
 CRITICAL, SETTLED = "critical set", "prediction depth"
 JOINED = (AblationResult, LensResult, PatchingResult, AttributionResult)

@@ -22,7 +22,6 @@ from transformer_lens import HookedTransformer
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.attribution.decompose import direct
 from layerwise.analyses.execute import carry_out
-from layerwise.analyses.results import HeadsResult
 from layerwise.errors import UserError
 from layerwise.models import LoadedFacts, model_facts
 from layerwise.models.in_turn import in_turn
@@ -47,6 +46,7 @@ from .attention_scores import (
 )
 from .next_tokens import next_tokens_read
 from .repeated_tokens import SHORTEST, Drawn, RepeatedTokens
+from .result import HeadsResult
 
 SEQUENCES, LENGTH, THRESHOLD = 20, 50, 0.4
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import carry_out
-from layerwise.analyses.results import LensResult
 from layerwise.analyses.tuned_lens.api import train_lens
 from layerwise.analyses.tuned_lens.translators import TunedLens
 from layerwise.errors import UserError, unknown_name
@@ -24,6 +23,7 @@ from layerwise.runs.setup import TaskLike, prepare
 from .job import Lens as Lens
 from .names import LENSES, LOGIT, TUNED
 from .reading import GENERATED, PROMPT
+from .result import LensResult
 
 LENS_PROTOCOLS = ("letter", "continuation")
 

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from jaxtyping import Float
 
-from layerwise.analyses.results import LensResult, lens_frame
 from layerwise.analyses.tuned_lens.translators import TunedLens
 from layerwise.errors import UserError, unknown_name
 from layerwise.models.kinds import n_encoder_layers
@@ -45,6 +44,7 @@ from .reading import (
     places_of,
     read_lens,
 )
+from .result import LensResult, lens_frame
 
 LAST = (-1,)
 # Texts whose residual streams are there together, and tokens whose logits are.

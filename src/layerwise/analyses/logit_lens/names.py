@@ -5,6 +5,10 @@ What they read is the business of ``_lens_job``, what the trained ones are, of `
 
 from __future__ import annotations
 
+import pandas as pd
+
+from layerwise.ground.layer_names import stream_name
+
 LOGIT, TUNED = LENSES = ("logit", "tuned")
 """What can be asked for: the final norm and the unembedding read the stream of the decoder (or of
 the only stack) as it is, or translated by a trained map."""
@@ -28,3 +32,11 @@ def lens_of(depth: int, n_encoder: int) -> str:
         n_encoder: layers of the encoder; 0 for a decoder-only model.
     """
     return TUNED_DECODER_LENS if depth < n_encoder else TUNED
+
+
+def streams_read(table: pd.DataFrame, n_encoder: int) -> list[str]:
+    """What the layers of an encoder-decoder are called whose streams lenses read."""
+    return [
+        stream_name(int(layer), n_encoder, of_decoder=lens not in OF_ENCODER)
+        for layer, lens in zip(table["layer"], table["lens"], strict=True)
+    ]

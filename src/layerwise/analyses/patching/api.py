@@ -13,13 +13,13 @@ from pathlib import Path
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import carry_out
-from layerwise.analyses.results import PatchingResult
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.runs.setup import TaskLike, paired_tasks, prepare
 
 from .job import PAIRS as PAIRS
 from .job import Patching as Patching
+from .result import PatchingResult
 from .tables import DENOISING
 
 

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple, TypeVar
 
 import pandas as pd
 
-from layerwise.analyses.results import PatchingResult, patching_frame
 from layerwise.errors import UserError, unknown_name
 from layerwise.runs.checkpoints import Parts, together
 from layerwise.runs.progress import Meter
@@ -28,6 +27,7 @@ from layerwise.tasks import PatchingPrompts, Task
 from .cells import PATTERNS, Cell, PatchingLayout, cells_of
 from .hooked_patches import hooked_logprobs, intact_logprobs, token_passes
 from .pairs import Pair, PairChoice, asked, both, logprob_of
+from .result import PatchingResult, patching_frame
 from .tables import DENOISING, DIRECTIONS, patched_and_source
 
 PAIRS = 16

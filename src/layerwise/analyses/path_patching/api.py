@@ -22,7 +22,6 @@ from layerwise.analyses.patching.hooked_patches import token_passes
 from layerwise.analyses.patching.job import PAIRS
 from layerwise.analyses.patching.pairs import Pair, PairChoice
 from layerwise.analyses.patching.tables import DIRECTIONS, NOISING, patched_and_source
-from layerwise.analyses.results import PathPatchingResult
 from layerwise.errors import UserError, unknown_name
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
@@ -38,6 +37,7 @@ from layerwise.tasks import Task
 
 from .components import Receiver, Sender, parse_receiver, senders_of
 from .paths import received, written
+from .result import PathPatchingResult
 
 
 @check_arguments()

@@ -14,16 +14,17 @@ from typing import Any
 import pandas as pd
 
 from layerwise.analyses.ablation.job import Ablation
+from layerwise.analyses.ablation.result import AblationResult
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.emergence.api import emergence
 from layerwise.analyses.execute import carry_out
 from layerwise.analyses.logit_lens.api import Lens
 from layerwise.analyses.patching.api import PAIRS, Patching
-from layerwise.analyses.results import AblationResult, Result
 from layerwise.errors import UserError
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.report import Report, report
+from layerwise.results.base import Result
 from layerwise.results.provenance import RUN_FILE
 from layerwise.runs.checkpoints import Parts
 from layerwise.runs.progress import Meter

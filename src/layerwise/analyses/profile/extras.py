@@ -18,11 +18,11 @@ from layerwise.analyses.patching.tables import DENOISING
 from layerwise.analyses.path_patching.api import PathPatching, has_norms_after, refuse_norms_after
 from layerwise.analyses.removal.job import Removal
 from layerwise.analyses.removal.orders import most_removed
-from layerwise.analyses.results import Result
 from layerwise.analyses.similarity.api import Similarity
 from layerwise.errors import unknown_name
 from layerwise.models.kinds import n_encoder_layers
 from layerwise.models.seq2seq import Seq2SeqModel
+from layerwise.results.base import Result
 from layerwise.runs.checkpoints import Parts
 from layerwise.runs.progress import Meter
 from layerwise.runs.setup import Setup

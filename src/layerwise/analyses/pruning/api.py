@@ -13,9 +13,9 @@ from typing import Any
 import pandas as pd
 
 from layerwise.analyses.ablation.job import ITEMS_AT_ONCE, joined_work
+from layerwise.analyses.ablation.result import records_frame
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import read_finished
-from layerwise.analyses.results import PruningResult, records_frame
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import spans, stack_name
 from layerwise.models import load_model, weights_hash
@@ -43,6 +43,7 @@ from layerwise.tasks.items import Item
 
 from .folder import TABLES as TABLES
 from .folder import refuse_occupied, remove_model, write_model
+from .result import PruningResult
 
 Piece = tuple[Task, tuple[Item, ...]]
 

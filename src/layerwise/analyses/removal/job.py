@@ -15,7 +15,6 @@ import pandas as pd
 
 from layerwise import stats
 from layerwise.analyses.ablation.job import METHODS, refuse_no_chance, write_requests
-from layerwise.analyses.results import RemovalResult
 from layerwise.analyses.similarity.api import streams_of
 from layerwise.errors import UserError, unknown_name
 from layerwise.ground.layer_names import removable
@@ -31,6 +30,7 @@ from layerwise.tasks import Task, TaskRequest
 from layerwise.tasks.items import Item
 
 from .orders import blocks_of, by_angle, by_effect, by_influence, from_the_end, most_removed
+from .result import RemovalResult
 from .tables import (
     ANGULAR,
     BLOCK,

@@ -17,7 +17,6 @@ import pandas as pd
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import carry_out
-from layerwise.analyses.results import SimilarityResult
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import DECODER, ENCODER
 from layerwise.models.in_turn import in_turn
@@ -35,6 +34,7 @@ from layerwise.tasks import Task
 from layerwise.tasks.items import Item
 
 from .measures import angular_distances, linear_cka, unbiased_cka
+from .result import SimilarityResult
 
 PROMPTS = ("letter", "continuation")
 

@@ -15,7 +15,6 @@ import pandas as pd
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import carry_out
-from layerwise.analyses.results import TunedLensResult
 from layerwise.errors import UserError, unknown_name
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
@@ -24,6 +23,7 @@ from layerwise.runs.checkpoints import Parts
 from layerwise.runs.progress import Meter
 from layerwise.runs.setup import Setup, TaskLike, prepare
 
+from .result import TunedLensResult
 from .texts import Texts, texts_of_file, texts_of_tasks
 from .training import Trainer, compare
 from .translators import FILE

@@ -10,32 +10,30 @@ from matplotlib.figure import Figure
 
 from layerwise.analyses.ablation.figures.head_effects import head_effect_maps
 from layerwise.analyses.ablation.figures.sets import set_losses
+from layerwise.analyses.ablation.result import AblationResult
 from layerwise.analyses.ablation.sets import is_set
 from layerwise.analyses.attribution.figures.attribution import attribution_heads
+from layerwise.analyses.attribution.result import AttributionResult
+from layerwise.analyses.attribution_patching.result import AttributionPatchingResult
 from layerwise.analyses.emergence.figures.emergence import emergence_ranges
 from layerwise.analyses.emergence.figures.role_map import role_map
+from layerwise.analyses.emergence.result import EmergenceResult
 from layerwise.analyses.heads.figures.heads import head_score_maps
+from layerwise.analyses.heads.result import HeadsResult
 from layerwise.analyses.logit_lens.figures.lens import lens_curves
+from layerwise.analyses.logit_lens.result import LensResult
 from layerwise.analyses.patching.figures.patching import patching_map
 from layerwise.analyses.patching.figures.patching_heads import patching_heads
+from layerwise.analyses.patching.result import PatchingResult
 from layerwise.analyses.path_patching.figures.paths import estimate_agreement, path_senders
+from layerwise.analyses.path_patching.result import PathPatchingResult
 from layerwise.analyses.removal.figures.removal import removal_curve
 from layerwise.analyses.removal.figures.removal_orders import removal_orders
-from layerwise.analyses.results import (
-    AblationResult,
-    AttributionPatchingResult,
-    AttributionResult,
-    EmergenceResult,
-    HeadsResult,
-    LensResult,
-    PatchingResult,
-    PathPatchingResult,
-    RemovalResult,
-    SimilarityResult,
-    TunedLensResult,
-)
+from layerwise.analyses.removal.result import RemovalResult
 from layerwise.analyses.similarity.figures.similarity import similarity_map
+from layerwise.analyses.similarity.result import SimilarityResult
 from layerwise.analyses.tuned_lens.figures.tuned_lens import tuned_lens_curves
+from layerwise.analyses.tuned_lens.result import TunedLensResult
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import COMPUTATION
 from layerwise.presentation.naming import naming_layers_of

@@ -1,0 +1,93 @@
+"""The typed result of ablation, and the compact table that it shows in a notebook."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+
+from layerwise.ground.layer_names import layer_name
+from layerwise.results.base import Result, computed_once
+from layerwise.results.notebook import intervals
+from layerwise.results.parquet import frame
+from layerwise.results.provenance import Facts
+from layerwise.stats.effects import corrected, effects_table, signal_table
+
+
+def records_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Ablation records as a table with the columns and types of ``records.parquet``.
+
+    Args:
+        rows: one dict per row; columns that allow null may be left out.
+
+    Raises:
+        ValueError: if a row has an unknown column, or lacks a value that it must have.
+    """
+    return frame("records", rows)
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class AblationResult(Result):
+    """What was answered with parts of the model changed.
+
+    Attributes:
+        records: ``records.parquet``.
+        facts: what is needed to repeat the run.
+    """
+
+    tables: ClassVar[tuple[str, ...]] = ("records",)
+    title: ClassVar[str] = "Ablation: what hurts most"
+    if_empty: ClassVar[str] = "No task has signal: the intact model is not above chance."
+
+    records: pd.DataFrame
+    facts: Facts
+
+    @computed_once
+    def signal(self) -> pd.DataFrame:
+        """``signal.parquet``: is the intact model above chance, per task and protocol?"""
+        return signal_table(self.records, self.facts.chance)
+
+    @computed_once
+    def effects(self) -> pd.DataFrame:
+        """``effects.parquet``: the paired effect of every intervention."""
+        return effects_table(self.records, self.facts.chance, self.facts.seed)
+
+    def derived(self) -> dict[str, pd.DataFrame]:
+        """``signal`` and ``effects``."""
+        return {"signal": self.signal(), "effects": self.effects()}
+
+    def summary_rows(self) -> pd.DataFrame:
+        """The most harmful interventions by protocol."""
+        return ablation_rows(self.effects(), self.facts.model.n_encoder_layers)
+
+
+def ablation_rows(effects: pd.DataFrame, n_encoder: int = 0, n_top: int = 5) -> pd.DataFrame:
+    """The most harmful interventions under each protocol, of tasks that have signal."""
+    found = effects.loc[effects["signal"]].sort_values(
+        by="share_lost", ascending=False, kind="stable"
+    )
+    top = found.groupby("protocol", sort=True).head(n_top).sort_values("protocol", kind="stable")
+    return pd.DataFrame(
+        {
+            "protocol": top["protocol"],
+            "task": top["task"],
+            "intervention": [_named(name, n_encoder) for name in top["intervention"]],
+            "share lost [95 %]": intervals(top, "share_lost", "share_low", "share_high"),
+            "p (corrected)": corrected(top).map("{:.2g}".format),
+            "significant": np.where(top["significant"], "yes", "no"),
+        }
+    )
+
+
+def _named(intervention: str, n_encoder: int) -> str:
+    """An intervention's id with its layers called as they are in an encoder-decoder."""
+
+    def named(found: re.Match[str]) -> str:
+        name = partial(layer_name, n_encoder=n_encoder)
+        return found[1] + re.sub(r"\d+", lambda number: name(int(number[0])), found[2])
+
+    return re.sub(r"(layers?=)([\d+-]+)", named, intervention) if n_encoder else intervention

@@ -1,0 +1,68 @@
+"""The typed result of direct logit attribution, and its compact table for notebooks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+
+from layerwise.ground.layer_names import layer_name
+from layerwise.results.base import Result, computed_once
+from layerwise.results.notebook import intervals
+from layerwise.results.provenance import Facts
+
+from .tables import HEADS, SUBLAYERS, summary_table
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class AttributionResult(Result):
+    """What each layer, sublayer and head adds directly to the answer's logit.
+
+    Attributes:
+        attribution: ``attribution.parquet``.
+        facts: what is needed to repeat the run.
+    """
+
+    tables: ClassVar[tuple[str, ...]] = ("attribution",)
+    title: ClassVar[str] = "Direct logit attribution: what adds most to the answer"
+    if_empty: ClassVar[str] = (
+        "No task has signal: the answer's first token is not above those of the other choices "
+        "more often than by chance."
+    )
+
+    attribution: pd.DataFrame
+    facts: Facts
+
+    @computed_once
+    def summary(self) -> pd.DataFrame:
+        """``attribution_summary.parquet``: means over items with intervals and tests."""
+        return summary_table(self.attribution, self.facts.seed)
+
+    def derived(self) -> dict[str, pd.DataFrame]:
+        """``attribution_summary``."""
+        return {"attribution_summary": self.summary()}
+
+    def summary_rows(self) -> pd.DataFrame:
+        """The parts that add most to the logit difference, of tasks with signal."""
+        return attribution_rows(self.summary(), self.facts.model.n_encoder_layers)
+
+
+def attribution_rows(summary: pd.DataFrame, n_encoder: int, n_top: int = 5) -> pd.DataFrame:
+    """The sublayers and heads that add most to an answer, of tasks that have signal."""
+    parts = summary["component"].isin([*SUBLAYERS, *HEADS])
+    found = summary.loc[summary["signal"] & parts & (summary["metric"] == "logit_diff")]
+    ranked = found.sort_values(by="value", ascending=False, kind="stable")
+    top = ranked.groupby(["protocol", "task"], sort=True).head(n_top)
+    top = top.sort_values(["protocol", "task"], kind="stable")
+    shown = top.reindex(columns=["protocol", "task", "component", "layer", "head"])
+    shown["layer"] = [layer_name(int(layer), n_encoder) for layer in top["layer"]]
+    shown["head"] = top["head"].astype("string").fillna("")
+    return shown.assign(
+        **{
+            "logit difference [95 %]": intervals(top, "value", "low", "high"),
+            "p (adjusted)": top["p_adjusted"].map("{:.2g}".format),
+            "significant": np.where(top["significant"], "yes", "no"),
+        }
+    )

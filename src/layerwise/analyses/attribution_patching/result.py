@@ -1,0 +1,62 @@
+"""The typed result of attribution patching, and the compact table that it shows in a notebook."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pandas as pd
+
+from layerwise.results.base import Result, computed_once
+from layerwise.results.notebook import intervals
+from layerwise.results.provenance import Facts
+
+from .agreement import agreement_table, cell_means
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class AttributionPatchingResult(Result):
+    """What patches would do, estimated by gradients, with true patches of a sample beside them.
+
+    Attributes:
+        attribution_patching: ``attribution_patching.parquet``.
+        facts: what is needed to repeat the run.
+    """
+
+    tables: ClassVar[tuple[str, ...]] = ("attribution_patching",)
+    title: ClassVar[str] = "Attribution patching: gradient estimates, and how they agree"
+    if_empty: ClassVar[str] = "No pair could be patched."
+
+    attribution_patching: pd.DataFrame
+    facts: Facts
+
+    @computed_once
+    def cells(self) -> pd.DataFrame:
+        """Means over pairs of every cell's estimated and true change, nats.
+
+        Returns:
+            ``task``, ``capability``, ``protocol``, ``direction``, ``site``, ``layer``, ``head``,
+            ``pos_label``, ``n_items``, ``estimate``, ``true`` (nan where it was not patched).
+        """
+        return cell_means(self.attribution_patching)
+
+    @computed_once
+    def agreement(self) -> pd.DataFrame:
+        """``attribution_agreement.parquet``: rank correlation with true patches of a sample."""
+        table = self.attribution_patching
+        return agreement_table(table, self.facts.seed)
+
+    def derived(self) -> dict[str, pd.DataFrame]:
+        """``attribution_agreement``."""
+        return {"attribution_agreement": self.agreement()}
+
+    def summary_rows(self) -> pd.DataFrame:
+        """How estimates and true patches agree, by task and site."""
+        return agreement_rows(self.agreement())
+
+
+def agreement_rows(agreement: pd.DataFrame) -> pd.DataFrame:
+    """Rank correlation of estimates and true patches."""
+    found = agreement.reindex(columns=["task", "direction", "site", "n_cells", "n_items"])
+    told = intervals(agreement, "spearman", "spearman_low", "spearman_high")
+    return found.assign(**{"rank correlation [95 %]": told})

@@ -1,0 +1,57 @@
+"""The typed result of emergence, and the compact table that it shows in a notebook."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pandas as pd
+
+from layerwise.results.base import Result
+from layerwise.results.notebook import heading, intervals
+from layerwise.results.provenance import Facts
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class EmergenceResult(Result):
+    """At what depth capabilities emerge, by which method, and in what order.
+
+    Attributes:
+        emergence: ``emergence.parquet``.
+        order: ``order.parquet``.
+        method_agreement: ``method_agreement.parquet``.
+        protocol_interaction: ``protocol_interaction.parquet``.
+        left_out: ``left_out.parquet``: what no claim is made about, and why.
+        facts: what is needed to repeat the run.
+    """
+
+    tables: ClassVar[tuple[str, ...]] = (
+        "emergence", "order", "method_agreement", "protocol_interaction", "left_out",
+    )  # fmt: skip
+    joins_others: ClassVar[bool] = True
+    title: ClassVar[str] = "Emergence: depth from 0 (first layer) to 1 (last)"
+    if_empty: ClassVar[str] = "No capability can be placed; see left_out for the reasons."
+
+    emergence: pd.DataFrame
+    order: pd.DataFrame
+    method_agreement: pd.DataFrame
+    protocol_interaction: pd.DataFrame
+    left_out: pd.DataFrame
+    facts: Facts
+
+    def summary_rows(self) -> pd.DataFrame:
+        """Depths and critical sets with their intervals."""
+        return emergence_rows(self.emergence)
+
+    def _heading(self) -> str:
+        table = self.emergence
+        tasks = sorted({task for names in table["tasks"] for task in names.split(",")})
+        n_items = sum(task.n_items for task in self.facts.tasks if task.name in tasks)
+        return heading(self.facts, n_items, sorted(table["protocol"].unique()), tasks)
+
+
+def emergence_rows(emergence: pd.DataFrame) -> pd.DataFrame:
+    """Depths and critical sets, with their intervals."""
+    axis = ["axis"] if len(set(emergence["axis"])) > 1 else []
+    found = emergence.reindex(columns=["capability", "protocol", "method", "measure", *axis])
+    return found.assign(**{"estimate [95 %]": intervals(emergence, "estimate", "low", "high")})

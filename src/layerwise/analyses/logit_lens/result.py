@@ -1,0 +1,86 @@
+"""The typed result of the lens, and the compact table that it shows in a notebook."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pandas as pd
+
+from layerwise.results.base import Result, computed_once
+from layerwise.results.notebook import number
+from layerwise.results.parquet import frame
+from layerwise.results.provenance import Facts
+from layerwise.stats.over_items import lens_summary
+
+from .names import streams_read
+from .tables import depth_comparisons, depth_means, guessing, prediction_depths
+
+
+def lens_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """As ``records_frame``, for ``lens.parquet``."""
+    return frame("lens", rows)
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class LensResult(Result):
+    """What each layer would answer, read through the unembedding.
+
+    Attributes:
+        lens: ``lens.parquet``.
+        facts: what is needed to repeat the run.
+    """
+
+    tables: ClassVar[tuple[str, ...]] = ("lens",)
+    title: ClassVar[str] = "Logit lens: the answer's first token, layer by layer"
+    if_empty: ClassVar[str] = "Nothing was read."
+
+    lens: pd.DataFrame
+    facts: Facts
+
+    @computed_once
+    def summary(self) -> pd.DataFrame:
+        """Averages over items per task, protocol and place, with bootstrap intervals.
+
+        Returns:
+            ``task``, ``capability``, ``protocol``, ``lens``, ``over``, ``site``, ``pos``,
+            ``layer``, ``n_items``, ``median_rank``, ``logprob``, ``logprob_low``,
+            ``logprob_high``, ``entropy``, ``kl`` (nats).
+        """
+        return lens_summary(self.lens, self.facts.seed)
+
+    @computed_once
+    def prediction_depths(self) -> pd.DataFrame:
+        """``prediction_depth.parquet``: the layer from which each final answer stays on top."""
+        model = self.facts.model
+        return prediction_depths(self.lens, model.n_layers, model.n_encoder_layers)
+
+    @computed_once
+    def derived(self) -> dict[str, pd.DataFrame]:
+        """Prediction depths, their means by capability, and tests between capabilities."""
+        depths = self.prediction_depths()
+        if not len(depths):
+            return {}
+        given = (depths, guessing(self.facts), self.facts.seed)
+        return {
+            "prediction_depth": depths,
+            "prediction_depth_means": depth_means(*given),
+            "prediction_depth_comparisons": depth_comparisons(*given),
+        }
+
+    def summary_rows(self) -> pd.DataFrame:
+        """Median rank and log-probability per protocol and layer."""
+        return lens_rows(self.lens, self.facts.model.n_encoder_layers)
+
+
+def lens_rows(lens: pd.DataFrame, n_encoder: int = 0) -> pd.DataFrame:
+    """Median rank and mean log-probability, per protocol and layer, and lens and site if many."""
+    several = [name for name in ("lens", "site") if len(set(lens[name])) > 1]
+    table = lens.groupby(["protocol", *several, "layer"], as_index=False).agg(
+        rank=("rank", "median"), logprob=("logprob", "mean")
+    )
+    if n_encoder:
+        named = table if "lens" in table else table.assign(lens=lens["lens"].iloc[0])
+        table["layer"] = streams_read(named, n_encoder)
+    names = {"rank": "median rank", "logprob": "log-probability (nats)"}
+    return table.assign(logprob=table["logprob"].map(number)).rename(columns=names)

@@ -1,0 +1,81 @@
+"""The typed result of activation patching, and the compact table that it shows in a notebook."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pandas as pd
+
+from layerwise.ground.layer_names import layer_name
+from layerwise.results.base import Result, computed_once
+from layerwise.results.notebook import intervals
+from layerwise.results.parquet import frame
+from layerwise.results.provenance import Facts
+
+from .tables import patching_effects, patching_summary
+
+
+def patching_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """As ``records_frame``, for ``patching.parquet``."""
+    return frame("patching", rows)
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class PatchingResult(Result):
+    """Where putting one run's activation into another carries the answer over.
+
+    Attributes:
+        patching: ``patching.parquet``.
+        facts: what is needed to repeat the run.
+    """
+
+    tables: ClassVar[tuple[str, ...]] = ("patching",)
+    title: ClassVar[str] = "Activation patching: where the answer comes back"
+    if_empty: ClassVar[str] = "No pair could be patched."
+
+    patching: pd.DataFrame
+    facts: Facts
+
+    @computed_once
+    def summary(self) -> pd.DataFrame:
+        """Share of the logit difference per cell, with intervals and tests.
+
+        Returns:
+            ``task``, ``capability``, ``protocol``, ``direction``, ``site``, ``layer``, ``head``,
+            ``pos_label``, ``n_items``, ``recovered``, ``recovered_low``, ``recovered_high``,
+            ``p_bh``, ``significant``.
+        """
+        return patching_summary(self.patching, self.facts.seed)
+
+    @computed_once
+    def effects(self) -> pd.DataFrame:
+        """``patching_effects.parquet``: the same by every metric, in its unit, too."""
+        return patching_effects(self.patching, self.facts.seed)
+
+    def derived(self) -> dict[str, pd.DataFrame]:
+        """``patching_effects``."""
+        return {"patching_effects": self.effects()}
+
+    def summary_rows(self) -> pd.DataFrame:
+        """The layers and positions that recover most."""
+        return patching_rows(self.summary(), self.facts.model.n_encoder_layers)
+
+
+def patching_rows(summary: pd.DataFrame, n_encoder: int, n_top: int = 10) -> pd.DataFrame:
+    """The layers, positions and heads whose patch carries most over."""
+    top = summary.sort_values(by="recovered", ascending=False, kind="stable").head(n_top)
+    heads = ["" if pd.isna(head) else f", head {head}" for head in top["head"]]
+    places = zip(top["site"], top["layer"], heads, strict=True)
+    return pd.DataFrame(
+        {
+            "task": top["task"],
+            "direction": top["direction"],
+            "patch": [
+                f"{site}, layer {layer_name(int(layer), n_encoder)}{head}"
+                for site, layer, head in places
+            ],
+            "position": top["pos_label"],
+            "recovered [95 %]": intervals(top, "recovered", "recovered_low", "recovered_high"),
+        }
+    )

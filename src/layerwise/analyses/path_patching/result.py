@@ -1,0 +1,53 @@
+"""The typed result of path patching, and the compact table that it shows in a notebook."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+
+from layerwise.analyses.patching.tables import path_effects
+from layerwise.results.base import Result, computed_once
+from layerwise.results.notebook import intervals
+from layerwise.results.provenance import Facts
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class PathPatchingResult(Result):
+    """Which components act on a receiver directly.
+
+    Attributes:
+        path_patching: ``path_patching.parquet``.
+        facts: what is needed to repeat the run.
+    """
+
+    tables: ClassVar[tuple[str, ...]] = ("path_patching",)
+    title: ClassVar[str] = "Path patching: which components act on a receiver directly"
+    if_empty: ClassVar[str] = "No pair could be patched."
+
+    path_patching: pd.DataFrame
+    facts: Facts
+
+    @computed_once
+    def effects(self) -> pd.DataFrame:
+        """``path_effects.parquet``: averages over pairs, with intervals and tests."""
+        return path_effects(self.path_patching, self.facts.seed)
+
+    def derived(self) -> dict[str, pd.DataFrame]:
+        """``path_effects``."""
+        return {"path_effects": self.effects()}
+
+    def summary_rows(self) -> pd.DataFrame:
+        """The paths that matter most."""
+        return path_rows(self.effects())
+
+
+def path_rows(effects: pd.DataFrame, n_top: int = 10) -> pd.DataFrame:
+    """The direct paths that carry most."""
+    size = -np.abs(effects["recovered"].to_numpy(dtype=float))
+    top = effects.iloc[np.argsort(size, kind="stable")].head(n_top)
+    found = top.reindex(columns=["task", "direction", "sender", "receiver"])
+    told = intervals(top, "recovered", "recovered_low", "recovered_high")
+    return found.assign(**{"share [95 %]": told, "p (BH)": top["p_bh"].map("{:.2g}".format)})

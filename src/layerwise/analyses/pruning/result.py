@@ -1,0 +1,63 @@
+"""The typed result of pruning, and the compact table that it shows in a notebook."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pandas as pd
+
+from layerwise.results.base import Result, computed_once
+from layerwise.results.notebook import number
+from layerwise.results.provenance import Facts
+from layerwise.stats.over_items import pruning_summary
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class PruningResult(Result):
+    """A model written without some layers: what was predicted of it, and what it does.
+
+    Attributes:
+        pruning: ``pruning.parquet``: every item under the three models.
+        facts: what is needed to repeat the run; the model is the original.
+    """
+
+    tables: ClassVar[tuple[str, ...]] = ("pruning",)
+    title: ClassVar[str] = "Pruning: predicted by skipping, and measured on the written model"
+    if_empty: ClassVar[str] = "No item was asked."
+
+    pruning: pd.DataFrame
+    facts: Facts
+
+    @computed_once
+    def summary(self) -> pd.DataFrame:
+        """Accuracies and agreement per task and protocol.
+
+        Returns:
+            ``task``, ``capability``, ``protocol``, ``n_items``, ``intact_accuracy``,
+            ``predicted_accuracy``, ``measured_accuracy``, ``largest_difference`` (of the gold
+            log-probability, nats; null under ``generate``), ``same_texts`` (share of the items;
+            null under the other protocols).
+        """
+        return pruning_summary(self.pruning)
+
+    def summary_rows(self) -> pd.DataFrame:
+        """Accuracies and agreement per task and protocol."""
+        return pruning_rows(self.summary())
+
+
+def pruning_rows(summary: pd.DataFrame) -> pd.DataFrame:
+    """Accuracies, and how near the written model is to what was predicted."""
+    gaps, same = summary["largest_difference"], summary["same_texts"]
+    return pd.DataFrame(
+        {
+            "task": summary["task"],
+            "protocol": summary["protocol"],
+            "items": summary["n_items"],
+            "intact": summary["intact_accuracy"].map(number),
+            "predicted": summary["predicted_accuracy"].map(number),
+            "measured": summary["measured_accuracy"].map(number),
+            "largest difference (nats)": ["" if pd.isna(gap) else f"{gap:.1g}" for gap in gaps],
+            "same texts": ["" if pd.isna(share) else f"{100 * share:.0f} %" for share in same],
+        }
+    )
