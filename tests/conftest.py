@@ -62,14 +62,15 @@ def blank_pictures():
 @contextlib.contextmanager
 def _blank_pictures():
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("layerwise.report._page._drawn", _blank)
+        patched.setattr("layerwise.presentation.page.drawn", _blank)
+        patched.setattr("layerwise.report._page.drawn", _blank)
         yield
 
 
 def _blank(listed):
     from matplotlib.figure import Figure
 
-    from layerwise.report._page import Picture
+    from layerwise.presentation.page import Picture
 
     made = {one: Picture("data:,", "data:,", 145, one.caption, one.alt) for _, one, _ in listed}
     return made, {name: Figure(figsize=(1, 1)) for name, *_ in listed}

@@ -11,8 +11,8 @@ import pytest
 import synthetic
 from synthetic import Plan
 
+from layerwise.presentation.parallel_rendering import Jobs
 from layerwise.report import Report, report
-from layerwise.report._beside import Jobs
 from layerwise.report.run import Run
 from layerwise.results import AblationResult, PatchingResult, Result
 
@@ -36,7 +36,7 @@ def pictures_of_pages(request: pytest.FixtureRequest) -> Iterator[None]:
     """Figures of pages are drawn, but made into pictures only where pictures are looked at."""
     with pytest.MonkeyPatch.context() as patched:
         if request.path.stem not in WITH_PICTURES:
-            patched.setattr("layerwise.report._page.narrow_pictures", _no_narrow_pictures)
+            patched.setattr("layerwise.presentation.page.narrow_pictures", _no_narrow_pictures)
             patched.setattr("layerwise.presentation.save.svg_address", lambda *_: "data:,")
         yield
 

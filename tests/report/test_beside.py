@@ -17,11 +17,11 @@ import pytest
 from synthetic import Plan, facts
 
 from layerwise.ground.process import has_beside
+from layerwise.presentation import parallel_rendering as _beside
+from layerwise.presentation.figure_spec import Drawing
 from layerwise.presentation.naming import name_layer
+from layerwise.presentation.parallel_rendering import narrow_pictures, picture
 from layerwise.presentation.style import new_figure, styled
-from layerwise.report import _beside
-from layerwise.report._beside import narrow_pictures, picture
-from layerwise.report._drawings import Drawing
 
 MODEL = facts(Plan()).model
 MODELS = (
@@ -109,7 +109,7 @@ WAITING = """
 import multiprocessing, sys, time
 from test_beside import jobs
 from layerwise._process import work_beside
-from layerwise.report import _beside
+from layerwise.presentation import parallel_rendering as _beside
 if __name__ == "__main__":
     work_beside()
     _beside._n_cores = lambda: 2

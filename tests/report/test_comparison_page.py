@@ -15,10 +15,10 @@ from legible import assert_legible
 import layerwise as lw
 from layerwise.analyses.comparison.findings import established, not_established
 from layerwise.analyses.comparison.measures import MEASURES
+from layerwise.analyses.comparison.report import MOST, _drawings, caution
 from layerwise.presentation.rows import rows
 from layerwise.presentation.style import COLUMN_WIDTH, FULL_WIDTH
 from layerwise.report import Report
-from layerwise.report.comparison import MOST, _drawings, caution
 
 LATE = {"letter": (5,), "generate": (4, 5)}
 DEEP = replace(SMALL, n_layers=9, critical={"letter": (7,), "generate": (1, 7)})

@@ -727,7 +727,7 @@ def compare(
     """Test what differs between saved runs of different models, or between groups of them."""
     from layerwise.analyses.comparison.api import compare as run
     from layerwise.analyses.comparison.api import runs_or_groups
-    from layerwise.report.comparison import caution
+    from layerwise.analyses.comparison.report import caution
 
     found = run(runs_or_groups(runs or [], group or []), seed=seed, n_resamples=resamples)
     page = found.save(out)

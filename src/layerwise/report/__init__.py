@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from layerwise.presentation.finding import Finding as Finding
-from layerwise.report.html import Report as Report
+from layerwise.presentation.page import Report as Report
 from layerwise.report.html import report as report
 from layerwise.report.html import report_from_folders as report_from_folders
 from layerwise.report.summary import findings as findings

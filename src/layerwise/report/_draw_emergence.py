@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from functools import partial
 
+from layerwise.presentation.figure_spec import Drawing
 from layerwise.presentation.rows import records
+from layerwise.presentation.table import Shown, bounds
 from layerwise.presentation.wording import layer_ranges, spread
-from layerwise.report._drawings import Drawing
-from layerwise.report._tables_shown import Shown, bounds
 from layerwise.report.run import Run
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from functools import partial
 
 from layerwise.analyses.ablation.sets import sets_noun
+from layerwise.presentation.figure_spec import Drawing
 from layerwise.presentation.wording import PROTOCOL_ORDER, capitalised, in_order, joined, spread
-from layerwise.report._drawings import Drawing
 from layerwise.report.run import Run
 
 

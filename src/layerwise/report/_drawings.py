@@ -5,14 +5,13 @@ The figures are drawn elsewhere; here they get their names, captions and alterna
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING
 
 from layerwise.analyses.logit_lens.names import DECODER_LENS, LENS_ORDER, LOGIT, TUNED_DECODER_LENS
 from layerwise.ground.layer_names import COMPUTATION, DECODER, ENCODER
+from layerwise.presentation.figure_spec import Drawing
 from layerwise.presentation.naming import stacks
 from layerwise.presentation.rows import rows
 from layerwise.presentation.wording import (
@@ -30,24 +29,6 @@ from layerwise.report.run import Run
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A figure to be drawn, at whatever width is asked for.
-
-    Attributes:
-        name: of its files, unique within a run.
-        draw: gives the figure for a width in inches.
-        caption: what is shown, under which protocols, with how many items, and the intervals.
-        alt: the same in short, for those who do not see it.
-    """
-
-    name: str
-    draw: Callable[..., Figure]
-    caption: str
-    alt: str
 
 
 def role_maps(run: Run) -> list[Drawing]:

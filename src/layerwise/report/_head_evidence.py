@@ -12,9 +12,9 @@ import pandas as pd
 
 from layerwise.presentation.naming import name_layer, stacks
 from layerwise.presentation.rows import layers_of, numbers, records, rows
+from layerwise.presentation.table import Shown, bounds
 from layerwise.presentation.wording import HEAD_WORDS, capitalised, doing
 from layerwise.report._readings import with_ends
-from layerwise.report._tables_shown import Shown, bounds
 from layerwise.report.run import Run
 
 _COLUMNS = ("head", "method", "strongest in", "value", "significant cells")

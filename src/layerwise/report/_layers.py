@@ -12,6 +12,7 @@ import pandas as pd
 
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.rows import layers_of, numbers, records, rows
+from layerwise.presentation.table import Shown
 from layerwise.presentation.wording import (
     CAPABILITY_ORDER,
     PROTOCOL_ORDER,
@@ -24,7 +25,6 @@ from layerwise.presentation.wording import (
 )
 from layerwise.report._head_evidence import head_evidence
 from layerwise.report._readings import NO_SIGNAL, SURE, Reading, readings
-from layerwise.report._tables_shown import Shown
 from layerwise.report.run import Run
 
 

@@ -16,6 +16,7 @@ from layerwise import stats
 from layerwise.analyses.logit_lens.names import LENS_ORDER
 from layerwise.presentation.naming import stacks
 from layerwise.presentation.rows import layers_of, numbers, records, rows
+from layerwise.presentation.table import bounds
 from layerwise.presentation.wording import (
     SUBLAYER_WORDS,
     capitalised,
@@ -24,7 +25,6 @@ from layerwise.presentation.wording import (
     interval,
     number,
 )
-from layerwise.report._tables_shown import bounds
 from layerwise.report.run import Run
 
 Place = tuple[int, str, str]

@@ -9,12 +9,12 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from layerwise.presentation.figure_spec import Drawing
+from layerwise.presentation.table import Shown
 from layerwise.presentation.wording import number
 from layerwise.report import _draw_emergence, _draw_sets, _drawings
-from layerwise.report._drawings import Drawing
 from layerwise.report._layers import Grid, layer_grid
 from layerwise.report._tables_shown import (
-    Shown,
     agreement_shown,
     attribution_tables,
     effects_tables,

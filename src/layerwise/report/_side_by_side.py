@@ -12,9 +12,9 @@ import pandas as pd
 
 from layerwise.presentation.naming import name_layer, naming_layers_of
 from layerwise.presentation.rows import layers_of, numbers, records, rows
+from layerwise.presentation.table import Shown
 from layerwise.presentation.wording import counted, doing, in_order, joined, percent
 from layerwise.report._find_layers import significant_losses
-from layerwise.report._tables_shown import Shown
 from layerwise.report.run import Run
 
 

@@ -5,7 +5,6 @@ No HTML is written here; escaping is the template's business.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,10 +14,10 @@ from layerwise.analyses.attribution.tables import HEADS, SUBLAYERS
 from layerwise.analyses.heads.tables import NATS, SCORES
 from layerwise.presentation.naming import name_intervention, name_layer, stacks
 from layerwise.presentation.rows import numbers, records, rows
+from layerwise.presentation.table import Shown, bounds
 from layerwise.presentation.wording import (
     HEAD_WORDS,
     SUBLAYER_WORDS,
-    interval,
     layer_ranges,
     number,
 )
@@ -27,25 +26,6 @@ from layerwise.report.run import Run
 _TOP, _MOST, _ATTRIBUTED = 15, 2000, 200
 _ATTENTION = {"z": "", "cross_z": ", cross-attention"}
 _MODELS = ("intact", "predicted", "measured")
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A table as text.
-
-    Attributes:
-        title: what it is.
-        columns: the heads.
-        cells: one list of texts per row.
-        collapsed: whether it opens on demand only.
-        note: what is to be said under it.
-    """
-
-    title: str
-    columns: tuple[str, ...]
-    cells: list[list[str]]
-    collapsed: bool = False
-    note: str = ""
 
 
 _EFFECT = (
@@ -99,16 +79,6 @@ def _effect(row: dict[str, Any], p: str) -> list[str]:
         bounds(row, "nats", "nats_low", "nats_high", 1, 2), f"{row[p]:.3g}",
         "yes" if sure else "no",
     ]  # fmt: skip
-
-
-def bounds(
-    row: dict[str, Any], middle: str, low: str, high: str, scale: int, digits: int = 0
-) -> str:
-    """An estimate with its interval, in units of one by ``scale``; a dash if there is none."""
-    if pd.isna(row[middle]):
-        return "–"
-    values = [scale * row[name] for name in (middle, *((low, high)[:: 1 if scale > 0 else -1]))]
-    return interval(values[0], values[1], values[2], digits)
 
 
 def signal_table(run: Run, signal: bool) -> list[Shown]:

@@ -5,11 +5,9 @@ No model is run and nothing is fetched; figures, sentences and tables come from 
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from layerwise.analyses.ablation.joining import joinable
 from layerwise.analyses.ablation.result import AblationResult
@@ -18,61 +16,12 @@ from layerwise.analyses.emergence.result import EmergenceResult
 from layerwise.analyses.loading import load_results
 from layerwise.errors import UserError
 from layerwise.presentation.finding import Finding
+from layerwise.presentation.page import Report
 from layerwise.report._page import Page, render
 from layerwise.report.run import Run
 from layerwise.report.summary import findings_of
-from layerwise.results.atomic_files import (
-    refuse_unusable_file,
-    remove_temporaries,
-    write_atomically,
-)
 from layerwise.results.base import Result
 from layerwise.results.provenance import Facts
-
-
-@dataclass(frozen=True)
-class Report:
-    """A finished report.
-
-    Attributes:
-        html: the whole page.
-        findings: its sentences, most important first; with several runs each begins with
-            the name of its run.
-        figures: the figures by name, as matplotlib figures.
-    """
-
-    html: str = field(repr=False)
-    findings: tuple[Finding, ...]
-    figures: dict[str, Any] = field(repr=False, compare=False)
-
-    def save(self, path: str | Path) -> Path:
-        """Write the page as one file; an older file stays until the new one is whole.
-
-        Raises:
-            UserError: if the path is a folder or cannot be written, or the disk is full.
-        """
-        path = Path(path)
-        refuse_unusable_file(path)
-        remove_temporaries(path.parent, path.name)
-        write_atomically(path, self.html.encode())
-        return path
-
-    def save_figures(self, folder: str | Path) -> list[Path]:
-        """Write every figure as PNG and SVG.
-
-        Raises:
-            UserError: if the folder cannot be written.
-        """
-        from layerwise.report.figures import save_figure
-
-        remove_temporaries(Path(folder))
-        named = self.figures.items()
-        return [path for name, figure in named for path in save_figure(figure, folder, name)]
-
-    def _repr_html_(self) -> str:
-        # In a frame of its own, so that the page's style does not reach the notebook's.
-        page = html.escape(self.html)
-        return f'<iframe srcdoc="{page}" style="width:100%;height:80vh;border:0"></iframe>'
 
 
 @check_arguments()

@@ -114,7 +114,7 @@ class Comparison:
 
     def report(self) -> Report:
         """The page with figures, sentences and tables."""
-        from layerwise.report.comparison import comparison_report
+        from .report import comparison_report
 
         return comparison_report(self)
 

@@ -13,8 +13,8 @@ from layerwise.analyses.comparison.measures import UNITS, digits_of, scale_of
 from layerwise.analyses.comparison.quantities import FAMILIES
 from layerwise.analyses.comparison.result import Comparison
 from layerwise.presentation.rows import numbers, records, rows
+from layerwise.presentation.table import Shown, bounds
 from layerwise.presentation.wording import number
-from layerwise.report._tables_shown import Shown, bounds
 
 _WHAT = ("capability", "protocol", "method", "measure", "axis")
 _MOST = 1000

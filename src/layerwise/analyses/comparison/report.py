@@ -7,10 +7,14 @@ from functools import partial
 from layerwise.analyses.comparison.findings import established, not_established
 from layerwise.analyses.comparison.quantities import FAMILIES
 from layerwise.analyses.comparison.result import Comparison
+from layerwise.presentation.figure_spec import Drawing
 from layerwise.presentation.naming import Stacks
+from layerwise.presentation.page import Report, filled, pictures
 from layerwise.presentation.rows import rows
 from layerwise.presentation.wording import PROTOCOL_ORDER, in_order, joined, spread
-from layerwise.report._comparison_tables import (
+from layerwise.stats.effects import ALPHA
+
+from .report_tables import (
     difference_tables,
     estimate_tables,
     left_out_table,
@@ -18,10 +22,6 @@ from layerwise.report._comparison_tables import (
     spread_table,
     tasks_table,
 )
-from layerwise.report._drawings import Drawing
-from layerwise.report._page import filled, pictures
-from layerwise.report.html import Report
-from layerwise.stats.effects import ALPHA
 
 # Sentences that are shown at once.
 MOST = 15
@@ -37,6 +37,7 @@ def comparison_report(comparison: Comparison) -> Report:
     made, figures = pictures(drawings)
     sure, rest = established(comparison.differences), not_established(comparison.differences)
     text = filled(
+        "layerwise.analyses.comparison",
         "comparison.html.j2",
         names=comparison.facts.groups or [run.name for run in comparison.facts.runs],
         facts=comparison.facts,
@@ -104,8 +105,7 @@ def _about(comparison: Comparison) -> str:
 def _drawings(comparison: Comparison) -> list[Drawing]:
     from layerwise.analyses.comparison.figures.compared_depths import compared_depths
     from layerwise.analyses.comparison.figures.compared_roles import compared_roles
-
-    from .figures import Block, difference_ranges
+    from layerwise.report.figures import Block, difference_ranges
 
     blocks = [
         Block(run.name, Stacks(run.facts.model.n_encoder_layers, run.facts.model.n_layers),

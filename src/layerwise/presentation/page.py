@@ -1,0 +1,138 @@
+"""One HTML file with figures inside: a template filled, drawings made into pictures, and saved.
+
+What is on a page is settled by those who hand it in.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from layerwise.results.atomic_files import (
+    refuse_unusable_file,
+    remove_temporaries,
+    write_atomically,
+)
+from layerwise.results.provenance import ModelFacts
+
+from .figure_spec import Drawing
+from .finding import Finding
+from .naming import naming_layers_of
+from .parallel_rendering import narrow_pictures
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# What all figures for wide screens may weigh together as SVG, and the most that one may, in bytes.
+_ALL, _ONE = 4_000_000, 300_000
+_PIXELS_PER_INCH = 145
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawing as the template takes it: for wide and for narrow screens."""
+
+    wide: str
+    narrow: str
+    pixels: int
+    caption: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """A finished report.
+
+    Attributes:
+        html: the whole page.
+        findings: its sentences, most important first; with several runs each begins with
+            the name of its run.
+        figures: the figures by name, as matplotlib figures.
+    """
+
+    html: str = field(repr=False)
+    findings: tuple[Finding, ...]
+    figures: dict[str, Any] = field(repr=False, compare=False)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the page as one file; an older file stays until the new one is whole.
+
+        Raises:
+            UserError: if the path is a folder or cannot be written, or the disk is full.
+        """
+        path = Path(path)
+        refuse_unusable_file(path)
+        remove_temporaries(path.parent, path.name)
+        write_atomically(path, self.html.encode())
+        return path
+
+    def save_figures(self, folder: str | Path) -> list[Path]:
+        """Write every figure as PNG and SVG.
+
+        Raises:
+            UserError: if the folder cannot be written.
+        """
+        from .save import save_figure
+
+        remove_temporaries(Path(folder))
+        named = self.figures.items()
+        return [path for name, figure in named for path in save_figure(figure, folder, name)]
+
+    def _repr_html_(self) -> str:
+        # In a frame of its own, so that the page's style does not reach the notebook's.
+        page = html.escape(self.html)
+        return f'<iframe srcdoc="{page}" style="width:100%;height:80vh;border:0"></iframe>'
+
+
+def filled(package: str, template: str, **values: Any) -> str:
+    """Fill a template; what is put in is escaped.
+
+    Args:
+        package: where the template lies, e.g. ``layerwise.report``; macros and style are here.
+        template: its file's name.
+        values: what is put in.
+    """
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    where = ChoiceLoader([PackageLoader(package, ""), PackageLoader("layerwise.presentation", "")])
+    environment = Environment(
+        loader=where, autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    style = resources.files("layerwise.presentation").joinpath("style.css").read_text("utf-8")
+    return environment.get_template(template).render(style=Markup(style), **values)
+
+
+def pictures(drawings: Sequence[Drawing]) -> tuple[dict[Drawing, Picture], dict[str, Any]]:
+    """Drawings of no one run in particular as a page takes them, and as figures by name."""
+    return drawn([(drawing.name, drawing, None) for drawing in drawings])
+
+
+def drawn(
+    listed: Sequence[tuple[str, Drawing, ModelFacts | None]],
+) -> tuple[dict[Drawing, Picture], dict[str, Any]]:
+    """Pictures of drawings, and figures by their names; narrow ones are made beside wide ones.
+
+    Args:
+        listed: names of figures, drawings, and the models that layers are named after.
+    """
+    from .save import svg_address
+
+    most = min(_ONE, _ALL // max(1, len(listed)))  # bytes of one as SVG
+    figures: dict[str, Figure] = {}
+    made: dict[Drawing, tuple[str, int]] = {}
+    with narrow_pictures({drawing: model for _, drawing, model in listed}) as narrow:
+        for name, drawing, model in listed:
+            with naming_layers_of(model):
+                figures[name] = drawing.draw()
+                wide = svg_address(figures[name], most)
+            made[drawing] = wide, round(figures[name].get_figwidth() * _PIXELS_PER_INCH)
+        small = narrow.all()
+    return {
+        drawing: Picture(wide, small[drawing], pixels, drawing.caption, drawing.alt)
+        for drawing, (wide, pixels) in made.items()
+    }, figures
