@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 from layerwise.analyses.comparison.findings import established, not_established
 from layerwise.analyses.comparison.quantities import FAMILIES
-from layerwise.analyses.comparison.result import Comparison
 from layerwise.presentation.figure_spec import Drawing
 from layerwise.presentation.naming import Stacks
 from layerwise.presentation.page import Report, filled, pictures
@@ -22,6 +22,9 @@ from .report_tables import (
     spread_table,
     tasks_table,
 )
+
+if TYPE_CHECKING:
+    from .result import Comparison
 
 # Sentences that are shown at once.
 MOST = 15
@@ -105,7 +108,8 @@ def _about(comparison: Comparison) -> str:
 def _drawings(comparison: Comparison) -> list[Drawing]:
     from layerwise.analyses.comparison.figures.compared_depths import compared_depths
     from layerwise.analyses.comparison.figures.compared_roles import compared_roles
-    from layerwise.report.figures import Block, difference_ranges
+
+    from .figures.Block import Block, difference_ranges
 
     blocks = [
         Block(run.name, Stacks(run.facts.model.n_encoder_layers, run.facts.model.n_layers),

@@ -5,16 +5,18 @@ No HTML is written here; escaping is the template's business.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from layerwise.analyses.comparison.measures import UNITS, digits_of, scale_of
 from layerwise.analyses.comparison.quantities import FAMILIES
-from layerwise.analyses.comparison.result import Comparison
 from layerwise.presentation.rows import numbers, records, rows
 from layerwise.presentation.table import Shown, bounds
 from layerwise.presentation.wording import number
+
+if TYPE_CHECKING:
+    from .result import Comparison
 
 _WHAT = ("capability", "protocol", "method", "measure", "axis")
 _MOST = 1000
