@@ -26,6 +26,11 @@ FLIPS ?= 6000
 FUZZED ?= 4000
 SEED ?= 0
 
+# What test-long tries.
+LONG ?= tests/sweep tests/test_stats.py tests/test_effects.py tests/test_emergence.py \
+	tests/test_protocol_interaction.py tests/test_method_agreement.py tests/test_lens_tables.py \
+	tests/test_patching_tables.py tests/test_compare_tables.py
+
 # What test-settings and test-lowest try.
 NUMERIC ?= tests/sweep tests/models
 CORE ?= tests/models tests/sweep tests/tasks tests/test_ablation.py tests/test_profiling.py \
@@ -45,9 +50,10 @@ demo: $(VENV)/.package
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --nbmake notebooks tests
 
-# For the night: the engine against its reference on many random cases and on a real model.
+# For the night: the engine against its reference on many random cases and on a real model, and
+# rates of errors in many simulated data sets.
 test-long: $(VENV)/.test
-	LAYERWISE_CASES=$(CASES) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/sweep
+	LAYERWISE_CASES=$(CASES) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(LONG)
 
 # Kills every command at random moments, damages every kind of file, makes up files, and puts
 # hostile texts everywhere. What failed is told with what it takes to repeat it; the counts last.

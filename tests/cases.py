@@ -1,7 +1,8 @@
 """How many random cases the property tests of the engine try, chosen in one place.
 
 LAYERWISE_CASES is their number altogether: 50 unless it says otherwise. From 1,000 on, tests
-marked ``long`` run too; that is ``make test-long``.
+marked ``long`` run too, and rates of errors are counted in as many data sets as they name; that
+is ``make test-long``.
 """
 
 from __future__ import annotations
@@ -9,9 +10,24 @@ from __future__ import annotations
 import os
 
 from hypothesis import Phase, settings
+from scipy.stats import binom
 
 CASES = int(os.environ.get("LAYERWISE_CASES", "50"))
 LONG = CASES >= 1000
+
+
+def data_sets(n: int) -> int:
+    """How many simulated data sets a rate of errors is counted in: a third but in long runs."""
+    return n if LONG else -(-n // 3)
+
+
+def most_errors(n: int, rate: float = 0.05) -> int:
+    """How many errors in ``n`` data sets are too few to speak against the stated rate.
+
+    A doubled rate has more with much the same probability in long runs and in others, whose
+    bound is the tighter one; the data sets are the same each time, so that nothing is left to luck.
+    """
+    return int(binom.ppf(0.999 if LONG else 0.95, n, rate))
 
 
 def cases(parts: int) -> settings:

@@ -12,11 +12,16 @@ import gc
 from importlib import metadata
 
 import pytest
+from hypothesis import settings
 
 from .cases import LONG
 from .typed import check_types
 
 check_types()
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 # make test-settings: how products are rounded must not matter.
 if os.environ.get("LAYERWISE_ONEDNN") == "off":

@@ -315,13 +315,9 @@ def test_a_report_on_a_full_disk(here, model, whole_run, monkeypatch):
     assert commands.contents(here) == before
 
 
-def test_mistakes_of_a_process_of_its_own(here, model):
-    command = ["profile", model, "--task", "broken.jsonl", "--out", "run"]
-    says = "File 'broken.jsonl', line 5: not JSON"
-    refused(*command, says=says, unchanged=here, by=commands.process)
-
-
 def test_no_network_for_a_hub_model(here):
+    """In a process of its own, which says no more than commands do in this one."""
+
     def offline(*args):
         home = str(here / "hub")
         return commands.process(*args, HF_HUB_OFFLINE="1", HF_HOME=home)

@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binom, binomtest
+from scipy.stats import binomtest
 
 from layerwise import stats
 from layerwise.analyses.comparison.quantities import FAMILIES, Key, Quantity, quantities, thirds_of
 from layerwise.analyses.comparison.tables import corrected, group_difference_rows, pair_rows
+from tests.cases import data_sets, most_errors
 from tests.comparing import CHANCE, answers, ready, row
 
 HALF = "half-effect depth"
@@ -121,9 +122,9 @@ def test_pairing_makes_intervals_narrower_where_models_answer_alike():
 
 
 def test_where_nothing_differs_tests_keep_their_level():
-    """80 pairs of models of one truth: p < 0.05 as often as that, and Holm's family less."""
+    """Pairs of models of one truth: p < 0.05 as often as that, and Holm's family less."""
     hits, families = defaultdict(list), defaultdict(list)
-    for seed in range(80):
+    for seed in range(data_sets(80)):
         runs = pair({3: 0.6, 4: 0.4}, {3: 0.6, 4: 0.4}, seed, n=50, n_resamples=200)
         rows = pd.DataFrame(pair_rows(runs, []))
         for (family, measure), mine in rows.groupby(["family", "measure"]):
@@ -132,7 +133,7 @@ def test_where_nothing_differs_tests_keep_their_level():
             families[family].append(bool(mine["significant"].any()))
     assert set(families) == set(FAMILIES)
     for what, found in [*hits.items(), *families.items()]:
-        assert sum(found) <= binom.ppf(0.999, len(found), 0.05), what
+        assert sum(found) <= most_errors(len(found)), what
 
 
 def test_what_one_model_cannot_do_is_left_out_and_said():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -36,6 +37,7 @@ from tests.models.tiny import tiny_tokenizer
 LIMIT = 10
 
 
+@cache
 def wired() -> Seq2SeqModel:
     model = lw.load_model("wired-seq2seq")
     assert isinstance(model, Seq2SeqModel)

@@ -12,6 +12,7 @@ from layerwise.analyses.emergence.api import CENTRE, HALF, emergence
 from layerwise.results import AttributionResult
 from layerwise.stats.depths import accumulated, half_depth
 from tests import synthetic
+from tests.cases import data_sets, most_errors
 from tests.synthetic import cell_records, planted
 
 RANKS = "rank correlation"
@@ -140,7 +141,7 @@ def test_what_was_left_out_is_not_compared():
 
 @pytest.mark.slow
 def test_equal_depths_are_rarely_called_different():
-    n_sets, claims = 60, 0
+    n_sets, claims = data_sets(60), 0
     for i in range(n_sets):
         rng = np.random.default_rng(i)
         right = np.ones((40, 9), bool)
@@ -155,7 +156,7 @@ def test_equal_depths_are_rarely_called_different():
             n_resamples=200,
         ).method_agreement
         claims += (found.loc[found["measure"] != RANKS, "p_holm"] < 0.05).any()
-    assert claims <= n_sets * 0.05 + 3 * (n_sets * 0.05 * 0.95) ** 0.5
+    assert claims <= most_errors(n_sets)
 
 
 def test_two_items_cannot_be_sure():

@@ -14,7 +14,7 @@ from layerwise.ground.process import keep_freed_memory
 PAGES = """
 import gc, resource, sys
 import numpy as np
-from layerwise._process import collect_rarely, settle
+from layerwise.ground.process import collect_rarely, settle
 collect_rarely()
 if sys.argv[1] == "settled":
     settle()

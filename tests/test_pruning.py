@@ -16,9 +16,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import layerwise as lw
 from layerwise.errors import MadeAgainWarning, UserError
 from layerwise.models import load_model
-from layerwise.models.registry import DEFAULT_MODEL
 from tests import analysis, commands
 from tests.analysis import documented_columns, word_task
+from tests.models.real import smollm2
 from tests.models.tiny import FAMILIES, TEXT, tiny_folder, tiny_model
 
 REMOVED = [0, 2]
@@ -62,15 +62,15 @@ def logits(model, folder: Path) -> torch.Tensor:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_written_model_is_the_original_without_the_modules(place, family):
     folder = folder_of(place, family)
-    result = lw.prune_model(load_model(folder), REMOVED, place / "out", word_task(4))
+    result = lw.prune_model(load_model(folder), REMOVED, place / "out", word_task(2))
     expected = logits(without_layers(original(folder), REMOVED), folder)
     torch.testing.assert_close(logits(original(place / "out"), folder), expected, atol=1e-5, rtol=0)
     table = result.pruning
     assert list(table.columns) == documented_columns("pruning.parquet")
-    assert len(table) == 4 * 3
+    assert len(table) == 2 * 3
     gap = table["predicted_gold_logprob"] - table["measured_gold_logprob"]
     assert gap.abs().max() < 1e-4
-    assert gap.isna().sum() == 4  # of ``generate``
+    assert gap.isna().sum() == 2  # of ``generate``
     wrote = table["protocol"] == "generate"
     assert table.loc[wrote, "measured_generated"].notna().all()
     assert (table.loc[wrote, "predicted_generated"] == table.loc[wrote, "measured_generated"]).all()
@@ -206,10 +206,9 @@ def test_what_cannot_be_written_is_told_and_nothing_is_changed(here, options, sa
 @pytest.mark.smollm2
 def test_smollm2_from_its_gguf_file_can_be_written_without_layers(tmp_path):
     result = lw.prune_model(
-        load_model(DEFAULT_MODEL), range(20, 24), tmp_path / "out", "kv-words", "continuation",
-        limit=3,
-    )  # fmt: skip
-    assert load_model(tmp_path / "out").cfg.n_layers == 26
+        smollm2(), range(3, 27), tmp_path / "out", "kv-words", "continuation", limit=2
+    )
+    assert load_model(tmp_path / "out").cfg.n_layers == 6
     assert result.summary()["largest_difference"].max() < 1e-3
 
 

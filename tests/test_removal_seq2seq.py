@@ -45,7 +45,7 @@ def model_of(case: str) -> Seq2SeqModel:
 @cache
 def task_of(case: str) -> Task:
     """Questions whose answer is what the intact model prefers, so that it is always right."""
-    task = word_task(16, chance=CHANCE)
+    task = word_task(8, chance=CHANCE)
     setup = prepare(model_of(case), task, "continuation")
     return replace(task, items=tuple(_as_preferred(setup, task, item) for item in task.items))
 
@@ -191,7 +191,7 @@ def test_engine_and_reference_find_the_same(by: str) -> None:
 @given(seq2seq_layouts())
 def test_layers_that_nothing_needs_are_removed_first(layout: WiredSeq2SeqLayout) -> None:
     idle, n = spared(layout, *CAPABILITIES), len(spared(layout, *CAPABILITIES))
-    tasks, ways = [small_task(name, 12) for name in CAPABILITIES], ("greedy", "effect", "influence")
+    tasks, ways = [small_task(name, 6) for name in CAPABILITIES], ("greedy", "effect", "influence")
     if not n:
         return
     result = lw.removal_order(
@@ -205,7 +205,7 @@ def test_layers_that_nothing_needs_are_removed_first(layout: WiredSeq2SeqLayout)
 
 def test_what_is_kept_costs_when_it_goes() -> None:
     idle = spared(LAYOUT, *CAPABILITIES)
-    tasks = [small_task(name, 16) for name in CAPABILITIES]
+    tasks = [small_task(name, 8) for name in CAPABILITIES]
     n = len(idle) + 1
     result = lw.removal_order(small_seq2seq(LAYOUT), tasks, n_removed=n, progress=False)
     assert result.order[-2] == tuple(idle)
@@ -238,7 +238,7 @@ def test_the_command_names_layers_by_their_stack(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     said = commands.done(
-        "remove", "wired-seq2seq", "--task", "wired-lookup", "--limit", 24, "--layers", 2,
+        "remove", "wired-seq2seq", "--task", "wired-lookup", "--limit", 10, "--layers", 2,
         "--by", "deep", "--by", "block", "--out", "run",
     )  # fmt: skip
     assert "decoder.5" in said

@@ -2,9 +2,8 @@ from __future__ import annotations
 
 import os
 import signal as signals
-import subprocess
-import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -12,6 +11,8 @@ from layerwise import results
 from layerwise.errors import UserError
 from layerwise.results import AblationResult, RunFolder, load_results
 from tests import synthetic
+
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
 @pytest.fixture
@@ -167,68 +168,72 @@ def test_a_lock_left_by_a_dead_process_is_taken_over(tmp_path):
         assert (tmp_path / ".lock").read_text() == str(os.getpid())
 
 
-# One run in parts; it kills itself where it is told to, as an outsider would.
-SCRIPT = """
-import os, signal, sys, time
-import numpy as np, pandas as pd
-from layerwise import results
-from tests import synthetic
+def run_in_parts(folder, kill_at, step, said):
+    """One run in parts; it kills itself where it is told to, as an outsider would."""
+    calls, real = [], getattr(os, step)
 
-folder, kill_at, step = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-calls = 0
-real = getattr(os, step)
+    def counted(*args):
+        calls.append(args)
+        if len(calls) == kill_at:
+            os.kill(os.getpid(), signals.SIGKILL)
+        return real(*args)
 
-def counted(*args):
-    global calls
-    calls += 1
-    if calls == kill_at:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real(*args)
-
-setattr(os, step, counted)
-with results.RunFolder.open(folder, {"seed": 3}) as run:
-    cells = []
-    for name in ("keys", "sums"):
-        if not run.has_part(name):
-            rng = np.random.default_rng([3, len(name)])
-            right = synthetic.planted(rng, 20, 4, (1,), 0.9, 0.2)
-            run.write_part(name, synthetic.cell_records(right, name, "retrieval"))
-            print("computed", name, flush=True)
-        cells.append(run.read_part(name))
-    result = synthetic.ablation(*cells)
-    result.save(folder)
-    run.finish(result.facts)
-"""
+    setattr(os, step, counted)
+    with RunFolder.open(folder, {"seed": 3}) as run:
+        cells = []
+        for name in ("keys", "sums"):
+            if not run.has_part(name):
+                rng = np.random.default_rng([3, len(name)])
+                right = synthetic.planted(rng, 20, 4, (1,), 0.9, 0.2)
+                run.write_part(name, synthetic.cell_records(right, name, "retrieval"))
+                os.write(said, f"computed {name}\n".encode())
+            cells.append(run.read_part(name))
+        result = synthetic.ablation(*cells)
+        result.save(folder)
+        run.finish(result.facts)
 
 
-def run_script(folder, kill_at=0, step="fsync"):
-    return subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(folder), str(kill_at), step],
-        capture_output=True, text=True, timeout=120, env=os.environ | {"PYTHONPATH": os.getcwd()},
-    )  # fmt: skip
+def run_apart(folder, kill_at=0, step="fsync"):
+    """Run it in a process forked from this one; its exit code and what it said."""
+    reading, said = os.pipe()
+    child = os.fork()
+    if child == 0:
+        code = 70
+        try:
+            run_in_parts(folder, kill_at, step, said)
+            code = 0
+        except UserError as error:
+            os.write(said, str(error).encode())
+            code = 1
+        finally:
+            os._exit(code)  # without pytest's own end
+    os.close(said)
+    with os.fdopen(reading) as pipe:
+        told = pipe.read()
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), told
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    assert run_script(folder).returncode == 0
+    assert run_apart(folder) == (0, "computed keys\ncomputed sums\n")
     return folder
 
 
 # fsync is within a write, replace is just before the file takes its name; the writes are
 # run.json, two parts, three tables, and run.json again
+@forks
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kill_at", "step"), [(1, "fsync"), (2, "replace"), (3, "fsync"), (5, "fsync"), (7, "replace")]
 )
 def test_a_killed_run_goes_on_to_the_same_tables(whole, tmp_path, kill_at, step):
     broken = tmp_path / "broken"
-    killed = run_script(broken, kill_at, step)
-    assert killed.returncode == -signals.SIGKILL, killed.stderr
-    again = run_script(broken)
-    assert again.returncode == 0, again.stderr
-    done = killed.stdout.splitlines()
-    assert done + again.stdout.splitlines() == ["computed keys", "computed sums"]
+    code, done = run_apart(broken, kill_at, step)
+    assert code == -signals.SIGKILL, done
+    code, again = run_apart(broken)
+    assert code == 0, again
+    assert (done + again).splitlines() == ["computed keys", "computed sums"]
     assert sorted(os.listdir(broken)) == sorted(os.listdir(whole))
     for name in ("records", "signal", "effects"):
         pd.testing.assert_frame_equal(
@@ -236,8 +241,9 @@ def test_a_killed_run_goes_on_to_the_same_tables(whole, tmp_path, kill_at, step)
         )
 
 
+@forks
 def test_another_process_is_refused_while_one_runs(tmp_path):
     with RunFolder.open(tmp_path, {"seed": 3}):
-        second = run_script(tmp_path)
-    assert second.returncode == 1
-    assert f"in use by another run (process {os.getpid()})" in second.stderr
+        code, told = run_apart(tmp_path)
+    assert code == 1
+    assert f"in use by another run (process {os.getpid()})" in told

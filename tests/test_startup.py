@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from layerwise import load_model
+from tests.models.real import smollm2
 
-RUNS = 5
+RUNS = 3
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -40,6 +40,6 @@ def test_start_is_quick(startup, name):
 @pytest.mark.smollm2
 def test_cached_model_is_ready_soon_after_its_libraries(startup):
     """Importing what it is made of takes two thirds of the time, and sets the scale."""
-    load_model()  # fills the cache where it is empty
+    smollm2()  # fills the cache where it is empty
     libraries, model = startup.share_of_libraries()
     assert model < 2.5 * libraries

@@ -11,9 +11,9 @@ import os
 
 from hypothesis import HealthCheck, Phase, settings
 
-KILLS = int(os.environ.get("LAYERWISE_KILLS", "4"))
-FLIPS = int(os.environ.get("LAYERWISE_FLIPS", "300"))
-FUZZED = int(os.environ.get("LAYERWISE_FUZZED", "200"))
+KILLS = int(os.environ.get("LAYERWISE_KILLS", "2"))
+FLIPS = int(os.environ.get("LAYERWISE_FLIPS", "120"))
+FUZZED = int(os.environ.get("LAYERWISE_FUZZED", "80"))
 SEED = int(os.environ.get("LAYERWISE_HOSTILE_SEED", "0"))
 
 

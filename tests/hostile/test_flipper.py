@@ -45,7 +45,8 @@ def test_the_flipper_finds_a_reader_that_hangs_or_eats_memory(tmp_path, monkeypa
     path.write_text("1")
 
     def hanging() -> Reading:
-        while path.read_text() != "1":
+        damaged = path.read_text() != "1"
+        while damaged:
             pass
         return Reading(None)
 

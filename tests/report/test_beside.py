@@ -108,7 +108,7 @@ def test_after_an_interrupt_nothing_more_is_begun(two_cores) -> None:
 WAITING = """
 import multiprocessing, sys, time
 from test_beside import jobs
-from layerwise._process import work_beside
+from layerwise.ground.process import work_beside
 from layerwise.presentation import parallel_rendering as _beside
 if __name__ == "__main__":
     work_beside()

@@ -15,13 +15,13 @@ BUDGET = 32 * MIB
 ALLOWANCE = 12 * MIB
 SIZES = {
     "distinct items": {"layers": 8, "branches": 8, "items": 64},
-    "few-shot items": {"layers": 8, "branches": 8, "items": 64, "shared": 96, "context": 32},
+    "few-shot items": {"layers": 8, "branches": 8, "items": 32, "shared": 96, "context": 32},
     "long contexts": {"layers": 4, "branches": 4, "items": 12, "context": 800, "options": 2},
-    "few branches": {"layers": 4, "branches": 4, "items": 160},
+    "few branches": {"layers": 4, "branches": 4, "items": 80},
     "few branches with a long few-shot prefix": {
-        "layers": 8, "branches": 2, "items": 48, "shared": 768, "context": 16,
+        "layers": 8, "branches": 2, "items": 12, "shared": 768, "context": 16,
     },
-    "generation": {"items": 12, "new_tokens": 8, "context": 96},
+    "generation": {"layers": 12, "branches": 12, "items": 24, "new_tokens": 4, "context": 96},
     "few-shot generation": {
         "layers": 8, "branches": 8, "items": 12, "shared": 384, "new_tokens": 8,
     },

@@ -61,17 +61,19 @@ def cells(records: pd.DataFrame) -> Iterator[Cell]:
 
 def _cell(group: pd.DataFrame) -> Cell:
     task, capability, protocol = (str(group[c].iloc[0]) for c in ("task", "capability", "protocol"))
-    columns = ["kind", "site", "layer", "head", "intervention"]
-    listed = group.loc[~group["intervention"].duplicated(), columns].sort_values(columns)
+    described = ["kind", "site", "layer", "head", "intervention"]
+    listed = group.loc[~group["intervention"].duplicated(), described].sort_values(described)
     changed = listed.loc[listed["intervention"] != "intact"].reset_index(drop=True)
     _check_complete(group, len(listed), len(changed))
-    order = ["intact", *changed["intervention"]]
-    correct = group.pivot(index="item", columns="intervention", values="correct")[order]
-    gold = group.pivot(index="item", columns="intervention", values="gold_logprob")[order]
-    right, logprob = correct.to_numpy(dtype=bool), gold.to_numpy(dtype=float)
+    rows, items = pd.factorize(group["item"], sort=True)
+    columns = pd.Index(["intact", *changed["intervention"]]).get_indexer(group["intervention"])
+    right = np.empty((len(items), len(listed)), dtype=bool)
+    logprob = np.empty(right.shape)
+    right[rows, columns] = group["correct"].to_numpy(dtype=bool)
+    logprob[rows, columns] = group["gold_logprob"].to_numpy(dtype=float)
     nats = logprob[:, :1] - logprob[:, 1:]
-    items = tuple(map(str, correct.index))
-    return Cell(task, capability, protocol, changed, right[:, 0], right[:, 1:], nats, items)
+    named = tuple(map(str, items))
+    return Cell(task, capability, protocol, changed, right[:, 0], right[:, 1:], nats, named)
 
 
 def _check_complete(group: pd.DataFrame, n_listed: int, n_changed: int) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -52,6 +53,12 @@ def exact_interval(successes: int, n: int, level: float = 0.95) -> Interval:
     Raises:
         ValueError: if ``successes`` is not in 0..``n``.
     """
+    return _exact_interval(successes, n, level)
+
+
+# A run asks of the same few counts again and again, and each bound is searched for.
+@lru_cache(maxsize=4096)
+def _exact_interval(successes: int, n: int, level: float) -> Interval:
     from scipy.stats import binomtest
 
     if n == 0 and successes == 0:

@@ -12,9 +12,7 @@ from layerwise.presentation.naming import Stacks
 from layerwise.presentation.page import Report, filled, pictures
 from layerwise.presentation.rows import rows
 from layerwise.presentation.wording import PROTOCOL_ORDER, in_order, joined, spread
-from layerwise.stats.effects import ALPHA
-
-from .report_tables import (
+from layerwise.report.report_tables import (
     difference_tables,
     estimate_tables,
     left_out_table,
@@ -22,9 +20,10 @@ from .report_tables import (
     spread_table,
     tasks_table,
 )
+from layerwise.stats.effects import ALPHA
 
 if TYPE_CHECKING:
-    from .result import Comparison
+    from layerwise.report.result import Comparison
 
 # Sentences that are shown at once.
 MOST = 15
@@ -107,9 +106,8 @@ def _about(comparison: Comparison) -> str:
 
 def _drawings(comparison: Comparison) -> list[Drawing]:
     from layerwise.analyses.comparison.figures.compared_depths import compared_depths
-    from layerwise.analyses.comparison.figures.compared_roles import compared_roles
-
-    from .figures.Block import Block, difference_ranges
+    from layerwise.analyses.comparison.figures.compared_roles import Block, compared_roles
+    from layerwise.analyses.comparison.figures.differences import difference_ranges
 
     blocks = [
         Block(run.name, Stacks(run.facts.model.n_encoder_layers, run.facts.model.n_layers),
