@@ -66,7 +66,7 @@ def _cell(group: pd.DataFrame) -> Cell:
     changed = listed.loc[listed["intervention"] != "intact"].reset_index(drop=True)
     _check_complete(group, len(listed), len(changed))
     rows, items = pd.factorize(group["item"], sort=True)
-    columns = pd.Index(["intact", *changed["intervention"]]).get_indexer(group["intervention"])
+    columns = pd.Index(["intact", *changed["intervention"]]).get_indexer(pd.Index(group["intervention"]))
     right = np.empty((len(items), len(listed)), dtype=bool)
     logprob = np.empty(right.shape)
     right[rows, columns] = group["correct"].to_numpy(dtype=bool)

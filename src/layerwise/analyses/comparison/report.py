@@ -12,7 +12,9 @@ from layerwise.presentation.naming import Stacks
 from layerwise.presentation.page import Report, filled, pictures
 from layerwise.presentation.rows import rows
 from layerwise.presentation.wording import PROTOCOL_ORDER, in_order, joined, spread
-from layerwise.report.report_tables import (
+from layerwise.stats.effects import ALPHA
+
+from .report_tables import (
     difference_tables,
     estimate_tables,
     left_out_table,
@@ -20,10 +22,9 @@ from layerwise.report.report_tables import (
     spread_table,
     tasks_table,
 )
-from layerwise.stats.effects import ALPHA
 
 if TYPE_CHECKING:
-    from layerwise.report.result import Comparison
+    from .result import Comparison
 
 # Sentences that are shown at once.
 MOST = 15
