@@ -1,6 +1,6 @@
-"""Arguments that are models, tasks, results or lenses, beside the plain ones of ``_arguments``.
+"""Arguments that are models, tasks, results or lenses.
 
-Functions below these, such as those that load them, check their arguments by ``_arguments`` alone.
+Plain arguments, all that the functions have which load these, are read in ``ground.arguments``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Verify a finished run's files by their list, and make again what follows from the others.
 
-Which files are listed is in ``_written``; nothing here runs a model.
+Which files are listed is in ``results.written``; nothing here runs a model.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Every option goes by one name wherever it is taken, and has one reader here: NumPy and torch
 scalars become plain numbers, arrays and generators tuples, and what cannot be read is refused in
-a sentence. Models, tasks and results have their readers in ``_argument_kinds``; which values an
+a sentence. Models, tasks and results have their readers in ``arguments``; which values an
 analysis can do something with is the analysis' business.
 """
 

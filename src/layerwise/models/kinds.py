@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from transformer_lens import HookedTransformer
 
 from layerwise.models.seq2seq.model import Seq2SeqModel
@@ -43,3 +45,8 @@ def hook_name(model: Model, layer: int, site: str) -> str:
     if isinstance(model, Seq2SeqModel):
         return model.hook_name(layer, within)
     return f"blocks.{layer}.{within}"
+
+
+def heads_per_key(cfg: Any) -> int:
+    """How many query heads share a key/value head."""
+    return cfg.n_heads // (cfg.n_key_value_heads or cfg.n_heads)

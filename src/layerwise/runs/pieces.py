@@ -1,6 +1,6 @@
 """Analyses whose pieces are a task under a protocol: the missing ones made, with progress.
 
-What a piece is made of is the analyses' business; where it is kept, that of ``_parts``.
+What a piece is made of is the analyses' business; where it is kept, that of ``checkpoints``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A progress bar with an estimate of the time left, over work counted in token-passes.
 
-Drawing is rich's, and lines where there is no terminal are ``_line_meter``'s; what the work is, is
+Drawing is rich's, and lines where there is no terminal are ``line_meter``'s; what the work is, is
 the analyses' business.
 """
 

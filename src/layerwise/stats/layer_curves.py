@@ -1,6 +1,6 @@
 """What a method says about each task, layer by layer, in the sample and in resamples: ablation.
 
-The methods that give curves are in ``_curve_evidence``. Joining tasks to capabilities and naming
+The methods that give curves are in ``emergence.curves``. Joining tasks to capabilities and naming
 depths is ``emergence``'s business.
 """
 

@@ -1,6 +1,6 @@
 """Tables averaged over items, with intervals: the lens's, and the bounds that patching shares.
 
-Only tables are read here; how they are shown is the business of ``report/`` and ``_html``.
+Only tables are read here; how they are shown is the business of ``report/`` and of the result.
 """
 
 from __future__ import annotations

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from transformer_lens import HookedTransformer
 
-from layerwise.models.kinds import Model
+from layerwise.models.kinds import Model, heads_per_key
 
 from ._curves import Curve, growing, share
-from ._runner import BlockRunner, KeptKeysValues, StepLayout, heads_per_key
+from ._runner import BlockRunner, KeptKeysValues, StepLayout
 from .blocks import block_runners
 from .layout import Layout, make_layout
 from .readout import CHUNK, score_rows

@@ -16,11 +16,6 @@ from ._edits import NO_EDITS, Activation, LayerEdits, Observe, OfLayout
 from .layout import KeysValues, Layout
 
 
-def heads_per_key(cfg: Any) -> int:
-    """How many query heads share a key/value head."""
-    return cfg.n_heads // (cfg.n_key_value_heads or cfg.n_heads)
-
-
 @dataclass(frozen=True)
 class KeptKeysValues:
     """Keys and values that are kept, heads before tokens, so that a part of them is a view.

@@ -15,8 +15,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from transformer_lens import HookedTransformer
 
+from layerwise.models.kinds import heads_per_key
+
 from ._edits import NO_EDITS, LayerEdits, Replacement
-from ._runner import KeptKeysValues, heads_per_key
+from ._runner import KeptKeysValues
 from .blocks import BlockRunner
 from .branches import Branches
 from .interventions import (

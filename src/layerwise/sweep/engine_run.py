@@ -13,10 +13,11 @@ from typing import Any
 
 from transformer_lens import HookedTransformer
 
+from layerwise.models.kinds import heads_per_key
+
 from ..models.kinds import Model
 from ..models.seq2seq import Seq2SeqModel
 from ._outcomes import Engine, Told
-from ._runner import heads_per_key
 from .blocks import block_runners, why_not_packed
 from .decode import Decoder, Job, capacity_for
 from .engine import TOKENS_AT_ONCE, Walk, Work

@@ -13,9 +13,11 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 
+from layerwise.models.kinds import heads_per_key
+
 from ._edits import NO_EDITS, Activation, HeadActivation, LayerEdits, Observe, OfLayout, Sites
 from ._modules import FusedMLP, add_product, norm_of
-from ._runner import StepLayout, heads_per_key
+from ._runner import StepLayout
 from ._step_attention import Part, attend_part, attend_step, merged
 from .layout import KeysValues, Layout, SplitKeys
 from .trie import AttentionRows

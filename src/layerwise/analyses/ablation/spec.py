@@ -11,7 +11,7 @@ from typing import Any
 
 from layerwise import stats
 from layerwise.errors import UserError, unknown_name
-from layerwise.models.kinds import Model, n_encoder_layers, n_heads_of
+from layerwise.models.kinds import Model, heads_per_key, n_encoder_layers, n_heads_of
 from layerwise.runs.setup import Setup
 from layerwise.sweep import (
     Intervention,
@@ -26,7 +26,6 @@ from layerwise.sweep import (
     together,
     zero,
 )
-from layerwise.sweep._runner import heads_per_key
 from layerwise.sweep.interventions import CROSS_SITES
 from layerwise.sweep.requests import Tokens
 from layerwise.tasks.items import Item

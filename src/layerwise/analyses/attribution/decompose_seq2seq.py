@@ -1,8 +1,8 @@
 """The direct path from each part of an encoder-decoder to its logits, exactly.
 
-As in ``_direct``, what is a sum is taken apart and norms are held at their scale in this run. With
-the patterns of cross-attention held too, the decoder reads the encoder's output linearly, so that
-what comes through cross-attention is a sum over the encoder's parts.
+As in ``decompose``, what is a sum is taken apart and norms are held at their scale in this run.
+With the patterns of cross-attention held too, the decoder reads the encoder's output linearly, so
+that what comes through cross-attention is a sum over the encoder's parts.
 """
 
 from __future__ import annotations

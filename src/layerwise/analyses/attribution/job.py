@@ -1,6 +1,6 @@
 """A planned direct logit attribution: prompts read in pieces, and their parts as rows.
 
-The public function with its arguments is in ``attribution``, the decomposition in ``_direct``.
+The public function with its arguments is in ``attribution``, the decomposition in ``decompose``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The parts of a direct logit attribution as rows, of either kind of models.
 
-What they are worth is worked out in ``_direct`` and ``_direct_two_stacks``.
+What they are worth is worked out in ``decompose`` and ``decompose_seq2seq``.
 """
 
 from __future__ import annotations

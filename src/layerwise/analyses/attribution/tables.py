@@ -1,6 +1,6 @@
 """Means of attributions over items, with intervals and tests.
 
-Only tables are read here; how they are shown is the business of ``report/`` and ``_html``.
+Only tables are read here; how they are shown is the business of ``report/`` and of the result.
 """
 
 from __future__ import annotations

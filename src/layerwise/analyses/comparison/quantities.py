@@ -1,6 +1,6 @@
 """The quantities that runs are compared by, in the sample and in resamples of the same items.
 
-Differences and tests are the business of ``_compare_tables``; definitions are in
+Differences and tests are the business of ``tables``; definitions are in
 ``docs/comparing.md``.
 """
 

@@ -1,6 +1,6 @@
 """Estimates of each run, and differences between runs or groups with intervals and tests.
 
-What is estimated is made in ``_compare_quantities``; definitions are in ``docs/comparing.md``.
+What is estimated is made in ``quantities``; definitions are in ``docs/comparing.md``.
 """
 
 from __future__ import annotations

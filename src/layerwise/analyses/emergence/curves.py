@@ -1,6 +1,6 @@
 """What lenses, patching and attribution say about each task: progress over the layers.
 
-Evidence itself, and that of ablation, is in ``_evidence``.
+Evidence itself, and that of ablation, is in ``stats.layer_curves``.
 """
 
 from __future__ import annotations

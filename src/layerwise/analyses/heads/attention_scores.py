@@ -2,7 +2,7 @@
 
 A score is mean attention from some positions to others, one for one; which these are, and in
 which run, is all that differs between kinds. Definitions are in ``docs/heads.md``; what heads add
-to logits is told in ``_next_tokens``.
+to logits is told in ``next_tokens``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What heads add directly to the logit of the right next token, on repeated random tokens.
 
-Logits are taken apart in ``_direct`` and ``_direct_two_stacks``. Here is what is read of them, and
+Logits are taken apart in ``attribution.decompose``. Here is what is read of them, and
 how the sums of a decoder that reads an encoder are taken from a run.
 """
 

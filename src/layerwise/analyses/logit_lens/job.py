@@ -1,6 +1,6 @@
 """A planned lens: which tokens of which tasks are read, at which places, piece by piece.
 
-What one reading is, is in ``_lens_reading``; the public function with its arguments in
+What one reading is, is in ``reading``; the public function with its arguments in
 ``logit_lens``.
 """
 

@@ -1,6 +1,6 @@
 """What lenses are called in arguments, tables and figures.
 
-What they read is the business of ``_lens_job``, what the trained ones are, of ``_translators``.
+What they read is the business of ``job``, what the trained ones are, of ``tuned_lens.translators``.
 """
 
 from __future__ import annotations

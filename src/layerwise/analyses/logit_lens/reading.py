@@ -1,6 +1,6 @@
 """What a lens reads: which tokens of an item are read, at which sites, and what is seen there.
 
-How the readings of many items become a result is the business of ``_lens_job``.
+How the readings of many items become a result is the business of ``job``.
 """
 
 from __future__ import annotations

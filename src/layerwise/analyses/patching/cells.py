@@ -1,6 +1,6 @@
 """What is patched at one go: a site of a layer, one head of it or not, at which positions.
 
-Which positions there are is told in ``_patching_places``. Nothing here runs a model.
+Which positions there are is told in ``positions``. Nothing here runs a model.
 """
 
 from __future__ import annotations

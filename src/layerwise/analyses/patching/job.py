@@ -1,7 +1,7 @@
 """A planned activation patching: which cells there are, and a row for each.
 
-What is patched is told in ``_patching_cells``, which pairs in ``_patching_pairs``; averages and
-tests are made of the rows in ``_patching_tables``.
+What is patched is told in ``cells``, which pairs in ``pairs``; averages and
+tests are made of the rows in ``tables``.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Path patching: which components act on a receiver directly, not by way of others.
 
 The receiver is the query, key or value of a head, an MLP, or the logits. How a path is patched
-is told in ``_paths``, how its ends are named in ``_path_ends``; which pairs are used, in
-``_patching_pairs``.
+is told in ``paths``, how its ends are named in ``components``; which pairs are used, in
+``patching.pairs``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The ends of direct paths: what writes into a residual stream, and what reads from it.
 
 Both are named here, by number in a decoder-only model and by address (``encoder.3``) in an
-encoder-decoder; what flows between them is told in ``_paths``.
+encoder-decoder; what flows between them is told in ``paths``.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Everything but the one path is held at the values of the run that is patched, so that the
 receiver's input changes by exactly what the sender writes differently in the other run
 (Wang et al. 2022, arXiv:2211.00593, appendix B; Goldowsky-Dill et al. 2023, arXiv:2304.05969).
-The ends of paths are named in ``_path_ends``.
+The ends of paths are named in ``components``.
 """
 
 from __future__ import annotations

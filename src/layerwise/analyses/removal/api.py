@@ -1,6 +1,6 @@
 """Removal of layers: in which orders they can go, and what is left without them.
 
-The steps are planned and made in ``_removal_job``; choices and effects are computed from the
+The steps are planned and made in ``job``; choices and effects are computed from the
 records by ``results``.
 """
 

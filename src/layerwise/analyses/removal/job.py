@@ -1,7 +1,7 @@
 """A planned removal of layers: searches that try what can go next, and orders given beforehand.
 
 The public function with its arguments is in ``removal``; given orders are made in
-``_removal_orders``.
+``orders``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What was found by removing layers: candidates' scores, the best of them, and the curve.
 
-Only tables are read here; what is tried is the business of ``_removal_job``.
+Only tables are read here; what is tried is the business of ``job``.
 """
 
 from __future__ import annotations

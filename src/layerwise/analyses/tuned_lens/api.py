@@ -1,6 +1,6 @@
 """Tuned lens: a translator for each depth, trained so that its reading is like the final one.
 
-The training is in ``_lens_training``, the translators' file in ``_translators``; read with one
+The training is in ``training``, the translators' file in ``translators``; read with one
 by ``logit_lens(..., lens="tuned")``.
 """
 

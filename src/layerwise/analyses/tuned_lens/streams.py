@@ -1,7 +1,7 @@
 """Residual streams that a tuned lens is trained and tested on, and what each depth of them says.
 
 In the decoder (or the only stack) the final norm and the unembedding read a stream; the encoder's
-is read by the whole decoder. What is trained is in ``_lens_training``.
+is read by the whole decoder. What is trained is in ``training``.
 """
 
 from __future__ import annotations

@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Float
 from transformer_lens import HookedTransformer
 
+from layerwise.models.kinds import heads_per_key
 from layerwise.models.organisms.forms import END
 from layerwise.models.organisms.language import Language
 from layerwise.models.organisms.layout import Spot, WiredLayout
-from layerwise.sweep._runner import heads_per_key
 
 Directions = Float[np.ndarray, "_ d_model"]
 

@@ -1,0 +1,141 @@
+"""The walls of the house: what each folder may import, and that nothing imports in a circle."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import layerwise
+
+ROOT = Path(layerwise.__file__).parent
+
+# From the ground up: a folder imports what stands before it. Training and wiring of organisms use
+# tasks and runs, and are no part of the models that they make; a profile stands on the report.
+ORDER = (
+    "errors", "ground", "results", "stats", "models", "sweep", "tasks", "runs", "organisms",
+    "presentation", "analyses", "report", "profile", "planning", "cli",
+)  # fmt: skip
+# Pictures, sentences and pages are made of tables alone.
+READS_TABLES_ONLY = ("presentation", "report")
+RUNS_MODELS = ("models", "sweep", "tasks", "runs")
+# Of the organisms' folder, what models are loaded and asked by.
+OF_MODELS = (
+    "language",
+    "forms",
+    "layout",
+    "tokenizer",
+    "truth",
+    "wired",
+    "_wiring",
+    "wired_seq2seq",
+)
+HEAVY = ("torch", "transformers", "transformer_lens", "matplotlib", "seaborn", "scipy")
+
+
+def modules() -> dict[str, Path]:
+    named = {}
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = ("layerwise", *path.relative_to(ROOT).with_suffix("").parts)
+        named[".".join(parts).removesuffix(".__init__")] = path
+    return named
+
+
+MODULES = modules()
+
+
+def imported(name: str) -> Iterator[str]:
+    """The package's modules that one imports, also within functions; not for types alone."""
+    path = MODULES[name]
+    tree = ast.parse(path.read_text("utf-8"))
+    for_types = {
+        node
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
+        for node in ast.walk(block)
+    }
+    for node in ast.walk(tree):
+        if node in for_types:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (one.name for one in node.names if one.name in MODULES)
+        elif isinstance(node, ast.ImportFrom):
+            base = absolute(node, name, path)
+            for one in node.names:
+                inner = f"{base}.{one.name}"
+                yield from (
+                    found for found in (inner if inner in MODULES else base,) if found in MODULES
+                )
+
+
+def absolute(node: ast.ImportFrom, name: str, path: Path) -> str:
+    if not node.level:
+        return node.module or ""
+    package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+    within = package[: len(package) - node.level + 1]
+    return ".".join([*within, *([node.module] if node.module else [])])
+
+
+def folder(name: str) -> str:
+    """Where a module stands in ``ORDER``."""
+    parts = name.split(".")[1:]
+    if parts[:2] == ["models", "organisms"]:
+        return "models" if len(parts) < 3 or parts[2] in OF_MODELS else "organisms"
+    if parts[:2] == ["analyses", "profile"]:
+        return "profile"
+    return parts[0] if parts else ""
+
+
+IMPORTS = {name: sorted(set(imported(name)) - {name}) for name in MODULES}
+
+
+def test_the_root_holds_folders_and_the_ground_alone():
+    files = {path.name for path in ROOT.iterdir() if path.is_file()}
+    assert files == {"__init__.py", "errors.py", "py.typed"}
+
+
+def test_no_arrow_runs_back_up():
+    wrong = [
+        f"{name} imports {other}"
+        for name, others in IMPORTS.items()
+        for other in others
+        if name != "layerwise" and ORDER.index(folder(name)) < ORDER.index(folder(other))
+    ]
+    assert not wrong
+
+
+def test_pages_are_made_without_running_a_model():
+    wrong = [
+        f"{name} imports {other}"
+        for name, others in IMPORTS.items()
+        for other in others
+        if folder(name) in READS_TABLES_ONLY and folder(other) in RUNS_MODELS
+    ]
+    assert not wrong
+
+
+def test_importing_the_report_loads_nothing_heavy():
+    code = f"import sys, layerwise.report; print([m for m in {HEAVY} if m in sys.modules])"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "[]"
+
+
+def circle(start: str) -> list[str] | None:
+    """A way from a module back to itself, if there is one."""
+    ways: list[list[str]] = [[start]]
+    seen: set[str] = set()
+    while ways:
+        way = ways.pop()
+        for other in IMPORTS[way[-1]]:
+            if other == start:
+                return [*way, other]
+            if other not in seen:
+                seen.add(other)
+                ways.append([*way, other])
+    return None
+
+
+def test_no_module_imports_itself_by_a_circle():
+    assert [found for found in map(circle, MODULES) if found is not None] == []
