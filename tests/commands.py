@@ -100,14 +100,6 @@ def process(*args: object, **variables: str) -> Outcome:
     return Outcome(ended.returncode, ended.stdout, ended.stderr)
 
 
-def started(*args: object) -> subprocess.Popen[str]:
-    """Start a command as a process of its own, and do not wait for it."""
-    return subprocess.Popen(
-        [*COMMAND, *map(str, args)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(),
-    )  # fmt: skip
-
-
 def assert_refused(outcome: Outcome, *parts: str) -> None:
     """One sentence with all ``parts`` on the error stream, nothing else, and exit code 2."""
     assert outcome.code == 2, outcome
