@@ -36,6 +36,9 @@ RUNS = [
 def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Scripts find their neighbours in their own folder."""
     monkeypatch.syspath_prepend(FOLDER)
+    # The text of two suites is enough for a tiny size.
+    texts = importlib.import_module("texts")
+    monkeypatch.setattr(texts, "SENTENCES", texts.SENTENCES[:2])
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
