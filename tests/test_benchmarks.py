@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import importlib
 from collections.abc import Iterator
 from dataclasses import replace
@@ -36,8 +37,10 @@ RUNS = [
 def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Scripts find their neighbours in their own folder."""
     monkeypatch.syspath_prepend(FOLDER)
-    # The text of two suites is enough for a tiny size.
-    texts = importlib.import_module("texts")
+    # The text of two suites is enough for a tiny size, and so is a moment for each product.
+    texts, products = map(importlib.import_module, ("texts", "products"))
+    moment = functools.partial(products._fastest, for_seconds=0.01)
+    monkeypatch.setattr(products, "_fastest", moment)
     monkeypatch.setattr(texts, "SENTENCES", texts.SENTENCES[:2])
     threads = torch.get_num_threads()
     yield
