@@ -10,14 +10,18 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
+import typer.main
 
 from layerwise.cli import app as cli
 from tests.models.tiny import session_folder, tiny_folder
 
 COMMAND = [sys.executable, "-m", "layerwise.cli"]
+
+
+_folders: set[str] = set()
 
 
 class Outcome(NamedTuple):
@@ -32,7 +36,9 @@ class Outcome(NamedTuple):
 def model_folder(name: str = "tiny", **config: int) -> Path:
     """A tiny random model's folder, made once a session; do not change it."""
     folder = tiny_folder(session_folder(), "llama", **config)
-    return folder.rename(folder.with_name(name))
+    folder = folder.rename(folder.with_name(name))
+    _folders.add(str(folder))
+    return folder
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -41,11 +47,30 @@ def environment(**more: str) -> dict[str, str]:
     return os.environ | {"LAYERWISE_CACHE": cache, "OMP_NUM_THREADS": "1"} | more
 
 
+@functools.cache
+def _loaded(load: Callable[..., Any], name: str, **options: str | None) -> Any:
+    return load(name, **options)
+
+
+def _load(name: str, dtype: str, device: str, offload: str | None) -> Any:
+    """Load a model as commands do, but toy models and ``model_folder`` once a session."""
+    from layerwise.models import load_model
+
+    unchanging = name.startswith(("organism-", "wired-")) or name in _folders
+    load = _loaded if unchanging else lambda load, *args, **options: load(*args, **options)
+    return load(load_model, name, dtype=dtype, device=device, offload=offload)
+
+
+_parser = functools.cache(typer.main.get_command)
+
+
 def run(*args: object) -> Outcome:
     """Run a command in this process, as ``layerwise ARGS`` would."""
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LAYERWISE_CACHE", environment()["LAYERWISE_CACHE"])
+        patch.setattr(cli, "_load", _load)
+        patch.setattr(typer.main, "get_command", _parser)
         patch.setattr(sys, "argv", ["layerwise", *map(str, args)])
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             code = _exit_code(cli.main)
@@ -73,14 +98,6 @@ def process(*args: object, **variables: str) -> Outcome:
         capture_output=True, text=True, timeout=120, env=environment(**variables),
     )  # fmt: skip
     return Outcome(ended.returncode, ended.stdout, ended.stderr)
-
-
-def started(*args: object) -> subprocess.Popen[str]:
-    """Start a command as a process of its own, and do not wait for it."""
-    return subprocess.Popen(
-        [*COMMAND, *map(str, args)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(),
-    )  # fmt: skip
 
 
 def assert_refused(outcome: Outcome, *parts: str) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import functools
 import importlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -35,6 +37,11 @@ RUNS = [
 def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Scripts find their neighbours in their own folder."""
     monkeypatch.syspath_prepend(FOLDER)
+    # The text of two suites is enough for a tiny size, and so is a moment for each product.
+    texts, products = map(importlib.import_module, ("texts", "products"))
+    moment = functools.partial(products._fastest, for_seconds=0.01)
+    monkeypatch.setattr(products, "_fastest", moment)
+    monkeypatch.setattr(texts, "SENTENCES", texts.SENTENCES[:2])
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
@@ -200,8 +207,11 @@ def test_pieces_share_no_prefix_and_shots_are_not_asked() -> None:
     assert texts.shared_prefix([(1, 2, 3), (1, 2), (1, 2, 4)]) == 2
 
 
-def test_encoder_decoders_against_pruned_models(capsys):
-    benchmark("encoder_decoder").main(["--quick", "--threads", "1"])
+def test_encoder_decoders_against_pruned_models(monkeypatch, capsys):
+    module, fast = benchmark("encoder_decoder"), SimpleNamespace(tokens_at_once=256)
+    # It would take most of the time, and says nothing about so small a model.
+    monkeypatch.setattr(module, "calibrate_two_stacks", lambda model: fast)
+    module.main(["--quick", "--threads", "1"])
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| 2 + 2")]
     assert len(lines) == 2
     assert "8 texts, the same" in lines[1]

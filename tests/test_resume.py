@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import time
@@ -20,6 +21,7 @@ from layerwise.sweep.calibration import calibration_for
 from layerwise.tasks import Task
 from tests import commands
 from tests.analysis import solved_by, solved_file, word_task, write_jsonl
+from tests.forking import exit_code, forked, needs_fork
 from tests.models.tiny import tiny_model
 
 N_ITEMS = 224
@@ -47,19 +49,22 @@ def whole(command, tmp_path_factory) -> Path:
 
 def stopped(command: list[object], folder: Path, how: signal.Signals) -> tuple[int, str, str]:
     """Start a run, stop it when some of its work is done, and say how it ended."""
-    running = commands.started(*command, folder)
-    try:
-        deadline = time.monotonic() + 100
-        while len(list(folder.glob("parts/records*"))) < 2:
-            assert running.poll() is None, running.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-        running.send_signal(how)
-        out, err = running.communicate(timeout=60)
-    finally:
-        running.kill()
-        running.wait()
-    return running.returncode, out, err
+    told = [folder.with_suffix(end) for end in (".out", ".err")]
+
+    def work() -> int:
+        ended = commands.run(*command, folder)
+        for path, text in zip(told, (ended.out, ended.err), strict=True):
+            path.write_text(text)
+        return ended.code
+
+    child = forked(work)
+    deadline = time.monotonic() + 100
+    while len(list(folder.glob("parts/records*"))) < 2 and time.monotonic() < deadline:
+        assert os.waitpid(child, os.WNOHANG) == (0, 0)
+        time.sleep(0.005)
+    os.kill(child, how)
+    code = exit_code(child)
+    return code, *(path.read_text() if path.exists() else "" for path in told)
 
 
 def assert_unfinished(folder: Path) -> None:
@@ -78,6 +83,7 @@ def assert_same_run(folder: Path, other: Path) -> None:
     assert (folder / "requests.jsonl").read_bytes() == (other / "requests.jsonl").read_bytes()
 
 
+@needs_fork
 @pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_records(command, whole, tmp_path):
     folder = tmp_path / "killed"
@@ -92,6 +98,7 @@ def test_a_killed_run_goes_on_to_the_same_records(command, whole, tmp_path):
     assert_same_run(folder, whole)
 
 
+@needs_fork
 @pytest.mark.slow
 def test_an_interrupted_run_says_so_and_goes_on_to_the_same_records(command, whole, tmp_path):
     folder = tmp_path / "interrupted"

@@ -11,8 +11,7 @@ from layerwise import results
 from layerwise.errors import UserError
 from layerwise.results import AblationResult, RunFolder, load_results
 from tests import synthetic
-
-forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+from tests.forking import exit_code, forked, needs_fork
 
 
 @pytest.fixture
@@ -196,21 +195,20 @@ def run_in_parts(folder, kill_at, step, said):
 def run_apart(folder, kill_at=0, step="fsync"):
     """Run it in a process forked from this one; its exit code and what it said."""
     reading, said = os.pipe()
-    child = os.fork()
-    if child == 0:
-        code = 70
+
+    def work():
         try:
             run_in_parts(folder, kill_at, step, said)
-            code = 0
         except UserError as error:
             os.write(said, str(error).encode())
-            code = 1
-        finally:
-            os._exit(code)  # without pytest's own end
+            return 1
+        return 0
+
+    child = forked(work)
     os.close(said)
     with os.fdopen(reading) as pipe:
         told = pipe.read()
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), told
+    return exit_code(child), told
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +220,7 @@ def whole(tmp_path_factory):
 
 # fsync is within a write, replace is just before the file takes its name; the writes are
 # run.json, two parts, three tables, and run.json again
-@forks
+@needs_fork
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kill_at", "step"), [(1, "fsync"), (2, "replace"), (3, "fsync"), (5, "fsync"), (7, "replace")]
@@ -241,7 +239,7 @@ def test_a_killed_run_goes_on_to_the_same_tables(whole, tmp_path, kill_at, step)
         )
 
 
-@forks
+@needs_fork
 def test_another_process_is_refused_while_one_runs(tmp_path):
     with RunFolder.open(tmp_path, {"seed": 3}):
         code, told = run_apart(tmp_path)

@@ -153,7 +153,7 @@ def test_no_more_than_two_blocks_are_in_memory(tmp_path, monkeypatch, family, me
         n_mapped.append(len(mapped(files_of(model))))
 
     monkeypatch.setattr(BlocksOnDisk, "_fill", watched)
-    sweep(model, CHANGES, ASKED, method=method)
+    sweep(model, CHANGES, ASKED[1:3], method=method)
     assert max(n_held) <= 2
     assert max(n_mapped) <= 2
     assert all_on_disk(model)
