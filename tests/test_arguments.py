@@ -20,7 +20,7 @@ import torch
 
 import layerwise as lw
 from layerwise.analyses.arguments import READERS, check_arguments
-from layerwise.analyses.execute import carry_out
+from layerwise.analyses.execute import execute
 from layerwise.analyses.tuned_lens.api import train_lens
 from layerwise.ground.arguments import plain
 from layerwise.planning.plan import plan_run
@@ -218,9 +218,9 @@ def test_a_setting_that_run_json_cannot_hold_is_found_before_anything_is_made():
 
     for odd in (np.int64(3), {1, 2}):
         with pytest.raises(TypeError, match="not JSON serializable"):
-            carry_out(make, None, {"seed": odd}, False)
+            execute(make, None, {"seed": odd}, False)
     with pytest.raises(ValueError, match="not JSON compliant"):
-        carry_out(make, None, {"rate": float("nan")}, False)
+        execute(make, None, {"rate": float("nan")}, False)
 
 
 def test_sentences_spell_control_characters_out():

@@ -8,8 +8,8 @@ import pytest
 
 from layerwise.analyses.ablation import job as _ablation_job
 from layerwise.analyses.ablation.job import Ablation
-from layerwise.analyses.ablation.spec import Changes
-from layerwise.runs.checkpoints import MemoryParts
+from layerwise.analyses.ablation.spec import AblationSpec
+from layerwise.runs.checkpoints import MemoryCheckpoints
 from layerwise.runs.line_meter import LineMeter
 from layerwise.runs.setup import prepare
 from tests.analysis import word_task
@@ -23,8 +23,8 @@ def test_a_small_budget_is_told_of_once_and_the_usual_one_not(monkeypatch, share
     model, lines = tiny_model("llama"), []
     setup = prepare(model, word_task(12), "continuation", memory_budget=usual)
     setup = replace(setup, memory_budget=int(usual * share))
-    job = Ablation(setup, (Changes.of(model, "skip", None, (0, 1, 2)),))
-    job.run(MemoryParts(), {}, LineMeter(lines.append))
+    job = Ablation(setup, (AblationSpec.of(model, "skip", None, (0, 1, 2)),))
+    job.run(MemoryCheckpoints(), {}, LineMeter(lines.append))
     assert len(lines) == n_lines
     if lines:
         assert "with a memory budget of 0 MiB this takes about" in lines[0]

@@ -10,7 +10,7 @@ import pytest
 import layerwise as lw
 from layerwise.errors import UserError
 from layerwise.models import model_facts
-from layerwise.models.outline import load_outline
+from layerwise.models.meta_model import load_meta_model
 from layerwise.planning import plan as planning
 from layerwise.planning.plan import plan_run
 from layerwise.runs.records import planned_and_actual, seconds_in_words
@@ -193,7 +193,7 @@ def test_lengths_in_a_sweep():
 
 def test_no_time_where_speed_cannot_be_measured(monkeypatch):
     monkeypatch.setattr("layerwise.sweep.stand_in.free_memory", lambda device: 1000)
-    plan = plan_run(load_outline(model_folder()), word_task(4), "letter")
+    plan = plan_run(load_meta_model(model_folder()), word_task(4), "letter")
     assert plan.total.seconds is None
     assert planning.NO_MEMORY in plan.notes
     assert "?" in str(plan)

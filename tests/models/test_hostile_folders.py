@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from layerwise.models import load_model, model_facts
 from layerwise.models.folder import read_config
-from layerwise.models.outline import load_outline
+from layerwise.models.meta_model import load_meta_model
 from tests.models.refusal import refused
 from tests.models.test_refusals import edit_config, edit_weights
 from tests.models.tiny import tiny_folder
@@ -145,7 +145,7 @@ def test_configurations_that_do_not_fit_are_refused(folder, fields, parts):
 def test_an_outline_of_impossible_sizes_is_refused(folder, number):
     edit_config(folder, intermediate_size=number)
     with refused("config.json"):
-        load_outline(folder)
+        load_meta_model(folder)
 
 
 @pytest.mark.parametrize("fields", [{"model_max_length": ["a"]}, {"unk_token": ""}])

@@ -5,7 +5,7 @@ import pytest
 
 from layerwise.models import load_model, model_facts, original_tokenizer
 from layerwise.models.folder import has_weights
-from layerwise.models.outline import facts_of_outline, is_outline, load_outline
+from layerwise.models.meta_model import facts_of_outline, is_meta_model, load_meta_model
 from tests.models.refusal import refused
 from tests.models.tiny import FAMILIES, tiny_folder
 
@@ -14,11 +14,11 @@ from tests.models.tiny import FAMILIES, tiny_folder
 def test_an_outline_has_the_shapes_of_the_model(tmp_path, family):
     folder = tiny_folder(tmp_path, family)
     assert family in FAMILIES
-    model, outline = load_model(folder), load_outline(folder)
+    model, outline = load_model(folder), load_meta_model(folder)
     shapes = {name: (p.shape, p.dtype) for name, p in model.named_parameters()}
     assert {name: (p.shape, p.dtype) for name, p in outline.named_parameters()} == shapes
-    assert is_outline(outline)
-    assert not is_outline(model)
+    assert is_meta_model(outline)
+    assert not is_meta_model(model)
     known, told = model_facts(model), facts_of_outline(outline)
     for name in ("name", "n_layers", "n_heads", "n_key_value_heads", "d_model", "d_vocab", "n_ctx"):
         assert getattr(told, name) == getattr(known, name)
@@ -31,7 +31,7 @@ def test_an_outline_needs_no_weights_and_takes_no_memory(tmp_path):
     assert has_weights(folder)
     (folder / "model.safetensors").unlink()
     assert not has_weights(folder)
-    outline = load_outline(folder, dtype="bfloat16")
+    outline = load_meta_model(folder, dtype="bfloat16")
     assert all(parameter.is_meta for parameter in outline.parameters())
     assert (facts_of_outline(outline).dtype, facts_of_outline(outline).device) == (
         "bfloat16",
@@ -50,16 +50,16 @@ def test_of_the_hub_no_weights_are_asked_for(monkeypatch, tmp_path):
         return str(tiny_folder(tmp_path, "gpt2"))
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
-    assert facts_of_outline(load_outline("owner/name")).name == "owner/name"
+    assert facts_of_outline(load_meta_model("owner/name")).name == "owner/name"
     assert asked == [name for name in files if name != "model.safetensors"]
 
 
 def test_what_is_no_model_has_no_outline(tmp_path):
     with refused("nowhere", "There is no file or folder"):
-        load_outline("./nowhere")
+        load_meta_model("./nowhere")
     folder = tiny_folder(tmp_path, "llama")
     (folder / "config.json").write_text("{}")
     with refused(str(folder), "unknown architecture"):
-        load_outline(folder)
+        load_meta_model(folder)
     with refused("gigantic"):
-        load_outline(folder, dtype="gigantic")
+        load_meta_model(folder, dtype="gigantic")

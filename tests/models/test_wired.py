@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from layerwise.errors import UserError
 from layerwise.models import load_model, model_facts, original_tokenizer
+from layerwise.models.meta_model import load_meta_model
 from layerwise.models.organisms.language import ORGANISM, Language
 from layerwise.models.organisms.layout import Spot, WiredLayout
 from layerwise.models.organisms.wired import wired_model
-from layerwise.models.outline import load_outline
 from layerwise.tasks import Task, load_task, task_names
 from layerwise.tasks.suites import toy
 from tests.planted import CAPABILITIES, SMALL, layouts, small_model, small_task
@@ -117,7 +117,7 @@ def test_it_is_loaded_by_name_in_any_format(dtype):
     assert (facts.n_layers, facts.n_heads, facts.dtype) == (10, 4, dtype)
     for name in task_names("wired"):
         assert all_right(model, load_task(name, limit=6))
-    again = model_facts(load_outline("wired-decoder", dtype=dtype))
+    again = model_facts(load_meta_model("wired-decoder", dtype=dtype))
     assert again == facts
 
 

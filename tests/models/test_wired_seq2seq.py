@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from layerwise.errors import UserError
 from layerwise.models import known_models, load_model, model_facts
+from layerwise.models.meta_model import load_meta_model
 from layerwise.models.organisms.language import ORGANISM, Language
 from layerwise.models.organisms.layout import Spot
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
 from layerwise.models.organisms.wired_seq2seq.model import wired_seq2seq_model
-from layerwise.models.outline import load_outline
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.tasks import Task, load_task, task_names
 from layerwise.tasks.suites import toy
@@ -118,7 +118,7 @@ def test_it_is_loaded_by_name_in_any_format(dtype):
     assert facts.dtype == dtype
     for name in task_names("wired"):
         assert all_right(model, load_task(name, limit=6))
-    assert model_facts(load_outline("wired-seq2seq", dtype=dtype)) == facts
+    assert model_facts(load_meta_model("wired-seq2seq", dtype=dtype)) == facts
     assert "wired-seq2seq" in [known.name for known in known_models() if known.available]
 
 

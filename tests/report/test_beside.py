@@ -18,7 +18,7 @@ from synthetic import Plan, facts
 
 from layerwise.ground.process import has_beside
 from layerwise.presentation import parallel_rendering as _beside
-from layerwise.presentation.figure_spec import Drawing
+from layerwise.presentation.figure_spec import FigureSpec
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.parallel_rendering import narrow_pictures, picture
 from layerwise.presentation.style import new_figure, styled
@@ -48,7 +48,7 @@ def drawn_here_only(values: pd.DataFrame, width: float = 6.9):
 
 def jobs(how=drawn, n: int = 6):
     tables = [pd.DataFrame({"x": range(3), "y": [i, i + 1, 0]}) for i in range(n)]
-    drawings = [Drawing(f"{i}", partial(how, table), "", "") for i, table in enumerate(tables)]
+    drawings = [FigureSpec(f"{i}", partial(how, table), "", "") for i, table in enumerate(tables)]
     return {drawing: MODELS[i % 3] for i, drawing in enumerate(drawings)}
 
 

@@ -11,7 +11,7 @@ import torch
 
 from layerwise.models import load_model
 from layerwise.models.cache import checksum_of
-from layerwise.models.outline import load_outline
+from layerwise.models.meta_model import load_meta_model
 from layerwise.sweep import calibration
 from layerwise.sweep._bench import FAIR_TOKENS, TOKENS, Bench
 from layerwise.sweep._curves import FEWEST, growing, seconds_at, worthwhile
@@ -209,7 +209,7 @@ def test_other_shapes_and_threads_are_measured_apart(measured):
 
 
 def test_an_outline_is_measured_on_a_stand_in_as_the_model_would_be(measured, tmp_path):
-    outline = load_outline(tiny_folder(tmp_path, "llama"))
+    outline = load_meta_model(tiny_folder(tmp_path, "llama"))
     calibration_for(outline, "cpu")
     (timed,) = measured
     assert timed is not outline
@@ -228,7 +228,7 @@ def test_a_model_whose_weights_are_on_disk_is_measured_on_a_stand_in(measured, t
 
 
 def test_where_not_even_a_few_blocks_fit_nothing_is_measured(measured, tmp_path, monkeypatch):
-    outline = load_outline(tiny_folder(tmp_path, "llama"))
+    outline = load_meta_model(tiny_folder(tmp_path, "llama"))
     monkeypatch.setattr("layerwise.sweep.stand_in.free_memory", lambda device: 1000)
     assert stand_in(outline, "cpu") is None
     assert calibration_for(outline, "cpu") is None
@@ -236,7 +236,7 @@ def test_where_not_even_a_few_blocks_fit_nothing_is_measured(measured, tmp_path,
 
 
 def test_a_stand_in_can_be_measured(tmp_path):
-    timed = stand_in(load_outline(tiny_folder(tmp_path, "gpt_neo")), "cpu")
+    timed = stand_in(load_meta_model(tiny_folder(tmp_path, "gpt_neo")), "cpu")
     assert timed is not None
     assert calibrate(timed, seconds=0.1).block
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from layerwise.errors import DamagedResultsError, MadeAgainWarning
 from layerwise.results.base import Result
-from layerwise.runs.checkpoints import MemoryParts, Parts
+from layerwise.runs.checkpoints import CheckpointStore, MemoryCheckpoints
 from layerwise.runs.folder import RunFolder
 from layerwise.runs.progress import Meter, meter
 
@@ -23,8 +23,8 @@ from .restoring import refuse_lost, restore, restore_requests
 _Read = TypeVar("_Read")
 
 
-def carry_out(
-    make: Callable[[Parts, Meter], list[Any]],
+def execute(
+    make: Callable[[CheckpointStore, Meter], list[Any]],
     out: str | Path | None,
     settings: dict[str, Any],
     progress: bool,
@@ -50,7 +50,7 @@ def carry_out(
     json.dumps(settings, allow_nan=False)
     if out is None:
         with meter(progress) as told:
-            return make(MemoryParts(), told)
+            return make(MemoryCheckpoints(), told)
     with RunFolder.open(out, settings) as folder:
         if folder.finished:
             found = read_finished(folder, load_results, also)

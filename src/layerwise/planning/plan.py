@@ -17,7 +17,7 @@ import pandas as pd
 from transformer_lens import HookedTransformer
 
 from layerwise.analyses.ablation.job import Ablation
-from layerwise.analyses.ablation.spec import Changes
+from layerwise.analyses.ablation.spec import AblationSpec
 from layerwise.analyses.arguments import check_arguments, model_or_name
 from layerwise.analyses.attribution.job import Attribution
 from layerwise.analyses.logit_lens.api import LENS_PROTOCOLS, Lens
@@ -30,7 +30,7 @@ from layerwise.models import load_model
 from layerwise.models.folder import has_weights
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
-from layerwise.models.outline import is_outline, load_outline
+from layerwise.models.meta_model import is_meta_model, load_meta_model
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.runs.records import seconds_in_words
 from layerwise.runs.setup import Setup, TaskLike, check_layers, paired_tasks, prepare
@@ -185,7 +185,7 @@ def plan_run(
         {"exhaustive": exhaustive},
     )
     given = isinstance(model, (HookedTransformer, Seq2SeqModel))
-    subject = model if given else load_outline(model, dtype=dtype, device=device)
+    subject = model if given else load_meta_model(model, dtype=dtype, device=device)
     if recalibrate:
         calibration_for(subject, None if given else device, anew=True)
     if analysis == "patching":
@@ -203,7 +203,7 @@ def plan_run(
             "'profile', or leave it out."
         )
     if analysis == "ablation":
-        jobs = _Jobs(Ablation(setup, (Changes.of(subject, kind, site, chosen),)))
+        jobs = _Jobs(Ablation(setup, (AblationSpec.of(subject, kind, site, chosen),)))
     elif analysis == "lens":
         jobs = _Jobs(lens=Lens(setup))
     elif analysis == "patching":
@@ -286,7 +286,7 @@ def _find_lengths(setup: Setup, anew: bool) -> bool:
     ]
     if not unknown:
         return True
-    if is_outline(setup.model):
+    if is_meta_model(setup.model):
         cfg = setup.model.cfg
         if not has_weights(Path(str(getattr(cfg, "tokenizer_name", cfg.model_name)))):
             return False
@@ -315,7 +315,9 @@ def _notes(setup: Setup, total: Cost) -> Iterator[str]:
     rate = setup.calibration.flop_per_second / 1e9
     yield f"Matrix products of this model's sizes: {rate:,.0f} GFLOP/s here when it was calibrated."
     timed = (
-        stand_in_for(setup.model, setup.loaded.device) if is_outline(setup.model) else setup.model
+        stand_in_for(setup.model, setup.loaded.device)
+        if is_meta_model(setup.model)
+        else setup.model
     )
     fewer = None if timed is None else fewer_threads(timed)
     if fewer is not None:

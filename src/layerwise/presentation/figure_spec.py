@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Drawing:
+class FigureSpec:
     """A figure to be drawn, at whatever width is asked for.
 
     Attributes:

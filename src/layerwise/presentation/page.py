@@ -19,7 +19,7 @@ from layerwise.results.atomic_files import (
 )
 from layerwise.results.provenance import ModelFacts
 
-from .figure_spec import Drawing
+from .figure_spec import FigureSpec
 from .finding import Finding
 from .naming import naming_layers_of
 from .parallel_rendering import narrow_pictures
@@ -107,14 +107,14 @@ def filled(package: str, template: str, **values: Any) -> str:
     return environment.get_template(template).render(style=Markup(style), **values)
 
 
-def pictures(drawings: Sequence[Drawing]) -> tuple[dict[Drawing, Picture], dict[str, Any]]:
+def pictures(drawings: Sequence[FigureSpec]) -> tuple[dict[FigureSpec, Picture], dict[str, Any]]:
     """Drawings of no one run in particular as a page takes them, and as figures by name."""
     return drawn([(drawing.name, drawing, None) for drawing in drawings])
 
 
 def drawn(
-    listed: Sequence[tuple[str, Drawing, ModelFacts | None]],
-) -> tuple[dict[Drawing, Picture], dict[str, Any]]:
+    listed: Sequence[tuple[str, FigureSpec, ModelFacts | None]],
+) -> tuple[dict[FigureSpec, Picture], dict[str, Any]]:
     """Pictures of drawings, and figures by their names; narrow ones are made beside wide ones.
 
     Args:
@@ -124,7 +124,7 @@ def drawn(
 
     most = min(_ONE, _ALL // max(1, len(listed)))  # bytes of one as SVG
     figures: dict[str, Figure] = {}
-    made: dict[Drawing, tuple[str, int]] = {}
+    made: dict[FigureSpec, tuple[str, int]] = {}
     with narrow_pictures({drawing: model for _, drawing, model in listed}) as narrow:
         for name, drawing, model in listed:
             with naming_layers_of(model):

@@ -17,14 +17,14 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from layerwise.ground.process import has_beside
-from layerwise.presentation.figure_spec import Drawing
+from layerwise.presentation.figure_spec import FigureSpec
 from layerwise.presentation.naming import naming_layers_of
 from layerwise.results.provenance import ModelFacts
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Jobs = dict[Drawing, ModelFacts | None]
+Jobs = dict[FigureSpec, ModelFacts | None]
 
 # A second process imports what draws for as long as this many narrow pictures take.
 _FEWEST = 8
@@ -63,14 +63,14 @@ class Narrow:
         shared: whether this process may help with those that are not begun.
     """
 
-    def __init__(self, jobs: Jobs, made: dict[Drawing, Future[str]], shared: bool) -> None:
+    def __init__(self, jobs: Jobs, made: dict[FigureSpec, Future[str]], shared: bool) -> None:
         self.jobs, self.made, self.shared = jobs, made, shared
 
-    def all(self) -> dict[Drawing, str]:
+    def all(self) -> dict[FigureSpec, str]:
         """All of them, as ``data:`` addresses, from the last, which is begun last, on."""
         return {drawing: self._one(drawing) for drawing in reversed(self.made)}
 
-    def _one(self, drawing: Drawing) -> str:
+    def _one(self, drawing: FigureSpec) -> str:
         made = self.made[drawing]
         if not self.shared or not made.cancel():
             # One that cannot be started, or was ended by someone, leaves this one to draw.
@@ -79,7 +79,7 @@ class Narrow:
         return picture(drawing, self.jobs[drawing])
 
 
-def _begun(pool: Executor, drawing: Drawing, model: ModelFacts | None) -> Future[str]:
+def _begun(pool: Executor, drawing: FigureSpec, model: ModelFacts | None) -> Future[str]:
     """The picture in the making; one that is cancelled if no process can make it."""
     try:
         return pool.submit(picture, drawing, model)
@@ -89,14 +89,14 @@ def _begun(pool: Executor, drawing: Drawing, model: ModelFacts | None) -> Future
         return nobody
 
 
-def picture(drawing: Drawing, model: ModelFacts | None) -> str:
+def picture(drawing: FigureSpec, model: ModelFacts | None) -> str:
     """The narrow picture of one drawing, as a ``data:`` address."""
     from layerwise.presentation.save import encoded
 
     return encoded(_pixels(drawing, model))
 
 
-def _pixels(drawing: Drawing, model: ModelFacts | None) -> Image:
+def _pixels(drawing: FigureSpec, model: ModelFacts | None) -> Image:
     from layerwise.presentation.save import pixels_of
     from layerwise.presentation.style import COLUMN_WIDTH
 

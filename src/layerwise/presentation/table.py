@@ -14,7 +14,7 @@ from .wording import interval
 
 
 @dataclass(frozen=True)
-class Shown:
+class Table:
     """A table as text.
 
     Attributes:

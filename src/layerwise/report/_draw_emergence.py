@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from functools import partial
 
-from layerwise.presentation.figure_spec import Drawing
+from layerwise.presentation.figure_spec import FigureSpec
 from layerwise.presentation.rows import records
-from layerwise.presentation.table import Shown, bounds
+from layerwise.presentation.table import Table, bounds
 from layerwise.presentation.wording import layer_ranges, spread
 from layerwise.report.run import Run
 
 
-def interactions(run: Run) -> list[Drawing]:
+def interactions(run: Run) -> list[FigureSpec]:
     """What groups of layers cost under each two protocols."""
     from layerwise.report.figures import interaction_profiles
 
@@ -33,10 +33,10 @@ def interactions(run: Run) -> list[Drawing]:
         "panels, p < 0.05)."
     )
     alt = "Line charts of the share lost by group of layers, one line per protocol."
-    return [Drawing("protocol_interaction", partial(interaction_profiles, table), caption, alt)]
+    return [FigureSpec("protocol_interaction", partial(interaction_profiles, table), caption, alt)]
 
 
-def interaction_tables(run: Run) -> list[Shown]:
+def interaction_tables(run: Run) -> list[Table]:
     """The same in numbers."""
     if run.protocol_interaction is None:
         return []
@@ -54,10 +54,10 @@ def interaction_tables(run: Run) -> list[Shown]:
         ]
         for row in records(run.protocol_interaction)
     ]  # fmt: skip
-    return [Shown(f"Loss by group of layers and protocol ({len(cells)})", columns, cells, True)]
+    return [Table(f"Loss by group of layers and protocol ({len(cells)})", columns, cells, True)]
 
 
-def agreements(run: Run) -> list[Drawing]:
+def agreements(run: Run) -> list[FigureSpec]:
     """Differences of depth and correlations between methods."""
     from layerwise.report.figures import agreement_ranges
 
@@ -73,10 +73,10 @@ def agreements(run: Run) -> list[Drawing]:
         "correlations)."
     )
     alt = "Points with intervals: differences of depth and rank correlations between methods."
-    return [Drawing("method_agreement", partial(agreement_ranges, table), caption, alt)]
+    return [FigureSpec("method_agreement", partial(agreement_ranges, table), caption, alt)]
 
 
-def agreement_tables(run: Run) -> list[Shown]:
+def agreement_tables(run: Run) -> list[Table]:
     """The same in numbers."""
     if run.method_agreement is None:
         return []
@@ -92,7 +92,7 @@ def agreement_tables(run: Run) -> list[Shown]:
         ]
         for row in records(run.method_agreement)
     ]  # fmt: skip
-    return [Shown(f"Agreement of methods ({len(cells)})", columns, cells, True)]
+    return [Table(f"Agreement of methods ({len(cells)})", columns, cells, True)]
 
 
 def _depth(depth: float) -> str:

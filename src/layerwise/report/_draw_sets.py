@@ -8,12 +8,12 @@ from __future__ import annotations
 from functools import partial
 
 from layerwise.analyses.ablation.sets import sets_noun
-from layerwise.presentation.figure_spec import Drawing
+from layerwise.presentation.figure_spec import FigureSpec
 from layerwise.presentation.wording import PROTOCOL_ORDER, capitalised, in_order, joined, spread
 from layerwise.report.run import Run
 
 
-def set_effects(run: Run) -> list[Drawing]:
+def set_effects(run: Run) -> list[FigureSpec]:
     """What blocks and sets are needed for, a figure for each kind and site with signal."""
     from layerwise.analyses.ablation.figures.sets import MOST, action_on_sets
     from layerwise.report.figures import set_losses
@@ -36,5 +36,5 @@ def set_effects(run: Run) -> list[Drawing]:
         )
         alt = f"Points with intervals: accuracy lost by {action_on_sets(kind, site)}."
         draw = partial(set_losses, mine, kind, site)
-        found.append(Drawing(f"sets_{kind}_{site}", draw, caption, alt))
+        found.append(FigureSpec(f"sets_{kind}_{site}", draw, caption, alt))
     return found

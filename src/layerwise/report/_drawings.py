@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from layerwise.analyses.logit_lens.names import DECODER_LENS, LENS_ORDER, LOGIT, TUNED_DECODER_LENS
 from layerwise.ground.layer_names import COMPUTATION, DECODER, ENCODER
-from layerwise.presentation.figure_spec import Drawing
+from layerwise.presentation.figure_spec import FigureSpec
 from layerwise.presentation.naming import stacks
 from layerwise.presentation.rows import rows
 from layerwise.presentation.wording import (
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def role_maps(run: Run) -> list[Drawing]:
+def role_maps(run: Run) -> list[FigureSpec]:
     """A role map for each kind and site of intervention."""
     from layerwise.analyses.emergence.figures.role_map import role_map
 
@@ -49,11 +49,11 @@ def role_maps(run: Run) -> list[Drawing]:
         )
         alt = f"Heat map of accuracy lost by {action}, layers by tasks and protocols."
         draw = partial(role_map, effects, kind, site, signal=run.signal)
-        found.append(Drawing(f"role_map_{kind}_{site}", draw, caption, alt))
+        found.append(FigureSpec(f"role_map_{kind}_{site}", draw, caption, alt))
     return found
 
 
-def head_effects(run: Run) -> list[Drawing]:
+def head_effects(run: Run) -> list[FigureSpec]:
     """What single heads are needed for, a figure for each kind, site and protocol with signal."""
     from layerwise.report.figures import head_effect_maps
 
@@ -73,11 +73,11 @@ def head_effects(run: Run) -> list[Drawing]:
             )
             alt = f"Heat maps of accuracy lost by {action}, layers by {noun}s."
             draw = partial(head_effect_maps, mine)
-            found.append(Drawing(f"head_effects_{kind}_{site}_{protocol}", draw, caption, alt))
+            found.append(FigureSpec(f"head_effects_{kind}_{site}_{protocol}", draw, caption, alt))
     return found
 
 
-def accuracies(run: Run) -> list[Drawing]:
+def accuracies(run: Run) -> list[FigureSpec]:
     """Accuracy by layer for the first kind and site of intervention."""
     from layerwise.report.figures import accuracy_by_layer
 
@@ -93,11 +93,11 @@ def accuracies(run: Run) -> list[Drawing]:
         )
         alt = f"Line charts of accuracy against the layer, after {action}, one chart per task."
         draw = partial(accuracy_by_layer, effects, kind, site)
-        found.append(Drawing(f"accuracy_{kind}_{site}", draw, caption, alt))
+        found.append(FigureSpec(f"accuracy_{kind}_{site}", draw, caption, alt))
     return found
 
 
-def comparisons(run: Run) -> list[Drawing]:
+def comparisons(run: Run) -> list[FigureSpec]:
     """The loss under each protocol, of tasks with signal under two or more."""
     from layerwise.report.figures import protocol_comparison
 
@@ -120,11 +120,11 @@ def comparisons(run: Run) -> list[Drawing]:
         )
         alt = "Line charts of accuracy lost against the layer, one line per protocol."
         draw = partial(protocol_comparison, effects, kind, site)
-        found += [Drawing(f"protocols_{kind}_{site}", draw, caption, alt)] if several else []
+        found += [FigureSpec(f"protocols_{kind}_{site}", draw, caption, alt)] if several else []
     return found
 
 
-def lenses(run: Run) -> list[Drawing]:
+def lenses(run: Run) -> list[FigureSpec]:
     """Lens curves, a figure for each lens, site and protocol's prompts."""
     from layerwise.report.figures import lens_curves
 
@@ -148,7 +148,7 @@ def lenses(run: Run) -> list[Drawing]:
         draw = partial(lens_curves, mine, protocol, seed=run.facts.seed)
         named = (lens.replace(" ", "_"), site)
         marks = [name for name in named if name not in (LOGIT, "resid_post")]
-        found.append(Drawing("_".join(["lens", *marks, protocol]), draw, caption, alt))
+        found.append(FigureSpec("_".join(["lens", *marks, protocol]), draw, caption, alt))
     return found
 
 
@@ -169,7 +169,7 @@ def _curves_of(table: pd.DataFrame) -> list[tuple[str, str, str]]:
     return [combination for combination in product(*named) if combination in there]
 
 
-def settlings(run: Run) -> list[Drawing]:
+def settlings(run: Run) -> list[FigureSpec]:
     """From which depth on right answers stay on top of the lens."""
     from layerwise.report.figures import prediction_depth_curves
 
@@ -184,11 +184,11 @@ def settlings(run: Run) -> list[Drawing]:
         "over items."
     )
     alt = "Cumulative shares of answers settled by depth, one line per capability."
-    return [Drawing("prediction_depth", partial(prediction_depth_curves, depths, means),
+    return [FigureSpec("prediction_depth", partial(prediction_depth_curves, depths, means),
                     caption, alt)]  # fmt: skip
 
 
-def tunings(run: Run) -> list[Drawing]:
+def tunings(run: Run) -> list[FigureSpec]:
     """How much nearer to the final distribution the tuned lens is than the logit lens."""
     from layerwise.report.figures import tuned_lens_curves
 
@@ -209,10 +209,10 @@ def tunings(run: Run) -> list[Drawing]:
             "(decoder lens, the exact run of a shorter model) or translated (a trained probe)."
         )
     alt = "Line chart of the divergence of both lenses against the layer."
-    return [Drawing("tuned_lens", partial(tuned_lens_curves, table), caption, alt)]
+    return [FigureSpec("tuned_lens", partial(tuned_lens_curves, table), caption, alt)]
 
 
-def patchings(run: Run) -> list[Drawing]:
+def patchings(run: Run) -> list[FigureSpec]:
     """Patching heat maps, a figure for each direction and site."""
     if run.patching is None:
         return []
@@ -233,7 +233,7 @@ _THROUGH_CROSS = (
 )
 
 
-def attributions(run: Run) -> list[Drawing]:
+def attributions(run: Run) -> list[FigureSpec]:
     """What layers and heads add to the answer, a figure of each for each protocol with signal."""
     from layerwise.report.figures import attribution_heads, attribution_lines
 
@@ -257,7 +257,7 @@ def attributions(run: Run) -> list[Drawing]:
         alt = "of what each {} adds to the logit difference, one chart per task."
         draw = partial(attribution_lines, shown, protocol)
         found.append(
-            Drawing(f"attribution_{protocol}", draw, lines, f"Line charts {alt.format('layer')}")
+            FigureSpec(f"attribution_{protocol}", draw, lines, f"Line charts {alt.format('layer')}")
         )
         for component, name in _ATTRIBUTED_HEADS.items():
             if rows(shown, component=component).empty:
@@ -272,7 +272,7 @@ def attributions(run: Run) -> list[Drawing]:
             )
             draw = partial(attribution_heads, shown, protocol, component=component)
             found.append(
-                Drawing(f"{name}_{protocol}", draw, heads, f"Heat maps {alt.format(head)}")
+                FigureSpec(f"{name}_{protocol}", draw, heads, f"Heat maps {alt.format(head)}")
             )
     return found
 
@@ -283,7 +283,7 @@ _PATCHES = {
 }
 
 
-def _patched(table: pd.DataFrame, site: str, direction: str) -> Drawing:
+def _patched(table: pd.DataFrame, site: str, direction: str) -> FigureSpec:
     from layerwise.analyses.patching.figures.patching import verb
     from layerwise.report.figures import patching_map
 
@@ -296,10 +296,10 @@ def _patched(table: pd.DataFrame, site: str, direction: str) -> Drawing:
     )
     alt = f"Heat maps of the share {verb(direction)} by patching {site}, layers by positions."
     draw = partial(patching_map, table, site, direction=direction)
-    return Drawing(_figure_name(site, direction), draw, caption, alt)
+    return FigureSpec(_figure_name(site, direction), draw, caption, alt)
 
 
-def _heads_patched(table: pd.DataFrame, site: str, direction: str) -> Drawing:
+def _heads_patched(table: pd.DataFrame, site: str, direction: str) -> FigureSpec:
     from layerwise.analyses.patching.figures.patching import verb
     from layerwise.analyses.patching.figures.patching_heads import patching_heads
 
@@ -314,7 +314,7 @@ def _heads_patched(table: pd.DataFrame, site: str, direction: str) -> Drawing:
     )
     alt = f"Heat maps of the share {verb(direction)} by patching {site}, layers by heads."
     draw = partial(patching_heads, table, site, direction)
-    return Drawing(_figure_name(site, direction), draw, caption, alt)
+    return FigureSpec(_figure_name(site, direction), draw, caption, alt)
 
 
 def _where(site: str) -> str:
@@ -336,7 +336,7 @@ def _figure_name(site: str, direction: str) -> str:
     return f"patching_{site}" if direction == "denoising" else f"patching_{site}_{direction}"
 
 
-def similarities(run: Run) -> list[Drawing]:
+def similarities(run: Run) -> list[FigureSpec]:
     """Maps of similarity, a figure for each protocol's prompts."""
     from layerwise.report.figures import similarity_map
 
@@ -357,7 +357,7 @@ def similarities(run: Run) -> list[Drawing]:
         )
         alt = f"Heat maps and curves of how similar layers are, {protocol} prompts."
         draw = partial(similarity_map, run.angular, run.influence, run.cka, protocol)
-        found.append(Drawing(f"similarity_{protocol}", draw, caption, alt))
+        found.append(FigureSpec(f"similarity_{protocol}", draw, caption, alt))
     return found
 
 
@@ -372,7 +372,7 @@ def _of_two_stacks() -> str:
     )
 
 
-def predictions(run: Run) -> list[Drawing]:
+def predictions(run: Run) -> list[FigureSpec]:
     """How well similarity ranks layers by what skipping them costs."""
     from layerwise.report.figures import prediction_ranges
 
@@ -387,10 +387,10 @@ def predictions(run: Run) -> list[Drawing]:
         f"{' Rows of a stack: over its layers alone.' if stacks().n_encoder else ''}"
     )
     alt = "Points with intervals: rank correlation of similarity with effects of skipping layers."
-    return [Drawing("prediction", partial(prediction_ranges, run.prediction), caption, alt)]
+    return [FigureSpec("prediction", partial(prediction_ranges, run.prediction), caption, alt)]
 
 
-def head_scores(run: Run) -> list[Drawing]:
+def head_scores(run: Run) -> list[FigureSpec]:
     """Where heads attend on repeated random tokens."""
     from layerwise.report.figures import head_score_maps
 
@@ -407,7 +407,7 @@ def head_scores(run: Run) -> list[Drawing]:
         "sequences)."
     )
     alt = "Heat maps of attention scores, layers by heads, one for each kind of attention."
-    return [Drawing("head_scores", partial(head_score_maps, run.heads), caption, alt)]
+    return [FigureSpec("head_scores", partial(head_score_maps, run.heads), caption, alt)]
 
 
 def _of_each_attention() -> str:
@@ -422,7 +422,7 @@ def _of_each_attention() -> str:
     )
 
 
-def paths(run: Run) -> list[Drawing]:
+def paths(run: Run) -> list[FigureSpec]:
     """Direct paths, a figure for each direction."""
     from layerwise.analyses.patching.figures.patching import verb
     from layerwise.report.figures import path_senders
@@ -442,11 +442,11 @@ def paths(run: Run) -> list[Drawing]:
             "The intervals are in the table below."
         )
         alt = "Heat maps of what each head and MLP carries to a receiver."
-        found.append(Drawing(f"paths_{direction}", partial(path_senders, mine), caption, alt))
+        found.append(FigureSpec(f"paths_{direction}", partial(path_senders, mine), caption, alt))
     return found
 
 
-def estimates(run: Run) -> list[Drawing]:
+def estimates(run: Run) -> list[FigureSpec]:
     """Estimated against true patches, a figure for each direction."""
     from layerwise.report.figures import estimate_agreement
 
@@ -463,11 +463,11 @@ def estimates(run: Run) -> list[Drawing]:
         )
         alt = "Scatter plots of estimated against true changes, one per task and site."
         draw = partial(estimate_agreement, cells, told)
-        found.append(Drawing(f"estimates_{direction}", draw, caption, alt))
+        found.append(FigureSpec(f"estimates_{direction}", draw, caption, alt))
     return found
 
 
-def removals(run: Run) -> list[Drawing]:
+def removals(run: Run) -> list[FigureSpec]:
     """The accuracy that is left as layers are removed."""
     from layerwise.report.figures import removal_curve
 
@@ -488,10 +488,10 @@ def removals(run: Run) -> list[Drawing]:
         "intact model. Dashed: chance. Bands: paired bootstrap 95 % interval of the loss."
     )
     alt = "Line charts of accuracy against the number of layers removed, one chart per task."
-    return [Drawing("removal", partial(removal_curve, run.removal), caption, alt)]
+    return [FigureSpec("removal", partial(removal_curve, run.removal), caption, alt)]
 
 
-def _orders(run: Run) -> list[Drawing]:
+def _orders(run: Run) -> list[FigureSpec]:
     """All orders under all protocols in one figure."""
     from layerwise.analyses.removal.figures.removal_orders import removal_orders
 
@@ -506,10 +506,10 @@ def _orders(run: Run) -> list[Drawing]:
     )
     alt = "Line charts of accuracy left against layers removed, one chart per capability, protocol."
     draw = partial(removal_orders, run.removal_curves)
-    return [Drawing("removal_orders", draw, caption, alt)]
+    return [FigureSpec("removal_orders", draw, caption, alt)]
 
 
-def ranges(run: Run) -> list[Drawing]:
+def ranges(run: Run) -> list[FigureSpec]:
     """The depths at which capabilities emerge."""
     from layerwise.analyses.emergence.figures.emergence import DEPTHS
     from layerwise.report.figures import emergence_ranges
@@ -531,5 +531,5 @@ def ranges(run: Run) -> list[Drawing]:
             "of the critical set."
         )
         alt = f"Points with intervals on an axis of depth{where}, by capability and method."
-        found.append(Drawing(name, partial(emergence_ranges, mine), caption, alt))
+        found.append(FigureSpec(name, partial(emergence_ranges, mine), caption, alt))
     return found

@@ -12,7 +12,7 @@ import pandas as pd
 
 from layerwise.presentation.naming import name_layer, stacks
 from layerwise.presentation.rows import layers_of, numbers, records, rows
-from layerwise.presentation.table import Shown, bounds
+from layerwise.presentation.table import Table, bounds
 from layerwise.presentation.wording import HEAD_WORDS, capitalised, doing
 from layerwise.report._readings import with_ends
 from layerwise.report.run import Run
@@ -28,7 +28,7 @@ class Evidence(NamedTuple):
     cells: list[str]
 
 
-def head_evidence(run: Run) -> dict[int, Shown]:
+def head_evidence(run: Run) -> dict[int, Table]:
     """For each layer whose heads were looked at, what was found of them."""
     methods = [*_ablated(run), *_patched(run), *_attributed(run), *_scored(run)]
     layers = sorted({layer for table, _ in methods for layer in layers_of(table)})
@@ -40,12 +40,12 @@ def _numbered(found: list[Evidence], method: int) -> list[Evidence]:
     return [one._replace(order=(one.order[0], method)) for one in found]
 
 
-def _shown(layer: int, every: list[Evidence]) -> Shown:
+def _shown(layer: int, every: list[Evidence]) -> Table:
     mine = sorted((one for one in every if one.layer == layer), key=lambda one: one.order)
     note = "Heads that are not listed have no significant effect by any method that was run."
     note = note if mine else "No head of this layer has a significant effect in what was run."
     title = f"Heads of layer {name_layer(layer)}"
-    return Shown(title, _COLUMNS if mine else (), [one.cells for one in mine], note=note)
+    return Table(title, _COLUMNS if mine else (), [one.cells for one in mine], note=note)
 
 
 Method = tuple[pd.DataFrame, list[Evidence]]

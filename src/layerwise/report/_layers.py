@@ -12,7 +12,7 @@ import pandas as pd
 
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.rows import layers_of, numbers, records, rows
-from layerwise.presentation.table import Shown
+from layerwise.presentation.table import Table
 from layerwise.presentation.wording import (
     CAPABILITY_ORDER,
     PROTOCOL_ORDER,
@@ -42,7 +42,7 @@ class Part:
     """A layer or a part of it: what is known, and the parts within it."""
 
     title: str
-    tables: tuple[Shown, ...]
+    tables: tuple[Table, ...]
     inner: tuple[Part, ...] = ()
 
 
@@ -133,7 +133,7 @@ def _part(
     return Part(title, tuple(table for table in tables if table.cells), inner)
 
 
-def _table(run: Run, title: str, layer: int, columns: list[Reading]) -> Shown:
+def _table(run: Run, title: str, layer: int, columns: list[Reading]) -> Table:
     """A row per task and protocol of which anything is known at the layer."""
     nothing = {"–", NO_SIGNAL}
     # Patching has its own protocol, whatever the others were asked by.
@@ -152,4 +152,4 @@ def _table(run: Run, title: str, layer: int, columns: list[Reading]) -> Shown:
     said = {name: texts for name, texts in said.items() if set(texts) - nothing}
     cells = [[*name, *texts] for name, *texts in zip(named, *said.values(), strict=True)]
     heads = ("capability", "task", "protocol", *said)
-    return Shown(title, heads, [row for row in cells if set(row[3:]) - nothing])
+    return Table(title, heads, [row for row in cells if set(row[3:]) - nothing])

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from layerwise.presentation.figure_spec import Drawing
+from layerwise.presentation.figure_spec import FigureSpec
 from layerwise.presentation.finding import Finding
 from layerwise.presentation.naming import naming_layers_of
 from layerwise.presentation.page import Picture, drawn, filled
@@ -57,7 +57,7 @@ def _parts(run: Run) -> list[Section]:
 
 def _pictures(
     parts: Sequence[Sequence[Section]], runs: Sequence[Run]
-) -> tuple[dict[Drawing, Picture], dict[str, Any]]:
+) -> tuple[dict[FigureSpec, Picture], dict[str, Any]]:
     listed = [
         (f"run{i}_{drawing.name}" if len(parts) > 1 else drawing.name, drawing, run.facts.model)
         for i, (part, run) in enumerate(zip(parts, runs, strict=True), start=1)

@@ -9,8 +9,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from layerwise.presentation.figure_spec import Drawing
-from layerwise.presentation.table import Shown
+from layerwise.presentation.figure_spec import FigureSpec
+from layerwise.presentation.table import Table
 from layerwise.presentation.wording import number
 from layerwise.report import _draw_emergence, _draw_sets, _drawings
 from layerwise.report._layers import Grid, layer_grid
@@ -39,8 +39,8 @@ class Section:
     anchor: str
     heading: str
     words: str = ""
-    drawings: tuple[Drawing, ...] = ()
-    tables: tuple[Shown, ...] = ()
+    drawings: tuple[FigureSpec, ...] = ()
+    tables: tuple[Table, ...] = ()
     grid: Grid | None = None
 
 
@@ -192,19 +192,19 @@ def sections(run: Run) -> list[Section]:
     return [part for part in every if part.drawings or part.tables]
 
 
-def _settled(run: Run) -> tuple[Shown, ...]:
+def _settled(run: Run) -> tuple[Table, ...]:
     return tuple(settling_tables(run))
 
 
-def _patched(run: Run) -> tuple[Shown, ...]:
+def _patched(run: Run) -> tuple[Table, ...]:
     return tuple(patching_table(run))
 
 
-def _removed(run: Run) -> tuple[Shown, ...]:
+def _removed(run: Run) -> tuple[Table, ...]:
     return tuple(removal_table(run))
 
 
-def facts_tables(run: Run) -> list[Shown]:
+def facts_tables(run: Run) -> list[Table]:
     """What is needed to repeat the run: model, tasks, settings, versions, work done."""
     facts = run.facts
     named = ("fact", "value")
@@ -217,15 +217,15 @@ def facts_tables(run: Run) -> list[Shown]:
     settings = [[_words(name), _value(value)] for name, value in facts.settings.items()]
     versions = [[name, version] for name, version in facts.versions.items()]
     return [
-        Shown("Model", named, model),
+        Table("Model", named, model),
         _tasks(run),
-        Shown("Settings", named, general + settings),
-        Shown("Versions", named, versions, True),
+        Table("Settings", named, general + settings),
+        Table("Versions", named, versions, True),
         *_work(facts.work),
     ]
 
 
-def _tasks(run: Run) -> Shown:
+def _tasks(run: Run) -> Table:
     columns = ("task", "capability", "items", "few-shot", "chance (%)", "source", "hash", "what")
     cells = [
         [
@@ -235,14 +235,14 @@ def _tasks(run: Run) -> Shown:
         ]
         for task in run.facts.tasks
     ]  # fmt: skip
-    return Shown("Tasks", columns, cells)
+    return Table("Tasks", columns, cells)
 
 
-def _work(work: tuple[dict[str, Any], ...]) -> list[Shown]:
+def _work(work: tuple[dict[str, Any], ...]) -> list[Table]:
     columns = tuple(dict.fromkeys(name for entry in work for name in entry))
     cells = [[_value(entry.get(name, "–")) for name in columns] for entry in work]
     heads = tuple(_words(name) for name in columns)
-    return [Shown("Work done and time taken", heads, cells)] if cells else []
+    return [Table("Work done and time taken", heads, cells)] if cells else []
 
 
 def _words(name: str) -> str:

@@ -12,13 +12,13 @@ import pandas as pd
 
 from layerwise.presentation.naming import name_layer, naming_layers_of
 from layerwise.presentation.rows import layers_of, numbers, records, rows
-from layerwise.presentation.table import Shown
+from layerwise.presentation.table import Table
 from layerwise.presentation.wording import counted, doing, in_order, joined, percent
 from layerwise.report._find_layers import significant_losses
 from layerwise.report.run import Run
 
 
-def comparison(runs: Sequence[Run], names: Sequence[str]) -> Shown | None:
+def comparison(runs: Sequence[Run], names: Sequence[str]) -> Table | None:
     """A row per task and protocol and a column per run; None if no run has an ablation.
 
     Args:
@@ -30,7 +30,7 @@ def comparison(runs: Sequence[Run], names: Sequence[str]) -> Shown | None:
         return None
     body = [[*cell, *(_say(run, *cell) for run in runs)] for cell in cells]
     columns = ("task", "protocol", *names)
-    return Shown("Runs side by side", columns, body)
+    return Table("Runs side by side", columns, body)
 
 
 def _cells(run: Run) -> list[tuple[str, str]]:

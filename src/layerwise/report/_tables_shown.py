@@ -14,7 +14,7 @@ from layerwise.analyses.attribution.tables import HEADS, SUBLAYERS
 from layerwise.analyses.heads.tables import NATS, SCORES
 from layerwise.presentation.naming import name_intervention, name_layer, stacks
 from layerwise.presentation.rows import numbers, records, rows
-from layerwise.presentation.table import Shown, bounds
+from layerwise.presentation.table import Table, bounds
 from layerwise.presentation.wording import (
     HEAD_WORDS,
     SUBLAYER_WORDS,
@@ -34,25 +34,25 @@ _EFFECT = (
 )  # fmt: skip
 
 
-def effects_tables(run: Run) -> list[Shown]:
+def effects_tables(run: Run) -> list[Table]:
     """The largest effects, significant ones first, and all of them on demand."""
     if run.effects is None:
         return []
     cells, n, note = _effects(run.effects, "p_holm")
     columns = (*_EFFECT, "p (Holm)", "significant")
-    top = Shown(f"Largest effects ({min(_TOP, len(cells))} of {n})", columns, cells[:_TOP])
-    return [top, Shown(f"All effects ({n})", columns, cells, True, note)]
+    top = Table(f"Largest effects ({min(_TOP, len(cells))} of {n})", columns, cells[:_TOP])
+    return [top, Table(f"All effects ({n})", columns, cells, True, note)]
 
 
-def head_effects_tables(run: Run) -> list[Shown]:
+def head_effects_tables(run: Run) -> list[Table]:
     """The heads with the largest effects, significant ones first, and all of them on demand."""
     effects = pd.DataFrame() if run.head_effects is None else rows(run.head_effects, signal=True)
     if effects.empty:
         return []
     cells, n, note = _effects(effects, "p_bh")
     columns = (*_EFFECT, "p (BH)", "significant")
-    top = Shown(f"Strongest heads ({min(_TOP, len(cells))} of {n})", columns, cells[:_TOP])
-    return [top, Shown(f"All effects of heads, tasks with signal ({n})", columns, cells, True,
+    top = Table(f"Strongest heads ({min(_TOP, len(cells))} of {n})", columns, cells[:_TOP])
+    return [top, Table(f"All effects of heads, tasks with signal ({n})", columns, cells, True,
                        note)]  # fmt: skip
 
 
@@ -81,7 +81,7 @@ def _effect(row: dict[str, Any], p: str) -> list[str]:
     ]  # fmt: skip
 
 
-def signal_table(run: Run, signal: bool) -> list[Shown]:
+def signal_table(run: Run, signal: bool) -> list[Table]:
     """The intact model's accuracy in task-protocol pairs with signal, or without."""
     if run.signal is None:
         return []
@@ -95,10 +95,10 @@ def signal_table(run: Run, signal: bool) -> list[Shown]:
         for row in found
     ]  # fmt: skip
     title = "Intact model, tasks with signal" if signal else "Not shown to be above chance"
-    return [Shown(title, columns, cells, signal)] if cells else []
+    return [Table(title, columns, cells, signal)] if cells else []
 
 
-def settling_tables(run: Run) -> list[Shown]:
+def settling_tables(run: Run) -> list[Table]:
     """Tests of prediction depth between capabilities."""
     if run.prediction_depth_comparisons is None:
         return []
@@ -115,10 +115,10 @@ def settling_tables(run: Run) -> list[Shown]:
         ]
         for row in records(run.prediction_depth_comparisons)
     ]  # fmt: skip
-    return [Shown(f"Prediction depth, capabilities compared ({len(cells)})", columns, cells, True)]
+    return [Table(f"Prediction depth, capabilities compared ({len(cells)})", columns, cells, True)]
 
 
-def patching_table(run: Run) -> list[Shown]:
+def patching_table(run: Run) -> list[Table]:
     """The patched cells that recover most, and all of them on demand."""
     if run.patching is None:
         return []
@@ -138,10 +138,10 @@ def patching_table(run: Run) -> list[Shown]:
     ]  # fmt: skip
     note = f"The other {len(ranked) - _MOST} rows follow from patching.parquet."
     note = note if len(ranked) > _MOST else ""
-    return [Shown(f"Patched cells by share ({len(ranked)})", columns, cells, True, note)]
+    return [Table(f"Patched cells by share ({len(ranked)})", columns, cells, True, note)]
 
 
-def attribution_tables(run: Run) -> list[Shown]:
+def attribution_tables(run: Run) -> list[Table]:
     """The parts that add most to the logit difference, of tasks with signal."""
     if run.attribution is None:
         return []
@@ -165,7 +165,7 @@ def attribution_tables(run: Run) -> list[Shown]:
     if silent:
         note = f"{note} No signal, so left out: {', '.join(silent)}.".strip()
     title = f"Largest contributions to the logit difference ({len(cells)} of {len(ranked)})"
-    return [Shown(title, columns, cells, True, note)]
+    return [Table(title, columns, cells, True, note)]
 
 
 def _part(row: dict[str, Any]) -> str:
@@ -173,7 +173,7 @@ def _part(row: dict[str, Any]) -> str:
     return f"{(SUBLAYER_WORDS | HEAD_WORDS)[row['component']]} {place}"
 
 
-def heads_table(run: Run) -> list[Shown]:
+def heads_table(run: Run) -> list[Table]:
     """The heads with the highest prefix-matching scores."""
     if run.heads is None:
         return []
@@ -188,10 +188,10 @@ def heads_table(run: Run) -> list[Shown]:
     words = (name.replace("_", " ") + (" (nats)" if name == NATS else "") for name in names)
     columns = ("head", *words, "induction head")
     title = f"Heads by prefix matching ({len(cells)} of {len(ranked)})"
-    return [Shown(title, columns, cells, True)]
+    return [Table(title, columns, cells, True)]
 
 
-def paths_table(run: Run) -> list[Shown]:
+def paths_table(run: Run) -> list[Table]:
     """The direct paths by the size of what they carry."""
     if run.paths is None:
         return []
@@ -207,10 +207,10 @@ def paths_table(run: Run) -> list[Shown]:
     ]  # fmt: skip
     note = f"The other {len(ranked) - _MOST} rows are in path_effects.parquet."
     note = note if len(ranked) > _MOST else ""
-    return [Shown(f"Direct paths by share ({len(ranked)})", columns, cells, True, note)]
+    return [Table(f"Direct paths by share ({len(ranked)})", columns, cells, True, note)]
 
 
-def agreement_shown(run: Run) -> list[Shown]:
+def agreement_shown(run: Run) -> list[Table]:
     """How gradient estimates agree with true patches."""
     if run.agreement is None:
         return []
@@ -225,10 +225,10 @@ def agreement_shown(run: Run) -> list[Shown]:
         ]
         for row in records(run.agreement)
     ]  # fmt: skip
-    return [Shown("Agreement of estimates and true patches", columns, cells)]
+    return [Table("Agreement of estimates and true patches", columns, cells)]
 
 
-def removal_table(run: Run) -> list[Shown]:
+def removal_table(run: Run) -> list[Table]:
     """What each step of a removal left out, and what that cost."""
     if run.removal is None:
         return []
@@ -247,7 +247,7 @@ def removal_table(run: Run) -> list[Shown]:
         ]
         for row in records(run.removal)
     ]  # fmt: skip
-    return [Shown(f"Steps of the removal ({len(cells)})", columns, cells, True)]
+    return [Table(f"Steps of the removal ({len(cells)})", columns, cells, True)]
 
 
 def _of_stack(row: dict[str, Any]) -> str:
@@ -255,7 +255,7 @@ def _of_stack(row: dict[str, Any]) -> str:
     return str(row["n_layers"]) + ("" if pd.isna(row["stack"]) else f" ({row['stack']})")
 
 
-def similarity_tables(run: Run) -> list[Shown]:
+def similarity_tables(run: Run) -> list[Table]:
     """Block influence by layer, and how well similarity predicts what skipping costs."""
     found = []
     if run.prediction is not None:
@@ -271,7 +271,7 @@ def similarity_tables(run: Run) -> list[Shown]:
             ]
             for row in records(run.prediction)
         ]  # fmt: skip
-        found.append(Shown(f"Similarity against effects ({len(cells)})", columns, cells, True))
+        found.append(Table(f"Similarity against effects ({len(cells)})", columns, cells, True))
     if run.influence is not None:
         columns = ("task", "protocol", "layer", "n", "block influence")
         cells = [
@@ -281,11 +281,11 @@ def similarity_tables(run: Run) -> list[Shown]:
             ]
             for row in records(run.influence)
         ]  # fmt: skip
-        found.append(Shown(f"Block influence ({len(cells)})", columns, cells, True))
+        found.append(Table(f"Block influence ({len(cells)})", columns, cells, True))
     return found
 
 
-def pruning_table(run: Run) -> list[Shown]:
+def pruning_table(run: Run) -> list[Table]:
     """A written model beside what was predicted of it."""
     if run.pruning is None:
         return []
@@ -302,10 +302,10 @@ def pruning_table(run: Run) -> list[Shown]:
         ]
         for row in records(run.pruning)
     ]  # fmt: skip
-    return [Shown("Written model, and prediction by skipping its layers", columns, cells)]
+    return [Table("Written model, and prediction by skipping its layers", columns, cells)]
 
 
-def emergence_tables(run: Run) -> list[Shown]:
+def emergence_tables(run: Run) -> list[Table]:
     """Depths, tests of order, and what was left out."""
     depths = [
         [
@@ -320,7 +320,7 @@ def emergence_tables(run: Run) -> list[Shown]:
         "capability", "protocol", "method", "measure", "axis", "relative depth or share",
         "in layers", "critical layers", "n", "tasks",
     )  # fmt: skip
-    found = [Shown(f"Depths and critical sets ({len(depths)})", columns, depths, True)]
+    found = [Table(f"Depths and critical sets ({len(depths)})", columns, depths, True)]
     return [*(found if depths else []), *_order(run), *_left_out(run)]
 
 
@@ -328,7 +328,7 @@ def _critical(layers: Any) -> str:
     return layer_ranges(layers) if isinstance(layers, list) else "–"
 
 
-def _order(run: Run) -> list[Shown]:
+def _order(run: Run) -> list[Table]:
     if run.order is None:
         return []
     columns = (
@@ -343,10 +343,10 @@ def _order(run: Run) -> list[Shown]:
         ]
         for row in records(ranked)
     ]  # fmt: skip
-    return [Shown(f"Tests of order ({len(cells)})", columns, cells, True)]
+    return [Table(f"Tests of order ({len(cells)})", columns, cells, True)]
 
 
-def _left_out(run: Run) -> list[Shown]:
+def _left_out(run: Run) -> list[Table]:
     if run.left_out is None:
         return []
     names = ("capability", "task", "protocol", "method", "axis", "reason")
@@ -354,4 +354,4 @@ def _left_out(run: Run) -> list[Shown]:
         [str(row[name]) if not pd.isna(row[name]) else "–" for name in names]
         for row in records(run.left_out)
     ]
-    return [Shown("Left out of the depths, and why", names, cells)]
+    return [Table("Left out of the depths, and why", names, cells)]

@@ -11,8 +11,8 @@ import pandas as pd
 
 
 @runtime_checkable
-class Parts(Protocol):
-    """What ``results.RunFolder`` and ``MemoryParts`` offer."""
+class CheckpointStore(Protocol):
+    """What ``results.RunFolder`` and ``MemoryCheckpoints`` offer."""
 
     def has_part(self, *names: str) -> bool:
         """Whether all of these pieces are there, whole and of this very run."""
@@ -27,7 +27,7 @@ class Parts(Protocol):
         ...
 
 
-class MemoryParts:
+class MemoryCheckpoints:
     """Pieces in memory, for a run without a folder."""
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class MemoryParts:
         return self._tables[name]
 
 
-def together(parts: Parts, names: list[str]) -> pd.DataFrame:
+def together(parts: CheckpointStore, names: list[str]) -> pd.DataFrame:
     """The pieces under some names as one table, in that order; empty for no names."""
     tables = [parts.read_part(name) for name in names]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()

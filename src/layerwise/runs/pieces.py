@@ -13,7 +13,7 @@ import pandas as pd
 from layerwise.sweep.cost import Cost
 from layerwise.tasks import Task
 
-from .checkpoints import Parts, together
+from .checkpoints import CheckpointStore, together
 from .progress import Meter
 from .records import planned
 
@@ -21,8 +21,8 @@ Piece = tuple[Task, str]
 Made = tuple[dict[str, Any], dict[str, pd.DataFrame]]
 
 
-def make_pieces(
-    parts: Parts,
+def run_resumable(
+    parts: CheckpointStore,
     told: Meter,
     doing: str,
     pieces: Sequence[Piece],

@@ -19,8 +19,8 @@ from layerwise.ground.layer_names import layer_number
 from layerwise.models import LoadedFacts, model_facts, original_tokenizer
 from layerwise.models.facts import generation_settings, language_of
 from layerwise.models.kinds import Model, n_encoder_layers, vocabularies
+from layerwise.models.meta_model import facts_of_outline, is_meta_model
 from layerwise.models.originals import refuse_nonfinite
-from layerwise.models.outline import facts_of_outline, is_outline
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.results.provenance import Facts, ModelFacts, TaskFacts, read_run_file
 from layerwise.sweep import Intervention, Sweep, sweep
@@ -317,7 +317,7 @@ def prepare(
         raise UserError(
             f"A memory budget of {memory_budget} bytes is too small; give at least 1048576."
         )
-    if is_outline(model):
+    if is_meta_model(model):
         loaded = facts_of_outline(model)
     else:
         loaded = model_facts(model)

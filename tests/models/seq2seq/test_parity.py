@@ -14,7 +14,7 @@ from transformers import GenerationConfig, T5Config, T5ForConditionalGeneration
 from layerwise.errors import UserError
 from layerwise.models import load_model, model_facts, original_tokenizer, parity
 from layerwise.models.facts import weights_hash
-from layerwise.models.outline import facts_of_outline, is_outline, load_outline
+from layerwise.models.meta_model import facts_of_outline, is_meta_model, load_meta_model
 from layerwise.models.seq2seq import DecoderCache, Seq2SeqModel, load
 from layerwise.models.seq2seq.load import decoder_prefix, hooked_seq2seq
 from layerwise.models.seq2seq.parts import RelativeBias
@@ -239,7 +239,7 @@ def test_relative_positions_are_those_of_hugging_face(bidirectional: bool) -> No
 
 @pytest.mark.parametrize("case", ["flan-t5", "bart"])
 def test_an_outline_has_the_sizes_and_no_weights(case: str) -> None:
-    outline, model = load_outline(tiny_folder(case)), load_model(tiny_folder(case))
-    assert is_outline(outline)
+    outline, model = load_meta_model(tiny_folder(case)), load_model(tiny_folder(case))
+    assert is_meta_model(outline)
     assert outline.cfg == model.cfg
     assert facts_of_outline(outline).n_encoder_layers == model_facts(model).n_encoder_layers > 0

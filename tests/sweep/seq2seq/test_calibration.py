@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from layerwise.models.outline import load_outline
+from layerwise.models.meta_model import load_meta_model
 from layerwise.sweep import calibration
 from layerwise.sweep._curves import FEWEST
 from layerwise.sweep.calibration import calibration_for, fewer_threads
@@ -84,7 +84,7 @@ def test_what_was_measured_is_kept_and_used_again(measured, cache, monkeypatch):
 
 @pytest.mark.parametrize("family", ["t5", "flan-t5", "mt5", "bart", "mbart", "marian", "pegasus"])
 def test_an_outline_is_measured_on_a_stand_in_as_the_model_would_be(measured, family):
-    outline = load_outline(str(tiny_folder(family)))
+    outline = load_meta_model(str(tiny_folder(family)))
     calibration_for(outline, "cpu")
     (timed,) = measured
     assert timed is not outline
@@ -96,7 +96,7 @@ def test_an_outline_is_measured_on_a_stand_in_as_the_model_would_be(measured, fa
 
 
 def test_a_stand_in_has_no_more_blocks_than_are_needed(monkeypatch):
-    outline = load_outline(str(tiny_folder("t5")))
+    outline = load_meta_model(str(tiny_folder("t5")))
     monkeypatch.setattr("layerwise.sweep.stand_in.LARGER_THAN_CACHES", 1)
     timed = stand_in_of_two_stacks(outline, "cpu")
     assert (timed.cfg.n_encoder_layers, timed.cfg.n_decoder_layers) == (1, 1)
@@ -106,7 +106,7 @@ def test_a_stand_in_has_no_more_blocks_than_are_needed(monkeypatch):
 
 
 def test_where_not_even_a_few_blocks_fit_nothing_is_measured(measured, monkeypatch):
-    outline = load_outline(str(tiny_folder("t5")))
+    outline = load_meta_model(str(tiny_folder("t5")))
     monkeypatch.setattr("layerwise.sweep.seq2seq.stand_in.free_memory", lambda device: 1000)
     assert calibration_for(outline, "cpu") is None
     assert measured == []

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from layerwise.analyses.ablation.spec import AblationSpec
 from layerwise.analyses.arguments import check_arguments
-from layerwise.analyses.execute import carry_out
+from layerwise.analyses.execute import execute
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.runs.setup import TaskLike, check_layers, prepare
@@ -18,7 +19,6 @@ from layerwise.tasks import PROTOCOLS
 
 from .job import Ablation
 from .result import AblationResult
-from .spec import Changes
 
 
 @check_arguments()
@@ -88,13 +88,13 @@ def ablate(
         model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
         memory_budget=memory_budget, out=out, method=method,
     )  # fmt: skip
-    changes = Changes.of(
+    changes = AblationSpec.of(
         model, kind, site, check_layers(layers, model), heads=heads, block=block,
         as_one=as_one, mean_by=mean_by,
     )  # fmt: skip
     job = Ablation(setup, (changes,), method)
     settings = setup.settings(analysis="ablation", **job.settings())
-    (result,) = carry_out(
+    (result,) = execute(
         lambda parts, told: [job.run(parts, settings, told)],
         out,
         settings,

@@ -17,7 +17,7 @@ import pandas as pd
 from layerwise.errors import UserError, unknown_name
 from layerwise.results.atomic_files import write_atomically
 from layerwise.results.written import REQUESTS_FILE as REQUESTS_FILE
-from layerwise.runs.checkpoints import Parts, together
+from layerwise.runs.checkpoints import CheckpointStore, together
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import planned, record_rows, request_line, work_entry
 from layerwise.runs.setup import Setup
@@ -29,7 +29,7 @@ from layerwise.tasks import Task, TaskRequest
 from layerwise.tasks.items import Item
 
 from .result import AblationResult, records_frame
-from .spec import Changes, resampled_from
+from .spec import AblationSpec, resampled_from
 
 METHODS = ("engine", "reference")
 # Items that are finished and saved together: what a killed run can lose at most.
@@ -73,7 +73,7 @@ class Ablation:
     """
 
     setup: Setup
-    changes: tuple[Changes, ...]
+    changes: tuple[AblationSpec, ...]
     method: str = "engine"
     only_with_signal: bool = False
 
@@ -94,7 +94,7 @@ class Ablation:
             "only_with_signal": self.only_with_signal,
         }
 
-    def run(self, parts: Parts, settings: dict[str, Any], told: Meter) -> AblationResult:
+    def run(self, parts: CheckpointStore, settings: dict[str, Any], told: Meter) -> AblationResult:
         """Make the pieces that are missing, and join all of them."""
         pieces = self._swept_pieces(parts, told) if self.only_with_signal else self._all_pieces()
         _make(pieces, parts, told, self)
@@ -115,7 +115,7 @@ class Ablation:
         protocols = self.setup.protocols
         return [piece for task in self.setup.tasks for piece in _cut(task, protocols, "intact")]
 
-    def _swept_pieces(self, parts: Parts, told: Meter) -> list[Piece]:
+    def _swept_pieces(self, parts: CheckpointStore, told: Meter) -> list[Piece]:
         """The pieces worth sweeping, after measuring the intact model."""
         _make(self._intact_pieces(), parts, told, self)
         found: list[Piece] = []
@@ -206,7 +206,7 @@ def _cut(task: Task, protocols: tuple[str, ...], stage: str) -> list[Piece]:
     return [Piece(task, task.items[i : i + ITEMS_AT_ONCE], protocols, stage) for i in starts]
 
 
-def _make(pieces: Sequence[Piece], parts: Parts, told: Meter, job: Ablation) -> None:
+def _make(pieces: Sequence[Piece], parts: CheckpointStore, told: Meter, job: Ablation) -> None:
     """Make the pieces that are missing."""
     missing = [p for p in pieces if not parts.has_part(f"records {p.name}", f"work {p.name}")]
     costs = [job.cost(piece) for piece in missing]

@@ -39,7 +39,7 @@ MEANS = ("pooled", "position")
 
 
 @dataclass(frozen=True)
-class Changes:
+class AblationSpec:
     """A kind of change, and where it is made.
 
     Attributes:
@@ -72,7 +72,7 @@ class Changes:
         block: int = 1,
         as_one: bool = False,
         mean_by: str = "pooled",
-    ) -> Changes:
+    ) -> AblationSpec:
         """Changes that can be made to a model.
 
         Raises:
@@ -201,7 +201,7 @@ def _refuse_sites_that_are_not_there(model: Model, site: str) -> None:
         )
 
 
-def _refuse_blocks(changes: Changes) -> None:
+def _refuse_blocks(changes: AblationSpec) -> None:
     n_layers = len(changes.layers)
     if not 1 <= changes.block <= n_layers:
         raise UserError(

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from layerwise.analyses.arguments import check_arguments
-from layerwise.analyses.execute import carry_out
+from layerwise.analyses.execute import execute
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.runs.setup import TaskLike, prepare
@@ -77,7 +77,7 @@ def attribution(
     )  # fmt: skip
     job = Attribution(setup, against)
     settings = setup.settings(analysis="direct logit attribution", **job.settings())
-    (result,) = carry_out(
+    (result,) = execute(
         lambda parts, told: [job.run(parts, settings, told)], out, settings, progress
     )
     return result

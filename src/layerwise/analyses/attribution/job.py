@@ -19,8 +19,8 @@ from jaxtyping import Bool, Float
 from layerwise.errors import UserError, unknown_name
 from layerwise.models.seq2seq import Seq2SeqConfig, Seq2SeqModel
 from layerwise.results.parquet import conform, frame
-from layerwise.runs.checkpoints import Parts
-from layerwise.runs.pieces import Made, make_pieces
+from layerwise.runs.checkpoints import CheckpointStore
+from layerwise.runs.pieces import Made, run_resumable
 from layerwise.runs.progress import Meter
 from layerwise.runs.setup import Setup
 from layerwise.sweep import Generate, LogLikelihood, intact
@@ -105,11 +105,13 @@ class Attribution:
             first[one.gold].append(one.request.continuation[0])
         return Question(item.id, context, first[True][0], tuple(dict.fromkeys(first[False])))
 
-    def run(self, parts: Parts, settings: dict[str, Any], told: Meter) -> AttributionResult:
+    def run(
+        self, parts: CheckpointStore, settings: dict[str, Any], told: Meter
+    ) -> AttributionResult:
         """Make the pieces that are missing, and join all of them."""
         pieces = [(t, p) for t, p in self.setup.pieces() if self.questions(t, p)]
         kinds = ("attribution",)
-        work, (table,) = make_pieces(
+        work, (table,) = run_resumable(
             parts, told, "attribution", pieces, kinds, self.expected, self._piece
         )
         facts = self.setup.facts(settings, work)

@@ -19,7 +19,7 @@ from jaxtyping import Float
 
 from layerwise import stats
 from layerwise.analyses.arguments import check_arguments
-from layerwise.analyses.execute import carry_out
+from layerwise.analyses.execute import execute
 from layerwise.analyses.patching.cells import PATTERNS, Cell, PatchingLayout
 from layerwise.analyses.patching.hooked_patches import answer_logits, token_passes
 from layerwise.analyses.patching.job import PAIRS, Patching, grouped, runs_of
@@ -31,7 +31,7 @@ from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model, hook_name
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.results.parquet import frame
-from layerwise.runs.checkpoints import Parts, together
+from layerwise.runs.checkpoints import CheckpointStore, together
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import work_entry
 from layerwise.runs.setup import TaskLike, paired_tasks, prepare
@@ -109,7 +109,7 @@ def attribute_patches(
     )  # fmt: skip
     job = AttributionPatching(patching, sample)
     settings = setup.settings(analysis="attribution patching", sample=sample, **patching.settings())
-    (result,) = carry_out(
+    (result,) = execute(
         lambda parts, told: [job.run(parts, settings, told)], out, settings, progress
     )
     return result
@@ -139,7 +139,9 @@ class AttributionPatching:
                 "3, so ask for more."
             )
 
-    def run(self, parts: Parts, settings: dict[str, Any], told: Meter) -> AttributionPatchingResult:
+    def run(
+        self, parts: CheckpointStore, settings: dict[str, Any], told: Meter
+    ) -> AttributionPatchingResult:
         """Make the pieces that are missing, and join all of them."""
         tasks = self.patching.choice().tasks()
         told.expect(float(len(tasks)))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from layerwise.analyses.comparison.findings import established, not_established
 from layerwise.analyses.comparison.quantities import FAMILIES
-from layerwise.presentation.figure_spec import Drawing
+from layerwise.presentation.figure_spec import FigureSpec
 from layerwise.presentation.naming import Stacks
 from layerwise.presentation.page import Report, filled, pictures
 from layerwise.presentation.rows import rows
@@ -105,7 +105,7 @@ def _about(comparison: Comparison) -> str:
     )
 
 
-def _drawings(comparison: Comparison) -> list[Drawing]:
+def _drawings(comparison: Comparison) -> list[FigureSpec]:
     from layerwise.analyses.comparison.figures.compared_depths import compared_depths
     from layerwise.analyses.comparison.figures.compared_roles import Block, compared_roles
     from layerwise.analyses.comparison.figures.differences import difference_ranges
@@ -125,7 +125,7 @@ def _drawings(comparison: Comparison) -> list[Drawing]:
         )
         alt = f"Maps of layers by tasks, one under the other for each run, {protocol}."
         draw = partial(compared_roles, comparison.layers, blocks, protocol)
-        found.append(Drawing(f"roles_{protocol}", draw, caption, alt))
+        found.append(FigureSpec(f"roles_{protocol}", draw, caption, alt))
     depths = rows(comparison.estimates, family="depth")
     if len(depths):
         caption = (
@@ -135,13 +135,13 @@ def _drawings(comparison: Comparison) -> list[Drawing]:
         )
         alt = "Points with intervals on an axis of depth, one per capability and run."
         draw = partial(compared_depths, comparison.estimates, blocks)
-        found.append(Drawing("depths", draw, caption, alt))
+        found.append(FigureSpec("depths", draw, caption, alt))
     for family in in_order(comparison.differences["family"], FAMILIES):
         mine = rows(comparison.differences, family=family)
         caption = _caption(family, str(mine["unit"].iloc[0]), spread(mine["n_items"]))
         draw = partial(difference_ranges, comparison.differences, family)
         alt = f"Points with intervals: differences of {family}, a panel per protocol and method."
-        found.append(Drawing(f"differences_{family.replace(' ', '_')}", draw, caption, alt))
+        found.append(FigureSpec(f"differences_{family.replace(' ', '_')}", draw, caption, alt))
     return found
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 from layerwise.analyses.comparison.measures import UNITS, digits_of, scale_of
 from layerwise.analyses.comparison.quantities import FAMILIES
 from layerwise.presentation.rows import numbers, records, rows
-from layerwise.presentation.table import Shown, bounds
+from layerwise.presentation.table import Table, bounds
 from layerwise.presentation.wording import number
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _WHAT = ("capability", "protocol", "method", "measure", "axis")
 _MOST = 1000
 
 
-def runs_table(comparison: Comparison) -> Shown:
+def runs_table(comparison: Comparison) -> Table:
     """Which runs were compared."""
     grouped = bool(comparison.facts.groups)
     columns = (
@@ -40,19 +40,19 @@ def runs_table(comparison: Comparison) -> Shown:
                 run.facts.created.strftime("%Y-%m-%d %H:%M UTC"),
             ]
         )  # fmt: skip
-    return Shown("Runs", columns, cells)
+    return Table("Runs", columns, cells)
 
 
-def tasks_table(comparison: Comparison) -> Shown:
+def tasks_table(comparison: Comparison) -> Table:
     """Which tasks were compared, the same items in all runs."""
     cells = [
         [task.name, task.capability, str(task.n_items), str(task.n_fewshot), task.hash[:12]]
         for task in comparison.facts.runs[0].facts.tasks
     ]
-    return Shown("Tasks compared", ("task", "capability", "items", "few-shot", "hash"), cells)
+    return Table("Tasks compared", ("task", "capability", "items", "few-shot", "hash"), cells)
 
 
-def difference_tables(comparison: Comparison) -> list[Shown]:
+def difference_tables(comparison: Comparison) -> list[Table]:
     """All differences of each family, the surest first."""
     found = []
     for family in FAMILIES:
@@ -62,7 +62,7 @@ def difference_tables(comparison: Comparison) -> list[Shown]:
     return found
 
 
-def _differences(family: str, mine: pd.DataFrame) -> Shown:
+def _differences(family: str, mine: pd.DataFrame) -> Table:
     unit, scale, digits = UNITS[family][0], scale_of(family), digits_of(family)
     by_run = bool((mine["unit"] == "run").all())
     ranked = mine.iloc[numbers(mine, "p_holm").argsort(kind="stable")].head(_MOST)
@@ -83,10 +83,10 @@ def _differences(family: str, mine: pd.DataFrame) -> Shown:
     )  # fmt: skip
     left = len(mine) - len(cells)
     note = f"The other {left} rows are in comparison_differences.parquet." if left else ""
-    return Shown(f"Differences: {family} ({len(mine)})", columns, cells, True, note)
+    return Table(f"Differences: {family} ({len(mine)})", columns, cells, True, note)
 
 
-def estimate_tables(comparison: Comparison) -> list[Shown]:
+def estimate_tables(comparison: Comparison) -> list[Table]:
     """Each run by itself."""
     found = []
     for family in FAMILIES:
@@ -99,18 +99,18 @@ def estimate_tables(comparison: Comparison) -> list[Shown]:
         ]  # fmt: skip
         columns = ("run", "tasks", *_WHAT, "n", unit)
         if cells:
-            found.append(Shown(f"Each run by itself: {family} ({len(mine)})", columns, cells, True))
+            found.append(Table(f"Each run by itself: {family} ({len(mine)})", columns, cells, True))
     return found
 
 
-def spread_table(comparison: Comparison) -> list[Shown]:
+def spread_table(comparison: Comparison) -> list[Table]:
     """The spread over the runs of each group."""
     cells = [_spread(row) for row in records(comparison.groups.head(_MOST))]
     columns = (
         "group", "runs", "tasks", *_WHAT, "mean", "standard deviation over runs", "least", "most",
     )  # fmt: skip
     title = f"Spread within groups ({len(comparison.groups)})"
-    return [Shown(title, columns, cells, True)] if cells else []
+    return [Table(title, columns, cells, True)] if cells else []
 
 
 def _spread(row: dict[str, Any]) -> list[str]:
@@ -121,11 +121,11 @@ def _spread(row: dict[str, Any]) -> list[str]:
     ]  # fmt: skip
 
 
-def left_out_table(comparison: Comparison) -> list[Shown]:
+def left_out_table(comparison: Comparison) -> list[Table]:
     """What was not compared, and why."""
     names = ("runs", "capability", "task", "protocol", "method", "reason")
     cells = [
         ["–" if pd.isna(row[name]) else str(row[name]) for name in names]
         for row in records(comparison.left_out)
     ]
-    return [Shown(f"Left out, and why ({len(cells)})", names, cells, True)] if cells else []
+    return [Table(f"Left out, and why ({len(cells)})", names, cells, True)] if cells else []

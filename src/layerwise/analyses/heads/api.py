@@ -21,7 +21,7 @@ from transformer_lens import HookedTransformer
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.attribution.decompose import direct
-from layerwise.analyses.execute import carry_out
+from layerwise.analyses.execute import execute
 from layerwise.errors import UserError
 from layerwise.models import LoadedFacts, model_facts
 from layerwise.models.in_turn import in_turn
@@ -30,7 +30,7 @@ from layerwise.models.originals import refuse_nonfinite
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.results.parquet import SCHEMAS, conform
 from layerwise.results.provenance import Facts
-from layerwise.runs.checkpoints import Parts
+from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.progress import Meter
 from layerwise.runs.setup import facts_of_run
 from layerwise.sweep.faithful import check_faithful, refuse_states
@@ -96,7 +96,7 @@ def head_scores(
         else Heads(model, loaded, sequences, length, threshold, seed)
     )
     settings = job.settings()
-    (result,) = carry_out(
+    (result,) = execute(
         lambda parts, told: [job.run(parts, settings, told)], out, settings, progress
     )
     return result
@@ -155,7 +155,7 @@ class Heads:
             "seed": self.seed,
         }
 
-    def run(self, parts: Parts, settings: dict[str, Any], told: Meter) -> HeadsResult:
+    def run(self, parts: CheckpointStore, settings: dict[str, Any], told: Meter) -> HeadsResult:
         """Score all sequences, unless that was done before."""
         told.expect(float(self.sequences))
         told.doing("head scores")

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from layerwise.analyses.arguments import check_arguments
-from layerwise.analyses.execute import carry_out
+from layerwise.analyses.execute import execute
 from layerwise.analyses.tuned_lens.api import train_lens
 from layerwise.analyses.tuned_lens.translators import TunedLens
 from layerwise.errors import UserError, unknown_name
@@ -106,7 +106,7 @@ def logit_lens(
             tuned = TunedLens.load(tuned)
         job = replace(job, tuned=tuned)
     settings = setup.settings(analysis="logit lens", **job.settings())
-    (result,) = carry_out(
+    (result,) = execute(
         lambda parts, told: [job.run(parts, settings, told)], out, settings, progress
     )
     return result

@@ -19,8 +19,8 @@ from layerwise.analyses.tuned_lens.translators import TunedLens
 from layerwise.errors import UserError, unknown_name
 from layerwise.models.kinds import n_encoder_layers
 from layerwise.models.seq2seq import Seq2SeqModel
-from layerwise.runs.checkpoints import Parts
-from layerwise.runs.pieces import Made, make_pieces
+from layerwise.runs.checkpoints import CheckpointStore
+from layerwise.runs.pieces import Made, run_resumable
 from layerwise.runs.progress import Meter
 from layerwise.runs.setup import Setup
 from layerwise.sweep import Generate, intact, residuals_at, skip_layers
@@ -145,9 +145,9 @@ class Lens:
         lens = {"lens": LOGIT} if self.tuned is None else {"lens": TUNED, "tuned": self.tuned.hash}
         return {**lens, "sites": list(self.sites), "over": self.over, "positions": positions}
 
-    def run(self, parts: Parts, settings: dict[str, Any], told: Meter) -> LensResult:
+    def run(self, parts: CheckpointStore, settings: dict[str, Any], told: Meter) -> LensResult:
         """Make the pieces that are missing, and join all of them."""
-        work, (table,) = make_pieces(
+        work, (table,) = run_resumable(
             parts, told, "logit lens", self.setup.pieces(), ("lens",), self.expected, self._piece
         )
         return LensResult(table, self.setup.facts(settings, work))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from layerwise.analyses.arguments import check_arguments
-from layerwise.analyses.execute import carry_out
+from layerwise.analyses.execute import execute
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.runs.setup import TaskLike, paired_tasks, prepare
@@ -100,7 +100,7 @@ def patch_activations(
         kl=kl, align=align,
     )  # fmt: skip
     settings = setup.settings(analysis="activation patching", **job.settings())
-    (result,) = carry_out(
+    (result,) = execute(
         lambda parts, told: [job.run(parts, settings, told)], out, settings, progress
     )
     return result

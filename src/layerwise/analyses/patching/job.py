@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import pandas as pd
 
 from layerwise.errors import UserError, unknown_name
-from layerwise.runs.checkpoints import Parts, together
+from layerwise.runs.checkpoints import CheckpointStore, together
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import planned, work_entry
 from layerwise.runs.setup import Setup
@@ -127,7 +127,7 @@ class Patching:
             "align": self.align,
         }
 
-    def run(self, parts: Parts, settings: dict[str, Any], told: Meter) -> PatchingResult:
+    def run(self, parts: CheckpointStore, settings: dict[str, Any], told: Meter) -> PatchingResult:
         """Make the pieces that are missing, and join all of them."""
         tasks = self.choice().tasks()
         costs = [self.expected(task) for task in tasks]

@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 
 from layerwise.analyses.arguments import check_arguments
-from layerwise.analyses.execute import carry_out
+from layerwise.analyses.execute import execute
 from layerwise.analyses.patching.hooked_patches import token_passes
 from layerwise.analyses.patching.job import PAIRS
 from layerwise.analyses.patching.pairs import Pair, PairChoice
@@ -27,7 +27,7 @@ from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.models.seq2seq import Seq2SeqConfig, Seq2SeqModel
 from layerwise.results.parquet import frame
-from layerwise.runs.checkpoints import Parts, together
+from layerwise.runs.checkpoints import CheckpointStore, together
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import work_entry
 from layerwise.runs.setup import Setup, TaskLike, paired_tasks, prepare
@@ -97,7 +97,7 @@ def patch_paths(
     named = (receivers,) if isinstance(receivers, str) else tuple(dict.fromkeys(receivers))
     job = PathPatching(setup, named, direction, pairs)
     settings = setup.settings(analysis="path patching", **job.settings())
-    (result,) = carry_out(
+    (result,) = execute(
         lambda parts, told: [job.run(parts, settings, told)], out, settings, progress
     )
     return result
@@ -137,7 +137,9 @@ class PathPatching:
             "pairs": self.pairs,
         }
 
-    def run(self, parts: Parts, settings: dict[str, Any], told: Meter) -> PathPatchingResult:
+    def run(
+        self, parts: CheckpointStore, settings: dict[str, Any], told: Meter
+    ) -> PathPatchingResult:
         """Make the pieces that are missing, and join all of them."""
         tasks = self._choice().tasks()
         told.expect(float(len(tasks) * self.pairs))

@@ -17,7 +17,7 @@ from layerwise.analyses.ablation.job import Ablation
 from layerwise.analyses.ablation.result import AblationResult
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.emergence.api import emergence
-from layerwise.analyses.execute import carry_out
+from layerwise.analyses.execute import execute
 from layerwise.analyses.logit_lens.api import Lens
 from layerwise.analyses.patching.api import PAIRS, Patching
 from layerwise.errors import UserError
@@ -26,7 +26,7 @@ from layerwise.models.kinds import Model
 from layerwise.report import Report, report
 from layerwise.results.base import Result
 from layerwise.results.provenance import RUN_FILE
-from layerwise.runs.checkpoints import Parts
+from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.progress import Meter
 from layerwise.runs.setup import Setup, TaskLike, prepare
 from layerwise.sweep import LogLikelihood, skip
@@ -133,7 +133,7 @@ def profile(
         analysis="profile", **jobs.ablation.settings(), **jobs.patching.settings(),
         **({"also": list(extras)} if extras else {}),
     )  # fmt: skip
-    results = carry_out(
+    results = execute(
         lambda parts, told: jobs.run(parts, settings, told, seed),
         out, settings, progress, jobs.ablation.write_requests,
     )  # fmt: skip
@@ -177,7 +177,9 @@ class Jobs:
             extras,
         )  # fmt: skip
 
-    def run(self, parts: Parts, settings: dict[str, Any], told: Meter, seed: int) -> list[Result]:
+    def run(
+        self, parts: CheckpointStore, settings: dict[str, Any], told: Meter, seed: int
+    ) -> list[Result]:
         """Make all of them, one after the other."""
         ablation = self.ablation.run(parts, settings, told)
         lens = self.lens.run(parts, settings, told)
@@ -197,7 +199,7 @@ class Jobs:
         measured += [one for one in more if len(one.to_pandas())]
         return [*measured, emergence(measured, seed=seed)]
 
-    def _forwards_timed(self, parts: Parts, told: Meter) -> dict[str, Any]:
+    def _forwards_timed(self, parts: CheckpointStore, told: Meter) -> dict[str, Any]:
         """How long one plain hooked forward per change and request takes, from a few of them."""
         name = "timing of plain forwards"
         if not parts.has_part(name):

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from layerwise.analyses.ablation.spec import Changes
+from layerwise.analyses.ablation.spec import AblationSpec
 from layerwise.analyses.attribution.job import Attribution
 from layerwise.analyses.attribution_patching.api import SAMPLE, AttributionPatching, heads_estimated
 from layerwise.analyses.heads.api import THRESHOLD, fitting_heads
@@ -23,7 +23,7 @@ from layerwise.errors import unknown_name
 from layerwise.models.kinds import n_encoder_layers
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.results.base import Result
-from layerwise.runs.checkpoints import Parts
+from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.progress import Meter
 from layerwise.runs.setup import Setup
 
@@ -46,7 +46,7 @@ EXTRAS = {
 class Job(Protocol):
     """An analysis that was planned."""
 
-    def run(self, parts: Parts, settings: dict[str, Any], told: Meter) -> Result:
+    def run(self, parts: CheckpointStore, settings: dict[str, Any], told: Meter) -> Result:
         """Make the pieces that are missing, and join all of them."""
         ...
 
@@ -66,7 +66,7 @@ def wanted_extras(names: Sequence[str], cfg: Any) -> tuple[str, ...]:
     return tuple(name for name in EXTRAS if name in names or ("all" in names and name in every))
 
 
-def changes_of(setup: Setup, extras: Sequence[str]) -> tuple[Changes, ...]:
+def changes_of(setup: Setup, extras: Sequence[str]) -> tuple[AblationSpec, ...]:
     """What the ablation of a profile changes: layers, and what else is wanted."""
     model, cfg = setup.model, setup.model.cfg
     sites: list[str | None] = [None]
@@ -78,7 +78,7 @@ def changes_of(setup: Setup, extras: Sequence[str]) -> tuple[Changes, ...]:
         more = {"attn_out": "cross_attn_out", "z": "cross_z"}
         sites += [more[site] for site in sites if site in more]
     layers = tuple(range(cfg.n_layers))
-    return tuple(Changes.of(model, "skip", site, layers) for site in sites)
+    return tuple(AblationSpec.of(model, "skip", site, layers) for site in sites)
 
 
 def patched_sites(extras: Sequence[str]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from layerwise.analyses.arguments import check_arguments
-from layerwise.analyses.execute import carry_out
+from layerwise.analyses.execute import execute
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.runs.setup import TaskLike, prepare
@@ -86,7 +86,7 @@ def removal_order(
     ways = (by,) if isinstance(by, str) else tuple(dict.fromkeys(by))
     job = Removal(setup, n_removed, ways, held_out, method)
     settings = setup.settings(analysis="layer removal", **job.settings())
-    (result,) = carry_out(
+    (result,) = execute(
         lambda parts, told: [job.run(parts, settings, told)],
         out,
         settings,

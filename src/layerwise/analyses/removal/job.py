@@ -20,7 +20,7 @@ from layerwise.errors import UserError, unknown_name
 from layerwise.ground.layer_names import removable
 from layerwise.models.kinds import n_encoder_layers
 from layerwise.results.parquet import conform, frame
-from layerwise.runs.checkpoints import Parts
+from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import planned, record_rows, work_entry
 from layerwise.runs.setup import Setup
@@ -119,7 +119,7 @@ class Removal:
             "method": self.method,
         }
 
-    def run(self, parts: Parts, settings: dict[str, Any], told: Meter) -> RemovalResult:
+    def run(self, parts: CheckpointStore, settings: dict[str, Any], told: Meter) -> RemovalResult:
         """Make the pieces that are missing, and join all of them."""
         orders = self.orders()
         costs = self.costs(orders)
@@ -208,7 +208,9 @@ class Order:
     by: str
     known: Known = field(repr=False, compare=False)
 
-    def run(self, parts: Parts, told: Meter, expected: Sequence[Cost]) -> dict[str, pd.DataFrame]:
+    def run(
+        self, parts: CheckpointStore, told: Meter, expected: Sequence[Cost]
+    ) -> dict[str, pd.DataFrame]:
         """The tables of its pieces, by their names; only the first where no task has signal."""
         job, first_cost, *costs = self.job, *expected
         told.doing(f"removing layers, {self.by} under {self.protocol}")
@@ -298,7 +300,7 @@ class Order:
         return [tuple(layers) for layers in rows.drop_duplicates("step")["layers"]]
 
     def _piece(
-        self, parts: Parts, name: str, tasks: Sequence[Task], split: str,
+        self, parts: CheckpointStore, name: str, tasks: Sequence[Task], split: str,
         tried: Sequence[Layers], cost: Cost, **more: Any,
     ) -> pd.DataFrame:  # fmt: skip
         """A piece, made unless it is there; nothing in it is marked as chosen.

@@ -16,14 +16,14 @@ import numpy as np
 import pandas as pd
 
 from layerwise.analyses.arguments import check_arguments
-from layerwise.analyses.execute import carry_out
+from layerwise.analyses.execute import execute
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import DECODER, ENCODER
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.results.parquet import conform, frame
-from layerwise.runs.checkpoints import Parts
-from layerwise.runs.pieces import Made, make_pieces
+from layerwise.runs.checkpoints import CheckpointStore
+from layerwise.runs.pieces import Made, run_resumable
 from layerwise.runs.progress import Meter
 from layerwise.runs.setup import Setup, TaskLike, prepare
 from layerwise.sweep import Generate, intact
@@ -86,7 +86,7 @@ def similarity(
     )  # fmt: skip
     job = Similarity(setup)
     settings = setup.settings(analysis="similarity")
-    (result,) = carry_out(
+    (result,) = execute(
         lambda parts, told: [job.run(parts, settings, told)], out, settings, progress
     )
     return result
@@ -107,9 +107,11 @@ class Similarity:
         for task, protocol in self.setup.pieces():  # bad input is told before any work is done
             prompts(self.setup, task, task.items, protocol)
 
-    def run(self, parts: Parts, settings: dict[str, Any], told: Meter) -> SimilarityResult:
+    def run(
+        self, parts: CheckpointStore, settings: dict[str, Any], told: Meter
+    ) -> SimilarityResult:
         """Make the pieces that are missing, and join all of them."""
-        work, (items, cka) = make_pieces(
+        work, (items, cka) = run_resumable(
             parts, told, "similarity", self.setup.pieces(), ("similarity", "cka"),
             self.expected, self._piece,
         )  # fmt: skip

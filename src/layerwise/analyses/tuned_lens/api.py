@@ -14,12 +14,12 @@ from typing import Any
 import pandas as pd
 
 from layerwise.analyses.arguments import check_arguments
-from layerwise.analyses.execute import carry_out
+from layerwise.analyses.execute import execute
 from layerwise.errors import UserError, unknown_name
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.results.parquet import frame
-from layerwise.runs.checkpoints import Parts
+from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.progress import Meter
 from layerwise.runs.setup import Setup, TaskLike, prepare
 
@@ -113,12 +113,12 @@ def train_lens(
     settings = setup.settings(analysis="tuned lens", **job.settings())
     made: list[TunedLens] = []
 
-    def make(parts: Parts, told: Meter) -> list[TunedLensResult]:
+    def make(parts: CheckpointStore, told: Meter) -> list[TunedLensResult]:
         lens, result = job.run(parts, settings, told)
         made.append(lens)
         return [result]
 
-    (result,) = carry_out(make, out, settings, progress, lambda folder: made[0].save(folder / FILE))
+    (result,) = execute(make, out, settings, progress, lambda folder: made[0].save(folder / FILE))
     return Trained(made[0] if made else TunedLens.load(Path(str(out))), result)
 
 
@@ -163,7 +163,7 @@ class Training:
         }
 
     def run(
-        self, parts: Parts, settings: dict[str, Any], told: Meter
+        self, parts: CheckpointStore, settings: dict[str, Any], told: Meter
     ) -> tuple[TunedLens, TunedLensResult]:
         """Train on from where an interrupted run stopped, then test."""
         setup = self.setup

@@ -30,7 +30,7 @@ from layerwise.models.seq2seq.load import hooked_seq2seq
 from layerwise.models.sources import Source, find_outline
 
 
-def load_outline(
+def load_meta_model(
     name: str | os.PathLike[str] = DEFAULT_MODEL, *, dtype: str = "float32", device: str = "cpu"
 ) -> Model:
     """The hooked model of that name without its weights; of a hub model none are downloaded.
@@ -82,7 +82,7 @@ def _of_encoder_decoder(
     return model
 
 
-def is_outline(model: Model) -> bool:
+def is_meta_model(model: Model) -> bool:
     """Whether a model is an outline, without weights."""
     return model.W_E.is_meta
 
