@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from layerwise import results, stats
+from layerwise.analyses.ablation import result as ablation_result
 from layerwise.analyses.emergence.api import emergence
 from layerwise.errors import UserError
 from layerwise.results import (
@@ -19,7 +20,6 @@ from layerwise.results import (
     load_results,
 )
 from layerwise.results.parquet import frame
-from layerwise.stats import effects
 from tests import synthetic
 
 
@@ -289,13 +289,13 @@ def test_depths_that_lack_a_table_are_not_loaded(tmp_path):
 
 def test_what_follows_from_the_tables_is_computed_once(ablation, lens, monkeypatch):
     asked = []
-    table = effects.effects_table
+    table = ablation_result.effects_table
 
     def counted(*given):
         asked.append(given)
         return table(*given)
 
-    monkeypatch.setattr(effects, "effects_table", counted)
+    monkeypatch.setattr(ablation_result, "effects_table", counted)
     fresh = AblationResult(ablation.records, ablation.facts)
     first = fresh.effects()
     first["acc"] = -1.0  # a copy, which may be changed
