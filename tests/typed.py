@@ -1,4 +1,4 @@
-"""Shapes and types of every function of the package are checked at each call while tests run.
+"""Shapes and types of every function of the package are checked while its tests run.
 
 An import hook decorates all functions and dataclasses, also those within functions. jaxtyping
 brings such a hook, but one that checks arguments twice a call, builds two functions for each that
@@ -22,8 +22,26 @@ from typing import Any
 from beartype import beartype
 from jaxtyping import AbstractArray, jaxtyped
 
+from .cases import LONG
+
 PACKAGE = "layerwise"
 DECORATOR = "_typed"
+
+# In each test the first calls of a function are checked, and every so many of those that follow:
+# a small model's sweep calls some functions ten thousand times, and a third of its time went into
+# that. In long runs all are.
+FIRST, EVERY = 100, 1 if LONG else 10
+
+
+class _Tests:
+    """How many tests have begun."""
+
+    begun = 0
+
+
+def begin_test() -> None:
+    """From now on, the first calls of each function are checked again."""
+    _Tests.begun += 1
 
 
 def check_types() -> None:
@@ -94,9 +112,16 @@ def _typed_function(function: Callable[..., Any]) -> Callable[..., Any]:
         # beartype alone would check arguments no earlier than the first value is asked for.
         return jaxtyped(function, typechecker=beartype)
     checks: list[Callable[..., Any]] = []
+    calls, test = 0, -1
 
     @functools.wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls, test
+        if test != _Tests.begun:
+            calls, test = 0, _Tests.begun
+        calls += 1
+        if calls > FIRST and calls % EVERY:
+            return function(*args, **kwargs)
         if not checks:  # not earlier: most functions are never called in one process
             checks.append(_checks(function))
         return checks[0](*args, **kwargs)
