@@ -7,18 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from layerwise.presentation.figure_spec import FigureSpec
 from layerwise.presentation.finding import Finding
 from layerwise.presentation.naming import naming_layers_of
 from layerwise.presentation.page import Picture, drawn, filled
+from layerwise.presentation.table import Table
+from layerwise.report._evidence import evidence_of
 from layerwise.report._sections import Section, facts_tables, sections
 from layerwise.report._side_by_side import comparison, differing_tasks
 from layerwise.report.run import Run
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -42,12 +41,17 @@ def render(pages: Sequence[Page]) -> tuple[str, dict[str, Any]]:
     text = filled(
         "layerwise.report",
         "template.html.j2",
-        pages=list(zip(pages, parts, map(facts_tables, runs), strict=True)),
+        pages=list(zip(pages, parts, map(facts_tables, runs), map(_findings, pages), strict=True)),
         pictures=pictures,
         comparison=comparison(runs, [page.name for page in pages]) if len(pages) > 1 else None,
         differing=differing_tasks(runs),
     )
     return text, figures
+
+
+def _findings(page: Page) -> list[tuple[Finding, Table]]:
+    """A page's sentences, each with the rows that it stands on."""
+    return [(finding, evidence_of(page.run, finding)) for finding in page.findings]
 
 
 def _parts(run: Run) -> list[Section]:

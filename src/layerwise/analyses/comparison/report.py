@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 from layerwise.analyses.comparison.findings import established, not_established
 from layerwise.analyses.comparison.quantities import FAMILIES
+from layerwise.presentation.evidence import evidence
 from layerwise.presentation.figure_spec import FigureSpec
+from layerwise.presentation.finding import Finding
 from layerwise.presentation.naming import Stacks
 from layerwise.presentation.page import Report, filled, pictures
 from layerwise.presentation.rows import rows
+from layerwise.presentation.table import Table
 from layerwise.presentation.wording import PROTOCOL_ORDER, in_order, joined, spread
 from layerwise.stats.effects import ALPHA
 
@@ -45,9 +49,9 @@ def comparison_report(comparison: Comparison) -> Report:
         names=comparison.facts.groups or [run.name for run in comparison.facts.runs],
         facts=comparison.facts,
         caution=caution(comparison),
-        established=sure,
+        established=_with_rows(comparison, sure),
         most=MOST,
-        not_established=rest,
+        not_established=_with_rows(comparison, rest),
         pictures=[made[drawing] for drawing in drawings],
         basis=[runs_table(comparison), tasks_table(comparison)],
         tables=[
@@ -56,6 +60,12 @@ def comparison_report(comparison: Comparison) -> Report:
         ],
     )  # fmt: skip
     return Report(text, (*sure, *rest), figures)
+
+
+def _with_rows(comparison: Comparison, findings: Sequence[Finding]) -> list[tuple[Finding, Table]]:
+    """Sentences, each with the rows that it stands on."""
+    file = "comparison_differences.parquet"
+    return [(one, evidence(one, comparison.differences, file)) for one in findings]
 
 
 def caution(comparison: Comparison) -> str:

@@ -1,0 +1,64 @@
+"""The rows of a saved table that a sentence stands on, as the sentence opens to them on a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .finding import Finding
+from .rows import records, rows
+from .table import Table
+
+# Rows that are shown under a sentence; the file has the others.
+MOST = 12
+
+
+def evidence(finding: Finding, table: pd.DataFrame, file: str) -> Table:
+    """The rows that a sentence quotes, or is about where it quotes none, as they are in their file.
+
+    Args:
+        finding: the sentence, with its source.
+        table: the table that the source names.
+        file: where the table is, in words: a file's name, and what was done with it if anything.
+
+    Returns:
+        A table that opens on demand, with the columns' own names. Columns that are empty in all
+        of these rows are left out.
+    """
+    about = rows(table, **finding.source["where"])
+    quoted = rows(about, **finding.source["at"])
+    shown = quoted.head(MOST).dropna(axis="columns", how="all")
+    cells = [[_text(value) for value in row.values()] for row in records(shown)]
+    of = f" of the {len(about)} that the sentence is about" if len(about) > len(quoted) else ""
+    more = f", the first {len(shown)} shown" if len(quoted) > len(shown) else ""
+    plural = "" if len(quoted) == 1 else "s"
+    return Table(
+        f"{len(quoted)} row{plural} of {file}",
+        tuple(map(str, shown.columns)),
+        cells,
+        collapsed=True,
+        note=f"{_picked(finding.source)}: {len(quoted)} row{plural}{of}{more}.",
+    )
+
+
+def _picked(source: Mapping[str, Any]) -> str:
+    """Which rows these are, by the values of their columns."""
+    named = {**source["where"], **source["at"]}
+    return "Rows with " + ", ".join(f"{name} {_values(value)}" for name, value in named.items())
+
+
+def _values(value: Any) -> str:
+    return " or ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list | tuple | np.ndarray):
+        return ", ".join(map(_text, value))
+    if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
+        return ""
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)

@@ -1,0 +1,65 @@
+"""A sentence opens to the rows that it stands on, as they are in the file that is named."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from layerwise.presentation.evidence import MOST, evidence
+from layerwise.presentation.finding import Finding, source
+from layerwise.presentation.rows import rows
+from layerwise.report._evidence import evidence_of
+from layerwise.report.html import report
+from layerwise.report.run import Run
+from layerwise.report.summary import findings_of
+
+
+def test_every_sentence_of_a_page_opens_to_its_rows(results):
+    run = Run.of(results)
+    found = findings_of(run)
+    page = report(results).html
+    assert len(found) > 3
+    for finding in found:
+        table = evidence_of(run, finding)
+        assert table.collapsed
+        assert table.cells
+        assert all(len(row) == len(table.columns) for row in table.cells)
+        assert set(finding.source["where"]) <= set(table.columns)
+        assert f"<summary>{table.title}</summary>" in page
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "task": ["facts"] * 20 + ["brackets"],
+            "layer": [*range(20), 0],
+            "share": [0.123456, None, *[0.5] * 19],
+            "head": [None] * 21,
+            "tasks": [["a", "b"]] * 21,
+            "significant": [True, False, *[True] * 19],
+        }
+    )
+
+
+def test_rows_that_are_quoted_are_shown_of_those_that_the_sentence_is_about(table):
+    where, at = {"task": "facts"}, {"layer": [0, 1]}
+    finding = Finding("A sentence.", 1.0, "kind", source("effects", where, **at))
+    shown = evidence(finding, table, "effects.parquet")
+    assert shown.title == "2 rows of effects.parquet"
+    assert shown.columns == ("task", "layer", "share", "tasks", "significant")
+    assert shown.cells == [
+        ["facts", "0", "0.1235", "a, b", "yes"],
+        ["facts", "1", "", "a, b", "no"],
+    ]
+    assert shown.note == (
+        "Rows with task facts, layer 0 or 1: 2 rows of the 20 that the sentence is about."
+    )
+    assert len(rows(table, **where, **at)) == 2
+
+
+def test_of_many_rows_the_first_are_shown(table):
+    finding = Finding("A sentence.", 1.0, "kind", source("effects", {"task": "facts"}))
+    shown = evidence(finding, table, "effects.parquet")
+    assert len(shown.cells) == MOST
+    assert shown.note.endswith(f"20 rows, the first {MOST} shown.")
