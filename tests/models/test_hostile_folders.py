@@ -87,7 +87,10 @@ def test_a_damaged_blob_of_the_hubs_cache_is_told(folder):
 )
 def test_weights_that_are_no_real_numbers_are_refused(folder, dtype):
     name = "model.layers.1.mlp.up_proj.weight"
-    edit_weights(folder, lambda weights: weights.update({name: weights[name].to(dtype)}))
+    try:
+        edit_weights(folder, lambda weights: weights.update({name: weights[name].to(dtype)}))
+    except KeyError:
+        pytest.skip(f"this release of safetensors writes no {dtype}")
     with refused(name, "number format", "BF16"):
         load_model(folder)
 
