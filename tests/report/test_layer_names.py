@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import synthetic
@@ -88,7 +90,11 @@ def test_sentences_and_tables_name_the_stack(page: Report):
     assert "decoder.1" in told
     assert "Layer decoder.3</span>" in page.html
     assert "<td>skip:layer=decoder.3</td>" in page.html
-    assert "<td>skip:layer=3</td>" not in page.html
+    # Under a sentence stand the file's own values, and how it counts layers.
+    summary = re.search(r'<section id="summary">.*?</section>', page.html, re.DOTALL)
+    assert summary is not None
+    assert "<td>skip:layer=3</td>" not in page.html.replace(summary[0], "")
+    assert summary[0].count("Layers are counted from the encoder") == len(page.findings)
 
 
 def test_ranges_stop_at_the_decoder():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 
 from layerwise.presentation.evidence import evidence
@@ -21,7 +23,10 @@ _OF_RUN = {"attribution_summary": "attribution", "removal_steps": "removal"}
 def evidence_of(run: Run, finding: Finding) -> Table:
     """The rows that a sentence about a run stands on."""
     name = finding.source["table"]
-    return evidence(finding, _table(run, name), _FILES.get(name, f"{name}.parquet"))
+    shown = evidence(finding, _table(run, name), _FILES.get(name, f"{name}.parquet"))
+    if not run.facts.model.n_encoder_layers:
+        return shown
+    return replace(shown, note=f"{shown.note} Layers are counted from the encoder's first.")
 
 
 def _table(run: Run, name: str) -> pd.DataFrame:
