@@ -106,6 +106,25 @@ def test_no_arrow_runs_back_up():
     assert not wrong
 
 
+def named_in_calls(name: str) -> Iterator[str]:
+    """Modules that one imports by a text, which ``imported`` does not see."""
+    for node in ast.walk(ast.parse(MODULES[name].read_text("utf-8"))):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            texts = [one.value for one in node.args if isinstance(one, ast.Constant)]
+            yield from (text for text in texts if text in MODULES)
+
+
+def test_what_reaches_up_by_name_is_known():
+    """``Result.plot`` does, and closes a circle; so will nothing else."""
+    found = {
+        (name, other)
+        for name in MODULES
+        for other in named_in_calls(name)
+        if ORDER.index(folder(name)) < ORDER.index(folder(other))
+    }
+    assert found == {("layerwise.results.base", "layerwise.report.figures")}
+
+
 def test_pages_are_made_without_running_a_model():
     wrong = [
         f"{name} imports {other}"
