@@ -57,7 +57,7 @@ FAULTS = [
     # Positions.
     Fault(
         "learned position shifted by one",
-        "engine.py",
+        "embedding.py",
         "torch.tensor(plan.trie.positions, dtype=torch.long, device=device)",
         "torch.tensor(plan.trie.positions, dtype=torch.long, device=device) + 1",
     ),
@@ -88,13 +88,13 @@ FAULTS = [
     ),
     Fault(
         "zero and mean taken for equal",
-        "branches.py",
-        "return (edit, id(edit.value)) if isinstance(edit, (SetSite, AddSite)) else edit",
-        "return edit",
+        "edits.py",
+        "return self, id(self.value)",
+        "return self",
     ),
     Fault(
         "mean for the first branch only",
-        "engine.py",
+        "row_edits.py",
         "mask[i] = True if where is None else where",
         "mask[0] = True if where is None else where",
     ),
@@ -121,13 +121,13 @@ FAULTS = [
     # Patches.
     Fault(
         "patch position from the sequence's end",
-        "engine.py",
-        "pos = edit.pos % len(request.context)",
-        "pos = edit.pos % len(path)",
+        "edits.py",
+        "pos = self.pos % n_context",
+        "pos = self.pos % n_sequence",
     ),
     Fault(
         "patch on the wrong head",
-        "engine.py",
+        "row_edits.py",
         "torch.tensor(heads).to(every))",
         "(torch.tensor(heads).to(every) + 1) % len(every))",
     ),
@@ -238,21 +238,21 @@ FAULTS = [
     Fault(
         "zero and mean in the prompt only",
         "decode.py",
-        "if isinstance(edit, (SkipLayer, PatchSite)) or edit.site not in sites:",
-        "if isinstance(edit, (SkipLayer, PatchSite, SetSite)) or edit.site not in sites:",
+        "if edit.site not in sites or edit.position is not None:",
+        "if edit.site not in sites or not (edit.resamples or edit.adds):",
     ),
     # Sources, tables and noise.
     Fault(
         "behind the prompt the source goes on from its start",
-        "interventions.py",
+        "edits.py",
         "min(pos, n_context - 1)",
         "pos",
     ),
     Fault(
         "sources are counted from the start",
-        "engine.py",
-        "source[source_position(pos, len(request.context), len(source))]",
-        "source[min(pos, len(source) - 1)]",
+        "edits.py",
+        "yield pos, source_position(pos, n_context, n_source)",
+        "yield pos, min(pos, n_source - 1)",
     ),
     Fault(
         "texts go on with another prompt's source",
@@ -262,19 +262,19 @@ FAULTS = [
     ),
     Fault(
         "noise put in the activation's place",
-        "_edits.py",
+        "layer_edits.py",
         "            value = activation + value",
         "            value = value + 0 * activation",
     ),
     Fault(
         "noise of the position before",
-        "engine.py",
+        "edits.py",
         "value[positions % len(value)]",
         "value[(positions - 1) % len(value)]",
     ),
     Fault(
         "means by position end a position early",
-        "engine.py",
+        "edits.py",
         "positions.clamp(max=len(value) - 1)",
         "positions.clamp(max=max(0, len(value) - 2))",
     ),

@@ -16,7 +16,7 @@ from layerwise.analyses.ablation.spec import resampled_from
 from layerwise.errors import UserError
 from layerwise.models import load_model, original_tokenizer, weights_hash
 from layerwise.sweep import Generate, LogLikelihood, noise, resample, site_noise, sweep
-from layerwise.sweep.interventions import source_position
+from layerwise.sweep.edits import source_position
 from layerwise.sweep.reference import reference_outcome
 from layerwise.tasks import GenerateSpec, build_requests, load_task
 from tests import analysis

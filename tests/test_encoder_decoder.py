@@ -27,7 +27,7 @@ from layerwise.sweep import (
     residuals_at,
     site_noise,
 )
-from layerwise.sweep.interventions import Site
+from layerwise.sweep.edits import Site
 from layerwise.sweep.readout import logits_of
 from layerwise.sweep.seq2seq.truncated import truncated_encoder
 from layerwise.tasks._encoding import encode_apart, encode_input

@@ -29,7 +29,8 @@ from layerwise.sweep import (
     zero,
 )
 from layerwise.sweep.blocks import attention_in_use, why_not_packed
-from layerwise.sweep.interventions import CROSS_SITES, SITES, Intervention, source_position
+from layerwise.sweep.edits import CROSS_SITES, SITES, source_position
+from layerwise.sweep.interventions import Intervention
 from layerwise.sweep.run import model_shape
 
 from ..cases import cases

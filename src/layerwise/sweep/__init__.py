@@ -13,17 +13,17 @@ from .requests import LogLikelihood as LogLikelihood
 from .requests import Scored as Scored
 
 if TYPE_CHECKING:
+    from .edits import AddSite as AddSite
+    from .edits import CopySite as CopySite
+    from .edits import PatchSite as PatchSite
+    from .edits import SetSite as SetSite
+    from .edits import SkipLayer as SkipLayer
     from .intact_run import last_residuals as last_residuals
     from .intact_run import mean_activations as mean_activations
     from .intact_run import position_means as position_means
     from .intact_run import residuals_at as residuals_at
     from .intact_run import site_noise as site_noise
-    from .interventions import AddSite as AddSite
-    from .interventions import CopySite as CopySite
     from .interventions import Intervention as Intervention
-    from .interventions import PatchSite as PatchSite
-    from .interventions import SetSite as SetSite
-    from .interventions import SkipLayer as SkipLayer
     from .interventions import intact as intact
     from .interventions import mean as mean
     from .interventions import noise as noise
@@ -44,13 +44,9 @@ if TYPE_CHECKING:
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "edits": ["AddSite", "CopySite", "PatchSite", "SetSite", "SkipLayer"],
         "interventions": [
-            "AddSite",
-            "CopySite",
             "Intervention",
-            "PatchSite",
-            "SetSite",
-            "SkipLayer",
             "intact",
             "mean",
             "patch",

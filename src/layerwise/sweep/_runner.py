@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from jaxtyping import Float, Int
 
-from ._edits import NO_EDITS, Activation, LayerEdits, Observe, OfLayout
+from .layer_edits import NO_EDITS, Activation, LayerEdits, Observe, OfLayout
 from .layout import KeysValues, Layout
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .interventions import AddSite, CopySite, Edit, Intervention, SetSite, SkipLayer
+from .edits import Edit
+from .interventions import Intervention
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,7 @@ class Branch:
 
     def idle(self, layer: int) -> bool:
         """Whether the layer is not run: skipped, or all that leaves it is replaced."""
-        return any(
-            isinstance(edit, SkipLayer)
-            or (isinstance(edit, (SetSite, CopySite)) and edit.site == "resid_post")
-            for edit in self.edits.get(layer, ())
-        )
+        return any(edit.replaces_layer for edit in self.edits.get(layer, ()))
 
 
 @dataclass(frozen=True)
@@ -116,18 +113,13 @@ def by_layer(intervention: Intervention) -> dict[int, tuple[Edit, ...]]:
 def _insert(root: _Node, index: int, intervention: Intervention) -> None:
     node = root
     for layer, edits in by_layer(intervention).items():
-        key = tuple(_identity(edit) for edit in edits)
+        key = tuple(edit.identity for edit in edits)
         child = node.children.get(key)
         if child is None:
             child = _Node(layer, edits={**node.edits, layer: edits})
             node.children[key] = child
         node = child
     node.members.append(index)
-
-
-def _identity(edit: Edit) -> Hashable:
-    # Two values may be equal in all but their numbers, which are not compared.
-    return (edit, id(edit.value)) if isinstance(edit, (SetSite, AddSite)) else edit
 
 
 def _collect(

@@ -20,15 +20,17 @@ import numpy as np
 import torch
 from transformer_lens import HookedTransformer
 
-from ._edits import NO_EDITS, LayerEdits, Replacement
 from ._runner import BlockRunner, KeptKeysValues, SharedKeys, StepLayout
 from .branches import Branch
 from .drafts import Drafter
-from .engine import Walk, embed_tokens, head_mask, heads_of, value_at
-from .interventions import SITES, AddSite, CopySite, PatchSite, SetSite, SkipLayer
+from .edits import SITES, SiteEdit, heads_of
+from .embedding import embed_tokens
+from .engine import Walk
+from .layer_edits import NO_EDITS, LayerEdits, Replacement
 from .layout import KeysValues
 from .readout import CHUNK, first_argmax, logits_of
 from .requests import Generate, Generated
+from .row_edits import head_mask
 from .stopping import Stopper
 
 # A beginning must be so long to be worth attending to apart.
@@ -406,31 +408,31 @@ class _Step:
             branch = self.decoder.walk.groups[0].branches.branches[number - 1]
             here = torch.from_numpy(of_branch == number).to(device)[:, None]
             for edit in branch.edits.get(layer, ()):
-                if isinstance(edit, (SkipLayer, PatchSite)) or edit.site not in sites:
+                if edit.site not in sites or edit.position is not None:
                     continue
                 mask = here
                 if edit.site == "z":
                     n_heads = self.decoder.walk.model.cfg.n_heads
                     mask = here[..., None] & head_mask(heads_of(edit, n_heads), n_heads, device)
-                change = Replacement(
-                    self._value(edit, layer, rows, device), mask, isinstance(edit, AddSite)
-                )
+                value = self._value(edit, layer, rows, device)
+                change = Replacement(value, mask, edit.adds)
                 found[edit.site] = (*found.get(edit.site, ()), change)
         return LayerEdits(found) if found else NO_EDITS
 
     def _value(
         self,
-        edit: SetSite | AddSite | CopySite,
+        edit: SiteEdit,
         layer: int,
         rows: np.ndarray,
         device: torch.device,
     ) -> torch.Tensor:
         """What an edit puts, or adds, at the new tokens of some rows."""
-        if isinstance(edit, CopySite):
-            requests = torch.tensor([self.decoder.rows[row].request for row in rows])
-            ends = self.decoder.walk.source_ends[layer, edit.site]
-            return ends[requests.to(device)][:, None]
-        return value_at(edit, torch.from_numpy(self.positions[rows]).to(device))
+        given = edit.value_at(torch.from_numpy(self.positions[rows]).to(device))
+        if given is not None:
+            return given
+        requests = torch.tensor([self.decoder.rows[row].request for row in rows])
+        ends = self.decoder.walk.source_ends[layer, edit.site]
+        return ends[requests.to(device)][:, None]
 
 
 def _by_source(

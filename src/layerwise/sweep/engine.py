@@ -7,33 +7,24 @@ layer only what is read out leaves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from transformer_lens import HookedTransformer
 
 from layerwise.models.kinds import heads_per_key
 
-from ._edits import NO_EDITS, LayerEdits, Replacement
 from ._runner import KeptKeysValues
 from .blocks import BlockRunner
 from .branches import Branches
-from .interventions import (
-    BY_HEAD,
-    AddSite,
-    CopySite,
-    Edit,
-    PatchSite,
-    SetSite,
-    SiteEdit,
-    SkipLayer,
-    source_position,
-)
+from .edits import SiteEdit
+from .embedding import embed
+from .layer_edits import NO_EDITS, LayerEdits
 from .layout import SCRATCH, KeysValues, Layout, make_layout
 from .requests import Request
+from .row_edits import edits_of
 from .walk_plan import INSIDE, WalkPlan
 
 # Tokens pushed through a block at once, where nothing better is known: enough for the matrix
@@ -196,7 +187,7 @@ class Walk:
             edit.site
             for branch in branches
             for edit in branch.edits.get(layer, ())
-            if isinstance(edit, CopySite)
+            if edit.resamples
         }
         if copied:
             last = torch.tensor([0 if path is None else path[-1] for path in self.plan.sources])
@@ -230,7 +221,7 @@ class Walk:
         before: list[int] = []
         for row, branch in enumerate(group.branches.branches[: group.open]):
             edits = branch.edits.get(layer, ())
-            entering = [edit for edit in edits if _site(edit) == "resid_pre"]
+            entering = [edit for edit in edits if edit.site == "resid_pre"]
             if entering:
                 before.append(row)
             if branch.idle(layer):
@@ -354,7 +345,7 @@ class Walk:
         entering = sites == ("resid_pre",)
         of_rows = (group.branches.branches[row].edits.get(layer, ()) for row in rows)
         return edits_of(
-            [[edit for edit in edits if _site(edit) in sites] for edits in of_rows],
+            [[edit for edit in edits if edit.site in sites] for edits in of_rows],
             self.model.cfg.n_heads,
             lambda edit: self._value(edit, layout, seen, entering),
             layout.n_tokens if entering else layout.n_outputs,
@@ -365,20 +356,17 @@ class Walk:
         self, edit: SiteEdit, layout: Layout, seen: dict[str, torch.Tensor], entering: bool
     ) -> tuple[torch.Tensor, Bool[torch.Tensor, " token"] | None]:
         """What is put at the tokens of a layout, and at which of them; None is all."""
-        if isinstance(edit, (SetSite, AddSite)):
-            positions = layout.positions if entering else layout.leaving_positions
-            return value_at(edit, positions[None]), None
+        positions = layout.positions if entering else layout.leaving_positions
+        given = edit.value_at(positions[None])
+        if given is not None:
+            return given, None
         source_of = torch.full((layout.n_packed,), -1, dtype=torch.long)
         for path, source, request in zip(
             self.plan.paths, self.plan.sources, self.requests, strict=True
         ):
             assert source is not None, "the plan refuses such edits without a source"
-            if isinstance(edit, PatchSite):
-                pos = edit.pos % len(request.context)
-                source_of[path[pos]] = source[pos]
-                continue
-            for pos, packed in enumerate(path):
-                source_of[packed] = source[source_position(pos, len(request.context), len(source))]
+            for pos, source_pos in edit.taken(len(path), len(request.context), len(source)):
+                source_of[path[pos]] = source[source_pos]
         source_of = source_of.to(self.device)
         if layout.carried is not None:
             source_of = source_of[layout.carried]
@@ -386,7 +374,7 @@ class Walk:
             source_of = source_of[layout.outputs]
         there = source_of >= 0
         value = seen[edit.site][:, source_of.clamp(min=0)]
-        return value, None if isinstance(edit, CopySite) else there
+        return value, None if edit.resamples else there
 
     def source(self, row: int | None, layer: int) -> int:
         """Where the keys and values of a branch are kept in a layer; None is the trunk."""
@@ -396,118 +384,3 @@ class Walk:
         branch = group.branches.branches[row]
         own = layer > branch.opens or (layer == branch.opens and not self.starts_inside(group, row))
         return 1 + row if own else self.source(branch.leaves, layer)
-
-
-def edits_of(
-    changes: Sequence[Sequence[Edit]],
-    n_heads: int,
-    value_of: Callable[[SiteEdit], tuple[torch.Tensor, Bool[torch.Tensor, " token"] | None]],
-    n_tokens: int,
-    device: torch.device,
-) -> LayerEdits:
-    """The changes of some rows to one layer, ready to be applied.
-
-    Args:
-        changes: of each row.
-        n_heads: heads of the layer.
-        value_of: what an edit puts, and at which tokens; None is all.
-        n_tokens: tokens of a row.
-        device: where.
-    """
-    found: dict[str, list[Replacement]] = {}
-    values: dict[Hashable, tuple[torch.Tensor, torch.Tensor | None]] = {}
-    for i, edits in enumerate(changes):
-        for edit in edits:
-            if isinstance(edit, SkipLayer):
-                continue
-            key = _kind_of_value(edit)
-            if key not in values:
-                values[key] = value_of(edit)
-            value, where = values[key]
-            heads = heads_of(edit, n_heads)
-            if len(changes) > 1 or where is not None or heads is not None:
-                mask = torch.zeros(len(changes), n_tokens, dtype=torch.bool, device=device)
-                mask[i] = True if where is None else where
-                where = mask
-                if edit.site in BY_HEAD:
-                    where = mask[..., None] & head_mask(heads, n_heads, device)
-            adds = isinstance(edit, AddSite)
-            found.setdefault(edit.site, []).append(Replacement(value, where, adds))
-    return LayerEdits({site: _joined(parts) for site, parts in found.items()})
-
-
-def head_mask(
-    heads: Sequence[int] | None, n_heads: int, device: torch.device
-) -> Bool[torch.Tensor, " head"]:
-    """Which heads are some of given ones; None is all."""
-    every = torch.arange(n_heads, device=device)
-    return torch.isin(every, every if heads is None else torch.tensor(heads).to(every))
-
-
-def value_at(
-    edit: SetSite | AddSite, positions: Int[torch.Tensor, "group token"]
-) -> Float[torch.Tensor, ...]:
-    """What an edit puts, or adds, at some positions; broadcasts to the site's activation."""
-    value = edit.value.to(positions.device)
-    if isinstance(edit, AddSite):
-        return value[positions % len(value)]
-    return value[positions.clamp(max=len(value) - 1)] if edit.by_position else value
-
-
-def heads_of(edit: SiteEdit, n_heads: int) -> tuple[int, ...] | None:
-    """The heads that an edit is about; None is all."""
-    if isinstance(edit, PatchSite):
-        return None if edit.head is None else (edit.head,)
-    return None if edit.heads is None or len(edit.heads) == n_heads else edit.heads
-
-
-def _kind_of_value(edit: SiteEdit) -> Hashable:
-    """Edits that agree in this put the same values, though perhaps on other rows and heads."""
-    if isinstance(edit, (SetSite, AddSite)):
-        return type(edit), id(edit.value)
-    return type(edit), edit.site, getattr(edit, "pos", None)
-
-
-def _joined(parts: Sequence[Replacement]) -> tuple[Replacement, ...]:
-    """Replacements one after the other by the same value, made one."""
-    found: list[Replacement] = []
-    for part in parts:
-        last = found[-1] if found else None
-        if (
-            last is None
-            or part.adds
-            or last.value is not part.value
-            or last.mask is None
-            or part.mask is None
-        ):
-            found.append(part)
-        else:
-            found[-1] = Replacement(last.value, last.mask | part.mask)
-    return tuple(found)
-
-
-def _site(edit: Edit) -> str:
-    return "layer" if isinstance(edit, SkipLayer) else edit.site
-
-
-def embed(
-    model: HookedTransformer, plan: WalkPlan, device: Any
-) -> Float[torch.Tensor, "1 token d_model"]:
-    """The residual stream that enters the first block."""
-    return embed_tokens(
-        model,
-        torch.tensor(plan.trie.tokens, dtype=torch.long, device=device),
-        torch.tensor(plan.trie.positions, dtype=torch.long, device=device),
-    )[None]
-
-
-def embed_tokens(
-    model: HookedTransformer,
-    tokens: Int[torch.Tensor, " token"],
-    positions: Int[torch.Tensor, " token"],
-) -> Float[torch.Tensor, "token d_model"]:
-    """Token and, where the model adds them, position embeddings."""
-    resid = model.embed(tokens[None])[0]
-    if model.cfg.positional_embedding_type == "standard":
-        resid = resid + model.pos_embed.W_pos[positions]
-    return resid

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from jaxtyping import Float
 
-from ._edits import NO_EDITS, Activation, LayerEdits, Observe, OfLayout
 from ._runner import StepLayout
+from .layer_edits import NO_EDITS, Activation, LayerEdits, Observe, OfLayout
 from .layout import KeysValues, Layout
 
 

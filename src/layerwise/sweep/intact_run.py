@@ -16,8 +16,8 @@ from ..errors import UserError
 from ..models.in_turn import in_turn
 from ..models.kinds import Model, n_encoder_layers
 from ..models.seq2seq import Seq2SeqModel
+from .edits import Site
 from .intact_layers import IntactLayer, intact_layers
-from .interventions import Site
 from .plan import DEFAULT_MEMORY_BUDGET
 from .requests import Tokens
 

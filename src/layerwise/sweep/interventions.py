@@ -1,135 +1,28 @@
 """Interventions: a change to a forward pass as a frozen value with a readable id.
 
-What a change means is written here once; the engine and the reference both implement it.
-Nothing here runs a model.
+It is made of edits, whose meaning is told in ``edits``. Nothing here runs a model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
 
 from layerwise.errors import UserError, unknown_name
 
-Value = Float[torch.Tensor, "..."]
-Site = Literal[
-    "resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z",
-    "cross_z", "cross_attn_out", "resid_mid_cross",
-]  # fmt: skip
-SITES: tuple[str, ...] = get_args(Site)
-CROSS_SITES = ("cross_z", "cross_attn_out", "resid_mid_cross")
-"""Those that only the decoder of an encoder-decoder has."""
-BY_HEAD = ("z", "cross_z")
-
-
-@dataclass(frozen=True)
-class SkipLayer:
-    """Leave the whole block out: ``resid_post`` becomes ``resid_pre``."""
-
-    layer: int
-
-
-@dataclass(frozen=True)
-class SetSite:
-    """Replace a site's activation by given vectors at every position, generated ones too.
-
-    Attributes:
-        layer: the layer.
-        site: ``resid_pre``, ``resid_mid``, ``resid_post``, ``attn_out``, ``mlp_out`` or ``z``; in
-            the decoder of an encoder-decoder also ``cross_attn_out``, ``resid_mid_cross`` (behind
-            cross-attention) and ``cross_z``, its heads.
-        value: the vector, a mean for a mean ablation; one number stands for all dimensions. With
-            one more dimension in front, the vector of each position from 0 on; the last one
-            serves all positions from there on.
-        heads: which heads of ``z``; None for all, and for all other sites.
-    """
-
-    layer: int
-    site: Site
-    value: Value = field(compare=False, repr=False)
-    heads: tuple[int, ...] | None = None
-
-    @property
-    def by_position(self) -> bool:
-        """Whether positions have vectors of their own."""
-        return self.value.ndim == (3 if self.site in BY_HEAD else 2)
-
-
-@dataclass(frozen=True)
-class AddSite:
-    """Add given vectors to a site's activation at every position, generated ones too.
-
-    Attributes:
-        layer: the layer.
-        site: as in ``SetSite``.
-        value: position p gets vector p, and from the end of the table on they begin again.
-        heads: as in ``SetSite``.
-    """
-
-    layer: int
-    site: Site
-    value: Value = field(compare=False, repr=False)
-    heads: tuple[int, ...] | None = None
-
-
-@dataclass(frozen=True)
-class CopySite:
-    """Replace a site's activation at every position by that of the request's source run.
-
-    The two prompts may differ in length; ``source_position`` says which position is taken.
-
-    Attributes:
-        layer: the layer.
-        site: as in ``SetSite``.
-        heads: as in ``SetSite``.
-    """
-
-    layer: int
-    site: Site
-    heads: tuple[int, ...] | None = None
-
-
-@dataclass(frozen=True)
-class PatchSite:
-    """Replace a site's activation at one position by that of the request's source run.
-
-    Attributes:
-        layer: the layer.
-        site: the site; ``z`` is a head's output before the output projection.
-        pos: position in the request's context; negative counts from its end.
-        head: which head, for ``z``; None for all other sites.
-    """
-
-    layer: int
-    site: Site
-    pos: int
-    head: int | None = None
-
-
-SiteEdit = SetSite | AddSite | CopySite | PatchSite
-Edit = SkipLayer | SiteEdit
-
-
-def source_position(pos: int, n_context: int, n_source: int) -> int:
-    """The position of a source run that stands for a position of a sequence.
-
-    The first position, an attention sink, stands for itself. All others are counted from the end
-    of the prompts, where the answer is asked for; a shorter source begins again at its second
-    token. What follows the prompt, generated or scored, gets the source's last position.
-
-    Args:
-        pos: position in the sequence, from 0.
-        n_context: tokens of the sequence's prompt.
-        n_source: tokens of the source.
-    """
-    if pos == 0 or n_source == 1:
-        return 0
-    place = n_source - n_context + min(pos, n_context - 1)
-    return 1 + (place - 1) % (n_source - 1)
+from .edits import (
+    BY_HEAD,
+    AddSite,
+    CopySite,
+    Edit,
+    PatchSite,
+    SetSite,
+    Site,
+    SkipLayer,
+    Value,
+)
 
 
 @dataclass(frozen=True)

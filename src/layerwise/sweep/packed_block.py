@@ -15,10 +15,10 @@ from jaxtyping import Float, Int
 
 from layerwise.models.kinds import heads_per_key
 
-from ._edits import NO_EDITS, Activation, HeadActivation, LayerEdits, Observe, OfLayout, Sites
 from ._modules import FusedMLP, add_product, norm_of
 from ._runner import StepLayout
 from ._step_attention import Part, attend_part, attend_step, merged
+from .layer_edits import NO_EDITS, Activation, HeadActivation, LayerEdits, Observe, OfLayout, Sites
 from .layout import KeysValues, Layout, SplitKeys
 from .trie import AttentionRows
 

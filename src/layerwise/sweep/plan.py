@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from ..errors import UserError
 from .branches import make_branches
-from .interventions import CROSS_SITES, CopySite, Edit, Intervention, PatchSite, SkipLayer
+from .edits import CROSS_SITES, Edit
+from .interventions import Intervention
 from .requests import Generate, LogLikelihood, Request
 from .trie import TokenTrie
 from .walk_plan import WalkPlan, plan_walk
@@ -244,13 +245,13 @@ def _check(
         for edit in intervention.edits:
             _check_edit(intervention.id, edit, shape)
     edits = [edit for intervention in interventions for edit in intervention.edits]
-    patches = [edit for edit in edits if isinstance(edit, PatchSite)]
-    copies = any(isinstance(edit, CopySite) for edit in edits)
+    patched = [edit.position for edit in edits if edit.position is not None]
+    resampled = any(edit.resamples for edit in edits)
     for number, request in enumerate(requests):
         _check_request(number, request, shape)
-        if patches:
-            _check_patches(number, request, patches)
-        if copies:
+        if patched:
+            _check_patches(number, request, patched)
+        if resampled:
             check_has_source(number, request)
 
 
@@ -260,11 +261,8 @@ def _check_edit(name: str, edit: Edit, shape: ModelShape) -> None:
             f"Layer {edit.layer} of intervention {name!r} is out of range: "
             f"the model has layers 0 to {shape.n_layers - 1}."
         )
-    if isinstance(edit, SkipLayer):
-        return
-    heads = (edit.head,) if isinstance(edit, PatchSite) else edit.heads or ()
-    for head in heads:
-        if head is not None and not 0 <= head < shape.n_heads:
+    for head in edit.heads or ():
+        if not 0 <= head < shape.n_heads:
             raise UserError(
                 f"Head {head} of intervention {name!r} is "
                 f"out of range: the model has heads 0 to {shape.n_heads - 1}."
@@ -298,12 +296,12 @@ def _check_request(number: int, request: Request, shape: ModelShape) -> None:
         )
 
 
-def _check_patches(number: int, request: Request, patches: Sequence[PatchSite]) -> None:
+def _check_patches(number: int, request: Request, positions: Sequence[int]) -> None:
     n_given = check_same_length(number, request)
-    for edit in patches:
-        if not -n_given <= edit.pos < n_given:
+    for pos in positions:
+        if not -n_given <= pos < n_given:
             raise UserError(
-                f"Patch position {edit.pos} is out of range for request {number}, "
+                f"Patch position {pos} is out of range for request {number}, "
                 f"whose context has {n_given} tokens."
             )
 

@@ -1,6 +1,8 @@
 """The sweep by brute force: one plain hooked forward per intervention, request and new token.
 
-Slow and obvious on purpose: it defines what the engine must compute. No caches, no batches.
+Slow and obvious on purpose: it defines what the engine must compute. No caches, no batches, and
+it works out for each class of edit anew what is put where, rather than ask the edit as the engine
+does: a mistake there shows.
 """
 
 from __future__ import annotations
@@ -14,17 +16,17 @@ from jaxtyping import Float
 
 from ..models.kinds import Model, hook_name
 from ..models.seq2seq import Seq2SeqModel
-from .interventions import (
+from .edits import (
     AddSite,
     CopySite,
     Edit,
-    Intervention,
     PatchSite,
     SetSite,
     SiteEdit,
     SkipLayer,
     source_position,
 )
+from .interventions import Intervention
 from .requests import Generate, Generated, LogLikelihood, Outcome, Request, Scored, Tokens
 from .stopping import Stopper
 
@@ -102,9 +104,7 @@ def model_logits(
 
 def _order(edit: Edit) -> int:
     """Within a layer: what enters it first, then a skip of what has entered, then the rest."""
-    if isinstance(edit, SkipLayer):
-        return 1
-    return 0 if edit.site == "resid_pre" else 2
+    return {"resid_pre": 0, "layer": 1}.get(edit.site, 2)
 
 
 def _input(model: Model, prompt: Tokens, answer: Tokens) -> tuple[torch.Tensor, ...]:
@@ -125,9 +125,7 @@ def _hooks(model: Model, edit: Edit, request: Request) -> Hooks:
             (hook_name(model, edit.layer, "resid_post"), partial(_recall, store=store)),
         ]
     name = hook_name(model, edit.layer, edit.site)
-    source = None
-    if isinstance(edit, (PatchSite, CopySite)):
-        source = _source(model, name, request)
+    source = _source(model, name, request) if edit.needs_source else None
     n_given = len(_given(model, request))
     if isinstance(model, Seq2SeqModel) and edit.layer < model.cfg.n_encoder_layers:
         n_given = len(request.context)
@@ -167,7 +165,7 @@ def _change(
     heads = slice(None) if edit.heads is None else list(edit.heads)
     for pos in range(tensor.shape[1]):
         value = _value(edit, pos, n_given, source).to(tensor).expand_as(tensor[0, pos])
-        if isinstance(edit, AddSite):
+        if edit.adds:
             value = tensor[0, pos] + value
         changed[0, pos][heads] = value[heads]
     return changed

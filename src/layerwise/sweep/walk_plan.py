@@ -11,14 +11,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from .branches import Branch, Branches, make_branches
-from .interventions import CopySite, Intervention, PatchSite
+from .interventions import Intervention
 from .requests import Generate, Request, Tokens
 from .trie import TokenTrie
 
 # Sites of a block behind its attention's scores: a change there leaves what is before it as it was.
 INSIDE = ("z", "attn_out", "resid_mid", "mlp_out", "resid_post")
-# What takes activations from a source run, and so from the trunk.
-FROM_SOURCE = (PatchSite, CopySite)
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ class WalkPlan:
         for group in self.groups:
             for branch in group.branches.branches:
                 for layer, edits in branch.edits.items():
-                    if any(isinstance(edit, FROM_SOURCE) for edit in edits):
+                    if any(edit.needs_source for edit in edits):
                         needed[layer] = True
                 if self.starts_inside(branch):
                     needed[branch.opens] = True
@@ -88,9 +86,7 @@ class WalkPlan:
         if branch.leaves is not None or branch.opens >= self.trunk_until:
             return False
         edits = branch.edits.get(branch.opens, ())
-        return not branch.idle(branch.opens) and all(
-            getattr(edit, "site", None) in INSIDE for edit in edits
-        )
+        return not branch.idle(branch.opens) and all(edit.site in INSIDE for edit in edits)
 
     def block_passes(self, in_parts: bool = True) -> int:
         """How often a block is run, the trunk's runs included."""
@@ -149,8 +145,9 @@ def plan_walk(
     for index, intervention in enumerate(interventions):
         if not intervention.edits:
             continue
-        positions = tuple(e.pos for e in intervention.edits if isinstance(e, PatchSite))
-        if len(positions) < len(intervention.edits) or generates:
+        changed = [edit.position for edit in intervention.edits]
+        positions = tuple(pos for pos in changed if pos is not None)
+        if len(positions) < len(changed) or generates:
             # An edit acts at all positions; and texts are decoded from one group of branches.
             positions = ()
         if positions not in found:
@@ -182,7 +179,7 @@ def _branches(
     trunk's; and where they take its activations.
     """
     edits = [edit for index in members for edit in interventions[index].edits]
-    taking = any(isinstance(edit, FROM_SOURCE) for edit in edits)
+    taking = any(edit.needs_source for edit in edits)
     return make_branches(interventions, n_layers, whole_trunk=taking or in_part, only=members)
 
 

@@ -26,7 +26,7 @@ from layerwise.sweep import (
     together,
     zero,
 )
-from layerwise.sweep.interventions import CROSS_SITES
+from layerwise.sweep.edits import CROSS_SITES
 from layerwise.sweep.requests import Tokens
 from layerwise.tasks.items import Item
 

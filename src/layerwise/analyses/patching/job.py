@@ -21,7 +21,7 @@ from layerwise.runs.records import planned, work_entry
 from layerwise.runs.setup import Setup
 from layerwise.sweep import LogLikelihood, SweepStats, intact
 from layerwise.sweep.cost import Cost
-from layerwise.sweep.interventions import SITES as ENGINE_SITES
+from layerwise.sweep.edits import SITES as ENGINE_SITES
 from layerwise.tasks import PatchingPrompts, Task
 
 from .cells import PATTERNS, Cell, PatchingLayout, cells_of

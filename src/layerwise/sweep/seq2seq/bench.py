@@ -14,10 +14,10 @@ from layerwise.models.seq2seq.parts import StackParts
 
 from .._bench import FAIR_ROWS, FAIR_TOKENS, LONG, REPEATS, ROWS, SHORT, TOKENS, Stopwatch
 from .._curves import Curve, share
-from .._edits import NO_EDITS
 from ..decode import Job
 from ..engine import Work
 from ..interventions import skip
+from ..layer_edits import NO_EDITS
 from ..layout import KeysValues
 from ..readout import CHUNK
 from ..requests import Generate

@@ -13,7 +13,7 @@ from torch import nn
 
 from layerwise.models.seq2seq.parts import AttentionParts, BlockParts
 
-from .._edits import Activation, LayerEdits, Observe, Sites
+from ..layer_edits import Activation, LayerEdits, Observe, Sites
 from ..layout import KeysValues
 
 Attend = Callable[[torch.Tensor, KeysValues], torch.Tensor]

@@ -15,13 +15,13 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 
-from .._edits import NO_EDITS, LayerEdits
 from ..decode import Job
-from ..engine import edits_of, value_at
-from ..interventions import AddSite, CopySite, Edit, PatchSite, SetSite, SiteEdit
+from ..edits import Edit, SiteEdit
+from ..layer_edits import NO_EDITS, LayerEdits
 from ..layout import KeysValues
 from ..readout import first_argmax, logits_of
 from ..requests import Generated
+from ..row_edits import edits_of
 from ..stopping import Stopper
 from .attending import bias_of, read_out_of
 from .block import Block
@@ -222,15 +222,15 @@ class TextDecoder:
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """What an edit puts at the new position, and where; None is in all rows of its branch."""
         walk = self.walk
-        if isinstance(edit, PatchSite):
+        if edit.position is not None:
             # A patch is made at one of the tokens that were given, never at new ones.
             nothing = torch.zeros(1, dtype=torch.bool, device=walk.device)
             return walk.source_ends[layer, edit.site][:1, None], nothing
-        if isinstance(edit, CopySite):
-            requests = [job.request for job in rows]
-            return walk.source_ends[layer, edit.site][requests][:, None], None
-        assert isinstance(edit, (SetSite, AddSite))
-        return value_at(edit, torch.tensor([[self.position]], device=walk.device)), None
+        given = edit.value_at(torch.tensor([[self.position]], device=walk.device))
+        if given is not None:
+            return given, None
+        requests = [job.request for job in rows]
+        return walk.source_ends[layer, edit.site][requests][:, None], None
 
 
 def _gathered(cross: KeysValues, reading: Reading) -> KeysValues | None:

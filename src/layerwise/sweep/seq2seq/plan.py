@@ -15,7 +15,8 @@ from layerwise.ground.layer_names import layer_name
 from layerwise.models.seq2seq import Seq2SeqConfig
 
 from ..branches import Branches, make_branches
-from ..interventions import CROSS_SITES, CopySite, Edit, Intervention, PatchSite, SkipLayer
+from ..edits import CROSS_SITES, Edit
+from ..interventions import Intervention
 from ..plan import (
     Batch,
     SweepPlan,
@@ -25,7 +26,7 @@ from ..plan import (
 )
 from ..requests import Generate, Request, Tokens
 from ..trie import TokenTrie
-from ..walk_plan import FROM_SOURCE, share_key
+from ..walk_plan import share_key
 from .attending import Run, memory_is_cheaper
 
 
@@ -97,7 +98,7 @@ class TwoStackPlan:
             layer
             for branch in self.branches.branches
             for layer, edits in branch.edits.items()
-            if any(isinstance(edit, FROM_SOURCE) for edit in edits)
+            if any(edit.needs_source for edit in edits)
         )
 
     def n_early(self, n_encoder: int) -> int:
@@ -214,7 +215,7 @@ def _cross(
 
 def _branches(interventions: Sequence[Intervention], n_layers: int) -> Branches:
     edits = [edit for intervention in interventions for edit in intervention.edits]
-    taking = any(isinstance(edit, FROM_SOURCE) for edit in edits)
+    taking = any(edit.needs_source for edit in edits)
     return make_branches(interventions, n_layers, whole_trunk=taking)
 
 
@@ -315,14 +316,14 @@ def _check(
     edits = [(one.id, edit) for one in interventions for edit in one.edits]
     for name, edit in edits:
         _check_edit(name, edit, cfg)
-    copies = any(isinstance(edit, CopySite) for _, edit in edits)
-    patches = [edit for _, edit in edits if isinstance(edit, PatchSite)]
+    resampled = any(edit.resamples for _, edit in edits)
+    patched = [(edit.layer, edit.position) for _, edit in edits if edit.position is not None]
     for number, request in enumerate(requests):
         _check_request(number, request, cfg, prefix)
-        if copies:
+        if resampled:
             check_has_source(number, request)
-        for edit in patches:
-            _check_patch(number, request, edit, cfg, prefix)
+        for layer, pos in patched:
+            _check_patch(number, request, layer, pos, cfg, prefix)
 
 
 def _check_edit(name: str, edit: Edit, cfg: Seq2SeqConfig) -> None:
@@ -332,17 +333,14 @@ def _check_edit(name: str, edit: Edit, cfg: Seq2SeqConfig) -> None:
             f"Layer {edit.layer} of intervention {name!r} is out of range: the model has layers 0 "
             f"to {last}, of which {n_encoder} to {last} are the decoder's."
         )
-    if isinstance(edit, SkipLayer):
-        return
     if edit.site in CROSS_SITES and edit.layer < n_encoder:
         raise UserError(
             f"Intervention {name!r} changes {edit.site} of {layer_name(edit.layer, n_encoder)}, "
             "but only decoder layers look at the encoder; name layers of the decoder."
         )
-    heads = (edit.head,) if isinstance(edit, PatchSite) else edit.heads or ()
     n_heads = cfg.heads_of(edit.layer)
-    for head in heads:
-        if head is not None and not 0 <= head < n_heads:
+    for head in edit.heads or ():
+        if not 0 <= head < n_heads:
             raise UserError(
                 f"Head {head} of intervention {name!r} is out of range: "
                 f"{layer_name(edit.layer, n_encoder)} has heads 0 to {n_heads - 1}."
@@ -363,14 +361,13 @@ def _check_request(number: int, request: Request, cfg: Seq2SeqConfig, prefix: To
 
 
 def _check_patch(
-    number: int, request: Request, edit: PatchSite, cfg: Seq2SeqConfig, prefix: Tokens
+    number: int, request: Request, layer: int, pos: int, cfg: Seq2SeqConfig, prefix: Tokens
 ) -> None:
     n_prompt = check_same_length(number, request)
-    in_encoder = edit.layer < cfg.n_encoder_layers
+    in_encoder = layer < cfg.n_encoder_layers
     n_given = n_prompt if in_encoder else len(prefix)
-    if not -n_given <= edit.pos < n_given:
+    if not -n_given <= pos < n_given:
         what = "whose context has" if in_encoder else "whose decoder begins with"
         raise UserError(
-            f"Patch position {edit.pos} is out of range for request {number}, {what} "
-            f"{n_given} tokens."
+            f"Patch position {pos} is out of range for request {number}, {what} {n_given} tokens."
         )

@@ -19,19 +19,13 @@ from jaxtyping import Bool, Float
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.models.seq2seq.parts import StackParts
 
-from .._edits import NO_EDITS, LayerEdits, Observe
 from ..branches import Branches
-from ..engine import TOKENS_AT_ONCE, Work, edits_of, value_at
-from ..interventions import (
-    AddSite,
-    CopySite,
-    PatchSite,
-    SetSite,
-    SiteEdit,
-    source_position,
-)
+from ..edits import SiteEdit
+from ..engine import TOKENS_AT_ONCE, Work
+from ..layer_edits import NO_EDITS, LayerEdits, Observe
 from ..layout import KeysValues
 from ..requests import Request
+from ..row_edits import edits_of
 from .attending import Attending, attending, in_a_row
 from .block import Block, keys_values
 from .plan import Side, TwoStackPlan
@@ -307,8 +301,9 @@ class TwoStackWalk:
         self, edit: SiteEdit, layer: int, positions: torch.Tensor
     ) -> tuple[torch.Tensor, Bool[torch.Tensor, " token"] | None]:
         """What is put at the tokens of requests, and at which of them; None is all."""
-        if isinstance(edit, (SetSite, AddSite)):
-            return value_at(edit, positions[None]), None
+        given = edit.value_at(positions[None])
+        if given is not None:
+            return given, None
         in_decoder, plan = layer >= self.n_encoder, self.plan
         paths = plan.paths if in_decoder else plan.inputs
         sources = plan.source_paths if in_decoder else plan.source_inputs
@@ -316,15 +311,11 @@ class TwoStackWalk:
         for number, (path, source) in enumerate(zip(paths, sources, strict=True)):
             assert source is not None, "the plan refuses such edits without a source"
             n_given = plan.n_given[number] if in_decoder else len(path)
-            if isinstance(edit, PatchSite):
-                pos = edit.pos % n_given
-                source_of[path[pos]] = source[pos]
-                continue
-            for pos, packed in enumerate(path):
-                source_of[packed] = source[source_position(pos, n_given, len(source))]
+            for pos, source_pos in edit.taken(len(path), n_given, len(source)):
+                source_of[path[pos]] = source[source_pos]
         source_of = source_of.to(self.device)
         value = self.seen[edit.site][:, source_of.clamp(min=0)]
-        return value, None if isinstance(edit, CopySite) else source_of >= 0
+        return value, None if edit.resamples else source_of >= 0
 
 
 def _rows(numbers: list[int]) -> slice | list[int]:

@@ -1,0 +1,254 @@
+"""Edits: one change within one layer each, as a frozen value that answers what a sweep asks of it.
+
+What a change means is written here once; the engine asks the edits, and the reference says the
+same in hooks of its own, so that the two cannot share a mistake. Nothing here runs a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, get_args
+
+import torch
+from jaxtyping import Float, Int
+
+Value = Float[torch.Tensor, "..."]
+Site = Literal[
+    "resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z",
+    "cross_z", "cross_attn_out", "resid_mid_cross",
+]  # fmt: skip
+SITES: tuple[str, ...] = get_args(Site)
+CROSS_SITES = ("cross_z", "cross_attn_out", "resid_mid_cross")
+"""Those that only the decoder of an encoder-decoder has."""
+BY_HEAD = ("z", "cross_z")
+
+
+class _Edit:
+    """What a sweep asks of every edit, as most of them answer it."""
+
+    needs_source: ClassVar[bool] = False
+    """Whether it takes activations of the request's source run."""
+    adds: ClassVar[bool] = False
+    """Whether its value is added to the activation, rather than put in its place."""
+
+    @property
+    def position(self) -> int | None:
+        """The position of the request's context that is changed; None is every position."""
+        return None
+
+    @property
+    def resamples(self) -> bool:
+        """Whether every position gets an activation of the source run."""
+        return self.needs_source and self.position is None
+
+    @property
+    def replaces_layer(self) -> bool:
+        """Whether nothing that the layer computes is left, so that it need not be run."""
+        return False
+
+    @property
+    def identity(self) -> Hashable:
+        """The same for two edits exactly if they make the same change."""
+        return self
+
+    def value_at(
+        self, positions: Int[torch.Tensor, "group token"]
+    ) -> Float[torch.Tensor, ...] | None:
+        """Vectors that it puts, or adds, at positions; None if they are the source run's."""
+        return None
+
+    def taken(self, n_sequence: int, n_context: int, n_source: int) -> Iterator[tuple[int, int]]:
+        """Positions that are changed, each with the position of the source run that it gets.
+
+        Args:
+            n_sequence: tokens of the sequence that is run.
+            n_context: of these, the tokens of the prompt.
+            n_source: tokens of the source run.
+        """
+        return iter(())
+
+
+@dataclass(frozen=True)
+class SkipLayer(_Edit):
+    """Leave the whole block out: ``resid_post`` becomes ``resid_pre``."""
+
+    site: ClassVar[str] = "layer"
+    heads: ClassVar[None] = None
+
+    layer: int
+
+    @property
+    def replaces_layer(self) -> bool:
+        """Always."""
+        return True
+
+
+@dataclass(frozen=True)
+class _GivenSite(_Edit):
+    """A change of a site by given vectors."""
+
+    layer: int
+    site: Site
+    value: Value = field(compare=False, repr=False)
+    heads: tuple[int, ...] | None = None
+
+    @property
+    def identity(self) -> Hashable:
+        """The value counts by which tensor it is: its numbers are not compared."""
+        return self, id(self.value)
+
+    @property
+    def value_key(self) -> Hashable:
+        """Edits of one layer that agree in this give the same values, if on other rows or heads."""
+        return type(self), id(self.value)
+
+
+@dataclass(frozen=True)
+class SetSite(_GivenSite):
+    """Replace a site's activation by given vectors at every position, generated ones too.
+
+    Attributes:
+        layer: the layer.
+        site: ``resid_pre``, ``resid_mid``, ``resid_post``, ``attn_out``, ``mlp_out`` or ``z``; in
+            the decoder of an encoder-decoder also ``cross_attn_out``, ``resid_mid_cross`` (behind
+            cross-attention) and ``cross_z``, its heads.
+        value: the vector, a mean for a mean ablation; one number stands for all dimensions. With
+            one more dimension in front, the vector of each position from 0 on; the last one
+            serves all positions from there on.
+        heads: which heads of ``z``; None for all, and for all other sites.
+    """
+
+    @property
+    def by_position(self) -> bool:
+        """Whether positions have vectors of their own."""
+        return self.value.ndim == (3 if self.site in BY_HEAD else 2)
+
+    @property
+    def replaces_layer(self) -> bool:
+        """If all that leaves the layer is given."""
+        return self.site == "resid_post"
+
+    def value_at(self, positions: Int[torch.Tensor, "group token"]) -> Float[torch.Tensor, ...]:
+        """The given vectors; they broadcast to the site's activation."""
+        value = self.value.to(positions.device)
+        return value[positions.clamp(max=len(value) - 1)] if self.by_position else value
+
+
+@dataclass(frozen=True)
+class AddSite(_GivenSite):
+    """Add given vectors to a site's activation at every position, generated ones too.
+
+    Attributes:
+        layer: the layer.
+        site: as in ``SetSite``.
+        value: position p gets vector p, and from the end of the table on they begin again.
+        heads: as in ``SetSite``.
+    """
+
+    adds = True
+
+    def value_at(self, positions: Int[torch.Tensor, "group token"]) -> Float[torch.Tensor, ...]:
+        """The given vectors; they broadcast to the site's activation."""
+        value = self.value.to(positions.device)
+        return value[positions % len(value)]
+
+
+@dataclass(frozen=True)
+class CopySite(_Edit):
+    """Replace a site's activation at every position by that of the request's source run.
+
+    The two prompts may differ in length; ``source_position`` says which position is taken.
+
+    Attributes:
+        layer: the layer.
+        site: as in ``SetSite``.
+        heads: as in ``SetSite``.
+    """
+
+    needs_source = True
+
+    layer: int
+    site: Site
+    heads: tuple[int, ...] | None = None
+
+    @property
+    def replaces_layer(self) -> bool:
+        """If all that leaves the layer is the source run's."""
+        return self.site == "resid_post"
+
+    @property
+    def value_key(self) -> Hashable:
+        """As of ``SetSite``."""
+        return type(self), self.site
+
+    def taken(self, n_sequence: int, n_context: int, n_source: int) -> Iterator[tuple[int, int]]:
+        """Every position, with that of the source run which stands for it."""
+        for pos in range(n_sequence):
+            yield pos, source_position(pos, n_context, n_source)
+
+
+@dataclass(frozen=True)
+class PatchSite(_Edit):
+    """Replace a site's activation at one position by that of the request's source run.
+
+    Attributes:
+        layer: the layer.
+        site: the site; ``z`` is a head's output before the output projection.
+        pos: position in the request's context; negative counts from its end.
+        head: which head, for ``z``; None for all other sites.
+    """
+
+    needs_source = True
+
+    layer: int
+    site: Site
+    pos: int
+    head: int | None = None
+
+    @property
+    def position(self) -> int:
+        """``pos``."""
+        return self.pos
+
+    @property
+    def heads(self) -> tuple[int, ...] | None:
+        """The head; None for sites that have none."""
+        return None if self.head is None else (self.head,)
+
+    @property
+    def value_key(self) -> Hashable:
+        """As of ``SetSite``."""
+        return type(self), self.site, self.pos
+
+    def taken(self, n_sequence: int, n_context: int, n_source: int) -> Iterator[tuple[int, int]]:
+        """One position; the source run has as many."""
+        pos = self.pos % n_context
+        yield pos, pos
+
+
+SiteEdit = SetSite | AddSite | CopySite | PatchSite
+Edit = SkipLayer | SiteEdit
+
+
+def heads_of(edit: SiteEdit, n_heads: int) -> tuple[int, ...] | None:
+    """Which of so many heads an edit changes; None is all."""
+    return None if edit.heads is None or len(edit.heads) == n_heads else edit.heads
+
+
+def source_position(pos: int, n_context: int, n_source: int) -> int:
+    """The position of a source run that stands for a position of a sequence.
+
+    The first position, an attention sink, stands for itself. All others are counted from the end
+    of the prompts, where the answer is asked for; a shorter source begins again at its second
+    token. What follows the prompt, generated or scored, gets the source's last position.
+
+    Args:
+        pos: position in the sequence, from 0.
+        n_context: tokens of the sequence's prompt.
+        n_source: tokens of the source.
+    """
+    if pos == 0 or n_source == 1:
+        return 0
+    place = n_source - n_context + min(pos, n_context - 1)
+    return 1 + (place - 1) % (n_source - 1)

@@ -1,0 +1,78 @@
+"""The edits of some rows of a batch to one layer, made replacements that a block can apply.
+
+Rows whose edits give the same values share them. What is put where in a walk or in a step of
+decoding is told by the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+
+import torch
+from jaxtyping import Bool
+
+from .edits import BY_HEAD, Edit, SiteEdit, SkipLayer, heads_of
+from .layer_edits import LayerEdits, Replacement
+
+
+def edits_of(
+    changes: Sequence[Sequence[Edit]],
+    n_heads: int,
+    value_of: Callable[[SiteEdit], tuple[torch.Tensor, Bool[torch.Tensor, " token"] | None]],
+    n_tokens: int,
+    device: torch.device,
+) -> LayerEdits:
+    """The changes of some rows to one layer, ready to be applied.
+
+    Args:
+        changes: of each row.
+        n_heads: heads of the layer.
+        value_of: what an edit puts, and at which tokens; None is all.
+        n_tokens: tokens of a row.
+        device: where.
+    """
+    found: dict[str, list[Replacement]] = {}
+    values: dict[Hashable, tuple[torch.Tensor, torch.Tensor | None]] = {}
+    for i, edits in enumerate(changes):
+        for edit in edits:
+            if isinstance(edit, SkipLayer):  # puts nothing at any site
+                continue
+            key = edit.value_key
+            if key not in values:
+                values[key] = value_of(edit)
+            value, where = values[key]
+            heads = heads_of(edit, n_heads)
+            if len(changes) > 1 or where is not None or heads is not None:
+                mask = torch.zeros(len(changes), n_tokens, dtype=torch.bool, device=device)
+                mask[i] = True if where is None else where
+                where = mask
+                if edit.site in BY_HEAD:
+                    where = mask[..., None] & head_mask(heads, n_heads, device)
+            found.setdefault(edit.site, []).append(Replacement(value, where, edit.adds))
+    return LayerEdits({site: _joined(parts) for site, parts in found.items()})
+
+
+def head_mask(
+    heads: Sequence[int] | None, n_heads: int, device: torch.device
+) -> Bool[torch.Tensor, " head"]:
+    """Which heads are some of given ones; None is all."""
+    every = torch.arange(n_heads, device=device)
+    return torch.isin(every, every if heads is None else torch.tensor(heads).to(every))
+
+
+def _joined(parts: Sequence[Replacement]) -> tuple[Replacement, ...]:
+    """Replacements one after the other by the same value, made one."""
+    found: list[Replacement] = []
+    for part in parts:
+        last = found[-1] if found else None
+        if (
+            last is None
+            or part.adds
+            or last.value is not part.value
+            or last.mask is None
+            or part.mask is None
+        ):
+            found.append(part)
+        else:
+            found[-1] = Replacement(last.value, last.mask | part.mask)
+    return tuple(found)
