@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
+from layerwise.errors import UserError
 from tests import analysis, commands
 from tests.analysis import word_task, write_jsonl
 from tests.commands import assert_refused, refused, run
@@ -335,3 +336,10 @@ def test_options_that_are_no_numbers_are_told_by_the_parser(here, model):
     assert "--limit" in outcome.err
     assert "Traceback" not in outcome.err
     assert not (here / "run").exists()
+
+
+def test_a_sentence_spells_out_what_is_no_character_that_can_be_shown():
+    assert (
+        str(UserError("The class \U000682cc and \ue000.")) == "The class \\U000682cc and \\ue000."
+    )
+    assert str(UserError("12\u202f345 名 e\u0301.")) == "12\u202f345 名 e\u0301."

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import save_file
 from scipy import stats as reference
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 
@@ -353,3 +354,18 @@ def test_what_cannot_be_trained_is_told(tmp_path, options, sentence):
     with pytest.raises(UserError) as told:
         train_lens(tiny_model("llama"), task, progress=False, **given)
     assert sentence in str(told.value)
+
+
+@pytest.mark.parametrize("shape", [(2, 0), (0, 4), (4,), (1, 2, 4)])
+def test_a_lens_without_depths_or_width_is_refused(tmp_path, shape):
+    facts = {"model": "x", "model_hash": "ab" * 32}
+    lens = TunedLens(None, torch.zeros(2, 4), facts)
+    lens.save(tmp_path / "lens.safetensors")
+    assert torch.equal(TunedLens.load(tmp_path / "lens.safetensors").bias, lens.bias)
+    save_file(
+        {"bias": torch.zeros(shape)},
+        tmp_path / "odd.safetensors",
+        metadata={"layerwise.tuned_lens": json.dumps(facts)},
+    )
+    with pytest.raises(UserError, match="none of them 0"):
+        TunedLens.load(tmp_path / "odd.safetensors")

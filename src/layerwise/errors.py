@@ -36,8 +36,11 @@ def printable(text: str, *, lines: bool = False) -> str:
 
 
 def _controls(one: str) -> bool:
-    """Whether a character is a control or format character, half of one, or breaks lines."""
-    return unicodedata.category(one) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+    """Whether a character is a control or format character, half of one, or breaks lines.
+
+    So may characters be that are not assigned, or privately.
+    """
+    return unicodedata.category(one) in ("Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp")
 
 
 def _spelled(one: str) -> str:

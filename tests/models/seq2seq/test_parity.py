@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import functools
+import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -218,6 +220,18 @@ def test_a_model_without_a_start_token_is_refused() -> None:
         decoder_prefix(original, tiny_tokenizer(), "x")
     original.config.decoder_start_token_id = before
     original.generation_config.decoder_start_token_id = before
+
+
+def test_a_folder_that_names_no_start_token_is_refused(tmp_path: Path) -> None:
+    """Not even under its name: T5's configuration then has no such field at all."""
+    folder = tmp_path / "t5"
+    shutil.copytree(tiny_folder("t5"), folder)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    fields = json.loads((folder / "config.json").read_text())
+    fields.pop("decoder_start_token_id", None)
+    (folder / "config.json").write_text(json.dumps(fields))
+    with pytest.raises(UserError, match="does not say with which token its decoder begins"):
+        load_model(str(folder))
 
 
 def test_offload_is_refused() -> None:

@@ -173,11 +173,11 @@ def _refuse_odd(file: Path, tensors: Mapping[str, torch.Tensor], facts: Any) -> 
             raise _odd(file, f"has NaN or infinity in its {name}; expected finite numbers")
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     bias = shapes["bias"]
-    if len(bias) != 2 or shapes.get("weight") not in (None, (*bias, bias[-1])):
+    if len(bias) != 2 or 0 in bias or shapes.get("weight") not in (None, (*bias, bias[-1])):
         raise _odd(
             file,
             f"has tensors of the shapes {shapes}; expected (depths, width) and (depths, width, "
-            "width)",
+            "width), none of them 0",
         )
     if not isinstance(facts, dict) or not all(isinstance(facts.get(key), str) for key in _NEEDED):
         raise _odd(file, "does not tell which model it was trained on; expected its name and hash")

@@ -53,7 +53,9 @@ def decoder_prefix(
         UserError: if there is no start token.
     """
     config: Any = original.generation_config
-    start = _first(config.decoder_start_token_id, original.config.decoder_start_token_id)
+    # a configuration that was saved without it may have no such field at all
+    of_model = getattr(original.config, "decoder_start_token_id", None)
+    start = _first(config.decoder_start_token_id, of_model)
     if start is None:
         raise UserError(
             f"Model {name!r} does not say with which token its decoder begins: expected "
