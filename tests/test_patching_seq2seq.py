@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 
 import layerwise as lw
 from layerwise.analyses.emergence.api import emergence
+from layerwise.analyses.gathering import tables_of_run
 from layerwise.analyses.patching.cells import HEAD_SITES, PATCH_SITES, PatchingLayout
+from layerwise.analyses.patching.findings import hand_overs, take_ups
 from layerwise.errors import UserError
 from layerwise.models.organisms.layout import Spot
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
 from layerwise.models.organisms.wired_seq2seq.truth import PlantedSeq2Seq
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.presentation.naming import naming_layers_of
-from layerwise.report._find_depth import hand_overs, take_ups
-from layerwise.report.html import Run
 from layerwise.report.summary import findings
 from layerwise.sweep import LogLikelihood
 from layerwise.tasks import PatchingPrompts, Task, build_requests, load_task, patching_prompts
@@ -278,7 +278,7 @@ def test_a_capability_emerges_where_the_decoder_copies_it(capability):
     taken_up = f"of what the answer depends on from layer {copied} [{copied}, {copied}] on: "
     share = "recovers 100 [100, 100] % of the logit difference where the answer's first"
     with naming_layers_of(result.facts.model):
-        (over,), (up,) = hand_overs(Run.of([result])), take_ups(Run.of([result]))
+        (over,), (up,) = hand_overs(tables_of_run([result])), take_ups(tables_of_run([result]))
     assert expected in over.sentence
     assert taken_up in up.sentence
     assert share in up.sentence
@@ -294,8 +294,8 @@ def test_without_a_rise_in_the_decoder_nothing_is_said_of_it():
     table = result.patching
     late = table["layer"] > layout.copy.layer
     for kept in (table.loc[~late], table.loc[late]):
-        part = replace(result, patching=kept.reset_index(drop=True))
-        assert hand_overs(Run.of([part])) == take_ups(Run.of([part])) == []
+        part = result.changed(patching_summary=kept.reset_index(drop=True))
+        assert hand_overs(tables_of_run([part])) == take_ups(tables_of_run([part])) == []
 
 
 def test_the_command_patches_both_stacks(tmp_path, monkeypatch):

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import json
-import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -12,6 +10,7 @@ from layerwise import results, stats
 from layerwise.analyses.ablation import result as ablation_result
 from layerwise.analyses.emergence.api import emergence
 from layerwise.errors import UserError
+from layerwise.presentation.naming import name_layer
 from layerwise.results import (
     AblationResult,
     EmergenceResult,
@@ -132,10 +131,20 @@ def test_repr_is_one_line(ablation, lens):
     assert repr(lens) == "LensResult(made-up; tasks: keys; protocols: letter; 5 items)"
 
 
-def test_plot_asks_the_figures(ablation, monkeypatch):
-    drawn = SimpleNamespace(plot_result=lambda result: ("figure of", result))
-    monkeypatch.setitem(sys.modules, "layerwise.report.figures", drawn)
-    assert ablation.plot() == ("figure of", ablation)
+def test_a_result_draws_itself_with_its_layers_named(ablation, monkeypatch):
+    """The figure of its own folder is asked, where layers have the names of the model."""
+    from layerwise.analyses.ablation.figures import role_map
+
+    seen = []
+    monkeypatch.setattr(
+        role_map, "role_map", lambda table, *_, **__: seen.append((len(table), name_layer(3)))
+    )
+    ablation.plot()
+    model = ablation.facts.model.model_copy(update={"n_encoder_layers": 2})
+    facts = ablation.facts.model_copy(update={"model": model})
+    AblationResult(ablation.records, facts).plot()
+    rows = len(ablation.effects())
+    assert seen == [(rows, "3"), (rows, "decoder.1")]
 
 
 def test_to_pandas_is_a_copy(ablation):

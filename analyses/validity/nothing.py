@@ -12,10 +12,10 @@ from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 import layerwise as lw
 from layerwise import stats
+from layerwise.analyses.ablation.findings_signal import SILENT
 from layerwise.models.organisms.language import WIRED
 from layerwise.models.organisms.tokenizer import toy_tokenizer
 from layerwise.models.organisms.wired import wired_model
-from layerwise.report._find_order import SILENT
 from layerwise.report.summary import findings
 from layerwise.results import records_frame
 from layerwise.stats.effects import effects_table

@@ -11,10 +11,11 @@ import pytest
 import synthetic
 from synthetic import Plan
 
+from layerwise.analyses.gathering import tables_of_run
 from layerwise.presentation.parallel_rendering import Jobs
 from layerwise.report import Report, report
-from layerwise.report.run import Run
 from layerwise.results import AblationResult, PatchingResult, Result
+from layerwise.results.run_tables import RunTables
 
 # As the default plan, but quick to draw in full.
 SMALL = Plan(
@@ -57,20 +58,18 @@ def results(plan: Plan) -> list[Result]:
 
 
 @pytest.fixture(scope="session")
-def run(results: list[Result]) -> Run:
-    return Run.of(results)
+def run(results: list[Result]) -> RunTables:
+    return tables_of_run(results)
 
 
 @pytest.fixture(scope="session")
-def effects(run: Run) -> pd.DataFrame:
-    assert run.effects is not None
-    return run.effects
+def effects(run: RunTables) -> pd.DataFrame:
+    return run.tables["effects"]
 
 
 @pytest.fixture(scope="session")
-def patched(run: Run) -> pd.DataFrame:
-    assert run.patching is not None
-    return run.patching
+def patched(run: RunTables) -> pd.DataFrame:
+    return run.tables["patching_summary"]
 
 
 @pytest.fixture(scope="session")
@@ -84,7 +83,7 @@ def page(small: Plan) -> Report:
 
 
 @pytest.fixture(scope="session")
-def extremes() -> dict[str, Run]:
+def extremes() -> dict[str, RunTables]:
     """The least and the most that a figure has to hold."""
     plans = {
         "least": synthetic.wide_plan(1, 2, protocols=("generate",)),
@@ -93,18 +92,13 @@ def extremes() -> dict[str, Run]:
     return {name: _run(plan) for name, plan in plans.items()}
 
 
-def _run(plan: Plan) -> Run:
+def _run(plan: Plan) -> RunTables:
     told = synthetic.facts(plan)
     found = [
         AblationResult(synthetic.records(plan), told),
         PatchingResult(synthetic.patching(plan, n_pairs=2), told),
     ]
-    tables = Run.of(found)
-    return Run(
-        told,
-        signal=tables.signal,
-        effects=tables.effects,
-        lens=synthetic.lens(plan, protocols=("letter",)),
-        patching=tables.patching,
-        emergence=synthetic.emergence(plan),
+    tables = tables_of_run(found)
+    return tables.changed(
+        lens=synthetic.lens(plan, protocols=("letter",)), emergence=synthetic.emergence(plan)
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,11 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from synthetic import Plan
 
+from layerwise.analyses.emergence.findings_methods import agreements, interactions
+from layerwise.analyses.emergence.report_tables import agreement_tables, interaction_tables
 from layerwise.presentation.rows import rows
-from layerwise.report._draw_emergence import agreement_tables, interaction_tables
-from layerwise.report._find_emergence import agreements, interactions
 from layerwise.report.figures import agreement_ranges, interaction_profiles
-from layerwise.report.run import Run
+from layerwise.results.run_tables import RunTables
 
 
 def lines(figure: Figure, gid: str) -> list[Line2D]:
@@ -82,7 +80,7 @@ def test_points_of_agreement_are_the_table(agreement):
     )
 
 
-def test_the_interaction_is_told_with_its_test_and_the_groups(run: Run):
+def test_the_interaction_is_told_with_its_test_and_the_groups(run: RunTables):
     depends, none = interactions(run)
     assert depends.sentence == (
         "For reasoning, it depends on the protocol where layers matter (letter against generate: "
@@ -99,16 +97,16 @@ def test_the_interaction_is_told_with_its_test_and_the_groups(run: Run):
     assert "smallest p = 1.000" in none.sentence
 
 
-def test_without_a_test_below_the_level_nothing_depends(run: Run, plan: Plan):
-    quiet = replace(run, protocol_interaction=synthetic.interaction(plan, p_holm=0.051))
+def test_without_a_test_below_the_level_nothing_depends(run: RunTables, plan: Plan):
+    quiet = run.changed(protocol_interaction=synthetic.interaction(plan, p_holm=0.051))
     (told,) = interactions(quiet)
     assert told.sentence.startswith("There is no evidence")
     assert "reasoning" in told.sentence
     assert "smallest p = 0.051" in told.sentence
-    assert interactions(replace(run, protocol_interaction=None)) == []
+    assert interactions(RunTables(run.facts)) == []
 
 
-def test_methods_that_differ_and_methods_that_do_not(run: Run, plan: Plan):
+def test_methods_that_differ_and_methods_that_do_not(run: RunTables, plan: Plan):
     differ, ranks = agreements(run)
     assert differ.sentence == (
         "Methods do not agree on where retrieval is (letter): by logit lens its half-effect depth "
@@ -117,26 +115,26 @@ def test_methods_that_differ_and_methods_that_do_not(run: Run, plan: Plan):
         "significantly."
     )
     assert "In 16 of 16 comparisons two methods rank the layers alike" in ranks.sentence
-    quiet = replace(run, method_agreement=synthetic.agreement(plan, p_holm=0.06))
+    quiet = run.changed(method_agreement=synthetic.agreement(plan, p_holm=0.06))
     same, ranks = agreements(quiet)
     assert same.sentence.startswith("No two methods are shown to place a capability at different")
     assert "the intervals reach to differences of 0.55" in same.sentence
     assert "In 0 of 16 comparisons" in ranks.sentence
-    assert agreements(replace(run, method_agreement=None)) == []
+    assert agreements(RunTables(run.facts)) == []
 
 
-def test_an_earlier_second_method_is_told_the_other_way_round(run: Run, agreement):
+def test_an_earlier_second_method_is_told_the_other_way_round(run: RunTables, agreement):
     one = rows(agreement, first="ablation", capability="retrieval", protocol="letter")
     one = rows(one, measure="half-effect depth").assign(
         first_depth=0.7, second_depth=0.3, estimate=-0.4, low=-0.5, high=-0.3
     )
-    (told,) = agreements(replace(run, method_agreement=one))
+    (told,) = agreements(run.changed(method_agreement=one))
     assert "by ablation its half-effect depth is 0.70, which is 0.40 [0.30, 0.50]" in told.sentence
     assert "later than 0.30 by logit lens" in told.sentence
     assert "1 of 1 comparison of two methods differs" in told.sentence
 
 
-def test_tables_show_every_row(run: Run, interaction, agreement):
+def test_tables_show_every_row(run: RunTables, interaction, agreement):
     (shown,) = interaction_tables(run)
     assert len(shown.cells) == len(interaction)
     assert "early (0–9)" in shown.cells[0]

@@ -5,17 +5,17 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
+from layerwise.analyses.gathering import tables_of_run
 from layerwise.presentation.evidence import MOST, evidence
 from layerwise.presentation.finding import Finding, source
 from layerwise.presentation.rows import rows
 from layerwise.report._evidence import evidence_of
 from layerwise.report.html import report
-from layerwise.report.run import Run
 from layerwise.report.summary import findings_of
 
 
 def test_every_sentence_of_a_page_opens_to_its_rows(results):
-    run = Run.of(results)
+    run = tables_of_run(results)
     found = findings_of(run)
     page = report(results).html
     assert len(found) > 3

@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from PIL import Image
 from synthetic import HOSTILE, Plan
 
-from layerwise.analyses.emergence.figures.role_map import color_map
+from layerwise.analyses.ablation.figures.role_map import color_map
 from layerwise.errors import UserError
 from layerwise.presentation.grid import layer_ticks
 from layerwise.presentation.lettering import label
@@ -28,16 +28,18 @@ from layerwise.presentation.rows import rows
 from layerwise.presentation.save import figure_bytes, png_address, svg_address
 from layerwise.presentation.style import style
 from layerwise.report import figures
-from layerwise.report.run import Run
 from layerwise.results import EmergenceResult, LensResult, Result
+from layerwise.results.run_tables import RunTables
 
 FIGURES = {
-    "role_map": lambda run, width: figures.role_map(run.effects, width=width),
-    "accuracy": lambda run, width: figures.accuracy_by_layer(run.effects, width=width),
-    "protocols": lambda run, width: figures.protocol_comparison(run.effects, width=width),
-    "lens": lambda run, width: figures.lens_curves(run.lens, width=width),
-    "patching": lambda run, width: figures.patching_map(run.patching, width=width),
-    "emergence": lambda run, width: figures.emergence_ranges(run.emergence, width=width),
+    "role_map": lambda run, width: figures.role_map(run.tables["effects"], width=width),
+    "accuracy": lambda run, width: figures.accuracy_by_layer(run.tables["effects"], width=width),
+    "protocols": lambda run, width: figures.protocol_comparison(run.tables["effects"], width=width),
+    "lens": lambda run, width: figures.lens_curves(run.tables["lens"], width=width),
+    "patching": lambda run, width: figures.patching_map(
+        run.tables["patching_summary"], width=width
+    ),
+    "emergence": lambda run, width: figures.emergence_ranges(run.tables["emergence"], width=width),
 }
 
 
@@ -51,7 +53,7 @@ def words(figure: Figure) -> str:
 
 @pytest.mark.parametrize("width", [3.3, 6.9])
 @pytest.mark.parametrize("name", list(FIGURES))
-def test_texts_are_readable_and_apart(name: str, width: float, run: Run, extremes) -> None:
+def test_texts_are_readable_and_apart(name: str, width: float, run: RunTables, extremes) -> None:
     for tables in (run, extremes["least" if width > 5 else "most"]):
         figure = FIGURES[name](tables, width)
         assert figure.get_figwidth() <= width + 1e-9
@@ -126,7 +128,7 @@ def test_role_map_gets_darker_step_by_step_in_grey() -> None:
     assert (steps > 0.02).all()
 
 
-def test_figures_say_units_items_and_names(run: Run, effects: pd.DataFrame) -> None:
+def test_figures_say_units_items_and_names(run: RunTables, effects: pd.DataFrame) -> None:
     said = {name: words(draw(run, 6.9)) for name, draw in FIGURES.items()}
     assert all("n = " in text for text in said.values())
     assert "share of above-chance accuracy lost" in said["role_map"]
@@ -208,8 +210,8 @@ def test_median_interval_is_the_textbook_one() -> None:
         assert curve.middle[0] == (n + 1) / 2
 
 
-def test_lens_axis_puts_the_top_rank_up(run: Run) -> None:
-    figure = figures.lens_curves(run.lens, "continuation", ("rank",))
+def test_lens_axis_puts_the_top_rank_up(run: RunTables) -> None:
+    figure = figures.lens_curves(run.tables["lens"], "continuation", ("rank",))
     low, high = figure.axes[0].get_ylim()
     assert low > high
     assert "continuation prompts" in words(figure)
@@ -239,7 +241,7 @@ def test_emergence_points_and_critical_sets(plan: Plan) -> None:
 
 
 def test_plot_result_draws_every_kind(results: list[Result]) -> None:
-    said = [words(figures.plot_result(result)) for result in results]
+    said = [words(result.plot()) for result in results]
     keys = ("Skipping a layer", "Logit lens", "Activation patching", "capabilities emerge")
     for text, key in zip(said, keys, strict=True):
         assert key in text

@@ -9,11 +9,12 @@ from matplotlib.lines import Line2D
 from planted_heads import planted_heads
 from synthetic import Plan, wide_plan
 
+from layerwise.analyses.ablation.lookup import effects_of_layers, head_ablations
+from layerwise.analyses.ablation.report_tables import head_effects_tables
+from layerwise.analyses.gathering import tables_of_run
 from layerwise.presentation.rows import numbers, rows
 from layerwise.report import findings, report
-from layerwise.report._tables_shown import head_effects_tables
-from layerwise.report.figures import head_effect_maps, plot_result
-from layerwise.report.run import Run
+from layerwise.report.figures import head_effect_maps
 from layerwise.stats.effects import effects_table
 
 PLAN = Plan(
@@ -65,9 +66,9 @@ def test_key_value_groups_are_called_so(ablation):
 
 
 def test_tasks_without_signal_are_not_drawn_and_not_told(ablation):
-    run = Run.of([ablation])
-    assert run.effects is None
-    assert run.head_ablations() == [("zero", "z")]
+    run = tables_of_run([ablation])
+    assert effects_of_layers(run) is None
+    assert head_ablations(run) == [("zero", "z")]
     figure = head_effect_maps(ablation.effects(), "letter")
     assert sum(mesh.get_array().size == 12 for mesh in figure.findobj(QuadMesh)) == 1
     assert not any(row[:2] == ["two-hop", "letter"] for t in head_effects_tables(run)
@@ -79,7 +80,7 @@ def test_the_page_has_a_section_with_the_strongest_heads_first(ablation):
     assert list(page.figures) == ["head_effects_zero_z_letter", "head_effects_zero_z_generate"]
     assert "Ablation of heads" in page.html
     assert "Role map" not in page.html
-    top, every = head_effects_tables(Run.of([ablation]))
+    top, every = head_effects_tables(tables_of_run([ablation]))
     assert {row[2] for row in top.cells[:5]} == {"zero:z,layer=1,head=2", "zero:z,layer=3,head=0"}
     assert [row[-1] for row in top.cells[:6]] == ["yes"] * 5 + ["no"]
     assert len(every.cells) == 3 * 12
@@ -113,7 +114,7 @@ def test_without_signal_there_is_no_figure_and_no_claim():
 
 
 def test_a_result_of_heads_alone_plots_them(ablation):
-    assert plot_result(ablation).findobj(QuadMesh)
+    assert ablation.plot().findobj(QuadMesh)
 
 
 def test_layers_and_heads_of_one_run_share_a_page(ablation):

@@ -7,19 +7,19 @@ from test_patching_heads_figure import heads
 
 from layerwise.presentation.wording import interval
 from layerwise.report._head_evidence import head_evidence
-from layerwise.report.run import Run
+from layerwise.results.run_tables import RunTables
 
 FACTS = synthetic.facts(synthetic.Plan())
 
 
-def listed(run: Run) -> list[list[str]]:
+def listed(run: RunTables) -> list[list[str]]:
     return [row for table in head_evidence(run).values() for row in table.cells]
 
 
 def test_attribution_names_the_planted_head() -> None:
     table = made_up().summary()
     best = table.query("component == 'z' and layer == 3 and head == 1").iloc[0]
-    (row,) = listed(Run(FACTS, attribution=table))
+    (row,) = listed(RunTables(FACTS, {"attribution_summary": table}))
     value = interval(best["value"], best["low"], best["high"], 2)
     assert row == ["3.1", "Adds directly (nats)", "facts, continuation", value, "1 of 1"]
 
@@ -27,14 +27,16 @@ def test_attribution_names_the_planted_head() -> None:
 def test_patching_names_the_planted_head_and_the_strongest_position() -> None:
     table = heads(n_pairs=16).summary()
     best = table.query("layer == 3 and head == 2").sort_values("recovered").iloc[-1]
-    (row,) = [row for row in listed(Run(FACTS, patching=table)) if row[0] == "3.2"]
+    (row,) = [
+        row for row in listed(RunTables(FACTS, {"patching_summary": table})) if row[0] == "3.2"
+    ]
     assert row[1:3] == ["Patching z: recovered (%)", f"keys, continuation, {best['pos_label']}"]
     assert row[3].startswith(f"{100 * best['recovered']:.0f} [")
     assert row[4] == "2 of 3"
 
 
 def test_scores_name_induction_heads() -> None:
-    (row,) = listed(Run(FACTS, heads=summary(4, 3)))
+    (row,) = listed(RunTables(FACTS, {"heads_summary": summary(4, 3)}))
     assert row[:3] == ["3.2", "Attention on repeated tokens", "prefix matching"]
     assert row[4] == "induction head"
 
@@ -42,7 +44,14 @@ def test_scores_name_induction_heads() -> None:
 def test_methods_stand_beside_each_other_by_head() -> None:
     patched = heads(n_pairs=16).summary()
     attributed = made_up(n_heads=4).summary()
-    run = Run(FACTS, attribution=attributed, patching=patched, heads=summary(5, 4))
+    run = RunTables(
+        FACTS,
+        {
+            "attribution_summary": attributed,
+            "patching_summary": patched,
+            "heads_summary": summary(5, 4),
+        },
+    )
     shown = head_evidence(run)
     assert list(shown) == list(range(6))
     heads_there = [row[0] for row in shown[3].cells]
@@ -52,4 +61,4 @@ def test_methods_stand_beside_each_other_by_head() -> None:
 
 
 def test_without_heads_there_is_nothing() -> None:
-    assert head_evidence(Run(FACTS)) == {}
+    assert head_evidence(RunTables(FACTS)) == {}

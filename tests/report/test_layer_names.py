@@ -12,12 +12,12 @@ from legible import assert_legible, texts
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from layerwise.analyses.gathering import tables_of_run
 from layerwise.presentation.naming import name_intervention, name_layer, naming_layers_of
 from layerwise.presentation.style import COLUMN_WIDTH, FULL_WIDTH
 from layerwise.presentation.wording import layer_ranges
 from layerwise.report import Report, report
 from layerwise.report._sections import sections
-from layerwise.report.html import Run
 from layerwise.results import ModelFacts, Result
 
 N_ENCODER = 2
@@ -72,7 +72,7 @@ def test_the_line_lies_between_the_last_encoder_layer_and_the_first_decoder_laye
 
 @pytest.mark.parametrize("width", [COLUMN_WIDTH, FULL_WIDTH])
 def test_texts_stay_readable_and_apart(results: list[Result], width: float):
-    run = Run.of(results)
+    run = tables_of_run(results)
     with naming_layers_of(MODEL):
         for section in sections(run):
             for drawing in section.drawings:

@@ -9,13 +9,16 @@ import synthetic
 from planted_heads import planted_heads
 from synthetic import Plan
 
+from layerwise.analyses.ablation.lookup import ablations, effects_of
+from layerwise.analyses.ablation.report_tables import effects_tables
+from layerwise.analyses.gathering import tables_of_run
 from layerwise.presentation.rows import records, rows
+from layerwise.presentation.section import Part
 from layerwise.presentation.wording import interval
 from layerwise.report import report
-from layerwise.report._layers import Part, layer_grid
-from layerwise.report._tables_shown import effects_tables
-from layerwise.report.run import Run
+from layerwise.report._layers import layer_grid
 from layerwise.results import AblationResult, LensResult, PatchingResult
+from layerwise.results.run_tables import RunTables
 
 PLAN = Plan(
     n_layers=4,
@@ -31,12 +34,12 @@ NEEDED = {"letter": ((1, 2),), "generate": ((1, 2), (3, 0))}
 
 
 @pytest.fixture(scope="module")
-def run() -> Run:
+def run() -> RunTables:
     """One ablation of layers, sublayers and heads, as a profile in depth makes it."""
     told = synthetic.facts(PLAN)
     heads = planted_heads(PLAN, NEEDED).records.query("intervention != 'intact'")
     records_ = pd.concat([synthetic.records(PLAN), heads], ignore_index=True)
-    return Run.of([
+    return tables_of_run([
         AblationResult(records_, told),
         LensResult(synthetic.lens(PLAN, protocols=("letter",)), told),
         PatchingResult(synthetic.patching(PLAN, 2, 6), told),
@@ -44,7 +47,7 @@ def run() -> Run:
 
 
 @pytest.fixture(scope="module")
-def layers(run: Run) -> dict[int, Part]:
+def layers(run: RunTables) -> dict[int, Part]:
     grid = layer_grid(run)
     assert grid is not None
     return {int(part.title.split()[1]): part for _, part in grid.layers}
@@ -56,7 +59,7 @@ def said(part: Part, column: str, task: str, protocol: str) -> str:
     return row[table.columns.index(column)]
 
 
-def test_the_grid_holds_the_largest_loss_of_each_capability(run: Run) -> None:
+def test_the_grid_holds_the_largest_loss_of_each_capability(run: RunTables) -> None:
     grid = layer_grid(run)
     assert grid is not None
     assert grid.columns == ("knowledge, letter", "knowledge, generate", "reasoning, letter",
@@ -64,7 +67,7 @@ def test_the_grid_holds_the_largest_loss_of_each_capability(run: Run) -> None:
     assert len(grid.layers) == 4
     for layer, (cells, _) in enumerate(grid.layers):
         assert (cells[0].text, cells[0].shade) == ("–", None)
-        mine = rows(run.effects, kind="skip", layer=layer, signal=True)
+        mine = rows(run.tables["effects"], kind="skip", layer=layer, signal=True)
         for cell, name in zip(cells[1:], grid.columns[1:], strict=True):
             capability, protocol = name.split(", ")
             there = rows(mine, capability=capability, protocol=protocol)
@@ -78,7 +81,7 @@ def test_the_grid_holds_the_largest_loss_of_each_capability(run: Run) -> None:
 
 
 def test_effects_stand_under_the_layer_and_sublayer_that_was_changed(
-    run: Run, layers: dict[int, Part]
+    run: RunTables, layers: dict[int, Part]
 ) -> None:
     columns = {
         ("skip", "layer"): "Skipping it: share lost (%)",
@@ -91,14 +94,16 @@ def test_effects_stand_under_the_layer_and_sublayer_that_was_changed(
                                                 f"MLP of layer {layer}")  # fmt: skip
         places = {"layer": part, "attn_out": attention, "mlp_out": mlp}
         for (kind, site), column in columns.items():
-            for row in records(rows(run.effects, kind=kind, site=site, layer=layer, signal=True)):
+            for row in records(
+                rows(run.tables["effects"], kind=kind, site=site, layer=layer, signal=True)
+            ):
                 ends = (100 * row[name] for name in ("share_lost", "share_low", "share_high"))
                 text = interval(*ends) + " •" * row["significant"]
                 assert said(places[site], column, row["task"], row["protocol"]) == text
 
 
-def test_what_is_read_at_a_layer_is_there(run: Run, layers: dict[int, Part]) -> None:
-    mine = rows(run.lens, task="sums", layer=[1, 2])
+def test_what_is_read_at_a_layer_is_there(run: RunTables, layers: dict[int, Part]) -> None:
+    mine = rows(run.tables["lens"], task="sums", layer=[1, 2])
     mine = mine.assign(p=np.exp(mine["logprob"].astype(float)))
     before, after = (rows(mine, layer=layer) for layer in (1, 2))
     ranks = [f"{1 + table['rank'].median():.0f}" for table in (before, after)]
@@ -109,7 +114,7 @@ def test_what_is_read_at_a_layer_is_there(run: Run, layers: dict[int, Part]) -> 
     assert float(gain.split(" [")[0].replace("−", "-")) == pytest.approx(
         100 * (after["p"].mean() - before["p"].mean()), abs=0.05
     )
-    depths = rows(run.prediction_depth, task="sums", right=True)
+    depths = rows(run.tables["prediction_depth"], task="sums", right=True)
     settled = "Right answers that settle here (logit lens)"
     for layer, part in layers.items():
         n = len(rows(depths, layer=layer))
@@ -120,9 +125,11 @@ def test_what_is_read_at_a_layer_is_there(run: Run, layers: dict[int, Part]) -> 
             assert settled not in named or said(part, settled, "sums", "letter") == "–"
 
 
-def test_patching_tells_where_most_is_recovered(run: Run, layers: dict[int, Part]) -> None:
+def test_patching_tells_where_most_is_recovered(run: RunTables, layers: dict[int, Part]) -> None:
     for layer, part in layers.items():
-        mine = rows(run.patching, task="facts", layer=layer).sort_values("recovered")
+        mine = rows(run.tables["patching_summary"], task="facts", layer=layer).sort_values(
+            "recovered"
+        )
         best = mine.iloc[-1]
         ends = (100 * best[name] for name in ("recovered", "recovered_low", "recovered_high"))
         text = interval(*ends) + " •" * bool(best["significant"]) + f", {best['pos_label']}"
@@ -145,7 +152,7 @@ def test_heads_are_told_apart_under_the_attention(layers: dict[int, Part]) -> No
 def test_only_what_was_run_is_shown() -> None:
     told = synthetic.facts(PLAN)
     alone = Plan(**{**vars(PLAN), "kinds": (("skip", "layer"),)})
-    grid = layer_grid(Run.of([AblationResult(synthetic.records(alone), told)]))
+    grid = layer_grid(tables_of_run([AblationResult(synthetic.records(alone), told)]))
     assert grid is not None
     for _, part in grid.layers:
         assert [len(part.tables), part.inner] == [1, ()]
@@ -153,8 +160,8 @@ def test_only_what_was_run_is_shown() -> None:
         assert table.columns == ("capability", "task", "protocol", "Skipping it: share lost (%)")
         assert not any("letter" in row and row[1] != "sums" for row in table.cells)
     lens = LensResult(synthetic.lens(PLAN, protocols=("letter",)), told)
-    assert layer_grid(Run.of([lens])) is None
-    assert layer_grid(Run.of([planted_heads(PLAN, NEEDED)])) is None
+    assert layer_grid(tables_of_run([lens])) is None
+    assert layer_grid(tables_of_run([planted_heads(PLAN, NEEDED)])) is None
 
 
 def test_several_changes_at_once_are_in_no_map_of_single_layers() -> None:
@@ -165,10 +172,10 @@ def test_several_changes_at_once_are_in_no_map_of_single_layers() -> None:
         intervention=table["intervention"].where(~changed, table["intervention"] + "+9"),
         site=table["site"].where(~changed, "layers"),
     )
-    run = Run.of([AblationResult(blocks, told), AblationResult(table, told)])
-    assert run.ablations() == [("skip", "layer")]
-    assert len(run.effects_of("skip", "layers")) == 0
-    assert len(effects_tables(run)[1].cells) == 2 * len(run.effects_of("skip", "layer"))
+    run = tables_of_run([AblationResult(blocks, told), AblationResult(table, told)])
+    assert ablations(run) == [("skip", "layer")]
+    assert len(effects_of(run, "skip", "layers")) == 0
+    assert len(effects_tables(run)[1].cells) == 2 * len(effects_of(run, "skip", "layer"))
     alone = report(AblationResult(blocks, told))
     assert set(alone.figures) == {"sets_skip_layers"}
     assert {finding.kind for finding in alone.findings} == {"no signal"}

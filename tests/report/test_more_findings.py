@@ -5,24 +5,28 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
+from layerwise.analyses.attribution_patching.findings import estimates_hold
+from layerwise.analyses.gathering import tables_of_run
+from layerwise.analyses.path_patching.findings import direct_paths
+from layerwise.analyses.similarity.findings import similarity_predicts
 from layerwise.presentation.rows import rows
 from layerwise.presentation.wording import interval, percent
-from layerwise.report._find_paths import direct_paths, estimates_hold, similarity_predicts
-from layerwise.report.run import Run
 from layerwise.report.summary import CHARACTERS, MOST, findings_of
+from layerwise.results.run_tables import RunTables
 from tests import synthetic
 from tests.report.test_paths_figures import estimates, paths
 
 
 @pytest.fixture(scope="module")
-def acting() -> Run:
-    return Run.of([paths()])
+def acting() -> RunTables:
+    return tables_of_run([paths()])
 
 
 def test_the_planted_path_is_named_with_its_share(acting):
     (found,) = direct_paths(acting)
-    assert acting.paths is not None
-    (row,) = rows(acting.paths, **found.source["where"], **found.source["at"]).to_dict("records")
+    (row,) = rows(
+        acting.tables["path_effects"], **found.source["where"], **found.source["at"]
+    ).to_dict("records")
     assert row["sender"] == "head 1.2"
     share = percent(*(row[f"recovered{end}"] for end in ("", "_low", "_high")))
     receiver = {"logits": "logits", "q:3.1": "receiver q:3.1"}[row["receiver"]]
@@ -32,25 +36,24 @@ def test_the_planted_path_is_named_with_its_share(acting):
 
 
 def test_paths_that_are_not_significant_make_no_sentence(acting):
-    quiet = acting.paths.assign(significant=False)
-    assert direct_paths(Run(acting.facts, paths=quiet)) == []
+    quiet = acting.tables["path_effects"].assign(significant=False)
+    assert direct_paths(RunTables(acting.facts, {"path_effects": quiet})) == []
 
 
 def test_estimates_are_told_with_their_lowest_correlation():
-    run = Run.of([estimates(("keys", "facts"))])
+    run = tables_of_run([estimates(("keys", "facts"))])
     (found,) = estimates_hold(run)
-    assert run.agreement is not None
-    least = run.agreement.sort_values(by="spearman", kind="stable").iloc[0]
+    least = run.tables["attribution_agreement"].sort_values(by="spearman", kind="stable").iloc[0]
     rho = interval(least["spearman"], least["spearman_low"], least["spearman_high"], 2)
     assert f"in 2 of 2 tasks: the lowest rank correlation over sampled cells is {rho}" in (
         found.sentence
     )
-    doubtful = run.agreement.assign(spearman_low=[-0.1, 0.2])
-    (found,) = estimates_hold(Run(run.facts, agreement=doubtful))
+    doubtful = run.tables["attribution_agreement"].assign(spearman_low=[-0.1, 0.2])
+    (found,) = estimates_hold(RunTables(run.facts, {"attribution_agreement": doubtful}))
     assert "in 1 of 2 tasks" in found.sentence
 
 
-def prediction(p_holm: float, rho: float) -> Run:
+def prediction(p_holm: float, rho: float) -> RunTables:
     row = {
         "capability": "reasoning", "protocol": "letter", "predictor": "influence",
         "effect": "nats", "stack": None, "n_layers": 8, "n_items": 20, "n_tasks": 1,
@@ -58,7 +61,7 @@ def prediction(p_holm: float, rho: float) -> Run:
         "rho": rho, "low": rho - 0.1, "high": rho + 0.1, "p": p_holm, "p_holm": p_holm,
     }  # fmt: skip
     facts = synthetic.facts(synthetic.task_facts("two-hop", "reasoning"), n_layers=8)
-    return Run(facts, prediction=pd.DataFrame([row]))
+    return RunTables(facts, {"prediction": pd.DataFrame([row])})
 
 
 @pytest.mark.parametrize(("rho", "costs"), [(0.7, "cost more"), (-0.7, "cost less")])

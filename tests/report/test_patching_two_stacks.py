@@ -11,14 +11,14 @@ from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 
 import layerwise as lw
+from layerwise.analyses.gathering import tables_of_run
+from layerwise.analyses.patching.report import patchings
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
 from layerwise.presentation.layer_axis import name_layers
 from layerwise.presentation.naming import naming_layers_of
 from layerwise.presentation.rows import rows
 from layerwise.presentation.style import COLUMN_WIDTH, FULL_WIDTH
 from layerwise.report import Report, report
-from layerwise.report._drawings import patchings
-from layerwise.report.html import Run
 from layerwise.results import PatchingResult
 from tests.planted import small_task
 from tests.planted_seq2seq import small_seq2seq
@@ -136,7 +136,7 @@ def test_of_one_stack_nothing_is_said_of_two(result):
 @pytest.mark.parametrize("width", [COLUMN_WIDTH, FULL_WIDTH])
 def test_texts_stay_readable_and_apart(result, width):
     with naming_layers_of(result.facts.model):
-        for drawing in patchings(Run.of([result])):
+        for drawing in patchings(tables_of_run([result])):
             figure = drawing.draw(width=width)
             assert texts(figure)
             assert_legible(figure)

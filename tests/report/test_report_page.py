@@ -13,11 +13,11 @@ import pytest
 import synthetic
 from synthetic import HOSTILE, Plan
 
+from layerwise.analyses.ablation.report_tables import effects_tables
+from layerwise.analyses.gathering import tables_of_run
 from layerwise.errors import UserError
 from layerwise.report import Report, report, report_from_folders
-from layerwise.report._tables_shown import effects_tables
 from layerwise.report.html import grouped
-from layerwise.report.run import Run
 from layerwise.results import AblationResult, LensResult, PatchingResult
 
 VOID = {"meta", "img", "source", "br", "hr", "link", "input"}
@@ -176,14 +176,14 @@ def test_silent_pairs_are_listed_with_their_reason(page: Report) -> None:
 
 
 def test_the_largest_effects_come_first_and_all_are_there(page: Report, small: Plan) -> None:
-    run = Run.of([AblationResult(synthetic.records(small), synthetic.facts(small))])
+    run = tables_of_run([AblationResult(synthetic.records(small), synthetic.facts(small))])
     top, everything = effects_tables(run)
     assert everything.collapsed
     assert not top.collapsed
-    assert len(everything.cells) == len(run.effects)
+    assert len(everything.cells) == len(run.tables["effects"])
     sure = [row[-1] == "yes" for row in everything.cells]
     assert sure == sorted(sure, reverse=True)
-    assert sum(sure) == run.effects["significant"].sum()
+    assert sum(sure) == run.tables["effects"]["significant"].sum()
     assert page.html.count("<details>") >= 4
 
 

@@ -10,14 +10,15 @@ from legible import assert_legible
 from matplotlib.lines import Line2D
 from synthetic import Plan
 
+from layerwise.analyses.ablation.figures.role_map import role_map
 from layerwise.analyses.ablation.figures.sets import MOST, largest_sets
+from layerwise.analyses.ablation.lookup import ablations
 from layerwise.analyses.ablation.sets import set_name
-from layerwise.analyses.emergence.figures.role_map import role_map
+from layerwise.analyses.gathering import tables_of_run
 from layerwise.presentation.naming import naming_layers_of
 from layerwise.presentation.rows import numbers, rows
 from layerwise.report import report
-from layerwise.report.figures import plot_result, set_losses
-from layerwise.report.run import Run
+from layerwise.report.figures import set_losses
 from layerwise.results import AblationResult
 
 PLAN = Plan(
@@ -107,15 +108,15 @@ def test_the_page_has_a_section_and_only_where_there_are_sets(ablation):
     page = report([ablation])
     assert "Ablation of blocks and sets" in page.html
     assert 'id="roles"' not in page.html
-    assert Run.of([ablation]).ablations() == []
+    assert ablations(tables_of_run([ablation])) == []
     single = report([AblationResult(synthetic.records(PLAN), synthetic.facts(PLAN))])
     assert "Ablation of blocks and sets" not in single.html
 
 
 def test_a_notebook_shows_sets_only_where_nothing_was_changed_alone(ablation):
-    assert "several layers at once" in plot_result(ablation).get_suptitle()
+    assert "several layers at once" in ablation.plot().get_suptitle()
     alone = synthetic.records(PLAN)
     both = pd.concat([alone, rows(ablation.records, site="layers")], ignore_index=True)
     mixed = AblationResult(both, synthetic.facts(PLAN))
     expected = role_map(AblationResult(alone, synthetic.facts(PLAN)).effects())
-    assert plot_result(mixed).get_suptitle() == expected.get_suptitle()
+    assert mixed.plot().get_suptitle() == expected.get_suptitle()

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,6 +9,8 @@ import synthetic
 from synthetic import Plan
 
 from layerwise.analyses.ablation.contrast import layers_apart
+from layerwise.analyses.ablation.findings_layers import harmless_layers, without_loss
+from layerwise.analyses.patching.findings import overtaking
 from layerwise.presentation.rows import rows
 from layerwise.presentation.wording import (
     counted,
@@ -22,18 +23,16 @@ from layerwise.presentation.wording import (
     spread,
 )
 from layerwise.report import Finding, findings
-from layerwise.report._find_depth import overtaking
-from layerwise.report._find_layers import harmless_layers, without_loss
-from layerwise.report.run import Run
 from layerwise.report.summary import findings_of
 from layerwise.results import AblationResult, EmergenceResult, LensResult, PatchingResult
 from layerwise.results.parquet import frame
+from layerwise.results.run_tables import RunTables
 
 EVERYTHING = 100
 
 
 @pytest.fixture(scope="module")
-def found(run: Run) -> list[Finding]:
+def found(run: RunTables) -> list[Finding]:
     return findings_of(run, EVERYTHING)
 
 
@@ -41,11 +40,11 @@ def of_kind(found: list[Finding], kind: str) -> list[Finding]:
     return [finding for finding in found if finding.kind == kind]
 
 
-def about(run: Run, finding: Finding) -> pd.DataFrame:
-    return rows(getattr(run, finding.source["table"]), **finding.source["where"])
+def about(run: RunTables, finding: Finding) -> pd.DataFrame:
+    return rows(run.tables[finding.source["table"]], **finding.source["where"])
 
 
-def quoted(run: Run, finding: Finding) -> pd.DataFrame:
+def quoted(run: RunTables, finding: Finding) -> pd.DataFrame:
     return rows(about(run, finding), **finding.source["at"])
 
 
@@ -71,7 +70,9 @@ def test_each_kind_of_sentence_is_made(found: list[Finding]) -> None:
     }
 
 
-def test_every_sentence_is_one_sentence_with_n_and_rows(run: Run, found: list[Finding]) -> None:
+def test_every_sentence_is_one_sentence_with_n_and_rows(
+    run: RunTables, found: list[Finding]
+) -> None:
     for finding in found:
         assert finding.sentence.endswith(".")
         assert len(about(run, finding)) > 0
@@ -80,7 +81,9 @@ def test_every_sentence_is_one_sentence_with_n_and_rows(run: Run, found: list[Fi
         assert ("n = " in finding.sentence) == needs_n
 
 
-def test_critical_layers_say_what_the_rows_say(run: Run, found: list[Finding], plan: Plan) -> None:
+def test_critical_layers_say_what_the_rows_say(
+    run: RunTables, found: list[Finding], plan: Plan
+) -> None:
     told = of_kind(found, "critical layers")
     assert len(told) == 4
     for finding in told:
@@ -94,11 +97,11 @@ def test_critical_layers_say_what_the_rows_say(run: Run, found: list[Finding], p
         assert set(sure["layer"]) == set(plan.critical[row["protocol"]])
         assert f"{len(sure)} of {len(there)} layers" in finding.sentence
         assert finding.sentence.endswith(f"{layer_ranges(sure['layer'])}.")
-        same = run.effects[run.effects["capability"] == row["capability"]]
+        same = run.tables["effects"][run.tables["effects"]["capability"] == row["capability"]]
         assert row["share_lost"] == same["share_lost"].max()
 
 
-def test_protocol_sentences_say_what_the_rows_say(run: Run, found: list[Finding]) -> None:
+def test_protocol_sentences_say_what_the_rows_say(run: RunTables, found: list[Finding]) -> None:
     told = [f for f in of_kind(found, "protocols") if f.sentence.startswith("The way")]
     assert told
     for finding in told:
@@ -116,7 +119,7 @@ def test_protocol_sentences_say_what_the_rows_say(run: Run, found: list[Finding]
 
 
 def test_harmless_layers_are_neither_planted_nor_significant(
-    run: Run, found: list[Finding], plan: Plan
+    run: RunTables, found: list[Finding], plan: Plan
 ) -> None:
     told = of_kind(found, "no measurable loss")
     assert told
@@ -134,11 +137,12 @@ def test_harmless_layers_are_neither_planted_nor_significant(
         assert row["acc_diff_high"] == quiet["acc_diff_high"].max()
 
 
-def test_an_interval_without_width_is_not_told_as_a_bound_of_nothing(run: Run) -> None:
-    assert run.effects is not None
+def test_an_interval_without_width_is_not_told_as_a_bound_of_nothing(run: RunTables) -> None:
     even = dict.fromkeys(("acc_diff", "acc_diff_low", "acc_diff_high"), 0.0)
-    effects = run.effects.assign(**even, significant=False, n_items=40)
-    told = harmless_layers(Run(run.facts, signal=run.signal, effects=effects))
+    effects = run.tables["effects"].assign(**even, significant=False, n_items=40)
+    told = harmless_layers(
+        RunTables(run.facts, {"signal": run.tables["signal"], "effects": effects})
+    )
     assert told
     for finding in told:
         assert "up to 0" not in finding.sentence
@@ -147,7 +151,7 @@ def test_an_interval_without_width_is_not_told_as_a_bound_of_nothing(run: Run) -
         )
 
 
-def test_lens_sentence_says_what_the_rows_say(run: Run, found: list[Finding]) -> None:
+def test_lens_sentence_says_what_the_rows_say(run: RunTables, found: list[Finding]) -> None:
     (finding,) = of_kind(found, "logit lens")
     mine = about(run, finding)
     assert len(mine) == 4
@@ -157,7 +161,7 @@ def test_lens_sentence_says_what_the_rows_say(run: Run, found: list[Finding]) ->
         assert f"for {row['capability']} (n = {row['n_items']})" in finding.sentence
 
 
-def test_hand_over_is_at_the_planted_layer(run: Run, found: list[Finding]) -> None:
+def test_hand_over_is_at_the_planted_layer(run: RunTables, found: list[Finding]) -> None:
     (finding,) = of_kind(found, "hand-over")
     assert "at layer 12 [12, 12]" in finding.sentence
     for _, row in quoted(run, finding).iterrows():
@@ -180,7 +184,7 @@ def test_no_hand_over_without_a_change_of_sides() -> None:
         assert overtaking(result.summary(), "last changed") is None
 
 
-def test_order_sentences_say_what_the_rows_say(run: Run, found: list[Finding]) -> None:
+def test_order_sentences_say_what_the_rows_say(run: RunTables, found: list[Finding]) -> None:
     before, open_ones = of_kind(found, "order")
     (row,) = quoted(run, before).to_dict("records")
     assert said(before.sentence, row["difference"], row["low"], row["high"], 2)
@@ -195,16 +199,16 @@ def test_order_sentences_say_what_the_rows_say(run: Run, found: list[Finding]) -
     assert (rest["p_holm"] >= 0.05).all()
 
 
-def test_an_order_is_told_from_the_earlier_side(run: Run) -> None:
-    order = run.order.copy()
+def test_an_order_is_told_from_the_earlier_side(run: RunTables) -> None:
+    order = run.tables["order"].copy()
     order[["difference", "low", "high"]] = -order[["difference", "high", "low"]].to_numpy()
-    told = of_kind(findings_of(replace(run, order=order), EVERYTHING), "order")[0]
+    told = of_kind(findings_of(run.changed(order=order), EVERYTHING), "order")[0]
     assert "knowledge comes before retrieval" in told.sentence
     assert "0.20 [0.10, 0.30]" in told.sentence
 
 
-def test_without_a_significant_order_none_is_claimed(run: Run, plan: Plan) -> None:
-    unsure = replace(run, order=synthetic.order(plan, p_holm=0.2))
+def test_without_a_significant_order_none_is_claimed(run: RunTables, plan: Plan) -> None:
+    unsure = run.changed(order=synthetic.order(plan, p_holm=0.2))
     (told,) = of_kind(findings_of(unsure, EVERYTHING), "order")
     assert told.sentence.startswith("No order of emergence is established between retrieval and")
     assert "none of their 36 tests is significant" in told.sentence
@@ -212,7 +216,7 @@ def test_without_a_significant_order_none_is_claimed(run: Run, plan: Plan) -> No
 
 
 def test_silent_tasks_are_named_with_their_accuracy_and_nothing_else(
-    run: Run, found: list[Finding], plan: Plan
+    run: RunTables, found: list[Finding], plan: Plan
 ) -> None:
     (silent,) = of_kind(found, "no signal")
     for _, row in about(run, silent).iterrows():
@@ -226,14 +230,14 @@ def test_silent_tasks_are_named_with_their_accuracy_and_nothing_else(
             assert not spoken & set(plan.silent)
 
 
-def test_many_silent_cells_are_counted_not_listed(run: Run) -> None:
-    signal = run.signal.assign(signal=False)
-    (told,) = of_kind(findings_of(replace(run, signal=signal), EVERYTHING), "no signal")
+def test_many_silent_cells_are_counted_not_listed(run: RunTables) -> None:
+    signal = run.tables["signal"].assign(signal=False)
+    (told,) = of_kind(findings_of(run.changed(signal=signal), EVERYTHING), "no signal")
     assert "24 of 24 task-protocol pairs" in told.sentence
     assert told.sentence.endswith("and 20 more.")
 
 
-def test_the_list_is_ordered_and_cut_but_keeps_the_caveat(run: Run) -> None:
+def test_the_list_is_ordered_and_cut_but_keeps_the_caveat(run: RunTables) -> None:
     short = findings_of(run, 3)
     assert len(short) == 3
     assert short[-1].kind == "no signal"
@@ -257,7 +261,7 @@ def test_nothing_is_claimed_about_noise() -> None:
     assert alike.sentence.startswith("No difference between ways of scoring is established")
 
 
-def test_a_gain_is_told_as_one(run: Run, effects: pd.DataFrame) -> None:
+def test_a_gain_is_told_as_one(run: RunTables, effects: pd.DataFrame) -> None:
     assert of_kind(findings_of(run, EVERYTHING), "gain") == []
     chosen = (effects["task"] == "sums") & (effects["protocol"] == "letter")
     chosen &= effects["layer"] == 9
@@ -265,7 +269,7 @@ def test_a_gain_is_told_as_one(run: Run, effects: pd.DataFrame) -> None:
     better.loc[chosen, ["acc_diff", "acc_diff_low", "acc_diff_high"]] = [-0.1, -0.18, -0.03]
     better.loc[chosen, "significant"] = True
     better.loc[chosen, "p_holm"] = 0.01
-    found = findings_of(replace(run, effects=better), EVERYTHING)
+    found = findings_of(run.changed(effects=better), EVERYTHING)
     (gain,) = of_kind(found, "gain")
     assert "raises the accuracy of sums under letter by 10 [3, 18] points" in gain.sentence
     assert "p = 0.010" in gain.sentence
@@ -290,7 +294,7 @@ def test_layers_are_apart_only_where_one_is_significant(effects: pd.DataFrame) -
 
 
 def test_patching_without_accuracy_says_so(patched: pd.DataFrame, plan: Plan) -> None:
-    tables = Run(synthetic.facts(plan), patching=patched)
+    tables = RunTables(synthetic.facts(plan), {"patching_summary": patched})
     (finding,) = findings_of(tables)
     assert "the intact model's accuracy was not measured" in finding.sentence
 

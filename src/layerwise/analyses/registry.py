@@ -1,24 +1,25 @@
-"""The results that there are, in the order in which they are looked for in a folder."""
+"""The analyses that there are, in the order in which a folder is searched for their results."""
 
 from __future__ import annotations
 
 from layerwise.results.base import Result
 
-from .ablation.result import AblationResult
-from .attribution.result import AttributionResult
-from .attribution_patching.result import AttributionPatchingResult
-from .emergence.result import EmergenceResult
-from .heads.result import HeadsResult
-from .logit_lens.result import LensResult
-from .patching.result import PatchingResult
-from .path_patching.result import PathPatchingResult
-from .pruning.result import PruningResult
-from .removal.result import RemovalResult
-from .similarity.result import SimilarityResult
-from .tuned_lens.result import TunedLensResult
+from .ablation.analysis import ANALYSIS as ABLATION
+from .attribution.analysis import ANALYSIS as ATTRIBUTION
+from .attribution_patching.analysis import ANALYSIS as ATTRIBUTION_PATCHING
+from .contract import Analysis
+from .emergence.analysis import ANALYSIS as EMERGENCE
+from .heads.analysis import ANALYSIS as HEADS
+from .logit_lens.analysis import ANALYSIS as LOGIT_LENS
+from .patching.analysis import ANALYSIS as PATCHING
+from .path_patching.analysis import ANALYSIS as PATH_PATCHING
+from .pruning.analysis import ANALYSIS as PRUNING
+from .removal.analysis import ANALYSIS as REMOVAL
+from .similarity.analysis import ANALYSIS as SIMILARITY
+from .tuned_lens.analysis import ANALYSIS as TUNED_LENS
 
-RESULTS: tuple[type[Result], ...] = (
-    AblationResult, LensResult, TunedLensResult, PatchingResult, PathPatchingResult,
-    AttributionPatchingResult, AttributionResult, SimilarityResult, RemovalResult, PruningResult,
-    HeadsResult, EmergenceResult,
+ANALYSES: tuple[Analysis, ...] = (
+    ABLATION, LOGIT_LENS, TUNED_LENS, PATCHING, PATH_PATCHING, ATTRIBUTION_PATCHING, ATTRIBUTION,
+    SIMILARITY, REMOVAL, PRUNING, HEADS, EMERGENCE,
 )  # fmt: skip
+RESULTS: tuple[type[Result], ...] = tuple(analysis.result for analysis in ANALYSES)

@@ -10,12 +10,13 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from layerwise.analyses.ablation.lookup import head_ablations, head_effects_of
 from layerwise.presentation.naming import name_layer, stacks
 from layerwise.presentation.rows import layers_of, numbers, records, rows
 from layerwise.presentation.table import Table, bounds
 from layerwise.presentation.wording import HEAD_WORDS, capitalised, doing
 from layerwise.report._readings import with_ends
-from layerwise.report.run import Run
+from layerwise.results.run_tables import RunTables
 
 _COLUMNS = ("head", "method", "strongest in", "value", "significant cells")
 
@@ -28,7 +29,7 @@ class Evidence(NamedTuple):
     cells: list[str]
 
 
-def head_evidence(run: Run) -> dict[int, Table]:
+def head_evidence(run: RunTables) -> dict[int, Table]:
     """For each layer whose heads were looked at, what was found of them."""
     methods = [*_ablated(run), *_patched(run), *_attributed(run), *_scored(run)]
     layers = sorted({layer for table, _ in methods for layer in layers_of(table)})
@@ -51,28 +52,30 @@ def _shown(layer: int, every: list[Evidence]) -> Table:
 Method = tuple[pd.DataFrame, list[Evidence]]
 
 
-def _ablated(run: Run) -> Iterator[Method]:
-    for kind, site in run.head_ablations():
-        table = run.head_effects_of(kind, site, signal=True)
+def _ablated(run: RunTables) -> Iterator[Method]:
+    for kind, site in head_ablations(run):
+        table = head_effects_of(run, kind, site, signal=True)
         noun = "it" if site == "z" else f"its {HEAD_WORDS[site]}"
         name = f"{doing(kind, site, noun)}: share lost (%)"
         yield table, _strongest(table, name, "share_lost", "share", 100, 0)
 
 
-def _patched(run: Run) -> Iterator[Method]:
-    if run.patching is None:
+def _patched(run: RunTables) -> Iterator[Method]:
+    patching = run.table("patching_summary")
+    if patching is None:
         return
-    by_head = run.patching.loc[run.patching["head"].notna()]
+    by_head = patching.loc[patching["head"].notna()]
     for (site, direction), table in by_head.groupby(["site", "direction"], sort=True):
         verb = "recovered" if direction == "denoising" else "lost"
         name = f"patching {site}: {verb} (%)"
         yield table, _strongest(table, name, "recovered", "recovered", 100, 0)
 
 
-def _attributed(run: Run) -> Iterator[Method]:
-    if run.attribution is None:
+def _attributed(run: RunTables) -> Iterator[Method]:
+    attribution = run.table("attribution_summary")
+    if attribution is None:
         return
-    found = with_ends(rows(run.attribution, metric="logit_diff", signal=True))
+    found = with_ends(rows(attribution, metric="logit_diff", signal=True))
     for component, name in (
         ("z", "adds directly (nats)"),
         ("cross_z", f"its {HEAD_WORDS['cross_z']} adds directly (nats)"),
@@ -84,16 +87,17 @@ def _attributed(run: Run) -> Iterator[Method]:
             yield table.loc[mine], _strongest(table.loc[mine], said, "value", "value", 1, 2)
 
 
-def _scored(run: Run) -> Iterator[Method]:
-    if run.heads is None:
+def _scored(run: RunTables) -> Iterator[Method]:
+    heads = run.table("heads_summary")
+    if heads is None:
         return
     found = [
         _row(row, "attention on repeated tokens", "prefix matching",
              bounds(row, "prefix_matching", "prefix_matching_low", "prefix_matching_high", 1, 2),
              "induction head")
-        for row in records(rows(run.heads, induction_head=True))
+        for row in records(rows(heads, induction_head=True))
     ]  # fmt: skip
-    yield run.heads, found
+    yield heads, found
 
 
 def _strongest(

@@ -5,13 +5,13 @@ Only what was run is there. Texts are put together; nothing is computed but the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import pandas as pd
 
+from layerwise.analyses.ablation.lookup import ablations, effects_of, effects_of_layers
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.rows import layers_of, numbers, records, rows
+from layerwise.presentation.section import Cell, Grid, Part
 from layerwise.presentation.table import Table
 from layerwise.presentation.wording import (
     CAPABILITY_ORDER,
@@ -25,43 +25,16 @@ from layerwise.presentation.wording import (
 )
 from layerwise.report._head_evidence import head_evidence
 from layerwise.report._readings import NO_SIGNAL, SURE, Reading, readings
-from layerwise.report.run import Run
+from layerwise.results.run_tables import RunTables
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A cell of the grid: its number, its shade from 0 to 10 (None: no signal), in words."""
-
-    text: str
-    shade: int | None
-    said: str
-
-
-@dataclass(frozen=True)
-class Part:
-    """A layer or a part of it: what is known, and the parts within it."""
-
-    title: str
-    tables: tuple[Table, ...]
-    inner: tuple[Part, ...] = ()
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A row of cells per layer, each row with what opens under it."""
-
-    words: str
-    columns: tuple[str, ...]
-    layers: tuple[tuple[tuple[Cell, ...], Part], ...]
-    two_stacks: bool = False
-
-
-def layer_grid(run: Run) -> Grid | None:
+def layer_grid(run: RunTables) -> Grid | None:
     """The layers of a run with an ablation of layers or their parts; None without one."""
-    if run.effects is None or not run.ablations():
+    effects = effects_of_layers(run)
+    if effects is None or not ablations(run):
         return None
-    kind, site = run.ablations()[0]
-    effects = run.effects_of(kind, site)
+    kind, site = ablations(run)[0]
+    effects = effects_of(run, kind, site)
     columns = [
         (capability, protocol)
         for capability in in_order(effects["capability"], CAPABILITY_ORDER)
@@ -107,13 +80,14 @@ def _cell(mine: pd.DataFrame, where: str) -> Cell:
     )
 
 
-def _parts(run: Run) -> dict[int, Part]:
+def _parts(run: RunTables) -> dict[int, Part]:
     """What is known of every layer that was changed, as a whole or in part."""
-    assert run.effects is not None
+    effects = effects_of_layers(run)
+    assert effects is not None
     whole, heads = readings(run, None), head_evidence(run)
     within = {site: readings(run, site) for site in SUBLAYER_WORDS}
     found = {}
-    for layer in layers_of(run.effects):
+    for layer in layers_of(effects):
         name = f"layer {name_layer(layer)}"
         below = (Part(f"Heads of {name}", (heads[layer],)),) if layer in heads else ()
         inner = [
@@ -126,14 +100,14 @@ def _parts(run: Run) -> dict[int, Part]:
 
 
 def _part(
-    run: Run, title: str, layer: int, known: dict[str, list[Reading]], inner: tuple[Part, ...]
+    run: RunTables, title: str, layer: int, known: dict[str, list[Reading]], inner: tuple[Part, ...]
 ) -> Part:
     title = capitalised(title)
     tables = (_table(run, f"{title}, {how}", layer, columns) for how, columns in known.items())
     return Part(title, tuple(table for table in tables if table.cells), inner)
 
 
-def _table(run: Run, title: str, layer: int, columns: list[Reading]) -> Table:
+def _table(run: RunTables, title: str, layer: int, columns: list[Reading]) -> Table:
     """A row per task and protocol of which anything is known at the layer."""
     nothing = {"–", NO_SIGNAL}
     # Patching has its own protocol, whatever the others were asked by.

@@ -13,11 +13,13 @@ from layerwise.presentation.figure_spec import FigureSpec
 from layerwise.presentation.finding import Finding
 from layerwise.presentation.naming import naming_layers_of
 from layerwise.presentation.page import Picture, drawn, filled
+from layerwise.presentation.section import Section
 from layerwise.presentation.table import Table
 from layerwise.report._evidence import evidence_of
-from layerwise.report._sections import Section, facts_tables, sections
+from layerwise.report._facts import facts_tables
+from layerwise.report._sections import sections
 from layerwise.report._side_by_side import comparison, differing_tasks
-from layerwise.report.run import Run
+from layerwise.results.run_tables import RunTables
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Page:
     """One run of the report: its name, its tables and its sentences."""
 
     name: str
-    run: Run
+    run: RunTables
     findings: Sequence[Finding]
 
 
@@ -54,13 +56,13 @@ def _findings(page: Page) -> list[tuple[Finding, Table]]:
     return [(finding, evidence_of(page.run, finding)) for finding in page.findings]
 
 
-def _parts(run: Run) -> list[Section]:
+def _parts(run: RunTables) -> list[Section]:
     with naming_layers_of(run.facts.model):
         return sections(run)
 
 
 def _pictures(
-    parts: Sequence[Sequence[Section]], runs: Sequence[Run]
+    parts: Sequence[Sequence[Section]], runs: Sequence[RunTables]
 ) -> tuple[dict[FigureSpec, Picture], dict[str, Any]]:
     listed = [
         (f"run{i}_{drawing.name}" if len(parts) > 1 else drawing.name, drawing, run.facts.model)

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from layerwise import stats
+from layerwise.analyses.ablation.lookup import ablations, effects_of
 from layerwise.analyses.logit_lens.names import LENS_ORDER
 from layerwise.presentation.naming import stacks
 from layerwise.presentation.rows import layers_of, numbers, records, rows
@@ -25,7 +26,7 @@ from layerwise.presentation.wording import (
     interval,
     number,
 )
-from layerwise.report.run import Run
+from layerwise.results.run_tables import RunTables
 
 Place = tuple[int, str, str]
 SURE, NO_SIGNAL = "•", "no signal"
@@ -40,7 +41,7 @@ class Reading:
     said: dict[Place, str]
 
 
-def readings(run: Run, sublayer: str | None) -> dict[str, list[Reading]]:
+def readings(run: RunTables, sublayer: str | None) -> dict[str, list[Reading]]:
     """What is known of whole layers, or of one sublayer of each: when changed, and as it is.
 
     Args:
@@ -57,10 +58,10 @@ def _belongs(site: str, sublayer: str | None) -> bool:
     return site == sublayer if sublayer else site == "layer" or site.startswith("resid_")
 
 
-def _ablations(run: Run, sublayer: str | None) -> Iterator[Reading]:
-    for kind, site in run.ablations():
+def _ablations(run: RunTables, sublayer: str | None) -> Iterator[Reading]:
+    for kind, site in ablations(run):
         if _belongs(site, sublayer):
-            effects = run.effects_of(kind, site)
+            effects = effects_of(run, kind, site)
             action = capitalised(doing(kind, "layer" if site in SUBLAYER_WORDS else site, "it"))
             said = {_place(row): _lost(row) for row in records(effects)}
             for layer in layers_of(effects):
@@ -68,10 +69,11 @@ def _ablations(run: Run, sublayer: str | None) -> Iterator[Reading]:
             yield Reading(f"{action}: share lost (%)", said)
 
 
-def _silent(run: Run) -> list[tuple[str, str]]:
-    if run.signal is None:
+def _silent(run: RunTables) -> list[tuple[str, str]]:
+    signal = run.table("signal")
+    if signal is None:
         return []
-    return [(row["task"], row["protocol"]) for row in records(rows(run.signal, signal=False))]
+    return [(row["task"], row["protocol"]) for row in records(rows(signal, signal=False))]
 
 
 def _place(row: dict[str, Any]) -> Place:
@@ -88,10 +90,11 @@ def marked(row: dict[str, Any], middle: str, ends: str, scale: int = 1, digits: 
     return bounds(row, middle, f"{ends}_low", f"{ends}_high", scale, digits) + mark
 
 
-def _patchings(run: Run, sublayer: str | None) -> Iterator[Reading]:
-    if run.patching is None:
+def _patchings(run: RunTables, sublayer: str | None) -> Iterator[Reading]:
+    patching = run.table("patching_summary")
+    if patching is None:
         return
-    table = rows(run.patching, site=[s for s in set(run.patching["site"]) if _belongs(s, sublayer)])
+    table = rows(patching, site=[s for s in set(patching["site"]) if _belongs(s, sublayer)])
     verbs = {"denoising": "recovered", "noising": "lost"}
     for site in in_order(table["site"], ("resid_pre",)):
         for direction in in_order(table["direction"], tuple(verbs)):
@@ -106,11 +109,12 @@ def _patchings(run: Run, sublayer: str | None) -> Iterator[Reading]:
             yield Reading(f"Patching {site}: {verbs[direction]} (%), where most", said)
 
 
-def _lenses(run: Run) -> Iterator[Reading]:
+def _lenses(run: RunTables) -> Iterator[Reading]:
     """How much more likely the answer is after each layer than before it."""
-    if run.lens is None:
+    lens = run.table("lens")
+    if lens is None:
         return
-    table = rows(run.lens, over="prompt", pos=-1, site="resid_post")
+    table = rows(lens, over="prompt", pos=-1, site="resid_post")
     for lens in in_order(table["lens"], LENS_ORDER):
         gains: dict[Place, str] = {}
         ranks: dict[Place, str] = {}
@@ -139,11 +143,12 @@ def _gains(mine: pd.DataFrame, seed: int, task: str) -> Iterator[tuple[int, str]
             yield layer, interval(gain[:, i].mean(), low[i], high[i], 1)
 
 
-def _settled(run: Run) -> Iterator[Reading]:
+def _settled(run: RunTables) -> Iterator[Reading]:
     """How many right answers are the lens's most likely token from here on."""
-    if run.prediction_depth is None:
+    prediction_depth = run.table("prediction_depth")
+    if prediction_depth is None:
         return
-    right = rows(run.prediction_depth, right=True)
+    right = rows(prediction_depth, right=True)
     for lens in in_order(right["lens"], LENS_ORDER):
         mine = rows(right, lens=lens)
         counts = mine.groupby(["layer", "task", "protocol"]).size()
@@ -155,12 +160,14 @@ def _settled(run: Run) -> Iterator[Reading]:
         yield Reading(f"Right answers that settle here ({lens} lens)", said)
 
 
-def _similarities(run: Run) -> Iterator[Reading]:
-    if run.influence is not None:
-        said = {_place(row): _three(row, "influence") for row in records(run.influence)}
+def _similarities(run: RunTables) -> Iterator[Reading]:
+    angular = run.table("angular")
+    influence = run.table("influence")
+    if influence is not None:
+        said = {_place(row): _three(row, "influence") for row in records(influence)}
         yield Reading("Block influence", said)
-    if run.angular is not None:
-        single = records(rows(run.angular, n_layers=1))
+    if angular is not None:
+        single = records(rows(angular, n_layers=1))
         yield Reading("Angular distance", {_place(row): _three(row, "distance") for row in single})
 
 
@@ -168,10 +175,11 @@ def _three(row: dict[str, Any], middle: str) -> str:
     return interval(row[middle], row["low"], row["high"], 3)
 
 
-def _added(run: Run, sublayer: str) -> Iterator[Reading]:
-    if run.attribution is None:
+def _added(run: RunTables, sublayer: str) -> Iterator[Reading]:
+    attribution = run.table("attribution_summary")
+    if attribution is None:
         return
-    found = with_ends(rows(run.attribution, metric="logit_diff", component=sublayer, signal=True))
+    found = with_ends(rows(attribution, metric="logit_diff", component=sublayer, signal=True))
     said = {_place(row): marked(row, "value", "value", 1, 2) for row in records(found)}
     # The encoder's parts act through cross-attention; there are none in a decoder-only model.
     for how, in_encoder in (("directly", False), ("through cross-attention", True)):

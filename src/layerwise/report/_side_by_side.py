@@ -10,15 +10,16 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from layerwise.analyses.ablation.findings_layers import significant_losses
+from layerwise.analyses.ablation.lookup import ablations, effects_of
 from layerwise.presentation.naming import name_layer, naming_layers_of
 from layerwise.presentation.rows import layers_of, numbers, records, rows
 from layerwise.presentation.table import Table
 from layerwise.presentation.wording import counted, doing, in_order, joined, percent
-from layerwise.report._find_layers import significant_losses
-from layerwise.report.run import Run
+from layerwise.results.run_tables import RunTables
 
 
-def comparison(runs: Sequence[Run], names: Sequence[str]) -> Table | None:
+def comparison(runs: Sequence[RunTables], names: Sequence[str]) -> Table | None:
     """A row per task and protocol and a column per run; None if no run has an ablation.
 
     Args:
@@ -33,14 +34,16 @@ def comparison(runs: Sequence[Run], names: Sequence[str]) -> Table | None:
     return Table("Runs side by side", columns, body)
 
 
-def _cells(run: Run) -> list[tuple[str, str]]:
-    if run.signal is None:
+def _cells(run: RunTables) -> list[tuple[str, str]]:
+    signal = run.table("signal")
+    if signal is None:
         return []
-    return [(row["task"], row["protocol"]) for row in records(run.signal)]
+    return [(row["task"], row["protocol"]) for row in records(signal)]
 
 
-def _say(run: Run, task: str, protocol: str) -> str:
-    found = [] if run.signal is None else records(rows(run.signal, task=task, protocol=protocol))
+def _say(run: RunTables, task: str, protocol: str) -> str:
+    signal = run.table("signal")
+    found = [] if signal is None else records(rows(signal, task=task, protocol=protocol))
     if not found:
         return "not run"
     row = found[0]
@@ -49,9 +52,9 @@ def _say(run: Run, task: str, protocol: str) -> str:
         return f"{accuracy}; {_losses(run, task, protocol) if row['signal'] else 'no signal'}"
 
 
-def _losses(run: Run, task: str, protocol: str) -> str:
-    for kind, site in run.ablations()[:1]:
-        return _largest(rows(run.effects_of(kind, site), task=task, protocol=protocol))
+def _losses(run: RunTables, task: str, protocol: str) -> str:
+    for kind, site in ablations(run)[:1]:
+        return _largest(rows(effects_of(run, kind, site), task=task, protocol=protocol))
     return "no single layer was changed"
 
 
@@ -66,7 +69,7 @@ def _largest(mine: pd.DataFrame) -> str:
     return f"{said}; most: {action}, {lost} lost"
 
 
-def differing_tasks(runs: Sequence[Run]) -> list[str]:
+def differing_tasks(runs: Sequence[RunTables]) -> list[str]:
     """A sentence for each task name that stands for other items in another run."""
     hashes: dict[str, list[str]] = {}
     for run in runs:

@@ -13,15 +13,16 @@ from layerwise.analyses.ablation.joining import joinable
 from layerwise.analyses.ablation.result import AblationResult
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.emergence.result import EmergenceResult
+from layerwise.analyses.gathering import tables_of_run
 from layerwise.analyses.loading import load_results
 from layerwise.errors import UserError
 from layerwise.presentation.finding import Finding
 from layerwise.presentation.page import Report
 from layerwise.report._page import Page, render
-from layerwise.report.run import Run
 from layerwise.report.summary import findings_of
 from layerwise.results.base import Result
 from layerwise.results.provenance import Facts
+from layerwise.results.run_tables import RunTables
 
 
 @check_arguments()
@@ -36,7 +37,7 @@ def report(results: Result | Sequence[Result]) -> Report:
         UserError: if there are none.
     """
     given = [results] if isinstance(results, Result) else list(results)
-    runs = [Run.of(group) for group in grouped(given)]
+    runs = [tables_of_run(group) for group in grouped(given)]
     return _report(runs, [""] * len(runs))
 
 
@@ -53,7 +54,7 @@ def report_from_folders(folders: str | Path | Sequence[str | Path]) -> Report:
         UserError: if there are none, or one of them cannot be read.
     """
     listed = [folders] if isinstance(folders, str | Path) else list(folders)
-    runs = [Run.of(_with_emergence(load_results(folder))) for folder in listed]
+    runs = [tables_of_run(_with_emergence(load_results(folder))) for folder in listed]
     return _report(runs, [f" ({Path(folder).resolve().name})" for folder in listed])
 
 
@@ -96,7 +97,7 @@ def _join(one: Result, other: Result) -> bool:
     return False
 
 
-def _report(runs: list[Run], origins: list[str]) -> Report:
+def _report(runs: list[RunTables], origins: list[str]) -> Report:
     if not runs:
         raise UserError(
             "There is nothing to report: expected at least one result or folder; "

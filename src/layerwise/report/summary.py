@@ -1,48 +1,21 @@
 """The plain sentences that a run's tables support, most important first.
 
-Each kind of sentence is made in its own file; nothing here reads a file or runs a model.
+Each analysis makes its own; nothing here reads a file or runs a model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
+from layerwise.analyses.gathering import tables_of_run
+from layerwise.analyses.registry import ANALYSES
 from layerwise.presentation.finding import Finding
 from layerwise.presentation.naming import naming_layers_of
-from layerwise.report._find_attribution import attributions
-from layerwise.report._find_depth import hand_overs, lens_depths, take_ups
-from layerwise.report._find_emergence import agreements, interactions
-from layerwise.report._find_heads import needed_heads
-from layerwise.report._find_layers import critical_layers, gains, harmless_layers
-from layerwise.report._find_order import orders, silent
-from layerwise.report._find_paths import direct_paths, estimates_hold, similarity_predicts
-from layerwise.report._find_protocols import protocol_differences
-from layerwise.report._find_removal import removals
-from layerwise.report._find_settled import settled_later
-from layerwise.report.run import Run
 from layerwise.results.base import Result
+from layerwise.results.run_tables import RunTables
 
 MOST = 10
 CHARACTERS = 300
-_FINDERS: tuple[Callable[[Run], list[Finding]], ...] = (
-    critical_layers,
-    protocol_differences,
-    needed_heads,
-    interactions,
-    harmless_layers,
-    gains,
-    orders,
-    lens_depths,
-    agreements,
-    settled_later,
-    hand_overs,
-    take_ups,
-    attributions,
-    removals,
-    direct_paths,
-    similarity_predicts,
-    estimates_hold,
-)
 
 
 def findings(results: Sequence[Result], most: int = MOST) -> list[Finding]:
@@ -61,14 +34,14 @@ def findings(results: Sequence[Result], most: int = MOST) -> list[Finding]:
     Raises:
         UserError: if the results are of different models or items.
     """
-    return findings_of(Run.of(results), most)
+    return findings_of(tables_of_run(results), most)
 
 
-def findings_of(run: Run, most: int = MOST) -> list[Finding]:
+def findings_of(run: RunTables, most: int = MOST) -> list[Finding]:
     """As ``findings``, from tables that were gathered before."""
     with naming_layers_of(run.facts.model):
-        caveats = silent(run)
-        found = [finding for finder in _FINDERS for finding in finder(run)]
+        caveats = [finding for analysis in ANALYSES for finding in analysis.caveats(run)]
+        found = [finding for analysis in ANALYSES for finding in analysis.findings(run)]
     kept = list(caveats)
     for finding in sorted(found, key=_rank):
         if len(kept) < most and _length([*kept, finding]) <= most * CHARACTERS:

@@ -1,6 +1,6 @@
 """What every result can do: check its tables, save, load, and show itself in short.
 
-Which results there are is in ``results``; drawing is left to ``report/``.
+Which results there are is in ``results``; each draws itself by its own figures.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, ClassVar, TypeVar
 
 import pandas as pd
 
-from layerwise.errors import DamagedResultsError
+from layerwise.errors import DamagedResultsError, UserError
 
 from .atomic_files import remove_temporaries
 from .file_list import hashes_of
@@ -78,15 +78,15 @@ class Result:
         return getattr(self, self.tables[0]).copy()
 
     def plot(self) -> Any:
-        """Draw the result.
+        """The figure that says most about the result, its layers named as its model has them.
 
         Returns:
-            The matplotlib figure that ``layerwise.report.figures.plot_result`` makes.
-        """
-        # by name, because drawing loads matplotlib and seaborn
-        from importlib import import_module
+            A matplotlib figure.
 
-        return import_module("layerwise.report.figures").plot_result(self)
+        Raises:
+            UserError: if the result has nothing to show.
+        """
+        raise UserError(f"There is no figure of this result; show its table instead. {self.title}.")
 
     def derived(self) -> dict[str, pd.DataFrame]:
         """Tables that are computed from the result's own and saved beside them."""

@@ -10,7 +10,9 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
+from layerwise.analyses.ablation.sets import is_set
 from layerwise.ground.layer_names import layer_name
+from layerwise.presentation.drawing import drawn
 from layerwise.results.base import Result, computed_once
 from layerwise.results.notebook import intervals
 from layerwise.results.parquet import frame
@@ -59,6 +61,22 @@ class AblationResult(Result):
     def derived(self) -> dict[str, pd.DataFrame]:
         """``signal`` and ``effects``."""
         return {"signal": self.signal(), "effects": self.effects()}
+
+    def plot(self) -> Any:
+        """The role map; of heads alone, their maps; of blocks and sets alone, their losses."""
+        from .figures.head_effects import head_effect_maps
+        from .figures.role_map import role_map
+        from .figures.sets import set_losses
+
+        effects = self.effects()
+        layers = effects.loc[effects["head"].isna()]
+        if layers.empty:
+            return drawn(self, head_effect_maps, effects.loc[effects["signal"]])
+        single = layers.loc[~is_set(layers)]
+        if single.empty:
+            return drawn(self, set_losses, layers.loc[layers["signal"]])
+        kind, site = (str(single[name].iloc[0]) for name in ("kind", "site"))
+        return drawn(self, role_map, single, kind, site, signal=self.signal())
 
     def summary_rows(self) -> pd.DataFrame:
         """The most harmful interventions by protocol."""

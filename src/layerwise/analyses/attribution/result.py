@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
 from layerwise.ground.layer_names import layer_name
+from layerwise.presentation.drawing import drawn
 from layerwise.results.base import Result, computed_once
 from layerwise.results.notebook import intervals
 from layerwise.results.provenance import Facts
@@ -43,6 +44,13 @@ class AttributionResult(Result):
     def derived(self) -> dict[str, pd.DataFrame]:
         """``attribution_summary``."""
         return {"attribution_summary": self.summary()}
+
+    def plot(self) -> Any:
+        """What each head adds directly, in tasks with signal."""
+        from .figures.attribution import attribution_heads
+
+        summary = self.summary()
+        return drawn(self, attribution_heads, summary.loc[summary["signal"]])
 
     def summary_rows(self) -> pd.DataFrame:
         """The parts that add most to the logit difference, of tasks with signal."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pandas as pd
 
+from layerwise.presentation.drawing import drawn
 from layerwise.results.base import Result, computed_once
 from layerwise.results.notebook import intervals
 from layerwise.results.provenance import Facts
@@ -49,6 +50,12 @@ class AttributionPatchingResult(Result):
     def derived(self) -> dict[str, pd.DataFrame]:
         """``attribution_agreement``."""
         return {"attribution_agreement": self.agreement()}
+
+    def plot(self) -> Any:
+        """Estimated against true changes of the logit difference."""
+        from .figures.estimates import estimate_agreement
+
+        return drawn(self, estimate_agreement, self.cells(), self.agreement())
 
     def summary_rows(self) -> pd.DataFrame:
         """How estimates and true patches agree, by task and site."""

@@ -10,7 +10,6 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise.analyses.comparison.measures import AXES, MEASURES, digits_of, scale_of
 from layerwise.presentation.finding import Finding, source, weight
 from layerwise.presentation.rows import records, rows
 from layerwise.presentation.wording import (
@@ -22,6 +21,8 @@ from layerwise.presentation.wording import (
     number,
     p_value,
 )
+
+from .measures import AXES, MEASURES, digits_of, scale_of
 
 NOTHING = "no difference"
 Row = dict[str, Any]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pandas as pd
 
+from layerwise.ground.layer_names import COMPUTATION
+from layerwise.presentation.drawing import drawn
+from layerwise.presentation.rows import rows
 from layerwise.results.base import Result
 from layerwise.results.notebook import heading, intervals
 from layerwise.results.provenance import Facts
@@ -38,6 +41,12 @@ class EmergenceResult(Result):
     protocol_interaction: pd.DataFrame
     left_out: pd.DataFrame
     facts: Facts
+
+    def plot(self) -> Any:
+        """Depths with their intervals, by capability, method and protocol."""
+        from .figures.emergence import emergence_ranges
+
+        return drawn(self, emergence_ranges, rows(self.emergence, axis=COMPUTATION))
 
     def summary_rows(self) -> pd.DataFrame:
         """Depths and critical sets with their intervals."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
 from layerwise.ground.layer_names import layer_name
+from layerwise.presentation.drawing import drawn
 from layerwise.results.base import Result, computed_once
 from layerwise.results.notebook import intervals
 from layerwise.results.provenance import Facts
@@ -51,6 +52,12 @@ class HeadsResult(Result):
     def derived(self) -> dict[str, pd.DataFrame]:
         """``heads_summary``."""
         return {"heads_summary": self.summary()}
+
+    def plot(self) -> Any:
+        """Attention scores, layers by heads."""
+        from .figures.heads import head_score_maps
+
+        return drawn(self, head_score_maps, self.summary())
 
     def summary_rows(self) -> pd.DataFrame:
         """The heads with the highest prefix-matching scores."""

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
+from layerwise.presentation.drawing import drawn
 from layerwise.results.base import Result, computed_once
 from layerwise.results.notebook import number
 from layerwise.results.parquet import frame
@@ -67,6 +68,12 @@ class LensResult(Result):
             "prediction_depth_means": depth_means(*given),
             "prediction_depth_comparisons": depth_comparisons(*given),
         }
+
+    def plot(self) -> Any:
+        """Curves of what the lens reads after each layer."""
+        from .figures.lens import lens_curves
+
+        return drawn(self, lens_curves, self.lens, seed=self.facts.seed)
 
     def summary_rows(self) -> pd.DataFrame:
         """Median rank and log-probability per protocol and layer."""

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import pandas as pd
 
 from layerwise.ground.layer_names import layer_name
+from layerwise.presentation.drawing import drawn
 from layerwise.results.base import Result, computed_once
 from layerwise.results.notebook import intervals
 from layerwise.results.parquet import frame
@@ -56,6 +57,16 @@ class PatchingResult(Result):
     def derived(self) -> dict[str, pd.DataFrame]:
         """``patching_effects``."""
         return {"patching_effects": self.effects()}
+
+    def plot(self) -> Any:
+        """The heat map of what patching recovers; of heads, if there is nothing else."""
+        from .figures.patching import patching_map
+        from .figures.patching_heads import patching_heads
+
+        summary = self.summary()
+        if len(summary) and bool(summary["head"].notna().all()):
+            return drawn(self, patching_heads, summary, str(summary["site"].iloc[0]))
+        return drawn(self, patching_map, summary)
 
     def summary_rows(self) -> pd.DataFrame:
         """The layers and positions that recover most."""

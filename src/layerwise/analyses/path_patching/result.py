@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
 from layerwise.analyses.patching.tables import path_effects
+from layerwise.presentation.drawing import drawn
 from layerwise.results.base import Result, computed_once
 from layerwise.results.notebook import intervals
 from layerwise.results.provenance import Facts
@@ -38,6 +39,13 @@ class PathPatchingResult(Result):
     def derived(self) -> dict[str, pd.DataFrame]:
         """``path_effects``."""
         return {"path_effects": self.effects()}
+
+    def plot(self) -> Any:
+        """Heat maps of what each head and MLP carries to a receiver."""
+        from .figures.paths import path_senders
+
+        effects = self.effects()
+        return drawn(self, path_senders, effects.loc[effects["layer"] >= 0])
 
     def summary_rows(self) -> pd.DataFrame:
         """The paths that matter most."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pandas as pd
 
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import layer_name
+from layerwise.presentation.drawing import drawn
 from layerwise.results.base import Result, computed_once
 from layerwise.results.notebook import intervals, number
 from layerwise.results.provenance import Facts
@@ -104,6 +105,15 @@ class RemovalResult(Result):
             "removal_candidates": self.candidates(),
             "removal_curves": self.curves(),
         }
+
+    def plot(self) -> Any:
+        """Accuracy as layers are removed; a curve per order if there are several."""
+        from .figures.removal import removal_curve
+        from .figures.removal_orders import removal_orders
+
+        if len(self.orders) > 1:
+            return drawn(self, removal_orders, self.curves())
+        return drawn(self, removal_curve, self.steps())
 
     def summary_rows(self) -> pd.DataFrame:
         """Each step's accuracy, where layers were selected and where they were not."""

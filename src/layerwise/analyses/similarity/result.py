@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pandas as pd
 
 from layerwise.analyses.ablation.result import AblationResult
 from layerwise.ground.layer_names import layer_name
+from layerwise.presentation.drawing import drawn
 from layerwise.results.base import Result, computed_once
 from layerwise.results.notebook import intervals
 from layerwise.results.provenance import Facts, join_facts
@@ -62,6 +63,12 @@ class SimilarityResult(Result):
         seed, tables = self.facts.seed, (self.similarity, self.cka, ablation.records)
         n_encoder = self.facts.model.n_encoder_layers
         return prediction_table(*tables, facts.chance, seed, n_encoder)
+
+    def plot(self) -> Any:
+        """Maps of angular distance and CKA, and block influence."""
+        from .figures.similarity import similarity_map
+
+        return drawn(self, similarity_map, self.angular(), self.influence(), self.cka)
 
     def summary_rows(self) -> pd.DataFrame:
         """The layers with the least block influence."""

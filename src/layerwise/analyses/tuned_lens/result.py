@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pandas as pd
 
 from layerwise.analyses.logit_lens.names import streams_read
+from layerwise.presentation.drawing import drawn
 from layerwise.results.base import Result, computed_once
 from layerwise.results.notebook import intervals
 from layerwise.results.provenance import Facts
@@ -39,6 +40,12 @@ class TunedLensResult(Result):
     def derived(self) -> dict[str, pd.DataFrame]:
         """``tuned_lens_layers``."""
         return {"tuned_lens_layers": self.layers()}
+
+    def plot(self) -> Any:
+        """The divergence of both lenses against the layer."""
+        from .figures.tuned_lens import tuned_lens_curves
+
+        return drawn(self, tuned_lens_curves, self.layers())
 
     def summary_rows(self) -> pd.DataFrame:
         """KL of both lenses by layer, with intervals."""

@@ -8,12 +8,16 @@ from __future__ import annotations
 from layerwise.analyses.ablation.figures.accuracy import accuracy_by_layer as accuracy_by_layer
 from layerwise.analyses.ablation.figures.head_effects import head_effect_maps as head_effect_maps
 from layerwise.analyses.ablation.figures.protocols import protocol_comparison as protocol_comparison
+from layerwise.analyses.ablation.figures.role_map import role_map as role_map
 from layerwise.analyses.ablation.figures.sets import set_losses as set_losses
 from layerwise.analyses.attribution.figures.attribution import (
     attribution_heads as attribution_heads,
 )
 from layerwise.analyses.attribution.figures.attribution import (
     attribution_lines as attribution_lines,
+)
+from layerwise.analyses.attribution_patching.figures.estimates import (
+    estimate_agreement as estimate_agreement,
 )
 from layerwise.analyses.comparison.figures.compared_depths import compared_depths as compared_depths
 from layerwise.analyses.comparison.figures.compared_roles import Block as Block
@@ -24,7 +28,6 @@ from layerwise.analyses.emergence.figures.emergence import emergence_ranges as e
 from layerwise.analyses.emergence.figures.interaction import (
     interaction_profiles as interaction_profiles,
 )
-from layerwise.analyses.emergence.figures.role_map import role_map as role_map
 from layerwise.analyses.heads.figures.heads import head_score_maps as head_score_maps
 from layerwise.analyses.logit_lens.figures.lens import lens_curves as lens_curves
 from layerwise.analyses.logit_lens.figures.prediction_depth import (
@@ -32,7 +35,6 @@ from layerwise.analyses.logit_lens.figures.prediction_depth import (
 )
 from layerwise.analyses.patching.figures.patching import patching_map as patching_map
 from layerwise.analyses.patching.figures.patching_heads import patching_heads as patching_heads
-from layerwise.analyses.path_patching.figures.paths import estimate_agreement as estimate_agreement
 from layerwise.analyses.path_patching.figures.paths import path_senders as path_senders
 from layerwise.analyses.removal.figures.removal import removal_curve as removal_curve
 from layerwise.analyses.removal.figures.removal_orders import removal_orders as removal_orders
@@ -40,4 +42,3 @@ from layerwise.analyses.similarity.figures.prediction import prediction_ranges a
 from layerwise.analyses.similarity.figures.similarity import similarity_map as similarity_map
 from layerwise.analyses.tuned_lens.figures.tuned_lens import tuned_lens_curves as tuned_lens_curves
 from layerwise.presentation.save import save_figure as save_figure
-from layerwise.report.figures.pick import plot_result as plot_result

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from layerwise.analyses.emergence.figures.role_map import HATCH, color_map, mark, share_bar
+from layerwise.analyses.ablation.figures.role_map import HATCH, color_map, mark, share_bar
 from layerwise.presentation.grid import legend_below, set_title
 from layerwise.presentation.layer_axis import LINE
 from layerwise.presentation.lettering import characters, label

@@ -12,23 +12,29 @@ import pandas as pd
 from layerwise.presentation.finding import Finding, source, spaced, weight
 from layerwise.presentation.naming import name_layer, stacks
 from layerwise.presentation.rows import records, rows
-from layerwise.presentation.wording import PROTOCOL_ORDER, SUBLAYER_WORDS, in_order, interval
-from layerwise.report.run import Run
+from layerwise.presentation.wording import (
+    PROTOCOL_ORDER,
+    SUBLAYER_WORDS,
+    in_order,
+    interval,
+)
+from layerwise.results.run_tables import RunTables
 
 ATTRIBUTION = "attribution"
 _HEADS = {"z": "", "cross_z": " of cross-attention"}
 _THE = {site: f"the {words}" for site, words in SUBLAYER_WORDS.items()}
 
 
-def attributions(run: Run) -> list[Finding]:
+def attributions(run: RunTables) -> list[Finding]:
     """Per task and protocol, the sublayer and the head that add most to the logit difference.
 
     Of an encoder-decoder these are the decoder's, and the sublayer of the encoder that adds most
     through cross-attention is told beside them.
     """
-    if run.attribution is None:
+    attribution = run.table("attribution_summary")
+    if attribution is None:
         return []
-    shown = rows(run.attribution, metric="logit_diff", signal=True)
+    shown = rows(attribution, metric="logit_diff", signal=True)
     found = []
     for protocol in in_order(shown["protocol"], PROTOCOL_ORDER):
         mine = rows(shown, protocol=protocol)
@@ -78,3 +84,8 @@ def _most(mine: pd.DataFrame, components: list[str]) -> dict[str, Any] | None:
 
 def _nats(row: dict[str, Any]) -> str:
     return f"{interval(row['value'], row['low'], row['high'], 1)} nats"
+
+
+def findings(run: RunTables) -> list[Finding]:
+    """The parts that write most of an answer directly."""
+    return attributions(run)

@@ -1,4 +1,4 @@
-"""Sentences on depth: where the lens sees the answer, where patching hands over, what comes first.
+"""Sentences on where patching hands over from one position, or one stack, to the next.
 
 Tasks without signal are left out; a task whose accuracy was not measured is said to be so.
 """
@@ -6,81 +6,47 @@ Tasks without signal are left out; a task whose accuracy was not measured is sai
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from layerwise.ground.layer_names import COMPUTATION
+from layerwise.analyses.ablation.lookup import has_signal
 from layerwise.presentation.finding import Finding, source, spaced, weight
-from layerwise.presentation.naming import name_layer, stacks
+from layerwise.presentation.naming import name_layer
 from layerwise.presentation.rows import layers_of, numbers, records, rows
 from layerwise.presentation.wording import (
-    CAPABILITY_ORDER,
     PROTOCOL_ORDER,
     counted,
     in_order,
-    interval,
-    joined,
     percent,
 )
-from layerwise.report.run import Run
+from layerwise.results.run_tables import RunTables
 
-LENS, HAND_OVER, TAKE_UP = "logit lens", "hand-over", "take-up"
+HAND_OVER, TAKE_UP = "hand-over", "take-up"
 _CHANGED = ("last changed", "first changed")
 _BOUNDS = ("recovered", "recovered_low", "recovered_high")
 _HALF = 0.5
 
 
-def lens_depths(run: Run) -> list[Finding]:
-    """Per protocol, the layer at which half of the rise of the answer is reached."""
-    if run.emergence is None:
-        return []
-    where = {"method": "logit lens", "measure": "half-effect depth", "axis": COMPUTATION}
-    table = rows(run.emergence, **where)
-    found = []
-    for protocol in in_order(table["protocol"], PROTOCOL_ORDER):
-        found.append(_lens_depth(rows(table, protocol=protocol), {**where, "protocol": protocol}))
-    return spaced(found, 2)
-
-
-def _lens_depth(mine: pd.DataFrame, where: dict[str, str]) -> Finding:
-    parts = [
-        _depth(records(rows(mine, capability=name))[0])
-        for name in in_order(mine["capability"], CAPABILITY_ORDER)
-    ]
-    sentence = (
-        f"Read by the logit lens ({where['protocol']} prompts), half of the rise of the answer's "
-        f"probability is reached at {joined(parts)}."
-    )
-    depth = float(numbers(mine, "estimate").max() - numbers(mine, "estimate").min())
-    return Finding(sentence, weight(0.6, depth), LENS, source("emergence", where))
-
-
-def _depth(row: dict[str, Any]) -> str:
-    layers = interval(row["layer"], row["layer_low"], row["layer_high"], 1)
-    order = " in order of computation" if stacks().n_encoder else ""
-    return f"layer {layers}{order} for {row['capability']} (n = {row['n_items']})"
-
-
-def hand_overs(run: Run) -> list[Finding]:
+def hand_overs(run: RunTables) -> list[Finding]:
     """Where the last position takes over from the changed token, where that is established."""
     return spaced([one for mine, told in _patched(run) for one in _hand_over(mine, told)], 1)
 
 
-def take_ups(run: Run) -> list[Finding]:
+def take_ups(run: RunTables) -> list[Finding]:
     """Where a decoder takes up what the encoder has found, where that is established."""
     return spaced([one for mine, told in _patched(run) for one in _taken_up(mine, told)], 1)
 
 
-def _patched(run: Run) -> Iterator[tuple[pd.DataFrame, bool]]:
+def _patched(run: RunTables) -> Iterator[tuple[pd.DataFrame, bool]]:
     """Averages of each task, and whether the intact model's accuracy was not measured."""
-    if run.patching is None:
+    patching = run.table("patching_summary")
+    if patching is None:
         return
-    for task in in_order(run.patching["task"], ()):
-        mine = rows(run.patching, task=task, site="resid_pre", direction="denoising")
+    for task in in_order(patching["task"], ()):
+        mine = rows(patching, task=task, site="resid_pre", direction="denoising")
         for protocol in in_order(mine["protocol"], PROTOCOL_ORDER):
-            signal, there = run.has_signal(task, protocol), rows(mine, protocol=protocol)
+            signal, there = has_signal(run, task, protocol), rows(mine, protocol=protocol)
             if signal is not False and rows(there, signal=False).empty:
                 yield there, signal is None
 
@@ -104,7 +70,7 @@ def _hand_over(mine: pd.DataFrame, unmeasured: bool) -> list[Finding]:
         f"{changed} token (n = {counted(int(first['n_items']), 'pair')}{_caveat(unmeasured)})."
     )
     where = {name: str(first[name]) for name in ("task", "protocol", "direction", "site")}
-    where = source("patching", {**where, "pos_label": [changed, "last"]}, layer=middle)
+    where = source("patching_summary", {**where, "pos_label": [changed, "last"]}, layer=middle)
     return [Finding(sentence, weight(0.65, 1 - (high - low) / 10), HAND_OVER, where)]
 
 
@@ -128,7 +94,7 @@ def _taken_up(mine: pd.DataFrame, unmeasured: bool) -> list[Finding]:
         f"(n = {counted(int(row['n_items']), 'pair')}{_caveat(unmeasured)})."
     )
     where = {name: str(row[name]) for name in ("task", "protocol", "direction", "site")}
-    where = source("patching", {**where, "pos_label": "answer"}, layer=middle)
+    where = source("patching_summary", {**where, "pos_label": "answer"}, layer=middle)
     return [Finding(sentence, weight(0.6, 1 - (last - first) / 10), TAKE_UP, where)]
 
 
@@ -167,3 +133,8 @@ def _stays(holds: Sequence[bool] | np.ndarray) -> int | None:
     broken = np.flatnonzero(~np.asarray(holds, dtype=bool))
     first = int(broken[-1]) + 1 if len(broken) else 0
     return first if first < len(holds) else None
+
+
+def findings(run: RunTables) -> list[Finding]:
+    """Hand-overs from token to token, and take-ups from the encoder."""
+    return [*hand_overs(run), *take_ups(run)]

@@ -1,6 +1,6 @@
-"""Sentences on the order in which capabilities emerge, and on what cannot be told at all.
+"""Sentences on the order in which capabilities emerge.
 
-They read order tests and signal tables; no test is made here.
+They read order tests; no test is made here.
 """
 
 from __future__ import annotations
@@ -12,30 +12,35 @@ import pandas as pd
 from layerwise.ground.layer_names import COMPUTATION
 from layerwise.presentation.finding import Finding, source, spaced, weight
 from layerwise.presentation.rows import numbers, records, rows
-from layerwise.presentation.wording import counted, in_order, interval, joined, p_value, percent
-from layerwise.report.run import Run
+from layerwise.presentation.wording import (
+    counted,
+    in_order,
+    interval,
+    p_value,
+)
+from layerwise.results.run_tables import RunTables
 
-ORDER, SILENT = "order", "no signal"
+ORDER = "order"
 _LEVEL = 0.05
-_NAMED = 4
 
 
-def orders(run: Run) -> list[Finding]:
+def orders(run: RunTables) -> list[Finding]:
     """What comes before what after Holm's correction, and what was not established."""
-    if run.order is None:
+    order = run.table("order")
+    if order is None:
         return []
     found, open_pairs = [], []
-    names = in_order(zip(run.order["first"], run.order["second"], strict=True), ())
+    names = in_order(zip(order["first"], order["second"], strict=True), ())
     for first, second in names:
-        pair = rows(run.order, first=first, second=second)
+        pair = rows(order, first=first, second=second)
         if (numbers(pair, "p_holm") < _LEVEL).any():
             found.append(_before(pair, run))
         else:
             open_pairs.append((first, second))
-    return spaced(found, 3) + ([_not_established(run.order, open_pairs)] if open_pairs else [])
+    return spaced(found, 3) + ([_not_established(order, open_pairs)] if open_pairs else [])
 
 
-def _before(pair: pd.DataFrame, run: Run) -> Finding:
+def _before(pair: pd.DataFrame, run: RunTables) -> Finding:
     sure = [row for row in records(pair) if row["p_holm"] < _LEVEL]
     best = min(sure, key=lambda row: (row["p_holm"], -abs(row["difference"])))
     flipped = best["difference"] < 0
@@ -58,12 +63,13 @@ def _before(pair: pd.DataFrame, run: Run) -> Finding:
     return Finding(sentence, size, ORDER, source("order", where, **at))
 
 
-def _items(best: dict[str, Any], earlier: str, later: str, run: Run) -> str:
-    assert run.emergence is not None
+def _items(best: dict[str, Any], earlier: str, later: str, run: RunTables) -> str:
+    emergence = run.table("emergence")
+    assert emergence is not None
     keys = {name: best[name] for name in ("protocol", "method", "measure")}
     keys["axis"] = COMPUTATION
     counts = [
-        int(rows(run.emergence, capability=name, **keys)["n_items"].iloc[0])
+        int(rows(emergence, capability=name, **keys)["n_items"].iloc[0])
         for name in (earlier, later)
     ]
     return f"n = {counts[0]} and {counts[1]} items"
@@ -79,29 +85,3 @@ def _not_established(order: pd.DataFrame, pairs: list[tuple[str, str]]) -> Findi
     )
     where = {"first": [a for a, _ in pairs], "second": [b for _, b in pairs]}
     return Finding(sentence, weight(0.55, 0.0), ORDER, source("order", where))
-
-
-def silent(run: Run) -> list[Finding]:
-    """What has no signal, and the accuracies that say so."""
-    if run.signal is None:
-        return []
-    dull = rows(run.signal, signal=False)
-    if dull.empty:
-        return []
-    parts = [_silent_cell(row) for row in records(dull)[:_NAMED]]
-    more = f", and {len(dull) - _NAMED} more" if len(dull) > _NAMED else ""
-    sentence = (
-        f"No claim about layers is made for {len(dull)} of "
-        f"{counted(len(run.signal), 'task-protocol pair')}, where the intact model is not "
-        f"shown to be above chance: {joined(parts) if not more else ', '.join(parts) + more}."
-    )
-    share = len(dull) / len(run.signal)
-    return [Finding(sentence, weight(0.5, share), SILENT, source("signal", {"signal": False}))]
-
-
-def _silent_cell(row: dict[str, Any]) -> str:
-    accuracy = percent(row["accuracy"], row["low"], row["high"])
-    return (
-        f"{row['task']} under {row['protocol']} (accuracy {accuracy}, chance "
-        f"{100 * row['chance']:.0f} %, n = {row['n_items']})"
-    )

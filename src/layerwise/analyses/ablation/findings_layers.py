@@ -26,16 +26,18 @@ from layerwise.presentation.wording import (
     percent,
     spread,
 )
-from layerwise.report.run import Run
+from layerwise.results.run_tables import RunTables
+
+from .lookup import ablations, effects_of
 
 CRITICAL, HARMLESS, GAIN = "critical layers", "no measurable loss", "gain"
 
 
-def critical_layers(run: Run) -> list[Finding]:
+def critical_layers(run: RunTables) -> list[Finding]:
     """The largest significant loss of each capability, and the layers that matter there."""
     found = []
-    for kind, site in run.ablations()[:1]:
-        effects = run.effects_of(kind, site, signal=True)
+    for kind, site in ablations(run)[:1]:
+        effects = effects_of(run, kind, site, signal=True)
         for capability in in_order(effects["capability"], CAPABILITY_ORDER):
             mine = rows(effects, capability=capability)
             losses = significant_losses(mine)
@@ -69,11 +71,11 @@ def _largest(mine: pd.DataFrame, losses: pd.DataFrame) -> Finding:
     return Finding(sentence, size, CRITICAL, source("effects", cell, layer=int(top["layer"])))
 
 
-def gains(run: Run) -> list[Finding]:
+def gains(run: RunTables) -> list[Finding]:
     """The largest significant gain from taking a layer out, if there is any."""
     found = []
-    for kind, site in run.ablations()[:1]:
-        sure = run.effects_of(kind, site, signal=True, significant=True).query("acc_diff < 0")
+    for kind, site in ablations(run)[:1]:
+        sure = effects_of(run, kind, site, signal=True, significant=True).query("acc_diff < 0")
         ranked = records(sure.sort_values(by="acc_diff", kind="stable"))
         found += [_gain(row, len(ranked)) for row in ranked[:1]]
     return found
@@ -118,11 +120,11 @@ def _points(row: dict[str, Any]) -> str:
     return f"{bounds} accuracy points, {where}"
 
 
-def harmless_layers(run: Run) -> list[Finding]:
+def harmless_layers(run: RunTables) -> list[Finding]:
     """Layers without a measurable loss under a protocol, and what the intervals still allow."""
     found = []
-    for kind, site in run.ablations()[:1]:
-        effects = run.effects_of(kind, site, signal=True)
+    for kind, site in ablations(run)[:1]:
+        effects = effects_of(run, kind, site, signal=True)
         for protocol in in_order(effects["protocol"], PROTOCOL_ORDER):
             mine = rows(effects, protocol=protocol)
             layers = without_loss(mine)

@@ -22,7 +22,7 @@ from layerwise.presentation.wording import (
     percent,
     spread,
 )
-from layerwise.report.run import Run
+from layerwise.results.run_tables import RunTables
 
 INTERACTION, AGREEMENT = "interaction", "agreement"
 HALF, RANKS = "half-effect depth", "rank correlation"
@@ -30,11 +30,12 @@ _LEVEL = 0.05
 Row = dict[str, Any]
 
 
-def interactions(run: Run) -> list[Finding]:
+def interactions(run: RunTables) -> list[Finding]:
     """One sentence per capability whose profile changes with the protocol, and one for the rest."""
-    if run.protocol_interaction is None:
+    protocol_interaction = run.table("protocol_interaction")
+    if protocol_interaction is None:
         return []
-    table, differ, alike = run.protocol_interaction, [], []
+    table, differ, alike = protocol_interaction, [], []
     for capability in in_order(table["capability"], ()):
         mine = rows(table, capability=capability)
         sure = mine.loc[mine["p_holm"] < _LEVEL]
@@ -96,16 +97,17 @@ def _no_evidence(table: pd.DataFrame, capabilities: list[str]) -> Finding:
                    source("protocol_interaction", {"capability": capabilities}))  # fmt: skip
 
 
-def agreements(run: Run) -> list[Finding]:
+def agreements(run: RunTables) -> list[Finding]:
     """The clearest difference of half-effect depth between methods, and how ranks go together."""
-    if run.method_agreement is None:
+    method_agreement = run.table("method_agreement")
+    if method_agreement is None:
         return []
-    depths = rows(run.method_agreement, measure=HALF)
+    depths = rows(method_agreement, measure=HALF)
     sure = records(depths.loc[depths["p_holm"] < _LEVEL])
     found = spaced([_differ(row, len(depths), len(sure)) for row in sure], 1)
     if len(depths) and not sure:
         found = [_not_told_apart(depths)]
-    return found + _ranks(rows(run.method_agreement, measure=RANKS))
+    return found + _ranks(rows(method_agreement, measure=RANKS))
 
 
 def _differ(row: Row, n_tests: int, n_sure: int) -> Finding:

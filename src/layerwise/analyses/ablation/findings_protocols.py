@@ -9,7 +9,6 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise.analyses.ablation.contrast import layers_apart
 from layerwise.presentation.finding import Finding, source, spaced, weight
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.rows import layers_of, records, rows
@@ -22,18 +21,21 @@ from layerwise.presentation.wording import (
     percent,
     spread,
 )
-from layerwise.report._find_layers import significant_losses
-from layerwise.report.run import Run
+from layerwise.results.run_tables import RunTables
+
+from .contrast import layers_apart
+from .findings_layers import significant_losses
+from .lookup import ablations, effects_of
 
 PROTOCOLS = "protocols"
 Row = dict[str, Any]
 
 
-def protocol_differences(run: Run) -> list[Finding]:
+def protocol_differences(run: RunTables) -> list[Finding]:
     """One sentence per task whose protocols differ, and one for all the others together."""
     differ, alike = [], []
-    for kind, site in run.ablations()[:1]:
-        effects = run.effects_of(kind, site, signal=True)
+    for kind, site in ablations(run)[:1]:
+        effects = effects_of(run, kind, site, signal=True)
         for task in in_order(effects["task"], ()):
             mine = rows(effects, task=task)
             if len(set(mine["protocol"])) > 1:

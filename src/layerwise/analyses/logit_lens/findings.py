@@ -9,21 +9,27 @@ from typing import Any
 
 from layerwise.presentation.finding import Finding, source, spaced, weight
 from layerwise.presentation.rows import records, rows
-from layerwise.presentation.wording import capitalised, interval, p_value
-from layerwise.report.run import Run
+from layerwise.presentation.wording import (
+    capitalised,
+    interval,
+    p_value,
+)
+from layerwise.results.run_tables import RunTables
 
 SETTLED = "prediction depth"
 
 
-def settled_later(run: Run) -> list[Finding]:
+def settled_later(run: RunTables) -> list[Finding]:
     """The clearest differences in depth between two capabilities' right answers."""
-    if run.prediction_depth_comparisons is None or run.prediction_depth_means is None:
+    prediction_depth_means = run.table("prediction_depth_means")
+    prediction_depth_comparisons = run.table("prediction_depth_comparisons")
+    if prediction_depth_comparisons is None or prediction_depth_means is None:
         return []
-    sure = records(rows(run.prediction_depth_comparisons, significant=True))
+    sure = records(rows(prediction_depth_comparisons, significant=True))
     return spaced([_later(row, run) for row in sure], 1)
 
 
-def _later(row: dict[str, Any], run: Run) -> Finding:
+def _later(row: dict[str, Any], run: RunTables) -> Finding:
     flipped = row["later"] < 0.5
     earlier, later = ("second", "first") if flipped else ("first", "second")
     share = 1 - row["later"] if flipped else row["later"]
@@ -40,8 +46,14 @@ def _later(row: dict[str, Any], run: Run) -> Finding:
     return Finding(sentence, size, SETTLED, source("prediction_depth_comparisons", where))
 
 
-def _mean(row: dict[str, Any], which: str, run: Run) -> str:
-    assert run.prediction_depth_means is not None
+def _mean(row: dict[str, Any], which: str, run: RunTables) -> str:
+    prediction_depth_means = run.table("prediction_depth_means")
+    assert prediction_depth_means is not None
     keys = {name: row[name] for name in ("lens", "protocol")}
-    found = records(rows(run.prediction_depth_means, capability=row[which], **keys))[0]
+    found = records(rows(prediction_depth_means, capability=row[which], **keys))[0]
     return interval(found["depth"], found["low"], found["high"], 2)
+
+
+def findings(run: RunTables) -> list[Finding]:
+    """Which capability's answers settle later."""
+    return settled_later(run)

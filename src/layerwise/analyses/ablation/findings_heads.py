@@ -23,16 +23,18 @@ from layerwise.presentation.wording import (
     percent,
     spread,
 )
-from layerwise.report.run import Run
+from layerwise.results.run_tables import RunTables
+
+from .lookup import head_ablations, head_effects_of
 
 HEADS = "heads"
 
 
-def needed_heads(run: Run) -> list[Finding]:
+def needed_heads(run: RunTables) -> list[Finding]:
     """The head whose loss costs most, or what the intervals allow where none is significant."""
     found = []
-    for kind, site in run.head_ablations()[:1]:
-        mine = run.head_effects_of(kind, site, signal=True)
+    for kind, site in head_ablations(run)[:1]:
+        mine = head_effects_of(run, kind, site, signal=True)
         losses = pd.DataFrame(rows(mine, significant=True).query("acc_diff > 0"))
         if len(mine):
             found.append(_largest(mine, losses) if len(losses) else _none(mine))

@@ -9,7 +9,6 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise.analyses.removal.tables import BLOCKS, HELD_OUT, WAYS
 from layerwise.presentation.finding import Finding, source, spaced, weight
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.rows import records, rows
@@ -24,7 +23,9 @@ from layerwise.presentation.wording import (
     p_value,
     percent,
 )
-from layerwise.report.run import Run
+from layerwise.results.run_tables import RunTables
+
+from .tables import BLOCKS, HELD_OUT, WAYS
 
 REMOVAL = "removal"
 HOW = {
@@ -37,19 +38,22 @@ HOW = {
 }
 
 
-def several_orders(run: Run) -> bool:
+def several_orders(run: RunTables) -> bool:
     """Whether a run has several orders or protocols of removal."""
-    assert run.removal is not None
-    return len(run.removal.groupby(["by", "protocol"])) > 1
+    removal = run.table("removal_steps")
+    assert removal is not None
+    return len(removal.groupby(["by", "protocol"])) > 1
 
 
-def removals(run: Run) -> list[Finding]:
+def removals(run: RunTables) -> list[Finding]:
     """The first significant loss on held-out items: per task, or per order if there are several."""
-    if run.removal is None:
+    removal = run.table("removal_steps")
+    removal_curves = run.table("removal_curves")
+    if removal is None:
         return []
     if several_orders(run):
-        return _by_order(run.removal_curves)
-    held = rows(run.removal, split=HELD_OUT, signal=True)
+        return _by_order(removal_curves)
+    held = rows(removal, split=HELD_OUT, signal=True)
     return spaced([_removal(rows(held, task=task)) for task in in_order(held["task"], ())], 2)
 
 
@@ -133,3 +137,8 @@ def _points(row: dict[str, Any]) -> str:
 
 def _test(row: dict[str, Any]) -> str:
     return f"{p_value(row['p_holm'])} after Holm's correction over the steps, n = {row['n_items']}"
+
+
+def findings(run: RunTables) -> list[Finding]:
+    """How many layers can go before held-out items show a significant loss."""
+    return removals(run)

@@ -1,0 +1,17 @@
+"""The sentences that changing parts of a model can earn."""
+
+from __future__ import annotations
+
+from layerwise.presentation.finding import Finding
+from layerwise.results.run_tables import RunTables
+
+from .findings_heads import needed_heads
+from .findings_layers import critical_layers, gains, harmless_layers
+from .findings_protocols import protocol_differences
+
+_FINDERS = (critical_layers, protocol_differences, needed_heads, harmless_layers, gains)
+
+
+def findings(run: RunTables) -> list[Finding]:
+    """What single layers and heads are needed for, and whether that depends on the protocol."""
+    return [finding for finder in _FINDERS for finding in finder(run)]

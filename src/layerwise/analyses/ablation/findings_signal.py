@@ -1,0 +1,47 @@
+"""A sentence on what cannot be told at all, for want of signal.
+
+It reads the table of intact accuracies; no test is made here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from layerwise.presentation.finding import Finding, source, weight
+from layerwise.presentation.rows import records, rows
+from layerwise.presentation.wording import (
+    counted,
+    joined,
+    percent,
+)
+from layerwise.results.run_tables import RunTables
+
+SILENT = "no signal"
+_NAMED = 4
+
+
+def silent(run: RunTables) -> list[Finding]:
+    """What has no signal, and the accuracies that say so."""
+    signal = run.table("signal")
+    if signal is None:
+        return []
+    dull = rows(signal, signal=False)
+    if dull.empty:
+        return []
+    parts = [_silent_cell(row) for row in records(dull)[:_NAMED]]
+    more = f", and {len(dull) - _NAMED} more" if len(dull) > _NAMED else ""
+    sentence = (
+        f"No claim about layers is made for {len(dull)} of "
+        f"{counted(len(signal), 'task-protocol pair')}, where the intact model is not "
+        f"shown to be above chance: {joined(parts) if not more else ', '.join(parts) + more}."
+    )
+    share = len(dull) / len(signal)
+    return [Finding(sentence, weight(0.5, share), SILENT, source("signal", {"signal": False}))]
+
+
+def _silent_cell(row: dict[str, Any]) -> str:
+    accuracy = percent(row["accuracy"], row["low"], row["high"])
+    return (
+        f"{row['task']} under {row['protocol']} (accuracy {accuracy}, chance "
+        f"{100 * row['chance']:.0f} %, n = {row['n_items']})"
+    )

@@ -1,0 +1,190 @@
+"""The parts of a page on what changing layers, heads, blocks and sets costs.
+
+The figures are drawn elsewhere; here they get their names, captions and alternative texts.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from layerwise.presentation.figure_spec import FigureSpec
+from layerwise.presentation.rows import rows
+from layerwise.presentation.section import Section
+from layerwise.presentation.wording import (
+    HEAD_WORDS,
+    PROTOCOL_ORDER,
+    capitalised,
+    doing,
+    in_order,
+    joined,
+    spread,
+)
+from layerwise.results.run_tables import RunTables
+
+from .lookup import (
+    ablations,
+    effects_of,
+    head_ablations,
+    head_effects_of,
+    set_ablations,
+    set_effects_of,
+)
+from .report_tables import effects_tables, head_effects_tables, signal_table
+from .sets import sets_noun
+
+_ROLE_WORDS = (
+    "What each layer does, as far as leaving it out or overwriting it shows: the share of the "
+    "accuracy above guessing that is lost."
+)
+_HEAD_WORDS = (
+    "One attention head changed at a time, where it is still apart from the others (before the "
+    "output projection). A head without a loss may still matter where others can stand in for it."
+)
+_SET_WORDS = (
+    "Several layers or heads changed at once. What a block costs can be far more than its layers "
+    "one at a time, where these stand in for each other."
+)
+_PROTOCOL_WORDS = (
+    "The same questions scored in other ways. Where the lines lie on each other, what is said "
+    "about a layer does not depend on the way of scoring."
+)
+_SILENT_WORDS = (
+    "Where the exact 95 % interval of the intact model's accuracy reaches chance, there is "
+    "nothing that a layer could take away, and nothing is said about layers."
+)
+
+
+def role_maps(run: RunTables) -> list[FigureSpec]:
+    """A role map for each kind and site of intervention."""
+    from .figures.role_map import role_map
+
+    signal = run.table("signal")
+    found = []
+    for kind, site in ablations(run):
+        effects = effects_of(run, kind, site)
+        action = doing(kind, site, "a layer")
+        caption = (
+            f"Role map for {action}. Layers run down; tasks stand side by side, grouped by "
+            f"capability, with a column per protocol. Colour: share of the above-chance accuracy "
+            f"lost, clipped to 0 to 1 (n = {spread(effects['n_items'])} items a column). Dot: "
+            "loss significant after Holm's correction over the layers of the column (exact McNemar "
+            "test, p < 0.05); triangle: significant gain. Hatched: no signal, so nothing is "
+            "claimed. The intervals are in the tables below."
+        )
+        alt = f"Heat map of accuracy lost by {action}, layers by tasks and protocols."
+        draw = partial(role_map, effects, kind, site, signal=signal)
+        found.append(FigureSpec(f"role_map_{kind}_{site}", draw, caption, alt))
+    return found
+
+
+def accuracies(run: RunTables) -> list[FigureSpec]:
+    """Accuracy by layer for the first kind and site of intervention."""
+    from .figures.accuracy import accuracy_by_layer
+
+    found = []
+    for kind, site in ablations(run)[:1]:
+        effects = effects_of(run, kind, site)
+        action = doing(kind, site, "one layer")
+        caption = (
+            f"Accuracy after {action}, by task; a line per protocol "
+            f"({joined(in_order(effects['protocol'], PROTOCOL_ORDER))}). Dotted: the intact "
+            f"model. Dashed: chance. Bands: paired bootstrap 95 % interval of the change "
+            f"(n = {spread(effects['n_items'])} items). Pale lines have no signal."
+        )
+        alt = f"Line charts of accuracy against the layer, after {action}, one chart per task."
+        draw = partial(accuracy_by_layer, effects, kind, site)
+        found.append(FigureSpec(f"accuracy_{kind}_{site}", draw, caption, alt))
+    return found
+
+
+def head_effects(run: RunTables) -> list[FigureSpec]:
+    """What single heads are needed for, a figure for each kind, site and protocol with signal."""
+    from .figures.head_effects import head_effect_maps
+
+    found = []
+    for kind, site in head_ablations(run):
+        effects = head_effects_of(run, kind, site, signal=True)
+        for protocol in in_order(effects["protocol"], PROTOCOL_ORDER):
+            mine = rows(effects, protocol=protocol)
+            noun = HEAD_WORDS[site]
+            action = doing(kind, site, f"one {noun}")
+            caption = (
+                f"Share of the above-chance accuracy lost by {action}, layers by {noun}s, under "
+                f"{protocol} (n = {spread(mine['n_items'])} items a task, tasks with signal). Red "
+                "is lost, blue gained. Dot: significant after Benjamini-Hochberg correction over "
+                f"the {spread(mine.groupby('task').size())} {noun}s of a task (exact McNemar test, "
+                "q < 0.05). The intervals are in the table below."
+            )
+            alt = f"Heat maps of accuracy lost by {action}, layers by {noun}s."
+            draw = partial(head_effect_maps, mine)
+            found.append(FigureSpec(f"head_effects_{kind}_{site}_{protocol}", draw, caption, alt))
+    return found
+
+
+def set_effects(run: RunTables) -> list[FigureSpec]:
+    """What blocks and sets are needed for, a figure for each kind and site with signal."""
+    from .figures.sets import MOST, action_on_sets, set_losses
+
+    found = []
+    for kind, site in set_ablations(run):
+        mine = set_effects_of(run, kind, site, signal=True)
+        if mine.empty:
+            continue
+        sets = len(set(mine["intervention"]))
+        most = f", the {MOST} of {sets} that lose most" if sets > MOST else ""
+        noun = sets_noun(site)
+        caption = (
+            f"{capitalised(action_on_sets(kind, site))}: share of the above-chance accuracy lost "
+            f"(n = {spread(mine['n_items'])} items a task, tasks with signal under "
+            f"{joined(in_order(mine['protocol'], PROTOCOL_ORDER))}). A row per block or set of "
+            f"{noun}{most}. Lines: paired bootstrap 95 % intervals. Filled: significant after "
+            "Holm's correction over the sets of a task and protocol (exact McNemar test, "
+            "p < 0.05). The numbers are in the tables below."
+        )
+        alt = f"Points with intervals: accuracy lost by {action_on_sets(kind, site)}."
+        draw = partial(set_losses, mine, kind, site)
+        found.append(FigureSpec(f"sets_{kind}_{site}", draw, caption, alt))
+    return found
+
+
+def comparisons(run: RunTables) -> list[FigureSpec]:
+    """The loss under each protocol, of tasks with signal under two or more."""
+    from .figures.protocols import protocol_comparison
+
+    found = []
+    for kind, site in ablations(run)[:1]:
+        effects = effects_of(run, kind, site, signal=True)
+        several = [
+            task
+            for task in in_order(effects["task"], ())
+            if len(set(rows(effects, task=task)["protocol"])) > 1
+        ]
+        effects = rows(effects, task=several)
+        caption = (
+            f"Does the answer change with the way of scoring? Share of the above-chance accuracy "
+            f"lost by {doing(kind, site, 'one layer')}, in tasks with signal under two or more "
+            f"protocols (n = {spread(effects['n_items'])} items; bands: paired bootstrap 95 % "
+            "intervals). Filled markers: significant after Holm's correction. Ticks at the foot: "
+            "layers where a significant loss under one protocol lies above the whole interval "
+            "under another."
+        )
+        alt = "Line charts of accuracy lost against the layer, one line per protocol."
+        draw = partial(protocol_comparison, effects, kind, site)
+        found += [FigureSpec(f"protocols_{kind}_{site}", draw, caption, alt)] if several else []
+    return found
+
+
+def sections(run: RunTables) -> list[Section]:
+    """Role maps first, the numbers and what has no signal last."""
+    numbers = (*effects_tables(run), *signal_table(run, True))
+    silent = tuple(signal_table(run, False))
+    return [
+        Section("roles", "Role map", 5, _ROLE_WORDS, tuple(role_maps(run))),
+        Section("accuracy", "Accuracy per layer", 10, "", tuple(accuracies(run))),
+        Section("head-effects", "Ablation of heads", 12, _HEAD_WORDS, tuple(head_effects(run)),
+                tuple(head_effects_tables(run))),
+        Section("sets", "Ablation of blocks and sets", 14, _SET_WORDS, tuple(set_effects(run))),
+        Section("protocols", "Protocol comparison", 20, _PROTOCOL_WORDS, tuple(comparisons(run))),
+        Section("effects", "Effects in numbers", 90, "", (), numbers),
+        Section("silent", "No signal", 95, _SILENT_WORDS, (), silent),
+    ]  # fmt: skip

@@ -1,0 +1,1 @@
+"""The pictures of this analysis, each from its tables alone."""

@@ -1,0 +1,17 @@
+"""The sentences that depths, their order, and the agreement of methods can earn."""
+
+from __future__ import annotations
+
+from layerwise.presentation.finding import Finding
+from layerwise.results.run_tables import RunTables
+
+from .findings_lens import lens_depths
+from .findings_methods import agreements, interactions
+from .findings_order import orders
+
+_FINDERS = (interactions, orders, lens_depths, agreements)
+
+
+def findings(run: RunTables) -> list[Finding]:
+    """Where capabilities emerge and in which order, and whether protocols and methods agree."""
+    return [finding for finder in _FINDERS for finding in finder(run)]

@@ -1,0 +1,57 @@
+"""Sentences on the depth at which the lens sees the answer rise.
+
+They read the table of depths, in which tasks without signal are left out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from layerwise.ground.layer_names import COMPUTATION
+from layerwise.presentation.finding import Finding, source, spaced, weight
+from layerwise.presentation.naming import stacks
+from layerwise.presentation.rows import numbers, records, rows
+from layerwise.presentation.wording import (
+    CAPABILITY_ORDER,
+    PROTOCOL_ORDER,
+    in_order,
+    interval,
+    joined,
+)
+from layerwise.results.run_tables import RunTables
+
+LENS = "logit lens"
+
+
+def lens_depths(run: RunTables) -> list[Finding]:
+    """Per protocol, the layer at which half of the rise of the answer is reached."""
+    emergence = run.table("emergence")
+    if emergence is None:
+        return []
+    where = {"method": "logit lens", "measure": "half-effect depth", "axis": COMPUTATION}
+    table = rows(emergence, **where)
+    found = []
+    for protocol in in_order(table["protocol"], PROTOCOL_ORDER):
+        found.append(_lens_depth(rows(table, protocol=protocol), {**where, "protocol": protocol}))
+    return spaced(found, 2)
+
+
+def _lens_depth(mine: pd.DataFrame, where: dict[str, str]) -> Finding:
+    parts = [
+        _depth(records(rows(mine, capability=name))[0])
+        for name in in_order(mine["capability"], CAPABILITY_ORDER)
+    ]
+    sentence = (
+        f"Read by the logit lens ({where['protocol']} prompts), half of the rise of the answer's "
+        f"probability is reached at {joined(parts)}."
+    )
+    depth = float(numbers(mine, "estimate").max() - numbers(mine, "estimate").min())
+    return Finding(sentence, weight(0.6, depth), LENS, source("emergence", where))
+
+
+def _depth(row: dict[str, Any]) -> str:
+    layers = interval(row["layer"], row["layer_low"], row["layer_high"], 1)
+    order = " in order of computation" if stacks().n_encoder else ""
+    return f"layer {layers}{order} for {row['capability']} (n = {row['n_items']})"

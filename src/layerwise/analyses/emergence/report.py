@@ -1,0 +1,115 @@
+"""The parts of a page on where capabilities emerge, and whether methods and protocols agree.
+
+The figures are drawn elsewhere; here they get their names, captions and alternative texts.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from layerwise.ground.layer_names import COMPUTATION, DECODER, ENCODER
+from layerwise.presentation.figure_spec import FigureSpec
+from layerwise.presentation.rows import records, rows
+from layerwise.presentation.section import Section
+from layerwise.presentation.wording import (
+    layer_ranges,
+    spread,
+)
+from layerwise.results.run_tables import RunTables
+
+from .report_tables import agreement_tables, emergence_tables, interaction_tables
+
+_EMERGENCE_WORDS = (
+    "Half-effect depth: where half of the effect is reached. Centre of mass: the mean depth, "
+    "weighted by importance. Critical set: layers with a significant loss."
+)
+_INTERACTION_WORDS = (
+    "Whether it depends on the protocol which layers matter, as one test for each capability and "
+    "two protocols: do the losses differ by group of layers, beyond a shift that all groups share?"
+)
+_AGREEMENT_WORDS = (
+    "Methods ask different things: what is needed (ablation), what can be read (lenses), what is "
+    "enough (patching), what is written (direct attribution). How far their answers are apart, on "
+    "the same items:"
+)
+
+
+def ranges(run: RunTables) -> list[FigureSpec]:
+    """The depths at which capabilities emerge."""
+    from .figures.emergence import DEPTHS, emergence_ranges
+
+    emergence = run.table("emergence")
+    if emergence is None:
+        return []
+    found = []
+    for name, axes, where in (
+        ("emergence", (COMPUTATION,), ""),
+        ("emergence_within_stacks", (ENCODER, DECODER), " within each stack alone"),
+    ):
+        mine = rows(emergence, axis=axes)
+        if mine.empty or not len(rows(mine, measure=DEPTHS)):
+            continue
+        caption = (
+            f"Depth at which each capability emerges{where}, by method and protocol, from 0 "
+            f"(first layer{' of the stack' * bool(where)}) to 1 (last): estimate and bootstrap "
+            f"95 % interval over items (n = {spread(mine['n_items'])} items). Grey ticks: layers "
+            "of the critical set."
+        )
+        alt = f"Points with intervals on an axis of depth{where}, by capability and method."
+        found.append(FigureSpec(name, partial(emergence_ranges, mine), caption, alt))
+    return found
+
+
+def interactions(run: RunTables) -> list[FigureSpec]:
+    """What groups of layers cost under each two protocols."""
+    from .figures.interaction import interaction_profiles
+
+    protocol_interaction = run.table("protocol_interaction")
+    if protocol_interaction is None:
+        return []
+    table = protocol_interaction
+    named = table.drop_duplicates("group")
+    groups = "; ".join(f"{row['group']}: layers {layer_ranges(row['layers'])}"
+                       for row in records(named))  # fmt: skip
+    caption = (
+        "Share of the above-chance accuracy that is lost when one layer is skipped, mean over the "
+        f"layers of a group ({groups}), under two protocols on the same items (n = "
+        f"{spread(table['n_items'])}; tasks with signal under both). Lines: bootstrap 95 % "
+        "intervals over items. Filled: the profiles differ by more than a shift that is the same "
+        "in all groups (interaction of group and protocol, sign flips by item, Holm over all "
+        "panels, p < 0.05)."
+    )
+    alt = "Line charts of the share lost by group of layers, one line per protocol."
+    return [FigureSpec("protocol_interaction", partial(interaction_profiles, table), caption, alt)]
+
+
+def agreements(run: RunTables) -> list[FigureSpec]:
+    """Differences of depth and correlations between methods."""
+    from .figures.agreement import agreement_ranges
+
+    method_agreement = run.table("method_agreement")
+    if method_agreement is None:
+        return []
+    table = method_agreement
+    caption = (
+        "Every two methods that place a capability on the same prompts and items (n = "
+        f"{spread(table['n_items'])}). Left: half-effect depth by the second method minus that by "
+        "the first (0: the same depth; 1: the model's whole depth). Right: Spearman's correlation, "
+        "over layers, of what the two give each layer. Lines: paired bootstrap 95 % intervals. "
+        "Filled: different from 0 after Holm's correction (over all differences, and over all "
+        "correlations)."
+    )
+    alt = "Points with intervals: differences of depth and rank correlations between methods."
+    return [FigureSpec("method_agreement", partial(agreement_ranges, table), caption, alt)]
+
+
+def sections(run: RunTables) -> list[Section]:
+    """Protocols and groups of layers, depths, and agreement of methods."""
+    return [
+        Section("interaction", "Protocols and groups of layers", 25, _INTERACTION_WORDS,
+                tuple(interactions(run)), tuple(interaction_tables(run))),
+        Section("emergence", "Where capabilities emerge", 60, _EMERGENCE_WORDS,
+                tuple(ranges(run)), tuple(emergence_tables(run))),
+        Section("agreement", "Agreement of methods", 65, _AGREEMENT_WORDS,
+                tuple(agreements(run)), tuple(agreement_tables(run))),
+    ]  # fmt: skip

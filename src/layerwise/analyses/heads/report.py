@@ -1,0 +1,90 @@
+"""The part of a page on scores of heads on repeated tokens.
+
+The figure is drawn elsewhere; here it gets its name, caption and alternative text.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+from layerwise.presentation.figure_spec import FigureSpec
+from layerwise.presentation.naming import name_layer, stacks
+from layerwise.presentation.rows import numbers, records, rows
+from layerwise.presentation.section import Section
+from layerwise.presentation.table import Table, bounds
+from layerwise.presentation.wording import (
+    counted,
+    spread,
+)
+from layerwise.results.run_tables import RunTables
+
+from .tables import NATS, SCORES
+
+_HEADS_WORDS = (
+    "No task is asked: random tokens are given twice, and what each head attends to at the "
+    "second time shows whether it can continue what was there before."
+)
+_MOST = 200
+_ATTENTION = {"z": "", "cross_z": ", cross-attention"}
+
+
+def head_scores(run: RunTables) -> list[FigureSpec]:
+    """Where heads attend on repeated random tokens."""
+    from .figures.heads import head_score_maps
+
+    heads = run.table("heads_summary")
+    if heads is None:
+        return []
+    chosen = len(rows(heads, induction_head=True))
+    caption = (
+        f"Mean attention on random tokens that are repeated once, over n = "
+        f"{spread(heads['n_sequences'])} sequences: from the second occurrence of a token to "
+        "the successor of the first (prefix matching, as induction heads attend), to the token "
+        f"before, and to the first occurrence.{_of_each_attention()} Dots: "
+        f"{counted(chosen, 'induction head')}, whose prefix matching lies above "
+        f"{run.facts.settings['threshold']} with its whole 95 % interval (bootstrap over "
+        "sequences)."
+    )
+    alt = "Heat maps of attention scores, layers by heads, one for each kind of attention."
+    return [FigureSpec("head_scores", partial(head_score_maps, heads), caption, alt)]
+
+
+def _of_each_attention() -> str:
+    """Where what is repeated stands in an encoder-decoder."""
+    if not stacks().n_encoder:
+        return ""
+    return (
+        " The encoder reads the tokens twice, and there each occurrence is also asked about the "
+        "other, and all tokens about the next. The decoder's self-attention is given them twice, "
+        "while the encoder has read others; for cross-attention the encoder has read them once "
+        "and the decoder is given them once. Grey: no such score, or no such head."
+    )
+
+
+def heads_table(run: RunTables) -> list[Table]:
+    """The heads with the highest prefix-matching scores."""
+    heads = run.table("heads_summary")
+    if heads is None:
+        return []
+    names = [name for name in SCORES if np.isfinite(numbers(heads, name)).any()]
+    ranked = heads.sort_values(by="prefix_matching", ascending=False, kind="stable")
+    cells = [
+        [f"{name_layer(row['layer'])}.{row['head']}{_ATTENTION[row['site']]}"]
+        + [bounds(row, name, f"{name}_low", f"{name}_high", 1, 2) for name in names]
+        + ["yes" if row["induction_head"] else "no"]
+        for row in records(ranked.head(_MOST))
+    ]
+    words = (name.replace("_", " ") + (" (nats)" if name == NATS else "") for name in names)
+    columns = ("head", *words, "induction head")
+    title = f"Heads by prefix matching ({len(cells)} of {len(ranked)})"
+    return [Table(title, columns, cells, True)]
+
+
+def sections(run: RunTables) -> list[Section]:
+    """Scores by layer and head, and the highest in numbers."""
+    return [
+        Section("heads", "Induction heads", 55, _HEADS_WORDS,
+                tuple(head_scores(run)), tuple(heads_table(run))),
+    ]  # fmt: skip

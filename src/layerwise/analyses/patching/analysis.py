@@ -1,0 +1,28 @@
+"""Activation patching, as everything across analyses sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from layerwise.analyses.contract import Analysis
+from layerwise.results.base import Result
+
+from .findings import findings
+from .report import sections
+from .result import PatchingResult
+
+
+def _tables(result: PatchingResult, others: Sequence[Result]) -> dict[str, pd.DataFrame]:
+    return {"patching_summary": result.summary()}
+
+
+ANALYSIS = Analysis(
+    "patching",
+    PatchingResult,
+    sections,
+    findings,
+    tables=_tables,
+    files={"patching_summary": "patching.parquet, averaged over pairs"},
+)

@@ -1,0 +1,131 @@
+"""The part of a page on activation patching.
+
+The figures are drawn elsewhere; here they get their names, captions and alternative texts.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pandas as pd
+
+from layerwise.presentation.figure_spec import FigureSpec
+from layerwise.presentation.naming import name_layer, stacks
+from layerwise.presentation.rows import records, rows
+from layerwise.presentation.section import Section
+from layerwise.presentation.table import Table, bounds
+from layerwise.presentation.wording import (
+    in_order,
+    joined,
+    spread,
+)
+from layerwise.results.run_tables import RunTables
+
+_PATCHING_WORDS = (
+    "Two prompts that differ in one thing have different answers. Putting one run's activation "
+    "into the other shows which layer and position carry the difference."
+)
+_MOST = 2000
+PATCHES = {
+    "denoising": "the clean run's activation is put into the corrupted run",
+    "noising": "the corrupted run's activation is put into the clean run",
+}
+
+
+def patchings(run: RunTables) -> list[FigureSpec]:
+    """Patching heat maps, a figure for each direction and site."""
+    patching = run.table("patching_summary")
+    if patching is None:
+        return []
+    found = []
+    for direction in in_order(patching["direction"], ("denoising",)):
+        mine = rows(patching, direction=direction)
+        for site in in_order(mine["site"], ("resid_pre",)):
+            table = rows(mine, site=site)
+            by_head = bool(table["head"].notna().all())
+            found.append((_heads_patched if by_head else _patched)(table, site, direction))
+    return found
+
+
+def _patched(table: pd.DataFrame, site: str, direction: str) -> FigureSpec:
+    from .figures.patching import patching_map, verb
+
+    caption = (
+        f"Activation patching at {site}: {PATCHES[direction]} at one layer and position "
+        f"({joined(set(table['protocol']))} prompts). {_where(site)}"
+        f"Colour: share of the logit difference {verb(direction)}, over n = "
+        f"{spread(table['n_items'])} pairs a cell, clipped to −1 to 1; minus signs mark cells "
+        "below −0.1, grey what was not patched. The intervals are in the table below."
+    )
+    alt = f"Heat maps of the share {verb(direction)} by patching {site}, layers by positions."
+    draw = partial(patching_map, table, site, direction=direction)
+    return FigureSpec(_figure_name(site, direction), draw, caption, alt)
+
+
+def _heads_patched(table: pd.DataFrame, site: str, direction: str) -> FigureSpec:
+    from .figures.patching import verb
+    from .figures.patching_heads import patching_heads
+
+    every = "of the stack" if stacks().n_encoder else "from the first changed token on"
+    grey = "; grey: not patched, or no such head" if stacks().n_encoder else ""
+    caption = (
+        f"Activation patching of single heads at {site}: {PATCHES[direction]}, at one position "
+        f"or at all {every} ({joined(set(table['protocol']))} prompts). {_where(site)}"
+        f"Colour: share of the logit difference {verb(direction)}, over n = "
+        f"{spread(table['n_items'])} pairs a cell{grey}. Dot: differs from 0 by a sign-flip test "
+        "over pairs, after Benjamini and Hochberg's correction over all cells of the task (5 %)."
+    )
+    alt = f"Heat maps of the share {verb(direction)} by patching {site}, layers by heads."
+    draw = partial(patching_heads, table, site, direction)
+    return FigureSpec(_figure_name(site, direction), draw, caption, alt)
+
+
+def _where(site: str) -> str:
+    """Which positions are meant where a model has an encoder and a decoder."""
+    if not stacks().n_encoder:
+        return ""
+    if site in ("cross_k", "cross_v"):
+        return (
+            "Every decoder layer has its own, made of the encoder's output at the prompt's "
+            "positions. "
+        )
+    return (
+        "The encoder is patched at the prompt's positions, the decoder at what it begins with; "
+        "answer: the position where the answer's first token is predicted. "
+    )
+
+
+def _figure_name(site: str, direction: str) -> str:
+    return f"patching_{site}" if direction == "denoising" else f"patching_{site}_{direction}"
+
+
+def patching_table(run: RunTables) -> list[Table]:
+    """The patched cells that recover most, and all of them on demand."""
+    patching = run.table("patching_summary")
+    if patching is None:
+        return []
+    ranked = patching.sort_values(by="recovered", ascending=False, kind="stable")
+    columns = (
+        "task", "direction", "site", "layer", "head", "position", "pairs",
+        "recovered or lost (%)", "p (BH)",
+    )  # fmt: skip
+    cells = [
+        [
+            row["task"], row["direction"], row["site"], name_layer(row["layer"]),
+            "–" if pd.isna(row["head"]) else str(row["head"]), row["pos_label"],
+            str(row["n_items"]), bounds(row, "recovered", "recovered_low", "recovered_high", 100),
+            f"{row['p_bh']:.3g}",
+        ]
+        for row in records(ranked.head(_MOST))
+    ]  # fmt: skip
+    note = f"The other {len(ranked) - _MOST} rows follow from patching.parquet."
+    note = note if len(ranked) > _MOST else ""
+    return [Table(f"Patched cells by share ({len(ranked)})", columns, cells, True, note)]
+
+
+def sections(run: RunTables) -> list[Section]:
+    """Heat maps, and the cells in numbers."""
+    return [
+        Section("patching", "Activation patching", 40, _PATCHING_WORDS,
+                tuple(patchings(run)), tuple(patching_table(run))),
+    ]  # fmt: skip

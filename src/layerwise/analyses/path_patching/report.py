@@ -1,0 +1,80 @@
+"""The part of a page on direct paths.
+
+The figures are drawn elsewhere; here they get their names, captions and alternative texts.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from layerwise.analyses.patching.report import PATCHES
+from layerwise.presentation.figure_spec import FigureSpec
+from layerwise.presentation.naming import stacks
+from layerwise.presentation.rows import numbers, records, rows
+from layerwise.presentation.section import Section
+from layerwise.presentation.table import Table, bounds
+from layerwise.presentation.wording import (
+    in_order,
+    spread,
+)
+from layerwise.results.run_tables import RunTables
+
+_PATH_WORDS = (
+    "Which heads and MLPs act on a receiver directly: what one of them writes is taken from the "
+    "other run, and reaches the receiver alone."
+)
+_MOST = 2000
+
+
+def paths(run: RunTables) -> list[FigureSpec]:
+    """Direct paths, a figure for each direction."""
+    from layerwise.analyses.patching.figures.patching import verb
+
+    paths = run.table("path_effects")
+    from .figures.paths import path_senders
+
+    if paths is None:
+        return []
+    found, cross = [], " c0, c1, ...: heads of cross-attention." * bool(stacks().n_encoder)
+    table = paths.loc[paths["layer"] >= 0]  # embeddings are in the table only
+    for direction in in_order(table["direction"], ()):
+        mine = rows(table, direction=direction)
+        caption = (
+            f"Path patching: {PATCHES[direction]} at one head or MLP, and reaches one receiver "
+            "only, on the direct path; all else is held. Colour: share of the logit difference "
+            f"{verb(direction)}, over n = {spread(mine['n_items'])} pairs. Dot: differs from 0 by "
+            "a sign-flip test over pairs, after Benjamini and Hochberg's correction over the "
+            f"senders of the receiver (5 %). Grey: not heard by the receiver, or not there.{cross} "
+            "The intervals are in the table below."
+        )
+        alt = "Heat maps of what each head and MLP carries to a receiver."
+        found.append(FigureSpec(f"paths_{direction}", partial(path_senders, mine), caption, alt))
+    return found
+
+
+def paths_table(run: RunTables) -> list[Table]:
+    """The direct paths by the size of what they carry."""
+    paths = run.table("path_effects")
+    if paths is None:
+        return []
+    ranked = paths.iloc[(-abs(numbers(paths, "recovered"))).argsort(kind="stable")]
+    columns = ("task", "direction", "sender", "receiver", "pairs", "share (%)", "p (BH)")
+    cells = [
+        [
+            row["task"], row["direction"], row["sender"], row["receiver"], str(row["n_items"]),
+            bounds(row, "recovered", "recovered_low", "recovered_high", 100),
+            f"{row['p_bh']:.3g}",
+        ]
+        for row in records(ranked.head(_MOST))
+    ]  # fmt: skip
+    note = f"The other {len(ranked) - _MOST} rows are in path_effects.parquet."
+    note = note if len(ranked) > _MOST else ""
+    return [Table(f"Direct paths by share ({len(ranked)})", columns, cells, True, note)]
+
+
+def sections(run: RunTables) -> list[Section]:
+    """Senders by layer and head, and the paths in numbers."""
+    return [
+        Section("paths", "Direct paths", 42, _PATH_WORDS,
+                tuple(paths(run)), tuple(paths_table(run))),
+    ]  # fmt: skip

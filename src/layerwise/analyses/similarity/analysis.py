@@ -1,0 +1,25 @@
+"""The similarity of layers, as everything across analyses sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from layerwise.analyses.ablation.result import AblationResult
+from layerwise.analyses.contract import Analysis, saved_tables
+from layerwise.results.base import Result
+
+from .findings import findings
+from .report import sections
+from .result import SimilarityResult
+
+
+def _tables(result: SimilarityResult, others: Sequence[Result]) -> dict[str, pd.DataFrame]:
+    """Also how well similarity predicts what skipping costs, where layers were changed too."""
+    found = saved_tables(result, others)
+    ablations = [other for other in others if isinstance(other, AblationResult)]
+    return found | ({"prediction": result.predicts(ablations[0])} if ablations else {})
+
+
+ANALYSIS = Analysis("similarity", SimilarityResult, sections, findings, tables=_tables)

@@ -1,0 +1,57 @@
+"""A sentence on whether similarity says which layers are needed.
+
+Only what a test supports makes a sentence; the table has the rest.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from layerwise.presentation.finding import Finding, source, spaced, weight
+from layerwise.presentation.naming import stacks
+from layerwise.presentation.rows import numbers, records
+from layerwise.presentation.wording import (
+    interval,
+    p_value,
+)
+from layerwise.results.run_tables import RunTables
+
+SIMILARITY = "similarity"
+_PREDICTORS = {
+    "influence": "block influence",
+    "angular": "angular distance",
+    "cka": "1 minus linear CKA",
+}
+_COSTS = {"share_lost": "above-chance accuracy", "nats": "log-probability of right answers"}
+
+
+def similarity_predicts(run: RunTables) -> list[Finding]:
+    """The measure of similarity that ranks layers best by what skipping them costs."""
+    prediction = run.table("prediction")
+    if prediction is None:
+        return []
+    whole = prediction.loc[prediction["stack"].isna()]
+    sure = whole.loc[numbers(whole, "p_holm") < 0.05]
+    return spaced([_prediction(row) for row in records(sure)], 1)
+
+
+def _prediction(row: dict[str, Any]) -> Finding:
+    names = ("capability", "protocol", "predictor", "effect")
+    where: dict[str, str | None] = {name: str(row[name]) for name in names}
+    if stacks().n_encoder:  # each stack has a row, too
+        where["stack"] = None
+    rho = interval(row["rho"], row["low"], row["high"], 2)
+    turned = "more" if row["rho"] > 0 else "less"
+    sentence = (
+        f"Similarity says something about need: in {row['capability']} under {row['protocol']}, "
+        f"layers that change the stream more by {_PREDICTORS[row['predictor']]} cost {turned} "
+        f"{_COSTS[row['effect']]} when skipped (rank correlation over {row['n_layers']} layers "
+        f"{rho}, {p_value(row['p_holm'])} after Holm's correction, n = {row['n_items']})."
+    )
+    size = weight(0.45, abs(float(row["rho"])))
+    return Finding(sentence, size, SIMILARITY, source("prediction", where))
+
+
+def findings(run: RunTables) -> list[Finding]:
+    """The measure that ranks layers best by what skipping them costs."""
+    return similarity_predicts(run)

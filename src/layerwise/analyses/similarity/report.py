@@ -1,0 +1,131 @@
+"""The part of a page on the similarity of layers.
+
+The figures are drawn elsewhere; here they get their names, captions and alternative texts.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pandas as pd
+
+from layerwise.presentation.figure_spec import FigureSpec
+from layerwise.presentation.naming import name_layer, stacks
+from layerwise.presentation.rows import records, rows
+from layerwise.presentation.section import Section
+from layerwise.presentation.table import Table, bounds
+from layerwise.presentation.wording import (
+    PROTOCOL_ORDER,
+    in_order,
+    spread,
+)
+from layerwise.results.run_tables import RunTables
+
+_SIMILARITY_WORDS = (
+    "How little a layer changes the residual stream. Layers that hardly turn it are those that are "
+    "often said to be dispensable; where layers were skipped too, it is shown how far that holds."
+)
+
+
+def similarities(run: RunTables) -> list[FigureSpec]:
+    """Maps of similarity, a figure for each protocol's prompts."""
+    from .figures.similarity import similarity_map
+
+    angular = run.table("angular")
+    influence = run.table("influence")
+    cka = run.table("cka")
+    if angular is None or influence is None or cka is None:
+        return []
+    found = []
+    for protocol in in_order(influence["protocol"], PROTOCOL_ORDER):
+        mine = rows(influence, protocol=protocol)
+        caption = (
+            f"Similarity of layers on {protocol} prompts (n = {spread(mine['n_items'])} items a "
+            "task). Left: angular distance between what enters a block of layers and what leaves "
+            "it, at the prompt's last position; dots: the block of each size that turns the "
+            "stream least. Middle: block influence, 1 minus the cosine of what enters and what "
+            "leaves a layer, mean over all positions; bands: range over the capability's tasks; "
+            "values below 0.001 stand there. Right: unbiased linear CKA between depths, at the "
+            "last position, over items; grey: undefined. The intervals are in the table below."
+            f"{_of_two_stacks()}"
+        )
+        alt = f"Heat maps and curves of how similar layers are, {protocol} prompts."
+        draw = partial(similarity_map, angular, influence, cka, protocol)
+        found.append(FigureSpec(f"similarity_{protocol}", draw, caption, alt))
+    return found
+
+
+def _of_two_stacks() -> str:
+    """What is read where in an encoder-decoder."""
+    if not stacks().n_encoder:
+        return ""
+    return (
+        " The encoder's stream is averaged over its positions, the decoder's read where the "
+        "answer begins, and influence there is over what the decoder begins with. Blocks and "
+        "pairs of depths are within one stack."
+    )
+
+
+def predictions(run: RunTables) -> list[FigureSpec]:
+    """How well similarity ranks layers by what skipping them costs."""
+    from .figures.prediction import prediction_ranges
+
+    prediction = run.table("prediction")
+    if prediction is None:
+        return []
+    caption = (
+        "Spearman's rank correlation, over layers, of each measure of similarity with what "
+        "skipping the layer costs: 1 where the layers that turn the stream most are those that "
+        f"cost most (n = {spread(prediction['n_items'])} items; mean over tasks with signal). "
+        "Lines: bootstrap 95 % interval over items. Filled: different from 0 after Holm's "
+        "correction over all points of the effect."
+        f"{' Rows of a stack: over its layers alone.' if stacks().n_encoder else ''}"
+    )
+    alt = "Points with intervals: rank correlation of similarity with effects of skipping layers."
+    return [FigureSpec("prediction", partial(prediction_ranges, prediction), caption, alt)]
+
+
+def similarity_tables(run: RunTables) -> list[Table]:
+    """Block influence by layer, and how well similarity predicts what skipping costs."""
+    influence = run.table("influence")
+    prediction = run.table("prediction")
+    found = []
+    if prediction is not None:
+        columns = (
+            "capability", "protocol", "measure", "effect", "layers", "n", "rank correlation",
+            "p (Holm)",
+        )  # fmt: skip
+        cells = [
+            [
+                row["capability"], row["protocol"], row["predictor"], row["effect"],
+                _of_stack(row), str(row["n_items"]), bounds(row, "rho", "low", "high", 1, 2),
+                f"{row['p_holm']:.3g}",
+            ]
+            for row in records(prediction)
+        ]  # fmt: skip
+        found.append(Table(f"Similarity against effects ({len(cells)})", columns, cells, True))
+    if influence is not None:
+        columns = ("task", "protocol", "layer", "n", "block influence")
+        cells = [
+            [
+                row["task"], row["protocol"], name_layer(row["layer"]), str(row["n_items"]),
+                bounds(row, "influence", "low", "high", 1, 3),
+            ]
+            for row in records(influence)
+        ]  # fmt: skip
+        found.append(Table(f"Block influence ({len(cells)})", columns, cells, True))
+    return found
+
+
+def _of_stack(row: dict[str, Any]) -> str:
+    """How many layers a row is about, and of which stack if of one alone."""
+    return str(row["n_layers"]) + ("" if pd.isna(row["stack"]) else f" ({row['stack']})")
+
+
+def sections(run: RunTables) -> list[Section]:
+    """Maps of similarity, how well it predicts what skipping costs, and both in numbers."""
+    return [
+        Section("similarity", "Similarity of layers", 70, _SIMILARITY_WORDS,
+                (*similarities(run), *predictions(run)), tuple(similarity_tables(run))),
+    ]  # fmt: skip

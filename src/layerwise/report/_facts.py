@@ -1,0 +1,79 @@
+"""What is needed to repeat a run, as tables of a page."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from layerwise.presentation.table import Table
+from layerwise.presentation.wording import number
+from layerwise.results.run_tables import RunTables
+
+_MODEL = {
+    "n_layers": "layers",
+    "n_heads": "heads per layer",
+    "d_model": "width of the residual stream",
+    "d_vocab": "tokens in the vocabulary",
+    "n_ctx": "longest context (tokens)",
+    "n_parameters": "parameters",
+    "dtype": "number format",
+    "parity": "largest difference from the original (nats)",
+    "hash": "SHA-256 of the loaded weights",
+    "source_hash": "SHA-256 of the source",
+    "conversion_hash": "SHA-256 of the conversion",
+}
+
+
+def facts_tables(run: RunTables) -> list[Table]:
+    """What is needed to repeat the run: model, tasks, settings, versions, work done."""
+    facts = run.facts
+    named = ("fact", "value")
+    model = [
+        [_MODEL.get(name, name), _value(value)]
+        for name, value in facts.model.model_dump().items()
+        if value != ""  # older versions did not say
+    ]
+    general = [["seed", str(facts.seed)], ["protocols", ", ".join(facts.protocols)]]
+    settings = [[_words(name), _value(value)] for name, value in facts.settings.items()]
+    versions = [[name, version] for name, version in facts.versions.items()]
+    return [
+        Table("Model", named, model),
+        _tasks(run),
+        Table("Settings", named, general + settings),
+        Table("Versions", named, versions, True),
+        *_work(facts.work),
+    ]
+
+
+def _tasks(run: RunTables) -> Table:
+    columns = ("task", "capability", "items", "few-shot", "chance (%)", "source", "hash", "what")
+    cells = [
+        [
+            task.name, task.capability, str(task.n_items), str(task.n_fewshot),
+            ", ".join(f"{name}: {number(100 * level)}" for name, level in task.chance.items()),
+            task.source, task.hash[:12], task.description,
+        ]
+        for task in run.facts.tasks
+    ]  # fmt: skip
+    return Table("Tasks", columns, cells)
+
+
+def _work(work: tuple[dict[str, Any], ...]) -> list[Table]:
+    columns = tuple(dict.fromkeys(name for entry in work for name in entry))
+    cells = [[_value(entry.get(name, "–")) for name in columns] for entry in work]
+    heads = tuple(_words(name) for name in columns)
+    return [Table("Work done and time taken", heads, cells)] if cells else []
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "–"}[value]
+    if isinstance(value, int):
+        return f"{value:,}".replace(",", "\u202f")
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,42 @@
+"""The tables of one run by the names of their files, as sentences and pages read them.
+
+Nothing is concluded here, nothing is read from disk, and no analysis is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import pandas as pd
+
+from .provenance import Facts
+
+
+@dataclass(frozen=True, eq=False)
+class RunTables:
+    """What one run found.
+
+    Attributes:
+        facts: what is needed to repeat the run.
+        tables: by the names of their files without the ending, or, of what is in no file of its
+            own, by a name of that kind.
+        files: where a table is, in words, if not in the file of its name.
+    """
+
+    facts: Facts
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict, repr=False)
+    files: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def table(self, name: str) -> pd.DataFrame | None:
+        """A table with at least one row; None if there is none, as of what was not run."""
+        found = self.tables.get(name)
+        return None if found is None or found.empty else found
+
+    def file(self, name: str) -> str:
+        """Where a table is, in words."""
+        return self.files.get(name, f"{name}.parquet")
+
+    def changed(self, **tables: pd.DataFrame) -> RunTables:
+        """The same run with some tables in place of its own."""
+        return replace(self, tables={**self.tables, **tables})
