@@ -14,7 +14,8 @@ import pytest
 
 import layerwise as lw
 from layerwise.analyses.ablation.api import ablate
-from layerwise.analyses.comparison.result import Comparison, ComparisonFacts
+from layerwise.analyses.comparison.compared import ComparisonFacts
+from layerwise.analyses.comparison.result import Comparison
 from layerwise.analyses.emergence.api import emergence
 from layerwise.errors import MadeAgainWarning, UserError
 from layerwise.report import Report

@@ -17,8 +17,9 @@ from layerwise.ground.arguments import check_arguments
 from layerwise.presentation.rows import records
 from layerwise.results.parquet import frame
 
+from .compared import ComparisonFacts, RunFacts
 from .quantities import Prepared, prepared
-from .result import Comparison, ComparisonFacts, RunFacts
+from .result import Comparison
 from .runs import (
     SavedRun,
     left_out,

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
-from layerwise.analyses.comparison.findings import established, not_established
-from layerwise.analyses.comparison.quantities import FAMILIES
 from layerwise.presentation.evidence import evidence
 from layerwise.presentation.figure_spec import FigureSpec
 from layerwise.presentation.finding import Finding
@@ -18,6 +15,9 @@ from layerwise.presentation.table import Table
 from layerwise.presentation.wording import PROTOCOL_ORDER, in_order, joined, spread
 from layerwise.stats.effects import ALPHA
 
+from .compared import ComparedRuns
+from .findings import established, not_established
+from .quantities import FAMILIES
 from .report_tables import (
     difference_tables,
     estimate_tables,
@@ -27,14 +27,11 @@ from .report_tables import (
     tasks_table,
 )
 
-if TYPE_CHECKING:
-    from .result import Comparison
-
 # Sentences that are shown at once.
 MOST = 15
 
 
-def comparison_report(comparison: Comparison) -> Report:
+def comparison_report(comparison: ComparedRuns) -> Report:
     """The page of a comparison, as ``Comparison.report`` gives it.
 
     Args:
@@ -62,19 +59,21 @@ def comparison_report(comparison: Comparison) -> Report:
     return Report(text, (*sure, *rest), figures)
 
 
-def _with_rows(comparison: Comparison, findings: Sequence[Finding]) -> list[tuple[Finding, Table]]:
+def _with_rows(
+    comparison: ComparedRuns, findings: Sequence[Finding]
+) -> list[tuple[Finding, Table]]:
     """Sentences, each with the rows that it stands on."""
     file = "comparison_differences.parquet"
     return [(one, evidence(one, comparison.differences, file)) for one in findings]
 
 
-def caution(comparison: Comparison) -> str:
+def caution(comparison: ComparedRuns) -> str:
     """What the differences are about, what not, and what could not be established at all."""
     told = _about(comparison), _lens_of_one_stack(comparison), _too_few(comparison)
     return " ".join(sentence for sentence in told if sentence)
 
 
-def _lens_of_one_stack(comparison: Comparison) -> str:
+def _lens_of_one_stack(comparison: ComparedRuns) -> str:
     """A sentence if a lens is compared between models of one stack and of two."""
     kinds = {run.facts.model.n_encoder_layers > 0 for run in comparison.facts.runs}
     if len(kinds) < 2 or "logit lens" not in set(comparison.differences["method"]):
@@ -85,7 +84,7 @@ def _lens_of_one_stack(comparison: Comparison) -> str:
     )
 
 
-def _too_few(comparison: Comparison) -> str:
+def _too_few(comparison: ComparedRuns) -> str:
     """A sentence if no bootstrap test could survive Holm's correction, however clear."""
     mine = rows(comparison.differences, unit="item", family=("depth", "critical set"))
     m = int(mine["family"].value_counts().max()) if len(mine) else 0
@@ -98,7 +97,7 @@ def _too_few(comparison: Comparison) -> str:
     )
 
 
-def _about(comparison: Comparison) -> str:
+def _about(comparison: ComparedRuns) -> str:
     groups = comparison.facts.groups
     if not groups:
         return (
@@ -115,10 +114,10 @@ def _about(comparison: Comparison) -> str:
     )
 
 
-def _drawings(comparison: Comparison) -> list[FigureSpec]:
-    from layerwise.analyses.comparison.figures.compared_depths import compared_depths
-    from layerwise.analyses.comparison.figures.compared_roles import Block, compared_roles
-    from layerwise.analyses.comparison.figures.differences import difference_ranges
+def _drawings(comparison: ComparedRuns) -> list[FigureSpec]:
+    from .figures.compared_depths import compared_depths
+    from .figures.compared_roles import Block, compared_roles
+    from .figures.differences import difference_ranges
 
     blocks = [
         Block(run.name, Stacks(run.facts.model.n_encoder_layers, run.facts.model.n_layers),

@@ -5,24 +5,23 @@ No HTML is written here; escaping is the template's business.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
-from layerwise.analyses.comparison.measures import UNITS, digits_of, scale_of
-from layerwise.analyses.comparison.quantities import FAMILIES
 from layerwise.presentation.rows import numbers, records, rows
 from layerwise.presentation.table import Table, bounds
 from layerwise.presentation.wording import number
 
-if TYPE_CHECKING:
-    from .result import Comparison
+from .compared import ComparedRuns
+from .measures import UNITS, digits_of, scale_of
+from .quantities import FAMILIES
 
 _WHAT = ("capability", "protocol", "method", "measure", "axis")
 _MOST = 1000
 
 
-def runs_table(comparison: Comparison) -> Table:
+def runs_table(comparison: ComparedRuns) -> Table:
     """Which runs were compared."""
     grouped = bool(comparison.facts.groups)
     columns = (
@@ -43,7 +42,7 @@ def runs_table(comparison: Comparison) -> Table:
     return Table("Runs", columns, cells)
 
 
-def tasks_table(comparison: Comparison) -> Table:
+def tasks_table(comparison: ComparedRuns) -> Table:
     """Which tasks were compared, the same items in all runs."""
     cells = [
         [task.name, task.capability, str(task.n_items), str(task.n_fewshot), task.hash[:12]]
@@ -52,7 +51,7 @@ def tasks_table(comparison: Comparison) -> Table:
     return Table("Tasks compared", ("task", "capability", "items", "few-shot", "hash"), cells)
 
 
-def difference_tables(comparison: Comparison) -> list[Table]:
+def difference_tables(comparison: ComparedRuns) -> list[Table]:
     """All differences of each family, the surest first."""
     found = []
     for family in FAMILIES:
@@ -86,7 +85,7 @@ def _differences(family: str, mine: pd.DataFrame) -> Table:
     return Table(f"Differences: {family} ({len(mine)})", columns, cells, True, note)
 
 
-def estimate_tables(comparison: Comparison) -> list[Table]:
+def estimate_tables(comparison: ComparedRuns) -> list[Table]:
     """Each run by itself."""
     found = []
     for family in FAMILIES:
@@ -103,7 +102,7 @@ def estimate_tables(comparison: Comparison) -> list[Table]:
     return found
 
 
-def spread_table(comparison: Comparison) -> list[Table]:
+def spread_table(comparison: ComparedRuns) -> list[Table]:
     """The spread over the runs of each group."""
     cells = [_spread(row) for row in records(comparison.groups.head(_MOST))]
     columns = (
@@ -121,7 +120,7 @@ def _spread(row: dict[str, Any]) -> list[str]:
     ]  # fmt: skip
 
 
-def left_out_table(comparison: Comparison) -> list[Table]:
+def left_out_table(comparison: ComparedRuns) -> list[Table]:
     """What was not compared, and why."""
     names = ("runs", "capability", "task", "protocol", "method", "reason")
     cells = [

@@ -1,0 +1,65 @@
+"""What a comparison is made of: its tables, and what is needed to repeat it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import pandas as pd
+from pydantic import Field
+
+from layerwise.results.parquet import conform
+from layerwise.results.provenance import Facts, Frozen, Stamped
+
+
+class RunFacts(Frozen):
+    """A run that was compared."""
+
+    name: str = Field(description="What it is called in the tables.")
+    group: str | None = Field(description="The group that it belongs to; null without groups.")
+    facts: Facts = Field(description="What is needed to repeat it; of its tasks, those compared.")
+
+
+class ComparisonFacts(Stamped):
+    """Everything needed to repeat a comparison."""
+
+    seed: int = Field(description="The seed of the bootstrap over items.")
+    n_resamples: int = Field(description="Number of bootstrap samples.")
+    runs: tuple[RunFacts, ...] = Field(description="The runs, in the order given.")
+    files: dict[str, str] = Field(
+        default={},
+        description="In comparison.json: SHA-256 of each table by name, and under its own name "
+        "that of all else that it says.",
+    )
+
+    @property
+    def groups(self) -> list[str]:
+        """Names of the groups; none if runs were compared one by one."""
+        return list(dict.fromkeys(run.group for run in self.runs if run.group is not None))
+
+
+@dataclass(frozen=True, eq=False)
+class ComparedRuns:
+    """What differs between runs, and how sure that is, as tables.
+
+    Attributes:
+        layers: ``comparison_layers.parquet``: what changing each layer of each run costs.
+        estimates: ``comparison_estimates.parquet``: each run by itself.
+        differences: ``comparison_differences.parquet``: every two runs, or every two groups.
+        groups: ``comparison_groups.parquet``: the spread within groups; empty without groups.
+        left_out: ``comparison_left_out.parquet``: what was not compared, and why.
+        facts: what is needed to repeat it.
+    """
+
+    tables: ClassVar[tuple[str, ...]] = ("layers", "estimates", "differences", "groups", "left_out")
+
+    layers: pd.DataFrame = field(repr=False)
+    estimates: pd.DataFrame = field(repr=False)
+    differences: pd.DataFrame = field(repr=False)
+    groups: pd.DataFrame = field(repr=False)
+    left_out: pd.DataFrame = field(repr=False)
+    facts: ComparisonFacts = field(repr=False)
+
+    def __post_init__(self) -> None:
+        for name in self.tables:
+            object.__setattr__(self, name, conform(f"comparison_{name}", getattr(self, name)))
