@@ -20,10 +20,11 @@ from layerwise.analyses.ablation.job import Ablation
 from layerwise.analyses.ablation.spec import AblationSpec
 from layerwise.analyses.arguments import check_arguments, model_or_name
 from layerwise.analyses.attribution.job import Attribution
+from layerwise.analyses.extra import ProfileStart
 from layerwise.analyses.logit_lens.api import LENS_PROTOCOLS, Lens
 from layerwise.analyses.patching.api import PAIRS, Patching
 from layerwise.analyses.profile.api import Jobs as ProfileJobs
-from layerwise.analyses.profile.extras import UNPLANNED, readings_of, wanted_extras
+from layerwise.analyses.profile.extras import EXTRAS, planned_jobs, wanted_extras
 from layerwise.analyses.similarity.api import Similarity
 from layerwise.errors import UserError, unknown_name
 from layerwise.models import load_model
@@ -210,10 +211,11 @@ def plan_run(
         jobs = _Jobs(patching=Patching(setup, ("resid_pre",), pairs))
     else:
         profile = ProfileJobs.of(setup, pairs, exhaustive, extras)
-        more = readings_of(extras, profile.lens.setup)
+        start = ProfileStart(setup, profile.lens.setup, pairs)
+        more = planned_jobs(extras, start)
         jobs = _Jobs(profile.ablation, profile.lens, profile.patching, more)
     notes = [AT_MOST] if analysis == "profile" else []
-    left_out = [name for name in extras if name in UNPLANNED]
+    left_out = [name for name in extras if not EXTRAS[name].planned]
     notes += [f"Not in this plan, and not in its time: {', '.join(left_out)}."] if left_out else []
     if jobs.ablation is not None and not _find_lengths(setup, recalibrate):
         notes.append(NO_WEIGHTS)

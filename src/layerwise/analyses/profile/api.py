@@ -18,6 +18,7 @@ from layerwise.analyses.ablation.result import AblationResult
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.emergence.api import emergence
 from layerwise.analyses.execute import execute
+from layerwise.analyses.extra import ProfileStart
 from layerwise.analyses.logit_lens.api import Lens
 from layerwise.analyses.patching.api import PAIRS, Patching
 from layerwise.errors import UserError
@@ -186,7 +187,7 @@ class Jobs:
         able = self._able(ablation)
         patching = self._patching(able).run(parts, settings, told)
         reading = replace(able, protocols=self.lens.setup.protocols)
-        jobs = jobs_of(self.extras, able, reading, self.patching.pairs)
+        jobs = jobs_of(self.extras, ProfileStart(able, reading, self.patching.pairs))
         more = [job.run(parts, settings, told) for job in jobs]
         timed = self._forwards_timed(parts, told)
         parts_of_work = [result.facts.work for result in (ablation, lens, patching, *more)]

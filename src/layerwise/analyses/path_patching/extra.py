@@ -1,0 +1,19 @@
+"""Path patching in a profile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from layerwise.analyses.extra import Extra, Job, ProfileStart
+from layerwise.analyses.patching.tables import DENOISING
+
+from .api import PathPatching, refuse_norms_after
+
+
+def _jobs(start: ProfileStart) -> Iterator[Job]:
+    paired = replace(start.able, protocols=("continuation",))
+    yield PathPatching(paired, ("logits",), DENOISING, start.pairs, strict=False)
+
+
+EXTRA = Extra("paths", "path patching into the logits", _jobs, refuse=refuse_norms_after)
