@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .analyses.comparison.result import Comparison as Comparison
     from .analyses.emergence.api import emergence as emergence
     from .analyses.heads.api import head_scores as head_scores
+    from .analyses.interactions.api import interactions as interactions
     from .analyses.logit_lens.api import logit_lens as logit_lens
     from .analyses.patching.api import patch_activations as patch_activations
     from .analyses.path_patching.api import patch_paths as patch_paths
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from .results import AttributionResult as AttributionResult
     from .results import EmergenceResult as EmergenceResult
     from .results import HeadsResult as HeadsResult
+    from .results import InteractionsResult as InteractionsResult
     from .results import LensResult as LensResult
     from .results import PatchingResult as PatchingResult
     from .results import PathPatchingResult as PathPatchingResult
@@ -65,6 +67,7 @@ _ATTRIBUTES = {
     "analyses.comparison.result": ["Comparison"],
     "analyses.emergence.api": ["emergence"],
     "analyses.heads.api": ["head_scores"],
+    "analyses.interactions.api": ["interactions"],
     "analyses.logit_lens.api": ["logit_lens"],
     "analyses.patching.api": ["patch_activations"],
     "analyses.path_patching.api": ["patch_paths"],
@@ -82,6 +85,7 @@ _ATTRIBUTES = {
         "AttributionResult",
         "EmergenceResult",
         "HeadsResult",
+        "InteractionsResult",
         "LensResult",
         "PatchingResult",
         "PathPatchingResult",
@@ -106,6 +110,7 @@ __all__ = [
     "Comparison",
     "EmergenceResult",
     "HeadsResult",
+    "InteractionsResult",
     "Item",
     "LensResult",
     "PatchingResult",
@@ -124,6 +129,7 @@ __all__ = [
     "compare",
     "emergence",
     "head_scores",
+    "interactions",
     "known_models",
     "load_model",
     "load_results",

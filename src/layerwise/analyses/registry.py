@@ -10,6 +10,7 @@ from .attribution_patching.analysis import ANALYSIS as ATTRIBUTION_PATCHING
 from .contract import Analysis
 from .emergence.analysis import ANALYSIS as EMERGENCE
 from .heads.analysis import ANALYSIS as HEADS
+from .interactions.analysis import ANALYSIS as INTERACTIONS
 from .logit_lens.analysis import ANALYSIS as LOGIT_LENS
 from .patching.analysis import ANALYSIS as PATCHING
 from .path_patching.analysis import ANALYSIS as PATH_PATCHING
@@ -20,6 +21,6 @@ from .tuned_lens.analysis import ANALYSIS as TUNED_LENS
 
 ANALYSES: tuple[Analysis, ...] = (
     ABLATION, LOGIT_LENS, TUNED_LENS, PATCHING, PATH_PATCHING, ATTRIBUTION_PATCHING, ATTRIBUTION,
-    SIMILARITY, REMOVAL, PRUNING, HEADS, EMERGENCE,
+    SIMILARITY, REMOVAL, PRUNING, HEADS, INTERACTIONS, EMERGENCE,
 )  # fmt: skip
 RESULTS: tuple[type[Result], ...] = tuple(analysis.result for analysis in ANALYSES)

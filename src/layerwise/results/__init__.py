@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     )
     from layerwise.analyses.emergence.result import EmergenceResult as EmergenceResult
     from layerwise.analyses.heads.result import HeadsResult as HeadsResult
+    from layerwise.analyses.interactions.result import InteractionsResult as InteractionsResult
     from layerwise.analyses.loading import load_results as load_results
     from layerwise.analyses.logit_lens.result import LensResult as LensResult
     from layerwise.analyses.logit_lens.result import lens_frame as lens_frame
@@ -46,6 +47,7 @@ _WHERE = {
     "EmergenceResult": "layerwise.analyses.emergence.result",
     "Facts": "layerwise.results.provenance",
     "HeadsResult": "layerwise.analyses.heads.result",
+    "InteractionsResult": "layerwise.analyses.interactions.result",
     "LensResult": "layerwise.analyses.logit_lens.result",
     "ModelFacts": "layerwise.results.provenance",
     "PatchingResult": "layerwise.analyses.patching.result",
@@ -77,6 +79,7 @@ __all__ = [
     "EmergenceResult",
     "Facts",
     "HeadsResult",
+    "InteractionsResult",
     "LensResult",
     "ModelFacts",
     "PatchingResult",

@@ -193,6 +193,26 @@ SCHEMAS: dict[str, pa.Schema] = {
         by="str", step="int", intervention="str", layers=_INTEGERS, chosen="bool",
         protocol="str", n_tasks="int", n_items="int", share_lost="float", nats="float?",
     ),
+    "interactions": _schema(
+        intervention="str", site="str", layers=_INTEGERS, heads=_INTEGERS, task="str",
+        capability="str", item="str", protocol="str", correct="bool", gold_logprob="float?",
+        margin="float?",
+    ),
+    "interaction_orders": _schema(permutation="int", place="int", layer="int", head="int?"),
+    "interaction_pairs": _schema(
+        task="str", capability="str", protocol="str", measure="str", site="str",
+        first_layer="int", first_head="int?", second_layer="int", second_head="int?",
+        n_items="int", cost_first="float", cost_second="float", cost_both="float",
+        interaction="float", low="float?", high="float?", excess="float?", excess_low="float?",
+        excess_high="float?", p="float", p_bh="float", signal="bool", significant="bool",
+        at_floor="str", verdict="str?",
+    ),
+    "shapley": _schema(
+        task="str", capability="str", protocol="str", measure="str", site="str", by="str",
+        layer="int", head="int?", n_items="int", n_permutations="int?", alone="float",
+        value="float", low="float?", high="float?", se="float?", se_sampling="float?",
+        total="float", signal="bool",
+    ),
     "similarity": _schema(
         task="str", capability="str", item="str", protocol="str", layer="int", influence="float",
         angular=_FLOATS,

@@ -70,12 +70,14 @@ class Ablation:
         method: ``engine`` or ``reference``.
         only_with_signal: measure the intact model first, and change layers only under those
             protocols under which it is above chance: elsewhere no claim would be made.
+        analysis: what asks for it, as its work is named.
     """
 
     setup: Setup
     changes: tuple[AblationSpec, ...]
     method: str = "engine"
     only_with_signal: bool = False
+    analysis: str = "ablation"
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -158,7 +160,7 @@ class Ablation:
         requests = [request.request for request in asked]
         swept = self.setup.sweep(interventions, requests, self.method)
         rows = list(record_rows(piece.task, piece.items, asked, interventions, swept))
-        return records_frame(rows), work_entry("ablation", piece.task.name, swept.stats)
+        return records_frame(rows), work_entry(self.analysis, piece.task.name, swept.stats)
 
     def cost(self, piece: Piece) -> Cost:
         """What a piece is expected to cost."""
@@ -215,7 +217,7 @@ def _make(pieces: Sequence[Piece], parts: CheckpointStore, told: Meter, job: Abl
         _tell_of_more_memory(missing, costs, told, job)
     changes: dict[tuple[str, str], list[Intervention]] = {}
     for piece, cost in zip(missing, costs, strict=True):
-        told.doing(f"ablation, {piece.task.name}")
+        told.doing(f"{job.analysis}, {piece.task.name}")
         key = (piece.stage, piece.task.name)
         if key not in changes:
             changes = {key: job.interventions(piece)}

@@ -113,7 +113,9 @@ def _write_look_ups(
 ) -> None:
     """The word before; the word that came after it elsewhere; the word that came after that."""
     keys, values = _words(rooms, language, language.keys), _words(rooms, language, language.values)
-    _write_head(model, layout.previous, rooms.place, _back(rooms, 1), keys, rooms.before)
+    for spot in (layout.previous, layout.previous_copy):
+        if spot is not None:
+            _write_head(model, spot, rooms.place, _back(rooms, 1), keys, rooms.before)
     others = [w for w in language.words if w not in (*language.keys, *language.values)]
     # A key that is asked for, or ends a pair, stands before a mark; that is not its answer.
     after_key = rooms.before - _words(rooms, language, others).sum(axis=0)

@@ -40,6 +40,8 @@ class WiredLayout:
         gate: attends to the word that says what is asked; its MLP lets the result of one or of
             two look-ups through.
         n_shared: so many query heads in a row share one key/value head (grouped-query attention).
+        previous_copy: a second head that does what ``previous`` does: ``look_up`` finds its key by
+            either, so that one stands in for the other. None for no copy.
     """
 
     n_layers: int = 10
@@ -50,6 +52,7 @@ class WiredLayout:
     second_hop: Spot = Spot(6, 1)
     gate: Spot = Spot(8, 2)
     n_shared: int = 1
+    previous_copy: Spot | None = None
 
     def __post_init__(self) -> None:
         if self.n_shared < 1 or self.n_heads % self.n_shared:
@@ -58,7 +61,8 @@ class WiredLayout:
                 "expected a divisor of the number of heads."
             )
         spots = {name: getattr(self, name) for name in MECHANISMS}
-        for name, spot in spots.items():
+        copy = {} if self.previous_copy is None else {"previous_copy": self.previous_copy}
+        for name, spot in (spots | copy).items():
             if not (0 <= spot.layer < self.n_layers and 0 <= spot.head < self.n_heads):
                 raise UserError(
                     f"The mechanism {name!r} is wired into layer {spot.layer}, head "
@@ -72,6 +76,12 @@ class WiredLayout:
                 f"The mechanisms are wired into layers {layers}; expected five different layers, "
                 "with previous before look_up before second_hop before gate."
             )
+        for spot in copy.values():
+            if spot.layer in layers.values() or spot.layer > layers["look_up"]:
+                raise UserError(
+                    f"The copy of previous is wired into layer {spot.layer}; expected a layer "
+                    f"before look_up (layer {layers['look_up']}) without another mechanism."
+                )
 
 
 NEEDED = {

@@ -7,7 +7,7 @@ which of them are in the chain, and where each one's result is kept. No model is
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 from layerwise.models.organisms.layout import NEEDED, Spot, WiredLayout
 
@@ -29,6 +29,26 @@ class Planted:
         """The chain, in order: where each mechanism is."""
         return {name: getattr(self.layout, name) for name in NEEDED[self.capability]}
 
+    @property
+    def alone(self) -> dict[str, Spot]:
+        """The mechanisms that nothing stands in for, where they are."""
+        backed_up = () if self.layout.previous_copy is None else ("previous",)
+        return {name: spot for name, spot in self.mechanisms.items() if name not in backed_up}
+
+    @property
+    def redundant(self) -> set[tuple[Spot, Spot]]:
+        """Pairs of heads of which either is enough, the first layer first."""
+        copy = self.layout.previous_copy
+        if copy is None or "previous" not in self.mechanisms:
+            return set()
+        first, second = sorted((self.layout.previous, copy), key=lambda spot: spot.layer)
+        return {(first, second)}
+
+    @property
+    def overlapping(self) -> set[tuple[Spot, Spot]]:
+        """Pairs of heads either of which takes all of the answer with it: two links of a chain."""
+        return set(combinations(self.alone.values(), 2))
+
     def critical(self, site: str, kind: str = "skip") -> set[int]:
         """The layers at which a site's contribution is needed.
 
@@ -39,7 +59,7 @@ class Planted:
             return set(range(self.layout.n_layers))
         return {
             spot.layer
-            for name, spot in self.mechanisms.items()
+            for name, spot in self.alone.items()
             if (name in WITH_MLP if site == "mlp_out" else kind != "resample" or name in MOVING)
         }
 
@@ -52,7 +72,7 @@ class Planted:
         n_shared = self.layout.n_shared if site == "kv_group" else 1
         return {
             Spot(spot.layer, spot.head // n_shared)
-            for name, spot in self.mechanisms.items()
+            for name, spot in self.alone.items()
             if kind != "resample" or name in MOVING
         }
 

@@ -1,0 +1,116 @@
+"""Interactions of layers: what removing two costs beyond the sum of removing each.
+
+What is removed is planned in ``spec`` and ``job``; interactions and Shapley values are computed
+from the records in ``tables``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from layerwise.analyses.arguments import check_arguments
+from layerwise.analyses.execute import execute
+from layerwise.ground.arguments import whole
+from layerwise.models.in_turn import in_turn
+from layerwise.models.kinds import Model
+from layerwise.runs.setup import TaskLike, check_layers, prepare
+
+from .job import Interactions
+from .result import InteractionsResult
+from .spec import SetsSpec
+
+
+@check_arguments(order=whole(2), permutations=whole(0))
+@in_turn
+def interactions(
+    model: Model,
+    tasks: TaskLike | Sequence[TaskLike] = "all",
+    protocols: str | Sequence[str] = "continuation",
+    *,
+    site: str = "layer",
+    layers: Sequence[int | str] | None = None,
+    heads: Sequence[int] | None = None,
+    order: int = 2,
+    permutations: int = 0,
+    limit: int | None = None,
+    seed: int = 0,
+    fewshot: int | None = None,
+    chat: bool = False,
+    out: str | Path | None = None,
+    method: str = "engine",
+    memory_budget: int | None = None,
+    progress: bool = True,
+) -> InteractionsResult:
+    """Remove layers alone and in pairs: which stand in for each other, which overlap?
+
+    The interaction of a and b is I(a, b) = c({a, b}) - c({a}) - c({b}), with c(S) what skipping
+    the set S costs an item (intact minus skipped). Above 0 the two are *redundant*: they cost
+    more together than alone, as layers do that stand in for each other. Below 0 they *overlap*:
+    what one takes away is already gone with the other. ``docs/interactions.md`` has formulas,
+    tests and what else gives either sign.
+
+    Tasks and protocols under which the intact model is not above chance are not swept.
+
+    Args:
+        model: the model, from ``load_model`` or your own.
+        tasks: task names, capabilities (all their suites), JSONL files, or ``Task`` values.
+        protocols: ``letter``, ``continuation``, ``generate``; under the last only accuracy is
+            measured, of which no verdict is given.
+        site: what is skipped: ``layer``, ``attn_out``, ``mlp_out``, ``z`` (one head),
+            ``kv_group`` (all heads that share a key/value head); in the decoder of an
+            encoder-decoder also ``cross_attn_out`` and ``cross_z``.
+        layers: which layers, from 0, or by address such as ``encoder.3``; all if None.
+        heads: which heads of ``z``, or which key/value groups, in each of the layers; all if None.
+        order: 2 skips each layer alone and all pairs, which also gives the 2-additive
+            approximation of the Shapley values; 1 skips them alone only, beside ``permutations``.
+        permutations: draw so many orders of all layers, skip them one after the other in each,
+            and estimate Shapley values by what each adds; 0 for none.
+        limit: take the first so many items of each task.
+        seed: decides the items of built-in suites, the permutations and all bootstraps.
+        fewshot: number of few-shot examples; the task's own if None.
+        chat: wrap prompts in the tokenizer's chat template.
+        out: folder for ``interactions.parquet``, ``interaction_pairs.parquet``,
+            ``shapley.parquet``, ``requests.jsonl`` and ``run.json``; a run that was interrupted
+            goes on there. None keeps everything in memory.
+        method: ``engine``, or ``reference`` for one hooked forward per set and request.
+        memory_budget: bytes for activations, keys and values; half of what is free if None.
+        progress: show a progress bar on a terminal.
+
+    Returns:
+        One record per set, item and protocol; ``pairs()`` and ``shapley()`` follow from them.
+
+    Raises:
+        UserError: for anything unknown, out of range or contradictory, before work begins.
+
+    Example:
+        >>> import layerwise as lw
+        >>> model = lw.load_model("wired-decoder")
+        >>> found = lw.interactions(
+        ...     model, "wired-lookup", layers=[1, 2, 8], limit=12, progress=False
+        ... )
+        >>> pairs = found.pairs()
+        >>> pairs.loc[pairs["measure"] == "nats", ["first_layer", "second_layer", "verdict"]]
+           first_layer  second_layer      verdict
+        0            1             2         none
+        1            1             8  overlapping
+        2            2             8         none
+    """
+    setup = prepare(
+        model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
+        memory_budget=memory_budget, out=out, method=method,
+    )  # fmt: skip
+    spec = SetsSpec.among(
+        model, site, check_layers(layers, model), heads,
+        order=order, permutations=permutations, seed=seed,
+    )  # fmt: skip
+    job = Interactions(setup, spec, method)
+    settings = setup.settings(analysis="interactions", **job.settings())
+    (result,) = execute(
+        lambda parts, told: [job.run(parts, settings, told)],
+        out,
+        settings,
+        progress,
+        job.write_requests,
+    )
+    return result

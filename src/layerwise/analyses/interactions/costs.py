@@ -1,0 +1,135 @@
+"""What removing each set costs each item, as matrices, from ``interactions.parquet``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+
+from layerwise import stats
+from layerwise.errors import UserError
+from layerwise.results.parquet import frame
+from layerwise.stats.effects import Chance, signal_table
+
+from .players import Player, Players, players
+
+_CELL = ["item", "intervention"]
+NATS, MARGIN, ACCURACY = "nats", "margin", "accuracy"
+MEASURES = {NATS: "gold_logprob", MARGIN: "margin", ACCURACY: "correct"}
+
+
+@dataclass(frozen=True)
+class Costs:
+    """One task under one protocol.
+
+    Attributes:
+        task: the task.
+        capability: its capability.
+        protocol: the protocol.
+        site: what is removed of each layer.
+        sets: the sets removed, one for each column.
+        costs: by measure, a row per item: intact minus removed, in nats or 0 to 1.
+        right: whether an item is answered right without each set.
+        signal: whether the intact model is above chance.
+        chance: accuracy by guessing.
+    """
+
+    task: str
+    capability: str
+    protocol: str
+    site: str
+    sets: tuple[Players, ...]
+    costs: dict[str, Float[np.ndarray, "items sets"]]
+    right: Bool[np.ndarray, "items sets"]
+    signal: bool
+    chance: float
+
+    @property
+    def named(self) -> dict[str, str]:
+        """The columns that all rows made of it share."""
+        return {
+            "task": self.task,
+            "capability": self.capability,
+            "protocol": self.protocol,
+            "site": self.site,
+        }
+
+    @property
+    def players(self) -> Players:
+        """All that is removed, by layer and head."""
+        return tuple(sorted({player for removed in self.sets for player in removed}))
+
+    @property
+    def column(self) -> dict[Players, int]:
+        """The column of each set."""
+        return {removed: i for i, removed in enumerate(self.sets)}
+
+    def alone(self, player: Player) -> int:
+        """The column of what is removed alone."""
+        return self.column[(player,)]
+
+
+def costs_of(interactions: pd.DataFrame, chance: Chance) -> Iterator[Costs]:
+    """Each task and protocol of which something was removed, in alphabetical order.
+
+    Args:
+        interactions: ``interactions.parquet``.
+        chance: (task, protocol) -> accuracy by guessing.
+
+    Raises:
+        UserError: if the intact model is missing, or not every item is there exactly once without
+            every set.
+    """
+    for _, group in interactions.groupby(["task", "capability", "protocol"], sort=True):
+        if set(group["intervention"]) != {"intact"}:
+            yield _costs(group, chance)
+
+
+def _costs(group: pd.DataFrame, chance: Chance) -> Costs:
+    task, capability, protocol = (str(group[c].iloc[0]) for c in ("task", "capability", "protocol"))
+    once = group.loc[~group["intervention"].duplicated()]
+    names = [str(name) for name in once["intervention"]]
+    n_rows = len(names) * group["item"].nunique()
+    if "intact" not in names or len(group) != n_rows or group.duplicated(_CELL).any():
+        raise UserError(
+            f"The interactions of task {task!r} under protocol {protocol!r} are incomplete or "
+            "doubled: expected every item once in the intact model and without every set; run "
+            "the analysis again."
+        )
+    removed = dict(zip(names, map(players, once["layers"], once["heads"]), strict=True))
+    order = ["intact", *(name for name in names if name != "intact")]
+    wide = {
+        measure: group.pivot(index="item", columns="intervention", values=column)
+        .reindex(columns=order)
+        .to_numpy(dtype=float, na_value=np.nan)
+        for measure, column in MEASURES.items()
+    }
+    level = chance(task, protocol)
+    right = wide[ACCURACY].astype(bool)
+    return Costs(
+        task=task,
+        capability=capability,
+        protocol=protocol,
+        site=str(once["site"].iloc[0]),
+        sets=tuple(removed[name] for name in order[1:]),
+        costs={m: v[:, :1] - v[:, 1:] for m, v in wide.items() if not np.isnan(v).any()},
+        right=right[:, 1:],
+        signal=stats.above_chance(right[:, 0], level),
+        chance=level,
+    )
+
+
+def measure_of(table: pd.DataFrame) -> str:
+    """The measure that a table of interactions or values is shown in: nats where there are any."""
+    return NATS if NATS in set(table["measure"]) else ACCURACY
+
+
+def signal_of(interactions: pd.DataFrame, chance: Chance) -> pd.DataFrame:
+    """``signal.parquet`` of the intact model, by task and protocol."""
+    intact = interactions.loc[interactions["intervention"] == "intact"]
+    if intact.empty:
+        return frame("signal", [])
+    return signal_table(intact.assign(kind="intact", layer=pd.NA), chance)

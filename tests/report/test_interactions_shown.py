@@ -1,0 +1,205 @@
+"""What is said and drawn of interactions, against made-up costs whose interactions are known."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from legible import assert_legible
+from matplotlib.collections import QuadMesh
+
+from layerwise.analyses.interactions.figures import interaction_triangles, shapley_values
+from layerwise.errors import UserError
+from layerwise.presentation.naming import naming_layers_of
+from layerwise.presentation.rows import rows
+from layerwise.report import report
+from layerwise.report.summary import findings
+from layerwise.results.parquet import frame
+from tests.interacting import Costs, interactions_result, joined_results, with_pairs
+
+PLANTED = {(2, 7): 2.0, (1, 4): -1.0}
+
+
+def planted(n_layers=8, n=40, planted=None, seed=0, **options):
+    """Costs in which some pairs interact, and others vary about 0."""
+    rng, pairs = np.random.default_rng(seed), list(combinations(range(n_layers), 2))
+    beyond = 0.05 * rng.normal(size=(n, len(pairs)))
+    for pair, value in (PLANTED if planted is None else planted).items():
+        beyond[:, pairs.index(pair)] += value
+    singles = rng.random(n_layers) + 0.1 * rng.normal(size=(n, n_layers))
+    return interactions_result(with_pairs(singles, beyond), **options)
+
+
+def test_redundant_and_overlapping_layers_are_told_with_their_numbers():
+    result = planted()
+    redundant, overlapping = (one.sentence for one in findings([result]))
+    assert redundant.startswith(
+        "Layers 2 and 7 stand in for each other in keys (continuation): skipping both costs 2.0"
+    )
+    assert "more than the two alone together" in redundant
+    assert "the strongest such pair of 28; n = 40" in redundant
+    assert overlapping.startswith("Layers 1 and 4 overlap in keys (continuation)")
+    assert "nats less than the two alone together, so part of what" in overlapping
+    row = result.pairs().query("measure == 'nats' and first_layer == 2 and second_layer == 7")
+    told = "{:.2f} [{:.2f}, {:.2f}]".format(*row[["interaction", "low", "high"]].iloc[0])
+    assert told in redundant
+
+
+def test_sentences_stand_on_rows_of_the_table_of_pairs():
+    result = planted()
+    for finding in findings([result]):
+        source = finding.source
+        table = result.derived()[source["table"]]
+        quoted = rows(rows(table, **source["where"]), **source["at"])
+        assert set(quoted["measure"]) == {"nats", "margin", "accuracy"}
+        assert len(quoted) == 3
+
+
+def test_pairs_that_cost_more_like_all_others_do_not_stand_in_for_each_other():
+    every = dict.fromkeys(combinations(range(5), 2), 1.0)
+    (found,) = findings([planted(5, planted=every)])
+    assert "stand in for each other" not in found.sentence
+    assert "as pairs with one of them do in general (mean 1.0" in found.sentence
+    assert "does not single these two out" in found.sentence
+
+
+def at_floor(lost: dict[int, bool], n: int = 40):
+    """Two layers that each take 3 nats, all there is; accuracy is gone without some of them."""
+    costs = with_pairs(np.full((n, 3), 3.0), np.array([[-3.0, 0.0, 0.0]] * n))
+    gone = {layers: any(lost[layer] for layer in layers) for layers in costs}
+    right: Costs = {layers: np.full(n, not gone[layers]) for layers in costs}
+    return interactions_result(costs, right=right)
+
+
+@pytest.mark.parametrize(
+    ("lost", "said"),
+    [
+        ({0: True, 1: True, 2: False}, "but skipping either alone already leaves it guessing"),
+        ({0: False, 1: True, 2: False}, "but skipping layer 1 alone already leaves it guessing"),
+        ({0: False, 1: False, 2: False}, "so part of what one gives is gone without the other"),
+    ],
+)
+def test_an_overlap_at_the_floor_is_worded_as_such(lost, said):
+    (found,) = findings([at_floor(lost)])
+    assert found.sentence.startswith("Layers 0 and 1 overlap")
+    assert said in found.sentence
+
+
+def test_an_overlap_off_the_floor_is_told_before_a_stronger_one_at_it():
+    n, found = 40, with_pairs(np.full((40, 4), 3.0), np.zeros((40, 6)))
+    found[0, 1] = found[0, 1] - 3
+    found[2, 3] = found[2, 3] - 1
+    right: Costs = {layers: np.full(n, 0 not in layers) for layers in found}
+    (told,) = findings([interactions_result(found, right=right)])
+    assert told.sentence.startswith("Layers 2 and 3 overlap")
+
+
+def test_where_nothing_interacts_the_strongest_pair_is_told_with_its_interval():
+    (found,) = findings([planted(planted={})])
+    assert found.sentence.startswith("No two layers are established to stand in for each other")
+    assert "the strongest interaction is" in found.sentence
+
+
+def test_pairs_in_nats_alone_are_told_apart():
+    rng = np.random.default_rng(0)
+    singles = 1 + 0.1 * rng.normal(size=(40, 3))
+    margin = with_pairs(singles, 1e-6 * rng.normal(size=(40, 3)))
+    nats = with_pairs(singles, 0.5 + 0.1 * rng.normal(size=(40, 3)))
+    (found,) = findings([interactions_result(nats, margin)])
+    assert "3 pairs cost more in nats alone, as parts do that add up" in found.sentence
+
+
+def test_it_is_told_that_nothing_is_said_without_signal():
+    (said,) = findings([planted(accuracy=0.2)])
+    assert said.kind == "no signal"
+    assert said.sentence.startswith("Of interactions nothing is said in keys (continuation): the")
+    assert "above chance there (n = 40), and no layers were skipped" in said.sentence
+
+
+def several(n_tasks: int, n_layers: int):
+    """A result of some tasks, with long names."""
+    return joined_results(
+        *(
+            planted(n_layers, 12, {}, seed, task=f"{'a-task-with-a-long-name-' * 2}{seed}")
+            for seed in range(n_tasks)
+        )
+    )
+
+
+@pytest.mark.parametrize("width", [3.3, 6.9])
+@pytest.mark.parametrize(("n_tasks", "n_layers"), [(1, 2), (1, 8), (5, 30), (4, 3)])
+def test_texts_are_readable_and_apart(width, n_tasks, n_layers):
+    result = several(n_tasks, n_layers)
+    for figure in (
+        interaction_triangles(result.pairs(), width=width),
+        shapley_values(result.shapley(), "pairs", width=width),
+    ):
+        assert figure.get_figwidth() <= width + 1e-9
+        assert_legible(figure)
+
+
+@pytest.mark.parametrize("n_layers", [6, 14])
+def test_layers_of_two_stacks_are_readable_and_named(n_layers):
+    result = planted(n_layers, planted={}, n_encoder=3)
+    with naming_layers_of(result.facts.model):
+        figure = interaction_triangles(result.pairs(), width=3.3)
+    assert_legible(figure)
+    assert {"encoder", "decoder"} <= {text.get_text() for text in figure.findobj(_texts)}
+
+
+def _texts(artist) -> bool:
+    return hasattr(artist, "get_text")
+
+
+def test_cells_are_the_table_and_marks_its_verdicts():
+    result = planted()
+    figure = result.plot()
+    axes = figure.axes[0]
+    (mesh,) = axes.findobj(QuadMesh)
+    assert mesh.norm.vmin == -mesh.norm.vmax
+    shown = np.ma.filled(mesh.get_array().reshape(7, 7), np.nan)
+    for row in result.pairs().query("measure == 'nats'").itertuples():
+        assert shown[row.second_layer - 1, row.first_layer] == row.interaction
+    assert np.isnan(shown).sum() == 21
+    marks = {line.get_gid(): line.get_xydata().tolist() for line in axes.get_lines()}
+    assert marks == {"redundant": [[2.5, 6.5]], "overlapping": [[1.5, 3.5]]}
+
+
+def test_layers_apart_from_each_other_are_named_one_by_one():
+    costs = planted(3, planted={}).interactions
+    result = planted(3, planted={})
+    named = {0: 4, 1: 9, 2: 11}
+    costs["layers"] = [[named[layer] for layer in layers] for layers in costs["layers"]]
+    changed = type(result)(costs, result.interaction_orders, result.facts)
+    axes = changed.plot().axes[0]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["4", "9"]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["9", "11"]
+
+
+def test_there_is_nothing_to_draw_without_signal():
+    with pytest.raises(UserError, match="nothing to draw"):
+        planted(accuracy=0.2).plot()
+
+
+def test_a_page_has_a_part_with_figures_tables_and_evidence():
+    orders = frame(
+        "interaction_orders",
+        [{"permutation": 0, "place": place, "layer": layer} for place, layer in enumerate((1, 0))],
+    )
+    page = report([planted(2, planted={(0, 1): 2.0}, orders=orders)])
+    assert "What stands in for what" in page.html
+    assert "rows of interaction_pairs.parquet" in page.html
+    assert "layers 0 and 1" in page.html
+    assert {"interactions", "shapley_pairs", "shapley_permutations"} <= set(page.figures)
+    assert "from sampled orders of removal" in page.html
+
+
+def test_a_page_of_accuracies_alone_gives_no_verdict():
+    result = planted(3, planted={}, protocol="generate")
+    costs = result.interactions.assign(gold_logprob=np.nan, margin=np.nan)
+    changed = type(result)(costs, result.interaction_orders, result.facts)
+    page = report([changed])
+    assert "What stands in for what" in page.html
+    assert "stand in for each other in" not in page.html
+    assert findings([changed]) == []

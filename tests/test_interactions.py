@@ -1,0 +1,322 @@
+"""Interactions against hooks written by hand, and in models whose answer is known."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+import layerwise as lw
+from layerwise.errors import UserError
+from layerwise.models import original_tokenizer
+from layerwise.models.organisms.layout import Spot, WiredLayout
+from layerwise.models.organisms.truth import Planted
+from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
+from layerwise.tasks import build_requests
+from tests import analysis, planted_seq2seq
+from tests.analysis import logprob, solved_by, word_task
+from tests.models.tiny import tiny_model
+from tests.planted import CAPABILITIES, layouts, small_model, small_task
+
+COPY = WiredLayout(previous_copy=Spot(2, 0))
+NATS = "measure == 'nats'"
+
+
+@pytest.fixture(scope="module", params=["llama", "gpt2"])
+def model(request):
+    return tiny_model(request.param)
+
+
+@pytest.fixture(scope="module")
+def task(model):
+    return solved_by(model, word_task(8))
+
+
+def quiet(model, task, **options):
+    return lw.interactions(model, task, progress=False, **options)
+
+
+def skipping(layers):
+    """Hooks that leave layers out."""
+    kept = {}
+
+    def keep(resid, hook):
+        kept[hook.layer()] = resid
+
+    def put(resid, hook):
+        return kept[hook.layer()]
+
+    return [
+        (f"blocks.{layer}.{name}", hook)
+        for layer in layers
+        for name, hook in (("hook_resid_pre", keep), ("hook_resid_post", put))
+    ]
+
+
+def without_heads(heads):
+    """Hooks that take what some heads write away."""
+
+    def take(z, hook):
+        for layer, head in heads:
+            if layer == hook.layer():
+                z[:, :, head] = 0
+        return z
+
+    return [(f"blocks.{layer}.attn.hook_z", take) for layer in {layer for layer, _ in heads}]
+
+
+def gold_logprobs(model, task, hooks):
+    """The gold option's log-probability, item by item, by plain hooked forwards."""
+    found = []
+    for item in task.items:
+        asked = build_requests(task, item, "continuation", original_tokenizer(model))
+        request = next(one.request for one in asked if one.gold)
+        found.append(logprob(model, request.context, request.continuation, hooks()))
+    return np.array(found)
+
+
+def assert_interactions_are(pairs: pd.DataFrame, model, task, hooks_of) -> None:
+    """Each pair's mean interaction in nats is that of hooks made for its players."""
+    intact = gold_logprobs(model, task, list)
+    cost = {
+        removed: intact - gold_logprobs(model, task, lambda removed=removed: hooks_of(removed))
+        for row in pairs.itertuples()
+        for removed in ((_first(row),), (_second(row),), (_first(row), _second(row)))
+    }
+    for row in pairs.itertuples():
+        a, b = _first(row), _second(row)
+        beyond = cost[a, b] - cost[(a,)] - cost[(b,)]
+        assert row.interaction == pytest.approx(beyond.mean(), abs=1e-4)
+        assert row.cost_both == pytest.approx(cost[a, b].mean(), abs=1e-4)
+
+
+def _first(row):
+    return row.first_layer if pd.isna(row.first_head) else (row.first_layer, row.first_head)
+
+
+def _second(row):
+    return row.second_layer if pd.isna(row.second_head) else (row.second_layer, row.second_head)
+
+
+@pytest.mark.parametrize("method", ["engine", "reference"])
+def test_pairs_of_layers_are_those_of_hooks_written_by_hand(model, task, method):
+    pairs = quiet(model, task, method=method).pairs().query(NATS)
+    assert len(pairs) == 3
+    assert_interactions_are(pairs, model, task, skipping)
+
+
+def test_pairs_of_heads_are_those_of_hooks_written_by_hand(model, task):
+    found = quiet(model, task, site="z", layers=[0, 2], heads=[1, 3])
+    pairs = found.pairs().query(NATS)
+    assert len(pairs) == 6
+    assert_interactions_are(pairs, model, task, without_heads)
+    assert set(found.shapley()["head"]) == {1, 3}
+
+
+def test_both_stacks_of_an_encoder_decoder_interact():
+    model, task = planted_seq2seq.small_seq2seq(WiredSeq2SeqLayout()), small_task("retrieval", 12)
+    asked: dict = {"layers": ["encoder.1", "encoder.2", "decoder.3"]}
+    one, other = (quiet(model, task, method=m, **asked) for m in ("engine", "reference"))
+    assert verdicts(one)["overlapping"] == {(1, 11)}
+    key = ["intervention", "item"]
+    joined = one.interactions.merge(other.interactions, on=key, validate="1:1")
+    assert len(joined) == len(one.interactions)
+    np.testing.assert_allclose(joined["gold_logprob_x"], joined["gold_logprob_y"], atol=1e-4)
+    assert "encoder.1, decoder.3" in set(one.summary_rows()["pair"])
+
+
+def test_tables_have_their_documented_columns(model, task):
+    found = quiet(model, task, permutations=2)
+    tables = {name: getattr(found, name) for name in found.tables} | found.derived()
+    for name, table in tables.items():
+        assert list(table.columns) == analysis.documented_columns(f"{name}.parquet")
+        assert len(table)
+
+
+def test_a_saved_result_is_read_back_and_says_the_same(model, task, tmp_path):
+    found = quiet(model, task, permutations=3, out=tmp_path)
+    (again,) = lw.load_results(tmp_path)
+    for name in ("pairs", "shapley", "signal"):
+        pd.testing.assert_frame_equal(getattr(found, name)(), getattr(again, name)())
+    assert {path.name for path in tmp_path.glob("*.parquet")} == {
+        "interactions.parquet", "interaction_orders.parquet", "interaction_pairs.parquet",
+        "shapley.parquet",
+    }  # fmt: skip
+    assert repr(again).startswith("InteractionsResult")
+    assert "verdict" in again._repr_html_()
+
+
+def test_a_run_that_was_interrupted_goes_on_to_the_same_tables(tmp_path):
+    model, task = small_model(WiredLayout()), small_task("retrieval", 40)
+    asked = {"layers": [1, 2, 3], "permutations": 2}
+    whole = quiet(model, task, **asked)
+    calls = []
+
+    def stopped(self, *args, measure=lw.analyses.ablation.job.Ablation.measure):
+        calls.append(args)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return measure(self, *args)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("layerwise.analyses.ablation.job.Ablation.measure", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            quiet(model, task, out=tmp_path, **asked)
+        resumed = quiet(model, task, out=tmp_path, **asked)
+    assert len(calls) == 5
+    pd.testing.assert_frame_equal(resumed.interactions, whole.interactions)
+    pd.testing.assert_frame_equal(resumed.pairs(), whole.pairs())
+
+
+def verdicts(found) -> dict[str, set[tuple[int, int]]]:
+    """The pairs of layers that have each verdict."""
+    table = found.pairs().query(NATS)
+    return {
+        verdict: set(zip(group["first_layer"], group["second_layer"], strict=True))
+        for verdict, group in table.groupby("verdict")
+    }
+
+
+def layer_pairs(spots) -> set[tuple[int, int]]:
+    return {(a.layer, b.layer) for a, b in spots}
+
+
+def assert_planted_pairs_are_found(layout: WiredLayout, capability: str, seed: int = 0) -> None:
+    found = quiet(small_model(layout, seed), small_task(capability))
+    known, told = Planted(layout, capability), verdicts(found)
+    n_pairs = layout.n_layers * (layout.n_layers - 1) // 2
+    assert told.get("redundant", set()) == layer_pairs(known.redundant)
+    assert told.get("overlapping", set()) == layer_pairs(known.overlapping)
+    assert sum(map(len, told.values())) == n_pairs
+    assert "nats alone" not in told
+    significant = found.pairs().query("significant and measure == 'accuracy'")
+    assert len(significant) == len(known.redundant) + len(known.overlapping)
+
+
+@pytest.mark.parametrize("layout", [WiredLayout(), COPY], ids=["chain", "copy"])
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_exactly_the_planted_pairs_are_found(layout, capability):
+    assert_planted_pairs_are_found(layout, capability)
+
+
+@settings(max_examples=2, deadline=None, phases=(Phase.explicit, Phase.generate))
+@given(layouts(), st.integers(0, 1000))
+def test_they_are_found_wherever_they_are(layout, seed):
+    assert_planted_pairs_are_found(layout, "reasoning", seed)
+
+
+def test_a_chain_of_two_overlaps_and_its_idle_neighbours_do_not():
+    found = quiet(small_model(WiredLayout()), small_task("retrieval"), layers=[0, 1, 2, 3])
+    assert verdicts(found)["overlapping"] == {(1, 3)}
+    (row,) = found.pairs().query(f"{NATS} and verdict == 'overlapping'").to_dict("records")
+    assert row["at_floor"] == "both"
+    assert row["interaction"] == pytest.approx(-row["cost_both"], abs=1e-4)
+
+
+def test_planted_heads_that_stand_in_for_each_other_are_found():
+    (first, second) = next(iter(Planted(COPY, "retrieval").redundant))
+    found = quiet(
+        small_model(COPY), small_task("retrieval"), site="z", layers=[1, 2, 3], heads=[0, 2]
+    )
+    table = found.pairs().query(f"{NATS} and verdict == 'redundant'")
+    (row,) = table.to_dict("records")
+    assert (row["first_layer"], row["first_head"]) == (first.layer, first.head)
+    assert (row["second_layer"], row["second_head"]) == (second.layer, second.head)
+    assert row["excess_low"] > 0
+
+
+def test_a_copy_before_the_look_up_alone_is_taken():
+    with pytest.raises(UserError, match="expected a layer before look_up"):
+        WiredLayout(previous_copy=Spot(5))
+    with pytest.raises(UserError, match="without another mechanism"):
+        WiredLayout(previous_copy=Spot(1, 0))
+
+
+def halves_of_a_fact():
+    """A wired model whose facts are written half by one MLP, half by that of the next layer."""
+    model = copy.deepcopy(small_model(WiredLayout()))
+    one, other = model.blocks[4].mlp, model.blocks[5].mlp
+    with torch.no_grad():
+        one.W_out *= 0.5
+        for name in ("W_in", "b_in", "W_out"):
+            getattr(other, name).copy_(getattr(one, name))
+    return model
+
+
+def test_two_parts_that_add_up_in_the_logits_are_not_called_redundant():
+    found = quiet(halves_of_a_fact(), small_task("knowledge"), site="mlp_out", layers=[3, 4, 5, 6])
+    assert verdicts(found)["nats alone"] == {(4, 5)}
+    assert "redundant" not in verdicts(found)
+    row = found.pairs().query("first_layer == 4 and second_layer == 5").set_index("measure")
+    assert row.loc["nats", "interaction"] > 1
+    assert row.loc["margin", "interaction"] == pytest.approx(0, abs=1e-3)
+    assert row.loc["accuracy", "verdict"] == "nats alone"  # told beside, of the pair
+    assert row.loc["margin", "cost_first"] == pytest.approx(6, abs=0.1)
+
+
+def test_nothing_is_swept_or_said_without_signal():
+    found = quiet(small_model(WiredLayout()), small_task("retrieval"), protocols="letter")
+    assert not found.signal()["signal"].any()
+    assert set(found.interactions["intervention"]) == {"intact"}
+    assert found.pairs().empty
+    assert found.shapley().empty
+    assert found.summary_rows().empty
+
+
+def test_of_generated_texts_accuracy_alone_is_measured_without_a_verdict():
+    found = quiet(
+        small_model(COPY), small_task("retrieval"), protocols="generate", layers=[1, 2, 3]
+    )
+    pairs = found.pairs()
+    assert set(pairs["measure"]) == {"accuracy"}
+    assert pairs["verdict"].isna().all()
+    assert set(found.summary_rows()["unit"]) == {"accuracy"}
+
+
+def test_sampled_shapley_values_share_out_the_cost_of_removing_all():
+    """Exact values of the game: 1 and 2 stand in for each other, 3 and 8 take all alone."""
+    model, task, layers = small_model(COPY), small_task("retrieval"), [1, 2, 3, 8]
+    found = quiet(model, task, layers=layers, order=1, permutations=60)
+    table = found.shapley().query(f"{NATS} and by == 'permutations'").set_index("layer")
+    together = lw.ablate(model, task, "continuation", layers=layers, as_one=True, progress=False)
+    total = float(together.effects()["nats"].iloc[0])
+    assert table["value"].sum() == pytest.approx(total, abs=1e-4)
+    np.testing.assert_allclose(table["total"], total, atol=1e-4)
+    exact = {1: total / 12, 2: total / 12, 3: 5 * total / 12, 8: 5 * total / 12}
+    for layer, row in table.iterrows():
+        assert abs(row["value"] - exact[layer]) < 4 * row["se_sampling"]
+
+
+def test_sets_are_skipped_once_however_often_they_are_drawn():
+    found = quiet(small_model(COPY), small_task("retrieval"), layers=[1, 2, 3], permutations=30)
+    sets = found.interactions["intervention"].unique()
+    assert len(sets) == 2**3
+    assert set(found.interaction_orders.groupby("permutation").size()) == {3}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"order": 3}, "The order is 3; expected 2"),
+        ({"order": 1}, "Nothing would be removed together"),
+        ({"permutations": -1}, "The number of permutations is -1"),
+        ({"layers": [1]}, "Only one of the layers"),
+        ({"site": "resid_post"}, "Unknown site"),
+        ({"site": "layer", "heads": [1]}, "Heads were named for site 'layer'"),
+        ({"layers": [0, 9]}, "Layer 9 is out of range"),
+        ({"permutations": 10**6}, "The number of permutations is 1000000"),
+    ],
+)
+def test_wrong_calls_are_told(options, said):
+    with pytest.raises(UserError, match=said):
+        quiet(tiny_model("gpt2"), word_task(2), **options)
+
+
+def test_too_many_sets_are_refused():
+    with pytest.raises(UserError, match=r"Of 40 heads .* expected at most 5,000"):
+        quiet(small_model(COPY), small_task("retrieval"), site="z", permutations=200)
