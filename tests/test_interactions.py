@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import doctest
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import layerwise as lw
+from layerwise.analyses.interactions import api
 from layerwise.errors import UserError
 from layerwise.models import original_tokenizer
 from layerwise.models.organisms.layout import Spot, WiredLayout
@@ -320,3 +322,11 @@ def test_wrong_calls_are_told(options, said):
 def test_too_many_sets_are_refused():
     with pytest.raises(UserError, match=r"Of 40 heads .* expected at most 5,000"):
         quiet(small_model(COPY), small_task("retrieval"), site="z", permutations=200)
+
+
+def test_the_example_of_the_docstring_is_what_it_gives():
+    ran = doctest.DocTestRunner()
+    for example in doctest.DocTestFinder().find(api.interactions, "interactions", globs={}):
+        ran.run(example)
+    assert ran.tries == 5
+    assert not ran.failures

@@ -86,6 +86,14 @@ def test_an_overlap_at_the_floor_is_worded_as_such(lost, said):
     assert said in found.sentence
 
 
+def test_what_costs_more_below_the_floor_does_not_stand_in_for_anything():
+    n, costs = 40, with_pairs(np.ones((40, 3)), np.array([[2.0, 0.0, 0.0]] * 40))
+    right: Costs = {layers: np.full(n, 1 not in layers) for layers in costs}
+    (found,) = findings([interactions_result(costs, right=right)])
+    assert found.sentence.startswith("Skipping both layers 0 and 1 costs 2.00 [2.00, 2.00] nats")
+    assert "but skipping layer 1 alone already leaves it guessing: what is lost" in found.sentence
+
+
 def test_an_overlap_off_the_floor_is_told_before_a_stronger_one_at_it():
     n, found = 40, with_pairs(np.full((40, 4), 3.0), np.zeros((40, 6)))
     found[0, 1] = found[0, 1] - 3

@@ -76,22 +76,23 @@ def _redundant(cell: pd.DataFrame, every: pd.DataFrame) -> list[Finding]:
     chosen = rows(cell, verdict=REDUNDANT)
     if chosen.empty:
         return []
-    top = _strongest(chosen)
-    sure = _stands_out(top)
-    subject, beyond = pair_name(top), _nats(top)
-    where = f"{top['task']} ({top['protocol']})"
-    if sure:
+    free = rows(chosen, at_floor="neither")
+    top = _strongest(free if len(free) else chosen)
+    subject, where = pair_name(top), f"{top['task']} ({top['protocol']})"
+    more = f"costs {_nats(top)} nats more than the two alone together"
+    together, sure = f"Skipping both {subject} {more} in {where}", False
+    if free.empty:
         claim = (
-            f"{capitalised(subject)} stand in for each other in {where}: skipping both costs "
-            f"{beyond} nats more than the two alone together"
+            f"{together}, but skipping {_floored(top)} alone already leaves it guessing: what is "
+            "lost beyond that is how sure it is of wrong answers"
         )
+    elif not _stands_out(top):
+        claim = f"{together}, {_in_general(top)}"
     else:
-        claim = (
-            f"Skipping both {subject} costs {beyond} nats more than the two alone together in "
-            f"{where}, {_in_general(top)}"
-        )
+        sure = True
+        claim = f"{capitalised(subject)} stand in for each other in {where}: skipping both {more}"
     sentence = f"{claim} ({_alone(top)}{_accuracy(top, every)}; {_test(cell, top)})."
-    return [_finding(sentence, 0.75 if sure else 0.5, top)]
+    return [_finding(sentence, 0.75 if sure else 0.45, top)]
 
 
 def _overlapping(cell: pd.DataFrame, every: pd.DataFrame) -> list[Finding]:
@@ -153,12 +154,14 @@ def _why(row: dict[str, Any]) -> str:
     """What an overlap may come from."""
     if row["at_floor"] == "neither":
         return ", so part of what one gives is gone without the other"
-    which = {
-        "first": part_name(row, "first"),
-        "second": part_name(row, "second"),
-        "both": "either",
-    }[row["at_floor"]]
-    return f", but skipping {which} alone already leaves it guessing, with little left to lose"
+    return (
+        f", but skipping {_floored(row)} alone already leaves it guessing, with little left to lose"
+    )
+
+
+def _floored(row: dict[str, Any]) -> str:
+    """Which of a pair alone leaves the model guessing."""
+    return "either" if row["at_floor"] == "both" else part_name(row, row["at_floor"])
 
 
 def _alone(row: dict[str, Any]) -> str:
