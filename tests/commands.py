@@ -16,6 +16,7 @@ import pytest
 import typer.main
 
 from layerwise.cli import app as cli
+from layerwise.cli import commands
 from tests.models.tiny import session_folder, tiny_folder
 
 COMMAND = [sys.executable, "-m", "layerwise.cli"]
@@ -52,13 +53,13 @@ def _loaded(load: Callable[..., Any], name: str, **options: str | None) -> Any:
     return load(name, **options)
 
 
-def _load(name: str, dtype: str, device: str, offload: str | None) -> Any:
+def _load(name: str, **options: str | None) -> Any:
     """Load a model as commands do, but toy models and ``model_folder`` once a session."""
     from layerwise.models import load_model
 
     unchanging = name.startswith(("organism-", "wired-")) or name in _folders
     load = _loaded if unchanging else lambda load, *args, **options: load(*args, **options)
-    return load(load_model, name, dtype=dtype, device=device, offload=offload)
+    return load(load_model, name, **options)
 
 
 _parser = functools.cache(typer.main.get_command)
@@ -69,7 +70,7 @@ def run(*args: object) -> Outcome:
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LAYERWISE_CACHE", environment()["LAYERWISE_CACHE"])
-        patch.setattr(cli, "_load", _load)
+        patch.setattr(commands, "load_named", _load)
         patch.setattr(typer.main, "get_command", _parser)
         patch.setattr(sys, "argv", ["layerwise", *map(str, args)])
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):

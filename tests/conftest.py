@@ -90,7 +90,7 @@ def process_of_all_tests():
     """Commands that are run inside it settle nothing for it; ``test_process`` tries that apart."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("layerwise.cli.app.collect_rarely", lambda: None)
-        patched.setattr("layerwise.cli.app.settle", lambda: None)
+        patched.setattr("layerwise.cli.commands.settle", lambda: None)
         patched.setattr("layerwise.cli.app.work_beside", lambda: None)
         yield
 

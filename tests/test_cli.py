@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import layerwise as lw
-from layerwise.cli import app as cli
+from layerwise.cli.commands import default_folder
 from layerwise.models import load_model, weights_hash
 from layerwise.tasks import languages
 from tests import commands
@@ -221,4 +221,4 @@ def test_a_process_of_its_own_says_nothing_else(here):
 def test_a_profile_goes_to_a_folder_named_after_the_model(tmp_path, monkeypatch, model, folder):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    assert cli._default_folder(model) == Path("runs") / folder
+    assert default_folder(model) == Path("runs") / folder

@@ -36,7 +36,7 @@ from layerwise.models.originals import (
 )
 from layerwise.models.parity import Check
 from layerwise.models.quiet import quiet
-from layerwise.models.registry import DEFAULT_MODEL, WIRED_MODELS
+from layerwise.models.registry import WIRED_MODELS
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.models.seq2seq.load import checked, expected_logprobs, hooked_seq2seq
 from layerwise.models.sources import Source, find_source
@@ -47,7 +47,7 @@ from layerwise.models.weight_files import WeightFiles, damaged, find_weights, wr
 @own_state()
 @check_arguments()
 def load_model(
-    name: str | os.PathLike[str] = DEFAULT_MODEL,
+    name: str | os.PathLike[str] = "smollm2-135m",
     *,
     dtype: str = "float32",
     device: str = "cpu",

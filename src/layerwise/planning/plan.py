@@ -22,7 +22,7 @@ from layerwise.analyses.arguments import check_arguments, model_or_name
 from layerwise.analyses.attribution.job import Attribution
 from layerwise.analyses.extra import ProfileStart
 from layerwise.analyses.logit_lens.api import LENS_PROTOCOLS, Lens
-from layerwise.analyses.patching.api import PAIRS, Patching
+from layerwise.analyses.patching.api import Patching
 from layerwise.analyses.profile.api import Jobs as ProfileJobs
 from layerwise.analyses.profile.extras import EXTRAS, planned_jobs, wanted_extras
 from layerwise.analyses.similarity.api import Similarity
@@ -135,7 +135,7 @@ def plan_run(
     kind: str = "skip",
     site: str | None = None,
     layers: Sequence[int | str] | None = None,
-    pairs: int = PAIRS,
+    pairs: int = 16,
     exhaustive: bool = False,
     also: str | Sequence[str] = (),
     limit: int | None = None,
@@ -147,7 +147,7 @@ def plan_run(
     memory_budget: int | None = None,
     recalibrate: bool = False,
 ) -> RunPlan:
-    """What a run would cost.
+    """Say what a run would cost before it is made: work, memory, and time here.
 
     Speeds are measured in a few seconds on a few blocks of the model's shape, and remembered.
     Where texts of more than a few tokens are generated, their length is tried on some items with

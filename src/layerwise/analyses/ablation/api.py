@@ -15,7 +15,6 @@ from layerwise.analyses.execute import execute
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.runs.setup import TaskLike, check_layers, prepare
-from layerwise.tasks import PROTOCOLS
 
 from .job import Ablation
 from .result import AblationResult
@@ -26,7 +25,7 @@ from .result import AblationResult
 def ablate(
     model: Model,
     tasks: TaskLike | Sequence[TaskLike] = "all",
-    protocols: str | Sequence[str] = PROTOCOLS,
+    protocols: str | Sequence[str] = ("letter", "continuation", "generate"),
     *,
     kind: str = "skip",
     site: str | None = None,

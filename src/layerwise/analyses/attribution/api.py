@@ -21,15 +21,13 @@ from layerwise.runs.setup import TaskLike, prepare
 from .job import Attribution
 from .result import AttributionResult
 
-ATTRIBUTION_PROTOCOLS = ("letter", "continuation")
-
 
 @check_arguments()
 @in_turn
 def attribution(
     model: Model,
     tasks: TaskLike | Sequence[TaskLike] = "all",
-    protocols: str | Sequence[str] = ATTRIBUTION_PROTOCOLS,
+    protocols: str | Sequence[str] = ("letter", "continuation"),
     *,
     against: str = "mean",
     limit: int | None = None,

@@ -22,9 +22,9 @@ from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import execute
 from layerwise.analyses.patching.cells import PATTERNS, Cell, PatchingLayout
 from layerwise.analyses.patching.hooked_patches import answer_logits, token_passes
-from layerwise.analyses.patching.job import PAIRS, Patching, grouped, runs_of
+from layerwise.analyses.patching.job import Patching, grouped, runs_of
 from layerwise.analyses.patching.pairs import Pair
-from layerwise.analyses.patching.tables import DENOISING, patched_and_source
+from layerwise.analyses.patching.tables import patched_and_source
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import DECODER, ENCODER
 from layerwise.models.in_turn import in_turn
@@ -55,10 +55,10 @@ def attribute_patches(
     tasks: TaskLike | Sequence[TaskLike] | None = None,
     *,
     sites: str | Sequence[str] | None = None,
-    direction: str = DENOISING,
+    direction: str = "denoising",
     positions: str | Sequence[str] | None = None,
-    sample: int = SAMPLE,
-    pairs: int = PAIRS,
+    sample: int = 64,
+    pairs: int = 16,
     limit: int | None = None,
     seed: int = 0,
     fewshot: int | None = None,
@@ -66,9 +66,10 @@ def attribute_patches(
     memory_budget: int | None = None,
     progress: bool = True,
 ) -> AttributionPatchingResult:
-    """Estimate every patch of a site by two forwards and one backward a pair.
+    """Estimate all patches by gradients, and compare with true patches of a sample.
 
-    In an encoder-decoder the one backward goes through both stacks, so that all their layers are
+    Every patch of a site is estimated by two forwards and one backward a pair. In an
+    encoder-decoder the one backward goes through both stacks, so that all their layers are
     estimated at once.
 
     Args:

@@ -56,17 +56,18 @@ SEQUENCES, LENGTH, THRESHOLD = 20, 50, 0.4
 def head_scores(
     model: Model,
     *,
-    sequences: int = SEQUENCES,
+    sequences: int = 20,
     length: int | None = None,
-    threshold: float = THRESHOLD,
+    threshold: float = 0.4,
     seed: int = 0,
     out: str | Path | None = None,
     progress: bool = True,
 ) -> HeadsResult:
-    """Score every head's attention on random tokens that are repeated once.
+    """Find induction heads: what each head attends to on repeated random tokens.
 
-    In an encoder-decoder three kinds of attention are scored, each where a sequence stands twice:
-    the encoder's, twice in its input; the decoder's self-attention, twice in what the decoder is
+    Every head's attention is scored on random tokens that are repeated once. In an
+    encoder-decoder three kinds of attention are scored, each where a sequence stands twice: the
+    encoder's, twice in its input; the decoder's self-attention, twice in what the decoder is
     given, of which nothing is in the input; and cross-attention, once in each.
 
     Args:

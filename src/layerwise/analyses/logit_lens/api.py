@@ -22,7 +22,7 @@ from layerwise.runs.setup import TaskLike, prepare
 
 from .job import Lens as Lens
 from .names import LENSES, LOGIT, TUNED
-from .reading import GENERATED, PROMPT
+from .reading import GENERATED
 from .result import LensResult
 
 LENS_PROTOCOLS = ("letter", "continuation")
@@ -35,10 +35,10 @@ def logit_lens(
     tasks: TaskLike | Sequence[TaskLike] = "all",
     protocols: str | Sequence[str] | None = None,
     *,
-    lens: str = LOGIT,
+    lens: str = "logit",
     tuned: TunedLens | str | Path | None = None,
     sites: str | Sequence[str] = "resid_post",
-    over: str = PROMPT,
+    over: str = "prompt",
     positions: str | Sequence[int] = (-1,),
     limit: int | None = None,
     seed: int = 0,

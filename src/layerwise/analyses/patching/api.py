@@ -17,10 +17,8 @@ from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.runs.setup import TaskLike, paired_tasks, prepare
 
-from .job import PAIRS as PAIRS
 from .job import Patching as Patching
 from .result import PatchingResult
-from .tables import DENOISING
 
 
 @check_arguments()
@@ -30,11 +28,11 @@ def patch_activations(
     tasks: TaskLike | Sequence[TaskLike] | None = None,
     *,
     sites: str | Sequence[str] = ("resid_pre",),
-    directions: str | Sequence[str] = (DENOISING,),
+    directions: str | Sequence[str] = ("denoising",),
     positions: str | Sequence[str] | None = None,
     kl: bool = False,
     align: bool = False,
-    pairs: int = PAIRS,
+    pairs: int = 16,
     limit: int | None = None,
     seed: int = 0,
     fewshot: int | None = None,

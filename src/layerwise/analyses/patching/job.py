@@ -30,7 +30,6 @@ from .pairs import Pair, PairChoice, asked, both, logprob_of
 from .result import PatchingResult, patching_frame
 from .tables import DENOISING, DIRECTIONS, patched_and_source
 
-PAIRS = 16
 _Key = TypeVar("_Key", bound=Hashable)
 
 

@@ -19,9 +19,8 @@ import torch
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import execute
 from layerwise.analyses.patching.hooked_patches import token_passes
-from layerwise.analyses.patching.job import PAIRS
 from layerwise.analyses.patching.pairs import Pair, PairChoice
-from layerwise.analyses.patching.tables import DIRECTIONS, NOISING, patched_and_source
+from layerwise.analyses.patching.tables import DIRECTIONS, patched_and_source
 from layerwise.errors import UserError, unknown_name
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
@@ -47,15 +46,15 @@ def patch_paths(
     tasks: TaskLike | Sequence[TaskLike] | None = None,
     receivers: str | Sequence[str] = "logits",
     *,
-    direction: str = NOISING,
-    pairs: int = PAIRS,
+    direction: str = "noising",
+    pairs: int = 16,
     limit: int | None = None,
     seed: int = 0,
     fewshot: int | None = None,
     out: str | Path | None = None,
     progress: bool = True,
 ) -> PathPatchingResult:
-    """Patch every direct path into a receiver, one at a time.
+    """Find which heads and MLPs act on a receiver directly, by patching each path into it.
 
     The sender's output, at all positions, is taken from the other prompt's run, but reaches only
     the receiver: all else that it might act through is held as it was. Senders are all heads and

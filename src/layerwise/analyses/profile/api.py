@@ -20,7 +20,7 @@ from layerwise.analyses.emergence.api import emergence
 from layerwise.analyses.execute import execute
 from layerwise.analyses.extra import ProfileStart
 from layerwise.analyses.logit_lens.api import Lens
-from layerwise.analyses.patching.api import PAIRS, Patching
+from layerwise.analyses.patching.api import Patching
 from layerwise.errors import UserError
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
@@ -31,11 +31,9 @@ from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.progress import Meter
 from layerwise.runs.setup import Setup, TaskLike, prepare
 from layerwise.sweep import LogLikelihood, skip
-from layerwise.tasks import PROTOCOLS
 
 from .extras import changes_of, jobs_of, patched_sites, wanted_extras
 
-DEFAULT_ITEMS = 100
 FORWARDS_TIMED = 3
 
 
@@ -82,10 +80,10 @@ def _number(value: Any) -> float:
 def profile(
     model: Model,
     tasks: TaskLike | Sequence[TaskLike] = "all",
-    protocols: str | Sequence[str] = PROTOCOLS,
+    protocols: str | Sequence[str] = ("letter", "continuation", "generate"),
     *,
-    limit: int | None = DEFAULT_ITEMS,
-    pairs: int = PAIRS,
+    limit: int | None = 100,
+    pairs: int = 16,
     exhaustive: bool = False,
     also: str | Sequence[str] = (),
     seed: int = 0,

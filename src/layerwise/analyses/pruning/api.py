@@ -63,12 +63,13 @@ def prune_model(
     chat: bool = False,
     memory_budget: int | None = None,
 ) -> PruningResult:
-    """Write a model without some layers as a Hugging Face folder, and try it.
+    """Write a model without some layers, load it back, and compare it with the prediction.
 
-    The folder has the original's weights as they are stored there, with layers numbered anew, a
-    configuration with fewer layers, and the tokenizer. It is loaded back, compared with its own
-    Hugging Face model as every model at load, and with the intact model that skips these layers:
-    on a fixed text, where they must agree, and on the tasks' items.
+    It is written as a Hugging Face folder, which has the original's weights as they are stored
+    there, with layers numbered anew, a configuration with fewer layers, and the tokenizer. It is
+    loaded back, compared with its own Hugging Face model as every model at load, and with the
+    intact model that skips these layers: on a fixed text, where they must agree, and on the
+    tasks' items.
 
     Args:
         model: a model from ``load_model``, with the weights that it was loaded with.

@@ -36,15 +36,13 @@ from layerwise.tasks.items import Item
 from .measures import angular_distances, linear_cka, unbiased_cka
 from .result import SimilarityResult
 
-PROMPTS = ("letter", "continuation")
-
 
 @check_arguments()
 @in_turn
 def similarity(
     model: Model,
     tasks: TaskLike | Sequence[TaskLike] = "all",
-    protocols: str | Sequence[str] = PROMPTS,
+    protocols: str | Sequence[str] = ("letter", "continuation"),
     *,
     limit: int | None = None,
     seed: int = 0,

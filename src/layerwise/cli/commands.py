@@ -1,0 +1,166 @@
+"""Commands that run a model, each made from its public function's signature and docstring."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from layerwise.ground.arguments import check_ahead
+from layerwise.ground.process import settle
+
+from .options import FLAGS, PAIRED, Flag, Option, help_of
+from .printing import say, show_profile, show_pruned, show_removal, show_result
+from .signatures import REQUIRED, Signature, signature_of
+from .values import read_layers, read_positions
+
+# Bars are shown where there is a terminal.
+_NOT_ASKED = ("model", "progress")
+_BY_NAME = inspect.Parameter.KEYWORD_ONLY
+_LOADING = "layerwise.models.load:load_model"
+_MODEL = "Bundled alias, GGUF file, folder in hub format, or hub id."
+
+
+@dataclass(frozen=True)
+class Command:
+    """A public function as a command.
+
+    Attributes:
+        target: the function, ``module:name``; it is imported when the command runs.
+        show: prints what the function returns, given the folder that it wrote to.
+        flags: what of its options does not follow from the function, beside ``FLAGS``.
+        model: the model if none is named.
+        folder: where it writes if nobody says, from the model's name; None for nowhere.
+        offload: whether it can run a model whose weights stay on disk.
+    """
+
+    target: str
+    show: Callable[[Any, Any], None] = show_result
+    flags: Mapping[str, Flag] = field(default_factory=dict)
+    model: Any = REQUIRED
+    folder: Callable[[str], Path] | None = None
+    offload: bool = True
+
+    @property
+    def signature(self) -> Signature:
+        """What the function's source says of it."""
+        return signature_of(self.target)
+
+    def options(self) -> dict[str, Option]:
+        """The function's parameters as options, by name."""
+        flags = {**FLAGS, **self.flags}
+        parameters = self.signature.parameters
+        return {
+            name: Option(parameter, flags.get(name, Flag()))
+            for name, parameter in parameters.items()
+            if name not in _NOT_ASKED
+        }
+
+    def loading(self) -> dict[str, Option]:
+        """Options of ``load_model``, where the function takes a loaded model."""
+        if self.signature.parameters["model"].annotation != "Model":
+            return {}
+        names = ("dtype", "device", "offload") if self.offload else ("dtype", "device")
+        parameters = signature_of(_LOADING).parameters
+        return {name: Option(parameters[name], FLAGS.get(name, Flag())) for name in names}
+
+    def function(self) -> Callable[..., None]:
+        """The command as a function that typer reads."""
+        options, loading = self.options(), self.loading()
+
+        def run(model: str, **given: Any) -> None:
+            how = {name: given.pop(name) for name in loading}
+            arguments = {name: option.value(given[name]) for name, option in options.items()}
+            if self.folder is not None and arguments["out"] is None:
+                arguments["out"] = self.folder(model)
+            self.show(self._call(model, how, arguments), arguments.get("out"))
+
+        declared = {"model": (Annotated[str, typer.Argument(help=_MODEL)], self.model)}
+        for name, option in {**options, **loading}.items():
+            declared[name] = option.declared()
+        run.__annotations__ = {name: kind for name, (kind, _) in declared.items()}
+        vars(run)["__signature__"] = inspect.Signature(
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind
+            )
+            for name, (kind, default) in declared.items()
+        )
+        run.__doc__ = help_of(self.signature.summary)
+        return run
+
+    def _call(self, model: str, how: dict[str, Any], arguments: dict[str, Any]) -> Any:
+        """Call the function; no model is loaded for what would be refused."""
+        module, _, name = self.target.partition(":")
+        function = getattr(importlib.import_module(module), name)
+        if not how:
+            return function(model, **arguments)
+        check_ahead(function, **arguments)
+        return function(load_named(model, **how), **arguments)
+
+
+def load_named(name: str, **how: Any) -> Any:
+    """Load a model for the rest of the process."""
+    from layerwise.models import load_model
+
+    model = load_model(name, **how)
+    settle()
+    return model
+
+
+def default_folder(model: str) -> Path:
+    """Where a profile goes if nobody says; resolved, so that ``.`` has a name too."""
+    return Path("runs") / Path(model).expanduser().resolve().name
+
+
+_ANALYSES = "layerwise.analyses"
+_PAIRED = {"tasks": PAIRED}
+COMMANDS: Mapping[str, Command] = {
+    "profile": Command(
+        f"{_ANALYSES}.profile.api:profile", show_profile, model="smollm2-135m",
+        folder=default_folder,
+        flags={"limit": Flag(help="Take the first so many items of each task.")},
+    ),
+    "ablate": Command(f"{_ANALYSES}.ablation.api:ablate"),
+    "lens": Command(
+        f"{_ANALYSES}.logit_lens.api:logit_lens",
+        flags={
+            "positions": Flag(
+                help="Of the prompt, from its end, e.g. -1 or -3,-2,-1; or all.",
+                default="-1", read=read_positions,
+            )
+        },
+    ),
+    "train-lens": Command(
+        f"{_ANALYSES}.tuned_lens.api:train_lens",
+        lambda trained, out: show_result(trained.result, out),
+    ),
+    "attribution": Command(f"{_ANALYSES}.attribution.api:attribution"),
+    "heads": Command(f"{_ANALYSES}.heads.api:head_scores"),
+    "patch": Command(f"{_ANALYSES}.patching.api:patch_activations", flags=_PAIRED),
+    "path-patch": Command(f"{_ANALYSES}.path_patching.api:patch_paths", flags=_PAIRED),
+    "attribution-patch": Command(
+        f"{_ANALYSES}.attribution_patching.api:attribute_patches", flags=_PAIRED, offload=False
+    ),
+    "similarity": Command(f"{_ANALYSES}.similarity.api:similarity"),
+    "remove": Command(f"{_ANALYSES}.removal.api:removal_order", show_removal),
+    "prune": Command(
+        f"{_ANALYSES}.pruning.api:prune_model", show_pruned, offload=False,
+        flags={
+            "remove": Flag(
+                help="Which layers, e.g. 20-23, or encoder.3,decoder.1.", read=read_layers
+            ),
+            "out": Flag(help="New folder for the model without them."),
+            "limit": Flag(default=10),
+        },
+    ),
+    "plan": Command(
+        "layerwise.planning.plan:plan_run", lambda plan, _: say(plan),
+        flags={"tasks": Flag(("--task", "--tasks"))},
+    ),
+}  # fmt: skip
+"""Every command that runs a model, by name."""

@@ -1,0 +1,51 @@
+"""Commands that list what there is to be named: models and tasks."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from layerwise.errors import UserError
+
+from .printing import say
+
+
+def models(
+    name: Annotated[str | None, typer.Argument(help="Load this model and say what it is.")] = None,
+    offload: Annotated[
+        str | None, typer.Option(help="disk: only the layer that runs has its weights in memory.")
+    ] = None,
+) -> None:
+    """List the models that can be asked for by name, or describe one."""
+    from layerwise.models import known_models
+
+    if name is None:
+        if offload is not None:
+            raise UserError(
+                f"--offload {offload} says how a model is loaded, but no model was named; name "
+                "one, or leave it out."
+            )
+        for known in known_models():
+            state = "available" if known.available else f"not here; {known.install}"
+            say(f"{known.name}: {known.summary} ({state})")
+        say("or: a .gguf file, a folder in hub format, a hub id such as owner/name")
+        return
+    from layerwise.models import load_model, model_facts
+    from layerwise.sweep.blocks import attention_in_use
+
+    model = load_model(name, offload=offload)
+    facts = model_facts(model)
+    for field in facts.__dataclass_fields__:
+        say(f"{field}: {getattr(facts, field)}")
+    say(f"attention: {attention_in_use(model)}")
+
+
+def tasks() -> None:
+    """List the built-in tasks."""
+    from layerwise.tasks import languages, load_task, task_names
+
+    for language in languages():
+        for name in task_names(language):
+            say(load_task(name).describe())
+    say("or: a .jsonl file with question, answer and optionally choices and context")

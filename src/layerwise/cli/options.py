@@ -1,0 +1,133 @@
+"""What a parameter of a public function is on the command line: its flag, its type and its help.
+
+All of it follows from the function's signature and docstring but for what ``FLAGS`` says: values
+that texts stand for (``0-5,9``, ``2GiB``), and descriptions that speak of Python.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from layerwise.results.atomic_files import refuse_unusable_folder
+
+from .signatures import Parameter
+from .values import read_bytes, read_heads, read_layers
+
+SAME = object()
+_TYPES: Mapping[str, Any] = {
+    "bool": bool,
+    "float": float,
+    "int": int,
+    "str": str,
+    "str | Path": Path,
+    "TunedLens | str | Path": Path,
+    "str | Sequence[str]": list[str],
+    "TaskLike | Sequence[TaskLike]": list[str],
+}
+
+
+@dataclass(frozen=True)
+class Flag:
+    """What of an option does not follow from the function's parameter.
+
+    Attributes:
+        names: its names; made of the parameter's if there are none.
+        help: its help; the docstring's text if empty.
+        default: its default, where that is not the function's.
+        read: makes the value of a text, where the value is given as one.
+    """
+
+    names: tuple[str, ...] = ()
+    help: str = ""
+    default: Any = SAME
+    read: Callable[[str], Any] | None = None
+
+
+_TASK = ("--task", "--tasks")
+PAIRED = Flag(
+    _TASK,
+    "Task with pairs of prompts; kv-words and facts if left out, or all suites of the model's "
+    "toy language.",
+)
+FLAGS: Mapping[str, Flag] = {
+    "tasks": Flag(_TASK, "Task, capability, 'all', or JSONL file."),
+    "layers": Flag(
+        help="Which layers, e.g. 0-5,9 or encoder.0-3,decoder.2; all if left out.",
+        read=read_layers,
+    ),
+    "heads": Flag(
+        help="Heads of z, or key/value groups, e.g. 0,2,5-8; all if left out.", read=read_heads
+    ),
+    "offload": Flag(help="disk: only the layer that runs has its weights in memory."),
+    "n_removed": Flag(("--layers",)),
+    "out": Flag(help="Folder for tables; resumes there."),
+    "memory_budget": Flag(
+        help="For activations, keys and values, e.g. 2GiB; half of what is free if left out.",
+        read=read_bytes,
+    ),
+}
+"""Of every command, by the name of the parameter."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """A parameter of a public function as an option.
+
+    Attributes:
+        parameter: the parameter.
+        flag: what does not follow from it.
+    """
+
+    parameter: Parameter
+    flag: Flag = Flag()
+
+    @property
+    def kind(self) -> Any:
+        """The type that typer reads."""
+        return str if self.flag.read else _TYPES[self.parameter.annotation.removesuffix(" | None")]
+
+    @property
+    def default(self) -> Any:
+        """The default, ``REQUIRED`` if there is none."""
+        value = self.parameter.default if self.flag.default is SAME else self.flag.default
+        if self.kind == list[str] and isinstance(value, (str, tuple)):
+            return [value] if isinstance(value, str) else list(value)
+        return value
+
+    def declared(self) -> tuple[Any, Any]:
+        """Type and default as the signature of a command has them."""
+        text, several = self.flag.help or help_of(self.parameter.text), self.kind == list[str]
+        name = self.parameter.name.removeprefix("n_").replace("_", "-")
+        names = self.flag.names or (f"--{name.removesuffix('s') if several else name}",)
+        info = typer.Option(
+            *names,
+            help=f"{text} Repeatable." if several else text,
+            callback=_usable_folder if self.parameter.name == "out" else None,
+        )
+        kind = self.kind | None if self.default is None else self.kind
+        return Annotated[kind, info], self.default
+
+    def value(self, given: Any) -> Any:
+        """The function's argument, of what was given."""
+        if self.kind == list[str]:
+            return given or self.parameter.default
+        return given if given is None or self.flag.read is None else self.flag.read(given)
+
+
+def help_of(text: str) -> str:
+    """A docstring's text as help: without marks of code, and None as what is left out."""
+    plain = re.sub(r"\b([Ii])f None\b", r"\1f left out", text.replace("``", "").replace('"', ""))
+    return plain if text.startswith("`") else plain[:1].upper() + plain[1:]
+
+
+def _usable_folder(out: Path | None) -> Path | None:
+    """A folder to write to, refused before anything is loaded if nothing can be written there."""
+    if out is not None:
+        refuse_unusable_folder(out)
+    return out

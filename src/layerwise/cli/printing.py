@@ -1,0 +1,101 @@
+"""What commands print: results as tables, the work that was done, where everything lies."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from layerwise.errors import printable
+
+if TYPE_CHECKING:
+    from layerwise.results.base import Result
+
+# What is not read on a terminal is not cut to its width.
+WIDE = 240
+
+
+def say(text: object, err: bool = False) -> None:
+    """Print text; what names of files, tasks and models hold is shown and not obeyed."""
+    typer.echo(printable(str(text), lines=True), err=err)
+
+
+def show_result(result: Result, out: Path | None) -> None:
+    """A result's compact table, what was planned and what it took, and where its data lie."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = result.summary_rows()
+    shown = Table(title=_text(repr(result)), title_justify="left")
+    for column in table.columns:
+        shown.add_column(_text(column), overflow="fold")
+    for row in table.itertuples(index=False):
+        shown.add_row(*(_text("" if value is None else value) for value in row))
+    console = Console(width=None if sys.stdout.isatty() else WIDE)
+    console.print(shown if len(table) else _text(f"{result!r}\n{result.if_empty}"))
+    _tell_planned(result)
+    if out is not None:
+        say(f"Tables: {out}")
+
+
+def show_profile(found: Any, out: Path | None) -> None:
+    """The most important findings of a profile, and where its page lies."""
+    _tell_work(found.work, "layer, item and option")
+    _tell_planned(found.results[0])
+    say("The most important findings:")
+    tell_findings(found.report.findings[:3])
+    say(f"Report: {found.path}")
+
+
+def show_removal(found: Any, out: Path | None) -> None:
+    """An order of removal, and how much less was done than trying all."""
+    show_result(found, out)
+    _tell_work(found.work, "candidate, item and option")
+
+
+def show_pruned(found: Any, out: Path) -> None:
+    """How the written model compares, and where it lies."""
+    from layerwise.analyses.pruning.folder import TABLES
+
+    show_result(found, out / TABLES)
+    say(f"Model: {out}")
+
+
+def tell_findings(findings: Any) -> None:
+    """A line for each finding."""
+    for finding in findings:
+        say(f"- {finding.sentence}")
+
+
+def _tell_work(work: dict[str, float], each: str) -> None:
+    """How much less was done than one forward for each pair of change and request."""
+    if work["token_passes"]:
+        ratio = work["brute_force_token_passes"] / work["token_passes"]
+        say(
+            f"Work: {ratio:.1f} times fewer token-passes through a layer than one forward per "
+            f"{each}; {work['seconds']:.0f} s in sweeps."
+        )
+    if "brute_force_seconds" in work:
+        faster = work["brute_force_seconds"] / work["seconds"]
+        say(
+            f"That was some {faster:.0f} times faster than one plain hooked forward per {each}, "
+            f"which would have taken about {work['brute_force_seconds']:,.0f} s, as timed on a few."
+        )
+
+
+def _tell_planned(result: Result) -> None:
+    """What was planned and what it took, in one line."""
+    from layerwise.runs.records import planned_and_actual
+
+    line = planned_and_actual(result.facts.work)
+    if line is not None:
+        say(line)
+
+
+def _text(value: object) -> Any:
+    """A cell as ``Text``, for rich would read square brackets in names as its own markup."""
+    from rich.text import Text
+
+    return Text(printable(str(value), lines=True))

@@ -1,0 +1,111 @@
+"""Commands are their public functions: none is forgotten, none has other options or defaults."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from typing import Any
+
+import pytest
+import typer.main
+
+import layerwise as lw
+from layerwise.cli.app import app
+from layerwise.cli.commands import COMMANDS, Command
+from layerwise.cli.options import Flag, Option, help_of
+from layerwise.cli.signatures import REQUIRED, Parameter, signature_of
+from layerwise.models import load_model
+from layerwise.planning.plan import plan_run
+
+# They join results that are in memory.
+NO_COMMAND = {"emergence"}
+GROUP: Any = typer.main.get_command(app)
+# At the command line they are something else, and why.
+OWN_DEFAULTS = {
+    ("prune", "limit"): 10,  # a few items show whether the written model does what it should
+    ("lens", "positions"): "-1",  # written as a text
+}
+
+
+def function_of(command: Command) -> Any:
+    module, _, name = command.target.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_what_is_read_of_the_source_is_the_functions_signature(name):
+    function, read = function_of(COMMANDS[name]), signature_of(COMMANDS[name].target)
+    live = inspect.signature(function).parameters
+    assert list(read.parameters) == list(live)
+    for each in read.parameters.values():
+        assert each.default == live[each.name].default
+        assert each.annotation == live[each.name].annotation
+        assert each.text
+    assert function.__doc__.startswith(read.summary)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_commands_options_are_the_functions_parameters_and_the_models(name):
+    command, live = COMMANDS[name], inspect.signature(function_of(COMMANDS[name])).parameters
+    expected = {*live, *command.loading()} - {"progress"}
+    assert {each.name for each in GROUP.commands[name].params} == expected
+    for each in GROUP.commands[name].params:
+        of = live.get(each.name) or inspect.signature(load_model).parameters[each.name]
+        given = tuple(each.default) if isinstance(each.default, list) else each.default
+        usual = OWN_DEFAULTS.get((name, each.name), of.default)
+        if each.name == "model":
+            continue
+        assert each.required == (usual is REQUIRED)
+        assert each.required or given in (usual, (usual,))
+
+
+def test_every_public_function_that_takes_a_model_or_folders_has_a_command():
+    commanded = {function_of(command) for command in COMMANDS.values()}
+    for name in set(lw.__all__) - NO_COMMAND:
+        function = getattr(lw, name)
+        if not inspect.isfunction(function):
+            function = getattr(function, name, None)
+        first = next(iter(inspect.signature(function).parameters), "") if function else ""
+        if first == "model":
+            assert function in commanded, f"{name} has no command"
+    assert plan_run in commanded
+    assert {"report", "verify", "compare"} <= set(GROUP.commands)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_has_a_help_that_does_not_speak_of_python(name):
+    for each in GROUP.commands[name].params:
+        assert each.help[-1] in ".!" or each.help == "Show this message and exit."
+        for word in ("``", "None", "True", "Path", "``Task``"):
+            assert word not in each.help, (each.name, each.help)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("the first so many; all if None.", "The first so many; all if left out."),
+        ('``engine``, or "slow".', "engine, or slow."),
+        ("If None the heads.", "If left out the heads."),
+    ],
+)
+def test_help_is_made_of_a_docstring(text, told):
+    assert help_of(text) == told
+
+
+def option(annotation: str, default: Any, flag: Flag = Flag()) -> Option:  # noqa: B008
+    return Option(Parameter("sites", annotation, default, "which."), flag)
+
+
+def test_several_values_are_taken_by_naming_an_option_again():
+    several = option("str | Sequence[str]", ("z",))
+    assert several.default == ["z"]
+    assert several.value(["z", "pattern"]) == ["z", "pattern"]
+    assert several.value([]) == ("z",)
+    assert option("str | Sequence[str] | None", None).value([]) is None
+    assert option("str | Sequence[str]", "z").default == ["z"]
+
+
+def test_a_value_that_a_text_stands_for_is_read():
+    read = option("Sequence[int] | None", None, Flag(read=lambda text: [int(text)]))
+    assert read.value("3") == [3]
+    assert read.value(None) is None
