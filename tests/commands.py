@@ -65,12 +65,12 @@ def _load(name: str, **options: str | None) -> Any:
 _parser = functools.cache(typer.main.get_command)
 
 
-def run(*args: object) -> Outcome:
+def run(*args: object, load: Callable[..., Any] = _load) -> Outcome:
     """Run a command in this process, as ``layerwise ARGS`` would."""
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LAYERWISE_CACHE", environment()["LAYERWISE_CACHE"])
-        patch.setattr(commands, "load_named", _load)
+        patch.setattr(commands, "load_named", load)
         patch.setattr(typer.main, "get_command", _parser)
         patch.setattr(sys, "argv", ["layerwise", *map(str, args)])
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):

@@ -22,7 +22,7 @@ import layerwise as lw
 from layerwise.analyses.arguments import READERS, check_arguments
 from layerwise.analyses.execute import execute
 from layerwise.analyses.tuned_lens.api import train_lens
-from layerwise.ground.arguments import plain
+from layerwise.ground.readers import plain
 from layerwise.planning.plan import plan_run
 from tests.analysis import word_task, write_jsonl
 from tests.models.tiny import tiny_model
@@ -124,6 +124,11 @@ def test_a_function_with_an_option_that_nobody_reads_cannot_be_made():
         @check_arguments()
         def run(model, novel=3):
             raise AssertionError
+
+
+def test_an_unknown_argument_is_told_with_the_nearest_name():
+    with pytest.raises(TypeError, match=r"argument of ablate 'sed'\. Did you mean 'seed'\?"):
+        lw.ablate(tiny_model("llama"), "facts", sed=1)
 
 
 @pytest.mark.parametrize("name", sorted(set(FUNCTIONS) - NO_ARGUMENTS))

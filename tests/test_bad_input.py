@@ -118,8 +118,8 @@ def test_questions_that_cannot_be_asked(here, model, command, options, says):
     [
         (["--kind", "skp"], "Unknown kind of ablation 'skp'. Did you mean 'skip'?"),
         (["--site", "attn"], "Unknown site for kind 'skip' 'attn'."),
-        (["--site", "resid_post"], "Expected one of: attn_out, kv_group, layer, mlp_out, z."),
-        (["--kind", "mean", "--site", "layer"], "Expected one of: attn_out, kv_group, mlp_out,"),
+        (["--site", "resid_post"], "Expected one of: attn_out, cross_attn_out, cross_z, kv_group,"),
+        (["--kind", "mean", "--site", "layer"], "Expected one of: attn_out, cross_attn_out,"),
         (["--site", "z", "--heads", "a"], "Cannot read heads 'a'"),
         (["--site", "z", "--heads", "64"], "64 is out of range: the model has heads 0 to"),
         (["--block", "9"], "Blocks of 9 layers were asked for; expected from 1 to the 3 layers"),

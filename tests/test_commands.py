@@ -16,6 +16,7 @@ from layerwise.cli.options import Flag, Option, help_of
 from layerwise.cli.signatures import REQUIRED, Parameter, signature_of
 from layerwise.models import load_model
 from layerwise.planning.plan import plan_run
+from tests.commands import assert_refused, run
 
 # They join results that are in memory.
 NO_COMMAND = {"emergence"}
@@ -109,3 +110,45 @@ def test_a_value_that_a_text_stands_for_is_read():
     read = option("Sequence[int] | None", None, Flag(read=lambda text: [int(text)]))
     assert read.value("3") == [3]
     assert read.value(None) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["ablate", "--kind", "nonsense"], "Unknown kind of ablation 'nonsense'."),
+        (["ablate", "--site", "nowhere"], "Unknown site for kind 'skip' 'nowhere'."),
+        (["ablate", "--mean-by", "moon"], "Unknown way to take means"),
+        (["ablate", "--method", "slow"], "Unknown method 'slow'."),
+        (["ablate", "--limit", "0"], "The limit of items must be at least 1"),
+        (["ablate", "--memory-budget", "1KB"], "A memory budget of 1000 bytes is too small"),
+        (["ablate", "--protocol", "leter"], "Did you mean 'letter'?"),
+        (["ablate", "--task", "factz"], "Did you mean 'facts'?"),
+        (["ablate", "--task", "facts", "--fewshot", "99"], "ask for a number from 0 to"),
+        (["ablate", "--task", "missing.jsonl"], "'missing.jsonl' cannot be read"),
+        (["lens", "--lens", "tund"], "Did you mean 'tuned'?"),
+        (["lens", "--over", "answer"], "Unknown kind of tokens to read"),
+        (["lens", "--site", "z"], "Unknown site of the lens 'z'."),
+        (["lens", "--tuned", "x"], "leave the tuned lens out"),
+        (["lens", "--protocol", "generate"], "so ask for that"),
+        (["train-lens", "--kind", "half"], "Unknown kind of tuned lens"),
+        (["train-lens", "--steps", "0"], "in 0 steps"),
+        (["attribution", "--against", "worst"], "Unknown distractor to compare with"),
+        (["attribution", "--protocol", "generate"], "so ask for that"),
+        (["heads", "--sequences", "0"], "expected at least 1"),
+        (["patch", "--site", "layer"], "Unknown site 'layer'."),
+        (["patch", "--position", "end"], "Unknown position 'end'."),
+        (["patch", "--direction", "up"], "Unknown direction 'up'."),
+        (["path-patch", "--direction", "up"], "Unknown direction 'up'."),
+        (["attribution-patch", "--sample", "2"], "expected at least 3"),
+        (["similarity", "--protocol", "generate"], "so ask for that"),
+        (["remove", "--task", "facts", "--layers", "1", "--by", "luck"], "Unknown way to remove"),
+        (["remove", "--task", "facts", "--layers", "1", "--held-out", "1"], "less than 1"),
+        (["profile", "--also", "head"], "Did you mean 'heads'?"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_any_model_is_told_before_one_is_loaded(words, says):
+    def load(name: str, **how: Any) -> Any:
+        raise AssertionError("a model was loaded")
+
+    command, *options = words
+    assert_refused(run(command, "smollm2-135m", *options, load=load), says)

@@ -6,13 +6,16 @@ Plain arguments, all that the functions have which load these, are read in ``gro
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 from layerwise.errors import UserError, shown
 from layerwise.ground import arguments as _arguments
-from layerwise.ground.arguments import Reader, entries, model_name, path, plain, refuse, task_name
+from layerwise.ground.path_readers import model_name, path, task_name
+from layerwise.ground.readers import Reader, entries, plain, refuse, some_of
 from layerwise.results.base import Result
+from layerwise.tasks import PROTOCOLS
+from layerwise.tasks.registry import refuse_unusable_task
 from layerwise.tasks.task import Task
 
 _P = ParamSpec("_P")
@@ -82,11 +85,29 @@ def lens(name: str, value: Any) -> Any:
 
 
 READERS: Mapping[str, Reader] = {
-    **_arguments.READERS, "model": model, "results": results, "tasks": tasks, "tuned": lens
-}  # fmt: skip
+    **_arguments.READERS,
+    "model": model,
+    "protocols": some_of("protocol", PROTOCOLS, none=True),
+    "results": results,
+    "tasks": tasks,
+    "tuned": lens,
+}
 """How each argument is read, by its name."""
 
 
-def check_arguments(**others: Reader) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+def check_arguments(
+    *ahead: Callable[..., None], **others: Reader
+) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
     """As ``_arguments.check_arguments``, also for models, tasks, results and lenses."""
-    return _arguments.check_arguments(**{**READERS, **others})
+    return _arguments.check_arguments(_refuse_tasks, *ahead, **{**READERS, **others})
+
+
+def _refuse_tasks(
+    tasks: Sequence[Any] | None = None,
+    seed: int = 0,
+    limit: int | None = None,
+    fewshot: int | None = None,
+) -> None:
+    for one in tasks or ():
+        if isinstance(one, str):
+            refuse_unusable_task(one, seed=seed, limit=limit, fewshot=fewshot)

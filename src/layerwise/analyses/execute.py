@@ -9,18 +9,61 @@ import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from layerwise.errors import DamagedResultsError, MadeAgainWarning
 from layerwise.results.base import Result
 from layerwise.runs.checkpoints import CheckpointStore, MemoryCheckpoints
 from layerwise.runs.folder import RunFolder
 from layerwise.runs.progress import Meter, meter
+from layerwise.runs.setup import Setup
 
 from .loading import load_results
 from .restoring import refuse_lost, restore, restore_requests
 
 _Read = TypeVar("_Read")
+_Found = TypeVar("_Found", covariant=True)
+
+
+@runtime_checkable
+class PlannedJob(Protocol[_Found]):
+    """An analysis of one result that was planned."""
+
+    @property
+    def setup(self) -> Setup:
+        """What it starts from."""
+        ...
+
+    def settings(self) -> dict[str, Any]:
+        """What makes it this job and no other, beside its set-up, as plain JSON values."""
+        ...
+
+    def run(self, parts: CheckpointStore, settings: dict[str, Any], told: Meter) -> _Found:
+        """Make the pieces that are missing, and join all of them."""
+        ...
+
+
+def execute_job(
+    job: PlannedJob[_Read],
+    analysis: str,
+    out: str | Path | None,
+    progress: bool,
+    also: Callable[[Path], None] | None = None,
+) -> _Read:
+    """As ``execute``, of a job with one result.
+
+    Args:
+        job: the job.
+        analysis: what the analysis is called in ``run.json``.
+        out: the run's folder; None for memory.
+        progress: show a progress bar.
+        also: writes what else belongs into the folder.
+    """
+    settings = job.setup.settings(analysis=analysis, **job.settings())
+    (result,) = execute(
+        lambda parts, told: [job.run(parts, settings, told)], out, settings, progress, also
+    )
+    return result
 
 
 def execute(

@@ -21,7 +21,6 @@ from .values import read_layers, read_positions
 
 # Bars are shown where there is a terminal.
 _NOT_ASKED = ("model", "progress")
-_BY_NAME = inspect.Parameter.KEYWORD_ONLY
 _LOADING = "layerwise.models.load:load_model"
 _MODEL = "Bundled alias, GGUF file, folder in hub format, or hub id."
 
@@ -84,11 +83,12 @@ class Command:
         for name, option in {**options, **loading}.items():
             declared[name] = option.declared()
         run.__annotations__ = {name: kind for name, (kind, _) in declared.items()}
+        by_name = inspect.Parameter.KEYWORD_ONLY
         vars(run)["__signature__"] = inspect.Signature(
-            inspect.Parameter(
-                name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind
-            )
-            for name, (kind, default) in declared.items()
+            [
+                inspect.Parameter(name, by_name, default=default, annotation=kind)
+                for name, (kind, default) in declared.items()
+            ]
         )
         run.__doc__ = help_of(self.signature.summary)
         return run
@@ -146,6 +146,7 @@ COMMANDS: Mapping[str, Command] = {
     "attribution-patch": Command(
         f"{_ANALYSES}.attribution_patching.api:attribute_patches", flags=_PAIRED, offload=False
     ),
+    "interactions": Command(f"{_ANALYSES}.interactions.api:interactions"),
     "similarity": Command(f"{_ANALYSES}.similarity.api:similarity"),
     "remove": Command(f"{_ANALYSES}.removal.api:removal_order", show_removal),
     "prune": Command(

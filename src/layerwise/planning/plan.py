@@ -17,16 +17,17 @@ import pandas as pd
 from transformer_lens import HookedTransformer
 
 from layerwise.analyses.ablation.job import Ablation
-from layerwise.analyses.ablation.spec import AblationSpec
+from layerwise.analyses.ablation.spec import KINDS, AblationSpec
 from layerwise.analyses.arguments import check_arguments, model_or_name
 from layerwise.analyses.attribution.job import Attribution
 from layerwise.analyses.extra import ProfileStart
 from layerwise.analyses.logit_lens.api import LENS_PROTOCOLS, Lens
 from layerwise.analyses.patching.api import Patching
 from layerwise.analyses.profile.api import Jobs as ProfileJobs
-from layerwise.analyses.profile.extras import EXTRAS, planned_jobs, wanted_extras
+from layerwise.analyses.profile.extras import EXTRAS, planned_jobs, read_extras, wanted_extras
 from layerwise.analyses.similarity.api import Similarity
-from layerwise.errors import UserError, unknown_name
+from layerwise.errors import UserError
+from layerwise.ground.readers import one_of
 from layerwise.models import load_model
 from layerwise.models.folder import has_weights
 from layerwise.models.in_turn import in_turn
@@ -124,7 +125,12 @@ def _shown(analysis: str, task: str, protocol: str, cost: Cost) -> dict[str, str
     }
 
 
-@check_arguments(model=model_or_name)
+@check_arguments(
+    model=model_or_name,
+    also=read_extras,
+    analysis=one_of("analysis", ANALYSES),
+    kind=one_of("kind of ablation", KINDS),
+)
 @in_turn
 def plan_run(
     model: str | os.PathLike[str] | Model,
@@ -178,8 +184,6 @@ def plan_run(
     Raises:
         UserError: for anything that the analysis would refuse.
     """
-    if analysis not in ANALYSES:
-        raise unknown_name("analysis", analysis, ANALYSES)
     _refuse_unused(
         analysis,
         {"kind": kind != "skip", "site": site is not None, "layers": layers is not None},
@@ -197,7 +201,7 @@ def plan_run(
         seed=seed, limit=limit, fewshot=fewshot, chat=chat, memory_budget=memory_budget,
     )  # fmt: skip
     chosen = check_layers(layers, subject)
-    extras = wanted_extras((also,) if isinstance(also, str) else also, subject.cfg)
+    extras = wanted_extras(also, subject.cfg)
     if extras and analysis != "profile":
         raise UserError(
             f"{extras[0]!r} was asked for beside {analysis!r}, but only a profile has more; plan "

@@ -14,7 +14,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
 
-from layerwise.errors import UnusedSettingsWarning, UserError, unknown_name
+from layerwise.errors import UnusedSettingsWarning, UserError
 from layerwise.ground.layer_names import layer_number
 from layerwise.models import LoadedFacts, model_facts, original_tokenizer
 from layerwise.models.facts import generation_settings, language_of
@@ -35,7 +35,6 @@ from layerwise.sweep.run import plan_for
 from layerwise.sweep.seq2seq.calibration import TwoStackCalibration
 from layerwise.sweep.seq2seq.cost import cost_of_two_stacks
 from layerwise.tasks import (
-    PROTOCOLS,
     PatchingPrompts,
     Task,
     TaskRequest,
@@ -303,20 +302,11 @@ def prepare(
             what the engine computes (see ``check_faithful``).
     """
     wanted = _as_sequence(protocols)
-    for protocol in wanted:
-        if protocol not in PROTOCOLS:
-            raise unknown_name("protocol", protocol, PROTOCOLS)
-    if seed < 0:
-        raise UserError(f"The seed is {seed}; expected 0 or a positive whole number.")
     loaded_tasks = load_tasks(
         _as_sequence(tasks), seed=seed, limit=limit, fewshot=fewshot, language=language_of(model)
     )
     if not wanted or not loaded_tasks:
         raise UserError("Nothing to do: name at least one task and one protocol.")
-    if memory_budget is not None and memory_budget < 2**20:
-        raise UserError(
-            f"A memory budget of {memory_budget} bytes is too small; give at least 1048576."
-        )
     if is_meta_model(model):
         loaded = facts_of_outline(model)
     else:

@@ -15,7 +15,7 @@ from layerwise.tasks import jsonl
 from layerwise.tasks.items import CAPABILITIES, Capability
 from layerwise.tasks.suites import BUILT_IN
 from layerwise.tasks.suites.toy import toy_suites
-from layerwise.tasks.task import Task, check_limit, take
+from layerwise.tasks.task import Task, take
 
 SuiteFactory = Callable[[int], Task]
 Matches = Callable[[str], bool]
@@ -128,7 +128,6 @@ def load_task(
     Raises:
         UserError: an unknown name, a bad limit or number of examples, or a bad file.
     """
-    check_limit(limit)
     if name_or_path in _suites:
         return take(_suites[name_or_path].factory(seed), limit, fewshot)
     for matches, load in _sources:
@@ -138,6 +137,25 @@ def load_task(
         suites = " or ".join(_expand(name_or_path, TEXT))
         raise UserError(f"{name_or_path!r} stands for several tasks; expected one; load {suites}.")
     raise unknown_name("task", name_or_path, _known())
+
+
+def refuse_unusable_task(name: str, *, seed: int, limit: int | None, fewshot: int | None) -> None:
+    """Refuse, before there is a model, what ``load_task`` would refuse of a suite or a file.
+
+    Args:
+        name: a name that analyses take; capabilities and ``all`` are made suites of once the
+            model's language is known, and what other sources load may take long.
+        seed: as for ``load_task``.
+        limit: as for ``load_task``.
+        fewshot: as for ``load_task``.
+
+    Raises:
+        UserError: an unknown name, a bad number of examples, or a bad file.
+    """
+    if name in _suites or jsonl.matches(name):
+        load_task(name, seed=seed, limit=limit, fewshot=fewshot)
+    elif name not in (*CAPABILITIES, "all") and not any(matches(name) for matches, _ in _sources):
+        raise unknown_name("task", name, _known())
 
 
 def _expand(name: str, language: str) -> list[str]:

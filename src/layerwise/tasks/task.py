@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
 from layerwise.errors import UserError
+from layerwise.ground.readers import at_least_one_item
 from layerwise.tasks.items import Capability, Item
 
 
@@ -107,7 +108,8 @@ def take(task: Task, limit: int | None = None, fewshot: int | None = None) -> Ta
     Raises:
         UserError: a ``limit`` below 1, or more few-shot examples than the task has.
     """
-    check_limit(limit)
+    if limit is not None:
+        at_least_one_item(limit)
     have = len(task.fewshot)
     if fewshot is not None and not 0 <= fewshot <= have:
         raise UserError(
@@ -115,15 +117,3 @@ def take(task: Task, limit: int | None = None, fewshot: int | None = None) -> Ta
             f"ask for a number from 0 to {have}."
         )
     return replace(task, items=task.items[:limit], fewshot=task.fewshot[:fewshot])
-
-
-def check_limit(limit: int | None) -> None:
-    """Refuse a limit that would leave no items.
-
-    Raises:
-        UserError: ``limit`` is below 1.
-    """
-    if limit is not None and limit < 1:
-        raise UserError(
-            f"The limit of items must be at least 1, not {limit}; leave it out for all."
-        )

@@ -9,18 +9,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from layerwise.analyses.ablation.spec import AblationSpec
 from layerwise.analyses.arguments import check_arguments
-from layerwise.analyses.execute import execute
+from layerwise.analyses.execute import execute_job
+from layerwise.ground.readers import one_of
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.runs.setup import TaskLike, check_layers, prepare
 
 from .job import Ablation
 from .result import AblationResult
+from .spec import KINDS, MEANS, AblationSpec, refuse_unknown_site
 
 
-@check_arguments()
+@check_arguments(
+    refuse_unknown_site,
+    kind=one_of("kind of ablation", KINDS),
+    mean_by=one_of("way to take means", MEANS),
+)
 @in_turn
 def ablate(
     model: Model,
@@ -92,12 +97,4 @@ def ablate(
         as_one=as_one, mean_by=mean_by,
     )  # fmt: skip
     job = Ablation(setup, (changes,), method)
-    settings = setup.settings(analysis="ablation", **job.settings())
-    (result,) = execute(
-        lambda parts, told: [job.run(parts, settings, told)],
-        out,
-        settings,
-        progress,
-        job.write_requests,
-    )
-    return result
+    return execute_job(job, "ablation", out, progress, job.write_requests)

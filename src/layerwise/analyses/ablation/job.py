@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise.errors import UserError, unknown_name
+from layerwise.errors import UserError
 from layerwise.results.atomic_files import write_atomically
 from layerwise.results.written import REQUESTS_FILE as REQUESTS_FILE
 from layerwise.runs.checkpoints import CheckpointStore, together
@@ -31,7 +31,6 @@ from layerwise.tasks.items import Item
 from .result import AblationResult, records_frame
 from .spec import AblationSpec, resampled_from
 
-METHODS = ("engine", "reference")
 # Items that are finished and saved together: what a killed run can lose at most.
 ITEMS_AT_ONCE = 32
 # A small memory budget is told of if it makes so many times the work.
@@ -80,8 +79,6 @@ class Ablation:
     analysis: str = "ablation"
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise unknown_name("method", self.method, METHODS)
         for task in self.setup.tasks:  # bad input is told before any work is done
             self._requests(task, task.items)
             refuse_no_chance(task, self.setup.protocols)

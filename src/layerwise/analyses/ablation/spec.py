@@ -78,14 +78,8 @@ class AblationSpec:
         Raises:
             UserError: if they cannot.
         """
-        if kind not in KINDS:
-            raise unknown_name("kind of ablation", kind, KINDS)
         site = site or ("layer" if kind == "skip" else "resid_post")
-        known = [s for s in SITES[kind] if s not in CROSS_SITES or n_encoder_layers(model)]
-        if site not in known:
-            raise unknown_name(f"site for kind {kind!r}", site, known)
-        if mean_by not in MEANS:
-            raise unknown_name("way to take means", mean_by, MEANS)
+        refuse_unknown_site(kind, site, cross=bool(n_encoder_layers(model)))
         if mean_by != "pooled" and kind != "mean":
             raise UserError(f"Means by {mean_by} were asked for, but kind is {kind!r}; use mean.")
         _refuse_sites_that_are_not_there(model, site)
@@ -147,6 +141,22 @@ class AblationSpec:
             return one(self.site, layer, head)
         assert head is not None
         return of_kv_group(head, n_shared, lambda head: one("z", layer, head))
+
+
+def refuse_unknown_site(kind: str, site: str | None, cross: bool = True) -> None:
+    """Refuse a site that a kind of change cannot be made to.
+
+    Args:
+        kind: the kind.
+        site: the site; None for the usual one.
+        cross: whether there may be cross-attention.
+
+    Raises:
+        UserError: if there is no such site.
+    """
+    known = [name for name in SITES[kind] if cross or name not in CROSS_SITES]
+    if site is not None and site not in known:
+        raise unknown_name(f"site for kind {kind!r}", site, known)
 
 
 def skip_site(site: str, layer: int, head: int | None) -> Intervention:

@@ -13,16 +13,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from layerwise.analyses.arguments import check_arguments
-from layerwise.analyses.execute import execute
+from layerwise.analyses.execute import execute_job
+from layerwise.ground.readers import one_of
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.runs.setup import TaskLike, prepare
 
-from .job import Attribution
+from .job import AGAINST, Attribution, refuse_generate
 from .result import AttributionResult
 
 
-@check_arguments()
+@check_arguments(refuse_generate, against=one_of("distractor to compare with", AGAINST))
 @in_turn
 def attribution(
     model: Model,
@@ -74,8 +75,4 @@ def attribution(
         memory_budget=memory_budget, out=out,
     )  # fmt: skip
     job = Attribution(setup, against)
-    settings = setup.settings(analysis="direct logit attribution", **job.settings())
-    (result,) = execute(
-        lambda parts, told: [job.run(parts, settings, told)], out, settings, progress
-    )
-    return result
+    return execute_job(job, "direct logit attribution", out, progress)

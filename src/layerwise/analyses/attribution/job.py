@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from jaxtyping import Bool, Float
 
-from layerwise.errors import UserError, unknown_name
+from layerwise.errors import UserError
 from layerwise.models.seq2seq import Seq2SeqConfig, Seq2SeqModel
 from layerwise.results.parquet import conform, frame
 from layerwise.runs.checkpoints import CheckpointStore
@@ -59,6 +59,15 @@ class Question:
     distractors: tuple[int, ...]
 
 
+def refuse_generate(protocols: Sequence[str]) -> None:
+    """Refuse the protocol that has no prompts of its own."""
+    if "generate" in protocols:
+        raise UserError(
+            "Attribution reads the prompt of 'letter' or 'continuation'; 'generate' has the "
+            "prompt of 'continuation', so ask for that."
+        )
+
+
 @dataclass(frozen=True)
 class Attribution:
     """A planned attribution; one piece per task and protocol."""
@@ -68,13 +77,7 @@ class Attribution:
     strict: bool = True
 
     def __post_init__(self) -> None:
-        if self.against not in AGAINST:
-            raise unknown_name("distractor to compare with", self.against, AGAINST)
-        if "generate" in self.setup.protocols:
-            raise UserError(
-                "Attribution reads the prompt of 'letter' or 'continuation'; 'generate' has the "
-                "prompt of 'continuation', so ask for that."
-            )
+        refuse_generate(self.setup.protocols)
         for task, protocol in self.setup.pieces():
             found = self.questions(task, protocol)  # bad input is told before any work is done
             if self.strict and not found:

@@ -19,14 +19,20 @@ from jaxtyping import Float
 
 from layerwise import stats
 from layerwise.analyses.arguments import check_arguments
-from layerwise.analyses.execute import execute
-from layerwise.analyses.patching.cells import PATTERNS, Cell, PatchingLayout
+from layerwise.analyses.execute import execute_job
+from layerwise.analyses.patching.cells import (
+    PATTERNS,
+    Cell,
+    PatchingLayout,
+    refuse_unknown_places,
+)
 from layerwise.analyses.patching.hooked_patches import answer_logits, token_passes
 from layerwise.analyses.patching.job import Patching, grouped, runs_of
 from layerwise.analyses.patching.pairs import Pair
-from layerwise.analyses.patching.tables import patched_and_source
+from layerwise.analyses.patching.tables import DIRECTIONS, patched_and_source
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import DECODER, ENCODER
+from layerwise.ground.readers import one_of
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model, hook_name
 from layerwise.models.seq2seq import Seq2SeqModel
@@ -34,7 +40,7 @@ from layerwise.results.parquet import frame
 from layerwise.runs.checkpoints import CheckpointStore, together
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import work_entry
-from layerwise.runs.setup import TaskLike, paired_tasks, prepare
+from layerwise.runs.setup import Setup, TaskLike, paired_tasks, prepare
 from layerwise.sweep import SweepStats
 from layerwise.sweep.requests import Tokens
 from layerwise.tasks import Task
@@ -48,7 +54,18 @@ _ENTRY = "blocks.0.hook_resid_pre"
 _PLACE = ("site", "layer", "head", "pos_label", "pos")
 
 
-@check_arguments()
+def refuse_small_sample(sample: int) -> None:
+    """Refuse a sample that says nothing about agreement."""
+    if sample < 3:
+        raise UserError(
+            f"A sample of {sample} cells says nothing about agreement; expected at least 3, so "
+            "ask for more."
+        )
+
+
+@check_arguments(
+    refuse_unknown_places, refuse_small_sample, direction=one_of("direction", DIRECTIONS)
+)
 @in_turn
 def attribute_patches(
     model: Model,
@@ -102,18 +119,9 @@ def attribute_patches(
         fewshot=fewshot, memory_budget=memory_budget, out=out,
     )  # fmt: skip
     wanted = heads_estimated(model) if sites is None else sites
-    named = (wanted,) if isinstance(wanted, str) else tuple(dict.fromkeys(wanted))
-    places = (positions,) if isinstance(positions, str) else positions
-    patching = Patching(
-        setup, named, pairs, directions=(direction,),
-        positions=None if places is None else tuple(dict.fromkeys(places)),
-    )  # fmt: skip
-    job = AttributionPatching(patching, sample)
-    settings = setup.settings(analysis="attribution patching", sample=sample, **patching.settings())
-    (result,) = execute(
-        lambda parts, told: [job.run(parts, settings, told)], out, settings, progress
-    )
-    return result
+    places = None if positions is None else tuple(positions)
+    patching = Patching(setup, tuple(wanted), pairs, directions=(direction,), positions=places)
+    return execute_job(AttributionPatching(patching, sample), "attribution patching", out, progress)
 
 
 def heads_estimated(model: Model) -> tuple[str, ...]:
@@ -134,11 +142,16 @@ class AttributionPatching:
     sample: int
 
     def __post_init__(self) -> None:
-        if self.sample < 3:
-            raise UserError(
-                f"A sample of {self.sample} cells says nothing about agreement; expected at least "
-                "3, so ask for more."
-            )
+        refuse_small_sample(self.sample)
+
+    @property
+    def setup(self) -> Setup:
+        """The start."""
+        return self.patching.setup
+
+    def settings(self) -> dict[str, Any]:
+        """What makes it this estimate and no other."""
+        return {"sample": self.sample, **self.patching.settings()}
 
     def run(
         self, parts: CheckpointStore, settings: dict[str, Any], told: Meter

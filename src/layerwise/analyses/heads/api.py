@@ -51,7 +51,17 @@ from .result import HeadsResult
 SEQUENCES, LENGTH, THRESHOLD = 20, 50, 0.4
 
 
-@check_arguments()
+def refuse_scores(sequences: int, threshold: float) -> None:
+    """Refuse scores on no sequence, and a threshold that is no share of attention."""
+    if sequences < 1:
+        raise UserError(
+            f"{sequences} sequences were asked for; expected at least 1, so ask for more."
+        )
+    if not 0 <= threshold < 1:
+        raise UserError(f"The threshold is {threshold}; expected 0 or more, below 1.")
+
+
+@check_arguments(refuse_scores)
 @in_turn
 def head_scores(
     model: Model,
@@ -127,14 +137,7 @@ class Heads:
     seed: int
 
     def __post_init__(self) -> None:
-        if self.sequences < 1:
-            raise UserError(
-                f"{self.sequences} sequences were asked for; expected at least 1, so ask for more."
-            )
-        if not 0 <= self.threshold < 1:
-            raise UserError(f"The threshold is {self.threshold}; expected 0 or more, below 1.")
-        if self.seed < 0:
-            raise UserError(f"The seed is {self.seed}; expected 0 or a positive whole number.")
+        refuse_scores(self.sequences, self.threshold)
         self.given.refuse(self.length)
 
     @cached_property

@@ -10,18 +10,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from layerwise.analyses.arguments import check_arguments
-from layerwise.analyses.execute import execute
-from layerwise.ground.arguments import whole
+from layerwise.analyses.execute import execute_job
+from layerwise.ground.readers import whole
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.runs.setup import TaskLike, check_layers, prepare
 
 from .job import Interactions
 from .result import InteractionsResult
-from .spec import SetsSpec
+from .spec import SetsSpec, refuse_unknown_skip
 
 
-@check_arguments(order=whole(2), permutations=whole(0))
+@check_arguments(refuse_unknown_skip, order=whole(2), permutations=whole(0))
 @in_turn
 def interactions(
     model: Model,
@@ -105,12 +105,4 @@ def interactions(
         order=order, permutations=permutations, seed=seed,
     )  # fmt: skip
     job = Interactions(setup, spec, method)
-    settings = setup.settings(analysis="interactions", **job.settings())
-    (result,) = execute(
-        lambda parts, told: [job.run(parts, settings, told)],
-        out,
-        settings,
-        progress,
-        job.write_requests,
-    )
-    return result
+    return execute_job(job, "interactions", out, progress, job.write_requests)

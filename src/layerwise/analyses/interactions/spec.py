@@ -12,7 +12,7 @@ from itertools import combinations, product
 from typing import Any
 
 from layerwise import stats
-from layerwise.analyses.ablation.spec import AblationSpec
+from layerwise.analyses.ablation.spec import AblationSpec, refuse_unknown_site
 from layerwise.errors import UserError
 from layerwise.models.kinds import Model, heads_per_key, n_heads_of
 from layerwise.sweep import Intervention, together
@@ -20,6 +20,11 @@ from layerwise.sweep import Intervention, together
 from .players import Player, Players
 
 MOST_SETS, MOST_PERMUTATIONS = 5000, 10_000
+
+
+def refuse_unknown_skip(site: str) -> None:
+    """Refuse a site that cannot be skipped in any model."""
+    refuse_unknown_site("skip", site)
 
 
 @dataclass(frozen=True)

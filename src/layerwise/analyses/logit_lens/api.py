@@ -11,24 +11,41 @@ from dataclasses import replace
 from pathlib import Path
 
 from layerwise.analyses.arguments import check_arguments
-from layerwise.analyses.execute import execute
+from layerwise.analyses.execute import execute_job
 from layerwise.analyses.tuned_lens.api import train_lens
 from layerwise.analyses.tuned_lens.translators import TunedLens
-from layerwise.errors import UserError, unknown_name
-from layerwise.ground.arguments import from_the_end
+from layerwise.errors import UserError
+from layerwise.ground.readers import from_the_end, one_of, some_of
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.runs.setup import TaskLike, prepare
 
 from .job import Lens as Lens
+from .job import refuse_protocols
 from .names import LENSES, LOGIT, TUNED
-from .reading import GENERATED
+from .reading import GENERATED, OVER, SITES
 from .result import LensResult
 
 LENS_PROTOCOLS = ("letter", "continuation")
 
 
-@check_arguments(positions=from_the_end)
+def refuse_unread_lens(lens: str, tuned: object) -> None:
+    """Refuse a tuned lens that would not be read with."""
+    if lens == LOGIT and tuned is not None:
+        raise UserError(
+            "A tuned lens was given, but the lens to read with is 'logit'; expected 'tuned' with "
+            "it, so ask for that or leave the tuned lens out."
+        )
+
+
+@check_arguments(
+    refuse_unread_lens,
+    refuse_protocols,
+    lens=one_of("lens", LENSES),
+    over=one_of("kind of tokens to read", OVER),
+    positions=from_the_end,
+    sites=some_of("site of the lens", SITES),
+)
 @in_turn
 def logit_lens(
     model: Model,
@@ -84,18 +101,12 @@ def logit_lens(
     """
     if protocols is None:
         protocols = ("generate",) if over == GENERATED else LENS_PROTOCOLS
-    if lens not in LENSES:
-        raise unknown_name("lens", lens, LENSES)
-    if lens == LOGIT and tuned is not None:
-        raise UserError(
-            "A tuned lens was given, but the lens to read with is 'logit'; expected 'tuned' with "
-            "it, so ask for that or leave the tuned lens out."
-        )
+    refuse_unread_lens(lens, tuned)
     setup = prepare(
         model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
         memory_budget=memory_budget, out=out,
     )  # fmt: skip
-    job = Lens(setup, _sites(sites), over, _positions(positions))
+    job = Lens(setup, tuple(sites), over, _positions(positions))
     if lens == TUNED:
         if tuned is None:
             tuned = train_lens(
@@ -105,15 +116,7 @@ def logit_lens(
         elif not isinstance(tuned, TunedLens):
             tuned = TunedLens.load(tuned)
         job = replace(job, tuned=tuned)
-    settings = setup.settings(analysis="logit lens", **job.settings())
-    (result,) = execute(
-        lambda parts, told: [job.run(parts, settings, told)], out, settings, progress
-    )
-    return result
-
-
-def _sites(sites: str | Sequence[str]) -> tuple[str, ...]:
-    return (sites,) if isinstance(sites, str) else tuple(dict.fromkeys(sites))
+    return execute_job(job, "logit lens", out, progress)
 
 
 def _positions(positions: str | Sequence[int]) -> tuple[int, ...] | None:

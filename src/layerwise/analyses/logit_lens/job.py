@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 
 from layerwise.analyses.tuned_lens.translators import TunedLens
-from layerwise.errors import UserError, unknown_name
+from layerwise.errors import UserError
 from layerwise.models.kinds import n_encoder_layers
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.runs.checkpoints import CheckpointStore
@@ -33,7 +33,6 @@ from layerwise.tasks import Task
 from .names import DECODER_LENS, LOGIT, OF_ENCODER, TUNED, TUNED_DECODER_LENS
 from .reading import (
     GENERATED,
-    OVER,
     PROMPT,
     SITES,
     Passage,
@@ -49,6 +48,27 @@ from .result import LensResult, lens_frame
 LAST = (-1,)
 # Texts whose residual streams are there together, and tokens whose logits are.
 AT_ONCE = 64
+
+
+def refuse_protocols(over: str, protocols: Sequence[str] | None) -> None:
+    """Refuse protocols whose tokens are not those that are read.
+
+    Args:
+        over: which tokens are read.
+        protocols: the protocols; None for the usual ones.
+    """
+    if protocols is None:
+        return
+    if over == GENERATED:
+        if tuple(protocols) != ("generate",):
+            raise UserError(
+                "Generated text is that of protocol 'generate'; ask for that protocol alone."
+            )
+    elif "generate" in protocols:
+        raise UserError(
+            "The logit lens reads the prompt of 'letter' or 'continuation'; "
+            "'generate' has the prompt of 'continuation', so ask for that."
+        )
 
 
 @dataclass(frozen=True)
@@ -72,14 +92,12 @@ class Lens:
     tuned: TunedLens | None = None
 
     def __post_init__(self) -> None:
-        if self.over not in OVER:
-            raise unknown_name("kind of tokens to read", self.over, OVER)
         places_of(self.setup.model, self.sites)
         if self.tuned is not None:
             loaded = self.setup.loaded
             self.tuned.check(loaded.hash, self.sites, (loaded.n_layers, loaded.d_model))
         self._check_positions()
-        self._check_protocols()
+        refuse_protocols(self.over, self.setup.protocols)
         for task, protocol in self.setup.pieces():
             readable = self._n_readable(task, protocol)  # bad input is told before work is done
             if self.strict and not readable:
@@ -118,18 +136,6 @@ class Lens:
                 "Of an encoder-decoder the lens reads the decoder, which begins with "
                 f"{n_given} token(s) before the answer: expected positions from -{n_given} to -1; "
                 "leave positions out for the last."
-            )
-
-    def _check_protocols(self) -> None:
-        if self.over == GENERATED:
-            if self.setup.protocols != ("generate",):
-                raise UserError(
-                    "Generated text is that of protocol 'generate'; ask for that protocol alone."
-                )
-        elif "generate" in self.setup.protocols:
-            raise UserError(
-                "The logit lens reads the prompt of 'letter' or 'continuation'; "
-                "'generate' has the prompt of 'continuation', so ask for that."
             )
 
     def _n_readable(self, task: Task, protocol: str) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Float, Int
 
-from layerwise.errors import UserError, unknown_name
+from layerwise.errors import UserError
 from layerwise.models.kinds import Model, n_encoder_layers
 from layerwise.runs.setup import Setup
 from layerwise.sweep import Generate, LogLikelihood, intact
@@ -214,13 +214,8 @@ def places_of(model: Model, sites: Sequence[str]) -> tuple[Place, ...]:
     Of an encoder-decoder they are those of the decoder.
 
     Raises:
-        UserError: if a site is unknown, or not between the sublayers of this model's blocks.
+        UserError: if a site is not between the sublayers of this model's blocks.
     """
-    for site in sites:
-        if site not in SITES:
-            raise unknown_name("site of the lens", site, SITES)
-    if not sites:
-        raise UserError("No site is left to read; name at least one of " + ", ".join(SITES) + ".")
     if "resid_mid" in sites and (model.cfg.parallel_attn_mlp or model.cfg.attn_only):
         raise UserError(
             "This model has no resid_mid: its attention and MLP are parallel, or it has no MLP; "

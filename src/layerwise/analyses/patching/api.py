@@ -12,16 +12,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from layerwise.analyses.arguments import check_arguments
-from layerwise.analyses.execute import execute
+from layerwise.analyses.execute import execute_job
+from layerwise.ground.readers import some_of
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.runs.setup import TaskLike, paired_tasks, prepare
 
+from .cells import refuse_unknown_places
 from .job import Patching as Patching
 from .result import PatchingResult
+from .tables import DIRECTIONS
 
 
-@check_arguments()
+@check_arguments(refuse_unknown_places, directions=some_of("direction", DIRECTIONS))
 @in_turn
 def patch_activations(
     model: Model,
@@ -92,17 +95,8 @@ def patch_activations(
         model, paired_tasks(model, tasks), ("continuation",), seed=seed, limit=limit,
         fewshot=fewshot, memory_budget=memory_budget, out=out,
     )  # fmt: skip
-    places = None if positions is None else _distinct(positions)
     job = Patching(
-        setup, _distinct(sites), pairs, directions=_distinct(directions), positions=places,
-        kl=kl, align=align,
+        setup, tuple(sites), pairs, directions=tuple(directions),
+        positions=None if positions is None else tuple(positions), kl=kl, align=align,
     )  # fmt: skip
-    settings = setup.settings(analysis="activation patching", **job.settings())
-    (result,) = execute(
-        lambda parts, told: [job.run(parts, settings, told)], out, settings, progress
-    )
-    return result
-
-
-def _distinct(names: str | Sequence[str]) -> tuple[str, ...]:
-    return (names,) if isinstance(names, str) else tuple(dict.fromkeys(names))
+    return execute_job(job, "activation patching", out, progress)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from layerwise.errors import unknown_name
 from layerwise.models.kinds import Model, n_encoder_layers, n_heads_of
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.sweep import Intervention, PatchSite, patch
@@ -36,6 +37,31 @@ PATCH_SITES = (*OF_BLOCK, *OF_CROSS, *OF_INPUT)
 HEAD_SITES = ("z", "pattern", "cross_z", "cross_pattern")
 PATTERNS = ("pattern", "cross_pattern")
 Where = Literal["prompt", "decoder"]
+
+
+def refuse_unknown_places(
+    sites: Sequence[str] | None,
+    positions: Sequence[str] | None,
+    known_sites: Sequence[str] = PATCH_SITES,
+    known_positions: Sequence[str] = LABELS,
+) -> None:
+    """Refuse sites and labels of positions that a model does not have, or that no model has.
+
+    Args:
+        sites: sites; None for the usual ones.
+        positions: labels; None for those of the sites.
+        known_sites: the sites that there are.
+        known_positions: the labels that there are.
+
+    Raises:
+        UserError: if one is unknown.
+    """
+    for what, given, known in (
+        ("site", sites, known_sites), ("position", positions, known_positions)
+    ):  # fmt: skip
+        for name in given or ():
+            if name not in known:
+                raise unknown_name(what, name, known)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import pandas as pd
 
-from layerwise.errors import UserError, unknown_name
+from layerwise.errors import UserError
 from layerwise.runs.checkpoints import CheckpointStore, together
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import planned, work_entry
@@ -24,11 +24,11 @@ from layerwise.sweep.cost import Cost
 from layerwise.sweep.edits import SITES as ENGINE_SITES
 from layerwise.tasks import PatchingPrompts, Task
 
-from .cells import PATTERNS, Cell, PatchingLayout, cells_of
+from .cells import PATTERNS, Cell, PatchingLayout, cells_of, refuse_unknown_places
 from .hooked_patches import hooked_logprobs, intact_logprobs, token_passes
 from .pairs import Pair, PairChoice, asked, both, logprob_of
 from .result import PatchingResult, patching_frame
-from .tables import DENOISING, DIRECTIONS, patched_and_source
+from .tables import DENOISING, patched_and_source
 
 _Key = TypeVar("_Key", bound=Hashable)
 
@@ -68,18 +68,7 @@ class Patching:
     def __post_init__(self) -> None:
         layout = self.layout()
         labels = layout.labels(layout.sites())
-        for what, given, known in (
-            ("site", self.sites, layout.sites()),
-            ("direction", self.directions, DIRECTIONS),
-            ("position", self.positions or labels[:1], labels),
-        ):
-            for name in given:
-                if name not in known:
-                    raise unknown_name(what, name, known)
-            if not given:
-                raise UserError(
-                    f"No {what} is left to patch; name at least one of {', '.join(known)}."
-                )
+        refuse_unknown_places(self.sites, self.positions, layout.sites(), labels)
         self._refuse_missing_sites()
         for site in self.sites:
             self._refuse_missing_labels(site, layout.labels([site]))

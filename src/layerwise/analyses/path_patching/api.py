@@ -17,11 +17,12 @@ import pandas as pd
 import torch
 
 from layerwise.analyses.arguments import check_arguments
-from layerwise.analyses.execute import execute
+from layerwise.analyses.execute import execute_job
 from layerwise.analyses.patching.hooked_patches import token_passes
 from layerwise.analyses.patching.pairs import Pair, PairChoice
 from layerwise.analyses.patching.tables import DIRECTIONS, patched_and_source
-from layerwise.errors import UserError, unknown_name
+from layerwise.errors import UserError
+from layerwise.ground.readers import one_of
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.models.seq2seq import Seq2SeqConfig, Seq2SeqModel
@@ -39,7 +40,7 @@ from .paths import received, written
 from .result import PathPatchingResult
 
 
-@check_arguments()
+@check_arguments(direction=one_of("direction", DIRECTIONS))
 @in_turn
 def patch_paths(
     model: Model,
@@ -93,13 +94,8 @@ def patch_paths(
         model, paired_tasks(model, tasks), ("continuation",), seed=seed, limit=limit,
         fewshot=fewshot, out=out,
     )  # fmt: skip
-    named = (receivers,) if isinstance(receivers, str) else tuple(dict.fromkeys(receivers))
-    job = PathPatching(setup, named, direction, pairs)
-    settings = setup.settings(analysis="path patching", **job.settings())
-    (result,) = execute(
-        lambda parts, told: [job.run(parts, settings, told)], out, settings, progress
-    )
-    return result
+    job = PathPatching(setup, tuple(receivers), direction, pairs)
+    return execute_job(job, "path patching", out, progress)
 
 
 @dataclass(frozen=True)
@@ -113,8 +109,6 @@ class PathPatching:
     strict: bool = True
 
     def __post_init__(self) -> None:
-        if self.direction not in DIRECTIONS:
-            raise unknown_name("direction", self.direction, DIRECTIONS)
         if not self.receivers:
             raise UserError("No receiver is left; name at least one, such as logits or q:5.1.")
         self._receivers()

@@ -32,7 +32,7 @@ from layerwise.runs.progress import Meter
 from layerwise.runs.setup import Setup, TaskLike, prepare
 from layerwise.sweep import LogLikelihood, skip
 
-from .extras import changes_of, jobs_of, patched_sites, wanted_extras
+from .extras import changes_of, jobs_of, patched_sites, read_extras, wanted_extras
 
 FORWARDS_TIMED = 3
 
@@ -75,7 +75,7 @@ def _number(value: Any) -> float:
     return float(value)
 
 
-@check_arguments()
+@check_arguments(also=read_extras)
 @in_turn
 def profile(
     model: Model,
@@ -126,7 +126,7 @@ def profile(
         model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
         memory_budget=memory_budget, out=out,
     )  # fmt: skip
-    extras = wanted_extras((also,) if isinstance(also, str) else also, model.cfg)
+    extras = wanted_extras(also, model.cfg)
     jobs = Jobs.of(setup, pairs, exhaustive, extras)
     settings = setup.settings(
         analysis="profile", **jobs.ablation.settings(), **jobs.patching.settings(),

@@ -17,7 +17,8 @@ from layerwise.analyses.heads.extra import EXTRA as HEAD_SCORES
 from layerwise.analyses.path_patching.extra import EXTRA as PATHS
 from layerwise.analyses.removal.extra import EXTRA as REMOVAL
 from layerwise.analyses.similarity.extra import EXTRA as SIMILARITY
-from layerwise.errors import UserError, unknown_name
+from layerwise.errors import UserError
+from layerwise.ground.readers import some_of
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.runs.setup import Setup
 
@@ -28,17 +29,16 @@ EXTRAS: dict[str, Extra] = {
         PARTS, HEADS, ATTRIBUTION, HEAD_SCORES, SIMILARITY, REMOVAL, ESTIMATES, PATHS,
     )
 }  # fmt: skip
+read_extras = some_of("addition to a profile", (*EXTRAS, "all"), none=True)
 
 
 def wanted_extras(names: Sequence[str], cfg: Any) -> tuple[str, ...]:
     """Names of extras in their usual order; ``all`` stands for all that the model allows.
 
     Raises:
-        UserError: for an unknown name, or one that the model does not allow.
+        UserError: for one that the model does not allow.
     """
     for name in names:
-        if name not in (*EXTRAS, "all"):
-            raise unknown_name("addition to a profile", name, (*EXTRAS, "all"))
         if name != "all":
             EXTRAS[name].refuse(cfg)
     return tuple(

@@ -10,16 +10,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from layerwise.analyses.arguments import check_arguments
-from layerwise.analyses.execute import execute
+from layerwise.analyses.execute import execute_job
+from layerwise.ground.readers import some_of
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.runs.setup import TaskLike, prepare
 
-from .job import Removal
+from .job import Removal, refuse_bad_share
 from .result import RemovalResult
+from .tables import WAYS
 
 
-@check_arguments()
+@check_arguments(refuse_bad_share, by=some_of("way to remove layers", WAYS))
 @in_turn
 def removal_order(
     model: Model,
@@ -83,14 +85,5 @@ def removal_order(
         model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
         memory_budget=memory_budget, out=out, method=method,
     )  # fmt: skip
-    ways = (by,) if isinstance(by, str) else tuple(dict.fromkeys(by))
-    job = Removal(setup, n_removed, ways, held_out, method)
-    settings = setup.settings(analysis="layer removal", **job.settings())
-    (result,) = execute(
-        lambda parts, told: [job.run(parts, settings, told)],
-        out,
-        settings,
-        progress,
-        job.write_requests,
-    )
-    return result
+    job = Removal(setup, n_removed, tuple(by), held_out, method)
+    return execute_job(job, "layer removal", out, progress, job.write_requests)

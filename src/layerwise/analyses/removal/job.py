@@ -14,9 +14,9 @@ from typing import Any
 import pandas as pd
 
 from layerwise import stats
-from layerwise.analyses.ablation.job import METHODS, refuse_no_chance, write_requests
+from layerwise.analyses.ablation.job import refuse_no_chance, write_requests
 from layerwise.analyses.similarity.api import streams_of
-from layerwise.errors import UserError, unknown_name
+from layerwise.errors import UserError
 from layerwise.ground.layer_names import removable
 from layerwise.models.kinds import n_encoder_layers
 from layerwise.results.parquet import conform, frame
@@ -40,7 +40,6 @@ from .tables import (
     HELD_OUT,
     SEARCHES,
     SELECTION,
-    WAYS,
     best_candidate,
     candidates_table,
     tasks_that_count,
@@ -51,6 +50,19 @@ Layers = tuple[int, ...]
 Piece = tuple[str, tuple[Layers, ...]]
 # Rows of ``removal.parquet`` by split and set of layers left out, as they were first measured.
 Known = dict[tuple[str, frozenset[int]], pd.DataFrame]
+
+
+def refuse_bad_share(held_out: float) -> None:
+    """Refuse to hold out less than none of the items, or all.
+
+    Raises:
+        UserError: if the share is no such one.
+    """
+    if not 0 <= held_out < 1:
+        raise UserError(
+            f"The share of items held out is {held_out}; expected 0 (none) or more, and less "
+            "than 1."
+        )
 
 
 @dataclass(frozen=True)
@@ -72,19 +84,8 @@ class Removal:
     method: str = "engine"
 
     def __post_init__(self) -> None:
-        for by in self.by:
-            if by not in WAYS:
-                raise unknown_name("way to remove layers", by, WAYS)
-        if not self.by:
-            raise UserError(f"No way to remove layers was named: expected some of {WAYS}.")
-        if self.method not in METHODS:
-            raise unknown_name("method", self.method, METHODS)
         self._refuse_too_many()
-        if not 0 <= self.held_out < 1:
-            raise UserError(
-                f"The share of items held out is {self.held_out}; expected 0 (none) or more, "
-                "and less than 1."
-            )
+        refuse_bad_share(self.held_out)
         for task in self.setup.tasks:  # bad input is told before any work is done
             refuse_no_chance(task, self.setup.protocols)
             self.split(task)

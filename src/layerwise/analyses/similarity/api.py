@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from layerwise.analyses.arguments import check_arguments
-from layerwise.analyses.execute import execute
+from layerwise.analyses.execute import execute_job
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import DECODER, ENCODER
 from layerwise.models.in_turn import in_turn
@@ -37,7 +37,16 @@ from .measures import angular_distances, linear_cka, unbiased_cka
 from .result import SimilarityResult
 
 
-@check_arguments()
+def refuse_generate(protocols: Sequence[str]) -> None:
+    """Refuse the protocol that has no prompts of its own."""
+    if "generate" in protocols:
+        raise UserError(
+            "Similarity is read on the prompts of 'letter' or 'continuation'; 'generate' has the "
+            "prompt of 'continuation', so ask for that."
+        )
+
+
+@check_arguments(refuse_generate)
 @in_turn
 def similarity(
     model: Model,
@@ -82,12 +91,7 @@ def similarity(
         model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
         memory_budget=memory_budget, out=out,
     )  # fmt: skip
-    job = Similarity(setup)
-    settings = setup.settings(analysis="similarity")
-    (result,) = execute(
-        lambda parts, told: [job.run(parts, settings, told)], out, settings, progress
-    )
-    return result
+    return execute_job(Similarity(setup), "similarity", out, progress)
 
 
 @dataclass(frozen=True)
@@ -96,12 +100,12 @@ class Similarity:
 
     setup: Setup
 
+    def settings(self) -> dict[str, Any]:
+        """What makes it this comparison: nothing but its set-up."""
+        return {}
+
     def __post_init__(self) -> None:
-        if "generate" in self.setup.protocols:
-            raise UserError(
-                "Similarity is read on the prompts of 'letter' or 'continuation'; 'generate' has "
-                "the prompt of 'continuation', so ask for that."
-            )
+        refuse_generate(self.setup.protocols)
         for task, protocol in self.setup.pieces():  # bad input is told before any work is done
             prompts(self.setup, task, task.items, protocol)
 

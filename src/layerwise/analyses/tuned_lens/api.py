@@ -15,7 +15,8 @@ import pandas as pd
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import execute
-from layerwise.errors import UserError, unknown_name
+from layerwise.errors import UserError
+from layerwise.ground.readers import one_of
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.results.parquet import frame
@@ -50,7 +51,16 @@ class Trained:
     result: TunedLensResult
 
 
-@check_arguments()
+def refuse_training(steps: int, rate: float) -> None:
+    """Refuse to train in no steps, or in such as lead nowhere."""
+    if steps < 1 or not 0 < rate <= LARGEST_RATE:
+        raise UserError(
+            f"A tuned lens cannot be trained in {steps} steps at rate {rate}; "
+            f"expected one step or more, and a rate above 0 and at most {LARGEST_RATE:,.0f}."
+        )
+
+
+@check_arguments(refuse_training, kind=one_of("kind of tuned lens", KINDS))
 @in_turn
 def train_lens(
     model: Model,
@@ -99,7 +109,7 @@ def train_lens(
     Raises:
         UserError: for anything unknown or out of range, or too little text.
     """
-    _refuse_training(kind, steps, rate)
+    refuse_training(steps, rate)
     setup = prepare(
         model, tasks, ("letter", "continuation"), seed=seed, limit=limit, fewshot=fewshot,
         chat=chat, memory_budget=memory_budget, out=out,
@@ -120,16 +130,6 @@ def train_lens(
 
     (result,) = execute(make, out, settings, progress, lambda folder: made[0].save(folder / FILE))
     return Trained(made[0] if made else TunedLens.load(Path(str(out))), result)
-
-
-def _refuse_training(kind: str, steps: int, rate: float) -> None:
-    if kind not in KINDS:
-        raise unknown_name("kind of tuned lens", kind, KINDS)
-    if steps < 1 or not 0 < rate <= LARGEST_RATE:
-        raise UserError(
-            f"A tuned lens cannot be trained in {steps} steps at rate {rate}; "
-            f"expected one step or more, and a rate above 0 and at most {LARGEST_RATE:,.0f}."
-        )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,246 @@
+"""How numbers, names and lists are read: what is taken, what is made of it, what is refused.
+
+A reader takes an argument's name and value. Which values an analysis can do something with is the
+analysis' business.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import operator
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from layerwise.errors import UserError, shown, unknown_name
+
+Reader = Callable[[str, Any], Any]
+
+# No list of layers, names or folders is longer; a generator may have no end.
+MOST_ENTRIES = 100_000
+# What a column of whole numbers, and every generator of random numbers, can hold.
+LARGEST = 2**63 - 1
+SMALLEST_BUDGET = 2**20
+_WHAT_IS_NO_LIST = (str, bytes, bytearray, set, frozenset, Mapping, os.PathLike)
+
+
+def plain(value: Any) -> Any:
+    """The plain value of a NumPy or torch scalar; anything else as it is."""
+    if getattr(value, "ndim", None) == 0 and callable(getattr(value, "item", None)):
+        return value.item()
+    return value
+
+
+def refuse(name: str, value: Any, expected: str) -> UserError:
+    """The sentence for an argument that cannot be read.
+
+    Args:
+        name: the argument's.
+        value: what was given.
+        expected: what would be right, with an example.
+    """
+    kind = "None" if value is None else f"{shown(value)}, of type {type(value).__name__}"
+    return UserError(f"Argument {name!r} is {kind}; expected {expected}.")
+
+
+def whole(example: int) -> Reader:
+    """Read a whole number; neither a bool nor a float is one, even if it has no fraction."""
+
+    def read(name: str, value: Any) -> int:
+        expected = f"a whole number, such as {example}"
+        found = plain(value)
+        if isinstance(found, (bool, float, complex)):
+            raise refuse(name, value, expected)
+        try:
+            number = operator.index(found)
+        except TypeError:
+            raise refuse(name, value, expected) from None
+        if abs(number) > LARGEST:
+            raise UserError(
+                f"Argument {name!r} is a number of {number.bit_length()} bits; expected "
+                f"{expected}, of at most 63 bits."
+            )
+        return number
+
+    return read
+
+
+def seed(name: str, value: Any) -> int:
+    """Read a seed."""
+    number = whole(0)(name, value)
+    if number < 0:
+        raise UserError(f"The seed is {number}; expected 0 or a positive whole number.")
+    return number
+
+
+def limit(name: str, value: Any) -> int:
+    """Read a number of items."""
+    return at_least_one_item(whole(100)(name, value))
+
+
+def at_least_one_item(number: int) -> int:
+    """A limit of items that leaves some.
+
+    Raises:
+        UserError: if it is below 1.
+    """
+    if number < 1:
+        raise UserError(
+            f"The limit of items must be at least 1, not {number}; leave it out for all."
+        )
+    return number
+
+
+def memory_budget(name: str, value: Any) -> int:
+    """Read a number of bytes for activations."""
+    number = whole(2**30)(name, value)
+    if number < SMALLEST_BUDGET:
+        raise UserError(
+            f"A memory budget of {number} bytes is too small; give at least {SMALLEST_BUDGET}."
+        )
+    return number
+
+
+def real(example: float) -> Reader:
+    """Read a finite number."""
+
+    def read(name: str, value: Any) -> float:
+        expected = f"a finite number, such as {example}"
+        found = plain(value)
+        if isinstance(found, (bool, str, bytes)):
+            raise refuse(name, value, expected)
+        try:
+            number = float(found)
+        except (TypeError, ValueError, OverflowError):
+            raise refuse(name, value, expected) from None
+        if not math.isfinite(number):
+            raise UserError(f"Argument {name!r} is {number}; expected {expected}.")
+        return number
+
+    return read
+
+
+def truth(name: str, value: Any) -> bool:
+    """Read True or False."""
+    found = plain(value)
+    if not isinstance(found, bool):
+        raise refuse(name, value, "True or False")
+    return found
+
+
+def text(example: str) -> Reader:
+    """Read a name."""
+
+    def read(name: str, value: Any) -> str:
+        found = plain(value)
+        if not isinstance(found, str):
+            raise refuse(name, value, f"a text, such as {example!r}")
+        return str(found)
+
+    return read
+
+
+def entries(name: str, value: Any, expected: str) -> Iterator[Any]:
+    """The entries of a list, tuple, range, array or generator, as plain values.
+
+    Raises:
+        UserError: if it is none of these, or too long.
+    """
+    listed = value.tolist() if getattr(value, "ndim", None) == 1 else value
+    if isinstance(listed, _WHAT_IS_NO_LIST) or not isinstance(listed, Iterable):
+        raise refuse(name, value, expected)
+    if getattr(value, "ndim", 1) != 1:
+        raise refuse(name, value, expected)
+    found = list(itertools.islice(listed, MOST_ENTRIES + 1))
+    if len(found) > MOST_ENTRIES:
+        raise UserError(
+            f"Argument {name!r} has more than {MOST_ENTRIES:,} entries; expected {expected}."
+        )
+    return map(plain, found)
+
+
+def texts(example: str, *, none: bool = False) -> Reader:
+    """Read one name or several, each once; none at all only if ``none``."""
+    expected = f"a text or a list of texts, such as {example!r}"
+
+    def read(name: str, value: Any) -> tuple[str, ...]:
+        single = plain(value)
+        if isinstance(single, str):
+            return (str(single),)
+        found = tuple(entries(name, value, expected))
+        for one in found:
+            if not isinstance(one, str):
+                raise refuse(name, one, expected)
+        if not found and not none:
+            raise UserError(
+                f"Argument {name!r} is empty; expected {expected}: name at least one, or leave "
+                "it out."
+            )
+        return tuple(dict.fromkeys(map(str, found)))
+
+    return read
+
+
+def one_of(what: str, known: Sequence[str]) -> Reader:
+    """Read one of some names.
+
+    Args:
+        what: what kind of name it is.
+        known: the names; the first is told as an example.
+    """
+    read_text = text(known[0])
+
+    def read(name: str, value: Any) -> str:
+        found = read_text(name, value)
+        if found not in known:
+            raise unknown_name(what, found, known)
+        return found
+
+    return read
+
+
+def some_of(what: str, known: Sequence[str], *, none: bool = False) -> Reader:
+    """As ``one_of``, of one name or several; none at all only if ``none``."""
+    read_texts = texts(known[0], none=none)
+
+    def read(name: str, value: Any) -> tuple[str, ...]:
+        found = read_texts(name, value)
+        for one in found:
+            if one not in known:
+                raise unknown_name(what, one, known)
+        return found
+
+    return read
+
+
+def numbers(example: str, *, names: bool = False) -> Reader:
+    """Read whole numbers, and if ``names`` also names such as ``encoder.3``."""
+    expected = f"a list of whole numbers, such as {example}"
+
+    def read(name: str, value: Any) -> tuple[int | str, ...]:
+        found = []
+        for one in entries(name, value, expected):
+            if names and isinstance(one, str):
+                found.append(str(one))
+                continue
+            try:
+                found.append(whole(0)(name, one))
+            except UserError:
+                raise refuse(name, one, expected) from None
+        return tuple(found)
+
+    return read
+
+
+def from_the_end(name: str, value: Any) -> str | tuple[int | str, ...]:
+    """Read positions of a prompt: ``"all"``, or numbers counted from its end."""
+    return value if isinstance(value, str) else numbers("[-2, -1], or 'all'")(name, value)
+
+
+def groups(name: str, value: Any) -> dict[str, tuple[int | str, ...]]:
+    """Read groups of layers by name."""
+    if not isinstance(value, Mapping) or not all(isinstance(one, str) for one in value):
+        raise refuse(name, value, "layers by the name of their group, such as {'early': [0, 1]}")
+    read = numbers("[0, 1]")
+    return {str(group): read(f"{name}[{group!r}]", some) for group, some in value.items()}
