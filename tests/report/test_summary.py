@@ -9,7 +9,6 @@ import synthetic
 from synthetic import Plan
 
 from layerwise.analyses.ablation.contrast import layers_apart
-from layerwise.analyses.ablation.findings_layers import harmless_layers, without_loss
 from layerwise.analyses.patching.findings import overtaking
 from layerwise.presentation.rows import rows
 from layerwise.presentation.wording import (
@@ -27,6 +26,7 @@ from layerwise.report.summary import findings_of
 from layerwise.results import AblationResult, EmergenceResult, LensResult, PatchingResult
 from layerwise.results.parquet import frame
 from layerwise.results.run_tables import RunTables
+from layerwise.stats.equivalence import excludable_loss
 
 EVERYTHING = 100
 
@@ -59,7 +59,7 @@ def test_each_kind_of_sentence_is_made(found: list[Finding]) -> None:
     assert {finding.kind for finding in found} == {
         "critical layers",
         "protocols",
-        "no measurable loss",
+        "no loss",
         "logit lens",
         "prediction depth",
         "hand-over",
@@ -118,37 +118,43 @@ def test_protocol_sentences_say_what_the_rows_say(run: RunTables, found: list[Fi
         assert layer_ranges(layers_apart(mine)) in finding.sentence
 
 
-def test_harmless_layers_are_neither_planted_nor_significant(
+def test_layers_without_loss_are_those_that_the_tests_say(
     run: RunTables, found: list[Finding], plan: Plan
 ) -> None:
-    told = of_kind(found, "no measurable loss")
+    """With 400 items and quiet layers some are shown; planted ones never are."""
+    effects = run.tables["effects"]
+    planted = effects["layer"].isin(set().union(*map(set, plan.critical.values())))
+    quiet = effects.assign(
+        p_no_loss=np.where(planted, 0.9, 1e-6), p_no_loss_nats=np.where(planted, 0.9, 1e-4)
+    )
+    told = of_kind(findings_of(run.changed(effects=quiet), EVERYTHING), "no loss")
     assert told
     for finding in told:
         mine = about(run, finding)
-        protocol = mine["protocol"].iloc[0]
-        layers = set(without_loss(mine))
-        assert not layers & set(plan.critical[protocol])
-        quiet = mine[mine["layer"].isin(layers)]
-        assert (quiet["p_holm"] >= 0.05).all()
-        assert (quiet["acc_diff_low"] <= 0).all()
-        assert f"up to {100 * quiet['acc_diff_high'].max():.0f} accuracy points" in finding.sentence
-        assert f"({len(layers)} of 30)" in finding.sentence
-        (row,) = quoted(run, finding).to_dict("records")
-        assert row["acc_diff_high"] == quiet["acc_diff_high"].max()
+        layers = sorted(set(mine["layer"]) - set(effects.loc[planted, "layer"]))
+        assert layer_ranges(layers) in finding.sentence
+        assert f"excluded for {len(layers)} of 30 layers" in finding.sentence
+        assert finding.source["at"] == {"layer": layers}
+        assert "costs less than 5 accuracy points" in finding.sentence
+        assert ("0.1 nats" in finding.sentence) == mine["nats"].notna().any()
 
 
-def test_an_interval_without_width_is_not_told_as_a_bound_of_nothing(run: RunTables) -> None:
-    even = dict.fromkeys(("acc_diff", "acc_diff_low", "acc_diff_high"), 0.0)
-    effects = run.tables["effects"].assign(**even, significant=False, n_items=40)
-    told = harmless_layers(
-        RunTables(run.facts, {"signal": run.tables["signal"], "effects": effects})
-    )
+def test_where_no_layer_is_shown_to_lose_nothing_it_is_told_what_could_be_seen(
+    run: RunTables, found: list[Finding]
+) -> None:
+    told = of_kind(found, "no loss")
     assert told
     for finding in told:
-        assert "up to 0" not in finding.sentence
-        assert "no answer changed, which allows a loss of about 8 accuracy points" in (
-            finding.sentence
-        )
+        n = int(about(run, finding)["n_items"].min())
+        least = 100 * excludable_loss(n, 0.05 / 30)
+        assert "is shown of none of the 30 layers" in finding.sentence
+        assert f"no loss below {least:.0f} points could be excluded" in finding.sentence
+
+
+def test_tables_of_earlier_versions_show_no_layer_to_lose_nothing(run: RunTables) -> None:
+    earlier = run.tables["effects"].assign(p_no_loss=np.nan, p_no_loss_nats=np.nan)
+    for finding in of_kind(findings_of(run.changed(effects=earlier), EVERYTHING), "no loss"):
+        assert "is shown of none" in finding.sentence
 
 
 def test_lens_sentence_says_what_the_rows_say(run: RunTables, found: list[Finding]) -> None:
@@ -275,14 +281,6 @@ def test_a_gain_is_told_as_one(run: RunTables, effects: pd.DataFrame) -> None:
     assert "p = 0.010" in gain.sentence
     assert "the largest of 1 significant gain." in gain.sentence
     assert not any("9" in re.findall(r"loss: (.*)\.", f.sentence) for f in found)
-
-
-def test_a_loss_without_bounds_is_not_called_harmless(effects: pd.DataFrame) -> None:
-    mine = rows(effects, task="facts", protocol="letter")
-    calm = without_loss(mine)
-    assert calm
-    unknown = mine.assign(acc_diff_low=np.nan)
-    assert without_loss(unknown) == []
 
 
 def test_layers_are_apart_only_where_one_is_significant(effects: pd.DataFrame) -> None:

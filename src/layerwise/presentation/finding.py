@@ -19,7 +19,7 @@ class Finding:
     Attributes:
         sentence: with its interval or test, its protocol, its task or capability, and n.
         importance: from 0 to 1; higher comes first.
-        kind: ``critical layers``, ``heads``, ``protocols``, ``no measurable loss``, ``gain``,
+        kind: ``critical layers``, ``heads``, ``protocols``, ``no loss``, ``gain``,
             ``logit lens``, ``prediction depth``, ``hand-over``, ``take-up``, ``order``,
             ``removal``, ``attribution``, ``interaction``, ``agreement``, ``paths``,
             ``similarity``, ``estimates`` or ``no signal``.

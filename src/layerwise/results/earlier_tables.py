@@ -20,13 +20,20 @@ _PATCHING_FLOATS = (
 # What senders of direct paths were called before there were models of two stacks.
 _SENDERS = {"embedding": "embed", "head": "z", "mlp": "mlp_out"}
 
-# What tables said before heads could be changed, before there were models of two stacks, and
-# before it was told how many pairs a model solves.
+# What tables said before heads could be changed, before there were models of two stacks, before
+# it was told how many pairs a model solves, and before "no loss" was a claim with a test.
 _PAIRS = {"pairs_solved": pa.int64(), "pairs_reversed": pa.int64()}
 _SIGNAL = {"signal": pa.bool_()}
 _LATER = {
     "records": {"head": pa.int64()},
-    "effects": {"head": pa.int64(), "p_bh": pa.float64()},
+    "effects": {
+        "head": pa.int64(),
+        "p_bh": pa.float64(),
+        "n_lost": pa.int64(),
+        "n_gained": pa.int64(),
+        "p_no_loss": pa.float64(),
+        "p_no_loss_nats": pa.float64(),
+    },
     "cka": {"stack": pa.string()},
     "patching": _PAIRS,
     "path_patching": _PAIRS,

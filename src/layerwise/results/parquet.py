@@ -145,7 +145,8 @@ SCHEMAS: dict[str, pa.Schema] = {
         acc="float", acc_diff="float", acc_diff_low="float?", acc_diff_high="float?",
         share_lost="float?", share_low="float?", share_high="float?", p="float", p_holm="float",
         nats="float?", nats_low="float?", nats_high="float?", signal="bool", significant="bool",
-        head="int?", p_bh="float?",
+        head="int?", p_bh="float?", n_lost="int?", n_gained="int?", p_no_loss="float?",
+        p_no_loss_nats="float?",
     ),
     "emergence": _schema(
         capability="str", protocol="str", method="str", measure="str", axis="str",

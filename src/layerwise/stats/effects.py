@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from layerwise import stats
 from layerwise.errors import UserError
 from layerwise.results.parquet import conform, frame
+
+from .equivalence import no_loss_of_nats_p_values, no_loss_p_values
 
 N_RESAMPLES = 2000
 ALPHA = 0.05
@@ -133,6 +135,7 @@ def effects_table(records: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFr
 
 def _effects(cell: Cell, chance: float, seed: int) -> pd.DataFrame:
     signal = stats.above_chance(cell.intact, chance)
+    lost, gained = discordant(cell.intact, cell.correct)
     table = cell.interventions.assign(
         task=cell.task,
         capability=cell.capability,
@@ -142,7 +145,11 @@ def _effects(cell: Cell, chance: float, seed: int) -> pd.DataFrame:
         acc_intact=cell.intact.mean(),
         acc=cell.correct.mean(axis=0),
         signal=signal,
-        p=mcnemar(cell.intact, cell.correct),
+        p=stats.mcnemar_p_values(lost, gained),
+        n_lost=lost,
+        n_gained=gained,
+        p_no_loss=no_loss_p_values(lost, gained, np.full(len(lost), len(cell.intact))),
+        p_no_loss_nats=no_loss_of_nats_p_values(cell.nats),
         **_bootstrapped(cell, chance if signal else np.inf, seed),
     )
     family = table.groupby(["kind", "site"], dropna=False)["p"]
@@ -165,9 +172,15 @@ def mcnemar(
     intact: Bool[np.ndarray, " items"], correct: Bool[np.ndarray, "items interventions"]
 ) -> Float[np.ndarray, " interventions"]:
     """Exact McNemar p-value of every column against the intact model."""
+    return stats.mcnemar_p_values(*discordant(intact, correct))
+
+
+def discordant(
+    intact: Bool[np.ndarray, " items"], correct: Bool[np.ndarray, "items interventions"]
+) -> tuple[Int[np.ndarray, " interventions"], Int[np.ndarray, " interventions"]]:
+    """How many items every intervention loses, and how many it gains."""
     lost = (intact[:, None] & ~correct).sum(axis=0)
-    gained = (~intact[:, None] & correct).sum(axis=0)
-    return stats.mcnemar_p_values(lost, gained)
+    return lost, (~intact[:, None] & correct).sum(axis=0)
 
 
 def _bootstrapped(cell: Cell, chance: float, seed: int) -> dict[str, Any]:

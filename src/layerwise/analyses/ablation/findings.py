@@ -6,10 +6,11 @@ from layerwise.presentation.finding import Finding
 from layerwise.results.run_tables import RunTables
 
 from .findings_heads import needed_heads
-from .findings_layers import critical_layers, gains, harmless_layers
+from .findings_layers import critical_layers, gains
+from .findings_no_loss import layers_without_loss
 from .findings_protocols import protocol_differences
 
-_FINDERS = (critical_layers, protocol_differences, needed_heads, harmless_layers, gains)
+_FINDERS = (critical_layers, protocol_differences, needed_heads, layers_without_loss, gains)
 
 
 def findings(run: RunTables) -> list[Finding]:

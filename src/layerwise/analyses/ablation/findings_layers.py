@@ -1,4 +1,4 @@
-"""Sentences on single layers: which are critical, and which show no measurable loss.
+"""Sentences on single layers: which are critical, and where one brings a gain.
 
 They read effects tables only, and say nothing of tasks without signal.
 """
@@ -15,7 +15,6 @@ from layerwise.presentation.naming import name_layer
 from layerwise.presentation.rows import layers_of, numbers, records, rows
 from layerwise.presentation.wording import (
     CAPABILITY_ORDER,
-    PROTOCOL_ORDER,
     capitalised,
     counted,
     doing,
@@ -30,7 +29,7 @@ from layerwise.results.run_tables import RunTables
 
 from .lookup import ablations, effects_of
 
-CRITICAL, HARMLESS, GAIN = "critical layers", "no measurable loss", "gain"
+CRITICAL, GAIN = "critical layers", "gain"
 
 
 def critical_layers(run: RunTables) -> list[Finding]:
@@ -118,56 +117,3 @@ def _points(row: dict[str, Any]) -> str:
     bounds = interval(*(100 * row[name] for name in ("acc_diff", "acc_diff_low", "acc_diff_high")))
     where = f"layer {name_layer(row['layer'])}, {row['task']}, {row['protocol']}"
     return f"{bounds} accuracy points, {where}"
-
-
-def harmless_layers(run: RunTables) -> list[Finding]:
-    """Layers without a measurable loss under a protocol, and what the intervals still allow."""
-    found = []
-    for kind, site in ablations(run)[:1]:
-        effects = effects_of(run, kind, site, signal=True)
-        for protocol in in_order(effects["protocol"], PROTOCOL_ORDER):
-            mine = rows(effects, protocol=protocol)
-            layers = without_loss(mine)
-            if layers:
-                found.append(_harmless(mine, layers))
-    return spaced(found, 2)
-
-
-def without_loss(effects: pd.DataFrame) -> list[int]:
-    """Layers that in no row have a significant effect or an interval wholly above no loss.
-
-    The second condition is the stricter one: it holds a layer back although its loss did not
-    survive the correction. Rows without an interval say nothing, and hold a layer back too.
-    """
-    some = rows(effects, significant=True)
-    unsure = pd.DataFrame(effects.loc[~(numbers(effects, "acc_diff_low") <= 0)])
-    return sorted(set(layers_of(effects)) - set(layers_of(some)) - set(layers_of(unsure)))
-
-
-def _allowed(worst: dict[str, Any]) -> str:
-    """The loss that cannot be ruled out; three in n, roughly, where no answer changed."""
-    if worst["acc_diff_low"] == worst["acc_diff_high"] == 0:
-        still = 300 / worst["n_items"]
-        return f"no answer changed, which allows a loss of about {still:.0f} accuracy points"
-    return f"the intervals allow up to {100 * worst['acc_diff_high']:.0f} accuracy points"
-
-
-def _harmless(mine: pd.DataFrame, layers: list[int]) -> Finding:
-    quiet = rows(mine, layer=layers)
-    worst = records(quiet)[int(np.argmax(numbers(quiet, "acc_diff_high")))]
-    which = "one of the layers" if len(layers) > 1 else "layer"
-    action = doing(str(worst["kind"]), str(worst["site"]), which)
-    each = ", one at a time" if len(layers) > 1 else ""
-    tasks = counted(len(set(mine["task"])), "task")
-    total = len(layers_of(mine))
-    sentence = (
-        f"No measurable loss from {action} {layer_ranges(layers)}{each} ({len(layers)} "
-        f"of {total}), in the {tasks} with signal under {worst['protocol']} (n = "
-        f"{spread(mine['n_items'])} a task); {_allowed(worst)} "
-        f"(layer {name_layer(worst['layer'])}, {worst['task']})."
-    )
-    where = {**_where(worst, "protocol"), "signal": True}
-    at = {"layer": int(worst["layer"]), "task": str(worst["task"])}
-    return Finding(
-        sentence, weight(0.75, len(layers) / total), HARMLESS, source("effects", where, **at)
-    )

@@ -1,0 +1,114 @@
+"""Sentences on layers that can be shown to lose nothing that matters, or on why none can.
+
+"No significant loss" is not "no loss": a layer is named only where a loss of the smallest size of
+interest is excluded by a test, in accuracy and in nats.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from layerwise.presentation.finding import Finding, source, spaced, weight
+from layerwise.presentation.rows import layers_of, numbers, records, rows
+from layerwise.presentation.wording import (
+    PROTOCOL_ORDER,
+    capitalised,
+    counted,
+    doing,
+    in_order,
+    layer_ranges,
+    p_value,
+    spread,
+)
+from layerwise.results.run_tables import RunTables
+from layerwise.stats import holm
+from layerwise.stats.effects import ALPHA
+from layerwise.stats.equivalence import (
+    SMALLEST_LOSS,
+    SMALLEST_NATS,
+    excludable_loss,
+)
+
+from .lookup import ablations, effects_of
+
+NO_LOSS = "no loss"
+
+
+def layers_without_loss(run: RunTables) -> list[Finding]:
+    """Per protocol, the layers that are shown to lose less than what would matter."""
+    found = []
+    for kind, site in ablations(run)[:1]:
+        effects = effects_of(run, kind, site, signal=True)
+        for protocol in in_order(effects["protocol"], PROTOCOL_ORDER):
+            mine = rows(effects, protocol=protocol)
+            p = no_loss(mine)
+            found.append(_shown(mine, p) if min(p.values()) < ALPHA else _none(mine, len(p)))
+    return spaced(found, 2)
+
+
+def no_loss(effects: pd.DataFrame) -> dict[int, float]:
+    """By layer, the p-value that it loses less than what would matter, in each of the tasks.
+
+    All tasks must show it, and nats beside accuracy where there are any, so the largest p-value of
+    a layer is that of the whole claim (Berger 1982, Technometrics 24); Holm's correction is over
+    the layers. A layer that was not changed in every task has 1.
+
+    Args:
+        effects: effects of single layers under one protocol, of tasks with signal.
+    """
+    points, nats = (numbers(effects, name) for name in ("p_no_loss", "p_no_loss_nats"))
+    larger = np.fmax(np.where(np.isnan(points), 1.0, points), nats)
+    n_tasks, layers = len(set(effects["task"])), layers_of(effects)
+    of_layer = [larger[np.asarray(effects["layer"] == layer, dtype=bool)] for layer in layers]
+    whole = [float(each.max()) if len(each) == n_tasks else 1.0 for each in of_layer]
+    return dict(zip(layers, map(float, holm(np.array(whole))), strict=True))
+
+
+def _shown(mine: pd.DataFrame, p: dict[int, float]) -> Finding:
+    layers = [layer for layer, value in p.items() if value < ALPHA]
+    first = records(mine)[0]
+    action = doing(first["kind"], first["site"], "one of the layers" if layers[1:] else "layer")
+    each = ", one at a time," if layers[1:] else ""
+    sentence = (
+        f"{capitalised(action)} {layer_ranges(layers)}{each} costs less than {_margin(mine)}: a "
+        f"larger loss is excluded for {len(layers)} of {counted(len(p), 'layer')}, in each of "
+        f"{_asked(mine)}; one-sided paired tests, {p_value(max(p[layer] for layer in layers))} at "
+        "most after Holm's correction over the layers)."
+    )
+    size = weight(0.75, len(layers) / len(p))
+    return Finding(sentence, size, NO_LOSS, source("effects", _where(first), layer=layers))
+
+
+def _none(mine: pd.DataFrame, n_layers: int) -> Finding:
+    least = excludable_loss(int(numbers(mine, "n_items").min()), ALPHA / n_layers)
+    first = records(mine)[0]
+    action = doing(first["kind"], first["site"], "any one layer")
+    sentence = (
+        f"That {action} costs less than {_margin(mine)} is shown of none of the "
+        f"{counted(n_layers, 'layer')}, in {_asked(mine)}; one-sided paired tests, Holm's "
+        f"correction over the layers): with so many items, no loss below {100 * least:.0f} points "
+        "could be excluded even where no answer changes."
+    )
+    return Finding(sentence, weight(0.4, 0.0), NO_LOSS, source("effects", _where(first)))
+
+
+def _asked(mine: pd.DataFrame) -> str:
+    tasks = counted(len(set(mine["task"])), "task")
+    protocol = records(mine)[0]["protocol"]
+    return f"the {tasks} with signal under {protocol} (n = {spread(mine['n_items'])} a task"
+
+
+def _where(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: str(row[name]) for name in ("protocol", "kind", "site")} | {"signal": True}
+
+
+def _margin(mine: pd.DataFrame) -> str:
+    points = f"{100 * SMALLEST_LOSS:.0f} accuracy points"
+    return (
+        f"{points} and {SMALLEST_NATS:g} nats"
+        if np.isfinite(numbers(mine, "nats")).any()
+        else points
+    )

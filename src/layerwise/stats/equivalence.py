@@ -1,0 +1,92 @@
+"""Tests that a loss is smaller than what would matter: "no loss" is a claim, and needs one.
+
+A test that finds no significant loss says nothing of how large the loss may be.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float, Int
+
+# The smallest effect of interest, unless another is asked for: 5 points of accuracy, and a tenth
+# of a nat, by which the probability of the right answer falls by a tenth.
+SMALLEST_LOSS, SMALLEST_NATS = 0.05, 0.1
+# Nats that one item's loss counts for at most, and how many bets against a loss are averaged.
+MOST_NATS, N_BETS = 1.0, 20
+
+
+def no_loss_p_values(
+    lost: Int[np.ndarray, "*shape"],
+    gained: Int[np.ndarray, "*shape"],
+    n: Int[np.ndarray, "*shape"],
+    margin: float = SMALLEST_LOSS,
+) -> Float[np.ndarray, "*shape"]:
+    """One-sided score test that accuracy falls by less than a margin, on the same items.
+
+    The hypothesis that is tested is a loss of the margin or more; the discordant probabilities
+    are estimated under it (Tango 1998, Stat. Med. 17, 891-908, section 2). With no discordant
+    item, p is Phi(-sqrt(n margin / (1 - margin))).
+
+    Args:
+        lost: items that were right and are wrong when changed.
+        gained: items that were wrong and are right when changed.
+        n: items in all.
+        margin: the smallest loss that would matter, as a share of the items, above 0, below 1.
+
+    Returns:
+        The p-values; small where a loss of the margin can be excluded, 1 without items.
+    """
+    from scipy.special import ndtr
+
+    b, c, total = (np.asarray(each, dtype=float) for each in (lost, gained, n))
+    linear = (2 * total - b + c) * margin - b - c
+    root = np.sqrt(np.maximum(linear**2 + 8 * total * c * margin * (1 - margin), 0.0))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gains = (root - linear) / (4 * total)
+        spread = np.sqrt(total * (2 * gains + margin * (1 - margin)))
+        p = ndtr((b - c - total * margin) / spread)
+    return np.where(total > 0, p, 1.0)
+
+
+def no_loss_of_nats_p_values(
+    losses: Float[np.ndarray, "n columns"], margin: float = SMALLEST_NATS, most: float = MOST_NATS
+) -> Float[np.ndarray, " columns"]:
+    """Test that the mean loss over items is below a margin, where no item counts for too much.
+
+    Losses of single items have long tails, and a t-test of their mean says "no loss" far too
+    often. Clipped to [-most, most] they are bounded, and then each of
+    prod_i (1 - b (loss_i - margin)), 0 < b <= 1 / (most - margin), has an expectation of at most
+    1 if the mean loss is the margin or more; so has their mean over some b, whose inverse is a
+    p-value for any number of items and any distribution (Waudby-Smith and Ramdas 2024, J. R.
+    Stat. Soc. B 86, sections 2 and 4, with fixed bets; Markov's inequality).
+
+    Args:
+        losses: one row per item, nats; columns with nan have no p-value.
+        margin: the smallest mean loss that would matter, nats.
+        most: what one item counts for at most, nats.
+
+    Returns:
+        The p-values; 1 without items, nan where losses are unknown.
+    """
+    clipped = np.clip(np.nan_to_num(losses), -most, most)
+    bets = np.arange(1, N_BETS + 1) / N_BETS / (most - margin)
+    with np.errstate(divide="ignore"):  # all is lost by the largest bet where one item loses most
+        growth = np.log1p(-bets * (clipped[..., None] - margin)).sum(axis=0)
+    capital = np.logaddexp.reduce(growth, axis=-1) - np.log(N_BETS)
+    p = np.exp(np.minimum(0.0, -capital))
+    return np.where(np.isnan(losses).any(axis=0), np.nan, p)
+
+
+def excludable_loss(n: int, level: float) -> float:
+    """The smallest loss that can be excluded on so many items, if no answer changes at all.
+
+    It solves ``no_loss_p_values`` of no discordant item for the margin: z^2 / (n + z^2).
+
+    Args:
+        n: items.
+        level: of the test, after any correction.
+    """
+    from scipy.special import ndtri
+
+    z = float(ndtri(level))
+    return z**2 / (n + z**2)
