@@ -110,6 +110,18 @@ def test_removal_by_several_orders():
     assert "Work:" in said
 
 
+def test_interactions_of_layers_and_of_heads():
+    said = done("interactions", MODEL, *LOOKUP, "--layers", "2-4", "--permutations", 3,
+                "--out", "run")  # fmt: skip
+    assert "overlapping" in said
+    found = only_result()
+    assert {tuple(layers) for layers in found.interactions["layers"]} >= {(), (2, 3), (2, 3, 4)}
+    assert set(found.shapley()["by"]) == {"pairs", "permutations"}
+    done("interactions", MODEL, *LOOKUP, "--site", "z", "--layers", 2, "--heads", "0,1",
+         "--out", "heads")  # fmt: skip
+    assert only_result("heads").pairs()["second_head"].eq(1).all()
+
+
 def test_a_model_is_pruned():
     said = done("prune", MODEL, "--remove", "1,7", "--out", "short", "--task", "organism-lookup",
                 "--limit", 4)  # fmt: skip

@@ -121,7 +121,7 @@ def test_pairs_of_heads_are_those_of_hooks_written_by_hand(model, task):
 
 
 def test_both_stacks_of_an_encoder_decoder_interact():
-    model, task = planted_seq2seq.small_seq2seq(WiredSeq2SeqLayout()), small_task("retrieval", 12)
+    model, task = planted_seq2seq.small_seq2seq(WiredSeq2SeqLayout()), small_task("retrieval", 8)
     asked: dict = {"layers": ["encoder.1", "encoder.2", "decoder.3"]}
     one, other = (quiet(model, task, method=m, **asked) for m in ("engine", "reference"))
     assert verdicts(one)["overlapping"] == {(1, 11)}

@@ -18,10 +18,10 @@ from layerwise.runs.setup import TaskLike, check_layers, prepare
 
 from .job import Interactions
 from .result import InteractionsResult
-from .spec import SetsSpec, refuse_unknown_skip
+from .spec import SetsSpec, refuse_sets, refuse_unknown_skip
 
 
-@check_arguments(refuse_unknown_skip, order=whole(2), permutations=whole(0))
+@check_arguments(refuse_unknown_skip, refuse_sets, order=whole(2), permutations=whole(0))
 @in_turn
 def interactions(
     model: Model,
@@ -42,7 +42,7 @@ def interactions(
     memory_budget: int | None = None,
     progress: bool = True,
 ) -> InteractionsResult:
-    """Remove layers alone and in pairs: which stand in for each other, which overlap?
+    """Find layers that stand in for each other or overlap: all pairs skipped, Shapley values.
 
     The interaction of a and b is I(a, b) = c({a, b}) - c({a}) - c({b}), with c(S) what skipping
     the set S costs an item (intact minus skipped). Above 0 the two are *redundant*: they cost

@@ -27,6 +27,24 @@ def refuse_unknown_skip(site: str) -> None:
     refuse_unknown_site("skip", site)
 
 
+def refuse_sets(order: int, permutations: int) -> None:
+    """Refuse sets that are none of any model."""
+    if order not in (1, 2):
+        raise UserError(
+            f"The order is {order}; expected 2 (each alone and all pairs), or 1 (each alone, with "
+            "permutations)."
+        )
+    if order == 1 and not permutations:
+        raise UserError(
+            "Nothing would be removed together: expected order 2, or a number of permutations."
+        )
+    if not 0 <= permutations <= MOST_PERMUTATIONS:
+        raise UserError(
+            f"The number of permutations is {permutations}; expected 0 (none) to "
+            f"{MOST_PERMUTATIONS}."
+        )
+
+
 @dataclass(frozen=True)
 class SetsSpec(AblationSpec):
     """Sets of layers or heads to be skipped.
@@ -80,20 +98,7 @@ class SetsSpec(AblationSpec):
         Raises:
             UserError: if they are.
         """
-        if self.order not in (1, 2):
-            raise UserError(
-                f"The order is {self.order}; expected 2 (each alone and all pairs), or 1 (each "
-                "alone, with permutations)."
-            )
-        if self.order == 1 and not self.permutations:
-            raise UserError(
-                "Nothing would be removed together: expected order 2, or a number of permutations."
-            )
-        if not 0 <= self.permutations <= MOST_PERMUTATIONS:
-            raise UserError(
-                f"The number of permutations is {self.permutations}; expected 0 (none) to "
-                f"{MOST_PERMUTATIONS}."
-            )
+        refuse_sets(self.order, self.permutations)
         noun = "layers" if self.heads is None else "heads"
         if len(self.players) < 2:
             raise UserError(

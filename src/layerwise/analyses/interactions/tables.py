@@ -110,7 +110,7 @@ def _p_values(beyond: PerItem, seed: np.random.Generator) -> Float[np.ndarray, "
     Differences within the engine's accuracy count as none.
     """
     n, m = beyond.shape
-    flips = max(_FLIPS, min(40 * m, _MOST_SIGNS // max(n, 1)))
+    flips = max(_FLIPS, min(20 * m, _MOST_SIGNS // max(n, 1)))
     kept = np.where(np.abs(beyond) < ROUNDING, 0.0, beyond)
     return stats.sign_flip_p_values(kept, seed=seed, n_flips=flips)
 
