@@ -29,7 +29,7 @@ SEED ?= 0
 # What test-long tries.
 LONG ?= tests/sweep tests/test_stats.py tests/test_effects.py tests/test_emergence.py \
 	tests/test_protocol_interaction.py tests/test_method_agreement.py tests/test_lens_tables.py \
-	tests/test_patching_tables.py tests/test_compare_tables.py
+	tests/test_patching_tables.py tests/test_compare_tables.py tests/test_interactions_tables.py
 
 # What test-settings and test-lowest try.
 NUMERIC ?= tests/sweep tests/models

@@ -21,8 +21,8 @@ class Finding:
         importance: from 0 to 1; higher comes first.
         kind: ``critical layers``, ``heads``, ``protocols``, ``no loss``, ``gain``,
             ``logit lens``, ``prediction depth``, ``hand-over``, ``take-up``, ``order``,
-            ``removal``, ``attribution``, ``interaction``, ``agreement``, ``paths``,
-            ``similarity``, ``estimates`` or ``no signal``.
+            ``removal``, ``attribution``, ``interaction``, ``interaction of layers``,
+            ``agreement``, ``paths``, ``similarity``, ``estimates`` or ``no signal``.
         source: ``table``; ``where``, the columns and values that pick the rows the sentence
             is about (``rows.rows`` takes them); and ``at``, those of the rows it quotes.
     """
