@@ -109,6 +109,17 @@ def test_where_nothing_interacts_the_strongest_pair_is_told_with_its_interval():
     assert "the strongest interaction is" in found.sentence
 
 
+def test_what_is_sure_and_too_small_to_matter_makes_no_sentence():
+    rng = np.random.default_rng(0)
+    beyond = 0.002 * rng.normal(size=(40, 3)) + [0.05, 0.0, 0.0]
+    result = interactions_result(with_pairs(1 + 0.1 * rng.normal(size=(40, 3)), beyond))
+    assert (result.pairs()["verdict"] == "redundant").any()
+    (found,) = findings([result])
+    assert found.sentence.startswith("No two layers are established to stand in for each other")
+    assert "to overlap by 0.1 nats or more" in found.sentence
+    assert " by less)." in found.sentence
+
+
 def test_pairs_in_nats_alone_are_told_apart():
     rng = np.random.default_rng(0)
     singles = 1 + 0.1 * rng.normal(size=(40, 3))

@@ -25,9 +25,10 @@ from layerwise.presentation.wording import (
     spread,
 )
 from layerwise.results.run_tables import RunTables
+from layerwise.stats.equivalence import SMALLEST_NATS
 
 from .costs import ACCURACY, NATS
-from .tables import NATS_ALONE, NONE, OVERLAPPING, REDUNDANT
+from .tables import NATS_ALONE, OVERLAPPING, REDUNDANT
 
 KIND = "interaction of layers"
 SIGNAL = "interaction_signal"
@@ -73,7 +74,7 @@ def caveats(run: RunTables) -> list[Finding]:
 
 def _redundant(cell: pd.DataFrame, every: pd.DataFrame) -> list[Finding]:
     """The pair of a task and protocol that costs most beyond the sum of its two."""
-    chosen = rows(cell, verdict=REDUNDANT)
+    chosen = _that_matter(rows(cell, verdict=REDUNDANT))
     if chosen.empty:
         return []
     free = rows(chosen, at_floor="neither")
@@ -97,7 +98,7 @@ def _redundant(cell: pd.DataFrame, every: pd.DataFrame) -> list[Finding]:
 
 def _overlapping(cell: pd.DataFrame, every: pd.DataFrame) -> list[Finding]:
     """The pair that costs least beside the sum of its two; what is at the floor comes last."""
-    chosen = rows(cell, verdict=OVERLAPPING)
+    chosen = _that_matter(rows(cell, verdict=OVERLAPPING))
     if chosen.empty:
         return []
     free = rows(chosen, at_floor="neither")
@@ -122,15 +123,24 @@ def _nothing(pairs: pd.DataFrame) -> Finding:
         if alone
         else ""
     )
+    small = len(rows(pairs, verdict=[REDUNDANT, OVERLAPPING]))
+    by = f" by {SMALLEST_NATS:g} nats or more" if small else ""
+    more += f"; {counted(small, 'pair')} {'does' if small == 1 else 'do'} by less" if small else ""
     noun = HEAD_WORDS.get(str(top["site"]), "layer")
     sentence = (
-        f"No two {noun}s are established to stand in for each other or to overlap, in "
+        f"No two {noun}s are established to stand in for each other or to overlap{by}, in "
         f"{counted(cells, 'task-protocol pair')} with signal (n = {top['n_items']}; the strongest "
         f"interaction is {_nats(top)} nats, of {pair_name(top)} in {top['task']}, "
         f"{top['protocol']}{more})."
     )
-    about = {"measure": NATS, "signal": True, "verdict": [NONE, NATS_ALONE]}
+    about = {"measure": NATS, "signal": True}
     return Finding(sentence, weight(0.4, 0.0), KIND, source(_TABLE, about, **_place(top)))
+
+
+def _that_matter(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Pairs that interact by the smallest loss of interest or more; the tables have the others."""
+    large = np.abs(numbers(pairs, "interaction")) >= SMALLEST_NATS
+    return pd.DataFrame(pairs.loc[large])
 
 
 def _strongest(pairs: pd.DataFrame) -> dict[str, Any]:
