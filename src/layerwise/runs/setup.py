@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import product
@@ -39,19 +39,16 @@ from layerwise.tasks import (
     Task,
     TaskRequest,
     build_requests,
-    expand_task_names,
     patching_prompts,
 )
-from layerwise.tasks import load_task as load_task
-from layerwise.tasks import task_names as task_names
-from layerwise.tasks._own import check_own_task
 from layerwise.tasks.items import Item
-from layerwise.tasks.registry import TEXT, paired_names
-from layerwise.tasks.task import take
 
+from .asked_tasks import TaskLike as TaskLike
+from .asked_tasks import load_tasks as load_tasks
+from .asked_tasks import paired_tasks as paired_tasks
+from .asked_tasks import refuse_unknown_words
 from .text_lengths import expected_lengths
 
-TaskLike = str | Task
 _Made = TypeVar("_Made")
 
 # Prompts of so many tokens are kept, some 70 MB; those of further items are encoded each time.
@@ -314,7 +311,7 @@ def prepare(
         # Weights may have been edited since they were loaded.
         refuse_nonfinite(loaded.name, model)
         check_faithful(model, method)
-    _refuse_unknown_words(model, loaded_tasks)
+    refuse_unknown_words(model, loaded_tasks)
     if "generate" in wanted:
         _warn_of_unused_settings(model)
     calibration = calibration_for(model, loaded.device)
@@ -346,13 +343,6 @@ def _warn_of_unused_settings(model: Model) -> None:
         )
 
 
-def paired_tasks(
-    model: Model, tasks: TaskLike | Sequence[TaskLike] | None
-) -> TaskLike | Sequence[TaskLike]:
-    """The tasks; if None, those of the model's language that are patched by default."""
-    return paired_names(language_of(model)) if tasks is None else tasks
-
-
 def _numbers_of_run(out: str | Path | None) -> dict[str, int]:
     """The settings of the run in a folder that are numbers; none if there is no run."""
     if out is None:
@@ -361,49 +351,6 @@ def _numbers_of_run(out: str | Path | None) -> dict[str, int]:
         settings = read_run_file(Path(out))["settings"]
         return {key: value for key, value in settings.items() if type(value) is int}
     return {}
-
-
-def load_tasks(
-    tasks: Iterable[TaskLike],
-    *,
-    seed: int,
-    limit: int | None,
-    fewshot: int | None,
-    language: str = TEXT,
-) -> tuple[Task, ...]:
-    """Tasks by name (capabilities stand for their suites), and ready-made ones as they are."""
-    found: list[Task] = []
-    for task in tasks:
-        if isinstance(task, Task):
-            found.append(take(check_own_task(task), limit, fewshot))
-        else:
-            names = expand_task_names([task], language)
-            found += [load_task(n, seed=seed, limit=limit, fewshot=fewshot) for n in names]
-    unique = list({task.name: task for task in found}.values())
-    if len({task.hash for task in found}) != len(unique):
-        raise UserError("Two different tasks have the same name; rename one of them.")
-    return tuple(unique)
-
-
-def _refuse_unknown_words(model: Model, tasks: Iterable[Task]) -> None:
-    """Refuse to ask a model of a toy language in words that it does not have.
-
-    Raises:
-        UserError: if a task has such a word.
-    """
-    language = language_of(model)
-    if language == TEXT:
-        return
-    known = original_tokenizer(model).get_vocab()
-    for task in tasks:
-        texts = [t for one in task.items for t in (one.context, one.question, one.answer)]
-        unknown = [word for text in texts for word in (text or "").split() if word not in known]
-        if unknown:
-            raise UserError(
-                f"Task {task.name!r} has words that the model does not know, such as "
-                f"{unknown[0]!r}: it speaks a toy language only; expected "
-                f"{', '.join(task_names(language))}, or 'all' for these."
-            )
 
 
 def _as_sequence(value: Any) -> tuple[Any, ...]:

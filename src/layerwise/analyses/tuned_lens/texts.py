@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 from layerwise import stats
 from layerwise.errors import UserError
 from layerwise.models.seq2seq import Seq2SeqModel
-from layerwise.runs.setup import Setup, load_task
+from layerwise.runs.setup import Setup
 from layerwise.sweep.requests import LogLikelihood, Tokens
-from layerwise.tasks import Task, languages, task_names
+from layerwise.tasks import Task, languages, load_task, task_names
 from layerwise.tasks._encoding import encode, encode_apart
 from layerwise.tasks._lines import bad_line, objects
 

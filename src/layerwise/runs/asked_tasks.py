@@ -1,0 +1,66 @@
+"""Which tasks a model is asked: those named, in its language, with their first items."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from layerwise.errors import UserError
+from layerwise.models import original_tokenizer
+from layerwise.models.facts import language_of
+from layerwise.models.kinds import Model
+from layerwise.tasks import Task, expand_task_names, load_task, task_names
+from layerwise.tasks._own import check_own_task
+from layerwise.tasks.registry import TEXT, paired_names
+from layerwise.tasks.task import take
+
+TaskLike = str | Task
+
+
+def paired_tasks(
+    model: Model, tasks: TaskLike | Sequence[TaskLike] | None
+) -> TaskLike | Sequence[TaskLike]:
+    """The tasks; if None, those of the model's language that are patched by default."""
+    return paired_names(language_of(model)) if tasks is None else tasks
+
+
+def load_tasks(
+    tasks: Iterable[TaskLike],
+    *,
+    seed: int,
+    limit: int | None,
+    fewshot: int | None,
+    language: str = TEXT,
+) -> tuple[Task, ...]:
+    """Tasks by name (capabilities stand for their suites), and ready-made ones as they are."""
+    found: list[Task] = []
+    for task in tasks:
+        if isinstance(task, Task):
+            found.append(take(check_own_task(task), limit, fewshot))
+        else:
+            names = expand_task_names([task], language)
+            found += [load_task(n, seed=seed, limit=limit, fewshot=fewshot) for n in names]
+    unique = list({task.name: task for task in found}.values())
+    if len({task.hash for task in found}) != len(unique):
+        raise UserError("Two different tasks have the same name; rename one of them.")
+    return tuple(unique)
+
+
+def refuse_unknown_words(model: Model, tasks: Iterable[Task]) -> None:
+    """Refuse to ask a model of a toy language in words that it does not have.
+
+    Raises:
+        UserError: if a task has such a word.
+    """
+    language = language_of(model)
+    if language == TEXT:
+        return
+    known = original_tokenizer(model).get_vocab()
+    for task in tasks:
+        texts = [t for one in task.items for t in (one.context, one.question, one.answer)]
+        unknown = [word for text in texts for word in (text or "").split() if word not in known]
+        if unknown:
+            raise UserError(
+                f"Task {task.name!r} has words that the model does not know, such as "
+                f"{unknown[0]!r}: it speaks a toy language only; expected "
+                f"{', '.join(task_names(language))}, or 'all' for these."
+            )
