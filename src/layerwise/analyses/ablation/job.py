@@ -17,6 +17,7 @@ import pandas as pd
 from layerwise.errors import UserError
 from layerwise.results.atomic_files import write_atomically
 from layerwise.results.written import REQUESTS_FILE as REQUESTS_FILE
+from layerwise.runs.budget_hint import tell_of_more_memory
 from layerwise.runs.checkpoints import CheckpointStore, together
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import planned, record_rows, request_line, work_entry
@@ -24,7 +25,6 @@ from layerwise.runs.setup import Setup
 from layerwise.stats import above_chance
 from layerwise.sweep import Intervention, intact
 from layerwise.sweep.cost import Cost
-from layerwise.sweep.memory import default_memory_budget
 from layerwise.tasks import Task, TaskRequest
 from layerwise.tasks.items import Item
 
@@ -33,8 +33,6 @@ from .spec import AblationSpec, resampled_from
 
 # Items that are finished and saved together: what a killed run can lose at most.
 ITEMS_AT_ONCE = 32
-# A small memory budget is told of if it makes so many times the work.
-WORTH_TELLING = 1.5
 
 
 @dataclass(frozen=True)
@@ -211,7 +209,9 @@ def _make(pieces: Sequence[Piece], parts: CheckpointStore, told: Meter, job: Abl
     costs = [job.cost(piece) for piece in missing]
     told.expect(sum((cost.amount for cost in costs), start=0.0))
     if missing and missing[0].stage != "intact":
-        _tell_of_more_memory(missing, costs, told, job)
+        tell_of_more_memory(
+            job.setup, costs, told, lambda roomy, at: replace(job, setup=roomy).cost(missing[at])
+        )
     changes: dict[tuple[str, str], list[Intervention]] = {}
     for piece, cost in zip(missing, costs, strict=True):
         told.doing(f"{job.analysis}, {piece.task.name}")
@@ -222,24 +222,6 @@ def _make(pieces: Sequence[Piece], parts: CheckpointStore, told: Meter, job: Abl
         parts.write_part(f"work {piece.name}", pd.DataFrame([work | planned(cost)]))
         parts.write_part(f"records {piece.name}", records)
         told.done(cost.amount)
-
-
-def _tell_of_more_memory(
-    pieces: Sequence[Piece], costs: Sequence[Cost], told: Meter, job: Ablation
-) -> None:
-    """Say so if a small memory budget makes far more work of the dearest piece."""
-    usual = default_memory_budget(job.setup.loaded.device)
-    if job.setup.memory_budget >= usual:
-        return
-    piece, cost = max(zip(pieces, costs, strict=True), key=lambda pair: pair[1].token_passes)
-    roomy = replace(job, setup=replace(job.setup, memory_budget=usual)).cost(piece)
-    times = cost.token_passes / max(1.0, roomy.token_passes)
-    if times >= WORTH_TELLING:
-        told.note(
-            f"with a memory budget of {job.setup.memory_budget / 2**20:,.0f} MiB this takes about "
-            f"{times:.0f} times the work that it takes with {usual / 2**20:,.0f} MiB, which are "
-            "free here; give more, or leave the budget out."
-        )
 
 
 def _with_signal(task: Task, records: pd.DataFrame, protocols: Sequence[str]) -> tuple[str, ...]:

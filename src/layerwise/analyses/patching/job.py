@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
 import pandas as pd
 
 from layerwise.errors import UserError
+from layerwise.runs.budget_hint import tell_of_more_memory
 from layerwise.runs.checkpoints import CheckpointStore, together
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import planned, work_entry
@@ -120,6 +121,10 @@ class Patching:
         tasks = self.choice().tasks()
         costs = [self.expected(task) for task in tasks]
         told.expect(sum((cost.amount for cost in costs), start=0.0))
+        tell_of_more_memory(
+            self.setup, costs, told,
+            lambda roomy, at: replace(self, setup=roomy).expected(tasks[at]),
+        )  # fmt: skip
         for task, cost in zip(tasks, costs, strict=True):
             told.doing(f"activation patching, {task.name}")
             if not parts.has_part(f"patching {task.name}", f"patching work {task.name}"):

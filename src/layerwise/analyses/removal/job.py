@@ -20,6 +20,7 @@ from layerwise.errors import UserError
 from layerwise.ground.layer_names import removable
 from layerwise.models.kinds import n_encoder_layers
 from layerwise.results.parquet import conform, frame
+from layerwise.runs.budget_hint import tell_of_more_memory
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import planned, record_rows, work_entry
@@ -124,7 +125,12 @@ class Removal:
         """Make the pieces that are missing, and join all of them."""
         orders = self.orders()
         costs = self.costs(orders)
-        told.expect(sum((cost.amount for found in costs for cost in found), start=0.0))
+        every = [cost for found in costs for cost in found]
+        told.expect(sum((cost.amount for cost in every), start=0.0))
+        pieces = [(order.protocol, *piece) for order in orders for piece in order.pieces()]
+        tell_of_more_memory(
+            self.setup, every, told, lambda roomy, at: replace(self, setup=roomy).cost(*pieces[at])
+        )
         tables, names = [], {}
         for order, expected in zip(orders, costs, strict=True):
             found = order.run(parts, told, expected)
