@@ -24,7 +24,6 @@ from transformers import GenerationConfig, T5Config, T5ForConditionalGeneration
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.models.seq2seq.families import PARTS_OF
 from layerwise.sweep import Generate, LogLikelihood, Scored, skip, sweep
-from layerwise.sweep.seq2seq.calibration import calibrate_two_stacks
 
 BATCH_SIZES = (4, 8, 32)
 
@@ -153,8 +152,6 @@ def compare(n_encoder: int, n_decoder: int, wanted: argparse.Namespace) -> list[
         for size in BATCH_SIZES
     }
     best = min(tried, key=lambda size: tried[size][1].seconds)
-    # As analyses do: so many tokens at once as are fast on this machine.
-    at_once = calibrate_two_stacks(model).tokens_at_once
     rows = []
     for work, asked, run in (
         ("log-likelihood", scored, lambda: score(model, layers, scored, best)),
@@ -162,9 +159,7 @@ def compare(n_encoder: int, n_decoder: int, wanted: argparse.Namespace) -> list[
     ):
         theirs, spent = timed("pruned models", run)
         sweep(model, changes[:1], asked)
-        swept, cost = timed(
-            "engine", lambda asked=asked: sweep(model, changes, asked, tokens_at_once=at_once)
-        )
+        swept, cost = timed("engine", lambda asked=asked: sweep(model, changes, asked))
         agreed = agreement(model, layers, asked, [swept.outcomes[k] for k in layers], theirs)
         seconds, passes = spent.seconds * scale, swept.stats.brute_force_token_passes
         rows.append(

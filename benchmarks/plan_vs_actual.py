@@ -1,8 +1,8 @@
 """What ``layerwise plan`` says of three different jobs, and what they then take.
 
-Log-likelihoods (letter and continuation), greedy texts, and activation patching, each planned
-anew, run, and set against its plan, for a decoder and for an encoder-decoder. Calibration is
-measured at the start, so that plan and run see the same machine.
+Log-likelihoods (letter and continuation), greedy texts, and activation patching, each planned,
+run at once, so that plan and run see the same machine, and set against its plan, for a decoder
+and for an encoder-decoder.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from layerwise.models import DEFAULT_MODEL
 from layerwise.models.facts import language_of
 from layerwise.models.kinds import Model
 from layerwise.planning.plan import RunPlan, plan_run
-from layerwise.sweep.calibration import calibration_for, fewer_threads
 
 LOG_LIKELIHOODS = ("letter", "continuation")
 GOAL = 0.3
@@ -74,8 +73,8 @@ class Row:
         seconds, passes = (
             sum(entry[key] for entry in result.facts.work) for key in ("seconds", "token_passes")
         )
-        assert plan.total.seconds is not None, "the model is in memory and was timed"
-        return cls(job, plan.total.seconds, seconds, plan.total.token_passes, passes)
+        assert plan.seconds is not None, "the model is in memory and was timed"
+        return cls(job, plan.seconds, seconds, plan.total.token_passes, passes)
 
     @property
     def ratio(self) -> float:
@@ -93,15 +92,9 @@ def main() -> None:
     print(f"{machine()}\n")
     for name in options.model:
         model = load_model(name, dtype=options.dtype)
-        known, spent = timed(f"calibration of {name}", lambda: calibration_for(model, anew=True))  # noqa: B023
-        fewer = fewer_threads(model)
         suites = TOYS if language_of(model) == "organism" else TEXTS
         rows = compare(model, suites, options.items, options.pairs)
-        print(f"{name}: calibration {spent.seconds:.1f} s; {known.tokens_at_once} tokens at once.")
-        if fewer is not None:
-            print(
-                f"{fewer.better} threads would be {fewer.times:.1f} times faster: a busy machine."
-            )
+        print(f"{name}:")
         print(f"\n{table(rows)}")
         outside = [row.job for row in rows if abs(row.ratio - 1) > GOAL]
         print(f"\nNot within {GOAL:.0%}: {', '.join(outside) or 'none'}.\n")

@@ -14,7 +14,7 @@ from faults import Fault, judge_all
 
 # Not the tests that measure memory or time or need real weights: they are slow, not about numbers,
 # and on a busy machine one that fails by itself would be taken for a fault that was caught.
-NOT_ABOUT_NUMBERS = ("test_peak_memory.py", "test_calibration.py")
+NOT_ABOUT_NUMBERS = ("test_peak_memory.py",)
 TESTS = (
     "tests/sweep",
     *(f"--ignore=tests/sweep/{name}" for name in NOT_ABOUT_NUMBERS),

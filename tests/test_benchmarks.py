@@ -8,7 +8,6 @@ import importlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -207,10 +206,8 @@ def test_pieces_share_no_prefix_and_shots_are_not_asked() -> None:
     assert texts.shared_prefix([(1, 2, 3), (1, 2), (1, 2, 4)]) == 2
 
 
-def test_encoder_decoders_against_pruned_models(monkeypatch, capsys):
-    module, fast = benchmark("encoder_decoder"), SimpleNamespace(tokens_at_once=256)
-    # It would take most of the time, and says nothing about so small a model.
-    monkeypatch.setattr(module, "calibrate_two_stacks", lambda model: fast)
+def test_encoder_decoders_against_pruned_models(capsys):
+    module = benchmark("encoder_decoder")
     module.main(["--quick", "--threads", "1"])
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| 2 + 2")]
     assert len(lines) == 2

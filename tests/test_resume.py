@@ -17,7 +17,6 @@ from layerwise.analyses.ablation.api import ablate
 from layerwise.analyses.profile.api import profile
 from layerwise.errors import UserError
 from layerwise.report import Report
-from layerwise.sweep.calibration import calibration_for
 from layerwise.tasks import Task
 from tests import commands
 from tests.analysis import solved_by, solved_file, word_task, write_jsonl
@@ -261,18 +260,17 @@ def test_the_same_weights_under_another_configuration_are_refused(tmp_path):
 
 @pytest.mark.parametrize("command", ["ablate", "lens"])
 def test_sizes_that_decide_rounding_are_those_of_the_first_start(tmp_path, monkeypatch, command):
-    """What is free, and what is fastest, may be something else when a killed run goes on."""
+    """What is free, and what the package chooses, may be something else when a run goes on."""
     from layerwise.analyses.logit_lens.api import logit_lens
 
     make = {"ablate": ablate, "lens": logit_lens}[command]
     model, folder = tiny_model("llama"), tmp_path / "run"
     chosen = []
-    for budget, fastest in ((2**30, 300), (2**32, 700)):
+    for budget, at_once in ((2**30, 300), (2**32, 700)):
         monkeypatch.setattr(
             "layerwise.runs.setup.default_memory_budget", lambda device, b=budget: b
         )
-        found = replace(calibration_for(model), tokens_at_once=fastest)
-        monkeypatch.setattr("layerwise.runs.setup.calibration_for", lambda *_, found=found: found)
+        monkeypatch.setattr("layerwise.runs.setup.TOKENS_AT_ONCE", at_once)
         with monkeypatch.context() as patch:
             if not chosen:
                 stop_after(patch, 1)

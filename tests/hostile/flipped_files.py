@@ -27,7 +27,6 @@ from layerwise.analyses.verifying import verify
 from layerwise.errors import MadeAgainWarning, UserError
 from layerwise.models import load_model, model_facts, original_tokenizer
 from layerwise.results import RunFolder, load_results, read_facts
-from layerwise.sweep.calibration import calibration_for
 from layerwise.tasks import load_task
 from tests.analysis import word_task, write_jsonl
 from tests.hostile.flipper import Kept, Reading
@@ -35,7 +34,6 @@ from tests.hostile.same_outcome import contents
 from tests.models.seq2seq.tiny import tiny_folder as tiny_seq2seq_folder
 from tests.models.test_gguf import write_gguf
 from tests.models.tiny import TEXT, session_folder, tiny_folder, tiny_model
-from tests.sweep.test_calibration import KNOWN
 
 SMALL = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
 N_TOKENS = 24
@@ -171,26 +169,6 @@ def _models() -> Iterator[Kept]:
     yield from _records("model cache", cache, read)
 
 
-def _calibrations() -> Iterator[Kept]:
-    cache = _new_folder("calibrations")
-    read = functools.partial(_calibration, cache)
-    read()
-    yield from _all_in("calibration", cache, read)
-
-
-def _calibration(cache: Path) -> Reading:
-    """What was measured of this machine; what would be measured again is made up."""
-    from layerwise.sweep import calibration
-
-    model = tiny_model("llama", **SMALL)
-    with (
-        cache_folder(cache),
-        mock.patch.object(calibration, "_HELD", {}),
-        mock.patch.object(calibration, "calibrate", return_value=KNOWN),
-    ):
-        return Reading(repr(calibration_for(model)))
-
-
 def _shards() -> Iterator[Kept]:
     from transformers import AutoModelForCausalLM
 
@@ -284,7 +262,6 @@ def _questions() -> Iterator[Kept]:
 QUICK: dict[str, Callable[[], Iterator[Kept]]] = {
     "results": _measured,
     "lenses": _lenses,
-    "calibrations": _calibrations,
     "questions": _questions,
 }
 """Files that are read in milliseconds."""

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -20,7 +18,6 @@ from layerwise.sweep.cost import Cost, Sizes, TextLengths, cost_of, cost_of_read
 from layerwise.sweep.faithful import check_faithful
 from layerwise.sweep.run import model_shape
 from tests.sweep.models import N_LAYERS, random_model
-from tests.sweep.test_calibration import KNOWN
 
 ASKED = [LogLikelihood((1, 2, 3, 4 + i), (5, 6 + j)) for i in range(6) for j in range(2)]
 TEXTS = [Generate((1, 2, 3, 4 + i), 6) for i in range(4)]
@@ -30,7 +27,7 @@ BUDGET = 2**30
 
 def cost(interventions, requests, kind="llama-gqa", **more) -> Cost:
     model = random_model(kind)
-    given = {"tokens_at_once": 2048, "memory_budget": BUDGET, "calibration": KNOWN} | more
+    given = {"tokens_at_once": 2048, "memory_budget": BUDGET} | more
     plan = plan_sweep(interventions, requests, model_shape(model), given["memory_budget"])
     return cost_of(plan, interventions, requests, Sizes.of(model), **given)
 
@@ -123,34 +120,29 @@ def test_arithmetic_is_that_of_the_matrix_products():
 )
 def test_more_work_never_costs_less(interventions, requests):
     small, large = cost(SINGLES, ASKED), cost(interventions, requests)
-    assert large.seconds is not None
-    for name in ("token_passes", "flop", "pairs", "peak_bytes", "seconds"):
+    for name in ("token_passes", "flop", "pairs", "peak_bytes"):
         assert getattr(large, name) >= getattr(small, name)
     assert large.token_passes > small.token_passes
 
 
-def test_seconds_are_those_of_the_calibration():
-    """A block that takes a millisecond a token, and nothing else that takes time."""
-    nothing = ((1, 1e-12), (2, 1e-12))
-    slow = replace(
-        KNOWN, block=((1, 1e-3), (1000, 1.0)), step=nothing, unembedding=nothing,
-        pair_seconds=0.0, step_pair_seconds=0.0,
-    )  # fmt: skip
-    planned = cost(SINGLES, ASKED, calibration=slow)
-    assert planned.seconds == pytest.approx(planned.token_passes * 1e-3)
-    decoding = replace(slow, block=nothing, step=((1, 1e-3), (1000, 1.0)))
-    planned = cost(SINGLES, TEXTS, calibration=decoding, lengths=TextLengths(1.0, 1.0))
-    assert planned.seconds == pytest.approx(planned.text_token_passes * 1e-3)
-    reading = replace(slow, block=((1, 1e-12), (2, 1e-12)), unembedding=((1, 1e-3), (1000, 1.0)))
-    planned = cost(SINGLES, ASKED, calibration=reading)
-    assert planned.seconds == pytest.approx(planned.rows * 1e-3)
+def test_work_of_texts_is_apart_from_that_of_prompts():
+    lengths = TextLengths(1.0, 1.0)
+    prompts = cost(SINGLES, [Generate(text.context, 0) for text in TEXTS])
+    texts = cost(SINGLES, TEXTS, lengths=lengths)
+    assert prompts.text_flop == prompts.steps == 0
+    assert texts.prompt_flop == prompts.prompt_flop
+    assert texts.flop == texts.prompt_flop + texts.text_flop
+    assert texts.steps == 5
 
 
-def test_without_a_calibration_there_is_work_and_no_time():
-    planned = cost(SINGLES, ASKED, calibration=None)
-    assert planned.seconds is None
-    assert planned.amount == planned.token_passes > 0
-    assert (planned + cost(SINGLES, ASKED)).seconds is None
+def test_texts_that_do_not_fit_at_once_take_more_steps():
+    few, many = ([Generate((1, 2, 3, 4 + i), 6) for i in range(n)] for n in (4, 40))
+    steps = [
+        cost(SINGLES, texts, lengths=TextLengths(1.0, 1.0), memory_budget=budget).steps
+        for texts, budget in ((few, BUDGET), (many, BUDGET), (many, 60_000))
+    ]
+    assert steps[0] == steps[1] == 5
+    assert steps[2] > 5
 
 
 def test_costs_add_up():
@@ -159,25 +151,22 @@ def test_costs_add_up():
     assert both.requests == len(ASKED) + len(TEXTS)
     assert both.interventions == len(SINGLES)
     assert both.token_passes == one.token_passes + other.token_passes
-    assert both.seconds == one.seconds + other.seconds
+    assert both.steps == one.steps + other.steps
     assert both.peak_bytes == max(one.peak_bytes, other.peak_bytes)
     assert Cost() + one == one
 
 
-def test_brute_force_costs_its_own_token_passes_and_unknown_time():
+def test_brute_force_costs_its_own_token_passes():
     planned = cost(SINGLES, ASKED + TEXTS)
     brute = planned.by_brute_force()
     assert brute.token_passes == pytest.approx(planned.brute_force_token_passes, abs=1)
-    assert brute.seconds is None
 
 
 def test_reading_costs_its_rows():
     sizes = Sizes.of(random_model("llama-gqa"))
-    read = cost_of_reading(64, 16, sizes, KNOWN)
+    read = cost_of_reading(64, sizes)
     assert (read.rows, read.token_passes) == (64, 0)
     assert read.flop == 2 * 64 * sizes.d_model * sizes.d_vocab
-    assert cost_of_reading(128, 16, sizes, KNOWN).seconds == 2 * read.seconds
-    assert cost_of_reading(64, 16, sizes, None).seconds is None
 
 
 def test_nothing_costs_nothing():

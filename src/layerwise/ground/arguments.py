@@ -77,7 +77,7 @@ READERS: Mapping[str, Reader] = {
     "protocols": texts("letter", none=True),
     "rate": real(0.01),
     "receivers": texts("logits", none=True),
-    "recalibrate": truth,
+    "untimed": truth,
     "remove": numbers("[4, 5]", names=True),
     "runs": runs,
     "sample": whole(64),

@@ -1,7 +1,7 @@
 """What a run would cost, before it is made: work, memory, and time on this machine.
 
-The pieces are those that the analyses themselves would make; no weights are needed, but to find
-out how long texts get.
+The pieces are those that the analyses themselves would make; weights are needed only to find out
+how fast the model is here (``timing``), and how long its texts get.
 """
 
 from __future__ import annotations
@@ -35,32 +35,21 @@ from layerwise.models.kinds import Model
 from layerwise.models.meta_model import is_meta_model, load_meta_model
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.runs.records import seconds_in_words
-from layerwise.runs.setup import Setup, TaskLike, check_layers, paired_tasks, prepare
-from layerwise.runs.text_lengths import (
-    TRIED,
-    lengths_in,
-    remember_lengths,
-    remembered_lengths,
-    worth_trying,
-)
-from layerwise.sweep import intact, skip
-from layerwise.sweep.calibration import calibration_for, fewer_threads, stand_in_for
+from layerwise.runs.setup import TaskLike, check_layers, paired_tasks, prepare
 from layerwise.sweep.cost import Cost
+from layerwise.sweep.memory import free_memory
 from layerwise.tasks import PROTOCOLS
+
+from .timing import PlannedSetup, PlannedSweep, few_texts, speed_of, time_texts
 
 ANALYSES = ("ablation", "lens", "patching", "profile")
 AT_MOST = (
     "At most: layers are skipped only where the intact model is above chance (unless "
     "exhaustive), and only tasks that it can do are patched."
 )
-NO_WEIGHTS = (
-    "The model's weights are not on this machine, so that texts are taken to be half as long as "
-    "they may be."
-)
-NO_MEMORY = (
-    "No time is estimated: blocks of this model's shape do not fit into this machine's free "
-    "memory, so that their speed cannot be measured."
-)
+NO_TIME = "No time is estimated, and texts are taken to be half as long as they may be, since {}."
+# Texts that may be no longer than this many tokens cost too little to be tried for their length.
+SHORT = 8
 
 
 @dataclass(frozen=True)
@@ -72,12 +61,14 @@ class PlanRow:
         task: the task's name.
         protocol: how it is put to the model.
         cost: what that costs on its own.
+        seconds: about how long it takes here; None if that is unknown.
     """
 
     analysis: str
     task: str
     protocol: str
     cost: Cost
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +78,7 @@ class RunPlan:
     Attributes:
         rows: each task and protocol on its own.
         total: all of it, as it is run: prompts that protocols share are run once.
+        seconds: about how long all of it takes here; None if that is unknown.
         memory_budget: bytes that activations, keys and values may take.
         tokens_at_once: how many tokens are pushed through a block at once.
         notes: what one should know to read the numbers, a sentence each.
@@ -94,13 +86,14 @@ class RunPlan:
 
     rows: tuple[PlanRow, ...]
     total: Cost
+    seconds: float | None
     memory_budget: int
     tokens_at_once: int
     notes: tuple[str, ...]
 
     def __str__(self) -> str:
-        rows = [(row.analysis, row.task, row.protocol, row.cost) for row in self.rows]
-        table = pd.DataFrame([_shown(*row) for row in (*rows, ("total", "", "", self.total))])
+        total = PlanRow("total", "", "", self.total, self.seconds)
+        table = pd.DataFrame([_shown(row) for row in (*self.rows, total)])
         sizes = (
             f"Memory budget: {self.memory_budget / 2**30:.4g} GiB. Tokens pushed through a block "
             f"at once: {self.tokens_at_once:,}."
@@ -108,12 +101,13 @@ class RunPlan:
         return "\n".join([table.to_string(index=False), sizes, *self.notes])
 
 
-def _shown(analysis: str, task: str, protocol: str, cost: Cost) -> dict[str, str]:
+def _shown(row: PlanRow) -> dict[str, str]:
+    cost = row.cost
     fewer = cost.brute_force_token_passes / cost.token_passes if cost.token_passes else 1.0
     return {
-        "analysis": analysis,
-        "task": task,
-        "protocol": protocol,
+        "analysis": row.analysis,
+        "task": row.task,
+        "protocol": row.protocol,
         "requests": f"{cost.requests:,}",
         "changes": f"{cost.interventions:,}",
         "walks": f"{cost.walks:,}",
@@ -121,7 +115,7 @@ def _shown(analysis: str, task: str, protocol: str, cost: Cost) -> dict[str, str
         "fewer": f"{fewer:.1f} x",
         "TFLOP": f"{cost.flop / 1e12:.3g}",
         "GiB": f"{cost.peak_bytes / 2**30:.2f}",
-        "time here": "?" if cost.seconds is None else seconds_in_words(cost.seconds),
+        "time here": "?" if row.seconds is None else seconds_in_words(row.seconds),
     }
 
 
@@ -151,16 +145,16 @@ def plan_run(
     dtype: str = "float32",
     device: str = "cpu",
     memory_budget: int | None = None,
-    recalibrate: bool = False,
+    untimed: bool = False,
 ) -> RunPlan:
     """Say what a run would cost before it is made: work, memory, and time here.
 
-    Speeds are measured in a few seconds on a few blocks of the model's shape, and remembered.
-    Where texts of more than a few tokens are generated, their length is tried on some items with
-    the model itself, if its weights are on this machine, and remembered too.
+    How long it takes is told from a small sample of the very sweeps that are planned, which the
+    model itself runs for a few seconds. How long texts get is tried on some items.
 
     Args:
-        model: a model's name, of which only configuration and tokenizer are read; or a model.
+        model: a model's name, or a model. Of one that is named only configuration and tokenizer
+            are fetched; its weights are loaded for the sample if they are on this machine.
         tasks: as for the analysis; what it takes if none are named.
         protocols: as for the analysis; what it takes if none are named, and for patching always
             ``continuation``.
@@ -179,7 +173,7 @@ def plan_run(
         dtype: number format of a model given by name.
         device: where a model given by name would be.
         memory_budget: bytes for activations, keys and values; half of what is free if None.
-        recalibrate: measure again what is remembered.
+        untimed: run no sample, so that no weights are read and no time is told.
 
     Raises:
         UserError: for anything that the analysis would refuse.
@@ -191,15 +185,14 @@ def plan_run(
     )
     given = isinstance(model, (HookedTransformer, Seq2SeqModel))
     subject = model if given else load_meta_model(model, dtype=dtype, device=device)
-    if recalibrate:
-        calibration_for(subject, None if given else device, anew=True)
     if analysis == "patching":
         tasks, protocols = paired_tasks(subject, tasks), "continuation"
-    setup = prepare(
+    prepared = prepare(
         subject, "all" if tasks is None else tasks,
         (LENS_PROTOCOLS if analysis == "lens" else PROTOCOLS) if protocols is None else protocols,
         seed=seed, limit=limit, fewshot=fewshot, chat=chat, memory_budget=memory_budget,
     )  # fmt: skip
+    setup = PlannedSetup(**vars(prepared))
     chosen = check_layers(layers, subject)
     extras = wanted_extras(also, subject.cfg)
     if extras and analysis != "profile":
@@ -221,11 +214,51 @@ def plan_run(
     notes = [AT_MOST] if analysis == "profile" else []
     left_out = [name for name in extras if not EXTRAS[name].planned]
     notes += [f"Not in this plan, and not in its time: {', '.join(left_out)}."] if left_out else []
-    if jobs.ablation is not None and not _find_lengths(setup, recalibrate):
-        notes.append(NO_WEIGHTS)
-    rows, total = tuple(jobs.rows()), jobs.total()
-    notes += _notes(setup, total)
-    return RunPlan(rows, total, setup.memory_budget, setup.tokens_at_once, tuple(notes))
+    known = "it was not asked for" if untimed else _setup_with_weights(setup)
+    few = None
+    if isinstance(known, str):
+        notes.append(NO_TIME.format(known))
+    elif jobs.ablation is not None and "generate" in setup.protocols:
+        long = [task for task in setup.tasks if task.generate.max_tokens > SHORT]
+        tried = [few_texts(known, task) for task in long or setup.tasks[:1]]
+        few = time_texts(known, tried, found=setup.lengths)
+    rows: list[PlanRow] = []
+    sweeps: dict[str, list[PlannedSweep]] = {}
+    for row in jobs.rows():
+        rows.append(row)
+        sweeps.setdefault(row.analysis, []).extend(setup.asked)
+        setup.asked.clear()
+    whole = list(jobs.whole(rows))
+    total = sum((row.cost for row in whole), start=Cost())
+    if total.most_text_token_passes:
+        notes.append(
+            f"Generated texts: {total.text_token_passes:,.0f} token-passes expected, "
+            f"{total.most_text_token_passes:,} at most."
+        )
+    seconds = None
+    if not isinstance(known, str):
+        speeds = {
+            name: speed_of(known, planned, few if name == "ablation" else None)
+            for name, planned in sweeps.items()
+        }
+        seconds = sum(speeds[row.analysis].seconds(row.cost) for row in whole)
+        rows = [replace(row, seconds=speeds[row.analysis].seconds(row.cost)) for row in rows]
+    sizes = (setup.memory_budget, setup.tokens_at_once)
+    return RunPlan(tuple(rows), total, seconds, *sizes, tuple(notes))
+
+
+def _setup_with_weights(setup: PlannedSetup) -> PlannedSetup | str:
+    """The setup with the model itself; in words why there is none if it cannot be had here."""
+    model, loaded = setup.model, setup.loaded
+    if not is_meta_model(model):
+        return setup
+    if not has_weights(Path(str(getattr(model.cfg, "tokenizer_name", model.cfg.model_name)))):
+        return "the model's weights are not on this machine"
+    size = sum(p.numel() * p.element_size() for p in model.parameters())
+    if size > free_memory("cpu") // 2:
+        return "the model's weights, loaded and compared, do not fit into this machine's memory"
+    model = load_model(loaded.name, dtype=loaded.dtype, device=loaded.device)
+    return replace(setup, model=model)
 
 
 def _refuse_unused(
@@ -256,10 +289,6 @@ class _Jobs(NamedTuple):
             for task, protocol in product(setup.tasks, setup.protocols):
                 cost = self.ablation.expected(task, (protocol,))
                 yield PlanRow("ablation", task.name, protocol, cost)
-        yield from self._others()
-
-    def _others(self) -> Iterator[PlanRow]:
-        """The rows of analyses that run each task and protocol on its own."""
         if self.lens is not None:
             for task, protocol in product(self.lens.setup.tasks, self.lens.setup.protocols):
                 yield PlanRow("lens", task.name, protocol, self.lens.expected(task, protocol))
@@ -272,62 +301,11 @@ class _Jobs(NamedTuple):
             for task, protocol in job.setup.pieces():
                 yield PlanRow(name, task.name, protocol, job.expected(task, protocol))
 
-    def total(self) -> Cost:
-        """All of it, as it is run."""
-        costs = [row.cost for row in self._others()]
+    def whole(self, rows: Sequence[PlanRow]) -> Iterator[PlanRow]:
+        """The rows as they are run: the protocols of an ablation together."""
+        yield from (row for row in rows if row.analysis != "ablation")
         if self.ablation is not None:
             setup = self.ablation.setup
-            costs += [self.ablation.expected(task, setup.protocols) for task in setup.tasks]
-        return sum(costs, start=Cost())
-
-
-def _find_lengths(setup: Setup, anew: bool) -> bool:
-    """Try how long texts get where that matters and is unknown; false if it stays unknown."""
-    wanted = setup.tasks if "generate" in setup.protocols else ()
-    unknown = [
-        task
-        for task in wanted
-        if worth_trying(task)
-        and (anew or remembered_lengths(setup.loaded, task, setup.chat) is None)
-    ]
-    if not unknown:
-        return True
-    if is_meta_model(setup.model):
-        cfg = setup.model.cfg
-        if not has_weights(Path(str(getattr(cfg, "tokenizer_name", cfg.model_name)))):
-            return False
-        loaded = setup.loaded
-        model = load_model(loaded.name, dtype=loaded.dtype, device=loaded.device)
-        setup = replace(setup, model=model)
-    changes = [intact(), skip(setup.model.cfg.n_layers // 2)]
-    for task in unknown:
-        tried = task.items[:TRIED]
-        asked = [r.request for item in tried for r in setup.requests(task, item, "generate")]
-        found = lengths_in(setup.sweep(changes, asked), asked)
-        remember_lengths(setup.loaded, task, setup.chat, found)
-    return True
-
-
-def _notes(setup: Setup, total: Cost) -> Iterator[str]:
-    """What one should know to read the numbers."""
-    if total.most_text_token_passes:
-        yield (
-            f"Generated texts: {total.text_token_passes:,.0f} token-passes expected, "
-            f"{total.most_text_token_passes:,} at most."
-        )
-    if setup.calibration is None:
-        yield NO_MEMORY
-        return
-    rate = setup.calibration.flop_per_second / 1e9
-    yield f"Matrix products of this model's sizes: {rate:,.0f} GFLOP/s here when it was calibrated."
-    timed = (
-        stand_in_for(setup.model, setup.loaded.device)
-        if is_meta_model(setup.model)
-        else setup.model
-    )
-    fewer = None if timed is None else fewer_threads(timed)
-    if fewer is not None:
-        yield (
-            f"OMP_NUM_THREADS={fewer.better} would be {fewer.times:.1f} times faster now than the "
-            f"{fewer.used} threads in use."
-        )
+            for task in setup.tasks:
+                cost = self.ablation.expected(task, setup.protocols)
+                yield PlanRow("ablation", task.name, ", ".join(setup.protocols), cost)

@@ -45,7 +45,7 @@ def run_resumable(
         The pieces' entries, and each kind's tables as one.
     """
     costs = [expected(task, protocol) for task, protocol in pieces]
-    told.expect(sum((cost.amount for cost in costs), start=0.0))
+    told.expect(sum((cost.token_passes for cost in costs), start=0.0))
     names = [f"{task.name} {protocol}" for task, protocol in pieces]
     for (task, protocol), name, cost in zip(pieces, names, costs, strict=True):
         told.doing(f"{doing}, {task.name}")
@@ -55,7 +55,7 @@ def run_resumable(
             parts.write_part(f"{kinds[0]} work {name}", work)
             for kind in reversed(kinds):
                 parts.write_part(f"{kind} {name}", tables[kind])
-        told.done(cost.amount)
+        told.done(cost.token_passes)
     work = together(parts, [f"{kinds[0]} work {name}" for name in names]).to_dict("records")
     tables = [together(parts, [f"{kind} {name}" for name in names]) for kind in kinds]
     return [{str(key): value for key, value in entry.items()} for entry in work], tables

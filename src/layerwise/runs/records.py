@@ -76,40 +76,21 @@ def work_entry(analysis: str, task: str, stats: SweepStats) -> dict[str, Any]:
 
 
 def planned(cost: Cost) -> dict[str, Any]:
-    """What work was expected to cost, beside what it did; nothing if its time was unknown."""
-    if cost.seconds is None:
-        return {}
-    passes = round(cost.token_passes)
-    return {"planned_seconds": cost.seconds, "planned_token_passes": passes}
-
-
-# Seconds from which a plan that was off by so many times is worth a hint.
-_WORTH_TELLING, _FAR_OFF = 10.0, 3.0
+    """What work was expected to be, beside what was done."""
+    return {"planned_token_passes": round(cost.token_passes)}
 
 
 def planned_and_actual(work: Iterable[Mapping[str, Any]]) -> str | None:
-    """One line on what was planned and what it took; None where nothing was planned.
-
-    Where the machine was far from the speed that was planned with, it says how to measure again.
-    """
-    entries = [entry for entry in work if "planned_seconds" in entry]
+    """One line on what was planned and what it took; None where nothing was planned."""
+    entries = [entry for entry in work if "planned_token_passes" in entry]
     if not entries:
         return None
-    wanted, took = (sum(entry[key] for entry in entries) for key in ("planned_seconds", "seconds"))
-    line = f"Planned: {seconds_in_words(wanted)}; took {seconds_in_words(took)}."
-    slower = took / wanted if wanted else 1.0
+    line = f"Took {seconds_in_words(sum(entry['seconds'] for entry in entries))}."
     counted = [entry for entry in entries if "token_passes" in entry]
     if counted:
         keys = ("planned_token_passes", "token_passes")
         expected, made = (sum(entry[key] for entry in counted) for key in keys)
         line += f" Token-passes planned: {expected:,}; made {made:,}."
-        slower *= expected / made if made else 1.0
-    if max(wanted, took) >= _WORTH_TELLING and not 1 / _FAR_OFF <= slower <= _FAR_OFF:
-        times, how = (slower, "slower") if slower > 1 else (1 / slower, "faster")
-        line += (
-            f" That was {times:.1f} times {how} than planned: layerwise plan with --recalibrate "
-            "measures anew how fast this machine is."
-        )
     return line
 
 

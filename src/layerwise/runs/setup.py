@@ -25,14 +25,12 @@ from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.results.provenance import Facts, ModelFacts, TaskFacts, read_run_file
 from layerwise.sweep import Intervention, Sweep, sweep
 from layerwise.sweep.blocks import attention_in_use
-from layerwise.sweep.calibration import Calibration, calibration_for
-from layerwise.sweep.cost import Cost, Sizes, cost_of
+from layerwise.sweep.cost import UNKNOWN_LENGTHS, Cost, Sizes, TextLengths, cost_of
 from layerwise.sweep.engine import TOKENS_AT_ONCE
 from layerwise.sweep.faithful import check_faithful
 from layerwise.sweep.memory import default_memory_budget
 from layerwise.sweep.requests import LogLikelihood, Request, refuse_unknown_tokens
 from layerwise.sweep.run import plan_for
-from layerwise.sweep.seq2seq.calibration import TwoStackCalibration
 from layerwise.sweep.seq2seq.cost import cost_of_two_stacks
 from layerwise.tasks import (
     PatchingPrompts,
@@ -47,7 +45,6 @@ from .asked_tasks import TaskLike as TaskLike
 from .asked_tasks import load_tasks as load_tasks
 from .asked_tasks import paired_tasks as paired_tasks
 from .asked_tasks import refuse_unknown_words
-from .text_lengths import expected_lengths
 
 _Made = TypeVar("_Made")
 
@@ -94,7 +91,7 @@ class Setup:
         chat: whether prompts are wrapped in the chat template.
         memory_budget: bytes for activations, keys and values.
         tokens_at_once: how many tokens are pushed through a block at once.
-        calibration: how fast this machine is at models of this shape; None if unknown.
+        lengths: how long texts are expected to be, by task; half of what is allowed elsewhere.
         built: what was encoded so far, by setups made from this one too.
     """
 
@@ -107,7 +104,7 @@ class Setup:
     chat: bool
     memory_budget: int
     tokens_at_once: int
-    calibration: Calibration | TwoStackCalibration | None
+    lengths: dict[str, TextLengths] = field(default_factory=dict, repr=False, compare=False)
     built: Built = field(default_factory=Built, repr=False, compare=False)
 
     def pieces(self) -> list[tuple[Task, str]]:
@@ -173,20 +170,9 @@ class Setup:
     ) -> Cost:
         """What it costs to put requests of a task to the model under interventions."""
         plan = plan_for(self.model, interventions, requests, self.memory_budget)
-        lengths = expected_lengths(self.loaded, task, self.chat)
-        known = self.calibration
+        lengths = self.lengths.get(task.name, UNKNOWN_LENGTHS)
         if isinstance(self.model, Seq2SeqModel):
-            assert not isinstance(known, Calibration), "a calibration is of the model's kind"
-            return cost_of_two_stacks(
-                self.model,
-                plan,
-                interventions,
-                requests,
-                lengths,
-                tokens_at_once=self.tokens_at_once,
-                calibration=known,
-            )
-        assert not isinstance(known, TwoStackCalibration), "a calibration is of the model's kind"
+            return cost_of_two_stacks(self.model, plan, interventions, requests, lengths)
         return cost_of(
             plan,
             interventions,
@@ -194,7 +180,6 @@ class Setup:
             Sizes.of(self.model),
             tokens_at_once=self.tokens_at_once,
             memory_budget=self.memory_budget,
-            calibration=known,
             lengths=lengths,
         )
 
@@ -280,7 +265,7 @@ def prepare(
     """Load and check what an analysis starts from.
 
     What is not given and decides how a sweep is cut, and so its rounding, is taken from the run
-    that is to go on in ``out``; otherwise from what is free and fast on this machine now.
+    that is to go on in ``out``; otherwise the memory from what is free on this machine now.
 
     Args:
         model: the model, or its outline for a plan.
@@ -314,8 +299,6 @@ def prepare(
     refuse_unknown_words(model, loaded_tasks)
     if "generate" in wanted:
         _warn_of_unused_settings(model)
-    calibration = calibration_for(model, loaded.device)
-    fastest = TOKENS_AT_ONCE if calibration is None else calibration.tokens_at_once
     before = _numbers_of_run(out)
     return Setup(
         model,
@@ -326,8 +309,7 @@ def prepare(
         seed,
         chat,
         memory_budget or before.get("memory_budget") or default_memory_budget(loaded.device),
-        before.get("tokens_at_once") or fastest,
-        calibration,
+        before.get("tokens_at_once") or TOKENS_AT_ONCE,
     )
 
 

@@ -1,4 +1,4 @@
-"""The work of one planned walk, and of decoding what it prepares: in numbers, and in seconds.
+"""The work of one planned walk, and of decoding what it prepares.
 
 What whole sweeps cost is in ``cost``.
 """
@@ -10,14 +10,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
 
-from ._bench import attention_work
-from ._curves import Curve, seconds_at
 from .branches import Branch
-from .calibration import Calibration
 from .interventions import Intervention
 from .readout import CHUNK
 from .requests import Generate, Request
 from .sizes import Sizes
+from .trie import TokenTrie, restrict
 from .walk_plan import GroupPlan, WalkPlan
 
 
@@ -47,6 +45,21 @@ class TextLengths:
 UNKNOWN_LENGTHS = TextLengths()
 
 
+def attention_work(trie: TokenTrie, carried: frozenset[int] | None = None) -> int:
+    """Query-key pairs of packed tokens.
+
+    Each run of tokens without a fork is one rectangle, its tokens by all keys up to its last.
+
+    Args:
+        trie: the packed sequences.
+        carried: packed indices of the tokens that attend; None for all.
+    """
+    segments = trie.segments()
+    if carried is not None:
+        segments = restrict(segments, carried)
+    return sum(len(segment.queries) * len(segment.keys) for segment in segments)
+
+
 @dataclass(frozen=True)
 class WalkWork:
     """The work of one walk through the layers, and of decoding what it prepared."""
@@ -69,12 +82,12 @@ class WalkWork:
         trunk = sum(plan.trunk_tokens(layer, self.sizes.in_parts) for layer in layers)
         rest = plan.token_passes(self.sizes.in_parts) - trunk
         weights = [_weight(group, plan) for group in plan.groups]
-        found = [Part(trunk, len(plan.trie), 1, *attention_work(plan.trie))]
+        found = [Part(trunk, len(plan.trie), 1, attention_work(plan.trie))]
         for group, weight in zip(plan.groups, weights, strict=True):
             n_tokens = len(plan.trie) if group.carried is None else len(group.carried)
-            attending = attention_work(plan.trie, group.carried)
+            pairs = attention_work(plan.trie, group.carried)
             share = rest * weight / max(1, sum(weights))
-            found.append(Part(share, n_tokens, len(group.branches.branches), *attending))
+            found.append(Part(share, n_tokens, len(group.branches.branches), pairs))
         return tuple(part for part in found if part.passes)
 
     @cached_property
@@ -121,6 +134,16 @@ class WalkWork:
     def most_text_rows(self) -> int:
         """Tokens that are decoded if every text gets as long as it may."""
         return self.n_ends * sum(text.max_tokens - 1 for text in self.texts)
+
+    def steps(self, memory_budget: int) -> int:
+        """Steps of decoding: as many as the longest text may need, since of many texts some do.
+
+        More if not all texts find room at once.
+        """
+        if not self.text_rows:
+            return 0
+        longest = max(text.max_tokens - 1 for text in self.texts)
+        return max(longest, ceil(self.text_rows / self.capacity(memory_budget)))
 
     @cached_property
     def text_pairs(self) -> float:
@@ -177,59 +200,14 @@ class Part:
         n_tokens: tokens of one branch.
         n_branches: how many branches.
         pairs: queries times keys that they meet, when one branch passes a block once.
-        keys: keys that are gathered for that.
     """
 
     passes: float | int
     n_tokens: int
     n_branches: int
     pairs: int
-    keys: int
 
     def pushed(self, tokens_at_once: int) -> int:
         """How many tokens pass a block at once; on average half of the branches are open."""
         room = max(1, tokens_at_once // max(1, self.n_tokens))
         return self.n_tokens * min(ceil(self.n_branches / 2), room)
-
-
-def seconds_to_score(unembedding: Curve, rows: float | int) -> float:
-    """Seconds to score rows, most of them with others."""
-    at_once = min(CHUNK, rows)
-    return rows / at_once * seconds_at(unembedding, at_once) if rows else 0.0
-
-
-@dataclass(frozen=True)
-class Seconds:
-    """Seconds by a calibration."""
-
-    calibration: Calibration
-    sizes: Sizes
-    tokens_at_once: int
-    memory_budget: int
-
-    def prompts(self, walk: WalkWork) -> float:
-        """To push prompts and options through the blocks, and score them."""
-        known, spent = self.calibration, 0.0
-        for part in walk.parts:
-            pushed = part.pushed(self.tokens_at_once)
-            attending = part.pairs * known.pair_seconds + part.keys * known.key_seconds
-            per_token = seconds_at(known.block, pushed) / pushed + attending / part.n_tokens
-            spent += part.passes * per_token
-        return spent + seconds_to_score(known.unembedding, walk.n_ends * len(walk.plan.read))
-
-    def texts(self, walk: WalkWork) -> float:
-        """To decode.
-
-        There are as many steps as the longest text may need, since of many texts some do; more
-        if not all texts find room at once.
-        """
-        if not walk.text_rows:
-            return 0.0
-        known, n_layers = self.calibration, self.sizes.n_layers
-        longest = max(text.max_tokens - 1 for text in walk.texts)
-        steps = max(longest, ceil(walk.text_rows / walk.capacity(self.memory_budget)))
-        rows = walk.text_rows / steps
-        of_step = n_layers * seconds_at(known.step, walk.text_passes / steps / n_layers)
-        attending = walk.text_pairs * known.step_pair_seconds
-        reading = seconds_to_score(known.unembedding, rows)
-        return steps * (of_step + reading) + attending

@@ -1,23 +1,21 @@
-"""What a planned sweep costs: token-passes, arithmetic, memory, and by a calibration seconds.
+"""What a planned sweep costs: token-passes, arithmetic, and memory.
 
 Which walks are made is the plan's business, and so are its token-passes; nothing here runs a
-model.
+model, and nothing knows how fast a machine is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
-from ._curves import seconds_at
 from ._walk_work import UNKNOWN_LENGTHS as UNKNOWN_LENGTHS
-from ._walk_work import Seconds, WalkWork
 from ._walk_work import TextLengths as TextLengths
-from .calibration import Calibration
+from ._walk_work import WalkWork
 from .interventions import Intervention
 from .plan import SweepPlan, walk_of
 from .requests import Request
-from .seq2seq.calibration import TwoStackCalibration
 from .sizes import Sizes as Sizes
 
 
@@ -36,9 +34,10 @@ class Cost:
         pairs: queries times keys that they meet in a block, expected.
         rows: positions of prompts and options whose logits are computed.
         text_rows: the same for generated tokens, expected.
-        flop: floating-point operations, expected.
+        steps: of decoding, one after the other.
+        prompt_flop: floating-point operations for prompts, options and readings, expected.
+        text_flop: the same for generated tokens.
         peak_bytes: activations, keys, values and logits, at most at any time.
-        seconds: expected here; None without a calibration.
     """
 
     requests: int = 0
@@ -51,9 +50,10 @@ class Cost:
     pairs: float = 0.0
     rows: int = 0
     text_rows: float = 0.0
-    flop: float = 0.0
+    steps: int = 0
+    prompt_flop: float = 0.0
+    text_flop: float = 0.0
     peak_bytes: int = 0
-    seconds: float | None = 0.0
 
     @property
     def token_passes(self) -> float:
@@ -61,32 +61,21 @@ class Cost:
         return self.prompt_token_passes + self.text_token_passes
 
     @property
-    def amount(self) -> float:
-        """How much work that is: seconds, or token-passes where these are not known."""
-        return float(self.token_passes) if self.seconds is None else self.seconds
+    def flop(self) -> float:
+        """Floating-point operations, expected."""
+        return self.prompt_flop + self.text_flop
 
     def by_brute_force(self) -> Cost:
-        """The same by one forward per request and intervention; how long that takes is unknown."""
+        """The same by one forward per request and intervention."""
         prompts = round(self.brute_force_token_passes - self.text_token_passes)
-        return replace(self, prompt_token_passes=prompts, seconds=None)
+        return replace(self, prompt_token_passes=prompts)
 
     def __add__(self, other: Cost) -> Cost:
-        both = (self.seconds, other.seconds)
-        return Cost(
-            self.requests + other.requests,
-            max(self.interventions, other.interventions),
-            self.walks + other.walks,
-            self.prompt_token_passes + other.prompt_token_passes,
-            self.text_token_passes + other.text_token_passes,
-            self.most_text_token_passes + other.most_text_token_passes,
-            self.brute_force_token_passes + other.brute_force_token_passes,
-            self.pairs + other.pairs,
-            self.rows + other.rows,
-            self.text_rows + other.text_rows,
-            self.flop + other.flop,
-            max(self.peak_bytes, other.peak_bytes),
-            None if both[0] is None or both[1] is None else both[0] + both[1],
-        )
+        def both(name: str) -> Any:
+            mine, its = getattr(self, name), getattr(other, name)
+            return max(mine, its) if name in ("interventions", "peak_bytes") else mine + its
+
+        return Cost(**{field.name: both(field.name) for field in fields(self)})
 
 
 def cost_of(
@@ -97,7 +86,6 @@ def cost_of(
     *,
     tokens_at_once: int,
     memory_budget: int,
-    calibration: Calibration | None = None,
     lengths: TextLengths = UNKNOWN_LENGTHS,
 ) -> Cost:
     """What a planned sweep costs.
@@ -109,7 +97,6 @@ def cost_of(
         sizes: of the model.
         tokens_at_once: how many tokens are pushed through a block at once.
         memory_budget: bytes that the plan was made for.
-        calibration: of the model's shape here; None gives no seconds.
         lengths: how long texts are expected to be.
     """
     walks = [
@@ -121,40 +108,32 @@ def cost_of(
         )
         for batch in plan.batches
     ]
-    passes = sum((walk.text_passes for walk in walks), start=0.0)
-    pairs = sum((walk.pairs + walk.text_pairs for walk in walks), start=0.0)
+    text_passes = sum((walk.text_passes for walk in walks), start=0.0)
+    pairs = sum((walk.pairs for walk in walks), start=0.0)
+    text_pairs = sum((walk.text_pairs for walk in walks), start=0.0)
     rows = sum(walk.n_ends * len(walk.plan.read) for walk in walks)
     text_rows = sum((walk.text_rows for walk in walks), start=0.0)
-    seconds = None
-    if calibration is not None:
-        known = Seconds(calibration, sizes, tokens_at_once, memory_budget)
-        seconds = sum((known.prompts(walk) + known.texts(walk) for walk in walks), start=0.0)
     brute = sum((lengths.more_tokens(i, r) for i in interventions for r in requests), start=0.0)
     return Cost(
         requests=len(requests),
         interventions=len(interventions),
         walks=len(walks),
         prompt_token_passes=plan.token_passes,
-        text_token_passes=passes,
+        text_token_passes=text_passes,
         most_text_token_passes=sizes.n_layers * sum(walk.most_text_rows for walk in walks),
         brute_force_token_passes=plan.brute_force_token_passes + sizes.n_layers * brute,
-        pairs=pairs,
+        pairs=pairs + text_pairs,
         rows=rows,
         text_rows=text_rows,
-        flop=sizes.flop(plan.token_passes + passes, pairs, rows + text_rows),
+        steps=sum(walk.steps(memory_budget) for walk in walks),
+        prompt_flop=sizes.flop(plan.token_passes, pairs, rows),
+        text_flop=sizes.flop(text_passes, text_pairs, text_rows),
         peak_bytes=max(
             (walk.peak_bytes(tokens_at_once, memory_budget) for walk in walks), default=0
         ),
-        seconds=seconds,
     )
 
 
-def cost_of_reading(
-    n_rows: int, at_once: int, sizes: Sizes, calibration: Calibration | TwoStackCalibration | None
-) -> Cost:
-    """What it costs to read residual streams that are there, ``at_once`` rows at a time."""
-    flop = sizes.flop(0, 0, n_rows)
-    if calibration is None:
-        return Cost(rows=n_rows, flop=flop, seconds=None)
-    seconds = n_rows / at_once * seconds_at(calibration.unembedding, at_once)
-    return Cost(rows=n_rows, flop=flop, seconds=seconds)
+def cost_of_reading(n_rows: int, sizes: Sizes) -> Cost:
+    """What it costs to read rows of residual streams that are there."""
+    return Cost(rows=n_rows, prompt_flop=sizes.flop(0, 0, n_rows))

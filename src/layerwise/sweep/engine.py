@@ -27,9 +27,9 @@ from .requests import Request
 from .row_edits import edits_of
 from .walk_plan import INSIDE, WalkPlan
 
-# Tokens pushed through a block at once, where nothing better is known: enough for the matrix
-# products to run at full rate, few enough for their activations to stay in cache.
-TOKENS_AT_ONCE = 2048
+# Tokens pushed through a block at once: enough for the matrix products to run at full rate, few
+# enough for their activations to stay in cache. How it was chosen is in docs/planning.md.
+TOKENS_AT_ONCE = 1024
 
 
 @dataclass

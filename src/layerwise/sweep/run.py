@@ -94,8 +94,7 @@ def sweep(
             to 1e-4 nats in float32 and token for token, but for what rounding explains
             (``measure_rounding`` in ``layerwise.sweep.rounding``).
         memory_budget: bytes for activations, keys and values.
-        tokens_at_once: so many tokens are pushed through a block at once, if there are as many;
-            what is fastest depends on the machine (``calibrate``).
+        tokens_at_once: so many tokens are pushed through a block at once, if there are as many.
         progress: called now and then with the share done, from 0 to 1.
 
     Returns:

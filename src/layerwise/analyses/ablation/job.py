@@ -207,7 +207,7 @@ def _make(pieces: Sequence[Piece], parts: CheckpointStore, told: Meter, job: Abl
     """Make the pieces that are missing."""
     missing = [p for p in pieces if not parts.has_part(f"records {p.name}", f"work {p.name}")]
     costs = [job.cost(piece) for piece in missing]
-    told.expect(sum((cost.amount for cost in costs), start=0.0))
+    told.expect(sum((cost.token_passes for cost in costs), start=0.0))
     if missing and missing[0].stage != "intact":
         tell_of_more_memory(
             job.setup, costs, told, lambda roomy, at: replace(job, setup=roomy).cost(missing[at])
@@ -221,7 +221,7 @@ def _make(pieces: Sequence[Piece], parts: CheckpointStore, told: Meter, job: Abl
         records, work = job.measure(piece, changes[key])
         parts.write_part(f"work {piece.name}", pd.DataFrame([work | planned(cost)]))
         parts.write_part(f"records {piece.name}", records)
-        told.done(cost.amount)
+        told.done(cost.token_passes)
 
 
 def _with_signal(task: Task, records: pd.DataFrame, protocols: Sequence[str]) -> tuple[str, ...]:

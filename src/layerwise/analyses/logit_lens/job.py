@@ -173,14 +173,12 @@ class Lens:
             n_reads = sum(self._n_reads(len(context), rest) for context, rest in texts)
             # one row a text is in the cost of pushing it through
             n_rows = max(0, n_reads * n_places - len(chunk))
-            at_once = min(n_reads, AT_ONCE)
             if isinstance(setup.model, Seq2SeqModel):
                 # The runs with an encoder that ends early are as many again as it has layers.
                 early = [skip_layers(range(n, n_encoder)) for n in range(n_encoder)]
                 total += setup.cost(task, early, pushed)
             else:
-                sizes = Sizes.of(setup.model)
-                total += cost_of_reading(n_rows, at_once, sizes, setup.calibration)
+                total += cost_of_reading(n_rows, Sizes.of(setup.model))
         return total
 
     def _n_reads(self, n_prompt: int, n_rest: int) -> int:

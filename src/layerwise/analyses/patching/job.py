@@ -120,7 +120,7 @@ class Patching:
         """Make the pieces that are missing, and join all of them."""
         tasks = self.choice().tasks()
         costs = [self.expected(task) for task in tasks]
-        told.expect(sum((cost.amount for cost in costs), start=0.0))
+        told.expect(sum((cost.token_passes for cost in costs), start=0.0))
         tell_of_more_memory(
             self.setup, costs, told,
             lambda roomy, at: replace(self, setup=roomy).expected(tasks[at]),
@@ -132,7 +132,7 @@ class Patching:
                 entry = work | planned(cost)
                 parts.write_part(f"patching work {task.name}", pd.DataFrame([entry]))
                 parts.write_part(f"patching {task.name}", patching_frame(rows))
-            told.done(cost.amount)
+            told.done(cost.token_passes)
         names = [task.name for task in tasks]
         work = together(parts, [f"patching work {name}" for name in names]).to_dict("records")
         table = together(parts, [f"patching {name}" for name in names]) if names else None
@@ -165,7 +165,7 @@ class Patching:
         one = self.setup.cost(task, [intact()], asked(prompts, tokens)[:1])
         return Cost(
             requests=2, interventions=n, prompt_token_passes=passes,
-            brute_force_token_passes=float(passes), rows=n, flop=n * one.flop, seconds=None,
+            brute_force_token_passes=float(passes), rows=n, prompt_flop=n * one.flop,
         )  # fmt: skip
 
     def cells(self, prompts: PatchingPrompts, direction: str) -> list[Cell]:

@@ -126,7 +126,7 @@ class Removal:
         orders = self.orders()
         costs = self.costs(orders)
         every = [cost for found in costs for cost in found]
-        told.expect(sum((cost.amount for cost in every), start=0.0))
+        told.expect(sum((cost.token_passes for cost in every), start=0.0))
         pieces = [(order.protocol, *piece) for order in orders for piece in order.pieces()]
         tell_of_more_memory(
             self.setup, every, told, lambda roomy, at: replace(self, setup=roomy).cost(*pieces[at])
@@ -224,7 +224,7 @@ class Order:
         every, singles = job.setup.tasks, self._singles()
         name = f"{self.protocol} {'singles' if singles else 'intact'}"
         first = self._piece(parts, name, every, SELECTION, [(), *singles], first_cost, step=1)
-        told.done(first_cost.amount)
+        told.done(first_cost.token_passes)
         tables = {name: first}
         tasks = tuple(t for t in every if t.name in tasks_that_count(first, job.chance))
         if not tasks:
@@ -236,14 +236,14 @@ class Order:
             more = {"step": step} if step else {}
             tables[name] = self._piece(parts, name, tasks, SELECTION, tried, cost, **more)
             self._mark(tables, tried if not step else None)
-            told.done(cost.amount)
+            told.done(cost.token_passes)
         if job.held_out:
             told.doing(f"removing layers, {self.by} under {self.protocol}, held-out items")
             name = f"{start} {HELD_OUT}"
             sets = [(), *self._chosen(tables.values())]
             table = self._piece(parts, name, tasks, HELD_OUT, sets, costs[-1])
             tables[name] = table.assign(chosen=table["step"] > 0)
-            told.done(costs[-1].amount)
+            told.done(costs[-1].token_passes)
         return tables
 
     def _singles(self) -> list[Layers]:

@@ -1,22 +1,20 @@
-"""What a planned sweep over two stacks costs: token-passes, arithmetic, memory, and seconds."""
+"""What a planned sweep over two stacks costs: token-passes, arithmetic, and memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.models.seq2seq.parts import BlockParts
 
-from .._curves import seconds_at
-from .._walk_work import TextLengths, seconds_to_score
+from .._walk_work import TextLengths
 from ..cost import Cost
 from ..interventions import Intervention
 from ..plan import SweepPlan
 from ..requests import Generate, Request
 from .attending import reading_as_tokens
-from .calibration import TwoStackCalibration
 from .plan import Side, TwoStackPlan, plan_two_stacks
 
 
@@ -26,9 +24,6 @@ def cost_of_two_stacks(
     interventions: Sequence[Intervention],
     requests: Sequence[Request],
     lengths: TextLengths,
-    *,
-    tokens_at_once: int,
-    calibration: TwoStackCalibration | None = None,
 ) -> Cost:
     """What a planned sweep over an encoder-decoder costs.
 
@@ -36,8 +31,7 @@ def cost_of_two_stacks(
     gated 3), a token takes 2 d (4 h + p m) operations in an encoder block. In a decoder block
     cross-attention adds 4 d h, and 4 d h for each input token whose keys and values are made;
     where branches read their memories without these, what takes their place is counted.
-    Scores and mixtures, norms and activations, some per cent of the whole, are left out of the
-    operations (not of the seconds).
+    Scores and mixtures, norms and activations, some per cent of the whole, are left out.
 
     Args:
         model: the model, whose weights need not be there.
@@ -45,8 +39,6 @@ def cost_of_two_stacks(
         interventions: what is changed.
         requests: what is asked.
         lengths: how long texts are expected to be.
-        tokens_at_once: how many tokens are pushed through a block at once.
-        calibration: of the model's shape here; None gives no seconds.
     """
     total = Cost(
         requests=len(requests),
@@ -58,7 +50,7 @@ def cost_of_two_stacks(
         mine = [requests[index] for index in batch.requests]
         changes = [interventions[index] for index in batch.interventions]
         walk = plan_two_stacks(changes, mine, model.prefix, model.cfg.n_layers)
-        total += _Walk(model, walk, changes, mine, lengths).cost(tokens_at_once, calibration)
+        total += _Walk(model, walk, changes, mine, lengths).cost()
     n_decoder = model.cfg.n_decoder_layers
     texts = sum(lengths.more_tokens(i, r) for i in interventions for r in requests)
     return total + Cost(brute_force_token_passes=plan.brute_force_token_passes + n_decoder * texts)
@@ -95,12 +87,11 @@ class _Walk:
         branches = len(self.plan.branches.branches)
         return len(self.plan.read) * (branches + bool(self.plan.intact))
 
-    def cost(self, tokens_at_once: int, calibration: TwoStackCalibration | None) -> Cost:
+    def cost(self) -> Cost:
         """All of it, token-passes of prompts aside, which the plan knows."""
         cfg, plan = self.model.cfg, self.plan
         most = sum(r.max_tokens - 1 for r in self.requests if isinstance(r, Generate))
-        flop = sum(map(self._flop, range(cfg.n_layers)), start=0.0)
-        flop += 2 * (self.read_rows + self.text_rows) * cfg.d_model * cfg.d_vocab
+        layers, read = range(cfg.n_layers), 2.0 * cfg.d_model * cfg.d_vocab
         longest = max(len(plan.encoder.tokens), len(plan.decoder.tokens))
         streams = (len(plan.branches.branches) + 4) * cfg.d_model * longest
         kept = 2 * (1 + self.n_early) * len(plan.encoder.tokens) * cfg.n_heads * cfg.d_head
@@ -110,18 +101,21 @@ class _Walk:
             most_text_token_passes=cfg.n_decoder_layers * most * len(self.interventions),
             rows=self.read_rows,
             text_rows=self.text_rows,
-            flop=flop,
+            steps=self.longest_text if self.text_rows else 0,
+            prompt_flop=sum(map(self._prompt_flop, layers), start=read * self.read_rows),
+            text_flop=sum(map(self._text_flop, layers), start=read * self.text_rows),
             peak_bytes=int((streams + kept) * self.model.W_E.element_size()),
-            seconds=None if calibration is None else self._seconds(tokens_at_once, calibration),
         )
 
-    def _flop(self, layer: int) -> float:
-        tokens, memory = sum(self._pushes(layer)), 0.0
+    def _prompt_flop(self, layer: int) -> float:
+        memory = 0.0
         if layer >= self.model.cfg.n_encoder_layers:
             memory = self._memory_tokens(layer)
+        return _of_block(self._block(layer), self._pushed(layer), memory)
+
+    def _text_flop(self, layer: int) -> float:
         block = self._block(layer)
-        decoded = self.text_rows if block.cross_attn is not None else 0.0
-        return _of_block(block, tokens + decoded, memory)
+        return 0.0 if block.cross_attn is None else _of_block(block, self.text_rows, 0.0)
 
     def _block(self, layer: int) -> BlockParts:
         n_encoder, parts = self.model.cfg.n_encoder_layers, self.model.parts
@@ -146,52 +140,16 @@ class _Walk:
         )
         return n_tokens + reading * reading_as_tokens(plan.looks(), d_head)
 
-    def _pushes(self, layer: int, tokens_at_once: int | None = None) -> Iterator[int]:
-        """Tokens of each push through a layer; all plain ones at once if no size is given."""
-        side, n_asked = self._side(layer), self._side(layer).n_asked
-        if layer < self.plan.branches.trunk_until:
-            yield len(side.tokens)
-        plain = {True: 0, False: 0}
-        for number, branch in enumerate(self.plan.branches.branches):
-            if branch.opens > layer or branch.idle(layer):
-                continue
-            if branch.edits.get(layer):
-                yield n_asked
-            else:
-                plain[self.plan.memory_of(number, self.n_early) == 0] += 1
-        for rows in plain.values():
-            at_once = rows
-            if tokens_at_once is not None:
-                at_once = max(1, tokens_at_once // max(1, n_asked))
-            for start in range(0, rows, max(1, at_once)):
-                yield n_asked * min(at_once, rows - start)
-
-    def _seconds(self, tokens_at_once: int, known: TwoStackCalibration) -> float:
-        spent, pairs = 0.0, (_pairs(self.plan.encoder), _pairs(self.plan.decoder))
-        looked = sum(len(run.queries) * len(run.keys) for run in self.plan.cross)
-        for layer in range(self.model.cfg.n_layers):
-            decoding = layer >= self.model.cfg.n_encoder_layers
-            n_tokens = len(self._side(layer).tokens)
-            attended = (pairs[decoding] + looked * decoding) / max(1, n_tokens)
-            for pushed in self._pushes(layer, tokens_at_once):
-                spent += seconds_at(known.decoder if decoding else known.encoder, pushed)
-                spent += pushed * attended * known.pair_seconds
-            if decoding:
-                spent += seconds_at(known.memory, self._memory_tokens(layer))
-        spent += seconds_to_score(known.unembedding, self.read_rows)
-        if self.text_rows:
-            rows = self.text_rows / self.longest_text
-            step = self.model.cfg.n_decoder_layers * seconds_at(known.step, rows)
-            spent += self.longest_text * (step + seconds_to_score(known.unembedding, rows))
-        return spent
+    def _pushed(self, layer: int) -> int:
+        """Tokens of prompts and options that are pushed through a layer."""
+        side, branches = self._side(layer), self.plan.branches
+        running = sum(
+            branch.opens <= layer and not branch.idle(layer) for branch in branches.branches
+        )
+        return len(side.tokens) * (layer < branches.trunk_until) + side.n_asked * running
 
 
-def _pairs(side: Side) -> int:
-    """Queries times keys that they meet in self-attention."""
-    return sum(len(run.queries) * len(run.keys) for run in side.runs)
-
-
-def _of_block(block: BlockParts, tokens: float, memory_tokens: float) -> float:
+def _of_block(block: BlockParts, tokens: float | int, memory_tokens: float) -> float:
     """Operations of a block's products."""
     d_model, heads = block.attn.q.in_features, block.attn.q.out_features
     mlp = block.mlp.up.out_features * (2 if block.mlp.gate is None else 3)

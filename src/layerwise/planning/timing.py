@@ -1,0 +1,196 @@
+"""How fast a model does what is planned: a small sample of the planned sweeps, run and timed.
+
+What is planned, and what work it is, is the business of ``plan`` and ``sweep.cost``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from math import sqrt
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import nnls
+
+from layerwise.runs.setup import Setup
+from layerwise.sweep import Generate, Generated, Intervention, Sweep, intact, skip
+from layerwise.sweep.cost import Cost, TextLengths
+from layerwise.sweep.requests import Request
+from layerwise.tasks import Task
+
+# About so long prompts are timed, and texts; longer where one request of a large model takes more.
+SECONDS = 1.5
+# A sample is of so many of the planned sweeps, or fewer.
+SWEEPS = 4
+# Items of a task whose texts are tried.
+TRIED = 4
+# Texts of so many tokens tell how long a step of many texts takes.
+SHORT_TEXTS = 5
+
+
+class PlannedSweep(NamedTuple):
+    """Requests of a task that are put to a model under interventions."""
+
+    task: Task
+    interventions: Sequence[Intervention]
+    requests: Sequence[Request]
+
+    def part(self, share: float) -> PlannedSweep:
+        """About a share of the work: the first intervention and others, the first requests."""
+        few = sqrt(min(1.0, share))
+        every, asked = self.interventions, self.requests
+        n_changes = min(len(every), max(2, round(few * len(every))))
+        changes = [every[i * len(every) // n_changes] for i in range(n_changes)]
+        return PlannedSweep(self.task, changes, asked[: max(1, round(few * len(asked)))])
+
+    def with_texts_of(self, most: int) -> PlannedSweep:
+        """The same with texts of at most so many tokens."""
+        cut = [
+            replace(one, max_tokens=min(most, one.max_tokens)) if isinstance(one, Generate) else one
+            for one in self.requests
+        ]
+        return self._replace(requests=cut)
+
+
+@dataclass(frozen=True)
+class PlannedSetup(Setup):
+    """A setup that keeps every sweep whose cost is asked for.
+
+    Attributes:
+        asked: these sweeps, by setups made from this one too.
+    """
+
+    asked: list[PlannedSweep] = field(default_factory=list, repr=False, compare=False)
+
+    def cost(
+        self, task: Task, interventions: Sequence[Intervention], requests: Sequence[Request]
+    ) -> Cost:
+        """What it costs to put requests of a task to the model under interventions."""
+        self.asked.append(PlannedSweep(task, interventions, requests))
+        return super().cost(task, interventions, requests)
+
+
+class Timed(NamedTuple):
+    """What some work was, and how long it took."""
+
+    cost: Cost
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds by the work that takes them.
+
+    Attributes:
+        flop: for an operation of prompts, options and readings.
+        step: for a step of decoding, however many texts are written.
+        text_flop: for an operation of texts.
+    """
+
+    flop: float
+    step: float = 0.0
+    text_flop: float = 0.0
+
+    def seconds(self, cost: Cost) -> float:
+        """Seconds for some work."""
+        prompts, texts = self.flop * cost.prompt_flop, self.text_flop * cost.text_flop
+        return prompts + texts + self.step * cost.steps
+
+
+def run_timed(
+    setup: Setup, sweeps: Iterable[PlannedSweep], found: dict[str, TextLengths] | None = None
+) -> Timed:
+    """Run sweeps; their work is that of the texts that came out.
+
+    Args:
+        setup: with the model itself.
+        sweeps: the sweeps.
+        found: takes how long the texts of each task got.
+    """
+    cost, seconds = Cost(), 0.0
+    for task, interventions, requests in sweeps:
+        swept = setup.sweep(interventions, requests)
+        lengths = {task.name: lengths_in(swept, requests)}
+        cost += Setup.cost(replace(setup, lengths=lengths), task, interventions, requests)
+        seconds += swept.stats.seconds
+        if found is not None:
+            found |= lengths
+    return Timed(cost, seconds)
+
+
+def lengths_in(swept: Sweep, requests: Sequence[Request]) -> TextLengths:
+    """Mean lengths of the texts of a sweep whose first intervention is the intact model."""
+    first, *changed = (
+        [text.tokens for text in texts if isinstance(text, Generated)] for texts in swept.outcomes
+    )
+    most = max(1, sum(one.max_tokens for one in requests if isinstance(one, Generate)))
+    together = [(text, first[i]) for texts in changed for i, text in enumerate(texts)]
+    written = sum(len(text) for text, _ in together)
+    return TextLengths(
+        sum(map(len, first)) / most,
+        written / most / max(1, len(changed)),
+        sum(_agreed(*pair) for pair in together) / max(1, written),
+    )
+
+
+def _agreed(text: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two texts begin with alike."""
+    shorter = min(len(text), len(other))
+    return next((i for i in range(shorter) if text[i] != other[i]), shorter)
+
+
+def few_texts(setup: Setup, task: Task) -> PlannedSweep:
+    """The texts of a few items, of the intact model and with one layer skipped."""
+    asked = [
+        one.request for item in task.items[:TRIED] for one in setup.requests(task, item, "generate")
+    ]
+    return PlannedSweep(task, [intact(), skip(setup.model.cfg.n_layers // 2)], asked)
+
+
+def time_texts(
+    setup: Setup, sweeps: Sequence[PlannedSweep], found: dict[str, TextLengths] | None = None
+) -> Timed:
+    """How long the texts of sweeps take, their prompts taken off; see ``run_timed``."""
+    prompts = run_timed(setup, [one.with_texts_of(0) for one in sweeps])
+    whole = run_timed(setup, sweeps, found)
+    return Timed(whole.cost, max(0.0, whole.seconds - prompts.seconds))
+
+
+def speed_of(setup: Setup, planned: Sequence[PlannedSweep], few: Timed | None) -> Speed:
+    """The speed of planned sweeps: prompts and options from the largest sample there is time for.
+
+    Where texts are written, also from few texts, in which steps take the time, and from the
+    beginnings of many, in which arithmetic does.
+
+    Args:
+        setup: with the model itself.
+        planned: the sweeps.
+        few: few texts that were written, if any are planned.
+    """
+    some, whole = _spread(setup, [one.with_texts_of(0) for one in planned])
+    last = run_timed(setup, [some[0].part(0.0)])
+    spent, share = last.seconds, 0.0
+    while spent < SECONDS / 2 and share < 1:
+        # Half of what there is time for, since work that all interventions share is in each part.
+        share = (SECONDS - spent) / 2 * last.cost.flop / last.seconds / whole
+        last = run_timed(setup, [one.part(share) for one in some])
+        spent += last.seconds
+    flop = last.seconds / last.cost.prompt_flop
+    if few is None:
+        return Speed(flop)
+    some, whole = _spread(setup, [one for one in planned if one.with_texts_of(0) != one])
+    share = SECONDS / 4 / flop / whole
+    many = time_texts(setup, [one.part(share).with_texts_of(SHORT_TEXTS) for one in some])
+    work = np.array([(one.cost.steps, one.cost.text_flop) for one in (few, many)])
+    unit = work.max(axis=0).clip(min=1.0)
+    step, text_flop = nnls(work / unit, np.array([few.seconds, many.seconds]))[0] / unit
+    return Speed(flop, float(step), float(text_flop))
+
+
+def _spread(setup: Setup, planned: Sequence[PlannedSweep]) -> tuple[list[PlannedSweep], float]:
+    """A few of the sweeps, those of least work first, and the operations of all of them."""
+    some = planned[:: -(-len(planned) // SWEEPS)]
+    work = [Setup.cost(setup, *one).flop for one in some]
+    order = sorted(range(len(some)), key=work.__getitem__)
+    return [some[i] for i in order], sum(work)
