@@ -17,6 +17,7 @@ from layerwise.errors import UserError
 from layerwise.results.parquet import conform, frame
 
 from .equivalence import no_loss_of_nats_p_values, no_loss_p_values
+from .signal import signals
 
 N_RESAMPLES = 2000
 ALPHA = 0.05
@@ -101,11 +102,16 @@ def signal_table(records: pd.DataFrame, chance: Chance) -> pd.DataFrame:
         records: ablation records.
         chance: (task, protocol) -> accuracy by guessing.
     """
-    rows = [_signal_row(cell, chance(cell.task, cell.protocol)) for cell in cells(records)]
+    every = list(cells(records))
+    found = signals(every, chance)
+    rows = [
+        _signal_row(cell, chance(cell.task, cell.protocol), found[cell.task, cell.protocol])
+        for cell in every
+    ]
     return frame("signal", rows)
 
 
-def _signal_row(cell: Cell, chance: float) -> dict[str, Any]:
+def _signal_row(cell: Cell, chance: float, signal: bool) -> dict[str, Any]:
     found = stats.exact_interval(int(cell.intact.sum()), len(cell.intact))
     return {
         "task": cell.task,
@@ -116,7 +122,7 @@ def _signal_row(cell: Cell, chance: float) -> dict[str, Any]:
         "accuracy": found.estimate,
         "low": found.low,
         "high": found.high,
-        "signal": stats.above_chance(cell.intact, chance),
+        "signal": signal,
     }
 
 
@@ -128,13 +134,17 @@ def effects_table(records: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFr
         chance: (task, protocol) -> accuracy by guessing.
         seed: seed of the bootstrap; a task's resamples are the same under all protocols.
     """
-    found = [cell for cell in cells(records) if len(cell.interventions)]
-    tables = [_effects(cell, chance(cell.task, cell.protocol), seed) for cell in found]
+    every = list(cells(records))
+    signal = signals(every, chance)
+    tables = [
+        _effects(cell, chance(cell.task, cell.protocol), signal[cell.task, cell.protocol], seed)
+        for cell in every
+        if len(cell.interventions)
+    ]
     return pd.concat(tables, ignore_index=True) if tables else frame("effects", [])
 
 
-def _effects(cell: Cell, chance: float, seed: int) -> pd.DataFrame:
-    signal = stats.above_chance(cell.intact, chance)
+def _effects(cell: Cell, chance: float, signal: bool, seed: int) -> pd.DataFrame:
     lost, gained = discordant(cell.intact, cell.correct)
     table = cell.interventions.assign(
         task=cell.task,

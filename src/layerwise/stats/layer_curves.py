@@ -18,6 +18,7 @@ from layerwise import stats
 from layerwise.ground.layer_names import COMPUTATION
 
 from .effects import ALPHA, Cell, cells
+from .signal import signals
 
 ABLATION, PATCHING, ATTRIBUTION = "ablation", "activation patching", "direct attribution"
 
@@ -121,13 +122,15 @@ def ablation_evidence(
 ) -> Iterator[Evidence | LeftOut]:
     """Share lost by layer when the layer is skipped, per task and protocol."""
     skips = (records["kind"] == "skip") & (records["site"] == "layer")
-    for cell in cells(records.loc[skips | (records["kind"] == "intact")]):
+    every = list(cells(records.loc[skips | (records["kind"] == "intact")]))
+    signal = signals(every, lambda task, protocol: chance[task, protocol])
+    for cell in every:
         key = (cell.capability, cell.protocol, ABLATION, cell.task)
         level = chance[cell.task, cell.protocol]
         found = cell.interventions["layer"].to_numpy(dtype=int)
         if not np.array_equal(found, np.arange(sampling.n_layers)):
             yield LeftOut(*key, partly("skipped", len(found), sampling.n_layers))
-        elif not stats.above_chance(cell.intact, level):
+        elif not signal[cell.task, cell.protocol]:
             yield LeftOut(*key, "no signal: the intact model is not above chance")
         else:
             yield _ablated(cell, level, sampling)

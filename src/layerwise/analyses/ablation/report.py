@@ -49,8 +49,9 @@ _PROTOCOL_WORDS = (
     "about a layer does not depend on the way of scoring."
 )
 _SILENT_WORDS = (
-    "Where the exact 95 % interval of the intact model's accuracy reaches chance, there is "
-    "nothing that a layer could take away, and nothing is said about layers."
+    "Where the intact model is not shown to be above chance (exact binomial test, one-sided, 2.5 % "
+    "after Holm's correction over all tasks and protocols), there is nothing that a layer could "
+    "take away, and nothing is said about layers."
 )
 
 

@@ -19,6 +19,7 @@ from layerwise.analyses.emergence.protocol_interaction import THIRDS, Profile, l
 from layerwise.ground.layer_names import COMPUTATION, DECODER, ENCODER, axes_of
 from layerwise.stats.effects import Cell, cells
 from layerwise.stats.layer_curves import ABLATION, Evidence, LeftOut, Sampling, within
+from layerwise.stats.signal import signals
 
 from .runs import SavedRun, left_out
 
@@ -122,10 +123,10 @@ def quantities(
 
 
 def _accuracies(runs: Sequence[Prepared], note: Callable) -> Iterator[tuple[Key, list[Quantity]]]:
+    signal = [signals(list(run.cells.values()), run.run.facts.chance) for run in runs]
     for task, protocol in _shared([set(run.cells) for run in runs]):
         mine = [run.cells[task, protocol] for run in runs]
-        chance = runs[0].run.facts.chance(task, protocol)
-        reason = _silenced(mine, chance)
+        reason = _silenced(mine, any(of_run[task, protocol] for of_run in signal))
         if reason:
             what = {"task": task, "protocol": protocol, "capability": mine[0].capability}
             note(left_out(_names(runs), reason, **what))
@@ -136,11 +137,11 @@ def _accuracies(runs: Sequence[Prepared], note: Callable) -> Iterator[tuple[Key,
         yield key, [_accuracy(*each) for each in zip(runs, mine, strict=True)]
 
 
-def _silenced(mine: Sequence[Cell], chance: float) -> str | None:
+def _silenced(mine: Sequence[Cell], signal: bool) -> str | None:
     """Why accuracies are not compared; None if they are."""
     if len({cell.items for cell in mine}) > 1:
         return "the items with an answer differ"
-    if not any(stats.above_chance(cell.intact, chance) for cell in mine):
+    if not signal:
         return "no signal: no intact model is above chance"
     return None
 
@@ -258,10 +259,11 @@ def _loss(profiles: Sequence[Profile], column: int) -> Quantity:
 def _profiles(run: Prepared) -> dict[tuple[str, str, str], Profile]:
     """By capability, protocol and task, where there is signal and every layer was skipped."""
     found = {}
+    signal = signals(list(run.cells.values()), run.run.facts.chance)
     for cell in run.cells.values():
         level = run.run.facts.chance(cell.task, cell.protocol)
         whole = cell.interventions["layer"].tolist() == list(range(run.sampling.n_layers))
-        if whole and len(cell.intact) > 1 and stats.above_chance(cell.intact, level):
+        if whole and len(cell.intact) > 1 and signal[cell.task, cell.protocol]:
             groups = thirds_of(run.sampling.n_layers)
             key = cell.capability, cell.protocol, cell.task
             found[key] = loss_profile(cell, level, groups, run.sampling)

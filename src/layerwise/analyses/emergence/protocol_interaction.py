@@ -17,6 +17,7 @@ from layerwise import stats
 from layerwise.errors import UserError
 from layerwise.stats.effects import Cell, cells
 from layerwise.stats.layer_curves import Sampling
+from layerwise.stats.signal import signals
 from layerwise.tasks import PROTOCOLS
 from layerwise.tasks.items import CAPABILITIES
 
@@ -78,12 +79,13 @@ def interaction_rows(
         return []
     skips = (records["kind"] == "skip") & (records["site"] == "layer")
     every = list(cells(records.loc[skips | (records["kind"] == "intact")]))
+    signal = signals(every, lambda task, protocol: chance[task, protocol])
     found = {
         (cell.capability, cell.task, cell.protocol): loss_profile(cell, level, groups, sampling)
         for cell in every
         if (level := chance[cell.task, cell.protocol]) < 1
         and cell.interventions["layer"].tolist() == list(range(sampling.n_layers))
-        and stats.above_chance(cell.intact, level)
+        and signal[cell.task, cell.protocol]
     }
     tables = []
     for capability in _in_order({key[0] for key in found}, tuple(CAPABILITIES)):

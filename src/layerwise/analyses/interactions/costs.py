@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from layerwise import stats
 from layerwise.errors import UserError
 from layerwise.results.parquet import frame
 from layerwise.stats.effects import Chance, signal_table
@@ -83,12 +82,16 @@ def costs_of(interactions: pd.DataFrame, chance: Chance) -> Iterator[Costs]:
         UserError: if the intact model is missing, or not every item is there exactly once without
             every set.
     """
+    signal = signal_of(interactions, chance)
+    heard = signal.loc[signal["signal"]]
+    able = set(zip(heard["task"], heard["protocol"], strict=True))
     for _, group in interactions.groupby(["task", "capability", "protocol"], sort=True):
         if set(group["intervention"]) != {"intact"}:
-            yield _costs(group, chance)
+            place = group["task"].iloc[0], group["protocol"].iloc[0]
+            yield _costs(group, chance, place in able)
 
 
-def _costs(group: pd.DataFrame, chance: Chance) -> Costs:
+def _costs(group: pd.DataFrame, chance: Chance, signal: bool) -> Costs:
     task, capability, protocol = (str(group[c].iloc[0]) for c in ("task", "capability", "protocol"))
     once = group.loc[~group["intervention"].duplicated()]
     names = [str(name) for name in once["intervention"]]
@@ -117,7 +120,7 @@ def _costs(group: pd.DataFrame, chance: Chance) -> Costs:
         sets=tuple(removed[name] for name in order[1:]),
         costs={m: v[:, :1] - v[:, 1:] for m, v in wide.items() if not np.isnan(v).any()},
         right=right[:, 1:],
-        signal=stats.above_chance(right[:, 0], level),
+        signal=signal,
         chance=level,
     )
 

@@ -15,6 +15,7 @@ from layerwise import stats
 from layerwise.results.parquet import conform, frame
 from layerwise.stats import effects as _effects
 from layerwise.stats.effects import Chance
+from layerwise.stats.signal import signals
 
 GREEDY, BLOCK = "greedy", "block"
 EFFECT, DEEP, ANGULAR, INFLUENCE = "effect", "deep", "angular", "influence"
@@ -151,7 +152,8 @@ def curves_table(removal: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFra
         held = used.loc[used["split"] == HELD_OUT]
         named = _once(held).set_index("step")
         found = [c for c in _effects.cells(_as_records(held)) if len(c.interventions)]
-        told = [c for c in found if stats.above_chance(c.intact, chance(c.task, c.protocol))]
+        signal = signals(found, chance)
+        told = [c for c in found if signal[c.task, c.protocol]]
         for capability in dict.fromkeys(cell.capability for cell in told):
             cells = [cell for cell in told if cell.capability == capability]
             for row in _curve(cells, chance, seed):

@@ -19,6 +19,7 @@ from layerwise.ground.layer_names import DECODER, ENCODER
 from layerwise.results.parquet import frame
 from layerwise.stats.depths import two_sided_p
 from layerwise.stats.effects import Cell, Chance, cells
+from layerwise.stats.signal import signals
 
 from .tables import angular_map, cells_of, influences
 
@@ -74,12 +75,14 @@ def _evidence(
 ) -> Iterator[Evidence]:
     """The tasks with signal of which all layers were skipped and the prompts read."""
     skips = (records["kind"] == "skip") & (records["site"] == "layer")
-    for cell in cells(records.loc[skips | (records["kind"] == "intact")]):
+    every = list(cells(records.loc[skips | (records["kind"] == "intact")]))
+    signal = signals(every, chance)
+    for cell in every:
         level = chance(cell.task, cell.protocol)
         read = _of_prompts(similarity, cell)
         layers = sorted(read["layer"].unique())
         complete = cell.interventions["layer"].tolist() == layers and len(layers) > 0
-        if complete and stats.above_chance(cell.intact, level):
+        if complete and signal[cell.task, cell.protocol]:
             asked = records.loc[records["task"] == cell.task, "item"]
             _refuse_other_items(cell.task, set(asked), set(read["item"]))
             yield _of_task(cell, read, _of_prompts(cka, cell), level, seed)

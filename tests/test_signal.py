@@ -1,0 +1,63 @@
+"""Signal: against the exact interval one by one, and how often a run on guesses has any."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from layerwise import stats
+from layerwise.stats.signal import above_chance_p_values, signals
+from tests.cases import data_sets, most_errors
+
+
+class Asked(NamedTuple):
+    task: str
+    protocol: str
+    intact: np.ndarray
+
+
+def asked(right: list[int], n: int) -> list[Asked]:
+    return [Asked(f"task-{i}", "letter", np.arange(n) < k) for i, k in enumerate(right)]
+
+
+def quarter(task: str, protocol: str) -> float:
+    return 0.25
+
+
+@pytest.mark.parametrize("chance", [0.0, 0.25, 0.5])
+@pytest.mark.parametrize("n", [1, 8, 40])
+def test_one_task_alone_has_signal_where_its_exact_interval_is_above_chance(n, chance):
+    for right in range(n + 1):
+        (found,) = signals(asked([right], n), lambda task, protocol: chance).values()
+        assert found == stats.above_chance(np.arange(n) < right, chance)
+
+
+def test_p_values_are_those_of_scipy():
+    from scipy.stats import binomtest
+
+    for right, n, chance in ((10, 32, 0.25), (0, 5, 0.5), (7, 7, 1 / 3)):
+        (p,) = above_chance_p_values(np.array([right]), np.array([n]), np.array([chance]))
+        assert p == pytest.approx(binomtest(right, n, chance, alternative="greater").pvalue)
+
+
+def test_of_nine_suites_that_are_guessed_on_none_passes_more_often_than_it_may():
+    """One by one, one of nine would in every fifth run."""
+    sets, rng = data_sets(3000), np.random.default_rng(0)
+    alone = together = 0
+    for right in rng.binomial(32, 0.25, size=(sets, 9)).tolist():
+        each = asked(right, 32)
+        alone += any(stats.above_chance(one.intact, 0.25) for one in each)
+        together += any(signals(each, quarter).values())
+    assert together <= most_errors(sets, 0.025)
+    assert alone > 0.1 * sets
+
+
+def test_a_task_that_is_known_has_signal_among_many_that_are_not():
+    found = signals(asked([9, 8, 26, 7, 10, 8, 6, 9, 8], 32), quarter)
+    assert [task for (task, _), signal in found.items() if signal] == ["task-2"]
+
+
+def test_without_tasks_there_is_none():
+    assert signals([], quarter) == {}
