@@ -14,7 +14,7 @@ from layerwise.sweep import (
     sweep,
     zero,
 )
-from layerwise.sweep.cost import Cost, Sizes, TextLengths, cost_of, cost_of_reading
+from layerwise.sweep.cost import Cost, TextLengths, cost_of, cost_of_reading, matrix_flop
 from layerwise.sweep.faithful import check_faithful
 from layerwise.sweep.run import model_shape
 from tests.sweep.models import N_LAYERS, random_model
@@ -29,7 +29,7 @@ def cost(interventions, requests, kind="llama-gqa", **more) -> Cost:
     model = random_model(kind)
     given = {"tokens_at_once": 2048, "memory_budget": BUDGET} | more
     plan = plan_sweep(interventions, requests, model_shape(model), given["memory_budget"])
-    return cost_of(plan, interventions, requests, Sizes.of(model), **given)
+    return cost_of(plan, interventions, requests, model_shape(model), **given)
 
 
 @pytest.mark.parametrize("kind", ["llama-gqa", "gpt2", "alibi", "sliding window"])
@@ -110,7 +110,7 @@ def test_arithmetic_is_that_of_the_matrix_products():
         n = 40
         with FlopCounterMode(display=False) as counter, torch.inference_mode():
             model(torch.zeros(1, n, dtype=torch.long))
-        expected = Sizes.of(model).flop(n * N_LAYERS, n * n * N_LAYERS, n)
+        expected = matrix_flop(model_shape(model), n * N_LAYERS, n * n * N_LAYERS, n)
         assert expected == pytest.approx(counter.get_total_flops(), rel=0.02)
 
 
@@ -163,10 +163,10 @@ def test_brute_force_costs_its_own_token_passes():
 
 
 def test_reading_costs_its_rows():
-    sizes = Sizes.of(random_model("llama-gqa"))
-    read = cost_of_reading(64, sizes)
+    shape = model_shape(random_model("llama-gqa"))
+    read = cost_of_reading(64, shape)
     assert (read.rows, read.token_passes) == (64, 0)
-    assert read.flop == 2 * 64 * sizes.d_model * sizes.d_vocab
+    assert read.flop == 2 * 64 * shape.d_model * shape.d_vocab
 
 
 def test_nothing_costs_nothing():

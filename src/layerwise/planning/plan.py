@@ -178,11 +178,9 @@ def plan_run(
     Raises:
         UserError: for anything that the analysis would refuse.
     """
-    _refuse_unused(
-        analysis,
-        {"kind": kind != "skip", "site": site is not None, "layers": layers is not None},
-        {"exhaustive": exhaustive},
-    )
+    others = {"kind": kind != "skip", "site": site is not None, "layers": layers is not None}
+    _refuse_unused(analysis, "ablation", **others)
+    _refuse_unused(analysis, "profile", exhaustive=exhaustive)
     given = isinstance(model, (HookedTransformer, Seq2SeqModel))
     subject = model if given else load_meta_model(model, dtype=dtype, device=device)
     if analysis == "patching":
@@ -208,12 +206,16 @@ def plan_run(
         jobs = _Jobs(patching=Patching(setup, ("resid_pre",), pairs))
     else:
         profile = ProfileJobs.of(setup, pairs, exhaustive, extras)
-        start = ProfileStart(setup, profile.lens.setup, pairs)
-        more = planned_jobs(extras, start)
+        more = planned_jobs(extras, ProfileStart(setup, profile.lens.setup, pairs))
         jobs = _Jobs(profile.ablation, profile.lens, profile.patching, more)
     notes = [AT_MOST] if analysis == "profile" else []
     left_out = [name for name in extras if not EXTRAS[name].planned]
     notes += [f"Not in this plan, and not in its time: {', '.join(left_out)}."] if left_out else []
+    return _plan_of(jobs, setup, notes, untimed)
+
+
+def _plan_of(jobs: _Jobs, setup: PlannedSetup, notes: list[str], untimed: bool) -> RunPlan:
+    """The plan of some analyses: their work, and its seconds by a sample of their sweeps."""
     known = "it was not asked for" if untimed else _setup_with_weights(setup)
     few = None
     if isinstance(known, str):
@@ -228,8 +230,8 @@ def plan_run(
         rows.append(row)
         sweeps.setdefault(row.analysis, []).extend(setup.asked)
         setup.asked.clear()
-    whole = list(jobs.whole(rows))
-    total = sum((row.cost for row in whole), start=Cost())
+    costs = list(jobs.costs(rows))
+    total = sum((cost for _, cost in costs), start=Cost())
     if total.most_text_token_passes:
         notes.append(
             f"Generated texts: {total.text_token_passes:,.0f} token-passes expected, "
@@ -241,7 +243,7 @@ def plan_run(
             name: speed_of(known, planned, few if name == "ablation" else None)
             for name, planned in sweeps.items()
         }
-        seconds = sum(speeds[row.analysis].seconds(row.cost) for row in whole)
+        seconds = sum(speeds[name].seconds(cost) for name, cost in costs)
         rows = [replace(row, seconds=speeds[row.analysis].seconds(row.cost)) for row in rows]
     sizes = (setup.memory_budget, setup.tokens_at_once)
     return RunPlan(tuple(rows), total, seconds, *sizes, tuple(notes))
@@ -261,17 +263,14 @@ def _setup_with_weights(setup: PlannedSetup) -> PlannedSetup | str:
     return replace(setup, model=model)
 
 
-def _refuse_unused(
-    analysis: str, of_ablation: Mapping[str, bool], of_profile: Mapping[str, bool]
-) -> None:
-    """Refuse options that were given and that would change nothing in the plan."""
-    for owner, options in (("ablation", of_ablation), ("profile", of_profile)):
-        given = [name for name, was_given in options.items() if was_given and analysis != owner]
-        if given:
-            raise UserError(
-                f"{given[0]!r} was given, which only the plan of {owner!r} has, and the plan of "
-                f"{analysis!r} would be the same without it; plan {owner!r}, or leave it out."
-            )
+def _refuse_unused(analysis: str, owner: str, **options: bool) -> None:
+    """Refuse options that only the plan of another analysis has, where one was given."""
+    given = [name for name, was_given in options.items() if was_given and analysis != owner]
+    if given:
+        raise UserError(
+            f"{given[0]!r} was given, which only the plan of {owner!r} has, and the plan of "
+            f"{analysis!r} would be the same without it; plan {owner!r}, or leave it out."
+        )
 
 
 class _Jobs(NamedTuple):
@@ -301,11 +300,10 @@ class _Jobs(NamedTuple):
             for task, protocol in job.setup.pieces():
                 yield PlanRow(name, task.name, protocol, job.expected(task, protocol))
 
-    def whole(self, rows: Sequence[PlanRow]) -> Iterator[PlanRow]:
-        """The rows as they are run: the protocols of an ablation together."""
-        yield from (row for row in rows if row.analysis != "ablation")
+    def costs(self, rows: Sequence[PlanRow]) -> Iterator[tuple[str, Cost]]:
+        """What the analyses of some rows cost as they are run: protocols ablated together."""
+        yield from ((row.analysis, row.cost) for row in rows if row.analysis != "ablation")
         if self.ablation is not None:
             setup = self.ablation.setup
             for task in setup.tasks:
-                cost = self.ablation.expected(task, setup.protocols)
-                yield PlanRow("ablation", task.name, ", ".join(setup.protocols), cost)
+                yield "ablation", self.ablation.expected(task, setup.protocols)

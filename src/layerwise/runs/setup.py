@@ -25,12 +25,12 @@ from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.results.provenance import Facts, ModelFacts, TaskFacts, read_run_file
 from layerwise.sweep import Intervention, Sweep, sweep
 from layerwise.sweep.blocks import attention_in_use
-from layerwise.sweep.cost import UNKNOWN_LENGTHS, Cost, Sizes, TextLengths, cost_of
+from layerwise.sweep.cost import UNKNOWN_LENGTHS, Cost, TextLengths, cost_of
 from layerwise.sweep.engine import TOKENS_AT_ONCE
 from layerwise.sweep.faithful import check_faithful
 from layerwise.sweep.memory import default_memory_budget
 from layerwise.sweep.requests import LogLikelihood, Request, refuse_unknown_tokens
-from layerwise.sweep.run import plan_for
+from layerwise.sweep.run import model_shape, plan_for
 from layerwise.sweep.seq2seq.cost import cost_of_two_stacks
 from layerwise.tasks import (
     PatchingPrompts,
@@ -177,7 +177,7 @@ class Setup:
             plan,
             interventions,
             requests,
-            Sizes.of(self.model),
+            model_shape(self.model),
             tokens_at_once=self.tokens_at_once,
             memory_budget=self.memory_budget,
             lengths=lengths,

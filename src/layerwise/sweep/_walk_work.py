@@ -12,9 +12,9 @@ from math import ceil
 
 from .branches import Branch
 from .interventions import Intervention
+from .plan import ModelShape
 from .readout import CHUNK
 from .requests import Generate, Request
-from .sizes import Sizes
 from .trie import TokenTrie, restrict
 from .walk_plan import GroupPlan, WalkPlan
 
@@ -66,7 +66,7 @@ class WalkWork:
 
     plan: WalkPlan
     requests: Sequence[Request]
-    sizes: Sizes
+    shape: ModelShape
     lengths: TextLengths
 
     @cached_property
@@ -79,8 +79,8 @@ class WalkWork:
         """The trunk, and each group of branches."""
         plan = self.plan
         layers = range(plan.trunk_until)
-        trunk = sum(plan.trunk_tokens(layer, self.sizes.in_parts) for layer in layers)
-        rest = plan.token_passes(self.sizes.in_parts) - trunk
+        trunk = sum(plan.trunk_tokens(layer, self.shape.in_parts) for layer in layers)
+        rest = plan.token_passes(self.shape.in_parts) - trunk
         weights = [_weight(group, plan) for group in plan.groups]
         found = [Part(trunk, len(plan.trie), 1, attention_work(plan.trie))]
         for group, weight in zip(plan.groups, weights, strict=True):
@@ -107,7 +107,7 @@ class WalkWork:
         The first token of a text comes from its prompt.
         """
         found = []
-        n_layers, known = self.sizes.n_layers, self.lengths
+        n_layers, known = self.shape.n_layers, self.lengths
         if self.plan.intact:
             found.append((self._more(known.intact), float(n_layers)))
         for group in self.plan.groups:
@@ -156,26 +156,27 @@ class WalkWork:
     def capacity(self, memory_budget: int) -> int:
         """How many texts are decoded at once."""
         longest = max((len(text.context) + text.max_tokens + 1 for text in self.texts), default=0)
-        sizes = self.sizes
-        row = max(1, 2 * longest * sizes.n_layers * sizes.d_kv * sizes.itemsize)
+        shape = self.shape
+        row = max(1, 2 * longest * shape.n_layers * shape.d_kv * shape.itemsize)
         return min(self.n_ends * len(self.texts), max(1, memory_budget // 4 // row))
 
     def peak_bytes(self, tokens_at_once: int, memory_budget: int) -> int:
         """Residual streams, kept keys and values, texts, what a block works on, and logits."""
-        sizes, n_packed = self.sizes, len(self.plan.trie)
+        shape, n_packed = self.shape, len(self.plan.trie)
         streams = sum(part.n_tokens * part.n_branches for part in self.parts) + 2 * n_packed
         longest = max((len(text.context) + text.max_tokens + 1 for text in self.texts), default=0)
-        kept = n_packed * (self.plan.block_passes() + sizes.n_layers) if self.plan.generates else 0
-        texts = self.capacity(memory_budget) * longest * sizes.n_layers
-        wide = 4 * sizes.d_model + 3 * (sizes.d_heads + sizes.d_kv) + 3 * sizes.d_mlp
+        kept = n_packed * (self.plan.block_passes() + shape.n_layers) if self.plan.generates else 0
+        texts = self.capacity(memory_budget) * longest * shape.n_layers
+        wide = 4 * shape.d_model + 3 * (shape.d_heads + shape.d_kv)
+        wide += 3 * shape.d_mlp * shape.experts
         pushed = max((part.pushed(tokens_at_once) for part in self.parts), default=0)
-        block = min(pushed * wide * sizes.itemsize, memory_budget // 8)
-        logits = min(CHUNK, self.n_ends * len(self.plan.read)) * sizes.d_vocab
-        standing = streams * sizes.d_model + 2 * (kept + texts) * sizes.d_kv
+        block = min(pushed * wide * shape.itemsize, memory_budget // 8)
+        logits = min(CHUNK, self.n_ends * len(self.plan.read)) * shape.d_vocab
+        standing = streams * shape.d_model + 2 * (kept + texts) * shape.d_kv
         return (
-            standing * sizes.itemsize
+            standing * shape.itemsize
             + block
-            + min(logits * (8 + sizes.itemsize), memory_budget // 8)
+            + min(logits * (8 + shape.itemsize), memory_budget // 8)
         )
 
 

@@ -14,9 +14,8 @@ from ._walk_work import UNKNOWN_LENGTHS as UNKNOWN_LENGTHS
 from ._walk_work import TextLengths as TextLengths
 from ._walk_work import WalkWork
 from .interventions import Intervention
-from .plan import SweepPlan, walk_of
+from .plan import ModelShape, SweepPlan, walk_of
 from .requests import Request
-from .sizes import Sizes as Sizes
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def cost_of(
     plan: SweepPlan,
     interventions: Sequence[Intervention],
     requests: Sequence[Request],
-    sizes: Sizes,
+    shape: ModelShape,
     *,
     tokens_at_once: int,
     memory_budget: int,
@@ -94,16 +93,16 @@ def cost_of(
         plan: the plan of these interventions and requests.
         interventions: what is changed.
         requests: what is asked.
-        sizes: of the model.
+        shape: sizes of the model.
         tokens_at_once: how many tokens are pushed through a block at once.
         memory_budget: bytes that the plan was made for.
         lengths: how long texts are expected to be.
     """
     walks = [
         WalkWork(
-            walk_of(batch, interventions, requests, sizes.n_layers),
+            walk_of(batch, interventions, requests, shape.n_layers),
             [requests[index] for index in batch.requests],
-            sizes,
+            shape,
             lengths,
         )
         for batch in plan.batches
@@ -120,20 +119,50 @@ def cost_of(
         walks=len(walks),
         prompt_token_passes=plan.token_passes,
         text_token_passes=text_passes,
-        most_text_token_passes=sizes.n_layers * sum(walk.most_text_rows for walk in walks),
-        brute_force_token_passes=plan.brute_force_token_passes + sizes.n_layers * brute,
+        most_text_token_passes=shape.n_layers * sum(walk.most_text_rows for walk in walks),
+        brute_force_token_passes=plan.brute_force_token_passes + shape.n_layers * brute,
         pairs=pairs + text_pairs,
         rows=rows,
         text_rows=text_rows,
         steps=sum(walk.steps(memory_budget) for walk in walks),
-        prompt_flop=sizes.flop(plan.token_passes, pairs, rows),
-        text_flop=sizes.flop(text_passes, text_pairs, text_rows),
+        prompt_flop=matrix_flop(shape, plan.token_passes, pairs, rows),
+        text_flop=matrix_flop(shape, text_passes, text_pairs, text_rows),
         peak_bytes=max(
             (walk.peak_bytes(tokens_at_once, memory_budget) for walk in walks), default=0
         ),
     )
 
 
-def cost_of_reading(n_rows: int, sizes: Sizes) -> Cost:
+def cost_of_reading(n_rows: int, shape: ModelShape) -> Cost:
     """What it costs to read rows of residual streams that are there."""
-    return Cost(rows=n_rows, prompt_flop=sizes.flop(0, 0, n_rows))
+    return Cost(rows=n_rows, prompt_flop=matrix_flop(shape, 0, 0, n_rows))
+
+
+def matrix_flop(
+    shape: ModelShape, token_passes: float | int, pairs: float | int, rows: float | int
+) -> float:
+    """Floating-point operations of the matrix products; one multiply-add is two.
+
+    With d the width of the residual stream, h that of all query heads, g that of all key/value
+    heads, m that of the MLP, over all experts that a token goes through, p its products (2, gated
+    3), and V the vocabulary,
+
+        2 token_passes d (2h + 2g + p m) + 4 pairs h + 2 rows d V
+
+    for queries, keys, values and output; for the MLP; for scores and their mixtures of values;
+    for the unembedding. Norms, activations, rotations and softmaxes, some per cent of the whole,
+    are left out (Kaplan et al. 2020, arXiv:2001.08361, section 2.1).
+
+    Args:
+        shape: sizes of the model.
+        token_passes: tokens pushed through one block.
+        pairs: queries times keys that they meet, in one block.
+        rows: positions whose logits are computed.
+    """
+    mlp = shape.mlp_products * shape.d_mlp * shape.experts
+    width = 2 * shape.d_heads + 2 * shape.d_kv + mlp
+    return float(
+        2 * token_passes * shape.d_model * width
+        + 4 * pairs * shape.d_heads
+        + 2 * rows * shape.d_model * shape.d_vocab
+    )

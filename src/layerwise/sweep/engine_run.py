@@ -65,6 +65,9 @@ def model_shape(model: HookedTransformer) -> ModelShape:
         0 if cfg.attn_only else cfg.d_mlp or 0,
         heads_per_key(cfg),
         not (cfg.attn_only or cfg.parallel_attn_mlp),
+        cfg.n_heads * cfg.d_head,
+        3 if cfg.gated_mlp else 2,
+        cfg.experts_per_token or 1,
     )
 
 

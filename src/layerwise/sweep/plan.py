@@ -39,6 +39,9 @@ class ModelShape:
         d_mlp: width of the MLP's hidden layer.
         group: query heads that share a key/value head.
         has_mid: whether blocks have a residual stream between attention and MLP.
+        d_heads: query heads times their width.
+        mlp_products: matrix products of an MLP: 3 if it is gated, otherwise 2.
+        experts: MLPs that a token goes through.
     """
 
     n_layers: int
@@ -53,6 +56,9 @@ class ModelShape:
     d_mlp: int = 0
     group: int = 1
     has_mid: bool = True
+    d_heads: int = 1
+    mlp_products: int = 2
+    experts: int = 1
 
     @property
     def passing(self) -> int:

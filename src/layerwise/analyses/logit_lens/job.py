@@ -24,7 +24,8 @@ from layerwise.runs.pieces import Made, run_resumable
 from layerwise.runs.progress import Meter
 from layerwise.runs.setup import Setup
 from layerwise.sweep import Generate, intact, residuals_at, skip_layers
-from layerwise.sweep.cost import UNKNOWN_LENGTHS, Cost, Sizes, cost_of_reading
+from layerwise.sweep.cost import UNKNOWN_LENGTHS, Cost, cost_of_reading
+from layerwise.sweep.engine_run import model_shape
 from layerwise.sweep.intact_run import Place
 from layerwise.sweep.readout import logits_of
 from layerwise.sweep.seq2seq.truncated import truncated_encoder
@@ -178,7 +179,7 @@ class Lens:
                 early = [skip_layers(range(n, n_encoder)) for n in range(n_encoder)]
                 total += setup.cost(task, early, pushed)
             else:
-                total += cost_of_reading(n_rows, Sizes.of(setup.model))
+                total += cost_of_reading(n_rows, model_shape(setup.model))
         return total
 
     def _n_reads(self, n_prompt: int, n_rest: int) -> int:
