@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from layerwise.models.kinds import Model
+from layerwise.models.kinds import Model, before_answer
 from layerwise.sweep import (
     Generate,
     Generated,
@@ -24,7 +24,7 @@ from layerwise.sweep import (
     intact,
     skip,
 )
-from layerwise.sweep.reference import _given, _logits
+from layerwise.sweep.reference import _logits
 from layerwise.sweep.rounding import FLOOR, Rounding, in_dtype, measure_rounding, worst
 
 LOST = 1.0
@@ -206,7 +206,7 @@ def _in_common(one: Tokens, other: Tokens) -> int:
 def shortfalls(model: Model, layer: int | None, asked: Any, tokens: Tokens) -> list[float]:
     """By how many nats each token of a text falls short of the likeliest one there."""
     logits = _logits(model, _without(layer), asked, tokens[:-1])
-    logprobs = logits[len(_given(model, asked)) - 1 :].log_softmax(-1)
+    logprobs = logits[len(before_answer(model, asked.context)) - 1 :].log_softmax(-1)
     chosen = logprobs[torch.arange(len(tokens)), torch.tensor(tokens)]
     return (logprobs.amax(-1) - chosen).tolist()
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from layerwise.models.kinds import before_answer
 from layerwise.sweep import Generated, LogLikelihood, Scored, Sweep
-from layerwise.sweep.reference import _given, _logits
+from layerwise.sweep.reference import _logits
 from layerwise.sweep.rounding import FLOOR, distance, measure_rounding
 
 
@@ -39,7 +40,7 @@ def assert_agree(model, interventions, requests, one: Sweep, other: Sweep) -> No
 def _assert_tie(model, intervention, request, new, last_only=False) -> None:
     answer = tuple(new) if last_only else tuple(new)[:-1]
     logits = _logits(model, intervention, request, answer)
-    rows = logits[-1:] if last_only else logits[len(_given(model, request)) - 1 :]
+    rows = logits[-1:] if last_only else logits[len(before_answer(model, request.context)) - 1 :]
     best, tokens = torch.log_softmax(rows.float(), -1).topk(2)
     gap = float((best[:, 0] - best[:, 1]).min())
     if gap >= FLOOR:

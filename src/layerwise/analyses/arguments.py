@@ -53,11 +53,9 @@ def results(name: str, value: Any) -> list[Any]:
 
 def model(name: str, value: Any) -> Any:
     """Read a loaded model."""
-    from transformer_lens import HookedTransformer
+    from layerwise.models.kinds import Model
 
-    from layerwise.models.seq2seq import Seq2SeqModel
-
-    if not isinstance(value, (HookedTransformer, Seq2SeqModel)):
+    if not isinstance(value, Model):
         raise UserError(
             f"Argument {name!r} is {_kind_of(value)}; expected a loaded model: load it first, "
             "with layerwise.load_model(...)."

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 from torch.nn.modules import module as torch_modules
+from transformer_lens import HookedTransformer
 from transformer_lens.components.attention import Attention
 from transformer_lens.components.embed import Embed
 from transformer_lens.components.grouped_query_attention import GroupedQueryAttention
@@ -21,9 +22,8 @@ from transformer_lens.components.transformer_block import TransformerBlock
 from transformer_lens.components.unembed import Unembed
 
 from layerwise.errors import UserError
-from layerwise.models.kinds import Model, hook_name
+from layerwise.models.kinds import Model, blocks_of, by_kind, hook_name, looks_ahead
 from layerwise.models.offload import blocks_on_disk
-from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.models.structure import Structure
 
 _LIBRARIES = ("transformer_lens", "torch", "transformers", "layerwise")
@@ -65,7 +65,7 @@ def refuse_for_reference(model: Model, structure: Structure) -> None:
             "The model has hooks on it, which a sweep would not see; expected a model without "
             "hooks: call model.reset_hooks(including_permanent=True) first."
         )
-    if not isinstance(model, Seq2SeqModel) and model.cfg.attention_dir != "causal":
+    if looks_ahead(model):
         raise UserError(
             "The model attends in both directions (attention_dir='bidirectional'), so that a "
             "token's log-probability depends on the tokens behind it: expected causal attention; "
@@ -94,7 +94,7 @@ def refuse_for_engine(model: Model, structure: Structure) -> None:
 
 def _refuse_shared_sites(model: Model) -> None:
     """Make sure that every layer has sites of its own, by which hooks find them."""
-    for layer, block in enumerate(_blocks(model)):
+    for layer, block in enumerate(blocks_of(model)):
         attn = getattr(block, "attn", None)
         for site, of, name in (
             ("resid_pre", block, "hook_resid_pre"),
@@ -110,12 +110,6 @@ def _refuse_shared_sites(model: Model) -> None:
                 )
 
 
-def _blocks(model: Model) -> list[Any]:
-    if isinstance(model, Seq2SeqModel):
-        return [*model.encoder.blocks, *model.decoder.blocks]
-    return list(model.blocks)
-
-
 def _alterations(model: Model, structure: Structure) -> Iterator[str]:
     """What was done to modules, in words."""
     for name in _GLOBAL_HOOKS:
@@ -127,14 +121,18 @@ def _alterations(model: Model, structure: Structure) -> Iterator[str]:
         if module.training and module.p:
             yield f"{_name(model, module)} drops activations at random until model.eval() is called"
     yield from _of_blocks_on_disk(model)
-    if not isinstance(model, Seq2SeqModel):
-        if model.cfg.positional_embedding_type == "shortformer":
-            yield "The model adds positions to queries and keys alone ('shortformer')"
-        if not structure.looked_at:
-            yield from _of_places(model)
+    yield from by_kind(model, lambda one: _of_decoder_only(one, structure), lambda _: ())
     if not structure.looked_at:
         yield from _of_modules(model, structure)
     structure.looked_at = True  # what follows from modules and classes need not be looked at again
+
+
+def _of_decoder_only(model: HookedTransformer, structure: Structure) -> Iterator[str]:
+    """What the engine reads of the settings, and of where modules stand, of TransformerLens."""
+    if model.cfg.positional_embedding_type == "shortformer":
+        yield "The model adds positions to queries and keys alone ('shortformer')"
+    if not structure.looked_at:
+        yield from _of_places(model)
 
 
 def _of_blocks_on_disk(model: Model) -> Iterator[str]:

@@ -17,10 +17,9 @@ from transformers import PreTrainedTokenizerBase
 from layerwise.errors import UserError
 from layerwise.models.generation import GenerationSettings
 from layerwise.models.in_turn import in_turn
-from layerwise.models.kinds import Model, n_encoder_layers
+from layerwise.models.kinds import Model, n_encoder_layers, original_of
 from layerwise.models.loaded import CHANGED, LoadedFacts
 from layerwise.models.offload import in_pieces, named_weights
-from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.models.structure import Version, version_of
 
 _ATTRIBUTE = "layerwise_origin"
@@ -146,11 +145,9 @@ def generation_settings(model: Model) -> GenerationSettings:
     origin = origin_of(model)
     if origin is not None:
         found = origin.generation
-    elif isinstance(model, Seq2SeqModel) and hasattr(model.original, "generation_config"):
-        config: Any = model.original.generation_config
-        found = GenerationSettings.of(config)
     else:
-        found = GenerationSettings()
+        config: Any = getattr(original_of(model), "generation_config", None)
+        found = GenerationSettings() if config is None else GenerationSettings.of(config)
     tokenizer = model.tokenizer if origin is None else origin.tokenizer
     end = getattr(tokenizer, "eos_token_id", None)
     return found if found.end_tokens or end is None else replace(found, end_tokens=(int(end),))

@@ -1,15 +1,132 @@
-"""The two kinds of models: decoder-only ones of TransformerLens, and our encoder-decoders."""
+"""The two kinds of models: decoder-only ones of TransformerLens, and our encoder-decoders.
+
+All that depends on the kind is asked here, since the one class is not ours; where code itself
+differs, ``by_kind`` chooses.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
+import torch
+from torch import nn
 from transformer_lens import HookedTransformer
 
-from layerwise.models.seq2seq.model import Seq2SeqModel
+from layerwise.ground.layer_names import DECODER, ENCODER
+from layerwise.models.seq2seq.model import Seq2SeqConfig, Seq2SeqModel
 
 Model = HookedTransformer | Seq2SeqModel
 """Either kind."""
+_T = TypeVar("_T")
+
+
+def is_seq2seq(model: Model) -> bool:
+    """Whether a model is an encoder-decoder."""
+    return isinstance(model, Seq2SeqModel)
+
+
+def by_kind(
+    model: Model,
+    decoder_only: Callable[[HookedTransformer], _T],
+    seq2seq: Callable[[Seq2SeqModel], _T],
+) -> _T:
+    """What one of two functions gives for a model, by its kind."""
+    return seq2seq(model) if isinstance(model, Seq2SeqModel) else decoder_only(model)
+
+
+def as_seq2seq(model: Model) -> Seq2SeqModel:
+    """A model that is known to be an encoder-decoder."""
+    assert isinstance(model, Seq2SeqModel), "only an encoder-decoder has an encoder"
+    return model
+
+
+def moved(model: Model, dtype: torch.dtype, device: torch.device | None = None) -> Model:
+    """The model itself, in another number format, and on another device if one is given."""
+    if isinstance(model, Seq2SeqModel):
+        return (model if device is None else model.to(device)).to(dtype)
+    if device is not None:
+        model.to(device, print_details=False)
+    return model.to(dtype, print_details=False)
+
+
+def original_of(model: Model) -> nn.Module | None:
+    """The Hugging Face model that is computed with; None if there is none any more."""
+    return model.original if isinstance(model, Seq2SeqModel) else None
+
+
+def parts_of_original(model: Model) -> Iterator[nn.Module | None]:
+    """The modules of the Hugging Face model that are run, where it is computed with."""
+    if isinstance(model, Seq2SeqModel):
+        yield from model.parts.modules()
+
+
+def blocks_of(model: Model) -> list[Any]:
+    """The blocks of all layers, in the order of computation."""
+    if isinstance(model, Seq2SeqModel):
+        return [*model.encoder.blocks, *model.decoder.blocks]
+    return list(model.blocks)
+
+
+def looks_ahead(model: Model) -> bool:
+    """Whether tokens of an answer attend to those behind them."""
+    return not isinstance(model, Seq2SeqModel) and model.cfg.attention_dir != "causal"
+
+
+def decoder_prefix(model: Model) -> tuple[int, ...]:
+    """What a decoder of its own begins with; nothing in a decoder-only model."""
+    return model.prefix if isinstance(model, Seq2SeqModel) else ()
+
+
+def before_answer(model: Model, prompt: tuple[int, ...]) -> tuple[int, ...]:
+    """What stands before the answer, in the stack that answers."""
+    return model.prefix if isinstance(model, Seq2SeqModel) else prompt
+
+
+def inputs_of(
+    model: Model, prompts: Sequence[Sequence[int]], answer: Sequence[int] = ()
+) -> tuple[torch.Tensor, ...]:
+    """What the model is called on: prompts of one length, each with the answer so far.
+
+    Args:
+        model: the model.
+        prompts: a row each; of an encoder-decoder, for its encoder.
+        answer: tokens said so far, the same in all rows.
+    """
+    device = model.W_E.device
+    if isinstance(model, Seq2SeqModel):
+        said = torch.tensor([[*model.prefix, *answer]], device=device)
+        return torch.tensor(prompts, device=device), said.expand(len(prompts), -1)
+    return (torch.tensor([[*prompt, *answer] for prompt in prompts], device=device),)
+
+
+def token_passes(model: Model, n_prompt: int) -> int:
+    """Tokens that one forward over a prompt pushes through a block, before any is said."""
+    if isinstance(model, Seq2SeqModel):
+        cfg = model.cfg
+        return cfg.n_encoder_layers * n_prompt + cfg.n_decoder_layers * len(model.prefix)
+    return model.cfg.n_layers * n_prompt
+
+
+def has_final_norm(model: Model) -> bool:
+    """Whether a norm stands before the unembedding, if one that does nothing."""
+    return isinstance(model, Seq2SeqModel) or model.cfg.normalization_type is not None
+
+
+def logit_cap(model: Model) -> float | None:
+    """The model's soft-cap of the logits; None if it has none."""
+    cap = None if isinstance(model, Seq2SeqModel) else model.cfg.output_logits_soft_cap
+    return float(cap) if cap is not None and cap > 0 else None
+
+
+def has_norms_after(cfg: Any) -> bool:
+    """Whether a norm stands between a sublayer and the stream, so that it is no term of a sum."""
+    if isinstance(cfg, Seq2SeqConfig):  # in a post-norm one the norm is of the sum
+        return False
+    from transformer_lens.utilities.architectures import POST_NORM_ARCHITECTURES
+
+    after = cfg.use_normalization_before_and_after
+    return bool(after) or cfg.original_architecture in POST_NORM_ARCHITECTURES
 
 
 def n_encoder_layers(model: Model) -> int:
@@ -45,6 +162,13 @@ def hook_name(model: Model, layer: int, site: str) -> str:
     if isinstance(model, Seq2SeqModel):
         return model.hook_name(layer, within)
     return f"blocks.{layer}.{within}"
+
+
+def embedding_hooks(model: Model) -> tuple[str, ...]:
+    """The hooks at which embedded tokens enter a stack."""
+    if isinstance(model, Seq2SeqModel):
+        return f"{ENCODER}.hook_embed", f"{DECODER}.hook_embed"
+    return (hook_name(model, 0, "resid_pre"),)
 
 
 def heads_per_key(cfg: Any) -> int:

@@ -23,7 +23,7 @@ from layerwise.models.facts import Origin, attach_origin, describe, origin_of, w
 from layerwise.models.folder import read_config
 from layerwise.models.generation import GenerationSettings, read_generation_settings
 from layerwise.models.in_turn import own_state
-from layerwise.models.kinds import Model
+from layerwise.models.kinds import Model, moved
 from layerwise.models.loaded import WRITTEN
 from layerwise.models.offload import offloaded_model, refuse_other_places
 from layerwise.models.organisms.wired import wired_model
@@ -113,10 +113,7 @@ def _written(name: str, wanted: _Wanted, offload: str | None) -> Model:
     model = wired_seq2seq_model() if name == "wired-seq2seq" else wired_model()
     origin = origin_of(model)
     assert origin is not None, "wired models know where they come from"
-    if isinstance(model, Seq2SeqModel):
-        model.to(wanted.device).to(wanted.dtype)
-    else:
-        model.to(wanted.device, print_details=False).to(wanted.dtype, print_details=False)
+    moved(model, wanted.dtype, wanted.device)
     facts = replace(
         origin.facts, source="bundled", hash=weights_hash(model), verified=WRITTEN,
         dtype=str(wanted.dtype).removeprefix("torch."), device=str(model.W_E.device),

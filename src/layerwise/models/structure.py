@@ -16,9 +16,8 @@ import torch
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from layerwise.models.kinds import Model
+from layerwise.models.kinds import Model, original_of, parts_of_original
 from layerwise.models.offload import OnDisk
-from layerwise.models.seq2seq import Seq2SeqModel
 
 _ATTRIBUTE = "layerwise_structure"
 _HOOKS = itemgetter(
@@ -144,12 +143,9 @@ def version_of(model: Model) -> Version:
 
 def modules_run(model: Model) -> list[nn.Module]:
     """Every module that ``model(tokens)`` runs, each once, the model itself first."""
-    starts: list[Any] = [model]
-    skipped: list[nn.Module] = []
-    if isinstance(model, Seq2SeqModel):
-        # Of the original it runs parts, not the modules that hold them.
-        skipped, starts = [model.original], [*_parts_run(model), model]
-    seen, found = set(map(id, skipped)), []
+    # Of an original that it runs parts of, not the modules that hold them.
+    starts: list[Any] = [*parts_of_original(model), model]
+    seen, found = {id(original_of(model))}, []
     while starts:
         module = starts.pop()
         if module is not None and id(module) not in seen:
@@ -157,21 +153,6 @@ def modules_run(model: Model) -> list[nn.Module]:
             found.append(module)
             starts.extend(module.__dict__["_modules"].values())
     return found
-
-
-def _parts_run(model: Seq2SeqModel) -> Iterator[nn.Module | None]:
-    parts = model.parts
-    yield from (parts.unembed, parts.embedding)
-    for stack in (parts.encoder, parts.decoder):
-        yield stack.final_norm
-        yield None if stack.relative is None else stack.relative.table
-        for block in stack.blocks:
-            yield from (block.attn_norm, block.mlp_norm, block.cross_norm)
-            yield from (block.mlp.up, block.mlp.down, block.mlp.gate)
-            yield block.mlp.act if isinstance(block.mlp.act, nn.Module) else None
-            for attn in (block.attn, block.cross_attn):
-                if attn is not None:
-                    yield from (attn.q, attn.k, attn.v, attn.out)
 
 
 def _is_there(weight: Any) -> bool:

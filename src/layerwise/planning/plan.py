@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-from transformer_lens import HookedTransformer
 
 from layerwise.analyses.ablation.job import Ablation
 from layerwise.analyses.ablation.spec import KINDS, AblationSpec
@@ -33,7 +32,6 @@ from layerwise.models.folder import has_weights
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.models.meta_model import is_meta_model, load_meta_model
-from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.runs.records import seconds_in_words
 from layerwise.runs.setup import TaskLike, check_layers, paired_tasks, prepare
 from layerwise.sweep.cost import Cost
@@ -181,7 +179,7 @@ def plan_run(
     others = {"kind": kind != "skip", "site": site is not None, "layers": layers is not None}
     _refuse_unused(analysis, "ablation", **others)
     _refuse_unused(analysis, "profile", exhaustive=exhaustive)
-    given = isinstance(model, (HookedTransformer, Seq2SeqModel))
+    given = isinstance(model, Model)
     subject = model if given else load_meta_model(model, dtype=dtype, device=device)
     if analysis == "patching":
         tasks, protocols = paired_tasks(subject, tasks), "continuation"

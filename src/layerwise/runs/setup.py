@@ -18,10 +18,9 @@ from layerwise.errors import UnusedSettingsWarning, UserError
 from layerwise.ground.layer_names import layer_number
 from layerwise.models import LoadedFacts, model_facts, original_tokenizer
 from layerwise.models.facts import generation_settings, language_of
-from layerwise.models.kinds import Model, n_encoder_layers, vocabularies
+from layerwise.models.kinds import Model, is_seq2seq, n_encoder_layers, vocabularies
 from layerwise.models.meta_model import facts_of_outline, is_meta_model
 from layerwise.models.originals import refuse_nonfinite
-from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.results.provenance import Facts, ModelFacts, TaskFacts, read_run_file
 from layerwise.sweep import Intervention, Sweep, sweep
 from layerwise.sweep.blocks import attention_in_use
@@ -121,7 +120,7 @@ class Setup:
             self.tokenizer,
             chat=self.chat,
             max_length=self.model.cfg.n_ctx,
-            apart=isinstance(self.model, Seq2SeqModel),
+            apart=is_seq2seq(self.model),
         )
 
         def known() -> tuple[TaskRequest, ...]:
@@ -134,10 +133,9 @@ class Setup:
 
     def pair(self, task: Task, item: Item) -> PatchingPrompts | None:
         """The two prompts of an item that are patched between; None if it has no corruption."""
-        apart = isinstance(self.model, Seq2SeqModel)
 
         def encode() -> PatchingPrompts | None:
-            made = patching_prompts(task, item, self.tokenizer, apart=apart)
+            made = patching_prompts(task, item, self.tokenizer, apart=is_seq2seq(self.model))
             if made is not None:
                 both = LogLikelihood(made.clean, (), made.corrupted)
                 refuse_unknown_tokens([both], *vocabularies(self.model))
@@ -171,7 +169,7 @@ class Setup:
         """What it costs to put requests of a task to the model under interventions."""
         plan = plan_for(self.model, interventions, requests, self.memory_budget)
         lengths = self.lengths.get(task.name, UNKNOWN_LENGTHS)
-        if isinstance(self.model, Seq2SeqModel):
+        if is_seq2seq(self.model):
             return cost_of_two_stacks(self.model, plan, interventions, requests, lengths)
         return cost_of(
             plan,

@@ -14,7 +14,7 @@ from typing import Any
 from .decode import Job
 from .engine import Work
 from .interventions import Intervention
-from .plan import Batch
+from .plan import Batch, SweepPlan
 from .readout import CHUNK
 from .requests import Generate, Generated, Outcome, Request
 from .scores import read_scores
@@ -45,6 +45,28 @@ class Engine(ABC):
     memory_budget: int
     tokens_at_once: int
     work: Work
+
+    @classmethod
+    @abstractmethod
+    def plan(
+        cls,
+        model: Any,
+        interventions: Sequence[Intervention],
+        requests: Sequence[Request],
+        memory_budget: int,
+    ) -> SweepPlan:
+        """The plan of a sweep over a model, whose weights need not be there.
+
+        Raises:
+            UserError: if a layer, a site, a position or a length is out of range.
+        """
+
+    @classmethod
+    @abstractmethod
+    def brute_force(
+        cls, model: Any, requests: Sequence[Request], outcomes: Sequence[Sequence[Outcome]]
+    ) -> int:
+        """Token-passes that one cached forward per intervention and request takes."""
 
     def run(
         self, batches: Sequence[Batch], progress: Callable[[float], None] | None

@@ -13,9 +13,8 @@ from typing import Any
 
 from transformer_lens import HookedTransformer
 
-from ..models.kinds import Model
+from ..models.kinds import Model, by_kind
 from ..models.offload import BlocksOnDisk, blocks_on_disk
-from ..models.seq2seq import Seq2SeqModel
 from ._runner import BlockRunner as BlockRunner
 from .hooked_block import HookedBlock
 from .packed_block import PackedBlock
@@ -48,8 +47,12 @@ def why_not_packed(model: HookedTransformer) -> str | None:
 
 def attention_in_use(model: Model) -> str:
     """Which attention the engine uses for a model, in words."""
-    if isinstance(model, Seq2SeqModel):
-        return "scaled_dot_product_attention in both stacks"
+    return by_kind(
+        model, _attention_in_use, lambda _: "scaled_dot_product_attention in both stacks"
+    )
+
+
+def _attention_in_use(model: HookedTransformer) -> str:
     reason = why_not_packed(model)
     if reason is None:
         return "scaled_dot_product_attention on packed tokens"

@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from transformer_lens import HookedTransformer
 
 from layerwise.models.kinds import heads_per_key
 
-from ..models.kinds import Model
-from ..models.seq2seq import Seq2SeqModel
+from ..models.kinds import Model, is_seq2seq
 from ._outcomes import Engine, Told
 from .blocks import block_runners, why_not_packed
 from .decode import Decoder, Job, capacity_for
@@ -24,12 +22,16 @@ from .engine import TOKENS_AT_ONCE, Walk, Work
 from .interventions import Intervention
 from .layout import SCRATCH
 from .plan import DEFAULT_MEMORY_BUDGET, Batch, ModelShape, SweepPlan, plan_sweep, walk_of
-from .requests import Outcome, Request
+from .requests import Generated, LogLikelihood, Outcome, Request
 from .seq2seq.run import TwoStackEngine
-from .seq2seq.run import plan_for as plan_of_two_stacks
 from .stopping import Stopper
 
 Progress = Callable[[float], None]
+
+
+def engine_for(model: Model) -> type[Engine]:
+    """The engine of a model's kind."""
+    return TwoStackEngine if is_seq2seq(model) else _Engine
 
 
 def plan_for(
@@ -43,9 +45,7 @@ def plan_for(
     Raises:
         UserError: if a layer, a site, a position or a length is out of range.
     """
-    if isinstance(model, Seq2SeqModel):
-        return plan_of_two_stacks(model, interventions, requests, memory_budget)
-    return plan_sweep(interventions, requests, model_shape(model), memory_budget)
+    return engine_for(model).plan(model, interventions, requests, memory_budget)
 
 
 def model_shape(model: HookedTransformer) -> ModelShape:
@@ -98,8 +98,9 @@ def engine_outcomes(
         UserError: if a layer, a site, a position or a length is out of range.
     """
     plan = plan_for(model, interventions, requests, memory_budget)
-    kind: Any = TwoStackEngine if isinstance(model, Seq2SeqModel) else _Engine
-    engine = kind(model, interventions, requests, stopper, memory_budget, tokens_at_once, Work())
+    engine = engine_for(model)(
+        model, interventions, requests, stopper, memory_budget, tokens_at_once, Work()
+    )
     return engine.run(plan.batches, progress), engine.work, plan
 
 
@@ -109,6 +110,35 @@ class _Engine(Engine):
 
     def __post_init__(self) -> None:
         self.shape, self.runners = model_shape(self.model), block_runners(self.model)
+
+    @classmethod
+    def plan(
+        cls,
+        model: HookedTransformer,
+        interventions: Sequence[Intervention],
+        requests: Sequence[Request],
+        memory_budget: int,
+    ) -> SweepPlan:
+        """See ``Engine``."""
+        return plan_sweep(interventions, requests, model_shape(model), memory_budget)
+
+    @classmethod
+    def brute_force(
+        cls,
+        model: HookedTransformer,
+        requests: Sequence[Request],
+        outcomes: Sequence[Sequence[Outcome]],
+    ) -> int:
+        """See ``Engine``."""
+        total = 0
+        for of_intervention in outcomes:
+            for request, outcome in zip(requests, of_intervention, strict=True):
+                if isinstance(outcome, Generated):
+                    total += len(request.context) + max(0, len(outcome.tokens) - 1)
+                else:
+                    assert isinstance(request, LogLikelihood)
+                    total += len(request.context) + len(request.continuation) - 1
+        return total * model.cfg.n_layers
 
     def walk(self, batch: Batch) -> Walk:
         """See ``Engine``."""

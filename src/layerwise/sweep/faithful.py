@@ -17,8 +17,7 @@ import torch
 from ..errors import UserError, one_line
 from ..models.altered import refuse_for_engine, refuse_for_reference
 from ..models.facts import version_at_load
-from ..models.kinds import Model, vocabularies
-from ..models.seq2seq import Seq2SeqModel
+from ..models.kinds import Model, before_answer, decoder_prefix, is_seq2seq, vocabularies
 from ..models.structure import Version, structure_of, version_of
 from .engine_run import engine_outcomes
 from .interventions import intact
@@ -128,16 +127,15 @@ def _requests(model: Model) -> list[Request]:
         return tuple(rng.integers(size, size=count).tolist())
 
     begin, long = drawn(6, known), drawn(40, known)
-    two_stacks = isinstance(model, Seq2SeqModel)
     found: list[Request] = []
     for context, length in ((begin[:1], 3), (begin, 5), (begin, 2), (long[:1], 20)):
-        kept = context[: room if two_stacks else room - 1]
-        free = room - len(model.prefix) if isinstance(model, Seq2SeqModel) else room - len(kept)
+        kept = context[: room if is_seq2seq(model) else room - 1]
+        free = room - len(before_answer(model, kept))
         if kept and free > 0:
             found.append(LogLikelihood(kept, drawn(min(length, free), min(known, said))))
     if known >= said:  # else a token that is said may be one that cannot be read
         for context in (begin[:3] + drawn(2, known), long, (*long[:36], *begin[:3])):
-            if len(context) + len(getattr(model, "prefix", ())) + NEW_TOKENS <= room:
+            if len(context) + len(decoder_prefix(model)) + NEW_TOKENS <= room:
                 found.append(Generate(context, NEW_TOKENS))
     return found
 

@@ -8,21 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Int
+from transformer_lens import HookedTransformer
 
-from ..models.kinds import Model, vocabularies
+from ..models.kinds import Model, by_kind, is_seq2seq, vocabularies
 from ..models.seq2seq import Seq2SeqModel
 from .blocks import block_runners
 from .engine import Walk, Work
 from .faithful import check_faithful
 from .interventions import intact
-from .plan import Batch, walk_of
 from .requests import LogLikelihood, Tokens, refuse_unknown_tokens
 from .run import plan_for
 from .seq2seq.plan import plan_two_stacks
 from .seq2seq.walk import TwoStackWalk
+from .walk_plan import plan_walk
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def intact_layers(
         UserError: if the model is not what the engine computes (see ``check_faithful``).
     """
     check_faithful(model)
-    if isinstance(model, Seq2SeqModel):
+    if is_seq2seq(model):
         lengths = [len(text) for text in texts] if n_prompt is None else n_prompt
         pairs = [(text[:n], text[n:]) for text, n in zip(texts, lengths, strict=True)]
     else:
@@ -77,22 +79,19 @@ def intact_layers(
     requests = [LogLikelihood(prompt, (*said, 0)) for prompt, said in pairs]
     refuse_unknown_tokens(requests, *vocabularies(model))
     for batch in plan_for(model, [intact()], requests, memory_budget).batches:
-        yield _walk(model, batch, requests)
+        asked = [requests[index] for index in batch.requests]
+        yield by_kind(
+            model,
+            partial(_one_stack, texts=batch.requests, requests=asked),
+            partial(_two_stacks, texts=batch.requests, requests=asked),
+        )
 
 
-def _walk(model: Model, batch: Batch, requests: Sequence[LogLikelihood]) -> Iterator[IntactLayer]:
-    mine = [requests[index] for index in batch.requests]
-    if isinstance(model, Seq2SeqModel):
-        plan = plan_two_stacks([intact()], mine, model.prefix, model.cfg.n_layers)
-        walk = TwoStackWalk(model, plan, mine, Work())
-        yield from _two_stacks(walk, batch.requests)
-    else:
-        plan = walk_of(batch, [intact()], requests, model.cfg.n_layers)
-        walk = Walk(model, block_runners(model), plan, mine, Work())
-        yield from _one_stack(walk, batch.requests)
-
-
-def _one_stack(walk: Walk, texts: tuple[int, ...]) -> Iterator[IntactLayer]:
+def _one_stack(
+    model: HookedTransformer, texts: tuple[int, ...], requests: Sequence[LogLikelihood]
+) -> Iterator[IntactLayer]:
+    plan = plan_walk([intact()], requests, model.cfg.n_layers)
+    walk = Walk(model, block_runners(model), plan, requests, Work())
     positions, paths = torch.tensor(walk.plan.trie.positions, device=walk.device), walk.plan.paths
     for layer, runner in enumerate(walk.runners):
         seen = {"resid_pre": walk.trunk}
@@ -101,8 +100,11 @@ def _one_stack(walk: Walk, texts: tuple[int, ...]) -> Iterator[IntactLayer]:
         yield IntactLayer(layer, layer == 0, seen, positions, texts, paths, positions > 0)
 
 
-def _two_stacks(walk: TwoStackWalk, texts: tuple[int, ...]) -> Iterator[IntactLayer]:
-    n_encoder, plan = walk.n_encoder, walk.plan
+def _two_stacks(
+    model: Seq2SeqModel, texts: tuple[int, ...], requests: Sequence[LogLikelihood]
+) -> Iterator[IntactLayer]:
+    plan = plan_two_stacks([intact()], requests, model.prefix, model.cfg.n_layers)
+    walk, n_encoder = TwoStackWalk(model, plan, requests, Work()), model.cfg.n_encoder_layers
     for layer, seen in walk.layers(observe=True):
         decoding = layer >= n_encoder
         side, paths = (plan.decoder, plan.paths) if decoding else (plan.encoder, plan.inputs)

@@ -14,8 +14,7 @@ from transformer_lens import HookedTransformer
 
 from ..errors import UserError
 from ..models.in_turn import in_turn
-from ..models.kinds import Model, n_encoder_layers
-from ..models.seq2seq import Seq2SeqModel
+from ..models.kinds import Model, decoder_prefix, is_seq2seq, n_encoder_layers
 from .edits import Site
 from .intact_layers import IntactLayer, intact_layers
 from .plan import DEFAULT_MEMORY_BUDGET
@@ -154,10 +153,10 @@ def _in_decoder(
     model: Model, positions: Sequence[Sequence[int]], n_prompt: Sequence[int] | None
 ) -> Sequence[Sequence[int]]:
     """Positions in the stack that is read."""
-    if not isinstance(model, Seq2SeqModel):
+    if not is_seq2seq(model):
         return positions
     assert n_prompt is not None, "it must be known what the decoder says"
-    begin = len(model.prefix)
+    begin = len(decoder_prefix(model))
     return [[pos - n + begin for pos in one] for one, n in zip(positions, n_prompt, strict=True)]
 
 
@@ -214,8 +213,8 @@ def position_means(
 
 def _n_common(model: Model, contexts: Sequence[Tokens], layer: int) -> int:
     """Positions that all contexts have in a layer's stack."""
-    if isinstance(model, Seq2SeqModel) and layer >= model.cfg.n_encoder_layers:
-        return len(model.prefix)
+    if is_seq2seq(model) and layer >= n_encoder_layers(model):
+        return len(decoder_prefix(model))
     return min(len(context) for context in contexts)
 
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float, Int
 
-from layerwise.models.kinds import Model
-from layerwise.models.seq2seq import Seq2SeqModel
+from layerwise.models.kinds import Model, has_final_norm, logit_cap
 
 # Rows whose logits exist at once, where the budget allows it.
 CHUNK = 256
@@ -33,15 +32,9 @@ def uncapped_logits_of(
 ) -> Float[torch.Tensor, "row d_vocab"]:
     """As ``logits_of``, before the soft-cap."""
     x = resid[None]
-    if isinstance(model, Seq2SeqModel) or model.cfg.normalization_type is not None:
+    if has_final_norm(model):
         x = model.ln_final(x)
     return model.unembed(x)[0].float()
-
-
-def logit_cap(model: Model) -> float | None:
-    """The model's soft-cap of the logits; None if it has none."""
-    cap = None if isinstance(model, Seq2SeqModel) else model.cfg.output_logits_soft_cap
-    return float(cap) if cap is not None and cap > 0 else None
 
 
 def first_argmax(logits: Float[torch.Tensor, "row d_vocab"]) -> Int[torch.Tensor, " row"]:

@@ -14,8 +14,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 
-from ..models.kinds import Model, hook_name
-from ..models.seq2seq import Seq2SeqModel
+from ..models.kinds import Model, before_answer, hook_name, inputs_of, n_encoder_layers
 from .edits import (
     AddSite,
     CopySite,
@@ -40,12 +39,7 @@ def reference_outcome(
     if isinstance(request, Generate):
         return _generate(model, intervention, request, stopper)
     logits = _logits(model, intervention, request, request.continuation[:-1])
-    return _score(logits, request, len(_given(model, request)))
-
-
-def _given(model: Model, request: Request) -> Tokens:
-    """What stands before the answer, in the stack that answers."""
-    return model.prefix if isinstance(model, Seq2SeqModel) else request.context
+    return _score(logits, request, len(before_answer(model, request.context)))
 
 
 def _score(
@@ -99,21 +93,12 @@ def model_logits(
     """
     # Not run_with_hooks, which passes by what is hung on the model as a whole.
     with model.hooks(fwd_hooks=hooks or []):
-        return model(*_input(model, request.context, answer))[0]
+        return model(*inputs_of(model, [request.context], answer))[0]
 
 
 def _order(edit: Edit) -> int:
     """Within a layer: what enters it first, then a skip of what has entered, then the rest."""
     return {"resid_pre": 0, "layer": 1}.get(edit.site, 2)
-
-
-def _input(model: Model, prompt: Tokens, answer: Tokens) -> tuple[torch.Tensor, ...]:
-    """What a model is run on: the prompt and the answer so far."""
-    if isinstance(model, Seq2SeqModel):
-        rows = (prompt, model.prefix + answer)
-    else:
-        rows = (prompt + answer,)
-    return tuple(torch.tensor([row], device=model.W_E.device) for row in rows)
 
 
 def _hooks(model: Model, edit: Edit, request: Request) -> Hooks:
@@ -126,17 +111,16 @@ def _hooks(model: Model, edit: Edit, request: Request) -> Hooks:
         ]
     name = hook_name(model, edit.layer, edit.site)
     source = _source(model, name, request) if edit.needs_source else None
-    n_given = len(_given(model, request))
-    if isinstance(model, Seq2SeqModel) and edit.layer < model.cfg.n_encoder_layers:
-        n_given = len(request.context)
-    return [(name, partial(_change, edit=edit, n_given=n_given, source=source))]
+    in_encoder = edit.layer < n_encoder_layers(model)
+    given = request.context if in_encoder else before_answer(model, request.context)
+    return [(name, partial(_change, edit=edit, n_given=len(given), source=source))]
 
 
 def _source(model: Model, name: str, request: Request) -> torch.Tensor:
     assert request.source is not None, "such an edit needs a source run"
     store: dict[str, torch.Tensor] = {}
     with model.hooks(fwd_hooks=[(name, partial(_remember, store=store))]):
-        model(*_input(model, request.source, ()))
+        model(*inputs_of(model, [request.source]))
     return store["site"][0]
 
 

@@ -15,9 +15,8 @@ from itertools import chain
 
 import torch
 
-from ..models.kinds import Model
+from ..models.kinds import Model, moved
 from ..models.rounding import MULTIPLE, disturbances
-from ..models.seq2seq import Seq2SeqModel
 from .interventions import Intervention
 from .reference import reference_outcome
 from .requests import LogLikelihood, Outcome, Scored
@@ -83,10 +82,7 @@ def _scored(
 
 def in_dtype(model: Model, dtype: torch.dtype) -> Model:
     """A copy with the very same weights that computes in ``dtype``."""
-    other = copy.deepcopy(model)
-    if isinstance(other, Seq2SeqModel):
-        return other.to(dtype)
-    return other.to(dtype, print_details=False)
+    return moved(copy.deepcopy(model), dtype)
 
 
 def distance(one: Outcome, other: Outcome) -> float:

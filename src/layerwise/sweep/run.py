@@ -15,17 +15,15 @@ from ..errors import unknown_name
 from ..models.facts import generation_settings, origin_of, original_tokenizer
 from ..models.in_turn import in_turn
 from ..models.kinds import Model, vocabularies
-from ..models.seq2seq import Seq2SeqModel
 from .engine import TOKENS_AT_ONCE, Work
-from .engine_run import Progress, engine_outcomes
+from .engine_run import Progress, engine_for, engine_outcomes
 from .engine_run import model_shape as model_shape
 from .engine_run import plan_for as plan_for
 from .faithful import check_faithful
 from .interventions import Intervention
 from .plan import DEFAULT_MEMORY_BUDGET
 from .reference import reference_outcomes
-from .requests import Generated, LogLikelihood, Outcome, Request, refuse_unknown_tokens
-from .seq2seq.run import brute_force_of_two_stacks
+from .requests import Outcome, Request, refuse_unknown_tokens
 from .stopping import Stopper, make_stopper
 
 
@@ -113,13 +111,13 @@ def sweep(
     if method == "reference":
         plan = plan_for(model, interventions, requests, memory_budget)
         outcomes = reference_outcomes(model, interventions, requests, stopper)
-        brute = _brute_force(model, requests, outcomes)
+        brute = engine_for(model).brute_force(model, requests, outcomes)
         work = Work(model.cfg.n_layers * len(interventions), brute)
     else:
         outcomes, work, plan = engine_outcomes(
             model, interventions, requests, stopper, memory_budget, tokens_at_once, progress
         )
-        brute = _brute_force(model, requests, outcomes)
+        brute = engine_for(model).brute_force(model, requests, outcomes)
     stats = SweepStats(
         work.block_passes,
         sum(model.cfg.n_layers * len(b.interventions) for b in plan.batches),
@@ -144,20 +142,3 @@ def _stopper(model: Model, requests: Sequence[Request], tokenizer: object | None
     if own is None and any(getattr(request, "stop", ()) for request in requests):
         original_tokenizer(model)
     return make_stopper(own, generation_settings(model).end_tokens)
-
-
-def _brute_force(
-    model: Model, requests: Sequence[Request], outcomes: Sequence[Sequence[Outcome]]
-) -> int:
-    """Token-passes of one cached forward per pair."""
-    if isinstance(model, Seq2SeqModel):
-        return brute_force_of_two_stacks(model, requests, outcomes)
-    total = 0
-    for of_intervention in outcomes:
-        for request, outcome in zip(requests, of_intervention, strict=True):
-            if isinstance(outcome, Generated):
-                total += len(request.context) + max(0, len(outcome.tokens) - 1)
-            else:
-                assert isinstance(request, LogLikelihood)
-                total += len(request.context) + len(request.continuation) - 1
-    return total * model.cfg.n_layers

@@ -20,9 +20,8 @@ from transformer_lens.components.rms_norm_pre import RMSNormPre
 from transformer_lens.utilities.architectures import POST_NORM_ARCHITECTURES
 
 from layerwise.errors import UserError
-from layerwise.models.kinds import Model
+from layerwise.models.kinds import Model, logit_cap
 from layerwise.sweep.last_sites import StackSites, held_block
-from layerwise.sweep.readout import logit_cap
 
 Directions = Float[torch.Tensor, "item metric d_model"]
 Values = Float[torch.Tensor, "item metric"]

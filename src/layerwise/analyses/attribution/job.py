@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float
 
 from layerwise.errors import UserError
-from layerwise.models.seq2seq import Seq2SeqConfig, Seq2SeqModel
+from layerwise.models.kinds import is_seq2seq, logit_cap
 from layerwise.results.parquet import conform, frame
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.pieces import Made, run_resumable
@@ -26,7 +26,7 @@ from layerwise.runs.setup import Setup
 from layerwise.sweep import Generate, LogLikelihood, intact
 from layerwise.sweep.cost import Cost
 from layerwise.sweep.last_sites import last_sites
-from layerwise.sweep.readout import logit_cap, uncapped_logits_of
+from layerwise.sweep.readout import uncapped_logits_of
 from layerwise.sweep.requests import Tokens
 from layerwise.sweep.seq2seq.sites import two_stack_sites
 from layerwise.tasks import Task
@@ -135,7 +135,7 @@ class Attribution:
         sites = 2 * cfg.d_model + cfg.n_heads * cfg.d_head
         # Logits, probabilities, slopes and pulls, in float64 and by metric.
         each = cfg.n_layers * sites * itemsize + 10 * 8 * cfg.d_vocab
-        if isinstance(cfg, Seq2SeqConfig):
+        if is_seq2seq(self.setup.model):
             # The encoder is kept at all positions; the directions there, in float64 and by metric,
             # and, behind every norm of a post-norm model, the stream.
             heads = 2 * 8 * 3 * max(cfg.d_model, cfg.n_heads * cfg.d_head)
@@ -193,11 +193,11 @@ class Attribution:
     ) -> tuple[Float[torch.Tensor, "item d_model"], Callable[[Reading], Direct | DirectTwoStacks]]:
         """The stream that logits are read from, and what takes a reading of it apart."""
         model, budget = self.setup.model, self.setup.memory_budget // 2
-        if isinstance(model, Seq2SeqModel):
-            found = two_stack_sites(model, contexts, memory_budget=budget)
-            return found.final, partial(direct_two_stacks, model, found)
-        sites = last_sites(model, contexts, memory_budget=budget)
-        return sites.final, partial(direct, model, sites)
+        sites_of, take_apart = (
+            (two_stack_sites, direct_two_stacks) if is_seq2seq(model) else (last_sites, direct)
+        )
+        sites = sites_of(model, contexts, memory_budget=budget)
+        return sites.final, partial(take_apart, model, sites)
 
     def _compared(
         self, asked: Sequence[Question], logits: Float[torch.Tensor, "item d_vocab"]

@@ -26,16 +26,14 @@ from layerwise.analyses.patching.cells import (
     PatchingLayout,
     refuse_unknown_places,
 )
-from layerwise.analyses.patching.hooked_patches import answer_logits, token_passes
+from layerwise.analyses.patching.hooked_patches import answer_logits
 from layerwise.analyses.patching.job import Patching, grouped, runs_of
 from layerwise.analyses.patching.pairs import Pair
 from layerwise.analyses.patching.tables import DIRECTIONS, patched_and_source
 from layerwise.errors import UserError
-from layerwise.ground.layer_names import DECODER, ENCODER
 from layerwise.ground.readers import one_of
 from layerwise.models.in_turn import in_turn
-from layerwise.models.kinds import Model, hook_name
-from layerwise.models.seq2seq import Seq2SeqModel
+from layerwise.models.kinds import Model, embedding_hooks, hook_name, token_passes
 from layerwise.results.parquet import frame
 from layerwise.runs.checkpoints import CheckpointStore, together
 from layerwise.runs.progress import Meter
@@ -50,7 +48,6 @@ from .result import AttributionPatchingResult
 SAMPLE = 64
 # So many tokens are run side by side: what their blocks leave for the backward must be kept.
 _TOKENS_AT_ONCE = 512
-_ENTRY = "blocks.0.hook_resid_pre"
 _PLACE = ("site", "layer", "head", "pos_label", "pos")
 
 
@@ -224,7 +221,7 @@ class AttributionPatching:
                     found[i] = of_pair
         # a backward pass counts as one forward
         blocks = 3 * model.cfg.n_layers * len(pairs)
-        passes = 3 * sum(token_passes(model, tokens) for tokens, _ in runs)
+        passes = 3 * sum(token_passes(model, len(tokens)) for tokens, _ in runs)
         seconds = time.perf_counter() - started
         return found, SweepStats(blocks, blocks, passes, passes, seconds)
 
@@ -274,8 +271,6 @@ def _kept(
 ) -> tuple[Float[torch.Tensor, "row d_vocab"], dict[str, torch.Tensor]]:
     """The logits where answers begin, and the runs' activations at some hooks."""
     kept: dict[str, torch.Tensor] = {}
-    two = isinstance(model, Seq2SeqModel)
-    entries = (f"{ENCODER}.hook_embed", f"{DECODER}.hook_embed") if two else (_ENTRY,)
 
     def start(tensor: torch.Tensor, hook: Any) -> torch.Tensor:
         return tensor.detach().requires_grad_(torch.is_grad_enabled())
@@ -283,7 +278,7 @@ def _kept(
     def keep(tensor: torch.Tensor, hook: Any) -> None:
         kept[hook.name] = tensor
 
-    hooks = [*((name, start) for name in entries), *((name, keep) for name in names)]
+    hooks = [*((name, start) for name in embedding_hooks(model)), *((name, keep) for name in names)]
     return answer_logits(model, prompts, hooks), kept
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,8 @@ from layerwise.analyses.execute import execute
 from layerwise.errors import UserError
 from layerwise.models import LoadedFacts, model_facts
 from layerwise.models.in_turn import in_turn
-from layerwise.models.kinds import Model, hook_name
+from layerwise.models.kinds import Model, by_kind, hook_name
 from layerwise.models.originals import refuse_nonfinite
-from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.results.parquet import SCHEMAS, conform
 from layerwise.results.provenance import Facts
 from layerwise.runs.checkpoints import CheckpointStore
@@ -187,10 +186,15 @@ class Heads:
 
     def scored(self, drawn: Drawn) -> tuple[Scored, ...]:
         """The scores on one sequence, of every kind of attention that the model has."""
-        if isinstance(self.model, Seq2SeqModel):
-            return scores_of_two_stacks(self.model, self.given, drawn)
+        return by_kind(
+            self.model,
+            partial(self._scored, drawn=drawn),
+            lambda model: scores_of_two_stacks(model, self.given, drawn),
+        )
+
+    def _scored(self, model: HookedTransformer, drawn: Drawn) -> tuple[Scored, ...]:
         tokens = self.given.read(drawn.once, drawn.once)
-        return (Scored("z", 0, scores_of(self.model, tokens, self.length)),)
+        return (Scored("z", 0, scores_of(model, tokens, self.length)),)
 
 
 def _rows(number: int, scored: Sequence[Scored]) -> pd.DataFrame:

@@ -11,8 +11,7 @@ from typing import Any
 from layerwise import stats
 from layerwise.errors import UserError
 from layerwise.models import original_tokenizer
-from layerwise.models.kinds import Model
-from layerwise.models.seq2seq import Seq2SeqModel
+from layerwise.models.kinds import Model, decoder_prefix, is_seq2seq
 from layerwise.models.seq2seq.load import around
 from layerwise.sweep.requests import Tokens
 
@@ -56,14 +55,13 @@ class RepeatedTokens:
     @classmethod
     def of(cls, model: Model) -> RepeatedTokens:
         """Those of a model."""
-        tokenizer, two = original_tokenizer(model), isinstance(model, Seq2SeqModel)
+        tokenizer, two = original_tokenizer(model), is_seq2seq(model)
         size = min(len(tokenizer), model.cfg.d_vocab)
         known = tuple(sorted(set(range(size)) - set(tokenizer.all_special_ids)))
         before, after = tuple(tokenizer("").input_ids), ()
         if two:
             before, after = _around(tokenizer, known)
-        begins = model.prefix if isinstance(model, Seq2SeqModel) else ()
-        return cls(before, after, begins, known, two, model.cfg.n_ctx)
+        return cls(before, after, decoder_prefix(model), known, two, model.cfg.n_ctx)
 
     @property
     def longest(self) -> int:

@@ -17,8 +17,7 @@ from jaxtyping import Float
 
 from layerwise.analyses.tuned_lens.translators import TunedLens
 from layerwise.errors import UserError
-from layerwise.models.kinds import n_encoder_layers
-from layerwise.models.seq2seq import Seq2SeqModel
+from layerwise.models.kinds import decoder_prefix, is_seq2seq, n_encoder_layers
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.pieces import Made, run_resumable
 from layerwise.runs.progress import Meter
@@ -121,8 +120,8 @@ class Lens:
                 "it; leave positions out, or read the prompt."
             )
         model = self.setup.model
-        if isinstance(model, Seq2SeqModel):
-            return self._check_decoder_positions(len(model.prefix))
+        if is_seq2seq(model):
+            return self._check_decoder_positions(len(decoder_prefix(model)))
         if self.positions is None:
             return
         if not self.positions or max(self.positions) >= 0:
@@ -174,7 +173,7 @@ class Lens:
             n_reads = sum(self._n_reads(len(context), rest) for context, rest in texts)
             # one row a text is in the cost of pushing it through
             n_rows = max(0, n_reads * n_places - len(chunk))
-            if isinstance(setup.model, Seq2SeqModel):
+            if is_seq2seq(setup.model):
                 # The runs with an encoder that ends early are as many again as it has layers.
                 early = [skip_layers(range(n, n_encoder)) for n in range(n_encoder)]
                 total += setup.cost(task, early, pushed)
@@ -223,7 +222,7 @@ class Lens:
                 (self.name, place, self._translated(place, resid))
                 for place, resid in zip(places, others, strict=True)
             ]
-            if isinstance(model, Seq2SeqModel) and "resid_post" in self.sites:
+            if is_seq2seq(model) and "resid_post" in self.sites:
                 translate = None if self.tuned is None else self.tuned.translate
                 early = truncated_encoder(
                     model, *given, prompts, memory_budget=budget, translate=translate

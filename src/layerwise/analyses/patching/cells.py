@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from layerwise.errors import unknown_name
-from layerwise.models.kinds import Model, n_encoder_layers, n_heads_of
-from layerwise.models.seq2seq import Seq2SeqModel
+from layerwise.models.kinds import Model, decoder_prefix, n_encoder_layers, n_heads_of
 from layerwise.sweep import Intervention, PatchSite, patch
 from layerwise.tasks import PatchingPrompts
 
@@ -82,8 +81,7 @@ class PatchingLayout:
     def of(cls, model: Model) -> PatchingLayout:
         """The layout of a model."""
         heads = tuple(n_heads_of(model, layer) for layer in range(model.cfg.n_layers))
-        n_begins = len(model.prefix) if isinstance(model, Seq2SeqModel) else 0
-        return cls(n_encoder_layers(model), heads, n_begins)
+        return cls(n_encoder_layers(model), heads, len(decoder_prefix(model)))
 
     def parts(self, site: str) -> list[tuple[range, Where]]:
         """The layers that have a site, with where its positions are counted."""

@@ -9,13 +9,13 @@ begins: behind the prompt, or in a decoder of its own behind what it begins with
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float
 
-from layerwise.models.kinds import Model, hook_name
-from layerwise.models.seq2seq import Seq2SeqModel
+from layerwise.models.kinds import Model, hook_name, inputs_of, is_seq2seq
 from layerwise.sweep.readout import logits_of
 from layerwise.sweep.requests import Tokens
 
@@ -58,23 +58,6 @@ def intact_logprobs(model: Model, tokens: Tokens) -> Float[torch.Tensor, " d_voc
     return answer_logits(model, [tokens], [])[0].double().log_softmax(-1)
 
 
-def token_passes(model: Model, tokens: Tokens) -> int:
-    """Tokens that one forward pushes through a block."""
-    if isinstance(model, Seq2SeqModel):
-        cfg = model.cfg
-        return cfg.n_encoder_layers * len(tokens) + cfg.n_decoder_layers * len(model.prefix)
-    return model.cfg.n_layers * len(tokens)
-
-
-def batch_of(model: Model, prompts: Sequence[Tokens]) -> tuple[torch.Tensor, ...]:
-    """Prompts of one length; of an encoder-decoder, with what its decoder begins with."""
-    device = model.W_E.device
-    rows = (torch.tensor(prompts, device=device),)
-    if not isinstance(model, Seq2SeqModel):
-        return rows
-    return (*rows, torch.tensor([model.prefix], device=device).expand(len(prompts), -1))
-
-
 def answer_logits(
     model: Model, prompts: Sequence[Tokens], hooks: Sequence[Hook]
 ) -> Float[torch.Tensor, "row d_vocab"]:
@@ -86,12 +69,11 @@ def answer_logits(
             can make different.
         hooks: names of hooks, with what is done there.
     """
-    batch = batch_of(model, prompts)
-    if isinstance(model, Seq2SeqModel):
-        return model.run_with_hooks(*batch, fwd_hooks=list(hooks))[:, -1]
+    run = partial(model.run_with_hooks, *inputs_of(model, prompts), fwd_hooks=list(hooks))
+    if is_seq2seq(model):
+        return run()[:, -1]
     # stopping before the unembedding, which would be used at every position
-    last = model.cfg.n_layers
-    resid = model.run_with_hooks(*batch, fwd_hooks=list(hooks), stop_at_layer=last)
+    resid = run(stop_at_layer=model.cfg.n_layers)
     return logits_of(model, resid[:, -1])
 
 

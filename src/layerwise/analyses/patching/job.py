@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import pandas as pd
 
 from layerwise.errors import UserError
+from layerwise.models.kinds import token_passes
 from layerwise.runs.budget_hint import tell_of_more_memory
 from layerwise.runs.checkpoints import CheckpointStore, together
 from layerwise.runs.progress import Meter
@@ -26,7 +27,7 @@ from layerwise.sweep.edits import SITES as ENGINE_SITES
 from layerwise.tasks import PatchingPrompts, Task
 
 from .cells import PATTERNS, Cell, PatchingLayout, cells_of, refuse_unknown_places
-from .hooked_patches import hooked_logprobs, intact_logprobs, token_passes
+from .hooked_patches import hooked_logprobs, intact_logprobs
 from .pairs import Pair, PairChoice, asked, both, logprob_of
 from .result import PatchingResult, patching_frame
 from .tables import DENOISING, patched_and_source
@@ -161,7 +162,7 @@ class Patching:
         n, tokens = len(self._by_whom(prompts, cells)[1]), runs_of(prompts, direction)[0]
         if not n:
             return Cost()
-        passes = token_passes(self.setup.model, tokens) * n
+        passes = token_passes(self.setup.model, len(tokens)) * n
         one = self.setup.cost(task, [intact()], asked(prompts, tokens)[:1])
         return Cost(
             requests=2, interventions=n, prompt_token_passes=passes,
@@ -257,7 +258,7 @@ class Patching:
             wanted = intact_logprobs(model, source)
             divergences = _kl(wanted, found).tolist()
             unpatched = float(_kl(wanted, intact_logprobs(model, tokens)))
-        n_layers, passes = model.cfg.n_layers, token_passes(model, tokens) * len(cells)
+        n_layers, passes = model.cfg.n_layers, token_passes(model, len(tokens)) * len(cells)
         seconds = time.perf_counter() - started
         stats = SweepStats(n_layers * len(cells), n_layers * len(cells), passes, passes, seconds)
         said = [_Said(a, b, kl) for (a, b), kl in zip(values, divergences, strict=True)]

@@ -18,14 +18,18 @@ import torch
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import execute_job
-from layerwise.analyses.patching.hooked_patches import token_passes
 from layerwise.analyses.patching.pairs import Pair, PairChoice
 from layerwise.analyses.patching.tables import DIRECTIONS, patched_and_source
 from layerwise.errors import UserError
 from layerwise.ground.readers import one_of
 from layerwise.models.in_turn import in_turn
-from layerwise.models.kinds import Model
-from layerwise.models.seq2seq import Seq2SeqConfig, Seq2SeqModel
+from layerwise.models.kinds import (
+    Model,
+    decoder_prefix,
+    has_norms_after,
+    n_encoder_layers,
+    token_passes,
+)
 from layerwise.results.parquet import frame
 from layerwise.runs.checkpoints import CheckpointStore, together
 from layerwise.runs.progress import Meter
@@ -169,7 +173,7 @@ class PathPatching:
         senders = senders_of(model)
         runs = written(model, source, senders), written(model, tokens, senders)
         flows = [theirs - mine for theirs, mine in zip(*runs, strict=True)]
-        rows, work = [], _work(2, model.cfg.n_layers, token_passes(model, tokens))
+        rows, work = [], _work(2, model.cfg.n_layers, token_passes(model, len(tokens)))
         for receiver in self._receivers():
             chosen = [i for i, sender in enumerate(senders) if receiver.hears(sender, parallel)]
             heard, flowing = [senders[i] for i in chosen], torch.stack([flows[i] for i in chosen])
@@ -204,26 +208,17 @@ def _work(n: int, blocks: int, tokens: int) -> SweepStats:
 
 def _work_of(model: Model, tokens: Tokens, receiver: Receiver, n_senders: int) -> SweepStats:
     """What ``received`` does."""
-    whole = model.cfg.n_layers, token_passes(model, tokens)
+    whole = model.cfg.n_layers, token_passes(model, len(tokens))
     work = _work(1, *whole)
     if receiver.layer is None:
         return work
-    if not isinstance(model, Seq2SeqModel):
+    n_encoder = n_encoder_layers(model)
+    if not n_encoder:
         return work + _work(2 * n_senders, *whole)
-    if receiver.layer < model.cfg.n_encoder_layers:
+    if receiver.layer < n_encoder:
         return work + _work(n_senders, *whole)
-    n_decoder = model.cfg.n_decoder_layers
-    return work + _work(n_senders, n_decoder, n_decoder * len(model.prefix))
-
-
-def has_norms_after(cfg: Any) -> bool:
-    """Whether a norm stands between a sublayer and the stream, so that it is no term of a sum."""
-    if isinstance(cfg, Seq2SeqConfig):  # in a post-norm one the norm is of the sum
-        return False
-    from transformer_lens.utilities.architectures import POST_NORM_ARCHITECTURES
-
-    after = cfg.use_normalization_before_and_after
-    return bool(after) or cfg.original_architecture in POST_NORM_ARCHITECTURES
+    n_decoder = model.cfg.n_layers - n_encoder
+    return work + _work(n_senders, n_decoder, n_decoder * len(decoder_prefix(model)))
 
 
 def refuse_norms_after(cfg: Any) -> None:

@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
-from layerwise.analyses.patching.hooked_patches import Hook, answer_logits, batch_of
+from layerwise.analyses.patching.hooked_patches import Hook, answer_logits
 from layerwise.ground.layer_names import ENCODER
+from layerwise.models.kinds import inputs_of
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.models.seq2seq.parts import BlockParts
 from layerwise.sweep.requests import Tokens
@@ -31,7 +32,7 @@ class HeldStreams:
         """Run the model on a prompt, and what its decoder begins with."""
         self.model, self._tokens = model, tokens
         _, self._held = model.run_with_cache(
-            *batch_of(model, [tokens]), names_filter=lambda name: name.endswith(_HELD)
+            *inputs_of(model, [tokens]), names_filter=lambda name: name.endswith(_HELD)
         )
 
     def at(
@@ -94,7 +95,7 @@ class HeldStreams:
         """
         if hook[0].startswith(ENCODER):
             return answer_logits(self.model, [self._tokens] * n, [hook]).double().log_softmax(-1)
-        _, begins = batch_of(self.model, [self._tokens] * n)
+        _, begins = inputs_of(self.model, [self._tokens] * n)
         memory = self._held[f"{ENCODER}.hook_final"].expand(n, -1, -1)
         with self.model.hooks(fwd_hooks=[hook]):
             return self.model.decode(begins, memory)[:, -1].double().log_softmax(-1)

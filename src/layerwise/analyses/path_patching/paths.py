@@ -15,9 +15,8 @@ import torch
 from jaxtyping import Float
 from transformer_lens import HookedTransformer
 
-from layerwise.analyses.patching.hooked_patches import AT_ONCE, Hook, answer_logits, batch_of
-from layerwise.models.kinds import Model, hook_name
-from layerwise.models.seq2seq import Seq2SeqModel
+from layerwise.analyses.patching.hooked_patches import AT_ONCE, Hook, answer_logits
+from layerwise.models.kinds import Model, by_kind, hook_name, inputs_of
 from layerwise.sweep.readout import logits_of
 from layerwise.sweep.requests import Tokens
 
@@ -31,7 +30,7 @@ def written(
 ) -> list[Float[torch.Tensor, "_ d_model"]]:
     """What each sender adds to its residual stream; of heads without the shared bias."""
     names = {_written_at(model, sender) for sender in senders}
-    _, cache = model.run_with_cache(*batch_of(model, [tokens]), names_filter=lambda n: n in names)
+    _, cache = model.run_with_cache(*inputs_of(model, [tokens]), names_filter=lambda n: n in names)
     found = []
     for sender in senders:
         value = cache[_written_at(model, sender)][0]
@@ -50,9 +49,11 @@ def _written_at(model: Model, sender: Sender) -> str:
 
 def _projection(model: Model, sender: Sender) -> Float[torch.Tensor, "d_head d_model"]:
     """The output projection of one head."""
-    if isinstance(model, Seq2SeqModel):
-        return head_projection(model, sender)
-    return model.blocks[sender.layer].attn.W_O[sender.head]
+    return by_kind(
+        model,
+        lambda one: one.blocks[sender.layer].attn.W_O[sender.head],
+        lambda one: head_projection(one, sender),
+    )
 
 
 @torch.inference_mode()
@@ -72,8 +73,7 @@ def received(
         senders: what writes differently, one run each; all of them are heard by the receiver.
         flows: what each writes more than in the run that is patched.
     """
-    two_stacks = isinstance(model, Seq2SeqModel)
-    run = HeldStreams(model, tokens) if two_stacks else _HeldStream(model, tokens)
+    run = by_kind(model, lambda one: _HeldStream(one, tokens), lambda one: HeldStreams(one, tokens))
     found = []
     for start in range(0, len(senders), AT_ONCE):
         some = slice(start, start + AT_ONCE)
@@ -105,7 +105,7 @@ class _HeldStream:
     def __init__(self, model: HookedTransformer, tokens: Tokens) -> None:
         self._model, self._tokens = model, tokens
         _, self._held = model.run_with_cache(
-            *batch_of(model, [tokens]), names_filter=lambda name: "hook_resid" in name
+            *inputs_of(model, [tokens]), names_filter=lambda name: "hook_resid" in name
         )
 
     def at(
@@ -136,7 +136,7 @@ class _HeldStream:
             kept["output"] = tensor
 
         self._model.run_with_hooks(
-            *batch_of(self._model, [self._tokens] * len(streams)),
+            *inputs_of(self._model, [self._tokens] * len(streams)),
             fwd_hooks=[
                 (self.entry_of(receiver), _putting(None, streams)),
                 (self.output_of(receiver), keep),

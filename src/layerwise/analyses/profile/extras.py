@@ -19,7 +19,7 @@ from layerwise.analyses.removal.extra import EXTRA as REMOVAL
 from layerwise.analyses.similarity.extra import EXTRA as SIMILARITY
 from layerwise.errors import UserError
 from layerwise.ground.readers import some_of
-from layerwise.models.seq2seq import Seq2SeqModel
+from layerwise.models.kinds import is_seq2seq
 from layerwise.runs.setup import Setup
 
 # In the order in which they are named and made.
@@ -62,7 +62,7 @@ def changes_of(setup: Setup, extras: Sequence[str]) -> tuple[AblationSpec, ...]:
         sites += ["attn_out"] if cfg.attn_only else ["attn_out", "mlp_out"]
     if "heads" in extras:
         sites.append("z")
-    if isinstance(model, Seq2SeqModel):
+    if is_seq2seq(model):
         more = {"attn_out": "cross_attn_out", "z": "cross_z"}
         sites += [more[site] for site in sites if site in more]
     layers = tuple(range(cfg.n_layers))

@@ -22,12 +22,11 @@ from layerwise.models import load_model, weights_hash
 from layerwise.models.facts import origin_of
 from layerwise.models.folder import read_config
 from layerwise.models.in_turn import in_turn
-from layerwise.models.kinds import Model, n_encoder_layers
+from layerwise.models.kinds import Model, by_kind, is_seq2seq, n_encoder_layers
 from layerwise.models.parity import ABSURD, TOLERANCE, token_ids
 from layerwise.models.pruned_folder import write_pruned_folder
 from layerwise.models.quiet import quiet
 from layerwise.models.registry import WIRED_MODELS
-from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.models.seq2seq.families import STORED_IN
 from layerwise.models.seq2seq.parts import StoredStack
 from layerwise.models.sources import find_source
@@ -131,8 +130,7 @@ def _removable(model: Model, remove: Sequence[int | str]) -> tuple[int, ...]:
 
 def _stored(model: Model) -> tuple[StoredStack, ...]:
     """How the files of an encoder-decoder tell the layers of its stacks."""
-    two = isinstance(model, Seq2SeqModel)
-    return STORED_IN[model.cfg.original_architecture] if two else ()
+    return by_kind(model, lambda _: (), lambda one: STORED_IN[one.cfg.original_architecture])
 
 
 def _source_folder(model: Model) -> Path:
@@ -202,7 +200,7 @@ def _refuse_other_model(
 def _fixed_text(model: Model, setup: Setup) -> LogLikelihood:
     """All of a text to a decoder but its first token; half of it where there is an encoder."""
     ids = token_ids(setup.tokenizer, model.cfg.n_ctx)
-    if not isinstance(model, Seq2SeqModel):
+    if not is_seq2seq(model):
         return LogLikelihood((ids[0],), tuple(ids[1:]))
     half = len(ids) // 2
     # A decoder may have fewer words than the encoder.

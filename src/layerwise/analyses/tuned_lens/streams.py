@@ -15,8 +15,7 @@ import torch
 from jaxtyping import Float
 from torch.nn.utils.rnn import pad_sequence
 
-from layerwise.models.kinds import Model, n_encoder_layers
-from layerwise.models.seq2seq import Seq2SeqModel
+from layerwise.models.kinds import Model, as_seq2seq, decoder_prefix, is_seq2seq, n_encoder_layers
 from layerwise.sweep import residuals_at
 from layerwise.sweep.both_streams import both_streams
 from layerwise.sweep.readout import logits_of
@@ -68,11 +67,13 @@ class Streams:
         """Push texts through the model once, and read some tokens of each."""
         read = [positions_read(text, rng) for text in texts]
         encoded: tuple[torch.Tensor, ...] = ()
-        if isinstance(model, Seq2SeqModel):
+        if is_seq2seq(model):
             # the last token is predicted only
             tokens = [text.tokens[:-1] for text in texts]
             n_prompt = [text.n_prompt for text in texts]
-            encoded, decoded = both_streams(model, tokens, read, n_prompt, memory_budget=budget)
+            encoded, decoded = both_streams(
+                as_seq2seq(model), tokens, read, n_prompt, memory_budget=budget
+            )
         else:
             places = [("resid_post", layer) for layer in range(-1, model.cfg.n_layers)]
             tokens = [text.tokens for text in texts]
@@ -151,8 +152,7 @@ class Streams:
         self, resid: Float[torch.Tensor, "token d_model"]
     ) -> Float[torch.Tensor, "read d_model"]:
         """The decoder's last stream if these were what the encoder ends with."""
-        model = self.model
-        assert isinstance(model, Seq2SeqModel), "only an encoder-decoder has an encoder"
+        model = as_seq2seq(self.model)
         device, begin = resid.device, len(model.prefix)
         lengths = [text.n_prompt for text in self.texts]
         inputs = pad_sequence(list(resid.to(model.W_E.dtype).split(lengths)), batch_first=True)
@@ -174,9 +174,8 @@ class Streams:
 
 def bytes_of_gradient(model: Model, text: Text) -> int:
     """About what a decoder keeps of a text until the gradient has gone through it."""
-    assert isinstance(model, Seq2SeqModel), "only an encoder-decoder has an encoder"
-    cfg = model.cfg
-    n_read, n_said = text.n_prompt, len(model.prefix) + len(text.tokens) - text.n_prompt
+    cfg = as_seq2seq(model).cfg
+    n_read, n_said = text.n_prompt, len(decoder_prefix(model)) + len(text.tokens) - text.n_prompt
     # norms, queries, sums and the MLP of each decoder token; keys and values of each input token
     a_layer = n_said * (12 * cfg.d_model + 3 * cfg.d_mlp) + 2 * n_read * cfg.d_model
     a_layer += 3 * cfg.n_heads * n_said * (n_said + n_read)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from layerwise import stats
 from layerwise.errors import UserError
-from layerwise.models.seq2seq import Seq2SeqModel
+from layerwise.models.kinds import Model, decoder_prefix, is_seq2seq
 from layerwise.runs.setup import Setup
 from layerwise.sweep.requests import LogLikelihood, Tokens
 from layerwise.tasks import Task, languages, load_task, task_names
@@ -119,7 +119,7 @@ def texts_of_file(path: Path, setup: Setup, n_texts: int) -> Texts:
         UserError: if the file cannot be read, or has too little text.
     """
     model, length = setup.model, min(LENGTH, setup.model.cfg.n_ctx)
-    if isinstance(model, Seq2SeqModel):
+    if is_seq2seq(model):
         groups = [list(_halves(text, setup.tokenizer, length, model)) for text in _read(path)]
     else:
         groups = [list(_pieces(text, setup.tokenizer, length)) for text in _read(path)]
@@ -177,7 +177,7 @@ def _pieces(text: str, tokenizer: Any, length: int) -> Iterator[Text]:
         yield Text((*start, *plain[at : at + room]))
 
 
-def _halves(text: str, tokenizer: Any, length: int, model: Seq2SeqModel) -> Iterator[Text]:
+def _halves(text: str, tokenizer: Any, length: int, model: Model) -> Iterator[Text]:
     """Pieces of a text, cut in the middle, encoded as a prompt and its answer are.
 
     A half that is longer than the model takes, once it has its special tokens, is left out.
@@ -189,7 +189,7 @@ def _halves(text: str, tokenizer: Any, length: int, model: Seq2SeqModel) -> Iter
         given, said = encode_apart(
             tokenizer, *map(tokenizer.decode, (piece[:middle], piece[middle:]))
         )
-        n_decoded = len(model.prefix) + len(said) - 1
+        n_decoded = len(decoder_prefix(model)) + len(said) - 1
         if said and max(len(given), n_decoded) <= model.cfg.n_ctx:
             yield Text((*given, *said), len(given))
 
@@ -223,11 +223,10 @@ def _prompts(
     setup: Setup, task: Task, seed: int, measured: Iterable[tuple[str | None, str]]
 ) -> Iterator[Text]:
     other = load_task(task.name, seed=seed, fewshot=len(task.fewshot))
-    two_stacks = isinstance(setup.model, Seq2SeqModel)
     fresh = [item for item in other.items if (item.context, item.question) not in measured]
     for item in fresh[:ITEMS_A_SEED]:
         for protocol in (name for name in setup.protocols if name != "generate"):
             for asked in setup.requests(other, item, protocol):
                 if asked.gold and isinstance(asked.request, LogLikelihood):
                     prompt, answer = asked.request.context, asked.request.continuation
-                    yield Text((*prompt, *answer), len(prompt) * two_stacks)
+                    yield Text((*prompt, *answer), len(prompt) * is_seq2seq(setup.model))

@@ -7,7 +7,7 @@ relative positions lives here.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -184,3 +184,17 @@ class Parts:
     unembed_scale: float
     embedding: nn.Embedding
     n_ctx: int
+
+    def modules(self) -> Iterator[nn.Module | None]:
+        """Every module that is run, some twice; None where a model has none."""
+        yield from (self.unembed, self.embedding)
+        for stack in (self.encoder, self.decoder):
+            yield stack.final_norm
+            yield None if stack.relative is None else stack.relative.table
+            for block in stack.blocks:
+                yield from (block.attn_norm, block.mlp_norm, block.cross_norm)
+                yield from (block.mlp.up, block.mlp.down, block.mlp.gate)
+                yield block.mlp.act if isinstance(block.mlp.act, nn.Module) else None
+                for attn in (block.attn, block.cross_attn):
+                    if attn is not None:
+                        yield from (attn.q, attn.k, attn.v, attn.out)

@@ -16,39 +16,36 @@ from .plan import plan_sweep_of_two_stacks, plan_two_stacks, said_by
 from .walk import TwoStackWalk
 
 
-def plan_for(
-    model: Seq2SeqModel,
-    interventions: Sequence[Intervention],
-    requests: Sequence[Request],
-    memory_budget: int,
-) -> SweepPlan:
-    """The plan of a sweep over this model; its weights need not be there.
-
-    Raises:
-        UserError: as ``plan_sweep_of_two_stacks``.
-    """
-    size = model.W_E.element_size()
-    return plan_sweep_of_two_stacks(
-        interventions, requests, model.cfg, model.prefix, size, memory_budget
-    )
-
-
-def brute_force_of_two_stacks(
-    model: Seq2SeqModel, requests: Sequence[Request], outcomes: Sequence[Sequence[Outcome]]
-) -> int:
-    """Token-passes of one encoder run and one cached decoder run per pair."""
-    cfg, total = model.cfg, 0
-    for of_intervention in outcomes:
-        for request, outcome in zip(requests, of_intervention, strict=True):
-            said = len(said_by(request, model.prefix))
-            if isinstance(outcome, Generated):
-                said += max(0, len(outcome.tokens) - 1)
-            total += cfg.n_encoder_layers * len(request.context) + cfg.n_decoder_layers * said
-    return total
-
-
 class TwoStackEngine(Engine):
     """The engine of encoder-decoders."""
+
+    @classmethod
+    def plan(
+        cls,
+        model: Seq2SeqModel,
+        interventions: Sequence[Intervention],
+        requests: Sequence[Request],
+        memory_budget: int,
+    ) -> SweepPlan:
+        """See ``Engine``."""
+        size = model.W_E.element_size()
+        return plan_sweep_of_two_stacks(
+            interventions, requests, model.cfg, model.prefix, size, memory_budget
+        )
+
+    @classmethod
+    def brute_force(
+        cls, model: Seq2SeqModel, requests: Sequence[Request], outcomes: Sequence[Sequence[Outcome]]
+    ) -> int:
+        """Token-passes of one encoder run and one cached decoder run per pair."""
+        cfg, total = model.cfg, 0
+        for of_intervention in outcomes:
+            for request, outcome in zip(requests, of_intervention, strict=True):
+                said = len(said_by(request, model.prefix))
+                if isinstance(outcome, Generated):
+                    said += max(0, len(outcome.tokens) - 1)
+                total += cfg.n_encoder_layers * len(request.context) + cfg.n_decoder_layers * said
+        return total
 
     def walk(self, batch: Batch) -> TwoStackWalk:
         """See ``Engine``."""

@@ -22,7 +22,7 @@ from ..interventions import intact, skip_layers
 from ..plan import DEFAULT_MEMORY_BUDGET
 from ..requests import LogLikelihood, Tokens
 from .plan import plan_two_stacks
-from .run import plan_for
+from .run import TwoStackEngine
 from .walk import TwoStackWalk
 
 Translate = Callable[[Place, torch.Tensor], torch.Tensor]
@@ -66,7 +66,7 @@ def truncated_encoder(
         starts.append(starts[-1] + len(one))
     out = model.W_E.new_empty(len(changes), starts[-1], model.cfg.d_model)
     begin = len(model.prefix)
-    for batch in plan_for(model, changes, requests, memory_budget).batches:
+    for batch in TwoStackEngine.plan(model, changes, requests, memory_budget).batches:
         mine = [requests[index] for index in batch.requests]
         some = [changes[index] for index in batch.interventions]
         plan = plan_two_stacks(some, mine, model.prefix, model.cfg.n_layers)
