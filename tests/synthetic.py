@@ -84,6 +84,8 @@ def cell_records(
             "generated": pd.Series([None] * right.size, dtype="str"),
             "extracted": pd.Series([None] * right.size, dtype="str"),
             "head": pd.array([None] * right.size, dtype="Int64"),
+            "layers": pd.Series([[k - 1] if k else [] for k in column.tolist()]),
+            "heads": pd.Series([None] * right.size, dtype=object),
         }
     )
     table.loc[table["layer"] < 0, "layer"] = pd.NA

@@ -25,6 +25,7 @@ def planted_heads(
         part.loc[changed, "intervention"] += f",head={head}"
         parts.append(part.assign(head=pd.array([head] * len(part), dtype="Int64")))
         parts[-1].loc[~changed, "head"] = pd.NA
+        parts[-1]["heads"] = pd.Series([[head] if one else None for one in changed], part.index)
         if head:
             parts[-1] = parts[-1].loc[changed]
     return AblationResult(pd.concat(parts, ignore_index=True), synthetic.facts(plan))

@@ -117,6 +117,8 @@ def _with_scores(table: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
         generated=np.where(generates, f"{HOSTILE} a", None),
         extracted=np.where(generates, HOSTILE, None),
         head=None,
+        layers=[[] if pd.isna(layer) else [layer] for layer in table["layer"]],
+        heads=None,
     )
 
 

@@ -171,6 +171,7 @@ def test_several_changes_at_once_are_in_no_map_of_single_layers() -> None:
     blocks = table.assign(
         intervention=table["intervention"].where(~changed, table["intervention"] + "+9"),
         site=table["site"].where(~changed, "layers"),
+        layers=[[*one, 9] if one else one for one in table["layers"]],
     )
     run = tables_of_run([AblationResult(blocks, told), AblationResult(table, told)])
     assert ablations(run) == [("skip", "layer")]

@@ -39,6 +39,9 @@ def blocks(plan: Plan) -> AblationResult:
     ids = [f"skip:layers={n}+{n + 1}" for n in records.loc[changed, "layer"].astype(int)]
     records.loc[changed, "intervention"] = ids
     records.loc[changed, "site"] = "layers"
+    records["layers"] = records["layers"].map(
+        lambda layers: [k + i for k in layers for i in (0, 1)]
+    )
     return AblationResult(records, synthetic.facts(plan))
 
 
@@ -60,7 +63,7 @@ def test_texts_are_readable_and_apart(width, n_tasks, n_layers):
 def test_points_are_the_table_and_filled_where_significant(ablation):
     figure = set_losses(ablation.effects())
     sets = [f"{n} and {n + 1}" for n in range(5)]
-    effects = ablation.effects().assign(name=lambda t: t["intervention"].map(set_name))
+    effects = ablation.effects().assign(name=lambda t: t["layers"].map(set_name))
     for axes, task in zip(figure.axes, ("facts", "two-hop"), strict=True):
         drawn = {line.get_gid(): line for line in axes.findobj(Line2D) if line.get_gid()}
         for protocol in ("letter", "generate"):
@@ -85,23 +88,23 @@ def test_of_many_sets_those_are_shown_that_lose_most():
 
 
 @pytest.mark.parametrize(
-    ("intervention", "name"),
+    ("layers", "heads", "name"),
     [
-        ("skip:layers=3+4+5", "3–5"),
-        ("skip:layers=0+4", "0 and 4"),
-        ("zero:attn_out,layer=1+zero:attn_out,layer=2", "1 and 2"),
-        ("skip:z,layer=3,head=0+skip:z,layer=4,head=1", "3: 0; 4: 1"),
-        ("mean:kv_group,layer=1,group=0+mean:kv_group,layer=1,group=1", "1: 0 and 1"),
+        ([3, 4, 5], None, "3–5"),
+        ([0, 4], None, "0 and 4"),
+        ([3, 4], [0, 1], "3: 0; 4: 1"),
+        ([1, 1], [0, 1], "1: 0 and 1"),
+        ([1, 2], [None, 1], "2: 1"),
     ],
 )
-def test_sets_are_named_by_what_is_in_them(intervention, name):
-    assert set_name(intervention) == name
+def test_sets_are_named_by_what_is_in_them(layers, heads, name):
+    assert set_name(layers, heads) == name
 
 
 def test_sets_in_an_encoder_decoder_are_named_by_stack(ablation):
     facts = ablation.facts.model.model_copy(update={"n_encoder_layers": 2})
     with naming_layers_of(facts):
-        assert set_name("skip:layers=1+2") == "encoder.1 and decoder.0"
+        assert set_name([1, 2]) == "encoder.1 and decoder.0"
 
 
 def test_the_page_has_a_section_and_only_where_there_are_sets(ablation):

@@ -14,6 +14,7 @@ from .table import Table
 
 # Rows that are shown under a sentence; the file has the others.
 MOST = 12
+_NAMED = ("layers", "heads")
 
 
 def evidence(finding: Finding, table: pd.DataFrame, file: str) -> Table:
@@ -26,11 +27,13 @@ def evidence(finding: Finding, table: pd.DataFrame, file: str) -> Table:
 
     Returns:
         A table that opens on demand, with the columns' own names. Columns that are empty in all
-        of these rows are left out.
+        of these rows are left out, and of an intervention the lists of what its id names.
     """
     about = rows(table, **finding.source["where"])
     quoted = rows(about, **finding.source["at"])
-    shown = quoted.head(MOST).dropna(axis="columns", how="all")
+    named = list(_NAMED) if {"intervention", "layer"} <= set(quoted.columns) else []
+    few = quoted.head(MOST).drop(columns=named, errors="ignore")
+    shown = few.dropna(axis="columns", how="all")
     cells = [[_text(value) for value in row.values()] for row in records(shown)]
     of = f" of the {len(about)} that the sentence is about" if len(about) > len(quoted) else ""
     more = f", the first {len(shown)} shown" if len(quoted) > len(shown) else ""

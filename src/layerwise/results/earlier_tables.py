@@ -5,6 +5,8 @@ Only what such a table itself says is filled in; what it does not say is null.
 
 from __future__ import annotations
 
+import re
+
 import pyarrow as pa
 
 from layerwise.ground.layer_names import COMPUTATION
@@ -74,6 +76,8 @@ def with_later_columns(name: str, table: pa.Table) -> pa.Table:
     for column, value in _ALWAYS.get(name, {}).items():
         if column not in there:
             table = table.append_column(column, pa.array([value] * len(table), pa.string()))
+    if name in ("records", "effects") and "intervention" in there and "layers" not in there:
+        table = _with_places(table)
     if name in ("path_patching", "path_effects") and "site" not in there and "sender" in there:
         sites = [_SENDERS.get(s.split()[0]) for s in table.column("sender").to_pylist()]
         table = table.append_column("site", pa.array(sites, pa.string()))
@@ -86,6 +90,28 @@ def with_later_columns(name: str, table: pa.Table) -> pa.Table:
         for column in _PATCHING_FLOATS:
             table = table.append_column(column, pa.nulls(len(table), pa.float64()))
     return table
+
+
+def _with_places(table: pa.Table) -> pa.Table:
+    """With the layers and heads that interventions change, which their ids alone told."""
+    known = {one: _places(one) for one in set(table.column("intervention").to_pylist())}
+    for i, column in enumerate(("layers", "heads")):
+        values = [known[one][i] for one in table.column("intervention").to_pylist()]
+        table = table.append_column(column, pa.array(values, pa.list_(pa.int64())))
+    return table
+
+
+def _places(intervention: str) -> tuple[list[int], list[int | None] | None]:
+    """The layers that an id names, and the heads of these: ``zero:z,layer=3,head=1``."""
+    layers: list[int] = []
+    heads: list[int | None] = []
+    for several, layer, head in re.findall(
+        r":layers=([\d+]+)$|layer=(\d+)(?:,(?:head|group)=(\d+))?", intervention
+    ):
+        named = several.split("+") if several else [layer]
+        layers += map(int, named)
+        heads += [int(head) if head else None] * len(named)
+    return layers, heads if any(head is not None for head in heads) else None
 
 
 def _final_ranks(table: pa.Table) -> list[int | None]:

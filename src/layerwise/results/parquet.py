@@ -46,7 +46,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         intervention="str", kind="str", site="str?", layer="int?", task="str", capability="str",
         item="str", protocol="str", correct="bool", correct_norm="bool?", gold_logprob="float?",
         margin="float?", early_logprob="float?", late_logprob="float?", generated="str?",
-        extracted="str?", head="int?",
+        extracted="str?", head="int?", layers=_INTEGERS, heads=_INTEGERS,
     ),
     "lens": _schema(
         task="str", capability="str", item="str", protocol="str", lens="str", over="str",
@@ -146,7 +146,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         share_lost="float?", share_low="float?", share_high="float?", p="float", p_holm="float",
         nats="float?", nats_low="float?", nats_high="float?", signal="bool", significant="bool",
         head="int?", p_bh="float?", n_lost="int?", n_gained="int?", p_no_loss="float?",
-        p_no_loss_nats="float?",
+        p_no_loss_nats="float?", layers=_INTEGERS, heads=_INTEGERS,
     ),
     "emergence": _schema(
         capability="str", protocol="str", method="str", measure="str", axis="str",

@@ -28,6 +28,8 @@ def record_rows(
     for index, request in enumerate(asked):
         places.setdefault((request.item, request.protocol), []).append(index)
     for intervention, outcomes in zip(interventions, swept.outcomes, strict=True):
+        layers = [layer for layer, _ in intervention.places]
+        heads = [head for _, head in intervention.places]
         for (item_id, protocol), indices in places.items():
             scored = score(
                 task,
@@ -42,6 +44,8 @@ def record_rows(
                 "site": intervention.site,
                 "layer": intervention.layer,
                 "head": intervention.head,
+                "layers": layers,
+                "heads": heads if any(head is not None for head in heads) else None,
                 "task": task.name,
                 "capability": task.capability,
                 "item": item_id,

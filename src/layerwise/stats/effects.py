@@ -32,7 +32,8 @@ class Cell(NamedTuple):
         capability: its capability.
         protocol: the protocol.
         interventions: one row per intervention (``intervention``, ``kind``, ``site``,
-            ``layer``, ``head``), by kind, site, layer and head; the intact model is not among them.
+            ``layer``, ``head``, ``layers``, ``heads``), by kind, site, layer and head; the intact
+            model is not among them.
         intact: whether the intact model was right.
         correct: whether the model was right under each intervention.
         nats: gold log-probability, intact minus intervened; nan where there is none.
@@ -56,8 +57,8 @@ def cells(records: pd.DataFrame) -> Iterator[Cell]:
         UserError: if the intact model is missing, or not every item is there exactly once
             under every intervention.
     """
-    if "head" not in records:  # tables of layers alone have no such column
-        records = records.assign(head=pd.array([None] * len(records), dtype="Int64"))
+    if "head" not in records:  # tables of layers alone have no such columns
+        records = records.assign(head=pd.array([None] * len(records), dtype="Int64"), heads=None)
     for _, group in records.groupby(["task", "capability", "protocol"], sort=True):
         yield _cell(group)
 
@@ -65,7 +66,8 @@ def cells(records: pd.DataFrame) -> Iterator[Cell]:
 def _cell(group: pd.DataFrame) -> Cell:
     task, capability, protocol = (str(group[c].iloc[0]) for c in ("task", "capability", "protocol"))
     described = ["kind", "site", "layer", "head", "intervention"]
-    listed = group.loc[~group["intervention"].duplicated(), described].sort_values(described)
+    first = group.loc[~group["intervention"].duplicated(), [*described, "layers", "heads"]]
+    listed = first.sort_values(described)
     changed = listed.loc[listed["intervention"] != "intact"].reset_index(drop=True)
     _check_complete(group, len(listed), len(changed))
     rows, items = pd.factorize(group["item"], sort=True)

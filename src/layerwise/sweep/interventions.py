@@ -6,7 +6,7 @@ It is made of edits, whose meaning is told in ``edits``. Nothing here runs a mod
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -37,6 +37,7 @@ class Intervention:
         edits: what is changed; none for the intact model. Within one layer a change of
             ``resid_pre`` comes first, then a skip, then changes of the other sites.
         head: the one head that is changed, or the one key/value group; None if it is not one.
+        parts: the changes that it makes at once, if it was made of several.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Intervention:
     site: str | None
     edits: tuple[Edit, ...]
     head: int | None = None
+    parts: tuple[Intervention, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def layer(self) -> int | None:
@@ -54,6 +56,13 @@ class Intervention:
     def layers(self) -> tuple[int, ...]:
         """All layers that are changed, in ascending order."""
         return tuple(sorted({edit.layer for edit in self.edits}))
+
+    @property
+    def places(self) -> tuple[tuple[int, int | None], ...]:
+        """The layer of each change, and its head or key/value group if it is of one."""
+        if self.parts:
+            return tuple(place for part in self.parts for place in part.places)
+        return tuple((layer, self.head) for layer in self.layers)
 
 
 def intact() -> Intervention:
@@ -197,7 +206,8 @@ def together(changes: Sequence[Intervention]) -> Intervention:
     same = {(change.kind, change.site) for change in changes}
     kind, site = (first.kind, first.site) if len(same) == 1 else ("several", None)
     edits = tuple(edit for change in changes for edit in change.edits)
-    return Intervention("+".join(change.id for change in changes), kind, site, edits)
+    named = "+".join(change.id for change in changes)
+    return Intervention(named, kind, site, edits, parts=tuple(changes))
 
 
 def _heads(site: str, head: int | None) -> tuple[int, ...] | None:

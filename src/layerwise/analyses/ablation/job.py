@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 
 from layerwise.errors import UserError
 from layerwise.results.atomic_files import write_atomically
+from layerwise.results.earlier_tables import with_later_columns
 from layerwise.results.written import REQUESTS_FILE as REQUESTS_FILE
 from layerwise.runs.budget_hint import tell_of_more_memory
 from layerwise.runs.checkpoints import CheckpointStore, together
@@ -95,10 +97,10 @@ class Ablation:
         """Make the pieces that are missing, and join all of them."""
         pieces = self._swept_pieces(parts, told) if self.only_with_signal else self._all_pieces()
         _make(pieces, parts, told, self)
-        tables = [parts.read_part(f"records {piece.name}") for piece in pieces]
+        tables = [_records_of(parts, piece) for piece in pieces]
         work = [parts.read_part(f"work {piece.name}") for piece in pieces]
         if self.only_with_signal:
-            intact_tables = [parts.read_part(f"records {p.name}") for p in self._intact_pieces()]
+            intact_tables = [_records_of(parts, piece) for piece in self._intact_pieces()]
             work += [parts.read_part(f"work {p.name}") for p in self._intact_pieces()]
             tables += [_without(table, tables) for table in intact_tables]
         records = pd.concat(tables, ignore_index=True)
@@ -222,6 +224,14 @@ def _make(pieces: Sequence[Piece], parts: CheckpointStore, told: Meter, job: Abl
         parts.write_part(f"work {piece.name}", pd.DataFrame([work | planned(cost)]))
         parts.write_part(f"records {piece.name}", records)
         told.done(cost.token_passes)
+
+
+def _records_of(parts: CheckpointStore, piece: Piece) -> pd.DataFrame:
+    """A piece's records, also one that an earlier version made before the run was interrupted."""
+    table = parts.read_part(f"records {piece.name}")
+    if "layers" in table:
+        return table
+    return with_later_columns("records", pa.Table.from_pandas(table)).to_pandas()
 
 
 def _with_signal(task: Task, records: pd.DataFrame, protocols: Sequence[str]) -> tuple[str, ...]:

@@ -1,11 +1,11 @@
 """What several changes made at once are called: blocks and sets of layers or heads.
 
-Their interventions' ids have a plus sign; nothing is drawn or concluded here.
+Nothing is drawn or concluded here.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -15,19 +15,23 @@ from layerwise.presentation.wording import HEAD_WORDS, layer_ranges, ranges
 
 def is_set(effects: pd.DataFrame) -> pd.Series:
     """Which rows are of several changes made at once: no map of single layers has a place."""
-    return effects["intervention"].str.contains("+", regex=False)
+    return effects["layers"].str.len() > 1
 
 
-def set_name(intervention: str) -> str:
-    """``"2–4"``, or ``"2: 0–3; 5: 1"``: the layers, or by layer the heads, that an id names."""
-    heads: dict[str, list[int]] = {}
-    for layer, head in re.findall(r"layer=(\d+),(?:head|group)=(\d+)", intervention):
-        heads.setdefault(name_layer(int(layer)), []).append(int(head))
-    if heads:
-        return "; ".join(f"{layer}: {ranges(those)}" for layer, those in heads.items())
-    together = re.search(r":layers=([\d+]+)$", intervention)
-    named = together[1].split("+") if together else re.findall(r"layer=(\d+)", intervention)
-    return layer_ranges(named)
+def set_name(layers: Sequence[int], heads: Sequence[int | None] | None = None) -> str:
+    """``"2–4"``, or ``"2: 0–3; 5: 1"``: the layers, or by layer the heads.
+
+    Args:
+        layers: the layer of each change.
+        heads: its head or key/value group; None if none is of one.
+    """
+    if heads is None:
+        return layer_ranges(layers)
+    of_layer: dict[str, list[int]] = {}
+    for layer, head in zip(layers, heads, strict=True):
+        if head is not None:
+            of_layer.setdefault(name_layer(layer), []).append(head)
+    return "; ".join(f"{layer}: {ranges(those)}" for layer, those in of_layer.items())
 
 
 def sets_noun(site: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from layerwise.analyses.ablation.sets import is_set
 from layerwise.errors import UserError
 from layerwise.ground.arguments import check_arguments
 from layerwise.presentation.rows import records
@@ -182,7 +183,7 @@ def _layer_rows(run: SavedRun, change: tuple[str, str] | None) -> Iterator[dict[
     if run.ablation is None or change is None:
         return
     effects = run.ablation.effects()
-    single = effects["head"].isna() & ~effects["intervention"].str.contains("+", regex=False)
+    single = effects["head"].isna() & ~is_set(effects)
     chosen = single & effects["kind"].eq(change[0]) & effects["site"].eq(change[1])
     kept = [
         "capability", "task", "protocol", "kind", "site", "layer", "n_items", "share_lost",

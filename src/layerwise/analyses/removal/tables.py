@@ -202,7 +202,7 @@ def _curve(cells: list[_effects.Cell], chance: Chance, seed: int) -> list[dict[s
 def _steps(used: pd.DataFrame, chance: Chance, seed: int, split: str) -> pd.DataFrame:
     if not np.any(used["chosen"]):
         return frame("removal_steps", [])
-    named = _once(used).reindex(columns=["intervention", "by", "step", "layers"])
+    named = _once(used).reindex(columns=["intervention", "by", "step"])
     effects = _effects.effects_table(_as_records(used), chance, seed)
     table = effects.merge(named, on="intervention").assign(split=split)
     return conform("removal_steps", table.sort_values(["task", "step"], ignore_index=True))

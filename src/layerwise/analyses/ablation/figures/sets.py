@@ -53,7 +53,9 @@ def set_losses(
     every = list(panels.values())
     for task, axes in panels.items():
         _draw(axes, rows(shown, task=task), sets)
-    every[0].set_yticks(range(len(sets)), [label(set_name(one), 18) for one in sets])
+    first = shown.drop_duplicates("intervention").set_index("intervention").loc[sets]
+    names = [set_name(*one) for one in zip(first["layers"], first["heads"], strict=True)]
+    every[0].set_yticks(range(len(sets)), [label(name, 18) for name in names])
     every[0].set_ylim(len(sets) - 0.4, -0.6)
     noun = sets_noun(str(shown["site"].iloc[0]))
     for axes in every[:: abreast(every)]:
