@@ -7,7 +7,6 @@ are asked for.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -56,7 +55,7 @@ def both_streams(
     places = [("resid_post", layer) for layer in range(n_encoder - 1, n_layers)]
     decoder = Residuals(model, positions, places, n_prompt)
     encoder = tuple(model.W_E.new_empty(n_encoder + 1, n, d_model) for n in n_prompt)
-    for one in chain.from_iterable(intact_layers(model, texts, memory_budget, n_prompt)):
+    for one in intact_layers(model, texts, memory_budget, n_prompt):
         decoder.take(one)
         if one.layer < n_encoder:
             for text, path in zip(one.texts, one.paths, strict=True):

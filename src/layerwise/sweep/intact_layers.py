@@ -56,8 +56,10 @@ def intact_layers(
     texts: Sequence[Tokens],
     memory_budget: int,
     n_prompt: Sequence[int] | None = None,
-) -> Iterator[Iterator[IntactLayer]]:
-    """The layers of each walk that the intact model makes over texts.
+) -> Iterator[IntactLayer]:
+    """The layers of the intact model over texts, of one walk after the other.
+
+    Whatever is read of intact activations is read here, layer by layer, and keeps what it needs.
 
     Args:
         model: the model.
@@ -80,7 +82,7 @@ def intact_layers(
     refuse_unknown_tokens(requests, *vocabularies(model))
     for batch in plan_for(model, [intact()], requests, memory_budget).batches:
         asked = [requests[index] for index in batch.requests]
-        yield by_kind(
+        yield from by_kind(
             model,
             partial(_one_stack, texts=batch.requests, requests=asked),
             partial(_two_stacks, texts=batch.requests, requests=asked),

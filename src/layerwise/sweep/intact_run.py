@@ -6,7 +6,7 @@ Nothing is changed here, and no logits are made.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate, chain
+from itertools import accumulate
 
 import torch
 from jaxtyping import Float
@@ -60,7 +60,7 @@ def mean_activations(
         raise UserError("A mean needs at least one context of two or more tokens.")
     sums: dict[tuple[Site, int], torch.Tensor] = {}
     counts: dict[tuple[Site, int], int] = {}
-    for one in chain.from_iterable(intact_layers(model, contexts, memory_budget)):
+    for one in intact_layers(model, contexts, memory_budget):
         for site in set(sites) & set(one.seen):
             key = site, one.layer
             total = one.seen[site][0, one.counted].double().sum(dim=0)
@@ -98,7 +98,7 @@ def residuals_at(
         A row for each text and position, in the order given.
     """
     found = Residuals(model, positions, places, n_prompt)
-    for one in chain.from_iterable(intact_layers(model, texts, memory_budget, n_prompt)):
+    for one in intact_layers(model, texts, memory_budget, n_prompt):
         found.take(one)
     return found.out
 
@@ -194,7 +194,7 @@ def position_means(
     pooled = mean_activations(model, contexts, sites, memory_budget=memory_budget)
     sums: dict[tuple[Site, int], torch.Tensor] = {}
     counts: dict[tuple[Site, int], torch.Tensor] = {}
-    for one in chain.from_iterable(intact_layers(model, contexts, memory_budget)):
+    for one in intact_layers(model, contexts, memory_budget):
         n_common = _n_common(model, contexts, one.layer)
         common = one.positions < n_common
         at = one.positions[common]
@@ -255,7 +255,7 @@ def site_noise(
     sums: dict[tuple[Site, int], torch.Tensor] = {}
     counts: dict[tuple[Site, int], int] = {}
     draws = torch.empty(0)
-    for one in chain.from_iterable(intact_layers(model, contexts, memory_budget)):
+    for one in intact_layers(model, contexts, memory_budget):
         n_counted = int(one.counted.sum())
         if one.first:
             drawn = torch.randn(n_draws, n_counted, generator=generator, dtype=torch.float32)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import torch
@@ -86,7 +85,7 @@ def last_sites(
     """
     cfg = model.cfg
     found = StackSites.empty(model.W_E, len(contexts), cfg.n_layers, cfg.n_heads, cfg.d_head)
-    for one in chain.from_iterable(intact_layers(model, contexts, memory_budget)):
+    for one in intact_layers(model, contexts, memory_budget):
         found.take(one, one.layer, list(one.texts), [path[-1] for path in one.paths])
     return found
 

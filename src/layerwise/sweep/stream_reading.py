@@ -63,11 +63,10 @@ def read_streams(
         )
         for size in sizes
     )
-    for walk in intact_layers(model, contexts, memory_budget):
-        for one in walk:
-            encodes = one.layer < n_encoder
-            behind = bool(n_encoder) and not encodes
-            _fill(stacks[behind], one.layer - n_encoder * behind, one, at_all=encodes)
+    for one in intact_layers(model, contexts, memory_budget):
+        encodes = one.layer < n_encoder
+        behind = bool(n_encoder) and not encodes
+        _fill(stacks[behind], one.layer - n_encoder * behind, one, at_all=encodes)
     return stacks
 
 

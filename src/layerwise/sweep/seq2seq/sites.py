@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate, chain
+from itertools import accumulate
 
 import torch
 from jaxtyping import Float
@@ -93,7 +93,7 @@ def two_stack_sites(
         like.new_empty(n_decoder, cfg.decoder_heads, sum(lengths)),
         lengths,
     )
-    for one in chain.from_iterable(intact_layers(model, contexts, memory_budget)):
+    for one in intact_layers(model, contexts, memory_budget):
         if one.layer < n_encoder:
             rows = [row for text in one.texts for row in _rows(found, text)]
             found.encoder.take(one, one.layer, rows, [token for p in one.paths for token in p])
