@@ -189,13 +189,13 @@ FAULTS = [
     ),
     Fault(
         "shared beginning a token short",
-        "decode.py",
+        "decode_step.py",
         "tokens = slice(begin.start, begin.start + begin.length)",
         "tokens = slice(begin.start, begin.start + max(1, begin.length - 1))",
     ),
     Fault(
         "shared beginning a token long",
-        "decode.py",
+        "decode_step.py",
         "tokens = slice(begin.start, begin.start + begin.length)",
         "tokens = slice(begin.start, begin.start + begin.length + 1)",
     ),
@@ -207,7 +207,7 @@ FAULTS = [
     ),
     Fault(
         "rows that were computed as one keep no keys",
-        "decode.py",
+        "decode_step.py",
         "                if own is not None:\n",
         "                if own is not None and layer % 2:\n",
     ),
@@ -219,9 +219,9 @@ FAULTS = [
     ),
     Fault(
         "a branch begun inside a block taken for the trunk",
-        "decode.py",
-        "state = decoder.state[layer, ",
-        "state = decoder.sources[layer, ",
+        "decode_step.py",
+        "state = batch.state[layer, ",
+        "state = batch.sources[layer, ",
     ),
     Fault(
         "keys kept by another branch",
@@ -231,13 +231,13 @@ FAULTS = [
     ),
     Fault(
         "skip in the prompt only",
-        "decode.py",
+        "decode_step.py",
         "b is not None and b.idle(layer) for b in branches",
         "False for b in branches",
     ),
     Fault(
         "zero and mean in the prompt only",
-        "decode.py",
+        "decode_step.py",
         "if edit.site not in sites or edit.position is not None:",
         "if edit.site not in sites or not (edit.resamples or edit.adds):",
     ),
@@ -256,9 +256,9 @@ FAULTS = [
     ),
     Fault(
         "texts go on with another prompt's source",
-        "decode.py",
-        "[self.decoder.rows[row].request for row in rows]",
-        "[self.decoder.rows[rows[0]].request for row in rows]",
+        "decode_step.py",
+        "[self.rows[row].request for row in rows]",
+        "[self.rows[rows[0]].request for row in rows]",
     ),
     Fault(
         "noise put in the activation's place",

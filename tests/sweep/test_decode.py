@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerwise.sweep import Generate, Generated, intact, mean, skip, sweep, zero
-from layerwise.sweep.decode import Beginning, Decoder, Job, _by_source, beginnings, greedy_tokens
+from layerwise.sweep.beginnings import beginnings
+from layerwise.sweep.decode import Decoder, greedy_tokens
+from layerwise.sweep.decode_step import Beginning, Job, _by_source
 from layerwise.sweep.drafts import Drafter
 from layerwise.sweep.engine import Work
 from layerwise.sweep.readout import logits_of

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from layerwise.sweep._runner import KeptKeysValues, SharedKeys, StepLayout
 from layerwise.sweep._step_attention import attend_step
-from layerwise.sweep.decode import _by_source
+from layerwise.sweep.decode_step import _by_source
 
 D_HEAD, N_KV, ROOM, N_SLOTS = 4, 2, 6, 7
 

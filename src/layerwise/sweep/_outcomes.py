@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from .decode import Job
+from .decode_step import Job
 from .engine import Work
 from .interventions import Intervention
 from .plan import Batch, SweepPlan

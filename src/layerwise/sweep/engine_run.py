@@ -17,7 +17,8 @@ from layerwise.models.kinds import heads_per_key
 from ..models.kinds import Model, is_seq2seq
 from ._outcomes import Engine, Told
 from .blocks import block_runners, why_not_packed
-from .decode import Decoder, Job, capacity_for
+from .decode import Decoder, capacity_for
+from .decode_step import Job
 from .engine import TOKENS_AT_ONCE, Walk, Work
 from .interventions import Intervention
 from .layout import SCRATCH

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 
-from ..decode import Job
+from ..decode_step import Job
 from ..edits import Edit, SiteEdit
 from ..layer_edits import NO_EDITS, LayerEdits
 from ..layout import KeysValues

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from layerwise.models.seq2seq import Seq2SeqModel
 
 from .._outcomes import Engine, Told
-from ..decode import Job
+from ..decode_step import Job
 from ..interventions import Intervention
 from ..plan import Batch, SweepPlan
 from ..requests import Generated, Outcome, Request
