@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from layerwise.runs import setup as _setup
+from layerwise.runs import encoding
 from layerwise.runs.setup import prepare
 from tests.analysis import word_task
 from tests.models.tiny import tiny_model
@@ -25,7 +25,7 @@ def test_items_are_encoded_once_as_far_as_there_is_room(monkeypatch):
     # Another task, even of the same name and items, is asked in another way.
     shots = replace(task, fewshot=(third,))
     assert len(setup.requests(shots, first, "continuation")[0].context) > len(asked[0].context)
-    monkeypatch.setattr(_setup, "_MOST_TOKENS", setup.built.n_tokens)
+    monkeypatch.setattr(encoding, "_MOST_TOKENS", setup.built.n_tokens)
     fresh = setup.requests(task, third, "continuation")
     again = setup.requests(task, third, "continuation")
     assert fresh == again

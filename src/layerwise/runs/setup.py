@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from layerwise.errors import UnusedSettingsWarning, UserError
 from layerwise.ground.layer_names import layer_number
 from layerwise.models import LoadedFacts, model_facts, original_tokenizer
 from layerwise.models.facts import generation_settings, language_of
-from layerwise.models.kinds import Model, is_seq2seq, n_encoder_layers, vocabularies
+from layerwise.models.kinds import Model, is_seq2seq, n_encoder_layers
 from layerwise.models.meta_model import facts_of_outline, is_meta_model
 from layerwise.models.originals import refuse_nonfinite
 from layerwise.results.provenance import Facts, ModelFacts, TaskFacts, read_run_file
@@ -28,15 +27,13 @@ from layerwise.sweep.cost import UNKNOWN_LENGTHS, Cost, TextLengths, cost_of
 from layerwise.sweep.engine import TOKENS_AT_ONCE
 from layerwise.sweep.faithful import check_faithful
 from layerwise.sweep.memory import default_memory_budget
-from layerwise.sweep.requests import LogLikelihood, Request, refuse_unknown_tokens
+from layerwise.sweep.requests import Request
 from layerwise.sweep.run import model_shape, plan_for
 from layerwise.sweep.seq2seq.cost import cost_of_two_stacks
 from layerwise.tasks import (
     PatchingPrompts,
     Task,
     TaskRequest,
-    build_requests,
-    patching_prompts,
 )
 from layerwise.tasks.items import Item
 
@@ -44,36 +41,7 @@ from .asked_tasks import TaskLike as TaskLike
 from .asked_tasks import load_tasks as load_tasks
 from .asked_tasks import paired_tasks as paired_tasks
 from .asked_tasks import refuse_unknown_words
-
-_Made = TypeVar("_Made")
-
-# Prompts of so many tokens are kept, some 70 MB; those of further items are encoded each time.
-_MOST_TOKENS = 2_000_000
-
-
-@dataclass
-class Built:
-    """What was encoded of items, as far as there is room.
-
-    Attributes:
-        found: requests, or a pair of prompts, or None where an item has no pair.
-        n_tokens: tokens of all prompts.
-    """
-
-    found: dict[Any, Any] = field(default_factory=dict)
-    n_tokens: int = 0
-
-    def of(self, key: Any, encode: Callable[[], _Made], n_tokens: Callable[[_Made], int]) -> _Made:
-        """What was encoded under a key, encoded now unless it was; kept if there is room."""
-        if key in self.found:
-            kept: _Made = self.found[key]
-            return kept
-        made = encode()
-        size = n_tokens(made)
-        if self.n_tokens + size <= _MOST_TOKENS:
-            self.found[key] = made
-            self.n_tokens += size
-        return made
+from .encoding import Built
 
 
 @dataclass(frozen=True)
@@ -112,39 +80,11 @@ class Setup:
 
     def requests(self, task: Task, item: Item, protocol: str) -> tuple[TaskRequest, ...]:
         """What is put to the model for one item; several analyses ask, and it is encoded once."""
-        encode = partial(
-            build_requests,
-            task,
-            item,
-            protocol,
-            self.tokenizer,
-            chat=self.chat,
-            max_length=self.model.cfg.n_ctx,
-            apart=is_seq2seq(self.model),
-        )
-
-        def known() -> tuple[TaskRequest, ...]:
-            made = encode()
-            refuse_unknown_tokens([one.request for one in made], *vocabularies(self.model))
-            return made
-
-        key = (self.tokenizer, self.chat, task.hash, item.id, protocol)
-        return self.built.of(key, known, lambda made: sum(len(r.request.context) for r in made))
+        return self.built.requests(self.model, self.tokenizer, self.chat, task, item, protocol)
 
     def pair(self, task: Task, item: Item) -> PatchingPrompts | None:
         """The two prompts of an item that are patched between; None if it has no corruption."""
-
-        def encode() -> PatchingPrompts | None:
-            made = patching_prompts(task, item, self.tokenizer, apart=is_seq2seq(self.model))
-            if made is not None:
-                both = LogLikelihood(made.clean, (), made.corrupted)
-                refuse_unknown_tokens([both], *vocabularies(self.model))
-            return made
-
-        key = (self.tokenizer, "pair", task.hash, item.id)
-        return self.built.of(
-            key, encode, lambda made: len(made.clean) + len(made.corrupted) if made else 1
-        )
+        return self.built.pair(self.model, self.tokenizer, task, item)
 
     def sweep(
         self,

@@ -1,0 +1,86 @@
+"""Items encoded as requests and pairs of prompts, each once as far as there is room."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from layerwise.models.kinds import Model, is_seq2seq, vocabularies
+from layerwise.sweep.requests import LogLikelihood, refuse_unknown_tokens
+from layerwise.tasks import PatchingPrompts, Task, TaskRequest, build_requests, patching_prompts
+from layerwise.tasks.items import Item
+
+_Made = TypeVar("_Made")
+
+# Prompts of so many tokens are kept, some 70 MB; those of further items are encoded each time.
+_MOST_TOKENS = 2_000_000
+
+
+@dataclass
+class Built:
+    """What was encoded of items, as far as there is room.
+
+    Attributes:
+        found: requests, or a pair of prompts, or None where an item has no pair.
+        n_tokens: tokens of all prompts.
+    """
+
+    found: dict[Any, Any] = field(default_factory=dict)
+    n_tokens: int = 0
+
+    def of(self, key: Any, encode: Callable[[], _Made], n_tokens: Callable[[_Made], int]) -> _Made:
+        """What was encoded under a key, encoded now unless it was; kept if there is room."""
+        if key in self.found:
+            kept: _Made = self.found[key]
+            return kept
+        made = encode()
+        size = n_tokens(made)
+        if self.n_tokens + size <= _MOST_TOKENS:
+            self.found[key] = made
+            self.n_tokens += size
+        return made
+
+    def requests(
+        self, model: Model, tokenizer: Any, chat: bool, task: Task, item: Item, protocol: str
+    ) -> tuple[TaskRequest, ...]:
+        """What is put to a model for one item.
+
+        Raises:
+            UserError: if it has tokens that the model does not know, or too many.
+        """
+
+        def encode() -> tuple[TaskRequest, ...]:
+            made = build_requests(
+                task,
+                item,
+                protocol,
+                tokenizer,
+                chat=chat,
+                max_length=model.cfg.n_ctx,
+                apart=is_seq2seq(model),
+            )
+            refuse_unknown_tokens([one.request for one in made], *vocabularies(model))
+            return made
+
+        key = (tokenizer, chat, task.hash, item.id, protocol)
+        return self.of(key, encode, lambda made: sum(len(r.request.context) for r in made))
+
+    def pair(self, model: Model, tokenizer: Any, task: Task, item: Item) -> PatchingPrompts | None:
+        """The two prompts of an item that are patched between; None if it has no corruption.
+
+        Raises:
+            UserError: as ``requests``.
+        """
+
+        def encode() -> PatchingPrompts | None:
+            made = patching_prompts(task, item, tokenizer, apart=is_seq2seq(model))
+            if made is not None:
+                both = LogLikelihood(made.clean, (), made.corrupted)
+                refuse_unknown_tokens([both], *vocabularies(model))
+            return made
+
+        def n_tokens(made: PatchingPrompts | None) -> int:
+            return len(made.clean) + len(made.corrupted) if made else 1
+
+        return self.of((tokenizer, "pair", task.hash, item.id), encode, n_tokens)
