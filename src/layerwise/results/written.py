@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .file_list import hashes_of
-from .parquet import SCHEMAS
 from .provenance import listed_files, read_facts, write_run_file
+from .schemas import SCHEMAS
 
 REQUESTS_FILE = "requests.jsonl"
 LENS_FILE = "tuned_lens.safetensors"

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from layerwise import stats
-from layerwise.results.parquet import SCHEMAS, frame
+from layerwise.results.parquet import frame
+from layerwise.results.schemas import SCHEMAS
 from layerwise.stats.over_items import TASK, bounds_over_items
 
 DENOISING, NOISING = DIRECTIONS = ("denoising", "noising")

@@ -1,0 +1,254 @@
+"""The columns of every table that is saved.
+
+``docs/results.md`` says what the columns mean. They stand together because a run's folder must
+know which of the files in it are layerwise's, whatever analyses wrote them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+_STRINGS = pa.list_(pa.string())
+_INTEGERS = pa.list_(pa.int64())
+_FLOATS = pa.list_(pa.float64())
+_TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
+
+
+def _schema(**columns: Any) -> pa.Schema:
+    """Columns by type: a name from ``_TYPES`` (with ``?`` where null is allowed), or pyarrow's."""
+    fields = []
+    for name, kind in columns.items():
+        plain = _TYPES[kind.rstrip("?")] if isinstance(kind, str) else kind
+        fields.append(pa.field(name, plain, nullable=not isinstance(kind, str) or "?" in kind))
+    return pa.schema(fields)
+
+
+# What is compared between runs.
+_QUANTITY = dict.fromkeys(("family", "capability", "protocol", "method", "measure", "axis"), "str")
+_QUANTITY |= {"tasks": "str", "n_tasks": "int", "n_items": "int"}
+
+SCHEMAS: dict[str, pa.Schema] = {
+    "records": _schema(
+        intervention="str", kind="str", site="str?", layer="int?", task="str", capability="str",
+        item="str", protocol="str", correct="bool", correct_norm="bool?", gold_logprob="float?",
+        margin="float?", early_logprob="float?", late_logprob="float?", generated="str?",
+        extracted="str?", head="int?", layers=_INTEGERS, heads=_INTEGERS,
+    ),
+    "lens": _schema(
+        task="str", capability="str", item="str", protocol="str", lens="str", over="str",
+        site="str", layer="int", pos="int", token="str?", rank="int", final_rank="int?",
+        logprob="float", entropy="float", kl="float", top_tokens=_STRINGS,
+    ),
+    "prediction_depth": _schema(
+        lens="str", protocol="str", capability="str", task="str", item="str", layer="int",
+        depth="float", right="bool",
+    ),
+    "prediction_depth_means": _schema(
+        lens="str", protocol="str", capability="str", tasks="str", n_items="int", depth="float",
+        low="float", high="float", median="float",
+    ),
+    "prediction_depth_comparisons": _schema(
+        lens="str", protocol="str", first="str", second="str", n_first="int", n_second="int",
+        difference="float", low="float", high="float", later="float", p="float", p_holm="float",
+        significant="bool",
+    ),
+    "tuned_lens": _schema(
+        kind="str", lens="str", text="int", layer="int", n_tokens="int", kl_logit="float",
+        kl_tuned="float",
+    ),
+    "tuned_lens_layers": _schema(
+        kind="str", lens="str", layer="int", n_texts="int", kl_logit="float",
+        kl_logit_low="float", kl_logit_high="float", kl_tuned="float", kl_tuned_low="float",
+        kl_tuned_high="float", difference="float", difference_low="float",
+        difference_high="float", p="float", p_holm="float", lower="bool",
+    ),
+    "patching": _schema(
+        task="str", capability="str", item="str", protocol="str", direction="str", site="str",
+        layer="int", head="int?", pos="int?", source_pos="int?", pos_label="str",
+        clean_diff="float", corrupted_diff="float", patched_diff="float", recovered="float?",
+        clean_logprob="float?", corrupted_logprob="float?", patched_logprob="float?",
+        unpatched_kl="float?", patched_kl="float?", pairs_solved="int?", pairs_reversed="int?",
+    ),
+    "path_patching": _schema(
+        task="str", capability="str", item="str", protocol="str", direction="str",
+        receiver="str", sender="str", site="str", layer="int", head="int?", clean_diff="float",
+        corrupted_diff="float", patched_diff="float", recovered="float",
+        pairs_solved="int?", pairs_reversed="int?",
+    ),
+    "path_effects": _schema(
+        task="str", capability="str", protocol="str", direction="str", receiver="str",
+        sender="str", site="str", layer="int", head="int?", n_items="int", recovered="float?",
+        recovered_low="float?", recovered_high="float?", change="float", change_low="float?",
+        change_high="float?", p="float", p_bh="float", signal="bool?", significant="bool",
+    ),
+    "attribution_patching": _schema(
+        task="str", capability="str", item="str", protocol="str", direction="str", site="str",
+        layer="int", head="int?", pos="int?", pos_label="str", clean_diff="float",
+        corrupted_diff="float", estimated_diff="float", estimated="float", patched_diff="float?",
+        recovered="float?", pairs_solved="int?", pairs_reversed="int?",
+    ),
+    "attribution_agreement": _schema(
+        task="str", capability="str", protocol="str", direction="str", site="str", n_items="int",
+        n_cells="int", spearman="float?", spearman_low="float?", spearman_high="float?",
+        median_error="float?", largest_error="float?", signal="bool?",
+    ),
+    "patching_effects": _schema(
+        task="str", capability="str", protocol="str", direction="str", site="str", layer="int",
+        head="int?", pos_label="str", metric="str", n_items="int", recovered="float?",
+        recovered_low="float?", recovered_high="float?", change="float", change_low="float?",
+        change_high="float?", p="float", p_bh="float", signal="bool?", significant="bool",
+    ),
+    "attribution": _schema(
+        task="str", capability="str", item="str", protocol="str", metric="str", component="str",
+        layer="int?", head="int?", value="float", correct="bool", chance="float",
+    ),
+    "attribution_summary": _schema(
+        task="str", capability="str", protocol="str", metric="str", component="str",
+        layer="int?", head="int?", n_items="int", value="float", low="float?", high="float?",
+        p="float?", p_adjusted="float?", signal="bool", significant="bool",
+    ),
+    "heads": _schema(
+        sequence="int", site="str", layer="int", head="int", prefix_matching="float",
+        previous_token="float?", next_token="float?", duplicate_token="float",
+        induction="float?",
+    ),
+    "heads_summary": _schema(
+        site="str", layer="int", head="int", n_sequences="int",
+        prefix_matching="float", prefix_matching_low="float?", prefix_matching_high="float?",
+        previous_token="float?", previous_token_low="float?", previous_token_high="float?",
+        next_token="float?", next_token_low="float?", next_token_high="float?",
+        duplicate_token="float", duplicate_token_low="float?", duplicate_token_high="float?",
+        induction="float?", induction_low="float?", induction_high="float?",
+        induction_head="bool",
+    ),
+    "signal": _schema(
+        task="str", capability="str", protocol="str", n_items="int", chance="float",
+        accuracy="float", low="float", high="float", signal="bool",
+    ),
+    "effects": _schema(
+        task="str", capability="str", protocol="str", intervention="str", kind="str",
+        site="str?", layer="int?", n_items="int", chance="float", acc_intact="float",
+        acc="float", acc_diff="float", acc_diff_low="float?", acc_diff_high="float?",
+        share_lost="float?", share_low="float?", share_high="float?", p="float", p_holm="float",
+        nats="float?", nats_low="float?", nats_high="float?", signal="bool", significant="bool",
+        head="int?", p_bh="float?", n_lost="int?", n_gained="int?", p_no_loss="float?",
+        p_no_loss_nats="float?", layers=_INTEGERS, heads=_INTEGERS,
+    ),
+    "emergence": _schema(
+        capability="str", protocol="str", method="str", measure="str", axis="str",
+        estimate="float", low="float?", high="float?", layer="float", layer_low="float?",
+        layer_high="float?", layers=_INTEGERS, n_items="int", n_tasks="int", tasks="str",
+        n_resamples="int", n_dropped="int",
+    ),
+    "order": _schema(
+        first="str", second="str", protocol="str", method="str", measure="str",
+        difference="float", low="float?", high="float?", p="float", p_holm="float",
+    ),
+    "method_agreement": _schema(
+        capability="str", protocol="str", first="str", second="str", measure="str",
+        first_depth="float?", second_depth="float?", estimate="float", low="float?",
+        high="float?", p="float", p_holm="float", n_items="int", n_tasks="int", tasks="str",
+    ),
+    "protocol_interaction": _schema(
+        capability="str", first="str", second="str", group="str", layers=_INTEGERS,
+        share_first="float", share_first_low="float?", share_first_high="float?",
+        share_second="float", share_second_low="float?", share_second_high="float?",
+        difference="float", low="float?", high="float?", n_items="int", n_tasks="int",
+        tasks="str", p="float", p_holm="float",
+    ),
+    "left_out": _schema(
+        capability="str", protocol="str", method="str", task="str?", reason="str", axis="str",
+    ),
+    "removal": _schema(
+        by="str", step="int", intervention="str", layers=_INTEGERS, chosen="bool", split="str",
+        task="str", capability="str", item="str", protocol="str", correct="bool",
+        gold_logprob="float?",
+    ),
+    "removal_steps": _schema(
+        by="str", step="int", intervention="str", layers=_INTEGERS, split="str", task="str",
+        capability="str", protocol="str", n_items="int", chance="float", acc_intact="float",
+        acc="float", acc_diff="float", acc_diff_low="float?", acc_diff_high="float?",
+        share_lost="float?", share_low="float?", share_high="float?", p="float", p_holm="float",
+        nats="float?", nats_low="float?", nats_high="float?", signal="bool", significant="bool",
+    ),
+    "removal_curves": _schema(
+        by="str", protocol="str", capability="str", step="int", intervention="str",
+        layers=_INTEGERS, tasks="str", n_tasks="int", n_items="int", share_lost="float",
+        share_low="float?", share_high="float?", p="float", p_holm="float", significant="bool",
+    ),
+    "removal_candidates": _schema(
+        by="str", step="int", intervention="str", layers=_INTEGERS, chosen="bool",
+        protocol="str", n_tasks="int", n_items="int", share_lost="float", nats="float?",
+    ),
+    "interactions": _schema(
+        intervention="str", site="str", layers=_INTEGERS, heads=_INTEGERS, task="str",
+        capability="str", item="str", protocol="str", correct="bool", gold_logprob="float?",
+        margin="float?",
+    ),
+    "interaction_orders": _schema(permutation="int", place="int", layer="int", head="int?"),
+    "interaction_pairs": _schema(
+        task="str", capability="str", protocol="str", measure="str", site="str",
+        first_layer="int", first_head="int?", second_layer="int", second_head="int?",
+        n_items="int", cost_first="float", cost_second="float", cost_both="float",
+        interaction="float", low="float?", high="float?", excess="float?", excess_low="float?",
+        excess_high="float?", p="float", p_bh="float", signal="bool", significant="bool",
+        at_floor="str", verdict="str?",
+    ),
+    "shapley": _schema(
+        task="str", capability="str", protocol="str", measure="str", site="str", by="str",
+        layer="int", head="int?", n_items="int", n_permutations="int?", alone="float",
+        value="float", low="float?", high="float?", se="float?", se_sampling="float?",
+        total="float", signal="bool",
+    ),
+    "similarity": _schema(
+        task="str", capability="str", item="str", protocol="str", layer="int", influence="float",
+        angular=_FLOATS,
+    ),
+    "cka": _schema(
+        task="str", capability="str", protocol="str", stack="str?", layer="int", other="int",
+        n_items="int", cka="float?", cka_unbiased="float?",
+    ),
+    "angular": _schema(
+        task="str", capability="str", protocol="str", layer="int", n_layers="int", n_items="int",
+        distance="float", low="float?", high="float?", least="bool",
+    ),
+    "influence": _schema(
+        task="str", capability="str", protocol="str", layer="int", n_items="int",
+        influence="float", low="float?", high="float?",
+    ),
+    "prediction": _schema(
+        capability="str", protocol="str", predictor="str", effect="str", stack="str?",
+        n_layers="int", n_items="int", n_tasks="int", tasks="str", rho="float?", low="float?",
+        high="float?", p="float", p_holm="float",
+    ),
+    "pruning": _schema(
+        task="str", capability="str", item="str", protocol="str", intact_correct="bool",
+        predicted_correct="bool", measured_correct="bool", intact_gold_logprob="float?",
+        predicted_gold_logprob="float?", measured_gold_logprob="float?", intact_generated="str?",
+        predicted_generated="str?", measured_generated="str?",
+    ),
+    "comparison_layers": _schema(
+        run="str", capability="str", task="str", protocol="str", kind="str", site="str",
+        layer="int", start="float", end="float", n_items="int", share_lost="float?",
+        share_low="float?", share_high="float?", acc_diff="float", p_holm="float", signal="bool",
+        significant="bool",
+    ),
+    "comparison_estimates": _schema(
+        run="str", group="str?", **_QUANTITY, estimate="float", low="float?", high="float?",
+    ),
+    "comparison_differences": _schema(
+        unit="str", first="str", second="str", **_QUANTITY, estimate_first="float",
+        estimate_second="float", difference="float", low="float?", high="float?", p="float",
+        p_holm="float", significant="bool", n_first="int", n_second="int", error_runs="float?",
+        error_items="float?", df="float?",
+    ),
+    "comparison_groups": _schema(
+        group="str", n_runs="int", **_QUANTITY, mean="float", sd="float", least="float",
+        most="float",
+    ),
+    "comparison_left_out": _schema(
+        runs="str", capability="str?", task="str?", protocol="str?", method="str?", reason="str",
+    ),
+}  # fmt: skip
