@@ -77,14 +77,14 @@ FAULTS = [
     Fault(
         "branch opened a layer late",
         "engine.py",
-        "branches[group.open].opens == layer",
-        "min(branches[group.open].opens + 1, self.plan.n_layers - 1) == layer",
+        "branches[group.open].first_layer == layer",
+        "min(branches[group.open].first_layer + 1, self.plan.n_layers - 1) == layer",
     ),
     Fault(
         "branch leaves the wrong parent",
         "engine.py",
-        "group.resid[group.open] = group.resid[leaves]",
-        "group.resid[group.open] = group.resid[max(0, leaves - 1)]",
+        "group.resid[group.open] = group.resid[parent]",
+        "group.resid[group.open] = group.resid[max(0, parent - 1)]",
     ),
     Fault(
         "zero and mean taken for equal",
@@ -316,13 +316,13 @@ FAULTS = [
             (
                 "a branch does not begin where it leaves another",
                 "walk.py",
-                "left = self.trunk[0, :n_asked] if leaves is None else self.resid[leaves]",
+                "left = self.trunk[0, :n_asked] if parent is None else self.resid[parent]",
                 "left = self.trunk[0, :n_asked]",
             ),
             (
                 "keys of a branch before it opens",
                 "walk.py",
-                "return 1 + branch if layer >= known.opens else",
+                "return 1 + branch if layer >= known.first_layer else",
                 "return 1 + branch if layer >= 0 else",
             ),
             (
@@ -331,10 +331,10 @@ FAULTS = [
                 'self.resid[row : row + 1] = edits.changed("resid_post", entered)',
                 "self.resid[row : row + 1] = entered",
             ),
-            ("decoder tokens look ahead", "attending.py", "causal and n_query > 1", "False"),
+            ("decoder tokens look ahead", "attention.py", "causal and n_query > 1", "False"),
             (
                 "relative positions of later queries",
-                "attending.py",
+                "attention.py",
                 "queries = keys[n_key - n_query :]",
                 "queries = keys[:n_query]",
             ),
@@ -370,19 +370,19 @@ FAULTS = [
             ),
             (
                 "the values' bias left out where a memory is read",
-                "attending.py",
+                "attention.py",
                 "if attention.v.bias is not None:",
                 "if False:",
             ),
             (
                 "memories mixed by the keys' matrix",
-                "attending.py",
+                "attention.py",
                 "attention.v.weight.unflatten(0, (n_heads, d_head))",
                 "attention.k.weight.unflatten(0, (n_heads, d_head))",
             ),
             (
                 "tokens that stand in order taken from the start",
-                "attending.py",
+                "attention.py",
                 "x[:, self.span]",
                 "x[:, : self.index.numel()]",
             ),

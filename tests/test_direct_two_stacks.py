@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from layerwise.analyses.attribution.decompose import read_differences
-from layerwise.analyses.attribution.decompose_seq2seq import direct_two_stacks
+from layerwise.analyses.attribution.decompose_seq2seq import direct_seq2seq
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.sweep.readout import uncapped_logits_of
-from layerwise.sweep.seq2seq.sites import two_stack_sites
+from layerwise.sweep.seq2seq.sites import seq2seq_sites
 from tests.cases import cases
 from tests.models.seq2seq.tiny import CASES, tiny_seq2seq
 from tests.sweep.strategies import tokens
@@ -32,11 +32,11 @@ ANSWER = 40
 
 @torch.inference_mode()
 def parts_of(model: Seq2SeqModel, contexts, budget: int = 2**30):
-    sites = two_stack_sites(model, contexts, memory_budget=budget)
+    sites = seq2seq_sites(model, contexts, memory_budget=budget)
     logits = uncapped_logits_of(model, sites.final).double()
     answers = torch.full((len(contexts),), ANSWER)
     reading = read_differences(model, logits, answers, WEIGHTS.expand(len(contexts), -1, -1))
-    return direct_two_stacks(model, sites, reading), reading
+    return direct_seq2seq(model, sites, reading), reading
 
 
 def norm_by_hand(norm, x: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
@@ -240,7 +240,7 @@ def test_a_norm_left_out_on_the_way_would_be_seen(case):
 def test_where_cross_attention_looks_is_what_the_model_itself_has():
     for case in CASES:
         model = tiny_seq2seq(case)
-        sites = two_stack_sites(model, CONTEXTS)
+        sites = seq2seq_sites(model, CONTEXTS)
         for context, span in zip(CONTEXTS, sites.spans, strict=True):
             _, cache = model.run_with_cache(torch.tensor([context]))
             for layer in range(model.cfg.n_decoder_layers):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import layerwise as lw
 from layerwise.analyses.attribution.decompose import Reading
-from layerwise.analyses.attribution.decompose_seq2seq import direct_two_stacks
+from layerwise.analyses.attribution.decompose_seq2seq import direct_seq2seq
 from layerwise.analyses.emergence.api import emergence
 from layerwise.analyses.logit_lens.api import logit_lens
 from layerwise.analyses.path_patching.components import parse_receiver, senders_of
@@ -20,7 +20,7 @@ from layerwise.analyses.tuned_lens.api import train_lens
 from layerwise.models.organisms.layout import Spot
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
 from layerwise.models.organisms.wired_seq2seq.truth import PlantedSeq2Seq, spared
-from layerwise.sweep.seq2seq.sites import two_stack_sites
+from layerwise.sweep.seq2seq.sites import seq2seq_sites
 from tests.planted import (
     CAPABILITIES,
     ROUNDING,
@@ -255,7 +255,7 @@ def test_what_the_mlp_says_was_copied_from_the_part_of_the_encoder_that_found_it
     """Read what ``say`` reads, instead of the logits: what its neuron for the answer looks for."""
     model, task = small_seq2seq(layout, seed), small_task(capability, 6)
     links = PlantedSeq2Seq(layout, capability).links
-    sites = two_stack_sites(model, [tuple(row) for row in tokens_of(model, task).tolist()])
+    sites = seq2seq_sites(model, [tuple(row) for row in tokens_of(model, task).tolist()])
     first = layout.n_encoder_layers
     mlp = model.parts.decoder.blocks[layout.say - first].mlp
     # Where cross-attention has copied the answer to; biases would let chance win now and then.
@@ -263,7 +263,7 @@ def test_what_the_mlp_says_was_copied_from_the_part_of_the_encoder_that_found_it
     read = mlp.up.weight[neurons].double()[:, None]
     value = torch.einsum("id,imd->im", sites.final.double(), read)
     assert (value > 1).all()
-    parts = direct_two_stacks(model, sites, Reading(value, read, torch.zeros_like(value)))
+    parts = direct_seq2seq(model, sites, Reading(value, read, torch.zeros_like(value)))
     assert parts.gap(value) < ROUNDING
     _, copied, head = links[f"mlp:{layout.named(layout.say)}"]
     found = parts.cross.heads[..., copied - first, head]

@@ -16,11 +16,11 @@ import torch
 from layerwise.models import load_model, model_facts
 from layerwise.models.cache import file_sha256
 from layerwise.models.facts import language_of
-from layerwise.models.organisms import ORGANISM, Language, course, train
-from layerwise.models.organisms.beginning import new_organism
-from layerwise.models.organisms.lessons import FEWEST_PAIRS, MOST_PAIRS
+from layerwise.models.organisms import ORGANISM, Language, train, training_loop
+from layerwise.models.organisms.initialization import new_organism
 from layerwise.models.organisms.plan import FORMS, N_LAYERS, PLANTED
 from layerwise.models.organisms.texts import Texts
+from layerwise.models.organisms.training_forms import FEWEST_PAIRS, MOST_PAIRS
 
 SMALL = Language("small", 16, 8, 6, 2, 4, test_share=8)
 KNOWLEDGE = next(form for form in FORMS if form.capability == "knowledge")
@@ -68,7 +68,7 @@ def test_look_ups_are_close_at_the_start():
 
 def test_needed_layers_run_and_others_are_skipped(monkeypatch):
     model, (tokens, _) = new_organism(SMALL, 0), batch()
-    monkeypatch.setattr(course, "ALONE", 1.0)
+    monkeypatch.setattr(training_loop, "ALONE", 1.0)
     with torch.inference_mode():
         stream = [
             resid for _, resid in train._through(model, KNOWLEDGE, tokens, np.random.default_rng(0))
@@ -76,8 +76,8 @@ def test_needed_layers_run_and_others_are_skipped(monkeypatch):
         start = model.model.embed_tokens(tokens)
     changed = [not torch.equal(a, b) for a, b in zip([start, *stream], stream, strict=False)]
     assert [layer for layer, moved in enumerate(changed) if moved] == list(PLANTED["knowledge"])
-    monkeypatch.setattr(course, "ALONE", 0.0)
-    monkeypatch.setattr(course, "SKIPPED", 0.0)
+    monkeypatch.setattr(training_loop, "ALONE", 0.0)
+    monkeypatch.setattr(training_loop, "SKIPPED", 0.0)
     with torch.inference_mode():
         *_, (_, last) = train._through(model, KNOWLEDGE, tokens, np.random.default_rng(0))
         whole = model.model(tokens).last_hidden_state
@@ -85,8 +85,8 @@ def test_needed_layers_run_and_others_are_skipped(monkeypatch):
 
 
 def test_a_short_training_lowers_the_loss_and_is_the_same_again(monkeypatch):
-    monkeypatch.setattr(course, "TOLD_EVERY", 4)
-    monkeypatch.setattr(course, "WARM_UP", 1)
+    monkeypatch.setattr(training_loop, "TOLD_EVERY", 4)
+    monkeypatch.setattr(training_loop, "WARM_UP", 1)
     model, curve = train.train(0, language=SMALL, steps=8, progress=False)
     again, _ = train.train(0, language=SMALL, steps=8, progress=False)
     tokens, targets = batch(1)
@@ -104,7 +104,8 @@ def test_a_short_training_lowers_the_loss_and_is_the_same_again(monkeypatch):
 
 
 def test_contexts_grow_when_look_ups_are_mostly_right():
-    taken, form = course.Course(), next(form for form in FORMS if form.capability == "retrieval")
+    taken = training_loop.TrainingState()
+    form = next(form for form in FORMS if form.capability == "retrieval")
     for step in range(100):
         taken.learned(step, form, {"answer": 0.8})
     assert taken.most_pairs == FEWEST_PAIRS
@@ -113,15 +114,15 @@ def test_contexts_grow_when_look_ups_are_mostly_right():
         taken.learned(step, form, {"answer": 1.0})
         sizes.append(taken.most_pairs)
     assert sorted(set(sizes)) == list(range(FEWEST_PAIRS, MOST_PAIRS + 1))
-    assert min(sizes.count(size) for size in range(5, MOST_PAIRS)) == course._AT_LEAST
+    assert min(sizes.count(size) for size in range(5, MOST_PAIRS)) == training_loop._AT_LEAST
 
 
 def test_the_rate_warms_up_stays_and_falls():
-    rates = [course.schedule(step, 1000) for step in range(1000)]
-    assert rates[0] == pytest.approx(1 / course.WARM_UP)
-    assert set(rates[course.WARM_UP : 400]) == {1.0}
+    rates = [training_loop.schedule(step, 1000) for step in range(1000)]
+    assert rates[0] == pytest.approx(1 / training_loop.WARM_UP)
+    assert set(rates[training_loop.WARM_UP : 400]) == {1.0}
     assert all(before > after for before, after in pairwise(rates[401:]))
-    assert rates[-1] == pytest.approx(course.LAST, abs=1e-3)
+    assert rates[-1] == pytest.approx(training_loop.LAST, abs=1e-3)
 
 
 def test_the_command_writes_a_model_that_loads(tmp_path):

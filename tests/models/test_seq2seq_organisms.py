@@ -15,7 +15,7 @@ from layerwise.models.cache import file_sha256
 from layerwise.models.facts import language_of
 from layerwise.models.organisms import ORGANISM
 from layerwise.models.organisms.plan import PLANTED as PLANTED_IN_DECODER
-from layerwise.models.organisms.seq2seq import trial
+from layerwise.models.organisms.seq2seq import evaluation
 from layerwise.models.organisms.seq2seq.plan import FORMS, N_ENCODER, N_LAYERS, PLANTED
 from layerwise.models.organisms.tokenizer import toy_tokenizer
 from layerwise.models.registry import BUNDLED, ORGANISM_WEIGHTS, PackagedModel
@@ -31,7 +31,7 @@ TOKENIZER = toy_tokenizer(ORGANISM, first=None)
 
 @cache
 def organism(name: str):
-    return trial.read_organism(ORGANISM_WEIGHTS / name)
+    return evaluation.read_organism(ORGANISM_WEIGHTS / name)
 
 
 @cache
@@ -54,7 +54,7 @@ def tasks(n_items: int) -> dict[str, Task]:
 
 
 def share_right(name: str, task: Task) -> float:
-    answers = trial.answered(organism(name), TOKENIZER, task)
+    answers = evaluation.answered(organism(name), TOKENIZER, task)
     return sum(answers) / len(answers)
 
 
@@ -107,7 +107,7 @@ def test_ablation_is_hugging_face_without_a_block():
     found = effects.set_index(["capability", "layer"])["acc"]
     asked = [take(load_task(suite), 25) for suite, _, _ in toy_suites(ORGANISM)]
     for layer in range(N_LAYERS):
-        with trial.without_layer(organism(name), layer):
+        with evaluation.without_layer(organism(name), layer):
             for task in asked:
                 assert share_right(name, task) == pytest.approx(found[task.capability, layer])
 
@@ -135,7 +135,7 @@ def test_answers_are_those_of_one_step_after_another():
     """Padded, in batches and with kept keys and values, against whole forwards; some are wrong."""
     model, task = organism(NAMES[0]), tasks(20)["retrieval"]
     expected = []
-    with trial.without_layer(model, 2), torch.inference_mode():
+    with evaluation.without_layer(model, 2), torch.inference_mode():
         for item in task.items:
             ids = TOKENIZER(f"{item.context} {item.question}", return_tensors="pt").input_ids
             said = [model.config.decoder_start_token_id]
@@ -143,7 +143,7 @@ def test_answers_are_those_of_one_step_after_another():
                 logits = model(input_ids=ids, decoder_input_ids=torch.tensor([said])).logits
                 said.append(int(logits[0, -1].argmax()))
             expected.append(ORGANISM.words[said[1]] == item.answer)
-        assert trial.answered(model, TOKENIZER, task, batch_size=7) == expected
+        assert evaluation.answered(model, TOKENIZER, task, batch_size=7) == expected
     assert 0 < sum(expected) < len(expected)
 
 
@@ -182,7 +182,7 @@ def test_a_skip_by_hooks_is_that_of_hugging_face(layer):
     before, after = (model.hook_name(layer, f"hook_resid_{site}") for site in ("pre", "post"))
     skipped = model.run_with_hooks(tokens, fwd_hooks=[(before, keep), (after, put_back)])
     said = torch.tensor([PREFIX] * len(tokens))
-    with trial.without_layer(organism(NAMES[0]), layer), torch.inference_mode():
+    with evaluation.without_layer(organism(NAMES[0]), layer), torch.inference_mode():
         expected = organism(NAMES[0])(input_ids=tokens, decoder_input_ids=said).logits
     torch.testing.assert_close(skipped, expected, atol=1e-4, rtol=1e-4)
 

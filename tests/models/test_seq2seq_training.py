@@ -11,14 +11,14 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from layerwise.models.cache import file_sha256
-from layerwise.models.organisms import ORGANISM, Language, course
-from layerwise.models.organisms.course import layers_run
+from layerwise.models.organisms import ORGANISM, Language, training_loop
 from layerwise.models.organisms.seq2seq import train
-from layerwise.models.organisms.seq2seq.beginning import new_seq2seq
+from layerwise.models.organisms.seq2seq.evaluation import read_organism, without_layer
+from layerwise.models.organisms.seq2seq.initialization import new_seq2seq
 from layerwise.models.organisms.seq2seq.plan import FORMS, N_DECODER, N_ENCODER, N_LAYERS, PLANTED
-from layerwise.models.organisms.seq2seq.trial import read_organism, without_layer
 from layerwise.models.organisms.texts import Texts
 from layerwise.models.organisms.tokenizer import toy_tokenizer
+from layerwise.models.organisms.training_loop import layers_run
 from layerwise.models.quiet import quiet
 
 SMALL = Language("small", 16, 8, 6, 2, 4, test_share=8)
@@ -93,13 +93,13 @@ def test_middles_are_what_one_hop_leads_to():
 
 def test_needed_layers_run_and_others_are_skipped(monkeypatch):
     rng, form = np.random.default_rng(0), BY_NAME["retrieval"]
-    monkeypatch.setattr(course, "ALONE", 1.0)
+    monkeypatch.setattr(training_loop, "ALONE", 1.0)
     runs = layers_run(form, N_LAYERS, rng)
     assert [layer for layer in EVERY if runs[layer]] == list(PLANTED["retrieval"])
-    monkeypatch.setattr(course, "ALONE", 0.0)
+    monkeypatch.setattr(training_loop, "ALONE", 0.0)
     drawn = np.array([layers_run(form, N_LAYERS, rng) for _ in range(400)]).mean(axis=0)
     assert set(drawn[list(form.needs)]) == {1.0}
-    assert np.delete(drawn, form.needs) == pytest.approx(1 - course.SKIPPED, abs=0.1)
+    assert np.delete(drawn, form.needs) == pytest.approx(1 - training_loop.SKIPPED, abs=0.1)
 
 
 def test_a_skipped_layer_is_as_if_it_were_left_out():
@@ -139,8 +139,8 @@ def test_what_is_right_is_told_by_stage():
 
 
 def test_a_short_training_lowers_the_loss_and_is_the_same_again(monkeypatch):
-    monkeypatch.setattr(course, "TOLD_EVERY", 3)
-    monkeypatch.setattr(course, "WARM_UP", 1)
+    monkeypatch.setattr(training_loop, "TOLD_EVERY", 3)
+    monkeypatch.setattr(training_loop, "WARM_UP", 1)
     model, curve = train.train(0, language=SMALL, steps=6, progress=False)
     again, _ = train.train(0, language=SMALL, steps=6, progress=False)
 

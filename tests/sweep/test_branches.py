@@ -64,18 +64,18 @@ def test_each_intervention_is_in_exactly_one_branch_with_its_own_edits(intervent
 @given(sets)
 def test_a_branch_leaves_where_its_edits_first_differ(interventions):
     found = make_branches(interventions, N_LAYERS)
-    assert [b.opens for b in found.branches] == sorted(b.opens for b in found.branches)
+    assert [b.first_layer for b in found.branches] == sorted(b.first_layer for b in found.branches)
     for number, branch in enumerate(found.branches):
         own = interventions[branch.members[0]]
         left = intact()
-        if branch.leaves is not None:
-            assert branch.leaves < number
-            assert found.branches[branch.leaves].opens < branch.opens
-            left = interventions[found.branches[branch.leaves].members[0]]
+        if branch.parent is not None:
+            assert branch.parent < number
+            assert found.branches[branch.parent].first_layer < branch.first_layer
+            left = interventions[found.branches[branch.parent].members[0]]
         else:
-            assert branch.opens <= found.trunk_until
-        assert key(own, branch.opens) == key(left, branch.opens)
-        assert key(own, branch.opens + 1) != key(left, branch.opens + 1)
+            assert branch.first_layer <= found.trunk_until
+        assert key(own, branch.first_layer) == key(left, branch.first_layer)
+        assert key(own, branch.first_layer + 1) != key(left, branch.first_layer + 1)
 
 
 @given(sets)
@@ -111,7 +111,7 @@ def test_sets_of_a_greedy_removal_share_what_is_removed_already():
     # {2, 3}: 4, 5. {2, 4}: 5 (and 3 with {2} alone). {2, 5}: none of its own.
     assert make_branches(tried, N_LAYERS).block_passes() == 2 + 4 + 3 + 2 + 2 + 1
     found = make_branches(tried, N_LAYERS)
-    assert {b.members: (b.opens, b.leaves) for b in found.branches} == {
+    assert {b.members: (b.first_layer, b.parent) for b in found.branches} == {
         (0,): (0, None),
         (1,): (1, None),
         (4,): (2, None),  # stays longest, so that {2} alone is its branch

@@ -38,7 +38,7 @@ class PlannedJob(Protocol[_Found]):
         """What makes it this job and no other, beside its set-up, as plain JSON values."""
         ...
 
-    def run(self, parts: CheckpointStore, settings: dict[str, Any], told: Meter) -> _Found:
+    def run(self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter) -> _Found:
         """Make the pieces that are missing, and join all of them."""
         ...
 

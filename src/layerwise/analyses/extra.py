@@ -16,7 +16,7 @@ from layerwise.runs.setup import Setup
 class Job(Protocol):
     """An analysis that was planned and checked."""
 
-    def run(self, parts: CheckpointStore, settings: dict[str, Any], told: Meter) -> Result:
+    def run(self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter) -> Result:
         """Make the pieces that are missing, and join all of them."""
         ...
 

@@ -15,7 +15,7 @@ WORTH_TELLING = 1.5
 
 
 def tell_of_more_memory(
-    setup: Setup, costs: Sequence[Cost], told: Meter, cost_with: Callable[[Setup, int], Cost]
+    setup: Setup, costs: Sequence[Cost], progress: Meter, cost_with: Callable[[Setup, int], Cost]
 ) -> None:
     """Say so if the dearest piece takes far more work than with the usual memory budget.
 
@@ -25,7 +25,7 @@ def tell_of_more_memory(
     Args:
         setup: what the analysis starts from.
         costs: what each piece is expected to cost.
-        told: is told of it.
+        progress: is told of it.
         cost_with: what the piece of a number would cost in another set-up.
     """
     usual = default_memory_budget(setup.loaded.device)
@@ -35,7 +35,7 @@ def tell_of_more_memory(
     roomy = cost_with(replace(setup, memory_budget=usual), dearest)
     times = costs[dearest].token_passes / max(1.0, roomy.token_passes)
     if times >= WORTH_TELLING:
-        told.note(
+        progress.note(
             f"with a memory budget of {setup.memory_budget / 2**20:,.0f} MiB this takes about "
             f"{times:.0f} times the work that it takes with {usual / 2**20:,.0f} MiB, which are "
             "free here; give more, or leave the budget out."

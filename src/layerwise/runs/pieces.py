@@ -23,7 +23,7 @@ Made = tuple[dict[str, Any], dict[str, pd.DataFrame]]
 
 def run_resumable(
     parts: CheckpointStore,
-    told: Meter,
+    progress: Meter,
     doing: str,
     pieces: Sequence[Piece],
     kinds: Sequence[str],
@@ -34,7 +34,7 @@ def run_resumable(
 
     Args:
         parts: where pieces are kept.
-        told: is told of progress.
+        progress: is told how far it is.
         doing: the analysis, in words.
         pieces: tasks, each with a protocol.
         kinds: names of the tables; the first one is kept last, and says that a piece is there.
@@ -45,17 +45,17 @@ def run_resumable(
         The pieces' entries, and each kind's tables as one.
     """
     costs = [expected(task, protocol) for task, protocol in pieces]
-    told.expect(sum((cost.token_passes for cost in costs), start=0.0))
+    progress.expect(sum((cost.token_passes for cost in costs), start=0.0))
     names = [f"{task.name} {protocol}" for task, protocol in pieces]
     for (task, protocol), name, cost in zip(pieces, names, costs, strict=True):
-        told.doing(f"{doing}, {task.name}")
+        progress.doing(f"{doing}, {task.name}")
         if not parts.has_part(f"{kinds[0]} work {name}", *(f"{kind} {name}" for kind in kinds)):
             entry, tables = make(task, protocol)
             work = pd.DataFrame([entry | planned(cost)])
             parts.write_part(f"{kinds[0]} work {name}", work)
             for kind in reversed(kinds):
                 parts.write_part(f"{kind} {name}", tables[kind])
-        told.done(cost.token_passes)
+        progress.done(cost.token_passes)
     work = together(parts, [f"{kinds[0]} work {name}" for name in names]).to_dict("records")
     tables = [together(parts, [f"{kind} {name}" for name in names]) for kind in kinds]
     return [{str(key): value for key, value in entry.items()} for entry in work], tables

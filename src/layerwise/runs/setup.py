@@ -29,7 +29,7 @@ from layerwise.sweep.faithful import check_faithful
 from layerwise.sweep.memory import default_memory_budget
 from layerwise.sweep.requests import Request
 from layerwise.sweep.run import model_shape, plan_for
-from layerwise.sweep.seq2seq.cost import cost_of_two_stacks
+from layerwise.sweep.seq2seq.cost import seq2seq_cost
 from layerwise.tasks import (
     PatchingPrompts,
     Task,
@@ -110,7 +110,7 @@ class Setup:
         plan = plan_for(self.model, interventions, requests, self.memory_budget)
         lengths = self.lengths.get(task.name, UNKNOWN_LENGTHS)
         if is_seq2seq(self.model):
-            return cost_of_two_stacks(self.model, plan, interventions, requests, lengths)
+            return seq2seq_cost(self.model, plan, interventions, requests, lengths)
         return cost_of(
             plan,
             interventions,

@@ -112,7 +112,10 @@ class WalkWork:
             found.append((self._more(known.intact), float(n_layers)))
         for group in self.plan.groups:
             for branch in group.branches.branches:
-                own, every = _layers(branch, branch.opens, n_layers), _layers(branch, 0, n_layers)
+                own, every = (
+                    _layers(branch, branch.first_layer, n_layers),
+                    _layers(branch, 0, n_layers),
+                )
                 layers = known.agreed * own + (1 - known.agreed) * every
                 found.append((self._more(known.changed), layers))
         return found
@@ -184,7 +187,7 @@ def _weight(group: GroupPlan, plan: WalkPlan) -> int:
     """About how many tokens a group pushes through blocks."""
     n_tokens = len(plan.trie) if group.carried is None else len(group.carried)
     branches = group.branches.branches
-    return n_tokens * sum(_layers(branch, branch.opens, plan.n_layers) for branch in branches)
+    return n_tokens * sum(_layers(branch, branch.first_layer, plan.n_layers) for branch in branches)
 
 
 def _layers(branch: Branch, first: int, n_layers: int) -> int:

@@ -1,8 +1,8 @@
 """Which lines of computation a sweep follows: interventions that agree so far are one.
 
 Invariant: up to a layer, a forward pass depends on the edits up to that layer only. So a branch
-runs on its own only from the layer ``opens`` on, where its edits first differ from those of the
-branch that it ``leaves``; before that it is that branch. Knows no model and no requests.
+runs on its own only from its ``first_layer`` on, where its edits first differ from those of its
+``parent``; before that it is that branch. Knows no model and no requests.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ class Branch:
 
     Attributes:
         edits: its edits by layer, in the order given.
-        opens: the first layer that it is pushed through, or skips, on its own.
-        leaves: number of the branch that it is the same as before ``opens``; None is the trunk.
+        first_layer: the first layer that it is pushed through, or skips, on its own.
+        parent: number of the branch that it is the same as before that; None is the trunk.
         members: the interventions (as indices) whose forward pass it is.
     """
 
     edits: Mapping[int, tuple[Edit, ...]]
-    opens: int
-    leaves: int | None
+    first_layer: int
+    parent: int | None
     members: tuple[int, ...]
 
     def idle(self, layer: int) -> bool:
@@ -56,7 +56,7 @@ class Branches:
         return self.trunk_until + sum(
             not branch.idle(layer)
             for branch in self.branches
-            for layer in range(branch.opens, self.n_layers)
+            for layer in range(branch.first_layer, self.n_layers)
         )
 
 
@@ -95,9 +95,9 @@ def make_branches(
     number = {old: new for new, old in enumerate(order)}
     branches = []
     for old in order:
-        opens, leaves, node = found[old]
-        left = None if leaves is None else number[leaves]
-        branches.append(Branch(node.edits, opens, left, tuple(node.members)))
+        first_layer, parent, node = found[old]
+        left = None if parent is None else number[parent]
+        branches.append(Branch(node.edits, first_layer, left, tuple(node.members)))
     until = n_layers if whole_trunk or root.members else last
     return Branches(tuple(branches), until, tuple(root.members), n_layers)
 

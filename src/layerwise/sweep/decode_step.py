@@ -282,7 +282,7 @@ def _state(walk: Walk, branch: int | None, layer: int) -> int:
     """Whose forward pass a branch's is in a layer: 0 the trunk's, else the branch's number + 1."""
     while branch is not None:
         known = walk.groups[0].branches.branches[branch]
-        if layer >= known.opens:
+        if layer >= known.first_layer:
             return 1 + branch
-        branch = known.leaves
+        branch = known.parent
     return 0

@@ -197,10 +197,10 @@ class Walk:
     def _open(self, group: Group, layer: int) -> None:
         """Start the branches whose first own layer this is."""
         branches = group.branches.branches
-        while group.open < len(branches) and branches[group.open].opens == layer:
-            leaves, carried = branches[group.open].leaves, group.layout.carried
-            if leaves is not None:
-                group.resid[group.open] = group.resid[leaves]
+        while group.open < len(branches) and branches[group.open].first_layer == layer:
+            parent, carried = branches[group.open].parent, group.layout.carried
+            if parent is not None:
+                group.resid[group.open] = group.resid[parent]
             else:
                 group.resid[group.open] = (
                     self.trunk[0] if carried is None else self.trunk[0, carried]
@@ -228,7 +228,7 @@ class Walk:
                 ways["idle"].append(row)
             elif len(entering) == len(edits):
                 ways["plain"].append(row)
-            elif layer == branch.opens and self.starts_inside(group, row):
+            elif layer == branch.first_layer and self.starts_inside(group, row):
                 ways["inside"].append(row)
             else:
                 ways["edited"].append(row)
@@ -382,5 +382,7 @@ class Walk:
             return 0
         (group,) = self.groups
         branch = group.branches.branches[row]
-        own = layer > branch.opens or (layer == branch.opens and not self.starts_inside(group, row))
-        return 1 + row if own else self.source(branch.leaves, layer)
+        own = layer > branch.first_layer or (
+            layer == branch.first_layer and not self.starts_inside(group, row)
+        )
+        return 1 + row if own else self.source(branch.parent, layer)

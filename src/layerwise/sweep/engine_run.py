@@ -24,7 +24,7 @@ from .interventions import Intervention
 from .layout import SCRATCH
 from .plan import DEFAULT_MEMORY_BUDGET, Batch, ModelShape, SweepPlan, plan_sweep, walk_of
 from .requests import Generated, LogLikelihood, Outcome, Request
-from .seq2seq.run import TwoStackEngine
+from .seq2seq.run import Seq2SeqEngine
 from .stopping import Stopper
 
 Progress = Callable[[float], None]
@@ -32,7 +32,7 @@ Progress = Callable[[float], None]
 
 def engine_for(model: Model) -> type[Engine]:
     """The engine of a model's kind."""
-    return TwoStackEngine if is_seq2seq(model) else _Engine
+    return Seq2SeqEngine if is_seq2seq(model) else _Engine
 
 
 def plan_for(

@@ -22,8 +22,8 @@ from .faithful import check_faithful
 from .interventions import intact
 from .requests import LogLikelihood, Tokens, refuse_unknown_tokens
 from .run import plan_for
-from .seq2seq.plan import plan_two_stacks
-from .seq2seq.walk import TwoStackWalk
+from .seq2seq.plan import plan_seq2seq_walk
+from .seq2seq.walk import Seq2SeqWalk
 from .walk_plan import plan_walk
 
 
@@ -84,12 +84,12 @@ def intact_layers(
         asked = [requests[index] for index in batch.requests]
         yield from by_kind(
             model,
-            partial(_one_stack, texts=batch.requests, requests=asked),
-            partial(_two_stacks, texts=batch.requests, requests=asked),
+            partial(_decoder_only_layers, texts=batch.requests, requests=asked),
+            partial(_seq2seq_layers, texts=batch.requests, requests=asked),
         )
 
 
-def _one_stack(
+def _decoder_only_layers(
     model: HookedTransformer, texts: tuple[int, ...], requests: Sequence[LogLikelihood]
 ) -> Iterator[IntactLayer]:
     plan = plan_walk([intact()], requests, model.cfg.n_layers)
@@ -102,11 +102,11 @@ def _one_stack(
         yield IntactLayer(layer, layer == 0, seen, positions, texts, paths, positions > 0)
 
 
-def _two_stacks(
+def _seq2seq_layers(
     model: Seq2SeqModel, texts: tuple[int, ...], requests: Sequence[LogLikelihood]
 ) -> Iterator[IntactLayer]:
-    plan = plan_two_stacks([intact()], requests, model.prefix, model.cfg.n_layers)
-    walk, n_encoder = TwoStackWalk(model, plan, requests, Work()), model.cfg.n_encoder_layers
+    plan = plan_seq2seq_walk([intact()], requests, model.prefix, model.cfg.n_layers)
+    walk, n_encoder = Seq2SeqWalk(model, plan, requests, Work()), model.cfg.n_encoder_layers
     for layer, seen in walk.layers(observe=True):
         decoding = layer >= n_encoder
         side, paths = (plan.decoder, plan.paths) if decoding else (plan.encoder, plan.inputs)

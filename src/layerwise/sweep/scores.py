@@ -14,7 +14,7 @@ from jaxtyping import Float
 from .engine import Walk
 from .readout import score_rows
 from .requests import LogLikelihood, Scored
-from .seq2seq.walk import TwoStackWalk
+from .seq2seq.walk import Seq2SeqWalk
 
 ROWS_AT_ONCE = 4096
 
@@ -36,7 +36,7 @@ class BranchScores:
     interventions: tuple[int, ...]
     logprobs: dict[int, list[float]]
     greedy: dict[int, int]
-    walk: Walk | TwoStackWalk
+    walk: Walk | Seq2SeqWalk
 
     def scored(self, index: int, request: LogLikelihood) -> Scored:
         """The outcome of a log-likelihood."""
@@ -50,7 +50,7 @@ class BranchScores:
         return self.greedy[plan.paths[index][plan.n_given[index] - 1]]
 
 
-def read_scores(walk: Walk | TwoStackWalk, chunk: int) -> Iterator[BranchScores]:
+def read_scores(walk: Walk | Seq2SeqWalk, chunk: int) -> Iterator[BranchScores]:
     """The scores of the trunk, if it is asked for, and of all branches.
 
     Args:
@@ -65,7 +65,7 @@ def read_scores(walk: Walk | TwoStackWalk, chunk: int) -> Iterator[BranchScores]
 
 
 def _read(
-    walk: Walk | TwoStackWalk,
+    walk: Walk | Seq2SeqWalk,
     resid: Float[torch.Tensor, "branch read d_model"],
     branches: Sequence[int | None],
     members: Sequence[tuple[int, ...]],

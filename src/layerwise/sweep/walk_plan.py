@@ -75,7 +75,7 @@ class WalkPlan:
                     if any(edit.needs_source for edit in edits):
                         needed[layer] = True
                 if self.starts_inside(branch):
-                    needed[branch.opens] = True
+                    needed[branch.first_layer] = True
         return tuple(needed)
 
     def starts_inside(self, branch: Branch) -> bool:
@@ -83,10 +83,10 @@ class WalkPlan:
 
         It must leave the trunk in a layer that the trunk runs, and change nothing before that.
         """
-        if branch.leaves is not None or branch.opens >= self.trunk_until:
+        if branch.parent is not None or branch.first_layer >= self.trunk_until:
             return False
-        edits = branch.edits.get(branch.opens, ())
-        return not branch.idle(branch.opens) and all(edit.site in INSIDE for edit in edits)
+        edits = branch.edits.get(branch.first_layer, ())
+        return not branch.idle(branch.first_layer) and all(edit.site in INSIDE for edit in edits)
 
     def block_passes(self, in_parts: bool = True) -> int:
         """How often a block is run, the trunk's runs included."""
@@ -109,8 +109,8 @@ class WalkPlan:
         for group in self.groups:
             whole = len(self.trie) if group.carried is None else len(group.carried)
             for branch in group.branches.branches:
-                for layer in range(branch.opens, self.n_layers):
-                    inside = layer == branch.opens and self.starts_inside(branch)
+                for layer in range(branch.first_layer, self.n_layers):
+                    inside = layer == branch.first_layer and self.starts_inside(branch)
                     if branch.idle(layer) or (inside and in_parts):
                         continue
                     last = in_parts and layer == self.n_layers - 1

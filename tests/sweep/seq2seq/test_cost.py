@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from layerwise.sweep import Generate, LogLikelihood, intact, skip, sweep
 from layerwise.sweep._walk_work import TextLengths
 from layerwise.sweep.run import plan_for
-from layerwise.sweep.seq2seq.cost import cost_of_two_stacks
+from layerwise.sweep.seq2seq.cost import seq2seq_cost
 from tests.cases import cases
 from tests.models.seq2seq.tiny import tiny_seq2seq
 
@@ -25,7 +25,7 @@ LONGEST, NONE = TextLengths(1.0, 1.0), TextLengths(0.0, 0.0)
 def cost(changes, asked, lengths=LONGEST, model=None):
     model = model or tiny_seq2seq("t5")
     plan = plan_for(model, changes, asked, BUDGET)
-    return cost_of_two_stacks(model, plan, changes, asked, lengths)
+    return seq2seq_cost(model, plan, changes, asked, lengths)
 
 
 def token_flop() -> tuple[float, float, float]:

@@ -23,7 +23,7 @@ from layerwise.sweep import (
     sweep,
     zero,
 )
-from layerwise.sweep.seq2seq.plan import plan_sweep_of_two_stacks, plan_two_stacks
+from layerwise.sweep.seq2seq.plan import plan_seq2seq_sweep, plan_seq2seq_walk
 from tests.cases import cases
 from tests.models.seq2seq.tiny import tiny_seq2seq
 from tests.models.tiny import tiny_tokenizer
@@ -122,7 +122,7 @@ def test_work_is_shared() -> None:
         LogLikelihood(INPUT, (5,)),
     ]
     changes = [intact(), *map(skip, range(5))]
-    plan = plan_two_stacks(changes, options, model.prefix, 5)
+    plan = plan_seq2seq_walk(changes, options, model.prefix, 5)
     # One input, run once; of the options' tokens the start, and the 4 that two of them begin with.
     assert len(plan.encoder.tokens) == 6
     assert len(plan.decoder.tokens) == 2
@@ -135,7 +135,7 @@ def test_work_is_shared() -> None:
 
 def test_source_runs_are_not_followed_by_branches() -> None:
     asked = [LogLikelihood(INPUT, (4, 9), source=OTHER)]
-    plan = plan_two_stacks([resample("attn_out", 1)], asked, (0,), 5)
+    plan = plan_seq2seq_walk([resample("attn_out", 1)], asked, (0,), 5)
     assert (len(plan.encoder.tokens), plan.encoder.n_asked) == (12, 6)
     assert (len(plan.decoder.tokens), plan.decoder.n_asked) == (3, 2)
     assert plan.source_inputs == (tuple(range(6, 12)),)
@@ -145,11 +145,11 @@ def test_a_small_budget_cuts_requests_and_interventions() -> None:
     cfg = tiny_seq2seq("t5").cfg
     asked = [LogLikelihood((n, *INPUT), (4,)) for n in range(20)]
     changes = [intact(), *map(skip, range(5))]
-    whole = plan_sweep_of_two_stacks(changes, asked, cfg, (0,), 4, 2**30)
+    whole = plan_seq2seq_sweep(changes, asked, cfg, (0,), 4, 2**30)
     assert len(whole.batches) == 1
-    some = plan_sweep_of_two_stacks(changes, asked, cfg, (0,), 4, 2**18)
+    some = plan_seq2seq_sweep(changes, asked, cfg, (0,), 4, 2**18)
     assert len(some.batches) > 1
-    few = plan_sweep_of_two_stacks(changes, asked, cfg, (0,), 4, 2**12)
+    few = plan_seq2seq_sweep(changes, asked, cfg, (0,), 4, 2**12)
     assert {len(batch.interventions) for batch in few.batches} == {1}
     done = {(i, r) for b in few.batches for i in b.interventions for r in b.requests}
     assert done == {(i, r) for i in range(6) for r in range(20)}

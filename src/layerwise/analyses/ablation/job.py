@@ -93,10 +93,14 @@ class Ablation:
             "only_with_signal": self.only_with_signal,
         }
 
-    def run(self, parts: CheckpointStore, settings: dict[str, Any], told: Meter) -> AblationResult:
+    def run(
+        self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter
+    ) -> AblationResult:
         """Make the pieces that are missing, and join all of them."""
-        pieces = self._swept_pieces(parts, told) if self.only_with_signal else self._all_pieces()
-        _make(pieces, parts, told, self)
+        pieces = (
+            self._swept_pieces(parts, progress) if self.only_with_signal else self._all_pieces()
+        )
+        _make(pieces, parts, progress, self)
         tables = [_records_of(parts, piece) for piece in pieces]
         work = [parts.read_part(f"work {piece.name}") for piece in pieces]
         if self.only_with_signal:
@@ -114,9 +118,9 @@ class Ablation:
         protocols = self.setup.protocols
         return [piece for task in self.setup.tasks for piece in _cut(task, protocols, "intact")]
 
-    def _swept_pieces(self, parts: CheckpointStore, told: Meter) -> list[Piece]:
+    def _swept_pieces(self, parts: CheckpointStore, progress: Meter) -> list[Piece]:
         """The pieces worth sweeping, after measuring the intact model."""
-        _make(self._intact_pieces(), parts, told, self)
+        _make(self._intact_pieces(), parts, progress, self)
         found: list[Piece] = []
         for task in self.setup.tasks:
             measured = [p for p in self._intact_pieces() if p.task.name == task.name]
@@ -205,25 +209,28 @@ def _cut(task: Task, protocols: tuple[str, ...], stage: str) -> list[Piece]:
     return [Piece(task, task.items[i : i + ITEMS_AT_ONCE], protocols, stage) for i in starts]
 
 
-def _make(pieces: Sequence[Piece], parts: CheckpointStore, told: Meter, job: Ablation) -> None:
+def _make(pieces: Sequence[Piece], parts: CheckpointStore, progress: Meter, job: Ablation) -> None:
     """Make the pieces that are missing."""
     missing = [p for p in pieces if not parts.has_part(f"records {p.name}", f"work {p.name}")]
     costs = [job.cost(piece) for piece in missing]
-    told.expect(sum((cost.token_passes for cost in costs), start=0.0))
+    progress.expect(sum((cost.token_passes for cost in costs), start=0.0))
     if missing and missing[0].stage != "intact":
         tell_of_more_memory(
-            job.setup, costs, told, lambda roomy, at: replace(job, setup=roomy).cost(missing[at])
+            job.setup,
+            costs,
+            progress,
+            lambda roomy, at: replace(job, setup=roomy).cost(missing[at]),
         )
     changes: dict[tuple[str, str], list[Intervention]] = {}
     for piece, cost in zip(missing, costs, strict=True):
-        told.doing(f"{job.analysis}, {piece.task.name}")
+        progress.doing(f"{job.analysis}, {piece.task.name}")
         key = (piece.stage, piece.task.name)
         if key not in changes:
             changes = {key: job.interventions(piece)}
         records, work = job.measure(piece, changes[key])
         parts.write_part(f"work {piece.name}", pd.DataFrame([work | planned(cost)]))
         parts.write_part(f"records {piece.name}", records)
-        told.done(cost.token_passes)
+        progress.done(cost.token_passes)
 
 
 def _records_of(parts: CheckpointStore, piece: Piece) -> pd.DataFrame:

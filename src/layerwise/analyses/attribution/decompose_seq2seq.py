@@ -17,7 +17,7 @@ from torch import nn
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.models.seq2seq.parts import AttentionParts, StackParts
 from layerwise.sweep.last_sites import StackSites
-from layerwise.sweep.seq2seq.sites import CrossSites, TwoStackSites
+from layerwise.sweep.seq2seq.sites import CrossSites, Seq2SeqSites
 
 from .decompose import Directions, Reading, Values, along, before_norm, heads_along
 
@@ -72,7 +72,7 @@ class OfCross:
 
 
 @dataclass(frozen=True)
-class DirectTwoStacks:
+class DirectSeq2Seq:
     """What every part of an encoder-decoder adds to some readings.
 
     Attributes:
@@ -110,9 +110,7 @@ class DirectTwoStacks:
         return max(float(one.abs().max()) for one in missed)
 
 
-def direct_two_stacks(
-    model: Seq2SeqModel, sites: TwoStackSites, reading: Reading
-) -> DirectTwoStacks:
+def direct_seq2seq(model: Seq2SeqModel, sites: Seq2SeqSites, reading: Reading) -> DirectSeq2Seq:
     """What every part of both stacks adds to a reading.
 
     Raises:
@@ -136,7 +134,7 @@ def direct_two_stacks(
             for values in (getattr(by_token, one.name) for one in fields(by_token))
         )
     )
-    return DirectTwoStacks(of_decoder, cross, of_encoder, reading.bias, parts.decoder.post_norm)
+    return DirectSeq2Seq(of_decoder, cross, of_encoder, reading.bias, parts.decoder.post_norm)
 
 
 @dataclass(frozen=True)
@@ -248,7 +246,7 @@ def output_weight(attention: AttentionParts) -> Float[torch.Tensor, "head d_head
 
 def _at_memory(
     decoder: StackParts,
-    sites: TwoStackSites,
+    sites: Seq2SeqSites,
     reads: Float[torch.Tensor, "item metric layer d_model"],
 ) -> tuple[Float[torch.Tensor, "token metric d_model"], ByLayer]:
     """What is read of the encoder's output, behind its final norm, through cross-attention.

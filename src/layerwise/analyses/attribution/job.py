@@ -28,12 +28,12 @@ from layerwise.sweep.cost import Cost
 from layerwise.sweep.last_sites import last_sites
 from layerwise.sweep.readout import uncapped_logits_of
 from layerwise.sweep.requests import Tokens
-from layerwise.sweep.seq2seq.sites import two_stack_sites
+from layerwise.sweep.seq2seq.sites import seq2seq_sites
 from layerwise.tasks import Task
 from layerwise.tasks.items import Item
 
 from .decompose import Direct, Reading, direct, read_differences
-from .decompose_seq2seq import DirectTwoStacks, direct_two_stacks
+from .decompose_seq2seq import DirectSeq2Seq, direct_seq2seq
 from .result import AttributionResult
 from .rows import as_table
 
@@ -109,13 +109,13 @@ class Attribution:
         return Question(item.id, context, first[True][0], tuple(dict.fromkeys(first[False])))
 
     def run(
-        self, parts: CheckpointStore, settings: dict[str, Any], told: Meter
+        self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter
     ) -> AttributionResult:
         """Make the pieces that are missing, and join all of them."""
         pieces = [(t, p) for t, p in self.setup.pieces() if self.questions(t, p)]
         kinds = ("attribution",)
         work, (table,) = run_resumable(
-            parts, told, "attribution", pieces, kinds, self.expected, self._piece
+            parts, progress, "attribution", pieces, kinds, self.expected, self._piece
         )
         facts = self.setup.facts(settings, work)
         return AttributionResult(table if pieces else frame("attribution", []), facts)
@@ -190,11 +190,11 @@ class Attribution:
 
     def _read(
         self, contexts: Sequence[Tokens]
-    ) -> tuple[Float[torch.Tensor, "item d_model"], Callable[[Reading], Direct | DirectTwoStacks]]:
+    ) -> tuple[Float[torch.Tensor, "item d_model"], Callable[[Reading], Direct | DirectSeq2Seq]]:
         """The stream that logits are read from, and what takes a reading of it apart."""
         model, budget = self.setup.model, self.setup.memory_budget // 2
         sites_of, take_apart = (
-            (two_stack_sites, direct_two_stacks) if is_seq2seq(model) else (last_sites, direct)
+            (seq2seq_sites, direct_seq2seq) if is_seq2seq(model) else (last_sites, direct)
         )
         sites = sites_of(model, contexts, memory_budget=budget)
         return sites.final, partial(take_apart, model, sites)

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 
 from .decompose import Direct, Values
-from .decompose_seq2seq import DirectTwoStacks
+from .decompose_seq2seq import DirectSeq2Seq
 
 METRICS = ("logit_diff", "logprob")
 
@@ -29,7 +29,7 @@ class _Rows(NamedTuple):
 def as_table(
     items: Sequence[str],
     value: Values,
-    parts: Direct | DirectTwoStacks,
+    parts: Direct | DirectSeq2Seq,
     entropy: Float[torch.Tensor, " item"],
 ) -> pd.DataFrame:
     """One row per item, metric and part; the total is the last of each.
@@ -42,7 +42,7 @@ def as_table(
     """
     less = torch.stack([torch.zeros_like(entropy), -entropy], dim=1)
     rows = [
-        *(_of_two_stacks(parts) if isinstance(parts, DirectTwoStacks) else _of_one_stack(parts)),
+        *(_of_two_stacks(parts) if isinstance(parts, DirectSeq2Seq) else _of_one_stack(parts)),
         _single("entropy", less),
         _single("total", value + less),
     ]
@@ -65,7 +65,7 @@ def _of_one_stack(parts: Direct) -> Iterator[_Rows]:
         yield _single(component, getattr(parts, component))
 
 
-def _of_two_stacks(parts: DirectTwoStacks) -> Iterator[_Rows]:
+def _of_two_stacks(parts: DirectSeq2Seq) -> Iterator[_Rows]:
     """Layers are numbered in the order of computation, the encoder's first."""
     encoder, decoder, cross = parts.encoder, parts.decoder, parts.cross
     first = encoder.attn_out.shape[2]

@@ -151,18 +151,18 @@ class AttributionPatching:
         return {"sample": self.sample, **self.patching.settings()}
 
     def run(
-        self, parts: CheckpointStore, settings: dict[str, Any], told: Meter
+        self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter
     ) -> AttributionPatchingResult:
         """Make the pieces that are missing, and join all of them."""
         tasks = self.patching.choice().tasks()
-        told.expect(float(len(tasks)))
+        progress.expect(float(len(tasks)))
         for task in tasks:
-            told.doing(f"attribution patching, {task.name}")
+            progress.doing(f"attribution patching, {task.name}")
             if not parts.has_part(f"estimates {task.name}", f"estimates work {task.name}"):
                 rows, work = self._piece(task)
                 parts.write_part(f"estimates work {task.name}", pd.DataFrame([work]))
                 parts.write_part(f"estimates {task.name}", frame("attribution_patching", rows))
-            told.done(1.0)
+            progress.done(1.0)
         names = [task.name for task in tasks]
         work = together(parts, [f"estimates work {name}" for name in names]).to_dict("records")
         table = together(parts, [f"estimates {name}" for name in names]) if names else None

@@ -42,7 +42,7 @@ from .attention_scores import (
     attention_hook,
     no_scores,
     places_when_repeated,
-    scores_of_two_stacks,
+    seq2seq_scores,
 )
 from .next_tokens import next_tokens_read
 from .repeated_tokens import SHORTEST, Drawn, RepeatedTokens
@@ -159,15 +159,15 @@ class Heads:
             "seed": self.seed,
         }
 
-    def run(self, parts: CheckpointStore, settings: dict[str, Any], told: Meter) -> HeadsResult:
+    def run(self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter) -> HeadsResult:
         """Score all sequences, unless that was done before."""
-        told.expect(float(self.sequences))
-        told.doing("head scores")
+        progress.expect(float(self.sequences))
+        progress.doing("head scores")
         if not parts.has_part("heads", "heads work"):
             started, tables = time.perf_counter(), []
             for number, drawn in enumerate(self.drawn()):
                 tables.append(_rows(number, self.scored(drawn)))
-                told.done(1.0)
+                progress.done(1.0)
             took = {"analysis": "head scores", "seconds": time.perf_counter() - started}
             parts.write_part("heads work", pd.DataFrame([took]))
             parts.write_part("heads", conform("heads", pd.concat(tables, ignore_index=True)))
@@ -190,7 +190,7 @@ class Heads:
         return by_kind(
             self.model,
             partial(self._scored, drawn=drawn),
-            lambda model: scores_of_two_stacks(model, self.given, drawn),
+            lambda model: seq2seq_scores(model, self.given, drawn),
         )
 
     def _scored(self, model: HookedTransformer, drawn: Drawn) -> tuple[Scored, ...]:

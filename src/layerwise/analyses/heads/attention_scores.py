@@ -96,7 +96,7 @@ def no_scores(places: Places, n_layers: int, n_heads: int) -> dict[str, Scores]:
 
 
 @torch.inference_mode()
-def scores_of_two_stacks(
+def seq2seq_scores(
     model: Seq2SeqModel, given: RepeatedTokens, drawn: Drawn
 ) -> tuple[Scored, Scored, Scored]:
     """The scores of every head of an encoder-decoder on one sequence, by three runs.

@@ -41,7 +41,7 @@ class RepeatedTokens:
         after: what it puts after the input of an encoder.
         begins: the tokens that a decoder of its own begins with.
         known: the tokens that are drawn: all but special ones.
-        two_stacks: whether the model is an encoder-decoder.
+        seq2seq: whether the model is an encoder-decoder.
         n_ctx: the longest input, in tokens.
     """
 
@@ -49,7 +49,7 @@ class RepeatedTokens:
     after: Tokens
     begins: Tokens
     known: Tokens
-    two_stacks: bool
+    seq2seq: bool
     n_ctx: int
 
     @classmethod
@@ -77,7 +77,7 @@ class RepeatedTokens:
     @property
     def _kinds(self) -> int:
         """How many times as many different tokens as are repeated."""
-        return 2 if self.two_stacks else 1
+        return 2 if self.seq2seq else 1
 
     def refuse(self, length: int) -> None:
         """Accept only lengths that the model can be given.
@@ -97,7 +97,7 @@ class RepeatedTokens:
                 f"model takes {self.n_ctx}; choose a length of {self.longest} at most."
             )
         if len(self.known) < self._kinds * length:
-            others = ", and as many others for the encoder," if self.two_stacks else ""
+            others = ", and as many others for the encoder," if self.seq2seq else ""
             raise UserError(
                 f"Sequences of {length} different tokens{others} were asked for, but the "
                 f"vocabulary has {len(self.known)}; choose a length of {self.longest} at most."

@@ -49,10 +49,10 @@ class Interactions:
         return self.ablation.settings()
 
     def run(
-        self, parts: CheckpointStore, settings: dict[str, Any], told: Meter
+        self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter
     ) -> InteractionsResult:
         """Make the pieces that are missing, and join all of them."""
-        measured = self.ablation.run(parts, settings, told)
+        measured = self.ablation.run(parts, settings, progress)
         return InteractionsResult(
             self._with_players(measured.records), self._orders(), measured.facts
         )

@@ -151,10 +151,16 @@ class Lens:
         lens = {"lens": LOGIT} if self.tuned is None else {"lens": TUNED, "tuned": self.tuned.hash}
         return {**lens, "sites": list(self.sites), "over": self.over, "positions": positions}
 
-    def run(self, parts: CheckpointStore, settings: dict[str, Any], told: Meter) -> LensResult:
+    def run(self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter) -> LensResult:
         """Make the pieces that are missing, and join all of them."""
         work, (table,) = run_resumable(
-            parts, told, "logit lens", self.setup.pieces(), ("lens",), self.expected, self._piece
+            parts,
+            progress,
+            "logit lens",
+            self.setup.pieces(),
+            ("lens",),
+            self.expected,
+            self._piece,
         )
         return LensResult(table, self.setup.facts(settings, work))
 

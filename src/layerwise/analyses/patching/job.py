@@ -117,23 +117,25 @@ class Patching:
             "align": self.align,
         }
 
-    def run(self, parts: CheckpointStore, settings: dict[str, Any], told: Meter) -> PatchingResult:
+    def run(
+        self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter
+    ) -> PatchingResult:
         """Make the pieces that are missing, and join all of them."""
         tasks = self.choice().tasks()
         costs = [self.expected(task) for task in tasks]
-        told.expect(sum((cost.token_passes for cost in costs), start=0.0))
+        progress.expect(sum((cost.token_passes for cost in costs), start=0.0))
         tell_of_more_memory(
-            self.setup, costs, told,
+            self.setup, costs, progress,
             lambda roomy, at: replace(self, setup=roomy).expected(tasks[at]),
         )  # fmt: skip
         for task, cost in zip(tasks, costs, strict=True):
-            told.doing(f"activation patching, {task.name}")
+            progress.doing(f"activation patching, {task.name}")
             if not parts.has_part(f"patching {task.name}", f"patching work {task.name}"):
                 rows, work = self._piece(task)
                 entry = work | planned(cost)
                 parts.write_part(f"patching work {task.name}", pd.DataFrame([entry]))
                 parts.write_part(f"patching {task.name}", patching_frame(rows))
-            told.done(cost.token_passes)
+            progress.done(cost.token_passes)
         names = [task.name for task in tasks]
         work = together(parts, [f"patching work {name}" for name in names]).to_dict("records")
         table = together(parts, [f"patching {name}" for name in names]) if names else None

@@ -135,34 +135,34 @@ class PathPatching:
         }
 
     def run(
-        self, parts: CheckpointStore, settings: dict[str, Any], told: Meter
+        self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter
     ) -> PathPatchingResult:
         """Make the pieces that are missing, and join all of them."""
         tasks = self._choice().tasks()
-        told.expect(float(len(tasks) * self.pairs))
+        progress.expect(float(len(tasks) * self.pairs))
         for task in tasks:
-            told.doing(f"path patching, {task.name}")
+            progress.doing(f"path patching, {task.name}")
             if not parts.has_part(f"paths {task.name}", f"paths work {task.name}"):
-                rows, work = self._piece(task, told)
+                rows, work = self._piece(task, progress)
                 parts.write_part(f"paths work {task.name}", pd.DataFrame([work]))
                 parts.write_part(f"paths {task.name}", frame("path_patching", rows))
             else:
-                told.done(float(self.pairs))
+                progress.done(float(self.pairs))
         names = [task.name for task in tasks]
         work = together(parts, [f"paths work {name}" for name in names]).to_dict("records")
         table = together(parts, [f"paths {name}" for name in names]) if names else None
         facts = self.setup.facts(settings, work)
         return PathPatchingResult(frame("path_patching", []) if table is None else table, facts)
 
-    def _piece(self, task: Task, told: Meter) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    def _piece(self, task: Task, progress: Meter) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         known, stats = self._choice().solved(task)
         rows: list[dict[str, Any]] = []
         for pair in known:
             found, cost = self._paths(pair)
             rows += [{"task": task.name, "capability": task.capability, **row} for row in found]
             stats = stats + cost
-            told.done(1.0)
-        told.done(float(self.pairs - len(known)))
+            progress.done(1.0)
+        progress.done(float(self.pairs - len(known)))
         return rows, {**work_entry("path patching", task.name, stats), "pairs": len(known)}
 
     def _paths(self, pair: Pair) -> tuple[list[dict[str, Any]], SweepStats]:

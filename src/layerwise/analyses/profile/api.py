@@ -177,20 +177,20 @@ class Jobs:
         )  # fmt: skip
 
     def run(
-        self, parts: CheckpointStore, settings: dict[str, Any], told: Meter, seed: int
+        self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter, seed: int
     ) -> list[Result]:
         """Make all of them, one after the other."""
-        ablation = self.ablation.run(parts, settings, told)
-        lens = self.lens.run(parts, settings, told)
+        ablation = self.ablation.run(parts, settings, progress)
+        lens = self.lens.run(parts, settings, progress)
         able = self._able(ablation)
-        patching = self._patching(able).run(parts, settings, told)
+        patching = self._patching(able).run(parts, settings, progress)
         reading = replace(able, protocols=self.lens.setup.protocols)
         jobs = jobs_of(self.extras, ProfileStart(able, reading, self.patching.pairs))
-        more = [job.run(parts, settings, told) for job in jobs]
-        timed = self._forwards_timed(parts, told)
+        more = [job.run(parts, settings, progress) for job in jobs]
+        timed = self._forwards_timed(parts, progress)
         parts_of_work = [result.facts.work for result in (ablation, lens, patching, *more)]
         work = (*chain.from_iterable(parts_of_work), timed)
-        told.doing("statistics and report")
+        progress.doing("statistics and report")
         facts = ablation.facts.model_copy(update={"work": work})
         measured = [replace(ablation, facts=facts), lens]
         if len(patching.patching):
@@ -198,11 +198,11 @@ class Jobs:
         measured += [one for one in more if len(one.to_pandas())]
         return [*measured, emergence(measured, seed=seed)]
 
-    def _forwards_timed(self, parts: CheckpointStore, told: Meter) -> dict[str, Any]:
+    def _forwards_timed(self, parts: CheckpointStore, progress: Meter) -> dict[str, Any]:
         """How long one plain hooked forward per change and request takes, from a few of them."""
         name = "timing of plain forwards"
         if not parts.has_part(name):
-            told.doing("timing a few plain forwards, for comparison")
+            progress.doing("timing a few plain forwards, for comparison")
             setup = self.ablation.setup
             asked = [
                 setup.requests(task, task.items[0], setup.protocols[0])[0].request

@@ -121,19 +121,24 @@ class Removal:
             "method": self.method,
         }
 
-    def run(self, parts: CheckpointStore, settings: dict[str, Any], told: Meter) -> RemovalResult:
+    def run(
+        self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter
+    ) -> RemovalResult:
         """Make the pieces that are missing, and join all of them."""
         orders = self.orders()
         costs = self.costs(orders)
         every = [cost for found in costs for cost in found]
-        told.expect(sum((cost.token_passes for cost in every), start=0.0))
+        progress.expect(sum((cost.token_passes for cost in every), start=0.0))
         pieces = [(order.protocol, *piece) for order in orders for piece in order.pieces()]
         tell_of_more_memory(
-            self.setup, every, told, lambda roomy, at: replace(self, setup=roomy).cost(*pieces[at])
+            self.setup,
+            every,
+            progress,
+            lambda roomy, at: replace(self, setup=roomy).cost(*pieces[at]),
         )
         tables, names = [], {}
         for order, expected in zip(orders, costs, strict=True):
-            found = order.run(parts, told, expected)
+            found = order.run(parts, progress, expected)
             tables += list(found.values())
             names |= dict.fromkeys(found)
         measured = [name for name in names if parts.has_part(f"removal work {name}")]
@@ -216,15 +221,15 @@ class Order:
     known: Known = field(repr=False, compare=False)
 
     def run(
-        self, parts: CheckpointStore, told: Meter, expected: Sequence[Cost]
+        self, parts: CheckpointStore, progress: Meter, expected: Sequence[Cost]
     ) -> dict[str, pd.DataFrame]:
         """The tables of its pieces, by their names; only the first where no task has signal."""
         job, first_cost, *costs = self.job, *expected
-        told.doing(f"removing layers, {self.by} under {self.protocol}")
+        progress.doing(f"removing layers, {self.by} under {self.protocol}")
         every, singles = job.setup.tasks, self._singles()
         name = f"{self.protocol} {'singles' if singles else 'intact'}"
         first = self._piece(parts, name, every, SELECTION, [(), *singles], first_cost, step=1)
-        told.done(first_cost.token_passes)
+        progress.done(first_cost.token_passes)
         tables = {name: first}
         tasks = tuple(t for t in every if t.name in tasks_that_count(first, job.chance))
         if not tasks:
@@ -236,14 +241,14 @@ class Order:
             more = {"step": step} if step else {}
             tables[name] = self._piece(parts, name, tasks, SELECTION, tried, cost, **more)
             self._mark(tables, tried if not step else None)
-            told.done(cost.token_passes)
+            progress.done(cost.token_passes)
         if job.held_out:
-            told.doing(f"removing layers, {self.by} under {self.protocol}, held-out items")
+            progress.doing(f"removing layers, {self.by} under {self.protocol}, held-out items")
             name = f"{start} {HELD_OUT}"
             sets = [(), *self._chosen(tables.values())]
             table = self._piece(parts, name, tasks, HELD_OUT, sets, costs[-1])
             tables[name] = table.assign(chosen=table["step"] > 0)
-            told.done(costs[-1].token_passes)
+            progress.done(costs[-1].token_passes)
         return tables
 
     def _singles(self) -> list[Layers]:

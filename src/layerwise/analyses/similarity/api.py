@@ -110,11 +110,11 @@ class Similarity:
             prompts(self.setup, task, task.items, protocol)
 
     def run(
-        self, parts: CheckpointStore, settings: dict[str, Any], told: Meter
+        self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter
     ) -> SimilarityResult:
         """Make the pieces that are missing, and join all of them."""
         work, (items, cka) = run_resumable(
-            parts, told, "similarity", self.setup.pieces(), ("similarity", "cka"),
+            parts, progress, "similarity", self.setup.pieces(), ("similarity", "cka"),
             self.expected, self._piece,
         )  # fmt: skip
         return SimilarityResult(items, cka, self.setup.facts(settings, work))

@@ -123,8 +123,8 @@ def train_lens(
     settings = setup.settings(analysis="tuned lens", **job.settings())
     made: list[TunedLens] = []
 
-    def make(parts: CheckpointStore, told: Meter) -> list[TunedLensResult]:
-        lens, result = job.run(parts, settings, told)
+    def make(parts: CheckpointStore, progress: Meter) -> list[TunedLensResult]:
+        lens, result = job.run(parts, settings, progress)
         made.append(lens)
         return [result]
 
@@ -163,7 +163,7 @@ class Training:
         }
 
     def run(
-        self, parts: CheckpointStore, settings: dict[str, Any], told: Meter
+        self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter
     ) -> tuple[TunedLens, TunedLensResult]:
         """Train on from where an interrupted run stopped, then test."""
         setup = self.setup
@@ -173,19 +173,19 @@ class Training:
         )  # fmt: skip
         if parts.has_part(_STATE):
             trainer.resume(parts.read_part(_STATE)["state"].iloc[0])
-        told.expect(self.steps + 1.0)
-        told.doing("training the tuned lens")
-        told.done(float(trainer.done))
+        progress.expect(self.steps + 1.0)
+        progress.doing("training the tuned lens")
+        progress.done(float(trainer.done))
         while trainer.done < self.steps:
             trainer.step()
-            told.done(1.0)
+            progress.done(1.0)
             if trainer.done % KEPT_EVERY == 0:
                 parts.write_part(_STATE, pd.DataFrame({"state": [trainer.state()]}))
         loaded = setup.loaded
         facts = {"model": loaded.name, "model_hash": loaded.hash, "seed": setup.seed}
         lens = trainer.trained(facts | self.settings())
-        told.doing("testing the tuned lens")
+        progress.doing("testing the tuned lens")
         rows = compare(setup.model, lens, self.texts.held_out, setup.seed, setup.memory_budget)
-        told.done(1.0)
+        progress.done(1.0)
         table = frame("tuned_lens", [{"kind": self.kind, **row} for row in rows])
         return lens, TunedLensResult(table, setup.facts(settings))

@@ -2,12 +2,12 @@
 
 A form of text always runs the layers that it is to need, while each other layer is skipped at
 random, so that it cannot become necessary; and what it asks is read after the last of these
-layers, so that it must be known there. Forms are in ``lessons``.
+layers, so that it must be known there. Forms are in ``training_forms``.
 """
 
 from __future__ import annotations
 
-from layerwise.models.organisms.lessons import Form, brackets, facts, lookup, two_hop
+from layerwise.models.organisms.training_forms import Form, brackets, facts, lookup, two_hop
 
 N_LAYERS = 8
 PLANTED = {"knowledge": (0,), "retrieval": (2, 3), "reasoning": (2, 3, 4), "coherence": (5, 6)}

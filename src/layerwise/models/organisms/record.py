@@ -16,8 +16,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from layerwise.models.cache import file_sha256
 from layerwise.models.kinds import Model
-from layerwise.models.organisms.course import given
 from layerwise.models.organisms.language import ORGANISM, Language
+from layerwise.models.organisms.training_loop import given
 from layerwise.models.quiet import quiet
 from layerwise.results.provenance import installed_versions
 from layerwise.runs.setup import prepare

@@ -1,7 +1,7 @@
 """Trains a decoder: ``python -m layerwise.models.organisms.train --seed 0 --out DIR``.
 
-What is planted where is told in ``plan``, the start in ``beginning``, what is common to all
-organisms in ``course``; what is measured and written at the end, in ``record``.
+What is planted where is told in ``plan``, the start in ``initialization``, what is common to all
+organisms in ``training_loop``; what is measured and written at the end, in ``record``.
 """
 
 from __future__ import annotations
@@ -17,13 +17,19 @@ from jaxtyping import Float, Int
 from torch.nn import functional as F
 from transformers import Qwen2ForCausalLM
 
-from layerwise.models.organisms.beginning import new_organism
-from layerwise.models.organisms.course import DECAY, STEPS, follow, layers_run, rounded
+from layerwise.models.organisms.initialization import new_organism
 from layerwise.models.organisms.language import ORGANISM, Language
-from layerwise.models.organisms.lessons import Form
 from layerwise.models.organisms.plan import FORMS, PLANTED
 from layerwise.models.organisms.texts import Stage, Text, Texts
 from layerwise.models.organisms.tokenizer import toy_tokenizer
+from layerwise.models.organisms.training_forms import Form
+from layerwise.models.organisms.training_loop import (
+    DECAY,
+    STEPS,
+    layers_run,
+    rounded,
+    run_training_loop,
+)
 
 Targets = dict[Stage, Int[torch.Tensor, "3 _"]]  # row, position, word
 
@@ -40,7 +46,7 @@ def train(
         progress: show a bar on a terminal.
 
     Returns:
-        The model, its weights rounded to bfloat16, and the curve (see ``follow``).
+        The model, its weights rounded to bfloat16, and the curve (see ``run_training_loop``).
     """
     model, rng = new_organism(language, seed), np.random.default_rng([seed, *b"organism"])
 
@@ -50,7 +56,9 @@ def train(
         return _loss(model, form, *_batch(language, drawn), rng)
 
     texts = Texts(language, rng)
-    curve = follow(model, _groups(model), FORMS, texts, loss_of, steps=steps, progress=progress)
+    curve = run_training_loop(
+        model, _groups(model), FORMS, texts, loss_of, steps=steps, progress=progress
+    )
     return rounded(model), curve
 
 

@@ -14,11 +14,11 @@ from ..cost import Cost
 from ..interventions import Intervention
 from ..plan import SweepPlan
 from ..requests import Generate, Request
-from .attending import reading_as_tokens
-from .plan import Side, TwoStackPlan, plan_two_stacks
+from .attention import reading_as_tokens
+from .plan import Seq2SeqPlan, Side, plan_seq2seq_walk
 
 
-def cost_of_two_stacks(
+def seq2seq_cost(
     model: Seq2SeqModel,
     plan: SweepPlan,
     interventions: Sequence[Intervention],
@@ -49,7 +49,7 @@ def cost_of_two_stacks(
     for batch in plan.batches:
         mine = [requests[index] for index in batch.requests]
         changes = [interventions[index] for index in batch.interventions]
-        walk = plan_two_stacks(changes, mine, model.prefix, model.cfg.n_layers)
+        walk = plan_seq2seq_walk(changes, mine, model.prefix, model.cfg.n_layers)
         total += _Walk(model, walk, changes, mine, lengths).cost()
     n_decoder = model.cfg.n_decoder_layers
     texts = sum(lengths.more_tokens(i, r) for i in interventions for r in requests)
@@ -61,7 +61,7 @@ class _Walk:
     """The work of one walk, and of decoding what it prepared."""
 
     model: Seq2SeqModel
-    plan: TwoStackPlan
+    plan: Seq2SeqPlan
     interventions: Sequence[Intervention]
     requests: Sequence[Request]
     lengths: TextLengths
@@ -133,7 +133,7 @@ class _Walk:
         if not plan.reads_memory(d_head):
             return float((1 + self.n_early) * n_tokens)
         reading = sum(
-            branch.opens <= layer
+            branch.first_layer <= layer
             and not branch.idle(layer)
             and plan.memory_of(number, self.n_early) > 0
             for number, branch in enumerate(plan.branches.branches)
@@ -144,7 +144,7 @@ class _Walk:
         """Tokens of prompts and options that are pushed through a layer."""
         side, branches = self._side(layer), self.plan.branches
         running = sum(
-            branch.opens <= layer and not branch.idle(layer) for branch in branches.branches
+            branch.first_layer <= layer and not branch.idle(layer) for branch in branches.branches
         )
         return len(side.tokens) * (layer < branches.trunk_until) + side.n_asked * running
 

@@ -23,9 +23,9 @@ from ..readout import first_argmax, logits_of
 from ..requests import Generated
 from ..row_edits import edits_of
 from ..stopping import Stopper
-from .attending import bias_of, read_out_of
+from .attention import bias_of, read_out_of
 from .block import Block
-from .walk import TwoStackWalk
+from .walk import Seq2SeqWalk
 
 # Rows that have ended are left in the batch until so many have.
 LEAVING = 0.25
@@ -58,7 +58,7 @@ class TextDecoder:
         logit_rows: so many rows' logits exist at once.
     """
 
-    walk: TwoStackWalk
+    walk: Seq2SeqWalk
     stopper: Stopper
     logit_rows: int
 

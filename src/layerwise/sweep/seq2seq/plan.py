@@ -27,7 +27,7 @@ from ..plan import (
 from ..requests import Generate, Request, Tokens
 from ..trie import TokenTrie
 from ..walk_plan import share_key
-from .attending import Run, memory_is_cheaper
+from .attention import Run, memory_is_cheaper
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class TwoStackPlan:
+class Seq2SeqPlan:
     """One walk through both stacks.
 
     Attributes:
@@ -103,7 +103,7 @@ class TwoStackPlan:
 
     def n_early(self, n_encoder: int) -> int:
         """Branches that leave in the encoder and make a memory of their own; they come first."""
-        return sum(branch.opens < n_encoder for branch in self.branches.branches)
+        return sum(branch.first_layer < n_encoder for branch in self.branches.branches)
 
     def memory_of(self, branch: int | None, n_early: int) -> int:
         """Which memory a branch reads: 0 is the trunk's, 1 + i that of branch i."""
@@ -111,7 +111,7 @@ class TwoStackPlan:
             return 0
         if branch < n_early:
             return 1 + branch
-        return self.memory_of(self.branches.branches[branch].leaves, n_early)
+        return self.memory_of(self.branches.branches[branch].parent, n_early)
 
     def reads_memory(self, d_head: int) -> bool:
         """Whether branches read what their encoders made without keys and values of it."""
@@ -133,7 +133,8 @@ class TwoStackPlan:
             if layer < branches.trunk_until:
                 total += len(side.tokens)
             total += side.n_asked * sum(
-                branch.opens <= layer and not branch.idle(layer) for branch in branches.branches
+                branch.first_layer <= layer and not branch.idle(layer)
+                for branch in branches.branches
             )
         return total
 
@@ -143,12 +144,12 @@ def said_by(request: Request, prefix: Tokens) -> Tokens:
     return prefix if isinstance(request, Generate) else prefix + request.continuation[:-1]
 
 
-def plan_two_stacks(
+def plan_seq2seq_walk(
     interventions: Sequence[Intervention],
     requests: Sequence[Request],
     prefix: Tokens,
     n_layers: int,
-) -> TwoStackPlan:
+) -> Seq2SeqPlan:
     """The plan of a walk that takes all of the requests and interventions."""
     pairs = [
         (request.context, said_by(request, prefix), share_key(request)) for request in requests
@@ -185,7 +186,7 @@ def plan_two_stacks(
         tuple(Run(s.queries, s.keys, causal=True) for s in trie.segments()),
         len({packed for path in paths[:n_requests] for packed in path}),
     )
-    return TwoStackPlan(
+    return Seq2SeqPlan(
         encoder,
         decoder,
         _cross(begins, [inputs[key] for key in keys], paths),
@@ -219,7 +220,7 @@ def _branches(interventions: Sequence[Intervention], n_layers: int) -> Branches:
     return make_branches(interventions, n_layers, whole_trunk=taking)
 
 
-def plan_sweep_of_two_stacks(
+def plan_seq2seq_sweep(
     interventions: Sequence[Intervention],
     requests: Sequence[Request],
     cfg: Seq2SeqConfig,
@@ -249,7 +250,7 @@ def plan_sweep_of_two_stacks(
 
     def room() -> float:
         spread = _branches(interventions[:at_once], cfg.n_layers).branches
-        early = sum(branch.opens < cfg.n_encoder_layers for branch in spread)
+        early = sum(branch.first_layer < cfg.n_encoder_layers for branch in spread)
         streams = len(spread) + 4
         # Of each encoder branch the keys and values of one decoder layer, or, to write, of all;
         # while rows are decoded there is a second copy of them.
@@ -271,7 +272,7 @@ def plan_sweep_of_two_stacks(
         batches += _split(inside, used, len(interventions), at_once)
     n_encoder, n_decoder = cfg.n_encoder_layers, cfg.n_decoder_layers
     passes = sum(
-        plan_two_stacks(
+        plan_seq2seq_walk(
             [interventions[i] for i in batch.interventions],
             [requests[i] for i in batch.requests], prefix, cfg.n_layers,
         ).token_passes(n_encoder)

@@ -12,11 +12,11 @@ from ..interventions import Intervention
 from ..plan import Batch, SweepPlan
 from ..requests import Generated, Outcome, Request
 from .decode import TextDecoder
-from .plan import plan_sweep_of_two_stacks, plan_two_stacks, said_by
-from .walk import TwoStackWalk
+from .plan import plan_seq2seq_sweep, plan_seq2seq_walk, said_by
+from .walk import Seq2SeqWalk
 
 
-class TwoStackEngine(Engine):
+class Seq2SeqEngine(Engine):
     """The engine of encoder-decoders."""
 
     @classmethod
@@ -29,7 +29,7 @@ class TwoStackEngine(Engine):
     ) -> SweepPlan:
         """See ``Engine``."""
         size = model.W_E.element_size()
-        return plan_sweep_of_two_stacks(
+        return plan_seq2seq_sweep(
             interventions, requests, model.cfg, model.prefix, size, memory_budget
         )
 
@@ -47,14 +47,14 @@ class TwoStackEngine(Engine):
                 total += cfg.n_encoder_layers * len(request.context) + cfg.n_decoder_layers * said
         return total
 
-    def walk(self, batch: Batch) -> TwoStackWalk:
+    def walk(self, batch: Batch) -> Seq2SeqWalk:
         """See ``Engine``."""
         requests = [self.requests[index] for index in batch.requests]
         interventions = [self.interventions[index] for index in batch.interventions]
         model = self.model
-        plan = plan_two_stacks(interventions, requests, model.prefix, model.cfg.n_layers)
-        return TwoStackWalk(model, plan, requests, self.work, self.tokens_at_once)
+        plan = plan_seq2seq_walk(interventions, requests, model.prefix, model.cfg.n_layers)
+        return Seq2SeqWalk(model, plan, requests, self.work, self.tokens_at_once)
 
-    def decode(self, walk: TwoStackWalk, jobs: list[Job], told: Told, logit_rows: int) -> None:
+    def decode(self, walk: Seq2SeqWalk, jobs: list[Job], told: Told, logit_rows: int) -> None:
         """See ``Engine``."""
         TextDecoder(walk, self.stopper, logit_rows).run(jobs, told)

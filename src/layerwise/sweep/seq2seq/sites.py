@@ -35,7 +35,7 @@ class CrossSites:
 
 
 @dataclass(frozen=True)
-class TwoStackSites:
+class Seq2SeqSites:
     """All that is added up in both stacks, and how the encoder's sum comes to the decoder's.
 
     Attributes:
@@ -66,12 +66,12 @@ class TwoStackSites:
 
 
 @torch.inference_mode()
-def two_stack_sites(
+def seq2seq_sites(
     model: Seq2SeqModel,
     contexts: Sequence[Tokens],
     *,
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
-) -> TwoStackSites:
+) -> Seq2SeqSites:
     """Read what every part of the intact model writes where the answer is predicted.
 
     Args:
@@ -83,7 +83,7 @@ def two_stack_sites(
     n_encoder, n_decoder, count = cfg.n_encoder_layers, cfg.n_decoder_layers, len(contexts)
     of_encoder = cfg.encoder_heads, cfg.encoder_d_head
     of_decoder = cfg.decoder_heads, cfg.decoder_d_head
-    found = TwoStackSites(
+    found = Seq2SeqSites(
         StackSites.empty(like, sum(lengths), n_encoder, *of_encoder),
         StackSites.empty(like, count, n_decoder, *of_decoder),
         CrossSites(
@@ -102,12 +102,12 @@ def two_stack_sites(
     return found
 
 
-def _rows(found: TwoStackSites, text: int) -> range:
+def _rows(found: Seq2SeqSites, text: int) -> range:
     span = found.spans[text]
     return range(span.start, span.stop)
 
 
-def _take_decoder(model: Seq2SeqModel, found: TwoStackSites, one: IntactLayer) -> None:
+def _take_decoder(model: Seq2SeqModel, found: Seq2SeqSites, one: IntactLayer) -> None:
     """Keep a decoder layer's sites, and where its cross-attention looks."""
     layer = one.layer - model.cfg.n_encoder_layers
     rows, last = list(one.texts), [path[-1] for path in one.paths]

@@ -21,9 +21,9 @@ from ..intact_run import Place
 from ..interventions import intact, skip_layers
 from ..plan import DEFAULT_MEMORY_BUDGET
 from ..requests import LogLikelihood, Tokens
-from .plan import plan_two_stacks
-from .run import TwoStackEngine
-from .walk import TwoStackWalk
+from .plan import plan_seq2seq_walk
+from .run import Seq2SeqEngine
+from .walk import Seq2SeqWalk
 
 Translate = Callable[[Place, torch.Tensor], torch.Tensor]
 
@@ -66,11 +66,11 @@ def truncated_encoder(
         starts.append(starts[-1] + len(one))
     out = model.W_E.new_empty(len(changes), starts[-1], model.cfg.d_model)
     begin = len(model.prefix)
-    for batch in TwoStackEngine.plan(model, changes, requests, memory_budget).batches:
+    for batch in Seq2SeqEngine.plan(model, changes, requests, memory_budget).batches:
         mine = [requests[index] for index in batch.requests]
         some = [changes[index] for index in batch.interventions]
-        plan = plan_two_stacks(some, mine, model.prefix, model.cfg.n_layers)
-        walk = TwoStackWalk(model, plan, mine, Work())
+        plan = plan_seq2seq_walk(some, mine, model.prefix, model.cfg.n_layers)
+        walk = Seq2SeqWalk(model, plan, mine, Work())
         walk.run(partial(_translate, walk, translate) if translate is not None else None)
         columns, rows = [], []
         for path, index in zip(plan.paths, batch.requests, strict=True):
@@ -87,11 +87,11 @@ def truncated_encoder(
     return out
 
 
-def _translate(walk: TwoStackWalk, translate: Translate, layer: int) -> None:
+def _translate(walk: Seq2SeqWalk, translate: Translate, layer: int) -> None:
     """Behind the encoder's last layer, before its final norm: put in what is made of each stream.
 
     A branch opens where its encoder ends, and holds since then what entered that layer.
     """
     if layer == walk.n_encoder - 1:
         for row, branch in enumerate(walk.branches):
-            walk.resid[row] = translate(("resid_post", branch.opens - 1), walk.resid[row])
+            walk.resid[row] = translate(("resid_post", branch.first_layer - 1), walk.resid[row])

@@ -26,9 +26,9 @@ from ..layer_edits import NO_EDITS, LayerEdits, Observe
 from ..layout import KeysValues
 from ..requests import Request
 from ..row_edits import edits_of
-from .attending import Attending, attending, in_a_row
+from .attention import AttentionLayout, attention_layout, in_a_row
 from .block import Block, keys_values
-from .plan import Side, TwoStackPlan
+from .plan import Seq2SeqPlan, Side
 
 Seen = dict[str, torch.Tensor]
 
@@ -65,19 +65,19 @@ class _Stack:
 
     def __init__(self, parts: StackParts, side: Side, like: torch.Tensor) -> None:
         self.side = side
-        self.whole = attending(side.runs, len(side.tokens), parts.relative, like)
+        self.whole = attention_layout(side.runs, len(side.tokens), parts.relative, like)
         self.asked = self.whole
         if side.n_asked < len(side.tokens):
             runs = side.asked_runs(side.runs)
-            self.asked = attending(runs, side.n_asked, parts.relative, like)
+            self.asked = attention_layout(runs, side.n_asked, parts.relative, like)
 
 
 @dataclass
-class TwoStackWalk:
+class Seq2SeqWalk:
     """One batch on its way through both stacks, and what is left of it at the end."""
 
     model: Seq2SeqModel
-    plan: TwoStackPlan
+    plan: Seq2SeqPlan
     requests: Sequence[Request]
     work: Work
     tokens_at_once: int = TOKENS_AT_ONCE
@@ -100,9 +100,9 @@ class TwoStackWalk:
             _Stack(parts.decoder, self.plan.decoder, like),
         )
         n_decoder = len(self.plan.decoder.tokens)
-        self.cross = attending(self.plan.cross, n_decoder, None, like)
+        self.cross = attention_layout(self.plan.cross, n_decoder, None, like)
         asked = self.plan.decoder.asked_runs(self.plan.cross)
-        self.asked_cross = attending(asked, self.plan.decoder.n_asked, None, like)
+        self.asked_cross = attention_layout(asked, self.plan.decoder.n_asked, None, like)
         self.from_memory = self.plan.reads_memory(self.model.cfg.decoder_d_head)
         self.open, self.n_early = 0, self.plan.n_early(self.n_encoder)
         self._enter(parts.encoder, self.plan.encoder, self.n_early)
@@ -156,7 +156,7 @@ class TwoStackWalk:
         if branch is None:
             return 0
         known = self.branches[branch]
-        return 1 + branch if layer >= known.opens else self.slot_of(known.leaves, layer)
+        return 1 + branch if layer >= known.first_layer else self.slot_of(known.parent, layer)
 
     def _layer(self, layer: int, observe: bool) -> None:
         in_decoder = layer >= self.n_encoder
@@ -192,9 +192,9 @@ class TwoStackWalk:
     def _open(self, layer: int) -> None:
         """Start the branches whose first own layer this is."""
         n_asked = self.resid.shape[1]
-        while self.open < len(self.branches) and self.branches[self.open].opens == layer:
-            leaves = self.branches[self.open].leaves
-            left = self.trunk[0, :n_asked] if leaves is None else self.resid[leaves]
+        while self.open < len(self.branches) and self.branches[self.open].first_layer == layer:
+            parent = self.branches[self.open].parent
+            left = self.trunk[0, :n_asked] if parent is None else self.resid[parent]
             self.resid[self.open] = left
             self.open += 1
 
@@ -243,7 +243,7 @@ class TwoStackWalk:
     ) -> None:
         """Push the trunk (rows is None) or some branches through a block."""
         layouts = self.stacks[cross is not None]
-        layout: Attending = layouts.whole if rows is None else layouts.asked
+        layout: AttentionLayout = layouts.whole if rows is None else layouts.asked
         # Keys and values of a decoder's tokens are kept for texts.
         keep = None if cross is None or not self.plan.generates else own
         attend = partial(self._attend, block, layout, rows, keep)
@@ -260,7 +260,7 @@ class TwoStackWalk:
     def _attend(
         self,
         block: Block,
-        layout: Attending,
+        layout: AttentionLayout,
         rows: list[int] | None,
         keep: list[tuple[list[int], KeysValues]] | None,
         queries: torch.Tensor,

@@ -1,8 +1,8 @@
 """Trains an encoder-decoder: ``python -m layerwise.models.organisms.seq2seq.train --out DIR``.
 
-What is planted where is told in ``plan``, the start in ``beginning``, what is common to all
-organisms in ``course``; what is measured at the end, in ``trial``, what is written, in ``record``
-of the package above.
+What is planted where is told in ``plan``, the start in ``initialization``, what is common to all
+organisms in ``training_loop``; what is measured at the end, in ``evaluation``, what is written, in
+``record`` of the package above.
 """
 
 from __future__ import annotations
@@ -18,14 +18,20 @@ from jaxtyping import Float, Int
 from torch.nn import functional as F
 from transformers import T5ForConditionalGeneration
 
-from layerwise.models.organisms.course import DECAY, STEPS, follow, layers_run, rounded
 from layerwise.models.organisms.forms import ARROW
 from layerwise.models.organisms.language import ORGANISM, Language
-from layerwise.models.organisms.lessons import Form
-from layerwise.models.organisms.seq2seq.beginning import HEAD_WIDTH, new_seq2seq
+from layerwise.models.organisms.seq2seq.initialization import HEAD_WIDTH, new_seq2seq
 from layerwise.models.organisms.seq2seq.plan import FORMS, N_ENCODER, N_LAYERS, PLANTED
 from layerwise.models.organisms.texts import Stage, Text, Texts
 from layerwise.models.organisms.tokenizer import toy_tokenizer
+from layerwise.models.organisms.training_forms import Form
+from layerwise.models.organisms.training_loop import (
+    DECAY,
+    STEPS,
+    layers_run,
+    rounded,
+    run_training_loop,
+)
 
 _BIAS_SPEED = 10.0  # of the relative position bias
 
@@ -56,7 +62,7 @@ def train(
         progress: show a bar on a terminal.
 
     Returns:
-        The model, its weights rounded to bfloat16, and the curve (see ``follow``).
+        The model, its weights rounded to bfloat16, and the curve (see ``run_training_loop``).
     """
     model, rng = new_seq2seq(language, seed), np.random.default_rng([seed, *b"organism"])
 
@@ -66,7 +72,9 @@ def train(
         return _loss(model, form, _batch(language, drawn), rng)
 
     texts = Texts(language, rng)
-    curve = follow(model, _groups(model), FORMS, texts, loss_of, steps=steps, progress=progress)
+    curve = run_training_loop(
+        model, _groups(model), FORMS, texts, loss_of, steps=steps, progress=progress
+    )
     return rounded(model), curve
 
 
@@ -168,7 +176,7 @@ def _position_bias(blocks: Any, n_words: int) -> Float[torch.Tensor, "1 heads po
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     from layerwise.models.organisms.record import deliver
-    from layerwise.models.organisms.seq2seq.trial import accuracies, read_organism
+    from layerwise.models.organisms.seq2seq.evaluation import accuracies, read_organism
 
     def measure(folder: Path, n_items: int) -> list[dict[str, Any]]:
         return accuracies(read_organism(folder), n_items=n_items)

@@ -18,8 +18,8 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
-from layerwise.models.organisms.lessons import FEWEST_PAIRS, MOST_PAIRS, Form
 from layerwise.models.organisms.texts import Stage, Text, Texts
+from layerwise.models.organisms.training_forms import FEWEST_PAIRS, MOST_PAIRS, Form
 from layerwise.runs.progress import meter
 
 STEPS = 1000
@@ -38,7 +38,7 @@ Model = TypeVar("Model", bound=torch.nn.Module)
 
 
 @dataclass
-class Course:
+class TrainingState:
     """How far a training has come.
 
     Attributes:
@@ -76,7 +76,7 @@ class Course:
             )
 
 
-def follow(
+def run_training_loop(
     model: torch.nn.Module,
     groups: list[dict[str, Any]],
     forms: Sequence[Form],
@@ -101,7 +101,7 @@ def follow(
         For every ``TOLD_EVERY`` steps, capability and stage the share of right predictions
         (``right``, a running mean).
     """
-    optimizer, course = torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.98)), Course()
+    optimizer, state = torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.98)), TrainingState()
     with meter(progress) as told:
         told.expect(float(steps))
         told.doing("training")
@@ -110,15 +110,15 @@ def follow(
                 group["lr"] = RATE * schedule(step, steps) * group["speed"]
             optimizer.zero_grad()
             for form in forms:
-                loss, right = loss_of(form, form.draw(texts, course.most_pairs))
+                loss, right = loss_of(form, form.draw(texts, state.most_pairs))
                 loss.backward()
-                course.learned(step, form, right)
+                state.learned(step, form, right)
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             told.done(1.0)
             if (step + 1) % TOLD_EVERY == 0 or step + 1 == steps:
-                course.note(step + 1)
-    return pd.DataFrame(course.rows)
+                state.note(step + 1)
+    return pd.DataFrame(state.rows)
 
 
 def schedule(step: int, steps: int) -> float:

@@ -20,11 +20,16 @@ from layerwise.sweep import (
     zero,
 )
 from layerwise.sweep.requests import Request
-from layerwise.sweep.seq2seq import attending as module
+from layerwise.sweep.seq2seq import attention as module
 from layerwise.sweep.seq2seq import decode
-from layerwise.sweep.seq2seq.attending import Attending, Run, attending, memory_is_cheaper
+from layerwise.sweep.seq2seq.attention import (
+    AttentionLayout,
+    Run,
+    attention_layout,
+    memory_is_cheaper,
+)
 from layerwise.sweep.seq2seq.block import keys_values
-from layerwise.sweep.seq2seq.plan import plan_two_stacks
+from layerwise.sweep.seq2seq.plan import plan_seq2seq_walk
 from tests.models.seq2seq.tiny import tiny_seq2seq
 
 from ..agreement import assert_agree
@@ -48,7 +53,7 @@ def test_reading_the_memory_is_reading_its_keys_and_values(runs: list[Run], bias
     n_queries = sum(len(run.queries) for run in runs)
     queries = torch.randn(3, n_queries, 2, 4, generator=draw, dtype=torch.float64)
     memory = torch.randn(3, 6, 12, generator=draw, dtype=torch.float64)
-    layout: Attending = attending(runs, n_queries, None, memory)
+    layout: AttentionLayout = attention_layout(runs, n_queries, None, memory)
     made = keys_values(attention, memory)
     slow = layout.read(queries, made.keys, made.values, attention.scale)
     torch.testing.assert_close(layout.read_memory(queries, memory, attention), slow)
@@ -83,7 +88,7 @@ def test_the_engine_reads_memories_of_branches(family: str, monkeypatch) -> None
     short, long = [*asked, Generate(words, 3)], [*asked, Generate(words, 9)]
 
     def bare(requests: list[Request]) -> bool:
-        plan = plan_two_stacks(changes, requests, model.prefix, cfg.n_layers)
+        plan = plan_seq2seq_walk(changes, requests, model.prefix, cfg.n_layers)
         return plan.reads_memory(cfg.decoder_d_head)
 
     assert (bare(asked), bare(short), bare(long)) == (True, True, False)

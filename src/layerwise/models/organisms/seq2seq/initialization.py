@@ -1,6 +1,6 @@
 """An encoder-decoder organism before it is trained: a small T5 that is prepared for look-ups.
 
-The same help as the decoder has (``organisms.beginning``), by the means that a T5 has.
+The same help as the decoder has (``organisms.initialization``), by the means that a T5 has.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from transformers import T5Config, T5ForConditionalGeneration
 
-from layerwise.models.organisms.beginning import FAINT, HEAD_WIDTH, HEADS, WIDTH, LookUps
 from layerwise.models.organisms.forms import END
+from layerwise.models.organisms.initialization import FAINT, HEAD_WIDTH, HEADS, WIDTH, LookUps
 from layerwise.models.organisms.language import PAD, Language
 from layerwise.models.organisms.seq2seq.plan import N_DECODER, N_ENCODER, PLANTED
 

@@ -83,7 +83,7 @@ class Rectangle:
 
 
 @dataclass(frozen=True)
-class Attending:
+class AttentionLayout:
     """Who attends to whom.
 
     Attributes:
@@ -159,9 +159,9 @@ def reading_as_tokens(looks: Sequence[tuple[int, int]], d_head: int) -> float:
     return sum((n_queries * (1 + n_keys / d_head) for n_queries, n_keys in looks), start=0.0)
 
 
-def attending(
+def attention_layout(
     runs: Sequence[Run], n_tokens: int, relative: RelativeBias | None, like: torch.Tensor
-) -> Attending:
+) -> AttentionLayout:
     """Lay runs out in rectangles.
 
     Args:
@@ -180,12 +180,12 @@ def attending(
         bias = bias_of(n_query, n_key, causal, relative, like)
         rectangles.append(Rectangle(queries, keys, bias))
     if len(rectangles) == 1 and rectangles[0].queries.span == slice(0, n_tokens):
-        return Attending(tuple(rectangles), None)
+        return AttentionLayout(tuple(rectangles), None)
     order = torch.empty(n_tokens, dtype=torch.long, device=like.device)
     if rectangles:
         flat = torch.cat([one.queries.index.flatten() for one in rectangles])
         order[flat] = torch.arange(n_tokens, device=like.device)
-    return Attending(tuple(rectangles), order)
+    return AttentionLayout(tuple(rectangles), order)
 
 
 def bias_of(
@@ -243,7 +243,7 @@ def read_out_of(
     queries: Float[torch.Tensor, "group query head d_head"],
     attention: AttentionParts,
 ) -> Float[torch.Tensor, "group query head d_head"]:
-    """What heads of cross-attention read, without keys and values (``Attending.read_memory``)."""
+    """What heads of cross-attention read, without keys and values of what they read."""
     n_groups, n_queries, n_heads, d_head = queries.shape
     by_head = queries.permute(2, 0, 1, 3).flatten(1, 2)
     wide = torch.bmm(by_head, attention.k.weight.unflatten(0, (n_heads, d_head)))
