@@ -310,8 +310,8 @@ def test_a_plan_from_the_configuration_alone(tmp_path) -> None:
     config.save_pretrained(tmp_path)
     tiny_tokenizer().save_pretrained(tmp_path)
     plan = plan_run(tmp_path, "facts", ("continuation", "generate"), limit=8, fewshot=0)
-    assert plan.total.seconds is not None
-    assert plan.total.seconds > 0
+    assert plan.seconds is None
+    assert "weights" in " ".join(plan.notes)
     assert plan.total.interventions == 17
     assert plan.total.token_passes < plan.total.brute_force_token_passes / 3
     # Layers of 512 x (4 x 384 + 3 x 1024), and more in the decoder.

@@ -294,7 +294,7 @@ def test_without_a_rise_in_the_decoder_nothing_is_said_of_it():
     table = result.patching
     late = table["layer"] > layout.copy.layer
     for kept in (table.loc[~late], table.loc[late]):
-        part = result.changed(patching_summary=kept.reset_index(drop=True))
+        part = replace(result, patching=kept.reset_index(drop=True))
         assert hand_overs(tables_of_run([part])) == take_ups(tables_of_run([part])) == []
 
 
