@@ -92,7 +92,7 @@ def test_what_is_said_is_in_the_tables(root, said):
     lines = said.splitlines()
     assert re.match(r"Work: \d+\.\d times fewer token-passes", lines[0])
     assert re.match(r"That was some \d+ times faster than one plain hooked", lines.pop(1))
-    assert lines.pop(1).startswith("Planned: ")
+    assert lines.pop(1).startswith("Took ")
     assert lines[1] == "The most important findings:"
     assert lines[-1] == f"Report: {root / 'run' / 'report.html'}"
     effects = pd.read_parquet(root / "run" / "effects.parquet")
@@ -224,7 +224,7 @@ def solved_pairs(model) -> Task:
         clean = f"the key of the {first} {second} one is"
         pair = prompt_pair(model, f"{first} {second}", clean, clean.replace("key", "what"))
         pairs += [] if pair is None else [pair]
-    task = word_task(items=tuple(pairs), chance={"continuation": 0.5})
+    task = word_task(items=tuple(pairs), chance={"continuation": 0.4})
     right = solved_by(model, task).items
     return replace(
         task, items=tuple(i for i, j in zip(pairs, right, strict=True) if i.answer == j.answer)

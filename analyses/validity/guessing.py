@@ -12,13 +12,13 @@ from dataclasses import replace
 import nothing
 import numpy as np
 import pandas as pd
-from layerwise.report._find_paths import SIMILARITY
 from transformer_lens import HookedTransformer
 
 import layerwise as lw
 from layerwise import stats
 from layerwise.analyses.ablation.findings_signal import SILENT
 from layerwise.analyses.emergence.api import CRITICAL, JOINED
+from layerwise.analyses.similarity.findings import SIMILARITY
 from layerwise.analyses.similarity.prediction_tables import prediction_table
 from layerwise.models.organisms.wired import wired_model
 from layerwise.report.summary import findings
