@@ -157,3 +157,18 @@ def circle(start: str) -> list[str] | None:
 
 def test_no_module_imports_itself_by_a_circle():
     assert [found for found in map(circle, MODULES) if found is not None] == []
+
+
+def test_studies_and_benchmarks_import_what_is_there():
+    """They are run by hand, so that nothing else would find out."""
+    top = ROOT.parents[1]
+    wrong = [
+        f"{path.relative_to(top)}: {node.module}"
+        for folder in ("analyses", "benchmarks")
+        for path in sorted((top / folder).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.ImportFrom)
+        and (node.module or "").split(".")[0] == "layerwise"
+        and node.module not in MODULES
+    ]
+    assert not wrong
