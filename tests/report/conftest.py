@@ -99,6 +99,8 @@ def _run(plan: Plan) -> RunTables:
         PatchingResult(synthetic.patching(plan, n_pairs=2), told),
     ]
     tables = tables_of_run(found)
-    return tables.changed(
-        lens=synthetic.lens(plan, protocols=("letter",)), emergence=synthetic.emergence(plan)
+    return synthetic.with_tables(
+        tables,
+        lens=synthetic.lens(plan, protocols=("letter",)),
+        emergence=synthetic.emergence(plan),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import combinations
 
@@ -20,6 +20,7 @@ from layerwise.results import (
     TaskFacts,
     patching_frame,
 )
+from layerwise.results.run_tables import RunTables
 
 HOSTILE = "<script>alert('x')</script>"
 CHANCE = {"letter": 0.25, "continuation": 0.25, "generate": 0.0}
@@ -382,3 +383,8 @@ def results(plan: Plan, **changes) -> list[Result]:
             emergence(plan), order(plan), agreement(plan), interaction(plan), left_out, told
         ),
     ]
+
+
+def with_tables(run: RunTables, **tables: pd.DataFrame) -> RunTables:
+    """The same run with some tables in place of its own."""
+    return replace(run, tables={**run.tables, **tables})

@@ -98,7 +98,9 @@ def test_the_interaction_is_told_with_its_test_and_the_groups(run: RunTables):
 
 
 def test_without_a_test_below_the_level_nothing_depends(run: RunTables, plan: Plan):
-    quiet = run.changed(protocol_interaction=synthetic.interaction(plan, p_holm=0.051))
+    quiet = synthetic.with_tables(
+        run, protocol_interaction=synthetic.interaction(plan, p_holm=0.051)
+    )
     (told,) = interactions(quiet)
     assert told.sentence.startswith("There is no evidence")
     assert "reasoning" in told.sentence
@@ -115,7 +117,7 @@ def test_methods_that_differ_and_methods_that_do_not(run: RunTables, plan: Plan)
         "significantly."
     )
     assert "In 16 of 16 comparisons two methods rank the layers alike" in ranks.sentence
-    quiet = run.changed(method_agreement=synthetic.agreement(plan, p_holm=0.06))
+    quiet = synthetic.with_tables(run, method_agreement=synthetic.agreement(plan, p_holm=0.06))
     same, ranks = agreements(quiet)
     assert same.sentence.startswith("No two methods are shown to place a capability at different")
     assert "the intervals reach to differences of 0.55" in same.sentence
@@ -128,7 +130,7 @@ def test_an_earlier_second_method_is_told_the_other_way_round(run: RunTables, ag
     one = rows(one, measure="half-effect depth").assign(
         first_depth=0.7, second_depth=0.3, estimate=-0.4, low=-0.5, high=-0.3
     )
-    (told,) = agreements(run.changed(method_agreement=one))
+    (told,) = agreements(synthetic.with_tables(run, method_agreement=one))
     assert "by ablation its half-effect depth is 0.70, which is 0.40 [0.30, 0.50]" in told.sentence
     assert "later than 0.30 by logit lens" in told.sentence
     assert "1 of 1 comparison of two methods differs" in told.sentence

@@ -127,7 +127,7 @@ def test_layers_without_loss_are_those_that_the_tests_say(
     quiet = effects.assign(
         p_no_loss=np.where(planted, 0.9, 1e-6), p_no_loss_nats=np.where(planted, 0.9, 1e-4)
     )
-    told = of_kind(findings_of(run.changed(effects=quiet), EVERYTHING), "no loss")
+    told = of_kind(findings_of(synthetic.with_tables(run, effects=quiet), EVERYTHING), "no loss")
     assert told
     for finding in told:
         mine = about(run, finding)
@@ -153,7 +153,9 @@ def test_where_no_layer_is_shown_to_lose_nothing_it_is_told_what_could_be_seen(
 
 def test_tables_of_earlier_versions_show_no_layer_to_lose_nothing(run: RunTables) -> None:
     earlier = run.tables["effects"].assign(p_no_loss=np.nan, p_no_loss_nats=np.nan)
-    for finding in of_kind(findings_of(run.changed(effects=earlier), EVERYTHING), "no loss"):
+    for finding in of_kind(
+        findings_of(synthetic.with_tables(run, effects=earlier), EVERYTHING), "no loss"
+    ):
         assert "is shown of none" in finding.sentence
 
 
@@ -208,13 +210,13 @@ def test_order_sentences_say_what_the_rows_say(run: RunTables, found: list[Findi
 def test_an_order_is_told_from_the_earlier_side(run: RunTables) -> None:
     order = run.tables["order"].copy()
     order[["difference", "low", "high"]] = -order[["difference", "high", "low"]].to_numpy()
-    told = of_kind(findings_of(run.changed(order=order), EVERYTHING), "order")[0]
+    told = of_kind(findings_of(synthetic.with_tables(run, order=order), EVERYTHING), "order")[0]
     assert "knowledge comes before retrieval" in told.sentence
     assert "0.20 [0.10, 0.30]" in told.sentence
 
 
 def test_without_a_significant_order_none_is_claimed(run: RunTables, plan: Plan) -> None:
-    unsure = run.changed(order=synthetic.order(plan, p_holm=0.2))
+    unsure = synthetic.with_tables(run, order=synthetic.order(plan, p_holm=0.2))
     (told,) = of_kind(findings_of(unsure, EVERYTHING), "order")
     assert told.sentence.startswith("No order of emergence is established between retrieval and")
     assert "none of their 36 tests is significant" in told.sentence
@@ -238,7 +240,9 @@ def test_silent_tasks_are_named_with_their_accuracy_and_nothing_else(
 
 def test_many_silent_cells_are_counted_not_listed(run: RunTables) -> None:
     signal = run.tables["signal"].assign(signal=False)
-    (told,) = of_kind(findings_of(run.changed(signal=signal), EVERYTHING), "no signal")
+    (told,) = of_kind(
+        findings_of(synthetic.with_tables(run, signal=signal), EVERYTHING), "no signal"
+    )
     assert "24 of 24 task-protocol pairs" in told.sentence
     assert told.sentence.endswith("and 20 more.")
 
@@ -275,7 +279,7 @@ def test_a_gain_is_told_as_one(run: RunTables, effects: pd.DataFrame) -> None:
     better.loc[chosen, ["acc_diff", "acc_diff_low", "acc_diff_high"]] = [-0.1, -0.18, -0.03]
     better.loc[chosen, "significant"] = True
     better.loc[chosen, "p_holm"] = 0.01
-    found = findings_of(run.changed(effects=better), EVERYTHING)
+    found = findings_of(synthetic.with_tables(run, effects=better), EVERYTHING)
     (gain,) = of_kind(found, "gain")
     assert "raises the accuracy of sums under letter by 10 [3, 18] points" in gain.sentence
     assert "p = 0.010" in gain.sentence

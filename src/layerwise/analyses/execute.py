@@ -26,8 +26,17 @@ _Found = TypeVar("_Found", covariant=True)
 
 
 @runtime_checkable
-class PlannedJob(Protocol[_Found]):
-    """An analysis of one result that was planned."""
+class Job(Protocol[_Found]):
+    """An analysis of one result that was planned and checked."""
+
+    def run(self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter) -> _Found:
+        """Make the pieces that are missing, and join all of them."""
+        ...
+
+
+@runtime_checkable
+class PlannedJob(Job[_Found], Protocol[_Found]):
+    """A job that says what it is made from."""
 
     @property
     def setup(self) -> Setup:
@@ -36,10 +45,6 @@ class PlannedJob(Protocol[_Found]):
 
     def settings(self) -> dict[str, Any]:
         """What makes it this job and no other, beside its set-up, as plain JSON values."""
-        ...
-
-    def run(self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter) -> _Found:
-        """Make the pieces that are missing, and join all of them."""
         ...
 
 

@@ -4,21 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
+from layerwise.analyses.execute import Job
 from layerwise.results.base import Result
-from layerwise.runs.checkpoints import CheckpointStore
-from layerwise.runs.progress import Meter
 from layerwise.runs.setup import Setup
-
-
-@runtime_checkable
-class Job(Protocol):
-    """An analysis that was planned and checked."""
-
-    def run(self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter) -> Result:
-        """Make the pieces that are missing, and join all of them."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -36,7 +26,7 @@ class ProfileStart:
     pairs: int
 
 
-def no_jobs(start: ProfileStart) -> list[Job]:
+def no_jobs(start: ProfileStart) -> list[Job[Result]]:
     """The jobs of what is part of a profile's main analyses."""
     return []
 
@@ -61,7 +51,7 @@ class Extra:
 
     name: str
     words: str
-    jobs: Callable[[ProfileStart], Iterable[Job]] = no_jobs
+    jobs: Callable[[ProfileStart], Iterable[Job[Result]]] = no_jobs
     asks_tasks: bool = True
     planned: bool = False
     refuse: Callable[[Any], None] = any_model

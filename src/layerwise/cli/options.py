@@ -108,7 +108,7 @@ class Option:
         info = typer.Option(
             *names,
             help=f"{text} Repeatable." if several else text,
-            callback=_usable_folder if self.parameter.name == "out" else None,
+            callback=usable_folder if self.parameter.name == "out" else None,
         )
         kind = self.kind | None if self.default is None else self.kind
         return Annotated[kind, info], self.default
@@ -126,7 +126,7 @@ def help_of(text: str) -> str:
     return plain if text.startswith("`") else plain[:1].upper() + plain[1:]
 
 
-def _usable_folder(out: Path | None) -> Path | None:
+def usable_folder(out: Path | None) -> Path | None:
     """A folder to write to, refused before anything is loaded if nothing can be written there."""
     if out is not None:
         refuse_unusable_folder(out)

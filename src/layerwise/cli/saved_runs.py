@@ -8,19 +8,15 @@ from typing import Annotated
 import typer
 
 from layerwise.errors import UserError
-from layerwise.results.atomic_files import is_folder, refuse_unusable_file, refuse_unusable_folder
+from layerwise.results.atomic_files import is_folder, refuse_unusable_file
 
+from .options import usable_folder
 from .printing import say, tell_findings
 
 
 def _usable_file(out: Path | None) -> Path | None:
     if out is not None:
         refuse_unusable_file(out)
-    return out
-
-
-def _usable_folder(out: Path) -> Path:
-    refuse_unusable_folder(out)
     return out
 
 
@@ -74,7 +70,7 @@ def compare(
     out: Annotated[
         Path,
         typer.Option(
-            "--out", callback=_usable_folder, help="Folder for the page, tables and figures."
+            "--out", callback=usable_folder, help="Folder for the page, tables and figures."
         ),
     ] = Path("comparison"),
     seed: Annotated[int, typer.Option(help="Decides the bootstrap over items.")] = 0,

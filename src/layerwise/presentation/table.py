@@ -32,6 +32,12 @@ class Table:
     note: str = ""
 
 
+def others(n_all: int, n_shown: int, where: str) -> str:
+    """A note that some rows are not shown, and where they are; empty if all are shown."""
+    left = n_all - n_shown
+    return f"The other {left} {where}." if left > 0 else ""
+
+
 def bounds(
     row: dict[str, Any], middle: str, low: str, high: str, scale: int, digits: int = 0
 ) -> str:

@@ -6,7 +6,7 @@ Nothing is concluded here, nothing is read from disk, and no analysis is known.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pandas as pd
 
@@ -36,7 +36,3 @@ class RunTables:
     def file(self, name: str) -> str:
         """Where a table is, in words."""
         return self.files.get(name, f"{name}.parquet")
-
-    def changed(self, **tables: pd.DataFrame) -> RunTables:
-        """The same run with some tables in place of its own."""
-        return replace(self, tables={**self.tables, **tables})

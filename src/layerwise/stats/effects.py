@@ -180,13 +180,6 @@ def corrected(effects: pd.DataFrame) -> pd.Series:
     return pd.Series(found, index=effects.index)
 
 
-def mcnemar(
-    intact: Bool[np.ndarray, " items"], correct: Bool[np.ndarray, "items interventions"]
-) -> Float[np.ndarray, " interventions"]:
-    """Exact McNemar p-value of every column against the intact model."""
-    return stats.mcnemar_p_values(*discordant(intact, correct))
-
-
 def discordant(
     intact: Bool[np.ndarray, " items"], correct: Bool[np.ndarray, "items interventions"]
 ) -> tuple[Int[np.ndarray, " interventions"], Int[np.ndarray, " interventions"]]:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from layerwise.presentation.naming import name_intervention
 from layerwise.presentation.rows import records, rows
-from layerwise.presentation.table import Table, bounds
+from layerwise.presentation.table import Table, bounds, others
 from layerwise.presentation.wording import (
     number,
 )
@@ -56,8 +56,7 @@ def _effects(effects: pd.DataFrame, p: str) -> tuple[list[list[str]], int, str]:
         by=["significant", "share_lost"], ascending=False, kind="stable", na_position="last"
     )
     cells = [_effect(row, p) for row in records(ranked.head(_MOST))]
-    left = len(ranked) - len(cells)
-    return cells, len(ranked), f"The other {left} rows are in effects.parquet." if left else ""
+    return cells, len(ranked), others(len(ranked), len(cells), "rows are in effects.parquet")
 
 
 def _effect(row: dict[str, Any], p: str) -> list[str]:

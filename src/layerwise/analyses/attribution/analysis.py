@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from layerwise.analyses.contract import Analysis
 
-from .findings import findings
+from .findings import attributions
 from .report import sections
 from .result import AttributionResult
 
-ANALYSIS = Analysis("attribution", AttributionResult, sections, findings)
+ANALYSIS = Analysis("attribution", AttributionResult, sections, attributions)

@@ -84,8 +84,3 @@ def _most(mine: pd.DataFrame, components: list[str]) -> dict[str, Any] | None:
 
 def _nats(row: dict[str, Any]) -> str:
     return f"{interval(row['value'], row['low'], row['high'], 1)} nats"
-
-
-def findings(run: RunTables) -> list[Finding]:
-    """The parts that write most of an answer directly."""
-    return attributions(run)

@@ -12,7 +12,7 @@ from layerwise.presentation.figure_spec import FigureSpec
 from layerwise.presentation.naming import name_layer, stacks
 from layerwise.presentation.rows import numbers, records, rows
 from layerwise.presentation.section import Section
-from layerwise.presentation.table import Table, bounds
+from layerwise.presentation.table import Table, bounds, others
 from layerwise.presentation.wording import (
     HEAD_WORDS,
     PROTOCOL_ORDER,
@@ -100,8 +100,7 @@ def attribution_tables(run: RunTables) -> list[Table]:
         ]
         for row in records(ranked.head(_MOST))
     ]  # fmt: skip
-    note = f"The other {len(ranked) - len(cells)} are in attribution_summary.parquet."
-    note = note if len(ranked) > len(cells) else ""
+    note = others(len(ranked), len(cells), "are in attribution_summary.parquet")
     if stacks().n_encoder:
         note = f"{note} What the encoder's parts add is within what cross-attention adds.".strip()
     if silent:

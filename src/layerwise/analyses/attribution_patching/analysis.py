@@ -9,7 +9,7 @@ import pandas as pd
 from layerwise.analyses.contract import Analysis, saved_tables
 from layerwise.results.base import Result
 
-from .findings import findings
+from .findings import estimates_hold
 from .report import sections
 from .result import AttributionPatchingResult
 
@@ -19,5 +19,5 @@ def _tables(result: AttributionPatchingResult, others: Sequence[Result]) -> dict
 
 
 ANALYSIS = Analysis(
-    "attribution_patching", AttributionPatchingResult, sections, findings, tables=_tables
+    "attribution_patching", AttributionPatchingResult, sections, estimates_hold, tables=_tables
 )

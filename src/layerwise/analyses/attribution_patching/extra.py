@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from layerwise.analyses.extra import Extra, Job, ProfileStart
+from layerwise.analyses.execute import Job
+from layerwise.analyses.extra import Extra, ProfileStart
 from layerwise.analyses.patching.job import Patching
+from layerwise.results.base import Result
 
 from .api import SAMPLE, AttributionPatching, heads_estimated
 
 
-def _jobs(start: ProfileStart) -> Iterator[Job]:
+def _jobs(start: ProfileStart) -> Iterator[Job[Result]]:
     paired = replace(start.able, protocols=("continuation",))
     sites = heads_estimated(start.able.model)
     yield AttributionPatching(Patching(paired, sites, start.pairs, strict=False), SAMPLE)

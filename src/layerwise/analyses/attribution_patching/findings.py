@@ -52,8 +52,3 @@ def _agreement(mine: pd.DataFrame, where: dict[str, str]) -> Finding:
     return Finding(
         sentence, size, ESTIMATES, source("attribution_agreement", where, task=str(least["task"]))
     )
-
-
-def findings(run: RunTables) -> list[Finding]:
-    """In how many tasks estimates rank patches as true patches do."""
-    return estimates_hold(run)

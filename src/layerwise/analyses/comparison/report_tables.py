@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from layerwise.presentation.rows import numbers, records, rows
-from layerwise.presentation.table import Table, bounds
+from layerwise.presentation.table import Table, bounds, others
 from layerwise.presentation.wording import number
 
 from .compared import ComparedRuns
@@ -80,8 +80,7 @@ def _differences(family: str, mine: pd.DataFrame) -> Table:
         "first", "second", "tasks", *_WHAT, "of first", "of second", f"difference, {unit}",
         "runs" if by_run else "n", "p", "p (Holm)", "difference is",
     )  # fmt: skip
-    left = len(mine) - len(cells)
-    note = f"The other {left} rows are in comparison_differences.parquet." if left else ""
+    note = others(len(mine), len(cells), "rows are in comparison_differences.parquet")
     return Table(f"Differences: {family} ({len(mine)})", columns, cells, True, note)
 
 

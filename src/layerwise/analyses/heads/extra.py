@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from layerwise.analyses.extra import Extra, Job, ProfileStart
+from layerwise.analyses.execute import Job
+from layerwise.analyses.extra import Extra, ProfileStart
+from layerwise.results.base import Result
 
 from .api import THRESHOLD, fitting_heads
 
 
-def _jobs(start: ProfileStart) -> Iterator[Job]:
+def _jobs(start: ProfileStart) -> Iterator[Job[Result]]:
     able = start.able
     yield fitting_heads(able.model, able.loaded, THRESHOLD, able.seed)
 

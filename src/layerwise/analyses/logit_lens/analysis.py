@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from layerwise.analyses.contract import Analysis
 
-from .findings import findings
+from .findings import settled_later
 from .report import sections
 from .result import LensResult
 
-ANALYSIS = Analysis("logit_lens", LensResult, sections, findings)
+ANALYSIS = Analysis("logit_lens", LensResult, sections, settled_later)

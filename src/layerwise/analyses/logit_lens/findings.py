@@ -52,8 +52,3 @@ def _mean(row: dict[str, Any], which: str, run: RunTables) -> str:
     keys = {name: row[name] for name in ("lens", "protocol")}
     found = records(rows(prediction_depth_means, capability=row[which], **keys))[0]
     return interval(found["depth"], found["low"], found["high"], 2)
-
-
-def findings(run: RunTables) -> list[Finding]:
-    """Which capability's answers settle later."""
-    return settled_later(run)

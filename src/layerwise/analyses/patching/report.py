@@ -13,7 +13,7 @@ from layerwise.presentation.figure_spec import FigureSpec
 from layerwise.presentation.naming import name_layer, stacks
 from layerwise.presentation.rows import records, rows
 from layerwise.presentation.section import Section
-from layerwise.presentation.table import Table, bounds
+from layerwise.presentation.table import Table, bounds, others
 from layerwise.presentation.wording import (
     in_order,
     joined,
@@ -118,8 +118,7 @@ def patching_table(run: RunTables) -> list[Table]:
         ]
         for row in records(ranked.head(_MOST))
     ]  # fmt: skip
-    note = f"The other {len(ranked) - _MOST} rows follow from patching.parquet."
-    note = note if len(ranked) > _MOST else ""
+    note = others(len(ranked), len(cells), "rows follow from patching.parquet")
     return [Table(f"Patched cells by share ({len(ranked)})", columns, cells, True, note)]
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from layerwise.analyses.contract import Analysis
 
-from .findings import findings
+from .findings import direct_paths
 from .report import sections
 from .result import PathPatchingResult
 
-ANALYSIS = Analysis("path_patching", PathPatchingResult, sections, findings)
+ANALYSIS = Analysis("path_patching", PathPatchingResult, sections, direct_paths)

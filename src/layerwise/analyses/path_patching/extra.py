@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from layerwise.analyses.extra import Extra, Job, ProfileStart
+from layerwise.analyses.execute import Job
+from layerwise.analyses.extra import Extra, ProfileStart
 from layerwise.analyses.patching.tables import DENOISING
+from layerwise.results.base import Result
 
 from .api import PathPatching, refuse_norms_after
 
 
-def _jobs(start: ProfileStart) -> Iterator[Job]:
+def _jobs(start: ProfileStart) -> Iterator[Job[Result]]:
     paired = replace(start.able, protocols=("continuation",))
     yield PathPatching(paired, ("logits",), DENOISING, start.pairs, strict=False)
 

@@ -45,8 +45,3 @@ def _path(row: dict[str, Any]) -> Finding:
     )
     size = weight(0.5, float(row["recovered"]))
     return Finding(sentence, size, PATHS, source("path_effects", where, sender=str(row["sender"])))
-
-
-def findings(run: RunTables) -> list[Finding]:
-    """The strongest direct path."""
-    return direct_paths(run)

@@ -12,7 +12,7 @@ from layerwise.presentation.figure_spec import FigureSpec
 from layerwise.presentation.naming import stacks
 from layerwise.presentation.rows import numbers, records, rows
 from layerwise.presentation.section import Section
-from layerwise.presentation.table import Table, bounds
+from layerwise.presentation.table import Table, bounds, others
 from layerwise.presentation.wording import (
     in_order,
     spread,
@@ -67,8 +67,7 @@ def paths_table(run: RunTables) -> list[Table]:
         ]
         for row in records(ranked.head(_MOST))
     ]  # fmt: skip
-    note = f"The other {len(ranked) - _MOST} rows are in path_effects.parquet."
-    note = note if len(ranked) > _MOST else ""
+    note = others(len(ranked), len(cells), "rows are in path_effects.parquet")
     return [Table(f"Direct paths by share ({len(ranked)})", columns, cells, True, note)]
 
 

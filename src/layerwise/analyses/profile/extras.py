@@ -12,7 +12,8 @@ from layerwise.analyses.ablation.extra import HEADS, PARTS
 from layerwise.analyses.ablation.spec import AblationSpec
 from layerwise.analyses.attribution.extra import EXTRA as ATTRIBUTION
 from layerwise.analyses.attribution_patching.extra import EXTRA as ESTIMATES
-from layerwise.analyses.extra import Extra, Job, ProfileStart
+from layerwise.analyses.execute import Job
+from layerwise.analyses.extra import Extra, ProfileStart
 from layerwise.analyses.heads.extra import EXTRA as HEAD_SCORES
 from layerwise.analyses.path_patching.extra import EXTRA as PATHS
 from layerwise.analyses.removal.extra import EXTRA as REMOVAL
@@ -20,6 +21,7 @@ from layerwise.analyses.similarity.extra import EXTRA as SIMILARITY
 from layerwise.errors import UserError
 from layerwise.ground.readers import some_of
 from layerwise.models.kinds import is_seq2seq
+from layerwise.results.base import Result
 from layerwise.runs.setup import Setup
 
 # In the order in which they are named and made.
@@ -80,7 +82,7 @@ def planned_jobs(extras: Sequence[str], start: ProfileStart) -> dict[str, Any]:
     return {one.name: job for one in asked if one.planned for job in one.jobs(start)}
 
 
-def jobs_of(extras: Sequence[str], start: ProfileStart) -> Iterator[Job]:
+def jobs_of(extras: Sequence[str], start: ProfileStart) -> Iterator[Job[Result]]:
     """The jobs of all extras; first those that need no task, for none may be left."""
     asked = sorted((EXTRAS[name] for name in extras), key=lambda one: one.asks_tasks)
     for one in asked:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from layerwise.analyses.contract import Analysis
 
-from .findings import findings
+from .findings import removals
 from .report import sections
 from .result import RemovalResult
 
-ANALYSIS = Analysis("removal", RemovalResult, sections, findings)
+ANALYSIS = Analysis("removal", RemovalResult, sections, removals)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from layerwise.analyses.extra import Extra, Job, ProfileStart
+from layerwise.analyses.execute import Job
+from layerwise.analyses.extra import Extra, ProfileStart
 from layerwise.models.kinds import n_encoder_layers
+from layerwise.results.base import Result
 
 from .job import Removal
 from .orders import most_removed
@@ -14,7 +16,7 @@ from .orders import most_removed
 CHEAP_ORDERS = ("effect", "deep", "angular", "influence")
 
 
-def _jobs(start: ProfileStart) -> Iterator[Job]:
+def _jobs(start: ProfileStart) -> Iterator[Job[Result]]:
     model = start.able.model
     n_layers = model.cfg.n_layers
     sizes = n_encoder_layers(model), n_layers

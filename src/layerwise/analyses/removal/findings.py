@@ -137,8 +137,3 @@ def _points(row: dict[str, Any]) -> str:
 
 def _test(row: dict[str, Any]) -> str:
     return f"{p_value(row['p_holm'])} after Holm's correction over the steps, n = {row['n_items']}"
-
-
-def findings(run: RunTables) -> list[Finding]:
-    """How many layers can go before held-out items show a significant loss."""
-    return removals(run)

@@ -10,7 +10,7 @@ from layerwise.analyses.ablation.result import AblationResult
 from layerwise.analyses.contract import Analysis, saved_tables
 from layerwise.results.base import Result
 
-from .findings import findings
+from .findings import similarity_predicts
 from .report import sections
 from .result import SimilarityResult
 
@@ -22,4 +22,4 @@ def _tables(result: SimilarityResult, others: Sequence[Result]) -> dict[str, pd.
     return found | ({"prediction": result.predicts(ablations[0])} if ablations else {})
 
 
-ANALYSIS = Analysis("similarity", SimilarityResult, sections, findings, tables=_tables)
+ANALYSIS = Analysis("similarity", SimilarityResult, sections, similarity_predicts, tables=_tables)

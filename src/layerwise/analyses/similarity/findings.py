@@ -50,8 +50,3 @@ def _prediction(row: dict[str, Any]) -> Finding:
     )
     size = weight(0.45, abs(float(row["rho"])))
     return Finding(sentence, size, SIMILARITY, source("prediction", where))
-
-
-def findings(run: RunTables) -> list[Finding]:
-    """The measure that ranks layers best by what skipping them costs."""
-    return similarity_predicts(run)
