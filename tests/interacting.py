@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from layerwise.analyses.interactions.result import InteractionsResult
-from layerwise.results.parquet import frame
+from layerwise.storage.parquet import frame
 from tests.synthetic import facts, task_facts
 
 Costs = dict[tuple[int, ...], np.ndarray]

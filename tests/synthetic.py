@@ -20,7 +20,7 @@ from layerwise.results import (
     lens_frame,
     patching_frame,
 )
-from layerwise.results.parquet import frame
+from layerwise.storage.parquet import frame
 
 
 def without_list(folder: Path) -> None:

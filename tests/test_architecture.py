@@ -12,26 +12,14 @@ import layerwise
 
 ROOT = Path(layerwise.__file__).parent
 
-# From the ground up: a folder imports what stands before it. Training and wiring of organisms use
-# tasks and runs, and are no part of the models that they make; a profile stands on the report.
+# From the ground up: a folder imports what stands before it.
 ORDER = (
-    "errors", "ground", "results", "stats", "models", "sweep", "tasks", "runs", "organisms",
-    "presentation", "analyses", "report", "profile", "planning", "cli",
+    "errors", "ground", "storage", "stats", "models", "sweep", "tasks", "runs", "organisms",
+    "presentation", "analyses", "results", "report", "profiling", "planning", "cli",
 )  # fmt: skip
 # Pictures, sentences and pages are made of tables alone.
 READS_TABLES_ONLY = ("presentation", "report")
 RUNS_MODELS = ("models", "sweep", "tasks", "runs")
-# Of the organisms' folder, what models are loaded and asked by.
-OF_MODELS = (
-    "language",
-    "forms",
-    "layout",
-    "tokenizer",
-    "truth",
-    "wired",
-    "_wiring",
-    "wired_seq2seq",
-)
 HEAVY = ("torch", "transformers", "transformer_lens", "matplotlib", "seaborn", "scipy")
 
 
@@ -47,18 +35,10 @@ MODULES = modules()
 
 
 def imported(name: str) -> Iterator[str]:
-    """The package's modules that one imports, also within functions; not for types alone."""
+    """The package's modules that one imports, also within functions and for types alone."""
     path = MODULES[name]
     tree = ast.parse(path.read_text("utf-8"))
-    for_types = {
-        node
-        for block in ast.walk(tree)
-        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
-        for node in ast.walk(block)
-    }
     for node in ast.walk(tree):
-        if node in for_types:
-            continue
         if isinstance(node, ast.Import):
             yield from (one.name for one in node.names if one.name in MODULES)
         elif isinstance(node, ast.ImportFrom):
@@ -81,10 +61,6 @@ def absolute(node: ast.ImportFrom, name: str, path: Path) -> str:
 def folder(name: str) -> str:
     """Where a module stands in ``ORDER``."""
     parts = name.split(".")[1:]
-    if parts[:2] == ["models", "organisms"]:
-        return "models" if len(parts) < 3 or parts[2] in OF_MODELS else "organisms"
-    if parts[:2] == ["analyses", "profile"]:
-        return "profile"
     return parts[0] if parts else ""
 
 

@@ -17,7 +17,7 @@ from layerwise.analyses.patching.hooked_patches import hooked_logprobs
 from layerwise.errors import UserError
 from layerwise.models.kinds import hook_name
 from layerwise.models.quiet import no_deprecation_of
-from layerwise.results.parquet import frame
+from layerwise.storage.parquet import frame
 from tests import analysis
 from tests.analysis import prompt_pair, word_task
 from tests.models.tiny import tiny_model

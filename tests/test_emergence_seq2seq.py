@@ -9,7 +9,7 @@ import pytest
 from layerwise.analyses.emergence.api import CENTRE, CRITICAL, HALF, emergence
 from layerwise.report import report
 from layerwise.results import AblationResult, EmergenceResult
-from layerwise.results.parquet import read_table
+from layerwise.storage.parquet import read_table
 from tests import synthetic
 from tests.synthetic import cell_records, planted
 

@@ -13,11 +13,11 @@ from lm_eval.api.model import TemplateLM
 from transformers import T5Config
 
 import layerwise as lw
-from layerwise.analyses.profile.extras import EXTRAS, wanted_extras
 from layerwise.analyses.tuned_lens.api import train_lens
 from layerwise.errors import UserError
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.planning.plan import plan_run
+from layerwise.profiling.extras import EXTRAS, wanted_extras
 from layerwise.runs.setup import check_layers, prepare
 from layerwise.sweep import (
     Generate,

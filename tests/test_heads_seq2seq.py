@@ -21,7 +21,7 @@ from layerwise.errors import UserError
 from layerwise.models import model_facts
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.results import HeadsResult, load_results
-from layerwise.results.earlier_tables import with_later_columns
+from layerwise.storage.earlier_tables import with_later_columns
 from tests.commands import assert_refused, done, run
 from tests.models.seq2seq.tiny import CASES, tiny_seq2seq
 from tests.models.tiny import tiny_tokenizer

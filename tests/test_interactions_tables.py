@@ -13,7 +13,7 @@ from scipy.stats import ttest_1samp
 from layerwise import stats
 from layerwise.analyses.interactions.result import InteractionsResult
 from layerwise.errors import UserError
-from layerwise.results.parquet import frame
+from layerwise.storage.parquet import frame
 from tests.cases import data_sets, most_errors
 from tests.interacting import Costs, interactions_result, with_pairs
 

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 
 import layerwise as lw
-from layerwise.analyses.profile.extras import EXTRAS, wanted_extras
 from layerwise.errors import UserError
 from layerwise.models import load_model
+from layerwise.profiling.extras import EXTRAS, wanted_extras
 
 OPTIONS = {"protocols": ["continuation", "generate"], "limit": 12, "pairs": 2, "also": "all"}
 

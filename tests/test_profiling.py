@@ -14,9 +14,9 @@ import pytest
 
 import layerwise as lw
 from layerwise import results
-from layerwise.analyses.profile.api import profile
 from layerwise.errors import UserError
 from layerwise.models import load_model
+from layerwise.profiling.api import profile
 from layerwise.tasks import Task
 from tests import analysis, commands
 from tests.analysis import prompt_pair, solved_by, solved_file, word_task, write_jsonl

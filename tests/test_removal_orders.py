@@ -18,7 +18,7 @@ from layerwise.analyses.removal.tables import WAYS
 from layerwise.errors import UserError
 from layerwise.report import report
 from layerwise.results import RemovalResult
-from layerwise.results.parquet import frame
+from layerwise.storage.parquet import frame
 from layerwise.sweep.stream_reading import Streams
 from tests import synthetic
 from tests.analysis import documented_columns, solved_by, word_task

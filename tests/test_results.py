@@ -18,7 +18,7 @@ from layerwise.results import (
     RunFolder,
     load_results,
 )
-from layerwise.results.parquet import frame, read_table
+from layerwise.storage.parquet import frame, read_table
 from tests import synthetic
 
 

@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 
 from layerwise.analyses.ablation.api import ablate
-from layerwise.analyses.profile.api import profile
 from layerwise.errors import UserError
+from layerwise.profiling.api import profile
 from layerwise.report import Report
 from layerwise.tasks import Task
 from tests import commands
@@ -139,7 +139,7 @@ def stop_after(monkeypatch, writes: int) -> None:
 @pytest.fixture
 def no_report(monkeypatch):
     """Drawing takes most of a small profile's time, and starts when all tables are written."""
-    monkeypatch.setattr("layerwise.analyses.profile.api.report", lambda results: Report("", (), {}))
+    monkeypatch.setattr("layerwise.profiling.api.report", lambda results: Report("", (), {}))
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +158,7 @@ def whole_profile(tasks, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "profile"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("layerwise.analyses.ablation.job.ITEMS_AT_ONCE", 6)
-        patch.setattr("layerwise.analyses.profile.api.report", lambda results: Report("", (), {}))
+        patch.setattr("layerwise.profiling.api.report", lambda results: Report("", (), {}))
         small_profile(tasks, folder)
     return folder
 

@@ -18,7 +18,7 @@ from layerwise.analyses.similarity.prediction_tables import prediction_table
 from layerwise.errors import UserError
 from layerwise.models import original_tokenizer
 from layerwise.results import AblationResult, SimilarityResult
-from layerwise.results.parquet import frame
+from layerwise.storage.parquet import frame
 from layerwise.tasks import build_requests
 from tests import analysis, commands, synthetic
 from tests.analysis import documented_columns, solved_by, word_task, write_jsonl

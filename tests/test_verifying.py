@@ -20,7 +20,7 @@ from layerwise.analyses.emergence.api import emergence
 from layerwise.errors import MadeAgainWarning, UserError
 from layerwise.report import Report
 from layerwise.results import AblationResult, LensResult, RunFolder, load_results
-from layerwise.results.parquet import frame
+from layerwise.storage.parquet import frame
 from tests import commands, synthetic
 from tests.analysis import word_task
 from tests.models.tiny import tiny_model

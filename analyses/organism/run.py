@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 import layerwise as lw
 from layerwise.ground.layer_names import layer_name
 from layerwise.models.organisms import ORGANISM
-from layerwise.models.organisms.seq2seq.evaluation import answered, read_organism, without_layer
-from layerwise.models.organisms.seq2seq.plan import N_ENCODER, N_LAYERS
 from layerwise.models.organisms.tokenizer import toy_tokenizer
 from layerwise.models.registry import ORGANISM_WEIGHTS
+from layerwise.organisms.seq2seq.evaluation import answered, read_organism, without_layer
+from layerwise.organisms.seq2seq.plan import N_ENCODER, N_LAYERS
 from layerwise.presentation.save import save_figure
 from layerwise.presentation.style import FULL_WIDTH, look, new_figure, styled
 from layerwise.tasks import CAPABILITIES

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from layerwise.models.organisms.layout import NEEDED, WiredLayout
-from layerwise.models.organisms.plan import N_LAYERS, PLANTED
+from layerwise.organisms.plan import N_LAYERS, PLANTED
 from layerwise.presentation.layer_axis import divide_stacks
 from layerwise.presentation.style import FULL_WIDTH, look
 

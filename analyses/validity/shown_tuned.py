@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from tuned import LENSES, ORGANISMS, WIRED
 
 from layerwise.models.organisms.layout import WiredLayout
-from layerwise.models.organisms.plan import PLANTED
 from layerwise.models.organisms.truth import Planted
+from layerwise.organisms.plan import PLANTED
 from layerwise.presentation.style import FULL_WIDTH, look
 
 SHOWN = "retrieval"

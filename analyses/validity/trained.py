@@ -8,7 +8,7 @@ import pandas as pd
 
 import layerwise as lw
 from layerwise.analyses.emergence.api import emergence
-from layerwise.models.organisms.plan import PLANTED
+from layerwise.organisms.plan import PLANTED
 
 NAMES = ("organism-decoder", "organism-decoder-1", "organism-decoder-2")
 N_ITEMS = 100

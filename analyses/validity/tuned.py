@@ -11,8 +11,8 @@ import layerwise as lw
 from layerwise.analyses.emergence.api import SETTLED, emergence
 from layerwise.analyses.tuned_lens.api import KINDS, Trained, train_lens
 from layerwise.models.organisms.layout import WiredLayout
-from layerwise.models.organisms.plan import PLANTED
 from layerwise.models.organisms.truth import Planted
+from layerwise.organisms.plan import PLANTED
 from layerwise.tasks import load_task
 
 WIRED = "wired-decoder"

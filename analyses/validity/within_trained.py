@@ -16,7 +16,7 @@ from transformer_lens import HookedTransformer
 import layerwise as lw
 from layerwise.analyses.emergence.api import HALF, emergence
 from layerwise.analyses.patching.api import patch_activations
-from layerwise.models.organisms.plan import N_LAYERS, PLANTED
+from layerwise.organisms.plan import N_LAYERS, PLANTED
 
 NAMES = ("organism-decoder", "organism-decoder-1", "organism-decoder-2")
 READ, WRITTEN, N_ITEMS, PAIRS = "continuation", "generate", 40, 16

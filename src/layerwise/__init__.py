@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from .analyses.logit_lens.api import logit_lens as logit_lens
     from .analyses.patching.api import patch_activations as patch_activations
     from .analyses.path_patching.api import patch_paths as patch_paths
-    from .analyses.profile.api import Profile as Profile
-    from .analyses.profile.api import profile as profile
     from .analyses.pruning.api import prune_model as prune_model
     from .analyses.removal.api import removal_order as removal_order
     from .analyses.similarity.api import similarity as similarity
@@ -38,6 +36,8 @@ if TYPE_CHECKING:
     from .analyses.verifying import verify as verify
     from .models import known_models as known_models
     from .models import load_model as load_model
+    from .profiling.api import Profile as Profile
+    from .profiling.api import profile as profile
     from .report import Report as Report
     from .report import report as report
     from .report import report_from_folders as report_from_folders
@@ -71,7 +71,7 @@ _ATTRIBUTES = {
     "analyses.logit_lens.api": ["logit_lens"],
     "analyses.patching.api": ["patch_activations"],
     "analyses.path_patching.api": ["patch_paths"],
-    "analyses.profile.api": ["Profile", "profile"],
+    "profiling.api": ["Profile", "profile"],
     "analyses.pruning.api": ["prune_model"],
     "analyses.removal.api": ["removal_order"],
     "analyses.similarity.api": ["similarity"],

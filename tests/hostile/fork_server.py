@@ -24,7 +24,7 @@ from tests.hostile.moments import Counter, Moment, end_at_length
 _IMPORTED = (
     "scipy.stats", "transformer_lens", "transformers.models.llama.modeling_llama",
     "transformers.models.t5.modeling_t5", "layerwise.cli.app", "layerwise.analyses.comparison.api",
-    "layerwise.analyses.profile.api", "layerwise.analyses.pruning.api", "layerwise.report.figures",
+    "layerwise.profiling.api", "layerwise.analyses.pruning.api", "layerwise.report.figures",
 )  # fmt: skip
 ROOT = Path(__file__).parents[2]
 LIMIT_SECONDS = 120.0

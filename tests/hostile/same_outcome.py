@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from layerwise.results.parquet import to_bytes
+from layerwise.storage.parquet import to_bytes
 
 FACTS = b"layerwise.facts"
 TIMES = frozenset({"created", "seconds", "work", "planned"})

@@ -14,9 +14,9 @@ from layerwise.models import known_models, load_model, model_facts, registry
 from layerwise.models.cache import file_sha256
 from layerwise.models.facts import language_of
 from layerwise.models.organisms import ORGANISM
-from layerwise.models.organisms.plan import FORMS, N_LAYERS, PLANTED
-from layerwise.models.organisms.record import accuracies
 from layerwise.models.registry import BUNDLED, PackagedModel, Registry
+from layerwise.organisms.plan import FORMS, N_LAYERS, PLANTED
+from layerwise.organisms.record import accuracies
 from tests.models.refusal import refused
 
 NAMES = [name for name in BUNDLED.names() if name.startswith("organism-decoder")]

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from layerwise.models.organisms import ORGANISM
-from layerwise.models.organisms.plan import FORMS, N_LAYERS
-from layerwise.models.organisms.seq2seq.plan import FORMS as SEQ2SEQ_FORMS
-from layerwise.models.organisms.texts import Text, Texts
-from layerwise.models.organisms.training_forms import FEWEST_PAIRS, MOST_PAIRS, Form
+from layerwise.organisms.plan import FORMS, N_LAYERS
+from layerwise.organisms.seq2seq.plan import FORMS as SEQ2SEQ_FORMS
+from layerwise.organisms.texts import Text, Texts
+from layerwise.organisms.training_forms import FEWEST_PAIRS, MOST_PAIRS, Form
 
 CLOSING = dict(ORGANISM.brackets)
 BY_NAME = {

@@ -16,11 +16,12 @@ import torch
 from layerwise.models import load_model, model_facts
 from layerwise.models.cache import file_sha256
 from layerwise.models.facts import language_of
-from layerwise.models.organisms import ORGANISM, Language, train, training_loop
-from layerwise.models.organisms.initialization import new_organism
-from layerwise.models.organisms.plan import FORMS, N_LAYERS, PLANTED
-from layerwise.models.organisms.texts import Texts
-from layerwise.models.organisms.training_forms import FEWEST_PAIRS, MOST_PAIRS
+from layerwise.models.organisms import ORGANISM, Language
+from layerwise.organisms import train, training_loop
+from layerwise.organisms.initialization import new_organism
+from layerwise.organisms.plan import FORMS, N_LAYERS, PLANTED
+from layerwise.organisms.texts import Texts
+from layerwise.organisms.training_forms import FEWEST_PAIRS, MOST_PAIRS
 
 SMALL = Language("small", 16, 8, 6, 2, 4, test_share=8)
 KNOWLEDGE = next(form for form in FORMS if form.capability == "knowledge")

@@ -14,12 +14,12 @@ from layerwise.models import known_models, load_model, model_facts
 from layerwise.models.cache import file_sha256
 from layerwise.models.facts import language_of
 from layerwise.models.organisms import ORGANISM
-from layerwise.models.organisms.plan import PLANTED as PLANTED_IN_DECODER
-from layerwise.models.organisms.seq2seq import evaluation
-from layerwise.models.organisms.seq2seq.plan import FORMS, N_ENCODER, N_LAYERS, PLANTED
 from layerwise.models.organisms.tokenizer import toy_tokenizer
 from layerwise.models.registry import BUNDLED, ORGANISM_WEIGHTS, PackagedModel
 from layerwise.models.seq2seq import Seq2SeqModel
+from layerwise.organisms.plan import PLANTED as PLANTED_IN_DECODER
+from layerwise.organisms.seq2seq import evaluation
+from layerwise.organisms.seq2seq.plan import FORMS, N_ENCODER, N_LAYERS, PLANTED
 from layerwise.tasks import Task, load_task
 from layerwise.tasks.suites.toy import toy_suites
 from layerwise.tasks.task import take

@@ -11,15 +11,16 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from layerwise.models.cache import file_sha256
-from layerwise.models.organisms import ORGANISM, Language, training_loop
-from layerwise.models.organisms.seq2seq import train
-from layerwise.models.organisms.seq2seq.evaluation import read_organism, without_layer
-from layerwise.models.organisms.seq2seq.initialization import new_seq2seq
-from layerwise.models.organisms.seq2seq.plan import FORMS, N_DECODER, N_ENCODER, N_LAYERS, PLANTED
-from layerwise.models.organisms.texts import Texts
+from layerwise.models.organisms import ORGANISM, Language
 from layerwise.models.organisms.tokenizer import toy_tokenizer
-from layerwise.models.organisms.training_loop import layers_run
 from layerwise.models.quiet import quiet
+from layerwise.organisms import training_loop
+from layerwise.organisms.seq2seq import train
+from layerwise.organisms.seq2seq.evaluation import read_organism, without_layer
+from layerwise.organisms.seq2seq.initialization import new_seq2seq
+from layerwise.organisms.seq2seq.plan import FORMS, N_DECODER, N_ENCODER, N_LAYERS, PLANTED
+from layerwise.organisms.texts import Texts
+from layerwise.organisms.training_loop import layers_run
 
 SMALL = Language("small", 16, 8, 6, 2, 4, test_share=8)
 BY_NAME = {form.capability: form for form in FORMS}

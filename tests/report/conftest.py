@@ -15,7 +15,7 @@ from layerwise.analyses.gathering import tables_of_run
 from layerwise.presentation.parallel_rendering import Jobs
 from layerwise.report import Report, report
 from layerwise.results import AblationResult, PatchingResult, Result
-from layerwise.results.run_tables import RunTables
+from layerwise.storage.run_tables import RunTables
 
 # As the default plan, but quick to draw in full.
 SMALL = Plan(

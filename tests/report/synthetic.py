@@ -20,7 +20,7 @@ from layerwise.results import (
     TaskFacts,
     patching_frame,
 )
-from layerwise.results.run_tables import RunTables
+from layerwise.storage.run_tables import RunTables
 
 HOSTILE = "<script>alert('x')</script>"
 CHANCE = {"letter": 0.25, "continuation": 0.25, "generate": 0.0}

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from layerwise.report import report
 from layerwise.report.figures import attribution_heads, attribution_lines
 from layerwise.results import AttributionResult
-from layerwise.results.parquet import frame
+from layerwise.storage.parquet import frame
 from tests import synthetic
 
 BEST = (3, 1)

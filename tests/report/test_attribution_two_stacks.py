@@ -16,7 +16,7 @@ from layerwise.presentation.rows import numbers, rows
 from layerwise.report import Report, report
 from layerwise.report.figures import attribution_heads, attribution_lines
 from layerwise.results import AttributionResult
-from layerwise.results.parquet import frame
+from layerwise.storage.parquet import frame
 from tests import synthetic
 
 N_ENCODER, N_LAYERS = 4, 7

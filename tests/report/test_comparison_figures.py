@@ -16,7 +16,7 @@ from layerwise.analyses.emergence.findings_methods import agreements, interactio
 from layerwise.analyses.emergence.report_tables import agreement_tables, interaction_tables
 from layerwise.presentation.rows import rows
 from layerwise.report.figures import agreement_ranges, interaction_profiles
-from layerwise.results.run_tables import RunTables
+from layerwise.storage.run_tables import RunTables
 
 
 def lines(figure: Figure, gid: str) -> list[Line2D]:

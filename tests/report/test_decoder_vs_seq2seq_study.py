@@ -11,8 +11,8 @@ import pytest
 from legible import assert_legible
 from scipy.stats import ttest_1samp
 
-from layerwise.models.organisms.plan import PLANTED
-from layerwise.models.organisms.seq2seq.plan import PLANTED as PLANTED_SEQ2SEQ
+from layerwise.organisms.plan import PLANTED
+from layerwise.organisms.seq2seq.plan import PLANTED as PLANTED_SEQ2SEQ
 from layerwise.presentation.rows import rows
 
 FOLDER = Path(__file__).parents[2] / "analyses" / "decoder_vs_seq2seq"

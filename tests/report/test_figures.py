@@ -29,7 +29,7 @@ from layerwise.presentation.save import figure_bytes, png_address, svg_address
 from layerwise.presentation.style import style
 from layerwise.report import figures
 from layerwise.results import EmergenceResult, LensResult, Result
-from layerwise.results.run_tables import RunTables
+from layerwise.storage.run_tables import RunTables
 
 FIGURES = {
     "role_map": lambda run, width: figures.role_map(run.tables["effects"], width=width),

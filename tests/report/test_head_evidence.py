@@ -7,7 +7,7 @@ from test_patching_heads_figure import heads
 
 from layerwise.presentation.wording import interval
 from layerwise.report._head_evidence import head_evidence
-from layerwise.results.run_tables import RunTables
+from layerwise.storage.run_tables import RunTables
 
 FACTS = synthetic.facts(synthetic.Plan())
 

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from layerwise.analyses.heads.tables import SCORES, summary_table
 from layerwise.presentation.naming import naming_layers_of
 from layerwise.report.figures import head_score_maps
-from layerwise.results.provenance import ModelFacts
+from layerwise.storage.provenance import ModelFacts
 from tests.synthetic import facts
 
 

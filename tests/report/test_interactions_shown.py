@@ -15,7 +15,7 @@ from layerwise.presentation.naming import naming_layers_of
 from layerwise.presentation.rows import rows
 from layerwise.report import report
 from layerwise.report.summary import findings
-from layerwise.results.parquet import frame
+from layerwise.storage.parquet import frame
 from tests.interacting import Costs, interactions_result, joined_results, with_pairs
 
 PLANTED = {(2, 7): 2.0, (1, 4): -1.0}

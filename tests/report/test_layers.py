@@ -18,7 +18,7 @@ from layerwise.presentation.wording import interval
 from layerwise.report import report
 from layerwise.report._layers import layer_grid
 from layerwise.results import AblationResult, LensResult, PatchingResult
-from layerwise.results.run_tables import RunTables
+from layerwise.storage.run_tables import RunTables
 
 PLAN = Plan(
     n_layers=4,

@@ -12,7 +12,7 @@ from layerwise.analyses.similarity.findings import similarity_predicts
 from layerwise.presentation.rows import rows
 from layerwise.presentation.wording import interval, percent
 from layerwise.report.summary import CHARACTERS, MOST, findings_of
-from layerwise.results.run_tables import RunTables
+from layerwise.storage.run_tables import RunTables
 from tests import synthetic
 from tests.report.test_paths_figures import estimates, paths
 

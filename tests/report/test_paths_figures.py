@@ -10,7 +10,7 @@ from layerwise.errors import UserError
 from layerwise.presentation.naming import naming_layers_of
 from layerwise.report import report
 from layerwise.results import AttributionPatchingResult, PathPatchingResult
-from layerwise.results.parquet import frame, read_table
+from layerwise.storage.parquet import frame, read_table
 from tests import synthetic
 
 SITES = {"embedding": "embed", "head": "z", "mlp": "mlp_out"}

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from layerwise.report import report
 from layerwise.report.figures import removal_curve
 from layerwise.results import RemovalResult
-from layerwise.results.parquet import frame
+from layerwise.storage.parquet import frame
 from tests import synthetic
 
 CHANCE = 0.25

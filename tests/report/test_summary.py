@@ -24,9 +24,9 @@ from layerwise.presentation.wording import (
 from layerwise.report import Finding, findings
 from layerwise.report.summary import findings_of
 from layerwise.results import AblationResult, EmergenceResult, LensResult, PatchingResult
-from layerwise.results.parquet import frame
-from layerwise.results.run_tables import RunTables
 from layerwise.stats.equivalence import excludable_loss
+from layerwise.storage.parquet import frame
+from layerwise.storage.run_tables import RunTables
 
 EVERYTHING = 100
 

@@ -13,7 +13,7 @@ from layerwise.errors import UserError, shown
 from layerwise.ground import arguments as _arguments
 from layerwise.ground.path_readers import model_name, path, task_name
 from layerwise.ground.readers import Reader, entries, plain, refuse, some_of
-from layerwise.results.base import Result
+from layerwise.storage.base import Result
 from layerwise.tasks import PROTOCOLS
 from layerwise.tasks.registry import refuse_unusable_task
 from layerwise.tasks.task import Task

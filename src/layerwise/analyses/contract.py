@@ -14,8 +14,8 @@ import pandas as pd
 
 from layerwise.presentation.finding import Finding
 from layerwise.presentation.section import Section
-from layerwise.results.base import Result
-from layerwise.results.run_tables import RunTables
+from layerwise.storage.base import Result
+from layerwise.storage.run_tables import RunTables
 
 
 def saved_tables(result: Result, others: Sequence[Result]) -> dict[str, pd.DataFrame]:

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from layerwise.errors import DamagedResultsError, MadeAgainWarning
-from layerwise.results.base import Result
 from layerwise.runs.checkpoints import CheckpointStore, MemoryCheckpoints
 from layerwise.runs.folder import RunFolder
 from layerwise.runs.progress import Meter, meter
 from layerwise.runs.setup import Setup
+from layerwise.storage.base import Result
 
 from .loading import load_results
 from .restoring import refuse_lost, restore, restore_requests

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from layerwise.analyses.execute import Job
-from layerwise.results.base import Result
 from layerwise.runs.setup import Setup
+from layerwise.storage.base import Result
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from layerwise.results.base import Result
-from layerwise.results.provenance import join_facts
-from layerwise.results.run_tables import RunTables
+from layerwise.storage.base import Result
+from layerwise.storage.provenance import join_facts
+from layerwise.storage.run_tables import RunTables
 
 from .ablation.joining import join_ablations
 from .registry import ANALYSES

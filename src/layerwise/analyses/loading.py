@@ -7,9 +7,9 @@ from pathlib import Path
 
 from layerwise.errors import DamagedResultsError, UserError
 from layerwise.ground.arguments import check_arguments
-from layerwise.results.atomic_files import is_folder
-from layerwise.results.base import Result
-from layerwise.results.provenance import RUN_FILE, read_facts
+from layerwise.storage.atomic_files import is_folder
+from layerwise.storage.base import Result
+from layerwise.storage.provenance import RUN_FILE, read_facts
 
 from .registry import RESULTS
 from .restoring import restore

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from layerwise.results.base import Result
+from layerwise.storage.base import Result
 
 from .ablation.analysis import ANALYSIS as ABLATION
 from .attribution.analysis import ANALYSIS as ATTRIBUTION

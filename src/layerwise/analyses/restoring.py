@@ -11,11 +11,11 @@ from pathlib import Path
 
 from layerwise.analyses.emergence.result import EmergenceResult
 from layerwise.errors import DamagedResultsError, MadeAgainWarning, UserError
-from layerwise.results.base import Result
-from layerwise.results.file_list import State, hashes_of, states
-from layerwise.results.parquet import AGAIN, read_table
-from layerwise.results.provenance import RUN_FILE, listed_files, read_facts, write_run_file
-from layerwise.results.written import REQUESTS_FILE, TABLE_FILES, unlisted_for
+from layerwise.storage.base import Result
+from layerwise.storage.file_list import State, hashes_of, states
+from layerwise.storage.parquet import AGAIN, read_table
+from layerwise.storage.provenance import RUN_FILE, listed_files, read_facts, write_run_file
+from layerwise.storage.written import REQUESTS_FILE, TABLE_FILES, unlisted_for
 
 from .registry import RESULTS
 

@@ -13,10 +13,10 @@ from typing import Any
 from layerwise.analyses.comparison.result import FACTS_FILE, TABLES, read_comparison_file
 from layerwise.errors import UserError
 from layerwise.ground.arguments import check_arguments
-from layerwise.results.atomic_files import is_folder
-from layerwise.results.file_list import listed, states
-from layerwise.results.parquet import read_table
-from layerwise.results.provenance import (
+from layerwise.storage.atomic_files import is_folder
+from layerwise.storage.file_list import listed, states
+from layerwise.storage.parquet import read_table
+from layerwise.storage.provenance import (
     RUN_FILE,
     Facts,
     listed_files,
@@ -24,7 +24,7 @@ from layerwise.results.provenance import (
     read_facts,
     read_run_file,
 )
-from layerwise.results.written import LISTED, TABLE_FILES
+from layerwise.storage.written import LISTED, TABLE_FILES
 
 COMPARED = "compared"  # beside a pruned model
 READABLE = "readable"

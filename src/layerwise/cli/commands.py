@@ -121,7 +121,7 @@ _ANALYSES = "layerwise.analyses"
 _PAIRED = {"tasks": PAIRED}
 COMMANDS: Mapping[str, Command] = {
     "profile": Command(
-        f"{_ANALYSES}.profile.api:profile", show_profile, model="smollm2-135m",
+        "layerwise.profiling.api:profile", show_profile, model="smollm2-135m",
         folder=default_folder,
         flags={"limit": Flag(help="Take the first so many items of each task.")},
     ),

@@ -11,7 +11,7 @@ import typer
 from layerwise.errors import printable
 
 if TYPE_CHECKING:
-    from layerwise.results.base import Result
+    from layerwise.storage.base import Result
 
 # What is not read on a terminal is not cut to its width.
 WIDE = 240

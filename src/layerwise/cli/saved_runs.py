@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from layerwise.errors import UserError
-from layerwise.results.atomic_files import is_folder, refuse_unusable_file
+from layerwise.storage.atomic_files import is_folder, refuse_unusable_file
 
 from .options import usable_folder
 from .printing import say, tell_findings

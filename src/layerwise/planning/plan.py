@@ -22,8 +22,6 @@ from layerwise.analyses.attribution.job import Attribution
 from layerwise.analyses.extra import ProfileStart
 from layerwise.analyses.logit_lens.api import LENS_PROTOCOLS, Lens
 from layerwise.analyses.patching.api import Patching
-from layerwise.analyses.profile.api import Jobs as ProfileJobs
-from layerwise.analyses.profile.extras import EXTRAS, planned_jobs, read_extras, wanted_extras
 from layerwise.analyses.similarity.api import Similarity
 from layerwise.errors import UserError
 from layerwise.ground.readers import one_of
@@ -32,6 +30,8 @@ from layerwise.models.folder import has_weights
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.models.meta_model import is_meta_model, load_meta_model
+from layerwise.profiling.api import Jobs as ProfileJobs
+from layerwise.profiling.extras import EXTRAS, planned_jobs, read_extras, wanted_extras
 from layerwise.runs.records import seconds_in_words
 from layerwise.runs.setup import TaskLike, check_layers, paired_tasks, prepare
 from layerwise.sweep.cost import Cost

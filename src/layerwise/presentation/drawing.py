@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from layerwise.errors import UserError
-from layerwise.results.base import Result
+from layerwise.storage.base import Result
 
 from .naming import naming_layers_of
 

@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from typing import NamedTuple
 
 from layerwise.ground.layer_names import DECODER, ENCODER, layer_name
-from layerwise.results.provenance import ModelFacts
+from layerwise.storage.provenance import ModelFacts
 
 
 class Stacks(NamedTuple):

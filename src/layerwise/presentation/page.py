@@ -12,12 +12,12 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layerwise.results.atomic_files import (
+from layerwise.storage.atomic_files import (
     refuse_unusable_file,
     remove_temporaries,
     write_atomically,
 )
-from layerwise.results.provenance import ModelFacts
+from layerwise.storage.provenance import ModelFacts
 
 from .figure_spec import FigureSpec
 from .finding import Finding

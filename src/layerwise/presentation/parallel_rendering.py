@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from layerwise.ground.process import has_beside
 from layerwise.presentation.figure_spec import FigureSpec
 from layerwise.presentation.naming import naming_layers_of
-from layerwise.results.provenance import ModelFacts
+from layerwise.storage.provenance import ModelFacts
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -19,7 +19,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from PIL import Image
 
-from layerwise.results.atomic_files import refuse_unusable_folder, write_atomically
+from layerwise.storage.atomic_files import refuse_unusable_folder, write_atomically
 
 from .style import style
 

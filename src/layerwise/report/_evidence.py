@@ -7,7 +7,7 @@ from dataclasses import replace
 from layerwise.presentation.evidence import evidence
 from layerwise.presentation.finding import Finding
 from layerwise.presentation.table import Table
-from layerwise.results.run_tables import RunTables
+from layerwise.storage.run_tables import RunTables
 
 
 def evidence_of(run: RunTables, finding: Finding) -> Table:

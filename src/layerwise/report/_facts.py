@@ -7,7 +7,7 @@ from typing import Any
 
 from layerwise.presentation.table import Table
 from layerwise.presentation.wording import number
-from layerwise.results.run_tables import RunTables
+from layerwise.storage.run_tables import RunTables
 
 _MODEL = {
     "n_layers": "layers",

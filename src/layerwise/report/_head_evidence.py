@@ -16,7 +16,7 @@ from layerwise.presentation.rows import layers_of, numbers, records, rows
 from layerwise.presentation.table import Table, bounds
 from layerwise.presentation.wording import HEAD_WORDS, capitalised, doing
 from layerwise.report._readings import with_ends
-from layerwise.results.run_tables import RunTables
+from layerwise.storage.run_tables import RunTables
 
 _COLUMNS = ("head", "method", "strongest in", "value", "significant cells")
 

@@ -25,7 +25,7 @@ from layerwise.presentation.wording import (
 )
 from layerwise.report._head_evidence import head_evidence
 from layerwise.report._readings import NO_SIGNAL, SURE, Reading, readings
-from layerwise.results.run_tables import RunTables
+from layerwise.storage.run_tables import RunTables
 
 
 def layer_grid(run: RunTables) -> Grid | None:

@@ -19,7 +19,7 @@ from layerwise.report._evidence import evidence_of
 from layerwise.report._facts import facts_tables
 from layerwise.report._sections import sections
 from layerwise.report._side_by_side import comparison, differing_tasks
-from layerwise.results.run_tables import RunTables
+from layerwise.storage.run_tables import RunTables
 
 
 @dataclass(frozen=True)

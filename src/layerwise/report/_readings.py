@@ -26,7 +26,7 @@ from layerwise.presentation.wording import (
     interval,
     number,
 )
-from layerwise.results.run_tables import RunTables
+from layerwise.storage.run_tables import RunTables
 
 Place = tuple[int, str, str]
 SURE, NO_SIGNAL = "•", "no signal"

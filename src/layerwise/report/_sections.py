@@ -10,7 +10,7 @@ from dataclasses import replace
 from layerwise.analyses.registry import ANALYSES
 from layerwise.presentation.section import Section
 from layerwise.report._layers import layer_grid
-from layerwise.results.run_tables import RunTables
+from layerwise.storage.run_tables import RunTables
 
 # The part that shows all layers at a glance is where each of them can be opened.
 _OPENED = "roles"

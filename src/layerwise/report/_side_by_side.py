@@ -16,7 +16,7 @@ from layerwise.presentation.naming import name_layer, naming_layers_of
 from layerwise.presentation.rows import layers_of, numbers, records, rows
 from layerwise.presentation.table import Table
 from layerwise.presentation.wording import counted, doing, in_order, joined, percent
-from layerwise.results.run_tables import RunTables
+from layerwise.storage.run_tables import RunTables
 
 
 def comparison(runs: Sequence[RunTables], names: Sequence[str]) -> Table | None:

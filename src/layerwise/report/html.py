@@ -20,9 +20,9 @@ from layerwise.presentation.finding import Finding
 from layerwise.presentation.page import Report
 from layerwise.report._page import Page, render
 from layerwise.report.summary import findings_of
-from layerwise.results.base import Result
-from layerwise.results.provenance import Facts
-from layerwise.results.run_tables import RunTables
+from layerwise.storage.base import Result
+from layerwise.storage.provenance import Facts
+from layerwise.storage.run_tables import RunTables
 
 
 @check_arguments()

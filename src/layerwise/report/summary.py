@@ -11,8 +11,8 @@ from layerwise.analyses.gathering import tables_of_run
 from layerwise.analyses.registry import ANALYSES
 from layerwise.presentation.finding import Finding
 from layerwise.presentation.naming import naming_layers_of
-from layerwise.results.base import Result
-from layerwise.results.run_tables import RunTables
+from layerwise.storage.base import Result
+from layerwise.storage.run_tables import RunTables
 
 MOST = 10
 CHARACTERS = 300

@@ -1,7 +1,6 @@
-"""Results as data: typed, saved with what is needed to repeat them, shown in short.
+"""The types of all results, loaded on first use, and what is saved with them.
 
-The public names of all results are reached from here and loaded on first use; what a result of
-one analysis is, that analysis says.
+What a result of one analysis is, that analysis says; what all of them can do is in ``storage``.
 """
 
 from __future__ import annotations
@@ -30,43 +29,43 @@ if TYPE_CHECKING:
     from layerwise.analyses.removal.result import RemovalResult as RemovalResult
     from layerwise.analyses.similarity.result import SimilarityResult as SimilarityResult
     from layerwise.analyses.tuned_lens.result import TunedLensResult as TunedLensResult
-    from layerwise.results.base import Result as Result
-    from layerwise.results.provenance import RUN_FILE as RUN_FILE
-    from layerwise.results.provenance import Facts as Facts
-    from layerwise.results.provenance import ModelFacts as ModelFacts
-    from layerwise.results.provenance import TaskFacts as TaskFacts
-    from layerwise.results.provenance import installed_versions as installed_versions
-    from layerwise.results.provenance import join_facts as join_facts
-    from layerwise.results.provenance import read_facts as read_facts
     from layerwise.runs.folder import RunFolder as RunFolder
+    from layerwise.storage.base import Result as Result
+    from layerwise.storage.provenance import RUN_FILE as RUN_FILE
+    from layerwise.storage.provenance import Facts as Facts
+    from layerwise.storage.provenance import ModelFacts as ModelFacts
+    from layerwise.storage.provenance import TaskFacts as TaskFacts
+    from layerwise.storage.provenance import installed_versions as installed_versions
+    from layerwise.storage.provenance import join_facts as join_facts
+    from layerwise.storage.provenance import read_facts as read_facts
 
 _WHERE = {
     "AblationResult": "layerwise.analyses.ablation.result",
     "AttributionPatchingResult": "layerwise.analyses.attribution_patching.result",
     "AttributionResult": "layerwise.analyses.attribution.result",
     "EmergenceResult": "layerwise.analyses.emergence.result",
-    "Facts": "layerwise.results.provenance",
+    "Facts": "layerwise.storage.provenance",
     "HeadsResult": "layerwise.analyses.heads.result",
     "InteractionsResult": "layerwise.analyses.interactions.result",
     "LensResult": "layerwise.analyses.logit_lens.result",
-    "ModelFacts": "layerwise.results.provenance",
+    "ModelFacts": "layerwise.storage.provenance",
     "PatchingResult": "layerwise.analyses.patching.result",
     "PathPatchingResult": "layerwise.analyses.path_patching.result",
     "PruningResult": "layerwise.analyses.pruning.result",
     "RESULTS": "layerwise.analyses.registry",
-    "RUN_FILE": "layerwise.results.provenance",
+    "RUN_FILE": "layerwise.storage.provenance",
     "RemovalResult": "layerwise.analyses.removal.result",
-    "Result": "layerwise.results.base",
+    "Result": "layerwise.storage.base",
     "RunFolder": "layerwise.runs.folder",
     "SimilarityResult": "layerwise.analyses.similarity.result",
-    "TaskFacts": "layerwise.results.provenance",
+    "TaskFacts": "layerwise.storage.provenance",
     "TunedLensResult": "layerwise.analyses.tuned_lens.result",
-    "installed_versions": "layerwise.results.provenance",
-    "join_facts": "layerwise.results.provenance",
+    "installed_versions": "layerwise.storage.provenance",
+    "join_facts": "layerwise.storage.provenance",
     "lens_frame": "layerwise.analyses.logit_lens.result",
     "load_results": "layerwise.analyses.loading",
     "patching_frame": "layerwise.analyses.patching.result",
-    "read_facts": "layerwise.results.provenance",
+    "read_facts": "layerwise.storage.provenance",
     "records_frame": "layerwise.analyses.ablation.result",
 }
 

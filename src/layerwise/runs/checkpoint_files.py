@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from layerwise.errors import UserError
-from layerwise.results.atomic_files import write_atomically
-from layerwise.results.parquet import to_bytes
+from layerwise.storage.atomic_files import write_atomically
+from layerwise.storage.parquet import to_bytes
 
 _HEAD = b"layerwise part "
 

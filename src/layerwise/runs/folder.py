@@ -21,10 +21,10 @@ import pandas as pd
 import pyarrow as pa
 
 from layerwise.errors import UserError
-from layerwise.results.atomic_files import disk_error, refuse_unusable_folder, remove_temporaries
-from layerwise.results.file_list import hashes_of
-from layerwise.results.provenance import RUN_FILE, Facts, is_finished, read_run_file, write_run_file
-from layerwise.results.written import written_files
+from layerwise.storage.atomic_files import disk_error, refuse_unusable_folder, remove_temporaries
+from layerwise.storage.file_list import hashes_of
+from layerwise.storage.provenance import RUN_FILE, Facts, is_finished, read_run_file, write_run_file
+from layerwise.storage.written import written_files
 
 from .checkpoint_files import read_part_file, write_part_file
 

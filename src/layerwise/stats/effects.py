@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 
 from layerwise import stats
 from layerwise.errors import UserError
-from layerwise.results.parquet import conform, frame
+from layerwise.storage.parquet import conform, frame
 
 from .equivalence import no_loss_of_nats_p_values, no_loss_p_values
 from .signal import signals

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from layerwise.presentation.finding import Finding
-from layerwise.results.run_tables import RunTables
+from layerwise.storage.run_tables import RunTables
 
 from .findings_heads import needed_heads
 from .findings_layers import critical_layers, gains

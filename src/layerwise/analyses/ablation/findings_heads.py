@@ -23,7 +23,7 @@ from layerwise.presentation.wording import (
     percent,
     spread,
 )
-from layerwise.results.run_tables import RunTables
+from layerwise.storage.run_tables import RunTables
 
 from .lookup import head_ablations, head_effects_of
 

@@ -25,7 +25,7 @@ from layerwise.presentation.wording import (
     percent,
     spread,
 )
-from layerwise.results.run_tables import RunTables
+from layerwise.storage.run_tables import RunTables
 
 from .lookup import ablations, effects_of
 

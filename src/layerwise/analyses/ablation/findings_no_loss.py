@@ -23,7 +23,6 @@ from layerwise.presentation.wording import (
     p_value,
     spread,
 )
-from layerwise.results.run_tables import RunTables
 from layerwise.stats import holm
 from layerwise.stats.effects import ALPHA
 from layerwise.stats.equivalence import (
@@ -31,6 +30,7 @@ from layerwise.stats.equivalence import (
     SMALLEST_NATS,
     excludable_loss,
 )
+from layerwise.storage.run_tables import RunTables
 
 from .lookup import ablations, effects_of
 

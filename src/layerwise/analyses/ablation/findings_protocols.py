@@ -21,7 +21,7 @@ from layerwise.presentation.wording import (
     percent,
     spread,
 )
-from layerwise.results.run_tables import RunTables
+from layerwise.storage.run_tables import RunTables
 
 from .contrast import layers_apart
 from .findings_layers import significant_losses

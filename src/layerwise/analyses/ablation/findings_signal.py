@@ -14,7 +14,7 @@ from layerwise.presentation.wording import (
     joined,
     percent,
 )
-from layerwise.results.run_tables import RunTables
+from layerwise.storage.run_tables import RunTables
 
 SILENT = "no signal"
 _NAMED = 4

@@ -16,15 +16,15 @@ import pandas as pd
 import pyarrow as pa
 
 from layerwise.errors import UserError
-from layerwise.results.atomic_files import write_atomically
-from layerwise.results.earlier_tables import with_later_columns
-from layerwise.results.written import REQUESTS_FILE as REQUESTS_FILE
 from layerwise.runs.budget_hint import tell_of_more_memory
 from layerwise.runs.checkpoints import CheckpointStore, together
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import planned, record_rows, request_line, work_entry
 from layerwise.runs.setup import Setup
 from layerwise.stats import above_chance
+from layerwise.storage.atomic_files import write_atomically
+from layerwise.storage.earlier_tables import with_later_columns
+from layerwise.storage.written import REQUESTS_FILE as REQUESTS_FILE
 from layerwise.sweep import Intervention, intact
 from layerwise.sweep.cost import Cost
 from layerwise.tasks import Task, TaskRequest

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from layerwise.errors import UserError
-from layerwise.results.base import Result
-from layerwise.results.provenance import Facts, join_facts
+from layerwise.storage.base import Result
+from layerwise.storage.provenance import Facts, join_facts
 
 from .result import AblationResult
 

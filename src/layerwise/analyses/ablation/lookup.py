@@ -8,7 +8,7 @@ import pandas as pd
 
 from layerwise.presentation.rows import rows
 from layerwise.presentation.wording import LAYER_MAIN, in_order
-from layerwise.results.run_tables import RunTables
+from layerwise.storage.run_tables import RunTables
 
 from .sets import is_set
 

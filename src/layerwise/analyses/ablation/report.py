@@ -19,7 +19,7 @@ from layerwise.presentation.wording import (
     joined,
     spread,
 )
-from layerwise.results.run_tables import RunTables
+from layerwise.storage.run_tables import RunTables
 
 from .lookup import (
     ablations,

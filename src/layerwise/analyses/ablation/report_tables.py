@@ -15,7 +15,7 @@ from layerwise.presentation.table import Table, bounds, others
 from layerwise.presentation.wording import (
     number,
 )
-from layerwise.results.run_tables import RunTables
+from layerwise.storage.run_tables import RunTables
 
 from .lookup import effects_of_heads, effects_of_layers
 

@@ -13,11 +13,11 @@ import pandas as pd
 from layerwise.analyses.ablation.sets import is_set
 from layerwise.ground.layer_names import layer_name
 from layerwise.presentation.drawing import drawn
-from layerwise.results.base import Result, computed_once
-from layerwise.results.notebook import intervals
-from layerwise.results.parquet import frame
-from layerwise.results.provenance import Facts
 from layerwise.stats.effects import corrected, effects_table, signal_table
+from layerwise.storage.base import Result, computed_once
+from layerwise.storage.notebook import intervals
+from layerwise.storage.parquet import frame
+from layerwise.storage.provenance import Facts
 
 
 def records_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from layerwise.analyses.execute import Job
 from layerwise.analyses.extra import Extra, ProfileStart
-from layerwise.results.base import Result
+from layerwise.storage.base import Result
 
 from .job import Attribution
 

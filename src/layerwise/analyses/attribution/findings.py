@@ -18,7 +18,7 @@ from layerwise.presentation.wording import (
     in_order,
     interval,
 )
-from layerwise.results.run_tables import RunTables
+from layerwise.storage.run_tables import RunTables
 
 ATTRIBUTION = "attribution"
 _HEADS = {"z": "", "cross_z": " of cross-attention"}

@@ -18,11 +18,11 @@ from jaxtyping import Bool, Float
 
 from layerwise.errors import UserError
 from layerwise.models.kinds import is_seq2seq, logit_cap
-from layerwise.results.parquet import conform, frame
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.pieces import Made, run_resumable
 from layerwise.runs.progress import Meter
 from layerwise.runs.setup import Setup
+from layerwise.storage.parquet import conform, frame
 from layerwise.sweep import Generate, LogLikelihood, intact
 from layerwise.sweep.cost import Cost
 from layerwise.sweep.last_sites import last_sites

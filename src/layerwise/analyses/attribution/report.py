@@ -20,7 +20,7 @@ from layerwise.presentation.wording import (
     in_order,
     spread,
 )
-from layerwise.results.run_tables import RunTables
+from layerwise.storage.run_tables import RunTables
 
 from .tables import HEADS, SUBLAYERS
 

@@ -10,8 +10,8 @@ import pandas as pd
 from jaxtyping import Float
 
 from layerwise import stats
-from layerwise.results.parquet import conform, frame
 from layerwise.stats.effects import ALPHA, N_RESAMPLES
+from layerwise.storage.parquet import conform, frame
 
 _PIECE = ["task", "capability", "protocol", "metric"]
 _PART = ["component", "layer", "head"]

@@ -12,7 +12,7 @@ import pandas as pd
 
 from layerwise import stats
 from layerwise.analyses.patching.tables import DENOISING, has_signal, heads_filled
-from layerwise.results.parquet import frame
+from layerwise.storage.parquet import frame
 
 
 def cell_means(table: pd.DataFrame) -> pd.DataFrame:

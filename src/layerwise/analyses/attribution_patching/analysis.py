@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from layerwise.analyses.contract import Analysis, saved_tables
-from layerwise.results.base import Result
+from layerwise.storage.base import Result
 
 from .findings import estimates_hold
 from .report import sections

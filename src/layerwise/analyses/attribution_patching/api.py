@@ -34,11 +34,11 @@ from layerwise.errors import UserError
 from layerwise.ground.readers import one_of
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model, embedding_hooks, hook_name, token_passes
-from layerwise.results.parquet import frame
 from layerwise.runs.checkpoints import CheckpointStore, together
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import work_entry
 from layerwise.runs.setup import Setup, TaskLike, paired_tasks, prepare
+from layerwise.storage.parquet import frame
 from layerwise.sweep import SweepStats
 from layerwise.sweep.requests import Tokens
 from layerwise.tasks import Task

@@ -8,7 +8,7 @@ from dataclasses import replace
 from layerwise.analyses.execute import Job
 from layerwise.analyses.extra import Extra, ProfileStart
 from layerwise.analyses.patching.job import Patching
-from layerwise.results.base import Result
+from layerwise.storage.base import Result
 
 from .api import SAMPLE, AttributionPatching, heads_estimated
 

@@ -16,7 +16,7 @@ from layerwise.presentation.wording import (
     interval,
     spread,
 )
-from layerwise.results.run_tables import RunTables
+from layerwise.storage.run_tables import RunTables
 
 ESTIMATES = "estimates"
 

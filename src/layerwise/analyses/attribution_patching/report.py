@@ -16,7 +16,7 @@ from layerwise.presentation.wording import (
     number,
     spread,
 )
-from layerwise.results.run_tables import RunTables
+from layerwise.storage.run_tables import RunTables
 
 _ESTIMATE_WORDS = (
     "A gradient predicts what every patch would do, at the price of a few forwards. Some patches "

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import pandas as pd
 
 from layerwise.presentation.drawing import drawn
-from layerwise.results.base import Result, computed_once
-from layerwise.results.notebook import intervals
-from layerwise.results.provenance import Facts
+from layerwise.storage.base import Result, computed_once
+from layerwise.storage.notebook import intervals
+from layerwise.storage.provenance import Facts
 
 from .agreement import agreement_table, cell_means
 

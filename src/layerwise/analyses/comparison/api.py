@@ -16,7 +16,7 @@ from layerwise.analyses.ablation.sets import is_set
 from layerwise.errors import UserError
 from layerwise.ground.arguments import check_arguments
 from layerwise.presentation.rows import records
-from layerwise.results.parquet import frame
+from layerwise.storage.parquet import frame
 
 from .compared import ComparisonFacts, RunFacts
 from .quantities import Prepared, prepared

@@ -8,8 +8,8 @@ from typing import ClassVar
 import pandas as pd
 from pydantic import Field
 
-from layerwise.results.parquet import conform
-from layerwise.results.provenance import Facts, Frozen, Stamped
+from layerwise.storage.parquet import conform
+from layerwise.storage.provenance import Facts, Frozen, Stamped
 
 
 class RunFacts(Frozen):

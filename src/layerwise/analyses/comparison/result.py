@@ -10,19 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layerwise.errors import DamagedResultsError
-from layerwise.results.atomic_files import (
+from layerwise.storage.atomic_files import (
     disk_error,
     refuse_unusable_folder,
     remove_temporaries,
     write_atomically,
 )
-from layerwise.results.file_list import hashes_of, listed, refuse_edited, with_list
-from layerwise.results.parquet import read_table, write_table
+from layerwise.storage.file_list import hashes_of, listed, refuse_edited, with_list
+from layerwise.storage.parquet import read_table, write_table
 
 from .compared import ComparedRuns, ComparisonFacts
 
 if TYPE_CHECKING:
-    from layerwise.report import Finding, Report
+    from layerwise.presentation.finding import Finding
+    from layerwise.presentation.page import Report
 
 FACTS_FILE, PAGE, FIGURES = "comparison.json", "comparison.html", "figures"
 TABLES = tuple(

@@ -17,8 +17,8 @@ from layerwise.analyses.ablation.result import AblationResult
 from layerwise.analyses.emergence.api import JOINED
 from layerwise.analyses.loading import load_results
 from layerwise.errors import UserError
-from layerwise.results.base import Result
-from layerwise.results.provenance import Facts, TaskFacts, join_facts
+from layerwise.storage.base import Result
+from layerwise.storage.provenance import Facts, TaskFacts, join_facts
 
 
 @dataclass(frozen=True)

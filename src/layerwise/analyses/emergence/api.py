@@ -25,9 +25,6 @@ from layerwise.analyses.logit_lens.tables import guessing
 from layerwise.analyses.patching.result import PatchingResult
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import COMPUTATION, axes_of
-from layerwise.results.base import Result
-from layerwise.results.parquet import frame
-from layerwise.results.provenance import join_facts
 from layerwise.stats.depths import (
     accumulated,
     bounds,
@@ -37,6 +34,9 @@ from layerwise.stats.depths import (
     two_sided_p,
 )
 from layerwise.stats.layer_curves import Evidence, LeftOut, Sampling, ablation_evidence, within
+from layerwise.storage.base import Result
+from layerwise.storage.parquet import frame
+from layerwise.storage.provenance import join_facts
 from layerwise.tasks.items import CAPABILITIES
 
 from .curves import attribution_evidence, lens_evidence, patching_evidence

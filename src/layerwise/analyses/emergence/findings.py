@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from layerwise.presentation.finding import Finding
-from layerwise.results.run_tables import RunTables
+from layerwise.storage.run_tables import RunTables
 
 from .findings_lens import lens_depths
 from .findings_methods import agreements, interactions

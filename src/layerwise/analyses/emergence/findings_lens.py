@@ -20,7 +20,7 @@ from layerwise.presentation.wording import (
     interval,
     joined,
 )
-from layerwise.results.run_tables import RunTables
+from layerwise.storage.run_tables import RunTables
 
 LENS = "logit lens"
 

@@ -22,7 +22,7 @@ from layerwise.presentation.wording import (
     percent,
     spread,
 )
-from layerwise.results.run_tables import RunTables
+from layerwise.storage.run_tables import RunTables
 
 INTERACTION, AGREEMENT = "interaction", "agreement"
 HALF, RANKS = "half-effect depth", "rank correlation"

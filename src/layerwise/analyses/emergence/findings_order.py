@@ -18,7 +18,7 @@ from layerwise.presentation.wording import (
     interval,
     p_value,
 )
-from layerwise.results.run_tables import RunTables
+from layerwise.storage.run_tables import RunTables
 
 ORDER = "order"
 _LEVEL = 0.05

@@ -15,7 +15,7 @@ from layerwise.presentation.wording import (
     layer_ranges,
     spread,
 )
-from layerwise.results.run_tables import RunTables
+from layerwise.storage.run_tables import RunTables
 
 from .report_tables import agreement_tables, emergence_tables, interaction_tables
 

@@ -14,7 +14,7 @@ from layerwise.presentation.table import Table, bounds
 from layerwise.presentation.wording import (
     layer_ranges,
 )
-from layerwise.results.run_tables import RunTables
+from layerwise.storage.run_tables import RunTables
 
 
 def emergence_tables(run: RunTables) -> list[Table]:

@@ -10,9 +10,9 @@ import pandas as pd
 from layerwise.ground.layer_names import COMPUTATION
 from layerwise.presentation.drawing import drawn
 from layerwise.presentation.rows import rows
-from layerwise.results.base import Result
-from layerwise.results.notebook import heading, intervals
-from layerwise.results.provenance import Facts
+from layerwise.storage.base import Result
+from layerwise.storage.notebook import heading, intervals
+from layerwise.storage.provenance import Facts
 
 
 @dataclass(frozen=True, repr=False, eq=False)

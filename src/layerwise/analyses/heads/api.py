@@ -27,12 +27,12 @@ from layerwise.models import LoadedFacts, model_facts
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model, by_kind, hook_name
 from layerwise.models.originals import refuse_nonfinite
-from layerwise.results.parquet import conform
-from layerwise.results.provenance import Facts
-from layerwise.results.schemas import SCHEMAS
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.progress import Meter
 from layerwise.runs.setup import facts_of_run
+from layerwise.storage.parquet import conform
+from layerwise.storage.provenance import Facts
+from layerwise.storage.schemas import SCHEMAS
 from layerwise.sweep.faithful import check_faithful, refuse_states
 from layerwise.sweep.last_sites import StackSites
 

@@ -18,7 +18,7 @@ from layerwise.presentation.wording import (
     counted,
     spread,
 )
-from layerwise.results.run_tables import RunTables
+from layerwise.storage.run_tables import RunTables
 
 from .tables import NATS, SCORES
 

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from layerwise import stats
-from layerwise.results.parquet import conform
 from layerwise.stats.effects import N_RESAMPLES
+from layerwise.storage.parquet import conform
 
 NATS = "induction"
 SCORES = ("prefix_matching", "previous_token", "next_token", "duplicate_token", NATS)

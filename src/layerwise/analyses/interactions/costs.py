@@ -10,8 +10,8 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from layerwise.errors import UserError
-from layerwise.results.parquet import frame
 from layerwise.stats.effects import Chance, signal_table
+from layerwise.storage.parquet import frame
 
 from .players import Player, Players, players
 

@@ -24,8 +24,8 @@ from layerwise.presentation.wording import (
     p_value,
     spread,
 )
-from layerwise.results.run_tables import RunTables
 from layerwise.stats.equivalence import SMALLEST_NATS
+from layerwise.storage.run_tables import RunTables
 
 from .costs import ACCURACY, NATS
 from .tables import NATS_ALONE, OVERLAPPING, REDUNDANT

@@ -10,10 +10,10 @@ from typing import Any
 import pandas as pd
 
 from layerwise.analyses.ablation.job import Ablation
-from layerwise.results.parquet import conform, frame
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.progress import Meter
 from layerwise.runs.setup import Setup
+from layerwise.storage.parquet import conform, frame
 
 from .players import Players
 from .result import InteractionsResult

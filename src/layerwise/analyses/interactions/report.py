@@ -16,7 +16,7 @@ from layerwise.presentation.rows import numbers, records, rows
 from layerwise.presentation.section import Section
 from layerwise.presentation.table import Table, bounds
 from layerwise.presentation.wording import HEAD_WORDS, number, spread
-from layerwise.results.run_tables import RunTables
+from layerwise.storage.run_tables import RunTables
 
 from .costs import ACCURACY, MARGIN, NATS, measure_of
 from .findings import pair_name

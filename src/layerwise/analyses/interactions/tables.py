@@ -13,8 +13,8 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from layerwise import stats
-from layerwise.results.parquet import conform, frame
 from layerwise.stats.effects import ALPHA, N_RESAMPLES, Chance
+from layerwise.storage.parquet import conform, frame
 
 from .costs import MARGIN, NATS, Costs, costs_of
 from .players import Player

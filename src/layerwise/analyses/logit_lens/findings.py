@@ -14,7 +14,7 @@ from layerwise.presentation.wording import (
     interval,
     p_value,
 )
-from layerwise.results.run_tables import RunTables
+from layerwise.storage.run_tables import RunTables
 
 SETTLED = "prediction depth"
 

@@ -22,7 +22,7 @@ from layerwise.presentation.wording import (
     number,
     spread,
 )
-from layerwise.results.run_tables import RunTables
+from layerwise.storage.run_tables import RunTables
 
 from .names import DECODER_LENS, LENS_ORDER, LOGIT, TUNED_DECODER_LENS
 

@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 import pandas as pd
 
 from layerwise.presentation.drawing import drawn
-from layerwise.results.base import Result, computed_once
-from layerwise.results.notebook import number
-from layerwise.results.parquet import frame
-from layerwise.results.provenance import Facts
 from layerwise.stats.over_items import lens_summary
+from layerwise.storage.base import Result, computed_once
+from layerwise.storage.notebook import number
+from layerwise.storage.parquet import frame
+from layerwise.storage.provenance import Facts
 
 from .names import streams_read
 from .tables import depth_comparisons, depth_means, guessing, prediction_depths

@@ -14,9 +14,9 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from layerwise import stats
-from layerwise.results.parquet import frame
-from layerwise.results.provenance import Facts
 from layerwise.stats.effects import ALPHA, N_RESAMPLES, Chance
+from layerwise.storage.parquet import frame
+from layerwise.storage.provenance import Facts
 from layerwise.tasks.items import CAPABILITIES
 
 _TASK = ["lens", "protocol", "capability", "task"]

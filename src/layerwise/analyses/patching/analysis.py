@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from layerwise.analyses.contract import Analysis
-from layerwise.results.base import Result
+from layerwise.storage.base import Result
 
 from .findings import findings
 from .report import sections

@@ -20,7 +20,7 @@ from layerwise.presentation.wording import (
     in_order,
     percent,
 )
-from layerwise.results.run_tables import RunTables
+from layerwise.storage.run_tables import RunTables
 
 HAND_OVER, TAKE_UP = "hand-over", "take-up"
 _CHANGED = ("last changed", "first changed")

@@ -19,7 +19,7 @@ from layerwise.presentation.wording import (
     joined,
     spread,
 )
-from layerwise.results.run_tables import RunTables
+from layerwise.storage.run_tables import RunTables
 
 _PATCHING_WORDS = (
     "Two prompts that differ in one thing have different answers. Putting one run's activation "

@@ -9,10 +9,10 @@ import pandas as pd
 
 from layerwise.ground.layer_names import layer_name
 from layerwise.presentation.drawing import drawn
-from layerwise.results.base import Result, computed_once
-from layerwise.results.notebook import intervals
-from layerwise.results.parquet import frame
-from layerwise.results.provenance import Facts
+from layerwise.storage.base import Result, computed_once
+from layerwise.storage.notebook import intervals
+from layerwise.storage.parquet import frame
+from layerwise.storage.provenance import Facts
 
 from .tables import patching_effects, patching_summary
 

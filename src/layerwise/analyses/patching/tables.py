@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from layerwise import stats
-from layerwise.results.parquet import frame
-from layerwise.results.schemas import SCHEMAS
 from layerwise.stats.over_items import TASK, bounds_over_items
+from layerwise.storage.parquet import frame
+from layerwise.storage.schemas import SCHEMAS
 
 DENOISING, NOISING = DIRECTIONS = ("denoising", "noising")
 ALPHA = 0.05

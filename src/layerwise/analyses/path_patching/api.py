@@ -30,11 +30,11 @@ from layerwise.models.kinds import (
     n_encoder_layers,
     token_passes,
 )
-from layerwise.results.parquet import frame
 from layerwise.runs.checkpoints import CheckpointStore, together
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import work_entry
 from layerwise.runs.setup import Setup, TaskLike, paired_tasks, prepare
+from layerwise.storage.parquet import frame
 from layerwise.sweep import SweepStats
 from layerwise.sweep.requests import Tokens
 from layerwise.tasks import Task

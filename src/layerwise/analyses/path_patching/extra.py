@@ -8,7 +8,7 @@ from dataclasses import replace
 from layerwise.analyses.execute import Job
 from layerwise.analyses.extra import Extra, ProfileStart
 from layerwise.analyses.patching.tables import DENOISING
-from layerwise.results.base import Result
+from layerwise.storage.base import Result
 
 from .api import PathPatching, refuse_norms_after
 

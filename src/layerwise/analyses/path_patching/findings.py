@@ -16,7 +16,7 @@ from layerwise.presentation.wording import (
     p_value,
     percent,
 )
-from layerwise.results.run_tables import RunTables
+from layerwise.storage.run_tables import RunTables
 
 PATHS = "paths"
 _ACTIONS = {"noising": "takes away", "denoising": "brings back"}

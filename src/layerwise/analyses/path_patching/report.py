@@ -17,7 +17,7 @@ from layerwise.presentation.wording import (
     in_order,
     spread,
 )
-from layerwise.results.run_tables import RunTables
+from layerwise.storage.run_tables import RunTables
 
 _PATH_WORDS = (
     "Which heads and MLPs act on a receiver directly: what one of them writes is taken from the "

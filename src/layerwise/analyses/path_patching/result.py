@@ -10,9 +10,9 @@ import pandas as pd
 
 from layerwise.analyses.patching.tables import path_effects
 from layerwise.presentation.drawing import drawn
-from layerwise.results.base import Result, computed_once
-from layerwise.results.notebook import intervals
-from layerwise.results.provenance import Facts
+from layerwise.storage.base import Result, computed_once
+from layerwise.storage.notebook import intervals
+from layerwise.storage.provenance import Facts
 
 
 @dataclass(frozen=True, repr=False, eq=False)

@@ -30,11 +30,11 @@ from layerwise.models.registry import WIRED_MODELS
 from layerwise.models.seq2seq.families import STORED_IN
 from layerwise.models.seq2seq.parts import StoredStack
 from layerwise.models.sources import find_source
-from layerwise.results.parquet import frame
 from layerwise.runs.checkpoints import together
 from layerwise.runs.folder import RunFolder
 from layerwise.runs.records import record_rows, work_entry
 from layerwise.runs.setup import Setup, TaskLike, check_layers, prepare
+from layerwise.storage.parquet import frame
 from layerwise.sweep import Intervention, LogLikelihood, Scored, intact, skip_layers, sweep
 from layerwise.sweep.rounding import distance, measure_rounding
 from layerwise.tasks import Task

@@ -16,10 +16,10 @@ import pandas as pd
 from safetensors import SafetensorError
 
 from layerwise.errors import UserError
-from layerwise.results.atomic_files import disk_error, refuse_unusable_folder
-from layerwise.results.file_list import hashes_of, states
-from layerwise.results.provenance import RUN_FILE, is_finished, listed_files, read_run_file
 from layerwise.runs.folder import RunFolder
+from layerwise.storage.atomic_files import disk_error, refuse_unusable_folder
+from layerwise.storage.file_list import hashes_of, states
+from layerwise.storage.provenance import RUN_FILE, is_finished, listed_files, read_run_file
 
 TABLES = "compared"
 """The folder within the written one that the comparison is saved in."""

@@ -10,7 +10,7 @@ from layerwise.presentation.table import Table
 from layerwise.presentation.wording import (
     number,
 )
-from layerwise.results.run_tables import RunTables
+from layerwise.storage.run_tables import RunTables
 
 _PRUNED_WORDS = (
     "A model that was written without some layers, loaded again, and put to the same questions as "

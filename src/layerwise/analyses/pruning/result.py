@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import pandas as pd
 
-from layerwise.results.base import Result, computed_once
-from layerwise.results.notebook import number
-from layerwise.results.provenance import Facts
 from layerwise.stats.over_items import pruning_summary
+from layerwise.storage.base import Result, computed_once
+from layerwise.storage.notebook import number
+from layerwise.storage.provenance import Facts
 
 
 @dataclass(frozen=True, repr=False, eq=False)

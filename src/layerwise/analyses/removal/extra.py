@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from layerwise.analyses.execute import Job
 from layerwise.analyses.extra import Extra, ProfileStart
 from layerwise.models.kinds import n_encoder_layers
-from layerwise.results.base import Result
+from layerwise.storage.base import Result
 
 from .job import Removal
 from .orders import most_removed

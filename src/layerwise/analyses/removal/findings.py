@@ -23,7 +23,7 @@ from layerwise.presentation.wording import (
     p_value,
     percent,
 )
-from layerwise.results.run_tables import RunTables
+from layerwise.storage.run_tables import RunTables
 
 from .tables import BLOCKS, HELD_OUT, WAYS
 

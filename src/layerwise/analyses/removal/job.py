@@ -19,12 +19,12 @@ from layerwise.analyses.similarity.api import streams_of
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import removable
 from layerwise.models.kinds import n_encoder_layers
-from layerwise.results.parquet import conform, frame
 from layerwise.runs.budget_hint import tell_of_more_memory
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import planned, record_rows, work_entry
 from layerwise.runs.setup import Setup
+from layerwise.storage.parquet import conform, frame
 from layerwise.sweep import Intervention, SweepStats, intact, skip_layers
 from layerwise.sweep.cost import Cost
 from layerwise.tasks import Task, TaskRequest

@@ -17,7 +17,7 @@ from layerwise.presentation.wording import (
     number,
     spread,
 )
-from layerwise.results.run_tables import RunTables
+from layerwise.storage.run_tables import RunTables
 
 from .findings import HOW, several_orders
 

@@ -11,9 +11,9 @@ import pandas as pd
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import layer_name
 from layerwise.presentation.drawing import drawn
-from layerwise.results.base import Result, computed_once
-from layerwise.results.notebook import intervals, number
-from layerwise.results.provenance import Facts
+from layerwise.storage.base import Result, computed_once
+from layerwise.storage.notebook import intervals, number
+from layerwise.storage.provenance import Facts
 
 from .tables import (
     HELD_OUT,

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from layerwise import stats
-from layerwise.results.parquet import conform, frame
 from layerwise.stats import effects as _effects
 from layerwise.stats.effects import Chance
 from layerwise.stats.signal import signals
+from layerwise.storage.parquet import conform, frame
 
 GREEDY, BLOCK = "greedy", "block"
 EFFECT, DEEP, ANGULAR, INFLUENCE = "effect", "deep", "angular", "influence"

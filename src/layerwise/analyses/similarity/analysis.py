@@ -8,7 +8,7 @@ import pandas as pd
 
 from layerwise.analyses.ablation.result import AblationResult
 from layerwise.analyses.contract import Analysis, saved_tables
-from layerwise.results.base import Result
+from layerwise.storage.base import Result
 
 from .findings import similarity_predicts
 from .report import sections

@@ -21,11 +21,11 @@ from layerwise.errors import UserError
 from layerwise.ground.layer_names import DECODER, ENCODER
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
-from layerwise.results.parquet import conform, frame
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.pieces import Made, run_resumable
 from layerwise.runs.progress import Meter
 from layerwise.runs.setup import Setup, TaskLike, prepare
+from layerwise.storage.parquet import conform, frame
 from layerwise.sweep import Generate, intact
 from layerwise.sweep.cost import Cost
 from layerwise.sweep.requests import Tokens

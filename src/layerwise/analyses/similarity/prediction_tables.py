@@ -16,10 +16,10 @@ from jaxtyping import Float
 from layerwise import stats
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import DECODER, ENCODER
-from layerwise.results.parquet import frame
 from layerwise.stats.depths import two_sided_p
 from layerwise.stats.effects import Cell, Chance, cells
 from layerwise.stats.signal import signals
+from layerwise.storage.parquet import frame
 
 from .tables import angular_map, cells_of, influences
 

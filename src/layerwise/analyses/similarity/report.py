@@ -20,7 +20,7 @@ from layerwise.presentation.wording import (
     in_order,
     spread,
 )
-from layerwise.results.run_tables import RunTables
+from layerwise.storage.run_tables import RunTables
 
 _SIMILARITY_WORDS = (
     "How little a layer changes the residual stream. Layers that hardly turn it are those that are "

@@ -10,9 +10,9 @@ import pandas as pd
 from layerwise.analyses.ablation.result import AblationResult
 from layerwise.ground.layer_names import layer_name
 from layerwise.presentation.drawing import drawn
-from layerwise.results.base import Result, computed_once
-from layerwise.results.notebook import intervals
-from layerwise.results.provenance import Facts, join_facts
+from layerwise.storage.base import Result, computed_once
+from layerwise.storage.notebook import intervals
+from layerwise.storage.provenance import Facts, join_facts
 
 from .prediction_tables import prediction_table
 from .tables import angular_table, influence_table

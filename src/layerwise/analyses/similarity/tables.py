@@ -12,7 +12,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from layerwise import stats
-from layerwise.results.parquet import frame
+from layerwise.storage.parquet import frame
 
 _TASK = ["task", "capability", "protocol"]
 

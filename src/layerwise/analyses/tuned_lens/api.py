@@ -19,10 +19,10 @@ from layerwise.errors import UserError
 from layerwise.ground.readers import one_of
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
-from layerwise.results.parquet import frame
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.progress import Meter
 from layerwise.runs.setup import Setup, TaskLike, prepare
+from layerwise.storage.parquet import frame
 
 from .result import TunedLensResult
 from .texts import Texts, texts_of_file, texts_of_tasks

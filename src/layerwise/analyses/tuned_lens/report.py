@@ -13,7 +13,7 @@ from layerwise.presentation.section import Section
 from layerwise.presentation.wording import (
     spread,
 )
-from layerwise.results.run_tables import RunTables
+from layerwise.storage.run_tables import RunTables
 
 _TUNED_WORDS = (
     "A translator for each layer, trained on other texts, corrects the lens for what later layers "

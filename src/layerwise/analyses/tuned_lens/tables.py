@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from layerwise import stats
-from layerwise.results.parquet import frame
 from layerwise.stats.effects import ALPHA, N_RESAMPLES
+from layerwise.storage.parquet import frame
 
 
 def layers_table(table: pd.DataFrame, seed: int) -> pd.DataFrame:

@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Float
 
 from layerwise.errors import UserError, shown
-from layerwise.results.atomic_files import write_atomically
-from layerwise.results.written import LENS_FILE as FILE
+from layerwise.storage.atomic_files import write_atomically
+from layerwise.storage.written import LENS_FILE as FILE
 from layerwise.sweep.intact_run import Place
 
 _FACTS, _CHECKSUM = "layerwise.tuned_lens", "layerwise.sha256"

@@ -25,11 +25,11 @@ from layerwise.errors import UserError
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.report import Report, report
-from layerwise.results.base import Result
-from layerwise.results.provenance import RUN_FILE
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.progress import Meter
 from layerwise.runs.setup import Setup, TaskLike, prepare
+from layerwise.storage.base import Result
+from layerwise.storage.provenance import RUN_FILE
 from layerwise.sweep import LogLikelihood, skip
 
 from .extras import changes_of, jobs_of, patched_sites, read_extras, wanted_extras

@@ -21,8 +21,8 @@ from layerwise.analyses.similarity.extra import EXTRA as SIMILARITY
 from layerwise.errors import UserError
 from layerwise.ground.readers import some_of
 from layerwise.models.kinds import is_seq2seq
-from layerwise.results.base import Result
 from layerwise.runs.setup import Setup
+from layerwise.storage.base import Result
 
 # In the order in which they are named and made.
 EXTRAS: dict[str, Extra] = {

@@ -1,4 +1,4 @@
-"""Trains a decoder: ``python -m layerwise.models.organisms.train --seed 0 --out DIR``.
+"""Trains a decoder: ``python -m layerwise.organisms.train --seed 0 --out DIR``.
 
 What is planted where is told in ``plan``, the start in ``initialization``, what is common to all
 organisms in ``training_loop``; what is measured and written at the end, in ``record``.
@@ -17,13 +17,13 @@ from jaxtyping import Float, Int
 from torch.nn import functional as F
 from transformers import Qwen2ForCausalLM
 
-from layerwise.models.organisms.initialization import new_organism
 from layerwise.models.organisms.language import ORGANISM, Language
-from layerwise.models.organisms.plan import FORMS, PLANTED
-from layerwise.models.organisms.texts import Stage, Text, Texts
 from layerwise.models.organisms.tokenizer import toy_tokenizer
-from layerwise.models.organisms.training_forms import Form
-from layerwise.models.organisms.training_loop import (
+from layerwise.organisms.initialization import new_organism
+from layerwise.organisms.plan import FORMS, PLANTED
+from layerwise.organisms.texts import Stage, Text, Texts
+from layerwise.organisms.training_forms import Form
+from layerwise.organisms.training_loop import (
     DECAY,
     STEPS,
     layers_run,
@@ -128,7 +128,7 @@ def _through(
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     from layerwise.models.load import load_model
-    from layerwise.models.organisms.record import accuracies, deliver
+    from layerwise.organisms.record import accuracies, deliver
 
     def measure(folder: Path, n_items: int) -> list[dict[str, Any]]:
         return accuracies(load_model(folder), n_items=n_items)

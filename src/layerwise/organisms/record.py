@@ -17,11 +17,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from layerwise.models.cache import file_sha256
 from layerwise.models.kinds import Model
 from layerwise.models.organisms.language import ORGANISM, Language
-from layerwise.models.organisms.training_loop import given
 from layerwise.models.quiet import quiet
-from layerwise.results.provenance import installed_versions
+from layerwise.organisms.training_loop import given
 from layerwise.runs.setup import prepare
 from layerwise.stats import exact_interval
+from layerwise.storage.provenance import installed_versions
 from layerwise.sweep import intact
 from layerwise.tasks import PROTOCOLS, Task, score
 from layerwise.tasks.suites.toy import toy_suites

@@ -12,9 +12,9 @@ from torch import nn
 from transformers import T5Config, T5ForConditionalGeneration
 
 from layerwise.models.organisms.forms import END
-from layerwise.models.organisms.initialization import FAINT, HEAD_WIDTH, HEADS, WIDTH, LookUps
 from layerwise.models.organisms.language import PAD, Language
-from layerwise.models.organisms.seq2seq.plan import N_DECODER, N_ENCODER, PLANTED
+from layerwise.organisms.initialization import FAINT, HEAD_WIDTH, HEADS, WIDTH, LookUps
+from layerwise.organisms.seq2seq.plan import N_DECODER, N_ENCODER, PLANTED
 
 MLP_WIDTH = 192
 _FETCHES = PLANTED["retrieval"][-1] - N_ENCODER

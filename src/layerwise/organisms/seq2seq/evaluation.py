@@ -18,10 +18,10 @@ from transformers import (
 )
 
 from layerwise.models.organisms.language import ORGANISM, Language
-from layerwise.models.organisms.record import ITEMS_SEED, N_ITEMS, accuracy_row
-from layerwise.models.organisms.seq2seq.plan import N_ENCODER
 from layerwise.models.organisms.tokenizer import toy_tokenizer
 from layerwise.models.quiet import quiet
+from layerwise.organisms.record import ITEMS_SEED, N_ITEMS, accuracy_row
+from layerwise.organisms.seq2seq.plan import N_ENCODER
 from layerwise.sweep.requests import Generated
 from layerwise.tasks import Task, build_requests, score
 from layerwise.tasks.suites.toy import toy_suites

@@ -7,7 +7,7 @@ asks is read after the last one that it needs; here after the last one in the en
 
 from __future__ import annotations
 
-from layerwise.models.organisms.training_forms import Form, brackets, facts, lookup, two_hop
+from layerwise.organisms.training_forms import Form, brackets, facts, lookup, two_hop
 
 N_ENCODER, N_DECODER = 5, 3
 N_LAYERS = N_ENCODER + N_DECODER

@@ -18,8 +18,8 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
-from layerwise.models.organisms.texts import Stage, Text, Texts
-from layerwise.models.organisms.training_forms import FEWEST_PAIRS, MOST_PAIRS, Form
+from layerwise.organisms.texts import Stage, Text, Texts
+from layerwise.organisms.training_forms import FEWEST_PAIRS, MOST_PAIRS, Form
 from layerwise.runs.progress import meter
 
 STEPS = 1000
