@@ -137,7 +137,7 @@ FAULTS = [
     ),
     Fault(
         "accuracies averaged over different chance levels",
-        "stats/layer_curves.py",
+        "analyses/ablation/curves.py",
         "return stats.shares(means[:, :1], means[:, 1:], chance)",
         "return means[:, :1] - means[:, 1:]",
         ("tests/test_emergence.py::test_shares_not_accuracies_are_averaged_over_tasks",),
@@ -168,7 +168,7 @@ FAULTS = [
     ),
     Fault(
         "the end of a lens taken for a right answer",
-        "analyses/emergence/curves.py",
+        "analyses/logit_lens/curves.py",
         "if found.settled is None and (found.task, found.protocol) not in signal:",
         "if False:",
         (

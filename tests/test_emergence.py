@@ -1,15 +1,23 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 import pytest
 from statsmodels.stats.multitest import multipletests
 
 from layerwise import stats
+from layerwise.analyses.contract import Curves
 from layerwise.analyses.emergence.api import CENTRE, CRITICAL, HALF, emergence
+from layerwise.analyses.registry import CURVES
 from layerwise.errors import UserError
-from layerwise.results import AblationResult, EmergenceResult, PatchingResult
+from layerwise.results import AblationResult, EmergenceResult, Facts, PatchingResult
 from layerwise.stats.depths import accumulated, centre_of_mass, half_depth, two_sided_p
+from layerwise.stats.layer_curves import Evidence, LeftOut, Sampling, Signal
+from layerwise.stats.progress import progress
+from layerwise.storage.base import Result
 from tests import synthetic
 from tests.cases import data_sets, most_errors
 from tests.synthetic import cell_records, planted
@@ -411,6 +419,39 @@ def test_mistakes_are_told():
     lens = synthetic.lens(-9 + 8 * step(5), "keys", "retrieval")
     with pytest.raises(UserError, match="Two results hold the logit lens of task 'keys' under"):
         emergence([lens, lens], n_resamples=20)
+
+
+@dataclass(frozen=True, eq=False)
+class Probed(Result):
+    """A made-up analysis: the accuracy of a probe by layer, which rises where it may."""
+
+    values: np.ndarray
+    facts: Facts
+
+
+def probed_evidence(
+    result: Probed, signal: Signal, sampling: Sampling
+) -> Iterator[Evidence | LeftOut]:
+    items = [f"keys/{i:04d}" for i in range(len(result.values))]
+    wide = pd.DataFrame(result.values, index=items)
+    group = pd.DataFrame({"task": ["keys"], "capability": "retrieval", "protocol": "letter"})
+    yield progress("probe", group, wide, np.arange(wide.shape[1]), signal, sampling, "it is flat")
+
+
+def test_an_analysis_hands_in_its_curves(monkeypatch):
+    monkeypatch.setitem(CURVES, Probed, Curves("probe", probed_evidence))
+    rng = np.random.default_rng(3)
+    ablation = synthetic.ablation(cell_records(planted(rng, 40, 8, (3,), 1.0, 0.0), "keys",
+                                               "retrieval"))  # fmt: skip
+    probe = Probed(step(5, n_items=40), ablation.facts)
+    result = emergence([ablation, probe], n_resamples=50)
+    assert read(result, HALF, method="probe") == 5
+    assert read(result, HALF, method="ablation") == 3
+    assert set(result.method_agreement["second"]) == {"probe"}
+    guessing = cell_records(planted(rng, 40, 8, (), 0.25, 0.25), "keys", "retrieval")
+    silenced = emergence([probe, synthetic.ablation(guessing)], n_resamples=50).left_out
+    assert silenced["method"].tolist() == ["ablation", "probe"]
+    assert silenced["reason"].str.startswith("no signal").all()
 
 
 def test_it_saves_loads_and_shows_itself(tmp_path):

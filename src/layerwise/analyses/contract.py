@@ -14,6 +14,7 @@ import pandas as pd
 
 from layerwise.presentation.finding import Finding
 from layerwise.presentation.section import Section
+from layerwise.stats.layer_curves import Evidence, LeftOut, Sampling, Signal
 from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables
 
@@ -35,6 +36,23 @@ def nothing(run: RunTables) -> list[Any]:
 
 
 @dataclass(frozen=True)
+class Curves:
+    """Where an analysis' curves over the layers come from, which ``emergence`` joins.
+
+    Attributes:
+        words: what makes such curves, after "expected an ...".
+        evidence: what a result says of each task, or why it says nothing; given the signal that
+            is known of tasks, and the resamples.
+        signal: which tasks the model can do, of a result that tests it; other results' curves
+            are asked after it is known.
+    """
+
+    words: str
+    evidence: Callable[[Any, Signal, Sampling], Iterable[Evidence | LeftOut]]
+    signal: Callable[[Any], Signal] | None = None
+
+
+@dataclass(frozen=True)
 class Analysis:
     """An analysis, as everything that stands across analyses sees it.
 
@@ -46,6 +64,7 @@ class Analysis:
         caveats: sentences that no page leaves out for want of room.
         tables: what of a result its sections and sentences read, given all results of the run.
         files: where such a table is, in words, if it is in no file of its name.
+        curves: its curves over the layers; None if it has none.
     """
 
     name: str
@@ -55,3 +74,4 @@ class Analysis:
     caveats: Callable[[RunTables], Iterable[Finding]] = nothing
     tables: Callable[[Any, Sequence[Result]], Mapping[str, pd.DataFrame]] = saved_tables
     files: Mapping[str, str] = field(default_factory=dict)
+    curves: Curves | None = None

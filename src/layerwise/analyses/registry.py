@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from layerwise.storage.base import Result
 
 from .ablation.analysis import ANALYSIS as ABLATION
 from .attribution.analysis import ANALYSIS as ATTRIBUTION
 from .attribution_patching.analysis import ANALYSIS as ATTRIBUTION_PATCHING
-from .contract import Analysis
+from .contract import Analysis, Curves
 from .emergence.analysis import ANALYSIS as EMERGENCE
 from .heads.analysis import ANALYSIS as HEADS
 from .interactions.analysis import ANALYSIS as INTERACTIONS
@@ -24,3 +26,15 @@ ANALYSES: tuple[Analysis, ...] = (
     SIMILARITY, REMOVAL, PRUNING, HEADS, INTERACTIONS, EMERGENCE,
 )  # fmt: skip
 RESULTS: tuple[type[Result], ...] = tuple(analysis.result for analysis in ANALYSES)
+CURVES: dict[type[Result], Curves] = {one.result: one.curves for one in ANALYSES if one.curves}
+
+
+def with_curves(results: Sequence[Result]) -> list[Result]:
+    """Those of the results that have curves over the layers."""
+    return [result for result in results if type(result) in CURVES]
+
+
+def curves_in_words() -> str:
+    """What makes curves over the layers, in words."""
+    *most, last = (curves.words for curves in CURVES.values())
+    return f"{', '.join(most)} or {last}"

@@ -17,7 +17,7 @@ from layerwise.storage.parquet import AGAIN, read_table
 from layerwise.storage.provenance import RUN_FILE, listed_files, read_facts, write_run_file
 from layerwise.storage.written import REQUESTS_FILE, TABLE_FILES, unlisted_for
 
-from .registry import RESULTS
+from .registry import RESULTS, curves_in_words, with_curves
 
 
 def refuse_lost(folder: Path) -> None:
@@ -131,13 +131,13 @@ def _is_whole(kind: type[Result], folder: Path) -> bool:
 
 def _join_again(folder: Path, results: Sequence[Result]) -> None:
     """Depths anew, from as many draws as before where that can still be read."""
-    from layerwise.analyses.emergence.api import JOINED, emergence
+    from layerwise.analyses.emergence.api import emergence
 
-    used = [result for result in results if isinstance(result, JOINED)]
+    used = with_curves(results)
     if not used:
         raise DamagedResultsError(
             f"Depths in {folder} are missing or changed, and nothing is there to join them from: "
-            f"expected an ablation, logit lens, activation patching or attribution; {AGAIN}."
+            f"expected an {curves_in_words()}; {AGAIN}."
         )
     draws = _draws(folder)
     seed = used[0].facts.seed

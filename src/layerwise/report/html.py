@@ -15,6 +15,7 @@ from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.emergence.result import EmergenceResult
 from layerwise.analyses.gathering import tables_of_run
 from layerwise.analyses.loading import load_results
+from layerwise.analyses.registry import with_curves
 from layerwise.errors import UserError
 from layerwise.presentation.finding import Finding
 from layerwise.presentation.page import Report
@@ -60,9 +61,9 @@ def report_from_folders(folders: str | Path | Sequence[str | Path]) -> Report:
 
 def _with_emergence(results: list[Result]) -> list[Result]:
     """Results with depths that were joined after all that they are joined from was made."""
-    from layerwise.analyses.emergence.api import JOINED, emergence
+    from layerwise.analyses.emergence.api import emergence
 
-    joinable = [result for result in results if isinstance(result, JOINED)]
+    joinable = with_curves(results)
     made = [r.facts.created for r in results if isinstance(r, EmergenceResult)]
     if not joinable or any(max(r.facts.created for r in joinable) <= at for at in made):
         return results

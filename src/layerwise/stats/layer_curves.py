@@ -1,26 +1,23 @@
-"""What a method says about each task, layer by layer, in the sample and in resamples: ablation.
+"""What a method says about each task, layer by layer, in the sample and in resamples.
 
-The methods that give curves are in ``emergence.curves``. Joining tasks to capabilities and naming
-depths is ``emergence``'s business.
+Each analysis that gives curves has its own in ``curves.py``. Joining tasks to capabilities and
+naming depths is ``emergence``'s business.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Bool, Float
 
 from layerwise import stats
 from layerwise.ground.layer_names import COMPUTATION
 
-from .effects import ALPHA, Cell, cells
-from .signal import signals
-
 ABLATION, PATCHING, ATTRIBUTION = "ablation", "activation patching", "direct attribution"
+# Whether the intact model can do a task, by task and protocol.
+Signal = Mapping[tuple[str, str], bool]
 
 
 class Evidence(NamedTuple):
@@ -54,6 +51,11 @@ class Evidence(NamedTuple):
     critical: Bool[np.ndarray, "draws layers"] | None = None
     settled: Float[np.ndarray, " draws"] | None = None
     n_right: int = 0
+
+    @property
+    def of_losses(self) -> bool:
+        """Whether rows are losses by layer, rather than progress at the edges between layers."""
+        return self.critical is not None
 
     @property
     def n_items(self) -> int:
@@ -115,44 +117,6 @@ class Sampling(NamedTuple):
         """The sample itself, then resamples: the same for a task wherever it is asked."""
         drawn = stats.resample_indices(n, self.n_resamples, stats.generator(self.seed, task))
         return np.concatenate([np.arange(n)[None], drawn])
-
-
-def ablation_evidence(
-    records: pd.DataFrame, chance: Mapping[tuple[str, str], float], sampling: Sampling
-) -> Iterator[Evidence | LeftOut]:
-    """Share lost by layer when the layer is skipped, per task and protocol."""
-    skips = (records["kind"] == "skip") & (records["site"] == "layer")
-    every = list(cells(records.loc[skips | (records["kind"] == "intact")]))
-    signal = signals(every, lambda task, protocol: chance[task, protocol])
-    for cell in every:
-        key = (cell.capability, cell.protocol, ABLATION, cell.task)
-        level = chance[cell.task, cell.protocol]
-        found = cell.interventions["layer"].to_numpy(dtype=int)
-        if not np.array_equal(found, np.arange(sampling.n_layers)):
-            yield LeftOut(*key, partly("skipped", len(found), sampling.n_layers))
-        elif not signal[cell.task, cell.protocol]:
-            yield LeftOut(*key, "no signal: the intact model is not above chance")
-        else:
-            yield _ablated(cell, level, sampling)
-
-
-def _ablated(cell: Cell, chance: float, sampling: Sampling) -> Evidence:
-    intact, correct = cell.intact[:, None], cell.correct
-    indices = sampling.indices(cell.task, len(intact))
-    changes = np.concatenate([intact & ~correct, ~intact & correct], axis=1)
-    lost, gained = np.split(stats.resampled_means(changes, indices), 2, axis=1)
-    counts = (np.rint(part * len(intact)).astype(int) for part in (lost, gained))
-    critical = (stats.holm(stats.mcnemar_p_values(*counts)) < ALPHA) & (lost > gained)
-    values = np.concatenate([intact, correct], axis=1).astype(float)
-    curve = partial(_shares_lost, chance=chance)
-    return Evidence(
-        ABLATION, cell.capability, cell.protocol, cell.task, cell.items, values, curve,
-        curve(stats.resampled_means(values, indices)), critical,
-    )  # fmt: skip
-
-
-def _shares_lost(means: np.ndarray, chance: float) -> np.ndarray:
-    return stats.shares(means[:, :1], means[:, 1:], chance)
 
 
 def partly(done: str, found: int, expected: int) -> str:

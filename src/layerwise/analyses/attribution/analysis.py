@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from layerwise.analyses.contract import Analysis
+from layerwise.analyses.contract import Analysis, Curves
 
+from .curves import attribution_evidence
 from .findings import attributions
 from .report import sections
 from .result import AttributionResult
 
-ANALYSIS = Analysis("attribution", AttributionResult, sections, attributions)
+ANALYSIS = Analysis(
+    "attribution",
+    AttributionResult,
+    sections,
+    attributions,
+    curves=Curves("attribution", attribution_evidence),
+)

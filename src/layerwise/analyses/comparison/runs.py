@@ -14,8 +14,8 @@ from typing import Any
 import pandas as pd
 
 from layerwise.analyses.ablation.result import AblationResult
-from layerwise.analyses.emergence.api import JOINED
 from layerwise.analyses.loading import load_results
+from layerwise.analyses.registry import curves_in_words, with_curves
 from layerwise.errors import UserError
 from layerwise.storage.base import Result
 from layerwise.storage.provenance import Facts, TaskFacts, join_facts
@@ -75,11 +75,11 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 
 def _read(folder: Path, name: str, group: str | None) -> SavedRun:
-    results = [result for result in load_results(folder) if isinstance(result, JOINED)]
+    results = with_curves(load_results(folder))
     if not results:
         raise UserError(
-            f"The run in {folder} has nothing to compare: expected an ablation, logit lens, "
-            "activation patching or attribution; run one of these, or a profile, with this folder."
+            f"The run in {folder} has nothing to compare: expected an {curves_in_words()}; run "
+            "one of these, or a profile, with this folder."
         )
     return SavedRun(name, group, join_facts([r.facts for r in results]), tuple(results))
 
@@ -193,9 +193,10 @@ def _restricted(run: SavedRun, tasks: Sequence[str]) -> SavedRun:
 
 
 def _of_tasks(result: Result, tasks: Sequence[str]) -> Result:
-    name = result.tables[0]
-    table: pd.DataFrame = getattr(result, name)
-    fields: dict[str, Any] = {name: table.loc[table["task"].isin(tasks)], "facts": result.facts}
+    fields: dict[str, Any] = {"facts": result.facts}
+    for name in result.tables:
+        table: pd.DataFrame = getattr(result, name)
+        fields[name] = table.loc[table["task"].isin(tasks)]
     return type(result)(**fields)
 
 

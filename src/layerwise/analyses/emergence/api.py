@@ -19,10 +19,7 @@ from layerwise import stats
 from layerwise.analyses.ablation.joining import join_ablations
 from layerwise.analyses.ablation.result import AblationResult
 from layerwise.analyses.arguments import check_arguments
-from layerwise.analyses.attribution.result import AttributionResult
-from layerwise.analyses.logit_lens.result import LensResult
-from layerwise.analyses.logit_lens.tables import guessing
-from layerwise.analyses.patching.result import PatchingResult
+from layerwise.analyses.registry import CURVES, curves_in_words, with_curves
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import COMPUTATION, axes_of
 from layerwise.stats.depths import (
@@ -33,13 +30,12 @@ from layerwise.stats.depths import (
     later_by,
     two_sided_p,
 )
-from layerwise.stats.layer_curves import Evidence, LeftOut, Sampling, ablation_evidence, within
+from layerwise.stats.layer_curves import Evidence, LeftOut, Sampling, within
 from layerwise.storage.base import Result
 from layerwise.storage.parquet import frame
 from layerwise.storage.provenance import join_facts
 from layerwise.tasks.items import CAPABILITIES
 
-from .curves import attribution_evidence, lens_evidence, patching_evidence
 from .method_agreement import CENTRE as CENTRE
 from .method_agreement import HALF as HALF
 from .method_agreement import agreement_rows
@@ -47,7 +43,6 @@ from .protocol_interaction import Groups, interaction_rows, layer_groups
 from .result import EmergenceResult
 
 CRITICAL, SETTLED = "critical set", "prediction depth"
-JOINED = (AblationResult, LensResult, PatchingResult, AttributionResult)
 
 
 class Summary(NamedTuple):
@@ -78,8 +73,8 @@ def emergence(
     """Join results of one model into depths of capabilities, and tests of their order.
 
     Args:
-        results: ablation, lens, patching and attribution results, any of them; others are
-            ignored.
+        results: ablation, lens, patching and attribution results, any of them; others have no
+            curves over the layers and are ignored.
         seed: seed of the bootstrap over items.
         n_resamples: number of bootstrap samples. No p-value of order is below about twice
             its inverse, and Holm's correction multiplies that by the rows of the table, so
@@ -99,11 +94,11 @@ def emergence(
             hold the same task under the same protocol, or groups overlap or hold layers that
             are not there.
     """
-    used = join_ablations([result for result in results if isinstance(result, JOINED)])
+    used = join_ablations(with_curves(results))
     if not used:
         raise UserError(
-            "Emergence has nothing to join: expected at least one ablation, logit lens, "
-            "activation patching or attribution result; run one of these first."
+            f"Emergence has nothing to join: expected at least one {curves_in_words()} result; "
+            "run one of these first."
         )
     facts = join_facts([result.facts for result in used])
     n_layers = facts.model.n_layers
@@ -135,26 +130,15 @@ def evidence_of(results: Sequence[Result], sampling: Sampling) -> Iterator[Evide
     """What each method says about each task, of the results of one run; or why it says nothing.
 
     Args:
-        results: of the kinds ``JOINED``, at most one of each.
+        results: those with curves over the layers, at most one of each kind.
         sampling: the resamples, which all methods share.
     """
+    told = [(result, CURVES[type(result)]) for result in results]
     signal: dict[tuple[str, str], bool] = {}
-    for result in results:
-        if isinstance(result, AblationResult):
-            table = result.signal()
-            keys = zip(table["task"], table["protocol"], strict=True)
-            signal |= dict(zip(keys, table["signal"].tolist(), strict=True))
-            yield from ablation_evidence(result.records, _chances(result), sampling)
-    for result in results:
-        if isinstance(result, LensResult):
-            chance, n_encoder = guessing(result.facts), result.facts.model.n_encoder_layers
-            yield from lens_evidence(result.lens, chance, signal, sampling, n_encoder)
-        elif isinstance(result, PatchingResult):
-            n_encoder = result.facts.model.n_encoder_layers
-            yield from patching_evidence(result.patching, signal, sampling, n_encoder)
-        elif isinstance(result, AttributionResult):
-            n_encoder = result.facts.model.n_encoder_layers
-            yield from attribution_evidence(result.attribution, signal, sampling, n_encoder)
+    for result, curves in told:
+        signal |= {} if curves.signal is None else curves.signal(result)
+    for result, curves in sorted(told, key=lambda each: each[1].signal is None):
+        yield from curves.evidence(result, signal, sampling)
 
 
 def _chances(result: AblationResult) -> dict[tuple[str, str], float]:

@@ -21,7 +21,7 @@ from layerwise.stats.depths import (
     later_by,
     two_sided_p,
 )
-from layerwise.stats.layer_curves import ABLATION, Evidence, Sampling
+from layerwise.stats.layer_curves import Evidence, Sampling
 
 HALF, CENTRE, RANKS = "half-effect depth", "centre of mass", "rank correlation"
 Key = tuple[str, str, str]
@@ -66,7 +66,7 @@ def _asked_alike(one: Sequence[Evidence], other: Sequence[Evidence]) -> bool:
     (first, asked, method), (second, read, another) = _key(one[0]), _key(other[0])
     if first != second or method == another:
         return False
-    generates = (ABLATION, "generate") in ((method, asked), (another, read))
+    generates = any(e.of_losses and e.protocol == "generate" for e in (one[0], other[0]))
     return asked == read or (generates and "continuation" in (asked, read))
 
 
@@ -81,7 +81,7 @@ def _compared(
     named = {
         "capability": one[0].capability,
         # a method that reads prompts has no protocol of its own beside generation
-        "protocol": one[0].protocol if one[0].method == ABLATION else other[0].protocol,
+        "protocol": one[0].protocol if one[0].of_losses else other[0].protocol,
         "first": one[0].method,
         "second": other[0].method,
         "n_items": sum(len(items) for *_, items in both),
@@ -90,8 +90,8 @@ def _compared(
     }
     first = np.mean([a.of_items(items, sampling) for a, _, items in both], axis=0)
     second = np.mean([b.of_items(items, sampling) for _, b, items in both], axis=0)
-    by_layer = [_by_layer(one[0].method, first), _by_layer(other[0].method, second)]
-    curves = [_curve(one[0].method, first), _curve(other[0].method, second)]
+    by_layer = [_by_layer(one[0], first), _by_layer(other[0], second)]
+    curves = [_curve(one[0], first), _curve(other[0], second)]
     for measure, depth in ((HALF, half_depth), (CENTRE, centre_of_mass)):
         depths = [depth(curve) / max(sampling.n_layers - 1, 1) for curve in curves]
         known = {"first_depth": float(depths[0][0]), "second_depth": float(depths[1][0])}
@@ -99,12 +99,12 @@ def _compared(
     yield from _row(named, RANKS, stats.rank_correlations(*by_layer))
 
 
-def _curve(method: str, rows: Rows) -> Float[np.ndarray, "draws edges"]:
-    return accumulated(np.maximum(rows, 0.0)) if method == ABLATION else rows
+def _curve(of: Evidence, rows: Rows) -> Float[np.ndarray, "draws edges"]:
+    return accumulated(np.maximum(rows, 0.0)) if of.of_losses else rows
 
 
-def _by_layer(method: str, rows: Rows) -> Float[np.ndarray, "draws layers"]:
-    return np.round(rows if method == ABLATION else np.diff(rows, axis=1), _ROUNDING)
+def _by_layer(of: Evidence, rows: Rows) -> Float[np.ndarray, "draws layers"]:
+    return np.round(rows if of.of_losses else np.diff(rows, axis=1), _ROUNDING)
 
 
 def _row(named: dict[str, Any], measure: str, draws: Draws) -> Iterator[dict[str, Any]]:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from layerwise.analyses.contract import Analysis
+from layerwise.analyses.contract import Analysis, Curves
 from layerwise.storage.base import Result
 
+from .curves import patching_evidence
 from .findings import findings
 from .report import sections
 from .result import PatchingResult
@@ -25,4 +26,5 @@ ANALYSIS = Analysis(
     findings,
     tables=_tables,
     files={"patching_summary": "patching.parquet, averaged over pairs"},
+    curves=Curves("activation patching", patching_evidence),
 )

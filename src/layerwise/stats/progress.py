@@ -1,0 +1,88 @@
+"""Progress over the layers, of methods that read a value at every edge between layers.
+
+Which value that is, is the business of each analysis' ``curves.py``; depths are named in
+``emergence``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from layerwise import stats
+
+from .layer_curves import Evidence, LeftOut, Sampling, Signal, partly
+
+TASK = ["task", "capability", "protocol"]
+
+
+def progress(
+    method: str,
+    group: pd.DataFrame,
+    wide: pd.DataFrame,
+    edges: np.ndarray,
+    signal: Signal,
+    sampling: Sampling,
+    why: str,
+    *,
+    from_first: bool = True,
+) -> Evidence | LeftOut:
+    """Means over items by edge, as shares of the way to the last edge.
+
+    Args:
+        method: what measured them.
+        group: rows of one task under one protocol.
+        wide: their values, items by edge.
+        edges: those that a whole curve has.
+        signal: tasks of which no claim is made where it is False.
+        sampling: the resamples.
+        why: what is said where no way leads up to the last edge.
+        from_first: whether the way starts at the first edge, or at 0, so that the first edge has
+            a share too.
+    """
+    key = task_key(method, group)
+    capability, protocol, _, task = key
+    values = wide.to_numpy(dtype=float)
+    if not np.array_equal(wide.columns.to_numpy(dtype=int), edges):
+        return LeftOut(*key, partly("read", wide.shape[1], len(edges)))
+    if not signal.get((task, protocol), True):
+        return LeftOut(*key, "no signal: the intact model is not above chance")
+    if not np.isfinite(values).all():
+        return LeftOut(*key, "some values are missing or infinite")
+    means = stats.resampled_means(values, sampling.indices(task, len(values)))
+    curve = _gained if from_first else _recovered
+    whole = means[:, -1:] - (means[:, :1] if from_first else 0)
+    if len(values) < 2 or not stats.percentile_bounds(whole[1:], 0.95).low[0] > 0:
+        return LeftOut(*key, why if len(values) > 1 else "a single item")
+    items = tuple(map(str, wide.index))
+    return Evidence(method, capability, protocol, task, items, values, curve, curve(means))
+
+
+def _recovered(means: Float[np.ndarray, "draws edges"]) -> Float[np.ndarray, "draws edges"]:
+    whole = means[:, -1:]
+    return means / np.where(whole > 0, whole, np.nan)
+
+
+def _gained(means: Float[np.ndarray, "draws edges"]) -> Float[np.ndarray, "draws edges"]:
+    return _recovered(means - means[:, :1])
+
+
+def task_key(method: str, group: pd.DataFrame) -> tuple[str, str, str, str]:
+    """Capability, protocol, method and task of rows that share them."""
+    task, capability, protocol = (str(group[column].iloc[0]) for column in TASK)
+    return capability, protocol, method, task
+
+
+def with_own_signal(signal: Signal, key: tuple[str, str, str, str], found: bool) -> Signal:
+    """The signal of tasks, where that of one is also asked of what a method measured itself."""
+    _, protocol, _, task = key
+    place = task, protocol
+    return {**signal, place: signal.get(place, True) and found}
+
+
+def while_the_encoder_runs(wide: pd.DataFrame, n_encoder: int) -> pd.DataFrame:
+    """Items by layer with 0 at the encoder's, where there is no position to read yet."""
+    zeros = pd.DataFrame(0.0, index=wide.index, columns=range(n_encoder))
+    wide = wide.set_axis([int(column) for column in wide.columns], axis=1)
+    return pd.concat([zeros, wide], axis=1).sort_index(axis=1)
