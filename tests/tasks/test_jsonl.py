@@ -50,6 +50,12 @@ def test_rows_become_items(tmp_path: Path) -> None:
     assert set(task.chance) == {"generate"}
 
 
+def test_rows_that_ask_for_the_same_thing_can_say_so(tmp_path: Path) -> None:
+    rows = [row(number, cluster=f"fact {number // 2}") for number in range(4)]
+    task = load_task(written(tmp_path, *rows, row(4)))
+    assert [item.cluster for item in task.items] == ["fact 0"] * 2 + ["fact 1"] * 2 + [None]
+
+
 def test_capability_is_the_files(tmp_path: Path) -> None:
     path = written(tmp_path, *(row(number, capability="reasoning") for number in range(3)))
     assert load_task(path).capability == "reasoning"
@@ -172,7 +178,7 @@ GOOD = json.dumps(row(1))
         (
             '{"question": "Who?", "answer": "a", "choice": ["a", "b"]}',
             "field 'choice' is unknown; expected only question, answer, choices, context, "
-            "capability, id",
+            "capability, id, cluster",
         ),
         (
             '{"question": "Who?", "answer": "a", "id": "mine/0001"}',

@@ -52,6 +52,7 @@ def loaded(**changes: Any) -> Any:
         ({"items": (odd(BEN, answer=""),)}, "Item 'small/0001' of task 'small': 'answer' is"),
         ({"items": (odd(BEN, question=" "),)}, "'question' is ' '; expected a text that is"),
         ({"items": (odd(BEN, context=3),)}, "'context' is 3; expected a text that is not"),
+        ({"items": (odd(BEN, cluster=3),)}, "'cluster' is 3; expected a text that is not"),
         ({"items": (odd(BEN, context=HALF),)}, "expected a text of whole characters"),
         ({"items": (odd(BEN, question="a\0"),)}, "expected a text of whole characters"),
         ({"items": (odd(BEN, choices="ab"),)}, "'choices' is 'ab'; expected a tuple of texts"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -162,6 +165,23 @@ def test_hash_is_of_what_shapes_requests() -> None:
     hashes = {small_task(**change).hash for change in shaping}
     assert len(hashes | {task.hash}) == 4
     assert len(task.hash) == 64
+
+
+def test_hash_is_as_it_was_before_items_had_clusters() -> None:
+    task = small_task()
+    shaping = {
+        "name": task.name,
+        "items": [asdict(item) for item in task.items],
+        "fewshot": [asdict(item) for item in task.fewshot],
+        "generate": asdict(task.generate),
+        "template": asdict(task.template),
+    }
+    for item in (*shaping["items"], *shaping["fewshot"]):
+        assert item.pop("cluster") is None
+    text = json.dumps(shaping, sort_keys=True, separators=(",", ":"))
+    assert task.hash == hashlib.sha256(text.encode()).hexdigest()
+    items = (replace(task.items[0], cluster="France"), *task.items[1:])
+    assert replace(task, items=items).hash != task.hash
 
 
 @pytest.mark.usefixtures("clean_registry")

@@ -5,6 +5,10 @@ Nothing here knows about layers or runs a model; ``layerwise.sweep`` answers the
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
 from layerwise.tasks.items import CAPABILITIES as CAPABILITIES
 from layerwise.tasks.items import Capability as Capability
 from layerwise.tasks.items import Corruption as Corruption
@@ -27,3 +31,13 @@ from layerwise.tasks.registry import task_names as task_names
 from layerwise.tasks.task import GenerateSpec as GenerateSpec
 from layerwise.tasks.task import Task as Task
 from layerwise.tasks.task import Template as Template
+
+if TYPE_CHECKING:
+    from layerwise.tasks.blind import BestBlind as BestBlind
+    from layerwise.tasks.blind import best_blind as best_blind
+    from layerwise.tasks.blind import blind_guesses as blind_guesses
+
+# Listing tasks must not wait for pandas.
+__getattr__, __dir__, _ = lazy_loader.attach(
+    __name__, submod_attrs={"blind": ["BestBlind", "best_blind", "blind_guesses"]}
+)

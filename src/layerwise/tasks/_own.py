@@ -71,7 +71,7 @@ def _item(where: str, item: Item) -> Item:
     place = f"Item {_text(where, 'id', item.id)!r} of {where[:1].lower()}{where[1:]}"
     _text(place, "question", item.question)
     _text(place, "answer", item.answer)
-    for field in ("context", "worked", "pair", "group"):
+    for field in ("context", "worked", "pair", "group", "cluster"):
         if getattr(item, field) is not None:
             _text(place, field, getattr(item, field))
     choices, aliases = (

@@ -34,6 +34,8 @@ class Row(BaseModel):
     """What the question asks for; the same in the whole file."""
     id: Text | None = None
     """Unique in the file; made from the line's number if left out."""
+    cluster: Text | None = None
+    """What several questions ask for alike: they are resampled together."""
 
     @model_validator(mode="after")
     def _answer_can_be_right(self) -> Row:

@@ -46,6 +46,9 @@ class Item:
         pair: the id of the item that this one is paired with (closed book and open book).
         corruption: what activation patching patches from.
         group: a label within the suite, e.g. the relation or the number of pairs.
+        cluster: the fact that is asked for, e.g. ``"capital: France"``. Items of one cluster, in
+            one task or in several, ask for the same thing and do not count as independent; None
+            for an item that stands by itself.
     """
 
     id: str
@@ -58,3 +61,4 @@ class Item:
     pair: str | None = None
     corruption: Corruption | None = None
     group: str | None = None
+    cluster: str | None = None

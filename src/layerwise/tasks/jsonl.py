@@ -38,7 +38,8 @@ def load(path: str, seed: int = 0, fewshot: int | None = None) -> Task:
 
     Args:
         path: the file; each line an object with ``question`` and ``answer`` and optionally
-            ``choices``, ``context``, ``capability`` (``knowledge`` if left out), ``id``.
+            ``choices``, ``context``, ``capability`` (``knowledge`` if left out), ``id``,
+            ``cluster``.
         seed: of no effect, since the file says all; sources share one signature.
         fewshot: how many rows to set apart, if not the default.
 
@@ -94,6 +95,7 @@ def _items(path: str, rows: Sequence[tuple[int, Row]]) -> tuple[Item, ...]:
             answer=row.answer,
             choices=tuple(row.choices or ()),
             context=row.context,
+            cluster=row.cluster,
         )
     return tuple(items.values())
 

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from layerwise.errors import UserError
 from layerwise.ground.readers import at_least_one_item
@@ -83,8 +84,8 @@ class Task:
         """SHA-256 (hex) over canonical JSON of everything that shapes a request."""
         shaping = {
             "name": self.name,
-            "items": [asdict(item) for item in self.items],
-            "fewshot": [asdict(item) for item in self.fewshot],
+            "items": [_shaping(item) for item in self.items],
+            "fewshot": [_shaping(item) for item in self.fewshot],
             "generate": asdict(self.generate),
             "template": asdict(self.template),
         }
@@ -95,6 +96,14 @@ class Task:
         """One line: name, capability, number of items and few-shot examples, description."""
         size = f"{len(self.items)} items, {len(self.fewshot)} few-shot"
         return f"{self.name} ({self.capability}; {size}): {self.description}"
+
+
+def _shaping(item: Item) -> dict[str, Any]:
+    """An item's fields; the cluster only where there is one, as hashes are older than clusters."""
+    fields = asdict(item)
+    if item.cluster is None:
+        del fields["cluster"]
+    return fields
 
 
 def take(task: Task, limit: int | None = None, fewshot: int | None = None) -> Task:

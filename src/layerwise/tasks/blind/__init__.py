@@ -1,0 +1,9 @@
+"""Question-blind guessers: what can be got right from the options alone.
+
+Chance is one over the number of options only if nothing about the options tells which one is
+right. These guessers never see a question, and what they can tune they tune on other items.
+"""
+
+from .api import BestBlind as BestBlind
+from .api import best_blind as best_blind
+from .api import blind_guesses as blind_guesses

@@ -1,0 +1,141 @@
+"""Numbers that describe an option: its length, value, place in the alphabet, likeness to others.
+
+What guessers make of them is in ``guessers``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+from jaxtyping import Float
+
+from layerwise.tasks._encoding import Tokenizer
+
+from .options import Options
+
+Feature = Float[np.ndarray, "items options"]
+_NUMBER = re.compile(r"\s*[$€£]?\s*([-\u2212]?\d+(?:,\d{3})*(?:\.\d+)?)\s*%?\s*")
+
+
+def features_of(options: Options, tokenizer: Tokenizer | None) -> Mapping[str, Feature]:
+    """Every feature that tells at least some of the options apart, by name.
+
+    Args:
+        options: the options.
+        tokenizer: counts tokens; without one they are not counted.
+
+    Returns:
+        Arrays; nan where there is no option, or the feature has no value.
+    """
+    times = Counter(text for row in options.texts for text in row)
+    alphabet = {text: place for place, text in enumerate(sorted(times, key=str.casefold))}
+    made: dict[str, Feature] = {
+        "characters": _each(options, len),
+        "words": _each(options, lambda text: len(text.split())),
+        "alphabetical order": _each(options, lambda text: alphabet[text]),
+        "number": _numbers(options),
+        "characters shared with the other options": _shared(options, list),
+        "words shared with the other options": _shared(options, str.split),
+        "word pairs shared with the other options": _shared(options, _pairs),
+        "times offered in the task": _each(options, lambda text: times[text]),
+    }
+    if tokenizer is not None:
+        made["tokens"] = _each(options, lambda text: _n_tokens(tokenizer, text))
+    for middle, of in (("mean", np.nanmean), ("median", np.nanmedian)):
+        made[f"distance from the options' {middle}"] = _from_middle(made["number"], of)
+    return {name: feature for name, feature in made.items() if tells_apart(feature)}
+
+
+def mentions_of(options: Options) -> Mapping[str, Feature]:
+    """Where and how often the context has an option, where it lists two or more of them."""
+    rows = [
+        _mentions(context, texts)
+        for context, texts in zip(options.contexts, options.texts, strict=True)
+    ]
+    columns = {
+        "first mention in the context": lambda found: found[0] if found else np.inf,
+        "last mention in the context": lambda found: found[-1] if found else np.inf,
+        "times mentioned in the context": len,
+    }
+    made = {name: _filled(options, rows, column) for name, column in columns.items()}
+    return {name: feature for name, feature in made.items() if tells_apart(feature)}
+
+
+def tells_apart(feature: Feature) -> bool:
+    """Whether a feature differs between the options of any item."""
+    low, high = np.fmin.reduce(feature, axis=1), np.fmax.reduce(feature, axis=1)
+    return bool((low < high).any())
+
+
+def _mentions(context: str | None, texts: Sequence[str]) -> list[list[int]] | None:
+    if context is None:
+        return None
+    found = [
+        [one.start() for one in re.finditer(rf"(?<!\w){re.escape(text)}(?!\w)", context)]
+        for text in texts
+    ]
+    return found if sum(map(bool, found)) >= 2 else None
+
+
+def _filled(
+    options: Options,
+    rows: Sequence[list[list[int]] | None],
+    column: Callable[[list[int]], float],
+) -> Feature:
+    values = np.full(options.offered.shape, np.nan)
+    for index, row in enumerate(rows):
+        if row is not None:
+            values[index, : len(row)] = [column(found) for found in row]
+    return values
+
+
+def _each(options: Options, measure: Callable[[str], float]) -> Feature:
+    known = {text: float(measure(text)) for text in {text for row in options.texts for text in row}}
+    values = np.full(options.offered.shape, np.nan)
+    values[options.offered] = [known[text] for row in options.texts for text in row]
+    return values
+
+
+def _numbers(options: Options) -> Feature:
+    """Options' values where all of an item's options are numbers."""
+    values = _each(options, _number)
+    complete = (np.isfinite(values) | ~options.offered).all(axis=1)
+    values[~complete] = np.nan
+    return values
+
+
+def _number(text: str) -> float:
+    found = _NUMBER.fullmatch(text)
+    return float(found[1].replace(",", "").replace("\u2212", "-")) if found else np.nan
+
+
+def _pairs(text: str) -> Iterable[tuple[str, str]]:
+    return pairwise(text.split())
+
+
+def _n_tokens(tokenizer: Tokenizer, text: str) -> int:
+    return len(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _from_middle(numbers: Feature, middle: Callable[..., Float[np.ndarray, "items 1"]]) -> Feature:
+    known = np.isfinite(numbers).any(axis=1)
+    distances = np.full(numbers.shape, np.nan)
+    if known.any():
+        mine = numbers[known]
+        distances[known] = np.abs(mine - middle(mine, axis=1, keepdims=True))
+    return distances
+
+
+def _shared(options: Options, parts: Callable[[str], Iterable[Hashable]]) -> Feature:
+    """How many parts an option has in common with the other ones, on average."""
+    values = np.full(options.offered.shape, np.nan)
+    for index, row in enumerate(options.texts):
+        counted = [Counter(parts(text.casefold())) for text in row]
+        for place, mine in enumerate(counted):
+            common = sum((mine & other).total() for at, other in enumerate(counted) if at != place)
+            values[index, place] = common / (len(row) - 1)
+    return values

@@ -1,0 +1,152 @@
+"""Guessers that learn weights from the answers to other items.
+
+Records of texts, words and characters, and all features weighed together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from .features import Feature
+from .guessers import Fitted, Sees, ranks
+from .options import Options
+
+_MOST_FITTED = 20_000
+_RIDGE = 1.0
+
+
+@dataclass(frozen=True)
+class Record:
+    """The option whose parts were right more often than by chance: a naive Bayes guesser.
+
+    A part's weight is the logarithm of how often options with it were right, over how often
+    they would be if each of an item's options were right with the same probability; one is
+    added to both.
+
+    Attributes:
+        options: the options.
+        of: what the parts are.
+        parts: takes a text apart.
+    """
+
+    options: Options
+    of: str
+    parts: Callable[[str], Iterable[str]]
+    sees: Sees = "options"
+
+    @property
+    def name(self) -> str:
+        """What it goes by."""
+        return f"record of {self.of}"
+
+    def fitted(self, train: Bool[np.ndarray, " items"]) -> Fitted:
+        """Learn weights from ``train``."""
+        options, parts = self.options, self._matrix
+        rows = np.flatnonzero(options.offered.ravel())
+        counts = np.repeat(options.counts, options.counts)
+        trained = np.repeat(train, options.counts)
+        gold = np.repeat(options.gold, options.counts) == rows % options.offered.shape[1]
+        right = parts.T @ (trained & gold).astype(float)
+        expected = parts.T @ (trained / counts)
+        scores = np.zeros(options.offered.size)
+        scores[rows] = parts @ np.log((right + 1) / (expected + 1))
+        return Fitted(options.pick(scores.reshape(options.offered.shape)), "most often right")
+
+    @cached_property
+    def _matrix(self):
+        """Which option (rows, those that are offered) has which part (columns); sparse."""
+        from scipy.sparse import csr_array
+
+        known: dict[str, int] = {}
+        columns, ends = [], [0]
+        for row in self.options.texts:
+            for text in row:
+                own = dict.fromkeys(self.parts(text.casefold()))
+                columns += [known.setdefault(part, len(known)) for part in own]
+                ends.append(len(columns))
+        shape = (len(ends) - 1, len(known))
+        return csr_array((np.ones(len(columns)), columns, ends), shape=shape)
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """All features together, weighed by a conditional logit model.
+
+    P(option) is proportional to exp(w x) over an item's options (McFadden 1974, in Zarembka,
+    *Frontiers in Econometrics*), w by maximum likelihood with a ridge penalty |w|^2 / 2.
+
+    Attributes:
+        options: the options.
+        features: by name.
+    """
+
+    options: Options
+    features: Mapping[str, Feature]
+    name: str = "all features weighed"
+    sees: Sees = "options"
+
+    def fitted(self, train: Bool[np.ndarray, " items"]) -> Fitted:
+        """Learn weights from ``train``, or from its first 20,000 items."""
+        options, rows = self.options, np.flatnonzero(train)[:_MOST_FITTED]
+        weights = conditional_logit(self._inputs[rows], options.offered[rows], options.gold[rows])
+        return Fitted(options.pick(self._inputs @ weights), "weights")
+
+    @cached_property
+    def _inputs(self) -> Float[np.ndarray, "items options columns"]:
+        """Of each feature the rank, how far that is from the middle, and the standard score."""
+        options = self.options
+        width = options.offered.shape[1]
+        columns = [np.broadcast_to(np.arange(width) == place, options.offered.shape) * 1.0
+                   for place in range(width)]  # fmt: skip
+        for feature in self.features.values():
+            filled = np.where(np.isfinite(feature), feature, np.nan)
+            known = np.isfinite(filled).any(axis=1, keepdims=True)
+            centred = ranks(options, feature) - (options.counts[:, None] - 1) / 2
+            columns += [centred * known, np.abs(centred) * known, _standard(filled)]
+        return np.stack([np.where(options.offered, one, 0.0) for one in columns], axis=-1)
+
+
+def conditional_logit(
+    x: Float[np.ndarray, "items options columns"],
+    offered: Bool[np.ndarray, "items options"],
+    gold: Int[np.ndarray, " items"],
+    ridge: float = _RIDGE,
+) -> Float[np.ndarray, " columns"]:
+    """Weights of a conditional logit model (McFadden 1974), by penalized maximum likelihood.
+
+    Args:
+        x: features of each option.
+        offered: which options there are.
+        gold: the right one.
+        ridge: the penalty is this times |w|^2 / 2.
+    """
+    from scipy.optimize import minimize
+
+    each = np.arange(len(x))
+
+    def loss(weights: Float[np.ndarray, " columns"]) -> tuple[float, Float[np.ndarray, " columns"]]:
+        logits = np.where(offered, x @ weights, -np.inf)
+        logits -= logits.max(axis=1, keepdims=True, initial=-1e9)
+        shares = np.exp(logits)
+        totals = shares.sum(axis=1, keepdims=True)
+        value = np.log(totals).sum() - logits[each, gold].sum() + ridge * weights @ weights / 2
+        missed = shares / totals
+        missed[each, gold] -= 1
+        return float(value), np.einsum("io,ioc->c", missed, x) + ridge * weights
+
+    return minimize(loss, np.zeros(x.shape[2]), jac=True, method="L-BFGS-B").x
+
+
+def _standard(feature: Feature) -> Feature:
+    """Standard scores within each item, at most 3 in size; 0 where there is nothing to score."""
+    known = np.isfinite(feature)
+    n = np.maximum(known.sum(axis=1, keepdims=True), 1)
+    mean = np.where(known, feature, 0).sum(axis=1, keepdims=True) / n
+    off = np.where(known, feature - mean, 0)
+    spread = np.sqrt((off**2).sum(axis=1, keepdims=True) / n)
+    return np.clip(off / np.where(spread > 0, spread, 1), -3, 3)

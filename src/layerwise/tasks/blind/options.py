@@ -1,0 +1,138 @@
+"""A task's options as arrays: which are offered, which is right, which items go together.
+
+Numbers that describe an option are made in ``features``.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from layerwise.errors import UserError
+from layerwise.tasks.items import Item
+from layerwise.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of a task, without its questions.
+
+    Attributes:
+        items: item ids.
+        texts: each item's options.
+        contexts: each item's passage, if any.
+        gold: where the right option stands.
+        offered: which places hold an option; the others only fill up the array.
+        jitter: a number from 0 to 1 for each option, fixed by its text and its item's id; the
+            highest one wins where a guesser cannot tell options apart.
+        quarter: 0 to 3, which quarter of the task an item belongs to. Items of one cluster, and
+            items that turn one set of options over, are in one quarter.
+    """
+
+    items: tuple[str, ...]
+    texts: tuple[tuple[str, ...], ...]
+    contexts: tuple[str | None, ...]
+    gold: Int[np.ndarray, " items"]
+    offered: Bool[np.ndarray, "items options"]
+    jitter: Float[np.ndarray, "items options"]
+    quarter: Int[np.ndarray, " items"]
+
+    @property
+    def counts(self) -> Int[np.ndarray, " items"]:
+        """How many options each item has."""
+        return self.offered.sum(axis=1)
+
+    def pick(self, scores: Float[np.ndarray, "items options"]) -> Bool[np.ndarray, " items"]:
+        """Whether the option with the highest score is the right one; nan counts as 0."""
+        known = np.where(self.offered, np.round(np.nan_to_num(scores), 9), -np.inf)
+        highest = known == known.max(axis=1, keepdims=True)
+        return np.where(highest & self.offered, self.jitter, -1.0).argmax(axis=1) == self.gold
+
+
+def options_of(task: Task) -> Options:
+    """The options of a task's items.
+
+    Raises:
+        UserError: the task has no items, or an item without options.
+    """
+    items = task.items
+    if not items:
+        raise UserError(f"Task {task.name!r} has no items; expected at least one; add some.")
+    for item in items:
+        if len(item.choices) < 2 or item.answer not in item.choices:
+            raise UserError(
+                f"Item {item.id!r} of task {task.name!r} has no choices with the answer among "
+                "them, which blind guessers choose from; add choices."
+            )
+    most = max(len(item.choices) for item in items)
+    offered = np.array([[place < len(item.choices) for place in range(most)] for item in items])
+    jitter = np.zeros(offered.shape)
+    jitter[offered] = [_hashed(item.id, choice) for item in items for choice in item.choices]
+    return Options(
+        items=tuple(item.id for item in items),
+        texts=tuple(item.choices for item in items),
+        contexts=tuple(item.context for item in items),
+        gold=np.array([item.choices.index(item.answer) for item in items]),
+        offered=offered,
+        jitter=jitter,
+        quarter=_quarters(items),
+    )
+
+
+def _hashed(*texts: str) -> float:
+    return zlib.crc32("\0".join(texts).encode("utf-8", "surrogatepass")) / 2**32
+
+
+def _quarters(items: Sequence[Item]) -> Int[np.ndarray, " items"]:
+    """Quarters of like size, drawn by the items' ids; what belongs together stays together."""
+    groups: dict[int, list[int]] = {}
+    for index, root in enumerate(_roots(items)):
+        groups.setdefault(root, []).append(index)
+    quarter, sizes = np.zeros(len(items), dtype=int), [0] * 4
+    for group in sorted(groups.values(), key=lambda group: _hashed(items[group[0]].id)):
+        smallest = sizes.index(min(sizes))
+        quarter[group] = smallest
+        sizes[smallest] += len(group)
+    return quarter
+
+
+def _roots(items: Sequence[Item]) -> list[int]:
+    """For each item one that stands for all that it goes with (union-find)."""
+    parent = list(range(len(items)))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
+
+    for together in (*_same_cluster(items), *_same_options(items)):
+        for index in together[1:]:
+            parent[root(index)] = root(together[0])
+    return [root(index) for index in range(len(items))]
+
+
+def _same_cluster(items: Sequence[Item]) -> list[list[int]]:
+    return _grouped([item.cluster for item in items])
+
+
+def _same_options(items: Sequence[Item]) -> list[list[int]]:
+    """Items that share all options and have different answers.
+
+    Whoever knows the answers to all but one of them knows the last one's, too. Where answers
+    repeat ("yes" or "no" in a whole file) they are items like any others.
+    """
+    groups = _grouped([frozenset(item.choices) for item in items])
+    return [group for group in groups if len({items[one].answer for one in group}) == len(group)]
+
+
+def _grouped(keys: Sequence[Hashable]) -> list[list[int]]:
+    groups: dict[Hashable, list[int]] = {}
+    for index, key in enumerate(keys):
+        if key is not None:
+            groups.setdefault(key, []).append(index)
+    return list(groups.values())

@@ -1,0 +1,286 @@
+"""Question-blind guessers: they find what gives an answer away, and nothing where nothing does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import binomtest
+from statsmodels.discrete.conditional_models import ConditionalLogit
+
+from layerwise.errors import UserError
+from layerwise.tasks import Item, Task, best_blind, blind_guesses
+from layerwise.tasks.blind.api import _guessers, _p_uniform
+from layerwise.tasks.blind.crossfit import cross_fitted
+from layerwise.tasks.blind.learned import conditional_logit
+from layerwise.tasks.blind.options import options_of
+from tests.cases import data_sets, most_errors
+
+from .small import small_task
+from .tokenizers import byte_level
+
+WORDS = tuple(f"{a}{b}{c}" for a in "bdgkp" for b in "aeiou" for c in "lmnrst")
+Gold = Callable[[np.random.Generator, list[str]], int]
+
+
+def task_of(options: list[list[str]], gold: list[int], **more: list[Any]) -> Task:
+    """A task of these options; ``more`` are further fields of its items."""
+    items = tuple(
+        Item(
+            id=f"t/{index}", question=f"q{index}", answer=row[right], choices=tuple(row),
+            **{name: values[index] for name, values in more.items()},
+        )
+        for index, (row, right) in enumerate(zip(options, gold, strict=True))
+    )  # fmt: skip
+    return small_task(items=items, fewshot=())
+
+
+def numbers(rng: np.random.Generator) -> list[str]:
+    return [str(one) for one in rng.choice(60, 4, replace=False)]
+
+
+def words(rng: np.random.Generator) -> list[str]:
+    return [" ".join(rng.choice(WORDS, rng.integers(1, 4), replace=False)) for _ in range(4)]
+
+
+def planted(
+    options: Callable[[np.random.Generator], list[str]],
+    gold: Gold,
+    n: int = 400,
+    share: float = 0.5,
+    seed: int = 0,
+) -> Task:
+    """Options whose right one is, in a share of the items, the one that ``gold`` says."""
+    rng = np.random.default_rng(seed)
+    rows = [options(rng) for _ in range(n)]
+    right = [gold(rng, row) if rng.random() < share else int(rng.integers(4)) for row in rows]
+    return task_of(rows, right)
+
+
+def nearest(values: np.ndarray, to: float) -> int:
+    return int(np.abs(values - to).argmin())
+
+
+def value(row: list[str]) -> np.ndarray:
+    return np.array([float(one) for one in row])
+
+
+def longest(_: np.random.Generator, row: list[str]) -> int:
+    return int(np.argmax([len(one) for one in row]))
+
+
+SHORTCUTS: dict[str, tuple[Callable[[np.random.Generator], list[str]], Gold]] = {
+    "position": (words, lambda _, row: 2),
+    "characters": (words, longest),
+    "words": (words, lambda _, row: int(np.argmin([len(one.split()) for one in row]))),
+    "alphabetical order": (words, lambda _, row: row.index(sorted(row)[1])),
+    "number": (numbers, lambda _, row: int(value(row).argsort()[1])),
+    "number, nearest to a constant": (numbers, lambda _, row: nearest(value(row), 15)),
+    "distance from the options' mean": (
+        numbers, lambda _, row: nearest(value(row), value(row).mean())
+    ),
+    "distance from the options' median": (
+        numbers, lambda _, row: nearest(value(row), float(np.median(value(row))))
+    ),
+    "parity": (numbers, lambda _, row: int((value(row) % 2).argmin())),
+    "record of words": (words, lambda _, row: max(range(4), key=lambda at: row[at].count("k"))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SHORTCUTS)
+def test_a_planted_shortcut_is_found_by_its_guesser(name: str) -> None:
+    table = blind_guesses(planted(*SHORTCUTS[name])).set_index("guesser")
+    assert table.loc[name, "p_holm"] < 0.001
+    assert best_blind(planted(*SHORTCUTS[name])).accuracy > 0.33
+
+
+def test_the_rule_that_was_chosen_is_told() -> None:
+    table = blind_guesses(planted(numbers, lambda _, row: nearest(value(row), 15))).set_index(
+        "guesser"
+    )
+    rules = str(table.loc["number, nearest to a constant", "rule"]).split("; ")
+    assert all(12 <= float(rule.removeprefix("nearest to ")) <= 18 for rule in rules)
+    place = blind_guesses(planted(words, lambda _, row: 2)).set_index("guesser")
+    assert place.loc["position", "rule"] == "number 3"
+
+
+def test_texts_likeness_and_frequency_are_shortcuts_too() -> None:
+    rng = np.random.default_rng(0)
+    rows, right = [], []
+    for _ in range(300):
+        base, odd = rng.choice(WORDS, 3, replace=False), rng.choice(WORDS, 3, replace=False)
+        row = [" ".join(rng.permutation(base)) for _ in range(3)]
+        at = int(rng.integers(4))
+        rows.append([*row[:at], " ".join(odd), *row[at:]])
+        right.append(at)
+    odd_one = blind_guesses(task_of(rows, right)).set_index("guesser")
+    assert odd_one.loc["words shared with the other options", "accuracy"] == 1
+
+    pool = [[str(one) for one in rng.choice(WORDS[:8], 3, replace=False)] for _ in range(140)]
+    rare = [[*row, f"answer {index}"] for index, row in enumerate(pool)]
+    often = blind_guesses(task_of(rare, [3] * 140)).set_index("guesser")
+    assert often.loc["times offered in the task", "accuracy"] == 1
+    favourite = [[WORDS[20], *row] for row in pool]
+    known = blind_guesses(task_of(favourite, [0] * 140)).set_index("guesser")
+    assert known.loc["record of texts", "accuracy"] == 1
+
+
+def test_a_context_that_lists_the_options_gives_their_order_away() -> None:
+    rng = np.random.default_rng(0)
+    rows = [list(map(str, rng.choice(WORDS, 4, replace=False))) for _ in range(200)]
+    contexts = [f"There are {', '.join(rng.permutation(row))}." for row in rows]
+    first = [
+        min(range(4), key=lambda at: context.index(row[at]))
+        for row, context in zip(rows, contexts, strict=True)
+    ]
+    table = blind_guesses(task_of(rows, first, context=contexts)).set_index("guesser")
+    found = table.loc["first mention in the context"]
+    assert (found["accuracy"], found["sees"]) == (1, "options and context")
+    alone = table[table["sees"] == "options"]
+    assert min(alone["p_holm"]) > 0.05
+    # The best guesser sees the options alone.
+    assert best_blind(task_of(rows, first, context=contexts)).accuracy < 0.4
+
+
+def test_a_context_with_the_answer_alone_is_no_list() -> None:
+    rows = [["one", "two"], ["three", "four"]]
+    table = blind_guesses(task_of(rows, [0, 1], context=["one", "four"]))
+    assert set(table["sees"]) == {"options"}
+
+
+def test_tokens_are_counted_where_there_is_a_tokenizer() -> None:
+    task = planted(words, longest)
+    assert "tokens" not in set(blind_guesses(task)["guesser"])
+    counted = blind_guesses(task, tokenizer=byte_level()).set_index("guesser")
+    assert counted.loc["tokens", "p_holm"] < 0.001
+    assert best_blind(task, tokenizer=byte_level()).accuracy > 0.33
+
+
+def test_where_nothing_tells_nothing_is_found() -> None:
+    n = data_sets(72)
+    tables = [blind_guesses(planted(numbers, longest, 60, 0.0, seed)) for seed in range(n)]
+    claims = sum(bool((table["p_holm"] < 0.05).any()) for table in tables)
+    assert claims <= most_errors(n)
+
+
+def test_the_best_of_many_is_no_better_than_chance_where_nothing_tells() -> None:
+    n = data_sets(72)
+    right = [best_blind(planted(numbers, longest, 60, 0.0, seed)).right for seed in range(n)]
+    hits = int(np.concatenate(right).sum())
+    assert binomtest(hits, 60 * n, 0.25).pvalue > 0.001
+
+
+def test_no_item_has_a_say_in_its_own_guess() -> None:
+    task = planted(words, longest, 80)
+    before, quarter = best_blind(task), options_of(task).quarter
+    for half in (0, 1):
+        own = quarter % 2 == half
+        changed = tuple(
+            replace(item, answer=next(c for c in item.choices if c != item.answer))
+            if mine
+            else item
+            for item, mine in zip(task.items, own, strict=True)
+        )
+        after = best_blind(replace(task, items=changed))
+        assert after.guessers[half] == before.guessers[half]
+        # What was guessed right before is wrong now, for the guess is the same one.
+        assert not (after.right & before.right)[own].any()
+
+
+def test_what_belongs_together_is_fitted_together() -> None:
+    rng = np.random.default_rng(0)
+    rows = [numbers(rng) for _ in range(40)]
+    turned = [[*row[turn:], *row[:turn]] for row in rows for turn in range(4)]
+    options = options_of(task_of(turned, [0] * 160))
+    assert all(len(set(options.quarter[at : at + 4])) == 1 for at in range(0, 160, 4))
+    clusters = [f"fact {index % 40}" for index in range(160)]
+    spread = [numbers(rng) for _ in range(160)]
+    asked = options_of(task_of(spread, [0] * 160, cluster=clusters))
+    assert all(len(set(asked.quarter[at::40])) == 1 for at in range(40))
+    assert set(np.bincount(asked.quarter)) == {40}
+    # Where answers repeat, sharing the options binds nothing.
+    yes = options_of(task_of([["yes", "no"]] * 40, [0, 1] * 20))
+    assert set(np.bincount(yes.quarter)) == {10}
+
+
+def test_options_that_are_turned_over_whole_leave_exactly_chance() -> None:
+    rng = np.random.default_rng(0)
+    rows = [row for _ in range(50) for row in [numbers(rng)] * 4]
+    table = blind_guesses(task_of(rows, [0, 1, 2, 3] * 50))
+    by_value = table["guesser"].isin(["number", "number, nearest to a constant"])
+    assert list(table.loc[by_value, "accuracy"]) == [0.25] * 2
+
+
+def test_unequal_numbers_of_options_have_their_own_chance() -> None:
+    rows = [["a", "b"], ["c", "d", "e", "f"]] * 3
+    table = blind_guesses(task_of(rows, [0, 3] * 3))
+    assert set(table["chance"]) == {0.375}
+    shares = np.array([1 / 2, 1 / 4] * 3)
+    every = np.prod(shares)
+    assert _p_uniform(6, shares) == pytest.approx(every)
+    assert _p_uniform(0, shares) == 1
+    assert _p_uniform(7, np.full(20, 0.25)) == pytest.approx(
+        binomtest(7, 20, 0.25, alternative="greater").pvalue
+    )
+
+
+def test_weights_are_those_of_a_conditional_logit() -> None:
+    """Without its penalty the fit is statsmodels' own."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 4, 3))
+    gumbel = rng.gumbel(size=(200, 4))
+    gold = (x @ np.array([1.0, -0.5, 0.0]) + gumbel).argmax(axis=1)
+    ours = conditional_logit(x, np.ones((200, 4), dtype=bool), gold, 0.0)
+    chosen = (np.arange(4) == gold[:, None]).ravel().astype(float)
+    model = ConditionalLogit(chosen, x.reshape(-1, 3), groups=np.repeat(np.arange(200), 4))
+    assert ours == pytest.approx(np.asarray(model.fit(disp=False).params), abs=1e-3)
+    # An option that is not offered changes nothing.
+    wide = np.concatenate([x, np.full((200, 1, 3), 9.0)], axis=1)
+    offered = np.arange(5) < np.full((200, 1), 4)
+    assert conditional_logit(wide, offered, gold, 0.0) == pytest.approx(ours)
+
+
+def test_a_task_of_one_item_and_one_of_two() -> None:
+    for n in (1, 2):
+        task = planted(numbers, longest, n)
+        assert len(best_blind(task).right) == n
+        assert isinstance(blind_guesses(task), pd.DataFrame)
+
+
+def test_every_guesser_is_cross_fitted_on_every_item() -> None:
+    task = planted(numbers, longest, 50)
+    options = options_of(task)
+    for guesser in _guessers(options, None, context=True):
+        assert cross_fitted(options, guesser).right.shape == (50,)
+    table = blind_guesses(task)
+    assert table["guesser"].is_unique
+    assert list(table["accuracy"]) == sorted(table["accuracy"], reverse=True)
+    assert table["accuracy"].between(table["low"], table["high"]).all()
+
+
+def test_same_task_same_guesses() -> None:
+    task = planted(words, longest, 60)
+    assert (best_blind(task).right == best_blind(task).right).all()
+    pd.testing.assert_frame_equal(blind_guesses(task), blind_guesses(task))
+
+
+@pytest.mark.parametrize(
+    ("items", "sentence"),
+    [
+        ((), "Task 'small' has no items; expected at least one; add some."),
+        (
+            (Item(id="bare", question="Who?", answer="Anna"),),
+            "Item 'bare' of task 'small' has no choices with the answer among them, which blind "
+            "guessers choose from; add choices.",
+        ),
+    ],
+)
+def test_tasks_without_options(items: tuple[Item, ...], sentence: str) -> None:
+    for ask in (blind_guesses, best_blind):
+        with pytest.raises(UserError) as caught:
+            ask(small_task(items=items, fewshot=()))
+        assert str(caught.value) == sentence
