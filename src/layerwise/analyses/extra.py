@@ -44,7 +44,7 @@ class Extra:
         words: what it does.
         jobs: its jobs; none if the main analyses change or patch more by it.
         asks_tasks: whether it is made only where a task is left that the model can do.
-        planned: whether a plan can say what it costs: it reads each task's prompts once, or is
+        planned: whether a plan can say what it costs: its jobs know (``PlannedJob``), or it is
             part of the main analyses.
         refuse: raises a ``UserError`` for the configuration of a model that does not allow it.
     """

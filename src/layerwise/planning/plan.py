@@ -9,20 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 
-from layerwise.analyses.ablation.job import Ablation
-from layerwise.analyses.ablation.spec import KINDS, AblationSpec
+from layerwise.analyses.ablation.spec import KINDS
 from layerwise.analyses.arguments import check_arguments, model_or_name
-from layerwise.analyses.attribution.job import Attribution
-from layerwise.analyses.extra import ProfileStart
-from layerwise.analyses.logit_lens.api import LENS_PROTOCOLS, Lens
-from layerwise.analyses.patching.api import Patching
-from layerwise.analyses.similarity.api import Similarity
+from layerwise.analyses.planned import Planned, PlannedJob, PlanOptions
 from layerwise.errors import UserError
 from layerwise.ground.readers import one_of
 from layerwise.models import load_model
@@ -30,21 +23,15 @@ from layerwise.models.folder import has_weights
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.models.meta_model import is_meta_model, load_meta_model
-from layerwise.profiling.api import Jobs as ProfileJobs
-from layerwise.profiling.extras import EXTRAS, planned_jobs, read_extras, wanted_extras
+from layerwise.profiling.extras import read_extras
 from layerwise.runs.records import seconds_in_words
-from layerwise.runs.setup import TaskLike, check_layers, paired_tasks, prepare
+from layerwise.runs.setup import TaskLike, paired_tasks, prepare
 from layerwise.sweep.cost import Cost
 from layerwise.sweep.memory import free_memory
-from layerwise.tasks import PROTOCOLS
 
+from .analyses import PLANNED
 from .timing import PlannedSetup, PlannedSweep, few_texts, speed_of, time_texts
 
-ANALYSES = ("ablation", "lens", "patching", "profile")
-AT_MOST = (
-    "At most: layers are skipped only where the intact model is above chance (unless "
-    "exhaustive), and only tasks that it can do are patched."
-)
 NO_TIME = "No time is estimated, and texts are taken to be half as long as they may be, since {}."
 # Texts that may be no longer than this many tokens cost too little to be tried for their length.
 SHORT = 8
@@ -120,7 +107,7 @@ def _shown(row: PlanRow) -> dict[str, str]:
 @check_arguments(
     model=model_or_name,
     also=read_extras,
-    analysis=one_of("analysis", ANALYSES),
+    analysis=one_of("analysis", tuple(PLANNED)),
     kind=one_of("kind of ablation", KINDS),
 )
 @in_turn
@@ -156,7 +143,8 @@ def plan_run(
         tasks: as for the analysis; what it takes if none are named.
         protocols: as for the analysis; what it takes if none are named, and for patching always
             ``continuation``.
-        analysis: ``ablation``, ``lens``, ``patching`` or ``profile``.
+        analysis: ``ablation``, ``lens``, ``patching``, ``attribution``, ``similarity`` or
+            ``profile``.
         kind: of the ablation.
         site: of the ablation.
         layers: of the ablation; all if None.
@@ -176,59 +164,46 @@ def plan_run(
     Raises:
         UserError: for anything that the analysis would refuse.
     """
-    others = {"kind": kind != "skip", "site": site is not None, "layers": layers is not None}
-    _refuse_unused(analysis, "ablation", **others)
-    _refuse_unused(analysis, "profile", exhaustive=exhaustive)
+    options = PlanOptions(
+        kind, site, None if layers is None else tuple(layers), pairs, exhaustive,
+        (also,) if isinstance(also, str) else tuple(also),
+    )  # fmt: skip
+    planned = PLANNED[analysis]
+    _refuse_unused(planned, options)
     given = isinstance(model, Model)
     subject = model if given else load_meta_model(model, dtype=dtype, device=device)
-    if analysis == "patching":
-        tasks, protocols = paired_tasks(subject, tasks), "continuation"
+    if planned.paired:
+        tasks, protocols = paired_tasks(subject, tasks), None
     prepared = prepare(
         subject, "all" if tasks is None else tasks,
-        (LENS_PROTOCOLS if analysis == "lens" else PROTOCOLS) if protocols is None else protocols,
+        planned.protocols if protocols is None else protocols,
         seed=seed, limit=limit, fewshot=fewshot, chat=chat, memory_budget=memory_budget,
     )  # fmt: skip
     setup = PlannedSetup(**vars(prepared))
-    chosen = check_layers(layers, subject)
-    extras = wanted_extras(also, subject.cfg)
-    if extras and analysis != "profile":
-        raise UserError(
-            f"{extras[0]!r} was asked for beside {analysis!r}, but only a profile has more; plan "
-            "'profile', or leave it out."
-        )
-    if analysis == "ablation":
-        jobs = _Jobs(Ablation(setup, (AblationSpec.of(subject, kind, site, chosen),)))
-    elif analysis == "lens":
-        jobs = _Jobs(lens=Lens(setup))
-    elif analysis == "patching":
-        jobs = _Jobs(patching=Patching(setup, ("resid_pre",), pairs))
-    else:
-        profile = ProfileJobs.of(setup, pairs, exhaustive, extras)
-        more = planned_jobs(extras, ProfileStart(setup, profile.lens.setup, pairs))
-        jobs = _Jobs(profile.ablation, profile.lens, profile.patching, more)
-    notes = [AT_MOST] if analysis == "profile" else []
-    left_out = [name for name in extras if not EXTRAS[name].planned]
-    notes += [f"Not in this plan, and not in its time: {', '.join(left_out)}."] if left_out else []
-    return _plan_of(jobs, setup, notes, untimed)
+    jobs, notes = planned.jobs(setup, options)
+    return _plan_of(jobs, setup, list(notes), untimed)
 
 
-def _plan_of(jobs: _Jobs, setup: PlannedSetup, notes: list[str], untimed: bool) -> RunPlan:
-    """The plan of some analyses: their work, and its seconds by a sample of their sweeps."""
+def _plan_of(
+    jobs: Mapping[str, PlannedJob], setup: PlannedSetup, notes: list[str], untimed: bool
+) -> RunPlan:
+    """The plan of some jobs: their work, and its seconds by a sample of their sweeps."""
     known = "it was not asked for" if untimed else _setup_with_weights(setup)
+    writing = {name for name, job in jobs.items() if "generate" in job.setup.protocols}
     few = None
     if isinstance(known, str):
         notes.append(NO_TIME.format(known))
-    elif jobs.ablation is not None and "generate" in setup.protocols:
+    elif writing:
         long = [task for task in setup.tasks if task.generate.max_tokens > SHORT]
         tried = [few_texts(known, task) for task in long or setup.tasks[:1]]
         few = time_texts(known, tried, found=setup.lengths)
     rows: list[PlanRow] = []
     sweeps: dict[str, list[PlannedSweep]] = {}
-    for row in jobs.rows():
+    for row in _rows(jobs):
         rows.append(row)
         sweeps.setdefault(row.analysis, []).extend(setup.asked)
         setup.asked.clear()
-    costs = list(jobs.costs(rows))
+    costs = list(_costs(jobs, rows))
     total = sum((cost for _, cost in costs), start=Cost())
     if total.most_text_token_passes:
         notes.append(
@@ -238,7 +213,7 @@ def _plan_of(jobs: _Jobs, setup: PlannedSetup, notes: list[str], untimed: bool) 
     seconds = None
     if not isinstance(known, str):
         speeds = {
-            name: speed_of(known, planned, few if name == "ablation" else None)
+            name: speed_of(known, planned, few if name in writing else None)
             for name, planned in sweeps.items()
         }
         seconds = sum(speeds[name].seconds(cost) for name, cost in costs)
@@ -261,47 +236,41 @@ def _setup_with_weights(setup: PlannedSetup) -> PlannedSetup | str:
     return replace(setup, model=model)
 
 
-def _refuse_unused(analysis: str, owner: str, **options: bool) -> None:
+def _refuse_unused(planned: Planned, options: PlanOptions) -> None:
     """Refuse options that only the plan of another analysis has, where one was given."""
-    given = [name for name, was_given in options.items() if was_given and analysis != owner]
-    if given:
+    owners = {name: other.name for other in PLANNED.values() for name in other.options}
+    wrong = [name for name in options.given() if owners.get(name, planned.name) != planned.name]
+    if "also" in wrong:
         raise UserError(
-            f"{given[0]!r} was given, which only the plan of {owner!r} has, and the plan of "
-            f"{analysis!r} would be the same without it; plan {owner!r}, or leave it out."
+            f"{options.also[0]!r} was asked for beside {planned.name!r}, but only a profile has "
+            "more; plan 'profile', or leave it out."
+        )
+    if wrong:
+        owner = owners[wrong[0]]
+        raise UserError(
+            f"{wrong[0]!r} was given, which only the plan of {owner!r} has, and the plan of "
+            f"{planned.name!r} would be the same without it; plan {owner!r}, or leave it out."
         )
 
 
-class _Jobs(NamedTuple):
-    """The analyses that are planned."""
+def _rows(jobs: Mapping[str, PlannedJob]) -> Iterator[PlanRow]:
+    """Each task and protocol on its own; none of a task that offers a job nothing."""
+    for name, job in jobs.items():
+        for task, protocol in job.setup.pieces():
+            cost = job.expected(task, protocol)
+            if cost.requests:
+                yield PlanRow(name, task.name, protocol, cost)
 
-    ablation: Ablation | None = None
-    lens: Lens | None = None
-    patching: Patching | None = None
-    readings: Mapping[str, Attribution | Similarity] = {}
 
-    def rows(self) -> Iterator[PlanRow]:
-        """Each task and protocol on its own."""
-        if self.ablation is not None:
-            setup = self.ablation.setup
-            for task, protocol in product(setup.tasks, setup.protocols):
-                cost = self.ablation.expected(task, (protocol,))
-                yield PlanRow("ablation", task.name, protocol, cost)
-        if self.lens is not None:
-            for task, protocol in product(self.lens.setup.tasks, self.lens.setup.protocols):
-                yield PlanRow("lens", task.name, protocol, self.lens.expected(task, protocol))
-        if self.patching is not None:
-            for task in self.patching.setup.tasks:
-                cost = self.patching.expected(task)
-                if cost.requests:
-                    yield PlanRow("patching", task.name, "continuation", cost)
-        for name, job in self.readings.items():
-            for task, protocol in job.setup.pieces():
-                yield PlanRow(name, task.name, protocol, job.expected(task, protocol))
-
-    def costs(self, rows: Sequence[PlanRow]) -> Iterator[tuple[str, Cost]]:
-        """What the analyses of some rows cost as they are run: protocols ablated together."""
-        yield from ((row.analysis, row.cost) for row in rows if row.analysis != "ablation")
-        if self.ablation is not None:
-            setup = self.ablation.setup
-            for task in setup.tasks:
-                yield "ablation", self.ablation.expected(task, setup.protocols)
+def _costs(jobs: Mapping[str, PlannedJob], rows: Sequence[PlanRow]) -> Iterator[tuple[str, Cost]]:
+    """What the jobs of some rows cost as they are run: protocols that are asked together."""
+    known: dict[tuple[str, ...], Cost] = {
+        (row.analysis, row.task, row.protocol): row.cost for row in rows
+    }
+    for name, job in jobs.items():
+        protocols = job.setup.protocols
+        for task in job.setup.tasks:
+            alone = known.get((name, task.name, *protocols))
+            cost = job.expected(task, *protocols) if alone is None else alone
+            if cost.requests:
+                yield name, cost

@@ -77,7 +77,7 @@ def patched_sites(extras: Sequence[str]) -> tuple[str, ...]:
 
 
 def planned_jobs(extras: Sequence[str], start: ProfileStart) -> dict[str, Any]:
-    """By name, those extras that read each task's prompts once: a plan can say what they cost."""
+    """By name, the jobs of those extras of which a plan can say what they cost."""
     asked = (EXTRAS[name] for name in extras)
     return {one.name: job for one in asked if one.planned for job in one.jobs(start)}
 

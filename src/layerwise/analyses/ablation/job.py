@@ -171,7 +171,7 @@ class Ablation:
         cost = self.setup.cost(piece.task, [intact(), *alike], [r.request for r in asked])
         return cost if self.method == "engine" else cost.by_brute_force()
 
-    def expected(self, task: Task, protocols: tuple[str, ...]) -> Cost:
+    def expected(self, task: Task, *protocols: str) -> Cost:
         """What a task is expected to cost under some protocols, at most: with signal in all."""
         stages = ("intact", "swept") if self.only_with_signal else ("swept",)
         pieces = [piece for stage in stages for piece in _cut(task, protocols, stage)]

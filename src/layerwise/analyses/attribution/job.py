@@ -120,8 +120,11 @@ class Attribution:
         facts = self.setup.facts(settings, work)
         return AttributionResult(table if pieces else frame("attribution", []), facts)
 
-    def expected(self, task: Task, protocol: str) -> Cost:
+    def expected(self, task: Task, *protocols: str) -> Cost:
         """What it is expected to cost: the intact model once per prompt."""
+        return sum((self._expected(task, protocol) for protocol in protocols), start=Cost())
+
+    def _expected(self, task: Task, protocol: str) -> Cost:
         contexts = [one.context for one in self.questions(task, protocol)]
         at_once, total = self._at_once(contexts), Cost()
         for start in range(0, len(contexts), at_once):

@@ -164,8 +164,11 @@ class Lens:
         )
         return LensResult(table, self.setup.facts(settings, work))
 
-    def expected(self, task: Task, protocol: str) -> Cost:
+    def expected(self, task: Task, *protocols: str) -> Cost:
         """What it is expected to cost to read a task's items, at every place."""
+        return sum((self._expected(task, protocol) for protocol in protocols), start=Cost())
+
+    def _expected(self, task: Task, protocol: str) -> Cost:
         setup, total = self.setup, Cost()
         asked = gold_requests(setup, task, protocol, distinct=self.over == PROMPT)
         n_places, n_encoder = len(places_of(setup.model, self.sites)), n_encoder_layers(setup.model)

@@ -142,8 +142,11 @@ class Patching:
         facts = self.setup.facts(settings, work)
         return PatchingResult(patching_frame([]) if table is None else table, facts)
 
-    def expected(self, task: Task) -> Cost:
-        """What a task is expected to cost: as if the model solved the first pairs."""
+    def expected(self, task: Task, *protocols: str) -> Cost:
+        """What a task is expected to cost: as if the model solved the first pairs.
+
+        All pairs are of ``continuation``, whichever protocols are named.
+        """
         usable = self.choice().usable(task)
         if not usable:
             return Cost()

@@ -132,10 +132,14 @@ class Similarity:
         }
         return entry, {"similarity": rows, "cka": cka}
 
-    def expected(self, task: Task, protocol: str) -> Cost:
+    def expected(self, task: Task, *protocols: str) -> Cost:
         """What it is expected to cost to read a task's prompts."""
-        contexts = prompts(self.setup, task, task.items, protocol)
-        return self.setup.cost(task, [intact()], [Generate(context, 0) for context in contexts])
+        total = Cost()
+        for protocol in protocols:
+            contexts = prompts(self.setup, task, task.items, protocol)
+            asked = [Generate(context, 0) for context in contexts]
+            total += self.setup.cost(task, [intact()], asked)
+        return total
 
 
 def prompts(setup: Setup, task: Task, items: Sequence[Item], protocol: str) -> list[Tokens]:

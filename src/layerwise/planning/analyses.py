@@ -1,0 +1,15 @@
+"""The analyses that can be planned, each by the name that asks for it."""
+
+from __future__ import annotations
+
+from layerwise.analyses.ablation.planned import PLANNED as ABLATION
+from layerwise.analyses.attribution.planned import PLANNED as ATTRIBUTION
+from layerwise.analyses.logit_lens.planned import PLANNED as LENS
+from layerwise.analyses.patching.planned import PLANNED as PATCHING
+from layerwise.analyses.planned import Planned
+from layerwise.analyses.similarity.planned import PLANNED as SIMILARITY
+from layerwise.profiling.planned import PLANNED as PROFILE
+
+PLANNED: dict[str, Planned] = {
+    one.name: one for one in (ABLATION, LENS, PATCHING, ATTRIBUTION, SIMILARITY, PROFILE)
+}
