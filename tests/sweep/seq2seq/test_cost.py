@@ -68,6 +68,11 @@ def test_texts_go_through_the_decoder():
     assert planned.steps == 5
 
 
+def test_a_prompt_that_is_only_read_has_no_text():
+    planned = cost(SINGLES, [Generate(INPUT, 0), Generate(INPUT, 1)])
+    assert planned.text_token_passes == planned.most_text_token_passes == planned.steps == 0
+
+
 def test_planned_token_passes_are_those_of_the_engine():
     """On random changes and prompts."""
     model = tiny_seq2seq("t5")

@@ -79,7 +79,9 @@ class _Walk:
     @cached_property
     def longest_text(self) -> int:
         """Steps that the longest text may need."""
-        return max((r.max_tokens - 1 for r in self.requests if isinstance(r, Generate)), default=0)
+        return max(
+            (max(0, r.max_tokens - 1) for r in self.requests if isinstance(r, Generate)), default=0
+        )
 
     @cached_property
     def read_rows(self) -> int:
@@ -90,7 +92,7 @@ class _Walk:
     def cost(self) -> Cost:
         """All of it, token-passes of prompts aside, which the plan knows."""
         cfg, plan = self.model.cfg, self.plan
-        most = sum(r.max_tokens - 1 for r in self.requests if isinstance(r, Generate))
+        most = sum(max(0, r.max_tokens - 1) for r in self.requests if isinstance(r, Generate))
         layers, read = range(cfg.n_layers), 2.0 * cfg.d_model * cfg.d_vocab
         longest = max(len(plan.encoder.tokens), len(plan.decoder.tokens))
         streams = (len(plan.branches.branches) + 4) * cfg.d_model * longest
