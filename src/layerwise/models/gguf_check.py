@@ -13,6 +13,7 @@ from typing import Any
 import gguf
 import numpy as np
 import torch
+from einops import rearrange
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from layerwise.errors import UserError
@@ -169,9 +170,14 @@ def _origins(architecture: str, stored: str, n_rows: int, config: PreTrainedConf
     """Which row of the tensor each row of the parameter is; some are stored in another order."""
     places = np.arange(n_rows)
     if architecture == "llama" and ".attn_q." in stored:
-        return places.reshape(config.num_attention_heads, -1, 2).swapaxes(1, 2).reshape(-1)
+        return _halves_apart(places, config.num_attention_heads)
     if architecture == "llama" and ".attn_k." in stored:
-        return places.reshape(config.num_key_value_heads, -1, 2).swapaxes(1, 2).reshape(-1)
+        return _halves_apart(places, config.num_key_value_heads)
     if architecture == "bloom" and ".attn_qkv." in stored:
-        return places.reshape(3, config.n_head, -1).swapaxes(0, 1).reshape(-1)
+        return rearrange(places, "(qkv head d) -> (head qkv d)", qkv=3, head=config.n_head)
     return places
+
+
+def _halves_apart(places: Any, n_heads: int) -> Any:
+    """Rows of each head in the order of Hugging Face, from pairs that are turned together."""
+    return rearrange(places, "(head d half) -> (head half d)", head=n_heads, half=2)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+from einops import einsum
 from jaxtyping import Float, Int
 from torch import nn
 from transformer_lens import HookedTransformer
@@ -186,6 +187,10 @@ def before_norm(
     return (before - before.mean(-1, keepdim=True) if centring else before), added
 
 
+# What each layer adds to a reading.
+_BY_LAYER = "layer item d_model, item metric d_model -> item metric layer"
+
+
 def direct(model: HookedTransformer, sites: StackSites, reading: Reading) -> Direct:
     """What every part of the model adds to a reading.
 
@@ -204,8 +209,8 @@ def direct(model: HookedTransformer, sites: StackSites, reading: Reading) -> Dir
         embedding=along(sites.embedding, read),
         heads=torch.stack(heads, dim=2),
         attn_bias=torch.stack(biases, dim=2),
-        attn_out=torch.einsum("lid,imd->iml", sites.attn_out.double(), read),
-        mlp_out=torch.einsum("lid,imd->iml", sites.mlp_out.double(), read),
+        attn_out=einsum(sites.attn_out.double(), read, _BY_LAYER),
+        mlp_out=einsum(sites.mlp_out.double(), read, _BY_LAYER),
         norm_bias=norm_bias,
         unembed_bias=reading.bias,
     )
@@ -213,7 +218,7 @@ def direct(model: HookedTransformer, sites: StackSites, reading: Reading) -> Dir
 
 def along(x: Float[torch.Tensor, "item d_model"], direction: Directions) -> Values:
     """What is read of a sum's part by a direction that is read of the sum."""
-    return torch.einsum("id,imd->im", x.double(), direction)
+    return einsum(x.double(), direction, "item d_model, item metric d_model -> item metric")
 
 
 def _attention(
@@ -225,7 +230,7 @@ def _attention(
     out of the projection belong to no head.
     """
     weight, bias, z = block.attn.W_O.double(), block.attn.b_O.double(), z.double()
-    projected = torch.einsum("ihk,hkd->id", z, weight) + bias
+    projected = einsum(z, weight, "item head d, head d d_model -> item d_model") + bias
     read, added = before_norm(_norm_after_attention(block, cfg), projected, read)
     return heads_along(z, weight, read), read @ bias + added
 
@@ -236,8 +241,8 @@ def heads_along(
     read: Directions,
 ) -> Float[torch.Tensor, "item metric head"]:
     """What each head's output, times its own rows of the output projection, adds to a reading."""
-    of_heads = torch.einsum("ihk,imhk->imh", z, torch.einsum("hkd,imd->imhk", weight, read))
-    return of_heads
+    by_head = einsum(weight, read, "head d d_model, item metric d_model -> item metric head d")
+    return einsum(z, by_head, "item head d, item metric head d -> item metric head")
 
 
 def _norm_after_attention(block: Any, cfg: Any) -> Any:

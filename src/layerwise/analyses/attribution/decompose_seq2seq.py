@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import torch
+from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import nn
 
@@ -241,7 +242,8 @@ def _entering_norms(
 
 def output_weight(attention: AttentionParts) -> Float[torch.Tensor, "head d_head d_model"]:
     """Each head's own rows of the output projection."""
-    return attention.out.weight.T.unflatten(0, (attention.n_heads, -1))
+    weight = attention.out.weight
+    return rearrange(weight, "d_model (head d) -> head d d_model", head=attention.n_heads)
 
 
 def _at_memory(
@@ -267,14 +269,24 @@ def _at_memory(
     for layer, block in enumerate(decoder.blocks):
         attention = block.cross_attn
         assert attention is not None
-        split = (attention.n_heads, -1)
-        read = torch.einsum("hkd,imd->imhk", output_weight(attention).double(), reads[:, :, layer])
+        n_heads, weight = attention.n_heads, output_weight(attention).double()
+        read = einsum(
+            weight, reads[:, :, layer],
+            "head d d_model, item metric d_model -> item metric head d",
+        )  # fmt: skip
         if attention.v.bias is not None:
-            bias = attention.v.bias.double().unflatten(0, split)
-            biases[:, :, layer] = torch.einsum("hk,imhk->im", bias, read)
-        weight = attention.v.weight.double().unflatten(0, split)
-        of_heads = torch.einsum("imhk,hkd->imhd", read, weight)
+            bias = rearrange(attention.v.bias.double(), "(head d) -> head d", head=n_heads)
+            biases[:, :, layer] = einsum(bias, read, "head d, item metric head d -> item metric")
+        of_values = attention.v.weight.double()
+        weight = rearrange(of_values, "(head d) d_model -> head d d_model", head=n_heads)
+        of_heads = einsum(
+            read, weight,
+            "item metric head d, head d d_model -> item metric head d_model",
+        )  # fmt: skip
         for item, span in enumerate(sites.spans):
             looked = sites.pattern[layer, :, span].double()
-            total[span] += torch.einsum("ht,mhd->tmd", looked, of_heads[item])
+            total[span] += einsum(
+                looked, of_heads[item],
+                "head token, metric head d_model -> token metric d_model",
+            )  # fmt: skip
     return total, biases

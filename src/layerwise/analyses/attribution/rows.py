@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import pandas as pd
 import torch
+from einops import rearrange
 from jaxtyping import Float
 
 from .decompose import Direct, Values
@@ -99,7 +100,11 @@ def _heads(
 ) -> _Rows:
     n_layers, n_heads = values.shape[2:]
     places = [(first + layer, head) for layer in range(n_layers) for head in range(n_heads)]
-    return _Rows(component, [*places], values.flatten(2))
+    return _Rows(
+        component,
+        [*places],
+        rearrange(values, "item metric layer head -> item metric (layer head)"),
+    )
 
 
 def _single(component: str, value: Values) -> _Rows:
