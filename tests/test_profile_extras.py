@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pandas as pd
 import pytest
 
 import layerwise as lw
 from layerwise.errors import UserError
 from layerwise.models import load_model
+from layerwise.planning.plan import plan_run
 from layerwise.profiling.extras import EXTRAS, wanted_extras
 
 OPTIONS = {"protocols": ["continuation", "generate"], "limit": 12, "pairs": 2, "also": "all"}
@@ -63,9 +66,42 @@ def assert_layers_parts_and_heads_are_changed_beside_one_intact_run(ablation, mo
     assert set(layers["layer"]) == {2, 3}
 
 
+def test_interactions_are_those_of_the_analysis_itself(model, tmp_path):
+    options = {"limit": 33, "progress": False}
+    asked = model, "organism-lookup", "continuation"
+    more = lw.profile(*asked, pairs=1, also="interactions", out=tmp_path, **options).results
+    by_kind = {type(result).__name__: result for result in more}
+    found = by_kind["InteractionsResult"]
+    expected = lw.interactions(*asked, **options)
+    pd.testing.assert_frame_equal(found.pairs(), expected.pairs())
+    # its pieces are not taken for those of the ablation, which has tasks and items of the same name
+    alone = lw.ablate(*asked, **options).records
+    changed = by_kind["AblationResult"].records["intervention"].unique()
+    assert sorted(changed) == sorted(alone["intervention"].unique())
+    assert "What stands in for what" in (tmp_path / "report.html").read_text("utf-8")
+    plan = plan_run(*asked, analysis="profile", also="interactions", limit=33, untimed=True)
+    (row,) = [row for row in plan.rows if row.analysis == "interactions"]
+    (work,) = [work for work in found.facts.work if work["analysis"] == "interactions"]
+    assert row.cost.token_passes == work["token_passes"]
+    assert not any("Not in this plan" in note for note in plan.notes)
+
+
+def test_interactions_of_all_pairs_are_refused_where_there_are_none_or_too_many():
+    for n_layers in (1, 120):
+        with pytest.raises(UserError, match=f"all pairs of {n_layers} layers"):
+            wanted_extras(["interactions"], SimpleNamespace(n_layers=n_layers))
+
+
+def test_interactions_need_a_protocol_that_has_nats(model):
+    found = lw.profile(
+        model, "organism-lookup", "generate", limit=8, pairs=1, also="interactions", progress=False
+    )
+    assert "InteractionsResult" not in {type(result).__name__ for result in found.results}
+
+
 def test_additions_by_name(model):
     assert wanted_extras((), model.cfg) == ()
-    assert wanted_extras(["all"], model.cfg) == tuple(EXTRAS)
+    assert wanted_extras(["all"], model.cfg) == tuple(n for n in EXTRAS if n != "interactions")
     assert wanted_extras(["removal", "parts"], model.cfg) == ("parts", "removal")
     with pytest.raises(UserError, match=r"Unknown addition to a profile 'head'\. Did you mean"):
         lw.profile(model, "organism-lookup", also="head", progress=False)

@@ -46,6 +46,7 @@ class Extra:
         asks_tasks: whether it is made only where a task is left that the model can do.
         planned: whether a plan can say what it costs: its jobs know (``PlannedJob``), or it is
             part of the main analyses.
+        in_all: whether ``all`` means it too.
         refuse: raises a ``UserError`` for the configuration of a model that does not allow it.
     """
 
@@ -54,4 +55,5 @@ class Extra:
     jobs: Callable[[ProfileStart], Iterable[Job[Result]]] = no_jobs
     asks_tasks: bool = True
     planned: bool = False
+    in_all: bool = True
     refuse: Callable[[Any], None] = any_model

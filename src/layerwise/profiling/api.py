@@ -107,8 +107,9 @@ def profile(
         exhaustive: skip layers also where the intact model is not above chance. No claim is
             made there, so by default that time is saved; intact records are kept.
         also: what to do beyond that, of ``parts``, ``heads``, ``attribution``, ``head-scores``,
-            ``similarity``, ``removal``, ``estimates``, ``paths``, or ``all``; the analyses of
-            tasks are made for those that the model can do.
+            ``similarity``, ``removal``, ``estimates``, ``paths``, or ``all`` of these, and
+            ``interactions`` (of all pairs of layers, far more than there are layers); the
+            analyses of tasks are made for those that the model can do.
         seed: decides the items of built-in suites and all bootstraps.
         fewshot: number of few-shot examples; the task's own if None.
         chat: wrap prompts in the tokenizer's chat template (ablation and lens).

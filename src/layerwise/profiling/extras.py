@@ -15,6 +15,7 @@ from layerwise.analyses.attribution_patching.extra import EXTRA as ESTIMATES
 from layerwise.analyses.execute import Job
 from layerwise.analyses.extra import Extra, ProfileStart
 from layerwise.analyses.heads.extra import EXTRA as HEAD_SCORES
+from layerwise.analyses.interactions.extra import EXTRA as INTERACTIONS
 from layerwise.analyses.path_patching.extra import EXTRA as PATHS
 from layerwise.analyses.removal.extra import EXTRA as REMOVAL
 from layerwise.analyses.similarity.extra import EXTRA as SIMILARITY
@@ -29,13 +30,16 @@ EXTRAS: dict[str, Extra] = {
     extra.name: extra
     for extra in (
         PARTS, HEADS, ATTRIBUTION, HEAD_SCORES, SIMILARITY, REMOVAL, ESTIMATES, PATHS,
+        INTERACTIONS,
     )
 }  # fmt: skip
 read_extras = some_of("addition to a profile", (*EXTRAS, "all"), none=True)
 
 
 def wanted_extras(names: Sequence[str], cfg: Any) -> tuple[str, ...]:
-    """Names of extras in their usual order; ``all`` stands for all that the model allows.
+    """Names of extras in their usual order; ``all`` stands for those that the model allows.
+
+    All pairs of layers are not among them, whose number grows with the square of the layers'.
 
     Raises:
         UserError: for one that the model does not allow.
@@ -43,8 +47,11 @@ def wanted_extras(names: Sequence[str], cfg: Any) -> tuple[str, ...]:
     for name in names:
         if name != "all":
             EXTRAS[name].refuse(cfg)
+    every = "all" in names
     return tuple(
-        name for name in EXTRAS if name in names or ("all" in names and _allows(cfg, name))
+        name
+        for name, extra in EXTRAS.items()
+        if name in names or (every and extra.in_all and _allows(cfg, name))
     )
 
 

@@ -46,17 +46,20 @@ class Piece:
         items: some of its items.
         protocols: the protocols under which they are asked.
         stage: ``intact``, or ``swept`` for the intact model and every change.
+        analysis: what asks for it.
     """
 
     task: Task
     items: tuple[Item, ...]
     protocols: tuple[str, ...]
     stage: str
+    analysis: str
 
     @property
     def name(self) -> str:
         """Unique within a run."""
-        return f"{self.stage} {self.task.name} {self.items[0].id}"
+        whose = "" if self.analysis == "ablation" else f"{self.analysis}, "
+        return f"{whose}{self.stage} {self.task.name} {self.items[0].id}"
 
 
 @dataclass(frozen=True)
@@ -112,11 +115,13 @@ class Ablation:
 
     def _all_pieces(self) -> list[Piece]:
         protocols = self.setup.protocols
-        return [piece for task in self.setup.tasks for piece in _cut(task, protocols, "swept")]
+        return [piece for task in self.setup.tasks for piece in self._cut(task, protocols, "swept")]
 
     def _intact_pieces(self) -> list[Piece]:
         protocols = self.setup.protocols
-        return [piece for task in self.setup.tasks for piece in _cut(task, protocols, "intact")]
+        return [
+            piece for task in self.setup.tasks for piece in self._cut(task, protocols, "intact")
+        ]
 
     def _swept_pieces(self, parts: CheckpointStore, progress: Meter) -> list[Piece]:
         """The pieces worth sweeping, after measuring the intact model."""
@@ -125,8 +130,13 @@ class Ablation:
         for task in self.setup.tasks:
             measured = [p for p in self._intact_pieces() if p.task.name == task.name]
             records = together(parts, [f"records {piece.name}" for piece in measured])
-            found += _cut(task, _with_signal(task, records, self.setup.protocols), "swept")
+            found += self._cut(task, _with_signal(task, records, self.setup.protocols), "swept")
         return found
+
+    def _cut(self, task: Task, protocols: tuple[str, ...], stage: str) -> list[Piece]:
+        starts = range(0, len(task.items), ITEMS_AT_ONCE) if protocols else ()
+        parts = [task.items[i : i + ITEMS_AT_ONCE] for i in starts]
+        return [Piece(task, part, protocols, stage, self.analysis) for part in parts]
 
     def interventions(self, piece: Piece) -> list[Intervention]:
         """What is changed in a piece, the intact model first."""
@@ -174,7 +184,7 @@ class Ablation:
     def expected(self, task: Task, *protocols: str) -> Cost:
         """What a task is expected to cost under some protocols, at most: with signal in all."""
         stages = ("intact", "swept") if self.only_with_signal else ("swept",)
-        pieces = [piece for stage in stages for piece in _cut(task, protocols, stage)]
+        pieces = [piece for stage in stages for piece in self._cut(task, protocols, stage)]
         return sum((self.cost(piece) for piece in pieces), start=Cost())
 
     def write_requests(self, folder: Path) -> None:
@@ -200,13 +210,6 @@ def write_requests(requests: Iterable[TaskRequest], folder: Path) -> None:
     """Write requests to ``requests.jsonl`` in a folder, one line each."""
     lines = [json.dumps(request_line(request), ensure_ascii=False) for request in requests]
     write_atomically(folder / REQUESTS_FILE, ("\n".join(lines) + "\n").encode())
-
-
-def _cut(task: Task, protocols: tuple[str, ...], stage: str) -> list[Piece]:
-    if not protocols:
-        return []
-    starts = range(0, len(task.items), ITEMS_AT_ONCE)
-    return [Piece(task, task.items[i : i + ITEMS_AT_ONCE], protocols, stage) for i in starts]
 
 
 def _make(pieces: Sequence[Piece], parts: CheckpointStore, progress: Meter, job: Ablation) -> None:

@@ -14,6 +14,8 @@ from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.progress import Meter
 from layerwise.runs.setup import Setup
 from layerwise.storage.parquet import conform, frame
+from layerwise.sweep.cost import Cost
+from layerwise.tasks import Task
 
 from .players import Players
 from .result import InteractionsResult
@@ -79,6 +81,10 @@ class Interactions:
             for place, player in enumerate(order)
         ]
         return frame("interaction_orders", rows)
+
+    def expected(self, task: Task, *protocols: str) -> Cost:
+        """What a task is expected to cost under some protocols, at most: with signal in all."""
+        return self.ablation.expected(task, *protocols)
 
     def write_requests(self, folder: Path) -> None:
         """Write exactly what was put to the model, one line per request."""
