@@ -74,7 +74,7 @@ def test_what_is_left_out_of_the_whole_is_not_told_again_of_each_stack():
 
 def test_tests_of_order_are_on_the_axis_of_computation_alone():
     found = emergence([ablated(retrieval=(1, 6), knowledge=(3, 5))], n_resamples=200)
-    assert found.order["measure"].tolist() == [HALF, CENTRE]
+    assert found.order["measure"].tolist() == [HALF]
 
 
 def test_the_report_and_the_terminal_tell_both():

@@ -17,7 +17,8 @@ from transformer_lens import HookedTransformer
 import layerwise as lw
 from layerwise import stats
 from layerwise.analyses.ablation.findings_signal import SILENT
-from layerwise.analyses.emergence.api import CRITICAL, JOINED
+from layerwise.analyses.emergence.api import CRITICAL
+from layerwise.analyses.registry import with_curves
 from layerwise.analyses.similarity.findings import SIMILARITY
 from layerwise.analyses.similarity.prediction_tables import prediction_table
 from layerwise.models.organisms.wired import wired_model
@@ -121,7 +122,7 @@ def _claimed(
 def _said(result: Result) -> int:
     """The depths that emergence states by one result, and the sentences about it."""
     sentences = [finding for finding in findings([result]) if finding.kind != SILENT]
-    return len(sentences) + (_depths([result]) if isinstance(result, JOINED) else 0)
+    return len(sentences) + (_depths([result]) if with_curves([result]) else 0)
 
 
 def _depths(results: list[Result]) -> int:

@@ -237,7 +237,7 @@ def order(plan: Plan, p_holm: float = 0.01) -> pd.DataFrame:
     for i, first in enumerate(CAPABILITIES):
         for second in CAPABILITIES[i + 1 :]:
             for protocol in plan.protocols:
-                for measure in ("half-effect depth", "centre of mass"):
+                for measure in ("half-effect depth", "prediction depth"):
                     planted = (first, second) == ("retrieval", "knowledge")
                     planted = planted and protocol == "generate"
                     rows.append(
@@ -252,6 +252,7 @@ def order(plan: Plan, p_holm: float = 0.01) -> pd.DataFrame:
                             "high": 0.3 if planted else 0.14,
                             "p": 0.0005 if planted else 0.6,
                             "p_holm": p_holm if planted else 1.0,
+                            "significant": planted and p_holm < 0.05,
                         }
                     )
     return pd.DataFrame(rows)
@@ -265,8 +266,7 @@ def agreement(plan: Plan, p_holm: float = 0.002) -> pd.DataFrame:
     for first, second, protocol in pairs:
         for capability in CAPABILITIES:
             differs = (first, capability) == ("ablation", "retrieval")
-            values = {"half-effect depth": 0.4 if differs else 0.02, "centre of mass": 0.1,
-                      "rank correlation": 0.8}  # fmt: skip
+            values = {"half-effect depth": 0.4 if differs else 0.02, "rank correlation": 0.8}
             for measure, value in values.items():
                 sure = measure == "rank correlation" or value == 0.4
                 depths = measure != "rank correlation"
@@ -284,6 +284,7 @@ def agreement(plan: Plan, p_holm: float = 0.002) -> pd.DataFrame:
                         "high": min(1, value + 0.15),
                         "p": p_holm / 40 if sure else 0.4,
                         "p_holm": p_holm if sure else 1.0,
+                        "significant": sure and p_holm < 0.05,
                         "n_items": 2 * plan.n_items,
                         "n_tasks": 2,
                         "tasks": ",".join(t for t, c in plan.tasks if c == capability),

@@ -200,7 +200,9 @@ def test_order_sentences_say_what_the_rows_say(run: RunTables, found: list[Findi
     assert f"p = {row['p_holm']:.3f}" in before.sentence
     pair = about(run, before)
     assert len(pair) == 6
-    assert "of the 6 tests of this pair, 2 are significant" in before.sentence
+    assert (
+        "of the 6 tests of this pair, 2 are significant, all in this direction" in before.sentence
+    )
     rest = about(run, open_ones)
     assert "retrieval and knowledge" not in open_ones.sentence
     assert f"none of their {len(rest)} tests" in open_ones.sentence
@@ -213,6 +215,34 @@ def test_an_order_is_told_from_the_earlier_side(run: RunTables) -> None:
     told = of_kind(findings_of(synthetic.with_tables(run, order=order), EVERYTHING), "order")[0]
     assert "knowledge comes before retrieval" in told.sentence
     assert "0.20 [0.10, 0.30]" in told.sentence
+
+
+def test_no_order_is_told_where_tests_contradict_each_other(run: RunTables) -> None:
+    order = run.tables["order"].copy()
+    turned = order["significant"] & order["measure"].eq("prediction depth")
+    bounds = ["difference", "low", "high"]
+    order.loc[turned, bounds] = -order.loc[turned, ["difference", "high", "low"]].to_numpy()
+    told = of_kind(findings_of(synthetic.with_tables(run, order=order), EVERYTHING), "order")[0]
+    assert told.sentence.startswith(
+        "Whether retrieval or knowledge comes first depends on how it is measured: retrieval comes "
+        "before knowledge by ablation under generate (half-effect depth, p = 0.010"
+    )
+    assert "2 of 6 tests of this pair are significant" in told.sentence
+
+
+def test_an_order_by_less_than_is_of_interest_is_not_told(run: RunTables) -> None:
+    order = run.tables["order"].assign(significant=False)
+    (told,) = of_kind(findings_of(synthetic.with_tables(run, order=order), EVERYTHING), "order")
+    assert "with a difference large enough to be of interest (smallest p = 0.010)" in told.sentence
+
+
+def test_an_earlier_version_s_tests_of_order_are_not_told(run: RunTables) -> None:
+    earlier = run.tables["order"].assign(significant=pd.array([pd.NA] * 36, dtype="boolean"))
+    methods = run.tables["method_agreement"].assign(significant=None)
+    told = synthetic.with_tables(run, order=earlier, method_agreement=methods)
+    found = findings_of(told, EVERYTHING)
+    assert of_kind(found, "order") == []
+    assert not any("half-effect depth" in each.sentence for each in of_kind(found, "agreement"))
 
 
 def test_without_a_significant_order_none_is_claimed(run: RunTables, plan: Plan) -> None:

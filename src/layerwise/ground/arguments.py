@@ -85,6 +85,7 @@ READERS: Mapping[str, Reader] = {
     "sequences": whole(20),
     "site": text("attn_out"),
     "sites": texts("resid_post"),
+    "smallest_depth": real(1.0),
     "steps": whole(200),
     "text": path,
     "threshold": real(0.4),

@@ -50,14 +50,15 @@ def _at(
 
 
 def centre_of_mass(curve: Float[np.ndarray, "draws edges"]) -> Float[np.ndarray, " draws"]:
-    """Mean layer, weighted by what each layer adds to the curve; what it takes off counts 0.
+    """Mean layer, weighted by what each layer adds to the curve; what it takes off counts, too.
 
     Returns:
-        One layer per draw, in 0..layers-1; nan for a curve that is undefined or never rises.
+        One layer per draw, in 0..layers-1; nan for a curve that is undefined or does not rise.
     """
-    added = np.maximum(np.diff(curve, axis=1), 0.0)
+    added = np.diff(curve, axis=1)
     total = added.sum(axis=1)
-    return added @ np.arange(added.shape[1]) / np.where(total > 0, total, np.nan)
+    found = added @ np.arange(added.shape[1]) / np.where(total > 0, total, np.nan)
+    return np.clip(found, 0.0, max(added.shape[1] - 1, 0))
 
 
 def later_by(

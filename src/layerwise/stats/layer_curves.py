@@ -15,6 +15,8 @@ from jaxtyping import Bool, Float
 from layerwise import stats
 from layerwise.ground.layer_names import COMPUTATION
 
+from .item_curves import ItemCurves
+
 ABLATION, PATCHING, ATTRIBUTION = "ablation", "activation patching", "direct attribution"
 # Whether the intact model can do a task, by task and protocol.
 Signal = Mapping[tuple[str, str], bool]
@@ -32,6 +34,7 @@ class Evidence(NamedTuple):
         items: item ids.
         values: what was measured of each item.
         curve: makes rows of the means of ``values``.
+        by_item: makes curves item by item of ``values``, from which depths are inferred.
         rows: ablation: share lost by layer; otherwise: progress before each layer and after
             the last, one column more. nan where a resample has no share.
         critical: ablation: whether skipping each layer does significant harm; otherwise None.
@@ -47,6 +50,7 @@ class Evidence(NamedTuple):
     items: tuple[str, ...]
     values: Float[np.ndarray, "items measured"]
     curve: Callable[[np.ndarray], np.ndarray]
+    by_item: Callable[[np.ndarray], ItemCurves]
     rows: Float[np.ndarray, "draws columns"]
     critical: Bool[np.ndarray, "draws layers"] | None = None
     settled: Float[np.ndarray, " draws"] | None = None
@@ -62,13 +66,19 @@ class Evidence(NamedTuple):
         """Number of items."""
         return len(self.items)
 
-    def of_items(self, items: Sequence[str], sampling: Sampling) -> Float[np.ndarray, "draws cols"]:
-        """The rows that some of the items alone would have given."""
+    @property
+    def item_curves(self) -> ItemCurves:
+        """Its curves item by item."""
+        return self.by_item(self.values)
+
+    def of_items(self, items: Sequence[str], sampling: Sampling) -> Evidence:
+        """What some of the items alone would have given; which layers are critical stays."""
         if tuple(items) == self.items:
-            return self.rows
-        chosen = [self.items.index(item) for item in items]
-        indices = sampling.indices(self.task, len(chosen))
-        return self.curve(stats.resampled_means(self.values[chosen], indices))
+            return self
+        values = self.values[[self.items.index(item) for item in items]]
+        indices = sampling.indices(self.task, len(values))
+        rows = self.curve(stats.resampled_means(values, indices))
+        return self._replace(items=tuple(items), values=values, rows=rows, settled=None)
 
 
 def within(evidence: Evidence, layers: range) -> Evidence | None:
@@ -90,6 +100,7 @@ def within(evidence: Evidence, layers: range) -> Evidence | None:
     return evidence._replace(
         rows=rows,
         curve=lambda means: evidence.curve(means)[:, chosen],
+        by_item=lambda values: evidence.by_item(values).within(layers),
         critical=None if critical is None else critical[:, chosen],
         settled=None,
     )

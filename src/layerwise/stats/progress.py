@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from layerwise import stats
 
+from .item_curves import ItemCurves, progress_by_item
 from .layer_curves import Evidence, LeftOut, Sampling, Signal, partly
 
 TASK = ["task", "capability", "protocol"]
@@ -56,7 +57,10 @@ def progress(
     if len(values) < 2 or not stats.percentile_bounds(whole[1:], 0.95).low[0] > 0:
         return LeftOut(*key, why if len(values) > 1 else "a single item")
     items = tuple(map(str, wide.index))
-    return Evidence(method, capability, protocol, task, items, values, curve, curve(means))
+    by_item = _gained_by_item if from_first else progress_by_item
+    return Evidence(
+        method, capability, protocol, task, items, values, curve, by_item, curve(means)
+    )  # fmt: skip
 
 
 def _recovered(means: Float[np.ndarray, "draws edges"]) -> Float[np.ndarray, "draws edges"]:
@@ -66,6 +70,10 @@ def _recovered(means: Float[np.ndarray, "draws edges"]) -> Float[np.ndarray, "dr
 
 def _gained(means: Float[np.ndarray, "draws edges"]) -> Float[np.ndarray, "draws edges"]:
     return _recovered(means - means[:, :1])
+
+
+def _gained_by_item(values: Float[np.ndarray, "items edges"]) -> ItemCurves:
+    return progress_by_item(values - values[:, :1])
 
 
 def task_key(method: str, group: pd.DataFrame) -> tuple[str, str, str, str]:

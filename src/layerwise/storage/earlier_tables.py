@@ -23,9 +23,11 @@ _PATCHING_FLOATS = (
 _SENDERS = {"embedding": "embed", "head": "z", "mlp": "mlp_out"}
 
 # What tables said before heads could be changed, before there were models of two stacks, before
-# it was told how many pairs a model solves, and before "no loss" was a claim with a test.
+# it was told how many pairs a model solves, before "no loss" was a claim with a test, and before
+# depths were tested without resampling: what such tests said is not told as significant.
 _PAIRS = {"pairs_solved": pa.int64(), "pairs_reversed": pa.int64()}
 _SIGNAL = {"signal": pa.bool_()}
+_SIGNIFICANT = {"significant": pa.bool_()}
 _LATER = {
     "records": {"head": pa.int64()},
     "effects": {
@@ -36,6 +38,8 @@ _LATER = {
         "p_no_loss": pa.float64(),
         "p_no_loss_nats": pa.float64(),
     },
+    "order": _SIGNIFICANT,
+    "method_agreement": _SIGNIFICANT,
     "cka": {"stack": pa.string()},
     "patching": _PAIRS,
     "path_patching": _PAIRS,

@@ -145,11 +145,13 @@ SCHEMAS: dict[str, pa.Schema] = {
     "order": _schema(
         first="str", second="str", protocol="str", method="str", measure="str",
         difference="float", low="float?", high="float?", p="float", p_holm="float",
+        significant="bool?",
     ),
     "method_agreement": _schema(
         capability="str", protocol="str", first="str", second="str", measure="str",
         first_depth="float?", second_depth="float?", estimate="float", low="float?",
         high="float?", p="float", p_holm="float", n_items="int", n_tasks="int", tasks="str",
+        significant="bool?",
     ),
     "protocol_interaction": _schema(
         capability="str", first="str", second="str", group="str", layers=_INTEGERS,

@@ -9,6 +9,7 @@ import numpy as np
 
 from layerwise import stats
 from layerwise.stats.effects import ALPHA, Cell, cells
+from layerwise.stats.item_curves import ItemCurves, losses_by_item
 from layerwise.stats.layer_curves import ABLATION, Evidence, LeftOut, Sampling, Signal, partly
 from layerwise.stats.signal import signals
 
@@ -53,8 +54,12 @@ def _ablated(cell: Cell, chance: float, sampling: Sampling) -> Evidence:
     curve = partial(_shares_lost, chance=chance)
     return Evidence(
         ABLATION, cell.capability, cell.protocol, cell.task, cell.items, values, curve,
-        curve(stats.resampled_means(values, indices)), critical,
+        partial(_by_item, chance=chance), curve(stats.resampled_means(values, indices)), critical,
     )  # fmt: skip
+
+
+def _by_item(values: np.ndarray, chance: float) -> ItemCurves:
+    return losses_by_item(values[:, 0], values[:, 1:], chance)
 
 
 def _shares_lost(means: np.ndarray, chance: float) -> np.ndarray:

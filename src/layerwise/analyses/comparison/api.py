@@ -16,6 +16,7 @@ from layerwise.analyses.ablation.sets import is_set
 from layerwise.errors import UserError
 from layerwise.ground.arguments import check_arguments
 from layerwise.presentation.rows import records
+from layerwise.stats.depth_inference import refuse_negative_depth
 from layerwise.storage.parquet import frame
 
 from .compared import ComparisonFacts, RunFacts
@@ -42,6 +43,7 @@ def compare(
     *,
     seed: int = 0,
     n_resamples: int = 10_000,
+    smallest_depth: float = 1.0,
 ) -> Comparison:
     """Put saved runs of different models side by side, with a test for each difference.
 
@@ -55,6 +57,8 @@ def compare(
         seed: seed of the bootstrap over items.
         n_resamples: number of bootstrap samples. No bootstrap p-value is below about twice its
             inverse, and Holm's correction multiplies that by the comparisons of a family.
+        smallest_depth: smallest difference of depth that is of interest, in layers of the model
+            that has the fewest; less is not called a difference.
 
     Returns:
         The tables of ``docs/comparing.md``; ``save`` writes them with figures and one page.
@@ -68,6 +72,7 @@ def compare(
         raise UserError(
             f"{n_resamples} bootstrap samples are too few: expected 100 or more; leave it out."
         )
+    refuse_negative_depth(smallest_depth)
     saved = saved_runs(folders, groups)
     refuse_same_model(saved)
     refuse_other_prompts(saved)
@@ -77,7 +82,7 @@ def compare(
     change = shared_change(shared)
     ready = [prepared(run, seed, n_resamples) for run in shared]
     silent += [row for run in ready for row in _unsaid(run)]
-    differences, spread = _compared(ready, silent)
+    differences, spread = _compared(ready, silent, smallest_depth)
     if not differences:
         raise _nothing(silent)
     layers = [row for run in shared for row in _layer_rows(run, change)]
@@ -145,7 +150,7 @@ def _listed(runs: Folders | Mapping[str, Folders]) -> tuple[list[Path], list[str
 
 
 def _compared(
-    ready: Sequence[Prepared], silent: list[dict[str, Any]]
+    ready: Sequence[Prepared], silent: list[dict[str, Any]], smallest_depth: float
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Rows of differences, and of the spread within groups."""
     groups: dict[str, list[Prepared]] = {}
@@ -153,9 +158,9 @@ def _compared(
         if each.run.group is not None:
             groups.setdefault(each.run.group, []).append(each)
     if not groups:
-        return pair_rows(ready, silent), []
+        return pair_rows(ready, silent, smallest_depth), []
     pairs = combinations(groups.values(), 2)
-    rows = [row for pair in pairs for row in group_difference_rows(*pair, silent)]
+    rows = [row for pair in pairs for row in group_difference_rows(*pair, silent, smallest_depth)]
     return corrected(rows), list(group_rows(groups))
 
 

@@ -14,10 +14,13 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from layerwise import stats
-from layerwise.analyses.emergence.api import CRITICAL, capability_summaries, evidence_of
+from layerwise.analyses.emergence.api import evidence_of
 from layerwise.analyses.emergence.protocol_interaction import THIRDS, Profile, loss_profile
+from layerwise.analyses.emergence.summaries import CRITICAL, capability_summaries
 from layerwise.ground.layer_names import COMPUTATION, DECODER, ENCODER, axes_of
+from layerwise.stats.depth_inference import Axis
 from layerwise.stats.effects import Cell, cells
+from layerwise.stats.item_curves import ItemCurves
 from layerwise.stats.layer_curves import ABLATION, Evidence, LeftOut, Sampling, within
 from layerwise.stats.signal import signals
 
@@ -47,12 +50,16 @@ class Quantity(NamedTuple):
         n_items: number of items.
         right: of an accuracy, the answers; otherwise None.
         parts: of a share lost, what each item adds to it; otherwise None.
+        curves: of a depth that is inferred without resampling, the curves of each task.
+        axis: of a depth, how layers are told as depths; otherwise None.
     """
 
     draws: Float[np.ndarray, " draws"]
     n_items: int
     right: Bool[np.ndarray, " items"] | None = None
     parts: Float[np.ndarray, " items"] | None = None
+    curves: tuple[ItemCurves, ...] = ()
+    axis: Axis | None = None
 
 
 @dataclass(frozen=True)
@@ -186,10 +193,7 @@ def _aligned(mine: Sequence[Evidence], runs: Sequence[Prepared]) -> list[Evidenc
     both = _shared([set(e.items) for e in mine])
     if len(both) < 2:
         return []
-    return [
-        e._replace(items=tuple(both), rows=e.of_items(both, run.sampling), settled=None)
-        for e, run in zip(mine, runs, strict=True)
-    ]
+    return [e.of_items(both, run.sampling) for e, run in zip(mine, runs, strict=True)]
 
 
 def _in_all(
@@ -216,7 +220,12 @@ def _in_all(
         yield (
             key,
             [
-                Quantity((s.draws + shift) / size, min(each.n_items for each in mine))
+                Quantity(
+                    (s.draws + shift) / size,
+                    min(each.n_items for each in mine),
+                    curves=s.curves,
+                    axis=Axis(size, shift, size) if family == DEPTH else None,
+                )
                 for s, size in zip(mine, sizes, strict=True)
             ],
         )

@@ -87,13 +87,15 @@ def _lens_of_one_stack(comparison: ComparedRuns) -> str:
 def _too_few(comparison: ComparedRuns) -> str:
     """A sentence if no bootstrap test could survive Holm's correction, however clear."""
     mine = rows(comparison.differences, unit="item", family=("depth", "critical set"))
-    m = int(mine["family"].value_counts().max()) if len(mine) else 0
+    resampled = mine.loc[mine["measure"] != "half-effect depth", "family"].unique()
+    counts = mine.loc[mine["family"].isin(resampled), "family"].value_counts()
+    m = int(counts.max()) if len(counts) else 0
     if 2 * m / (comparison.facts.n_resamples + 1) < ALPHA:
         return ""
     return (
         f"With {m} comparisons of a kind, {comparison.facts.n_resamples} bootstrap samples are too "
-        f"few to establish any: take an n_resamples of at least {round(2 * m / ALPHA)}, or compare "
-        "fewer runs at a time."
+        f"few to establish any but of half-effect depths: take an n_resamples of at least "
+        f"{round(2 * m / ALPHA)}, or compare fewer runs at a time."
     )
 
 
@@ -139,7 +141,7 @@ def _drawings(comparison: ComparedRuns) -> list[FigureSpec]:
     if len(depths):
         caption = (
             "Where each capability emerges, by run: (layer + 1/2) / layers, on the whole axis of "
-            "computation, with bootstrap 95 % intervals over items. Each run on all tasks that it "
+            "computation, with 95 % intervals over items. Each run on all tasks that it "
             "can do by itself; differences below are on the tasks of both."
         )
         alt = "Points with intervals on an axis of depth, one per capability and run."
@@ -156,7 +158,7 @@ def _drawings(comparison: ComparedRuns) -> list[FigureSpec]:
 
 _TESTS = {
     "accuracy": "paired bootstrap intervals and exact McNemar tests",
-    "depth": "paired bootstrap intervals and tests",
+    "depth": "paired intervals and tests",
     "share lost": "paired bootstrap intervals and tests",
     "critical set": "paired bootstrap intervals and tests",
 }
@@ -169,5 +171,6 @@ def _caption(family: str, unit: str, items: str) -> str:
     )  # fmt: skip
     return (
         f"Differences of {family}, second minus first, on the same items (n = {items}); {how}. "
-        "Filled: different from 0 after Holm's correction over all comparisons of this kind."
+        "Filled: different from 0 after Holm's correction over all comparisons of this kind"
+        f"{', by no less than is of interest' * (family == 'depth')}."
     )

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from layerwise import stats
+from layerwise.stats.depth_inference import CENTRE, depth_bounds, depth_difference
 from layerwise.stats.depths import bounds, later_by, two_sided_p
 from layerwise.stats.effects import ALPHA
 from layerwise.stats.min_f_prime import crossed_difference
@@ -27,22 +28,26 @@ def estimate_rows(runs: Sequence[Prepared]) -> Iterator[dict[str, Any]]:
     """Rows of ``comparison_estimates.parquet``: each run by itself, on the tasks of all runs."""
     for run in runs:
         for key, (mine,) in quantities([run]).items():
-            low, high = _interval(key, mine.draws, mine.n_items)
+            low, high = _own_interval(key, mine)
             told = {"run": run.run.name, "group": run.run.group, "estimate": float(mine.draws[0])}
             yield told | _named(key, mine) | {"low": low, "high": high}
 
 
-def pair_rows(runs: Sequence[Prepared], left_out: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def pair_rows(
+    runs: Sequence[Prepared], left_out: list[dict[str, Any]], smallest_depth: float = 1.0
+) -> list[dict[str, Any]]:
     """Rows of ``comparison_differences.parquet``: every two runs, paired over items.
 
     Args:
         runs: the runs.
         left_out: gets the rows of what could not be compared.
+        smallest_depth: smallest difference of depth that is of interest, in layers.
     """
     rows = [
-        _pair(one, other, key, first, second)
+        _pair(one, other, key, first, second) | _of_interest([first, second], smallest_depth)
         for one, other in combinations(runs, 2)
         for key, (first, second) in quantities([one, other], left_out.append).items()
+        if key.measure != CENTRE
     ]
     return corrected(rows)
 
@@ -51,7 +56,15 @@ def _pair(
     one: Prepared, other: Prepared, key: Key, first: Quantity, second: Quantity
 ) -> dict[str, Any]:
     differences = later_by(first.draws, second.draws)
-    low, high = _interval(key, differences, first.n_items)
+    if first.curves and first.axis and second.axis:
+        # no exact paired test of so few items could be surer
+        low, high, p = depth_difference(
+            first.curves, second.curves, (first.axis, second.axis),
+            paired=True, least=2.0 ** (1 - first.n_items),
+        )  # fmt: skip
+    else:
+        low, high = _interval(key, differences, first.n_items)
+        p = _p(key, first, second, differences, one.sampling.seed)
     return {
         "unit": ITEM,
         "first": one.run.name,
@@ -62,7 +75,7 @@ def _pair(
         "difference": float(differences[0]),
         "low": low,
         "high": high,
-        "p": _p(key, first, second, differences, one.sampling.seed),
+        "p": p,
         "n_first": 1,
         "n_second": 1,
     }
@@ -86,8 +99,21 @@ def _p(key: Key, first: Quantity, second: Quantity, differences: Draws, seed: in
     return two_sided_p(kept, least=2.0 ** (1 - first.n_items))
 
 
+def _of_interest(every: Sequence[Quantity], smallest_depth: float) -> dict[str, float]:
+    """The smallest difference of interest, in layers of the model that has the fewest."""
+    units = [quantity.axis.unit for quantity in every if quantity.axis]
+    return {_SMALLEST: smallest_depth / min(units) if units else 0.0}
+
+
+# A column that is not saved.
+_SMALLEST = "smallest of interest"
+
+
 def group_difference_rows(
-    first: Sequence[Prepared], second: Sequence[Prepared], left_out: list[dict[str, Any]]
+    first: Sequence[Prepared],
+    second: Sequence[Prepared],
+    left_out: list[dict[str, Any]],
+    smallest_depth: float = 1.0,
 ) -> Iterator[dict[str, Any]]:
     """Rows of ``comparison_differences.parquet`` of two groups of runs, not corrected yet.
 
@@ -95,9 +121,12 @@ def group_difference_rows(
         first: the runs of one group.
         second: those of the other.
         left_out: gets the rows of what could not be compared.
+        smallest_depth: smallest difference of depth that is of interest, in layers.
     """
     split = len(first)
     for key, every in quantities([*first, *second], left_out.append).items():
+        if key.measure == CENTRE:
+            continue
         values = np.array([each.draws[0] for each in every])
         draws = np.array([each.draws for each in every])
         over_items = draws[split:].mean(axis=0) - draws[:split].mean(axis=0)
@@ -119,7 +148,7 @@ def group_difference_rows(
             "error_runs": found.error_units,
             "error_items": error,
             "df": found.df,
-        }
+        } | _of_interest(every, smallest_depth)
 
 
 def group_rows(groups: Mapping[str, Sequence[Prepared]]) -> Iterator[dict[str, Any]]:
@@ -133,13 +162,17 @@ def group_rows(groups: Mapping[str, Sequence[Prepared]]) -> Iterator[dict[str, A
 
 
 def corrected(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows with Holm's correction over all comparisons of a family."""
+    """The rows with Holm's correction over all comparisons of a family.
+
+    Significant is what is so after the correction and no smaller than is of interest.
+    """
     found = []
     for family in FAMILIES:
         mine = [row for row in rows if row["family"] == family]
         adjusted = stats.holm(np.array([row["p"] for row in mine], dtype=float))
         found += [
-            row | {"p_holm": float(p), "significant": bool(p < ALPHA and _away(row))}
+            {name: value for name, value in row.items() if name != _SMALLEST}
+            | {"p_holm": float(p), "significant": bool(p < ALPHA and _away(row))}
             for row, p in zip(mine, adjusted, strict=True)
         ]
     return found
@@ -147,12 +180,21 @@ def corrected(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _away(row: dict[str, Any]) -> bool:
     """Whether the interval is away from 0, where there is one; the exact test has its own."""
+    if abs(row.get("difference", np.inf)) < row.get(_SMALLEST, 0.0) - 1e-9:
+        return False
     return row["family"] == ACCURACY or not row["low"] <= 0 <= row["high"]
 
 
 def _named(key: Key, quantity: Quantity) -> dict[str, Any]:
     joined = {"tasks": ",".join(key.tasks), "n_tasks": len(key.tasks)}
     return key._asdict() | joined | {"n_items": quantity.n_items}
+
+
+def _own_interval(key: Key, quantity: Quantity) -> tuple[float, float]:
+    if not (quantity.curves and quantity.axis):
+        return _interval(key, quantity.draws, quantity.n_items)
+    low, high = quantity.axis.depth(np.array(depth_bounds(quantity.curves, key.measure)))
+    return float(low), float(high)
 
 
 def _interval(key: Key, draws: Draws, n_items: int) -> tuple[float, float]:

@@ -102,8 +102,9 @@ def agreements(run: RunTables) -> list[Finding]:
     method_agreement = run.table("method_agreement")
     if method_agreement is None:
         return []
-    depths = rows(method_agreement, measure=HALF)
-    sure = records(depths.loc[depths["p_holm"] < _LEVEL])
+    # tests that an earlier version wrote did not keep their level, and are not told
+    depths = rows(method_agreement.loc[method_agreement["significant"].notna()], measure=HALF)
+    sure = records(rows(depths, significant=True))
     found = spaced([_differ(row, len(depths), len(sure)) for row in sure], 1)
     if len(depths) and not sure:
         found = [_not_told_apart(depths)]
@@ -117,7 +118,7 @@ def _differ(row: Row, n_tests: int, n_sure: int) -> Finding:
         f"Methods do not agree on where {row['capability']} is ({row['protocol']}): by "
         f"{row[later]} its half-effect depth is {row[f'{later}_depth']:.2f}, which is {ahead} of "
         f"the model's depth later than {row[f'{earlier}_depth']:.2f} by {row[earlier]} "
-        f"({p_value(row['p_holm'])} after Holm's correction, n = {row['n_items']}); "
+        f"({p_value(row['p_holm'])} after Holm's correction, n = {row['n_items']} items of both); "
         f"{n_sure} of {counted(n_tests, 'comparison')} of two methods "
         f"{'differs' if n_sure == 1 else 'differ'} significantly."
     )

@@ -13,17 +13,11 @@ import numpy as np
 from jaxtyping import Float
 
 from layerwise import stats
-from layerwise.stats.depths import (
-    accumulated,
-    bounds,
-    centre_of_mass,
-    half_depth,
-    later_by,
-    two_sided_p,
-)
+from layerwise.stats.depth_inference import HALF, Axis, depth_difference, is_established
+from layerwise.stats.depths import accumulated, bounds, half_depth, later_by, two_sided_p
 from layerwise.stats.layer_curves import Evidence, Sampling
 
-HALF, CENTRE, RANKS = "half-effect depth", "centre of mass", "rank correlation"
+RANKS = "rank correlation"
 Key = tuple[str, str, str]
 Draws = Float[np.ndarray, " draws"]
 Rows = Float[np.ndarray, "draws columns"]
@@ -32,7 +26,10 @@ _ROUNDING = 6
 
 
 def agreement_rows(
-    evidence: Sequence[Evidence], placed: Collection[Key], sampling: Sampling
+    evidence: Sequence[Evidence],
+    placed: Collection[Key],
+    sampling: Sampling,
+    smallest_depth: float,
 ) -> list[dict[str, Any]]:
     """Every pair of methods that placed a capability, compared on the items of both.
 
@@ -40,6 +37,7 @@ def agreement_rows(
         evidence: of all methods.
         placed: capability, protocol and method of all depths that are told.
         sampling: the resamples, which both methods share.
+        smallest_depth: smallest difference of depth that is of interest, in layers.
 
     Returns:
         Rows of ``method_agreement.parquet``. Holm's correction is over all differences of
@@ -49,11 +47,13 @@ def agreement_rows(
     pairs = combinations((group for key, group in groups.items() if key in placed), 2)
     rows = [row for one, other in pairs if _asked_alike(one, other)
             for row in _compared(one, other, sampling)]  # fmt: skip
-    for family in ((HALF, CENTRE), (RANKS,)):
-        mine = [row for row in rows if row["measure"] in family]
+    unit = max(sampling.n_layers - 1, 1)
+    for measure, smallest in ((HALF, smallest_depth / unit), (RANKS, 0.0)):
+        mine = [row for row in rows if row["measure"] == measure]
         adjusted = stats.holm(np.array([row["p"] for row in mine], dtype=float))
         for row, p in zip(mine, adjusted, strict=True):
-            row["p_holm"] = float(p)
+            sure = is_established(row | {"difference": row["estimate"]}, float(p), smallest)
+            row.update(p_holm=float(p), significant=sure)
     return rows
 
 
@@ -88,19 +88,29 @@ def _compared(
         "n_tasks": len(both),
         "tasks": ",".join(a.task for a, *_ in both),
     }
-    first = np.mean([a.of_items(items, sampling) for a, _, items in both], axis=0)
-    second = np.mean([b.of_items(items, sampling) for _, b, items in both], axis=0)
-    by_layer = [_by_layer(one[0], first), _by_layer(other[0], second)]
-    curves = [_curve(one[0], first), _curve(other[0], second)]
-    for measure, depth in ((HALF, half_depth), (CENTRE, centre_of_mass)):
-        depths = [depth(curve) / max(sampling.n_layers - 1, 1) for curve in curves]
+    first = [a.of_items(items, sampling) for a, _, items in both]
+    second = [b.of_items(items, sampling) for _, b, items in both]
+    means = [np.mean([e.rows for e in mine], axis=0) for mine in (first, second)]
+    unit = max(sampling.n_layers - 1, 1)
+    depths = [
+        half_depth(_curve(mine[0], mean)[:1]) / unit
+        for mine, mean in zip((first, second), means, strict=True)
+    ]
+    found = later_by(*depths)
+    if not np.isnan(found[0]):
+        axis = Axis(sampling.n_layers, 0.0, unit)
+        one_curves, other_curves = ([e.item_curves for e in mine] for mine in (first, second))
+        # no exact paired test of so few items could be surer
+        least = 2.0 ** (1 - named["n_items"])
+        test = depth_difference(one_curves, other_curves, (axis, axis), paired=True, least=least)
         known = {"first_depth": float(depths[0][0]), "second_depth": float(depths[1][0])}
-        yield from _row(named | known, measure, later_by(*depths))
+        yield named | known | {"measure": HALF, "estimate": float(found[0])} | test._asdict()
+    by_layer = [_by_layer(e, mean) for e, mean in zip((one[0], other[0]), means, strict=True)]
     yield from _row(named, RANKS, stats.rank_correlations(*by_layer))
 
 
 def _curve(of: Evidence, rows: Rows) -> Float[np.ndarray, "draws edges"]:
-    return accumulated(np.maximum(rows, 0.0)) if of.of_losses else rows
+    return accumulated(rows) if of.of_losses else rows
 
 
 def _by_layer(of: Evidence, rows: Rows) -> Float[np.ndarray, "draws layers"]:

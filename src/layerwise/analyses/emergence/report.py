@@ -21,7 +21,8 @@ from .report_tables import agreement_tables, emergence_tables, interaction_table
 
 _EMERGENCE_WORDS = (
     "Half-effect depth: where half of the effect is reached. Centre of mass: the mean depth, "
-    "weighted by importance. Critical set: layers with a significant loss."
+    "weighted by importance; it is described and not tested. Critical set: layers with a "
+    "significant loss."
 )
 _INTERACTION_WORDS = (
     "Whether it depends on the protocol which layers matter, as one test for each capability and "
@@ -51,7 +52,7 @@ def ranges(run: RunTables) -> list[FigureSpec]:
             continue
         caption = (
             f"Depth at which each capability emerges{where}, by method and protocol, from 0 "
-            f"(first layer{' of the stack' * bool(where)}) to 1 (last): estimate and bootstrap "
+            f"(first layer{' of the stack' * bool(where)}) to 1 (last): estimate and "
             f"95 % interval over items (n = {spread(mine['n_items'])} items). Grey ticks: layers "
             "of the critical set."
         )
@@ -95,9 +96,9 @@ def agreements(run: RunTables) -> list[FigureSpec]:
         "Every two methods that place a capability on the same prompts and items (n = "
         f"{spread(table['n_items'])}). Left: half-effect depth by the second method minus that by "
         "the first (0: the same depth; 1: the model's whole depth). Right: Spearman's correlation, "
-        "over layers, of what the two give each layer. Lines: paired bootstrap 95 % intervals. "
+        "over layers, of what the two give each layer. Lines: paired 95 % intervals over items. "
         "Filled: different from 0 after Holm's correction (over all differences, and over all "
-        "correlations)."
+        "correlations), depths by no less than is of interest."
     )
     alt = "Points with intervals: differences of depth and rank correlations between methods."
     return [FigureSpec("method_agreement", partial(agreement_ranges, table), caption, alt)]

@@ -39,7 +39,7 @@ def compared_depths(
         width: the widest the figure may be, inches.
 
     Returns:
-        A panel per measure, method and protocol; in each a point with its bootstrap interval
+        A panel per measure, method and protocol; in each a point with its interval
         per capability and run. Runs of one group share their look. Upright ticks: where the
         decoder of an encoder-decoder begins.
     """

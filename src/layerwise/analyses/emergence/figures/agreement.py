@@ -36,7 +36,8 @@ def agreement_ranges(agreement: pd.DataFrame, width: float = FULL_WIDTH) -> Figu
     Returns:
         A row of panels per pair of methods; left the difference of half-effect depth, right
         the correlation (below, where the figure is narrow); a row per capability, a point per
-        protocol. Filled points differ from 0 after Holm's correction.
+        protocol. Filled points differ from 0 after Holm's correction, depths by no less than is
+        of interest.
     """
     capabilities = in_order(agreement["capability"], CAPABILITY_ORDER)
     protocols = in_order(agreement["protocol"], PROTOCOL_ORDER)
@@ -70,7 +71,8 @@ def _draw(axes: Axes, mine: pd.DataFrame, capabilities: list[str], protocols: li
         place = protocols.index(row["protocol"]) - (len(protocols) - 1) / 2
         y = capabilities.index(row["capability"]) + _STEP * place
         axes.plot([row["low"], row["high"]], [y, y], color=seen.color, lw=1.2, gid="interval")
-        sure = row["p_holm"] < 0.05
+        by_rank = row["measure"] == "rank correlation"
+        sure = row["p_holm"] < 0.05 if by_rank else row["significant"] is True
         axes.plot([row["estimate"]], [y], marker=seen.marker, ms=3.4, mew=0.8, color=seen.color,
                   mfc=seen.color if sure else "white", gid="estimate")  # fmt: skip
     axes.set_yticks(range(len(capabilities)), [label(name, 14) for name in capabilities])

@@ -45,7 +45,7 @@ def emergence_ranges(emergence: pd.DataFrame, width: float = FULL_WIDTH) -> Figu
     Returns:
         A row of panels per method and protocol, a column per measure (one below the other
         where the figure is narrow), then the prediction depths by lens; in each panel a point
-        with its bootstrap interval per capability. Grey upright ticks are the layers of the
+        with its interval per capability. Grey upright ticks are the layers of the
         critical set. Depths within a stack have panels of their own, and are relative to it.
     """
     capabilities = in_order(emergence["capability"], CAPABILITY_ORDER)

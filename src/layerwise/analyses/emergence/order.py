@@ -1,0 +1,71 @@
+"""Tests of the order in which capabilities emerge.
+
+A centre of mass has no test here: it needs more items than a half-effect depth for the same
+difference, and says less (``docs/statistics.md``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from math import comb
+from typing import Any
+
+import numpy as np
+
+from layerwise import stats
+from layerwise.stats.depth_inference import HALF, Axis, depth_difference, is_established
+from layerwise.stats.depths import bounds, later_by, two_sided_p
+
+from .summaries import SETTLED, Summary
+
+
+def order_rows(
+    summaries: Sequence[Summary], n_layers: int, smallest_depth: float
+) -> list[dict[str, Any]]:
+    """Rows of ``order.parquet``: every two capabilities by one protocol, method and measure.
+
+    Args:
+        summaries: of the whole axis of computation.
+        n_layers: number of layers.
+        smallest_depth: smallest difference that is of interest, in layers.
+    """
+    depths = [s for s in summaries if s.measure in (HALF, SETTLED)]
+    rows = [
+        _order_row(first, second, n_layers)
+        for first, second in combinations(depths, 2)
+        if (first.method, first.protocol, first.measure)
+        == (second.method, second.protocol, second.measure)
+    ]
+    adjusted = stats.holm(np.array([row["p"] for row in rows], dtype=float))
+    smallest = smallest_depth / max(n_layers - 1, 1)
+    return [
+        row | {"p_holm": float(p), "significant": is_established(row, float(p), smallest)}
+        for row, p in zip(rows, adjusted, strict=True)
+    ]
+
+
+def _order_row(first: Summary, second: Summary, n_layers: int) -> dict[str, Any]:
+    last, counts = max(n_layers - 1, 1), (first.n_items, second.n_items)
+    differences = later_by(first.draws / last, second.draws / last)
+    # no exact test of so few items could be surer
+    least = 2 / comb(sum(counts), counts[0])
+    if first.curves:
+        axis = Axis(n_layers, 0.0, last)
+        low, high, p = depth_difference(
+            first.curves, second.curves, (axis, axis), paired=False, least=least
+        )
+    else:
+        kept, low, high = bounds(differences, min(counts))
+        p = two_sided_p(kept, least=least)
+    return {
+        "first": first.capability,
+        "second": second.capability,
+        "protocol": first.protocol,
+        "method": first.method,
+        "measure": first.measure,
+        "difference": float(differences[0]),
+        "low": low,
+        "high": high,
+        "p": p,
+    }

@@ -1,0 +1,146 @@
+"""The measures of each capability by each method, joined from its tasks, with their intervals.
+
+Definitions are in ``docs/statistics.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from layerwise.ground.layer_names import COMPUTATION
+from layerwise.stats.depth_inference import CENTRE, HALF, depth_bounds
+from layerwise.stats.depths import accumulated, bounds, centre_of_mass, half_depth
+from layerwise.stats.item_curves import ItemCurves
+from layerwise.stats.layer_curves import Evidence, LeftOut, within
+from layerwise.tasks.items import CAPABILITIES
+
+CRITICAL, SETTLED = "critical set", "prediction depth"
+
+
+class Summary(NamedTuple):
+    """One measure of one capability.
+
+    Attributes:
+        capability: which.
+        protocol: under which it was asked.
+        method: by which it was placed.
+        measure: which.
+        draws: in layers from the axis's first; row 0 from the sample, the others from resamples.
+        tasks: names of its tasks.
+        n_items: number of items of all tasks.
+        layers: of a critical set, its layers; otherwise None.
+        curves: of depths that are inferred without resampling, the curves of each task.
+        axis: the layers that it is about.
+    """
+
+    capability: str
+    protocol: str
+    method: str
+    measure: str
+    draws: Float[np.ndarray, " draws"]
+    tasks: tuple[str, ...]
+    n_items: int
+    layers: list[int] | None = None
+    curves: tuple[ItemCurves, ...] = ()
+    axis: str = COMPUTATION
+
+    def bounds(self) -> tuple[float, float]:
+        """Its 95 % interval, in layers from the axis's first."""
+        if self.curves:
+            return depth_bounds(self.curves, self.measure)
+        _, low, high = bounds(self.draws, self.n_items)
+        if self.measure != CRITICAL:
+            return low, high
+        # resampled tests find more, see docs/statistics.md
+        estimate = float(self.draws[0])
+        return min(low, estimate), max(high, estimate)
+
+
+def summarised(
+    found: Sequence[Evidence | LeftOut], axes: Mapping[str, range]
+) -> tuple[list[Summary], list[LeftOut]]:
+    """The measures on every axis, and what is left out of them."""
+    evidence = sorted((e for e in found if isinstance(e, Evidence)), key=evidence_key)
+    told: list[Summary | LeftOut] = [each for each in found if isinstance(each, LeftOut)]
+    for axis, layers in axes.items():
+        mine = evidence if axis == COMPUTATION else [within(e, layers) for e in evidence]
+        shown = [e for e in mine if e is not None]
+        for _, group in groupby(shown, key=lambda e: (e.method, e.protocol, e.capability)):
+            told += [each._replace(axis=axis) for each in capability_summaries(list(group))]
+    silent = [each for each in told if isinstance(each, LeftOut)]
+    # what is left out of the whole axis is not told again of each stack
+    whole = {each[:4] for each in silent if each.axis == COMPUTATION}
+    return (
+        [each for each in told if isinstance(each, Summary)],
+        [each for each in silent if each.axis == COMPUTATION or each[:4] not in whole],
+    )
+
+
+def evidence_key(evidence: Evidence) -> tuple[Any, ...]:
+    """The order of evidence: by method, protocol, capability and task."""
+    return (evidence.method, evidence.protocol, _rank(evidence.capability), evidence.task)
+
+
+def _rank(capability: str) -> tuple[int, str]:
+    known = list(CAPABILITIES)
+    return (known.index(capability) if capability in known else len(known), capability)
+
+
+def capability_summaries(group: Sequence[Evidence]) -> Iterator[Summary | LeftOut]:
+    """The measures of one capability under one protocol by one method, from its tasks."""
+    first = group[0]
+    key = (first.capability, first.protocol, first.method)
+    tasks, n_items = tuple(e.task for e in group), sum(e.n_items for e in group)
+    rows = np.mean([e.rows for e in group], axis=0)
+    masks = [e.critical for e in group if e.critical is not None]
+    reason = None
+    if masks:
+        critical = np.any(masks, axis=0)
+        layers = np.flatnonzero(critical[0]).tolist()
+        sizes = critical.sum(axis=1).astype(float)
+        yield Summary(*key, CRITICAL, sizes, tasks, n_items, layers)
+        reason = None if layers else "skipping no single layer does significant harm"
+        if layers and not rows[0].sum() > 0:
+            reason = "skipping layers one by one gains as much as it loses"
+        rows = accumulated(rows)
+    curves = tuple(e.item_curves for e in group)
+    for measure, depth in ((HALF, half_depth(rows)), (CENTRE, centre_of_mass(rows))):
+        if not reason and not np.isnan(depth[0]):
+            yield Summary(*key, measure, depth, tasks, n_items, curves=curves)
+    settled = [(e, e.settled) for e in group if e.settled is not None]
+    if settled:
+        draws = np.mean([draws for _, draws in settled], axis=0)
+        named, n = tuple(e.task for e, _ in settled), sum(e.n_right for e, _ in settled)
+        yield Summary(*key, SETTLED, draws, named, n)
+    if reason:
+        yield LeftOut(*key, None, reason)
+
+
+def summary_row(summary: Summary, axis: range) -> dict[str, Any]:
+    """A row of ``emergence.parquet``."""
+    critical = summary.measure == CRITICAL
+    # a critical set is a number of layers, of which there are one more than steps of depth
+    first, scale = (0, len(axis)) if critical else (axis.start, max(len(axis) - 1, 1))
+    low, high = summary.bounds()
+    values = {"": float(summary.draws[0]), "_low": low, "_high": high}
+    found, drawn = summary.layers, np.zeros(0) if summary.curves else summary.draws[1:]
+    return {
+        "capability": summary.capability,
+        "protocol": summary.protocol,
+        "method": summary.method,
+        "measure": summary.measure,
+        "axis": summary.axis,
+        **{end.lstrip("_") or "estimate": value / scale for end, value in values.items()},
+        **{f"layer{end}": first + value for end, value in values.items()},
+        "layers": None if found is None else [axis.start + layer for layer in found],
+        "n_items": summary.n_items,
+        "n_tasks": len(summary.tasks),
+        "tasks": ",".join(summary.tasks),
+        "n_resamples": len(drawn),
+        "n_dropped": int(np.isnan(drawn).sum()),
+    }

@@ -1,0 +1,349 @@
+"""Confidence sets of depths, and tests that two depths are the same, by inverting a test.
+
+At each place x of the layers a contrast says whether more of the effect lies before x than after
+it. It is linear in what the layers add, so it is a mean over items of one number for each item,
+whatever the size of the effect: no ratio, no clipping, no resampling. The confidence set of a
+depth are all places whose contrast is not significant (Fieller 1954, J. R. Stat. Soc. B 16;
+Lehmann and Romano 2005, Testing Statistical Hypotheses, section 3.5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from scipy.special import chdtrc, ndtr, ndtri, stdtr
+
+from layerwise.errors import UserError
+
+from .item_curves import ItemCurves
+
+HALF, CENTRE = "half-effect depth", "centre of mass"
+SMALLEST_DEPTH = 1.0
+"""Smallest difference of depth that is of interest, in layers."""
+
+# Places per layer at which contrasts are computed, besides those where they are 0.
+_PLACES = 8
+_SURE = 8.0
+Draws = Float[np.ndarray, " places"]
+
+
+class Axis(NamedTuple):
+    """How a place, in layers, is told as a depth: (place + shift) / unit."""
+
+    n_layers: int
+    shift: float
+    unit: float
+
+    def depth(self, places: np.ndarray) -> np.ndarray:
+        """Depth of places, which may lie half a layer beyond the first and the last."""
+        return (places + self.shift) / self.unit
+
+    def inside(self, depths: np.ndarray) -> np.ndarray:
+        """Depths, none before the first layer or behind the last."""
+        ends = self.depth(np.array([0.0, self.n_layers - 1.0]))
+        return np.clip(depths, *ends)
+
+    def places(self, depths: np.ndarray) -> np.ndarray:
+        """The reverse of ``depth``."""
+        return depths * self.unit - self.shift
+
+
+class Difference(NamedTuple):
+    """Bounds of the second depth minus the first (95 %), and the p-value of "the same"."""
+
+    low: float
+    high: float
+    p: float
+
+
+def refuse_negative_depth(smallest_depth: float) -> None:
+    """Refuse a smallest depth of interest that is none.
+
+    Raises:
+        UserError: if it is below 0, or no number.
+    """
+    if not smallest_depth >= 0:
+        raise UserError(
+            f"The smallest depth of interest is {smallest_depth}: expected a number of layers, 0 "
+            "or more; leave it out for one layer."
+        )
+
+
+def is_established(row: Mapping[str, Any], p: float, smallest: float, level: float = 0.95) -> bool:
+    """Whether a difference of depth is told: significant, and not too small to be of interest.
+
+    Args:
+        row: its ``difference``, and bounds ``low`` and ``high``.
+        p: its p-value after correction.
+        smallest: smallest difference of interest, in the same unit.
+        level: one minus the level of the test.
+    """
+    away = row["low"] > 0 or row["high"] < 0
+    return bool(p < 1 - level and away and abs(row["difference"]) > smallest - 1e-9)
+
+
+class _Contrast(NamedTuple):
+    """Contrasts of one capability at some places.
+
+    Attributes:
+        z: as standard normal values; negative where more lies behind a place than before it.
+        error: standard errors.
+        parts: of each task, each item's deviation, so scaled that their products sum to
+            covariances of the contrasts.
+    """
+
+    z: Draws
+    error: Draws
+    parts: tuple[Float[np.ndarray, "items places"], ...]
+
+
+def depth_bounds(
+    group: Sequence[ItemCurves], measure: str, level: float = 0.95
+) -> tuple[float, float]:
+    """First and last place whose contrast is not significant, in layers.
+
+    The whole range where too little is known, and places that are not in the set may lie between.
+
+    Args:
+        group: the tasks of a capability, which have equal weights.
+        measure: ``HALF`` or ``CENTRE``.
+        level: coverage aimed at.
+
+    Returns:
+        Bounds in 0..layers-1; nan if a task has a single item.
+    """
+    n_layers = group[0].n_layers
+    if not _measured(group):
+        return np.nan, np.nan
+    if n_layers < 2:
+        return 0.0, 0.0
+    limit = -float(ndtri((1 - level) / 2))
+    places = _places(group, measure)
+    z = _contrast(group, measure, places).z
+    accepted = np.flatnonzero(np.abs(z) <= limit)
+    if not len(accepted):  # gains at one end may put a centre of mass beyond all layers
+        accepted = np.array([len(places) - 1 if z[0] < 0 else 0])
+    ends = []
+    for edge, step in ((accepted[0], -1), (accepted[-1], 1)):
+        inside, beyond = float(places[edge]), edge + step
+        if 0 <= beyond < len(places):
+            inside = _boundary(group, measure, inside, float(places[beyond]), limit)
+        ends.append(round(float(np.clip(inside, 0.0, n_layers - 1)), 6))
+    return ends[0], ends[1]
+
+
+def depth_p_value(group: Sequence[ItemCurves], measure: str, place: float) -> float:
+    """Two-sided p-value of "the depth is here".
+
+    Args:
+        group: the tasks of a capability, which have equal weights.
+        measure: ``HALF`` or ``CENTRE``.
+        place: in layers.
+    """
+    if not _measured(group):
+        return 1.0
+    return float(2 * ndtr(-abs(_contrast(group, measure, np.array([place])).z[0])))
+
+
+def same_depth_p_value(
+    first: Sequence[ItemCurves],
+    second: Sequence[ItemCurves],
+    axes: tuple[Axis, Axis],
+    *,
+    paired: bool,
+) -> float:
+    """p-value of "both half-effect depths are the same".
+
+    If both are d, the two contrasts at d have mean 0. The statistic is the least, over all d, of
+    their squared length (in standard errors, with their covariance), so it is at most that at the
+    true d. Where both contrasts change in proportion it is chi-squared with 1 degree of freedom;
+    at worst one changes only before d and the other only behind it, as ``mixture_p`` has it.
+
+    Args:
+        first: the tasks of the one.
+        second: the tasks of the other.
+        axes: of both, by which places are made depths.
+        paired: whether the tasks are the same, with the same items in the same order.
+
+    Returns:
+        1 if a task has a single item.
+    """
+    if not (_measured(first) and _measured(second)):
+        return 1.0
+    one, other, _ = _both(first, second, axes)
+    shared = _correlation(one, other, paired, diagonal=True)
+    return mixture_p(_nearest(one.z, other.z, shared))
+
+
+def depth_difference(
+    first: Sequence[ItemCurves],
+    second: Sequence[ItemCurves],
+    axes: tuple[Axis, Axis],
+    *,
+    paired: bool,
+    least: float = 0.0,
+    level: float = 0.95,
+) -> Difference:
+    """Second half-effect depth minus the first: all differences that are not rejected.
+
+    A difference is rejected if no two depths that far apart are accepted together, by the
+    statistic and the critical value of ``same_depth_p_value``, whose p it comes with.
+
+    Args:
+        first: the tasks of the one.
+        second: the tasks of the other.
+        axes: of both, by which places are made depths.
+        paired: whether the tasks are the same, with the same items in the same order.
+        least: no p-value below this.
+        level: coverage aimed at.
+
+    Returns:
+        Bounds to an eighth of a layer; nan, and p = 1, if a task has a single item.
+    """
+    if not (_measured(first) and _measured(second)):
+        return Difference(np.nan, np.nan, 1.0)
+    p = max(least, same_depth_p_value(first, second, axes, paired=paired))
+    one, other, depths = _both(first, second, axes)
+    shared = _correlation(one, other, paired)
+    z = one.z[:, None], other.z[None]
+    length = (z[0] ** 2 - 2 * shared * z[0] * z[1] + z[1] ** 2) / (1 - shared**2)
+    accepted = length <= _critical(1 - level)
+    shift = axes[1].inside(depths)[None] - axes[0].inside(depths)[:, None]
+    found = shift[accepted if accepted.any() else length == length.min()]
+    if p >= 1 - level:
+        found = np.append(found, 0.0)
+    return Difference(float(found.min()), float(found.max()), p)
+
+
+def _both(
+    first: Sequence[ItemCurves], second: Sequence[ItemCurves], axes: tuple[Axis, Axis]
+) -> tuple[_Contrast, _Contrast, Draws]:
+    """The contrasts of both at the same depths."""
+    groups = first, second
+    own = [axis.depth(_places(group, HALF)) for axis, group in zip(axes, groups, strict=True)]
+    depths = np.unique(np.round(np.concatenate(own), 12))
+    start, end = max(d[0] for d in own), min(d[-1] for d in own)
+    depths = depths[(depths >= start - 1e-9) & (depths <= end + 1e-9)]
+    one, other = (
+        _contrast(group, HALF, axis.places(depths))
+        for axis, group in zip(axes, groups, strict=True)
+    )
+    return one, other, depths
+
+
+def _measured(group: Sequence[ItemCurves]) -> bool:
+    """Whether every task has items enough for a spread, and a unit."""
+    return all(len(task.values) > 1 and task.scale.mean() > 0 for task in group)
+
+
+def mixture_p(squared: float) -> float:
+    """Upper tail of the least squared distance from a corner of two half-lines.
+
+    Of a standard normal pair one half lies where the distance is that to a line, a quarter where
+    it is the smaller of both coordinates, and a quarter where it is that to the corner itself
+    (a chi-bar-squared distribution; Silvapulle and Sen 2005, Constrained Statistical Inference,
+    section 3.4).
+    """
+    one, two = (float(chdtrc(df, squared)) for df in (1, 2))
+    return one / 2 + one**2 / 4 + two / 4
+
+
+def _critical(level: float) -> float:
+    low, high = 0.0, 100.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if mixture_p(middle) > level else (low, middle)
+    return high
+
+
+def _knots(measure: str, values: Float[np.ndarray, "rows edges"]) -> tuple[Draws, np.ndarray]:
+    """Places between which a contrast is linear, and the contrast of each row there."""
+    n_layers = values.shape[1] - 1
+    if measure == HALF:
+        return np.arange(n_layers + 1) - 0.5, 2 * values - values[:, -1:]
+    added, layers = np.diff(values, axis=1), np.arange(n_layers, dtype=float)
+    return layers, added.sum(axis=1, keepdims=True) * layers - (added @ layers)[:, None]
+
+
+def _at(measure: str, values: np.ndarray, places: Draws) -> Float[np.ndarray, "rows places"]:
+    knots, found = _knots(measure, values)
+    before = np.clip(np.floor(places - knots[0]).astype(int), 0, len(knots) - 2)
+    part = places - knots[before]
+    return found[:, before] * (1 - part) + found[:, before + 1] * part
+
+
+def _places(group: Sequence[ItemCurves], measure: str) -> Draws:
+    """A grid over all layers, and the places where the mean contrast is 0."""
+    means = [task.values.mean(axis=0) / task.scale.mean() for task in group]
+    knots, (mean,) = _knots(measure, np.mean(means, axis=0)[None])
+    before, after = mean[:-1], mean[1:]
+    turns = np.flatnonzero(before * after < 0)
+    zeros = knots[turns] + before[turns] / (before[turns] - after[turns])
+    grid = np.linspace(knots[0], knots[-1], _PLACES * (len(knots) - 1) + 1)
+    return np.unique(np.concatenate([grid, zeros]))
+
+
+def _contrast(group: Sequence[ItemCurves], measure: str, places: Draws) -> _Contrast:
+    """The mean contrast over tasks, as a t-statistic over items.
+
+    Each task is divided by its scale, which is estimated too: the deviation of an item takes off
+    what its scale explains of the task's departure from the mean of all tasks, as the null of the
+    mean says nothing of single tasks.
+    """
+    values = [_at(measure, task.values, places) for task in group]
+    units = [float(task.scale.mean()) for task in group]
+    shares = np.array([v.mean(axis=0) / u for v, u in zip(values, units, strict=True)])
+    mean = shares.mean(axis=0)
+    parts, squared, freedom = [], np.zeros(len(places)), np.zeros(len(places))
+    for task, value, unit, share in zip(group, values, units, shares, strict=True):
+        n = len(value)
+        found = (value - (share - mean) * task.scale[:, None]) / unit
+        part = (found - found.mean(axis=0)) / np.sqrt(n * (n - 1)) / len(group)
+        seldom = np.abs(_at(measure, task.unseen, places)).max(axis=0) / unit / len(group)
+        error = np.maximum((part**2).sum(axis=0), seldom**2 / n)
+        parts.append(part)
+        squared += error
+        freedom += error**2 / (n - 1)
+    known = squared > 1e-24
+    df = np.where(known, squared**2 / np.where(known, freedom, 1.0), 1.0)
+    away = np.where(np.abs(mean) < 1e-9, 0.0, mean)
+    ratio = np.abs(away) / np.sqrt(np.where(known, squared, 1.0))
+    z = np.where(known, -ndtri(stdtr(df, -ratio)), np.where(away == 0, 0.0, _SURE))
+    return _Contrast(np.sign(away) * np.minimum(z, _SURE), np.sqrt(squared), tuple(parts))
+
+
+def _boundary(
+    group: Sequence[ItemCurves], measure: str, inside: float, outside: float, limit: float
+) -> float:
+    """Where between two places the contrast becomes significant, by bisection."""
+    for _ in range(30):
+        middle = (inside + outside) / 2
+        accepted = abs(_contrast(group, measure, np.array([middle])).z[0]) <= limit
+        inside, outside = (middle, outside) if accepted else (inside, middle)
+    return inside
+
+
+def _correlation(
+    one: _Contrast, other: _Contrast, paired: bool, *, diagonal: bool = False
+) -> Float[np.ndarray, "*places"]:
+    """Of every contrast with every other, or of those at the same depth."""
+    sizes = one.error * other.error if diagonal else one.error[:, None] * other.error[None]
+    if not paired:
+        return np.zeros(sizes.shape)
+    way = "ij,ij->j" if diagonal else "ij,ik->jk"
+    pairs = zip(one.parts, other.parts, strict=True)
+    shared = np.sum([np.einsum(way, a, b, optimize=True) for a, b in pairs], axis=0)
+    known = sizes > 1e-24
+    return np.clip(np.where(known, shared / np.where(known, sizes, 1.0), 0.0), -0.999, 0.999)
+
+
+def _nearest(one: Draws, other: Draws, shared: Draws) -> float:
+    """Least squared distance of the path of both contrasts from 0, straight between places."""
+    path = np.stack([one, (other - shared * one) / np.sqrt(1 - shared**2)], axis=1)
+    start, step = path[:-1], np.diff(path, axis=0)
+    size = (step**2).sum(axis=1)
+    part = np.clip(-(start * step).sum(axis=1) / np.where(size > 0, size, 1.0), 0.0, 1.0)
+    return float(((start + part[:, None] * step) ** 2).sum(axis=1).min())

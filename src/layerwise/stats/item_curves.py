@@ -1,0 +1,101 @@
+"""Curves over the layers item by item, from which depths are inferred without resampling.
+
+What is concluded from them is in ``depth_inference``.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from layerwise import stats
+
+_ALPHA = 0.05
+
+
+class ItemCurves(NamedTuple):
+    """What each item of a task has reached before each layer and after the last.
+
+    Attributes:
+        values: what an item has before each layer, and in the last column after all; any unit.
+        scale: of each item; the mean is what counts as 1 of this task, in the same unit.
+        unseen: spread that the sample may not show, as ``unseen_spread`` gives it; 0 if none.
+    """
+
+    values: Float[np.ndarray, "items edges"]
+    scale: Float[np.ndarray, " items"]
+    unseen: Float[np.ndarray, "2 edges"]
+
+    @property
+    def n_layers(self) -> int:
+        """Number of layers."""
+        return self.values.shape[1] - 1
+
+    def within(self, layers: range) -> ItemCurves:
+        """The curves of some layers alone, from 0 before the first of these."""
+        chosen = slice(layers.start, layers.stop + 1)
+        values, unseen = (part[:, chosen] - part[:, [layers.start]]
+                          for part in (self.values, self.unseen))  # fmt: skip
+        return self._replace(values=values, unseen=unseen)
+
+
+def progress_by_item(values: Float[np.ndarray, "items edges"]) -> ItemCurves:
+    """Curves of a method that reads a value at every edge; 1 is the mean of the last one."""
+    return ItemCurves(values, values[:, -1], np.zeros((2, values.shape[1])))
+
+
+def losses_by_item(
+    intact: Float[np.ndarray, " items"], correct: Float[np.ndarray, "items layers"], chance: float
+) -> ItemCurves:
+    """Losses accumulated over layers, where each layer was changed by itself; gains take off.
+
+    Args:
+        intact: 1 where the intact model is right, otherwise 0.
+        correct: the same with each layer changed.
+        chance: accuracy by guessing; 1 is the accuracy above it.
+    """
+    lost = intact[:, None] - correct
+    down, up = (lost > 0).sum(axis=0), (lost < 0).sum(axis=0)
+    sure = stats.holm(stats.mcnemar_p_values(down, up)) < _ALPHA
+    n = len(intact)
+    unseen = unseen_spread(
+        np.where(sure & (down > up), 0.0, down / n),
+        np.where(sure & (up > down), 0.0, up / n),
+        n_wrong=int((intact == 0).sum()),
+        n=n,
+    )
+    return ItemCurves(_accumulated(lost), intact - chance, unseen)
+
+
+def unseen_spread(
+    lost: Float[np.ndarray, " layers"],
+    gained: Float[np.ndarray, " layers"],
+    *,
+    n_wrong: int,
+    n: int,
+) -> Float[np.ndarray, "2 edges"]:
+    """Least spread of accumulated losses, where losses and gains come from different items.
+
+    A layer that is not needed changes answers both ways. Its gains can only be seen in items that
+    the intact model gets wrong, its losses in the others. Where one of the two are few, the sample
+    may hold none of those that balance the rest, and the sample's variance is too small. So losses
+    are taken to be balanced by gains in a share (wrong + 1) / (n + 2) of the items, and gains by
+    losses in the others; the variance over items of such a balance is a lower bound.
+
+    Args:
+        lost: share of the items lost by layer; 0 where that is a significant loss.
+        gained: share of the items gained; 0 where that is a significant gain.
+        n_wrong: number of items that the intact model gets wrong.
+        n: number of items.
+
+    Returns:
+        Accumulated losses and accumulated gains, as standard deviations over items.
+    """
+    share = (n_wrong + 1) / (n + 2)
+    return _accumulated(np.stack([lost / np.sqrt(share), gained / np.sqrt(1 - share)]))
+
+
+def _accumulated(added: Float[np.ndarray, "rows layers"]) -> Float[np.ndarray, "rows edges"]:
+    return np.concatenate([np.zeros((len(added), 1)), np.cumsum(added, axis=1)], axis=1)

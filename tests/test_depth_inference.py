@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import chi2, t, ttest_1samp, ttest_ind
+
+from layerwise.analyses.comparison.tables import pair_rows
+from layerwise.analyses.emergence.api import emergence
+from layerwise.errors import UserError
+from layerwise.stats.depth_inference import (
+    CENTRE,
+    HALF,
+    Axis,
+    depth_bounds,
+    depth_difference,
+    depth_p_value,
+    is_established,
+    mixture_p,
+    refuse_negative_depth,
+    same_depth_p_value,
+)
+from layerwise.stats.item_curves import (
+    ItemCurves,
+    losses_by_item,
+    progress_by_item,
+    unseen_spread,
+)
+from tests import synthetic
+from tests.cases import data_sets, most_errors
+from tests.comparing import ready
+from tests.synthetic import cell_records
+from tests.test_validity_study import part
+
+CASES = part("depth_cases")
+Case, answers = CASES.Case, CASES.answers
+
+
+def noisy(seed: int, n: int = 60, n_layers: int = 8) -> ItemCurves:
+    rng = np.random.default_rng(seed)
+    lost = rng.normal(0.1, 1.0, (n, n_layers)) + 2.0 * (np.arange(n_layers) == 3)
+    values = np.concatenate([np.zeros((n, 1)), np.cumsum(lost, axis=1)], axis=1)
+    return ItemCurves(values, np.ones(n), np.zeros((2, n_layers + 1)))
+
+
+def cumulative(lost: list[float], n: int = 20) -> ItemCurves:
+    """The same losses in every item, and in every second one twice as much."""
+    values = np.concatenate([[0.0], np.cumsum(lost)])[None] * (1 + np.arange(n)[:, None] % 2)
+    return ItemCurves(values, np.ones(n), np.zeros((2, len(lost) + 1)))
+
+
+# --- against outside values -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", [-0.5, 0.2, 2.5, 3.0, 7.4])
+def test_a_place_is_tested_by_the_t_test_of_what_lies_before_and_behind_it(place):
+    curves = noisy(0)
+    added = np.diff(curves.values, axis=1)
+    before = np.clip(place + 0.5 - np.arange(8), 0, 1)  # part of each layer before the place
+    expected = ttest_1samp(added @ (2 * before - 1), 0).pvalue
+    assert depth_p_value([curves], HALF, place) == pytest.approx(expected, rel=1e-6)
+    towards = added @ (place - np.arange(8))
+    expected = ttest_1samp(towards, 0).pvalue
+    assert depth_p_value([curves], CENTRE, place) == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_interval_of_a_centre_of_mass_is_fieller_s():
+    curves = noisy(1)
+    added = np.diff(curves.values, axis=1)
+    above, below, n = added @ np.arange(8), added.sum(axis=1), len(added)
+    (a, c), (_, b) = np.cov(above, below) / n
+    level = t.ppf(0.975, n - 1) ** 2
+    roots = np.roots([below.mean() ** 2 - level * b, -2 * (above.mean() * below.mean() - level * c),
+                      above.mean() ** 2 - level * a])  # fmt: skip
+    assert depth_bounds([curves], CENTRE) == pytest.approx(sorted(roots), abs=1e-5)
+
+
+def test_tasks_of_a_capability_are_joined_as_by_welch():
+    one, other = noisy(2, 25), noisy(3, 70)
+    g = [np.diff(c.values, axis=1) @ np.r_[np.ones(3), 0, -np.ones(4)] for c in (one, other)]
+    expected = ttest_ind(g[0], -g[1], equal_var=False).pvalue
+    assert depth_p_value([one, other], HALF, 3.0) == pytest.approx(expected, rel=1e-6)
+
+
+def test_tasks_have_equal_weights_whatever_their_unit_and_number_of_items():
+    one, other = cumulative([3.0, 0.0, 0.0, 0.0]), cumulative([0.0, 0.0, 0.0, 1.0], n=80)
+    one = one._replace(scale=np.full(20, 3.0))
+    assert depth_p_value([one, other], HALF, 1.5) == pytest.approx(1.0)
+    assert depth_p_value([one, other], HALF, 3.1) < 1e-6
+
+
+def test_the_statistic_of_a_corner_has_its_distribution():
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((2, 400_000))
+    # the path comes along y = 0 from the left to the corner and goes up from there
+    left = np.where(x > 0, np.abs(y), np.hypot(x, y))
+    up = np.where(y < 0, np.abs(x), np.hypot(x, y))
+    squared = np.minimum(left, up) ** 2
+    for value in (1.0, 3.0, 4.245):
+        assert mixture_p(value) == pytest.approx((squared > value).mean(), abs=0.003)
+    assert mixture_p(4.245) == pytest.approx(0.05, abs=1e-4)
+    assert chi2.sf(4.245, 1) < mixture_p(4.245) < chi2.sf(4.245, 2)
+
+
+# --- by hand --------------------------------------------------------------------------------
+
+
+def test_a_depth_without_noise_is_known_exactly():
+    curves = cumulative([0.0, 0.0, 1.0, 0.0])
+    assert depth_bounds([curves], HALF) == depth_bounds([curves], CENTRE) == (2.0, 2.0)
+    assert depth_bounds([cumulative([1.0, 1.0, 1.0, 0.0])], HALF) == (1.0, 1.0)
+    assert depth_bounds([cumulative([-2.0, 0.0, 0.0, 3.0])], CENTRE) == (3.0, 3.0)  # 9 without end
+
+
+def test_between_two_layers_that_are_needed_alike_any_depth_is_possible():
+    assert depth_bounds([cumulative([0.0, 1.0, 0.0, 1.0, 0.0])], HALF) == (1.5, 2.5)
+
+
+def test_where_nothing_is_known_the_interval_is_the_whole():
+    curves = noisy(4)
+    values = np.random.default_rng(0).normal(0, 1, curves.values.shape)
+    values[:, 0] = 0.0
+    assert depth_bounds([curves._replace(values=values)], HALF) == (0.0, 7.0)
+
+
+def test_a_difference_is_known_exactly_where_both_are():
+    axis = Axis(4, 0.0, 3.0)
+    pair = cumulative([0.0, 1.0, 0.0, 0.0]), cumulative([0.0, 0.0, 0.0, 0.5])
+    for paired in (False, True):
+        found = depth_difference([pair[0]], [pair[1]], (axis, axis), paired=paired, least=1e-5)
+        assert found == (pytest.approx(2 / 3), pytest.approx(2 / 3), 1e-5)
+        same = depth_difference([pair[0]], [pair[0]], (axis, axis), paired=paired)
+        assert same == (pytest.approx(0.0), pytest.approx(0.0), pytest.approx(1.0))
+
+
+def test_models_of_different_size_are_compared_in_relative_depth():
+    small, large = cumulative([0.0, 1.0, 0.0, 0.0]), cumulative([0.0, 0.0, 1.0, 1.0, 0, 0, 0, 0])
+    axes = Axis(4, 0.5, 4.0), Axis(8, 0.5, 8.0)  # 1.5 / 4 is the same as (2.5 + 0.5) / 8
+    found = depth_difference([small], [large], axes, paired=False)
+    assert found == (pytest.approx(0.0), pytest.approx(0.0), pytest.approx(1.0))
+
+
+def test_one_item_says_nothing():
+    one = cumulative([0.0, 1.0], n=1)
+    assert np.isnan(depth_bounds([one], HALF)).all()
+    found = depth_difference([one], [one], (Axis(2, 0, 1), Axis(2, 0, 1)), paired=True)
+    assert np.isnan(found[:2]).all()
+    assert found.p == 1.0 == depth_p_value([one], HALF, 0.0)
+
+
+def test_curves_of_a_stack_start_at_its_first_layer():
+    curves = cumulative([1.0, 0.0, 0.0, 2.0, 2.0])
+    assert depth_bounds([curves.within(range(2, 5))], HALF) == (1.5, 1.5)
+    assert progress_by_item(curves.values).within(range(0, 1)).n_layers == 1
+
+
+def test_what_is_too_small_is_not_established():
+    clear = {"difference": 0.1, "low": 0.05, "high": 0.15}
+    assert is_established(clear, 0.01, smallest=0.1)
+    assert not is_established(clear, 0.01, smallest=0.11)
+    assert not is_established(clear, 0.06, smallest=0.1)
+    assert not is_established(clear | {"low": -0.01}, 0.01, smallest=0.1)
+    with pytest.raises(UserError, match=r"smallest depth of interest is -1\.0: expected"):
+        refuse_negative_depth(-1.0)
+
+
+def test_the_smallest_depth_of_interest_can_be_set():
+    right = np.ones((120, 31), bool)
+    right[:60, 1 + 2] = False
+    other = right.copy()
+    other[60:, 1 + 3] = False
+    cells = [cell_records(right, "keys", "retrieval"), cell_records(other, "sums", "reasoning")]
+    result = synthetic.ablation(*cells, n_layers=30)
+    (order,) = emergence([result], n_resamples=20).order.to_dict("records")
+    assert order["difference"] == pytest.approx(0.5 / 29)  # half a layer
+    assert order["p_holm"] < 0.05
+    assert not order["significant"]
+    (order,) = emergence([result], n_resamples=20, smallest_depth=0.5).order.to_dict("records")
+    assert order["significant"]
+
+
+def test_spread_that_a_sample_cannot_show_is_taken_from_what_balances_it():
+    # 4 of 18 right items lost, no wrong item: their gains would be seen in 1 of 20 at best
+    found = unseen_spread(np.array([0.2, 0.0]), np.zeros(2), n_wrong=0, n=18)
+    assert found[0].tolist() == pytest.approx([0.0, 0.2 * np.sqrt(20), 0.2 * np.sqrt(20)])
+    assert found[1].tolist() == [0.0, 0.0, 0.0]
+    right = np.ones(18)
+    after = np.ones((18, 2))
+    after[:4, 0] = 0
+    assert losses_by_item(right, after, 0.25).unseen[0, 1] == pytest.approx(4 / 18 * np.sqrt(20))
+    after[:, 0] = 0  # significant: it is the effect itself
+    assert losses_by_item(right, after, 0.25).unseen[0, 1] == 0.0
+
+
+# --- the error rates of the validity study's grid, in its hardest cells ------------------------
+
+CELLS = [
+    # layer 2 alone is needed in both: much and quietly, less and with answers that flip
+    (Case(30, 40, {2: 1.0}, 0.0, 0.8), Case(30, 40, {2: 0.6}, 0.15, 0.8)),
+    (Case(30, 100, {2: 1.0}, 0.02, 0.8), Case(30, 100, {2: 0.5}, 0.10, 0.8)),
+    (Case(8, 40, {4: 1.0}, 0.0, 0.95), Case(8, 40, {layer: 0.2 for layer in range(1, 8)}, 0.15,
+                                            0.8, "marginal")),
+]  # fmt: skip
+
+
+def simulated(rng: np.random.Generator, case: Any, hard: np.ndarray | None = None) -> ItemCurves:
+    intact, after = answers(rng, case, hard)
+    return losses_by_item(intact.astype(float), after.astype(float), case.chance)
+
+
+@pytest.mark.parametrize("cell", range(len(CELLS)))
+@pytest.mark.parametrize("paired", [False, True])
+def test_equal_depths_of_unequal_noise_and_effect_are_rarely_told_apart(cell, paired):
+    rng, n_sets, cases = np.random.default_rng(cell), data_sets(600), CELLS[cell]
+    axis = Axis(cases[0].n_layers, 0.0, cases[0].n_layers - 1.0)
+    errors = missed = 0
+    for _ in range(n_sets):
+        hard = rng.random(cases[0].n) if paired else None
+        one, other = (simulated(rng, case, hard) for case in cases)
+        errors += same_depth_p_value([one], [other], (axis, axis), paired=paired) < 0.05
+        truth = 4.0 if cases[0].n_layers == 8 else 2.0
+        missed += sum(depth_p_value([curves], HALF, truth) < 0.05 for curves in (one, other))
+    assert errors <= most_errors(n_sets)
+    assert missed <= most_errors(2 * n_sets)
+
+
+def test_few_wrong_items_do_not_make_intervals_too_sure():
+    case, n_sets = Case(30, 20, {2: 1.0}, 0.1, 0.95), data_sets(600)
+    rng, missed = np.random.default_rng(0), {True: 0, False: 0}
+    for _ in range(n_sets):
+        curves = simulated(rng, case)
+        for guarded in missed:
+            mine = curves if guarded else curves._replace(unseen=0 * curves.unseen)
+            missed[guarded] += depth_p_value([mine], HALF, 2.0) < 0.05
+    assert missed[True] <= most_errors(n_sets)
+    assert missed[False] > n_sets / 5
+
+
+def test_a_comparison_of_models_that_need_the_same_layer_finds_no_difference():
+    n_sets, claims, told = data_sets(60), 0, 0
+    for seed in range(n_sets):
+        rng = np.random.default_rng(seed)
+        hard = rng.random(100)
+        runs = []
+        for name, case in zip(("one", "two"), CELLS[1], strict=True):
+            intact, after = answers(rng, case, hard)
+            runs.append(ready(name, np.column_stack([intact, after]), n_resamples=20))
+        rows = pd.DataFrame(pair_rows(runs, []))
+        found = rows.loc[rows["measure"] == HALF, "p"]
+        claims, told = claims + int((found < 0.05).sum()), told + len(found)
+    assert claims <= most_errors(n_sets)
+    assert told > n_sets / 2
