@@ -44,11 +44,16 @@ def small_task(capability: str, n_items: int = 24, seed: int = 0) -> Task:
     return make[capability](SMALL, seed, n_items=n_items)
 
 
-def assert_no_bit_changed(records: pd.DataFrame, idle: Iterable[int]) -> None:
-    """Skipping layers that do nothing leaves every log-probability as it is."""
+def assert_no_bit_changed(records: pd.DataFrame, idle: Iterable[int], method: str) -> None:
+    """Skipping layers that do nothing leaves every log-probability as it is.
+
+    The engine computes a branch beside others, where matrix products may round differently
+    (docs/engine.md); the reference computes each by itself.
+    """
+    rounding = 0.0 if method == "reference" else 2e-6
     wide = records.pivot(index=["task", "item"], columns="intervention", values="gold_logprob")
     for layer in idle:
-        assert (wide[f"skip:layer={layer}"] == wide["intact"]).all()
+        assert (wide[f"skip:layer={layer}"] - wide["intact"]).abs().max() <= rounding
 
 
 def assert_idle_turn_nothing_and_go_first(

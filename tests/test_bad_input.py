@@ -156,7 +156,7 @@ def test_ablations_that_do_not_exist(here, model, options, says):
         (["patch", "--task", "kv-words"], "but the model takes 256; take fewer few-shot examples"),
         (
             ["patch", "--task", "facts", "--fewshot", "0", "--limit", "1"],
-            "No pair of task 'facts' can be patched: Item 'facts/0000' and its corruption have ",
+            "No pair of task 'facts' can be patched: The answers to item 'facts/0000' and to its ",
         ),
         (["profile", "--task", "good.jsonl", "--pairs", "0"], "At least one pair is needed"),
         (["profile", "--task", "kv-words"], "but the model takes 256; take fewer few-shot"),

@@ -174,9 +174,10 @@ def test_the_best_of_many_is_no_better_than_chance_where_nothing_tells() -> None
     assert binomtest(hits, 60 * n, 0.25).pvalue > 0.001
 
 
-def test_no_item_has_a_say_in_its_own_guess() -> None:
+def test_no_item_has_a_say_in_its_own_guess(monkeypatch: pytest.MonkeyPatch) -> None:
     task = planted(words, longest, 80)
     before, quarter = best_blind(task), options_of(task).quarter
+    monkeypatch.setattr("layerwise.tasks.blind.options._quarters", lambda items, gold: quarter)
     for half in (0, 1):
         own = quarter % 2 == half
         changed = tuple(
@@ -202,9 +203,28 @@ def test_what_belongs_together_is_fitted_together() -> None:
     asked = options_of(task_of(spread, [0] * 160, cluster=clusters))
     assert all(len(set(asked.quarter[at::40])) == 1 for at in range(40))
     assert set(np.bincount(asked.quarter)) == {40}
-    # Where answers repeat, sharing the options binds nothing.
+    # Where answers repeat, sharing the options binds no more than each of them once.
     yes = options_of(task_of([["yes", "no"]] * 40, [0, 1] * 20))
     assert set(np.bincount(yes.quarter)) == {10}
+
+
+def test_each_position_is_right_as_often_in_every_quarter() -> None:
+    rng = np.random.default_rng(0)
+    gold = [int(one) for one in rng.permutation(np.repeat(np.arange(4), [40, 40, 40, 8]))]
+    options = options_of(task_of([numbers(rng) for _ in gold], gold))
+    counts = [np.bincount(options.gold[options.quarter == one], minlength=4) for one in range(4)]
+    assert [list(one) for one in counts] == [[10, 10, 10, 2]] * 4
+
+
+def test_balanced_positions_do_not_make_the_best_guesser_worse_than_chance() -> None:
+    rng = np.random.default_rng(0)
+    right = []
+    for _ in range(data_sets(72)):
+        rows = [numbers(rng) for _ in range(40)]
+        gold = [int(one) for one in rng.permutation(np.repeat(np.arange(4), 10))]
+        right.append(best_blind(task_of(rows, gold)).right)
+    hits = int(np.concatenate(right).sum())
+    assert binomtest(hits, sum(map(len, right)), 0.25).pvalue > 0.01
 
 
 def test_options_that_are_turned_over_whole_leave_exactly_chance() -> None:

@@ -82,8 +82,8 @@ def test_chat_needs_a_template() -> None:
 @pytest.mark.parametrize(
     ("name", "end"),
     [
-        ("facts", "A young horse is called a foal.\nThe capital of Venezuela is"),
-        ("arithmetic", "$82 + $11 = $93\n$0 + $7 = $"),
+        ("facts", "A young horse is called a foal.\nThe language spoken in Egypt is"),
+        ("arithmetic", "$22 + $15 = $37\n$1 + $2 = $"),
         (
             "kv-words",
             "> rope is basket, sail is drum, ticket is pepper, teacher is radio, bridge is ship\n"

@@ -35,8 +35,8 @@ def test_names_go_by_capability() -> None:
         "kv-words",
         "kv-ids",
         "open-book",
-        "facts",
         "facts-open-book",
+        "facts",
         "arithmetic",
         "sum-chain",
         "order",
@@ -49,7 +49,7 @@ def test_names_go_by_capability() -> None:
 
 
 def test_capabilities_and_all_stand_for_suites() -> None:
-    assert expand_task_names(["knowledge"]) == ["facts", "facts-open-book"]
+    assert expand_task_names(["knowledge"]) == ["facts"]
     assert expand_task_names(["all"]) == task_names()
     assert expand_task_names(["coherence", "facts", "coherence"]) == [
         "brackets",
@@ -123,9 +123,10 @@ def test_unknown_names() -> None:
 
 def test_a_capability_is_no_task_to_load() -> None:
     with pytest.raises(UserError) as caught:
-        load_task("knowledge")
+        load_task("reasoning")
     assert str(caught.value) == (
-        "'knowledge' stands for several tasks; expected one; load facts or facts-open-book."
+        "'reasoning' stands for all tasks of its kind; expected one; load arithmetic or sum-chain "
+        "or order or two-hop or word-problems."
     )
 
 
@@ -188,7 +189,7 @@ def test_hash_is_as_it_was_before_items_had_clusters() -> None:
 def test_suites_can_be_added_but_not_twice() -> None:
     register_suite("small", "knowledge", lambda seed: small_task(description=f"seed {seed}"))
     assert load_task("small", seed=5).description == "seed 5"
-    assert expand_task_names(["knowledge"]) == ["facts", "facts-open-book", "small"]
+    assert expand_task_names(["knowledge"]) == ["facts", "small"]
     for taken in ("small", "facts", "all", "reasoning"):
         with pytest.raises(ValueError, match=f"The name '{taken}' is taken"):
             register_suite(taken, "knowledge", lambda seed: small_task())

@@ -12,14 +12,19 @@ import pytest
 from layerwise.errors import UserError
 from layerwise.tasks import Item, load_task
 from layerwise.tasks.suites import (
+    arithmetic,
     brackets,
+    facts,
+    facts_open_book,
     kv_ids,
     kv_words,
+    open_book,
     order,
     passage,
     repetition,
     sum_chain,
     two_hop,
+    word_problems,
 )
 from layerwise.tasks.suites._facts_data import all_facts
 
@@ -110,15 +115,18 @@ def test_key_value_answers_are_the_keys_values(name: str, pattern: str) -> None:
 
 def test_kv_ids_has_all_sizes_and_positions_and_no_id_twice() -> None:
     task = load_task("kv-ids")
-    groups = Counter(item.group for item in task.items)
-    assert len(groups) == 9
-    assert max(groups.values()) - min(groups.values()) <= 3
+    assert len({item.group for item in task.items}) == 9
+    places: Counter[tuple[str, int]] = Counter()
     for item in task.items:
-        size, position = re.findall(r"\w+", (item.group or "").replace("pairs", ""))
+        size, _, third, _ = (item.group or "").replace(",", "").split()
         keys = list(pairs_in(item.context or "", r'"(\w+)": "(\w+)"'))
-        place = {"first": 0, "middle": int(size) // 2, "last": int(size) - 1}[position]
+        place = keys.index(item.question.split('"')[1])
+        places[size, place] += 1
         assert len(keys) == int(size)
-        assert keys.index(item.question.split('"')[1]) == place
+        assert ("first", "middle", "last").index(third) == int(3 * place / int(size))
+    for size in ("4", "8", "12"):
+        counts = [places[size, place] for place in range(int(size))]
+        assert max(counts) - min(counts) <= 1
     shown = " ".join(item.context or "" for item in everything("kv-ids"))
     assert max(Counter(re.findall(r"\w{4}", shown)).values()) == 1
 
@@ -248,16 +256,30 @@ def test_passage_rest_goes_on_with_what_the_start_determines() -> None:
 def test_difficulty_is_a_parameter() -> None:
     assert len(pairs_in(kv_words(n_pairs=8).items[0].context or "", r"(\w+) is (\w+)")) == 8
     assert {item.group for item in kv_ids(sizes=(5,)).items} == {
-        "5 pairs, first",
-        "5 pairs, middle",
-        "5 pairs, last",
+        f"5 pairs, {third} third" for third in ("first", "middle", "last")
     }
+    assert all((item.context or "").count(". ") == 5 for item in open_book(n_statements=6).items)
+    assert {len(item.choices) for item in facts(n_options=6).items} == {6}
+    wide = facts_open_book(n_sentences=8).items
+    # Two relations have too few facts with other answers.
+    stated = {item.group: (item.context or "").count(".") for item in wide}
+    assert {group for group, count in stated.items() if count < 8} == {"continent", "weekday"}
+    assert set(stated.values()) <= {6, 7, 8}
+    assert {item.group for item in arithmetic(digits=(3,)).items} == {
+        "3-digit sum",
+        "3-digit difference",
+    }
+    assert max(int(item.answer) for item in word_problems(largest=60).items) > 60
     assert len((order(n_people=5).items[0].context or "").split(".")) == 5
     assert (two_hop(n_chains=6).items[0].context or "").count(" has the ") == 6
     assert len(sum_chain(terms=(6,)).items[0].question.split()) == 11
     assert len(brackets(depth=6).items[0].answer.split()) == 6
     assert len(repetition(length=20, shown=5).items[0].answer.split()) == 15
-    assert len(passage(n_items=8).items) == 8
+    far = passage(n_items=8, n_between=3).items
+    near = passage(n_items=8).items
+    assert all(
+        a.question.count(".") == b.question.count(".") + 3 for a, b in zip(far, near, strict=True)
+    )
 
 
 @pytest.mark.parametrize(
@@ -270,6 +292,31 @@ def test_difficulty_is_a_parameter() -> None:
         (
             lambda: kv_ids(sizes=(4, 40)),
             "Sizes must be from 4 to 16, not (4, 40); choose another value.",
+        ),
+        (
+            lambda: facts_open_book(n_sentences=3),
+            "The context holds 4 to 8 facts, not 3; choose another value.",
+        ),
+        (lambda: facts(n_options=9), "There are 2 to 6 options, not 9; choose another value."),
+        (
+            lambda: open_book(n_statements=3),
+            "There are 4 to 6 statements, not 3; choose another value.",
+        ),
+        (
+            lambda: arithmetic(digits=(0,)),
+            "Digits are 1 to 4, not (0,); choose another value.",
+        ),
+        (
+            lambda: word_problems(largest=4),
+            "The largest number is 5 or more, not 4; choose another value.",
+        ),
+        (
+            lambda: passage(n_between=7),
+            "There are 0 to 6 sentences between, not 7; choose another value.",
+        ),
+        (
+            lambda: sum_chain(terms=(2, 3)),
+            "A chain has 3 to 12 terms, not (2, 3); choose another value.",
         ),
         (
             lambda: brackets(depth=1, n_closed=0),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -24,6 +25,7 @@ from layerwise.tasks.extractors import extractor
 
 NAMES = task_names()
 LOOKED_UP = ("kv-words", "kv-ids", "open-book", "facts-open-book", "two-hop", "order")
+SUMS = ("arithmetic", "sum-chain", "word-problems")
 CORRUPTED = (*LOOKED_UP, "facts", "arithmetic", "sum-chain")
 
 
@@ -34,6 +36,7 @@ def suite(name: str) -> Task:
 
 def test_every_capability_has_suites() -> None:
     assert {suite(name).capability for name in NAMES} == set(CAPABILITIES)
+    assert suite("facts-open-book").capability == "retrieval"
     assert len(NAMES) == 13
 
 
@@ -57,11 +60,12 @@ def test_choices_are_distinct_and_hold_the_answer(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_gold_stands_at_each_position_equally_often(name: str) -> None:
+def test_gold_positions_are_balanced_under_any_limit(name: str) -> None:
     task = suite(name)
-    positions = Counter(item.choices.index(item.answer) for item in task.items)
-    assert max(positions.values()) - min(positions.values()) <= 1
-    assert len(positions) == len(task.items[0].choices)
+    counts = [0] * len(task.items[0].choices)
+    for item in task.items:
+        counts[item.choices.index(item.answer)] += 1
+        assert max(counts) - min(counts) <= 1
     shown = Counter(item.choices.index(item.answer) for item in task.fewshot)
     assert len(shown) == min(len(task.fewshot), len(task.items[0].choices))
 
@@ -102,6 +106,55 @@ def test_fewshot_answers_are_no_answers_of_items(name: str) -> None:
     task = suite(name)
     answers = {item.answer.casefold() for item in task.items}
     assert not answers & {item.answer.casefold() for item in task.fewshot}
+
+
+def test_items_that_ask_for_one_fact_share_a_cluster() -> None:
+    clusters = {name: {item.cluster for item in suite(name).items} for name in NAMES}
+    none = ("kv-words", "kv-ids", "order", "two-hop", "brackets", "repetition", "passage")
+    assert all(clusters[name] == {None} for name in none)
+    assert clusters["facts"] == clusters["facts-open-book"]
+    assert len(clusters["facts"]) == len(suite("facts").items)
+    stories = suite("word-problems").items
+    sums = {item.cluster for item in stories}
+    # Several stories ask for one sum; bare sums are asked once each, and may be the same ones.
+    assert len(sums) < len(stories) / 2
+    assert sums & clusters["arithmetic"]
+    for name in ("arithmetic", "sum-chain"):
+        assert len(clusters[name]) == len(suite(name).items)
+
+
+def test_clusters_name_the_fact() -> None:
+    for name in ("facts", "open-book"):
+        for item in suite(name).items:
+            relation, _, subject = (item.cluster or "").partition(": ")
+            assert (item.cluster is None) == (item.group == "absent")
+            assert subject in item.question
+            assert relation == item.group or name == "open-book"
+    for name, marks in (("arithmetic", "+-"), ("word-problems", "+-"), ("sum-chain", "+")):
+        for item in suite(name).items:
+            numbers = sorted(map(int, re.findall(r"\d+", item.question)))
+            sign = re.findall(r"[+-]", item.cluster or "")[0]
+            assert sign in marks
+            assert sorted(map(int, re.findall(r"\d+", item.cluster or ""))) == numbers
+
+
+@pytest.mark.parametrize("name", ["facts", "facts-open-book", *SUMS])
+def test_each_option_of_a_block_is_right_once(name: str) -> None:
+    """So nothing that goes by the options' texts can be right more than once in four."""
+    items = suite(name).items
+    for start in range(0, len(items), 4):
+        block = items[start : start + 4]
+        (options,) = {frozenset(item.choices) for item in block}
+        assert {item.answer for item in block} == options
+
+
+def test_beginnings_of_facts_are_like_the_rest() -> None:
+    groups = [item.group for item in suite("facts").items]
+    assert len(set(groups[:48])) >= 9
+    shares = Counter(groups)
+    for limit in (100, 200):
+        for group, count in Counter(groups[:limit]).items():
+            assert abs(count - limit * shares[group] / len(groups)) <= 8
 
 
 @pytest.mark.parametrize("name", CORRUPTED)

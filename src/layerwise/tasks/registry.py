@@ -135,7 +135,9 @@ def load_task(
             return take(load(name_or_path, seed, fewshot), limit)
     if name_or_path in CAPABILITIES or name_or_path == "all":
         suites = " or ".join(_expand(name_or_path, TEXT))
-        raise UserError(f"{name_or_path!r} stands for several tasks; expected one; load {suites}.")
+        raise UserError(
+            f"{name_or_path!r} stands for all tasks of its kind; expected one; load {suites}."
+        )
     raise unknown_name("task", name_or_path, _known())
 
 

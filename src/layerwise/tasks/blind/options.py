@@ -70,16 +70,17 @@ def options_of(task: Task) -> Options:
             )
     most = max(len(item.choices) for item in items)
     offered = np.array([[place < len(item.choices) for place in range(most)] for item in items])
+    gold = np.array([item.choices.index(item.answer) for item in items])
     jitter = np.zeros(offered.shape)
     jitter[offered] = [_hashed(item.id, choice) for item in items for choice in item.choices]
     return Options(
         items=tuple(item.id for item in items),
         texts=tuple(item.choices for item in items),
         contexts=tuple(item.context for item in items),
-        gold=np.array([item.choices.index(item.answer) for item in items]),
+        gold=gold,
         offered=offered,
         jitter=jitter,
-        quarter=_quarters(items),
+        quarter=_quarters(items, gold),
     )
 
 
@@ -87,16 +88,23 @@ def _hashed(*texts: str) -> float:
     return zlib.crc32("\0".join(texts).encode("utf-8", "surrogatepass")) / 2**32
 
 
-def _quarters(items: Sequence[Item]) -> Int[np.ndarray, " items"]:
-    """Quarters of like size, drawn by the items' ids; what belongs together stays together."""
+def _quarters(items: Sequence[Item], gold: Int[np.ndarray, " items"]) -> Int[np.ndarray, " items"]:
+    """Quarters of like size, drawn by the items' ids; what belongs together stays together.
+
+    Gold positions are as frequent in each: where they are balanced in all items, a position that
+    is frequent in one half would be rare in the other, and a guesser that is tuned on the first
+    worse than chance on the second.
+    """
     groups: dict[int, list[int]] = {}
     for index, root in enumerate(_roots(items)):
         groups.setdefault(root, []).append(index)
-    quarter, sizes = np.zeros(len(items), dtype=int), [0] * 4
+    quarter = np.zeros(len(items), dtype=int)
+    taken = np.zeros((4, int(gold.max()) + 1), dtype=int)
     for group in sorted(groups.values(), key=lambda group: _hashed(items[group[0]].id)):
-        smallest = sizes.index(min(sizes))
+        alike = taken[:, gold[group]].sum(axis=1)
+        smallest = int(np.lexsort((taken.sum(axis=1), alike))[0])
         quarter[group] = smallest
-        sizes[smallest] += len(group)
+        np.add.at(taken[smallest], gold[group], 1)
     return quarter
 
 
@@ -121,13 +129,20 @@ def _same_cluster(items: Sequence[Item]) -> list[list[int]]:
 
 
 def _same_options(items: Sequence[Item]) -> list[list[int]]:
-    """Items that share all options and have different answers.
+    """Of items that share all options, runs in which no answer comes twice.
 
-    Whoever knows the answers to all but one of them knows the last one's, too. Where answers
-    repeat ("yes" or "no" in a whole file) they are items like any others.
+    Whoever knows the answers to all but one of such a run knows the last one's, too.
     """
-    groups = _grouped([frozenset(item.choices) for item in items])
-    return [group for group in groups if len({items[one].answer for one in group}) == len(group)]
+    runs: list[list[int]] = []
+    for group in _grouped([frozenset(item.choices) for item in items]):
+        answers: set[str] = set()
+        for index in group:
+            if not answers or items[index].answer in answers:
+                answers = set()
+                runs.append([])
+            runs[-1].append(index)
+            answers.add(items[index].answer)
+    return runs
 
 
 def _grouped(keys: Sequence[Hashable]) -> list[list[int]]:

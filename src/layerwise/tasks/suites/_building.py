@@ -1,4 +1,4 @@
-"""What all suites are built with: seeded draws, balanced gold positions, chance levels.
+"""What all suites are built with: seeded draws, balanced options and positions, chance levels.
 
 What is asked is told by the suites themselves.
 """
@@ -21,6 +21,10 @@ from layerwise.tasks.items import Item
 T = TypeVar("T")
 
 N_ITEMS = 200
+_MOST_MISSES = 5000
+"""After so many drafts in vain in a row there are no more different questions."""
+_TRIES = 50
+"""After so many blocks in vain the next kind of question has its turn."""
 
 
 def generator(seed: int, name: str) -> np.random.Generator:
@@ -70,32 +74,90 @@ def distinct(
     """
     seen = {key(item) for item in taken}
     drafts: list[Item] = []
-    for _ in range(1000 * count):
-        if len(drafts) == count:
-            return drafts
+    misses = 0
+    while len(drafts) < count and misses < _MOST_MISSES:
         draft = make(len(drafts))
+        misses += 1
         if key(draft) not in seen and len(set(draft.choices)) == len(draft.choices):
             seen.add(key(draft))
             drafts.append(draft)
-    raise UserError(
-        f"Only {len(drafts)} different questions were found, not {count}; ask for fewer items or "
-        "for more difficult ones."
-    )
+            misses = 0
+    if len(drafts) == count:
+        return drafts
+    raise _too_few(len(drafts), count)
+
+
+def turned_over(
+    make: Callable[[int], Sequence[Item]],
+    count: int,
+    taken: Collection[Item] = (),
+    key: Callable[[Item], Hashable] = lambda item: (item.context, item.question),
+) -> list[Item]:
+    """``count`` drafts in blocks that turn one set of options over: each is right once.
+
+    So no rule that goes by the options' texts alone is right more often than by chance, neither
+    in a whole suite nor in its first few blocks.
+
+    Args:
+        make: draws a block; gets the number of blocks so far, more where a kind of question has
+            run out; an empty block where what it drew cannot be asked.
+        count: how many; the last block is cut.
+        taken: drafts that must not come again.
+        key: what makes two drafts the same question.
+
+    Raises:
+        UserError: the suite's parameters do not allow so many different questions.
+    """
+    seen = {key(item) for item in taken}
+    drafts: list[Item] = []
+    turn = misses = 0
+    while len(drafts) < count:
+        block = make(turn)
+        keys = {key(item) for item in block}
+        if block and len(keys) == len(block) and seen.isdisjoint(keys):
+            seen |= keys
+            drafts += block
+            turn, misses = turn + 1, 0
+            continue
+        misses += 1
+        turn += misses % _TRIES == 0
+        if misses == _MOST_MISSES:
+            raise _too_few(len(drafts), count)
+    return drafts[:count]
+
+
+def spread(rng: np.random.Generator, kinds: Sequence[Sequence[T]]) -> list[T]:
+    """All values of several kinds, mixed so that each kind has its share of every beginning."""
+    placed = [
+        ((index + float(rng.random())) / len(values), number, index)
+        for number, values in enumerate(kinds)
+        for index in range(len(values))
+    ]
+    return [kinds[number][index] for _, number, index in sorted(placed)]
 
 
 def settle(rng: np.random.Generator, name: str, drafts: Sequence[Item]) -> tuple[Item, ...]:
-    """Give drafts their ids and put the gold option at each position equally often.
+    """Give drafts their ids, and their options a random order with balanced gold positions.
+
+    In every beginning of the items, of those with equally many options, no two positions differ
+    by more than one in how often the gold option stands there.
 
     Args:
-        rng: decides which item gets which position.
+        rng: decides the orders.
         name: what ids begin with.
         drafts: items whose first choice is the gold one.
     """
-    turns = rng.permutation(len(drafts))
-    return tuple(
-        replace(draft, id=f"{name}/{index:04d}", choices=_placed(draft.choices, int(turn)))
-        for index, (draft, turn) in enumerate(zip(drafts, turns, strict=True))
-    )
+    left: dict[int, list[int]] = {}
+    items = []
+    for index, draft in enumerate(drafts):
+        gold, *wrong = draft.choices
+        n = len(draft.choices)
+        if not left.get(n):
+            left[n] = draw(rng, range(n), n)
+        place, mixed = left[n].pop(), draw(rng, wrong, n - 1)
+        choices = (*mixed[:place], gold, *mixed[place:])
+        items.append(replace(draft, id=f"{name}/{index:04d}", choices=choices))
+    return tuple(items)
 
 
 def chance(items: Sequence[Item], generate: float) -> Mapping[str, float]:
@@ -126,10 +188,11 @@ def require(condition: bool, what: str) -> None:
         raise UserError(f"{what}; choose another value.")
 
 
-def _placed(choices: tuple[str, ...], turn: int) -> tuple[str, ...]:
-    gold, *others = choices
-    position = turn % len(choices)
-    return (*others[:position], gold, *others[position:])
+def _too_few(found: int, wanted: int) -> UserError:
+    return UserError(
+        f"Only {found} different questions were found, not {wanted}; ask for fewer items or "
+        "for more difficult ones."
+    )
 
 
 @cache

@@ -33,6 +33,11 @@ class Fact:
     aliases: tuple[str, ...] = ()
 
     @property
+    def name(self) -> str:
+        """What items that ask for it have as their cluster."""
+        return f"{self.relation}: {self.subject}"
+
+    @property
     def question(self) -> str:
         """The sentence up to where the answer stands."""
         return self.cloze.format(subject=self.subject)
@@ -73,19 +78,62 @@ def fewshot_pool(
     ]
 
 
-def others(rng: np.random.Generator, fact: Fact, facts: Sequence[Fact], count: int) -> list[Fact]:
-    """Facts of the same relation with different answers, all wrong for ``fact``.
+def option_groups(rng: np.random.Generator, facts: Sequence[Fact], size: int) -> list[list[Fact]]:
+    """Facts of one relation in groups of different answers, in random order.
 
-    Subjects with as many words as ``fact`` has come first where there are enough of them,
-    and the one closest in length is put first: it makes the corruption.
+    Asked with the group's answers as options, each of them is right once. Answers that many
+    facts share come first, so that few facts are left over; then facts whose subjects have as
+    many words. Facts for which no group is left are not asked.
     """
-    wrong = [one for one in facts if one.relation == fact.relation]
-    wrong = [one for one in wrong if one.answer not in (fact.answer, *fact.aliases)]
-    wrong = [one for one in wrong if fact.answer not in one.aliases and one != fact]
-    mixed = draw(rng, wrong, len(wrong))
-    mixed.sort(key=lambda one: len(one.subject.split()) != len(fact.subject.split()))
-    chosen = list({one.answer: one for one in reversed(mixed)}.values())
-    chosen.sort(key=mixed.index)
-    chosen = chosen[:count]
-    chosen.sort(key=lambda one: abs(len(one.subject) - len(fact.subject)))
-    return chosen
+    left: dict[str, list[Fact]] = {}
+    for fact in draw(rng, facts, len(facts)):
+        left.setdefault(fact.answer, []).append(fact)
+    groups = []
+    while len(left) >= size:
+        first = max(left.values(), key=len)[-1]
+        group = [first]
+        ranked = sorted(left, key=lambda answer: _rank(left[answer], first))
+        for answer in ranked:
+            if len(group) < size and not any(_clash(left[answer][-1], one) for one in group):
+                group.append(left[answer][-1])
+        if len(group) < size:
+            del left[first.answer]
+            continue
+        groups.append(group)
+        for fact in group:
+            left[fact.answer].pop()
+            if not left[fact.answer]:
+                del left[fact.answer]
+    return draw(rng, groups, len(groups))
+
+
+def different(rng: np.random.Generator, facts: Sequence[Fact], count: int) -> list[Fact]:
+    """Random facts with different answers, in random order."""
+    chosen: list[Fact] = []
+    for fact in draw(rng, facts, len(facts)):
+        if len(chosen) < count and not any(_clash(fact, one) for one in chosen):
+            chosen.append(fact)
+    # Common answers are drawn early; the order must not tell them.
+    return draw(rng, chosen, len(chosen))
+
+
+def closest(fact: Fact, facts: Sequence[Fact]) -> Fact:
+    """Of other facts the one whose subject is most like it in words and length."""
+    return min(
+        (one for one in facts if one != fact),
+        key=lambda one: (_words(one) != _words(fact), abs(len(one.subject) - len(fact.subject))),
+    )
+
+
+def _rank(facts: Sequence[Fact], first: Fact) -> tuple[int, bool]:
+    return -len(facts), _words(facts[-1]) != _words(first)
+
+
+def _words(fact: Fact) -> int:
+    return len(fact.subject.split())
+
+
+def _clash(one: Fact, other: Fact) -> bool:
+    """Whether an answer to one fact is an answer to the other, too."""
+    mine, theirs = {one.answer, *one.aliases}, {other.answer, *other.aliases}
+    return bool(mine & theirs)

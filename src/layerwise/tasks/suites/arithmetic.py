@@ -5,7 +5,9 @@ Sums told as stories are in ``word_problems``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -14,39 +16,55 @@ from layerwise.tasks.suites._building import (
     N_ITEMS,
     chance,
     commonest_answer,
-    distinct,
     draw,
     generator,
     require,
     settle,
+    turned_over,
 )
+from layerwise.tasks.suites._sums import chain, near, pair, span, spread_out, value, written
 from layerwise.tasks.task import GenerateSpec, Task, Template
 
 # Many tokenizers make a token of its own of a space before a digit, and then all answers
 # would begin alike; sums of money have their digits right after the sign.
 _TEMPLATE = Template(answer_cue=" = $", delimiter="", separator="\n")
 _GENERATE = GenerateSpec(("\n",), 6, "integer")
-_KINDS = ((1, "+"), (2, "-"), (1, "-"), (2, "+"))
 
 
-def arithmetic(seed: int = 0, *, n_items: int = N_ITEMS, n_fewshot: int = 4) -> Task:
-    """Sums and differences of two numbers of one or two digits; the group says which.
+def arithmetic(
+    seed: int = 0,
+    *,
+    digits: Sequence[int] = (1, 2),
+    n_items: int = N_ITEMS,
+    n_fewshot: int = 4,
+) -> Task:
+    """Sums and differences of two numbers of equally many digits; the group says which.
+
+    The items come in blocks of four with the same options, each of them right once.
 
     Args:
         seed: decides the numbers.
-        n_items: number of items; the four groups take turns.
-        n_fewshot: number of few-shot examples, the groups in the same turn.
+        digits: how many digits the numbers have, from 1 to 4; more is harder.
+        n_items: number of items; the kinds take turns, but there are few one-digit sums.
+        n_fewshot: number of few-shot examples, the kinds in the same turn.
     """
+    require(set(digits) <= {1, 2, 3, 4} and bool(digits), f"Digits are 1 to 4, not {digits}")
     rng = generator(seed, "arithmetic")
+    kinds = [(n, "+-"[(index + turn) % 2]) for turn in (0, 1) for index, n in enumerate(digits)]
 
-    def make(index: int) -> Item:
-        return _two_numbers(rng, *_KINDS[index % len(_KINDS)])
+    def make(turn: int) -> list[Item]:
+        n, sign = kinds[turn % len(kinds)]
+        low, high = span(n)
+        numbers = sorted((int(one) for one in rng.integers(low, high, 2)), reverse=True)
+        start = value(numbers, sign)
+        group = f"{n}-digit {'sum' if sign == '+' else 'difference'}"
+        if n == 1:
+            options = spread_out(rng, start, range(19 if sign == "+" else 10))
+        else:
+            options = near(rng, start, lambda answer: pair(rng, n, sign, answer) is not None)
+        return _block(rng, options, lambda answer: pair(rng, n, sign, answer), sign, group)
 
-    examples = distinct(make, n_fewshot, key=_unordered)
-    drafts = distinct(make, n_items, examples, key=_unordered)
-    return _task(
-        rng, "arithmetic", "sums and differences of one- and two-digit numbers", drafts, examples
-    )
+    return _task(rng, "arithmetic", "sums and differences of two numbers", make, n_items, n_fewshot)
 
 
 def sum_chain(
@@ -58,101 +76,103 @@ def sum_chain(
 ) -> Task:
     """Sums of several one-digit numbers; the group is their number.
 
+    The items come in blocks of four with the same options, each of them right once. In every
+    other pair of blocks the options begin with different digits as far as sums allow, in the
+    rest they are at most 4 apart from one of them.
+
     Args:
         seed: decides the numbers.
         terms: how many numbers are added, taken in turn; more is harder.
         n_items: number of items.
         n_fewshot: number of few-shot examples.
     """
-    require(min(terms) >= 3, f"A chain has at least 3 terms, not {min(terms)}")
+    require(min(terms) >= 3 and max(terms) <= 12, f"A chain has 3 to 12 terms, not {terms}")
     rng = generator(seed, "sum-chain")
 
-    def make(index: int) -> Item:
-        numbers = [int(number) for number in rng.integers(1, 10, terms[index % len(terms)])]
-        return _item(rng, numbers, "+", f"{len(numbers)} terms")
+    def make(turn: int) -> list[Item]:
+        n = terms[turn % len(terms)]
+        start = int(rng.integers(1, 10, n).sum())
+        if turn // len(terms) % 2:
+            options = near(rng, start, lambda answer: n <= answer <= 9 * n, step=1)
+        else:
+            options = spread_out(rng, start, range(n, 9 * n + 1))
+        return _block(rng, options, lambda answer: chain(rng, n, answer), "+", f"{n} terms")
 
-    examples = distinct(make, n_fewshot, key=_unordered)
-    drafts = distinct(make, n_items, examples, key=_unordered)
-    return _task(rng, "sum-chain", "sums of several one-digit numbers", drafts, examples)
+    return _task(rng, "sum-chain", "sums of several one-digit numbers", make, n_items, n_fewshot)
 
 
 def _task(
     rng: np.random.Generator,
     name: str,
     description: str,
-    drafts: list[Item],
-    examples: list[Item],
+    make: Callable[[int], list[Item]],
+    n_items: int,
+    n_fewshot: int,
 ) -> Task:
-    items = settle(rng, name, drafts)
+    examples: list[Item] = []
+    for turn in range(n_fewshot):
+        one = partial(_first_of, make, turn)
+        examples += turned_over(one, 1, examples, _fact)
+    drafts = turned_over(make, n_items, examples, _fact)
+    items = settle(rng, name, [_corrupted(rng, draft) for draft in drafts])
     return Task(
         name=name,
         capability="reasoning",
         description=description,
         items=items,
-        fewshot=settle(rng, f"{name}/fewshot", examples),
+        fewshot=settle(rng, f"{name}/fewshot", [_corrupted(rng, one) for one in examples]),
         generate=_GENERATE,
         chance=chance(items, commonest_answer(items)),
         template=_TEMPLATE,
     )
 
 
-def _two_numbers(rng: np.random.Generator, digits: int, sign: str) -> Item:
-    low, high = (0, 10) if digits == 1 else (10, 100)
-    first, second = (int(number) for number in rng.integers(low, high, 2))
-    if sign == "-":
-        first, second = max(first, second), min(first, second)
-    kind = "sum" if sign == "+" else "difference"
-    return _item(rng, [first, second], sign, f"{digits}-digit {kind}")
+def _first_of(make: Callable[[int], list[Item]], turn: int, misses: int) -> list[Item]:
+    return make(turn + misses)[:1]
 
 
-def _item(rng: np.random.Generator, numbers: list[int], sign: str, group: str) -> Item:
-    answer = _value(numbers, sign)
+def _fact(item: Item) -> str | None:
+    """3 + 4 and 4 + 3 are one question."""
+    return item.cluster
+
+
+def _block(
+    rng: np.random.Generator,
+    options: Sequence[int],
+    numbers: Callable[[int], list[int] | None],
+    sign: str,
+    group: str,
+) -> list[Item]:
+    """An item for each option, in random order; none if there are too few options."""
+    asked = [numbers(answer) for answer in draw(rng, options, len(options))]
+    return [_item(one, options, sign, group) for one in asked if one] * (len(options) == 4)
+
+
+def _item(numbers: list[int], options: Sequence[int], sign: str, group: str) -> Item:
+    answer = value(numbers, sign)
     return Item(
         id="",
-        question=_written(numbers, sign),
+        question=f" {sign} ".join(f"${number}" for number in numbers),
         answer=str(answer),
-        choices=(str(answer), *_near(rng, answer)),
-        corruption=_corruption(rng, numbers, sign),
+        choices=tuple(map(str, (answer, *(one for one in options if one != answer)))),
         group=group,
+        cluster=written(numbers, sign),
     )
 
 
-def _unordered(item: Item) -> str:
-    """3 + 4 and 4 + 3 are one fact; in differences the larger number is first anyway."""
-    return " ".join(sorted(item.question.split()))
-
-
-def _written(numbers: Sequence[int], sign: str) -> str:
-    return f" {sign} ".join(f"${number}" for number in numbers)
-
-
-def _value(numbers: Sequence[int], sign: str) -> int:
-    return sum(numbers) if sign == "+" else numbers[0] - sum(numbers[1:])
-
-
-def _near(rng: np.random.Generator, answer: int) -> list[str]:
-    """Three wrong answers close by.
-
-    Those with another first digit are preferred: what reads only the first token can use
-    the item then.
-    """
-    step = 1 if answer < 20 else 10
-    offsets = [sign * step * size for size in (1, 2, 3, 4) for sign in (1, -1)]
-    values = [str(answer + offset) for offset in draw(rng, offsets, 8) if answer + offset >= 0]
-    values.sort(key=lambda value: (value[0] == str(answer)[0], len(value) != len(str(answer))))
-    return values[:3]
-
-
-def _corruption(rng: np.random.Generator, numbers: list[int], sign: str) -> Corruption:
-    """One other operand of as many digits, so that the answer begins differently if it can."""
-    answer = _value(numbers, sign)
-    low, high = (0, 10) if max(numbers) < 10 else (10, 100)
+def _corrupted(rng: np.random.Generator, item: Item) -> Item:
+    """With one other operand of as many digits, so that the answer begins differently if it can."""
+    sign = item.question.split()[1]
+    numbers = [int(number.strip("$")) for number in item.question.split()[::2]]
+    answer = value(numbers, sign)
+    low, high = span(len(str(max(numbers))))
     twins = [
-        [*numbers[:place], other, *numbers[place + 1 :]]
-        for place in range(len(numbers))
-        for other in range(low, high)
+        [*numbers[:at], other, *numbers[at + 1 :]]
+        for at in range(len(numbers))
+        for other in (range(low, high) if high <= 100 else map(int, rng.integers(low, high, 50)))
     ]
-    valid = [twin for twin in twins if _value(twin, sign) >= 0 and _value(twin, sign) != answer]
+    valid = [twin for twin in twins if value(twin, sign) >= 0 and value(twin, sign) != answer]
     mixed = draw(rng, valid, len(valid))
-    chosen = min(mixed, key=lambda twin: str(_value(twin, sign))[0] == str(answer)[0])
-    return Corruption(_written(chosen, sign), str(_value(chosen, sign)))
+    chosen = min(mixed, key=lambda twin: str(value(twin, sign))[0] == str(answer)[0])
+    question = f" {sign} ".join(f"${number}" for number in chosen)
+    return replace(item, corruption=Corruption(question, str(value(chosen, sign))))

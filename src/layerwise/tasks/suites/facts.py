@@ -1,4 +1,4 @@
-"""Knowledge suites: facts from memory, and the same facts with the book open.
+"""Facts from memory, which are knowledge, and the same facts with the book open: retrieval.
 
 Facts that contradict the world are in ``open_book``.
 """
@@ -18,22 +18,33 @@ from layerwise.tasks.suites._building import (
     generator,
     require,
     settle,
+    spread,
 )
-from layerwise.tasks.suites._facts_data import Fact, all_facts, fewshot_pool, others
+from layerwise.tasks.suites._facts_data import (
+    Fact,
+    all_facts,
+    closest,
+    fewshot_pool,
+    option_groups,
+)
 from layerwise.tasks.task import GenerateSpec, Task, Template
 
 FEWSHOT_RELATIONS = ("capital", "opposite", "past", "symbol", "young")
 _TEMPLATE = Template(answer_end=".", separator="\n", context_end=" ")
 _GENERATE = GenerateSpec((".", ",", "\n"), 8, "first_line")
+_MOST_SENTENCES = 8
 
 
-def facts(seed: int = 0) -> Task:
+def facts(seed: int = 0, *, n_options: int = 4) -> Task:
     """Facts from memory: capitals, languages, opposites, colors and others.
 
+    The items come in blocks of one relation with the same options, each of them right once.
+
     Args:
-        seed: decides the order, the distractors and which facts are few-shot examples.
+        seed: decides the order, the options and which facts are few-shot examples.
+        n_options: options of an item, from 2 to 6; more is harder.
     """
-    items, fewshot = _paired(seed, 0, "facts", "facts-open-book")
+    items, fewshot = _paired(seed, n_options, 0, "facts", "facts-open-book")
     return Task(
         name="facts",
         capability="knowledge",
@@ -46,64 +57,86 @@ def facts(seed: int = 0) -> Task:
     )
 
 
-def facts_open_book(seed: int = 0, *, n_sentences: int = 3) -> Task:
+def facts_open_book(seed: int = 0, *, n_options: int = 4, n_sentences: int = 4) -> Task:
     """The same facts, each stated in the context among others of its kind.
 
     Item by item the pair of ``facts`` with the same choices, so that the difference between
-    the two is what retrieval adds (Song et al. 2025, arXiv:2510.02091, on retrieval
-    augmentation); who knows the fact does not need the book.
+    the two under one intervention is what the passage protects (Song et al. 2025,
+    arXiv:2510.02091, on retrieval augmentation); who knows the fact does not need the book.
 
     Args:
-        seed: as for ``facts``; pairs go together for the same seed only.
-        n_sentences: facts in the context, the one that is asked included; from 2 to 4.
+        seed: as for ``facts``; pairs go together for the same seed and ``n_options`` only.
+        n_options: as for ``facts``; the context states every option.
+        n_sentences: facts in the context, from ``n_options`` to 8, or as many as the relation
+            has; more is harder.
     """
-    require(2 <= n_sentences <= 4, f"The context holds 2 to 4 facts, not {n_sentences}")
-    items, fewshot = _paired(seed, n_sentences, "facts-open-book", "facts")
+    require(
+        n_options <= n_sentences <= _MOST_SENTENCES,
+        f"The context holds {n_options} to {_MOST_SENTENCES} facts, not {n_sentences}",
+    )
+    items, fewshot = _paired(seed, n_options, n_sentences, "facts-open-book", "facts")
     # A guesser may take an answer from the context or the relation's commonest one.
-    guess = max(1 / n_sentences, commonest_answer(items))
+    stated = float(np.mean([1 / f"{item.context} ".count(". ") for item in items]))
     return Task(
         name="facts-open-book",
-        capability="knowledge",
+        capability="retrieval",
         description="the same facts as in 'facts', each stated in the context among others",
         items=items,
         fewshot=fewshot,
         generate=_GENERATE,
-        chance=chance(items, guess),
+        chance=chance(items, max(stated, commonest_answer(items))),
         template=_TEMPLATE,
     )
 
 
 def _paired(
-    seed: int, n_sentences: int, name: str, twin: str
+    seed: int, n_options: int, n_sentences: int, name: str, twin: str
 ) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
     """Items and few-shot examples; the draws do not depend on whether the book is open."""
+    require(2 <= n_options <= 6, f"There are 2 to 6 options, not {n_options}")
     rng, order = generator(seed, "facts"), generator(seed, "facts-open-book")
     known = all_facts()
-    pool = fewshot_pool(rng, known, FEWSHOT_RELATIONS, 4)
+    pool = fewshot_pool(rng, known, FEWSHOT_RELATIONS, max(4, n_options))
     shown = [fact for group in pool for fact in group]
-    asked = [fact for fact in draw(rng, known, len(known)) if fact not in shown]
-    drafts = [_item(order, [fact, *others(rng, fact, asked, 3)], n_sentences) for fact in asked]
-    examples = [_item(order, group, n_sentences) for group in pool]
+    relations = dict.fromkeys(fact.relation for fact in known)
+    kinds = {
+        name: [fact for fact in known if fact.relation == name and fact not in shown]
+        for name in relations
+    }
+    groups = spread(rng, [option_groups(rng, kind, n_options) for kind in kinds.values()])
+    drafts = [
+        _item(order, fact, group, kinds[fact.relation], n_sentences)
+        for group in groups
+        for fact in draw(rng, group, n_options)
+    ]
+    examples = [_item(order, group[0], group[:n_options], group, n_sentences) for group in pool]
     items = settle(rng, name, drafts)
-    paired = tuple(_with_pair(item, f"{twin}/{index:04d}") for index, item in enumerate(items))
+    paired = tuple(replace(item, pair=f"{twin}/{index:04d}") for index, item in enumerate(items))
     return paired, settle(rng, f"{name}/fewshot", examples)
 
 
-def _item(order: np.random.Generator, group: Sequence[Fact], n_sentences: int) -> Item:
-    fact, other = group[0], group[1]
-    stated = draw(order, group[:n_sentences], n_sentences)
-    context = " ".join(one.sentence() for one in stated) or None
+def _item(
+    order: np.random.Generator,
+    fact: Fact,
+    group: Sequence[Fact],
+    kind: Sequence[Fact],
+    n_sentences: int,
+) -> Item:
+    other = closest(fact, group)
+    context = None
+    if n_sentences:
+        taken = {one.answer for one in group}
+        more = [one for one in draw(order, kind, len(kind)) if one.answer not in taken]
+        stated = [*group, *more][:n_sentences]
+        context = " ".join(one.sentence() for one in draw(order, stated, len(stated)))
     return Item(
         id="",
         question=fact.question,
         answer=fact.answer,
-        choices=tuple(one.answer for one in group),
+        choices=(fact.answer, *(one.answer for one in group if one != fact)),
         context=context,
         aliases=fact.aliases,
         corruption=Corruption(other.question, other.answer, context),
         group=fact.relation,
+        cluster=fact.name,
     )
-
-
-def _with_pair(item: Item, pair: str) -> Item:
-    return replace(item, pair=pair)

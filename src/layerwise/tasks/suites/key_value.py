@@ -23,7 +23,7 @@ from layerwise.tasks.suites._building import (
 )
 from layerwise.tasks.task import GenerateSpec, Task, Template
 
-_POSITIONS = ("first", "middle", "last")
+_THIRDS = ("first", "middle", "last")
 
 
 def kv_words(
@@ -72,7 +72,8 @@ def kv_ids(
     """Pairs of random hexadecimal identifiers, one looked up, over sizes and positions.
 
     A small sibling of the key-value task of "Lost in the Middle" (Liu et al. 2023,
-    arXiv:2307.03172, section 3). An item's group is its size and where the key stands.
+    arXiv:2307.03172, section 3). Every place is asked equally often; an item's group is its size
+    and the third of the context in which its key stands.
 
     Args:
         seed: decides identifiers and what is asked.
@@ -87,13 +88,18 @@ def kv_ids(
     rng = generator(seed, "kv-ids")
     used: set[str] = set()
 
-    def make(index: int, size: int) -> Item:
-        position = _POSITIONS[index // len(sizes) % len(_POSITIONS)]
-        return _id_item(rng, size, position, digits, used)
+    left: dict[int, list[int]] = {}
 
-    examples = [make(index * len(sizes), min(sizes)) for index in range(n_fewshot)]
-    drafts = [make(index, sizes[index % len(sizes)]) for index in range(n_items)]
-    items = settle(rng, "kv-ids", [drafts[index] for index in rng.permutation(n_items)])
+    def make(size: int) -> Item:
+        # All places of a size have their turn before one comes again.
+        if not left.get(size):
+            left[size] = draw(rng, range(size), size)
+        return _id_item(rng, size, left[size].pop(), digits, used)
+
+    examples = [make(min(sizes)) for _ in range(n_fewshot)]
+    left.clear()
+    drafts = [make(sizes[index % len(sizes)]) for index in range(n_items)]
+    items = settle(rng, "kv-ids", drafts)
     return Task(
         name="kv-ids",
         capability="retrieval",
@@ -126,12 +132,9 @@ def _word_item(rng: np.random.Generator, chosen: Sequence[str]) -> Item:
     )
 
 
-def _id_item(
-    rng: np.random.Generator, size: int, position: str, digits: int, used: set[str]
-) -> Item:
+def _id_item(rng: np.random.Generator, size: int, asked: int, digits: int, used: set[str]) -> Item:
     keys = _identifiers(rng, size, digits, used)
     values = _identifiers(rng, size, digits, used)
-    asked = {"first": 0, "middle": size // 2, "last": size - 1}[position]
     others = draw(rng, [index for index in range(size) if index != asked], 3)
     context = ", ".join(f'"{key}": "{value}"' for key, value in zip(keys, values, strict=True))
     return Item(
@@ -141,7 +144,7 @@ def _id_item(
         choices=tuple(values[index] for index in (asked, *others)),
         context=context,
         corruption=Corruption(f'"{keys[others[0]]}": "', values[others[0]], context),
-        group=f"{size} pairs, {position}",
+        group=f"{size} pairs, {_THIRDS[3 * asked // size]} third",
     )
 
 

@@ -6,6 +6,7 @@ True facts in a context are in ``facts``; pairs of keys and values in ``key_valu
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -17,15 +18,16 @@ from layerwise.tasks.suites._building import (
     draw,
     generator,
     halves,
+    require,
     settle,
     words,
 )
-from layerwise.tasks.suites._facts_data import Fact, all_facts, fewshot_pool, others
+from layerwise.tasks.suites._facts_data import Fact, all_facts, different, fewshot_pool
 from layerwise.tasks.task import GenerateSpec, Task, Template
 
-_STATED = 3
 _RELATIONS = ("capital", "opposite", "past", "color", "currency")
-_FEWSHOT_RELATIONS = _RELATIONS[:_STATED]
+_FEWSHOT_RELATIONS = _RELATIONS[:2]
+_MOST = 6
 _MADE_UP = (
     ("The mayor of {place} is", "names"),
     ("The symbol of {place} is the", "nouns"),
@@ -35,32 +37,33 @@ _ONSETS = ("Bal", "Dro", "Fen", "Gor", "Kel", "Lum", "Mor", "Nav", "Pel", "Quor"
 _ENDINGS = ("adia", "bury", "don", "ester", "folk", "gard", "holm", "ia", "mar", "vania")
 
 
-def open_book(seed: int = 0, *, n_items: int = N_ITEMS) -> Task:
+def open_book(seed: int = 0, *, n_statements: int = 4, n_items: int = N_ITEMS) -> Task:
     """Facts in the context that contradict the world, or that the world does not have.
 
-    Half of the items state false facts about real things and have the true answer among the
-    choices (group ``contradicts``); half are about made-up places (group ``absent``).
+    Half of the items state false facts of one relation about real things and have the true
+    answer among the choices, which the context states of something else (group
+    ``contradicts``); half are about made-up places (group ``absent``). The context states every
+    option, and all are of one kind.
 
     Args:
         seed: decides the facts and what is asked.
+        n_statements: statements in the context, from 4 to 6; more is harder.
         n_items: number of items.
     """
+    require(4 <= n_statements <= _MOST, f"There are 4 to {_MOST} statements, not {n_statements}")
     rng = generator(seed, "open-book")
     known = all_facts()
-    pool = fewshot_pool(rng, known, _FEWSHOT_RELATIONS, _STATED + 1)
+    pool = fewshot_pool(rng, known, _FEWSHOT_RELATIONS, n_statements)
     kept = [fact for group in pool for fact in group]
-    free = {name: [f for f in known if f.relation == name and f not in kept] for name in _RELATIONS}
+    free = [[f for f in known if f.relation == name and f not in kept] for name in _RELATIONS]
     shown, asked = _made_up_words(rng)
-    examples = [
-        _contradicting(rng, dict(zip(_FEWSHOT_RELATIONS, pool, strict=True)), relation)
-        for relation in _FEWSHOT_RELATIONS[:2]
-    ]
-    examples.append(_made_up(rng, shown))
+    examples = [_contradicting(rng, group, n_statements) for group in pool]
+    examples.append(_made_up(rng, shown, n_statements))
 
     def make(index: int) -> Item:
         if index % 2:
-            return _made_up(rng, asked)
-        return _contradicting(rng, free, draw(rng, _RELATIONS, 1)[0])
+            return _made_up(rng, asked, n_statements)
+        return _contradicting(rng, draw(rng, free, 1)[0], n_statements)
 
     items = settle(rng, "open-book", distinct(make, n_items, key=lambda item: item.question))
     return Task(
@@ -71,54 +74,50 @@ def open_book(seed: int = 0, *, n_items: int = N_ITEMS) -> Task:
         fewshot=settle(rng, "open-book/fewshot", examples),
         generate=GenerateSpec((".", ",", "\n"), 8, "first_line"),
         # Without the look-up, one of the answers in the context is the best guess.
-        chance=chance(items, 1 / _STATED),
+        chance=chance(items, 1 / n_statements),
         template=Template(answer_end=".", separator="\n", context_end=" "),
     )
 
 
-def _contradicting(
-    rng: np.random.Generator, facts: Mapping[str, Sequence[Fact]], relation: str
-) -> Item:
-    """False facts, each with another fact's answer; the one of ``relation`` is asked."""
-    rest = draw(rng, [name for name in facts if name != relation], _STATED - 1)
-    stated = [draw(rng, facts[name], 1)[0] for name in (relation, *rest)]
-    false = [others(rng, fact, facts[fact.relation], 2) for fact in stated]
-    pairs = [(fact.question, wrong[0].answer) for fact, wrong in zip(stated, false, strict=True)]
-    return _item(rng, pairs, stated[0].answer, false[0][1].answer, "contradicts")
+def _contradicting(rng: np.random.Generator, facts: Sequence[Fact], count: int) -> Item:
+    """False facts, each with the next one's answer; the first is asked."""
+    chosen = different(rng, facts, count)
+    answers = [fact.answer for fact in chosen]
+    item = _item(rng, [fact.question for fact in chosen], [*answers[1:], answers[0]], "contradicts")
+    return replace(item, cluster=chosen[0].name)
 
 
-def _made_up(rng: np.random.Generator, vocabulary: Mapping[str, Sequence[str]]) -> Item:
+def _made_up(rng: np.random.Generator, vocabulary: Mapping[str, Sequence[str]], count: int) -> Item:
     """What no model can know, about places that do not exist."""
-    clozes = draw(rng, _MADE_UP, _STATED)
-    places = draw(rng, vocabulary["places"], _STATED)
-    kinds = {kind: draw(rng, vocabulary[kind], 5) for kind in ("names", "nouns")}
-    pairs = [
-        (cloze.format(place=place), kinds[kind].pop())
-        for (cloze, kind), place in zip(clozes, places, strict=True)
-    ]
-    asked = kinds[clozes[0][1]]
-    return _item(rng, pairs, asked[0], asked[1], "absent")
+    cloze, kind = draw(rng, _MADE_UP, 1)[0]
+    places = draw(rng, vocabulary["places"], count)
+    answers = draw(rng, vocabulary[kind], count)
+    return _item(rng, [cloze.format(place=place) for place in places], answers, "absent")
 
 
 def _item(
-    rng: np.random.Generator,
-    pairs: Sequence[tuple[str, str]],
-    foreign: str,
-    corrupted: str,
-    group: str,
+    rng: np.random.Generator, questions: Sequence[str], answers: Sequence[str], group: str
 ) -> Item:
-    """Ask for the first pair; ``foreign`` is an option that the context does not have."""
-    question, answer = pairs[0]
-    order = draw(rng, range(len(pairs)), len(pairs))
-    sentences = [f"{cloze} {stated}." for cloze, stated in pairs]
-    changed = [f"{question} {corrupted}.", *sentences[1:]]
+    """Ask the first question; the last answer, which is true of it or as false, is an option.
+
+    The corruption swaps the answers to the first question and to the third one, both of which
+    stay as false as they were.
+    """
+    n = len(questions)
+    order = draw(rng, range(n), n)
+    stated = [f"{question} {answer}." for question, answer in zip(questions, answers, strict=True)]
+    swapped = [f"{questions[0]} {answers[2]}.", stated[1], f"{questions[2]} {answers[0]}."]
+    changed = [*swapped, *stated[3:]]
+    wrong = [answers[-1], *draw(rng, answers[1:-1], n - 2)][:3]
     return Item(
         id="",
-        question=question,
-        answer=answer,
-        choices=(answer, *(stated for _, stated in pairs[1:]), foreign),
-        context=" ".join(sentences[index] for index in order),
-        corruption=Corruption(question, corrupted, " ".join(changed[index] for index in order)),
+        question=questions[0],
+        answer=answers[0],
+        choices=(answers[0], *wrong),
+        context=" ".join(stated[index] for index in order),
+        corruption=Corruption(
+            questions[0], answers[2], " ".join(changed[index] for index in order)
+        ),
         group=group,
     )
 
@@ -132,7 +131,7 @@ def _made_up_words(
     answers = {fact.answer for fact in all_facts()}
     nouns = [noun for noun in words("nouns") if noun not in answers]
     known = {"places": places, "names": words("names"), "nouns": nouns}
-    split = {kind: halves(rng, values, 5) for kind, values in known.items()}
+    split = {kind: halves(rng, values, _MOST) for kind, values in known.items()}
     return (
         {kind: parts[0] for kind, parts in split.items()},
         {kind: parts[1] for kind, parts in split.items()},

@@ -19,12 +19,21 @@ from layerwise.tasks.suites._building import (
     draw,
     generator,
     halves,
+    require,
     settle,
     words,
 )
 from layerwise.tasks.task import GenerateSpec, Task
 
 _THREADS = 3
+_BETWEEN = (
+    "It is a fine day.",
+    "The sky is blue.",
+    "There is a lot to do.",
+    "The streets are quiet.",
+    "It is still early.",
+    "Nobody is in a hurry.",
+)
 
 
 @dataclass(frozen=True)
@@ -47,26 +56,35 @@ class _Frame:
     things: str
 
 
-def passage(seed: int = 0, *, n_items: int = N_ITEMS) -> Task:
+def passage(seed: int = 0, *, n_between: int = 0, n_items: int = N_ITEMS) -> Task:
     """Short passages with three threads; the start determines how each one ends.
 
-    The options are the true rest and three of broken coherence: two have the threads mixed
-    up, one has its words shuffled. The gold option has at least 12 words, so that its early
+    The options are the true rest and three of broken coherence, all of the same form: of four
+    things in a circle each one takes three in a row, beginning with another one, and the start
+    tells which three it is about. The gold option has at least 12 words, so that its early
     and late tokens can be told apart. Under ``generate`` the answer is the first word of
     the rest, the one that the start determines; later words could be put in other ways.
 
     Args:
         seed: decides frames and words.
+        n_between: sentences between what is told and what follows from it, from 0 to 6; more is
+            harder.
         n_items: number of items; the frames take turns.
     """
+    require(
+        0 <= n_between <= len(_BETWEEN),
+        f"There are 0 to {len(_BETWEEN)} sentences between, not {n_between}",
+    )
     rng = generator(seed, "passage")
     frames = [_Frame(**frame) for frame in data("passages")["frames"]]
     kinds = {"names": words("names"), **data("passages")["words"]}
     split = {kind: halves(rng, known, _THREADS + 1) for kind, known in kinds.items()}
     shown = {kind: parts[0] for kind, parts in split.items()}
     free = {kind: parts[1] for kind, parts in split.items()}
-    examples = [_item(rng, frame, shown) for frame in frames[:2]]
-    drafts = distinct(lambda index: _item(rng, frames[index % len(frames)], free), n_items)
+    examples = [_item(rng, frame, shown, n_between) for frame in frames[:2]]
+    drafts = distinct(
+        lambda index: _item(rng, frames[index % len(frames)], free, n_between), n_items
+    )
     items = settle(rng, "passage", drafts)
     return Task(
         name="passage",
@@ -80,19 +98,21 @@ def passage(seed: int = 0, *, n_items: int = N_ITEMS) -> Task:
     )
 
 
-def _item(rng: np.random.Generator, frame: _Frame, kinds: dict[str, list[str]]) -> Item:
+def _item(
+    rng: np.random.Generator, frame: _Frame, kinds: dict[str, list[str]], n_between: int
+) -> Item:
     people = draw(rng, kinds["names"], _THREADS + 1)
     subjects = people[1:] if frame.subjects == "names" else draw(rng, kinds[frame.subjects], 3)
-    things = draw(rng, kinds[frame.things], _THREADS)
-    rest = _filled(frame.rest, people[0], subjects, things)
-    mixed = [
-        _filled(frame.rest, people[0], subjects, things[turn:] + things[:turn]) for turn in (1, 2)
-    ]
+    things = draw(rng, kinds[frame.things], _THREADS + 1)
+    turned = [things[turn:] + things[:turn] for turn in range(len(things))]
+    rests = [_filled(frame.rest, people[0], subjects, one) for one in turned]
+    told, _, asked = frame.start.rpartition(". ")
+    start = " ".join([f"{told}.", *draw(rng, _BETWEEN, n_between), asked])
     return Item(
         id="",
-        question=_filled(frame.start, people[0], subjects, things),
-        answer=rest,
-        choices=(rest, *mixed, _shuffled(rng, rest, things)),
+        question=_filled(start, people[0], subjects, things),
+        answer=rests[0],
+        choices=tuple(rests),
         aliases=(things[0],),
         group=frame.name,
     )
@@ -102,11 +122,3 @@ def _filled(text: str, who: str, subjects: Sequence[str], things: Sequence[str])
     names = {f"x{index}": subject for index, subject in enumerate(subjects)}
     names |= {f"y{index}": thing for index, thing in enumerate(things)}
     return text.format(who=who, **names)
-
-
-def _shuffled(rng: np.random.Generator, text: str, things: Sequence[str]) -> str:
-    """The words in another order, not beginning with any of the things that one might expect."""
-    mixed = draw(rng, text.split(), len(text.split()))
-    first = next(word for word in mixed if word.strip(".,") not in things)
-    mixed.remove(first)
-    return " ".join([first, *mixed])

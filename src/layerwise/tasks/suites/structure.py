@@ -73,8 +73,8 @@ def repetition(
 
     Args:
         seed: decides the words.
-        length: words in the list.
-        shown: words of the repetition that are given.
+        length: words in the list; more is harder.
+        shown: words of the repetition that are given; fewer is harder.
         n_items: number of items.
         n_fewshot: number of few-shot examples, of words that no item has.
     """
@@ -128,12 +128,12 @@ def _bracket_item(rng: np.random.Generator, depth: int, n_closed: int) -> Item:
 
 def _list_item(rng: np.random.Generator, row: list[str], shown: int) -> Item:
     rest = row[shown:]
-    first, second = len(rest) // 3, 2 * len(rest) // 3
-    wrong = [
-        rest[first:] + rest[:first],
-        rest[second:] + rest[:second],
-        rest[::-1],
-    ]
+    # The four options are one circle of words, cut at four places; the right one is as likely
+    # to be cut at any of them.
+    n = len(rest)
+    lengths = draw(rng, [n // 4 + (one < n % 4) for one in range(4)], 4)
+    cuts = [sum(lengths[:count]) for count in (1, 2, 3)]
+    wrong = [rest[cut:] + rest[:cut] for cut in cuts]
     return Item(
         id="",
         question=" ".join(row[:shown]),

@@ -6,9 +6,10 @@ few-shot examples, since models of such a language are made for these questions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import permutations, product
+from typing import Any
 
 import numpy as np
 
@@ -32,10 +33,14 @@ from layerwise.tasks.suites._building import (
     generator,
     require,
     settle,
+    spread,
+    turned_over,
 )
+from layerwise.tasks.suites._facts_data import Fact, option_groups
 from layerwise.tasks.task import GenerateSpec, Task, Template
 
 _TEMPLATE = Template(answer_end=f" {END}", separator=" ", context_end=" ")
+_N_OPTIONS = 4
 _ONE_WORD = GenerateSpec((END,), 2, "first_word")
 
 
@@ -70,7 +75,7 @@ def lookup(
     require(4 <= n_pairs <= most, f"There are 4 to {most} pairs, not {n_pairs}")
     name = f"{language.name}-lookup"
     rng = generator(seed, name)
-    pool = _kept(language, product(language.keys, language.values))
+    pool = _by_last(_kept(language, product(language.keys, language.values)))
     drafts = distinct(lambda _: _lookup_item(language, rng, pool, n_pairs), n_items)
     items = settle(rng, name, drafts)
     return Task(
@@ -93,12 +98,15 @@ def facts(language: Language, seed: int = 0, *, n_items: int = N_ITEMS) -> Task:
         seed: decides which facts are asked, and behind which.
         n_items: number of items, at most one for each fact.
     """
-    known = list(language.facts)
-    n_items = min(n_items, len(known))
+    known = [
+        Fact(relation, "", entity, value) for (relation, entity), value in language.facts.items()
+    ]
     name = f"{language.name}-facts"
     rng = generator(seed, name)
-    asked = draw(rng, known, n_items)
-    drafts = [_fact_item(language, rng, fact) for fact in asked]
+    kinds = [[fact for fact in known if fact.relation == one] for one in language.relations]
+    groups = spread(rng, [option_groups(rng, kind, _N_OPTIONS) for kind in kinds])
+    asked = [(fact, group) for group in groups for fact in draw(rng, group, _N_OPTIONS)]
+    drafts = [_fact_item(language, rng, *one) for one in asked[:n_items]]
     items = settle(rng, name, drafts)
     return Task(
         name=name,
@@ -129,7 +137,7 @@ def two_hop(
     rng = generator(seed, name)
     links = _kept(language, permutations(language.keys, 2))
     ends = _kept(language, product(language.keys, language.values))
-    pool = [(*link, value) for link in links for key, value in ends if key == link[1]]
+    pool = _by_last([(*link, value) for link in links for key, value in ends if key == link[1]])
     drafts = distinct(lambda _: _two_hop_item(language, rng, pool, n_chains), n_items)
     items = settle(rng, name, drafts)
     return Task(
@@ -157,7 +165,7 @@ def brackets(language: Language, seed: int = 0, *, depth: int = 6, n_items: int 
     require(depth >= 4, f"At least 4 brackets must be open, not {depth}")
     name = f"{language.name}-brackets"
     rng = generator(seed, name)
-    items = settle(rng, name, distinct(lambda _: _bracket_item(language, rng, depth), n_items))
+    items = settle(rng, name, turned_over(lambda _: _bracket_block(language, rng, depth), n_items))
     return Task(
         name=name,
         capability="coherence",
@@ -177,65 +185,87 @@ def _kept(language: Language, combinations: Iterable[tuple[str, ...]]) -> list[t
     return kept
 
 
+def _by_last(combinations: Iterable[tuple[str, ...]]) -> dict[str, list[tuple[str, ...]]]:
+    """Combinations by their last word, which is what is asked for."""
+    grouped: dict[str, list[tuple[str, ...]]] = {}
+    for words in combinations:
+        grouped.setdefault(words[-1], []).append(words)
+    require(len(grouped) >= _N_OPTIONS, "Too few words can be asked for in this language")
+    return grouped
+
+
+def _options(rng: np.random.Generator, pool: Mapping[str, Any]) -> list[str]:
+    """Words that can be asked for, each as often; the first one is."""
+    return draw(rng, list(pool), _N_OPTIONS)
+
+
 def _beside(rng: np.random.Generator, words: Sequence[str], taken: Sequence[str]) -> list[str]:
     """``taken``, and behind it all other words in random order."""
     return [*taken, *draw(rng, [word for word in words if word not in taken], len(words))]
 
 
 def _lookup_item(
-    language: Language, rng: np.random.Generator, pool: Sequence[tuple[str, ...]], n_pairs: int
+    language: Language,
+    rng: np.random.Generator,
+    pool: Mapping[str, Sequence[tuple[str, ...]]],
+    n_pairs: int,
 ) -> Item:
-    key, value = draw(rng, pool, 1)[0]
+    options = _options(rng, pool)
+    key, value = draw(rng, pool[options[0]], 1)[0]
     keys = _beside(rng, language.keys, [key])[:n_pairs]
-    values = _beside(rng, language.values, [value])[:n_pairs]
+    values = _beside(rng, language.values, options)[:n_pairs]
     context = " ".join(draw(rng, list(map(pair, keys, values)), n_pairs))
     return Item(
         id="",
         question=ask(key),
         answer=value,
-        choices=tuple(values[:4]),
+        choices=tuple(options),
         context=context,
         corruption=Corruption(ask(keys[1]), values[1], context),
         group=f"{n_pairs} pairs",
     )
 
 
-def _fact_item(language: Language, rng: np.random.Generator, fact: tuple[str, str]) -> Item:
-    known, (relation, entity) = language.facts, fact
-    others = [one for one in draw(rng, language.entities, language.n_entities) if one != entity]
-    # One entity for each other value of the relation.
-    wrong = {known[relation, one]: one for one in others if known[relation, one] != known[fact]}
-    choices = (known[fact], *list(wrong)[:3])
+def _fact_item(
+    language: Language, rng: np.random.Generator, fact: Fact, group: Sequence[Fact]
+) -> Item:
+    known, asked = language.facts, (fact.relation, fact.subject)
+    other = draw(rng, [one for one in group if one != fact], 1)[0]
     before = next(
         one
         for one in draw(rng, list(known), len(known))
-        if one != fact and language.for_tests(*one, *fact)
+        if one != asked and language.for_tests(*one, *asked)
     )
     context = answered(ask_fact(*before), known[before])
     return Item(
         id="",
-        question=ask_fact(*fact),
-        answer=known[fact],
-        choices=choices,
+        question=ask_fact(*asked),
+        answer=fact.answer,
+        choices=(fact.answer, *(one.answer for one in group if one != fact)),
         context=context,
-        corruption=Corruption(ask_fact(relation, wrong[choices[1]]), choices[1], context),
-        group=relation,
+        corruption=Corruption(ask_fact(other.relation, other.subject), other.answer, context),
+        group=fact.relation,
+        cluster=fact.name,
     )
 
 
 def _two_hop_item(
-    language: Language, rng: np.random.Generator, pool: Sequence[tuple[str, ...]], n_chains: int
+    language: Language,
+    rng: np.random.Generator,
+    pool: Mapping[str, Sequence[tuple[str, ...]]],
+    n_chains: int,
 ) -> Item:
-    first, middle, last = draw(rng, pool, 1)[0]
+    options = _options(rng, pool)
+    first, middle, last = draw(rng, pool[options[0]], 1)[0]
     starts, middles = _chain_keys(_beside(rng, language.keys, [first, middle]), n_chains)
-    ends = _beside(rng, language.values, [last])[:n_chains]
+    ends = _beside(rng, language.values, options)[:n_chains]
     pairs = [*map(pair, starts, middles), *map(pair, middles, ends)]
     context = " ".join(draw(rng, pairs, len(pairs)))
     return Item(
         id="",
         question=ask_twice(first),
         answer=last,
-        choices=tuple(ends[:4]),
+        choices=tuple(options),
         context=context,
         corruption=Corruption(ask_twice(starts[1]), ends[1], context),
         group=f"{n_chains} chains",
@@ -246,24 +276,35 @@ def _chain_keys(keys: Sequence[str], n_chains: int) -> tuple[Sequence[str], Sequ
     return keys[: 2 * n_chains : 2], keys[1 : 2 * n_chains : 2]
 
 
-def _bracket_item(language: Language, rng: np.random.Generator, depth: int) -> Item:
+def _bracket_block(language: Language, rng: np.random.Generator, depth: int) -> list[Item]:
+    """Four sequences that are kept for tests, closed by different brackets first."""
+    kinds = [kind for kind, _ in language.brackets]
     closing = dict(language.brackets)
-    while True:
-        opened = [str(one) for one in rng.choice(list(closing), depth)]
-        if language.for_tests(*opened):
-            break
-    gold = [closing[one] for one in reversed(opened)]
-    wrong = [
-        [other, *draw(rng, gold[1:], depth - 1)] for other in closing.values() if other != gold[0]
-    ]
-    last = draw(rng, [one for one in closing if one != opened[-1]], 1)[0]
-    return Item(
-        id="",
-        question=ask_closing(opened),
-        answer=" ".join(gold),
-        choices=tuple(" ".join(row) for row in (gold, *wrong)),
-        corruption=Corruption(
-            ask_closing([*opened[:-1], last]), " ".join([closing[last], *gold[1:]])
-        ),
-        group=f"{depth} open",
-    )
+    rows = []
+    for last in draw(rng, kinds, len(kinds)):
+        opened = _opened(rng, kinds, depth, last)
+        while not language.for_tests(*opened):
+            opened = _opened(rng, kinds, depth, last)
+        rows.append(opened)
+    answers = [" ".join(closing[one] for one in reversed(row)) for row in rows]
+    items = []
+    for index, (opened, answer) in enumerate(zip(rows, answers, strict=True)):
+        other = draw(rng, [one for one in kinds if one != opened[-1]], 1)[0]
+        items.append(
+            Item(
+                id="",
+                question=ask_closing(opened),
+                answer=answer,
+                choices=(answer, *answers[:index], *answers[index + 1 :]),
+                corruption=Corruption(
+                    ask_closing([*opened[:-1], other]),
+                    " ".join([closing[other], *answer.split()[1:]]),
+                ),
+                group=f"{depth} open",
+            )
+        )
+    return items
+
+
+def _opened(rng: np.random.Generator, kinds: Sequence[str], depth: int, last: str) -> list[str]:
+    return [*(str(one) for one in rng.choice(kinds, depth - 1)), last]

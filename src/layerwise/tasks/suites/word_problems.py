@@ -5,6 +5,8 @@ Bare sums are in ``arithmetic``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from layerwise.tasks.items import Item
@@ -12,13 +14,15 @@ from layerwise.tasks.suites._building import (
     N_ITEMS,
     chance,
     commonest_answer,
-    distinct,
     draw,
     generator,
     halves,
+    require,
     settle,
+    turned_over,
     words,
 )
+from layerwise.tasks.suites._sums import pair_between, value, written
 from layerwise.tasks.task import GenerateSpec, Task, Template
 
 _THINGS = (
@@ -55,46 +59,68 @@ def word_problems(
 
     Args:
         seed: decides stories, names and numbers.
-        largest: the numbers told are from 2 to this; larger is harder.
+        largest: the numbers told are from 2 to this, 5 at least; larger is harder.
         n_items: number of items.
         n_fewshot: number of few-shot examples, with names and things that no item has.
     """
+    require(largest >= 5, f"The largest number is 5 or more, not {largest}")
     rng = generator(seed, "word-problems")
     shown_names, names = halves(rng, words("names"), n_fewshot)
     shown_things, things = halves(rng, _THINGS, n_fewshot)
     examples = [
-        _item(rng, index, largest, shown_names[index], shown_things[index])
+        _block(rng, index, largest, shown_names[index : index + 1], shown_things[index : index + 1])
         for index in range(n_fewshot)
     ]
-
-    def make(index: int) -> Item:
-        return _item(rng, index, largest, draw(rng, names, 1)[0], draw(rng, things, 1)[0])
-
-    items = settle(rng, "word-problems", distinct(make, n_items))
+    drafts = turned_over(lambda turn: _block(rng, turn, largest, names, things), n_items)
+    items = settle(rng, "word-problems", drafts)
     return Task(
         name="word-problems",
         capability="reasoning",
         description="one-step word problems, answered by a worked-out sentence",
         items=items,
-        fewshot=settle(rng, "word-problems/fewshot", examples),
+        fewshot=settle(rng, "word-problems/fewshot", [block[0] for block in examples]),
         generate=GenerateSpec(("\n",), 28, "answer_is"),
         chance=chance(items, commonest_answer(items)),
         template=Template(question_prefix="Q: ", answer_cue="\nA:"),
     )
 
 
-def _item(rng: np.random.Generator, index: int, largest: int, name: str, things: str) -> Item:
+def _block(
+    rng: np.random.Generator, turn: int, largest: int, names: Sequence[str], things: Sequence[str]
+) -> list[Item]:
+    """Four stories with the same options, of which each is right once."""
     # Sums and differences in turn.
-    sign, story = _STORIES[int(rng.integers(3)) + 3 * (index % 2)]
+    sign = "+-"[turn % 2]
     first, second = sorted(int(number) for number in rng.integers(2, largest + 1, 2))[::-1]
-    answer = first + second if sign == "+" else first - second
-    near = [answer + offset for offset in (1, -1, 2, -2, 3) if answer + offset >= 0]
-    choices = (str(answer), *map(str, draw(rng, near, 3)))
+
+    def numbers(answer: int) -> list[int] | None:
+        return pair_between(rng, 2, largest, sign, answer)
+
+    start = value([first, second], sign)
+    offsets = draw(rng, [1, -1, 2, -2, 3, -3], 6)
+    options = [start, *(start + one for one in offsets if numbers(start + one))][:4]
+    asked = [numbers(answer) for answer in draw(rng, options, len(options))]
+    return [_item(rng, one, sign, options, names, things) for one in asked if one]
+
+
+def _item(
+    rng: np.random.Generator,
+    numbers: Sequence[int],
+    sign: str,
+    options: Sequence[int],
+    names: Sequence[str],
+    things: Sequence[str],
+) -> Item:
+    first, second = sorted(numbers, reverse=True)
+    answer = value([first, second], sign)
+    (name,), (thing,) = draw(rng, names, 1), draw(rng, things, 1)
+    story = draw(rng, [text for kind, text in _STORIES if kind == sign], 1)[0]
     return Item(
         id="",
-        question=story.format(name=name, things=things, a=first, b=second),
+        question=story.format(name=name, things=thing, a=first, b=second),
         answer=str(answer),
-        choices=choices,
+        choices=tuple(map(str, (answer, *(one for one in options if one != answer)))),
         worked=f"{first} {sign} {second} = {answer}. The answer is {answer}.",
         group="sum" if sign == "+" else "difference",
+        cluster=written(numbers, sign),
     )
