@@ -146,8 +146,8 @@ def test_tables_of_earlier_versions_are_of_denoising(tmp_path):
 def test_the_compact_table_names_heads():
     facts = synthetic.facts(synthetic.task_facts("keys", "retrieval"), protocols=("continuation",))
     rows = PatchingResult(head_rows(), facts).summary_rows()
-    assert rows.iloc[0]["patch"] == "z, layer 1, head 2"
-    assert rows.iloc[0]["recovered [95 %]"].startswith("0.6")
+    assert rows.iloc[0][["site", "layer", "head"]].tolist() == ["z", "1", "2"]
+    assert rows.iloc[0]["recovered or lost (%) [95 %]"].startswith("6")
 
 
 def test_denoising_patches_the_corrupted_run_and_noising_the_clean_one():

@@ -124,7 +124,8 @@ def test_a_sentence_tells_what_is_written_and_where_it_comes_from(page):
         page.html
     )
     assert "cross-attention head decoder.1.1" in page.html
-    assert set(RESULT.summary_rows()["component"]) >= {"cross_attn_out", "cross_z"}
+    shown = set(RESULT.summary_rows()["part"])
+    assert shown >= {"cross-attention decoder.1", "cross-attention head decoder.1.1"}
 
 
 @pytest.mark.parametrize("width", [3.3, 6.9])

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar
 
-import numpy as np
 import pandas as pd
 
 from layerwise.analyses.ablation.sets import is_set
-from layerwise.ground.layer_names import layer_name
+from layerwise.presentation.columns import in_short, without
 from layerwise.presentation.drawing import drawn
 from layerwise.stats.effects import corrected, effects_table, signal_table
 from layerwise.storage.base import Result, computed_once
-from layerwise.storage.notebook import intervals
 from layerwise.storage.parquet import frame
 from layerwise.storage.provenance import Facts
+
+from .columns import effect_columns
 
 
 def records_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -80,32 +78,17 @@ class AblationResult(Result):
 
     def summary_rows(self) -> pd.DataFrame:
         """The most harmful interventions by protocol."""
-        return ablation_rows(self.effects(), self.facts.model.n_encoder_layers)
+        return in_short(self, _SHOWN, most_harmful(self.effects()))
 
 
-def ablation_rows(effects: pd.DataFrame, n_encoder: int = 0, n_top: int = 5) -> pd.DataFrame:
+_HIDDEN = ("n", "accuracy (%)", "change (points)", "gold log-prob. lost (nats)")
+_SHOWN = without(effect_columns("p_corrected", "corrected"), *_HIDDEN)
+
+
+def most_harmful(effects: pd.DataFrame, n_top: int = 5) -> pd.DataFrame:
     """The most harmful interventions under each protocol, of tasks that have signal."""
     found = effects.loc[effects["signal"]].sort_values(
         by="share_lost", ascending=False, kind="stable"
     )
     top = found.groupby("protocol", sort=True).head(n_top).sort_values("protocol", kind="stable")
-    return pd.DataFrame(
-        {
-            "protocol": top["protocol"],
-            "task": top["task"],
-            "intervention": [_named(name, n_encoder) for name in top["intervention"]],
-            "share lost [95 %]": intervals(top, "share_lost", "share_low", "share_high"),
-            "p (corrected)": corrected(top).map("{:.2g}".format),
-            "significant": np.where(top["significant"], "yes", "no"),
-        }
-    )
-
-
-def _named(intervention: str, n_encoder: int) -> str:
-    """An intervention's id with its layers called as they are in an encoder-decoder."""
-
-    def named(found: re.Match[str]) -> str:
-        name = partial(layer_name, n_encoder=n_encoder)
-        return found[1] + re.sub(r"\d+", lambda number: name(int(number[0])), found[2])
-
-    return re.sub(r"(layers?=)([\d+-]+)", named, intervention) if n_encoder else intervention
+    return top.assign(p_corrected=corrected(top))

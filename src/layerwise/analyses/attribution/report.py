@@ -6,22 +6,22 @@ The figures are drawn elsewhere; here they get their names, captions and alterna
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
+from layerwise.presentation.columns import cells, heads
 from layerwise.presentation.figure_spec import FigureSpec
-from layerwise.presentation.naming import name_layer, stacks
-from layerwise.presentation.rows import numbers, records, rows
+from layerwise.presentation.naming import stacks
+from layerwise.presentation.rows import numbers, rows
 from layerwise.presentation.section import Section
-from layerwise.presentation.table import Table, bounds, others
+from layerwise.presentation.table import Table, others
 from layerwise.presentation.wording import (
     HEAD_WORDS,
     PROTOCOL_ORDER,
-    SUBLAYER_WORDS,
     in_order,
     spread,
 )
 from layerwise.storage.run_tables import RunTables
 
+from .columns import CONTRIBUTIONS
 from .tables import HEADS, SUBLAYERS
 
 _ATTRIBUTION_WORDS = (
@@ -91,27 +91,14 @@ def attribution_tables(run: RunTables) -> list[Table]:
     silent = sorted(set(rows(found, signal=False)["task"]))
     mine = rows(found, signal=True)
     ranked = mine.iloc[(-abs(numbers(mine, "value"))).argsort(kind="stable")]
-    columns = ("task", "protocol", "part", "n", "adds (nats)", "p (corrected)", "significant")
-    cells = [
-        [
-            row["task"], row["protocol"], _part(row), str(row["n_items"]),
-            bounds(row, "value", "low", "high", 1, 2), f"{row['p_adjusted']:.3g}",
-            "yes" if row["significant"] else "no",
-        ]
-        for row in records(ranked.head(_MOST))
-    ]  # fmt: skip
-    note = others(len(ranked), len(cells), "are in attribution_summary.parquet")
+    shown = cells(CONTRIBUTIONS, ranked.head(_MOST))
+    note = others(len(ranked), len(shown), "are in attribution_summary.parquet")
     if stacks().n_encoder:
         note = f"{note} What the encoder's parts add is within what cross-attention adds.".strip()
     if silent:
         note = f"{note} No signal, so left out: {', '.join(silent)}.".strip()
-    title = f"Largest contributions to the logit difference ({len(cells)} of {len(ranked)})"
-    return [Table(title, columns, cells, True, note)]
-
-
-def _part(row: dict[str, Any]) -> str:
-    place = name_layer(row["layer"]) + (f".{row['head']}" if row["component"] in HEADS else "")
-    return f"{(SUBLAYER_WORDS | HEAD_WORDS)[row['component']]} {place}"
+    title = f"Largest contributions to the logit difference ({len(shown)} of {len(ranked)})"
+    return [Table(title, heads(CONTRIBUTIONS), shown, True, note)]
 
 
 def sections(run: RunTables) -> list[Section]:

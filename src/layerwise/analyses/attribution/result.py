@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import pandas as pd
 
-from layerwise.ground.layer_names import layer_name
+from layerwise.presentation.columns import in_short, without
 from layerwise.presentation.drawing import drawn
 from layerwise.storage.base import Result, computed_once
-from layerwise.storage.notebook import intervals
 from layerwise.storage.provenance import Facts
 
+from .columns import CONTRIBUTIONS
 from .tables import HEADS, SUBLAYERS, summary_table
 
 
@@ -54,23 +53,13 @@ class AttributionResult(Result):
 
     def summary_rows(self) -> pd.DataFrame:
         """The parts that add most to the logit difference, of tasks with signal."""
-        return attribution_rows(self.summary(), self.facts.model.n_encoder_layers)
+        return in_short(self, without(CONTRIBUTIONS, "n"), largest(self.summary()))
 
 
-def attribution_rows(summary: pd.DataFrame, n_encoder: int, n_top: int = 5) -> pd.DataFrame:
+def largest(summary: pd.DataFrame, n_top: int = 5) -> pd.DataFrame:
     """The sublayers and heads that add most to an answer, of tasks that have signal."""
     parts = summary["component"].isin([*SUBLAYERS, *HEADS])
     found = summary.loc[summary["signal"] & parts & (summary["metric"] == "logit_diff")]
     ranked = found.sort_values(by="value", ascending=False, kind="stable")
     top = ranked.groupby(["protocol", "task"], sort=True).head(n_top)
-    top = top.sort_values(["protocol", "task"], kind="stable")
-    shown = top.reindex(columns=["protocol", "task", "component", "layer", "head"])
-    shown["layer"] = [layer_name(int(layer), n_encoder) for layer in top["layer"]]
-    shown["head"] = top["head"].astype("string").fillna("")
-    return shown.assign(
-        **{
-            "logit difference [95 %]": intervals(top, "value", "low", "high"),
-            "p (adjusted)": top["p_adjusted"].map("{:.2g}".format),
-            "significant": np.where(top["significant"], "yes", "no"),
-        }
-    )
+    return top.sort_values(["protocol", "task"], kind="stable")

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from functools import partial
 
+from layerwise.presentation.columns import cells, heads
 from layerwise.presentation.figure_spec import FigureSpec
-from layerwise.presentation.rows import records, rows
+from layerwise.presentation.rows import rows
 from layerwise.presentation.section import Section
-from layerwise.presentation.table import Table, bounds
+from layerwise.presentation.table import Table
 from layerwise.presentation.wording import (
     in_order,
-    number,
     spread,
 )
 from layerwise.storage.run_tables import RunTables
+
+from .columns import AGREEMENT
 
 _ESTIMATE_WORDS = (
     "A gradient predicts what every patch would do, at the price of a few forwards. Some patches "
@@ -52,18 +54,8 @@ def agreement_shown(run: RunTables) -> list[Table]:
     agreement = run.table("attribution_agreement")
     if agreement is None:
         return []
-    columns = (
-        "task", "direction", "site", "cells", "pairs", "rank correlation", "median error (nats)",
-    )  # fmt: skip
-    cells = [
-        [
-            row["task"], row["direction"], row["site"], str(row["n_cells"]), str(row["n_items"]),
-            bounds(row, "spearman", "spearman_low", "spearman_high", 1, 2),
-            number(row["median_error"], 3),
-        ]
-        for row in records(agreement)
-    ]  # fmt: skip
-    return [Table("Agreement of estimates and true patches", columns, cells)]
+    shown = cells(AGREEMENT, agreement)
+    return [Table("Agreement of estimates and true patches", heads(AGREEMENT), shown)]
 
 
 def sections(run: RunTables) -> list[Section]:

@@ -7,12 +7,13 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
+from layerwise.presentation.columns import in_short, without
 from layerwise.presentation.drawing import drawn
 from layerwise.storage.base import Result, computed_once
-from layerwise.storage.notebook import intervals
 from layerwise.storage.provenance import Facts
 
 from .agreement import agreement_table, cell_means
+from .columns import AGREEMENT
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -59,11 +60,4 @@ class AttributionPatchingResult(Result):
 
     def summary_rows(self) -> pd.DataFrame:
         """How estimates and true patches agree, by task and site."""
-        return agreement_rows(self.agreement())
-
-
-def agreement_rows(agreement: pd.DataFrame) -> pd.DataFrame:
-    """Rank correlation of estimates and true patches."""
-    found = agreement.reindex(columns=["task", "direction", "site", "n_cells", "n_items"])
-    told = intervals(agreement, "spearman", "spearman_low", "spearman_high")
-    return found.assign(**{"rank correlation [95 %]": told})
+        return in_short(self, without(AGREEMENT, "median error (nats)"), self.agreement())

@@ -5,10 +5,9 @@ No HTML is written here; escaping is the template's business.
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 
+from layerwise.presentation.columns import cells, heads
 from layerwise.presentation.rows import numbers, records
 from layerwise.presentation.table import Table, bounds
 from layerwise.presentation.wording import (
@@ -16,29 +15,16 @@ from layerwise.presentation.wording import (
 )
 from layerwise.storage.run_tables import RunTables
 
+from .columns import DEPTHS
+
 
 def emergence_tables(run: RunTables) -> list[Table]:
     """Depths, tests of order, and what was left out."""
     emergence = run.table("emergence")
-    depths = [
-        [
-            row["capability"], row["protocol"], row["method"], row["measure"], row["axis"],
-            bounds(row, "estimate", "low", "high", 1, 2),
-            bounds(row, "layer", "layer_low", "layer_high", 1, 1),
-            _critical(row["layers"]), str(row["n_items"]), row["tasks"],
-        ]
-        for row in (records(emergence) if emergence is not None else [])
-    ]  # fmt: skip
-    columns = (
-        "capability", "protocol", "method", "measure", "axis", "relative depth or share",
-        "in layers", "critical layers", "n", "tasks",
-    )  # fmt: skip
-    found = [Table(f"Depths and critical sets ({len(depths)})", columns, depths, True)]
-    return [*(found if depths else []), *_order(run), *_left_out(run)]
-
-
-def _critical(layers: Any) -> str:
-    return layer_ranges(layers) if isinstance(layers, list) else "–"
+    shown = [] if emergence is None else cells(DEPTHS, emergence)
+    title = f"Depths and critical sets ({len(shown)})"
+    found = [Table(title, heads(DEPTHS), shown, True)]
+    return [*(found if shown else []), *_order(run), *_left_out(run)]
 
 
 def _order(run: RunTables) -> list[Table]:

@@ -8,11 +8,14 @@ from typing import Any, ClassVar
 import pandas as pd
 
 from layerwise.ground.layer_names import COMPUTATION
+from layerwise.presentation.columns import in_short, without
 from layerwise.presentation.drawing import drawn
 from layerwise.presentation.rows import rows
 from layerwise.storage.base import Result
-from layerwise.storage.notebook import heading, intervals
+from layerwise.storage.notebook import heading
 from layerwise.storage.provenance import Facts
+
+from .columns import DEPTHS
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -50,17 +53,12 @@ class EmergenceResult(Result):
 
     def summary_rows(self) -> pd.DataFrame:
         """Depths and critical sets with their intervals."""
-        return emergence_rows(self.emergence)
+        axis = () if len(set(self.emergence["axis"])) > 1 else ("axis",)
+        shown = without(DEPTHS, *axis, "in layers", "critical layers", "n", "tasks")
+        return in_short(self, shown, self.emergence)
 
     def _heading(self) -> str:
         table = self.emergence
         tasks = sorted({task for names in table["tasks"] for task in names.split(",")})
         n_items = sum(task.n_items for task in self.facts.tasks if task.name in tasks)
         return heading(self.facts, n_items, sorted(table["protocol"].unique()), tasks)
-
-
-def emergence_rows(emergence: pd.DataFrame) -> pd.DataFrame:
-    """Depths and critical sets, with their intervals."""
-    axis = ["axis"] if len(set(emergence["axis"])) > 1 else []
-    found = emergence.reindex(columns=["capability", "protocol", "method", "measure", *axis])
-    return found.assign(**{"estimate [95 %]": intervals(emergence, "estimate", "low", "high")})

@@ -7,27 +7,26 @@ from __future__ import annotations
 
 from functools import partial
 
-import numpy as np
-
+from layerwise.presentation.columns import cells
+from layerwise.presentation.columns import heads as headed
 from layerwise.presentation.figure_spec import FigureSpec
-from layerwise.presentation.naming import name_layer, stacks
-from layerwise.presentation.rows import numbers, records, rows
+from layerwise.presentation.naming import stacks
+from layerwise.presentation.rows import rows
 from layerwise.presentation.section import Section
-from layerwise.presentation.table import Table, bounds
+from layerwise.presentation.table import Table
 from layerwise.presentation.wording import (
     counted,
     spread,
 )
 from layerwise.storage.run_tables import RunTables
 
-from .tables import NATS, SCORES
+from .columns import head_columns
 
 _HEADS_WORDS = (
     "No task is asked: random tokens are given twice, and what each head attends to at the "
     "second time shows whether it can continue what was there before."
 )
 _MOST = 200
-_ATTENTION = {"z": "", "cross_z": ", cross-attention"}
 
 
 def head_scores(run: RunTables) -> list[FigureSpec]:
@@ -68,18 +67,11 @@ def heads_table(run: RunTables) -> list[Table]:
     heads = run.table("heads_summary")
     if heads is None:
         return []
-    names = [name for name in SCORES if np.isfinite(numbers(heads, name)).any()]
+    columns = head_columns(heads)
     ranked = heads.sort_values(by="prefix_matching", ascending=False, kind="stable")
-    cells = [
-        [f"{name_layer(row['layer'])}.{row['head']}{_ATTENTION[row['site']]}"]
-        + [bounds(row, name, f"{name}_low", f"{name}_high", 1, 2) for name in names]
-        + ["yes" if row["induction_head"] else "no"]
-        for row in records(ranked.head(_MOST))
-    ]
-    words = (name.replace("_", " ") + (" (nats)" if name == NATS else "") for name in names)
-    columns = ("head", *words, "induction head")
-    title = f"Heads by prefix matching ({len(cells)} of {len(ranked)})"
-    return [Table(title, columns, cells, True)]
+    shown = cells(columns, ranked.head(_MOST))
+    title = f"Heads by prefix matching ({len(shown)} of {len(ranked)})"
+    return [Table(title, headed(columns), shown, True)]
 
 
 def sections(run: RunTables) -> list[Section]:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import pandas as pd
 
-from layerwise.ground.layer_names import layer_name
+from layerwise.presentation.columns import in_short
 from layerwise.presentation.drawing import drawn
 from layerwise.storage.base import Result, computed_once
-from layerwise.storage.notebook import intervals
 from layerwise.storage.provenance import Facts
 
-from .tables import SCORES, summary_table
+from .columns import head_columns
+from .tables import summary_table
+
+# Heads in the short view.
+_SHOWN = 15
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -61,19 +63,9 @@ class HeadsResult(Result):
 
     def summary_rows(self) -> pd.DataFrame:
         """The heads with the highest prefix-matching scores."""
-        return head_rows(self.summary(), self.facts.model.n_encoder_layers)
+        top = self.summary().sort_values("prefix_matching", ascending=False, kind="stable")
+        return in_short(self, head_columns(top.head(_SHOWN)), top.head(_SHOWN))
 
     def _heading(self) -> str:
         count, length = (self.facts.settings[name] for name in ("sequences", "length"))
         return f"{self.facts.model.name}; {count} sequences of {length} random tokens, repeated"
-
-
-def head_rows(summary: pd.DataFrame, n_encoder: int, n_top: int = 15) -> pd.DataFrame:
-    """The heads with the highest prefix-matching scores."""
-    top = summary.sort_values("prefix_matching", ascending=False, kind="stable").head(n_top)
-    shown = top.reindex(columns=["site", "layer", "head"] if n_encoder else ["layer", "head"])
-    shown["layer"] = [layer_name(int(layer), n_encoder) for layer in top["layer"]]
-    for name in (name for name in SCORES if np.isfinite(top[name].to_numpy(dtype=float)).any()):
-        bounds = (name, f"{name}_low", f"{name}_high")
-        shown[name.replace("_", " ")] = np.where(top[name].isna(), "–", intervals(top, *bounds))
-    return shown.assign(**{"induction head": np.where(top["induction_head"], "yes", "no")})

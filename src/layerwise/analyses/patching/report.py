@@ -9,17 +9,20 @@ from functools import partial
 
 import pandas as pd
 
+from layerwise.presentation.columns import cells, heads
 from layerwise.presentation.figure_spec import FigureSpec
-from layerwise.presentation.naming import name_layer, stacks
-from layerwise.presentation.rows import records, rows
+from layerwise.presentation.naming import stacks
+from layerwise.presentation.rows import rows
 from layerwise.presentation.section import Section
-from layerwise.presentation.table import Table, bounds, others
+from layerwise.presentation.table import Table, others
 from layerwise.presentation.wording import (
     in_order,
     joined,
     spread,
 )
 from layerwise.storage.run_tables import RunTables
+
+from .columns import CELLS
 
 _PATCHING_WORDS = (
     "Two prompts that differ in one thing have different answers. Putting one run's activation "
@@ -105,21 +108,9 @@ def patching_table(run: RunTables) -> list[Table]:
     if patching is None:
         return []
     ranked = patching.sort_values(by="recovered", ascending=False, kind="stable")
-    columns = (
-        "task", "direction", "site", "layer", "head", "position", "pairs",
-        "recovered or lost (%)", "p (BH)",
-    )  # fmt: skip
-    cells = [
-        [
-            row["task"], row["direction"], row["site"], name_layer(row["layer"]),
-            "–" if pd.isna(row["head"]) else str(row["head"]), row["pos_label"],
-            str(row["n_items"]), bounds(row, "recovered", "recovered_low", "recovered_high", 100),
-            f"{row['p_bh']:.3g}",
-        ]
-        for row in records(ranked.head(_MOST))
-    ]  # fmt: skip
-    note = others(len(ranked), len(cells), "rows follow from patching.parquet")
-    return [Table(f"Patched cells by share ({len(ranked)})", columns, cells, True, note)]
+    shown = cells(CELLS, ranked.head(_MOST))
+    note = others(len(ranked), len(shown), "rows follow from patching.parquet")
+    return [Table(f"Patched cells by share ({len(ranked)})", heads(CELLS), shown, True, note)]
 
 
 def sections(run: RunTables) -> list[Section]:

@@ -7,19 +7,23 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
-from layerwise.ground.layer_names import layer_name
+from layerwise.presentation.columns import in_short, without
 from layerwise.presentation.drawing import drawn
 from layerwise.storage.base import Result, computed_once
-from layerwise.storage.notebook import intervals
 from layerwise.storage.parquet import frame
 from layerwise.storage.provenance import Facts
 
+from .columns import CELLS
 from .tables import patching_effects, patching_summary
 
 
 def patching_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     """As ``records_frame``, for ``patching.parquet``."""
     return frame("patching", rows)
+
+
+# Cells in the short view.
+_SHOWN = 10
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -70,23 +74,5 @@ class PatchingResult(Result):
 
     def summary_rows(self) -> pd.DataFrame:
         """The layers and positions that recover most."""
-        return patching_rows(self.summary(), self.facts.model.n_encoder_layers)
-
-
-def patching_rows(summary: pd.DataFrame, n_encoder: int, n_top: int = 10) -> pd.DataFrame:
-    """The layers, positions and heads whose patch carries most over."""
-    top = summary.sort_values(by="recovered", ascending=False, kind="stable").head(n_top)
-    heads = ["" if pd.isna(head) else f", head {head}" for head in top["head"]]
-    places = zip(top["site"], top["layer"], heads, strict=True)
-    return pd.DataFrame(
-        {
-            "task": top["task"],
-            "direction": top["direction"],
-            "patch": [
-                f"{site}, layer {layer_name(int(layer), n_encoder)}{head}"
-                for site, layer, head in places
-            ],
-            "position": top["pos_label"],
-            "recovered [95 %]": intervals(top, "recovered", "recovered_low", "recovered_high"),
-        }
-    )
+        top = self.summary().sort_values(by="recovered", ascending=False, kind="stable")
+        return in_short(self, without(CELLS, "pairs", "p (BH)"), top.head(_SHOWN))

@@ -8,16 +8,19 @@ from __future__ import annotations
 from functools import partial
 
 from layerwise.analyses.patching.report import PATCHES
+from layerwise.presentation.columns import cells, heads
 from layerwise.presentation.figure_spec import FigureSpec
 from layerwise.presentation.naming import stacks
-from layerwise.presentation.rows import numbers, records, rows
+from layerwise.presentation.rows import numbers, rows
 from layerwise.presentation.section import Section
-from layerwise.presentation.table import Table, bounds, others
+from layerwise.presentation.table import Table, others
 from layerwise.presentation.wording import (
     in_order,
     spread,
 )
 from layerwise.storage.run_tables import RunTables
+
+from .columns import PATHS
 
 _PATH_WORDS = (
     "Which heads and MLPs act on a receiver directly: what one of them writes is taken from the "
@@ -58,17 +61,9 @@ def paths_table(run: RunTables) -> list[Table]:
     if paths is None:
         return []
     ranked = paths.iloc[(-abs(numbers(paths, "recovered"))).argsort(kind="stable")]
-    columns = ("task", "direction", "sender", "receiver", "pairs", "share (%)", "p (BH)")
-    cells = [
-        [
-            row["task"], row["direction"], row["sender"], row["receiver"], str(row["n_items"]),
-            bounds(row, "recovered", "recovered_low", "recovered_high", 100),
-            f"{row['p_bh']:.3g}",
-        ]
-        for row in records(ranked.head(_MOST))
-    ]  # fmt: skip
-    note = others(len(ranked), len(cells), "rows are in path_effects.parquet")
-    return [Table(f"Direct paths by share ({len(ranked)})", columns, cells, True, note)]
+    shown = cells(PATHS, ranked.head(_MOST))
+    note = others(len(ranked), len(shown), "rows are in path_effects.parquet")
+    return [Table(f"Direct paths by share ({len(ranked)})", heads(PATHS), shown, True, note)]
 
 
 def sections(run: RunTables) -> list[Section]:

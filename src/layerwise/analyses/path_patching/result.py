@@ -9,10 +9,15 @@ import numpy as np
 import pandas as pd
 
 from layerwise.analyses.patching.tables import path_effects
+from layerwise.presentation.columns import in_short, without
 from layerwise.presentation.drawing import drawn
 from layerwise.storage.base import Result, computed_once
-from layerwise.storage.notebook import intervals
 from layerwise.storage.provenance import Facts
+
+from .columns import PATHS
+
+# Paths in the short view.
+_SHOWN = 10
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -49,13 +54,7 @@ class PathPatchingResult(Result):
 
     def summary_rows(self) -> pd.DataFrame:
         """The paths that matter most."""
-        return path_rows(self.effects())
-
-
-def path_rows(effects: pd.DataFrame, n_top: int = 10) -> pd.DataFrame:
-    """The direct paths that carry most."""
-    size = -np.abs(effects["recovered"].to_numpy(dtype=float))
-    top = effects.iloc[np.argsort(size, kind="stable")].head(n_top)
-    found = top.reindex(columns=["task", "direction", "sender", "receiver"])
-    told = intervals(top, "recovered", "recovered_low", "recovered_high")
-    return found.assign(**{"share [95 %]": told, "p (BH)": top["p_bh"].map("{:.2g}".format)})
+        effects = self.effects()
+        size = -np.abs(effects["recovered"].to_numpy(dtype=float))
+        top = effects.iloc[np.argsort(size, kind="stable")].head(_SHOWN)
+        return in_short(self, without(PATHS, "pairs"), top)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import pandas as pd
-
-from layerwise.presentation.rows import records
+from layerwise.presentation.columns import cells, heads
 from layerwise.presentation.section import Section
 from layerwise.presentation.table import Table
-from layerwise.presentation.wording import (
-    number,
-)
 from layerwise.storage.run_tables import RunTables
+
+from .columns import WRITTEN
 
 _PRUNED_WORDS = (
     "A model that was written without some layers, loaded again, and put to the same questions as "
@@ -24,20 +21,8 @@ def pruning_table(run: RunTables) -> list[Table]:
     pruning = run.table("pruning_summary")
     if pruning is None:
         return []
-    columns = (
-        "task", "protocol", "n", "accuracy (%): intact", "predicted", "measured",
-        "largest difference (nats)", "same texts (%)",
-    )  # fmt: skip
-    cells = [
-        [
-            row["task"], row["protocol"], str(row["n_items"]),
-            *(number(100 * row[f"{model}_accuracy"]) for model in _MODELS),
-            "–" if pd.isna(row["largest_difference"]) else f"{row['largest_difference']:.1g}",
-            "–" if pd.isna(row["same_texts"]) else number(100 * row["same_texts"]),
-        ]
-        for row in records(pruning)
-    ]  # fmt: skip
-    return [Table("Written model, and prediction by skipping its layers", columns, cells)]
+    shown = cells(WRITTEN, pruning)
+    return [Table("Written model, and prediction by skipping its layers", heads(WRITTEN), shown)]
 
 
 def sections(run: RunTables) -> list[Section]:

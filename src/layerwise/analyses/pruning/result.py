@@ -7,10 +7,12 @@ from typing import ClassVar
 
 import pandas as pd
 
+from layerwise.presentation.columns import in_short
 from layerwise.stats.over_items import pruning_summary
 from layerwise.storage.base import Result, computed_once
-from layerwise.storage.notebook import number
 from layerwise.storage.provenance import Facts
+
+from .columns import WRITTEN
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -43,21 +45,4 @@ class PruningResult(Result):
 
     def summary_rows(self) -> pd.DataFrame:
         """Accuracies and agreement per task and protocol."""
-        return pruning_rows(self.summary())
-
-
-def pruning_rows(summary: pd.DataFrame) -> pd.DataFrame:
-    """Accuracies, and how near the written model is to what was predicted."""
-    gaps, same = summary["largest_difference"], summary["same_texts"]
-    return pd.DataFrame(
-        {
-            "task": summary["task"],
-            "protocol": summary["protocol"],
-            "items": summary["n_items"],
-            "intact": summary["intact_accuracy"].map(number),
-            "predicted": summary["predicted_accuracy"].map(number),
-            "measured": summary["measured_accuracy"].map(number),
-            "largest difference (nats)": ["" if pd.isna(gap) else f"{gap:.1g}" for gap in gaps],
-            "same texts": ["" if pd.isna(share) else f"{100 * share:.0f} %" for share in same],
-        }
-    )
+        return in_short(self, WRITTEN, self.summary())

@@ -6,21 +6,21 @@ The figures are drawn elsewhere; here they get their names, captions and alterna
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
-import pandas as pd
-
+from layerwise.presentation.columns import cells, heads
 from layerwise.presentation.figure_spec import FigureSpec
-from layerwise.presentation.naming import name_layer, stacks
-from layerwise.presentation.rows import records, rows
+from layerwise.presentation.naming import stacks
+from layerwise.presentation.rows import rows
 from layerwise.presentation.section import Section
-from layerwise.presentation.table import Table, bounds
+from layerwise.presentation.table import Table
 from layerwise.presentation.wording import (
     PROTOCOL_ORDER,
     in_order,
     spread,
 )
 from layerwise.storage.run_tables import RunTables
+
+from .columns import INFLUENCE, PREDICTION
 
 _SIMILARITY_WORDS = (
     "How little a layer changes the residual stream. Layers that hardly turn it are those that are "
@@ -92,35 +92,14 @@ def similarity_tables(run: RunTables) -> list[Table]:
     prediction = run.table("prediction")
     found = []
     if prediction is not None:
-        columns = (
-            "capability", "protocol", "measure", "effect", "layers", "n", "rank correlation",
-            "p (Holm)",
-        )  # fmt: skip
-        cells = [
-            [
-                row["capability"], row["protocol"], row["predictor"], row["effect"],
-                _of_stack(row), str(row["n_items"]), bounds(row, "rho", "low", "high", 1, 2),
-                f"{row['p_holm']:.3g}",
-            ]
-            for row in records(prediction)
-        ]  # fmt: skip
-        found.append(Table(f"Similarity against effects ({len(cells)})", columns, cells, True))
+        shown = cells(PREDICTION, prediction)
+        title = f"Similarity against effects ({len(shown)})"
+        found.append(Table(title, heads(PREDICTION), shown, True))
     if influence is not None:
-        columns = ("task", "protocol", "layer", "n", "block influence")
-        cells = [
-            [
-                row["task"], row["protocol"], name_layer(row["layer"]), str(row["n_items"]),
-                bounds(row, "influence", "low", "high", 1, 3),
-            ]
-            for row in records(influence)
-        ]  # fmt: skip
-        found.append(Table(f"Block influence ({len(cells)})", columns, cells, True))
+        shown = cells(INFLUENCE, influence)
+        title = f"Block influence ({len(shown)})"
+        found.append(Table(title, heads(INFLUENCE), shown, True))
     return found
-
-
-def _of_stack(row: dict[str, Any]) -> str:
-    """How many layers a row is about, and of which stack if of one alone."""
-    return str(row["n_layers"]) + ("" if pd.isna(row["stack"]) else f" ({row['stack']})")
 
 
 def sections(run: RunTables) -> list[Section]:

@@ -8,14 +8,17 @@ from typing import Any, ClassVar
 import pandas as pd
 
 from layerwise.analyses.ablation.result import AblationResult
-from layerwise.ground.layer_names import layer_name
+from layerwise.presentation.columns import in_short, without
 from layerwise.presentation.drawing import drawn
 from layerwise.storage.base import Result, computed_once
-from layerwise.storage.notebook import intervals
 from layerwise.storage.provenance import Facts, join_facts
 
+from .columns import INFLUENCE
 from .prediction_tables import prediction_table
 from .tables import angular_table, influence_table
+
+# Layers of a task and protocol in the short view.
+_SHOWN = 3
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -72,15 +75,7 @@ class SimilarityResult(Result):
 
     def summary_rows(self) -> pd.DataFrame:
         """The layers with the least block influence."""
-        return similarity_rows(self.influence(), self.facts.model.n_encoder_layers)
-
-
-def similarity_rows(influence: pd.DataFrame, n_encoder: int = 0, n_top: int = 3) -> pd.DataFrame:
-    """The layers of each task and protocol that turn the stream least."""
-    ranked = influence.sort_values(by="influence", kind="stable")
-    top = ranked.groupby(["protocol", "task"], sort=True).head(n_top)
-    top = top.sort_values(["protocol", "task"], kind="stable")
-    found = top.reindex(columns=["protocol", "task"])
-    found["layer"] = [layer_name(int(layer), n_encoder) for layer in top["layer"]]
-    told = intervals(top, "influence", "low", "high", digits=3)
-    return found.assign(**{"block influence [95 %]": told})
+        ranked = self.influence().sort_values(by="influence", kind="stable")
+        top = ranked.groupby(["protocol", "task"], sort=True).head(_SHOWN)
+        top = top.sort_values(["protocol", "task"], kind="stable")
+        return in_short(self, without(INFLUENCE, "n"), top)

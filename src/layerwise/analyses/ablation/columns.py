@@ -1,0 +1,53 @@
+"""What the table of effects says of each, on a page and in a notebook."""
+
+from __future__ import annotations
+
+from layerwise.presentation.columns import (
+    Column,
+    Row,
+    estimated,
+    named,
+    p_column,
+    plain,
+)
+from layerwise.presentation.naming import name_intervention
+from layerwise.presentation.table import bounds
+from layerwise.presentation.wording import number
+
+
+def _accuracy(row: Row) -> str:
+    return f"{number(100 * row['acc_intact'])} → {number(100 * row['acc'])}"
+
+
+def _share(row: Row) -> str:
+    if not row["signal"]:
+        return "no signal"
+    return bounds(row, "share_lost", "share_low", "share_high", 100)
+
+
+def effect_columns(p: str, correction: str) -> tuple[Column, ...]:
+    """The columns of effects.
+
+    Args:
+        p: the column of the corrected p-values.
+        correction: what it is called.
+    """
+    return (
+        *plain("task", "protocol"),
+        Column("intervention", lambda row: name_intervention(row["intervention"])),
+        named("n", "n_items"),
+        Column("accuracy (%)", _accuracy),
+        estimated("change (points)", "acc_diff", "acc_diff_", -100),
+        Column("share lost (%)", _share, True),
+        estimated("gold log-prob. lost (nats)", "nats", "nats_", 1, 2),
+        p_column(f"p ({correction})", p),
+        Column("significant", lambda row: "yes" if row["signal"] and row["significant"] else "no"),
+    )
+
+
+SIGNAL = (
+    *plain("task", "capability", "protocol"),
+    named("n", "n_items"),
+    estimated("accuracy (%)", "accuracy", "", 100),
+    Column("chance (%)", lambda row: number(100 * row["chance"])),
+)

@@ -1,0 +1,113 @@
+"""Columns of tables of text, described once for the page and for the short view of a notebook.
+
+Which columns a table has is told by its analysis, in ``columns.py``. No HTML is written here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from layerwise.storage.base import Result
+
+from .naming import name_layer, naming_layers_of
+from .rows import records
+from .table import bounds
+from .wording import number
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table of text.
+
+    Attributes:
+        head: what it is, and its unit.
+        text: what it says of a row.
+        with_interval: whether that is an estimate with its 95 % interval.
+    """
+
+    head: str
+    text: Callable[[Row], str]
+    with_interval: bool = False
+
+
+def plain(*names: str) -> tuple[Column, ...]:
+    """Columns of texts and whole numbers under their own names."""
+    return tuple(named(name, name) for name in names)
+
+
+def named(head: str, name: str) -> Column:
+    """A column of texts or whole numbers; a dash where there is none."""
+    return Column(head, lambda row: "–" if pd.isna(row[name]) else str(row[name]))
+
+
+def numbered(head: str, name: str, scale: int = 1, digits: int = 0) -> Column:
+    """A column of numbers, in units of one by ``scale``."""
+    return Column(head, lambda row: number(scale * row[name], digits))
+
+
+def estimated(head: str, middle: str, ends: str, scale: int = 1, digits: int = 0) -> Column:
+    """Estimates with their intervals, as ``bounds`` writes them.
+
+    Args:
+        head: what they are.
+        middle: the column of the estimates.
+        ends: what the columns of the bounds begin with, before ``low`` and ``high``.
+        scale: in units of one by this.
+        digits: after the point.
+    """
+    low, high = f"{ends}low", f"{ends}high"
+    return Column(head, lambda row: bounds(row, middle, low, high, scale, digits), True)
+
+
+def p_column(head: str, name: str) -> Column:
+    """A column of p-values."""
+    return Column(head, lambda row: f"{row[name]:.3g}")
+
+
+def decided(head: str, name: str) -> Column:
+    """A column of yes and no."""
+    return Column(head, lambda row: "yes" if row[name] else "no")
+
+
+LAYER = Column("layer", lambda row: name_layer(row["layer"]))
+
+
+def heads(columns: Sequence[Column]) -> tuple[str, ...]:
+    """The heads of columns."""
+    return tuple(column.head for column in columns)
+
+
+def cells(columns: Sequence[Column], table: pd.DataFrame) -> list[list[str]]:
+    """The rows of a table as text."""
+    return [[column.text(row) for column in columns] for row in records(table)]
+
+
+def in_short(result: Result, columns: Sequence[Column], table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of a result's table as a notebook shows them: the page's words, its layers named.
+
+    Args:
+        result: whose table it is.
+        columns: those that are shown.
+        table: the rows.
+    """
+    shown = [f"{one.head} [95 %]" if one.with_interval else one.head for one in columns]
+    with naming_layers_of(result.facts.model):
+        return pd.DataFrame(cells(columns, table), columns=shown)
+
+
+def without(columns: Sequence[Column], *names: str) -> tuple[Column, ...]:
+    """The columns but for those with some heads.
+
+    Raises:
+        KeyError: if there is no such column.
+    """
+    missing = set(names) - set(heads(columns))
+    if missing:
+        raise KeyError(f"No column {', '.join(sorted(missing))} among {', '.join(heads(columns))}.")
+    return tuple(column for column in columns if column.head not in names)
