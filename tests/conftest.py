@@ -15,6 +15,7 @@ import pytest
 from hypothesis import settings
 
 from .cases import LONG
+from .pages import blank_pages, figures_alone
 from .typed import begin_test, check_types
 
 check_types()
@@ -55,34 +56,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def pictures(request):
-    """Pages have blank pictures, but in tests of the report and in modules marked ``drawn``."""
-    drawn = request.path.parent.name == "report" or request.node.get_closest_marker("drawn")
-    with contextlib.nullcontext() if drawn else _blank_pictures():
+    """Pages have blank pictures, but in tests of the report and in modules marked for more."""
+    marked = request.node.get_closest_marker
+    whole = request.path.parent.name == "report" or marked("pictured")
+    less = figures_alone if marked("drawn") else blank_pages
+    with contextlib.nullcontext() if whole else less():
         yield
 
 
 @pytest.fixture
 def blank_pictures():
     """For one test of a module marked ``drawn``."""
-    with _blank_pictures():
+    with blank_pages():
         yield
-
-
-@contextlib.contextmanager
-def _blank_pictures():
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("layerwise.presentation.page.drawn", _blank)
-        patched.setattr("layerwise.report._page.drawn", _blank)
-        yield
-
-
-def _blank(listed):
-    from matplotlib.figure import Figure
-
-    from layerwise.presentation.page import Picture
-
-    made = {one: Picture("data:,", "data:,", 145, one.caption, one.alt) for _, one, _ in listed}
-    return made, {name: Figure(figsize=(1, 1)) for name, *_ in listed}
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -30,7 +30,7 @@ from tests.hostile.strings import (
 from tests.models.tiny import tiny_model
 from tests.report import synthetic
 
-pytestmark = pytest.mark.drawn
+pytestmark = pytest.mark.pictured
 
 Count = Callable[[str, int], None]
 COUNTED = "hostile strings in places"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from types import SimpleNamespace
+from contextlib import nullcontext
 
 import pandas as pd
 import pytest
@@ -12,10 +11,10 @@ import synthetic
 from synthetic import Plan
 
 from layerwise.analyses.gathering import tables_of_run
-from layerwise.presentation.parallel_rendering import Jobs
 from layerwise.report import Report, report
 from layerwise.results import AblationResult, PatchingResult, Result
 from layerwise.storage.run_tables import RunTables
+from tests.pages import figures_alone
 
 # As the default plan, but quick to draw in full.
 SMALL = Plan(
@@ -35,16 +34,8 @@ WITH_PICTURES = ("test_beside", "test_figures", "test_report_page")
 @pytest.fixture(scope="module", autouse=True)
 def pictures_of_pages(request: pytest.FixtureRequest) -> Iterator[None]:
     """Figures of pages are drawn, but made into pictures only where pictures are looked at."""
-    with pytest.MonkeyPatch.context() as patched:
-        if request.path.stem not in WITH_PICTURES:
-            patched.setattr("layerwise.presentation.page.narrow_pictures", _no_narrow_pictures)
-            patched.setattr("layerwise.presentation.save.svg_address", lambda *_: "data:,")
+    with nullcontext() if request.path.stem in WITH_PICTURES else figures_alone():
         yield
-
-
-@contextmanager
-def _no_narrow_pictures(jobs: Jobs) -> Iterator[SimpleNamespace]:
-    yield SimpleNamespace(all=lambda: dict.fromkeys(jobs, "data:,"))
 
 
 @pytest.fixture(scope="session")

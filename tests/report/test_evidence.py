@@ -14,6 +14,7 @@ from layerwise.report.html import report
 from layerwise.report.summary import findings_of
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_every_sentence_of_a_page_opens_to_its_rows(results):
     run = tables_of_run(results)
     found = findings_of(run)
