@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,21 +81,31 @@ def test_the_package_is_checked():
         stats.mcnemar_exact("1", 2)  # pyright: ignore
 
 
-def test_of_many_calls_the_first_are_checked_in_each_test_and_some_of_the_others():
+def refusals(function: Callable[[], Callable[[int], int]], calls: int) -> list[int]:
+    """Which of so many wrong calls are refused."""
+    found = []
+    for call in range(1, calls + 1):
+        try:
+            function()("1")  # pyright: ignore
+        except BeartypeCallHintViolation:
+            found.append(call)
+    return found
+
+
+def whole() -> Callable[[int], int]:
     @typed
     def whole(number: int) -> int:
         return number
 
-    def refusals(calls: int) -> list[int]:
-        found = []
-        for call in range(1, calls + 1):
-            try:
-                whole("1")  # pyright: ignore
-            except BeartypeCallHintViolation:
-                found.append(call)
-        return found
+    return whole
 
+
+@pytest.mark.parametrize("made_again", [False, True])
+def test_of_many_calls_the_first_are_checked_in_each_test_and_some_of_the_others(made_again):
+    """Functions within a function, which are made at each of its calls, are counted together."""
+    same = whole()
+    given = whole if made_again else lambda: same
     others = [call for call in range(FIRST + 1, 3 * FIRST + 1) if call % EVERY == 0]
-    assert refusals(3 * FIRST) == [*range(1, FIRST + 1), *others]
+    assert refusals(given, 3 * FIRST) == [*range(1, FIRST + 1), *others]
     begin_test()
-    assert refusals(2) == [1, 2]
+    assert refusals(given, 2) == [1, 2]

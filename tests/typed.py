@@ -17,7 +17,7 @@ import typing
 from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
-from typing import Any
+from typing import Any, ClassVar
 
 from beartype import beartype
 from jaxtyping import AbstractArray, jaxtyped
@@ -30,7 +30,7 @@ DECORATOR = "_typed"
 # In each test the first calls of a function are checked, and every so many of those that follow:
 # a small model's sweep calls some functions ten thousand times, and a third of its time went into
 # that. In long runs all are.
-FIRST, EVERY = 100, 1 if LONG else 10
+FIRST, EVERY = 20, 1 if LONG else 50
 
 
 class _Tests:
@@ -53,6 +53,26 @@ def check_types() -> None:
     if PACKAGE in sys.modules:
         raise RuntimeError(f"{PACKAGE} was imported before its types could be checked.")
     sys.meta_path.insert(0, _Finder())
+
+
+class _Calls:
+    """How often a function was called in a test.
+
+    Functions within a function are made anew at each of its calls, and it would take longer to
+    make their checks than to run them; so all that are made of one piece of code are counted
+    together.
+    """
+
+    known: ClassVar[dict[int, _Calls]] = {}
+
+    def __init__(self, code: types.CodeType) -> None:
+        self.code = code  # kept, so that no other has its id
+        self.number, self.test = 0, -1
+
+    @classmethod
+    def of(cls, code: types.CodeType) -> _Calls:
+        """The count of a piece of code."""
+        return cls.known.setdefault(id(code), cls(code))
 
 
 class _Finder(MetaPathFinder):
@@ -112,15 +132,14 @@ def _typed_function(function: Callable[..., Any]) -> Callable[..., Any]:
         # beartype alone would check arguments no earlier than the first value is asked for.
         return jaxtyped(function, typechecker=beartype)
     checks: list[Callable[..., Any]] = []
-    calls, test = 0, -1
+    calls = _Calls.of(function.__code__)
 
     @functools.wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
-        nonlocal calls, test
-        if test != _Tests.begun:
-            calls, test = 0, _Tests.begun
-        calls += 1
-        if calls > FIRST and calls % EVERY:
+        if calls.test != _Tests.begun:
+            calls.number, calls.test = 0, _Tests.begun
+        calls.number += 1
+        if calls.number > FIRST and calls.number % EVERY:
             return function(*args, **kwargs)
         if not checks:  # not earlier: most functions are never called in one process
             checks.append(_checks(function))
