@@ -22,7 +22,7 @@ JOBS = {
     "ablation": lambda setup: Ablation(
         setup, (AblationSpec.of(setup.model, "skip", None, tuple(range(8))),)
     ),
-    "patching": lambda setup: Patching(setup, ("resid_pre", "z"), 2),
+    "patching": lambda setup: Patching(setup, ("resid_pre", "z"), 1),
     "removal": lambda setup: Removal(setup, 1, ("greedy",), 0.5),
 }
 
@@ -33,7 +33,7 @@ def test_a_small_budget_is_told_of_once_and_the_usual_one_not(monkeypatch, name,
     monkeypatch.setattr(budget_hint, "default_memory_budget", lambda device: USUAL)
     lines: list[str] = []
     setup = prepare(
-        load_model("organism-decoder"), "organism-lookup", "continuation", limit=12,
+        load_model("organism-decoder"), "organism-lookup", "continuation", limit=4,
         memory_budget=USUAL,
     )  # fmt: skip
     job = JOBS[name](replace(setup, memory_budget=int(USUAL * share)))

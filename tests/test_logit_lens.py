@@ -411,7 +411,7 @@ def test_tables_of_earlier_versions_get_the_later_columns(tmp_path):
 
 @pytest.mark.smollm2
 def test_the_real_model_knows_more_capitals_the_deeper_it_is_read():
-    lens = read(smollm2(), "facts", limit=10, fewshot=3)
+    lens = read(smollm2(), "facts", limit=5, fewshot=3)
     assert set(lens["protocol"]) == {"letter", "continuation"}
     open_ended = lens.loc[lens["protocol"] == "continuation"]
     by_layer = open_ended.groupby("layer")["logprob"].mean()

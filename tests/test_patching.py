@@ -357,7 +357,7 @@ def test_an_mlp_that_is_not_there_cannot_be_patched(tmp_path):
 @pytest.mark.smollm2
 def test_in_the_real_model_the_answer_moves_to_the_last_position():
     model = smollm2()
-    found = patch_activations(model, "kv-words", pairs=2, limit=12, progress=False)
+    found = patch_activations(model, "kv-words", positions="last", pairs=2, limit=6, progress=False)
     at_the_end = found.patching.loc[found.patching["pos_label"] == "last"]
     by_layer = at_the_end.groupby("layer")["recovered"].mean()
     assert at_the_end["item"].nunique() == 2
@@ -411,7 +411,7 @@ def test_every_site_direction_and_metric_equals_hooks_written_by_hand(model, tas
     per_label = 3 * (len(sites_of(model)) - 2 + 2 * n_heads)
     assert len(found) == 2 * per_label * 3
     assert found["head"].isna().sum() == 2 * 3 * 3 * (len(sites_of(model)) - 2)
-    for row in found.sample(40, random_state=0).itertuples():
+    for row in found.sample(20, random_state=0).itertuples():
         expected = hooked(model, prompts, row, row.direction)
         right, wrong = (
             float(expected[t]) for t in (prompts.clean_answer, prompts.corrupted_answer)

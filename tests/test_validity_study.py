@@ -123,7 +123,9 @@ def test_the_saved_findings_in_encoder_decoders_are_what_was_planted(planted_seq
     assert len(set(drawn)) > 10
 
 
-def test_a_tuned_lens_claims_no_depth_where_there_is_no_signal(tuned):
+def test_a_tuned_lens_claims_no_depth_where_there_is_no_signal(tuned, nothing, monkeypatch):
+    monkeypatch.setattr(tuned, "STEPS", 30)
+    monkeypatch.setattr(nothing, "N_ITEMS", 20)
     (row,) = tuned.untrained(1).to_dict("records")
     assert not row["signal"]
     assert row["claimed"] == 0

@@ -44,7 +44,7 @@ def asked_of(tokenizer: Any, suites: tuple[str, ...], n_items: int) -> dict[str,
 @pytest.mark.parametrize(
     ("suites", "n_items", "layers"),
     [
-        pytest.param(("facts",), 1, (0, 13), id="1 item, 2 layers"),
+        pytest.param(("facts",), 1, (13,), id="1 item, 1 layer"),
         pytest.param(
             SUITES, 5, tuple(range(N_LAYERS)), id="30 items, 30 layers", marks=pytest.mark.long
         ),
