@@ -2,7 +2,7 @@
 
 LAYERWISE_CASES is their number altogether: 50 unless it says otherwise. From 1,000 on, tests
 marked ``long`` run too, and rates of errors are counted in as many data sets as they name; that
-is ``make test-long``.
+is ``make test-long``. Of tests that combine cases, those are marked whose parts others hold by day.
 """
 
 from __future__ import annotations

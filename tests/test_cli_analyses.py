@@ -131,10 +131,17 @@ def test_a_model_is_pruned():
     assert "n_layers: 6\n" in done("models", "short")
 
 
-@pytest.mark.parametrize("model", [MODEL, "wired-decoder"])
-@pytest.mark.parametrize("command", ["patch", "path-patch", "attribution-patch"])
+@pytest.mark.parametrize(
+    ("command", "model"),
+    [
+        ("patch", "wired-decoder"), ("path-patch", "wired-decoder"), ("attribution-patch", MODEL),
+        *(pytest.param(command, model, marks=pytest.mark.long) for command, model in (
+            ("patch", MODEL), ("path-patch", MODEL), ("attribution-patch", "wired-decoder"),
+        )),
+    ],
+)  # fmt: skip
 def test_a_model_is_patched_in_its_own_language_if_no_task_is_named(model, command):
-    done(command, model, "--pairs", 1, "--limit", 6, "--out", "run")
+    done(command, model, "--pairs", 1, "--limit", 3, "--out", "run")
     spoken = task_names(model.split("-")[0])
     assert set(only_result().to_pandas()["task"]) == set(spoken)
 

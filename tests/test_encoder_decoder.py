@@ -34,7 +34,7 @@ from layerwise.tasks._encoding import encode_apart, encode_input
 from tests.models.seq2seq.tiny import tiny_folder, tiny_seq2seq
 from tests.models.tiny import tiny_tokenizer
 
-LIMIT = 10
+LIMIT = 6
 
 
 @cache
@@ -91,12 +91,13 @@ def test_the_harness_encodes_in_the_same_way() -> None:
     ("kind", "site"),
     [
         ("skip", None),
-        ("zero", "attn_out"),
         ("mean", "cross_attn_out"),
-        ("mean", "resid_mid_cross"),
         ("resample", "mlp_out"),
-        ("noise", "z"),
         ("zero", "cross_z"),
+        # By day these are held by sweep/seq2seq/test_engine, with drawn branches and requests.
+        pytest.param("zero", "attn_out", marks=pytest.mark.long),
+        pytest.param("mean", "resid_mid_cross", marks=pytest.mark.long),
+        pytest.param("noise", "z", marks=pytest.mark.long),
     ],
 )
 def test_engine_and_reference_give_the_same_records(kind: str, site: str | None) -> None:

@@ -58,12 +58,15 @@ def layers_in_use(layout: WiredLayout) -> set[int]:
     return {layer for c in CAPABILITIES for layer in Planted(layout, c).critical("layer")}
 
 
+# By day each kind and each site; what a kind does to a site is held by the tests of the sweep.
 @pytest.mark.parametrize(
     ("kind", "site"),
     [
-        ("skip", "layer"), ("skip", "attn_out"), ("skip", "mlp_out"), ("zero", "attn_out"),
-        ("zero", "mlp_out"), ("zero", "resid_post"), ("mean", "attn_out"), ("mean", "mlp_out"),
-        ("mean", "resid_post"),
+        ("skip", "layer"), ("skip", "attn_out"), ("zero", "mlp_out"), ("zero", "resid_post"),
+        ("mean", "attn_out"),
+        *(pytest.param(kind, site, marks=pytest.mark.long) for kind, site in (
+            ("skip", "mlp_out"), ("zero", "attn_out"), ("mean", "mlp_out"), ("mean", "resid_post"),
+        )),
     ],
 )  # fmt: skip
 def test_ablation_finds_the_planted_layers(kind, site):
@@ -95,8 +98,15 @@ def check_heads(layout: WiredLayout, site: str, kind: str, effects: pd.DataFrame
         assert not rest["nats"].abs().gt(ROUNDING).any()
 
 
-@pytest.mark.parametrize("kind", ["skip", "zero", "mean", "resample"])
-@pytest.mark.parametrize("site", ["z", "kv_group"])
+@pytest.mark.parametrize(
+    ("site", "kind"),
+    [
+        ("z", "zero"), ("z", "resample"), ("kv_group", "skip"), ("kv_group", "mean"),
+        *(pytest.param(site, kind, marks=pytest.mark.long) for site, kind in (
+            ("z", "skip"), ("z", "mean"), ("kv_group", "zero"), ("kv_group", "resample"),
+        )),
+    ],
+)  # fmt: skip
 def test_ablation_finds_the_planted_heads(kind, site):
     """Heads that share keys and values with a planted one, too, are told from it."""
     check_heads(GROUPED, site, kind, ablated(GROUPED, kind=kind, site=site).effects())
@@ -111,7 +121,7 @@ def test_ablation_finds_the_heads_wherever_they_are(layout, seed):
 
 @pytest.mark.parametrize("method", ["engine", "reference"])
 def test_skipping_idle_layers_changes_no_bit(method):
-    records = ablated(LAYOUT, method=method, limit=3).records
+    records = ablated(LAYOUT, method=method, limit=1).records
     idle = set(range(LAYOUT.n_layers)) - layers_in_use(LAYOUT)
     assert_no_bit_changed(records, idle, method)
 
@@ -127,21 +137,26 @@ def test_letters_are_not_understood_and_nothing_is_claimed():
 @anywhere
 @given(layouts(), seeds)
 def test_the_lens_reads_the_answer_from_the_planted_layer_on(layout, seed):
-    lens = logit_lens(small_model(layout, seed), TASKS, "continuation", progress=False).lens
-    for capability, group in lens.groupby("capability"):
+    """From there on they are settled, too."""
+    result = logit_lens(small_model(layout, seed), TASKS, "continuation", progress=False)
+    for capability, group in result.lens.groupby("capability"):
         readable = group["layer"] >= Planted(layout, str(capability)).readable_from
         assert (group.loc[readable, "rank"] == 0).all()
         assert (group.loc[~readable, "rank"] > 0).all()
         assert np.exp(group.loc[readable, "logprob"]).min() > 0.99
         shown = group.loc[readable]
         assert shown["kl"].max() < ROUNDING
+    depths = result.prediction_depths()
+    assert depths["right"].all()
+    for capability, group in depths.groupby("capability"):
+        assert set(group["layer"]) == {Planted(layout, str(capability)).readable_from}
 
 
 def test_a_tuned_lens_reads_the_answer_once_it_was_brought_and_not_before():
     """Biases read what the logit lens reads; a map, what was looked up and not yet let out."""
     model = small_model(GROUPED)
     for kind in ("bias", "full"):
-        lens = train_lens(model, TASKS, kind=kind, n_texts=160, steps=80, progress=False).lens
+        lens = train_lens(model, TASKS, kind=kind, n_texts=120, steps=60, progress=False).lens
         read = logit_lens(model, TASKS, "continuation", lens="tuned", tuned=lens, progress=False)
         tops = read.lens.assign(top=read.lens["rank"] == 0).groupby(["capability", "layer"])["top"]
         for (capability, layer), share in tops.mean().items():
@@ -264,7 +279,10 @@ def test_methods_differ_by_what_was_planted_and_groups_lose_it(layout, seed):
         assert row.share_second_low == pytest.approx(row.share_second_high)
 
 
-@pytest.mark.parametrize("capabilities", [("retrieval",), ("knowledge",), CAPABILITIES])
+@pytest.mark.parametrize(
+    "capabilities",
+    [("knowledge",), CAPABILITIES, pytest.param(("retrieval",), marks=pytest.mark.long)],
+)
 def test_layers_that_nothing_needs_are_removed_first(capabilities):
     tasks = [small_task(capability, 16) for capability in capabilities]
     idle = spared(LAYOUT, *capabilities)
@@ -316,7 +334,7 @@ def test_the_previous_token_head_is_the_planted_one():
     assert (found["previous_token"] > 0.9).sum() == 1
 
 
-@pytest.mark.parametrize("site", ["attn_out", "mlp_out"])
+@pytest.mark.parametrize("site", ["attn_out", pytest.param("mlp_out", marks=pytest.mark.long)])
 def test_resampling_finds_the_layers_that_carry_what_is_asked_about(site):
     effects = ablated(LAYOUT, kind="resample", site=site).effects()
     for capability, group in effects.groupby("capability"):
@@ -327,7 +345,7 @@ def test_resampling_finds_the_layers_that_carry_what_is_asked_about(site):
         assert not rest["nats"].abs().gt(ROUNDING).any()
 
 
-@pytest.mark.parametrize("site", ["attn_out", "mlp_out"])
+@pytest.mark.parametrize("site", ["mlp_out", pytest.param("attn_out", marks=pytest.mark.long)])
 def test_noise_does_nothing_where_there_is_nothing(site):
     """It has a site's own covariance: none at all where nothing is written."""
     effects = ablated(LAYOUT, kind="noise", site=site).effects()
@@ -370,16 +388,6 @@ def test_gradients_see_the_last_head_of_the_chain_and_miss_those_before_it(layou
         seen = {s for s, e in zip(spots, cells["estimate"], strict=True) if abs(e) > 1e-3}
         assert truly == {s for s in spots if truth.recovers_by_head("z", s)}
         assert seen == {truth.seen_by_gradient}
-
-
-@anywhere
-@given(layouts(), seeds)
-def test_answers_are_settled_at_the_layer_that_writes_them(layout, seed):
-    lens = logit_lens(small_model(layout, seed), TASKS, "continuation", progress=False)
-    depths = lens.prediction_depths()
-    assert depths["right"].all()
-    for capability, group in depths.groupby("capability"):
-        assert set(group["layer"]) == {Planted(layout, str(capability)).readable_from}
 
 
 @anywhere

@@ -16,14 +16,18 @@ from layerwise.models.sources import find_source
 from layerwise.sweep import Generate, Generated, LogLikelihood, Scored, intact, sweep
 from layerwise.sweep.requests import Outcome
 from layerwise.tasks import Item, Task, TaskRequest, build_requests, load_task, score
+from tests.cases import LONG
 from tests.harness import Sample, ask_harness, document, harness_model, harness_task, saying
 from tests.harness_agreement import assert_same_likelihood, assert_same_text, assert_same_tokens
+from tests.models.real import smollm2
 from tests.models.tiny import tiny_folder
 from tests.tasks.small import BEN, FRANCE, small_task
 from tests.tasks.tokenizers import byte_level
 
-# Fifty items: with a context and without, with a delimiter and without, of one token and more.
-SUITES = {"facts": 15, "arithmetic": 12, "brackets": 12, "kv-words": 11}
+# Fifty items, by day a third of them: with a context and without, with a delimiter and without, of
+# one token and more.
+FIFTY = {"facts": 15, "arithmetic": 12, "brackets": 12, "kv-words": 11}
+SUITES = FIFTY if LONG else {name: -(-limit // 3) for name, limit in FIFTY.items()}
 # A real model takes its time: enough items that some are answered rightly and some are not.
 SHORT = {"facts": 3, "arithmetic": 5, "brackets": 2}
 MODELS = [
@@ -77,7 +81,7 @@ def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     if isinstance(request.param, str):
         tasks = [load_task(name, limit=limit, fewshot=1) for name, limit in SHORT.items()]
         folder = find_source(request.param).folder
-        return Both(load_model(request.param), harness_model(folder), tuple(tasks), able=True)
+        return Both(smollm2(), harness_model(folder), tuple(tasks), able=True)
     family, bos = request.param
     room = {"n_positions" if family == "gpt2" else "max_position_embeddings": 1024}
     folder = tiny_folder(tmp_path_factory.mktemp("models"), family, bos=bos, **room)

@@ -125,7 +125,13 @@ def check(model: Seq2SeqModel, task: Task, table, n_rows: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("case", "kl"), [("t5", False), ("t5", True), ("bart", True), ("bart-scaled", False)]
+    ("case", "kl"),
+    [
+        ("t5", True),
+        ("bart", True),
+        pytest.param("t5", False, marks=pytest.mark.long),
+        pytest.param("bart-scaled", False, marks=pytest.mark.long),
+    ],
 )
 def test_every_site_equals_hooks_written_by_hand(case: str, kl: bool):
     model = begun(case)

@@ -19,6 +19,7 @@ from layerwise.models import load_model
 from tests import analysis, commands
 from tests.analysis import documented_columns, word_task
 from tests.models.real import smollm2
+from tests.models.test_gguf import write_gguf
 from tests.models.tiny import FAMILIES, TEXT, tiny_folder, tiny_model
 
 REMOVED = [0, 2]
@@ -59,7 +60,15 @@ def logits(model, folder: Path) -> torch.Tensor:
     return model(input_ids=tokens, use_cache=False).logits
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+# Their tensors and configurations are named as those of a family that is tried by day.
+LIKE_OTHERS = ("mistral", "qwen2", "gptj")
+OF_ALL = [
+    pytest.param(family, marks=pytest.mark.long if family in LIKE_OTHERS else [])
+    for family in FAMILIES
+]
+
+
+@pytest.mark.parametrize("family", OF_ALL)
 def test_the_written_model_is_the_original_without_the_modules(place, family):
     folder = folder_of(place, family)
     result = lw.prune_model(load_model(folder), REMOVED, place / "out", word_task(2))
@@ -203,6 +212,14 @@ def test_what_cannot_be_written_is_told_and_nothing_is_changed(here, options, sa
     commands.refused("prune", commands.model_folder(), *words, says=says, unchanged=here)
 
 
+def test_a_model_from_a_gguf_file_can_be_written_without_layers(place):
+    folder = write_gguf(place / "small.gguf")
+    result = lw.prune_model(load_model(folder), [0], place / "out", word_task(2), "letter")
+    assert load_model(place / "out").cfg.n_layers == 1
+    assert result.summary()["largest_difference"].max() < 1e-3
+
+
+@pytest.mark.long
 @pytest.mark.smollm2
 def test_smollm2_from_its_gguf_file_can_be_written_without_layers(tmp_path):
     result = lw.prune_model(

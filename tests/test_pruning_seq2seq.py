@@ -23,7 +23,12 @@ from tests.models.tiny import TEXT
 
 FIELDS = {"T5Config": ("num_layers", "num_decoder_layers")}
 FIELDS["MT5Config"] = FIELDS["T5Config"]
-MODELS = [(case, 0) for case in CASES if case != "t5-one-layer"] + [("t5", 1), ("bart", 1)]
+# A factor of the embeddings has no part in what layers are called.
+MODELS = [
+    pytest.param(case, 0, marks=pytest.mark.long if "scaled" in case else [])
+    for case in CASES
+    if case != "t5-one-layer"
+] + [("t5", 1), ("bart", 1)]
 
 
 def original(folder: Path) -> Any:

@@ -23,7 +23,7 @@ from layerwise.sweep.stream_reading import Streams
 from tests import synthetic
 from tests.analysis import documented_columns, solved_by, word_task
 from tests.models.tiny import tiny_model
-from tests.report.legible import assert_legible
+from tests.report.legible import WIDTHS, assert_legible
 
 N_LAYERS = 5
 
@@ -162,7 +162,7 @@ def test_the_figure_has_a_line_per_order():
     np.testing.assert_allclose(deep.get_ydata(), [100 - 100 * 9 * k / 60 / 0.75 for k in range(6)])
 
 
-@pytest.mark.parametrize("width", [3.3, 6.9])
+@pytest.mark.parametrize("width", WIDTHS)
 def test_texts_are_readable_and_apart(width):
     assert_legible(removal_orders(planted(COSTS | {("deep", "letter"): 2}).curves(), width))
 

@@ -27,6 +27,7 @@ from layerwise.sweep import Scored, intact, skip_layers
 from layerwise.tasks import Item, Task, score
 from tests import commands
 from tests.analysis import word_task
+from tests.cases import LONG
 from tests.models.seq2seq.tiny import tiny_folder
 from tests.planted import CAPABILITIES, small_task
 from tests.planted_seq2seq import seq2seq_layouts, small_seq2seq
@@ -78,10 +79,16 @@ def sizes_of(case: str) -> list[range]:
     return [range(cfg.n_encoder_layers), range(cfg.n_encoder_layers, cfg.n_layers)]
 
 
-@pytest.mark.parametrize("case", ["t5", "bart"])
-@pytest.mark.parametrize("by", ["greedy", "block"])
-def test_the_order_is_that_of_brute_force(case: str, by: str) -> None:
-    n = 3 if by == "greedy" else 2
+@pytest.mark.parametrize(
+    ("case", "by", "n"),
+    [
+        ("t5", "greedy", 3),
+        ("bart", "block", 2),
+        pytest.param("bart", "greedy", 3, marks=pytest.mark.long),
+        pytest.param("t5", "block", 2, marks=pytest.mark.long),
+    ],
+)
+def test_the_order_is_that_of_brute_force(case: str, by: str, n: int) -> None:
     result = lw.removal_order(
         model_of(case), task_of(case), n_removed=n, by=by, progress=False
     )  # fmt: skip
@@ -174,7 +181,7 @@ def test_no_block_is_in_two_stacks_and_none_is_a_whole_stack() -> None:
     assert removable((3,), 3, 5) == [0, 1, 2]
 
 
-@pytest.mark.parametrize("by", ["greedy", "effect"])
+@pytest.mark.parametrize("by", ["greedy", pytest.param("effect", marks=pytest.mark.long)])
 def test_engine_and_reference_find_the_same(by: str) -> None:
     made = [
         lw.removal_order(
@@ -187,7 +194,7 @@ def test_engine_and_reference_find_the_same(by: str) -> None:
     assert (made[0]["gold_logprob"] - made[1]["gold_logprob"]).abs().max() < 1e-4
 
 
-@settings(max_examples=3, deadline=None, phases=(Phase.explicit, Phase.generate))
+@settings(max_examples=20 if LONG else 2, deadline=None, phases=(Phase.explicit, Phase.generate))
 @given(seq2seq_layouts())
 def test_layers_that_nothing_needs_are_removed_first(layout: WiredSeq2SeqLayout) -> None:
     idle, n = spared(layout, *CAPABILITIES), len(spared(layout, *CAPABILITIES))

@@ -23,6 +23,7 @@ from layerwise.runs.setup import prepare
 from layerwise.tasks import Task
 from tests import commands
 from tests.analysis import word_task
+from tests.cases import LONG
 from tests.models.seq2seq.tiny import tiny_folder
 from tests.planted import CAPABILITIES, small_task
 from tests.planted_seq2seq import seq2seq_layouts, small_seq2seq
@@ -124,7 +125,7 @@ def test_blocks_are_within_one_stack() -> None:
         assert cells.loc[cells["least"], "distance"].tolist() == [cells["distance"].min()]
 
 
-@settings(max_examples=3, deadline=None, phases=(Phase.explicit, Phase.generate))
+@settings(max_examples=20 if LONG else 2, deadline=None, phases=(Phase.explicit, Phase.generate))
 @given(seq2seq_layouts())
 def test_layers_that_do_nothing_turn_nothing(layout: WiredSeq2SeqLayout) -> None:
     tasks = [small_task(name, 8) for name in CAPABILITIES]
@@ -167,8 +168,7 @@ def test_a_stack_of_one_layer_says_nothing_and_does_not_fail() -> None:
     assert found.predicts(ablation)["rho"].dropna().abs().le(1).all()
 
 
-@pytest.mark.parametrize("width", [3.3, 6.9])
-def test_figures_are_legible_and_part_the_stacks(width: float) -> None:
+def test_figures_are_legible_and_part_the_stacks() -> None:
     found, ablation = predicted()
     page = lw.report([found, ablation])
     assert {"similarity_continuation", "prediction"} <= set(page.figures)
@@ -178,12 +178,14 @@ def test_figures_are_legible_and_part_the_stacks(width: float) -> None:
     assert [text.get_text() for text in figure.legends[0].get_texts()] == list(CAPABILITIES)
     assert len(parted) == 4  # one axis of blocks and of layers each, and two of depths
     assert "stream is averaged over its positions, the decoder" in page.html
-    assert_legible(similarity_map(found.angular(), found.influence(), found.cka, width=width))
-    names = prediction_ranges(found.predicts(ablation), width)
-    assert_legible(names)
-    shown = [tick.get_text() for tick in names.axes[0].get_yticklabels()]
-    assert shown == ["retrieval", "encoder", "decoder", "knowledge", "encoder", "decoder",
-                     "reasoning", "encoder", "decoder"]  # fmt: skip
+    predictions = found.predicts(ablation)
+    for width in (3.3, 6.9):
+        assert_legible(similarity_map(found.angular(), found.influence(), found.cka, width=width))
+        names = prediction_ranges(predictions, width)
+        assert_legible(names)
+        shown = [tick.get_text() for tick in names.axes[0].get_yticklabels()]
+        assert shown == ["retrieval", "encoder", "decoder", "knowledge", "encoder", "decoder",
+                         "reasoning", "encoder", "decoder"]  # fmt: skip
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

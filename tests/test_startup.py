@@ -37,6 +37,7 @@ def test_start_is_quick(startup, name):
     assert startup.best_cost(start, RUNS).cpu_seconds < 2 * start.limit
 
 
+@pytest.mark.long
 @pytest.mark.smollm2
 def test_cached_model_is_ready_soon_after_its_libraries(startup):
     """Importing what it is made of takes two thirds of the time, and sets the scale."""

@@ -28,6 +28,7 @@ from layerwise.sweep import residuals_at
 from layerwise.sweep.readout import logits_of
 from layerwise.sweep.seq2seq.truncated import truncated_encoder
 from tests.analysis import word_task
+from tests.cases import LONG
 from tests.models.seq2seq.tiny import CASES, tiny_seq2seq
 from tests.sweep.strategies import tokens
 
@@ -84,7 +85,7 @@ def hooked(model: Seq2SeqModel, lens: TunedLens, text: Text, depth: int) -> torc
     return model.run_with_hooks(given, said, fwd_hooks=hooks)[0]
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=50 if LONG else 5, deadline=None)
 @given(
     st.sampled_from(sorted(CASES)),
     st.lists(st.tuples(tokens(1, 6, 50), tokens(1, 5, 50)), min_size=1, max_size=3),
@@ -220,7 +221,10 @@ def test_texts_are_read_out_together_as_far_as_memory_goes():
     torch.testing.assert_close(joined, streams.final)
 
 
-@pytest.mark.parametrize(("case", "kind"), [("t5", "full"), ("bart", "bias"), ("marian", "full")])
+@pytest.mark.parametrize(
+    ("case", "kind"),
+    [("t5", "full"), ("bart", "bias"), pytest.param("marian", "full", marks=pytest.mark.long)],
+)
 def test_training_lowers_the_divergence_on_held_out_texts(tmp_path, case, kind):
     model = tiny_seq2seq(case)
     trained = train_lens(

@@ -20,6 +20,8 @@ from layerwise.organisms.record import accuracies
 from tests.models.refusal import refused
 
 NAMES = [name for name in BUNDLED.names() if name.startswith("organism-decoder")]
+# Weights are held by their hashes; by day one of the seeds is asked.
+ASKED = [NAMES[0], *(pytest.param(name, marks=pytest.mark.long) for name in NAMES[1:])]
 
 
 @cache
@@ -60,7 +62,7 @@ def test_it_is_its_original_and_speaks_its_language(name):
     assert facts.d_vocab == len(ORGANISM.words)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ASKED)
 def test_held_out_accuracy(name):
     measured = accuracies(organism(name), protocols=["generate"], n_items=100)
     assert {row["task"]: row["accuracy"] >= 0.98 for row in measured} == dict.fromkeys(
@@ -71,7 +73,7 @@ def test_held_out_accuracy(name):
     assert all(row["accuracy"] >= 0.99 and row["n_items"] >= 360 for row in stored)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ASKED)
 def test_ablation_finds_the_planted_layers(name):
     """Skipping a planted layer costs much of what it carries, and another one next to nothing."""
     effects = lw.ablate(organism(name), "all", "generate", limit=60, progress=False).effects()
@@ -82,7 +84,7 @@ def test_ablation_finds_the_planted_layers(name):
         assert (row.share_lost > 0.25) == planted
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ASKED)
 def test_the_lens_reads_the_answer_from_the_planted_layer_on(name):
     found = lw.logit_lens(organism(name), "all", "continuation", limit=60, progress=False).lens
     on_top = (found["rank"] == 0).groupby([found["capability"], found["layer"]]).mean()

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from layerwise.presentation.style import COLUMN_WIDTH, FULL_WIDTH
+
 SLACK = 1.0
+# Texts get into each other's way in the narrow picture first. The wide ones of all kinds of
+# figures are tried in ``test_figures`` by day, and each with all its numbers in long runs.
+WIDTHS = (COLUMN_WIDTH, pytest.param(FULL_WIDTH, marks=pytest.mark.long))
 
 
 def texts(figure: Figure) -> list[Text]:

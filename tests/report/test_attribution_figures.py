@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from legible import assert_legible
+from legible import WIDTHS, assert_legible
 from matplotlib.collections import QuadMesh
 from matplotlib.lines import Line2D
 
@@ -56,7 +56,7 @@ def _parts(item, n_layers, n_heads):
     yield {"component": "total", "value": heads.sum() + mlps.sum()}
 
 
-@pytest.mark.parametrize("width", [3.3, 6.9])
+@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("draw", [attribution_lines, attribution_heads])
 @pytest.mark.parametrize(
     ("n_layers", "n_heads", "tasks"),

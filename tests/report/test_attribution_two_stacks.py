@@ -7,7 +7,7 @@ from html import unescape
 
 import numpy as np
 import pytest
-from legible import assert_legible
+from legible import WIDTHS, assert_legible
 from matplotlib.collections import QuadMesh
 from matplotlib.lines import Line2D
 
@@ -128,7 +128,7 @@ def test_a_sentence_tells_what_is_written_and_where_it_comes_from(page):
     assert shown >= {"cross-attention decoder.1", "cross-attention head decoder.1.1"}
 
 
-@pytest.mark.parametrize("width", [3.3, 6.9])
+@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("component", ["lines", "z", "cross_z"])
 def test_texts_are_readable_and_apart(width, component):
     result = made_up(tuple(f"a task with a long name {i}" for i in "abcde"), n=4)

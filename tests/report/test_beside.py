@@ -61,8 +61,11 @@ def two_cores(monkeypatch):
 
 @pytest.mark.parametrize(
     ("how", "waits"),
-    [(drawn, True), (drawn, False), (drawn_here_only, True)],
-    ids=["draws all", "is helped", "is ended"],
+    [
+        pytest.param(drawn, True, id="draws all", marks=pytest.mark.long),
+        pytest.param(drawn, False, id="is helped"),
+        pytest.param(drawn_here_only, True, id="is ended"),
+    ],
 )
 def test_a_second_process_gives_the_pictures_of_this_one(two_cores, how, waits) -> None:
     mine = jobs(how)

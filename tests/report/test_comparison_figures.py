@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import synthetic
-from legible import assert_legible
+from legible import WIDTHS, assert_legible
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -41,7 +41,7 @@ def hard(table: pd.DataFrame) -> pd.DataFrame:
     return harder.assign(**dict.fromkeys(bounds, np.nan))
 
 
-@pytest.mark.parametrize("width", [3.3, 6.9])
+@pytest.mark.parametrize("width", WIDTHS)
 def test_texts_are_readable_and_apart(width, interaction, agreement):
     few = rows(interaction, capability="retrieval", first="letter", second="generate")
     for table in (interaction, few, hard(interaction)):

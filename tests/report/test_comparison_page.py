@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 import synthetic
 from conftest import SMALL
-from legible import assert_legible
+from legible import WIDTHS, assert_legible
 
 import layerwise as lw
 from layerwise.analyses.comparison.findings import established, not_established
 from layerwise.analyses.comparison.measures import MEASURES
 from layerwise.analyses.comparison.report import MOST, _drawings, caution
 from layerwise.presentation.rows import rows
-from layerwise.presentation.style import COLUMN_WIDTH, FULL_WIDTH
 from layerwise.report import Report
 
 LATE = {"letter": (5,), "generate": (4, 5)}
@@ -119,7 +118,7 @@ def test_stacks_are_compared_by_themselves(compared: lw.Comparison):
     assert any("of the depth of the decoder deeper in seq2seq" in sentence for sentence in told)
 
 
-@pytest.mark.parametrize("width", [COLUMN_WIDTH, FULL_WIDTH])
+@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("which", ["compared", "grouped"])
 def test_figures_are_readable(request, which: str, width: float):
     for drawing in _drawings(request.getfixturevalue(which)):

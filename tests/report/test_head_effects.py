@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import synthetic
-from legible import assert_legible
+from legible import WIDTHS, assert_legible
 from matplotlib.collections import QuadMesh
 from matplotlib.lines import Line2D
 from planted_heads import planted_heads
@@ -32,7 +32,7 @@ def ablation():
     return planted_heads(PLAN, NEEDED)
 
 
-@pytest.mark.parametrize("width", [3.3, 6.9])
+@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize(("n_tasks", "n_layers", "n_heads"), [(1, 2, 2), (6, 30, 9), (1, 80, 32)])
 def test_texts_are_readable_and_apart(width, n_tasks, n_layers, n_heads):
     plan = wide_plan(n_tasks, n_layers, n_items=12, protocols=("generate",))

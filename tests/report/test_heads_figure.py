@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from legible import assert_legible
+from legible import WIDTHS, assert_legible
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -47,7 +47,7 @@ def maps_of(figure: Figure, n_cells: int) -> list[QuadMesh]:
     return [mesh for mesh in figure.findobj(QuadMesh) if mesh.get_array().size == n_cells]
 
 
-@pytest.mark.parametrize("width", [3.3, 6.9])
+@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize(("n_layers", "n_heads"), [(2, 2), (30, 9), (80, 64)])
 def test_texts_are_readable_and_apart(width, n_layers, n_heads):
     figure = head_score_maps(summary(n_layers, n_heads), width)
@@ -65,7 +65,7 @@ def test_cells_are_the_table_and_induction_heads_have_a_dot():
     assert (list(dots.get_xdata()), list(dots.get_ydata())) == ([2.5], [3.5])
 
 
-@pytest.mark.parametrize("width", [3.3, 6.9])
+@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize(("n_layers", "n_heads", "n_encoder"), [(3, 2, 1), (24, 12, 12)])
 def test_texts_of_two_stacks_are_readable_and_apart(width, n_layers, n_heads, n_encoder):
     with naming_layers_of(two_stacks(n_layers, n_encoder)):

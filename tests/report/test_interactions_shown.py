@@ -6,7 +6,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from legible import assert_legible
+from legible import WIDTHS, assert_legible
 from matplotlib.collections import QuadMesh
 
 from layerwise.analyses.interactions.figures import interaction_triangles, shapley_values
@@ -146,7 +146,7 @@ def several(n_tasks: int, n_layers: int):
     )
 
 
-@pytest.mark.parametrize("width", [3.3, 6.9])
+@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize(("n_tasks", "n_layers"), [(1, 2), (1, 8), (3, 30), (4, 3)])
 def test_texts_are_readable_and_apart(width, n_tasks, n_layers):
     result = several(n_tasks, n_layers)

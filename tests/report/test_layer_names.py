@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 import synthetic
 from conftest import SMALL
-from legible import assert_legible, texts
+from legible import WIDTHS, assert_legible, texts
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from layerwise.analyses.gathering import tables_of_run
 from layerwise.presentation.naming import name_intervention, name_layer, naming_layers_of
-from layerwise.presentation.style import COLUMN_WIDTH, FULL_WIDTH
 from layerwise.presentation.wording import layer_ranges
 from layerwise.report import Report, report
 from layerwise.report._sections import sections
@@ -70,7 +69,7 @@ def test_the_line_lies_between_the_last_encoder_layer_and_the_first_decoder_laye
         assert {at for _, at in lines(page.figures[name])} == {place}, name
 
 
-@pytest.mark.parametrize("width", [COLUMN_WIDTH, FULL_WIDTH])
+@pytest.mark.parametrize("width", WIDTHS)
 def test_texts_stay_readable_and_apart(results: list[Result], width: float):
     run = tables_of_run(results)
     with naming_layers_of(MODEL):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from legible import assert_legible, texts
+from legible import WIDTHS, assert_legible, texts
 from matplotlib.collections import QuadMesh
 
 from layerwise.analyses.patching.figures.patching_heads import patching_heads
@@ -42,7 +42,7 @@ def heads(
     return PatchingResult(patching_frame(table.to_dict("records")), facts)
 
 
-@pytest.mark.parametrize("width", [3.3, 6.9])
+@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize(
     ("n_layers", "n_heads", "tasks"),
     [(1, 1, ("keys",)), (30, 9, ("keys", "a task with a long name indeed")), (48, 40, ("keys",))],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from legible import assert_legible, texts
+from legible import WIDTHS, assert_legible, texts
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
@@ -17,7 +17,6 @@ from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
 from layerwise.presentation.layer_axis import name_layers
 from layerwise.presentation.naming import naming_layers_of
 from layerwise.presentation.rows import rows
-from layerwise.presentation.style import COLUMN_WIDTH, FULL_WIDTH
 from layerwise.report import Report, report
 from layerwise.results import PatchingResult
 from tests.planted import small_task
@@ -133,7 +132,7 @@ def test_of_one_stack_nothing_is_said_of_two(result):
     assert "of the stack" not in page.html
 
 
-@pytest.mark.parametrize("width", [COLUMN_WIDTH, FULL_WIDTH])
+@pytest.mark.parametrize("width", WIDTHS)
 def test_texts_stay_readable_and_apart(result, width):
     with naming_layers_of(result.facts.model):
         for drawing in patchings(tables_of_run([result])):

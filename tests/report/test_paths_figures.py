@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from legible import assert_legible
+from legible import WIDTHS, assert_legible
 from matplotlib.collections import QuadMesh
 
 from layerwise.errors import UserError
@@ -68,7 +68,7 @@ def estimates(tasks: tuple[str, ...] = ("keys",)) -> AttributionPatchingResult:
     return AttributionPatchingResult(frame("attribution_patching", rows), facts)
 
 
-@pytest.mark.parametrize("width", [3.3, 6.9])
+@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize(("n_layers", "n_heads"), [(2, 1), (30, 9), (40, 32)])
 def test_texts_of_paths_are_readable_and_apart(width, n_layers, n_heads):
     from layerwise.report.figures import path_senders
@@ -76,7 +76,7 @@ def test_texts_of_paths_are_readable_and_apart(width, n_layers, n_heads):
     assert_legible(path_senders(paths(n_layers, n_heads, n_pairs=2).effects(), width))
 
 
-@pytest.mark.parametrize("width", [3.3, 6.9])
+@pytest.mark.parametrize("width", WIDTHS)
 def test_texts_of_estimates_are_readable_and_apart(width):
     from layerwise.report.figures import estimate_agreement
 
@@ -178,7 +178,7 @@ def test_heads_of_cross_attention_have_columns_of_their_own():
     assert "c0, c1" not in report(paths()).html
 
 
-@pytest.mark.parametrize("width", [3.3, 6.9])
+@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize(("n_layers", "n_heads"), [(2, 1), (12, 12)])
 def test_texts_of_paths_in_two_stacks_are_readable_and_apart(width, n_layers, n_heads):
     from layerwise.report.figures import path_senders

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from legible import assert_legible, texts
+from legible import WIDTHS, assert_legible, texts
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -50,7 +50,7 @@ def words(figure: Figure) -> list[str]:
     return [text.get_text() for text in texts(figure)]
 
 
-@pytest.mark.parametrize("width", [3.3, 6.9])
+@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("by", ["greedy", "block"])
 @pytest.mark.parametrize("n_steps", [1, 12, 79])
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import synthetic
-from legible import assert_legible
+from legible import WIDTHS, assert_legible
 from matplotlib.lines import Line2D
 from synthetic import Plan
 
@@ -50,7 +50,7 @@ def ablation() -> AblationResult:
     return blocks(PLAN)
 
 
-@pytest.mark.parametrize("width", [3.3, 6.9])
+@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize(("n_tasks", "n_layers"), [(1, 1), (6, 30), (13, 4)])
 def test_texts_are_readable_and_apart(width, n_tasks, n_layers):
     plan = synthetic.wide_plan(n_tasks, n_layers, n_items=12, protocols=("letter", "generate"))
