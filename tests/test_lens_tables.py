@@ -139,18 +139,20 @@ def test_emergence_has_the_same_depths_and_tests_their_order():
     assert order["p_holm"].iloc[0] < 0.05
 
 
-def test_its_interval_in_emergence_is_that_of_a_plain_bootstrap():
+def test_its_interval_in_emergence_is_fieller_s():
     layers = np.random.default_rng(5).integers(3, 9, 20).tolist()
     result = reading({"keys/retrieval": layers}, wrong={"keys/retrieval": 3})
     table = emergence([result], n_resamples=300).emergence
     (row,) = table.loc[table["measure"] == "prediction depth"].to_dict("records")
     right = result.prediction_depths().sort_values("item")
     depth, counts = right["layer"].to_numpy(dtype=float), right["right"].to_numpy(dtype=bool)
-    drawn = stats.resample_indices(len(right), 300, stats.generator(0, "keys"))
-    means = np.array([depth[items][counts[items]].mean() for items in drawn])
-    low, high = stats.percentile_bounds(means[:, None], 0.95)
+    above, below, n = depth * counts, counts.astype(float), len(counts)
+    (a, c), (_, b) = np.cov(above, below) / n
+    level = reference.t.ppf(0.975, n - 1) ** 2
+    roots = np.roots([below.mean() ** 2 - level * b, -2 * (above.mean() * below.mean() - level * c),
+                      above.mean() ** 2 - level * a])  # fmt: skip
     assert row["layer"] == pytest.approx(depth[counts].mean())
-    assert (row["layer_low"], row["layer_high"]) == pytest.approx((low[0], high[0]))
+    assert [row["layer_low"], row["layer_high"]] == pytest.approx(sorted(roots), abs=1e-5)
     assert row["estimate"] == pytest.approx(row["layer"] / (N_LAYERS - 1))
     assert row["n_items"] == counts.sum()
 

@@ -109,7 +109,7 @@ def depth_bounds(
 
     Args:
         group: the tasks of a capability, which have equal weights.
-        measure: ``HALF`` or ``CENTRE``.
+        measure: ``HALF``, or another for a mean layer.
         level: coverage aimed at.
 
     Returns:
@@ -140,7 +140,7 @@ def depth_p_value(group: Sequence[ItemCurves], measure: str, place: float) -> fl
 
     Args:
         group: the tasks of a capability, which have equal weights.
-        measure: ``HALF`` or ``CENTRE``.
+        measure: ``HALF``, or another for a mean layer.
         place: in layers.
     """
     if not _measured(group):
@@ -154,8 +154,9 @@ def same_depth_p_value(
     axes: tuple[Axis, Axis],
     *,
     paired: bool,
+    measure: str = HALF,
 ) -> float:
-    """p-value of "both half-effect depths are the same".
+    """p-value of "both depths are the same".
 
     If both are d, the two contrasts at d have mean 0. The statistic is the least, over all d, of
     their squared length (in standard errors, with their covariance), so it is at most that at the
@@ -167,13 +168,14 @@ def same_depth_p_value(
         second: the tasks of the other.
         axes: of both, by which places are made depths.
         paired: whether the tasks are the same, with the same items in the same order.
+        measure: ``HALF``, or another for a mean layer.
 
     Returns:
         1 if a task has a single item.
     """
     if not (_measured(first) and _measured(second)):
         return 1.0
-    one, other, _ = _both(first, second, axes)
+    one, other, _ = _both(first, second, axes, measure)
     shared = _correlation(one, other, paired, diagonal=True)
     return mixture_p(_nearest(one.z, other.z, shared))
 
@@ -184,10 +186,11 @@ def depth_difference(
     axes: tuple[Axis, Axis],
     *,
     paired: bool,
+    measure: str = HALF,
     least: float = 0.0,
     level: float = 0.95,
 ) -> Difference:
-    """Second half-effect depth minus the first: all differences that are not rejected.
+    """Second depth minus the first: all differences that are not rejected.
 
     A difference is rejected if no two depths that far apart are accepted together, by the
     statistic and the critical value of ``same_depth_p_value``, whose p it comes with.
@@ -197,6 +200,7 @@ def depth_difference(
         second: the tasks of the other.
         axes: of both, by which places are made depths.
         paired: whether the tasks are the same, with the same items in the same order.
+        measure: ``HALF``, or another for a mean layer.
         least: no p-value below this.
         level: coverage aimed at.
 
@@ -205,8 +209,8 @@ def depth_difference(
     """
     if not (_measured(first) and _measured(second)):
         return Difference(np.nan, np.nan, 1.0)
-    p = max(least, same_depth_p_value(first, second, axes, paired=paired))
-    one, other, depths = _both(first, second, axes)
+    p = max(least, same_depth_p_value(first, second, axes, paired=paired, measure=measure))
+    one, other, depths = _both(first, second, axes, measure)
     shared = _correlation(one, other, paired)
     z = one.z[:, None], other.z[None]
     length = (z[0] ** 2 - 2 * shared * z[0] * z[1] + z[1] ** 2) / (1 - shared**2)
@@ -219,16 +223,19 @@ def depth_difference(
 
 
 def _both(
-    first: Sequence[ItemCurves], second: Sequence[ItemCurves], axes: tuple[Axis, Axis]
+    first: Sequence[ItemCurves],
+    second: Sequence[ItemCurves],
+    axes: tuple[Axis, Axis],
+    measure: str,
 ) -> tuple[_Contrast, _Contrast, Draws]:
     """The contrasts of both at the same depths."""
     groups = first, second
-    own = [axis.depth(_places(group, HALF)) for axis, group in zip(axes, groups, strict=True)]
+    own = [axis.depth(_places(group, measure)) for axis, group in zip(axes, groups, strict=True)]
     depths = np.unique(np.round(np.concatenate(own), 12))
     start, end = max(d[0] for d in own), min(d[-1] for d in own)
     depths = depths[(depths >= start - 1e-9) & (depths <= end + 1e-9)]
     one, other = (
-        _contrast(group, HALF, axis.places(depths))
+        _contrast(group, measure, axis.places(depths))
         for axis, group in zip(axes, groups, strict=True)
     )
     return one, other, depths

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from layerwise import stats
 
@@ -44,6 +44,20 @@ class ItemCurves(NamedTuple):
 def progress_by_item(values: Float[np.ndarray, "items edges"]) -> ItemCurves:
     """Curves of a method that reads a value at every edge; 1 is the mean of the last one."""
     return ItemCurves(values, values[:, -1], np.zeros((2, values.shape[1])))
+
+
+def settled_by_item(
+    layers: Float[np.ndarray, " items"], right: Bool[np.ndarray, " items"], n_layers: int
+) -> ItemCurves:
+    """Curves that jump where an answer settles, of right ones; the mean layer is their centre.
+
+    Args:
+        layers: from which on each answer stays on top.
+        right: whether it is right.
+        n_layers: number of layers.
+    """
+    values = (right[:, None] & (layers[:, None] < np.arange(n_layers + 1))).astype(float)
+    return ItemCurves(values, right.astype(float), np.zeros((2, n_layers + 1)))
 
 
 def losses_by_item(

@@ -41,6 +41,7 @@ class Evidence(NamedTuple):
         settled: lenses: mean layer from which right answers stay on top; otherwise None. nan
             where a resample has no right answer.
         n_right: lenses: number of right answers.
+        settled_curves: lenses: the same item by item; otherwise None.
     """
 
     method: str
@@ -55,6 +56,7 @@ class Evidence(NamedTuple):
     critical: Bool[np.ndarray, "draws layers"] | None = None
     settled: Float[np.ndarray, " draws"] | None = None
     n_right: int = 0
+    settled_curves: ItemCurves | None = None
 
     @property
     def of_losses(self) -> bool:

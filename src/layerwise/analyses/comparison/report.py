@@ -86,16 +86,13 @@ def _lens_of_one_stack(comparison: ComparedRuns) -> str:
 
 def _too_few(comparison: ComparedRuns) -> str:
     """A sentence if no bootstrap test could survive Holm's correction, however clear."""
-    mine = rows(comparison.differences, unit="item", family=("depth", "critical set"))
-    resampled = mine.loc[mine["measure"] != "half-effect depth", "family"].unique()
-    counts = mine.loc[mine["family"].isin(resampled), "family"].value_counts()
-    m = int(counts.max()) if len(counts) else 0
+    m = len(rows(comparison.differences, unit="item", family="critical set"))
     if 2 * m / (comparison.facts.n_resamples + 1) < ALPHA:
         return ""
     return (
-        f"With {m} comparisons of a kind, {comparison.facts.n_resamples} bootstrap samples are too "
-        f"few to establish any but of half-effect depths: take an n_resamples of at least "
-        f"{round(2 * m / ALPHA)}, or compare fewer runs at a time."
+        f"With {m} comparisons of critical sets, {comparison.facts.n_resamples} bootstrap samples "
+        f"are too few to establish any: take an n_resamples of at least {round(2 * m / ALPHA)}, or "
+        "compare fewer runs at a time."
     )
 
 

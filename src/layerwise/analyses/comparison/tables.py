@@ -60,7 +60,7 @@ def _pair(
         # no exact paired test of so few items could be surer
         low, high, p = depth_difference(
             first.curves, second.curves, (first.axis, second.axis),
-            paired=True, least=2.0 ** (1 - first.n_items),
+            paired=True, measure=key.measure, least=2.0 ** (1 - first.n_items),
         )  # fmt: skip
     else:
         low, high = _interval(key, differences, first.n_items)

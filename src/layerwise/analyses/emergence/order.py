@@ -15,7 +15,7 @@ import numpy as np
 
 from layerwise import stats
 from layerwise.stats.depth_inference import HALF, Axis, depth_difference, is_established
-from layerwise.stats.depths import bounds, later_by, two_sided_p
+from layerwise.stats.depths import later_by
 
 from .summaries import SETTLED, Summary
 
@@ -47,24 +47,20 @@ def order_rows(
 
 def _order_row(first: Summary, second: Summary, n_layers: int) -> dict[str, Any]:
     last, counts = max(n_layers - 1, 1), (first.n_items, second.n_items)
-    differences = later_by(first.draws / last, second.draws / last)
+    found = later_by(first.draws[:1] / last, second.draws[:1] / last)
     # no exact test of so few items could be surer
     least = 2 / comb(sum(counts), counts[0])
-    if first.curves:
-        axis = Axis(n_layers, 0.0, last)
-        low, high, p = depth_difference(
-            first.curves, second.curves, (axis, axis), paired=False, least=least
-        )
-    else:
-        kept, low, high = bounds(differences, min(counts))
-        p = two_sided_p(kept, least=least)
+    axis = Axis(n_layers, 0.0, last)
+    low, high, p = depth_difference(
+        first.curves, second.curves, (axis, axis), paired=False, measure=first.measure, least=least
+    )
     return {
         "first": first.capability,
         "second": second.capability,
         "protocol": first.protocol,
         "method": first.method,
         "measure": first.measure,
-        "difference": float(differences[0]),
+        "difference": float(found[0]),
         "low": low,
         "high": high,
         "p": p,

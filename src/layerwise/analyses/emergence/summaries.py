@@ -116,7 +116,8 @@ def capability_summaries(group: Sequence[Evidence]) -> Iterator[Summary | LeftOu
     if settled:
         draws = np.mean([draws for _, draws in settled], axis=0)
         named, n = tuple(e.task for e, _ in settled), sum(e.n_right for e, _ in settled)
-        yield Summary(*key, SETTLED, draws, named, n)
+        curves = tuple(e.settled_curves for e, _ in settled if e.settled_curves is not None)
+        yield Summary(*key, SETTLED, draws, named, n, curves=curves)
     if reason:
         yield LeftOut(*key, None, reason)
 

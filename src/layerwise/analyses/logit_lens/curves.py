@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from layerwise import stats
+from layerwise.stats.item_curves import settled_by_item
 from layerwise.stats.layer_curves import Evidence, LeftOut, Sampling, Signal
 from layerwise.stats.progress import TASK, progress, task_key
 
@@ -64,4 +65,5 @@ def _with_settled(
         np.column_stack([right * layers, right]), sampling.indices(evidence.task, len(right))
     )
     settled = means[:, 0] / np.where(means[:, 1] > 0, means[:, 1], np.nan)
-    return evidence._replace(settled=settled, n_right=int(right.sum()))
+    curves = settled_by_item(layers, right, sampling.n_layers)
+    return evidence._replace(settled=settled, n_right=int(right.sum()), settled_curves=curves)
