@@ -134,10 +134,12 @@ _POWER = (((0.02, 0.02), (0.1, 0.1)), ((INDEPENDENT, _ALIKE), (MARGINAL, _ALIKE)
 
 
 def told(table: pd.DataFrame) -> pd.DataFrame:
-    """The worst cells of a table of this module."""
-    found = "covered" if "covered" in table else "rejected"
-    worst = table.assign(rate=table[found] / table["sets"]).sort_values(by="rate")
-    return worst.head(8) if found == "covered" else worst.tail(8)
+    """The cells that are covered least, or those of the same depth that are told apart most."""
+    if "covered" in table:
+        rate = table["covered"] / table["sets"]
+        return table.assign(rate=rate).sort_values(by="rate").head(8)
+    same = table.loc[table["apart"] == 0]
+    return same.assign(rate=same["rejected"] / same["sets"]).sort_values(by="rate").tail(8)
 
 
 def is_told(curves: ItemCurves) -> bool:

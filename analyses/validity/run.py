@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import depth_candidates
+import depth_curves
+import depth_grid
 import guessing
 import nothing
 import overview
@@ -30,6 +33,10 @@ TABLES = {
     "tuned_readings": (tuned.readings, tuned.told),
     "tuned_depths": (tuned.depths, lambda table: table),
     "tuned_untrained": (tuned.untrained, tuned.told_untrained),
+    "depth_intervals": (depth_grid.intervals, depth_grid.told),
+    "depth_orders": (depth_grid.orders, depth_grid.told),
+    "depth_candidates": (depth_candidates.measure, lambda table: table),
+    "depth_curves": (depth_curves.measure, depth_curves.told),
 }
 
 

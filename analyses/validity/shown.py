@@ -7,6 +7,7 @@ from pathlib import Path
 import nothing
 import pandas as pd
 from matplotlib.figure import Figure
+from shown_depths import depth_candidates, depth_grid
 from shown_planted import (
     HEADS,
     LAYERS,
@@ -41,6 +42,12 @@ def draw(results: Path) -> None:
         save_figure(tuned_lenses(read, far), results / "figures", "tuned_lens")
         false = nothing.told(pd.read_parquet(results / "nothing.parquet"))
         save_figure(false_claims(false), results / "figures", "false_claims")
+        names = ("intervals", "orders", "candidates")
+        depths = {n: pd.read_parquet(results / f"depth_{n}.parquet") for n in names}
+        grid = depth_grid(depths["intervals"], depths["orders"])
+        save_figure(grid, results / "figures", "depth_grid")
+        tried = depth_candidates(depths["candidates"])
+        save_figure(tried, results / "figures", "depth_candidates")
 
 
 def trained_layers(table: pd.DataFrame) -> Figure:
