@@ -136,6 +136,15 @@ FAULTS = [
         ("tests/tasks/test_encoding.py::test_pairs_are_encoded_as_by_the_harness",),
     ),
     Fault(
+        "gains cut off at 0, so that answers which flip for nothing add up to an effect",
+        "stats/item_curves.py",
+        "lost = intact[:, None] - correct",
+        "lost = np.maximum(intact[:, None] - correct, 0.0)",
+        (
+            "tests/test_depth_inference.py::test_equal_depths_of_unequal_noise_and_effect_are_rarely_told_apart",
+        ),
+    ),
+    Fault(
         "accuracies averaged over different chance levels",
         "analyses/ablation/curves.py",
         "return stats.shares(means[:, :1], means[:, 1:], chance)",

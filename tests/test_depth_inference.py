@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -7,12 +8,14 @@ import pandas as pd
 import pytest
 from scipy.stats import chi2, t, ttest_1samp, ttest_ind
 
+from layerwise.analyses.comparison.api import compare
 from layerwise.analyses.comparison.tables import pair_rows
 from layerwise.analyses.emergence.api import emergence
 from layerwise.errors import UserError
 from layerwise.stats.depth_inference import (
     CENTRE,
     HALF,
+    SMALLEST_DEPTH,
     Axis,
     depth_bounds,
     depth_difference,
@@ -167,6 +170,8 @@ def test_what_is_too_small_is_not_established():
 
 
 def test_the_smallest_depth_of_interest_can_be_set():
+    for function in (emergence, compare):
+        assert signature(function).parameters["smallest_depth"].default == SMALLEST_DEPTH
     right = np.ones((120, 31), bool)
     right[:60, 1 + 2] = False
     other = right.copy()
