@@ -39,11 +39,11 @@ FAULTS = [
     Fault(
         "heads sliced after the output projection, in attribution",
         "analyses/attribution/decompose.py",
-        'of_heads = torch.einsum("ihk,imhk->imh", z, torch.einsum("hkd,imd->imhk", weight, read))',
-        'projected = torch.einsum("ihk,hkd->id", z, weight)\n'
+        'return einsum(z, by_head, "item head d, item metric head d -> item metric head")',
+        'projected = einsum(z, weight, "item head d, head d d_model -> item d_model")\n'
         "    even = projected.shape[-1] // z.shape[1] * z.shape[1]\n"
         "    written = (projected[:, None] * read)[..., :even]\n"
-        "    of_heads = written.unflatten(-1, (z.shape[1], -1)).sum(-1)",
+        "    return written.unflatten(-1, (z.shape[1], -1)).sum(-1)",
         ("tests/test_direct.py::test_heads_are_their_own_rows_of_the_output_projection",),
     ),
     Fault(
