@@ -95,6 +95,7 @@ def test_all_parts_are_there_in_order(page: Report) -> None:
     ]
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_what_was_not_run_has_no_part() -> None:
     told = synthetic.facts(TINY)
     lens = LensResult(synthetic.lens(TINY, protocols=("letter",)), told)
@@ -234,6 +235,7 @@ def test_figures_are_saved_as_png_and_svg(two_runs: Report, tmp_path: Path) -> N
     assert all(path.stat().st_size > 1000 for path in paths)
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_folders_give_the_same_page_as_results(tmp_path: Path) -> None:
     told = synthetic.facts(TINY)
     ablation = AblationResult(synthetic.records(TINY), told)
@@ -249,6 +251,7 @@ def test_folders_give_the_same_page_as_results(tmp_path: Path) -> None:
     assert "The runs do not have the same items" not in pair.html
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_depths_that_were_saved_are_not_computed_again(tmp_path: Path, small: Plan) -> None:
     told = synthetic.facts(small)
     planted = synthetic.results(small)[-1]
@@ -259,6 +262,7 @@ def test_depths_that_were_saved_are_not_computed_again(tmp_path: Path, small: Pl
     assert "Left out of the depths, and why" in text
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_depths_are_computed_again_after_what_they_are_joined_from(
     tmp_path: Path, small: Plan
 ) -> None:
