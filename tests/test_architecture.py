@@ -135,6 +135,27 @@ def test_no_module_imports_itself_by_a_circle():
     assert [found for found in map(circle, MODULES) if found is not None] == []
 
 
+def analyses_named(start: str) -> set[str]:
+    """The analyses whose modules are imported by those of a name that begins so."""
+    every = {
+        other.split(".")[2]
+        for name, others in IMPORTS.items()
+        if name.startswith(start)
+        for other in others
+        if other.startswith("layerwise.analyses.") and other.count(".") > 2
+    }
+    return every - {start.split(".")[2] if start.startswith("layerwise.analyses.") else ""}
+
+
+def test_what_joins_or_plans_analyses_has_them_from_the_contract():
+    """Emergence knows ablations, which it joins and of which protocols interact, and lens names."""
+    assert analyses_named("layerwise.analyses.emergence.") == {"ablation", "logit_lens"}
+    names = IMPORTS["layerwise.analyses.emergence.figures.emergence"]
+    assert "layerwise.analyses.logit_lens.names" in names
+    assert analyses_named("layerwise.planning.plan") == {"ablation"}  # names of kinds to be read
+    assert analyses_named("layerwise.planning.timing") == set()
+
+
 def test_studies_and_benchmarks_import_what_is_there():
     """They are run by hand, so that nothing else would find out."""
     top = ROOT.parents[1]
