@@ -194,7 +194,9 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "similarity", "wired-seq2seq", "--task", "wired-lookup", "--limit", 12,
         "--protocol", "continuation", "--out", "run",
     )  # fmt: skip
-    assert "encoder.6" in said  # one of the layers that turn nothing
+    # Layers that look-ups turn nothing in; which of them are named is a matter of rounding.
+    idle = [one for one in spared(LAYOUT, "retrieval") if one < LAYOUT.n_encoder_layers]
+    assert any(f"encoder.{layer}" in said for layer in idle)
     commands.done("report", "run")
     assert (tmp_path / "run" / "figures" / "similarity_continuation.png").exists()
     commands.refused(
