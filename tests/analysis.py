@@ -54,9 +54,12 @@ def word_task(n_items: int = 4, name: str = "words", seed: int = 0, **changes: A
 def solved_by(model: HookedTransformer, task: Task) -> Task:
     """The same questions, with the model's own preferred choice as the answer.
 
-    So the intact model is always right under ``continuation``, and losing that is an effect.
+    So the intact model is always right under ``continuation``, and losing that is an effect. A
+    random model answers much the same whatever it is asked; every answer is an alias of every
+    other, so that no other question can be asked in its place.
     """
     tokenizer = original_tokenizer(model)
+    every = tuple(dict.fromkeys(choice for item in task.items for choice in item.choices))
 
     def preferred(item: Item) -> str:
         template = task.template
@@ -67,7 +70,8 @@ def solved_by(model: HookedTransformer, task: Task) -> Task:
         ]
         return item.choices[int(np.argmax(scores))]
 
-    return replace(task, items=tuple(replace(item, answer=preferred(item)) for item in task.items))
+    items = (replace(item, answer=preferred(item), aliases=every) for item in task.items)
+    return replace(task, items=tuple(items))
 
 
 @torch.inference_mode()
@@ -145,8 +149,12 @@ def write_jsonl(path: Path, items: Iterable[Item], **fields: Any) -> Path:
 
 
 def solved_file(model: HookedTransformer, path: Path, n_items: int, **fields: Any) -> Path:
-    """A user's file without few-shot examples (ask for none) that the model always gets right."""
-    write_jsonl(path, word_task(n_items, name=path.stem).items)
+    """A user's file without few-shot examples (ask for none) that the model always gets right.
+
+    It asks one question about other options each time, so that there is no other to ask.
+    """
+    asked = word_task(n_items, name=path.stem).items
+    write_jsonl(path, [replace(item, question=asked[0].question) for item in asked])
     task = solved_by(model, load_task(str(path), fewshot=0))
     return write_jsonl(path, task.items, **fields)
 

@@ -59,9 +59,22 @@ def facts(*tasks: TaskFacts, n_layers: int = 8, **changes: Any) -> Facts:
 
 
 def cell_records(
-    right: np.ndarray, task: str, capability: str, protocol: str = "letter"
+    right: np.ndarray,
+    task: str,
+    capability: str,
+    protocol: str = "letter",
+    no_layers: np.ndarray | None = None,
 ) -> pd.DataFrame:
-    """Records of one task: ``right`` has a row per item; intact first, then layer by layer."""
+    """Records of one task: ``right`` has a row per item; intact first, then layer by layer.
+
+    ``no_layers`` says what is right with all of them skipped, if that was asked.
+    """
+    if no_layers is not None:
+        every = cell_records(right, task, capability, protocol)
+        floor = every.loc[every["intervention"] == "intact"].assign(
+            intervention="no layers", kind="no layers", correct=no_layers
+        )
+        return pd.concat([every, floor], ignore_index=True)
     n_columns = right.shape[1]
     item, column = (a.ravel() for a in np.indices(right.shape))
     names = np.array(["intact", *(f"skip:layer={k}" for k in range(n_columns - 1))])

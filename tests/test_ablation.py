@@ -15,10 +15,11 @@ from layerwise.analyses.ablation.api import ablate
 from layerwise.analyses.ablation.spec import resampled_from
 from layerwise.errors import UserError
 from layerwise.models import load_model, original_tokenizer, weights_hash
+from layerwise.stats.effects import BLIND, NO_LAYERS
 from layerwise.sweep import Generate, LogLikelihood, noise, resample, site_noise, sweep
 from layerwise.sweep.edits import source_position
 from layerwise.sweep.reference import reference_outcome
-from layerwise.tasks import GenerateSpec, build_requests, load_task
+from layerwise.tasks import GenerateSpec, build_requests, load_task, with_other_questions
 from tests import analysis
 from tests.analysis import greedy_text, logprob, solved_by, word_task
 from tests.models.real import smollm2
@@ -45,7 +46,9 @@ def model(request):
 
 
 def records_of(*args, **options) -> pd.DataFrame:
-    return ablate(*args, progress=False, **options).records.set_index(KEY)
+    """Records of the intact model and of changes."""
+    found = ablate(*args, progress=False, **options).records
+    return found.loc[~found["kind"].isin([BLIND, NO_LAYERS])].set_index(KEY)
 
 
 @pytest.mark.parametrize("method", ["engine", "reference"])
@@ -53,11 +56,15 @@ def test_a_record_for_every_intervention_item_and_protocol(model, method):
     result = ablate(model, TASK, method=method, progress=False)
     assert list(result.records.columns) == analysis.documented_columns("records.parquet")
     ids = ["intact", *(f"skip:layer={layer}" for layer in range(3))]
-    expected = product(ids, ["words"], [item.id for item in TASK.items], PROTOCOLS)
+    ids.append("no layers")
+    expected = list(product(ids, ["words"], [item.id for item in TASK.items], PROTOCOLS))
+    for item, others in with_other_questions(TASK, TASK.items).items():
+        blind = [f"blind:{number}" for number in range(1, len(others) + 1)]
+        expected += product(blind, ["words"], [item], PROTOCOLS)
     assert sorted(result.records[KEY].itertuples(index=False, name=None)) == sorted(expected)
-    intact = result.records["intervention"] == "intact"
+    intact = result.records["kind"].isin(["intact", "blind", "no layers"])
     assert result.records.loc[intact, ["site", "layer"]].isna().all(axis=None)
-    layers = result.records.loc[~intact]
+    layers = result.records.loc[result.records["kind"] == "skip"]
     assert (layers["intervention"] == "skip:layer=" + layers["layer"].astype(str)).all()
     assert set(layers["kind"]) == {"skip"}
     assert set(layers["site"]) == {"layer"}
@@ -71,6 +78,46 @@ def test_a_record_for_every_intervention_item_and_protocol(model, method):
     )
     assert result.records.loc[generated, "generated"].notna().all()
     assert result.records.loc[~generated, ["generated", "extracted"]].isna().all(axis=None)
+
+
+@pytest.mark.parametrize("protocol", ["letter", "continuation"])
+def test_a_blind_record_is_of_the_items_options_under_another_question(model, protocol):
+    result = ablate(model, TASK, protocol, layers=[0], progress=False)
+    blind = result.records.loc[result.records["kind"] == BLIND].set_index(["item", "intervention"])
+    tokenizer = original_tokenizer(model)
+    for item, others in with_other_questions(TASK, TASK.items).items():
+        for number, other in enumerate(others, 1):
+            asked = build_requests(TASK, other, protocol, tokenizer)
+            assert asked[0].context.count(other.question) == 1
+            own = next(one for one in TASK.items if one.id == item)
+            assert (other.choices, other.answer) == (own.choices, own.answer)
+            assert own.question not in asked[0].context
+            found = [logprob(model, r.request.context, r.request.continuation) for r in asked]
+            gold = found[own.choices.index(own.answer)]
+            row = blind.loc[item, f"blind:{number}"]
+            assert row["gold_logprob"] == pytest.approx(gold, abs=1e-4)
+            assert row["correct"] == (found.index(max(found)) == own.choices.index(own.answer))
+
+
+def test_without_layers_the_embedding_is_read_as_it_is(model):
+    result = ablate(model, TASK, "continuation", layers=[0], progress=False)
+    found = result.records.loc[result.records["kind"] == NO_LAYERS].set_index("item")
+    tokenizer = original_tokenizer(model)
+    entered = {}
+
+    def keep(tensor, hook):
+        entered["stream"] = tensor
+
+    def put_back(tensor, hook):
+        return entered["stream"]
+
+    last = model.cfg.n_layers - 1
+    hooks = [("blocks.0.hook_resid_pre", keep), (f"blocks.{last}.hook_resid_post", put_back)]
+    for item in TASK.items:
+        requests = build_requests(TASK, item, "continuation", tokenizer)
+        gold, _, right = hooked_scores(model, requests, hooks)
+        assert found.loc[item.id, "gold_logprob"] == pytest.approx(gold, abs=1e-4)
+        assert found.loc[item.id, "correct"] == right
 
 
 # A group of GPT-2's is one head: one kind of change is enough to see that it is taken for that.
@@ -335,8 +382,9 @@ def test_a_run_says_what_is_needed_to_repeat_it(model, tmp_path):
     work = {entry["task"]: entry for entry in facts["work"]}
     for entry in work.values():
         # The trunk, and from each skipped layer on one branch; by brute force all of it.
-        assert entry["block_passes"] == 3 + 2 + 1
-        assert entry["brute_force_block_passes"] == 3 * 4
+        # Once more the trunk for other items' questions; nothing without layers.
+        assert entry["block_passes"] == 3 + 2 + 1 + 3
+        assert entry["brute_force_block_passes"] == 3 * 5 + 3
         assert 0 < entry["token_passes"] < entry["brute_force_token_passes"] / 2
     assert sorted(path.name for path in folder.iterdir()) == [
         "effects.parquet",

@@ -151,7 +151,7 @@ def test_what_one_model_cannot_do_is_left_out_and_said():
     assert ("one, two", "nothing can be said of two") in reasons
     both: list = []
     assert pair_rows([runs[1], ready("three", answers(rng, guessed, {}, noise=0.0))], both) == []
-    assert both[0]["reason"] == "no signal: no intact model is above chance"
+    assert both[0]["reason"] == "no signal: no intact model is better than blind"
 
 
 def test_stacks_have_axes_of_their_own():

@@ -313,7 +313,7 @@ def test_a_plan_from_the_configuration_alone(tmp_path) -> None:
     plan = plan_run(tmp_path, "facts", ("continuation", "generate"), limit=8, fewshot=0)
     assert plan.seconds is None
     assert "weights" in " ".join(plan.notes)
-    assert plan.total.interventions == 17
+    assert plan.total.interventions == 18  # intact, no layers, and each without one
     assert plan.total.token_passes < plan.total.brute_force_token_passes / 3
     # Layers of 512 x (4 x 384 + 3 x 1024), and more in the decoder.
     assert plan.total.flop / plan.total.token_passes > 2 * 512 * (4 * 384 + 3 * 1024)

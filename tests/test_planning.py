@@ -15,9 +15,15 @@ from layerwise.planning import plan as planning
 from layerwise.planning.plan import plan_run
 from layerwise.runs.records import planned_and_actual, seconds_in_words
 from layerwise.runs.setup import Setup
+from layerwise.tasks import Task, load_task, with_other_questions
 from tests.analysis import prompt_pair, solved_by, word_task, write_jsonl
 from tests.commands import done, model_folder, refused
 from tests.models.tiny import tiny_model
+
+
+def n_blind(task: Task) -> int:
+    """How many items are asked under other items' questions."""
+    return sum(len(others) for others in with_other_questions(task, task.items).values())
 
 
 @pytest.fixture(autouse=True)
@@ -162,17 +168,21 @@ def test_nothing_is_timed_before_a_run(monkeypatch):
     ran, real = [], Setup.sweep
     monkeypatch.setattr(Setup, "sweep", lambda *args: ran.append(len(args[2])) or real(*args))
     model = tiny_model("llama")
-    lw.ablate(model, word_task(4), "letter", progress=False)
-    assert ran == [4 * 3]
+    task = word_task(4)
+    lw.ablate(model, task, "letter", progress=False)
+    assert ran == [4 * 3, n_blind(task) * 3]
 
 
 def test_lengths_of_texts_are_tried_where_they_matter():
     model = tiny_model("llama")
     long = word_task(6, generate=lw.load_task("word-problems").generate)
-    plan = plan_run(model, [long, word_task(6, "short")], ["letter", "generate"])
+    short = word_task(6, "short")
+    plan = plan_run(model, [long, short], ["letter", "generate"])
     expected = {row.task: row.cost for row in plan.rows if row.protocol == "generate"}
-    assert expected["words"].text_rows != 6 * 4 * (long.generate.max_tokens / 2 - 1)
-    assert expected["short"].text_rows == 6 * 4 * (4 / 2 - 1)
+    # Items intact, without layers and without each of three; under other questions intact alone.
+    n_texts = 6 * 5 + n_blind(short)
+    assert expected["words"].text_rows != n_texts * (long.generate.max_tokens / 2 - 1)
+    assert expected["short"].text_rows == n_texts * (4 / 2 - 1)
 
 
 def test_the_table_has_a_line_for_each_task_and_protocol(here):
@@ -181,7 +191,8 @@ def test_the_table_has_a_line_for_each_task_and_protocol(here):
     assert [line[:3] for line in lines[1:4]] == [
         ["ablation", "good", protocol] for protocol in ("letter", "continuation", "generate")
     ]
-    assert lines[4][:2] == ["total", str(3 * (3 + 3 + 1))]
+    n_asked = 3 + n_blind(load_task("good.jsonl", limit=3))
+    assert lines[4][:2] == ["total", str(n_asked * (3 + 3 + 1))]
     assert "Memory budget:" in said
 
 

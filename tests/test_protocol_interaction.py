@@ -76,6 +76,41 @@ def test_no_more_false_claims_than_stated(null):
         assert 0.35 < np.mean(found) < 0.65
 
 
+def measured(
+    accuracy: tuple[float, float], floors: tuple[float, float], broken: list[float], seed: int,
+    n: int = 60,
+) -> pd.DataFrame:  # fmt: skip
+    """Both protocols of a model of which some layers take the same share of the way to nothing.
+
+    Stated chance is wrong on purpose: of four options, and 1/3 where texts are written.
+    """
+    rng = np.random.default_rng(seed)
+    item, cells = rng.random(n), []
+    for protocol, level, floor in zip(("letter", "generate"), accuracy, floors, strict=True):
+        right = answers(np.array(broken), level, floor, item, rng)
+        cells.append(
+            cell_records(right, "keys", "retrieval", protocol, no_layers=rng.random(n) < floor)
+        )
+    stated = {("keys", "letter"): 0.25, ("keys", "generate"): 1 / 3}
+    records = pd.concat(cells, ignore_index=True)
+    return pd.DataFrame(interaction_rows(records, stated, GROUPS, Sampling(0, 2, 6)))
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "floors", "broken"),
+    [
+        ((1.0, 1.0), (0.25, 0.0), [1.0, 1.0, 0.0, 0.0, 0.0, 0.0]),
+        ((1.0, 0.8), (0.4, 0.0), [1.0, 0.0, 1.0, 0.0, 0.0, 0.0]),
+        ((0.85, 0.9), (0.25, 0.1), [0.7, 0.5, 0.0, 0.0, 0.0, 0.3]),
+    ],
+)
+def test_layers_that_break_both_protocols_are_no_interaction(accuracy, floors, broken):
+    """However far a broken model falls under either; against stated chance all were claimed."""
+    n_sets = data_sets(240)
+    found = [measured(accuracy, floors, broken, seed)["p"][0] for seed in range(n_sets)]
+    assert sum(p < 0.05 for p in found) <= most_errors(n_sets)
+
+
 def test_a_planted_interaction_is_found_in_its_groups():
     cells = asked([0.9, 0, 0, 0, 0, 0], [0.0, 0, 0, 0, 0, 0.9], np.random.default_rng(0), n=100)
     found = rows(cells, 1000).set_index("group")

@@ -16,6 +16,8 @@ class Asked(NamedTuple):
     task: str
     protocol: str
     intact: np.ndarray
+    blind: None = None
+    no_layers: None = None
 
 
 def asked(right: list[int], n: int) -> list[Asked]:

@@ -85,7 +85,7 @@ def test_the_interaction_is_told_with_its_test_and_the_groups(run: RunTables):
     assert depends.sentence == (
         "For reasoning, it depends on the protocol where layers matter (letter against generate: "
         "interaction with the layer group, p = 0.001 after Holm's correction, n = 120): what "
-        "skipping one layer costs of the above-chance accuracy differs, first minus second, by "
+        "skipping one layer costs of the above-floor accuracy differs, first minus second, by "
         "0 [−7, 7] points in early layers, 0 [−7, 7] points in middle layers and −33 [−40, −26] "
         "points in late layers; most unlike the others are the late layers (20–29), with "
         "2 [−3, 7] % under letter and 35 [29, 41] % under generate."

@@ -131,7 +131,7 @@ def test_role_map_gets_darker_step_by_step_in_grey() -> None:
 def test_figures_say_units_items_and_names(run: RunTables, effects: pd.DataFrame) -> None:
     said = {name: words(draw(run, 6.9)) for name, draw in FIGURES.items()}
     assert all("n = " in text for text in said.values())
-    assert "share of above-chance accuracy lost" in said["role_map"]
+    assert "share of above-floor accuracy lost" in said["role_map"]
     assert "accuracy (%)" in said["accuracy"]
     assert "no signal: letter and" in said["accuracy"]
     assert "accuracy lost (%)" in said["protocols"]

@@ -104,7 +104,7 @@ def profile(
         protocols: ``letter``, ``continuation``, ``generate``.
         limit: take the first so many items of each task; None for all.
         pairs: at most so many pairs of each task for patching.
-        exhaustive: skip layers also where the intact model is not above chance. No claim is
+        exhaustive: skip layers also where the intact model is not better than blind. No claim is
             made there, so by default that time is saved; intact records are kept.
         also: what to do beyond that, of ``parts``, ``heads``, ``attribution``, ``head-scores``,
             ``similarity``, ``removal``, ``estimates``, ``paths``, or ``all`` of these, and

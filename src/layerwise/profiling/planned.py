@@ -10,7 +10,7 @@ from .api import Jobs
 from .extras import EXTRAS, planned_jobs, wanted_extras
 
 AT_MOST = (
-    "At most: layers are skipped only where the intact model is above chance (unless "
+    "At most: layers are skipped only where the intact model is better than blind (unless "
     "exhaustive), and only tasks that it can do are patched."
 )
 

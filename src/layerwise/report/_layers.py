@@ -42,7 +42,7 @@ def layer_grid(run: RunTables) -> Grid | None:
         if len(rows(effects, capability=capability, protocol=protocol))
     ]
     words = (
-        "Choose a layer to see what is known of it. Numbers: share (%) of the above-chance "
+        "Choose a layer to see what is known of it. Numbers: share (%) of the above-floor "
         f"accuracy lost by {doing(kind, site, 'the layer')}, the largest among the capability's "
         f"tasks; {SURE} significant after Holm's correction; – no signal."
     )

@@ -17,11 +17,15 @@ from layerwise.errors import UserError
 from layerwise.storage.parquet import conform, frame
 
 from .equivalence import no_loss_of_nats_p_values, no_loss_p_values
-from .signal import signals
+from .signal import Blind, signal_p_values, signals
 
 N_RESAMPLES = 2000
 ALPHA = 0.05
 Chance = Callable[[str, str], float]
+# Kinds of records beside those of changes: the model as it is, the model as it is asked other
+# items' questions, and what is left of it without any layer.
+INTACT, BLIND, NO_LAYERS = "intact", "blind", "no layers"
+BASELINES = (INTACT, BLIND, NO_LAYERS)
 
 
 class Cell(NamedTuple):
@@ -35,6 +39,8 @@ class Cell(NamedTuple):
             ``layer``, ``head``, ``layers``, ``heads``), by kind, site, layer and head; the intact
             model is not among them.
         intact: whether the intact model was right.
+        blind: what it answered to other items' questions; None if it was not asked.
+        no_layers: whether it was right without any layer; None if it was not asked.
         correct: whether the model was right under each intervention.
         nats: gold log-probability, intact minus intervened; nan where there is none.
         items: item ids, in the order of the rows.
@@ -48,6 +54,24 @@ class Cell(NamedTuple):
     correct: Bool[np.ndarray, "items interventions"]
     nats: Float[np.ndarray, "items interventions"]
     items: tuple[str, ...]
+    blind: Blind | None = None
+    no_layers: Bool[np.ndarray, " items"] | None = None
+
+    def floor(self, chance: float) -> Float[np.ndarray, " items"]:
+        """What is left when everything is lost: right answers without any layer, else ``chance``.
+
+        Args:
+            chance: accuracy by guessing.
+        """
+        if self.no_layers is not None:
+            return self.no_layers.astype(float)
+        return np.full(len(self.intact), chance)
+
+
+def layer_skips(records: pd.DataFrame) -> pd.DataFrame:
+    """The records of single skipped layers, and those that they are measured by."""
+    skips = (records["kind"] == "skip") & (records["site"] == "layer")
+    return records.loc[skips | records["kind"].isin(BASELINES)]
 
 
 def cells(records: pd.DataFrame) -> Iterator[Cell]:
@@ -63,58 +87,92 @@ def cells(records: pd.DataFrame) -> Iterator[Cell]:
         yield _cell(group)
 
 
-def _cell(group: pd.DataFrame) -> Cell:
-    task, capability, protocol = (str(group[c].iloc[0]) for c in ("task", "capability", "protocol"))
+def _cell(whole: pd.DataFrame) -> Cell:
+    task, capability, protocol = (str(whole[c].iloc[0]) for c in ("task", "capability", "protocol"))
+    group = whole.loc[~whole["kind"].isin((BLIND, NO_LAYERS))]
     described = ["kind", "site", "layer", "head", "intervention"]
     first = group.loc[~group["intervention"].duplicated(), [*described, "layers", "heads"]]
     listed = first.sort_values(described)
-    changed = listed.loc[listed["intervention"] != "intact"].reset_index(drop=True)
+    changed = listed.loc[listed["intervention"] != INTACT].reset_index(drop=True)
     _check_complete(group, len(listed), len(changed))
-    rows, items = pd.factorize(group["item"], sort=True)
-    names = pd.Index(["intact", *changed["intervention"]])
+    rows, found = pd.factorize(group["item"], sort=True)
+    items = pd.Index(found)
+    names = pd.Index([INTACT, *changed["intervention"]])
     columns = names.get_indexer(pd.Index(group["intervention"]))
     right = np.empty((len(items), len(listed)), dtype=bool)
     logprob = np.empty(right.shape)
     right[rows, columns] = group["correct"].to_numpy(dtype=bool)
     logprob[rows, columns] = group["gold_logprob"].to_numpy(dtype=float)
     nats = logprob[:, :1] - logprob[:, 1:]
-    named = tuple(map(str, items))
-    return Cell(task, capability, protocol, changed, right[:, 0], right[:, 1:], nats, named)
+    return Cell(
+        task, capability, protocol, changed, right[:, 0], right[:, 1:], nats,
+        tuple(map(str, items)), _blind(whole, items), _without_layers(whole, items),
+    )  # fmt: skip
+
+
+def _blind(whole: pd.DataFrame, items: pd.Index) -> Blind | None:
+    rows = whole.loc[whole["kind"] == BLIND]
+    if rows.empty:
+        return None
+    if rows.duplicated(["item", "intervention"]).any():
+        raise _incomplete(rows)
+    counted = rows["correct"].groupby(rows["item"]).agg(["sum", "size"]).reindex(items)
+    right, asked = (counted[name].fillna(0).to_numpy(dtype=int) for name in ("sum", "size"))
+    return Blind(right, asked)
+
+
+def _without_layers(whole: pd.DataFrame, items: pd.Index) -> Bool[np.ndarray, " items"] | None:
+    rows = whole.loc[whole["kind"] == NO_LAYERS]
+    if rows.empty:
+        return None
+    if sorted(map(str, rows["item"])) != sorted(map(str, items)):
+        raise _incomplete(rows)
+    return rows.set_index("item")["correct"].reindex(items).to_numpy(dtype=bool)
 
 
 def _check_complete(group: pd.DataFrame, n_listed: int, n_changed: int) -> None:
-    where = f"task {group['task'].iloc[0]!r} under protocol {group['protocol'].iloc[0]!r}"
     if n_listed == n_changed:
         raise UserError(
-            f"The records of {where} lack the intact model: expected rows whose intervention "
-            "is 'intact'; run the ablation again."
+            f"The records of {_where(group)} lack the intact model: expected rows whose "
+            "intervention is 'intact'; run the ablation again."
         )
     twice = group.duplicated(["item", "intervention"]).any()
     if twice or len(group) != n_listed * group["item"].nunique():
-        raise UserError(
-            f"The records of {where} are incomplete or doubled: expected every item once under "
-            "every intervention; run the ablation again."
-        )
+        raise _incomplete(group)
+
+
+def _incomplete(group: pd.DataFrame) -> UserError:
+    return UserError(
+        f"The records of {_where(group)} are incomplete or doubled: expected every item once under "
+        "every intervention; run the ablation again."
+    )
+
+
+def _where(group: pd.DataFrame) -> str:
+    return f"task {group['task'].iloc[0]!r} under protocol {group['protocol'].iloc[0]!r}"
 
 
 def signal_table(records: pd.DataFrame, chance: Chance) -> pd.DataFrame:
-    """``signal.parquet``: is the intact model above chance, per task and protocol?
+    """``signal.parquet``: does the intact model do better than blind, per task and protocol?
 
     Args:
         records: ablation records.
         chance: (task, protocol) -> accuracy by guessing.
     """
     every = list(cells(records))
+    p = signal_p_values(every, chance)
     found = signals(every, chance)
     rows = [
-        _signal_row(cell, chance(cell.task, cell.protocol), found[cell.task, cell.protocol])
-        for cell in every
+        _signal_row(cell, chance(cell.task, cell.protocol))
+        | {"p": float(one), "signal": found[cell.task, cell.protocol]}
+        for cell, one in zip(every, p, strict=True)
     ]
     return frame("signal", rows)
 
 
-def _signal_row(cell: Cell, chance: float, signal: bool) -> dict[str, Any]:
+def _signal_row(cell: Cell, chance: float) -> dict[str, Any]:
     found = stats.exact_interval(int(cell.intact.sum()), len(cell.intact))
+    blind = np.nan if cell.blind is None else cell.blind.accuracy
     return {
         "task": cell.task,
         "capability": cell.capability,
@@ -124,7 +182,8 @@ def _signal_row(cell: Cell, chance: float, signal: bool) -> dict[str, Any]:
         "accuracy": found.estimate,
         "low": found.low,
         "high": found.high,
-        "signal": signal,
+        "blind": None if np.isnan(blind) else blind,
+        "no_layers": None if cell.no_layers is None else float(cell.no_layers.mean()),
     }
 
 
@@ -154,6 +213,7 @@ def _effects(cell: Cell, chance: float, signal: bool, seed: int) -> pd.DataFrame
         protocol=cell.protocol,
         n_items=len(cell.intact),
         chance=chance,
+        floor=cell.floor(chance).mean(),
         acc_intact=cell.intact.mean(),
         acc=cell.correct.mean(axis=0),
         signal=signal,
@@ -162,7 +222,7 @@ def _effects(cell: Cell, chance: float, signal: bool, seed: int) -> pd.DataFrame
         n_gained=gained,
         p_no_loss=no_loss_p_values(lost, gained, np.full(len(lost), len(cell.intact))),
         p_no_loss_nats=no_loss_of_nats_p_values(cell.nats),
-        **_bootstrapped(cell, chance if signal else np.inf, seed),
+        **_bootstrapped(cell, cell.floor(chance), seed, has_scale=signal),
     )
     family = table.groupby(["kind", "site"], dropna=False)["p"]
     table["p_holm"] = family.transform(lambda p: stats.holm(p.to_numpy()))
@@ -188,18 +248,22 @@ def discordant(
     return lost, (~intact[:, None] & correct).sum(axis=0)
 
 
-def _bootstrapped(cell: Cell, chance: float, seed: int) -> dict[str, Any]:
+def _bootstrapped(
+    cell: Cell, floor: Float[np.ndarray, " items"], seed: int, *, has_scale: bool
+) -> dict[str, Any]:
     # resample 0 is the sample itself, so estimates and draws come from the same arithmetic
     n = len(cell.intact)
     drawn = stats.resample_indices(n, N_RESAMPLES, stats.generator(seed, cell.task))
     indices = np.concatenate([np.arange(n)[None], drawn])
-    together = np.column_stack([cell.intact, cell.correct, cell.nats])
+    together = np.column_stack([cell.intact, floor, cell.correct, cell.nats])
     means = stats.resampled_means(together, indices)
-    intact, changed, nats = np.split(means, [1, 1 + cell.correct.shape[1]], axis=1)
+    intact, lowest, changed, nats = np.split(means, [1, 2, 2 + cell.correct.shape[1]], axis=1)
+    if not has_scale:
+        lowest = np.full_like(lowest, np.inf)
     return (
         _columns(("acc_diff", "acc_diff_low", "acc_diff_high"), intact - changed, n)
         | _columns(
-            ("share_lost", "share_low", "share_high"), stats.shares(intact, changed, chance), n
+            ("share_lost", "share_low", "share_high"), stats.shares(intact, changed, lowest), n
         )
         | _columns(("nats", "nats_low", "nats_high"), nats, n)
     )

@@ -287,10 +287,12 @@ def rank_correlations(
 
 
 def shares(
-    intact: Float[np.ndarray, "*rows 1"], changed: Float[np.ndarray, "*rows columns"], chance: float
+    intact: Float[np.ndarray, "*rows 1"],
+    changed: Float[np.ndarray, "*rows columns"],
+    floor: Float[np.ndarray, "*rows 1"] | float,
 ) -> Float[np.ndarray, "*rows columns"]:
-    """(intact - changed) / (intact - chance) of accuracies; nan where intact <= chance."""
-    above = intact - chance
+    """(intact - changed) / (intact - floor) of accuracies; nan where intact <= floor."""
+    above = intact - floor
     return (intact - changed) / np.where(above > 1e-12, above, np.nan)
 
 

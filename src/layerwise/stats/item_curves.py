@@ -61,14 +61,16 @@ def settled_by_item(
 
 
 def losses_by_item(
-    intact: Float[np.ndarray, " items"], correct: Float[np.ndarray, "items layers"], chance: float
+    intact: Float[np.ndarray, " items"],
+    correct: Float[np.ndarray, "items layers"],
+    floor: Float[np.ndarray, " items"] | float,
 ) -> ItemCurves:
     """Losses accumulated over layers, where each layer was changed by itself; gains take off.
 
     Args:
         intact: 1 where the intact model is right, otherwise 0.
         correct: the same with each layer changed.
-        chance: accuracy by guessing; 1 is the accuracy above it.
+        floor: what is left when everything is lost; 1 is the accuracy above it.
     """
     lost = intact[:, None] - correct
     down, up = (lost > 0).sum(axis=0), (lost < 0).sum(axis=0)
@@ -80,7 +82,7 @@ def losses_by_item(
         n_wrong=int((intact == 0).sum()),
         n=n,
     )
-    return ItemCurves(_accumulated(lost), intact - chance, unseen)
+    return ItemCurves(_accumulated(lost), intact - floor, unseen)
 
 
 def unseen_spread(

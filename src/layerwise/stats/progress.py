@@ -48,7 +48,7 @@ def progress(
     if not np.array_equal(wide.columns.to_numpy(dtype=int), edges):
         return LeftOut(*key, partly("read", wide.shape[1], len(edges)))
     if not signal.get((task, protocol), True):
-        return LeftOut(*key, "no signal: the intact model is not above chance")
+        return LeftOut(*key, "no signal: the intact model is not better than blind")
     if not np.isfinite(values).all():
         return LeftOut(*key, "some values are missing or infinite")
     means = stats.resampled_means(values, sampling.indices(task, len(values)))

@@ -1,9 +1,9 @@
-"""Is there anything to lose? Which tasks the intact model is above chance on, over a whole run."""
+"""Is there anything to lose? Which tasks the intact model answers better than blind, in a run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -12,6 +12,24 @@ from .inference import holm
 
 # One-sided, as the lower end of a 95 % interval.
 LEVEL = 0.025
+
+
+class Blind(NamedTuple):
+    """The same model asked other items' questions about an item.
+
+    Attributes:
+        right: how many of them it answered with this item's answer.
+        asked: how many were asked, 0 or more.
+    """
+
+    right: Int[np.ndarray, " items"]
+    asked: Int[np.ndarray, " items"]
+
+    @property
+    def accuracy(self) -> float:
+        """Mean over the items for which a question was asked; nan if for none."""
+        have = self.asked > 0
+        return float((self.right[have] / self.asked[have]).mean()) if have.any() else np.nan
 
 
 @runtime_checkable
@@ -31,6 +49,16 @@ class Asked(Protocol):
     @property
     def intact(self) -> Bool[np.ndarray, " items"]:
         """Whether the intact model was right, by item."""
+        ...
+
+    @property
+    def blind(self) -> Blind | None:
+        """Other items' questions, if any were asked."""
+        ...
+
+    @property
+    def no_layers(self) -> Bool[np.ndarray, " items"] | None:
+        """Whether the model without any layer was right, if it was asked."""
         ...
 
 
@@ -54,6 +82,59 @@ def above_chance_p_values(
     return np.asarray(binom.sf(right - 1, n, chance))
 
 
+def better_than_blind_p_value(intact: Bool[np.ndarray, " items"], blind: Blind) -> float:
+    """One-sided exact test that the question matters, paired over items.
+
+    If it does not, an item's own question is one of those it was asked like any other: of the
+    ``s`` right answers to its ``k + 1`` questions, each is the one to its own with probability
+    ``1 / (k + 1)``. So the right answers to own questions are a sum of independent Bernoulli
+    variables with probabilities ``s / (k + 1)``, given the ``s``. With one other question for each
+    item this is the exact McNemar test; in general the exact test of matched sets (Breslow and Day
+    1980, Statistical Methods in Cancer Research 1, section 5.3). Items that are asked nothing else
+    say nothing.
+
+    Args:
+        intact: whether the intact model was right.
+        blind: what it answered to other items' questions.
+    """
+    from scipy.stats import poisson_binom
+
+    probability = (intact + blind.right) / (blind.asked + 1)
+    undecided = (probability > 0) & (probability < 1)
+    if not undecided.any():
+        return 1.0
+    return float(poisson_binom.sf(intact[undecided].sum() - 1, probability[undecided]))
+
+
+def signal_p_values(
+    asked: Sequence[Asked], chance: Callable[[str, str], float]
+) -> Float[np.ndarray, " cells"]:
+    """Of each task and protocol, the p-value of "no better than chance, blind, or without layers".
+
+    The largest of the p-values is that of their union (Berger 1982, Technometrics 24). What was
+    not asked (in a run of an earlier version, or if all items have the same answer) is left out.
+
+    Args:
+        asked: every task and protocol that was asked in the run, each once.
+        chance: (task, protocol) -> accuracy by guessing.
+    """
+    counts = [(int(cell.intact.sum()), len(cell.intact)) for cell in asked]
+    levels = np.array([chance(cell.task, cell.protocol) for cell in asked], dtype=float)
+    right, n = np.array(counts, dtype=int).reshape(-1, 2).T
+    controls = np.array([_controls_p_value(cell) for cell in asked], dtype=float)
+    return np.maximum(above_chance_p_values(right, n, levels), controls)
+
+
+def _controls_p_value(cell: Asked) -> float:
+    """The larger p-value of those against measured controls; 0 if there are none."""
+    controls = []
+    if cell.blind is not None and cell.blind.asked.any():
+        controls.append(cell.blind)
+    if cell.no_layers is not None:
+        controls.append(Blind(cell.no_layers.astype(int), np.ones(len(cell.intact), dtype=int)))
+    return max((better_than_blind_p_value(cell.intact, one) for one in controls), default=0.0)
+
+
 def signals(
     asked: Sequence[Asked], chance: Callable[[str, str], float]
 ) -> dict[tuple[str, str], bool]:
@@ -65,10 +146,7 @@ def signals(
         asked: every task and protocol that was asked in the run, each once.
         chance: (task, protocol) -> accuracy by guessing.
     """
-    counts = [(int(cell.intact.sum()), len(cell.intact)) for cell in asked]
-    levels = np.array([chance(cell.task, cell.protocol) for cell in asked], dtype=float)
-    right, n = np.array(counts, dtype=int).reshape(-1, 2).T
-    p = holm(above_chance_p_values(right, n, levels))
+    p = holm(signal_p_values(asked, chance))
     return {
         (cell.task, cell.protocol): bool(value < LEVEL)
         for cell, value in zip(asked, p, strict=True)

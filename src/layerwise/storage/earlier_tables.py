@@ -24,7 +24,8 @@ _SENDERS = {"embedding": "embed", "head": "z", "mlp": "mlp_out"}
 
 # What tables said before heads could be changed, before there were models of two stacks, before
 # it was told how many pairs a model solves, before "no loss" was a claim with a test, and before
-# depths were tested without resampling: what such tests said is not told as significant.
+# depths were tested without resampling: what such tests said is not told as significant, and before
+# floors were measured.
 _PAIRS = {"pairs_solved": pa.int64(), "pairs_reversed": pa.int64()}
 _SIGNAL = {"signal": pa.bool_()}
 _SIGNIFICANT = {"significant": pa.bool_()}
@@ -37,9 +38,11 @@ _LATER = {
         "n_gained": pa.int64(),
         "p_no_loss": pa.float64(),
         "p_no_loss_nats": pa.float64(),
+        "floor": pa.float64(),
     },
     "order": _SIGNIFICANT,
     "method_agreement": _SIGNIFICANT,
+    "signal": dict.fromkeys(("blind", "no_layers", "p"), pa.float64()),
     "cka": {"stack": pa.string()},
     "patching": _PAIRS,
     "path_patching": _PAIRS,

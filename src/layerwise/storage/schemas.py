@@ -125,7 +125,8 @@ SCHEMAS: dict[str, pa.Schema] = {
     ),
     "signal": _schema(
         task="str", capability="str", protocol="str", n_items="int", chance="float",
-        accuracy="float", low="float", high="float", signal="bool",
+        accuracy="float", low="float", high="float", signal="bool", blind="float?",
+        no_layers="float?", p="float?",
     ),
     "effects": _schema(
         task="str", capability="str", protocol="str", intervention="str", kind="str",
@@ -134,7 +135,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         share_lost="float?", share_low="float?", share_high="float?", p="float", p_holm="float",
         nats="float?", nats_low="float?", nats_high="float?", signal="bool", significant="bool",
         head="int?", p_bh="float?", n_lost="int?", n_gained="int?", p_no_loss="float?",
-        p_no_loss_nats="float?", layers=_INTEGERS, heads=_INTEGERS,
+        p_no_loss_nats="float?", layers=_INTEGERS, heads=_INTEGERS, floor="float?",
     ),
     "emergence": _schema(
         capability="str", protocol="str", method="str", measure="str", axis="str",

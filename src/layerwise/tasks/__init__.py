@@ -13,6 +13,7 @@ from layerwise.tasks.items import CAPABILITIES as CAPABILITIES
 from layerwise.tasks.items import Capability as Capability
 from layerwise.tasks.items import Corruption as Corruption
 from layerwise.tasks.items import Item as Item
+from layerwise.tasks.other_questions import with_other_questions as with_other_questions
 from layerwise.tasks.pairs import PatchingPrompts as PatchingPrompts
 from layerwise.tasks.pairs import patching_prompts as patching_prompts
 from layerwise.tasks.pairs import shared_first_tokens as shared_first_tokens

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pandas as pd
+
 from layerwise.presentation.columns import (
     Column,
     Row,
@@ -23,6 +25,11 @@ def _share(row: Row) -> str:
     if not row["signal"]:
         return "no signal"
     return bounds(row, "share_lost", "share_low", "share_high", 100)
+
+
+def _measured(row: Row, name: str) -> str:
+    """A share in percent; a dash where it was not measured."""
+    return "–" if pd.isna(row[name]) else number(100 * row[name])
 
 
 def effect_columns(p: str, correction: str) -> tuple[Column, ...]:
@@ -50,4 +57,6 @@ SIGNAL = (
     named("n", "n_items"),
     estimated("accuracy (%)", "accuracy", "", 100),
     Column("chance (%)", lambda row: number(100 * row["chance"])),
+    Column("other questions (%)", lambda row: _measured(row, "blind")),
+    Column("no layers (%)", lambda row: _measured(row, "no_layers")),
 )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 
 import numpy as np
+from jaxtyping import Float
 
 from layerwise import stats
-from layerwise.stats.effects import ALPHA, Cell, cells
+from layerwise.stats.effects import ALPHA, Cell, cells, layer_skips
 from layerwise.stats.item_curves import ItemCurves, losses_by_item
 from layerwise.stats.layer_curves import ABLATION, Evidence, LeftOut, Sampling, Signal, partly
 from layerwise.stats.signal import signals
@@ -28,8 +28,7 @@ def ablation_evidence(
 ) -> Iterator[Evidence | LeftOut]:
     """Share lost by layer when the layer is skipped, per task and protocol."""
     records, chance = result.records, result.facts.chance
-    skips = (records["kind"] == "skip") & (records["site"] == "layer")
-    every = list(cells(records.loc[skips | (records["kind"] == "intact")]))
+    every = list(cells(layer_skips(records)))
     own = signals(every, chance)
     for cell in every:
         key = (cell.capability, cell.protocol, ABLATION, cell.task)
@@ -38,7 +37,7 @@ def ablation_evidence(
         if not np.array_equal(found, np.arange(sampling.n_layers)):
             yield LeftOut(*key, partly("skipped", len(found), sampling.n_layers))
         elif not own[cell.task, cell.protocol]:
-            yield LeftOut(*key, "no signal: the intact model is not above chance")
+            yield LeftOut(*key, "no signal: the intact model is not better than blind")
         else:
             yield _ablated(cell, level, sampling)
 
@@ -50,17 +49,19 @@ def _ablated(cell: Cell, chance: float, sampling: Sampling) -> Evidence:
     lost, gained = np.split(stats.resampled_means(changes, indices), 2, axis=1)
     counts = (np.rint(part * len(intact)).astype(int) for part in (lost, gained))
     critical = (stats.holm(stats.mcnemar_p_values(*counts)) < ALPHA) & (lost > gained)
-    values = np.concatenate([intact, correct], axis=1).astype(float)
-    curve = partial(_shares_lost, chance=chance)
+    values = np.concatenate([intact, cell.floor(chance)[:, None], correct], axis=1).astype(float)
     return Evidence(
-        ABLATION, cell.capability, cell.protocol, cell.task, cell.items, values, curve,
-        partial(_by_item, chance=chance), curve(stats.resampled_means(values, indices)), critical,
+        ABLATION, cell.capability, cell.protocol, cell.task, cell.items, values, _shares_lost,
+        _by_item, _shares_lost(stats.resampled_means(values, indices)), critical,
     )  # fmt: skip
 
 
-def _by_item(values: np.ndarray, chance: float) -> ItemCurves:
-    return losses_by_item(values[:, 0], values[:, 1:], chance)
+def _by_item(values: Float[np.ndarray, "items columns"]) -> ItemCurves:
+    return losses_by_item(values[:, 0], values[:, 2:], values[:, 1])
 
 
-def _shares_lost(means: np.ndarray, chance: float) -> np.ndarray:
-    return stats.shares(means[:, :1], means[:, 1:], chance)
+def _shares_lost(
+    means: Float[np.ndarray, "draws columns"],
+) -> Float[np.ndarray, "draws layers"]:
+    """Of means of the intact model, of what is left at the floor, and without each layer."""
+    return stats.shares(means[:, :1], means[:, 2:], means[:, 1:2])

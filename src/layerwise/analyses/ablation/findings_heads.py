@@ -49,7 +49,7 @@ def _largest(mine: pd.DataFrame, losses: pd.DataFrame) -> Finding:
     noun, there = HEAD_WORDS[cell["site"]], rows(mine, **cell)
     lost = percent(top["share_lost"], top["share_low"], top["share_high"])
     sentence = (
-        f"{capitalised(_doing(top, name_of(top)))} costs {lost} of the above-chance accuracy of "
+        f"{capitalised(_doing(top, name_of(top)))} costs {lost} of the above-floor accuracy of "
         f"{top['task']} under {top['protocol']} (n = {top['n_items']}; "
         f"{p_value(top['p_bh'])} after Benjamini-Hochberg correction over "
         f"{counted(len(there), noun)}), the largest loss found from a single {noun}; {noun}s with "

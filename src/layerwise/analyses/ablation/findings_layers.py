@@ -60,7 +60,7 @@ def _largest(mine: pd.DataFrame, losses: pd.DataFrame) -> Finding:
     action = doing(str(top["kind"]), str(top["site"]), f"layer {name_layer(top['layer'])}")
     lost = percent(top["share_lost"], top["share_low"], top["share_high"])
     sentence = (
-        f"{capitalised(str(top['capability']))}: {action} costs {lost} of the above-chance "
+        f"{capitalised(str(top['capability']))}: {action} costs {lost} of the above-floor "
         f"accuracy of {top['task']} under {top['protocol']} (n = {top['n_items']}; "
         f"{p_value(top['p_holm'])} after Holm's correction), the largest loss found for this "
         f"capability; there, {len(layers)} of {counted(len(layers_of(there)), 'layer')} have a "

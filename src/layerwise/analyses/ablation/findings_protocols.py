@@ -54,7 +54,7 @@ def _differ(mine: pd.DataFrame) -> Finding:
         f"a significant loss (Holm) for {_counts(mine)}, of {len(layers_of(mine))} layers "
         f"(n = {spread(mine['n_items'])}); at {layers} such a loss lies above the whole interval "
         f"under another protocol, most clearly at layer {name_layer(upper['layer'])}: "
-        f"{_share(upper)} of the above-chance accuracy is lost under {upper['protocol']}, "
+        f"{_share(upper)} of the above-floor accuracy is lost under {upper['protocol']}, "
         f"{_share(lower)} under {lower['protocol']}."
     )
     at = {"layer": int(upper["layer"]), "protocol": [upper["protocol"], lower["protocol"]]}

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from layerwise.presentation.finding import Finding, source, weight
 from layerwise.presentation.rows import records, rows
 from layerwise.presentation.wording import (
@@ -33,7 +35,7 @@ def silent(run: RunTables) -> list[Finding]:
     sentence = (
         f"No claim about layers is made for {len(dull)} of "
         f"{counted(len(signal), 'task-protocol pair')}, where the intact model is not "
-        f"shown to be above chance: {joined(parts) if not more else ', '.join(parts) + more}."
+        f"shown to be better than blind: {joined(parts) if not more else ', '.join(parts) + more}."
     )
     share = len(dull) / len(signal)
     return [Finding(sentence, weight(0.5, share), SILENT, source("signal", {"signal": False}))]
@@ -41,7 +43,9 @@ def silent(run: RunTables) -> list[Finding]:
 
 def _silent_cell(row: dict[str, Any]) -> str:
     accuracy = percent(row["accuracy"], row["low"], row["high"])
+    blind = row.get("blind")
+    measured = "" if blind is None or np.isnan(blind) else f", blind {100 * blind:.0f} %"
     return (
         f"{row['task']} under {row['protocol']} (accuracy {accuracy}, chance "
-        f"{100 * row['chance']:.0f} %, n = {row['n_items']})"
+        f"{100 * row['chance']:.0f} %{measured}, n = {row['n_items']})"
     )

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -21,15 +22,17 @@ from layerwise.runs.checkpoints import CheckpointStore, together
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import planned, record_rows, request_line, work_entry
 from layerwise.runs.setup import Setup
-from layerwise.stats import above_chance
+from layerwise.stats.effects import BLIND, cells
+from layerwise.stats.signal import signals
 from layerwise.storage.atomic_files import write_atomically
 from layerwise.storage.earlier_tables import with_later_columns
 from layerwise.storage.written import REQUESTS_FILE as REQUESTS_FILE
-from layerwise.sweep import Intervention, intact
+from layerwise.sweep import Intervention, Sweep, intact
 from layerwise.sweep.cost import Cost
-from layerwise.tasks import Task, TaskRequest
+from layerwise.tasks import Task, TaskRequest, with_other_questions
 from layerwise.tasks.items import Item
 
+from .controls import BlindItem, as_controls, blind_items, blind_rows, without_layers
 from .result import AblationResult, records_frame
 from .spec import AblationSpec, resampled_from
 
@@ -71,7 +74,7 @@ class Ablation:
         changes: what is changed, one set after the other.
         method: ``engine`` or ``reference``.
         only_with_signal: measure the intact model first, and change layers only under those
-            protocols under which it is above chance: elsewhere no claim would be made.
+            protocols under which it is better than blind: elsewhere no claim would be made.
         analysis: what asks for it, as its work is named.
     """
 
@@ -80,6 +83,9 @@ class Ablation:
     method: str = "engine"
     only_with_signal: bool = False
     analysis: str = "ablation"
+    _others: dict[str, dict[str, tuple[Item, ...]]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         for task in self.setup.tasks:  # bad input is told before any work is done
@@ -144,7 +150,17 @@ class Ablation:
             return [intact()]
         contexts = {one.request.context for one in self._requests(piece.task, piece.task.items)}
         made = [c.interventions(self.setup, sorted(contexts)) for c in self.changes]
-        return [intact(), *chain.from_iterable(made)]
+        return [intact(), without_layers(self.setup.model), *chain.from_iterable(made)]
+
+    def _blind(self, piece: Piece) -> list[BlindItem]:
+        """What is asked under other items' questions, once for each item."""
+        if piece.stage == "swept" and self.only_with_signal:
+            return []
+        others = self._others.get(piece.task.name)
+        if others is None:
+            others = with_other_questions(piece.task, piece.task.items, seed=self.setup.seed)
+            self._others[piece.task.name] = others
+        return list(blind_items(self.setup, piece.task, piece.items, piece.protocols, others))
 
     def _requests(
         self, task: Task, items: Sequence[Item], protocols: Sequence[str] | None = None
@@ -168,17 +184,31 @@ class Ablation:
     ) -> tuple[pd.DataFrame, dict[str, Any]]:
         """The records of a piece, and what they cost."""
         asked = self._requests(piece.task, piece.items, piece.protocols)
-        requests = [request.request for request in asked]
-        swept = self.setup.sweep(interventions, requests, self.method)
-        rows = list(record_rows(piece.task, piece.items, asked, interventions, swept))
-        return records_frame(rows), work_entry(self.analysis, piece.task.name, swept.stats)
+        swept = self._swept(interventions, asked)
+        found = record_rows(piece.task, piece.items, asked, interventions, swept)
+        rows = list(as_controls(found))
+        work = [work_entry(self.analysis, piece.task.name, swept.stats)]
+        blind = self._blind(piece)
+        if blind:
+            swept = self._swept([intact()], [r for one in blind for r in one.requests])
+            rows += blind_rows(piece.task, blind, swept)
+            work.append(work_entry(self.analysis, piece.task.name, swept.stats))
+        return records_frame(rows), joined_work([pd.DataFrame(work)])[0]
+
+    def _swept(self, changes: Sequence[Intervention], asked: Sequence[TaskRequest]) -> Sweep:
+        return self.setup.sweep(changes, [one.request for one in asked], self.method)
 
     def cost(self, piece: Piece) -> Cost:
         """What a piece is expected to cost."""
         asked = self._requests(piece.task, piece.items, piece.protocols)
-        sets = () if piece.stage == "intact" else self.changes
-        alike = chain.from_iterable(changes.like(self.setup.model) for changes in sets)
-        cost = self.setup.cost(piece.task, [intact(), *alike], [r.request for r in asked])
+        alike = [intact()]
+        if piece.stage == "swept":
+            alike.append(without_layers(self.setup.model))
+            alike += chain.from_iterable(c.like(self.setup.model) for c in self.changes)
+        cost = self.setup.cost(piece.task, alike, [r.request for r in asked])
+        blind = [r.request for one in self._blind(piece) for r in one.requests]
+        if blind:
+            cost += self.setup.cost(piece.task, [intact()], blind)
         return cost if self.method == "engine" else cost.by_brute_force()
 
     def expected(self, task: Task, *protocols: str) -> Cost:
@@ -189,7 +219,10 @@ class Ablation:
 
     def write_requests(self, folder: Path) -> None:
         """Write exactly what was put to the model, one line per request."""
-        write_requests((r for t in self.setup.tasks for r in self._requests(t, t.items)), folder)
+        first = self._intact_pieces() if self.only_with_signal else self._all_pieces()
+        asked = (r for t in self.setup.tasks for r in self._requests(t, t.items))
+        blind = (r for piece in first for one in self._blind(piece) for r in one.requests)
+        write_requests(chain(asked, blind), folder)
 
 
 def refuse_no_chance(task: Task, protocols: Sequence[str]) -> None:
@@ -245,16 +278,18 @@ def _records_of(parts: CheckpointStore, piece: Piece) -> pd.DataFrame:
 
 
 def _with_signal(task: Task, records: pd.DataFrame, protocols: Sequence[str]) -> tuple[str, ...]:
-    """The protocols under which the intact model is above chance."""
-    right = {name: group["correct"].to_numpy() for name, group in records.groupby("protocol")}
-    return tuple(p for p in protocols if above_chance(right[p], task.chance[p]))
+    """The protocols under which the intact model is better than blind, each asked by itself."""
+    asked = {cell.protocol: cell for cell in cells(records)}
+    return tuple(
+        p for p in protocols if signals([asked[p]], lambda _, name: task.chance[name])[task.name, p]
+    )
 
 
 def _without(table: pd.DataFrame, swept: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """The rows of tasks and protocols that were not swept."""
+    """The rows of tasks and protocols that were not swept, and other questions, asked once."""
     done = {pair for t in swept for pair in zip(t["task"], t["protocol"], strict=True)}
-    keep = [pair not in done for pair in zip(table["task"], table["protocol"], strict=True)]
-    return table.loc[keep]
+    again = [pair in done for pair in zip(table["task"], table["protocol"], strict=True)]
+    return table.loc[(table["kind"] == BLIND) | ~np.array(again, dtype=bool)]
 
 
 def joined_work(pieces: Sequence[pd.DataFrame]) -> list[dict[str, Any]]:

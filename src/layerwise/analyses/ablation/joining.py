@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from layerwise.errors import UserError
+from layerwise.stats.effects import BASELINES
 from layerwise.storage.base import Result
 from layerwise.storage.provenance import Facts, join_facts
 
@@ -57,7 +58,8 @@ def joinable(one: AblationResult, other: AblationResult) -> bool:
         result.records.drop_duplicates([*_CELL, "intervention"]) for result in (one, other)
     )
     both = mine.merge(theirs, on=[*_CELL, "intervention"])
-    return set(both["intervention"]) <= {"intact"} and _answered_alike(one, other, both)
+    same = set(both.loc[~both["kind_x"].isin(BASELINES), "intervention"])
+    return not same and _answered_alike(one, other, both)
 
 
 def _answered_alike(one: AblationResult, other: AblationResult, both: pd.DataFrame) -> bool:

@@ -32,7 +32,7 @@ def _part(run: RunTables, single_heads: bool) -> pd.DataFrame | None:
 
 
 def has_signal(run: RunTables, task: str, protocol: str) -> bool | None:
-    """Whether the intact model is above chance; None if that was not measured."""
+    """Whether the intact model is better than blind; None if that was not measured."""
     signal = run.table("signal")
     if signal is None:
         return None

@@ -49,9 +49,11 @@ _PROTOCOL_WORDS = (
     "about a layer does not depend on the way of scoring."
 )
 _SILENT_WORDS = (
-    "Where the intact model is not shown to be above chance (exact binomial test, one-sided, 2.5 % "
-    "after Holm's correction over all tasks and protocols), there is nothing that a layer could "
-    "take away, and nothing is said about layers."
+    "A task has signal where the intact model is better than guessing (exact binomial test), than "
+    "itself asked other items' questions about the same context and options, and than the model "
+    "without any layer (exact paired tests; one-sided, 2.5 % after Holm's correction over all "
+    "tasks and protocols). Elsewhere there is nothing that a layer could take away, and nothing is "
+    "said about layers."
 )
 
 
@@ -66,8 +68,9 @@ def role_maps(run: RunTables) -> list[FigureSpec]:
         action = doing(kind, site, "a layer")
         caption = (
             f"Role map for {action}. Layers run down; tasks stand side by side, grouped by "
-            f"capability, with a column per protocol. Colour: share of the above-chance accuracy "
-            f"lost, clipped to 0 to 1 (n = {spread(effects['n_items'])} items a column). Dot: "
+            f"capability, with a column per protocol. Colour: share of the above-floor accuracy "
+            "lost, from 0 (as the intact model) to 1 (as without any layer), clipped "
+            f"(n = {spread(effects['n_items'])} items a column). Dot: "
             "loss significant after Holm's correction over the layers of the column (exact McNemar "
             "test, p < 0.05); triangle: significant gain. Hatched: no signal, so nothing is "
             "claimed. The intervals are in the tables below."
@@ -110,7 +113,7 @@ def head_effects(run: RunTables) -> list[FigureSpec]:
             noun = HEAD_WORDS[site]
             action = doing(kind, site, f"one {noun}")
             caption = (
-                f"Share of the above-chance accuracy lost by {action}, layers by {noun}s, under "
+                f"Share of the above-floor accuracy lost by {action}, layers by {noun}s, under "
                 f"{protocol} (n = {spread(mine['n_items'])} items a task, tasks with signal). Red "
                 "is lost, blue gained. Dot: significant after Benjamini-Hochberg correction over "
                 f"the {spread(mine.groupby('task').size())} {noun}s of a task (exact McNemar test, "
@@ -135,7 +138,7 @@ def set_effects(run: RunTables) -> list[FigureSpec]:
         most = f", the {MOST} of {sets} that lose most" if sets > MOST else ""
         noun = sets_noun(site)
         caption = (
-            f"{capitalised(action_on_sets(kind, site))}: share of the above-chance accuracy lost "
+            f"{capitalised(action_on_sets(kind, site))}: share of the above-floor accuracy lost "
             f"(n = {spread(mine['n_items'])} items a task, tasks with signal under "
             f"{joined(in_order(mine['protocol'], PROTOCOL_ORDER))}). A row per block or set of "
             f"{noun}{most}. Lines: paired bootstrap 95 % intervals. Filled: significant after "
@@ -162,7 +165,7 @@ def comparisons(run: RunTables) -> list[FigureSpec]:
         ]
         effects = rows(effects, task=several)
         caption = (
-            f"Does the answer change with the way of scoring? Share of the above-chance accuracy "
+            f"Does the answer change with the way of scoring? Share of the above-floor accuracy "
             f"lost by {doing(kind, site, 'one layer')}, in tasks with signal under two or more "
             f"protocols (n = {spread(effects['n_items'])} items; bands: paired bootstrap 95 % "
             "intervals). Filled markers: significant after Holm's correction. Ticks at the foot: "

@@ -61,5 +61,6 @@ def signal_table(run: RunTables, above_chance: bool) -> list[Table]:
     if signal is None:
         return []
     shown = cells(SIGNAL, rows(signal, signal=above_chance))
-    title = "Intact model, tasks with signal" if above_chance else "Not shown to be above chance"
+    silent = "Not shown to be better than blind"
+    title = "Intact model, tasks with signal" if above_chance else silent
     return [Table(title, heads(SIGNAL), shown, above_chance)] if shown else []

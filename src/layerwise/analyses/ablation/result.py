@@ -41,14 +41,14 @@ class AblationResult(Result):
 
     tables: ClassVar[tuple[str, ...]] = ("records",)
     title: ClassVar[str] = "Ablation: what hurts most"
-    if_empty: ClassVar[str] = "No task has signal: the intact model is not above chance."
+    if_empty: ClassVar[str] = "No task has signal: the intact model is not better than blind."
 
     records: pd.DataFrame
     facts: Facts
 
     @computed_once
     def signal(self) -> pd.DataFrame:
-        """``signal.parquet``: is the intact model above chance, per task and protocol?"""
+        """``signal.parquet``: is the intact model better than blind, per task and protocol?"""
         return signal_table(self.records, self.facts.chance)
 
     @computed_once

@@ -91,7 +91,7 @@ def _depth(row: Row, more: bool, size: str) -> str:
 def _loss(row: Row, more: bool, size: str) -> str:
     return (
         f"skipping a layer of the {row['measure']} costs {row['second']} {size} points "
-        f"{'more' if more else 'less'} of its above-chance accuracy in {row['capability']} than "
+        f"{'more' if more else 'less'} of its above-floor accuracy in {row['capability']} than "
         f"{row['first']}"
     )
 

@@ -19,7 +19,7 @@ from layerwise.analyses.emergence.protocol_interaction import THIRDS, Profile, l
 from layerwise.analyses.emergence.summaries import CRITICAL, capability_summaries
 from layerwise.ground.layer_names import COMPUTATION, DECODER, ENCODER, axes_of
 from layerwise.stats.depth_inference import Axis
-from layerwise.stats.effects import Cell, cells
+from layerwise.stats.effects import Cell, cells, layer_skips
 from layerwise.stats.item_curves import ItemCurves
 from layerwise.stats.layer_curves import ABLATION, Evidence, LeftOut, Sampling, within
 from layerwise.stats.signal import signals
@@ -92,7 +92,7 @@ def prepared(run: SavedRun, seed: int, n_resamples: int) -> Prepared:
     """A run's evidence, from the same resamples of items in all runs."""
     sampling = Sampling(seed, n_resamples, run.facts.model.n_layers)
     found = list(evidence_of(run.results, sampling))
-    told = () if run.ablation is None else cells(_single(run.ablation.records))
+    told = () if run.ablation is None else cells(layer_skips(run.ablation.records))
     return Prepared(
         run,
         sampling,
@@ -100,12 +100,6 @@ def prepared(run: SavedRun, seed: int, n_resamples: int) -> Prepared:
         tuple(e for e in found if isinstance(e, LeftOut)),
         {(cell.task, cell.protocol): cell for cell in told},
     )
-
-
-def _single(records: Any) -> Any:
-    """The intact model, and layers skipped one at a time."""
-    skips = (records["kind"] == "skip") & (records["site"] == "layer")
-    return records.loc[skips | (records["kind"] == "intact")]
 
 
 def quantities(
@@ -149,7 +143,7 @@ def _silenced(mine: Sequence[Cell], signal: bool) -> str | None:
     if len({cell.items for cell in mine}) > 1:
         return "the items with an answer differ"
     if not signal:
-        return "no signal: no intact model is above chance"
+        return "no signal: no intact model is better than blind"
     return None
 
 
@@ -232,7 +226,7 @@ def _in_all(
 
 
 def _losses(runs: Sequence[Prepared], note: Callable) -> Iterator[tuple[Key, list[Quantity]]]:
-    """The share of the above-chance accuracy lost by third of the depth."""
+    """The share of the above-floor accuracy lost by third of the depth."""
     every = [_profiles(run) for run in runs]
     places = [{(*key[:2], ABLATION) for key in mine} for mine in every]
     for capability, protocol, _ in _in_every(places, runs, lambda row: None):

@@ -128,7 +128,7 @@ def _drawings(comparison: ComparedRuns) -> list[FigureSpec]:
         caption = (
             f"What each layer of each run is needed for under {protocol}, on one axis of relative "
             "depth: layer l of L takes the part from l/L to (l + 1)/L, encoder before decoder. "
-            "Colour: share of the above-chance accuracy lost, the same scale for all runs. Dots: "
+            "Colour: share of the above-floor accuracy lost, the same scale for all runs. Dots: "
             "significant loss within the run's task (exact McNemar test, Holm over its layers)."
         )
         alt = f"Maps of layers by tasks, one under the other for each run, {protocol}."

@@ -55,7 +55,7 @@ def _depends(sure: pd.DataFrame) -> Finding:
         f"For {row['capability']}, it depends on the protocol where layers matter ({row['first']} "
         f"against {row['second']}: interaction with the layer group, {p_value(row['p_holm'])} "
         f"after Holm's correction, n = {row['n_items']}): what skipping one layer costs of the "
-        f"above-chance accuracy differs, first minus second, by {_differences(best)}; most unlike "
+        f"above-floor accuracy differs, first minus second, by {_differences(best)}; most unlike "
         f"the others are the {row['group']} layers ({layer_ranges(row['layers'])}), with "
         f"{_share(row, 'first')} under {row['first']} and {_share(row, 'second')} under "
         f"{row['second']}."

@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from layerwise import stats
 from layerwise.errors import UserError
-from layerwise.stats.effects import Cell, cells
+from layerwise.stats.effects import Cell, cells, layer_skips
 from layerwise.stats.layer_curves import Sampling
 from layerwise.stats.signal import signals
 from layerwise.tasks import PROTOCOLS
@@ -30,7 +30,7 @@ class Profile(NamedTuple):
 
     Attributes:
         cell: the answers.
-        draws: share of the above-chance accuracy lost by group; row 0 is the sample.
+        draws: share of the above-floor accuracy lost by group; row 0 is the sample.
         pseudo: of each item by group; their mean is row 0 of ``draws``, and their spread is
             that of the share, denominator included.
     """
@@ -77,8 +77,7 @@ def interaction_rows(
     """
     if len(groups) < 2:
         return []
-    skips = (records["kind"] == "skip") & (records["site"] == "layer")
-    every = list(cells(records.loc[skips | (records["kind"] == "intact")]))
+    every = list(cells(layer_skips(records)))
     signal = signals(every, lambda task, protocol: chance[task, protocol])
     found = {
         (cell.capability, cell.task, cell.protocol): loss_profile(cell, level, groups, sampling)
@@ -128,12 +127,13 @@ def loss_profile(cell: Cell, chance: float, groups: Groups, sampling: Sampling) 
         [(intact - cell.correct[:, list(layers)]).mean(axis=1) for layers in groups.values()]
     )
     indices = sampling.indices(cell.task, len(intact))
-    before, less = np.split(
-        stats.resampled_means(np.concatenate([intact, lost], axis=1), indices), [1], axis=1
+    above = intact - cell.floor(chance)[:, None]
+    whole, less = np.split(
+        stats.resampled_means(np.concatenate([above, lost], axis=1), indices), [1], axis=1
     )
-    draws = stats.shares(before, before - less, chance)
+    draws = stats.shares(whole, whole - less, 0.0)
     # the influence of an item on a ratio of means, added to the ratio
-    pseudo = draws[0] + (lost - draws[0] * (intact - chance)) / (before[0] - chance)
+    pseudo = draws[0] + (lost - draws[0] * above) / whole[0]
     return Profile(cell, draws, pseudo)
 
 

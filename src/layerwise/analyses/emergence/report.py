@@ -73,7 +73,7 @@ def interactions(run: RunTables) -> list[FigureSpec]:
     groups = "; ".join(f"{row['group']}: layers {layer_ranges(row['layers'])}"
                        for row in records(named))  # fmt: skip
     caption = (
-        "Share of the above-chance accuracy that is lost when one layer is skipped, mean over the "
+        "Share of the above-floor accuracy that is lost when one layer is skipped, mean over the "
         f"layers of a group ({groups}), under two protocols on the same items (n = "
         f"{spread(table['n_items'])}; tasks with signal under both). Lines: bootstrap 95 % "
         "intervals over items. Filled: the profiles differ by more than a shift that is the same "

@@ -50,7 +50,7 @@ def interactions(
     what one takes away is already gone with the other. ``docs/interactions.md`` has formulas,
     tests and what else gives either sign.
 
-    Tasks and protocols under which the intact model is not above chance are not swept.
+    Tasks and protocols under which the intact model is not better than blind are not swept.
 
     Args:
         model: the model, from ``load_model`` or your own.

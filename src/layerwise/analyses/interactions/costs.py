@@ -10,7 +10,7 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from layerwise.errors import UserError
-from layerwise.stats.effects import Chance, signal_table
+from layerwise.stats.effects import BASELINES, BLIND, INTACT, NO_LAYERS, Chance, signal_table
 from layerwise.storage.parquet import frame
 
 from .players import Player, Players, players
@@ -32,7 +32,7 @@ class Costs:
         sets: the sets removed, one for each column.
         costs: by measure, a row per item: intact minus removed, in nats or 0 to 1.
         right: whether an item is answered right without each set.
-        signal: whether the intact model is above chance.
+        signal: whether the intact model is better than blind.
         chance: accuracy by guessing.
     """
 
@@ -85,8 +85,9 @@ def costs_of(interactions: pd.DataFrame, chance: Chance) -> Iterator[Costs]:
     signal = signal_of(interactions, chance)
     heard = signal.loc[signal["signal"]]
     able = set(zip(heard["task"], heard["protocol"], strict=True))
-    for _, group in interactions.groupby(["task", "capability", "protocol"], sort=True):
-        if set(group["intervention"]) != {"intact"}:
+    asked = interactions.loc[~_kinds(interactions).isin([BLIND, NO_LAYERS])]
+    for _, group in asked.groupby(["task", "capability", "protocol"], sort=True):
+        if set(group["intervention"]) != {INTACT}:
             place = group["task"].iloc[0], group["protocol"].iloc[0]
             yield _costs(group, chance, place in able)
 
@@ -96,14 +97,14 @@ def _costs(group: pd.DataFrame, chance: Chance, signal: bool) -> Costs:
     once = group.loc[~group["intervention"].duplicated()]
     names = [str(name) for name in once["intervention"]]
     n_rows = len(names) * group["item"].nunique()
-    if "intact" not in names or len(group) != n_rows or group.duplicated(_CELL).any():
+    if INTACT not in names or len(group) != n_rows or group.duplicated(_CELL).any():
         raise UserError(
             f"The interactions of task {task!r} under protocol {protocol!r} are incomplete or "
             "doubled: expected every item once in the intact model and without every set; run "
             "the analysis again."
         )
     removed = dict(zip(names, map(players, once["layers"], once["heads"]), strict=True))
-    order = ["intact", *(name for name in names if name != "intact")]
+    order = [INTACT, *(name for name in names if name != INTACT)]
     wide = {
         measure: group.pivot(index="item", columns="intervention", values=column)
         .reindex(columns=order)
@@ -132,7 +133,13 @@ def measure_of(table: pd.DataFrame) -> str:
 
 def signal_of(interactions: pd.DataFrame, chance: Chance) -> pd.DataFrame:
     """``signal.parquet`` of the intact model, by task and protocol."""
-    intact = interactions.loc[interactions["intervention"] == "intact"]
-    if intact.empty:
+    kinds = _kinds(interactions)
+    baselines = interactions.assign(kind=kinds, layer=pd.NA).loc[kinds.isin(BASELINES)]
+    if not (kinds == INTACT).any():
         return frame("signal", [])
-    return signal_table(intact.assign(kind="intact", layer=pd.NA), chance)
+    return signal_table(baselines, chance)
+
+
+def _kinds(interactions: pd.DataFrame) -> pd.Series:
+    """What kind of record each row is, if it is one that others are measured by."""
+    return interactions["intervention"].str.partition(":")[0]

@@ -66,8 +66,8 @@ def caveats(run: RunTables) -> list[Finding]:
     more = len(silent) - _MOST_NAMED
     others = f" and {counted(more, 'other')}" if more > 0 else ""
     sentence = (
-        f"Of interactions nothing is said in {named}{others}: the intact model is not above chance "
-        f"there (n = {spread(silent['n_items'])}), and no layers were skipped."
+        f"Of interactions nothing is said in {named}{others}: the intact model is not better than "
+        f"blind there (n = {spread(silent['n_items'])}), and no layers were skipped."
     )
     return [Finding(sentence, weight(0.3, 0.0), "no signal", source(SIGNAL, {"signal": False}))]
 

@@ -13,6 +13,7 @@ from layerwise.analyses.ablation.job import Ablation
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.progress import Meter
 from layerwise.runs.setup import Setup
+from layerwise.stats.effects import BLIND, NO_LAYERS
 from layerwise.storage.parquet import conform, frame
 from layerwise.sweep.cost import Cost
 from layerwise.tasks import Task
@@ -66,7 +67,10 @@ class Interactions:
             change.id: players for change, players in zip(changes, self.spec.sets, strict=True)
         }
         by_head = self.spec.heads is not None
-        of_row = [removed[name] for name in records["intervention"]]
+        of_row = [
+            removed[name] if kind not in (BLIND, NO_LAYERS) else ()
+            for name, kind in zip(records["intervention"], records["kind"], strict=True)
+        ]
         table = records.assign(
             site=self.spec.site,
             layers=[[player.layer for player in players] for players in of_row],

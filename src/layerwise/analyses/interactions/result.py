@@ -33,7 +33,7 @@ class InteractionsResult(Result):
     tables: ClassVar[tuple[str, ...]] = ("interactions", "interaction_orders")
     title: ClassVar[str] = "Interactions: what costs more together than alone, or less"
     if_empty: ClassVar[str] = (
-        "No pair was removed: no task has signal (the intact model is not above chance), or "
+        "No pair was removed: no task has signal (the intact model is not better than blind), or "
         "permutations alone were asked for."
     )
 
@@ -43,7 +43,7 @@ class InteractionsResult(Result):
 
     @computed_once
     def signal(self) -> pd.DataFrame:
-        """Is the intact model above chance? As ``signal.parquet``."""
+        """Is the intact model better than blind? As ``signal.parquet``."""
         return signal_of(self.interactions, self.facts.chance)
 
     @computed_once

@@ -22,7 +22,7 @@ _PREDICTORS = {
     "angular": "angular distance",
     "cka": "1 minus linear CKA",
 }
-_COSTS = {"share_lost": "above-chance accuracy", "nats": "log-probability of right answers"}
+_COSTS = {"share_lost": "above-floor accuracy", "nats": "log-probability of right answers"}
 
 
 def similarity_predicts(run: RunTables) -> list[Finding]:

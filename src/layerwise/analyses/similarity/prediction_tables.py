@@ -17,7 +17,7 @@ from layerwise import stats
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import DECODER, ENCODER
 from layerwise.stats.depths import two_sided_p
-from layerwise.stats.effects import Cell, Chance, cells
+from layerwise.stats.effects import Cell, Chance, cells, layer_skips
 from layerwise.stats.signal import signals
 from layerwise.storage.parquet import frame
 
@@ -74,8 +74,7 @@ def _evidence(
     similarity: pd.DataFrame, cka: pd.DataFrame, records: pd.DataFrame, chance: Chance, seed: int
 ) -> Iterator[Evidence]:
     """The tasks with signal of which all layers were skipped and the prompts read."""
-    skips = (records["kind"] == "skip") & (records["site"] == "layer")
-    every = list(cells(records.loc[skips | (records["kind"] == "intact")]))
+    every = list(cells(layer_skips(records)))
     signal = signals(every, chance)
     for cell in every:
         level = chance(cell.task, cell.protocol)
@@ -109,15 +108,15 @@ def _of_task(
     drawn = stats.resample_indices(n, N_RESAMPLES, stats.generator(seed, cell.task))
     indices = np.concatenate([np.arange(n)[None], drawn])
     near = [i for i, (_, span) in enumerate(cells_of(read)) if span == 1]
-    right = np.column_stack([cell.intact, cell.correct])
-    intact, correct = np.split(stats.resampled_means(right, indices), [1], axis=1)
+    right = np.column_stack([cell.intact, cell.floor(chance), cell.correct])
+    intact, floor, correct = np.split(stats.resampled_means(right, indices), [1, 2], axis=1)
     through = cka.loc[cka["other"] == cka["layer"] + 1].sort_values("layer")["cka_unbiased"]
     turned = 1 - through.to_numpy(dtype=float, na_value=np.nan)
     curves = {
         "influence": stats.resampled_means(influences(read), indices),
         "angular": stats.resampled_means(angular_map(read)[:, near], indices),
         "cka": np.repeat(turned[None], len(indices), axis=0),
-        "share_lost": stats.shares(intact, correct, chance),
+        "share_lost": stats.shares(intact, correct, floor),
         "nats": stats.resampled_means(cell.nats, indices),
     }
     return Evidence(cell.capability, cell.protocol, cell.task, n, curves)

@@ -34,7 +34,7 @@ def head_effect_maps(
         width: the widest the figure may be, inches.
 
     Returns:
-        Colours run about 0, to the largest share of the above-chance accuracy that is lost or
+        Colours run about 0, to the largest share of the above-floor accuracy that is lost or
         gained; dots mark what is significant after Benjamini and Hochberg's correction.
     """
     shown = rows(effects, signal=True)
@@ -42,7 +42,7 @@ def head_effect_maps(
         shown = rows(shown, **{name: wanted or str(shown[name].iloc[0])})
     first = shown.iloc[0]
     gap = " " if width > 5 else "\n"
-    unit = f"share of above-chance accuracy lost{gap}(below 0: gained)"
+    unit = f"share of above-floor accuracy lost{gap}(below 0: gained)"
     heads = HEAD_WORDS[str(first["site"])]
     figure = task_head_maps(shown, "share_lost", scale_of(shown, "share_lost"), unit, width, heads)
     action = capitalised(doing(str(first["kind"]), str(first["site"]), f"one {heads}"))

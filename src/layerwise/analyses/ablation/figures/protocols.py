@@ -29,7 +29,7 @@ def protocol_comparison(
     site: str = LAYER_MAIN[1],
     width: float = FULL_WIDTH,
 ) -> Figure:
-    """The share of the above-chance accuracy lost at each layer, under each protocol.
+    """The share of the above-floor accuracy lost at each layer, under each protocol.
 
     Unlike accuracy, the share has one scale under every protocol, so that lines that lie on
     each other mean that the answer does not depend on the way of scoring.
@@ -57,7 +57,7 @@ def protocol_comparison(
         axes.plot(apart, foot, ls="", marker="|", ms=5, mew=1, c="black", gid="apart")
     every = list(panels.values())
     every[0].set_ylim(_LEAST, _MOST)
-    finish_panels(figure, every, layers_of(shown), "above-chance\naccuracy lost (%)")
+    finish_panels(figure, every, layers_of(shown), "above-floor\naccuracy lost (%)")
     set_title(figure, f"{capitalised(doing(kind, site, 'one layer'))}: loss by way of scoring")
     legend_below(figure, [*protocol_handles(shown), *_notes()])
     return figure

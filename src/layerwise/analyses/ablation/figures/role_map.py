@@ -51,7 +51,7 @@ def role_map(
             no layer was changed there.
 
     Returns:
-        Colour is the share of the above-chance accuracy that is lost, clipped to 0 to 1; a
+        Colour is the share of the above-floor accuracy that is lost, clipped to 0 to 1; a
         dot marks a loss that is significant after Holm's correction, a triangle a gain;
         hatched columns have no signal. Many columns are broken into several strips.
     """
@@ -184,7 +184,7 @@ def _explain(figure: Figure, subject: str, shown: pd.DataFrame) -> None:
     handles = [mark("significant loss (Holm, p < 0.05)", _LOSS[1])]
     if (numbers(sure, "acc_diff") <= 0).any():
         handles.append(mark("significant gain", _GAIN[1]))
-    silent = Patch(label="no signal: intact model not above chance", **HATCH)
+    silent = Patch(label="no signal: intact model not better than blind", **HATCH)
     legend_below(figure, [*handles, silent])
 
 
@@ -196,11 +196,11 @@ def mark(name: str, marker: str) -> Line2D:
 
 
 def share_bar(figure: Figure, panels: list[Axes], fraction: float, pad: float = 0.02) -> None:
-    """The bar of colours for shares of the above-chance accuracy that is lost."""
+    """The bar of colours for shares of the above-floor accuracy that is lost."""
     bar = figure.colorbar(
         ScalarMappable(Normalize(0, 1), color_map()), ax=panels, location="bottom", pad=pad,
         fraction=fraction, aspect=25,
     )  # fmt: skip
     gap = " " if figure.get_figwidth() > 5 else "\n"
-    bar.set_label(f"share of above-chance accuracy lost{gap}(0 = none, 1 = all; clipped)")
+    bar.set_label(f"share of above-floor accuracy lost{gap}(0 = none, 1 = all; clipped)")
     bar.ax.spines[:].set_linewidth(0.4)

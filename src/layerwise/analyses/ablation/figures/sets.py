@@ -30,7 +30,7 @@ def set_losses(
     site: str | None = None,
     width: float = FULL_WIDTH,
 ) -> Figure:
-    """The share of the above-chance accuracy that is lost without each block or set.
+    """The share of the above-floor accuracy that is lost without each block or set.
 
     Args:
         effects: the rows of ``effects.parquet`` that change several places at once, one of them
@@ -61,7 +61,7 @@ def set_losses(
     for axes in every[:: abreast(every)]:
         axes.set_ylabel(noun if noun == "layers" else f"layer: {noun}")
     for axes in every[-abreast(every) :]:
-        axes.set_xlabel("above-chance\naccuracy lost (%)")
+        axes.set_xlabel("above-floor\naccuracy lost (%)")
     action = action_on_sets(str(shown["kind"].iloc[0]), str(shown["site"].iloc[0]))
     set_title(figure, f"{capitalised(action)}: accuracy lost (lines: 95 % intervals)")
     legend_below(figure, [*protocol_handles(shown, lines=False), _note()])

@@ -106,5 +106,5 @@ def _name(axes: Axes, block: Block, width: float) -> None:
 
 def _explain(figure: Figure, panels: list[Axes], fraction: float) -> None:
     dot = mark("significant loss (Holm, p < 0.05)", "o")
-    legend_below(figure, [dot, Patch(label="no signal: not above chance", **HATCH)])
+    legend_below(figure, [dot, Patch(label="no signal: not better than blind", **HATCH)])
     share_bar(figure, panels, fraction, pad=0.03)

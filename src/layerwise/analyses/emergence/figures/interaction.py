@@ -25,7 +25,7 @@ _LEAST, _MOST = -50, 150
 
 @styled
 def interaction_profiles(interaction: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
-    """The share of the above-chance accuracy lost in each group of layers, by protocol.
+    """The share of the above-floor accuracy lost in each group of layers, by protocol.
 
     Args:
         interaction: the table ``protocol_interaction.parquet``.
@@ -47,7 +47,7 @@ def interaction_profiles(interaction: pd.DataFrame, width: float = FULL_WIDTH) -
              for which in ("first", "second") for end in ("", "_low", "_high")]  # fmt: skip
     panels[0].set_ylim(max(np.nanmin(drawn), _LEAST) - 4, min(np.nanmax(drawn), _MOST) + 6)
     for axes in panels[:: abreast(panels)]:
-        axes.set_ylabel("above-chance accuracy\nlost per layer (%)")
+        axes.set_ylabel("above-floor accuracy\nlost per layer (%)")
     set_title(figure, "Does it depend on the way of asking where the loss is? (95 % intervals)")
     every = pd.concat([interaction[name] for name in ("first", "second")])
     legend_below(figure, [*protocol_handles(pd.DataFrame({"protocol": every})), _note()])

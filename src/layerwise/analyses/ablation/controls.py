@@ -1,0 +1,84 @@
+"""What an ablation is measured by: other items' questions, and the model without any layer."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import product
+from typing import Any, NamedTuple
+
+from layerwise.errors import UserError
+from layerwise.models.kinds import Model
+from layerwise.runs.records import record_rows
+from layerwise.runs.setup import Setup
+from layerwise.stats.effects import BLIND, NO_LAYERS
+from layerwise.sweep import Intervention, Sweep, intact, skip_layers
+from layerwise.tasks import Task, TaskRequest
+from layerwise.tasks.items import Item
+
+
+class BlindItem(NamedTuple):
+    """An item under another item's question, under one protocol.
+
+    Attributes:
+        item: the item.
+        name: what stands in the records for an intervention.
+        changed: the item with the other question.
+        requests: what is put to the model.
+    """
+
+    item: Item
+    name: str
+    changed: Item
+    requests: tuple[TaskRequest, ...]
+
+
+def blind_items(
+    setup: Setup,
+    task: Task,
+    items: Sequence[Item],
+    protocols: Sequence[str],
+    others: dict[str, tuple[Item, ...]],
+) -> Iterator[BlindItem]:
+    """Items under other items' questions; those that are too long for the model are left out.
+
+    Args:
+        setup: what encodes them.
+        task: the task.
+        items: the items.
+        protocols: how they are asked.
+        others: by item id, the item with other questions.
+    """
+    for item in items:
+        for (number, other), protocol in product(enumerate(others[item.id], 1), protocols):
+            with contextlib.suppress(UserError):
+                requests = setup.requests(task, other, protocol)
+                yield BlindItem(item, f"{BLIND}:{number}", other, requests)
+
+
+def blind_rows(task: Task, asked: Sequence[BlindItem], swept: Sweep) -> Iterator[dict[str, Any]]:
+    """Records of the intact model that was asked other items' questions.
+
+    Args:
+        task: the task.
+        asked: what was asked.
+        swept: the outcomes of all requests, in order, of the intact model alone.
+    """
+    requests = [request for one in asked for request in one.requests]
+    by_request = {(one.changed.id, one.requests[0].protocol): one for one in asked}
+    for row in record_rows(task, [one.changed for one in asked], requests, [intact()], swept):
+        one = by_request[row["item"], row["protocol"]]
+        yield row | {"item": one.item.id, "intervention": one.name, "kind": BLIND}
+
+
+def as_controls(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Records, of which those without any layer are of no layer in particular."""
+    nowhere = {"site": None, "layer": None, "layers": []}
+    for row in rows:
+        yield row | nowhere if row["kind"] == NO_LAYERS else row
+
+
+def without_layers(model: Model) -> Intervention:
+    """All layers skipped: the floor that a loss by other changes is measured against."""
+    return replace(skip_layers(range(model.cfg.n_layers)), id=NO_LAYERS, kind=NO_LAYERS)

@@ -1,0 +1,73 @@
+"""The blind control: an item's context and options under the questions of other items.
+
+A model that answers right without the right question was not asked what the task is called after:
+it read its context, or chose among options that give themselves away.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from layerwise import stats
+from layerwise.tasks.items import Item
+from layerwise.tasks.task import Task
+
+# Three other questions for each item: the test by them then needs little more items than one
+# against a level that is known (docs/statistics.md).
+N_OTHERS = 3
+
+
+def with_other_questions(
+    task: Task, items: Iterable[Item], *, n: int = N_OTHERS, seed: int = 0
+) -> dict[str, tuple[Item, ...]]:
+    """Items with the questions of others of their task in place of their own.
+
+    The others are of the same group (as ``Item.group`` has it) as far as it has enough; neither
+    their question nor any spelling of their answer is the item's own. Context, options and the
+    answer that counts as right stay the item's.
+
+    Args:
+        task: where questions are taken from.
+        items: the items, of this task.
+        n: how many other questions, at most.
+        seed: decides which.
+
+    Returns:
+        By item id, the item with each of its other questions; fewer than ``n``, or none, where
+        the task has no more. The id says whose question it is.
+    """
+    by_group: dict[str | None, list[Item]] = defaultdict(list)
+    for item in task.items:
+        by_group[item.group].append(item)
+    found = {}
+    for item in items:
+        rng = stats.generator(seed, "other questions", task.name, item.id)
+        questions: dict[str, Item] = {}
+        for known in (by_group[item.group], task.items):
+            _draw(rng, known, item, n, questions)
+        found[item.id] = tuple(
+            replace(item, id=f"{item.id} asked {other.id}", question=other.question)
+            for other in questions.values()
+        )
+    return found
+
+
+def _draw(
+    rng: np.random.Generator,
+    known: Sequence[Item],
+    item: Item,
+    n: int,
+    questions: dict[str, Item],
+) -> None:
+    """Add items that ask something else, and whose answer is another, until there are ``n``."""
+    right = {item.answer, *item.aliases}
+    for index in rng.permutation(len(known)).tolist():
+        if len(questions) == n:
+            break
+        other = known[index]
+        if other.question != item.question and right.isdisjoint((other.answer, *other.aliases)):
+            questions.setdefault(other.question, other)
