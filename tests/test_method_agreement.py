@@ -198,7 +198,7 @@ def test_attribution_without_signal_or_rise_says_nothing():
     found = emergence([dull, flat, gaps], n_resamples=100)
     assert found.emergence.empty
     assert dict(zip(found.left_out["task"], found.left_out["reason"], strict=True)) == {
-        "keys": "no signal: the intact model is not above chance",
+        "keys": "no signal: the intact model is not better than blind",
         "flat": "the layers together do not add to the answer's logit difference",
         "gaps": "read at 8 of 9 places: the curve over layers has gaps",
     }

@@ -198,7 +198,7 @@ def test_pieces_that_are_there_are_not_made_again(tmp_path, monkeypatch):
         _setup, "sweep", lambda *args, **more: swept.append(args[2]) or real(*args, **more)
     )
     ablate(model, task, "letter", out=tmp_path / "run", progress=False)
-    assert len(swept) == 1
+    assert len(swept) == 2  # its items under their own questions, and under others
     assert len(swept[0]) == 4 * 3
 
 
