@@ -7,7 +7,6 @@ import json
 import re
 import shutil
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -17,13 +16,14 @@ import layerwise as lw
 from layerwise import results
 from layerwise.errors import UserError
 from layerwise.models import load_model
+from layerwise.models.organisms.layout import WiredLayout
 from layerwise.profiling.api import profile
-from layerwise.tasks import Task
 from tests import analysis, commands
-from tests.analysis import prompt_pair, solved_by, solved_file, word_task, write_jsonl
+from tests.analysis import solved_by, solved_file, word_task, write_jsonl
 from tests.commands import done, model_folder
 from tests.models.real import smollm2
 from tests.models.tiny import tiny_model
+from tests.planted import small_model, small_task
 
 pytestmark = pytest.mark.drawn
 
@@ -115,7 +115,8 @@ def test_layers_are_changed_only_where_there_is_signal(root, said):
     }
     for (task, protocol), rows in records.groupby(["task", "protocol"]):
         swept = (task, protocol) == ("solved", "continuation")
-        assert rows["intervention"].nunique() == (4 if swept else 1)
+        changed = rows.loc[rows["kind"] == "skip", "intervention"]
+        assert changed.nunique() == (3 if swept else 0)
         assert rows["item"].nunique() == (40 if task == "solved" else 12)
     left_out = pd.read_parquet(root / "run" / "left_out.parquet")
     assert {("random", "continuation"), ("solved", "letter"), ("random", "letter")} <= set(
@@ -184,7 +185,7 @@ def test_several_runs_stand_side_by_side(root, said, tmp_path):
 def test_a_run_without_any_depth_has_a_report(root, tmp_path):
     """Of so few items no layer's effect is significant, so that nothing can be placed."""
     options = ["--task", root / "solved.jsonl", "--fewshot", 0, "--protocol", "continuation"]
-    done("ablate", model_folder(), *options, "--limit", 12, "--out", tmp_path / "run")
+    done("ablate", model_folder(), *options, "--limit", 24, "--out", tmp_path / "run")
     told = done("report", tmp_path / "run")
     assert told.splitlines()[-1] == f"Report: {tmp_path / 'run' / 'report.html'}"
     found = lw.emergence(lw.load_results(tmp_path / "run"))
@@ -197,12 +198,13 @@ def test_exhaustive_changes_layers_everywhere(model):
     task = word_task(6, seed=3)
     found = profile(model, task, exhaustive=True, progress=False)
     records = found.results[0].records
-    assert (records.groupby("protocol")["intervention"].nunique() == 4).all()
+    changed = records.loc[records["kind"] == "skip"]
+    assert (changed.groupby("protocol")["intervention"].nunique() == 3).all()
     sparing = profile(model, task, progress=False).results[0].records
     key = ["intervention", "protocol", "item"]
     one, other = records.set_index(key), sparing.set_index(key)
     pd.testing.assert_frame_equal(one.loc[other.index], other, rtol=0, atol=1e-4)
-    assert set(sparing["intervention"]) == {"intact"}
+    assert set(sparing["kind"]) == {"intact", "blind"}
 
 
 @pytest.mark.usefixtures("blank_pictures")
@@ -221,28 +223,14 @@ def test_random_weights_get_no_verdicts(model):
     assert drawn[1].plot().get_axes()
 
 
-def solved_pairs(model) -> Task:
-    """Pairs of prompts that the model solves, also by the whole text of its answers."""
-    pairs = []
-    for first, second in product(("red", "blue", "open", "door"), repeat=2):
-        clean = f"the key of the {first} {second} one is"
-        pair = prompt_pair(model, f"{first} {second}", clean, clean.replace("key", "what"))
-        pairs += [] if pair is None else [pair]
-    task = word_task(items=tuple(pairs), chance={"continuation": 0.4})
-    right = solved_by(model, task).items
-    return replace(
-        task, items=tuple(i for i, j in zip(pairs, right, strict=True) if i.answer == j.answer)
-    )
-
-
 @pytest.mark.usefixtures("blank_pictures")
-def test_pairs_are_patched_where_the_model_is_above_chance(model):
-    task = solved_pairs(model)
-    assert len(task.items) >= 6
-    unsolved = replace(word_task(6), items=task.items[:2], name="too few to tell")
+def test_pairs_are_patched_where_the_model_is_better_than_blind():
+    task = small_task("retrieval", 16)
+    unsolved = replace(task, items=task.items[:2], name="too few to tell")
+    model = small_model(WiredLayout())
     found = profile(model, [task, unsolved], "continuation", pairs=2, progress=False)
     patching = next(r for r in found.results if isinstance(r, results.PatchingResult))
-    assert set(patching.patching["task"]) == {"words"}
+    assert set(patching.patching["task"]) == {"wired-lookup"}
     assert patching.patching["item"].nunique() == 2
     assert set(patching.patching["site"]) == {"resid_pre"}
     assert "Activation patching" in found.report.html

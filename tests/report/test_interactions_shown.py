@@ -133,7 +133,7 @@ def test_it_is_told_that_nothing_is_said_without_signal():
     (said,) = findings([planted(accuracy=0.2)])
     assert said.kind == "no signal"
     assert said.sentence.startswith("Of interactions nothing is said in keys (continuation): the")
-    assert "above chance there (n = 40), and no layers were skipped" in said.sentence
+    assert "better than blind there (n = 40), and no layers were skipped" in said.sentence
 
 
 def several(n_tasks: int, n_layers: int):
