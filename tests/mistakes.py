@@ -147,8 +147,8 @@ FAULTS = [
     Fault(
         "accuracies averaged over different chance levels",
         "analyses/ablation/curves.py",
-        "return stats.shares(means[:, :1], means[:, 1:], chance)",
-        "return means[:, :1] - means[:, 1:]",
+        "return stats.shares(means[:, :1], means[:, 2:], means[:, 1:2])",
+        "return means[:, :1] - means[:, 2:]",
         ("tests/test_emergence.py::test_shares_not_accuracies_are_averaged_over_tasks",),
     ),
     Fault(

@@ -176,4 +176,4 @@ def test_the_command_line_takes_both_kinds(tmp_path, monkeypatch):
     said = done("attribution", "organism-seq2seq", "--task", "organism-lookup", "--protocol",
                 "continuation", "--limit", 6, "--out", "run")  # fmt: skip
     assert "decoder.0" in said
-    assert "cross_attn_out" in said
+    assert "cross-attention decoder.0" in said

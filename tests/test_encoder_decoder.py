@@ -335,11 +335,12 @@ def test_short_tables_name_layers_by_their_stack() -> None:
     model = wired()
     n_encoder, n_decoder = model.cfg.n_encoder_layers, model.cfg.n_decoder_layers
     asked: dict[str, Any] = {"protocols": "continuation", "limit": LIMIT, "progress": False}
-    skipped = lw.ablate(model, "wired-facts", layers=["encoder.4", "decoder.0"], **asked)
+    more = {**asked, "limit": 20}
+    skipped = lw.ablate(model, "wired-facts", layers=["encoder.4", "decoder.0"], **more)
     assert set(skipped.summary_rows()["intervention"]) == {
         "skip:layer=encoder.4", "skip:layer=decoder.0",
     }  # fmt: skip
-    sets = lw.ablate(model, "wired-facts", block=2, layers=["encoder.7", "decoder.0"], **asked)
+    sets = lw.ablate(model, "wired-facts", block=2, layers=["encoder.7", "decoder.0"], **more)
     assert set(sets.summary_rows()["intervention"]) == {"skip:layers=encoder.7+decoder.0"}
     read = lw.logit_lens(model, "wired-facts", **asked).summary_rows()
     assert read["layer"].tolist() == [

@@ -263,19 +263,16 @@ def test_methods_differ_by_what_was_planted_and_groups_lose_it(layout, seed):
         few = "activation patching" in (row.first, row.second)
         assert row.n_items == (3 if few else 24)
         assert row.p < 0.05 or few or apart == 0
-        assert row.p == 1 or row.estimate != 0
+        assert row.p > 0.05 or row.estimate != 0
     reads = found.method_agreement.query("first == 'direct attribution' and second == 'logit lens'")
     assert reads.query("measure == 'rank correlation'")["estimate"].gt(0.5).all()
-    # what is lost under generation is lost wholly (below chance), so the layers can be counted
+    # what is lost under generation is lost wholly, so the layers can be counted
     interaction = found.protocol_interaction
     assert len(interaction) == len(CAPABILITIES) * 3
     for row in interaction.itertuples():
         critical = Planted(layout, str(row.capability)).critical("layer")
         assert row.second == "generate"
-        lost = 1 / (1 - results[0].facts.chance(str(row.tasks), "generate"))
-        assert row.share_second == pytest.approx(
-            lost * np.mean([k in critical for k in row.layers])
-        )
+        assert row.share_second == pytest.approx(np.mean([k in critical for k in row.layers]))
         assert row.share_second_low == pytest.approx(row.share_second_high)
 
 

@@ -44,11 +44,16 @@ def model_of(case: str) -> Seq2SeqModel:
 
 
 @cache
-def task_of(case: str) -> Task:
-    """Questions whose answer is what the intact model prefers, so that it is always right."""
-    task = word_task(8, chance=CHANCE)
+def task_of(case: str, n_items: int = 8) -> Task:
+    """Questions whose answer is what the intact model prefers, so that it is always right.
+
+    Every answer is an alias of every other, so that no other question can be asked in its place.
+    """
+    task = word_task(n_items, chance=CHANCE)
     setup = prepare(model_of(case), task, "continuation")
-    return replace(task, items=tuple(_as_preferred(setup, task, item) for item in task.items))
+    every = tuple(dict.fromkeys(choice for item in task.items for choice in item.choices))
+    right = (_as_preferred(setup, task, item) for item in task.items)
+    return replace(task, items=tuple(replace(item, aliases=every) for item in right))
 
 
 def _as_preferred(setup: Setup, task: Task, item: Item) -> Item:
@@ -263,7 +268,7 @@ def test_the_command_names_layers_by_their_stack(
 def test_a_profile_adds_orders_and_similarity() -> None:
     """Of 2 encoder and 3 decoder layers: no block can be longer than 2."""
     found = lw.profile(
-        model_of("bart"), task_of("bart"), "continuation", also=["removal", "similarity"],
+        model_of("bart"), task_of("bart", 24), "continuation", also=["removal", "similarity"],
         progress=False,
     )  # fmt: skip
     (removal,) = [one for one in found.results if isinstance(one, RemovalResult)]
