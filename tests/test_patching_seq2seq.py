@@ -368,7 +368,8 @@ def test_a_run_says_its_stacks_and_can_be_kept(tmp_path):
     assert work["token_passes"] < work["brute_force_token_passes"]
     there = layout.named(layout.copy.layer)
     for site, head in (("cross_z", str(layout.copy.head)), ("cross_v", "–")):
-        (top,) = first.summary_rows().query("site == @site")[:1].itertuples()
+        rows = first.summary_rows()
+        (top,) = rows.loc[rows["site"] == site][:1].itertuples()
         assert (top.layer, top.head) == (there, head)
     assert f"<td>{there}</td>" in first._repr_html_()
 
