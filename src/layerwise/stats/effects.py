@@ -17,7 +17,7 @@ from layerwise.errors import UserError
 from layerwise.storage.parquet import conform, frame
 
 from .equivalence import no_loss_of_nats_p_values, no_loss_p_values
-from .signal import Blind, signal_p_values, signals
+from .signal import Blind, have_signal, signal_p_values, signals
 
 N_RESAMPLES = 2000
 ALPHA = 0.05
@@ -161,11 +161,9 @@ def signal_table(records: pd.DataFrame, chance: Chance) -> pd.DataFrame:
     """
     every = list(cells(records))
     p = signal_p_values(every, chance)
-    found = signals(every, chance)
     rows = [
-        _signal_row(cell, chance(cell.task, cell.protocol))
-        | {"p": float(one), "signal": found[cell.task, cell.protocol]}
-        for cell, one in zip(every, p, strict=True)
+        _signal_row(cell, chance(cell.task, cell.protocol)) | {"p": one, "signal": signal}
+        for cell, one, signal in zip(every, p.tolist(), have_signal(p).tolist(), strict=True)
     ]
     return frame("signal", rows)
 

@@ -135,6 +135,11 @@ def _controls_p_value(cell: Asked) -> float:
     return max((better_than_blind_p_value(cell.intact, one) for one in controls), default=0.0)
 
 
+def have_signal(p: Float[np.ndarray, " cells"]) -> Bool[np.ndarray, " cells"]:
+    """Whether there is signal by the p-values of a whole run, after Holm's correction."""
+    return holm(p) < LEVEL
+
+
 def signals(
     asked: Sequence[Asked], chance: Callable[[str, str], float]
 ) -> dict[tuple[str, str], bool]:
@@ -146,8 +151,8 @@ def signals(
         asked: every task and protocol that was asked in the run, each once.
         chance: (task, protocol) -> accuracy by guessing.
     """
-    p = holm(signal_p_values(asked, chance))
+    found = have_signal(signal_p_values(asked, chance))
     return {
-        (cell.task, cell.protocol): bool(value < LEVEL)
-        for cell, value in zip(asked, p, strict=True)
+        (cell.task, cell.protocol): signal
+        for cell, signal in zip(asked, found.tolist(), strict=True)
     }

@@ -48,7 +48,8 @@ def with_other_questions(
         rng = stats.generator(seed, "other questions", task.name, item.id)
         questions: dict[str, Item] = {}
         for known in (by_group[item.group], task.items):
-            _draw(rng, known, item, n, questions)
+            if len(questions) < n:
+                _draw(rng, known, item, n, questions)
         found[item.id] = tuple(
             replace(item, id=f"{item.id} asked {other.id}", question=other.question)
             for other in questions.values()

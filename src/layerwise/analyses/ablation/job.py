@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -83,9 +83,6 @@ class Ablation:
     method: str = "engine"
     only_with_signal: bool = False
     analysis: str = "ablation"
-    _others: dict[str, dict[str, tuple[Item, ...]]] = field(
-        default_factory=dict, repr=False, compare=False
-    )
 
     def __post_init__(self) -> None:
         for task in self.setup.tasks:  # bad input is told before any work is done
@@ -156,10 +153,7 @@ class Ablation:
         """What is asked under other items' questions, once for each item."""
         if piece.stage == "swept" and self.only_with_signal:
             return []
-        others = self._others.get(piece.task.name)
-        if others is None:
-            others = with_other_questions(piece.task, piece.task.items, seed=self.setup.seed)
-            self._others[piece.task.name] = others
+        others = with_other_questions(piece.task, piece.items, seed=self.setup.seed)
         return list(blind_items(self.setup, piece.task, piece.items, piece.protocols, others))
 
     def _requests(
