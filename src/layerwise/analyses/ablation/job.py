@@ -19,6 +19,13 @@ import pyarrow as pa
 from layerwise.errors import UserError
 from layerwise.runs.budget_hint import tell_of_more_memory
 from layerwise.runs.checkpoints import CheckpointStore, together
+from layerwise.runs.controls import (
+    BlindItem,
+    as_controls,
+    blind_items,
+    blind_rows,
+    without_layers,
+)
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import planned, record_rows, request_line, work_entry
 from layerwise.runs.setup import Setup
@@ -32,7 +39,6 @@ from layerwise.sweep.cost import Cost
 from layerwise.tasks import Task, TaskRequest, with_other_questions
 from layerwise.tasks.items import Item
 
-from .controls import BlindItem, as_controls, blind_items, blind_rows, without_layers
 from .result import AblationResult, records_frame
 from .spec import AblationSpec, resampled_from
 

@@ -1,4 +1,4 @@
-"""What an ablation is measured by: other items' questions, and the model without any layer."""
+"""What losses are measured by: other items' questions, and the model without any layer."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 
 from layerwise.errors import UserError
 from layerwise.models.kinds import Model
-from layerwise.runs.records import record_rows
-from layerwise.runs.setup import Setup
 from layerwise.stats.effects import BLIND, NO_LAYERS
 from layerwise.sweep import Intervention, Sweep, intact, skip_layers
 from layerwise.tasks import Task, TaskRequest
 from layerwise.tasks.items import Item
+
+from .records import record_rows
+from .setup import Setup
 
 
 class BlindItem(NamedTuple):
