@@ -76,7 +76,7 @@ def _read(logits: torch.Tensor, asked: LogLikelihood) -> Scored:
     read = logits[begin : begin + len(targets)]
     logprobs = read.log_softmax(-1, torch.promote_types(read.dtype, torch.float32))
     chosen = logprobs.gather(1, targets[:, None])[:, 0]
-    return Scored(tuple(chosen.tolist()), bool((logprobs.argmax(-1) == targets).all()))
+    return Scored(tuple(chosen.tolist()), tuple((logprobs.argmax(-1) == targets).tolist()))
 
 
 @torch.inference_mode()

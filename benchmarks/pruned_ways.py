@@ -69,7 +69,7 @@ class Harness:
         for layer in layers:
             with without_layer(self.model, layer):
                 answers = self.lm._loglikelihood_tokens(asked, disable_tqdm=True)
-            outcomes.append([Scored((total,), bool(greedy)) for total, greedy in answers])
+            outcomes.append([Scored((total,), (bool(greedy),)) for total, greedy in answers])
         return outcomes
 
 

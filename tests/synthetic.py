@@ -99,6 +99,9 @@ def cell_records(
             "head": pd.array([None] * right.size, dtype="Int64"),
             "layers": pd.Series([[k - 1] if k else [] for k in column.tolist()]),
             "heads": pd.Series([None] * right.size, dtype=object),
+            "chosen": pd.array([None] * right.size, dtype="Int64"),
+            "correct_first": pd.array([None] * right.size, dtype="boolean"),
+            "correct_forced": pd.array([None] * right.size, dtype="boolean"),
         }
     )
     table.loc[table["layer"] < 0, "layer"] = pd.NA

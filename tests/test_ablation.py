@@ -69,13 +69,10 @@ def test_a_record_for_every_intervention_item_and_protocol(model, method):
     assert set(layers["kind"]) == {"skip"}
     assert set(layers["site"]) == {"layer"}
     generated = result.records["protocol"] == "generate"
-    scores = ["correct_norm", "gold_logprob", "margin", "early_logprob", "late_logprob"]
+    asked = ["correct_norm", "gold_logprob", "margin", "chosen", "correct_first", "correct_forced"]
+    scores = [*asked, "early_logprob", "late_logprob"]
     assert result.records.loc[generated, scores].isna().all(axis=None)
-    assert (
-        result.records.loc[~generated, ["correct_norm", "gold_logprob", "margin"]]
-        .notna()
-        .all(axis=None)
-    )
+    assert result.records.loc[~generated, asked].notna().all(axis=None)
     assert result.records.loc[generated, "generated"].notna().all()
     assert result.records.loc[~generated, ["generated", "extracted"]].isna().all(axis=None)
 
@@ -441,7 +438,8 @@ def with_no_op(tmp_path_factory):
         return load_model(folder)
 
 
-SCORES = ["correct", "correct_norm", "gold_logprob", "margin", "generated", "extracted"]
+SCORES = ["correct", "correct_norm", "gold_logprob", "margin", "generated", "extracted", "chosen",
+          "correct_first", "correct_forced"]  # fmt: skip
 
 
 def intact_and_without(records: pd.DataFrame, layer: int) -> tuple[pd.DataFrame, pd.DataFrame]:

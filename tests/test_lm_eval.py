@@ -185,7 +185,7 @@ def test_any_likelihoods_are_scored_as_by_the_harness(
     metrics = multiple_choice().process_results(
         document(item, protocol, asked), [(value, False) for value in logprobs]
     )
-    outcomes = [Scored((value,), False) for value in logprobs]
+    outcomes = [Scored((value,), (False,)) for value in logprobs]
     assert_same_choice(TASK, item, protocol, outcomes, metrics)
 
 

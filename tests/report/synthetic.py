@@ -120,6 +120,9 @@ def _with_scores(table: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
         head=None,
         layers=[[] if pd.isna(layer) else [layer] for layer in table["layer"]],
         heads=None,
+        chosen=None,
+        correct_first=None,
+        correct_forced=None,
     )
 
 

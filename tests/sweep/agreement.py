@@ -24,7 +24,7 @@ def assert_agree(model, interventions, requests, one: Sweep, other: Sweep) -> No
             assert type(a) is type(b)
             if isinstance(a, Scored) and isinstance(b, Scored):
                 far = far or not distance(a, b) < FLOOR
-                if a.greedy != b.greedy:
+                if a.token_greedy != b.token_greedy:
                     _assert_tie(model, intervention, request, request.continuation)
             elif isinstance(a, Generated) and isinstance(b, Generated) and a.tokens != b.tokens:
                 same = 0

@@ -25,7 +25,7 @@ ASKED = {
 
 
 def scored(*logprobs: tuple[float, ...]) -> list[Scored]:
-    return [Scored(one, False) for one in logprobs]
+    return [Scored(one, (False,) * len(one)) for one in logprobs]
 
 
 def test_continuation_by_hand() -> None:
@@ -39,13 +39,34 @@ def test_continuation_by_hand() -> None:
         margin=-0.5,
         early_logprob=-1.0,
         late_logprob=-1.0,
+        chosen=0,
+        correct_first=False,
+        correct_forced=False,
     )
 
 
 def test_letter_by_hand() -> None:
     outcomes = scored((-2.0,), (-0.5,), (-1.75,))
     result = score(TASK, FRANCE, "letter", ASKED["letter"], outcomes)
-    assert result == Score(correct=True, correct_norm=True, gold_logprob=-0.5, margin=1.25)
+    assert result == Score(
+        correct=True, correct_norm=True, gold_logprob=-0.5, margin=1.25, chosen=1,
+        correct_first=False, correct_forced=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("greedy", "first", "forced"),
+    [((True, True, True), True, True), ((True, False, True), True, False),
+     ((False, True, True), False, False)],
+)  # fmt: skip
+def test_the_gold_options_tokens_are_judged_one_by_one(greedy, first, forced) -> None:
+    outcomes = [
+        Scored((-1.0, -1.5), (True, True)),
+        Scored((-1.0, -0.5, -1.5), greedy),
+        Scored((-4.5,), (True,)),
+    ]
+    result = score(TASK, FRANCE, "continuation", ASKED["continuation"], outcomes)
+    assert (result.correct_first, result.correct_forced) == (first, forced)
 
 
 @pytest.mark.parametrize(("protocol", "right"), [("continuation", "Rome"), ("letter", "Rome")])

@@ -24,13 +24,18 @@ _SENDERS = {"embedding": "embed", "head": "z", "mlp": "mlp_out"}
 
 # What tables said before heads could be changed, before there were models of two stacks, before
 # it was told how many pairs a model solves, before "no loss" was a claim with a test, and before
-# depths were tested without resampling: what such tests said is not told as significant, and before
-# floors were measured.
+# depths were tested without resampling: what such tests said is not told as significant, before
+# floors were measured, and before answers were judged token by token.
 _PAIRS = {"pairs_solved": pa.int64(), "pairs_reversed": pa.int64()}
 _SIGNAL = {"signal": pa.bool_()}
 _SIGNIFICANT = {"significant": pa.bool_()}
 _LATER = {
-    "records": {"head": pa.int64()},
+    "records": {
+        "head": pa.int64(),
+        "chosen": pa.int64(),
+        "correct_first": pa.bool_(),
+        "correct_forced": pa.bool_(),
+    },
     "effects": {
         "head": pa.int64(),
         "p_bh": pa.float64(),

@@ -34,7 +34,8 @@ SCHEMAS: dict[str, pa.Schema] = {
         intervention="str", kind="str", site="str?", layer="int?", task="str", capability="str",
         item="str", protocol="str", correct="bool", correct_norm="bool?", gold_logprob="float?",
         margin="float?", early_logprob="float?", late_logprob="float?", generated="str?",
-        extracted="str?", head="int?", layers=_INTEGERS, heads=_INTEGERS,
+        extracted="str?", head="int?", layers=_INTEGERS, heads=_INTEGERS, chosen="int?",
+        correct_first="bool?", correct_forced="bool?",
     ),
     "lens": _schema(
         task="str", capability="str", item="str", protocol="str", lens="str", over="str",

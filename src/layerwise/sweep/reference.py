@@ -53,7 +53,7 @@ def _score(
     greedy = [
         _first_best(row) == token for row, token in zip(rows, request.continuation, strict=True)
     ]
-    return Scored(tuple(scored), all(greedy))
+    return Scored(tuple(scored), tuple(greedy))
 
 
 def _generate(

@@ -79,16 +79,22 @@ class Scored:
 
     Attributes:
         token_logprobs: log-probability in nats of each continuation token.
-        greedy: whether each continuation token was the most likely one.
+        token_greedy: of each continuation token, whether it was the most likely one after those
+            before it (teacher forcing).
     """
 
     token_logprobs: tuple[float, ...]
-    greedy: bool
+    token_greedy: tuple[bool, ...]
 
     @property
     def logprob(self) -> float:
         """Log-probability of the whole continuation, in nats."""
         return sum(self.token_logprobs)
+
+    @property
+    def greedy(self) -> bool:
+        """Whether every continuation token was the most likely one."""
+        return all(self.token_greedy)
 
 
 @dataclass(frozen=True)

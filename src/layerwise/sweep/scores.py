@@ -41,8 +41,11 @@ class BranchScores:
     def scored(self, index: int, request: LogLikelihood) -> Scored:
         """The outcome of a log-likelihood."""
         path = self.walk.plan.paths[index][self.walk.plan.n_given[index] - 1 :]
-        best = [self.greedy[packed] for packed in path]
-        return Scored(tuple(self.logprobs[index]), best == list(request.continuation))
+        greedy = tuple(
+            self.greedy[packed] == token
+            for packed, token in zip(path, request.continuation, strict=True)
+        )
+        return Scored(tuple(self.logprobs[index]), greedy)
 
     def first_token(self, index: int) -> int:
         """The first token of a text."""

@@ -30,6 +30,11 @@ class Score:
             option's tokens (a middle token counts as late), in nats; None if there are
             fewer than two, and under ``generate``.
         late_logprob: the same over the second half.
+        chosen: place of the option that is taken, from 0; None under ``generate``.
+        correct_first: of all tokens, the gold option's first is the most likely one; None under
+            ``generate``.
+        correct_forced: every token of the gold option is the most likely one after those before
+            it (teacher forcing); None under ``generate``.
         generated: the generated text; None under the other protocols.
         extracted: the answer taken from it, normalised; None if there is none.
     """
@@ -40,6 +45,9 @@ class Score:
     margin: float | None = None
     early_logprob: float | None = None
     late_logprob: float | None = None
+    chosen: int | None = None
+    correct_first: bool | None = None
+    correct_forced: bool | None = None
     generated: str | None = None
     extracted: str | None = None
 
@@ -92,13 +100,17 @@ def _multiple_choice(
     gold = golds.index(True)
     best_distractor = max(value for index, value in enumerate(logprobs) if index != gold)
     early, late = _halves(outcomes[gold].token_logprobs)
+    chosen = _first_best(logprobs)
     return Score(
-        correct=_first_best(logprobs) == gold,
+        correct=chosen == gold,
         correct_norm=_first_best(per_length) == gold,
         gold_logprob=logprobs[gold],
         margin=logprobs[gold] - best_distractor,
         early_logprob=early,
         late_logprob=late,
+        chosen=chosen,
+        correct_first=outcomes[gold].token_greedy[0],
+        correct_forced=outcomes[gold].greedy,
     )
 
 
