@@ -92,8 +92,10 @@ def test_one_sentence_says_what_the_rows_say(ablation):
     (row,) = rows(effects, **found.source["where"], **found.source["at"]).to_dict("records")
     assert row["share_lost"] == rows(effects, significant=True)["share_lost"].max()
     assert f"Setting head {row['layer']}.{row['head']} to zero costs" in found.sentence
-    assert f"{100 * row['share_lost']:.0f} [" in found.sentence
-    assert f"of {row['task']} under {row['protocol']} (n = 40;" in found.sentence
+    assert f"{100 * row['acc_diff']:.0f} [" in found.sentence
+    assert f"{100 * row['share_lost']:.0f} % of those above the floor" in found.sentence
+    assert f"of {row['task']} under {row['protocol']}, " in found.sentence
+    assert "; n = 40; " in found.sentence
     assert "Benjamini-Hochberg correction over 12 heads" in found.sentence
 
 

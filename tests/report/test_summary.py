@@ -88,15 +88,20 @@ def test_critical_layers_say_what_the_rows_say(
     assert len(told) == 4
     for finding in told:
         (row,) = quoted(run, finding).to_dict("records")
-        shares = (100 * row[name] for name in ("share_lost", "share_low", "share_high"))
-        assert said(finding.sentence, *shares)
-        assert f"(n = {row['n_items']}; p < 0.001" in finding.sentence
-        assert f"accuracy of {row['task']} under {row['protocol']}" in finding.sentence
+        bounds = ("acc_diff", "acc_diff_run_low", "acc_diff_run_high")
+        assert said(finding.sentence, *(100 * row[name] for name in bounds))
+        assert f"{100 * row['share_lost']:.0f} % of those above the floor" in finding.sentence
+        assert f"; n = {row['n_items']}; p < 0.001" in finding.sentence
+        assert f"points of {row['task']} under {row['protocol']}" in finding.sentence
         there = about(run, finding)
         sure = there[(there["p_holm"] < 0.05) & (there["acc_diff"] > 0)]
         assert set(sure["layer"]) == set(plan.critical[row["protocol"]])
         assert f"{len(sure)} of {len(there)} layers" in finding.sentence
-        assert finding.sentence.endswith(f"{layer_ranges(sure['layer'])}.")
+        held = sure[sure["p_run"] < 0.05]
+        told = "all of them" if len(held) == len(sure) else layer_ranges(held["layer"])
+        n_tests = run.tables["effects"]["p_run"].notna().sum()
+        over = f"; over all {n_tests} tests of the run (Holm): {told}."
+        assert finding.sentence.endswith(f"{layer_ranges(sure['layer'])}{over}")
         same = run.tables["effects"][run.tables["effects"]["capability"] == row["capability"]]
         assert row["share_lost"] == same["share_lost"].max()
 
@@ -306,14 +311,15 @@ def test_a_gain_is_told_as_one(run: RunTables, effects: pd.DataFrame) -> None:
     chosen = (effects["task"] == "sums") & (effects["protocol"] == "letter")
     chosen &= effects["layer"] == 9
     better = effects.copy()
-    better.loc[chosen, ["acc_diff", "acc_diff_low", "acc_diff_high"]] = [-0.1, -0.18, -0.03]
+    names = ["acc_diff", "acc_diff_run_low", "acc_diff_run_high"]
+    better.loc[chosen, names] = [-0.1, -0.18, -0.03]
     better.loc[chosen, "significant"] = True
     better.loc[chosen, "p_holm"] = 0.01
     found = findings_of(synthetic.with_tables(run, effects=better), EVERYTHING)
     (gain,) = of_kind(found, "gain")
-    assert "raises the accuracy of sums under letter by 10 [3, 18] points" in gain.sentence
+    assert "raises the accuracy of sums under letter by 10 [3, 18] accuracy points" in gain.sentence
     assert "p = 0.010" in gain.sentence
-    assert "the largest of 1 significant gain." in gain.sentence
+    assert "the largest significant gain; this one effect does not hold over all" in gain.sentence
     assert not any("9" in re.findall(r"loss: (.*)\.", f.sentence) for f in found)
 
 

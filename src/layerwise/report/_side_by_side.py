@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from layerwise.analyses.ablation.findings_layers import significant_losses
+from layerwise.analyses.ablation.findings_layers import points, significant_losses
 from layerwise.analyses.ablation.lookup import ablations, effects_of
 from layerwise.presentation.naming import name_layer, naming_layers_of
 from layerwise.presentation.rows import layers_of, numbers, records, rows
@@ -64,8 +64,8 @@ def _largest(mine: pd.DataFrame) -> str:
     if losses.empty:
         return said
     worst = records(losses)[int(np.argmax(numbers(losses, "share_lost")))]
-    lost = percent(worst["share_lost"], worst["share_low"], worst["share_high"])
     action = doing(worst["kind"], worst["site"], f"layer {name_layer(worst['layer'])}")
+    lost = f"{points(worst)} (bounds for all tests of the run together)"
     return f"{said}; most: {action}, {lost} lost"
 
 

@@ -15,7 +15,7 @@ from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables
 
 MOST = 10
-CHARACTERS = 300
+CHARACTERS = 400
 
 
 def findings(results: Sequence[Result], most: int = MOST) -> list[Finding]:

@@ -17,6 +17,7 @@ from layerwise.errors import UserError
 from layerwise.storage.parquet import conform, frame
 
 from .equivalence import no_loss_of_nats_p_values, no_loss_p_values
+from .over_run import effects_over_run, exact_difference_bounds, exact_where_no_width
 from .signal import Blind, have_signal, signal_p_values, signals
 
 N_RESAMPLES = 2000
@@ -200,7 +201,10 @@ def effects_table(records: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFr
         for cell in every
         if len(cell.interventions)
     ]
-    return pd.concat(tables, ignore_index=True) if tables else frame("effects", [])
+    if not tables:
+        return frame("effects", [])
+    whole = pd.concat(tables, ignore_index=True)
+    return conform("effects", whole.assign(**effects_over_run(whole)))
 
 
 def _effects(cell: Cell, chance: float, signal: bool, seed: int) -> pd.DataFrame:
@@ -226,7 +230,15 @@ def _effects(cell: Cell, chance: float, signal: bool, seed: int) -> pd.DataFrame
     table["p_holm"] = family.transform(lambda p: stats.holm(p.to_numpy()))
     table["p_bh"] = family.transform(lambda p: stats.benjamini_hochberg(p.to_numpy()))
     table["significant"] = signal & (corrected(table) < ALPHA)
-    return conform("effects", table)
+    return table.assign(**exact_where_no_width(table, _least_above(cell, chance)))
+
+
+def _least_above(cell: Cell, chance: float) -> float:
+    """A lower bound of the intact accuracy above the floor."""
+    if cell.no_layers is None:
+        return stats.exact_interval(int(cell.intact.sum()), len(cell.intact), 0.975).low - chance
+    lost, gained = discordant(cell.intact, cell.no_layers[:, None])
+    return float(exact_difference_bounds(lost, gained, np.full(1, len(cell.intact)), 0.975)[0][0])
 
 
 def corrected(effects: pd.DataFrame) -> pd.Series:

@@ -44,6 +44,7 @@ _LATER = {
         "p_no_loss": pa.float64(),
         "p_no_loss_nats": pa.float64(),
         "floor": pa.float64(),
+        **dict.fromkeys(("p_run", "acc_diff_run_low", "acc_diff_run_high"), pa.float64()),
     },
     "order": _SIGNIFICANT,
     "method_agreement": _SIGNIFICANT,

@@ -137,6 +137,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         nats="float?", nats_low="float?", nats_high="float?", signal="bool", significant="bool",
         head="int?", p_bh="float?", n_lost="int?", n_gained="int?", p_no_loss="float?",
         p_no_loss_nats="float?", layers=_INTEGERS, heads=_INTEGERS, floor="float?",
+        p_run="float?", acc_diff_run_low="float?", acc_diff_run_high="float?",
     ),
     "emergence": _schema(
         capability="str", protocol="str", method="str", measure="str", axis="str",

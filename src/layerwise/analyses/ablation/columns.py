@@ -32,6 +32,11 @@ def _measured(row: Row, name: str) -> str:
     return "–" if pd.isna(row[name]) else number(100 * row[name])
 
 
+def _over_run(row: Row) -> str:
+    """The p-value over the whole run; a dash without signal."""
+    return "–" if pd.isna(row["p_run"]) else f"{row['p_run']:.3g}"
+
+
 def effect_columns(p: str, correction: str) -> tuple[Column, ...]:
     """The columns of effects.
 
@@ -48,6 +53,7 @@ def effect_columns(p: str, correction: str) -> tuple[Column, ...]:
         Column("share lost (%)", _share, True),
         estimated("gold log-prob. lost (nats)", "nats", "nats_", 1, 2),
         p_column(f"p ({correction})", p),
+        Column(f"p (run, {correction})", _over_run),
         Column("significant", lambda row: "yes" if row["signal"] and row["significant"] else "no"),
     )
 

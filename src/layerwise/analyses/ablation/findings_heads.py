@@ -12,20 +12,21 @@ import pandas as pd
 
 from layerwise.presentation.finding import Finding, source, weight
 from layerwise.presentation.naming import name_layer
+from layerwise.presentation.over_run import RATE, count_that_hold, together
 from layerwise.presentation.rows import numbers, records, rows
 from layerwise.presentation.wording import (
     HEAD_WORDS,
     capitalised,
     counted,
     doing,
-    interval,
+    number,
     p_value,
-    percent,
     spread,
 )
 from layerwise.storage.run_tables import RunTables
 
-from .lookup import head_ablations, head_effects_of
+from .findings_layers import points
+from .lookup import effects_of_heads, head_ablations, head_effects_of
 
 HEADS = "heads"
 
@@ -36,41 +37,46 @@ def needed_heads(run: RunTables) -> list[Finding]:
     for kind, site in head_ablations(run)[:1]:
         mine = head_effects_of(run, kind, site, signal=True)
         losses = pd.DataFrame(rows(mine, significant=True).query("acc_diff > 0"))
-        if len(mine):
-            found.append(_largest(mine, losses) if len(losses) else _none(mine))
+        every = effects_of_heads(run)
+        if len(mine) and every is not None:
+            found.append(_largest(mine, losses, every) if len(losses) else _none(mine, every))
     return found
 
 
-def _largest(mine: pd.DataFrame, losses: pd.DataFrame) -> Finding:
+def _largest(mine: pd.DataFrame, losses: pd.DataFrame, every: pd.DataFrame) -> Finding:
     order = ["share_lost", "share_low", "layer", "head"]
     ranked = losses.sort_values(by=order, ascending=[False, False, True, True], kind="stable")
     top = records(ranked)[0]
     cell = {name: str(top[name]) for name in ("task", "protocol", "kind", "site")}
     noun, there = HEAD_WORDS[cell["site"]], rows(mine, **cell)
-    lost = percent(top["share_lost"], top["share_low"], top["share_high"])
     sentence = (
-        f"{capitalised(_doing(top, name_of(top)))} costs {lost} of the above-floor accuracy of "
-        f"{top['task']} under {top['protocol']} (n = {top['n_items']}; "
-        f"{p_value(top['p_bh'])} after Benjamini-Hochberg correction over "
-        f"{counted(len(there), noun)}), the largest loss found from a single {noun}; {noun}s with "
-        f"a significant loss there: {len(rows(losses, **cell))}."
+        f"{capitalised(_doing(top, name_of(top)))} costs {points(top)} of {top['task']} under "
+        f"{top['protocol']}, {number(100 * top['share_lost'])} % of those above the floor "
+        f"({together(every)}; n = {top['n_items']}; {p_value(top['p_bh'])} after "
+        f"Benjamini-Hochberg correction over {counted(len(there), noun)}), the largest loss found "
+        f"from a single {noun}; {noun}s with a significant loss there: {len(rows(losses, **cell))}"
+        f"{_held(rows(losses, **cell), every)}."
     )
     size = weight(0.8, float(np.nan_to_num(top["share_low"])))
     at = {"layer": int(top["layer"]), "head": int(top["head"])}
     return Finding(sentence, size, HEADS, source("effects", cell, **at))
 
 
-def _none(mine: pd.DataFrame) -> Finding:
+def _held(losses: pd.DataFrame, every: pd.DataFrame) -> str:
+    told = count_that_hold(losses, every, RATE)
+    return f"; {told}" if told else ""
+
+
+def _none(mine: pd.DataFrame, every: pd.DataFrame) -> Finding:
     worst = records(mine)[int(np.argmax(numbers(mine, "acc_diff")))]
     noun = HEAD_WORDS[str(worst["site"])]
-    bounds = interval(*(100 * worst[f"acc_diff{end}"] for end in ("", "_low", "_high")))
     pairs = len(mine[["task", "protocol"]].drop_duplicates())
     sentence = (
         f"No single {noun} is established to matter: {_doing(worst, f'any one {noun}')} has a "
         f"significant loss after Benjamini-Hochberg correction in none of the "
         f"{counted(pairs, 'task-protocol pair')} with signal (n = {spread(mine['n_items'])}; "
-        f"largest loss {bounds} accuracy points, {name_of(worst)}, {worst['task']}, "
-        f"{worst['protocol']})."
+        f"largest loss {points(worst)}, {name_of(worst)}, {worst['task']}, {worst['protocol']}, "
+        f"{together(every)})."
     )
     where = {"kind": str(worst["kind"]), "site": str(worst["site"]), "signal": True}
     at = {name: int(worst[name]) for name in ("layer", "head")}

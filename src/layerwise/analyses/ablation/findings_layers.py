@@ -12,6 +12,7 @@ import pandas as pd
 
 from layerwise.presentation.finding import Finding, source, spaced, weight
 from layerwise.presentation.naming import name_layer
+from layerwise.presentation.over_run import count_that_hold, together, which_hold
 from layerwise.presentation.rows import layers_of, numbers, records, rows
 from layerwise.presentation.wording import (
     CAPABILITY_ORDER,
@@ -21,13 +22,13 @@ from layerwise.presentation.wording import (
     in_order,
     interval,
     layer_ranges,
+    number,
     p_value,
-    percent,
     spread,
 )
 from layerwise.storage.run_tables import RunTables
 
-from .lookup import ablations, effects_of
+from .lookup import ablations, effects_of, effects_of_layers
 
 CRITICAL, GAIN = "critical layers", "gain"
 
@@ -36,12 +37,21 @@ def critical_layers(run: RunTables) -> list[Finding]:
     """The largest significant loss of each capability, and the layers that matter there."""
     found = []
     for kind, site in ablations(run)[:1]:
-        effects = effects_of(run, kind, site, signal=True)
+        effects, every = effects_of(run, kind, site, signal=True), every_test(run)
         for capability in in_order(effects["capability"], CAPABILITY_ORDER):
             mine = rows(effects, capability=capability)
             losses = significant_losses(mine)
-            found.append(_largest(mine, losses) if len(losses) else _none(mine, capability))
+            found.append(
+                _largest(mine, losses, every) if len(losses) else _none(mine, capability, every)
+            )
     return spaced(found, 6)
+
+
+def every_test(run: RunTables) -> pd.DataFrame:
+    """All effects that are corrected together with those of layers, of all kinds and sites."""
+    every = effects_of_layers(run)
+    assert every is not None
+    return every
 
 
 def significant_losses(effects: pd.DataFrame) -> pd.DataFrame:
@@ -49,25 +59,41 @@ def significant_losses(effects: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows(effects, significant=True).query("acc_diff > 0"))
 
 
-def _largest(mine: pd.DataFrame, losses: pd.DataFrame) -> Finding:
+def _largest(mine: pd.DataFrame, losses: pd.DataFrame, every: pd.DataFrame) -> Finding:
     ranked = losses.sort_values(
         by=["share_lost", "share_low", "layer"], ascending=[False, False, True], kind="stable"
     )
     top = records(ranked)[0]
     cell = _where(top, "task", "protocol")
-    there = rows(mine, **cell)
-    layers = layers_of(rows(losses, **cell))
+    there, sure = rows(mine, **cell), rows(losses, **cell)
+    layers = layers_of(sure)
     action = doing(str(top["kind"]), str(top["site"]), f"layer {name_layer(top['layer'])}")
-    lost = percent(top["share_lost"], top["share_low"], top["share_high"])
     sentence = (
-        f"{capitalised(str(top['capability']))}: {action} costs {lost} of the above-floor "
-        f"accuracy of {top['task']} under {top['protocol']} (n = {top['n_items']}; "
-        f"{p_value(top['p_holm'])} after Holm's correction), the largest loss found for this "
-        f"capability; there, {len(layers)} of {counted(len(layers_of(there)), 'layer')} have a "
-        f"significant loss: {layer_ranges(layers)}."
+        f"{capitalised(str(top['capability']))}: {action} costs {points(top)} of {top['task']} "
+        f"under {top['protocol']}, {number(100 * top['share_lost'])} % of those above the floor "
+        f"({together(every)}; n = {top['n_items']}; {p_value(top['p_holm'])} after Holm's "
+        f"correction over the layers), the largest loss found for this capability; there, "
+        f"{len(layers)} of {counted(len(layers_of(there)), 'layer')} have a significant loss: "
+        f"{layer_ranges(layers)}{which_hold(sure, every, _layers)}."
     )
     size = weight(1.0, float(np.nan_to_num(top["share_low"])))
     return Finding(sentence, size, CRITICAL, source("effects", cell, layer=int(top["layer"])))
+
+
+def points(row: dict[str, Any], sign: int = 1) -> str:
+    """Accuracy points with bounds that cover together over all tests of the run.
+
+    Args:
+        row: an effect.
+        sign: -1 to tell of a loss as a gain.
+    """
+    ends = ("low", "high") if sign > 0 else ("high", "low")
+    names = ("acc_diff", *(f"acc_diff_run_{end}" for end in ends))
+    return f"{interval(*(100 * sign * row[name] for name in names))} accuracy points"
+
+
+def _layers(sure: pd.DataFrame) -> str:
+    return layer_ranges(layers_of(sure))
 
 
 def gains(run: RunTables) -> list[Finding]:
@@ -75,18 +101,19 @@ def gains(run: RunTables) -> list[Finding]:
     found = []
     for kind, site in ablations(run)[:1]:
         sure = effects_of(run, kind, site, signal=True, significant=True).query("acc_diff < 0")
-        ranked = records(sure.sort_values(by="acc_diff", kind="stable"))
-        found += [_gain(row, len(ranked)) for row in ranked[:1]]
+        ranked = sure.sort_values(by="acc_diff", kind="stable")
+        found += [_gain(ranked, every_test(run))] if len(ranked) else []
     return found
 
 
-def _gain(row: dict[str, Any], count: int) -> Finding:
-    bounds = interval(*(-100 * row[name] for name in ("acc_diff", "acc_diff_high", "acc_diff_low")))
+def _gain(ranked: pd.DataFrame, every: pd.DataFrame) -> Finding:
+    row = records(ranked)[0]
     action = capitalised(doing(row["kind"], row["site"], f"layer {name_layer(row['layer'])}"))
     sentence = (
-        f"{action} raises the accuracy of {row['task']} under {row['protocol']} by {bounds} "
-        f"points (n = {row['n_items']}; {p_value(row['p_holm'])} after Holm's correction), the "
-        f"largest of {counted(count, 'significant gain')}."
+        f"{action} raises the accuracy of {row['task']} under {row['protocol']} by "
+        f"{points(row, -1)} ({together(every)}; n = {row['n_items']}; {p_value(row['p_holm'])} "
+        f"after Holm's correction over the layers), the largest significant gain; "
+        f"{count_that_hold(ranked, every)}."
     )
     cell = _where(row, "task", "protocol")
     size = weight(0.8, -float(row["acc_diff"]))
@@ -97,7 +124,7 @@ def _where(row: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: str(row[name]) for name in (*names, "kind", "site")}
 
 
-def _none(mine: pd.DataFrame, capability: str) -> Finding:
+def _none(mine: pd.DataFrame, capability: str, every: pd.DataFrame) -> Finding:
     first = records(mine)[0]
     action = doing(str(first["kind"]), str(first["site"]), "any one layer")
     cells = len({(row["task"], row["protocol"]) for row in records(mine)})
@@ -105,7 +132,7 @@ def _none(mine: pd.DataFrame, capability: str) -> Finding:
     sentence = (
         f"{capitalised(capability)}: no critical layer is established; {action} has a significant "
         f"loss after Holm's correction in none of the {cells} task-protocol pairs with signal "
-        f"(n = {spread(mine['n_items'])}; largest loss {_points(worst)})."
+        f"(n = {spread(mine['n_items'])}; largest loss {_worst(worst)}, {together(every)})."
     )
     where = _where(first, "capability")
     return Finding(
@@ -113,7 +140,6 @@ def _none(mine: pd.DataFrame, capability: str) -> Finding:
     )
 
 
-def _points(row: dict[str, Any]) -> str:
-    bounds = interval(*(100 * row[name] for name in ("acc_diff", "acc_diff_low", "acc_diff_high")))
+def _worst(row: dict[str, Any]) -> str:
     where = f"layer {name_layer(row['layer'])}, {row['task']}, {row['protocol']}"
-    return f"{bounds} accuracy points, {where}"
+    return f"{points(row)}, {where}"

@@ -42,19 +42,38 @@ def layers_without_loss(run: RunTables) -> list[Finding]:
     found = []
     for kind, site in ablations(run)[:1]:
         effects = effects_of(run, kind, site, signal=True)
-        for protocol in in_order(effects["protocol"], PROTOCOL_ORDER):
-            mine = rows(effects, protocol=protocol)
+        cells = {
+            protocol: rows(effects, protocol=protocol)
+            for protocol in in_order(effects["protocol"], PROTOCOL_ORDER)
+        }
+        whole = [no_loss_by_layer(mine) for mine in cells.values()]
+        over_run = holm(np.concatenate([list(p.values()) for p in whole] or [np.zeros(0)]))
+        for mine in cells.values():
             p = no_loss(mine)
-            found.append(_shown(mine, p) if min(p.values()) < ALPHA else _none(mine, len(p)))
+            held, over_run = over_run[: len(p)], over_run[len(p) :]
+            shown = dict(zip(p, held.tolist(), strict=True)), sum(map(len, whole))
+            found.append(
+                _shown(mine, p, *shown) if min(p.values()) < ALPHA else _none(mine, len(p))
+            )
     return spaced(found, 2)
 
 
 def no_loss(effects: pd.DataFrame) -> dict[int, float]:
+    """By layer, the p-value that it loses less than what would matter, corrected over the layers.
+
+    Args:
+        effects: effects of single layers under one protocol, of tasks with signal.
+    """
+    p = no_loss_by_layer(effects)
+    return dict(zip(p, map(float, holm(np.array(list(p.values())))), strict=True))
+
+
+def no_loss_by_layer(effects: pd.DataFrame) -> dict[int, float]:
     """By layer, the p-value that it loses less than what would matter, in each of the tasks.
 
     All tasks must show it, and nats beside accuracy where there are any, so the largest p-value of
-    a layer is that of the whole claim (Berger 1982, Technometrics 24); Holm's correction is over
-    the layers. A layer that was not changed in every task has 1.
+    a layer is that of the whole claim (Berger 1982, Technometrics 24). A layer that was not changed
+    in every task has 1.
 
     Args:
         effects: effects of single layers under one protocol, of tasks with signal.
@@ -64,11 +83,16 @@ def no_loss(effects: pd.DataFrame) -> dict[int, float]:
     n_tasks, layers = len(set(effects["task"])), layers_of(effects)
     of_layer = [larger[np.asarray(effects["layer"] == layer, dtype=bool)] for layer in layers]
     whole = [float(each.max()) if len(each) == n_tasks else 1.0 for each in of_layer]
-    return dict(zip(layers, map(float, holm(np.array(whole))), strict=True))
+    return dict(zip(layers, whole, strict=True))
 
 
-def _shown(mine: pd.DataFrame, p: dict[int, float]) -> Finding:
+def _shown(
+    mine: pd.DataFrame, p: dict[int, float], over_run: dict[int, float], n_tests: int
+) -> Finding:
     layers = [layer for layer, value in p.items() if value < ALPHA]
+    held = [layer for layer in layers if over_run[layer] < ALPHA]
+    told = "none" if not held else "all of them" if held == layers else layer_ranges(held)
+    run = f"; over all {counted(n_tests, 'test')} of the run (Holm): {told}"
     first = records(mine)[0]
     action = doing(first["kind"], first["site"], "one of the layers" if layers[1:] else "layer")
     each = ", one at a time," if layers[1:] else ""
@@ -76,7 +100,7 @@ def _shown(mine: pd.DataFrame, p: dict[int, float]) -> Finding:
         f"{capitalised(action)} {layer_ranges(layers)}{each} costs less than {_margin(mine)}: a "
         f"larger loss is excluded for {len(layers)} of {counted(len(p), 'layer')}, in each of "
         f"{_asked(mine)}; one-sided paired tests, {p_value(max(p[layer] for layer in layers))} at "
-        "most after Holm's correction over the layers)."
+        f"most after Holm's correction over the layers{run})."
     )
     size = weight(0.75, len(layers) / len(p))
     return Finding(sentence, size, NO_LOSS, source("effects", _where(first), layer=layers))

@@ -11,6 +11,7 @@ import pandas as pd
 
 from layerwise.presentation.finding import Finding, source, spaced, weight
 from layerwise.presentation.naming import name_layer
+from layerwise.presentation.over_run import count_that_hold
 from layerwise.presentation.rows import layers_of, records, rows
 from layerwise.presentation.wording import (
     PROTOCOL_ORDER,
@@ -24,7 +25,7 @@ from layerwise.presentation.wording import (
 from layerwise.storage.run_tables import RunTables
 
 from .contrast import layers_apart
-from .findings_layers import significant_losses
+from .findings_layers import every_test, significant_losses
 from .lookup import ablations, effects_of
 
 PROTOCOLS = "protocols"
@@ -40,11 +41,14 @@ def protocol_differences(run: RunTables) -> list[Finding]:
             mine = rows(effects, task=task)
             if len(set(mine["protocol"])) > 1:
                 (differ if layers_apart(mine) else alike).append(mine)
-    found = spaced([_differ(mine) for mine in differ], 3)
-    return found + ([_alike(alike)] if alike else [])
+    if not differ and not alike:
+        return []
+    every = every_test(run)
+    found = spaced([_differ(mine, every) for mine in differ], 3)
+    return found + ([_alike(alike, every)] if alike else [])
 
 
-def _differ(mine: pd.DataFrame) -> Finding:
+def _differ(mine: pd.DataFrame, every: pd.DataFrame) -> Finding:
     apart = layers_apart(mine)
     upper, lower = _widest(rows(mine, layer=apart))
     layers = f"layer{'s' * (len(apart) > 1)} {layer_ranges(apart)}"
@@ -55,7 +59,7 @@ def _differ(mine: pd.DataFrame) -> Finding:
         f"(n = {spread(mine['n_items'])}); at {layers} such a loss lies above the whole interval "
         f"under another protocol, most clearly at layer {name_layer(upper['layer'])}: "
         f"{_share(upper)} of the above-floor accuracy is lost under {upper['protocol']}, "
-        f"{_share(lower)} under {lower['protocol']}."
+        f"{_share(lower)} under {lower['protocol']}{_held(mine, every)}."
     )
     at = {"layer": int(upper["layer"]), "protocol": [upper["protocol"], lower["protocol"]]}
     gap = float(upper["share_low"] - lower["share_high"])
@@ -98,13 +102,18 @@ def _where(mine: pd.DataFrame) -> dict[str, Any]:
     return {"task": tasks[0] if len(tasks) == 1 else tasks, **where, "signal": True}
 
 
-def _alike(tables: list[pd.DataFrame]) -> Finding:
-    every = pd.concat(tables)
+def _held(mine: pd.DataFrame, every: pd.DataFrame) -> str:
+    told = count_that_hold(significant_losses(mine), every)
+    return f"; {told}" if told else ""
+
+
+def _alike(tables: list[pd.DataFrame], every: pd.DataFrame) -> Finding:
+    whole = pd.concat(tables)
     counts = joined(f"{mine['task'].iloc[0]} ({_counts(mine)})" for mine in tables)
     sentence = (
         "No difference between ways of scoring is established for "
         f"{joined(str(mine['task'].iloc[0]) for mine in tables)}: no significant loss under one "
         "protocol lies above the whole interval under another; layers with a significant loss: "
-        f"{counts} (n = {spread(every['n_items'])})."
+        f"{counts} (n = {spread(whole['n_items'])}{_held(whole, every)})."
     )
-    return Finding(sentence, weight(0.6, 0.0), PROTOCOLS, source("effects", _where(every)))
+    return Finding(sentence, weight(0.6, 0.0), PROTOCOLS, source("effects", _where(whole)))

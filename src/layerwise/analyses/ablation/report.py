@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from functools import partial
 
+import pandas as pd
+
 from layerwise.presentation.figure_spec import FigureSpec
+from layerwise.presentation.over_run import RATE, count_that_hold
 from layerwise.presentation.rows import rows
 from layerwise.presentation.section import Section
 from layerwise.presentation.wording import (
@@ -24,6 +27,8 @@ from layerwise.storage.run_tables import RunTables
 from .lookup import (
     ablations,
     effects_of,
+    effects_of_heads,
+    effects_of_layers,
     head_ablations,
     head_effects_of,
     set_ablations,
@@ -72,13 +77,21 @@ def role_maps(run: RunTables) -> list[FigureSpec]:
             "lost, from 0 (as the intact model) to 1 (as without any layer), clipped "
             f"(n = {spread(effects['n_items'])} items a column). Dot: "
             "loss significant after Holm's correction over the layers of the column (exact McNemar "
-            "test, p < 0.05); triangle: significant gain. Hatched: no signal, so nothing is "
-            "claimed. The intervals are in the tables below."
+            f"test, p < 0.05); triangle: significant gain{_held(run, effects)}. Hatched: no "
+            "signal, so nothing is claimed. The intervals are in the tables below."
         )
         alt = f"Heat map of accuracy lost by {action}, layers by tasks and protocols."
         draw = partial(role_map, effects, kind, site, signal=signal)
         found.append(FigureSpec(f"role_map_{kind}_{site}", draw, caption, alt))
     return found
+
+
+def _held(run: RunTables, shown: pd.DataFrame, *, heads: bool = False) -> str:
+    """How many of the marks of a figure hold over the whole run."""
+    every = effects_of_heads(run) if heads else effects_of_layers(run)
+    assert every is not None
+    told = count_that_hold(rows(shown, significant=True), every, *([RATE] if heads else []))
+    return f"; {told}" if told else ""
 
 
 def accuracies(run: RunTables) -> list[FigureSpec]:
@@ -117,7 +130,7 @@ def head_effects(run: RunTables) -> list[FigureSpec]:
                 f"{protocol} (n = {spread(mine['n_items'])} items a task, tasks with signal). Red "
                 "is lost, blue gained. Dot: significant after Benjamini-Hochberg correction over "
                 f"the {spread(mine.groupby('task').size())} {noun}s of a task (exact McNemar test, "
-                "q < 0.05). The intervals are in the table below."
+                f"q < 0.05{_held(run, mine, heads=True)}). The intervals are in the table below."
             )
             alt = f"Heat maps of accuracy lost by {action}, layers by {noun}s."
             draw = partial(head_effect_maps, mine)
@@ -143,7 +156,7 @@ def set_effects(run: RunTables) -> list[FigureSpec]:
             f"{joined(in_order(mine['protocol'], PROTOCOL_ORDER))}). A row per block or set of "
             f"{noun}{most}. Lines: paired bootstrap 95 % intervals. Filled: significant after "
             "Holm's correction over the sets of a task and protocol (exact McNemar test, "
-            "p < 0.05). The numbers are in the tables below."
+            f"p < 0.05{_held(run, mine)}). The numbers are in the tables below."
         )
         alt = f"Points with intervals: accuracy lost by {action_on_sets(kind, site)}."
         draw = partial(set_losses, mine, kind, site)
@@ -168,7 +181,8 @@ def comparisons(run: RunTables) -> list[FigureSpec]:
             f"Does the answer change with the way of scoring? Share of the above-floor accuracy "
             f"lost by {doing(kind, site, 'one layer')}, in tasks with signal under two or more "
             f"protocols (n = {spread(effects['n_items'])} items; bands: paired bootstrap 95 % "
-            "intervals). Filled markers: significant after Holm's correction. Ticks at the foot: "
+            "intervals). Filled markers: significant after Holm's correction over the layers"
+            f"{_held(run, effects)}. Ticks at the foot: "
             "layers where a significant loss under one protocol lies above the whole interval "
             "under another."
         )

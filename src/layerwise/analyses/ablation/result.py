@@ -81,7 +81,9 @@ class AblationResult(Result):
         return in_short(self, _SHOWN, most_harmful(self.effects()))
 
 
-_HIDDEN = ("n", "accuracy (%)", "change (points)", "gold log-prob. lost (nats)")
+_HIDDEN = (
+    "n", "accuracy (%)", "change (points)", "gold log-prob. lost (nats)", "p (run, corrected)",
+)  # fmt: skip
 _SHOWN = without(effect_columns("p_corrected", "corrected"), *_HIDDEN)
 
 

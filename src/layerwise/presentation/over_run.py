@@ -1,0 +1,76 @@
+"""How sentences and captions say what holds over everything that a run asked, beside one table.
+
+Nothing is computed here; the columns are those of ``stats.over_run``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from .rows import numbers
+from .wording import counted
+
+LEVEL = 0.05
+HOLM, RATE = "Holm", "Benjamini-Hochberg"
+
+
+def n_tests(table: pd.DataFrame) -> int:
+    """How many tests of the run were corrected together; 0 in tables of earlier versions."""
+    return int(np.isfinite(numbers(table, "p_run")).sum())
+
+
+def that_hold(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows that are significant over the whole run."""
+    return pd.DataFrame(table.loc[numbers(table, "p_run") < LEVEL])
+
+
+def family(table: pd.DataFrame, correction: str = HOLM) -> str:
+    """``"over all 450 tests of the run (Holm)"``."""
+    return f"over all {counted(n_tests(table), 'test')} of the run ({correction})"
+
+
+def together(table: pd.DataFrame) -> str:
+    """``"bounds for all 450 tests of the run together"``: what an interval of the largest is."""
+    return f"bounds for all {counted(n_tests(table), 'test')} of the run together"
+
+
+def which_hold(
+    sure: pd.DataFrame,
+    every: pd.DataFrame,
+    named: Callable[[pd.DataFrame], str],
+    correction: str = HOLM,
+) -> str:
+    """What of a table's significant rows holds over the run, as the end of a sentence.
+
+    Args:
+        sure: the significant rows.
+        every: all rows that are corrected together over the run.
+        named: puts rows into words.
+        correction: its name.
+
+    Returns:
+        ``"; over all 450 tests of the run (Holm): 0-2"``, with ``all of them`` or ``none``;
+        nothing for tables of earlier versions.
+    """
+    if not n_tests(every):
+        return ""
+    held = that_hold(sure)
+    told = "none" if held.empty else "all of them" if len(held) == len(sure) else named(held)
+    return f"; {family(every, correction)}: {told}"
+
+
+def count_that_hold(sure: pd.DataFrame, every: pd.DataFrame, correction: str = HOLM) -> str:
+    """``"of 81 significant effects 51 hold over all 450 tests of the run (Holm)"``.
+
+    Nothing for tables of earlier versions, or where nothing is significant.
+    """
+    if not n_tests(every) or sure.empty:
+        return ""
+    held, words = len(that_hold(sure)), family(every, correction)
+    if len(sure) == 1:
+        return f"this one effect {'holds' if held else 'does not hold'} {words}"
+    verb = "holds" if held == 1 else "hold"
+    return f"of {counted(len(sure), 'significant effect')} {held or 'none'} {verb} {words}"

@@ -1,0 +1,149 @@
+"""What holds over everything that a run asked: corrections over whole tables, and intervals.
+
+A table is corrected within its parts, too (the layers of one task and protocol, say). Of many such
+parts some say something false, and the largest of all effects is the largest partly by luck.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int
+
+from .inference import benjamini_hochberg, holm
+
+
+def over_run(
+    p: Float[np.ndarray, " rows"],
+    asked: Bool[np.ndarray, " rows"],
+    by_rate: Bool[np.ndarray, " rows"] | bool = False,
+) -> Float[np.ndarray, " rows"]:
+    """p-values corrected over all tests of a run, those of heads and cells apart.
+
+    Args:
+        p: the p-values, not corrected.
+        asked: whether a row is among the tests: of tasks without signal nothing is claimed.
+        by_rate: whether the share of false claims is controlled among such rows (Benjamini and
+            Hochberg 1995, J. R. Stat. Soc. B 57), rather than any false claim (Holm 1979, Scand.
+            J. Stat. 6). Rows of either sort are a family of their own.
+
+    Returns:
+        The corrected p-values; nan for rows that are no tests.
+    """
+    found = np.full(len(p), np.nan)
+    rate = np.broadcast_to(np.asarray(by_rate, dtype=bool), found.shape)
+    for mine, correct in ((asked & ~rate, holm), (asked & rate, benjamini_hochberg)):
+        found[mine] = correct(np.asarray(p, dtype=float)[mine])
+    return found
+
+
+def exact_difference_bounds(
+    lost: Int[np.ndarray, " rows"],
+    gained: Int[np.ndarray, " rows"],
+    n: Int[np.ndarray, " rows"],
+    level: float = 0.95,
+    n_tests: int = 1,
+) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
+    """Bounds of a paired difference of accuracies that never cover less than they say.
+
+    The narrower of two, at half of the error each, both made of the bounds of Clopper and Pearson
+    (1934, Biometrika 26) at half of that: of the share that is lost minus the share that is gained,
+    each of which is binomial; and of the share that changes at all times what is lost of it, which
+    given the changed items is binomial, too, so that 0 is excluded where McNemar's exact test
+    excludes it at a quarter of the level. By Bonferroni's inequality nothing is assumed of how the
+    counts go together. Divided by the number of tests (Dunn 1961, J. Am. Stat. Assoc. 56), all
+    intervals cover together, and with them that of the largest.
+
+    Args:
+        lost: items that were right and are wrong when changed.
+        gained: items that were wrong and are right when changed.
+        n: items in all, 1 or more.
+        level: coverage of all intervals together.
+        n_tests: how many intervals there are to cover together.
+
+    Returns:
+        Lower and upper bounds, in -1..1.
+    """
+    b, c, total = (np.asarray(each) for each in (lost, gained, n))
+    tail = (1 - level) / max(n_tests, 1) / 8
+    loses, gains, changes = (_binomial_bounds(each, total, tail) for each in (b, c, b + c))
+    part = [2 * bound - 1 for bound in _binomial_bounds(b, b + c, tail)]
+    low = part[0] * np.where(part[0] > 0, changes[0], changes[1])
+    high = part[1] * np.where(part[1] > 0, changes[1], changes[0])
+    return np.maximum(low, loses[0] - gains[1]), np.minimum(high, loses[1] - gains[0])
+
+
+def _binomial_bounds(
+    count: Int[np.ndarray, " rows"], n: Int[np.ndarray, " rows"], tail: float
+) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
+    """Clopper and Pearson's bounds, each of which errs with the probability ``tail``."""
+    from scipy.special import betaincinv
+
+    low = betaincinv(np.maximum(count, 1), n - count + 1, tail)
+    high = betaincinv(count + 1, np.maximum(n - count, 1), 1 - tail)
+    return np.where(count > 0, low, 0.0), np.where(count < n, high, 1.0)
+
+
+def effects_over_run(effects: pd.DataFrame) -> dict[str, Float[np.ndarray, " rows"]]:
+    """What holds of effects over all that a run changed: p-values, and bounds of accuracy.
+
+    Args:
+        effects: effects of interventions; those in tasks with signal are the tests of the run, of
+            heads (Benjamini-Hochberg) and of layers, their parts and sets (Holm).
+
+    Returns:
+        ``p_run``, and ``acc_diff_run_low`` and ``acc_diff_run_high``, which cover together over
+        all tests that are corrected together. All nan without signal.
+    """
+    asked = effects["signal"].to_numpy(dtype=bool)
+    heads = effects["head"].notna().to_numpy(dtype=bool)
+    p = effects["p"].to_numpy(dtype=float)
+    low, high = np.full((2, len(effects)), np.nan)
+    for mine in (asked & heads, asked & ~heads):
+        counts = (
+            effects.loc[mine, name].to_numpy(dtype=int)
+            for name in ("n_lost", "n_gained", "n_items")
+        )
+        low[mine], high[mine] = exact_difference_bounds(*counts, n_tests=int(mine.sum()))
+    return {
+        "p_run": over_run(p, asked, heads),
+        "acc_diff_run_low": low,
+        "acc_diff_run_high": high,
+    }
+
+
+def exact_where_no_width(
+    effects: pd.DataFrame, above: Float[np.ndarray, ""] | float
+) -> dict[str, Float[np.ndarray, " rows"]]:
+    """Bounds of accuracies and shares, exact where all resamples say the same.
+
+    Where no answer changed, or all did, or each is as without any layer, a bootstrap has no width:
+    in the sample there is nothing to draw. What the sample leaves open is then told by the exact
+    bounds of the answers that might have changed; of a share, divided by what can be lost at
+    least.
+
+    Args:
+        effects: effects of one task and protocol.
+        above: least intact accuracy above the floor, a lower bound; 0 or below where it is not
+            known to be above.
+
+    Returns:
+        ``acc_diff_low``, ``acc_diff_high``, ``share_low`` and ``share_high``.
+    """
+    n = effects["n_items"].to_numpy(dtype=int)
+    lost, gained = (effects[name].to_numpy(dtype=int) for name in ("n_lost", "n_gained"))
+    exact = exact_difference_bounds(lost, gained, n)
+    names = ("acc_diff_low", "acc_diff_high", "share_low", "share_high")
+    low, high, share_low, share_high = (effects[name].to_numpy(dtype=float) for name in names)
+    fixed, known = low == high, share_low == share_high
+    same = exact_difference_bounds(0 * n, 0 * n, n, 0.975)[1]
+    beyond = np.maximum(exact[1] - high, low - exact[0])
+    reach = np.where(fixed, np.maximum(same, beyond), same)
+    reach = reach / above if above > 0 else np.full(len(n), np.nan)
+    found = (
+        np.where(fixed, exact[0], low),
+        np.where(fixed, exact[1], high),
+        np.where(known, share_low - reach, share_low),
+        np.where(known, share_high + reach, share_high),
+    )
+    return dict(zip(names, found, strict=True))

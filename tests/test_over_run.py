@@ -1,0 +1,188 @@
+"""What holds over a whole run: exact bounds by enumeration, and how often the largest is missed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import binomtest, false_discovery_control, multinomial
+
+from layerwise import stats
+from layerwise.presentation.over_run import count_that_hold, family, which_hold
+from layerwise.stats.effects import effects_table
+from layerwise.stats.over_run import exact_difference_bounds, over_run
+from tests.cases import data_sets, most_errors
+
+
+def outcomes(n: int) -> np.ndarray:
+    """All counts of lost and gained items, a row for each."""
+    every = np.stack(np.meshgrid(np.arange(n + 1), np.arange(n + 1)), axis=-1).reshape(-1, 2)
+    return every[every.sum(axis=1) <= n]
+
+
+@pytest.mark.parametrize("n", [1, 7, 24, 60])
+@pytest.mark.parametrize("n_tests", [1, 450])
+def test_bounds_of_a_difference_never_cover_less_than_they_say(n, n_tests):
+    """Over all outcomes, weighted by their exact probability: no simulation."""
+    counts = outcomes(n)
+    low, high = exact_difference_bounds(*counts.T, np.full(len(counts), n), n_tests=n_tests)
+    assert (low <= (counts[:, 0] - counts[:, 1]) / n).all()
+    assert (high >= (counts[:, 0] - counts[:, 1]) / n).all()
+    for lost in np.arange(0, 1.01, 0.1):
+        for gained in np.arange(0, 1.001 - lost, 0.1):
+            cells = np.array([lost, gained, max(1 - lost - gained, 0.0)])
+            full = np.column_stack([counts, n - counts.sum(axis=1)])
+            weights = multinomial.pmf(full, n, cells / cells.sum())
+            missed = (lost - gained < low - 1e-12) | (lost - gained > high + 1e-12)
+            assert weights[missed].sum() <= 0.05 / n_tests + 1e-12
+
+
+def test_bounds_where_nothing_changed_are_those_of_clopper_and_pearson():
+    none, n = np.zeros(1, dtype=int), np.array([60])
+    low, high = exact_difference_bounds(none, none, n)
+    found = binomtest(0, 60).proportion_ci(1 - 2 * 0.05 / 8, method="exact")
+    assert high[0] == pytest.approx(found.high)
+    assert low[0] == -high[0]
+
+
+def test_zero_is_excluded_where_mcnemar_excludes_it():
+    """At a quarter of the level; the other bound alone would not, where items are also gained."""
+    counts = outcomes(60)
+    low, high = exact_difference_bounds(*counts.T, np.full(len(counts), 60))
+    p = stats.mcnemar_p_values(*counts.T)
+    assert ((low > 0) | (high < 0))[p < 0.05 / 4].all()
+
+
+def test_a_run_is_corrected_in_its_two_families():
+    p = np.array([0.001, 0.2, 0.01, 0.03, 0.004, 0.5])
+    asked = np.array([True, True, False, True, True, True])
+    rate = np.array([False, False, False, True, True, True])
+    found = over_run(p, asked, rate)
+    assert np.isnan(found[2])
+    assert found[:2] == pytest.approx([0.002, 0.2])
+    assert found[3:] == pytest.approx(false_discovery_control([0.03, 0.004, 0.5]))
+    assert over_run(p, np.zeros(6, dtype=bool), rate).tolist() == pytest.approx(
+        [np.nan] * 6, nan_ok=True
+    )
+
+
+def records(correct: np.ndarray, task: str, protocol: str) -> pd.DataFrame:
+    """Ablation records: column 0 is the intact model, the others are skipped layers."""
+    n, m = correct.shape
+    layers = [pd.NA, *range(m - 1)]
+    return pd.DataFrame(
+        {
+            "intervention": np.repeat(["intact", *(f"skip:layer={i}" for i in range(m - 1))], n),
+            "kind": np.repeat(["intact", *["skip"] * (m - 1)], n),
+            "site": np.repeat(np.array([None, *["layer"] * (m - 1)], dtype=object), n),
+            "layer": pd.array(layers, dtype="Int64").repeat(n),
+            "task": task,
+            "capability": "knowledge",
+            "item": [f"{i:03d}" for i in range(n)] * m,
+            "protocol": protocol,
+            "correct": correct.T.ravel(),
+            "gold_logprob": np.nan,
+            "head": pd.array([None] * (n * m), dtype="Int64"),
+            "layers": [[] if layer is pd.NA else [layer] for layer in np.repeat(layers, n)],
+            "heads": None,
+        }
+    )
+
+
+def run_of(rng: np.random.Generator, keep: np.ndarray, n: int = 40) -> pd.DataFrame:
+    """Effects of a run, each cell of ``keep`` (tasks by layers) losing a share of its answers."""
+    tables = []
+    for i, shares in enumerate(keep):
+        intact = rng.random(n) < 0.9
+        kept = rng.random((n, len(shares))) < shares
+        flipped = rng.random((n, len(shares))) < 0.05
+        correct = np.column_stack([intact, (intact[:, None] & kept) ^ flipped])
+        tables.append(records(correct, f"task-{i}", "letter"))
+    return effects_table(pd.concat(tables, ignore_index=True), lambda task, protocol: 0.1, 0)
+
+
+def test_the_largest_of_a_run_is_covered_where_a_bootstrap_misses_it():
+    """Many layers lose about the same: the largest looks larger than it is."""
+    truth_kept = np.full((3, 20), 0.5)
+    truth = 0.9 - (0.45 * 0.95 + 0.55 * 0.05)
+    missed = pointwise = 0
+    n = data_sets(90)
+    for seed in range(n):
+        effects = run_of(np.random.default_rng(seed), truth_kept)
+        top = effects.loc[effects["acc_diff"].idxmax()]
+        missed += not top["acc_diff_run_low"] <= truth <= top["acc_diff_run_high"]
+        pointwise += not top["acc_diff_low"] <= truth <= top["acc_diff_high"]
+    assert missed <= most_errors(n)
+    assert pointwise > n / 2
+
+
+def test_a_run_without_effects_makes_a_claim_over_the_run_in_one_of_twenty():
+    """Per table one in twenty tables may be wrong, so of many tables one mostly is."""
+    rng, n = np.random.default_rng(1), data_sets(120)
+    over, apart = 0, 0
+    for _ in range(n):
+        lost = rng.binomial(40, 0.3, size=(12, 20))
+        gained = rng.binomial(40 - lost, 0.3 / 0.7)
+        p = stats.mcnemar_p_values(lost, gained)
+        over += (over_run(p.ravel(), np.full(p.size, True)) < 0.05).any()
+        apart += (stats.holm(p) < 0.05).any()
+    assert over <= most_errors(n)
+    assert apart > over
+
+
+def test_where_no_answer_changed_or_all_did_the_bounds_are_exact():
+    rng = np.random.default_rng(0)
+    intact = np.ones(40, dtype=bool)
+    correct = np.column_stack([intact, intact, ~intact, rng.random(40) < 0.5])
+    table = records(correct, "task", "letter")
+    none = records(np.zeros((40, 1), dtype=bool), "task", "letter")
+    none = none.assign(intervention="no layers", kind="no layers")
+    effects = effects_table(pd.concat([table, none]), lambda task, protocol: 0.1, 0)
+    same, all_lost, half = effects.to_dict("records")
+    exact = exact_difference_bounds(np.zeros(1, dtype=int), np.zeros(1, dtype=int), np.array([40]))
+    assert (same["acc_diff_low"], same["acc_diff_high"]) == (exact[0][0], exact[1][0])
+    assert same["share_low"] < -same["acc_diff_high"] < 0 < same["acc_diff_high"]
+    assert all_lost["acc_diff_low"] < 0.9
+    assert all_lost["acc_diff_high"] == 1.0
+    assert all_lost["share_low"] < 0.9
+    assert all_lost["share_high"] > 1.0
+    assert 0 < half["acc_diff_low"] < half["acc_diff"] < half["acc_diff_high"] < 1
+
+
+def test_shares_without_width_cover_what_a_bootstrap_calls_certain():
+    """A layer after which one answer in thirty is still right, on 24 items: often none is seen."""
+    n, missed, certain = data_sets(120), 0, 0
+    for seed in range(n):
+        rng = np.random.default_rng(seed)
+        intact, kept = rng.random(24) < 0.9, rng.random(24) < 1 / 30
+        table = records(np.column_stack([intact, kept]), "task", "generate")
+        none = records(np.zeros((24, 1), dtype=bool), "task", "generate")
+        none = none.assign(intervention="no layers", kind="no layers")
+        effects = effects_table(pd.concat([table, none]), lambda task, protocol: 0.0, 0)
+        (row,) = effects.to_dict("records")
+        certain += not kept.any()
+        missed += not row["share_low"] <= (0.9 - 1 / 30) / 0.9 <= row["share_high"]
+    assert certain > n / 5
+    assert missed <= most_errors(n)
+
+
+def told(p_run: list[float | None]) -> pd.DataFrame:
+    return pd.DataFrame({"layer": range(len(p_run)), "p_run": pd.array(p_run, dtype="Float64")})
+
+
+def test_words_say_how_many_hold_and_over_how_many():
+    every = told([0.01, 0.2, 0.03, None])
+    names = ", ".join
+
+    def named(table: pd.DataFrame) -> str:
+        return names(map(str, table["layer"]))
+
+    assert family(every) == "over all 3 tests of the run (Holm)"
+    assert which_hold(every, every, named) == "; over all 3 tests of the run (Holm): 0, 2"
+    assert which_hold(every[:1], every, named).endswith(": all of them")
+    assert which_hold(every[1:2], every, named).endswith(": none")
+    assert count_that_hold(every[:3], every) == (
+        "of 3 significant effects 2 hold over all 3 tests of the run (Holm)"
+    )
+    assert count_that_hold(every[:1], every).startswith("this one effect holds")
+    assert which_hold(told([None]), told([None]), named) == ""
