@@ -8,9 +8,10 @@ import pytest
 from scipy.stats import binomtest, false_discovery_control, multinomial
 
 from layerwise import stats
+from layerwise.analyses.patching.tables import effects_over_pairs
 from layerwise.presentation.over_run import count_that_hold, family, which_hold
 from layerwise.stats.effects import effects_table
-from layerwise.stats.over_run import exact_difference_bounds, over_run
+from layerwise.stats.over_run import exact_difference_bounds, over_run, reach_over_run
 from tests.cases import data_sets, most_errors
 
 
@@ -114,6 +115,49 @@ def test_the_largest_of_a_run_is_covered_where_a_bootstrap_misses_it():
         pointwise += not top["acc_diff_low"] <= truth <= top["acc_diff_high"]
     assert missed <= most_errors(n)
     assert pointwise > n / 2
+
+
+def test_the_largest_mean_of_many_is_covered():
+    """Skewed losses in nats of 24 items, in 100 cells that all lose 1 nat on average."""
+    rng, n, missed = np.random.default_rng(0), data_sets(300), 0
+    for _ in range(n):
+        values = rng.gamma(4.0, 0.25, size=(24, 100))
+        means, errors = values.mean(axis=0), values.std(axis=0, ddof=1) / np.sqrt(24)
+        reach = reach_over_run(errors, np.full(100, 24), np.full(100, True))
+        top = int(means.argmax())
+        missed += not abs(means[top] - 1.0) <= reach[top]
+    assert missed <= most_errors(n)
+
+
+def test_means_reach_as_far_as_t_at_the_divided_level():
+    from scipy.stats import t
+
+    asked = np.array([True, True, False, True, True])
+    rate = np.array([False, False, False, True, True])
+    n = np.array([10, 40, 10, 12, 1])
+    found = reach_over_run(np.full(5, 2.0), n, asked, rate)
+    assert found[:2] == pytest.approx(2 * t.ppf(1 - 0.025 / 2, [9, 39]))
+    assert np.isnan(found[2])
+    assert found[3] == pytest.approx(2 * t.ppf(1 - 0.025 / 2, 11))
+    assert np.isnan(found[4])
+
+
+def test_errors_of_shares_are_those_of_many_samples():
+    """Of a ratio of means of 60 pairs, against its spread over data sets."""
+    rng = np.random.default_rng(0)
+    shares, errors = [], []
+    for _ in range(40):
+        whole = rng.gamma(4.0, 1.0, 60)
+        pairs = pd.DataFrame({
+            "task": "keys", "capability": "retrieval", "protocol": "continuation",
+            "item": range(60), "site": "z", "layer": 1, "whole": whole,
+            "change": 0.6 * whole + rng.normal(0, 1, 60), "pairs_solved": 60, "pairs_reversed": 0,
+        })  # fmt: skip
+        (row,) = effects_over_pairs(pairs, ["site", "layer"], "site", 0).to_dict("records")
+        shares.append(row["recovered"])
+        errors.append(row["error"])
+    assert np.mean(errors) == pytest.approx(np.std(shares, ddof=1), rel=0.35)
+    assert np.mean(shares) == pytest.approx(0.6, abs=0.02)
 
 
 def test_a_run_without_effects_makes_a_claim_over_the_run_in_one_of_twenty():

@@ -38,11 +38,13 @@ def test_redundant_and_overlapping_layers_are_told_with_their_numbers():
         "Layers 2 and 7 stand in for each other in keys (continuation): skipping both costs 2.0"
     )
     assert "more than the two alone together" in redundant
-    assert "the strongest such pair of 28; n = 40" in redundant
+    held = "this one effect holds over all 84 tests of the run (Benjamini-Hochberg)"
+    assert f"the strongest such pair of 28; {held}; bounds for all 84" in redundant
+    assert redundant.endswith("n = 40).")
     assert overlapping.startswith("Layers 1 and 4 overlap in keys (continuation)")
     assert "nats less than the two alone together, so part of what" in overlapping
     row = result.pairs().query("measure == 'nats' and first_layer == 2 and second_layer == 7")
-    told = "{:.2f} [{:.2f}, {:.2f}]".format(*row[["interaction", "low", "high"]].iloc[0])
+    told = "{:.2f} [{:.2f}, {:.2f}]".format(*row[["interaction", "run_low", "run_high"]].iloc[0])
     assert told in redundant
 
 

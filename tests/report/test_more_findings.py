@@ -28,7 +28,7 @@ def test_the_planted_path_is_named_with_its_share(acting):
         acting.tables["path_effects"], **found.source["where"], **found.source["at"]
     ).to_dict("records")
     assert row["sender"] == "head 1.2"
-    share = percent(*(row[f"recovered{end}"] for end in ("", "_low", "_high")))
+    share = percent(*(row[f"recovered{end}"] for end in ("", "_run_low", "_run_high")))
     receiver = {"logits": "logits", "q:3.1": "receiver q:3.1"}[row["receiver"]]
     assert f"head 1.2 acts most on the {receiver} directly" in found.sentence
     assert f"takes away {share} of the logit difference" in found.sentence

@@ -37,6 +37,11 @@ def together(table: pd.DataFrame) -> str:
     return f"bounds for all {counted(n_tests(table), 'test')} of the run together"
 
 
+def after_holm(n: int) -> str:
+    """``"after Holm's correction over all 12 tests of the run"``, of tables corrected as one."""
+    return f"after Holm's correction over all {counted(n, 'test')} of the run"
+
+
 def which_hold(
     sure: pd.DataFrame,
     every: pd.DataFrame,

@@ -112,6 +112,38 @@ def effects_over_run(effects: pd.DataFrame) -> dict[str, Float[np.ndarray, " row
     }
 
 
+def reach_over_run(
+    errors: Float[np.ndarray, " rows"],
+    n: Int[np.ndarray, " rows"],
+    asked: Bool[np.ndarray, " rows"],
+    by_rate: Bool[np.ndarray, " rows"] | bool = False,
+    level: float = 0.95,
+) -> Float[np.ndarray, " rows"]:
+    """How far bounds lie from means so that they cover together over all tests of a run.
+
+    Student's t at the level divided by the number of tests (Dunn 1961, J. Am. Stat. Assoc. 56).
+
+    Args:
+        errors: standard errors of the means.
+        n: items.
+        asked: as in ``over_run``.
+        by_rate: as in ``over_run``; either sort covers together for itself.
+        level: coverage of all intervals of a sort together.
+
+    Returns:
+        In the unit of the errors; nan for rows that are no tests, or of a single item.
+    """
+    from scipy.special import stdtrit
+
+    found = np.full(len(errors), np.nan)
+    rate = np.broadcast_to(np.asarray(by_rate, dtype=bool), found.shape)
+    for mine in (asked & ~rate, asked & rate):
+        told = mine & (n > 1)
+        tail = (1 - level) / 2 / max(int(mine.sum()), 1)
+        found[told] = stdtrit(n[told] - 1.0, 1 - tail) * errors[told]
+    return found
+
+
 def exact_where_no_width(
     effects: pd.DataFrame, above: Float[np.ndarray, ""] | float
 ) -> dict[str, Float[np.ndarray, " rows"]]:

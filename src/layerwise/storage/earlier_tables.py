@@ -28,6 +28,8 @@ _SENDERS = {"embedding": "embed", "head": "z", "mlp": "mlp_out"}
 # floors were measured, and before answers were judged token by token.
 _PAIRS = {"pairs_solved": pa.int64(), "pairs_reversed": pa.int64()}
 _SIGNAL = {"signal": pa.bool_()}
+_RUN = dict.fromkeys(("p_run", "run_low", "run_high"), pa.float64())
+_RECOVERED_RUN = dict.fromkeys(("p_run", "recovered_run_low", "recovered_run_high"), pa.float64())
 _SIGNIFICANT = {"significant": pa.bool_()}
 _LATER = {
     "records": {
@@ -53,8 +55,12 @@ _LATER = {
     "patching": _PAIRS,
     "path_patching": _PAIRS,
     "attribution_patching": _PAIRS,
-    "patching_effects": _SIGNAL,
-    "path_effects": _SIGNAL,
+    "patching_effects": _SIGNAL | _RECOVERED_RUN,
+    "path_effects": _SIGNAL | _RECOVERED_RUN,
+    "attribution_summary": _RUN,
+    "interaction_pairs": _RUN,
+    "removal_steps": {"p_run": pa.float64()},
+    "removal_curves": {"p_run": pa.float64()},
     "attribution_agreement": _SIGNAL,
     "heads": {"next_token": pa.float64()},
     "heads_summary": dict.fromkeys(

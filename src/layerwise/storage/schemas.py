@@ -83,6 +83,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         sender="str", site="str", layer="int", head="int?", n_items="int", recovered="float?",
         recovered_low="float?", recovered_high="float?", change="float", change_low="float?",
         change_high="float?", p="float", p_bh="float", signal="bool?", significant="bool",
+        p_run="float?", recovered_run_low="float?", recovered_run_high="float?",
     ),
     "attribution_patching": _schema(
         task="str", capability="str", item="str", protocol="str", direction="str", site="str",
@@ -100,6 +101,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         head="int?", pos_label="str", metric="str", n_items="int", recovered="float?",
         recovered_low="float?", recovered_high="float?", change="float", change_low="float?",
         change_high="float?", p="float", p_bh="float", signal="bool?", significant="bool",
+        p_run="float?", recovered_run_low="float?", recovered_run_high="float?",
     ),
     "attribution": _schema(
         task="str", capability="str", item="str", protocol="str", metric="str", component="str",
@@ -108,7 +110,8 @@ SCHEMAS: dict[str, pa.Schema] = {
     "attribution_summary": _schema(
         task="str", capability="str", protocol="str", metric="str", component="str",
         layer="int?", head="int?", n_items="int", value="float", low="float?", high="float?",
-        p="float?", p_adjusted="float?", signal="bool", significant="bool",
+        p="float?", p_adjusted="float?", signal="bool", significant="bool", p_run="float?",
+        run_low="float?", run_high="float?",
     ),
     "heads": _schema(
         sequence="int", site="str", layer="int", head="int", prefix_matching="float",
@@ -177,11 +180,13 @@ SCHEMAS: dict[str, pa.Schema] = {
         acc="float", acc_diff="float", acc_diff_low="float?", acc_diff_high="float?",
         share_lost="float?", share_low="float?", share_high="float?", p="float", p_holm="float",
         nats="float?", nats_low="float?", nats_high="float?", signal="bool", significant="bool",
+        p_run="float?",
     ),
     "removal_curves": _schema(
         by="str", protocol="str", capability="str", step="int", intervention="str",
         layers=_INTEGERS, tasks="str", n_tasks="int", n_items="int", share_lost="float",
         share_low="float?", share_high="float?", p="float", p_holm="float", significant="bool",
+        p_run="float?",
     ),
     "removal_candidates": _schema(
         by="str", step="int", intervention="str", layers=_INTEGERS, chosen="bool",
@@ -199,7 +204,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         n_items="int", cost_first="float", cost_second="float", cost_both="float",
         interaction="float", low="float?", high="float?", excess="float?", excess_low="float?",
         excess_high="float?", p="float", p_bh="float", signal="bool", significant="bool",
-        at_floor="str", verdict="str?",
+        at_floor="str", verdict="str?", p_run="float?", run_low="float?", run_high="float?",
     ),
     "shapley": _schema(
         task="str", capability="str", protocol="str", measure="str", site="str", by="str",

@@ -11,6 +11,7 @@ import pandas as pd
 
 from layerwise.presentation.finding import Finding, source, spaced, weight
 from layerwise.presentation.naming import name_layer, stacks
+from layerwise.presentation.over_run import RATE, count_that_hold, together
 from layerwise.presentation.rows import records, rows
 from layerwise.presentation.wording import (
     PROTOCOL_ORDER,
@@ -38,35 +39,41 @@ def attributions(run: RunTables) -> list[Finding]:
     found = []
     for protocol in in_order(shown["protocol"], PROTOCOL_ORDER):
         mine = rows(shown, protocol=protocol)
-        found += [f for task in in_order(mine["task"], ()) for f in _task(rows(mine, task=task))]
+        found += [
+            finding
+            for task in in_order(mine["task"], ())
+            for finding in _task(rows(mine, task=task), attribution)
+        ]
     return spaced(found, 2)
 
 
-def _task(mine: pd.DataFrame) -> list[Finding]:
+def _task(mine: pd.DataFrame, every: pd.DataFrame) -> list[Finding]:
     of_encoder = (mine["layer"] < stacks().n_encoder).fillna(False).astype(bool)
     written, read = mine.loc[~of_encoder], mine.loc[of_encoder]
     part, head = _most(written, list(_THE)), _most(written, list(_HEADS))
     if part is None:
         return []
     (total,) = records(rows(mine, component="total"))
-    more = ""
+    of_heads = every["component"].isin(list(_HEADS))
+    tests, more = every.loc[~of_heads], ""
     if head is not None:
         whose = "all heads" if not stacks().n_encoder else "all heads of the decoder"
         more = (
             f"; of {whose}, {name_layer(head['layer'])}.{head['head']}{_HEADS[head['component']]} "
-            f"adds most, {_nats(head)} (Benjamini-Hochberg)"
+            f"adds most, {_run_nats(head)} ({_held(head, every.loc[of_heads], RATE)})"
         )
     through = _most(read, list(_THE))
     if through is not None:
         more += (
             f"; of the encoder, through cross-attention, {_THE[through['component']]} of layer "
-            f"{name_layer(through['layer'])}, {_nats(through)}"
+            f"{name_layer(through['layer'])}, {_run_nats(through)} ({_held(through, tests)})"
         )
     sentence = (
         f"In {part['task']} ({part['protocol']} prompts), {_THE[part['component']]} of layer "
         f"{name_layer(part['layer'])} adds most to the answer's first token directly: "
-        f"{_nats(part)} of a logit difference of {_nats(total)} to the other choices "
-        f"(not 0 after Holm's correction, n = {part['n_items']}){more}."
+        f"{_run_nats(part)} of a logit difference of {_nats(total)} to the other choices "
+        f"({together(tests)}; not 0 after Holm's correction, {_held(part, tests)}, n = "
+        f"{part['n_items']}){more}."
     )
     where = {name: str(part[name]) for name in ("task", "protocol", "metric")}
     at = {"component": str(part["component"]), "layer": int(part["layer"])}
@@ -80,6 +87,14 @@ def _most(mine: pd.DataFrame, components: list[str]) -> dict[str, Any] | None:
     sure = rows(mine, component=components, significant=True)
     ranked = records(sure.sort_values(by="value", ascending=False, kind="stable"))
     return ranked[0] if ranked and ranked[0]["value"] > 0 else None
+
+
+def _held(row: dict[str, Any], every: pd.DataFrame, *correction: str) -> str:
+    return count_that_hold(pd.DataFrame([row]), every, *correction)
+
+
+def _run_nats(row: dict[str, Any]) -> str:
+    return f"{interval(row['value'], row['run_low'], row['run_high'], 1)} nats"
 
 
 def _nats(row: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from layerwise import stats
 from layerwise.stats.effects import ALPHA, N_RESAMPLES
+from layerwise.stats.over_run import over_run, reach_over_run
 from layerwise.storage.parquet import conform, frame
 
 _PIECE = ["task", "capability", "protocol", "metric"]
@@ -29,14 +30,29 @@ def summary_table(attribution: pd.DataFrame, seed: int) -> pd.DataFrame:
 
     Layers are attention, cross-attention and MLP together. Tests are of a mean of 0 (one-sample
     t), corrected within task, protocol, metric and component: heads by Benjamini-Hochberg, the
-    rest by Holm. Without signal nothing is significant.
+    rest by Holm; and again so over all tests of tasks with signal. Without signal nothing is
+    significant.
 
     Args:
         attribution: ``attribution.parquet``.
         seed: seed of the bootstrap; a task's resamples are the same everywhere.
     """
     tables = [_piece(group, seed) for _, group in attribution.groupby(_PIECE, sort=False)]
-    return pd.concat(tables, ignore_index=True) if tables else frame("attribution_summary", [])
+    if not tables:
+        return frame("attribution_summary", [])
+    return conform("attribution_summary", _over_run(pd.concat(tables, ignore_index=True)))
+
+
+def _over_run(table: pd.DataFrame) -> pd.DataFrame:
+    """With p-values, and bounds that cover together, over all tests of the run."""
+    p, value = (table[name].to_numpy(dtype=float) for name in ("p", "value"))
+    asked = table["signal"].to_numpy(dtype=bool) & ~np.isnan(p)
+    heads = table["component"].isin(HEADS).to_numpy(dtype=bool)
+    errors = table["error"].to_numpy(dtype=float)
+    reach = reach_over_run(errors, table["n_items"].to_numpy(dtype=int), asked, heads)
+    return table.assign(
+        p_run=over_run(p, asked, heads), run_low=value - reach, run_high=value + reach
+    )
 
 
 def has_signal(group: pd.DataFrame) -> bool:
@@ -68,14 +84,14 @@ def _piece(group: pd.DataFrame, seed: int) -> pd.DataFrame:
         high=high if several else np.nan,
         p=np.where(parts["component"].isin(TESTED), tested, np.nan),
         signal=signal,
+        error=values.std(axis=0, ddof=1) / np.sqrt(len(values)) if several else np.nan,
     )
     table["p_adjusted"] = np.nan
     for name in TESTED:
         mine = table["component"] == name
         correct = stats.benjamini_hochberg if name in HEADS else stats.holm
         table.loc[mine, "p_adjusted"] = correct(table.loc[mine, "p"].to_numpy(dtype=float))
-    table["significant"] = signal & (table["p_adjusted"] < ALPHA)
-    return conform("attribution_summary", table)
+    return table.assign(significant=signal & (table["p_adjusted"] < ALPHA))
 
 
 def _wide(group: pd.DataFrame) -> tuple[pd.DataFrame, Float[np.ndarray, "items parts"]]:

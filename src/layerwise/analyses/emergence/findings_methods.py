@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from layerwise.presentation.finding import Finding, source, spaced, weight
+from layerwise.presentation.over_run import after_holm
 from layerwise.presentation.rows import numbers, records, rows
 from layerwise.presentation.wording import (
     counted,
@@ -36,14 +37,15 @@ def interactions(run: RunTables) -> list[Finding]:
     if protocol_interaction is None:
         return []
     table, differ, alike = protocol_interaction, [], []
+    n_tests = len(table[["capability", "first", "second"]].drop_duplicates())
     for capability in in_order(table["capability"], ()):
         mine = rows(table, capability=capability)
         sure = mine.loc[mine["p_holm"] < _LEVEL]
-        differ.append(_depends(sure)) if len(sure) else alike.append(capability)
-    return spaced(differ, 2) + ([_no_evidence(table, alike)] if alike else [])
+        differ.append(_depends(sure, n_tests)) if len(sure) else alike.append(capability)
+    return spaced(differ, 2) + ([_no_evidence(table, alike, n_tests)] if alike else [])
 
 
-def _depends(sure: pd.DataFrame) -> Finding:
+def _depends(sure: pd.DataFrame, n_tests: int) -> Finding:
     """What is said of the pair of protocols with the smallest p, and the widest differences."""
     pairs = [
         rows(sure, first=first, second=second)
@@ -54,7 +56,7 @@ def _depends(sure: pd.DataFrame) -> Finding:
     sentence = (
         f"For {row['capability']}, it depends on the protocol where layers matter ({row['first']} "
         f"against {row['second']}: interaction with the layer group, {p_value(row['p_holm'])} "
-        f"after Holm's correction, n = {row['n_items']}): what skipping one layer costs of the "
+        f"{after_holm(n_tests)}, n = {row['n_items']}): what skipping one layer costs of the "
         f"above-floor accuracy differs, first minus second, by {_differences(best)}; most unlike "
         f"the others are the {row['group']} layers ({layer_ranges(row['layers'])}), with "
         f"{_share(row, 'first')} under {row['first']} and {_share(row, 'second')} under "
@@ -84,14 +86,14 @@ def _differences(pair: pd.DataFrame) -> str:
     )
 
 
-def _no_evidence(table: pd.DataFrame, capabilities: list[str]) -> Finding:
+def _no_evidence(table: pd.DataFrame, capabilities: list[str], n_tests: int) -> Finding:
     mine = rows(table, capability=capabilities)
     pairs = in_order(zip(mine["first"], mine["second"], strict=True), ())
     sentence = (
         f"There is no evidence that it depends on the protocol where layers matter for "
         f"{joined(capabilities)} ({joined(f'{a} against {b}' for a, b in pairs)}; interaction with "
-        f"the layer group, smallest {p_value(float(numbers(mine, 'p_holm').min()))} after Holm's "
-        f"correction, n = {spread(mine['n_items'])})."
+        f"the layer group, smallest {p_value(float(numbers(mine, 'p_holm').min()))} "
+        f"{after_holm(n_tests)}, n = {spread(mine['n_items'])})."
     )
     return Finding(sentence, weight(0.5, 0.0), INTERACTION,
                    source("protocol_interaction", {"capability": capabilities}))  # fmt: skip
@@ -118,7 +120,7 @@ def _differ(row: Row, n_tests: int, n_sure: int) -> Finding:
         f"Methods do not agree on where {row['capability']} is ({row['protocol']}): by "
         f"{row[later]} its half-effect depth is {row[f'{later}_depth']:.2f}, which is {ahead} of "
         f"the model's depth later than {row[f'{earlier}_depth']:.2f} by {row[earlier]} "
-        f"({p_value(row['p_holm'])} after Holm's correction, n = {row['n_items']} items of both); "
+        f"({p_value(row['p_holm'])} {after_holm(n_tests)}, n = {row['n_items']} items of both); "
         f"{n_sure} of {counted(n_tests, 'comparison')} of two methods "
         f"{'differs' if n_sure == 1 else 'differ'} significantly."
     )
@@ -137,7 +139,7 @@ def _not_told_apart(depths: pd.DataFrame) -> Finding:
     sentence = (
         f"No two methods are shown to place a capability at different half-effect depths "
         f"({counted(len(depths), 'comparison')}, smallest "
-        f"{p_value(float(numbers(depths, 'p_holm').min()))} after Holm's correction, n = "
+        f"{p_value(float(numbers(depths, 'p_holm').min()))} {after_holm(len(depths))}, n = "
         f"{spread(depths['n_items'])}); the intervals reach to differences of {widest:.2f} of the "
         "model's depth."
     )
@@ -157,7 +159,7 @@ def _ranks(ranks: pd.DataFrame) -> list[Finding]:
     ]
     sentence = (
         f"In {int(sure.sum())} of {counted(len(ranks), 'comparison')} two methods rank the layers "
-        f"alike (Spearman's correlation above 0 after Holm's correction, n = "
+        f"alike (Spearman's correlation above 0 {after_holm(len(ranks))}, n = "
         f"{spread(ranks['n_items'])}), from {ends[0]} to {ends[1]}."
     )
     if len(ranks) == 1:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from layerwise.ground.layer_names import COMPUTATION
 from layerwise.presentation.finding import Finding, source, spaced, weight
+from layerwise.presentation.over_run import after_holm
 from layerwise.presentation.rows import numbers, records, rows
 from layerwise.presentation.wording import (
     counted,
@@ -41,9 +42,9 @@ def orders(run: RunTables) -> list[Finding]:
         if not sure:
             open_pairs.append((first, second))
         elif len({row["difference"] < 0 for row in sure}) > 1:
-            contrary.append(_contrary(sure, len(pair)))
+            contrary.append(_contrary(sure, len(pair), len(order)))
         else:
-            found.append(_before(pair, sure, run))
+            found.append(_before(pair, sure, run, len(order)))
     return [
         *spaced(found, 3),
         *spaced(contrary, 3),
@@ -51,7 +52,7 @@ def orders(run: RunTables) -> list[Finding]:
     ]
 
 
-def _contrary(sure: list[Row], n_tests: int) -> Finding:
+def _contrary(sure: list[Row], n_tests: int, n_run: int) -> Finding:
     """The clearest test of either order."""
     clearest = [
         min((row for row in sure if (row["difference"] < 0) == later), key=lambda r: r["p_holm"])
@@ -60,7 +61,7 @@ def _contrary(sure: list[Row], n_tests: int) -> Finding:
     first, second = str(sure[0]["first"]), str(sure[0]["second"])
     told = [
         f"{before} comes before {after} by {row['method']} under {row['protocol']} "
-        f"({row['measure']}, {p_value(row['p_holm'])} after Holm's correction)"
+        f"({row['measure']}, {p_value(row['p_holm'])} {after_holm(n_run)})"
         for row, (before, after) in zip(clearest, ((first, second), (second, first)), strict=True)
     ]
     sentence = (
@@ -71,7 +72,7 @@ def _contrary(sure: list[Row], n_tests: int) -> Finding:
                    source("order", {"first": first, "second": second}))  # fmt: skip
 
 
-def _before(pair: pd.DataFrame, sure: list[Row], run: RunTables) -> Finding:
+def _before(pair: pd.DataFrame, sure: list[Row], run: RunTables, n_run: int) -> Finding:
     best = min(sure, key=lambda row: (row["p_holm"], -abs(row["difference"])))
     flipped = best["difference"] < 0
     names = [str(best["first"]), str(best["second"])]
@@ -81,7 +82,7 @@ def _before(pair: pd.DataFrame, sure: list[Row], run: RunTables) -> Finding:
     sentence = (
         f"By {best['method']} under {best['protocol']}, {earlier} comes before {later}: its "
         f"{best['measure']} lies {ahead} of the model's depth earlier "
-        f"({p_value(best['p_holm'])} after Holm's correction; "
+        f"({p_value(best['p_holm'])} {after_holm(n_run)}; "
         f"{_items(best, earlier, later, run)}); of the {counted(len(pair), 'test')} of this pair, "
         f"{len(sure)} {'is' if len(sure) == 1 else 'are'} significant, "
         f"{'in' if len(sure) == 1 else 'all in'} this direction."
@@ -111,8 +112,8 @@ def _not_established(order: pd.DataFrame, pairs: list[tuple[str, str]]) -> Findi
     small = " with a difference large enough to be of interest" if least < _LEVEL else ""
     sentence = (
         f"No order of emergence is established between {'; '.join(named)}: none of "
-        f"{'their' if len(pairs) > 1 else 'its'} {counted(len(mine), 'test')} is significant after "
-        f"Holm's correction{small} (smallest {p_value(least)})."
+        f"{'their' if len(pairs) > 1 else 'its'} {counted(len(mine), 'test')} is significant "
+        f"{after_holm(len(order))}{small} (smallest {p_value(least)})."
     )
     where = {"first": [a for a, _ in pairs], "second": [b for _, b in pairs]}
     return Finding(sentence, weight(0.55, 0.0), ORDER, source("order", where))

@@ -12,6 +12,7 @@ import pandas as pd
 
 from layerwise.presentation.finding import Finding, source, spaced, weight
 from layerwise.presentation.naming import name_layer
+from layerwise.presentation.over_run import RATE, count_that_hold, together
 from layerwise.presentation.rows import numbers, records, rows
 from layerwise.presentation.wording import (
     HEAD_WORDS,
@@ -49,7 +50,7 @@ def findings(run: RunTables) -> list[Finding]:
         *spaced([one for cell in cells for one in _redundant(cell, every)], _MOST),
         *spaced([one for cell in cells for one in _overlapping(cell, every)], _MOST),
     ]
-    return found or [_nothing(pairs)] if len(pairs) else []
+    return found or [_nothing(pairs, every)] if len(pairs) else []
 
 
 def caveats(run: RunTables) -> list[Finding]:
@@ -92,7 +93,7 @@ def _redundant(cell: pd.DataFrame, every: pd.DataFrame) -> list[Finding]:
     else:
         sure = True
         claim = f"{capitalised(subject)} stand in for each other in {where}: skipping both {more}"
-    sentence = f"{claim} ({_alone(top)}{_accuracy(top, every)}; {_test(cell, top)})."
+    sentence = f"{claim} ({_alone(top)}{_accuracy(top, every)}; {_test(cell, top, every)})."
     return [_finding(sentence, 0.75 if sure else 0.45, top)]
 
 
@@ -108,12 +109,13 @@ def _overlapping(cell: pd.DataFrame, every: pd.DataFrame) -> list[Finding]:
     less = _nats(top, -1)
     sentence = (
         f"{capitalised(subject)} overlap in {where}: skipping both costs {less} nats less than the "
-        f"two alone together{_why(top)} ({_alone(top)}{_accuracy(top, every)}; {_test(cell, top)})."
+        f"two alone together{_why(top)} ({_alone(top)}{_accuracy(top, every)}; "
+        f"{_test(cell, top, every)})."
     )
     return [_finding(sentence, 0.6 if len(free) else 0.45, top)]
 
 
-def _nothing(pairs: pd.DataFrame) -> Finding:
+def _nothing(pairs: pd.DataFrame, every: pd.DataFrame) -> Finding:
     """That no pair has a verdict, and how large interactions may be."""
     top = _strongest(pairs)
     cells = len(pairs[["task", "protocol"]].drop_duplicates())
@@ -131,7 +133,7 @@ def _nothing(pairs: pd.DataFrame) -> Finding:
         f"No two {noun}s are established to stand in for each other or to overlap{by}, in "
         f"{counted(cells, 'task-protocol pair')} with signal (n = {top['n_items']}; the strongest "
         f"interaction is {_nats(top)} nats, of {pair_name(top)} in {top['task']}, "
-        f"{top['protocol']}{more})."
+        f"{top['protocol']}, {together(every)}{more})."
     )
     about = {"measure": NATS, "signal": True}
     return Finding(sentence, weight(0.4, 0.0), KIND, source(_TABLE, about, **_place(top)))
@@ -188,15 +190,17 @@ def _accuracy(row: dict[str, Any], every: pd.DataFrame) -> str:
     return f"; accuracy points lost: {first}, {second}, together {both}"
 
 
-def _test(cell: pd.DataFrame, row: dict[str, Any]) -> str:
+def _test(cell: pd.DataFrame, row: dict[str, Any], every: pd.DataFrame) -> str:
     of = f", the strongest such pair of {len(cell)}" if len(cell) > 1 else ""
     said = p_value(row["p_bh"]).replace("p ", "q ", 1)
-    return f"{said} after Benjamini-Hochberg correction{of}; n = {row['n_items']}"
+    held = count_that_hold(pd.DataFrame([row]), every, RATE)
+    run = f"; {held}; {together(every)}" if held else ""
+    return f"{said} after Benjamini-Hochberg correction{of}{run}; n = {row['n_items']}"
 
 
 def _nats(row: dict[str, Any], sign: int = 1) -> str:
-    """The interaction with its interval; turned round where less is told as more."""
-    bounds = ("low", "high") if sign > 0 else ("high", "low")
+    """The interaction with bounds for the run; turned round where less is told as more."""
+    bounds = ("run_low", "run_high") if sign > 0 else ("run_high", "run_low")
     return interval(*(sign * row[name] for name in ("interaction", *bounds)), digits=2)
 
 

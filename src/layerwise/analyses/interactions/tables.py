@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 
 from layerwise import stats
 from layerwise.stats.effects import ALPHA, N_RESAMPLES, Chance
+from layerwise.stats.over_run import over_run, reach_over_run
 from layerwise.storage.parquet import conform, frame
 
 from .costs import MARGIN, NATS, Costs, costs_of
@@ -37,7 +38,17 @@ def pairs_table(interactions: pd.DataFrame, chance: Chance, seed: int) -> pd.Dat
         seed: seed of bootstrap and tests; a task's resamples are the same in all tables.
     """
     tables = [_pairs(found, seed) for found in costs_of(interactions, chance) if _of_pairs(found)]
-    return pd.concat(tables, ignore_index=True) if tables else frame("interaction_pairs", [])
+    if not tables:
+        return frame("interaction_pairs", [])
+    return conform("interaction_pairs", _over_run(pd.concat(tables, ignore_index=True)))
+
+
+def _over_run(table: pd.DataFrame) -> pd.DataFrame:
+    """With p-values, and bounds of interactions that cover together, over all of the run."""
+    asked = table["signal"].to_numpy(dtype=bool)
+    p, error, mean = (table[n].to_numpy(dtype=float) for n in ("p", "error", "interaction"))
+    reach = reach_over_run(error, table["n_items"].to_numpy(dtype=int), asked)
+    return table.assign(p_run=over_run(p, asked, True), run_low=mean - reach, run_high=mean + reach)
 
 
 def _of_pairs(found: Costs) -> list[tuple[Player, Player]]:
@@ -51,7 +62,7 @@ def _pairs(found: Costs, seed: int) -> pd.DataFrame:
     tables = [_measured(found, pairs, measure, seed) for measure in found.costs]
     verdicts = _verdicts(dict(zip(found.costs, tables, strict=True)), found.signal)
     every = [table.assign(verdict=verdicts) for table in tables]
-    return conform("interaction_pairs", pd.concat(every, ignore_index=True))
+    return pd.concat(every, ignore_index=True)
 
 
 def _measured(
@@ -84,6 +95,7 @@ def _measured(
         signal=found.signal,
         significant=found.signal & (p_bh < ALPHA),
         at_floor=_at_floor(found, first, second),
+        error=_standard_errors(beyond),
     )
     heads = ["first_head", "second_head"]
     return table.astype(dict.fromkeys(heads, "Int64"))

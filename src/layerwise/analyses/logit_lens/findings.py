@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from layerwise.presentation.finding import Finding, source, spaced, weight
+from layerwise.presentation.over_run import after_holm
 from layerwise.presentation.rows import records, rows
 from layerwise.presentation.wording import (
     capitalised,
@@ -26,10 +27,11 @@ def settled_later(run: RunTables) -> list[Finding]:
     if prediction_depth_comparisons is None or prediction_depth_means is None:
         return []
     sure = records(rows(prediction_depth_comparisons, significant=True))
-    return spaced([_later(row, run) for row in sure], 1)
+    n_tests = len(prediction_depth_comparisons)
+    return spaced([_later(row, run, n_tests) for row in sure], 1)
 
 
-def _later(row: dict[str, Any], run: RunTables) -> Finding:
+def _later(row: dict[str, Any], run: RunTables, n_tests: int) -> Finding:
     flipped = row["later"] < 0.5
     earlier, later = ("second", "first") if flipped else ("first", "second")
     share = 1 - row["later"] if flipped else row["later"]
@@ -38,7 +40,7 @@ def _later(row: dict[str, Any], run: RunTables) -> Finding:
         f"lens on {row['protocol']} prompts: right answers come to stay on top at mean relative "
         f"depth {_mean(row, later, run)} against {_mean(row, earlier, run)}; "
         f"{100 * share:.0f} % of the pairs of items are in this order (Mann-Whitney, "
-        f"{p_value(row['p_holm'])} after Holm's correction, n = {row[f'n_{later}']} and "
+        f"{p_value(row['p_holm'])} {after_holm(n_tests)}, n = {row[f'n_{later}']} and "
         f"{row[f'n_{earlier}']})."
     )
     where = {name: str(row[name]) for name in ("lens", "protocol", "first", "second")}

@@ -13,6 +13,7 @@ import pandas as pd
 
 from layerwise import stats
 from layerwise.stats.over_items import TASK, bounds_over_items
+from layerwise.stats.over_run import over_run, reach_over_run
 from layerwise.storage.parquet import frame
 from layerwise.storage.schemas import SCHEMAS
 
@@ -83,7 +84,7 @@ def patching_effects(patching: pd.DataFrame, seed: int) -> pd.DataFrame:
 
     The normalised value is the ratio of the means over pairs, for a mean of the pairs' ratios is
     ruled by pairs whose two runs hardly differ. Tests are corrected (Benjamini and Hochberg)
-    over the cells of one task, direction, site and metric.
+    over the cells of one task, direction, site and metric, and over all of the run.
     """
     plain = heads_filled(patching)
     parts = []
@@ -95,7 +96,36 @@ def patching_effects(patching: pd.DataFrame, seed: int) -> pd.DataFrame:
                 parts.append(found.assign(direction=direction, metric=metric.name))
     if not parts:
         return frame("patching_effects", [])
-    return heads_emptied(pd.concat(parts, ignore_index=True), "patching_effects")
+    whole = _over_run(pd.concat(parts, ignore_index=True))
+    return heads_emptied(whole, "patching_effects")
+
+
+def _over_run(effects: pd.DataFrame) -> pd.DataFrame:
+    """With p-values, and bounds of shares that cover together, over all tests of the run."""
+    asked = effects["signal"].fillna(True).to_numpy(dtype=bool)
+    p, error, share = (effects[n].to_numpy(dtype=float) for n in ("p", "error", "recovered"))
+    reach = reach_over_run(error, effects["n_items"].to_numpy(dtype=int), asked)
+    return effects.assign(
+        p_run=over_run(p, asked, True),
+        recovered_run_low=share - reach,
+        recovered_run_high=share + reach,
+    )
+
+
+def _errors(turned: pd.DataFrame, cell: list[str]) -> pd.DataFrame:
+    """Standard errors of the shares, by what each pair moves the ratio of means."""
+    parts = []
+    for _, group in turned.groupby(TASK):
+        wide = group.pivot_table(index="item", columns=cell, values=["gain", "whole"])
+        gain, whole = (wide[name].to_numpy(dtype=float) for name in ("gain", "whole"))
+        most = np.nanmean(whole, axis=0)
+        moved = (gain - np.nanmean(gain, axis=0) / most * whole) / most
+        n = (~np.isnan(moved)).sum(axis=0)
+        squared = np.nansum((moved - np.nanmean(moved, axis=0)) ** 2, axis=0)
+        error = np.sqrt(squared / np.maximum(n - 1, 1) / n)
+        named = {name: group[name].iloc[0] for name in TASK}
+        parts.append(wide["gain"].columns.to_frame(index=False).assign(error=error, **named))
+    return pd.concat(parts, ignore_index=True)
 
 
 def effects_over_pairs(
@@ -126,7 +156,7 @@ def effects_over_pairs(
     ]
     signal = pd.DataFrame(told).astype({"signal": "boolean"})
     found = share.merge(change, on=key).merge(counts, on=key).merge(tests, on=key)
-    found = found.merge(signal, on=TASK)
+    found = found.merge(signal, on=TASK).merge(_errors(turned, cell), on=key)
     sure = found["signal"].fillna(True).astype(bool)
     return found.assign(significant=sure & (found["p_bh"] < ALPHA))
 
@@ -185,7 +215,7 @@ def heads_emptied(table: pd.DataFrame, name: str) -> pd.DataFrame:
 def path_effects(paths: pd.DataFrame, seed: int) -> pd.DataFrame:
     """``path_effects.parquet``: the logit difference by receiver and sender.
 
-    Tests are corrected over the senders of one task and receiver.
+    Tests are corrected over the senders of one task and receiver, and over all of the run.
     """
     if paths.empty:
         return frame("path_effects", [])
@@ -195,7 +225,7 @@ def path_effects(paths: pd.DataFrame, seed: int) -> pd.DataFrame:
         values = LOGIT_DIFFERENCE.values(mine, str(direction))
         found = effects_over_pairs(values, cell, "receiver", seed)
         parts.append(found.assign(direction=direction))
-    return heads_emptied(pd.concat(parts, ignore_index=True), "path_effects")
+    return heads_emptied(_over_run(pd.concat(parts, ignore_index=True)), "path_effects")
 
 
 def patching_summary(patching: pd.DataFrame, seed: int) -> pd.DataFrame:
@@ -204,10 +234,11 @@ def patching_summary(patching: pd.DataFrame, seed: int) -> pd.DataFrame:
     Returns:
         ``task``, ``capability``, ``protocol``, ``direction``, ``site``, ``layer``, ``head``,
         ``pos_label``, ``n_items``, ``recovered``, ``recovered_low``, ``recovered_high``
-        (bootstrap 95 %), ``p_bh``, ``signal`` (null if not known), ``significant``.
+        (bootstrap 95 %), ``p_bh``, ``signal`` (null if not known), ``significant``, ``p_run``.
     """
     table = patching_effects(patching, seed)
     mine = table.loc[table["metric"] == LOGIT_DIFFERENCE.name]
     bounds = ["recovered", "recovered_low", "recovered_high", "p_bh", "signal", "significant"]
+    bounds += ["p_run", "recovered_run_low", "recovered_run_high"]
     columns = [*TASK, "direction", *_CELL, "n_items", *bounds]
     return mine.reindex(columns=columns).reset_index(drop=True)

@@ -11,6 +11,7 @@ import pandas as pd
 
 from layerwise.presentation.finding import Finding, source, spaced, weight
 from layerwise.presentation.naming import name_layer
+from layerwise.presentation.over_run import family, n_tests
 from layerwise.presentation.rows import records, rows
 from layerwise.presentation.wording import (
     CAPABILITY_ORDER,
@@ -54,10 +55,18 @@ def removals(run: RunTables) -> list[Finding]:
     if several_orders(run):
         return _by_order(removal_curves)
     held = rows(removal, split=HELD_OUT, signal=True)
-    return spaced([_removal(rows(held, task=task)) for task in in_order(held["task"], ())], 2)
+    tasks = in_order(held["task"], ())
+    return spaced([_removal(rows(held, task=task), removal) for task in tasks], 2)
 
 
-def _removal(mine: pd.DataFrame) -> Finding:
+def _over_run(row: dict[str, Any], every: pd.DataFrame) -> str:
+    """The p-value over the whole run; nothing for tables of earlier versions."""
+    if not n_tests(every):
+        return ""
+    return f", {p_value(row['p_run'])} {family(every)}"
+
+
+def _removal(mine: pd.DataFrame, every: pd.DataFrame) -> Finding:
     steps = records(mine.sort_values(by="step"))
     losses = [row for row in steps if row["significant"] and row["acc_diff"] > 0]
     last = losses[0] if losses else steps[-1]
@@ -69,12 +78,12 @@ def _removal(mine: pd.DataFrame) -> Finding:
         before = f"; without {_which(kept[-1])} the loss was {_points(kept[-1])}" if kept else ""
         told = (
             f"show the first significant loss without {counted(last['step'], 'layer')}: "
-            f"{_points(last)} ({_test(last)}){before}."
+            f"{_points(last)} ({_test(last, every)}){before}."
         )
     else:
         told = (
             f"show no significant loss up to {counted(last['step'], 'layer')}: without "
-            f"{_which(last)} it is {_points(last)} ({_test(last)})."
+            f"{_which(last)} it is {_points(last)} ({_test(last, every)})."
         )
     where = {"task": str(last["task"]), "protocol": str(last["protocol"]), "split": HELD_OUT}
     size = weight(0.8, len(kept) / 10)
@@ -92,11 +101,12 @@ def _by_order(curves: pd.DataFrame | None) -> list[Finding]:
             mine = rows(curves, capability=capability, by=by)
             protocols = in_order(mine["protocol"], PROTOCOL_ORDER)
             if protocols:
-                found.append(_order({p: records(rows(mine, protocol=p)) for p in protocols}))
+                steps = {p: records(rows(mine, protocol=p)) for p in protocols}
+                found.append(_order(steps, curves))
     return spaced(found, 3)
 
 
-def _order(steps: dict[str, list[dict[str, Any]]]) -> Finding:
+def _order(steps: dict[str, list[dict[str, Any]]], every: pd.DataFrame) -> Finding:
     """One order: the steps under each protocol, in order."""
     told, numbers = [], []
     for protocol, listed in steps.items():
@@ -106,7 +116,7 @@ def _order(steps: dict[str, list[dict[str, Any]]]) -> Finding:
         n = last["step"] - 1 if sure else last["step"]
         numbers.append(n)
         share = percent(last["share_lost"], last["share_low"], last["share_high"])
-        rest = f"{p_value(last['p_holm'])}, n = {last['n_items']}"
+        rest = f"{p_value(last['p_holm'])}{_over_run(last, every)}, n = {last['n_items']}"
         told.append(
             f"under {protocol} {counted(n, 'layer')} can go before accuracy drops significantly "
             f"(without {last['step']} {share} of the above-chance accuracy are lost, {rest})"
@@ -135,5 +145,6 @@ def _points(row: dict[str, Any]) -> str:
     return f"{interval(*bounds)} accuracy points"
 
 
-def _test(row: dict[str, Any]) -> str:
-    return f"{p_value(row['p_holm'])} after Holm's correction over the steps, n = {row['n_items']}"
+def _test(row: dict[str, Any], every: pd.DataFrame) -> str:
+    p = f"{p_value(row['p_holm'])} after Holm's correction over the steps"
+    return f"{p}{_over_run(row, every)}, n = {row['n_items']}"

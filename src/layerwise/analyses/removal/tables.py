@@ -14,6 +14,7 @@ import pandas as pd
 from layerwise import stats
 from layerwise.stats import effects as _effects
 from layerwise.stats.effects import Chance
+from layerwise.stats.over_run import over_run
 from layerwise.stats.signal import signals
 from layerwise.storage.parquet import conform, frame
 
@@ -130,7 +131,10 @@ def steps_table(removal: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFram
         for used in (_chosen(order, chance) for order in _orders(removal))
         for split in (SELECTION, HELD_OUT)
     ]
-    return pd.concat(parts, ignore_index=True)
+    whole = pd.concat(parts, ignore_index=True)
+    held = whole["split"].eq(HELD_OUT) & whole["signal"].eq(True)
+    p = over_run(whole["p"].to_numpy(dtype=float), held.to_numpy(dtype=bool))
+    return whole.assign(p_run=p)
 
 
 def _chosen(order: pd.DataFrame, chance: Chance) -> pd.DataFrame:
@@ -160,7 +164,9 @@ def curves_table(removal: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFra
                 of_step = named.loc[row["step"]]
                 same = {name: of_step[name] for name in ("by", "intervention", "layers")}
                 rows.append({**same, **row})
-    return frame("removal_curves", rows)
+    p = over_run(np.array([row["p"] for row in rows], dtype=float), np.full(len(rows), True))
+    told = [row | {"p_run": float(one)} for row, one in zip(rows, p, strict=True)]
+    return frame("removal_curves", told)
 
 
 def _curve(cells: list[_effects.Cell], chance: Chance, seed: int) -> list[dict[str, Any]]:

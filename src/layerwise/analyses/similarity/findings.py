@@ -9,7 +9,8 @@ from typing import Any
 
 from layerwise.presentation.finding import Finding, source, spaced, weight
 from layerwise.presentation.naming import stacks
-from layerwise.presentation.rows import numbers, records
+from layerwise.presentation.over_run import after_holm
+from layerwise.presentation.rows import numbers, records, rows
 from layerwise.presentation.wording import (
     interval,
     p_value,
@@ -32,10 +33,13 @@ def similarity_predicts(run: RunTables) -> list[Finding]:
         return []
     whole = prediction.loc[prediction["stack"].isna()]
     sure = whole.loc[numbers(whole, "p_holm") < 0.05]
-    return spaced([_prediction(row) for row in records(sure)], 1)
+    told = records(sure)
+    return spaced(
+        [_prediction(row, len(rows(prediction, effect=row["effect"]))) for row in told], 1
+    )
 
 
-def _prediction(row: dict[str, Any]) -> Finding:
+def _prediction(row: dict[str, Any], n_tests: int) -> Finding:
     names = ("capability", "protocol", "predictor", "effect")
     where: dict[str, str | None] = {name: str(row[name]) for name in names}
     if stacks().n_encoder:  # each stack has a row, too
@@ -46,7 +50,7 @@ def _prediction(row: dict[str, Any]) -> Finding:
         f"Similarity says something about need: in {row['capability']} under {row['protocol']}, "
         f"layers that change the stream more by {_PREDICTORS[row['predictor']]} cost {turned} "
         f"{_COSTS[row['effect']]} when skipped (rank correlation over {row['n_layers']} layers "
-        f"{rho}, {p_value(row['p_holm'])} after Holm's correction, n = {row['n_items']})."
+        f"{rho}, {p_value(row['p_holm'])} {after_holm(n_tests)}, n = {row['n_items']})."
     )
     size = weight(0.45, abs(float(row["rho"])))
     return Finding(sentence, size, SIMILARITY, source("prediction", where))
