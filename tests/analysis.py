@@ -17,6 +17,9 @@ from safetensors.torch import load_file, save_file
 from transformer_lens import HookedTransformer
 
 from layerwise.models import original_tokenizer
+from layerwise.models.kinds import Model
+from layerwise.runs.setup import prepare
+from layerwise.sweep import intact, skip_layers
 from layerwise.tasks import Corruption, GenerateSpec, Item, Task, Template, load_task
 
 # Under ``tiny_tokenizer`` these begin with different tokens when a space stands before them.
@@ -72,6 +75,31 @@ def solved_by(model: HookedTransformer, task: Task) -> Task:
 
     items = (replace(item, answer=preferred(item), aliases=every) for item in task.items)
     return replace(task, items=tuple(items))
+
+
+def decided_by_layers(
+    model: Model, task: Task, n_items: int, protocol: str = "continuation"
+) -> Task:
+    """The first items of which the model prefers another choice than it does without any layer.
+
+    Its own choice is the answer, so that it is always right and has signal: a random model's
+    layers hardly change which choice it prefers. Other questions cannot be asked in their place,
+    as in ``solved_by``.
+    """
+    setup = prepare(model, task, protocol)
+    asked = [setup.requests(task, item, protocol) for item in task.items]
+    changes = [intact(), skip_layers(range(model.cfg.n_layers))]
+    found = iter(zip(*setup.sweep(changes, [r.request for one in asked for r in one]).outcomes,
+                     strict=True))  # fmt: skip
+    every = tuple(dict.fromkeys(choice for item in task.items for choice in item.choices))
+    items = []
+    for item, requests in zip(task.items, asked, strict=True):
+        scores = [[one.logprob for one in next(found)] for _ in requests]
+        best, without_layers = np.argmax(scores, axis=0)
+        if best != without_layers:
+            items.append(replace(item, answer=item.choices[best], aliases=every))
+    assert len(items) >= n_items
+    return replace(task, items=tuple(items[:n_items]))
 
 
 @torch.inference_mode()

@@ -152,9 +152,9 @@ FAULTS = [
         ("tests/test_emergence.py::test_shares_not_accuracies_are_averaged_over_tasks",),
     ),
     Fault(
-        "accuracies averaged over different chance levels, in removal",
+        "accuracies averaged over different floors, in removal",
         "analyses/removal/tables.py",
-        'share = stats.shares(np.array([float(intact["acc"])]), acc, chance)',
+        'share = stats.shares(np.array([float(intact["acc"])]), acc, floor)',
         'share = float(intact["acc"]) - acc',
         ("tests/test_removal.py::test_tasks_with_signal_decide_together_with_the_same_weight",),
     ),

@@ -282,7 +282,7 @@ def test_methods_differ_by_what_was_planted_and_groups_lose_it(layout, seed):
     [("knowledge",), CAPABILITIES, pytest.param(("retrieval",), marks=pytest.mark.long)],
 )
 def test_layers_that_nothing_needs_are_removed_first(capabilities):
-    tasks = [small_task(capability, 16) for capability in capabilities]
+    tasks = [small_task(capability, 24) for capability in capabilities]
     idle = spared(LAYOUT, *capabilities)
     n = min(len(idle) + 1, LAYOUT.n_layers - 1)
     result = removal_order(small_model(LAYOUT), tasks, n_removed=n, progress=False)
@@ -299,7 +299,7 @@ def test_layers_that_nothing_needs_are_removed_first(capabilities):
 def test_they_are_removed_first_wherever_they_are(layout, seed):
     idle = spared(layout, "retrieval")
     n = len(idle)
-    task = small_task("retrieval", 16)
+    task = small_task("retrieval", 32)
     result = removal_order(small_model(layout, seed), task, n_removed=n, progress=False)
     assert result.order[-1] == tuple(idle)
 

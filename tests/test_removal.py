@@ -19,12 +19,13 @@ from layerwise.errors import UserError
 from layerwise.models import load_model, original_tokenizer
 from layerwise.results import RunFolder
 from layerwise.sweep import intact, skip_layers, sweep
-from layerwise.tasks import build_requests, score
+from layerwise.tasks import build_requests, load_task, score
 from tests import analysis, commands
-from tests.analysis import documented_columns, solved_by, word_task, write_jsonl
+from tests.analysis import decided_by_layers, documented_columns, word_task, write_jsonl
 from tests.models.tiny import tiny_folder, tiny_model
 
 N_LAYERS = 5
+N_ITEMS, N_TRIED = 24, 160
 SELECTION, HELD_OUT = "selection", "held out"
 
 
@@ -35,7 +36,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def task(model):
-    return solved_by(model, word_task(24))
+    return decided_by_layers(model, word_task(N_TRIED), N_ITEMS)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,8 @@ def written_by(model, task):
     """The same questions, with what the model writes as the answer."""
     table = lw.ablate(model, task, "generate", layers=[0], progress=False).records
     written = table.loc[table["kind"] == "intact"].set_index("item")["extracted"]
-    items = [replace(item, aliases=(written[item.id] or item.answer,)) for item in task.items]
+    said = written.where(written.notna() & written.ne(""), "nothing")
+    items = [replace(item, aliases=(said[item.id],)) for item in task.items]
     return replace(task, items=tuple(items))
 
 
@@ -88,9 +90,11 @@ def test_the_order_is_that_of_brute_force(family, by, protocol):
     layers = {"llama": "num_hidden_layers", "gpt2": "n_layer"}[family]
     model = tiny_model(family, **{layers: N_LAYERS})
     chance = dict.fromkeys(("letter", "continuation", "generate"), 0.0)  # so that it has signal
-    task = word_task(8, chance=chance)
-    answered = {"letter": lambda _, given: given, "continuation": solved_by, "generate": written_by}
-    task = answered[protocol](model, task)
+    task = word_task(N_ITEMS if protocol == "generate" else 10 * N_ITEMS, chance=chance)
+    if protocol == "generate":
+        task = written_by(model, task)
+    else:
+        task = decided_by_layers(model, task, 14, protocol)
     result = removal_order(model, task, protocol, n_removed=2, by=by, progress=False)
     seen = [item for item in task.items if item.id in items_of(result, SELECTION)]
     assert scores(model, task, protocol, seen, ())[0] > 0
@@ -111,7 +115,7 @@ def test_the_order_is_that_of_brute_force(family, by, protocol):
 
 
 def test_engine_and_reference_find_the_same(model):
-    few = solved_by(model, word_task(8))
+    few = decided_by_layers(model, word_task(N_TRIED), 14)
     fast, slow = (
         removal_order(model, few, n_removed=2, method=method, progress=False)
         for method in ("engine", "reference")
@@ -190,12 +194,13 @@ DEAD = (1, 3, 4)
 
 @pytest.fixture(scope="module")
 def with_dead_layers(tmp_path_factory):
-    """A model of six layers, three of which add nothing to the residual stream."""
+    """A model of six layers, three of which add nothing to the residual stream, the last much."""
 
     def silence(weights):
-        for layer in DEAD:
-            for name in ("self_attn.o_proj", "mlp.down_proj"):
+        for name in ("self_attn.o_proj", "mlp.down_proj"):
+            for layer in DEAD:
                 weights[f"model.layers.{layer}.{name}.weight"].zero_()
+            weights[f"model.layers.5.{name}.weight"] *= 10
 
     root = tmp_path_factory.mktemp("dead")
     folder = analysis.edited_folder(tiny_folder(root, "llama", num_hidden_layers=6), silence)
@@ -211,7 +216,7 @@ def with_dead_layers(tmp_path_factory):
 def test_layers_that_do_nothing_go_first_the_deepest_of_them_before_all(
     with_dead_layers, method, n_items, n_removed
 ):
-    task = solved_by(with_dead_layers, word_task(n_items))
+    task = decided_by_layers(with_dead_layers, word_task(10 * n_items), n_items)
     result = removal_order(
         with_dead_layers, task, n_removed=n_removed, method=method, progress=False
     )
@@ -225,7 +230,7 @@ def test_layers_that_do_nothing_go_first_the_deepest_of_them_before_all(
 
 
 def test_a_block_of_layers_that_do_nothing_is_found(with_dead_layers):
-    task = solved_by(with_dead_layers, word_task(32))
+    task = decided_by_layers(with_dead_layers, word_task(320), 32)
     result = removal_order(with_dead_layers, task, n_removed=2, by="block", progress=False)
     assert result.order == [(4,), (3, 4)]
 
@@ -251,7 +256,7 @@ def test_accuracy_counts_first_then_nats_then_depth(rows, best):
 
 
 def test_tasks_with_signal_decide_together_with_the_same_weight(model, task):
-    small = solved_by(model, word_task(12, "small", 3))
+    small = decided_by_layers(model, word_task(N_TRIED, "small", 3), 16)
     dull = word_task(12, "dull", 5, chance={"continuation": 0.9})
     result = removal_order(model, [task, small, dull], n_removed=2, progress=False)
     signal = result.signal().set_index("task")["signal"]
@@ -262,8 +267,8 @@ def test_tasks_with_signal_decide_together_with_the_same_weight(model, task):
     table = result.removal
     first = table.loc[(table["step"] <= 1) & (table["split"] == SELECTION)]
     acc = first.groupby(["intervention", "task"])["correct"].mean().unstack()
-    lost = (acc.loc["intact"] - acc) / (acc.loc["intact"] - 1 / 3)
-    expected = lost[["small", "words"]].mean(axis=1).drop("intact")
+    lost = (acc.loc["intact"] - acc) / (acc.loc["intact"] - acc.loc["no layers"])
+    expected = lost[["small", "words"]].mean(axis=1).drop(["intact", "no layers"])
     found = result.candidates().query("step == 1").set_index("intervention")["share_lost"]
     np.testing.assert_allclose(found, expected.loc[found.index], atol=1e-12)
     assert set(result.candidates()["n_tasks"]) == {2}
@@ -276,7 +281,10 @@ def test_no_order_without_signal(model, tmp_path):
     assert len(result.steps()) == len(result.candidates()) == len(result.summary_rows()) == 0
     assert not result.removal["chosen"].any()
     assert set(result.removal["step"]) == {0, 1}
-    assert "No order is concluded: the intact model is not above chance" in result._repr_html_()
+    assert (
+        "No order is concluded: on the items to select by, the intact model is not"
+        in result._repr_html_()
+    )
     with pytest.raises(UserError, match=r"nothing to draw.*No order is concluded"):
         result.plot()
     (loaded,) = lw.load_results(tmp_path / "a")
@@ -315,9 +323,9 @@ def test_a_step_is_one_sweep(model, task, monkeypatch):
     pairs = [sorted((first, layer)) for layer in range(N_LAYERS) if layer != first]
     chosen = [skip_layers(layers).id for layers in result.order]
     assert asked == [
-        ["intact", *(f"skip:layer={layer}" for layer in range(N_LAYERS))],
+        ["intact", *(f"skip:layer={layer}" for layer in range(N_LAYERS)), "no layers"],
         [f"skip:layers={one}+{other}" for one, other in pairs],
-        ["intact", *chosen],
+        ["intact", *chosen, "no layers"],
     ]
 
 
@@ -389,7 +397,14 @@ def test_a_run_goes_on_at_the_step_it_was_stopped_in(
 def questions(tmp_path_factory):
     """The tiny model of ``commands`` has the weights of ``tiny_model``."""
     folder = tmp_path_factory.mktemp("questions")
-    analysis.solved_file(tiny_model("llama"), folder / "solved.jsonl", 30)
+    asked = word_task(200, "solved").items
+    write_jsonl(
+        folder / "many.jsonl", [replace(item, question=asked[0].question) for item in asked]
+    )
+    many = load_task(str(folder / "many.jsonl"), fewshot=0)
+    items = decided_by_layers(tiny_model("llama"), many, 30).items
+    numbered = (replace(item, id=f"solved/{i:04d}") for i, item in enumerate(items))
+    write_jsonl(folder / "solved.jsonl", numbered)
     write_jsonl(folder / "one.jsonl", word_task(1).items)
     return folder
 

@@ -8,7 +8,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import Phase, given, settings
@@ -22,11 +21,11 @@ from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
 from layerwise.models.organisms.wired_seq2seq.truth import spared
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.results import RemovalResult, SimilarityResult
-from layerwise.runs.setup import Setup, prepare
-from layerwise.sweep import Scored, intact, skip_layers
-from layerwise.tasks import Item, Task, score
+from layerwise.runs.setup import prepare
+from layerwise.sweep import intact, skip_layers
+from layerwise.tasks import Task, score
 from tests import commands
-from tests.analysis import word_task
+from tests.analysis import decided_by_layers, word_task
 from tests.cases import LONG
 from tests.models.seq2seq.tiny import tiny_folder
 from tests.planted import CAPABILITIES, small_task
@@ -44,23 +43,9 @@ def model_of(case: str) -> Seq2SeqModel:
 
 
 @cache
-def task_of(case: str, n_items: int = 8) -> Task:
-    """Questions whose answer is what the intact model prefers, so that it is always right.
-
-    Every answer is an alias of every other, so that no other question can be asked in its place.
-    """
-    task = word_task(n_items, chance=CHANCE)
-    setup = prepare(model_of(case), task, "continuation")
-    every = tuple(dict.fromkeys(choice for item in task.items for choice in item.choices))
-    right = (_as_preferred(setup, task, item) for item in task.items)
-    return replace(task, items=tuple(replace(item, aliases=every) for item in right))
-
-
-def _as_preferred(setup: Setup, task: Task, item: Item) -> Item:
-    asked = [one.request for one in setup.requests(task, item, "continuation")]
-    (outcomes,) = setup.sweep([intact()], asked, "reference").outcomes
-    told = [sum(one.token_logprobs) for one in outcomes if isinstance(one, Scored)]
-    return replace(item, answer=item.choices[int(np.argmax(told))])
+def task_of(case: str, n_items: int = 16) -> Task:
+    """Questions whose answer is what the intact model prefers, and not without any layer."""
+    return decided_by_layers(model_of(case), word_task(10 * n_items, chance=CHANCE), n_items)
 
 
 def scores(case: str, items: list, layers: tuple[int, ...]) -> tuple[int, float]:
@@ -203,7 +188,7 @@ def test_engine_and_reference_find_the_same(by: str) -> None:
 @given(seq2seq_layouts())
 def test_layers_that_nothing_needs_are_removed_first(layout: WiredSeq2SeqLayout) -> None:
     idle, n = spared(layout, *CAPABILITIES), len(spared(layout, *CAPABILITIES))
-    tasks, ways = [small_task(name, 6) for name in CAPABILITIES], ("greedy", "effect", "influence")
+    tasks, ways = [small_task(name, 24) for name in CAPABILITIES], ("greedy", "effect", "influence")
     if not n:
         return
     result = lw.removal_order(
@@ -217,7 +202,7 @@ def test_layers_that_nothing_needs_are_removed_first(layout: WiredSeq2SeqLayout)
 
 def test_what_is_kept_costs_when_it_goes() -> None:
     idle = spared(LAYOUT, *CAPABILITIES)
-    tasks = [small_task(name, 8) for name in CAPABILITIES]
+    tasks = [small_task(name, 24) for name in CAPABILITIES]
     n = len(idle) + 1
     result = lw.removal_order(small_seq2seq(LAYOUT), tasks, n_removed=n, progress=False)
     assert result.order[-2] == tuple(idle)
@@ -250,7 +235,7 @@ def test_the_command_names_layers_by_their_stack(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     said = commands.done(
-        "remove", "wired-seq2seq", "--task", "wired-lookup", "--limit", 10, "--layers", 2,
+        "remove", "wired-seq2seq", "--task", "wired-lookup", "--limit", 32, "--layers", 2,
         "--by", "deep", "--by", "block", "--out", "run",
     )  # fmt: skip
     assert "decoder.5" in said

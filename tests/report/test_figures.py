@@ -149,10 +149,22 @@ def test_accuracy_lines_are_the_table(effects: pd.DataFrame) -> None:
         expected = rows(mine, protocol=protocol).sort_values("layer")
         assert np.allclose(line.get_ydata(), 100 * expected["acc"])
         assert (line.get_alpha() == 1) == bool(expected["signal"].iloc[0])
-    assert {line.get_ydata()[0] for line in lines(figure, "chance")} == {0, 25}
+    assert {line.get_ydata()[0] for line in lines(figure, "floor")} == {0, 25}
     assert len(lines(figure, "intact")) == 3
     bands = [c for axes in figure.axes for c in axes.collections]
     assert len(bands) == 1
+
+
+def test_accuracies_stand_beside_the_measured_floor_and_other_questions(
+    effects: pd.DataFrame,
+) -> None:
+    mine = rows(effects, task="facts").assign(floor=0.125)
+    signal = mine.drop_duplicates("protocol").assign(blind=0.5)
+    figure = figures.accuracy_by_layer(mine, signal=signal)
+    assert {line.get_ydata()[0] for line in lines(figure, "floor")} == {12.5}
+    assert [line.get_ydata()[0] for line in lines(figure, "blind letter")] == [50]
+    unmeasured = figures.accuracy_by_layer(mine.assign(floor=np.nan), signal=signal)
+    assert {line.get_ydata()[0] for line in lines(unmeasured, "floor")} == {0, 25}
 
 
 def test_bands_are_the_intervals(effects: pd.DataFrame) -> None:

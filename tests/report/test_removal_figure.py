@@ -33,7 +33,7 @@ def removal(
                         "chosen": step > 0, "split": split, "task": task,
                         "capability": "knowledge", "item": f"{task}/{split}/{i:02d}",
                         "protocol": "letter", "correct": i >= cost * step,
-                        "gold_logprob": -0.1 * step,
+                        "gold_logprob": -0.1 * step, "kind": "skip" if step else "intact",
                     }
                     for i in range(n)
                 ]  # fmt: skip
@@ -74,8 +74,15 @@ def test_lines_and_bands_are_the_table():
         mine = steps.loc[steps["split"] == split]
         assert low == pytest.approx(100 * (1 - mine["acc_diff_high"].max()))
         assert high == 100
-    assert {line.get_ydata()[0] for line in lines(figure, "chance")} == {25}
+    assert {line.get_ydata()[0] for line in lines(figure, "floor")} == {25}
     assert len(lines(figure, "intact")) == 2
+
+
+def test_the_dashed_lines_are_the_measured_floors_of_both_splits():
+    steps = removal(5).steps()
+    steps["floor"] = np.where(steps["split"] == "selection", 0.1, 0.2)
+    figure = removal_curve(steps)
+    assert sorted(line.get_ydata()[0] for line in lines(figure, "floor")) == [10, 20]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import textwrap
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -45,6 +46,12 @@ def by_protocol(mine: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """The rows of each protocol, ordered by layer."""
     names = in_order(mine["protocol"], PROTOCOL_ORDER)
     return [(name, rows(mine, protocol=name).sort_values(by="layer")) for name in names]
+
+
+def floor_of(line: pd.DataFrame) -> float:
+    """The floor of a line of effects, in percent; stated chance in tables that have none."""
+    floor = line["floor"].astype(float).iloc[0] if "floor" in line else np.nan
+    return 100 * float(line["chance"].iloc[0] if np.isnan(floor) else floor)
 
 
 def _heading(mine: pd.DataFrame, inches: float) -> str:

@@ -12,7 +12,7 @@ from layerwise.errors import UserError
 from layerwise.models.kinds import Model
 from layerwise.stats.effects import BLIND, NO_LAYERS
 from layerwise.sweep import Intervention, Sweep, intact, skip_layers
-from layerwise.tasks import Task, TaskRequest
+from layerwise.tasks import Task, TaskRequest, with_other_questions
 from layerwise.tasks.items import Item
 
 from .records import record_rows
@@ -35,22 +35,29 @@ class BlindItem(NamedTuple):
     requests: tuple[TaskRequest, ...]
 
 
-def blind_items(
+def asked_blind(
+    setup: Setup, task: Task, items: Sequence[Item], protocols: Sequence[str]
+) -> list[BlindItem]:
+    """Items under other items' questions, which the run's seed decides.
+
+    Args:
+        setup: what encodes them.
+        task: the task, whose items' questions are taken.
+        items: the items.
+        protocols: how they are asked.
+    """
+    others = with_other_questions(task, items, seed=setup.seed)
+    return list(_blind_items(setup, task, items, protocols, others))
+
+
+def _blind_items(
     setup: Setup,
     task: Task,
     items: Sequence[Item],
     protocols: Sequence[str],
     others: dict[str, tuple[Item, ...]],
 ) -> Iterator[BlindItem]:
-    """Items under other items' questions; those that are too long for the model are left out.
-
-    Args:
-        setup: what encodes them.
-        task: the task.
-        items: the items.
-        protocols: how they are asked.
-        others: by item id, the item with other questions.
-    """
+    """Those that are not too long for the model, from the items with other questions, by id."""
     for item in items:
         for (number, other), protocol in product(enumerate(others[item.id], 1), protocols):
             with contextlib.suppress(UserError):

@@ -59,7 +59,7 @@ _LATER = {
     "path_effects": _SIGNAL | _RECOVERED_RUN,
     "attribution_summary": _RUN,
     "interaction_pairs": _RUN,
-    "removal_steps": {"p_run": pa.float64()},
+    "removal_steps": {"p_run": pa.float64(), "floor": pa.float64()},
     "removal_curves": {"p_run": pa.float64()},
     "attribution_agreement": _SIGNAL,
     "heads": {"next_token": pa.float64()},
@@ -95,6 +95,9 @@ def with_later_columns(name: str, table: pa.Table) -> pa.Table:
     for column, value in _ALWAYS.get(name, {}).items():
         if column not in there:
             table = table.append_column(column, pa.array([value] * len(table), pa.string()))
+    if name == "removal" and "kind" not in there and "step" in there:
+        kinds = ["skip" if step else "intact" for step in table.column("step").to_pylist()]
+        table = table.append_column("kind", pa.array(kinds, pa.string()))
     if name in ("records", "effects") and "intervention" in there and "layers" not in there:
         table = _with_places(table)
     if name in ("path_patching", "path_effects") and "site" not in there and "sender" in there:

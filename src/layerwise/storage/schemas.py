@@ -172,7 +172,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     "removal": _schema(
         by="str", step="int", intervention="str", layers=_INTEGERS, chosen="bool", split="str",
         task="str", capability="str", item="str", protocol="str", correct="bool",
-        gold_logprob="float?",
+        gold_logprob="float?", kind="str",
     ),
     "removal_steps": _schema(
         by="str", step="int", intervention="str", layers=_INTEGERS, split="str", task="str",
@@ -180,7 +180,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         acc="float", acc_diff="float", acc_diff_low="float?", acc_diff_high="float?",
         share_lost="float?", share_low="float?", share_high="float?", p="float", p_holm="float",
         nats="float?", nats_low="float?", nats_high="float?", signal="bool", significant="bool",
-        p_run="float?",
+        p_run="float?", floor="float?",
     ),
     "removal_curves": _schema(
         by="str", protocol="str", capability="str", step="int", intervention="str",

@@ -22,7 +22,7 @@ from layerwise.runs.checkpoints import CheckpointStore, together
 from layerwise.runs.controls import (
     BlindItem,
     as_controls,
-    blind_items,
+    asked_blind,
     blind_rows,
     without_layers,
 )
@@ -36,7 +36,7 @@ from layerwise.storage.earlier_tables import with_later_columns
 from layerwise.storage.written import REQUESTS_FILE as REQUESTS_FILE
 from layerwise.sweep import Intervention, Sweep, intact
 from layerwise.sweep.cost import Cost
-from layerwise.tasks import Task, TaskRequest, with_other_questions
+from layerwise.tasks import Task, TaskRequest
 from layerwise.tasks.items import Item
 
 from .result import AblationResult, records_frame
@@ -159,8 +159,7 @@ class Ablation:
         """What is asked under other items' questions, once for each item."""
         if piece.stage == "swept" and self.only_with_signal:
             return []
-        others = with_other_questions(piece.task, piece.items, seed=self.setup.seed)
-        return list(blind_items(self.setup, piece.task, piece.items, piece.protocols, others))
+        return asked_blind(self.setup, piece.task, piece.items, piece.protocols)
 
     def _requests(
         self, task: Task, items: Sequence[Item], protocols: Sequence[str] | None = None

@@ -105,11 +105,13 @@ def accuracies(run: RunTables) -> list[FigureSpec]:
         caption = (
             f"Accuracy after {action}, by task; a line per protocol "
             f"({joined(in_order(effects['protocol'], PROTOCOL_ORDER))}). Dotted: the intact "
-            f"model. Dashed: chance. Bands: paired bootstrap 95 % interval of the change "
+            f"model. Dashed: floor, the accuracy without any layer (stated chance where it was not "
+            "measured). Arrowheads at the right: the intact model asked other items' questions. "
+            "Bands: paired bootstrap 95 % interval of the change "
             f"(n = {spread(effects['n_items'])} items). Pale lines have no signal."
         )
         alt = f"Line charts of accuracy against the layer, after {action}, one chart per task."
-        draw = partial(accuracy_by_layer, effects, kind, site)
+        draw = partial(accuracy_by_layer, effects, kind, site, signal=run.table("signal"))
         found.append(FigureSpec(f"accuracy_{kind}_{site}", draw, caption, alt))
     return found
 

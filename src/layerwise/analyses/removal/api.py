@@ -76,7 +76,7 @@ def removal_order(
 
     Returns:
         One record per step, candidate and item; an order is empty if the intact model is not
-        above chance on the items to select by.
+        better than blind on the items to select by.
 
     Raises:
         UserError: for anything unknown, out of range or contradictory, before work begins.

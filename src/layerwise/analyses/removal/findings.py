@@ -119,10 +119,10 @@ def _order(steps: dict[str, list[dict[str, Any]]], every: pd.DataFrame) -> Findi
         rest = f"{p_value(last['p_holm'])}{_over_run(last, every)}, n = {last['n_items']}"
         told.append(
             f"under {protocol} {counted(n, 'layer')} can go before accuracy drops significantly "
-            f"(without {last['step']} {share} of the above-chance accuracy are lost, {rest})"
+            f"(without {last['step']} {share} of the above-floor accuracy are lost, {rest})"
             if sure
             else f"under {protocol} no drop is significant up to {counted(n, 'layer')} ({share} "
-            f"of the above-chance accuracy are lost, {rest})"
+            f"of the above-floor accuracy are lost, {rest})"
         )
     row = next(iter(steps.values()))[0]
     sentence = (

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 
 from layerwise import stats
 from layerwise.analyses.ablation.job import refuse_no_chance, write_requests
@@ -22,14 +24,15 @@ from layerwise.models.kinds import n_encoder_layers
 from layerwise.runs.budget_hint import tell_of_more_memory
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.progress import Meter
-from layerwise.runs.records import planned, record_rows, work_entry
+from layerwise.runs.records import planned
 from layerwise.runs.setup import Setup
+from layerwise.storage.earlier_tables import with_later_columns
 from layerwise.storage.parquet import conform, frame
-from layerwise.sweep import Intervention, SweepStats, intact, skip_layers
 from layerwise.sweep.cost import Cost
-from layerwise.tasks import Task, TaskRequest
+from layerwise.tasks import Task
 from layerwise.tasks.items import Item
 
+from .measuring import Asked, Layers, asked_of, cost_of_sets, measured
 from .orders import blocks_of, by_angle, by_effect, by_influence, from_the_end, most_removed
 from .result import RemovalResult
 from .tables import (
@@ -46,7 +49,6 @@ from .tables import (
     tasks_that_count,
 )
 
-Layers = tuple[int, ...]
 # The items that are asked (a split), and the layers that are left out in turn.
 Piece = tuple[str, tuple[Layers, ...]]
 # Rows of ``removal.parquet`` by split and set of layers left out, as they were first measured.
@@ -91,7 +93,7 @@ class Removal:
             refuse_no_chance(task, self.setup.protocols)
             self.split(task)
             for protocol in self.setup.protocols:
-                self.asked(task, task.items, protocol)
+                asked_of(self.setup, task, task.items, protocol, [])
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -162,12 +164,8 @@ class Removal:
 
     def cost(self, protocol: str, split: str, tried: Sequence[Layers]) -> Cost:
         """What it is expected to cost to leave out some sets of layers in turn."""
-        asked = [
-            one.request
-            for task in self.setup.tasks
-            for one in self.asked(task, self.split(task)[split], protocol)
-        ]
-        cost = self.setup.cost(self.setup.tasks[0], changes_of(tried), asked)
+        asked = self.asked(self.setup.tasks, split, protocol, tried)
+        cost = cost_of_sets(self.setup, asked, tried)
         return cost if self.method == "engine" else cost.by_brute_force()
 
     def chance(self, task: str, protocol: str) -> float:
@@ -189,19 +187,23 @@ class Removal:
             HELD_OUT: tuple(item for i, item in enumerate(task.items) if i in out),
         }
 
-    def asked(self, task: Task, items: Sequence[Item], protocol: str) -> list[TaskRequest]:
-        """What is put to the model for some items."""
-        return [r for item in items for r in self.setup.requests(task, item, protocol)]
+    def asked(
+        self, tasks: Sequence[Task], split: str, protocol: str, tried: Sequence[Layers]
+    ) -> list[Asked]:
+        """A split's items, as they are asked without some sets of layers."""
+        return [
+            asked_of(self.setup, task, self.split(task)[split], protocol, tried) for task in tasks
+        ]
 
     def write_requests(self, folder: Path) -> None:
         """Write exactly what was put to the model, one line per request."""
-        every = (
-            request
+        every = [
+            asked_of(self.setup, task, task.items, protocol, [()])
             for task in self.setup.tasks
             for protocol in self.setup.protocols
-            for request in self.asked(task, task.items, protocol)
-        )
-        write_requests(every, folder)
+        ]
+        blind = (r for each in every for one in each.blind for r in one.requests)
+        write_requests(chain((r for each in every for r in each.requests), blind), folder)
 
 
 @dataclass(frozen=True)
@@ -298,8 +300,8 @@ class Order:
         if chosen is not None:
             marked = table["layers"].map(lambda layers: tuple(layers) in chosen)
         else:
-            intact_rows = first.loc[first["step"] == 0]
-            known = table if table is first else pd.concat([intact_rows, table], ignore_index=True)
+            baselines = first.loc[first["step"] == 0]
+            known = table if table is first else pd.concat([baselines, table], ignore_index=True)
             marked = table["intervention"] == best_candidate(
                 candidates_table(known, self.job.chance)
             )
@@ -321,14 +323,14 @@ class Order:
         """
         fresh = [layers for layers in tried if not self._knows(split, layers, tasks)]
         if fresh and not parts.has_part(f"removal {name}", f"removal work {name}"):
-            table, spent = self._measure(tasks, split, fresh)
+            table, work = self._measure(tasks, split, fresh)
             if len(fresh) < len(tried):
                 cost = self.job.cost(self.protocol, split, fresh)
-            work = {**_work(tasks, split, spent), "protocol": self.protocol, **more}
-            parts.write_part(f"removal work {name}", pd.DataFrame([work | planned(cost)]))
+            work = {**work, "protocol": self.protocol, **more, **planned(cost)}
+            parts.write_part(f"removal work {name}", pd.DataFrame([work]))
             parts.write_part(f"removal {name}", table)
         if fresh:
-            made = conform("removal", parts.read_part(f"removal {name}"))
+            made = _as_now(parts.read_part(f"removal {name}"))
             of_row = made["layers"].map(frozenset)
             for layers in map(frozenset, fresh):
                 self.known[split, layers] = made.loc[of_row == layers]
@@ -363,38 +365,16 @@ class Order:
 
     def _measure(
         self, tasks: Sequence[Task], split: str, tried: Sequence[Layers]
-    ) -> tuple[pd.DataFrame, SweepStats]:
+    ) -> tuple[pd.DataFrame, dict[str, Any]]:
         """Ask all tasks' items of a split with each set of layers left out, in one sweep."""
-        job, asked = self.job, []
-        for task in tasks:
-            items = job.split(task)[split]
-            asked.append((task, items, job.asked(task, items, self.protocol)))
-        changes = changes_of(tried)
-        put = [one.request for _, _, requests in asked for one in requests]
-        swept = job.setup.sweep(changes, put, job.method)
-        layers_of = {change.id: list(layers) for change, layers in zip(changes, tried, strict=True)}
-        rows, start = [], 0
-        for task, items, requests in asked:
-            stop = start + len(requests)
-            mine = replace(swept, outcomes=[found[start:stop] for found in swept.outcomes])
-            for row in record_rows(task, items, requests, changes, mine):
-                layers = layers_of[row["intervention"]]
-                more = {"by": self.by, "step": len(layers), "layers": layers, "split": split}
-                rows.append({name: row[name] for name in _KEPT} | more | {"chosen": False})
-            start = stop
-        return frame("removal", rows), swept.stats
+        job = self.job
+        asked = job.asked(tasks, split, self.protocol, tried)
+        found, work = measured(job.setup, asked, tried, job.method)
+        same = {"by": self.by, "split": split, "chosen": False}
+        return frame("removal", [row | same for row in found]), {**work, "items": split}
 
 
-def changes_of(tried: Sequence[Layers]) -> list[Intervention]:
-    """An intervention for each set of layers to leave out."""
-    return [skip_layers(layers) if layers else intact() for layers in tried]
-
-
-_KEPT = (
-    "intervention", "task", "capability", "item", "protocol", "correct", "gold_logprob",
-)  # fmt: skip
-
-
-def _work(tasks: Sequence[Task], split: str, cost: SweepStats) -> dict[str, Any]:
-    names = ", ".join(task.name for task in tasks)
-    return {**work_entry("layer removal", names, cost), "items": split}
+def _as_now(part: pd.DataFrame) -> pd.DataFrame:
+    """A piece, also one that an earlier version made before the run was interrupted."""
+    table = with_later_columns("removal", pa.Table.from_pandas(part, preserve_index=False))
+    return conform("removal", table.to_pandas())

@@ -47,7 +47,8 @@ def removals(run: RunTables) -> list[FigureSpec]:
         f"Accuracy under {first['protocol']} as layers are removed {way}; what each step removed "
         f"stands along the upper edge ({', '.join(counts)}). The choice was made on the selection "
         "items, so their line is too good; held-out items were not seen by the search. Dotted: the "
-        "intact model. Dashed: chance. Bands: paired bootstrap 95 % interval of the loss."
+        "intact model. Dashed: floor, the accuracy without any layer (stated chance where it was "
+        "not measured). Bands: paired bootstrap 95 % interval of the loss."
     )
     alt = "Line charts of accuracy against the number of layers removed, one chart per task."
     return [FigureSpec("removal", partial(removal_curve, removal), caption, alt)]
@@ -61,8 +62,9 @@ def _orders(run: RunTables) -> list[FigureSpec]:
     if removal_curves is None:
         return []
     caption = (
-        "What is left of the accuracy above chance as layers are removed in different orders, by "
-        "capability and protocol: 100 % is the intact model, 0 % chance; mean over the "
+        "What is left of the accuracy above the floor as layers are removed in different orders, "
+        "by capability and protocol: 100 % is the intact model, 0 % the floor (the accuracy "
+        "without any layer; stated chance where it was not measured); mean over the "
         f"capability's tasks with signal (n = {spread(removal_curves['n_items'])} held-out "
         "items, which no order was made from). Bands: paired bootstrap 95 % interval. Filled: "
         "significant loss after Holm's correction over the steps (exact McNemar test, p < 0.05)."

@@ -38,7 +38,8 @@ class RemovalResult(Result):
     tables: ClassVar[tuple[str, ...]] = ("removal",)
     title: ClassVar[str] = "Removal of layers: in which order, and what is left"
     if_empty: ClassVar[str] = (
-        "No order is concluded: the intact model is not above chance on the items to select by."
+        "No order is concluded: on the items to select by, the intact model is not better than "
+        "blind."
     )
 
     removal: pd.DataFrame
@@ -79,7 +80,7 @@ class RemovalResult(Result):
 
     @computed_once
     def signal(self) -> pd.DataFrame:
-        """Is the intact model above chance on the items to select by? As ``signal.parquet``."""
+        """As ``signal.parquet``: is the intact model better than blind, on items to select by?"""
         split = SELECTION
         return signal_table(self.removal, self.facts.chance, split)
 

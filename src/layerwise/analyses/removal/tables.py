@@ -5,7 +5,7 @@ Only tables are read here; what is tried is the business of ``job``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,31 +29,38 @@ _SAME_SHARE, _SAME_NATS = 1e-9, 1e-4
 
 
 def signal_table(removal: pd.DataFrame, chance: Chance, split: str) -> pd.DataFrame:
-    """``signal.parquet`` of one split's items: is the intact model above chance?"""
-    return _effects.signal_table(_as_records(_intact(removal, split)), chance)
+    """``signal.parquet`` of one split's items: is the intact model better than blind?"""
+    return _effects.signal_table(_as_records(_baselines(removal, split)), chance)
 
 
 def tasks_that_count(removal: pd.DataFrame, chance: Chance) -> list[str]:
-    """The tasks on whose selection items the intact model is above chance."""
-    return [
-        str(task)
-        for task, rows in _intact(removal, SELECTION).groupby("task")
-        if any(
-            stats.above_chance(group["correct"].to_numpy(dtype=bool), chance(str(task), str(of)))
-            for of, group in rows.groupby("protocol")
-        )
-    ]
+    """The tasks with signal on the selection items, corrected over those of a protocol.
+
+    The tests of other protocols are not waited for, because layers are chosen by these tasks
+    before the items of the next protocol are asked.
+    """
+    found: set[str] = set()
+    for _, asked in _baselines(removal, SELECTION).groupby("protocol"):
+        have = signals(list(_cells(asked)), chance)
+        found |= {task for (task, _), signal in have.items() if signal}
+    return sorted(found)
 
 
-def _intact(removal: pd.DataFrame, split: str) -> pd.DataFrame:
-    intact = removal.loc[(removal["split"] == split) & (removal["step"] == 0)]
-    return intact.drop_duplicates(["task", "protocol", "item"])  # every order has it
+def _baselines(removal: pd.DataFrame, split: str) -> pd.DataFrame:
+    """The intact model on a split's items, and what it is measured by."""
+    found = removal.loc[(removal["split"] == split) & (removal["step"] == 0)]
+    # every order has them
+    return found.drop_duplicates(["task", "protocol", "item", "intervention"])
+
+
+def _cells(table: pd.DataFrame) -> Iterator[_effects.Cell]:
+    return _effects.cells(_as_records(table))
 
 
 def candidates_table(removal: pd.DataFrame, chance: Chance) -> pd.DataFrame:
     """``removal_candidates.parquet``: what each candidate loses on the selection items.
 
-    Tasks weigh the same, whatever their chance level and number of items.
+    Tasks weigh the same, whatever their floor and number of items.
     """
     parts = [_candidates(order, chance) for order in _orders(removal)]
     return pd.concat(parts, ignore_index=True)
@@ -65,7 +72,12 @@ def _orders(removal: pd.DataFrame) -> list[pd.DataFrame]:
 
 def _candidates(removal: pd.DataFrame, chance: Chance) -> pd.DataFrame:
     counted = removal["task"].isin(tasks_that_count(removal, chance))
-    mine = removal.loc[counted & (removal["split"] == SELECTION)]
+    asked = removal["kind"].isin((_effects.INTACT, "skip")) & (removal["split"] == SELECTION)
+    mine = removal.loc[counted & asked]
+    floors = {
+        cell.task: float(cell.floor(chance(cell.task, cell.protocol)).mean())
+        for cell in _cells(_baselines(removal, SELECTION))
+    }
     means = mine.groupby(["task", "intervention"], sort=False, as_index=False).agg(
         step=("step", "first"),
         protocol=("protocol", "first"),
@@ -75,10 +87,7 @@ def _candidates(removal: pd.DataFrame, chance: Chance) -> pd.DataFrame:
     )
     if means.empty:
         return frame("removal_candidates", [])
-    parts = [
-        _lost(group, chance(str(task), str(group["protocol"].iloc[0])))
-        for task, group in means.groupby("task", sort=False)
-    ]
+    parts = [_lost(group, floors[str(task)]) for task, group in means.groupby("task", sort=False)]
     lost = pd.concat(parts, ignore_index=True)
     table = lost.groupby(["step", "intervention"], sort=False, as_index=False).agg(
         protocol=("protocol", "first"),
@@ -91,19 +100,19 @@ def _candidates(removal: pd.DataFrame, chance: Chance) -> pd.DataFrame:
     return conform("removal_candidates", table.merge(named, on="intervention"))
 
 
-def _lost(means: pd.DataFrame, chance: float) -> pd.DataFrame:
+def _lost(means: pd.DataFrame, floor: float) -> pd.DataFrame:
     """What each candidate loses on one task, from the means of the intact model and of each."""
     intact = means.loc[means["step"] == 0].iloc[0]
     changed = means.loc[means["step"] > 0]
     acc = changed["acc"].to_numpy(dtype=float)
-    share = stats.shares(np.array([float(intact["acc"])]), acc, chance)
+    share = stats.shares(np.array([float(intact["acc"])]), acc, floor)
     return changed.assign(share_lost=share, nats=float(intact["gold"]) - changed["gold"])
 
 
 def best_candidate(candidates: pd.DataFrame) -> str:
     """The intervention that loses least among the candidates of a step.
 
-    First the share of the above-chance accuracy counts; where that is equal, the nats of gold
+    First the share of the above-floor accuracy counts; where that is equal, the nats of gold
     log-probability, to 1e-4; then the deepest layers go first.
 
     Args:
@@ -126,10 +135,11 @@ def steps_table(removal: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFram
         chance: (task, protocol) -> accuracy by guessing.
         seed: seed of the bootstrap.
     """
+    baselines = {split: _baselines(removal, split) for split in (SELECTION, HELD_OUT)}
     parts = [
-        _steps(used.loc[used["split"] == split], chance, seed, split)
+        _steps(used.loc[used["split"] == split], baselines[split], chance, seed)
         for used in (_chosen(order, chance) for order in _orders(removal))
-        for split in (SELECTION, HELD_OUT)
+        for split in baselines
     ]
     whole = pd.concat(parts, ignore_index=True)
     held = whole["split"].eq(HELD_OUT) & whole["signal"].eq(True)
@@ -138,26 +148,27 @@ def steps_table(removal: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFram
 
 
 def _chosen(order: pd.DataFrame, chance: Chance) -> pd.DataFrame:
-    """The intact model and what each step chose, of the tasks that count."""
-    counted = order["task"].isin(tasks_that_count(order, chance))
-    return order.loc[counted & (order["chosen"] | (order["step"] == 0))]
+    """What each step chose, of the tasks that count."""
+    return order.loc[order["chosen"] & order["task"].isin(tasks_that_count(order, chance))]
 
 
 def curves_table(removal: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFrame:
     """``removal_curves.parquet``: what each step loses of a capability, on held-out items.
 
-    Of several tasks it is the mean of the shares of the above-chance accuracy, each with the same
-    weight, for accuracies with other chance levels cannot be averaged; the test pools their items.
-    Tasks without signal on the held-out items do not count.
+    Of several tasks it is the mean of the shares of the above-floor accuracy, each with the same
+    weight, for accuracies with other floors cannot be averaged; the test pools their items.
+    Tasks without signal on the held-out items, after correction over all tasks and protocols that
+    were asked there, do not count.
     """
     rows: list[dict[str, Any]] = []
+    baselines = _baselines(removal, HELD_OUT)
+    signal = signals(list(_cells(baselines)), chance)
     for order in _orders(removal):
         used = _chosen(order, chance)
         held = used.loc[used["split"] == HELD_OUT]
         named = _once(held).set_index("step")
-        found = [c for c in _effects.cells(_as_records(held)) if len(c.interventions)]
-        signal = signals(found, chance)
-        told = [c for c in found if signal[c.task, c.protocol]]
+        found = _cells(pd.concat([baselines, held], ignore_index=True))
+        told = [c for c in found if len(c.interventions) and signal[c.task, c.protocol]]
         for capability in dict.fromkeys(cell.capability for cell in told):
             cells = [cell for cell in told if cell.capability == capability]
             for row in _curve(cells, chance, seed):
@@ -173,10 +184,11 @@ def _curve(cells: list[_effects.Cell], chance: Chance, seed: int) -> list[dict[s
     """The steps of one capability under one protocol."""
     draws, lost, gained = [], 0, 0
     for cell in cells:
-        n, right = len(cell.intact), np.column_stack([cell.intact, cell.correct])
+        n, floor = len(cell.intact), cell.floor(chance(cell.task, cell.protocol))
+        right = np.column_stack([cell.intact, floor, cell.correct])
         drawn = stats.resample_indices(n, _effects.N_RESAMPLES, stats.generator(seed, cell.task))
         means = stats.resampled_means(right, np.concatenate([np.arange(n)[None], drawn]))
-        draws.append(stats.shares(means[:, :1], means[:, 1:], chance(cell.task, cell.protocol)))
+        draws.append(stats.shares(means[:, :1], means[:, 2:], means[:, 1:2]))
         lost = lost + (cell.intact[:, None] & ~cell.correct).sum(axis=0)
         gained = gained + (~cell.intact[:, None] & cell.correct).sum(axis=0)
     share = np.mean(draws, axis=0)
@@ -205,12 +217,14 @@ def _curve(cells: list[_effects.Cell], chance: Chance, seed: int) -> list[dict[s
     ]
 
 
-def _steps(used: pd.DataFrame, chance: Chance, seed: int, split: str) -> pd.DataFrame:
-    if not np.any(used["chosen"]):
+def _steps(used: pd.DataFrame, baselines: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFrame:
+    """The effects of one order's steps; signal is corrected over all that was asked."""
+    if used.empty:
         return frame("removal_steps", [])
-    named = _once(used).reindex(columns=["intervention", "by", "step"])
-    effects = _effects.effects_table(_as_records(used), chance, seed)
-    table = effects.merge(named, on="intervention").assign(split=split)
+    named = _once(used).reindex(columns=["intervention", "by", "step", "split"])
+    asked = pd.concat([baselines, used], ignore_index=True)
+    effects = _effects.effects_table(_as_records(asked), chance, seed)
+    table = effects.merge(named, on="intervention")
     return conform("removal_steps", table.sort_values(["task", "step"], ignore_index=True))
 
 
@@ -233,4 +247,4 @@ def _once(table: pd.DataFrame) -> pd.DataFrame:
 
 def _as_records(table: pd.DataFrame) -> pd.DataFrame:
     """The rows as ablation records: whole layers skipped, by the number of them."""
-    return table.assign(kind="skip", site="layer", layer=table["step"])
+    return table.assign(site="layer", layer=table["step"])

@@ -13,12 +13,18 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from layerwise.presentation.grid import legend_below, set_title
-from layerwise.presentation.panels import by_protocol, finish_panels, protocol_handles, task_panels
-from layerwise.presentation.rows import layers_of, numbers, rows
+from layerwise.presentation.panels import (
+    by_protocol,
+    finish_panels,
+    floor_of,
+    protocol_handles,
+    task_panels,
+)
+from layerwise.presentation.rows import layers_of, numbers, records, rows
 from layerwise.presentation.style import FULL_WIDTH, protocol_look, styled
 from layerwise.presentation.wording import LAYER_MAIN, doing
 
-_INTACT, _CHANCE = (0, (1, 1.2)), (0, (6, 2))
+_INTACT, _FLOOR = (0, (1, 1.2)), (0, (6, 2))
 
 
 @styled
@@ -27,19 +33,24 @@ def accuracy_by_layer(
     kind: str = LAYER_MAIN[0],
     site: str = LAYER_MAIN[1],
     width: float = FULL_WIDTH,
+    *,
+    signal: pd.DataFrame | None = None,
 ) -> Figure:
-    """Accuracy with each layer intervened on, against the intact model and chance.
+    """Accuracy with each layer intervened on, against the intact model and the measured floor.
 
     Args:
         effects: the table ``effects.parquet``.
         kind: the kind of intervention shown.
         site: its site.
         width: the widest the figure may be, inches.
+        signal: the table ``signal.parquet``, if accuracies under other questions are to be shown.
 
     Returns:
         A panel per task. Bands are the paired bootstrap intervals of the effect, drawn about
-        the accuracy; dotted lines are the intact model's accuracy, dashed ones chance.
-        Protocols without signal are drawn pale and without a band.
+        the accuracy; dotted lines are the intact model's accuracy, dashed ones that without any
+        layer, in the protocol's colour (stated chance where it was not measured). Arrowheads at
+        the right edge are the accuracy when asked other items' questions. Protocols without
+        signal are drawn pale and without a band.
     """
     shown = rows(effects, kind=kind, site=site)
     figure, panels = task_panels(shown, width)
@@ -47,13 +58,14 @@ def accuracy_by_layer(
         mine = rows(shown, task=task)
         for protocol, line in by_protocol(mine):
             _draw(axes, protocol, line)
-        for chance in sorted(set(mine["chance"])):
-            axes.axhline(100 * chance, color="0.35", lw=0.9, ls=_CHANCE, gid="chance")
+            if signal is not None:
+                _draw_blind(axes, protocol, rows(signal, task=task, protocol=protocol))
     every = list(panels.values())
     every[0].set_ylim(-3, 103)
     finish_panels(figure, every, layers_of(shown), "accuracy (%)")
     set_title(figure, f"Accuracy after {doing(kind, site, 'one layer')}")
-    legend_below(figure, [*protocol_handles(shown), *_notes()])
+    blind = signal is not None and bool(rows(signal, task=list(panels))["blind"].notna().any())
+    legend_below(figure, [*protocol_handles(shown), *_notes(blind)])
     return figure
 
 
@@ -69,6 +81,17 @@ def _draw(axes: Axes, protocol: str, line: pd.DataFrame) -> None:
         axes.fill_between(x, low, high, color=seen.color, alpha=0.22, lw=0)
     intact = 100 * float(line["acc_intact"].iloc[0])
     axes.axhline(intact, lw=0.9, ls=_INTACT, color=seen.color, alpha=alpha, gid="intact")
+    axes.axhline(floor_of(line), lw=0.8, ls=_FLOOR, color=seen.color, alpha=alpha, gid="floor")
+
+
+def _draw_blind(axes: Axes, protocol: str, signal: pd.DataFrame) -> None:
+    """The accuracy under other questions, outside the axis so that it covers no line."""
+    for row in records(signal):
+        axes.plot(
+            [1.0], [100 * row["blind"]], transform=axes.get_yaxis_transform(), marker="<", ms=3.2,
+            ls="", color=protocol_look(protocol).color, alpha=1.0 if row["signal"] else 0.35,
+            clip_on=False, gid=f"blind {protocol}",
+        )  # fmt: skip
 
 
 def _band(line: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -79,9 +102,11 @@ def _band(line: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return (intact - most).clip(0, 100), (intact - least).clip(0, 100)
 
 
-def _notes() -> list[Line2D | Patch]:
+def _notes(blind: bool) -> list[Line2D | Patch]:
+    arrow = Line2D([], [], color="0.35", marker="<", ms=3.2, ls="", label="other questions")
     return [
         Line2D([], [], color="0.35", lw=0.9, ls=_INTACT, label="intact model"),
-        Line2D([], [], color="0.35", lw=0.9, ls=_CHANCE, label="chance"),
+        Line2D([], [], color="0.35", lw=0.9, ls=_FLOOR, label="floor"),
+        *([arrow] if blind else []),
         Patch(facecolor="0.6", alpha=0.35, label="95 % interval of the effect"),
     ]

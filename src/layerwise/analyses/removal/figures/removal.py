@@ -16,13 +16,13 @@ from layerwise.analyses.removal.tables import BLOCKS, HELD_OUT, SELECTION, remov
 from layerwise.presentation.grid import abreast, layer_ticks, legend_below, panel_grid, set_title
 from layerwise.presentation.lettering import FONT, characters, label
 from layerwise.presentation.naming import name_layer
-from layerwise.presentation.panels import tasks_in_order
+from layerwise.presentation.panels import floor_of, tasks_in_order
 from layerwise.presentation.rows import numbers, records, rows
 from layerwise.presentation.style import FULL_WIDTH, look, styled
 
 _LOOKS = {HELD_OUT: look(0), SELECTION: look(1)}
 _WORDS = {HELD_OUT: "held-out items", SELECTION: "items selected by (optimistic)"}
-_INTACT, _CHANCE = (0, (1, 1.2)), (0, (6, 2))
+_INTACT, _FLOOR = (0, (1, 1.2)), (0, (6, 2))
 # What an upright label of a step takes along the axis, and the rest of a panel, in inches.
 _LABEL, _MARGIN = 0.135, 0.75
 
@@ -38,7 +38,8 @@ def removal_curve(steps: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
     Returns:
         A panel per task, with what each step removed along its upper edge. Bands are the paired
         bootstrap intervals of the loss, drawn about the accuracy; dotted lines are the intact
-        model's accuracy, dashed ones chance. Without signal a line is pale and has no band.
+        model's accuracy, dashed ones the floor: that without any layer, or stated chance where it
+        was not measured. Without signal a line is pale and has no band.
     """
     tasks, last = tasks_in_order(steps), int(numbers(steps, "step").max())
     needed = min(width, max(2.2, _LABEL * last + _MARGIN))
@@ -53,8 +54,6 @@ def removal_curve(steps: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
             line = rows(mine, split=split).sort_values(by="step")
             if len(line):
                 _draw(axes, split, line)
-        axes.axhline(100 * float(mine["chance"].iloc[0]), color="0.35", lw=0.9, ls=_CHANCE,
-                     gid="chance")  # fmt: skip
         _name_steps(axes, mine, room)
         axes.set_title(_heading(mine, room), loc="left", pad=3)
     for axes in panels[:: abreast(panels)]:
@@ -80,6 +79,7 @@ def _draw(axes: Axes, split: str, line: pd.DataFrame) -> None:
         alpha=alpha, gid=f"accuracy {split}",
     )  # fmt: skip
     axes.axhline(intact, lw=0.9, ls=_INTACT, color=seen.color, alpha=alpha, gid="intact")
+    axes.axhline(floor_of(line), lw=0.8, ls=_FLOOR, color=seen.color, alpha=alpha, gid="floor")
     if signal:
         low, high = (
             np.concatenate([[intact], (intact - 100 * numbers(line, name)).clip(0, 100)])
@@ -125,6 +125,6 @@ def _handles(steps: pd.DataFrame) -> list[Line2D | Patch]:
     return [
         *handles,
         Line2D([], [], color="0.35", lw=0.9, ls=_INTACT, label="intact model"),
-        Line2D([], [], color="0.35", lw=0.9, ls=_CHANCE, label="chance"),
+        Line2D([], [], color="0.35", lw=0.9, ls=_FLOOR, label="floor"),
         Patch(facecolor="0.6", alpha=0.35, label="95 % interval of the loss"),
     ]

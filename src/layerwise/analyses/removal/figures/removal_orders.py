@@ -32,7 +32,7 @@ _WIDE = 1.5
 
 @styled
 def removal_orders(curves: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
-    """The share of the above-chance accuracy that is left, on held-out items.
+    """The share of the above-floor accuracy that is left, on held-out items.
 
     Args:
         curves: the table ``removal_curves.parquet``.
@@ -40,7 +40,7 @@ def removal_orders(curves: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
 
     Returns:
         A row of panels per capability, a column per protocol. 100 % is the intact model, 0 %
-        chance. Bands are paired bootstrap intervals; filled markers significant losses.
+        the floor. Bands are paired bootstrap intervals; filled markers significant losses.
     """
     capabilities = in_order(curves["capability"], CAPABILITY_ORDER)
     protocols = in_order(curves["protocol"], PROTOCOL_ORDER)
@@ -59,7 +59,7 @@ def removal_orders(curves: pd.DataFrame, width: float = FULL_WIDTH) -> Figure:
             count = [f"n = {mine['n_items'].iloc[0]}"] if len(mine) else []
             names = [label(capability, 12), label(protocol, 14), *count]
             axes.set_title(between.join(names), loc="left", pad=3)
-        line[0].set_ylabel("accuracy above\nchance left (%)")
+        line[0].set_ylabel("accuracy above\nfloor left (%)")
     last = int(numbers(curves, "step").max())
     grid[0, 0].set_xticks(layer_ticks(range(last + 1), room, 0.24))
     grid[0, 0].set_xlim(-0.4, last + 0.4)
@@ -101,5 +101,5 @@ def _handles(names: list[str]) -> list[Line2D]:
         line.set(ms=3, mfc="white", lw=0.9, label=NAMES[by])
         handles.append(line)
     sure = Line2D([], [], ls="", marker="o", color="0.35", ms=3, label="filled: significant loss")
-    chance = Line2D([], [], color="0.35", lw=0.8, ls=(0, (6, 2)), label="chance")
-    return [*handles, sure, chance]
+    floor = Line2D([], [], color="0.35", lw=0.8, ls=(0, (6, 2)), label="floor")
+    return [*handles, sure, floor]
