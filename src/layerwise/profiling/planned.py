@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from layerwise.analyses.ablation.planned import power_note
 from layerwise.analyses.extra import ProfileStart
 from layerwise.analyses.planned import Planned, PlannedJob, PlannedJobs, PlanOptions
-from layerwise.runs.setup import Setup
+from layerwise.runs.setup import Setup, check_layers
 
 from .api import Jobs
 from .extras import EXTRAS, planned_jobs, wanted_extras
@@ -24,7 +25,10 @@ def _jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
     more = planned_jobs(extras, ProfileStart(setup, main.lens.setup, options.pairs))
     left_out = [name for name in extras if not EXTRAS[name].planned]
     told = f"Not in this plan, and not in its time: {', '.join(left_out)}."
-    return PlannedJobs(by_name | more, (AT_MOST, told) if left_out else (AT_MOST,))
+    notes = (AT_MOST, told) if left_out else (AT_MOST,)
+    return PlannedJobs(
+        by_name | more, (*notes, power_note(setup, len(check_layers(None, setup.model))))
+    )
 
 
 PLANNED = Planned("profile", _jobs, options=("exhaustive", "also"))

@@ -13,6 +13,7 @@ import pandas as pd
 from layerwise.presentation.finding import Finding, source, spaced, weight
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.over_run import count_that_hold, together, which_hold
+from layerwise.presentation.power import could_be_found
 from layerwise.presentation.rows import layers_of, numbers, records, rows
 from layerwise.presentation.wording import (
     CAPABILITY_ORDER,
@@ -26,6 +27,7 @@ from layerwise.presentation.wording import (
     p_value,
     spread,
 )
+from layerwise.stats.power import GAINED
 from layerwise.storage.run_tables import RunTables
 
 from .lookup import ablations, effects_of, effects_of_layers
@@ -120,6 +122,23 @@ def _gain(ranked: pd.DataFrame, every: pd.DataFrame) -> Finding:
     return Finding(sentence, size, GAIN, source("effects", cell, layer=int(row["layer"])))
 
 
+def what_could_be_seen(mine: pd.DataFrame) -> str:
+    """How large a loss of a single layer the items of a table would have shown, in words.
+
+    Args:
+        mine: effects of single layers; of tasks of different sizes, those with fewest items count.
+    """
+    n = int(numbers(mine, "n_items").min())
+    counts = numbers(mine, "n_gained") / numbers(mine, "n_items")
+    gained = min(float(counts.mean()) if np.isfinite(counts).all() else GAINED, 0.45)
+    n_layers = len(layers_of(mine))
+    found = could_be_found(n, n_layers, round(gained, 3))
+    return (
+        f"with {counted(n, 'item')} {found} (Holm's correction over {counted(n_layers, 'layer')}, "
+        f"{number(100 * gained, 1)} % of the answers gained for nothing, as here)"
+    )
+
+
 def _where(row: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: str(row[name]) for name in (*names, "kind", "site")}
 
@@ -132,7 +151,8 @@ def _none(mine: pd.DataFrame, capability: str, every: pd.DataFrame) -> Finding:
     sentence = (
         f"{capitalised(capability)}: no critical layer is established; {action} has a significant "
         f"loss after Holm's correction in none of the {cells} task-protocol pairs with signal "
-        f"(n = {spread(mine['n_items'])}; largest loss {_worst(worst)}, {together(every)})."
+        f"(n = {spread(mine['n_items'])}; largest loss {_worst(worst)}, {together(every)}); "
+        f"{what_could_be_seen(mine)}."
     )
     where = _where(first, "capability")
     return Finding(

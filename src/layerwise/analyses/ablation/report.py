@@ -24,6 +24,7 @@ from layerwise.presentation.wording import (
 )
 from layerwise.storage.run_tables import RunTables
 
+from .findings_layers import what_could_be_seen
 from .lookup import (
     ablations,
     effects_of,
@@ -194,6 +195,18 @@ def comparisons(run: RunTables) -> list[FigureSpec]:
     return found
 
 
+def _power_words(run: RunTables) -> str:
+    """How large a loss could have been found, by protocol."""
+    told = []
+    for kind, site in ablations(run)[:1]:
+        effects = effects_of(run, kind, site, signal=True)
+        told = [
+            f"Under {protocol}, {what_could_be_seen(rows(effects, protocol=protocol))}."
+            for protocol in in_order(effects["protocol"], PROTOCOL_ORDER)
+        ]
+    return " ".join(told)
+
+
 def sections(run: RunTables) -> list[Section]:
     """Role maps first, the numbers and what has no signal last."""
     numbers = (*effects_tables(run), *signal_table(run, True))
@@ -205,6 +218,6 @@ def sections(run: RunTables) -> list[Section]:
                 tuple(head_effects_tables(run))),
         Section("sets", "Ablation of blocks and sets", 14, _SET_WORDS, tuple(set_effects(run))),
         Section("protocols", "Protocol comparison", 20, _PROTOCOL_WORDS, tuple(comparisons(run))),
-        Section("effects", "Effects in numbers", 90, "", (), numbers),
+        Section("effects", "Effects in numbers", 90, _power_words(run), (), numbers),
         Section("silent", "No signal", 95, _SILENT_WORDS, (), silent),
     ]  # fmt: skip
