@@ -54,6 +54,27 @@ def cumulative(lost: list[float], n: int = 20) -> ItemCurves:
     return ItemCurves(values, np.ones(n), np.zeros((2, len(lost) + 1)))
 
 
+@pytest.mark.parametrize("size", [1e-7, 1e-6, 1e-5])
+def test_depths_that_agree_to_rounding_are_not_told_apart(size):
+    """A model that computes the same each time: what two methods find differs by rounding."""
+    rng, axis = np.random.default_rng(0), Axis(8, 0.0, 7.0)
+    steps = np.concatenate([np.zeros(4), np.ones(5)])
+
+    def found() -> list[ItemCurves]:
+        values = steps + size * (rng.normal(0, 0.01, (24, 9)) + rng.normal(0, 1.0, 9))
+        return [ItemCurves(values, np.ones(24), np.zeros((2, 9)))]
+
+    for measure in (HALF, CENTRE):
+        one, other = found(), found()
+        assert same_depth_p_value(one, other, (axis, axis), paired=True, measure=measure) == 1.0
+        low, high, p = depth_difference(one, other, (axis, axis), paired=True, measure=measure)
+        assert p == 1.0
+        assert -0.01 < low <= 0 <= high < 0.01
+    one_later = np.tile(np.concatenate([[0.0], steps[:-1]]), (24, 1))
+    later = [ItemCurves(one_later, np.ones(24), np.zeros((2, 9)))]
+    assert same_depth_p_value(found(), later, (axis, axis), paired=True) < 1e-6
+
+
 # --- against outside values -----------------------------------------------------------------
 
 

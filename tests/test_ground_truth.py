@@ -263,8 +263,7 @@ def test_methods_differ_by_what_was_planted_and_groups_lose_it(layout, seed):
         few = "activation patching" in (row.first, row.second)
         assert row.n_items == (3 if few else 24)
         assert row.p < 0.05 or few or apart == 0
-        # depths that agree to rounding differ by nothing, and so surely that p says nothing
-        assert not row.significant or row.estimate != 0
+        assert row.p > 0.05 or row.estimate != 0
     reads = found.method_agreement.query("first == 'direct attribution' and second == 'logit lens'")
     assert reads.query("measure == 'rank correlation'")["estimate"].gt(0.5).all()
     # what is lost under generation is lost wholly, so the layers can be counted

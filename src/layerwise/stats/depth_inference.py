@@ -27,6 +27,9 @@ SMALLEST_DEPTH = 1.0
 # Places per layer at which contrasts are computed, besides those where they are 0.
 _PLACES = 8
 _SURE = 8.0
+# Of the whole effect: what is nothing in one curve, and what two curves may differ by that were
+# computed in other ways, for engines and float32 agree to less.
+_NOTHING, _ROUNDING = 1e-9, 1e-4
 Draws = Float[np.ndarray, " places"]
 
 
@@ -235,7 +238,7 @@ def _both(
     start, end = max(d[0] for d in own), min(d[-1] for d in own)
     depths = depths[(depths >= start - 1e-9) & (depths <= end + 1e-9)]
     one, other = (
-        _contrast(group, measure, axis.places(depths))
+        _contrast(group, measure, axis.places(depths), _ROUNDING)
         for axis, group in zip(axes, groups, strict=True)
     )
     return one, other, depths
@@ -293,12 +296,14 @@ def _places(group: Sequence[ItemCurves], measure: str) -> Draws:
     return np.unique(np.concatenate([grid, zeros]))
 
 
-def _contrast(group: Sequence[ItemCurves], measure: str, places: Draws) -> _Contrast:
+def _contrast(
+    group: Sequence[ItemCurves], measure: str, places: Draws, rounding: float = _NOTHING
+) -> _Contrast:
     """The mean contrast over tasks, as a t-statistic over items.
 
     Each task is divided by its scale, which is estimated too: the deviation of an item takes off
     what its scale explains of the task's departure from the mean of all tasks, as the null of the
-    mean says nothing of single tasks.
+    mean says nothing of single tasks. Means below the rounding are nothing, and no error is.
     """
     values = [_at(measure, task.values, places) for task in group]
     units = [float(task.scale.mean()) for task in group]
@@ -316,7 +321,8 @@ def _contrast(group: Sequence[ItemCurves], measure: str, places: Draws) -> _Cont
         freedom += error**2 / (n - 1)
     known = squared > 1e-24
     df = np.where(known, squared**2 / np.where(known, freedom, 1.0), 1.0)
-    away = np.where(np.abs(mean) < 1e-9, 0.0, mean)
+    away = np.where(np.abs(mean) < rounding, 0.0, mean)
+    squared = np.maximum(squared, np.where(known, rounding**2, 0.0))
     ratio = np.abs(away) / np.sqrt(np.where(known, squared, 1.0))
     z = np.where(known, -ndtri(stdtr(df, -ratio)), np.where(away == 0, 0.0, _SURE))
     return _Contrast(np.sign(away) * np.minimum(z, _SURE), np.sqrt(squared), tuple(parts))
