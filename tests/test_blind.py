@@ -20,6 +20,7 @@ class Cell(NamedTuple):
     blind: Blind | None = None
     no_layers: np.ndarray | None = None
     protocol: str = "continuation"
+    clusters: None = None
 
 
 def blind(right, asked) -> Blind:

@@ -116,7 +116,13 @@ def test_metrics_that_were_not_measured_are_absent():
 
 def test_directions_and_sites_with_and_without_heads_stand_beside_each_other():
     plain = head_rows().query("head == 0").assign(site="resid_pre", head=pd.NA)
-    both = pd.concat([head_rows(), head_rows("noising"), patching_frame(plain.to_dict("records"))])
+    both = pd.concat(
+        [
+            head_rows(),
+            head_rows("noising"),
+            patching_frame(plain.drop(columns="cluster").to_dict("records")),
+        ]
+    )
     summary = patching_summary(both, 0)
     counts = summary.groupby(["direction", "site"]).size().to_dict()
     assert counts == {
@@ -141,7 +147,9 @@ def test_tables_of_earlier_versions_are_of_denoising(tmp_path):
     table.drop(columns=later).to_parquet(tmp_path / "patching.parquet", index=False)
     found = PatchingResult.load(tmp_path).patching
     expected = table.assign(head=pd.NA, **dict.fromkeys(later[3:], np.nan))
-    pd.testing.assert_frame_equal(found, patching_frame(expected.to_dict("records")))
+    pd.testing.assert_frame_equal(
+        found, patching_frame(expected.drop(columns="cluster").to_dict("records"))
+    )
 
 
 def test_the_compact_table_names_heads():

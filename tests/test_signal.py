@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from layerwise import stats
+from layerwise.stats.clusters import Clusters
 from layerwise.stats.signal import above_chance_p_values, signals
 from tests.cases import data_sets, most_errors
 
@@ -18,6 +19,7 @@ class Asked(NamedTuple):
     intact: np.ndarray
     blind: None = None
     no_layers: None = None
+    clusters: Clusters | None = None
 
 
 def asked(right: list[int], n: int) -> list[Asked]:

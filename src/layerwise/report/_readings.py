@@ -26,6 +26,7 @@ from layerwise.presentation.wording import (
     interval,
     number,
 )
+from layerwise.stats.clusters import clusters_of
 from layerwise.storage.run_tables import RunTables
 
 Place = tuple[int, str, str]
@@ -135,8 +136,9 @@ def _gains(mine: pd.DataFrame, seed: int, task: str) -> Iterator[tuple[int, str]
     shown = mine.assign(probability=np.exp(numbers(mine, "logprob")))
     wide = shown.pivot_table(index="item", columns="layer", values="probability").sort_index(axis=1)
     gain = 100 * np.diff(wide.to_numpy(dtype=float), axis=1)
-    drawn = stats.resample_indices(len(gain), _RESAMPLES, stats.generator(seed, task))
-    low, high = stats.percentile_bounds(stats.resampled_means(gain, drawn), 0.95)
+    clusters = clusters_of(mine, wide.index)
+    drawn = stats.resample_indices(clusters.n, _RESAMPLES, stats.generator(seed, task))
+    low, high = stats.percentile_bounds(clusters.resampled_means(gain, drawn), 0.95)
     layers = [int(layer) for layer in wide.columns]
     for i, layer in enumerate(layers[1:]):
         if layer == layers[i] + 1:

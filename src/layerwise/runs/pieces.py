@@ -15,7 +15,7 @@ from layerwise.tasks import Task
 
 from .checkpoints import CheckpointStore, together
 from .progress import Meter
-from .records import planned
+from .records import planned, with_clusters
 
 Piece = tuple[Task, str]
 Made = tuple[dict[str, Any], dict[str, pd.DataFrame]]
@@ -58,4 +58,6 @@ def run_resumable(
         progress.done(cost.token_passes)
     work = together(parts, [f"{kinds[0]} work {name}" for name in names]).to_dict("records")
     tables = [together(parts, [f"{kind} {name}" for name in names]) for kind in kinds]
+    tasks = [task for task, _ in pieces]
+    tables = [with_clusters(table, tasks) if "item" in table else table for table in tables]
     return [{str(key): value for key, value in entry.items()} for entry in work], tables

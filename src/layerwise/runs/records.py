@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import pandas as pd
+
 from layerwise.sweep import Generate, Intervention, Sweep, SweepStats
 from layerwise.sweep.cost import Cost
 from layerwise.tasks import Task, TaskRequest, score
@@ -49,9 +51,23 @@ def record_rows(
                 "task": task.name,
                 "capability": task.capability,
                 "item": item_id,
+                "cluster": by_id[item_id].cluster,
                 "protocol": protocol,
                 **asdict(scored),
             }
+
+
+def with_clusters(table: pd.DataFrame, tasks: Iterable[Task]) -> pd.DataFrame:
+    """A table of items with what each asks for, in its column ``cluster``; null where apart.
+
+    Args:
+        table: rows that name a task and an item.
+        tasks: all of these tasks.
+    """
+    known = {(task.name, item.id): item.cluster for task in tasks for item in task.items}
+    asked = zip(table["task"], table["item"], strict=True)
+    labels = [known.get(key) for key in asked]
+    return table.assign(cluster=pd.Series(labels, index=table.index, dtype=object))
 
 
 def request_line(request: TaskRequest) -> dict[str, Any]:

@@ -10,6 +10,7 @@ Lehmann and Romano 2005, Testing Statistical Hypotheses, section 3.5).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from scipy.special import chdtrc, ndtr, ndtri, stdtr
 
 from layerwise.errors import UserError
 
+from .clusters import Clusters
 from .item_curves import ItemCurves
 
 HALF, CENTRE = "half-effect depth", "centre of mass"
@@ -94,7 +96,7 @@ class _Contrast(NamedTuple):
     Attributes:
         z: as standard normal values; negative where more lies behind a place than before it.
         error: standard errors.
-        parts: of each task, each item's deviation, so scaled that their products sum to
+        parts: of each task, each cluster's deviation, so scaled that their products sum to
             covariances of the contrasts.
     """
 
@@ -245,8 +247,8 @@ def _both(
 
 
 def _measured(group: Sequence[ItemCurves]) -> bool:
-    """Whether every task has items enough for a spread, and a unit."""
-    return all(len(task.values) > 1 and task.scale.mean() > 0 for task in group)
+    """Whether every task has clusters enough for a spread, and a unit."""
+    return all(task.grouped.n > 1 and task.scale.mean() > 0 for task in group)
 
 
 def mixture_p(squared: float) -> float:
@@ -311,14 +313,17 @@ def _contrast(
     mean = shares.mean(axis=0)
     parts, squared, freedom = [], np.zeros(len(places)), np.zeros(len(places))
     for task, value, unit, share in zip(group, values, units, shares, strict=True):
-        n = len(value)
+        items, n = len(value), task.grouped.n
         found = (value - (share - mean) * task.scale[:, None]) / unit
-        part = (found - found.mean(axis=0)) / np.sqrt(n * (n - 1)) / len(group)
+        # the variance of a mean over items from its clusters' sums; of single items, the usual
+        away = task.grouped.sums(found - found.mean(axis=0))
+        part = away / np.sqrt(items * items * (n - 1) / n) / len(group)
         seldom = np.abs(_at(measure, task.unseen, places)).max(axis=0) / unit / len(group)
         error = np.maximum((part**2).sum(axis=0), seldom**2 / n)
         parts.append(part)
         squared += error
         freedom += error**2 / (n - 1)
+    squared, freedom = _with_shared([task.grouped for task in group], parts, squared, freedom)
     known = squared > 1e-24
     df = np.where(known, squared**2 / np.where(known, freedom, 1.0), 1.0)
     away = np.where(np.abs(mean) < rounding, 0.0, mean)
@@ -326,6 +331,30 @@ def _contrast(
     ratio = np.abs(away) / np.sqrt(np.where(known, squared, 1.0))
     z = np.where(known, -ndtri(stdtr(df, -ratio)), np.where(away == 0, 0.0, _SURE))
     return _Contrast(np.sign(away) * np.minimum(z, _SURE), np.sqrt(squared), tuple(parts))
+
+
+def _with_shared(
+    grouped: Sequence[Clusters], parts: Sequence[np.ndarray], squared: Draws, freedom: Draws
+) -> tuple[Draws, Draws]:
+    """The squared error, and its square per degree of freedom, of tasks that share clusters.
+
+    Tasks that ask for the same thing are no independent samples: twice the products of their
+    deviations is added by cluster, where that is more, and there are no more degrees of freedom
+    than clusters.
+    """
+    rows, shared = [one.row_of_label for one in grouped], np.zeros(len(squared))
+    pairs = [
+        (part[[mine[label] for label in both]] * other[[theirs[label] for label in both]])
+        for (mine, part), (theirs, other) in combinations(zip(rows, parts, strict=True), 2)
+        if (both := sorted(mine.keys() & theirs.keys()))
+    ]
+    if not pairs:
+        return squared, freedom
+    shared = sum((2 * products.sum(axis=0) for products in pairs), start=shared)
+    total = squared + np.maximum(shared, 0.0)
+    most = max(Clusters.joined(grouped).n - len(grouped), 1)
+    ratio = total / np.where(squared > 0, squared, 1.0)
+    return total, np.maximum(freedom * ratio**2, total**2 / most)
 
 
 def _boundary(

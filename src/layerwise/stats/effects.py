@@ -16,6 +16,16 @@ from layerwise import stats
 from layerwise.errors import UserError
 from layerwise.storage.parquet import conform, frame
 
+from .clusters import (
+    Clusters,
+    clustered_interval,
+    clusters_of,
+    design_effects,
+    independent_items,
+    paired_p_values,
+    sample_and_resamples,
+    with_design_effect,
+)
 from .equivalence import no_loss_of_nats_p_values, no_loss_p_values
 from .over_run import effects_over_run, exact_difference_bounds, exact_where_no_width
 from .signal import Blind, have_signal, signal_p_values, signals
@@ -45,6 +55,7 @@ class Cell(NamedTuple):
         correct: whether the model was right under each intervention.
         nats: gold log-probability, intact minus intervened; nan where there is none.
         items: item ids, in the order of the rows.
+        clusters: which items ask for the same thing.
     """
 
     task: str
@@ -55,6 +66,7 @@ class Cell(NamedTuple):
     correct: Bool[np.ndarray, "items interventions"]
     nats: Float[np.ndarray, "items interventions"]
     items: tuple[str, ...]
+    clusters: Clusters
     blind: Blind | None = None
     no_layers: Bool[np.ndarray, " items"] | None = None
 
@@ -107,7 +119,8 @@ def _cell(whole: pd.DataFrame) -> Cell:
     nats = logprob[:, :1] - logprob[:, 1:]
     return Cell(
         task, capability, protocol, changed, right[:, 0], right[:, 1:], nats,
-        tuple(map(str, items)), _blind(whole, items), _without_layers(whole, items),
+        tuple(map(str, items)), clusters_of(group, items), _blind(whole, items),
+        _without_layers(whole, items),
     )  # fmt: skip
 
 
@@ -170,13 +183,14 @@ def signal_table(records: pd.DataFrame, chance: Chance) -> pd.DataFrame:
 
 
 def _signal_row(cell: Cell, chance: float) -> dict[str, Any]:
-    found = stats.exact_interval(int(cell.intact.sum()), len(cell.intact))
+    found = clustered_interval(cell.intact, cell.clusters)
     blind = np.nan if cell.blind is None else cell.blind.accuracy
     return {
         "task": cell.task,
         "capability": cell.capability,
         "protocol": cell.protocol,
         "n_items": len(cell.intact),
+        "n_clusters": cell.clusters.n,
         "chance": chance,
         "accuracy": found.estimate,
         "low": found.low,
@@ -209,21 +223,28 @@ def effects_table(records: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFr
 
 def _effects(cell: Cell, chance: float, signal: bool, seed: int) -> pd.DataFrame:
     lost, gained = discordant(cell.intact, cell.correct)
+    net = cell.intact[:, None].astype(int) - cell.correct
+    alone = [independent_items(each, cell.clusters) for each in (net > 0, net < 0)]
+    p_no_loss = no_loss_p_values(lost, gained, np.full(len(lost), len(cell.intact)))
     table = cell.interventions.assign(
         task=cell.task,
         capability=cell.capability,
         protocol=cell.protocol,
         n_items=len(cell.intact),
+        n_clusters=cell.clusters.n,
+        n_independent=np.minimum(*alone),  # for exact bounds; not saved
         chance=chance,
         floor=cell.floor(chance).mean(),
         acc_intact=cell.intact.mean(),
         acc=cell.correct.mean(axis=0),
         signal=signal,
-        p=stats.mcnemar_p_values(lost, gained),
+        p=paired_p_values(net, cell.clusters),
         n_lost=lost,
         n_gained=gained,
-        p_no_loss=no_loss_p_values(lost, gained, np.full(len(lost), len(cell.intact))),
-        p_no_loss_nats=no_loss_of_nats_p_values(cell.nats),
+        p_no_loss=with_design_effect(
+            p_no_loss, design_effects(net.astype(float), cell.clusters), cell.clusters
+        ),
+        p_no_loss_nats=no_loss_of_nats_p_values(cell.nats, clusters=cell.clusters),
         **_bootstrapped(cell, cell.floor(chance), seed, has_scale=signal),
     )
     family = table.groupby(["kind", "site"], dropna=False)["p"]
@@ -236,9 +257,11 @@ def _effects(cell: Cell, chance: float, signal: bool, seed: int) -> pd.DataFrame
 def _least_above(cell: Cell, chance: float) -> float:
     """A lower bound of the intact accuracy above the floor."""
     if cell.no_layers is None:
-        return stats.exact_interval(int(cell.intact.sum()), len(cell.intact), 0.975).low - chance
-    lost, gained = discordant(cell.intact, cell.no_layers[:, None])
-    return float(exact_difference_bounds(lost, gained, np.full(1, len(cell.intact)), 0.975)[0][0])
+        return clustered_interval(cell.intact, cell.clusters, 0.975).low - chance
+    changes = [cell.intact & ~cell.no_layers, ~cell.intact & cell.no_layers]
+    alone = min(independent_items(each[:, None], cell.clusters)[0] for each in changes)
+    lost, gained = (each.sum(keepdims=True) * (alone / len(each)) for each in changes)
+    return float(exact_difference_bounds(lost, gained, np.full(1, alone), 0.975)[0][0])
 
 
 def corrected(effects: pd.DataFrame) -> pd.Series:
@@ -261,12 +284,10 @@ def discordant(
 def _bootstrapped(
     cell: Cell, floor: Float[np.ndarray, " items"], seed: int, *, has_scale: bool
 ) -> dict[str, Any]:
-    # resample 0 is the sample itself, so estimates and draws come from the same arithmetic
     n = len(cell.intact)
-    drawn = stats.resample_indices(n, N_RESAMPLES, stats.generator(seed, cell.task))
-    indices = np.concatenate([np.arange(n)[None], drawn])
+    indices = sample_and_resamples(cell.clusters.n, N_RESAMPLES, stats.generator(seed, cell.task))
     together = np.column_stack([cell.intact, floor, cell.correct, cell.nats])
-    means = stats.resampled_means(together, indices)
+    means = cell.clusters.resampled_means(together, indices)
     intact, lowest, changed, nats = np.split(means, [1, 2, 2 + cell.correct.shape[1]], axis=1)
     if not has_scale:
         lowest = np.full_like(lowest, np.inf)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 
+from .clusters import Clusters
+
 # The smallest effect of interest, unless another is asked for: 5 points of accuracy, and a tenth
 # of a nat, by which the probability of the right answer falls by a tenth.
 SMALLEST_LOSS, SMALLEST_NATS = 0.05, 0.1
@@ -49,7 +51,10 @@ def no_loss_p_values(
 
 
 def no_loss_of_nats_p_values(
-    losses: Float[np.ndarray, "n columns"], margin: float = SMALLEST_NATS, most: float = MOST_NATS
+    losses: Float[np.ndarray, "n columns"],
+    margin: float = SMALLEST_NATS,
+    most: float = MOST_NATS,
+    clusters: Clusters | None = None,
 ) -> Float[np.ndarray, " columns"]:
     """Test that the mean loss over items is below a margin, where no item counts for too much.
 
@@ -58,20 +63,26 @@ def no_loss_of_nats_p_values(
     prod_i (1 - b (loss_i - margin)), 0 < b <= 1 / (most - margin), has an expectation of at most
     1 if the mean loss is the margin or more; so has their mean over some b, whose inverse is a
     p-value for any number of items and any distribution (Waudby-Smith and Ramdas 2024, J. R.
-    Stat. Soc. B 86, sections 2 and 4, with fixed bets; Markov's inequality).
+    Stat. Soc. B 86, sections 2 and 4, with fixed bets; Markov's inequality). Of items that ask
+    for the same thing one bet is made on their sum, as a share of the largest cluster's.
 
     Args:
         losses: one row per item, nats; columns with nan have no p-value.
         margin: the smallest mean loss that would matter, nats.
         most: what one item counts for at most, nats.
+        clusters: which items ask for the same thing; None if each stands by itself.
 
     Returns:
         The p-values; 1 without items, nan where losses are unknown.
     """
     clipped = np.clip(np.nan_to_num(losses), -most, most)
+    excess = clipped - margin
+    if clusters is not None and not clusters.are_items:
+        # rounding of a sum must not lose more than there is
+        excess = np.minimum(clusters.sums(excess) / clusters.sizes.max(), most - margin)
     bets = np.arange(1, N_BETS + 1) / N_BETS / (most - margin)
     with np.errstate(divide="ignore"):  # all is lost by the largest bet where one item loses most
-        growth = np.log1p(-bets * (clipped[..., None] - margin)).sum(axis=0)
+        growth = np.log1p(-bets * excess[..., None]).sum(axis=0)
     capital = np.logaddexp.reduce(growth, axis=-1) - np.log(N_BETS)
     p = np.exp(np.minimum(0.0, -capital))
     return np.where(np.isnan(losses).any(axis=0), np.nan, p)

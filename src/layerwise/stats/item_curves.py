@@ -12,6 +12,8 @@ from jaxtyping import Bool, Float
 
 from layerwise import stats
 
+from .clusters import Clusters, paired_p_values
+
 _ALPHA = 0.05
 
 
@@ -22,11 +24,18 @@ class ItemCurves(NamedTuple):
         values: what an item has before each layer, and in the last column after all; any unit.
         scale: of each item; the mean is what counts as 1 of this task, in the same unit.
         unseen: spread that the sample may not show, as ``unseen_spread`` gives it; 0 if none.
+        clusters: which items ask for the same thing; None if each stands by itself.
     """
 
     values: Float[np.ndarray, "items edges"]
     scale: Float[np.ndarray, " items"]
     unseen: Float[np.ndarray, "2 edges"]
+    clusters: Clusters | None = None
+
+    @property
+    def grouped(self) -> Clusters:
+        """The clusters of its items."""
+        return self.clusters or Clusters.apart(len(self.values))
 
     @property
     def n_layers(self) -> int:
@@ -41,13 +50,18 @@ class ItemCurves(NamedTuple):
         return self._replace(values=values, unseen=unseen)
 
 
-def progress_by_item(values: Float[np.ndarray, "items edges"]) -> ItemCurves:
+def progress_by_item(
+    values: Float[np.ndarray, "items edges"], clusters: Clusters | None = None
+) -> ItemCurves:
     """Curves of a method that reads a value at every edge; 1 is the mean of the last one."""
-    return ItemCurves(values, values[:, -1], np.zeros((2, values.shape[1])))
+    return ItemCurves(values, values[:, -1], np.zeros((2, values.shape[1])), clusters)
 
 
 def settled_by_item(
-    layers: Float[np.ndarray, " items"], right: Bool[np.ndarray, " items"], n_layers: int
+    layers: Float[np.ndarray, " items"],
+    right: Bool[np.ndarray, " items"],
+    n_layers: int,
+    clusters: Clusters | None = None,
 ) -> ItemCurves:
     """Curves that jump where an answer settles, of right ones; the mean layer is their centre.
 
@@ -55,15 +69,17 @@ def settled_by_item(
         layers: from which on each answer stays on top.
         right: whether it is right.
         n_layers: number of layers.
+        clusters: which items ask for the same thing; None if each stands by itself.
     """
     values = (right[:, None] & (layers[:, None] < np.arange(n_layers + 1))).astype(float)
-    return ItemCurves(values, right.astype(float), np.zeros((2, n_layers + 1)))
+    return ItemCurves(values, right.astype(float), np.zeros((2, n_layers + 1)), clusters)
 
 
 def losses_by_item(
     intact: Float[np.ndarray, " items"],
     correct: Float[np.ndarray, "items layers"],
     floor: Float[np.ndarray, " items"] | float,
+    clusters: Clusters | None = None,
 ) -> ItemCurves:
     """Losses accumulated over layers, where each layer was changed by itself; gains take off.
 
@@ -71,10 +87,12 @@ def losses_by_item(
         intact: 1 where the intact model is right, otherwise 0.
         correct: the same with each layer changed.
         floor: what is left when everything is lost; 1 is the accuracy above it.
+        clusters: which items ask for the same thing; None if each stands by itself.
     """
     lost = intact[:, None] - correct
     down, up = (lost > 0).sum(axis=0), (lost < 0).sum(axis=0)
-    sure = stats.holm(stats.mcnemar_p_values(down, up)) < _ALPHA
+    net = np.rint(lost).astype(int)
+    sure = stats.holm(paired_p_values(net, clusters or Clusters.apart(len(net)))) < _ALPHA
     n = len(intact)
     unseen = unseen_spread(
         np.where(sure & (down > up), 0.0, down / n),
@@ -82,7 +100,7 @@ def losses_by_item(
         n_wrong=int((intact == 0).sum()),
         n=n,
     )
-    return ItemCurves(_accumulated(lost), intact - floor, unseen)
+    return ItemCurves(_accumulated(lost), intact - floor, unseen, clusters)
 
 
 def unseen_spread(

@@ -12,9 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from layerwise import stats
 from layerwise.ground.layer_names import COMPUTATION
 
+from .clusters import Clusters, sample_and_resamples
+from .inference import generator
 from .item_curves import ItemCurves
 
 ABLATION, PATCHING, ATTRIBUTION = "ablation", "activation patching", "direct attribution"
@@ -32,6 +33,7 @@ class Evidence(NamedTuple):
         protocol: the protocol.
         task: the task.
         items: item ids.
+        clusters: which items ask for the same thing.
         values: what was measured of each item.
         curve: makes rows of the means of ``values``.
         by_item: makes curves item by item of ``values``, from which depths are inferred.
@@ -49,9 +51,10 @@ class Evidence(NamedTuple):
     protocol: str
     task: str
     items: tuple[str, ...]
+    clusters: Clusters
     values: Float[np.ndarray, "items measured"]
     curve: Callable[[np.ndarray], np.ndarray]
-    by_item: Callable[[np.ndarray], ItemCurves]
+    by_item: Callable[[np.ndarray, Clusters], ItemCurves]
     rows: Float[np.ndarray, "draws columns"]
     critical: Bool[np.ndarray, "draws layers"] | None = None
     settled: Float[np.ndarray, " draws"] | None = None
@@ -71,16 +74,18 @@ class Evidence(NamedTuple):
     @property
     def item_curves(self) -> ItemCurves:
         """Its curves item by item."""
-        return self.by_item(self.values)
+        return self.by_item(self.values, self.clusters)
 
     def of_items(self, items: Sequence[str], sampling: Sampling) -> Evidence:
         """What some of the items alone would have given; which layers are critical stays."""
         if tuple(items) == self.items:
             return self
         values = self.values[[self.items.index(item) for item in items]]
-        indices = sampling.indices(self.task, len(values))
-        rows = self.curve(stats.resampled_means(values, indices))
-        return self._replace(items=tuple(items), values=values, rows=rows, settled=None)
+        clusters = Clusters.of([self.clusters.labels[self.items.index(item)] for item in items])
+        rows = self.curve(sampling.means(self.task, values, clusters))
+        return self._replace(
+            items=tuple(items), values=values, rows=rows, settled=None, clusters=clusters
+        )
 
 
 def within(evidence: Evidence, layers: range) -> Evidence | None:
@@ -102,7 +107,7 @@ def within(evidence: Evidence, layers: range) -> Evidence | None:
     return evidence._replace(
         rows=rows,
         curve=lambda means: evidence.curve(means)[:, chosen],
-        by_item=lambda values: evidence.by_item(values).within(layers),
+        by_item=lambda *items: evidence.by_item(*items).within(layers),
         critical=None if critical is None else critical[:, chosen],
         settled=None,
     )
@@ -127,9 +132,17 @@ class Sampling(NamedTuple):
     n_layers: int
 
     def indices(self, task: str, n: int) -> np.ndarray:
-        """The sample itself, then resamples: the same for a task wherever it is asked."""
-        drawn = stats.resample_indices(n, self.n_resamples, stats.generator(self.seed, task))
-        return np.concatenate([np.arange(n)[None], drawn])
+        """The sample itself, then resamples: the same for a task wherever it is asked.
+
+        Args:
+            task: the task.
+            n: number of clusters, which are drawn whole.
+        """
+        return sample_and_resamples(n, self.n_resamples, generator(self.seed, task))
+
+    def means(self, task: str, values: np.ndarray, clusters: Clusters) -> np.ndarray:
+        """Means over items in the sample and in resamples of its clusters."""
+        return clusters.resampled_means(values, self.indices(task, clusters.n))
 
 
 def partly(done: str, found: int, expected: int) -> str:

@@ -10,6 +10,8 @@ import pandas as pd
 
 from layerwise import stats
 
+from .clusters import Clusters, clusters_of, sample_and_resamples
+
 TASK = ["task", "capability", "protocol"]
 
 
@@ -68,10 +70,11 @@ def _task_bounds(
 ) -> pd.DataFrame:
     task = str(group["task"].iloc[0])
     wide = group.pivot_table(index="item", columns=cell, values=value, aggfunc="mean")
-    draws = _draws(wide, task, seed)
+    clusters = clusters_of(group, wide.index)
+    draws = _draws(wide, task, seed, clusters)
     if divisor:
         whole = group.pivot_table(index="item", columns=cell, values=divisor, aggfunc="mean")
-        below = _draws(whole, task, seed)
+        below = _draws(whole, task, seed, clusters)
         draws = draws / np.where(below > 0, below, np.nan)
     low, high = stats.percentile_bounds(draws[1:], 0.95)
     said = ~np.isnan(draws[0]) & (len(wide) > 1)
@@ -81,16 +84,15 @@ def _task_bounds(
     return found.reset_index().assign(**{name: group[name].iloc[0] for name in TASK})
 
 
-def _draws(wide: pd.DataFrame, task: str, seed: int) -> np.ndarray:
-    """Means of the columns in the sample itself (row 0) and in resamples of its items.
+def _draws(wide: pd.DataFrame, task: str, seed: int, clusters: Clusters) -> np.ndarray:
+    """Means of the columns in the sample itself (row 0) and in resamples of its clusters.
 
     An item may lack a cell (a label that its prompt has no position for); the mean is over
     those that have it.
     """
     values = wide.to_numpy(dtype=float)
-    drawn = stats.resample_indices(len(values), 2000, stats.generator(seed, task))
-    indices = np.concatenate([np.arange(len(values))[None], drawn])
+    indices = sample_and_resamples(clusters.n, 2000, stats.generator(seed, task))
     there = ~np.isnan(values)
-    weight = stats.resampled_means(there, indices)
-    means = stats.resampled_means(np.where(there, values, 0.0), indices)
+    weight = clusters.resampled_means(there, indices)
+    means = clusters.resampled_means(np.where(there, values, 0.0), indices)
     return means / np.where(weight > 0, weight, np.nan)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Shaped
 
 from .inference import benjamini_hochberg, holm
 
@@ -38,9 +38,9 @@ def over_run(
 
 
 def exact_difference_bounds(
-    lost: Int[np.ndarray, " rows"],
-    gained: Int[np.ndarray, " rows"],
-    n: Int[np.ndarray, " rows"],
+    lost: Shaped[np.ndarray, " rows"],
+    gained: Shaped[np.ndarray, " rows"],
+    n: Shaped[np.ndarray, " rows"],
     level: float = 0.95,
     n_tests: int = 1,
 ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
@@ -52,7 +52,8 @@ def exact_difference_bounds(
     given the changed items is binomial, too, so that 0 is excluded where McNemar's exact test
     excludes it at a quarter of the level. By Bonferroni's inequality nothing is assumed of how the
     counts go together. Divided by the number of tests (Dunn 1961, J. Am. Stat. Assoc. 56), all
-    intervals cover together, and with them that of the largest.
+    intervals cover together, and with them that of the largest. Where items ask for the same thing
+    all three are told in independent items, of which there may be parts.
 
     Args:
         lost: items that were right and are wrong when changed.
@@ -74,13 +75,13 @@ def exact_difference_bounds(
 
 
 def _binomial_bounds(
-    count: Int[np.ndarray, " rows"], n: Int[np.ndarray, " rows"], tail: float
+    count: Shaped[np.ndarray, " rows"], n: Shaped[np.ndarray, " rows"], tail: float
 ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
     """Clopper and Pearson's bounds, each of which errs with the probability ``tail``."""
     from scipy.special import betaincinv
 
-    low = betaincinv(np.maximum(count, 1), n - count + 1, tail)
-    high = betaincinv(count + 1, np.maximum(n - count, 1), 1 - tail)
+    low = betaincinv(np.where(count > 0, count, 1), np.maximum(n - count, 0) + 1, tail)
+    high = betaincinv(count + 1, np.where(count < n, n - count, 1), 1 - tail)
     return np.where(count > 0, low, 0.0), np.where(count < n, high, 1.0)
 
 
@@ -100,11 +101,9 @@ def effects_over_run(effects: pd.DataFrame) -> dict[str, Float[np.ndarray, " row
     p = effects["p"].to_numpy(dtype=float)
     low, high = np.full((2, len(effects)), np.nan)
     for mine in (asked & heads, asked & ~heads):
-        counts = (
-            effects.loc[mine, name].to_numpy(dtype=int)
-            for name in ("n_lost", "n_gained", "n_items")
-        )
-        low[mine], high[mine] = exact_difference_bounds(*counts, n_tests=int(mine.sum()))
+        lost, gained, n = _counts(effects.loc[mine])
+        n_tests = int(mine.sum())
+        low[mine], high[mine] = exact_difference_bounds(lost, gained, n, n_tests=n_tests)
     return {
         "p_run": over_run(p, asked, heads),
         "acc_diff_run_low": low,
@@ -114,7 +113,7 @@ def effects_over_run(effects: pd.DataFrame) -> dict[str, Float[np.ndarray, " row
 
 def reach_over_run(
     errors: Float[np.ndarray, " rows"],
-    n: Int[np.ndarray, " rows"],
+    n: Shaped[np.ndarray, " rows"],
     asked: Bool[np.ndarray, " rows"],
     by_rate: Bool[np.ndarray, " rows"] | bool = False,
     level: float = 0.95,
@@ -125,7 +124,7 @@ def reach_over_run(
 
     Args:
         errors: standard errors of the means.
-        n: items.
+        n: clusters of items.
         asked: as in ``over_run``.
         by_rate: as in ``over_run``; either sort covers together for itself.
         level: coverage of all intervals of a sort together.
@@ -142,6 +141,14 @@ def reach_over_run(
         tail = (1 - level) / 2 / max(int(mine.sum()), 1)
         found[told] = stdtrit(n[told] - 1.0, 1 - tail) * errors[told]
     return found
+
+
+def _counts(effects: pd.DataFrame) -> list[Float[np.ndarray, " rows"]]:
+    """Items lost, gained and in all, as so many independent ones (``n_independent``)."""
+    every = effects["n_items"].to_numpy(dtype=float)
+    alone = effects["n_independent"].to_numpy(dtype=float) if "n_independent" in effects else every
+    names = ("n_lost", "n_gained", "n_items")
+    return [effects[name].to_numpy(dtype=float) * (alone / every) for name in names]
 
 
 def exact_where_no_width(
@@ -162,8 +169,7 @@ def exact_where_no_width(
     Returns:
         ``acc_diff_low``, ``acc_diff_high``, ``share_low`` and ``share_high``.
     """
-    n = effects["n_items"].to_numpy(dtype=int)
-    lost, gained = (effects[name].to_numpy(dtype=int) for name in ("n_lost", "n_gained"))
+    lost, gained, n = _counts(effects)
     exact = exact_difference_bounds(lost, gained, n)
     names = ("acc_diff_low", "acc_diff_high", "share_low", "share_high")
     low, high, share_low, share_high = (effects[name].to_numpy(dtype=float) for name in names)

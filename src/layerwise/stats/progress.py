@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from layerwise import stats
 
+from .clusters import Clusters, clusters_of
 from .item_curves import ItemCurves, progress_by_item
 from .layer_curves import Evidence, LeftOut, Sampling, Signal, partly
 
@@ -51,7 +52,8 @@ def progress(
         return LeftOut(*key, "no signal: the intact model is not better than blind")
     if not np.isfinite(values).all():
         return LeftOut(*key, "some values are missing or infinite")
-    means = stats.resampled_means(values, sampling.indices(task, len(values)))
+    clusters = clusters_of(group, wide.index)
+    means = sampling.means(task, values, clusters)
     curve = _gained if from_first else _recovered
     whole = means[:, -1:] - (means[:, :1] if from_first else 0)
     if len(values) < 2 or not stats.percentile_bounds(whole[1:], 0.95).low[0] > 0:
@@ -59,7 +61,7 @@ def progress(
     items = tuple(map(str, wide.index))
     by_item = _gained_by_item if from_first else progress_by_item
     return Evidence(
-        method, capability, protocol, task, items, values, curve, by_item, curve(means)
+        method, capability, protocol, task, items, clusters, values, curve, by_item, curve(means)
     )  # fmt: skip
 
 
@@ -72,8 +74,8 @@ def _gained(means: Float[np.ndarray, "draws edges"]) -> Float[np.ndarray, "draws
     return _recovered(means - means[:, :1])
 
 
-def _gained_by_item(values: Float[np.ndarray, "items edges"]) -> ItemCurves:
-    return progress_by_item(values - values[:, :1])
+def _gained_by_item(values: Float[np.ndarray, "items edges"], clusters: Clusters) -> ItemCurves:
+    return progress_by_item(values - values[:, :1], clusters)
 
 
 def task_key(method: str, group: pd.DataFrame) -> tuple[str, str, str, str]:

@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from .clusters import Clusters, design_effects, with_design_effect
 from .inference import holm
 
 # One-sided, as the lower end of a 95 % interval.
@@ -61,6 +62,11 @@ class Asked(Protocol):
         """Whether the model without any layer was right, if it was asked."""
         ...
 
+    @property
+    def clusters(self) -> Clusters | None:
+        """Which items ask for the same thing; None if each stands by itself."""
+        ...
+
 
 def above_chance_p_values(
     right: Int[np.ndarray, " cells"],
@@ -82,7 +88,9 @@ def above_chance_p_values(
     return np.asarray(binom.sf(right - 1, n, chance))
 
 
-def better_than_blind_p_value(intact: Bool[np.ndarray, " items"], blind: Blind) -> float:
+def better_than_blind_p_value(
+    intact: Bool[np.ndarray, " items"], blind: Blind, clusters: Clusters | None = None
+) -> float:
     """One-sided exact test that the question matters, paired over items.
 
     If it does not, an item's own question is one of those it was asked like any other: of the
@@ -91,11 +99,12 @@ def better_than_blind_p_value(intact: Bool[np.ndarray, " items"], blind: Blind) 
     variables with probabilities ``s / (k + 1)``, given the ``s``. With one other question for each
     item this is the exact McNemar test; in general the exact test of matched sets (Breslow and Day
     1980, Statistical Methods in Cancer Research 1, section 5.3). Items that are asked nothing else
-    say nothing.
+    say nothing. Of items that ask for the same thing p is that of ``with_design_effect``.
 
     Args:
         intact: whether the intact model was right.
         blind: what it answered to other items' questions.
+        clusters: which items ask for the same thing; None if each stands by itself.
     """
     from scipy.stats import poisson_binom
 
@@ -103,7 +112,14 @@ def better_than_blind_p_value(intact: Bool[np.ndarray, " items"], blind: Blind) 
     undecided = (probability > 0) & (probability < 1)
     if not undecided.any():
         return 1.0
-    return float(poisson_binom.sf(intact[undecided].sum() - 1, probability[undecided]))
+    p = poisson_binom.sf(intact[undecided].sum() - 1, probability[undecided])
+    if clusters is None or clusters.are_items:
+        return float(p)
+    asked = clusters.only(undecided)
+    beyond = (intact - probability)[undecided]
+    return float(
+        with_design_effect(np.array([p]), design_effects(beyond[:, None], asked), asked)[0]
+    )
 
 
 def signal_p_values(
@@ -122,7 +138,18 @@ def signal_p_values(
     levels = np.array([chance(cell.task, cell.protocol) for cell in asked], dtype=float)
     right, n = np.array(counts, dtype=int).reshape(-1, 2).T
     controls = np.array([_controls_p_value(cell) for cell in asked], dtype=float)
-    return np.maximum(above_chance_p_values(right, n, levels), controls)
+    guessing = above_chance_p_values(right, n, levels)
+    for i, cell in enumerate(asked):
+        guessing[i] = _of_clusters(guessing[i], cell)
+    return np.maximum(guessing, controls)
+
+
+def _of_clusters(p: float, cell: Asked) -> float:
+    """The p-value of the accuracy, of as many items as the clusters are worth."""
+    if cell.clusters is None or cell.clusters.are_items:
+        return p
+    effects = design_effects(cell.intact[:, None].astype(float), cell.clusters)
+    return float(with_design_effect(np.array([p]), effects, cell.clusters)[0])
 
 
 def _controls_p_value(cell: Asked) -> float:
@@ -132,7 +159,10 @@ def _controls_p_value(cell: Asked) -> float:
         controls.append(cell.blind)
     if cell.no_layers is not None:
         controls.append(Blind(cell.no_layers.astype(int), np.ones(len(cell.intact), dtype=int)))
-    return max((better_than_blind_p_value(cell.intact, one) for one in controls), default=0.0)
+    return max(
+        (better_than_blind_p_value(cell.intact, one, cell.clusters) for one in controls),
+        default=0.0,
+    )
 
 
 def have_signal(p: Float[np.ndarray, " cells"]) -> Bool[np.ndarray, " cells"]:

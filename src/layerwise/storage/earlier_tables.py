@@ -25,8 +25,10 @@ _SENDERS = {"embedding": "embed", "head": "z", "mlp": "mlp_out"}
 # What tables said before heads could be changed, before there were models of two stacks, before
 # it was told how many pairs a model solves, before "no loss" was a claim with a test, and before
 # depths were tested without resampling: what such tests said is not told as significant, before
-# floors were measured, and before answers were judged token by token.
-_PAIRS = {"pairs_solved": pa.int64(), "pairs_reversed": pa.int64()}
+# floors were measured, before answers were judged token by token, and before items said what they
+# ask for, so that each stood by itself.
+_CLUSTER = {"cluster": pa.string()}
+_PAIRS = {"pairs_solved": pa.int64(), "pairs_reversed": pa.int64()} | _CLUSTER
 _SIGNAL = {"signal": pa.bool_()}
 _RUN = dict.fromkeys(("p_run", "run_low", "run_high"), pa.float64())
 _RECOVERED_RUN = dict.fromkeys(("p_run", "recovered_run_low", "recovered_run_high"), pa.float64())
@@ -37,6 +39,7 @@ _LATER = {
         "chosen": pa.int64(),
         "correct_first": pa.bool_(),
         "correct_forced": pa.bool_(),
+        **_CLUSTER,
     },
     "effects": {
         "head": pa.int64(),
@@ -47,10 +50,17 @@ _LATER = {
         "p_no_loss_nats": pa.float64(),
         "floor": pa.float64(),
         **dict.fromkeys(("p_run", "acc_diff_run_low", "acc_diff_run_high"), pa.float64()),
+        "n_clusters": pa.int64(),
     },
     "order": _SIGNIFICANT,
     "method_agreement": _SIGNIFICANT,
-    "signal": dict.fromkeys(("blind", "no_layers", "p"), pa.float64()),
+    "signal": dict.fromkeys(("blind", "no_layers", "p"), pa.float64()) | {"n_clusters": pa.int64()},
+    "lens": _CLUSTER,
+    "prediction_depth": _CLUSTER,
+    "attribution": _CLUSTER,
+    "removal": _CLUSTER,
+    "interactions": _CLUSTER,
+    "similarity": _CLUSTER,
     "cka": {"stack": pa.string()},
     "patching": _PAIRS,
     "path_patching": _PAIRS,
@@ -85,7 +95,7 @@ def with_later_columns(name: str, table: pa.Table) -> pa.Table:
         for column, value in _LENS.items():
             kind = pa.int64() if isinstance(value, int) else pa.string()
             table = table.append_column(column, pa.array([value] * len(table), kind))
-        return table.append_column("final_rank", pa.array(_final_ranks(table), pa.int64()))
+        table = table.append_column("final_rank", pa.array(_final_ranks(table), pa.int64()))
     if name in ("tuned_lens", "tuned_lens_layers") and "lens" not in there and "kind" in there:
         # before there were models of two stacks
         table = table.append_column("lens", pa.array(["tuned"] * len(table), pa.string()))

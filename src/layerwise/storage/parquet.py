@@ -23,6 +23,8 @@ from .schemas import SCHEMAS
 # What to do about results that cannot be read.
 AGAIN = "restore the file, or give the command that made its folder again, which makes it anew"
 _FACTS_KEY = b"layerwise.facts"
+# Columns that a table may lack, in which items are told apart from what they ask for.
+_OF_CLUSTERS = ("cluster", "n_clusters")
 
 
 def frame(name: str, rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -143,11 +145,14 @@ def to_bytes(table: pa.Table) -> bytes:
 
 
 def _from_pandas(name: str, table: pd.DataFrame) -> pa.Table:
+    absent = [one for one in _OF_CLUSTERS if one in SCHEMAS[name].names and one not in table]
+    table = table.assign(**dict.fromkeys(absent))  # items that each stand by themselves
     missing = set(SCHEMAS[name].names) - set(table.columns)
     if missing:
         raise ValueError(f"missing columns for {name}: {sorted(missing)}")
-    # a list column without any list may have come as floats
-    lists = [field.name for field in SCHEMAS[name] if pa.types.is_list(field.type)]
+    # a list column without any list may have come as floats, and so may one without any cluster
+    lists = [field.name for field in SCHEMAS[name]
+             if pa.types.is_list(field.type) or field.name == "cluster"]  # fmt: skip
     table = table.astype(dict.fromkeys(lists, object))
     try:
         return _checked(pa.Table.from_pandas(table, SCHEMAS[name], preserve_index=False))

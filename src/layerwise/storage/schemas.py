@@ -35,16 +35,16 @@ SCHEMAS: dict[str, pa.Schema] = {
         item="str", protocol="str", correct="bool", correct_norm="bool?", gold_logprob="float?",
         margin="float?", early_logprob="float?", late_logprob="float?", generated="str?",
         extracted="str?", head="int?", layers=_INTEGERS, heads=_INTEGERS, chosen="int?",
-        correct_first="bool?", correct_forced="bool?",
+        correct_first="bool?", correct_forced="bool?", cluster="str?",
     ),
     "lens": _schema(
         task="str", capability="str", item="str", protocol="str", lens="str", over="str",
         site="str", layer="int", pos="int", token="str?", rank="int", final_rank="int?",
-        logprob="float", entropy="float", kl="float", top_tokens=_STRINGS,
+        logprob="float", entropy="float", kl="float", top_tokens=_STRINGS, cluster="str?",
     ),
     "prediction_depth": _schema(
         lens="str", protocol="str", capability="str", task="str", item="str", layer="int",
-        depth="float", right="bool",
+        depth="float", right="bool", cluster="str?",
     ),
     "prediction_depth_means": _schema(
         lens="str", protocol="str", capability="str", tasks="str", n_items="int", depth="float",
@@ -71,6 +71,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         clean_diff="float", corrupted_diff="float", patched_diff="float", recovered="float?",
         clean_logprob="float?", corrupted_logprob="float?", patched_logprob="float?",
         unpatched_kl="float?", patched_kl="float?", pairs_solved="int?", pairs_reversed="int?",
+        cluster="str?",
     ),
     "path_patching": _schema(
         task="str", capability="str", item="str", protocol="str", direction="str",
@@ -89,7 +90,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         task="str", capability="str", item="str", protocol="str", direction="str", site="str",
         layer="int", head="int?", pos="int?", pos_label="str", clean_diff="float",
         corrupted_diff="float", estimated_diff="float", estimated="float", patched_diff="float?",
-        recovered="float?", pairs_solved="int?", pairs_reversed="int?",
+        recovered="float?", pairs_solved="int?", pairs_reversed="int?", cluster="str?",
     ),
     "attribution_agreement": _schema(
         task="str", capability="str", protocol="str", direction="str", site="str", n_items="int",
@@ -106,6 +107,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     "attribution": _schema(
         task="str", capability="str", item="str", protocol="str", metric="str", component="str",
         layer="int?", head="int?", value="float", correct="bool", chance="float",
+        cluster="str?",
     ),
     "attribution_summary": _schema(
         task="str", capability="str", protocol="str", metric="str", component="str",
@@ -130,7 +132,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     "signal": _schema(
         task="str", capability="str", protocol="str", n_items="int", chance="float",
         accuracy="float", low="float", high="float", signal="bool", blind="float?",
-        no_layers="float?", p="float?",
+        no_layers="float?", p="float?", n_clusters="int?",
     ),
     "effects": _schema(
         task="str", capability="str", protocol="str", intervention="str", kind="str",
@@ -141,6 +143,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         head="int?", p_bh="float?", n_lost="int?", n_gained="int?", p_no_loss="float?",
         p_no_loss_nats="float?", layers=_INTEGERS, heads=_INTEGERS, floor="float?",
         p_run="float?", acc_diff_run_low="float?", acc_diff_run_high="float?",
+        n_clusters="int?",
     ),
     "emergence": _schema(
         capability="str", protocol="str", method="str", measure="str", axis="str",
@@ -172,7 +175,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     "removal": _schema(
         by="str", step="int", intervention="str", layers=_INTEGERS, chosen="bool", split="str",
         task="str", capability="str", item="str", protocol="str", correct="bool",
-        gold_logprob="float?", kind="str",
+        gold_logprob="float?", kind="str", cluster="str?",
     ),
     "removal_steps": _schema(
         by="str", step="int", intervention="str", layers=_INTEGERS, split="str", task="str",
@@ -195,7 +198,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     "interactions": _schema(
         intervention="str", site="str", layers=_INTEGERS, heads=_INTEGERS, task="str",
         capability="str", item="str", protocol="str", correct="bool", gold_logprob="float?",
-        margin="float?",
+        margin="float?", cluster="str?",
     ),
     "interaction_orders": _schema(permutation="int", place="int", layer="int", head="int?"),
     "interaction_pairs": _schema(
@@ -214,7 +217,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     ),
     "similarity": _schema(
         task="str", capability="str", item="str", protocol="str", layer="int", influence="float",
-        angular=_FLOATS,
+        angular=_FLOATS, cluster="str?",
     ),
     "cka": _schema(
         task="str", capability="str", protocol="str", stack="str?", layer="int", other="int",

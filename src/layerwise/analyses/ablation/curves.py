@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from layerwise import stats
+from layerwise.stats.clusters import Clusters, resampled_tests
 from layerwise.stats.effects import ALPHA, Cell, cells, layer_skips
 from layerwise.stats.item_curves import ItemCurves, losses_by_item
 from layerwise.stats.layer_curves import ABLATION, Evidence, LeftOut, Sampling, Signal, partly
@@ -44,20 +45,19 @@ def ablation_evidence(
 
 def _ablated(cell: Cell, chance: float, sampling: Sampling) -> Evidence:
     intact, correct = cell.intact[:, None], cell.correct
-    indices = sampling.indices(cell.task, len(intact))
-    changes = np.concatenate([intact & ~correct, ~intact & correct], axis=1)
-    lost, gained = np.split(stats.resampled_means(changes, indices), 2, axis=1)
-    counts = (np.rint(part * len(intact)).astype(int) for part in (lost, gained))
-    critical = (stats.holm(stats.mcnemar_p_values(*counts)) < ALPHA) & (lost > gained)
+    indices = sampling.indices(cell.task, cell.clusters.n)
+    total, p = resampled_tests(intact.astype(int) - correct, cell.clusters, indices)
+    critical = (stats.holm(p) < ALPHA) & (total > 0)
     values = np.concatenate([intact, cell.floor(chance)[:, None], correct], axis=1).astype(float)
     return Evidence(
-        ABLATION, cell.capability, cell.protocol, cell.task, cell.items, values, _shares_lost,
-        _by_item, _shares_lost(stats.resampled_means(values, indices)), critical,
+        ABLATION, cell.capability, cell.protocol, cell.task, cell.items, cell.clusters, values,
+        _shares_lost, _by_item,
+        _shares_lost(cell.clusters.resampled_means(values, indices)), critical,
     )  # fmt: skip
 
 
-def _by_item(values: Float[np.ndarray, "items columns"]) -> ItemCurves:
-    return losses_by_item(values[:, 0], values[:, 2:], values[:, 1])
+def _by_item(values: Float[np.ndarray, "items columns"], clusters: Clusters) -> ItemCurves:
+    return losses_by_item(values[:, 0], values[:, 2:], values[:, 1], clusters)
 
 
 def _shares_lost(

@@ -21,6 +21,7 @@ from layerwise.models.kinds import is_seq2seq, logit_cap
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.pieces import Made, run_resumable
 from layerwise.runs.progress import Meter
+from layerwise.runs.records import with_clusters
 from layerwise.runs.setup import Setup
 from layerwise.storage.parquet import conform, frame
 from layerwise.sweep import Generate, LogLikelihood, intact
@@ -158,7 +159,7 @@ class Attribution:
             tables.append(table)
             gaps.append(gap)
         named = {"task": task.name, "capability": task.capability, "protocol": protocol}
-        table = pd.concat(tables, ignore_index=True).assign(**named)
+        table = with_clusters(pd.concat(tables, ignore_index=True).assign(**named), [task])
         entry = {
             "analysis": "direct logit attribution",
             "task": task.name,

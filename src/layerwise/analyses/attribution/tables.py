@@ -10,6 +10,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from layerwise import stats
+from layerwise.stats.clusters import Clusters, clusters_of, mean_errors, mean_p_values
 from layerwise.stats.effects import ALPHA, N_RESAMPLES
 from layerwise.stats.over_run import over_run, reach_over_run
 from layerwise.storage.parquet import conform, frame
@@ -49,7 +50,7 @@ def _over_run(table: pd.DataFrame) -> pd.DataFrame:
     asked = table["signal"].to_numpy(dtype=bool) & ~np.isnan(p)
     heads = table["component"].isin(HEADS).to_numpy(dtype=bool)
     errors = table["error"].to_numpy(dtype=float)
-    reach = reach_over_run(errors, table["n_items"].to_numpy(dtype=int), asked, heads)
+    reach = reach_over_run(errors, table["n_clusters"].to_numpy(dtype=int), asked, heads)
     return table.assign(
         p_run=over_run(p, asked, heads), run_low=value - reach, run_high=value + reach
     )
@@ -69,13 +70,12 @@ def has_signal(group: pd.DataFrame) -> bool:
 
 def _piece(group: pd.DataFrame, seed: int) -> pd.DataFrame:
     task, signal = str(group["task"].iloc[0]), has_signal(group)
-    parts, values = _wide(group)
-    means = stats.resampled_means(
-        values, stats.resample_indices(len(values), N_RESAMPLES, stats.generator(seed, task))
-    )
+    parts, values, clusters = _wide(group)
+    drawn = stats.resample_indices(clusters.n, N_RESAMPLES, stats.generator(seed, task))
+    means = clusters.resampled_means(values, drawn)
     low, high = stats.percentile_bounds(means, 0.95)
-    several = len(values) > 1
-    tested = np.where(np.abs(values).max(axis=0) > ROUNDING, stats.mean_p_values(values), 1.0)
+    several = clusters.n > 1
+    tested = np.where(np.abs(values).max(axis=0) > ROUNDING, mean_p_values(values, clusters), 1.0)
     table = parts.assign(
         **{name: group[name].iloc[0] for name in _PIECE},
         n_items=len(values),
@@ -84,7 +84,8 @@ def _piece(group: pd.DataFrame, seed: int) -> pd.DataFrame:
         high=high if several else np.nan,
         p=np.where(parts["component"].isin(TESTED), tested, np.nan),
         signal=signal,
-        error=values.std(axis=0, ddof=1) / np.sqrt(len(values)) if several else np.nan,
+        error=mean_errors(values, clusters),
+        n_clusters=clusters.n,
     )
     table["p_adjusted"] = np.nan
     for name in TESTED:
@@ -94,8 +95,10 @@ def _piece(group: pd.DataFrame, seed: int) -> pd.DataFrame:
     return table.assign(significant=signal & (table["p_adjusted"] < ALPHA))
 
 
-def _wide(group: pd.DataFrame) -> tuple[pd.DataFrame, Float[np.ndarray, "items parts"]]:
-    """The parts, layers among them, and their values by item."""
+def _wide(
+    group: pd.DataFrame,
+) -> tuple[pd.DataFrame, Float[np.ndarray, "items parts"], Clusters]:
+    """The parts, layers among them, their values by item, and which items belong together."""
     numbered = group.assign(part=group.groupby(_PART, dropna=False, sort=False).ngroup())
     parts = numbered.drop_duplicates("part").sort_values(_PART, ignore_index=True)
     wide = numbered.pivot(index="item", columns="part", values="value")
@@ -108,4 +111,4 @@ def _wide(group: pd.DataFrame) -> tuple[pd.DataFrame, Float[np.ndarray, "items p
     added = [values[:, one].sum(axis=1) for one in mine]
     named = pd.DataFrame({"component": "layer", "layer": layers, "head": pd.NA})
     together = pd.concat([named.astype(parts.dtypes), parts], ignore_index=True)
-    return together, np.column_stack([*added, values])
+    return together, np.column_stack([*added, values]), clusters_of(group, wide.index)

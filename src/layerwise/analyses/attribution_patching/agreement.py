@@ -12,6 +12,7 @@ import pandas as pd
 
 from layerwise import stats
 from layerwise.analyses.patching.tables import DENOISING, has_signal, heads_filled
+from layerwise.stats.clusters import clusters_of, sample_and_resamples
 from layerwise.storage.parquet import frame
 
 
@@ -65,16 +66,16 @@ def _agreement(told: pd.DataFrame, seed: int, n_resamples: int) -> dict[str, Any
         told.pivot_table(index="item", columns=cell, values=name, aggfunc="mean").dropna(axis=1)
         for name in ("estimate", "true")
     )
-    n = len(estimate)
-    drawn = stats.resample_indices(n, n_resamples, stats.generator(seed, str(told["task"].iloc[0])))
-    indices = np.concatenate([np.arange(n)[None], drawn])
+    n, clusters = len(estimate), clusters_of(told, estimate.index)
+    random = stats.generator(seed, str(told["task"].iloc[0]))
+    indices = sample_and_resamples(clusters.n, n_resamples, random)
     means = [
-        stats.resampled_means(wide.to_numpy(dtype=float), indices) for wide in (estimate, true)
+        clusters.resampled_means(wide.to_numpy(dtype=float), indices) for wide in (estimate, true)
     ]
     ranks = [rankdata(mean, axis=1) for mean in means]
     rho = _correlations(*ranks)
     bounds = stats.percentile_bounds(rho[1:, None], 0.95)
-    known = n > 1 and bool(np.isfinite(rho[0]))
+    known = clusters.n > 1 and bool(np.isfinite(rho[0]))
     low, high = (float(bound[0]) if known and np.isfinite(bound[0]) else None for bound in bounds)
     gap = np.abs(means[0][0] - means[1][0])
     return {

@@ -36,7 +36,7 @@ from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model, embedding_hooks, hook_name, token_passes
 from layerwise.runs.checkpoints import CheckpointStore, together
 from layerwise.runs.progress import Meter
-from layerwise.runs.records import work_entry
+from layerwise.runs.records import with_clusters, work_entry
 from layerwise.runs.setup import Setup, TaskLike, paired_tasks, prepare
 from layerwise.storage.parquet import frame
 from layerwise.sweep import SweepStats
@@ -168,7 +168,8 @@ class AttributionPatching:
         table = together(parts, [f"estimates {name}" for name in names]) if names else None
         facts = self.patching.setup.facts(settings, work)
         empty = frame("attribution_patching", [])
-        return AttributionPatchingResult(empty if table is None else table, facts)
+        found = empty if table is None else with_clusters(table, tasks)
+        return AttributionPatchingResult(found, facts)
 
     def _piece(self, task: Task) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         job = self.patching

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from layerwise import stats
 from layerwise.analyses.emergence.api import evidence_of
 from layerwise.analyses.emergence.protocol_interaction import THIRDS, Profile, loss_profile
 from layerwise.analyses.emergence.summaries import CRITICAL, capability_summaries
 from layerwise.ground.layer_names import COMPUTATION, DECODER, ENCODER, axes_of
+from layerwise.stats.clusters import Clusters
 from layerwise.stats.depth_inference import Axis
 from layerwise.stats.effects import Cell, cells, layer_skips
 from layerwise.stats.item_curves import ItemCurves
@@ -48,6 +48,7 @@ class Quantity(NamedTuple):
     Attributes:
         draws: its value in the sample (row 0) and in resamples of the items.
         n_items: number of items.
+        clusters: which of them ask for the same thing.
         right: of an accuracy, the answers; otherwise None.
         parts: of a share lost, what each item adds to it; otherwise None.
         curves: of a depth that is inferred without resampling, the curves of each task.
@@ -56,6 +57,7 @@ class Quantity(NamedTuple):
 
     draws: Float[np.ndarray, " draws"]
     n_items: int
+    clusters: Clusters
     right: Bool[np.ndarray, " items"] | None = None
     parts: Float[np.ndarray, " items"] | None = None
     curves: tuple[ItemCurves, ...] = ()
@@ -148,9 +150,9 @@ def _silenced(mine: Sequence[Cell], signal: bool) -> str | None:
 
 
 def _accuracy(run: Prepared, cell: Cell) -> Quantity:
-    indices = run.sampling.indices(cell.task, len(cell.intact))
-    draws = stats.resampled_means(cell.intact[:, None].astype(float), indices)[:, 0]
-    return Quantity(draws, len(cell.intact), cell.intact)
+    right = cell.intact[:, None].astype(float)
+    draws = run.sampling.means(cell.task, right, cell.clusters)[:, 0]
+    return Quantity(draws, len(cell.intact), cell.clusters, cell.intact)
 
 
 def _depths(
@@ -217,6 +219,7 @@ def _in_all(
                 Quantity(
                     (s.draws + shift) / size,
                     min(each.n_items for each in mine),
+                    min((each.clusters for each in mine), key=lambda found: found.n),
                     curves=s.curves,
                     axis=Axis(size, shift, size) if family == DEPTH else None,
                 )
@@ -256,7 +259,8 @@ def _loss(profiles: Sequence[Profile], column: int) -> Quantity:
     # each item's part of the mean over tasks of the mean over items
     parts = [p.pseudo[:, column] / (len(p.pseudo) * len(profiles)) for p in profiles]
     whole = np.concatenate(parts)
-    return Quantity(draws, len(whole), parts=whole)
+    together = Clusters.joined([profile.cell.clusters for profile in profiles])
+    return Quantity(draws, len(whole), together, parts=whole)
 
 
 def _profiles(run: Prepared) -> dict[tuple[str, str, str], Profile]:

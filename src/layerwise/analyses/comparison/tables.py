@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from layerwise import stats
+from layerwise.stats.clusters import paired_p_values
 from layerwise.stats.depth_inference import CENTRE, depth_bounds, depth_difference
 from layerwise.stats.depths import bounds, later_by, two_sided_p
 from layerwise.stats.effects import ALPHA
@@ -60,10 +61,10 @@ def _pair(
         # no exact paired test of so few items could be surer
         low, high, p = depth_difference(
             first.curves, second.curves, (first.axis, second.axis),
-            paired=True, measure=key.measure, least=2.0 ** (1 - first.n_items),
+            paired=True, measure=key.measure, least=2.0 ** (1 - first.clusters.n),
         )  # fmt: skip
     else:
-        low, high = _interval(key, differences, first.n_items)
+        low, high = _interval(key, differences, first.clusters.n)
         p = _p(key, first, second, differences, one.sampling.seed)
     return {
         "unit": ITEM,
@@ -82,21 +83,24 @@ def _pair(
 
 
 def _p(key: Key, first: Quantity, second: Quantity, differences: Draws, seed: int) -> float:
-    """Exact McNemar for accuracies, sign flips for shares lost, else resampled differences."""
+    """Exact McNemar for accuracies, sign flips for shares lost, else resampled differences.
+
+    All of clusters, of which one's items are exchanged together.
+    """
     if first.right is not None and second.right is not None:
-        only = [int((a & ~b).sum()) for a, b in
-                ((first.right, second.right), (second.right, first.right))]  # fmt: skip
-        return stats.mcnemar_exact(*only)
+        net = first.right.astype(int) - second.right
+        return float(paired_p_values(net[:, None], first.clusters)[0])
     if first.parts is not None and second.parts is not None:
         parts = second.parts - first.parts
         parts[np.abs(parts) < 1e-12] = 0.0
         drawn = stats.generator(seed, *key.tasks)
-        return float(stats.sign_flip_p_values(parts[:, None], seed=drawn)[0])
-    kept, low, _ = bounds(differences, first.n_items)
+        summed = first.clusters.sums(parts[:, None])
+        return float(stats.sign_flip_p_values(summed, seed=drawn)[0])
+    kept, low, _ = bounds(differences, first.clusters.n)
     if np.isnan(low):
         return 1.0
     # no exact paired test of so few items could be surer
-    return two_sided_p(kept, least=2.0 ** (1 - first.n_items))
+    return two_sided_p(kept, least=2.0 ** (1 - first.clusters.n))
 
 
 def _of_interest(every: Sequence[Quantity], smallest_depth: float) -> dict[str, float]:
@@ -131,7 +135,7 @@ def group_difference_rows(
         draws = np.array([each.draws for each in every])
         over_items = draws[split:].mean(axis=0) - draws[:split].mean(axis=0)
         error = float(np.nanstd(over_items[1:]))
-        found = crossed_difference(values[:split], values[split:], error, every[0].n_items)
+        found = crossed_difference(values[:split], values[split:], error, every[0].clusters.n)
         yield {
             "unit": RUN,
             "first": first[0].run.group,
@@ -192,18 +196,18 @@ def _named(key: Key, quantity: Quantity) -> dict[str, Any]:
 
 def _own_interval(key: Key, quantity: Quantity) -> tuple[float, float]:
     if not (quantity.curves and quantity.axis):
-        return _interval(key, quantity.draws, quantity.n_items)
+        return _interval(key, quantity.draws, quantity.clusters.n)
     low, high = quantity.axis.depth(np.array(depth_bounds(quantity.curves, key.measure)))
     return float(low), float(high)
 
 
-def _interval(key: Key, draws: Draws, n_items: int) -> tuple[float, float]:
+def _interval(key: Key, draws: Draws, n: int) -> tuple[float, float]:
     """Percentile bounds; nan where nothing can be said, or a share has no end."""
     if key.family != LOSS:
-        _, low, high = bounds(draws, n_items)
+        _, low, high = bounds(draws, n)
         if key.family == SIZE:  # resampled tests find more, see docs/statistics.md
             low, high = min(low, float(draws[0])), max(high, float(draws[0]))
         return low, high
     low, high = stats.percentile_bounds(draws[1:, None], 0.95)
     ends = float(low[0]), float(high[0])
-    return ends if n_items > 1 and np.isfinite(ends).all() else (np.nan, np.nan)
+    return ends if n > 1 and np.isfinite(ends).all() else (np.nan, np.nan)

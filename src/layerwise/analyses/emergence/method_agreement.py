@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from layerwise import stats
+from layerwise.stats.clusters import Clusters
 from layerwise.stats.depth_inference import HALF, Axis, depth_difference, is_established
 from layerwise.stats.depths import accumulated, bounds, half_depth, later_by, two_sided_p
 from layerwise.stats.layer_curves import Evidence, Sampling
@@ -90,6 +91,7 @@ def _compared(
     }
     first = [a.of_items(items, sampling) for a, _, items in both]
     second = [b.of_items(items, sampling) for _, b, items in both]
+    together = Clusters.joined([e.clusters for e in first])
     means = [np.mean([e.rows for e in mine], axis=0) for mine in (first, second)]
     unit = max(sampling.n_layers - 1, 1)
     depths = [
@@ -101,12 +103,12 @@ def _compared(
         axis = Axis(sampling.n_layers, 0.0, unit)
         one_curves, other_curves = ([e.item_curves for e in mine] for mine in (first, second))
         # no exact paired test of so few items could be surer
-        least = 2.0 ** (1 - named["n_items"])
+        least = 2.0 ** (1 - together.n)
         test = depth_difference(one_curves, other_curves, (axis, axis), paired=True, least=least)
         known = {"first_depth": float(depths[0][0]), "second_depth": float(depths[1][0])}
         yield named | known | {"measure": HALF, "estimate": float(found[0])} | test._asdict()
     by_layer = [_by_layer(e, mean) for e, mean in zip((one[0], other[0]), means, strict=True)]
-    yield from _row(named, RANKS, stats.rank_correlations(*by_layer))
+    yield from _row(named, RANKS, stats.rank_correlations(*by_layer), together.n)
 
 
 def _curve(of: Evidence, rows: Rows) -> Float[np.ndarray, "draws edges"]:
@@ -117,16 +119,18 @@ def _by_layer(of: Evidence, rows: Rows) -> Float[np.ndarray, "draws layers"]:
     return np.round(rows if of.of_losses else np.diff(rows, axis=1), _ROUNDING)
 
 
-def _row(named: dict[str, Any], measure: str, draws: Draws) -> Iterator[dict[str, Any]]:
+def _row(
+    named: dict[str, Any], measure: str, draws: Draws, n_independent: int
+) -> Iterator[dict[str, Any]]:
     """One estimate with interval and test; none where the sample itself has no estimate."""
     if np.isnan(draws[0]):
         return
-    kept, low, high = bounds(draws, named["n_items"])
+    kept, low, high = bounds(draws, n_independent)
     yield named | {
         "measure": measure,
         "estimate": float(draws[0]),
         "low": low,
         "high": high,
         # no exact paired test of so few items could be surer
-        "p": two_sided_p(kept, least=2.0 ** (1 - named["n_items"])),
+        "p": two_sided_p(kept, least=2.0 ** (1 - n_independent)),
     }

@@ -46,7 +46,7 @@ def order_rows(
 
 
 def _order_row(first: Summary, second: Summary, n_layers: int) -> dict[str, Any]:
-    last, counts = max(n_layers - 1, 1), (first.n_items, second.n_items)
+    last, counts = max(n_layers - 1, 1), (first.clusters.n, second.clusters.n)
     found = later_by(first.draws[:1] / last, second.draws[:1] / last)
     # no exact test of so few items could be surer
     least = 2 / comb(sum(counts), counts[0])

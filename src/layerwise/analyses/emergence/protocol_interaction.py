@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from layerwise import stats
 from layerwise.errors import UserError
+from layerwise.stats.clusters import Clusters
 from layerwise.stats.effects import Cell, cells, layer_skips
 from layerwise.stats.layer_curves import Sampling
 from layerwise.stats.signal import signals
@@ -126,10 +127,9 @@ def loss_profile(cell: Cell, chance: float, groups: Groups, sampling: Sampling) 
     lost = np.column_stack(
         [(intact - cell.correct[:, list(layers)]).mean(axis=1) for layers in groups.values()]
     )
-    indices = sampling.indices(cell.task, len(intact))
     above = intact - cell.floor(chance)[:, None]
     whole, less = np.split(
-        stats.resampled_means(np.concatenate([above, lost], axis=1), indices), [1], axis=1
+        sampling.means(cell.task, np.concatenate([above, lost], axis=1), cell.clusters), [1], axis=1
     )
     draws = stats.shares(whole, whole - less, 0.0)
     # the influence of an item on a ratio of means, added to the ratio
@@ -147,6 +147,7 @@ def _rows(
     first, second = (np.mean([profiles[i].draws for profiles in both], axis=0) for i in (0, 1))
     # each item's part of the mean over tasks of the mean over items
     parts = [(a.pseudo - b.pseudo) / (len(a.pseudo) * len(both)) for a, b in both]
+    together = Clusters.joined([a.cell.clusters for a, _ in both])
     named = {
         "capability": capability,
         "first": pair[0],
@@ -154,7 +155,7 @@ def _rows(
         "n_items": sum(len(a.pseudo) for a, _ in both),
         "n_tasks": len(both),
         "tasks": ",".join(a.cell.task for a, _ in both),
-        "p": interaction_p(np.concatenate(parts), sampling.seed),
+        "p": interaction_p(np.concatenate(parts), sampling.seed, together),
     }
     drawn = {"share_first": first, "share_second": second, "difference": first - second}
     return [
@@ -163,15 +164,18 @@ def _rows(
     ]
 
 
-def interaction_p(differences: Float[np.ndarray, "items groups"], seed: int) -> float:
+def interaction_p(
+    differences: Float[np.ndarray, "items groups"], seed: int, clusters: Clusters | None = None
+) -> float:
     """p-value of "the mean difference is the same in all groups".
 
     Of each item the mean over groups is taken off, which is the common shift; under the null
-    what is left has mean 0, and each item's two protocols are exchanged, or not, at random.
+    what is left has mean 0, and each cluster's two protocols are exchanged, or not, at random.
     """
     contrasts = differences - differences.mean(axis=1, keepdims=True)
     contrasts[np.abs(contrasts) < 1e-12] = 0.0
-    return stats.joint_sign_flip_p(contrasts, seed=stats.generator(seed, "interaction"))
+    together = contrasts if clusters is None else clusters.sums(contrasts)
+    return stats.joint_sign_flip_p(together, seed=stats.generator(seed, "interaction"))
 
 
 def _estimates(drawn: dict[str, np.ndarray], group: int) -> dict[str, float | None]:

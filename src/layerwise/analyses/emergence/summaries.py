@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from layerwise.ground.layer_names import COMPUTATION
+from layerwise.stats.clusters import Clusters
 from layerwise.stats.depth_inference import CENTRE, HALF, depth_bounds
 from layerwise.stats.depths import accumulated, bounds, centre_of_mass, half_depth
 from layerwise.stats.item_curves import ItemCurves
@@ -33,6 +34,7 @@ class Summary(NamedTuple):
         draws: in layers from the axis's first; row 0 from the sample, the others from resamples.
         tasks: names of its tasks.
         n_items: number of items of all tasks.
+        clusters: which of these items ask for the same thing.
         layers: of a critical set, its layers; otherwise None.
         curves: of depths that are inferred without resampling, the curves of each task.
         axis: the layers that it is about.
@@ -45,6 +47,7 @@ class Summary(NamedTuple):
     draws: Float[np.ndarray, " draws"]
     tasks: tuple[str, ...]
     n_items: int
+    clusters: Clusters
     layers: list[int] | None = None
     curves: tuple[ItemCurves, ...] = ()
     axis: str = COMPUTATION
@@ -53,7 +56,7 @@ class Summary(NamedTuple):
         """Its 95 % interval, in layers from the axis's first."""
         if self.curves:
             return depth_bounds(self.curves, self.measure)
-        _, low, high = bounds(self.draws, self.n_items)
+        _, low, high = bounds(self.draws, self.clusters.n)
         if self.measure != CRITICAL:
             return low, high
         # resampled tests find more, see docs/statistics.md
@@ -96,6 +99,7 @@ def capability_summaries(group: Sequence[Evidence]) -> Iterator[Summary | LeftOu
     first = group[0]
     key = (first.capability, first.protocol, first.method)
     tasks, n_items = tuple(e.task for e in group), sum(e.n_items for e in group)
+    clusters = Clusters.joined([e.clusters for e in group])
     rows = np.mean([e.rows for e in group], axis=0)
     masks = [e.critical for e in group if e.critical is not None]
     reason = None
@@ -103,7 +107,7 @@ def capability_summaries(group: Sequence[Evidence]) -> Iterator[Summary | LeftOu
         critical = np.any(masks, axis=0)
         layers = np.flatnonzero(critical[0]).tolist()
         sizes = critical.sum(axis=1).astype(float)
-        yield Summary(*key, CRITICAL, sizes, tasks, n_items, layers)
+        yield Summary(*key, CRITICAL, sizes, tasks, n_items, clusters, layers)
         reason = None if layers else "skipping no single layer does significant harm"
         if layers and not rows[0].sum() > 0:
             reason = "skipping layers one by one gains as much as it loses"
@@ -111,13 +115,14 @@ def capability_summaries(group: Sequence[Evidence]) -> Iterator[Summary | LeftOu
     curves = tuple(e.item_curves for e in group)
     for measure, depth in ((HALF, half_depth(rows)), (CENTRE, centre_of_mass(rows))):
         if not reason and not np.isnan(depth[0]):
-            yield Summary(*key, measure, depth, tasks, n_items, curves=curves)
+            yield Summary(*key, measure, depth, tasks, n_items, clusters, curves=curves)
     settled = [(e, e.settled) for e in group if e.settled is not None]
     if settled:
         draws = np.mean([draws for _, draws in settled], axis=0)
         named, n = tuple(e.task for e, _ in settled), sum(e.n_right for e, _ in settled)
         curves = tuple(e.settled_curves for e, _ in settled if e.settled_curves is not None)
-        yield Summary(*key, SETTLED, draws, named, n, curves=curves)
+        right = Clusters.joined([curve.grouped.only(curve.scale > 0) for curve in curves])
+        yield Summary(*key, SETTLED, draws, named, n, right, curves=curves)
     if reason:
         yield LeftOut(*key, None, reason)
 

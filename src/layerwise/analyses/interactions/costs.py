@@ -10,6 +10,7 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from layerwise.errors import UserError
+from layerwise.stats.clusters import Clusters, clusters_of
 from layerwise.stats.effects import BASELINES, BLIND, INTACT, NO_LAYERS, Chance, signal_table
 from layerwise.storage.parquet import frame
 
@@ -32,6 +33,7 @@ class Costs:
         sets: the sets removed, one for each column.
         costs: by measure, a row per item: intact minus removed, in nats or 0 to 1.
         right: whether an item is answered right without each set.
+        clusters: which items ask for the same thing.
         signal: whether the intact model is better than blind.
         chance: accuracy by guessing.
     """
@@ -43,6 +45,7 @@ class Costs:
     sets: tuple[Players, ...]
     costs: dict[str, Float[np.ndarray, "items sets"]]
     right: Bool[np.ndarray, "items sets"]
+    clusters: Clusters
     signal: bool
     chance: float
 
@@ -121,6 +124,7 @@ def _costs(group: pd.DataFrame, chance: Chance, signal: bool) -> Costs:
         sets=tuple(removed[name] for name in order[1:]),
         costs={m: v[:, :1] - v[:, 1:] for m, v in wide.items() if not np.isnan(v).any()},
         right=right[:, 1:],
+        clusters=clusters_of(group, sorted(set(group["item"]))),
         signal=signal,
         chance=level,
     )

@@ -13,6 +13,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from layerwise import stats
+from layerwise.stats.clusters import Clusters, mean_errors
 from layerwise.stats.effects import ALPHA, N_RESAMPLES, Chance
 from layerwise.stats.over_run import over_run, reach_over_run
 from layerwise.storage.parquet import conform, frame
@@ -47,7 +48,7 @@ def _over_run(table: pd.DataFrame) -> pd.DataFrame:
     """With p-values, and bounds of interactions that cover together, over all of the run."""
     asked = table["signal"].to_numpy(dtype=bool)
     p, error, mean = (table[n].to_numpy(dtype=float) for n in ("p", "error", "interaction"))
-    reach = reach_over_run(error, table["n_items"].to_numpy(dtype=int), asked)
+    reach = reach_over_run(error, table["n_clusters"].to_numpy(dtype=int), asked)
     return table.assign(p_run=over_run(p, asked, True), run_low=mean - reach, run_high=mean + reach)
 
 
@@ -74,7 +75,7 @@ def _measured(
     both = np.array([column[pair] for pair in pairs])
     beyond = costs[:, both] - costs[:, first] - costs[:, second]
     others = _beyond_others(beyond, pairs, found.players)
-    p = _p_values(beyond, stats.generator(seed, found.task, "interactions"))
+    p = _p_values(beyond, found.clusters, stats.generator(seed, found.task, "interactions"))
     p_bh = stats.benjamini_hochberg(p)
     places = {
         f"{which}_{part}": [getattr(pair[i], part) for pair in pairs]
@@ -88,14 +89,15 @@ def _measured(
         cost_first=costs[:, first].mean(axis=0),
         cost_second=costs[:, second].mean(axis=0),
         cost_both=costs[:, both].mean(axis=0),
-        **_with_bounds(("interaction", "low", "high"), beyond, found.task, seed),
-        **_with_bounds(("excess", "excess_low", "excess_high"), others, found.task, seed),
+        **_with_bounds(("interaction", "low", "high"), beyond, found, seed),
+        **_with_bounds(("excess", "excess_low", "excess_high"), others, found, seed),
         p=p,
         p_bh=p_bh,
         signal=found.signal,
         significant=found.signal & (p_bh < ALPHA),
         at_floor=_at_floor(found, first, second),
-        error=_standard_errors(beyond),
+        error=mean_errors(beyond, found.clusters),
+        n_clusters=found.clusters.n,
     )
     heads = ["first_head", "second_head"]
     return table.astype(dict.fromkeys(heads, "Int64"))
@@ -116,15 +118,17 @@ def _beyond_others(
     return beyond - sums / (2 * (n - 2))
 
 
-def _p_values(beyond: PerItem, seed: np.random.Generator) -> Float[np.ndarray, " columns"]:
-    """Sign-flip tests, with flips enough for a single true pair among all to be found.
+def _p_values(
+    beyond: PerItem, clusters: Clusters, seed: np.random.Generator
+) -> Float[np.ndarray, " columns"]:
+    """Sign-flip tests of clusters, with flips enough for a single true pair among all to be found.
 
     Differences within the engine's accuracy count as none.
     """
     n, m = beyond.shape
     flips = max(_FLIPS, min(20 * m, _MOST_SIGNS // max(n, 1)))
     kept = np.where(np.abs(beyond) < ROUNDING, 0.0, beyond)
-    return stats.sign_flip_p_values(kept, seed=seed, n_flips=flips)
+    return stats.sign_flip_p_values(clusters.sums(kept), seed=seed, n_flips=flips)
 
 
 def _at_floor(
@@ -204,7 +208,7 @@ def _by_orders(
         at = [place[player] for player in order]
         shares[:, at] += added / len(drawn)
         means[number, at] = added.mean(axis=0)
-    sampling = _standard_errors(means)
+    sampling = mean_errors(means, Clusters.apart(len(means)))
     more = {"n_permutations": len(drawn), "se_sampling": sampling}
     return _shared_out(found, measure, shares, seed, by=PERMUTATIONS, **more)
 
@@ -224,8 +228,8 @@ def _shared_out(
         by=by,
         n_items=len(shares),
         alone=alone.mean(axis=0),
-        **_with_bounds(("value", "low", "high"), shares, found.task, seed),
-        se=_standard_errors(shares),
+        **_with_bounds(("value", "low", "high"), shares, found, seed),
+        se=mean_errors(shares, found.clusters),
         total=shares.mean(axis=0).sum(),
         signal=found.signal,
         **{"n_permutations": pd.NA, "se_sampling": np.nan} | more,
@@ -233,23 +237,13 @@ def _shared_out(
     return conform("shapley", table.astype({"n_permutations": "Int64"}))
 
 
-def _standard_errors(
-    values: Float[np.ndarray, "rows columns"],
-) -> Float[np.ndarray, " columns"]:
-    """Of the mean over rows; nan for a single row."""
-    n = len(values)
-    if n < 2:
-        return np.full(values.shape[1], np.nan)
-    return values.std(axis=0, ddof=1) / np.sqrt(n)
-
-
 def _with_bounds(
-    names: tuple[str, str, str], values: PerItem, task: str, seed: int
+    names: tuple[str, str, str], values: PerItem, found: Costs, seed: int
 ) -> dict[str, Any]:
-    """Means over items with percentile bootstrap bounds; null of a single item."""
-    n = len(values)
-    drawn = stats.resample_indices(n, N_RESAMPLES, stats.generator(seed, task))
-    low, high = stats.percentile_bounds(stats.resampled_means(values, drawn), 0.95)
+    """Means over items with percentile bootstrap bounds; null of a single cluster."""
+    n = found.clusters.n
+    drawn = stats.resample_indices(n, N_RESAMPLES, stats.generator(seed, found.task))
+    low, high = stats.percentile_bounds(found.clusters.resampled_means(values, drawn), 0.95)
     told = np.isfinite(low) & np.isfinite(high) & (n > 1)
     bounds = (np.where(told, bound, np.nan) for bound in (low, high))
     return dict(zip(names, (values.mean(axis=0), *bounds), strict=True))

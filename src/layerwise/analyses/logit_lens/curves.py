@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from layerwise import stats
+from layerwise.stats.clusters import clusters_of
 from layerwise.stats.item_curves import settled_by_item
 from layerwise.stats.layer_curves import Evidence, LeftOut, Sampling, Signal
 from layerwise.stats.progress import TASK, progress, task_key
@@ -61,9 +62,8 @@ def _with_settled(
     if right.sum() < 2 or not stats.above_chance(right, chance):
         return evidence
     layers = depths["layer"].to_numpy(dtype=float).clip(min=0)
-    means = stats.resampled_means(
-        np.column_stack([right * layers, right]), sampling.indices(evidence.task, len(right))
-    )
+    clusters = clusters_of(depths, depths["item"].tolist())
+    means = sampling.means(evidence.task, np.column_stack([right * layers, right]), clusters)
     settled = means[:, 0] / np.where(means[:, 1] > 0, means[:, 1], np.nan)
-    curves = settled_by_item(layers, right, sampling.n_layers)
+    curves = settled_by_item(layers, right, sampling.n_layers, clusters)
     return evidence._replace(settled=settled, n_right=int(right.sum()), settled_curves=curves)

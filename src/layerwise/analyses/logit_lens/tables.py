@@ -14,6 +14,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from layerwise import stats
+from layerwise.stats.clusters import Clusters, clusters_of
 from layerwise.stats.effects import ALPHA, N_RESAMPLES, Chance
 from layerwise.storage.parquet import frame
 from layerwise.storage.provenance import Facts
@@ -51,9 +52,11 @@ def prediction_depths(lens: pd.DataFrame, n_layers: int, n_encoder: int = 0) -> 
         right = group.loc[group["layer"] == columns[-1]].set_index("item")["rank"] == 0
         named = {name: str(group[name].iloc[0]) for name in _TASK}
         layers = columns[0] + 1 + settled(wide.to_numpy(dtype=bool))
-        for item, layer in zip(wide.index, layers, strict=True):
+        labels = clusters_of(group, wide.index).labels
+        for item, layer, label in zip(wide.index, layers, labels, strict=True):
             depth = max(int(layer), 0) / max(n_layers - 1, 1)
-            more = {"layer": int(layer), "depth": depth, "right": bool(right[item])}
+            more = {"layer": int(layer), "depth": depth, "right": bool(right[item]),
+                    "cluster": label}  # fmt: skip
             rows.append({**named, "item": str(item), **more})
     return frame("prediction_depth", rows)
 
@@ -90,6 +93,7 @@ class Sample(NamedTuple):
         tasks: its tasks.
         depths: relative depth of each item.
         draws: mean over tasks of the mean over items, in the sample and in resamples.
+        clusters: which items ask for the same thing.
     """
 
     lens: str
@@ -98,6 +102,7 @@ class Sample(NamedTuple):
     tasks: tuple[str, ...]
     depths: Float[np.ndarray, " items"]
     draws: Float[np.ndarray, " draws"]
+    clusters: Clusters
 
 
 def samples(depths: pd.DataFrame, chance: Chance, seed: int) -> Iterator[Sample]:
@@ -109,16 +114,17 @@ def samples(depths: pd.DataFrame, chance: Chance, seed: int) -> Iterator[Sample]
     keys = {tuple(map(str, key)) for key in depths[_TASK[:3]].to_numpy()}
     for lens, protocol, capability in sorted(keys, key=lambda key: (*key[:2], _place(key[2]))):
         here = (depths[_TASK[:3]] == [lens, protocol, capability]).all(axis=1)
-        found: list[tuple[str, np.ndarray, np.ndarray]] = []
+        found: list[tuple[str, np.ndarray, np.ndarray, Clusters]] = []
         for task, group in depths.loc[here].groupby("task", sort=True):
             right = group["right"].to_numpy(dtype=bool)
             if right.sum() > 1 and stats.above_chance(right, chance(str(task), protocol)):
                 mine = group.loc[right, "depth"].to_numpy(dtype=float)
-                found.append((str(task), mine, _means(mine, str(task), seed)))
+                clusters = clusters_of(group, group.loc[right, "item"].tolist())
+                found.append((str(task), mine, _means(mine, clusters, str(task), seed), clusters))
         if found:
-            tasks, depth, draws = zip(*found, strict=True)
-            mean = np.mean(draws, axis=0)
-            yield Sample(lens, protocol, capability, tasks, np.concatenate(depth), mean)
+            tasks, depth, draws, clusters = zip(*found, strict=True)
+            mean, every = np.mean(draws, axis=0), np.concatenate(depth)
+            yield Sample(lens, protocol, capability, tasks, every, mean, Clusters.joined(clusters))
 
 
 def _place(capability: str) -> tuple[int, str]:
@@ -126,9 +132,11 @@ def _place(capability: str) -> tuple[int, str]:
     return (known.index(capability) if capability in known else len(known), capability)
 
 
-def _means(depths: np.ndarray, task: str, seed: int) -> Float[np.ndarray, " draws"]:
-    drawn = stats.resample_indices(len(depths), N_RESAMPLES, stats.generator(seed, task))
-    means = stats.resampled_means(depths[:, None], drawn)[:, 0]
+def _means(
+    depths: np.ndarray, clusters: Clusters, task: str, seed: int
+) -> Float[np.ndarray, " draws"]:
+    drawn = stats.resample_indices(clusters.n, N_RESAMPLES, stats.generator(seed, task))
+    means = clusters.resampled_means(depths[:, None], drawn)[:, 0]
     return np.concatenate([[depths.mean()], means])
 
 
@@ -157,8 +165,9 @@ def depth_comparisons(depths: pd.DataFrame, chance: Chance, seed: int) -> pd.Dat
     """``prediction_depth_comparisons.parquet``: do two capabilities settle at other depths?
 
     The two-sided Mann-Whitney test (1947, Ann. Math. Stat. 18) of the items' depths, corrected by
-    Holm over all rows; ``later`` is the probability that an item of ``second`` settles later
-    than one of ``first``, ties counting half.
+    Holm over all rows; of items that ask for the same thing it is a test of their mean depths.
+    ``later`` is the probability that an item of ``second`` settles later than one of ``first``,
+    ties counting half.
     """
     rows = [
         _comparison(first, second)
@@ -178,7 +187,9 @@ def _comparison(first: Sample, second: Sample) -> dict[str, Any]:
 
     differences = second.draws - first.draws
     low, high = stats.percentile_bounds(differences[1:, None], 0.95)
-    tested = mannwhitneyu(second.depths, first.depths)
+    ranked = mannwhitneyu(second.depths, first.depths)
+    late, early = (one.clusters.means(one.depths) for one in (second, first))
+    tested = mannwhitneyu(late, early)
     # Where all depths are the same there is no rank to compare.
     p = 1.0 if np.isnan(tested.pvalue) else float(tested.pvalue)
     return {
@@ -191,6 +202,6 @@ def _comparison(first: Sample, second: Sample) -> dict[str, Any]:
         "difference": float(differences[0]),
         "low": float(low[0]),
         "high": float(high[0]),
-        "later": float(tested.statistic) / (len(first.depths) * len(second.depths)),
+        "later": float(ranked.statistic) / (len(first.depths) * len(second.depths)),
         "p": p,
     }

@@ -19,7 +19,7 @@ from layerwise.models.kinds import token_passes
 from layerwise.runs.budget_hint import tell_of_more_memory
 from layerwise.runs.checkpoints import CheckpointStore, together
 from layerwise.runs.progress import Meter
-from layerwise.runs.records import planned, work_entry
+from layerwise.runs.records import planned, with_clusters, work_entry
 from layerwise.runs.setup import Setup
 from layerwise.sweep import LogLikelihood, SweepStats, intact
 from layerwise.sweep.cost import Cost
@@ -140,7 +140,8 @@ class Patching:
         work = together(parts, [f"patching work {name}" for name in names]).to_dict("records")
         table = together(parts, [f"patching {name}" for name in names]) if names else None
         facts = self.setup.facts(settings, work)
-        return PatchingResult(patching_frame([]) if table is None else table, facts)
+        found = patching_frame([]) if table is None else with_clusters(table, tasks)
+        return PatchingResult(found, facts)
 
     def expected(self, task: Task, *protocols: str) -> Cost:
         """What a task is expected to cost: as if the model solved the first pairs.

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from layerwise import stats
+from layerwise.stats.clusters import clusters_of
 from layerwise.stats.over_items import TASK, bounds_over_items
 from layerwise.stats.over_run import over_run, reach_over_run
 from layerwise.storage.parquet import frame
@@ -104,7 +105,7 @@ def _over_run(effects: pd.DataFrame) -> pd.DataFrame:
     """With p-values, and bounds of shares that cover together, over all tests of the run."""
     asked = effects["signal"].fillna(True).to_numpy(dtype=bool)
     p, error, share = (effects[n].to_numpy(dtype=float) for n in ("p", "error", "recovered"))
-    reach = reach_over_run(error, effects["n_items"].to_numpy(dtype=int), asked)
+    reach = reach_over_run(error, effects["n_clusters"].to_numpy(dtype=int), asked)
     return effects.assign(
         p_run=over_run(p, asked, True),
         recovered_run_low=share - reach,
@@ -113,18 +114,20 @@ def _over_run(effects: pd.DataFrame) -> pd.DataFrame:
 
 
 def _errors(turned: pd.DataFrame, cell: list[str]) -> pd.DataFrame:
-    """Standard errors of the shares, by what each pair moves the ratio of means."""
+    """Standard errors of the shares over clusters, by what each pair moves the ratio of means."""
     parts = []
     for _, group in turned.groupby(TASK):
         wide = group.pivot_table(index="item", columns=cell, values=["gain", "whole"])
         gain, whole = (wide[name].to_numpy(dtype=float) for name in ("gain", "whole"))
         most = np.nanmean(whole, axis=0)
         moved = (gain - np.nanmean(gain, axis=0) / most * whole) / most
-        n = (~np.isnan(moved)).sum(axis=0)
-        squared = np.nansum((moved - np.nanmean(moved, axis=0)) ** 2, axis=0)
-        error = np.sqrt(squared / np.maximum(n - 1, 1) / n)
-        named = {name: group[name].iloc[0] for name in TASK}
-        parts.append(wide["gain"].columns.to_frame(index=False).assign(error=error, **named))
+        clusters, there = clusters_of(group, wide.index), ~np.isnan(moved)
+        away = clusters.sums(np.where(there, moved - np.nanmean(moved, axis=0), 0.0))
+        n, together = there.sum(axis=0), (clusters.sums(there.astype(int)) > 0).sum(axis=0)
+        squared = (away**2).sum(axis=0) * (together / n)
+        error = np.sqrt(squared / np.maximum(together - 1, 1) / n)
+        more = {name: group[name].iloc[0] for name in TASK} | {"n_clusters": together}
+        parts.append(wide["gain"].columns.to_frame(index=False).assign(error=error, **more))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -188,8 +191,10 @@ def _tests(values: pd.DataFrame, cell: list[str], family: str, seed: int) -> pd.
     parts = []
     for _, group in values.groupby([*TASK, family]):
         wide = group.pivot_table(index="item", columns=cell, values="change", aggfunc="mean")
+        changes = np.nan_to_num(wide.to_numpy(dtype=float))
         p = stats.sign_flip_p_values(
-            wide.to_numpy(dtype=float), seed=stats.generator(seed, str(group["task"].iloc[0]))
+            clusters_of(group, wide.index).sums(changes),
+            seed=stats.generator(seed, str(group["task"].iloc[0])),
         )
         named = {name: group[name].iloc[0] for name in TASK}
         tested = wide.columns.to_frame(index=False)

@@ -32,7 +32,7 @@ from layerwise.models.kinds import (
 )
 from layerwise.runs.checkpoints import CheckpointStore, together
 from layerwise.runs.progress import Meter
-from layerwise.runs.records import work_entry
+from layerwise.runs.records import with_clusters, work_entry
 from layerwise.runs.setup import Setup, TaskLike, paired_tasks, prepare
 from layerwise.storage.parquet import frame
 from layerwise.sweep import SweepStats
@@ -152,7 +152,8 @@ class PathPatching:
         work = together(parts, [f"paths work {name}" for name in names]).to_dict("records")
         table = together(parts, [f"paths {name}" for name in names]) if names else None
         facts = self.setup.facts(settings, work)
-        return PathPatchingResult(frame("path_patching", []) if table is None else table, facts)
+        found = frame("path_patching", []) if table is None else with_clusters(table, tasks)
+        return PathPatchingResult(found, facts)
 
     def _piece(self, task: Task, progress: Meter) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         known, stats = self._choice().solved(task)

@@ -22,6 +22,7 @@ from layerwise.tasks.items import Item
 Layers = tuple[int, ...]
 _KEPT = (
     "intervention", "kind", "task", "capability", "item", "protocol", "correct", "gold_logprob",
+    "cluster",
 )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 
 from layerwise import stats
 from layerwise.stats import effects as _effects
+from layerwise.stats.clusters import Clusters, paired_p_values, sample_and_resamples
 from layerwise.stats.effects import Chance
 from layerwise.stats.over_run import over_run
 from layerwise.stats.signal import signals
@@ -182,18 +183,17 @@ def curves_table(removal: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFra
 
 def _curve(cells: list[_effects.Cell], chance: Chance, seed: int) -> list[dict[str, Any]]:
     """The steps of one capability under one protocol."""
-    draws, lost, gained = [], 0, 0
+    draws, together = [], Clusters.joined([cell.clusters for cell in cells])
+    net = np.concatenate([cell.intact[:, None].astype(int) - cell.correct for cell in cells])
     for cell in cells:
-        n, floor = len(cell.intact), cell.floor(chance(cell.task, cell.protocol))
+        n, floor = cell.clusters.n, cell.floor(chance(cell.task, cell.protocol))
         right = np.column_stack([cell.intact, floor, cell.correct])
-        drawn = stats.resample_indices(n, _effects.N_RESAMPLES, stats.generator(seed, cell.task))
-        means = stats.resampled_means(right, np.concatenate([np.arange(n)[None], drawn]))
+        drawn = sample_and_resamples(n, _effects.N_RESAMPLES, stats.generator(seed, cell.task))
+        means = cell.clusters.resampled_means(right, drawn)
         draws.append(stats.shares(means[:, :1], means[:, 2:], means[:, 1:2]))
-        lost = lost + (cell.intact[:, None] & ~cell.correct).sum(axis=0)
-        gained = gained + (~cell.intact[:, None] & cell.correct).sum(axis=0)
     share = np.mean(draws, axis=0)
     low, high = stats.percentile_bounds(share[1:], 0.95)
-    p = stats.mcnemar_p_values(np.asarray(lost), np.asarray(gained))
+    p = paired_p_values(net, together)
     p_holm = stats.holm(p)
     same = {
         "protocol": cells[0].protocol,

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from layerwise import stats
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import DECODER, ENCODER
+from layerwise.stats.clusters import sample_and_resamples
 from layerwise.stats.depths import two_sided_p
 from layerwise.stats.effects import Cell, Chance, cells, layer_skips
 from layerwise.stats.signal import signals
@@ -36,6 +37,7 @@ class Evidence(NamedTuple):
     protocol: str
     task: str
     n_items: int
+    n_clusters: int
     curves: dict[str, Curves]
 
 
@@ -104,22 +106,21 @@ def _refuse_other_items(task: str, asked: set[str], read: set[str]) -> None:
 def _of_task(
     cell: Cell, read: pd.DataFrame, cka: pd.DataFrame, chance: float, seed: int
 ) -> Evidence:
-    n = len(cell.intact)
-    drawn = stats.resample_indices(n, N_RESAMPLES, stats.generator(seed, cell.task))
-    indices = np.concatenate([np.arange(n)[None], drawn])
+    clusters, random = cell.clusters, stats.generator(seed, cell.task)
+    indices = sample_and_resamples(clusters.n, N_RESAMPLES, random)
     near = [i for i, (_, span) in enumerate(cells_of(read)) if span == 1]
     right = np.column_stack([cell.intact, cell.floor(chance), cell.correct])
-    intact, floor, correct = np.split(stats.resampled_means(right, indices), [1, 2], axis=1)
+    intact, floor, correct = np.split(clusters.resampled_means(right, indices), [1, 2], axis=1)
     through = cka.loc[cka["other"] == cka["layer"] + 1].sort_values("layer")["cka_unbiased"]
     turned = 1 - through.to_numpy(dtype=float, na_value=np.nan)
     curves = {
-        "influence": stats.resampled_means(influences(read), indices),
-        "angular": stats.resampled_means(angular_map(read)[:, near], indices),
+        "influence": clusters.resampled_means(influences(read), indices),
+        "angular": clusters.resampled_means(angular_map(read)[:, near], indices),
         "cka": np.repeat(turned[None], len(indices), axis=0),
         "share_lost": stats.shares(intact, correct, floor),
-        "nats": stats.resampled_means(cell.nats, indices),
+        "nats": clusters.resampled_means(cell.nats, indices),
     }
-    return Evidence(cell.capability, cell.protocol, cell.task, n, curves)
+    return Evidence(cell.capability, cell.protocol, cell.task, len(cell.intact), clusters.n, curves)
 
 
 def _rows(
@@ -139,7 +140,7 @@ def _rows(
         "tasks": ",".join(task.task for task in tasks),
         "p_holm": 1.0,
     }
-    several = min(task.n_items for task in tasks) > 1
+    several = min(task.n_clusters for task in tasks) > 1
     for effect, predictor, stack in product(EFFECTS, PREDICTORS, stacks):
         if np.isnan(curves[effect][0]).all():  # no nats of generated texts
             continue

@@ -12,6 +12,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from layerwise import stats
+from layerwise.stats.clusters import clusters_of
 from layerwise.storage.parquet import frame
 
 _TASK = ["task", "capability", "protocol"]
@@ -71,11 +72,11 @@ def _told(
     group: pd.DataFrame, values: Float[np.ndarray, "item column"], name: str, seed: int
 ) -> list[dict[str, Any]]:
     """Means over items with their bootstrap intervals, a row per column."""
-    task, n = str(group["task"].iloc[0]), len(values)
-    indices = stats.resample_indices(n, 2000, stats.generator(seed, task))
-    low, high = stats.percentile_bounds(stats.resampled_means(values, indices), 0.95)
-    said = n > 1
-    key = {column: group[column].iloc[0] for column in _TASK} | {"n_items": n}
+    task, clusters = str(group["task"].iloc[0]), clusters_of(group, sorted(set(group["item"])))
+    indices = stats.resample_indices(clusters.n, 2000, stats.generator(seed, task))
+    low, high = stats.percentile_bounds(clusters.resampled_means(values, indices), 0.95)
+    said = clusters.n > 1
+    key = {column: group[column].iloc[0] for column in _TASK} | {"n_items": len(values)}
     return [
         {**key, name: mean, "low": lo if said else None, "high": hi if said else None}
         for mean, lo, hi in zip(values.mean(axis=0).tolist(), low, high, strict=True)

@@ -1,0 +1,320 @@
+"""Items that ask for the same thing: numbers of single items unchanged, tests at their level."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.api as sm
+
+from layerwise import emergence, stats
+from layerwise.results import AblationResult
+from layerwise.stats.clusters import (
+    Clusters,
+    cluster_flip_p_values,
+    clustered_interval,
+    clusters_of,
+    design_effects,
+    mean_errors,
+    mean_p_values,
+    net_sizes,
+    paired_p_values,
+    resampled_tests,
+    with_design_effect,
+)
+from layerwise.stats.depth_inference import HALF, depth_bounds, depth_p_value
+from layerwise.stats.effects import effects_table, signal_table
+from layerwise.stats.equivalence import no_loss_of_nats_p_values, no_loss_p_values
+from layerwise.stats.item_curves import losses_by_item
+from layerwise.stats.layer_curves import Sampling
+from layerwise.stats.signal import Blind, better_than_blind_p_value, signal_p_values
+from tests import synthetic
+from tests.cases import data_sets, most_errors
+from tests.synthetic import cell_records, facts, planted, task_facts
+from tests.test_signal import Asked
+
+PAIRS = Clusters.of([f"fact {i // 2}" for i in range(80)])
+
+
+def sample() -> pd.DataFrame:
+    """Records of 30 items of which layer 3 is needed, and other answers flip."""
+    right = planted(np.random.default_rng(0), 30, critical=(3,), accuracy=0.8, noise=0.1)
+    return cell_records(right, "keys", "retrieval")
+
+
+def quarter(task: str, protocol: str) -> float:
+    return 0.25
+
+
+def twice(records: pd.DataFrame) -> pd.DataFrame:
+    """Every item asked twice, with the same answer."""
+    again = records.assign(item=records["item"] + " again")
+    return pd.concat(
+        [one.assign(cluster=records["item"]) for one in (records, again)], ignore_index=True
+    )
+
+
+def test_items_are_numbered_by_what_they_ask_for_and_those_without_a_label_stand_apart():
+    found = Clusters.of(["a", None, "b", "a", None, float("nan")])
+    assert found.codes.tolist() == [0, 1, 2, 0, 3, 4]
+    assert (found.n, found.are_items) == (5, False)
+    assert found.sizes.tolist() == [2, 1, 1, 1, 1]
+    assert found.sums(np.arange(6.0)[:, None])[:, 0].tolist() == [3, 1, 2, 4, 5]
+    assert Clusters.joined([found, found]).n == 2 + 2 * 3
+    assert found.only(np.array([True, False, False, True, True, False])).codes.tolist() == [0, 0, 1]
+    assert Clusters.apart(3).are_items
+
+
+def test_a_table_says_which_items_belong_together():
+    table = pd.DataFrame({"item": ["x", "x", "y", "z"], "cluster": ["c", "c", None, "c"]})
+    assert clusters_of(table, ["z", "y", "x"]).codes.tolist() == [0, 1, 0]
+    assert clusters_of(table.drop(columns="cluster"), ["z", "y"]).are_items
+
+
+@pytest.mark.parametrize("net", [[2, -1, 1, 0, 3], [1, 1, 1, -1], [2, 2, -2, 2, 2, 2], [0, 0]])
+def test_the_test_of_clusters_is_that_of_all_flips_one_by_one(net):
+    values = np.array(net)
+    sums = [abs(np.dot(signs, values)) for signs in product([-1, 1], repeat=len(net))]
+    expected = np.mean(np.array(sums) >= abs(values.sum()))
+    sizes = net_sizes(values[:, None]).sum(axis=0).T
+    assert cluster_flip_p_values(values.sum(keepdims=True), sizes)[0] == pytest.approx(expected)
+
+
+def test_of_single_items_it_is_mcnemars_exact_test_to_the_bit():
+    rng = np.random.default_rng(0)
+    net = rng.integers(-1, 2, size=(50, 40))
+    p = paired_p_values(net, Clusters.apart(50))
+    assert np.array_equal(p, stats.mcnemar_p_values((net > 0).sum(axis=0), (net < 0).sum(axis=0)))
+
+
+def test_tests_in_resamples_are_those_of_the_resampled_clusters():
+    rng = np.random.default_rng(1)
+    net, clusters = rng.integers(-1, 2, size=(12, 5)), Clusters.of(list("aabbccddeeff"))
+    indices = stats.resample_indices(clusters.n, 30, 0)
+    totals, p = resampled_tests(net, clusters, indices)
+    for row, drawn in enumerate(indices):
+        items = np.concatenate([np.flatnonzero(clusters.codes == code) for code in drawn])
+        apart = Clusters.of(np.repeat(np.arange(6), 2).tolist())
+        assert totals[row].tolist() == net[items].sum(axis=0).tolist()
+        assert p[row] == pytest.approx(paired_p_values(net[items], apart))
+
+
+def test_means_of_resampled_clusters_are_those_of_their_items():
+    rng = np.random.default_rng(2)
+    clusters, values = Clusters.of(["a", "b", "a", "a", "c"]), rng.normal(size=(5, 3))
+    indices = stats.resample_indices(3, 20, 0)
+    found = clusters.resampled_means(values, indices)
+    for row, drawn in zip(found, indices, strict=True):
+        items = np.concatenate([np.flatnonzero(clusters.codes == code) for code in drawn])
+        assert row == pytest.approx(values[items].mean(axis=0))
+
+
+def test_errors_of_means_are_statsmodels_of_clusters():
+    rng = np.random.default_rng(3)
+    clusters = Clusters.of([f"{i}" for i in rng.integers(0, 12, size=50)])
+    values = rng.normal(0.3, size=(50, 2)) + rng.normal(size=(clusters.n, 2))[clusters.codes]
+    for column, error in enumerate(mean_errors(values, clusters)):
+        groups = {"groups": clusters.codes}
+        found = sm.OLS(values[:, column], np.ones(50)).fit(cov_type="cluster", cov_kwds=groups)
+        assert error == pytest.approx(found.bse[0])
+    one = values[:, :1]
+    assert np.array_equal(mean_p_values(one, Clusters.apart(50)), stats.mean_p_values(one))
+
+
+def test_numbers_of_items_that_stand_apart_do_not_change_by_a_bit():
+    records = sample()
+    plain = AblationResult(records, facts(task_facts("keys", "retrieval", n_items=30)))
+    named = AblationResult(records.assign(cluster=records["item"]), plain.facts)
+    pd.testing.assert_frame_equal(plain.effects(), named.effects(), check_exact=True)
+    pd.testing.assert_frame_equal(plain.signal(), named.signal(), check_exact=True)
+    assert plain.effects()["n_clusters"].eq(30).all()
+    assert plain.effects()["significant"].any()
+    for name in ("emergence", "left_out"):
+        pd.testing.assert_frame_equal(
+            getattr(emergence([plain]), name), getattr(emergence([named]), name), check_exact=True
+        )
+
+
+def test_items_asked_twice_say_no_more_than_once():
+    once = sample()
+    one, two = (effects_table(table, quarter, 0) for table in (once, twice(once)))
+    same = ["p", "acc_diff", "acc_diff_low", "acc_diff_high", "share_low", "share_high",
+            "nats_low", "nats_high", "n_clusters"]  # fmt: skip
+    for name in same:
+        assert two[name].to_numpy(dtype=float) == pytest.approx(
+            one[name].to_numpy(dtype=float), nan_ok=True
+        )
+    assert two["n_items"].tolist() == (2 * one["n_items"]).tolist()
+    assert signal_table(twice(once), quarter)["n_clusters"].tolist() == [30]
+
+
+def test_depths_of_items_asked_twice_are_no_surer_within_a_task_or_between_two():
+    rng = np.random.default_rng(4)
+    intact = rng.random(40) < 0.9
+    after = intact[:, None] & (rng.random((40, 6)) > [0.05, 0.05, 0.6, 0.3, 0.05, 0.05])
+    once = losses_by_item(intact.astype(float), after.astype(float), 0.25)
+    labels = Clusters.of([f"{i}" for i in range(40)] * 2)
+    doubled = losses_by_item(np.tile(intact, 2).astype(float), np.tile(after, (2, 1)).astype(float),
+                             0.25, labels)  # fmt: skip
+    mine = once._replace(clusters=Clusters.of([f"{i}" for i in range(40)]))
+    assert depth_bounds([doubled], HALF) == pytest.approx(depth_bounds([once], HALF), abs=0.02)
+    assert depth_p_value([doubled], HALF, 3.0) == pytest.approx(
+        depth_p_value([once], HALF, 3.0), rel=0.05
+    )
+    # the same facts in two tasks: no surer than one of them; of other facts, surer
+    assert depth_p_value([mine, mine], HALF, 3.0) == pytest.approx(
+        depth_p_value([mine], HALF, 3.0), rel=0.3
+    )
+    assert depth_p_value([once, once], HALF, 3.0) < 0.5 * depth_p_value([once], HALF, 3.0)
+
+
+def rates(draw, tests, sets: int) -> list[float]:
+    """How often each test rejects at 5 % in so many data sets."""
+    rng = np.random.default_rng(5)
+    found = [[test(sample) < 0.05 for test in tests] for sample in (draw(rng) for _ in range(sets))]
+    return np.mean(found, axis=0).tolist()
+
+
+def flips(rng: np.random.Generator) -> np.ndarray:
+    """No effect: answers change either way, and both questions about a fact alike."""
+    return np.repeat(rng.choice([-1, 0, 1], p=[0.15, 0.7, 0.15], size=(40, 1)), 2, axis=0)
+
+
+def test_answers_that_flip_together_are_no_effect():
+    sets = data_sets(1500)
+    p_items, p_clusters = rates(
+        flips,
+        [
+            lambda x: paired_p_values(x, Clusters.apart(80))[0],
+            lambda x: paired_p_values(x, PAIRS)[0],
+        ],
+        sets,
+    )
+    assert p_items > 0.12
+    assert p_clusters * sets <= most_errors(sets)
+
+
+def test_differences_that_go_together_are_no_effect_of_nats_either():
+    def draw(rng):
+        return np.repeat(rng.standard_t(4, size=(40, 1)), 2, axis=0) + 0.2 * rng.normal(
+            size=(80, 1)
+        )
+
+    sets = data_sets(900)
+    found = rates(
+        draw,
+        [
+            lambda x: stats.sign_flip_p_values(x, seed=0, n_flips=500)[0],
+            lambda x: stats.mean_p_values(x)[0],
+            lambda x: stats.sign_flip_p_values(PAIRS.sums(x), seed=0, n_flips=500)[0],
+            lambda x: mean_p_values(x, PAIRS)[0],
+        ],
+        sets,
+    )
+    assert min(found[:2]) > 0.12
+    assert max(found[2:]) * sets <= most_errors(sets)
+
+
+def test_the_bootstrap_of_clusters_covers_where_that_of_items_does_not():
+    sets, rng = data_sets(900), np.random.default_rng(6)
+    sampling, missed = Sampling(0, 500, 1), np.zeros(2)
+    for _ in range(sets):
+        sample = np.repeat(rng.normal(size=(40, 1)), 2, axis=0)
+        for i, clusters in enumerate((Clusters.apart(80), PAIRS)):
+            draws = sampling.means("task", sample, clusters)
+            low, high = stats.percentile_bounds(draws[1:], 0.95)
+            missed[i] += not low[0] <= 0 <= high[0]
+    assert missed[0] > 0.12 * sets
+    assert missed[1] <= most_errors(sets, 0.06)
+
+
+@pytest.mark.parametrize("together", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize(("n_clusters", "size"), [(20, 2), (40, 2), (20, 5)])
+def test_a_model_that_guesses_facts_together_has_no_signal(n_clusters, size, together):
+    """With 20 facts five times each, item by item 19 % pass at 2.5 % where facts go together."""
+    sets, rng = data_sets(1200), np.random.default_rng(7)
+    clusters = Clusters.of(np.repeat(np.arange(n_clusters), size).tolist())
+    shape, passed = (n_clusters, size), np.zeros(3)
+    for _ in range(sets):
+        alike = rng.random((n_clusters, 1)) < together
+        own, *others = [
+            np.where(alike, rng.random((n_clusters, 1)), rng.random(shape)).ravel() < 0.25
+            for _ in range(4)
+        ]
+        blind = Blind(np.sum(others, axis=0), np.full(len(own), 3))
+        for i, mine in enumerate((None, clusters)):
+            cell = Asked("t", "letter", own, clusters=mine)
+            passed[i] += signal_p_values([cell], quarter)[0] < 0.025
+        passed[2] += better_than_blind_p_value(own, blind, clusters) < 0.025
+    assert max(passed[1:]) <= most_errors(sets, 0.025)
+    if together == 1.0:
+        assert passed[0] > most_errors(sets, 0.035)
+
+
+def test_an_accuracy_of_facts_asked_twice_has_the_interval_that_covers_it():
+    sets, rng, missed = data_sets(900), np.random.default_rng(8), np.zeros(2)
+    for _ in range(sets):
+        right = np.repeat(rng.random(40) < 0.7, 2)
+        for i, clusters in enumerate((Clusters.apart(80), PAIRS)):
+            found = clustered_interval(right, clusters)
+            missed[i] += not found.low <= 0.7 <= found.high
+    assert missed[0] > 0.1 * sets
+    assert missed[1] <= most_errors(sets)
+
+
+def test_no_loss_is_not_concluded_from_facts_asked_many_times():
+    """A loss at the margin, in 40 facts asked twice."""
+
+    def draw(rng):
+        # a loss of 5 points on balance
+        return np.repeat(rng.choice([-1, 0, 1], p=[0.05, 0.85, 0.1], size=(60, 1)), 2, axis=0)
+
+    facts_twice = Clusters.of(np.repeat(np.arange(60), 2).tolist())
+
+    def tango(net, clusters):
+        p = no_loss_p_values((net > 0).sum(axis=0), (net < 0).sum(axis=0), np.array([len(net)]))
+        return with_design_effect(p, design_effects(net.astype(float), clusters), clusters)[0]
+
+    sets = data_sets(1500)
+    items, together = rates(
+        draw, [lambda x: tango(x, Clusters.apart(120)), lambda x: tango(x, facts_twice)], sets
+    )
+    assert items > 0.09
+    assert together * sets <= most_errors(sets, 0.06)
+
+
+def test_no_loss_of_nats_is_not_concluded_from_facts_asked_many_times():
+    def draw(rng):  # a mean of 0.1, in few facts
+        return np.repeat(1.0 * (rng.random((25, 1)) < 0.1), 10, axis=0)
+
+    facts_ten_times = Clusters.of(np.repeat(np.arange(25), 10).tolist())
+    sets = data_sets(1500)
+    items, together = rates(
+        draw,
+        [
+            lambda x: no_loss_of_nats_p_values(x)[0],
+            lambda x: no_loss_of_nats_p_values(x, clusters=facts_ten_times)[0],
+        ],
+        sets,
+    )
+    assert items > 0.09
+    assert together * sets <= most_errors(sets)
+
+
+def test_design_effects_are_one_of_items_and_their_number_of_items_that_are_the_same():
+    rng = np.random.default_rng(9)
+    alike = np.repeat(rng.normal(size=(40, 1)), 2, axis=0)
+    assert design_effects(alike, PAIRS)[0] == pytest.approx(2.0, rel=0.03)
+    assert design_effects(alike, Clusters.apart(80))[0] == 1.0
+    assert design_effects(np.ones((80, 1)), PAIRS)[0] == 2.0
+    p = np.array([0.01])
+    assert with_design_effect(p, np.ones(1), Clusters.apart(80)) is p
+
+
+def test_saved_clusters_are_read_again(tmp_path):
+    result = synthetic.small_ablation()
+    labelled = AblationResult(result.records.assign(cluster="one"), result.facts)
+    labelled.save(tmp_path)
+    assert AblationResult.load(tmp_path).records["cluster"].eq("one").all()
