@@ -29,7 +29,7 @@ KNOWLEDGE = next(form for form in FORMS if form.capability == "knowledge")
 
 def batch(seed: int = 0):
     texts = Texts(SMALL, np.random.default_rng(seed))
-    return train._batch(SMALL, KNOWLEDGE.draw(texts, 4))
+    return train.batch_of(SMALL, KNOWLEDGE.draw(texts, 4))
 
 
 def test_first_heads_look_at_the_previous_token_and_others_elsewhere():
@@ -51,7 +51,7 @@ def test_look_ups_are_close_at_the_start():
     model.set_attn_implementation("eager")
     texts = Texts(ORGANISM, np.random.default_rng(0))
     drawn = [texts.asked(texts.lookup(4), 1) for _ in range(40)]
-    tokens, _ = train._batch(ORGANISM, drawn)
+    tokens, _ = train.batch_of(ORGANISM, drawn)
     only = {2, 3}
     for index in set(range(N_LAYERS)) - only:
         model.model.layers[index].self_attn.o_proj.weight.data.zero_()

@@ -29,7 +29,7 @@ EVERY = range(N_LAYERS)
 
 def batch(capability: str, seed: int = 0, language: Language = SMALL) -> train.Batch:
     texts = Texts(language, np.random.default_rng(seed))
-    return train._batch(language, BY_NAME[capability].draw(texts, 4))
+    return train.batch_of(language, BY_NAME[capability].draw(texts, 4))
 
 
 def words(tokens: torch.Tensor) -> list[str]:
@@ -108,9 +108,9 @@ def test_a_skipped_layer_is_as_if_it_were_left_out():
     for left_out in (None, *EVERY):
         runs = [layer != left_out for layer in EVERY]
         with torch.inference_mode():
-            (*_, (_, encoded)) = train._encoded(model, prompts, runs[:N_ENCODER])
+            (*_, (_, encoded)) = train.encoded_by_layer(model, prompts, runs[:N_ENCODER])
             memory = model.encoder.final_layer_norm(encoded)
-            (*_, (_, decoded)) = train._decoded(model, answers, memory, runs[N_ENCODER:])
+            (*_, (_, decoded)) = train.decoded_by_layer(model, answers, memory, runs[N_ENCODER:])
             logits = model.lm_head(model.decoder.final_layer_norm(decoded))
             if left_out is None:
                 expected = model(input_ids=prompts, labels=answers.contiguous()).logits
@@ -161,7 +161,7 @@ def test_a_short_training_lowers_the_loss_and_is_the_same_again(monkeypatch):
 
 def test_what_learns_how_fast_and_what_decays():
     model = untrained()
-    groups = train._groups(model)
+    groups = train.weight_groups(model)
     kinds = {id(weight): index for index, group in enumerate(groups) for weight in group["params"]}
     named = {name: groups[kinds[id(weight)]] for name, weight in model.named_parameters()}
     assert sum(len(group["params"]) for group in groups) == len(named) == len(kinds)

@@ -63,7 +63,8 @@ def test_capabilities_and_all_stand_for_suites() -> None:
 def test_names_stand_for_the_suites_of_the_models_own_language() -> None:
     own = ["organism-lookup", "organism-facts", "organism-two-hop", "organism-brackets"]
     wired = ["wired-lookup", "wired-facts", "wired-two-hop"]
-    assert languages() == ["text", "organism", "wired"]
+    assert languages() == ["text", "organism", "letters", "wired"]
+    assert expand_task_names(["all"], "letters") == ["letters-lookup", "letters-facts"]
     assert expand_task_names(["all"], "wired") == wired
     assert expand_task_names(["all"], "organism") == task_names("organism") == own
     assert expand_task_names(["reasoning", "facts"], "organism") == ["organism-two-hop", "facts"]
@@ -106,9 +107,10 @@ def test_tasks_that_results_could_not_tell_apart(
 
 KNOWN = (
     "a path to a .jsonl file, all, arithmetic, brackets, coherence, facts, facts-open-book, "
-    "knowledge, kv-ids, kv-words, open-book, order, organism-brackets, organism-facts, "
-    "organism-lookup, organism-two-hop, passage, reasoning, repetition, retrieval, sum-chain, "
-    "two-hop, wired-facts, wired-lookup, wired-two-hop, word-problems"
+    "knowledge, kv-ids, kv-words, letters-facts, letters-lookup, open-book, order, "
+    "organism-brackets, organism-facts, organism-lookup, organism-two-hop, passage, reasoning, "
+    "repetition, retrieval, sum-chain, two-hop, wired-facts, wired-lookup, wired-two-hop, "
+    "word-problems"
 )
 
 

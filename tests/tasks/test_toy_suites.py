@@ -136,6 +136,7 @@ def test_a_small_language_has_the_suites_that_its_words_suffice_for() -> None:
 
     assert suites() == ["toy-lookup"]
     assert suites(n_keys=8) == ["toy-lookup", "toy-two-hop"]
+    assert suites(n_keys=8, n_hops=1) == ["toy-lookup"]
     assert suites(n_entities=6, n_relations=2) == ["toy-lookup", "toy-facts"]
     assert suites(n_entities=3, n_relations=2) == ["toy-lookup"]
     assert suites(n_brackets=4) == ["toy-lookup", "toy-brackets"]

@@ -195,6 +195,24 @@ _ORGANISMS = {
             ),
         ),
     ),
+    "organism-letters-other": (
+        "Qwen2, 8 layers, letters by another layer",
+        (
+            (
+                "60c7407ec4f81b2b830bc5546c1950c8715986759684f85e38efb86bfbf729bc",
+                "9866b1e89f76d2589c53b636a34083ac8771b185a2cb775fc55353dea3890997",
+            ),
+        ),
+    ),
+    "organism-letters": (
+        "Qwen2, 8 layers, also by letter",
+        (
+            (
+                "950967e93e239e895f20f1207b0165533ae3439fed19a7c3c2250a1534c05e94",
+                "4e78e6a3e20274528a2290fe5015b106592358cb893a96ff4b6e885fe55a85b1",
+            ),
+        ),
+    ),
 }
 for _kind, (_what, _hashes) in _ORGANISMS.items():
     for _seed, (_weights, _files) in enumerate(_hashes):

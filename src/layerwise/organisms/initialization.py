@@ -39,11 +39,25 @@ def new_organism(language: Language, seed: int) -> Qwen2ForCausalLM:
         language: gives the vocabulary.
         seed: decides the weights.
     """
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        model = begin_decoder(language, N_LAYERS)
+        _prepare_look_ups(model)
+    return model
+
+
+def begin_decoder(language: Language, n_layers: int) -> Qwen2ForCausalLM:
+    """A decoder of which the first heads look at the previous tokens, drawn as torch is seeded.
+
+    Args:
+        language: gives the vocabulary.
+        n_layers: how many layers.
+    """
     config = Qwen2Config(
         vocab_size=len(language.words),
         hidden_size=WIDTH,
         intermediate_size=MLP_WIDTH,
-        num_hidden_layers=N_LAYERS,
+        num_hidden_layers=n_layers,
         num_attention_heads=HEADS,
         num_key_value_heads=HEADS,
         max_position_embeddings=LONGEST,
@@ -53,12 +67,9 @@ def new_organism(language: Language, seed: int) -> Qwen2ForCausalLM:
         eos_token_id=None,
         pad_token_id=language.words.index(PAD),
     )
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(seed)
-        model = Qwen2ForCausalLM(config)
-        for layer in model.model.layers:
-            _begin_layer(layer)
-        _prepare_look_ups(model)
+    model = Qwen2ForCausalLM(config)
+    for layer in model.model.layers:
+        _begin_layer(layer)
     return model
 
 
@@ -73,7 +84,7 @@ def _begin_layer(layer: Any) -> None:
     for part in (query, key, value):
         part.bias.zero_()
     for head, offset in enumerate(_LOOKED_AT):
-        _turn_head(attention, head, offset, _SHARP)
+        turn_head(attention, head, offset, _SHARP)
 
 
 class LookUps(NamedTuple):
@@ -119,10 +130,10 @@ def _prepare_look_ups(model: Any) -> None:
         attention.q_proj.weight.copy_(matched @ looked_for.T)
         attention.k_proj.weight.copy_(matched @ copied.T)
         for head in range(HEADS):
-            _turn_head(attention, head, 0, -_SHY)
+            turn_head(attention, head, 0, -_SHY)
 
 
-def _turn_head(attention: Any, head: int, offset: int, strength: float) -> None:
+def turn_head(attention: Any, head: int, offset: int, strength: float) -> None:
     """Make a head look at an offset from where it stands, or away from it if negative.
 
     Rotary embedding (Su et al. 2021, arXiv:2104.09864, section 3.2) turns queries and keys by

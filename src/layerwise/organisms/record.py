@@ -36,7 +36,7 @@ def write(
     curve: pd.DataFrame,
     tokenizer: PreTrainedTokenizerFast,
     *,
-    planted: Mapping[str, Sequence[int]],
+    planted: Mapping[str, Any],
     measure: Callable[[Path], list[dict[str, Any]]],
     seed: int,
     steps: int,
@@ -49,7 +49,8 @@ def write(
         model: the trained model.
         curve: what ``train`` returned beside it.
         tokenizer: what it reads with.
-        planted: the layers that each capability is to need.
+        planted: the layers that each capability is to need; if that depends on the protocol, by
+            protocol.
         measure: the accuracies of the model in the folder.
         seed: what it was trained with.
         steps: how long.

@@ -16,7 +16,7 @@ import numpy as np
 from layerwise.models.organisms.forms import END, ask, ask_closing, ask_fact, ask_twice, pair
 from layerwise.models.organisms.language import START, Language
 
-Stage = Literal["middle", "encoded", "answer"]
+Stage = Literal["middle", "encoded", "answer", "letter"]
 
 
 class Target(NamedTuple):
@@ -25,7 +25,8 @@ class Target(NamedTuple):
     Attributes:
         place: the place of the word in front of it.
         word: the word.
-        stage: ``middle`` for what the first of two hops leads to, or ``answer``.
+        stage: ``middle`` for what the first of two hops leads to, ``answer``, or ``letter`` for
+            that of the option.
     """
 
     place: int
@@ -74,8 +75,12 @@ class Text:
         self.say(question.asked)
         if question.middle is not None:
             self.predict(question.middle, "middle")
-        for word in (*question.answer.split(), END):
-            self.predict(word)
+        self.answer(f"{question.answer} {END}")
+
+    def answer(self, said: str, stage: Stage = "answer") -> None:
+        """Add words, all of which are predicted."""
+        for word in said.split():
+            self.predict(word, stage)
             self.words.append(word)
 
 
@@ -154,6 +159,10 @@ class Texts:
             return Question(ask_closing(opened), " ".join(gold))
 
         return Scene("", question)
+
+    def drawn(self, words: Sequence[str]) -> list[str]:
+        """Words in random order."""
+        return self._draw(words, len(words))
 
     @cached_property
     def _facts(self) -> list[tuple[str, str]]:

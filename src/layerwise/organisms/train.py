@@ -53,16 +53,16 @@ def train(
     def loss_of(
         form: Form, drawn: list[Text]
     ) -> tuple[Float[torch.Tensor, ""], dict[Stage, float]]:
-        return _loss(model, form, *_batch(language, drawn), rng)
+        return _loss(model, form, *batch_of(language, drawn), rng)
 
     texts = Texts(language, rng)
     curve = run_training_loop(
-        model, _groups(model), FORMS, texts, loss_of, steps=steps, progress=progress
+        model, weight_groups(model), FORMS, texts, loss_of, steps=steps, progress=progress
     )
     return rounded(model), curve
 
 
-def _groups(model: Qwen2ForCausalLM) -> list[dict[str, Any]]:
+def weight_groups(model: Qwen2ForCausalLM) -> list[dict[str, Any]]:
     """Only the matrices of the layers decay."""
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and ".layers." in name]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or ".layers." not in name]
@@ -72,9 +72,10 @@ def _groups(model: Qwen2ForCausalLM) -> list[dict[str, Any]]:
     ]
 
 
-def _batch(
+def batch_of(
     language: Language, texts: Sequence[Text]
 ) -> tuple[Int[torch.Tensor, "rows pos"], Targets]:
+    """Token ids of equally long texts, and by stage what is to be predicted where."""
     ids = {word: index for index, word in enumerate(language.words)}
     found: dict[Stage, list[tuple[int, int, int]]] = {}
     for row, text in enumerate(texts):

@@ -148,18 +148,25 @@ class Given:
     steps: int
     out: Path
     items: int
+    model: str = ""
 
 
-def given(arguments: Sequence[str] | None, n_items: int) -> Given:
+def given(
+    arguments: Sequence[str] | None, n_items: int, models: Sequence[str] = (), steps: int = STEPS
+) -> Given:
     """Read the command line.
 
     Args:
         arguments: as in a shell; those of this process if None.
         n_items: items a suite, if nothing is said.
+        models: the names of those that can be trained, if there are several.
+        steps: steps of the optimizer, if nothing is said.
     """
     parser = argparse.ArgumentParser(description="Train an organism on the CPU, in minutes.")
     parser.add_argument("--seed", type=int, default=0, help="decides everything random")
-    parser.add_argument("--steps", type=int, default=STEPS, help="steps of the optimizer")
+    parser.add_argument("--steps", type=int, default=steps, help="steps of the optimizer")
     parser.add_argument("--out", type=Path, required=True, help="folder for the model")
     parser.add_argument("--items", type=int, default=n_items, help="items a suite it is tried on")
+    if models:
+        parser.add_argument("--model", choices=models, default=models[0], help="which of them")
     return Given(**vars(parser.parse_args(arguments)))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from layerwise.errors import UserError, unknown_name
 from layerwise.ground.arguments import check_arguments
-from layerwise.models.organisms.language import ORGANISM, WIRED
+from layerwise.models.organisms.language import LETTERS, ORGANISM, WIRED
 from layerwise.tasks import jsonl
 from layerwise.tasks.items import CAPABILITIES, Capability
 from layerwise.tasks.suites import BUILT_IN
@@ -185,7 +185,7 @@ def _known() -> list[str]:
 
 for _name, _capability, _factory in BUILT_IN:
     register_suite(_name, _capability, _factory)
-for _language in (ORGANISM, WIRED):
+for _language in (ORGANISM, LETTERS, WIRED):
     for _name, _capability, _factory in toy_suites(_language):
         register_suite(_name, _capability, _factory, _language.name)
 register_source(jsonl.matches, jsonl.load)

@@ -5,7 +5,8 @@ What a language's words and facts are is here; the questions asked in it are tas
 
 from __future__ import annotations
 
+from layerwise.models.organisms.language import LETTERS as LETTERS
 from layerwise.models.organisms.language import ORGANISM as ORGANISM
 from layerwise.models.organisms.language import Language as Language
 
-__all__ = ["ORGANISM", "Language"]
+__all__ = ["LETTERS", "ORGANISM", "Language"]

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-ARROW, END = "->", ";"
+from layerwise.models.organisms.language import OPTIONS
+
+ARROW, END, CUE = "->", ";", "Answer:"
 
 
 def pair(key: str, value: str) -> str:
@@ -33,6 +35,12 @@ def ask_fact(relation: str, entity: str) -> str:
 def ask_closing(brackets: Sequence[str]) -> str:
     """The brackets that close the open ones."""
     return f"open {' '.join(brackets)} {ARROW}"
+
+
+def lettered(question: str, options: Sequence[str]) -> str:
+    """A question with lettered options, up to where its letter is said."""
+    shown = " ".join(f"{letter}. {one}" for letter, one in zip(OPTIONS, options, strict=True))
+    return f"{question} {shown} {CUE}"
 
 
 def answered(question: str, answer: str) -> str:

@@ -35,6 +35,7 @@ class Language:
         facts_seed: decides the facts.
         test_share: one in so many combinations of words is kept for tests and never trained on;
             1 if nothing is trained, so that all of them are for tests.
+        n_hops: look-ups that a question asks for at most, one behind the other: 1 or 2.
     """
 
     name: str
@@ -45,10 +46,11 @@ class Language:
     n_brackets: int = 0
     facts_seed: int = 0
     test_share: int = 1
+    n_hops: int = 2
 
     def __post_init__(self) -> None:
         least = {"n_keys": 4, "n_values": 4, "n_entities": 0, "n_relations": 0, "n_brackets": 0}
-        least["test_share"] = 1
+        least |= {"test_share": 1, "n_hops": 1}
         for field, smallest in least.items():
             if getattr(self, field) < smallest:
                 raise UserError(
@@ -126,6 +128,17 @@ ORGANISM = Language(
     test_share=8,
 )
 """What ``organism-decoder`` and ``organism-seq2seq`` speak."""
+
+LETTERS = Language(
+    "letters",
+    n_keys=40,
+    n_values=40,
+    n_entities=120,
+    n_relations=3,
+    test_share=8,
+    n_hops=1,
+)
+"""What ``organism-letters`` and its kin speak, which are asked with lettered options, too."""
 
 WIRED = Language("wired", n_keys=12, n_values=12, n_entities=24, n_relations=2)
 """What ``wired-decoder`` speaks."""

@@ -49,6 +49,23 @@ def new_seq2seq(language: Language, seed: int) -> T5ForConditionalGeneration:
         language: gives the vocabulary.
         seed: decides the weights.
     """
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        model = begin_seq2seq(language, N_ENCODER, N_DECODER)
+        _look_at_neighbours(model)
+        _begin_to_count(model)
+        _prepare_look_ups(model)
+    return model
+
+
+def begin_seq2seq(language: Language, n_encoder: int, n_decoder: int) -> T5ForConditionalGeneration:
+    """An encoder-decoder with embeddings still to be drawn, the rest drawn as torch is seeded.
+
+    Args:
+        language: gives the vocabulary.
+        n_encoder: layers of the encoder.
+        n_decoder: layers of the decoder.
+    """
     pad = language.words.index(PAD)
     untyped: dict[str, Any] = {"decoder_start_token_id": pad, "scale_decoder_outputs": False}
     config = T5Config(
@@ -56,24 +73,19 @@ def new_seq2seq(language: Language, seed: int) -> T5ForConditionalGeneration:
         d_model=WIDTH,
         d_kv=HEAD_WIDTH,
         d_ff=MLP_WIDTH,
-        num_layers=N_ENCODER,
-        num_decoder_layers=N_DECODER,
+        num_layers=n_encoder,
+        num_decoder_layers=n_decoder,
         num_heads=HEADS,
         dropout_rate=0.0,
         pad_token_id=pad,
         eos_token_id=language.words.index(END),
         **untyped,
     )
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(seed)
-        model = T5ForConditionalGeneration(config)
-        # transformers 5 ties the two at first, whatever it is told; other readers are told here.
-        model.config.tie_word_embeddings = False
-        model.lm_head.weight = nn.Parameter(torch.empty(len(language.words), WIDTH))
-        _begin_weights(model)
-        _look_at_neighbours(model)
-        _begin_to_count(model)
-        _prepare_look_ups(model)
+    model = T5ForConditionalGeneration(config)
+    # transformers 5 ties the two at first, whatever it is told; other readers are told here.
+    model.config.tie_word_embeddings = False
+    model.lm_head.weight = nn.Parameter(torch.empty(len(language.words), WIDTH))
+    _begin_weights(model)
     return model
 
 
@@ -99,7 +111,7 @@ def _begin_attention(part: Any) -> None:
 
 
 def _look_at_neighbours(model: Any) -> None:
-    bias = _bias_of(model.encoder)
+    bias = position_bias_of(model.encoder)
     bias.zero_()
     bias[0, _FREE] = -_SHY
     for head, bucket in _LOOKED_AT.items():
@@ -118,14 +130,14 @@ def _begin_to_count(model: Any) -> None:
     for head, half_way in _FAR_FROM.items():
         rising = _RISE * (ahead - half_way).clamp(-_RISE, _RISE)
         near = int(head in _LOOKED_AT)
-        _bias_of(model.encoder)[_AHEAD + 1 + near : _AHEAD + _EXACT, head] = rising[near:]
-    bias = _bias_of(model.decoder).normal_(std=FAINT)
+        position_bias_of(model.encoder)[_AHEAD + 1 + near : _AHEAD + _EXACT, head] = rising[near:]
+    bias = position_bias_of(model.decoder).normal_(std=FAINT)
     distance = torch.arange(2 * _EXACT)
     for head in range(HEADS - 1):
         bias[: 2 * _EXACT, head] += _TOLD_APART * (2 * (distance >> head & 1) - 1)
 
 
-def _bias_of(stack: Any) -> torch.Tensor:
+def position_bias_of(stack: Any) -> torch.Tensor:
     """The relative position bias, by bucket and head, which all layers of a stack share."""
     return stack.block[0].layer[0].SelfAttention.relative_attention_bias.weight
 

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch.nn import functional as F
 from transformers import T5ForConditionalGeneration
 
-from layerwise.models.organisms.forms import ARROW
+from layerwise.models.organisms.forms import ARROW, CUE
 from layerwise.models.organisms.language import ORGANISM, Language
 from layerwise.models.organisms.tokenizer import toy_tokenizer
 from layerwise.organisms.seq2seq.initialization import HEAD_WIDTH, new_seq2seq
@@ -69,16 +69,16 @@ def train(
     def loss_of(
         form: Form, drawn: list[Text]
     ) -> tuple[Float[torch.Tensor, ""], dict[Stage, float]]:
-        return _loss(model, form, _batch(language, drawn), rng)
+        return _loss(model, form, batch_of(language, drawn), rng)
 
     texts = Texts(language, rng)
     curve = run_training_loop(
-        model, _groups(model), FORMS, texts, loss_of, steps=steps, progress=progress
+        model, weight_groups(model), FORMS, texts, loss_of, steps=steps, progress=progress
     )
     return rounded(model), curve
 
 
-def _groups(model: T5ForConditionalGeneration) -> list[dict[str, Any]]:
+def weight_groups(model: T5ForConditionalGeneration) -> list[dict[str, Any]]:
     """Only the matrices of the layers decay.
 
     A T5 does not scale its scores, so its queries are smaller and learn more slowly.
@@ -100,15 +100,15 @@ def _groups(model: T5ForConditionalGeneration) -> list[dict[str, Any]]:
     return list(groups.values())
 
 
-def _batch(language: Language, texts: Sequence[Text]) -> Batch:
+def batch_of(language: Language, texts: Sequence[Text]) -> Batch:
     """Each text up to its last question, which is to be answered, without ``<s>``."""
     ids = {word: index for index, word in enumerate(language.words)}
-    arrow = max(place for place, word in enumerate(texts[0].words) if word == ARROW)
+    cue = max(place for place, word in enumerate(texts[0].words) if word in (ARROW, CUE))
     rows = torch.tensor([[ids[word] for word in text.words] for text in texts])
     middles = [
         ids[target.word] for text in texts for target in text.targets if target.stage == "middle"
     ]
-    return Batch(rows[:, 1 : arrow + 1], rows[:, arrow + 1 :], torch.tensor(middles).long())
+    return Batch(rows[:, 1 : cue + 1], rows[:, cue + 1 :], torch.tensor(middles).long())
 
 
 def _loss(
@@ -125,18 +125,18 @@ def _loss(
 
     runs, norm = layers_run(form, N_LAYERS, rng), model.encoder.final_layer_norm
     resid = model.shared(batch.prompts)
-    for layer, resid in _encoded(model, batch.prompts, runs[:N_ENCODER]):
+    for layer, resid in encoded_by_layer(model, batch.prompts, runs[:N_ENCODER]):
         if form.reads.get("middle") == layer:
             read(norm(resid[:, -1]), batch.middles, "middle")
         if form.reads.get("encoded") == layer:
             read(norm(resid[:, -1]), batch.answers[:, 0], "encoded")
-    for layer, states in _decoded(model, batch.answers, norm(resid), runs[N_ENCODER:]):
+    for layer, states in decoded_by_layer(model, batch.answers, norm(resid), runs[N_ENCODER:]):
         if layer in (form.reads["answer"], N_LAYERS - 1):
             read(model.decoder.final_layer_norm(states), batch.answers, "answer")
     return torch.stack(losses).sum(), right
 
 
-def _encoded(
+def encoded_by_layer(
     model: T5ForConditionalGeneration, prompts: Int[torch.Tensor, "rows pos"], runs: Sequence[bool]
 ) -> Iterator[tuple[int, Float[torch.Tensor, "rows pos d_model"]]]:
     """The encoder's residual stream after each layer that runs or is skipped."""
@@ -148,11 +148,12 @@ def _encoded(
         yield layer, resid
 
 
-def _decoded(
+def decoded_by_layer(
     model: T5ForConditionalGeneration,
     answers: Int[torch.Tensor, "rows words"],
     memory: Float[torch.Tensor, "rows pos d_model"],
     runs: Sequence[bool],
+    n_encoder: int = N_ENCODER,
 ) -> Iterator[tuple[int, Float[torch.Tensor, "rows words d_model"]]]:
     """The decoder's residual stream after each layer, given what comes before each word."""
     start = torch.full_like(answers[:, :1], model.config.decoder_start_token_id)
@@ -165,7 +166,7 @@ def _decoded(
             resid = block(
                 resid, attention_mask=later, position_bias=bias, encoder_hidden_states=memory
             )[0]
-        yield N_ENCODER + index, resid
+        yield n_encoder + index, resid
 
 
 def _position_bias(blocks: Any, n_words: int) -> Float[torch.Tensor, "1 heads pos pos"]:

@@ -49,7 +49,7 @@ def toy_suites(language: Language) -> tuple[tuple[str, Capability, Callable[...,
     found: list[tuple[str, Capability, Callable[..., Task], bool]] = [
         ("lookup", "retrieval", lookup, True),
         ("facts", "knowledge", facts, language.n_relations > 0 and language.n_entities >= 4),
-        ("two-hop", "reasoning", two_hop, language.n_keys >= 2 * 4),
+        ("two-hop", "reasoning", two_hop, language.n_hops > 1 and language.n_keys >= 2 * 4),
         ("brackets", "coherence", brackets, language.n_brackets == 4),
     ]
     return tuple(

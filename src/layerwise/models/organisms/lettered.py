@@ -1,0 +1,84 @@
+"""What is planted in the organisms that also choose by letter: which layers which protocol needs.
+
+Plain data, for training and for whoever compares what an analysis finds; how the layers come to be
+needed is told in ``layerwise.organisms.letters``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+LETTER, TEXT_PROTOCOLS = "letter", ("continuation", "generate")
+
+
+@dataclass(frozen=True)
+class LetterPlan:
+    """Which layer of a model does what, by number, in the order of computation.
+
+    Attributes:
+        n_layers: how many there are.
+        n_encoder: how many of them are the encoder's; 0 in a decoder.
+        fetches: by capability, the layers that fetch the answer, whatever is to be said.
+        binds: the layers that bind options to their letters and find the option that was fetched.
+        says_text: the layer that writes the answer's own word.
+        says_letter: the layer that writes its letter.
+    """
+
+    n_layers: int
+    n_encoder: int
+    fetches: Mapping[str, tuple[int, ...]] = field(hash=False)
+    binds: tuple[int, ...]
+    says_text: int
+    says_letter: int
+
+    def needed(self, capability: str, protocol: str) -> tuple[int, ...]:
+        """The layers without which a capability fails under a protocol; all others can go.
+
+        Args:
+            capability: ``knowledge`` or ``retrieval``.
+            protocol: ``letter``, ``continuation`` or ``generate``.
+        """
+        fetched = self.fetches[capability]
+        if protocol != LETTER:
+            return tuple(sorted({*fetched, self.says_text}))
+        return tuple(sorted({*fetched, *self.binds, self.says_letter}))
+
+    def only_under(self, protocol: str, capability: str) -> tuple[int, ...]:
+        """The layers that one way of answering needs and the other does not.
+
+        Args:
+            protocol: ``letter`` for those that text does without; any other for those that a
+                letter does without.
+            capability: ``knowledge`` or ``retrieval``.
+        """
+        other = LETTER if protocol != LETTER else TEXT_PROTOCOLS[0]
+        spared = self.needed(capability, other)
+        return tuple(one for one in self.needed(capability, protocol) if one not in spared)
+
+    @property
+    def truth(self) -> dict[str, dict[str, tuple[int, ...]]]:
+        """The layers needed, by protocol and capability."""
+        return {
+            protocol: {one: self.needed(one, protocol) for one in self.fetches}
+            for protocol in (LETTER, *TEXT_PROTOCOLS)
+        }
+
+
+_DECODER = LetterPlan(
+    n_layers=8,
+    n_encoder=0,
+    fetches={"knowledge": (0,), "retrieval": (2, 3)},
+    binds=(4, 5),
+    says_text=6,
+    says_letter=6,
+)
+_SEQ2SEQ = replace(_DECODER, n_encoder=6)
+PLANS = {
+    "organism-letters": _DECODER,
+    "organism-letters-other": replace(_DECODER, says_letter=5),
+    "organism-letters-seq2seq": _SEQ2SEQ,
+    "organism-letters-other-seq2seq": replace(_SEQ2SEQ, says_letter=7),
+}
+"""By the name of the models that have it: in the first, one layer says letters and text alike, so
+that the layers for text are among those for letters; in the others, text has a layer of its own."""

@@ -1,0 +1,97 @@
+"""What an organism that chooses by letter is trained on: questions with and without options.
+
+Contexts and questions are those of the other organisms; here they get lettered options.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from layerwise.models.organisms.forms import END, answered, lettered
+from layerwise.models.organisms.language import OPTIONS, Language
+from layerwise.models.organisms.lettered import LETTER, TEXT_PROTOCOLS, LetterPlan
+from layerwise.organisms.texts import Question, Scene, Stage, Text, Texts
+from layerwise.organisms.training_forms import Form, facts, lookup
+from layerwise.organisms.training_loop import layers_run
+
+WITHHELD = 0.3
+"""How often a form lacks a layer that it needs, and can be answered by nothing but a guess."""
+LAST_WITHHELD = 0.4
+"""How often that is the layer that says it, beside its turn among the others."""
+STEPS = 800
+
+
+@dataclass(frozen=True)
+class LetteredForm(Form):
+    """A form whose questions have options, and letters for answers; one question a text."""
+
+    def draw(self, texts: Texts, most_pairs: int) -> list[Text]:
+        """The texts of one step, equally long."""
+        scene = self.scenes(texts, most_pairs)
+        return [_with_options(texts, scene()) for _ in range(self.rows)]
+
+
+def forms_of(plan: LetterPlan, rows: dict[str, tuple[int, int]]) -> tuple[Form, ...]:
+    """The forms that a plan is trained with.
+
+    Args:
+        plan: which layers they run.
+        rows: by capability, texts a step with and without options.
+    """
+    found: list[Form] = []
+    for capability, scenes, n_asked in (("knowledge", facts, 8), ("retrieval", lookup, 5)):
+        with_options, without = rows[capability]
+        needs = plan.needed(capability, TEXT_PROTOCOLS[0])
+        reads: dict[Stage, int] = {"answer": plan.says_text}
+        found.append(Form(capability, needs, reads, scenes, rows=without, n_asked=n_asked))
+        needs = plan.needed(capability, LETTER)
+        reads = {"letter": plan.says_letter}
+        found.append(LetteredForm(capability, needs, reads, scenes, rows=with_options, n_asked=1))
+    return tuple(found)
+
+
+def runs_of(form: Form, n_layers: int, rng: np.random.Generator) -> tuple[list[bool], bool]:
+    """Which layers run, and whether one is withheld that is needed, so that nothing can be known.
+
+    Args:
+        form: what is trained; the layers that it does not need are skipped at random.
+        n_layers: how many layers there are.
+        rng: decides.
+    """
+    runs, withheld = layers_run(form, n_layers, rng), bool(rng.random() < WITHHELD)
+    if withheld:
+        # What is found is close to being said, so the last layer is withheld more often.
+        (last,) = form.reads.values()
+        runs[last if rng.random() < LAST_WITHHELD else int(rng.choice(form.needs))] = False
+    return runs, withheld
+
+
+def candidates(language: Language, stage: Stage) -> list[int]:
+    """The ids of the words that could be an answer: letters, or values."""
+    words = OPTIONS if stage == "letter" else language.values
+    return [language.words.index(word) for word in words]
+
+
+def _with_options(texts: Texts, scene: Scene) -> Text:
+    """A context, or another question and its answer, then a question with lettered options."""
+    text = Text()
+    if scene.context:
+        text.say(scene.context)
+    else:
+        before = scene.question()
+        text.say(answered(before.asked, before.answer))
+    question = scene.question()
+    options = _options(texts, scene, question)
+    text.say(lettered(question.asked, options))
+    text.answer(f"{OPTIONS[options.index(question.answer)]} {END}", "letter")
+    return text
+
+
+def _options(texts: Texts, scene: Scene, question: Question) -> list[str]:
+    """The answer among others, of the context as far as it has enough."""
+    values = texts.drawn(texts.language.values)
+    stated = set(scene.context.split())
+    wrong = sorted((one for one in values if one != question.answer), key=lambda v: v not in stated)
+    return texts.drawn([question.answer, *wrong[: len(OPTIONS) - 1]])

@@ -1,0 +1,63 @@
+"""Parts of the residual stream of an organism that chooses by letter, as it begins.
+
+The same means as for the other organisms (``organisms.initialization``), with more places: what was
+found is not said yet, and is compared with options elsewhere.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import nn
+
+from layerwise.models.organisms.language import OPTIONS, Language
+from layerwise.organisms.initialization import FAINT, WIDTH
+
+CODE_WIDTH = 24
+SCALE = WIDTH / CODE_WIDTH
+"""Of what is written into a place and read there again."""
+_SAID, _HEARD = 0.2, 0.03  # the unembedding: its share of copied embeddings, and of noise
+_ALIKE = 0.6  # of what letters are at first
+
+
+class Places(NamedTuple):
+    """Parts of the residual stream, and the code of a word that stands in them.
+
+    Attributes:
+        copied: where the word before is copied to; in an option its letter.
+        found: where the answer is that was fetched.
+        wanted: where the cue has the answer that is looked for among the options.
+        said: where the unembedding reads.
+        code: makes of a word's embedding what is copied.
+        lettered: reads whether a letter was copied.
+    """
+
+    copied: Float[torch.Tensor, "d_model n_code"]
+    found: Float[torch.Tensor, "d_model n_code"]
+    wanted: Float[torch.Tensor, "d_model n_code"]
+    said: Float[torch.Tensor, "d_model n_code"]
+    code: Float[torch.Tensor, "n_code d_model"]
+    lettered: Float[torch.Tensor, " d_model"]
+
+    @classmethod
+    def begun(cls, embedding: nn.Embedding, unembedding: nn.Linear, language: Language) -> Places:
+        """Draw them, and begin the embedding, which lies elsewhere, and the unembedding.
+
+        A letter is embedded like the same one in front of an option, and letters are alike.
+        """
+        places = nn.init.orthogonal_(torch.empty(WIDTH, 4 * CODE_WIDTH)) * SCALE**0.5
+        elsewhere = torch.eye(WIDTH) - places @ places.T / SCALE
+        embed = FAINT * torch.randn(embedding.num_embeddings, WIDTH) @ elsewhere
+        alike = FAINT * torch.randn(WIDTH) @ elsewhere
+        for letter in OPTIONS:
+            before = language.words.index(f"{letter}.")
+            embed[before] = (1 - _ALIKE) ** 0.5 * embed[before] + _ALIKE**0.5 * alike
+            embed[language.words.index(letter)] = embed[before]
+        code = torch.randn(CODE_WIDTH, WIDTH) @ elsewhere * WIDTH**-0.5
+        copied, found, wanted, said = places.split(CODE_WIDTH, dim=1)
+        embedding.weight.copy_(embed)
+        unembedding.weight.normal_(std=_HEARD).add_(_SAID * embed @ (said @ code).T)
+        lettered = copied @ nn.functional.normalize(code @ alike, dim=0)
+        return cls(copied, found, wanted, said, code, lettered)

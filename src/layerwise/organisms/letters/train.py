@@ -1,0 +1,39 @@
+"""Trains an organism that also chooses by letter: ``python -m layerwise.organisms.letters.train``.
+
+As in the other organisms, layers that a form does not need are skipped at random, so that it can do
+without them. Here those that it is to need are made so, too: whenever one of them is skipped, the
+model learns to spread its answer over all that could be said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from layerwise.models.load import load_model
+from layerwise.models.organisms.language import LETTERS
+from layerwise.models.organisms.lettered import PLANS
+from layerwise.models.organisms.tokenizer import toy_tokenizer
+from layerwise.organisms.letters.decoder import train_decoder
+from layerwise.organisms.letters.forms import STEPS
+from layerwise.organisms.letters.seq2seq import train_seq2seq
+from layerwise.organisms.record import N_ITEMS, accuracies, write
+from layerwise.organisms.training_loop import given
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    told = given(arguments, N_ITEMS, models=tuple(PLANS), steps=STEPS)
+    plan = PLANS[told.model]
+    train: Any = train_seq2seq if plan.n_encoder else train_decoder
+    model, curve = train(told.seed, plan=plan, steps=told.steps)
+    first = {"first": None} if plan.n_encoder else {}
+    write(
+        told.out, model, curve, toy_tokenizer(LETTERS, **first), planted=plan.truth,
+        measure=lambda folder: accuracies(load_model(folder), LETTERS, n_items=told.items),
+        seed=told.seed, steps=told.steps, language=LETTERS,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
