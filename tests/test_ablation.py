@@ -384,7 +384,10 @@ def test_a_run_says_what_is_needed_to_repeat_it(model, tmp_path):
         assert entry["brute_force_block_passes"] == 3 * 5 + 3
         assert 0 < entry["token_passes"] < entry["brute_force_token_passes"] / 2
     assert sorted(path.name for path in folder.iterdir()) == [
+        "dissociations.parquet",
         "effects.parquet",
+        "ladder.parquet",
+        "ladder_steps.parquet",
         "records.parquet",
         "requests.jsonl",
         "run.json",

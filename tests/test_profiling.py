@@ -29,7 +29,8 @@ pytestmark = pytest.mark.drawn
 
 TABLES = [
     "records", "lens", "prediction_depth", "prediction_depth_means",
-    "prediction_depth_comparisons", "signal", "effects", "emergence", "order", "left_out",
+    "prediction_depth_comparisons", "signal", "effects", "ladder", "ladder_steps",
+    "dissociations", "emergence", "order", "left_out",
     "method_agreement", "protocol_interaction",
 ]  # fmt: skip
 
@@ -98,7 +99,9 @@ def test_what_is_said_is_in_the_tables(root, said):
     assert lines[-1] == f"Report: {root / 'run' / 'report.html'}"
     effects = pd.read_parquet(root / "run" / "effects.parquet")
     worst = effects.loc[effects["significant"]].sort_values("share_lost").iloc[-1]
-    assert f"skipping layer {worst['layer']} costs {100 * worst['share_lost']:.0f} [" in lines[2]
+    lost = f"{100 * worst['acc_diff']:.0f} ["
+    assert f"skipping layer {worst['layer']} costs {lost}" in lines[2]
+    assert f"{100 * worst['share_lost']:.0f} % of those above" in lines[2]
     assert "solved under continuation" in lines[2]
     page = html.unescape((root / "run" / "report.html").read_text("utf-8"))
     for line in lines[2:-1]:

@@ -183,7 +183,8 @@ def test_results_come_back_as_they_were(ablation, lens, patching, tmp_path):
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "effects.parquet"),
                                   ablation.effects(), check_dtype=False)  # fmt: skip
     assert sorted(p.name for p in tmp_path.iterdir()) == [
-        "effects.parquet", "lens.parquet", "patching.parquet", "patching_effects.parquet",
+        "dissociations.parquet", "effects.parquet", "ladder.parquet", "ladder_steps.parquet",
+        "lens.parquet", "patching.parquet", "patching_effects.parquet",
         "prediction_depth.parquet", "prediction_depth_comparisons.parquet",
         "prediction_depth_means.parquet",
         "records.parquet", "run.json", "signal.parquet",

@@ -83,16 +83,18 @@ def test_points_of_agreement_are_the_table(agreement):
 def test_the_interaction_is_told_with_its_test_and_the_groups(run: RunTables):
     depends, none = interactions(run)
     assert depends.sentence == (
-        "For reasoning, it depends on the protocol where layers matter (letter against generate: "
-        "interaction with the layer group, p = 0.001 after Holm's correction, n = 120): what "
-        "skipping one layer costs of the above-floor accuracy differs, first minus second, by "
+        "For reasoning, how unlike the protocols are depends on the depth (letter against "
+        "generate: interaction with the layer group, p = 0.001 after Holm's correction over all 12 "
+        "tests of the run, n = 120): what skipping one layer costs of the above-floor accuracy "
+        "differs, first minus second, by "
         "0 [−7, 7] points in early layers, 0 [−7, 7] points in middle layers and −33 [−40, −26] "
-        "points in late layers; most unlike the others are the late layers (20–29), with "
-        "2 [−3, 7] % under letter and 35 [29, 41] % under generate."
+        "points in late layers; that other layers are needed does not follow, for a harder way of "
+        "scoring loses more wherever something is lost. Most unlike the others are the late layers "
+        "(20–29), with 2 [−3, 7] % under letter and 35 [29, 41] % under generate."
     )
     assert none.sentence.startswith(
-        "There is no evidence that it depends on the protocol where layers matter for retrieval, "
-        "knowledge and coherence"
+        "There is no evidence that how unlike the protocols are depends on the depth for "
+        "retrieval, knowledge and coherence"
     )
     assert "smallest p = 1.000" in none.sentence
 
@@ -113,8 +115,8 @@ def test_methods_that_differ_and_methods_that_do_not(run: RunTables, plan: Plan)
     assert differ.sentence == (
         "Methods do not agree on where retrieval is (letter): by logit lens its half-effect depth "
         "is 0.60, which is 0.40 [0.28, 0.55] of the model's depth later than 0.20 by ablation "
-        "(p = 0.002 after Holm's correction, n = 120 items of both); 3 of 16 comparisons of two "
-        "methods differ significantly."
+        "(p = 0.002 after Holm's correction over all 16 tests of the run, n = 120 items of both); "
+        "3 of 16 comparisons of two methods differ significantly."
     )
     assert "In 16 of 16 comparisons two methods rank the layers alike" in ranks.sentence
     quiet = synthetic.with_tables(run, method_agreement=synthetic.agreement(plan, p_holm=0.06))

@@ -81,6 +81,7 @@ def test_all_parts_are_there_in_order(page: Report) -> None:
         "Summary",
         "Role map",
         "Accuracy per layer",
+        "Ladder of scoring",
         "Protocol comparison",
         "Protocols and groups of layers",
         "Logit lens",

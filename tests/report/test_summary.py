@@ -8,7 +8,7 @@ import pytest
 import synthetic
 from synthetic import Plan
 
-from layerwise.analyses.ablation.contrast import layers_apart
+from layerwise.analyses.gathering import tables_of_run
 from layerwise.analyses.patching.findings import overtaking
 from layerwise.presentation.rows import rows
 from layerwise.presentation.wording import (
@@ -106,21 +106,45 @@ def test_critical_layers_say_what_the_rows_say(
         assert row["share_lost"] == same["share_lost"].max()
 
 
-def test_protocol_sentences_say_what_the_rows_say(run: RunTables, found: list[Finding]) -> None:
-    told = [f for f in of_kind(found, "protocols") if f.sentence.startswith("The way")]
+def test_sentences_of_the_ladder_say_what_the_rows_say(
+    run: RunTables, found: list[Finding]
+) -> None:
+    """The planted sets are nested: every way of scoring needs what an easier one needs."""
+    *told, alike = of_kind(found, "protocols")
     assert told
     for finding in told:
-        mine, pair = about(run, finding), quoted(run, finding)
-        for _, row in pair.iterrows():
-            shares = (100 * row[name] for name in ("share_lost", "share_low", "share_high"))
-            assert said(finding.sentence, *shares)
-        upper, lower = pair.sort_values("share_lost", ascending=False).to_dict("records")
-        assert upper["share_low"] > lower["share_high"]
-        assert upper["p_holm"] < 0.05
-        for protocol, cell in mine.groupby("protocol"):
-            losses = ((cell["p_holm"] < 0.05) & (cell["acc_diff"] > 0)).sum()
-            assert f"{losses} under {protocol}" in finding.sentence
-        assert layer_ranges(layers_apart(mine)) in finding.sentence
+        assert finding.sentence.startswith("Down the ladder of ")
+        mine, steps = about(run, finding), quoted(run, finding)
+        for _, row in steps.iterrows():
+            assert said(finding.sentence, *(100 * row[n] for n in ("difference", "low", "high")))
+            assert row["p_holm"] < 0.05
+        for end in ("first", "second"):
+            for _, row in mine.iterrows():
+                assert f"{number(100 * row[f'share_{end}'])} % under {row[end]}" in finding.sentence
+        assert "other layers are not shown to be needed" in finding.sentence
+    steps = run.tables["ladder_steps"]
+    assert not steps["other_layers"].any()
+    assert f"not established in {len(steps)} comparisons of" in alike.sentence
+
+
+def test_other_layers_are_told_of_a_double_dissociation() -> None:
+    plan = Plan(
+        n_layers=12, n_items=80, protocols=("letter", "generate"), silent=(),
+        tasks=(("facts", "knowledge"), ("sums", "reasoning")),
+        critical={"letter": (2, 5), "generate": (5, 9)},
+    )  # fmt: skip
+    run = tables_of_run([AblationResult(synthetic.records(plan), synthetic.facts(plan))])
+    told = of_kind(findings_of(run, EVERYTHING), "protocols")
+    assert len(told) == 2
+    for finding in told:
+        mine = about(run, finding).set_index("layer")
+        n = mine["n_common"].iloc[0]
+        assert "needs other layers under generate than under letter" in finding.sentence
+        assert f"of {n} items right under both, skipping layer 2 loses" in finding.sentence
+        assert f"{mine['only_first'][2]} under letter alone" in finding.sentence
+        assert f"{mine['only_second'][9]} under generate alone" in finding.sentence
+        assert "More under letter: layer 2; more under generate: layer 9." in finding.sentence
+        assert set(quoted(run, finding)["layer"]) == {2, 9}
 
 
 def test_layers_without_loss_are_those_that_the_tests_say(
@@ -303,7 +327,7 @@ def test_nothing_is_claimed_about_noise() -> None:
     for finding in critical:
         assert "no critical layer is established" in finding.sentence
     (alike,) = of_kind(found, "protocols")
-    assert alike.sentence.startswith("No difference between ways of scoring is established")
+    assert alike.sentence.startswith("That another way of scoring needs other layers is not")
 
 
 def test_a_gain_is_told_as_one(run: RunTables, effects: pd.DataFrame) -> None:
@@ -321,14 +345,6 @@ def test_a_gain_is_told_as_one(run: RunTables, effects: pd.DataFrame) -> None:
     assert "p = 0.010" in gain.sentence
     assert "the largest significant gain; this one effect does not hold over all" in gain.sentence
     assert not any("9" in re.findall(r"loss: (.*)\.", f.sentence) for f in found)
-
-
-def test_layers_are_apart_only_where_one_is_significant(effects: pd.DataFrame) -> None:
-    mine = rows(effects, task="facts")
-    assert layers_apart(mine)
-    assert layers_apart(mine.assign(significant=False)) == []
-    assert layers_apart(rows(mine, protocol="generate")) == []
-    assert layers_apart(mine.assign(share_low=np.nan)) == []
 
 
 def test_patching_without_accuracy_says_so(patched: pd.DataFrame, plan: Plan) -> None:

@@ -14,6 +14,7 @@ import pandas as pd
 from .naming import name_layer, stacks
 
 PROTOCOL_ORDER = ("letter", "continuation", "generate")
+RUNG_ORDER = ("letter", "margin", "choice", "first token", "teacher forcing", "generate")
 CAPABILITY_ORDER = ("retrieval", "knowledge", "reasoning", "coherence")
 MINUS = "−"
 Name = TypeVar("Name")

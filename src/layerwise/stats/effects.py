@@ -37,6 +37,10 @@ Chance = Callable[[str, str], float]
 # items' questions, and what is left of it without any layer.
 INTACT, BLIND, NO_LAYERS = "intact", "blind", "no layers"
 BASELINES = (INTACT, BLIND, NO_LAYERS)
+_READ = [
+    "task", "capability", "protocol", "intervention", "kind", "site", "layer", "head", "layers",
+    "heads", "item", "cluster", "correct", "gold_logprob",
+]  # fmt: skip
 
 
 class Cell(NamedTuple):
@@ -96,8 +100,10 @@ def cells(records: pd.DataFrame) -> Iterator[Cell]:
     """
     if "head" not in records:  # tables of layers alone have no such columns
         records = records.assign(head=pd.array([None] * len(records), dtype="Int64"), heads=None)
-    for _, group in records.groupby(["task", "capability", "protocol"], sort=True):
-        yield _cell(group)
+    # texts and other scores are not copied about
+    read = records[[name for name in _READ if name in records]]
+    for _, group in read.groupby(["task", "capability", "protocol"], sort=True):
+        yield _cell(pd.DataFrame(group))
 
 
 def _cell(whole: pd.DataFrame) -> Cell:

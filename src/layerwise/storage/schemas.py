@@ -145,6 +145,26 @@ SCHEMAS: dict[str, pa.Schema] = {
         p_run="float?", acc_diff_run_low="float?", acc_diff_run_high="float?",
         n_clusters="int?",
     ),
+    "ladder": _schema(
+        task="str", capability="str", rung="str", unit="str", intervention="str", kind="str",
+        site="str", layer="int", n_items="int", intact="float", changed="float", floor="float?",
+        loss="float", loss_low="float?", loss_high="float?", share_lost="float?",
+        share_low="float?", share_high="float?", p="float", p_holm="float", signal="bool",
+        significant="bool",
+    ),
+    "ladder_steps": _schema(
+        task="str", capability="str", kind="str", site="str", first="str", second="str",
+        next_rung="bool", n_items="int", accuracy_first="float", accuracy_second="float",
+        share_first="float?", share_second="float?", difference="float?", low="float?",
+        high="float?", p="float", p_holm="float", n_common="int", layers_first=_INTEGERS,
+        layers_second=_INTEGERS, p_other_layers="float", p_other_layers_holm="float",
+        other_layers="bool",
+    ),
+    "dissociations": _schema(
+        task="str", capability="str", kind="str", site="str", first="str", second="str",
+        layer="int", n_common="int", only_first="int", only_second="int", lost_both="int",
+        luck_first="float", luck_second="float", p_first="float", p_second="float",
+    ),
     "emergence": _schema(
         capability="str", protocol="str", method="str", measure="str", axis="str",
         estimate="float", low="float?", high="float?", layer="float", layer_low="float?",

@@ -14,7 +14,7 @@ from layerwise.presentation.columns import (
 )
 from layerwise.presentation.naming import name_intervention
 from layerwise.presentation.table import bounds
-from layerwise.presentation.wording import number
+from layerwise.presentation.wording import layer_ranges, number
 
 
 def _accuracy(row: Row) -> str:
@@ -65,4 +65,23 @@ SIGNAL = (
     Column("chance (%)", lambda row: number(100 * row["chance"])),
     Column("other questions (%)", lambda row: _measured(row, "blind")),
     Column("no layers (%)", lambda row: _measured(row, "no_layers")),
+)
+
+
+def _from_to(row: Row, first: str, second: str, scale: float = 100) -> str:
+    return f"{number(scale * row[first])} → {number(scale * row[second])}"
+
+
+STEPS = (
+    *plain("task", "kind", "site"),
+    Column("step", lambda row: f"{row['first']} → {row['second']}"),
+    named("n", "n_items"),
+    Column("accuracy (%)", lambda row: _from_to(row, "accuracy_first", "accuracy_second")),
+    Column("mean share lost (%)", lambda row: _from_to(row, "share_first", "share_second")),
+    estimated("difference (points)", "difference", "", 100),
+    p_column("p (Holm)", "p_holm"),
+    named("right under both", "n_common"),
+    Column("layers, first more", lambda row: layer_ranges(row["layers_first"])),
+    Column("layers, second more", lambda row: layer_ranges(row["layers_second"])),
+    p_column("other layers: p (Holm)", "p_other_layers_holm"),
 )

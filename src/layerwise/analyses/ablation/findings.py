@@ -6,11 +6,11 @@ from layerwise.presentation.finding import Finding
 from layerwise.storage.run_tables import RunTables
 
 from .findings_heads import needed_heads
+from .findings_ladder import ladder_findings
 from .findings_layers import critical_layers, gains
 from .findings_no_loss import layers_without_loss
-from .findings_protocols import protocol_differences
 
-_FINDERS = (critical_layers, protocol_differences, needed_heads, layers_without_loss, gains)
+_FINDERS = (critical_layers, ladder_findings, needed_heads, layers_without_loss, gains)
 
 
 def findings(run: RunTables) -> list[Finding]:

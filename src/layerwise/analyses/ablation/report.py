@@ -35,7 +35,7 @@ from .lookup import (
     set_ablations,
     set_effects_of,
 )
-from .report_tables import effects_tables, head_effects_tables, signal_table
+from .report_tables import effects_tables, head_effects_tables, ladder_tables, signal_table
 from .sets import sets_noun
 
 _ROLE_WORDS = (
@@ -53,6 +53,12 @@ _SET_WORDS = (
 _PROTOCOL_WORDS = (
     "The same questions scored in other ways. Where the lines lie on each other, what is said "
     "about a layer does not depend on the way of scoring."
+)
+_LADDER_WORDS = (
+    "Likelihood and generation differ in several things at once. Each rung changes one of them, on "
+    "the same items and, below the letter, the same prompts. A harder rung loses more at the same "
+    "layers; that other layers are needed is said only where some layer costs more on one rung and "
+    "another layer more on the other, item by item."
 )
 _SILENT_WORDS = (
     "A task has signal where the intact model is better than guessing (exact binomial test), than "
@@ -185,12 +191,13 @@ def comparisons(run: RunTables) -> list[FigureSpec]:
             f"lost by {doing(kind, site, 'one layer')}, in tasks with signal under two or more "
             f"protocols (n = {spread(effects['n_items'])} items; bands: paired bootstrap 95 % "
             "intervals). Filled markers: significant after Holm's correction over the layers"
-            f"{_held(run, effects)}. Ticks at the foot: "
-            "layers where a significant loss under one protocol lies above the whole interval "
-            "under another."
+            f"{_held(run, effects)}. Ticks at the foot: layers that lose more items under one "
+            "protocol than under another, of those right under both (exact tests, Holm over the "
+            "layers)."
         )
         alt = "Line charts of accuracy lost against the layer, one line per protocol."
-        draw = partial(protocol_comparison, effects, kind, site)
+        apart = run.table("dissociations")
+        draw = partial(protocol_comparison, effects, kind, site, dissociations=apart)
         found += [FigureSpec(f"protocols_{kind}_{site}", draw, caption, alt)] if several else []
     return found
 
@@ -207,6 +214,35 @@ def _power_words(run: RunTables) -> str:
     return " ".join(told)
 
 
+def ladders(run: RunTables) -> list[FigureSpec]:
+    """What every layer costs on each rung of scoring."""
+    from .figures.ladder import ladder
+
+    table = run.table("ladder")
+    if table is None:
+        return []
+    found = []
+    for kind, site in ablations(run)[:1]:
+        mine = rows(table, kind=kind, site=site)
+        with_signal = in_order(rows(mine, signal=True)["task"], ())
+        mine = rows(mine, task=with_signal)
+        caption = (
+            f"The ladder of scoring, {doing(kind, site, 'one layer')}: the same items from naming "
+            "the letter to free generation. Margin: log-probability of the right text above the "
+            "best wrong one (share of its nats); choice: the right text is the likeliest option; "
+            "first token, teacher forcing: the right text's first token, or each of its tokens "
+            "after those before it, is the likeliest of the vocabulary (all under continuation). "
+            "Colour: share lost of what is above the floor, clipped; dots: significant loss (exact "
+            "McNemar test, sign flips for the margin; Holm over the layers); 95 % intervals are in "
+            "ladder.parquet. At the right: the "
+            f"intact model. Tasks with signal on some rung (n = {spread(mine['n_items'])})."
+        )
+        alt = "Grids of layers by way of scoring, coloured by the share lost."
+        draw = partial(ladder, mine, kind, site)
+        found += [FigureSpec(f"ladder_{kind}_{site}", draw, caption, alt)] if with_signal else []
+    return found
+
+
 def sections(run: RunTables) -> list[Section]:
     """Role maps first, the numbers and what has no signal last."""
     numbers = (*effects_tables(run), *signal_table(run, True))
@@ -217,6 +253,8 @@ def sections(run: RunTables) -> list[Section]:
         Section("head-effects", "Ablation of heads", 12, _HEAD_WORDS, tuple(head_effects(run)),
                 tuple(head_effects_tables(run))),
         Section("sets", "Ablation of blocks and sets", 14, _SET_WORDS, tuple(set_effects(run))),
+        Section("ladder", "Ladder of scoring", 18, _LADDER_WORDS, tuple(ladders(run)),
+                tuple(ladder_tables(run))),
         Section("protocols", "Protocol comparison", 20, _PROTOCOL_WORDS, tuple(comparisons(run))),
         Section("effects", "Effects in numbers", 90, _power_words(run), (), numbers),
         Section("silent", "No signal", 95, _SILENT_WORDS, (), silent),

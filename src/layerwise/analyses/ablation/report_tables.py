@@ -14,7 +14,7 @@ from layerwise.presentation.rows import rows
 from layerwise.presentation.table import Table, others
 from layerwise.storage.run_tables import RunTables
 
-from .columns import SIGNAL, effect_columns
+from .columns import SIGNAL, STEPS, effect_columns
 from .lookup import effects_of_heads, effects_of_layers
 
 _TOP, _MOST = 15, 2000
@@ -64,3 +64,12 @@ def signal_table(run: RunTables, above_chance: bool) -> list[Table]:
     silent = "Not shown to be better than blind"
     title = "Intact model, tasks with signal" if above_chance else silent
     return [Table(title, heads(SIGNAL), shown, above_chance)] if shown else []
+
+
+def ladder_tables(run: RunTables) -> list[Table]:
+    """Each rung against the next, and the protocols against each other."""
+    steps = run.table("ladder_steps")
+    if steps is None:
+        return []
+    title = f"From rung to rung, and whether other layers are needed ({len(steps)})"
+    return [Table(title, heads(STEPS), cells(STEPS, steps), True)]

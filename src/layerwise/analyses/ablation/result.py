@@ -16,6 +16,7 @@ from layerwise.storage.parquet import frame
 from layerwise.storage.provenance import Facts
 
 from .columns import effect_columns
+from .ladder import ladder_table, step_tables
 
 
 def records_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -56,9 +57,21 @@ class AblationResult(Result):
         """``effects.parquet``: the paired effect of every intervention."""
         return effects_table(self.records, self.facts.chance, self.facts.seed)
 
+    @computed_once
+    def ladder(self) -> pd.DataFrame:
+        """``ladder.parquet``: what changing each layer costs on every rung of scoring."""
+        return ladder_table(self.records, self.effects(), self.facts)
+
+    @computed_once
+    def ladder_steps(self) -> dict[str, pd.DataFrame]:
+        """``ladder_steps`` and ``dissociations``: does another rung need other layers?"""
+        return step_tables(self.records, self.ladder(), self.facts)
+
     def derived(self) -> dict[str, pd.DataFrame]:
-        """``signal`` and ``effects``."""
-        return {"signal": self.signal(), "effects": self.effects()}
+        """``signal`` and ``effects``, and the ladder of scoring where there is one."""
+        found = {"signal": self.signal(), "effects": self.effects()}
+        ladder = self.ladder()
+        return found if ladder.empty else found | {"ladder": ladder} | self.ladder_steps()
 
     def plot(self) -> Any:
         """The role map; of heads alone, their maps; of blocks and sets alone, their losses."""

@@ -56,7 +56,7 @@ def emergence(
 
     Returns:
         The tables of ``docs/results.md``: depths, their order, whether methods agree, and
-        whether it depends on the protocol which layers matter. A task without signal is left
+        whether it depends on the depth how unlike the protocols are. A task without signal is left
         out, and so are the depths by ablation of a capability that skipping any single layer
         does no significant harm to. Of an encoder-decoder depths are told on one axis of
         computation, encoder first, and within each stack.

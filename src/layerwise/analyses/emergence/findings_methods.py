@@ -1,4 +1,4 @@
-"""Sentences on whether methods agree, and whether it depends on the protocol where the loss is.
+"""Sentences on whether methods agree, and how unlike protocols are by depth.
 
 They read tested comparisons; no test is made here.
 """
@@ -54,10 +54,12 @@ def _depends(sure: pd.DataFrame, n_tests: int) -> Finding:
     best = min(pairs, key=lambda pair: (pair["p_holm"].iloc[0], -_apart(pair).max()))
     row = records(best)[int(_apart(best).argmax())]
     sentence = (
-        f"For {row['capability']}, it depends on the protocol where layers matter ({row['first']} "
-        f"against {row['second']}: interaction with the layer group, {p_value(row['p_holm'])} "
-        f"{after_holm(n_tests)}, n = {row['n_items']}): what skipping one layer costs of the "
-        f"above-floor accuracy differs, first minus second, by {_differences(best)}; most unlike "
+        f"For {row['capability']}, how unlike the protocols are depends on the depth "
+        f"({row['first']} against {row['second']}: interaction with the layer group, "
+        f"{p_value(row['p_holm'])} {after_holm(n_tests)}, n = {row['n_items']}): what skipping "
+        f"one layer costs of the above-floor accuracy differs, first minus second, by "
+        f"{_differences(best)}; that other layers are needed does not follow, for a harder way of "
+        f"scoring loses more wherever something is lost. Most unlike "
         f"the others are the {row['group']} layers ({layer_ranges(row['layers'])}), with "
         f"{_share(row, 'first')} under {row['first']} and {_share(row, 'second')} under "
         f"{row['second']}."
@@ -90,7 +92,7 @@ def _no_evidence(table: pd.DataFrame, capabilities: list[str], n_tests: int) -> 
     mine = rows(table, capability=capabilities)
     pairs = in_order(zip(mine["first"], mine["second"], strict=True), ())
     sentence = (
-        f"There is no evidence that it depends on the protocol where layers matter for "
+        f"There is no evidence that how unlike the protocols are depends on the depth for "
         f"{joined(capabilities)} ({joined(f'{a} against {b}' for a, b in pairs)}; interaction with "
         f"the layer group, smallest {p_value(float(numbers(mine, 'p_holm').min()))} "
         f"{after_holm(n_tests)}, n = {spread(mine['n_items'])})."

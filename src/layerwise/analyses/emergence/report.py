@@ -25,8 +25,9 @@ _EMERGENCE_WORDS = (
     "significant loss."
 )
 _INTERACTION_WORDS = (
-    "Whether it depends on the protocol which layers matter, as one test for each capability and "
-    "two protocols: do the losses differ by group of layers, beyond a shift that all groups share?"
+    "Whether it depends on the depth how unlike the protocols are, as one test for each "
+    "capability and two protocols: do the losses differ by group of layers, beyond a shift that "
+    "all groups share?"
 )
 _AGREEMENT_WORDS = (
     "Methods ask different things: what is needed (ablation), what can be read (lenses), what is "

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from layerwise.analyses.ablation.figures.accuracy import accuracy_by_layer as accuracy_by_layer
 from layerwise.analyses.ablation.figures.head_effects import head_effect_maps as head_effect_maps
+from layerwise.analyses.ablation.figures.ladder import ladder as ladder
 from layerwise.analyses.ablation.figures.protocols import protocol_comparison as protocol_comparison
 from layerwise.analyses.ablation.figures.role_map import role_map as role_map
 from layerwise.analyses.ablation.figures.sets import set_losses as set_losses

@@ -1,6 +1,6 @@
 """Whether the layers that matter change with the way of scoring, a panel per task.
 
-It reads an effects table only; which layers differ is settled in ``report.contrast``.
+It reads the table of effects and that of layers rung by rung.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from layerwise.analyses.ablation.contrast import layers_apart
 from layerwise.presentation.grid import legend_below, set_title
 from layerwise.presentation.panels import by_protocol, finish_panels, protocol_handles, task_panels
 from layerwise.presentation.rows import layers_of, numbers, rows
 from layerwise.presentation.style import FULL_WIDTH, protocol_look, styled
 from layerwise.presentation.wording import LAYER_MAIN, capitalised, doing
+from layerwise.stats.dissociation import ALPHA
 
 _LEAST, _MOST, _FOOT = -50, 125, -42
 
@@ -28,6 +28,7 @@ def protocol_comparison(
     kind: str = LAYER_MAIN[0],
     site: str = LAYER_MAIN[1],
     width: float = FULL_WIDTH,
+    dissociations: pd.DataFrame | None = None,
 ) -> Figure:
     """The share of the above-floor accuracy lost at each layer, under each protocol.
 
@@ -39,11 +40,12 @@ def protocol_comparison(
         kind: the kind of intervention shown.
         site: its site.
         width: the widest the figure may be, inches.
+        dissociations: the table ``dissociations.parquet``, for the ticks.
 
     Returns:
         A panel per task with signal. Filled markers are significant after Holm's correction;
-        ticks at the foot mark the layers of ``layers_apart``. Protocols without signal are
-        not drawn.
+        ticks at the foot mark layers that lose more items under one protocol than under another,
+        of those right under both. Protocols without signal are not drawn.
     """
     shown = rows(effects, kind=kind, site=site, signal=True)
     figure, panels = task_panels(shown, width)
@@ -52,7 +54,7 @@ def protocol_comparison(
         axes.axhline(0, color="0.35", lw=0.6)
         for protocol, line in by_protocol(mine):
             _draw(axes, protocol, line)
-        apart = layers_apart(mine)
+        apart = _layers_apart(dissociations, task, kind, site)
         foot = np.full(len(apart), _FOOT)
         axes.plot(apart, foot, ls="", marker="|", ms=5, mew=1, c="black", gid="apart")
     every = list(panels.values())
@@ -61,6 +63,16 @@ def protocol_comparison(
     set_title(figure, f"{capitalised(doing(kind, site, 'one layer'))}: loss by way of scoring")
     legend_below(figure, [*protocol_handles(shown), *_notes()])
     return figure
+
+
+def _layers_apart(found: pd.DataFrame | None, task: str, kind: str, site: str) -> list[int]:
+    """Layers that cost significantly more under one protocol than under another."""
+    if found is None or found.empty:
+        return []
+    protocols = ["letter", "choice", "generate"]
+    mine = rows(found, task=task, kind=kind, site=site, first=protocols, second=protocols)
+    least = mine[["p_first", "p_second"]].min(axis=1)
+    return layers_of(pd.DataFrame(mine.loc[least < ALPHA]))
 
 
 def _draw(axes: Axes, protocol: str, line: pd.DataFrame) -> None:
@@ -84,6 +96,6 @@ def _draw(axes: Axes, protocol: str, line: pd.DataFrame) -> None:
 def _notes() -> list[Line2D | Patch]:
     return [
         Line2D([], [], ls="", marker="o", c="0.35", ms=3.5, label="filled: significant (Holm)"),
-        Line2D([], [], ls="", marker="|", c="black", ms=5, label="protocols differ"),
+        Line2D([], [], ls="", marker="|", c="black", ms=5, label="one protocol loses more"),
         Patch(facecolor="0.6", alpha=0.35, label="95 % interval"),
     ]

@@ -1,0 +1,207 @@
+"""The ladder's tables: what a layer costs on each rung, each step, and whether layers differ.
+
+Definitions are in ``docs/statistics.md``; columns in ``docs/results.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from layerwise import stats
+from layerwise.stats.clusters import sample_and_resamples
+from layerwise.stats.dissociation import ALPHA
+from layerwise.stats.effects import (
+    INTACT,
+    N_RESAMPLES,
+    NO_LAYERS,
+    cells,
+    effects_table,
+)
+from layerwise.stats.ladder import (
+    MARGIN,
+    RUNGS,
+    Rated,
+    dissociated,
+    in_steps,
+    of_single_layers,
+    rated,
+    rung_records,
+    same_items,
+    step_difference,
+)
+from layerwise.storage.parquet import conform, frame
+from layerwise.storage.provenance import Facts
+
+_PROTOCOL_RUNGS = {rung.protocol: rung for rung in RUNGS if rung.column == "correct"}
+_TOKEN_RUNGS = tuple(rung for rung in RUNGS if rung.column != "correct")
+_RENAMED = {
+    "protocol": "rung", "acc_intact": "intact", "acc": "changed", "acc_diff": "loss",
+    "acc_diff_low": "loss_low", "acc_diff_high": "loss_high",
+}  # fmt: skip
+
+
+def ladder_table(records: pd.DataFrame, effects: pd.DataFrame, facts: Facts) -> pd.DataFrame:
+    """``ladder.parquet``: what changing each layer costs, rung by rung.
+
+    Args:
+        records: ablation records.
+        effects: their effects, which hold the rungs that are protocols.
+        facts: the run's.
+    """
+    single = of_single_layers(records)
+    known = effects.loc[effects["head"].isna() & (effects["layers"].str.len() == 1)]
+    known = known.assign(protocol=known["protocol"].map(lambda p: _PROTOCOL_RUNGS[p].name))
+    asked = [rung_records(single, rung) for rung in _TOKEN_RUNGS]
+    tokens = pd.concat(asked, ignore_index=True)
+    tables = [known]
+    if len(tokens):
+        tables.append(effects_table(tokens, _chance(facts), facts.seed))
+    found = pd.concat(tables, ignore_index=True).rename(columns=_RENAMED).assign(unit="accuracy")
+    choice = found.loc[found["rung"] == "choice", ["task", "kind", "site", "signal"]]
+    signal = {tuple(where): bool(one) for *where, one in choice.drop_duplicates().to_numpy()}
+    every = pd.concat([found, *_margins(single, signal, facts.seed)], ignore_index=True)
+    # one rung makes no ladder
+    return conform("ladder", every) if len(set(every["rung"])) > 1 else frame("ladder", [])
+
+
+def _chance(facts: Facts) -> Any:
+    """Stated chance on a rung; 0 where the task states none, so that the controls decide."""
+    of_rung = {rung.name: rung.guessing for rung in RUNGS}
+    return lambda task, rung: facts.task(task).chance.get(of_rung[rung], 0.0)
+
+
+def _margins(
+    records: pd.DataFrame, signal: dict[tuple[Any, ...], bool], seed: int
+) -> Iterable[pd.DataFrame]:
+    """The margin's rows: means in nats, of tasks whose choice has signal or has none alike."""
+    of_choice = records.loc[(records["protocol"] == "continuation") & records["margin"].notna()]
+    margins = of_choice.assign(gold_logprob=of_choice["margin"])
+    for cell in cells(margins) if len(margins) else ():
+        values = margins.loc[margins["task"] == cell.task]
+        by_item = {
+            name: values.loc[values["kind"] == name].set_index("item")["margin"].reindex(cell.items)
+            for name in (INTACT, NO_LAYERS)
+        }
+        intact, floor = (by_item[name].to_numpy(dtype=float) for name in (INTACT, NO_LAYERS))
+        n = len(intact)
+        generator = stats.generator(seed, cell.task)
+        indices = sample_and_resamples(cell.clusters.n, N_RESAMPLES, generator)
+        together = np.column_stack([intact - floor, cell.nats])
+        draws = cell.clusters.resampled_means(together, indices)
+        above, lost = draws[:, :1], draws[:, 1:]
+        share = lost / np.where(above > 0, above, np.nan)
+        generator = stats.generator(seed, cell.task, MARGIN)
+        p = stats.sign_flip_p_values(cell.clusters.sums(cell.nats), seed=generator)
+        table = cell.interventions.assign(
+            task=cell.task, capability=cell.capability, rung=MARGIN, unit="nats", n_items=n,
+            intact=intact.mean(), changed=intact.mean() - lost[0], floor=floor.mean(), p=p,
+            **_bounded("loss", "loss", lost, n), **_bounded("share_lost", "share", share, n),
+        )  # fmt: skip
+        family = table.groupby(["kind", "site"], dropna=False)["p"]
+        table["p_holm"] = family.transform(lambda p: stats.holm(p.to_numpy()))
+        places = zip(table["kind"], table["site"], strict=True)
+        table["signal"] = [signal.get((cell.task, *place), False) for place in places]
+        table["significant"] = table["signal"] & (table["p_holm"] < ALPHA)
+        yield table
+
+
+def _bounded(name: str, prefix: str, draws: np.ndarray, n: int) -> dict[str, np.ndarray]:
+    low, high = stats.percentile_bounds(draws[1:], 0.95)
+    said = ~np.isnan(draws[0]) & (n > 1)
+    ends = [np.where(said & np.isfinite(end), end, np.nan) for end in (low, high)]
+    return {name: draws[0], f"{prefix}_low": ends[0], f"{prefix}_high": ends[1]}
+
+
+def step_tables(
+    records: pd.DataFrame, ladder: pd.DataFrame, facts: Facts
+) -> dict[str, pd.DataFrame]:
+    """``ladder_steps.parquet`` and ``dissociations.parquet``: rung against rung.
+
+    Only rungs that have signal are compared, of the same items.
+
+    Args:
+        records: ablation records.
+        ladder: their ``ladder_table``.
+        facts: the run's.
+    """
+    steps: list[dict[str, Any]] = []
+    layers: list[dict[str, Any]] = []
+    single = of_single_layers(records)
+    every = {
+        (one.cell.task, rung.name): one
+        for rung in RUNGS
+        for one in rated(single, rung, _chance(facts))
+    }
+    with_signal = ladder.loc[ladder["signal"] & (ladder["rung"] != MARGIN)]
+    for (task, kind, site), mine in with_signal.groupby(["task", "kind", "site"], sort=False):
+        there = set(mine["rung"])
+        found = {
+            rung.name: every[task, rung.name].only(kind, site)
+            for rung in RUNGS
+            if rung.name in there
+        }
+        where = {"task": task, "capability": mine["capability"].iloc[0], "kind": kind, "site": site}
+        for first, second in in_steps(list(found)):
+            both = found[first], found[second]
+            if same_items(*both) and len(both[0].cell.items) > 1:
+                step, by_layer = _step(*both, facts.seed)
+                follows = (first, second) in pairwise(found)
+                steps.append(where | step | {"next_rung": follows})
+                layers += [where | row for row in by_layer]
+    for row, p, p_other in zip(
+        steps, *(stats.holm(np.array([s[c] for s in steps])) for c in ("p", "p_other_layers")),
+        strict=True,
+    ):  # fmt: skip
+        row |= {"p_holm": p, "p_other_layers_holm": p_other, "other_layers": p_other < ALPHA}
+    return {
+        "ladder_steps": frame("ladder_steps", steps),
+        "dissociations": frame("dissociations", layers),
+    }
+
+
+def _step(first: Rated, second: Rated, seed: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    cell = first.cell
+    n = len(cell.items)
+    generator = stats.generator(seed, cell.task)
+    indices = sample_and_resamples(cell.clusters.n, N_RESAMPLES, generator)
+    difference, low, high, p = step_difference(first, second, seed, indices)
+    found = dissociated(first, second)
+    names = {"first": first.cell.protocol, "second": second.cell.protocol}
+    layers = cell.interventions["layer"].to_numpy(dtype=int)
+    more = [np.flatnonzero(p < ALPHA) for p in (found.p_first, found.p_second)]
+    step = names | {
+        "n_items": n,
+        "accuracy_first": float(first.cell.intact.mean()),
+        "accuracy_second": float(second.cell.intact.mean()),
+        "share_first": float(first.share(indices[:1])[0, 0]),
+        "share_second": float(second.share(indices[:1])[0, 0]),
+        "difference": difference,
+        "low": low,
+        "high": high,
+        "p": p,
+        "n_common": found.n_common,
+        "layers_first": sorted(layers[more[0]].tolist()),
+        "layers_second": sorted(layers[more[1]].tolist()),
+        "p_other_layers": found.p,
+    }
+    by_layer = [
+        names
+        | {
+            "layer": int(layer),
+            "n_common": found.n_common,
+            "only_first": int(found.only_first[i]),
+            "only_second": int(found.only_second[i]),
+            "lost_both": int(found.both[i]),
+            "luck_first": float(first.answers.luck[i]),
+            "luck_second": float(second.answers.luck[i]),
+            "p_first": float(found.p_first[i]),
+            "p_second": float(found.p_second[i]),
+        }
+        for i, layer in enumerate(layers)
+    ]
+    return step, by_layer
