@@ -8,10 +8,11 @@ import pytest
 
 from layerwise import ablate, load_model, stats
 from layerwise.analyses.ablation.ladder import ladder_table, step_tables
+from layerwise.models.organisms.lettered import PLANS
 from layerwise.results import AblationResult
 from layerwise.stats.ladder import NAMES, RUNGS, rung_records
 
-RUNG_OF = {"continuation": "choice", "generate": "generate"}
+LETTERED = ("organism-letters", "organism-letters-other")
 
 
 @pytest.fixture(scope="module")
@@ -120,3 +121,21 @@ def test_a_run_saves_its_ladder_and_reads_it_again(brackets: AblationResult, tmp
                                       table[["task"]], check_dtype=False)  # fmt: skip
     again = AblationResult.load(tmp_path)
     pd.testing.assert_frame_equal(again.ladder(), brackets.ladder())
+
+
+@pytest.mark.parametrize("name", LETTERED)
+def test_other_layers_are_claimed_of_the_model_that_has_them(name: str) -> None:
+    """One model says letters and words by one layer, which letters need, too; the other by two."""
+    plan = PLANS[name]
+    found = ablate(
+        load_model(name), "all", ("letter", "generate"), limit=32, progress=False
+    ).ladder_steps()["ladder_steps"]
+    assert len(found) == 2
+    for row in found.to_dict("records"):
+        letter, text = (
+            set(plan.only_under(protocol, row["capability"])) for protocol in ("letter", "generate")
+        )
+        assert row["other_layers"] == bool(letter and text) == (name != "organism-letters")
+        assert set(row["layers_first"]) <= letter
+        assert set(row["layers_second"]) == text
+        assert row["layers_first"]
