@@ -86,6 +86,8 @@ READERS: Mapping[str, Reader] = {
     "site": text("attn_out"),
     "sites": texts("resid_post"),
     "smallest_depth": real(1.0),
+    "smallest_loss": real(0.05),
+    "smallest_nats": real(0.1),
     "steps": whole(200),
     "text": path,
     "threshold": real(0.4),

@@ -28,6 +28,7 @@ from layerwise.report import Report, report
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.progress import Meter
 from layerwise.runs.setup import Setup, TaskLike, prepare
+from layerwise.stats.interest import Interest, refuse_uninteresting
 from layerwise.storage.base import Result
 from layerwise.storage.provenance import RUN_FILE
 from layerwise.sweep import LogLikelihood, skip
@@ -75,7 +76,7 @@ def _number(value: Any) -> float:
     return float(value)
 
 
-@check_arguments(also=read_extras)
+@check_arguments(refuse_uninteresting, also=read_extras)
 @in_turn
 def profile(
     model: Model,
@@ -86,6 +87,9 @@ def profile(
     pairs: int = 16,
     exhaustive: bool = False,
     also: str | Sequence[str] = (),
+    smallest_loss: float = 0.05,
+    smallest_nats: float = 0.1,
+    smallest_depth: float = 1.0,
     seed: int = 0,
     fewshot: int | None = None,
     chat: bool = False,
@@ -110,6 +114,10 @@ def profile(
             ``similarity``, ``removal``, ``estimates``, ``paths``, or ``all`` of these, and
             ``interactions`` (of all pairs of layers, far more than there are layers); the
             analyses of tasks are made for those that the model can do.
+        smallest_loss: smallest loss of accuracy that is of interest, in 0 to 1; sentences pass over
+            smaller ones, and "no loss" means less than it.
+        smallest_nats: the same of the right answer's log-probability, in nats.
+        smallest_depth: smallest difference of depth that is of interest, in layers.
         seed: decides the items of built-in suites and all bootstraps.
         fewshot: number of few-shot examples; the task's own if None.
         chat: wrap prompts in the tokenizer's chat template (ablation and lens).
@@ -123,9 +131,11 @@ def profile(
     Raises:
         UserError: for anything unknown, out of range or contradictory, before work begins.
     """
+    refuse_uninteresting(smallest_loss, smallest_nats, smallest_depth)
     setup = prepare(
         model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
         memory_budget=memory_budget, out=out,
+        interest=Interest(smallest_loss, smallest_nats, smallest_depth),
     )  # fmt: skip
     extras = wanted_extras(also, model.cfg)
     jobs = Jobs.of(setup, pairs, exhaustive, extras)
@@ -197,7 +207,10 @@ class Jobs:
         if len(patching.patching):
             measured.append(patching)
         measured += [one for one in more if len(one.to_pandas())]
-        return [*measured, emergence(measured, seed=seed)]
+        return [
+            *measured,
+            emergence(measured, seed=seed, smallest_depth=self.ablation.setup.interest.depth),
+        ]
 
     def _forwards_timed(self, parts: CheckpointStore, progress: Meter) -> dict[str, Any]:
         """How long one plain hooked forward per change and request takes, from a few of them."""

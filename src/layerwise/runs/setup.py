@@ -20,6 +20,7 @@ from layerwise.models.facts import generation_settings, language_of
 from layerwise.models.kinds import Model, is_seq2seq, n_encoder_layers
 from layerwise.models.meta_model import facts_of_outline, is_meta_model
 from layerwise.models.originals import refuse_nonfinite
+from layerwise.stats.interest import Interest
 from layerwise.storage.provenance import Facts, ModelFacts, TaskFacts, read_run_file
 from layerwise.sweep import Intervention, Sweep, sweep
 from layerwise.sweep.blocks import attention_in_use
@@ -58,6 +59,7 @@ class Setup:
         chat: whether prompts are wrapped in the chat template.
         memory_budget: bytes for activations, keys and values.
         tokens_at_once: how many tokens are pushed through a block at once.
+        interest: the smallest effects of interest.
         lengths: how long texts are expected to be, by task; half of what is allowed elsewhere.
         built: what was encoded so far, by setups made from this one too.
     """
@@ -71,6 +73,7 @@ class Setup:
     chat: bool
     memory_budget: int
     tokens_at_once: int
+    interest: Interest = field(default_factory=Interest)
     lengths: dict[str, TextLengths] = field(default_factory=dict, repr=False, compare=False)
     built: Built = field(default_factory=Built, repr=False, compare=False)
 
@@ -136,6 +139,7 @@ class Setup:
             "memory_budget": self.memory_budget,
             "tokens_at_once": self.tokens_at_once,
             **self._end_tokens(),
+            **self.interest.settings(),
             **more,
         }
 
@@ -199,6 +203,7 @@ def prepare(
     memory_budget: int | None = None,
     out: str | Path | None = None,
     method: str = "engine",
+    interest: Interest | None = None,
 ) -> Setup:
     """Load and check what an analysis starts from.
 
@@ -216,6 +221,7 @@ def prepare(
         memory_budget: bytes; decided here if None.
         out: the run's folder, if it has one.
         method: how the model will be run, ``engine`` or ``reference``.
+        interest: the smallest effects of interest; the usual ones if None.
 
     Raises:
         UserError: for anything unknown, out of range or contradictory, or a model that is not
@@ -248,6 +254,7 @@ def prepare(
         chat,
         memory_budget or before.get("memory_budget") or default_memory_budget(loaded.device),
         before.get("tokens_at_once") or TOKENS_AT_ONCE,
+        interest or Interest(),
     )
 
 

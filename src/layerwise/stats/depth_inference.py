@@ -17,14 +17,12 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import chdtrc, ndtr, ndtri, stdtr
 
-from layerwise.errors import UserError
-
 from .clusters import Clusters
+from .interest import SMALLEST_DEPTH as SMALLEST_DEPTH
+from .interest import refuse_negative_depth as refuse_negative_depth
 from .item_curves import ItemCurves
 
 HALF, CENTRE = "half-effect depth", "centre of mass"
-SMALLEST_DEPTH = 1.0
-"""Smallest difference of depth that is of interest, in layers."""
 
 # Places per layer at which contrasts are computed, besides those where they are 0.
 _PLACES = 8
@@ -62,19 +60,6 @@ class Difference(NamedTuple):
     low: float
     high: float
     p: float
-
-
-def refuse_negative_depth(smallest_depth: float) -> None:
-    """Refuse a smallest depth of interest that is none.
-
-    Raises:
-        UserError: if it is below 0, or no number.
-    """
-    if not smallest_depth >= 0:
-        raise UserError(
-            f"The smallest depth of interest is {smallest_depth}: expected a number of layers, 0 "
-            "or more; leave it out for one layer."
-        )
 
 
 def is_established(row: Mapping[str, Any], p: float, smallest: float, level: float = 0.95) -> bool:

@@ -27,6 +27,7 @@ from .clusters import (
     with_design_effect,
 )
 from .equivalence import no_loss_of_nats_p_values, no_loss_p_values
+from .interest import Interest
 from .over_run import effects_over_run, exact_difference_bounds, exact_where_no_width
 from .signal import Blind, have_signal, signal_p_values, signals
 
@@ -206,18 +207,28 @@ def _signal_row(cell: Cell, chance: float) -> dict[str, Any]:
     }
 
 
-def effects_table(records: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFrame:
+def effects_table(
+    records: pd.DataFrame, chance: Chance, seed: int, interest: Interest | None = None
+) -> pd.DataFrame:
     """``effects.parquet``: the paired effect of every intervention, per task and protocol.
 
     Args:
         records: ablation records.
         chance: (task, protocol) -> accuracy by guessing.
         seed: seed of the bootstrap; a task's resamples are the same under all protocols.
+        interest: the smallest effects of interest; the usual ones if None.
     """
+    smallest = interest or Interest()
     every = list(cells(records))
     signal = signals(every, chance)
     tables = [
-        _effects(cell, chance(cell.task, cell.protocol), signal[cell.task, cell.protocol], seed)
+        _effects(
+            cell,
+            chance(cell.task, cell.protocol),
+            signal[cell.task, cell.protocol],
+            seed,
+            smallest,
+        )
         for cell in every
         if len(cell.interventions)
     ]
@@ -227,11 +238,13 @@ def effects_table(records: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFr
     return conform("effects", whole.assign(**effects_over_run(whole)))
 
 
-def _effects(cell: Cell, chance: float, signal: bool, seed: int) -> pd.DataFrame:
+def _effects(
+    cell: Cell, chance: float, signal: bool, seed: int, smallest: Interest
+) -> pd.DataFrame:
     lost, gained = discordant(cell.intact, cell.correct)
     net = cell.intact[:, None].astype(int) - cell.correct
     alone = [independent_items(each, cell.clusters) for each in (net > 0, net < 0)]
-    p_no_loss = no_loss_p_values(lost, gained, np.full(len(lost), len(cell.intact)))
+    p_no_loss = no_loss_p_values(lost, gained, np.full(len(lost), len(cell.intact)), smallest.loss)
     table = cell.interventions.assign(
         task=cell.task,
         capability=cell.capability,
@@ -250,7 +263,7 @@ def _effects(cell: Cell, chance: float, signal: bool, seed: int) -> pd.DataFrame
         p_no_loss=with_design_effect(
             p_no_loss, design_effects(net.astype(float), cell.clusters), cell.clusters
         ),
-        p_no_loss_nats=no_loss_of_nats_p_values(cell.nats, clusters=cell.clusters),
+        p_no_loss_nats=no_loss_of_nats_p_values(cell.nats, smallest.nats, clusters=cell.clusters),
         **_bootstrapped(cell, cell.floor(chance), seed, has_scale=signal),
     )
     family = table.groupby(["kind", "site"], dropna=False)["p"]

@@ -15,6 +15,7 @@ from layerwise.ground.readers import one_of
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.runs.setup import TaskLike, check_layers, prepare
+from layerwise.stats.interest import Interest, refuse_uninteresting
 
 from .job import Ablation
 from .result import AblationResult
@@ -23,6 +24,7 @@ from .spec import KINDS, MEANS, AblationSpec, refuse_unknown_site
 
 @check_arguments(
     refuse_unknown_site,
+    refuse_uninteresting,
     kind=one_of("kind of ablation", KINDS),
     mean_by=one_of("way to take means", MEANS),
 )
@@ -39,6 +41,8 @@ def ablate(
     block: int = 1,
     as_one: bool = False,
     mean_by: str = "pooled",
+    smallest_loss: float = 0.05,
+    smallest_nats: float = 0.1,
     limit: int | None = None,
     seed: int = 0,
     fewshot: int | None = None,
@@ -72,6 +76,9 @@ def ablate(
         block: change so many layers at once, at every place.
         as_one: change all layers and heads named at once, as one set.
         mean_by: ``pooled`` over all positions but the first, or by ``position``.
+        smallest_loss: smallest loss of accuracy that is of interest, in 0 to 1; sentences pass over
+            smaller ones, and "no loss" means less than it.
+        smallest_nats: the same of the right answer's log-probability, in nats.
         limit: take the first so many items of each task.
         seed: decides the items of built-in suites and all bootstraps.
         fewshot: number of few-shot examples; the task's own if None.
@@ -88,9 +95,11 @@ def ablate(
     Raises:
         UserError: for anything unknown, out of range or contradictory, before work begins.
     """
+    refuse_uninteresting(smallest_loss, smallest_nats)
     setup = prepare(
         model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
         memory_budget=memory_budget, out=out, method=method,
+        interest=Interest(smallest_loss, smallest_nats),
     )  # fmt: skip
     changes = AblationSpec.of(
         model, kind, site, check_layers(layers, model), heads=heads, block=block,

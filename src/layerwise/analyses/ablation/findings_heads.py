@@ -23,6 +23,7 @@ from layerwise.presentation.wording import (
     p_value,
     spread,
 )
+from layerwise.stats.interest import Interest
 from layerwise.storage.run_tables import RunTables
 
 from .findings_layers import points
@@ -37,9 +38,10 @@ def needed_heads(run: RunTables) -> list[Finding]:
     for kind, site in head_ablations(run)[:1]:
         mine = head_effects_of(run, kind, site, signal=True)
         losses = pd.DataFrame(rows(mine, significant=True).query("acc_diff > 0"))
-        every = effects_of_heads(run)
+        every, smallest = effects_of_heads(run), Interest.of(run.facts.settings).loss
+        large = (numbers(losses, "acc_diff") >= smallest - 1e-9).any()
         if len(mine) and every is not None:
-            found.append(_largest(mine, losses, every) if len(losses) else _none(mine, every))
+            found.append(_largest(mine, losses, every) if large else _none(mine, every, smallest))
     return found
 
 
@@ -67,13 +69,14 @@ def _held(losses: pd.DataFrame, every: pd.DataFrame) -> str:
     return f"; {told}" if told else ""
 
 
-def _none(mine: pd.DataFrame, every: pd.DataFrame) -> Finding:
+def _none(mine: pd.DataFrame, every: pd.DataFrame, smallest: float) -> Finding:
     worst = records(mine)[int(np.argmax(numbers(mine, "acc_diff")))]
     noun = HEAD_WORDS[str(worst["site"])]
     pairs = len(mine[["task", "protocol"]].drop_duplicates())
     sentence = (
         f"No single {noun} is established to matter: {_doing(worst, f'any one {noun}')} has a "
-        f"significant loss after Benjamini-Hochberg correction in none of the "
+        f"significant loss of {100 * smallest:.3g} points or more after Benjamini-Hochberg "
+        f"correction in none of the "
         f"{counted(pairs, 'task-protocol pair')} with signal (n = {spread(mine['n_items'])}; "
         f"largest loss {points(worst)}, {name_of(worst)}, {worst['task']}, {worst['protocol']}, "
         f"{together(every)})."

@@ -27,6 +27,7 @@ from layerwise.presentation.wording import (
     p_value,
     spread,
 )
+from layerwise.stats.interest import Interest
 from layerwise.stats.power import GAINED
 from layerwise.storage.run_tables import RunTables
 
@@ -37,14 +38,15 @@ CRITICAL, GAIN = "critical layers", "gain"
 
 def critical_layers(run: RunTables) -> list[Finding]:
     """The largest significant loss of each capability, and the layers that matter there."""
-    found = []
+    found, smallest = [], Interest.of(run.facts.settings).loss
     for kind, site in ablations(run)[:1]:
         effects, every = effects_of(run, kind, site, signal=True), every_test(run)
         for capability in in_order(effects["capability"], CAPABILITY_ORDER):
             mine = rows(effects, capability=capability)
             losses = significant_losses(mine)
+            large = (numbers(losses, "acc_diff") >= smallest - 1e-9).any()
             found.append(
-                _largest(mine, losses, every) if len(losses) else _none(mine, capability, every)
+                _largest(mine, losses, every) if large else _none(mine, capability, every, smallest)
             )
     return spaced(found, 6)
 
@@ -104,7 +106,8 @@ def gains(run: RunTables) -> list[Finding]:
     for kind, site in ablations(run)[:1]:
         sure = effects_of(run, kind, site, signal=True, significant=True).query("acc_diff < 0")
         ranked = sure.sort_values(by="acc_diff", kind="stable")
-        found += [_gain(ranked, every_test(run))] if len(ranked) else []
+        large = -numbers(ranked, "acc_diff") >= Interest.of(run.facts.settings).loss - 1e-9
+        found += [_gain(ranked, every_test(run))] if large.any() else []
     return found
 
 
@@ -143,14 +146,15 @@ def _where(row: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: str(row[name]) for name in (*names, "kind", "site")}
 
 
-def _none(mine: pd.DataFrame, capability: str, every: pd.DataFrame) -> Finding:
+def _none(mine: pd.DataFrame, capability: str, every: pd.DataFrame, smallest: float) -> Finding:
     first = records(mine)[0]
     action = doing(str(first["kind"]), str(first["site"]), "any one layer")
     cells = len({(row["task"], row["protocol"]) for row in records(mine)})
     worst = records(mine)[int(np.argmax(numbers(mine, "acc_diff")))]
     sentence = (
         f"{capitalised(capability)}: no critical layer is established; {action} has a significant "
-        f"loss after Holm's correction in none of the {cells} task-protocol pairs with signal "
+        f"loss of {100 * smallest:.3g} points or more after Holm's correction in none of the "
+        f"{cells} task-protocol pairs with signal "
         f"(n = {spread(mine['n_items'])}; largest loss {_worst(worst)}, {together(every)}); "
         f"{what_could_be_seen(mine)}."
     )

@@ -25,11 +25,8 @@ from layerwise.presentation.wording import (
 )
 from layerwise.stats import holm
 from layerwise.stats.effects import ALPHA
-from layerwise.stats.equivalence import (
-    SMALLEST_LOSS,
-    SMALLEST_NATS,
-    excludable_loss,
-)
+from layerwise.stats.equivalence import excludable_loss
+from layerwise.stats.interest import Interest
 from layerwise.storage.run_tables import RunTables
 
 from .lookup import ablations, effects_of
@@ -39,7 +36,7 @@ NO_LOSS = "no loss"
 
 def layers_without_loss(run: RunTables) -> list[Finding]:
     """Per protocol, the layers that are shown to lose less than what would matter."""
-    found = []
+    found, smallest = [], Interest.of(run.facts.settings)
     for kind, site in ablations(run)[:1]:
         effects = effects_of(run, kind, site, signal=True)
         cells = {
@@ -53,7 +50,9 @@ def layers_without_loss(run: RunTables) -> list[Finding]:
             held, over_run = over_run[: len(p)], over_run[len(p) :]
             shown = dict(zip(p, held.tolist(), strict=True)), sum(map(len, whole))
             found.append(
-                _shown(mine, p, *shown) if min(p.values()) < ALPHA else _none(mine, len(p))
+                _shown(mine, p, *shown, smallest)
+                if min(p.values()) < ALPHA
+                else _none(mine, len(p), smallest)
             )
     return spaced(found, 2)
 
@@ -87,7 +86,11 @@ def no_loss_by_layer(effects: pd.DataFrame) -> dict[int, float]:
 
 
 def _shown(
-    mine: pd.DataFrame, p: dict[int, float], over_run: dict[int, float], n_tests: int
+    mine: pd.DataFrame,
+    p: dict[int, float],
+    over_run: dict[int, float],
+    n_tests: int,
+    smallest: Interest,
 ) -> Finding:
     layers = [layer for layer, value in p.items() if value < ALPHA]
     held = [layer for layer in layers if over_run[layer] < ALPHA]
@@ -97,21 +100,22 @@ def _shown(
     action = doing(first["kind"], first["site"], "one of the layers" if layers[1:] else "layer")
     each = ", one at a time," if layers[1:] else ""
     sentence = (
-        f"{capitalised(action)} {layer_ranges(layers)}{each} costs less than {_margin(mine)}: a "
-        f"larger loss is excluded for {len(layers)} of {counted(len(p), 'layer')}, in each of "
-        f"{_asked(mine)}; one-sided paired tests, {p_value(max(p[layer] for layer in layers))} at "
-        f"most after Holm's correction over the layers{run})."
+        f"{capitalised(action)} {layer_ranges(layers)}{each} costs less than "
+        f"{_margin(mine, smallest)}: a larger loss is excluded for {len(layers)} of "
+        f"{counted(len(p), 'layer')}, in each of {_asked(mine)}; one-sided "
+        f"paired tests, {p_value(max(p[layer] for layer in layers))} at most "
+        f"after Holm's correction over the layers{run})."
     )
     size = weight(0.75, len(layers) / len(p))
     return Finding(sentence, size, NO_LOSS, source("effects", _where(first), layer=layers))
 
 
-def _none(mine: pd.DataFrame, n_layers: int) -> Finding:
+def _none(mine: pd.DataFrame, n_layers: int, smallest: Interest) -> Finding:
     least = excludable_loss(int(numbers(mine, "n_items").min()), ALPHA / n_layers)
     first = records(mine)[0]
     action = doing(first["kind"], first["site"], "any one layer")
     sentence = (
-        f"That {action} costs less than {_margin(mine)} is shown of none of the "
+        f"That {action} costs less than {_margin(mine, smallest)} is shown of none of the "
         f"{counted(n_layers, 'layer')}, in {_asked(mine)}; one-sided paired tests, Holm's "
         f"correction over the layers): with so many items, no loss below {100 * least:.0f} points "
         "could be excluded even where no answer changes."
@@ -129,10 +133,10 @@ def _where(row: dict[str, Any]) -> dict[str, Any]:
     return {name: str(row[name]) for name in ("protocol", "kind", "site")} | {"signal": True}
 
 
-def _margin(mine: pd.DataFrame) -> str:
-    points = f"{100 * SMALLEST_LOSS:.0f} accuracy points"
+def _margin(mine: pd.DataFrame, smallest: Interest) -> str:
+    points = f"{100 * smallest.loss:.3g} accuracy points"
     return (
-        f"{points} and {SMALLEST_NATS:g} nats"
+        f"{points} and {smallest.nats:g} nats"
         if np.isfinite(numbers(mine, "nats")).any()
         else points
     )

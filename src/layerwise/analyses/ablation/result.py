@@ -11,6 +11,7 @@ from layerwise.analyses.ablation.sets import is_set
 from layerwise.presentation.columns import in_short, without
 from layerwise.presentation.drawing import drawn
 from layerwise.stats.effects import corrected, effects_table, signal_table
+from layerwise.stats.interest import Interest
 from layerwise.storage.base import Result, computed_once
 from layerwise.storage.parquet import frame
 from layerwise.storage.provenance import Facts
@@ -55,7 +56,8 @@ class AblationResult(Result):
     @computed_once
     def effects(self) -> pd.DataFrame:
         """``effects.parquet``: the paired effect of every intervention."""
-        return effects_table(self.records, self.facts.chance, self.facts.seed)
+        interest = Interest.of(self.facts.settings)
+        return effects_table(self.records, self.facts.chance, self.facts.seed, interest)
 
     @computed_once
     def ladder(self) -> pd.DataFrame:

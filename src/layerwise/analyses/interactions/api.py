@@ -15,6 +15,7 @@ from layerwise.ground.readers import whole
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.runs.setup import TaskLike, check_layers, prepare
+from layerwise.stats.interest import Interest, refuse_uninteresting
 
 from .job import Interactions
 from .result import InteractionsResult
@@ -33,6 +34,7 @@ def interactions(
     heads: Sequence[int] | None = None,
     order: int = 2,
     permutations: int = 0,
+    smallest_nats: float = 0.1,
     limit: int | None = None,
     seed: int = 0,
     fewshot: int | None = None,
@@ -66,6 +68,7 @@ def interactions(
             approximation of the Shapley values; 1 skips them alone only, beside ``permutations``.
         permutations: draw so many orders of all layers, skip them one after the other in each,
             and estimate Shapley values by what each adds; 0 for none.
+        smallest_nats: smallest interaction that sentences tell of, in nats.
         limit: take the first so many items of each task.
         seed: decides the items of built-in suites, the permutations and all bootstraps.
         fewshot: number of few-shot examples; the task's own if None.
@@ -96,9 +99,11 @@ def interactions(
         1            1             8  overlapping
         2            2             8         none
     """
+    refuse_uninteresting(smallest_nats=smallest_nats)
     setup = prepare(
         model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
         memory_budget=memory_budget, out=out, method=method,
+        interest=Interest(nats=smallest_nats),
     )  # fmt: skip
     spec = SetsSpec.among(
         model, site, check_layers(layers, model), heads,

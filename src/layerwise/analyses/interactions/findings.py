@@ -25,7 +25,7 @@ from layerwise.presentation.wording import (
     p_value,
     spread,
 )
-from layerwise.stats.equivalence import SMALLEST_NATS
+from layerwise.stats.interest import Interest
 from layerwise.storage.run_tables import RunTables
 
 from .costs import ACCURACY, NATS
@@ -45,12 +45,13 @@ def findings(run: RunTables) -> list[Finding]:
     if every is None:
         return []
     pairs = rows(every, measure=NATS, signal=True)
+    smallest = Interest.of(run.facts.settings).nats
     cells = [group for _, group in pairs.groupby(["task", "protocol"], sort=True)]
     found = [
-        *spaced([one for cell in cells for one in _redundant(cell, every)], _MOST),
-        *spaced([one for cell in cells for one in _overlapping(cell, every)], _MOST),
+        *spaced([one for cell in cells for one in _redundant(cell, every, smallest)], _MOST),
+        *spaced([one for cell in cells for one in _overlapping(cell, every, smallest)], _MOST),
     ]
-    return found or [_nothing(pairs, every)] if len(pairs) else []
+    return found or [_nothing(pairs, every, smallest)] if len(pairs) else []
 
 
 def caveats(run: RunTables) -> list[Finding]:
@@ -73,9 +74,9 @@ def caveats(run: RunTables) -> list[Finding]:
     return [Finding(sentence, weight(0.3, 0.0), "no signal", source(SIGNAL, {"signal": False}))]
 
 
-def _redundant(cell: pd.DataFrame, every: pd.DataFrame) -> list[Finding]:
+def _redundant(cell: pd.DataFrame, every: pd.DataFrame, smallest: float) -> list[Finding]:
     """The pair of a task and protocol that costs most beyond the sum of its two."""
-    chosen = _that_matter(rows(cell, verdict=REDUNDANT))
+    chosen = _that_matter(rows(cell, verdict=REDUNDANT), smallest)
     if chosen.empty:
         return []
     free = rows(chosen, at_floor="neither")
@@ -97,9 +98,9 @@ def _redundant(cell: pd.DataFrame, every: pd.DataFrame) -> list[Finding]:
     return [_finding(sentence, 0.75 if sure else 0.45, top)]
 
 
-def _overlapping(cell: pd.DataFrame, every: pd.DataFrame) -> list[Finding]:
+def _overlapping(cell: pd.DataFrame, every: pd.DataFrame, smallest: float) -> list[Finding]:
     """The pair that costs least beside the sum of its two; what is at the floor comes last."""
-    chosen = _that_matter(rows(cell, verdict=OVERLAPPING))
+    chosen = _that_matter(rows(cell, verdict=OVERLAPPING), smallest)
     if chosen.empty:
         return []
     free = rows(chosen, at_floor="neither")
@@ -115,7 +116,7 @@ def _overlapping(cell: pd.DataFrame, every: pd.DataFrame) -> list[Finding]:
     return [_finding(sentence, 0.6 if len(free) else 0.45, top)]
 
 
-def _nothing(pairs: pd.DataFrame, every: pd.DataFrame) -> Finding:
+def _nothing(pairs: pd.DataFrame, every: pd.DataFrame, smallest: float) -> Finding:
     """That no pair has a verdict, and how large interactions may be."""
     top = _strongest(pairs)
     cells = len(pairs[["task", "protocol"]].drop_duplicates())
@@ -126,7 +127,7 @@ def _nothing(pairs: pd.DataFrame, every: pd.DataFrame) -> Finding:
         else ""
     )
     small = len(rows(pairs, verdict=[REDUNDANT, OVERLAPPING]))
-    by = f" by {SMALLEST_NATS:g} nats or more" if small else ""
+    by = f" by {smallest:g} nats or more" if small else ""
     more += f"; {counted(small, 'pair')} {'does' if small == 1 else 'do'} by less" if small else ""
     noun = HEAD_WORDS.get(str(top["site"]), "layer")
     sentence = (
@@ -139,9 +140,9 @@ def _nothing(pairs: pd.DataFrame, every: pd.DataFrame) -> Finding:
     return Finding(sentence, weight(0.4, 0.0), KIND, source(_TABLE, about, **_place(top)))
 
 
-def _that_matter(pairs: pd.DataFrame) -> pd.DataFrame:
+def _that_matter(pairs: pd.DataFrame, smallest: float) -> pd.DataFrame:
     """Pairs that interact by the smallest loss of interest or more; the tables have the others."""
-    large = np.abs(numbers(pairs, "interaction")) >= SMALLEST_NATS
+    large = np.abs(numbers(pairs, "interaction")) >= smallest
     return pd.DataFrame(pairs.loc[large])
 
 
