@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from layerwise import stats
+from layerwise.report import findings
+from layerwise.results import AblationResult
 from layerwise.stats.clusters import Clusters
 from layerwise.stats.signal import above_chance_p_values, signals
+from tests import synthetic
 from tests.cases import data_sets, most_errors
 
 
@@ -65,3 +69,25 @@ def test_a_task_that_is_known_has_signal_among_many_that_are_not():
 
 def test_without_tasks_there_is_none():
     assert signals([], quarter) == {}
+
+
+def test_a_place_that_is_always_taken_is_told():
+    """A model that picks C whatever it is asked has no signal, and the sentence says why."""
+    n, gold = 40, np.arange(40) % 4
+    taken = np.where(np.arange(n) < 38, 2, 0)
+    right = np.column_stack([taken == gold] * 2)  # the intact model, and without a layer
+    table = synthetic.cell_records(right, "keys", "retrieval")
+
+    def answered(places: list[int | None]) -> AblationResult:
+        return synthetic.ablation(table.assign(chosen=pd.array(places * 2, dtype="Int64")))
+
+    told = answered(taken.tolist())
+    (row,) = told.signal().to_dict("records")
+    assert (row["most_taken"], row["n_most_taken"]) == (2, 38)
+    (silent,) = findings([told])
+    assert "chance 25 %; it takes C in 38 items, n = 40)" in silent.sentence
+    assert "it takes" not in findings([answered(gold.tolist())])[0].sentence
+    unknown = answered([None] * n)
+    (row,) = unknown.signal().to_dict("records")
+    assert pd.isna(row["most_taken"])
+    assert "it takes" not in findings([unknown])[0].sentence

@@ -182,11 +182,27 @@ def signal_table(records: pd.DataFrame, chance: Chance) -> pd.DataFrame:
     """
     every = list(cells(records))
     p = signal_p_values(every, chance)
+    taken = _most_taken(records)
     rows = [
-        _signal_row(cell, chance(cell.task, cell.protocol)) | {"p": one, "signal": signal}
+        _signal_row(cell, chance(cell.task, cell.protocol))
+        | {"p": one, "signal": signal}
+        | taken.get((cell.task, cell.protocol), {})
         for cell, one, signal in zip(every, p.tolist(), have_signal(p).tolist(), strict=True)
     ]
     return frame("signal", rows)
+
+
+def _most_taken(records: pd.DataFrame) -> dict[tuple[str, str], dict[str, int]]:
+    """By task and protocol, the place of the options that the intact model takes most often."""
+    if "chosen" not in records:
+        return {}
+    intact = records.loc[(records["kind"] == INTACT) & records["chosen"].notna()]
+    found = {}
+    for (task, protocol), group in intact.groupby(["task", "protocol"]):
+        counts = np.bincount(group["chosen"].to_numpy(dtype=int))
+        told = {"most_taken": int(counts.argmax()), "n_most_taken": int(counts.max())}
+        found[str(task), str(protocol)] = told
+    return found
 
 
 def _signal_row(cell: Cell, chance: float) -> dict[str, Any]:

@@ -54,7 +54,8 @@ _LATER = {
     },
     "order": _SIGNIFICANT,
     "method_agreement": _SIGNIFICANT,
-    "signal": dict.fromkeys(("blind", "no_layers", "p"), pa.float64()) | {"n_clusters": pa.int64()},
+    "signal": dict.fromkeys(("blind", "no_layers", "p"), pa.float64())
+    | dict.fromkeys(("n_clusters", "most_taken", "n_most_taken"), pa.int64()),
     "lens": _CLUSTER,
     "prediction_depth": _CLUSTER,
     "attribution": _CLUSTER,

@@ -132,7 +132,8 @@ SCHEMAS: dict[str, pa.Schema] = {
     "signal": _schema(
         task="str", capability="str", protocol="str", n_items="int", chance="float",
         accuracy="float", low="float", high="float", signal="bool", blind="float?",
-        no_layers="float?", p="float?", n_clusters="int?",
+        no_layers="float?", p="float?", n_clusters="int?", most_taken="int?",
+        n_most_taken="int?",
     ),
     "effects": _schema(
         task="str", capability="str", protocol="str", intervention="str", kind="str",

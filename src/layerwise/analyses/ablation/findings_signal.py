@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from layerwise.presentation.finding import Finding, source, weight
 from layerwise.presentation.rows import records, rows
@@ -47,5 +48,15 @@ def _silent_cell(row: dict[str, Any]) -> str:
     measured = "" if blind is None or np.isnan(blind) else f", blind {100 * blind:.0f} %"
     return (
         f"{row['task']} under {row['protocol']} (accuracy {accuracy}, chance "
-        f"{100 * row['chance']:.0f} %{measured}, n = {row['n_items']})"
+        f"{100 * row['chance']:.0f} %{measured}{_taken(row)}, n = {row['n_items']})"
     )
+
+
+def _taken(row: dict[str, Any]) -> str:
+    """That one place of the options is taken in most items, whatever is asked."""
+    times = row.get("n_most_taken")
+    if times is None or pd.isna(times) or 2 * times <= row["n_items"]:
+        return ""
+    place = int(row["most_taken"])
+    name = chr(ord("A") + place) if row["protocol"] == "letter" else f"option {place + 1}"
+    return f"; it takes {name} in {int(times)} items"
