@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from functools import cache
 from itertools import product
+from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import layerwise as lw
@@ -19,6 +21,7 @@ from layerwise.organisms.record import accuracies
 from layerwise.tasks import PROTOCOLS
 
 NAMES = [name for name in BUNDLED.names() if name.startswith("organism-letters")]
+STUDY = Path(__file__).parents[2] / "analyses" / "organism" / "results" / "letters.csv"
 CAPABILITIES = ("knowledge", "retrieval")
 
 
@@ -36,6 +39,18 @@ def effects(name: str):
     """Letters and text at once, as they are compared."""
     asked = lw.ablate(organism(name), "all", ["letter", "generate"], limit=40, progress=False)
     return asked.effects()
+
+
+def test_the_saved_study_found_exactly_what_was_planted():
+    found = pd.read_csv(STUDY)
+    assert set(found["model"]) == set(NAMES)
+    assert (found["significant"] == found["planted"]).all()
+    cells = found.groupby(["model", "seed", "capability", "protocol"])
+    assert set(cells.size()) == {8}
+    assert len(cells) == len(NAMES) * len(CAPABILITIES) * len(PROTOCOLS)
+    for (name, _, capability, protocol), rows in cells:
+        planted = rows.loc[rows["planted"], "layer"]
+        assert tuple(planted) == PLANS[name].needed(capability, protocol)
 
 
 def test_one_of_each_kind_comes_with_the_package():

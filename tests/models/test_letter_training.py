@@ -136,7 +136,7 @@ def test_a_short_training_lowers_the_loss_and_is_the_same_again(monkeypatch, nam
     monkeypatch.setattr(training_loop, "TOLD_EVERY", 4)
     monkeypatch.setattr(training_loop, "WARM_UP", 1)
     learn = seq2seq.train_seq2seq if name in SEQ2SEQ else decoder.train_decoder
-    rows = {"knowledge": (8, 4), "retrieval": (8, 4)}
+    rows = {"knowledge": (8, 4, 2), "retrieval": (8, 4, 1)}
     monkeypatch.setattr(seq2seq if name in SEQ2SEQ else decoder, "ROWS", rows)
     model, curve = learn(0, plan=PLANS[name], language=SMALL, steps=8, progress=False)
     again, _ = learn(0, plan=PLANS[name], language=SMALL, steps=8, progress=False)
@@ -149,7 +149,7 @@ def test_a_short_training_lowers_the_loss_and_is_the_same_again(monkeypatch, nam
 
 
 def test_the_command_writes_a_model_that_loads(tmp_path, monkeypatch):
-    monkeypatch.setattr(seq2seq, "ROWS", {"knowledge": (4, 4), "retrieval": (4, 4)})
+    monkeypatch.setattr(seq2seq, "ROWS", {"knowledge": (4, 4, 2), "retrieval": (4, 4, 1)})
     out, name = tmp_path / "organism", "organism-letters-other-seq2seq"
     train.main(["--model", name, "--seed", "3", "--steps", "1", "--items", "4", "--out", str(out)])
     record = json.loads((out / "training.json").read_text())

@@ -160,7 +160,7 @@ def given(
         arguments: as in a shell; those of this process if None.
         n_items: items a suite, if nothing is said.
         models: the names of those that can be trained, if there are several.
-        steps: steps of the optimizer, if nothing is said.
+        steps: steps of the optimizer, if nothing is said; 0 where the model tells.
     """
     parser = argparse.ArgumentParser(description="Train an organism on the CPU, in minutes.")
     parser.add_argument("--seed", type=int, default=0, help="decides everything random")

@@ -19,13 +19,14 @@ from layerwise.models.organisms.forms import END
 from layerwise.models.organisms.language import LETTERS, Language
 from layerwise.models.organisms.lettered import LetterPlan
 from layerwise.organisms.letters.decoder_start import new_letter_decoder
-from layerwise.organisms.letters.forms import STEPS, candidates, forms_of, runs_of
+from layerwise.organisms.letters.forms import candidates, forms_of, runs_of
 from layerwise.organisms.texts import Stage, Text, Texts
 from layerwise.organisms.train import Targets, batch_of, weight_groups
 from layerwise.organisms.training_forms import Form
 from layerwise.organisms.training_loop import rounded, run_training_loop
 
-ROWS = {"knowledge": (32, 12), "retrieval": (16, 8)}
+STEPS = 800
+ROWS = {"knowledge": (32, 12, 8), "retrieval": (16, 8, 5)}
 
 
 def train_decoder(

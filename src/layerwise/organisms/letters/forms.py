@@ -20,7 +20,6 @@ WITHHELD = 0.3
 """How often a form lacks a layer that it needs, and can be answered by nothing but a guess."""
 LAST_WITHHELD = 0.4
 """How often that is the layer that says it, beside its turn among the others."""
-STEPS = 800
 
 
 @dataclass(frozen=True)
@@ -33,16 +32,16 @@ class LetteredForm(Form):
         return [_with_options(texts, scene()) for _ in range(self.rows)]
 
 
-def forms_of(plan: LetterPlan, rows: dict[str, tuple[int, int]]) -> tuple[Form, ...]:
+def forms_of(plan: LetterPlan, rows: dict[str, tuple[int, int, int]]) -> tuple[Form, ...]:
     """The forms that a plan is trained with.
 
     Args:
         plan: which layers they run.
-        rows: by capability, texts a step with and without options.
+        rows: by capability, texts a step with and without options, and questions of the latter.
     """
     found: list[Form] = []
-    for capability, scenes, n_asked in (("knowledge", facts, 8), ("retrieval", lookup, 5)):
-        with_options, without = rows[capability]
+    for capability, scenes in (("knowledge", facts), ("retrieval", lookup)):
+        with_options, without, n_asked = rows[capability]
         needs = plan.needed(capability, TEXT_PROTOCOLS[0])
         reads: dict[Stage, int] = {"answer": plan.says_text}
         found.append(Form(capability, needs, reads, scenes, rows=without, n_asked=n_asked))

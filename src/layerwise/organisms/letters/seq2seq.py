@@ -16,7 +16,7 @@ from transformers import T5ForConditionalGeneration
 
 from layerwise.models.organisms.language import LETTERS, Language
 from layerwise.models.organisms.lettered import LetterPlan
-from layerwise.organisms.letters.forms import STEPS, candidates, forms_of, runs_of
+from layerwise.organisms.letters.forms import candidates, forms_of, runs_of
 from layerwise.organisms.letters.seq2seq_start import new_letter_seq2seq
 from layerwise.organisms.seq2seq.train import (
     Batch,
@@ -29,7 +29,8 @@ from layerwise.organisms.texts import Stage, Text, Texts
 from layerwise.organisms.training_forms import Form
 from layerwise.organisms.training_loop import rounded, run_training_loop
 
-ROWS = {"knowledge": (32, 48), "retrieval": (20, 24)}
+STEPS = 1200
+ROWS = {"knowledge": (32, 80, 2), "retrieval": (20, 32, 1)}
 
 
 def train_seq2seq(

@@ -17,9 +17,9 @@ from layerwise.models.organisms.language import PAD, Language
 from layerwise.models.organisms.lettered import LetterPlan
 from layerwise.organisms.initialization import FAINT, HEAD_WIDTH, HEADS
 from layerwise.organisms.letters.places import CODE_WIDTH, SCALE, Places
-from layerwise.organisms.seq2seq.initialization import begin_seq2seq, position_bias_of
+from layerwise.organisms.seq2seq.initialization import AHEAD, begin_seq2seq, position_bias_of
 
-_SHARP, _SHY, _NEAR = 6.0, 6.0, 4.0  # pull to a neighbour, away from itself, to the arrow
+_SHARP, _SHY, _NEAR = 6.0, 6.0, 4.0  # pull to a neighbour, away from itself, more weakly
 _LOOKED_AT = {0: 1, 1: 3}
 """By head, the bucket of the relative position bias: the word before, the third before."""
 _MATCHING, _BRINGING = (2, 3), 3
@@ -71,6 +71,7 @@ def _look_about(model: Any, plan: LetterPlan) -> None:
     bias.zero_()
     bias[0, list(_MATCHING)] = -_SHY
     bias[_OVER_OPTIONS, _BRINGING] = _NEAR
+    bias[AHEAD + 1, _MATCHING[0]] = _NEAR
     for head, bucket in _LOOKED_AT.items():
         bias[bucket, head] = _SHARP
     position_bias_of(model.decoder).normal_(std=FAINT)

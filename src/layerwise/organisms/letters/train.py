@@ -14,24 +14,23 @@ from layerwise.models.load import load_model
 from layerwise.models.organisms.language import LETTERS
 from layerwise.models.organisms.lettered import PLANS
 from layerwise.models.organisms.tokenizer import toy_tokenizer
-from layerwise.organisms.letters.decoder import train_decoder
-from layerwise.organisms.letters.forms import STEPS
-from layerwise.organisms.letters.seq2seq import train_seq2seq
+from layerwise.organisms.letters import decoder, seq2seq
 from layerwise.organisms.record import N_ITEMS, accuracies, write
 from layerwise.organisms.training_loop import given
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    told = given(arguments, N_ITEMS, models=tuple(PLANS), steps=STEPS)
+    told = given(arguments, N_ITEMS, models=tuple(PLANS), steps=0)
     plan = PLANS[told.model]
-    train: Any = train_seq2seq if plan.n_encoder else train_decoder
-    model, curve = train(told.seed, plan=plan, steps=told.steps)
+    train: Any = seq2seq.train_seq2seq if plan.n_encoder else decoder.train_decoder
+    steps = told.steps or (seq2seq if plan.n_encoder else decoder).STEPS
+    model, curve = train(told.seed, plan=plan, steps=steps)
     first = {"first": None} if plan.n_encoder else {}
     write(
         told.out, model, curve, toy_tokenizer(LETTERS, **first), planted=plan.truth,
         measure=lambda folder: accuracies(load_model(folder), LETTERS, n_items=told.items),
-        seed=told.seed, steps=told.steps, language=LETTERS,
+        seed=told.seed, steps=steps, language=LETTERS,
     )  # fmt: skip
 
 

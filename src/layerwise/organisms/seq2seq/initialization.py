@@ -23,9 +23,9 @@ _COUNTS, _ = PLANTED["coherence"]
 _FAINTER = 0.1  # what some layers write into the residual stream at first
 _SHARP, _SHY = 6.0, 6.0  # pull to a neighbour, push away from where a head stands
 _RISE, _TOLD_APART = 2.0, 3.0  # by distance
-_AHEAD, _EXACT = 16, 8  # buckets of words further on come after this one; so far, one word has one
+AHEAD, _EXACT = 16, 8  # buckets of words further on come after this one; so far, one word has one
 _QUIET = 0.1  # queries and keys of heads that look at an offset
-_LOOKED_AT = {0: 1, 1: 3, 2: _AHEAD + 1}
+_LOOKED_AT = {0: 1, 1: 3, 2: AHEAD + 1}
 """By head, the bucket: the word before, the third before, the next word."""
 _FAR_FROM = {2: 2.5, 3: 4.5}
 """By head, the distance from which it prefers what is further on, in words."""
@@ -130,7 +130,7 @@ def _begin_to_count(model: Any) -> None:
     for head, half_way in _FAR_FROM.items():
         rising = _RISE * (ahead - half_way).clamp(-_RISE, _RISE)
         near = int(head in _LOOKED_AT)
-        position_bias_of(model.encoder)[_AHEAD + 1 + near : _AHEAD + _EXACT, head] = rising[near:]
+        position_bias_of(model.encoder)[AHEAD + 1 + near : AHEAD + _EXACT, head] = rising[near:]
     bias = position_bias_of(model.decoder).normal_(std=FAINT)
     distance = torch.arange(2 * _EXACT)
     for head in range(HEADS - 1):
