@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .edits import SkipLayer as SkipLayer
     from .intact_run import last_residuals as last_residuals
     from .intact_run import mean_activations as mean_activations
+    from .intact_run import noise_basis as noise_basis
     from .intact_run import position_means as position_means
     from .intact_run import residuals_at as residuals_at
     from .intact_run import site_noise as site_noise
@@ -64,6 +65,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
             "mean_activations",
             "position_means",
             "residuals_at",
+            "noise_basis",
             "site_noise",
         ],
         "run": ["Sweep", "SweepStats", "sweep"],

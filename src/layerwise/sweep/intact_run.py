@@ -22,6 +22,8 @@ from .requests import Tokens
 
 # A site of the residual stream, and the layer.
 Place = tuple[str, int]
+# The widest site whose covariance is made, and rows that stand for it where it is wider.
+MOST_EXACT = 1024
 # Draws of noise by position before they begin again.
 NOISE_DRAWS = 256
 
@@ -267,6 +269,56 @@ def site_noise(
             sums[key] = sums.get(key, 0) + total
             counts[key] = counts.get(key, 0) + n_counted
     return {key: total / counts[key] ** 0.5 for key, total in sums.items()}
+
+
+@in_turn
+@torch.inference_mode()
+def noise_basis(
+    model: Model,
+    contexts: Sequence[Tokens],
+    sites: Sequence[Site],
+    *,
+    seed: int,
+    memory_budget: int = DEFAULT_MEMORY_BUDGET,
+) -> dict[tuple[Site, int], Float[torch.Tensor, "row ..."]]:
+    """Vectors from which noise of each site's covariance is made, over contexts and positions.
+
+    The sum of a table's n rows, each times a standard normal number, over sqrt(n), has the
+    covariance of the site: rows are its principal axes, each times sqrt(n) standard deviations.
+    Of wider sites than ``MOST_EXACT`` no covariance matrix is made; rows are draws of
+    ``site_noise``, so many, and the covariance is that of these.
+
+    Args:
+        model: the model.
+        contexts: token ids; at least one needs two or more.
+        sites: which sites.
+        seed: of the draws, where there are any.
+        memory_budget: bytes for activations.
+
+    Returns:
+        By (site, layer) a table.
+
+    Raises:
+        UserError: if no context has a second token.
+    """
+    given = {"memory_budget": memory_budget}
+    if max(model.cfg.d_model, model.cfg.n_heads * model.cfg.d_head) > MOST_EXACT:
+        return site_noise(model, contexts, sites, seed=seed, n_draws=MOST_EXACT, **given)
+    means = mean_activations(model, contexts, sites, **given)
+    products: dict[tuple[Site, int], torch.Tensor] = {}
+    counts: dict[tuple[Site, int], int] = {}
+    for one in intact_layers(model, contexts, memory_budget):
+        for site in set(sites) & set(one.seen):
+            key = site, one.layer
+            apart = (one.seen[site][0, one.counted] - means[key]).flatten(1).cpu().double()
+            products[key] = products.get(key, 0) + apart.T @ apart
+            counts[key] = counts.get(key, 0) + len(apart)
+    found = {}
+    for key, product in products.items():
+        variances, axes = torch.linalg.eigh(product / counts[key])
+        rows = (len(axes) * variances.clamp(min=0)).sqrt()[:, None] * axes.T
+        found[key] = rows.to(model.W_E).unflatten(1, means[key].shape)
+    return found
 
 
 @in_turn

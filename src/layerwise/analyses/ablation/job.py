@@ -39,6 +39,7 @@ from layerwise.sweep.cost import Cost
 from layerwise.tasks import Task, TaskRequest
 from layerwise.tasks.items import Item
 
+from .own_noise import NOISE, requests_by_item, swept_apart
 from .result import AblationResult, records_frame
 from .spec import AblationSpec, resampled_from
 
@@ -183,7 +184,7 @@ class Ablation:
     ) -> tuple[pd.DataFrame, dict[str, Any]]:
         """The records of a piece, and what they cost."""
         asked = self._requests(piece.task, piece.items, piece.protocols)
-        swept = self._swept(interventions, asked)
+        swept = swept_apart(self._swept, interventions, asked, self.setup.seed)
         found = record_rows(piece.task, piece.items, asked, interventions, swept)
         rows = list(as_controls(found))
         work = [work_entry(self.analysis, piece.task.name, swept.stats)]
@@ -203,8 +204,13 @@ class Ablation:
         alike = [intact()]
         if piece.stage == "swept":
             alike.append(without_layers(self.setup.model))
-            alike += chain.from_iterable(c.like(self.setup.model) for c in self.changes)
+            together = (c for c in self.changes if c.kind != NOISE)
+            alike += chain.from_iterable(c.like(self.setup.model) for c in together)
         cost = self.setup.cost(piece.task, alike, [r.request for r in asked])
+        noisy = [c for c in self.changes if c.kind == NOISE and piece.stage == "swept"]
+        for requests in requests_by_item(asked) if noisy else ():
+            own = [change for c in noisy for change in c.like(self.setup.model)]
+            cost += self.setup.cost(piece.task, own, requests)
         blind = [r.request for one in self._blind(piece) for r in one.requests]
         if blind:
             cost += self.setup.cost(piece.task, [intact()], blind)

@@ -18,10 +18,10 @@ from layerwise.sweep import (
     mean,
     mean_activations,
     noise,
+    noise_basis,
     of_kv_group,
     position_means,
     resample,
-    site_noise,
     skip,
     together,
     zero,
@@ -114,7 +114,7 @@ class AblationSpec:
         site: Any = "z" if self.site == "kv_group" else self.site
         budget = {"memory_budget": setup.memory_budget}
         if self.kind == "noise":
-            table = site_noise(setup.model, contexts, [site], seed=setup.seed, **budget)
+            table = noise_basis(setup.model, contexts, [site], seed=setup.seed, **budget)
             return lambda site, layer, head: noise(site, layer, table[site, layer], head)
         take = mean_activations if self.mean_by == "pooled" else position_means
         means = take(setup.model, contexts, [site], **budget)
