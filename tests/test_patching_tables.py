@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats as reference
+from statsmodels.stats.multitest import multipletests
 
 from layerwise.analyses.emergence.api import emergence
 from layerwise.analyses.patching.tables import (
@@ -12,6 +14,7 @@ from layerwise.analyses.patching.tables import (
     patched_and_source,
     patching_effects,
     patching_summary,
+    signals_of_pairs,
 )
 from layerwise.results import PatchingResult, patching_frame
 from tests import analysis, synthetic
@@ -94,6 +97,49 @@ def test_a_model_that_reverses_as_many_pairs_as_it_solves_gets_no_verdict(solved
     assert depths.left_out["reason"].str.startswith("no signal").tolist() == [True] * (
         signal is False
     )
+
+
+def counted(counts: dict[str, tuple[int, int]]) -> pd.DataFrame:
+    """Solved and reversed pairs by task."""
+    rows = [
+        {"task": task, "protocol": "continuation", "pairs_solved": one, "pairs_reversed": other}
+        for task, (one, other) in counts.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_signal_of_pairs_is_the_binomial_test_after_holms_correction():
+    counts = {"a": (20, 4), "b": (16, 6), "c": (17, 5), "d": (0, 0)}
+    p = [reference.binomtest(a, a + b, 0.5, alternative="greater").pvalue if a + b else 1.0
+         for a, b in counts.values()]  # fmt: skip
+    expected = multipletests(p, 0.025, method="holm")[0]
+    found = signals_of_pairs(counted(counts))
+    assert [found[task, "continuation"] for task in counts] == expected.tolist()
+    alone = signals_of_pairs(counted({"c": counts["c"]}))
+    assert alone["c", "continuation"]
+    assert not found["c", "continuation"]
+
+
+@pytest.mark.parametrize("n_pairs", [8, 24, 100])
+def test_a_run_of_models_that_do_not_read_the_prompt_has_signal_as_rarely_as_stated(n_pairs):
+    """Nine tasks; tasks without a solved pair are in no table, so that they are not counted."""
+    n_sets, rng = data_sets(3000), np.random.default_rng(n_pairs)
+    found = alone = 0
+    for _ in range(n_sets):
+        prefers = rng.random((9, n_pairs, 1)) * 0.9 + 0.05  # an item's own, in either prompt
+        in_clean, in_corrupted = np.moveaxis(rng.random((9, n_pairs, 2)) < prefers, 2, 0)
+        solved, turned = in_clean & ~in_corrupted, ~in_clean & in_corrupted
+        counts = {
+            str(i): (int(one), int(other))
+            for i, (one, other) in enumerate(zip(solved.sum(1), turned.sum(1), strict=True))
+            if one
+        }
+        found += any(signals_of_pairs(counted(counts)).values()) if counts else 0
+        alone += any(
+            reference.binom.sf(one - 1, one + other, 0.5) < 0.025 for one, other in counts.values()
+        )
+    assert found <= most_errors(n_sets, 0.025)
+    assert alone > 0.05 * n_sets or n_pairs == 8
 
 
 def test_without_effects_nothing_is_significant():

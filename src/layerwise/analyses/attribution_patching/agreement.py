@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from layerwise import stats
-from layerwise.analyses.patching.tables import DENOISING, has_signal, heads_filled
+from layerwise.analyses.patching.tables import DENOISING, heads_filled, signals_of_pairs
 from layerwise.stats.clusters import clusters_of, sample_and_resamples
 from layerwise.storage.parquet import frame
 
@@ -50,11 +50,11 @@ def agreement_table(table: pd.DataFrame, seed: int, n_resamples: int = 2000) -> 
     """
     rows = []
     key = ["task", "capability", "protocol", "direction", "site"]
-    sampled = _changes(table).dropna(subset=["true"])
+    sampled, signals = _changes(table).dropna(subset=["true"]), signals_of_pairs(table)
     for _, group in sampled.groupby(key, sort=False):
-        rows.append(
-            {**{name: group[name].iloc[0] for name in key}, **_agreement(group, seed, n_resamples)}
-        )
+        named = {name: group[name].iloc[0] for name in key}
+        signal = signals[str(named["task"]), str(named["protocol"])]
+        rows.append({**named, **_agreement(group, seed, n_resamples), "signal": signal})
     return frame("attribution_agreement", rows)
 
 
@@ -86,7 +86,6 @@ def _agreement(told: pd.DataFrame, seed: int, n_resamples: int) -> dict[str, Any
         "spearman_high": high,
         "median_error": float(np.median(gap)) if len(gap) else None,
         "largest_error": float(gap.max()) if len(gap) else None,
-        "signal": has_signal(told),
     }
 
 

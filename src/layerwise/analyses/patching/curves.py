@@ -16,7 +16,7 @@ from layerwise.stats.progress import (
 )
 
 from .result import PatchingResult
-from .tables import has_signal
+from .tables import signals_of_pairs
 
 
 def patching_evidence(
@@ -37,6 +37,7 @@ def patching_evidence(
         gain=patching["patched_diff"] - patching["corrupted_diff"],
         whole=patching["clean_diff"] - patching["corrupted_diff"],
     )
+    solved = signals_of_pairs(patching)
     for _, every in gains.groupby(TASK, sort=True):
         key = task_key(PATCHING, every)
         group = every.loc[chosen.loc[every.index]]
@@ -49,5 +50,5 @@ def patching_evidence(
         wide = while_the_encoder_runs(wide, n_encoder)
         edges = np.arange(sampling.n_layers + 1)
         why = "the clean and the corrupted run do not differ"
-        told = with_own_signal(signal, key, has_signal(group) is not False)
+        told = with_own_signal(signal, key, solved[key[3], key[1]] is not False)
         yield progress(PATCHING, group, wide, edges, told, sampling, why, from_first=False)

@@ -15,6 +15,7 @@ from layerwise import stats
 from layerwise.stats.clusters import clusters_of
 from layerwise.stats.over_items import TASK, bounds_over_items
 from layerwise.stats.over_run import over_run, reach_over_run
+from layerwise.stats.signal import above_chance_p_values, have_signal
 from layerwise.storage.parquet import frame
 from layerwise.storage.schemas import SCHEMAS
 
@@ -153,9 +154,10 @@ def effects_over_pairs(
     )
     counts = values.groupby(key, as_index=False).agg(n_items=("item", "nunique"))
     tests = _tests(values, cell, family, seed)
+    signals = signals_of_pairs(values)
     told = [
-        {**{name: group[name].iloc[0] for name in TASK}, "signal": has_signal(group)}
-        for _, group in values.groupby(TASK)
+        {**named, "signal": signals[named["task"], named["protocol"]]}
+        for named in values[TASK].drop_duplicates().to_dict("records")
     ]
     signal = pd.DataFrame(told).astype({"signal": "boolean"})
     found = share.merge(change, on=key).merge(counts, on=key).merge(tests, on=key)
@@ -164,26 +166,33 @@ def effects_over_pairs(
     return found.assign(significant=sure & (found["p_bh"] < ALPHA))
 
 
-def has_signal(pairs: pd.DataFrame) -> bool | None:
-    """Whether the model solves more pairs of a task than it has the wrong way round.
+def signals_of_pairs(pairs: pd.DataFrame) -> dict[tuple[str, str], bool | None]:
+    """Whether the model solves more pairs than it has the wrong way round, by task and protocol.
 
     Pairs are chosen because the model solves them, so that some of what it merely guesses is
-    always among them. Which prompt of a pair is called clean is arbitrary, so a model that
-    guesses solves and reverses a pair with the same chance: of the pairs whose preferred answer
-    changes with the prompt it solves half.
+    always among them. Which prompt of a pair is called clean is arbitrary, so a model to which the
+    prompts say nothing solves and reverses a pair with the same chance: of the pairs whose
+    preferred answer changes with the prompt it solves half. That is tested exactly (one-sided
+    binomial test, 2.5 %; McNemar's of the clean question against the corrupted one), with Holm's
+    correction over all tasks and protocols of the run.
 
     Args:
-        pairs: rows of one task of a table about pairs.
+        pairs: a table about pairs.
 
     Returns:
-        Whether the exact 95 % interval of the share solved lies above one half; None where a
-        table of an earlier version does not tell.
+        None for a task of which a table of an earlier version does not tell the counts.
     """
-    counts = pairs[["pairs_solved", "pairs_reversed"]].head(1).dropna()
-    if counts.empty:
-        return None
-    solved, turned = (int(n) for n in counts.iloc[0])
-    return stats.exact_interval(solved, solved + turned).low > GUESSED
+    counted = pairs.drop_duplicates(["task", "protocol"])
+    counted = counted[["task", "protocol", "pairs_solved", "pairs_reversed"]]
+    known = counted.dropna()
+    solved, turned = (known[name].to_numpy(dtype=int) for name in known.columns[2:])
+    p = above_chance_p_values(solved, solved + turned, np.full(len(known), GUESSED))
+    places = zip(known["task"].map(str), known["protocol"].map(str), strict=True)
+    found: dict[tuple[str, str], bool | None] = {
+        (str(task), str(protocol)): None
+        for task, protocol in zip(counted["task"], counted["protocol"], strict=True)
+    }
+    return found | dict(zip(places, have_signal(p).tolist(), strict=True))
 
 
 def _tests(values: pd.DataFrame, cell: list[str], family: str, seed: int) -> pd.DataFrame:
