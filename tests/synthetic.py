@@ -168,7 +168,7 @@ def lens(
         {
             "task": task, "capability": capability, "item": f"{task}/{i:04d}", "layer": k - 1,
             "protocol": protocol, "lens": "logit", "over": "prompt", "site": "resid_post",
-            "pos": -1, "token": " a", "rank": int(max(0, -round(value) - 1)),
+            "pos": -1, "token": f" {'abcd'[i % 4]}", "rank": int(max(0, -round(value) - 1)),
             "final_rank": int(max(0, -round(value) - 1)), "logprob": float(value),
             "entropy": 1.0, "kl": 0.1, "top_tokens": [" a", "<b>"],
         }

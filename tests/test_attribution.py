@@ -100,7 +100,7 @@ def test_answers_without_distractors_have_no_difference():
     found, known = attribute(model, bare), attribute(model)
     assert set(found["metric"]) == {"logprob"}
     known = known[known["metric"] == "logprob"].reset_index(drop=True)
-    columns = ["correct", "chance"]
+    columns = ["correct", "chance", "blind"]
     pd.testing.assert_frame_equal(found.drop(columns=columns), known.drop(columns=columns))
     assert (found["chance"] == 1 / model.cfg.d_vocab).all()
     for item in TASK.items:

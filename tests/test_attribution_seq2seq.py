@@ -16,6 +16,7 @@ from layerwise.organisms.seq2seq.plan import PLANTED
 from layerwise.planning.plan import plan_run
 from layerwise.results import AttributionResult
 from layerwise.runs.setup import prepare
+from layerwise.tasks import with_other_questions
 from tests import analysis
 from tests.analysis import word_task
 from tests.commands import done
@@ -161,19 +162,21 @@ def test_a_plan_counts_the_prompts_that_are_read():
         model, TASK, "continuation", analysis="profile", also="attribution", exhaustive=True
     )
     (row,) = [row for row in plan.rows if row.analysis == "attribution"]
-    n_prompt = sum(
-        len(prepare(model, TASK, "continuation")
-            .requests(TASK, item, "continuation")[0].request.context)
-        for item in TASK.items
-    )  # fmt: skip
-    cfg = model.cfg
-    passes = n_prompt * cfg.n_encoder_layers + len(TASK.items) * cfg.n_decoder_layers
+    setup, cfg = prepare(model, TASK, "continuation"), model.cfg
+    others = with_other_questions(TASK, TASK.items, n=1)
+    own, blind = (
+        [setup.requests(TASK, item, "continuation")[0].request.context for item in items]
+        for items in (TASK.items, [found[0] for found in others.values() if found])
+    )
+    asked = [*own, *set(blind)]  # a prompt of several requests is read once
+    assert len(set(blind)) > 1
+    passes = sum(map(len, asked)) * cfg.n_encoder_layers + len(asked) * cfg.n_decoder_layers
     assert row.cost.token_passes == passes
 
 
 def test_the_command_line_takes_both_kinds(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     said = done("attribution", "organism-seq2seq", "--task", "organism-lookup", "--protocol",
-                "continuation", "--limit", 6, "--out", "run")  # fmt: skip
+                "continuation", "--limit", 16, "--out", "run")  # fmt: skip
     assert "decoder.0" in said
     assert "cross-attention decoder.0" in said

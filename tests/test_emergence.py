@@ -310,7 +310,7 @@ def test_a_lens_alone_places_nothing_where_the_answer_ends_on_top_by_luck():
     result = emergence([lens], n_resamples=50)
     assert result.emergence.empty
     assert result.left_out["reason"].tolist() == [
-        "no signal: right answers end on top no more often than by guessing"
+        "no signal: right answers end on top no more often than blind"
     ]
 
 

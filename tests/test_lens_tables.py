@@ -49,7 +49,8 @@ def reading(depths: dict[str, list[int]], wrong: dict[str, int] | None = None) -
                     {
                         "task": task, "capability": capability, "item": f"{task}/{i:04d}",
                         "protocol": "letter", "lens": "logit", "over": "prompt",
-                        "site": "resid_post", "layer": layer, "pos": -1, "token": "a",
+                        "site": "resid_post", "layer": layer, "pos": -1,
+                        "token": "abcd"[i % 4],
                         "rank": rank if right else 3, "final_rank": rank,
                         "logprob": -0.1 if on_top else -5.0, "entropy": 1.0, "kl": 0.1,
                         "top_tokens": ["a"],
@@ -158,12 +159,12 @@ def test_its_interval_in_emergence_is_fieller_s():
 
 
 def test_the_order_of_a_few_items_is_no_surer_than_an_exact_test_of_them():
-    result = reading({"keys/retrieval": [5] * 4, "sums/reasoning": [8] * 3})
+    result = reading({"keys/retrieval": [5] * 4, "sums/reasoning": [8] * 4})
     table = emergence([result], n_resamples=2000).order
     (row,) = table.loc[table["measure"] == "prediction depth"].to_dict("records")
-    exact = reference.mannwhitneyu([5] * 4, [8] * 3, method="exact").pvalue
+    exact = reference.mannwhitneyu([5] * 4, [8] * 4, method="exact").pvalue
     assert row["difference"] > 0
-    assert row["p"] == pytest.approx(exact) == pytest.approx(2 / 35)
+    assert row["p"] == pytest.approx(exact) == pytest.approx(2 / 70)
 
 
 def test_depths_of_a_real_reading_are_those_of_its_own_top_tokens():

@@ -50,6 +50,23 @@ def asked_blind(
     return list(_blind_items(setup, task, items, protocols, others))
 
 
+def with_another_question(setup: Setup, task: Task, items: Iterable[Item]) -> dict[str, Item]:
+    """Items under the first of the other questions that ``asked_blind`` asks.
+
+    One is enough where the model says one thing of many, and seldom the right one by luck.
+
+    Args:
+        setup: whose seed decides which question.
+        task: the task, whose items' questions are taken.
+        items: the items.
+
+    Returns:
+        By item id; items of which no other question can be asked are absent.
+    """
+    others = with_other_questions(task, items, n=1, seed=setup.seed)
+    return {item: found[0] for item, found in others.items() if found}
+
+
 def _blind_items(
     setup: Setup,
     task: Task,

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float, Int
 
-from .clusters import Clusters, design_effects, with_design_effect
+from .clusters import Clusters, clusters_of, design_effects, with_design_effect
 from .inference import holm
 
 # One-sided, as the lower end of a 95 % interval.
@@ -31,6 +32,43 @@ class Blind(NamedTuple):
         """Mean over the items for which a question was asked; nan if for none."""
         have = self.asked > 0
         return float((self.right[have] / self.asked[have]).mean()) if have.any() else np.nan
+
+
+class Answered(NamedTuple):
+    """What a method itself saw of a task under a protocol, as ``Asked`` has it.
+
+    Attributes:
+        task: the task's name.
+        protocol: the protocol.
+        intact: whether the intact model was right, by item.
+        blind: other items' questions, if any were asked.
+        no_layers: None: methods that leave layers as they are do not ask for it.
+        clusters: which items ask for the same thing; None if each stands by itself.
+    """
+
+    task: str
+    protocol: str
+    intact: Bool[np.ndarray, " items"]
+    blind: Blind | None = None
+    no_layers: Bool[np.ndarray, " items"] | None = None
+    clusters: Clusters | None = None
+
+    @classmethod
+    def of_items(cls, items: pd.DataFrame, right: Bool[np.ndarray, " items"]) -> Answered:
+        """From a table with a row per item.
+
+        Args:
+            items: ``task``, ``protocol``, ``item``, ``blind`` (whether one other question was
+                answered with the item's answer, null where none was asked), ``cluster`` if it is
+                known.
+            right: whether the intact model was right, by row.
+        """
+        task, protocol = (str(items[name].iloc[0]) for name in ("task", "protocol"))
+        there = items["blind"].notna().to_numpy(dtype=bool)
+        other = items["blind"].fillna(value=False).to_numpy(dtype=bool)
+        asked = Blind(other.astype(int), there.astype(int)) if there.any() else None
+        clusters = clusters_of(items, items["item"].tolist())
+        return cls(task, protocol, right, asked, clusters=clusters)
 
 
 @runtime_checkable

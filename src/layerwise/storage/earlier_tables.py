@@ -56,9 +56,9 @@ _LATER = {
     "method_agreement": _SIGNIFICANT,
     "signal": dict.fromkeys(("blind", "no_layers", "p"), pa.float64())
     | dict.fromkeys(("n_clusters", "most_taken", "n_most_taken"), pa.int64()),
-    "lens": _CLUSTER,
+    "lens": _CLUSTER | {"blind": pa.bool_()},
     "prediction_depth": _CLUSTER,
-    "attribution": _CLUSTER,
+    "attribution": _CLUSTER | {"blind": pa.bool_()},
     "removal": _CLUSTER,
     "interactions": _CLUSTER,
     "similarity": _CLUSTER,

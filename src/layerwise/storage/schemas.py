@@ -41,6 +41,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         task="str", capability="str", item="str", protocol="str", lens="str", over="str",
         site="str", layer="int", pos="int", token="str?", rank="int", final_rank="int?",
         logprob="float", entropy="float", kl="float", top_tokens=_STRINGS, cluster="str?",
+        blind="bool?",
     ),
     "prediction_depth": _schema(
         lens="str", protocol="str", capability="str", task="str", item="str", layer="int",
@@ -107,7 +108,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     "attribution": _schema(
         task="str", capability="str", item="str", protocol="str", metric="str", component="str",
         layer="int?", head="int?", value="float", correct="bool", chance="float",
-        cluster="str?",
+        cluster="str?", blind="bool?",
     ),
     "attribution_summary": _schema(
         task="str", capability="str", protocol="str", metric="str", component="str",

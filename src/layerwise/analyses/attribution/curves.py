@@ -16,7 +16,7 @@ from layerwise.stats.progress import (
 )
 
 from .result import AttributionResult
-from .tables import SUBLAYERS, has_signal
+from .tables import SUBLAYERS, attribution_signals
 
 
 def attribution_evidence(
@@ -29,7 +29,7 @@ def attribution_evidence(
     encoder-decoder nothing is written where the answer is read while the encoder runs.
     """
     attribution, n_encoder = result.attribution, result.facts.model.n_encoder_layers
-    edges = np.arange(-1, sampling.n_layers)
+    edges, own = np.arange(-1, sampling.n_layers), attribution_signals(attribution)
     written = attribution["component"].isin(["embedding", *SUBLAYERS])
     written &= attribution["layer"].isna() | (attribution["layer"] >= n_encoder)
     chosen = attribution.loc[written & (attribution["metric"] == "logit_diff")]
@@ -39,5 +39,5 @@ def attribution_evidence(
         placed = group.assign(layer=group["layer"].fillna(-1))
         wide = placed.pivot_table(index="item", columns="layer", values="value", aggfunc="sum")
         wide = while_the_encoder_runs(wide, n_encoder)
-        told = with_own_signal(signal, key, has_signal(group))
+        told = with_own_signal(signal, key, own[key[3], key[1]])
         yield progress(ATTRIBUTION, group, wide.cumsum(axis=1), edges, told, sampling, why)

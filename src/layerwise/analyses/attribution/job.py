@@ -5,6 +5,7 @@ The public function with its arguments is in ``attribution``, the decomposition 
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,12 +20,13 @@ from jaxtyping import Bool, Float
 from layerwise.errors import UserError
 from layerwise.models.kinds import is_seq2seq, logit_cap
 from layerwise.runs.checkpoints import CheckpointStore
+from layerwise.runs.controls import with_another_question
 from layerwise.runs.pieces import Made, run_resumable
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import with_clusters
 from layerwise.runs.setup import Setup
 from layerwise.storage.parquet import conform, frame
-from layerwise.sweep import Generate, LogLikelihood, intact
+from layerwise.sweep import Generate, LogLikelihood, Scored, intact
 from layerwise.sweep.cost import Cost
 from layerwise.sweep.last_sites import last_sites
 from layerwise.sweep.readout import uncapped_logits_of
@@ -109,6 +111,31 @@ class Attribution:
             first[one.gold].append(one.request.continuation[0])
         return Question(item.id, context, first[True][0], tuple(dict.fromkeys(first[False])))
 
+    def blind_questions(self, task: Task, protocol: str) -> list[Question]:
+        """The same items under another item's question, where one can be asked."""
+        there = {one.item for one in self.questions(task, protocol)}
+        items = [item for item in task.items if item.id in there]
+        found = []
+        for item, other in with_another_question(self.setup, task, items).items():
+            with contextlib.suppress(UserError):
+                found.append(replace(self._question(task, other, protocol), item=item))
+        return found
+
+    def _blind(self, task: Task, protocol: str) -> dict[str, bool]:
+        """Whether the answer's first token is right when another question is asked, by item."""
+        asked = self.blind_questions(task, protocol)
+        if not asked:
+            return {}
+        requests = [_first_tokens(one) for one in asked]
+        (outcomes,) = self.setup.sweep([intact()], [r for of in requests for r in of]).outcomes
+        scored = iter([one for one in outcomes if isinstance(one, Scored)])
+        found = {}
+        for one, mine in zip(asked, requests, strict=True):
+            answer, *others = [next(scored) for _ in mine]
+            above = all(answer.logprob > other.logprob for other in others)
+            found[one.item] = above if others else answer.greedy
+        return found
+
     def run(
         self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter
     ) -> AttributionResult:
@@ -131,6 +158,8 @@ class Attribution:
         for start in range(0, len(contexts), at_once):
             asked = [Generate(context, 0) for context in contexts[start : start + at_once]]
             total += self.setup.cost(task, [intact()], asked)
+        if blind := [r for one in self.blind_questions(task, protocol) for r in _first_tokens(one)]:
+            total += self.setup.cost(task, [intact()], blind)
         return total
 
     def _at_once(self, contexts: Sequence[Tokens]) -> int:
@@ -160,6 +189,8 @@ class Attribution:
             gaps.append(gap)
         named = {"task": task.name, "capability": task.capability, "protocol": protocol}
         table = with_clusters(pd.concat(tables, ignore_index=True).assign(**named), [task])
+        said = self._blind(task, protocol)
+        blind = pd.array([said.get(str(item)) for item in table["item"]], dtype="boolean")
         entry = {
             "analysis": "direct logit attribution",
             "task": task.name,
@@ -168,7 +199,7 @@ class Attribution:
             "largest_gap": max(gaps),
             "seconds": time.perf_counter() - started,
         }
-        return entry, {"attribution": conform("attribution", table)}
+        return entry, {"attribution": conform("attribution", table.assign(blind=blind))}
 
     @torch.inference_mode()
     def _rows(self, asked: Sequence[Question]) -> tuple[pd.DataFrame, float]:
@@ -214,6 +245,11 @@ class Attribution:
                 tokens = [max(tokens, key=lambda token: float(logits[row, token]))]
             weights[row, tokens] = 1 / max(1, len(tokens))
         return weights
+
+
+def _first_tokens(one: Question) -> list[LogLikelihood]:
+    """The first tokens of an item's answer and of its other choices, the answer's first."""
+    return [LogLikelihood(one.context, (token,)) for token in (one.answer, *one.distractors)]
 
 
 def capped(

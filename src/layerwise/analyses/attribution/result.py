@@ -29,7 +29,7 @@ class AttributionResult(Result):
     title: ClassVar[str] = "Direct logit attribution: what adds most to the answer"
     if_empty: ClassVar[str] = (
         "No task has signal: the answer's first token is not above those of the other choices "
-        "more often than by chance."
+        "more often than blind."
     )
 
     attribution: pd.DataFrame

@@ -13,6 +13,7 @@ from layerwise import stats
 from layerwise.stats.clusters import Clusters, clusters_of, mean_errors, mean_p_values
 from layerwise.stats.effects import ALPHA, N_RESAMPLES
 from layerwise.stats.over_run import over_run, reach_over_run
+from layerwise.stats.signal import Answered, signals
 from layerwise.storage.parquet import conform, frame
 
 _PIECE = ["task", "capability", "protocol", "metric"]
@@ -38,7 +39,11 @@ def summary_table(attribution: pd.DataFrame, seed: int) -> pd.DataFrame:
         attribution: ``attribution.parquet``.
         seed: seed of the bootstrap; a task's resamples are the same everywhere.
     """
-    tables = [_piece(group, seed) for _, group in attribution.groupby(_PIECE, sort=False)]
+    signal = attribution_signals(attribution)
+    tables = [
+        _piece(group, seed, signal[_place(group)])
+        for _, group in attribution.groupby(_PIECE, sort=False)
+    ]
     if not tables:
         return frame("attribution_summary", [])
     return conform("attribution_summary", _over_run(pd.concat(tables, ignore_index=True)))
@@ -56,20 +61,37 @@ def _over_run(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def has_signal(group: pd.DataFrame) -> bool:
-    """Whether the answer's first token is the best of the choices' more often than by chance.
+def attribution_signals(attribution: pd.DataFrame) -> dict[tuple[str, str], bool]:
+    """Whether the answer's first token is the best of the choices' more often than blind.
 
-    Chance is one over the number of distinct first tokens, averaged over items; the exact
-    interval for equal chances is too wide, if anything, for unequal ones (Hoeffding 1956, Ann.
-    Math. Stat. 27).
+    That is more often than by chance (exact binomial test), which is one over the number of
+    distinct first tokens, averaged over items (a binomial tail of equal chances is too wide, if
+    anything, for unequal ones: Hoeffding 1956, Ann. Math. Stat. 27), and than when another item's
+    question is asked, where that was measured (exact McNemar test). Corrected by Holm over all
+    tasks and protocols of the run.
+
+    Args:
+        attribution: ``attribution.parquet``.
+
+    Returns:
+        By task and protocol.
     """
-    items = group.drop_duplicates("item")
-    chance = float(items["chance"].to_numpy(dtype=float).mean())
-    return stats.above_chance(items["correct"].to_numpy(dtype=bool), chance)
+    found, chances = [], {}
+    for _, group in attribution.groupby(["task", "protocol"]):
+        place, items = _place(group), group.drop_duplicates("item")
+        right = items["correct"].to_numpy(dtype=bool)
+        found.append(Answered.of_items(items, right))
+        chances[place] = float(items["chance"].to_numpy(dtype=float).mean())
+    return signals(found, lambda task, protocol: chances[task, protocol])
 
 
-def _piece(group: pd.DataFrame, seed: int) -> pd.DataFrame:
-    task, signal = str(group["task"].iloc[0]), has_signal(group)
+def _place(group: pd.DataFrame) -> tuple[str, str]:
+    """The task and protocol of rows that share them."""
+    return str(group["task"].iloc[0]), str(group["protocol"].iloc[0])
+
+
+def _piece(group: pd.DataFrame, seed: int, signal: bool) -> pd.DataFrame:
+    task = str(group["task"].iloc[0])
     parts, values, clusters = _wide(group)
     drawn = stats.resample_indices(clusters.n, N_RESAMPLES, stats.generator(seed, task))
     means = clusters.resampled_means(values, drawn)

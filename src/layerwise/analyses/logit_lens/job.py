@@ -22,7 +22,14 @@ from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.pieces import Made, run_resumable
 from layerwise.runs.progress import Meter
 from layerwise.runs.setup import Setup
-from layerwise.sweep import Generate, intact, residuals_at, skip_layers
+from layerwise.sweep import (
+    Generate,
+    LogLikelihood,
+    Scored,
+    intact,
+    residuals_at,
+    skip_layers,
+)
 from layerwise.sweep.cost import UNKNOWN_LENGTHS, Cost, cost_of_reading
 from layerwise.sweep.engine_run import model_shape
 from layerwise.sweep.intact_run import Place
@@ -37,6 +44,7 @@ from .reading import (
     SITES,
     Passage,
     Reading,
+    blind_requests,
     gold_requests,
     most_tokens,
     passages,
@@ -170,6 +178,8 @@ class Lens:
 
     def _expected(self, task: Task, protocol: str) -> Cost:
         setup, total = self.setup, Cost()
+        if blind := self._blind_requests(task, protocol):
+            total += setup.cost(task, [intact()], list(blind.values()))
         asked = gold_requests(setup, task, protocol, distinct=self.over == PROMPT)
         n_places, n_encoder = len(places_of(setup.model, self.sites)), n_encoder_layers(setup.model)
         for start in range(0, len(asked), AT_ONCE):
@@ -199,8 +209,10 @@ class Lens:
         started = time.perf_counter()
         read = passages(self.setup, task, protocol, self.over, self.positions)
         order = {passage.item: place for place, passage in enumerate(read)}
+        blind = self._blind(task, protocol)
+        named = {"task": task.name, "capability": task.capability, "protocol": protocol}
         rows = [
-            {"task": task.name, "capability": task.capability, "protocol": protocol, **row}
+            {**named, **row, "blind": blind.get(row["item"])}
             for row in sorted(self._rows(read), key=lambda row: _rank(row, order))
         ]
         work = {
@@ -211,6 +223,20 @@ class Lens:
             "seconds": time.perf_counter() - started,
         }
         return work, {"lens": lens_frame(rows)}
+
+    def _blind(self, task: Task, protocol: str) -> dict[str, bool]:
+        """Whether items' answers end on top when another item's question is asked, by item id."""
+        asked = self._blind_requests(task, protocol)
+        if not asked:
+            return {}
+        (outcomes,) = self.setup.sweep([intact()], list(asked.values())).outcomes
+        greedy = [isinstance(one, Scored) and one.greedy for one in outcomes]
+        return dict(zip(asked, greedy, strict=True))
+
+    def _blind_requests(self, task: Task, protocol: str) -> dict[str, LogLikelihood]:
+        """Other questions are asked where the answer is looked for at the end of a prompt."""
+        wanted = self.over == PROMPT and (self.positions is None or LAST[0] in self.positions)
+        return blind_requests(self.setup, task, protocol) if wanted else {}
 
     @torch.inference_mode()
     def _rows(self, read: Sequence[Passage]) -> list[dict[str, Any]]:

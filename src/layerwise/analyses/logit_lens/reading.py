@@ -5,6 +5,7 @@ How the readings of many items become a result is the business of ``job``.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -13,6 +14,7 @@ from jaxtyping import Float, Int
 
 from layerwise.errors import UserError
 from layerwise.models.kinds import Model, n_encoder_layers
+from layerwise.runs.controls import with_another_question
 from layerwise.runs.setup import Setup
 from layerwise.sweep import Generate, LogLikelihood, intact
 from layerwise.sweep.intact_run import Place
@@ -174,6 +176,28 @@ def gold_requests(
         asked = setup.requests(task, whole, protocol)
         others = {answer_tokens(r)[0] for r in asked if not r.gold} if distinct else set()
         found += [r for r in asked if r.gold and not (others and answer_tokens(r)[0] in others)]
+    return found
+
+
+def blind_requests(setup: Setup, task: Task, protocol: str) -> dict[str, LogLikelihood]:
+    """The first token of each item's answer after a prompt that asks another item's question.
+
+    Args:
+        setup: the setup.
+        task: the task.
+        protocol: whose prompts.
+
+    Returns:
+        By item id; without those that are not read, have no other question, or are too long.
+    """
+    read = {request.item for request in gold_requests(setup, task, protocol, distinct=True)}
+    items = [item for item in task.items if item.id in read]
+    found = {}
+    for item, other in with_another_question(setup, task, items).items():
+        with contextlib.suppress(UserError):
+            asked = setup.requests(task, _choosable(task, other, protocol), protocol)
+            gold = next(one for one in asked if one.gold)
+            found[item] = LogLikelihood(gold.request.context, answer_tokens(gold)[:1])
     return found
 
 

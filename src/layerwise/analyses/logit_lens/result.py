@@ -15,7 +15,7 @@ from layerwise.storage.parquet import frame
 from layerwise.storage.provenance import Facts
 
 from .names import streams_read
-from .tables import depth_comparisons, depth_means, guessing, prediction_depths
+from .tables import depth_comparisons, depth_means, guessing, lens_signals, prediction_depths
 
 
 def lens_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -50,6 +50,10 @@ class LensResult(Result):
         """
         return lens_summary(self.lens, self.facts.seed)
 
+    def signals(self) -> dict[tuple[str, str], bool]:
+        """Whether right answers end on top more often than blind, by task and protocol."""
+        return lens_signals(self.lens, guessing(self.facts))
+
     @computed_once
     def prediction_depths(self) -> pd.DataFrame:
         """``prediction_depth.parquet``: the layer from which each final answer stays on top."""
@@ -62,7 +66,7 @@ class LensResult(Result):
         depths = self.prediction_depths()
         if not len(depths):
             return {}
-        given = (depths, guessing(self.facts), self.facts.seed)
+        given = (depths, self.signals(), self.facts.seed)
         return {
             "prediction_depth": depths,
             "prediction_depth_means": depth_means(*given),

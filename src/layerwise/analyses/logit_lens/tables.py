@@ -16,6 +16,8 @@ from jaxtyping import Float, Int
 from layerwise import stats
 from layerwise.stats.clusters import Clusters, clusters_of
 from layerwise.stats.effects import ALPHA, N_RESAMPLES, Chance
+from layerwise.stats.layer_curves import Signal
+from layerwise.stats.signal import Answered, signals
 from layerwise.storage.parquet import frame
 from layerwise.storage.provenance import Facts
 from layerwise.tasks.items import CAPABILITIES
@@ -83,6 +85,34 @@ def guessing(facts: Facts) -> Chance:
     return lambda task, protocol: facts.task(task).chance.get(protocol, 0.0)
 
 
+def lens_signals(lens: pd.DataFrame, chance: Chance) -> dict[tuple[str, str], bool]:
+    """Whether right answers end on top more often than without the question, by task, protocol.
+
+    The model chooses among all tokens, so that what options are like is no floor. It must be right
+    more often than by saying the most frequent first token of the task's answers each time (exact
+    binomial test: answers that do not depend on the item are right no more often than that, and
+    with unequal probabilities the binomial tail is too wide, if anything: Hoeffding 1956, Ann.
+    Math. Stat. 27), and than when it is asked other items' questions (exact McNemar test).
+    Corrected by Holm over all tasks and protocols of the run. Where no other question was asked,
+    stated chance stands in its place.
+
+    Args:
+        lens: a lens table.
+        chance: (task, protocol) -> accuracy by guessing.
+    """
+    found, floors = [], {}
+    for _, group in answers_read(lens).groupby(["task", "protocol"]):
+        place = str(group["task"].iloc[0]), str(group["protocol"].iloc[0])
+        last = group.loc[group["layer"] == group["layer"].max()].drop_duplicates("item")
+        right = last["rank"].eq(0).to_numpy(dtype=bool)
+        found.append(Answered.of_items(last, right))
+        known = last["token"].dropna()
+        most = known.value_counts().max() / len(last) if len(known) else 0.0
+        stated = 0.0 if found[-1].blind is not None and len(known) else chance(*place)
+        floors[place] = max(float(most), stated)
+    return signals(found, lambda task, protocol: floors[task, protocol])
+
+
 class Sample(NamedTuple):
     """The depths of a capability's right answers, in tasks with signal; draw 0 is the sample.
 
@@ -105,11 +135,10 @@ class Sample(NamedTuple):
     clusters: Clusters
 
 
-def samples(depths: pd.DataFrame, chance: Chance, seed: int) -> Iterator[Sample]:
+def samples(depths: pd.DataFrame, signal: Signal, seed: int) -> Iterator[Sample]:
     """The depths by lens, protocol and capability; capabilities without signal are absent.
 
-    A task has signal if the exact interval of how often its right answer ends on top lies above
-    guessing. It counts if there are two right answers at least.
+    A task counts if it has signal (``lens_signals``) and two right answers at least.
     """
     keys = {tuple(map(str, key)) for key in depths[_TASK[:3]].to_numpy()}
     for lens, protocol, capability in sorted(keys, key=lambda key: (*key[:2], _place(key[2]))):
@@ -117,7 +146,7 @@ def samples(depths: pd.DataFrame, chance: Chance, seed: int) -> Iterator[Sample]
         found: list[tuple[str, np.ndarray, np.ndarray, Clusters]] = []
         for task, group in depths.loc[here].groupby("task", sort=True):
             right = group["right"].to_numpy(dtype=bool)
-            if right.sum() > 1 and stats.above_chance(right, chance(str(task), protocol)):
+            if right.sum() > 1 and signal.get((str(task), protocol), False):
                 mine = group.loc[right, "depth"].to_numpy(dtype=float)
                 clusters = clusters_of(group, group.loc[right, "item"].tolist())
                 found.append((str(task), mine, _means(mine, clusters, str(task), seed), clusters))
@@ -140,10 +169,10 @@ def _means(
     return np.concatenate([[depths.mean()], means])
 
 
-def depth_means(depths: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFrame:
+def depth_means(depths: pd.DataFrame, signal: Signal, seed: int) -> pd.DataFrame:
     """``prediction_depth_means.parquet``: the mean depth of each capability, with its interval."""
     rows = []
-    for sample in samples(depths, chance, seed):
+    for sample in samples(depths, signal, seed):
         low, high = stats.percentile_bounds(sample.draws[1:, None], 0.95)
         rows.append(
             {
@@ -161,7 +190,7 @@ def depth_means(depths: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFrame
     return frame("prediction_depth_means", rows)
 
 
-def depth_comparisons(depths: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFrame:
+def depth_comparisons(depths: pd.DataFrame, signal: Signal, seed: int) -> pd.DataFrame:
     """``prediction_depth_comparisons.parquet``: do two capabilities settle at other depths?
 
     The two-sided Mann-Whitney test (1947, Ann. Math. Stat. 18) of the items' depths, corrected by
@@ -171,7 +200,7 @@ def depth_comparisons(depths: pd.DataFrame, chance: Chance, seed: int) -> pd.Dat
     """
     rows = [
         _comparison(first, second)
-        for first, second in combinations(samples(depths, chance, seed), 2)
+        for first, second in combinations(samples(depths, signal, seed), 2)
         if (first.lens, first.protocol) == (second.lens, second.protocol)
     ]
     adjusted = stats.holm(np.array([row["p"] for row in rows], dtype=float))

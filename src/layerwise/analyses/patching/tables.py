@@ -156,8 +156,8 @@ def effects_over_pairs(
     tests = _tests(values, cell, family, seed)
     signals = signals_of_pairs(values)
     told = [
-        {**named, "signal": signals[named["task"], named["protocol"]]}
-        for named in values[TASK].drop_duplicates().to_dict("records")
+        {**{name: group[name].iloc[0] for name in TASK}, "signal": signals[_place(group)]}
+        for _, group in values.groupby(TASK)
     ]
     signal = pd.DataFrame(told).astype({"signal": "boolean"})
     found = share.merge(change, on=key).merge(counts, on=key).merge(tests, on=key)
@@ -182,17 +182,21 @@ def signals_of_pairs(pairs: pd.DataFrame) -> dict[tuple[str, str], bool | None]:
     Returns:
         None for a task of which a table of an earlier version does not tell the counts.
     """
-    counted = pairs.drop_duplicates(["task", "protocol"])
-    counted = counted[["task", "protocol", "pairs_solved", "pairs_reversed"]]
-    known = counted.dropna()
-    solved, turned = (known[name].to_numpy(dtype=int) for name in known.columns[2:])
-    p = above_chance_p_values(solved, solved + turned, np.full(len(known), GUESSED))
-    places = zip(known["task"].map(str), known["protocol"].map(str), strict=True)
-    found: dict[tuple[str, str], bool | None] = {
-        (str(task), str(protocol)): None
-        for task, protocol in zip(counted["task"], counted["protocol"], strict=True)
-    }
-    return found | dict(zip(places, have_signal(p).tolist(), strict=True))
+    found: dict[tuple[str, str], bool | None] = {}
+    counts: dict[tuple[str, str], list[int]] = {}
+    for _, group in pairs.groupby(["task", "protocol"]):
+        found[_place(group)] = None
+        first = group[["pairs_solved", "pairs_reversed"]].head(1).dropna()
+        if len(first):
+            counts[_place(group)] = [int(n) for n in first.iloc[0]]
+    solved, turned = np.array(list(counts.values()), dtype=int).reshape(-1, 2).T
+    p = above_chance_p_values(solved, solved + turned, np.full(len(counts), GUESSED))
+    return found | dict(zip(counts, have_signal(p).tolist(), strict=True))
+
+
+def _place(group: pd.DataFrame) -> tuple[str, str]:
+    """The task and protocol of rows that share them."""
+    return str(group["task"].iloc[0]), str(group["protocol"].iloc[0])
 
 
 def _tests(values: pd.DataFrame, cell: list[str], family: str, seed: int) -> pd.DataFrame:
