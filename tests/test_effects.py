@@ -36,12 +36,13 @@ def test_signal_equals_the_exact_interval(ablation):
 def test_effects_equal_the_single_statistics(ablation):
     table = ablation.effects().query("task == 'keys' and protocol == 'letter'")
     wide = ablation.records.query("task == 'keys' and protocol == 'letter'").pivot(
-        index="item", columns="intervention", values=["correct", "gold_logprob"]
+        index="item", columns="intervention", values=["correct", "gold_logprob", "margin"]
     )
     intact = wide["correct"]["intact"].to_numpy(dtype=bool)
     for _, row in table.iterrows():
         changed = wide["correct"][row["intervention"]].to_numpy(dtype=bool)
         nats = wide["gold_logprob"]["intact"] - wide["gold_logprob"][row["intervention"]]
+        margins = wide["margin"]["intact"] - wide["margin"][row["intervention"]]
         share = stats.share_lost(intact, changed, 0.25, seed=stats.generator(0, "keys"))
         diff = stats.paired_bootstrap(
             intact.astype(float) - changed, seed=stats.generator(0, "keys")
@@ -55,6 +56,11 @@ def test_effects_equal_the_single_statistics(ablation):
         assert found == pytest.approx([diff.estimate, diff.low, diff.high])
         found = row[["nats", "nats_low", "nats_high"]].tolist()
         assert found == pytest.approx([in_nats.estimate, in_nats.low, in_nats.high])
+        in_margins = stats.paired_bootstrap(
+            margins.to_numpy(dtype=float), seed=stats.generator(0, "keys")
+        )
+        found = row[["margin", "margin_low", "margin_high"]].tolist()
+        assert found == pytest.approx([in_margins.estimate, in_margins.low, in_margins.high])
         lost, gained = int((intact & ~changed).sum()), int((~intact & changed).sum())
         assert row["p"] == pytest.approx(stats.mcnemar_exact(lost, gained))
     assert table["p_holm"].tolist() == pytest.approx(

@@ -40,7 +40,7 @@ INTACT, BLIND, NO_LAYERS = "intact", "blind", "no layers"
 BASELINES = (INTACT, BLIND, NO_LAYERS)
 _READ = [
     "task", "capability", "protocol", "intervention", "kind", "site", "layer", "head", "layers",
-    "heads", "item", "cluster", "correct", "gold_logprob",
+    "heads", "item", "cluster", "correct", "gold_logprob", "margin",
 ]  # fmt: skip
 
 
@@ -59,6 +59,7 @@ class Cell(NamedTuple):
         no_layers: whether it was right without any layer; None if it was not asked.
         correct: whether the model was right under each intervention.
         nats: gold log-probability, intact minus intervened; nan where there is none.
+        margins: the same of its margin above the best distractor's.
         items: item ids, in the order of the rows.
         clusters: which items ask for the same thing.
     """
@@ -70,6 +71,7 @@ class Cell(NamedTuple):
     intact: Bool[np.ndarray, " items"]
     correct: Bool[np.ndarray, "items interventions"]
     nats: Float[np.ndarray, "items interventions"]
+    margins: Float[np.ndarray, "items interventions"]
     items: tuple[str, ...]
     clusters: Clusters
     blind: Blind | None = None
@@ -120,12 +122,14 @@ def _cell(whole: pd.DataFrame) -> Cell:
     names = pd.Index([INTACT, *changed["intervention"]])
     columns = names.get_indexer(pd.Index(group["intervention"]))
     right = np.empty((len(items), len(listed)), dtype=bool)
-    logprob = np.empty(right.shape)
     right[rows, columns] = group["correct"].to_numpy(dtype=bool)
-    logprob[rows, columns] = group["gold_logprob"].to_numpy(dtype=float)
-    nats = logprob[:, :1] - logprob[:, 1:]
+    in_nats = np.full((2, *right.shape), np.nan)
+    for values, name in zip(in_nats, ("gold_logprob", "margin"), strict=True):
+        if name in group:
+            values[rows, columns] = group[name].to_numpy(dtype=float)
+    nats, margins = in_nats[:, :, :1] - in_nats[:, :, 1:]
     return Cell(
-        task, capability, protocol, changed, right[:, 0], right[:, 1:], nats,
+        task, capability, protocol, changed, right[:, 0], right[:, 1:], nats, margins,
         tuple(map(str, items)), clusters_of(group, items), _blind(whole, items),
         _without_layers(whole, items),
     )  # fmt: skip
@@ -321,9 +325,10 @@ def _bootstrapped(
 ) -> dict[str, Any]:
     n = len(cell.intact)
     indices = sample_and_resamples(cell.clusters.n, N_RESAMPLES, stats.generator(seed, cell.task))
-    together = np.column_stack([cell.intact, floor, cell.correct, cell.nats])
+    together = np.column_stack([cell.intact, floor, cell.correct, cell.nats, cell.margins])
     means = cell.clusters.resampled_means(together, indices)
-    intact, lowest, changed, nats = np.split(means, [1, 2, 2 + cell.correct.shape[1]], axis=1)
+    ends = 2 + np.arange(3) * cell.correct.shape[1]
+    intact, lowest, changed, nats, margins = np.split(means, [1, *ends], axis=1)
     if not has_scale:
         lowest = np.full_like(lowest, np.inf)
     return (
@@ -332,6 +337,7 @@ def _bootstrapped(
             ("share_lost", "share_low", "share_high"), stats.shares(intact, changed, lowest), n
         )
         | _columns(("nats", "nats_low", "nats_high"), nats, n)
+        | _columns(("margin", "margin_low", "margin_high"), margins, n)
     )
 
 

@@ -96,6 +96,7 @@ class Rated(NamedTuple):
             interventions=table.loc[mine].reset_index(drop=True),
             correct=self.cell.correct[:, mine],
             nats=self.cell.nats[:, mine],
+            margins=self.cell.margins[:, mine],
         )
         return Rated(cell, self.luck[mine], self.above)
 

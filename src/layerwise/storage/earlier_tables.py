@@ -51,6 +51,7 @@ _LATER = {
         "floor": pa.float64(),
         **dict.fromkeys(("p_run", "acc_diff_run_low", "acc_diff_run_high"), pa.float64()),
         "n_clusters": pa.int64(),
+        **dict.fromkeys(("margin", "margin_low", "margin_high"), pa.float64()),
     },
     "order": _SIGNIFICANT,
     "method_agreement": _SIGNIFICANT,

@@ -145,7 +145,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         head="int?", p_bh="float?", n_lost="int?", n_gained="int?", p_no_loss="float?",
         p_no_loss_nats="float?", layers=_INTEGERS, heads=_INTEGERS, floor="float?",
         p_run="float?", acc_diff_run_low="float?", acc_diff_run_high="float?",
-        n_clusters="int?",
+        n_clusters="int?", margin="float?", margin_low="float?", margin_high="float?",
     ),
     "ladder": _schema(
         task="str", capability="str", rung="str", unit="str", intervention="str", kind="str",

@@ -52,6 +52,7 @@ def effect_columns(p: str, correction: str) -> tuple[Column, ...]:
         estimated("change (points)", "acc_diff", "acc_diff_", -100),
         Column("share lost (%)", _share, True),
         estimated("gold log-prob. lost (nats)", "nats", "nats_", 1, 2),
+        estimated("margin lost (nats)", "margin", "margin_", 1, 2),
         p_column(f"p ({correction})", p),
         Column(f"p (run, {correction})", _over_run),
         Column("significant", lambda row: "yes" if row["signal"] and row["significant"] else "no"),

@@ -80,9 +80,8 @@ def _margins(
 ) -> Iterable[pd.DataFrame]:
     """The margin's rows: means in nats, of tasks whose choice has signal or has none alike."""
     of_choice = records.loc[(records["protocol"] == "continuation") & records["margin"].notna()]
-    margins = of_choice.assign(gold_logprob=of_choice["margin"])
-    for cell in cells(margins) if len(margins) else ():
-        values = margins.loc[margins["task"] == cell.task]
+    for cell in cells(of_choice) if len(of_choice) else ():
+        values = of_choice.loc[of_choice["task"] == cell.task]
         by_item = {
             name: values.loc[values["kind"] == name].set_index("item")["margin"].reindex(cell.items)
             for name in (INTACT, NO_LAYERS)
@@ -91,12 +90,12 @@ def _margins(
         n = len(intact)
         generator = stats.generator(seed, cell.task)
         indices = sample_and_resamples(cell.clusters.n, N_RESAMPLES, generator)
-        together = np.column_stack([intact - floor, cell.nats])
+        together = np.column_stack([intact - floor, cell.margins])
         draws = cell.clusters.resampled_means(together, indices)
         above, lost = draws[:, :1], draws[:, 1:]
         share = lost / np.where(above > 0, above, np.nan)
         generator = stats.generator(seed, cell.task, MARGIN)
-        p = stats.sign_flip_p_values(cell.clusters.sums(cell.nats), seed=generator)
+        p = stats.sign_flip_p_values(cell.clusters.sums(cell.margins), seed=generator)
         table = cell.interventions.assign(
             task=cell.task, capability=cell.capability, rung=MARGIN, unit="nats", n_items=n,
             intact=intact.mean(), changed=intact.mean() - lost[0], floor=floor.mean(), p=p,

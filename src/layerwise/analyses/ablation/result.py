@@ -97,7 +97,8 @@ class AblationResult(Result):
 
 
 _HIDDEN = (
-    "n", "accuracy (%)", "change (points)", "gold log-prob. lost (nats)", "p (run, corrected)",
+    "n", "accuracy (%)", "change (points)", "gold log-prob. lost (nats)", "margin lost (nats)",
+    "p (run, corrected)",
 )  # fmt: skip
 _SHOWN = without(effect_columns("p_corrected", "corrected"), *_HIDDEN)
 
