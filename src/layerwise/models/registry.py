@@ -213,6 +213,15 @@ _ORGANISMS = {
             ),
         ),
     ),
+    "organism-letters-other-seq2seq": (
+        "T5, 6 and 2 layers, letters by another layer",
+        (
+            (
+                "bc8f4bc35140c5677ae017b84fb2f5cda89670994d08d189306f90cc0584c213",
+                "e8d51d636ff3c96da1e0fef6bf8078aa6b95d3f7def5eefd618965ec31fd902e",
+            ),
+        ),
+    ),
 }
 for _kind, (_what, _hashes) in _ORGANISMS.items():
     for _seed, (_weights, _files) in enumerate(_hashes):
