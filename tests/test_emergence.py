@@ -300,6 +300,11 @@ def test_tasks_without_signal_are_left_out_of_every_method():
         ("ablation", "none"), ("ablation", "poor"), ("logit lens", "none")
     ]  # fmt: skip
     assert left["reason"].str.startswith("no signal").all()
+    # a profile skips no layer where there is none, which is no gap in a curve
+    unswept = none.query("kind == 'intact'")
+    again = emergence([synthetic.ablation(good, poor, unswept), *lens], n_resamples=50)
+    assert again.left_out["reason"].str.startswith("no signal").all()
+    assert len(again.left_out) == len(left)
 
 
 def test_a_lens_alone_places_nothing_where_the_answer_ends_on_top_by_luck():

@@ -387,3 +387,37 @@ def test_words() -> None:
     assert doing("skip", "mlp_out", "layer 3") == "skipping the MLP output of layer 3"
     after = doing("zero", "resid_post", "layer 3")
     assert after == "setting the residual stream after layer 3 to zero"
+
+
+def test_a_lens_that_reads_some_of_the_items_says_so(run: RunTables) -> None:
+    emergence = run.tables["emergence"].copy()
+    of_lens = emergence["method"].eq("logit lens")
+    (whole,) = [f for f in of_kind(findings_of(run, EVERYTHING), "logit lens")][:1]
+    assert "begins as no other option does" not in whole.sentence
+    emergence.loc[of_lens, "n_items"] = 37
+    few = findings_of(synthetic.with_tables(run, emergence=emergence), EVERYTHING)
+    told = of_kind(few, "logit lens")
+    assert told
+    assert all("(n = 37 of " in finding.sentence for finding in told)
+    assert all("begins as no other option does)" in finding.sentence for finding in told)
+
+
+def test_a_depth_of_shared_items_stands_beside_that_of_all(run: RunTables) -> None:
+    agreement = rows(run.tables["method_agreement"], measure="half-effect depth").head(1)
+    row = agreement.to_dict("records")[0]
+    told = {"significant": True, "p_holm": 0.01, "estimate": 0.3, "low": 0.2, "high": 0.4,
+            "first_depth": 0.4, "second_depth": 0.7, "n_items": 16}  # fmt: skip
+    agreement = agreement.assign(**told)
+    emergence = run.tables["emergence"].copy()
+    keys = ["capability", "protocol", "measure"]
+    mine = (emergence[keys] == [row[key] for key in keys]).all(axis=1)
+    for name, estimate in (("first", 0.4), ("second", 0.61)):
+        emergence.loc[mine & emergence["method"].eq(row[name]), "estimate"] = estimate
+    emergence.loc[mine, "n_items"] = 24
+    found = findings_of(
+        synthetic.with_tables(run, method_agreement=agreement, emergence=emergence), EVERYTHING
+    )
+    (finding,) = of_kind(found, "agreement")
+    assert "half-effect depth is 0.70 (of all 24 items 0.61), which is 0.30 [" in finding.sentence
+    assert "later than 0.40 by" in finding.sentence
+    assert "n = 16 items of both" in finding.sentence

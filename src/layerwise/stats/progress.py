@@ -46,10 +46,10 @@ def progress(
     key = task_key(method, group)
     capability, protocol, _, task = key
     values = wide.to_numpy(dtype=float)
-    if not np.array_equal(wide.columns.to_numpy(dtype=int), edges):
-        return LeftOut(*key, partly("read", wide.shape[1], len(edges)))
     if not signal.get((task, protocol), True):
         return LeftOut(*key, "no signal: the intact model is not better than blind")
+    if not np.array_equal(wide.columns.to_numpy(dtype=int), edges):
+        return LeftOut(*key, partly("read", wide.shape[1], len(edges)))
     if not np.isfinite(values).all():
         return LeftOut(*key, "some values are missing or infinite")
     clusters = clusters_of(group, wide.index)

@@ -35,10 +35,11 @@ def ablation_evidence(
         key = (cell.capability, cell.protocol, ABLATION, cell.task)
         level = chance(cell.task, cell.protocol)
         found = cell.interventions["layer"].to_numpy(dtype=int)
-        if not np.array_equal(found, np.arange(sampling.n_layers)):
-            yield LeftOut(*key, partly("skipped", len(found), sampling.n_layers))
-        elif not own[cell.task, cell.protocol]:
+        # first, for where there is none a profile skips no layers
+        if not own[cell.task, cell.protocol]:
             yield LeftOut(*key, "no signal: the intact model is not better than blind")
+        elif not np.array_equal(found, np.arange(sampling.n_layers)):
+            yield LeftOut(*key, partly("skipped", len(found), sampling.n_layers))
         else:
             yield _ablated(cell, level, sampling)
 

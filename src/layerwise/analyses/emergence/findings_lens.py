@@ -34,13 +34,14 @@ def lens_depths(run: RunTables) -> list[Finding]:
     table = rows(emergence, **where)
     found = []
     for protocol in in_order(table["protocol"], PROTOCOL_ORDER):
-        found.append(_lens_depth(rows(table, protocol=protocol), {**where, "protocol": protocol}))
+        place = {**where, "protocol": protocol}
+        found.append(_lens_depth(rows(table, protocol=protocol), place, run))
     return spaced(found, 2)
 
 
-def _lens_depth(mine: pd.DataFrame, where: dict[str, str]) -> Finding:
+def _lens_depth(mine: pd.DataFrame, where: dict[str, str], run: RunTables) -> Finding:
     parts = [
-        _depth(records(rows(mine, capability=name))[0])
+        _depth(records(rows(mine, capability=name))[0], run)
         for name in in_order(mine["capability"], CAPABILITY_ORDER)
     ]
     sentence = (
@@ -51,7 +52,16 @@ def _lens_depth(mine: pd.DataFrame, where: dict[str, str]) -> Finding:
     return Finding(sentence, weight(0.6, depth), LENS, source("emergence", where))
 
 
-def _depth(row: dict[str, Any]) -> str:
+def _depth(row: dict[str, Any], run: RunTables) -> str:
     layers = interval(row["layer"], row["layer_low"], row["layer_high"], 1)
     order = " in order of computation" if stacks().n_encoder else ""
-    return f"layer {layers}{order} for {row['capability']} (n = {row['n_items']})"
+    return f"layer {layers}{order} for {row['capability']} (n = {row['n_items']}{_read(row, run)})"
+
+
+def _read(row: dict[str, Any], run: RunTables) -> str:
+    """Of how many items the answer's first token tells it from the other options, if not of all."""
+    tasks = row["tasks"].split(",")
+    asked = sum(task.n_items for task in run.facts.tasks if task.name in tasks)
+    if asked <= row["n_items"]:
+        return ""
+    return f" of {asked} items, those whose answer begins as no other option does"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from layerwise.ground.layer_names import COMPUTATION
 from layerwise.presentation.finding import Finding, source, spaced, weight
 from layerwise.presentation.over_run import after_holm
 from layerwise.presentation.rows import numbers, records, rows
@@ -109,19 +110,20 @@ def agreements(run: RunTables) -> list[Finding]:
     # tests that an earlier version wrote did not keep their level, and are not told
     depths = rows(method_agreement.loc[method_agreement["significant"].notna()], measure=HALF)
     sure = records(rows(depths, significant=True))
-    found = spaced([_differ(row, len(depths), len(sure)) for row in sure], 1)
+    found = spaced([_differ(row, len(depths), len(sure), run) for row in sure], 1)
     if len(depths) and not sure:
         found = [_not_told_apart(depths)]
     return found + _ranks(rows(method_agreement, measure=RANKS))
 
 
-def _differ(row: Row, n_tests: int, n_sure: int) -> Finding:
+def _differ(row: Row, n_tests: int, n_sure: int, run: RunTables) -> Finding:
     earlier, later = ("first", "second") if row["estimate"] > 0 else ("second", "first")
     ahead = interval(*_positive(row), 2)
     sentence = (
         f"Methods do not agree on where {row['capability']} is ({row['protocol']}): by "
-        f"{row[later]} its half-effect depth is {row[f'{later}_depth']:.2f}, which is {ahead} of "
-        f"the model's depth later than {row[f'{earlier}_depth']:.2f} by {row[earlier]} "
+        f"{row[later]} its half-effect depth is {row[f'{later}_depth']:.2f}"
+        f"{_of_all(row, later, run)}, which is {ahead} of the model's depth later than "
+        f"{row[f'{earlier}_depth']:.2f}{_of_all(row, earlier, run)} by {row[earlier]} "
         f"({p_value(row['p_holm'])} {after_holm(n_tests)}, n = {row['n_items']} items of both); "
         f"{n_sure} of {counted(n_tests, 'comparison')} of two methods "
         f"{'differs' if n_sure == 1 else 'differ'} significantly."
@@ -129,6 +131,19 @@ def _differ(row: Row, n_tests: int, n_sure: int) -> Finding:
     where = {name: str(row[name]) for name in ("capability", "protocol", "first", "second")}
     at = source("method_agreement", {**where, "measure": HALF})
     return Finding(sentence, weight(0.7, 2 * abs(float(row["estimate"]))), AGREEMENT, at)
+
+
+def _of_all(row: Row, which: str, run: RunTables) -> str:
+    """The depth that is told of a method by itself, where it is of more items and another."""
+    emergence = run.table("emergence")
+    if emergence is None:
+        return ""
+    keys = {name: row[name] for name in ("capability", "protocol", "measure")}
+    found = records(rows(emergence, method=row[which], axis=COMPUTATION, **keys))
+    same = not found or abs(found[0]["estimate"] - row[f"{which}_depth"]) < 0.005
+    if same or found[0]["n_items"] <= row["n_items"]:
+        return ""
+    return f" (of all {found[0]['n_items']} items {found[0]['estimate']:.2f})"
 
 
 def _positive(row: Row) -> tuple[float, float, float]:
