@@ -10,6 +10,7 @@ import pytest
 import statsmodels.api as sm
 
 from layerwise import emergence, stats
+from layerwise.presentation.items import independent, items_of
 from layerwise.results import AblationResult
 from layerwise.stats.clusters import (
     Clusters,
@@ -318,3 +319,12 @@ def test_saved_clusters_are_read_again(tmp_path):
     labelled = AblationResult(result.records.assign(cluster="one"), result.facts)
     labelled.save(tmp_path)
     assert AblationResult.load(tmp_path).records["cluster"].eq("one").all()
+
+
+def test_sentences_say_how_many_clusters_stand_behind_the_items():
+    row = {"n_items": 80, "n_clusters": 40}
+    assert items_of(row) == "80 in 40 clusters"
+    assert items_of(row | {"n_clusters": 80}) == items_of({"n_items": 80}) == "80"
+    table = pd.DataFrame([row, {"n_items": 20, "n_clusters": None}])
+    assert items_of(table) == "20–80 in 20–40 clusters"
+    assert independent(table) == 20

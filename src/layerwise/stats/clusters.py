@@ -259,6 +259,17 @@ def independent_items(
     return n / design_effects(values.astype(float), clusters) * min(1.0, scale**2)
 
 
+def above_chance(correct: Bool[np.ndarray, " items"], chance: float, clusters: Clusters) -> bool:
+    """Whether the interval of the accuracy, by clusters, lies above ``chance``.
+
+    Args:
+        correct: one answer per item.
+        chance: accuracy by guessing, in 0..1.
+        clusters: those of the items.
+    """
+    return clustered_interval(correct, clusters).low > chance
+
+
 def with_design_effect(
     p: Float[np.ndarray, "*shape"], effects: Float[np.ndarray, "*shape"], clusters: Clusters
 ) -> Float[np.ndarray, "*shape"]:

@@ -12,6 +12,7 @@ from layerwise.presentation.columns import (
     p_column,
     plain,
 )
+from layerwise.presentation.items import items_of
 from layerwise.presentation.naming import name_intervention
 from layerwise.presentation.table import bounds
 from layerwise.presentation.wording import layer_ranges, number
@@ -47,7 +48,7 @@ def effect_columns(p: str, correction: str) -> tuple[Column, ...]:
     return (
         *plain("task", "protocol"),
         Column("intervention", lambda row: name_intervention(row["intervention"])),
-        named("n", "n_items"),
+        Column("n", items_of),
         Column("accuracy (%)", _accuracy),
         estimated("change (points)", "acc_diff", "acc_diff_", -100),
         Column("share lost (%)", _share, True),
@@ -61,7 +62,7 @@ def effect_columns(p: str, correction: str) -> tuple[Column, ...]:
 
 SIGNAL = (
     *plain("task", "capability", "protocol"),
-    named("n", "n_items"),
+    Column("n", items_of),
     estimated("accuracy (%)", "accuracy", "", 100),
     Column("chance (%)", lambda row: number(100 * row["chance"])),
     Column("other questions (%)", lambda row: _measured(row, "blind")),
@@ -76,7 +77,7 @@ def _from_to(row: Row, first: str, second: str, scale: float = 100) -> str:
 STEPS = (
     *plain("task", "kind", "site"),
     Column("step", lambda row: f"{row['first']} → {row['second']}"),
-    named("n", "n_items"),
+    Column("n", items_of),
     Column("accuracy (%)", lambda row: _from_to(row, "accuracy_first", "accuracy_second")),
     Column("mean share lost (%)", lambda row: _from_to(row, "share_first", "share_second")),
     estimated("difference (points)", "difference", "", 100),

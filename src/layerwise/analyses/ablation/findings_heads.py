@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from layerwise.presentation.finding import Finding, source, weight
+from layerwise.presentation.items import items_of
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.over_run import RATE, count_that_hold, together
 from layerwise.presentation.rows import numbers, records, rows
@@ -21,7 +22,6 @@ from layerwise.presentation.wording import (
     doing,
     number,
     p_value,
-    spread,
 )
 from layerwise.stats.interest import Interest
 from layerwise.storage.run_tables import RunTables
@@ -54,7 +54,7 @@ def _largest(mine: pd.DataFrame, losses: pd.DataFrame, every: pd.DataFrame) -> F
     sentence = (
         f"{capitalised(_doing(top, name_of(top)))} costs {points(top)} of {top['task']} under "
         f"{top['protocol']}, {number(100 * top['share_lost'])} % of those above the floor "
-        f"({together(every)}; n = {top['n_items']}; {p_value(top['p_bh'])} after "
+        f"({together(every)}; n = {items_of(top)}; {p_value(top['p_bh'])} after "
         f"Benjamini-Hochberg correction over {counted(len(there), noun)}), the largest loss found "
         f"from a single {noun}; {noun}s with a significant loss there: {len(rows(losses, **cell))}"
         f"{_held(rows(losses, **cell), every)}."
@@ -77,7 +77,7 @@ def _none(mine: pd.DataFrame, every: pd.DataFrame, smallest: float) -> Finding:
         f"No single {noun} is established to matter: {_doing(worst, f'any one {noun}')} has a "
         f"significant loss of {100 * smallest:.3g} points or more after Benjamini-Hochberg "
         f"correction in none of the "
-        f"{counted(pairs, 'task-protocol pair')} with signal (n = {spread(mine['n_items'])}; "
+        f"{counted(pairs, 'task-protocol pair')} with signal (n = {items_of(mine)}; "
         f"largest loss {points(worst)}, {name_of(worst)}, {worst['task']}, {worst['protocol']}, "
         f"{together(every)})."
     )

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from layerwise.presentation.finding import Finding, source, spaced, weight
+from layerwise.presentation.items import independent, items_of
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.over_run import count_that_hold, together, which_hold
 from layerwise.presentation.power import could_be_found
@@ -25,7 +26,6 @@ from layerwise.presentation.wording import (
     layer_ranges,
     number,
     p_value,
-    spread,
 )
 from layerwise.stats.interest import Interest
 from layerwise.stats.power import GAINED
@@ -75,7 +75,7 @@ def _largest(mine: pd.DataFrame, losses: pd.DataFrame, every: pd.DataFrame) -> F
     sentence = (
         f"{capitalised(str(top['capability']))}: {action} costs {points(top)} of {top['task']} "
         f"under {top['protocol']}, {number(100 * top['share_lost'])} % of those above the floor "
-        f"({together(every)}; n = {top['n_items']}; {p_value(top['p_holm'])} after Holm's "
+        f"({together(every)}; n = {items_of(top)}; {p_value(top['p_holm'])} after Holm's "
         f"correction over the layers), the largest loss found for this capability; there, "
         f"{len(layers)} of {counted(len(layers_of(there)), 'layer')} have a significant loss: "
         f"{layer_ranges(layers)}{which_hold(sure, every, _layers)}."
@@ -116,7 +116,7 @@ def _gain(ranked: pd.DataFrame, every: pd.DataFrame) -> Finding:
     action = capitalised(doing(row["kind"], row["site"], f"layer {name_layer(row['layer'])}"))
     sentence = (
         f"{action} raises the accuracy of {row['task']} under {row['protocol']} by "
-        f"{points(row, -1)} ({together(every)}; n = {row['n_items']}; {p_value(row['p_holm'])} "
+        f"{points(row, -1)} ({together(every)}; n = {items_of(row)}; {p_value(row['p_holm'])} "
         f"after Holm's correction over the layers), the largest significant gain; "
         f"{count_that_hold(ranked, every)}."
     )
@@ -131,13 +131,14 @@ def what_could_be_seen(mine: pd.DataFrame) -> str:
     Args:
         mine: effects of single layers; of tasks of different sizes, those with fewest items count.
     """
-    n = int(numbers(mine, "n_items").min())
+    n = independent(mine)
+    noun = "item" if n == numbers(mine, "n_items").min() else "cluster"
     counts = numbers(mine, "n_gained") / numbers(mine, "n_items")
     gained = min(float(counts.mean()) if np.isfinite(counts).all() else GAINED, 0.45)
     n_layers = len(layers_of(mine))
     found = could_be_found(n, n_layers, round(gained, 3))
     return (
-        f"with {counted(n, 'item')} {found} (Holm's correction over {counted(n_layers, 'layer')}, "
+        f"with {counted(n, noun)} {found} (Holm's correction over {counted(n_layers, 'layer')}, "
         f"{number(100 * gained, 1)} % of the answers gained for nothing, as here)"
     )
 
@@ -155,7 +156,7 @@ def _none(mine: pd.DataFrame, capability: str, every: pd.DataFrame, smallest: fl
         f"{capitalised(capability)}: no critical layer is established; {action} has a significant "
         f"loss of {100 * smallest:.3g} points or more after Holm's correction in none of the "
         f"{cells} task-protocol pairs with signal "
-        f"(n = {spread(mine['n_items'])}; largest loss {_worst(worst)}, {together(every)}); "
+        f"(n = {items_of(mine)}; largest loss {_worst(worst)}, {together(every)}); "
         f"{what_could_be_seen(mine)}."
     )
     where = _where(first, "capability")

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from layerwise.presentation.finding import Finding, source, spaced, weight
+from layerwise.presentation.items import independent, items_of
 from layerwise.presentation.rows import layers_of, numbers, records, rows
 from layerwise.presentation.wording import (
     PROTOCOL_ORDER,
@@ -21,7 +22,6 @@ from layerwise.presentation.wording import (
     in_order,
     layer_ranges,
     p_value,
-    spread,
 )
 from layerwise.stats import holm
 from layerwise.stats.effects import ALPHA
@@ -111,7 +111,7 @@ def _shown(
 
 
 def _none(mine: pd.DataFrame, n_layers: int, smallest: Interest) -> Finding:
-    least = excludable_loss(int(numbers(mine, "n_items").min()), ALPHA / n_layers)
+    least = excludable_loss(independent(mine), ALPHA / n_layers)
     first = records(mine)[0]
     action = doing(first["kind"], first["site"], "any one layer")
     sentence = (
@@ -126,7 +126,7 @@ def _none(mine: pd.DataFrame, n_layers: int, smallest: Interest) -> Finding:
 def _asked(mine: pd.DataFrame) -> str:
     tasks = counted(len(set(mine["task"])), "task")
     protocol = records(mine)[0]["protocol"]
-    return f"the {tasks} with signal under {protocol} (n = {spread(mine['n_items'])} a task"
+    return f"the {tasks} with signal under {protocol} (n = {items_of(mine)} a task"
 
 
 def _where(row: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from layerwise.presentation.finding import Finding, source, weight
+from layerwise.presentation.items import items_of
 from layerwise.presentation.rows import records, rows
 from layerwise.presentation.wording import (
     counted,
@@ -48,7 +49,7 @@ def _silent_cell(row: dict[str, Any]) -> str:
     measured = "" if blind is None or np.isnan(blind) else f", blind {100 * blind:.0f} %"
     return (
         f"{row['task']} under {row['protocol']} (accuracy {accuracy}, chance "
-        f"{100 * row['chance']:.0f} %{measured}{_taken(row)}, n = {row['n_items']})"
+        f"{100 * row['chance']:.0f} %{measured}{_taken(row)}, n = {items_of(row)})"
     )
 
 

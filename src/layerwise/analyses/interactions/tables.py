@@ -13,7 +13,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from layerwise import stats
-from layerwise.stats.clusters import Clusters, mean_errors
+from layerwise.stats.clusters import Clusters, above_chance, mean_errors
 from layerwise.stats.effects import ALPHA, N_RESAMPLES, Chance
 from layerwise.stats.over_run import over_run, reach_over_run
 from layerwise.storage.parquet import conform, frame
@@ -135,7 +135,9 @@ def _at_floor(
     found: Costs, first: Int[np.ndarray, " pairs"], second: Int[np.ndarray, " pairs"]
 ) -> np.ndarray:
     """Which of a pair alone already leaves the model not above chance."""
-    guesses = np.array([not stats.above_chance(right, found.chance) for right in found.right.T])
+    guesses = np.array(
+        [not above_chance(right, found.chance, found.clusters) for right in found.right.T]
+    )
     told = np.array(["neither", "first", "second", "both"])
     return told[guesses[first] + 2 * guesses[second]]
 

@@ -1,0 +1,36 @@
+"""How many items a number stands on, and how many things they ask for, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .rows import numbers
+from .wording import spread
+
+
+def items_of(found: pd.DataFrame | Mapping[str, Any]) -> str:
+    """``"80"``, or ``"80 in 40 clusters"`` where several ask for the same thing.
+
+    Args:
+        found: a table with ``n_items`` and, but for earlier versions, ``n_clusters``; or a row.
+    """
+    table = found if isinstance(found, pd.DataFrame) else pd.DataFrame([dict(found)])
+    items, clusters = spread(table["n_items"]), spread(_independent(table))
+    return items if items == clusters else f"{items} in {clusters} clusters"
+
+
+def independent(table: pd.DataFrame) -> int:
+    """The fewest clusters that a row stands on: what tests and intervals take for a sample."""
+    return int(_independent(table).min())
+
+
+def _independent(table: pd.DataFrame) -> np.ndarray:
+    items = table["n_items"].to_numpy(dtype=float)
+    if "n_clusters" not in table:
+        return items
+    clusters = numbers(table.astype({"n_clusters": "Float64"}), "n_clusters")
+    return np.where(np.isnan(clusters), items, clusters)
