@@ -54,8 +54,7 @@ def test_the_saved_study_found_exactly_what_was_planted():
 
 
 def test_one_of_each_kind_comes_with_the_package():
-    assert set(NAMES) <= set(PLANS)
-    assert set(PLANS) - set(NAMES) <= {"organism-letters-seq2seq"}
+    assert set(NAMES) == set(PLANS)
     assert set(NAMES) <= {known.name for known in known_models() if known.available}
     assert all(record(name)["seed"] == 0 for name in NAMES)
 

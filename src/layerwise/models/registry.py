@@ -222,6 +222,15 @@ _ORGANISMS = {
             ),
         ),
     ),
+    "organism-letters-seq2seq": (
+        "T5, 6 and 2 layers, also by letter",
+        (
+            (
+                "da0c931c04878c454405d51577b5836a293ad73a6b8ab2bb1b75c8a83bbe2cd6",
+                "90d95e0c9c69affdd7cfcc2adfa606207fa66736f1ff769c03d74330d3c8ebad",
+            ),
+        ),
+    ),
 }
 for _kind, (_what, _hashes) in _ORGANISMS.items():
     for _seed, (_weights, _files) in enumerate(_hashes):
