@@ -230,3 +230,20 @@ def test_a_model_of_one_layer_has_no_groups_to_compare():
     cells = [cell_records(right, "keys", "retrieval", name) for name in CHANCE]
     found = emergence([synthetic.ablation(*cells)], n_resamples=20)
     assert found.protocol_interaction.empty
+
+
+def test_groups_in_which_no_answer_changed_are_not_known_exactly():
+    """What 40 items leave open of a share that is 0 in all resamples: the exact bounds."""
+    right = np.ones((40, 10), bool)
+    right[:, 1 + 4] = False
+    tables = [
+        synthetic.cell_records(right, "keys", "retrieval", protocol=protocol)
+        for protocol in ("letter", "generate")
+    ]
+    found = emergence([synthetic.ablation(*tables)], n_resamples=200).protocol_interaction
+    (early,) = found.query("group == 'early'").to_dict("records")
+    assert early["share_first"] == early["difference"] == 0
+    assert -0.4 < early["share_first_low"] < -0.1
+    assert 0.1 < early["share_first_high"] < 0.4
+    assert early["low"] < early["share_first_low"]
+    assert early["high"] > early["share_first_high"]

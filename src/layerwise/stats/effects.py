@@ -290,11 +290,16 @@ def _effects(
     table["p_holm"] = family.transform(lambda p: stats.holm(p.to_numpy()))
     table["p_bh"] = family.transform(lambda p: stats.benjamini_hochberg(p.to_numpy()))
     table["significant"] = signal & (corrected(table) < ALPHA)
-    return table.assign(**exact_where_no_width(table, _least_above(cell, chance)))
+    return table.assign(**exact_where_no_width(table, least_above(cell, chance)))
 
 
-def _least_above(cell: Cell, chance: float) -> float:
-    """A lower bound of the intact accuracy above the floor."""
+def least_above(cell: Cell, chance: float) -> float:
+    """A lower bound (97.5 %) of the intact accuracy above the floor, of one task and protocol.
+
+    Args:
+        cell: its records.
+        chance: accuracy by guessing, where the floor was not measured.
+    """
     if cell.no_layers is None:
         return clustered_interval(cell.intact, cell.clusters, 0.975).low - chance
     changes = [cell.intact & ~cell.no_layers, ~cell.intact & cell.no_layers]

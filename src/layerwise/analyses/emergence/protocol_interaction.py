@@ -16,8 +16,9 @@ from jaxtyping import Float
 from layerwise import stats
 from layerwise.errors import UserError
 from layerwise.stats.clusters import Clusters
-from layerwise.stats.effects import Cell, cells, layer_skips
+from layerwise.stats.effects import Cell, cells, layer_skips, least_above
 from layerwise.stats.layer_curves import Sampling
+from layerwise.stats.over_run import exact_difference_bounds
 from layerwise.stats.signal import signals
 from layerwise.tasks import PROTOCOLS
 from layerwise.tasks.items import CAPABILITIES
@@ -31,12 +32,14 @@ class Profile(NamedTuple):
 
     Attributes:
         cell: the answers.
+        reach: how far a share may lie from what is seen of it, where all resamples say the same.
         draws: share of the above-floor accuracy lost by group; row 0 is the sample.
         pseudo: of each item by group; their mean is row 0 of ``draws``, and their spread is
             that of the share, denominator included.
     """
 
     cell: Cell
+    reach: float
     draws: Float[np.ndarray, "draws groups"]
     pseudo: Float[np.ndarray, "items groups"]
 
@@ -134,7 +137,10 @@ def loss_profile(cell: Cell, chance: float, groups: Groups, sampling: Sampling) 
     draws = stats.shares(whole, whole - less, 0.0)
     # the influence of an item on a ratio of means, added to the ratio
     pseudo = draws[0] + (lost - draws[0] * above) / whole[0]
-    return Profile(cell, draws, pseudo)
+    none, n = np.zeros(1, dtype=int), np.array([cell.clusters.n])
+    open_still = float(exact_difference_bounds(none, none, n, 0.975)[1][0])
+    least = least_above(cell, chance)
+    return Profile(cell, open_still / least if least > 0 else np.inf, draws, pseudo)
 
 
 def _rows(
@@ -158,8 +164,10 @@ def _rows(
         "p": interaction_p(np.concatenate(parts), sampling.seed, together),
     }
     drawn = {"share_first": first, "share_second": second, "difference": first - second}
+    reach = [float(np.mean([profiles[i].reach for profiles in both])) for i in (0, 1)]
+    beyond = {"share_first": reach[0], "share_second": reach[1], "difference": sum(reach)}
     return [
-        named | {"group": name, "layers": list(layers)} | _estimates(drawn, i)
+        named | {"group": name, "layers": list(layers)} | _estimates(drawn, beyond, i)
         for i, (name, layers) in enumerate(groups.items())
     ]
 
@@ -178,12 +186,16 @@ def interaction_p(
     return stats.joint_sign_flip_p(together, seed=stats.generator(seed, "interaction"))
 
 
-def _estimates(drawn: dict[str, np.ndarray], group: int) -> dict[str, float | None]:
-    """Estimates with bounds; null where there is no end."""
+def _estimates(
+    drawn: dict[str, np.ndarray], beyond: dict[str, float], group: int
+) -> dict[str, float | None]:
+    """Estimates with bounds; null where there is no end, exact where all resamples are the same."""
     found: dict[str, float | None] = {}
     for name, draws in drawn.items():
         prefix = f"{name}_" if name != "difference" else ""
         (low,), (high,) = stats.percentile_bounds(draws[1:, [group]], 0.95)
+        if low == high:
+            low, high = low - beyond[name], high + beyond[name]
         found[name] = float(draws[0, group])
         found[f"{prefix}low"] = float(low) if np.isfinite(low) else None
         found[f"{prefix}high"] = float(high) if np.isfinite(high) else None
