@@ -273,7 +273,8 @@ def test_methods_differ_by_what_was_planted_and_groups_lose_it(layout, seed):
         critical = Planted(layout, str(row.capability)).critical("layer")
         assert row.second == "generate"
         assert row.share_second == pytest.approx(np.mean([k in critical for k in row.layers]))
-        assert row.share_second_low == pytest.approx(row.share_second_high)
+        # all resamples say the same, and what so few items leave open is told beside it
+        assert row.share_second_low < row.share_second < row.share_second_high
 
 
 @pytest.mark.parametrize(
