@@ -12,7 +12,7 @@ from layerwise.models.organisms.lettered import PLANS
 from layerwise.results import AblationResult
 from layerwise.stats.ladder import NAMES, RUNGS, rung_records
 
-LETTERED = ("organism-letters", "organism-letters-other")
+LETTERED = tuple(PLANS)
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,7 @@ def test_other_layers_are_claimed_of_the_model_that_has_them(name: str) -> None:
         letter, text = (
             set(plan.only_under(protocol, row["capability"])) for protocol in ("letter", "generate")
         )
-        assert row["other_layers"] == bool(letter and text) == (name != "organism-letters")
+        assert row["other_layers"] == bool(letter and text) == ("other" in name)
         assert set(row["layers_first"]) <= letter
         assert set(row["layers_second"]) == text
         assert row["layers_first"]
