@@ -78,7 +78,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         task="str", capability="str", item="str", protocol="str", direction="str",
         receiver="str", sender="str", site="str", layer="int", head="int?", clean_diff="float",
         corrupted_diff="float", patched_diff="float", recovered="float",
-        pairs_solved="int?", pairs_reversed="int?",
+        pairs_solved="int?", pairs_reversed="int?", cluster="str?",
     ),
     "path_effects": _schema(
         task="str", capability="str", protocol="str", direction="str", receiver="str",
