@@ -89,8 +89,8 @@ def score(
                 ).logits
                 answers = torch.tensor([one.continuation for one in some])
                 logprobs = logits.log_softmax(-1).gather(2, answers[..., None])[..., 0]
-                greedy = (logits.argmax(-1) == answers).all(-1).tolist()
-                rows += map(Scored, map(tuple, logprobs.tolist()), greedy)
+                greedy = (logits.argmax(-1) == answers).tolist()
+                rows += map(Scored, map(tuple, logprobs.tolist()), map(tuple, greedy))
         found.append(rows)
     return found
 

@@ -141,7 +141,8 @@ def test_noise_shaped_like_nothing_is_nothing(site):
     effects = ablated(LAYOUT, kind="noise", site=site).effects()
     rest = effects.loc[effects["layer"].isin(spared(LAYOUT, *CAPABILITIES))]
     assert len(rest)
-    assert not rest["nats"].abs().gt(0).any()
+    # items are changed one by one and answered without a change together
+    assert not rest["nats"].abs().gt(ROUNDING).any()
 
 
 @pytest.mark.parametrize("method", ["engine", "reference"])

@@ -123,7 +123,7 @@ def test_signal_of_pairs_is_the_binomial_test_after_holms_correction():
 @pytest.mark.parametrize("n_pairs", [8, 24, 100])
 def test_a_run_of_models_that_do_not_read_the_prompt_has_signal_as_rarely_as_stated(n_pairs):
     """Nine tasks; tasks without a solved pair are in no table, so that they are not counted."""
-    n_sets, rng = data_sets(3000), np.random.default_rng(n_pairs)
+    n_sets, rng = data_sets(1000), np.random.default_rng(n_pairs)
     found = alone = 0
     for _ in range(n_sets):
         prefers = rng.random((9, n_pairs, 1)) * 0.9 + 0.05  # an item's own, in either prompt
