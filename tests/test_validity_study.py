@@ -203,3 +203,24 @@ def test_the_saved_findings_in_organisms_are_as_written_beforehand_but_where_tol
 def test_the_page_begins_with_the_table_that_the_saved_results_give():
     page = (FOLDER.parents[1] / "docs" / "validity.md").read_text()
     assert part("overview").table(FOLDER / "results") in page
+
+
+def test_a_page_of_one_scale_claims_no_other_layers():
+    sentences = part("sentences")
+    said = sentences.sentences(sentences.one_scale, np.random.default_rng(0))
+    assert any(sentences.CLAIMS["critical layers"] in one for one in said)
+    for kind in sentences.FALSE[sentences.HARDER]:
+        assert not any(sentences.CLAIMS[kind] in one for one in said)
+
+
+def test_the_saved_pages_say_what_is_false_no_more_often_than_is_nominal():
+    """What is said to hold over a run; within a table, what is corrected over the run anyway."""
+    sentences = part("sentences")
+    table = pd.read_parquet(FOLDER / "results" / "sentences.parquet")
+    rates = sentences.told(table)
+    assert set(zip(rates["case"], rates["kind"], strict=True)) == {
+        (case, kind) for case, kinds in sentences.FALSE.items() for kind in kinds
+    }
+    sure = rates.loc[(rates["level"] == "over_run") | (rates["kind"] != "critical layers")]
+    assert (sure["low"] <= NOMINAL).all()
+    assert sure["rate"].max() <= 2 * NOMINAL

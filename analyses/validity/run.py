@@ -15,6 +15,7 @@ import nothing
 import overview
 import planted
 import planted_seq2seq
+import sentences
 import shown
 import trained
 import tuned
@@ -36,6 +37,7 @@ TABLES = {
     "depth_intervals": (depth_grid.intervals, depth_grid.told),
     "depth_orders": (depth_grid.orders, depth_grid.told),
     "depth_candidates": (depth_candidates.measure, lambda table: table),
+    "sentences": (sentences.measure, sentences.told),
     "depth_curves": (depth_curves.measure, depth_curves.told),
 }
 

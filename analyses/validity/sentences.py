@@ -1,0 +1,168 @@
+"""How often a page says something false: whole runs in which no sentence of a kind can be true."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool
+
+import layerwise as lw
+from layerwise import stats
+from layerwise.analyses.gathering import tables_of_run
+from layerwise.report.summary import findings_of
+from layerwise.results import AblationResult, Facts, ModelFacts, TaskFacts, records_frame
+
+N_PAGES, N_ITEMS, N_LAYERS, EVERYTHING = 100, 60, 12, 1000
+# So many that no loss could be shown where there is none.
+N_FOR_NO_LOSS = 250
+CAPABILITIES = ("retrieval", "knowledge", "reasoning", "coherence")
+# What a model that has lost everything gets right by luck.
+LUCK = {"letter": 0.25, "continuation": 0.25, "generate": 0.0}
+NOTHING = "no layer matters: answers redrawn under every change"
+MATTERS = "every layer costs 5 points, and answers flip"
+HARDER = "one scale: the protocols differ in how hard they are, the capabilities in nothing"
+Answers = Bool[np.ndarray, "items interventions"]
+
+# By kind of sentence, what it says where it claims something.
+CLAIMS = {
+    "critical layers": "the largest loss found",
+    "gain": "raises the accuracy",
+    "no loss": "excluded for",
+    "steps of the ladder": "More is lost, significantly",
+    "other layers": "needs other layers under",
+    "order": "comes before",
+    "interaction": "how unlike the protocols are depends on the depth (",
+}
+# How they say that nothing of it holds over all tests of the run.
+NOT_OVER_RUN = ("(Holm): none", "does not hold over all", " none hold over all")
+# In which case which of them cannot be true.
+FALSE = {
+    NOTHING: ("critical layers", "gain", "steps of the ladder", "other layers", "order",
+              "interaction"),
+    MATTERS: ("no loss", "gain", "steps of the ladder", "other layers", "interaction"),
+    HARDER: ("gain", "other layers", "order"),
+}  # fmt: skip
+
+
+def measure(n_pages: int = N_PAGES) -> pd.DataFrame:
+    """One row per case, run and kind of sentence that cannot be true there.
+
+    ``told`` is how many such sentences the run's tables earn, ``over_run`` how many of them say
+    that something holds over all tests of the run. Sentences that are corrected over the run in the
+    first place count in both.
+    """
+    rows = []
+    for case, draw in ((NOTHING, redrawn), (MATTERS, lossy), (HARDER, one_scale)):
+        for page in range(n_pages):
+            said = sentences(draw, np.random.default_rng([page, *case.encode()]))
+            for kind in FALSE[case]:
+                told = [one for one in said if CLAIMS[kind] in one]
+                held = [one for one in told if not any(no in one for no in NOT_OVER_RUN)]
+                rows.append({"case": case, "page": page, "kind": kind, "told": len(told),
+                             "over_run": len(held)})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def told(table: pd.DataFrame) -> pd.DataFrame:
+    """In how many runs at least one false sentence is told, with an exact 95 % interval."""
+    rows = []
+    for (case, kind), group in table.groupby(["case", "kind"], sort=False):
+        for level in ("told", "over_run"):
+            found = stats.exact_interval(int((group[level] > 0).sum()), len(group))
+            rate = {"rate": found.estimate, "low": found.low, "high": found.high}
+            rows.append({"case": case, "kind": kind, "level": level, "pages": len(group)} | rate)
+    return pd.DataFrame(rows)
+
+
+Draw = Callable[[np.random.Generator, str], tuple[Answers, np.ndarray]]
+
+
+def sentences(draw: Draw, rng: np.random.Generator) -> list[str]:
+    """All that the page of a run of four capabilities under three protocols could say."""
+    parts = []
+    for capability in CAPABILITIES:
+        for protocol in LUCK:
+            parts.append(_records(capability, protocol, *draw(rng, protocol), rng))
+    result = AblationResult(records_frame([row for part in parts for row in part]), _facts())
+    run = tables_of_run([result, lw.emergence(result)])
+    return [finding.sentence for finding in findings_of(run, EVERYTHING)]
+
+
+def redrawn(rng: np.random.Generator, protocol: str) -> tuple[Answers, np.ndarray]:
+    """Each item is answered anew, right with its own chance, intact and under every change."""
+    sure = rng.beta(4, rng.uniform(1, 3), size=(N_ITEMS, 1))
+    shape = (N_ITEMS, N_LAYERS + 1)
+    return rng.random(shape) < sure, rng.normal(0, 1, shape)
+
+
+def lossy(rng: np.random.Generator, protocol: str) -> tuple[Answers, np.ndarray]:
+    """Every layer costs the smallest loss of interest, in points and in nats, and flips answers."""
+    sure = np.repeat(rng.uniform(0.7, 0.95), N_FOR_NO_LOSS)[:, None]
+    chance = np.concatenate([sure, np.repeat(sure - 0.05, N_LAYERS, axis=1)], axis=1)
+    same = rng.random((N_FOR_NO_LOSS, 1))
+    anew = rng.random(chance.shape) < rng.choice([0.0, 0.1])
+    drawn = np.where(anew, rng.random(chance.shape), same)
+    nats = -rng.exponential(0.1, chance.shape)
+    nats[:, 0] = 0
+    return drawn < chance, nats
+
+
+def one_scale(rng: np.random.Generator, protocol: str) -> tuple[Answers, np.ndarray]:
+    """Some layers take a little of every item, all of some, or everything; thresholds differ."""
+    threshold = {"letter": 2.0, "continuation": 0.5, "generate": 1.5}[protocol]
+    sure = rng.normal(3, 1, (N_ITEMS, 1))
+    taken = np.zeros((N_ITEMS, N_LAYERS + 1))
+    taken[:, 3] = rng.normal(1.5, 0.3, N_ITEMS)
+    taken[:, 6] = np.where(rng.random(N_ITEMS) < 0.4, 9, 0)
+    taken[:, 8] = 20
+    strength = sure - taken + rng.normal(0, 0.3, taken.shape)
+    return (strength > threshold) | (rng.random(taken.shape) < LUCK[protocol]), strength
+
+
+def _records(
+    task: str, protocol: str, right: Answers, nats: np.ndarray, rng: np.random.Generator
+) -> list[dict[str, object]]:
+    """Records of one task, intact first, and without any layer."""
+    n_items = len(right)
+    lost_all = rng.random(n_items) < LUCK[protocol]
+    found = []
+    for column in range(-1, N_LAYERS + 1):
+        layer = column - 1
+        kind = "no layers" if column < 0 else "intact" if not column else "skip"
+        changed = {"intervention": f"skip:layer={layer}", "site": "layer", "layer": layer,
+                   "layers": [layer]}  # fmt: skip
+        same = {"intervention": kind, "layers": []}
+        for item in range(n_items):
+            text = protocol != "generate"
+            gold = float(nats[item, column]) if column >= 0 else -20.0
+            found.append(
+                (changed if column > 0 else same)
+                | {
+                    "kind": kind,
+                    "task": task,
+                    "capability": task,
+                    "item": f"{task}/{item:04d}",
+                    "protocol": protocol,
+                    "correct": bool(lost_all[item] if column < 0 else right[item, column]),
+                    "gold_logprob": gold if text else None,
+                    "margin": gold if text else None,
+                }
+            )
+    return found
+
+
+def _facts() -> Facts:
+    """The facts of a model that is made of numbers."""
+    model = ModelFacts(
+        name="simulated", source="drawn", hash="0" * 64, n_layers=N_LAYERS, n_heads=1, d_model=1,
+        d_vocab=2, n_ctx=1, n_parameters=1, dtype="float32", device="cpu", parity=None,
+        attention="none",
+    )  # fmt: skip
+    tasks = [
+        TaskFacts(name=one, capability=one, description="drawn", hash="0" * 64, n_items=N_ITEMS,
+                  n_fewshot=0, chance=dict(LUCK), source="drawn")
+        for one in CAPABILITIES
+    ]  # fmt: skip
+    return Facts(model=model, tasks=tuple(tasks), protocols=tuple(LUCK), seed=0, settings={})
