@@ -156,7 +156,10 @@ FAULTS = [
         "analyses/removal/tables.py",
         'share = stats.shares(np.array([float(intact["acc"])]), acc, floor)',
         'share = float(intact["acc"]) - acc',
-        ("tests/test_removal.py::test_tasks_with_signal_decide_together_with_the_same_weight",),
+        (
+            "tests/test_removal_floor.py::test_shares_are_of_the_way_to_the_model_without_layers",
+            "tests/test_removal.py::test_tasks_with_signal_decide_together_with_the_same_weight",
+        ),
     ),
     Fault(
         "a claim about a model that only guesses",
