@@ -337,19 +337,28 @@ def _bootstrapped(
     if not has_scale:
         lowest = np.full_like(lowest, np.inf)
     return (
-        _columns(("acc_diff", "acc_diff_low", "acc_diff_high"), intact - changed, n)
-        | _columns(
+        bounded_columns(("acc_diff", "acc_diff_low", "acc_diff_high"), intact - changed, n)
+        | bounded_columns(
             ("share_lost", "share_low", "share_high"), stats.shares(intact, changed, lowest), n
         )
-        | _columns(("nats", "nats_low", "nats_high"), nats, n)
-        | _columns(("margin", "margin_low", "margin_high"), margins, n)
+        | bounded_columns(("nats", "nats_low", "nats_high"), nats, n)
+        | bounded_columns(("margin", "margin_low", "margin_high"), margins, n)
     )
 
 
-def _columns(
+def bounded_columns(
     names: tuple[str, str, str], draws: Float[np.ndarray, "draws columns"], n: int
 ) -> dict[str, Any]:
-    """Estimate (draw 0) and bounds; null without an estimate, of one item, or unbounded."""
+    """Columns of estimates with their 95 % percentile bounds, by name.
+
+    Args:
+        names: of the estimate, and of its lower and upper bound.
+        draws: the sample itself (row 0), then resamples.
+        n: number of items; of one item there are no bounds.
+
+    Returns:
+        Null without an estimate, and where a bound has no end.
+    """
     estimate = draws[0]
     bounds = stats.percentile_bounds(draws[1:], 0.95)
     said = ~np.isnan(estimate) & (n > 1)

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 
 from layerwise import stats
 
-from .dissociation import Answers, Dissociation, dissociation, expected_agreement
+from .dissociation import Answers, expected_agreement
 from .effects import BASELINES, Cell, cells
 
 Chance = Callable[[str, str], float]
@@ -160,27 +160,25 @@ def _agreement(mine: pd.DataFrame, cell: Cell) -> Float[np.ndarray, " layers"]:
     return expected_agreement(chosen[:, 0], chosen[:, 1:], n_options)
 
 
-def dissociated(first: Rated, second: Rated) -> Dissociation:
-    """``dissociation`` of two rungs of one task."""
-    return dissociation(first.answers, second.answers, first.cell.clusters)
-
-
 def step_difference(
-    first: Rated, second: Rated, seed: int, indices: Int[np.ndarray, "draws clusters"]
+    first: Rated,
+    second: Rated,
+    shares: tuple[Float[np.ndarray, "draws 1"], Float[np.ndarray, "draws 1"]],
+    seed: int,
 ) -> tuple[float, float | None, float | None, float]:
     """How much more of the way to the floor a change costs on the second rung, on average.
 
     Args:
         first: a task on one rung.
         second: the same items on another.
+        shares: the mean share lost on each, in the sample (row 0) and in the same resamples.
         seed: of the sign flips.
-        indices: resamples of the clusters, the first of which is the sample itself.
 
     Returns:
         Difference of the mean shares lost, its 95 % bootstrap bounds (None without an end), and
         the p-value of a paired randomisation test (sign flips of the items' pseudo-values).
     """
-    draws = second.share(indices) - first.share(indices)
+    draws = shares[1] - shares[0]
     (low,), (high,) = stats.percentile_bounds(draws[1:], 0.95)
     difference = first.cell.clusters.sums((second.pseudo() - first.pseudo())[:, None])
     generator = stats.generator(seed, first.cell.task, "ladder")

@@ -5,20 +5,22 @@ Definitions are in ``docs/statistics.md``; columns in ``docs/results.md``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from layerwise import stats
 from layerwise.stats.clusters import sample_and_resamples
-from layerwise.stats.dissociation import ALPHA
+from layerwise.stats.dissociation import ALPHA, dissociation
 from layerwise.stats.effects import (
     INTACT,
     N_RESAMPLES,
     NO_LAYERS,
+    bounded_columns,
     cells,
     effects_table,
 )
@@ -26,7 +28,6 @@ from layerwise.stats.ladder import (
     MARGIN,
     RUNGS,
     Rated,
-    dissociated,
     in_steps,
     of_single_layers,
     rated,
@@ -37,7 +38,7 @@ from layerwise.stats.ladder import (
 from layerwise.storage.parquet import conform, frame
 from layerwise.storage.provenance import Facts
 
-_PROTOCOL_RUNGS = {rung.protocol: rung for rung in RUNGS if rung.column == "correct"}
+_NAME_OF_PROTOCOL = {rung.protocol: rung.name for rung in RUNGS if rung.column == "correct"}
 _TOKEN_RUNGS = tuple(rung for rung in RUNGS if rung.column != "correct")
 _RENAMED = {
     "protocol": "rung", "acc_intact": "intact", "acc": "changed", "acc_diff": "loss",
@@ -55,7 +56,7 @@ def ladder_table(records: pd.DataFrame, effects: pd.DataFrame, facts: Facts) -> 
     """
     single = of_single_layers(records)
     known = effects.loc[effects["head"].isna() & (effects["layers"].str.len() == 1)]
-    known = known.assign(protocol=known["protocol"].map(lambda p: _PROTOCOL_RUNGS[p].name))
+    known = known.assign(protocol=known["protocol"].map(_NAME_OF_PROTOCOL))
     asked = [rung_records(single, rung) for rung in _TOKEN_RUNGS]
     tokens = pd.concat(asked, ignore_index=True)
     tables = [known]
@@ -99,7 +100,8 @@ def _margins(
         table = cell.interventions.assign(
             task=cell.task, capability=cell.capability, rung=MARGIN, unit="nats", n_items=n,
             intact=intact.mean(), changed=intact.mean() - lost[0], floor=floor.mean(), p=p,
-            **_bounded("loss", "loss", lost, n), **_bounded("share_lost", "share", share, n),
+            **bounded_columns(("loss", "loss_low", "loss_high"), lost, n),
+            **bounded_columns(("share_lost", "share_low", "share_high"), share, n),
         )  # fmt: skip
         family = table.groupby(["kind", "site"], dropna=False)["p"]
         table["p_holm"] = family.transform(lambda p: stats.holm(p.to_numpy()))
@@ -107,13 +109,6 @@ def _margins(
         table["signal"] = [signal.get((cell.task, *place), False) for place in places]
         table["significant"] = table["signal"] & (table["p_holm"] < ALPHA)
         yield table
-
-
-def _bounded(name: str, prefix: str, draws: np.ndarray, n: int) -> dict[str, np.ndarray]:
-    low, high = stats.percentile_bounds(draws[1:], 0.95)
-    said = ~np.isnan(draws[0]) & (n > 1)
-    ends = [np.where(said & np.isfinite(end), end, np.nan) for end in (low, high)]
-    return {name: draws[0], f"{prefix}_low": ends[0], f"{prefix}_high": ends[1]}
 
 
 def step_tables(
@@ -144,11 +139,12 @@ def step_tables(
             for rung in RUNGS
             if rung.name in there
         }
+        shares = _shares(found, facts.seed)
         where = {"task": task, "capability": mine["capability"].iloc[0], "kind": kind, "site": site}
         for first, second in in_steps(list(found)):
             both = found[first], found[second]
             if same_items(*both) and len(both[0].cell.items) > 1:
-                step, by_layer = _step(*both, facts.seed)
+                step, by_layer = _step(*both, (shares[first], shares[second]), facts.seed)
                 follows = (first, second) in pairwise(found)
                 steps.append(where | step | {"next_rung": follows})
                 layers += [where | row for row in by_layer]
@@ -163,22 +159,31 @@ def step_tables(
     }
 
 
-def _step(first: Rated, second: Rated, seed: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _shares(found: Mapping[str, Rated], seed: int) -> dict[str, Float[np.ndarray, "draws 1"]]:
+    """Mean shares lost of one task on each rung, in the sample and in resamples that all share."""
+    cell = next(iter(found.values())).cell
+    indices = sample_and_resamples(cell.clusters.n, N_RESAMPLES, stats.generator(seed, cell.task))
+    return {name: one.share(indices) for name, one in found.items()}
+
+
+def _step(
+    first: Rated,
+    second: Rated,
+    shares: tuple[Float[np.ndarray, "draws 1"], Float[np.ndarray, "draws 1"]],
+    seed: int,
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     cell = first.cell
-    n = len(cell.items)
-    generator = stats.generator(seed, cell.task)
-    indices = sample_and_resamples(cell.clusters.n, N_RESAMPLES, generator)
-    difference, low, high, p = step_difference(first, second, seed, indices)
-    found = dissociated(first, second)
+    difference, low, high, p = step_difference(first, second, shares, seed)
+    found = dissociation(first.answers, second.answers, cell.clusters)
     names = {"first": first.cell.protocol, "second": second.cell.protocol}
     layers = cell.interventions["layer"].to_numpy(dtype=int)
     more = [np.flatnonzero(p < ALPHA) for p in (found.p_first, found.p_second)]
     step = names | {
-        "n_items": n,
+        "n_items": len(cell.items),
         "accuracy_first": float(first.cell.intact.mean()),
         "accuracy_second": float(second.cell.intact.mean()),
-        "share_first": float(first.share(indices[:1])[0, 0]),
-        "share_second": float(second.share(indices[:1])[0, 0]),
+        "share_first": float(shares[0][0, 0]),
+        "share_second": float(shares[1][0, 0]),
         "difference": difference,
         "low": low,
         "high": high,
