@@ -299,7 +299,7 @@ def test_layers_that_nothing_needs_are_removed_first(capabilities):
 def test_they_are_removed_first_wherever_they_are(layout, seed):
     idle = spared(layout, "retrieval")
     n = len(idle)
-    task = small_task("retrieval", 32)
+    task = small_task("retrieval", 48)
     result = removal_order(small_model(layout, seed), task, n_removed=n, progress=False)
     assert result.order[-1] == tuple(idle)
 
