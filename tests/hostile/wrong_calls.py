@@ -106,6 +106,7 @@ NAMED = "expected a text or a list of texts, such as"
 FINITE = "expected a finite number, such as"
 TRUTH = "expected True or False"
 LOADED = "expected a loaded model: load it first, with layerwise.load_model(...)."
+FOLDER = "expected the path of a file or folder, '.' for the one that you are in"
 EMPTY_NAME = "expected an alias such as smollm2-135m"
 
 CALLS = [
@@ -319,7 +320,19 @@ COMMANDS = [
     Command("huge seed", ("ablate", MODEL, "--seed", "9" * 30), ("'seed'", "at most 63 bits")),
     Command("negative seed", ("compare", "a", "b", "--seed", "-1"), ("The seed is -1", "0 or")),
     Command("huge limit", ("lens", MODEL, "--limit", "9" * 30), ("'limit'", "at most 63 bits")),
-    Command("layers backwards", ("ablate", MODEL, *WORDS, "--layers", "2-1"), ("No layers are",)),
+    Command("layers backwards", ("ablate", MODEL, *WORDS, "--layers", "2-1"),
+            ("2-1 runs backwards", "expected the smaller number first, 1-2")),
+    Command("heads backwards", ("ablate", MODEL, "--site", "z", "--heads", "0,3-1"),
+            ("heads '0,3-1'", "3-1 runs backwards", "1-3")),
+    Command("empty out", ("ablate", MODEL, *WORDS, "--out", ""), ("'out' is ''", FOLDER)),
+    Command("blank out", ("profile", MODEL, "--out", " "), ("'out' is ' '", FOLDER)),
+    Command("empty lens", ("lens", MODEL, "--lens", "tuned", "--tuned", ""), ("'tuned' is ''",)),
+    Command("prune to nowhere", ("prune", MODEL, "--remove", "1", "--out", ""), ("'out'", FOLDER)),
+    Command("report of an empty name", ("report", ""), ("'folders' is ''", FOLDER)),
+    Command("report to nowhere", ("report", "a", "--out", ""), ("'out' is ''", FOLDER)),
+    Command("nothing to verify", ("verify", ""), ("'folder' is ''", FOLDER)),
+    Command("comparison of empty names", ("compare", "", "a"), ("'runs' is ''", FOLDER)),
+    Command("comparison to nowhere", ("compare", "a", "b", "--out", ""), ("'out'", FOLDER)),
     Command("layers of text", ("ablate", MODEL, "--layers", "all"), ("Cannot read", "0-5,9")),
     Command("pipe", ("ablate", MODEL, "--task", "pipe.jsonl"), ("a pipe or a device", "save what")),
     Command("folder of task", ("ablate", MODEL, "--task", "folder.jsonl"), ("(Is a directory)",)),

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from layerwise.ground.path_readers import refuse_path
 from layerwise.storage.atomic_files import refuse_unusable_folder
 
 from .signatures import Parameter
@@ -30,6 +31,10 @@ _TYPES: Mapping[str, Any] = {
     "str | Sequence[str]": list[str],
     "TaskLike | Sequence[TaskLike]": list[str],
 }
+
+
+# Typer hands the text of a path on as it is, to be read by a callback.
+READ: Mapping[str, Any] = {"parser": str, "metavar": "<path>"}
 
 
 @dataclass(frozen=True)
@@ -108,10 +113,17 @@ class Option:
         info = typer.Option(
             *names,
             help=f"{text} Repeatable." if several else text,
-            callback=usable_folder if self.parameter.name == "out" else None,
+            **self._as_path(),
         )
         kind = self.kind | None if self.default is None else self.kind
         return Annotated[kind, info], self.default
+
+    def _as_path(self) -> dict[str, Any]:
+        if self.kind is not Path:
+            return {}
+        name = self.parameter.name
+        refuse = refuse_unusable_folder if name == "out" else None
+        return {**READ, "callback": path_of(name, refuse)}
 
     def value(self, given: Any) -> Any:
         """The function's argument, of what was given."""
@@ -126,8 +138,34 @@ def help_of(text: str) -> str:
     return plain if text.startswith("`") else plain[:1].upper() + plain[1:]
 
 
-def usable_folder(out: Path | None) -> Path | None:
-    """A folder to write to, refused before anything is loaded if nothing can be written there."""
-    if out is not None:
-        refuse_unusable_folder(out)
-    return out
+def path_of(
+    name: str, refuse: Callable[[Path], None] | None = None
+) -> Callable[[str | Path | None], Path | None]:
+    """A callback that reads a path: ``Path`` takes an empty text for the folder one is in.
+
+    Args:
+        name: of the parameter, as the sentence calls it that refuses a text.
+        refuse: refuses more, before anything is loaded.
+    """
+
+    def read(given: str | Path | None) -> Path | None:
+        if given is None:
+            return None
+        refuse_path(name, str(given))
+        path = Path(given)
+        if refuse is not None:
+            refuse(path)
+        return path
+
+    return read
+
+
+def paths_of(name: str) -> Callable[[list[str] | None], list[Path]]:
+    """The same for several paths."""
+
+    def read(given: list[str] | None) -> list[Path]:
+        for text in given or ():
+            refuse_path(name, text)
+        return [Path(text) for text in given or ()]
+
+    return read

@@ -8,24 +8,24 @@ from typing import Annotated
 import typer
 
 from layerwise.errors import UserError
-from layerwise.storage.atomic_files import is_folder, refuse_unusable_file
+from layerwise.storage.atomic_files import is_folder, refuse_unusable_file, refuse_unusable_folder
 
-from .options import usable_folder
+from .options import READ, path_of, paths_of
 from .printing import say, tell_findings
 
 
-def _usable_file(out: Path | None) -> Path | None:
-    if out is not None:
-        refuse_unusable_file(out)
-    return out
-
-
 def report(
-    folders: Annotated[list[Path], typer.Argument(help="Folders of finished runs.")],
+    folders: Annotated[
+        list[Path],
+        typer.Argument(help="Folders of finished runs.", parser=str, callback=paths_of("folders")),
+    ],
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", callback=_usable_file, help="File to write; report.html in the first folder."
+            "--out",
+            help="File to write; report.html in the first folder.",
+            callback=path_of("out", refuse_unusable_file),
+            **READ,
         ),
     ] = None,
 ) -> None:
@@ -44,7 +44,14 @@ def report(
 
 
 def verify(
-    folder: Annotated[Path, typer.Argument(help="Folder of a run, comparison or pruned model.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of a run, comparison or pruned model.",
+            parser=str,
+            callback=path_of("folder"),
+        ),
+    ],
 ) -> None:
     """Check whether saved results are as they were written, file by file."""
     from layerwise.analyses.verifying import verify as run
@@ -59,7 +66,12 @@ def verify(
 
 def compare(
     runs: Annotated[
-        list[Path] | None, typer.Argument(help="Folders of two or more runs of different models.")
+        list[Path] | None,
+        typer.Argument(
+            help="Folders of two or more runs of different models.",
+            parser=str,
+            callback=paths_of("runs"),
+        ),
     ] = None,
     group: Annotated[
         list[str] | None,
@@ -70,7 +82,10 @@ def compare(
     out: Annotated[
         Path,
         typer.Option(
-            "--out", callback=usable_folder, help="Folder for the page, tables and figures."
+            "--out",
+            help="Folder for the page, tables and figures.",
+            callback=path_of("out", refuse_unusable_folder),
+            **READ,
         ),
     ] = Path("comparison"),
     seed: Annotated[int, typer.Option(help="Decides the bootstrap over items.")] = 0,

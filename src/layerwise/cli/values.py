@@ -34,8 +34,13 @@ def _numbers(text: str, named: str) -> list[int]:
             raise UserError(
                 f"Cannot read {named} {text!r}: expected numbers and ranges like 0-5,9."
             )
-        first, last = match.groups()
-        found += range(int(first), int(last or first) + 1)
+        first, last = (int(number or match[1]) for number in match.groups())
+        if last < first:
+            raise UserError(
+                f"Cannot read {named} {text!r}, where {piece.strip()} runs backwards: expected the "
+                f"smaller number first, {last}-{first}."
+            )
+        found += range(first, last + 1)
     return found
 
 
