@@ -91,3 +91,19 @@ def test_a_place_that_is_always_taken_is_told():
     (row,) = unknown.signal().to_dict("records")
     assert pd.isna(row["most_taken"])
     assert "it takes" not in findings([unknown])[0].sentence
+
+
+def test_the_sentence_names_every_control_that_was_measured():
+    """A model that is right without its layers is told from one that does not read the question."""
+    right = np.ones((12, 2), dtype=bool)
+    alone = synthetic.cell_records(right, "keys", "retrieval")
+    (told,) = findings([synthetic.ablation(alone.assign(correct=np.arange(24) % 4 == 0))])
+    assert "not shown to be better than chance: keys under letter" in told.sentence
+    floor = np.arange(12) < 9
+    table = synthetic.cell_records(right, "keys", "retrieval", no_layers=floor)
+    (told,) = findings([synthetic.ablation(table)])
+    assert "not shown to be better than chance and without layers: keys" in told.sentence
+    assert "chance 25 %, without layers 75 %, n = 12)" in told.sentence
+    two = pd.concat([table, synthetic.cell_records(right, "more", "retrieval", no_layers=floor)])
+    (told,) = findings([synthetic.ablation(two)])
+    assert "better than chance and without layers alike (Holm): keys under" in told.sentence

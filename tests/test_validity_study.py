@@ -61,7 +61,7 @@ def test_a_model_without_signal_gets_no_claim(nothing, case):
     (only,) = findings([result])
     assert only.kind == "no signal"
     assert only.sentence.startswith("No claim about layers is made for 1 of 1")
-    assert "not shown to be better than blind" in only.sentence
+    assert "not shown to be better than chance" in only.sentence
 
 
 def test_shuffled_answers_are_drawn_evenly_from_the_choices(nothing):

@@ -36,17 +36,36 @@ def silent(run: RunTables) -> list[Finding]:
     more = f", and {len(dull) - _NAMED} more" if len(dull) > _NAMED else ""
     sentence = (
         f"No claim about layers is made for {len(dull)} of "
-        f"{counted(len(signal), 'task-protocol pair')}, where the intact model is not "
-        f"shown to be better than blind: {joined(parts) if not more else ', '.join(parts) + more}."
+        f"{counted(len(signal), 'task-protocol pair')}, where the intact model is not shown to be "
+        f"better than {_controls(signal)}: "
+        f"{joined(parts) if not more else ', '.join(parts) + more}."
     )
     share = len(dull) / len(signal)
     return [Finding(sentence, weight(0.5, share), SILENT, source("signal", {"signal": False}))]
 
 
+# What the intact model must be better than, each, beside stated chance: column, name.
+_MEASURED = (("blind", "blind"), ("no_layers", "without layers"))
+
+
+def _controls(signal: pd.DataFrame) -> str:
+    """What has to be beaten, by what the run measured, and the correction if there is one."""
+    measured = [name for column, name in _MEASURED if _is_measured(signal, column)]
+    controls = joined(["chance", *measured])
+    return f"{controls} alike (Holm)" if len(signal) > 1 else controls
+
+
+def _is_measured(signal: pd.DataFrame, column: str) -> bool:
+    return column in signal and bool(signal[column].notna().any())
+
+
 def _silent_cell(row: dict[str, Any]) -> str:
     accuracy = percent(row["accuracy"], row["low"], row["high"])
-    blind = row.get("blind")
-    measured = "" if blind is None or np.isnan(blind) else f", blind {100 * blind:.0f} %"
+    measured = "".join(
+        f", {name} {100 * row[column]:.0f} %"
+        for column, name in _MEASURED
+        if row.get(column) is not None and not np.isnan(row[column])
+    )
     return (
         f"{row['task']} under {row['protocol']} (accuracy {accuracy}, chance "
         f"{100 * row['chance']:.0f} %{measured}{_taken(row)}, n = {items_of(row)})"
