@@ -185,7 +185,7 @@ def test_engine_and_reference_find_the_same(by: str) -> None:
     assert (made[0]["gold_logprob"] - made[1]["gold_logprob"]).abs().max() < 1e-4
 
 
-# Without any layer this one guesses so well that two hops are told from luck by 16 items, not by 12.
+# Without layers this one guesses so well that two hops are told from luck by 16 items, not by 12.
 @example(
     replace(
         LAYOUT, n_encoder_layers=5, n_decoder_layers=4, encoder_heads=1, decoder_heads=3,
