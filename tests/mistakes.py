@@ -200,9 +200,23 @@ FAULTS = [
     Fault(
         "resampled from its own prompt",
         "analyses/ablation/spec.py",
-        "zip(order, [*order[1:], order[0]], strict=True)",
+        "zip(order, [*order[draw + 1 :], *order[: draw + 1]], strict=True)",
         "zip(order, order, strict=True)",
         (HEADS + "[z-resample]",),
+    ),
+    Fault(
+        "the same noise in every draw",
+        "analyses/ablation/own_noise.py",
+        'return (f"draw {draw}",) if draw else ()',
+        "return ()",
+        ("tests/test_draws.py::test_the_engine_gives_every_draw_what_the_reference_gives[noise]",),
+    ),
+    Fault(
+        "draws added up within an item",
+        "stats/effects.py",
+        "(right.sum(axis=0) / n_draws)[:, 1:]",
+        "right.sum(axis=0)[:, 1:]",
+        ("tests/test_draws.py::test_effects_are_those_of_the_mean_over_an_items_draws",),
     ),
     Fault(
         "an attention sink taken into the mean",

@@ -36,6 +36,7 @@ class PlanOptions:
         kind: of the ablation.
         site: of the ablation.
         layers: of the ablation, as they are named; all if None.
+        draws: of the ablation's noise or donors, for each item.
         pairs: pairs of prompts a task.
         exhaustive: skip layers also where there is no signal.
         also: what a profile does beyond its main analyses.
@@ -47,6 +48,7 @@ class PlanOptions:
     pairs: int = 16
     exhaustive: bool = False
     also: tuple[str, ...] = ()
+    draws: int = 1
 
     def given(self) -> list[str]:
         """Names of the options that are not as they are by default."""

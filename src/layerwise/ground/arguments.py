@@ -45,6 +45,7 @@ READERS: Mapping[str, Reader] = {
     "device": text("cpu"),
     "direction": text("denoising"),
     "directions": texts("denoising"),
+    "draws": whole(1),
     "dtype": text("float32"),
     "exhaustive": truth,
     "fewshot": whole(0),

@@ -120,6 +120,7 @@ def plan_run(
     kind: str = "skip",
     site: str | None = None,
     layers: Sequence[int | str] | None = None,
+    draws: int = 1,
     pairs: int = 16,
     exhaustive: bool = False,
     also: str | Sequence[str] = (),
@@ -148,6 +149,7 @@ def plan_run(
         kind: of the ablation.
         site: of the ablation.
         layers: of the ablation; all if None.
+        draws: of the ablation's noise or donors, for each item.
         pairs: pairs of prompts a task for patching.
         exhaustive: of a profile: skip layers also where there is no signal.
         also: what a profile does beyond its main analyses, as for ``profile``; what of that is
@@ -166,7 +168,7 @@ def plan_run(
     """
     options = PlanOptions(
         kind, site, None if layers is None else tuple(layers), pairs, exhaustive,
-        (also,) if isinstance(also, str) else tuple(also),
+        (also,) if isinstance(also, str) else tuple(also), draws,
     )  # fmt: skip
     planned = PLANNED[analysis]
     _refuse_unused(planned, options)

@@ -23,13 +23,24 @@ def record_rows(
     asked: Sequence[TaskRequest],
     interventions: Sequence[Intervention],
     swept: Sweep,
+    draws: Sequence[int | None] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """One record per intervention, item and protocol, from the outcomes of a sweep."""
+    """One record per intervention, item and protocol, from the outcomes of a sweep.
+
+    Args:
+        task: the task.
+        items: the items.
+        asked: what was asked of them.
+        interventions: what was changed.
+        swept: the outcomes.
+        draws: which draw of its noise or donor an intervention was made with; of none if None.
+    """
     by_id = {item.id: item for item in items}
     places: dict[tuple[str, str], list[int]] = {}
     for index, request in enumerate(asked):
         places.setdefault((request.item, request.protocol), []).append(index)
-    for intervention, outcomes in zip(interventions, swept.outcomes, strict=True):
+    every = [None] * len(interventions) if draws is None else draws
+    for intervention, draw, outcomes in zip(interventions, every, swept.outcomes, strict=True):
         layers = [layer for layer, _ in intervention.places]
         heads = [head for _, head in intervention.places]
         for (item_id, protocol), indices in places.items():
@@ -53,6 +64,7 @@ def record_rows(
                 "item": item_id,
                 "cluster": by_id[item_id].cluster,
                 "protocol": protocol,
+                "draw": draw,
                 **asdict(scored),
             }
 

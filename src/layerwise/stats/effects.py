@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
 from layerwise import stats
 from layerwise.errors import UserError
@@ -40,7 +40,7 @@ INTACT, BLIND, NO_LAYERS = "intact", "blind", "no layers"
 BASELINES = (INTACT, BLIND, NO_LAYERS)
 _READ = [
     "task", "capability", "protocol", "intervention", "kind", "site", "layer", "head", "layers",
-    "heads", "item", "cluster", "correct", "gold_logprob", "margin",
+    "heads", "item", "cluster", "draw", "correct", "gold_logprob", "margin",
 ]  # fmt: skip
 
 
@@ -57,11 +57,14 @@ class Cell(NamedTuple):
         intact: whether the intact model was right.
         blind: what it answered to other items' questions; None if it was not asked.
         no_layers: whether it was right without any layer; None if it was not asked.
-        correct: whether the model was right under each intervention.
+        correct: whether the model was right under each intervention; the share of its draws in
+            which it was, where an intervention has several.
         nats: gold log-probability, intact minus intervened; nan where there is none.
         margins: the same of its margin above the best distractor's.
         items: item ids, in the order of the rows.
         clusters: which items ask for the same thing.
+        n_draws: draws of each intervention's noise or donors, over which an item's outcomes are
+            averaged; None if there is but one of each.
     """
 
     task: str
@@ -69,13 +72,20 @@ class Cell(NamedTuple):
     protocol: str
     interventions: pd.DataFrame
     intact: Bool[np.ndarray, " items"]
-    correct: Bool[np.ndarray, "items interventions"]
+    correct: Shaped[np.ndarray, "items interventions"]
     nats: Float[np.ndarray, "items interventions"]
     margins: Float[np.ndarray, "items interventions"]
     items: tuple[str, ...]
     clusters: Clusters
     blind: Blind | None = None
     no_layers: Bool[np.ndarray, " items"] | None = None
+    n_draws: Int[np.ndarray, " interventions"] | None = None
+
+    @property
+    def net(self) -> Int[np.ndarray, "items interventions"]:
+        """Draws in which an item is lost minus those in which it is gained."""
+        change = self.intact[:, None].astype(int) - self.correct
+        return change if self.n_draws is None else np.rint(change * self.n_draws).astype(int)
 
     def floor(self, chance: float) -> Float[np.ndarray, " items"]:
         """What is left when everything is lost: right answers without any layer, else ``chance``.
@@ -99,7 +109,7 @@ def cells(records: pd.DataFrame) -> Iterator[Cell]:
 
     Raises:
         UserError: if the intact model is missing, or not every item is there exactly once
-            under every intervention.
+            under every intervention and draw.
     """
     if "head" not in records:  # tables of layers alone have no such columns
         records = records.assign(head=pd.array([None] * len(records), dtype="Int64"), heads=None)
@@ -116,23 +126,53 @@ def _cell(whole: pd.DataFrame) -> Cell:
     first = group.loc[~group["intervention"].duplicated(), [*described, "layers", "heads"]]
     listed = first.sort_values(described)
     changed = listed.loc[listed["intervention"] != INTACT].reset_index(drop=True)
-    _check_complete(group, len(listed), len(changed))
+    drawn = _draws(group)
+    _check_complete(group, drawn, len(listed), len(changed))
     rows, found = pd.factorize(group["item"], sort=True)
     items = pd.Index(found)
     names = pd.Index([INTACT, *changed["intervention"]])
     columns = names.get_indexer(pd.Index(group["intervention"]))
-    right = np.empty((len(items), len(listed)), dtype=bool)
-    right[rows, columns] = group["correct"].to_numpy(dtype=bool)
-    in_nats = np.full((2, *right.shape), np.nan)
+    place, shape = (drawn, rows, columns), (drawn.max() + 1, len(items), len(listed))
+    right = np.zeros(shape, dtype=bool)
+    right[place] = group["correct"].to_numpy(dtype=bool)
+    in_nats = np.full((2, *shape), np.nan)
     for values, name in zip(in_nats, ("gold_logprob", "margin"), strict=True):
         if name in group:
-            values[rows, columns] = group[name].to_numpy(dtype=float)
-    nats, margins = in_nats[:, :, :1] - in_nats[:, :, 1:]
+            values[place] = group[name].to_numpy(dtype=float)
+    correct, scores, n_draws = right[0, :, 1:], in_nats[:, 0], None
+    if len(right) > 1:
+        correct, scores, n_draws = _over_draws(drawn, columns, right, in_nats)
+    nats, margins = scores[:, :, :1] - scores[:, :, 1:]
     return Cell(
-        task, capability, protocol, changed, right[:, 0], right[:, 1:], nats, margins,
+        task, capability, protocol, changed, right[0, :, 0], correct, nats, margins,
         tuple(map(str, items)), clusters_of(group, items), _blind(whole, items),
-        _without_layers(whole, items),
+        _without_layers(whole, items), n_draws,
     )  # fmt: skip
+
+
+def _draws(group: pd.DataFrame) -> Int[np.ndarray, " rows"]:
+    """Which draw a record is of; 0 where nothing is drawn."""
+    if "draw" not in group:
+        return np.zeros(len(group), dtype=int)
+    return group["draw"].fillna(0).to_numpy(dtype=int)
+
+
+def _over_draws(
+    drawn: Int[np.ndarray, " rows"],
+    columns: Int[np.ndarray, " rows"],
+    right: Bool[np.ndarray, "draws items listed"],
+    in_nats: Float[np.ndarray, "scores draws items listed"],
+) -> tuple[Any, Any, Any]:
+    """Means over the draws of each item, so that draws are no items.
+
+    Returns:
+        Right answers and nats, and over how many draws; the intact model is drawn but once.
+    """
+    there = np.zeros((right.shape[0], 1, right.shape[2]), dtype=bool)
+    there[drawn, 0, columns] = True
+    n_draws = there.sum(axis=(0, 1))
+    means = np.where(there, in_nats, 0.0).sum(axis=1) / n_draws
+    return (right.sum(axis=0) / n_draws)[:, 1:], means, n_draws[1:]
 
 
 def _blind(whole: pd.DataFrame, items: pd.Index) -> Blind | None:
@@ -155,14 +195,19 @@ def _without_layers(whole: pd.DataFrame, items: pd.Index) -> Bool[np.ndarray, " 
     return rows.set_index("item")["correct"].reindex(items).to_numpy(dtype=bool)
 
 
-def _check_complete(group: pd.DataFrame, n_listed: int, n_changed: int) -> None:
+def _check_complete(
+    group: pd.DataFrame, drawn: Int[np.ndarray, " rows"], n_listed: int, n_changed: int
+) -> None:
     if n_listed == n_changed:
         raise UserError(
             f"The records of {_where(group)} lack the intact model: expected rows whose "
             "intervention is 'intact'; run the ablation again."
         )
-    twice = group.duplicated(["item", "intervention"]).any()
-    if twice or len(group) != n_listed * group["item"].nunique():
+    each = group[["item", "intervention"]]
+    if drawn.any():
+        each = each.assign(draw=drawn)
+        n_listed = len(each[["intervention", "draw"]].drop_duplicates())
+    if each.duplicated().any() or len(group) != n_listed * group["item"].nunique():
         raise _incomplete(group)
 
 
@@ -255,15 +300,17 @@ def effects_table(
     if not tables:
         return frame("effects", [])
     whole = pd.concat(tables, ignore_index=True)
-    return conform("effects", whole.assign(**effects_over_run(whole)))
+    rounded = {name: whole[name].round().astype(int) for name in ("n_lost", "n_gained")}
+    return conform("effects", whole.assign(**effects_over_run(whole), **rounded))
 
 
 def _effects(
     cell: Cell, chance: float, signal: bool, seed: int, smallest: Interest
 ) -> pd.DataFrame:
-    lost, gained = discordant(cell.intact, cell.correct)
-    net = cell.intact[:, None].astype(int) - cell.correct
-    alone = [independent_items(each, cell.clusters) for each in (net > 0, net < 0)]
+    change, net = cell.intact[:, None].astype(int) - cell.correct, cell.net
+    either_way = np.maximum(change, 0), np.maximum(-change, 0)
+    lost, gained = (each.sum(axis=0) for each in either_way)
+    alone = [independent_items(each, cell.clusters) for each in either_way]
     p_no_loss = no_loss_p_values(lost, gained, np.full(len(lost), len(cell.intact)), smallest.loss)
     table = cell.interventions.assign(
         task=cell.task,
@@ -280,8 +327,9 @@ def _effects(
         p=paired_p_values(net, cell.clusters),
         n_lost=lost,
         n_gained=gained,
+        n_draws=1 if cell.n_draws is None else cell.n_draws,
         p_no_loss=with_design_effect(
-            p_no_loss, design_effects(net.astype(float), cell.clusters), cell.clusters
+            p_no_loss, design_effects(change.astype(float), cell.clusters), cell.clusters
         ),
         p_no_loss_nats=no_loss_of_nats_p_values(cell.nats, smallest.nats, clusters=cell.clusters),
         **_bootstrapped(cell, cell.floor(chance), seed, has_scale=signal),
@@ -315,14 +363,6 @@ def corrected(effects: pd.DataFrame) -> pd.Series:
     """
     found = np.where(effects["head"].notna(), effects["p_bh"], effects["p_holm"])
     return pd.Series(found, index=effects.index)
-
-
-def discordant(
-    intact: Bool[np.ndarray, " items"], correct: Bool[np.ndarray, "items interventions"]
-) -> tuple[Int[np.ndarray, " interventions"], Int[np.ndarray, " interventions"]]:
-    """How many items every intervention loses, and how many it gains."""
-    lost = (intact[:, None] & ~correct).sum(axis=0)
-    return lost, (~intact[:, None] & correct).sum(axis=0)
 
 
 def _bootstrapped(

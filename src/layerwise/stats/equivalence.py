@@ -6,7 +6,7 @@ A test that finds no significant loss says nothing of how large the loss may be.
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
 from .clusters import Clusters
 
@@ -18,8 +18,8 @@ MOST_NATS, N_BETS = 1.0, 20
 
 
 def no_loss_p_values(
-    lost: Int[np.ndarray, "*shape"],
-    gained: Int[np.ndarray, "*shape"],
+    lost: Shaped[np.ndarray, "*shape"],
+    gained: Shaped[np.ndarray, "*shape"],
     n: Int[np.ndarray, "*shape"],
     margin: float = SMALLEST_LOSS,
 ) -> Float[np.ndarray, "*shape"]:
@@ -30,7 +30,8 @@ def no_loss_p_values(
     item, p is Phi(-sqrt(n margin / (1 - margin))).
 
     Args:
-        lost: items that were right and are wrong when changed.
+        lost: items that were right and are wrong when changed; parts of items are means over
+            several draws of the change.
         gained: items that were wrong and are right when changed.
         n: items in all.
         margin: the smallest loss that would matter, as a share of the items, above 0, below 1.

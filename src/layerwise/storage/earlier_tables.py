@@ -26,7 +26,7 @@ _SENDERS = {"embedding": "embed", "head": "z", "mlp": "mlp_out"}
 # it was told how many pairs a model solves, before "no loss" was a claim with a test, and before
 # depths were tested without resampling: what such tests said is not told as significant, before
 # floors were measured, before answers were judged token by token, and before items said what they
-# ask for, so that each stood by itself.
+# ask for, so that each stood by itself, and before noise was drawn more than once for an item.
 _CLUSTER = {"cluster": pa.string()}
 _PAIRS = {"pairs_solved": pa.int64(), "pairs_reversed": pa.int64()} | _CLUSTER
 _SIGNAL = {"signal": pa.bool_()}
@@ -40,6 +40,7 @@ _LATER = {
         "correct_first": pa.bool_(),
         "correct_forced": pa.bool_(),
         **_CLUSTER,
+        "draw": pa.int64(),
     },
     "effects": {
         "head": pa.int64(),
@@ -52,6 +53,7 @@ _LATER = {
         **dict.fromkeys(("p_run", "acc_diff_run_low", "acc_diff_run_high"), pa.float64()),
         "n_clusters": pa.int64(),
         **dict.fromkeys(("margin", "margin_low", "margin_high"), pa.float64()),
+        "n_draws": pa.int64(),
     },
     "order": _SIGNIFICANT,
     "method_agreement": _SIGNIFICANT,

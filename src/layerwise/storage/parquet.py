@@ -23,8 +23,8 @@ from .schemas import SCHEMAS
 # What to do about results that cannot be read.
 AGAIN = "restore the file, or give the command that made its folder again, which makes it anew"
 _FACTS_KEY = b"layerwise.facts"
-# Columns that a table may lack, in which items are told apart from what they ask for.
-_OF_CLUSTERS = ("cluster", "n_clusters")
+# Columns that a table may lack, in which items are told apart from what they ask for and draws.
+_LACKING = ("cluster", "n_clusters", "draw", "n_draws")
 
 
 def frame(name: str, rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -145,7 +145,7 @@ def to_bytes(table: pa.Table) -> bytes:
 
 
 def _from_pandas(name: str, table: pd.DataFrame) -> pa.Table:
-    absent = [one for one in _OF_CLUSTERS if one in SCHEMAS[name].names and one not in table]
+    absent = [one for one in _LACKING if one in SCHEMAS[name].names and one not in table]
     table = table.assign(**dict.fromkeys(absent))  # items that each stand by themselves
     missing = set(SCHEMAS[name].names) - set(table.columns)
     if missing:

@@ -35,7 +35,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         item="str", protocol="str", correct="bool", correct_norm="bool?", gold_logprob="float?",
         margin="float?", early_logprob="float?", late_logprob="float?", generated="str?",
         extracted="str?", head="int?", layers=_INTEGERS, heads=_INTEGERS, chosen="int?",
-        correct_first="bool?", correct_forced="bool?", cluster="str?",
+        correct_first="bool?", correct_forced="bool?", cluster="str?", draw="int?",
     ),
     "lens": _schema(
         task="str", capability="str", item="str", protocol="str", lens="str", over="str",
@@ -146,6 +146,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         p_no_loss_nats="float?", layers=_INTEGERS, heads=_INTEGERS, floor="float?",
         p_run="float?", acc_diff_run_low="float?", acc_diff_run_high="float?",
         n_clusters="int?", margin="float?", margin_low="float?", margin_high="float?",
+        n_draws="int?",
     ),
     "ladder": _schema(
         task="str", capability="str", rung="str", unit="str", intervention="str", kind="str",

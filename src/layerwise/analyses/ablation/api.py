@@ -19,11 +19,12 @@ from layerwise.stats.interest import Interest, refuse_uninteresting
 
 from .job import Ablation
 from .result import AblationResult
-from .spec import KINDS, MEANS, AblationSpec, refuse_unknown_site
+from .spec import KINDS, MEANS, AblationSpec, refuse_draws, refuse_unknown_site
 
 
 @check_arguments(
     refuse_unknown_site,
+    refuse_draws,
     refuse_uninteresting,
     kind=one_of("kind of ablation", KINDS),
     mean_by=one_of("way to take means", MEANS),
@@ -41,6 +42,7 @@ def ablate(
     block: int = 1,
     as_one: bool = False,
     mean_by: str = "pooled",
+    draws: int = 1,
     smallest_loss: float = 0.05,
     smallest_nats: float = 0.1,
     limit: int | None = None,
@@ -76,6 +78,8 @@ def ablate(
         block: change so many layers at once, at every place.
         as_one: change all layers and heads named at once, as one set.
         mean_by: ``pooled`` over all positions but the first, or by ``position``.
+        draws: draws of noise for each item, or other items that it is resampled from; its outcomes
+            are averaged, and further draws are no further items.
         smallest_loss: smallest loss of accuracy that is of interest, in 0 to 1; sentences pass over
             smaller ones, and "no loss" means less than it.
         smallest_nats: the same of the right answer's log-probability, in nats.
@@ -103,7 +107,7 @@ def ablate(
     )  # fmt: skip
     changes = AblationSpec.of(
         model, kind, site, check_layers(layers, model), heads=heads, block=block,
-        as_one=as_one, mean_by=mean_by,
+        as_one=as_one, mean_by=mean_by, draws=draws,
     )  # fmt: skip
     job = Ablation(setup, (changes,), method)
     return execute_job(job, "ablation", out, progress, job.write_requests)

@@ -39,7 +39,7 @@ from layerwise.sweep.cost import Cost
 from layerwise.tasks import Task, TaskRequest
 from layerwise.tasks.items import Item
 
-from .own_noise import NOISE, requests_by_item, swept_apart
+from .own_noise import NOISE, RESAMPLE, apart, requests_by_item, swept_apart, with_draws
 from .result import AblationResult, records_frame
 from .spec import AblationSpec, resampled_from
 
@@ -93,8 +93,20 @@ class Ablation:
 
     def __post_init__(self) -> None:
         for task in self.setup.tasks:  # bad input is told before any work is done
-            self._requests(task, task.items)
+            for draw in self._source_draws:
+                self._requests(task, task.items, draw=draw)
             refuse_no_chance(task, self.setup.protocols)
+
+    @property
+    def n_draws(self) -> int:
+        """Draws that each item has of noise, or of another item to be resampled from."""
+        return max(changes.draws for changes in self.changes)
+
+    @property
+    def _source_draws(self) -> range:
+        """The draws in which requests differ, by the other item that they are resampled from."""
+        resampled = any(changes.kind == RESAMPLE for changes in self.changes)
+        return range(self.n_draws if resampled else 1)
 
     def settings(self) -> dict[str, Any]:
         """What makes it this ablation and no other."""
@@ -163,12 +175,16 @@ class Ablation:
         return asked_blind(self.setup, piece.task, piece.items, piece.protocols)
 
     def _requests(
-        self, task: Task, items: Sequence[Item], protocols: Sequence[str] | None = None
+        self,
+        task: Task,
+        items: Sequence[Item],
+        protocols: Sequence[str] | None = None,
+        draw: int = 0,
     ) -> list[TaskRequest]:
-        """What is put to the model; for resampling with the other item's prompt."""
+        """What is put to the model; for resampling with the other item's prompt, by the draw."""
         others = {}
-        if any(changes.kind == "resample" for changes in self.changes):
-            others = resampled_from(self.setup.seed, task.items, task.name)
+        if any(changes.kind == RESAMPLE for changes in self.changes):
+            others = resampled_from(self.setup.seed, task.items, task.name, draw)
         found = []
         for item in items:
             for protocol in protocols or self.setup.protocols:
@@ -183,9 +199,14 @@ class Ablation:
         self, piece: Piece, interventions: Sequence[Intervention]
     ) -> tuple[pd.DataFrame, dict[str, Any]]:
         """The records of a piece, and what they cost."""
-        asked = self._requests(piece.task, piece.items, piece.protocols)
-        swept = swept_apart(self._swept, interventions, asked, self.setup.seed)
-        found = record_rows(piece.task, piece.items, asked, interventions, swept)
+        requests = [
+            self._requests(piece.task, piece.items, piece.protocols, draw)
+            for draw in self._source_draws
+        ]
+        drawn = with_draws(interventions, self.n_draws)
+        swept = swept_apart(self._swept, drawn, requests.__getitem__, self.setup.seed)
+        changes, draws = zip(*drawn, strict=True)
+        found = record_rows(piece.task, piece.items, requests[0], changes, swept, draws)
         rows = list(as_controls(found))
         work = [work_entry(self.analysis, piece.task.name, swept.stats)]
         blind = self._blind(piece)
@@ -207,9 +228,15 @@ class Ablation:
             together = (c for c in self.changes if c.kind != NOISE)
             alike += chain.from_iterable(c.like(self.setup.model) for c in together)
         cost = self.setup.cost(piece.task, alike, [r.request for r in asked])
+        again = [c for c in self.changes if c.kind == RESAMPLE and piece.stage == "swept"]
+        for draw in self._source_draws[1:] if again else ():
+            made = [change for c in again for change in c.like(self.setup.model)]
+            put = self._requests(piece.task, piece.items, piece.protocols, draw)
+            cost += self.setup.cost(piece.task, made, [r.request for r in put])
         noisy = [c for c in self.changes if c.kind == NOISE and piece.stage == "swept"]
         for requests in requests_by_item(asked) if noisy else ():
             own = [change for c in noisy for change in c.like(self.setup.model)]
+            own = [apart(change) for _ in range(self.n_draws) for change in own]
             cost += self.setup.cost(piece.task, own, requests)
         blind = [r.request for one in self._blind(piece) for r in one.requests]
         if blind:
@@ -225,7 +252,12 @@ class Ablation:
     def write_requests(self, folder: Path) -> None:
         """Write exactly what was put to the model, one line per request."""
         first = self._intact_pieces() if self.only_with_signal else self._all_pieces()
-        asked = (r for t in self.setup.tasks for r in self._requests(t, t.items))
+        asked = (
+            request
+            for task in self.setup.tasks
+            for draw in self._source_draws
+            for request in self._requests(task, task.items, draw=draw)
+        )
         blind = (r for piece in first for one in self._blind(piece) for r in one.requests)
         write_requests(chain(asked, blind), folder)
 
@@ -277,7 +309,7 @@ def _make(pieces: Sequence[Piece], parts: CheckpointStore, progress: Meter, job:
 def _records_of(parts: CheckpointStore, piece: Piece) -> pd.DataFrame:
     """A piece's records, also one that an earlier version made before the run was interrupted."""
     table = parts.read_part(f"records {piece.name}")
-    if "cluster" in table:
+    if "draw" in table:
         return table
     return with_later_columns("records", pa.Table.from_pandas(table)).to_pandas()
 

@@ -43,7 +43,7 @@ def join_ablations(results: Sequence[Result]) -> list[Result]:
             "them apart."
         )
     records = pd.concat([result.records for result in found], ignore_index=True)
-    records = records.loc[~records.duplicated(_ANSWER)]  # the intact model, asked again
+    records = records.loc[~records.duplicated([*_ANSWER, "draw"])]  # the intact model, asked again
     one = AblationResult(records, _facts([result.facts for result in found]))
     return [
         one if result is found[0] else result

@@ -126,6 +126,9 @@ def step_tables(
     steps: list[dict[str, Any]] = []
     layers: list[dict[str, Any]] = []
     single = of_single_layers(records)
+    if "draw" in single:  # several draws of an item are neither right nor wrong
+        several = single.loc[single["draw"] > 0, "intervention"].unique()
+        single = single.loc[~single["intervention"].isin(several)]
     every = {
         (one.cell.task, rung.name): one
         for rung in RUNGS
@@ -137,8 +140,10 @@ def step_tables(
         found = {
             rung.name: every[task, rung.name].only(kind, site)
             for rung in RUNGS
-            if rung.name in there
+            if rung.name in there and (task, rung.name) in every
         }
+        if not any(len(one.cell.interventions) for one in found.values()):
+            continue  # changes with several draws
         shares = _shares(found, facts.seed)
         where = {"task": task, "capability": mine["capability"].iloc[0], "kind": kind, "site": site}
         for first, second in in_steps(list(found)):

@@ -1,13 +1,15 @@
 """Noise that every item has for itself: own draws, and sweeps item by item.
 
 Draws that items share are one sample of noise, however many items there are: an interval over
-items would know nothing of how other draws might have come out.
+items would know nothing of how other draws might have come out. An item may have several draws,
+of noise or of the item that it is resampled from; they are no further items.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 
@@ -15,10 +17,32 @@ from layerwise import stats
 from layerwise.sweep import Intervention, Sweep
 from layerwise.sweep.edits import AddSite, Edit
 from layerwise.sweep.requests import LogLikelihood, Request
+from layerwise.sweep.run import SweepStats
 from layerwise.tasks import TaskRequest
 
-NOISE = "noise"
+NOISE, RESAMPLE = "noise", "resample"
 Sweeps = Callable[[Sequence[Intervention], Sequence[TaskRequest]], Sweep]
+
+
+class Drawn(NamedTuple):
+    """A change, and which draw of its noise or of its donor it is made with.
+
+    Attributes:
+        change: the change.
+        draw: from 0; None if the change draws nothing.
+    """
+
+    change: Intervention
+    draw: int | None
+
+
+def with_draws(changes: Sequence[Intervention], n_draws: int) -> list[Drawn]:
+    """Changes, those by noise or by resampling once for each of so many draws."""
+    return [
+        Drawn(change, draw)
+        for change in changes
+        for draw in (range(n_draws) if change.kind in (NOISE, RESAMPLE) else (None,))
+    ]
 
 
 def with_own_draws(
@@ -33,7 +57,7 @@ def with_own_draws(
         changes: interventions; those that add noise have the shared table of ``noise_basis``.
         requests: what is asked of the item.
         seed: of the run.
-        names: of task and item.
+        names: of task and item, and of the draw where it is not the first.
     """
     n_positions = max(_n_positions(request) for request in requests)
     known: dict[tuple[str, int], torch.Tensor] = {}
@@ -53,6 +77,12 @@ def with_own_draws(
     return [replace(change, edits=tuple(map(drawn, change.edits))) for change in changes]
 
 
+def apart(change: Intervention) -> Intervention:
+    """The same change with values of its own, so that none shares its forward passes."""
+    edits: tuple[Any, ...] = change.edits
+    return replace(change, edits=tuple(replace(e, value=e.value.clone()) for e in edits))
+
+
 def _n_positions(request: Request) -> int:
     """Positions that are changed at most; one more for what a decoder begins with."""
     more = len(request.continuation) if isinstance(request, LogLikelihood) else request.max_tokens
@@ -61,35 +91,65 @@ def _n_positions(request: Request) -> int:
 
 def swept_apart(
     sweeps: Sweeps,
-    changes: Sequence[Intervention],
-    asked: Sequence[TaskRequest],
+    drawn: Sequence[Drawn],
+    asked: Callable[[int], Sequence[TaskRequest]],
     seed: int,
 ) -> Sweep:
     """Outcomes of changes, each item's noise being its own.
 
     Args:
         sweeps: asks requests under changes.
-        changes: any; those that add noise are swept item by item.
-        asked: what is asked.
+        drawn: any changes; those that add noise are swept item by item.
+        asked: what is asked, by draw: what an item is resampled from differs between draws.
         seed: of the run.
     """
-    noisy = [change for change in changes if change.kind == NOISE]
-    if not noisy:
-        return sweeps(changes, asked)
-    whole = sweeps([change for change in changes if change.kind != NOISE], asked)
-    work = whole.stats
-    apart: list[list] = [[None] * len(asked) for _ in noisy]
-    for places in _by_item(asked):
-        mine = [asked[place] for place in places]
-        own = with_own_draws(noisy, [one.request for one in mine], seed, mine[0].task, mine[0].item)
-        swept = sweeps(own, mine)
+    outcomes: list[list] = [[] for _ in drawn]
+    work = SweepStats()
+    for mine, draw in _asked_together(drawn):
+        swept = sweeps([drawn[place].change for place in mine], asked(draw))
         work += swept.stats
-        for known, found in zip(apart, swept.outcomes, strict=True):
+        for place, found in zip(mine, swept.outcomes, strict=True):
+            outcomes[place] = found
+    noisy = [place for place, one in enumerate(drawn) if one.change.kind == NOISE]
+    first = asked(0)
+    for place in noisy:
+        outcomes[place] = [None] * len(first)
+    for places in _by_item(first) if noisy else ():
+        mine = [first[place] for place in places]
+        swept = sweeps(_own(drawn, noisy, mine, seed), mine)
+        work += swept.stats
+        for known, found in zip(noisy, swept.outcomes, strict=True):
             for place, outcome in zip(places, found, strict=True):
-                known[place] = outcome
-    rest, found = iter(whole.outcomes), iter(apart)
-    ordered = [next(found if change.kind == NOISE else rest) for change in changes]
-    return Sweep(ordered, work)
+                outcomes[known][place] = outcome
+    return Sweep(outcomes, work)
+
+
+def _asked_together(drawn: Sequence[Drawn]) -> list[tuple[list[int], int]]:
+    """Places of the changes that are swept over all items at once, with the draw they ask for."""
+    found: dict[int, list[int]] = {}
+    for place, one in enumerate(drawn):
+        if one.change.kind != NOISE:
+            found.setdefault(one.draw or 0, []).append(place)
+    return [(places, draw) for draw, places in found.items()]
+
+
+def _own(
+    drawn: Sequence[Drawn], noisy: Sequence[int], asked: Sequence[TaskRequest], seed: int
+) -> list[Intervention]:
+    """An item's noise: of the first draw it is what it would be if there were no others."""
+    requests, names = [one.request for one in asked], (asked[0].task, asked[0].item)
+    by_draw: dict[int, list[Intervention]] = {}
+    for place in noisy:
+        by_draw.setdefault(drawn[place].draw or 0, []).append(drawn[place].change)
+    made = {
+        draw: iter(with_own_draws(changes, requests, seed, *names, *_name_of(draw)))
+        for draw, changes in by_draw.items()
+    }
+    return [next(made[drawn[place].draw or 0]) for place in noisy]
+
+
+def _name_of(draw: int) -> tuple[str, ...]:
+    return (f"draw {draw}",) if draw else ()
 
 
 def _by_item(asked: Sequence[TaskRequest]) -> list[list[int]]:

@@ -12,7 +12,7 @@ from .spec import AblationSpec
 
 def _jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
     layers = check_layers(options.layers, setup.model)
-    changes = AblationSpec.of(setup.model, options.kind, options.site, layers)
+    changes = AblationSpec.of(setup.model, options.kind, options.site, layers, draws=options.draws)
     notes = () if changes.heads else (power_note(setup, len(changes.layers)),)
     return PlannedJobs({"ablation": Ablation(setup, (changes,))}, notes)
 
@@ -23,4 +23,4 @@ def power_note(setup: Setup, n_layers: int) -> str:
     return planned_power(sizes, n_layers, len(setup.pieces()))
 
 
-PLANNED = Planned("ablation", _jobs, options=("kind", "site", "layers"))
+PLANNED = Planned("ablation", _jobs, options=("kind", "site", "layers", "draws"))

@@ -36,6 +36,8 @@ _ANY = ("resid_pre", "resid_mid", "resid_mid_cross", "resid_post", *_SUBLAYERS)
 SITES = {"skip": ("layer", *_SUBLAYERS)} | dict.fromkeys(KINDS[1:], _ANY)
 BY_HEAD = ("z", "kv_group", "cross_z")
 MEANS = ("pooled", "position")
+# Kinds that are drawn by the seed, for each item.
+DRAWN = ("resample", "noise")
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class AblationSpec:
         block: so many layers, one after the other, are changed at once.
         as_one: change all layers and heads at once instead of one after the other.
         mean_by: ``pooled`` over positions, or by ``position``.
+        draws: how many draws of noise, or of another item to be resampled from, each item has.
     """
 
     kind: str
@@ -59,6 +62,7 @@ class AblationSpec:
     block: int = 1
     as_one: bool = False
     mean_by: str = "pooled"
+    draws: int = 1
 
     @classmethod
     def of(
@@ -72,6 +76,7 @@ class AblationSpec:
         block: int = 1,
         as_one: bool = False,
         mean_by: str = "pooled",
+        draws: int = 1,
     ) -> AblationSpec:
         """Changes that can be made to a model.
 
@@ -82,17 +87,18 @@ class AblationSpec:
         refuse_unknown_site(kind, site, cross=bool(n_encoder_layers(model)))
         if mean_by != "pooled" and kind != "mean":
             raise UserError(f"Means by {mean_by} were asked for, but kind is {kind!r}; use mean.")
+        refuse_draws(kind, draws)
         _refuse_sites_that_are_not_there(model, site)
         layers = _with_site(model, site, layers)
-        found = cls(kind, site, layers, _heads(model, site, heads), block, as_one, mean_by)
+        found = cls(kind, site, layers, _heads(model, site, heads), block, as_one, mean_by, draws)
         _refuse_blocks(found)
         return found
 
     def settings(self) -> dict[str, Any]:
         """What makes them these and no others; the usual is not told."""
         more = {"heads": self.heads, "block": self.block, "as_one": self.as_one,
-                "mean_by": self.mean_by}  # fmt: skip
-        usual = {"heads": None, "block": 1, "as_one": False, "mean_by": "pooled"}
+                "mean_by": self.mean_by, "draws": self.draws}  # fmt: skip
+        usual = {"heads": None, "block": 1, "as_one": False, "mean_by": "pooled", "draws": 1}
         told = {key: value for key, value in more.items() if value != usual[key]}
         if self.heads is not None:
             told["heads"] = list(self.heads)
@@ -157,6 +163,21 @@ def refuse_unknown_site(kind: str, site: str | None, cross: bool = True) -> None
     known = [name for name in SITES[kind] if cross or name not in CROSS_SITES]
     if site is not None and site not in known:
         raise unknown_name(f"site for kind {kind!r}", site, known)
+
+
+def refuse_draws(kind: str, draws: int) -> None:
+    """Refuse no draws, and several of a kind of change that draws nothing.
+
+    Raises:
+        UserError: if they were asked for.
+    """
+    if draws < 1:
+        raise UserError(f"{draws} draws were asked for; expected at least 1 for each item.")
+    if draws > 1 and kind not in DRAWN:
+        raise UserError(
+            f"{draws} draws were asked for, but kind {kind!r} draws nothing; use "
+            f"{' or '.join(DRAWN)}, or leave the draws out."
+        )
 
 
 def skip_site(site: str, layer: int, head: int | None) -> Intervention:
@@ -225,19 +246,32 @@ def _refuse_blocks(changes: AblationSpec) -> None:
         raise UserError("Blocks and everything at once were both asked for; choose one of them.")
 
 
-def resampled_from(seed: int, items: Sequence[Item], name: str) -> dict[str, Item]:
+def resampled_from(seed: int, items: Sequence[Item], name: str, draw: int = 0) -> dict[str, Item]:
     """For each item (by id) the other item whose prompt it is resampled from, by the seed.
 
-    All items stand in one circle in random order, and each takes the next one.
+    All items stand in one circle in random order, and each takes the next one; of a further draw
+    the one behind that, and so on.
+
+    Args:
+        seed: of the run.
+        items: the items of the task.
+        name: of the task.
+        draw: from 0.
 
     Raises:
-        UserError: if there is no other item.
+        UserError: if there is no other item, or none that an earlier draw did not take.
     """
     if len(items) < 2:
         raise UserError(
             f"Task {name!r} has {len(items)} item, and resampling takes activations from another "
             "one; take more items."
         )
+    if draw >= len(items) - 1:
+        raise UserError(
+            f"Task {name!r} has {len(items)} items, so each can be resampled from "
+            f"{len(items) - 1} others, and more draws were asked for; ask for fewer, or take more "
+            "items."
+        )
     order = stats.generator(seed, f"resample {name}").permutation(len(items)).tolist()
-    circle = zip(order, [*order[1:], order[0]], strict=True)
+    circle = zip(order, [*order[draw + 1 :], *order[: draw + 1]], strict=True)
     return {items[one].id: items[other] for one, other in circle}

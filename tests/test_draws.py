@@ -1,0 +1,217 @@
+"""Several draws of noise or of donors for an item: they are averaged, and are no further items."""
+
+from __future__ import annotations
+
+import json
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import permutation_test
+
+from layerwise import ablate
+from layerwise.analyses.ablation.spec import resampled_from
+from layerwise.errors import UserError
+from layerwise.planning.plan import plan_run
+from layerwise.stats.clusters import Clusters, paired_p_values
+from layerwise.stats.effects import cells, effects_table
+from tests.analysis import solved_by, word_task
+from tests.models.tiny import tiny_model
+
+KEY = ["intervention", "task", "item", "protocol"]
+GIVEN = {"site": "mlp_out", "layers": [0, 1], "progress": False}
+DRAWN = ("noise", "resample")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_model("gpt2")
+
+
+def drawn_records(result) -> pd.DataFrame:
+    return result.records.loc[result.records["draw"].notna()]
+
+
+@pytest.mark.parametrize("kind", DRAWN)
+def test_the_first_draw_is_what_it_is_without_others(model, kind):
+    alone = ablate(model, word_task(5), kind=kind, **GIVEN)
+    several = ablate(model, word_task(5), kind=kind, draws=3, **GIVEN)
+    first = several.records.loc[several.records["draw"].fillna(0) == 0].reset_index(drop=True)
+    pd.testing.assert_frame_equal(
+        first.sort_values(KEY, ignore_index=True),
+        alone.records.sort_values(KEY, ignore_index=True),
+        atol=1e-4,
+    )
+    pd.testing.assert_frame_equal(several.signal(), alone.signal())
+    assert several.facts.settings["draws"] == 3
+    assert "draws" not in alone.facts.settings
+
+
+@pytest.mark.parametrize("kind", DRAWN)
+def test_the_engine_gives_every_draw_what_the_reference_gives(model, kind):
+    one, other = (
+        ablate(model, word_task(4), kind=kind, draws=3, method=method, **GIVEN)
+        for method in ("engine", "reference")
+    )
+    assert one.records[[*KEY, "draw"]].equals(other.records[[*KEY, "draw"]])
+    for name in ("gold_logprob", "margin"):
+        mine, theirs = (r.records[name].to_numpy(dtype=float) for r in (one, other))
+        assert mine == pytest.approx(theirs, abs=1e-4, nan_ok=True)
+    assert one.records["generated"].equals(other.records["generated"])
+    by_draw = drawn_records(one).groupby("draw")["gold_logprob"].sum()
+    assert len(set(by_draw.round(4))) == 3
+
+
+def test_donors_of_several_draws_are_other_items_each_time():
+    items = word_task(6).items
+    donors = [resampled_from(0, items, "words", draw) for draw in range(5)]
+    for item in items:
+        assert {d[item.id].id for d in donors} == {one.id for one in items} - {item.id}
+    with pytest.raises(UserError, match="can be resampled from 5 others"):
+        resampled_from(0, items, "words", 5)
+
+
+def test_what_each_item_is_resampled_from_is_written(model, tmp_path):
+    ablate(model, word_task(4), "continuation", kind="resample", draws=2, out=tmp_path, **GIVEN)
+    lines = [json.loads(line) for line in (tmp_path / "requests.jsonl").read_text().splitlines()]
+    own = [line for line in lines if "source_tokens" in line]
+    sources = {}
+    for line in own:
+        sources.setdefault(line["item"], set()).add(tuple(line["source_tokens"]))
+    assert all(len(found) == 2 for found in sources.values())
+    assert len(sources) == 4
+
+
+def test_an_interrupted_run_of_several_draws_goes_on(model, tmp_path):
+    given = GIVEN | {"kind": "noise", "draws": 2, "protocols": "continuation"}
+    whole = ablate(model, word_task(40), out=tmp_path / "a", **given)
+    again = ablate(model, word_task(40), out=tmp_path / "a", **given)
+    pd.testing.assert_frame_equal(whole.records, again.records)
+    pd.testing.assert_frame_equal(whole.effects(), again.effects())
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"kind": "skip", "draws": 2}, "draws nothing; use resample or noise"),
+        ({"kind": "noise", "site": "mlp_out", "draws": 0}, "at least 1"),
+    ],
+)
+def test_draws_that_cannot_be_are_refused(model, options, told):
+    with pytest.raises(UserError, match=told):
+        ablate(model, word_task(3), progress=False, **options)
+
+
+def test_a_plan_counts_the_draws(model):
+    given = {"kind": "noise", "site": "mlp_out", "untimed": True, "memory_budget": 2**28}
+    one, three = (
+        plan_run(model, word_task(3), "continuation", draws=n, **given).total.token_passes
+        for n in (1, 3)
+    )
+    assert 1.2 * one < three < 3 * one
+
+
+def test_a_plan_foretells_what_several_draws_take(model):
+    task = word_task(3)
+    for kind in DRAWN:
+        given = {"kind": kind, "site": "mlp_out", "draws": 2, "memory_budget": 2**28}
+        planned = plan_run(model, task, "continuation", untimed=True, **given).total
+        work = ablate(model, task, "continuation", progress=False, **given).facts.work
+        assert sum(entry["token_passes"] for entry in work) == planned.token_passes
+
+
+def made_up(n: int, n_draws: int, seed: int = 0) -> pd.DataFrame:
+    """Records of an intact model and of noise in two layers, with so many draws."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for item, (layer, draw) in product(range(n), [(None, None), *product((0, 1), range(n_draws))]):
+        lost = 0.0 if layer is None else float(rng.normal(layer + 0.5 * (item % 3), 1.0))
+        rows.append(
+            {
+                "intervention": "intact" if layer is None else f"noise:layer={layer}",
+                "kind": "intact" if layer is None else "noise",
+                "site": None if layer is None else "mlp_out",
+                "layer": layer,
+                "layers": [] if layer is None else [layer],
+                "task": "t",
+                "capability": "reasoning",
+                "item": f"{item:03d}",
+                "protocol": "continuation",
+                "correct": bool(rng.random() < (0.9 if layer is None else 0.6)),
+                "gold_logprob": -1.0 - lost,
+                "margin": 1.0 - lost,
+                "draw": draw,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def effects_of(records: pd.DataFrame) -> pd.DataFrame:
+    return effects_table(records, lambda *_: 0.25, 0)
+
+
+def test_draws_that_are_all_the_same_say_nothing_more():
+    once = made_up(40, 1)
+    noisy = once.loc[once["kind"] == "noise"]
+    thrice = pd.concat([once, *(noisy.assign(draw=draw) for draw in (1, 2))], ignore_index=True)
+    one, three = effects_of(once), effects_of(thrice)
+    assert three["n_draws"].tolist() == [3, 3]
+    pd.testing.assert_frame_equal(one.drop(columns="n_draws"), three.drop(columns="n_draws"))
+
+
+def test_effects_are_those_of_the_mean_over_an_items_draws():
+    records = made_up(12, 3)
+    found = effects_of(records)
+    intact = records.loc[records["kind"] == "intact"].set_index("item")
+    for layer in (0, 1):
+        row = found.loc[found["layer"] == layer].iloc[0]
+        means = (
+            records.loc[records["layer"] == layer]
+            .groupby("item")[["correct", "gold_logprob", "margin"]]
+            .mean()
+        )
+        lost = (intact[means.columns].astype(float) - means).reindex(intact.index)
+        assert row["acc_diff"] == pytest.approx(lost["correct"].mean())
+        assert row["nats"] == pytest.approx(lost["gold_logprob"].mean())
+        assert row["margin"] == pytest.approx(lost["margin"].mean())
+        flips = permutation_test(
+            (lost["correct"].to_numpy(),), np.mean, permutation_type="samples", n_resamples=np.inf
+        )
+        assert row["p"] == pytest.approx(flips.pvalue)
+        assert row["n_lost"] == round(float(np.maximum(lost["correct"], 0).sum()))
+
+
+def test_a_draw_that_some_items_lack_is_refused():
+    records = made_up(6, 2)
+    with pytest.raises(UserError, match="incomplete or doubled"):
+        list(cells(records.drop(index=records.index[-1])))
+    with pytest.raises(UserError, match="incomplete or doubled"):
+        list(cells(pd.concat([records, records.tail(1)], ignore_index=True)))
+
+
+def test_several_draws_are_left_out_where_single_answers_are_counted(model):
+    task = solved_by(model, word_task(24))
+    both = ablate(model, task, "continuation", kind="noise", draws=2, **GIVEN)
+    assert not both.ladder().empty
+    assert both.ladder_steps()["dissociations"].empty
+
+
+# Answers that noise flips for nothing, as often lost as gained: (right, flips of right answers,
+# how unlike items are).
+FLIPS = ((0.6, 0.2, 1e6), (0.6, 0.2, 1.0), (0.9, 0.05, 1.0), (0.8, 0.02, 0.3), (0.95, 0.04, 1.0))
+
+
+@pytest.mark.parametrize("n_draws", [2, 5])
+@pytest.mark.parametrize("n", [20, 40, 100])
+def test_draws_that_change_nothing_on_average_are_seldom_significant(n, n_draws):
+    rng = np.random.default_rng(n + n_draws)
+    for right, flipped, alike in FLIPS:
+        intact = rng.random((n, 2000)) < right
+        lost, gained = (
+            rng.beta(rate * alike, (1 - rate) * alike, intact.shape)
+            for rate in (flipped, right * flipped / (1 - right))
+        )
+        answers = rng.binomial(n_draws, np.where(intact, 1 - lost, gained))
+        p = paired_p_values(n_draws * intact - answers, Clusters.apart(n))
+        assert (p < 0.05).mean() < 0.065
