@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from layerwise.tasks import Task, blind_guesses, load_task, task_names
+from layerwise.tasks.suites import MATCHED
 from tests.cases import LONG
 
 ITEMS = 2000
@@ -32,9 +33,11 @@ def winners(name: str, first: int) -> set[str]:
 
 
 TOYS = [*task_names("organism"), *task_names("letters"), *task_names("wired")]
+MATCHED_NAMES = {name for sets in MATCHED.values() for names in sets.values() for name in names}
+VARIANTS = sorted(name for name in MATCHED_NAMES if ":" in name)
 
 
-@pytest.mark.parametrize("name", [*task_names(), *TOYS])
+@pytest.mark.parametrize("name", [*task_names(), *TOYS, *VARIANTS])
 @pytest.mark.parametrize("first", SEEDS)
 def test_no_guesser_beats_one_over_the_number_of_options(name: str, first: int) -> None:
     # Of twenty suites without a shortcut one has a winner by luck; it does not win again.

@@ -44,8 +44,12 @@ def models(
 def tasks() -> None:
     """List the built-in tasks."""
     from layerwise.tasks import languages, load_task, task_names
+    from layerwise.tasks.registry import arguments_in_words
 
     for language in languages():
         for name in task_names(language):
-            say(load_task(name).describe())
+            arguments = arguments_in_words(name)
+            say(load_task(name).describe() + (f" [{arguments}]" if arguments else ""))
+    say("all, a capability, or matched: several of them, in the language of the model")
+    say("with arguments: NAME:argument=value,..., such as kv-words:n_pairs=8")
     say("or: a .jsonl file with question, answer and optionally choices and context")

@@ -61,7 +61,7 @@ PAIRED = Flag(
     "toy language.",
 )
 FLAGS: Mapping[str, Flag] = {
-    "tasks": Flag(_TASK, "Task, capability, 'all', or JSONL file."),
+    "tasks": Flag(_TASK, "Task, NAME:argument=value, capability, 'all', 'matched', or JSONL file."),
     "layers": Flag(
         help="Which layers, e.g. 0-5,9 or encoder.0-3,decoder.2; all if left out.",
         read=read_layers,

@@ -6,18 +6,19 @@ How a suite makes its items is told in ``suites``; how users' files are read, in
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from layerwise.errors import UserError, unknown_name
 from layerwise.ground.arguments import check_arguments
 from layerwise.models.organisms.language import LETTERS, ORGANISM, WIRED
 from layerwise.tasks import jsonl
 from layerwise.tasks.items import CAPABILITIES, Capability
-from layerwise.tasks.suites import BUILT_IN
+from layerwise.tasks.suites import BUILT_IN, MATCHED
 from layerwise.tasks.suites.toy import toy_suites
 from layerwise.tasks.task import Task, take
+from layerwise.tasks.variants import base_of, read_arguments, stated_defaults, variant_name
 
-SuiteFactory = Callable[[int], Task]
+SuiteFactory = Callable[..., Task]
 Matches = Callable[[str], bool]
 Load = Callable[[str, int, int | None], Task]
 
@@ -32,6 +33,9 @@ class _Suite:
     language: str
 
 
+_SETS = ("all", *MATCHED)
+"""Names for several suites of a language, beside the capabilities."""
+
 _suites: dict[str, _Suite] = {}
 _sources: list[tuple[Matches, Load]] = []
 
@@ -42,15 +46,17 @@ def register_suite(
     """Add a suite under a name.
 
     Args:
-        name: how it is asked for; neither ``all`` nor a capability's name.
+        name: how it is asked for; neither ``all``, ``matched`` nor a capability's name, and
+            without a colon, behind which names of suites have their arguments.
         capability: what its items ask for.
-        factory: makes the task from a seed.
+        factory: makes the task from a seed. Arguments of its own that are whole numbers, or
+            sequences of them, can be set by name (``kv-words:n_pairs=8``).
         language: whose models are asked it when ``all`` or a capability is asked for.
 
     Raises:
         ValueError: the name is taken or reserved.
     """
-    if name in _suites or name == "all" or name in CAPABILITIES:
+    if name in (*_suites, *_SETS, *CAPABILITIES) or ":" in name:
         raise ValueError(f"The name {name!r} is taken; register the suite under another one.")
     _suites[name] = _Suite(capability, factory, language)
 
@@ -90,11 +96,12 @@ def paired_names(language: str = TEXT) -> list[str]:
 
 
 def expand_task_names(names: Iterable[str], language: str = TEXT) -> list[str]:
-    """Replace ``all`` and capabilities by their suites; keep other names; drop repetitions.
+    """Replace sets and capabilities by their suites; keep other names; drop repetitions.
 
     Args:
-        names: suites, capabilities, ``all``, or names that a source knows (``mine.jsonl``).
-        language: that of the model; ``all`` and capabilities stand for suites in it.
+        names: suites, also with arguments (``kv-words:n_pairs=8``), capabilities, ``all``,
+            ``matched``, or names that a source knows (``mine.jsonl``).
+        language: that of the model; sets and capabilities stand for suites in it.
 
     Returns:
         Names for ``load_task``, in the order asked for.
@@ -120,20 +127,21 @@ def load_task(
     """Make a suite, or read a task from a source.
 
     Args:
-        name_or_path: a suite's name, or a name that a source knows (``mine.jsonl``).
+        name_or_path: a suite's name, with arguments if need be (``kv-words:n_pairs=8``), or a
+            name that a source knows (``mine.jsonl``).
         seed: decides which items a suite makes and in which order.
         limit: take the first so many items only.
         fewshot: number of few-shot examples; None for the task's default.
 
     Raises:
-        UserError: an unknown name, a bad limit or number of examples, or a bad file.
+        UserError: an unknown name, a bad argument, limit or number of examples, or a bad file.
     """
-    if name_or_path in _suites:
-        return take(_suites[name_or_path].factory(seed), limit, fewshot)
+    if is_suite(name_or_path):
+        return take(_made(name_or_path, seed), limit, fewshot)
     for matches, load in _sources:
         if matches(name_or_path):
             return take(load(name_or_path, seed, fewshot), limit)
-    if name_or_path in CAPABILITIES or name_or_path == "all":
+    if name_or_path in (*_SETS, *CAPABILITIES):
         suites = " or ".join(_expand(name_or_path, TEXT))
         raise UserError(
             f"{name_or_path!r} stands for all tasks of its kind; expected one; load {suites}."
@@ -154,33 +162,61 @@ def refuse_unusable_task(name: str, *, seed: int, limit: int | None, fewshot: in
     Raises:
         UserError: an unknown name, a bad number of examples, or a bad file.
     """
-    if name in _suites or jsonl.matches(name):
+    if is_suite(name) or jsonl.matches(name):
         load_task(name, seed=seed, limit=limit, fewshot=fewshot)
-    elif name not in (*CAPABILITIES, "all") and not any(matches(name) for matches, _ in _sources):
+    elif name not in (*_SETS, *CAPABILITIES) and not any(matches(name) for matches, _ in _sources):
         raise unknown_name("task", name, _known())
 
 
+def is_suite(name: str) -> bool:
+    """Whether a name is that of a suite, with or without arguments."""
+    return base_of(name) in _suites
+
+
+def arguments_in_words(name: str) -> str:
+    """The arguments that a suite's name can set, with their usual values; empty if none."""
+    return stated_defaults(_suites[name].factory)
+
+
+def _made(name: str, seed: int) -> Task:
+    """The task of a suite; with arguments it goes by the name that states them."""
+    suite = _suites[base_of(name)]
+    arguments = read_arguments(name, suite.factory)
+    task = suite.factory(seed, **arguments)
+    return replace(task, name=_stated(name)) if arguments else task
+
+
+def _stated(name: str) -> str:
+    """The one name of a suite's variant, however its arguments were written."""
+    base = base_of(name)
+    return variant_name(base, read_arguments(name, _suites[base].factory))
+
+
 def _expand(name: str, language: str) -> list[str]:
-    if name == "all" or name in CAPABILITIES:
+    if name in (*_SETS, *CAPABILITIES):
         spoken = task_names(language)
         found = [one for one in spoken if name in ("all", _suites[one].capability)]
+        if name in MATCHED:
+            found = [_stated(one) for one in MATCHED[name].get(language, ())]
         if not found:
             raise UserError(
                 f"No suite in the language {language!r} is of {name!r}; expected one of: "
                 f"{', '.join(spoken) or 'none'}."
             )
         return found
-    if name in _suites or any(matches(name) for matches, _ in _sources):
+    if is_suite(name):
+        return [_stated(name)]
+    if any(matches(name) for matches, _ in _sources):
         return [name]
     raise unknown_name("task", name, _known())
 
 
 def _label(name: str) -> str:
-    return name if name in _suites or not jsonl.matches(name) else jsonl.task_name(name)
+    return name if is_suite(name) or not jsonl.matches(name) else jsonl.task_name(name)
 
 
 def _known() -> list[str]:
-    return [*_suites, *CAPABILITIES, "all", "a path to a .jsonl file"]
+    return [*_suites, *CAPABILITIES, *_SETS, "a path to a .jsonl file"]
 
 
 for _name, _capability, _factory in BUILT_IN:

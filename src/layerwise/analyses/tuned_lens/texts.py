@@ -17,9 +17,10 @@ from layerwise.errors import UserError
 from layerwise.models.kinds import Model, decoder_prefix, is_seq2seq
 from layerwise.runs.setup import Setup
 from layerwise.sweep.requests import LogLikelihood, Tokens
-from layerwise.tasks import Task, languages, load_task, task_names
+from layerwise.tasks import Task, load_task
 from layerwise.tasks._encoding import encode, encode_apart
 from layerwise.tasks._lines import bad_line, objects
+from layerwise.tasks.registry import is_suite
 
 # Tokens of a piece of a user's text; items of a task that share their few-shot examples.
 LENGTH, ITEMS_A_SEED = 128, 4
@@ -203,8 +204,7 @@ def texts_of_tasks(setup: Setup, n_texts: int) -> Texts:
     Raises:
         UserError: if none of the tasks is built in, or too few items are left.
     """
-    known = {name for language in languages() for name in task_names(language)}
-    tasks = [one for one in setup.tasks if one.source == "built-in" and one.name in known]
+    tasks = [one for one in setup.tasks if one.source == "built-in" and is_suite(one.name)]
     if not tasks:
         raise UserError(
             "A tuned lens is trained on prompts of other items than those measured, and these "

@@ -5,7 +5,7 @@ They are made by the modules beside this one and asked for by name in ``registry
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from layerwise.tasks.items import Capability
 from layerwise.tasks.suites.arithmetic import arithmetic, sum_chain
@@ -33,3 +33,23 @@ BUILT_IN: tuple[tuple[str, Capability, Callable[..., Task]], ...] = (
     ("repetition", "coherence", repetition),
     ("passage", "coherence", passage),
 )
+
+MATCHED: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "matched": {
+        "text": ("kv-words", "facts:rarity=2", "arithmetic", "brackets"),
+        "organism": (
+            "organism-lookup:n_pairs=36,n_before=1",
+            "organism-facts:n_before=9",
+            "organism-two-hop:n_chains=12,n_before=1",
+            "organism-brackets:n_closed=3",
+        ),
+    },
+    "matched-generate": {
+        "text": ("kv-words", "facts", "word-problems", "repetition:length=8,n_fewshot=4")
+    },
+}
+"""Names for suites, one of each capability, that are about as difficult, by language.
+
+Under ``continuation``, and under ``generate``: what bundled models get right of them is measured
+by ``analyses/matched_suites``.
+"""

@@ -47,8 +47,16 @@ class Fact:
         return f"{self.question} {answer or self.answer}."
 
 
-def all_facts() -> tuple[Fact, ...]:
-    """Every fact, in the order of the data."""
+_BY_RARITY = ("facts", "facts_rarer")
+MOST_RARITY = len(_BY_RARITY)
+
+
+def all_facts(rarity: int = 1) -> tuple[Fact, ...]:
+    """Every fact, in the order of the data.
+
+    Args:
+        rarity: 1 for what everybody knows, 2 for what is told more rarely.
+    """
     return tuple(
         Fact(
             relation["name"],
@@ -57,7 +65,7 @@ def all_facts() -> tuple[Fact, ...]:
             fact["answer"],
             tuple(fact.get("aliases", ())),
         )
-        for relation in data("facts")["relations"]
+        for relation in data(_BY_RARITY[rarity - 1])["relations"]
         for fact in relation["facts"]
     )
 

@@ -21,6 +21,7 @@ from layerwise.tasks.suites._building import (
     spread,
 )
 from layerwise.tasks.suites._facts_data import (
+    MOST_RARITY,
     Fact,
     all_facts,
     closest,
@@ -35,7 +36,7 @@ _GENERATE = GenerateSpec((".", ",", "\n"), 8, "first_line")
 _MOST_SENTENCES = 8
 
 
-def facts(seed: int = 0, *, n_options: int = 4) -> Task:
+def facts(seed: int = 0, *, n_options: int = 4, rarity: int = 1) -> Task:
     """Facts from memory: capitals, languages, opposites, colors and others.
 
     The items come in blocks of one relation with the same options, each of them right once.
@@ -43,8 +44,10 @@ def facts(seed: int = 0, *, n_options: int = 4) -> Task:
     Args:
         seed: decides the order, the options and which facts are few-shot examples.
         n_options: options of an item, from 2 to 6; more is harder.
+        rarity: 1, or 2 for facts that are told more rarely: capitals of smaller countries and of
+            states, symbols of more elements, more currencies. The examples stay common ones.
     """
-    items, fewshot = _paired(seed, n_options, 0, "facts", "facts-open-book")
+    items, fewshot = _paired(seed, n_options, rarity, 0, "facts", "facts-open-book")
     return Task(
         name="facts",
         capability="knowledge",
@@ -57,7 +60,9 @@ def facts(seed: int = 0, *, n_options: int = 4) -> Task:
     )
 
 
-def facts_open_book(seed: int = 0, *, n_options: int = 4, n_sentences: int = 4) -> Task:
+def facts_open_book(
+    seed: int = 0, *, n_options: int = 4, n_sentences: int = 4, rarity: int = 1
+) -> Task:
     """The same facts, each stated in the context among others of its kind.
 
     Item by item the pair of ``facts`` with the same choices, so that the difference between
@@ -65,16 +70,18 @@ def facts_open_book(seed: int = 0, *, n_options: int = 4, n_sentences: int = 4) 
     arXiv:2510.02091, on retrieval augmentation); who knows the fact does not need the book.
 
     Args:
-        seed: as for ``facts``; pairs go together for the same seed and ``n_options`` only.
+        seed: as for ``facts``; pairs go together for the same seed, ``n_options`` and ``rarity``
+            only.
         n_options: as for ``facts``; the context states every option.
         n_sentences: facts in the context, from ``n_options`` to 8, or as many as the relation
             has; more is harder.
+        rarity: as for ``facts``; of rare facts memory helps less.
     """
     require(
         n_options <= n_sentences <= _MOST_SENTENCES,
         f"The context holds {n_options} to {_MOST_SENTENCES} facts, not {n_sentences}",
     )
-    items, fewshot = _paired(seed, n_options, n_sentences, "facts-open-book", "facts")
+    items, fewshot = _paired(seed, n_options, rarity, n_sentences, "facts-open-book", "facts")
     # A guesser may take an answer from the context or the relation's commonest one.
     stated = float(np.mean([1 / f"{item.context} ".count(". ") for item in items]))
     return Task(
@@ -90,13 +97,15 @@ def facts_open_book(seed: int = 0, *, n_options: int = 4, n_sentences: int = 4) 
 
 
 def _paired(
-    seed: int, n_options: int, n_sentences: int, name: str, twin: str
+    seed: int, n_options: int, rarity: int, n_sentences: int, name: str, twin: str
 ) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
     """Items and few-shot examples; the draws do not depend on whether the book is open."""
     require(2 <= n_options <= 6, f"There are 2 to 6 options, not {n_options}")
+    require(1 <= rarity <= MOST_RARITY, f"Rarity is 1 to {MOST_RARITY}, not {rarity}")
     rng, order = generator(seed, "facts"), generator(seed, "facts-open-book")
-    known = all_facts()
-    pool = fewshot_pool(rng, known, FEWSHOT_RELATIONS, max(4, n_options))
+    known = all_facts(rarity)
+    # Answers of items are not among those of rare facts' examples, which are common ones.
+    pool = fewshot_pool(rng, all_facts(), FEWSHOT_RELATIONS, max(4, n_options))
     shown = [fact for group in pool for fact in group]
     relations = dict.fromkeys(fact.relation for fact in known)
     kinds = {

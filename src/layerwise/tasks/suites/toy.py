@@ -60,7 +60,12 @@ def toy_suites(language: Language) -> tuple[tuple[str, Capability, Callable[...,
 
 
 def lookup(
-    language: Language, seed: int = 0, *, n_pairs: int | None = None, n_items: int = N_ITEMS
+    language: Language,
+    seed: int = 0,
+    *,
+    n_pairs: int | None = None,
+    n_before: int = 0,
+    n_items: int = N_ITEMS,
 ) -> Task:
     """Pairs of a key and a value, one looked up; training shows no such pair anywhere.
 
@@ -68,15 +73,18 @@ def lookup(
         language: gives the words.
         seed: decides pairs and what is asked.
         n_pairs: pairs in the context, more is harder; 8 or what the words suffice for if None.
+        n_before: questions about other pairs that stand before this one with their answers, none
+            of which is an option; more is harder.
         n_items: number of items.
     """
     most = min(language.n_keys, language.n_values)
     n_pairs = min(8, most) if n_pairs is None else n_pairs
     require(4 <= n_pairs <= most, f"There are 4 to {most} pairs, not {n_pairs}")
+    _require_unasked(n_pairs, n_before, "pairs")
     name = f"{language.name}-lookup"
     rng = generator(seed, name)
     pool = _by_last(_kept(language, product(language.keys, language.values)))
-    drafts = distinct(lambda _: _lookup_item(language, rng, pool, n_pairs), n_items)
+    drafts = distinct(lambda _: _lookup_item(language, rng, pool, n_pairs, n_before), n_items)
     items = settle(rng, name, drafts)
     return Task(
         name=name,
@@ -85,28 +93,31 @@ def lookup(
         items=items,
         fewshot=(),
         generate=_ONE_WORD,
-        chance=chance(items, 1 / n_pairs),
+        chance=chance(items, 1 / (n_pairs - n_before)),
         template=_TEMPLATE,
     )
 
 
-def facts(language: Language, seed: int = 0, *, n_items: int = N_ITEMS) -> Task:
-    """Facts from memory, each behind another; training never shows that one before it.
+def facts(language: Language, seed: int = 0, *, n_before: int = 1, n_items: int = N_ITEMS) -> Task:
+    """Facts from memory, each behind others; training never shows the last one before it.
 
     Args:
         language: gives the facts.
         seed: decides which facts are asked, and behind which.
+        n_before: facts that stand before the one asked; more is harder.
         n_items: number of items, at most one for each fact.
     """
     known = [
         Fact(relation, "", entity, value) for (relation, entity), value in language.facts.items()
     ]
+    most = len(known) // 2
+    require(1 <= n_before <= most, f"1 to {most} facts stand before, not {n_before}")
     name = f"{language.name}-facts"
     rng = generator(seed, name)
     kinds = [[fact for fact in known if fact.relation == one] for one in language.relations]
     groups = spread(rng, [option_groups(rng, kind, _N_OPTIONS) for kind in kinds])
     asked = [(fact, group) for group in groups for fact in draw(rng, group, _N_OPTIONS)]
-    drafts = [_fact_item(language, rng, *one) for one in asked[:n_items]]
+    drafts = [_fact_item(language, rng, *one, n_before) for one in asked[:n_items]]
     items = settle(rng, name, drafts)
     return Task(
         name=name,
@@ -121,7 +132,12 @@ def facts(language: Language, seed: int = 0, *, n_items: int = N_ITEMS) -> Task:
 
 
 def two_hop(
-    language: Language, seed: int = 0, *, n_chains: int = 4, n_items: int = N_ITEMS
+    language: Language,
+    seed: int = 0,
+    *,
+    n_chains: int = 4,
+    n_before: int = 0,
+    n_items: int = N_ITEMS,
 ) -> Task:
     """From a key to a key to a value; training shows neither of the asked chain's pairs.
 
@@ -129,16 +145,18 @@ def two_hop(
         language: gives the words.
         seed: decides chains and what is asked.
         n_chains: chains in the context; more is harder.
+        n_before: as for ``lookup``, about other chains.
         n_items: number of items.
     """
     most = min(language.n_keys // 2, language.n_values)
     require(4 <= n_chains <= most, f"There are 4 to {most} chains, not {n_chains}")
+    _require_unasked(n_chains, n_before, "chains")
     name = f"{language.name}-two-hop"
     rng = generator(seed, name)
     links = _kept(language, permutations(language.keys, 2))
     ends = _kept(language, product(language.keys, language.values))
     pool = _by_last([(*link, value) for link in links for key, value in ends if key == link[1]])
-    drafts = distinct(lambda _: _two_hop_item(language, rng, pool, n_chains), n_items)
+    drafts = distinct(lambda _: _two_hop_item(language, rng, pool, n_chains, n_before), n_items)
     items = settle(rng, name, drafts)
     return Task(
         name=name,
@@ -148,24 +166,34 @@ def two_hop(
         fewshot=(),
         generate=_ONE_WORD,
         # The last words of the chains have a form of their own.
-        chance=chance(items, 1 / n_chains),
+        chance=chance(items, 1 / (n_chains - n_before)),
         template=_TEMPLATE,
     )
 
 
-def brackets(language: Language, seed: int = 0, *, depth: int = 6, n_items: int = N_ITEMS) -> Task:
+def brackets(
+    language: Language,
+    seed: int = 0,
+    *,
+    depth: int = 6,
+    n_closed: int = 0,
+    n_items: int = N_ITEMS,
+) -> Task:
     """Open brackets to be closed; training shows no such sequence.
 
     Args:
         language: gives the brackets, of four kinds.
         seed: decides the brackets.
         depth: how many are open; more is harder.
+        n_closed: pairs among them that are closed already, which training never shows; more is
+            harder.
         n_items: number of items.
     """
     require(depth >= 4, f"At least 4 brackets must be open, not {depth}")
     name = f"{language.name}-brackets"
     rng = generator(seed, name)
-    items = settle(rng, name, turned_over(lambda _: _bracket_block(language, rng, depth), n_items))
+    drafts = turned_over(lambda _: _bracket_block(language, rng, depth, n_closed), n_items)
+    items = settle(rng, name, drafts)
     return Task(
         name=name,
         capability="coherence",
@@ -209,12 +237,14 @@ def _lookup_item(
     rng: np.random.Generator,
     pool: Mapping[str, Sequence[tuple[str, ...]]],
     n_pairs: int,
+    n_before: int,
 ) -> Item:
     options = _options(rng, pool)
     key, value = draw(rng, pool[options[0]], 1)[0]
     keys = _beside(rng, language.keys, [key])[:n_pairs]
     values = _beside(rng, language.values, options)[:n_pairs]
     context = " ".join(draw(rng, list(map(pair, keys, values)), n_pairs))
+    context = _asked_before(context, map(ask, keys), values, n_before)
     return Item(
         id="",
         question=ask(key),
@@ -227,16 +257,18 @@ def _lookup_item(
 
 
 def _fact_item(
-    language: Language, rng: np.random.Generator, fact: Fact, group: Sequence[Fact]
+    language: Language,
+    rng: np.random.Generator,
+    fact: Fact,
+    group: Sequence[Fact],
+    n_before: int,
 ) -> Item:
     known, asked = language.facts, (fact.relation, fact.subject)
     other = draw(rng, [one for one in group if one != fact], 1)[0]
-    before = next(
-        one
-        for one in draw(rng, list(known), len(known))
-        if one != asked and language.for_tests(*one, *asked)
-    )
-    context = answered(ask_fact(*before), known[before])
+    mixed = [one for one in draw(rng, list(known), len(known)) if one != asked]
+    last = next(one for one in mixed if language.for_tests(*one, *asked))
+    before = [*[one for one in mixed if one != last][: n_before - 1], last]
+    context = " ".join(answered(ask_fact(*one), known[one]) for one in before)
     return Item(
         id="",
         question=ask_fact(*asked),
@@ -254,6 +286,7 @@ def _two_hop_item(
     rng: np.random.Generator,
     pool: Mapping[str, Sequence[tuple[str, ...]]],
     n_chains: int,
+    n_before: int,
 ) -> Item:
     options = _options(rng, pool)
     first, middle, last = draw(rng, pool[options[0]], 1)[0]
@@ -261,6 +294,7 @@ def _two_hop_item(
     ends = _beside(rng, language.values, options)[:n_chains]
     pairs = [*map(pair, starts, middles), *map(pair, middles, ends)]
     context = " ".join(draw(rng, pairs, len(pairs)))
+    context = _asked_before(context, map(ask_twice, starts), ends, n_before)
     return Item(
         id="",
         question=ask_twice(first),
@@ -276,7 +310,23 @@ def _chain_keys(keys: Sequence[str], n_chains: int) -> tuple[Sequence[str], Sequ
     return keys[: 2 * n_chains : 2], keys[1 : 2 * n_chains : 2]
 
 
-def _bracket_block(language: Language, rng: np.random.Generator, depth: int) -> list[Item]:
+def _require_unasked(count: int, n_before: int, of: str) -> None:
+    """Refuse to ask about the four options, or to leave nothing else in the context."""
+    most = count - _N_OPTIONS
+    require(0 <= n_before <= most, f"Of {count} {of} 0 to {most} are asked before, not {n_before}")
+
+
+def _asked_before(
+    context: str, questions: Iterable[str], answers: Sequence[str], count: int
+) -> str:
+    """A context with questions behind it about the first things in it that are no options."""
+    asked = list(map(answered, questions, answers))[_N_OPTIONS:]
+    return " ".join([context, *asked[:count]])
+
+
+def _bracket_block(
+    language: Language, rng: np.random.Generator, depth: int, n_closed: int
+) -> list[Item]:
     """Four sequences that are kept for tests, closed by different brackets first."""
     kinds = [kind for kind, _ in language.brackets]
     closing = dict(language.brackets)
@@ -290,20 +340,31 @@ def _bracket_block(language: Language, rng: np.random.Generator, depth: int) -> 
     items = []
     for index, (opened, answer) in enumerate(zip(rows, answers, strict=True)):
         other = draw(rng, [one for one in kinds if one != opened[-1]], 1)[0]
+        closed = [(int(rng.integers(depth + 1)), str(rng.choice(kinds))) for _ in range(n_closed)]
         items.append(
             Item(
                 id="",
-                question=ask_closing(opened),
+                question=ask_closing(_among(opened, closed, closing)),
                 answer=answer,
                 choices=(answer, *answers[:index], *answers[index + 1 :]),
                 corruption=Corruption(
-                    ask_closing([*opened[:-1], other]),
+                    ask_closing(_among([*opened[:-1], other], closed, closing)),
                     " ".join([closing[other], *answer.split()[1:]]),
                 ),
                 group=f"{depth} open",
             )
         )
     return items
+
+
+def _among(
+    opened: Sequence[str], closed: Iterable[tuple[int, str]], closing: Mapping[str, str]
+) -> list[str]:
+    """Open brackets, and closed pairs of a kind behind so many of them."""
+    row = [[one] for one in ("", *opened)]
+    for place, kind in closed:
+        row[place] += [kind, closing[kind]]
+    return [one for part in row for one in part if one]
 
 
 def _opened(rng: np.random.Generator, kinds: Sequence[str], depth: int, last: str) -> list[str]:

@@ -1,0 +1,171 @@
+"""Suites with arguments in their names, and the sets of suites that are about as difficult."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from layerwise.errors import UserError
+from layerwise.tasks import CAPABILITIES, Task, expand_task_names, load_task, registry
+from layerwise.tasks.suites import MATCHED
+from layerwise.tasks.suites.arithmetic import arithmetic
+from layerwise.tasks.suites.facts import facts
+from layerwise.tasks.suites.key_value import kv_words
+from layerwise.tasks.variants import stated_defaults
+
+from .small import small_task
+
+SETS = [(name, language) for name, by_language in MATCHED.items() for language in by_language]
+NAMES = sorted({name for sets in MATCHED.values() for names in sets.values() for name in names})
+
+
+def test_a_name_with_arguments_is_the_suite_made_with_them() -> None:
+    task = load_task("kv-words:n_pairs=8", seed=3, limit=40)
+    assert task.name == "kv-words:n_pairs=8"
+    assert task.items == kv_words(3, n_pairs=8).items[:40]
+    digits = load_task("arithmetic:n_items=40,digits=1+2")
+    assert digits.name == "arithmetic:digits=1+2,n_items=40"
+    assert digits.items == arithmetic(digits=(1, 2), n_items=40).items
+    assert load_task("arithmetic:digits=3").items == arithmetic(digits=[3]).items
+
+
+def test_names_are_written_one_way() -> None:
+    names = ["brackets:n_closed=2,depth=03", "brackets:depth=3,n_closed=2", "brackets", "brackets"]
+    assert expand_task_names(names) == ["brackets:depth=3,n_closed=2", "brackets"]
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        *((one, one) for one in ("n_pair=8", "n_pairs", "n_pairs=", "n_pairs=5+6", "n_pairs=-1")),
+        *((one, one) for one in ("n_pairs=1e3", "n_pairs=12345", "", "seed=3")),
+        ("n_pairs=8,n_pairs=9", "n_pairs=9"),
+        ("n_pairs=8,", ""),
+    ],
+)
+def test_arguments_that_cannot_be_read(text: str, part: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_task(f"kv-words:{text}")
+    assert str(caught.value) == (
+        f"Cannot read {part!r} in the task name 'kv-words:{text}': expected arguments of "
+        "'kv-words', each once, with whole numbers of at most four digits, such as "
+        "kv-words:n_pairs=8; it takes n_pairs, n_items, n_fewshot."
+    )
+
+
+def test_what_a_suite_refuses_is_refused_by_name_too() -> None:
+    with pytest.raises(UserError, match="There are 4 to 26 pairs, not 3"):
+        load_task("kv-words:n_pairs=3")
+    with pytest.raises(UserError, match="asks for 0 items; expected 1 or more"):
+        load_task("kv-words:n_items=0")
+    with pytest.raises(UserError, match="Unknown task 'kv-wordz:n_pairs=8'"):
+        load_task("kv-wordz:n_pairs=8")
+
+
+def test_suites_of_others_have_their_arguments_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def counted(seed: int = 0, *, n_words: int = 3, sizes: Sequence[int] = (1, 2)) -> Task:
+        return small_task(description=f"{seed} {n_words} {sizes}")
+
+    monkeypatch.setattr(registry, "_suites", dict(registry._suites))
+    registry.register_suite("counted", "knowledge", counted)
+    registry.register_suite("plain", "knowledge", lambda seed: small_task())
+    assert load_task("counted:sizes=4+5,n_words=2", seed=1).description == "1 2 (4, 5)"
+    assert stated_defaults(counted) == "n_words=3, sizes=1+2"
+    with pytest.raises(UserError, match="Suite 'plain' takes no arguments; ask for 'plain' alone"):
+        load_task("plain:n_words=2")
+    with pytest.raises(ValueError, match="The name 'matched' is taken"):
+        registry.register_suite("matched", "knowledge", counted)
+    with pytest.raises(ValueError, match="The name 'a:b' is taken"):
+        registry.register_suite("a:b", "knowledge", counted)
+
+
+@pytest.mark.parametrize(("name", "language"), SETS)
+def test_a_matched_set_has_one_suite_of_each_capability(name: str, language: str) -> None:
+    names = expand_task_names([name], language)
+    assert names == list(MATCHED[name][language])
+    assert [load_task(one).capability for one in names] == list(CAPABILITIES)
+
+
+def test_a_set_is_no_task_and_no_language_has_an_empty_one() -> None:
+    with pytest.raises(UserError) as caught:
+        load_task("matched")
+    assert str(caught.value).startswith("'matched' stands for all tasks of its kind; expected one;")
+    with pytest.raises(UserError, match="No suite in the language 'wired' is of 'matched'"):
+        expand_task_names(["matched"], "wired")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_matched_suites_have_enough_items_and_balanced_answers(name: str) -> None:
+    task = load_task(name)
+    assert len({(item.context, item.question) for item in task.items}) == len(task.items) >= 200
+    counts = [0] * len(task.items[0].choices)
+    for item in task.items:
+        counts[item.choices.index(item.answer)] += 1
+        assert max(counts) - min(counts) <= 1
+    for item in task.items:
+        assert len(set(item.choices)) == 4
+        assert item.answer in item.choices
+    shown = {(item.context, item.question) for item in task.fewshot}
+    assert not shown & {(item.context, item.question) for item in task.items}
+
+
+def test_examples_of_rare_facts_give_none_of_them_away() -> None:
+    for seed in range(5):
+        task = facts(seed, rarity=2)
+        told = {text for one in task.fewshot for text in (one.answer, one.question)}
+        assert not told & {text for one in task.items for text in (one.answer, one.question)}
+
+
+def test_rare_facts_are_paired_with_their_open_book() -> None:
+    closed, book = load_task("facts:rarity=2"), load_task("facts-open-book:rarity=2")
+    for one, other in zip(closed.items, book.items, strict=True):
+        assert (one.question, one.choices) == (other.question, other.choices)
+        assert f"{one.question} {one.answer}." in (other.context or "")
+
+
+def test_what_is_asked_before_is_in_the_context_and_never_an_option() -> None:
+    for name, ask in (("lookup:n_pairs=9", "ask"), ("two-hop:n_chains=9", "ask2")):
+        task = load_task(f"organism-{name},n_before=3")
+        assert task.chance["generate"] == pytest.approx(1 / 6)
+        for item in task.items:
+            context, before = (item.context or "").split(f" {ask} ", 1)
+            told = dict(pair.split() for pair in context.strip(" ;").split(" ; "))
+            questions = f"{ask} {before}".strip(" ;").split(" ; ")
+            assert len(set(questions)) == 3
+            for question in questions:
+                key, answer = question.removeprefix(f"{ask} ").split(" -> ")
+                assert answer == (told[key] if ask == "ask" else told[told[key]])
+                assert answer not in item.choices
+
+
+def test_facts_before_are_true_and_other_ones() -> None:
+    from layerwise.models.organisms.language import ORGANISM
+
+    for item in load_task("organism-facts:n_before=5").items:
+        before = (item.context or "").strip(" ;").split(" ; ")
+        assert len(set(before)) == 5
+        for one in before:
+            relation, entity, value = one.replace(" of ", " ").replace(" -> ", " ").split()
+            assert ORGANISM.facts[relation, entity] == value
+            assert not one.startswith(item.question)
+
+
+def test_closed_pairs_leave_the_open_brackets_as_they_are() -> None:
+    from layerwise.models.organisms.language import ORGANISM
+
+    closing = dict(ORGANISM.brackets)
+    for item in load_task("organism-brackets:n_closed=3").items:
+        for question, answer in (
+            (item.question, item.answer),
+            (item.corruption.question, item.corruption.answer),  # type: ignore[union-attr]
+        ):
+            row = question.removeprefix("open ").removesuffix(" ->").split()
+            stack: list[str] = []
+            for one in row:
+                if one in closing:
+                    stack.append(closing[one])
+                else:
+                    assert stack.pop() == one
+            assert len(row) == 6 + 2 * 3
+            assert " ".join(reversed(stack)) == answer
