@@ -213,7 +213,7 @@ FAULTS = [
     ),
     Fault(
         "draws added up within an item",
-        "stats/effects.py",
+        "stats/cells.py",
         "(right.sum(axis=0) / n_draws)[:, 1:]",
         "right.sum(axis=0)[:, 1:]",
         ("tests/test_draws.py::test_effects_are_those_of_the_mean_over_an_items_draws",),

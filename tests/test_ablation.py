@@ -15,11 +15,13 @@ from layerwise.analyses.ablation.api import ablate
 from layerwise.analyses.ablation.spec import resampled_from
 from layerwise.errors import UserError
 from layerwise.models import load_model, original_tokenizer, weights_hash
-from layerwise.stats.effects import BLIND, NO_LAYERS
+from layerwise.results import AblationResult
+from layerwise.stats.effects import BASELINES, BLIND, CONTROLS, NO_LAYERS
 from layerwise.sweep import Generate, LogLikelihood, noise, resample, site_noise, sweep
 from layerwise.sweep.edits import source_position
 from layerwise.sweep.reference import reference_outcome
 from layerwise.tasks import GenerateSpec, build_requests, load_task, with_other_questions
+from layerwise.tasks.blind import guesses
 from tests import analysis
 from tests.analysis import greedy_text, logprob, solved_by, word_task
 from tests.models.real import smollm2
@@ -48,7 +50,7 @@ def model(request):
 def records_of(*args, **options) -> pd.DataFrame:
     """Records of the intact model and of changes."""
     found = ablate(*args, progress=False, **options).records
-    return found.loc[~found["kind"].isin([BLIND, NO_LAYERS])].set_index(KEY)
+    return found.loc[~found["kind"].isin(CONTROLS)].set_index(KEY)
 
 
 @pytest.mark.parametrize("method", ["engine", "reference"])
@@ -61,13 +63,22 @@ def test_a_record_for_every_intervention_item_and_protocol(model, method):
     for item, others in with_other_questions(TASK, TASK.items).items():
         blind = [f"blind:{number}" for number in range(1, len(others) + 1)]
         expected += product(blind, ["words"], [item], PROTOCOLS)
+    for protocol in PROTOCOLS:
+        guesser = guesses(TASK, protocol, tokenizer=original_tokenizer(model))
+        named = [f"guesser: {guesser.rule}"]
+        expected += product(named, ["words"], [item.id for item in TASK.items], [protocol])
     assert sorted(result.records[KEY].itertuples(index=False, name=None)) == sorted(expected)
-    intact = result.records["kind"].isin(["intact", "blind", "no layers"])
+    intact = result.records["kind"].isin(BASELINES)
     assert result.records.loc[intact, ["site", "layer"]].isna().all(axis=None)
     layers = result.records.loc[result.records["kind"] == "skip"]
     assert (layers["intervention"] == "skip:layer=" + layers["layer"].astype(str)).all()
     assert set(layers["kind"]) == {"skip"}
     assert set(layers["site"]) == {"layer"}
+    guessed = result.records["kind"].str.startswith("guesser")
+    assert (
+        result.records.loc[guessed, ["gold_logprob", "chosen", "generated"]].isna().all(axis=None)
+    )
+    result = AblationResult(result.records.loc[~guessed], result.facts)
     generated = result.records["protocol"] == "generate"
     asked = ["correct_norm", "gold_logprob", "margin", "chosen", "correct_first", "correct_forced"]
     scores = [*asked, "early_logprob", "late_logprob"]

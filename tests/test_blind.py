@@ -10,7 +10,13 @@ import pytest
 from scipy.stats import binomtest
 
 from layerwise import stats
-from layerwise.stats.signal import Blind, better_than_blind_p_value, signal_p_values, signals
+from layerwise.stats.signal import (
+    Blind,
+    Guessed,
+    better_than_blind_p_value,
+    signal_p_values,
+    signals,
+)
 from tests.cases import LONG
 
 
@@ -21,6 +27,7 @@ class Cell(NamedTuple):
     no_layers: np.ndarray | None = None
     protocol: str = "continuation"
     clusters: None = None
+    guessed: Guessed | None = None
 
 
 def blind(right, asked) -> Blind:

@@ -17,6 +17,7 @@ from layerwise.storage.earlier_tables import with_later_columns
 from layerwise.storage.parquet import frame
 from layerwise.sweep import intact, skip_layers, sweep
 from layerwise.tasks import build_requests, score, with_other_questions
+from layerwise.tasks.blind import guesses
 from tests import synthetic
 from tests.analysis import word_task
 from tests.cases import data_sets, most_errors
@@ -108,6 +109,12 @@ def test_controls_are_those_of_brute_force_on_both_splits():
     model, task = tiny_model("llama"), word_task(8, chance={"continuation": 0.0})
     result = lw.removal_order(model, task, n_removed=1, by="deep", progress=False)
     seen = result.removal.loc[result.removal["kind"] != "skip"]
+    guessed = seen["kind"].str.startswith("guesser")
+    found = guesses(task, "continuation", tokenizer=original_tokenizer(model))
+    right = dict(zip(seen.loc[guessed, "item"], seen.loc[guessed, "correct"], strict=True))
+    assert set(right) == set(seen["item"])
+    assert right == {item: found.right[item] for item in right}
+    seen = seen.loc[~guessed]
     assert set(seen["kind"]) == {"intact", "blind", "no layers"}
     others = with_other_questions(task, task.items)
     every = skip_layers(range(model.cfg.n_layers))

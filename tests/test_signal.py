@@ -24,6 +24,7 @@ class Asked(NamedTuple):
     blind: None = None
     no_layers: None = None
     clusters: Clusters | None = None
+    guessed: None = None
 
 
 def asked(right: list[int], n: int) -> list[Asked]:

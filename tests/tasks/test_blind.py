@@ -14,7 +14,7 @@ from statsmodels.discrete.conditional_models import ConditionalLogit
 
 from layerwise.errors import UserError
 from layerwise.tasks import Item, Task, best_blind, blind_guesses
-from layerwise.tasks.blind.api import _guessers, _p_uniform
+from layerwise.tasks.blind.api import guessers_of, p_uniform
 from layerwise.tasks.blind.crossfit import cross_fitted
 from layerwise.tasks.blind.learned import conditional_logit
 from layerwise.tasks.blind.options import options_of
@@ -178,8 +178,8 @@ def test_no_item_has_a_say_in_its_own_guess(monkeypatch: pytest.MonkeyPatch) -> 
     task = planted(words, longest, 80)
     before, quarter = best_blind(task), options_of(task).quarter
     monkeypatch.setattr("layerwise.tasks.blind.options._quarters", lambda items, gold: quarter)
-    for half in (0, 1):
-        own = quarter % 2 == half
+    for one in range(4):
+        own = quarter == one
         changed = tuple(
             replace(item, answer=next(c for c in item.choices if c != item.answer))
             if mine
@@ -187,7 +187,7 @@ def test_no_item_has_a_say_in_its_own_guess(monkeypatch: pytest.MonkeyPatch) -> 
             for item, mine in zip(task.items, own, strict=True)
         )
         after = best_blind(replace(task, items=changed))
-        assert after.guessers[half] == before.guessers[half]
+        assert after.guessers[one] == before.guessers[one]
         # What was guessed right before is wrong now, for the guess is the same one.
         assert not (after.right & before.right)[own].any()
 
@@ -241,9 +241,9 @@ def test_unequal_numbers_of_options_have_their_own_chance() -> None:
     assert set(table["chance"]) == {0.375}
     shares = np.array([1 / 2, 1 / 4] * 3)
     every = np.prod(shares)
-    assert _p_uniform(6, shares) == pytest.approx(every)
-    assert _p_uniform(0, shares) == 1
-    assert _p_uniform(7, np.full(20, 0.25)) == pytest.approx(
+    assert p_uniform(6, shares) == pytest.approx(every)
+    assert p_uniform(0, shares) == 1
+    assert p_uniform(7, np.full(20, 0.25)) == pytest.approx(
         binomtest(7, 20, 0.25, alternative="greater").pvalue
     )
 
@@ -274,7 +274,7 @@ def test_a_task_of_one_item_and_one_of_two() -> None:
 def test_every_guesser_is_cross_fitted_on_every_item() -> None:
     task = planted(numbers, longest, 50)
     options = options_of(task)
-    for guesser in _guessers(options, None, context=True):
+    for guesser in guessers_of(options, None, context=True):
         assert cross_fitted(options, guesser).right.shape == (50,)
     table = blind_guesses(task)
     assert table["guesser"].is_unique

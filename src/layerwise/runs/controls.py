@@ -1,19 +1,24 @@
-"""What losses are measured by: other items' questions, and the model without any layer."""
+"""What a model and its losses are measured by.
+
+Other items' questions, a guesser that reads no question, and the model without any layer.
+"""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import product
 from typing import Any, NamedTuple
 
 from layerwise.errors import UserError
 from layerwise.models.kinds import Model
-from layerwise.stats.effects import BLIND, NO_LAYERS
+from layerwise.stats.effects import BLIND, GUESSER, GUESSER_AT_CHANCE, NO_LAYERS
 from layerwise.sweep import Intervention, Sweep, intact, skip_layers
 from layerwise.tasks import Task, TaskRequest, with_other_questions
+from layerwise.tasks.blind import guesses
 from layerwise.tasks.items import Item
+from layerwise.tasks.scoring import Score
 
 from .records import record_rows
 from .setup import Setup
@@ -95,6 +100,52 @@ def blind_rows(task: Task, asked: Sequence[BlindItem], swept: Sweep) -> Iterator
     for row in record_rows(task, [one.changed for one in asked], requests, [intact()], swept):
         one = by_request[row["item"], row["protocol"]]
         yield row | {"item": one.item.id, "intervention": one.name, "kind": BLIND}
+
+
+def guessed_rows(
+    setup: Setup, task: Task, items: Sequence[Item], protocols: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """Records of the guesser that reads no question, under each protocol.
+
+    It is fitted on the whole task (``tasks.blind``). No model is run.
+
+    Args:
+        setup: whose tokenizer counts tokens.
+        task: the task.
+        items: those to be guessed, of this task.
+        protocols: how the model is asked.
+    """
+    for protocol in protocols:
+        found = setup.built.of(
+            (setup.tokenizer, "guesses", task.hash, len(task.unasked), protocol == "generate"),
+            lambda protocol=protocol: guesses(
+                task, protocol, tokenizer=setup.tokenizer, alone=not _has_other_questions(task)
+            ),
+            lambda _: len(task.items),
+        )
+        if found is None:
+            continue
+        kind = GUESSER if found.held else GUESSER_AT_CHANCE
+        for item in items:
+            yield {
+                "intervention": f"{GUESSER}: {found.rule}",
+                "kind": kind,
+                "site": None,
+                "layer": None,
+                "head": None,
+                "layers": [],
+                "heads": None,
+                "task": task.name,
+                "capability": task.capability,
+                "item": item.id,
+                "cluster": item.cluster,
+                "protocol": protocol,
+                **asdict(Score(correct=found.right[item.id])),
+            }
+
+
+def _has_other_questions(task: Task) -> bool:
+    return any(with_other_questions(task, task.items, n=1).values())
 
 
 def as_controls(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:

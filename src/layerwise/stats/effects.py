@@ -5,21 +5,28 @@ Definitions are in ``docs/statistics.md``; columns in ``docs/results.md``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Float
 
 from layerwise import stats
-from layerwise.errors import UserError
 from layerwise.storage.parquet import conform, frame
 
+from .cells import BASELINES as BASELINES
+from .cells import BLIND as BLIND
+from .cells import CONTROLS as CONTROLS
+from .cells import GUESSER as GUESSER
+from .cells import GUESSER_AT_CHANCE as GUESSER_AT_CHANCE
+from .cells import INTACT as INTACT
+from .cells import NO_LAYERS as NO_LAYERS
+from .cells import Cell as Cell
+from .cells import cells as cells
+from .cells import layer_skips as layer_skips
 from .clusters import (
-    Clusters,
     clustered_interval,
-    clusters_of,
     design_effects,
     independent_items,
     paired_p_values,
@@ -29,197 +36,11 @@ from .clusters import (
 from .equivalence import no_loss_of_nats_p_values, no_loss_p_values
 from .interest import Interest
 from .over_run import effects_over_run, exact_difference_bounds, exact_where_no_width
-from .signal import Blind, have_signal, signal_p_values, signals
+from .signal import Guessed, have_signal, signal_p_values, signals
 
 N_RESAMPLES = 2000
 ALPHA = 0.05
 Chance = Callable[[str, str], float]
-# Kinds of records beside those of changes: the model as it is, the model as it is asked other
-# items' questions, and what is left of it without any layer.
-INTACT, BLIND, NO_LAYERS = "intact", "blind", "no layers"
-BASELINES = (INTACT, BLIND, NO_LAYERS)
-_READ = [
-    "task", "capability", "protocol", "intervention", "kind", "site", "layer", "head", "layers",
-    "heads", "item", "cluster", "draw", "correct", "gold_logprob", "margin",
-]  # fmt: skip
-
-
-class Cell(NamedTuple):
-    """The records of one task under one protocol, as matrices with a row per item.
-
-    Attributes:
-        task: the task's name.
-        capability: its capability.
-        protocol: the protocol.
-        interventions: one row per intervention (``intervention``, ``kind``, ``site``,
-            ``layer``, ``head``, ``layers``, ``heads``), by kind, site, layer and head; the intact
-            model is not among them.
-        intact: whether the intact model was right.
-        blind: what it answered to other items' questions; None if it was not asked.
-        no_layers: whether it was right without any layer; None if it was not asked.
-        correct: whether the model was right under each intervention; the share of its draws in
-            which it was, where an intervention has several.
-        nats: gold log-probability, intact minus intervened; nan where there is none.
-        margins: the same of its margin above the best distractor's.
-        items: item ids, in the order of the rows.
-        clusters: which items ask for the same thing.
-        n_draws: draws of each intervention's noise or donors, over which an item's outcomes are
-            averaged; None if there is but one of each.
-    """
-
-    task: str
-    capability: str
-    protocol: str
-    interventions: pd.DataFrame
-    intact: Bool[np.ndarray, " items"]
-    correct: Shaped[np.ndarray, "items interventions"]
-    nats: Float[np.ndarray, "items interventions"]
-    margins: Float[np.ndarray, "items interventions"]
-    items: tuple[str, ...]
-    clusters: Clusters
-    blind: Blind | None = None
-    no_layers: Bool[np.ndarray, " items"] | None = None
-    n_draws: Int[np.ndarray, " interventions"] | None = None
-
-    @property
-    def net(self) -> Int[np.ndarray, "items interventions"]:
-        """Draws in which an item is lost minus those in which it is gained."""
-        change = self.intact[:, None].astype(int) - self.correct
-        return change if self.n_draws is None else np.rint(change * self.n_draws).astype(int)
-
-    def floor(self, chance: float) -> Float[np.ndarray, " items"]:
-        """What is left when everything is lost: right answers without any layer, else ``chance``.
-
-        Args:
-            chance: accuracy by guessing.
-        """
-        if self.no_layers is not None:
-            return self.no_layers.astype(float)
-        return np.full(len(self.intact), chance)
-
-
-def layer_skips(records: pd.DataFrame) -> pd.DataFrame:
-    """The records of single skipped layers, and those that they are measured by."""
-    skips = (records["kind"] == "skip") & (records["site"] == "layer")
-    return records.loc[skips | records["kind"].isin(BASELINES)]
-
-
-def cells(records: pd.DataFrame) -> Iterator[Cell]:
-    """Records by task and protocol, in alphabetical order.
-
-    Raises:
-        UserError: if the intact model is missing, or not every item is there exactly once
-            under every intervention and draw.
-    """
-    if "head" not in records:  # tables of layers alone have no such columns
-        records = records.assign(head=pd.array([None] * len(records), dtype="Int64"), heads=None)
-    # texts and other scores are not copied about
-    read = records[[name for name in _READ if name in records]]
-    for _, group in read.groupby(["task", "capability", "protocol"], sort=True):
-        yield _cell(pd.DataFrame(group))
-
-
-def _cell(whole: pd.DataFrame) -> Cell:
-    task, capability, protocol = (str(whole[c].iloc[0]) for c in ("task", "capability", "protocol"))
-    group = whole.loc[~whole["kind"].isin((BLIND, NO_LAYERS))]
-    described = ["kind", "site", "layer", "head", "intervention"]
-    first = group.loc[~group["intervention"].duplicated(), [*described, "layers", "heads"]]
-    listed = first.sort_values(described)
-    changed = listed.loc[listed["intervention"] != INTACT].reset_index(drop=True)
-    drawn = _draws(group)
-    _check_complete(group, drawn, len(listed), len(changed))
-    rows, found = pd.factorize(group["item"], sort=True)
-    items = pd.Index(found)
-    names = pd.Index([INTACT, *changed["intervention"]])
-    columns = names.get_indexer(pd.Index(group["intervention"]))
-    place, shape = (drawn, rows, columns), (drawn.max() + 1, len(items), len(listed))
-    right = np.zeros(shape, dtype=bool)
-    right[place] = group["correct"].to_numpy(dtype=bool)
-    in_nats = np.full((2, *shape), np.nan)
-    for values, name in zip(in_nats, ("gold_logprob", "margin"), strict=True):
-        if name in group:
-            values[place] = group[name].to_numpy(dtype=float)
-    correct, scores, n_draws = right[0, :, 1:], in_nats[:, 0], None
-    if len(right) > 1:
-        correct, scores, n_draws = _over_draws(drawn, columns, right, in_nats)
-    nats, margins = scores[:, :, :1] - scores[:, :, 1:]
-    return Cell(
-        task, capability, protocol, changed, right[0, :, 0], correct, nats, margins,
-        tuple(map(str, items)), clusters_of(group, items), _blind(whole, items),
-        _without_layers(whole, items), n_draws,
-    )  # fmt: skip
-
-
-def _draws(group: pd.DataFrame) -> Int[np.ndarray, " rows"]:
-    """Which draw a record is of; 0 where nothing is drawn."""
-    if "draw" not in group:
-        return np.zeros(len(group), dtype=int)
-    return group["draw"].fillna(0).to_numpy(dtype=int)
-
-
-def _over_draws(
-    drawn: Int[np.ndarray, " rows"],
-    columns: Int[np.ndarray, " rows"],
-    right: Bool[np.ndarray, "draws items listed"],
-    in_nats: Float[np.ndarray, "scores draws items listed"],
-) -> tuple[Any, Any, Any]:
-    """Means over the draws of each item, so that draws are no items.
-
-    Returns:
-        Right answers and nats, and over how many draws; the intact model is drawn but once.
-    """
-    there = np.zeros((right.shape[0], 1, right.shape[2]), dtype=bool)
-    there[drawn, 0, columns] = True
-    n_draws = there.sum(axis=(0, 1))
-    means = np.where(there, in_nats, 0.0).sum(axis=1) / n_draws
-    return (right.sum(axis=0) / n_draws)[:, 1:], means, n_draws[1:]
-
-
-def _blind(whole: pd.DataFrame, items: pd.Index) -> Blind | None:
-    rows = whole.loc[whole["kind"] == BLIND]
-    if rows.empty:
-        return None
-    if rows.duplicated(["item", "intervention"]).any():
-        raise _incomplete(rows)
-    counted = rows["correct"].groupby(rows["item"]).agg(["sum", "size"]).reindex(items)
-    right, asked = (counted[name].fillna(0).to_numpy(dtype=int) for name in ("sum", "size"))
-    return Blind(right, asked)
-
-
-def _without_layers(whole: pd.DataFrame, items: pd.Index) -> Bool[np.ndarray, " items"] | None:
-    rows = whole.loc[whole["kind"] == NO_LAYERS]
-    if rows.empty:
-        return None
-    if sorted(map(str, rows["item"])) != sorted(map(str, items)):
-        raise _incomplete(rows)
-    return rows.set_index("item")["correct"].reindex(items).to_numpy(dtype=bool)
-
-
-def _check_complete(
-    group: pd.DataFrame, drawn: Int[np.ndarray, " rows"], n_listed: int, n_changed: int
-) -> None:
-    if n_listed == n_changed:
-        raise UserError(
-            f"The records of {_where(group)} lack the intact model: expected rows whose "
-            "intervention is 'intact'; run the ablation again."
-        )
-    each = group[["item", "intervention"]]
-    if drawn.any():
-        each = each.assign(draw=drawn)
-        n_listed = len(each[["intervention", "draw"]].drop_duplicates())
-    if each.duplicated().any() or len(group) != n_listed * group["item"].nunique():
-        raise _incomplete(group)
-
-
-def _incomplete(group: pd.DataFrame) -> UserError:
-    return UserError(
-        f"The records of {_where(group)} are incomplete or doubled: expected every item once under "
-        "every intervention; run the ablation again."
-    )
-
-
-def _where(group: pd.DataFrame) -> str:
-    return f"task {group['task'].iloc[0]!r} under protocol {group['protocol'].iloc[0]!r}"
 
 
 def signal_table(records: pd.DataFrame, chance: Chance) -> pd.DataFrame:
@@ -269,6 +90,16 @@ def _signal_row(cell: Cell, chance: float) -> dict[str, Any]:
         "high": found.high,
         "blind": None if np.isnan(blind) else blind,
         "no_layers": None if cell.no_layers is None else float(cell.no_layers.mean()),
+        **({} if cell.guessed is None else _guessed_columns(cell.guessed)),
+    }
+
+
+def _guessed_columns(guessed: Guessed) -> dict[str, Any]:
+    return {
+        "guesser": guessed.blind.accuracy,
+        "guesser_rule": guessed.rule,
+        "n_guesser": int(guessed.blind.asked.sum()),
+        "guesser_held": guessed.held,
     }
 
 

@@ -34,6 +34,20 @@ class Blind(NamedTuple):
         return float((self.right[have] / self.asked[have]).mean()) if have.any() else np.nan
 
 
+class Guessed(NamedTuple):
+    """A guesser that does not read the question, on the same items.
+
+    Attributes:
+        blind: what it got right, as if it were one other question.
+        rule: how it guesses, in words.
+        held: whether a model must be better; not where the guesser is no better than chance.
+    """
+
+    blind: Blind
+    rule: str
+    held: bool
+
+
 class Answered(NamedTuple):
     """What a method itself saw of a task under a protocol, as ``Asked`` has it.
 
@@ -44,6 +58,7 @@ class Answered(NamedTuple):
         blind: other items' questions, if any were asked.
         no_layers: None: methods that leave layers as they are do not ask for it.
         clusters: which items ask for the same thing; None if each stands by itself.
+        guessed: None, for such methods ask for first tokens, of which no options are offered.
     """
 
     task: str
@@ -52,6 +67,7 @@ class Answered(NamedTuple):
     blind: Blind | None = None
     no_layers: Bool[np.ndarray, " items"] | None = None
     clusters: Clusters | None = None
+    guessed: Guessed | None = None
 
     @classmethod
     def of_items(cls, items: pd.DataFrame, right: Bool[np.ndarray, " items"]) -> Answered:
@@ -103,6 +119,11 @@ class Asked(Protocol):
     @property
     def clusters(self) -> Clusters | None:
         """Which items ask for the same thing; None if each stands by itself."""
+        ...
+
+    @property
+    def guessed(self) -> Guessed | None:
+        """What a guesser makes of the options without the question, if one was measured."""
         ...
 
 
@@ -163,7 +184,7 @@ def better_than_blind_p_value(
 def signal_p_values(
     asked: Sequence[Asked], chance: Callable[[str, str], float]
 ) -> Float[np.ndarray, " cells"]:
-    """Of each task and protocol, the p-value of "no better than chance, blind, or without layers".
+    """Of each task and protocol, the p-value of "no better than chance or a control".
 
     The largest of the p-values is that of their union (Berger 1982, Technometrics 24). What was
     not asked (in a run of an earlier version, or if all items have the same answer) is left out.
@@ -197,6 +218,8 @@ def _controls_p_value(cell: Asked) -> float:
         controls.append(cell.blind)
     if cell.no_layers is not None:
         controls.append(Blind(cell.no_layers.astype(int), np.ones(len(cell.intact), dtype=int)))
+    if cell.guessed is not None and cell.guessed.held:
+        controls.append(cell.guessed.blind)
     return max(
         (better_than_blind_p_value(cell.intact, one, cell.clusters) for one in controls),
         default=0.0,

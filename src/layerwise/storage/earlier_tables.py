@@ -58,7 +58,9 @@ _LATER = {
     "order": _SIGNIFICANT,
     "method_agreement": _SIGNIFICANT,
     "signal": dict.fromkeys(("blind", "no_layers", "p"), pa.float64())
-    | dict.fromkeys(("n_clusters", "most_taken", "n_most_taken"), pa.int64()),
+    | dict.fromkeys(("n_clusters", "most_taken", "n_most_taken"), pa.int64())
+    | {"guesser": pa.float64(), "guesser_rule": pa.string(), "n_guesser": pa.int64()}
+    | {"guesser_held": pa.bool_()},
     "lens": _CLUSTER | {"blind": pa.bool_()},
     "prediction_depth": _CLUSTER,
     "attribution": _CLUSTER | {"blind": pa.bool_()},

@@ -134,7 +134,8 @@ SCHEMAS: dict[str, pa.Schema] = {
         task="str", capability="str", protocol="str", n_items="int", chance="float",
         accuracy="float", low="float", high="float", signal="bool", blind="float?",
         no_layers="float?", p="float?", n_clusters="int?", most_taken="int?",
-        n_most_taken="int?",
+        n_most_taken="int?", guesser="float?", guesser_rule="str?", n_guesser="int?",
+        guesser_held="bool?",
     ),
     "effects": _schema(
         task="str", capability="str", protocol="str", intervention="str", kind="str",

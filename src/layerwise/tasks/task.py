@@ -67,6 +67,8 @@ class Task:
         chance: accuracy by guessing, 0 to 1, for each protocol that the items allow.
         template: what stands around questions and answers.
         source: ``"built-in"`` or the file.
+        unasked: further items of the same task, which are not asked. They tell what its options
+            give away (see ``tasks.blind``); requests, and so the hash, know nothing of them.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Task:
     chance: Mapping[str, float]
     template: Template = Template()
     source: str = "built-in"
+    unasked: tuple[Item, ...] = ()
 
     @cached_property
     def hash(self) -> str:
@@ -111,7 +114,7 @@ def take(task: Task, limit: int | None = None, fewshot: int | None = None) -> Ta
 
     Args:
         task: the task; its stated chance level stays that of the whole task.
-        limit: number of items; None or more than there are keeps all.
+        limit: number of items; None or more than there are keeps all. The others are ``unasked``.
         fewshot: number of few-shot examples; None keeps all.
 
     Raises:
@@ -125,4 +128,9 @@ def take(task: Task, limit: int | None = None, fewshot: int | None = None) -> Ta
             f"Task {task.name!r} has {have} few-shot examples, so {fewshot} cannot be taken; "
             f"ask for a number from 0 to {have}."
         )
-    return replace(task, items=task.items[:limit], fewshot=task.fewshot[:fewshot])
+    return replace(
+        task,
+        items=task.items[:limit],
+        fewshot=task.fewshot[:fewshot],
+        unasked=(*task.items[len(task.items[:limit]) :], *task.unasked),
+    )

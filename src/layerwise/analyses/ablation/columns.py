@@ -33,6 +33,14 @@ def _measured(row: Row, name: str) -> str:
     return "–" if pd.isna(row[name]) else number(100 * row[name])
 
 
+def _guessed(row: Row) -> str:
+    """What the best guesser gets right, and how; a dash where none was measured."""
+    if pd.isna(row["guesser"]):
+        return "–"
+    told = row["guesser_rule"] if row["guesser_held"] else "no better than chance"
+    return f"{number(100 * row['guesser'])} ({told})"
+
+
 def _over_run(row: Row) -> str:
     """The p-value over the whole run; a dash without signal."""
     return "–" if pd.isna(row["p_run"]) else f"{row['p_run']:.3g}"
@@ -67,6 +75,7 @@ SIGNAL = (
     Column("chance (%)", lambda row: number(100 * row["chance"])),
     Column("other questions (%)", lambda row: _measured(row, "blind")),
     Column("no layers (%)", lambda row: _measured(row, "no_layers")),
+    Column("without the question (%)", _guessed),
 )
 
 

@@ -51,7 +51,8 @@ _MEASURED = (("blind", "blind"), ("no_layers", "without layers"))
 def _controls(signal: pd.DataFrame) -> str:
     """What has to be beaten, by what the run measured, and the correction if there is one."""
     measured = [name for column, name in _MEASURED if _is_measured(signal, column)]
-    controls = joined(["chance", *measured])
+    held = "guesser_held" in signal and bool(signal["guesser_held"].fillna(value=False).any())
+    controls = joined(["chance", *measured, *(["guesses without the question"] if held else [])])
     return f"{controls} alike (Holm)" if len(signal) > 1 else controls
 
 
@@ -68,8 +69,21 @@ def _silent_cell(row: dict[str, Any]) -> str:
     )
     return (
         f"{row['task']} under {row['protocol']} (accuracy {accuracy}, chance "
-        f"{100 * row['chance']:.0f} %{measured}{_taken(row)}, n = {items_of(row)})"
+        f"{100 * row['chance']:.0f} %{measured}{_guessed(row)}{_taken(row)}, n = {items_of(row)})"
     )
+
+
+def _guessed(row: dict[str, Any]) -> str:
+    """What is right without the question, where chance is not all that guessing gives."""
+    held = row.get("guesser_held")
+    if held is None or pd.isna(held) or not held:
+        return ""
+    given = f"{100 * row['guesser']:.0f} % by {row['guesser_rule']}, without the question"
+    controls = [row.get(name) for name in ("chance", "blind", "no_layers")]
+    others = [one for one in controls if one is not None and not pd.isna(one)]
+    if row["guesser"] > max(others):
+        return f"; not shown to be better than {given}"
+    return f"; {given}"
 
 
 def _taken(row: dict[str, Any]) -> str:

@@ -24,12 +24,13 @@ from layerwise.runs.controls import (
     as_controls,
     asked_blind,
     blind_rows,
+    guessed_rows,
     without_layers,
 )
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import planned, record_rows, request_line, work_entry
 from layerwise.runs.setup import Setup
-from layerwise.stats.effects import BLIND, cells
+from layerwise.stats.effects import CONTROLS, cells
 from layerwise.stats.signal import signals
 from layerwise.storage.atomic_files import write_atomically
 from layerwise.storage.earlier_tables import with_later_columns
@@ -170,9 +171,13 @@ class Ablation:
 
     def _blind(self, piece: Piece) -> list[BlindItem]:
         """What is asked under other items' questions, once for each item."""
-        if piece.stage == "swept" and self.only_with_signal:
+        if not self._controlled(piece):
             return []
         return asked_blind(self.setup, piece.task, piece.items, piece.protocols)
+
+    def _controlled(self, piece: Piece) -> bool:
+        """Whether controls are measured with a piece: with the first that asks the intact model."""
+        return piece.stage == "intact" or not self.only_with_signal
 
     def _requests(
         self,
@@ -214,6 +219,8 @@ class Ablation:
             swept = self._swept([intact()], [r for one in blind for r in one.requests])
             rows += blind_rows(piece.task, blind, swept)
             work.append(work_entry(self.analysis, piece.task.name, swept.stats))
+        if self._controlled(piece):
+            rows += guessed_rows(self.setup, piece.task, piece.items, piece.protocols)
         return records_frame(rows), joined_work([pd.DataFrame(work)])[0]
 
     def _swept(self, changes: Sequence[Intervention], asked: Sequence[TaskRequest]) -> Sweep:
@@ -323,10 +330,10 @@ def _with_signal(task: Task, records: pd.DataFrame, protocols: Sequence[str]) ->
 
 
 def _without(table: pd.DataFrame, swept: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """The rows of tasks and protocols that were not swept, and other questions, asked once."""
+    """The rows of tasks and protocols that were not swept, and controls, which are asked once."""
     done = {pair for t in swept for pair in zip(t["task"], t["protocol"], strict=True)}
     again = [pair in done for pair in zip(table["task"], table["protocol"], strict=True)]
-    return table.loc[(table["kind"] == BLIND) | ~np.array(again, dtype=bool)]
+    return table.loc[table["kind"].isin(CONTROLS) | ~np.array(again, dtype=bool)]
 
 
 def joined_work(pieces: Sequence[pd.DataFrame]) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 
 from layerwise.errors import UserError
 from layerwise.stats.clusters import Clusters, clusters_of
-from layerwise.stats.effects import BASELINES, BLIND, INTACT, NO_LAYERS, Chance, signal_table
+from layerwise.stats.effects import BASELINES, CONTROLS, INTACT, Chance, signal_table
 from layerwise.storage.parquet import frame
 
 from .players import Player, Players, players
@@ -88,7 +88,7 @@ def costs_of(interactions: pd.DataFrame, chance: Chance) -> Iterator[Costs]:
     signal = signal_of(interactions, chance)
     heard = signal.loc[signal["signal"]]
     able = set(zip(heard["task"], heard["protocol"], strict=True))
-    asked = interactions.loc[~_kinds(interactions).isin([BLIND, NO_LAYERS])]
+    asked = interactions.loc[~_kinds(interactions).isin(CONTROLS)]
     for _, group in asked.groupby(["task", "capability", "protocol"], sort=True):
         if set(group["intervention"]) != {INTACT}:
             place = group["task"].iloc[0], group["protocol"].iloc[0]

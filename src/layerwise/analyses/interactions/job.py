@@ -13,7 +13,7 @@ from layerwise.analyses.ablation.job import Ablation
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.progress import Meter
 from layerwise.runs.setup import Setup
-from layerwise.stats.effects import BLIND, NO_LAYERS
+from layerwise.stats.effects import CONTROLS
 from layerwise.storage.parquet import conform, frame
 from layerwise.sweep.cost import Cost
 from layerwise.tasks import Task
@@ -68,7 +68,7 @@ class Interactions:
         }
         by_head = self.spec.heads is not None
         of_row = [
-            removed[name] if kind not in (BLIND, NO_LAYERS) else ()
+            removed[name] if kind not in CONTROLS else ()
             for name, kind in zip(records["intervention"], records["kind"], strict=True)
         ]
         table = records.assign(

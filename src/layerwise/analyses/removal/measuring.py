@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from layerwise.models.kinds import Model
-from layerwise.runs.controls import BlindItem, asked_blind, blind_rows, without_layers
+from layerwise.runs.controls import BlindItem, asked_blind, blind_rows, guessed_rows, without_layers
 from layerwise.runs.records import record_rows, work_entry
 from layerwise.runs.setup import Setup
 from layerwise.sweep import Intervention, Sweep, intact, skip_layers
@@ -94,6 +94,10 @@ def measured(
         for each, part in _by_task(swept, asked, sizes):
             rows += blind_rows(each.task, each.blind, part)
         spent += swept.stats
+    if () in tried:
+        for each in asked:
+            protocols = dict.fromkeys(request.protocol for request in each.requests)
+            rows += guessed_rows(setup, each.task, each.items, tuple(protocols))
     names = ", ".join(each.task.name for each in asked)
     layers = [layers_of.get(row["intervention"], []) for row in rows]
     kept = [

@@ -7,3 +7,5 @@ right. These guessers never see a question, and what they can tune they tune on 
 from .api import BestBlind as BestBlind
 from .api import best_blind as best_blind
 from .api import blind_guesses as blind_guesses
+from .control import Guesses as Guesses
+from .control import guesses as guesses

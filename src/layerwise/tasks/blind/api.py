@@ -31,15 +31,15 @@ class BestBlind:
         task: the task's name.
         items: item ids, in the task's order.
         right: whether the guesser is right.
-        guessers: the guesser that was best on the second half and answers the first, and the
-            other way round.
+        guessers: for each quarter of the items, the guesser that was best on the other three and
+            answers this one.
         rules: what they were fitted to.
     """
 
     task: str
     items: tuple[str, ...]
     right: Bool[np.ndarray, " items"]
-    guessers: tuple[str, str]
+    guessers: tuple[str, ...]
     rules: str
 
     @property
@@ -79,7 +79,7 @@ def blind_guesses(task: Task, *, tokenizer: Tokenizer | None = None) -> pd.DataF
     """
     options = options_of(task)
     rows = []
-    for guesser in _guessers(options, tokenizer, context=True):
+    for guesser in guessers_of(options, tokenizer, context=True):
         fitted = cross_fitted(options, guesser)
         hits, n = int(fitted.right.sum()), len(fitted.right)
         interval = exact_interval(hits, n)
@@ -93,7 +93,7 @@ def blind_guesses(task: Task, *, tokenizer: Tokenizer | None = None) -> pd.DataF
                 "low": interval.low,
                 "high": interval.high,
                 "chance": float((1 / options.counts).mean()),
-                "p": _p_uniform(hits, 1 / options.counts),
+                "p": p_uniform(hits, 1 / options.counts),
             }
         )
     table = pd.DataFrame(rows)
@@ -104,9 +104,9 @@ def blind_guesses(task: Task, *, tokenizer: Tokenizer | None = None) -> pd.DataF
 def best_blind(task: Task, *, tokenizer: Tokenizer | None = None) -> BestBlind:
     """What the best guesser gets right that sees the options alone, item by item.
 
-    For each half of the items the guesser is chosen on the other one, by how well it does there
-    when it is tuned and measured on different quarters; so choosing the best of many does not
-    make it look better than it is.
+    For each quarter of the items the guesser is chosen on the other three, by how well it does
+    there when it is tuned and measured on different quarters; so choosing the best of many does
+    not make it look better than it is.
 
     Args:
         task: a task whose items all have options.
@@ -121,11 +121,15 @@ def best_blind(task: Task, *, tokenizer: Tokenizer | None = None) -> BestBlind:
         (200,)
     """
     options = options_of(task)
-    fitted, names = best_of(options, _guessers(options, tokenizer, context=False))
-    return BestBlind(task.name, options.items, fitted.right, names, fitted.rule)
+    right, chosen = best_of(options, guessers_of(options, tokenizer, context=False))
+    names = tuple(name for name, _ in chosen)
+    return BestBlind(task.name, options.items, right, names, "; ".join(r for _, r in chosen))
 
 
-def _guessers(options: Options, tokenizer: Tokenizer | None, *, context: bool) -> Sequence[Guesser]:
+def guessers_of(
+    options: Options, tokenizer: Tokenizer | None, *, context: bool
+) -> Sequence[Guesser]:
+    """All guessers, of which some know the context if that is asked for."""
     features = features_of(options, tokenizer)
     return [
         *simple_guessers(options, features, mentions_of(options) if context else {}),
@@ -136,7 +140,7 @@ def _guessers(options: Options, tokenizer: Tokenizer | None, *, context: bool) -
     ]
 
 
-def _p_uniform(hits: int, shares: Float[np.ndarray, " items"]) -> float:
+def p_uniform(hits: int, shares: Float[np.ndarray, " items"]) -> float:
     """P(``hits`` or more are right) if each item is right with its own probability."""
     from scipy.stats import binom, poisson_binom
 

@@ -152,3 +152,25 @@ def _rules(
 
 def _steps() -> Float[np.ndarray, " steps"]:
     return np.linspace(0, 1, _MOST_CONSTANTS)
+
+
+def in_words(name: str, rule: str) -> str:
+    """How a guesser guesses, after "by".
+
+    Args:
+        name: the guesser's name.
+        rule: what it was fitted to.
+    """
+    of, constant, _ = name.partition(", nearest to a constant")
+    if constant:
+        thing = "number" if of == "number" else f"option with a number of {of}"
+        return f"choosing the {thing} {rule}"
+    if name == "position":
+        return f"choosing option {rule}"
+    if name == "parity":
+        return f"choosing the {rule} number"
+    if name.startswith("record of "):
+        return f"choosing what was right most often in other items ({name})"
+    if rule == "weights":
+        return "weighing length, value, order and likeness of the options"
+    return f"choosing {rule} in the order of {name}"

@@ -108,6 +108,11 @@ def _quarters(items: Sequence[Item], gold: Int[np.ndarray, " items"]) -> Int[np.
     return quarter
 
 
+def quarters_of(items: Sequence[Item]) -> Int[np.ndarray, " items"]:
+    """Quarters as ``Options.quarter`` has them, of items with or without options."""
+    return _quarters(items, np.zeros(len(items), dtype=int))
+
+
 def _roots(items: Sequence[Item]) -> list[int]:
     """For each item one that stands for all that it goes with (union-find)."""
     parent = list(range(len(items)))
@@ -134,7 +139,7 @@ def _same_options(items: Sequence[Item]) -> list[list[int]]:
     Whoever knows the answers to all but one of such a run knows the last one's, too.
     """
     runs: list[list[int]] = []
-    for group in _grouped([frozenset(item.choices) for item in items]):
+    for group in _grouped([frozenset(item.choices) or None for item in items]):
         answers: set[str] = set()
         for index in group:
             if not answers or items[index].answer in answers:

@@ -1,0 +1,219 @@
+"""Ablation records as matrices, one cell for each task under a protocol, with its controls.
+
+What is computed of them is in ``effects``, ``ladder`` and the analyses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int, Shaped
+
+from layerwise.errors import UserError
+
+from .clusters import Clusters, clusters_of
+from .signal import Blind, Guessed
+
+# Kinds of records beside those of changes: the model as it is, the model as it is asked other
+# items' questions, what is left of it without any layer, and a guesser that does not read the
+# question, which is held against the model or is no better than chance.
+INTACT, BLIND, NO_LAYERS = "intact", "blind", "no layers"
+GUESSER, GUESSER_AT_CHANCE = "guesser", "guesser at chance"
+CONTROLS = (BLIND, NO_LAYERS, GUESSER, GUESSER_AT_CHANCE)
+BASELINES = (INTACT, *CONTROLS)
+_READ = [
+    "task", "capability", "protocol", "intervention", "kind", "site", "layer", "head", "layers",
+    "heads", "item", "cluster", "draw", "correct", "gold_logprob", "margin",
+]  # fmt: skip
+
+
+class Cell(NamedTuple):
+    """The records of one task under one protocol, as matrices with a row per item.
+
+    Attributes:
+        task: the task's name.
+        capability: its capability.
+        protocol: the protocol.
+        interventions: one row per intervention (``intervention``, ``kind``, ``site``,
+            ``layer``, ``head``, ``layers``, ``heads``), by kind, site, layer and head; the intact
+            model is not among them.
+        intact: whether the intact model was right.
+        blind: what it answered to other items' questions; None if it was not asked.
+        no_layers: whether it was right without any layer; None if it was not asked.
+        guessed: what a guesser got right without the question; None if none was measured.
+        correct: whether the model was right under each intervention; the share of its draws in
+            which it was, where an intervention has several.
+        nats: gold log-probability, intact minus intervened; nan where there is none.
+        margins: the same of its margin above the best distractor's.
+        items: item ids, in the order of the rows.
+        clusters: which items ask for the same thing.
+        n_draws: draws of each intervention's noise or donors, over which an item's outcomes are
+            averaged; None if there is but one of each.
+    """
+
+    task: str
+    capability: str
+    protocol: str
+    interventions: pd.DataFrame
+    intact: Bool[np.ndarray, " items"]
+    correct: Shaped[np.ndarray, "items interventions"]
+    nats: Float[np.ndarray, "items interventions"]
+    margins: Float[np.ndarray, "items interventions"]
+    items: tuple[str, ...]
+    clusters: Clusters
+    blind: Blind | None = None
+    no_layers: Bool[np.ndarray, " items"] | None = None
+    guessed: Guessed | None = None
+    n_draws: Int[np.ndarray, " interventions"] | None = None
+
+    @property
+    def net(self) -> Int[np.ndarray, "items interventions"]:
+        """Draws in which an item is lost minus those in which it is gained."""
+        change = self.intact[:, None].astype(int) - self.correct
+        return change if self.n_draws is None else np.rint(change * self.n_draws).astype(int)
+
+    def floor(self, chance: float) -> Float[np.ndarray, " items"]:
+        """What is left when everything is lost: right answers without any layer, else ``chance``.
+
+        Args:
+            chance: accuracy by guessing.
+        """
+        if self.no_layers is not None:
+            return self.no_layers.astype(float)
+        return np.full(len(self.intact), chance)
+
+
+def layer_skips(records: pd.DataFrame) -> pd.DataFrame:
+    """The records of single skipped layers, and those that they are measured by."""
+    skips = (records["kind"] == "skip") & (records["site"] == "layer")
+    return records.loc[skips | records["kind"].isin(BASELINES)]
+
+
+def cells(records: pd.DataFrame) -> Iterator[Cell]:
+    """Records by task and protocol, in alphabetical order.
+
+    Raises:
+        UserError: if the intact model is missing, or not every item is there exactly once
+            under every intervention and draw.
+    """
+    if "head" not in records:  # tables of layers alone have no such columns
+        records = records.assign(head=pd.array([None] * len(records), dtype="Int64"), heads=None)
+    # texts and other scores are not copied about
+    read = records[[name for name in _READ if name in records]]
+    for _, group in read.groupby(["task", "capability", "protocol"], sort=True):
+        yield _cell(pd.DataFrame(group))
+
+
+def _cell(whole: pd.DataFrame) -> Cell:
+    task, capability, protocol = (str(whole[c].iloc[0]) for c in ("task", "capability", "protocol"))
+    group = whole.loc[~whole["kind"].isin(CONTROLS)]
+    described = ["kind", "site", "layer", "head", "intervention"]
+    first = group.loc[~group["intervention"].duplicated(), [*described, "layers", "heads"]]
+    listed = first.sort_values(described)
+    changed = listed.loc[listed["intervention"] != INTACT].reset_index(drop=True)
+    drawn = _draws(group)
+    _check_complete(group, drawn, len(listed), len(changed))
+    rows, found = pd.factorize(group["item"], sort=True)
+    items = pd.Index(found)
+    names = pd.Index([INTACT, *changed["intervention"]])
+    columns = names.get_indexer(pd.Index(group["intervention"]))
+    place, shape = (drawn, rows, columns), (drawn.max() + 1, len(items), len(listed))
+    right = np.zeros(shape, dtype=bool)
+    right[place] = group["correct"].to_numpy(dtype=bool)
+    in_nats = np.full((2, *shape), np.nan)
+    for values, name in zip(in_nats, ("gold_logprob", "margin"), strict=True):
+        if name in group:
+            values[place] = group[name].to_numpy(dtype=float)
+    correct, scores, n_draws = right[0, :, 1:], in_nats[:, 0], None
+    if len(right) > 1:
+        correct, scores, n_draws = _over_draws(drawn, columns, right, in_nats)
+    nats, margins = scores[:, :, :1] - scores[:, :, 1:]
+    return Cell(
+        task, capability, protocol, changed, right[0, :, 0], correct, nats, margins,
+        tuple(map(str, items)), clusters_of(group, items), _blind(whole, items, BLIND),
+        _without_layers(whole, items), _guessed(whole, items), n_draws,
+    )  # fmt: skip
+
+
+def _draws(group: pd.DataFrame) -> Int[np.ndarray, " rows"]:
+    """Which draw a record is of; 0 where nothing is drawn."""
+    if "draw" not in group:
+        return np.zeros(len(group), dtype=int)
+    return group["draw"].fillna(0).to_numpy(dtype=int)
+
+
+def _over_draws(
+    drawn: Int[np.ndarray, " rows"],
+    columns: Int[np.ndarray, " rows"],
+    right: Bool[np.ndarray, "draws items listed"],
+    in_nats: Float[np.ndarray, "scores draws items listed"],
+) -> tuple[Any, Any, Any]:
+    """Means over the draws of each item, so that draws are no items.
+
+    Returns:
+        Right answers and nats, and over how many draws; the intact model is drawn but once.
+    """
+    there = np.zeros((right.shape[0], 1, right.shape[2]), dtype=bool)
+    there[drawn, 0, columns] = True
+    n_draws = there.sum(axis=(0, 1))
+    means = np.where(there, in_nats, 0.0).sum(axis=1) / n_draws
+    return (right.sum(axis=0) / n_draws)[:, 1:], means, n_draws[1:]
+
+
+def _guessed(whole: pd.DataFrame, items: pd.Index) -> Guessed | None:
+    for kind in (GUESSER, GUESSER_AT_CHANCE):
+        blind = _blind(whole, items, kind)
+        if blind is not None:
+            named = str(whole.loc[whole["kind"] == kind, "intervention"].iloc[0])
+            return Guessed(blind, named.removeprefix(f"{GUESSER}: "), kind == GUESSER)
+    return None
+
+
+def _blind(whole: pd.DataFrame, items: pd.Index, kind: str) -> Blind | None:
+    rows = whole.loc[whole["kind"] == kind]
+    if rows.empty:
+        return None
+    if rows.duplicated(["item", "intervention"]).any():
+        raise _incomplete(rows)
+    counted = rows["correct"].groupby(rows["item"]).agg(["sum", "size"]).reindex(items)
+    right, asked = (counted[name].fillna(0).to_numpy(dtype=int) for name in ("sum", "size"))
+    return Blind(right, asked)
+
+
+def _without_layers(whole: pd.DataFrame, items: pd.Index) -> Bool[np.ndarray, " items"] | None:
+    rows = whole.loc[whole["kind"] == NO_LAYERS]
+    if rows.empty:
+        return None
+    if sorted(map(str, rows["item"])) != sorted(map(str, items)):
+        raise _incomplete(rows)
+    return rows.set_index("item")["correct"].reindex(items).to_numpy(dtype=bool)
+
+
+def _check_complete(
+    group: pd.DataFrame, drawn: Int[np.ndarray, " rows"], n_listed: int, n_changed: int
+) -> None:
+    if n_listed == n_changed:
+        raise UserError(
+            f"The records of {_where(group)} lack the intact model: expected rows whose "
+            "intervention is 'intact'; run the ablation again."
+        )
+    each = group[["item", "intervention"]]
+    if drawn.any():
+        each = each.assign(draw=drawn)
+        n_listed = len(each[["intervention", "draw"]].drop_duplicates())
+    if each.duplicated().any() or len(group) != n_listed * group["item"].nunique():
+        raise _incomplete(group)
+
+
+def _incomplete(group: pd.DataFrame) -> UserError:
+    return UserError(
+        f"The records of {_where(group)} are incomplete or doubled: expected every item once under "
+        "every intervention; run the ablation again."
+    )
+
+
+def _where(group: pd.DataFrame) -> str:
+    return f"task {group['task'].iloc[0]!r} under protocol {group['protocol'].iloc[0]!r}"
