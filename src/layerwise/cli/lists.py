@@ -51,5 +51,5 @@ def tasks() -> None:
             arguments = arguments_in_words(name)
             say(load_task(name).describe() + (f" [{arguments}]" if arguments else ""))
     say("all, a capability, or matched: several of them, in the language of the model")
-    say("with arguments: NAME:argument=value,..., such as kv-words:n_pairs=8")
+    say("with arguments: NAME:argument=value:..., such as kv-words:n_pairs=8")
     say("or: a .jsonl file with question, answer and optionally choices and context")

@@ -35,10 +35,10 @@ def base_of(name: str) -> str:
 
 
 def read_arguments(name: str, factory: Callable[..., Any]) -> Arguments:
-    """The arguments in a name such as ``arithmetic:digits=1+2,n_items=400``.
+    """The arguments in a name such as ``arithmetic:digits=1+2:n_items=400``.
 
     Args:
-        name: the suite's name, and its arguments behind a colon; none if there is no colon.
+        name: the suite's name, and its arguments each behind a colon.
         factory: makes the suite; says which arguments there are.
 
     Returns:
@@ -48,10 +48,11 @@ def read_arguments(name: str, factory: Callable[..., Any]) -> Arguments:
         UserError: an argument that the suite does not have, one that is given twice, or a value
             that is no whole number (numbers joined by ``+`` where the suite takes several).
     """
-    base, colon, text = name.partition(":")
+    # No commas: tables join the names of tasks by them.
+    base, *parts = name.split(":")
     known = suite_arguments(factory)
     given: dict[str, int | tuple[int, ...]] = {}
-    for part in text.split(",") if colon else ():
+    for part in parts:
         argument, equals, value = part.partition("=")
         several = argument in known and _KINDS[known[argument].annotation]
         right = _NUMBERS.fullmatch(value) and (several or "+" not in value)
@@ -66,7 +67,7 @@ def read_arguments(name: str, factory: Callable[..., Any]) -> Arguments:
 
 def variant_name(base: str, arguments: Arguments) -> str:
     """What the suite with these arguments is called in results; the bare name without any."""
-    stated = ",".join(f"{argument}={_written(value)}" for argument, value in arguments.items())
+    stated = ":".join(f"{argument}={_written(value)}" for argument, value in arguments.items())
     return f"{base}:{stated}" if stated else base
 
 

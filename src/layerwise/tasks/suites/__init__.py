@@ -38,14 +38,14 @@ MATCHED: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "matched": {
         "text": ("kv-words", "facts:rarity=2", "arithmetic", "brackets"),
         "organism": (
-            "organism-lookup:n_pairs=36,n_before=1",
+            "organism-lookup:n_pairs=36:n_before=1",
             "organism-facts:n_before=9",
-            "organism-two-hop:n_chains=12,n_before=1",
+            "organism-two-hop:n_chains=12:n_before=1",
             "organism-brackets:n_closed=3",
         ),
     },
     "matched-generate": {
-        "text": ("kv-words", "facts", "word-problems", "repetition:length=8,n_fewshot=4")
+        "text": ("kv-words", "facts", "word-problems", "repetition:length=8:n_fewshot=4")
     },
 }
 """Names for suites, one of each capability, that are about as difficult, by language.
