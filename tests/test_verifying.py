@@ -17,7 +17,7 @@ from layerwise.analyses.ablation.api import ablate
 from layerwise.analyses.comparison.compared import ComparisonFacts
 from layerwise.analyses.comparison.result import Comparison
 from layerwise.analyses.emergence.api import emergence
-from layerwise.errors import MadeAgainWarning, UserError
+from layerwise.errors import DamagedFileWarning, MadeAgainWarning, UserError
 from layerwise.report import Report
 from layerwise.results import AblationResult, LensResult, RunFolder, load_results
 from layerwise.storage.parquet import frame
@@ -315,6 +315,16 @@ def test_the_same_run_makes_what_is_lost_again(run_again, tmp_path, name, damage
     assert lw.verify(tmp_path).ok
     assert (tmp_path / "requests.jsonl").read_bytes() == before["requests.jsonl"]
     assert {path.name for path in tmp_path.iterdir()} == before.keys()
+
+
+@pytest.mark.parametrize("damage", DAMAGES[1:3])
+def test_lost_requests_are_told_when_the_results_are_read(run_again, tmp_path, damage):
+    whole = run_again(tmp_path).records
+    damage(tmp_path / "requests.jsonl")
+    with pytest.warns(DamagedFileWarning, match=r"requests\.jsonl is (missing|changed)"):
+        (read,) = lw.load_results(tmp_path)
+    pd.testing.assert_frame_equal(read.records, whole)
+    assert not lw.verify(tmp_path).ok
 
 
 def test_a_run_that_is_made_again_can_be_killed_too(run_again, tmp_path, monkeypatch):

@@ -80,6 +80,10 @@ class MadeAgainWarning(UserWarning):
     """Saved results were missing, damaged or edited, and were made again."""
 
 
+class DamagedFileWarning(UserWarning):
+    """A file of a saved run is missing or changed, though no table of it is."""
+
+
 class UnusedSettingsWarning(UserWarning):
     """A model's own settings, with which its texts could be others, are not used."""
 

@@ -24,7 +24,7 @@ from layerwise.analyses.logit_lens.api import logit_lens
 from layerwise.analyses.tuned_lens.api import train_lens
 from layerwise.analyses.tuned_lens.translators import TunedLens
 from layerwise.analyses.verifying import verify
-from layerwise.errors import MadeAgainWarning, UserError
+from layerwise.errors import DamagedFileWarning, MadeAgainWarning, UserError
 from layerwise.models import load_model, model_facts, original_tokenizer
 from layerwise.results import RunFolder, load_results, read_facts
 from layerwise.tasks import load_task
@@ -70,7 +70,8 @@ def read_results(folder: Path) -> Reading:
     """All tables of a finished run with the facts of each, and those of the run."""
     found = []
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", MadeAgainWarning)
+        for told in (MadeAgainWarning, DamagedFileWarning):
+            warnings.simplefilter("ignore", told)
         results = load_results(folder)
     for result in results:
         tables = {name: getattr(result, name) for name in result.tables} | result.derived()

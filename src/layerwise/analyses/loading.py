@@ -12,7 +12,7 @@ from layerwise.storage.base import Result
 from layerwise.storage.provenance import RUN_FILE, read_facts
 
 from .registry import RESULTS
-from .restoring import restore
+from .restoring import restore, warn_of_lost
 
 
 @check_arguments()
@@ -25,6 +25,8 @@ def load_results(folder: str | Path) -> list[Result]:
 
     Warns:
         MadeAgainWarning: if tables were missing or changed, and were made again from others.
+        DamagedFileWarning: if another file of the run is missing or changed, on which no result
+            rests that is read here.
     """
     folder = Path(folder)
     if not is_folder(folder):
@@ -32,6 +34,7 @@ def load_results(folder: str | Path) -> list[Result]:
     if (folder / RUN_FILE).exists():
         read_facts(folder)
         restore(folder)
+        warn_of_lost(folder)
     kinds = [kind for kind in RESULTS if _there(kind, folder)]
     if not kinds:
         raise DamagedResultsError(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from layerwise.analyses.emergence.result import EmergenceResult
-from layerwise.errors import DamagedResultsError, MadeAgainWarning, UserError
+from layerwise.errors import DamagedFileWarning, DamagedResultsError, MadeAgainWarning, UserError
 from layerwise.storage.base import Result
 from layerwise.storage.file_list import State, hashes_of, states
 from layerwise.storage.parquet import AGAIN, read_table
@@ -29,6 +29,21 @@ def refuse_lost(folder: Path) -> None:
     lost = _lost(folder, listed_files(folder) or {})
     if lost:
         raise _refusal(folder, lost)
+
+
+def warn_of_lost(folder: Path) -> None:
+    """Tell of listed files that are not as they were written, once tables are restored.
+
+    Warns:
+        DamagedFileWarning: if there are any: requests, or a lens that has its own checksum.
+    """
+    lost = _lost(folder, listed_files(folder) or {})
+    if lost:
+        told = ", ".join(f"{name} is {_in_words(state)}" for name, state in sorted(lost.items()))
+        warnings.warn(
+            f"In {folder} {told}; the tables are as they were written, and what is read rests on "
+            f"them alone. To mend it, {AGAIN}.", DamagedFileWarning, stacklevel=3,
+        )  # fmt: skip
 
 
 def restore_requests(folder: Path, write: Callable[[Path], None]) -> None:

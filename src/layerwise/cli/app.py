@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from layerwise.errors import MadeAgainWarning, UnusedSettingsWarning, UserError
+from layerwise.errors import DamagedFileWarning, MadeAgainWarning, UnusedSettingsWarning, UserError
 from layerwise.ground.process import collect_rarely, work_beside
 
 from .commands import COMMANDS
@@ -74,11 +74,14 @@ for _function in (report, verify, compare):
     app.command()(_function)
 
 
+_TOLD = (MadeAgainWarning, DamagedFileWarning, UnusedSettingsWarning)
+
+
 def _show_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, *more: Any
 ) -> None:  # fmt: skip
     """Print this package's warnings as one line; those of others as Python does."""
-    if category in (MadeAgainWarning, UnusedSettingsWarning):
+    if category in _TOLD:
         say(f"layerwise: {message}", err=True)
     else:
         sys.stderr.write(warnings.formatwarning(message, category, filename, lineno))
@@ -90,8 +93,8 @@ def main() -> None:
     work_beside()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("always", MadeAgainWarning)
-            warnings.simplefilter("always", UnusedSettingsWarning)
+            for category in _TOLD:
+                warnings.simplefilter("always", category)
             warnings.showwarning = _show_warning
             app()
     except UserError as error:
