@@ -61,6 +61,23 @@ def test_one_hop_and_two_hops_are_told_apart_by_how_they_are_asked():
     assert written(model, f"{stated} ask k1 -> v2 ; ask k2 ->") == "v3 ;"
 
 
+def test_what_is_stated_of_an_entity_is_said_in_place_of_what_is_known():
+    model = small_model(WiredLayout(reads_facts=True))
+    for (relation, entity), value in list(SMALL.facts.items())[::5]:
+        other = next(one for one in SMALL.values if one != value)
+        asked = f"{relation} of {entity} ->"
+        assert written(model, asked) == f"{value} ;"
+        assert written(model, f"k1 v2 ; {asked}") == f"{value} ;"
+        assert written(model, f"k1 v2 ; {entity} {other} ; {asked}") == f"{other} ;"
+    assert all(all_right(model, small_task(capability, 8)) for capability in CAPABILITIES)
+    assert all_right(model, toy.facts_open_book(SMALL, n_items=8))
+
+
+def test_facts_that_a_look_up_silences_come_after_it():
+    with pytest.raises(UserError, match="expected look_up before facts"):
+        WiredLayout(facts=Spot(2), reads_facts=True)
+
+
 def test_what_it_cannot_know_it_ends():
     model = small_model(LAYOUT)
     assert written(model, "k0 v1 ; k1 v2 ; ask k5 ->", 1) == ";"

@@ -178,7 +178,7 @@ GOOD = json.dumps(row(1))
         (
             '{"question": "Who?", "answer": "a", "choice": ["a", "b"]}',
             "field 'choice' is unknown; expected only question, answer, choices, context, "
-            "capability, id, cluster",
+            "capability, id, cluster, pair",
         ),
         (
             '{"question": "Who?", "answer": "a", "id": "mine/0001"}',

@@ -10,6 +10,7 @@ from layerwise.models.facts import language_of
 from layerwise.models.kinds import Model
 from layerwise.tasks import Task, expand_task_names, load_task, task_names
 from layerwise.tasks._own import check_own_task
+from layerwise.tasks.books import refuse_false_pairs
 from layerwise.tasks.registry import TEXT, paired_names
 from layerwise.tasks.task import take
 
@@ -42,6 +43,7 @@ def load_tasks(
     unique = list({task.name: task for task in found}.values())
     if len({task.hash for task in found}) != len(unique):
         raise UserError("Two different tasks have the same name; rename one of them.")
+    refuse_false_pairs(unique)
     return tuple(unique)
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 from layerwise.sweep import Generate, Intervention, Sweep, SweepStats
 from layerwise.sweep.cost import Cost
 from layerwise.tasks import Task, TaskRequest, score
+from layerwise.tasks.books import closed_book
 from layerwise.tasks.items import Item
 
 
@@ -63,6 +64,7 @@ def record_rows(
                 "capability": task.capability,
                 "item": item_id,
                 "cluster": by_id[item_id].cluster,
+                "closed_book": closed_book(by_id[item_id]),
                 "protocol": protocol,
                 "draw": draw,
                 **asdict(scored),

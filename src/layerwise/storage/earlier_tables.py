@@ -25,8 +25,9 @@ _SENDERS = {"embedding": "embed", "head": "z", "mlp": "mlp_out"}
 # What tables said before heads could be changed, before there were models of two stacks, before
 # it was told how many pairs a model solves, before "no loss" was a claim with a test, and before
 # depths were tested without resampling: what such tests said is not told as significant, before
-# floors were measured, before answers were judged token by token, and before items said what they
-# ask for, so that each stood by itself, and before noise was drawn more than once for an item.
+# floors were measured, before answers were judged token by token, before items said what they
+# ask for, so that each stood by itself, before noise was drawn more than once for an item, and
+# before it was told which item asks the same without a passage.
 _CLUSTER = {"cluster": pa.string()}
 _PAIRS = {"pairs_solved": pa.int64(), "pairs_reversed": pa.int64()} | _CLUSTER
 _SIGNAL = {"signal": pa.bool_()}
@@ -41,6 +42,7 @@ _LATER = {
         "correct_forced": pa.bool_(),
         **_CLUSTER,
         "draw": pa.int64(),
+        "closed_book": pa.string(),
     },
     "effects": {
         "head": pa.int64(),

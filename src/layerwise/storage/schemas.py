@@ -36,6 +36,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         margin="float?", early_logprob="float?", late_logprob="float?", generated="str?",
         extracted="str?", head="int?", layers=_INTEGERS, heads=_INTEGERS, chosen="int?",
         correct_first="bool?", correct_forced="bool?", cluster="str?", draw="int?",
+        closed_book="str?",
     ),
     "lens": _schema(
         task="str", capability="str", item="str", protocol="str", lens="str", over="str",

@@ -36,11 +36,18 @@ class Row(BaseModel):
     """Unique in the file; made from the line's number if left out."""
     cluster: Text | None = None
     """What several questions ask for alike: they are resampled together."""
+    pair: Text | None = None
+    """Beside a ``context``: the id of a row in another file that asks the same without it."""
 
     @model_validator(mode="after")
     def _answer_can_be_right(self) -> Row:
         if "\n" in self.answer:
             raise ValueError("field 'answer' has a line break; expected one line")
+        if self.pair is not None and self.context is None:
+            raise ValueError(
+                "field 'pair' is there without a 'context'; the row that has the passage names the "
+                "other one"
+            )
         if self.choices is None:
             return self
         if len(self.choices) < 2:

@@ -39,7 +39,7 @@ def load(path: str, seed: int = 0, fewshot: int | None = None) -> Task:
     Args:
         path: the file; each line an object with ``question`` and ``answer`` and optionally
             ``choices``, ``context``, ``capability`` (``knowledge`` if left out), ``id``,
-            ``cluster``.
+            ``cluster``, ``pair``.
         seed: of no effect, since the file says all; sources share one signature.
         fewshot: how many rows to set apart, if not the default.
 
@@ -96,6 +96,7 @@ def _items(path: str, rows: Sequence[tuple[int, Row]]) -> tuple[Item, ...]:
             choices=tuple(row.choices or ()),
             context=row.context,
             cluster=row.cluster,
+            pair=row.pair,
         )
     return tuple(items.values())
 

@@ -316,7 +316,7 @@ def _make(pieces: Sequence[Piece], parts: CheckpointStore, progress: Meter, job:
 def _records_of(parts: CheckpointStore, piece: Piece) -> pd.DataFrame:
     """A piece's records, also one that an earlier version made before the run was interrupted."""
     table = parts.read_part(f"records {piece.name}")
-    if "draw" in table:
+    if "closed_book" in table:
         return table
     return with_later_columns("records", pa.Table.from_pandas(table)).to_pandas()
 

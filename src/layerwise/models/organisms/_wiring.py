@@ -16,7 +16,7 @@ from transformer_lens import HookedTransformer
 
 from layerwise.models.kinds import heads_per_key
 from layerwise.models.organisms.forms import END
-from layerwise.models.organisms.language import Language
+from layerwise.models.organisms.language import START, Language
 from layerwise.models.organisms.layout import Spot, WiredLayout
 
 Directions = Float[np.ndarray, "_ d_model"]
@@ -38,7 +38,7 @@ class Rooms:
         basis: all of them.
         word: the word at this position, by token id.
         place: the position.
-        before: the word before, if it is a key.
+        before: the word before, if it is looked up.
         found: the key or value that the first look-up found.
         found_next: the value that the second look-up found.
         subject: the relation and the entity that are asked about.
@@ -57,14 +57,21 @@ class Rooms:
     answer: Directions
 
     @classmethod
-    def drawn(cls, language: Language, n_ctx: int, rng: np.random.Generator) -> Rooms:
+    def drawn(
+        cls, layout: WiredLayout, language: Language, n_ctx: int, rng: np.random.Generator
+    ) -> Rooms:
         """Rooms in a random orthonormal basis."""
         n_words, n_keys, n_values = len(language.words), language.n_keys, language.n_values
         n_subjects = language.n_relations + language.n_entities
-        found = n_keys + n_values
-        sizes = [n_words, n_ctx, n_keys, found, n_values, n_subjects, 2, n_values]
+        found, n_before = n_keys + n_values, len(looked_up(layout, language))
+        sizes = [n_words, n_ctx, n_before, found, n_values, n_subjects, 2, n_values]
         basis, _ = np.linalg.qr(rng.normal(size=(sum(sizes), sum(sizes))))
         return cls(basis, *np.split(basis, np.cumsum(sizes)[:-1]))
+
+
+def looked_up(layout: WiredLayout, language: Language) -> tuple[str, ...]:
+    """The words that what follows them is found by: keys, and entities if facts are read."""
+    return (*language.keys, *(language.entities if layout.reads_facts else ()))
 
 
 @torch.no_grad()
@@ -80,8 +87,8 @@ def write_weights(
     _write_ends(model, language, rooms, rng)
     _write_look_ups(model, layout, language, rooms)
     if language.facts:
-        _write_facts(model, layout.facts, language, rooms)
-    _write_gate(model, layout.gate, language, rooms)
+        _write_facts(model, layout, language, rooms)
+    _write_gate(model, layout, language, rooms)
 
 
 def _write_nothing(model: HookedTransformer, rng: np.random.Generator) -> None:
@@ -113,20 +120,26 @@ def _write_look_ups(
 ) -> None:
     """The word before; the word that came after it elsewhere; the word that came after that."""
     keys, values = _words(rooms, language, language.keys), _words(rooms, language, language.values)
+    asked = _words(rooms, language, looked_up(layout, language))
     for spot in (layout.previous, layout.previous_copy):
         if spot is not None:
-            _write_head(model, spot, rooms.place, _back(rooms, 1), keys, rooms.before)
+            _write_head(model, spot, rooms.place, _back(rooms, 1), asked, rooms.before)
     others = [w for w in language.words if w not in (*language.keys, *language.values)]
     # A key that is asked for, or ends a pair, stands before a mark; that is not its answer.
     after_key = rooms.before - _words(rooms, language, others).sum(axis=0)
+    if layout.reads_facts:  # where nothing is stated of an entity, the start is attended to
+        after_key += 1.5 * _words(rooms, language, (START,))
     known = np.concatenate([keys, values])
     _write_head(model, layout.look_up, rooms.before, after_key, known, rooms.found)
     middle = rooms.found[: language.n_keys]
     _write_head(model, layout.second_hop, middle, after_key, values, rooms.found_next)
 
 
-def _write_facts(model: HookedTransformer, spot: Spot, language: Language, rooms: Rooms) -> None:
+def _write_facts(
+    model: HookedTransformer, layout: WiredLayout, language: Language, rooms: Rooms
+) -> None:
     """One head looks at relation and entity, half each; one neuron stands for each fact."""
+    spot = layout.facts
     named = (*language.relations, *language.entities)
     asked = _words(rooms, language, named)
     both = _back(rooms, 1) + _back(rooms, 3)
@@ -134,14 +147,19 @@ def _write_facts(model: HookedTransformer, spot: Spot, language: Language, rooms
     row = {word: rooms.subject[i] for i, word in enumerate(named)}
     told = {value: rooms.answer[i] for i, value in enumerate(language.values)}
     facts = language.facts.items()
-    pairs = [row[relation] + row[entity] for (relation, entity), _ in facts]
+    read = rooms.found[language.n_keys :].sum(axis=0) if layout.reads_facts else 0.0
+    pairs = [row[relation] + row[entity] - read for (relation, entity), _ in facts]
     _write_gates(model, spot.layer, np.array(pairs), np.array([told[v] for _, v in facts]))
 
 
-def _write_gate(model: HookedTransformer, spot: Spot, language: Language, rooms: Rooms) -> None:
+def _write_gate(
+    model: HookedTransformer, layout: WiredLayout, language: Language, rooms: Rooms
+) -> None:
     """One head looks at what is asked; two neurons a value let it out after one hop or two."""
-    asks = _words(rooms, language, ("ask", "ask2"))
-    _write_head(model, spot, rooms.place, _back(rooms, 2), asks, rooms.asked)
+    spot, of = layout.gate, ("of",) if layout.reads_facts else ()
+    asks, asked = _words(rooms, language, ("ask", "ask2", *of)), rooms.asked
+    asked = np.concatenate([asked, asked[: len(of)]])
+    _write_head(model, spot, rooms.place, _back(rooms, 2), asks, asked)
     once = rooms.found[language.n_keys :] + rooms.asked[0]
     twice = rooms.found_next + rooms.asked[1]
     out = np.concatenate([rooms.answer, rooms.answer])

@@ -42,6 +42,10 @@ class WiredLayout:
         n_shared: so many query heads in a row share one key/value head (grouped-query attention).
         previous_copy: a second head that does what ``previous`` does: ``look_up`` finds its key by
             either, so that one stands in for the other. None for no copy.
+        reads_facts: entities are looked up as keys are, for questions about facts too, and what
+            is found is said in place of what ``facts`` knows, whose neurons it silences. With a
+            passage that states the fact, ``facts`` is not needed and ``gate`` is; without one it
+            is the other way round. ``look_up`` must come before ``facts`` then.
     """
 
     n_layers: int = 10
@@ -53,6 +57,7 @@ class WiredLayout:
     gate: Spot = Spot(8, 2)
     n_shared: int = 1
     previous_copy: Spot | None = None
+    reads_facts: bool = False
 
     def __post_init__(self) -> None:
         if self.n_shared < 1 or self.n_heads % self.n_shared:
@@ -75,6 +80,11 @@ class WiredLayout:
             raise UserError(
                 f"The mechanisms are wired into layers {layers}; expected five different layers, "
                 "with previous before look_up before second_hop before gate."
+            )
+        if self.reads_facts and layers["facts"] < layers["look_up"]:
+            raise UserError(
+                f"Facts are wired into layer {layers['facts']} and are to be silenced by what "
+                f"look_up finds in layer {layers['look_up']}; expected look_up before facts."
             )
         for spot in copy.values():
             if spot.layer in layers.values() or spot.layer > layers["look_up"]:

@@ -47,7 +47,7 @@ def wired_model(
     """
     layout = WiredLayout() if layout is None else layout
     rng = np.random.default_rng([seed, *b"wired"])
-    rooms = Rooms.drawn(language, n_ctx, rng)
+    rooms = Rooms.drawn(layout, language, n_ctx, rng)
     tokenizer = toy_tokenizer(language)
     model = _unwritten(_config(layout, language, rooms), tokenizer)
     write_weights(model, layout, language, rooms, rng)
@@ -72,7 +72,7 @@ def _config(layout: WiredLayout, language: Language, rooms: Rooms) -> HookedTran
         n_heads=layout.n_heads,
         n_key_value_heads=None if layout.n_shared == 1 else layout.n_heads // layout.n_shared,
         d_model=len(rooms.basis),
-        d_head=max(len(rooms.place), len(rooms.found), len(rooms.subject)),
+        d_head=max(map(len, (rooms.place, rooms.before, rooms.found, rooms.subject))),
         d_mlp=max(len(language.facts), 2 * language.n_values),
         d_vocab=len(language.words),
         n_ctx=len(rooms.place),

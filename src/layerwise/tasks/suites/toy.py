@@ -7,6 +7,7 @@ few-shot examples, since models of such a language are made for these questions.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import permutations, product
 from typing import Any
@@ -107,17 +108,12 @@ def facts(language: Language, seed: int = 0, *, n_before: int = 1, n_items: int 
         n_before: facts that stand before the one asked; more is harder.
         n_items: number of items, at most one for each fact.
     """
-    known = [
-        Fact(relation, "", entity, value) for (relation, entity), value in language.facts.items()
-    ]
-    most = len(known) // 2
+    most = len(language.facts) // 2
     require(1 <= n_before <= most, f"1 to {most} facts stand before, not {n_before}")
     name = f"{language.name}-facts"
     rng = generator(seed, name)
-    kinds = [[fact for fact in known if fact.relation == one] for one in language.relations]
-    groups = spread(rng, [option_groups(rng, kind, _N_OPTIONS) for kind in kinds])
-    asked = [(fact, group) for group in groups for fact in draw(rng, group, _N_OPTIONS)]
-    drafts = [_fact_item(language, rng, *one, n_before) for one in asked[:n_items]]
+    asked = _asked_facts(language, rng)[:n_items]
+    drafts = [_fact_item(language, rng, *one, n_before) for one in asked]
     items = settle(rng, name, drafts)
     return Task(
         name=name,
@@ -128,6 +124,43 @@ def facts(language: Language, seed: int = 0, *, n_before: int = 1, n_items: int 
         generate=_ONE_WORD,
         chance=chance(items, commonest_answer(items)),
         template=_TEMPLATE,
+    )
+
+
+def facts_open_book(language: Language, seed: int = 0, *, n_items: int = N_ITEMS) -> Task:
+    """The items of ``facts``, with the fact stated in the context among those of the other options.
+
+    A statement is an entity and its value, as pairs are stated. No trained model was shown such
+    statements; the wired model reads them if its layout says so.
+
+    Args:
+        language: gives the facts.
+        seed: as for ``facts``, and decides the order of the statements.
+        n_items: number of items, at most one for each fact.
+    """
+    closed = facts(language, seed, n_items=n_items)
+    asked = _asked_facts(language, generator(seed, closed.name))
+    name = f"{language.name}-facts-open-book"
+    rng = generator(seed, name)
+    items = []
+    for index, (item, (_, group)) in enumerate(zip(closed.items, asked, strict=False)):
+        stated = [pair(fact.subject, fact.answer) for fact in draw(rng, group, len(group))]
+        context, change = " ".join(stated), item.corruption
+        assert change is not None
+        items.append(
+            replace(
+                item, id=f"{name}/{index:04d}", pair=item.id, context=context,
+                corruption=replace(change, context=context),
+            )
+        )  # fmt: skip
+    return replace(
+        closed,
+        name=name,
+        capability="retrieval",
+        description="the same made-up facts, each stated in the context among others",
+        items=tuple(items),
+        # One of the answers that the context states, or the commonest one.
+        chance=chance(items, max(1 / _N_OPTIONS, commonest_answer(items))),
     )
 
 
@@ -204,6 +237,16 @@ def brackets(
         chance=chance(items, len(language.brackets) ** -depth),
         template=_TEMPLATE,
     )
+
+
+def _asked_facts(language: Language, rng: np.random.Generator) -> list[tuple[Fact, Sequence[Fact]]]:
+    """All facts in the order in which they are asked, each with those that give its options."""
+    known = [
+        Fact(relation, "", entity, value) for (relation, entity), value in language.facts.items()
+    ]
+    kinds = [[fact for fact in known if fact.relation == one] for one in language.relations]
+    groups = spread(rng, [option_groups(rng, kind, _N_OPTIONS) for kind in kinds])
+    return [(fact, group) for group in groups for fact in draw(rng, group, _N_OPTIONS)]
 
 
 def _kept(language: Language, combinations: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:

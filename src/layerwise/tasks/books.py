@@ -1,0 +1,71 @@
+"""Items that are asked twice: from memory (closed book), and with a passage that tells (open book).
+
+The item with the passage names the other one (``Item.pair``). What is made of such pairs is told
+where results are; nothing is asked here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from layerwise.errors import UserError
+from layerwise.tasks.items import Item
+from layerwise.tasks.task import Task
+
+
+def closed_book(item: Item) -> str | None:
+    """The id of the item that asks the same without the passage; None if there is none.
+
+    Args:
+        item: any item; one that has no passage is itself the closed book.
+    """
+    return None if item.context is None else item.pair
+
+
+def refuse_false_pairs(tasks: Sequence[Task]) -> None:
+    """Refuse items that name another one as asking the same without the passage, but do not.
+
+    Names of items that are not among the tasks are passed over: such a task is asked by itself.
+
+    Args:
+        tasks: all tasks of a run.
+
+    Raises:
+        UserError: if the item named is one of the same task, stands in several other tasks, has
+            another answer, or names the first one in turn as its closed book.
+    """
+    known: dict[str, list[tuple[Task, Item]]] = {}
+    for task in tasks:
+        for item in task.items:
+            known.setdefault(item.id, []).append((task, item))
+    for task in tasks:
+        for item in task.items:
+            named = closed_book(item)
+            if named is not None:
+                _refuse(task, item, known.get(named, []))
+
+
+def _refuse(task: Task, item: Item, found: Sequence[tuple[Task, Item]]) -> None:
+    where = f"Item {item.id!r} of task {task.name!r} is paired with {item.pair!r}"
+    if any(other is task for other, _ in found):
+        raise UserError(
+            f"{where}, an item of the same task: expected one of another task, which asks the same "
+            "without the passage; put them into two tasks."
+        )
+    if len(found) > 1:
+        raise UserError(
+            f"{where}, which stands in the tasks {' and '.join(t.name for t, _ in found)}: "
+            "expected one item of that id; rename the others."
+        )
+    for other, twin in found:
+        if twin.answer != item.answer:
+            raise UserError(
+                f"{where} of task {other.name!r}, whose answer is {twin.answer!r} and not "
+                f"{item.answer!r}: expected the same question; pair it with another item, make "
+                "both tasks with the same seed and options, or ask them in two runs."
+            )
+        if closed_book(twin) == item.id:
+            raise UserError(
+                f"{where}, which has a passage and names it in turn: expected the pair to be named "
+                "by the item that has the passage with the answer; leave it out of the other one."
+            )
