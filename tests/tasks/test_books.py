@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,8 +21,8 @@ def loaded(*tasks: str | Task) -> tuple[Task, ...]:
     return load_tasks(tasks, seed=0, limit=None, fewshot=None)
 
 
-def with_first(task: Task, **changes: str | None) -> Task:
-    return replace(task, items=(replace(task.items[0], **changes), *task.items[1:]))  # type: ignore[arg-type]
+def with_first(task: Task, **changes: Any) -> Task:
+    return replace(task, items=(replace(task.items[0], **changes), *task.items[1:]))
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +81,9 @@ def test_pairs_that_are_none_are_refused(toy_pair: tuple[Task, Task]) -> None:
         loaded(with_first(closed, pair=opened.items[0].id), opened)
     with pytest.raises(UserError, match=f"{other}, which stands in the tasks wired-facts and more"):
         loaded(closed, replace(closed, name="more"), opened)
+    twice = {"pair": opened.items[1].pair, "answer": opened.items[1].answer}
+    with pytest.raises(UserError, match=f"Several items of .* are paired with '{twice['pair']}'"):
+        loaded(with_first(opened, **twice, choices=opened.items[1].choices))
     own = opened.items[1].id
     with pytest.raises(UserError, match=f"with '{own}', an item of the same task"):
         loaded(with_first(opened, pair=own))

@@ -1,6 +1,7 @@
-"""Does another way of scoring need other layers, or is it only harder? A test item by item.
+"""Does another way of asking need other layers, or is it only harder? A test item by item.
 
-What is compared here is right or wrong under two ways of scoring the same items.
+What is compared here is right or wrong under two ways of scoring the same items, or of asking them
+with and without a passage.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ class Answers(NamedTuple):
 
 
 class Dissociation(NamedTuple):
-    """What each layer costs under one of two ways of scoring and not under the other.
+    """What each layer costs under one of two ways of asking and not under the other.
 
     Attributes:
         n_common: items that the intact model gets right under both; the counts are of these.
         only_first: lost under the first and kept under the second, per layer.
         only_second: lost under the second and kept under the first.
         both: lost under both.
-        p_first: p-value of "the first loses no more than the second", Holm over the layers.
+        p_first: p-value of "the first loses no more than the second", one-sided.
         p_second: of "the second loses no more than the first", likewise.
     """
 
@@ -48,6 +49,16 @@ class Dissociation(NamedTuple):
     both: Int[np.ndarray, " layers"]
     p_first: Float[np.ndarray, " layers"]
     p_second: Float[np.ndarray, " layers"]
+
+    @property
+    def two_sided(self) -> Float[np.ndarray, " layers"]:
+        """p-values of "both lose alike", of tests that are not corrected over the layers."""
+        return np.minimum(2 * np.minimum(self.p_first, self.p_second), 1.0)
+
+    @property
+    def over_layers(self) -> Dissociation:
+        """The same with Holm's correction over the layers of a direction."""
+        return self._replace(p_first=holm(self.p_first), p_second=holm(self.p_second))
 
     @property
     def p(self) -> float:
@@ -80,7 +91,61 @@ def dissociation(first: Answers, second: Answers, clusters: Clusters | None = No
             values of the p-values are divided by the root of the design effect then.
 
     Returns:
-        Counts and corrected p-values per layer; p-values of 1 without common items.
+        Counts per layer, and p-values with Holm's correction over the layers; 1 without common
+        items.
+    """
+    return losses_apart(first, second, clusters).over_layers
+
+
+def crossed_p_value(first: Answers, second: Answers, clusters: Clusters | None = None) -> float:
+    """p-value of "two layers differ in how much they damage, not in what".
+
+    A double dissociation excludes that one way of asking is harder, item by item. Where items that
+    are hard to answer one way are easy the other way, layers of one kind can still show one: little
+    damage reaches the answers that hang by a thread one way, much damage all of those that hang by
+    a stronger one the other way. But of two such layers one loses more *both* ways, whatever the
+    items are like. So two layers must turn round: one loses more than the other asked the first
+    way, and the other more than the one asked the second way (a crossed double dissociation: Dunn
+    and Kirsner 1988, Psychol. Rev. 95).
+
+    Pairs of layers are those that differ between the ways of asking, in either direction (Holm
+    over the layers); of a pair the larger of two exact one-sided p-values counts (Berger 1982,
+    Technometrics 24), made as in ``dissociation``, and pairs are corrected by Bonferroni's method.
+
+    Args:
+        first: answers asked one way.
+        second: answers asked the other way, of the same items and layers.
+        clusters: as in ``dissociation``.
+
+    Returns:
+        The larger of this p-value and that of the double dissociation.
+    """
+    apart = dissociation(first, second, clusters)
+    more = [np.flatnonzero(p < ALPHA) for p in (apart.p_first, apart.p_second)]
+    turned = [
+        max(_loses_more(first, one, other, clusters), _loses_more(second, other, one, clusters))
+        for one in more[0].tolist()
+        for other in more[1].tolist()
+    ]
+    return max(apart.p, min(len(turned) * min(turned), 1.0)) if turned else 1.0
+
+
+def _loses_more(answers: Answers, layer: int, than: int, clusters: Clusters | None) -> float:
+    """One-sided p-value of "a layer loses no more than another", asked one way."""
+    one, other = (
+        answers._replace(changed=answers.changed[:, [i]], luck=answers.luck[[i]])
+        for i in (layer, than)
+    )
+    return float(losses_apart(one, other, clusters).p_first[0])
+
+
+def losses_apart(first: Answers, second: Answers, clusters: Clusters | None = None) -> Dissociation:
+    """The same counts and tests of single layers, not corrected over them.
+
+    Args:
+        first: answers under one way of asking.
+        second: answers under the other, of the same items and layers.
+        clusters: as in ``dissociation``.
     """
     common = first.intact & second.intact
     lost = [common[:, None] & ~one.changed for one in (first, second)]
@@ -89,8 +154,8 @@ def dissociation(first: Answers, second: Answers, clusters: Clusters | None = No
     together = Clusters.apart(len(common)) if clusters is None else clusters
     return Dissociation(
         int(common.sum()), only_first.sum(axis=0), only_second.sum(axis=0), both.sum(axis=0),
-        holm(_more_p_values(only_first, (only_second, gained[0]), both, second.luck, together)),
-        holm(_more_p_values(only_second, (only_first, gained[1]), both, first.luck, together)),
+        _more_p_values(only_first, (only_second, gained[0]), both, second.luck, together),
+        _more_p_values(only_second, (only_first, gained[1]), both, first.luck, together),
     )  # fmt: skip
 
 

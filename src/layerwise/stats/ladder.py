@@ -70,6 +70,14 @@ def of_single_layers(records: pd.DataFrame) -> pd.DataFrame:
     return records.loc[single | records["kind"].isin(BASELINES)]
 
 
+def of_one_draw(records: pd.DataFrame) -> pd.DataFrame:
+    """The records without changes of several draws, whose items are neither right nor wrong."""
+    if "draw" not in records:
+        return records
+    several = records.loc[records["draw"] > 0, "intervention"].unique()
+    return records.loc[~records["intervention"].isin(several)]
+
+
 class Rated(NamedTuple):
     """One task on one rung: the answers, and what a model that has lost everything gets right.
 

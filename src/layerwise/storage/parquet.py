@@ -23,8 +23,9 @@ from .schemas import SCHEMAS
 # What to do about results that cannot be read.
 AGAIN = "restore the file, or give the command that made its folder again, which makes it anew"
 _FACTS_KEY = b"layerwise.facts"
-# Columns that a table may lack, in which items are told apart from what they ask for and draws.
-_LACKING = ("cluster", "n_clusters", "draw", "n_draws")
+# Columns that a table may lack, in which items are told apart from what they ask for, draws, and
+# books that are open.
+_LACKING = ("cluster", "n_clusters", "draw", "n_draws", "closed_book")
 
 
 def frame(name: str, rows: list[dict[str, Any]]) -> pd.DataFrame:

@@ -6,6 +6,7 @@ where results are; nothing is asked here.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from layerwise.errors import UserError
@@ -32,17 +33,28 @@ def refuse_false_pairs(tasks: Sequence[Task]) -> None:
 
     Raises:
         UserError: if the item named is one of the same task, stands in several other tasks, has
-            another answer, or names the first one in turn as its closed book.
+            another answer, or names the first one in turn as its closed book; or if several items
+            of a task name the same one.
     """
     known: dict[str, list[tuple[Task, Item]]] = {}
     for task in tasks:
         for item in task.items:
             known.setdefault(item.id, []).append((task, item))
     for task in tasks:
+        _refuse_twice(task, [closed_book(item) for item in task.items])
         for item in task.items:
-            named = closed_book(item)
-            if named is not None:
-                _refuse(task, item, known.get(named, []))
+            twin = closed_book(item)
+            if twin is not None:
+                _refuse(task, item, known.get(twin, []))
+
+
+def _refuse_twice(task: Task, named: Sequence[str | None]) -> None:
+    twice = [name for name, n in Counter(named).items() if n > 1 and name is not None]
+    if twice:
+        raise UserError(
+            f"Several items of task {task.name!r} are paired with {twice[0]!r}: expected each "
+            "question once with a passage; put other passages into tasks of their own."
+        )
 
 
 def _refuse(task: Task, item: Item, found: Sequence[tuple[Task, Item]]) -> None:

@@ -96,3 +96,53 @@ STEPS = (
     Column("layers, second more", lambda row: layer_ranges(row["layers_second"])),
     p_column("other layers: p (Holm)", "p_other_layers_holm"),
 )
+
+
+def _more(row: Row) -> str:
+    told = {"closed": "without the passage", "open": "with the passage"}
+    return "–" if pd.isna(row["loses_more"]) else told[row["loses_more"]]
+
+
+BOOKS = (
+    *plain("closed", "open", "protocol"),
+    Column("intervention", lambda row: name_intervention(row["intervention"])),
+    Column("share lost, closed and open (%)",
+           lambda row: f"{number(100 * row['share_closed'])}, {number(100 * row['share_open'])}"),
+    estimated("difference (points)", "share_difference", "share_", 100),
+    estimated("difference (accuracy points)", "difference", "", 100),
+    estimated("difference (nats)", "nats_difference", "nats_", 1, 2),
+    estimated("difference (nats of the margin)", "margin_difference", "margin_", 1, 2),
+    *(named(head, name) for head, name in (
+        ("right both ways", "n_common"), ("lost closed alone", "only_closed"),
+        ("lost open alone", "only_open"), ("lost both", "lost_both"),
+    )),
+    p_column("p (corrected)", "p_corrected"),
+    p_column("p (run)", "p_run"),
+    Column("loses more", _more),
+)  # fmt: skip
+
+
+def _both(row: Row, name: str) -> str:
+    return f"{number(100 * row[f'{name}_closed'])}, {number(100 * row[f'{name}_open'])}"
+
+
+def _without_signal(row: Row) -> str:
+    silent = [row[one] for one in ("closed", "open") if not row[f"signal_{one}"]]
+    return " and ".join(silent) if silent else "–"
+
+
+BOOK_PAIRS = (
+    *plain("closed", "open", "protocol"),
+    Column("n", lambda row: items_of({**row, "n_items": row["n_pairs"]})),
+    Column("accuracy (%)", lambda row: _both(row, "acc")),
+    Column("floor (%)", lambda row: _both(row, "floor")),
+    named("right both ways", "n_common"),
+    Column("no signal", _without_signal),
+    named("changes that lose more closed", "n_closed_more"),
+    named("more open", "n_open_more"),
+    Column("both sorts: p (Holm)", lambda row: _p(row["p_holm"])),
+)
+
+
+def _p(value: float) -> str:
+    return "–" if pd.isna(value) else f"{value:.3g}"

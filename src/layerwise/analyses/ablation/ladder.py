@@ -29,6 +29,7 @@ from layerwise.stats.ladder import (
     RUNGS,
     Rated,
     in_steps,
+    of_one_draw,
     of_single_layers,
     rated,
     rung_records,
@@ -125,10 +126,7 @@ def step_tables(
     """
     steps: list[dict[str, Any]] = []
     layers: list[dict[str, Any]] = []
-    single = of_single_layers(records)
-    if "draw" in single:  # several draws of an item are neither right nor wrong
-        several = single.loc[single["draw"] > 0, "intervention"].unique()
-        single = single.loc[~single["intervention"].isin(several)]
+    single = of_one_draw(of_single_layers(records))
     every = {
         (one.cell.task, rung.name): one
         for rung in RUNGS

@@ -31,6 +31,11 @@ def _part(run: RunTables, single_heads: bool) -> pd.DataFrame | None:
     return None if found.empty else found
 
 
+def single_layers(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of changes in one layer or part of it, neither heads nor sets."""
+    return pd.DataFrame(table.loc[table["head"].isna() & ~is_set(table)])
+
+
 def has_signal(run: RunTables, task: str, protocol: str) -> bool | None:
     """Whether the intact model is better than blind; None if that was not measured."""
     signal = run.table("signal")

@@ -35,6 +35,7 @@ from .lookup import (
     set_ablations,
     set_effects_of,
 )
+from .report_books import books_section
 from .report_tables import effects_tables, head_effects_tables, ladder_tables, signal_table
 from .sets import sets_noun
 
@@ -255,6 +256,7 @@ def sections(run: RunTables) -> list[Section]:
         Section("sets", "Ablation of blocks and sets", 14, _SET_WORDS, tuple(set_effects(run))),
         Section("ladder", "Ladder of scoring", 18, _LADDER_WORDS, tuple(ladders(run)),
                 tuple(ladder_tables(run))),
+        books_section(run),
         Section("protocols", "Protocol comparison", 20, _PROTOCOL_WORDS, tuple(comparisons(run))),
         Section("effects", "Effects in numbers", 90, _power_words(run), (), numbers),
         Section("silent", "No signal", 95, _SILENT_WORDS, (), silent),

@@ -16,6 +16,7 @@ from layerwise.storage.base import Result, computed_once
 from layerwise.storage.parquet import frame
 from layerwise.storage.provenance import Facts
 
+from .books import book_tables
 from .columns import effect_columns
 from .ladder import ladder_table, step_tables
 
@@ -69,9 +70,20 @@ class AblationResult(Result):
         """``ladder_steps`` and ``dissociations``: does another rung need other layers?"""
         return step_tables(self.records, self.ladder(), self.facts)
 
+    @computed_once
+    def book_tables(self) -> dict[str, pd.DataFrame]:
+        """``books`` and ``book_pairs``: of items asked closed and open book, what is protected."""
+        return book_tables(self.records, self.signal(), self.facts)
+
+    def books(self) -> pd.DataFrame:
+        """``books.parquet``: what each change costs with a passage and without it."""
+        return self.book_tables()["books"]
+
     def derived(self) -> dict[str, pd.DataFrame]:
-        """``signal`` and ``effects``, and the ladder of scoring where there is one."""
+        """``signal`` and ``effects``; the ladder of scoring and pairs of books where there are."""
         found = {"signal": self.signal(), "effects": self.effects()}
+        books = self.book_tables()
+        found |= {} if books["book_pairs"].empty else books
         ladder = self.ladder()
         return found if ladder.empty else found | {"ladder": ladder} | self.ladder_steps()
 

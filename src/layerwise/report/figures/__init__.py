@@ -6,6 +6,7 @@ Nothing here computes an effect or runs a model.
 from __future__ import annotations
 
 from layerwise.analyses.ablation.figures.accuracy import accuracy_by_layer as accuracy_by_layer
+from layerwise.analyses.ablation.figures.books import book_losses as book_losses
 from layerwise.analyses.ablation.figures.head_effects import head_effect_maps as head_effect_maps
 from layerwise.analyses.ablation.figures.ladder import ladder as ladder
 from layerwise.analyses.ablation.figures.protocols import protocol_comparison as protocol_comparison

@@ -1,0 +1,243 @@
+"""What a passage protects: the same questions closed and open book, change by change.
+
+Which items are pairs is told by the records (``closed_book``); definitions are in
+``docs/statistics.md``, columns in ``docs/results.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from layerwise import stats
+from layerwise.stats.clusters import independent_items, sample_and_resamples
+from layerwise.stats.dissociation import Dissociation, crossed_p_value, losses_apart
+from layerwise.stats.effects import (
+    ALPHA,
+    N_RESAMPLES,
+    Cell,
+    bounded_columns,
+    cells,
+    least_above,
+)
+from layerwise.stats.ladder import Rated, Rung, of_one_draw, rated, same_items
+from layerwise.stats.over_run import exact_difference_bounds, over_run
+from layerwise.storage.parquet import conform, frame
+from layerwise.storage.provenance import Facts
+
+CLOSED, OPEN = _KINDS = ("closed", "open")
+
+
+class Pair(NamedTuple):
+    """The records of two tasks that ask the same, of the items that both have.
+
+    Attributes:
+        closed: without the passage.
+        open: with it; items go by the names of those without.
+    """
+
+    closed: pd.DataFrame
+    open: pd.DataFrame
+
+
+def book_tables(
+    records: pd.DataFrame, signal: pd.DataFrame, facts: Facts
+) -> dict[str, pd.DataFrame]:
+    """``books.parquet`` and ``book_pairs.parquet``: what a passage protects from each change.
+
+    Changes are compared only where both tasks have signal under the protocol.
+
+    Args:
+        records: ablation records.
+        signal: their ``signal.parquet``.
+        facts: the run's.
+    """
+    has = {(r.task, r.protocol): bool(r.signal) for r in signal.itertuples(index=False)}
+    pairs: list[dict[str, Any]] = []
+    tables: list[pd.DataFrame] = []
+    for pair in _pairs(of_one_draw(records)):
+        both = tuple(next(cells(one)) for one in pair)
+        where = {CLOSED: both[0].task, OPEN: both[1].task, "protocol": both[0].protocol}
+        known = where | _described(both, facts)
+        known |= {f"signal_{k}": has[c.task, c.protocol] for k, c in zip(_KINDS, both, strict=True)}
+        asked = _comparable(pair, facts) if known["signal_closed"] and known["signal_open"] else []
+        for kind, site, first, second in asked:
+            both_answers = first.answers, second.answers, first.cell.clusters
+            found, p = losses_apart(*both_answers), crossed_p_value(*both_answers)
+            tables.append(_compared(first, second, found, facts).assign(**where))
+            more = tables[-1]["loses_more"]
+            pairs.append(
+                known
+                | {"kind": kind, "site": site, "p": p}
+                | {f"n_{one}_more": int((more == one).sum()) for one in _KINDS}
+            )
+        pairs += [] if asked else [known]
+    _correct(pairs)
+    whole = pd.concat(tables, ignore_index=True) if tables else frame("books", [])
+    return {
+        "books": conform("books", _over_run(whole)) if tables else whole,
+        "book_pairs": frame("book_pairs", pairs),
+    }
+
+
+def _pairs(records: pd.DataFrame) -> Iterator[Pair]:
+    """Tasks of which one names items of the other as asking the same without the passage."""
+    if "closed_book" not in records:
+        return
+    named = records.loc[records["closed_book"].notna()]
+    for (task, protocol), mine in named.groupby(["task", "protocol"], sort=True):
+        others = (records["protocol"] == protocol) & (records["task"] != task)
+        twins = records.loc[others & records["item"].isin(mine["closed_book"])]
+        for _, closed in twins.groupby("task", sort=True):
+            first = pd.DataFrame(closed)
+            of_item = first.drop_duplicates("item").set_index("item")["cluster"]
+            there = pd.DataFrame(mine.loc[mine["closed_book"].isin(of_item.index)])
+            item = there["closed_book"].astype(first["item"].dtype)
+            yield Pair(first, there.assign(item=item, cluster=item.map(of_item)))
+
+
+def _described(both: tuple[Cell, ...], facts: Facts) -> dict[str, Any]:
+    closed, opened = both
+    floors = [cell.floor(facts.chance(cell.task, cell.protocol)).mean() for cell in both]
+    return {
+        "n_pairs": len(closed.items),
+        "n_clusters": closed.clusters.n,
+        "acc_closed": float(closed.intact.mean()),
+        "acc_open": float(opened.intact.mean()),
+        "floor_closed": float(floors[0]),
+        "floor_open": float(floors[1]),
+        "n_common": int((closed.intact & opened.intact).sum()),
+    }
+
+
+def _comparable(pair: Pair, facts: Facts) -> list[tuple[str, str, Rated, Rated]]:
+    """Both tasks' answers under the changes of each kind and site that both were asked under."""
+    protocol = str(pair.closed["protocol"].iloc[0])
+    rung = Rung(protocol, protocol, "correct", protocol)
+    found = [one for records in pair for one in rated(records, rung, facts.chance)]
+    if len(found) != 2:
+        return []
+    places = found[0].cell.interventions[["kind", "site"]].dropna().drop_duplicates()
+    both = [(k, s, *(one.only(k, s) for one in found)) for k, s in places.to_numpy()]
+    return [one for one in both if same_items(*one[2:]) and len(one[2].cell.items) > 1]
+
+
+def _compared(first: Rated, second: Rated, found: Dissociation, facts: Facts) -> pd.DataFrame:
+    cell, common = first.cell, max(found.n_common, 1)
+    p, heads = found.two_sided, cell.interventions["head"].notna().to_numpy()
+    corrected = np.where(heads, stats.benjamini_hochberg(p), stats.holm(p))
+    more = np.where(found.p_first <= found.p_second, CLOSED, OPEN)
+    table = cell.interventions.assign(
+        n_pairs=len(cell.items),
+        n_common=found.n_common,
+        only_closed=found.only_first,
+        only_open=found.only_second,
+        lost_both=found.both,
+        luck_closed=first.luck,
+        luck_open=second.luck,
+        protected=(found.only_first - found.only_second) / common if found.n_common else np.nan,
+        p=p,
+        p_corrected=corrected,
+        loses_more=np.where(corrected < ALPHA, more, None),
+        n_independent=_independent(first, second),  # for exact bounds; not saved
+        **_bootstrapped(first, second, facts.seed),
+    )
+    return table.assign(**_where_no_width(table, first, second, facts))
+
+
+def _independent(first: Rated, second: Rated) -> Float[np.ndarray, " changes"]:
+    """What the items that are right both ways are worth, as independent ones."""
+    common = first.cell.intact & second.cell.intact
+    if not common.any():
+        return np.zeros(len(first.luck))
+    clusters = first.cell.clusters.only(common)
+    lost = ~first.cell.correct[common], ~second.cell.correct[common]
+    alone = [lost[0] & ~lost[1], lost[1] & ~lost[0]]
+    return np.minimum(*(independent_items(one, clusters) for one in alone))
+
+
+def _bootstrapped(first: Rated, second: Rated, seed: int) -> dict[str, Any]:
+    """Losses in points, shares and nats, and their differences in the same resamples."""
+    cell, n = first.cell, len(first.cell.items)
+    indices = sample_and_resamples(cell.clusters.n, N_RESAMPLES, stats.generator(seed, cell.task))
+    both = [
+        np.column_stack([one.intact[:, None] * 1.0 - one.correct, one.nats, one.margins])
+        for one in (first.cell, second.cell)
+    ]
+    above = np.stack([first.above, second.above], axis=1)
+    means = cell.clusters.resampled_means(np.column_stack([above, *both]), indices)
+    scale = np.where(means[:, :2] > 0, means[:, :2], np.nan)
+    draws = np.split(means[:, 2:], 6, axis=1)
+    loss, nats, margin = (draws[i::3] for i in range(3))
+    share = tuple(one / scale[:, i : i + 1] for i, one in enumerate(loss))
+    columns: dict[str, Any] = {}
+    for name, values, ends in (
+        ("loss", loss, ("difference", "low", "high")),
+        ("share", share, ("share_difference", "share_low", "share_high")),
+        ("nats", nats, ("nats_difference", "nats_low", "nats_high")),
+        ("margin", margin, ("margin_difference", "margin_low", "margin_high")),
+    ):
+        columns |= {f"{name}_{k}": one[0] for k, one in zip(_KINDS, values, strict=True)}
+        columns |= bounded_columns(ends, values[0] - values[1], n)
+    return columns
+
+
+def _where_no_width(
+    table: pd.DataFrame, first: Rated, second: Rated, facts: Facts
+) -> dict[str, Float[np.ndarray, " changes"]]:
+    """Exact bounds of the differences where all resamples say the same.
+
+    So many other items as the exact bound leaves open might be in the task, each of which loses at
+    most 1 one way and gains at most 1 the other; shares are divided by the least accuracy above the
+    floor.
+    """
+    cell = first.cell
+    alone = independent_items(np.zeros((len(cell.items), 1)), cell.clusters)
+    none = np.zeros(1)
+    others = [exact_difference_bounds(none, none, alone, level)[1][0] for level in (0.95, 0.975)]
+    above = min(
+        least_above(one.cell, facts.chance(one.cell.task, one.cell.protocol))
+        for one in (first, second)
+    )
+    found = {}
+    for name, ends, reach in (
+        ("difference", ("low", "high"), others[0]),
+        ("share_difference", ("share_low", "share_high"), others[1] / above if above > 0 else None),
+    ):
+        estimate, low, high = (table[one].to_numpy(dtype=float) for one in (name, *ends))
+        far = (2 + np.abs(estimate)) * (np.nan if reach is None else reach)
+        found |= {
+            ends[0]: np.where(low == high, estimate - far, low),
+            ends[1]: np.where(low == high, estimate + far, high),
+        }
+    return found
+
+
+def _over_run(table: pd.DataFrame) -> pd.DataFrame:
+    """With p-values over all tests of the run, and bounds that cover together over them."""
+    heads = table["head"].notna().to_numpy()
+    low, high = np.full((2, len(table)), np.nan)
+    for mine in (heads, ~heads):
+        part = table.loc[mine & (table["n_common"] > 0).to_numpy()]
+        n, alone = (part[c].to_numpy(dtype=float) for c in ("n_common", "n_independent"))
+        counts = (part[c].to_numpy(dtype=float) * alone / n for c in ("only_closed", "only_open"))
+        low[part.index], high[part.index] = exact_difference_bounds(
+            *counts, alone, n_tests=int(mine.sum())
+        )
+    p = table["p"].to_numpy(dtype=float)
+    return table.assign(
+        p_run=over_run(p, np.ones(len(p), dtype=bool), heads),
+        protected_run_low=low,
+        protected_run_high=high,
+    )
+
+
+def _correct(pairs: list[dict[str, Any]]) -> None:
+    """Holm over all pairs that were compared: are there changes of both sorts?"""
+    told = [row for row in pairs if "p" in row]
+    for row, p in zip(told, stats.holm(np.array([row["p"] for row in told])), strict=True):
+        row |= {"p_holm": float(p), "both_sorts": bool(p < ALPHA)}

@@ -1,0 +1,90 @@
+"""The part of a page on what a passage protects: figures, tables, and which pairs say nothing."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pandas as pd
+
+from layerwise.presentation.columns import cells, heads
+from layerwise.presentation.figure_spec import FigureSpec
+from layerwise.presentation.over_run import n_tests
+from layerwise.presentation.rows import numbers, records, rows
+from layerwise.presentation.section import Section
+from layerwise.presentation.table import Table, others
+from layerwise.presentation.wording import LAYER_MAIN, doing, in_order, joined, spread
+from layerwise.storage.run_tables import RunTables
+
+from .columns import BOOK_PAIRS, BOOKS
+from .lookup import single_layers
+
+_MOST = 2000
+_WORDS = (
+    "The same questions with a passage that states the answer (open book) and without it (closed "
+    "book). Shares are those of the way to each task's own floor. A task that is answered more "
+    "surely has less to fear from any damage, so a smaller loss with the passage is not yet a sign "
+    "of where knowledge is: of the items that the intact model gets right both ways, each layer is "
+    "held to those that it loses without the passage and keeps with it, and the other way round; "
+    "and that the passage protects is said only where some layers lose more without it and others "
+    "more with it."
+)
+
+
+def books_section(run: RunTables) -> Section:
+    """What a passage protects, a figure for each pair of tasks; empty where there is no pair."""
+    books, pairs = run.table("books"), run.table("book_pairs")
+    if pairs is None:
+        return Section("books", "What a passage protects", 19, _WORDS)
+    silent = _silent(pairs)
+    words = f"{_WORDS} {silent}" if silent else _WORDS
+    tables = [Table("Pairs of tasks", heads(BOOK_PAIRS), cells(BOOK_PAIRS, pairs))]
+    if books is not None:
+        ranked = books.sort_values("p", kind="stable")
+        shown = cells(BOOKS, ranked.head(_MOST))
+        note = others(len(ranked), len(shown), "rows are in books.parquet")
+        title = f"Closed and open book, change by change ({len(ranked)})"
+        tables.append(Table(title, heads(BOOKS), shown, True, note))
+    return Section(
+        "books", "What a passage protects", 19, words, tuple(_figures(run)), tuple(tables)
+    )
+
+
+def _silent(pairs: pd.DataFrame) -> str:
+    """The pairs of which nothing is claimed, and why, as a sentence."""
+    told = [
+        f"{joined(row[one] for one in ('closed', 'open') if not row[f'signal_{one}'])} under "
+        f"{row['protocol']}"
+        for row in records(pairs)
+        if not (row["signal_closed"] and row["signal_open"])
+    ]
+    return f"Nothing is claimed without signal of both: there is none of {joined(told)}." * bool(
+        told
+    )
+
+
+def _figures(run: RunTables) -> list[FigureSpec]:
+    from .figures.books import book_losses
+
+    books, found = run.table("books"), []
+    layers = pd.DataFrame() if books is None else single_layers(books)
+    if books is None or layers.empty:
+        return []
+    kind, site = in_order(zip(layers["kind"], layers["site"], strict=True), (LAYER_MAIN,))[0]
+    shown = rows(layers, kind=kind, site=site)
+    for (closed, opened), mine in shown.groupby(["closed", "open"], sort=False):
+        sure = mine.loc[mine["loses_more"].notna()]
+        held = int((numbers(sure, "p_run") < 0.05).sum())
+        caption = (
+            f"{closed} without the passage and {opened} with it, {doing(kind, site, 'one layer')}: "
+            "above, the share of the above-floor accuracy that is lost, each from its own floor; "
+            "below, the paired difference (bootstrap 95 % intervals, "
+            f"n = {spread(mine['n_pairs'])} items both ways). Triangles: of the items right both "
+            "ways the layer loses more without the passage than with it (up), or more with it "
+            "(down); exact tests that allow for lucky and for flipped answers, p < 0.05 after "
+            f"Holm's correction over the layers of a panel; of {len(sure)} such layers {held} "
+            f"over all {n_tests(books)} tests of the run."
+        )
+        alt = "Line charts of the accuracy lost by layer, closed and open book, and differences."
+        name = f"books_{kind}_{site}_{len(found)}"
+        found.append(FigureSpec(name, partial(book_losses, mine, kind, site), caption, alt))
+    return found

@@ -1,0 +1,68 @@
+"""The page's part on what a passage protects: its figure, captions, tables and silence."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from legible import assert_legible
+from matplotlib.lines import Line2D
+
+from layerwise.analyses.ablation.report_books import books_section
+from layerwise.analyses.gathering import tables_of_run
+from layerwise.report import figures, report
+from layerwise.results import AblationResult
+from tests.synthetic import ablation
+from tests.test_books import asked_twice, planted_books
+
+
+@pytest.fixture(scope="module")
+def books() -> AblationResult:
+    """Three protocols of 30 layers, the most that a figure has to hold."""
+    parts = [
+        planted_books(80, seed, 30).records.assign(protocol=protocol)
+        for seed, protocol in enumerate(("letter", "continuation", "generate"))
+    ]
+    return ablation(*parts)
+
+
+@pytest.mark.parametrize("width", [3.3, 6.9])
+def test_texts_of_books_are_readable_and_apart(width: float, books: AblationResult) -> None:
+    for table in (books.books(), books.books().query("protocol == 'letter' and layer < 6")):
+        figure = figures.book_losses(table, width=width)
+        assert figure.get_figwidth() <= width + 1e-9
+        assert_legible(figure)
+
+
+def test_lines_and_marks_are_those_of_the_table(books: AblationResult) -> None:
+    figure = figures.book_losses(books.books())
+    for name in ("closed", "open"):
+        drawn = [line for line in figure.findobj(Line2D) if line.get_gid() == f"share {name}"]
+        marks = [line for line in figure.findobj(Line2D) if line.get_gid() == f"more {name}"]
+        assert len(drawn) == len(marks) == 3
+        shares = {tuple(np.round(line.get_ydata(), 6)) for line in drawn}
+        layers = {tuple(np.asarray(mark.get_xdata(), dtype=int)) for mark in marks}
+        for _, mine in books.books().groupby("protocol"):
+            assert tuple(np.round(100 * mine[f"share_{name}"].to_numpy(), 6)) in shares
+            assert tuple(mine.loc[mine["loses_more"] == name, "layer"]) in layers
+
+
+def test_the_page_has_the_figure_the_tables_and_the_sentence(books: AblationResult):
+    page = report([books]).html
+    assert "What a passage protects" in page
+    assert "told without the passage and read with it, skipping one layer" in page
+    assert "layers turn round" in page
+    assert "Closed and open book, change by change (90)" in page
+
+
+def test_pairs_without_signal_are_named_and_no_pairs_have_no_part(books: AblationResult) -> None:
+    rng = np.random.default_rng(0)
+    guessed = np.repeat(rng.random((60, 1)) < 0.25, 9, axis=1)
+    silent = books_section(tables_of_run([ablation(asked_twice(guessed, ~guessed))]))
+    assert "there is none of told under continuation" in silent.words
+    assert [table.title for table in silent.tables] == ["Pairs of tasks"]
+    assert not silent.drawings
+    alone = replace(books, records=books.records.assign(closed_book=pd.NA))
+    assert not books_section(tables_of_run([alone])).tables

@@ -1,0 +1,386 @@
+"""What a passage protects: by hand, on models of known answer, and under nulls by simulation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import binom
+from transformer_lens import HookedTransformer
+
+from layerwise import ablate, load_model, stats
+from layerwise.analyses.ablation.findings_books import book_findings
+from layerwise.analyses.gathering import tables_of_run
+from layerwise.models.organisms.language import ORGANISM, WIRED
+from layerwise.models.organisms.layout import WiredLayout
+from layerwise.models.organisms.wired import wired_model
+from layerwise.presentation.wording import interval, number
+from layerwise.results import AblationResult
+from layerwise.stats.clusters import Clusters
+from layerwise.stats.dissociation import Answers, crossed_p_value, dissociation, losses_apart
+from layerwise.tasks.suites import toy
+from tests.synthetic import ablation, cell_records
+
+N_LAYERS, LEVEL = 12, 0.05
+Draw = Callable[[np.random.Generator, int], tuple[Answers, Answers]]
+
+
+def asked_twice(
+    closed: np.ndarray, opened: np.ndarray, protocol: str = "continuation", floor: float = 0.25
+) -> pd.DataFrame:
+    """Records of two tasks: a row per item, intact first, then layer by layer."""
+    n = len(closed)
+    without = np.arange(n) < round(floor * n)
+    first = cell_records(closed, "told", "knowledge", protocol, without)
+    second = cell_records(opened, "read", "retrieval", protocol, without[::-1])
+    named = second["item"].str.replace("read", "told")
+    return pd.concat([first.assign(closed_book=None), second.assign(closed_book=named)])
+
+
+def planted_books(n: int = 100, seed: int = 0, n_layers: int = 8) -> AblationResult:
+    """Layer 2 costs what is known, layer 5 what is read, layer 6 some of both."""
+    rng = np.random.default_rng(seed)
+    both = [np.repeat(rng.random((n, 1)) < share, n_layers + 1, axis=1) for share in (0.85, 0.95)]
+    for right, own in zip(both, (2, 5), strict=True):
+        for layer, lost in ((own, 0.7), (6, 0.3)):
+            right[:, layer + 1] &= rng.random(n) > lost
+        flipped = rng.random(right.shape) < 0.02
+        flipped[:, 0] = False
+        right ^= flipped
+    return ablation(asked_twice(*both), seed=seed)
+
+
+@pytest.fixture(scope="module")
+def books() -> AblationResult:
+    return planted_books()
+
+
+def test_counts_losses_and_shares_are_those_of_the_records(books: AblationResult) -> None:
+    records, table = books.records, books.books().set_index("layer")
+    wide = {
+        task: mine.assign(item=mine["item"].str[-4:]).pivot_table(
+            index="item", columns="intervention", values="correct", aggfunc="mean"
+        )
+        for task, mine in records.groupby("task")
+    }
+    told, read = (wide[name].astype(bool) for name in ("told", "read"))
+    common = told["intact"] & read["intact"]
+    for layer, row in table.iterrows():
+        name = f"skip:layer={layer}"
+        lost = [common & ~one[name] for one in (told, read)]
+        counts = [lost[0] & ~lost[1], lost[1] & ~lost[0], lost[0] & lost[1]]
+        names = ["only_closed", "only_open", "lost_both"]
+        assert row[names].tolist() == [int(one.sum()) for one in counts]
+        assert row["protected"] == pytest.approx((counts[0].sum() - counts[1].sum()) / common.sum())
+        losses = [float((one["intact"] * 1 - one[name]).mean()) for one in (told, read)]
+        shares = [
+            loss / float((one["intact"] * 1 - one["no layers"]).mean())
+            for loss, one in zip(losses, (told, read), strict=True)
+        ]
+        assert row[["loss_closed", "loss_open"]].tolist() == pytest.approx(losses)
+        assert row[["share_closed", "share_open"]].tolist() == pytest.approx(shares)
+        assert row["share_difference"] == pytest.approx(shares[0] - shares[1])
+        assert row["low"] <= row["difference"] <= row["high"]
+        assert row["share_low"] <= row["share_difference"] <= row["share_high"]
+    assert (table["n_common"] == common.sum()).all()
+
+
+def test_bootstrap_bounds_by_brute_force(books: AblationResult) -> None:
+    wide = books.records.assign(item=books.records["item"].str[-4:]).pivot(
+        index="item", columns=["task", "intervention"], values="correct"
+    )
+    net = sum(
+        sign * (wide[task]["intact"] * 1 - wide[task]["skip:layer=2"])
+        for task, sign in (("told", 1), ("read", -1))
+    ).to_numpy()
+    drawn = stats.resample_indices(len(net), 2000, stats.generator(0, "told"))
+    low, high = np.quantile(net[drawn].mean(axis=1), [0.025, 0.975])
+    row = books.books().set_index("layer").loc[2]
+    assert [row["low"], row["high"]] == pytest.approx([low, high], abs=0.011)
+
+
+def test_p_values_are_exact_two_sided_and_corrected(books: AblationResult) -> None:
+    table = books.books()
+    assert table["p_corrected"].tolist() == pytest.approx(stats.holm(table["p"].to_numpy()))
+    assert table["p_run"].tolist() == pytest.approx(table["p_corrected"].tolist())
+    changed = books.records.set_index(["task", "item", "intervention"])["correct"]
+    row = table.set_index("layer").loc[2]
+    gained = int((~changed["told"].xs("intact", level=1)
+                  & changed["told"].xs("skip:layer=2", level=1)).sum())  # fmt: skip
+    trials = row["only_closed"] + row["only_open"] + gained
+    trials += int(np.ceil(row["luck_open"] * row["lost_both"] - 1e-9))
+    expected = 2 * binom.sf(row["only_closed"] - 1, trials, 1 / (2 - row["luck_open"]))
+    assert row["p"] == pytest.approx(expected)
+
+
+def test_what_is_planted_is_found_and_told(books: AblationResult) -> None:
+    table, (pair,) = books.books(), books.book_tables()["book_pairs"].to_dict("records")
+    more = table.dropna(subset="loses_more").set_index("layer")["loses_more"].to_dict()
+    assert more == {2: "closed", 5: "open"}
+    assert (pair["n_closed_more"], pair["n_open_more"], pair["both_sorts"]) == (1, 1, True)
+    run = tables_of_run([books])
+    (finding,) = book_findings(run)
+    row = table.set_index("layer").loc[2]
+    lost = row["only_closed"] + row["lost_both"]
+    assert f"{row['only_closed']} of the {lost} answers of told that skipping layer 2 loses" in (
+        finding.sentence
+    )
+    assert f"and {row['only_open']} lost the other way round, of {row['n_common']} items" in (
+        finding.sentence
+    )
+    ends = ("protected", "protected_run_low", "protected_run_high")
+    assert interval(*(100 * row[name] for name in ends)) in finding.sentence
+    assert "bounds for all 8 tests of the run together" in finding.sentence
+    assert "Layer 2 loses more without the passage and layer 5 loses more with" in finding.sentence
+    assert "neither only that the passage makes the questions easier nor" in finding.sentence
+    assert finding.source["at"] == {"layer": [2, 5]}
+    assert number(100 * row["protected"]) in finding.sentence
+
+
+def test_without_layers_of_both_sorts_it_may_only_be_easier() -> None:
+    one_sided = planted_books()
+    kept = one_sided.records.loc[~one_sided.records["layer"].isin([5])]
+    (finding,) = book_findings(tables_of_run([replace(one_sided, records=kept)]))
+    assert "it may only make the questions easier" in finding.sentence
+    assert "does not say where knowledge is" in finding.sentence
+    idle = one_sided.records.loc[~one_sided.records["layer"].isin([2, 5])]
+    (finding,) = book_findings(tables_of_run([replace(one_sided, records=idle)]))
+    assert "is not established" in finding.sentence
+    assert "at least 11 would have to be lost one way and none the other" in finding.sentence
+
+
+def test_nothing_is_compared_without_signal_of_both() -> None:
+    rng = np.random.default_rng(0)
+    guessed = np.repeat(rng.random((60, 1)) < 0.25, N_LAYERS + 1, axis=1)
+    sure = np.ones((60, N_LAYERS + 1), dtype=bool)
+    sure[:, 3] = False
+    tables = ablation(asked_twice(guessed, sure)).book_tables()
+    assert tables["books"].empty
+    (pair,) = tables["book_pairs"].to_dict("records")
+    assert (pair["signal_closed"], pair["signal_open"]) == (False, True)
+    assert pd.isna(pair["p"])
+
+
+def test_tasks_that_are_no_pairs_have_no_tables(books: AblationResult) -> None:
+    apart = replace(books, records=books.records.assign(closed_book=None))
+    assert not {"books", "book_pairs"} & set(apart.derived())
+    earlier = replace(books, records=books.records.drop(columns="closed_book"))
+    assert earlier.book_tables()["book_pairs"].empty
+
+
+# Models of known answer
+
+
+def test_layers_that_know_are_protected_and_layers_that_read_are_not() -> None:
+    layout = WiredLayout(reads_facts=True)
+    tasks = [toy.facts(WIRED, n_items=48), toy.facts_open_book(WIRED, n_items=48)]
+    result = ablate(wired_model(layout), tasks, ("continuation", "generate"), progress=False)
+    for _, table in result.books().groupby("protocol"):
+        more = table.set_index("layer")["loses_more"]
+        assert more.dropna().to_dict() == {layout.facts.layer: "closed", layout.gate.layer: "open"}
+        idle = table.loc[more.isna().to_numpy()]
+        assert len(idle) == layout.n_layers - 2
+        assert (idle[["only_closed", "only_open", "lost_both"]] == 0).all(axis=None)
+        lost = table.set_index("layer").loc[layout.facts.layer]
+        assert lost["share_difference"] == pytest.approx(1.0)
+    assert result.book_tables()["book_pairs"]["both_sorts"].all()
+
+
+@pytest.fixture(scope="module")
+def organism() -> HookedTransformer:
+    return load_model("organism-decoder")
+
+
+def test_what_a_trained_model_knows_by_its_first_layer_it_reads_where_it_is_stated(organism):
+    """Its look-ups find entities too, and what it knows stands in for them: one sort of layers."""
+    tasks = [toy.facts(ORGANISM, n_items=40), toy.facts_open_book(ORGANISM, n_items=40)]
+    result = ablate(organism, tasks, "continuation", progress=False)
+    table = result.books().set_index("layer")
+    assert table["loses_more"].dropna().to_dict() == {0: "closed"}
+    assert table["margin_closed"][0] > 4 * table["margin_open"][0] > 0
+    (finding,) = book_findings(tables_of_run([result]))
+    assert "Layer 0 loses more without the passage" in finding.sentence
+    assert "it may only make the questions easier" in finding.sentence
+
+
+def test_a_passage_that_a_model_cannot_read_protects_nothing(organism) -> None:
+    """Facts that are stated as they are asked are no pairs of a key and a value."""
+    closed, opened = toy.facts(ORGANISM, n_items=40), toy.facts_open_book(ORGANISM, n_items=40)
+    items = [
+        replace(item, context=" ".join(
+            f"{item.group} of {entity} -> {value} ;"
+            for entity, value in re.findall(r"(ent\d+) (v\d+) ;", item.context or "")
+        ))
+        for item in opened.items
+    ]  # fmt: skip
+    tasks = [closed, replace(opened, items=tuple(items))]
+    result = ablate(organism, tasks, "continuation", layers=[0, 1, 2, 3], progress=False)
+    table = result.books().set_index("layer")
+    assert table["lost_both"][0] > 0.4 * table["n_common"][0]
+    assert table["loses_more"].isna().all()
+    assert not result.book_tables()["book_pairs"]["both_sorts"].any()
+
+
+# Nulls: how often something is told that is not so
+
+
+def answers(intact: np.ndarray, changed: np.ndarray, luck: float = 0.0) -> Answers:
+    return Answers(intact, changed, np.full(changed.shape[1], luck))
+
+
+def redrawn(rng: np.random.Generator, n: int, accuracy: float, flips: float):
+    """Right with this accuracy; a share of the answers is drawn anew under every change."""
+    right = rng.random(n) < accuracy
+    anew = rng.random((n, N_LAYERS)) < flips
+    return right, np.where(anew, rng.random((n, N_LAYERS)) < accuracy, right[:, None])
+
+
+def destroyed(*luck: float) -> Draw:
+    """Three layers that leave guesses either way, from floors of their own."""
+
+    def draw(rng: np.random.Generator, n: int) -> tuple[Answers, Answers]:
+        found = []
+        for (accuracy, flips), guessed in zip(((0.8, 0.1), (0.95, 0.05)), luck, strict=True):
+            right, changed = redrawn(rng, n, accuracy, flips)
+            changed[:, [2, 5, 8]] = rng.random((n, 3)) < guessed
+            found.append(answers(right, changed, guessed))
+        return found[0], found[1]
+
+    return draw
+
+
+def halved(rng: np.random.Generator, n: int) -> tuple[Answers, Answers]:
+    """A layer that takes half of the answers either way, whichever they are."""
+    found = []
+    for accuracy, flips in ((0.7, 0.1), (0.95, 0.03)):
+        right, changed = redrawn(rng, n, accuracy, flips)
+        changed[:, 4] &= rng.random(n) > 0.5
+        found.append(answers(right, changed))
+    return found[0], found[1]
+
+
+def idle(*kinds: tuple[float, float]) -> Draw:
+    """No layer matters; accuracies and flips differ between closed and open book."""
+
+    def draw(rng: np.random.Generator, n: int) -> tuple[Answers, Answers]:
+        first, second = (answers(*redrawn(rng, n, *kind), 0.25) for kind in kinds)
+        return first, second
+
+    return draw
+
+
+def easier(closed: float, opened: float) -> Draw:
+    """One scale of how sure a model is, read at two thresholds, with noise of each asking."""
+
+    def draw(rng: np.random.Generator, n: int) -> tuple[Answers, Answers]:
+        sure, hurt = rng.normal(2, 1.5, n), np.zeros(N_LAYERS)
+        hurt[[2, 5, 8]] = 1, 2, 20
+        found = []
+        for threshold in (closed, opened):
+            own = sure + rng.normal(0, 0.5, n) - threshold
+            noise = rng.normal(0, 0.5, (n, N_LAYERS))
+            found.append(answers(own > 0, own[:, None] - hurt + noise > 0))
+        return found[0], found[1]
+
+    return draw
+
+
+def unlike(*shapes: tuple[float, float], flips: float = 0.0) -> Draw:
+    """Layers that damage more or less, and items hard one way that are easy the other way."""
+
+    def draw(rng: np.random.Generator, n: int) -> tuple[Answers, Answers]:
+        damage, found = np.linspace(0.5, 4, N_LAYERS), []
+        for mean, spread in shapes:
+            sure = rng.normal(mean, spread, n)
+            right, changed = sure > 0, sure[:, None] > damage
+            anew = rng.random((n, N_LAYERS)) < flips
+            changed = np.where(anew, rng.random((n, N_LAYERS)) < right.mean(), changed)
+            found.append(answers(right, changed))
+        return found[0], found[1]
+
+    return draw
+
+
+ALIKE = {
+    "four options": destroyed(0.25, 0.25),
+    "free text, an answer of the passage": destroyed(0.02, 0.25),
+    "a lower floor with the passage": destroyed(0.25, 0.05),
+    "half of the answers": halved,
+    "flips closed book": idle((0.6, 0.27), (0.95, 0.03)),
+    "flips open book": idle((0.95, 0.03), (0.6, 0.27)),
+    "flips either way": idle((0.8, 0.27), (0.9, 0.1)),
+    "ceilings": idle((0.97, 0.1), (1.0, 0.1)),
+    "one scale": easier(0, 0),
+}
+ONE_SORT = {
+    "closed book harder": easier(1, -1),
+    "open book harder": easier(-1, 1),
+    "unlike items": unlike((2, 3), (2.5, 0.5)),
+    "unlike items, turned": unlike((2.5, 0.5), (2, 3), flips=0.1),
+}
+
+
+def claims(draw: Draw, n: int, n_sets: int = 100) -> np.ndarray:
+    """By data set: some layer loses more closed book, some more open book, both sorts exist."""
+    rng, found = np.random.default_rng(n), []
+    for _ in range(n_sets):
+        both = draw(rng, n)
+        apart = losses_apart(*both)
+        sure = stats.holm(apart.two_sided) < LEVEL
+        closed = apart.p_first <= apart.p_second
+        crossed = crossed_p_value(*both) < LEVEL
+        found.append([(sure & closed).any(), (sure & ~closed).any(), crossed])
+    return np.array(found)
+
+
+@pytest.mark.parametrize("n", [40, 100])
+@pytest.mark.parametrize("name", ALIKE)
+def test_no_layer_is_said_to_lose_more_where_both_lose_alike(name: str, n: int) -> None:
+    found = claims(ALIKE[name], n)
+    assert found[:, :2].any(axis=1).mean() <= 0.05
+    assert not found[:, 2].any()
+
+
+@pytest.mark.parametrize("n", [40, 100])
+@pytest.mark.parametrize("name", ONE_SORT)
+def test_protection_is_rarely_claimed_where_questions_are_only_easier(name: str, n: int) -> None:
+    assert claims(ONE_SORT[name], n)[:, 2].mean() <= 0.02
+
+
+def test_a_double_dissociation_alone_would_claim_it_of_unlike_items() -> None:
+    """Without the comparison of layers with each other the last cells would be false claims."""
+    rng = np.random.default_rng(0)
+    draw = ONE_SORT["unlike items"]
+    assert np.mean([dissociation(*draw(rng, 100)).p < LEVEL for _ in range(50)]) > 0.5
+
+
+@pytest.mark.parametrize(("n", "lost", "least"), [(40, 0.8, 0.9), (100, 0.5, 0.95)])
+def test_planted_protection_is_found(n: int, lost: float, least: float) -> None:
+    """One layer loses this share closed book alone, another open book alone."""
+
+    def draw(rng: np.random.Generator, n: int) -> tuple[Answers, Answers]:
+        found = []
+        for own, accuracy, flips in ((2, 0.7, 0.1), (8, 0.95, 0.05)):
+            right, changed = redrawn(rng, n, accuracy, flips)
+            changed[:, own] &= rng.random(n) > lost
+            found.append(answers(right, changed, 0.25))
+        return found[0], found[1]
+
+    assert claims(draw, n).mean(axis=0).min() >= least
+
+
+def test_facts_asked_several_times_are_not_counted_as_so_many() -> None:
+    """Flips closed and open book, as many of either, that all items of a fact share."""
+    rng, clusters = np.random.default_rng(3), Clusters.of([f"fact {i // 4}" for i in range(80)])
+    told = []
+    for _ in range(200):
+        flips = [np.repeat(rng.random((20, 1)) < 0.3, 4, axis=0) for _ in range(2)]
+        one, other = (answers(np.ones(80, dtype=bool), ~flip) for flip in flips)
+        told.append([losses_apart(one, other, c).two_sided[0] for c in (None, clusters)])
+    apart, together = np.mean(np.array(told) < LEVEL, axis=0)
+    assert apart > 0.15
+    assert together <= 0.06
