@@ -56,7 +56,8 @@ def book_tables(
         signal: their ``signal.parquet``.
         facts: the run's.
     """
-    has = {(r.task, r.protocol): bool(r.signal) for r in signal.itertuples(index=False)}
+    places = zip(signal["task"], signal["protocol"], strict=True)
+    has = dict(zip(places, signal["signal"].tolist(), strict=True))
     pairs: list[dict[str, Any]] = []
     tables: list[pd.DataFrame] = []
     for pair in _pairs(of_one_draw(records)):
@@ -69,11 +70,11 @@ def book_tables(
             both_answers = first.answers, second.answers, first.cell.clusters
             found, p = losses_apart(*both_answers), crossed_p_value(*both_answers)
             tables.append(_compared(first, second, found, facts).assign(**where))
-            more = tables[-1]["loses_more"]
+            more = tables[-1]["loses_more"].to_numpy(dtype=object)
             pairs.append(
                 known
                 | {"kind": kind, "site": site, "p": p}
-                | {f"n_{one}_more": int((more == one).sum()) for one in _KINDS}
+                | {f"n_{one}_more": int(np.count_nonzero(more == one)) for one in _KINDS}
             )
         pairs += [] if asked else [known]
     _correct(pairs)
@@ -94,10 +95,11 @@ def _pairs(records: pd.DataFrame) -> Iterator[Pair]:
         twins = records.loc[others & records["item"].isin(mine["closed_book"])]
         for _, closed in twins.groupby("task", sort=True):
             first = pd.DataFrame(closed)
-            of_item = first.drop_duplicates("item").set_index("item")["cluster"]
-            there = pd.DataFrame(mine.loc[mine["closed_book"].isin(of_item.index)])
+            of_item = dict(zip(first["item"], first["cluster"], strict=True))
+            there = pd.DataFrame(mine.loc[mine["closed_book"].isin(list(of_item))])
             item = there["closed_book"].astype(first["item"].dtype)
-            yield Pair(first, there.assign(item=item, cluster=item.map(of_item)))
+            cluster = pd.Series([of_item[one] for one in item], index=there.index, dtype=object)
+            yield Pair(first, there.assign(item=item, cluster=cluster))
 
 
 def _described(both: tuple[Cell, ...], facts: Facts) -> dict[str, Any]:
@@ -122,7 +124,7 @@ def _comparable(pair: Pair, facts: Facts) -> list[tuple[str, str, Rated, Rated]]
     if len(found) != 2:
         return []
     places = found[0].cell.interventions[["kind", "site"]].dropna().drop_duplicates()
-    both = [(k, s, *(one.only(k, s) for one in found)) for k, s in places.to_numpy()]
+    both = [(k, s, found[0].only(k, s), found[1].only(k, s)) for k, s in places.to_numpy()]
     return [one for one in both if same_items(*one[2:]) and len(one[2].cell.items) > 1]
 
 
@@ -142,7 +144,7 @@ def _compared(first: Rated, second: Rated, found: Dissociation, facts: Facts) ->
         protected=(found.only_first - found.only_second) / common if found.n_common else np.nan,
         p=p,
         p_corrected=corrected,
-        loses_more=np.where(corrected < ALPHA, more, None),
+        loses_more=[one if p < ALPHA else None for one, p in zip(more, corrected, strict=True)],
         n_independent=_independent(first, second),  # for exact bounds; not saved
         **_bootstrapped(first, second, facts.seed),
     )
@@ -224,9 +226,9 @@ def _over_run(table: pd.DataFrame) -> pd.DataFrame:
     for mine in (heads, ~heads):
         part = table.loc[mine & (table["n_common"] > 0).to_numpy()]
         n, alone = (part[c].to_numpy(dtype=float) for c in ("n_common", "n_independent"))
-        counts = (part[c].to_numpy(dtype=float) * alone / n for c in ("only_closed", "only_open"))
+        lost, kept = (part[c].to_numpy(dtype=float) for c in ("only_closed", "only_open"))
         low[part.index], high[part.index] = exact_difference_bounds(
-            *counts, alone, n_tests=int(mine.sum())
+            lost * alone / n, kept * alone / n, alone, n_tests=int(mine.sum())
         )
     p = table["p"].to_numpy(dtype=float)
     return table.assign(

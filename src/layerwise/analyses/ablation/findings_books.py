@@ -95,7 +95,7 @@ def _counts(pair: Row, row: Row, books: pd.DataFrame, told: str) -> str:
         net = [-net[0], -net[2], -net[1]]
     return (
         f"and {other} lost the other way round, of {int(pair['n_common'])} items right both ways "
-        f"({interval(*(100 * one for one in net))} points of them, {together(books)}; "
+        f"({interval(100 * net[0], 100 * net[1], 100 * net[2])} points of them, {together(books)}; "
         f"{p_value(row['p_corrected'])} after Holm's correction over the layers)"
     )
 

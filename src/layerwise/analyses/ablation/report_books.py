@@ -71,7 +71,8 @@ def _figures(run: RunTables) -> list[FigureSpec]:
         return []
     kind, site = in_order(zip(layers["kind"], layers["site"], strict=True), (LAYER_MAIN,))[0]
     shown = rows(layers, kind=kind, site=site)
-    for (closed, opened), mine in shown.groupby(["closed", "open"], sort=False):
+    for closed, opened in in_order(zip(shown["closed"], shown["open"], strict=True), ()):
+        mine = rows(shown, closed=closed, open=opened)
         sure = mine.loc[mine["loses_more"].notna()]
         held = int((numbers(sure, "p_run") < 0.05).sum())
         caption = (
