@@ -172,6 +172,14 @@ def test_tasks_that_are_no_pairs_have_no_tables(books: AblationResult) -> None:
     assert earlier.book_tables()["book_pairs"].empty
 
 
+def test_items_of_that_name_that_ask_for_something_else_are_no_pair(books: AblationResult) -> None:
+    """A suite with other arguments has items of the same names."""
+    told = books.records["task"] == "told"
+    facts = books.records["item"].str[-4:].where(~told, "other " + books.records["item"].str[-4:])
+    other = replace(books, records=books.records.assign(cluster=facts))
+    assert other.book_tables()["book_pairs"].empty
+
+
 # Models of known answer
 
 

@@ -17,6 +17,10 @@ from layerwise.tasks.books import closed_book
 from layerwise.tasks.suites import toy
 
 
+def own(task: Task) -> Task:
+    return replace(task, source="mine")
+
+
 def loaded(*tasks: str | Task) -> tuple[Task, ...]:
     return load_tasks(tasks, seed=0, limit=None, fewshot=None)
 
@@ -72,11 +76,11 @@ def test_a_task_without_its_twin_is_asked_by_itself(toy_pair: tuple[Task, Task])
 
 
 def test_pairs_that_are_none_are_refused(toy_pair: tuple[Task, Task]) -> None:
-    closed, opened = toy_pair
+    closed, opened = map(own, toy_pair)
     first, second = closed.items[:2]
     other = f"is paired with '{first.id}'"
     with pytest.raises(UserError, match=f"whose answer is '{second.answer}' and not '"):
-        loaded(closed, with_first(opened, pair=second.id))
+        loaded(closed, replace(opened, items=(replace(opened.items[0], pair=second.id),)))
     with pytest.raises(UserError, match="open-book/0000', which has a passage and names it in"):
         loaded(with_first(closed, pair=opened.items[0].id), opened)
     with pytest.raises(UserError, match=f"{other}, which stands in the tasks wired-facts and more"):
@@ -84,6 +88,11 @@ def test_pairs_that_are_none_are_refused(toy_pair: tuple[Task, Task]) -> None:
     twice = {"pair": opened.items[1].pair, "answer": opened.items[1].answer}
     with pytest.raises(UserError, match=f"Several items of .* are paired with '{twice['pair']}'"):
         loaded(with_first(opened, **twice, choices=opened.items[1].choices))
-    own = opened.items[1].id
-    with pytest.raises(UserError, match=f"with '{own}', an item of the same task"):
-        loaded(with_first(opened, pair=own))
+    same = opened.items[1].id
+    with pytest.raises(UserError, match=f"with '{same}', an item of the same task"):
+        loaded(replace(opened, items=(replace(opened.items[0], pair=same), opened.items[1])))
+
+
+def test_suites_with_other_arguments_can_be_asked_beside_a_pair() -> None:
+    tasks = loaded("facts", "facts:rarity=2", "facts-open-book")
+    assert len(tasks) == 3

@@ -13,6 +13,8 @@ from layerwise.errors import UserError
 from layerwise.tasks.items import Item
 from layerwise.tasks.task import Task
 
+BUILT_IN = "built-in"
+
 
 def closed_book(item: Item) -> str | None:
     """The id of the item that asks the same without the passage; None if there is none.
@@ -27,6 +29,8 @@ def refuse_false_pairs(tasks: Sequence[Task]) -> None:
     """Refuse items that name another one as asking the same without the passage, but do not.
 
     Names of items that are not among the tasks are passed over: such a task is asked by itself.
+    So are built-in suites, of which one may be asked with several arguments: their clusters say
+    which belong together.
 
     Args:
         tasks: all tasks of a run.
@@ -41,6 +45,8 @@ def refuse_false_pairs(tasks: Sequence[Task]) -> None:
         for item in task.items:
             known.setdefault(item.id, []).append((task, item))
     for task in tasks:
+        if task.source == BUILT_IN:
+            continue
         _refuse_twice(task, [closed_book(item) for item in task.items])
         for item in task.items:
             twin = closed_book(item)

@@ -97,9 +97,18 @@ def _pairs(records: pd.DataFrame) -> Iterator[Pair]:
             first = pd.DataFrame(closed)
             of_item = dict(zip(first["item"], first["cluster"], strict=True))
             there = pd.DataFrame(mine.loc[mine["closed_book"].isin(list(of_item))])
+            if not _ask_the_same(there, of_item):
+                continue
             item = there["closed_book"].astype(first["item"].dtype)
             cluster = pd.Series([of_item[one] for one in item], index=there.index, dtype=object)
             yield Pair(first, there.assign(item=item, cluster=cluster))
+
+
+def _ask_the_same(opened: pd.DataFrame, of_item: dict[Any, Any]) -> bool:
+    """Whether no two items say that they ask for different things, as with other arguments."""
+    told = zip(opened["closed_book"], opened["cluster"], strict=True)
+    said = {(of_item[item], cluster) for item, cluster in told}
+    return all(one == other for one, other in said if not (pd.isna(one) or pd.isna(other)))
 
 
 def _described(both: tuple[Cell, ...], facts: Facts) -> dict[str, Any]:
