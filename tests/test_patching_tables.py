@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +11,7 @@ from scipy import stats as reference
 from statsmodels.stats.multitest import multipletests
 
 from layerwise.analyses.emergence.api import emergence
+from layerwise.analyses.patching.pairs import more_solved_p_value
 from layerwise.analyses.patching.tables import (
     METRICS,
     patched_and_source,
@@ -118,6 +121,41 @@ def test_signal_of_pairs_is_the_binomial_test_after_holms_correction():
     alone = signals_of_pairs(counted({"c": counts["c"]}))
     assert alone["c", "continuation"]
     assert not found["c", "continuation"]
+
+
+def test_pairs_that_stand_alone_are_tested_by_the_binomial_test():
+    for solved, turned, neither in ((12, 3, 5), (6, 0, 0), (9, 8, 2), (3, 7, 1)):
+        net = [1] * solved + [-1] * turned + [0] * neither
+        n = solved + turned
+        exact = reference.binomtest(solved, n, 0.5, alternative="greater").pvalue
+        found = more_solved_p_value(net, [None] * len(net))
+        assert found == (pytest.approx(exact) if solved > turned else 1.0)
+
+
+def test_clusters_of_pairs_are_turned_together_in_all_ways():
+    net, clusters = [1, 1, 1, -1, 1, 1, 0], ["a", "a", "b", "b", "c", None, "c"]
+    sums = [2, 0, 1, 1]
+    ways = [sum(s * x for s, x in zip(signs, sums, strict=True))
+            for signs in product([1, -1], repeat=4)]  # fmt: skip
+    expected = np.mean(np.array(ways) >= sum(sums))
+    assert more_solved_p_value(net, clusters) == pytest.approx(expected)
+    p = {"pairs_p": [expected], "pairs_solved": [60], "pairs_reversed": [3]}
+    table = pd.DataFrame({"task": ["a"], "protocol": ["continuation"], **p})
+    assert signals_of_pairs(table) == {("a", "continuation"): False}
+    assert signals_of_pairs(table.assign(pairs_p=np.nan)) == {("a", "continuation"): True}
+
+
+def test_facts_asked_four_times_pass_no_more_often_than_stated():
+    """A model that does not read the prompt, but says the same of a fact however it is asked."""
+    rng, sets = np.random.default_rng(11), data_sets(1500)
+    clusters = [f"fact {i // 4}" for i in range(80)]
+    by_cluster = by_pair = 0
+    for _ in range(sets):
+        net = np.repeat(rng.choice([1, -1], 20), 4).tolist()
+        by_cluster += more_solved_p_value(net, clusters) < 0.025
+        by_pair += more_solved_p_value(net, [None] * 80) < 0.025
+    assert by_cluster <= most_errors(sets, 0.025)
+    assert by_pair > 0.1 * sets
 
 
 @pytest.mark.parametrize("n_pairs", [8, 24, 100])

@@ -30,6 +30,7 @@ _SENDERS = {"embedding": "embed", "head": "z", "mlp": "mlp_out"}
 # before it was told which item asks the same without a passage.
 _CLUSTER = {"cluster": pa.string()}
 _PAIRS = {"pairs_solved": pa.int64(), "pairs_reversed": pa.int64()} | _CLUSTER
+_PAIRS |= {"pairs_p": pa.float64()}
 _SIGNAL = {"signal": pa.bool_()}
 _RUN = dict.fromkeys(("p_run", "run_low", "run_high"), pa.float64())
 _RECOVERED_RUN = dict.fromkeys(("p_run", "recovered_run_low", "recovered_run_high"), pa.float64())

@@ -73,13 +73,13 @@ SCHEMAS: dict[str, pa.Schema] = {
         clean_diff="float", corrupted_diff="float", patched_diff="float", recovered="float?",
         clean_logprob="float?", corrupted_logprob="float?", patched_logprob="float?",
         unpatched_kl="float?", patched_kl="float?", pairs_solved="int?", pairs_reversed="int?",
-        cluster="str?",
+        cluster="str?", pairs_p="float?",
     ),
     "path_patching": _schema(
         task="str", capability="str", item="str", protocol="str", direction="str",
         receiver="str", sender="str", site="str", layer="int", head="int?", clean_diff="float",
         corrupted_diff="float", patched_diff="float", recovered="float",
-        pairs_solved="int?", pairs_reversed="int?", cluster="str?",
+        pairs_solved="int?", pairs_reversed="int?", cluster="str?", pairs_p="float?",
     ),
     "path_effects": _schema(
         task="str", capability="str", protocol="str", direction="str", receiver="str",
@@ -93,6 +93,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         layer="int", head="int?", pos="int?", pos_label="str", clean_diff="float",
         corrupted_diff="float", estimated_diff="float", estimated="float", patched_diff="float?",
         recovered="float?", pairs_solved="int?", pairs_reversed="int?", cluster="str?",
+        pairs_p="float?",
     ),
     "attribution_agreement": _schema(
         task="str", capability="str", protocol="str", direction="str", site="str", n_items="int",

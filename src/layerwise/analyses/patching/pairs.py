@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from layerwise.errors import UserError
 from layerwise.runs.setup import Setup
+from layerwise.stats.clusters import Clusters, paired_p_values
 from layerwise.sweep import LogLikelihood, Scored, SweepStats, intact
 from layerwise.tasks import PatchingPrompts, Task
 
@@ -27,6 +30,7 @@ class Pair:
         corrupted_logprob: the same after the corrupted prompt.
         pairs_solved: of the task's pairs that can be compared, how many the model solves.
         pairs_reversed: in how many it prefers the other prompt's answer, in both prompts.
+        pairs_p: p-value of "no more are solved than reversed", by what pairs ask for.
     """
 
     prompts: PatchingPrompts
@@ -36,6 +40,7 @@ class Pair:
     corrupted_logprob: float
     pairs_solved: int
     pairs_reversed: int
+    pairs_p: float
 
     def row(self) -> dict[str, object]:
         """The columns that every table about pairs has."""
@@ -46,6 +51,7 @@ class Pair:
             "corrupted_diff": self.corrupted_diff,
             "pairs_solved": self.pairs_solved,
             "pairs_reversed": self.pairs_reversed,
+            "pairs_p": self.pairs_p,
         }
 
 
@@ -91,10 +97,13 @@ class PairChoice:
         swept = self.setup.sweep([intact()], both(usable))
         values = [logprob_of(outcome) for outcome in swept.outcomes[0]]
         said = [tuple(values[4 * i : 4 * i + 4]) for i in range(len(usable))]
-        turned = sum(a < b and c > d for a, b, c, d in said)
-        solved = [(p, *v) for p, v in zip(usable, said, strict=True) if v[0] > v[1] and v[2] < v[3]]
+        net = [int(a > b and c < d) - int(a < b and c > d) for a, b, c, d in said]
+        clusters = {item.id: item.cluster for item in task.items}
+        pairs_p = more_solved_p_value(net, [clusters[prompts.item] for prompts in usable])
+        n_solved, n_turned = net.count(1), net.count(-1)
+        solved = [(p, *v) for p, v, one in zip(usable, said, net, strict=True) if one == 1]
         found = [
-            Pair(prompts, a - b, c - d, a, c, len(solved), turned)
+            Pair(prompts, a - b, c - d, a, c, n_solved, n_turned, pairs_p)
             for prompts, a, b, c, d in solved[: self.pairs]
         ]
         return found, swept.stats
@@ -125,6 +134,29 @@ class PairChoice:
             f"Task {task.name!r} has no pairs for activation patching; "
             "choose a task whose items have a corruption, e.g. kv-words or facts."
         )
+
+
+def more_solved_p_value(net: Sequence[int], clusters: Sequence[str | None]) -> float:
+    """One-sided exact test that more pairs are solved than reversed.
+
+    Which prompt of a pair is called clean is arbitrary; if the prompts do not matter, all pairs
+    that ask for the same thing might as well have been called the other way round. So the sum over
+    each cluster keeps its sign or is turned with probability 1/2 (randomisation by cluster: Gail et
+    al. 1996, Statistics in Medicine 15). Of pairs that stand by themselves it is the binomial test
+    with 1/2 of those that are solved or reversed.
+
+    Args:
+        net: of each pair, 1 if it is solved, -1 if it is reversed, 0 if neither.
+        clusters: what each asks for; None if it stands by itself.
+
+    Returns:
+        1 where no more are solved than reversed.
+    """
+    if sum(net) <= 0:
+        return 1.0
+    labels = [place if one is None else one for place, one in enumerate(clusters)]
+    both_sides = paired_p_values(np.array(net, dtype=int)[:, None], Clusters.of(labels))
+    return float(both_sides[0]) / 2
 
 
 def asked(

@@ -173,8 +173,9 @@ def signals_of_pairs(pairs: pd.DataFrame) -> dict[tuple[str, str], bool | None]:
     always among them. Which prompt of a pair is called clean is arbitrary, so a model to which the
     prompts say nothing solves and reverses a pair with the same chance: of the pairs whose
     preferred answer changes with the prompt it solves half. That is tested exactly (one-sided
-    binomial test, 2.5 %; McNemar's of the clean question against the corrupted one), with Holm's
-    correction over all tasks and protocols of the run.
+    binomial test, 2.5 %; McNemar's of the clean question against the corrupted one; by cluster
+    where pairs ask for the same thing, as the table's ``pairs_p`` has it), with Holm's correction
+    over all tasks and protocols of the run.
 
     Args:
         pairs: a table about pairs.
@@ -184,14 +185,20 @@ def signals_of_pairs(pairs: pd.DataFrame) -> dict[tuple[str, str], bool | None]:
     """
     found: dict[tuple[str, str], bool | None] = {}
     counts: dict[tuple[str, str], list[int]] = {}
+    by_cluster: dict[tuple[str, str], float] = {}
     for _, group in pairs.groupby(["task", "protocol"]):
         found[_place(group)] = None
         first = group[["pairs_solved", "pairs_reversed"]].head(1).dropna()
         if len(first):
             counts[_place(group)] = [int(n) for n in first.iloc[0]]
+        if "pairs_p" in group and bool(group["pairs_p"].notna().all()):
+            by_cluster[_place(group)] = float(group["pairs_p"].iloc[0])
     solved, turned = np.array(list(counts.values()), dtype=int).reshape(-1, 2).T
     p = above_chance_p_values(solved, solved + turned, np.full(len(counts), GUESSED))
-    return found | dict(zip(counts, have_signal(p).tolist(), strict=True))
+    p = np.array(
+        [by_cluster.get(place, one) for place, one in zip(counts, p.tolist(), strict=True)]
+    )
+    return found | dict(zip(counts, have_signal(np.array(p)).tolist(), strict=True))
 
 
 def _place(group: pd.DataFrame) -> tuple[str, str]:
