@@ -21,7 +21,7 @@ from layerwise.models.organisms.wired import wired_model
 from layerwise.presentation.wording import interval, number
 from layerwise.results import AblationResult
 from layerwise.stats.clusters import Clusters
-from layerwise.stats.dissociation import Answers, crossed_p_value, dissociation, losses_apart
+from layerwise.stats.dissociation import Answers, crossed, dissociation, losses_apart
 from layerwise.tasks.suites import toy
 from tests.synthetic import ablation, cell_records
 
@@ -340,8 +340,8 @@ def claims(draw: Draw, n: int, n_sets: int = 100) -> np.ndarray:
         apart = losses_apart(*both)
         sure = stats.holm(apart.two_sided) < LEVEL
         closed = apart.p_first <= apart.p_second
-        crossed = crossed_p_value(*both) < LEVEL
-        found.append([(sure & closed).any(), (sure & ~closed).any(), crossed])
+        turned = crossed(*both).p < LEVEL
+        found.append([(sure & closed).any(), (sure & ~closed).any(), turned])
     return np.array(found)
 
 

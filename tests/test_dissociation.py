@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import cohen_kappa_score
 
 from layerwise.stats.clusters import Clusters
-from layerwise.stats.dissociation import Answers, dissociation, expected_agreement
+from layerwise.stats.dissociation import Answers, crossed, dissociation, expected_agreement
 
 N_LAYERS, LEVEL = 12, 0.05
 
@@ -121,16 +121,34 @@ def one_place(rng: np.random.Generator, n: int) -> tuple[Answers, Answers]:
     return answers(intact, letter, share), answers(sure > 1.0, changed > 1.0)
 
 
+def unlike_items(rng: np.random.Generator, n: int) -> tuple[Answers, Answers]:
+    """Layers damage more or less; items that are hard under one scoring are easy under another."""
+    damage = np.linspace(0.5, 4, N_LAYERS)
+    found = []
+    for mean, spread in ((2, 3), (2.5, 0.5)):
+        sure = rng.normal(mean, spread, n)
+        found.append(answers(sure > 0, sure[:, None] > damage))
+    return found[0], found[1]
+
+
 @pytest.mark.parametrize("n", [40, 150])
 @pytest.mark.parametrize(
     "draw",
-    [harder(1.0, 2.0), harder(2.0, 1.0), harder(1.5, 1.5), noisy, one_place],
-    ids=["second harder", "first harder", "alike", "noise", "one letter"],
+    [harder(1.0, 2.0), harder(2.0, 1.0), harder(1.5, 1.5), noisy, one_place, unlike_items],
+    ids=["second harder", "first harder", "alike", "noise", "one letter", "unlike items"],
 )
 def test_other_layers_are_rarely_claimed_where_one_scoring_is_only_harder(draw: Draw, n: int):
     rng = np.random.default_rng(n)
-    claims = [dissociation(*draw(rng, n)).p < LEVEL for _ in range(200)]
+    claims = [crossed(*draw(rng, n)).p < LEVEL for _ in range(200)]
     assert np.mean(claims) <= 0.02
+
+
+def test_a_double_dissociation_alone_would_claim_other_layers_of_unlike_items() -> None:
+    """Why two layers must turn round: whichever layer damages more loses more both ways."""
+    rng = np.random.default_rng(0)
+    drawn = [unlike_items(rng, 100) for _ in range(100)]
+    assert np.mean([dissociation(*both).p < LEVEL for both in drawn]) > 0.8
+    assert not any(crossed(*both).p < LEVEL for both in drawn)
 
 
 @pytest.mark.parametrize("n", [40, 150])
@@ -138,16 +156,17 @@ def test_a_planted_dissociation_is_found(n: int) -> None:
     """One layer costs half of the first's answers alone, another half of the second's."""
     rng = np.random.default_rng(1)
 
-    def draw() -> float:
+    def found_in() -> bool:
         found = []
         for own in (2, 8):
             changed = np.ones((n, N_LAYERS), dtype=bool)
             changed[:, own] = rng.random(n) < 0.5
             changed &= rng.random((n, N_LAYERS)) < 0.98
             found.append(answers(np.ones(n), changed, 0.25 * (own == 2)))
-        return dissociation(*found).p
+        turned = crossed(*found)
+        return turned.p < LEVEL and (turned.first, turned.second) == (2, 8)
 
-    assert np.mean([draw() < LEVEL for _ in range(100)]) > 0.9
+    assert np.mean([found_in() for _ in range(100)]) > 0.9
 
 
 def test_items_that_ask_for_the_same_are_not_counted_twice() -> None:

@@ -139,3 +139,6 @@ def test_other_layers_are_claimed_of_the_model_that_has_them(name: str) -> None:
         assert set(row["layers_first"]) <= letter
         assert set(row["layers_second"]) == text
         assert row["layers_first"]
+        if row["other_layers"]:
+            assert row["layer_first"] in letter
+            assert row["layer_second"] in text

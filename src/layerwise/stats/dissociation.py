@@ -6,6 +6,7 @@ with and without a passage.
 
 from __future__ import annotations
 
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -74,7 +75,8 @@ def dissociation(first: Answers, second: Answers, clusters: Clusters | None = No
     with a ceiling or without one, all layers differ *in the same direction*. So layers of which
     some cost more under the first and others more under the second cannot be explained by how hard
     the two are (a double dissociation: Teuber 1955, Annu. Rev. Psychol. 6; Dunn and Kirsner 1988,
-    Psychol. Rev. 95, on what a single scale can explain).
+    Psychol. Rev. 95, on what a single scale can explain). Items that are hard under one and easy
+    under the other still can, which ``crossed`` excludes.
 
     Each direction of each layer has a one-sided exact test on the items that the intact model gets
     right under both. For "more under the first", the items that only the first loses are held
@@ -97,8 +99,23 @@ def dissociation(first: Answers, second: Answers, clusters: Clusters | None = No
     return losses_apart(first, second, clusters).over_layers
 
 
-def crossed_p_value(first: Answers, second: Answers, clusters: Clusters | None = None) -> float:
-    """p-value of "two layers differ in how much they damage, not in what".
+class Crossed(NamedTuple):
+    """Whether some two layers turn round between two ways of asking.
+
+    Attributes:
+        p: p-value of "two layers differ in how much they damage, not in what".
+        first: place among the layers of the one that loses more asked the first way, of the two
+            that turn round most clearly; None where no two can.
+        second: of the one that loses more asked the second way.
+    """
+
+    p: float
+    first: int | None = None
+    second: int | None = None
+
+
+def crossed(first: Answers, second: Answers, clusters: Clusters | None = None) -> Crossed:
+    """Test of whether two layers turn round between two ways of asking.
 
     A double dissociation excludes that one way of asking is harder, item by item. Where items that
     are hard to answer one way are easy the other way, layers of one kind can still show one: little
@@ -118,16 +135,20 @@ def crossed_p_value(first: Answers, second: Answers, clusters: Clusters | None =
         clusters: as in ``dissociation``.
 
     Returns:
-        The larger of this p-value and that of the double dissociation.
+        The larger of this p-value and that of the double dissociation, and the two layers.
     """
     apart = dissociation(first, second, clusters)
-    more = [np.flatnonzero(p < ALPHA) for p in (apart.p_first, apart.p_second)]
-    turned = [
-        max(_loses_more(first, one, other, clusters), _loses_more(second, other, one, clusters))
-        for one in more[0].tolist()
-        for other in more[1].tolist()
-    ]
-    return max(apart.p, min(len(turned) * min(turned), 1.0)) if turned else 1.0
+    more = [np.flatnonzero(p < ALPHA).tolist() for p in (apart.p_first, apart.p_second)]
+    turned = {
+        (one, other): max(
+            _loses_more(first, one, other, clusters), _loses_more(second, other, one, clusters)
+        )
+        for one, other in product(*more)
+    }
+    if not turned:
+        return Crossed(1.0)
+    clearest = min(turned, key=lambda pair: turned[pair])
+    return Crossed(max(apart.p, min(len(turned) * turned[clearest], 1.0)), *clearest)
 
 
 def _loses_more(answers: Answers, layer: int, than: int, clusters: Clusters | None) -> float:

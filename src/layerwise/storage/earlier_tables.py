@@ -27,7 +27,8 @@ _SENDERS = {"embedding": "embed", "head": "z", "mlp": "mlp_out"}
 # depths were tested without resampling: what such tests said is not told as significant, before
 # floors were measured, before answers were judged token by token, before items said what they
 # ask for, so that each stood by itself, before noise was drawn more than once for an item, and
-# before it was told which item asks the same without a passage.
+# before it was told which item asks the same without a passage, and before other layers had to
+# turn round.
 _CLUSTER = {"cluster": pa.string()}
 _PAIRS = {"pairs_solved": pa.int64(), "pairs_reversed": pa.int64()} | _CLUSTER
 _PAIRS |= {"pairs_p": pa.float64()}
@@ -80,6 +81,7 @@ _LATER = {
     "interaction_pairs": _RUN,
     "removal_steps": {"p_run": pa.float64(), "floor": pa.float64()},
     "removal_curves": {"p_run": pa.float64()},
+    "ladder_steps": dict.fromkeys(("layer_first", "layer_second"), pa.int64()),
     "attribution_agreement": _SIGNAL,
     "heads": {"next_token": pa.float64()},
     "heads_summary": dict.fromkeys(

@@ -164,7 +164,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         share_first="float?", share_second="float?", difference="float?", low="float?",
         high="float?", p="float", p_holm="float", n_common="int", layers_first=_INTEGERS,
         layers_second=_INTEGERS, p_other_layers="float", p_other_layers_holm="float",
-        other_layers="bool",
+        other_layers="bool", layer_first="int?", layer_second="int?",
     ),
     "dissociations": _schema(
         task="str", capability="str", kind="str", site="str", first="str", second="str",

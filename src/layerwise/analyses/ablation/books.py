@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from layerwise import stats
 from layerwise.stats.clusters import independent_items, sample_and_resamples
-from layerwise.stats.dissociation import Dissociation, crossed_p_value, losses_apart
+from layerwise.stats.dissociation import Dissociation, crossed, losses_apart
 from layerwise.stats.effects import (
     ALPHA,
     N_RESAMPLES,
@@ -68,7 +68,7 @@ def book_tables(
         asked = _comparable(pair, facts) if known["signal_closed"] and known["signal_open"] else []
         for kind, site, first, second in asked:
             both_answers = first.answers, second.answers, first.cell.clusters
-            found, p = losses_apart(*both_answers), crossed_p_value(*both_answers)
+            found, p = losses_apart(*both_answers), crossed(*both_answers).p
             tables.append(_compared(first, second, found, facts).assign(**where))
             more = tables[-1]["loses_more"].to_numpy(dtype=object)
             pairs.append(

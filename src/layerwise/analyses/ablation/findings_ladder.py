@@ -1,6 +1,6 @@
 """Sentences on the ladder of scoring: which step loses, and whether other layers are needed.
 
-"Other layers" is said only where a double dissociation is established over the whole run.
+"Other layers" is said only where two layers turn round, which is established over the whole run.
 """
 
 from __future__ import annotations
@@ -50,23 +50,29 @@ def ladder_findings(run: RunTables) -> list[Finding]:
 
 
 def _clearest(steps: pd.DataFrame) -> list[Row]:
-    """Of each task with other layers the comparison with the smallest p-value."""
-    sure = rows(steps, other_layers=True).sort_values("p_other_layers", kind="stable")
+    """Of each task with other layers the comparison with the smallest p-value.
+
+    Tables of earlier versions, which did not ask whether two layers turn round, earn none.
+    """
+    turned = steps.dropna(subset=["layer_first", "layer_second"])
+    sure = rows(turned, other_layers=True).sort_values("p_other_layers", kind="stable")
     return records(sure.drop_duplicates("task"))
 
 
 def _other_layers(row: Row, layers: pd.DataFrame, n_steps: int) -> Finding:
     mine = rows(layers, **{name: row[name] for name in ("task", "first", "second")})
-    one = records(mine.sort_values(["p_first", "only_first"], ascending=[True, False]))[0]
-    other = records(mine.sort_values(["p_second", "only_second"], ascending=[True, False]))[0]
+    one, other = (
+        records(rows(mine, layer=int(row[name])))[0] for name in ("layer_first", "layer_second")
+    )
     first, second = row["first"], row["second"]
     sentence = (
         f"{row['task']} ({row['capability']}) needs other layers under {second} than under "
         f"{first}: of {row['n_common']} items right under both, {_doing(row, one)} loses "
         f"{one['only_first']} under {first} alone and {one['only_second']} under {second} alone; "
         f"{_doing(row, other)} loses {other['only_second']} under {second} alone and "
-        f"{other['only_first']} under {first} alone ({p_value(row['p_other_layers_holm'])} after "
-        f"Holm's correction over layers and the {counted(n_steps, 'comparison')} of the run). "
+        f"{other['only_first']} under {first} alone; the one loses more than the other under "
+        f"{first}, the other under {second} ({p_value(row['p_other_layers_holm'])} after Holm's "
+        f"correction over layers and the {counted(n_steps, 'comparison')} of the run). "
         f"More under {first}: {_layers(row['layers_first'])}; more under {second}: "
         f"{_layers(row['layers_second'])}."
     )
@@ -128,7 +134,8 @@ def _no_other_layers(quiet: pd.DataFrame) -> Finding:
     sentence = (
         f"That another way of scoring needs other layers is not established in "
         f"{counted(len(quiet), 'comparison')} of {joined(tasks)}: {_one_layer(first)} is not shown "
-        "to cost more under one at some layer and more under the other at another (Holm over "
+        "to cost more under one at some layer and more under the other at another, and these two "
+        "to turn round (Holm over "
         f"layers and comparisons; n = {spread(quiet['n_common'])} items right under both)."
     )
     where = {"kind": str(first["kind"]), "site": str(first["site"]), "other_layers": False}

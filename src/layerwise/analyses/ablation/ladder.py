@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from layerwise import stats
 from layerwise.stats.clusters import sample_and_resamples
-from layerwise.stats.dissociation import ALPHA, dissociation
+from layerwise.stats.dissociation import ALPHA, crossed, dissociation
 from layerwise.stats.effects import (
     INTACT,
     N_RESAMPLES,
@@ -177,7 +177,8 @@ def _step(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     cell = first.cell
     difference, low, high, p = step_difference(first, second, shares, seed)
-    found = dissociation(first.answers, second.answers, cell.clusters)
+    both = first.answers, second.answers, cell.clusters
+    found, turned = dissociation(*both), crossed(*both)
     names = {"first": first.cell.protocol, "second": second.cell.protocol}
     layers = cell.interventions["layer"].to_numpy(dtype=int)
     more = [np.flatnonzero(p < ALPHA) for p in (found.p_first, found.p_second)]
@@ -194,7 +195,9 @@ def _step(
         "n_common": found.n_common,
         "layers_first": sorted(layers[more[0]].tolist()),
         "layers_second": sorted(layers[more[1]].tolist()),
-        "p_other_layers": found.p,
+        "p_other_layers": turned.p,
+        "layer_first": None if turned.first is None else int(layers[turned.first]),
+        "layer_second": None if turned.second is None else int(layers[turned.second]),
     }
     by_layer = [
         names
