@@ -122,6 +122,16 @@ def test_interactions_of_layers_and_of_heads():
     assert only_result("heads").pairs()["second_head"].eq(1).all()
 
 
+def test_layers_of_two_models_are_exchanged():
+    said = done("transplant", MODEL, "organism-decoder-1", *LOOKUP, "--layers", "2,3",
+                "--out", "run")  # fmt: skip
+    assert "no gap" in said or "Nothing was exchanged" in said
+    found = only_result()
+    assert found.facts.settings["other"] == "organism-decoder-1"
+    assert set(found.transplant["host"]) == {"base", "other"}
+    assert len(found.gaps()) == 1
+
+
 def test_a_model_is_pruned():
     said = done("prune", MODEL, "--remove", "1,7", "--out", "short", "--task", "organism-lookup",
                 "--limit", 4)  # fmt: skip

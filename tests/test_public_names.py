@@ -32,6 +32,7 @@ NAMES = [
     "Report",
     "SimilarityResult",
     "Task",
+    "TransplantResult",
     "UserError",
     "Verification",
     "ablate",
@@ -56,6 +57,7 @@ NAMES = [
     "similarity",
     "task_names",
     "train_lens",
+    "transplant",
     "verify",
 ]
 PARTS = ["errors", "models", "planning", "results", "stats", "sweep", "tasks"]

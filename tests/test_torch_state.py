@@ -127,6 +127,7 @@ def test_every_analysis_refuses_what_the_engine_would_not_see_but_for_the_refere
         "attribution": lambda: lw.attribution(model, task, **quiet),
         "similarity": lambda: lw.similarity(model, task, **quiet),
         "interactions": lambda: lw.interactions(model, task, **quiet),
+        "transplant": lambda: lw.transplant(model, tiny_model("llama", seed=1), task, **quiet),
         "removal_order": lambda: lw.removal_order(model, task, n_removed=1, **quiet),
         "patch_activations": lambda: lw.patch_activations(model, pairs, **quiet),
         "patch_paths": lambda: lw.patch_paths(model, pairs, **quiet),

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .analyses.pruning.api import prune_model as prune_model
     from .analyses.removal.api import removal_order as removal_order
     from .analyses.similarity.api import similarity as similarity
+    from .analyses.transplant.api import transplant as transplant
     from .analyses.tuned_lens.api import train_lens as train_lens
     from .analyses.verifying import Verification as Verification
     from .analyses.verifying import verify as verify
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from .results import PruningResult as PruningResult
     from .results import RemovalResult as RemovalResult
     from .results import SimilarityResult as SimilarityResult
+    from .results import TransplantResult as TransplantResult
     from .results import load_results as load_results
     from .tasks import Item as Item
     from .tasks import Task as Task
@@ -75,6 +77,7 @@ _ATTRIBUTES = {
     "analyses.pruning.api": ["prune_model"],
     "analyses.removal.api": ["removal_order"],
     "analyses.similarity.api": ["similarity"],
+    "analyses.transplant.api": ["transplant"],
     "analyses.tuned_lens.api": ["train_lens"],
     "analyses.verifying": ["Verification", "verify"],
     "models": ["known_models", "load_model"],
@@ -92,6 +95,7 @@ _ATTRIBUTES = {
         "PruningResult",
         "RemovalResult",
         "SimilarityResult",
+        "TransplantResult",
         "load_results",
     ],
     "tasks": ["Item", "Task", "load_task", "task_names"],
@@ -121,6 +125,7 @@ __all__ = [
     "Report",
     "SimilarityResult",
     "Task",
+    "TransplantResult",
     "UserError",
     "Verification",
     "ablate",
@@ -145,6 +150,7 @@ __all__ = [
     "similarity",
     "task_names",
     "train_lens",
+    "transplant",
     "verify",
 ]
 

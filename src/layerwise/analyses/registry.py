@@ -19,11 +19,12 @@ from .path_patching.analysis import ANALYSIS as PATH_PATCHING
 from .pruning.analysis import ANALYSIS as PRUNING
 from .removal.analysis import ANALYSIS as REMOVAL
 from .similarity.analysis import ANALYSIS as SIMILARITY
+from .transplant.analysis import ANALYSIS as TRANSPLANT
 from .tuned_lens.analysis import ANALYSIS as TUNED_LENS
 
 ANALYSES: tuple[Analysis, ...] = (
     ABLATION, LOGIT_LENS, TUNED_LENS, PATCHING, PATH_PATCHING, ATTRIBUTION_PATCHING, ATTRIBUTION,
-    SIMILARITY, REMOVAL, PRUNING, HEADS, INTERACTIONS, EMERGENCE,
+    SIMILARITY, REMOVAL, PRUNING, HEADS, INTERACTIONS, TRANSPLANT, EMERGENCE,
 )  # fmt: skip
 RESULTS: tuple[type[Result], ...] = tuple(analysis.result for analysis in ANALYSES)
 CURVES: dict[type[Result], Curves] = {one.result: one.curves for one in ANALYSES if one.curves}

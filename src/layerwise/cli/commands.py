@@ -36,6 +36,7 @@ class Command:
         model: the model if none is named.
         folder: where it writes if nobody says, from the model's name; None for nowhere.
         offload: whether it can run a model whose weights stay on disk.
+        beside: the parameter that is a second model, named after the first; None if there is none.
     """
 
     target: str
@@ -44,6 +45,7 @@ class Command:
     model: Any = REQUIRED
     folder: Callable[[str], Path] | None = None
     offload: bool = True
+    beside: str | None = None
 
     @property
     def signature(self) -> Signature:
@@ -57,7 +59,7 @@ class Command:
         return {
             name: Option(parameter, flags.get(name, Flag()))
             for name, parameter in parameters.items()
-            if name not in _NOT_ASKED
+            if name not in (*_NOT_ASKED, self.beside)
         }
 
     def loading(self) -> dict[str, Option]:
@@ -74,12 +76,16 @@ class Command:
 
         def run(model: str, **given: Any) -> None:
             how = {name: given.pop(name) for name in loading}
+            named = (model,) if self.beside is None else (model, given.pop(self.beside))
             arguments = {name: option.value(given[name]) for name, option in options.items()}
             if self.folder is not None and arguments["out"] is None:
                 arguments["out"] = self.folder(model)
-            self.show(self._call(model, how, arguments), arguments.get("out"))
+            self.show(self._call(named, how, arguments), arguments.get("out"))
 
         declared = {"model": (Annotated[str, typer.Argument(help=_MODEL)], self.model)}
+        if self.beside is not None:
+            text = help_of(self.signature.parameters[self.beside].text)
+            declared[self.beside] = (Annotated[str, typer.Argument(help=text)], REQUIRED)
         for name, option in {**options, **loading}.items():
             declared[name] = option.declared()
         run.__annotations__ = {name: kind for name, (kind, _) in declared.items()}
@@ -93,14 +99,14 @@ class Command:
         run.__doc__ = help_of(self.signature.summary)
         return run
 
-    def _call(self, model: str, how: dict[str, Any], arguments: dict[str, Any]) -> Any:
+    def _call(self, models: tuple[str, ...], how: dict[str, Any], arguments: dict[str, Any]) -> Any:
         """Call the function; no model is loaded for what would be refused."""
         module, _, name = self.target.partition(":")
         function = getattr(importlib.import_module(module), name)
         if not how:
-            return function(model, **arguments)
+            return function(*models, **arguments)
         check_ahead(function, **arguments)
-        return function(load_named(model, **how), **arguments)
+        return function(*(load_named(model, **how) for model in models), **arguments)
 
 
 def load_named(name: str, **how: Any) -> Any:
@@ -147,6 +153,7 @@ COMMANDS: Mapping[str, Command] = {
         f"{_ANALYSES}.attribution_patching.api:attribute_patches", flags=_PAIRED, offload=False
     ),
     "interactions": Command(f"{_ANALYSES}.interactions.api:interactions"),
+    "transplant": Command(f"{_ANALYSES}.transplant.api:transplant", offload=False, beside="other"),
     "similarity": Command(f"{_ANALYSES}.similarity.api:similarity"),
     "remove": Command(f"{_ANALYSES}.removal.api:removal_order", show_removal),
     "prune": Command(

@@ -85,6 +85,7 @@ READERS: Mapping[str, Reader] = {
     "seed": seed,
     "sequences": whole(20),
     "site": text("attn_out"),
+    "sets": texts("single"),
     "sites": texts("resid_post"),
     "smallest_depth": real(1.0),
     "smallest_loss": real(0.05),
@@ -148,13 +149,15 @@ def read_all(
 
 
 def check_ahead(function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-    """Refuse arguments of a public function but for its first, a model that is not loaded yet.
+    """Refuse arguments of a public function but for its models, which are not loaded yet.
+
+    The first argument is one; of what is not given and has no default nothing is said.
 
     Raises:
         UserError: as the function would.
     """
     signature = inspect.signature(function)
-    bound = signature.bind(None, *args, **kwargs)
+    bound = signature.bind_partial(None, *args, **kwargs)
     bound.apply_defaults()
     given = bound.arguments
     del given[next(iter(signature.parameters))]

@@ -54,6 +54,21 @@ def in_turn(function: Callable[P, R]) -> Callable[P, R]:
 
 
 @contextlib.contextmanager
+def several_in_turn(*models: nn.Module) -> Iterator[None]:
+    """Hold the locks of several models, in torch's own state.
+
+    They are taken in an order that is the same whoever asks, so that no two threads wait for each
+    other.
+    """
+    locks = sorted({id(lock): lock for lock in map(lock_of, models)}.items())
+    with contextlib.ExitStack() as held:
+        for _, lock in locks:
+            held.enter_context(lock)
+        held.enter_context(own_state())
+        yield
+
+
+@contextlib.contextmanager
 def own_state() -> Iterator[None]:
     """Neither inference mode nor a default device meanwhile; also decorates functions."""
     with contextlib.ExitStack() as undone:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from layerwise.analyses.registry import RESULTS as RESULTS
     from layerwise.analyses.removal.result import RemovalResult as RemovalResult
     from layerwise.analyses.similarity.result import SimilarityResult as SimilarityResult
+    from layerwise.analyses.transplant.result import TransplantResult as TransplantResult
     from layerwise.analyses.tuned_lens.result import TunedLensResult as TunedLensResult
     from layerwise.runs.folder import RunFolder as RunFolder
     from layerwise.storage.base import Result as Result
@@ -59,6 +60,7 @@ _WHERE = {
     "RunFolder": "layerwise.runs.folder",
     "SimilarityResult": "layerwise.analyses.similarity.result",
     "TaskFacts": "layerwise.storage.provenance",
+    "TransplantResult": "layerwise.analyses.transplant.result",
     "TunedLensResult": "layerwise.analyses.tuned_lens.result",
     "installed_versions": "layerwise.storage.provenance",
     "join_facts": "layerwise.storage.provenance",
@@ -89,6 +91,7 @@ __all__ = [
     "RunFolder",
     "SimilarityResult",
     "TaskFacts",
+    "TransplantResult",
     "TunedLensResult",
     "installed_versions",
     "join_facts",

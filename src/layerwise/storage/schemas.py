@@ -260,6 +260,36 @@ SCHEMAS: dict[str, pa.Schema] = {
         value="float", low="float?", high="float?", se="float?", se_sampling="float?",
         total="float", signal="bool",
     ),
+    "transplant": _schema(
+        host="str", intervention="str", kind="str", set="str?", site="str?", layer="int?",
+        layers=_INTEGERS, t="float?", task="str", capability="str", item="str", protocol="str",
+        correct="bool", correct_norm="bool?", gold_logprob="float?", margin="float?",
+        generated="str?", extracted="str?", chosen="int?", cluster="str?",
+    ),
+    "transplant_distances": _schema(
+        site="str", layer="int?", part="str?", n_parameters="int", norm="float",
+        distance="float?",
+    ),
+    "transplant_gaps": _schema(
+        task="str", capability="str", protocol="str", n_items="int", n_clusters="int",
+        chance="float", acc_base="float", acc_other="float", signal_base="bool",
+        signal_other="bool", better="str", gap="float", gap_low="float", gap_high="float",
+        n_better="int", n_worse="int", p="float", p_holm="float", found="bool", nats="float?",
+        nats_low="float?", nats_high="float?",
+    ),
+    "transplant_effects": _schema(
+        task="str", capability="str", protocol="str", host="str", direction="str",
+        intervention="str", set="str", site="str", layer="int?", layers=_INTEGERS, t="float",
+        n_items="int", n_clusters="int", acc_base="float", acc_other="float", acc="float",
+        moved="float", moved_low="float?", moved_high="float?", share="float?",
+        share_low="float?", share_high="float?", nats="float?", nats_low="float?",
+        nats_high="float?", n_moved="int", n_against="int", p="float", p_holm="float",
+        signal="bool", significant="bool", p_run="float?", run_low="float?", run_high="float?",
+    ),
+    "transplant_ranks": _schema(
+        task="str", capability="str", protocol="str", host="str", direction="str", site="str",
+        n_layers="int", n_items="int", rho="float?", rho_low="float?", rho_high="float?",
+    ),
     "similarity": _schema(
         task="str", capability="str", item="str", protocol="str", layer="int", influence="float",
         angular=_FLOATS, cluster="str?",

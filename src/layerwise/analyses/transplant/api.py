@@ -1,0 +1,109 @@
+"""Transplant: layers of one model put into another, in both directions.
+
+What is exchanged is planned in ``spec`` and ``job``; what it moves is computed from the records
+in ``gaps`` and ``tables``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from layerwise.analyses.arguments import READERS, check_arguments
+from layerwise.analyses.execute import execute_job
+from layerwise.ground.readers import some_of
+from layerwise.models.in_turn import several_in_turn
+from layerwise.models.kinds import Model
+from layerwise.runs.setup import TaskLike, check_layers, prepare
+from layerwise.stats.interest import Interest, refuse_uninteresting
+
+from .fit import refuse_misfit
+from .job import Transplant
+from .names import SETS
+from .result import TransplantResult
+from .spec import TransplantSpec, refuse_unknown
+
+
+@check_arguments(refuse_unknown, other=READERS["model"], sets=some_of("choice of layers", SETS))
+def transplant(
+    model: Model,
+    other: Model,
+    tasks: TaskLike | Sequence[TaskLike] = "all",
+    protocols: str | Sequence[str] = "continuation",
+    *,
+    site: str = "layer",
+    layers: Sequence[int | str] | None = None,
+    sets: str | Sequence[str] = "single",
+    steps: int = 1,
+    smallest_loss: float = 0.05,
+    limit: int | None = None,
+    seed: int = 0,
+    fewshot: int | None = None,
+    chat: bool = False,
+    out: str | Path | None = None,
+    method: str = "engine",
+    memory_budget: int | None = None,
+    progress: bool = True,
+) -> TransplantResult:
+    """Find layers that carry what one model can do and another cannot, by exchanging them.
+
+    Between two models of one architecture, each layer of the better model is put into the other
+    (does it *bring* the ability?), and the other's layer into the better model (does that
+    *destroy* it?). Weights are exchanged in place, one change at a time, and put back. What is
+    told is the share of the gap between the two models on the same items, where that gap is
+    established itself. Whether single layers of a distilled model carry its reasoning is asked by
+    Song et al. 2025 (arXiv:2510.02091). ``docs/transplant.md`` has definitions and tests.
+
+    Tasks and protocols under which neither model is better than the other are asked of the two
+    models as they are, and no layers are exchanged.
+
+    Args:
+        model: the base, from ``load_model`` or your own.
+        other: a model of the same architecture, vocabulary and number format: trained from the
+            base, from another seed, or another checkpoint.
+        tasks: task names, capabilities (all their suites), JSONL files, or ``Task`` values.
+        protocols: ``letter``, ``continuation``, ``generate``.
+        site: what of each layer is exchanged: ``layer``, ``attn_out`` (self-attention and its
+            norms), ``mlp_out`` (the MLP and its norms); in the decoder of an encoder-decoder also
+            ``cross_attn_out``.
+        layers: which layers, from 0, or by address such as ``encoder.3``; all if None.
+        sets: ``single`` exchanges each of the layers alone, ``together`` all of them at once,
+            ``from_first`` and ``from_last`` one after the other, cumulatively from either end.
+        steps: above 1, also weights between both models, at so many equal steps up to the whole
+            layer.
+        smallest_loss: smallest move of accuracy that sentences tell of, in 0..1.
+        limit: take the first so many items of each task.
+        seed: decides the items of built-in suites and all bootstraps.
+        fewshot: number of few-shot examples; the task's own if None.
+        chat: wrap prompts in the base tokenizer's chat template, for both models.
+        out: folder for ``transplant.parquet``, ``transplant_distances.parquet``, what follows
+            from them, ``requests.jsonl`` and ``run.json``; a run that was interrupted goes on
+            there. None keeps everything in memory.
+        method: ``engine``, or ``reference`` for one plain forward per change and request.
+        memory_budget: bytes for activations, keys and values; half of what is free if None.
+        progress: show a progress bar on a terminal.
+
+    Returns:
+        One record per model, change, item and protocol; ``gaps()``, ``effects()`` and ``ranks()``
+        follow from them.
+
+    Raises:
+        UserError: for two models that do not fit, with the difference named, and for anything
+            unknown, out of range or contradictory, before work begins.
+    """
+    refuse_uninteresting(smallest_loss=smallest_loss)
+    with several_in_turn(model, other):
+        refuse_misfit(model, other)
+        base = prepare(
+            model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
+            memory_budget=memory_budget, out=out, method=method,
+            interest=Interest(loss=smallest_loss),
+        )  # fmt: skip
+        second = prepare(
+            other, base.tasks, base.protocols, seed=seed, chat=chat,
+            memory_budget=base.memory_budget, out=out, method=method,
+        )  # fmt: skip
+        chosen, named = check_layers(layers, model), layers is not None
+        spec = TransplantSpec.of(model, site, chosen, sets, steps, named)
+        job = Transplant(base, second, spec, method)
+        return execute_job(job, "transplant", out, progress, job.write_requests)

@@ -1,0 +1,78 @@
+"""What the tables of a transplant say of each row, on a page and in a notebook."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from layerwise.presentation.columns import (
+    LAYER,
+    Column,
+    Row,
+    decided,
+    estimated,
+    named,
+    numbered,
+    p_column,
+    plain,
+)
+from layerwise.presentation.wording import layer_ranges, number
+
+_SETS = {
+    "single": "alone",
+    "together": "together",
+    "from_first": "from the first on",
+    "from_last": "from the last on",
+}
+
+
+def _which(row: Row) -> str:
+    """The layers of a change, and how they were chosen."""
+    how = "" if row["set"] == "single" else f" ({_SETS[row['set']]})"
+    part = "" if row["site"] == "layer" else f" {row['site']}"
+    step = "" if row["t"] == 1 else f", t = {number(row['t'], 2)}"
+    return f"{layer_ranges(row['layers'])}{part}{how}{step}"
+
+
+def _place(row: Row) -> str:
+    return "–" if pd.isna(row["layer"]) else LAYER.text(row)
+
+
+EFFECTS = (
+    *plain("task", "protocol"),
+    Column("layers", _which),
+    named("put into", "host"),
+    *plain("direction"),
+    named("n", "n_items"),
+    numbered("accuracy (%)", "acc", 100),
+    estimated("moved (points)", "moved", "moved_", 100),
+    estimated("share of the gap (%)", "share", "share_", 100),
+    estimated("moved (nats)", "nats", "nats_", 1, 2),
+    p_column("p (Holm)", "p_holm"),
+    p_column("p (run)", "p_run"),
+)
+GAPS = (
+    *plain("task", "protocol"),
+    named("n", "n_items"),
+    numbered("base (%)", "acc_base", 100),
+    numbered("other (%)", "acc_other", 100),
+    *plain("better"),
+    estimated("lead (points)", "gap", "gap_", 100),
+    estimated("lead (nats)", "nats", "nats_", 1, 2),
+    p_column("p (Holm)", "p_holm"),
+    decided("a gap to move", "found"),
+)
+DISTANCES = (
+    named("part", "site"),
+    Column("layer", _place),
+    named("weight", "part"),
+    named("parameters", "n_parameters"),
+    Column("distance", lambda row: number(row["distance"], 4)),
+)
+RANKS = (
+    *plain("task", "protocol"),
+    named("put into", "host"),
+    *plain("direction"),
+    named("layers", "n_layers"),
+    named("n", "n_items"),
+    estimated("rank correlation of distance and points moved", "rho", "rho_", 1, 2),
+)

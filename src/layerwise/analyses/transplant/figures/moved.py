@@ -1,0 +1,93 @@
+"""The share of the gap that each layer brings, and that its return destroys, by layer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from layerwise.presentation.grid import legend_below, set_title
+from layerwise.presentation.panels import by_protocol, finish_panels, protocol_handles, task_panels
+from layerwise.presentation.rows import layers_of, numbers, rows
+from layerwise.presentation.style import FULL_WIDTH, protocol_look, styled
+from layerwise.presentation.wording import SUBLAYER_WORDS
+
+_TITLES = {
+    "single": "one layer",
+    "from_first": "all layers up to this one",
+    "from_last": "all layers from this one on",
+}
+_LEAST, _MOST = -60.0, 160.0
+# Beside each other, so that neither direction and no protocol covers another.
+_ASIDE, _APART = {"brings": -0.16, "destroys": 0.16}, 0.08
+
+
+@styled
+def moved_by_layer(
+    effects: pd.DataFrame, chosen: str | None = None, width: float = FULL_WIDTH
+) -> Figure:
+    """The share of the gap between two models that moves with a layer, in both directions.
+
+    Args:
+        effects: ``transplant_effects.parquet``.
+        chosen: the ``set`` that is shown; if None the first of them that has an axis of layers.
+        width: the widest the figure may be, inches.
+
+    Returns:
+        A panel per task and a colour per protocol: filled, what the better model's layers bring
+        to the other; open, what the other's layers destroy in the better one. Lines are 95 %
+        intervals, cut off at the panel's edge.
+    """
+    placed = pd.DataFrame(effects.loc[effects["layer"].notna() & (effects["t"] == 1)])
+    name = next((one for one in _TITLES if one in set(placed["set"])), "single")
+    shown = rows(placed, set=chosen or name)
+    figure, panels = task_panels(shown, width)
+    for task, axes in panels.items():
+        lines = by_protocol(rows(shown, task=task))
+        for number, (protocol, mine) in enumerate(lines):
+            for direction, aside in _ASIDE.items():
+                at = aside + _APART * (number - (len(lines) - 1) / 2)
+                _draw(axes, protocol, direction, rows(mine, direction=direction), at)
+        for level in (0, 100):
+            axes.axhline(level, color="0.6", lw=0.6, ls=(0, (4, 2)), zorder=0)
+    every = list(panels.values())
+    low, high = _limits(shown)
+    every[0].set_ylim(low, high)
+    finish_panels(figure, every, layers_of(shown), "share of the gap (%)")
+    site = str(shown["site"].iloc[0])
+    part = "" if site == "layer" else f"{SUBLAYER_WORDS[site]} of "
+    set_title(figure, f"What moves with {part}{_TITLES[chosen or name]}, between two models")
+    legend_below(figure, [*protocol_handles(shown), *_notes()])
+    return figure
+
+
+def _draw(axes: Axes, protocol: str, direction: str, line: pd.DataFrame, aside: float) -> None:
+    seen, filled = protocol_look(protocol), direction == "brings"
+    x = numbers(line, "layer") + aside
+    share, low, high = (100 * numbers(line, name) for name in ("share", "share_low", "share_high"))
+    axes.vlines(x, low, high, color=seen.color, lw=0.8, alpha=0.7)
+    axes.plot(
+        x, share, color=seen.color, marker=seen.marker, ms=3, mew=0.7,
+        ls=seen.linestyle if filled else "", lw=0.9,
+        mfc=seen.color if filled else "white", gid=f"{direction} {protocol}",
+    )  # fmt: skip
+
+
+def _limits(shown: pd.DataFrame) -> tuple[float, float]:
+    """All estimates, and as much of the intervals as leaves these apart."""
+    bounds = [100 * numbers(shown, name) for name in ("share_low", "share", "share_high")]
+    least, most = (float(f(np.concatenate(bounds))) for f in (np.nanmin, np.nanmax))
+    inner = [float(f(bounds[1])) for f in (np.nanmin, np.nanmax)]
+    low = min(inner[0] - 5, max(least - 5, _LEAST), -8)
+    return low, max(inner[1] + 5, min(most + 5, _MOST), 108)
+
+
+def _notes() -> list[Line2D]:
+    grey = {"color": "0.35", "marker": "o", "ms": 3, "lw": 0.9}
+    return [
+        Line2D([], [], **grey, label="brings: the better model's layer in the other"),
+        Line2D([], [], **grey, ls="", mfc="white",
+               label="destroys: the other's layer in the better model"),
+    ]  # fmt: skip

@@ -1,0 +1,215 @@
+"""Sentences on a transplant: which layer carries what one model can do and the other cannot.
+
+They read the tables of gaps and effects alone; what each could be mistaken for is said in it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from layerwise.presentation.finding import Finding, source, spaced, weight
+from layerwise.presentation.over_run import LEVEL, n_tests, together
+from layerwise.presentation.rows import numbers, records, rows
+from layerwise.presentation.wording import (
+    SUBLAYER_WORDS,
+    capitalised,
+    counted,
+    interval,
+    joined,
+    layer_ranges,
+    number,
+    p_value,
+    spread,
+)
+from layerwise.stats.interest import Interest
+from layerwise.storage.run_tables import RunTables
+
+from .names import BASE, BRINGS, DESTROYS, OTHER, SINGLE, TOGETHER
+
+KIND = "transplant"
+EFFECTS, GAPS = "transplant_effects", "transplant_gaps"
+_MOST, _MOST_NAMED = 3, 4
+
+Row = dict[str, Any]
+
+
+def findings(run: RunTables) -> list[Finding]:
+    """What the changes of a run say, one sentence for each task, protocol and choice of layers."""
+    every = run.table(EFFECTS)
+    if every is None:
+        return []
+    shown = rows(every, signal=True, set=[SINGLE, TOGETHER], t=1.0)
+    cells = [cell for _, cell in shown.groupby(["task", "protocol", "set"], sort=True)]
+    smallest = Interest.of(run.facts.settings).loss
+    return spaced([_of_cell(cell, every, run, smallest) for cell in cells], _MOST)
+
+
+def caveats(run: RunTables) -> list[Finding]:
+    """Where there is no gap to be moved."""
+    gaps = run.table(GAPS)
+    if gaps is None:
+        return []
+    none = rows(gaps, found=False)
+    if none.empty:
+        return []
+    told = records(none.head(_MOST_NAMED))
+    named = joined(
+        f"{row['task']} ({row['protocol']}: {number(100 * row['acc_base'])} and "
+        f"{number(100 * row['acc_other'])} % right)"
+        for row in told
+    )
+    more = len(none) - len(told)
+    others = f" and {counted(more, 'other')}" if more > 0 else ""
+    sentence = (
+        f"Between {_named(run, 'base')} and {_named(run, 'other')} there is no gap to move in "
+        f"{named}{others}: neither is established to be better than the other and than guessing "
+        f"(n = {spread(none['n_items'])}), and no layers were exchanged."
+    )
+    return [Finding(sentence, weight(0.3, 0.0), KIND, source(GAPS, {"found": False}))]
+
+
+def _of_cell(cell: pd.DataFrame, every: pd.DataFrame, run: RunTables, smallest: float) -> Finding:
+    """The strongest change of a task and protocol, by what it does in both directions."""
+    sure = cell.loc[(numbers(cell, "p_run") < LEVEL) & (numbers(cell, "moved") >= smallest)]
+    by = {
+        direction: {row["intervention"]: row for row in records(rows(sure, direction=direction))}
+        for direction in (BRINGS, DESTROYS)
+    }
+    both = [one for one in by[BRINGS] if one in by[DESTROYS]]
+    if both:
+        top = max(both, key=lambda one: min(by[way][one]["moved"] for way in by))
+        return _carries(cell, every, run, (by[BRINGS][top], by[DESTROYS][top]), len(both))
+    for way, words in ((BRINGS, _brings), (DESTROYS, _destroys)):
+        if by[way]:
+            top = max(by[way].values(), key=lambda row: row["moved"])
+            return words(cell, every, run, top, len(by[way]))
+    return _nothing(cell, every, run)
+
+
+def _carries(
+    cell: pd.DataFrame, every: pd.DataFrame, run: RunTables, top: tuple[Row, Row], n: int
+) -> Finding:
+    brings, destroys = top
+    what, better, worse = _what(brings), *_models(run, brings)
+    also = _also(n, cell)
+    sentence = (
+        f"{capitalised(what)} {_verb(brings, 'carries', 'carry')} what {better} can do and {worse} "
+        f"cannot in {_where(brings)}: of its lead of {_lead(run, brings)} points, its own put into "
+        f"the other brings {_points(brings)}, and the other's put into it destroys "
+        f"{_points(destroys)}{also} ({_test(brings, every, destroys)})."
+    )
+    size = min(row["share"] for row in top)
+    return _finding(sentence, 0.85, size, brings)
+
+
+def _brings(cell: pd.DataFrame, every: pd.DataFrame, run: RunTables, top: Row, n: int) -> Finding:
+    better, worse = _models(run, top)
+    sentence = (
+        f"{capitalised(_what(top))} of {better}, put into {worse}, "
+        f"{_verb(top, 'brings', 'bring')} {_points(top)} points of its lead of {_lead(run, top)} "
+        f"in {_where(top)}{_also(n, cell)}; that the lead is lost without it is not established: "
+        f"other layers may do the same there ({_test(top, every)})."
+    )
+    return _finding(sentence, 0.7, top["share"], top)
+
+
+def _destroys(cell: pd.DataFrame, every: pd.DataFrame, run: RunTables, top: Row, n: int) -> Finding:
+    better, worse = _models(run, top)
+    sentence = (
+        f"{capitalised(_what(top))} of {worse}, put into {better}, "
+        f"{_verb(top, 'destroys', 'destroy')} {_points(top)} points of its lead of "
+        f"{_lead(run, top)} in {_where(top)}{_also(n, cell)}; the other way round nothing is "
+        "established to be brought, so that it may be needed there, or not fit "
+        f"({_test(top, every)})."
+    )
+    return _finding(sentence, 0.5, top["share"], top)
+
+
+def _nothing(cell: pd.DataFrame, every: pd.DataFrame, run: RunTables) -> Finding:
+    top = max(records(cell), key=lambda row: row["moved"])
+    better, _ = _models(run, top)
+    n = len(cell["intervention"].unique())
+    noun = "part of a layer" if top["site"] != "layer" else "layer"
+    which = f"No single {noun} is" if top["set"] == SINGLE else f"{capitalised(_what(top))} are not"
+    sentence = (
+        f"{which} established to move the lead of {better} in {_where(top)}, "
+        f"{_lead(run, top)} points, in either direction (of {counted(n, 'change')} that of "
+        f"{_what(top)} {top['direction']} most, {_points(top)} points, {together(every)}; "
+        f"n = {top['n_items']})."
+    )
+    return _finding(sentence, 0.4, 0.0, top)
+
+
+def _finding(sentence: str, top: float, size: float, row: Row) -> Finding:
+    about = {name: str(row[name]) for name in ("task", "protocol", "set")}
+    at = source(EFFECTS, about, intervention=str(row["intervention"]))
+    return Finding(sentence, weight(top, size), KIND, at)
+
+
+def _what(row: Row) -> str:
+    """``layer 3``, ``layers 3–5 together``, ``attention of layer 3``."""
+    part = "" if row["site"] == "layer" else f"{SUBLAYER_WORDS[row['site']]} of "
+    noun = "layer" if len(row["layers"]) == 1 else "layers"
+    all_of = " together" if row["set"] == TOGETHER and len(row["layers"]) > 1 else ""
+    return f"{part}{noun} {layer_ranges(row['layers'])}{all_of}"
+
+
+def _verb(row: Row, one: str, several: str) -> str:
+    return one if row["site"] != "layer" or len(row["layers"]) == 1 else several
+
+
+def _models(run: RunTables, row: Row) -> tuple[str, str]:
+    """The better model and the other, in words."""
+    better = row["host"] if row["direction"] == DESTROYS else _opposite(row["host"])
+    return _named(run, better), _named(run, _opposite(better))
+
+
+def _opposite(host: str) -> str:
+    return OTHER if host == BASE else BASE
+
+
+def _named(run: RunTables, host: str) -> str:
+    """``the base``, or with a name where the two models have different ones."""
+    names = {"base": run.facts.model.name, "other": run.facts.settings.get("other")}
+    noun = "the base" if host == BASE else "the other model"
+    return noun if names["base"] == names["other"] else f"{noun} ({names[host]})"
+
+
+def _where(row: Row) -> str:
+    return f"{row['task']} ({row['protocol']})"
+
+
+def _lead(run: RunTables, row: Row) -> str:
+    gaps = run.table(GAPS)
+    found = None if gaps is None else rows(gaps, task=row["task"], protocol=row["protocol"])
+    if found is None or found.empty:
+        return number(100 * abs(row["acc_other"] - row["acc_base"]))
+    (one,) = records(found)
+    return interval(*(100 * one[name] for name in ("gap", "gap_low", "gap_high")))
+
+
+def _points(row: Row) -> str:
+    return interval(*(100 * row[name] for name in ("moved", "run_low", "run_high")))
+
+
+def _also(n: int, cell: pd.DataFrame) -> str:
+    """How many others of how many changes do the same."""
+    tried = len(cell["intervention"].unique())
+    if tried == 1:
+        return ""
+    return (
+        f", the strongest of {counted(n, 'such layer')} of {tried}"
+        if n > 1
+        else (f", the only one of {tried} layers that does so")
+    )
+
+
+def _test(row: Row, every: pd.DataFrame, *more: Row) -> str:
+    p = max(one["p_run"] for one in (row, *more))
+    both = "the larger of both " if more else ""
+    return (
+        f"{both}{p_value(p)} after Holm's correction over all {counted(n_tests(every), 'test')} of "
+        f"the run; {together(every)}; n = {row['n_items']}"
+    )

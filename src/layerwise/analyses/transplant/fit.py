@@ -1,0 +1,85 @@
+"""Whether layers of one model can stand in another: what differs is named, and refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from layerwise.errors import UserError, shown
+from layerwise.models import original_tokenizer
+from layerwise.models.kinds import Model, decoder_prefix, is_seq2seq
+from layerwise.models.offload import OnDisk
+
+# Settings that say where a model comes from or lies, and not what it computes.
+_ASIDE = frozenset(
+    {
+        "model_name", "tokenizer_name", "tokenizer_prepends_bos", "default_prepend_bos", "device",
+        "n_devices", "seed", "init_mode", "init_weights", "initializer_range", "n_params",
+        "checkpoint_index", "checkpoint_label_type", "checkpoint_value", "from_checkpoint",
+        "load_in_4bit", "trust_remote_code", "dtype",
+    }
+)  # fmt: skip
+_PLAIN = (bool, int, float, str, type(None))
+
+
+def refuse_misfit(base: Model, other: Model) -> None:
+    """Accept only two models of one architecture, vocabulary and number format.
+
+    Raises:
+        UserError: names the first thing in which they differ.
+    """
+    found = _difference(base, other)
+    if found is not None:
+        what, mine, theirs = found
+        raise UserError(
+            f"Layers of the other model do not fit into the base: {what} is {mine} in the base and "
+            f"{theirs} in the other; expected two models of one architecture and vocabulary (two "
+            "seeds, two checkpoints, a base and what was trained from it), loaded alike."
+        )
+    for model in (base, other):
+        if any(isinstance(weight, OnDisk) for weight in model.parameters()):
+            raise UserError(
+                "A model's weights are on disk, where they cannot be exchanged: expected both "
+                "models in memory; load them without offload."
+            )
+
+
+def _difference(base: Model, other: Model) -> tuple[str, str, str] | None:
+    """What differs, and what it is in either model."""
+    kinds = ["an encoder-decoder" if is_seq2seq(m) else "decoder-only" for m in (base, other)]
+    if kinds[0] != kinds[1]:
+        return "the kind of model", kinds[0], kinds[1]
+    mine, theirs = (_settings(model) for model in (base, other))
+    for name in sorted(mine.keys() | theirs.keys()):
+        if mine.get(name) != theirs.get(name):
+            return f"the setting {name}", shown(mine.get(name)), shown(theirs.get(name))
+    weights, donated = (dict(model.named_parameters()) for model in (base, other))
+    for name in sorted(weights.keys() | donated.keys()):
+        one, two = (_described(found.get(name)) for found in (weights, donated))
+        if one != two:
+            return f"the weight {name}", one, two
+    if decoder_prefix(base) != decoder_prefix(other):
+        return "the decoder's beginning", str(decoder_prefix(base)), str(decoder_prefix(other))
+    return _of_vocabularies(base, other)
+
+
+def _settings(model: Model) -> dict[str, Any]:
+    known = vars(model.cfg).items()
+    return {k: v for k, v in known if k not in _ASIDE and isinstance(v, _PLAIN)}
+
+
+def _described(weight: torch.Tensor | None) -> str:
+    if weight is None:
+        return "absent"
+    kind = str(weight.dtype).removeprefix("torch.")
+    return f"{tuple(weight.shape)}, {kind}, on {weight.device}"
+
+
+def _of_vocabularies(base: Model, other: Model) -> tuple[str, str, str] | None:
+    mine, theirs = (original_tokenizer(model).get_vocab() for model in (base, other))
+    if mine == theirs:
+        return None
+    token = min(t for t in mine.keys() | theirs.keys() if mine.get(t) != theirs.get(t))
+    ids = [f"id {found[token]}" if token in found else "absent" for found in (mine, theirs)]
+    return f"the token {shown(token)}", ids[0], ids[1]

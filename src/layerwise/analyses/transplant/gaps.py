@@ -1,0 +1,168 @@
+"""The gap between two models on the same items, by task and protocol: is there one to be moved?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+
+from layerwise import stats
+from layerwise.errors import UserError
+from layerwise.stats.clusters import Clusters, independent_items, paired_p_values
+from layerwise.stats.effects import ALPHA, INTACT, N_RESAMPLES, Cell, Chance, cells
+from layerwise.stats.over_run import exact_difference_bounds
+from layerwise.stats.signal import have_signal, signal_p_values
+from layerwise.storage.parquet import frame
+
+from .names import BASE, HOSTS, OTHER
+
+
+class Pair(NamedTuple):
+    """One task under one protocol, asked of both models.
+
+    Attributes:
+        cells: by host, its records as matrices; rows are the same items.
+        nats: by host, the intact model's gold log-probabilities; nan where there are none.
+        described: by intervention, its ``set``, ``site``, ``layer``, ``layers`` and ``t``.
+    """
+
+    cells: dict[str, Cell]
+    nats: dict[str, Float[np.ndarray, " items"]]
+    described: pd.DataFrame
+
+    @property
+    def base(self) -> Cell:
+        """The base's."""
+        return self.cells[BASE]
+
+    @property
+    def better(self) -> str:
+        """The model that is right more often, ``other`` if neither is."""
+        return BASE if self.base.intact.sum() > self.cells[OTHER].intact.sum() else OTHER
+
+    @property
+    def worse(self) -> str:
+        """The model that is not the better one."""
+        return OTHER if self.better == BASE else BASE
+
+    @property
+    def clusters(self) -> Clusters:
+        """Which items ask for the same thing."""
+        return self.base.clusters
+
+    def answers(self, host: str) -> Bool[np.ndarray, " items"]:
+        """Whether an intact model was right."""
+        return self.cells[host].intact
+
+
+def pairs_of(transplant: pd.DataFrame) -> Iterator[Pair]:
+    """Both models' records by task and protocol, in alphabetical order.
+
+    Args:
+        transplant: ``transplant.parquet``.
+
+    Raises:
+        UserError: if the records of one model are missing or incomplete.
+    """
+    by_host = {
+        host: {(one.task, one.protocol): one for one in cells(table)}
+        for host, table in ((h, transplant.loc[transplant["host"] == h]) for h in HOSTS)
+    }
+    for key in sorted(set().union(*by_host.values())):
+        found = {host: known.get(key) for host, known in by_host.items()}
+        mine, theirs = (found[host] for host in HOSTS)
+        if mine is None or theirs is None or mine.items != theirs.items:
+            raise UserError(
+                f"The records of task {key[0]!r} under protocol {key[1]!r} are not of the same "
+                "items in both models; run the transplant again."
+            )
+        of = transplant.loc[(transplant["task"] == key[0]) & (transplant["protocol"] == key[1])]
+        once = of.loc[of["set"].notna()].drop_duplicates("intervention")
+        described = once.set_index("intervention")[["set", "site", "layer", "layers", "t"]]
+        yield Pair({BASE: mine, OTHER: theirs}, _nats(of, mine.items), described)
+
+
+def _nats(of: pd.DataFrame, items: tuple[str, ...]) -> dict[str, Float[np.ndarray, " items"]]:
+    plain = of.loc[of["kind"] == INTACT]
+    return {
+        host: plain.loc[plain["host"] == host]
+        .set_index("item")["gold_logprob"]
+        .reindex(list(items))
+        .to_numpy(dtype=float, na_value=np.nan)
+        for host in HOSTS
+    }
+
+
+def gaps_table(transplant: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFrame:
+    """``transplant_gaps.parquet``: is one of the two models better than the other, and which?
+
+    A gap is found where the better model is right on significantly more of the same items
+    (McNemar's exact test, by clusters; Holm over all tasks and protocols) and has signal itself.
+
+    Args:
+        transplant: ``transplant.parquet``; records of changed models are not read.
+        chance: (task, protocol) -> accuracy by guessing.
+        seed: seed of the bootstrap.
+    """
+    pairs = list(pairs_of(transplant))
+    if not pairs:
+        return frame("transplant_gaps", [])
+    asked = [pair.cells[host] for pair in pairs for host in HOSTS]
+    signal = have_signal(signal_p_values(asked, chance)).reshape(-1, 2)
+    rows = [_gap(pair, seed) for pair in pairs]
+    corrected = stats.holm(np.array([row["p"] for row in rows]))
+    for row, pair, p, known in zip(rows, pairs, corrected, signal, strict=True):
+        has: dict[str, bool] = dict(zip(HOSTS, known.tolist(), strict=True))
+        row |= {"signal_base": has[BASE], "signal_other": has[OTHER], "p_holm": float(p)}
+        row["found"] = bool(p < ALPHA) and has[pair.better]
+        row["chance"] = chance(row["task"], row["protocol"])
+    return frame("transplant_gaps", rows)
+
+
+def _gap(pair: Pair, seed: int) -> dict[str, Any]:
+    better, worse = pair.answers(pair.better), pair.answers(pair.worse)
+    net = better.astype(int) - worse
+    low, high = gap_bounds(pair)
+    apart = (pair.nats[pair.better] - pair.nats[pair.worse])[:, None]
+    draws = stats.resample_indices(
+        pair.clusters.n, N_RESAMPLES, stats.generator(seed, pair.base.task)
+    )
+    bounds = stats.percentile_bounds(pair.clusters.resampled_means(apart, draws), 0.95)
+    told = pair.clusters.n > 1 and bool(np.isfinite(apart).all())
+    return {
+        "task": pair.base.task,
+        "capability": pair.base.capability,
+        "protocol": pair.base.protocol,
+        "better": pair.better,
+        "n_items": len(net),
+        "n_clusters": pair.clusters.n,
+        "acc_base": float(pair.answers(BASE).mean()),
+        "acc_other": float(pair.answers(OTHER).mean()),
+        "gap": float(net.mean()),
+        "gap_low": low,
+        "gap_high": high,
+        "n_better": int((net > 0).sum()),
+        "n_worse": int((net < 0).sum()),
+        "p": float(paired_p_values(net[:, None], pair.clusters)[0]),
+        "nats": float(apart.mean()) if np.isfinite(apart).all() else None,
+        "nats_low": float(bounds.low[0]) if told else None,
+        "nats_high": float(bounds.high[0]) if told else None,
+    }
+
+
+def gap_bounds(pair: Pair, level: float = 0.95) -> tuple[float, float]:
+    """Exact bounds of the better model's lead in accuracy, by as many items as clusters are worth.
+
+    Args:
+        pair: both models' answers.
+        level: coverage.
+    """
+    better, worse = pair.answers(pair.better), pair.answers(pair.worse)
+    changes = [better & ~worse, ~better & worse]
+    alone = min(float(independent_items(each[:, None], pair.clusters)[0]) for each in changes)
+    lost, gained = (each.sum(keepdims=True) * (alone / len(each)) for each in changes)
+    low, high = exact_difference_bounds(lost, gained, np.full(1, alone), level)
+    return float(low[0]), float(high[0])

@@ -1,0 +1,236 @@
+"""A planned transplant: both models as they are, then each of them with layers of the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from layerwise.analyses.ablation.job import joined_work, refuse_no_chance, write_requests
+from layerwise.runs.checkpoints import CheckpointStore, together
+from layerwise.runs.controls import (
+    BlindItem,
+    as_controls,
+    asked_blind,
+    blind_rows,
+    guessed_rows,
+    without_layers,
+)
+from layerwise.runs.progress import Meter
+from layerwise.runs.records import planned, record_rows, work_entry
+from layerwise.runs.setup import Setup
+from layerwise.storage.parquet import frame
+from layerwise.sweep import Sweep, intact
+from layerwise.sweep.cost import Cost
+from layerwise.tasks import Task, TaskRequest
+
+from .gaps import gaps_table
+from .names import BASE, HOSTS
+from .result import TransplantResult
+from .spec import Change, TransplantSpec
+from .weights import distances, transplanted
+
+_KEPT = (
+    "intervention", "kind", "site", "layer", "layers", "task", "capability", "item", "protocol",
+    "correct", "correct_norm", "gold_logprob", "margin", "generated", "extracted", "chosen",
+    "cluster",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Work that is finished and saved together.
+
+    Attributes:
+        host: the model that is asked, ``base`` or ``other``.
+        task: the task.
+        protocols: the protocols under which it is asked.
+        change: what it gets of the other model; None for the model as it is, with its controls.
+    """
+
+    host: str
+    task: Task
+    protocols: tuple[str, ...]
+    change: Change | None = None
+
+    @property
+    def name(self) -> str:
+        """Unique within a run."""
+        what = "intact" if self.change is None else self.change.id
+        return f"transplant, {self.host} {what} {self.task.name}"
+
+
+@dataclass(frozen=True)
+class Transplant:
+    """A planned transplant.
+
+    Attributes:
+        base: what it starts from, with the base model.
+        other: the same with the other model.
+        spec: what is put from one into the other.
+        method: ``engine`` or ``reference``.
+    """
+
+    base: Setup
+    other: Setup
+    spec: TransplantSpec
+    method: str = "engine"
+
+    def __post_init__(self) -> None:
+        for task in self.base.tasks:  # bad input is told before any work is done
+            self._requests(task, self.base.protocols)
+            refuse_no_chance(task, self.base.protocols)
+
+    @property
+    def setup(self) -> Setup:
+        """What it starts from."""
+        return self.base
+
+    @cached_property
+    def _setups(self) -> dict[str, Setup]:
+        return dict(zip(HOSTS, (self.base, self.other), strict=True))
+
+    def settings(self) -> dict[str, Any]:
+        """What makes it this run and no other."""
+        return {
+            "other": self.other.loaded.name,
+            "other_hash": self.other.loaded.hash,
+            **self.spec.settings(),
+            "method": self.method,
+        }
+
+    def run(
+        self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter
+    ) -> TransplantResult:
+        """Make the pieces that are missing, and join all of them."""
+        first = [
+            Piece(host, task, self.base.protocols) for task in self.base.tasks for host in HOSTS
+        ]
+        self._make(first, parts, progress)
+        intact_records = together(parts, [f"records {piece.name}" for piece in first])
+        changed = list(self._pieces(intact_records))
+        self._make(changed, parts, progress)
+        pieces = [*first, *changed]
+        work = [parts.read_part(f"work {piece.name}") for piece in pieces]
+        apart = distances(self.base.model, self.other.model)
+        return TransplantResult(
+            together(parts, [f"records {piece.name}" for piece in pieces]),
+            frame("transplant_distances", apart),
+            self.base.facts(settings, joined_work(work)),
+        )
+
+    def _pieces(self, intact_records: pd.DataFrame) -> Iterator[Piece]:
+        """What is worth exchanging: only where the two models differ is there a gap to move."""
+        chances = {task.name: task.chance for task in self.base.tasks}
+        gaps = gaps_table(intact_records, lambda task, name: chances[task][name], self.base.seed)
+        found = gaps.loc[gaps["found"]]
+        for task in self.base.tasks:
+            asked = set(found.loc[found["task"] == task.name, "protocol"])
+            protocols = tuple(name for name in self.base.protocols if name in asked)
+            if protocols:
+                for host in HOSTS:
+                    for change in self.spec.changes():
+                        yield Piece(host, task, protocols, change)
+
+    def _make(self, pieces: Sequence[Piece], parts: CheckpointStore, progress: Meter) -> None:
+        missing = [p for p in pieces if not parts.has_part(f"records {p.name}", f"work {p.name}")]
+        costs = [self._cost(piece) for piece in missing]
+        progress.expect(sum((cost.token_passes for cost in costs), start=0.0))
+        for piece, cost in zip(missing, costs, strict=True):
+            progress.doing(f"transplant, {piece.task.name}")
+            records, work = self._measure(piece)
+            parts.write_part(f"work {piece.name}", pd.DataFrame([work | planned(cost)]))
+            parts.write_part(f"records {piece.name}", records)
+            progress.done(cost.token_passes)
+
+    def _requests(self, task: Task, protocols: Sequence[str]) -> list[TaskRequest]:
+        return [
+            one
+            for item in task.items
+            for protocol in protocols
+            for one in self.base.requests(task, item, protocol)
+        ]
+
+    def _blind(self, piece: Piece) -> list[BlindItem]:
+        if piece.change is not None:
+            return []
+        return asked_blind(self.base, piece.task, piece.task.items, piece.protocols)
+
+    def _measure(self, piece: Piece) -> tuple[pd.DataFrame, dict[str, Any]]:
+        """The records of a piece, and what they cost."""
+        task, change = piece.task, piece.change
+        asked = self._requests(task, piece.protocols)
+        if change is not None:
+            swept = self._swept_with(piece.host, change, asked)
+            rows = [
+                row | _as_change(change)
+                for row in record_rows(task, task.items, asked, [intact()], swept)
+            ]
+            stats = [swept.stats]
+        else:
+            setup = self._setups[piece.host]
+            alone = [intact(), without_layers(setup.model)]
+            swept = setup.sweep(alone, [one.request for one in asked], self.method)
+            rows = list(as_controls(record_rows(task, task.items, asked, alone, swept)))
+            stats, blind = [swept.stats], self._blind(piece)
+            if blind:
+                requests = [one.request for item in blind for one in item.requests]
+                swept = setup.sweep([intact()], requests, self.method)
+                rows += blind_rows(task, blind, swept)
+                stats.append(swept.stats)
+            rows += guessed_rows(self.base, task, task.items, piece.protocols)
+        work = pd.DataFrame([work_entry("transplant", task.name, one) for one in stats])
+        kept = [
+            {name: row[name] for name in _KEPT} | {"host": piece.host}
+            | {name: row.get(name) for name in ("set", "t")}
+            for row in rows
+        ]  # fmt: skip
+        return frame("transplant", kept), joined_work([work])[0]
+
+    def _swept_with(self, host: str, change: Change, asked: Sequence[TaskRequest]) -> Sweep:
+        """The answers of a model with layers of the other."""
+        (donor,) = (setup.model for name, setup in self._setups.items() if name != host)
+        setup = self._setups[host]
+        with transplanted(setup.model, donor, change.site, change.layers, change.t):
+            return setup.sweep([intact()], [one.request for one in asked], self.method)
+
+    def _cost(self, piece: Piece) -> Cost:
+        """What a piece is expected to cost."""
+        setup = self._setups[piece.host]
+        changes = [intact(), *([without_layers(setup.model)] if piece.change is None else [])]
+        asked = [one.request for one in self._requests(piece.task, piece.protocols)]
+        cost = setup.cost(piece.task, changes, asked)
+        blind = [one.request for item in self._blind(piece) for one in item.requests]
+        if blind:
+            cost += setup.cost(piece.task, [intact()], blind)
+        return cost if self.method == "engine" else cost.by_brute_force()
+
+    def write_requests(self, folder: Path) -> None:
+        """Write exactly what was put to the models, one line per request."""
+        tasks, protocols = self.base.tasks, self.base.protocols
+        asked = (one for task in tasks for one in self._requests(task, protocols))
+        blind = (
+            one
+            for task in tasks
+            for item in self._blind(Piece(BASE, task, protocols))
+            for one in item.requests
+        )
+        write_requests(chain(asked, blind), folder)
+
+
+def _as_change(change: Change) -> dict[str, Any]:
+    """What records say of a change, in place of the intact model."""
+    return {
+        "intervention": change.id,
+        "kind": "transplant",
+        "site": change.site,
+        "layer": change.layer,
+        "layers": list(change.layers),
+        "set": change.set,
+        "t": change.t,
+    }

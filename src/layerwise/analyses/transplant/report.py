@@ -1,0 +1,95 @@
+"""The part of a page on a transplant.
+
+The figures are drawn elsewhere; here they get their names, captions and alternative texts.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from layerwise.presentation.columns import cells, heads
+from layerwise.presentation.figure_spec import FigureSpec
+from layerwise.presentation.rows import records, rows
+from layerwise.presentation.section import Section
+from layerwise.presentation.table import Table, others
+from layerwise.presentation.wording import spread
+from layerwise.storage.run_tables import RunTables
+
+from .columns import DISTANCES, EFFECTS, GAPS, RANKS
+from .names import FROM_FIRST, FROM_LAST, OUTSIDE, SINGLE
+
+_WORDS = (
+    "Layers of one model were put into another of the same architecture, in both directions: the "
+    "better model's layer put into the other shows what that layer brings, the other's layer put "
+    "into the better model what is lost without it. A layer that only destroys may be needed, or "
+    "may merely not fit among layers that were trained with another; only one that brings, too, "
+    "carries the difference. Embeddings, the last norm and the unembedding stay those of the model "
+    "that the layer is put into."
+)
+_MOST = 200
+
+
+def _figures(run: RunTables) -> list[FigureSpec]:
+    """Shares of the gap by layer, a figure for each way of choosing layers."""
+    from .figures import moved_by_layer
+
+    effects = run.table("transplant_effects")
+    if effects is None:
+        return []
+    found = []
+    for chosen in (SINGLE, FROM_FIRST, FROM_LAST):
+        shown = rows(effects, set=chosen, t=1.0, signal=True)
+        if shown.empty:
+            continue
+        caption = (
+            "Share of the gap in accuracy between the two models that moves with layers, by task "
+            "and protocol where there is such a gap. Filled: the better model's layers put into "
+            "the other (brings); open: the other's layers put into the better model (destroys); "
+            "100 % is all of the gap. Lines: 95 % intervals, paired bootstrap over "
+            f"n = {spread(shown['n_items'])} items; they are cut off at the panel's edge."
+        )
+        alt = "Line charts of the share of the gap moved against the layer, one chart per task."
+        draw = partial(moved_by_layer, effects, chosen)
+        found.append(FigureSpec(f"transplant_{chosen}", draw, caption, alt))
+    return found
+
+
+def _tables(run: RunTables) -> list[Table]:
+    found = []
+    gaps = run.table("transplant_gaps")
+    if gaps is not None:
+        found.append(Table("The gap between the two models", heads(GAPS), cells(GAPS, gaps)))
+    effects = run.table("transplant_effects")
+    if effects is not None:
+        shown = effects.head(_MOST)
+        left = others(len(effects), len(shown), "are in transplant_effects.parquet")
+        told = cells(EFFECTS, shown)
+        found.append(Table(f"What moves ({len(shown)})", heads(EFFECTS), told, True, left))
+    ranks = run.table("transplant_ranks")
+    if ranks is not None:
+        title = "Is where weights differ most where the gap moves most?"
+        found.append(Table(title, heads(RANKS), cells(RANKS, ranks), True))
+    distances = run.table("transplant_distances")
+    if distances is not None:
+        title = "Distance of weights, relative to the base's"
+        apart = sum(1 for row in records(distances) if row["site"] == OUTSIDE and row["distance"])
+        note = (
+            f"Outside of the layers {apart} weights differ; no exchange of layers moves these."
+            if apart
+            else "Outside of the layers the weights are the same."
+        )
+        told = cells(DISTANCES, distances)
+        found.append(Table(title, heads(DISTANCES), told, True, note))
+    return found
+
+
+def sections(run: RunTables) -> list[Section]:
+    """What moves with which layers, and how far weights are apart."""
+    if run.table("transplant_gaps") is None:
+        return []
+    return [
+        Section(
+            "transplant", "What moves with which layers", 18, _WORDS,
+            tuple(_figures(run)), tuple(_tables(run)),
+        )
+    ]  # fmt: skip

@@ -1,0 +1,73 @@
+"""The typed result of a transplant, and the compact table that it shows in a notebook."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pandas as pd
+
+from layerwise.presentation.columns import in_short
+from layerwise.presentation.drawing import drawn
+from layerwise.storage.base import Result, computed_once
+from layerwise.storage.provenance import Facts
+
+from .columns import EFFECTS
+from .gaps import gaps_table
+from .tables import effects_table, ranks_table
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class TransplantResult(Result):
+    """What two models answer, and each of them with layers of the other.
+
+    Attributes:
+        transplant: ``transplant.parquet``.
+        transplant_distances: ``transplant_distances.parquet``.
+        facts: what is needed to repeat the run; the model is the base.
+    """
+
+    tables: ClassVar[tuple[str, ...]] = ("transplant", "transplant_distances")
+    title: ClassVar[str] = "Transplant: which layers bring what one model can do to another"
+    if_empty: ClassVar[str] = (
+        "Nothing was exchanged: under no task and protocol is one of the two models established "
+        "to be better than the other."
+    )
+
+    transplant: pd.DataFrame
+    transplant_distances: pd.DataFrame
+    facts: Facts
+
+    @computed_once
+    def gaps(self) -> pd.DataFrame:
+        """``transplant_gaps.parquet``: which of the two models is better, and by how much."""
+        return gaps_table(self.transplant, self.facts.chance, self.facts.seed)
+
+    @computed_once
+    def effects(self) -> pd.DataFrame:
+        """``transplant_effects.parquet``: what every change moves of the gap."""
+        return effects_table(self.transplant, self.facts.chance, self.facts.seed)
+
+    @computed_once
+    def ranks(self) -> pd.DataFrame:
+        """``transplant_ranks.parquet``: do layers whose weights differ most move most?"""
+        chance, seed = self.facts.chance, self.facts.seed
+        return ranks_table(self.transplant, self.transplant_distances, chance, seed)
+
+    def derived(self) -> dict[str, pd.DataFrame]:
+        """``transplant_gaps``, ``transplant_effects`` and ``transplant_ranks``."""
+        return {
+            "transplant_gaps": self.gaps(),
+            "transplant_effects": self.effects(),
+            "transplant_ranks": self.ranks(),
+        }
+
+    def plot(self) -> Any:
+        """The share of the gap that each layer brings, and that its return destroys."""
+        from .figures import moved_by_layer
+
+        return drawn(self, moved_by_layer, self.effects())
+
+    def summary_rows(self) -> pd.DataFrame:
+        """What each change moves of the gap, where there is one."""
+        return in_short(self, EFFECTS, self.effects())

@@ -1,0 +1,139 @@
+"""What is said and drawn of a transplant, against made-up answers whose gap is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from legible import WIDTHS, assert_legible
+
+from layerwise.analyses.transplant.figures import moved_by_layer
+from layerwise.presentation.naming import naming_layers_of
+from layerwise.presentation.rows import rows
+from layerwise.report import report
+from layerwise.report.summary import findings
+from tests.transplanting import both, joined_results, transplant_result
+
+N = 40
+WORSE, BETTER = np.arange(N) < 10, np.arange(N) < 38
+PART = np.arange(N) < 26
+
+
+def result(gains=None, losses=None, n_layers=6, **options):
+    """Nothing moves but with some layers."""
+    changed = {k: (gains or {}).get(k, WORSE) for k in range(n_layers)}
+    returned = {k: (losses or {}).get(k, BETTER) for k in range(n_layers)}
+    return transplant_result(WORSE, BETTER, both(changed, returned), **options)
+
+
+def only_sentence(one):
+    (found,) = [f for f in findings([one]) if f.kind == "transplant"]
+    return found.sentence
+
+
+def test_a_layer_that_brings_and_destroys_carries():
+    made = result({3: BETTER}, {3: WORSE})
+    told = only_sentence(made)
+    assert told.startswith(
+        "Layer 3 carries what the other model (trained) can do and the base (made-up) cannot in "
+        "keys (continuation): of its lead of 70 ["
+    )
+    assert (
+        "the only one of 6 layers that does so (the larger of both p < 0.001 after Holm's" in told
+    )
+    assert "over all 12 tests of the run; bounds for all 12 tests" in told
+    assert told.endswith("n = 40).")
+    row = made.effects().query("layer == 3 and direction == 'brings'").iloc[0]
+    points = "{:.0f} [{:.0f}, {:.0f}]".format(*(100 * row[["moved", "run_low", "run_high"]]))
+    assert f"its own put into the other brings {points}" in told
+
+
+def test_a_layer_that_only_brings_is_not_said_to_be_needed():
+    told = only_sentence(result({2: PART}))
+    assert told.startswith("Layer 2 of the other model (trained), put into the base (made-up), ")
+    assert "brings 40 [" in told
+    assert "that the lead is lost without it is not established" in told
+
+
+def test_a_layer_that_only_destroys_may_not_fit():
+    told = only_sentence(result(losses={1: WORSE, 4: PART}))
+    assert told.startswith("Layer 1 of the base (made-up), put into the other model (trained), ")
+    assert "destroys 70 [" in told
+    assert "it may be needed there, or not fit" in told
+    assert "the strongest of 2 such layers of 6" in told
+
+
+def test_where_nothing_moves_it_is_said_how_little_that_excludes():
+    told = only_sentence(result())
+    assert told.startswith("No single layer is established to move the lead of the other model")
+    assert "0 [" in told
+    assert "bounds for all 12 tests of the run together" in told
+
+
+def test_moves_below_what_is_of_interest_make_no_claim():
+    small = result({3: BETTER}, {3: WORSE})
+    settings = small.facts.settings | {"smallest_loss": 0.9}
+    facts = small.facts.model_copy(update={"settings": settings})
+    told = only_sentence(type(small)(small.transplant, small.transplant_distances, facts))
+    assert told.startswith("No single layer")
+
+
+def test_without_a_gap_no_layer_is_named():
+    same = transplant_result(BETTER, BETTER, {})
+    told = only_sentence(same)
+    assert told == (
+        "Between the base (made-up) and the other model (trained) there is no gap to move in keys "
+        "(continuation: 95 and 95 % right): neither is established to be better than the other "
+        "and than guessing (n = 40), and no layers were exchanged."
+    )
+
+
+def test_sentences_stand_on_rows_that_they_quote():
+    made = joined_results(
+        result({3: BETTER}, {3: WORSE}), transplant_result(BETTER, BETTER, {}, task="b")
+    )
+    told = [one for one in findings([made]) if one.kind == "transplant"]
+    assert len(told) == 2
+    for finding in told:
+        source = finding.source
+        quoted = rows(rows(made.derived()[source["table"]], **source["where"]), **source["at"])
+        assert len(quoted) == (2 if source["table"] == "transplant_effects" else 1)
+
+
+def test_layers_of_two_stacks_are_named():
+    told = only_sentence(result({3: BETTER}, {3: WORSE}, n_encoder=2))
+    assert told.startswith("Layer decoder.1 carries")
+
+
+def shown():
+    rng = np.random.default_rng(0)
+    noisy = {k: np.where(rng.random(N) < 0.2, rng.permutation(WORSE), WORSE) for k in range(6)}
+    back = {k: np.where(rng.random(N) < 0.2, rng.permutation(BETTER), BETTER) for k in range(6)}
+    first = result(noisy | {3: PART}, back | {3: WORSE})
+    second = result(noisy | {3: BETTER}, back, protocol="generate")
+    other = result({1: PART}, {1: PART}, task="sums", capability="reasoning")
+    return joined_results(first, second, other)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_figure_is_legible_and_shows_every_share(width):
+    made = shown()
+    with naming_layers_of(made.facts.model):
+        figure = moved_by_layer(made.effects(), width=width)
+    assert_legible(figure)
+    effects = made.effects()
+    for direction in ("brings", "destroys"):
+        of = rows(effects, task="keys", protocol="generate", direction=direction)
+        drawn = next(
+            line for axes in figure.axes[:1] for line in axes.lines
+            if line.get_gid() == f"{direction} generate"
+        )  # fmt: skip
+        np.testing.assert_allclose(drawn.get_ydata(), 100 * of.sort_values(by="layer")["share"])
+
+
+def test_the_page_has_its_part_with_tables():
+    page = report(shown()).html
+    assert 'id="transplant"' in page
+    for words in ("What moves with which layers", "The gap between the two models",
+                  "Is where weights differ most where the gap moves most?",
+                  "Distance of weights"):  # fmt: skip
+        assert words in page

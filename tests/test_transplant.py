@@ -1,0 +1,347 @@
+"""Layers of one model in another: exact, found where they were planted, and put back."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import layerwise as lw
+from layerwise.analyses.transplant import job as transplant_job
+from layerwise.analyses.transplant.fit import refuse_misfit
+from layerwise.analyses.transplant.weights import distances, parts_of_block, transplanted
+from layerwise.errors import UserError
+from layerwise.models import original_tokenizer
+from layerwise.models.facts import weights_hash
+from layerwise.models.kinds import blocks_of
+from layerwise.models.organisms.layout import Spot, WiredLayout
+from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
+from layerwise.report.summary import findings
+from layerwise.sweep import intact, sweep
+from layerwise.tasks import build_requests
+from tests import analysis
+from tests.analysis import word_task
+from tests.models.seq2seq.tiny import tiny_seq2seq
+from tests.models.tiny import tiny_model
+from tests.planted import small_model, small_task
+from tests.planted_seq2seq import small_seq2seq
+
+SMALL = WiredLayout(
+    n_layers=5, n_heads=2, previous=Spot(0, 1), look_up=Spot(1, 0), facts=Spot(2, 1),
+    second_hop=Spot(3, 0), gate=Spot(4, 1),
+)  # fmt: skip
+SMALL_SEQ2SEQ = WiredSeq2SeqLayout(
+    n_encoder_layers=4, n_decoder_layers=3, encoder_heads=2, decoder_heads=2,
+    previous=Spot(0, 1), look_up=Spot(1, 0), facts=Spot(2, 1), second_hop=Spot(3, 0),
+    begin=Spot(4, 1), copy=Spot(5, 0), say=6,
+)  # fmt: skip
+
+
+def exchange(model, other, task, protocols="continuation", **options):
+    return lw.transplant(model, other, task, protocols, progress=False, **options)
+
+
+def without(model: Any, layer: int, site: str) -> Any:
+    """A copy of a model whose part of a layer computes next to nothing."""
+    broken = copy.deepcopy(model)
+    with torch.no_grad():
+        for weight in parts_of_block(broken, blocks_of(broken)[layer])[site]:
+            weight.mul_(1e-6)
+    return broken
+
+
+def put_in(host: Any, donor: Any, layer: int, prefixes: tuple[str, ...]) -> Any:
+    """A copy of the host that really has the donor's part of a layer, by names of weights."""
+    merged = copy.deepcopy(host)
+    begins = tuple(f"blocks.{layer}.{prefix}" for prefix in prefixes)
+    given = {k: v for k, v in donor.state_dict().items() if k.startswith(begins)}
+    assert given
+    merged.load_state_dict(host.state_dict() | given)
+    return merged
+
+
+def requests_of(model: Any, task: Any, protocol: str) -> list[Any]:
+    tokenizer = original_tokenizer(model)
+    return [build_requests(task, item, protocol, tokenizer) for item in task.items]
+
+
+PARTS = {
+    "layer": ("",),
+    "attn_out": ("attn.", "ln1."),
+    "mlp_out": ("mlp.", "ln2."),
+}
+
+
+@pytest.mark.parametrize(("family", "site"), [("llama", "layer"), ("gpt2", "attn_out"),
+                                              ("llama", "mlp_out")])  # fmt: skip
+def test_answers_are_those_of_a_model_that_really_has_the_layer(family, site):
+    model, other = tiny_model(family), tiny_model(family, seed=1)
+    asked = [r.request for of in requests_of(model, word_task(3), "continuation") for r in of]
+    for host, donor in ((model, other), (other, model)):
+        merged = put_in(host, donor, 1, PARTS[site])
+        (plain,) = sweep(merged, [intact()], asked, method="reference").outcomes
+        with transplanted(host, donor, site, [1]):
+            (found,) = sweep(host, [intact()], asked).outcomes
+        for one, reference in zip(found, plain, strict=True):
+            np.testing.assert_allclose(one.token_logprobs, reference.token_logprobs, atol=1e-4)
+
+
+@pytest.mark.parametrize("t", [1.0, 0.25])
+@pytest.mark.parametrize("kind", ["decoder", "t5", "bart"])
+def test_texts_are_those_of_the_changed_weights_token_for_token(kind, t):
+    if kind == "decoder":
+        model, other, layer = tiny_model("gpt2"), tiny_model("gpt2", seed=1), 1
+    else:
+        model = tiny_seq2seq(kind)
+        other, layer = copy.deepcopy(model), model.cfg.n_layers - 1
+        with torch.no_grad():
+            for weight in parts_of_block(other, blocks_of(other)[layer])["layer"]:
+                weight.add_(0.3 * torch.randn_like(weight, generator=None).clamp(-1, 1))
+    merged = copy.deepcopy(model)
+    mine, theirs = (parts_of_block(m, blocks_of(m)[layer])["layer"] for m in (merged, other))
+    with torch.no_grad():
+        for weight, donated in zip(mine, theirs, strict=True):
+            weight.copy_(weight + t * (donated - weight) if t != 1 else donated)
+    asked = [r.request for of in requests_of(model, word_task(2), "generate") for r in of]
+    scored = [r.request for of in requests_of(model, word_task(2), "continuation") for r in of]
+    (plain,) = sweep(merged, [intact()], asked + scored, method="reference").outcomes
+    with transplanted(model, other, "layer", [layer], t):
+        (found,) = sweep(model, [intact()], asked + scored).outcomes
+    for one, reference in zip(found, plain, strict=True):
+        if hasattr(one, "tokens"):
+            assert one.tokens == reference.tokens
+        else:
+            np.testing.assert_allclose(one.token_logprobs, reference.token_logprobs, atol=1e-4)
+
+
+def assert_carried_by(result: Any, task: str, layer: int, words: str) -> None:
+    """One layer brings all of the gap and destroys all of it; no other moves anything."""
+    effects = result.effects()
+    assert set(effects["task"]) == {task}
+    for _, of in effects.groupby(["host", "protocol"]):
+        moved = of.set_index("layer")["moved"]
+        assert of.loc[of["layer"] == layer, "share"].item() == pytest.approx(1)
+        assert moved.drop(layer).eq(0).all()
+        assert of.set_index("layer")["significant"].pipe(lambda s: list(s[s].index)) == [layer]
+    ranks = result.ranks()
+    assert ranks["rho"].eq(1).all()
+    assert any(one.sentence.startswith(f"{words} carries what") for one in findings([result]))
+    # with that layer each model answers as the other one does
+    table = result.transplant
+    for host, beside in (("base", "other"), ("other", "base")):
+        changed = table.loc[(table["host"] == host) & (table["layer"] == layer)]
+        plain = table.loc[(table["host"] == beside) & (table["kind"] == "intact")]
+        joined = changed.merge(plain, on=["task", "item", "protocol"], validate="1:1")
+        assert len(joined) == len(changed)
+        np.testing.assert_allclose(joined["gold_logprob_x"], joined["gold_logprob_y"], atol=1e-4)
+        assert joined["generated_x"].fillna("").equals(joined["generated_y"].fillna(""))
+
+
+@pytest.mark.parametrize("better", ["other", "base"])
+def test_the_layer_in_which_two_decoders_differ_is_found_in_both_directions(better):
+    whole = small_model(SMALL)
+    broken = without(whole, SMALL.look_up.layer, "attn_out")
+    pair = (broken, whole) if better == "other" else (whole, broken)
+    tasks = [small_task("retrieval"), small_task("knowledge")]
+    protocols = ["continuation", "generate"] if better == "other" else ["continuation"]
+    result = exchange(*pair, tasks, protocols)
+    gaps = result.gaps().set_index(["task", "protocol"])["found"]
+    assert gaps["wired-lookup"].all()
+    assert not gaps["wired-facts"].any()
+    assert set(result.gaps().query("found")["better"]) == {better}
+    assert_carried_by(result, "wired-lookup", SMALL.look_up.layer, "Layer 1")
+    (none,) = (one for one in findings([result]) if "no gap to move" in one.sentence)
+    assert "wired-facts (continuation: 100 and 100 % right)" in none.sentence
+
+
+def test_the_part_in_which_two_decoders_differ_is_found_and_the_other_part_moves_nothing():
+    whole = small_model(SMALL)
+    broken = without(whole, SMALL.facts.layer, "mlp_out")
+    task = small_task("knowledge")
+    found = exchange(broken, whole, task, site="mlp_out")
+    assert_carried_by(found, task.name, SMALL.facts.layer, "MLP of layer 2")
+    attention = exchange(broken, whole, task, site="attn_out")
+    assert attention.effects()["moved"].eq(0).all()
+    told = [one.sentence for one in findings([attention])]
+    assert any("No single part of a layer is established to move" in one for one in told)
+
+
+def test_the_layer_in_which_two_encoder_decoders_differ_is_found_in_both_directions():
+    whole = small_seq2seq(SMALL_SEQ2SEQ)
+    broken = without(whole, SMALL_SEQ2SEQ.copy.layer, "cross_attn_out")
+    task, at = small_task("retrieval"), SMALL_SEQ2SEQ.copy.layer
+    found = exchange(broken, whole, task, site="cross_attn_out")
+    assert_carried_by(found, task.name, at, "Cross-attention of layer decoder.1")
+    result = exchange(broken, whole, task, layers=["encoder.1", "decoder.0", "decoder.1"])
+    effects = result.effects()
+    assert effects.loc[effects["layer"] == at, "share"].eq(1).all()
+    assert effects.loc[effects["layer"] != at, "share"].eq(0).all()
+    assert any("Layer decoder.1 carries" in one.sentence for one in findings([result]))
+
+
+def test_of_the_same_weights_nothing_is_exchanged_and_nothing_said():
+    model = small_model(SMALL)
+    result = exchange(model, copy.deepcopy(model), small_task("retrieval"))
+    assert not result.gaps()["found"].any()
+    assert result.effects().empty
+    assert result.ranks().empty
+    assert "transplant" not in set(result.transplant["kind"])
+    assert set(result.transplant["kind"]) >= {"intact", "blind", "no layers"}
+    assert result.transplant_distances["distance"].fillna(0).eq(0).all()
+    (only,) = [one.sentence for one in findings([result]) if one.kind == "transplant"]
+    assert "there is no gap to move" in only
+    with pytest.raises(UserError, match="Nothing was exchanged"):
+        result.plot()
+
+
+def test_cumulative_sets_and_steps_reach_the_whole_way():
+    whole = small_model(SMALL)
+    broken = without(whole, 1, "attn_out")
+    sets = ["together", "from_first", "from_last"]
+    effects = exchange(
+        broken, whole, small_task("retrieval"), sets=sets, layers=[1, 3], steps=2
+    ).effects()
+    full = effects.loc[(effects["t"] == 1) & (effects["direction"] == "brings")]
+    shares = {
+        name: dict(zip(map(tuple, of["layers"]), of["share"].round(6), strict=True))
+        for name, of in full.groupby("set")
+    }
+    assert shares == {
+        "together": {(1, 3): 1},
+        "from_first": {(1,): 1, (1, 3): 1},
+        "from_last": {(3,): 0, (1, 3): 1},
+    }
+    assert set(full.loc[full["set"] == "from_last", "layer"]) == {1, 3}
+    assert set(effects["t"]) == {0.5, 1}
+    assert not effects.duplicated(["host", "intervention"]).any()
+
+
+def test_weights_are_put_back_whatever_happens():
+    other = small_model(SMALL)
+    model = without(other, 1, "attn_out")
+    before = [weights_hash(one) for one in (model, other)]
+    places = [weight.data_ptr() for weight in model.parameters()]
+    exchange(model, other, small_task("retrieval"), layers=[1], steps=2)
+
+    with transplanted(model, other, "layer", [1, 2], 0.5):
+        assert weights_hash(model) != before[0]
+    with pytest.raises(RuntimeError, match="stopped"), transplanted(model, other, "layer", [1]):
+        raise RuntimeError("stopped")
+    assert [weights_hash(one) for one in (model, other)] == before
+    assert [weight.data_ptr() for weight in model.parameters()] == places
+
+
+def test_parts_of_a_layer_are_all_of_it_and_do_not_overlap():
+    for model in (tiny_model("llama"), tiny_model("gpt2"), tiny_seq2seq("t5")):
+        for block in blocks_of(model):
+            whole, *parts = parts_of_block(model, block).values()
+            ids = [id(weight) for of in parts for weight in of]
+            assert sorted(ids) == sorted(map(id, whole))
+            assert len(set(ids)) == len(ids)
+
+
+def test_distances_are_relative_norms_and_cover_every_weight_once():
+    model, other = tiny_model("gpt2"), tiny_model("gpt2", seed=1)
+    table = pd.DataFrame(distances(model, other))
+    mine, theirs = model.state_dict(), other.state_dict()
+    row = table.loc[(table["site"] == "mlp_out") & (table["layer"] == 1)].iloc[0]
+    names = [k for k in mine if k.startswith(("blocks.1.mlp.", "blocks.1.ln2."))]
+    names = [name for name in names if name in dict(model.named_parameters())]
+    apart = sum(float((mine[k] - theirs[k]).square().sum()) for k in names)
+    size = sum(float(mine[k].square().sum()) for k in names)
+    assert row["distance"] == pytest.approx((apart / size) ** 0.5, rel=1e-5)
+    counted = table.loc[table["site"].isin(["layer", "outside"]), "n_parameters"].sum()
+    assert counted == sum(weight.numel() for weight in model.parameters())
+    assert "embed.W_E" in set(table["part"])
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        (lambda: tiny_seq2seq("t5"), "the kind of model is decoder-only in the base and an enc"),
+        (lambda: tiny_model("gpt2"), "the setting "),
+        (lambda: tiny_model("llama", num_hidden_layers=2), "the setting n_layers is 3 in the base"),
+        (lambda: copy.deepcopy(tiny_model("llama")).to(torch.bfloat16), "bfloat16"),
+        (lambda: small_model(SMALL), "the setting "),
+    ],
+    ids=["kind", "family", "layers", "number format", "size"],
+)
+def test_models_that_do_not_fit_are_refused_with_the_difference_named(other, named):
+    with pytest.raises(UserError, match="do not fit into the base") as caught:
+        exchange(tiny_model("llama"), other(), word_task())
+    assert named in str(caught.value)
+
+
+def test_another_vocabulary_is_refused_by_its_first_token(monkeypatch):
+    model, other = tiny_model("llama"), tiny_model("llama", seed=1)
+    known = original_tokenizer(model).get_vocab()
+    moved = dict(
+        zip(sorted(known, key=lambda t: known[t]), reversed(range(len(known))), strict=True)
+    )
+
+    class Other:
+        def get_vocab(self) -> dict[str, int]:
+            return moved
+
+    monkeypatch.setattr(
+        "layerwise.analyses.transplant.fit.original_tokenizer",
+        lambda one: Other() if one is other else original_tokenizer(one),
+    )
+    with pytest.raises(UserError, match=r"the token .* is id \d+ in the base and id \d+"):
+        refuse_misfit(model, other)
+
+
+def test_parts_that_a_layer_does_not_have_are_refused():
+    model = tiny_model("llama")
+    with pytest.raises(UserError, match=r"Layer 0 .* has no part 'cross_attn_out': expected .*mlp"):
+        exchange(model, model, word_task(), site="cross_attn_out")
+    with pytest.raises(UserError, match=r"Unknown part .* 'z'"):
+        exchange(model, model, word_task(), site="z")
+    with pytest.raises(UserError, match="number of steps is 0"):
+        exchange(model, model, word_task(), steps=0)
+    with pytest.raises(UserError, match="Unknown choice of layers 'pairs'"):
+        exchange(model, model, word_task(), sets="pairs")
+
+
+def test_a_saved_result_is_read_back_and_says_the_same(tmp_path):
+    whole = small_model(SMALL)
+    broken = without(whole, 1, "attn_out")
+    found = exchange(broken, whole, small_task("retrieval"), layers=[0, 1, 2], out=tmp_path)
+    (again,) = lw.load_results(tmp_path)
+    for name in ("gaps", "effects", "ranks"):
+        pd.testing.assert_frame_equal(getattr(found, name)(), getattr(again, name)())
+    tables = {name: getattr(found, name) for name in found.tables} | found.derived()
+    for name, table in tables.items():
+        assert list(table.columns) == analysis.documented_columns(f"{name}.parquet")
+        assert len(table)
+        assert (tmp_path / f"{name}.parquet").exists()
+    assert again.facts.settings["other_hash"] == weights_hash(whole)
+    assert {row["analysis"] for row in again.facts.work} == {"transplant"}
+    lw.report(again).save(tmp_path / "page")
+    assert lw.verify(tmp_path)
+
+
+def test_a_run_that_was_killed_goes_on_where_it_was(tmp_path, monkeypatch):
+    whole = small_model(SMALL)
+    broken = without(whole, 1, "attn_out")
+    asked: dict[str, Any] = {"layers": [1, 2], "out": tmp_path}
+    measure, made = transplant_job.Transplant._measure, []
+
+    def counting(self: Any, piece: Any) -> Any:
+        made.append(piece.name)
+        if len(made) == 4:
+            raise KeyboardInterrupt
+        return measure(self, piece)
+
+    monkeypatch.setattr(transplant_job.Transplant, "_measure", counting)
+    with pytest.raises(KeyboardInterrupt):
+        exchange(broken, whole, small_task("retrieval"), **asked)
+    again = exchange(broken, whole, small_task("retrieval"), **asked)
+    assert len(made) == 4 + 3
+    monkeypatch.undo()
+    plain = exchange(broken, whole, small_task("retrieval"), layers=[1, 2])
+    pd.testing.assert_frame_equal(again.transplant, plain.transplant)

@@ -1,0 +1,194 @@
+"""What moves with a layer, against brute force and outside values, and where nothing moves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import binomtest, spearmanr
+from statsmodels.stats.multitest import multipletests
+
+from layerwise.analyses.transplant import gaps, tables
+from tests.transplanting import both, joined_results, transplant_result
+
+RNG = np.random.default_rng(7)
+
+
+def drawn(n: int, accuracy: float, rng: np.random.Generator = RNG) -> np.ndarray:
+    return rng.random(n) < accuracy
+
+
+def flipped(right: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """The same answers, as many right ones turned wrong as wrong ones right on average."""
+    again = rng.random(len(right)) < share
+    return np.where(again, rng.permutation(right), right)
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["other better", "base better"])
+def known(request):
+    """Layer 1 moves all of the gap, layer 2 half of it, layer 0 nothing; and the better model."""
+    n = 40
+    worse, better = np.arange(n) < 12, np.arange(n) < 36
+    half = np.arange(n) < 24
+    gains = {0: worse, 1: better, 2: half}
+    losses = {0: better, 1: worse, 2: half}
+    if request.param:
+        return transplant_result(better, worse, both(losses, gains)), "base"
+    return transplant_result(worse, better, both(gains, losses)), "other"
+
+
+def test_moves_are_those_of_counting(known):
+    result, better = known
+    effects = result.effects()
+    assert len(effects) == 6
+    for row in effects.itertuples():
+        assert row.direction == ("destroys" if row.host == better else "brings")
+        expected = {0: 0, 1: 24, 2: 12}[row.layer]
+        assert (row.n_moved, row.n_against) == (expected, 0)
+        assert row.moved == pytest.approx(expected / 40)
+        assert row.share == pytest.approx(expected / 24)
+        assert row.nats == pytest.approx(2 * expected / 40)
+        assert row.moved_low <= row.moved <= row.moved_high
+        assert row.run_low <= row.moved <= row.run_high
+        assert row.share_low <= row.share <= row.share_high
+        assert row.significant == (expected > 0)
+
+
+def test_tests_are_mcnemars_and_holms(known):
+    result, better = known
+    effects = result.effects()
+    of_better = effects.loc[effects["host"] == better]
+    for row in of_better.itertuples():
+        plain = binomtest(row.n_moved, row.n_moved, 0.5).pvalue if row.n_moved else 1.0
+        assert row.p == pytest.approx(plain)
+    np.testing.assert_allclose(of_better["p_holm"], multipletests(of_better["p"], method="holm")[1])
+    np.testing.assert_allclose(effects["p_run"], multipletests(effects["p"], method="holm")[1])
+
+
+def test_what_is_brought_must_be_better_than_guessing_too(known):
+    result, better = known
+    effects = result.effects()
+    for row in effects.loc[effects["host"] != better].itertuples():
+        plain = binomtest(row.n_moved, row.n_moved, 0.5).pvalue if row.n_moved else 1.0
+        right = round(40 * row.acc)
+        guessing = binomtest(right, 40, 0.25, alternative="greater").pvalue
+        assert row.p == pytest.approx(max(plain, guessing))
+
+
+def test_the_gap_is_mcnemars_test_of_both_models_on_the_same_items(known):
+    result, better = known
+    (gap,) = result.gaps().itertuples()
+    assert (gap.better, gap.n_better, gap.n_worse) == (better, 24, 0)
+    assert gap.p == pytest.approx(binomtest(0, 24, 0.5).pvalue)
+    assert gap.gap == pytest.approx(24 / 40)
+    assert gap.gap_low < gap.gap < gap.gap_high
+    assert gap.nats == pytest.approx(2 * 24 / 40)
+    assert gap.found
+
+
+def test_ranks_are_spearmans(known):
+    result, _ = known
+    effects, ranks = result.effects(), result.ranks()
+    assert len(ranks) == 2
+    for row in ranks.itertuples():
+        of = effects.loc[effects["host"] == row.host].sort_values(by="layer")
+        assert row.rho == pytest.approx(spearmanr([0, 1, 2], of["moved"]).statistic)
+        assert row.rho_low <= row.rho <= row.rho_high
+
+
+def test_items_that_ask_for_the_same_thing_count_once():
+    worse, better = np.arange(40) < 12, np.arange(40) < 36
+    result = transplant_result(worse, better, both({1: better}, {1: worse}))
+    together = [f"cluster {i // 4}" for i in range(40)]
+    table = result.transplant
+    table = table.assign(cluster=[together[int(item)] for item in table["item"]])
+    again = type(result)(table, result.transplant_distances, result.facts)
+    apart, joined = result.effects(), again.effects()
+    assert (joined["p"] > apart["p"]).all()
+    np.testing.assert_allclose(joined["moved"], apart["moved"])
+    assert (joined["n_clusters"] == 10).all()
+    assert again.gaps()["p"].item() == pytest.approx(2 / 2**6)
+
+
+def test_nothing_is_tested_where_there_is_no_gap():
+    same = np.arange(40) < 30
+    broken = drawn(40, 0.25)
+    gap = transplant_result(~same, same, both({0: same}, {0: ~same}), task="b")
+    none = transplant_result(same, same, both({0: broken}, {0: broken}))
+    effects = joined_results(none, gap).effects().set_index("task")
+    assert not effects.loc["keys", "significant"].any()
+    assert effects.loc["keys", ["p_run", "share", "run_low"]].isna().all(axis=None)
+    assert effects.loc["b", "significant"].all()
+    # the correction over the run counts the tests where there is a gap alone
+    np.testing.assert_allclose(effects.loc["b", "p_run"], 2 * effects.loc["b", "p"])
+
+
+@pytest.fixture
+def few_resamples(monkeypatch):
+    for module in (gaps, tables):
+        monkeypatch.setattr(module, "N_RESAMPLES", 20)
+
+
+def at_most(n_false: int, n: int, rate: float = 0.05) -> bool:
+    """Whether so many false claims are what a rate allows."""
+    return binomtest(n_false, n, rate, alternative="greater").pvalue > 0.01
+
+
+@pytest.mark.parametrize("n", [15, pytest.param(1000, marks=pytest.mark.long)])
+def test_models_that_are_alike_have_a_gap_as_rarely_as_stated(n, few_resamples):
+    rng, false = np.random.default_rng(1), 0
+    for _ in range(n):
+        accuracy = rng.choice([0.4, 0.7, 0.95])
+        one = transplant_result(drawn(40, accuracy, rng), drawn(40, accuracy, rng), {})
+        false += int(one.gaps()["found"].sum())
+    assert at_most(false, n)
+
+
+@pytest.mark.parametrize("n", [12, pytest.param(500, marks=pytest.mark.long)])
+def test_layers_that_flip_answers_for_nothing_move_the_gap_as_rarely_as_stated(n, few_resamples):
+    rng, found = np.random.default_rng(2), 0
+    for _ in range(n):
+        worse, better = drawn(40, 0.35, rng), drawn(40, 0.9, rng)
+        share = rng.choice([0.1, 0.3, 0.6])
+        changed = {k: flipped(worse, share, rng) for k in range(6)}
+        returned = {k: flipped(better, share, rng) for k in range(6)}
+        effects = transplant_result(worse, better, both(changed, returned)).effects()
+        found += bool(((effects["p_run"] < 0.05) & (effects["moved"] > 0)).any())
+    assert at_most(found, n)
+
+
+@pytest.mark.parametrize("n", [10, pytest.param(300, marks=pytest.mark.long)])
+def test_a_model_below_guessing_that_guesses_anew_is_brought_nothing(n, few_resamples):
+    rng, found = np.random.default_rng(3), 0
+    for _ in range(n):
+        worse, better = drawn(60, 0.02, rng), drawn(60, 0.95, rng)
+        guesses = {k: drawn(60, 0.25, rng) for k in range(4)}
+        result = transplant_result(worse, better, both(guesses, {}))
+        found += bool(result.effects()["significant"].any())
+    assert at_most(found, n)
+
+
+@pytest.mark.parametrize("n", [10, pytest.param(200, marks=pytest.mark.long)])
+def test_intervals_of_shares_cover_the_share(n, monkeypatch):
+    for module in (gaps, tables):
+        monkeypatch.setattr(module, "N_RESAMPLES", 400)
+    rng, told, covered = np.random.default_rng(4), 0, 0
+    for _ in range(n):
+        worse, better = drawn(50, 0.3, rng), drawn(50, 0.9, rng)
+        part = np.where(rng.random(50) < 0.5, better, worse)  # the true share is a half
+        effects = transplant_result(worse, better, both({0: part}, {0: part})).effects()
+        for row in effects.itertuples():
+            told += 1
+            covered += row.share_low <= 0.5 <= row.share_high
+    assert binomtest(covered, told, 0.95, alternative="less").pvalue > 0.01
+
+
+def test_records_of_other_items_are_refused(known):
+    from layerwise.errors import UserError
+
+    result, _ = known
+    table = result.transplant
+    lacking = table.loc[(table["host"] == "base") | (table["item"] != "0003")]
+    with pytest.raises(UserError, match="not of the same items in both models"):
+        tables.effects_table(lacking, lambda *_: 0.25, 0)
+    assert tables.effects_table(pd.DataFrame(table.head(0)), lambda *_: 0.25, 0).empty

@@ -1,0 +1,105 @@
+"""Made-up answers of two models and of each with layers of the other, as results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from layerwise.analyses.transplant.names import BASE, HOSTS, OTHER
+from layerwise.analyses.transplant.result import TransplantResult
+from layerwise.storage.parquet import conform, frame
+from tests.synthetic import facts, task_facts
+
+Right = np.ndarray
+
+
+def transplant_result(
+    base: Right,
+    other: Right,
+    changed: Mapping[str, Mapping[int, Right]],
+    *,
+    task: str = "keys",
+    capability: str = "retrieval",
+    protocol: str = "continuation",
+    distances: Mapping[int, float] | None = None,
+    n_encoder: int = 0,
+) -> TransplantResult:
+    """A result with these answers.
+
+    Args:
+        base: whether the base is right, by item.
+        other: whether the other model is.
+        changed: by host and layer, whether the host is right with that layer of the other.
+        task: name of the task.
+        capability: its capability.
+        protocol: the protocol.
+        distances: of weights, by layer; that of each layer is its number if None.
+        n_encoder: layers of the encoder.
+    """
+    intact = dict(zip(HOSTS, (base, other), strict=True))
+    table = _table(intact, changed).assign(task=task, capability=capability, protocol=protocol)
+    layers = sorted({layer for of in changed.values() for layer in of})
+    far = distances or {layer: float(layer) for layer in layers}
+    apart = [
+        {"site": "layer", "layer": k, "n_parameters": 10, "norm": 1.0, "distance": v}
+        for k, v in far.items()
+    ]
+    known = facts(
+        task_facts(task, capability, n_items=len(base)),
+        n_layers=max(layers, default=7) + 1, protocols=(protocol,), settings={"other": "trained"},
+    )  # fmt: skip
+    model = known.model.model_copy(update={"n_encoder_layers": n_encoder})
+    return TransplantResult(
+        conform("transplant", table),
+        frame("transplant_distances", apart),
+        known.model_copy(update={"model": model}),
+    )
+
+
+def _table(intact: Mapping[str, Right], changed: Mapping[str, Mapping[int, Right]]) -> pd.DataFrame:
+    """Records of both models as they are, and with each layer of the other."""
+    columns = [(host, None, right) for host, right in intact.items()]
+    columns += [(host, layer, right) for host, of in changed.items() for layer, right in of.items()]
+    n, right = len(intact[BASE]), np.concatenate([one[2] for one in columns]).astype(bool)
+
+    def repeated(values: list) -> list:
+        return [value for value in values for _ in range(n)]
+
+    layers = [layer for _, layer, _ in columns]
+    is_changed = [layer is not None for layer in layers]
+    nulls = dict.fromkeys(("correct_norm", "margin", "generated", "extracted", "chosen", "cluster"))
+    return pd.DataFrame(
+        {
+            "host": repeated([host for host, *_ in columns]),
+            "intervention": repeated(
+                ["intact" if k is None else f"transplant:layer={k}" for k in layers]
+            ),
+            "kind": repeated(["transplant" if c else "intact" for c in is_changed]),
+            "set": repeated(["single" if c else None for c in is_changed]),
+            "site": repeated(["layer" if c else None for c in is_changed]),
+            "layer": pd.array(repeated(layers), dtype="Int64"),
+            "layers": repeated([[] if k is None else [k] for k in layers]),
+            "t": repeated([1.0 if c else None for c in is_changed]),
+            "item": [f"{i:04d}" for i in range(n)] * len(columns),
+            "correct": right,
+            "gold_logprob": np.where(right, -0.5, -2.5),
+            **nulls,
+        }
+    )
+
+
+def both(changed: Mapping[int, Right], returned: Mapping[int, Right]) -> dict:
+    """Answers of the base with layers of the other, and of the other with layers of the base."""
+    return {BASE: changed, OTHER: returned}
+
+
+def joined_results(*results: TransplantResult) -> TransplantResult:
+    """Several tasks or protocols in one result."""
+    first = results[0]
+    known = first.facts.model_copy(
+        update={"tasks": tuple(task for one in results for task in one.facts.tasks)}
+    )
+    table = pd.concat([one.transplant for one in results], ignore_index=True)
+    return TransplantResult(table, first.transplant_distances, known)
