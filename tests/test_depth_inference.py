@@ -69,7 +69,8 @@ def test_depths_that_agree_to_rounding_are_not_told_apart(size):
         assert same_depth_p_value(one, other, (axis, axis), paired=True, measure=measure) == 1.0
         low, high, p = depth_difference(one, other, (axis, axis), paired=True, measure=measure)
         assert p == 1.0
-        assert -0.01 < low <= 0 <= high < 0.01
+        # some other item might have its effect elsewhere, which is less than a layer here
+        assert -1 / 7 < low <= 0 <= high < 1 / 7
     one_later = np.tile(np.concatenate([[0.0], steps[:-1]]), (24, 1))
     later = [ItemCurves(one_later, np.ones(24), np.zeros((2, 9)))]
     assert same_depth_p_value(found(), later, (axis, axis), paired=True) < 1e-6

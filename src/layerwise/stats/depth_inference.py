@@ -18,19 +18,16 @@ from jaxtyping import Float
 from scipy.special import chdtrc, ndtr, ndtri, stdtr
 
 from .clusters import Clusters
+from .depth_contrasts import CENTRE as CENTRE
+from .depth_contrasts import HALF as HALF
+from .depth_contrasts import NOTHING, ROUNDING, Draws, contrasts_at, knots_of, where_all_alike
 from .interest import SMALLEST_DEPTH as SMALLEST_DEPTH
 from .interest import refuse_negative_depth as refuse_negative_depth
 from .item_curves import ItemCurves
 
-HALF, CENTRE = "half-effect depth", "centre of mass"
-
 # Places per layer at which contrasts are computed, besides those where they are 0.
 _PLACES = 8
 _SURE = 8.0
-# Of the whole effect: what is nothing in one curve, and what two curves may differ by that were
-# computed in other ways, for engines and float32 agree to less.
-_NOTHING, _ROUNDING = 1e-9, 1e-4
-Draws = Float[np.ndarray, " places"]
 
 
 class Axis(NamedTuple):
@@ -225,7 +222,7 @@ def _both(
     start, end = max(d[0] for d in own), min(d[-1] for d in own)
     depths = depths[(depths >= start - 1e-9) & (depths <= end + 1e-9)]
     one, other = (
-        _contrast(group, measure, axis.places(depths), _ROUNDING)
+        _contrast(group, measure, axis.places(depths), ROUNDING)
         for axis, group in zip(axes, groups, strict=True)
     )
     return one, other, depths
@@ -256,35 +253,25 @@ def _critical(level: float) -> float:
     return high
 
 
-def _knots(measure: str, values: Float[np.ndarray, "rows edges"]) -> tuple[Draws, np.ndarray]:
-    """Places between which a contrast is linear, and the contrast of each row there."""
-    n_layers = values.shape[1] - 1
-    if measure == HALF:
-        return np.arange(n_layers + 1) - 0.5, 2 * values - values[:, -1:]
-    added, layers = np.diff(values, axis=1), np.arange(n_layers, dtype=float)
-    return layers, added.sum(axis=1, keepdims=True) * layers - (added @ layers)[:, None]
-
-
-def _at(measure: str, values: np.ndarray, places: Draws) -> Float[np.ndarray, "rows places"]:
-    knots, found = _knots(measure, values)
-    before = np.clip(np.floor(places - knots[0]).astype(int), 0, len(knots) - 2)
-    part = places - knots[before]
-    return found[:, before] * (1 - part) + found[:, before + 1] * part
-
-
 def _places(group: Sequence[ItemCurves], measure: str) -> Draws:
-    """A grid over all layers, and the places where the mean contrast is 0."""
+    """A grid over all layers, and the places where the mean contrast is 0.
+
+    Where all items are alike what is accepted may be narrower than the grid, which is finer there.
+    """
     means = [task.values.mean(axis=0) / task.scale.mean() for task in group]
-    knots, (mean,) = _knots(measure, np.mean(means, axis=0)[None])
+    knots, (mean,) = knots_of(measure, np.mean(means, axis=0)[None])
     before, after = mean[:-1], mean[1:]
     turns = np.flatnonzero(before * after < 0)
     zeros = knots[turns] + before[turns] / (before[turns] - after[turns])
     grid = np.linspace(knots[0], knots[-1], _PLACES * (len(knots) - 1) + 1)
+    if len(zeros) and any(where_all_alike(task, measure, zeros).any() for task in group):
+        near = zeros[:, None] + np.linspace(-1, 1, 2 * _PLACES + 1) / _PLACES
+        zeros = np.unique(np.clip(near, knots[0], knots[-1]))
     return np.unique(np.concatenate([grid, zeros]))
 
 
 def _contrast(
-    group: Sequence[ItemCurves], measure: str, places: Draws, rounding: float = _NOTHING
+    group: Sequence[ItemCurves], measure: str, places: Draws, rounding: float = NOTHING
 ) -> _Contrast:
     """The mean contrast over tasks, as a t-statistic over items.
 
@@ -292,7 +279,7 @@ def _contrast(
     what its scale explains of the task's departure from the mean of all tasks, as the null of the
     mean says nothing of single tasks. Means below the rounding are nothing, and no error is.
     """
-    values = [_at(measure, task.values, places) for task in group]
+    values = [contrasts_at(measure, task.values, places) for task in group]
     units = [float(task.scale.mean()) for task in group]
     shares = np.array([v.mean(axis=0) / u for v, u in zip(values, units, strict=True)])
     mean = shares.mean(axis=0)
@@ -303,8 +290,9 @@ def _contrast(
         # the variance of a mean over items from its clusters' sums; of single items, the usual
         away = task.grouped.sums(found - found.mean(axis=0))
         part = away / np.sqrt(items * items * (n - 1) / n) / len(group)
-        seldom = np.abs(_at(measure, task.unseen, places)).max(axis=0) / unit / len(group)
+        seldom = np.abs(contrasts_at(measure, task.unseen, places)).max(axis=0) / unit / len(group)
         error = np.maximum((part**2).sum(axis=0), seldom**2 / n)
+        error = np.maximum(error, (where_all_alike(task, measure, places) / len(group)) ** 2)
         parts.append(part)
         squared += error
         freedom += error**2 / (n - 1)

@@ -187,6 +187,25 @@ def least_above(cell: Cell, chance: float) -> float:
     return float(exact_difference_bounds(lost, gained, np.full(1, alone), 0.975)[0][0])
 
 
+def share_reach(cell: Cell, chance: float) -> float:
+    """How far a share lost may lie from what is seen of it, where all resamples say the same.
+
+    So many other clusters as the exact bound leaves open may change, divided by the least that
+    can be lost.
+
+    Args:
+        cell: records of one task and protocol.
+        chance: accuracy by guessing, where the floor was not measured.
+
+    Returns:
+        A share of the accuracy above the floor; infinite where none is known to be there.
+    """
+    none, n = np.zeros(1, dtype=int), np.array([cell.clusters.n])
+    open_still = float(exact_difference_bounds(none, none, n, 0.975)[1][0])
+    least = least_above(cell, chance)
+    return open_still / least if least > 0 else np.inf
+
+
 def corrected(effects: pd.DataFrame) -> pd.Series:
     """The p-values that "significant" goes by: Benjamini-Hochberg of heads, Holm of layers.
 

@@ -151,6 +151,27 @@ def _counts(effects: pd.DataFrame) -> list[Float[np.ndarray, " rows"]]:
     return [effects[name].to_numpy(dtype=float) * (alone / every) for name in names]
 
 
+def exact_where_alike(
+    mean: Float[np.ndarray, " rows"], n: Shaped[np.ndarray, " rows"], most: float, n_tests: int = 1
+) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
+    """Bounds (95 %) of means of values that are the same in all items of the sample.
+
+    A share of the other items that such a sample would not show (Clopper and Pearson 1934,
+    Biometrika 26, none of n) may have any other value.
+
+    Args:
+        mean: the value of all items.
+        n: clusters of items, 1 or more.
+        most: the largest value that an item can have, of either sign.
+        n_tests: how many intervals there are to cover together.
+
+    Returns:
+        Lower and upper bounds.
+    """
+    unseen = _binomial_bounds(np.zeros(len(mean)), np.asarray(n), 0.025 / max(n_tests, 1))[1]
+    return mean - unseen * (most + mean), mean + unseen * (most - mean)
+
+
 def exact_where_no_width(
     effects: pd.DataFrame, above: Float[np.ndarray, ""] | float
 ) -> dict[str, Float[np.ndarray, " rows"]]:

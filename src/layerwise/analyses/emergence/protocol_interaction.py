@@ -16,9 +16,8 @@ from jaxtyping import Float
 from layerwise import stats
 from layerwise.errors import UserError
 from layerwise.stats.clusters import Clusters
-from layerwise.stats.effects import Cell, cells, layer_skips, least_above
+from layerwise.stats.effects import Cell, cells, layer_skips, share_reach
 from layerwise.stats.layer_curves import Sampling
-from layerwise.stats.over_run import exact_difference_bounds
 from layerwise.stats.signal import signals
 from layerwise.tasks import PROTOCOLS
 from layerwise.tasks.items import CAPABILITIES
@@ -137,10 +136,7 @@ def loss_profile(cell: Cell, chance: float, groups: Groups, sampling: Sampling) 
     draws = stats.shares(whole, whole - less, 0.0)
     # the influence of an item on a ratio of means, added to the ratio
     pseudo = draws[0] + (lost - draws[0] * above) / whole[0]
-    none, n = np.zeros(1, dtype=int), np.array([cell.clusters.n])
-    open_still = float(exact_difference_bounds(none, none, n, 0.975)[1][0])
-    least = least_above(cell, chance)
-    return Profile(cell, open_still / least if least > 0 else np.inf, draws, pseudo)
+    return Profile(cell, share_reach(cell, chance), draws, pseudo)
 
 
 def _rows(

@@ -15,16 +15,19 @@ from jaxtyping import Float, Int
 from layerwise import stats
 from layerwise.stats.clusters import Clusters, above_chance, mean_errors
 from layerwise.stats.effects import ALPHA, N_RESAMPLES, Chance
-from layerwise.stats.over_run import over_run, reach_over_run
+from layerwise.stats.over_run import exact_where_alike, over_run, reach_over_run
 from layerwise.storage.parquet import conform, frame
 
-from .costs import MARGIN, NATS, Costs, costs_of
+from .costs import ACCURACY, MARGIN, NATS, Costs, costs_of
 from .players import Player
 
 REDUNDANT, OVERLAPPING, NATS_ALONE, NONE = "redundant", "overlapping", "nats alone", "none"
 PAIRS, PERMUTATIONS = "pairs", "permutations"
 # Four log-probabilities, of an engine that agrees with its reference to 1e-4 nats.
 ROUNDING = 4e-4
+# Of four answers, each right or wrong, two are added and two taken off.
+_MOST_BEYOND = 2.0
+_INTERACTION, _EXCESS = ("interaction", "low", "high"), ("excess", "excess_low", "excess_high")
 _FLIPS, _MOST_SIGNS = 10_000, 20_000_000
 
 PerItem = Float[np.ndarray, "items columns"]
@@ -48,8 +51,14 @@ def _over_run(table: pd.DataFrame) -> pd.DataFrame:
     """With p-values, and bounds of interactions that cover together, over all of the run."""
     asked = table["signal"].to_numpy(dtype=bool)
     p, error, mean = (table[n].to_numpy(dtype=float) for n in ("p", "error", "interaction"))
-    reach = reach_over_run(error, table["n_clusters"].to_numpy(dtype=int), asked)
-    return table.assign(p_run=over_run(p, asked, True), run_low=mean - reach, run_high=mean + reach)
+    n = table["n_clusters"].to_numpy(dtype=int)
+    reach = reach_over_run(error, n, asked)
+    low, high = mean - reach, mean + reach
+    alike = asked & (table["measure"] == ACCURACY).to_numpy() & (low == high)
+    if alike.any():
+        ends = exact_where_alike(mean[alike], n[alike], _MOST_BEYOND, int(asked.sum()))
+        low[alike], high[alike] = ends
+    return table.assign(p_run=over_run(p, asked, True), run_low=low, run_high=high)
 
 
 def _of_pairs(found: Costs) -> list[tuple[Player, Player]]:
@@ -89,8 +98,8 @@ def _measured(
         cost_first=costs[:, first].mean(axis=0),
         cost_second=costs[:, second].mean(axis=0),
         cost_both=costs[:, both].mean(axis=0),
-        **_with_bounds(("interaction", "low", "high"), beyond, found, seed),
-        **_with_bounds(("excess", "excess_low", "excess_high"), others, found, seed),
+        **_exact(_with_bounds(_INTERACTION, beyond, found, seed), measure, found, _MOST_BEYOND),
+        **_exact(_with_bounds(_EXCESS, others, found, seed), measure, found, 2 * _MOST_BEYOND),
         p=p,
         p_bh=p_bh,
         signal=found.signal,
@@ -249,3 +258,13 @@ def _with_bounds(
     told = np.isfinite(low) & np.isfinite(high) & (n > 1)
     bounds = (np.where(told, bound, np.nan) for bound in (low, high))
     return dict(zip(names, (values.mean(axis=0), *bounds), strict=True))
+
+
+def _exact(told: dict[str, Any], measure: str, found: Costs, most: float) -> dict[str, Any]:
+    """Bounds in accuracy, exact where all resamples say the same; others as they are."""
+    if measure != ACCURACY:
+        return told
+    estimate, low, high = told.values()
+    ends = exact_where_alike(estimate, np.full(len(estimate), found.clusters.n), most)
+    bounds = (np.where(low == high, e, b) for e, b in zip(ends, (low, high), strict=True))
+    return dict(zip(told, (estimate, *bounds), strict=True))

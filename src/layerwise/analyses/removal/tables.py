@@ -193,6 +193,9 @@ def _curve(cells: list[_effects.Cell], chance: Chance, seed: int) -> list[dict[s
         draws.append(stats.shares(means[:, :1], means[:, 2:], means[:, 1:2]))
     share = np.mean(draws, axis=0)
     low, high = stats.percentile_bounds(share[1:], 0.95)
+    same_in_all = low == high
+    reach = np.mean([_effects.share_reach(c, chance(c.task, c.protocol)) for c in cells])
+    low, high = np.where(same_in_all, (low - reach, high + reach), (low, high))
     p = paired_p_values(net, together)
     p_holm = stats.holm(p)
     same = {
