@@ -10,10 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
+from statsmodels.stats.multitest import multipletests
 
 from layerwise import stats
+from layerwise.analyses.comparison.findings import established
 from layerwise.analyses.comparison.quantities import FAMILIES, Key, Quantity, quantities, thirds_of
 from layerwise.analyses.comparison.tables import corrected, group_difference_rows, pair_rows
+from layerwise.storage.parquet import frame
 from tests.cases import data_sets, most_errors
 from tests.comparing import CHANCE, answers, ready, row
 
@@ -222,3 +225,43 @@ def test_holm_is_over_each_family_by_itself():
     assert found == pytest.approx(
         {("depth", 0.02): 0.04, ("depth", 0.03): 0.04, ("share lost", 0.04): 0.04}
     )
+
+
+def test_over_the_page_holm_is_over_all_families_together():
+    p = np.array([0.001, 0.02, 0.03, 0.012])
+    families = ("depth", "depth", "share lost", "accuracy")
+    rows = [{"family": f, "p": p, "low": 1.0, "high": 2.0}
+            for f, p in zip(families, p, strict=True)]  # fmt: skip
+    found = {each["p"]: each["p_run"] for each in corrected(rows)}
+    expected = multipletests(p, method="holm")[1]
+    assert found == pytest.approx(dict(zip(p, expected, strict=True)))
+
+
+def test_a_page_without_differences_has_one_that_holds_in_one_of_twenty():
+    """Four families at 5 % each claim something in up to 19 % of pages, and all together in 5 %."""
+    rng, n = np.random.default_rng(2), data_sets(400)
+    kinds = [f for f in ("accuracy", "depth", "share lost", "critical set") for _ in range(6)]
+    by_kind, over = 0, 0
+    for _ in range(n):
+        rows = [{"family": f, "p": p, "low": 1.0, "high": 2.0}
+                for f, p in zip(kinds, rng.random(len(kinds)), strict=True)]  # fmt: skip
+        told = pd.DataFrame(corrected(rows))
+        by_kind += told["significant"].any()
+        over += (told["p_run"] < 0.05).any()
+    assert over <= most_errors(n)
+    assert by_kind > over
+
+
+def test_sentences_name_the_comparisons_that_they_are_corrected_over():
+    rng = np.random.default_rng(0)
+    base = rng.random(80) < 0.9
+    pair = [ready(name, answers(rng, base, {at: 0.95})) for name, at in (("a", 1), ("b", 6))]
+    table = frame("comparison_differences", pair_rows(pair, []))
+    told = [one.sentence for one in established(table)]
+    assert told
+    n = table["family"].value_counts()["depth"]
+    depth = next(one for one in told if "of the depth" in one)
+    assert f"after Holm's correction over {n} comparison" in depth
+    assert f"over all {len(table)} comparisons of the page (Holm) it holds" in depth
+    earlier = established(table.assign(p_run=np.nan))
+    assert all("of the page" not in one.sentence for one in earlier)

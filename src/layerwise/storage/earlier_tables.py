@@ -81,6 +81,8 @@ _LATER = {
     "interaction_pairs": _RUN,
     "removal_steps": {"p_run": pa.float64(), "floor": pa.float64()},
     "removal_curves": {"p_run": pa.float64()},
+    "comparison_differences": {"p_run": pa.float64()},
+    "tuned_lens_layers": {"p_run": pa.float64()},
     "ladder_steps": dict.fromkeys(("layer_first", "layer_second"), pa.int64()),
     "attribution_agreement": _SIGNAL,
     "heads": {"next_token": pa.float64()},

@@ -65,7 +65,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         kind="str", lens="str", layer="int", n_texts="int", kl_logit="float",
         kl_logit_low="float", kl_logit_high="float", kl_tuned="float", kl_tuned_low="float",
         kl_tuned_high="float", difference="float", difference_low="float",
-        difference_high="float", p="float", p_holm="float", lower="bool",
+        difference_high="float", p="float", p_holm="float", lower="bool", p_run="float?",
     ),
     "patching": _schema(
         task="str", capability="str", item="str", protocol="str", direction="str", site="str",
@@ -330,7 +330,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         unit="str", first="str", second="str", **_QUANTITY, estimate_first="float",
         estimate_second="float", difference="float", low="float?", high="float?", p="float",
         p_holm="float", significant="bool", n_first="int", n_second="int", error_runs="float?",
-        error_items="float?", df="float?",
+        error_items="float?", df="float?", p_run="float?",
     ),
     "comparison_groups": _schema(
         group="str", n_runs="int", **_QUANTITY, mean="float", sd="float", least="float",

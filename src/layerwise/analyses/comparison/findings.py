@@ -11,10 +11,12 @@ from typing import Any
 import pandas as pd
 
 from layerwise.presentation.finding import Finding, source, weight
+from layerwise.presentation.over_run import LEVEL, n_tests
 from layerwise.presentation.rows import records, rows
 from layerwise.presentation.wording import (
     CAPABILITY_ORDER,
     PROTOCOL_ORDER,
+    counted,
     in_order,
     interval,
     joined,
@@ -31,7 +33,9 @@ Row = dict[str, Any]
 def established(differences: pd.DataFrame) -> list[Finding]:
     """A sentence for each difference that its test supports, the largest first."""
     sure = rows(differences, significant=True, measure=list(MEASURES))
-    found = [_difference(row) for row in records(sure)]
+    kinds = list(differences["family"])
+    whole = n_tests(differences)
+    found = [_difference(row, kinds.count(row["family"]), whole) for row in records(sure)]
     return sorted(found, key=lambda finding: -finding.importance)
 
 
@@ -50,7 +54,7 @@ def _place(name: str, order: tuple[str, ...]) -> int:
     return order.index(name) if name in order else len(order)
 
 
-def _difference(row: Row) -> Finding:
+def _difference(row: Row, n_kind: int, n_whole: int) -> Finding:
     more, scale, digits = row["difference"] > 0, scale_of(row["family"]), digits_of(row["family"])
     ends = (row["low"], row["high"]) if more else (-row["high"], -row["low"])
     estimate, low, high = (scale * value for value in (abs(row["difference"]), *ends))
@@ -59,11 +63,22 @@ def _difference(row: Row) -> Finding:
     unit = "" if scale == 1 else " %"
     sentence = (
         f"Under {row['protocol']}, {_TOLD[row['family']](row, more, size)} ({_measured(row)}"
-        f"{second} against {first}{unit}; {p_value(row['p_holm'])} after Holm's correction; "
-        f"{_counts(row)})."
+        f"{second} against {first}{unit}; {_corrected(row, n_kind, n_whole)}; {_counts(row)})."
     )
     importance = weight(0.9, abs(row["difference"]))
     return Finding(sentence, importance, row["family"], _source(row, *_CELL, "tasks"))
+
+
+def _corrected(row: Row, n_kind: int, n_whole: int) -> str:
+    """The p-value with its family, and whether it holds over all families together."""
+    told = f"{p_value(row['p_holm'])} after Holm's correction"
+    if not n_whole:  # tables of earlier versions
+        return told
+    holds = "it holds" if row["p_run"] < LEVEL else "it does not hold"
+    return (
+        f"{told} over {counted(n_kind, 'comparison')} of this kind; over all "
+        f"{counted(n_whole, 'comparison')} of the page (Holm) {holds}"
+    )
 
 
 _BOTH = ("second", "first")

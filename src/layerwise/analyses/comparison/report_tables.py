@@ -72,13 +72,15 @@ def _differences(family: str, mine: pd.DataFrame) -> Table:
             bounds(row, "difference", "low", "high", scale, digits),
             f"{row['n_second']} against {row['n_first']}" if by_run else str(row["n_items"]),
             f"{row['p']:.3g}", f"{row['p_holm']:.3g}",
+            "–" if pd.isna(row["p_run"]) else f"{row['p_run']:.3g}",
             "established" if row["significant"] else "not established",
         ]
         for row in records(ranked)
     ]  # fmt: skip
     columns = (
         "first", "second", "tasks", *_WHAT, "of first", "of second", f"difference, {unit}",
-        "runs" if by_run else "n", "p", "p (Holm)", "difference is",
+        "runs" if by_run else "n", "p", "p (Holm, of this kind)", "p (Holm, of the page)",
+        "difference is",
     )  # fmt: skip
     note = others(len(mine), len(cells), "rows are in comparison_differences.parquet")
     return Table(f"Differences: {family} ({len(mine)})", columns, cells, True, note)

@@ -18,6 +18,7 @@ from layerwise.stats.depth_inference import CENTRE, depth_bounds, depth_differen
 from layerwise.stats.depths import bounds, later_by, two_sided_p
 from layerwise.stats.effects import ALPHA
 from layerwise.stats.min_f_prime import crossed_difference
+from layerwise.stats.over_run import over_run
 
 from .quantities import ACCURACY, FAMILIES, LOSS, SIZE, Key, Prepared, Quantity, quantities
 
@@ -166,20 +167,25 @@ def group_rows(groups: Mapping[str, Sequence[Prepared]]) -> Iterator[dict[str, A
 
 
 def corrected(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows with Holm's correction over all comparisons of a family.
+    """The rows with Holm's correction over all comparisons of a family, and over all families.
 
     Significant is what is so after the correction and no smaller than is of interest.
     """
     found = []
     for family in FAMILIES:
         mine = [row for row in rows if row["family"] == family]
-        adjusted = stats.holm(np.array([row["p"] for row in mine], dtype=float))
+        adjusted = stats.holm(_p_values(mine))
         found += [
             {name: value for name, value in row.items() if name != _SMALLEST}
             | {"p_holm": float(p), "significant": bool(p < ALPHA and _away(row))}
             for row, p in zip(mine, adjusted, strict=True)
         ]
-    return found
+    together = over_run(_p_values(found), np.full(len(found), True))
+    return [row | {"p_run": float(p)} for row, p in zip(found, together, strict=True)]
+
+
+def _p_values(rows: Sequence[dict[str, Any]]) -> Float[np.ndarray, " rows"]:
+    return np.array([row["p"] for row in rows], dtype=float)
 
 
 def _away(row: dict[str, Any]) -> bool:

@@ -10,9 +10,7 @@ from functools import partial
 from layerwise.analyses.logit_lens.names import TUNED_DECODER_LENS
 from layerwise.presentation.figure_spec import FigureSpec
 from layerwise.presentation.section import Section
-from layerwise.presentation.wording import (
-    spread,
-)
+from layerwise.presentation.wording import counted, spread
 from layerwise.storage.run_tables import RunTables
 
 _TUNED_WORDS = (
@@ -36,7 +34,7 @@ def tunings(run: RunTables) -> list[FigureSpec]:
         f"({table['kind'].iloc[0]}; Belrose et al. 2023), after each layer, on n = "
         f"{spread(table['n_texts'])} texts that it was not trained on. Bands: bootstrap 95 % "
         f"intervals over texts. Filled: lower than {'without' if two_stacks else 'the logit lens'} "
-        "(signed-rank test, Holm over the layers, p < 0.05)."
+        f"(signed-rank test, p < 0.05 over all {counted(len(table), 'test')} of the run, Holm)."
     )
     if two_stacks:
         caption += (

@@ -46,6 +46,7 @@ def layers_table(table: pd.DataFrame, seed: int) -> pd.DataFrame:
         for i, (name, values) in enumerate(estimates.items()):
             row[name] = float(values[:, k].mean())
             row |= {f"{name}_low": float(low[i, k]), f"{name}_high": float(high[i, k])}
+        row["p_run"] = row["p_holm"]  # the layers are all that is tested of the run's lens
         row["lower"] = bool(row["p_holm"] < ALPHA and row["difference_low"] > 0)
         rows.append(row)
     return frame("tuned_lens_layers", rows)
