@@ -37,6 +37,7 @@ class PlanOptions:
         site: of the ablation.
         layers: of the ablation, as they are named; all if None.
         draws: of the ablation's noise or donors, for each item.
+        fewshot_seeds: draws of the few-shot examples that an ablation asks with.
         pairs: pairs of prompts a task.
         exhaustive: skip layers also where there is no signal.
         also: what a profile does beyond its main analyses.
@@ -49,6 +50,7 @@ class PlanOptions:
     exhaustive: bool = False
     also: tuple[str, ...] = ()
     draws: int = 1
+    fewshot_seeds: int = 1
 
     def given(self) -> list[str]:
         """Names of the options that are not as they are by default."""

@@ -49,6 +49,7 @@ READERS: Mapping[str, Reader] = {
     "dtype": text("float32"),
     "exhaustive": truth,
     "fewshot": whole(0),
+    "fewshot_seeds": whole(3),
     "folder": path,
     "folders": paths,
     "groups": groups,

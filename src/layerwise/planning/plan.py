@@ -28,6 +28,7 @@ from layerwise.runs.records import seconds_in_words
 from layerwise.runs.setup import TaskLike, paired_tasks, prepare
 from layerwise.sweep.cost import Cost
 from layerwise.sweep.memory import free_memory
+from layerwise.tasks.task import refuse_fewshot_seeds
 
 from .analyses import PLANNED
 from .timing import PlannedSetup, PlannedSweep, few_texts, speed_of, time_texts
@@ -105,6 +106,7 @@ def _shown(row: PlanRow) -> dict[str, str]:
 
 
 @check_arguments(
+    refuse_fewshot_seeds,
     model=model_or_name,
     also=read_extras,
     analysis=one_of("analysis", tuple(PLANNED)),
@@ -127,6 +129,7 @@ def plan_run(
     limit: int | None = None,
     seed: int = 0,
     fewshot: int | None = None,
+    fewshot_seeds: int = 1,
     chat: bool = False,
     dtype: str = "float32",
     device: str = "cpu",
@@ -157,6 +160,7 @@ def plan_run(
         limit: take the first so many items of each task.
         seed: decides the items of built-in suites.
         fewshot: number of few-shot examples; the task's own if None.
+        fewshot_seeds: draws of the examples that an ablation asks with.
         chat: wrap prompts in the tokenizer's chat template.
         dtype: number format of a model given by name.
         device: where a model given by name would be.
@@ -168,9 +172,10 @@ def plan_run(
     """
     options = PlanOptions(
         kind, site, None if layers is None else tuple(layers), pairs, exhaustive,
-        (also,) if isinstance(also, str) else tuple(also), draws,
+        (also,) if isinstance(also, str) else tuple(also), draws, fewshot_seeds,
     )  # fmt: skip
     planned = PLANNED[analysis]
+    refuse_fewshot_seeds(fewshot_seeds)
     _refuse_unused(planned, options)
     given = isinstance(model, Model)
     subject = model if given else load_meta_model(model, dtype=dtype, device=device)

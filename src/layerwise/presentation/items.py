@@ -15,12 +15,20 @@ from .wording import spread
 def items_of(found: pd.DataFrame | Mapping[str, Any]) -> str:
     """``"80"``, or ``"80 in 40 clusters"`` where several ask for the same thing.
 
+    Where they were asked with several draws of few-shot examples it says so:
+    ``"80 over 5 draws of the examples"``.
+
     Args:
         found: a table with ``n_items`` and, but for earlier versions, ``n_clusters``; or a row.
     """
     table = found if isinstance(found, pd.DataFrame) else pd.DataFrame([dict(found)])
     items, clusters = spread(table["n_items"]), spread(_independent(table))
-    return items if items == clusters else f"{items} in {clusters} clusters"
+    said = items if items == clusters else f"{items} in {clusters} clusters"
+    if "n_examples" not in table:
+        return said
+    draws = pd.Series(table["n_examples"]).dropna()
+    several = len(draws) and int(draws.max()) > 1
+    return f"{said} over {spread(draws)} draws of the examples" if several else said
 
 
 def independent(table: pd.DataFrame) -> int:

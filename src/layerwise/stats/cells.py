@@ -26,7 +26,7 @@ CONTROLS = (BLIND, NO_LAYERS, GUESSER, GUESSER_AT_CHANCE)
 BASELINES = (INTACT, *CONTROLS)
 _READ = [
     "task", "capability", "protocol", "intervention", "kind", "site", "layer", "head", "layers",
-    "heads", "item", "cluster", "draw", "correct", "gold_logprob", "margin",
+    "heads", "item", "cluster", "draw", "examples", "correct", "gold_logprob", "margin",
 ]  # fmt: skip
 
 
@@ -52,28 +52,36 @@ class Cell(NamedTuple):
         clusters: which items ask for the same thing.
         n_draws: draws of each intervention's noise or donors, over which an item's outcomes are
             averaged; None if there is but one of each.
+        of_examples: the same with each draw of few-shot examples, where there are several; all
+            else here is the mean over them, and may then be neither right nor wrong.
     """
 
     task: str
     capability: str
     protocol: str
     interventions: pd.DataFrame
-    intact: Bool[np.ndarray, " items"]
+    intact: Shaped[np.ndarray, " items"]
     correct: Shaped[np.ndarray, "items interventions"]
     nats: Float[np.ndarray, "items interventions"]
     margins: Float[np.ndarray, "items interventions"]
     items: tuple[str, ...]
     clusters: Clusters
     blind: Blind | None = None
-    no_layers: Bool[np.ndarray, " items"] | None = None
+    no_layers: Shaped[np.ndarray, " items"] | None = None
     guessed: Guessed | None = None
     n_draws: Int[np.ndarray, " interventions"] | None = None
+    of_examples: tuple[Cell, ...] = ()
+
+    @property
+    def change(self) -> Float[np.ndarray, "items interventions"]:
+        """Right answers of the intact model minus those when changed."""
+        return self.intact[:, None].astype(float) - self.correct
 
     @property
     def net(self) -> Int[np.ndarray, "items interventions"]:
         """Draws in which an item is lost minus those in which it is gained."""
-        change = self.intact[:, None].astype(int) - self.correct
-        return change if self.n_draws is None else np.rint(change * self.n_draws).astype(int)
+        draws = 1 if self.n_draws is None else self.n_draws
+        return np.rint(self.change * draws * max(len(self.of_examples), 1)).astype(int)
 
     def floor(self, chance: float) -> Float[np.ndarray, " items"]:
         """What is left when everything is lost: right answers without any layer, else ``chance``.
@@ -92,19 +100,61 @@ def layer_skips(records: pd.DataFrame) -> pd.DataFrame:
     return records.loc[skips | records["kind"].isin(BASELINES)]
 
 
-def cells(records: pd.DataFrame) -> Iterator[Cell]:
+def has_several_examples(records: pd.DataFrame) -> bool:
+    """Whether records are of several draws of few-shot examples."""
+    return "examples" in records and bool((records["examples"].fillna(0) > 0).any())
+
+
+def cells(records: pd.DataFrame, *, over_examples: bool = False) -> Iterator[Cell]:
     """Records by task and protocol, in alphabetical order.
+
+    Args:
+        records: ablation records.
+        over_examples: take several draws of few-shot examples, too, whose spread what is made of
+            the cells must know of.
 
     Raises:
         UserError: if the intact model is missing, or not every item is there exactly once
             under every intervention and draw.
     """
+    several = has_several_examples(records)
+    if several and not over_examples:
+        raise UserError(
+            "These records are of several draws of few-shot examples, of which only effects and "
+            "signal are told; expected those of one draw: run again without fewshot_seeds."
+        )
     if "head" not in records:  # tables of layers alone have no such columns
         records = records.assign(head=pd.array([None] * len(records), dtype="Int64"), heads=None)
     # texts and other scores are not copied about
     read = records[[name for name in _READ if name in records]]
     for _, group in read.groupby(["task", "capability", "protocol"], sort=True):
-        yield _cell(pd.DataFrame(group))
+        whole = pd.DataFrame(group)
+        yield _over_examples(whole) if several else _cell(whole)
+
+
+def _over_examples(whole: pd.DataFrame) -> Cell:
+    """The mean over draws of few-shot examples, which all items share."""
+    each = tuple(_cell(pd.DataFrame(one)) for _, one in whole.groupby("examples", sort=True))
+    first = each[0]
+    for other in each:
+        changes = [list(one.interventions["intervention"]) for one in (first, other)]
+        if other.items != first.items or changes[0] != changes[1]:
+            raise _incomplete(whole)
+    without = [one.no_layers for one in each if one.no_layers is not None]
+    blind = None
+    if first.blind is not None:
+        right, asked = np.sum([one.blind or Blind(*np.zeros((2, len(first.items)), dtype=int))
+                               for one in each], axis=0)  # fmt: skip
+        blind = Blind(right, asked)
+    return first._replace(
+        intact=np.mean([one.intact for one in each], axis=0),
+        correct=np.mean([one.correct for one in each], axis=0),
+        nats=np.mean([one.nats for one in each], axis=0),
+        margins=np.mean([one.margins for one in each], axis=0),
+        no_layers=np.mean(without, axis=0) if len(without) == len(each) else None,
+        blind=blind,
+        of_examples=each,
+    )
 
 
 def _cell(whole: pd.DataFrame) -> Cell:

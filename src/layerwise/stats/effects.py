@@ -34,6 +34,7 @@ from .clusters import (
     with_design_effect,
 )
 from .equivalence import no_loss_of_nats_p_values, no_loss_p_values
+from .examples import intact_interval, over_examples
 from .interest import Interest
 from .over_run import effects_over_run, exact_difference_bounds, exact_where_no_width
 from .signal import Guessed, have_signal, signal_p_values, signals
@@ -50,7 +51,7 @@ def signal_table(records: pd.DataFrame, chance: Chance) -> pd.DataFrame:
         records: ablation records.
         chance: (task, protocol) -> accuracy by guessing.
     """
-    every = list(cells(records))
+    every = list(cells(records, over_examples=True))
     p = signal_p_values(every, chance)
     taken = _most_taken(records)
     rows = [
@@ -67,6 +68,8 @@ def _most_taken(records: pd.DataFrame) -> dict[tuple[str, str], dict[str, int]]:
     if "chosen" not in records:
         return {}
     intact = records.loc[(records["kind"] == INTACT) & records["chosen"].notna()]
+    if "examples" in intact:
+        intact = intact.loc[intact["examples"].fillna(0) == 0]
     found = {}
     for (task, protocol), group in intact.groupby(["task", "protocol"]):
         counts = np.bincount(group["chosen"].to_numpy(dtype=int))
@@ -76,7 +79,7 @@ def _most_taken(records: pd.DataFrame) -> dict[tuple[str, str], dict[str, int]]:
 
 
 def _signal_row(cell: Cell, chance: float) -> dict[str, Any]:
-    found = clustered_interval(cell.intact, cell.clusters)
+    found = intact_interval(cell)
     blind = np.nan if cell.blind is None else cell.blind.accuracy
     return {
         "task": cell.task,
@@ -89,6 +92,7 @@ def _signal_row(cell: Cell, chance: float) -> dict[str, Any]:
         "low": found.low,
         "high": found.high,
         "blind": None if np.isnan(blind) else blind,
+        "n_examples": len(cell.of_examples) or 1,
         "no_layers": None if cell.no_layers is None else float(cell.no_layers.mean()),
         **({} if cell.guessed is None else _guessed_columns(cell.guessed)),
     }
@@ -115,7 +119,7 @@ def effects_table(
         interest: the smallest effects of interest; the usual ones if None.
     """
     smallest = interest or Interest()
-    every = list(cells(records))
+    every = list(cells(records, over_examples=True))
     signal = signals(every, chance)
     tables = [
         _effects(
@@ -138,7 +142,7 @@ def effects_table(
 def _effects(
     cell: Cell, chance: float, signal: bool, seed: int, smallest: Interest
 ) -> pd.DataFrame:
-    change, net = cell.intact[:, None].astype(int) - cell.correct, cell.net
+    change, net = cell.change, cell.net
     either_way = np.maximum(change, 0), np.maximum(-change, 0)
     lost, gained = (each.sum(axis=0) for each in either_way)
     alone = [independent_items(each, cell.clusters) for each in either_way]
@@ -158,18 +162,22 @@ def _effects(
         p=paired_p_values(net, cell.clusters),
         n_lost=lost,
         n_gained=gained,
+        n_examples=len(cell.of_examples) or 1,
         n_draws=1 if cell.n_draws is None else cell.n_draws,
         p_no_loss=with_design_effect(
-            p_no_loss, design_effects(change.astype(float), cell.clusters), cell.clusters
+            p_no_loss, design_effects(change, cell.clusters), cell.clusters
         ),
         p_no_loss_nats=no_loss_of_nats_p_values(cell.nats, smallest.nats, clusters=cell.clusters),
         **_bootstrapped(cell, cell.floor(chance), seed, has_scale=signal),
     )
+    table = table.assign(**exact_where_no_width(table, least_above(cell, chance)))
+    if cell.of_examples:
+        table = table.assign(**over_examples(table, cell, chance, smallest))
     family = table.groupby(["kind", "site"], dropna=False)["p"]
     table["p_holm"] = family.transform(lambda p: stats.holm(p.to_numpy()))
     table["p_bh"] = family.transform(lambda p: stats.benjamini_hochberg(p.to_numpy()))
     table["significant"] = signal & (corrected(table) < ALPHA)
-    return table.assign(**exact_where_no_width(table, least_above(cell, chance)))
+    return table
 
 
 def least_above(cell: Cell, chance: float) -> float:
@@ -179,6 +187,8 @@ def least_above(cell: Cell, chance: float) -> float:
         cell: its records.
         chance: accuracy by guessing, where the floor was not measured.
     """
+    if cell.of_examples:
+        return min(least_above(one, chance) for one in cell.of_examples)
     if cell.no_layers is None:
         return clustered_interval(cell.intact, cell.clusters, 0.975).low - chance
     changes = [cell.intact & ~cell.no_layers, ~cell.intact & cell.no_layers]

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Shaped
 
+from .crossed import CrossedMeans
 from .inference import benjamini_hochberg, holm
 
 
@@ -104,11 +105,27 @@ def effects_over_run(effects: pd.DataFrame) -> dict[str, Float[np.ndarray, " row
         lost, gained, n = _counts(effects.loc[mine])
         n_tests = int(mine.sum())
         low[mine], high[mine] = exact_difference_bounds(lost, gained, n, n_tests=n_tests)
+        if "crossed" in effects:
+            ends = _crossed_bounds(effects.loc[mine], n_tests)
+            low[mine], high[mine] = np.fmin(low[mine], ends[0]), np.fmax(high[mine], ends[1])
     return {
         "p_run": over_run(p, asked, heads),
         "acc_diff_run_low": low,
         "acc_diff_run_high": high,
     }
+
+
+def _crossed_bounds(
+    effects: pd.DataFrame, n_tests: int, level: float = 0.95
+) -> Float[np.ndarray, "2 rows"]:
+    """Bounds that know of the draws of few-shot examples; nan where there is but one draw."""
+    tail = (1 - level) / 2 / max(n_tests, 1)
+    found = np.full((2, len(effects)), np.nan)
+    for i, means in enumerate(effects["crossed"]):
+        if isinstance(means, CrossedMeans):
+            mean, half = float(means.mean[0]), float(means.half_widths(tail)[0])
+            found[:, i] = mean - half, mean + half
+    return found
 
 
 def reach_over_run(

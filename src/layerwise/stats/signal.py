@@ -10,6 +10,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from .clusters import Clusters, clusters_of, design_effects, with_design_effect
+from .crossed import crossed_means
 from .inference import holm
 
 # One-sided, as the lower end of a 95 % interval.
@@ -193,14 +194,41 @@ def signal_p_values(
         asked: every task and protocol that was asked in the run, each once.
         chance: (task, protocol) -> accuracy by guessing.
     """
-    counts = [(int(cell.intact.sum()), len(cell.intact)) for cell in asked]
-    levels = np.array([chance(cell.task, cell.protocol) for cell in asked], dtype=float)
-    right, n = np.array(counts, dtype=int).reshape(-1, 2).T
-    controls = np.array([_controls_p_value(cell) for cell in asked], dtype=float)
-    guessing = above_chance_p_values(right, n, levels)
-    for i, cell in enumerate(asked):
-        guessing[i] = _of_clusters(guessing[i], cell)
-    return np.maximum(guessing, controls)
+    return np.array([_signal_p_value(cell, chance) for cell in asked], dtype=float)
+
+
+def _signal_p_value(cell: Asked, chance: Callable[[str, str], float]) -> float:
+    if getattr(cell, "of_examples", ()):
+        return _over_examples(cell, chance)
+    right, n = np.array([cell.intact.sum()], dtype=int), np.array([len(cell.intact)])
+    level = np.array([chance(cell.task, cell.protocol)], dtype=float)
+    guessing = _of_clusters(float(above_chance_p_values(right, n, level)[0]), cell)
+    return max(guessing, _controls_p_value(cell))
+
+
+def _over_examples(cell: Asked, chance: Callable[[str, str], float]) -> float:
+    """The p-value over several draws of few-shot examples.
+
+    The larger of two: the median of what each draw says by itself, and the largest of those of
+    the mean over items and draws against each control, both of which are samples
+    (``CrossedMeans``).
+    """
+    each: list[Asked] = list(getattr(cell, "of_examples", ()))
+    right = np.stack([one.intact.astype(float) for one in each])[:, :, None]
+    clusters = each[0].clusters or Clusters.apart(right.shape[1])
+    against = [right - chance(cell.task, cell.protocol)]
+    without = [one.no_layers for one in each if one.no_layers is not None]
+    if len(without) == len(each):
+        against.append(right - np.stack(without).astype(float)[:, :, None])
+    found = [float(crossed_means(one, clusters).upper_p_values()[0]) for one in against]
+    guessed = [one.guessed.blind for one in each if one.guessed and one.guessed.held]
+    for control in ([one.blind for one in each if one.blind is not None], guessed):
+        asked = np.all([one.asked > 0 for one in control], axis=0)
+        if len(control) == len(each) and asked.any():
+            rates = np.stack([one.right / np.maximum(one.asked, 1) for one in control])
+            mine = crossed_means((right - rates[:, :, None])[:, asked], clusters.only(asked))
+            found.append(float(mine.upper_p_values()[0]))
+    return max(*found, float(np.median(signal_p_values(each, chance))))
 
 
 def _of_clusters(p: float, cell: Asked) -> float:

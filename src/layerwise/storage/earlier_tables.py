@@ -45,6 +45,7 @@ _LATER = {
         **_CLUSTER,
         "draw": pa.int64(),
         "closed_book": pa.string(),
+        "examples": pa.int64(),
     },
     "effects": {
         "head": pa.int64(),
@@ -57,12 +58,12 @@ _LATER = {
         **dict.fromkeys(("p_run", "acc_diff_run_low", "acc_diff_run_high"), pa.float64()),
         "n_clusters": pa.int64(),
         **dict.fromkeys(("margin", "margin_low", "margin_high"), pa.float64()),
-        "n_draws": pa.int64(),
+        **dict.fromkeys(("n_draws", "n_examples"), pa.int64()),
     },
     "order": _SIGNIFICANT,
     "method_agreement": _SIGNIFICANT,
     "signal": dict.fromkeys(("blind", "no_layers", "p"), pa.float64())
-    | dict.fromkeys(("n_clusters", "most_taken", "n_most_taken"), pa.int64())
+    | dict.fromkeys(("n_clusters", "most_taken", "n_most_taken", "n_examples"), pa.int64())
     | {"guesser": pa.float64(), "guesser_rule": pa.string(), "n_guesser": pa.int64()}
     | {"guesser_held": pa.bool_()},
     "lens": _CLUSTER | {"blind": pa.bool_()},

@@ -25,7 +25,7 @@ AGAIN = "restore the file, or give the command that made its folder again, which
 _FACTS_KEY = b"layerwise.facts"
 # Columns that a table may lack, in which items are told apart from what they ask for, draws, and
 # books that are open.
-_LACKING = ("cluster", "n_clusters", "draw", "n_draws", "closed_book")
+_LACKING = ("cluster", "n_clusters", "draw", "n_draws", "closed_book", "examples", "n_examples")
 
 
 def frame(name: str, rows: list[dict[str, Any]]) -> pd.DataFrame:

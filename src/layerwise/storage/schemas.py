@@ -37,6 +37,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         extracted="str?", head="int?", layers=_INTEGERS, heads=_INTEGERS, chosen="int?",
         correct_first="bool?", correct_forced="bool?", cluster="str?", draw="int?",
         closed_book="str?",
+        examples="int?",
     ),
     "lens": _schema(
         task="str", capability="str", item="str", protocol="str", lens="str", over="str",
@@ -138,6 +139,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         no_layers="float?", p="float?", n_clusters="int?", most_taken="int?",
         n_most_taken="int?", guesser="float?", guesser_rule="str?", n_guesser="int?",
         guesser_held="bool?",
+        n_examples="int?",
     ),
     "effects": _schema(
         task="str", capability="str", protocol="str", intervention="str", kind="str",
@@ -149,7 +151,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         p_no_loss_nats="float?", layers=_INTEGERS, heads=_INTEGERS, floor="float?",
         p_run="float?", acc_diff_run_low="float?", acc_diff_run_high="float?",
         n_clusters="int?", margin="float?", margin_low="float?", margin_high="float?",
-        n_draws="int?",
+        n_draws="int?", n_examples="int?",
     ),
     "ladder": _schema(
         task="str", capability="str", rung="str", unit="str", intervention="str", kind="str",

@@ -31,11 +31,13 @@ def check_own_task(task: Task) -> Task:
     items, fewshot = (_items(where, field, getattr(task, field)) for field in ("items", "fewshot"))
     if not items:
         raise UserError(f"{where} has no items; expected at least one; add what is to be asked.")
-    _refuse_twins(where, items, fewshot)
+    others = tuple(_items(where, "other_fewshot", draw) for draw in task.other_fewshot)
+    for draw in (fewshot, *others):
+        _refuse_twins(where, items, draw)
     _check_template(where, task.template)
     _check_chance(where, task.chance)
     spec = _spec(where, task.generate)
-    return replace(task, items=items, fewshot=fewshot, generate=spec)
+    return replace(task, items=items, fewshot=fewshot, generate=spec, other_fewshot=others)
 
 
 def _bad(where: str, field: str, value: object, expected: str) -> UserError:

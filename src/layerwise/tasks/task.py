@@ -69,6 +69,8 @@ class Task:
         source: ``"built-in"`` or the file.
         unasked: further items of the same task, which are not asked. They tell what its options
             give away (see ``tasks.blind``); requests, and so the hash, know nothing of them.
+        other_fewshot: further draws of as many worked examples from the same split; no part of the
+            task's hash, for a run that asks with them says so.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Task:
     template: Template = Template()
     source: str = "built-in"
     unasked: tuple[Item, ...] = ()
+    other_fewshot: tuple[tuple[Item, ...], ...] = ()
 
     @cached_property
     def hash(self) -> str:
@@ -128,9 +131,54 @@ def take(task: Task, limit: int | None = None, fewshot: int | None = None) -> Ta
             f"Task {task.name!r} has {have} few-shot examples, so {fewshot} cannot be taken; "
             f"ask for a number from 0 to {have}."
         )
+    others = tuple(one[:fewshot] for one in task.other_fewshot)
     return replace(
         task,
         items=task.items[:limit],
         fewshot=task.fewshot[:fewshot],
         unasked=(*task.items[len(task.items[:limit]) :], *task.unasked),
+        other_fewshot=others,
     )
+
+
+# Draws of the few-shot examples that a run is asked with, and that a suite has.
+MOST_FEWSHOT_SEEDS = 10
+
+
+def refuse_fewshot_seeds(fewshot_seeds: int) -> None:
+    """Refuse a number of draws of few-shot examples that suites do not have.
+
+    Raises:
+        UserError: if it is below 1 or above that.
+    """
+    if not 1 <= fewshot_seeds <= MOST_FEWSHOT_SEEDS:
+        raise UserError(
+            f"{fewshot_seeds} draws of the few-shot examples were asked for; expected 1 to "
+            f"{MOST_FEWSHOT_SEEDS}."
+        )
+
+
+def with_examples(task: Task, number: int) -> Task:
+    """The same task with another draw of its few-shot examples.
+
+    Args:
+        task: the task.
+        number: which draw; 0 is the task's own.
+
+    Raises:
+        UserError: if it has no examples, or not so many draws of them.
+    """
+    if number == 0:
+        return task
+    if not task.fewshot:
+        raise UserError(
+            f"Task {task.name!r} has no few-shot examples, so there are no other draws of them; "
+            "ask it in a run of its own, without several draws of examples."
+        )
+    if number > len(task.other_fewshot):
+        raise UserError(
+            f"Task {task.name!r} has {1 + len(task.other_fewshot)} draw(s) of its few-shot "
+            f"examples, and more were asked for; ask for at most so many, or give a Task with more "
+            "of them (other_fewshot)."
+        )
+    return replace(task, fewshot=task.other_fewshot[number - 1])

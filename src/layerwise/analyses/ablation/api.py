@@ -16,6 +16,7 @@ from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.runs.setup import TaskLike, check_layers, prepare
 from layerwise.stats.interest import Interest, refuse_uninteresting
+from layerwise.tasks.task import refuse_fewshot_seeds
 
 from .job import Ablation
 from .result import AblationResult
@@ -25,6 +26,7 @@ from .spec import KINDS, MEANS, AblationSpec, refuse_draws, refuse_unknown_site
 @check_arguments(
     refuse_unknown_site,
     refuse_draws,
+    refuse_fewshot_seeds,
     refuse_uninteresting,
     kind=one_of("kind of ablation", KINDS),
     mean_by=one_of("way to take means", MEANS),
@@ -48,6 +50,7 @@ def ablate(
     limit: int | None = None,
     seed: int = 0,
     fewshot: int | None = None,
+    fewshot_seeds: int = 1,
     chat: bool = False,
     out: str | Path | None = None,
     method: str = "engine",
@@ -86,6 +89,8 @@ def ablate(
         limit: take the first so many items of each task.
         seed: decides the items of built-in suites and all bootstraps.
         fewshot: number of few-shot examples; the task's own if None.
+        fewshot_seeds: ask all items with so many draws of the examples, 1 to 10; effects and
+            signal are then of the mean over draws, whose spread is in intervals and tests.
         chat: wrap prompts in the tokenizer's chat template.
         out: folder for ``records.parquet``, ``requests.jsonl`` and ``run.json``; a run that was
             interrupted goes on there. None keeps everything in memory.
@@ -100,6 +105,7 @@ def ablate(
         UserError: for anything unknown, out of range or contradictory, before work begins.
     """
     refuse_uninteresting(smallest_loss, smallest_nats)
+    refuse_fewshot_seeds(fewshot_seeds)
     setup = prepare(
         model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
         memory_budget=memory_budget, out=out, method=method,
@@ -109,5 +115,5 @@ def ablate(
         model, kind, site, check_layers(layers, model), heads=heads, block=block,
         as_one=as_one, mean_by=mean_by, draws=draws,
     )  # fmt: skip
-    job = Ablation(setup, (changes,), method)
+    job = Ablation(setup, (changes,), method, fewshot_seeds=fewshot_seeds)
     return execute_job(job, "ablation", out, progress, job.write_requests)

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from layerwise import stats
+from layerwise.stats.cells import has_several_examples
 from layerwise.stats.clusters import Clusters, resampled_tests
 from layerwise.stats.effects import ALPHA, Cell, cells, layer_skips
 from layerwise.stats.item_curves import ItemCurves, losses_by_item
@@ -15,6 +16,8 @@ from layerwise.stats.layer_curves import ABLATION, Evidence, LeftOut, Sampling, 
 from layerwise.stats.signal import signals
 
 from .result import AblationResult
+
+_SEVERAL_EXAMPLES = "asked with several draws of few-shot examples, whose spread no depth knows of"
 
 
 def signal_by_task(result: AblationResult) -> Signal:
@@ -29,6 +32,11 @@ def ablation_evidence(
 ) -> Iterator[Evidence | LeftOut]:
     """Share lost by layer when the layer is skipped, per task and protocol."""
     records, chance = result.records, result.facts.chance
+    if has_several_examples(records):
+        asked = records[["capability", "protocol", "task"]].drop_duplicates()
+        for capability, protocol, task in sorted(asked.itertuples(index=False, name=None)):
+            yield LeftOut(capability, protocol, ABLATION, task, _SEVERAL_EXAMPLES)
+        return
     every = list(cells(layer_skips(records)))
     own = signals(every, chance)
     for cell in every:

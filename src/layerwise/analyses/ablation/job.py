@@ -39,6 +39,7 @@ from layerwise.sweep import Intervention, Sweep, intact
 from layerwise.sweep.cost import Cost
 from layerwise.tasks import Task, TaskRequest
 from layerwise.tasks.items import Item
+from layerwise.tasks.task import with_examples
 
 from .own_noise import NOISE, RESAMPLE, apart, requests_by_item, swept_apart, with_draws
 from .result import AblationResult, records_frame
@@ -58,6 +59,7 @@ class Piece:
         protocols: the protocols under which they are asked.
         stage: ``intact``, or ``swept`` for the intact model and every change.
         analysis: what asks for it.
+        examples: which draw of its few-shot examples the task has; None if there is but one.
     """
 
     task: Task
@@ -65,12 +67,14 @@ class Piece:
     protocols: tuple[str, ...]
     stage: str
     analysis: str
+    examples: int | None = None
 
     @property
     def name(self) -> str:
         """Unique within a run."""
         whose = "" if self.analysis == "ablation" else f"{self.analysis}, "
-        return f"{whose}{self.stage} {self.task.name} {self.items[0].id}"
+        asked = f", examples {self.examples}" if self.examples else ""
+        return f"{whose}{self.stage} {self.task.name} {self.items[0].id}{asked}"
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,7 @@ class Ablation:
         only_with_signal: measure the intact model first, and change layers only under those
             protocols under which it is better than blind: elsewhere no claim would be made.
         analysis: what asks for it, as its work is named.
+        fewshot_seeds: with how many draws of their few-shot examples the items are asked.
     """
 
     setup: Setup
@@ -91,12 +96,18 @@ class Ablation:
     method: str = "engine"
     only_with_signal: bool = False
     analysis: str = "ablation"
+    fewshot_seeds: int = 1
 
     def __post_init__(self) -> None:
-        for task in self.setup.tasks:  # bad input is told before any work is done
+        for task in self._tasks():  # bad input is told before any work is done
             for draw in self._source_draws:
                 self._requests(task, task.items, draw=draw)
             refuse_no_chance(task, self.setup.protocols)
+
+    def _tasks(self) -> list[Task]:
+        """All tasks with each draw of their examples."""
+        draws = range(self.fewshot_seeds)
+        return [with_examples(task, draw) for task in self.setup.tasks for draw in draws]
 
     @property
     def n_draws(self) -> int:
@@ -117,7 +128,17 @@ class Ablation:
             **({"also_changed": others} if others else {}),
             "method": self.method,
             "only_with_signal": self.only_with_signal,
+            **self._examples(),
         }
+
+    def _examples(self) -> dict[str, Any]:
+        """Which draws of few-shot examples are asked with, where there are several."""
+        if self.fewshot_seeds == 1:
+            return {}
+        hashes = {task.name: [] for task in self.setup.tasks}
+        for task in self._tasks():
+            hashes[task.name].append(task.hash)
+        return {"fewshot_seeds": self.fewshot_seeds, "examples": hashes}
 
     def run(
         self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter
@@ -159,7 +180,13 @@ class Ablation:
     def _cut(self, task: Task, protocols: tuple[str, ...], stage: str) -> list[Piece]:
         starts = range(0, len(task.items), ITEMS_AT_ONCE) if protocols else ()
         parts = [task.items[i : i + ITEMS_AT_ONCE] for i in starts]
-        return [Piece(task, part, protocols, stage, self.analysis) for part in parts]
+        several = self.fewshot_seeds > 1
+        return [
+            Piece(asked, part, protocols, stage, self.analysis, number if several else None)
+            for number in range(self.fewshot_seeds)
+            for asked in [with_examples(task, number)]
+            for part in parts
+        ]
 
     def interventions(self, piece: Piece) -> list[Intervention]:
         """What is changed in a piece, the intact model first."""
@@ -221,6 +248,7 @@ class Ablation:
             work.append(work_entry(self.analysis, piece.task.name, swept.stats))
         if self._controlled(piece):
             rows += guessed_rows(self.setup, piece.task, piece.items, piece.protocols)
+        rows = [row | {"examples": piece.examples} for row in rows]
         return records_frame(rows), joined_work([pd.DataFrame(work)])[0]
 
     def _swept(self, changes: Sequence[Intervention], asked: Sequence[TaskRequest]) -> Sweep:
@@ -261,7 +289,7 @@ class Ablation:
         first = self._intact_pieces() if self.only_with_signal else self._all_pieces()
         asked = (
             request
-            for task in self.setup.tasks
+            for task in self._tasks()
             for draw in self._source_draws
             for request in self._requests(task, task.items, draw=draw)
         )
@@ -304,7 +332,7 @@ def _make(pieces: Sequence[Piece], parts: CheckpointStore, progress: Meter, job:
     changes: dict[tuple[str, str], list[Intervention]] = {}
     for piece, cost in zip(missing, costs, strict=True):
         progress.doing(f"{job.analysis}, {piece.task.name}")
-        key = (piece.stage, piece.task.name)
+        key = (piece.stage, piece.task.hash)
         if key not in changes:
             changes = {key: job.interventions(piece)}
         records, work = job.measure(piece, changes[key])
@@ -316,7 +344,7 @@ def _make(pieces: Sequence[Piece], parts: CheckpointStore, progress: Meter, job:
 def _records_of(parts: CheckpointStore, piece: Piece) -> pd.DataFrame:
     """A piece's records, also one that an earlier version made before the run was interrupted."""
     table = parts.read_part(f"records {piece.name}")
-    if "closed_book" in table:
+    if "examples" in table:
         return table
     return with_later_columns("records", pa.Table.from_pandas(table)).to_pandas()
 

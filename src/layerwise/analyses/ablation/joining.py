@@ -43,7 +43,9 @@ def join_ablations(results: Sequence[Result]) -> list[Result]:
             "them apart."
         )
     records = pd.concat([result.records for result in found], ignore_index=True)
-    records = records.loc[~records.duplicated([*_ANSWER, "draw"])]  # the intact model, asked again
+    each = [*_ANSWER, "draw", "examples"]
+    each = [*_ANSWER, "draw", "examples"]
+    records = records.loc[~records.duplicated(each)]  # the intact model, asked again
     one = AblationResult(records, _facts([result.facts for result in found]))
     return [
         one if result is found[0] else result
@@ -65,7 +67,9 @@ def joinable(one: AblationResult, other: AblationResult) -> bool:
 def _answered_alike(one: AblationResult, other: AblationResult, both: pd.DataFrame) -> bool:
     asked = pd.DataFrame(both[_CELL])
     mine, theirs = (
-        result.records.query("intervention == 'intact'").merge(asked).sort_values(_ANSWER)
+        result.records.query("intervention == 'intact'")
+        .merge(asked)
+        .sort_values([*_ANSWER, "examples"])
         for result in (one, other)
     )
     if mine["item"].tolist() != theirs["item"].tolist():

@@ -13,8 +13,9 @@ from .spec import AblationSpec
 def _jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
     layers = check_layers(options.layers, setup.model)
     changes = AblationSpec.of(setup.model, options.kind, options.site, layers, draws=options.draws)
+    job = Ablation(setup, (changes,), fewshot_seeds=options.fewshot_seeds)
     notes = () if changes.heads else (power_note(setup, len(changes.layers)),)
-    return PlannedJobs({"ablation": Ablation(setup, (changes,))}, notes)
+    return PlannedJobs({"ablation": job}, notes)
 
 
 def power_note(setup: Setup, n_layers: int) -> str:
@@ -23,4 +24,4 @@ def power_note(setup: Setup, n_layers: int) -> str:
     return planned_power(sizes, n_layers, len(setup.pieces()))
 
 
-PLANNED = Planned("ablation", _jobs, options=("kind", "site", "layers", "draws"))
+PLANNED = Planned("ablation", _jobs, options=("kind", "site", "layers", "draws", "fewshot_seeds"))

@@ -10,6 +10,7 @@ import pandas as pd
 from layerwise.analyses.ablation.sets import is_set
 from layerwise.presentation.columns import in_short, without
 from layerwise.presentation.drawing import drawn
+from layerwise.stats.cells import has_several_examples
 from layerwise.stats.effects import corrected, effects_table, signal_table
 from layerwise.stats.interest import Interest
 from layerwise.storage.base import Result, computed_once
@@ -63,6 +64,8 @@ class AblationResult(Result):
     @computed_once
     def ladder(self) -> pd.DataFrame:
         """``ladder.parquet``: what changing each layer costs on every rung of scoring."""
+        if has_several_examples(self.records):
+            return frame("ladder", [])  # rungs are compared answer by answer
         return ladder_table(self.records, self.effects(), self.facts)
 
     @computed_once

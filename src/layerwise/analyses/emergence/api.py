@@ -15,6 +15,7 @@ from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.registry import CURVES, curves_in_words, with_curves
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import COMPUTATION, axes_of
+from layerwise.stats.cells import has_several_examples
 from layerwise.stats.depth_inference import refuse_negative_depth
 from layerwise.stats.layer_curves import Evidence, LeftOut, Sampling
 from layerwise.storage.base import Result
@@ -87,6 +88,7 @@ def emergence(
     interaction = [
         row
         for result in ablated
+        if not has_several_examples(result.records)
         for row in interaction_rows(result.records, _chances(result), grouped, sampling)
     ]
     return EmergenceResult(

@@ -17,6 +17,7 @@ import numpy as np
 
 from layerwise.errors import UserError
 from layerwise.tasks.items import Item
+from layerwise.tasks.task import MOST_FEWSHOT_SEEDS
 
 T = TypeVar("T")
 
@@ -158,6 +159,21 @@ def settle(rng: np.random.Generator, name: str, drafts: Sequence[Item]) -> tuple
         choices = (*mixed[:place], gold, *mixed[place:])
         items.append(replace(draft, id=f"{name}/{index:04d}", choices=choices))
     return tuple(items)
+
+
+def other_draws(
+    rng: np.random.Generator, name: str, make: Callable[[], Sequence[Item]]
+) -> tuple[tuple[Item, ...], ...]:
+    """Further draws of a suite's few-shot examples; called last, so that nothing else changes.
+
+    Args:
+        rng: decides the orders of options.
+        name: of the suite.
+        make: draws as many examples as the suite has, from what no item is made of.
+    """
+    return tuple(
+        settle(rng, f"{name}/fewshot-{number}", make()) for number in range(1, MOST_FEWSHOT_SEEDS)
+    )
 
 
 def chance(items: Sequence[Item], generate: float) -> Mapping[str, float]:

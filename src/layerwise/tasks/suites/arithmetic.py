@@ -18,6 +18,7 @@ from layerwise.tasks.suites._building import (
     commonest_answer,
     draw,
     generator,
+    other_draws,
     require,
     settle,
     turned_over,
@@ -109,18 +110,27 @@ def _task(
     n_items: int,
     n_fewshot: int,
 ) -> Task:
-    examples: list[Item] = []
-    for turn in range(n_fewshot):
-        one = partial(_first_of, make, turn)
-        examples += turned_over(one, 1, examples, _fact)
+
+    def make_examples(taken: Sequence[Item] = ()) -> list[Item]:
+        found: list[Item] = []
+        for turn in range(n_fewshot):
+            one = partial(_first_of, make, turn)
+            found += turned_over(one, 1, [*found, *taken], _fact)
+        return found
+
+    examples = make_examples()
     drafts = turned_over(make, n_items, examples, _fact)
     items = settle(rng, name, [_corrupted(rng, draft) for draft in drafts])
+    fewshot = settle(rng, f"{name}/fewshot", [_corrupted(rng, one) for one in examples])
     return Task(
         name=name,
         capability="reasoning",
         description=description,
         items=items,
-        fewshot=settle(rng, f"{name}/fewshot", [_corrupted(rng, one) for one in examples]),
+        fewshot=fewshot,
+        other_fewshot=other_draws(
+            rng, name, lambda: [_corrupted(rng, one) for one in make_examples(items)]
+        ),
         generate=_GENERATE,
         chance=chance(items, commonest_answer(items)),
         template=_TEMPLATE,

@@ -18,6 +18,7 @@ from layerwise.tasks.suites._building import (
     draw,
     generator,
     halves,
+    other_draws,
     require,
     settle,
     words,
@@ -45,16 +46,23 @@ def order(seed: int = 0, *, n_people: int = 3, n_items: int = N_ITEMS, n_fewshot
     require(3 <= n_people <= 8, f"The row has 3 to 8 people, not {n_people}")
     rng = generator(seed, "order")
     shown, asked = halves(rng, words("names"), n_people * n_fewshot)
-    rows = [shown[index::n_fewshot] for index in range(n_fewshot)]
+
+    def make_examples(people: Sequence[str]) -> list[Item]:
+        return [_order(rng, people[index::n_fewshot]) for index in range(n_fewshot)]
+
     items = settle(
         rng, "order", distinct(lambda _: _order(rng, draw(rng, asked, n_people)), n_items)
     )
+    fewshot = settle(rng, "order/fewshot", make_examples(shown))
     return Task(
         name="order",
         capability="reasoning",
         description=f"{n_people} people compared in a row, which of its two ends is the taller",
         items=items,
-        fewshot=settle(rng, "order/fewshot", [_order(rng, row) for row in rows]),
+        fewshot=fewshot,
+        other_fewshot=other_draws(
+            rng, "order", lambda: make_examples(draw(rng, shown, len(shown)))
+        ),
         generate=_GENERATE,
         # The question names the two people.
         chance=chance(items, 1 / 2),
@@ -78,15 +86,21 @@ def two_hop(
     rng = generator(seed, "two-hop")
     kinds = [halves(rng, known, n_chains) for known in map(words, _KINDS)]
     shown, asked = [kind[0] for kind in kinds], [kind[1] for kind in kinds]
-    examples = distinct(lambda _: _two_hop(rng, shown, n_chains), n_fewshot)
+
+    def make_examples() -> list[Item]:
+        return distinct(lambda _: _two_hop(rng, shown, n_chains), n_fewshot)
+
+    examples = make_examples()
     drafts = distinct(lambda _: _two_hop(rng, asked, n_chains), n_items)
     items = settle(rng, "two-hop", drafts)
+    fewshot = settle(rng, "two-hop/fewshot", examples)
     return Task(
         name="two-hop",
         capability="reasoning",
         description=f"from a person to an animal to a place, {n_chains} of each in the context",
         items=items,
-        fewshot=settle(rng, "two-hop/fewshot", examples),
+        fewshot=fewshot,
+        other_fewshot=other_draws(rng, "two-hop", make_examples),
         generate=_GENERATE,
         # The context names as many places as there are chains.
         chance=chance(items, 1 / n_chains),

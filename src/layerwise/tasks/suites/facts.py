@@ -16,6 +16,7 @@ from layerwise.tasks.suites._building import (
     commonest_answer,
     draw,
     generator,
+    other_draws,
     require,
     settle,
     spread,
@@ -47,13 +48,14 @@ def facts(seed: int = 0, *, n_options: int = 4, rarity: int = 1) -> Task:
         rarity: 1, or 2 for facts that are told more rarely: capitals of smaller countries and of
             states, symbols of more elements, more currencies. The examples stay common ones.
     """
-    items, fewshot = _paired(seed, n_options, rarity, 0, "facts", "facts-open-book")
+    items, fewshot, others = _paired(seed, n_options, rarity, 0, "facts", "facts-open-book")
     return Task(
         name="facts",
         capability="knowledge",
         description="facts from memory: capitals, languages, opposites, colors and others",
         items=items,
         fewshot=fewshot,
+        other_fewshot=others,
         generate=_GENERATE,
         chance=chance(items, commonest_answer(items)),
         template=_TEMPLATE,
@@ -81,7 +83,9 @@ def facts_open_book(
         n_options <= n_sentences <= _MOST_SENTENCES,
         f"The context holds {n_options} to {_MOST_SENTENCES} facts, not {n_sentences}",
     )
-    items, fewshot = _paired(seed, n_options, rarity, n_sentences, "facts-open-book", "facts")
+    items, fewshot, others = _paired(
+        seed, n_options, rarity, n_sentences, "facts-open-book", "facts"
+    )
     # A guesser may take an answer from the context or the relation's commonest one.
     stated = float(np.mean([1 / f"{item.context} ".count(". ") for item in items]))
     return Task(
@@ -90,6 +94,7 @@ def facts_open_book(
         description="the same facts as in 'facts', each stated in the context among others",
         items=items,
         fewshot=fewshot,
+        other_fewshot=others,
         generate=_GENERATE,
         chance=chance(items, max(stated, commonest_answer(items))),
         template=_TEMPLATE,
@@ -98,8 +103,8 @@ def facts_open_book(
 
 def _paired(
     seed: int, n_options: int, rarity: int, n_sentences: int, name: str, twin: str
-) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
-    """Items and few-shot examples; the draws do not depend on whether the book is open."""
+) -> tuple[tuple[Item, ...], tuple[Item, ...], tuple[tuple[Item, ...], ...]]:
+    """Items, few-shot examples and other draws of these; alike whether the book is open or not."""
     require(2 <= n_options <= 6, f"There are 2 to 6 options, not {n_options}")
     require(1 <= rarity <= MOST_RARITY, f"Rarity is 1 to {MOST_RARITY}, not {rarity}")
     rng, order = generator(seed, "facts"), generator(seed, "facts-open-book")
@@ -118,10 +123,18 @@ def _paired(
         for group in groups
         for fact in draw(rng, group, n_options)
     ]
-    examples = [_item(order, group[0], group[:n_options], group, n_sentences) for group in pool]
+
+    def make_examples(groups: Sequence[Sequence[Fact]]) -> list[Item]:
+        return [_item(order, one[0], one[:n_options], one, n_sentences) for one in groups]
+
+    examples = make_examples(pool)
     items = settle(rng, name, drafts)
     paired = tuple(replace(item, pair=f"{twin}/{index:04d}") for index, item in enumerate(items))
-    return paired, settle(rng, f"{name}/fewshot", examples)
+    fewshot = settle(rng, f"{name}/fewshot", examples)
+    others = other_draws(
+        rng, name, lambda: make_examples([draw(rng, group, len(group)) for group in pool])
+    )
+    return paired, fewshot, others
 
 
 def _item(

@@ -17,6 +17,7 @@ from layerwise.tasks.suites._building import (
     draw,
     generator,
     halves,
+    other_draws,
     require,
     settle,
     words,
@@ -43,18 +44,22 @@ def kv_words(
     rng = generator(seed, "kv-words")
     shown, asked = halves(rng, known, 2 * n_pairs * n_fewshot)
     name = f"kv-words-{n_pairs}"
-    examples = [
-        _word_item(rng, shown[start : start + 2 * n_pairs])
-        for start in range(0, len(shown), 2 * n_pairs)
-    ]
+
+    def make_examples(words_of_all: Sequence[str]) -> list[Item]:
+        starts = range(0, len(shown), 2 * n_pairs)
+        return [_word_item(rng, words_of_all[start : start + 2 * n_pairs]) for start in starts]
+
+    examples = make_examples(shown)
     drafts = distinct(lambda _: _word_item(rng, draw(rng, asked, 2 * n_pairs)), n_items)
     items = settle(rng, name, drafts)
+    fewshot = settle(rng, f"{name}/fewshot", examples)
     return Task(
         name="kv-words",
         capability="retrieval",
         description=f"{n_pairs} pairs of words in the context, one looked up",
         items=items,
-        fewshot=settle(rng, f"{name}/fewshot", examples),
+        fewshot=fewshot,
+        other_fewshot=other_draws(rng, name, lambda: make_examples(draw(rng, shown, len(shown)))),
         generate=GenerateSpec(("\n", ",", "."), 5, "first_line"),
         # Without the look-up, one of the values in the context is the best guess.
         chance=chance(items, 1 / n_pairs),
@@ -96,16 +101,23 @@ def kv_ids(
             left[size] = draw(rng, range(size), size)
         return _id_item(rng, size, left[size].pop(), digits, used)
 
-    examples = [make(min(sizes)) for _ in range(n_fewshot)]
-    left.clear()
+    def make_examples() -> list[Item]:
+        found = [make(min(sizes)) for _ in range(n_fewshot)]
+        left.clear()
+        return found
+
+    examples = make_examples()
     drafts = [make(sizes[index % len(sizes)]) for index in range(n_items)]
     items = settle(rng, "kv-ids", drafts)
+    fewshot = settle(rng, "kv-ids/fewshot", examples)
+    left.clear()
     return Task(
         name="kv-ids",
         capability="retrieval",
         description="random identifiers in pairs, one looked up, at several sizes and positions",
         items=items,
-        fewshot=settle(rng, "kv-ids/fewshot", examples),
+        fewshot=fewshot,
+        other_fewshot=other_draws(rng, "kv-ids", make_examples),
         generate=GenerateSpec(('"', "\n"), 2 * digits, "first_line"),
         chance=chance(items, float(np.mean([1 / _size(item) for item in items]))),
         template=Template(delimiter="", answer_end='"'),

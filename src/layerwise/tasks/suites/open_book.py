@@ -18,6 +18,7 @@ from layerwise.tasks.suites._building import (
     draw,
     generator,
     halves,
+    other_draws,
     require,
     settle,
     words,
@@ -57,8 +58,12 @@ def open_book(seed: int = 0, *, n_statements: int = 4, n_items: int = N_ITEMS) -
     kept = [fact for group in pool for fact in group]
     free = [[f for f in known if f.relation == name and f not in kept] for name in _RELATIONS]
     shown, asked = _made_up_words(rng)
-    examples = [_contradicting(rng, group, n_statements) for group in pool]
-    examples.append(_made_up(rng, shown, n_statements))
+
+    def make_examples() -> list[Item]:
+        false = [_contradicting(rng, group, n_statements) for group in pool]
+        return [*false, _made_up(rng, shown, n_statements)]
+
+    examples = make_examples()
 
     def make(index: int) -> Item:
         if index % 2:
@@ -66,12 +71,14 @@ def open_book(seed: int = 0, *, n_statements: int = 4, n_items: int = N_ITEMS) -
         return _contradicting(rng, draw(rng, free, 1)[0], n_statements)
 
     items = settle(rng, "open-book", distinct(make, n_items, key=lambda item: item.question))
+    fewshot = settle(rng, "open-book/fewshot", examples)
     return Task(
         name="open-book",
         capability="retrieval",
         description="facts in the context that are false or made up, one looked up",
         items=items,
-        fewshot=settle(rng, "open-book/fewshot", examples),
+        fewshot=fewshot,
+        other_fewshot=other_draws(rng, "open-book", make_examples),
         generate=GenerateSpec((".", ",", "\n"), 8, "first_line"),
         # Without the look-up, one of the answers in the context is the best guess.
         chance=chance(items, 1 / n_statements),

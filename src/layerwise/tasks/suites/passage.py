@@ -19,6 +19,7 @@ from layerwise.tasks.suites._building import (
     draw,
     generator,
     halves,
+    other_draws,
     require,
     settle,
     words,
@@ -81,17 +82,23 @@ def passage(seed: int = 0, *, n_between: int = 0, n_items: int = N_ITEMS) -> Tas
     split = {kind: halves(rng, known, _THREADS + 1) for kind, known in kinds.items()}
     shown = {kind: parts[0] for kind, parts in split.items()}
     free = {kind: parts[1] for kind, parts in split.items()}
-    examples = [_item(rng, frame, shown, n_between) for frame in frames[:2]]
+
+    def make_examples() -> list[Item]:
+        return [_item(rng, frame, shown, n_between) for frame in frames[:2]]
+
+    examples = make_examples()
     drafts = distinct(
         lambda index: _item(rng, frames[index % len(frames)], free, n_between), n_items
     )
     items = settle(rng, "passage", drafts)
+    fewshot = settle(rng, "passage/fewshot", examples)
     return Task(
         name="passage",
         capability="coherence",
         description="short passages with three threads, whose rest follows from the start",
         items=items,
-        fewshot=settle(rng, "passage/fewshot", examples),
+        fewshot=fewshot,
+        other_fewshot=other_draws(rng, "passage", make_examples),
         generate=GenerateSpec((".", ",", "\n"), 4, "first_word"),
         # One of the three words that the start joins to the threads.
         chance=chance(items, 1 / _THREADS),

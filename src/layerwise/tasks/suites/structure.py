@@ -5,6 +5,7 @@ Coherent text is in ``passage``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import perm
 
 import numpy as np
@@ -17,6 +18,7 @@ from layerwise.tasks.suites._building import (
     draw,
     generator,
     halves,
+    other_draws,
     require,
     settle,
     words,
@@ -48,12 +50,18 @@ def brackets(
     examples = distinct(lambda _: _bracket_item(rng, depth, n_closed), n_fewshot)
     drafts = distinct(lambda _: _bracket_item(rng, depth, n_closed), n_items, examples)
     items = settle(rng, "brackets", drafts)
+    fewshot = settle(rng, "brackets/fewshot", examples)
     return Task(
         name="brackets",
         capability="coherence",
         description=f"nested brackets of four kinds, {depth} of them open, to be closed",
         items=items,
-        fewshot=settle(rng, "brackets/fewshot", examples),
+        fewshot=fewshot,
+        other_fewshot=other_draws(
+            rng,
+            "brackets",
+            lambda: distinct(lambda _: _bracket_item(rng, depth, n_closed), n_fewshot, drafts),
+        ),
         generate=GenerateSpec(("\n",), 2 * depth + 2, "symbols"),
         # Each of the closing brackets is a guess among four.
         chance=chance(items, len(_CLOSING) ** -depth),
@@ -83,18 +91,24 @@ def repetition(
     )
     rng = generator(seed, "repetition")
     kept, free = halves(rng, words("nouns"), length * n_fewshot)
-    examples = [
-        _list_item(rng, kept[index * length : (index + 1) * length], shown)
-        for index in range(n_fewshot)
-    ]
+
+    def make_examples(listed: Sequence[str]) -> list[Item]:
+        starts = range(0, n_fewshot * length, length)
+        return [_list_item(rng, list(listed[start : start + length]), shown) for start in starts]
+
+    examples = make_examples(kept)
     drafts = distinct(lambda _: _list_item(rng, draw(rng, free, length), shown), n_items)
     items = settle(rng, "repetition", drafts)
+    fewshot = settle(rng, "repetition/fewshot", examples)
     return Task(
         name="repetition",
         capability="coherence",
         description=f"a list of {length} words, its repetition continued after {shown} of them",
         items=items,
-        fewshot=settle(rng, "repetition/fewshot", examples),
+        fewshot=fewshot,
+        other_fewshot=other_draws(
+            rng, "repetition", lambda: make_examples(draw(rng, kept, len(kept)))
+        ),
         generate=GenerateSpec(("\n",), 3 * (length - shown), "first_line"),
         # The remaining words in a random order.
         chance=chance(items, 1 / perm(length - shown)),

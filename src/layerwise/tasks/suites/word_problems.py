@@ -17,6 +17,7 @@ from layerwise.tasks.suites._building import (
     draw,
     generator,
     halves,
+    other_draws,
     require,
     settle,
     turned_over,
@@ -67,18 +68,30 @@ def word_problems(
     rng = generator(seed, "word-problems")
     shown_names, names = halves(rng, words("names"), n_fewshot)
     shown_things, things = halves(rng, _THINGS, n_fewshot)
-    examples = [
-        _block(rng, index, largest, shown_names[index : index + 1], shown_things[index : index + 1])
-        for index in range(n_fewshot)
-    ]
+
+    def make_examples(people: Sequence[str], told: Sequence[str]) -> list[list[Item]]:
+        alone = [slice(index, index + 1) for index in range(n_fewshot)]
+        return [_block(rng, i, largest, people[one], told[one]) for i, one in enumerate(alone)]
+
+    def others() -> list[Item]:
+        blocks: list[list[Item]] = [[]]
+        while not all(blocks):
+            blocks = make_examples(
+                draw(rng, shown_names, n_fewshot), draw(rng, shown_things, n_fewshot)
+            )
+        return [block[0] for block in blocks]
+
+    examples = make_examples(shown_names, shown_things)
     drafts = turned_over(lambda turn: _block(rng, turn, largest, names, things), n_items)
     items = settle(rng, "word-problems", drafts)
+    fewshot = settle(rng, "word-problems/fewshot", [block[0] for block in examples])
     return Task(
         name="word-problems",
         capability="reasoning",
         description="one-step word problems, answered by a worked-out sentence",
         items=items,
-        fewshot=settle(rng, "word-problems/fewshot", [block[0] for block in examples]),
+        fewshot=fewshot,
+        other_fewshot=other_draws(rng, "word-problems", others),
         generate=GenerateSpec(("\n",), 28, "answer_is"),
         chance=chance(items, commonest_answer(items)),
         template=Template(question_prefix="Q: ", answer_cue="\nA:"),
