@@ -105,7 +105,14 @@ class Clusters:
             values: one row per item.
             indices: the clusters of each resample, as ``resample_indices(self.n, ...)`` draws.
         """
-        counts = resample_counts(indices)
+        return self.means_of_counts(values, resample_counts(indices))
+
+    def means_of_counts(
+        self,
+        values: Shaped[np.ndarray, "items columns"],
+        counts: Float[np.ndarray, "resamples clusters"],
+    ) -> Float[np.ndarray, "resamples columns"]:
+        """The same, by how often each cluster is drawn."""
         items = counts @ self.sizes[:, None].astype(float)
         return counts @ self.sums(values).astype(float) / np.maximum(items, 1)
 
@@ -128,6 +135,34 @@ def sample_and_resamples(
 ) -> Int[np.ndarray, "draws n"]:
     """The sample itself (row 0), then resamples, so that all come from the same arithmetic."""
     return np.concatenate([np.arange(n)[None], resample_indices(n, n_resamples, seed)])
+
+
+def sample_and_joint_resamples(
+    several: Sequence[Clusters], n_resamples: int, seed: int | np.random.Generator
+) -> list[Float[np.ndarray, "draws clusters"]]:
+    """How often each task's clusters are drawn, where what tasks share is drawn together.
+
+    Tasks that ask for the same thing are no independent samples: drawn apart, the variance of a
+    mean over them lacks their covariance. So the clusters of all tasks are one sample (Davison and
+    Hinkley 1997, Bootstrap Methods and their Application, section 3.8).
+
+    Args:
+        several: the clusters of each task.
+        n_resamples: number of resamples.
+        seed: seed or generator.
+
+    Returns:
+        For each task, the sample itself (row 0: each cluster once), then resamples.
+    """
+    together = Clusters.joined(several)
+    counts = resample_counts(sample_and_resamples(together.n, n_resamples, seed))
+    found, start = [], 0
+    for one in several:
+        codes = together.codes[start : start + len(one.codes)]
+        start += len(one.codes)
+        _, first = np.unique(one.codes, return_index=True)
+        found.append(counts[:, codes[first]])
+    return found
 
 
 def net_sizes(

@@ -13,7 +13,12 @@ import pandas as pd
 
 from layerwise import stats
 from layerwise.stats import effects as _effects
-from layerwise.stats.clusters import Clusters, paired_p_values, sample_and_resamples
+from layerwise.stats.clusters import (
+    Clusters,
+    paired_p_values,
+    sample_and_joint_resamples,
+    sample_and_resamples,
+)
 from layerwise.stats.effects import Chance
 from layerwise.stats.over_run import over_run
 from layerwise.stats.signal import signals
@@ -185,11 +190,10 @@ def _curve(cells: list[_effects.Cell], chance: Chance, seed: int) -> list[dict[s
     """The steps of one capability under one protocol."""
     draws, together = [], Clusters.joined([cell.clusters for cell in cells])
     net = np.concatenate([cell.intact[:, None].astype(int) - cell.correct for cell in cells])
-    for cell in cells:
-        n, floor = cell.clusters.n, cell.floor(chance(cell.task, cell.protocol))
+    for cell, counts in zip(cells, _drawn(cells, seed), strict=True):
+        floor = cell.floor(chance(cell.task, cell.protocol))
         right = np.column_stack([cell.intact, floor, cell.correct])
-        drawn = sample_and_resamples(n, _effects.N_RESAMPLES, stats.generator(seed, cell.task))
-        means = cell.clusters.resampled_means(right, drawn)
+        means = cell.clusters.means_of_counts(right, counts)
         draws.append(stats.shares(means[:, :1], means[:, 2:], means[:, 1:2]))
     share = np.mean(draws, axis=0)
     low, high = stats.percentile_bounds(share[1:], 0.95)
@@ -218,6 +222,19 @@ def _curve(cells: list[_effects.Cell], chance: Chance, seed: int) -> list[dict[s
         }
         for i, step in enumerate(cells[0].interventions["layer"])
     ]
+
+
+def _drawn(cells: list[_effects.Cell], seed: int) -> list[np.ndarray]:
+    """How often each task's clusters are drawn: those that tasks share, together."""
+    every, n_resamples = [cell.clusters for cell in cells], _effects.N_RESAMPLES
+    if Clusters.joined(every).n < sum(one.n for one in every):
+        names = [cell.task for cell in cells]
+        return sample_and_joint_resamples(every, n_resamples, stats.generator(seed, *names))
+    drawn = (
+        sample_and_resamples(cell.clusters.n, n_resamples, stats.generator(seed, cell.task))
+        for cell in cells
+    )
+    return [stats.resample_counts(indices) for indices in drawn]
 
 
 def _steps(used: pd.DataFrame, baselines: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFrame:
