@@ -63,7 +63,7 @@ def ablation(model: Any, task: lw.Task, config: dict[str, Any], out: Path) -> pd
     )  # fmt: skip
     records = found.records
     intact = records[records["kind"] == "intact"].set_index("item")["gold_logprob"]
-    changed = records[records["kind"] != "intact"]
+    changed = records[records["site"] == "z"]
     wide = changed.pivot(index="item", columns=HEAD, values="gold_logprob")
     lost = -wide.sub(intact, axis=0).to_numpy(dtype=float)
     p = stats.benjamini_hochberg(stats.mean_p_values(lost))
