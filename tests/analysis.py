@@ -7,7 +7,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from itertools import product
+from itertools import permutations, product
 from pathlib import Path
 from typing import Any
 
@@ -179,12 +179,32 @@ def write_jsonl(path: Path, items: Iterable[Item], **fields: Any) -> Path:
 def solved_file(model: HookedTransformer, path: Path, n_items: int, **fields: Any) -> Path:
     """A user's file without few-shot examples (ask for none) that the model always gets right.
 
-    It asks one question about other options each time, so that there is no other to ask.
+    It does so by its layers, and not by what all items have in common (``decided_by_layers``).
     """
-    asked = word_task(n_items, name=path.stem).items
-    write_jsonl(path, [replace(item, question=asked[0].question) for item in asked])
-    task = solved_by(model, load_task(str(path), fewshot=0))
-    return write_jsonl(path, task.items, **fields)
+    write_jsonl(path, one_question(15 * n_items, path.stem))
+    items = decided_by_layers(model, load_task(str(path), fewshot=0), n_items).items
+    numbered = (replace(item, id=f"{path.stem}/{i:04d}") for i, item in enumerate(items))
+    return write_jsonl(path, numbered, **fields)
+
+
+def one_question(n_items: int, name: str) -> list[Item]:
+    """One question about other options each time, so that there is no other to ask.
+
+    No option comes twice, so that what the model likes does not tell which is right in others, and
+    those of an item begin with different words.
+    """
+    asked = word_task(n_items, name).items
+    rng = np.random.default_rng(0)
+    rest = {
+        word: rng.permutation(list(permutations([w for w in WORDS if w != word], 3))).tolist()
+        for word in WORDS
+    }
+    items = []
+    for item in asked:
+        first = rng.permutation(WORDS)[:3].tolist()
+        choices = tuple(" ".join([word, *rest[word].pop()]) for word in first)
+        items.append(replace(item, question=asked[0].question, answer=choices[0], choices=choices))
+    return items
 
 
 def edited_folder(folder: Path, edit: Callable[[dict[str, torch.Tensor]], None]) -> Path:

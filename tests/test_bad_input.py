@@ -130,7 +130,7 @@ def test_questions_that_cannot_be_asked(here, model, command, options, says):
         (["--layers", ""], "Cannot read layers ''"),
         (["--layers", "²"], "Cannot read layers '²'"),
         (["--layers", "0-99999999999"], "Cannot read layers '0-99999999999'"),
-        (["--layers", "2-1"], "No layers are left to change; name at least one."),
+        (["--layers", "2-1"], "where 2-1 runs backwards: expected the smaller number first, 1-2."),
         (["--method", "engin"], "Unknown method 'engin'. Did you mean 'engine'?"),
     ],
 )

@@ -164,7 +164,7 @@ def test_the_order_of_a_few_items_is_no_surer_than_an_exact_test_of_them():
     (row,) = table.loc[table["measure"] == "prediction depth"].to_dict("records")
     exact = reference.mannwhitneyu([5] * 4, [8] * 4, method="exact").pvalue
     assert row["difference"] > 0
-    assert row["p"] == pytest.approx(exact) == pytest.approx(2 / 70)
+    assert row["p"] >= exact == pytest.approx(2 / 70)
 
 
 def test_depths_of_a_real_reading_are_those_of_its_own_top_tokens():

@@ -186,13 +186,13 @@ def test_several_runs_stand_side_by_side(root, said, tmp_path):
 
 @pytest.mark.usefixtures("blank_pictures")
 def test_a_run_without_any_depth_has_a_report(root, tmp_path):
-    """Of so few items no layer's effect is significant, so that nothing can be placed."""
+    """So few items show no signal, so that nothing can be placed."""
     options = ["--task", root / "solved.jsonl", "--fewshot", 0, "--protocol", "continuation"]
-    done("ablate", model_folder(), *options, "--limit", 24, "--out", tmp_path / "run")
+    done("ablate", model_folder(), *options, "--limit", 12, "--out", tmp_path / "run")
     told = done("report", tmp_path / "run")
     assert told.splitlines()[-1] == f"Report: {tmp_path / 'run' / 'report.html'}"
     found = lw.emergence(lw.load_results(tmp_path / "run"))
-    assert set(found.emergence["measure"]) == {"critical set"}
+    assert found.emergence.empty
     assert found.plot().get_axes()
 
 

@@ -19,9 +19,15 @@ from layerwise.errors import UserError
 from layerwise.models import load_model, original_tokenizer
 from layerwise.results import RunFolder
 from layerwise.sweep import intact, skip_layers, sweep
-from layerwise.tasks import build_requests, load_task, score
+from layerwise.tasks import build_requests, score
 from tests import analysis, commands
-from tests.analysis import decided_by_layers, documented_columns, word_task, write_jsonl
+from tests.analysis import (
+    decided_by_layers,
+    documented_columns,
+    solved_file,
+    word_task,
+    write_jsonl,
+)
 from tests.models.tiny import tiny_folder, tiny_model
 
 N_LAYERS = 5
@@ -397,14 +403,7 @@ def test_a_run_goes_on_at_the_step_it_was_stopped_in(
 def questions(tmp_path_factory):
     """The tiny model of ``commands`` has the weights of ``tiny_model``."""
     folder = tmp_path_factory.mktemp("questions")
-    asked = word_task(200, "solved").items
-    write_jsonl(
-        folder / "many.jsonl", [replace(item, question=asked[0].question) for item in asked]
-    )
-    many = load_task(str(folder / "many.jsonl"), fewshot=0)
-    items = decided_by_layers(tiny_model("llama"), many, 30).items
-    numbered = (replace(item, id=f"solved/{i:04d}") for i, item in enumerate(items))
-    write_jsonl(folder / "solved.jsonl", numbered)
+    solved_file(tiny_model("llama"), folder / "solved.jsonl", 60)
     write_jsonl(folder / "one.jsonl", word_task(1).items)
     return folder
 
@@ -418,7 +417,7 @@ def here(questions, tmp_path, monkeypatch):
 
 def test_the_command_writes_what_the_function_finds_and_a_report(here):
     base = ["--task", "solved.jsonl", "--fewshot", 0, "--layers", 2, "--by", "block"]
-    said = commands.done("remove", commands.model_folder(), *base, "--limit", 20, "--out", "run")
+    said = commands.done("remove", commands.model_folder(), *base, "--limit", 60, "--out", "run")
     (result,) = lw.load_results("run")
     assert len(result.order) == 2
     assert len(result.order[1]) == 2
@@ -426,7 +425,7 @@ def test_the_command_writes_what_the_function_finds_and_a_report(here):
     assert "Tables: run" in said
     assert result.facts.settings["by"] == ["block"]
     assert items_of(result, HELD_OUT, "solved") | items_of(result, SELECTION, "solved") == {
-        f"solved/{i:04d}" for i in range(20)
+        f"solved/{i:04d}" for i in range(60)
     }
     said = commands.done("report", "run")
     assert "held-out items of solved" in said
@@ -444,7 +443,7 @@ def test_the_command_writes_what_the_function_finds_and_a_report(here):
         (["--protocol", "leter"], "Unknown protocol 'leter'. Did you mean 'letter'?"),
         (["--held-out", 1], "The share of items held out is 1.0; expected 0 (none) or more, and"),
         (["--held-out", "nan"], "Argument 'held_out' is nan; expected a finite number"),
-        (["--held-out", 0.001], "Of task 'solved' 0 of 30 items would be held out; expected at"),
+        (["--held-out", 0.001], "Of task 'solved' 0 of 60 items would be held out; expected at"),
         (["--task", "one.jsonl"], "Of task 'one' 0 of 1 items would be held out; expected at"),
         (["--method", "engin"], "Unknown method 'engin'. Did you mean 'engine'?"),
         (["--limit", 0], "The limit of items must be at least 1, not 0; leave it out for all."),

@@ -57,10 +57,8 @@ def kept(found: lw.Comparison, whole: Path) -> None:
 
 
 def profiled(name: str, asked: dict[str, Any], runs: Path) -> Path:
-    """The folder of a model's profile; patching is no part of this study."""
+    """The folder of a model's profile."""
     lw.profile(lw.load_model(name), **asked, out=runs / name)
-    for made in ("patching", "patching_effects"):
-        (runs / name / f"{made}.parquet").unlink(missing_ok=True)
     return runs / name
 
 
