@@ -186,14 +186,15 @@ def test_several_runs_stand_side_by_side(root, said, tmp_path):
 
 @pytest.mark.usefixtures("blank_pictures")
 def test_a_run_without_any_depth_has_a_report(root, tmp_path):
-    """So few items show no signal, so that nothing can be placed."""
+    """Not all layers are changed, so that no curve runs over them and nothing can be placed."""
     options = ["--task", root / "solved.jsonl", "--fewshot", 0, "--protocol", "continuation"]
-    done("ablate", model_folder(), *options, "--limit", 12, "--out", tmp_path / "run")
+    done("ablate", model_folder(), *options, "--layers", "0,2", "--out", tmp_path / "run")
     told = done("report", tmp_path / "run")
     assert told.splitlines()[-1] == f"Report: {tmp_path / 'run' / 'report.html'}"
     found = lw.emergence(lw.load_results(tmp_path / "run"))
     assert found.emergence.empty
-    assert found.plot().get_axes()
+    with pytest.raises(UserError, match="There is nothing to draw"):
+        found.plot()
 
 
 @pytest.mark.usefixtures("blank_pictures")
