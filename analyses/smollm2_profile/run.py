@@ -19,16 +19,26 @@ READ = "continuation"
 
 
 def main() -> None:
-    """Profile the model of ``config.toml``, compare methods, and remove layers."""
+    """Profile the model of ``config.toml``, compare methods, and remove layers.
+
+    Suites of about the same difficulty are profiled apart, for what is said of orders.
+    """
     config = tomllib.loads((HERE / "config.toml").read_text())
     model, results = lw.load_model(config["model"]), HERE / "results"
     profile = lw.profile(model, **config["profile"], out=results)
-    for finding in profile.report.findings:
-        print(f"- {finding.sentence}")
-    print(f"{profile.work}\n{profile.path}")
+    told(profile)
+    for protocol, asked in config["matched"].items():
+        told(lw.profile(model, **asked, out=results / f"matched_{protocol}"))
     compared(model, profile, config["profile"], results / "compared")
     removed = lw.removal_order(model, **config["removal"], out=results / "removal")
     save_figure(removed.plot(), results / "removal" / "figures", "removal_orders")
+
+
+def told(profile: lw.Profile) -> None:
+    """Print what a profile found, and what it cost."""
+    for finding in profile.report.findings:
+        print(f"- {finding.sentence}")
+    print(f"{profile.work}\n{profile.path}")
 
 
 def compared(model: Any, profile: lw.Profile, asked: dict[str, Any], folder: Path) -> None:
