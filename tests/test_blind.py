@@ -28,6 +28,7 @@ class Cell(NamedTuple):
     protocol: str = "continuation"
     clusters: None = None
     guessed: Guessed | None = None
+    of_examples: tuple[()] = ()
 
 
 def blind(right, asked) -> Blind:

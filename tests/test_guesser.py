@@ -34,6 +34,7 @@ class Cell(NamedTuple):
     protocol: str = "continuation"
     no_layers: None = None
     clusters: None = None
+    of_examples: tuple[()] = ()
 
 
 def near_fifteen(share: float, n: int, seed: int) -> Task:

@@ -25,6 +25,7 @@ class Asked(NamedTuple):
     no_layers: None = None
     clusters: Clusters | None = None
     guessed: None = None
+    of_examples: tuple[()] = ()
 
 
 def asked(right: list[int], n: int) -> list[Asked]:

@@ -190,5 +190,6 @@ def test_records_of_other_items_are_refused(known):
     table = result.transplant
     lacking = table.loc[(table["host"] == "base") | (table["item"] != "0003")]
     with pytest.raises(UserError, match="not of the same items in both models"):
-        tables.effects_table(lacking, lambda *_: 0.25, 0)
-    assert tables.effects_table(pd.DataFrame(table.head(0)), lambda *_: 0.25, 0).empty
+        tables.effects_table(lacking, result.gaps(), lambda *_: 0.25, 0)
+    none = pd.DataFrame(table.head(0))
+    assert tables.effects_table(none, result.gaps().head(0), lambda *_: 0.25, 0).empty

@@ -103,12 +103,14 @@ class Crossed(NamedTuple):
     """Whether some two layers turn round between two ways of asking.
 
     Attributes:
+        apart: the counts and tests of single layers, not corrected over them.
         p: p-value of "two layers differ in how much they damage, not in what".
         first: place among the layers of the one that loses more asked the first way, of the two
             that turn round most clearly; None where no two can.
         second: of the one that loses more asked the second way.
     """
 
+    apart: Dissociation
     p: float
     first: int | None = None
     second: int | None = None
@@ -135,10 +137,12 @@ def crossed(first: Answers, second: Answers, clusters: Clusters | None = None) -
         clusters: as in ``dissociation``.
 
     Returns:
-        The larger of this p-value and that of the double dissociation, and the two layers.
+        The larger of this p-value and that of the double dissociation, the two layers, and what
+        ``losses_apart`` gives.
     """
-    apart = dissociation(first, second, clusters)
-    more = [np.flatnonzero(p < ALPHA).tolist() for p in (apart.p_first, apart.p_second)]
+    apart = losses_apart(first, second, clusters)
+    double = apart.over_layers
+    more = [np.flatnonzero(p < ALPHA).tolist() for p in (double.p_first, double.p_second)]
     turned = {
         (one, other): max(
             _loses_more(first, one, other, clusters), _loses_more(second, other, one, clusters)
@@ -146,9 +150,10 @@ def crossed(first: Answers, second: Answers, clusters: Clusters | None = None) -
         for one, other in product(*more)
     }
     if not turned:
-        return Crossed(1.0)
+        return Crossed(apart, 1.0)
     clearest = min(turned, key=lambda pair: turned[pair])
-    return Crossed(max(apart.p, min(len(turned) * turned[clearest], 1.0)), *clearest)
+    p = max(double.p, min(len(turned) * turned[clearest], 1.0))
+    return Crossed(apart, p, *clearest)
 
 
 def _loses_more(answers: Answers, layer: int, than: int, clusters: Clusters | None) -> float:

@@ -60,6 +60,7 @@ class Answered(NamedTuple):
         no_layers: None: methods that leave layers as they are do not ask for it.
         clusters: which items ask for the same thing; None if each stands by itself.
         guessed: None, for such methods ask for first tokens, of which no options are offered.
+        of_examples: none, for such methods ask with one draw of few-shot examples.
     """
 
     task: str
@@ -69,6 +70,7 @@ class Answered(NamedTuple):
     no_layers: Bool[np.ndarray, " items"] | None = None
     clusters: Clusters | None = None
     guessed: Guessed | None = None
+    of_examples: tuple[Asked, ...] = ()
 
     @classmethod
     def of_items(cls, items: pd.DataFrame, right: Bool[np.ndarray, " items"]) -> Answered:
@@ -125,6 +127,11 @@ class Asked(Protocol):
     @property
     def guessed(self) -> Guessed | None:
         """What a guesser makes of the options without the question, if one was measured."""
+        ...
+
+    @property
+    def of_examples(self) -> Sequence[Asked]:
+        """The same with each draw of few-shot examples, if there are several."""
         ...
 
 
@@ -198,7 +205,7 @@ def signal_p_values(
 
 
 def _signal_p_value(cell: Asked, chance: Callable[[str, str], float]) -> float:
-    if getattr(cell, "of_examples", ()):
+    if cell.of_examples:
         return _over_examples(cell, chance)
     right, n = np.array([cell.intact.sum()], dtype=int), np.array([len(cell.intact)])
     level = np.array([chance(cell.task, cell.protocol)], dtype=float)
@@ -213,7 +220,7 @@ def _over_examples(cell: Asked, chance: Callable[[str, str], float]) -> float:
     the mean over items and draws against each control, both of which are samples
     (``CrossedMeans``).
     """
-    each: list[Asked] = list(getattr(cell, "of_examples", ()))
+    each = cell.of_examples
     right = np.stack([one.intact.astype(float) for one in each])[:, :, None]
     clusters = each[0].clusters or Clusters.apart(right.shape[1])
     against = [right - chance(cell.task, cell.protocol)]

@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from layerwise import stats
 from layerwise.stats.clusters import independent_items, sample_and_resamples
-from layerwise.stats.dissociation import Dissociation, crossed, losses_apart
+from layerwise.stats.dissociation import Dissociation, crossed
 from layerwise.stats.effects import (
     ALPHA,
     N_RESAMPLES,
@@ -67,13 +67,12 @@ def book_tables(
         known |= {f"signal_{k}": has[c.task, c.protocol] for k, c in zip(_KINDS, both, strict=True)}
         asked = _comparable(pair, facts) if known["signal_closed"] and known["signal_open"] else []
         for kind, site, first, second in asked:
-            both_answers = first.answers, second.answers, first.cell.clusters
-            found, p = losses_apart(*both_answers), crossed(*both_answers).p
-            tables.append(_compared(first, second, found, facts).assign(**where))
+            turned = crossed(first.answers, second.answers, first.cell.clusters)
+            tables.append(_compared(first, second, turned.apart, facts).assign(**where))
             more = tables[-1]["loses_more"].to_numpy(dtype=object)
             pairs.append(
                 known
-                | {"kind": kind, "site": site, "p": p}
+                | {"kind": kind, "site": site, "p": turned.p}
                 | {f"n_{one}_more": int(np.count_nonzero(more == one)) for one in _KINDS}
             )
         pairs += [] if asked else [known]

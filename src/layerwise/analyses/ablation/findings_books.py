@@ -16,11 +16,9 @@ from layerwise.presentation.naming import name_layer
 from layerwise.presentation.over_run import together, which_hold
 from layerwise.presentation.rows import layers_of, numbers, records, rows
 from layerwise.presentation.wording import (
-    LAYER_MAIN,
     capitalised,
     counted,
     doing,
-    in_order,
     interval,
     joined,
     layer_ranges,
@@ -31,7 +29,7 @@ from layerwise.stats.effects import ALPHA
 from layerwise.stats.interest import Interest
 from layerwise.storage.run_tables import RunTables
 
-from .lookup import single_layers
+from .lookup import kinds_and_sites, single_layers
 
 BOOKS = "open book"
 Row = dict[str, Any]
@@ -45,7 +43,7 @@ def book_findings(run: RunTables) -> list[Finding]:
     layers = single_layers(books)
     if layers.empty:
         return []
-    kind, site = in_order(zip(layers["kind"], layers["site"], strict=True), (LAYER_MAIN,))[0]
+    kind, site = kinds_and_sites(layers)[0]
     smallest = Interest.of(run.facts.settings).loss
     found = []
     for pair in records(rows(pairs, kind=kind, site=site)):

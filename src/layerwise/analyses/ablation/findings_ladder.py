@@ -13,7 +13,6 @@ from layerwise.presentation.finding import Finding, source, spaced, weight
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.rows import records, rows
 from layerwise.presentation.wording import (
-    LAYER_MAIN,
     RUNG_ORDER,
     counted,
     doing,
@@ -27,6 +26,8 @@ from layerwise.presentation.wording import (
 )
 from layerwise.storage.run_tables import RunTables
 
+from .lookup import kinds_and_sites
+
 PROTOCOLS = "protocols"
 Row = dict[str, Any]
 
@@ -36,7 +37,7 @@ def ladder_findings(run: RunTables) -> list[Finding]:
     steps, layers = run.table("ladder_steps"), run.table("dissociations")
     if steps is None or layers is None:
         return []
-    kind, site = in_order(zip(steps["kind"], steps["site"], strict=True), (LAYER_MAIN,))[0]
+    kind, site = kinds_and_sites(steps)[0]
     steps, layers = rows(steps, kind=kind, site=site), rows(layers, kind=kind, site=site)
     other = [_other_layers(row, layers, len(steps)) for row in _clearest(steps)]
     harder = [

@@ -34,6 +34,7 @@ from layerwise.stats.effects import CONTROLS, cells
 from layerwise.stats.signal import signals
 from layerwise.storage.atomic_files import write_atomically
 from layerwise.storage.earlier_tables import with_later_columns
+from layerwise.storage.schemas import SCHEMAS
 from layerwise.storage.written import REQUESTS_FILE as REQUESTS_FILE
 from layerwise.sweep import Intervention, Sweep, intact
 from layerwise.sweep.cost import Cost
@@ -344,7 +345,7 @@ def _make(pieces: Sequence[Piece], parts: CheckpointStore, progress: Meter, job:
 def _records_of(parts: CheckpointStore, piece: Piece) -> pd.DataFrame:
     """A piece's records, also one that an earlier version made before the run was interrupted."""
     table = parts.read_part(f"records {piece.name}")
-    if "examples" in table:
+    if set(SCHEMAS["records"].names) <= set(table):
         return table
     return with_later_columns("records", pa.Table.from_pandas(table)).to_pandas()
 

@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from layerwise import stats
 from layerwise.stats.clusters import sample_and_resamples
-from layerwise.stats.dissociation import ALPHA, crossed, dissociation
+from layerwise.stats.dissociation import ALPHA, crossed
 from layerwise.stats.effects import (
     INTACT,
     N_RESAMPLES,
@@ -177,8 +177,8 @@ def _step(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     cell = first.cell
     difference, low, high, p = step_difference(first, second, shares, seed)
-    both = first.answers, second.answers, cell.clusters
-    found, turned = dissociation(*both), crossed(*both)
+    turned = crossed(first.answers, second.answers, cell.clusters)
+    found = turned.apart.over_layers
     names = {"first": first.cell.protocol, "second": second.cell.protocol}
     layers = cell.interventions["layer"].to_numpy(dtype=int)
     more = [np.flatnonzero(p < ALPHA) for p in (found.p_first, found.p_second)]

@@ -85,8 +85,12 @@ def set_ablations(run: RunTables) -> list[tuple[str, str]]:
 def _kinds_and_sites(effects: pd.DataFrame | None, sets: bool = False) -> list[tuple[str, str]]:
     if effects is None:
         return []
-    shown = effects.loc[is_set(effects) == sets]
-    return in_order(zip(shown["kind"], shown["site"], strict=True), (LAYER_MAIN,))
+    return kinds_and_sites(effects.loc[is_set(effects) == sets])
+
+
+def kinds_and_sites(table: pd.DataFrame) -> list[tuple[str, str]]:
+    """The kinds and sites of interventions in a table, skipped layers first."""
+    return in_order(zip(table["kind"], table["site"], strict=True), (LAYER_MAIN,))
 
 
 def _chosen(

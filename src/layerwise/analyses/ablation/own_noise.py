@@ -20,7 +20,8 @@ from layerwise.sweep.requests import LogLikelihood, Request
 from layerwise.sweep.run import SweepStats
 from layerwise.tasks import TaskRequest
 
-NOISE, RESAMPLE = "noise", "resample"
+RESAMPLE, NOISE = DRAWN = ("resample", "noise")
+"""Kinds of change that are drawn by the seed, for each item."""
 Sweeps = Callable[[Sequence[Intervention], Sequence[TaskRequest]], Sweep]
 
 
@@ -41,7 +42,7 @@ def with_draws(changes: Sequence[Intervention], n_draws: int) -> list[Drawn]:
     return [
         Drawn(change, draw)
         for change in changes
-        for draw in (range(n_draws) if change.kind in (NOISE, RESAMPLE) else (None,))
+        for draw in (range(n_draws) if change.kind in DRAWN else (None,))
     ]
 
 

@@ -12,11 +12,11 @@ from layerwise.presentation.over_run import n_tests
 from layerwise.presentation.rows import numbers, records, rows
 from layerwise.presentation.section import Section
 from layerwise.presentation.table import Table, others
-from layerwise.presentation.wording import LAYER_MAIN, doing, in_order, joined, spread
+from layerwise.presentation.wording import doing, in_order, joined, spread
 from layerwise.storage.run_tables import RunTables
 
 from .columns import BOOK_PAIRS, BOOKS
-from .lookup import single_layers
+from .lookup import kinds_and_sites, single_layers
 
 _MOST = 2000
 _WORDS = (
@@ -69,7 +69,7 @@ def _figures(run: RunTables) -> list[FigureSpec]:
     layers = pd.DataFrame() if books is None else single_layers(books)
     if books is None or layers.empty:
         return []
-    kind, site = in_order(zip(layers["kind"], layers["site"], strict=True), (LAYER_MAIN,))[0]
+    kind, site = kinds_and_sites(layers)[0]
     shown = rows(layers, kind=kind, site=site)
     for closed, opened in in_order(zip(shown["closed"], shown["open"], strict=True), ()):
         mine = rows(shown, closed=closed, open=opened)

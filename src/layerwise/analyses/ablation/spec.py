@@ -30,14 +30,14 @@ from layerwise.sweep.edits import CROSS_SITES
 from layerwise.sweep.requests import Tokens
 from layerwise.tasks.items import Item
 
+from .own_noise import DRAWN
+
 KINDS = ("skip", "zero", "mean", "resample", "noise")
 _SUBLAYERS = ("attn_out", "mlp_out", "z", "kv_group", "cross_attn_out", "cross_z")
 _ANY = ("resid_pre", "resid_mid", "resid_mid_cross", "resid_post", *_SUBLAYERS)
 SITES = {"skip": ("layer", *_SUBLAYERS)} | dict.fromkeys(KINDS[1:], _ANY)
 BY_HEAD = ("z", "kv_group", "cross_z")
 MEANS = ("pooled", "position")
-# Kinds that are drawn by the seed, for each item.
-DRAWN = ("resample", "noise")
 
 
 @dataclass(frozen=True)

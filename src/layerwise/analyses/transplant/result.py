@@ -46,13 +46,12 @@ class TransplantResult(Result):
     @computed_once
     def effects(self) -> pd.DataFrame:
         """``transplant_effects.parquet``: what every change moves of the gap."""
-        return effects_table(self.transplant, self.facts.chance, self.facts.seed)
+        return effects_table(self.transplant, self.gaps(), self.facts.chance, self.facts.seed)
 
     @computed_once
     def ranks(self) -> pd.DataFrame:
         """``transplant_ranks.parquet``: do layers whose weights differ most move most?"""
-        chance, seed = self.facts.chance, self.facts.seed
-        return ranks_table(self.transplant, self.transplant_distances, chance, seed)
+        return ranks_table(self.transplant, self.transplant_distances, self.gaps(), self.facts.seed)
 
     def derived(self) -> dict[str, pd.DataFrame]:
         """``transplant_gaps``, ``transplant_effects`` and ``transplant_ranks``."""

@@ -25,7 +25,7 @@ from layerwise.stats.over_run import effects_over_run, exact_where_no_width
 from layerwise.stats.signal import above_chance_p_values
 from layerwise.storage.parquet import conform, frame
 
-from .gaps import Pair, gap_bounds, gaps_table, pairs_of
+from .gaps import Pair, gap_bounds, pairs_of
 from .names import BASE, BRINGS, DESTROYS, HOSTS, OTHER, SINGLE
 
 # What statistics of effects call the columns of moved accuracy.
@@ -36,15 +36,17 @@ _AS_EFFECTS = {
 }  # fmt: skip
 
 
-def effects_table(transplant: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFrame:
+def effects_table(
+    transplant: pd.DataFrame, gaps: pd.DataFrame, chance: Chance, seed: int
+) -> pd.DataFrame:
     """``transplant_effects.parquet``: what every change moves of the gap between the two models.
 
     Args:
         transplant: ``transplant.parquet``.
+        gaps: its ``transplant_gaps.parquet``.
         chance: (task, protocol) -> accuracy by guessing.
         seed: seed of the bootstrap; a task's resamples are the same under all protocols.
     """
-    gaps = gaps_table(transplant, chance, seed)
     known = gaps.set_index(["task", "protocol"])["found"] if len(gaps) else {}
     tables = [
         _effects(pair, host, chance, seed, bool(known[pair.base.task, pair.base.protocol]))
@@ -134,7 +136,7 @@ def _bootstrapped(pair: Pair, host: str, seed: int, *, has_scale: bool) -> dict[
 
 
 def ranks_table(
-    transplant: pd.DataFrame, distances: pd.DataFrame, chance: Chance, seed: int
+    transplant: pd.DataFrame, distances: pd.DataFrame, gaps: pd.DataFrame, seed: int
 ) -> pd.DataFrame:
     """``transplant_ranks.parquet``: do the layers that move most of the gap differ most in weight?
 
@@ -144,10 +146,9 @@ def ranks_table(
     Args:
         transplant: ``transplant.parquet``.
         distances: ``transplant_distances.parquet``.
-        chance: (task, protocol) -> accuracy by guessing.
+        gaps: ``transplant_gaps.parquet``.
         seed: seed of the bootstrap.
     """
-    gaps = gaps_table(transplant, chance, seed)
     found = set(map(tuple, gaps.loc[gaps["found"], ["task", "protocol"]].to_numpy().tolist()))
     rows = [
         row
