@@ -132,6 +132,52 @@ def test_every_flipped_byte_of_run_json_is_told_or_changes_nothing(folder):
         assert lw.verify(folder).ok == same
 
 
+def test_results_whose_run_json_was_deleted_are_refused_whoever_reads_them(folder, ablation):
+    (folder / "run.json").unlink()
+    says = (
+        rf"{folder} holds results \(records\.parquet, \.\.\.\) and no run\.json: the checksums of "
+        r"the files and the facts of the run are lost with it, .* so restore it, or delete the "
+        r"folder and give the command that made it again\."
+    )
+    other = synthetic.lens(np.linspace(-9, -1, 9) + np.zeros((5, 9)), "keys", "retrieval")
+    for refused in (
+        load_results, lw.report_from_folders, lambda f: lw.compare([f, f.parent]),
+        other.save, lambda f: RunFolder.open(f, {}),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=says):
+            refused(folder)
+    outcome = commands.run("report", folder)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "no run.json" in outcome.err
+    assert not (folder / "report.html").exists()
+    with pytest.warns(DamagedFileWarning, match=r"no run\.json in .* AblationResult are read unch"):
+        assert AblationResult.load(folder).facts == ablation.facts
+    ablation.save(folder)  # all that is there is its own, and is written anew
+    assert lw.verify(folder).ok
+
+
+def test_verify_tells_a_deleted_run_json_and_what_else_is_wrong(folder):
+    (folder / "run.json").unlink()
+    truncated(folder / "effects.parquet")
+    outcome = commands.run("verify", folder)
+    assert outcome.code == 2
+    assert outcome.out.startswith("run.json: missing\nrecords.parquet: readable\n")
+    assert "effects.parquet: changed\n" in outcome.out
+    assert "(run.json is missing: the checksums of the files and the facts" in outcome.err
+    assert "effects.parquet is missing, damaged" in outcome.err
+    assert "delete the folder and give the command that made it again." in outcome.err
+    assert not lw.verify(folder).checksums
+
+
+def test_verify_tells_a_deleted_list_beside_a_pruned_model_and_of_a_comparison(ablation, tmp_path):
+    ablation.save(tmp_path / "pruned" / "compared")
+    (tmp_path / "pruned" / "compared" / "run.json").unlink()
+    assert states(tmp_path / "pruned")["run.json"] == "missing"
+    frame("comparison_layers", []).to_parquet(tmp_path / "comparison_layers.parquet")
+    assert states(tmp_path)["comparison.json"] == "missing"
+    assert "comparison.json is missing" in lw.verify(tmp_path).sentence
+
+
 @pytest.mark.parametrize(
     ("field", "value", "told"),
     [

@@ -10,6 +10,7 @@ from layerwise.ground.arguments import check_arguments
 from layerwise.storage.atomic_files import is_folder
 from layerwise.storage.base import Result
 from layerwise.storage.provenance import RUN_FILE, read_facts
+from layerwise.storage.written import refuse_without_list
 
 from .registry import RESULTS
 from .restoring import restore, warn_of_lost
@@ -20,8 +21,9 @@ def load_results(folder: str | Path) -> list[Result]:
     """Read whatever results are in a folder.
 
     Raises:
-        UserError: if the folder does not exist, holds no result or an unfinished run, or a table
-            is damaged, missing or changed since it was written and does not follow from others.
+        UserError: if the folder does not exist, holds no result or an unfinished run, or results
+            and no ``run.json``; if a table is damaged, missing or changed since it was written
+            and does not follow from others.
 
     Warns:
         MadeAgainWarning: if tables were missing or changed, and were made again from others.
@@ -31,6 +33,7 @@ def load_results(folder: str | Path) -> list[Result]:
     folder = Path(folder)
     if not is_folder(folder):
         raise UserError(f"No folder {folder}: expected the folder of a run; check the path.")
+    refuse_without_list(folder)
     if (folder / RUN_FILE).exists():
         read_facts(folder)
         restore(folder)

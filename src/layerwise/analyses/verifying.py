@@ -24,11 +24,17 @@ from layerwise.storage.provenance import (
     read_facts,
     read_run_file,
 )
-from layerwise.storage.written import LISTED, TABLE_FILES
+from layerwise.storage.written import (
+    LISTED,
+    LOST_WITH_RUN_FILE,
+    TABLE_FILES,
+    results_without_list,
+)
 
 COMPARED = "compared"  # beside a pruned model
 READABLE = "readable"
 NOT_LISTED = "not listed"
+MISSING = "missing"
 
 
 @dataclass(frozen=True)
@@ -58,10 +64,12 @@ class Verification:
         """What was found, in one sentence."""
         if self.problems:
             told = "; ".join(self.problems)
+            again = "give the command that made the folder again, which makes it anew"
+            if self.files.get(RUN_FILE) == MISSING:  # a run does not begin among files of another
+                again = "delete the folder and give the command that made it again"
             return (
                 f"{self.folder} is not as it was written ({told}): expected the files that were "
-                "written there; restore them, or give the command that made the folder again, "
-                "which makes it anew."
+                f"written there; restore them, or {again}."
             )
         if not self.checksums:
             return (
@@ -84,13 +92,19 @@ def verify(folder: str | Path) -> Verification:
 
     Raises:
         UserError: if the folder does not exist, is none of these, or its run is not finished.
+            A folder of results without the file that lists them is one with a problem.
     """
     folder = Path(folder)
     if not is_folder(folder):
         raise UserError(f"No folder {folder}: expected a folder of results; check the path.")
     if (folder / FACTS_FILE).exists():
         return _verified_comparison(folder)
-    home = folder / COMPARED if (folder / COMPARED / RUN_FILE).exists() else folder
+    beside = folder / COMPARED
+    home = beside if (beside / RUN_FILE).exists() or results_without_list(beside) else folder
+    if results_without_list(home):
+        return _without_list(home, RUN_FILE, LISTED, f"{RUN_FILE} is missing: {LOST_WITH_RUN_FILE}")
+    if any((folder / name).exists() for name in TABLES):
+        return _without_list(folder, FACTS_FILE, TABLES, f"{FACTS_FILE} is missing")
     if not (home / RUN_FILE).exists():
         raise UserError(
             f"No {RUN_FILE} or {FACTS_FILE} in {folder}: expected the folder of a finished run, "
@@ -123,6 +137,18 @@ def _verified_comparison(folder: Path) -> Verification:
     except UserError as error:
         return Verification(folder, {FACTS_FILE: "changed"}, (str(error),), True)
     return _verified(folder, FACTS_FILE, listed(said, FACTS_FILE), TABLES, None)
+
+
+def _without_list(folder: Path, own: str, known: Sequence[str], missing: str) -> Verification:
+    """Of results whose list is gone: what can be said of them all the same."""
+    there = [name for name in known if (folder / name).exists()]
+    found = {own: MISSING} | dict.fromkeys(there, READABLE)
+    problems = [missing]
+    for name in there:
+        told = list(_problems_of(folder / name, None))
+        found[name] = "changed" if told else READABLE
+        problems += told
+    return Verification(folder, found, tuple(problems), False)
 
 
 def _verified(

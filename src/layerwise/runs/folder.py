@@ -24,7 +24,7 @@ from layerwise.errors import UserError
 from layerwise.storage.atomic_files import disk_error, refuse_unusable_folder, remove_temporaries
 from layerwise.storage.file_list import hashes_of
 from layerwise.storage.provenance import RUN_FILE, Facts, is_finished, read_run_file, write_run_file
-from layerwise.storage.written import written_files
+from layerwise.storage.written import refuse_without_list, written_files
 
 from .checkpoint_files import read_part_file, write_part_file
 
@@ -208,6 +208,7 @@ def _make_folder(path: Path) -> None:
 def _refuse_foreign(path: Path) -> None:
     visible = sorted(p.name for p in path.iterdir() if not p.name.startswith("."))
     if visible and RUN_FILE not in visible:
+        refuse_without_list(path)
         raise UserError(
             f"{path} holds other files ({visible[0]}, ...) and no {RUN_FILE}: expected an empty "
             "folder or that of an earlier run; choose another folder."

@@ -5,6 +5,7 @@ Which results there are is in ``results``; each draws itself by its own figures.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, ClassVar, TypeVar
 
 import pandas as pd
 
-from layerwise.errors import DamagedResultsError, UserError
+from layerwise.errors import DamagedFileWarning, DamagedResultsError, UserError
 
 from .atomic_files import remove_temporaries
 from .file_list import hashes_of
@@ -29,7 +30,7 @@ from .provenance import (
     read_run_file,
     write_run_file,
 )
-from .written import unlisted_for
+from .written import LOST_WITH_RUN_FILE, unlisted_for
 
 AnyResult = TypeVar("AnyResult", bound="Result")
 Tables = TypeVar("Tables", pd.DataFrame, dict[str, pd.DataFrame])
@@ -99,8 +100,8 @@ class Result:
             folder: made if it does not exist. Results of the same model may share one.
 
         Raises:
-            UserError: if the folder holds results of another model or of other items, cannot be
-                written, or the disk is full.
+            UserError: if the folder holds results of another model or of other items, or results
+                without their ``run.json``; if it cannot be written, or the disk is full.
         """
         folder = Path(folder)
         joined = _facts_for(folder, self.facts, self.joins_others)
@@ -138,6 +139,10 @@ class Result:
         Raises:
             UserError: if a file is missing, damaged, changed since, not listed in ``run.json``
                 though others are, not Parquet, or lacks columns.
+
+        Warns:
+            DamagedFileWarning: if the folder has no ``run.json``: the tables are read unchecked,
+                with the facts that each of them carries.
         """
         folder, saved = Path(folder), None
         listed = listed_files(folder)
@@ -147,6 +152,12 @@ class Result:
             digest = None if listed is None else _digest(path, listed)
             fields[name], saved = read_table(path, name, digest)
         path = folder / f"{cls.tables[-1]}.parquet"
+        if saved is not None and not (folder / RUN_FILE).exists():
+            warnings.warn(
+                f"There is no {RUN_FILE} in {folder}: {LOST_WITH_RUN_FILE}. The tables of "
+                f"{cls.__name__} are read unchecked, with the facts in {path.name}.",
+                DamagedFileWarning, stacklevel=2,
+            )  # fmt: skip
         fields["facts"] = read_facts(folder) if saved is None else parse_facts(saved, path)
         return cls(**fields)
 

@@ -8,14 +8,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from layerwise.errors import DamagedResultsError
+
 from .file_list import hashes_of
-from .provenance import listed_files, read_facts, write_run_file
+from .provenance import RUN_FILE, listed_files, read_facts, write_run_file
 from .schemas import SCHEMAS
 
 REQUESTS_FILE = "requests.jsonl"
 LENS_FILE = "tuned_lens.safetensors"
 TABLE_FILES = tuple(f"{name}.parquet" for name in SCHEMAS)
 LISTED = (*TABLE_FILES, REQUESTS_FILE, LENS_FILE)
+LOST_WITH_RUN_FILE = "the checksums of the files and the facts of the run are lost with it"
+# How names of the tables of a comparison begin, which has a list of its own.
+COMPARED = "comparison_"
 
 
 def written_files(folder: Path) -> list[str]:
@@ -23,19 +28,46 @@ def written_files(folder: Path) -> list[str]:
     return [name for name in LISTED if (folder / name).is_file()]
 
 
+def results_without_list(folder: Path) -> list[str]:
+    """Names of a run's results in a folder whose ``run.json``, which listed them, is gone."""
+    if (folder / RUN_FILE).exists():
+        return []
+    return [name for name in written_files(folder) if not name.startswith(COMPARED)]
+
+
+def refuse_without_list(folder: Path, written_anew: Sequence[str] = ()) -> None:
+    """Refuse results whose ``run.json`` is gone: whether some are lost or changed is unknown.
+
+    Args:
+        folder: the folder of a run.
+        written_anew: the files that do not matter, for they are about to be written.
+
+    Raises:
+        DamagedResultsError: if there are any.
+    """
+    left = [name for name in results_without_list(folder) if name not in written_anew]
+    if left:
+        raise DamagedResultsError(
+            f"{folder} holds results ({left[0]}{', ...' * (len(left) > 1)}) and no {RUN_FILE}: "
+            f"{LOST_WITH_RUN_FILE}, so that nobody can tell whether results are missing or "
+            f"changed; expected {RUN_FILE} beside them, so restore it, or delete the folder and "
+            "give the command that made it again."
+        )
+
+
 def unlisted_for(folder: Path, names: Sequence[str]) -> dict[str, str]:
     """The list of a folder without some files, written so before these are written anew.
 
-    In a folder that keeps no list, such as one of an earlier version, the other files are taken
-    as they are.
+    In a folder of an earlier version, which keeps no list, the other files are taken as they are.
 
     Args:
         folder: the folder of a finished run, or one without ``run.json``.
         names: the files that are about to be written.
 
     Raises:
-        UserError: if ``run.json`` cannot be read or written.
+        UserError: if ``run.json`` cannot be read or written, or other results are there without.
     """
+    refuse_without_list(folder, names)
     before = listed_files(folder)
     others = [name for name in written_files(folder) if name not in names]
     if before is None:
