@@ -13,7 +13,8 @@ import torch
 import layerwise as lw
 from layerwise.analyses.transplant import job as transplant_job
 from layerwise.analyses.transplant.fit import refuse_misfit
-from layerwise.analyses.transplant.weights import distances, parts_of_block, transplanted
+from layerwise.analyses.transplant.parts import parts_of_block
+from layerwise.analyses.transplant.weights import distances, transplanted
 from layerwise.errors import UserError
 from layerwise.models import original_tokenizer
 from layerwise.models.facts import weights_hash
@@ -299,8 +300,8 @@ def test_parts_that_a_layer_does_not_have_are_refused():
     model = tiny_model("llama")
     with pytest.raises(UserError, match=r"Layer 0 .* has no part 'cross_attn_out': expected .*mlp"):
         exchange(model, model, word_task(), site="cross_attn_out")
-    with pytest.raises(UserError, match=r"Unknown part .* 'z'"):
-        exchange(model, model, word_task(), site="z")
+    with pytest.raises(UserError, match=r"Unknown part .* 'pattern'"):
+        exchange(model, model, word_task(), site="pattern")
     with pytest.raises(UserError, match="number of steps is 0"):
         exchange(model, model, word_task(), steps=0)
     with pytest.raises(UserError, match="Unknown choice of layers 'pairs'"):

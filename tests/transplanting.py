@@ -13,17 +13,20 @@ from layerwise.storage.parquet import conform, frame
 from tests.synthetic import facts, task_facts
 
 Right = np.ndarray
+Place = int | tuple[int, int]
+"""A layer, or a layer and a head."""
 
 
 def transplant_result(
     base: Right,
     other: Right,
-    changed: Mapping[str, Mapping[int, Right]],
+    changed: Mapping[str, Mapping[Place, Right]],
     *,
     task: str = "keys",
     capability: str = "retrieval",
     protocol: str = "continuation",
     distances: Mapping[int, float] | None = None,
+    site: str = "layer",
     n_encoder: int = 0,
 ) -> TransplantResult:
     """A result with these answers.
@@ -31,21 +34,25 @@ def transplant_result(
     Args:
         base: whether the base is right, by item.
         other: whether the other model is.
-        changed: by host and layer, whether the host is right with that layer of the other.
+        changed: by host and layer, or head, whether the host is right with that of the other.
         task: name of the task.
         capability: its capability.
         protocol: the protocol.
         distances: of weights, by layer; that of each layer is its number if None.
+        site: what is exchanged.
         n_encoder: layers of the encoder.
     """
     intact = dict(zip(HOSTS, (base, other), strict=True))
-    table = _table(intact, changed).assign(task=task, capability=capability, protocol=protocol)
-    layers = sorted({layer for of in changed.values() for layer in of})
+    asked = {"task": task, "capability": capability, "protocol": protocol}
+    table = _table(intact, changed, site).assign(**asked)
+    places = {_layer_and_head(place) for of in changed.values() for place in of}
+    layers = sorted({layer for layer, _ in places})
     far = distances or {layer: float(layer) for layer in layers}
     apart = [
-        {"site": "layer", "layer": k, "n_parameters": 10, "norm": 1.0, "distance": v}
-        for k, v in far.items()
-    ]
+        {"site": site, "layer": k, "head": head, "n_parameters": 10, "norm": 1.0,
+         "distance": far[k]}
+        for k, head in sorted(places, key=str)
+    ]  # fmt: skip
     known = facts(
         task_facts(task, capability, n_items=len(base)),
         n_layers=max(layers, default=7) + 1, protocols=(protocol,), settings={"other": "trained"},
@@ -58,29 +65,41 @@ def transplant_result(
     )
 
 
-def _table(intact: Mapping[str, Right], changed: Mapping[str, Mapping[int, Right]]) -> pd.DataFrame:
+def _layer_and_head(place: Place) -> tuple[int, int | None]:
+    return place if isinstance(place, tuple) else (place, None)
+
+
+def _id(layer: int, head: int | None) -> str:
+    return f"transplant:layer={layer}" if head is None else f"transplant:layer={layer},head={head}"
+
+
+def _table(
+    intact: Mapping[str, Right], changed: Mapping[str, Mapping[Place, Right]], site: str
+) -> pd.DataFrame:
     """Records of both models as they are, and with each layer of the other."""
     columns = [(host, None, right) for host, right in intact.items()]
-    columns += [(host, layer, right) for host, of in changed.items() for layer, right in of.items()]
+    columns += [(host, place, right) for host, of in changed.items() for place, right in of.items()]
     n, right = len(intact[BASE]), np.concatenate([one[2] for one in columns]).astype(bool)
 
     def repeated(values: list) -> list:
         return [value for value in values for _ in range(n)]
 
-    layers = [layer for _, layer, _ in columns]
+    places = [(None, None) if one is None else _layer_and_head(one) for _, one, _ in columns]
+    layers, heads = ([place[i] for place in places] for i in range(2))
     is_changed = [layer is not None for layer in layers]
+    named = ["intact" if place == (None, None) else _id(*place) for place in places]
     nulls = dict.fromkeys(("correct_norm", "margin", "generated", "extracted", "chosen", "cluster"))
     return pd.DataFrame(
         {
             "host": repeated([host for host, *_ in columns]),
-            "intervention": repeated(
-                ["intact" if k is None else f"transplant:layer={k}" for k in layers]
-            ),
+            "intervention": repeated(named),
             "kind": repeated(["transplant" if c else "intact" for c in is_changed]),
             "set": repeated(["single" if c else None for c in is_changed]),
-            "site": repeated(["layer" if c else None for c in is_changed]),
+            "site": repeated([site if c else None for c in is_changed]),
             "layer": pd.array(repeated(layers), dtype="Int64"),
             "layers": repeated([[] if k is None else [k] for k in layers]),
+            "head": pd.array(repeated(heads), dtype="Int64"),
+            "heads": repeated([None if h is None else [h] for h in heads]),
             "t": repeated([1.0 if c else None for c in is_changed]),
             "item": [f"{i:04d}" for i in range(n)] * len(columns),
             "correct": right,
@@ -90,7 +109,7 @@ def _table(intact: Mapping[str, Right], changed: Mapping[str, Mapping[int, Right
     )
 
 
-def both(changed: Mapping[int, Right], returned: Mapping[int, Right]) -> dict:
+def both(changed: Mapping[Place, Right], returned: Mapping[Place, Right]) -> dict:
     """Answers of the base with layers of the other, and of the other with layers of the base."""
     return {BASE: changed, OTHER: returned}
 

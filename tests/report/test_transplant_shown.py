@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from legible import WIDTHS, assert_legible
 
-from layerwise.analyses.transplant.figures import moved_by_layer
+from layerwise.analyses.transplant.figures import moved_by_head, moved_by_layer
 from layerwise.presentation.naming import naming_layers_of
 from layerwise.presentation.rows import rows
 from layerwise.report import report
@@ -128,6 +128,53 @@ def test_the_figure_is_legible_and_shows_every_share(width):
             if line.get_gid() == f"{direction} generate"
         )  # fmt: skip
         np.testing.assert_allclose(drawn.get_ydata(), 100 * of.sort_values(by="layer")["share"])
+
+
+def heads(gains=None, losses=None, site="z", **options):
+    """Nothing moves but with some heads of four layers with four heads."""
+    places = [(layer, head) for layer in range(4) for head in range(4)]
+    changed = {place: (gains or {}).get(place, WORSE) for place in places}
+    returned = {place: (losses or {}).get(place, BETTER) for place in places}
+    return transplant_result(WORSE, BETTER, both(changed, returned), site=site, **options)
+
+
+def test_a_head_is_named_by_its_layer_and_number():
+    made = heads({(3, 1): BETTER}, {(3, 1): WORSE})
+    told = only_sentence(made)
+    assert told.startswith("Head 3.1 carries what the other model (trained) can do")
+    assert "the only one of 16 heads that does so" in told
+    groups = heads({(3, 1): PART, (2, 0): PART}, site="kv_group", n_encoder=2)
+    told = only_sentence(groups)
+    assert told.startswith("Key/value group decoder.")
+    assert "of the other model" in told
+    assert "the strongest of 2 such key/value groups of 16" in told
+    assert only_sentence(heads(site="cross_z")).startswith(
+        "No single cross-attention head is established to move"
+    )
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_map_of_heads_is_legible_and_marks_what_moves(width):
+    made = joined_results(
+        heads({(3, 1): BETTER}, {(3, 1): WORSE}),
+        heads({(1, 0): PART}, {(2, 2): PART}, task="sums", capability="reasoning"),
+    )
+    for direction in ("brings", "destroys"):
+        figure = moved_by_head(made.effects(), direction, width=width)
+        assert_legible(figure)
+        marked = [
+            tuple(np.concatenate(line.get_xydata()) - 0.5)
+            for axes in figure.axes for line in axes.lines if line.get_gid() == "marked"
+        ]  # fmt: skip
+        expected = {"brings": [(1, 3), (0, 1)], "destroys": [(1, 3), (2, 2)]}[direction]
+        assert sorted(marked) == sorted(expected)
+
+
+def test_the_page_shows_both_maps_of_heads():
+    page = report(heads({(3, 1): BETTER}, {(3, 1): WORSE})).html
+    assert "with one head: the better model&#39;s put into the other" in page
+    assert "with one head: the other model&#39;s put into the better model" in page
+    assert "that moves with layers" not in page
 
 
 def test_the_page_has_its_part_with_tables():

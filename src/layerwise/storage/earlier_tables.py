@@ -32,6 +32,7 @@ _SENDERS = {"embedding": "embed", "head": "z", "mlp": "mlp_out"}
 _CLUSTER = {"cluster": pa.string()}
 _PAIRS = {"pairs_solved": pa.int64(), "pairs_reversed": pa.int64()} | _CLUSTER
 _PAIRS |= {"pairs_p": pa.float64()}
+_HEADS = {"head": pa.int64(), "heads": pa.list_(pa.int64())}
 _SIGNAL = {"signal": pa.bool_()}
 _RUN = dict.fromkeys(("p_run", "run_low", "run_high"), pa.float64())
 _RECOVERED_RUN = dict.fromkeys(("p_run", "recovered_run_low", "recovered_run_high"), pa.float64())
@@ -72,6 +73,9 @@ _LATER = {
     "removal": _CLUSTER,
     "interactions": _CLUSTER,
     "similarity": _CLUSTER,
+    "transplant": _HEADS,
+    "transplant_effects": _HEADS,
+    "transplant_distances": {"head": pa.int64()},
     "cka": {"stack": pa.string()},
     "patching": _PAIRS,
     "path_patching": _PAIRS,

@@ -266,11 +266,12 @@ SCHEMAS: dict[str, pa.Schema] = {
         host="str", intervention="str", kind="str", set="str?", site="str?", layer="int?",
         layers=_INTEGERS, t="float?", task="str", capability="str", item="str", protocol="str",
         correct="bool", correct_norm="bool?", gold_logprob="float?", margin="float?",
-        generated="str?", extracted="str?", chosen="int?", cluster="str?",
+        generated="str?", extracted="str?", chosen="int?", cluster="str?", head="int?",
+        heads=_INTEGERS,
     ),
     "transplant_distances": _schema(
         site="str", layer="int?", part="str?", n_parameters="int", norm="float",
-        distance="float?",
+        distance="float?", head="int?",
     ),
     "transplant_gaps": _schema(
         task="str", capability="str", protocol="str", n_items="int", n_clusters="int",
@@ -287,6 +288,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         share_low="float?", share_high="float?", nats="float?", nats_low="float?",
         nats_high="float?", n_moved="int", n_against="int", p="float", p_holm="float",
         signal="bool", significant="bool", p_run="float?", run_low="float?", run_high="float?",
+        head="int?", heads=_INTEGERS,
     ),
     "transplant_ranks": _schema(
         task="str", capability="str", protocol="str", host="str", direction="str", site="str",

@@ -33,6 +33,7 @@ def transplant(
     *,
     site: str = "layer",
     layers: Sequence[int | str] | None = None,
+    heads: Sequence[int] | None = None,
     sets: str | Sequence[str] = "single",
     steps: int = 1,
     smallest_loss: float = 0.05,
@@ -65,10 +66,15 @@ def transplant(
         protocols: ``letter``, ``continuation``, ``generate``.
         site: what of each layer is exchanged: ``layer``, ``attn_out`` (self-attention and its
             norms), ``mlp_out`` (the MLP and its norms); in the decoder of an encoder-decoder also
-            ``cross_attn_out``.
+            ``cross_attn_out``. Single heads: ``z`` (query and output rows, and keys and values
+            where no other head shares them), ``kv_group`` (all heads that share a key/value head,
+            with it), ``cross_z``.
         layers: which layers, from 0, or by address such as ``encoder.3``; all if None.
-        sets: ``single`` exchanges each of the layers alone, ``together`` all of them at once,
-            ``from_first`` and ``from_last`` one after the other, cumulatively from either end.
+        heads: which heads of ``z`` and ``cross_z``, or key/value groups of ``kv_group``, in each
+            of the layers; all if None.
+        sets: ``single`` exchanges each of the layers or heads alone, ``together`` all of them at
+            once, ``from_first`` and ``from_last`` one after the other, cumulatively from either
+            end.
         steps: above 1, also weights between both models, at so many equal steps up to the whole
             layer.
         smallest_loss: smallest move of accuracy that sentences tell of, in 0..1.
@@ -104,6 +110,6 @@ def transplant(
             memory_budget=base.memory_budget, out=out, method=method,
         )  # fmt: skip
         chosen, named = check_layers(layers, model), layers is not None
-        spec = TransplantSpec.of(model, site, chosen, sets, steps, named)
+        spec = TransplantSpec.of(model, site, chosen, sets, steps, named, heads)
         job = Transplant(base, second, spec, method)
         return execute_job(job, "transplant", out, progress, job.write_requests)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pandas as pd
 
 from layerwise.presentation.columns import (
-    LAYER,
     Column,
     Row,
     decided,
@@ -15,7 +14,10 @@ from layerwise.presentation.columns import (
     p_column,
     plain,
 )
-from layerwise.presentation.wording import layer_ranges, number
+from layerwise.presentation.naming import name_layer
+from layerwise.presentation.wording import number
+
+from .naming import place_of, set_of
 
 _SETS = {
     "single": "alone",
@@ -30,11 +32,13 @@ def _which(row: Row) -> str:
     how = "" if row["set"] == "single" else f" ({_SETS[row['set']]})"
     part = "" if row["site"] == "layer" else f" {row['site']}"
     step = "" if row["t"] == 1 else f", t = {number(row['t'], 2)}"
-    return f"{layer_ranges(row['layers'])}{part}{how}{step}"
+    return f"{set_of(row)}{part}{how}{step}"
 
 
 def _place(row: Row) -> str:
-    return "–" if pd.isna(row["layer"]) else LAYER.text(row)
+    if pd.isna(row["layer"]):
+        return "–"
+    return place_of(row) if not pd.isna(row["head"]) else name_layer(row["layer"])
 
 
 EFFECTS = (

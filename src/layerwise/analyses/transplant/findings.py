@@ -13,12 +13,10 @@ from layerwise.presentation.finding import Finding, source, spaced, weight
 from layerwise.presentation.over_run import LEVEL, n_tests, together
 from layerwise.presentation.rows import numbers, records, rows
 from layerwise.presentation.wording import (
-    SUBLAYER_WORDS,
     capitalised,
     counted,
     interval,
     joined,
-    layer_ranges,
     number,
     p_value,
     spread,
@@ -27,6 +25,7 @@ from layerwise.stats.interest import Interest
 from layerwise.storage.run_tables import RunTables
 
 from .names import BASE, BRINGS, DESTROYS, OTHER, SINGLE, TOGETHER
+from .naming import counted_noun, is_plural, noun_of, what_of
 
 KIND = "transplant"
 EFFECTS, GAPS = "transplant_effects", "transplant_gaps"
@@ -92,7 +91,7 @@ def _carries(
     cell: pd.DataFrame, every: pd.DataFrame, run: RunTables, top: tuple[Row, Row], n: int
 ) -> Finding:
     brings, destroys = top
-    what, better, worse = _what(brings), *_models(run, brings)
+    what, better, worse = what_of(brings), *_models(run, brings)
     also = _also(n, cell)
     sentence = (
         f"{capitalised(what)} {_verb(brings, 'carries', 'carry')} what {better} can do and {worse} "
@@ -107,7 +106,7 @@ def _carries(
 def _brings(cell: pd.DataFrame, every: pd.DataFrame, run: RunTables, top: Row, n: int) -> Finding:
     better, worse = _models(run, top)
     sentence = (
-        f"{capitalised(_what(top))} of {better}, put into {worse}, "
+        f"{capitalised(what_of(top))} of {better}, put into {worse}, "
         f"{_verb(top, 'brings', 'bring')} {_points(top)} points of its lead of {_lead(run, top)} "
         f"in {_where(top)}{_also(n, cell)}; that the lead is lost without it is not established: "
         f"other layers may do the same there ({_test(top, every)})."
@@ -118,7 +117,7 @@ def _brings(cell: pd.DataFrame, every: pd.DataFrame, run: RunTables, top: Row, n
 def _destroys(cell: pd.DataFrame, every: pd.DataFrame, run: RunTables, top: Row, n: int) -> Finding:
     better, worse = _models(run, top)
     sentence = (
-        f"{capitalised(_what(top))} of {worse}, put into {better}, "
+        f"{capitalised(what_of(top))} of {worse}, put into {better}, "
         f"{_verb(top, 'destroys', 'destroy')} {_points(top)} points of its lead of "
         f"{_lead(run, top)} in {_where(top)}{_also(n, cell)}; the other way round nothing is "
         "established to be brought, so that it may be needed there, or not fit "
@@ -131,12 +130,13 @@ def _nothing(cell: pd.DataFrame, every: pd.DataFrame, run: RunTables) -> Finding
     top = max(records(cell), key=lambda row: row["moved"])
     better, _ = _models(run, top)
     n = len(cell["intervention"].unique())
-    noun = "part of a layer" if top["site"] != "layer" else "layer"
-    which = f"No single {noun} is" if top["set"] == SINGLE else f"{capitalised(_what(top))} are not"
+    which = f"{capitalised(what_of(top))} {_verb(top, 'is', 'are')} not"
+    if top["set"] == SINGLE:
+        which = f"No single {noun_of(top['site'])} is"
     sentence = (
         f"{which} established to move the lead of {better} in {_where(top)}, "
         f"{_lead(run, top)} points, in either direction (of {counted(n, 'change')} that of "
-        f"{_what(top)} {top['direction']} most, {_points(top)} points, {together(every)}; "
+        f"{what_of(top)} {top['direction']} most, {_points(top)} points, {together(every)}; "
         f"n = {top['n_items']})."
     )
     return _finding(sentence, 0.4, 0.0, top)
@@ -148,16 +148,8 @@ def _finding(sentence: str, top: float, size: float, row: Row) -> Finding:
     return Finding(sentence, weight(top, size), KIND, at)
 
 
-def _what(row: Row) -> str:
-    """``layer 3``, ``layers 3–5 together``, ``attention of layer 3``."""
-    part = "" if row["site"] == "layer" else f"{SUBLAYER_WORDS[row['site']]} of "
-    noun = "layer" if len(row["layers"]) == 1 else "layers"
-    all_of = " together" if row["set"] == TOGETHER and len(row["layers"]) > 1 else ""
-    return f"{part}{noun} {layer_ranges(row['layers'])}{all_of}"
-
-
 def _verb(row: Row, one: str, several: str) -> str:
-    return one if row["site"] != "layer" or len(row["layers"]) == 1 else several
+    return several if is_plural(row) else one
 
 
 def _models(run: RunTables, row: Row) -> tuple[str, str]:
@@ -199,11 +191,10 @@ def _also(n: int, cell: pd.DataFrame) -> str:
     tried = len(cell["intervention"].unique())
     if tried == 1:
         return ""
-    return (
-        f", the strongest of {counted(n, 'such layer')} of {tried}"
-        if n > 1
-        else (f", the only one of {tried} layers that does so")
-    )
+    site = str(cell["site"].iloc[0])
+    if n > 1:
+        return f", the strongest of {n} such {counted_noun(site, n)} of {tried}"
+    return f", the only one of {tried} {counted_noun(site, tried)} that does so"
 
 
 def _test(row: Row, every: pd.DataFrame, *more: Row) -> str:

@@ -19,6 +19,8 @@ from layerwise.storage.parquet import frame
 
 from .names import BASE, HOSTS, OTHER
 
+_DESCRIBED = ("set", "site", "layer", "layers", "t", "head", "heads")
+
 
 class Pair(NamedTuple):
     """One task under one protocol, asked of both models.
@@ -26,7 +28,8 @@ class Pair(NamedTuple):
     Attributes:
         cells: by host, its records as matrices; rows are the same items.
         nats: by host, the intact model's gold log-probabilities; nan where there are none.
-        described: by intervention, its ``set``, ``site``, ``layer``, ``layers`` and ``t``.
+        described: by intervention, its ``set``, ``site``, ``layer``, ``layers``, ``t``, ``head``
+            and ``heads``.
     """
 
     cells: dict[str, Cell]
@@ -81,7 +84,7 @@ def pairs_of(transplant: pd.DataFrame) -> Iterator[Pair]:
             )
         of = transplant.loc[(transplant["task"] == key[0]) & (transplant["protocol"] == key[1])]
         once = of.loc[of["set"].notna()].drop_duplicates("intervention")
-        described = once.set_index("intervention")[["set", "site", "layer", "layers", "t"]]
+        described = once.set_index("intervention")[list(_DESCRIBED)]
         yield Pair({BASE: mine, OTHER: theirs}, _nats(of, mine.items), described)
 
 

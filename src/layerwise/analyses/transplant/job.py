@@ -117,7 +117,7 @@ class Transplant:
         self._make(changed, parts, progress)
         pieces = [*first, *changed]
         work = [parts.read_part(f"work {piece.name}") for piece in pieces]
-        apart = distances(self.base.model, self.other.model)
+        apart = distances(self.base.model, self.other.model, self.spec.site)
         return TransplantResult(
             together(parts, [f"records {piece.name}" for piece in pieces]),
             frame("transplant_distances", apart),
@@ -187,7 +187,7 @@ class Transplant:
         work = pd.DataFrame([work_entry("transplant", task.name, one) for one in stats])
         kept = [
             {name: row[name] for name in _KEPT} | {"host": piece.host}
-            | {name: row.get(name) for name in ("set", "t")}
+            | {name: row.get(name) for name in ("set", "t", "head", "heads")}
             for row in rows
         ]  # fmt: skip
         return frame("transplant", kept), joined_work([work])[0]
@@ -196,7 +196,10 @@ class Transplant:
         """The answers of a model with layers of the other."""
         (donor,) = (setup.model for name, setup in self._setups.items() if name != host)
         setup = self._setups[host]
-        with transplanted(setup.model, donor, change.site, change.layers, change.t):
+        exchanged = transplanted(
+            setup.model, donor, change.site, change.layers, change.t, change.heads
+        )
+        with exchanged:
             return setup.sweep([intact()], [one.request for one in asked], self.method)
 
     def _cost(self, piece: Piece) -> Cost:
@@ -231,6 +234,8 @@ def _as_change(change: Change) -> dict[str, Any]:
         "site": change.site,
         "layer": change.layer,
         "layers": list(change.layers),
+        "head": change.head,
+        "heads": list(change.heads) or None,
         "set": change.set,
         "t": change.t,
     }

@@ -9,7 +9,10 @@ BRINGS, DESTROYS = "brings", "destroys"
 SINGLE, TOGETHER, FROM_FIRST, FROM_LAST = "single", "together", "from_first", "from_last"
 SETS = (SINGLE, TOGETHER, FROM_FIRST, FROM_LAST)
 """How layers are chosen."""
-SITES = ("layer", "attn_out", "mlp_out", "cross_attn_out")
+KV_GROUP = "kv_group"
+BY_HEAD = ("z", KV_GROUP, "cross_z")
+"""Single heads, and all heads that share keys and values."""
+SITES = ("layer", "attn_out", "mlp_out", "cross_attn_out", *BY_HEAD)
 """What of a layer is exchanged."""
 OUTSIDE = "outside"
 """Weights of no layer: embeddings, norms, the unembedding."""

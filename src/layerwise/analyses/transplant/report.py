@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from functools import partial
 
+import pandas as pd
+
 from layerwise.presentation.columns import cells, heads
 from layerwise.presentation.figure_spec import FigureSpec
 from layerwise.presentation.rows import records, rows
 from layerwise.presentation.section import Section
 from layerwise.presentation.table import Table, others
-from layerwise.presentation.wording import spread
+from layerwise.presentation.wording import HEAD_WORDS, spread
 from layerwise.storage.run_tables import RunTables
 
 from .columns import DISTANCES, EFFECTS, GAPS, RANKS
-from .names import FROM_FIRST, FROM_LAST, OUTSIDE, SINGLE
+from .names import BRINGS, FROM_FIRST, FROM_LAST, OUTSIDE, SINGLE
 
 _WORDS = (
     "Layers of one model were put into another of the same architecture, in both directions: the "
@@ -36,10 +38,10 @@ def _figures(run: RunTables) -> list[FigureSpec]:
     effects = run.table("transplant_effects")
     if effects is None:
         return []
-    found = []
+    found = _of_heads(effects)
     for chosen in (SINGLE, FROM_FIRST, FROM_LAST):
         shown = rows(effects, set=chosen, t=1.0, signal=True)
-        if shown.empty:
+        if shown.empty or int(shown["head"].notna().sum()):
             continue
         caption = (
             "Share of the gap in accuracy between the two models that moves with layers, by task "
@@ -51,6 +53,30 @@ def _figures(run: RunTables) -> list[FigureSpec]:
         alt = "Line charts of the share of the gap moved against the layer, one chart per task."
         draw = partial(moved_by_layer, effects, chosen)
         found.append(FigureSpec(f"transplant_{chosen}", draw, caption, alt))
+    return found
+
+
+def _of_heads(effects: pd.DataFrame) -> list[FigureSpec]:
+    """Shares of the gap by layer and head, a figure for each protocol and direction."""
+    from .figures import moved_by_head
+
+    alone = rows(effects, set=SINGLE, t=1.0, signal=True)
+    found = []
+    for (protocol, direction), shown in alone.loc[alone["head"].notna()].groupby(
+        ["protocol", "direction"], sort=True
+    ):
+        noun = HEAD_WORDS[str(shown["site"].iloc[0])]
+        whose = "better model's" if direction == BRINGS else "other model's"
+        host = "other" if direction == BRINGS else "better model"
+        caption = (
+            f"Share of the gap in accuracy between the two models that moves with one {noun}: the "
+            f"{whose} put into the {host}, under {protocol}, on n = {spread(shown['n_items'])} "
+            f"items. Dots: significant after Holm's correction over the {noun}s of a panel. The "
+            "intervals are in the table below."
+        )
+        alt = f"Heat maps of layers by {noun}s, one per task: the share of the gap that moves."
+        draw = partial(moved_by_head, effects, str(direction), str(protocol))
+        found.append(FigureSpec(f"transplant_{direction}_{protocol}", draw, caption, alt))
     return found
 
 

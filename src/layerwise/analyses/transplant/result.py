@@ -62,10 +62,15 @@ class TransplantResult(Result):
         }
 
     def plot(self) -> Any:
-        """The share of the gap that each layer brings, and that its return destroys."""
-        from .figures import moved_by_layer
+        """The share of the gap that each layer brings, and that its return destroys.
 
-        return drawn(self, moved_by_layer, self.effects())
+        Of single heads what each brings is drawn, as layers by heads.
+        """
+        from .figures import moved_by_head, moved_by_layer
+
+        effects = self.effects()
+        by_head = bool(effects["head"].notna().any())
+        return drawn(self, moved_by_head if by_head else moved_by_layer, effects)
 
     def summary_rows(self) -> pd.DataFrame:
         """What each change moves of the gap, where there is one."""

@@ -1,4 +1,4 @@
-"""What is put from one model into another: parts of layers, alone, together or cumulatively."""
+"""What is put from one model into another: layers, parts, heads, alone, together, cumulatively."""
 
 from __future__ import annotations
 
@@ -7,43 +7,60 @@ from dataclasses import dataclass
 from typing import Any
 
 from layerwise.errors import UserError, unknown_name
-from layerwise.models.kinds import Model, blocks_of
+from layerwise.models.kinds import Model
 
-from .names import FROM_FIRST, FROM_LAST, SINGLE, SITES, TOGETHER
-from .weights import parts_of_block
+from .names import BY_HEAD, FROM_FIRST, FROM_LAST, KV_GROUP, SINGLE, SITES, TOGETHER
+from .parts import n_heads_at, sites_of_layer
 
 MOST_STEPS = 100
 
 
 @dataclass(frozen=True)
 class Change:
-    """One set of layers, or of their parts, that is put from one model into the other.
+    """One set of layers, of their parts or of heads that is put from one model into the other.
 
     Attributes:
-        set: how the layers were chosen.
-        site: what of each layer: ``layer``, ``attn_out``, ``mlp_out`` or ``cross_attn_out``.
-        layers: the layers, in ascending order.
+        set: how they were chosen.
+        site: what of each layer: ``layer``, ``attn_out``, ``z`` and so on.
+        layers: the layers, in ascending order; of heads the layer of each.
         t: weights become ``host + t (donor - host)``; 1 is the donor's layer.
+        heads: the head or key/value group in each of the layers; empty for other sites.
     """
 
     set: str
     site: str
     layers: tuple[int, ...]
     t: float = 1.0
+    heads: tuple[int, ...] = ()
 
     @property
     def layer(self) -> int | None:
         """The one layer; of a cumulative set the one that was added last; None if together."""
-        if self.set == TOGETHER:
+        return self._added(self.layers)
+
+    @property
+    def head(self) -> int | None:
+        """The one head, likewise."""
+        return self._added(self.heads)
+
+    def _added(self, of: tuple[int, ...]) -> int | None:
+        if self.set == TOGETHER or not of:
             return None
-        return self.layers[0] if self.set == FROM_LAST else self.layers[-1]
+        return of[0] if self.set == FROM_LAST else of[-1]
 
     @property
     def id(self) -> str:
-        """E.g. ``transplant:layer=3``, ``transplant:attn_out,from_first,layers=0+1,t=0.5``."""
+        """E.g. ``transplant:layer=3``, ``transplant:z,layer=3,head=1,t=0.5``.
+
+        Of sets ``transplant:attn_out,from_first,layers=0+1``, ``transplant:z,together,heads=3.0``.
+        """
         of = [] if self.site == "layer" else [self.site]
         if self.set == SINGLE:
             of.append(f"layer={self.layers[0]}")
+            of += [f"head={head}" for head in self.heads]
+        elif self.heads:
+            places = zip(self.layers, self.heads, strict=True)
+            of += [self.set, f"heads={'+'.join(f'{layer}.{head}' for layer, head in places)}"]
         else:
             of += [self.set, f"layers={'+'.join(map(str, self.layers))}"]
         if self.t != 1:
@@ -57,20 +74,22 @@ class TransplantSpec:
 
     Attributes:
         site: what of each layer.
-        layers: the layers.
+        layers: the layers; of heads the layer of each.
         sets: how they are put: alone, together, cumulatively.
         steps: into how many steps the way from one model's weights to the other's is cut.
+        heads: the head or key/value group in each of the layers; empty for other sites.
     """
 
     site: str
     layers: tuple[int, ...]
     sets: tuple[str, ...]
     steps: int = 1
+    heads: tuple[int, ...] = ()
 
     @classmethod
     def of(
         cls, model: Model, site: str, layers: tuple[int, ...], sets: Sequence[str], steps: int,
-        named: bool,
+        named: bool, heads: Sequence[int] | None = None,
     ) -> TransplantSpec:  # fmt: skip
         """The changes of a model.
 
@@ -81,57 +100,86 @@ class TransplantSpec:
             sets: how they are put.
             steps: steps of interpolation.
             named: whether the layers were asked for by name, so that none may be left out.
+            heads: which heads or key/value groups of each layer; all if None.
 
         Raises:
-            UserError: if a layer has no such part.
+            UserError: if a layer has no such part, or no such head.
         """
-        refuse_unknown(site, steps)
-        blocks = blocks_of(model)
-        having = tuple(layer for layer in layers if parts_of_block(model, blocks[layer]).get(site))
+        refuse_unknown(site, steps, heads)
+        having = tuple(layer for layer in layers if site in sites_of_layer(model, layer))
         lacking = sorted(set(layers) - set(having))
         if not having or (named and lacking):
             raise UserError(
                 f"Layer {lacking[0]} of the model has no part {site!r}: expected one of its parts, "
-                f"{', '.join(parts_of_block(model, blocks[lacking[0]]))}; name another site, or "
-                "other layers."
+                f"{', '.join(sites_of_layer(model, lacking[0]))}; name another site, or other "
+                "layers."
             )
-        return cls(site, tuple(sorted(having)), tuple(sets), steps)
+        chosen = tuple(sorted(having))
+        if site not in BY_HEAD:
+            return cls(site, chosen, tuple(sets), steps)
+        places = _places(model, site, chosen, heads)
+        return cls(
+            site, tuple(layer for layer, _ in places), tuple(sets), steps,
+            tuple(head for _, head in places),
+        )  # fmt: skip
 
     def settings(self) -> dict[str, Any]:
         """What makes them these changes and no others."""
-        return {
+        found = {
             "site": self.site,
             "layers": list(self.layers),
             "sets": list(self.sets),
             "steps": self.steps,
         }
+        return found | ({"heads": list(self.heads)} if self.heads else {})
 
     def changes(self) -> tuple[Change, ...]:
         """All changes, each way of choosing sets after the other."""
         return tuple(
-            Change(name, self.site, layers, step / self.steps)
+            Change(name, self.site, self.layers[chosen], step / self.steps, self.heads[chosen])
             for name in self.sets
-            for layers in self._chosen(name)
+            for chosen in self._chosen(name)
             for step in range(1, self.steps + 1)
         )
 
-    def _chosen(self, name: str) -> Iterator[tuple[int, ...]]:
+    def _chosen(self, name: str) -> Iterator[slice]:
         n = len(self.layers)
         if name == SINGLE:
-            yield from ((layer,) for layer in self.layers)
+            yield from (slice(i, i + 1) for i in range(n))
         elif name == TOGETHER:
-            yield self.layers
+            yield slice(n)
         elif name == FROM_FIRST:
-            yield from (self.layers[: i + 1] for i in range(n))
+            yield from (slice(i + 1) for i in range(n))
         else:
-            yield from (self.layers[i:] for i in reversed(range(n)))
+            yield from (slice(i, n) for i in reversed(range(n)))
 
 
-def refuse_unknown(site: str, steps: int) -> None:
+def _places(
+    model: Model, site: str, layers: Sequence[int], heads: Sequence[int] | None
+) -> list[tuple[int, int]]:
+    """Layer and head of each that is exchanged."""
+    most = max(n_heads_at(model, site, layer) for layer in layers)
+    wanted = range(most) if heads is None else sorted(set(heads))
+    noun = "key/value groups" if site == KV_GROUP else "heads"
+    if not wanted:
+        raise UserError(f"No {noun} are left to exchange; name at least one.")
+    for head in wanted:
+        if not 0 <= head < most:
+            raise UserError(f"{head} is out of range: the model has {noun} 0 to {most - 1}.")
+    return [
+        (layer, head)
+        for layer in layers
+        for head in wanted
+        if head < n_heads_at(model, site, layer)
+    ]
+
+
+def refuse_unknown(site: str, steps: int, heads: Sequence[int] | None = None) -> None:
     """Refuse what is put from no model into any.
 
     Raises:
-        UserError: if the part is unknown or the number of steps out of range.
+        UserError: if the part is unknown, the number of steps out of range, or heads were named
+            for a part that has none.
     """
     if site not in SITES:
         raise unknown_name("part of a layer to transplant", site, SITES)
@@ -139,4 +187,8 @@ def refuse_unknown(site: str, steps: int) -> None:
         raise UserError(
             f"The number of steps is {steps}; expected 1 (whole layers) to {MOST_STEPS} steps of "
             "interpolation."
+        )
+    if heads is not None and site not in BY_HEAD:
+        raise UserError(
+            f"Heads were named for site {site!r}, which has none; use site {', '.join(BY_HEAD)}."
         )

@@ -57,7 +57,9 @@ def effects_table(
     if not tables:
         return frame("transplant_effects", [])
     whole = pd.concat(tables, ignore_index=True)
-    found = whole.assign(**effects_over_run(whole)).rename(columns=_AS_EFFECTS)
+    # One family of all tests, corrected by Holm's method, of heads too.
+    as_one = whole.assign(head=pd.array([None] * len(whole), dtype="Int64"))
+    found = whole.assign(**effects_over_run(as_one)).rename(columns=_AS_EFFECTS)
     return conform("transplant_effects", found)
 
 
@@ -81,7 +83,6 @@ def _effects(pair: Pair, host: str, chance: Chance, seed: int, found: bool) -> p
         protocol=cell.protocol,
         host=host,
         direction=BRINGS if brings else DESTROYS,
-        head=pd.array([None] * len(table), dtype="Int64"),
         n_items=len(net),
         n_clusters=pair.clusters.n,
         n_independent=np.minimum(*alone),
@@ -140,8 +141,9 @@ def ranks_table(
 ) -> pd.DataFrame:
     """``transplant_ranks.parquet``: do the layers that move most of the gap differ most in weight?
 
-    Spearman's rank correlation over single layers between distance of weights and moved accuracy,
-    with a percentile bootstrap interval over items: for these layers, and other items like these.
+    Spearman's rank correlation over single layers, or heads, between distance of weights and moved
+    accuracy, with a percentile bootstrap interval over items: for these layers, and other items
+    like these.
 
     Args:
         transplant: ``transplant.parquet``.
@@ -168,12 +170,12 @@ def _ranks(pair: Pair, host: str, distances: pd.DataFrame, seed: int) -> list[di
     if len(chosen) < 3:
         return []
     site = str(of["site"].iloc[chosen[0]])
-    apart = distances.loc[distances["site"] == site].set_index("layer")["distance"]
-    layers = of["layer"].iloc[chosen].astype(int)
+    apart = distances.loc[distances["site"] == site].set_index(["layer", "head"])["distance"]
+    places = pd.MultiIndex.from_frame(of[["layer", "head"]].iloc[chosen])
     sign = 1 if host == pair.worse else -1
     moved = sign * (cell.correct[:, chosen].astype(float) - cell.intact[:, None])
     means = pair.clusters.resampled_means(moved, _draws(pair, seed))
-    far = np.broadcast_to(apart.reindex(layers).to_numpy(dtype=float), means.shape)
+    far = np.broadcast_to(apart.reindex(places).to_numpy(dtype=float), means.shape)
     rho = stats.rank_correlations(far, means)[:, None]
     return [
         {

@@ -1,85 +1,33 @@
-"""Weights of two models by layer and part: what is moved, how far they are apart, the moving.
+"""Weights of two models by layer and part: how far they are apart, and the exchange.
 
 Weights are exchanged in place: a parameter's memory is the other model's meanwhile, so that no
-second copy is made, and its own again afterwards, whatever happens.
+second copy is made, and its own again afterwards, whatever happens. Which weights a part has is
+told in ``parts``.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from layerwise.models.kinds import Model, blocks_of, by_kind
+from layerwise.models.kinds import Model, blocks_of
 
-from .names import OUTSIDE
-
-_OF_ATTENTION, _OF_MLP = ("attn", "ln1", "ln1_post"), ("mlp", "ln2", "ln2_post")
-
-
-def parts_of_block(model: Model, block: Any) -> dict[str, list[nn.Parameter]]:
-    """The parameters of a layer by part; parts without any are absent.
-
-    A part is a sublayer with its norms: ``attn_out`` self-attention, ``cross_attn_out``,
-    ``mlp_out``; ``layer`` is all of the block. What blocks share (T5's relative position bias) is
-    part of none.
-
-    Args:
-        model: the model.
-        block: one of its blocks.
-    """
-    found = by_kind(model, lambda _: _of_decoder_only(block), lambda _: _of_seq2seq(block))
-    return {name: weights for name, weights in found.items() if weights}
-
-
-def _of_decoder_only(block: Any) -> dict[str, list[nn.Parameter]]:
-    def named(names: Iterable[str]) -> list[nn.Parameter]:
-        return _weights(getattr(block, name, None) for name in names)
-
-    whole = list(block.parameters())
-    return {"layer": whole, "attn_out": named(_OF_ATTENTION), "mlp_out": named(_OF_MLP)}
-
-
-def _of_seq2seq(block: Any) -> dict[str, list[nn.Parameter]]:
-    parts = block.parts
-    mlp = parts.mlp
-    found = {
-        "attn_out": [*_modules(parts.attn), parts.attn_norm],
-        "cross_attn_out": [*_modules(parts.cross_attn), parts.cross_norm],
-        "mlp_out": [mlp.up, mlp.gate, mlp.down, parts.mlp_norm],
-    }
-    by_part = {name: _weights(modules) for name, modules in found.items()}
-    return {"layer": [one for weights in by_part.values() for one in weights], **by_part}
-
-
-def _modules(attention: Any) -> list[nn.Module]:
-    if attention is None:
-        return []
-    return [attention.q, attention.k, attention.v, attention.out]
-
-
-def _weights(modules: Iterable[Any]) -> list[nn.Parameter]:
-    return [weight for module in modules if module is not None for weight in module.parameters()]
-
-
-def weights_of(model: Model, site: str, layers: Sequence[int]) -> list[nn.Parameter]:
-    """The parameters of a part of some layers, in an order that is the same in both models.
-
-    Args:
-        model: the model.
-        site: the part.
-        layers: the layers; each has it.
-    """
-    blocks = blocks_of(model)
-    return [one for layer in layers for one in parts_of_block(model, blocks[layer])[site]]
+from .names import BY_HEAD, OUTSIDE
+from .parts import WeightPart, head_parts, n_heads_at, parts_at, parts_of_block, sites_of_layer
 
 
 @contextlib.contextmanager
 def transplanted(
-    host: Model, donor: Model, site: str, layers: Sequence[int], t: float = 1.0
+    host: Model,
+    donor: Model,
+    site: str,
+    layers: Sequence[int],
+    t: float = 1.0,
+    heads: Sequence[int] = (),
 ) -> Iterator[Model]:
     """Let some layers of a model have another's weights meanwhile, or weights between both.
 
@@ -87,54 +35,81 @@ def transplanted(
         host: the model that is changed; its own weights are put back, also after an error.
         donor: whose weights it gets.
         site: what of the layers.
-        layers: which.
+        layers: which; of single heads the layer of each.
         t: the weights are ``host + t (donor - host)``; 1 is exactly the donor's.
+        heads: of ``z``, ``kv_group`` and ``cross_z``, the head or group in each of the layers.
 
     Yields:
         The host.
     """
-    mine, theirs = (weights_of(model, site, layers) for model in (host, donor))
-    own = [weight.data for weight in mine]
+    mine, theirs = (parts_at(model, site, layers, heads) for model in (host, donor))
+    own = {id(part.weight): (part.weight, part.weight.data) for part in mine}
     try:
-        for weight, before, other in zip(mine, own, theirs, strict=True):
-            weight.data = other.data if t == 1 else _between(before, other.data, t)
+        for part, other in zip(mine, theirs, strict=True):
+            part.weight.data = _merged(part, other, t)
         yield host
     finally:
-        for weight, before in zip(mine, own, strict=True):
+        for weight, before in own.values():
             weight.data = before
+
+
+def _merged(mine: WeightPart, theirs: WeightPart, t: float) -> torch.Tensor:
+    """The host's weight with the donor's in its part; the donor's own memory if that is all."""
+    before, other = mine.weight.data, theirs.weight.data
+    if mine.rows is None:
+        return other if t == 1 else _between(before, other, t)
+    merged, given = before.clone(), theirs.of(other)
+    mine.of(merged).copy_(given if t == 1 else _between(mine.of(before), given, t))
+    return merged
 
 
 def _between(own: torch.Tensor, other: torch.Tensor, t: float) -> torch.Tensor:
     return torch.lerp(own.float(), other.float(), t).to(own.dtype)
 
 
-def distances(base: Model, other: Model) -> list[dict[str, Any]]:
+def distances(base: Model, other: Model, site: str = "layer") -> list[dict[str, Any]]:
     """How far the weights of two models are apart, by layer and part, and outside of the layers.
 
     The distance is the Frobenius norm of the difference divided by that of the base's weights.
+
+    Args:
+        base: the one model.
+        other: the other.
+        site: what is exchanged; of ``z``, ``kv_group`` and ``cross_z`` also the distance of each.
     """
     rows: list[dict[str, Any]] = []
     inside: set[int] = set()
     for layer, (mine, theirs) in enumerate(zip(blocks_of(base), blocks_of(other), strict=True)):
         donated = parts_of_block(other, theirs)
-        for site, weights in parts_of_block(base, mine).items():
-            rows.append({"site": site, "layer": layer} | _apart(weights, donated[site]))
+        for name, weights in parts_of_block(base, mine).items():
+            pairs = zip(map(WeightPart, weights), map(WeightPart, donated[name]), strict=True)
+            rows.append({"site": name, "layer": layer} | _apart(pairs))
             inside |= set(map(id, weights))
+        if site in BY_HEAD and site in sites_of_layer(base, layer):
+            for head in range(n_heads_at(base, site, layer)):
+                both = (head_parts(m, b, site, head) for m, b in ((base, mine), (other, theirs)))
+                rows.append(
+                    {"site": site, "layer": layer, "head": head} | _apart(zip(*both, strict=True))
+                )
     beside: Mapping[str, nn.Parameter] = dict(other.named_parameters())
     for name, weight in base.named_parameters():
         if id(weight) not in inside:
-            rows.append({"site": OUTSIDE, "part": name} | _apart([weight], [beside[name]]))
+            pair = (WeightPart(weight), WeightPart(beside[name]))
+            rows.append({"site": OUTSIDE, "part": name} | _apart([pair]))
     return rows
 
 
-def _apart(own: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> dict[str, Any]:
+def _apart(pairs: Any) -> dict[str, Any]:
+    """Sizes and relative distance of some parts of weights, each with the other model's."""
+    n, size, apart = 0, 0.0, 0.0
     with torch.no_grad():
-        size = sum(float(w.double().square().sum()) for w in own)
-        apart = sum(
-            float((a.double() - b.double()).square().sum()) for a, b in zip(own, other, strict=True)
-        )
+        for mine, theirs in pairs:
+            own, other = (part.of(part.weight).double() for part in (mine, theirs))
+            n += own.numel()
+            size += float(own.square().sum())
+            apart += float((own - other).square().sum())
     return {
-        "n_parameters": sum(weight.numel() for weight in own),
+        "n_parameters": n,
         "norm": size**0.5,
         "distance": (apart / size) ** 0.5 if size else None,
     }

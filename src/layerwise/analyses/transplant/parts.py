@@ -1,0 +1,185 @@
+"""Which weights a layer's parts and single heads consist of, in decoders and encoder-decoders.
+
+Nothing is exchanged here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from layerwise.models.kinds import Model, blocks_of, by_kind, heads_per_key, n_heads_of
+
+from .names import BY_HEAD, KV_GROUP
+
+_OF_ATTENTION, _OF_MLP = ("attn", "ln1", "ln1_post"), ("mlp", "ln2", "ln2_post")
+
+
+@dataclass(frozen=True)
+class WeightPart:
+    """A weight, or the slice of it that belongs to some heads.
+
+    Attributes:
+        weight: the parameter.
+        rows: which indices of ``dim``; None is the whole weight.
+        dim: the dimension in which heads lie one after the other.
+    """
+
+    weight: nn.Parameter
+    rows: slice | None = None
+    dim: int = 0
+
+    def of(self, values: torch.Tensor) -> torch.Tensor:
+        """The part of a tensor that is shaped like the weight, as a view."""
+        if self.rows is None:
+            return values
+        return values.narrow(self.dim, self.rows.start, self.rows.stop - self.rows.start)
+
+
+def parts_of_block(model: Model, block: Any) -> dict[str, list[nn.Parameter]]:
+    """The parameters of a layer by part; parts without any are absent.
+
+    A part is a sublayer with its norms: ``attn_out`` self-attention, ``cross_attn_out``,
+    ``mlp_out``; ``layer`` is all of the block. What blocks share (T5's relative position bias) is
+    part of none.
+
+    Args:
+        model: the model.
+        block: one of its blocks.
+    """
+    found = by_kind(model, lambda _: _of_decoder_only(block), lambda _: _of_seq2seq(block))
+    return {name: weights for name, weights in found.items() if weights}
+
+
+def _of_decoder_only(block: Any) -> dict[str, list[nn.Parameter]]:
+    def named(names: Iterable[str]) -> list[nn.Parameter]:
+        return _weights(getattr(block, name, None) for name in names)
+
+    whole = list(block.parameters())
+    return {"layer": whole, "attn_out": named(_OF_ATTENTION), "mlp_out": named(_OF_MLP)}
+
+
+def _of_seq2seq(block: Any) -> dict[str, list[nn.Parameter]]:
+    parts = block.parts
+    mlp = parts.mlp
+    found = {
+        "attn_out": [*_modules(parts.attn), parts.attn_norm],
+        "cross_attn_out": [*_modules(parts.cross_attn), parts.cross_norm],
+        "mlp_out": [mlp.up, mlp.gate, mlp.down, parts.mlp_norm],
+    }
+    by_part = {name: _weights(modules) for name, modules in found.items()}
+    return {"layer": [one for weights in by_part.values() for one in weights], **by_part}
+
+
+def _modules(attention: Any) -> list[nn.Module]:
+    if attention is None:
+        return []
+    return [attention.q, attention.k, attention.v, attention.out]
+
+
+def _weights(modules: Iterable[Any]) -> list[nn.Parameter]:
+    return [weight for module in modules if module is not None for weight in module.parameters()]
+
+
+def sites_of_layer(model: Model, layer: int) -> tuple[str, ...]:
+    """What of a layer can be exchanged."""
+    parts = parts_of_block(model, blocks_of(model)[layer])
+    by_head = {"z": "attn_out", KV_GROUP: "attn_out", "cross_z": "cross_attn_out"}
+    return (*parts, *(site for site in BY_HEAD if by_head[site] in parts))
+
+
+def n_heads_at(model: Model, site: str, layer: int) -> int:
+    """How many heads, or key/value groups, a layer has at ``z``, ``kv_group`` or ``cross_z``."""
+    n_heads = n_heads_of(model, layer)
+    return n_heads // heads_per_key(model.cfg) if site == KV_GROUP else n_heads
+
+
+def parts_at(
+    model: Model, site: str, layers: Sequence[int], heads: Sequence[int] = ()
+) -> list[WeightPart]:
+    """The weights of a part of some layers, in an order that is the same in both models.
+
+    Args:
+        model: the model.
+        site: the part.
+        layers: the layers; each has it. Of single heads the layer of each.
+        heads: of ``z``, ``kv_group`` and ``cross_z``, the head or group in each of the layers.
+    """
+    blocks = blocks_of(model)
+    if site in BY_HEAD:
+        return [
+            part
+            for layer, head in zip(layers, heads, strict=True)
+            for part in head_parts(model, blocks[layer], site, head)
+        ]
+    return [
+        WeightPart(one) for layer in layers for one in parts_of_block(model, blocks[layer])[site]
+    ]
+
+
+def head_parts(model: Model, block: Any, site: str, head: int) -> list[WeightPart]:
+    """The slices of a block's weights that belong to one head, or to one key/value group.
+
+    A head has its query and output rows, their biases and its attention sink, and its key and
+    value rows where it shares them with no other head. A key/value group has all of its query
+    heads with the keys and values that they share. The output projection's bias, the norm before
+    the sublayer and norms of queries and keys of a head's width are the whole sublayer's, and no
+    head's; of norms over all heads side by side a head has its own slice of the scale.
+
+    Args:
+        model: the model.
+        block: one of its blocks.
+        site: ``z``, ``kv_group`` or ``cross_z``.
+        head: which head or group.
+    """
+    n_shared = heads_per_key(model.cfg)
+    if site == KV_GROUP:
+        queries, keys = slice(head * n_shared, (head + 1) * n_shared), slice(head, head + 1)
+    else:
+        queries = slice(head, head + 1)
+        keys = queries if n_shared == 1 else None
+    return by_kind(
+        model,
+        lambda one: _of_attention(block.attn, queries, keys, one.cfg.d_head),
+        lambda _: _of_linears(
+            block.parts.cross_attn if site == "cross_z" else block.parts.attn, queries
+        ),
+    )
+
+
+def _of_attention(attn: Any, queries: slice, keys: slice | None, width: int) -> list[WeightPart]:
+    """Of an attention of TransformerLens, whose weights have a dimension of heads in front."""
+    found = [WeightPart(one, queries) for one in (attn.W_Q, attn.b_Q, attn.W_O)]
+    sinks = getattr(attn, "sinks", None)
+    if isinstance(sinks, nn.Parameter):
+        found.append(WeightPart(sinks, queries))
+    norms = [(attn.q_norm, queries)]
+    if keys is not None:
+        under = "_" if hasattr(attn, "_W_K") else ""
+        weights = (getattr(attn, under + name) for name in ("W_K", "b_K", "W_V", "b_V"))
+        found += [WeightPart(one, keys) for one in weights]
+        norms.append((attn.k_norm, keys))
+    for norm, rows in norms:
+        if norm is not None and norm.w.numel() > width:
+            found.append(WeightPart(norm.w, _wide(rows, width)))
+    return found
+
+
+def _of_linears(attention: Any, heads: slice) -> list[WeightPart]:
+    """Of an attention of Hugging Face, where heads lie side by side."""
+    rows = _wide(heads, attention.d_head)
+    found = [
+        WeightPart(weight, rows)
+        for made in (attention.q, attention.k, attention.v)
+        for weight in (made.weight, made.bias)
+        if weight is not None
+    ]
+    return [*found, WeightPart(attention.out.weight, rows, dim=1)]
+
+
+def _wide(heads: slice, width: int) -> slice:
+    return slice(heads.start * width, heads.stop * width)

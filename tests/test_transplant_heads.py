@@ -1,0 +1,290 @@
+"""Single heads and key/value groups of one model in another: exact, and found where planted."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import transformers
+
+import layerwise as lw
+from layerwise.analyses.transplant.parts import head_parts, n_heads_at, parts_of_block
+from layerwise.analyses.transplant.weights import distances, transplanted
+from layerwise.errors import UserError
+from layerwise.models import original_tokenizer
+from layerwise.models.facts import weights_hash
+from layerwise.models.kinds import blocks_of
+from layerwise.models.organisms.layout import Spot, WiredLayout
+from layerwise.report.summary import findings
+from layerwise.sweep import intact, sweep
+from layerwise.tasks import build_requests
+from tests.analysis import word_task
+from tests.models.seq2seq.tiny import tiny_seq2seq
+from tests.models.tiny import session_folder, tiny_folder, tiny_model
+from tests.planted import small_model, small_task
+
+Weights = dict[str, torch.Tensor]
+LAYER, HEAD, WIDTH = 1, 2, 12  # the head that is exchanged; the width of the tiny models' heads
+GROUPED = WiredLayout(
+    n_layers=5, n_heads=4, previous=Spot(0, 1), look_up=Spot(1, 2), facts=Spot(2, 1),
+    second_hop=Spot(3, 0), gate=Spot(4, 1), n_shared=2,
+)  # fmt: skip
+APART = WiredLayout(
+    n_layers=5, n_heads=2, previous=Spot(0, 1), look_up=Spot(1, 0), facts=Spot(2, 1),
+    second_hop=Spot(3, 0), gate=Spot(4, 1),
+)  # fmt: skip
+
+
+def rows(head: int, n: int = 1) -> slice:
+    return slice(head * WIDTH, (head + n) * WIDTH)
+
+
+def gpt2_head(mine: Weights, theirs: Weights) -> None:
+    """Queries, keys and values lie side by side in one matrix whose rows are inputs."""
+    of = f"transformer.h.{LAYER}.attn."
+    for part in range(3):
+        columns = slice(part * 48 + rows(HEAD).start, part * 48 + rows(HEAD).stop)
+        mine[f"{of}c_attn.weight"][:, columns] = theirs[f"{of}c_attn.weight"][:, columns]
+        mine[f"{of}c_attn.bias"][columns] = theirs[f"{of}c_attn.bias"][columns]
+    mine[f"{of}c_proj.weight"][rows(HEAD)] = theirs[f"{of}c_proj.weight"][rows(HEAD)]
+
+
+def grouped(heads: slice, keys: slice | None) -> Callable[[Weights, Weights], None]:
+    def put(mine: Weights, theirs: Weights) -> None:
+        of = f"model.layers.{LAYER}.self_attn."
+        taken = [("q_proj", heads), *([] if keys is None else [("k_proj", keys), ("v_proj", keys)])]
+        for name, at in taken:
+            for kind in ("weight", "bias"):
+                if f"{of}{name}.{kind}" in mine:
+                    mine[f"{of}{name}.{kind}"][at] = theirs[f"{of}{name}.{kind}"][at]
+        mine[f"{of}o_proj.weight"][:, heads] = theirs[f"{of}o_proj.weight"][:, heads]
+
+    return put
+
+
+ONE, GROUP = grouped(rows(HEAD), None), grouped(rows(2, 2), rows(1))
+CASES = {
+    "gpt2 head": ("gpt2", "z", HEAD, gpt2_head),
+    "qwen2 head": ("qwen2", "z", HEAD, ONE),
+    "qwen2 group": ("qwen2", "kv_group", 1, GROUP),
+    "qwen3 group": ("qwen3", "kv_group", 1, GROUP),
+}
+
+
+def requests_of(model: Any, protocol: str, n: int = 2) -> list[Any]:
+    tokenizer = original_tokenizer(model)
+    task = word_task(n)
+    return [
+        r.request for item in task.items for r in build_requests(task, item, protocol, tokenizer)
+    ]
+
+
+def assert_answers_equal(found: Any, plain: Any) -> None:
+    for one, reference in zip(found, plain, strict=True):
+        if hasattr(one, "tokens"):
+            assert one.tokens == reference.tokens
+        else:
+            np.testing.assert_allclose(one.token_logprobs, reference.token_logprobs, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_answers_are_those_of_a_folder_that_really_has_the_slices(case, tmp_path, monkeypatch):
+    family, site, head, put = CASES[case]
+    monkeypatch.setenv("LAYERWISE_CACHE", str(session_folder() / "cache"))
+    model, other = tiny_model(family), tiny_model(family, seed=1)
+    folders = [tiny_folder(tmp_path, family, seed=seed) for seed in (0, 1)]
+    mine, theirs = (transformers.AutoModelForCausalLM.from_pretrained(f) for f in folders)
+    weights = mine.state_dict()
+    before = {name: weight.clone() for name, weight in weights.items()}
+    put(weights, theirs.state_dict())
+    assert any((weights[name] != weight).any() for name, weight in before.items())
+    mine.save_pretrained(folders[0])
+    asked = requests_of(model, "continuation") + requests_of(model, "generate")
+    (plain,) = sweep(lw.load_model(folders[0]), [intact()], asked, method="reference").outcomes
+    with transplanted(model, other, site, [LAYER], heads=[head]):
+        (found,) = sweep(model, [intact()], asked).outcomes
+    assert_answers_equal(found, plain)
+    (unchanged,) = sweep(model, [intact()], asked[:1]).outcomes
+    assert unchanged[0].token_logprobs != found[0].token_logprobs
+
+
+@pytest.mark.parametrize(("case", "site"), [("bart", "z"), ("t5", "z"), ("t5", "cross_z"),
+                                            ("bart", "cross_z")])  # fmt: skip
+def test_heads_of_encoder_decoders_are_their_rows_and_columns(case, site):
+    model = tiny_seq2seq(case)
+    layer = model.cfg.n_encoder_layers  # the decoder's first
+    names = {"z": ("attn", "SelfAttention", "self_attn"),
+             "cross_z": ("cross", "EncDecAttention", "encoder_attn")}[site]  # fmt: skip
+    other, merged = copy.deepcopy(model), copy.deepcopy(model)
+    with torch.no_grad():
+        for weight in parts_of_block(other, blocks_of(other)[layer])["layer"]:
+            weight.add_(0.3 * torch.randn(weight.shape, generator=torch.manual_seed(0)))
+    inside = f"decoder.{'block' if case == 't5' else 'layers'}.0."
+    width = blocks_of(model)[layer].parts.attn.d_head
+    at, changed = slice(width, 2 * width), 0
+    theirs = dict(other.original.named_parameters())
+    with torch.no_grad():
+        for name, weight in merged.original.named_parameters():
+            if inside not in name or not any(f".{one}." in name for one in names):
+                continue
+            end = name.rpartition(".")[0].rpartition(".")[2]
+            if end in ("q", "k", "v", "q_proj", "k_proj", "v_proj"):
+                weight[at] = theirs[name][at]
+                changed += 1
+            elif end in ("o", "out_proj") and name.endswith("weight"):
+                weight[:, at] = theirs[name][:, at]
+                changed += 1
+    assert changed == (4 if case == "t5" else 7)
+    asked = requests_of(model, "continuation") + requests_of(model, "generate")
+    (plain,) = sweep(merged, [intact()], asked, method="reference").outcomes
+    with transplanted(model, other, site, [layer], heads=[1]):
+        (found,) = sweep(model, [intact()], asked).outcomes
+    assert_answers_equal(found, plain)
+
+
+@pytest.mark.parametrize("make", [
+    lambda: tiny_model("qwen3"), lambda: tiny_model("gpt2"), lambda: tiny_seq2seq("t5"),
+], ids=["qwen3", "gpt2", "t5"])  # fmt: skip
+def test_groups_cover_the_projections_once_and_nothing_that_heads_share(make):
+    model = make()
+    block = blocks_of(model)[-1]
+    counted: dict[int, torch.Tensor] = {}
+    for head in range(n_heads_at(model, "kv_group", len(blocks_of(model)) - 1)):
+        for part in head_parts(model, block, "kv_group", head):
+            seen = counted.setdefault(id(part.weight), torch.zeros(part.weight.shape))
+            part.of(seen).add_(1)
+    assert all((seen == 1).all() for seen in counted.values())
+    shared = {
+        tuple(weight.shape)
+        for weight in parts_of_block(model, block)["attn_out"]
+        if id(weight) not in counted
+    }
+    width, wide = (12, 48) if not hasattr(model, "original") else (None, model.cfg.d_model)
+    # norms of the stream, the output's bias, and norms of a head's width
+    assert shared <= {(wide,), (width,)}
+    assert (12,) in shared or "Qwen3" not in model.cfg.original_architecture
+
+
+def without_head(model: Any, site: str, layer: int, head: int) -> Any:
+    """A copy of a model whose head computes next to nothing."""
+    broken = copy.deepcopy(model)
+    with torch.no_grad():
+        for part in head_parts(broken, blocks_of(broken)[layer], site, head):
+            part.of(part.weight).mul_(1e-6)
+    return broken
+
+
+def exchange(model: Any, other: Any, task: Any, **options: Any) -> Any:
+    return lw.transplant(model, other, task, progress=False, **options)
+
+
+def assert_carried_by(result: Any, layer: int, head: int, words: str) -> None:
+    """One head brings all of the gap and destroys all of it; no other moves anything."""
+    effects = result.effects()
+    for _, of in effects.groupby("direction"):
+        here = (of["layer"] == layer) & (of["head"] == head)
+        assert of.loc[here, "share"].item() == pytest.approx(1)
+        assert of.loc[~here, "moved"].eq(0).all()
+        assert list(of["significant"]) == list(here)
+    assert set(effects["direction"]) == {"brings", "destroys"}
+    assert any(one.sentence.startswith(f"{words} carries what") for one in findings([result]))
+
+
+@pytest.mark.parametrize("better", ["other", "base"])
+def test_the_head_in_which_two_decoders_differ_is_found_in_both_directions(better):
+    whole = small_model(APART)
+    broken = without_head(whole, "z", *(APART.look_up.layer, APART.look_up.head))
+    pair = (broken, whole) if better == "other" else (whole, broken)
+    found = exchange(*pair, small_task("retrieval"), site="z", layers=[1, 3])
+    assert len(found.effects()) == 2 * 2 * 2
+    assert_carried_by(found, 1, 0, "Head 1.0")
+    assert found.ranks()["n_layers"].eq(4).all()
+    assert found.ranks()["rho"].eq(1).all()
+
+
+def test_a_query_head_is_told_from_its_siblings_and_a_group_from_its_heads():
+    whole, task = small_model(GROUPED), small_task("retrieval")
+    broken = without_head(whole, "z", 1, 2)
+    heads = exchange(broken, whole, task, site="z", layers=[1])
+    assert_carried_by(heads, 1, 2, "Head 1.2")
+    groups = exchange(broken, whole, task, site="kv_group", layers=[1])
+    assert_carried_by(groups, 1, 1, "Key/value group 1.1")
+    # what a group shares is no single head's to bring
+    keys = copy.deepcopy(whole)
+    with torch.no_grad():
+        keys.blocks[1].attn._W_V[1].mul_(1e-6)
+    alone = exchange(keys, whole, task, site="z", layers=[1], heads=[2, 3])
+    assert alone.effects()["moved"].eq(0).all()
+    found = exchange(keys, whole, task, site="kv_group", layers=[1])
+    assert_carried_by(found, 1, 1, "Key/value group 1.1")
+
+
+def test_sets_of_heads_add_one_head_after_the_other(tmp_path):
+    whole = small_model(APART)
+    broken = without_head(whole, "z", 1, 0)
+    found = exchange(
+        broken, whole, small_task("retrieval"), site="z", layers=[0, 1],
+        sets=["together", "from_first", "from_last"], out=tmp_path,
+    )  # fmt: skip
+    effects = found.effects().query("direction == 'brings'").set_index("intervention")
+    assert effects["share"].round(6).to_dict() == {
+        "transplant:z,together,heads=0.0+0.1+1.0+1.1": 1,
+        "transplant:z,from_first,heads=0.0": 0,
+        "transplant:z,from_first,heads=0.0+0.1": 0,
+        "transplant:z,from_first,heads=0.0+0.1+1.0": 1,
+        "transplant:z,from_first,heads=0.0+0.1+1.0+1.1": 1,
+        "transplant:z,from_last,heads=1.1": 0,
+        "transplant:z,from_last,heads=1.0+1.1": 1,
+        "transplant:z,from_last,heads=0.1+1.0+1.1": 1,
+        "transplant:z,from_last,heads=0.0+0.1+1.0+1.1": 1,
+    }
+    last = effects.loc["transplant:z,from_last,heads=1.0+1.1"]
+    assert (last["layer"], last["head"]) == (1, 0)
+    assert (list(last["layers"]), list(last["heads"])) == ([1, 1], [0, 1])
+    (again,) = lw.load_results(tmp_path)
+    pd.testing.assert_frame_equal(found.effects(), again.effects())
+    page = lw.report(again).html
+    assert "0: 0 and 1; 1: 0 and 1 z (from the first on)" in page
+    assert "Share of the gap in accuracy" not in page
+    with pytest.raises(UserError, match="No head was exchanged alone"):
+        again.plot()
+
+
+def test_several_heads_of_a_layer_are_put_in_and_back():
+    model, other = tiny_model("qwen2"), tiny_model("qwen2", seed=1)
+    before = weights_hash(model)
+    with transplanted(model, other, "z", [1, 1], heads=[0, 3], t=0.5):
+        middle = (model.blocks[1].attn.W_Q - other.blocks[1].attn.W_Q).abs().amax((1, 2))
+    with transplanted(model, other, "z", [1, 1], heads=[0, 3]):
+        apart = (model.blocks[1].attn.W_Q - other.blocks[1].attn.W_Q).abs().amax((1, 2))
+        assert (apart == 0).tolist() == [True, False, False, True]
+    assert (middle > 0).all()
+    assert weights_hash(model) == before
+
+
+def test_distances_of_groups_add_up_to_those_of_what_they_have():
+    model, other = tiny_model("qwen2"), tiny_model("qwen2", seed=1)
+    table = pd.DataFrame(distances(model, other, "kv_group"))
+    of = table.query("site == 'kv_group' and layer == 1")
+    weights = ("W_Q", "b_Q", "_W_K", "_b_K", "_W_V", "_b_V", "W_O")
+    mine, theirs = (m.blocks[1].attn for m in (model, other))
+    gone = [(getattr(mine, w) - getattr(theirs, w)).detach() for w in weights]
+    apart = sum(float(one.square().sum()) for one in gone)
+    assert ((of["distance"] * of["norm"]) ** 2).sum() == pytest.approx(apart, rel=1e-5)
+    assert list(of["head"]) == [0, 1]
+    assert "kv_group" not in set(pd.DataFrame(distances(model, other))["site"])
+
+
+def test_heads_that_are_not_there_are_refused():
+    model = tiny_model("qwen2")
+    with pytest.raises(UserError, match=r"2 is out of range: the model has key/value groups 0 to"):
+        exchange(model, model, word_task(), site="kv_group", heads=[2])
+    with pytest.raises(UserError, match="Heads were named for site 'layer', which has none"):
+        exchange(model, model, word_task(), heads=[0])
+    with pytest.raises(UserError, match=r"no part 'cross_z': expected .*, z, kv_group"):
+        exchange(model, model, word_task(), site="cross_z")
