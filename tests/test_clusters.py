@@ -94,7 +94,7 @@ def test_tests_in_resamples_are_those_of_the_resampled_clusters():
     rng = np.random.default_rng(1)
     net, clusters = rng.integers(-1, 2, size=(12, 5)), Clusters.of(list("aabbccddeeff"))
     indices = stats.resample_indices(clusters.n, 30, 0)
-    totals, p = resampled_tests(net, clusters, indices)
+    totals, p = resampled_tests(net, clusters, stats.resample_counts(indices))
     for row, drawn in enumerate(indices):
         items = np.concatenate([np.flatnonzero(clusters.codes == code) for code in drawn])
         apart = Clusters.of(np.repeat(np.arange(6), 2).tolist())

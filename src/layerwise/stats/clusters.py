@@ -137,34 +137,6 @@ def sample_and_resamples(
     return np.concatenate([np.arange(n)[None], resample_indices(n, n_resamples, seed)])
 
 
-def sample_and_joint_resamples(
-    several: Sequence[Clusters], n_resamples: int, seed: int | np.random.Generator
-) -> list[Float[np.ndarray, "draws clusters"]]:
-    """How often each task's clusters are drawn, where what tasks share is drawn together.
-
-    Tasks that ask for the same thing are no independent samples: drawn apart, the variance of a
-    mean over them lacks their covariance. So the clusters of all tasks are one sample (Davison and
-    Hinkley 1997, Bootstrap Methods and their Application, section 3.8).
-
-    Args:
-        several: the clusters of each task.
-        n_resamples: number of resamples.
-        seed: seed or generator.
-
-    Returns:
-        For each task, the sample itself (row 0: each cluster once), then resamples.
-    """
-    together = Clusters.joined(several)
-    counts = resample_counts(sample_and_resamples(together.n, n_resamples, seed))
-    found, start = [], 0
-    for one in several:
-        codes = together.codes[start : start + len(one.codes)]
-        start += len(one.codes)
-        _, first = np.unique(one.codes, return_index=True)
-        found.append(counts[:, codes[first]])
-    return found
-
-
 def net_sizes(
     net: Int[np.ndarray, "clusters columns"],
 ) -> Int[np.ndarray, "clusters sizes columns"]:
@@ -234,16 +206,16 @@ def paired_p_values(
 def resampled_tests(
     net: Int[np.ndarray, "items columns"],
     clusters: Clusters,
-    indices: Int[np.ndarray, "resamples clusters"],
+    counts: Float[np.ndarray, "resamples clusters"],
 ) -> tuple[Int[np.ndarray, "resamples columns"], Float[np.ndarray, "resamples columns"]]:
     """``paired_p_values`` made anew in every resample of clusters, and the sums that they test.
 
     Args:
         net: changes by item: 1 lost, -1 gained, 0 the same.
         clusters: those of the items.
-        indices: the clusters of each resample.
+        counts: how often each cluster is drawn in each resample.
     """
-    counts, summed = resample_counts(indices), clusters.sums(net)
+    summed = clusters.sums(net)
     sizes = net_sizes(summed)
     n_sizes, n_columns = sizes.shape[1:]
     found = counts @ np.concatenate([summed, sizes.reshape(clusters.n, -1)], axis=1).astype(float)

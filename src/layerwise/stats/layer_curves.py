@@ -17,10 +17,23 @@ from layerwise.ground.layer_names import COMPUTATION
 from .clusters import Clusters, sample_and_resamples
 from .inference import generator
 from .item_curves import ItemCurves
+from .joint_draws import Counts, draws_of_tasks, share_clusters
 
 ABLATION, PATCHING, ATTRIBUTION = "ablation", "activation patching", "direct attribution"
 # Whether the intact model can do a task, by task and protocol.
 Signal = Mapping[tuple[str, str], bool]
+
+
+class Tested(NamedTuple):
+    """How it is tested which layers are critical, and of which items.
+
+    Attributes:
+        clusters: which of the items ask for the same thing.
+        critical: says of how often each cluster is drawn which layers are critical then.
+    """
+
+    clusters: Clusters
+    critical: Callable[[Counts], Bool[np.ndarray, "draws layers"]]
 
 
 class Evidence(NamedTuple):
@@ -44,6 +57,9 @@ class Evidence(NamedTuple):
             where a resample has no right answer.
         n_right: lenses: number of right answers.
         settled_curves: lenses: the same item by item; otherwise None.
+        tested: ablation: how ``critical`` is found of draws; otherwise None.
+        settling: lenses: of each item the layer from which its answer stays on top if it is right,
+            otherwise 0, and whether it is right; otherwise None.
     """
 
     method: str
@@ -60,6 +76,8 @@ class Evidence(NamedTuple):
     settled: Float[np.ndarray, " draws"] | None = None
     n_right: int = 0
     settled_curves: ItemCurves | None = None
+    tested: Tested | None = None
+    settling: Float[np.ndarray, "items 2"] | None = None
 
     @property
     def of_losses(self) -> bool:
@@ -84,8 +102,56 @@ class Evidence(NamedTuple):
         clusters = Clusters.of([self.clusters.labels[self.items.index(item)] for item in items])
         rows = self.curve(sampling.means(self.task, values, clusters))
         return self._replace(
-            items=tuple(items), values=values, rows=rows, settled=None, clusters=clusters
-        )
+            items=tuple(items), values=values, rows=rows, settled=None, settling=None,
+            clusters=clusters,
+        )  # fmt: skip
+
+
+def drawn_together(group: Sequence[Evidence], sampling: Sampling) -> list[Evidence]:
+    """What one method says about several tasks, with what these share drawn together.
+
+    Of tasks that share nothing it is what it was.
+
+    Args:
+        group: of one method and protocol.
+        sampling: the resamples.
+    """
+    every = [e.clusters for e in group]
+    if not share_clusters(every):
+        return list(group)
+    counts = sampling.counts([e.task for e in group], every)
+    found = [
+        e._replace(rows=e.curve(e.clusters.means_of_counts(e.values, drawn)))
+        for e, drawn in zip(group, counts, strict=True)
+    ]
+    return _settled_together(_critical_together(found, sampling), sampling)
+
+
+def _critical_together(group: Sequence[Evidence], sampling: Sampling) -> list[Evidence]:
+    tests = [e.tested for e in group if e.tested is not None]
+    if len(tests) < len(group):
+        return list(group)
+    counts = sampling.counts([e.task for e in group], [test.clusters for test in tests])
+    return [
+        e._replace(critical=test.critical(drawn))
+        for e, test, drawn in zip(group, tests, counts, strict=True)
+    ]
+
+
+def _settled_together(group: Sequence[Evidence], sampling: Sampling) -> list[Evidence]:
+    read = [(e, e.settling, e.settled_curves.grouped) for e in group
+            if e.settling is not None and e.settled_curves is not None]  # fmt: skip
+    counts = sampling.counts([e.task for e, *_ in read], [clusters for *_, clusters in read])
+    drawn = {
+        e.task: mean_of_right(clusters.means_of_counts(values, mine))
+        for (e, values, clusters), mine in zip(read, counts, strict=True)
+    }
+    return [e._replace(settled=drawn.get(e.task, e.settled)) for e in group]
+
+
+def mean_of_right(means: Float[np.ndarray, "draws 2"]) -> Float[np.ndarray, " draws"]:
+    """The mean layer of right answers, of the means of ``Evidence.settling``; nan of none."""
+    return means[:, 0] / np.where(means[:, 1] > 0, means[:, 1], np.nan)
 
 
 def within(evidence: Evidence, layers: range) -> Evidence | None:
@@ -98,7 +164,7 @@ def within(evidence: Evidence, layers: range) -> Evidence | None:
         evidence: of all layers.
         layers: those of the stack.
     """
-    critical = evidence.critical
+    critical, tested = evidence.critical, evidence.tested
     # progress is known before each layer and behind the last, so at one place more
     chosen = slice(layers.start, layers.stop + (critical is None))
     rows = evidence.rows[:, chosen]
@@ -110,6 +176,8 @@ def within(evidence: Evidence, layers: range) -> Evidence | None:
         by_item=lambda *items: evidence.by_item(*items).within(layers),
         critical=None if critical is None else critical[:, chosen],
         settled=None,
+        settling=None,
+        tested=tested and tested._replace(critical=lambda drawn: tested.critical(drawn)[:, chosen]),
     )
 
 
@@ -139,6 +207,10 @@ class Sampling(NamedTuple):
             n: number of clusters, which are drawn whole.
         """
         return sample_and_resamples(n, self.n_resamples, generator(self.seed, task))
+
+    def counts(self, tasks: Sequence[str], several: Sequence[Clusters]) -> list[Counts]:
+        """How often each task's clusters are drawn; those that tasks share, together."""
+        return draws_of_tasks(tasks, several, self.n_resamples, self.seed)
 
     def means(self, task: str, values: np.ndarray, clusters: Clusters) -> np.ndarray:
         """Means over items in the sample and in resamples of its clusters."""

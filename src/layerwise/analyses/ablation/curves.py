@@ -5,14 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from layerwise import stats
 from layerwise.stats.cells import has_several_examples
 from layerwise.stats.clusters import Clusters, resampled_tests
 from layerwise.stats.effects import ALPHA, Cell, cells, layer_skips
 from layerwise.stats.item_curves import ItemCurves, losses_by_item
-from layerwise.stats.layer_curves import ABLATION, Evidence, LeftOut, Sampling, Signal, partly
+from layerwise.stats.joint_draws import Counts
+from layerwise.stats.layer_curves import (
+    ABLATION,
+    Evidence,
+    LeftOut,
+    Sampling,
+    Signal,
+    Tested,
+    partly,
+)
 from layerwise.stats.signal import signals
 
 from .result import AblationResult
@@ -54,14 +63,19 @@ def ablation_evidence(
 
 def _ablated(cell: Cell, chance: float, sampling: Sampling) -> Evidence:
     intact, correct = cell.intact[:, None], cell.correct
-    indices = sampling.indices(cell.task, cell.clusters.n)
-    total, p = resampled_tests(intact.astype(int) - correct, cell.clusters, indices)
-    critical = (stats.holm(p) < ALPHA) & (total > 0)
+    net = intact.astype(int) - correct
+
+    def critical(drawn: Counts) -> Bool[np.ndarray, "draws layers"]:
+        total, p = resampled_tests(net, cell.clusters, drawn)
+        return (stats.holm(p) < ALPHA) & (total > 0)
+
+    (counts,) = sampling.counts([cell.task], [cell.clusters])
     values = np.concatenate([intact, cell.floor(chance)[:, None], correct], axis=1).astype(float)
     return Evidence(
         ABLATION, cell.capability, cell.protocol, cell.task, cell.items, cell.clusters, values,
         _shares_lost, _by_item,
-        _shares_lost(cell.clusters.resampled_means(values, indices)), critical,
+        _shares_lost(cell.clusters.means_of_counts(values, counts)), critical(counts),
+        tested=Tested(cell.clusters, critical),
     )  # fmt: skip
 
 

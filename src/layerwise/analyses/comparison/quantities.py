@@ -14,7 +14,12 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from layerwise.analyses.emergence.api import evidence_of
-from layerwise.analyses.emergence.protocol_interaction import THIRDS, Profile, loss_profile
+from layerwise.analyses.emergence.protocol_interaction import (
+    THIRDS,
+    Profile,
+    loss_profile,
+    mean_draws,
+)
 from layerwise.analyses.emergence.summaries import CRITICAL, capability_summaries
 from layerwise.ground.layer_names import COMPUTATION, DECODER, ENCODER, axes_of
 from layerwise.stats.clusters import Clusters
@@ -168,7 +173,10 @@ def _depths(
             what = dict(zip(("capability", "protocol", "method"), place, strict=True))
             note(left_out(_names(runs), "no task has evidence in every run", **what))
             continue
-        told = [list(capability_summaries(list(group))) for group in zip(*kept, strict=True)]
+        told = [
+            list(capability_summaries(list(group), run.sampling))
+            for run, group in zip(runs, zip(*kept, strict=True), strict=True)
+        ]
         sizes = [len(run.axes[axis]) for run in runs]
         yield from _in_all(told, sizes, axis, runs, note)
 
@@ -248,14 +256,15 @@ def _losses(runs: Sequence[Prepared], note: Callable) -> Iterator[tuple[Key, lis
             yield (
                 key,
                 [
-                    _loss([mine[(*place, task)] for task in shown], list(thirds_of(n)).index(third))
-                    for mine, n in zip(every, (run.sampling.n_layers for run in runs), strict=True)
+                    _loss([mine[(*place, task)] for task in shown], third, run.sampling)
+                    for mine, run in zip(every, runs, strict=True)
                 ],
             )
 
 
-def _loss(profiles: Sequence[Profile], column: int) -> Quantity:
-    draws = np.mean([profile.draws[:, column] for profile in profiles], axis=0)
+def _loss(profiles: Sequence[Profile], third: str, sampling: Sampling) -> Quantity:
+    column = list(thirds_of(sampling.n_layers)).index(third)
+    draws = mean_draws(profiles, sampling)[:, column]
     # each item's part of the mean over tasks of the mean over items
     parts = [p.pseudo[:, column] / (len(p.pseudo) * len(profiles)) for p in profiles]
     whole = np.concatenate(parts)
@@ -273,7 +282,7 @@ def _profiles(run: Prepared) -> dict[tuple[str, str, str], Profile]:
         if whole and len(cell.intact) > 1 and signal[cell.task, cell.protocol]:
             groups = thirds_of(run.sampling.n_layers)
             key = cell.capability, cell.protocol, cell.task
-            found[key] = loss_profile(cell, level, groups, run.sampling)
+            found[key] = loss_profile(cell, level, groups)
     return found
 
 

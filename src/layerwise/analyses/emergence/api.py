@@ -80,7 +80,7 @@ def emergence(
     found = list(evidence_of(used, sampling))
     _refuse_doubles(found)
     axes = axes_of(facts.model.n_encoder_layers, n_layers)
-    summaries, left_out = summarised(found, axes)
+    summaries, left_out = summarised(found, axes, sampling)
     whole = [summary for summary in summaries if summary.axis == COMPUTATION]
     placed = {(s.capability, s.protocol, s.method) for s in whole if s.measure == HALF}
     evidence = sorted((e for e in found if isinstance(e, Evidence)), key=evidence_key)

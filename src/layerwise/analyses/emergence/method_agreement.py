@@ -16,7 +16,7 @@ from layerwise import stats
 from layerwise.stats.clusters import Clusters
 from layerwise.stats.depth_inference import HALF, Axis, depth_difference, is_established
 from layerwise.stats.depths import accumulated, bounds, half_depth, later_by, two_sided_p
-from layerwise.stats.layer_curves import Evidence, Sampling
+from layerwise.stats.layer_curves import Evidence, Sampling, drawn_together
 
 RANKS = "rank correlation"
 Key = tuple[str, str, str]
@@ -89,8 +89,8 @@ def _compared(
         "n_tasks": len(both),
         "tasks": ",".join(a.task for a, *_ in both),
     }
-    first = [a.of_items(items, sampling) for a, _, items in both]
-    second = [b.of_items(items, sampling) for _, b, items in both]
+    first = drawn_together([a.of_items(items, sampling) for a, _, items in both], sampling)
+    second = drawn_together([b.of_items(items, sampling) for _, b, items in both], sampling)
     together = Clusters.joined([e.clusters for e in first])
     means = [np.mean([e.rows for e in mine], axis=0) for mine in (first, second)]
     unit = max(sampling.n_layers - 1, 1)

@@ -17,6 +17,7 @@ from layerwise import stats
 from layerwise.errors import UserError
 from layerwise.stats.clusters import Clusters
 from layerwise.stats.effects import Cell, cells, layer_skips, share_reach
+from layerwise.stats.joint_draws import Counts
 from layerwise.stats.layer_curves import Sampling
 from layerwise.stats.signal import signals
 from layerwise.tasks import PROTOCOLS
@@ -32,15 +33,33 @@ class Profile(NamedTuple):
     Attributes:
         cell: the answers.
         reach: how far a share may lie from what is seen of it, where all resamples say the same.
-        draws: share of the above-floor accuracy lost by group; row 0 is the sample.
-        pseudo: of each item by group; their mean is row 0 of ``draws``, and their spread is
-            that of the share, denominator included.
+        values: of each item what is above the floor, then what each group loses on average.
+        pseudo: of each item by group; their mean is the share lost of the sample, and their spread
+            is that of the share, denominator included.
     """
 
     cell: Cell
     reach: float
-    draws: Float[np.ndarray, "draws groups"]
+    values: Float[np.ndarray, "items columns"]
     pseudo: Float[np.ndarray, "items groups"]
+
+    def draws(self, counts: Counts) -> Float[np.ndarray, "draws groups"]:
+        """The share of the above-floor accuracy lost by group, by how often clusters are drawn."""
+        whole, less = np.split(self.cell.clusters.means_of_counts(self.values, counts), [1], axis=1)
+        return stats.shares(whole, whole - less, 0.0)
+
+
+def mean_draws(
+    profiles: Sequence[Profile], sampling: Sampling
+) -> Float[np.ndarray, "draws groups"]:
+    """Mean over tasks of the share lost by group, in the sample and in resamples.
+
+    What tasks share is drawn together.
+    """
+    cells_drawn = [profile.cell for profile in profiles]
+    counts = sampling.counts([c.task for c in cells_drawn], [c.clusters for c in cells_drawn])
+    drawn = (profile.draws(mine) for profile, mine in zip(profiles, counts, strict=True))
+    return np.mean(list(drawn), axis=0)
 
 
 def layer_groups(n_layers: int, groups: Groups | None = None) -> dict[str, list[int]]:
@@ -83,7 +102,7 @@ def interaction_rows(
     every = list(cells(layer_skips(records)))
     signal = signals(every, lambda task, protocol: chance[task, protocol])
     found = {
-        (cell.capability, cell.task, cell.protocol): loss_profile(cell, level, groups, sampling)
+        (cell.capability, cell.task, cell.protocol): loss_profile(cell, level, groups)
         for cell in every
         if (level := chance[cell.task, cell.protocol]) < 1
         and cell.interventions["layer"].tolist() == list(range(sampling.n_layers))
@@ -116,27 +135,25 @@ def _both(
             and len(a.cell.items) > 1]  # fmt: skip
 
 
-def loss_profile(cell: Cell, chance: float, groups: Groups, sampling: Sampling) -> Profile:
+def loss_profile(cell: Cell, chance: float, groups: Groups) -> Profile:
     """What skipping a layer of each group costs of one task with signal.
 
     Args:
         cell: skips of all layers.
         chance: accuracy by guessing.
         groups: the layers of each group.
-        sampling: the resamples.
     """
     intact = cell.intact[:, None].astype(float)
     lost = np.column_stack(
         [(intact - cell.correct[:, list(layers)]).mean(axis=1) for layers in groups.values()]
     )
     above = intact - cell.floor(chance)[:, None]
-    whole, less = np.split(
-        sampling.means(cell.task, np.concatenate([above, lost], axis=1), cell.clusters), [1], axis=1
-    )
-    draws = stats.shares(whole, whole - less, 0.0)
+    whole = above.mean(axis=0)
+    share = stats.shares(whole, whole - lost.mean(axis=0), 0.0)
     # the influence of an item on a ratio of means, added to the ratio
-    pseudo = draws[0] + (lost - draws[0] * above) / whole[0]
-    return Profile(cell, share_reach(cell, chance), draws, pseudo)
+    pseudo = share + (lost - share * above) / whole
+    values = np.concatenate([above, lost], axis=1)
+    return Profile(cell, share_reach(cell, chance), values, pseudo)
 
 
 def _rows(
@@ -146,7 +163,7 @@ def _rows(
     groups: Groups,
     sampling: Sampling,
 ) -> list[dict[str, Any]]:
-    first, second = (np.mean([profiles[i].draws for profiles in both], axis=0) for i in (0, 1))
+    first, second = (mean_draws([profiles[i] for profiles in both], sampling) for i in (0, 1))
     # each item's part of the mean over tasks of the mean over items
     parts = [(a.pseudo - b.pseudo) / (len(a.pseudo) * len(both)) for a, b in both]
     together = Clusters.joined([a.cell.clusters for a, _ in both])

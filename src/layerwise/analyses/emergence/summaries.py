@@ -17,7 +17,7 @@ from layerwise.stats.clusters import Clusters
 from layerwise.stats.depth_inference import CENTRE, HALF, depth_bounds
 from layerwise.stats.depths import accumulated, bounds, centre_of_mass, half_depth
 from layerwise.stats.item_curves import ItemCurves
-from layerwise.stats.layer_curves import Evidence, LeftOut, within
+from layerwise.stats.layer_curves import Evidence, LeftOut, Sampling, drawn_together, within
 from layerwise.tasks.items import CAPABILITIES
 
 CRITICAL, SETTLED = "critical set", "prediction depth"
@@ -65,7 +65,7 @@ class Summary(NamedTuple):
 
 
 def summarised(
-    found: Sequence[Evidence | LeftOut], axes: Mapping[str, range]
+    found: Sequence[Evidence | LeftOut], axes: Mapping[str, range], sampling: Sampling
 ) -> tuple[list[Summary], list[LeftOut]]:
     """The measures on every axis, and what is left out of them."""
     evidence = sorted((e for e in found if isinstance(e, Evidence)), key=evidence_key)
@@ -74,7 +74,8 @@ def summarised(
         mine = evidence if axis == COMPUTATION else [within(e, layers) for e in evidence]
         shown = [e for e in mine if e is not None]
         for _, group in groupby(shown, key=lambda e: (e.method, e.protocol, e.capability)):
-            told += [each._replace(axis=axis) for each in capability_summaries(list(group))]
+            of_axis = capability_summaries(list(group), sampling)
+            told += [each._replace(axis=axis) for each in of_axis]
     silent = [each for each in told if isinstance(each, LeftOut)]
     # what is left out of the whole axis is not told again of each stack
     whole = {each[:4] for each in silent if each.axis == COMPUTATION}
@@ -94,8 +95,11 @@ def _rank(capability: str) -> tuple[int, str]:
     return (known.index(capability) if capability in known else len(known), capability)
 
 
-def capability_summaries(group: Sequence[Evidence]) -> Iterator[Summary | LeftOut]:
+def capability_summaries(
+    tasks_evidence: Sequence[Evidence], sampling: Sampling
+) -> Iterator[Summary | LeftOut]:
     """The measures of one capability under one protocol by one method, from its tasks."""
+    group = drawn_together(tasks_evidence, sampling)
     first = group[0]
     key = (first.capability, first.protocol, first.method)
     tasks, n_items = tuple(e.task for e in group), sum(e.n_items for e in group)

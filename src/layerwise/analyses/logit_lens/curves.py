@@ -9,7 +9,7 @@ import pandas as pd
 
 from layerwise.stats.clusters import clusters_of
 from layerwise.stats.item_curves import settled_by_item
-from layerwise.stats.layer_curves import Evidence, LeftOut, Sampling, Signal
+from layerwise.stats.layer_curves import Evidence, LeftOut, Sampling, Signal, mean_of_right
 from layerwise.stats.progress import TASK, progress, task_key
 
 from .result import LensResult
@@ -62,7 +62,9 @@ def _with_settled(
         return evidence
     layers = depths["layer"].to_numpy(dtype=float).clip(min=0)
     clusters = clusters_of(depths, depths["item"].tolist())
-    means = sampling.means(evidence.task, np.column_stack([right * layers, right]), clusters)
-    settled = means[:, 0] / np.where(means[:, 1] > 0, means[:, 1], np.nan)
+    settling = np.column_stack([right * layers, right])
+    settled = mean_of_right(sampling.means(evidence.task, settling, clusters))
     curves = settled_by_item(layers, right, sampling.n_layers, clusters)
-    return evidence._replace(settled=settled, n_right=int(right.sum()), settled_curves=curves)
+    return evidence._replace(
+        settled=settled, n_right=int(right.sum()), settled_curves=curves, settling=settling
+    )

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from layerwise import stats
 from layerwise.stats.clusters import Clusters, clusters_of
 from layerwise.stats.effects import ALPHA, N_RESAMPLES, Chance
+from layerwise.stats.joint_draws import draws_of_tasks
 from layerwise.stats.layer_curves import Signal
 from layerwise.stats.signal import Answered, signals
 from layerwise.storage.parquet import frame
@@ -143,30 +144,25 @@ def samples(depths: pd.DataFrame, signal: Signal, seed: int) -> Iterator[Sample]
     keys = {tuple(map(str, key)) for key in depths[_TASK[:3]].to_numpy()}
     for lens, protocol, capability in sorted(keys, key=lambda key: (*key[:2], _place(key[2]))):
         here = (depths[_TASK[:3]] == [lens, protocol, capability]).all(axis=1)
-        found: list[tuple[str, np.ndarray, np.ndarray, Clusters]] = []
+        found: list[tuple[str, np.ndarray, Clusters]] = []
         for task, group in depths.loc[here].groupby("task", sort=True):
             right = group["right"].to_numpy(dtype=bool)
             if right.sum() > 1 and signal.get((str(task), protocol), False):
                 mine = group.loc[right, "depth"].to_numpy(dtype=float)
                 clusters = clusters_of(group, group.loc[right, "item"].tolist())
-                found.append((str(task), mine, _means(mine, clusters, str(task), seed), clusters))
+                found.append((str(task), mine, clusters))
         if found:
-            tasks, depth, draws, clusters = zip(*found, strict=True)
-            mean, every = np.mean(draws, axis=0), np.concatenate(depth)
+            tasks, depth, clusters = zip(*found, strict=True)
+            counts = draws_of_tasks(tasks, clusters, N_RESAMPLES, seed)
+            drawn = [c.means_of_counts(d[:, None], n)[:, 0]
+                     for d, c, n in zip(depth, clusters, counts, strict=True)]  # fmt: skip
+            mean, every = np.mean(drawn, axis=0), np.concatenate(depth)
             yield Sample(lens, protocol, capability, tasks, every, mean, Clusters.joined(clusters))
 
 
 def _place(capability: str) -> tuple[int, str]:
     known: list[str] = list(CAPABILITIES)
     return (known.index(capability) if capability in known else len(known), capability)
-
-
-def _means(
-    depths: np.ndarray, clusters: Clusters, task: str, seed: int
-) -> Float[np.ndarray, " draws"]:
-    drawn = stats.resample_indices(clusters.n, N_RESAMPLES, stats.generator(seed, task))
-    means = clusters.resampled_means(depths[:, None], drawn)[:, 0]
-    return np.concatenate([[depths.mean()], means])
 
 
 def depth_means(depths: pd.DataFrame, signal: Signal, seed: int) -> pd.DataFrame:

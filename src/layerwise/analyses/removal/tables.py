@@ -13,13 +13,9 @@ import pandas as pd
 
 from layerwise import stats
 from layerwise.stats import effects as _effects
-from layerwise.stats.clusters import (
-    Clusters,
-    paired_p_values,
-    sample_and_joint_resamples,
-    sample_and_resamples,
-)
+from layerwise.stats.clusters import Clusters, paired_p_values
 from layerwise.stats.effects import Chance
+from layerwise.stats.joint_draws import draws_of_tasks
 from layerwise.stats.over_run import over_run
 from layerwise.stats.signal import signals
 from layerwise.storage.parquet import conform, frame
@@ -188,9 +184,11 @@ def curves_table(removal: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFra
 
 def _curve(cells: list[_effects.Cell], chance: Chance, seed: int) -> list[dict[str, Any]]:
     """The steps of one capability under one protocol."""
-    draws, together = [], Clusters.joined([cell.clusters for cell in cells])
+    every = [cell.clusters for cell in cells]
+    draws, together = [], Clusters.joined(every)
+    drawn = draws_of_tasks([cell.task for cell in cells], every, _effects.N_RESAMPLES, seed)
     net = np.concatenate([cell.intact[:, None].astype(int) - cell.correct for cell in cells])
-    for cell, counts in zip(cells, _drawn(cells, seed), strict=True):
+    for cell, counts in zip(cells, drawn, strict=True):
         floor = cell.floor(chance(cell.task, cell.protocol))
         right = np.column_stack([cell.intact, floor, cell.correct])
         means = cell.clusters.means_of_counts(right, counts)
@@ -222,19 +220,6 @@ def _curve(cells: list[_effects.Cell], chance: Chance, seed: int) -> list[dict[s
         }
         for i, step in enumerate(cells[0].interventions["layer"])
     ]
-
-
-def _drawn(cells: list[_effects.Cell], seed: int) -> list[np.ndarray]:
-    """How often each task's clusters are drawn: those that tasks share, together."""
-    every, n_resamples = [cell.clusters for cell in cells], _effects.N_RESAMPLES
-    if Clusters.joined(every).n < sum(one.n for one in every):
-        names = [cell.task for cell in cells]
-        return sample_and_joint_resamples(every, n_resamples, stats.generator(seed, *names))
-    drawn = (
-        sample_and_resamples(cell.clusters.n, n_resamples, stats.generator(seed, cell.task))
-        for cell in cells
-    )
-    return [stats.resample_counts(indices) for indices in drawn]
 
 
 def _steps(used: pd.DataFrame, baselines: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFrame:

@@ -5,7 +5,7 @@ Only tables are read here; definitions are in ``docs/similarity.md``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import groupby, product
 from typing import Any, NamedTuple
 
@@ -16,9 +16,10 @@ from jaxtyping import Float
 from layerwise import stats
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import DECODER, ENCODER
-from layerwise.stats.clusters import sample_and_resamples
+from layerwise.stats.clusters import Clusters
 from layerwise.stats.depths import two_sided_p
 from layerwise.stats.effects import Cell, Chance, cells, layer_skips
+from layerwise.stats.joint_draws import Counts, draws_of_tasks
 from layerwise.stats.signal import signals
 from layerwise.storage.parquet import frame
 
@@ -31,14 +32,14 @@ Curves = Float[np.ndarray, "draws layers"]
 
 
 class Evidence(NamedTuple):
-    """One task under one protocol: predictors and effects by layer; draw 0 is the sample."""
+    """One task under one protocol: predictors and effects by layer, in draws of its clusters."""
 
     capability: str
     protocol: str
     task: str
     n_items: int
-    n_clusters: int
-    curves: dict[str, Curves]
+    clusters: Clusters
+    drawn: Callable[[Counts], dict[str, Curves]]
 
 
 def prediction_table(
@@ -58,11 +59,11 @@ def prediction_table(
     Raises:
         UserError: if the two were measured on other items.
     """
-    found = sorted(_evidence(similarity, cka, records, chance, seed), key=lambda e: e[:3])
+    found = sorted(_evidence(similarity, cka, records, chance), key=lambda e: e[:3])
     rows = [
         row
         for (capability, protocol), group in groupby(found, key=lambda e: e[:2])
-        for row in _rows(capability, protocol, list(group), n_encoder)
+        for row in _rows(capability, protocol, list(group), n_encoder, seed)
     ]
     for effect in EFFECTS:
         family = [row for row in rows if row["effect"] == effect]
@@ -73,7 +74,7 @@ def prediction_table(
 
 
 def _evidence(
-    similarity: pd.DataFrame, cka: pd.DataFrame, records: pd.DataFrame, chance: Chance, seed: int
+    similarity: pd.DataFrame, cka: pd.DataFrame, records: pd.DataFrame, chance: Chance
 ) -> Iterator[Evidence]:
     """The tasks with signal of which all layers were skipped and the prompts read."""
     every = list(cells(layer_skips(records)))
@@ -86,7 +87,7 @@ def _evidence(
         if complete and signal[cell.task, cell.protocol]:
             asked = records.loc[records["task"] == cell.task, "item"]
             _refuse_other_items(cell.task, set(asked), set(read["item"]))
-            yield _of_task(cell, read, _of_prompts(cka, cell), level, seed)
+            yield _of_task(cell, read, _of_prompts(cka, cell), level)
 
 
 def _of_prompts(table: pd.DataFrame, cell: Cell) -> pd.DataFrame:
@@ -103,32 +104,35 @@ def _refuse_other_items(task: str, asked: set[str], read: set[str]) -> None:
         )
 
 
-def _of_task(
-    cell: Cell, read: pd.DataFrame, cka: pd.DataFrame, chance: float, seed: int
-) -> Evidence:
-    clusters, random = cell.clusters, stats.generator(seed, cell.task)
-    indices = sample_and_resamples(clusters.n, N_RESAMPLES, random)
+def _of_task(cell: Cell, read: pd.DataFrame, cka: pd.DataFrame, chance: float) -> Evidence:
+    clusters = cell.clusters
     near = [i for i, (_, span) in enumerate(cells_of(read)) if span == 1]
     right = np.column_stack([cell.intact, cell.floor(chance), cell.correct])
-    intact, floor, correct = np.split(clusters.resampled_means(right, indices), [1, 2], axis=1)
     through = cka.loc[cka["other"] == cka["layer"] + 1].sort_values("layer")["cka_unbiased"]
     turned = 1 - through.to_numpy(dtype=float, na_value=np.nan)
-    curves = {
-        "influence": clusters.resampled_means(influences(read), indices),
-        "angular": clusters.resampled_means(angular_map(read)[:, near], indices),
-        "cka": np.repeat(turned[None], len(indices), axis=0),
-        "share_lost": stats.shares(intact, correct, floor),
-        "nats": clusters.resampled_means(cell.nats, indices),
-    }
-    return Evidence(cell.capability, cell.protocol, cell.task, len(cell.intact), clusters.n, curves)
+    block, angles = influences(read), angular_map(read)[:, near]
+
+    def drawn(counts: Counts) -> dict[str, Curves]:
+        intact, floor, correct = np.split(clusters.means_of_counts(right, counts), [1, 2], axis=1)
+        return {
+            "influence": clusters.means_of_counts(block, counts),
+            "angular": clusters.means_of_counts(angles, counts),
+            "cka": np.repeat(turned[None], len(counts), axis=0),
+            "share_lost": stats.shares(intact, correct, floor),
+            "nats": clusters.means_of_counts(cell.nats, counts),
+        }
+
+    return Evidence(cell.capability, cell.protocol, cell.task, len(cell.intact), clusters, drawn)
 
 
 def _rows(
-    capability: str, protocol: str, tasks: list[Evidence], n_encoder: int
+    capability: str, protocol: str, tasks: list[Evidence], n_encoder: int, seed: int
 ) -> Iterator[dict[str, Any]]:
     """Every predictor with every effect, each the mean over the tasks, with the same weight."""
-    names = tasks[0].curves
-    curves = {name: np.mean([task.curves[name] for task in tasks], axis=0) for name in names}
+    several_clusters = [task.clusters for task in tasks]
+    counts = draws_of_tasks([task.task for task in tasks], several_clusters, N_RESAMPLES, seed)
+    drawn = [task.drawn(mine) for task, mine in zip(tasks, counts, strict=True)]
+    curves = {name: np.mean([each[name] for each in drawn], axis=0) for name in drawn[0]}
     stacks: dict[str | None, slice] = {None: slice(None)}
     if n_encoder:
         stacks |= {ENCODER: slice(n_encoder), DECODER: slice(n_encoder, None)}
@@ -140,7 +144,7 @@ def _rows(
         "tasks": ",".join(task.task for task in tasks),
         "p_holm": 1.0,
     }
-    several = min(task.n_clusters for task in tasks) > 1
+    several = min(clusters.n for clusters in several_clusters) > 1
     for effect, predictor, stack in product(EFFECTS, PREDICTORS, stacks):
         if np.isnan(curves[effect][0]).all():  # no nats of generated texts
             continue
