@@ -18,7 +18,7 @@ from layerwise.presentation.wording import HEAD_WORDS, spread
 from layerwise.storage.run_tables import RunTables
 
 from .columns import DISTANCES, EFFECTS, GAPS, RANKS
-from .names import BRINGS, FROM_FIRST, FROM_LAST, OUTSIDE, SINGLE
+from .names import BRINGS, BY_HEAD, FROM_FIRST, FROM_LAST, OUTSIDE, SINGLE
 
 _WORDS = (
     "Layers of one model were put into another of the same architecture, in both directions: the "
@@ -41,7 +41,7 @@ def _figures(run: RunTables) -> list[FigureSpec]:
     found = _of_heads(effects)
     for chosen in (SINGLE, FROM_FIRST, FROM_LAST):
         shown = rows(effects, set=chosen, t=1.0, signal=True)
-        if shown.empty or int(shown["head"].notna().sum()):
+        if set(shown["site"]) <= set(BY_HEAD):  # sets of heads have no place in a chart of layers
             continue
         caption = (
             "Share of the gap in accuracy between the two models that moves with layers, by task "
