@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal as signals
+import tempfile
 
 import numpy as np
 import pandas as pd
@@ -50,14 +52,20 @@ def test_a_full_disk_at_the_start_leaves_an_empty_folder(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def no_file(dir):
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(dir))
+
+
 def test_unwritable_folders_are_told(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match="is a file: expected a folder"):
         RunFolder.open(tmp_path / "file", {})
     with pytest.raises(UserError, match="Cannot write"):
         RunFolder.open(tmp_path / "file" / "below", {})
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
-    with pytest.raises(UserError, match="Cannot write to"):
+    monkeypatch.setattr(tempfile, "TemporaryFile", no_file)
+    with pytest.raises(
+        UserError, match=r"Cannot write .*locked \(Read-only file system\): choose a"
+    ):
         RunFolder.open(tmp_path / "locked", {})
 
 

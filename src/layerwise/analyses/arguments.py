@@ -1,4 +1,4 @@
-"""Arguments that are models, tasks, results or lenses.
+"""Arguments that are models, tasks, results, lenses or folders to write to.
 
 Plain arguments, all that the functions have which load these, are read in ``ground.arguments``.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from layerwise.errors import UserError, shown
@@ -14,6 +15,7 @@ from layerwise.ground import arguments as _arguments
 from layerwise.ground.path_readers import model_name, path, task_name
 from layerwise.ground.readers import Reader, entries, plain, refuse, some_of
 from layerwise.storage.base import Result
+from layerwise.storage.places import refuse_unusable_folder
 from layerwise.tasks import PROTOCOLS
 from layerwise.tasks.registry import refuse_unusable_task
 from layerwise.tasks.task import Task
@@ -82,9 +84,17 @@ def lens(name: str, value: Any) -> Any:
     return value if isinstance(value, TunedLens) else path(name, value)
 
 
+def out(name: str, value: Any) -> Any:
+    """Read the path of a folder to write to, and refuse one that cannot be written."""
+    found = path(name, value)
+    refuse_unusable_folder(Path(found))
+    return found
+
+
 READERS: Mapping[str, Reader] = {
     **_arguments.READERS,
     "model": model,
+    "out": out,
     "protocols": some_of("protocol", PROTOCOLS, none=True),
     "results": results,
     "tasks": tasks,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from layerwise.errors import DamagedResultsError, UserError
 from layerwise.ground.arguments import check_arguments
-from layerwise.storage.atomic_files import is_folder
 from layerwise.storage.base import Result
+from layerwise.storage.places import is_folder
 from layerwise.storage.provenance import RUN_FILE, read_facts
 from layerwise.storage.written import refuse_without_list
 

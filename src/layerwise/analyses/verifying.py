@@ -13,9 +13,9 @@ from typing import Any
 from layerwise.analyses.comparison.result import FACTS_FILE, TABLES, read_comparison_file
 from layerwise.errors import UserError
 from layerwise.ground.arguments import check_arguments
-from layerwise.storage.atomic_files import is_folder
 from layerwise.storage.file_list import listed, states
 from layerwise.storage.parquet import read_table
+from layerwise.storage.places import COMPARISON_PAGE, FIGURES, PAGE, is_folder
 from layerwise.storage.provenance import (
     RUN_FILE,
     Facts,
@@ -177,7 +177,7 @@ def _is_wrong(state: str) -> bool:
 
 def _others(folder: Path) -> list[str]:
     """Files that are no results; what is drawn from the tables is not checked."""
-    drawn = ("report.html", "comparison.html", "figures")
+    drawn = (PAGE, COMPARISON_PAGE, FIGURES)
     return sorted(path.name for path in folder.iterdir() if path.name not in drawn)
 
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from layerwise.ground.path_readers import refuse_path
-from layerwise.storage.atomic_files import refuse_unusable_folder
+from layerwise.storage.places import refuse_unusable_folder
 
 from .signatures import Parameter
 from .values import read_bytes, read_heads, read_layers

@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 
 from layerwise.errors import UserError
-from layerwise.storage.atomic_files import is_folder, refuse_unusable_file, refuse_unusable_folder
+from layerwise.storage.places import (
+    COMPARISON_PAGE,
+    FIGURES,
+    PAGE,
+    is_folder,
+    refuse_unusable_file,
+    refuse_unusable_folder,
+    refuse_unusable_page,
+)
 
 from .options import READ, path_of, paths_of
 from .printing import say, tell_findings
@@ -24,21 +32,28 @@ def report(
         typer.Option(
             "--out",
             help="File to write; report.html in the first folder.",
-            callback=path_of("out", refuse_unusable_file),
+            callback=path_of("out"),
             **READ,
         ),
     ] = None,
 ) -> None:
     """Make the report again from saved results; several runs stand side by side."""
     from layerwise.report import report_from_folders
+    from layerwise.storage.written import KEPT
 
-    path = out or folders[0] / "report.html"
-    if is_folder(path.parent):  # otherwise it is told that there is no such run
-        refuse_unusable_file(path)
+    path = out or folders[0] / PAGE
+    if out is not None or is_folder(path.parent):  # else it is told that there is no such run
+        refuse = refuse_unusable_page if len(folders) == 1 else refuse_unusable_file
+        refuse(path)
+    if path.name in KEPT and path.exists():
+        raise UserError(
+            f"{path} holds what a run found, and a page would replace it: expected the name of a "
+            f"page, such as {path.with_name(PAGE)}."
+        )
     made = report_from_folders(list(folders))
     made.save(path)
     if len(folders) == 1:
-        made.save_figures(path.parent / "figures")
+        made.save_figures(path.parent / FIGURES)
     tell_findings(made.findings[:3])
     say(f"Report: {path}")
 
@@ -96,6 +111,7 @@ def compare(
     from layerwise.analyses.comparison.api import runs_or_groups
     from layerwise.analyses.comparison.report import caution
 
+    refuse_unusable_page(out / COMPARISON_PAGE)
     found = run(runs_or_groups(runs or [], group or []), seed=seed, n_resamples=resamples)
     page = found.save(out)
     say(repr(found))

@@ -12,11 +12,8 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layerwise.storage.atomic_files import (
-    refuse_unusable_file,
-    remove_temporaries,
-    write_atomically,
-)
+from layerwise.storage.atomic_files import remove_temporaries, write_atomically
+from layerwise.storage.places import refuse_unusable_file
 from layerwise.storage.provenance import ModelFacts
 
 from .figure_spec import FigureSpec

@@ -19,7 +19,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from PIL import Image
 
-from layerwise.storage.atomic_files import refuse_unusable_folder, write_atomically
+from layerwise.storage.atomic_files import write_atomically
+from layerwise.storage.places import refuse_unusable_folder
 
 from .style import style
 

@@ -30,6 +30,7 @@ from layerwise.runs.progress import Meter
 from layerwise.runs.setup import Setup, TaskLike, prepare
 from layerwise.stats.interest import Interest, refuse_uninteresting
 from layerwise.storage.base import Result
+from layerwise.storage.places import FIGURES, PAGE, refuse_unusable_page
 from layerwise.storage.provenance import RUN_FILE
 from layerwise.sweep import LogLikelihood, skip
 
@@ -76,7 +77,13 @@ def _number(value: Any) -> float:
     return float(value)
 
 
-@check_arguments(refuse_uninteresting, also=read_extras)
+def _refuse_unusable_page(out: str | Path | None) -> None:
+    """Refuse a folder in which the page and its figures cannot be written at the end."""
+    if out is not None:
+        refuse_unusable_page(Path(out) / PAGE)
+
+
+@check_arguments(refuse_uninteresting, _refuse_unusable_page, also=read_extras)
 @in_turn
 def profile(
     model: Model,
@@ -132,6 +139,7 @@ def profile(
         UserError: for anything unknown, out of range or contradictory, before work begins.
     """
     refuse_uninteresting(smallest_loss, smallest_nats, smallest_depth)
+    _refuse_unusable_page(out)
     setup = prepare(
         model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
         memory_budget=memory_budget, out=out,
@@ -151,8 +159,8 @@ def profile(
     if out is None:
         return Profile(tuple(results), page)
     _refuse_deleted(Path(out))
-    page.save_figures(Path(out) / "figures")
-    return Profile(tuple(results), page, page.save(Path(out) / "report.html"))
+    page.save_figures(Path(out) / FIGURES)
+    return Profile(tuple(results), page, page.save(Path(out) / PAGE))
 
 
 def _refuse_deleted(out: Path) -> None:

@@ -21,8 +21,9 @@ import pandas as pd
 import pyarrow as pa
 
 from layerwise.errors import UserError
-from layerwise.storage.atomic_files import disk_error, refuse_unusable_folder, remove_temporaries
+from layerwise.storage.atomic_files import disk_error, remove_temporaries
 from layerwise.storage.file_list import hashes_of
+from layerwise.storage.places import refuse_unusable_folder
 from layerwise.storage.provenance import RUN_FILE, Facts, is_finished, read_run_file, write_run_file
 from layerwise.storage.written import refuse_without_list, written_files
 

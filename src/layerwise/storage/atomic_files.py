@@ -1,6 +1,6 @@
 """Files that are either whole or not there, and the sentence for a disk that refuses.
 
-What is in the files is no matter here.
+What is in the files is no matter here; which places can be written to is in ``places``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from layerwise.errors import UserError
 # A process's number as systems give it.
 _PROCESS = re.compile(r"[0-9]{1,9}")
 # File systems allow names of so many bytes.
-_LONGEST_NAME = 255
+LONGEST_NAME = 255
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -39,81 +39,27 @@ def disk_error(error: OSError, path: Path) -> UserError:
     return UserError(f"Cannot write {path} ({reason}): choose a folder that you may write to.")
 
 
-def refuse_unusable_folder(path: Path, what: str = "a folder for the run") -> None:
-    """Refuse a folder that cannot be made or written to, before any work is done for it.
-
-    Args:
-        path: the folder; it need not be there.
-        what: what it is for.
-
-    Raises:
-        UserError: if it is a file or lies below one, may not be written to, or has a name that
-            the system does not allow.
-    """
-    above = _nearest(path)
-    if above == path and not path.is_dir():
-        raise UserError(f"{path} is a file: expected {what}; choose another path.")
-    _refuse_unwritable(above, path)
-
-
-def _refuse_unwritable(above: Path, path: Path) -> None:
-    """Refuse a path below a file, or below a folder that may not be written to."""
-    if not above.is_dir():
-        raise UserError(
-            f"Cannot write {path} ({above} is a file): choose a folder that you may write to."
-        )
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise UserError(f"Cannot write to {above}: choose a folder that you may write to.")
-
-
-def refuse_unusable_file(path: Path) -> None:
-    """Refuse a file that cannot be written, before any work is done for it.
-
-    Raises:
-        UserError: if it is a folder, or its folder cannot be made or written to.
-    """
-    above = _nearest(path)
-    if above == path and path.is_dir():
-        raise UserError(
-            f"{path} is a folder: expected the name of the file to write, "
-            f"such as {path / 'report.html'}."
-        )
-    _refuse_unwritable(path.parent if above == path else above, path)
-
-
-def is_folder(path: Path) -> bool:
-    """Whether a folder is there; not if the system does not allow its name."""
+def is_special(path: Path) -> bool:
+    """Whether a path is that of a device or a pipe, or of what a process has open."""
     try:
-        return path.is_dir()
+        opened = path.is_symlink() and os.readlink(path).startswith("/proc/")
+        return opened or (path.exists() and not path.is_file() and not path.is_dir())
     except (OSError, ValueError):
         return False
 
 
-def _nearest(path: Path) -> Path:
-    """The path itself, or the first of the folders above it that is there.
-
-    Raises:
-        UserError: if a name in it is one that the system does not allow.
-    """
-    above = path
-    try:
-        while not above.exists() and above != above.parent:
-            if len(os.fsencode(above.name)) > _LONGEST_NAME:
-                raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
-            above = above.parent
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{str(path)[:80]!r}... cannot be the name of a file or folder "
-            f"({getattr(error, 'strerror', None) or error}): expected names of at most "
-            f"{_LONGEST_NAME} bytes; choose another path."
-        ) from error
-    return above
+def special_file(path: Path) -> UserError:
+    """The sentence for a device or pipe, which would be replaced by a file of its name."""
+    return UserError(
+        f"{path} is no file but a device or pipe, which would be replaced: expected the name of "
+        "a file; choose another path."
+    )
 
 
 def temporary_path(path: Path) -> Path:
     """Where ``path`` is written before it takes its name; hidden, and beside it."""
     name = f".{path.name}.{os.getpid()}.tmp"
-    if len(os.fsencode(name)) > _LONGEST_NAME:
+    if len(os.fsencode(name)) > LONGEST_NAME:
         digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()
         name = f".{digest}.{os.getpid()}.tmp"
     return path.with_name(name)
@@ -124,7 +70,10 @@ def write_atomically(path: Path, content: bytes) -> None:
 
     Raises:
         UserError: if the disk is full or the folder cannot be written; nothing is left behind.
+            If the path is that of a device or a pipe.
     """
+    if is_special(path):
+        raise special_file(path)
     temporary = temporary_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

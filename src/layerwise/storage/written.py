@@ -19,6 +19,8 @@ LENS_FILE = "tuned_lens.safetensors"
 TABLE_FILES = tuple(f"{name}.parquet" for name in SCHEMAS)
 LISTED = (*TABLE_FILES, REQUESTS_FILE, LENS_FILE)
 LOST_WITH_RUN_FILE = "the checksums of the files and the facts of the run are lost with it"
+# What a page must not replace.
+KEPT = (*LISTED, RUN_FILE, "comparison.json")
 # How names of the tables of a comparison begin, which has a list of its own.
 COMPARED = "comparison_"
 

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layerwise.errors import DamagedResultsError
-from layerwise.storage.atomic_files import (
-    disk_error,
-    refuse_unusable_folder,
-    remove_temporaries,
-    write_atomically,
-)
+from layerwise.storage.atomic_files import disk_error, remove_temporaries, write_atomically
 from layerwise.storage.file_list import hashes_of, listed, refuse_edited, with_list
 from layerwise.storage.parquet import read_table, write_table
+from layerwise.storage.places import (
+    COMPARISON_PAGE,
+    FIGURES,
+    refuse_unusable_folder,
+    refuse_unusable_page,
+)
 
 from .compared import ComparedRuns, ComparisonFacts
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from layerwise.presentation.finding import Finding
     from layerwise.presentation.page import Report
 
-FACTS_FILE, PAGE, FIGURES = "comparison.json", "comparison.html", "figures"
+FACTS_FILE = "comparison.json"
 TABLES = tuple(
     f"comparison_{name}.parquet"
     for name in ("layers", "estimates", "differences", "groups", "left_out")
@@ -87,6 +88,7 @@ class Comparison(ComparedRuns):
         """
         folder = Path(folder)
         refuse_unusable_folder(folder, "a folder for the comparison")
+        refuse_unusable_page(folder / COMPARISON_PAGE)
         said = self.facts.model_dump_json(exclude={"files"})
         remove_temporaries(folder)
         _remove(folder / FACTS_FILE)  # tables of two comparisons never stand under one list
@@ -97,7 +99,7 @@ class Comparison(ComparedRuns):
         write_atomically(folder / FACTS_FILE, with_list(json.loads(said), FACTS_FILE, files))
         page = self.report()
         page.save_figures(folder / FIGURES)
-        return page.save(folder / PAGE)
+        return page.save(folder / COMPARISON_PAGE)
 
     @classmethod
     def load(cls, folder: str | Path) -> Comparison:

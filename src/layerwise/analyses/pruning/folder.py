@@ -17,8 +17,9 @@ from safetensors import SafetensorError
 
 from layerwise.errors import UserError
 from layerwise.runs.folder import RunFolder
-from layerwise.storage.atomic_files import disk_error, refuse_unusable_folder
+from layerwise.storage.atomic_files import disk_error
 from layerwise.storage.file_list import hashes_of, states
+from layerwise.storage.places import refuse_unusable_folder
 from layerwise.storage.provenance import RUN_FILE, is_finished, listed_files, read_run_file
 
 TABLES = "compared"

@@ -1,0 +1,108 @@
+"""Where results and pages may be written: refused in a sentence before any work is done for it.
+
+That a place can be written to is tried, for what the system says of it is not always true: of a
+folder of the system itself, or one on another machine, it may allow its owner anything and do
+nothing. How files are written is in ``atomic_files``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from pathlib import Path
+
+from layerwise.errors import UserError
+
+from .atomic_files import LONGEST_NAME, disk_error, is_special, special_file
+
+PAGE, COMPARISON_PAGE, FIGURES = "report.html", "comparison.html", "figures"
+
+
+def refuse_unusable_folder(path: Path, what: str = "a folder for the run") -> None:
+    """Refuse a folder that cannot be made or written to, before any work is done for it.
+
+    Args:
+        path: the folder; it need not be there.
+        what: what it is for.
+
+    Raises:
+        UserError: if it is a file or lies below one, cannot be written to, or has a name that
+            the system does not allow.
+    """
+    above = _nearest(path)
+    if above == path and not path.is_dir():
+        raise UserError(f"{path} is a file: expected {what}; choose another path.")
+    _refuse_unwritable(above, path)
+
+
+def refuse_unusable_file(path: Path) -> None:
+    """Refuse a file that cannot be written, before any work is done for it.
+
+    Raises:
+        UserError: if it is a folder, or a device or pipe, which a file would replace; if its
+            folder cannot be made or written to.
+    """
+    above = _nearest(path)
+    if above == path and path.is_dir():
+        raise UserError(
+            f"{path} is a folder: expected the name of the file to write, such as {path / PAGE}."
+        )
+    if is_special(path):
+        raise special_file(path)
+    _refuse_unwritable(path.parent if above == path else above, path)
+
+
+def refuse_unusable_page(path: Path) -> None:
+    """Refuse a page that cannot be written, or whose figures cannot be written beside it.
+
+    Args:
+        path: the page's file.
+
+    Raises:
+        UserError: as ``refuse_unusable_file`` and ``refuse_unusable_folder``.
+    """
+    refuse_unusable_file(path)
+    refuse_unusable_folder(path.parent / FIGURES, "a folder for figures")
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder is there; not if the system does not allow its name."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def _refuse_unwritable(above: Path, path: Path) -> None:
+    """Refuse a path below a file, or below a folder in which no file can be made."""
+    if not above.is_dir():
+        raise UserError(
+            f"Cannot write {path} ({above} is a file): choose a folder that you may write to."
+        )
+    try:
+        with tempfile.TemporaryFile(dir=above):
+            pass
+    except OSError as error:
+        raise disk_error(error, path) from error
+
+
+def _nearest(path: Path) -> Path:
+    """The path itself, or the first of the folders above it that is there.
+
+    Raises:
+        UserError: if a name in it is one that the system does not allow.
+    """
+    above = path
+    try:
+        while not above.exists() and above != above.parent:
+            if len(os.fsencode(above.name)) > LONGEST_NAME:
+                raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+            above = above.parent
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{str(path)[:80]!r}... cannot be the name of a file or folder "
+            f"({getattr(error, 'strerror', None) or error}): expected names of at most "
+            f"{LONGEST_NAME} bytes; choose another path."
+        ) from error
+    return above
