@@ -29,6 +29,7 @@ from layerwise.storage.parquet import frame
 from layerwise.storage.run_tables import RunTables
 
 EVERYTHING = 100
+_RECOVERED = ("recovered", "recovered_run_low", "recovered_run_high")
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +203,7 @@ def test_hand_over_is_at_the_planted_layer(run: RunTables, found: list[Finding])
     (finding,) = of_kind(found, "hand-over")
     assert "at layer 12 [12, 12]" in finding.sentence
     for _, row in quoted(run, finding).iterrows():
-        bounds = (100 * row[name] for name in ("recovered", "recovered_low", "recovered_high"))
+        bounds = (100 * row[name] for name in _RECOVERED)
         assert said(finding.sentence, *bounds)
         assert f"n = {row['n_items']} pairs" in finding.sentence
 

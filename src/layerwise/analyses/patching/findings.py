@@ -1,6 +1,7 @@
 """Sentences on where patching hands over from one position, or one stack, to the next.
 
-Tasks without signal are left out; a task whose accuracy was not measured is said to be so.
+Tasks without signal are left out; a task whose accuracy was not measured is said to be so. The
+layer is chosen among many of many tasks, so all bounds here cover together over the whole run.
 """
 
 from __future__ import annotations
@@ -24,22 +25,24 @@ from layerwise.storage.run_tables import RunTables
 
 HAND_OVER, TAKE_UP = "hand-over", "take-up"
 _CHANGED = ("last changed", "first changed")
-_BOUNDS = ("recovered", "recovered_low", "recovered_high")
+_BOUNDS = ("recovered", "recovered_run_low", "recovered_run_high")
 _HALF = 0.5
+_TOGETHER = "bounds for all that the run patched together"
+_UNMEASURED = "; the intact model's accuracy was not measured"
 
 
 def hand_overs(run: RunTables) -> list[Finding]:
     """Where the last position takes over from the changed token, where that is established."""
-    return spaced([one for mine, told in _patched(run) for one in _hand_over(mine, told)], 1)
+    return spaced([one for mine, note in _patched(run) for one in _hand_over(mine, note)], 1)
 
 
 def take_ups(run: RunTables) -> list[Finding]:
     """Where a decoder takes up what the encoder has found, where that is established."""
-    return spaced([one for mine, told in _patched(run) for one in _taken_up(mine, told)], 1)
+    return spaced([one for mine, note in _patched(run) for one in _taken_up(mine, note)], 1)
 
 
-def _patched(run: RunTables) -> Iterator[tuple[pd.DataFrame, bool]]:
-    """Averages of each task, and whether the intact model's accuracy was not measured."""
+def _patched(run: RunTables) -> Iterator[tuple[pd.DataFrame, str]]:
+    """Averages of each task, and what to say of all its bounds."""
     patching = run.table("patching_summary")
     if patching is None:
         return
@@ -48,10 +51,10 @@ def _patched(run: RunTables) -> Iterator[tuple[pd.DataFrame, bool]]:
         for protocol in in_order(mine["protocol"], PROTOCOL_ORDER):
             signal, there = has_signal(run, task, protocol), rows(mine, protocol=protocol)
             if signal is not False and rows(there, signal=False).empty:
-                yield there, signal is None
+                yield there, _TOGETHER if signal is not None else _TOGETHER + _UNMEASURED
 
 
-def _hand_over(mine: pd.DataFrame, unmeasured: bool) -> list[Finding]:
+def _hand_over(mine: pd.DataFrame, note: str) -> list[Finding]:
     changed = next((name for name in _CHANGED if name in set(mine["pos_label"])), None)
     if changed is None or "last" not in set(mine["pos_label"]):
         return []
@@ -67,14 +70,14 @@ def _hand_over(mine: pd.DataFrame, unmeasured: bool) -> list[Finding]:
         f"on moves from the {changed} token to the last position at layer {name_layer(middle)} "
         f"[{name_layer(low)}, {name_layer(high)}]: patching the residual stream before "
         f"it recovers {last} of the logit difference at the last position and {token} at the "
-        f"{changed} token (n = {counted(int(first['n_items']), 'pair')}{_caveat(unmeasured)})."
+        f"{changed} token ({note}; n = {counted(int(first['n_items']), 'pair')})."
     )
     where = {name: str(first[name]) for name in ("task", "protocol", "direction", "site")}
     where = source("patching_summary", {**where, "pos_label": [changed, "last"]}, layer=middle)
     return [Finding(sentence, weight(0.65, 1 - (high - low) / 10), HAND_OVER, where)]
 
 
-def _taken_up(mine: pd.DataFrame, unmeasured: bool) -> list[Finding]:
+def _taken_up(mine: pd.DataFrame, note: str) -> list[Finding]:
     """From which layer on more than half is at the decoder's position that answers."""
     answer = rows(mine, pos_label="answer").sort_values("layer")
     if answer.empty:
@@ -91,15 +94,11 @@ def _taken_up(mine: pd.DataFrame, unmeasured: bool) -> list[Finding]:
         f"[{name_layer(first)}, {name_layer(last)}] on: patching the residual "
         f"stream before it recovers {share} of the logit difference where the answer's first "
         "token is predicted "
-        f"(n = {counted(int(row['n_items']), 'pair')}{_caveat(unmeasured)})."
+        f"({note}; n = {counted(int(row['n_items']), 'pair')})."
     )
     where = {name: str(row[name]) for name in ("task", "protocol", "direction", "site")}
     where = source("patching_summary", {**where, "pos_label": "answer"}, layer=middle)
     return [Finding(sentence, weight(0.6, 1 - (last - first) / 10), TAKE_UP, where)]
-
-
-def _caveat(unmeasured: bool) -> str:
-    return "; the intact model's accuracy was not measured" if unmeasured else ""
 
 
 def overtaking(mine: pd.DataFrame, changed: str) -> tuple[int, int, int] | None:
@@ -111,8 +110,9 @@ def overtaking(mine: pd.DataFrame, changed: str) -> tuple[int, int, int] | None:
 
     Returns:
         The layer, and the layers from which the same holds for the most and the least
-        favourable bounds of the intervals; None unless the changed token's interval lies
-        above the last position's at the first layer and below it at the last one.
+        favourable bounds of the intervals, which cover together over the run; None unless the
+        changed token's interval lies above the last position's at the first layer and below it at
+        the last one.
     """
     layers = layers_of(rows(mine, pos_label="last"))  # in an encoder-decoder, the encoder's
     token, last = (
