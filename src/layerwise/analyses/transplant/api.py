@@ -68,7 +68,9 @@ def transplant(
             norms), ``mlp_out`` (the MLP and its norms); in the decoder of an encoder-decoder also
             ``cross_attn_out``. Single heads: ``z`` (query and output rows, and keys and values
             where no other head shares them), ``kv_group`` (all heads that share a key/value head,
-            with it), ``cross_z``.
+            with it), ``cross_z``. All norms of a layer: ``norms``. Outside of the layers:
+            ``embed`` (with the unembedding, where both models tie them), ``ln_final``,
+            ``unembed``, and ``rel_pos`` (T5's relative position biases).
         layers: which layers, from 0, or by address such as ``encoder.3``; all if None.
         heads: which heads of ``z`` and ``cross_z``, or key/value groups of ``kv_group``, in each
             of the layers; all if None.
@@ -110,6 +112,6 @@ def transplant(
             memory_budget=base.memory_budget, out=out, method=method,
         )  # fmt: skip
         chosen, named = check_layers(layers, model), layers is not None
-        spec = TransplantSpec.of(model, site, chosen, sets, steps, named, heads)
+        spec = TransplantSpec.of(model, other, site, chosen, sets, steps, named, heads)
         job = Transplant(base, second, spec, method)
         return execute_job(job, "transplant", out, progress, job.write_requests)

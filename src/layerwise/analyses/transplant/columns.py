@@ -32,7 +32,7 @@ def _which(row: Row) -> str:
     how = "" if row["set"] == "single" else f" ({_SETS[row['set']]})"
     part = "" if row["site"] == "layer" else f" {row['site']}"
     step = "" if row["t"] == 1 else f", t = {number(row['t'], 2)}"
-    return f"{set_of(row)}{part}{how}{step}"
+    return f"{set_of(row)}{part}{how}{step}".lstrip()
 
 
 def _place(row: Row) -> str:

@@ -24,7 +24,7 @@ from layerwise.presentation.wording import (
 from layerwise.stats.interest import Interest
 from layerwise.storage.run_tables import RunTables
 
-from .names import BASE, BRINGS, DESTROYS, OTHER, SINGLE, TOGETHER
+from .names import BASE, BRINGS, DESTROYS, OF_NO_LAYER, OTHER, SINGLE, TOGETHER
 from .naming import counted_noun, is_plural, noun_of, what_of
 
 KIND = "transplant"
@@ -131,7 +131,7 @@ def _nothing(cell: pd.DataFrame, every: pd.DataFrame, run: RunTables) -> Finding
     better, _ = _models(run, top)
     n = len(cell["intervention"].unique())
     which = f"{capitalised(what_of(top))} {_verb(top, 'is', 'are')} not"
-    if top["set"] == SINGLE:
+    if top["set"] == SINGLE and top["site"] not in OF_NO_LAYER:
         which = f"No single {noun_of(top['site'])} is"
     sentence = (
         f"{which} established to move the lead of {better} in {_where(top)}, "

@@ -12,7 +12,17 @@ SETS = (SINGLE, TOGETHER, FROM_FIRST, FROM_LAST)
 KV_GROUP = "kv_group"
 BY_HEAD = ("z", KV_GROUP, "cross_z")
 """Single heads, and all heads that share keys and values."""
-SITES = ("layer", "attn_out", "mlp_out", "cross_attn_out", *BY_HEAD)
-"""What of a layer is exchanged."""
+NORMS = "norms"
+"""All norms of a layer."""
+EMBED, UNEMBED, FINAL_NORM, RELATIVE = "embed", "unembed", "ln_final", "rel_pos"
+TIED = "tied_embed"
+"""Embeddings that are the unembedding, too."""
+OF_NO_LAYER = (EMBED, TIED, FINAL_NORM, UNEMBED, RELATIVE)
+"""What stands outside of the layers, or is shared by all of a stack."""
+SITES = (
+    "layer", "attn_out", "mlp_out", "cross_attn_out", *BY_HEAD, NORMS,
+    EMBED, FINAL_NORM, UNEMBED, RELATIVE,
+)  # fmt: skip
+"""What can be asked to be exchanged."""
 OUTSIDE = "outside"
-"""Weights of no layer: embeddings, norms, the unembedding."""
+"""Weights of no layer, one by one: embeddings, norms, the unembedding."""

@@ -8,9 +8,28 @@ from layerwise.analyses.ablation.sets import set_name
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.wording import HEAD_WORDS, SUBLAYER_WORDS, layer_ranges
 
-from .names import BY_HEAD, TOGETHER
+from .names import (
+    BY_HEAD,
+    EMBED,
+    FINAL_NORM,
+    NORMS,
+    OF_NO_LAYER,
+    RELATIVE,
+    TIED,
+    TOGETHER,
+    UNEMBED,
+)
 
 Row = dict[str, Any]
+_OUTSIDE = {
+    EMBED: "the embeddings",
+    TIED: "the embeddings with the unembedding that is tied to them",
+    UNEMBED: "the unembedding",
+    FINAL_NORM: "the final norm",
+    RELATIVE: "the relative position biases",
+}
+_PARTS = SUBLAYER_WORDS | {NORMS: "norms"}
+_PLURAL = (EMBED, TIED, RELATIVE, NORMS)
 
 
 def place_of(row: Row) -> str:
@@ -19,7 +38,9 @@ def place_of(row: Row) -> str:
 
 
 def set_of(row: Row) -> str:
-    """``3–5``, or of heads ``2: 0–3; 5: 1``, of one ``7.3``."""
+    """``3–5``, or of heads ``2: 0–3; 5: 1``, of one ``7.3``; nothing outside of the layers."""
+    if row["site"] in OF_NO_LAYER:
+        return ""
     if row["site"] not in BY_HEAD:
         return layer_ranges(row["layers"])
     layers, heads = row["layers"], row["heads"]
@@ -29,18 +50,21 @@ def set_of(row: Row) -> str:
 
 
 def what_of(row: Row) -> str:
-    """``layer 3``, ``layers 3–5 together``, ``attention of layer 3``, ``head 7.3``."""
+    """``layer 3``, ``layers 3–5 together``, ``attention of layer 3``, ``the embeddings``."""
+    if row["site"] in OF_NO_LAYER:
+        return _OUTSIDE[row["site"]]
     site, several = str(row["site"]), len(row["layers"]) > 1
     all_of = " together" if row["set"] == TOGETHER and several else ""
     if site in BY_HEAD:
         return f"{HEAD_WORDS[site]}{'s' if several else ''} {set_of(row)}{all_of}"
-    part = "" if site == "layer" else f"{SUBLAYER_WORDS[site]} of "
+    part = "" if site == "layer" else f"{part_words(site)} of "
     return f"{part}{'layers' if several else 'layer'} {set_of(row)}{all_of}"
 
 
 def is_plural(row: Row) -> bool:
     """Whether ``what_of`` takes a verb in the plural."""
-    return len(row["layers"]) > 1 and row["site"] in ("layer", *BY_HEAD)
+    several = len(row["layers"]) > 1 and row["site"] in ("layer", *BY_HEAD)
+    return several or row["site"] in _PLURAL
 
 
 def noun_of(site: str) -> str:
@@ -52,3 +76,8 @@ def counted_noun(site: str, n: int) -> str:
     """The same after a number: of parts of layers the layers are counted."""
     noun = HEAD_WORDS.get(site, "layer")
     return noun if n == 1 else f"{noun}s"
+
+
+def part_words(site: str) -> str:
+    """``attention``, ``MLP``, ``norms``: what of a layer."""
+    return _PARTS[site]

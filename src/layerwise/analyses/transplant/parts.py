@@ -1,6 +1,6 @@
-"""Which weights a layer's parts and single heads consist of, in decoders and encoder-decoders.
+"""Which weights a layer's parts, its norms and single heads consist of, in both kinds of models.
 
-Nothing is exchanged here.
+What stands outside of the layers is told in ``outside``. Nothing is exchanged here.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from torch import nn
 
 from layerwise.models.kinds import Model, blocks_of, by_kind, heads_per_key, n_heads_of
 
-from .names import BY_HEAD, KV_GROUP
+from .names import BY_HEAD, KV_GROUP, NORMS, OF_NO_LAYER
+from .outside import weights_outside
 
+_NORMS = ("LayerNorm", "RMSNorm")
 _OF_ATTENTION, _OF_MLP = ("attn", "ln1", "ln1_post"), ("mlp", "ln2", "ln2_post")
 
 
@@ -85,11 +87,26 @@ def _weights(modules: Iterable[Any]) -> list[nn.Parameter]:
     return [weight for module in modules if module is not None for weight in module.parameters()]
 
 
+def norms_of_block(model: Model, block: Any) -> list[nn.Parameter]:
+    """The parameters of a layer's norms: of the stream, behind sublayers, of queries and keys."""
+
+    def of_seq2seq(_: Any) -> list[nn.Parameter]:
+        parts = block.parts
+        return _weights([parts.attn_norm, parts.cross_norm, parts.mlp_norm])
+
+    def of_decoder_only(_: Any) -> list[nn.Parameter]:
+        return _weights(m for m in block.modules() if type(m).__name__ in _NORMS)
+
+    return by_kind(model, of_decoder_only, of_seq2seq)
+
+
 def sites_of_layer(model: Model, layer: int) -> tuple[str, ...]:
     """What of a layer can be exchanged."""
-    parts = parts_of_block(model, blocks_of(model)[layer])
+    block = blocks_of(model)[layer]
+    parts = parts_of_block(model, block)
     by_head = {"z": "attn_out", KV_GROUP: "attn_out", "cross_z": "cross_attn_out"}
-    return (*parts, *(site for site in BY_HEAD if by_head[site] in parts))
+    norms = [NORMS] if norms_of_block(model, block) else []
+    return (*parts, *(site for site in BY_HEAD if by_head[site] in parts), *norms)
 
 
 def n_heads_at(model: Model, site: str, layer: int) -> int:
@@ -106,10 +123,13 @@ def parts_at(
     Args:
         model: the model.
         site: the part.
-        layers: the layers; each has it. Of single heads the layer of each.
+        layers: the layers; each has it. Of single heads the layer of each; none of what is
+            outside of the layers.
         heads: of ``z``, ``kv_group`` and ``cross_z``, the head or group in each of the layers.
     """
     blocks = blocks_of(model)
+    if site in OF_NO_LAYER:
+        return [WeightPart(one) for one in weights_outside(model)[site]]
     if site in BY_HEAD:
         return [
             part
@@ -117,7 +137,13 @@ def parts_at(
             for part in head_parts(model, blocks[layer], site, head)
         ]
     return [
-        WeightPart(one) for layer in layers for one in parts_of_block(model, blocks[layer])[site]
+        WeightPart(one)
+        for layer in layers
+        for one in (
+            norms_of_block(model, blocks[layer])
+            if site == NORMS
+            else parts_of_block(model, blocks[layer])[site]
+        )
     ]
 
 

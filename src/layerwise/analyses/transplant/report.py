@@ -18,15 +18,15 @@ from layerwise.presentation.wording import HEAD_WORDS, spread
 from layerwise.storage.run_tables import RunTables
 
 from .columns import DISTANCES, EFFECTS, GAPS, RANKS
-from .names import BRINGS, BY_HEAD, FROM_FIRST, FROM_LAST, OUTSIDE, SINGLE
+from .names import BRINGS, BY_HEAD, FROM_FIRST, FROM_LAST, OF_NO_LAYER, OUTSIDE, SINGLE
 
 _WORDS = (
     "Layers of one model were put into another of the same architecture, in both directions: the "
     "better model's layer put into the other shows what that layer brings, the other's layer put "
     "into the better model what is lost without it. A layer that only destroys may be needed, or "
     "may merely not fit among layers that were trained with another; only one that brings, too, "
-    "carries the difference. Embeddings, the last norm and the unembedding stay those of the model "
-    "that the layer is put into."
+    "carries the difference. What was not put in, with layers also embeddings, the last norm and "
+    "the unembedding, stays that of the model that is changed."
 )
 _MOST = 200
 
@@ -41,7 +41,10 @@ def _figures(run: RunTables) -> list[FigureSpec]:
     found = _of_heads(effects)
     for chosen in (SINGLE, FROM_FIRST, FROM_LAST):
         shown = rows(effects, set=chosen, t=1.0, signal=True)
-        if set(shown["site"]) <= set(BY_HEAD):  # sets of heads have no place in a chart of layers
+        if set(shown["site"]) <= {
+            *BY_HEAD,
+            *OF_NO_LAYER,
+        }:  # sets of heads have no place in a chart of layers
             continue
         caption = (
             "Share of the gap in accuracy between the two models that moves with layers, by task "

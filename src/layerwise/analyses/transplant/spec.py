@@ -9,7 +9,17 @@ from typing import Any
 from layerwise.errors import UserError, unknown_name
 from layerwise.models.kinds import Model
 
-from .names import BY_HEAD, FROM_FIRST, FROM_LAST, KV_GROUP, SINGLE, SITES, TOGETHER
+from .names import (
+    BY_HEAD,
+    FROM_FIRST,
+    FROM_LAST,
+    KV_GROUP,
+    OF_NO_LAYER,
+    SINGLE,
+    SITES,
+    TOGETHER,
+)
+from .outside import site_outside
 from .parts import n_heads_at, sites_of_layer
 
 MOST_STEPS = 100
@@ -22,7 +32,8 @@ class Change:
     Attributes:
         set: how they were chosen.
         site: what of each layer: ``layer``, ``attn_out``, ``z`` and so on.
-        layers: the layers, in ascending order; of heads the layer of each.
+        layers: the layers, in ascending order; of heads the layer of each; none of what is
+            outside of the layers.
         t: weights become ``host + t (donor - host)``; 1 is the donor's layer.
         heads: the head or key/value group in each of the layers; empty for other sites.
     """
@@ -56,7 +67,7 @@ class Change:
         """
         of = [] if self.site == "layer" else [self.site]
         if self.set == SINGLE:
-            of.append(f"layer={self.layers[0]}")
+            of += [f"layer={layer}" for layer in self.layers]
             of += [f"head={head}" for head in self.heads]
         elif self.heads:
             places = zip(self.layers, self.heads, strict=True)
@@ -74,7 +85,7 @@ class TransplantSpec:
 
     Attributes:
         site: what of each layer.
-        layers: the layers; of heads the layer of each.
+        layers: the layers; of heads the layer of each; none of what is outside of them.
         sets: how they are put: alone, together, cumulatively.
         steps: into how many steps the way from one model's weights to the other's is cut.
         heads: the head or key/value group in each of the layers; empty for other sites.
@@ -88,13 +99,14 @@ class TransplantSpec:
 
     @classmethod
     def of(
-        cls, model: Model, site: str, layers: tuple[int, ...], sets: Sequence[str], steps: int,
-        named: bool, heads: Sequence[int] | None = None,
+        cls, model: Model, other: Model, site: str, layers: tuple[int, ...], sets: Sequence[str],
+        steps: int, named: bool, heads: Sequence[int] | None = None,
     ) -> TransplantSpec:  # fmt: skip
-        """The changes of a model.
+        """The changes of two models.
 
         Args:
-            model: either model.
+            model: the base.
+            other: the other.
             site: what of each layer.
             layers: the layers.
             sets: how they are put.
@@ -103,9 +115,17 @@ class TransplantSpec:
             heads: which heads or key/value groups of each layer; all if None.
 
         Raises:
-            UserError: if a layer has no such part, or no such head.
+            UserError: if a layer has no such part, or no such head, or layers or sets of them were
+                named for what is outside of the layers.
         """
         refuse_unknown(site, steps, heads)
+        if site in OF_NO_LAYER:
+            if named or tuple(sets) != (SINGLE,):
+                raise UserError(
+                    f"Site {site!r} is of no layer, but layers or sets of them were named; leave "
+                    "them out."
+                )
+            return cls(site_outside(model, other, site), (), (SINGLE,), steps)
         having = tuple(layer for layer in layers if site in sites_of_layer(model, layer))
         lacking = sorted(set(layers) - set(having))
         if not having or (named and lacking):
@@ -144,7 +164,9 @@ class TransplantSpec:
 
     def _chosen(self, name: str) -> Iterator[slice]:
         n = len(self.layers)
-        if name == SINGLE:
+        if self.site in OF_NO_LAYER:
+            yield slice(0)
+        elif name == SINGLE:
             yield from (slice(i, i + 1) for i in range(n))
         elif name == TOGETHER:
             yield slice(n)
@@ -182,7 +204,7 @@ def refuse_unknown(site: str, steps: int, heads: Sequence[int] | None = None) ->
             for a part that has none.
     """
     if site not in SITES:
-        raise unknown_name("part of a layer to transplant", site, SITES)
+        raise unknown_name("part of a model to transplant", site, SITES)
     if not 1 <= steps <= MOST_STEPS:
         raise UserError(
             f"The number of steps is {steps}; expected 1 (whole layers) to {MOST_STEPS} steps of "

@@ -16,7 +16,7 @@ from torch import nn
 
 from layerwise.models.kinds import Model, blocks_of
 
-from .names import BY_HEAD, OUTSIDE
+from .names import BY_HEAD, NORMS, OUTSIDE
 from .parts import WeightPart, head_parts, n_heads_at, parts_at, parts_of_block, sites_of_layer
 
 
@@ -75,7 +75,8 @@ def distances(base: Model, other: Model, site: str = "layer") -> list[dict[str, 
     Args:
         base: the one model.
         other: the other.
-        site: what is exchanged; of ``z``, ``kv_group`` and ``cross_z`` also the distance of each.
+        site: what is exchanged; of ``z``, ``kv_group``, ``cross_z`` and ``norms`` also the
+            distance of each.
     """
     rows: list[dict[str, Any]] = []
     inside: set[int] = set()
@@ -85,7 +86,11 @@ def distances(base: Model, other: Model, site: str = "layer") -> list[dict[str, 
             pairs = zip(map(WeightPart, weights), map(WeightPart, donated[name]), strict=True)
             rows.append({"site": name, "layer": layer} | _apart(pairs))
             inside |= set(map(id, weights))
-        if site in BY_HEAD and site in sites_of_layer(base, layer):
+        there = site in sites_of_layer(base, layer)
+        if site == NORMS and there:
+            norms = (parts_at(model, site, [layer]) for model in (base, other))
+            rows.append({"site": site, "layer": layer} | _apart(zip(*norms, strict=True)))
+        if site in BY_HEAD and there:
             for head in range(n_heads_at(base, site, layer)):
                 both = (head_parts(m, b, site, head) for m, b in ((base, mine), (other, theirs)))
                 rows.append(

@@ -8,11 +8,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from layerwise.errors import UserError
 from layerwise.presentation.grid import legend_below, set_title
 from layerwise.presentation.panels import by_protocol, finish_panels, protocol_handles, task_panels
 from layerwise.presentation.rows import layers_of, numbers, rows
 from layerwise.presentation.style import FULL_WIDTH, protocol_look, styled
-from layerwise.presentation.wording import SUBLAYER_WORDS
+
+from ..naming import part_words
 
 _TITLES = {
     "single": "one layer",
@@ -39,8 +41,16 @@ def moved_by_layer(
         A panel per task and a colour per protocol: filled, what the better model's layers bring
         to the other; open, what the other's layers destroy in the better one. Lines are 95 %
         intervals, cut off at the panel's edge.
+
+    Raises:
+        UserError: if no layers were exchanged one by one.
     """
     placed = pd.DataFrame(effects.loc[effects["layer"].notna() & (effects["t"] == 1)])
+    if placed.empty:
+        raise UserError(
+            "No layers were exchanged one by one, so that there is nothing to draw by layer; "
+            "expected a run of single layers or cumulative sets, or read effects()."
+        )
     name = next((one for one in _TITLES if one in set(placed["set"])), "single")
     shown = rows(placed, set=chosen or name)
     figure, panels = task_panels(shown, width)
@@ -57,7 +67,7 @@ def moved_by_layer(
     every[0].set_ylim(low, high)
     finish_panels(figure, every, layers_of(shown), "share of the gap (%)")
     site = str(shown["site"].iloc[0])
-    part = "" if site == "layer" else f"{SUBLAYER_WORDS[site]} of "
+    part = "" if site == "layer" else f"{part_words(site)} of "
     set_title(figure, f"What moves with {part}{_TITLES[chosen or name]}, between two models")
     legend_below(figure, [*protocol_handles(shown), *_notes()])
     return figure

@@ -1,0 +1,106 @@
+"""Which weights stand outside of the layers: embeddings, final norms, the unembedding.
+
+Embeddings and the unembedding of many models are one matrix; where they are, they go together.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformer_lens import HookedTransformer
+
+from layerwise.errors import UserError
+from layerwise.models.kinds import Model, blocks_of, by_kind
+from layerwise.models.seq2seq.model import Seq2SeqModel
+
+from .names import EMBED, FINAL_NORM, RELATIVE, TIED, UNEMBED
+
+
+def weights_outside(model: Model) -> dict[str, list[nn.Parameter]]:
+    """The parameters outside of the layers by what they are; what a model lacks is absent.
+
+    ``embed`` has the token embedding, learned or fixed positions, and a norm of both;
+    ``ln_final`` the final norms of all stacks; ``rel_pos`` T5's relative position biases, which
+    all layers of a stack share; ``tied_embed`` embeddings and unembedding together.
+    """
+    found = by_kind(model, _of_decoder_only, _of_seq2seq)
+    once = {id(one): one for site in (EMBED, UNEMBED) for one in found[site]}
+    found[TIED] = list(once.values())
+    return {site: weights for site, weights in found.items() if weights}
+
+
+def _of_decoder_only(model: HookedTransformer) -> dict[str, list[nn.Parameter]]:
+    by_name: dict[str, list[nn.Parameter]] = {EMBED: [], FINAL_NORM: [], UNEMBED: []}
+    for name, weight in model.named_parameters():
+        first = name.partition(".")[0]
+        site = EMBED if first == "pos_embed" else first
+        if site in by_name:
+            by_name[site].append(weight)
+    return by_name
+
+
+def _of_seq2seq(model: Seq2SeqModel) -> dict[str, list[nn.Parameter]]:
+    stacks = (model.parts.encoder, model.parts.decoder)
+    tables = [stack.relative.table for stack in stacks if stack.relative is not None]
+    found = {
+        FINAL_NORM: [w for stack in stacks for w in stack.final_norm.parameters()],
+        UNEMBED: list(model.parts.unembed.parameters()),
+        RELATIVE: [w for table in tables for w in table.parameters()],
+    }
+    known = {id(w) for block in blocks_of(model) for w in _of_block(block)}
+    known |= {id(w) for site in (FINAL_NORM, RELATIVE) for w in found[site]}
+    if not _is_one(model):
+        known |= {id(w) for w in found[UNEMBED]}
+    return found | {EMBED: [w for w in model.parameters() if id(w) not in known]}
+
+
+def _of_block(block: Any) -> list[nn.Parameter]:
+    parts = block.parts
+    attentions = [one for one in (parts.attn, parts.cross_attn) if one is not None]
+    mlp = parts.mlp
+    modules = [m for one in attentions for m in (one.q, one.k, one.v, one.out)]
+    modules += [mlp.up, mlp.gate, mlp.down, parts.attn_norm, parts.cross_norm, parts.mlp_norm]
+    return [weight for module in modules if module is not None for weight in module.parameters()]
+
+
+def _is_one(model: Seq2SeqModel) -> bool:
+    return model.parts.unembed.weight is model.parts.embedding.weight
+
+
+def are_tied(model: Model) -> bool:
+    """Whether a model's unembedding is its token embedding, in memory or number by number."""
+
+    def same_numbers(one: HookedTransformer) -> bool:
+        embedding, unembedding = one.W_E.data, one.W_U.data.T
+        return embedding.shape == unembedding.shape and torch.equal(embedding, unembedding)
+
+    return by_kind(model, same_numbers, _is_one)
+
+
+def site_outside(base: Model, other: Model, site: str) -> str:
+    """What is exchanged outside of the layers: of tied embeddings always both ends.
+
+    Args:
+        base: the one model.
+        other: the other.
+        site: ``embed``, ``ln_final``, ``unembed`` or ``rel_pos``.
+
+    Raises:
+        UserError: if the models have none, or the unembedding is the embedding.
+    """
+    known = weights_outside(base)
+    if site not in known:
+        raise UserError(
+            f"Outside of its layers the model has no {site!r}: expected one of "
+            f"{', '.join(name for name in known if name != TIED)}; name another site."
+        )
+    if not (are_tied(base) and are_tied(other)):
+        return site
+    if site == UNEMBED:
+        raise UserError(
+            "In both models the unembedding is the token embedding, so that moving one moves the "
+            "other: expected site 'embed', which exchanges both ends."
+        )
+    return TIED if site == EMBED else site
