@@ -14,6 +14,7 @@ from layerwise.analyses.patching.result import PatchingResult
 from layerwise.analyses.patching.tables import patching_summary
 from tests import synthetic
 from tests.cases import data_sets, most_errors
+from tests.comparing import row
 
 N_PAIRS, N_LAYERS, N_TASKS = 16, 8, 6
 # The mean share by layer of the last position; the changed token has the rest.
@@ -31,7 +32,7 @@ def run_of_tasks(seed: int, n_tasks: int = N_TASKS) -> PatchingResult:
         shares = SHARE + own + rng.normal(0, 0.03, size=(N_PAIRS, N_LAYERS))
         for place, values in zip(PLACES, (shares, 1 - shares), strict=True):
             tables.append(synthetic.patching(values, task, "retrieval", label=place).patching)
-    facts = synthetic.patching(shares, "task 0", "retrieval").facts
+    facts = synthetic.patching(np.zeros((N_PAIRS, N_LAYERS)), "task 0", "retrieval").facts
     return PatchingResult(pd.concat(tables, ignore_index=True), facts)
 
 
@@ -58,11 +59,10 @@ def _misses(mine: pd.DataFrame) -> tuple[bool, bool] | None:
     if bounds is None:
         return None
     middle, low, high = bounds
-    there = mine.loc[mine["layer"] == middle].set_index("pos_label")
-    away = [
-        not there["recovered_run_low"][place] <= true <= there["recovered_run_high"][place]
-        for place, true in zip(PLACES, (SHARE[middle], 1 - SHARE[middle]), strict=True)
-    ]
+    away = []
+    for place, true in zip(PLACES, (SHARE[middle], 1 - SHARE[middle]), strict=True):
+        cell = row(mine, layer=middle, pos_label=place)
+        away.append(not cell["recovered_run_low"] <= true <= cell["recovered_run_high"])
     return not low <= MOVED <= high, any(away)
 
 
