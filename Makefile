@@ -42,7 +42,8 @@ LONG ?= tests/sweep tests/test_stats.py tests/test_effects.py tests/test_emergen
 # What test-settings and test-lowest try.
 NUMERIC ?= tests/sweep tests/models
 CORE ?= tests/models tests/sweep tests/tasks tests/test_ablation.py tests/test_attribution.py \
-	tests/test_profiling.py tests/test_results.py tests/test_cli.py
+	tests/test_profiling.py tests/test_results.py tests/test_cli.py tests/test_commands.py \
+	tests/test_bad_input.py tests/test_verifying.py tests/test_compare.py
 
 .PHONY: demo test test-long test-hostile test-mutants test-mistakes test-settings test-lowest lint \
 	lock clean

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 import typer.main
 
 import layerwise as lw
+from layerwise.cli import saved_runs
 from layerwise.cli.app import app
 from layerwise.cli.commands import COMMANDS, Command
 from layerwise.cli.options import Flag, Option, help_of
@@ -43,6 +44,14 @@ def test_what_is_read_of_the_source_is_the_functions_signature(name):
         assert each.annotation == live[each.name].annotation
         assert each.text
     assert function.__doc__.startswith(read.summary)
+
+
+def test_paths_are_texts_to_typer_whose_releases_make_different_paths_of_them():
+    declared = [command.function() for command in COMMANDS.values()]
+    for function in (*declared, saved_runs.report, saved_runs.verify, saved_runs.compare):
+        kinds = str(list(get_type_hints(function).values()))
+        assert "str" in kinds
+        assert "Path" not in kinds
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -26,15 +26,16 @@ _TYPES: Mapping[str, Any] = {
     "float": float,
     "int": int,
     "str": str,
-    "str | Path": Path,
-    "TunedLens | str | Path": Path,
+    "str | Path": str,
+    "TunedLens | str | Path": str,
     "str | Sequence[str]": list[str],
     "TaskLike | Sequence[TaskLike]": list[str],
 }
 
 
-# Typer hands the text of a path on as it is, to be read by a callback.
-READ: Mapping[str, Any] = {"parser": str, "metavar": "<path>"}
+# Paths are texts to typer: some of its releases make a path of a text before a callback sees it,
+# and then an empty one is the folder that one is in.
+READ: Mapping[str, Any] = {"metavar": "<path>"}
 
 
 @dataclass(frozen=True)
@@ -118,8 +119,12 @@ class Option:
         kind = self.kind | None if self.default is None else self.kind
         return Annotated[kind, info], self.default
 
+    @property
+    def _is_path(self) -> bool:
+        return "Path" in self.parameter.annotation
+
     def _as_path(self) -> dict[str, Any]:
-        if self.kind is not Path:
+        if not self._is_path:
             return {}
         name = self.parameter.name
         refuse = refuse_unusable_folder if name == "out" else None
@@ -129,6 +134,8 @@ class Option:
         """The function's argument, of what was given."""
         if self.kind == list[str]:
             return given or self.parameter.default
+        if self._is_path and given is not None:
+            return Path(given)
         return given if given is None or self.flag.read is None else self.flag.read(given)
 
 
@@ -140,32 +147,30 @@ def help_of(text: str) -> str:
 
 def path_of(
     name: str, refuse: Callable[[Path], None] | None = None
-) -> Callable[[str | Path | None], Path | None]:
-    """A callback that reads a path: ``Path`` takes an empty text for the folder one is in.
+) -> Callable[[str | None], str | None]:
+    """A callback that refuses a text that is no path: ``Path`` takes an empty one for ``.``.
 
     Args:
         name: of the parameter, as the sentence calls it that refuses a text.
         refuse: refuses more, before anything is loaded.
     """
 
-    def read(given: str | Path | None) -> Path | None:
-        if given is None:
-            return None
-        refuse_path(name, str(given))
-        path = Path(given)
-        if refuse is not None:
-            refuse(path)
-        return path
+    def read(given: str | None) -> str | None:
+        if given is not None:
+            refuse_path(name, given)
+            if refuse is not None:
+                refuse(Path(given))
+        return given
 
     return read
 
 
-def paths_of(name: str) -> Callable[[list[str] | None], list[Path]]:
+def paths_of(name: str) -> Callable[[list[str] | None], list[str]]:
     """The same for several paths."""
 
-    def read(given: list[str] | None) -> list[Path]:
+    def read(given: list[str] | None) -> list[str]:
         for text in given or ():
             refuse_path(name, text)
-        return [Path(text) for text in given or ()]
+        return list(given or ())
 
     return read

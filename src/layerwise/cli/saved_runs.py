@@ -24,11 +24,11 @@ from .printing import say, tell_findings
 
 def report(
     folders: Annotated[
-        list[Path],
-        typer.Argument(help="Folders of finished runs.", parser=str, callback=paths_of("folders")),
+        list[str],
+        typer.Argument(help="Folders of finished runs.", callback=paths_of("folders"), **READ),
     ],
     out: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--out",
             help="File to write; report.html in the first folder.",
@@ -41,7 +41,7 @@ def report(
     from layerwise.report import report_from_folders
     from layerwise.storage.written import KEPT
 
-    path = out or folders[0] / PAGE
+    path = Path(folders[0]) / PAGE if out is None else Path(out)
     if out is not None or is_folder(path.parent):  # else it is told that there is no such run
         refuse = refuse_unusable_page if len(folders) == 1 else refuse_unusable_file
         refuse(path)
@@ -60,11 +60,9 @@ def report(
 
 def verify(
     folder: Annotated[
-        Path,
+        str,
         typer.Argument(
-            help="Folder of a run, comparison or pruned model.",
-            parser=str,
-            callback=path_of("folder"),
+            help="Folder of a run, comparison or pruned model.", callback=path_of("folder"), **READ
         ),
     ],
 ) -> None:
@@ -81,11 +79,11 @@ def verify(
 
 def compare(
     runs: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Argument(
             help="Folders of two or more runs of different models.",
-            parser=str,
             callback=paths_of("runs"),
+            **READ,
         ),
     ] = None,
     group: Annotated[
@@ -95,14 +93,14 @@ def compare(
         ),
     ] = None,
     out: Annotated[
-        Path,
+        str,
         typer.Option(
             "--out",
             help="Folder for the page, tables and figures.",
             callback=path_of("out", refuse_unusable_folder),
             **READ,
         ),
-    ] = Path("comparison"),
+    ] = "comparison",
     seed: Annotated[int, typer.Option(help="Decides the bootstrap over items.")] = 0,
     resamples: Annotated[int, typer.Option(help="Number of bootstrap samples.")] = 10_000,
 ) -> None:
@@ -111,8 +109,9 @@ def compare(
     from layerwise.analyses.comparison.api import runs_or_groups
     from layerwise.analyses.comparison.report import caution
 
-    refuse_unusable_page(out / COMPARISON_PAGE)
-    found = run(runs_or_groups(runs or [], group or []), seed=seed, n_resamples=resamples)
+    refuse_unusable_page(Path(out) / COMPARISON_PAGE)
+    given = runs_or_groups([Path(folder) for folder in runs or ()], group or [])
+    found = run(given, seed=seed, n_resamples=resamples)
     page = found.save(out)
     say(repr(found))
     tell_findings(found.established()[:5])

@@ -83,6 +83,8 @@ def _margins(
     """The margin's rows: means in nats, of tasks whose choice has signal or has none alike."""
     of_choice = records.loc[(records["protocol"] == "continuation") & records["margin"].notna()]
     for cell in cells(of_choice) if len(of_choice) else ():
+        if not len(cell.interventions):
+            continue
         values = of_choice.loc[of_choice["task"] == cell.task]
         by_item = {
             name: values.loc[values["kind"] == name].set_index("item")["margin"].reindex(cell.items)

@@ -159,13 +159,12 @@ def decoded_by_layer(
     start = torch.full_like(answers[:, :1], model.config.decoder_start_token_id)
     resid, blocks = model.shared(torch.cat([start, answers[:, :-1]], dim=1)), model.decoder.block
     n_words = answers.shape[1]
-    bias = _position_bias(blocks, n_words)
     later = torch.full((1, 1, n_words, n_words), torch.finfo(resid.dtype).min).triu(1)
+    # within the bias, for transformers before 5.15 ignores a mask that is given beside one
+    bias = _position_bias(blocks, n_words) + later
     for index, block in enumerate(blocks):
         if runs[index]:
-            resid = block(
-                resid, attention_mask=later, position_bias=bias, encoder_hidden_states=memory
-            )[0]
+            resid = block(resid, position_bias=bias, encoder_hidden_states=memory)[0]
         yield n_encoder + index, resid
 
 
