@@ -233,6 +233,11 @@ def test_order_sentences_say_what_the_rows_say(run: RunTables, found: list[Findi
     assert (
         "of the 6 tests of this pair, 2 are significant, all in this direction" in before.sentence
     )
+    assert before.sentence.endswith(
+        "The intact model is right in 90 % of the items of retrieval and 60 % of the items of "
+        "knowledge (p = 0.002), so that difficulty may account for the order (--task "
+        "matched-generate asks suites that are about as difficult)."
+    )
     rest = about(run, open_ones)
     assert "retrieval and knowledge" not in open_ones.sentence
     assert f"none of their {len(rest)} tests" in open_ones.sentence
@@ -257,13 +262,53 @@ def test_no_order_is_told_where_tests_contradict_each_other(run: RunTables) -> N
         "Whether retrieval or knowledge comes first depends on how it is measured: retrieval comes "
         "before knowledge by ablation under generate (half-effect depth, p = 0.010"
     )
-    assert "2 of 6 tests of this pair are significant" in told.sentence
+    assert "2 of 6 tests of this pair are significant." in told.sentence
+    assert told.sentence.count("difficulty may account for either order") == 1
+    assert (
+        "90 % of the items of retrieval and 60 % of the items of knowledge under" in told.sentence
+    )
 
 
 def test_an_order_by_less_than_is_of_interest_is_not_told(run: RunTables) -> None:
     order = run.tables["order"].assign(significant=False)
     (told,) = of_kind(findings_of(synthetic.with_tables(run, order=order), EVERYTHING), "order")
-    assert "with a difference large enough to be of interest (smallest p = 0.010)" in told.sentence
+    assert told.sentence.endswith(
+        "of their 36 tests, 34 are not significant after Holm's correction over all 36 tests of "
+        "the run and 2 find a difference too small to be of interest."
+    )
+
+
+def test_different_depths_in_no_known_order_are_told_as_that(run: RunTables) -> None:
+    order = run.tables["order"].assign(significant=False)
+    planted = order["p_holm"] < 0.05
+    order.loc[planted, "low"] = -0.4
+    (told,) = of_kind(findings_of(synthetic.with_tables(run, order=order), EVERYTHING), "order")
+    assert told.sentence.endswith(
+        "2 find two different depths but not which of them comes first (by ablation under "
+        "generate, knowledge may lie anywhere from 0.40 of the model's depth before retrieval to "
+        "0.30 behind it)."
+    )
+    assert "p = 0.010" not in told.sentence
+
+
+def test_a_single_test_without_an_order_is_told_in_the_singular(run: RunTables) -> None:
+    order = run.tables["order"].iloc[[-1]]
+    (told,) = of_kind(findings_of(synthetic.with_tables(run, order=order), EVERYTHING), "order")
+    assert told.sentence.endswith(
+        ": its one test is not significant after Holm's correction over all 1 test of the run "
+        "(p = 1.000)."
+    )
+
+
+def test_difficulty_is_told_as_it_was_measured(run: RunTables) -> None:
+    def sentence(**values: object) -> str:
+        order = run.tables["order"].assign(**values)
+        told = findings_of(synthetic.with_tables(run, order=order), EVERYTHING)
+        return of_kind(told, "order")[0].sentence
+
+    alike = "60 % of the items of knowledge, no significant difference (p = 0.200)."
+    assert sentence(p_accuracy=0.2).endswith(alike)
+    assert sentence(p_accuracy=np.nan).endswith("all in this direction.")
 
 
 def test_an_earlier_version_s_tests_of_order_are_not_told(run: RunTables) -> None:

@@ -37,6 +37,7 @@ _SIGNAL = {"signal": pa.bool_()}
 _RUN = dict.fromkeys(("p_run", "run_low", "run_high"), pa.float64())
 _RECOVERED_RUN = dict.fromkeys(("p_run", "recovered_run_low", "recovered_run_high"), pa.float64())
 _SIGNIFICANT = {"significant": pa.bool_()}
+_ACCURACIES = dict.fromkeys(("accuracy_first", "accuracy_second", "p_accuracy"), pa.float64())
 _LATER = {
     "records": {
         "head": pa.int64(),
@@ -61,7 +62,7 @@ _LATER = {
         **dict.fromkeys(("margin", "margin_low", "margin_high"), pa.float64()),
         **dict.fromkeys(("n_draws", "n_examples"), pa.int64()),
     },
-    "order": _SIGNIFICANT,
+    "order": _SIGNIFICANT | _ACCURACIES,
     "method_agreement": _SIGNIFICANT,
     "signal": dict.fromkeys(("blind", "no_layers", "p"), pa.float64())
     | dict.fromkeys(("n_clusters", "most_taken", "n_most_taken", "n_examples"), pa.int64())

@@ -201,7 +201,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     "order": _schema(
         first="str", second="str", protocol="str", method="str", measure="str",
         difference="float", low="float?", high="float?", p="float", p_holm="float",
-        significant="bool?",
+        significant="bool?", accuracy_first="float?", accuracy_second="float?", p_accuracy="float?",
     ),
     "method_agreement": _schema(
         capability="str", protocol="str", first="str", second="str", measure="str",

@@ -17,6 +17,8 @@ from layerwise.errors import UserError
 from layerwise.ground.layer_names import COMPUTATION, axes_of
 from layerwise.stats.cells import has_several_examples
 from layerwise.stats.depth_inference import refuse_negative_depth
+from layerwise.stats.difficulty import Answers
+from layerwise.stats.effects import cells, layer_skips
 from layerwise.stats.layer_curves import Evidence, LeftOut, Sampling
 from layerwise.storage.base import Result
 from layerwise.storage.parquet import frame
@@ -93,7 +95,7 @@ def emergence(
     ]
     return EmergenceResult(
         frame("emergence", [summary_row(each, axes[each.axis]) for each in summaries]),
-        frame("order", order_rows(whole, n_layers, smallest_depth)),
+        frame("order", order_rows(whole, n_layers, smallest_depth, _answers(ablated))),
         frame("method_agreement", agreement_rows(evidence, placed, sampling, smallest_depth)),
         frame("protocol_interaction", interaction),
         frame("left_out", [each._asdict() for each in left_out]),
@@ -114,6 +116,16 @@ def evidence_of(results: Sequence[Result], sampling: Sampling) -> Iterator[Evide
         signal |= {} if curves.signal is None else curves.signal(result)
     for result, curves in sorted(told, key=lambda each: each[1].signal is None):
         yield from curves.evidence(result, signal, sampling)
+
+
+def _answers(ablated: Sequence[AblationResult]) -> dict[tuple[str, str], Answers]:
+    """What the intact model answered, by task and protocol, with one draw of examples."""
+    return {
+        (cell.task, cell.protocol): Answers(cell.intact, cell.clusters)
+        for result in ablated
+        if not has_several_examples(result.records)
+        for cell in cells(layer_skips(result.records))
+    }
 
 
 def _chances(result: AblationResult) -> dict[tuple[str, str], float]:

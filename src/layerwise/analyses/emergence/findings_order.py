@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from layerwise.ground.layer_names import COMPUTATION
@@ -19,9 +20,12 @@ from layerwise.presentation.wording import (
     counted,
     in_order,
     interval,
+    joined,
     p_value,
 )
 from layerwise.storage.run_tables import RunTables
+
+from .difficulty_words import beside_order, beside_orders
 
 ORDER = "order"
 _LEVEL = 0.05
@@ -42,7 +46,7 @@ def orders(run: RunTables) -> list[Finding]:
         if not sure:
             open_pairs.append((first, second))
         elif len({row["difference"] < 0 for row in sure}) > 1:
-            contrary.append(_contrary(sure, len(pair), len(order)))
+            contrary.append(_contrary(sure, len(pair), len(order), run))
         else:
             found.append(_before(pair, sure, run, len(order)))
     return [
@@ -52,7 +56,7 @@ def orders(run: RunTables) -> list[Finding]:
     ]
 
 
-def _contrary(sure: list[Row], n_tests: int, n_run: int) -> Finding:
+def _contrary(sure: list[Row], n_tests: int, n_run: int, run: RunTables) -> Finding:
     """The clearest test of either order."""
     clearest = [
         min((row for row in sure if (row["difference"] < 0) == later), key=lambda r: r["p_holm"])
@@ -67,6 +71,7 @@ def _contrary(sure: list[Row], n_tests: int, n_run: int) -> Finding:
     sentence = (
         f"Whether {first} or {second} comes first depends on how it is measured: {told[0]}, and "
         f"{told[1]}; {len(sure)} of {counted(n_tests, 'test')} of this pair are significant."
+        f"{beside_orders(clearest, run)}"
     )
     return Finding(sentence, weight(0.7, 0.0), ORDER,
                    source("order", {"first": first, "second": second}))  # fmt: skip
@@ -83,14 +88,20 @@ def _before(pair: pd.DataFrame, sure: list[Row], run: RunTables, n_run: int) -> 
         f"By {best['method']} under {best['protocol']}, {earlier} comes before {later}: its "
         f"{best['measure']} lies {ahead} of the model's depth earlier "
         f"({p_value(best['p_holm'])} {after_holm(n_run)}; "
-        f"{_items(best, earlier, later, run)}); of the {counted(len(pair), 'test')} of this pair, "
-        f"{len(sure)} {'is' if len(sure) == 1 else 'are'} significant, "
-        f"{'in' if len(sure) == 1 else 'all in'} this direction."
+        f"{_items(best, earlier, later, run)}); {_of_pair(len(pair), len(sure))}."
+        f"{beside_order(best, run, flipped)}"
     )
     where = {"first": names[0], "second": names[1]}
     at = {name: str(best[name]) for name in ("protocol", "method", "measure")}
     size = weight(0.9, 3 * abs(float(best["difference"])))
     return Finding(sentence, size, ORDER, source("order", where, **at))
+
+
+def _of_pair(n: int, n_sure: int) -> str:
+    if n == 1:
+        return "no other test of this pair was made"
+    direction = "in this direction" if n_sure == 1 else "all in this direction"
+    return f"of the {n} tests of this pair, {n_sure} {_are(n_sure)} significant, {direction}"
 
 
 def _items(best: Row, earlier: str, later: str, run: RunTables) -> str:
@@ -108,12 +119,55 @@ def _items(best: Row, earlier: str, later: str, run: RunTables) -> str:
 def _not_established(order: pd.DataFrame, pairs: list[tuple[str, str]]) -> Finding:
     named = [f"{first} and {second}" for first, second in pairs]
     mine = pd.concat([rows(order, first=first, second=second) for first, second in pairs])
-    least = float(numbers(mine, "p_holm").min())
-    small = " with a difference large enough to be of interest" if least < _LEVEL else ""
     sentence = (
-        f"No order of emergence is established between {'; '.join(named)}: none of "
-        f"{'their' if len(pairs) > 1 else 'its'} {counted(len(mine), 'test')} is significant "
-        f"{after_holm(len(order))}{small} (smallest {p_value(least)})."
+        f"No order of emergence is established between {'; '.join(named)}: "
+        f"{_why_none(mine, 'their' if len(pairs) > 1 else 'its', len(order))}."
     )
     where = {"first": [a for a, _ in pairs], "second": [b for _, b in pairs]}
     return Finding(sentence, weight(0.55, 0.0), ORDER, source("order", where))
+
+
+def _why_none(mine: pd.DataFrame, whose: str, n_run: int) -> str:
+    """What keeps tests from saying which comes first, and how many of them."""
+    sure, away = numbers(mine, "p_holm") < _LEVEL, _away(mine)
+    n, n_sure, unsure = len(mine), int(sure.sum()), f"not significant {after_holm(n_run)}"
+    if not n_sure:
+        least = p_value(float(numbers(mine, "p_holm").min()))
+        if n == 1:
+            return f"{whose} one test is {unsure} ({least})"
+        return f"none of {whose} {n} tests is significant {after_holm(n_run)} (smallest {least})"
+    parts = [f"{n - n_sure} {_are(n - n_sure)} {unsure}"] if n > n_sure else []
+    either, small = int((sure & ~away).sum()), int((sure & away).sum())
+    if either:
+        parts.append(
+            f"{either} {_find(either)} two different depths but not which of them comes first"
+            f"{_example(pd.DataFrame(mine.loc[sure & ~away]))}"
+        )
+    if small:
+        parts.append(f"{small} {_find(small)} a difference too small to be of interest")
+    return f"of {whose} {counted(n, 'test')}, {joined(parts)}"
+
+
+def _example(mine: pd.DataFrame) -> str:
+    """How far the surest of the tests leaves open what comes first."""
+    row = min(records(mine), key=lambda each: each["p_holm"])
+    if not row["low"] <= 0 <= row["high"]:  # no bounds
+        return ""
+    return (
+        f" (by {row['method']} under {row['protocol']}, {row['second']} may lie anywhere from "
+        f"{-row['low']:.2f} of the model's depth before {row['first']} to {row['high']:.2f} "
+        "behind it)"
+    )
+
+
+def _away(mine: pd.DataFrame) -> np.ndarray:
+    """Where the interval of the difference lies on one side of 0."""
+    return (numbers(mine, "low") > 0) | (numbers(mine, "high") < 0)
+
+
+def _are(n: int) -> str:
+    return "is" if n == 1 else "are"
+
+
+def _find(n: int) -> str:
+    return "finds" if n == 1 else "find"

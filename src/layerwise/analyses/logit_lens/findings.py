@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from layerwise.analyses.emergence.difficulty_words import beside_order
 from layerwise.presentation.finding import Finding, source, spaced, weight
 from layerwise.presentation.over_run import after_holm
 from layerwise.presentation.rows import records, rows
@@ -41,11 +42,24 @@ def _later(row: dict[str, Any], run: RunTables, n_tests: int) -> Finding:
         f"depth {_mean(row, later, run)} against {_mean(row, earlier, run)}; "
         f"{100 * share:.0f} % of the pairs of items are in this order (Mann-Whitney, "
         f"{p_value(row['p_holm'])} {after_holm(n_tests)}, n = {row[f'n_{later}']} and "
-        f"{row[f'n_{earlier}']})."
+        f"{row[f'n_{earlier}']}).{_difficulty(row, run, flipped)}"
     )
     where = {name: str(row[name]) for name in ("lens", "protocol", "first", "second")}
     size = weight(0.7, 2 * share - 1)
     return Finding(sentence, size, SETTLED, source("prediction_depth_comparisons", where))
+
+
+def _difficulty(row: dict[str, Any], run: RunTables, flipped: bool) -> str:
+    """What the tests of order know of how difficult the two are; the later one is named first."""
+    order = run.table("order")
+    if order is None:
+        return ""
+    where = {"method": f"{row['lens']} lens", "measure": SETTLED, "protocol": row["protocol"]}
+    pair = rows(order, **where)
+    for turned, (first, second) in enumerate((("first", "second"), ("second", "first"))):
+        for found in records(rows(pair, first=row[first], second=row[second])):
+            return beside_order(found, run, bool(turned) == flipped)
+    return ""
 
 
 def _mean(row: dict[str, Any], which: str, run: RunTables) -> str:

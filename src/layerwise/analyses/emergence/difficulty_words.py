@@ -1,0 +1,74 @@
+"""Words on how difficult the suites of two capabilities are, beside an order of the two.
+
+They read the accuracies and their test in the table of orders; no test is made here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from layerwise.presentation.wording import joined, p_value
+from layerwise.storage.run_tables import RunTables
+from layerwise.tasks.suites import MATCHED
+
+_LEVEL = 0.05
+
+
+def beside_order(row: dict[str, Any], run: RunTables, turned: bool = False) -> str:
+    """How often the intact model is right in either, and what follows if that differs.
+
+    Args:
+        row: a test of order.
+        run: the run.
+        turned: whether the second capability is named first.
+
+    Returns:
+        A sentence after a space; nothing where the accuracies are not known.
+    """
+    if not _known(row):
+        return ""
+    told, p = f" The intact model is right in {_right(row, turned)}", row["p_accuracy"]
+    if p >= _LEVEL:
+        return f"{told}, no significant difference ({p_value(p)})."
+    return (
+        f"{told} ({p_value(p)}), so that difficulty may account for the order"
+        f"{_matched(str(row['protocol']), run)}."
+    )
+
+
+def beside_orders(shown: Sequence[dict[str, Any]], run: RunTables) -> str:
+    """The same beside orders that contradict each other: where accuracies differ."""
+    uneven = {
+        str(row["protocol"]): row for row in shown if _known(row) and row["p_accuracy"] < _LEVEL
+    }
+    if not uneven:
+        return ""
+    parts = [f"{_right(row)} under {protocol}" for protocol, row in uneven.items()]
+    return (
+        f" The intact model is right in {joined(parts)}, so that difficulty may account for either "
+        f"order{_matched(next(iter(uneven)), run)}."
+    )
+
+
+def _right(row: dict[str, Any], turned: bool = False) -> str:
+    parts = [f"{100 * row[f'accuracy_{name}']:.0f} % of the items of {row[name]}"
+             for name in ("first", "second")]  # fmt: skip
+    return " and ".join(reversed(parts) if turned else parts)
+
+
+def _known(row: dict[str, Any]) -> bool:
+    return bool(pd.notna(row.get("p_accuracy")))
+
+
+def _matched(protocol: str, run: RunTables) -> str:
+    """Where to find suites about as difficult; nothing if it was these that were asked."""
+    matched = {
+        name for languages in MATCHED.values() for names in languages.values() for name in names
+    }
+    if {task.name for task in run.facts.tasks} <= matched:
+        return ""
+    name = "matched-generate" if protocol == "generate" else "matched"
+    return f" (--task {name} asks suites that are about as difficult)"
