@@ -9,7 +9,8 @@ from scipy.stats import binomtest, spearmanr
 from statsmodels.stats.multitest import multipletests
 
 from layerwise.analyses.transplant import gaps, tables
-from tests.transplanting import both, joined_results, transplant_result
+from layerwise.report.summary import findings
+from tests.transplanting import both, joined_results, transplant_result, with_activations
 
 RNG = np.random.default_rng(7)
 
@@ -155,6 +156,25 @@ def test_layers_that_flip_answers_for_nothing_move_the_gap_as_rarely_as_stated(n
         effects = transplant_result(worse, better, both(changed, returned)).effects()
         found += bool(((effects["p_run"] < 0.05) & (effects["moved"] > 0)).any())
     assert at_most(found, n)
+
+
+@pytest.mark.parametrize("n", [6, pytest.param(300, marks=pytest.mark.long)])
+def test_layers_and_streams_that_flip_answers_for_nothing_are_rarely_named(n, few_resamples):
+    rng, named = np.random.default_rng(5), 0
+    for _ in range(n):
+        worse, better = drawn(40, 0.35, rng), drawn(40, 0.9, rng)
+        share = rng.choice([0.1, 0.3, 0.6])
+
+        def one(exchange, worse=worse, better=better, share=share):
+            changed = {k: flipped(worse, share, rng) for k in range(4)}
+            returned = {k: flipped(better, share, rng) for k in range(4)}
+            return transplant_result(worse, better, both(changed, returned), exchange=exchange)
+
+        result = with_activations(one("weights"), one("activations"))
+        assert len(result.effects()) == 16
+        told = [one.sentence for one in findings([result]) if one.kind == "transplant"]
+        named += not all(" no single " in f" {text[:30].lower()}" for text in told)
+    assert at_most(named, n)
 
 
 @pytest.mark.parametrize("n", [10, pytest.param(300, marks=pytest.mark.long)])

@@ -27,6 +27,7 @@ def transplant_result(
     protocol: str = "continuation",
     distances: Mapping[int, float] | None = None,
     site: str = "layer",
+    exchange: str = "weights",
     n_encoder: int = 0,
 ) -> TransplantResult:
     """A result with these answers.
@@ -40,11 +41,14 @@ def transplant_result(
         protocol: the protocol.
         distances: of weights, by layer; that of each layer is its number if None.
         site: what is exchanged.
+        exchange: weights or activations.
         n_encoder: layers of the encoder.
     """
     intact = dict(zip(HOSTS, (base, other), strict=True))
+    table = _table(intact, changed, site)
+    table["exchange"] = np.where(table["kind"] == "transplant", exchange, None)
     asked = {"task": task, "capability": capability, "protocol": protocol}
-    table = _table(intact, changed, site).assign(**asked)
+    table = table.assign(**asked)
     places = {_layer_and_head(place) for of in changed.values() for place in of}
     layers = sorted({layer for layer, _ in places})
     far = distances or {layer: float(layer) for layer in layers}
@@ -122,3 +126,11 @@ def joined_results(*results: TransplantResult) -> TransplantResult:
     )
     table = pd.concat([one.transplant for one in results], ignore_index=True)
     return TransplantResult(table, first.transplant_distances, known)
+
+
+def with_activations(weights: TransplantResult, streams: TransplantResult) -> TransplantResult:
+    """The same items with weights exchanged, and with activations."""
+    changed = streams.transplant.loc[streams.transplant["kind"] == "transplant"]
+    named = changed["intervention"].str.replace("transplant:", "transplant:activations,")
+    table = pd.concat([weights.transplant, changed.assign(intervention=named)], ignore_index=True)
+    return TransplantResult(table, weights.transplant_distances, weights.facts)

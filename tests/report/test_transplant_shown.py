@@ -11,7 +11,7 @@ from layerwise.presentation.naming import naming_layers_of
 from layerwise.presentation.rows import rows
 from layerwise.report import report
 from layerwise.report.summary import findings
-from tests.transplanting import both, joined_results, transplant_result
+from tests.transplanting import both, joined_results, transplant_result, with_activations
 
 N = 40
 WORSE, BETTER = np.arange(N) < 10, np.arange(N) < 38
@@ -99,6 +99,43 @@ def test_sentences_stand_on_rows_that_they_quote():
         assert len(quoted) == (2 if source["table"] == "transplant_effects" else 1)
 
 
+def streams(gains=None, **options):
+    return result(gains, exchange="activations", **options)
+
+
+def told_of_streams(one):
+    (found,) = [f.sentence for f in findings([one]) if "residual stream" in f.sentence]
+    return found
+
+
+def test_a_stream_is_told_beside_the_weights_of_its_layer():
+    behind = dict.fromkeys(range(2, 6), BETTER)
+    alone = told_of_streams(with_activations(result(), streams(behind)))
+    assert alone.startswith(
+        "The residual stream after layer 2 of the other model (trained), put into the base "
+        "(made-up), brings 70 ["
+    )
+    assert "the first of which that is established (after layer 1: 0 [" in alone
+    assert "; that the weights of that layer alone bring any is not established (0 [" in alone
+    assert "it may be what reaches the layer" in alone
+    with_weights = told_of_streams(with_activations(result({2: BETTER}), streams(behind)))
+    assert "; the weights of that layer alone bring 70 [" in with_weights
+    assert "weights" not in told_of_streams(streams(behind))
+    first = told_of_streams(streams(dict.fromkeys(range(6), BETTER)))
+    assert "first of which" not in first
+
+
+def test_where_no_stream_moves_the_lead_none_is_named():
+    (told,) = [f.sentence for f in findings([streams()]) if f.kind == "transplant"]
+    assert told.startswith("What leaves no single layer is established to move the lead")
+
+
+def test_outputs_of_sublayers_are_named():
+    made = result({3: BETTER}, {3: WORSE}, exchange="activations", site="mlp_out")
+    told = only_sentence(made)
+    assert told.startswith("The MLP output of layer 3 is where the other model (trained) can do")
+
+
 def test_layers_of_two_stacks_are_named():
     told = only_sentence(result({3: BETTER}, {3: WORSE}, n_encoder=2))
     assert told.startswith("Layer decoder.1 carries")
@@ -168,6 +205,17 @@ def test_the_map_of_heads_is_legible_and_marks_what_moves(width):
         ]  # fmt: skip
         expected = {"brings": [(1, 3), (0, 1)], "destroys": [(1, 3), (2, 2)]}[direction]
         assert sorted(marked) == sorted(expected)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_figures_of_activations_say_so(width):
+    made = with_activations(result({3: BETTER}), streams(dict.fromkeys(range(3, 6), BETTER)))
+    figure = moved_by_layer(made.effects(), width=width, exchange="activations")
+    assert_legible(figure)
+    said = " ".join(text.get_text() for text in figure.texts)
+    assert "What moves with the residual stream after one layer" in " ".join(said.split())
+    line = next(x for x in figure.axes[0].lines if x.get_gid() == "brings continuation")
+    np.testing.assert_allclose(line.get_ydata(), [0, 0, 0, 100, 100, 100])
 
 
 def test_the_page_shows_both_maps_of_heads():

@@ -99,7 +99,12 @@ _LATER = {
 
 
 # What tables said before they could say anything else.
-_ALWAYS = {"emergence": {"axis": COMPUTATION}, "left_out": {"axis": COMPUTATION}}
+_ALWAYS = {
+    "emergence": {"axis": COMPUTATION},
+    "left_out": {"axis": COMPUTATION},
+    "transplant": {"exchange": "weights"},
+    "transplant_effects": {"exchange": "weights"},
+}
 
 
 def with_later_columns(name: str, table: pa.Table) -> pa.Table:

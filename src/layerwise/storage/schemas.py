@@ -267,7 +267,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         layers=_INTEGERS, t="float?", task="str", capability="str", item="str", protocol="str",
         correct="bool", correct_norm="bool?", gold_logprob="float?", margin="float?",
         generated="str?", extracted="str?", chosen="int?", cluster="str?", head="int?",
-        heads=_INTEGERS,
+        heads=_INTEGERS, exchange="str?",
     ),
     "transplant_distances": _schema(
         site="str", layer="int?", part="str?", n_parameters="int", norm="float",
@@ -288,7 +288,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         share_low="float?", share_high="float?", nats="float?", nats_low="float?",
         nats_high="float?", n_moved="int", n_against="int", p="float", p_holm="float",
         signal="bool", significant="bool", p_run="float?", run_low="float?", run_high="float?",
-        head="int?", heads=_INTEGERS,
+        head="int?", heads=_INTEGERS, exchange="str",
     ),
     "transplant_ranks": _schema(
         task="str", capability="str", protocol="str", host="str", direction="str", site="str",

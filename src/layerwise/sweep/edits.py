@@ -33,6 +33,11 @@ class _Edit:
     """Whether its value is added to the activation, rather than put in its place."""
 
     @property
+    def donor(self) -> object | None:
+        """The other model whose activations it takes, of the same tokens; None if of none."""
+        return None
+
+    @property
     def position(self) -> int | None:
         """The position of the request's context that is changed; None is every position."""
         return None
@@ -227,7 +232,48 @@ class PatchSite(_Edit):
         yield pos, pos
 
 
-SiteEdit = SetSite | AddSite | CopySite | PatchSite
+@dataclass(frozen=True)
+class DonorSite(_Edit):
+    """Replace a site's activation at every position by another model's on the same tokens.
+
+    Attributes:
+        layer: the layer.
+        site: as in ``SetSite``.
+        model: a model of the same architecture, which is run as it is.
+        heads: as in ``SetSite``.
+    """
+
+    layer: int
+    site: Site
+    model: object = field(compare=False, repr=False)
+    heads: tuple[int, ...] | None = None
+
+    @property
+    def donor(self) -> object:
+        """The model."""
+        return self.model
+
+    @property
+    def replaces_layer(self) -> bool:
+        """If all that leaves the layer is the donor's."""
+        return self.site == "resid_post"
+
+    @property
+    def identity(self) -> Hashable:
+        """The donor counts by which model it is."""
+        return self, id(self.donor)
+
+    @property
+    def value_key(self) -> Hashable:
+        """As of ``SetSite``."""
+        return type(self), self.site, id(self.donor)
+
+    def taken(self, n_sequence: int, n_context: int, n_source: int) -> Iterator[tuple[int, int]]:
+        """Every position, with the same position of the donor's run."""
+        return ((pos, pos) for pos in range(n_sequence))
+
+
+SiteEdit = SetSite | AddSite | CopySite | PatchSite | DonorSite
 Edit = SkipLayer | SiteEdit
 
 

@@ -7,7 +7,7 @@ layer only what is read out leaves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -81,6 +81,7 @@ class Walk:
     work: Work
     tokens_at_once: int = TOKENS_AT_ONCE
     scratch: int = SCRATCH
+    donors: Mapping[int, Iterator[Mapping[str, torch.Tensor]]] = field(default_factory=dict)
     trunk: Float[torch.Tensor, "1 token d_model"] = field(init=False)
     trunk_layout: Layout = field(init=False)
     groups: list[Group] = field(init=False)
@@ -139,6 +140,7 @@ class Walk:
             self._open(group, layer)
         kept = self._new_kept(layer)
         seen: dict[str, torch.Tensor] = {}
+        self.donated = {donor: next(layers) for donor, layers in self.donors.items()}
         outside = None
         if layer < self.plan.trunk_until:
             outside = self._push_trunk(runner, layer, seen)
@@ -361,9 +363,10 @@ class Walk:
         if given is not None:
             return given, None
         source_of = torch.full((layout.n_packed,), -1, dtype=torch.long)
-        for path, source, request in zip(
-            self.plan.paths, self.plan.sources, self.requests, strict=True
-        ):
+        sources, found = self.plan.sources, seen
+        if edit.donor is not None:
+            sources, found = self.plan.paths, self.donated[id(edit.donor)]
+        for path, source, request in zip(self.plan.paths, sources, self.requests, strict=True):
             assert source is not None, "the plan refuses such edits without a source"
             for pos, source_pos in edit.taken(len(path), len(request.context), len(source)):
                 source_of[path[pos]] = source[source_pos]
@@ -373,8 +376,8 @@ class Walk:
         if layout.outputs is not None and not entering:
             source_of = source_of[layout.outputs]
         there = source_of >= 0
-        value = seen[edit.site][:, source_of.clamp(min=0)]
-        return value, None if edit.resamples else there
+        value = found[edit.site][:, source_of.clamp(min=0)]
+        return value, None if edit.resamples or edit.donor is not None else there
 
     def source(self, row: int | None, layer: int) -> int:
         """Where the keys and values of a branch are kept in a layer; None is the trunk."""

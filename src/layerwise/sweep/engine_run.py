@@ -7,8 +7,9 @@ Whether the engine may be trusted with the model is for ``faithful`` to say, and
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from transformer_lens import HookedTransformer
 
@@ -19,13 +20,15 @@ from ._outcomes import Engine, Told
 from .blocks import block_runners, why_not_packed
 from .decode import Decoder, capacity_for
 from .decode_step import Job
+from .donors import Seen, in_step
 from .engine import TOKENS_AT_ONCE, Walk, Work
-from .interventions import Intervention
+from .interventions import Intervention, intact
 from .layout import SCRATCH
 from .plan import DEFAULT_MEMORY_BUDGET, Batch, ModelShape, SweepPlan, plan_sweep, walk_of
 from .requests import Generated, LogLikelihood, Outcome, Request
 from .seq2seq.run import Seq2SeqEngine
 from .stopping import Stopper
+from .walk_plan import plan_walk
 
 Progress = Callable[[float], None]
 
@@ -143,14 +146,17 @@ class _Engine(Engine):
 
     def walk(self, batch: Batch) -> Walk:
         """See ``Engine``."""
+        requests = [self.requests[index] for index in batch.requests]
+        changed = [self.interventions[index] for index in batch.interventions]
         return Walk(
             self.model,
             self.runners,
             walk_of(batch, self.interventions, self.requests, self.shape.n_layers),
-            [self.requests[index] for index in batch.requests],
+            requests,
             self.work,
             self._tokens_at_once(self.shape),
             min(SCRATCH, self.memory_budget // 16),
+            in_step(changed, partial(donor_layers, requests=requests, work=self.work)),
         )
 
     def decode(self, walk: Walk, jobs: list[Job], told: Told, logit_rows: int) -> None:
@@ -162,3 +168,18 @@ class _Engine(Engine):
     def _tokens_at_once(self, shape: ModelShape) -> int:
         """As asked for, or as few as the budget has room for."""
         return max(64, min(self.tokens_at_once, self.memory_budget // 8 // shape.passing))
+
+
+def donor_layers(
+    model: HookedTransformer, requests: Sequence[Request], work: Work
+) -> Iterator[Seen]:
+    """The activations of another model by layer, over the tokens of a walk."""
+    plan = plan_walk([intact()], requests, model.cfg.n_layers)
+    walk = Walk(model, block_runners(model), plan, requests, work)
+    for runner in walk.runners:
+        seen = {"resid_pre": walk.trunk}
+        walk.trunk, _ = runner.packed(walk.trunk, walk.trunk_layout, observe=seen.__setitem__)
+        work.block_passes += 1
+        work.token_passes += walk.trunk.shape[1]
+        seen["resid_post"] = walk.trunk
+        yield seen

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 
@@ -16,6 +17,7 @@ from .edits import (
     BY_HEAD,
     AddSite,
     CopySite,
+    DonorSite,
     Edit,
     PatchSite,
     SetSite,
@@ -168,6 +170,36 @@ def noise(site: Site, layer: int, value: Value, head: int | None = None) -> Inte
         UserError: if a head is given for another site than ``z``.
     """
     return _named("noise", AddSite(layer, site, value, _heads(site, head)))
+
+
+def from_donor(
+    site: Site, layer: int, donor: object, heads: tuple[int, ...] | None = None
+) -> Intervention:
+    """Put another model's activation of ``site`` in its place, of the same tokens.
+
+    Log-likelihoods are asked of the engine; texts of the reference alone, which runs the donor
+    on the prompt and all that was written so far.
+
+    Args:
+        site: the site.
+        layer: the layer.
+        donor: a model of the same architecture.
+        heads: which heads, for ``z`` and ``cross_z``; None for all.
+    """
+    edit = DonorSite(layer, site, donor, heads)
+    named = "" if heads is None else f",heads={'+'.join(map(str, heads))}"
+    return Intervention(f"donor:{site},layer={layer}{named}", "donor", site, (edit,))
+
+
+def donors_of(interventions: Iterable[Intervention]) -> list[Any]:
+    """The models whose activations some interventions take, each once."""
+    found = {
+        id(edit.donor): edit.donor
+        for intervention in interventions
+        for edit in intervention.edits
+        if edit.donor is not None
+    }
+    return list(found.values())
 
 
 def of_kv_group(group: int, n_shared: int, change: Callable[[int], Intervention]) -> Intervention:

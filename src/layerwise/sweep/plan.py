@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ..errors import UserError
 from .branches import make_branches
 from .edits import CROSS_SITES, Edit
-from .interventions import Intervention
+from .interventions import Intervention, donors_of
 from .requests import Generate, LogLikelihood, Request
 from .trie import TokenTrie
 from .walk_plan import WalkPlan, plan_walk
@@ -188,6 +188,15 @@ def _add(trie: TokenTrie, request: Request) -> None:
         trie.add(request.source, share_key(request))
 
 
+def donor_streams(interventions: Sequence[Intervention]) -> int:
+    """How many streams' worth of memory other models take whose activations are patched in.
+
+    Of each the stream and what is seen of one layer: before and after it, within it, the outputs
+    of its sublayers and of its heads.
+    """
+    return 7 * len(donors_of(interventions))
+
+
 class _Room:
     """What a budget has room for.
 
@@ -215,7 +224,7 @@ class _Room:
 
     def _bytes_per_token(self, n_branches: int) -> int:
         """The most that a token needs, with so many of the interventions."""
-        streams = (n_branches + 3) * self.shape.d_model
+        streams = (n_branches + 3 + donor_streams(self.interventions)) * self.shape.d_model
         # Which keys a token may see: a bias and a mask. Its node in the trie: some 400 bytes.
         attended = self.longest * (self.shape.group * self.shape.itemsize + 1) + 400
         kept = 0

@@ -18,10 +18,10 @@ from ..models.kinds import Model, before_answer, hook_name, inputs_of, n_encoder
 from .edits import (
     AddSite,
     CopySite,
+    DonorSite,
     Edit,
     PatchSite,
     SetSite,
-    SiteEdit,
     SkipLayer,
     source_position,
 )
@@ -76,7 +76,7 @@ def _logits(
 ) -> Float[torch.Tensor, "pos d_vocab"]:
     hooks: Hooks = []
     for edit in sorted(intervention.edits, key=_order):
-        hooks += _hooks(model, edit, request)
+        hooks += _hooks(model, edit, request, answer)
     return model_logits(model, request, answer, hooks)
 
 
@@ -101,7 +101,7 @@ def _order(edit: Edit) -> int:
     return {"resid_pre": 0, "layer": 1}.get(edit.site, 2)
 
 
-def _hooks(model: Model, edit: Edit, request: Request) -> Hooks:
+def _hooks(model: Model, edit: Edit, request: Request, answer: Tokens) -> Hooks:
     """The hooks that make one edit."""
     if isinstance(edit, SkipLayer):
         store: dict[str, torch.Tensor] = {}
@@ -110,6 +110,9 @@ def _hooks(model: Model, edit: Edit, request: Request) -> Hooks:
             (hook_name(model, edit.layer, "resid_post"), partial(_recall, store=store)),
         ]
     name = hook_name(model, edit.layer, edit.site)
+    if isinstance(edit, DonorSite):
+        given = _donated(edit.donor, name, request, answer)
+        return [(name, partial(_put, value=given, heads=edit.heads))]
     source = _source(model, name, request) if edit.needs_source else None
     in_encoder = edit.layer < n_encoder_layers(model)
     given = request.context if in_encoder else before_answer(model, request.context)
@@ -124,6 +127,24 @@ def _source(model: Model, name: str, request: Request) -> torch.Tensor:
     return store["site"][0]
 
 
+def _donated(donor: Any, name: str, request: Request, answer: Tokens) -> torch.Tensor:
+    """What another model has at a hook, run on the same prompt and the answer so far."""
+    store: dict[str, torch.Tensor] = {}
+    with donor.hooks(fwd_hooks=[(name, partial(_remember, store=store))]):
+        donor(*inputs_of(donor, [request.context], answer))
+    return store["site"]
+
+
+def _put(
+    tensor: torch.Tensor, hook: Any, value: torch.Tensor, heads: tuple[int, ...] | None
+) -> torch.Tensor:
+    if heads is None:
+        return value
+    changed = tensor.clone()
+    changed[:, :, list(heads)] = value[:, :, list(heads)]
+    return changed
+
+
 def _remember(tensor: torch.Tensor, hook: Any, store: dict[str, torch.Tensor]) -> None:
     store["site"] = tensor
 
@@ -135,7 +156,7 @@ def _recall(tensor: torch.Tensor, hook: Any, store: dict[str, torch.Tensor]) -> 
 def _change(
     tensor: Float[torch.Tensor, "1 pos ..."],
     hook: Any,
-    edit: SiteEdit,
+    edit: SetSite | AddSite | CopySite | PatchSite,
     n_given: int,
     source: Float[torch.Tensor, "source_pos ..."] | None,
 ) -> torch.Tensor:

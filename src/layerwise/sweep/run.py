@@ -15,12 +15,13 @@ from ..errors import unknown_name
 from ..models.facts import generation_settings, origin_of, original_tokenizer
 from ..models.in_turn import in_turn
 from ..models.kinds import Model, vocabularies
+from .donors import refuse_texts
 from .engine import TOKENS_AT_ONCE, Work
 from .engine_run import Progress, engine_for, engine_outcomes
 from .engine_run import model_shape as model_shape
 from .engine_run import plan_for as plan_for
 from .faithful import check_faithful
-from .interventions import Intervention
+from .interventions import Intervention, donors_of
 from .plan import DEFAULT_MEMORY_BUDGET
 from .reference import reference_outcomes
 from .requests import Outcome, Request, refuse_unknown_tokens
@@ -105,6 +106,10 @@ def sweep(
     if method not in ("engine", "reference"):
         raise unknown_name("method", method, ("engine", "reference"))
     check_faithful(model, method)
+    for donor in donors_of(interventions):
+        check_faithful(donor, method)
+    if method == "engine":
+        refuse_texts(interventions, requests)
     started = time.perf_counter()
     refuse_unknown_tokens(requests, *vocabularies(model))
     stopper = _stopper(model, requests, tokenizer)

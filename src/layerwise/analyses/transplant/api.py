@@ -19,12 +19,17 @@ from layerwise.stats.interest import Interest, refuse_uninteresting
 
 from .fit import refuse_misfit
 from .job import Transplant
-from .names import SETS
+from .names import EXCHANGES, SETS
 from .result import TransplantResult
 from .spec import TransplantSpec, refuse_unknown
 
 
-@check_arguments(refuse_unknown, other=READERS["model"], sets=some_of("choice of layers", SETS))
+@check_arguments(
+    refuse_unknown,
+    other=READERS["model"],
+    sets=some_of("choice of layers", SETS),
+    exchange=some_of("exchange", EXCHANGES),
+)
 def transplant(
     model: Model,
     other: Model,
@@ -35,6 +40,7 @@ def transplant(
     layers: Sequence[int | str] | None = None,
     heads: Sequence[int] | None = None,
     sets: str | Sequence[str] = "single",
+    exchange: str | Sequence[str] = "weights",
     steps: int = 1,
     smallest_loss: float = 0.05,
     limit: int | None = None,
@@ -77,6 +83,8 @@ def transplant(
         sets: ``single`` exchanges each of the layers or heads alone, ``together`` all of them at
             once, ``from_first`` and ``from_last`` one after the other, cumulatively from either
             end.
+        exchange: ``weights``, ``activations`` (what leaves the layer, its part or the head in the
+            other model, for the same tokens: is it the layer, or what reaches it?), or both.
         steps: above 1, also weights between both models, at so many equal steps up to the whole
             layer.
         smallest_loss: smallest move of accuracy that sentences tell of, in 0..1.
@@ -112,6 +120,6 @@ def transplant(
             memory_budget=base.memory_budget, out=out, method=method,
         )  # fmt: skip
         chosen, named = check_layers(layers, model), layers is not None
-        spec = TransplantSpec.of(model, other, site, chosen, sets, steps, named, heads)
+        spec = TransplantSpec.of(model, other, site, chosen, sets, steps, named, heads, exchange)
         job = Transplant(base, second, spec, method)
         return execute_job(job, "transplant", out, progress, job.write_requests)

@@ -17,6 +17,7 @@ from layerwise.presentation.columns import (
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.wording import number
 
+from .names import WEIGHTS
 from .naming import place_of, set_of
 
 _SETS = {
@@ -32,6 +33,7 @@ def _which(row: Row) -> str:
     how = "" if row["set"] == "single" else f" ({_SETS[row['set']]})"
     part = "" if row["site"] == "layer" else f" {row['site']}"
     step = "" if row["t"] == 1 else f", t = {number(row['t'], 2)}"
+    step += "" if row["exchange"] == WEIGHTS else " (activations)"
     return f"{set_of(row)}{part}{how}{step}".lstrip()
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from layerwise.presentation.finding import Finding, source, spaced, weight
+from layerwise.presentation.naming import name_layer
 from layerwise.presentation.over_run import LEVEL, n_tests, together
 from layerwise.presentation.rows import numbers, records, rows
 from layerwise.presentation.wording import (
@@ -24,7 +25,17 @@ from layerwise.presentation.wording import (
 from layerwise.stats.interest import Interest
 from layerwise.storage.run_tables import RunTables
 
-from .names import BASE, BRINGS, DESTROYS, OF_NO_LAYER, OTHER, SINGLE, TOGETHER
+from .names import (
+    ACTIVATIONS,
+    BASE,
+    BRINGS,
+    DESTROYS,
+    OF_NO_LAYER,
+    OTHER,
+    SINGLE,
+    TOGETHER,
+    WEIGHTS,
+)
 from .naming import counted_noun, is_plural, noun_of, what_of
 
 KIND = "transplant"
@@ -40,7 +51,8 @@ def findings(run: RunTables) -> list[Finding]:
     if every is None:
         return []
     shown = rows(every, signal=True, set=[SINGLE, TOGETHER], t=1.0)
-    cells = [cell for _, cell in shown.groupby(["task", "protocol", "set"], sort=True)]
+    apart = ["exchange", "task", "protocol", "set"]
+    cells = [cell for _, cell in shown.groupby(apart, sort=True)]
     smallest = Interest.of(run.facts.settings).loss
     return spaced([_of_cell(cell, every, run, smallest) for cell in cells], _MOST)
 
@@ -76,6 +88,8 @@ def _of_cell(cell: pd.DataFrame, every: pd.DataFrame, run: RunTables, smallest: 
         direction: {row["intervention"]: row for row in records(rows(sure, direction=direction))}
         for direction in (BRINGS, DESTROYS)
     }
+    if by[BRINGS] and _is_of_streams(cell):
+        return _stream(cell, every, run, list(by[BRINGS].values()))
     both = [one for one in by[BRINGS] if one in by[DESTROYS]]
     if both:
         top = max(both, key=lambda one: min(by[way][one]["moved"] for way in by))
@@ -93,9 +107,12 @@ def _carries(
     brings, destroys = top
     what, better, worse = what_of(brings), *_models(run, brings)
     also = _also(n, cell)
+    told = f"{_verb(brings, 'carries', 'carry')} what {better} can do and {worse} cannot"
+    if brings["exchange"] == ACTIVATIONS:
+        told = f"{_verb(brings, 'is', 'are')} where {better} can do what {worse} cannot"
     sentence = (
-        f"{capitalised(what)} {_verb(brings, 'carries', 'carry')} what {better} can do and {worse} "
-        f"cannot in {_where(brings)}: of its lead of {_lead(run, brings)} points, its own put into "
+        f"{capitalised(what)} {told} "
+        f"in {_where(brings)}: of its lead of {_lead(run, brings)} points, its own put into "
         f"the other brings {_points(brings)}, and the other's put into it destroys "
         f"{_points(destroys)}{also} ({_test(brings, every, destroys)})."
     )
@@ -126,6 +143,50 @@ def _destroys(cell: pd.DataFrame, every: pd.DataFrame, run: RunTables, top: Row,
     return _finding(sentence, 0.5, top["share"], top)
 
 
+def _is_of_streams(cell: pd.DataFrame) -> bool:
+    """Whether single layers' residual streams were put in."""
+    shared = {name: set(cell[name]) for name in ("exchange", "site", "set")}
+    return shared == {"exchange": {ACTIVATIONS}, "site": {"layer"}, "set": {SINGLE}}
+
+
+def _stream(cell: pd.DataFrame, every: pd.DataFrame, run: RunTables, sure: list[Row]) -> Finding:
+    """From which layer on the better model's stream is worth something to the other's layers."""
+    first = min(sure, key=lambda row: row["layer"])
+    better, worse = _models(run, first)
+    earlier = [
+        row for row in records(rows(cell, direction=BRINGS)) if row["layer"] < first["layer"]
+    ]
+    before = ""
+    if earlier:
+        last = max(earlier, key=lambda row: row["layer"])
+        before = (
+            f", the first of which that is established (after layer {name_layer(last['layer'])}: "
+            f"{_points(last)})"
+        )
+    sentence = (
+        f"{capitalised(what_of(first))} of {better}, put into {worse}, brings {_points(first)} "
+        f"points of its lead of {_lead(run, first)} in {_where(first)}{before}: so much of what "
+        f"makes the difference has been done by there{_by_weights(first, every)} "
+        f"({_test(first, every)})."
+    )
+    return _finding(sentence, 0.65, first["share"], first)
+
+
+def _by_weights(first: Row, every: pd.DataFrame) -> str:
+    """What the weights of the same layer bring, where they were exchanged too."""
+    same = {name: first[name] for name in ("task", "protocol", "host", "site", "set", "layer")}
+    found = records(rows(every, **same, exchange=WEIGHTS, t=1.0))
+    if not found:
+        return ""
+    (row,) = found
+    if row["p_run"] < LEVEL and row["moved"] > 0:
+        return f"; the weights of that layer alone bring {_points(row)}"
+    return (
+        f"; that the weights of that layer alone bring any is not established ({_points(row)}), so "
+        "that it may be what reaches the layer"
+    )
+
+
 def _nothing(cell: pd.DataFrame, every: pd.DataFrame, run: RunTables) -> Finding:
     top = max(records(cell), key=lambda row: row["moved"])
     better, _ = _models(run, top)
@@ -133,6 +194,8 @@ def _nothing(cell: pd.DataFrame, every: pd.DataFrame, run: RunTables) -> Finding
     which = f"{capitalised(what_of(top))} {_verb(top, 'is', 'are')} not"
     if top["set"] == SINGLE and top["site"] not in OF_NO_LAYER:
         which = f"No single {noun_of(top['site'])} is"
+        if top["exchange"] == ACTIVATIONS:
+            which = f"What leaves no single {noun_of(top['site'])} is"
     sentence = (
         f"{which} established to move the lead of {better} in {_where(top)}, "
         f"{_lead(run, top)} points, in either direction (of {counted(n, 'change')} that of "
@@ -143,7 +206,7 @@ def _nothing(cell: pd.DataFrame, every: pd.DataFrame, run: RunTables) -> Finding
 
 
 def _finding(sentence: str, top: float, size: float, row: Row) -> Finding:
-    about = {name: str(row[name]) for name in ("task", "protocol", "set")}
+    about = {name: str(row[name]) for name in ("task", "protocol", "set", "exchange")}
     at = source(EFFECTS, about, intervention=str(row["intervention"]))
     return Finding(sentence, weight(top, size), KIND, at)
 

@@ -19,7 +19,7 @@ from layerwise.storage.parquet import frame
 
 from .names import BASE, HOSTS, OTHER
 
-_DESCRIBED = ("set", "site", "layer", "layers", "t", "head", "heads")
+_DESCRIBED = ("set", "site", "layer", "layers", "t", "head", "heads", "exchange")
 
 
 class Pair(NamedTuple):
@@ -28,8 +28,8 @@ class Pair(NamedTuple):
     Attributes:
         cells: by host, its records as matrices; rows are the same items.
         nats: by host, the intact model's gold log-probabilities; nan where there are none.
-        described: by intervention, its ``set``, ``site``, ``layer``, ``layers``, ``t``, ``head``
-            and ``heads``.
+        described: by intervention, its ``set``, ``site``, ``layer``, ``layers``, ``t``, ``head``,
+            ``heads`` and ``exchange``.
     """
 
     cells: dict[str, Cell]

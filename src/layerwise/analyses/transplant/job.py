@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from layerwise.analyses.ablation.job import joined_work, refuse_no_chance, write_requests
+from layerwise.models.kinds import Model
 from layerwise.runs.checkpoints import CheckpointStore, together
 from layerwise.runs.controls import (
     BlindItem,
@@ -25,14 +26,15 @@ from layerwise.runs.progress import Meter
 from layerwise.runs.records import planned, record_rows, work_entry
 from layerwise.runs.setup import Setup
 from layerwise.storage.parquet import frame
-from layerwise.sweep import Sweep, intact
+from layerwise.sweep import Generate, Intervention, Sweep, intact
 from layerwise.sweep.cost import Cost
 from layerwise.tasks import Task, TaskRequest
 
 from .gaps import gaps_table
-from .names import BASE, HOSTS
+from .names import ACTIVATIONS, BASE, HOSTS, WEIGHTS
 from .result import TransplantResult
 from .spec import Change, TransplantSpec
+from .streams import patched_with, swept_with_donor
 from .weights import distances, transplanted
 
 _KEPT = (
@@ -50,18 +52,24 @@ class Piece:
         host: the model that is asked, ``base`` or ``other``.
         task: the task.
         protocols: the protocols under which it is asked.
-        change: what it gets of the other model; None for the model as it is, with its controls.
+        changes: what it gets of the other model: one change of weights, or all changes of
+            activations; none for the model as it is, with its controls.
     """
 
     host: str
     task: Task
     protocols: tuple[str, ...]
-    change: Change | None = None
+    changes: tuple[Change, ...] = ()
+
+    @property
+    def exchange(self) -> str | None:
+        """What is exchanged; None if nothing is."""
+        return self.changes[0].exchange if self.changes else None
 
     @property
     def name(self) -> str:
         """Unique within a run."""
-        what = "intact" if self.change is None else self.change.id
+        what = self.changes[0].id if self.exchange == WEIGHTS else self.exchange or "intact"
         return f"transplant, {self.host} {what} {self.task.name}"
 
 
@@ -134,8 +142,16 @@ class Transplant:
             protocols = tuple(name for name in self.base.protocols if name in asked)
             if protocols:
                 for host in HOSTS:
-                    for change in self.spec.changes():
-                        yield Piece(host, task, protocols, change)
+                    for changes in self._together():
+                        yield Piece(host, task, protocols, changes)
+
+    def _together(self) -> Iterator[tuple[Change, ...]]:
+        """Changes that are made in one sweep: of weights each, of activations all."""
+        changes = self.spec.changes()
+        yield from ((one,) for one in changes if one.exchange == WEIGHTS)
+        streams = tuple(one for one in changes if one.exchange == ACTIVATIONS)
+        if streams:
+            yield streams
 
     def _make(self, pieces: Sequence[Piece], parts: CheckpointStore, progress: Meter) -> None:
         missing = [p for p in pieces if not parts.has_part(f"records {p.name}", f"work {p.name}")]
@@ -157,19 +173,20 @@ class Transplant:
         ]
 
     def _blind(self, piece: Piece) -> list[BlindItem]:
-        if piece.change is not None:
+        if piece.changes:
             return []
         return asked_blind(self.base, piece.task, piece.task.items, piece.protocols)
 
     def _measure(self, piece: Piece) -> tuple[pd.DataFrame, dict[str, Any]]:
         """The records of a piece, and what they cost."""
-        task, change = piece.task, piece.change
+        task = piece.task
         asked = self._requests(task, piece.protocols)
-        if change is not None:
-            swept = self._swept_with(piece.host, change, asked)
+        if piece.changes:
+            changes, swept = self._swept_with(piece, asked)
+            of = dict(zip((one.id for one in changes), piece.changes, strict=True))
             rows = [
-                row | _as_change(change)
-                for row in record_rows(task, task.items, asked, [intact()], swept)
+                row | _as_change(of[row["intervention"]])
+                for row in record_rows(task, task.items, asked, changes, swept)
             ]
             stats = [swept.stats]
         else:
@@ -187,31 +204,56 @@ class Transplant:
         work = pd.DataFrame([work_entry("transplant", task.name, one) for one in stats])
         kept = [
             {name: row[name] for name in _KEPT} | {"host": piece.host}
-            | {name: row.get(name) for name in ("set", "t", "head", "heads")}
+            | {name: row.get(name) for name in ("set", "t", "head", "heads", "exchange")}
             for row in rows
         ]  # fmt: skip
         return frame("transplant", kept), joined_work([work])[0]
 
-    def _swept_with(self, host: str, change: Change, asked: Sequence[TaskRequest]) -> Sweep:
-        """The answers of a model with layers of the other."""
-        (donor,) = (setup.model for name, setup in self._setups.items() if name != host)
-        setup = self._setups[host]
+    def _swept_with(
+        self, piece: Piece, asked: Sequence[TaskRequest]
+    ) -> tuple[list[Intervention], Sweep]:
+        """The answers of a model with layers of the other, or with what the other has there."""
+        setup, donor = self._setups[piece.host], self._donor(piece)
+        if piece.exchange == ACTIVATIONS:
+            streams = [patched_with(change, donor) for change in piece.changes]
+            return streams, swept_with_donor(setup, streams, asked, self.method)
+        (change,) = piece.changes
         exchanged = transplanted(
             setup.model, donor, change.site, change.layers, change.t, change.heads
         )
         with exchanged:
-            return setup.sweep([intact()], [one.request for one in asked], self.method)
+            return [intact()], setup.sweep([intact()], [one.request for one in asked], self.method)
+
+    def _donor(self, piece: Piece) -> Model:
+        """The other model."""
+        return next(one.model for name, one in self._setups.items() if name != piece.host)
 
     def _cost(self, piece: Piece) -> Cost:
         """What a piece is expected to cost."""
         setup = self._setups[piece.host]
-        changes = [intact(), *([without_layers(setup.model)] if piece.change is None else [])]
+        if piece.exchange == ACTIVATIONS:
+            return self._cost_of_streams(piece)
         asked = [one.request for one in self._requests(piece.task, piece.protocols)]
+        changes = [intact(), *([] if piece.changes else [without_layers(setup.model)])]
         cost = setup.cost(piece.task, changes, asked)
         blind = [one.request for item in self._blind(piece) for one in item.requests]
         if blind:
             cost += setup.cost(piece.task, [intact()], blind)
         return cost if self.method == "engine" else cost.by_brute_force()
+
+    def _cost_of_streams(self, piece: Piece) -> Cost:
+        """Of log-likelihoods by the engine, the donor's runs among them; of texts by forwards."""
+        setup, donor = self._setups[piece.host], self._donor(piece)
+        changes = [patched_with(change, donor) for change in piece.changes]
+        asked = [one.request for one in self._requests(piece.task, piece.protocols)]
+        total = Cost()
+        for texts in (False, True):
+            mine = [one for one in asked if isinstance(one, Generate) == texts]
+            if mine:
+                cost = setup.cost(piece.task, changes, mine)
+                total += cost.by_brute_force() if texts or self.method != "engine" else cost
+                total += setup.cost(piece.task, [intact()], mine)
+        return total
 
     def write_requests(self, folder: Path) -> None:
         """Write exactly what was put to the models, one line per request."""
@@ -236,6 +278,7 @@ def _as_change(change: Change) -> dict[str, Any]:
         "layers": list(change.layers),
         "head": change.head,
         "heads": list(change.heads) or None,
+        "exchange": change.exchange,
         "set": change.set,
         "t": change.t,
     }

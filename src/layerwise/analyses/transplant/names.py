@@ -6,6 +6,8 @@ BASE, OTHER = HOSTS = ("base", "other")
 """The two models."""
 BRINGS, DESTROYS = "brings", "destroys"
 """The better model's layers put into the other; the other's put into the better model."""
+WEIGHTS, ACTIVATIONS = EXCHANGES = ("weights", "activations")
+"""What of the other model is put in: its weights, or what it has there for the same tokens."""
 SINGLE, TOGETHER, FROM_FIRST, FROM_LAST = "single", "together", "from_first", "from_last"
 SETS = (SINGLE, TOGETHER, FROM_FIRST, FROM_LAST)
 """How layers are chosen."""
@@ -24,5 +26,7 @@ SITES = (
     EMBED, FINAL_NORM, UNEMBED, RELATIVE,
 )  # fmt: skip
 """What can be asked to be exchanged."""
+WITH_ACTIVATIONS = ("layer", "attn_out", "mlp_out", "cross_attn_out", *BY_HEAD)
+"""Where activations can be put in: those that leave a layer, a sublayer or a head."""
 OUTSIDE = "outside"
 """Weights of no layer, one by one: embeddings, norms, the unembedding."""

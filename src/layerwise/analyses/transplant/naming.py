@@ -9,6 +9,7 @@ from layerwise.presentation.naming import name_layer
 from layerwise.presentation.wording import HEAD_WORDS, SUBLAYER_WORDS, layer_ranges
 
 from .names import (
+    ACTIVATIONS,
     BY_HEAD,
     EMBED,
     FINAL_NORM,
@@ -53,6 +54,8 @@ def what_of(row: Row) -> str:
     """``layer 3``, ``layers 3–5 together``, ``attention of layer 3``, ``the embeddings``."""
     if row["site"] in OF_NO_LAYER:
         return _OUTSIDE[row["site"]]
+    if row["exchange"] == ACTIVATIONS:
+        return _activations_of(row)
     site, several = str(row["site"]), len(row["layers"]) > 1
     all_of = " together" if row["set"] == TOGETHER and several else ""
     if site in BY_HEAD:
@@ -61,8 +64,23 @@ def what_of(row: Row) -> str:
     return f"{part}{'layers' if several else 'layer'} {set_of(row)}{all_of}"
 
 
+def _activations_of(row: Row) -> str:
+    """``the residual stream after layer 3``, ``the MLP output of layer 3``."""
+    site, several = str(row["site"]), len(row["layers"]) > 1
+    all_of = " together" if row["set"] == TOGETHER and several else ""
+    layers = f"{'layers' if several else 'layer'} {set_of(row)}{all_of}"
+    if site == "layer":
+        return f"the residual stream after {layers}"
+    outputs = "outputs" if several else "output"
+    if site in BY_HEAD:
+        return f"the {outputs} of {HEAD_WORDS[site]}{'s' if several else ''} {set_of(row)}{all_of}"
+    return f"the {part_words(site)} {outputs} of {layers}"
+
+
 def is_plural(row: Row) -> bool:
     """Whether ``what_of`` takes a verb in the plural."""
+    if row["exchange"] == ACTIVATIONS:
+        return len(row["layers"]) > 1 and row["site"] != "layer"
     several = len(row["layers"]) > 1 and row["site"] in ("layer", *BY_HEAD)
     return several or row["site"] in _PLURAL
 

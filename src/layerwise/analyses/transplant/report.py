@@ -6,6 +6,7 @@ The figures are drawn elsewhere; here they get their names, captions and alterna
 from __future__ import annotations
 
 from functools import partial
+from itertools import product
 
 import pandas as pd
 
@@ -18,7 +19,17 @@ from layerwise.presentation.wording import HEAD_WORDS, spread
 from layerwise.storage.run_tables import RunTables
 
 from .columns import DISTANCES, EFFECTS, GAPS, RANKS
-from .names import BRINGS, BY_HEAD, FROM_FIRST, FROM_LAST, OF_NO_LAYER, OUTSIDE, SINGLE
+from .names import (
+    BRINGS,
+    BY_HEAD,
+    EXCHANGES,
+    FROM_FIRST,
+    FROM_LAST,
+    OF_NO_LAYER,
+    OUTSIDE,
+    SINGLE,
+    WEIGHTS,
+)
 
 _WORDS = (
     "Layers of one model were put into another of the same architecture, in both directions: the "
@@ -39,23 +50,23 @@ def _figures(run: RunTables) -> list[FigureSpec]:
     if effects is None:
         return []
     found = _of_heads(effects)
-    for chosen in (SINGLE, FROM_FIRST, FROM_LAST):
-        shown = rows(effects, set=chosen, t=1.0, signal=True)
-        if set(shown["site"]) <= {
-            *BY_HEAD,
-            *OF_NO_LAYER,
-        }:  # sets of heads have no place in a chart of layers
+    for chosen, exchange in product((SINGLE, FROM_FIRST, FROM_LAST), EXCHANGES):
+        shown = rows(effects, set=chosen, t=1.0, signal=True, exchange=exchange)
+        # Neither sets of heads nor what is of no layer have a place in a chart of layers.
+        if set(shown["site"]) <= {*BY_HEAD, *OF_NO_LAYER}:
             continue
+        what = "layers" if exchange == WEIGHTS else "what leaves layers"
         caption = (
-            "Share of the gap in accuracy between the two models that moves with layers, by task "
-            "and protocol where there is such a gap. Filled: the better model's layers put into "
-            "the other (brings); open: the other's layers put into the better model (destroys); "
+            f"Share of the gap in accuracy between the two models that moves with {what}, by task "
+            f"and protocol where there is such a gap. Filled: {what} of the better model put into "
+            f"the other (brings); open: {what} of the other put into the better model (destroys); "
             "100 % is all of the gap. Lines: 95 % intervals, paired bootstrap over "
             f"n = {spread(shown['n_items'])} items; they are cut off at the panel's edge."
         )
         alt = "Line charts of the share of the gap moved against the layer, one chart per task."
-        draw = partial(moved_by_layer, effects, chosen)
-        found.append(FigureSpec(f"transplant_{chosen}", draw, caption, alt))
+        draw = partial(moved_by_layer, effects, chosen, exchange=exchange)
+        suffix = "" if exchange == WEIGHTS else f"_{exchange}"
+        found.append(FigureSpec(f"transplant_{chosen}{suffix}", draw, caption, alt))
     return found
 
 
@@ -65,21 +76,25 @@ def _of_heads(effects: pd.DataFrame) -> list[FigureSpec]:
 
     alone = rows(effects, set=SINGLE, t=1.0, signal=True)
     found = []
-    for (protocol, direction), shown in alone.loc[alone["head"].notna()].groupby(
-        ["protocol", "direction"], sort=True
+    for (exchange, protocol, direction), shown in alone.loc[alone["head"].notna()].groupby(
+        ["exchange", "protocol", "direction"], sort=True
     ):
         noun = HEAD_WORDS[str(shown["site"].iloc[0])]
+        what = noun if exchange == WEIGHTS else f"{noun}'s output"
         whose = "better model's" if direction == BRINGS else "other model's"
         host = "other" if direction == BRINGS else "better model"
         caption = (
-            f"Share of the gap in accuracy between the two models that moves with one {noun}: the "
+            f"Share of the gap in accuracy between the two models that moves with one {what}: the "
             f"{whose} put into the {host}, under {protocol}, on n = {spread(shown['n_items'])} "
             f"items. Dots: significant after Holm's correction over the {noun}s of a panel. The "
             "intervals are in the table below."
         )
         alt = f"Heat maps of layers by {noun}s, one per task: the share of the gap that moves."
-        draw = partial(moved_by_head, effects, str(direction), str(protocol))
-        found.append(FigureSpec(f"transplant_{direction}_{protocol}", draw, caption, alt))
+        draw = partial(
+            moved_by_head, effects, str(direction), str(protocol), exchange=str(exchange)
+        )
+        suffix = "" if exchange == WEIGHTS else f"_{exchange}"
+        found.append(FigureSpec(f"transplant_{direction}_{protocol}{suffix}", draw, caption, alt))
     return found
 
 

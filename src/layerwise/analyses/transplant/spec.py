@@ -10,6 +10,7 @@ from layerwise.errors import UserError, unknown_name
 from layerwise.models.kinds import Model
 
 from .names import (
+    ACTIVATIONS,
     BY_HEAD,
     FROM_FIRST,
     FROM_LAST,
@@ -18,6 +19,8 @@ from .names import (
     SINGLE,
     SITES,
     TOGETHER,
+    WEIGHTS,
+    WITH_ACTIVATIONS,
 )
 from .outside import site_outside
 from .parts import n_heads_at, sites_of_layer
@@ -36,6 +39,7 @@ class Change:
             outside of the layers.
         t: weights become ``host + t (donor - host)``; 1 is the donor's layer.
         heads: the head or key/value group in each of the layers; empty for other sites.
+        exchange: ``weights``, or ``activations`` that leave the layer, its part or the head.
     """
 
     set: str
@@ -43,6 +47,7 @@ class Change:
     layers: tuple[int, ...]
     t: float = 1.0
     heads: tuple[int, ...] = ()
+    exchange: str = WEIGHTS
 
     @property
     def layer(self) -> int | None:
@@ -65,7 +70,8 @@ class Change:
 
         Of sets ``transplant:attn_out,from_first,layers=0+1``, ``transplant:z,together,heads=3.0``.
         """
-        of = [] if self.site == "layer" else [self.site]
+        of = [] if self.exchange == WEIGHTS else [self.exchange]
+        of += [] if self.site == "layer" else [self.site]
         if self.set == SINGLE:
             of += [f"layer={layer}" for layer in self.layers]
             of += [f"head={head}" for head in self.heads]
@@ -89,6 +95,7 @@ class TransplantSpec:
         sets: how they are put: alone, together, cumulatively.
         steps: into how many steps the way from one model's weights to the other's is cut.
         heads: the head or key/value group in each of the layers; empty for other sites.
+        exchange: weights, activations, or both.
     """
 
     site: str
@@ -96,11 +103,13 @@ class TransplantSpec:
     sets: tuple[str, ...]
     steps: int = 1
     heads: tuple[int, ...] = ()
+    exchange: tuple[str, ...] = (WEIGHTS,)
 
     @classmethod
     def of(
         cls, model: Model, other: Model, site: str, layers: tuple[int, ...], sets: Sequence[str],
         steps: int, named: bool, heads: Sequence[int] | None = None,
+        exchange: Sequence[str] = (WEIGHTS,),
     ) -> TransplantSpec:  # fmt: skip
         """The changes of two models.
 
@@ -113,12 +122,13 @@ class TransplantSpec:
             steps: steps of interpolation.
             named: whether the layers were asked for by name, so that none may be left out.
             heads: which heads or key/value groups of each layer; all if None.
+            exchange: weights, activations, or both.
 
         Raises:
             UserError: if a layer has no such part, or no such head, or layers or sets of them were
                 named for what is outside of the layers.
         """
-        refuse_unknown(site, steps, heads)
+        refuse_unknown(site, steps, heads, exchange)
         if site in OF_NO_LAYER:
             if named or tuple(sets) != (SINGLE,):
                 raise UserError(
@@ -136,30 +146,33 @@ class TransplantSpec:
             )
         chosen = tuple(sorted(having))
         if site not in BY_HEAD:
-            return cls(site, chosen, tuple(sets), steps)
+            return cls(site, chosen, tuple(sets), steps, (), tuple(exchange))
         places = _places(model, site, chosen, heads)
         return cls(
             site, tuple(layer for layer, _ in places), tuple(sets), steps,
-            tuple(head for _, head in places),
+            tuple(head for _, head in places), tuple(exchange),
         )  # fmt: skip
 
     def settings(self) -> dict[str, Any]:
         """What makes them these changes and no others."""
-        found = {
+        found: dict[str, Any] = {
             "site": self.site,
             "layers": list(self.layers),
             "sets": list(self.sets),
             "steps": self.steps,
         }
+        if self.exchange != (WEIGHTS,):
+            found["exchange"] = list(self.exchange)
         return found | ({"heads": list(self.heads)} if self.heads else {})
 
     def changes(self) -> tuple[Change, ...]:
         """All changes, each way of choosing sets after the other."""
         return tuple(
-            Change(name, self.site, self.layers[chosen], step / self.steps, self.heads[chosen])
+            Change(name, self.site, self.layers[chosen], step / self.steps, self.heads[chosen], one)
+            for one in self.exchange
             for name in self.sets
             for chosen in self._chosen(name)
-            for step in range(1, self.steps + 1)
+            for step in range(1 if one == WEIGHTS else self.steps, self.steps + 1)
         )
 
     def _chosen(self, name: str) -> Iterator[slice]:
@@ -196,15 +209,25 @@ def _places(
     ]
 
 
-def refuse_unknown(site: str, steps: int, heads: Sequence[int] | None = None) -> None:
+def refuse_unknown(
+    site: str,
+    steps: int,
+    heads: Sequence[int] | None = None,
+    exchange: Sequence[str] = (WEIGHTS,),
+) -> None:
     """Refuse what is put from no model into any.
 
     Raises:
-        UserError: if the part is unknown, the number of steps out of range, or heads were named
-            for a part that has none.
+        UserError: if the part is unknown, the number of steps out of range, heads were named for
+            a part that has none, or activations of weights that put out none.
     """
     if site not in SITES:
         raise unknown_name("part of a model to transplant", site, SITES)
+    if ACTIVATIONS in exchange and site not in WITH_ACTIVATIONS:
+        raise UserError(
+            f"Activations were asked for at site {site!r}, which has none of its own; expected "
+            f"one of {', '.join(WITH_ACTIVATIONS)}, or weights alone."
+        )
     if not 1 <= steps <= MOST_STEPS:
         raise UserError(
             f"The number of steps is {steps}; expected 1 (whole layers) to {MOST_STEPS} steps of "

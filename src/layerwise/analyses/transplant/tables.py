@@ -26,7 +26,7 @@ from layerwise.stats.signal import above_chance_p_values
 from layerwise.storage.parquet import conform, frame
 
 from .gaps import Pair, gap_bounds, pairs_of
-from .names import BASE, BRINGS, DESTROYS, HOSTS, OTHER, SINGLE
+from .names import BASE, BRINGS, DESTROYS, HOSTS, OTHER, SINGLE, WEIGHTS
 
 # What statistics of effects call the columns of moved accuracy.
 _AS_EFFECTS = {
@@ -95,7 +95,9 @@ def _effects(pair: Pair, host: str, chance: Chance, seed: int, found: bool) -> p
         signal=found,
         **_bootstrapped(pair, host, seed, has_scale=found),
     )
-    table["p_holm"] = table.groupby(["set", "t"])["p"].transform(lambda p: stats.holm(p.to_numpy()))
+    table["p_holm"] = table.groupby(["exchange", "set", "t"])["p"].transform(
+        lambda p: stats.holm(p.to_numpy())
+    )
     table["significant"] = found & (table["p_holm"] < ALPHA) & (table["acc_diff"] > 0)
     least, _ = gap_bounds(pair, 0.975)
     return table.assign(**exact_where_no_width(table, least))
@@ -166,7 +168,8 @@ def _ranks(pair: Pair, host: str, distances: pd.DataFrame, seed: int) -> list[di
     cell = pair.cells[host]
     names = list(cell.interventions["intervention"])
     of = pair.described.loc[names]
-    chosen = np.flatnonzero((of["set"] == SINGLE) & (of["t"] == 1))
+    alone = (of["set"] == SINGLE) & (of["t"] == 1) & (of["exchange"] == WEIGHTS)
+    chosen = np.flatnonzero(alone)
     if len(chosen) < 3:
         return []
     site = str(of["site"].iloc[chosen[0]])

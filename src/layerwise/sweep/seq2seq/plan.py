@@ -23,6 +23,7 @@ from ..plan import (
     check_has_source,
     check_not_empty,
     check_same_length,
+    donor_streams,
 )
 from ..requests import Generate, Request, Tokens
 from ..trie import TokenTrie
@@ -251,7 +252,7 @@ def plan_seq2seq_sweep(
     def room() -> float:
         spread = _branches(interventions[:at_once], cfg.n_layers).branches
         early = sum(branch.first_layer < cfg.n_encoder_layers for branch in spread)
-        streams = len(spread) + 4
+        streams = len(spread) + 4 + donor_streams(interventions)
         # Of each encoder branch the keys and values of one decoder layer, or, to write, of all;
         # while rows are decoded there is a second copy of them.
         kept = 2 * (early + 1) * (2 * cfg.n_decoder_layers if _generates(requests) else 1)

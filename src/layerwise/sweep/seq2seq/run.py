@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 from layerwise.models.seq2seq import Seq2SeqModel
 
 from .._outcomes import Engine, Told
 from ..decode_step import Job
-from ..interventions import Intervention
+from ..donors import Seen, in_step
+from ..engine import Work
+from ..interventions import Intervention, intact
 from ..plan import Batch, SweepPlan
 from ..requests import Generated, Outcome, Request
 from .decode import TextDecoder
@@ -53,8 +56,16 @@ class Seq2SeqEngine(Engine):
         interventions = [self.interventions[index] for index in batch.interventions]
         model = self.model
         plan = plan_seq2seq_walk(interventions, requests, model.prefix, model.cfg.n_layers)
-        return Seq2SeqWalk(model, plan, requests, self.work, self.tokens_at_once)
+        donors = in_step(interventions, partial(donor_layers, requests=requests, work=self.work))
+        return Seq2SeqWalk(model, plan, requests, self.work, self.tokens_at_once, donors)
 
     def decode(self, walk: Seq2SeqWalk, jobs: list[Job], told: Told, logit_rows: int) -> None:
         """See ``Engine``."""
         TextDecoder(walk, self.stopper, logit_rows).run(jobs, told)
+
+
+def donor_layers(model: Seq2SeqModel, requests: Sequence[Request], work: Work) -> Iterator[Seen]:
+    """The activations of another model by layer, over the tokens of a walk."""
+    plan = plan_seq2seq_walk([intact()], requests, model.prefix, model.cfg.n_layers)
+    for _, seen in Seq2SeqWalk(model, plan, requests, work).layers(observe=True):
+        yield seen

@@ -8,7 +8,7 @@ that opens later reads that of the forward pass which it leaves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -81,6 +81,7 @@ class Seq2SeqWalk:
     requests: Sequence[Request]
     work: Work
     tokens_at_once: int = TOKENS_AT_ONCE
+    donors: Mapping[int, Iterator[Seen]] = field(default_factory=dict)
     trunk: torch.Tensor = field(init=False)
     resid: torch.Tensor = field(init=False)
     groups: list[Group] = field(init=False)
@@ -164,6 +165,7 @@ class Seq2SeqWalk:
         block = Block(stack.blocks[layer - self.n_encoder * in_decoder], stack.post_norm)
         self._open(layer)
         self.seen = {}
+        self.donated = {donor: next(layers) for donor, layers in self.donors.items()}
         cross = self._cross_keys(block) if in_decoder else None
         own: list[tuple[list[int], KeysValues]] = []
         if observe or layer < self.plan.branches.trunk_until:
@@ -306,7 +308,9 @@ class Seq2SeqWalk:
             return given, None
         in_decoder, plan = layer >= self.n_encoder, self.plan
         paths = plan.paths if in_decoder else plan.inputs
-        sources = plan.source_paths if in_decoder else plan.source_inputs
+        sources, seen = plan.source_paths if in_decoder else plan.source_inputs, self.seen
+        if edit.donor is not None:
+            sources, seen = paths, self.donated[id(edit.donor)]
         source_of = torch.full((len(positions),), -1, dtype=torch.long)
         for number, (path, source) in enumerate(zip(paths, sources, strict=True)):
             assert source is not None, "the plan refuses such edits without a source"
@@ -314,8 +318,8 @@ class Seq2SeqWalk:
             for pos, source_pos in edit.taken(len(path), n_given, len(source)):
                 source_of[path[pos]] = source[source_pos]
         source_of = source_of.to(self.device)
-        value = self.seen[edit.site][:, source_of.clamp(min=0)]
-        return value, None if edit.resamples else source_of >= 0
+        value = seen[edit.site][:, source_of.clamp(min=0)]
+        return value, None if edit.resamples or edit.donor is not None else source_of >= 0
 
 
 def _rows(numbers: list[int]) -> slice | list[int]:

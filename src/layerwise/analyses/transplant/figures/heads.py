@@ -13,6 +13,8 @@ from layerwise.presentation.rows import rows
 from layerwise.presentation.style import FULL_WIDTH, styled
 from layerwise.presentation.wording import HEAD_WORDS
 
+from ..names import WEIGHTS
+
 _TITLES = {
     "brings": "One {} of the better model put into the other",
     "destroys": "One {} of the other model put into the better one",
@@ -25,6 +27,7 @@ def moved_by_head(
     direction: str = "brings",
     protocol: str | None = None,
     width: float = FULL_WIDTH,
+    exchange: str | None = None,
 ) -> Figure:
     """The share of the gap between two models that moves with a head, or a key/value group.
 
@@ -33,6 +36,7 @@ def moved_by_head(
         direction: ``brings`` or ``destroys``.
         protocol: the protocol shown; the first with a gap if None.
         width: the widest the figure may be, inches.
+        exchange: ``weights`` or ``activations``; the first that was exchanged if None.
 
     Returns:
         A panel of layers by heads for each task. Colours run about 0; dots mark what is
@@ -47,12 +51,14 @@ def moved_by_head(
             "No head was exchanged alone, and sets of heads have no place in a map of layers by "
             "heads; expected a run with sets='single', or read effects()."
         )
+    shown = rows(shown, exchange=exchange or str(shown["exchange"].iloc[0]))
     shown = rows(shown, protocol=protocol or str(shown["protocol"].iloc[0]))
     noun = HEAD_WORDS[str(shown["site"].iloc[0])]
     gap = " " if width > 5 else "\n"
     unit = f"share of the gap that moves{gap}(below 0: the gap grows)"
     figure = task_head_maps(shown, "share", scale_of(shown, "share"), unit, width, noun)
-    title = _TITLES[direction].format(noun)
+    what = noun if str(shown["exchange"].iloc[0]) == WEIGHTS else f"{noun}'s output"
+    title = _TITLES[direction].format(what)
     set_title(figure, f"{title}, {label(str(shown['protocol'].iloc[0]))} protocol "
               "(dots: significant after Holm)")  # fmt: skip
     return figure

@@ -14,6 +14,7 @@ from layerwise.presentation.panels import by_protocol, finish_panels, protocol_h
 from layerwise.presentation.rows import layers_of, numbers, rows
 from layerwise.presentation.style import FULL_WIDTH, protocol_look, styled
 
+from ..names import ACTIVATIONS
 from ..naming import part_words
 
 _TITLES = {
@@ -28,7 +29,10 @@ _ASIDE, _APART = {"brings": -0.16, "destroys": 0.16}, 0.08
 
 @styled
 def moved_by_layer(
-    effects: pd.DataFrame, chosen: str | None = None, width: float = FULL_WIDTH
+    effects: pd.DataFrame,
+    chosen: str | None = None,
+    width: float = FULL_WIDTH,
+    exchange: str | None = None,
 ) -> Figure:
     """The share of the gap between two models that moves with a layer, in both directions.
 
@@ -36,6 +40,7 @@ def moved_by_layer(
         effects: ``transplant_effects.parquet``.
         chosen: the ``set`` that is shown; if None the first of them that has an axis of layers.
         width: the widest the figure may be, inches.
+        exchange: ``weights`` or ``activations``; the first that was exchanged if None.
 
     Returns:
         A panel per task and a colour per protocol: filled, what the better model's layers bring
@@ -51,6 +56,7 @@ def moved_by_layer(
             "No layers were exchanged one by one, so that there is nothing to draw by layer; "
             "expected a run of single layers or cumulative sets, or read effects()."
         )
+    placed = rows(placed, exchange=exchange or str(placed["exchange"].iloc[0]))
     name = next((one for one in _TITLES if one in set(placed["set"])), "single")
     shown = rows(placed, set=chosen or name)
     figure, panels = task_panels(shown, width)
@@ -68,6 +74,8 @@ def moved_by_layer(
     finish_panels(figure, every, layers_of(shown), "share of the gap (%)")
     site = str(shown["site"].iloc[0])
     part = "" if site == "layer" else f"{part_words(site)} of "
+    if str(shown["exchange"].iloc[0]) == ACTIVATIONS:
+        part = f"the {part_words(site)} output of " if part else "the residual stream after "
     set_title(figure, f"What moves with {part}{_TITLES[chosen or name]}, between two models")
     legend_below(figure, [*protocol_handles(shown), *_notes()])
     return figure

@@ -1,0 +1,48 @@
+"""Other models whose activations are patched in: their layers, in step with a walk of the host's.
+
+Invariant: a donor's walk packs the same tokens in the same order, so that a token has one index
+in both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+
+from ..errors import UserError
+from .interventions import Intervention, donors_of
+from .requests import Generate, Request
+
+Seen = dict[str, torch.Tensor]
+Donors = dict[int, Iterator[Seen]]
+"""By id of the donor its activations by site, layer after layer."""
+
+
+def in_step(
+    interventions: Sequence[Intervention], layers_of: Callable[[Any], Iterator[Seen]]
+) -> Donors:
+    """The layers of all donors, each begun when it is first asked for.
+
+    Args:
+        interventions: of a walk.
+        layers_of: the activations of a model by layer, over the walk's tokens.
+    """
+    return {id(donor): layers_of(donor) for donor in donors_of(interventions)}
+
+
+def refuse_texts(interventions: Sequence[Intervention], requests: Sequence[Request]) -> None:
+    """Refuse to write texts by the engine under another model's activations.
+
+    The donor would have to read all that is written under each intervention, token by token.
+
+    Raises:
+        UserError: if any were asked for.
+    """
+    texts = any(isinstance(request, Generate) for request in requests)
+    if texts and donors_of(interventions):
+        raise UserError(
+            "Texts were asked for under another model's activations, which the engine does not "
+            "write; use method='reference', or log-likelihoods."
+        )
