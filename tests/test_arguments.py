@@ -100,8 +100,8 @@ def refusal(name: str, parameter: str, value: Any) -> str:
     }
     if "model" in inspect.signature(function).parameters:
         required["model"] = tiny_model("llama")
-    if "other" in inspect.signature(function).parameters:
-        required["other"] = tiny_model("llama")
+    for second in {"other", "student"} & inspect.signature(function).parameters.keys():
+        required[second] = tiny_model("llama")
     with pytest.raises(lw.UserError) as caught:
         function(**required | {parameter: value})
     return str(caught.value)

@@ -99,6 +99,7 @@ COMMANDS = {
     "attribution-patch": ["--pairs", "1"],
     "remove": ["--layers", "1"],
     "prune": ["--remove", "1"],
+    "distill": ["organism-decoder-1"],
 }
 
 

@@ -132,6 +132,16 @@ def test_layers_of_two_models_are_exchanged():
     assert len(found.gaps()) == 1
 
 
+def test_a_student_is_distilled():
+    said = done("distill", MODEL, "organism-decoder-1", "--task", "organism-lookup", "--limit", 3,
+                "--protocol", "continuation", "--layers", "2-3", "--steps", 2, "--batch", 2,
+                "--texts", 20, "--out", "student")  # fmt: skip
+    assert "Model: student" in said
+    found = only_result("student/compared")
+    assert found.facts.settings["layers"] == [2, 3]
+    assert len(found.gains()) == 1
+
+
 def test_a_model_is_pruned():
     said = done("prune", MODEL, "--remove", "1,7", "--out", "short", "--task", "organism-lookup",
                 "--limit", 4)  # fmt: skip

@@ -152,6 +152,9 @@ def test_a_value_that_a_text_stands_for_is_read():
         (["similarity", "--protocol", "generate"], "so ask for that"),
         (["remove", "--task", "facts", "--layers", "1", "--by", "luck"], "Unknown way to remove"),
         (["remove", "--task", "facts", "--layers", "1", "--held-out", "1"], "less than 1"),
+        (["distill", "s", "--out", "x", "--temperature", "0"], "The temperature is 0;"),
+        (["distill", "s", "--out", "x", "--steps", "0"], "cannot be trained in 0 steps"),
+        (["distill", "s", "--out", "x", "--divergence", "both"], "Unknown divergence 'both'."),
         (["profile", "--also", "head"], "Did you mean 'heads'?"),
     ],
 )  # fmt: skip

@@ -169,12 +169,12 @@ def test_what_has_no_original_is_refused(place):
 
 
 def test_tensors_that_do_not_tell_their_layer_are_refused(place):
-    from layerwise.models.pruned_folder import _layers_prefix
+    from layerwise.models.pruned_folder import layers_prefix
 
     names = ["wte.weight", "a.0.w", "a.1.w", "b.0.w", "b.1.w"]
     with pytest.raises(UserError, match="do not tell the layer that they are of"):
-        _layers_prefix(place, 2, names)
-    assert _layers_prefix(place, 2, [*names[:3], "a.0.experts.5.w"]) == "a."
+        layers_prefix(place, 2, names)
+    assert layers_prefix(place, 2, [*names[:3], "a.0.experts.5.w"]) == "a."
 
 
 @pytest.fixture

@@ -114,7 +114,7 @@ def test_an_own_model_without_values_gets_a_sentence(monkeypatch):
             use()
 
 
-def test_every_analysis_refuses_what_the_engine_would_not_see_but_for_the_reference():
+def test_every_analysis_refuses_what_the_engine_would_not_see_but_for_the_reference(tmp_path):
     model: Any = copy.deepcopy(tiny_model("llama", seed=1))
     model.blocks[1].register_forward_hook(lambda module, inputs, output: 2 * output)
     quiet: Any = {"limit": 2, "progress": False}
@@ -128,6 +128,9 @@ def test_every_analysis_refuses_what_the_engine_would_not_see_but_for_the_refere
         "similarity": lambda: lw.similarity(model, task, **quiet),
         "interactions": lambda: lw.interactions(model, task, **quiet),
         "transplant": lambda: lw.transplant(model, tiny_model("llama", seed=1), task, **quiet),
+        "distill": lambda: lw.distill(
+            model, tiny_model("llama", seed=1), task, out=tmp_path / "out", **quiet
+        ),
         "removal_order": lambda: lw.removal_order(model, task, n_removed=1, **quiet),
         "patch_activations": lambda: lw.patch_activations(model, pairs, **quiet),
         "patch_paths": lambda: lw.patch_paths(model, pairs, **quiet),

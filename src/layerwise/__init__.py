@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .analyses.attribution_patching.api import attribute_patches as attribute_patches
     from .analyses.comparison.api import compare as compare
     from .analyses.comparison.result import Comparison as Comparison
+    from .analyses.distillation.api import distill as distill
     from .analyses.emergence.api import emergence as emergence
     from .analyses.heads.api import head_scores as head_scores
     from .analyses.interactions.api import interactions as interactions
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from .results import AblationResult as AblationResult
     from .results import AttributionPatchingResult as AttributionPatchingResult
     from .results import AttributionResult as AttributionResult
+    from .results import DistillationResult as DistillationResult
     from .results import EmergenceResult as EmergenceResult
     from .results import HeadsResult as HeadsResult
     from .results import InteractionsResult as InteractionsResult
@@ -67,6 +69,7 @@ _ATTRIBUTES = {
     "analyses.attribution_patching.api": ["attribute_patches"],
     "analyses.comparison.api": ["compare"],
     "analyses.comparison.result": ["Comparison"],
+    "analyses.distillation.api": ["distill"],
     "analyses.emergence.api": ["emergence"],
     "analyses.heads.api": ["head_scores"],
     "analyses.interactions.api": ["interactions"],
@@ -86,6 +89,7 @@ _ATTRIBUTES = {
         "AblationResult",
         "AttributionPatchingResult",
         "AttributionResult",
+        "DistillationResult",
         "EmergenceResult",
         "HeadsResult",
         "InteractionsResult",
@@ -112,6 +116,7 @@ __all__ = [
     "AttributionPatchingResult",
     "AttributionResult",
     "Comparison",
+    "DistillationResult",
     "EmergenceResult",
     "HeadsResult",
     "InteractionsResult",
@@ -132,6 +137,7 @@ __all__ = [
     "attribute_patches",
     "attribution",
     "compare",
+    "distill",
     "emergence",
     "head_scores",
     "interactions",

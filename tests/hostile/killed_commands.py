@@ -68,6 +68,13 @@ def commands_of(kind: str) -> list[Command]:
         _on_questions(kind, "prune", *pruned),
         _on_questions(kind, "profile", *_profiled()),
         Command(
+            f"distill-{kind}",
+            ("distill", model_of(kind), model_of(kind), *_asked(TASKS[0]), "--text", "texts.txt",
+             "--protocol", "continuation", "--steps", 4, "--batch", 2, "--on-policy", 0.5,
+             *BUDGET, "--out", "run"),
+            _texts,
+        ),
+        Command(
             f"train-lens-{kind}",
             ("train-lens", model_of(kind), *_asked(TASKS[0]), "--text", "texts.txt", "--steps", 5,
              *BUDGET, "--out", "run"),

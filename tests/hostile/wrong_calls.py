@@ -379,6 +379,8 @@ UNKNOWN = [
     ("attribution-patch", MODEL, "--kl"),
     ("remove", MODEL, "--task", "facts"),
     ("prune", MODEL, "--remove", "0"),
+    ("distill", MODEL, MODEL),
+    ("distill", MODEL, "--out", "x"),
     ("report",),
     ("ablate",),
     ("ablat", MODEL),

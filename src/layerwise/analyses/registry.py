@@ -10,6 +10,7 @@ from .ablation.analysis import ANALYSIS as ABLATION
 from .attribution.analysis import ANALYSIS as ATTRIBUTION
 from .attribution_patching.analysis import ANALYSIS as ATTRIBUTION_PATCHING
 from .contract import Analysis, Curves
+from .distillation.analysis import ANALYSIS as DISTILLATION
 from .emergence.analysis import ANALYSIS as EMERGENCE
 from .heads.analysis import ANALYSIS as HEADS
 from .interactions.analysis import ANALYSIS as INTERACTIONS
@@ -24,7 +25,8 @@ from .tuned_lens.analysis import ANALYSIS as TUNED_LENS
 
 ANALYSES: tuple[Analysis, ...] = (
     ABLATION, LOGIT_LENS, TUNED_LENS, PATCHING, PATH_PATCHING, ATTRIBUTION_PATCHING, ATTRIBUTION,
-    SIMILARITY, REMOVAL, PRUNING, HEADS, INTERACTIONS, TRANSPLANT, EMERGENCE,
+    SIMILARITY, REMOVAL, PRUNING, HEADS, INTERACTIONS, TRANSPLANT, DISTILLATION,
+    EMERGENCE,
 )  # fmt: skip
 RESULTS: tuple[type[Result], ...] = tuple(analysis.result for analysis in ANALYSES)
 CURVES: dict[type[Result], Curves] = {one.result: one.curves for one in ANALYSES if one.curves}

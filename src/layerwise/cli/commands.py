@@ -15,7 +15,7 @@ from layerwise.ground.arguments import check_ahead
 from layerwise.ground.process import settle
 
 from .options import FLAGS, PAIRED, Flag, Option, help_of
-from .printing import say, show_profile, show_pruned, show_removal, show_result
+from .printing import say, show_profile, show_removal, show_result, show_written
 from .signatures import REQUIRED, Signature, signature_of
 from .values import read_layers, read_positions
 
@@ -37,6 +37,7 @@ class Command:
         folder: where it writes if nobody says, from the model's name; None for nowhere.
         offload: whether it can run a model whose weights stay on disk.
         beside: the parameter that is a second model, named after the first; None if there is none.
+        called: what help calls the first model.
     """
 
     target: str
@@ -46,6 +47,7 @@ class Command:
     folder: Callable[[str], Path] | None = None
     offload: bool = True
     beside: str | None = None
+    called: str = "MODEL"
 
     @property
     def signature(self) -> Signature:
@@ -82,7 +84,8 @@ class Command:
                 arguments["out"] = self.folder(model)
             self.show(self._call(named, how, arguments), arguments.get("out"))
 
-        declared = {"model": (Annotated[str, typer.Argument(help=_MODEL)], self.model)}
+        first = typer.Argument(help=_MODEL, metavar=None if self.called == "MODEL" else self.called)
+        declared = {"model": (Annotated[str, first], self.model)}
         if self.beside is not None:
             text = help_of(self.signature.parameters[self.beside].text)
             declared[self.beside] = (Annotated[str, typer.Argument(help=text)], REQUIRED)
@@ -154,10 +157,14 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "interactions": Command(f"{_ANALYSES}.interactions.api:interactions"),
     "transplant": Command(f"{_ANALYSES}.transplant.api:transplant", offload=False, beside="other"),
+    "distill": Command(
+        f"{_ANALYSES}.distillation.api:distill", show_written, offload=False, beside="student",
+        called="TEACHER", flags={"out": Flag(help="New folder for the distilled student.")},
+    ),
     "similarity": Command(f"{_ANALYSES}.similarity.api:similarity"),
     "remove": Command(f"{_ANALYSES}.removal.api:removal_order", show_removal),
     "prune": Command(
-        f"{_ANALYSES}.pruning.api:prune_model", show_pruned, offload=False,
+        f"{_ANALYSES}.pruning.api:prune_model", show_written, offload=False,
         flags={
             "remove": Flag(
                 help="Which layers, e.g. 20-23, or encoder.3,decoder.1.", read=read_layers

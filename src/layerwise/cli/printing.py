@@ -55,8 +55,8 @@ def show_removal(found: Any, out: Path | None) -> None:
     _tell_work(found.work, "candidate, item and option")
 
 
-def show_pruned(found: Any, out: Path) -> None:
-    """How the written model compares, and where it lies."""
+def show_written(found: Any, out: Path) -> None:
+    """What the written model does beside others, and where it lies."""
     from layerwise.analyses.pruning.folder import TABLES
 
     show_result(found, out / TABLES)

@@ -69,8 +69,20 @@ def write_pruned_folder(
     fields |= _fields_without(config, fields, stacks)
     (out / "config.json").write_text(json.dumps(fields, indent=2) + "\n", "utf-8")
     _write_weights(folder, stacks, out)
+    copy_others(folder, out)
+
+
+def copy_others(folder: Path, out: Path, but: Sequence[str] = ()) -> None:
+    """Copy what stands beside configuration and weights: tokenizer, settings, license.
+
+    Args:
+        folder: a model in hub format.
+        out: where to; files that are there stay as they are.
+        but: names of files that are not copied.
+    """
     for path in folder.iterdir():
-        ours = path.name in ("config.json", _INDEX)
+        ours = path.name in ("config.json", _INDEX) or (out / path.name).exists()
+        ours = ours or path.name in but
         if path.is_file() and not ours and (path.suffix in _COPIED or path.name == "LICENSE"):
             shutil.copyfile(path, out / path.name)
 
@@ -111,7 +123,7 @@ def _write_weights(folder: Path, stacks: Sequence[StackToCut], out: Path) -> Non
     """Copy the kept tensors, file by file, so that no more than one file is in memory."""
     shards = _shards(folder)
     names = [name for names in shards.values() for name in names]
-    cuts = {_layers_prefix(folder, s.n_layers, names, s.stored.blocks): s for s in stacks}
+    cuts = {layers_prefix(folder, s.n_layers, names, s.stored.blocks): s for s in stacks}
     placed, size = {}, 0
     for shard in shards:
         tensors, metadata = _kept_tensors(folder / shard, cuts)
@@ -158,8 +170,18 @@ def _renumbered(name: str, cuts: Mapping[str, StackToCut]) -> str | None:
     return f"{prefix}{stack.kept.index(int(layer))}.{rest}" if int(layer) in stack.kept else None
 
 
-def _layers_prefix(folder: Path, n_layers: int, names: Iterable[str], ending: str = "") -> str:
-    """What the names of all layers' tensors begin with, e.g. ``"model.layers."``."""
+def layers_prefix(folder: Path, n_layers: int, names: Iterable[str], ending: str = "") -> str:
+    """What the names of all layers' tensors begin with, e.g. ``"model.layers."``.
+
+    Args:
+        folder: where the tensors are, for the error's sentence.
+        n_layers: how many layers there are.
+        names: names of tensors.
+        ending: what it ends with, where several stacks have layers.
+
+    Raises:
+        UserError: if that does not follow from the names.
+    """
     found: dict[str, set[int]] = {}
     for match in map(_NUMBERED.fullmatch, names):
         if match is not None and match[1].endswith(ending):
@@ -169,6 +191,6 @@ def _layers_prefix(folder: Path, n_layers: int, names: Iterable[str], ending: st
         raise UserError(
             f"The tensors in {folder} do not tell the layer that they are of: expected names such "
             f"as {ending or 'model.layers.'}0.mlp.weight, with numbers from 0 to {n_layers - 1}; "
-            "layers of this model cannot be left out of its files."
+            "layers of this model cannot be told apart in its files."
         )
     return prefixes[0]

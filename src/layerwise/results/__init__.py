@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from layerwise.analyses.attribution_patching.result import (
         AttributionPatchingResult as AttributionPatchingResult,
     )
+    from layerwise.analyses.distillation.result import DistillationResult as DistillationResult
     from layerwise.analyses.emergence.result import EmergenceResult as EmergenceResult
     from layerwise.analyses.heads.result import HeadsResult as HeadsResult
     from layerwise.analyses.interactions.result import InteractionsResult as InteractionsResult
@@ -44,6 +45,7 @@ _WHERE = {
     "AblationResult": "layerwise.analyses.ablation.result",
     "AttributionPatchingResult": "layerwise.analyses.attribution_patching.result",
     "AttributionResult": "layerwise.analyses.attribution.result",
+    "DistillationResult": "layerwise.analyses.distillation.result",
     "EmergenceResult": "layerwise.analyses.emergence.result",
     "Facts": "layerwise.storage.provenance",
     "HeadsResult": "layerwise.analyses.heads.result",
@@ -77,6 +79,7 @@ __all__ = [
     "AblationResult",
     "AttributionPatchingResult",
     "AttributionResult",
+    "DistillationResult",
     "EmergenceResult",
     "Facts",
     "HeadsResult",

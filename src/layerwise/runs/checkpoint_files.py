@@ -31,7 +31,11 @@ def write_part_file(path: Path, run: str, name: str, table: pa.Table) -> None:
     Raises:
         UserError: if the disk is full or the folder cannot be written.
     """
-    content = to_bytes(table)
+    write_bytes_part(path, run, name, to_bytes(table))
+
+
+def write_bytes_part(path: Path, run: str, name: str, content: bytes) -> None:
+    """Write a part that is no table; arguments and errors are those of ``write_part_file``."""
     write_atomically(path, _HEAD + _digest(run, name, content) + b"\n" + content)
 
 
@@ -46,13 +50,22 @@ def read_part_file(path: Path, run: str, name: str) -> pa.Table:
     Raises:
         UserError: if it is missing, damaged, of another run or of another name.
     """
+    content = read_bytes_part(path, run, name)
     try:
-        head, _, content = path.read_bytes().partition(b"\n")
-        if head == _HEAD + _digest(run, name, content):
-            return pq.read_table(io.BytesIO(content), page_checksum_verification=True)
+        return pq.read_table(io.BytesIO(content), page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
         raise _no_part(path) from error
-    raise _no_part(path)
+
+
+def read_bytes_part(path: Path, run: str, name: str) -> bytes:
+    """Read a part that is no table; arguments and errors are those of ``read_part_file``."""
+    try:
+        head, _, content = path.read_bytes().partition(b"\n")
+    except OSError as error:
+        raise _no_part(path) from error
+    if head != _HEAD + _digest(run, name, content):
+        raise _no_part(path)
+    return content
 
 
 def _digest(run: str, name: str, content: bytes) -> bytes:

@@ -27,7 +27,12 @@ from layerwise.storage.places import refuse_unusable_folder
 from layerwise.storage.provenance import RUN_FILE, Facts, is_finished, read_run_file, write_run_file
 from layerwise.storage.written import refuse_without_list, written_files
 
-from .checkpoint_files import read_part_file, write_part_file
+from .checkpoint_files import (
+    read_bytes_part,
+    read_part_file,
+    write_bytes_part,
+    write_part_file,
+)
 
 try:
     import fcntl
@@ -120,6 +125,26 @@ class RunFolder:
             UserError: if it is missing, damaged or of another run.
         """
         return read_part_file(self._part(name), self._run, name).to_pandas()
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Keep a part that is no table.
+
+        Args:
+            name: any text that names the part, and none that is a table's.
+            content: what it holds.
+
+        Raises:
+            UserError: if the disk is full, or the folder cannot be written or was deleted.
+        """
+        self.refuse_deleted()
+        write_bytes_part(self._part(name), self._run, name, content)
+
+    def read_bytes(self, name: str) -> bytes | None:
+        """A part that is no table; None if it is missing, damaged or of another run."""
+        try:
+            return read_bytes_part(self._part(name), self._run, name)
+        except UserError:
+            return None
 
     def finish(self, facts: Facts, others: Mapping[str, str] | None = None) -> None:
         """Say that all tables are written: ``run.json`` gets the facts and a list of the files.

@@ -294,6 +294,26 @@ SCHEMAS: dict[str, pa.Schema] = {
         task="str", capability="str", protocol="str", host="str", direction="str", site="str",
         n_layers="int", n_items="int", rho="float?", rho_low="float?", rho_high="float?",
     ),
+    "distillation": _schema(
+        host="str", intervention="str", kind="str", site="str?", layer="int?", layers=_INTEGERS,
+        task="str", capability="str", item="str", protocol="str", correct="bool",
+        correct_norm="bool?", gold_logprob="float?", margin="float?", generated="str?",
+        extracted="str?", chosen="int?", cluster="str?",
+    ),
+    "distillation_curve": _schema(
+        step="int", rate="float?", loss="float?", divergence="float?", cross_entropy="float?",
+        hidden="float?", n_texts="int?", n_own="int?", n_tokens="int?", held_out_kl="float?",
+    ),
+    "distillation_gains": _schema(
+        task="str", capability="str", protocol="str", n_items="int", n_clusters="int",
+        chance="float", acc_teacher="float", acc_student="float", acc_distilled="float",
+        signal_teacher="bool", signal_student="bool", signal_distilled="bool", gain="float",
+        gain_low="float", gain_high="float", n_gained="int", n_lost="int", p="float",
+        p_holm="float", improved="bool", worse="bool", lead="float", lead_low="float",
+        lead_high="float", lead_p_holm="float", leads="bool", closed="float?",
+        closed_low="float?", closed_high="float?", nats="float?", nats_low="float?",
+        nats_high="float?",
+    ),
     "similarity": _schema(
         task="str", capability="str", item="str", protocol="str", layer="int", influence="float",
         angular=_FLOATS, cluster="str?",

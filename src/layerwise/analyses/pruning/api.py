@@ -19,17 +19,13 @@ from layerwise.analyses.execute import read_finished
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import spans, stack_name
 from layerwise.models import load_model, weights_hash
-from layerwise.models.facts import origin_of
 from layerwise.models.folder import read_config
 from layerwise.models.in_turn import in_turn
-from layerwise.models.kinds import Model, by_kind, is_seq2seq, n_encoder_layers
+from layerwise.models.kinds import Model, is_seq2seq, n_encoder_layers
+from layerwise.models.own_files import files_of, stored_stacks
 from layerwise.models.parity import ABSURD, TOLERANCE, token_ids
 from layerwise.models.pruned_folder import write_pruned_folder
 from layerwise.models.quiet import quiet
-from layerwise.models.registry import WIRED_MODELS
-from layerwise.models.seq2seq.families import STORED_IN
-from layerwise.models.seq2seq.parts import StoredStack
-from layerwise.models.sources import find_source
 from layerwise.runs.checkpoints import together
 from layerwise.runs.folder import RunFolder
 from layerwise.runs.records import record_rows, work_entry
@@ -95,7 +91,7 @@ def prune_model(
     """
     out = Path(out)
     removed = _removable(model, remove)
-    source = _source_folder(model)
+    source = files_of(model)
     refuse_occupied(out)
     setup = prepare(
         model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
@@ -128,28 +124,6 @@ def _removable(model: Model, remove: Sequence[int | str]) -> tuple[int, ...]:
     return removed
 
 
-def _stored(model: Model) -> tuple[StoredStack, ...]:
-    """How the files of an encoder-decoder tell the layers of its stacks."""
-    return by_kind(model, lambda _: (), lambda one: STORED_IN[one.cfg.original_architecture])
-
-
-def _source_folder(model: Model) -> Path:
-    """The folder in hub format that the model's weights came from."""
-    origin = origin_of(model)
-    if origin is None or origin.facts.name in WIRED_MODELS:
-        raise UserError(
-            "The model has no Hugging Face original to write from: expected one that load_model "
-            "made of files; load it by name, or save its original with save_pretrained and load "
-            "that folder."
-        )
-    if weights_hash(model) != origin.facts.hash:
-        raise UserError(
-            f"The weights of {origin.facts.name!r} were changed after it was loaded, and only its "
-            "original's files can be written: expected a model as load_model made it; load it anew."
-        )
-    return find_source(origin.facts.name).folder
-
-
 def _written(
     model: Model, source: Path, removed: Sequence[int], out: Path, setup: Setup, run: RunFolder
 ) -> tuple[Model, dict[str, str]]:
@@ -163,7 +137,7 @@ def _written(
     def write(place: Path) -> None:
         with quiet():
             config = read_config(source)
-        write_pruned_folder(source, config, removed, place, _stored(model))
+        write_pruned_folder(source, config, removed, place, stored_stacks(model))
 
     files: dict[str, str] = {}
     try:

@@ -61,7 +61,7 @@ def _difference(base: Model, other: Model) -> tuple[str, str, str] | None:
             return f"the weight {name}", one, two
     if decoder_prefix(base) != decoder_prefix(other):
         return "the decoder's beginning", str(decoder_prefix(base)), str(decoder_prefix(other))
-    return _of_vocabularies(base, other)
+    return vocabulary_difference(base, other)
 
 
 def _settings(model: Model) -> dict[str, Any]:
@@ -76,7 +76,8 @@ def _described(weight: torch.Tensor | None) -> str:
     return f"{tuple(weight.shape)}, {kind}, on {weight.device}"
 
 
-def _of_vocabularies(base: Model, other: Model) -> tuple[str, str, str] | None:
+def vocabulary_difference(base: Model, other: Model) -> tuple[str, str, str] | None:
+    """The first token in which two tokenizers differ, and what it is in either; None if in none."""
     mine, theirs = (original_tokenizer(model).get_vocab() for model in (base, other))
     if mine == theirs:
         return None

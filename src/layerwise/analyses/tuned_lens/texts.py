@@ -10,7 +10,9 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
 
 from layerwise import stats
 from layerwise.errors import UserError
@@ -45,6 +47,19 @@ class Text(NamedTuple):
     n_prompt: int = 0
 
 
+@runtime_checkable
+class HasTokens(Protocol):
+    """What can be told apart by its tokens."""
+
+    @property
+    def tokens(self) -> Tokens:
+        """Token ids."""
+        ...
+
+
+_Text = TypeVar("_Text", bound=HasTokens)
+
+
 @dataclass(frozen=True)
 class Texts:
     """Texts to train on and texts to test on; no text is in both.
@@ -77,7 +92,30 @@ def split(groups: Sequence[Sequence[Text]], n_texts: int, seed: int, source: str
     Raises:
         UserError: if there are, or may be, fewer than ``FEWEST`` texts of two or more tokens.
     """
-    seen: set[Text] = set()
+    return Texts(*parted(groups, n_texts, stats.generator(seed, "texts of the lens"), source,
+                         "a tuned lens"), source)  # fmt: skip
+
+
+def parted(
+    groups: Sequence[Sequence[_Text]],
+    n_texts: int,
+    rng: np.random.Generator,
+    source: str,
+    trained: str,
+) -> tuple[tuple[_Text, ...], tuple[_Text, ...]]:
+    """Texts to train on, and a fifth of all that is held out; no text is in both.
+
+    Args:
+        groups: texts that belong together; none is cut, unless it is the only one.
+        n_texts: at most so many texts in all.
+        rng: draws which are held out.
+        source: where they come from.
+        trained: what is trained on them, in words.
+
+    Raises:
+        UserError: if there are, or may be, fewer than ``FEWEST`` texts of two or more tokens.
+    """
+    seen: set[_Text] = set()
     whole = [
         [text for text in group if len(text.tokens) > 1 and not (text in seen or seen.add(text))]
         for group in groups
@@ -85,7 +123,7 @@ def split(groups: Sequence[Sequence[Text]], n_texts: int, seed: int, source: str
     kept = [group for group in whole if group]
     if len(kept) == 1:
         kept = [[text] for text in kept[0]]
-    order = stats.generator(seed, "texts of the lens").permutation(len(kept))
+    order = rng.permutation(len(kept))
     shuffled = [kept[i] for i in order]
     n_all = min(n_texts, sum(map(len, shuffled)))
     if n_texts < FEWEST:
@@ -95,14 +133,14 @@ def split(groups: Sequence[Sequence[Text]], n_texts: int, seed: int, source: str
         )
     if n_all < FEWEST:
         raise UserError(
-            f"There are {n_all} texts to train a tuned lens on, from {source}; expected {FEWEST} "
+            f"There are {n_all} texts to train {trained} on, from {source}; expected {FEWEST} "
             "at least, of two tokens or more: give a longer text."
         )
-    held_out: list[Text] = []
+    held_out: list[_Text] = []
     while len(held_out) < HELD_OUT_SHARE * n_all and len(shuffled) > 1:
         held_out += shuffled.pop()
     train = [text for group in shuffled for text in group]
-    return Texts(tuple(train[: n_all - len(held_out)]), tuple(held_out), source)
+    return tuple(train[: n_all - len(held_out)]), tuple(held_out)
 
 
 def texts_of_file(path: Path, setup: Setup, n_texts: int) -> Texts:
@@ -121,13 +159,21 @@ def texts_of_file(path: Path, setup: Setup, n_texts: int) -> Texts:
     """
     model, length = setup.model, min(LENGTH, setup.model.cfg.n_ctx)
     if is_seq2seq(model):
-        groups = [list(_halves(text, setup.tokenizer, length, model)) for text in _read(path)]
+        groups = [list(halves(text, setup.tokenizer, length, model)) for text in read_texts(path)]
     else:
-        groups = [list(_pieces(text, setup.tokenizer, length)) for text in _read(path)]
+        groups = [list(pieces(text, setup.tokenizer, length)) for text in read_texts(path)]
     return split(groups, n_texts, setup.seed, str(path))
 
 
-def _read(path: Path) -> list[str]:
+def read_texts(path: Path) -> list[str]:
+    """The texts of a file, as they stand there.
+
+    Args:
+        path: ``.txt`` with a blank line between texts, or ``.jsonl`` with a field ``text``.
+
+    Raises:
+        UserError: if the file cannot be read.
+    """
     if path.suffix not in (".txt", ".jsonl"):
         raise UserError(
             f"Cannot take text from {path}: expected a .txt file, or a .jsonl file with a field "
@@ -169,7 +215,7 @@ def _paragraphs(path: Path) -> Iterator[str]:
             yield text.strip()
 
 
-def _pieces(text: str, tokenizer: Any, length: int) -> Iterator[Text]:
+def pieces(text: str, tokenizer: Any, length: int) -> Iterator[Text]:
     """A text's tokens in pieces, each with what the tokenizer puts before a text."""
     whole, plain = encode(tokenizer, text), tokenizer(text, add_special_tokens=False)["input_ids"]
     start = whole[: len(whole) - len(plain)]
@@ -178,7 +224,7 @@ def _pieces(text: str, tokenizer: Any, length: int) -> Iterator[Text]:
         yield Text((*start, *plain[at : at + room]))
 
 
-def _halves(text: str, tokenizer: Any, length: int, model: Model) -> Iterator[Text]:
+def halves(text: str, tokenizer: Any, length: int, model: Model) -> Iterator[Text]:
     """Pieces of a text, cut in the middle, encoded as a prompt and its answer are.
 
     A half that is longer than the model takes, once it has its special tokens, is left out.

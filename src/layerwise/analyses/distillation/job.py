@@ -1,0 +1,183 @@
+"""A planned distillation: the student trained, written, loaded again, and asked beside the others.
+
+Each step is kept in the run's folder, where an interrupted one goes on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from layerwise.analyses.pruning.folder import write_model
+from layerwise.models import load_model, weights_hash
+from layerwise.models.kinds import Model, n_encoder_layers
+from layerwise.runs.checkpoints import together
+from layerwise.runs.folder import RunFolder
+from layerwise.runs.progress import Meter
+from layerwise.runs.setup import Setup, prepare
+from layerwise.storage.parquet import frame
+
+from .asked import records_of
+from .lessons import Lessons
+from .losses import Objective
+from .names import DISTILLED, STUDENT, TEACHER
+from .result import DistillationResult
+from .student import Student
+from .teacher import Teacher, matching_layers
+from .training import Trainer
+
+# Seconds after which a training is kept between two points of its curve.
+KEPT_EVERY = 120.0
+_STATE, _CURVE = "training", "curve"
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """A planned distillation.
+
+    Attributes:
+        student: what it starts from, with the student before training.
+        teacher: the same with the teacher.
+        folder: the student's files.
+        lessons: texts to train on and to test on.
+        answers: whose answers these have.
+        from_file: whether they are a file's.
+        objective: what is minimised.
+        layers: the layers that are trained, by number; None for all weights.
+        rank: of low-rank adapters; None for none.
+        batch: texts a step.
+        steps: number of steps.
+        rate: largest step size.
+    """
+
+    student: Setup
+    teacher: Setup
+    folder: Path
+    lessons: Lessons
+    answers: str
+    from_file: bool
+    objective: Objective
+    layers: tuple[int, ...] | None
+    rank: int | None
+    batch: int
+    steps: int
+    rate: float
+
+    def settings(self) -> dict[str, Any]:
+        """What makes it this distillation and no other."""
+        return {
+            "teacher": self.teacher.loaded.name,
+            "teacher_hash": self.teacher.loaded.hash,
+            **self.objective.settings(),
+            "answers": self.answers,
+            "from_file": self.from_file,
+            "layers": None if self.layers is None else list(self.layers),
+            "rank": self.rank,
+            "text": self.lessons.source,
+            "text_hash": self.lessons.hash,
+            "texts_trained_on": len(self.lessons.train),
+            "texts_held_out": len(self.lessons.held_out),
+            "batch": self.batch,
+            "steps": self.steps,
+            "rate": self.rate,
+        }
+
+    def run(
+        self, run: RunFolder, out: Path, settings: dict[str, Any], progress: Meter
+    ) -> tuple[DistillationResult, dict[str, str]]:
+        """Do what is missing.
+
+        Args:
+            run: the run's folder.
+            out: where the model is written.
+            settings: of the run.
+            progress: is told how far it is.
+
+        Returns:
+            The result, and the SHA-256 of the written model's files.
+        """
+        each = self._passes_a_step()
+        progress.expect(each * self.steps)
+        files = write_model(run, out, lambda place: self._trained(run, progress, each).save(place))
+        curve = frame("distillation_curve", run.read_part(_CURVE).to_dict("records"))
+        weights = self.student.model.W_E
+        written = load_model(
+            out, dtype=str(weights.dtype).removeprefix("torch."), device=str(weights.device)
+        )
+        records, work = self._asked(run, written, progress)
+        facts = settings | {"written_hash": weights_hash(written)}
+        return DistillationResult(records, curve, self.student.facts(facts, work)), files
+
+    def _passes_a_step(self) -> float:
+        """Token-passes of a step: one of the teacher, three of the student with its gradient."""
+        texts = self.lessons.train
+        length = sum(len(one.tokens) for one in texts) / max(len(texts), 1)
+        layers = self.teacher.loaded.n_layers + 3 * self.student.loaded.n_layers
+        return length * min(self.batch, len(texts)) * layers
+
+    def _trained(self, run: RunFolder, progress: Meter, each: float) -> Student:
+        """The student as it is after all steps, from where an interrupted run stopped."""
+        trainer = self._trainer()
+        state = run.read_bytes(_STATE)
+        progress.doing("training the student")
+        if state is None:
+            trainer.begin()
+        else:
+            trainer.resume(state)
+            progress.done(each * trainer.done)
+        kept = time.monotonic()
+        while trainer.done < self.steps:
+            trainer.step()
+            progress.done(each)
+            if trainer.at_point or time.monotonic() - kept > KEPT_EVERY:
+                run.write_bytes(_STATE, trainer.state())
+                kept = time.monotonic()
+        run.write_part(_CURVE, frame("distillation_curve", trainer.rows))
+        return trainer.student
+
+    def _trainer(self) -> Trainer:
+        setup = self.student
+        student = Student.of(setup.model, self.folder, self.layers, self.rank, setup.seed)
+        wanted: tuple[int, ...] = ()
+        if self.objective.hidden:
+            wanted = matching_layers(_stacks(setup.model), _stacks(self.teacher.model))
+        return Trainer(
+            Teacher(self.teacher.model, wanted), student, self.lessons.train,
+            self.lessons.held_out, self.objective, setup.tokenizer, self.steps, self.rate,
+            self.batch, setup.seed, setup.memory_budget,
+        )  # fmt: skip
+
+    def _asked(
+        self, run: RunFolder, written: Model, progress: Meter
+    ) -> tuple[pd.DataFrame, Sequence[dict[str, Any]]]:
+        """The three models' answers, and what they cost."""
+        after = prepare(
+            written, self.student.tasks, self.student.protocols, seed=self.student.seed,
+            chat=self.student.chat, memory_budget=self.student.memory_budget,
+        )  # fmt: skip
+        after = replace(after, tokens_at_once=self.student.tokens_at_once)
+        names = []
+        for host, setup in ((TEACHER, self.teacher), (STUDENT, self.student), (DISTILLED, after)):
+            for task in setup.tasks:
+                name = f"{host} {task.name}"
+                progress.doing(f"asking the {host}, {task.name}")
+                if not run.has_part(f"records {name}", f"work {name}"):
+                    records, work = records_of(setup, host, task, self.student)
+                    run.write_part(f"work {name}", work)
+                    run.write_part(f"records {name}", records)
+                names.append(name)
+        work = together(run, [f"work {name}" for name in names]).to_dict("records")
+        records = together(run, [f"records {name}" for name in names])
+        return records, [{str(key): value for key, value in entry.items()} for entry in work]
+
+
+def _stacks(model: Model) -> list[int]:
+    """Layers of each stack."""
+    n_encoder = n_encoder_layers(model)
+    sizes = [n_encoder, model.cfg.n_layers - n_encoder]
+    return [size for size in sizes if size]

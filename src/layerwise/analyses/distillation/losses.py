@@ -1,0 +1,122 @@
+"""How far a student is from its teacher: divergences of what they say, distances of their streams.
+
+Numbers alone; which positions and layers are compared is not decided here.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+
+from layerwise.errors import UserError
+
+from .names import FORWARD, REVERSE
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is minimised.
+
+    Attributes:
+        divergence: one of ``DIVERGENCES``.
+        temperature: both models' logits are divided by it.
+        mixture: the teacher's share of the mixture that ``jensen-shannon`` compares with, in 0..1.
+        on_policy: share of the texts that the student writes itself.
+        cross_entropy: weight of the cross-entropy on answers that the student did not write.
+        hidden: weight of the distance of residual streams.
+    """
+
+    divergence: str = FORWARD
+    temperature: float = 1.0
+    mixture: float = 0.5
+    on_policy: float = 0.0
+    cross_entropy: float = 0.0
+    hidden: float = 0.0
+
+    def settings(self) -> dict[str, Any]:
+        """What of it makes a run this run and no other."""
+        return dict(vars(self))
+
+    def refuse_impossible(self) -> None:
+        """Refuse numbers that no loss can be made of.
+
+        Raises:
+            UserError: names the number and its range.
+        """
+        if self.temperature <= 0:
+            raise UserError(
+                f"The temperature is {self.temperature:g}; expected a number above 0, such as 1: "
+                "logits are divided by it."
+            )
+        for name in ("mixture", "on_policy"):
+            share = getattr(self, name)
+            within = 0 < share < 1 if name == "mixture" else 0 <= share <= 1
+            if not within:
+                between = "between 0 and 1, such as 0.5" if name == "mixture" else "from 0 to 1"
+                raise UserError(f"Argument {name!r} is {share:g}; expected a share {between}.")
+        for name in ("cross_entropy", "hidden"):
+            if getattr(self, name) < 0:
+                raise UserError(
+                    f"Argument {name!r} is {getattr(self, name):g}; expected a weight of 0 or more."
+                )
+
+
+def divergences(
+    teacher: Float[torch.Tensor, "positions vocab"],
+    student: Float[torch.Tensor, "positions vocab"],
+    objective: Objective,
+) -> Float[torch.Tensor, " positions"]:
+    """Divergence of the student's next-token distribution from the teacher's, at each position.
+
+    With P the teacher's and Q the student's distribution, both at the temperature T: KL(P || Q)
+    (``forward``), KL(Q || P) (``reverse``), or the generalized Jensen-Shannon divergence
+    b KL(P || M) + (1 - b) KL(Q || M) with M = b P + (1 - b) Q, b the ``mixture`` (Agarwal et al.
+    2024, arXiv:2306.13649, section 3). Times T squared, so that gradients keep their size (Hinton
+    et al. 2015, arXiv:1503.02531, section 2).
+
+    Args:
+        teacher: logits.
+        student: logits.
+        objective: which divergence, at which temperature.
+
+    Returns:
+        In nats, times the temperature squared.
+    """
+    log_p, log_q = (
+        (_at_least_single(logits) / objective.temperature).log_softmax(-1)
+        for logits in (teacher, student)
+    )
+    if objective.divergence == FORWARD:
+        found = kl(log_p, log_q)
+    elif objective.divergence == REVERSE:
+        found = kl(log_q, log_p)
+    else:
+        b = objective.mixture
+        log_m = torch.logaddexp(log_p + math.log(b), log_q + math.log1p(-b))
+        found = b * kl(log_p, log_m) + (1 - b) * kl(log_q, log_m)
+    return found * objective.temperature**2
+
+
+def kl(
+    log_p: Float[torch.Tensor, "positions vocab"], log_q: Float[torch.Tensor, "positions vocab"]
+) -> Float[torch.Tensor, " positions"]:
+    """Kullback-Leibler divergence KL(P || Q) in nats, of log-probabilities."""
+    return (log_p.exp() * (log_p - log_q)).sum(-1)
+
+
+def _at_least_single(values: Float[torch.Tensor, "*any"]) -> Float[torch.Tensor, "*any"]:
+    """In float32, unless they are more exact."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def stream_distance(
+    teacher: Float[torch.Tensor, "positions d_model"],
+    student: Float[torch.Tensor, "positions d_model"],
+) -> Float[torch.Tensor, ""]:
+    """Mean squared error of a residual stream, relative to the teacher's mean square."""
+    teacher = teacher.float()
+    return (student.float() - teacher).square().mean() / teacher.square().mean()

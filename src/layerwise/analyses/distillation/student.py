@@ -1,0 +1,183 @@
+"""The student: the Hugging Face model that is trained, of which all or some weights may change."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import nn
+from transformers import GenerationConfig, StoppingCriteriaList
+
+from layerwise.models.folder import read_config
+from layerwise.models.kinds import Model, decoder_prefix, is_seq2seq, n_encoder_layers
+from layerwise.models.originals import load_original
+from layerwise.models.own_files import stored_stacks
+from layerwise.models.pruned_folder import copy_others, layers_prefix
+from layerwise.models.quiet import quiet
+from layerwise.sweep.requests import Tokens
+
+from .adapters import merge_adapters, put_adapters
+from .batches import Batch
+from .lessons import Lesson
+
+# What an organism's folder says of its own training.
+_OF_BEFORE = ("training.json",)
+
+
+@dataclass
+class Student:
+    """A model that is trained.
+
+    Attributes:
+        original: the Hugging Face model.
+        blocks: the names of the modules of its layers, in the order of computation.
+        trained: the weights that change, by name.
+        prefix: what its decoder begins with, behind an encoder; None without one.
+        adapted: whether what changes are adapters.
+        folder: the files that it came from.
+    """
+
+    original: Any
+    blocks: tuple[str, ...]
+    trained: dict[str, nn.Parameter]
+    prefix: Tokens | None
+    adapted: bool
+    folder: Path
+
+    @classmethod
+    def of(
+        cls, model: Model, folder: Path, layers: Sequence[int] | None, rank: int | None, seed: int
+    ) -> Student:
+        """A copy of a model in float32, to be trained.
+
+        Args:
+            model: the model; it is not changed.
+            folder: its files.
+            layers: the layers that are trained, by number; if None all, and all weights beside
+                them unless there are adapters.
+            rank: of the adapters; None trains the weights themselves.
+            seed: draws the adapters.
+        """
+        with quiet():
+            original: Any = load_original(folder, read_config(folder), torch.float32)
+        original.to(model.W_E.device)
+        blocks = _blocks(model, original, folder)
+        chosen = range(len(blocks)) if layers is None else sorted(layers)
+        within = tuple(f"{blocks[layer]}." for layer in chosen)
+        if rank is not None:
+            trained = put_adapters(original, [blocks[layer] for layer in chosen], rank, seed)
+        else:
+            every = dict(original.named_parameters())
+            trained = {
+                name: weight
+                for name, weight in every.items()
+                if layers is None or name.startswith(within)
+            }
+        original.requires_grad_(False)
+        for weight in trained.values():
+            weight.requires_grad_(True)
+        prefix = decoder_prefix(model) if is_seq2seq(model) else None
+        return cls(original, blocks, trained, prefix, rank is not None, folder)
+
+    def batch(self, lessons: Sequence[Lesson]) -> Batch:
+        """Texts as this model reads them."""
+        return Batch.of(lessons, self.prefix, self.original.device)
+
+    def __call__(
+        self, batch: Batch, *, streams: bool = False
+    ) -> tuple[
+        Float[torch.Tensor, "predictions d_vocab"],
+        list[Float[torch.Tensor, "texts pos d_model"]],
+    ]:
+        """Logits where something is predicted, and the streams that leave all layers.
+
+        Args:
+            batch: texts.
+            streams: whether the streams are wanted; none if not.
+        """
+        inputs: dict[str, Any] = {"input_ids": batch.tokens, "use_cache": False}
+        if batch.decoder_tokens is not None:
+            inputs |= {"attention_mask": batch.mask.long(), "decoder_input_ids": (
+                batch.decoder_tokens)}  # fmt: skip
+        with self._streams(streams) as kept:
+            logits = self.original(**inputs).logits
+        return logits[batch.rows, batch.columns], [kept[name] for name in kept]
+
+    @contextlib.contextmanager
+    def _streams(self, wanted: bool) -> Iterator[dict[str, torch.Tensor]]:
+        kept: dict[str, torch.Tensor] = {}
+        hooks = []
+        for name in self.blocks if wanted else ():
+
+            def keep(module: nn.Module, inputs: Any, output: Any, name: str = name) -> None:
+                kept[name] = output[0] if isinstance(output, tuple) else output
+
+            hooks.append(self.original.get_submodule(name).register_forward_hook(keep))
+        try:
+            yield kept
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    @torch.no_grad()
+    def written(self, lesson: Lesson, tokenizer: Any, seed: int) -> Lesson:
+        """A text with what the student says itself, sampled at temperature 1.
+
+        Args:
+            lesson: the text; what is given of it stays.
+            tokenizer: tells whether a stop string is written, and which token ends a text.
+            seed: of the draws.
+        """
+        given, device = lesson.tokens[: lesson.n_given], self.original.device
+        first = len(given) if self.prefix is None else len(self.prefix)
+
+        def ends(tokens: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+            text = tokenizer.decode(tokens[0, first:])
+            ended = any(stop in text for stop in lesson.stop)
+            return torch.full((len(tokens),), ended, device=tokens.device)
+
+        read = torch.tensor([given], device=device)
+        inputs: dict[str, Any] = {"input_ids": read, "attention_mask": torch.ones_like(read)}
+        if self.prefix is not None:
+            inputs["decoder_input_ids"] = torch.tensor([self.prefix], device=device)
+        end = tokenizer.eos_token_id
+        how = GenerationConfig(
+            do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=lesson.most,
+            eos_token_id=end, pad_token_id=0 if end is None else end,
+        )  # fmt: skip
+        cards = [device] if device.type == "cuda" else []
+        with quiet(), torch.random.fork_rng(devices=cards):
+            torch.manual_seed(seed)
+            wrote = self.original.generate(
+                **inputs, generation_config=how, stopping_criteria=StoppingCriteriaList([ends])
+            )
+        return lesson._replace(tokens=(*given, *wrote[0, first:].tolist()), n_read=lesson.n_given)
+
+    def save(self, place: Path) -> None:
+        """Write the model, adapters merged into their weights, into an empty folder."""
+        if self.adapted:
+            merge_adapters(self.original)
+            self.adapted = False
+        with quiet():
+            self.original.save_pretrained(place)
+        copy_others(self.folder, place, _OF_BEFORE)
+
+
+def _blocks(model: Model, original: nn.Module, folder: Path) -> tuple[str, ...]:
+    """The names of the modules of all layers, in the order of computation."""
+    names = [name for name, _ in original.named_parameters()]
+    n_encoder = n_encoder_layers(model)
+    if not n_encoder:
+        before = layers_prefix(folder, model.cfg.n_layers, names)
+        return tuple(f"{before}{layer}" for layer in range(model.cfg.n_layers))
+    sizes = (n_encoder, model.cfg.n_layers - n_encoder)
+    return tuple(
+        f"{layers_prefix(folder, n, names, stored.blocks)}{layer}"
+        for n, stored in zip(sizes, stored_stacks(model), strict=True)
+        for layer in range(n)
+    )

@@ -1,0 +1,180 @@
+"""What training brought and cost a student, by task and protocol, paired over items.
+
+Definitions are in ``docs/distillation.md``; columns in ``docs/results.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from layerwise import stats
+from layerwise.errors import UserError
+from layerwise.stats.clusters import (
+    Clusters,
+    independent_items,
+    paired_p_values,
+    sample_and_resamples,
+)
+from layerwise.stats.effects import ALPHA, INTACT, N_RESAMPLES, Cell, Chance, bounded_columns, cells
+from layerwise.stats.over_run import exact_difference_bounds
+from layerwise.stats.signal import have_signal, signal_p_values
+from layerwise.storage.parquet import frame
+
+from .names import DISTILLED, HOSTS, STUDENT, TEACHER
+
+
+class Asked(NamedTuple):
+    """One task under one protocol, asked of all three models.
+
+    Attributes:
+        cells: by host, its records as matrices; rows are the same items.
+        nats: by host, gold log-probabilities; nan where there are none.
+    """
+
+    cells: dict[str, Cell]
+    nats: dict[str, Float[np.ndarray, " items"]]
+
+    @property
+    def clusters(self) -> Clusters:
+        """Which items ask for the same thing."""
+        return self.cells[STUDENT].clusters
+
+
+def asked_of(distillation: pd.DataFrame) -> Iterator[Asked]:
+    """The three models' records by task and protocol, in alphabetical order.
+
+    Args:
+        distillation: ``distillation.parquet``.
+
+    Raises:
+        UserError: if the records of one model are missing or incomplete.
+    """
+    of = {host: distillation.loc[distillation["host"] == host] for host in HOSTS}
+    by_host = {
+        host: {(one.task, one.protocol): one for one in cells(table)} for host, table in of.items()
+    }
+    for key in sorted(set().union(*by_host.values())):
+        found = {host: known[key] for host, known in by_host.items() if key in known}
+        if len(found) < len(HOSTS) or len({one.items for one in found.values()}) > 1:
+            raise UserError(
+                f"The records of task {key[0]!r} under protocol {key[1]!r} are not of the same "
+                "items in all three models; run the distillation again."
+            )
+        items = list(found[STUDENT].items)
+        yield Asked(found, {host: _nats(table, key, items) for host, table in of.items()})
+
+
+def _nats(
+    table: pd.DataFrame, key: tuple[str, str], items: list[str]
+) -> Float[np.ndarray, " items"]:
+    chosen = (table["task"] == key[0]) & (table["protocol"] == key[1]) & (table["kind"] == INTACT)
+    gold = table.loc[chosen].set_index("item")["gold_logprob"]
+    return gold.reindex(items).to_numpy(dtype=float, na_value=np.nan)
+
+
+def gains_table(distillation: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFrame:
+    """``distillation_gains.parquet``: what the distilled student can do more or less than before.
+
+    A gain is established where McNemar's exact test of the student's answers before and after,
+    by clusters of items and corrected by Holm over all tasks and protocols, says so and the
+    distilled student has signal itself; a loss, where it does and the student had signal. The
+    share of the teacher's lead that is closed is told where that lead is established in the same
+    way.
+
+    Args:
+        distillation: ``distillation.parquet``.
+        chance: (task, protocol) -> accuracy by guessing.
+        seed: seed of the bootstrap; a task's resamples are the same under all protocols.
+    """
+    every = list(asked_of(distillation))
+    if not every:
+        return frame("distillation_gains", [])
+    hosts = [one.cells[host] for one in every for host in HOSTS]
+    signal = have_signal(signal_p_values(hosts, chance)).reshape(-1, len(HOSTS))
+    p, lead_p = (
+        stats.holm(np.array([_p(one, host, STUDENT) for one in every]))
+        for host in (DISTILLED, TEACHER)
+    )
+    rows = []
+    for place, one in enumerate(every):
+        has: dict[str, bool] = dict(zip(HOSTS, map(bool, signal[place]), strict=True))
+        answers = {host: one.cells[host].intact for host in HOSTS}
+        gain = int(answers[DISTILLED].sum()) - int(answers[STUDENT].sum())
+        lead = int(answers[TEACHER].sum()) - int(answers[STUDENT].sum())
+        leads = bool(lead_p[place] < ALPHA and lead > 0 and has[TEACHER])
+        sure = bool(p[place] < ALPHA)
+        rows.append(
+            _described(one, chance, has)
+            | _difference(one, DISTILLED, STUDENT, "gain")
+            | {"n_gained": int((_net(one, DISTILLED, STUDENT) > 0).sum())}
+            | {"n_lost": int((_net(one, DISTILLED, STUDENT) < 0).sum())}
+            | {"p": _p(one, DISTILLED, STUDENT), "p_holm": float(p[place])}
+            | {"improved": sure and gain > 0 and has[DISTILLED]}
+            | {"worse": sure and gain < 0 and has[STUDENT]}
+            | _difference(one, TEACHER, STUDENT, "lead")
+            | {"lead_p_holm": float(lead_p[place]), "leads": leads}
+            | _bootstrapped(one, seed, leads=leads)
+        )
+    return frame("distillation_gains", rows)
+
+
+def _described(one: Asked, chance: Chance, has: dict[str, bool]) -> dict[str, Any]:
+    cell = one.cells[STUDENT]
+    return (
+        {
+            "task": cell.task,
+            "capability": cell.capability,
+            "protocol": cell.protocol,
+            "n_items": len(cell.intact),
+            "n_clusters": one.clusters.n,
+            "chance": chance(cell.task, cell.protocol),
+        }
+        | {f"acc_{host}": float(one.cells[host].intact.mean()) for host in HOSTS}
+        | {f"signal_{host}": has[host] for host in HOSTS}
+    )
+
+
+def _net(one: Asked, host: str, other: str) -> np.ndarray:
+    return one.cells[host].intact.astype(int) - one.cells[other].intact
+
+
+def _p(one: Asked, host: str, other: str) -> float:
+    return float(paired_p_values(_net(one, host, other)[:, None], one.clusters)[0])
+
+
+def _difference(one: Asked, host: str, other: str, name: str) -> dict[str, Any]:
+    """Accuracy of one model minus that of another, with exact bounds over clusters of items."""
+    net = _net(one, host, other)
+    changes = [net > 0, net < 0]
+    alone = min(float(independent_items(each[:, None], one.clusters)[0]) for each in changes)
+    gained, lost = (each.sum(keepdims=True) * (alone / len(each)) for each in changes)
+    low, high = exact_difference_bounds(gained, lost, np.full(1, alone), 0.95)
+    return {
+        name: float(net.mean()),
+        f"{name}_low": float(low[0]),
+        f"{name}_high": float(high[0]),
+    }
+
+
+def _bootstrapped(one: Asked, seed: int, *, leads: bool) -> dict[str, Any]:
+    """Share of the teacher's lead that is closed, and what is gained in nats."""
+    answers = [one.cells[host].intact for host in HOSTS]
+    nats = one.nats[DISTILLED] - one.nats[STUDENT]
+    named = stats.generator(seed, one.cells[STUDENT].task)
+    draws = sample_and_resamples(one.clusters.n, N_RESAMPLES, named)
+    means = one.clusters.resampled_means(np.column_stack([*answers, nats]), draws)
+    teacher, student, distilled, gained = (means[:, i : i + 1] for i in range(4))
+    share = 1 - stats.shares(teacher, distilled, student if leads else np.full_like(student, 1.0))
+    n = len(nats)
+    found = bounded_columns(("closed", "closed_low", "closed_high"), share, n)
+    found |= bounded_columns(("nats", "nats_low", "nats_high"), gained, n)
+    return {name: _plain(float(value[0])) for name, value in found.items()}
+
+
+def _plain(value: float) -> float | None:
+    return None if np.isnan(value) else value

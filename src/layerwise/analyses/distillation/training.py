@@ -1,0 +1,250 @@
+"""The course of a distillation: what is drawn at each step, the loss, the step, and its state.
+
+Every step draws from a generator of its own, so that a training which goes on draws the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from layerwise import stats
+from layerwise.errors import UserError
+from layerwise.models.kinds import n_encoder_layers
+
+from .batches import Batch, fitting
+from .checkpoint import pack, unpack
+from .lessons import Lesson
+from .losses import Objective, divergences, kl, stream_distance
+from .student import Student
+from .teacher import Teacher
+
+# Steps of warm-up, and held-out texts that the curve is measured on, at most.
+WARM_UP, MEASURED = 50, 32
+# Points of the curve where held-out texts are read.
+POINTS = 10
+
+
+@dataclass
+class Trainer:
+    """A student while it is trained.
+
+    AdamW without weight decay, gradients clipped at norm 1, a rate that rises over a tenth of the
+    steps (50 at most) and then falls to 0 linearly.
+
+    Attributes:
+        teacher: what is listened to.
+        student: what is trained.
+        train: texts to train on.
+        held_out: texts that the curve is measured on.
+        objective: what is minimised.
+        tokenizer: of what the student writes itself.
+        steps: number of steps.
+        rate: largest step size.
+        batch: texts a step.
+        seed: of all draws.
+        memory_budget: bytes for logits.
+        done: steps done.
+        rows: the curve.
+    """
+
+    teacher: Teacher
+    student: Student
+    train: Sequence[Lesson]
+    held_out: Sequence[Lesson]
+    objective: Objective
+    tokenizer: Any
+    steps: int
+    rate: float
+    batch: int
+    seed: int
+    memory_budget: int
+    done: int = field(default=0, init=False)
+    rows: list[dict[str, Any]] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        self.weights = list(self.student.trained.values())
+        self.optimizer = torch.optim.AdamW(self.weights, lr=self.rate, weight_decay=0.0)
+
+    def begin(self) -> None:
+        """Measure the student as it is, for the first point of the curve."""
+        self.rows.append({"step": 0, "held_out_kl": self.held_out_kl()})
+
+    def step(self) -> None:
+        """One batch, one step of the weights, one point of the curve.
+
+        Raises:
+            UserError: if the loss is not finite any more, or there is no memory for a batch.
+        """
+        with self._memory(), torch.enable_grad():
+            lessons, own = self._drawn()
+            row = self._backward(lessons, own)
+        torch.nn.utils.clip_grad_norm_(self.weights, 1.0)
+        rate = self.rate * schedule(self.done, self.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.done += 1
+        self._refuse_divergence(row["loss"])
+        self.rows.append({"step": self.done, "rate": rate, **row})
+        if self.at_point:
+            self.rows[-1]["held_out_kl"] = self.held_out_kl()
+
+    @property
+    def at_point(self) -> bool:
+        """Whether held-out texts are read after the steps done."""
+        return self.done == self.steps or self.done % -(-self.steps // POINTS) == 0
+
+    def _drawn(self) -> tuple[list[Lesson], list[bool]]:
+        """The texts of a step, and which of them the student wrote itself."""
+        rng = stats.generator(self.seed, f"step {self.done} of the distillation")
+        chosen = rng.permutation(len(self.train))[: self.batch]
+        own = (rng.random(len(chosen)) < self.objective.on_policy).tolist()
+        seeds = rng.integers(2**62, size=len(chosen)).tolist()
+        texts = [self.train[place] for place in chosen]
+        return [
+            self.student.written(text, self.tokenizer, one) if mine else text
+            for text, mine, one in zip(texts, own, seeds, strict=True)
+        ], own
+
+    def _backward(self, lessons: Sequence[Lesson], own: Sequence[bool]) -> dict[str, Any]:
+        """Gradients of the loss over a batch; its parts, each a mean over predictions."""
+        said = sum(len(one.said) for one in lessons)
+        given = sum(len(one.said) for one, mine in zip(lessons, own, strict=True) if not mine)
+        parts = {"divergence": 0.0, "cross_entropy": 0.0, "hidden": 0.0}
+        at = 0
+        for some in fitting(lessons, self.teacher.model.cfg.d_vocab, self.memory_budget):
+            wrote = torch.tensor(own[at : at + len(some)])
+            at += len(some)
+            batch = self.student.batch(some)
+            apart, entropies, streams = self._losses(batch)
+            theirs = ~wrote.to(batch.rows.device)[batch.rows]
+            pieces = {
+                "divergence": apart.sum() / said,
+                "cross_entropy": (entropies * theirs).sum() / max(given, 1),
+                "hidden": streams * (len(some) / len(lessons)),
+            }
+            loss = (
+                pieces["divergence"]
+                + self.objective.cross_entropy * pieces["cross_entropy"]
+                + self.objective.hidden * pieces["hidden"]
+            )
+            torch.autograd.backward(loss, inputs=self.weights)
+            parts = {name: parts[name] + float(pieces[name].detach()) for name in parts}
+        weights = {"divergence": 1.0} | {
+            name: getattr(self.objective, name) for name in ("cross_entropy", "hidden")
+        }
+        shown = weights | {"cross_entropy": weights["cross_entropy"] if given else 0.0}
+        told = {name: value if shown[name] else None for name, value in parts.items()}
+        loss = sum(weights[name] * value for name, value in parts.items())
+        return {"loss": loss, **told, "n_texts": len(lessons), "n_own": sum(own),
+                "n_tokens": said}  # fmt: skip
+
+    def _losses(
+        self, batch: Batch
+    ) -> tuple[
+        Float[torch.Tensor, " predictions"],
+        Float[torch.Tensor, " predictions"],
+        Float[torch.Tensor, ""],
+    ]:
+        """Divergence and cross-entropy of each prediction, and the mean distance of streams."""
+        wanted = self.objective.hidden > 0
+        expected, theirs = self.teacher(batch)
+        logits, mine = self.student(batch, streams=wanted)
+        n = min(expected.shape[-1], logits.shape[-1])
+        apart = divergences(expected[:, :n], logits[:, :n], self.objective)
+        entropies = torch.nn.functional.cross_entropy(
+            logits[:, :n].float(), batch.targets, reduction="none"
+        )
+        if not wanted:
+            return apart, entropies, logits.new_zeros(())
+        n_encoder = n_encoder_layers(self.teacher.model)
+        behind = len(mine) - sum(layer < n_encoder for layer in self.teacher.layers)
+        distances = [
+            stream_distance(*(stream[self._real(batch, place, behind)] for stream in pair))
+            for place, pair in enumerate(zip(theirs, mine, strict=True))
+        ]
+        return apart, entropies, torch.stack(distances).mean()
+
+    def _real(self, batch: Batch, place: int, behind: int) -> torch.Tensor:
+        """What is no padding in a layer's stream."""
+        decodes = place >= len(self.teacher.layers) - behind
+        mask = batch.decoder_mask if decodes else batch.mask
+        return batch.mask if mask is None else mask
+
+    @torch.no_grad()
+    def held_out_kl(self) -> float:
+        """KL(teacher || student) at temperature 1 on held-out texts, nats a token."""
+        total = n = 0.0
+        some = self.held_out[:MEASURED]
+        with self._memory():
+            for lessons in fitting(some, self.teacher.model.cfg.d_vocab, self.memory_budget):
+                batch = self.student.batch(lessons)
+                (expected, _), (logits, _) = self.teacher(batch), self.student(batch)
+                size = min(expected.shape[-1], logits.shape[-1])
+                log_p, log_q = (one[:, :size].float().log_softmax(-1) for one in (expected, logits))
+                total += float(kl(log_p, log_q).sum())
+                n += len(batch.rows)
+        return total / n
+
+    @contextlib.contextmanager
+    def _memory(self) -> Iterator[None]:
+        try:
+            yield
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not _is_of_memory(error):
+                raise
+            raise UserError(
+                f"There is no memory for step {self.done + 1} of the distillation, of "
+                f"{self.batch} texts: expected more free memory, where the same command goes on; "
+                "or choose a smaller batch, or adapters of a low rank, and another folder."
+            ) from error
+
+    def _refuse_divergence(self, loss: float) -> None:
+        finite = np.isfinite(loss) and all(bool(one.isfinite().all()) for one in self.weights)
+        if not finite:
+            raise UserError(
+                f"The distillation diverged at step {self.done} of {self.steps}: expected finite "
+                f"weights and loss; choose a rate below {self.rate:g}, and another folder."
+            )
+
+    def state(self) -> bytes:
+        """What is needed to go on: weights, the optimizer's memory, the steps done, the curve."""
+        tensors = {f"weight {name}": one.detach() for name, one in self.student.trained.items()}
+        for index, known in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer {index} {key}": value for key, value in known.items()}
+        return pack(tensors, {"done": self.done, "rows": self.rows})
+
+    def resume(self, state: bytes) -> None:
+        """Go on from a state."""
+        tensors, facts = unpack(state)
+        self.done, self.rows = facts["done"], facts["rows"]
+        memory: dict[int, dict[str, torch.Tensor]] = {}
+        with torch.no_grad():
+            for name, value in tensors.items():
+                kind, _, rest = name.partition(" ")
+                if kind == "weight":
+                    self.student.trained[rest].copy_(value)
+                else:
+                    index, _, key = rest.partition(" ")
+                    memory.setdefault(int(index), {})[key] = value
+        known = self.optimizer.state_dict()
+        self.optimizer.load_state_dict({**known, "state": memory})
+
+
+def schedule(step: int, steps: int) -> float:
+    """Share of the largest rate: up over a tenth of the steps, 50 at most, then down to 0."""
+    rising = min(WARM_UP, max(1, steps // 10))
+    return min(1.0, (step + 1) / rising) * (1 - step / steps)
+
+
+def _is_of_memory(error: RuntimeError) -> bool:
+    text = str(error).lower()
+    return "out of memory" in text or "can't allocate memory" in text or "alloc" in text

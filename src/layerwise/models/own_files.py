@@ -1,0 +1,39 @@
+"""The files that a loaded model came from, for what writes another model from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from layerwise.errors import UserError
+from layerwise.models.facts import origin_of, weights_hash
+from layerwise.models.kinds import Model, by_kind
+from layerwise.models.registry import WIRED_MODELS
+from layerwise.models.seq2seq.families import STORED_IN
+from layerwise.models.seq2seq.parts import StoredStack
+from layerwise.models.sources import find_source
+
+
+def files_of(model: Model) -> Path:
+    """The folder in hub format that the model's weights came from.
+
+    Raises:
+        UserError: if there is none, or the weights were changed since.
+    """
+    origin = origin_of(model)
+    if origin is None or origin.facts.name in WIRED_MODELS:
+        raise UserError(
+            "The model has no Hugging Face original to write from: expected one that load_model "
+            "made of files; load it by name, or save its original with save_pretrained and load "
+            "that folder."
+        )
+    if weights_hash(model) != origin.facts.hash:
+        raise UserError(
+            f"The weights of {origin.facts.name!r} were changed after it was loaded, and only its "
+            "original's files can be written: expected a model as load_model made it; load it anew."
+        )
+    return find_source(origin.facts.name).folder
+
+
+def stored_stacks(model: Model) -> tuple[StoredStack, ...]:
+    """How the files of an encoder-decoder tell the layers of its stacks; none of a decoder."""
+    return by_kind(model, lambda _: (), lambda one: STORED_IN[one.cfg.original_architecture])
