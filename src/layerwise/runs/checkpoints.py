@@ -9,6 +9,8 @@ from typing import Protocol, runtime_checkable
 
 import pandas as pd
 
+from layerwise.storage.parquet import as_of_now
+
 
 @runtime_checkable
 class CheckpointStore(Protocol):
@@ -49,4 +51,19 @@ class MemoryCheckpoints:
 def together(parts: CheckpointStore, names: list[str]) -> pd.DataFrame:
     """The pieces under some names as one table, in that order; empty for no names."""
     tables = [parts.read_part(name) for name in names]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def rows_of(parts: CheckpointStore, table: str, names: list[str]) -> pd.DataFrame:
+    """The pieces of a table as one, also those that an earlier version made before a run stopped.
+
+    Args:
+        parts: where they are kept.
+        table: a key of ``SCHEMAS``.
+        names: theirs; without any the table is empty, and has no columns.
+
+    Raises:
+        UserError: if a piece is none of this table.
+    """
+    tables = [as_of_now(table, parts.read_part(name)) for name in names]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()

@@ -13,7 +13,7 @@ import pandas as pd
 from layerwise.sweep.cost import Cost
 from layerwise.tasks import Task
 
-from .checkpoints import CheckpointStore, together
+from .checkpoints import CheckpointStore, rows_of, together
 from .progress import Meter
 from .records import planned, with_clusters
 
@@ -57,7 +57,7 @@ def run_resumable(
                 parts.write_part(f"{kind} {name}", tables[kind])
         progress.done(cost.token_passes)
     work = together(parts, [f"{kinds[0]} work {name}" for name in names]).to_dict("records")
-    tables = [together(parts, [f"{kind} {name}" for name in names]) for kind in kinds]
+    tables = [rows_of(parts, kind, [f"{kind} {name}" for name in names]) for kind in kinds]
     tasks = [task for task, _ in pieces]
     tables = [with_clusters(table, tasks) if "item" in table else table for table in tables]
     return [{str(key): value for key, value in entry.items()} for entry in work], tables

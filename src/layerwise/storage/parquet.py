@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from layerwise.errors import DamagedResultsError, unknown_name
+from layerwise.errors import DamagedResultsError, UserError, unknown_name
 
 from .atomic_files import write_atomically
 from .earlier_tables import with_later_columns
@@ -52,6 +52,29 @@ def conform(name: str, table: pd.DataFrame) -> pd.DataFrame:
         ValueError: if a column is missing, has another type, or lacks a value it must have.
     """
     return _to_pandas(_from_pandas(name, table))
+
+
+def as_of_now(name: str, table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the table ``name`` that an earlier version may have made, as this one makes them.
+
+    Args:
+        name: a key of ``SCHEMAS``.
+        table: the rows; nothing is changed if they have all columns.
+
+    Raises:
+        UserError: if no version of layerwise made such rows.
+    """
+    if set(SCHEMAS[name].names) <= set(table.columns):
+        return table
+    try:
+        arrow = pa.Table.from_pandas(table, preserve_index=False)
+        return conform(name, with_later_columns(name, arrow).to_pandas())
+    except (ValueError, TypeError, AttributeError, LookupError, pa.ArrowException) as error:
+        raise UserError(
+            f"Rows of {name} that were kept of an interrupted run cannot be read ({error}): "
+            "expected those that a version of layerwise up to this one made; delete the run's "
+            "folder and give the same command again."
+        ) from error
 
 
 def write_table(path: Path, name: str, table: pd.DataFrame, facts: str) -> None:

@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from layerwise.errors import UserError
 from layerwise.runs.budget_hint import tell_of_more_memory
-from layerwise.runs.checkpoints import CheckpointStore, together
+from layerwise.runs.checkpoints import CheckpointStore, rows_of
 from layerwise.runs.controls import (
     BlindItem,
     as_controls,
@@ -33,8 +32,6 @@ from layerwise.runs.setup import Setup
 from layerwise.stats.effects import CONTROLS, cells
 from layerwise.stats.signal import signals
 from layerwise.storage.atomic_files import write_atomically
-from layerwise.storage.earlier_tables import with_later_columns
-from layerwise.storage.schemas import SCHEMAS
 from layerwise.storage.written import REQUESTS_FILE as REQUESTS_FILE
 from layerwise.sweep import Intervention, Sweep, intact
 from layerwise.sweep.cost import Cost
@@ -149,11 +146,12 @@ class Ablation:
             self._swept_pieces(parts, progress) if self.only_with_signal else self._all_pieces()
         )
         _make(pieces, parts, progress, self)
-        tables = [_records_of(parts, piece) for piece in pieces]
+        tables = [rows_of(parts, "records", [f"records {piece.name}"]) for piece in pieces]
         work = [parts.read_part(f"work {piece.name}") for piece in pieces]
         if self.only_with_signal:
-            intact_tables = [_records_of(parts, piece) for piece in self._intact_pieces()]
-            work += [parts.read_part(f"work {p.name}") for p in self._intact_pieces()]
+            intact = self._intact_pieces()
+            intact_tables = [rows_of(parts, "records", [f"records {p.name}"]) for p in intact]
+            work += [parts.read_part(f"work {p.name}") for p in intact]
             tables += [_without(table, tables) for table in intact_tables]
         records = pd.concat(tables, ignore_index=True)
         return AblationResult(records, self.setup.facts(settings, joined_work(work)))
@@ -174,7 +172,7 @@ class Ablation:
         found: list[Piece] = []
         for task in self.setup.tasks:
             measured = [p for p in self._intact_pieces() if p.task.name == task.name]
-            records = together(parts, [f"records {piece.name}" for piece in measured])
+            records = rows_of(parts, "records", [f"records {piece.name}" for piece in measured])
             found += self._cut(task, _with_signal(task, records, self.setup.protocols), "swept")
         return found
 
@@ -340,14 +338,6 @@ def _make(pieces: Sequence[Piece], parts: CheckpointStore, progress: Meter, job:
         parts.write_part(f"work {piece.name}", pd.DataFrame([work | planned(cost)]))
         parts.write_part(f"records {piece.name}", records)
         progress.done(cost.token_passes)
-
-
-def _records_of(parts: CheckpointStore, piece: Piece) -> pd.DataFrame:
-    """A piece's records, also one that an earlier version made before the run was interrupted."""
-    table = parts.read_part(f"records {piece.name}")
-    if set(SCHEMAS["records"].names) <= set(table):
-        return table
-    return with_later_columns("records", pa.Table.from_pandas(table)).to_pandas()
 
 
 def _with_signal(task: Task, records: pd.DataFrame, protocols: Sequence[str]) -> tuple[str, ...]:

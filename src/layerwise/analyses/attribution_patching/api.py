@@ -34,7 +34,7 @@ from layerwise.errors import UserError
 from layerwise.ground.readers import one_of
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model, embedding_hooks, hook_name, token_passes
-from layerwise.runs.checkpoints import CheckpointStore, together
+from layerwise.runs.checkpoints import CheckpointStore, rows_of, together
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import with_clusters, work_entry
 from layerwise.runs.setup import Setup, TaskLike, paired_tasks, prepare
@@ -165,10 +165,10 @@ class AttributionPatching:
             progress.done(1.0)
         names = [task.name for task in tasks]
         work = together(parts, [f"estimates work {name}" for name in names]).to_dict("records")
-        table = together(parts, [f"estimates {name}" for name in names]) if names else None
+        table = rows_of(parts, "attribution_patching", [f"estimates {name}" for name in names])
         facts = self.patching.setup.facts(settings, work)
         empty = frame("attribution_patching", [])
-        found = empty if table is None else with_clusters(table, tasks)
+        found = with_clusters(table, tasks) if names else empty
         return AttributionPatchingResult(found, facts)
 
     def _piece(self, task: Task) -> tuple[list[dict[str, Any]], dict[str, Any]]:

@@ -27,7 +27,7 @@ from layerwise.models import LoadedFacts, model_facts
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model, by_kind, hook_name
 from layerwise.models.originals import refuse_nonfinite
-from layerwise.runs.checkpoints import CheckpointStore
+from layerwise.runs.checkpoints import CheckpointStore, rows_of
 from layerwise.runs.progress import Meter
 from layerwise.runs.setup import facts_of_run
 from layerwise.storage.parquet import conform
@@ -173,7 +173,7 @@ class Heads:
             parts.write_part("heads", conform("heads", pd.concat(tables, ignore_index=True)))
         work = parts.read_part("heads work").to_dict("records")
         facts = self._facts(self.settings() | settings, work)
-        return HeadsResult(parts.read_part("heads"), facts)
+        return HeadsResult(rows_of(parts, "heads", ["heads"]), facts)
 
     def _facts(self, settings: dict[str, Any], work: list[dict[Any, Any]]) -> Facts:
         return Facts(

@@ -17,7 +17,7 @@ import pandas as pd
 from layerwise.errors import UserError
 from layerwise.models.kinds import token_passes
 from layerwise.runs.budget_hint import tell_of_more_memory
-from layerwise.runs.checkpoints import CheckpointStore, together
+from layerwise.runs.checkpoints import CheckpointStore, rows_of, together
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import planned, with_clusters, work_entry
 from layerwise.runs.setup import Setup
@@ -138,9 +138,9 @@ class Patching:
             progress.done(cost.token_passes)
         names = [task.name for task in tasks]
         work = together(parts, [f"patching work {name}" for name in names]).to_dict("records")
-        table = together(parts, [f"patching {name}" for name in names]) if names else None
+        table = rows_of(parts, "patching", [f"patching {name}" for name in names])
         facts = self.setup.facts(settings, work)
-        found = patching_frame([]) if table is None else with_clusters(table, tasks)
+        found = with_clusters(table, tasks) if names else patching_frame([])
         return PatchingResult(found, facts)
 
     def expected(self, task: Task, *protocols: str) -> Cost:

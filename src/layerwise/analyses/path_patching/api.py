@@ -30,7 +30,7 @@ from layerwise.models.kinds import (
     n_encoder_layers,
     token_passes,
 )
-from layerwise.runs.checkpoints import CheckpointStore, together
+from layerwise.runs.checkpoints import CheckpointStore, rows_of, together
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import with_clusters, work_entry
 from layerwise.runs.setup import Setup, TaskLike, paired_tasks, prepare
@@ -150,9 +150,9 @@ class PathPatching:
                 progress.done(float(self.pairs))
         names = [task.name for task in tasks]
         work = together(parts, [f"paths work {name}" for name in names]).to_dict("records")
-        table = together(parts, [f"paths {name}" for name in names]) if names else None
+        table = rows_of(parts, "path_patching", [f"paths {name}" for name in names])
         facts = self.setup.facts(settings, work)
-        found = frame("path_patching", []) if table is None else with_clusters(table, tasks)
+        found = with_clusters(table, tasks) if names else frame("path_patching", [])
         return PathPatchingResult(found, facts)
 
     def _piece(self, task: Task, progress: Meter) -> tuple[list[dict[str, Any]], dict[str, Any]]:

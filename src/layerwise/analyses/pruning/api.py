@@ -26,7 +26,7 @@ from layerwise.models.own_files import files_of, stored_stacks
 from layerwise.models.parity import ABSURD, TOLERANCE, token_ids
 from layerwise.models.pruned_folder import write_pruned_folder
 from layerwise.models.quiet import quiet
-from layerwise.runs.checkpoints import together
+from layerwise.runs.checkpoints import rows_of
 from layerwise.runs.folder import RunFolder
 from layerwise.runs.records import record_rows, work_entry
 from layerwise.runs.setup import Setup, TaskLike, check_layers, prepare
@@ -204,7 +204,7 @@ def _compared(
             run.write_part(f"pruning {name}", table)
         names.append(name)
     work = joined_work([run.read_part(f"pruning work {name}") for name in names])
-    table = together(run, [f"pruning {name}" for name in names])
+    table = rows_of(run, "pruning", [f"pruning {name}" for name in names])
     return PruningResult(table, setup.facts(settings, work))
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 
 from layerwise import stats
 from layerwise.analyses.ablation.job import refuse_no_chance, write_requests
@@ -22,11 +21,10 @@ from layerwise.errors import UserError
 from layerwise.ground.layer_names import removable
 from layerwise.models.kinds import n_encoder_layers
 from layerwise.runs.budget_hint import tell_of_more_memory
-from layerwise.runs.checkpoints import CheckpointStore
+from layerwise.runs.checkpoints import CheckpointStore, rows_of
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import planned
 from layerwise.runs.setup import Setup
-from layerwise.storage.earlier_tables import with_later_columns
 from layerwise.storage.parquet import conform, frame
 from layerwise.sweep.cost import Cost
 from layerwise.tasks import Task
@@ -330,7 +328,7 @@ class Order:
             parts.write_part(f"removal work {name}", pd.DataFrame([work]))
             parts.write_part(f"removal {name}", table)
         if fresh:
-            made = _as_now(parts.read_part(f"removal {name}"))
+            made = rows_of(parts, "removal", [f"removal {name}"])
             of_row = made["layers"].map(frozenset)
             for layers in map(frozenset, fresh):
                 self.known[split, layers] = made.loc[of_row == layers]
@@ -372,9 +370,3 @@ class Order:
         found, work = measured(job.setup, asked, tried, job.method)
         same = {"by": self.by, "split": split, "chosen": False}
         return frame("removal", [row | same for row in found]), {**work, "items": split}
-
-
-def _as_now(part: pd.DataFrame) -> pd.DataFrame:
-    """A piece, also one that an earlier version made before the run was interrupted."""
-    table = with_later_columns("removal", pa.Table.from_pandas(part, preserve_index=False))
-    return conform("removal", table.to_pandas())

@@ -13,7 +13,7 @@ import pandas as pd
 
 from layerwise.analyses.ablation.job import joined_work, refuse_no_chance, write_requests
 from layerwise.models.kinds import Model
-from layerwise.runs.checkpoints import CheckpointStore, together
+from layerwise.runs.checkpoints import CheckpointStore, rows_of
 from layerwise.runs.controls import (
     BlindItem,
     as_controls,
@@ -120,14 +120,14 @@ class Transplant:
             Piece(host, task, self.base.protocols) for task in self.base.tasks for host in HOSTS
         ]
         self._make(first, parts, progress)
-        intact_records = together(parts, [f"records {piece.name}" for piece in first])
+        intact_records = rows_of(parts, "transplant", [f"records {piece.name}" for piece in first])
         changed = list(self._pieces(intact_records))
         self._make(changed, parts, progress)
         pieces = [*first, *changed]
         work = [parts.read_part(f"work {piece.name}") for piece in pieces]
         apart = distances(self.base.model, self.other.model, self.spec.site)
         return TransplantResult(
-            together(parts, [f"records {piece.name}" for piece in pieces]),
+            rows_of(parts, "transplant", [f"records {piece.name}" for piece in pieces]),
             frame("transplant_distances", apart),
             self.base.facts(settings, joined_work(work)),
         )
