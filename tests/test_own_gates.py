@@ -10,9 +10,12 @@ import pytest
 from scipy.stats import binomtest
 
 import layerwise as lw
-from layerwise.analyses.attribution.tables import attribution_signals
-from layerwise.analyses.logit_lens.tables import lens_signals
+from layerwise.analyses.attribution.tables import attribution_gate, attribution_signals
+from layerwise.analyses.logit_lens.tables import lens_gate, lens_signals
+from layerwise.presentation.gates import gate_tables
+from layerwise.storage.run_tables import RunTables
 from layerwise.tasks import with_other_questions
+from tests import synthetic
 from tests.analysis import WORDS, first_logits, word_task
 from tests.cases import data_sets, most_errors
 from tests.models.tiny import tiny_model
@@ -142,3 +145,22 @@ def test_the_tables_hold_what_the_model_says_to_other_questions():
     assert any(seen)
     assert not all(seen)
     assert read.groupby("item")["blind"].nunique().eq(1).all()
+
+
+def test_pages_show_what_the_gates_were_decided_on():
+    gold = np.array(["a"] * 24 + ["b", "c"] * 18)
+    right, blind = np.arange(N) < 45, np.arange(N) >= 51
+    (row,) = lens_gate(lens_rows(right, gold, blind), lambda *_: 0.0).to_dict("records")
+    against = binomtest(45, 54, 0.5, alternative="greater").pvalue
+    expected = {"accuracy": 0.75, "floor": 0.4, "blind": 0.15, "n_items": N, "n_clusters": N}
+    assert {name: row[name] for name in expected} == pytest.approx(expected)
+    p = max(against, binomtest(45, N, 0.4, alternative="greater").pvalue)
+    assert row["p"] == pytest.approx(p)
+    assert row["signal"]
+    other = attribution_gate(attributed(np.arange(N) < 16, None))
+    run = RunTables(synthetic.facts(synthetic.task_facts("t", "knowledge")), {"gate": other})
+    (table,) = gate_tables(run, "gate", "its token", "guessing (%)")
+    guessed = binomtest(16, N, 0.25, alternative="greater").pvalue
+    told = ["t", "continuation", "60", "27", "25", "–", f"{guessed:.3g}", "no"]
+    assert table.cells == [told]
+    assert gate_tables(run, "none", "", "") == []

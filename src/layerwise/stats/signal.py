@@ -282,3 +282,33 @@ def signals(
         (cell.task, cell.protocol): signal
         for cell, signal in zip(asked, found.tolist(), strict=True)
     }
+
+
+def gate_table(asked: Sequence[Asked], floor: Callable[[str, str], float]) -> pd.DataFrame:
+    """What a method's own gate was decided on: a row per task and protocol.
+
+    Args:
+        asked: every task and protocol that was asked in the run, each once.
+        floor: (task, protocol) -> accuracy without the item, against which the binomial test is.
+
+    Returns:
+        ``task``, ``protocol``, ``n_items``, ``n_clusters``, ``accuracy``, ``floor``, ``blind``
+        (accuracy under other items' questions; nan if none were asked), ``p`` (the largest of the
+        gate's tests, before correction), ``signal`` (after Holm's correction over all rows).
+    """
+    p = signal_p_values(asked, floor)
+    rows = [
+        {
+            "task": cell.task,
+            "protocol": cell.protocol,
+            "n_items": len(cell.intact),
+            "n_clusters": (cell.clusters or Clusters.apart(len(cell.intact))).n,
+            "accuracy": float(cell.intact.mean()),
+            "floor": floor(cell.task, cell.protocol),
+            "blind": np.nan if cell.blind is None else cell.blind.accuracy,
+            "p": one,
+            "signal": signal,
+        }
+        for cell, one, signal in zip(asked, p.tolist(), have_signal(p).tolist(), strict=True)
+    ]
+    return pd.DataFrame(rows)

@@ -9,6 +9,7 @@ from functools import partial
 
 from layerwise.presentation.columns import cells, heads
 from layerwise.presentation.figure_spec import FigureSpec
+from layerwise.presentation.gates import gate_tables
 from layerwise.presentation.naming import stacks
 from layerwise.presentation.rows import numbers, rows
 from layerwise.presentation.section import Section
@@ -29,6 +30,7 @@ _ATTRIBUTION_WORDS = (
     "can be told exactly. It is only what a part writes itself: a layer on which others build may "
     "have none."
 )
+_RIGHT = "the answer's first token above those of the other choices"
 _MOST = 200
 _ATTRIBUTED_HEADS = {"z": "attribution_heads", "cross_z": "attribution_cross_heads"}
 _THROUGH_CROSS = (
@@ -105,5 +107,7 @@ def sections(run: RunTables) -> list[Section]:
     """What layers and heads write, and the largest contributions in numbers."""
     return [
         Section("attribution", "Direct logit attribution", 50, _ATTRIBUTION_WORDS,
-                tuple(attributions(run)), tuple(attribution_tables(run))),
+                tuple(attributions(run)),
+                (*gate_tables(run, "attribution_gate", _RIGHT, "guessing among choices (%)"),
+                 *attribution_tables(run))),
     ]  # fmt: skip

@@ -11,9 +11,9 @@ from jaxtyping import Float
 
 from layerwise import stats
 from layerwise.stats.clusters import Clusters, clusters_of, mean_errors, mean_p_values
-from layerwise.stats.effects import ALPHA, N_RESAMPLES
+from layerwise.stats.effects import ALPHA, N_RESAMPLES, Chance
 from layerwise.stats.over_run import over_run, reach_over_run
-from layerwise.stats.signal import Answered, signals
+from layerwise.stats.signal import Answered, gate_table, signals
 from layerwise.storage.parquet import conform, frame
 
 _PIECE = ["task", "capability", "protocol", "metric"]
@@ -76,13 +76,23 @@ def attribution_signals(attribution: pd.DataFrame) -> dict[tuple[str, str], bool
     Returns:
         By task and protocol.
     """
+    return signals(*_gate(attribution))
+
+
+def attribution_gate(attribution: pd.DataFrame) -> pd.DataFrame:
+    """What ``attribution_signals`` is decided on, per task and protocol (``gate_table``)."""
+    return gate_table(*_gate(attribution))
+
+
+def _gate(attribution: pd.DataFrame) -> tuple[list[Answered], Chance]:
+    """Whether the right choice's token was the best, and one over the number of these tokens."""
     found, chances = [], {}
     for _, group in attribution.groupby(["task", "protocol"]):
         place, items = _place(group), group.drop_duplicates("item")
         right = items["correct"].to_numpy(dtype=bool)
         found.append(Answered.of_items(items, right))
         chances[place] = float(items["chance"].to_numpy(dtype=float).mean())
-    return signals(found, lambda task, protocol: chances[task, protocol])
+    return found, lambda task, protocol: chances[task, protocol]
 
 
 def _place(group: pd.DataFrame) -> tuple[str, str]:

@@ -11,6 +11,7 @@ from itertools import product
 import pandas as pd
 
 from layerwise.presentation.figure_spec import FigureSpec
+from layerwise.presentation.gates import gate_tables
 from layerwise.presentation.rows import records, rows
 from layerwise.presentation.section import Section
 from layerwise.presentation.table import Table, bounds
@@ -30,6 +31,7 @@ _LENS_WORDS = (
     "What the model would answer if each layer were its last (final norm and unembedding applied "
     "to the residual stream)."
 )
+_RIGHT = "the answer's first token on top of the whole vocabulary behind the last layer"
 _SETTLED_WORDS = (
     "How deep answers settle: of each item answered right, the first layer after which its answer "
     "is the lens's most likely token and stays that to the end. What stands there was written by "
@@ -126,7 +128,8 @@ def settling_tables(run: RunTables) -> list[Table]:
 def sections(run: RunTables) -> list[Section]:
     """Lens curves, and prediction depth."""
     return [
-        Section("lens", "Logit lens", 30, _LENS_WORDS, tuple(lenses(run))),
+        Section("lens", "Logit lens", 30, _LENS_WORDS, tuple(lenses(run)),
+                tuple(gate_tables(run, "lens_gate", _RIGHT, "most frequent answer (%)"))),
         Section("settled", "Prediction depth", 34, _SETTLED_WORDS,
                 tuple(settlings(run)), tuple(settling_tables(run))),
     ]  # fmt: skip

@@ -18,7 +18,7 @@ from layerwise.stats.clusters import Clusters, clusters_of
 from layerwise.stats.effects import ALPHA, N_RESAMPLES, Chance
 from layerwise.stats.joint_draws import draws_of_tasks
 from layerwise.stats.layer_curves import Signal
-from layerwise.stats.signal import Answered, signals
+from layerwise.stats.signal import Answered, gate_table, signals
 from layerwise.storage.parquet import frame
 from layerwise.storage.provenance import Facts
 from layerwise.tasks.items import CAPABILITIES
@@ -101,6 +101,16 @@ def lens_signals(lens: pd.DataFrame, chance: Chance) -> dict[tuple[str, str], bo
         lens: a lens table.
         chance: (task, protocol) -> accuracy by guessing.
     """
+    return signals(*_gate(lens, chance))
+
+
+def lens_gate(lens: pd.DataFrame, chance: Chance) -> pd.DataFrame:
+    """What ``lens_signals`` is decided on, a row per task and protocol (``gate_table``)."""
+    return gate_table(*_gate(lens, chance))
+
+
+def _gate(lens: pd.DataFrame, chance: Chance) -> tuple[list[Answered], Chance]:
+    """What was right at the end, and the accuracy of what does not depend on the item."""
     found, floors = [], {}
     for _, group in answers_read(lens).groupby(["task", "protocol"]):
         place = str(group["task"].iloc[0]), str(group["protocol"].iloc[0])
@@ -111,7 +121,7 @@ def lens_signals(lens: pd.DataFrame, chance: Chance) -> dict[tuple[str, str], bo
         most = known.value_counts().max() / len(last) if len(known) else 0.0
         stated = 0.0 if found[-1].blind is not None and len(known) else chance(*place)
         floors[place] = max(float(most), stated)
-    return signals(found, lambda task, protocol: floors[task, protocol])
+    return found, lambda task, protocol: floors[task, protocol]
 
 
 class Sample(NamedTuple):

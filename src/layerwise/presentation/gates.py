@@ -1,0 +1,48 @@
+"""The table of a method's own gate: what the intact model had to be better than, and whether it is.
+
+It is a table of text; tests are made in ``stats.signal``.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from layerwise.storage.run_tables import RunTables
+
+from .items import items_of
+from .rows import records
+from .table import Table
+
+_NOTE = (
+    "No guesser by options is held against it: it is not shown options, but has to put the "
+    "answer's first token first. p: the larger of both tests, before Holm's correction over the "
+    "rows, by which signal is decided."
+)
+
+
+def gate_tables(run: RunTables, name: str, right: str, floor: str) -> list[Table]:
+    """What a method's signal was decided on.
+
+    Args:
+        run: the run.
+        name: of the table.
+        right: what counts as right.
+        floor: what is right without the item, as the head of a column.
+    """
+    gate = run.table(name)
+    if gate is None:
+        return []
+    columns = ("task", "protocol", "n", "right (%)", floor, "other question (%)", "p", "signal")
+    cells = [
+        [
+            row["task"], row["protocol"], items_of(row), _percent(row["accuracy"]),
+            _percent(row["floor"]), _percent(row["blind"]), f"{row['p']:.3g}",
+            "yes" if row["signal"] else "no",
+        ]
+        for row in records(gate)
+    ]  # fmt: skip
+    return [Table(f"Is there signal? Right is {right} ({len(cells)})", columns, cells, True, _NOTE)]
+
+
+def _percent(share: float) -> str:
+    return "–" if pd.isna(share) else f"{100 * share:.0f}"
