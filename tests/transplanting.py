@@ -104,6 +104,8 @@ def _table(
             "layers": repeated([[] if k is None else [k] for k in layers]),
             "head": pd.array(repeated(heads), dtype="Int64"),
             "heads": repeated([None if h is None else [h] for h in heads]),
+            "split": None,
+            "step": pd.array([None] * len(right), dtype="Int64"),
             "t": repeated([1.0 if c else None for c in is_changed]),
             "item": [f"{i:04d}" for i in range(n)] * len(columns),
             "correct": right,

@@ -74,7 +74,7 @@ _LATER = {
     "removal": _CLUSTER,
     "interactions": _CLUSTER,
     "similarity": _CLUSTER,
-    "transplant": _HEADS,
+    "transplant": _HEADS | {"split": pa.string(), "step": pa.int64()},
     "transplant_effects": _HEADS,
     "transplant_distances": {"head": pa.int64()},
     "cka": {"stack": pa.string()},

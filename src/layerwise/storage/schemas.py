@@ -267,7 +267,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         layers=_INTEGERS, t="float?", task="str", capability="str", item="str", protocol="str",
         correct="bool", correct_norm="bool?", gold_logprob="float?", margin="float?",
         generated="str?", extracted="str?", chosen="int?", cluster="str?", head="int?",
-        heads=_INTEGERS, exchange="str?",
+        heads=_INTEGERS, exchange="str?", split="str?", step="int?",
     ),
     "transplant_distances": _schema(
         site="str", layer="int?", part="str?", n_parameters="int", norm="float",
@@ -313,6 +313,16 @@ SCHEMAS: dict[str, pa.Schema] = {
         lead_high="float", lead_p_holm="float", leads="bool", closed="float?",
         closed_low="float?", closed_high="float?", nats="float?", nats_low="float?",
         nats_high="float?",
+    ),
+    "transplant_greedy": _schema(
+        task="str", capability="str", protocol="str", host="str", direction="str", step="int",
+        intervention="str", site="str", layer="int", layers=_INTEGERS, head="int?",
+        heads=_INTEGERS, n_candidates="int", n_selection="int", moved_selection="float",
+        n_items="int", n_clusters="int", acc_base="float", acc_other="float", acc="float",
+        moved="float", moved_low="float?", moved_high="float?", share="float?",
+        share_low="float?", share_high="float?", nats="float?", nats_low="float?",
+        nats_high="float?", n_moved="int", n_against="int", p="float", p_holm="float",
+        signal="bool", significant="bool", p_run="float?", run_low="float?", run_high="float?",
     ),
     "similarity": _schema(
         task="str", capability="str", item="str", protocol="str", layer="int", influence="float",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from layerwise.analyses.arguments import READERS, check_arguments
 from layerwise.analyses.execute import execute_job
-from layerwise.ground.readers import some_of
+from layerwise.ground.readers import some_of, whole
 from layerwise.models.in_turn import several_in_turn
 from layerwise.models.kinds import Model
 from layerwise.runs.setup import TaskLike, check_layers, prepare
@@ -29,6 +29,7 @@ from .spec import TransplantSpec, refuse_unknown
     other=READERS["model"],
     sets=some_of("choice of layers", SETS),
     exchange=some_of("exchange", EXCHANGES),
+    greedy=whole(3),
 )
 def transplant(
     model: Model,
@@ -42,6 +43,8 @@ def transplant(
     sets: str | Sequence[str] = "single",
     exchange: str | Sequence[str] = "weights",
     steps: int = 1,
+    greedy: int = 0,
+    held_out: float = 0.5,
     smallest_loss: float = 0.05,
     limit: int | None = None,
     seed: int = 0,
@@ -87,6 +90,10 @@ def transplant(
             other model, for the same tokens: is it the layer, or what reaches it?), or both.
         steps: above 1, also weights between both models, at so many equal steps up to the whole
             layer.
+        greedy: choose so many layers (or heads) one after the other, too: each step tries every
+            one beside those chosen before, and takes that which moves most. 0 for no search.
+        held_out: the share of each task's items that such layers are not chosen by, and on which
+            alone what they move is told.
         smallest_loss: smallest move of accuracy that sentences tell of, in 0..1.
         limit: take the first so many items of each task.
         seed: decides the items of built-in suites and all bootstraps.
@@ -100,8 +107,8 @@ def transplant(
         progress: show a progress bar on a terminal.
 
     Returns:
-        One record per model, change, item and protocol; ``gaps()``, ``effects()`` and ``ranks()``
-        follow from them.
+        One record per model, change, item and protocol; ``gaps()``, ``effects()``, ``ranks()`` and
+        ``greedy()`` follow from them.
 
     Raises:
         UserError: for two models that do not fit, with the difference named, and for anything
@@ -121,5 +128,5 @@ def transplant(
         )  # fmt: skip
         chosen, named = check_layers(layers, model), layers is not None
         spec = TransplantSpec.of(model, other, site, chosen, sets, steps, named, heads, exchange)
-        job = Transplant(base, second, spec, method)
+        job = Transplant(base, second, spec.searching(greedy, held_out), method)
         return execute_job(job, "transplant", out, progress, job.write_requests)

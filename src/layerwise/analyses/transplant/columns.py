@@ -18,7 +18,7 @@ from layerwise.presentation.naming import name_layer
 from layerwise.presentation.wording import number
 
 from .names import WEIGHTS
-from .naming import place_of, set_of
+from .naming import order_of, place_of, set_of
 
 _SETS = {
     "single": "alone",
@@ -55,6 +55,18 @@ EFFECTS = (
     estimated("moved (nats)", "nats", "nats_", 1, 2),
     p_column("p (Holm)", "p_holm"),
     p_column("p (run)", "p_run"),
+)
+GREEDY = (
+    *plain("task", "protocol"),
+    named("put into", "host"),
+    *plain("direction", "step"),
+    Column("layers, as they were chosen", lambda row: order_of(row)),
+    named("of", "n_candidates"),
+    numbered("moved on what it was chosen by (points)", "moved_selection", 100),
+    named("n held out", "n_items"),
+    estimated("moved on held-out items (points)", "moved", "moved_", 100),
+    estimated("share of the gap (%)", "share", "share_", 100),
+    p_column("p (Holm, steps of the run)", "p_run"),
 )
 GAPS = (
     *plain("task", "protocol"),

@@ -25,18 +25,18 @@ from layerwise.presentation.wording import (
 from layerwise.stats.interest import Interest
 from layerwise.storage.run_tables import RunTables
 
+from .findings_greedy import greedy_findings
 from .names import (
     ACTIVATIONS,
-    BASE,
     BRINGS,
     DESTROYS,
     OF_NO_LAYER,
-    OTHER,
     SINGLE,
     TOGETHER,
     WEIGHTS,
 )
 from .naming import counted_noun, is_plural, noun_of, what_of
+from .words import models_of, named_model
 
 KIND = "transplant"
 EFFECTS, GAPS = "transplant_effects", "transplant_gaps"
@@ -54,7 +54,8 @@ def findings(run: RunTables) -> list[Finding]:
     apart = ["exchange", "task", "protocol", "set"]
     cells = [cell for _, cell in shown.groupby(apart, sort=True)]
     smallest = Interest.of(run.facts.settings).loss
-    return spaced([_of_cell(cell, every, run, smallest) for cell in cells], _MOST)
+    told = spaced([_of_cell(cell, every, run, smallest) for cell in cells], _MOST)
+    return [*told, *greedy_findings(run)]
 
 
 def caveats(run: RunTables) -> list[Finding]:
@@ -74,9 +75,9 @@ def caveats(run: RunTables) -> list[Finding]:
     more = len(none) - len(told)
     others = f" and {counted(more, 'other')}" if more > 0 else ""
     sentence = (
-        f"Between {_named(run, 'base')} and {_named(run, 'other')} there is no gap to move in "
-        f"{named}{others}: neither is established to be better than the other and than guessing "
-        f"(n = {spread(none['n_items'])}), and no layers were exchanged."
+        f"Between {named_model(run, 'base')} and {named_model(run, 'other')} there is no gap to "
+        f"move in {named}{others}: neither is established to be better than the other and than "
+        f"guessing (n = {spread(none['n_items'])}), and no layers were exchanged."
     )
     return [Finding(sentence, weight(0.3, 0.0), KIND, source(GAPS, {"found": False}))]
 
@@ -105,7 +106,7 @@ def _carries(
     cell: pd.DataFrame, every: pd.DataFrame, run: RunTables, top: tuple[Row, Row], n: int
 ) -> Finding:
     brings, destroys = top
-    what, better, worse = what_of(brings), *_models(run, brings)
+    what, better, worse = what_of(brings), *models_of(run, brings)
     also = _also(n, cell)
     told = f"{_verb(brings, 'carries', 'carry')} what {better} can do and {worse} cannot"
     if brings["exchange"] == ACTIVATIONS:
@@ -121,7 +122,7 @@ def _carries(
 
 
 def _brings(cell: pd.DataFrame, every: pd.DataFrame, run: RunTables, top: Row, n: int) -> Finding:
-    better, worse = _models(run, top)
+    better, worse = models_of(run, top)
     sentence = (
         f"{capitalised(what_of(top))} of {better}, put into {worse}, "
         f"{_verb(top, 'brings', 'bring')} {_points(top)} points of its lead of {_lead(run, top)} "
@@ -132,7 +133,7 @@ def _brings(cell: pd.DataFrame, every: pd.DataFrame, run: RunTables, top: Row, n
 
 
 def _destroys(cell: pd.DataFrame, every: pd.DataFrame, run: RunTables, top: Row, n: int) -> Finding:
-    better, worse = _models(run, top)
+    better, worse = models_of(run, top)
     sentence = (
         f"{capitalised(what_of(top))} of {worse}, put into {better}, "
         f"{_verb(top, 'destroys', 'destroy')} {_points(top)} points of its lead of "
@@ -152,7 +153,7 @@ def _is_of_streams(cell: pd.DataFrame) -> bool:
 def _stream(cell: pd.DataFrame, every: pd.DataFrame, run: RunTables, sure: list[Row]) -> Finding:
     """From which layer on the better model's stream is worth something to the other's layers."""
     first = min(sure, key=lambda row: row["layer"])
-    better, worse = _models(run, first)
+    better, worse = models_of(run, first)
     earlier = [
         row for row in records(rows(cell, direction=BRINGS)) if row["layer"] < first["layer"]
     ]
@@ -189,7 +190,7 @@ def _by_weights(first: Row, every: pd.DataFrame) -> str:
 
 def _nothing(cell: pd.DataFrame, every: pd.DataFrame, run: RunTables) -> Finding:
     top = max(records(cell), key=lambda row: row["moved"])
-    better, _ = _models(run, top)
+    better, _ = models_of(run, top)
     n = len(cell["intervention"].unique())
     which = f"{capitalised(what_of(top))} {_verb(top, 'is', 'are')} not"
     if top["set"] == SINGLE and top["site"] not in OF_NO_LAYER:
@@ -213,23 +214,6 @@ def _finding(sentence: str, top: float, size: float, row: Row) -> Finding:
 
 def _verb(row: Row, one: str, several: str) -> str:
     return several if is_plural(row) else one
-
-
-def _models(run: RunTables, row: Row) -> tuple[str, str]:
-    """The better model and the other, in words."""
-    better = row["host"] if row["direction"] == DESTROYS else _opposite(row["host"])
-    return _named(run, better), _named(run, _opposite(better))
-
-
-def _opposite(host: str) -> str:
-    return OTHER if host == BASE else BASE
-
-
-def _named(run: RunTables, host: str) -> str:
-    """``the base``, or with a name where the two models have different ones."""
-    names = {"base": run.facts.model.name, "other": run.facts.settings.get("other")}
-    noun = "the base" if host == BASE else "the other model"
-    return noun if names["base"] == names["other"] else f"{noun} ({names[host]})"
 
 
 def _where(row: Row) -> str:

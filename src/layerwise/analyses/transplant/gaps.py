@@ -65,11 +65,12 @@ def pairs_of(transplant: pd.DataFrame) -> Iterator[Pair]:
     """Both models' records by task and protocol, in alphabetical order.
 
     Args:
-        transplant: ``transplant.parquet``.
+        transplant: ``transplant.parquet``; greedy searches, on parts of the items, are left out.
 
     Raises:
         UserError: if the records of one model are missing or incomplete.
     """
+    transplant = transplant.loc[transplant["split"].isna()]
     by_host = {
         host: {(one.task, one.protocol): one for one in cells(table)}
         for host, table in ((h, transplant.loc[transplant["host"] == h]) for h in HOSTS)

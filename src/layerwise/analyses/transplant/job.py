@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from layerwise.analyses.ablation.job import joined_work, refuse_no_chance, write_requests
+from layerwise.analyses.removal.tables import HELD_OUT, SELECTION
 from layerwise.models.kinds import Model
 from layerwise.runs.checkpoints import CheckpointStore, rows_of
 from layerwise.runs.controls import (
@@ -31,6 +32,7 @@ from layerwise.sweep.cost import Cost
 from layerwise.tasks import Task, TaskRequest
 
 from .gaps import gaps_table
+from .greedy import best_of, hosts_with_gaps, parted
 from .names import ACTIVATIONS, BASE, HOSTS, WEIGHTS
 from .result import TransplantResult
 from .spec import Change, TransplantSpec
@@ -54,12 +56,16 @@ class Piece:
         protocols: the protocols under which it is asked.
         changes: what it gets of the other model: one change of weights, or all changes of
             activations; none for the model as it is, with its controls.
+        split: of a greedy search, which part of the items is asked.
+        step: its step.
     """
 
     host: str
     task: Task
     protocols: tuple[str, ...]
     changes: tuple[Change, ...] = ()
+    split: str | None = None
+    step: int | None = None
 
     @property
     def exchange(self) -> str | None:
@@ -70,7 +76,8 @@ class Piece:
     def name(self) -> str:
         """Unique within a run."""
         what = self.changes[0].id if self.exchange == WEIGHTS else self.exchange or "intact"
-        return f"transplant, {self.host} {what} {self.task.name}"
+        of = f" {self.protocols[0]} {self.split} items" if self.split else ""
+        return f"transplant, {self.host} {what} {self.task.name}{of}"
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,8 @@ class Transplant:
         for task in self.base.tasks:  # bad input is told before any work is done
             self._requests(task, self.base.protocols)
             refuse_no_chance(task, self.base.protocols)
+            if self.spec.greedy:
+                parted(task, self.spec.held_out, self.base.seed)
 
     @property
     def setup(self) -> Setup:
@@ -121,9 +130,10 @@ class Transplant:
         ]
         self._make(first, parts, progress)
         intact_records = rows_of(parts, "transplant", [f"records {piece.name}" for piece in first])
-        changed = list(self._pieces(intact_records))
+        gaps = self._gaps(intact_records)
+        changed = list(self._pieces(gaps))
         self._make(changed, parts, progress)
-        pieces = [*first, *changed]
+        pieces = [*first, *changed, *self._searched(gaps, parts, progress)]
         work = [parts.read_part(f"work {piece.name}") for piece in pieces]
         apart = distances(self.base.model, self.other.model, self.spec.site)
         return TransplantResult(
@@ -132,10 +142,38 @@ class Transplant:
             self.base.facts(settings, joined_work(work)),
         )
 
-    def _pieces(self, intact_records: pd.DataFrame) -> Iterator[Piece]:
-        """What is worth exchanging: only where the two models differ is there a gap to move."""
+    def _gaps(self, intact_records: pd.DataFrame) -> pd.DataFrame:
         chances = {task.name: task.chance for task in self.base.tasks}
-        gaps = gaps_table(intact_records, lambda task, name: chances[task][name], self.base.seed)
+        return gaps_table(intact_records, lambda task, name: chances[task][name], self.base.seed)
+
+    def _searched(
+        self, gaps: pd.DataFrame, parts: CheckpointStore, progress: Meter
+    ) -> Iterator[Piece]:
+        """The pieces of greedy searches, made as they come: each step needs the one before."""
+        if not self.spec.greedy:
+            return
+        tasks = {task.name: task for task in self.base.tasks}
+        for name, protocol, host, direction in hosts_with_gaps(gaps):
+            halves = parted(tasks[name], self.spec.held_out, self.base.seed)
+
+            def piece(places: tuple[int, ...], split: str) -> Piece:
+                change = self.spec.chosen(places)
+                return Piece(host, halves[split], (protocol,), (change,), split, len(places))  # noqa: B023
+
+            chosen: tuple[int, ...] = ()
+            for _ in range(self.spec.greedy):
+                left = [i for i in range(len(self.spec.layers)) if i not in chosen]
+                tried = [piece((*chosen, i), SELECTION) for i in left]
+                self._make(tried, parts, progress)
+                yield from tried
+                records = [parts.read_part(f"records {one.name}") for one in tried]
+                chosen = (*chosen, left[best_of(records, direction)])
+            held = [piece(chosen[: i + 1], HELD_OUT) for i in range(len(chosen))]
+            self._make(held, parts, progress)
+            yield from held
+
+    def _pieces(self, gaps: pd.DataFrame) -> Iterator[Piece]:
+        """What is worth exchanging: only where the two models differ is there a gap to move."""
         found = gaps.loc[gaps["found"]]
         for task in self.base.tasks:
             asked = set(found.loc[found["task"] == task.name, "protocol"])
@@ -203,7 +241,8 @@ class Transplant:
             rows += guessed_rows(self.base, task, task.items, piece.protocols)
         work = pd.DataFrame([work_entry("transplant", task.name, one) for one in stats])
         kept = [
-            {name: row[name] for name in _KEPT} | {"host": piece.host}
+            {name: row[name] for name in _KEPT}
+            | {"host": piece.host, "split": piece.split, "step": piece.step}
             | {name: row.get(name) for name in ("set", "t", "head", "heads", "exchange")}
             for row in rows
         ]  # fmt: skip

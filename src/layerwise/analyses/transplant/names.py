@@ -11,6 +11,8 @@ WEIGHTS, ACTIVATIONS = EXCHANGES = ("weights", "activations")
 SINGLE, TOGETHER, FROM_FIRST, FROM_LAST = "single", "together", "from_first", "from_last"
 SETS = (SINGLE, TOGETHER, FROM_FIRST, FROM_LAST)
 """How layers are chosen."""
+GREEDY = "greedy"
+"""Chosen one after the other, each as the one that moves most beside those before."""
 KV_GROUP = "kv_group"
 BY_HEAD = ("z", KV_GROUP, "cross_z")
 """Single heads, and all heads that share keys and values."""

@@ -85,6 +85,14 @@ def is_plural(row: Row) -> bool:
     return several or row["site"] in _PLURAL
 
 
+def order_of(row: Row) -> str:
+    """``3, 1, 4`` or ``7.3, 2.0``: what was chosen, one after the other."""
+    layers = [name_layer(layer) for layer in row["layers"]]
+    if row["site"] not in BY_HEAD:
+        return ", ".join(layers)
+    return ", ".join(f"{a}.{int(b)}" for a, b in zip(layers, row["heads"], strict=True))
+
+
 def noun_of(site: str) -> str:
     """What one exchanged piece is called: ``layer``, ``head``, ``part of a layer``."""
     return "layer" if site == "layer" else HEAD_WORDS.get(site, "part of a layer")

@@ -18,7 +18,7 @@ from layerwise.presentation.table import Table, others
 from layerwise.presentation.wording import HEAD_WORDS, spread
 from layerwise.storage.run_tables import RunTables
 
-from .columns import DISTANCES, EFFECTS, GAPS, RANKS
+from .columns import DISTANCES, EFFECTS, GAPS, GREEDY, RANKS
 from .names import (
     BRINGS,
     BY_HEAD,
@@ -109,6 +109,14 @@ def _tables(run: RunTables) -> list[Table]:
         left = others(len(effects), len(shown), "are in transplant_effects.parquet")
         told = cells(EFFECTS, shown)
         found.append(Table(f"What moves ({len(shown)})", heads(EFFECTS), told, True, left))
+    greedy = run.table("transplant_greedy")
+    if greedy is not None and len(greedy):
+        title = "Chosen one after the other, each as the one that moves most"
+        note = (
+            "Which comes first, and which next, was decided by other items than those on which "
+            "the move is told; with other items to choose by it may be another."
+        )
+        found.append(Table(title, heads(GREEDY), cells(GREEDY, greedy), True, note))
     ranks = run.table("transplant_ranks")
     if ranks is not None:
         title = "Is where weights differ most where the gap moves most?"

@@ -14,6 +14,7 @@ from layerwise.storage.provenance import Facts
 
 from .columns import EFFECTS
 from .gaps import gaps_table
+from .greedy import greedy_table
 from .tables import effects_table, ranks_table
 
 
@@ -53,12 +54,22 @@ class TransplantResult(Result):
         """``transplant_ranks.parquet``: do layers whose weights differ most move most?"""
         return ranks_table(self.transplant, self.transplant_distances, self.gaps(), self.facts.seed)
 
+    @computed_once
+    def greedy(self) -> pd.DataFrame:
+        """``transplant_greedy.parquet``: what layers chosen one by one move on other items."""
+        return greedy_table(self.transplant, self.gaps(), self.facts.chance, self.facts.seed)
+
     def derived(self) -> dict[str, pd.DataFrame]:
-        """``transplant_gaps``, ``transplant_effects`` and ``transplant_ranks``."""
+        """``transplant_gaps``, ``transplant_effects``, ``transplant_ranks``, ``transplant_greedy``.
+
+        The last only where layers were chosen one after the other.
+        """
+        greedy = {"transplant_greedy": self.greedy()} if len(self.greedy()) else {}
         return {
             "transplant_gaps": self.gaps(),
             "transplant_effects": self.effects(),
             "transplant_ranks": self.ranks(),
+            **greedy,
         }
 
     def plot(self) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from layerwise.errors import UserError, unknown_name
@@ -14,6 +14,7 @@ from .names import (
     BY_HEAD,
     FROM_FIRST,
     FROM_LAST,
+    GREEDY,
     KV_GROUP,
     OF_NO_LAYER,
     SINGLE,
@@ -33,7 +34,7 @@ class Change:
     """One set of layers, of their parts or of heads that is put from one model into the other.
 
     Attributes:
-        set: how they were chosen.
+        set: how they were chosen; ``greedy`` is in the order of choice.
         site: what of each layer: ``layer``, ``attn_out``, ``z`` and so on.
         layers: the layers, in ascending order; of heads the layer of each; none of what is
             outside of the layers.
@@ -96,6 +97,8 @@ class TransplantSpec:
         steps: into how many steps the way from one model's weights to the other's is cut.
         heads: the head or key/value group in each of the layers; empty for other sites.
         exchange: weights, activations, or both.
+        greedy: how many are also chosen one after the other.
+        held_out: the share of items that these are not chosen by.
     """
 
     site: str
@@ -104,6 +107,8 @@ class TransplantSpec:
     steps: int = 1
     heads: tuple[int, ...] = ()
     exchange: tuple[str, ...] = (WEIGHTS,)
+    greedy: int = 0
+    held_out: float = 0.5
 
     @classmethod
     def of(
@@ -161,9 +166,37 @@ class TransplantSpec:
             "sets": list(self.sets),
             "steps": self.steps,
         }
+        if self.greedy:
+            found |= {"greedy": self.greedy, "held_out": self.held_out}
         if self.exchange != (WEIGHTS,):
             found["exchange"] = list(self.exchange)
         return found | ({"heads": list(self.heads)} if self.heads else {})
+
+    def searching(self, greedy: int, held_out: float) -> TransplantSpec:
+        """The same with so many layers chosen one after the other.
+
+        Raises:
+            UserError: if there are not as many, no weights are exchanged, or no share of the
+                items can be held out.
+        """
+        if not greedy:
+            return self
+        if not 1 <= greedy <= len(self.layers) or WEIGHTS not in self.exchange:
+            raise UserError(
+                f"{greedy} layers were to be chosen one after the other; expected 0 (none) to "
+                f"{len(self.layers)}, as many as are exchanged here, and an exchange of weights."
+            )
+        if not 0 < held_out < 1:
+            raise UserError(
+                f"The share of items held out is {held_out}; expected more than 0 and less than "
+                "1, since layers look too good on the items that they were chosen by."
+            )
+        return replace(self, greedy=greedy, held_out=held_out)
+
+    def chosen(self, places: Sequence[int]) -> Change:
+        """The change of some of the layers, as numbers in ``layers``, in their order of choice."""
+        heads = tuple(self.heads[i] for i in places) if self.heads else ()
+        return Change(GREEDY, self.site, tuple(self.layers[i] for i in places), 1.0, heads)
 
     def changes(self) -> tuple[Change, ...]:
         """All changes, each way of choosing sets after the other."""

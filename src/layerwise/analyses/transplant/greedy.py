@@ -1,0 +1,128 @@
+"""Greedy choice of layers: which first, which next beside it, and what they move on other items.
+
+What is chosen by some items looks too good on these. So a task's items are parted: layers are
+chosen by the one part, and what they move is estimated on the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from layerwise import stats
+from layerwise.analyses.removal.tables import HELD_OUT, SELECTION
+from layerwise.errors import UserError
+from layerwise.presentation.rows import numbers, rows
+from layerwise.stats.effects import INTACT, Chance
+from layerwise.storage.parquet import conform, frame
+from layerwise.tasks import Task
+
+from .names import BRINGS, HOSTS
+from .tables import effects_table
+
+_KEYS = ["task", "protocol"]
+
+
+def parted(task: Task, held_out: float, seed: int) -> dict[str, Task]:
+    """A task's items to choose by, and those held out, drawn by the seed.
+
+    Items that ask for the same thing are in the same part.
+
+    Args:
+        task: the task.
+        held_out: the share that is held out, of what the items ask for.
+        seed: of the run.
+
+    Raises:
+        UserError: if one of the parts would be empty.
+    """
+    named = [item.id if item.cluster is None else item.cluster for item in task.items]
+    clusters = list(dict.fromkeys(named))
+    n = round(held_out * len(clusters))
+    if not 0 < n < len(clusters):
+        raise UserError(
+            f"Of task {task.name!r} {n} of {len(clusters)} items would be held out; expected at "
+            "least one item to choose layers by and one held out: take more items, or another "
+            "held_out."
+        )
+    drawn = stats.generator(seed, HELD_OUT).permutation(len(clusters))[:n]
+    out = {clusters[i] for i in drawn.tolist()}
+    halves = {SELECTION: [], HELD_OUT: []}
+    for item, cluster in zip(task.items, named, strict=True):
+        halves[HELD_OUT if cluster in out else SELECTION].append(item)
+    return {split: replace(task, items=tuple(items)) for split, items in halves.items()}
+
+
+def best_of(tried: Sequence[pd.DataFrame], direction: str) -> int:
+    """Which of some changes moves most: by accuracy, then log-probability, then the first.
+
+    Args:
+        tried: the records of each, of the same items.
+        direction: ``brings``, where more right answers are better, or ``destroys``.
+    """
+    sign = 1 if direction == BRINGS else -1
+    right, nats = (
+        [float(numbers(one, name).mean()) for one in tried] for name in ("correct", "gold_logprob")
+    )
+    scores = [
+        (sign * accuracy, 0.0 if np.isnan(mean) else sign * mean)
+        for accuracy, mean in zip(right, nats, strict=True)
+    ]
+    return max(range(len(scores)), key=lambda i: (*scores[i], -i))
+
+
+def greedy_table(
+    transplant: pd.DataFrame, gaps: pd.DataFrame, chance: Chance, seed: int
+) -> pd.DataFrame:
+    """``transplant_greedy.parquet``: what layers that were chosen one after the other move.
+
+    Args:
+        transplant: ``transplant.parquet``; of its greedy steps those on held-out items are told,
+            by the same statistics as other changes, corrected over all of these steps.
+        gaps: its ``transplant_gaps.parquet``.
+        chance: (task, protocol) -> accuracy by guessing.
+        seed: seed of the bootstrap.
+    """
+    held = pd.DataFrame(transplant.loc[transplant["split"] == HELD_OUT])
+    if held.empty:
+        return frame("transplant_greedy", [])
+    plain = pd.DataFrame(
+        transplant.loc[(transplant["kind"] == INTACT) & transplant["split"].isna()]
+    )
+    items = held[[*_KEYS, "item"]].drop_duplicates()
+    joined = pd.concat([plain.merge(items, on=[*_KEYS, "item"]), held.assign(split=None)])
+    effects = effects_table(conform("transplant", joined), gaps, chance, seed)
+    steps = held.drop_duplicates([*_KEYS, "host", "intervention"])
+    told = effects.merge(
+        steps[[*_KEYS, "host", "intervention", "step"]], on=[*_KEYS, "host", "intervention"]
+    )
+    chosen_by = [_selection(row, transplant) for row in told.to_dict("records")]
+    table = pd.concat([told, pd.DataFrame(chosen_by)], axis=1)
+    order = [*_KEYS, "host", "step"]
+    return conform("transplant_greedy", table.sort_values(order).reset_index(drop=True))
+
+
+def _selection(row: dict[str, Any], transplant: pd.DataFrame) -> dict[str, Any]:
+    """How many were tried at a step, and what the chosen one moved on what it was chosen by."""
+    about = {name: row[name] for name in (*_KEYS, "host")}
+    tried = rows(transplant, **about, split=SELECTION, step=row["step"])
+    mine = rows(tried, intervention=row["intervention"])
+    plain = rows(transplant, **about, kind=INTACT, item=list(mine["item"]))
+    moved = float(numbers(mine, "correct").mean() - numbers(plain, "correct").mean())
+    return {
+        "n_candidates": len(set(tried["intervention"])),
+        "n_selection": len(mine),
+        "moved_selection": moved if row["direction"] == BRINGS else -moved,
+    }
+
+
+def hosts_with_gaps(gaps: pd.DataFrame) -> Iterator[tuple[str, str, str, str]]:
+    """Task, protocol, host and direction of each search: where there is a gap to be moved."""
+    for gap in gaps.loc[gaps["found"]].to_dict("records"):
+        for host in HOSTS:
+            direction = "destroys" if host == gap["better"] else BRINGS
+            yield str(gap["task"]), str(gap["protocol"]), host, direction
