@@ -5,44 +5,16 @@ Records are made up; models are distilled in ``test_distillation``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import binomtest
 from statsmodels.stats.multitest import multipletests
 
-from layerwise.analyses.distillation.names import DISTILLED, HOSTS, STUDENT, TEACHER
+from layerwise.analyses.distillation.names import DISTILLED, STUDENT, TEACHER
 from layerwise.analyses.distillation.tables import gains_table
 from layerwise.errors import UserError
-from layerwise.storage.parquet import frame
-
-CHANCE = 0.25
-
-
-def chance(task: str, protocol: str) -> float:
-    return CHANCE
-
-
-def records(
-    answers: Mapping[str, Mapping[str, np.ndarray]], clusters: Sequence[str] | None = None
-) -> pd.DataFrame:
-    """Made-up records: by task, every host's answers; log-probabilities are -1 and -3."""
-    rows = [
-        {
-            "host": host, "intervention": "intact", "kind": "intact", "site": None, "layer": None,
-            "layers": [], "task": task, "capability": "retrieval", "item": f"{place:04d}",
-            "protocol": "continuation", "correct": bool(right), "correct_norm": None,
-            "gold_logprob": -1.0 if right else -3.0, "margin": None, "generated": None,
-            "extracted": None, "chosen": None,
-            "cluster": None if clusters is None else clusters[place],
-        }
-        for task, of in answers.items()
-        for host in HOSTS
-        for place, right in enumerate(of[host])
-    ]  # fmt: skip
-    return frame("distillation", rows)
+from tests.distilling import chance, records
 
 
 def first(n: int, of: int = 40) -> np.ndarray:

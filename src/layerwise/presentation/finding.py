@@ -22,8 +22,8 @@ class Finding:
         kind: ``critical layers``, ``heads``, ``protocols``, ``no loss``, ``gain``,
             ``logit lens``, ``prediction depth``, ``hand-over``, ``take-up``, ``order``,
             ``removal``, ``attribution``, ``interaction``, ``interaction of layers``,
-            ``agreement``, ``paths``, ``similarity``, ``estimates``, ``open book``, ``transplant``
-            or ``no signal``.
+            ``agreement``, ``paths``, ``similarity``, ``estimates``, ``open book``, ``transplant``,
+            ``distillation`` or ``no signal``.
         source: ``table``; ``where``, the columns and values that pick the rows the sentence
             is about (``rows.rows`` takes them); and ``at``, those of the rows it quotes.
     """

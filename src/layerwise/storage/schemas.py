@@ -312,7 +312,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         p_holm="float", improved="bool", worse="bool", lead="float", lead_low="float",
         lead_high="float", lead_p_holm="float", leads="bool", closed="float?",
         closed_low="float?", closed_high="float?", nats="float?", nats_low="float?",
-        nats_high="float?",
+        nats_high="float?", gain_run_low="float", gain_run_high="float",
     ),
     "transplant_greedy": _schema(
         task="str", capability="str", protocol="str", host="str", direction="str", step="int",

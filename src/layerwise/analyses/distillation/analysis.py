@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from layerwise.analyses.contract import Analysis
 
+from .findings import findings
 from .report import sections
 from .result import DistillationResult
 
-ANALYSIS = Analysis("distillation", DistillationResult, sections)
+ANALYSIS = Analysis("distillation", DistillationResult, sections, findings)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from layerwise.presentation.naming import naming_layers_of
 from layerwise.presentation.rows import records
-from layerwise.presentation.wording import interval, layer_ranges, number, p_value
+from layerwise.presentation.wording import capitalised, interval, number, p_value
 
-from .names import FORWARD, JENSEN_SHANNON, OF_TASK
 from .result import DistillationResult
+from .words import objective_in_words, taught_in_words, trained_in_words
 
 _LIMITS = (
     "The accuracies are those of these suites, whose items are made by rule; they say nothing of "
@@ -27,8 +28,13 @@ def card(result: DistillationResult) -> str:
     Args:
         result: the distillation.
     """
+    with naming_layers_of(result.facts.model):
+        return "\n".join(_lines(result)) + "\n"
+
+
+def _lines(result: DistillationResult) -> list[str]:
     facts, settings = result.facts, result.facts.settings
-    lines = [
+    return [
         "---",
         "library_name: transformers",
         "tags:",
@@ -36,10 +42,10 @@ def card(result: DistillationResult) -> str:
         "- layerwise",
         "---",
         "",
-        f"# {_code(facts.model.name)}, distilled from {_code(str(settings['teacher']))}",
+        f"# {capitalised(taught_in_words(facts)).removesuffix(',')}",
         "",
-        "Trained by `layerwise distill` to say what the teacher says. The facts below, and every "
-        "answer, are in `compared/` as JSON and Parquet.",
+        f"Trained by `layerwise {'heal' if 'removed' in settings else 'distill'}` to say what the "
+        "teacher says. The facts below, and every answer, are in `compared/` as JSON and Parquet.",
         "",
         "| | |",
         "|---|---|",
@@ -56,7 +62,6 @@ def card(result: DistillationResult) -> str:
         "",
         *(f"- {one}" for one in _LIMITS),
     ]
-    return "\n".join(lines) + "\n"
 
 
 def _facts(result: DistillationResult) -> Iterator[tuple[str, str]]:
@@ -88,35 +93,6 @@ def _facts(result: DistillationResult) -> Iterator[tuple[str, str]]:
             (f"{number(kl.iloc[0], 3)} nats a token before, {number(kl.iloc[-1], 3)} after"),
         )
     yield "versions", ", ".join(f"{name} {one}" for name, one in facts.versions.items())
-
-
-def objective_in_words(settings: dict[str, Any]) -> str:
-    """The loss of a distillation, from its settings."""
-    kind = settings["divergence"]
-    words = {
-        FORWARD: "KL(teacher, student)",
-        JENSEN_SHANNON: "generalized Jensen-Shannon divergence of mixture "
-        + number(settings["mixture"], 2),
-    }
-    told = f"{words.get(kind, 'KL(student, teacher)')} at temperature "
-    told += number(settings["temperature"], 2)
-    for name, noun in (("cross_entropy", "cross-entropy"), ("hidden", "distance of streams")):
-        if settings[name]:
-            told += f" + {number(settings[name], 2)} × {noun}"
-    if settings["on_policy"]:
-        told += f"; {number(100 * settings['on_policy'])} % of the texts written by the student"
-    whose = "the task's" if settings["answers"] == OF_TASK else "the teacher's"
-    return told if settings["from_file"] else f"{told}; {whose} answers"
-
-
-def trained_in_words(settings: dict[str, Any]) -> str:
-    """Which weights of a student were trained, from its settings."""
-    layers, rank = settings["layers"], settings["rank"]
-    noun = "layer" if layers is not None and len(layers) == 1 else "layers"
-    where = "all layers" if layers is None else f"{noun} {layer_ranges(layers)}"
-    if rank is not None:
-        return f"low-rank adapters of rank {rank} in {where}, merged into the weights"
-    return "all weights" if layers is None else f"the weights of {where}"
 
 
 def _table(result: DistillationResult) -> Iterator[str]:

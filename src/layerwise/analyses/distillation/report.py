@@ -13,8 +13,8 @@ from layerwise.presentation.section import Section
 from layerwise.presentation.table import Table
 from layerwise.storage.run_tables import RunTables
 
-from .card import objective_in_words, trained_in_words
 from .columns import GAINS
+from .words import objective_in_words, trained_in_words
 
 _WORDS = (
     "A student was trained to say what its teacher says, on other texts than those it is asked "

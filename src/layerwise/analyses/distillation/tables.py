@@ -117,6 +117,7 @@ def gains_table(distillation: pd.DataFrame, chance: Chance, seed: int) -> pd.Dat
             | {"improved": sure and gain > 0 and has[DISTILLED]}
             | {"worse": sure and gain < 0 and has[STUDENT]}
             | _difference(one, TEACHER, STUDENT, "lead")
+            | _run_bounds(one, len(every))
             | {"lead_p_holm": float(lead_p[place]), "leads": leads}
             | _bootstrapped(one, seed, leads=leads)
         )
@@ -149,16 +150,27 @@ def _p(one: Asked, host: str, other: str) -> float:
 
 def _difference(one: Asked, host: str, other: str, name: str) -> dict[str, Any]:
     """Accuracy of one model minus that of another, with exact bounds over clusters of items."""
+    low, high = _bounds(one, host, other)
+    return {
+        name: float(_net(one, host, other).mean()),
+        f"{name}_low": low,
+        f"{name}_high": high,
+    }
+
+
+def _run_bounds(one: Asked, n_tests: int) -> dict[str, Any]:
+    """Bounds of the gain that cover together over all tests of the run."""
+    low, high = _bounds(one, DISTILLED, STUDENT, n_tests)
+    return {"gain_run_low": low, "gain_run_high": high}
+
+
+def _bounds(one: Asked, host: str, other: str, n_tests: int = 1) -> tuple[float, float]:
     net = _net(one, host, other)
     changes = [net > 0, net < 0]
     alone = min(float(independent_items(each[:, None], one.clusters)[0]) for each in changes)
     gained, lost = (each.sum(keepdims=True) * (alone / len(each)) for each in changes)
-    low, high = exact_difference_bounds(gained, lost, np.full(1, alone), 0.95)
-    return {
-        name: float(net.mean()),
-        f"{name}_low": float(low[0]),
-        f"{name}_high": float(high[0]),
-    }
+    low, high = exact_difference_bounds(gained, lost, np.full(1, alone), 0.95, n_tests)
+    return float(low[0]), float(high[0])
 
 
 def _bootstrapped(one: Asked, seed: int, *, leads: bool) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def training_curve(curve: pd.DataFrame, width: float = COLUMN_WIDTH) -> Figure:
         numbers(measured, "step"), numbers(measured, "held_out_kl"), color=look(1).color,
         ls=look(1).linestyle, lw=0.9, marker=look(1).marker, ms=3, gid="held_out_kl",
     )[0]  # fmt: skip
-    trained.set_label("training texts, at its temperature")
+    trained.set_label("training texts, as minimised")
     held_out.set_label("held-out texts, KL at temperature 1")
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -1,0 +1,97 @@
+"""What is said and drawn of a distillation, against made-up answers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from legible import WIDTHS, assert_legible
+
+from layerwise.analyses.distillation.card import card
+from layerwise.analyses.distillation.figures import training_curve
+from layerwise.presentation.rows import rows
+from layerwise.report import report
+from layerwise.report.summary import findings
+from tests.distilling import distillation_result
+
+FEW, SOME, MOST = (np.arange(40) < n for n in (8, 24, 38))
+
+
+def told(one) -> list[str]:
+    return [found.sentence for found in findings([one]) if found.kind == "distillation"]
+
+
+def answers(student, distilled, teacher=MOST):
+    return {"teacher": teacher, "student": student, "distilled": distilled}
+
+
+def test_what_a_student_gained_is_told_with_its_share_of_the_teachers_lead():
+    made = distillation_result({"keys": answers(FEW, SOME)})
+    (sentence,) = told(made)
+    assert sentence.startswith(
+        "The student made-up, distilled from large, is better than before in keys (continuation): "
+        "60 % are right, 20 % were, and the teacher has 95 %; that is 40 ["
+    )
+    (row,) = made.gains().to_dict("records")
+    share = "{:.0f} [{:.0f}, {:.0f}]".format(
+        *(100 * row[name] for name in ("closed", "closed_low", "closed_high"))
+    )
+    assert f"points, {share} % of the teacher's lead (p < 0.001 after Holm's" in sentence
+    assert sentence.endswith("bounds for all 1 test of the run together; n = 40).")
+
+
+def test_what_a_student_lost_is_told():
+    made = distillation_result({"a": answers(MOST, FEW), "b": answers(SOME, SOME)})
+    (sentence,) = told(made)
+    assert "is worse than before in a (continuation): 20 % are right, 95 % were" in sentence
+    assert "that is a change of " in sentence
+    assert "lead" not in sentence
+    assert "over all 2 tests of the run" in sentence
+
+
+def test_where_nothing_is_established_it_is_said_how_little_that_excludes():
+    made = distillation_result({"a": answers(SOME, np.roll(SOME, 1)), "b": answers(SOME, SOME)})
+    (sentence,) = told(made)
+    assert "is not established to be better or worse than before in any of 2 tasks" in sentence
+    assert "the largest change is 0 [" in sentence
+    assert "bounds for all 2 tests of the run together" in sentence
+
+
+def test_a_healed_model_is_named_by_what_it_lacks():
+    made = distillation_result({"keys": answers(FEW, SOME)}, removed=[3, 4])
+    (sentence,) = told(made)
+    assert sentence.startswith("Large without layers 3 and 4, healed, is better than before")
+    assert card(made).splitlines()[7].startswith("# Large without layers 3 and 4, healed")
+    assert "`layerwise heal`" in card(made)
+
+
+def test_sentences_stand_on_the_row_that_they_quote():
+    made = distillation_result({"a": answers(FEW, SOME), "b": answers(MOST, FEW)})
+    found = [one for one in findings([made]) if one.kind == "distillation"]
+    assert len(found) == 2
+    for one in found:
+        quoted = rows(rows(made.gains(), **one.source["where"]), **one.source["at"])
+        assert len(quoted) == 1
+
+
+def test_the_page_has_the_table_and_the_curve():
+    page = report([distillation_result({"keys": answers(FEW, SOME)})]).html
+    assert "Distilled from a teacher" in page
+    assert "What the student can do before and after" in page
+    assert "KL(teacher, student) at temperature 1 on texts that it is not trained on" in page
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_curve_shows_what_is_in_the_table(width):
+    curve = distillation_result({"keys": answers(FEW, SOME)}).distillation_curve
+    figure = training_curve(curve, width)
+    lines = {line.get_gid(): line for line in figure.axes[0].get_lines()}
+    measured = curve.loc[curve["held_out_kl"].notna()]
+    np.testing.assert_allclose(lines["held_out_kl"].get_ydata(), measured["held_out_kl"])
+    np.testing.assert_allclose(lines["held_out_kl"].get_xdata(), measured["step"])
+    np.testing.assert_allclose(lines["divergence"].get_ydata(), curve["divergence"].dropna())
+    assert_legible(figure)
+    many = curve.loc[curve["divergence"].notna()].sample(950, replace=True, random_state=0)
+    many = many.assign(step=np.arange(1, 951), held_out_kl=None)
+    drawn = training_curve(many, width).axes[0].get_lines()[0].get_ydata()
+    assert len(drawn) == 100
+    assert np.mean(drawn) == pytest.approx(many["divergence"].mean(), rel=0.02)
