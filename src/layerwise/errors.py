@@ -88,6 +88,17 @@ class UnusedSettingsWarning(UserWarning):
     """A model's own settings, with which its texts could be others, are not used."""
 
 
+def counted(n: int, noun: str, several: str = "") -> str:
+    """``"1 layer"``, ``"3 layers"``, ``"12,000 bytes"``.
+
+    Args:
+        n: how many.
+        noun: what one of them is called.
+        several: what others are called; the noun with an s if empty.
+    """
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {several or noun + 's'}"
+
+
 def unknown_name(what: str, given: str, known: Iterable[str]) -> UserError:
     """The error for a name that is not in a registry.
 

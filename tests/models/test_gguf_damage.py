@@ -19,8 +19,8 @@ def nothing_kept(cache):
 @pytest.mark.parametrize(
     ("changes", "parts"),
     [
-        ({"without": ["blk.1.ffn_up.weight"]}, ["lacks 1 tensors", "blk.1.ffn_up.weight"]),
-        ({"without": ["output_norm.weight"]}, ["lacks 1 tensors", "output_norm.weight"]),
+        ({"without": ["blk.1.ffn_up.weight"]}, ["lacks 1 tensor, ", "blk.1.ffn_up.weight"]),
+        ({"without": ["output_norm.weight"]}, ["lacks 1 tensor, ", "output_norm.weight"]),
         ({"without": list(shapes())}, ["tells of 2 blocks", "tensors are of 0"]),
         ({"n_blocks": 3}, ["tells of 3 blocks", "tensors are of 2"]),
         ({"n_blocks": 1}, ["tells of 1 blocks", "tensors are of 2"]),

@@ -20,6 +20,7 @@ from layerwise.presentation.wording import (
     number,
     p_value,
     spread,
+    spread_of,
 )
 from layerwise.report import Finding, findings
 from layerwise.report.summary import findings_of
@@ -467,3 +468,12 @@ def test_a_depth_of_shared_items_stands_beside_that_of_all(run: RunTables) -> No
     assert "half-effect depth is 0.70 (of all 24 items 0.61), which is 0.30 [" in finding.sentence
     assert "later than 0.40 by" in finding.sentence
     assert "n = 16 items of both" in finding.sentence
+
+
+def test_one_of_a_kind_is_told_in_the_singular():
+    assert [counted(n, "layer") for n in (0, 1, 2, 12_000)] == [
+        "0 layers", "1 layer", "2 layers", "12,000 layers",
+    ]  # fmt: skip
+    assert counted(2, "entry", "entries") == "2 entries"
+    told = [spread_of(values, "item") for values in ([1, 1], [60], [40, 60], [1, 2])]
+    assert told == ["1 item", "60 items", "40–60 items", "1–2 items"]

@@ -19,7 +19,7 @@ def test_work_is_a_triangle_of_layers():
     # layer comes only what is read: two tokens a request.
     assert plan.token_passes == batch.n_packed * (1 + 2 + 3) + 40 * 4
     assert plan.brute_force_token_passes == 20 * 4 * 5 * 4
-    assert "1 walks" in str(plan)
+    assert "1 walk," in str(plan)
 
 
 @pytest.mark.parametrize("budget", [2_000, 20_000, 200_000])

@@ -16,7 +16,7 @@ import torch
 from einops import rearrange
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from layerwise.errors import UserError
+from layerwise.errors import UserError, counted
 from layerwise.models.gguf_header import GgufHeader, StoredTensor, layers_of
 
 ARCHITECTURES = ("bloom", "gpt2", "llama", "phi3", "qwen2", "qwen3")
@@ -134,9 +134,10 @@ def _surplus(path: Path, header: GgufHeader, wanted: Iterable[str]) -> set[str]:
 def _refuse_gaps(path: Path, what: str, names: set[str]) -> None:
     if names:
         raise UserError(
-            f"{path.name} cannot be converted: it {what} {len(names)} tensors, "
-            f"{min(names)[:80]} among them; expected exactly those of its architecture and number "
-            "of blocks; fetch the file again, or use the model's safetensors folder."
+            f"{path.name} cannot be converted: it {what} {counted(len(names), 'tensor')}, "
+            f"{min(names)[:80]}{' among them' * (len(names) > 1)}; expected exactly those of its "
+            "architecture and number of blocks; fetch the file again, or use the model's "
+            "safetensors folder."
         )
 
 

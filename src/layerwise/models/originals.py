@@ -18,7 +18,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from layerwise.errors import UserError, one_line
+from layerwise.errors import UserError, counted, one_line
 from layerwise.models.folder import must_be_usable
 from layerwise.models.offload import in_pieces, named_weights
 from layerwise.models.organisms.tokenizer import is_toy, read_toy_tokenizer
@@ -126,9 +126,9 @@ def _refuse_gaps(folder: Path, missing: set[str], unexpected: set[str]) -> None:
     for names, what in ((missing, "lack"), (unexpected, "have, against config.json,")):
         if names:
             raise UserError(
-                f"The weights in {folder} {what} {len(names)} tensors, {min(names)} among them: "
-                "expected exactly those that config.json calls for; use the files that belong "
-                "together."
+                f"The weights in {folder} {what} {counted(len(names), 'tensor')}, "
+                f"{min(names)}{' among them' * (len(names) > 1)}: expected exactly those that "
+                "config.json calls for; use the files that belong together."
             )
 
 

@@ -11,7 +11,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from layerwise.errors import UserError, one_line
+from layerwise.errors import UserError, counted, one_line
 from layerwise.models.json_files import read_json_object
 
 WEIGHTS = "model.safetensors"
@@ -78,8 +78,9 @@ def _shards(folder: Path) -> list[Path]:
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise UserError(
-            f"{folder} lacks {len(missing)} of {len(names)} weight files, {missing[0]} among "
-            f"them: expected all that {INDEX} names; fetch them."
+            f"{folder} lacks {len(missing)} of {counted(len(names), 'weight file')}, "
+            f"{missing[0]}{' among them' * (len(missing) > 1)}: expected all that {INDEX} names; "
+            "fetch them."
         )
     return [folder / name for name in names]
 

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
+from layerwise.errors import counted as counted
+
 from .naming import name_layer, stacks
 
 PROTOCOL_ORDER = ("letter", "continuation", "generate")
@@ -79,11 +81,6 @@ def p_value(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
-def counted(n: int, noun: str) -> str:
-    """``"1 layer"``, ``"3 layers"``."""
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
-
-
 def joined(parts: Iterable[str]) -> str:
     """``"a, b and c"``."""
     items = list(parts)
@@ -98,6 +95,12 @@ def spread(values: Iterable[Any]) -> str:
     if not numbers:
         return "0"
     return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]}–{numbers[-1]}"
+
+
+def spread_of(values: Iterable[Any], noun: str) -> str:
+    """``"1 item"``, ``"60 items"`` or ``"40–60 items"``."""
+    numbers = spread(values)
+    return f"{numbers} {noun}" if numbers == "1" else f"{numbers} {noun}s"
 
 
 def layer_ranges(layers: Iterable[Any]) -> str:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
+from layerwise.errors import counted
 from layerwise.ground.layer_names import COMPUTATION
 
 from .clusters import Clusters, sample_and_resamples
@@ -219,4 +220,4 @@ class Sampling(NamedTuple):
 
 def partly(done: str, found: int, expected: int) -> str:
     """Why a curve is left out that was not measured at all layers."""
-    return f"{done} at {found} of {expected} places: the curve over layers has gaps"
+    return f"{done} at {found} of {counted(expected, 'place')}: the curve over layers has gaps"

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from layerwise.errors import counted
+
 from .provenance import Facts
 
 
@@ -30,7 +32,7 @@ def heading(facts: Facts, n_items: int, protocols: Sequence[str], tasks: Sequenc
     """Model, tasks, protocols and number of items in one line of text."""
     return (
         f"{facts.model.name}; tasks: {', '.join(tasks) or 'none'}; "
-        f"protocols: {', '.join(protocols) or 'none'}; {n_items} items"
+        f"protocols: {', '.join(protocols) or 'none'}; {counted(n_items, 'item')}"
     )
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from layerwise.errors import counted
+
 from ..errors import UserError
 from .branches import make_branches
 from .edits import CROSS_SITES, Edit
@@ -91,12 +93,13 @@ class SweepPlan:
 
     def __str__(self) -> str:
         lines = [
-            f"{len(self.batches)} walks, {self.token_passes:,} token-passes through a block "
-            f"against {self.brute_force_token_passes:,} by brute force"
+            f"{counted(len(self.batches), 'walk')}, {self.token_passes:,} token-passes through a "
+            f"block against {self.brute_force_token_passes:,} by brute force"
         ]
         lines += [
-            f"  walk {i}: {len(b.requests)} requests, {len(b.interventions)} interventions, "
-            f"{b.n_packed} packed tokens"
+            f"  walk {i}: {counted(len(b.requests), 'request')}, "
+            f"{counted(len(b.interventions), 'intervention')}, "
+            f"{counted(b.n_packed, 'packed token')}"
             for i, b in enumerate(self.batches)
         ]
         return "\n".join(lines)

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from layerwise.errors import UserError, shown
+from layerwise.errors import UserError, counted, shown
 from layerwise.tasks._rows import Row, bad_line, read_rows
 from layerwise.tasks.items import Capability, Item
 from layerwise.tasks.task import GenerateSpec, Task, Template
@@ -67,8 +67,8 @@ def _fewshot_count(path: str, rows: int, asked: int | None) -> int:
     count = (FEWSHOT if rows >= ROWS_FOR_FEWSHOT else 0) if asked is None else asked
     if not 0 <= count < rows:
         raise UserError(
-            f"File {path!r} has {rows} rows, so {count} of them cannot be few-shot examples; ask "
-            f"for a number from 0 to {rows - 1}."
+            f"File {path!r} has {counted(rows, 'row')}, so {count} of them cannot be few-shot "
+            f"examples; ask for a number from 0 to {rows - 1}."
         )
     return count
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from layerwise.errors import counted
 from layerwise.sweep.requests import Tokens
 from layerwise.tasks._encoding import Tokenizer, encode_apart, encode_pair
 from layerwise.tasks._prompts import open_prompt
@@ -123,8 +124,9 @@ def _unequal(item: Item, clean: Tokens, corrupted: Tokens) -> str | None:
     if len(clean) == len(corrupted):
         return None
     return (
-        f"Item {item.id!r} and its corruption have {len(clean)} and {len(corrupted)} tokens; "
-        "patching needs equal lengths, or pairs that are aligned."
+        f"Item {item.id!r} and its corruption have {len(clean)} and "
+        f"{counted(len(corrupted), 'token')}; patching needs equal lengths, or pairs that are "
+        "aligned."
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from layerwise.errors import UserError
+from layerwise.errors import UserError, counted
 from layerwise.ground.readers import at_least_one_item
 from layerwise.tasks.items import Capability, Item
 
@@ -128,8 +128,8 @@ def take(task: Task, limit: int | None = None, fewshot: int | None = None) -> Ta
     have = len(task.fewshot)
     if fewshot is not None and not 0 <= fewshot <= have:
         raise UserError(
-            f"Task {task.name!r} has {have} few-shot examples, so {fewshot} cannot be taken; "
-            f"ask for a number from 0 to {have}."
+            f"Task {task.name!r} has {counted(have, 'few-shot example')}, so {fewshot} cannot "
+            f"be taken; ask for a number from 0 to {have}."
         )
     others = tuple(one[:fewshot] for one in task.other_fewshot)
     return replace(

@@ -163,7 +163,7 @@ def test_a_small_budget_cuts_requests_and_interventions() -> None:
         (zero("cross_attn_out", 2), "encoder.2, but only decoder layers look at the encoder"),
         (zero("z", 0, head=4), "encoder.0 has heads 0 to 3"),
         (patch("resid_pre", 0, 6), "whose context has 6 tokens"),
-        (patch("resid_pre", 3, 1), "whose decoder begins with 1 tokens"),
+        (patch("resid_pre", 3, 1), "whose decoder begins with 1 token"),
     ],
 )
 def test_changes_that_the_model_does_not_have(change, part: str) -> None:

@@ -23,6 +23,7 @@ from layerwise.presentation.wording import (
     number,
     p_value,
     spread,
+    spread_of,
 )
 from layerwise.storage.run_tables import RunTables
 
@@ -137,7 +138,7 @@ def _no_other_layers(quiet: pd.DataFrame) -> Finding:
         f"{counted(len(quiet), 'comparison')} of {joined(tasks)}: {_one_layer(first)} is not shown "
         "to cost more under one at some layer and more under the other at another, and these two "
         "to turn round (Holm over "
-        f"layers and comparisons; n = {spread(quiet['n_common'])} items right under both)."
+        f"layers and comparisons; n = {spread_of(quiet['n_common'], 'item')} right under both)."
     )
     where = {"kind": str(first["kind"]), "site": str(first["site"]), "other_layers": False}
     return Finding(sentence, weight(0.6, 0.0), PROTOCOLS, source("ladder_steps", where))

@@ -21,6 +21,7 @@ from layerwise.presentation.wording import (
     in_order,
     joined,
     spread,
+    spread_of,
 )
 from layerwise.storage.run_tables import RunTables
 
@@ -83,7 +84,7 @@ def role_maps(run: RunTables) -> list[FigureSpec]:
             f"Role map for {action}. Layers run down; tasks stand side by side, grouped by "
             f"capability, with a column per protocol. Colour: share of the above-floor accuracy "
             "lost, from 0 (as the intact model) to 1 (as without any layer), clipped "
-            f"(n = {spread(effects['n_items'])} items a column). Dot: "
+            f"(n = {spread_of(effects['n_items'], 'item')} a column). Dot: "
             "loss significant after Holm's correction over the layers of the column (exact McNemar "
             f"test, p < 0.05); triangle: significant gain{_held(run, effects)}. Hatched: no "
             "signal, so nothing is claimed. The intervals are in the tables below."
@@ -116,7 +117,7 @@ def accuracies(run: RunTables) -> list[FigureSpec]:
             f"model. Dashed: floor, the accuracy without any layer (stated chance where it was not "
             "measured). Arrowheads at the right: the intact model asked other items' questions. "
             "Bands: paired bootstrap 95 % interval of the change "
-            f"(n = {spread(effects['n_items'])} items). Pale lines have no signal."
+            f"(n = {spread_of(effects['n_items'], 'item')}). Pale lines have no signal."
         )
         alt = f"Line charts of accuracy against the layer, after {action}, one chart per task."
         draw = partial(accuracy_by_layer, effects, kind, site, signal=run.table("signal"))
@@ -137,10 +138,11 @@ def head_effects(run: RunTables) -> list[FigureSpec]:
             action = doing(kind, site, f"one {noun}")
             caption = (
                 f"Share of the above-floor accuracy lost by {action}, layers by {noun}s, under "
-                f"{protocol} (n = {spread(mine['n_items'])} items a task, tasks with signal). Red "
-                "is lost, blue gained. Dot: significant after Benjamini-Hochberg correction over "
-                f"the {spread(mine.groupby('task').size())} {noun}s of a task (exact McNemar test, "
-                f"q < 0.05{_held(run, mine, heads=True)}). The intervals are in the table below."
+                f"{protocol} (n = {spread_of(mine['n_items'], 'item')} a task, tasks with "
+                "signal). Red is lost, blue gained. Dot: significant after Benjamini-Hochberg "
+                f"correction over the {spread(mine.groupby('task').size())} {noun}s of a task "
+                f"(exact McNemar test, q < 0.05{_held(run, mine, heads=True)}). The intervals are "
+                "in the table below."
             )
             alt = f"Heat maps of accuracy lost by {action}, layers by {noun}s."
             draw = partial(head_effect_maps, mine)
@@ -162,7 +164,7 @@ def set_effects(run: RunTables) -> list[FigureSpec]:
         noun = sets_noun(site)
         caption = (
             f"{capitalised(action_on_sets(kind, site))}: share of the above-floor accuracy lost "
-            f"(n = {spread(mine['n_items'])} items a task, tasks with signal under "
+            f"(n = {spread_of(mine['n_items'], 'item')} a task, tasks with signal under "
             f"{joined(in_order(mine['protocol'], PROTOCOL_ORDER))}). A row per block or set of "
             f"{noun}{most}. Lines: paired bootstrap 95 % intervals. Filled: significant after "
             "Holm's correction over the sets of a task and protocol (exact McNemar test, "
@@ -190,7 +192,7 @@ def comparisons(run: RunTables) -> list[FigureSpec]:
         caption = (
             f"Does the answer change with the way of scoring? Share of the above-floor accuracy "
             f"lost by {doing(kind, site, 'one layer')}, in tasks with signal under two or more "
-            f"protocols (n = {spread(effects['n_items'])} items; bands: paired bootstrap 95 % "
+            f"protocols (n = {spread_of(effects['n_items'], 'item')}; bands: paired bootstrap 95 % "
             "intervals). Filled markers: significant after Holm's correction over the layers"
             f"{_held(run, effects)}. Ticks at the foot: layers that lose more items under one "
             "protocol than under another, of those right under both (exact tests, Holm over the "

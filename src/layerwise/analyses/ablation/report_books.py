@@ -12,7 +12,7 @@ from layerwise.presentation.over_run import n_tests
 from layerwise.presentation.rows import numbers, records, rows
 from layerwise.presentation.section import Section
 from layerwise.presentation.table import Table, others
-from layerwise.presentation.wording import doing, in_order, joined, spread
+from layerwise.presentation.wording import doing, in_order, joined, spread_of
 from layerwise.storage.run_tables import RunTables
 
 from .columns import BOOK_PAIRS, BOOKS
@@ -79,8 +79,8 @@ def _figures(run: RunTables) -> list[FigureSpec]:
             f"{closed} without the passage and {opened} with it, {doing(kind, site, 'one layer')}: "
             "above, the share of the above-floor accuracy that is lost, each from its own floor; "
             "below, the paired difference (bootstrap 95 % intervals, "
-            f"n = {spread(mine['n_pairs'])} items both ways). Triangles: of the items right both "
-            "ways the layer loses more without the passage than with it (up), or more with it "
+            f"n = {spread_of(mine['n_pairs'], 'item')} both ways). Triangles: of the items right "
+            "both ways the layer loses more without the passage than with it (up), or more with it "
             "(down); exact tests that allow for lucky and for flipped answers, p < 0.05 after "
             f"Holm's correction over the layers of a panel; of {len(sure)} such layers {held} "
             f"over all {n_tests(books)} tests of the run."

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from layerwise import stats
-from layerwise.errors import UserError, unknown_name
+from layerwise.errors import UserError, counted, unknown_name
 from layerwise.models.kinds import Model, heads_per_key, n_encoder_layers, n_heads_of
 from layerwise.runs.setup import Setup
 from layerwise.sweep import (
@@ -236,8 +236,8 @@ def _refuse_blocks(changes: AblationSpec) -> None:
     n_layers = len(changes.layers)
     if not 1 <= changes.block <= n_layers:
         raise UserError(
-            f"Blocks of {changes.block} layers were asked for; expected from 1 to the {n_layers} "
-            "layers that are changed."
+            f"Blocks of {counted(changes.block, 'layer')} were asked for; expected from 1 to the "
+            f"{n_layers} that are changed."
         )
     in_a_row = changes.layers == tuple(range(changes.layers[0], changes.layers[0] + n_layers))
     if changes.block > 1 and not in_a_row:
@@ -269,8 +269,8 @@ def resampled_from(seed: int, items: Sequence[Item], name: str, draw: int = 0) -
     if draw >= len(items) - 1:
         raise UserError(
             f"Task {name!r} has {len(items)} items, so each can be resampled from "
-            f"{len(items) - 1} others, and more draws were asked for; ask for fewer, or take more "
-            "items."
+            f"{counted(len(items) - 1, 'other')}, and more draws were asked for; ask for fewer, "
+            "or take more items."
         )
     order = stats.generator(seed, f"resample {name}").permutation(len(items)).tolist()
     circle = zip(order, [*order[draw + 1 :], *order[: draw + 1]], strict=True)

@@ -10,12 +10,7 @@ import pandas as pd
 
 from layerwise.presentation.finding import Finding, source, spaced, weight
 from layerwise.presentation.rows import numbers, records, rows
-from layerwise.presentation.wording import (
-    counted,
-    in_order,
-    interval,
-    spread,
-)
+from layerwise.presentation.wording import counted, in_order, interval, spread_of
 from layerwise.storage.run_tables import RunTables
 
 ESTIMATES = "estimates"
@@ -46,7 +41,7 @@ def _agreement(mine: pd.DataFrame, where: dict[str, str]) -> Finding:
         f"Gradients estimate patches of {where['site']} ({where['direction']}) in the order of "
         f"the true ones, beyond chance, in {len(shown)} of {counted(len(known), 'task')}: the "
         f"lowest rank correlation over sampled cells is {rho} ({least['task']}; n = "
-        f"{spread(known['n_items'])} pairs)."
+        f"{spread_of(known['n_items'], 'pair')})."
     )
     size = weight(0.35, float(least["spearman"]))
     return Finding(

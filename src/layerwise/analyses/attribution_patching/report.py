@@ -12,10 +12,7 @@ from layerwise.presentation.figure_spec import FigureSpec
 from layerwise.presentation.rows import rows
 from layerwise.presentation.section import Section
 from layerwise.presentation.table import Table
-from layerwise.presentation.wording import (
-    in_order,
-    spread,
-)
+from layerwise.presentation.wording import in_order, spread_of
 from layerwise.storage.run_tables import RunTables
 
 from .columns import AGREEMENT
@@ -40,8 +37,8 @@ def estimates(run: RunTables) -> list[FigureSpec]:
         caption = (
             f"Attribution patching ({direction}): the change of the logit difference that a "
             "gradient predicts for a patch, against that of the true patch, for cells drawn at "
-            f"random (means over n = {spread(told['n_items'])} pairs). Dashed: equal. The rank "
-            "correlations' intervals are in the table below."
+            f"random (means over n = {spread_of(told['n_items'], 'pair')}). Dashed: equal. The "
+            "rank correlations' intervals are in the table below."
         )
         alt = "Scatter plots of estimated against true changes, one per task and site."
         draw = partial(estimate_agreement, cells, told)

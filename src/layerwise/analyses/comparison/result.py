@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layerwise.errors import DamagedResultsError
+from layerwise.errors import DamagedResultsError, counted
 from layerwise.storage.atomic_files import disk_error, remove_temporaries, write_atomically
 from layerwise.storage.file_list import hashes_of, listed, refuse_edited, with_list
 from layerwise.storage.parquet import read_table, write_table
@@ -124,7 +124,7 @@ class Comparison(ComparedRuns):
         found = sum(self.differences["significant"])
         return (
             f"Comparison({', '.join(self.facts.groups or [r.name for r in self.facts.runs])}; "
-            f"{found} of {len(self.differences)} differences established)"
+            f"{found} of {counted(len(self.differences), 'difference')} established)"
         )
 
     def _repr_html_(self) -> str:

@@ -16,7 +16,7 @@ import pandas as pd
 from layerwise.analyses.ablation.result import AblationResult
 from layerwise.analyses.loading import load_results
 from layerwise.analyses.registry import curves_in_words, with_curves
-from layerwise.errors import UserError
+from layerwise.errors import UserError, counted
 from layerwise.storage.base import Result
 from layerwise.storage.provenance import Facts, TaskFacts, join_facts
 
@@ -135,7 +135,7 @@ def refuse_mixed_group(runs: Sequence[SavedRun]) -> None:
 def _shape(facts: Facts) -> str:
     model = facts.model
     stacks = f"{model.n_encoder_layers} of the encoder, " if model.n_encoder_layers else ""
-    return f"{model.n_layers} layers, {stacks}{model.n_parameters} parameters"
+    return f"{counted(model.n_layers, 'layer')}, {stacks}{model.n_parameters} parameters"
 
 
 def on_shared_tasks(runs: Sequence[SavedRun]) -> tuple[list[SavedRun], list[dict[str, Any]]]:

@@ -11,10 +11,7 @@ from layerwise.ground.layer_names import COMPUTATION, DECODER, ENCODER
 from layerwise.presentation.figure_spec import FigureSpec
 from layerwise.presentation.rows import records, rows
 from layerwise.presentation.section import Section
-from layerwise.presentation.wording import (
-    layer_ranges,
-    spread,
-)
+from layerwise.presentation.wording import layer_ranges, spread, spread_of
 from layerwise.storage.run_tables import RunTables
 
 from .report_tables import agreement_tables, emergence_tables, interaction_tables
@@ -54,8 +51,8 @@ def ranges(run: RunTables) -> list[FigureSpec]:
         caption = (
             f"Depth at which each capability emerges{where}, by method and protocol, from 0 "
             f"(first layer{' of the stack' * bool(where)}) to 1 (last): estimate and "
-            f"95 % interval over items (n = {spread(mine['n_items'])} items). Grey ticks: layers "
-            "of the critical set."
+            f"95 % interval over items (n = {spread_of(mine['n_items'], 'item')}). Grey ticks: "
+            "layers of the critical set."
         )
         alt = f"Points with intervals on an axis of depth{where}, by capability and method."
         found.append(FigureSpec(name, partial(emergence_ranges, mine), caption, alt))

@@ -14,10 +14,7 @@ from layerwise.presentation.naming import stacks
 from layerwise.presentation.rows import rows
 from layerwise.presentation.section import Section
 from layerwise.presentation.table import Table
-from layerwise.presentation.wording import (
-    counted,
-    spread,
-)
+from layerwise.presentation.wording import counted, spread_of
 from layerwise.storage.run_tables import RunTables
 
 from .columns import head_columns
@@ -39,7 +36,7 @@ def head_scores(run: RunTables) -> list[FigureSpec]:
     chosen = len(rows(heads, induction_head=True))
     caption = (
         f"Mean attention on random tokens that are repeated once, over n = "
-        f"{spread(heads['n_sequences'])} sequences: from the second occurrence of a token to "
+        f"{spread_of(heads['n_sequences'], 'sequence')}: from the second occurrence of a token to "
         "the successor of the first (prefix matching, as induction heads attend), to the token "
         f"before, and to the first occurrence.{_of_each_attention()} Dots: "
         f"{counted(chosen, 'induction head')}, whose prefix matching lies above "

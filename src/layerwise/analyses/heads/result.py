@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
+from layerwise.errors import counted
 from layerwise.presentation.columns import in_short
 from layerwise.presentation.drawing import drawn
 from layerwise.storage.base import Result, computed_once
@@ -67,5 +68,6 @@ class HeadsResult(Result):
         return in_short(self, head_columns(top.head(_SHOWN)), top.head(_SHOWN))
 
     def _heading(self) -> str:
-        count, length = (self.facts.settings[name] for name in ("sequences", "length"))
-        return f"{self.facts.model.name}; {count} sequences of {length} random tokens, repeated"
+        count, length = (int(str(self.facts.settings[name])) for name in ("sequences", "length"))
+        sequences, tokens = counted(count, "sequence"), counted(length, "random token")
+        return f"{self.facts.model.name}; {sequences} of {tokens}, repeated"

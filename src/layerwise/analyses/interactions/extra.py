@@ -8,7 +8,7 @@ from typing import Any
 
 from layerwise.analyses.execute import Job
 from layerwise.analyses.extra import Extra, ProfileStart
-from layerwise.errors import UserError
+from layerwise.errors import UserError, counted
 from layerwise.storage.base import Result
 
 from .job import Interactions
@@ -24,9 +24,9 @@ def refuse_unpaired(cfg: Any) -> None:
     n_sets = n_layers + n_layers * (n_layers - 1) // 2
     if n_layers < 2 or n_sets > MOST_SETS:
         raise UserError(
-            f"Interactions of all pairs of {n_layers} layers make {n_sets:,} sets; expected two "
-            f"layers or more, and at most {MOST_SETS:,} sets: leave 'interactions' out, and run "
-            "`layerwise interactions` with some layers."
+            f"Interactions of all pairs of {counted(n_layers, 'layer')} make "
+            f"{counted(n_sets, 'set')}; expected two layers or more, and at most {MOST_SETS:,} "
+            "sets: leave 'interactions' out, and run `layerwise interactions` with some layers."
         )
 
 

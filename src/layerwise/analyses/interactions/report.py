@@ -15,7 +15,7 @@ from layerwise.presentation.naming import name_layer
 from layerwise.presentation.rows import numbers, records, rows
 from layerwise.presentation.section import Section
 from layerwise.presentation.table import Table, bounds
-from layerwise.presentation.wording import HEAD_WORDS, number, spread
+from layerwise.presentation.wording import HEAD_WORDS, number, spread, spread_of
 from layerwise.storage.run_tables import RunTables
 
 from .costs import ACCURACY, MARGIN, NATS, measure_of
@@ -55,11 +55,12 @@ def triangles(run: RunTables) -> list[FigureSpec]:
     unit = "accuracy" if measure == ACCURACY else "nats of the answer's log-probability"
     caption = (
         f"What skipping two {noun}s costs beyond the sum of the costs of each alone, in {unit}, "
-        f"mean over n = {spread(shown['n_items'])} items, in tasks with signal. Red: more together "
-        "than alone; blue: less. Dot (redundant) and square (overlapping): significant in nats and "
-        "in the margin over the best other option, sign-flip tests over items after "
-        f"Benjamini-Hochberg correction over the {spread(sizes)} pairs (q < 0.05). Ring: more in "
-        "nats alone, as parts that add up in the logits. The intervals are in the table below."
+        f"mean over n = {spread_of(shown['n_items'], 'item')}, in tasks with signal. Red: more "
+        "together than alone; blue: less. Dot (redundant) and square (overlapping): significant "
+        "in nats and in the margin over the best other option, sign-flip tests over items after "
+        f"Benjamini-Hochberg correction over the {spread_of(sizes, 'pair')} (q < 0.05). Ring: "
+        "more in nats alone, as parts that add up in the logits. The intervals are in the table "
+        "below."
     )
     alt = f"Triangles of interactions, {noun}s by {noun}s, one for each task and protocol."
     draw = partial(interaction_triangles, pairs, measure)
@@ -80,7 +81,8 @@ def values(run: RunTables) -> list[FigureSpec]:
         mine = rows(shown, by=by)
         caption = (
             f"Shapley values, {_BY[by]}. Lines: bootstrap 95 % intervals over "
-            f"n = {spread(mine['n_items'])} items{_sampling(mine)}. Open: the layer skipped alone."
+            f"n = {spread_of(mine['n_items'], 'item')}{_sampling(mine)}. Open: the layer skipped "
+            "alone."
         )
         alt = "Line charts of Shapley values against the layer, one chart per task."
         draw = partial(shapley_values, mine, by, measure_of(mine))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Float, Int
 
-from layerwise.errors import UserError
+from layerwise.errors import UserError, counted
 from layerwise.models.kinds import Model, n_encoder_layers
 from layerwise.runs.controls import with_another_question
 from layerwise.runs.setup import Setup
@@ -123,8 +123,9 @@ class Passage:
         wanted = range(-n, 0) if positions is None else positions
         if min(wanted) < -n:
             raise UserError(
-                f"The prompt of item {request.item!r} of task {request.task!r} has {n} tokens and "
-                f"no position {min(wanted)}; ask for positions from -{n} to -1, or for all."
+                f"The prompt of item {request.item!r} of task {request.task!r} has "
+                f"{counted(n, 'token')} and no position {min(wanted)}; ask for positions from "
+                f"-{n} to -1, or for all."
             )
         read = tuple(sorted(n + pos for pos in wanted))
         return cls(request.item, tokens, n, read, (answer,) * len(read))

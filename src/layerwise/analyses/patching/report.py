@@ -15,11 +15,7 @@ from layerwise.presentation.naming import stacks
 from layerwise.presentation.rows import rows
 from layerwise.presentation.section import Section
 from layerwise.presentation.table import Table, others
-from layerwise.presentation.wording import (
-    in_order,
-    joined,
-    spread,
-)
+from layerwise.presentation.wording import in_order, joined, spread_of
 from layerwise.storage.run_tables import RunTables
 
 from .columns import CELLS
@@ -57,7 +53,7 @@ def _patched(table: pd.DataFrame, site: str, direction: str) -> FigureSpec:
         f"Activation patching at {site}: {PATCHES[direction]} at one layer and position "
         f"({joined(set(table['protocol']))} prompts). {_where(site)}"
         f"Colour: share of the logit difference {verb(direction)}, over n = "
-        f"{spread(table['n_items'])} pairs a cell, clipped to −1 to 1; minus signs mark cells "
+        f"{spread_of(table['n_items'], 'pair')} a cell, clipped to −1 to 1; minus signs mark cells "
         "below −0.1, grey what was not patched. The intervals are in the table below."
     )
     alt = f"Heat maps of the share {verb(direction)} by patching {site}, layers by positions."
@@ -75,8 +71,9 @@ def _heads_patched(table: pd.DataFrame, site: str, direction: str) -> FigureSpec
         f"Activation patching of single heads at {site}: {PATCHES[direction]}, at one position "
         f"or at all {every} ({joined(set(table['protocol']))} prompts). {_where(site)}"
         f"Colour: share of the logit difference {verb(direction)}, over n = "
-        f"{spread(table['n_items'])} pairs a cell{grey}. Dot: differs from 0 by a sign-flip test "
-        "over pairs, after Benjamini and Hochberg's correction over all cells of the task (5 %)."
+        f"{spread_of(table['n_items'], 'pair')} a cell{grey}. Dot: differs from 0 by a sign-flip "
+        "test over pairs, after Benjamini and Hochberg's correction over all cells of the task (5 "
+        "%)."
     )
     alt = f"Heat maps of the share {verb(direction)} by patching {site}, layers by heads."
     draw = partial(patching_heads, table, site, direction)

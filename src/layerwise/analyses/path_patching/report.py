@@ -14,10 +14,7 @@ from layerwise.presentation.naming import stacks
 from layerwise.presentation.rows import numbers, rows
 from layerwise.presentation.section import Section
 from layerwise.presentation.table import Table, others
-from layerwise.presentation.wording import (
-    in_order,
-    spread,
-)
+from layerwise.presentation.wording import in_order, spread_of
 from layerwise.storage.run_tables import RunTables
 
 from .columns import PATHS
@@ -45,8 +42,8 @@ def paths(run: RunTables) -> list[FigureSpec]:
         caption = (
             f"Path patching: {PATCHES[direction]} at one head or MLP, and reaches one receiver "
             "only, on the direct path; all else is held. Colour: share of the logit difference "
-            f"{verb(direction)}, over n = {spread(mine['n_items'])} pairs. Dot: differs from 0 by "
-            "a sign-flip test over pairs, after Benjamini and Hochberg's correction over the "
+            f"{verb(direction)}, over n = {spread_of(mine['n_items'], 'pair')}. Dot: differs from "
+            "0 by a sign-flip test over pairs, after Benjamini and Hochberg's correction over the "
             f"senders of the receiver (5 %). Grey: not heard by the receiver, or not there.{cross} "
             "The intervals are in the table below."
         )

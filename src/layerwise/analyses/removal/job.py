@@ -17,7 +17,7 @@ import pandas as pd
 from layerwise import stats
 from layerwise.analyses.ablation.job import refuse_no_chance, write_requests
 from layerwise.analyses.similarity.api import streams_of
-from layerwise.errors import UserError
+from layerwise.errors import UserError, counted
 from layerwise.ground.layer_names import removable
 from layerwise.models.kinds import n_encoder_layers
 from layerwise.runs.budget_hint import tell_of_more_memory
@@ -109,7 +109,7 @@ class Removal:
                 within = f", blocks of {by!r} are within one stack" if inside else ""
                 raise UserError(
                     f"The number of layers to remove is {self.n_removed}; expected 1 to {most}, "
-                    f"because the model has {n_layers} layers{within} and {stay}."
+                    f"because the model has {counted(n_layers, 'layer')}{within} and {stay}."
                 )
 
     def settings(self) -> dict[str, Any]:
@@ -176,8 +176,9 @@ class Removal:
         n_out = round(self.held_out * n)
         if n_out == n or (self.held_out and not n_out):
             raise UserError(
-                f"Of task {task.name!r} {n_out} of {n} items would be held out; expected at least "
-                "one item to select by and one held out: take more items, or hold out none (0)."
+                f"Of task {task.name!r} {n_out} of {counted(n, 'item')} would be held out; "
+                "expected at least one item to select by and one held out: take more items, or "
+                "hold out none (0)."
             )
         out = set(stats.generator(self.setup.seed, HELD_OUT).permutation(n)[:n_out].tolist())
         return {

@@ -13,11 +13,7 @@ from layerwise.presentation.naming import stacks
 from layerwise.presentation.rows import rows
 from layerwise.presentation.section import Section
 from layerwise.presentation.table import Table
-from layerwise.presentation.wording import (
-    PROTOCOL_ORDER,
-    in_order,
-    spread,
-)
+from layerwise.presentation.wording import PROTOCOL_ORDER, in_order, spread_of
 from layerwise.storage.run_tables import RunTables
 
 from .columns import INFLUENCE, PREDICTION
@@ -41,13 +37,14 @@ def similarities(run: RunTables) -> list[FigureSpec]:
     for protocol in in_order(influence["protocol"], PROTOCOL_ORDER):
         mine = rows(influence, protocol=protocol)
         caption = (
-            f"Similarity of layers on {protocol} prompts (n = {spread(mine['n_items'])} items a "
-            "task). Left: angular distance between what enters a block of layers and what leaves "
-            "it, at the prompt's last position; dots: the block of each size that turns the "
-            "stream least. Middle: block influence, 1 minus the cosine of what enters and what "
-            "leaves a layer, mean over all positions; bands: range over the capability's tasks; "
-            "values below 0.001 stand there. Right: unbiased linear CKA between depths, at the "
-            "last position, over items; grey: undefined. The intervals are in the table below."
+            f"Similarity of layers on {protocol} prompts (n = "
+            f"{spread_of(mine['n_items'], 'item')} a task). Left: angular distance between what "
+            "enters a block of layers and what leaves it, at the prompt's last position; dots: "
+            "the block of each size that turns the stream least. Middle: block influence, 1 minus "
+            "the cosine of what enters and what leaves a layer, mean over all positions; bands: "
+            "range over the capability's tasks; values below 0.001 stand there. Right: unbiased "
+            "linear CKA between depths, at the last position, over items; grey: undefined. The "
+            "intervals are in the table below."
             f"{_of_two_stacks()}"
         )
         alt = f"Heat maps and curves of how similar layers are, {protocol} prompts."
@@ -77,7 +74,7 @@ def predictions(run: RunTables) -> list[FigureSpec]:
     caption = (
         "Spearman's rank correlation, over layers, of each measure of similarity with what "
         "skipping the layer costs: 1 where the layers that turn the stream most are those that "
-        f"cost most (n = {spread(prediction['n_items'])} items; mean over tasks with signal). "
+        f"cost most (n = {spread_of(prediction['n_items'], 'item')}; mean over tasks with signal). "
         "Lines: bootstrap 95 % interval over items. Filled: different from 0 after Holm's "
         "correction over all points of the effect."
         f"{' Rows of a stack: over its layers alone.' if stacks().n_encoder else ''}"

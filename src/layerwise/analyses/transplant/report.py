@@ -15,7 +15,7 @@ from layerwise.presentation.figure_spec import FigureSpec
 from layerwise.presentation.rows import records, rows
 from layerwise.presentation.section import Section
 from layerwise.presentation.table import Table, others
-from layerwise.presentation.wording import HEAD_WORDS, spread
+from layerwise.presentation.wording import HEAD_WORDS, spread, spread_of
 from layerwise.storage.run_tables import RunTables
 
 from .columns import DISTANCES, EFFECTS, GAPS, GREEDY, RANKS
@@ -61,7 +61,7 @@ def _figures(run: RunTables) -> list[FigureSpec]:
             f"and protocol where there is such a gap. Filled: {what} of the better model put into "
             f"the other (brings); open: {what} of the other put into the better model (destroys); "
             "100 % is all of the gap. Lines: 95 % intervals, paired bootstrap over "
-            f"n = {spread(shown['n_items'])} items; they are cut off at the panel's edge."
+            f"n = {spread_of(shown['n_items'], 'item')}; they are cut off at the panel's edge."
         )
         alt = "Line charts of the share of the gap moved against the layer, one chart per task."
         draw = partial(moved_by_layer, effects, chosen, exchange=exchange)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import pandas as pd
 
 from layerwise.analyses.logit_lens.names import streams_read
+from layerwise.errors import counted
 from layerwise.presentation.drawing import drawn
 from layerwise.storage.base import Result, computed_once
 from layerwise.storage.notebook import intervals
@@ -54,7 +55,8 @@ class TunedLensResult(Result):
     def _heading(self) -> str:
         table = self.tuned_lens
         kinds = ", ".join(table["kind"].unique())
-        return f"{self.facts.model.name}; {kinds}; {table['text'].nunique()} held-out texts"
+        texts = counted(len(set(table["text"])), "held-out text")
+        return f"{self.facts.model.name}; {kinds}; {texts}"
 
 
 def tuned_rows(layers: pd.DataFrame, n_encoder: int = 0) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from layerwise.errors import UserError
+from layerwise.errors import UserError, counted
 from layerwise.ground.layer_names import layer_name
 from layerwise.models.seq2seq import Seq2SeqConfig
 
@@ -356,9 +356,9 @@ def _check_request(number: int, request: Request, cfg: Seq2SeqConfig, prefix: To
     )
     if max(len(request.context), len(request.source or ()), answer) > cfg.n_ctx:
         raise UserError(
-            f"Request {number} has {len(request.context)} input tokens and {answer} of the "
-            f"answer, but the model takes {cfg.n_ctx} each; shorten the context, the few-shot "
-            "examples or the number of tokens to generate."
+            f"Request {number} has {counted(len(request.context), 'input token')} and {answer} "
+            f"of the answer, but the model takes {cfg.n_ctx} each; shorten the context, the "
+            "few-shot examples or the number of tokens to generate."
         )
 
 
@@ -371,5 +371,6 @@ def _check_patch(
     if not -n_given <= pos < n_given:
         what = "whose context has" if in_encoder else "whose decoder begins with"
         raise UserError(
-            f"Patch position {pos} is out of range for request {number}, {what} {n_given} tokens."
+            f"Patch position {pos} is out of range for request {number}, {what} "
+            f"{counted(n_given, 'token')}."
         )

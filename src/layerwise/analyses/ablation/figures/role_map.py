@@ -22,7 +22,7 @@ from layerwise.presentation.layer_axis import name_layers
 from layerwise.presentation.lettering import FONT, characters, label, text_inches
 from layerwise.presentation.rows import layers_of, numbers, rows
 from layerwise.presentation.style import FULL_WIDTH, new_figure, styled
-from layerwise.presentation.wording import LAYER_MAIN, capitalised, doing, spread
+from layerwise.presentation.wording import LAYER_MAIN, capitalised, doing, spread_of
 
 from .role_layout import Band, Placed, layout, task_blocks
 
@@ -178,7 +178,7 @@ def _task_name(task: str, inches: float) -> tuple[str, bool]:
 
 
 def _explain(figure: Figure, subject: str, shown: pd.DataFrame) -> None:
-    items = f"n = {spread(shown['n_items'])} items a column"
+    items = f"n = {spread_of(shown['n_items'], 'item')} a column"
     set_title(figure, f"{capitalised(subject)}: accuracy lost, by task and protocol ({items})")
     sure = rows(shown, significant=True)
     handles = [mark("significant loss (Holm, p < 0.05)", _LOSS[1])]

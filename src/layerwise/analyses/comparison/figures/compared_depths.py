@@ -17,7 +17,12 @@ from layerwise.presentation.grid import legend_below, set_title
 from layerwise.presentation.lettering import characters, label
 from layerwise.presentation.rows import records, rows
 from layerwise.presentation.style import COLUMN_WIDTH, FULL_WIDTH, Look, look, new_figure, styled
-from layerwise.presentation.wording import CAPABILITY_ORDER, PROTOCOL_ORDER, in_order, spread
+from layerwise.presentation.wording import (
+    CAPABILITY_ORDER,
+    PROTOCOL_ORDER,
+    in_order,
+    spread_of,
+)
 
 from .compared_roles import Block
 from .differences import heading
@@ -64,7 +69,7 @@ def compared_depths(
         axes.tick_params(labelbottom=True)
         axes.set_xlabel("relative depth (0 = start, 1 = end)")
     grid[0].set_xlim(-0.02, 1.02)
-    items = f"n = {spread(shown['n_items'])} items a point"
+    items = f"n = {spread_of(shown['n_items'], 'item')} a point"
     set_title(figure, f"Depth of capabilities by run (95 % intervals over items, {items})")
     legend_below(figure, [*_handles(looks), *_boundary(blocks)])
     return figure

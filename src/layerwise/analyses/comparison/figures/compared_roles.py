@@ -22,7 +22,7 @@ from layerwise.presentation.naming import NAMES, Stacks
 from layerwise.presentation.panels import tasks_in_order
 from layerwise.presentation.rows import numbers, rows
 from layerwise.presentation.style import FULL_WIDTH, new_figure, styled
-from layerwise.presentation.wording import capitalised, doing, spread
+from layerwise.presentation.wording import capitalised, doing, spread_of
 
 _ROW, _HEAD, _NAME = 0.17, 0.34, 0.36
 
@@ -65,7 +65,7 @@ def compared_roles(
     first = shown.iloc[0]
     subject = capitalised(doing(str(first["kind"]), str(first["site"]), "a layer"))
     set_title(figure, f"{subject}: accuracy lost under {label(protocol, 14)} (n = "
-              f"{spread(shown['n_items'])} items a row)")  # fmt: skip
+              f"{spread_of(shown['n_items'], 'item')} a row)")  # fmt: skip
     _explain(figure, panels, 0.1 / (height * len(blocks)))
     return figure
 

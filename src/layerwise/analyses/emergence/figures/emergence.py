@@ -21,7 +21,12 @@ from layerwise.presentation.lettering import label
 from layerwise.presentation.naming import stacks
 from layerwise.presentation.rows import rows
 from layerwise.presentation.style import COLUMN_WIDTH, FULL_WIDTH, look, new_figure, styled
-from layerwise.presentation.wording import CAPABILITY_ORDER, PROTOCOL_ORDER, in_order, spread
+from layerwise.presentation.wording import (
+    CAPABILITY_ORDER,
+    PROTOCOL_ORDER,
+    in_order,
+    spread_of,
+)
 
 METHODS = (
     "ablation",
@@ -68,7 +73,7 @@ def emergence_ranges(emergence: pd.DataFrame, width: float = FULL_WIDTH) -> Figu
     for axes in grid[: len(plan)][-across:]:
         axes.tick_params(which="both", labelbottom=True)
         axes.set_xlabel(f"relative depth (0 = {first}, 1 = last)")
-    items = f"n = {spread(emergence['n_items'])} items a point"
+    items = f"n = {spread_of(emergence['n_items'], 'item')} a point"
     within = "" if whole else " within each stack"
     set_title(figure, f"Where capabilities emerge{within} (95 % intervals over items, {items})")
     if len(measures):

@@ -22,7 +22,12 @@ from layerwise.presentation.lettering import characters, label
 from layerwise.presentation.over_items import Curve, mean_curve, median_curve
 from layerwise.presentation.rows import layers_of, rows
 from layerwise.presentation.style import COLUMN_WIDTH, FULL_WIDTH, look, new_figure, styled
-from layerwise.presentation.wording import CAPABILITY_ORDER, capitalised, in_order, spread
+from layerwise.presentation.wording import (
+    CAPABILITY_ORDER,
+    capitalised,
+    in_order,
+    spread_of,
+)
 
 MEASURES = ("logprob", "rank", "entropy", "kl")
 _NAMES = {
@@ -83,7 +88,7 @@ def lens_curves(
     _align(grid, measures, layers_of(shown), panel)
     items = [len(set(rows(shown, task=task)["item"])) for task in set(shown["task"])]
     set_title(figure, f"{capitalised(name)} lens at {site}, {label(protocol)} prompts "
-              f"(n = {spread(items)} items a task; bands: 95 % over items)")  # fmt: skip
+              f"(n = {spread_of(items, 'item')} a task; bands: 95 % over items)")  # fmt: skip
     return figure
 
 

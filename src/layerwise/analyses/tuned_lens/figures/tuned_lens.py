@@ -14,7 +14,7 @@ from layerwise.analyses.logit_lens.names import TUNED_DECODER_LENS, UNTRANSLATED
 from layerwise.presentation.grid import layer_ticks, legend_below, rows_and_columns, set_title
 from layerwise.presentation.rows import numbers, rows
 from layerwise.presentation.style import COLUMN_WIDTH, look, new_figure, styled
-from layerwise.presentation.wording import in_order, number, spread
+from layerwise.presentation.wording import in_order, number, spread_of
 
 _PANEL, _ONE_PANEL, _LEAST = 3.0, 4.6, 2.6
 _STACKS = {TUNED_DECODER_LENS: "encoder", "tuned": "decoder"}
@@ -55,7 +55,7 @@ def tuned_lens_curves(layers: pd.DataFrame, width: float = COLUMN_WIDTH) -> Figu
         [], [], ls="", marker="o", color="0.35", ms=3, label="filled: lower (Holm)"
     )
     legend_below(figure, handles)
-    texts = f"n = {spread(layers['n_texts'])} held-out texts"
+    texts = f"n = {spread_of(layers['n_texts'], 'held-out text')}"
     set_title(figure, f"Tuned lens, {layers['kind'].iloc[0]} ({texts})")
     return figure
 
