@@ -121,7 +121,7 @@ def _fields_without(
 
 def _write_weights(folder: Path, stacks: Sequence[StackToCut], out: Path) -> None:
     """Copy the kept tensors, file by file, so that no more than one file is in memory."""
-    shards = _shards(folder)
+    shards = shards_of(folder)
     names = [name for names in shards.values() for name in names]
     cuts = {layers_prefix(folder, s.n_layers, names, s.stored.blocks): s for s in stacks}
     placed, size = {}, 0
@@ -136,7 +136,7 @@ def _write_weights(folder: Path, stacks: Sequence[StackToCut], out: Path) -> Non
         (out / _INDEX).write_text(json.dumps(index, indent=2) + "\n", "utf-8")
 
 
-def _shards(folder: Path) -> dict[str, list[str]]:
+def shards_of(folder: Path) -> dict[str, list[str]]:
     """The files with weights, and the names of the tensors in each."""
     files = [_WEIGHTS]
     if not (folder / _WEIGHTS).is_file():

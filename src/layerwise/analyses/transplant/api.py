@@ -22,6 +22,7 @@ from .job import Transplant
 from .names import EXCHANGES, SETS
 from .result import TransplantResult
 from .spec import TransplantSpec, refuse_unknown
+from .writing import write_merged
 
 
 @check_arguments(
@@ -30,6 +31,7 @@ from .spec import TransplantSpec, refuse_unknown
     sets=some_of("choice of layers", SETS),
     exchange=some_of("exchange", EXCHANGES),
     greedy=whole(3),
+    write=READERS["out"],
 )
 def transplant(
     model: Model,
@@ -51,6 +53,7 @@ def transplant(
     fewshot: int | None = None,
     chat: bool = False,
     out: str | Path | None = None,
+    write: str | Path | None = None,
     method: str = "engine",
     memory_budget: int | None = None,
     progress: bool = True,
@@ -102,6 +105,8 @@ def transplant(
         out: folder for ``transplant.parquet``, ``transplant_distances.parquet``, what follows
             from them, ``requests.jsonl`` and ``run.json``; a run that was interrupted goes on
             there. None keeps everything in memory.
+        write: folder for the base with all of these layers (parts, or what else is exchanged) of
+            the other: a Hugging Face folder with ``mergekit.yaml``, the same as a recipe.
         method: ``engine``, or ``reference`` for one plain forward per change and request.
         memory_budget: bytes for activations, keys and values; half of what is free if None.
         progress: show a progress bar on a terminal.
@@ -128,5 +133,7 @@ def transplant(
         )  # fmt: skip
         chosen, named = check_layers(layers, model), layers is not None
         spec = TransplantSpec.of(model, other, site, chosen, sets, steps, named, heads, exchange)
+        if write is not None:
+            write_merged(model, other, spec, Path(write))
         job = Transplant(base, second, spec.searching(greedy, held_out), method)
         return execute_job(job, "transplant", out, progress, job.write_requests)

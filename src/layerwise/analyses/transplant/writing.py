@@ -1,0 +1,161 @@
+"""The base with layers of the other, written as a model folder, with a recipe for mergekit."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from layerwise.errors import UserError
+from layerwise.models import load_model, weights_hash
+from layerwise.models.exchanged_folder import WRITTEN, tensors_of, write_exchanged_folder
+from layerwise.models.folder import read_config
+from layerwise.models.kinds import Model, is_seq2seq
+from layerwise.models.own_files import files_of, stored_stacks
+from layerwise.models.quiet import quiet
+from layerwise.storage.atomic_files import disk_error
+from layerwise.storage.file_list import hashes_of, states
+from layerwise.storage.places import refuse_unusable_folder
+
+from .names import ACTIVATIONS
+from .spec import TransplantSpec
+from .weights import transplanted
+
+RECIPE, MADE = "mergekit.yaml", "transplant.json"
+"""The recipe, and what the folder was made of, with the hashes of its files."""
+_PLACE = ".writing"
+
+
+def write_merged(base: Model, other: Model, spec: TransplantSpec, out: Path) -> None:
+    """Write the base with all of the named layers, or what else is exchanged, of the other.
+
+    It is a Hugging Face folder with the base's configuration and tokenizer. It is loaded back,
+    and must have the weights of the exchange in memory, number by number. A folder that an
+    earlier call wrote of the same models and layers stays as it is.
+
+    Args:
+        base: a model from ``load_model``, with the weights that it was loaded with.
+        other: likewise.
+        spec: what is exchanged.
+        out: the folder, new or empty, or that of the same call.
+
+    Raises:
+        UserError: if there are no files to write from, what is exchanged cannot be told in them,
+            the folder cannot be written, or what was written is not the exchange.
+    """
+    if spec.site not in WRITTEN or spec.exchange == (ACTIVATIONS,):
+        what = "activations" if spec.exchange == (ACTIVATIONS,) else f"site {spec.site!r}"
+        raise UserError(
+            f"A model with {what} of another cannot be written; expected weights of "
+            f"{', '.join(name for name in WRITTEN if name != 'tied_embed')}."
+        )
+    made = {
+        "base": weights_hash(base), "other": weights_hash(other), "site": spec.site,
+        "layers": list(spec.layers),
+    }  # fmt: skip
+    refuse_unusable_folder(out, "a folder to write")
+    if _is_there(out, made):
+        return
+    folders = [files_of(model) for model in (base, other)]
+    with quiet():
+        config = read_config(folders[0])
+    names = tensors_of(folders[0], config, spec.site, spec.layers, stored_stacks(base))
+    place = out / _PLACE
+    try:
+        place.mkdir(parents=True)
+        write_exchanged_folder(folders[0], folders[1], names, place)
+        if not is_seq2seq(base):
+            (place / RECIPE).write_text(
+                recipe(folders[0], folders[1], names, _dtype(base)), "utf-8"
+            )
+        _refuse_other(base, other, spec, place)
+        files = hashes_of(place, os.listdir(place))
+        content = json.dumps(made | {"files": files}, indent=2) + "\n"
+        (place / MADE).write_text(content, "utf-8")
+        for name in sorted([*files, MADE], key=lambda name: name == "config.json"):
+            os.replace(place / name, out / name)
+    except OSError as error:
+        raise disk_error(error, out) from error
+    except SafetensorError as error:
+        raise UserError(
+            f"The weights cannot be written to {out} ({error}): free some disk space and give the "
+            "same command again, or choose another folder."
+        ) from error
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _is_there(out: Path, made: dict[str, Any]) -> bool:
+    """Whether the folder is that of the same call; what a killed one left there is removed.
+
+    Raises:
+        UserError: if anything else is in it.
+    """
+    shutil.rmtree(out / _PLACE, ignore_errors=True)
+    if not out.is_dir() or not any(out.iterdir()):
+        return False
+    try:
+        known = json.loads((out / MADE).read_text("utf-8"))
+        files = known.pop("files")
+    except (OSError, ValueError, KeyError, AttributeError):
+        known, files = None, {}
+    if known != made:
+        raise UserError(
+            f"{out} is not empty: expected a new or empty folder for the model, or that of the "
+            "same exchange; choose another."
+        )
+    return set(states(out, files).values()) == {"ok"}
+
+
+def _refuse_other(base: Model, other: Model, spec: TransplantSpec, place: Path) -> None:
+    """Accept only a written model that has exactly the weights of the exchange in memory."""
+    written = load_model(place, dtype=_dtype(base), device=str(base.W_E.device))
+    found = dict(written.named_parameters())
+    with transplanted(base, other, spec.site, spec.layers, heads=spec.heads):
+        for name, weight in base.named_parameters():
+            if not torch.equal(weight.data, found[name].data):
+                raise UserError(
+                    "The written model is not the exchange in memory: the weight "
+                    f"{name} differs, so that this model's tensors cannot be told by their names; "
+                    "exchange whole layers, or do not write the model."
+                )
+
+
+def _dtype(model: Model) -> str:
+    return str(model.W_E.dtype).removeprefix("torch.")
+
+
+def recipe(base: Path, other: Path, names: Sequence[str], dtype: str) -> str:
+    """The same exchange as a configuration of mergekit, a linear merge with weights 0 and 1.
+
+    A passthrough of slices would take embeddings and the unembedding from the models of the first
+    and the last layer, which the exchange does not.
+
+    Args:
+        base: the folder of the model that is changed.
+        other: the folder of the model whose tensors are taken.
+        names: these tensors.
+        dtype: the number format.
+    """
+    lines = [
+        "# Linear, for a passthrough of slices takes embeddings and the unembedding from the",
+        "# models of the first and the last layer.",
+        "merge_method: linear",
+        "models:",
+    ]
+    for folder, inside in ((base, 0), (other, 1)):
+        lines += [
+            f"  - model: {json.dumps(str(folder))}",
+            "    parameters:",
+            "      weight:",
+        ]
+        for name in names:
+            lines += [f"        - filter: {json.dumps(name)}", f"          value: {inside}"]
+        lines.append(f"        - value: {1 - inside}")
+    return "\n".join([*lines, f"base_model: {json.dumps(str(base))}", f"dtype: {dtype}", ""])

@@ -1,0 +1,168 @@
+"""The base with layers of the other, written as a folder: the same model, and the same recipe."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from safetensors.torch import load_file, save_file
+
+import layerwise as lw
+from layerwise.analyses.transplant.spec import TransplantSpec
+from layerwise.analyses.transplant.weights import transplanted
+from layerwise.analyses.transplant.writing import write_merged
+from layerwise.errors import UserError
+from layerwise.models import original_tokenizer
+from layerwise.models.organisms.layout import Spot, WiredLayout
+from layerwise.sweep import intact, sweep
+from layerwise.tasks import build_requests
+from tests.analysis import word_task
+from tests.models.seq2seq.tiny import tiny_folder as seq2seq_folder
+from tests.models.tiny import session_folder, tiny_folder
+from tests.planted import small_model
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch):
+    monkeypatch.setenv("LAYERWISE_CACHE", str(session_folder() / "cache"))
+
+
+def pair(tmp_path: Path, family: str) -> tuple[Any, Any]:
+    if family == "t5":
+        first, second = seq2seq_folder("t5"), tmp_path / "other"
+        shutil.copytree(first, second)
+        weights = {k: 1.1 * v for k, v in load_file(first / "model.safetensors").items()}
+        save_file(weights, second / "model.safetensors", {"format": "pt"})
+        return lw.load_model(first), lw.load_model(second)
+    return tuple(lw.load_model(tiny_folder(tmp_path, family, seed=seed)) for seed in (0, 1))
+
+
+def spec_of(base: Any, other: Any, site: str = "layer", layers: tuple[int, ...] = ()) -> Any:
+    return TransplantSpec.of(base, other, site, layers, ["single"], 1, bool(layers))
+
+
+def requests_of(model: Any) -> list[Any]:
+    tokenizer, task = original_tokenizer(model), word_task(2)
+    return [
+        r.request
+        for item in task.items
+        for protocol in ("continuation", "generate")
+        for r in build_requests(task, item, protocol, tokenizer)
+    ]
+
+
+CASES = [
+    ("qwen2", "layer", (0, 2)), ("gpt2", "attn_out", (1,)), ("qwen3", "mlp_out", (1, 2)),
+    ("qwen3", "unembed", ()), ("gpt2", "embed", ()), ("llama", "ln_final", ()),
+    ("t5", "layer", (1, 3)), ("t5", "embed", ()),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("family", "site", "layers"), CASES)
+def test_the_folder_answers_as_the_exchange_in_memory(tmp_path, family, site, layers):
+    base, other = pair(tmp_path, family)
+    spec, out = spec_of(base, other, site, layers), tmp_path / "out"
+    write_merged(base, other, spec, out)
+    asked = requests_of(base)
+    with transplanted(base, other, spec.site, spec.layers):
+        (expected,) = sweep(base, [intact()], asked).outcomes
+    (found,) = sweep(lw.load_model(out), [intact()], asked).outcomes
+    assert found == expected
+    assert (sweep(base, [intact()], asked).outcomes[0] == expected) is False
+    assert (out / "mergekit.yaml").exists() == (family != "t5")
+    assert not (out / ".writing").exists()
+
+
+def merged_by_recipe(path: Path) -> dict:
+    """What a linear merge makes of a recipe, as mergekit reads weights by filters of names."""
+    recipe = yaml.safe_load(path.read_text("utf-8"))
+    assert recipe["merge_method"] == "linear"
+    assert recipe["dtype"] == "float32"
+    assert recipe["base_model"] == recipe["models"][0]["model"]
+    tensors = [load_file(Path(one["model"]) / "model.safetensors") for one in recipe["models"]]
+
+    def weight(number: int, name: str) -> float:
+        settings = recipe["models"][number]["parameters"]["weight"]
+        return next(s["value"] for s in settings if s.get("filter", "") in name)
+
+    return {
+        name: sum(weight(i, name) * of[name] for i, of in enumerate(tensors))
+        / sum(weight(i, name) for i in range(2))
+        for name in tensors[0]
+    }
+
+
+@pytest.mark.parametrize(("family", "site", "layers"), CASES[:3])
+def test_the_recipe_means_the_same_as_the_folder(tmp_path, family, site, layers):
+    base, other = pair(tmp_path, family)
+    out = tmp_path / "out"
+    write_merged(base, other, spec_of(base, other, site, layers), out)
+    merged, written = merged_by_recipe(out / "mergekit.yaml"), load_file(out / "model.safetensors")
+    assert merged.keys() == written.keys()
+    assert all((merged[name] == tensor).all() for name, tensor in written.items())
+
+
+def test_the_same_command_leaves_the_folder_and_mends_it(tmp_path):
+    base, other = pair(tmp_path, "llama")
+    spec, out = spec_of(base, other, layers=(1,)), tmp_path / "out"
+    (out / ".writing").mkdir(parents=True)  # of a call that was killed
+    write_merged(base, other, spec, out)
+    stamp = os.stat(out / "model.safetensors").st_mtime_ns
+    write_merged(base, other, spec, out)
+    assert os.stat(out / "model.safetensors").st_mtime_ns == stamp
+    made = json.loads((out / "transplant.json").read_text())
+    assert (made["site"], made["layers"]) == ("layer", [1])
+    good = (out / "model.safetensors").read_bytes()
+    (out / "model.safetensors").write_bytes(b"damaged")
+    write_merged(base, other, spec, out)
+    assert (out / "model.safetensors").read_bytes() == good
+    with pytest.raises(UserError, match="is not empty: expected a new or empty folder"):
+        write_merged(base, other, spec_of(base, other, layers=(2,)), out)
+
+
+def test_the_option_writes_all_named_layers_beside_the_run(tmp_path):
+    base, other = pair(tmp_path, "llama")
+    lw.transplant(base, other, word_task(4), layers=[0, 2], write=tmp_path / "out", progress=False)
+    made = json.loads((tmp_path / "out" / "transplant.json").read_text())
+    assert made["layers"] == [0, 2]
+
+
+def test_what_cannot_be_written_is_refused_and_nothing_is_left(tmp_path, monkeypatch):
+    base, other = pair(tmp_path, "llama")
+    out = tmp_path / "out"
+    for options, named in (
+        ({"site": "z"}, "A model with site 'z' of another cannot be written"),
+        ({"exchange": "activations"}, "A model with activations of another cannot be written"),
+    ):
+        with pytest.raises(UserError, match=re.escape(named)):
+            lw.transplant(base, other, word_task(4), write=out, progress=False, **options)
+    wired = small_model(WiredLayout(
+        n_layers=5, n_heads=2, previous=Spot(0, 1), look_up=Spot(1, 0), facts=Spot(2, 1),
+        second_hop=Spot(3, 0), gate=Spot(4, 1),
+    ))  # fmt: skip
+    with pytest.raises(UserError, match="no Hugging Face original to write from"):
+        write_merged(wired, wired, spec_of(wired, wired, layers=(1,)), out)
+    # files whose names tell something else than what is exchanged
+    monkeypatch.setattr(
+        "layerwise.analyses.transplant.writing.tensors_of",
+        lambda *_: ["model.layers.2.mlp.up_proj.weight"],
+    )
+    with pytest.raises(UserError, match="is not the exchange in memory: the weight"):
+        write_merged(base, other, spec_of(base, other, layers=(1,)), out)
+    assert not out.exists() or not list(out.iterdir())
+
+
+def test_a_donor_that_is_stored_otherwise_is_refused(tmp_path):
+    folders = [tiny_folder(tmp_path, "llama", seed=seed) for seed in (0, 1)]
+    weights = load_file(folders[1] / "model.safetensors")
+    base, other = (lw.load_model(folder) for folder in folders)
+    weights["renamed"] = weights.pop("model.layers.1.mlp.up_proj.weight")
+    save_file(weights, folders[1] / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"has no tensor 'model\.layers\.1\.mlp\.up_proj"):
+        write_merged(base, other, spec_of(base, other, layers=(1,)), tmp_path / "out")
