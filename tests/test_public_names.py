@@ -43,6 +43,7 @@ NAMES = [
     "distill",
     "emergence",
     "head_scores",
+    "heal",
     "interactions",
     "known_models",
     "load_model",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .analyses.comparison.api import compare as compare
     from .analyses.comparison.result import Comparison as Comparison
     from .analyses.distillation.api import distill as distill
+    from .analyses.distillation.healing import heal as heal
     from .analyses.emergence.api import emergence as emergence
     from .analyses.heads.api import head_scores as head_scores
     from .analyses.interactions.api import interactions as interactions
@@ -70,6 +71,7 @@ _ATTRIBUTES = {
     "analyses.comparison.api": ["compare"],
     "analyses.comparison.result": ["Comparison"],
     "analyses.distillation.api": ["distill"],
+    "analyses.distillation.healing": ["heal"],
     "analyses.emergence.api": ["emergence"],
     "analyses.heads.api": ["head_scores"],
     "analyses.interactions.api": ["interactions"],
@@ -140,6 +142,7 @@ __all__ = [
     "distill",
     "emergence",
     "head_scores",
+    "heal",
     "interactions",
     "known_models",
     "load_model",

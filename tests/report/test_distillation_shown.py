@@ -57,7 +57,7 @@ def test_where_nothing_is_established_it_is_said_how_little_that_excludes():
 
 
 def test_a_healed_model_is_named_by_what_it_lacks():
-    made = distillation_result({"keys": answers(FEW, SOME)}, removed=[3, 4])
+    made = distillation_result({"keys": answers(FEW, SOME)}, removed=["3", "4"])
     (sentence,) = told(made)
     assert sentence.startswith("Large without layers 3 and 4, healed, is better than before")
     assert card(made).splitlines()[7].startswith("# Large without layers 3 and 4, healed")

@@ -20,7 +20,7 @@ from .signatures import REQUIRED, Signature, signature_of
 from .values import read_layers, read_positions
 
 # Bars are shown where there is a terminal.
-_NOT_ASKED = ("model", "progress")
+_NOT_ASKED = ("progress",)
 _LOADING = "layerwise.models.load:load_model"
 _MODEL = "Bundled alias, GGUF file, folder in hub format, or hub id."
 
@@ -37,7 +37,7 @@ class Command:
         folder: where it writes if nobody says, from the model's name; None for nowhere.
         offload: whether it can run a model whose weights stay on disk.
         beside: the parameter that is a second model, named after the first; None if there is none.
-        called: what help calls the first model.
+        called: what help calls the first argument, if not by its name.
     """
 
     target: str
@@ -47,12 +47,17 @@ class Command:
     folder: Callable[[str], Path] | None = None
     offload: bool = True
     beside: str | None = None
-    called: str = "MODEL"
+    called: str | None = None
 
     @property
     def signature(self) -> Signature:
         """What the function's source says of it."""
         return signature_of(self.target)
+
+    @property
+    def first(self) -> str:
+        """The parameter that is named first, without an option: a model, or a model's folder."""
+        return next(iter(self.signature.parameters))
 
     def options(self) -> dict[str, Option]:
         """The function's parameters as options, by name."""
@@ -61,12 +66,12 @@ class Command:
         return {
             name: Option(parameter, flags.get(name, Flag()))
             for name, parameter in parameters.items()
-            if name not in (*_NOT_ASKED, self.beside)
+            if name not in (self.first, *_NOT_ASKED, self.beside)
         }
 
     def loading(self) -> dict[str, Option]:
         """Options of ``load_model``, where the function takes a loaded model."""
-        if self.signature.parameters["model"].annotation != "Model":
+        if self.signature.parameters[self.first].annotation != "Model":
             return {}
         names = ("dtype", "device", "offload") if self.offload else ("dtype", "device")
         parameters = signature_of(_LOADING).parameters
@@ -76,7 +81,8 @@ class Command:
         """The command as a function that typer reads."""
         options, loading = self.options(), self.loading()
 
-        def run(model: str, **given: Any) -> None:
+        def run(**given: Any) -> None:
+            model = given.pop(self.first)
             how = {name: given.pop(name) for name in loading}
             named = (model,) if self.beside is None else (model, given.pop(self.beside))
             arguments = {name: option.value(given[name]) for name, option in options.items()}
@@ -84,8 +90,7 @@ class Command:
                 arguments["out"] = self.folder(model)
             self.show(self._call(named, how, arguments), arguments.get("out"))
 
-        first = typer.Argument(help=_MODEL, metavar=None if self.called == "MODEL" else self.called)
-        declared = {"model": (Annotated[str, first], self.model)}
+        declared = {self.first: (self._named_first(), self.model)}
         if self.beside is not None:
             text = help_of(self.signature.parameters[self.beside].text)
             declared[self.beside] = (Annotated[str, typer.Argument(help=text)], REQUIRED)
@@ -101,6 +106,12 @@ class Command:
         )
         run.__doc__ = help_of(self.signature.summary)
         return run
+
+    def _named_first(self) -> Any:
+        """The first argument, as typer reads it."""
+        text = help_of(self.signature.parameters[self.first].text)
+        words = _MODEL if self.first == "model" else text
+        return Annotated[str, typer.Argument(help=words, metavar=self.called)]
 
     def _call(self, models: tuple[str, ...], how: dict[str, Any], arguments: dict[str, Any]) -> Any:
         """Call the function; no model is loaded for what would be refused."""
@@ -160,6 +171,10 @@ COMMANDS: Mapping[str, Command] = {
     "distill": Command(
         f"{_ANALYSES}.distillation.api:distill", show_written, offload=False, beside="student",
         called="TEACHER", flags={"out": Flag(help="New folder for the distilled student.")},
+    ),
+    "heal": Command(
+        f"{_ANALYSES}.distillation.healing:heal", show_written, called="FOLDER",
+        flags={"out": Flag(help="New folder for the healed model.")},
     ),
     "similarity": Command(f"{_ANALYSES}.similarity.api:similarity"),
     "remove": Command(f"{_ANALYSES}.removal.api:removal_order", show_removal),

@@ -1,7 +1,7 @@
 """Distillation: a student trained to say what a teacher says, and what it can do afterwards.
 
-The training is in ``training``, its losses in ``losses``, its texts in ``lessons``; the folder is
-that of a written model, as ``pruning.folder`` has it.
+Its course is in ``course``, the training in ``training``, its losses in ``losses``, its texts in
+``lessons``; the folder is that of a written model, as ``pruning.folder`` has it.
 """
 
 from __future__ import annotations
@@ -10,73 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from layerwise.analyses.arguments import READERS, check_arguments
-from layerwise.analyses.execute import read_finished
-from layerwise.analyses.pruning.folder import TABLES, refuse_occupied
-from layerwise.errors import UserError
 from layerwise.ground.readers import one_of
-from layerwise.models.in_turn import several_in_turn
 from layerwise.models.kinds import Model
-from layerwise.models.own_files import files_of
-from layerwise.runs.folder import RunFolder
-from layerwise.runs.progress import meter
-from layerwise.runs.setup import Setup, TaskLike, check_layers, prepare
-from layerwise.storage.atomic_files import write_atomically
+from layerwise.runs.setup import TaskLike
 
-from .adapters import need_peft
-from .answers import teacher_answers
-from .card import card
-from .fit import refuse_strangers
-from .job import Distillation
-from .lessons import (
-    Lesson,
-    Lessons,
-    Question,
-    lessons_of_file,
-    lessons_of_questions,
-    questions_of_tasks,
-    task_answer,
-)
+from .course import Course, refuse_training, taught
 from .losses import Objective
-from .names import ANSWERS, DIVERGENCES, OF_TASK
+from .names import ANSWERS, DIVERGENCES
 from .result import DistillationResult
-
-CARD = "README.md"
-# No step of a descent is larger.
-LARGEST_RATE = 1.0
-
-
-def refuse_training(
-    temperature: float = 1.0,
-    mixture: float = 0.5,
-    on_policy: float = 0.0,
-    cross_entropy: float = 0.0,
-    hidden: float = 0.0,
-    rank: int | None = None,
-    batch: int = 8,
-    steps: int = 200,
-    rate: float = 0.0001,
-) -> None:
-    """Refuse numbers that no student can be trained with.
-
-    Raises:
-        UserError: names the number and what it may be.
-    """
-    Objective(
-        temperature=temperature, mixture=mixture, on_policy=on_policy,
-        cross_entropy=cross_entropy, hidden=hidden,
-    ).refuse_impossible()  # fmt: skip
-    if steps < 1 or batch < 1 or not 0 < rate <= LARGEST_RATE:
-        raise UserError(
-            f"A student cannot be trained in {steps} steps of {batch} texts at rate {rate:g}; "
-            f"expected one or more of both, and a rate above 0 and at most {LARGEST_RATE:g}."
-        )
-    if rank is not None:
-        if rank < 1:
-            raise UserError(
-                f"The rank of the adapters is {rank}; expected 1 or more, or none to train the "
-                "weights themselves."
-            )
-        need_peft()
 
 
 @check_arguments(
@@ -167,60 +108,9 @@ def distill(
             folder that cannot be written.
     """
     objective = Objective(divergence, temperature, mixture, on_policy, cross_entropy, hidden)
-    refuse_training(**{k: v for k, v in objective.settings().items() if k != "divergence"},
-                    rank=rank, batch=batch, steps=steps, rate=rate)  # fmt: skip
-    out = Path(out)
-    with several_in_turn(model, student):
-        refuse_strangers(model, student, objective)
-        folder = files_of(student)
-        refuse_occupied(out)
-        taught = prepare(
-            student, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
-            memory_budget=memory_budget, out=out / TABLES,
-        )  # fmt: skip
-        teaches = prepare(
-            model, taught.tasks, taught.protocols, seed=seed, chat=chat,
-            memory_budget=taught.memory_budget, out=out / TABLES,
-        )  # fmt: skip
-        chosen = None if layers is None else check_layers(layers, student)
-        lessons = _lessons(taught, teaches, text, answers, n_texts)
-        job = Distillation(
-            taught, teaches, folder, lessons, answers, text is not None, objective, chosen, rank,
-            batch, steps, rate,
-        )  # fmt: skip
-        return _carried_out(job, out, progress)
-
-
-def _lessons(
-    taught: Setup, teaches: Setup, text: str | Path | None, answers: str, n_texts: int
-) -> Lessons:
-    if text is not None:
-        return lessons_of_file(Path(text), taught, n_texts)
-    groups = questions_of_tasks(taught, n_texts)
-    n_ctx = min(one.model.cfg.n_ctx for one in (taught, teaches))
-    if answers == OF_TASK:
-        return lessons_of_questions(
-            groups, lambda one: task_answer(taught, one), taught, n_texts, n_ctx
-        )
-    every = [question for group in groups for question in group]
-    found = teacher_answers(teaches, taught, every)
-    by_question = {id(question): found.get(place) for place, question in enumerate(every)}
-
-    def answer(question: Question) -> Lesson | None:
-        return by_question[id(question)]
-
-    return lessons_of_questions(groups, answer, taught, n_texts, n_ctx)
-
-
-def _carried_out(job: Distillation, out: Path, progress: bool) -> DistillationResult:
-    settings = job.student.settings(analysis="distillation", **job.settings())
-    with RunFolder.open(out / TABLES, settings) as run:
-        result = read_finished(run, DistillationResult.load) if run.finished else None
-        if result is None:
-            with meter(progress) as told:
-                result, files = job.run(run, out, settings, told)
-            run.refuse_deleted()
-            result.save(run.path)
-            run.finish(result.facts, {f"../{name}": digest for name, digest in files.items()})
-        write_atomically(out / CARD, card(result).encode())
-    return result
+    course = Course(
+        tasks, protocols, Path(out), None if text is None else Path(text), answers, objective,
+        layers, rank, n_texts, batch, steps, rate, limit, seed, fewshot, chat, memory_budget,
+        progress,
+    )  # fmt: skip
+    return taught(model, student, course)

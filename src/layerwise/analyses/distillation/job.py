@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from layerwise.analyses.pruning.folder import write_model
+from layerwise.ground.layer_names import layer_name
 from layerwise.models import load_model, weights_hash
 from layerwise.models.kinds import Model, n_encoder_layers
 from layerwise.runs.checkpoints import together
@@ -53,6 +54,7 @@ class Distillation:
         batch: texts a step.
         steps: number of steps.
         rate: largest step size.
+        removed: the teacher's layers that the student lacks, where it is the teacher without them.
     """
 
     student: Setup
@@ -67,6 +69,7 @@ class Distillation:
     batch: int
     steps: int
     rate: float
+    removed: tuple[int, ...] | None = None
 
     def settings(self) -> dict[str, Any]:
         """What makes it this distillation and no other."""
@@ -85,7 +88,13 @@ class Distillation:
             "batch": self.batch,
             "steps": self.steps,
             "rate": self.rate,
+            **({} if self.removed is None else {"removed": self._removed_names(self.removed)}),
         }
+
+    def _removed_names(self, removed: Sequence[int]) -> list[str]:
+        """What the teacher calls the layers that the student lacks."""
+        n_encoder = self.teacher.loaded.n_encoder_layers
+        return [layer_name(layer, n_encoder) for layer in removed]
 
     def run(
         self, run: RunFolder, out: Path, settings: dict[str, Any], progress: Meter
@@ -144,7 +153,10 @@ class Distillation:
         setup = self.student
         student = Student.of(setup.model, self.folder, self.layers, self.rank, setup.seed)
         wanted: tuple[int, ...] = ()
-        if self.objective.hidden:
+        if self.objective.hidden and self.removed is not None:
+            every = range(self.teacher.loaded.n_layers)
+            wanted = tuple(layer for layer in every if layer not in self.removed)
+        elif self.objective.hidden:
             wanted = matching_layers(_stacks(setup.model), _stacks(self.teacher.model))
         return Trainer(
             Teacher(self.teacher.model, wanted), student, self.lessons.train,

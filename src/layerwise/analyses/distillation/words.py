@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from layerwise.presentation.wording import layer_ranges, number
+from layerwise.presentation.wording import joined, layer_ranges, number
 from layerwise.storage.provenance import Facts
 
 from .names import FORWARD, JENSEN_SHANNON, OF_TASK
@@ -19,7 +19,7 @@ def taught_in_words(facts: Facts) -> str:
     teacher, removed = facts.settings["teacher"], facts.settings.get("removed")
     if isinstance(removed, list):
         noun = "layer" if len(removed) == 1 else "layers"
-        return f"{teacher} without {noun} {layer_ranges(removed)}, healed,"
+        return f"{teacher} without {noun} {joined(map(str, removed))}, healed,"
     return f"the student {facts.model.name}, distilled from {teacher},"
 
 

@@ -1,0 +1,192 @@
+"""The course of a distillation from two loaded models to a written one, whoever asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from layerwise.analyses.execute import read_finished
+from layerwise.analyses.pruning.folder import TABLES, refuse_occupied
+from layerwise.errors import UserError
+from layerwise.models.in_turn import several_in_turn
+from layerwise.models.kinds import Model
+from layerwise.models.own_files import files_of
+from layerwise.runs.folder import RunFolder
+from layerwise.runs.progress import meter
+from layerwise.runs.setup import Setup, TaskLike, check_layers, prepare
+from layerwise.storage.atomic_files import write_atomically
+
+from .adapters import need_peft
+from .answers import teacher_answers
+from .card import card
+from .fit import refuse_strangers
+from .job import Distillation
+from .lessons import (
+    Lesson,
+    Lessons,
+    Question,
+    lessons_of_file,
+    lessons_of_questions,
+    questions_of_tasks,
+    task_answer,
+)
+from .losses import Objective
+from .names import OF_TASK
+from .result import DistillationResult
+
+CARD = "README.md"
+# No step of a descent is larger.
+LARGEST_RATE = 1.0
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a student is to be taught, and where it goes; options of ``distill`` by their names.
+
+    Attributes:
+        tasks: what is measured.
+        protocols: how.
+        out: the folder to write.
+        text: a file to train on; None for prompts of the tasks.
+        answers: whose answers to the prompts are trained on.
+        objective: what is minimised.
+        layers: the layers that are trained.
+        rank: of low-rank adapters.
+        n_texts: at most so many texts.
+        batch: texts a step.
+        steps: number of steps.
+        rate: largest step size.
+        limit: items of each task that are measured.
+        seed: of all draws.
+        fewshot: few-shot examples.
+        chat: wrap prompts in the chat template.
+        memory_budget: bytes.
+        progress: show a bar.
+    """
+
+    tasks: TaskLike | Sequence[TaskLike]
+    protocols: str | Sequence[str]
+    out: Path
+    text: Path | None
+    answers: str
+    objective: Objective
+    layers: Sequence[int | str] | None
+    rank: int | None
+    n_texts: int
+    batch: int
+    steps: int
+    rate: float
+    limit: int | None
+    seed: int
+    fewshot: int | None
+    chat: bool
+    memory_budget: int | None
+    progress: bool
+
+
+def refuse_training(
+    temperature: float = 1.0,
+    mixture: float = 0.5,
+    on_policy: float = 0.0,
+    cross_entropy: float = 0.0,
+    hidden: float = 0.0,
+    rank: int | None = None,
+    batch: int = 8,
+    steps: int = 200,
+    rate: float = 0.0001,
+) -> None:
+    """Refuse numbers that no student can be trained with.
+
+    Raises:
+        UserError: names the number and what it may be.
+    """
+    Objective(
+        temperature=temperature, mixture=mixture, on_policy=on_policy,
+        cross_entropy=cross_entropy, hidden=hidden,
+    ).refuse_impossible()  # fmt: skip
+    if steps < 1 or batch < 1 or not 0 < rate <= LARGEST_RATE:
+        raise UserError(
+            f"A student cannot be trained in {steps} steps of {batch} texts at rate {rate:g}; "
+            f"expected one or more of both, and a rate above 0 and at most {LARGEST_RATE:g}."
+        )
+    if rank is not None:
+        if rank < 1:
+            raise UserError(
+                f"The rank of the adapters is {rank}; expected 1 or more, or none to train the "
+                "weights themselves."
+            )
+        need_peft()
+
+
+def taught(
+    teacher: Model, student: Model, course: Course, removed: Sequence[int] | None = None
+) -> DistillationResult:
+    """Train a student, write it, and ask all three.
+
+    Args:
+        teacher: the teacher.
+        student: the student.
+        course: what it is taught.
+        removed: the teacher's layers that the student lacks, where it is the teacher without them.
+
+    Raises:
+        UserError: as ``distill`` does.
+    """
+    out, objective = course.out, course.objective
+    numbers = {name: one for name, one in objective.settings().items() if name != "divergence"}
+    refuse_training(**numbers, rank=course.rank, batch=course.batch, steps=course.steps,
+                    rate=course.rate)  # fmt: skip
+    with several_in_turn(teacher, student):
+        refuse_strangers(teacher, student, objective)
+        folder = files_of(student)
+        refuse_occupied(out)
+        learns = prepare(
+            student, course.tasks, course.protocols, seed=course.seed, limit=course.limit,
+            fewshot=course.fewshot, chat=course.chat, memory_budget=course.memory_budget,
+            out=out / TABLES,
+        )  # fmt: skip
+        teaches = prepare(
+            teacher, learns.tasks, learns.protocols, seed=course.seed, chat=course.chat,
+            memory_budget=learns.memory_budget, out=out / TABLES,
+        )  # fmt: skip
+        chosen = None if course.layers is None else check_layers(course.layers, student)
+        job = Distillation(
+            learns, teaches, folder, _lessons(learns, teaches, course), course.answers,
+            course.text is not None, objective, chosen, course.rank, course.batch, course.steps,
+            course.rate, None if removed is None else tuple(removed),
+        )  # fmt: skip
+        return _carried_out(job, out, course.progress)
+
+
+def _lessons(learns: Setup, teaches: Setup, course: Course) -> Lessons:
+    if course.text is not None:
+        return lessons_of_file(course.text, learns, course.n_texts)
+    groups = questions_of_tasks(learns, course.n_texts)
+    n_ctx = min(one.model.cfg.n_ctx for one in (learns, teaches))
+    if course.answers == OF_TASK:
+        return lessons_of_questions(
+            groups, lambda one: task_answer(learns, one), learns, course.n_texts, n_ctx
+        )
+    every = [question for group in groups for question in group]
+    found = teacher_answers(teaches, learns, every)
+    by_question = {id(question): found.get(place) for place, question in enumerate(every)}
+
+    def answer(question: Question) -> Lesson | None:
+        return by_question[id(question)]
+
+    return lessons_of_questions(groups, answer, learns, course.n_texts, n_ctx)
+
+
+def _carried_out(job: Distillation, out: Path, progress: bool) -> DistillationResult:
+    settings = job.student.settings(analysis="distillation", **job.settings())
+    with RunFolder.open(out / TABLES, settings) as run:
+        result = read_finished(run, DistillationResult.load) if run.finished else None
+        if result is None:
+            with meter(progress) as told:
+                result, files = job.run(run, out, settings, told)
+            run.refuse_deleted()
+            result.save(run.path)
+            run.finish(result.facts, {f"../{name}": digest for name, digest in files.items()})
+        write_atomically(out / CARD, card(result).encode())
+    return result

@@ -1,0 +1,177 @@
+"""Healing: a model that was written without some layers, taught by the model that it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from layerwise.analyses.arguments import check_arguments
+from layerwise.analyses.pruning.folder import TABLES
+from layerwise.errors import UserError
+from layerwise.ground.readers import one_of
+from layerwise.models import load_model, model_facts
+from layerwise.models.kinds import Model
+from layerwise.runs.setup import TaskLike
+from layerwise.storage.file_list import states
+from layerwise.storage.provenance import RUN_FILE, is_finished, listed_files, read_run_file
+
+from .course import Course, refuse_training, taught
+from .losses import Objective
+from .names import ANSWERS, DIVERGENCES
+from .result import DistillationResult
+
+
+@check_arguments(
+    refuse_training,
+    divergence=one_of("divergence", DIVERGENCES),
+    answers=one_of("kind of answers", ANSWERS),
+)
+def heal(
+    folder: str | Path,
+    tasks: TaskLike | Sequence[TaskLike] = "all",
+    protocols: str | Sequence[str] = ("letter", "continuation", "generate"),
+    *,
+    out: str | Path,
+    text: str | Path | None = None,
+    answers: str = "task",
+    divergence: str = "forward",
+    temperature: float = 1.0,
+    mixture: float = 0.5,
+    on_policy: float = 0.0,
+    cross_entropy: float = 0.0,
+    hidden: float = 0.0,
+    layers: Sequence[int | str] | None = None,
+    rank: int | None = None,
+    n_texts: int = 512,
+    batch: int = 8,
+    steps: int = 200,
+    rate: float = 0.0001,
+    limit: int | None = None,
+    seed: int = 0,
+    fewshot: int | None = None,
+    chat: bool = False,
+    memory_budget: int | None = None,
+    dtype: str = "float32",
+    device: str = "cpu",
+    progress: bool = True,
+) -> DistillationResult:
+    """Heal a model that was written without some layers: the original teaches it.
+
+    A distillation whose student is a model out of ``prune_model`` and whose teacher is the model
+    that it came from, so that gains are what comes back of what was lost with the layers. What
+    comes back, and what does not, is asked by Gromov et al. 2024 (arXiv:2403.17887), who heal with
+    low-rank adapters. ``docs/distillation.md`` has definitions and tests.
+
+    Args:
+        folder: the folder that ``prune_model`` wrote; it stays as it is.
+        tasks: task names, capabilities, JSONL files, or ``Task`` values: what is measured, and,
+            without ``text``, trained on by other items.
+        protocols: ``letter``, ``continuation``, ``generate``.
+        out: the folder to write; it must not exist or be empty, or be that of the same call,
+            which goes on there after an interruption. Tables go into its folder ``compared``.
+        text: a ``.txt`` file with a blank line between texts, or a ``.jsonl`` file with a field
+            ``text``, to train on in place of the tasks' prompts.
+        answers: whose answers to the prompts are trained on: ``task``, worked out where the task
+            has them so, or ``teacher``, as it answers itself.
+        divergence: ``forward``, KL(teacher, student); ``reverse``, KL(student, teacher); or
+            ``jensen-shannon``.
+        temperature: both models' logits are divided by it.
+        mixture: the teacher's share of the mixture that ``jensen-shannon`` compares with.
+        on_policy: share of the texts that the student writes itself, in 0..1.
+        cross_entropy: weight of the cross-entropy on the answers, beside the divergence.
+        hidden: weight of the distance of the residual streams behind the layers, of models of one
+            width.
+        layers: the layers that are trained, from 0, or by address such as ``decoder.3``; all
+            weights if None.
+        rank: rank of low-rank adapters that are trained instead and merged at the end; needs
+            ``peft``.
+        n_texts: at most so many texts; a fifth of them is not trained on.
+        batch: texts a step.
+        steps: number of steps.
+        rate: largest step size.
+        limit: measure the first so many items of each task.
+        seed: decides the items of built-in suites, what is held out, and all draws.
+        fewshot: number of few-shot examples; the task's own if None.
+        chat: wrap prompts in the tokenizer's chat template.
+        memory_budget: bytes for activations, keys and values; half of what is free if None.
+        dtype: number format that the models are asked in: ``float32``, ``bfloat16`` or
+            ``float16``.
+        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        progress: show a progress bar on a terminal.
+
+    Returns:
+        As ``distill``: the teacher is the original, the student the model without the layers, and
+        the distilled student the healed one.
+
+    Raises:
+        UserError: if the folder is none of a pruned model or was changed since, if its original is
+            not there or is another by now, and as ``distill`` does.
+    """
+    objective = Objective(divergence, temperature, mixture, on_policy, cross_entropy, hidden)
+    course = Course(
+        tasks, protocols, Path(out), None if text is None else Path(text), answers, objective,
+        layers, rank, n_texts, batch, steps, rate, limit, seed, fewshot, chat, memory_budget,
+        progress,
+    )  # fmt: skip
+    pruned = pruned_from(Path(folder))
+    original = load_model(pruned.name, dtype=dtype, device=device)
+    _refuse_another(original, pruned, Path(folder))
+    cut = load_model(folder, dtype=dtype, device=device)
+    return taught(original, cut, course, pruned.removed)
+
+
+class PrunedFrom(NamedTuple):
+    """What a pruned model's folder says of its original.
+
+    Attributes:
+        name: the name that it was loaded by.
+        source_hash: SHA-256 over its files; empty if it is not known.
+        removed: the layers that were left out, in the order of computation.
+    """
+
+    name: str
+    source_hash: str
+    removed: tuple[int, ...]
+
+
+def pruned_from(folder: Path) -> PrunedFrom:
+    """What a folder out of ``prune_model`` says of its original.
+
+    Args:
+        folder: the folder.
+
+    Raises:
+        UserError: if it is none, is not finished, or the model in it was changed since.
+    """
+    tables = folder / TABLES
+    run = read_run_file(tables) if (tables / RUN_FILE).is_file() else {"settings": {}}
+    settings = run["settings"]
+    if settings.get("analysis") != "pruning" or not is_finished(run):
+        raise UserError(
+            f"{folder} holds no model that layerwise wrote without some layers: expected the "
+            "folder of a finished `layerwise prune`; prune the model first, or name the original "
+            "and the student to `layerwise distill`."
+        )
+    model = {name: digest for name, digest in (listed_files(tables) or {}).items()
+             if name.startswith("../")}  # fmt: skip
+    changed = sorted(name for name, state in states(tables, model).items() if state != "ok")
+    if changed:
+        raise UserError(
+            f"{folder} is not as it was written ({Path(changed[0]).name} is changed or missing): "
+            "expected the model that `layerwise prune` wrote; prune it again."
+        )
+    return PrunedFrom(
+        settings["model"], settings.get("source_hash", ""), tuple(settings["removed"])
+    )
+
+
+def _refuse_another(original: Model, pruned: PrunedFrom, folder: Path) -> None:
+    """Accept only the model that the layers were taken from."""
+    found = model_facts(original).source_hash
+    if pruned.source_hash and found != pruned.source_hash:
+        raise UserError(
+            f"{pruned.name!r} is not the model that {folder} was written from any more: its files "
+            f"have SHA-256 {found[:12]}, expected {pruned.source_hash[:12]}; restore them, or "
+            "prune the model again."
+        )
