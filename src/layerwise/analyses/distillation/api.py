@@ -64,8 +64,8 @@ def distill(
 
     Args:
         model: the teacher.
-        student: the student, from ``load_model``; it is not changed. It has the teacher's
-            tokenizer.
+        student: the student, a model with files and with the teacher's tokenizer; it is not
+            changed.
         tasks: task names, capabilities, JSONL files, or ``Task`` values: what is measured, and,
             without ``text``, trained on by other items.
         protocols: ``letter``, ``continuation``, ``generate``.

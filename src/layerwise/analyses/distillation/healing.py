@@ -64,7 +64,7 @@ def heal(
     low-rank adapters. ``docs/distillation.md`` has definitions and tests.
 
     Args:
-        folder: the folder that ``prune_model`` wrote; it stays as it is.
+        folder: the folder that ``layerwise prune`` wrote; it stays as it is.
         tasks: task names, capabilities, JSONL files, or ``Task`` values: what is measured, and,
             without ``text``, trained on by other items.
         protocols: ``letter``, ``continuation``, ``generate``.
