@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 import layerwise as lw
 from layerwise.errors import UserError
 from layerwise.models.meta_model import load_meta_model
+from layerwise.models.organisms.layout import Spot, WiredLayout
 from layerwise.planning import plan as planning
 from layerwise.planning.plan import plan_run
 from layerwise.runs.records import planned_and_actual, seconds_in_words
@@ -19,6 +23,7 @@ from layerwise.tasks import Task, load_task, with_other_questions
 from tests.analysis import prompt_pair, solved_by, word_task, write_jsonl
 from tests.commands import done, model_folder, refused
 from tests.models.tiny import tiny_model
+from tests.planted import small_model, small_task
 
 
 def n_blind(task: Task) -> int:
@@ -96,6 +101,25 @@ def test_a_lens_and_a_profile_are_planned_by_their_own_pieces():
     swept = plan_run(model, task, "continuation", analysis="profile", exhaustive=True)
     assert swept.total.token_passes < profile.total.token_passes
     assert profile.notes[0].startswith("At most")
+
+
+def test_a_transplant_does_what_was_planned_where_there_is_a_gap():
+    whole = small_model(WiredLayout(
+        n_layers=5, n_heads=2, previous=Spot(0, 1), look_up=Spot(1, 0), facts=Spot(2, 1),
+        second_hop=Spot(3, 0), gate=Spot(4, 1),
+    ))  # fmt: skip
+    broken = copy.deepcopy(whole)
+    with torch.no_grad():
+        broken.blocks[1].attn.W_O.mul_(1e-6)
+    task = small_task("retrieval")
+    asked: dict[str, Any] = {"analysis": "transplant", "layers": [1, 2]}
+    plan = plan_run(broken, task, "continuation", **asked)
+    found = lw.transplant(broken, whole, task, layers=[1, 2], progress=False)
+    assert found.gaps()["found"].all()
+    assert plan.total.token_passes == made(found)
+    assert any("every task to have a gap" in note for note in plan.notes)
+    with pytest.raises(UserError, match="which only the plan of 'ablation' has"):
+        plan_run(broken, task, analysis="transplant", kind="zero")
 
 
 def test_what_a_profile_adds_is_planned_or_said_to_be_left_out():

@@ -8,8 +8,10 @@ from layerwise.analyses.logit_lens.planned import PLANNED as LENS
 from layerwise.analyses.patching.planned import PLANNED as PATCHING
 from layerwise.analyses.planned import Planned
 from layerwise.analyses.similarity.planned import PLANNED as SIMILARITY
+from layerwise.analyses.transplant.planned import PLANNED as TRANSPLANT
 from layerwise.profiling.planned import PLANNED as PROFILE
 
 PLANNED: dict[str, Planned] = {
-    one.name: one for one in (ABLATION, LENS, PATCHING, ATTRIBUTION, SIMILARITY, PROFILE)
+    one.name: one
+    for one in (ABLATION, LENS, PATCHING, ATTRIBUTION, SIMILARITY, TRANSPLANT, PROFILE)
 }

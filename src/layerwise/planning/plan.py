@@ -43,7 +43,8 @@ class PlanRow:
     """What one task costs under one protocol.
 
     Attributes:
-        analysis: ``ablation``, ``lens``, ``patching``, ``attribution`` or ``similarity``.
+        analysis: ``ablation``, ``lens``, ``patching``, ``attribution``, ``similarity`` or
+            ``transplant``.
         task: the task's name.
         protocol: how it is put to the model.
         cost: what that costs on its own.
@@ -147,11 +148,11 @@ def plan_run(
         tasks: as for the analysis; what it takes if none are named.
         protocols: as for the analysis; what it takes if none are named, and for patching always
             ``continuation``.
-        analysis: ``ablation``, ``lens``, ``patching``, ``attribution``, ``similarity`` or
-            ``profile``.
+        analysis: ``ablation``, ``lens``, ``patching``, ``attribution``, ``similarity``,
+            ``transplant`` or ``profile``.
         kind: of the ablation.
-        site: of the ablation.
-        layers: of the ablation; all if None.
+        site: of the ablation or the transplant.
+        layers: of the ablation or the transplant; all if None.
         draws: of the ablation's noise or donors, for each item.
         pairs: pairs of prompts a task for patching.
         exhaustive: of a profile: skip layers also where there is no signal.
@@ -245,8 +246,9 @@ def _setup_with_weights(setup: PlannedSetup) -> PlannedSetup | str:
 
 def _refuse_unused(planned: Planned, options: PlanOptions) -> None:
     """Refuse options that only the plan of another analysis has, where one was given."""
-    owners = {name: other.name for other in PLANNED.values() for name in other.options}
-    wrong = [name for name in options.given() if owners.get(name, planned.name) != planned.name]
+    owners = {name: other.name for other in reversed(PLANNED.values()) for name in other.options}
+    unused = owners.keys() - planned.options
+    wrong = [name for name in options.given() if name in unused]
     if "also" in wrong:
         raise UserError(
             f"{options.also[0]!r} was asked for beside {planned.name!r}, but only a profile has "

@@ -142,6 +142,15 @@ class Transplant:
             self.base.facts(settings, joined_work(work)),
         )
 
+    def expected(self, task: Task, /, *protocols: str) -> Cost:
+        """What a task is expected to cost under some protocols, at most: with a gap in all."""
+        pieces = [
+            Piece(host, task, protocols, changes)
+            for host in HOSTS
+            for changes in ((), *self._together())
+        ]
+        return sum((self._cost(piece) for piece in pieces), start=Cost())
+
     def _gaps(self, intact_records: pd.DataFrame) -> pd.DataFrame:
         chances = {task.name: task.chance for task in self.base.tasks}
         return gaps_table(intact_records, lambda task, name: chances[task][name], self.base.seed)
