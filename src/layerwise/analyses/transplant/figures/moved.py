@@ -105,7 +105,7 @@ def _limits(shown: pd.DataFrame) -> tuple[float, float]:
 def _notes() -> list[Line2D]:
     grey = {"color": "0.35", "marker": "o", "ms": 3, "lw": 0.9}
     return [
-        Line2D([], [], **grey, label="brings: the better model's layer in the other"),
+        Line2D([], [], **grey, label="brings: the better model's in the other"),
         Line2D([], [], **grey, ls="", mfc="white",
-               label="destroys: the other's layer in the better model"),
+               label="destroys: the other's in the better model"),
     ]  # fmt: skip
