@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pandas as pd
 import pytest
 
@@ -124,11 +126,13 @@ def test_interactions_of_layers_and_of_heads():
 
 def test_layers_of_two_models_are_exchanged():
     said = done("transplant", MODEL, "organism-decoder-1", *LOOKUP, "--layers", "2,3",
-                "--out", "run")  # fmt: skip
+                "--exchange", "activations", "--exchange", "weights", "--greedy", 1,
+                "--write", "merged", "--out", "run")  # fmt: skip
     assert "no gap" in said or "Nothing was exchanged" in said
     found = only_result()
     assert found.facts.settings["other"] == "organism-decoder-1"
     assert set(found.transplant["host"]) == {"base", "other"}
+    assert {"config.json", "mergekit.yaml", "transplant.json"} <= set(os.listdir("merged"))
     assert len(found.gaps()) == 1
 
 
