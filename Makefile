@@ -26,18 +26,9 @@ FLIPS ?= 6000
 FUZZED ?= 4000
 SEED ?= 0
 
-# What test-long tries: random cases, rates of errors, and combinations of which some are tried by
-# day.
-LONG ?= tests/sweep tests/test_stats.py tests/test_effects.py tests/test_emergence.py \
-	tests/test_protocol_interaction.py tests/test_method_agreement.py tests/test_lens_tables.py \
-	tests/test_patching_tables.py tests/test_compare_tables.py tests/test_interactions_tables.py \
-	tests/report tests/test_removal.py tests/test_removal_seq2seq.py tests/test_removal_orders.py \
-	tests/test_pruning.py tests/test_pruning_seq2seq.py tests/test_tuned_lens.py \
-	tests/test_tuned_lens_seq2seq.py tests/test_ground_truth.py tests/test_ground_truth_seq2seq.py \
-	tests/test_encoder_decoder.py tests/test_similarity_seq2seq.py tests/test_interactions.py \
-	tests/test_lm_eval.py tests/test_cli_analyses.py tests/test_profiling.py tests/test_startup.py \
-	tests/models/test_quiet.py tests/models/test_organism_models.py \
-	tests/models/test_seq2seq_organisms.py tests/models/test_offload.py tests/test_patching_seq2seq.py
+# What test-long tries: every file in which something is left to long runs.
+LONG ?= $(shell grep -rlE 'mark\.long|cases import|WIDTHS' tests --include='test_*.py' \
+	| grep -v tests/hostile | sort)
 
 # What test-settings and test-lowest try.
 NUMERIC ?= tests/sweep tests/models

@@ -189,7 +189,14 @@ def test_functions_take_the_suites_of_the_models_language_too():
 
 @pytest.mark.parametrize(
     ("analysis", "protocols"),
-    [("ablation", 3), ("lens", 2), ("patching", 1), ("attribution", 2), ("similarity", 2)],
+    [
+        ("ablation", 3),
+        ("patching", 1),
+        *(
+            pytest.param(*each, marks=pytest.mark.long)
+            for each in (("lens", 2), ("attribution", 2), ("similarity", 2))
+        ),
+    ],
 )
 def test_a_plan_takes_what_the_analysis_would(analysis, protocols):
     planned = plan_run(MODEL, analysis=analysis, limit=4)

@@ -62,10 +62,10 @@ def layers_in_use(layout: WiredLayout) -> set[int]:
 @pytest.mark.parametrize(
     ("kind", "site"),
     [
-        ("skip", "layer"), ("skip", "attn_out"), ("zero", "mlp_out"), ("zero", "resid_post"),
-        ("mean", "attn_out"),
+        ("skip", "layer"), ("zero", "mlp_out"), ("mean", "attn_out"),
         *(pytest.param(kind, site, marks=pytest.mark.long) for kind, site in (
-            ("skip", "mlp_out"), ("zero", "attn_out"), ("mean", "mlp_out"), ("mean", "resid_post"),
+            ("skip", "attn_out"), ("zero", "resid_post"), ("skip", "mlp_out"), ("zero", "attn_out"),
+            ("mean", "mlp_out"), ("mean", "resid_post"),
         )),
     ],
 )  # fmt: skip
@@ -101,9 +101,10 @@ def check_heads(layout: WiredLayout, site: str, kind: str, effects: pd.DataFrame
 @pytest.mark.parametrize(
     ("site", "kind"),
     [
-        ("z", "zero"), ("z", "resample"), ("kv_group", "skip"), ("kv_group", "mean"),
+        ("z", "resample"), ("kv_group", "skip"),
         *(pytest.param(site, kind, marks=pytest.mark.long) for site, kind in (
-            ("z", "skip"), ("z", "mean"), ("kv_group", "zero"), ("kv_group", "resample"),
+            ("z", "skip"), ("z", "zero"), ("z", "mean"), ("kv_group", "zero"), ("kv_group", "mean"),
+            ("kv_group", "resample"),
         )),
     ],
 )  # fmt: skip
@@ -112,6 +113,7 @@ def test_ablation_finds_the_planted_heads(kind, site):
     check_heads(GROUPED, site, kind, ablated(GROUPED, kind=kind, site=site).effects())
 
 
+@pytest.mark.long
 @anywhere
 @given(layouts(), seeds)
 def test_ablation_finds_the_heads_wherever_they_are(layout, seed):
@@ -229,6 +231,7 @@ def test_capabilities_emerge_at_the_planted_depth(layout, seed):
         assert set(critical) == planted.critical("layer")
 
 
+@pytest.mark.long
 @anywhere
 @given(layouts(), seeds)
 def test_methods_differ_by_what_was_planted_and_groups_lose_it(layout, seed):
@@ -279,7 +282,10 @@ def test_methods_differ_by_what_was_planted_and_groups_lose_it(layout, seed):
 
 @pytest.mark.parametrize(
     "capabilities",
-    [("knowledge",), CAPABILITIES, pytest.param(("retrieval",), marks=pytest.mark.long)],
+    [
+        ("knowledge",),
+        *(pytest.param(some, marks=pytest.mark.long) for some in (("retrieval",), CAPABILITIES)),
+    ],
 )
 def test_layers_that_nothing_needs_are_removed_first(capabilities):
     tasks = [small_task(capability, 24) for capability in capabilities]
@@ -294,6 +300,7 @@ def test_layers_that_nothing_needs_are_removed_first(capabilities):
     assert n == len(idle) or (steps.loc[~free, "acc"] < 1).any()
 
 
+@pytest.mark.long
 @anywhere
 @given(layouts(), seeds)
 def test_they_are_removed_first_wherever_they_are(layout, seed):

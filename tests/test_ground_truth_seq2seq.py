@@ -110,6 +110,7 @@ def test_ablation_finds_the_planted_heads(kind, site):
     check_heads(LAYOUT, site, kind, ablated(LAYOUT, kind=kind, site=site).effects())
 
 
+@pytest.mark.long
 @anywhere
 @given(seq2seq_layouts(), seeds, st.sampled_from(["z", "cross_z"]))
 def test_ablation_finds_the_heads_wherever_they_are(layout, seed, site):
@@ -371,6 +372,7 @@ def test_idle_layers_turn_nothing_and_go_first_by_effect_and_by_influence(layout
     )
 
 
+@pytest.mark.long
 def test_tuned_lenses_read_the_answer_once_it_was_brought_and_not_before():
     """To the position where it is said in the decoder, to the prompt's end in the encoder."""
     model = small_seq2seq(LAYOUT)

@@ -105,7 +105,7 @@ def _second(row):
     return row.second_layer if pd.isna(row.second_head) else (row.second_layer, row.second_head)
 
 
-@pytest.mark.parametrize("method", ["engine", "reference"])
+@pytest.mark.parametrize("method", ["engine", pytest.param("reference", marks=pytest.mark.long)])
 def test_pairs_of_layers_are_those_of_hooks_written_by_hand(model, task, method):
     pairs = quiet(model, task, method=method).pairs().query(NATS)
     assert len(pairs) == 3

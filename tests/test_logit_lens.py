@@ -409,6 +409,7 @@ def test_tables_of_earlier_versions_get_the_later_columns(tmp_path):
     assert (loaded[same].astype(str) == now[same].astype(str)).all().all()
 
 
+@pytest.mark.long
 @pytest.mark.smollm2
 def test_the_real_model_knows_more_capitals_the_deeper_it_is_read():
     lens = read(smollm2(), "facts", limit=5, fewshot=3)

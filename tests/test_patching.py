@@ -354,6 +354,7 @@ def test_an_mlp_that_is_not_there_cannot_be_patched(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 @pytest.mark.smollm2
 def test_in_the_real_model_the_answer_moves_to_the_last_position():
     model = smollm2()

@@ -128,7 +128,7 @@ def check(model: Seq2SeqModel, task: Task, table, n_rows: int) -> None:
     ("case", "kl"),
     [
         ("t5", True),
-        ("bart", True),
+        pytest.param("bart", True, marks=pytest.mark.long),
         pytest.param("t5", False, marks=pytest.mark.long),
         pytest.param("bart-scaled", False, marks=pytest.mark.long),
     ],

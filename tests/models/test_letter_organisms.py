@@ -94,7 +94,15 @@ def test_held_out_accuracy_by_letter_and_by_text(name):
     assert all(row["accuracy"] >= 0.95 and row["n_items"] >= 360 for row in stored)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            name, marks=[] if name.startswith("organism-letters-other") else pytest.mark.long
+        )
+        for name in NAMES
+    ],
+)
 def test_ablation_finds_the_planted_layers_by_protocol(name):
     """Skipping a planted layer costs a third or more, another one next to nothing."""
     for row in effects(name).itertuples():

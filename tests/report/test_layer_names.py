@@ -69,6 +69,7 @@ def test_the_line_lies_between_the_last_encoder_layer_and_the_first_decoder_laye
         assert {at for _, at in lines(page.figures[name])} == {place}, name
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("width", WIDTHS)
 def test_texts_stay_readable_and_apart(results: list[Result], width: float):
     run = tables_of_run(results)
