@@ -34,6 +34,7 @@ PROTOCOLS = ("continuation", "generate")
 # What is kept of the profile; one row per item takes more room than a study should.
 KEPT = (
     "run.json", "signal.parquet", "effects.parquet", "emergence.parquet", "order.parquet",
+    "ladder.parquet", "ladder_steps.parquet", "dissociations.parquet", "left_out.parquet",
     "method_agreement.parquet", "protocol_interaction.parquet", "prediction_depth_means.parquet",
     "attribution_summary.parquet", "attribution_agreement.parquet", "patching_effects.parquet",
     "path_effects.parquet", "heads_summary.parquet", "influence.parquet",
@@ -65,7 +66,9 @@ def main() -> None:
 def profiled(name: str, folder: Path) -> None:
     """Everything that a profile can do, of one organism; its tables by item are not kept."""
     with TemporaryDirectory() as made:
-        lw.profile(lw.load_model(name), also="all", out=made)
+        profile = lw.profile(lw.load_model(name), also="all", out=made)
+        for finding in profile.report.findings:
+            print(f"- {finding.sentence}")
         for file in KEPT:
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             copy(Path(made) / file, folder / file)
