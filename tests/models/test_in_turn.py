@@ -85,6 +85,7 @@ def test_every_function_that_takes_a_model_waits_for_its_turn(tmp_path):
         "removal_order": {"tasks": word_task(), "n_removed": 1},
         "prune_model": {"remove": [0], "out": tmp_path / "out"},
         "transplant": {"other": new_model("gpt2"), "tasks": word_task()},
+        "distill": {"student": new_model("gpt2"), "tasks": word_task(), "out": tmp_path / "new"},
     }
     model, functions = new_model("gpt2"), users_of_models()
     assert len(functions) >= 18
