@@ -529,7 +529,7 @@ def test_tasks_can_be_given_in_several_ways(model, tmp_path):
         ({"heads": [0]}, "Heads were named for site 'layer', which has none; use site z"),
         ({"site": "z", "heads": [99]}, "99 is out of range: the model has heads 0 to"),
         ({"site": "z", "heads": []}, "No heads are left to change; name at least one"),
-        ({"block": 4}, "Blocks of 4 layers were asked for; expected from 1 to the 3 layers"),
+        ({"block": 4}, "Blocks of 4 layers were asked for; expected from 1 to the 3 that are"),
         ({"block": 2, "layers": [0, 2]}, "Blocks need layers that follow one another"),
         ({"block": 2, "as_one": True}, "choose one of them"),
         ({"mean_by": "position"}, "kind is 'skip'; use mean"),
