@@ -88,7 +88,7 @@ def test_interactions_are_those_of_the_analysis_itself(model, tmp_path):
 
 def test_interactions_of_all_pairs_are_refused_where_there_are_none_or_too_many():
     for n_layers in (1, 120):
-        with pytest.raises(UserError, match=f"all pairs of {n_layers} layers"):
+        with pytest.raises(UserError, match=f"all pairs of {n_layers} layers? make"):
             wanted_extras(["interactions"], SimpleNamespace(n_layers=n_layers))
 
 
