@@ -122,7 +122,10 @@ def test_questions_that_cannot_be_asked(here, model, command, options, says):
         (["--kind", "mean", "--site", "layer"], "Expected one of: attn_out, cross_attn_out,"),
         (["--site", "z", "--heads", "a"], "Cannot read heads 'a'"),
         (["--site", "z", "--heads", "64"], "64 is out of range: the model has heads 0 to"),
-        (["--block", "9"], "Blocks of 9 layers were asked for; expected from 1 to the 3 that are changed"),
+        (
+            ["--block", "9"],
+            "Blocks of 9 layers were asked for; expected from 1 to the 3 that are changed",
+        ),
         (["--layers", "3"], "Layer 3 is out of range: the model has layers 0 to 2."),
         (["--layers", "0-7"], "Layer 3 is out of range: the model has layers 0 to 2."),
         (["--layers", "first"], "Cannot read layers 'first': expected numbers and ranges like"),
