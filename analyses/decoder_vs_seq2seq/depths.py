@@ -60,12 +60,11 @@ def _draw(axes: Axes, shown: pd.DataFrame, groups: list[str]) -> None:
     for y, capability in enumerate(CAPABILITY_ORDER):
         for i, group in enumerate(groups):
             values = rows(shown, capability=capability, group=group)["estimate"].to_numpy(float)
-            if len(values) < 2:
-                continue
             seen, at = look(i), y + 0.36 * (i - (len(groups) - 1) / 2)
-            mean, low, high = interval_over_seeds(values)
-            axes.plot([low, high], [at, at], color=seen.color, lw=1.4)
-            axes.plot([mean], [at], marker=seen.marker, color=seen.color, ms=3.5)
+            if len(values) > 1:  # one seed alone has no interval
+                mean, low, high = interval_over_seeds(values)
+                axes.plot([low, high], [at, at], color=seen.color, lw=1.4)
+                axes.plot([mean], [at], marker=seen.marker, color=seen.color, ms=3.5)
             axes.plot(values, np.full(len(values), at + 0.16), ls="", marker="|", ms=4,
                       mew=0.8, color=seen.color)  # fmt: skip
     axes.set_yticks(range(len(CAPABILITY_ORDER)), CAPABILITY_ORDER)
