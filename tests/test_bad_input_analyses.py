@@ -44,7 +44,7 @@ def here(tmp_path, monkeypatch) -> Path:
         (["train-lens", "--text", "none.txt"], "Cannot read none.txt (No such file or directory)"),
         (["train-lens", "--text", "latin.txt"], "latin.txt is no UTF-8 text; save it as UTF-8."),
         (["train-lens", "--text", "english.jsonl"], "'english.jsonl', line 1: not a JSON object"),
-        (["train-lens", "--text", "short.txt"], "There are 1 texts to train a tuned lens on, from"),
+        (["train-lens", "--text", "short.txt"], "Only 1 text to train a tuned lens on came from"),
         (["train-lens", "--text", "file"], "Cannot take text from file: expected a .txt file, or"),
         (["attribution", "--against", "worst"], "Unknown distractor to compare with 'worst'."),
         (["attribution", "--protocol", "generate"], "Attribution reads the prompt of 'letter' or"),

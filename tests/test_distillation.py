@@ -476,7 +476,7 @@ def test_what_is_refused(tmp_path, monkeypatch):
     bad(out, "At most 4 texts were asked for", n_texts=4)
     bad(out, "Cannot read", text=tmp_path / "missing.txt")
     (tmp_path / "short.txt").write_text("the key opens")
-    bad(out, "There are 1 texts to train a student on", text=tmp_path / "short.txt")
+    bad(out, "Only 1 text to train a student on came from", text=tmp_path / "short.txt")
     bad(out, "the width of the residual stream", hidden=1.0,
         teacher=tiny_model("llama", hidden_size=32))  # fmt: skip
     bad(out, "the kind of model is an encoder-decoder in the teacher",

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 import numpy as np
 
 from layerwise import stats
-from layerwise.errors import UserError
+from layerwise.errors import UserError, counted
 from layerwise.models.kinds import Model, decoder_prefix, is_seq2seq
 from layerwise.runs.setup import Setup
 from layerwise.sweep.requests import LogLikelihood, Tokens
@@ -133,8 +133,8 @@ def parted(
         )
     if n_all < FEWEST:
         raise UserError(
-            f"There are {n_all} texts to train {trained} on, from {source}; expected {FEWEST} "
-            "at least, of two tokens or more: give a longer text."
+            f"Only {counted(n_all, 'text')} to train {trained} on came from {source}; expected "
+            f"{FEWEST} at least, of two tokens or more: give a longer text."
         )
     held_out: list[_Text] = []
     while len(held_out) < HELD_OUT_SHARE * n_all and len(shuffled) > 1:
