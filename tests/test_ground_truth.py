@@ -62,10 +62,10 @@ def layers_in_use(layout: WiredLayout) -> set[int]:
 @pytest.mark.parametrize(
     ("kind", "site"),
     [
-        ("skip", "layer"), ("zero", "mlp_out"), ("mean", "attn_out"),
+        ("skip", "layer"), ("zero", "mlp_out"), ("zero", "resid_post"), ("mean", "attn_out"),
         *(pytest.param(kind, site, marks=pytest.mark.long) for kind, site in (
-            ("skip", "attn_out"), ("zero", "resid_post"), ("skip", "mlp_out"), ("zero", "attn_out"),
-            ("mean", "mlp_out"), ("mean", "resid_post"),
+            ("skip", "attn_out"), ("skip", "mlp_out"), ("zero", "attn_out"), ("mean", "mlp_out"),
+            ("mean", "resid_post"),
         )),
     ],
 )  # fmt: skip
@@ -101,9 +101,9 @@ def check_heads(layout: WiredLayout, site: str, kind: str, effects: pd.DataFrame
 @pytest.mark.parametrize(
     ("site", "kind"),
     [
-        ("z", "resample"), ("kv_group", "skip"),
+        ("z", "zero"), ("z", "resample"), ("kv_group", "skip"),
         *(pytest.param(site, kind, marks=pytest.mark.long) for site, kind in (
-            ("z", "skip"), ("z", "zero"), ("z", "mean"), ("kv_group", "zero"), ("kv_group", "mean"),
+            ("z", "skip"), ("z", "mean"), ("kv_group", "zero"), ("kv_group", "mean"),
             ("kv_group", "resample"),
         )),
     ],
