@@ -15,8 +15,8 @@ from statsmodels.stats.multitest import multipletests
 
 import layerwise as lw
 from layerwise.analyses.transplant import gaps, tables
+from layerwise.analyses.transplant.blocks import parts_of_block
 from layerwise.analyses.transplant.greedy import best_of, parted
-from layerwise.analyses.transplant.parts import parts_of_block
 from layerwise.errors import UserError
 from layerwise.models.kinds import blocks_of
 from layerwise.models.organisms.layout import Spot, WiredLayout

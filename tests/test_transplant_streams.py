@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import layerwise as lw
-from layerwise.analyses.transplant.parts import head_parts, parts_of_block
+from layerwise.analyses.transplant.blocks import parts_of_block
+from layerwise.analyses.transplant.parts import head_parts
 from layerwise.errors import UserError
 from layerwise.models.kinds import blocks_of
 from layerwise.models.organisms.layout import Spot, WiredLayout

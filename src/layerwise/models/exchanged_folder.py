@@ -5,7 +5,9 @@ No number is changed: every tensor is copied as it is stored in one of the two.
 
 from __future__ import annotations
 
+import contextlib
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from safetensors.torch import save_file
 from transformers import PreTrainedConfig
 
 from layerwise.errors import UserError
-from layerwise.models.pruned_folder import copy_others, layers_prefix, shards_of
+from layerwise.models.pruned_folder import INDEX, copy_others, layers_prefix, shards_of
 from layerwise.models.seq2seq.parts import StoredStack
 
 # What follows a layer's number in the names of tensors of its self-attention and of its MLP, each
@@ -112,16 +114,19 @@ def write_exchanged_folder(host: Path, donor: Path, names: Sequence[str], out: P
             f"{donor} has no tensor {lacking[0]!r}, which the base's files have: expected two "
             "models that are stored alike; save both with save_pretrained and load these folders."
         )
-    for shard in shards_of(host):
-        with safe_open(host / shard, "pt") as stored:
-            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-            metadata = stored.metadata()
-        for name in tensors.keys() & set(names):
-            with safe_open(donor / places[name], "pt") as given:
-                tensors[name] = given.get_tensor(name)
-        save_file(tensors, out / shard, metadata)
-    index = "model.safetensors.index.json"
-    if (host / index).is_file():
-        (out / index).write_bytes((host / index).read_bytes())
-    (out / "config.json").write_bytes((host / "config.json").read_bytes())
+    with contextlib.ExitStack() as opened:
+        given = {
+            shard: opened.enter_context(safe_open(donor / shard, "pt"))
+            for shard in {places[name] for name in names}
+        }
+        for shard in shards_of(host):
+            with safe_open(host / shard, "pt") as stored:
+                tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+                metadata = stored.metadata()
+            for name in tensors.keys() & set(names):
+                tensors[name] = given[places[name]].get_tensor(name)
+            save_file(tensors, out / shard, metadata)
+    for name in (INDEX, "config.json"):
+        if (host / name).is_file():
+            shutil.copyfile(host / name, out / name)
     copy_others(host, out)

@@ -7,6 +7,7 @@ from pathlib import Path
 from layerwise.errors import UserError
 from layerwise.models.facts import origin_of, weights_hash
 from layerwise.models.kinds import Model, by_kind
+from layerwise.models.load import load_model
 from layerwise.models.registry import WIRED_MODELS
 from layerwise.models.seq2seq.families import STORED_IN
 from layerwise.models.seq2seq.parts import StoredStack
@@ -37,3 +38,18 @@ def files_of(model: Model) -> Path:
 def stored_stacks(model: Model) -> tuple[StoredStack, ...]:
     """How the files of an encoder-decoder tell the layers of its stacks; none of a decoder."""
     return by_kind(model, lambda _: (), lambda one: STORED_IN[one.cfg.original_architecture])
+
+
+def load_alike(folder: Path, model: Model) -> Model:
+    """Load a written folder in the number format and onto the device of a loaded model.
+
+    Args:
+        folder: a model in hub format.
+        model: the model that it is to stand beside.
+
+    Raises:
+        UserError: as ``load_model``.
+    """
+    weights = model.W_E
+    dtype = str(weights.dtype).removeprefix("torch.")
+    return load_model(folder, dtype=dtype, device=str(weights.device))

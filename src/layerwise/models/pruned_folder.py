@@ -23,7 +23,7 @@ from layerwise.errors import UserError
 from layerwise.models.seq2seq.parts import StoredStack
 
 _WEIGHTS = "model.safetensors"
-_INDEX = f"{_WEIGHTS}.index.json"
+INDEX = f"{_WEIGHTS}.index.json"
 _COPIED = (".json", ".txt", ".model", ".tiktoken", ".jinja")
 # What stands before the first part of a tensor's name that is a number, that number, the rest.
 _NUMBERED = re.compile(r"((?:[^.]+\.)*?)(\d+)\.(.+)")
@@ -81,7 +81,7 @@ def copy_others(folder: Path, out: Path, but: Sequence[str] = ()) -> None:
         but: names of files that are not copied.
     """
     for path in folder.iterdir():
-        ours = path.name in ("config.json", _INDEX) or (out / path.name).exists()
+        ours = path.name in ("config.json", INDEX) or (out / path.name).exists()
         ours = ours or path.name in but
         if path.is_file() and not ours and (path.suffix in _COPIED or path.name == "LICENSE"):
             shutil.copyfile(path, out / path.name)
@@ -133,14 +133,14 @@ def _write_weights(folder: Path, stacks: Sequence[StackToCut], out: Path) -> Non
         size += sum(tensor.nbytes for tensor in tensors.values())
     if list(shards) != [_WEIGHTS]:
         index = {"metadata": {"total_size": size}, "weight_map": placed}
-        (out / _INDEX).write_text(json.dumps(index, indent=2) + "\n", "utf-8")
+        (out / INDEX).write_text(json.dumps(index, indent=2) + "\n", "utf-8")
 
 
 def shards_of(folder: Path) -> dict[str, list[str]]:
     """The files with weights, and the names of the tensors in each."""
     files = [_WEIGHTS]
     if not (folder / _WEIGHTS).is_file():
-        mapped = json.loads((folder / _INDEX).read_text("utf-8"))["weight_map"]
+        mapped = json.loads((folder / INDEX).read_text("utf-8"))["weight_map"]
         files = sorted(set(mapped.values()))
     found = {}
     for name in files:

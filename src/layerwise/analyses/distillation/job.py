@@ -15,8 +15,9 @@ import pandas as pd
 
 from layerwise.analyses.pruning.folder import write_model
 from layerwise.ground.layer_names import layer_name
-from layerwise.models import load_model, weights_hash
+from layerwise.models import weights_hash
 from layerwise.models.kinds import Model, n_encoder_layers
+from layerwise.models.own_files import load_alike
 from layerwise.runs.checkpoints import together
 from layerwise.runs.folder import RunFolder
 from layerwise.runs.progress import Meter
@@ -114,10 +115,7 @@ class Distillation:
         progress.expect(each * self.steps)
         files = write_model(run, out, lambda place: self._trained(run, progress, each).save(place))
         curve = frame("distillation_curve", run.read_part(_CURVE).to_dict("records"))
-        weights = self.student.model.W_E
-        written = load_model(
-            out, dtype=str(weights.dtype).removeprefix("torch."), device=str(weights.device)
-        )
+        written = load_alike(out, self.student.model)
         records, work = self._asked(run, written, progress)
         facts = settings | {"written_hash": weights_hash(written)}
         return DistillationResult(records, curve, self.student.facts(facts, work)), files

@@ -118,7 +118,12 @@ class Trainer:
         """Gradients of the loss over a batch; its parts, each a mean over predictions."""
         said = sum(len(one.said) for one in lessons)
         given = sum(len(one.said) for one, mine in zip(lessons, own, strict=True) if not mine)
-        parts = {"divergence": 0.0, "cross_entropy": 0.0, "hidden": 0.0}
+        weights = {
+            "divergence": 1.0,
+            "cross_entropy": self.objective.cross_entropy if given else 0.0,
+            "hidden": self.objective.hidden,
+        }
+        parts = dict.fromkeys(weights, 0.0)
         at = 0
         for some in fitting(lessons, self.teacher.model.cfg.d_vocab, self.memory_budget):
             wrote = torch.tensor(own[at : at + len(some)])
@@ -131,20 +136,13 @@ class Trainer:
                 "cross_entropy": (entropies * theirs).sum() / max(given, 1),
                 "hidden": streams * (len(some) / len(lessons)),
             }
-            loss = (
-                pieces["divergence"]
-                + self.objective.cross_entropy * pieces["cross_entropy"]
-                + self.objective.hidden * pieces["hidden"]
-            )
+            weighted = (weights[name] * piece for name, piece in pieces.items())
+            loss = sum(weighted, start=apart.new_zeros(()))
             torch.autograd.backward(loss, inputs=self.weights)
             parts = {name: parts[name] + float(pieces[name].detach()) for name in parts}
-        weights = {"divergence": 1.0} | {
-            name: getattr(self.objective, name) for name in ("cross_entropy", "hidden")
-        }
-        shown = weights | {"cross_entropy": weights["cross_entropy"] if given else 0.0}
-        told = {name: value if shown[name] else None for name, value in parts.items()}
-        loss = sum(weights[name] * value for name, value in parts.items())
-        return {"loss": loss, **told, "n_texts": len(lessons), "n_own": sum(own),
+        told = {name: value if weights[name] else None for name, value in parts.items()}
+        whole = sum(weights[name] * value for name, value in parts.items())
+        return {"loss": whole, **told, "n_texts": len(lessons), "n_own": sum(own),
                 "n_tokens": said}  # fmt: skip
 
     def _losses(

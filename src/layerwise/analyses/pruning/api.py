@@ -18,11 +18,11 @@ from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import read_finished
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import spans, stack_name
-from layerwise.models import load_model, weights_hash
+from layerwise.models import weights_hash
 from layerwise.models.folder import read_config
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model, is_seq2seq, n_encoder_layers
-from layerwise.models.own_files import files_of, stored_stacks
+from layerwise.models.own_files import files_of, load_alike, stored_stacks
 from layerwise.models.parity import ABSURD, TOLERANCE, token_ids
 from layerwise.models.pruned_folder import write_pruned_folder
 from layerwise.models.quiet import quiet
@@ -131,8 +131,6 @@ def _written(
 
     Nothing is left of it if it cannot be loaded, or does something else than was predicted.
     """
-    weights = model.W_E
-    dtype = str(weights.dtype).removeprefix("torch.")
 
     def write(place: Path) -> None:
         with quiet():
@@ -142,23 +140,21 @@ def _written(
     files: dict[str, str] = {}
     try:
         files = write_model(run, out, write)
-        written = load_model(out, dtype=dtype, device=str(weights.device))
-        _refuse_other_model(model, written, removed, setup, dtype)
+        written = load_alike(out, model)
+        _refuse_other_model(model, written, removed, setup)
     except UserError:
         remove_model(out, files)
         raise
     return written, files
 
 
-def _refuse_other_model(
-    model: Model, written: Model, removed: Sequence[int], setup: Setup, dtype: str
-) -> None:  # fmt: skip
+def _refuse_other_model(model: Model, written: Model, removed: Sequence[int], setup: Setup) -> None:
     """Accept only a written model that says what was predicted, on a fixed text."""
-    asked = [_fixed_text(model, setup)]
+    asked, single = [_fixed_text(model, setup)], setup.loaded.dtype == "float32"
     predicted = _scored(model, skip_layers(removed), asked, setup)
     measured = _scored(written, intact(), asked, setup)
-    apart, limit = distance(predicted, measured), TOLERANCE if dtype == "float32" else ABSURD
-    if apart > limit and dtype == "float32":
+    apart, limit = distance(predicted, measured), TOLERANCE if single else ABSURD
+    if apart > limit and single:
         # Without some layers small differences grow.
         rounding = measure_rounding(written, intact(), asked)
         limit = max(limit, rounding.bound)

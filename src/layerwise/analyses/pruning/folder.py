@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -25,7 +25,9 @@ from layerwise.storage.provenance import RUN_FILE, is_finished, listed_files, re
 TABLES = "compared"
 """The folder within the written one that the comparison is saved in."""
 
-_PLACE = ".writing"
+PLACE = ".writing"
+"""The folder within the written one in which files are written before they take their place."""
+
 _MODEL = "written model"
 
 
@@ -38,7 +40,7 @@ def refuse_occupied(out: Path) -> None:
     refuse_unusable_folder(out, "a folder to write")
     if not out.is_dir() or _is_ours(out):
         return
-    if any(path.name not in (_PLACE, TABLES) for path in out.iterdir()) or _visible(out / TABLES):
+    if any(path.name not in (PLACE, TABLES) for path in out.iterdir()) or _visible(out / TABLES):
         raise UserError(
             f"{out} is not empty: expected a new or empty folder for the model, or that of the "
             "same command; choose another."
@@ -60,9 +62,6 @@ def _visible(folder: Path) -> bool:
 def write_model(run: RunFolder, out: Path, write: Callable[[Path], None]) -> dict[str, str]:
     """Write a model's files, unless an earlier process wrote them and they are still the same.
 
-    They take their place when all are whole, ``config.json`` last: before that nobody takes the
-    folder for a model.
-
     Args:
         run: the run that the model belongs to.
         out: the folder to write to.
@@ -74,18 +73,40 @@ def write_model(run: RunFolder, out: Path, write: Callable[[Path], None]) -> dic
     Raises:
         UserError: if they cannot be written.
     """
-    place = out / _PLACE
-    shutil.rmtree(place, ignore_errors=True)
+    shutil.rmtree(out / PLACE, ignore_errors=True)
     if run.has_part(_MODEL):
         known = run.read_part(_MODEL)
         files = dict(zip(known["file"], known["sha256"], strict=True))
         if set(states(out, files).values()) == {"ok"}:
             return files
-    try:
-        place.mkdir()
+    with taking_their_place(out) as place:
         write(place)
         files = hashes_of(place, os.listdir(place))
-        for name in sorted(files, key=lambda name: name == "config.json"):
+    run.write_part(_MODEL, pd.DataFrame({"file": list(files), "sha256": list(files.values())}))
+    return files
+
+
+@contextlib.contextmanager
+def taking_their_place(out: Path, *, parents: bool = False) -> Iterator[Path]:
+    """A model's files take their place in a folder when all are whole.
+
+    ``config.json`` is the last: before that nobody takes the folder for a model.
+
+    Args:
+        out: the folder.
+        parents: whether it is made if it is not there.
+
+    Yields:
+        An empty folder to write them into.
+
+    Raises:
+        UserError: if they cannot be written.
+    """
+    place = out / PLACE
+    try:
+        place.mkdir(parents=parents)
+        yield place
+        for name in sorted(os.listdir(place), key=lambda name: name == "config.json"):
             os.replace(place / name, out / name)
     except OSError as error:
         raise disk_error(error, out) from error
@@ -96,13 +117,11 @@ def write_model(run: RunFolder, out: Path, write: Callable[[Path], None]) -> dic
         ) from error
     finally:
         shutil.rmtree(place, ignore_errors=True)
-    run.write_part(_MODEL, pd.DataFrame({"file": list(files), "sha256": list(files.values())}))
-    return files
 
 
 def remove_model(out: Path, names: Iterable[str]) -> None:
     """Remove a written model with its run, and the folder if nothing else is in it."""
-    shutil.rmtree(out / _PLACE, ignore_errors=True)
+    shutil.rmtree(out / PLACE, ignore_errors=True)
     shutil.rmtree(out / TABLES, ignore_errors=True)
     for name in names:
         (out / name).unlink(missing_ok=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -164,11 +164,7 @@ class Transplant:
         tasks = {task.name: task for task in self.base.tasks}
         for name, protocol, host, direction in hosts_with_gaps(gaps):
             halves = parted(tasks[name], self.spec.held_out, self.base.seed)
-
-            def piece(places: tuple[int, ...], split: str) -> Piece:
-                change = self.spec.chosen(places)
-                return Piece(host, halves[split], (protocol,), (change,), split, len(places))  # noqa: B023
-
+            piece = partial(self._step, host, protocol, halves)
             chosen: tuple[int, ...] = ()
             for _ in range(self.spec.greedy):
                 left = [i for i in range(len(self.spec.layers)) if i not in chosen]
@@ -180,6 +176,14 @@ class Transplant:
             held = [piece(chosen[: i + 1], HELD_OUT) for i in range(len(chosen))]
             self._make(held, parts, progress)
             yield from held
+
+    def _step(
+        self, host: str, protocol: str, halves: Mapping[str, Task], places: tuple[int, ...],
+        split: str,
+    ) -> Piece:  # fmt: skip
+        """A greedy step with so many layers, numbers in those of ``spec``, on a part of items."""
+        change = self.spec.chosen(places)
+        return Piece(host, halves[split], (protocol,), (change,), split, len(places))
 
     def _pieces(self, gaps: pd.DataFrame) -> Iterator[Piece]:
         """What is worth exchanging: only where the two models differ is there a gap to move."""

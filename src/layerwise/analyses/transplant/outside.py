@@ -5,8 +5,6 @@ Embeddings and the unembedding of many models are one matrix; where they are, th
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
 from transformer_lens import HookedTransformer
@@ -15,6 +13,7 @@ from layerwise.errors import UserError
 from layerwise.models.kinds import Model, blocks_of, by_kind
 from layerwise.models.seq2seq.model import Seq2SeqModel
 
+from .blocks import parts_of_block
 from .names import EMBED, FINAL_NORM, RELATIVE, TIED, UNEMBED
 
 
@@ -49,20 +48,11 @@ def _of_seq2seq(model: Seq2SeqModel) -> dict[str, list[nn.Parameter]]:
         UNEMBED: list(model.parts.unembed.parameters()),
         RELATIVE: [w for table in tables for w in table.parameters()],
     }
-    known = {id(w) for block in blocks_of(model) for w in _of_block(block)}
+    known = {id(w) for one in blocks_of(model) for w in parts_of_block(model, one)["layer"]}
     known |= {id(w) for site in (FINAL_NORM, RELATIVE) for w in found[site]}
     if not _is_one(model):
         known |= {id(w) for w in found[UNEMBED]}
     return found | {EMBED: [w for w in model.parameters() if id(w) not in known]}
-
-
-def _of_block(block: Any) -> list[nn.Parameter]:
-    parts = block.parts
-    attentions = [one for one in (parts.attn, parts.cross_attn) if one is not None]
-    mlp = parts.mlp
-    modules = [m for one in attentions for m in (one.q, one.k, one.v, one.out)]
-    modules += [mlp.up, mlp.gate, mlp.down, parts.attn_norm, parts.cross_norm, parts.mlp_norm]
-    return [weight for module in modules if module is not None for weight in module.parameters()]
 
 
 def _is_one(model: Seq2SeqModel) -> bool:

@@ -1,11 +1,12 @@
-"""Which weights a layer's parts, its norms and single heads consist of, in both kinds of models.
+"""Which weights are exchanged at a site: of layers, their parts and norms, of single heads.
 
-What stands outside of the layers is told in ``outside``. Nothing is exchanged here.
+What a block consists of is told in ``blocks``, what stands outside of the layers in ``outside``.
+Nothing is exchanged here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +15,9 @@ from torch import nn
 
 from layerwise.models.kinds import Model, blocks_of, by_kind, heads_per_key, n_heads_of
 
+from .blocks import norms_of_block, parts_of_block
 from .names import BY_HEAD, KV_GROUP, NORMS, OF_NO_LAYER
 from .outside import weights_outside
-
-_NORMS = ("LayerNorm", "RMSNorm")
-_OF_ATTENTION, _OF_MLP = ("attn", "ln1", "ln1_post"), ("mlp", "ln2", "ln2_post")
 
 
 @dataclass(frozen=True)
@@ -40,64 +39,6 @@ class WeightPart:
         if self.rows is None:
             return values
         return values.narrow(self.dim, self.rows.start, self.rows.stop - self.rows.start)
-
-
-def parts_of_block(model: Model, block: Any) -> dict[str, list[nn.Parameter]]:
-    """The parameters of a layer by part; parts without any are absent.
-
-    A part is a sublayer with its norms: ``attn_out`` self-attention, ``cross_attn_out``,
-    ``mlp_out``; ``layer`` is all of the block. What blocks share (T5's relative position bias) is
-    part of none.
-
-    Args:
-        model: the model.
-        block: one of its blocks.
-    """
-    found = by_kind(model, lambda _: _of_decoder_only(block), lambda _: _of_seq2seq(block))
-    return {name: weights for name, weights in found.items() if weights}
-
-
-def _of_decoder_only(block: Any) -> dict[str, list[nn.Parameter]]:
-    def named(names: Iterable[str]) -> list[nn.Parameter]:
-        return _weights(getattr(block, name, None) for name in names)
-
-    whole = list(block.parameters())
-    return {"layer": whole, "attn_out": named(_OF_ATTENTION), "mlp_out": named(_OF_MLP)}
-
-
-def _of_seq2seq(block: Any) -> dict[str, list[nn.Parameter]]:
-    parts = block.parts
-    mlp = parts.mlp
-    found = {
-        "attn_out": [*_modules(parts.attn), parts.attn_norm],
-        "cross_attn_out": [*_modules(parts.cross_attn), parts.cross_norm],
-        "mlp_out": [mlp.up, mlp.gate, mlp.down, parts.mlp_norm],
-    }
-    by_part = {name: _weights(modules) for name, modules in found.items()}
-    return {"layer": [one for weights in by_part.values() for one in weights], **by_part}
-
-
-def _modules(attention: Any) -> list[nn.Module]:
-    if attention is None:
-        return []
-    return [attention.q, attention.k, attention.v, attention.out]
-
-
-def _weights(modules: Iterable[Any]) -> list[nn.Parameter]:
-    return [weight for module in modules if module is not None for weight in module.parameters()]
-
-
-def norms_of_block(model: Model, block: Any) -> list[nn.Parameter]:
-    """The parameters of a layer's norms: of the stream, behind sublayers, of queries and keys."""
-
-    def of_seq2seq(_: Any) -> list[nn.Parameter]:
-        parts = block.parts
-        return _weights([parts.attn_norm, parts.cross_norm, parts.mlp_norm])
-
-    def of_decoder_only(_: Any) -> list[nn.Parameter]:
-        return _weights(m for m in block.modules() if type(m).__name__ in _NORMS)
-
-    return by_kind(model, of_decoder_only, of_seq2seq)
 
 
 def sites_of_layer(model: Model, layer: int) -> tuple[str, ...]:

@@ -16,8 +16,9 @@ from torch import nn
 
 from layerwise.models.kinds import Model, blocks_of
 
+from .blocks import parts_of_block
 from .names import BY_HEAD, NORMS, OUTSIDE
-from .parts import WeightPart, head_parts, n_heads_at, parts_at, parts_of_block, sites_of_layer
+from .parts import WeightPart, head_parts, n_heads_at, parts_at, sites_of_layer
 
 
 @contextlib.contextmanager

@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
+from layerwise.analyses.pruning.folder import PLACE, taking_their_place
 from layerwise.errors import UserError
-from layerwise.models import load_model, weights_hash
+from layerwise.models import weights_hash
 from layerwise.models.exchanged_folder import WRITTEN, tensors_of, write_exchanged_folder
 from layerwise.models.folder import read_config
 from layerwise.models.kinds import Model, is_seq2seq
-from layerwise.models.own_files import files_of, stored_stacks
+from layerwise.models.own_files import files_of, load_alike, stored_stacks
 from layerwise.models.quiet import quiet
-from layerwise.storage.atomic_files import disk_error
 from layerwise.storage.file_list import hashes_of, states
 from layerwise.storage.places import refuse_unusable_folder
 
@@ -29,7 +28,6 @@ from .weights import transplanted
 
 RECIPE, MADE = "mergekit.yaml", "transplant.json"
 """The recipe, and what the folder was made of, with the hashes of its files."""
-_PLACE = ".writing"
 
 
 def write_merged(base: Model, other: Model, spec: TransplantSpec, out: Path) -> None:
@@ -66,29 +64,15 @@ def write_merged(base: Model, other: Model, spec: TransplantSpec, out: Path) -> 
     with quiet():
         config = read_config(folders[0])
     names = tensors_of(folders[0], config, spec.site, spec.layers, stored_stacks(base))
-    place = out / _PLACE
-    try:
-        place.mkdir(parents=True)
+    with taking_their_place(out, parents=True) as place:
         write_exchanged_folder(folders[0], folders[1], names, place)
         if not is_seq2seq(base):
-            (place / RECIPE).write_text(
-                recipe(folders[0], folders[1], names, _dtype(base)), "utf-8"
-            )
+            dtype = str(base.W_E.dtype).removeprefix("torch.")
+            (place / RECIPE).write_text(recipe(folders[0], folders[1], names, dtype), "utf-8")
         _refuse_other(base, other, spec, place)
         files = hashes_of(place, os.listdir(place))
         content = json.dumps(made | {"files": files}, indent=2) + "\n"
         (place / MADE).write_text(content, "utf-8")
-        for name in sorted([*files, MADE], key=lambda name: name == "config.json"):
-            os.replace(place / name, out / name)
-    except OSError as error:
-        raise disk_error(error, out) from error
-    except SafetensorError as error:
-        raise UserError(
-            f"The weights cannot be written to {out} ({error}): free some disk space and give the "
-            "same command again, or choose another folder."
-        ) from error
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
 
 
 def _is_there(out: Path, made: dict[str, Any]) -> bool:
@@ -97,7 +81,7 @@ def _is_there(out: Path, made: dict[str, Any]) -> bool:
     Raises:
         UserError: if anything else is in it.
     """
-    shutil.rmtree(out / _PLACE, ignore_errors=True)
+    shutil.rmtree(out / PLACE, ignore_errors=True)
     if not out.is_dir() or not any(out.iterdir()):
         return False
     try:
@@ -115,7 +99,7 @@ def _is_there(out: Path, made: dict[str, Any]) -> bool:
 
 def _refuse_other(base: Model, other: Model, spec: TransplantSpec, place: Path) -> None:
     """Accept only a written model that has exactly the weights of the exchange in memory."""
-    written = load_model(place, dtype=_dtype(base), device=str(base.W_E.device))
+    written = load_alike(place, base)
     found = dict(written.named_parameters())
     with transplanted(base, other, spec.site, spec.layers, heads=spec.heads):
         for name, weight in base.named_parameters():
@@ -125,10 +109,6 @@ def _refuse_other(base: Model, other: Model, spec: TransplantSpec, place: Path) 
                     f"{name} differs, so that this model's tensors cannot be told by their names; "
                     "exchange whole layers, or do not write the model."
                 )
-
-
-def _dtype(model: Model) -> str:
-    return str(model.W_E.dtype).removeprefix("torch.")
 
 
 def recipe(base: Path, other: Path, names: Sequence[str], dtype: str) -> str:
