@@ -97,7 +97,7 @@ def test_ablation_finds_the_planted_layer_exactly():
     for measure in DEPTHS:
         assert read(result, measure) == pytest.approx(5.0)
         assert read(result, measure, "estimate") == pytest.approx(5 / 7)
-        assert read(result, measure, "low") == read(result, measure, "high")
+        assert read(result, measure, "low") < 5 / 7 < read(result, measure, "high")
     assert list(read(result, CRITICAL, "layers")) == [5]
     assert read(result, CRITICAL, "estimate") == pytest.approx(1 / 8)
     assert result.left_out.empty

@@ -51,7 +51,9 @@ def test_each_stack_is_told_by_its_own_layers():
         if relative is not None:
             assert mine.loc[[HALF, CENTRE], "estimate"].tolist() == pytest.approx([relative] * 2)
             assert mine.loc[HALF, "layer"] == pytest.approx(layers[0])
-            assert mine.loc[HALF, "layer_low"] == mine.loc[HALF, "layer_high"] == layers[0]
+            # the layers of a stack are never left, so at an end one bound is the estimate
+            assert mine.loc[HALF, "layer_low"] <= layers[0] <= mine.loc[HALF, "layer_high"]
+            assert mine.loc[HALF, "layer_high"] - mine.loc[HALF, "layer_low"] < 0.2
     assert depths(found, "computation", "retrieval").loc[CRITICAL, "layers"] == [1, 3, 6]
     assert found.left_out.empty
 

@@ -423,6 +423,8 @@ def test_words() -> None:
     assert number(-3.26, 1) == "−3.3"
     assert number(float("inf")) == "∞"
     assert interval(1.0, float("nan"), -2.0) == "1 [?, −2]"
+    assert interval(0.4286, 0.4261, 0.4311, 2) == "0.429 [0.426, 0.431]"
+    assert interval(0.0, 0.0, 1e-9, 2) == "0.00 [0.00, 0.00]"
     assert joined(["a", "b", "c"]) == "a, b and c"
     assert counted(1, "layer") == "1 layer"
     assert spread([60, 40, 60]) == "40–60"

@@ -67,7 +67,13 @@ def number(value: float, digits: int = 0) -> str:
 
 
 def interval(estimate: float, low: float, high: float, digits: int = 0) -> str:
-    """``"88 [80, 95]"``: an estimate with its 95 % interval, in the unit it comes in."""
+    """``"88 [80, 95]"``: an estimate with its 95 % interval, in the unit it comes in.
+
+    Decimals are added, two at most, where bounds that differ would look the same.
+    """
+    if digits and low < high:
+        ways = (digits, digits + 1, digits + 2)
+        digits = next((each for each in ways if number(low, each) != number(high, each)), digits)
     return f"{number(estimate, digits)} [{number(low, digits)}, {number(high, digits)}]"
 
 

@@ -41,13 +41,15 @@ def contrasts_at(
     return found[:, before] * (1 - part) + found[:, before + 1] * part
 
 
-def where_all_alike(task: ItemCurves, measure: str, places: Draws) -> Draws:
-    """Least standard error of a contrast where all items that have an effect have it alike.
+def unseen_error(task: ItemCurves, measure: str, places: Draws) -> Draws:
+    """Least standard error of a contrast: what items that the sample would not show may turn.
 
-    Such a sample has no spread, and a depth would be known without any doubt. But a share of the
-    other items that it would not show with 97.5 % (Clopper and Pearson 1934, Biometrika 26, none
-    of n) may have their whole effect in the first or in the last layer. The error is such that a
-    contrast which that could turn is just not significant by itself.
+    Items that have their effect alike, or nearly, have no spread to speak of, and a depth would be
+    known without any doubt. But a share of the other items that such a sample would not show with
+    97.5 % (Clopper and Pearson 1934, Biometrika 26, none of n) may have their whole effect in the
+    first or in the last layer. The error is such that a contrast which that could turn is just not
+    significant by itself. Items that count for little are few: n is the effective number of their
+    weights (Kish 1965, Survey Sampling, section 11.7).
 
     Args:
         task: a task, of two clusters or more.
@@ -55,14 +57,14 @@ def where_all_alike(task: ItemCurves, measure: str, places: Draws) -> Draws:
         places: where the contrasts are.
 
     Returns:
-        In the task's unit; 0 where items differ.
+        In the task's unit; 0 where nothing is left in sum.
     """
-    unit = float(task.scale.mean())
-    values, scale = task.values / unit, task.scale / unit
+    values = task.values / float(task.scale.mean())
     curve = values.mean(axis=0)
-    n = np.unique(task.grouped.codes[np.abs(scale) > NOTHING]).size
-    if n < 2 or np.abs(values - curve * scale[:, None]).max() > ROUNDING:
+    weights = np.abs(task.grouped.sums(values[:, -1]))
+    if curve[-1] <= NOTHING:
         return np.zeros(len(places))
+    n = weights.sum() ** 2 / (weights**2).sum()
     edges = np.arange(task.n_layers + 1)
     ends = np.stack([curve, edges > 0, edges == task.n_layers]).astype(float)
     share, first, last = contrasts_at(measure, ends, places)

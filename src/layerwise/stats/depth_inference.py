@@ -20,7 +20,7 @@ from scipy.special import chdtrc, ndtr, ndtri, stdtr
 from .clusters import Clusters
 from .depth_contrasts import CENTRE as CENTRE
 from .depth_contrasts import HALF as HALF
-from .depth_contrasts import NOTHING, ROUNDING, Draws, contrasts_at, knots_of, where_all_alike
+from .depth_contrasts import NOTHING, ROUNDING, Draws, contrasts_at, knots_of, unseen_error
 from .interest import SMALLEST_DEPTH as SMALLEST_DEPTH
 from .interest import refuse_negative_depth as refuse_negative_depth
 from .item_curves import ItemCurves
@@ -264,7 +264,7 @@ def _places(group: Sequence[ItemCurves], measure: str) -> Draws:
     turns = np.flatnonzero(before * after < 0)
     zeros = knots[turns] + before[turns] / (before[turns] - after[turns])
     grid = np.linspace(knots[0], knots[-1], _PLACES * (len(knots) - 1) + 1)
-    if len(zeros) and any(where_all_alike(task, measure, zeros).any() for task in group):
+    if len(zeros) and any(unseen_error(task, measure, zeros).any() for task in group):
         near = zeros[:, None] + np.linspace(-1, 1, 2 * _PLACES + 1) / _PLACES
         zeros = np.unique(np.clip(near, knots[0], knots[-1]))
     return np.unique(np.concatenate([grid, zeros]))
@@ -292,7 +292,7 @@ def _contrast(
         part = away / np.sqrt(items * items * (n - 1) / n) / len(group)
         seldom = np.abs(contrasts_at(measure, task.unseen, places)).max(axis=0) / unit / len(group)
         error = np.maximum((part**2).sum(axis=0), seldom**2 / n)
-        error = np.maximum(error, (where_all_alike(task, measure, places) / len(group)) ** 2)
+        error = np.maximum(error, (unseen_error(task, measure, places) / len(group)) ** 2)
         parts.append(part)
         squared += error
         freedom += error**2 / (n - 1)
