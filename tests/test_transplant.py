@@ -264,10 +264,10 @@ def test_distances_are_relative_norms_and_cover_every_weight_once():
     ("other", "named"),
     [
         (lambda: tiny_seq2seq("t5"), "the kind of model is decoder-only in the base and an enc"),
-        (lambda: tiny_model("gpt2"), "the setting "),
+        (lambda: tiny_model("gpt2"), "the setting original_architecture is 'LlamaFor"),
         (lambda: tiny_model("llama", num_hidden_layers=2), "the setting n_layers is 3 in the base"),
         (lambda: copy.deepcopy(tiny_model("llama")).to(torch.bfloat16), "bfloat16"),
-        (lambda: small_model(SMALL), "the setting "),
+        (lambda: tiny_model("llama", hidden_size=64), "the setting d_model is 48 in the base"),
     ],
     ids=["kind", "family", "layers", "number format", "size"],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 
 from layerwise.errors import UserError, shown
@@ -21,6 +22,8 @@ _ASIDE = frozenset(
     }
 )  # fmt: skip
 _PLAIN = (bool, int, float, str, type(None))
+# What tells two architectures apart is named before what follows from it.
+_FIRST = ("original_architecture", "n_layers", "d_model", "d_vocab", "n_heads", "d_head")
 
 
 def refuse_misfit(base: Model, other: Model) -> None:
@@ -51,7 +54,8 @@ def _difference(base: Model, other: Model) -> tuple[str, str, str] | None:
     if kinds[0] != kinds[1]:
         return "the kind of model", kinds[0], kinds[1]
     mine, theirs = (_settings(model) for model in (base, other))
-    for name in sorted(mine.keys() | theirs.keys()):
+    known = sorted(mine.keys() | theirs.keys())
+    for name in (*_FIRST, *known):
         if mine.get(name) != theirs.get(name):
             return f"the setting {name}", shown(mine.get(name)), shown(theirs.get(name))
     weights, donated = (dict(model.named_parameters()) for model in (base, other))
@@ -66,7 +70,8 @@ def _difference(base: Model, other: Model) -> tuple[str, str, str] | None:
 
 def _settings(model: Model) -> dict[str, Any]:
     known = vars(model.cfg).items()
-    return {k: v for k, v in known if k not in _ASIDE and isinstance(v, _PLAIN)}
+    plain = ((k, v.item() if isinstance(v, np.generic) else v) for k, v in known)
+    return {k: v for k, v in plain if k not in _ASIDE and isinstance(v, _PLAIN)}
 
 
 def _described(weight: torch.Tensor | None) -> str:
