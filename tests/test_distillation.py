@@ -6,6 +6,7 @@ import copy
 import functools
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,22 @@ def test_answers_that_the_student_wrote_have_no_cross_entropy():
     assert trainer._backward(trainer.train, [True] * 3)["cross_entropy"] is None
 
 
+def test_the_curve_is_of_held_out_texts_of_every_task():
+    """Texts lie task by task; the first of many would leave out what is learned last."""
+    trainer = trainer_of(*MODELS["llama"](), Objective())
+    early, late = trainer.train[0], trainer.train[1]
+    alone = {}
+    for text in (early, late):
+        trainer.held_out = [text]
+        alone[text] = trainer.held_out_kl() * len(text.said), len(text.said)
+    trainer.held_out = [early] * 60 + [late] * 60
+    (first, n_first), (last, n_last) = alone[early], alone[late]
+    mixtures = [
+        (k * first + (32 - k) * last) / (k * n_first + (32 - k) * n_last) for k in range(5, 28)
+    ]
+    assert min(abs(trainer.held_out_kl() - one) for one in mixtures) < 1e-5
+
+
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory):
     """A student without a layer, taught by the whole model, and nothing but that layer trained."""
@@ -228,6 +245,13 @@ def test_nothing_that_is_measured_is_trained_on():
         (one.context, one.question) for one in measured
     }
     assert not {one.cluster for one in found} & facts
+
+
+def test_a_task_that_goes_by_the_name_of_a_suite_is_trained_on_by_its_own_items():
+    setup = prepare(tiny_model("llama"), replace(words(), name="facts"), "continuation")
+    found = [one.item for group in questions_of_tasks(setup, 100) for one in group]
+    assert len(found) > 20
+    assert set(found) <= set(words().unasked)
 
 
 @pytest.mark.parametrize(("family", "rank"), [("llama", 4), ("gpt2", 2), ("mixtral", 2)])

@@ -5,6 +5,7 @@ What it is trained on is told in ``plan``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +18,6 @@ from layerwise.organisms.plan import N_LAYERS, PLANTED
 
 WIDTH, HEADS, MLP_WIDTH, LONGEST, ROTARY_BASE = 128, 4, 128, 128, 1_000.0
 HEAD_WIDTH = WIDTH // HEADS
-_COPIES, *_MATCHES = PLANTED["reasoning"]
 FAINT = 0.3  # what is in the residual stream at first, and what is written into it
 _SAID, _HEARD = 0.2, 0.03  # the unembedding: its share of copied embeddings, and of noise
 _LOOKED_AT = (-1, -2, -3)  # by the first heads
@@ -27,22 +27,37 @@ _QUIET = 0.1  # queries and keys of heads that look at an offset
 
 
 def new_organism(language: Language, seed: int) -> Qwen2ForCausalLM:
-    """An untrained model.
-
-    The biases of a layer's first heads make them look at the previous tokens. Look-ups are
-    prepared further, in two parts of the residual stream: one layer copies the previous word
-    into the first; the next looks there for what its own previous word was, other than where it
-    stands, and copies the word that it finds into the second, where the unembedding reads it;
-    and the third looks for that word in turn.
+    """An untrained model, whose look-ups are prepared where its reasoning is planted.
 
     Args:
         language: gives the vocabulary.
         seed: decides the weights.
     """
+    return new_decoder(language, seed, N_LAYERS, PLANTED["reasoning"])
+
+
+def new_decoder(
+    language: Language, seed: int, n_layers: int, look_ups: Sequence[int]
+) -> Qwen2ForCausalLM:
+    """An untrained decoder of which chosen layers are prepared for look-ups.
+
+    The biases of a layer's first heads make them look at the previous tokens. Look-ups are
+    prepared further, in two parts of the residual stream: one layer copies the previous word
+    into the first; the next looks there for what its own previous word was, other than where it
+    stands, and copies the word that it finds into the second, where the unembedding reads it;
+    and further ones look for that word in turn.
+
+    Args:
+        language: gives the vocabulary.
+        seed: decides the weights.
+        n_layers: how many layers.
+        look_ups: the layer that copies, the one that looks up, and those that are prepared to
+            look up in turn, if any.
+    """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
-        model = begin_decoder(language, N_LAYERS)
-        _prepare_look_ups(model)
+        model = begin_decoder(language, n_layers)
+        _prepare_look_ups(model, *look_ups)
     return model
 
 
@@ -117,12 +132,13 @@ class LookUps(NamedTuple):
         return cls(copied, found, value)
 
 
-def _prepare_look_ups(model: Any) -> None:
+def _prepare_look_ups(model: Any, copies: int, *matches: int) -> None:
     copied, found, value = LookUps.begun(model.model.embed_tokens, model.lm_head)
-    first = model.model.layers[_COPIES].self_attn
+    first = model.model.layers[copies].self_attn
     first.v_proj.weight[:HEAD_WIDTH] = value
     first.o_proj.weight[:, :HEAD_WIDTH] = FAINT * copied
-    for index, looked_for in zip(_MATCHES, (copied, found), strict=True):
+    for place, index in enumerate(matches):
+        looked_for = found if place else copied
         attention = model.model.layers[index].self_attn
         attention.v_proj.weight.copy_(value.repeat(HEADS, 1))
         attention.o_proj.weight.copy_(FAINT * found.repeat(1, HEADS))

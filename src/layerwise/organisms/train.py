@@ -48,7 +48,34 @@ def train(
     Returns:
         The model, its weights rounded to bfloat16, and the curve (see ``run_training_loop``).
     """
-    model, rng = new_organism(language, seed), np.random.default_rng([seed, *b"organism"])
+    return train_decoder(
+        new_organism(language, seed), FORMS, seed, language=language, steps=steps, progress=progress
+    )
+
+
+def train_decoder(
+    model: Qwen2ForCausalLM,
+    forms: Sequence[Form],
+    seed: int,
+    *,
+    language: Language = ORGANISM,
+    steps: int = STEPS,
+    progress: bool = True,
+) -> tuple[Qwen2ForCausalLM, pd.DataFrame]:
+    """Train a decoder on chosen forms of text, and on no others.
+
+    Args:
+        model: an untrained one, which is changed.
+        forms: what it is trained on, and which of its layers each needs.
+        seed: decides texts and skipped layers.
+        language: what it is to speak.
+        steps: steps of the optimizer.
+        progress: show a bar on a terminal.
+
+    Returns:
+        The model, its weights rounded to bfloat16, and the curve (see ``run_training_loop``).
+    """
+    rng = np.random.default_rng([seed, *b"organism"])
 
     def loss_of(
         form: Form, drawn: list[Text]
@@ -57,7 +84,7 @@ def train(
 
     texts = Texts(language, rng)
     curve = run_training_loop(
-        model, weight_groups(model), FORMS, texts, loss_of, steps=steps, progress=progress
+        model, weight_groups(model), forms, texts, loss_of, steps=steps, progress=progress
     )
     return rounded(model), curve
 

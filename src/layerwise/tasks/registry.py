@@ -173,6 +173,17 @@ def is_suite(name: str) -> bool:
     return base_of(name) in _suites
 
 
+def is_from_suite(task: Task) -> bool:
+    """Whether other seeds of a suite make further items of a task.
+
+    A task of one's own may go by a suite's name, and asks for something else.
+    """
+    if task.source != "built-in" or not is_suite(task.name):
+        return False
+    suite = _made(task.name, 0)
+    return (suite.description, suite.template) == (task.description, task.template)
+
+
 def arguments_in_words(name: str) -> str:
     """The arguments that a suite's name can set, with their usual values; empty if none."""
     return stated_defaults(_suites[name].factory)

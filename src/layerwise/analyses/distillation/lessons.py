@@ -28,7 +28,7 @@ from layerwise.sweep.requests import Tokens
 from layerwise.tasks import Task, TaskRequest, load_task
 from layerwise.tasks._encoding import encode_apart, encode_pair
 from layerwise.tasks.items import Item
-from layerwise.tasks.registry import is_suite
+from layerwise.tasks.registry import is_from_suite
 
 # Items that share their few-shot examples.
 TOGETHER = 12
@@ -173,11 +173,11 @@ def questions_of_tasks(setup: Setup, n_texts: int) -> list[list[Question]]:
     """
     measured, groups = _Measured.of(setup.tasks), list[list[Question]]()
     for task in setup.tasks:
-        if not is_suite(task.name):
+        if not is_from_suite(task):
             fresh = [item for item in task.unasked if measured.leaves(item)]
             cut = [fresh[i : i + TOGETHER] for i in range(0, len(fresh), TOGETHER)]
             groups += [list(_asked(setup, task, items)) for items in cut]
-    suites = [task for task in setup.tasks if is_suite(task.name)]
+    suites = [task for task in setup.tasks if is_from_suite(task)]
     for seed in range(setup.seed + 1, setup.seed + 1 + MOST_SEEDS):
         if not suites or sum(map(len, groups)) >= n_texts:
             break

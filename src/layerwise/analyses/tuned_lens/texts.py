@@ -22,7 +22,7 @@ from layerwise.sweep.requests import LogLikelihood, Tokens
 from layerwise.tasks import Task, load_task
 from layerwise.tasks._encoding import encode, encode_apart
 from layerwise.tasks._lines import bad_line, objects
-from layerwise.tasks.registry import is_suite
+from layerwise.tasks.registry import is_from_suite
 
 # Tokens of a piece of a user's text; items of a task that share their few-shot examples.
 LENGTH, ITEMS_A_SEED = 128, 4
@@ -250,7 +250,7 @@ def texts_of_tasks(setup: Setup, n_texts: int) -> Texts:
     Raises:
         UserError: if none of the tasks is built in, or too few items are left.
     """
-    tasks = [one for one in setup.tasks if one.source == "built-in" and is_suite(one.name)]
+    tasks = [one for one in setup.tasks if is_from_suite(one)]
     if not tasks:
         raise UserError(
             "A tuned lens is trained on prompts of other items than those measured, and these "
