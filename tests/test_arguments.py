@@ -48,7 +48,8 @@ OPTIONS = [
 NO_ARGUMENTS = {"known_models"}
 NEEDED: dict[str, Any] = {
     "name_or_path": "facts", "tasks": "facts", "n_removed": 1, "remove": [0], "out": "run",
-    "results": [], "runs": ["a", "b"], "folder": "run", "folders": ["run"],
+    "results": [], "runs": ["a-1", "b-2"], "checkpoints": {1: "a", 2: "b"}, "folder": "run",
+    "folders": ["run"],
 }  # fmt: skip
 
 
@@ -78,6 +79,8 @@ WRONG: dict[str, list[Any]] = {
     "TunedLens | str | Path": ["", "x" * 300, 3],
     "str | Path | Sequence[str | Path]": ["", ["run", ""], 3, [None], {"run"}, b"run"],
     "Folders | Mapping[str, Folders]": ["", [3], {"a": 3}, {3: ["run"]}, {"": ["run"]}, None],
+    "Folders": ["", 3, [3], {"a": "run", "b": "run"}, {1: 3, 2: 3}, b"run", None],
+    "Checkpoints": ["", 3, [3], {"a": "m", "b": "m"}, {1: 3, 2: 3}, [(1, 2, 3), (4,)], b"m"],
     "Sequence[Result]": ["run", [3], {"a": 1}, [None]],
     "Result | Sequence[Result]": ["run", [3], {"a": 1}, [None]],
     "Groups": [3, ["early"], {"early": "0-2"}, {"early": [None]}, {3: [0]}],

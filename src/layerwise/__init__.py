@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from .analyses.pruning.api import prune_model as prune_model
     from .analyses.removal.api import removal_order as removal_order
     from .analyses.similarity.api import similarity as similarity
+    from .analyses.training.api import compare_series as compare_series
+    from .analyses.training.api import profile_training as profile_training
+    from .analyses.training.result import TrainingSeries as TrainingSeries
     from .analyses.transplant.api import transplant as transplant
     from .analyses.tuned_lens.api import train_lens as train_lens
     from .analyses.verifying import Verification as Verification
@@ -82,6 +85,8 @@ _ATTRIBUTES = {
     "analyses.pruning.api": ["prune_model"],
     "analyses.removal.api": ["removal_order"],
     "analyses.similarity.api": ["similarity"],
+    "analyses.training.api": ["compare_series", "profile_training"],
+    "analyses.training.result": ["TrainingSeries"],
     "analyses.transplant.api": ["transplant"],
     "analyses.tuned_lens.api": ["train_lens"],
     "analyses.verifying": ["Verification", "verify"],
@@ -132,6 +137,7 @@ __all__ = [
     "Report",
     "SimilarityResult",
     "Task",
+    "TrainingSeries",
     "TransplantResult",
     "UserError",
     "Verification",
@@ -139,6 +145,7 @@ __all__ = [
     "attribute_patches",
     "attribution",
     "compare",
+    "compare_series",
     "distill",
     "emergence",
     "head_scores",
@@ -152,6 +159,7 @@ __all__ = [
     "patch_activations",
     "patch_paths",
     "profile",
+    "profile_training",
     "prune_model",
     "removal_order",
     "report",

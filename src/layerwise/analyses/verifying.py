@@ -5,17 +5,18 @@ Nothing is changed or made again here; reading results does that, by ``restoring
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from layerwise.analyses.comparison.result import FACTS_FILE, TABLES, read_comparison_file
+from layerwise.analyses.training.result import SERIES_FILE, SERIES_TABLES, read_series_file
 from layerwise.errors import UserError
 from layerwise.ground.arguments import check_arguments
 from layerwise.storage.file_list import listed, states
 from layerwise.storage.parquet import read_table
-from layerwise.storage.places import COMPARISON_PAGE, FIGURES, PAGE, is_folder
+from layerwise.storage.places import COMPARISON_PAGE, FIGURES, PAGE, SERIES_PAGE, is_folder
 from layerwise.storage.provenance import (
     RUN_FILE,
     Facts,
@@ -84,7 +85,8 @@ def verify(folder: str | Path) -> Verification:
     """Check whether saved results are as they were written.
 
     Args:
-        folder: of a finished run, of a comparison, or of a model that ``prune_model`` wrote.
+        folder: of a finished run, of a comparison, of a series, or of a model that
+            ``prune_model`` wrote.
 
     Returns:
         The state of each file. Of a folder that keeps no checksums, as earlier versions wrote
@@ -98,17 +100,21 @@ def verify(folder: str | Path) -> Verification:
     if not is_folder(folder):
         raise UserError(f"No folder {folder}: expected a folder of results; check the path.")
     if (folder / FACTS_FILE).exists():
-        return _verified_comparison(folder)
+        return _verified_joined(folder, FACTS_FILE, TABLES, read_comparison_file)
+    if (folder / SERIES_FILE).exists():
+        return _verified_joined(folder, SERIES_FILE, SERIES_TABLES, read_series_file)
     beside = folder / COMPARED
     home = beside if (beside / RUN_FILE).exists() or results_without_list(beside) else folder
     if results_without_list(home):
         return _without_list(home, RUN_FILE, LISTED, f"{RUN_FILE} is missing: {LOST_WITH_RUN_FILE}")
     if any((folder / name).exists() for name in TABLES):
         return _without_list(folder, FACTS_FILE, TABLES, f"{FACTS_FILE} is missing")
+    if any((folder / name).exists() for name in SERIES_TABLES):
+        return _without_list(folder, SERIES_FILE, SERIES_TABLES, f"{SERIES_FILE} is missing")
     if not (home / RUN_FILE).exists():
         raise UserError(
             f"No {RUN_FILE} or {FACTS_FILE} in {folder}: expected the folder of a finished run, "
-            "a comparison or a pruned model; check the path."
+            "a comparison, a series or a pruned model; check the path."
         )
     return _verified_run(home)
 
@@ -131,12 +137,15 @@ def _is_damaged(folder: Path) -> bool:
         return True
 
 
-def _verified_comparison(folder: Path) -> Verification:
+def _verified_joined(
+    folder: Path, own: str, tables: Sequence[str], read: Callable[[Path], dict[str, Any]]
+) -> Verification:
+    """Of what joins saved runs: a comparison, or a series of checkpoints."""
     try:
-        said = read_comparison_file(folder)
+        said = read(folder)
     except UserError as error:
-        return Verification(folder, {FACTS_FILE: "changed"}, (str(error),), True)
-    return _verified(folder, FACTS_FILE, listed(said, FACTS_FILE), TABLES, None)
+        return Verification(folder, {own: "changed"}, (str(error),), True)
+    return _verified(folder, own, listed(said, own), tables, None)
 
 
 def _without_list(folder: Path, own: str, known: Sequence[str], missing: str) -> Verification:
@@ -177,8 +186,12 @@ def _is_wrong(state: str) -> bool:
 
 def _others(folder: Path) -> list[str]:
     """Files that are no results; what is drawn from the tables is not checked."""
-    drawn = (PAGE, COMPARISON_PAGE, FIGURES)
-    return sorted(path.name for path in folder.iterdir() if path.name not in drawn)
+    drawn = (PAGE, COMPARISON_PAGE, SERIES_PAGE, FIGURES)
+    return sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.name not in drawn and not (path / RUN_FILE).exists()  # runs of checkpoints
+    )
 
 
 def _problems_of(path: Path, facts: Facts | None) -> Iterator[str]:

@@ -15,7 +15,7 @@ from layerwise.ground.arguments import check_ahead
 from layerwise.ground.process import settle
 
 from .options import FLAGS, PAIRED, Flag, Option, help_of
-from .printing import say, show_profile, show_removal, show_result, show_written
+from .printing import say, show_profile, show_removal, show_result, show_series, show_written
 from .signatures import REQUIRED, Signature, signature_of
 from .values import read_layers, read_positions
 
@@ -38,6 +38,7 @@ class Command:
         offload: whether it can run a model whose weights stay on disk.
         beside: the parameter that is a second model, named after the first; None if there is none.
         called: what help calls the first argument, if not by its name.
+        several: whether there may be several of the first.
     """
 
     target: str
@@ -48,6 +49,7 @@ class Command:
     offload: bool = True
     beside: str | None = None
     called: str | None = None
+    several: bool = False
 
     @property
     def signature(self) -> Signature:
@@ -109,11 +111,13 @@ class Command:
 
     def _named_first(self) -> Any:
         """The first argument, as typer reads it."""
-        text = help_of(self.signature.parameters[self.first].text)
+        flag = self.flags.get(self.first, Flag())
+        text = flag.help or help_of(self.signature.parameters[self.first].text)
         words = _MODEL if self.first == "model" else text
-        return Annotated[str, typer.Argument(help=words, metavar=self.called)]
+        kind = list[str] if self.several else str
+        return Annotated[kind, typer.Argument(help=words, metavar=self.called)]
 
-    def _call(self, models: tuple[str, ...], how: dict[str, Any], arguments: dict[str, Any]) -> Any:
+    def _call(self, models: tuple[Any, ...], how: dict[str, Any], arguments: dict[str, Any]) -> Any:
         """Call the function; no model is loaded for what would be refused."""
         module, _, name = self.target.partition(":")
         function = getattr(importlib.import_module(module), name)
@@ -146,6 +150,18 @@ COMMANDS: Mapping[str, Command] = {
         flags={"limit": Flag(help="Take the first so many items of each task.")},
     ),
     "ablate": Command(f"{_ANALYSES}.ablation.api:ablate"),
+    "profile-training": Command(
+        f"{_ANALYSES}.training.api:profile_training", show_series, several=True,
+        called="CHECKPOINT...",
+        flags={
+            "checkpoints": Flag(
+                help="Folders in hub format whose names end with their step, such as "
+                "checkpoint-500, or STEP=FOLDER."
+            ),
+            "limit": Flag(help="Take the first so many items of each task."),
+            "out": Flag(help="Folder for the page, tables and a run of each; resumes there."),
+        },
+    ),
     "lens": Command(
         f"{_ANALYSES}.logit_lens.api:logit_lens",
         flags={

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # What is not read on a terminal is not cut to its width.
 WIDE = 240
+# Of a series.
+SENTENCES = 12
 
 
 def say(text: object, err: bool = False) -> None:
@@ -61,6 +63,16 @@ def show_written(found: Any, out: Path) -> None:
 
     show_result(found, out / TABLES)
     say(f"Model: {out}")
+
+
+def show_series(found: Any, out: Path | None) -> None:
+    """What a series of checkpoints says, and where its page lies."""
+    from layerwise.storage.places import SERIES_PAGE
+
+    say(repr(found))
+    tell_findings(found.findings()[:SENTENCES])
+    if out is not None:
+        say(f"Series: {out / SERIES_PAGE}")
 
 
 def tell_findings(findings: Any) -> None:

@@ -12,6 +12,7 @@ from layerwise.storage.places import (
     COMPARISON_PAGE,
     FIGURES,
     PAGE,
+    SERIES_PAGE,
     is_folder,
     refuse_unusable_file,
     refuse_unusable_folder,
@@ -19,7 +20,7 @@ from layerwise.storage.places import (
 )
 
 from .options import READ, path_of, paths_of
-from .printing import say, tell_findings
+from .printing import say, show_series, tell_findings
 
 
 def report(
@@ -103,8 +104,19 @@ def compare(
     ] = "comparison",
     seed: Annotated[int, typer.Option(help="Decides the bootstrap over items.")] = 0,
     resamples: Annotated[int, typer.Option(help="Number of bootstrap samples.")] = 10_000,
+    series: Annotated[
+        bool,
+        typer.Option(
+            "--series",
+            help="The runs are of one model's checkpoints, in folders whose names end with their "
+            "step, or given as STEP=FOLDER.",
+        ),
+    ] = False,
 ) -> None:
     """Test what differs between saved runs of different models, or between groups of them."""
+    if series:
+        _join_series(runs or [], group or [], Path(out), seed)
+        return
     from layerwise.analyses.comparison.api import compare as run
     from layerwise.analyses.comparison.api import runs_or_groups
     from layerwise.analyses.comparison.report import caution
@@ -117,3 +129,18 @@ def compare(
     tell_findings(found.established()[:5])
     say(caution(found))
     say(f"Comparison: {page}")
+
+
+def _join_series(runs: list[str], groups: list[str], out: Path, seed: int) -> None:
+    """Join the runs of one model's checkpoints, and print what they say."""
+    from layerwise.analyses.training.api import compare_series
+
+    if groups:
+        raise UserError(
+            "Groups were given of a series: expected the runs of one model's checkpoints; leave "
+            "--group or --series out."
+        )
+    refuse_unusable_page(out / SERIES_PAGE)
+    found = compare_series(runs, seed=seed)
+    found.save(out)
+    show_series(found, out)

@@ -97,6 +97,7 @@ READERS: Mapping[str, Reader] = {
     "sets": texts("single"),
     "sites": texts("resid_post"),
     "smallest_depth": real(1.0),
+    "smallest_gain": real(0.2),
     "smallest_loss": real(0.05),
     "smallest_nats": real(0.1),
     "steps": whole(200),

@@ -6,7 +6,7 @@ organisms in ``training_loop``; what is measured and written at the end, in ``re
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,7 @@ def train_decoder(
     *,
     language: Language = ORGANISM,
     steps: int = STEPS,
+    each: Callable[[int], None] = lambda step: None,
     progress: bool = True,
 ) -> tuple[Qwen2ForCausalLM, pd.DataFrame]:
     """Train a decoder on chosen forms of text, and on no others.
@@ -70,6 +71,7 @@ def train_decoder(
         seed: decides texts and skipped layers.
         language: what it is to speak.
         steps: steps of the optimizer.
+        each: is called with the number of steps that were made, before the first and after each.
         progress: show a bar on a terminal.
 
     Returns:
@@ -84,8 +86,9 @@ def train_decoder(
 
     texts = Texts(language, rng)
     curve = run_training_loop(
-        model, weight_groups(model), forms, texts, loss_of, steps=steps, progress=progress
-    )
+        model, weight_groups(model), forms, texts, loss_of, steps=steps, progress=progress,
+        each=each,
+    )  # fmt: skip
     return rounded(model), curve
 
 

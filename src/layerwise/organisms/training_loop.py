@@ -85,6 +85,7 @@ def run_training_loop(
     *,
     steps: int,
     progress: bool,
+    each: Callable[[int], None] = lambda step: None,
 ) -> pd.DataFrame:
     """Train a model.
 
@@ -96,6 +97,7 @@ def run_training_loop(
         loss_of: the loss of a form's texts, and the share that is right at each stage.
         steps: steps of the optimizer.
         progress: show a bar on a terminal.
+        each: is called with the number of steps that were made, before the first and after each.
 
     Returns:
         For every ``TOLD_EVERY`` steps, capability and stage the share of right predictions
@@ -105,6 +107,7 @@ def run_training_loop(
     with meter(progress) as told:
         told.expect(float(steps))
         told.doing("training")
+        each(0)
         for step in range(steps):
             for group in optimizer.param_groups:
                 group["lr"] = RATE * schedule(step, steps) * group["speed"]
@@ -116,6 +119,7 @@ def run_training_loop(
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             told.done(1.0)
+            each(step + 1)
             if (step + 1) % TOLD_EVERY == 0 or step + 1 == steps:
                 state.note(step + 1)
     return pd.DataFrame(state.rows)

@@ -23,7 +23,7 @@ class Finding:
             ``logit lens``, ``prediction depth``, ``hand-over``, ``take-up``, ``order``,
             ``removal``, ``attribution``, ``interaction``, ``interaction of layers``,
             ``agreement``, ``paths``, ``similarity``, ``estimates``, ``open book``, ``transplant``,
-            ``distillation`` or ``no signal``.
+            ``distillation``, ``onset``, ``first layers``, ``moves`` or ``no signal``.
         source: ``table``; ``where``, the columns and values that pick the rows the sentence
             is about (``rows.rows`` takes them); and ``at``, those of the rows it quotes.
     """

@@ -76,6 +76,29 @@ def no_loss_of_nats_p_values(
     Returns:
         The p-values; 1 without items, nan where losses are unknown.
     """
+    capital = log_evidence_of_less(losses, margin, most, clusters)
+    p = np.exp(np.minimum(0.0, -capital))
+    return np.where(np.isnan(losses).any(axis=0), np.nan, p)
+
+
+def log_evidence_of_less(
+    losses: Float[np.ndarray, "n columns"],
+    margin: float,
+    most: float,
+    clusters: Clusters | None = None,
+) -> Float[np.ndarray, " columns"]:
+    """Log of the evidence of ``no_loss_of_nats_p_values`` against a mean of a margin or more.
+
+    Args:
+        losses: one row per item.
+        margin: the mean that it is against.
+        most: what one item counts for at most.
+        clusters: which items ask for the same thing; None if each stands by itself.
+
+    Returns:
+        For each column the log of a number whose expectation is at most 1 if the mean is the
+        margin or more.
+    """
     clipped = np.clip(np.nan_to_num(losses), -most, most)
     excess = clipped - margin
     if clusters is not None and not clusters.are_items:
@@ -84,9 +107,7 @@ def no_loss_of_nats_p_values(
     bets = np.arange(1, N_BETS + 1) / N_BETS / (most - margin)
     with np.errstate(divide="ignore"):  # all is lost by the largest bet where one item loses most
         growth = np.log1p(-bets * excess[..., None]).sum(axis=0)
-    capital = np.logaddexp.reduce(growth, axis=-1) - np.log(N_BETS)
-    p = np.exp(np.minimum(0.0, -capital))
-    return np.where(np.isnan(losses).any(axis=0), np.nan, p)
+    return np.logaddexp.reduce(growth, axis=-1) - np.log(N_BETS)
 
 
 def excludable_loss(n: int, level: float) -> float:

@@ -17,6 +17,7 @@ from layerwise.errors import UserError
 from .atomic_files import LONGEST_NAME, disk_error, is_special, special_file
 
 PAGE, COMPARISON_PAGE, FIGURES = "report.html", "comparison.html", "figures"
+SERIES_PAGE = "training.html"
 
 
 def refuse_unusable_folder(path: Path, what: str = "a folder for the run") -> None:

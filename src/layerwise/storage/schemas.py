@@ -373,4 +373,32 @@ SCHEMAS: dict[str, pa.Schema] = {
     "comparison_left_out": _schema(
         runs="str", capability="str?", task="str?", protocol="str?", method="str?", reason="str",
     ),
+    "training_accuracy": _schema(
+        step="int", task="str", capability="str", protocol="str", n_items="int",
+        n_clusters="int", chance="float", accuracy="float", low="float", high="float",
+        blind="float?", no_layers="float?", p="float", p_series="float", signal="bool",
+    ),
+    "training_layers": _schema(
+        step="int", task="str", capability="str", protocol="str", kind="str", site="str",
+        layer="int", n_items="int", share_lost="float?", share_low="float?", share_high="float?",
+        acc_diff="float", acc_diff_low="float?", acc_diff_high="float?", p="float",
+        p_series="float?", signal="bool", significant="bool",
+    ),
+    "training_depths": _schema(
+        step="int", capability="str", protocol="str", method="str", measure="str", axis="str",
+        estimate="float", low="float?", high="float?", layer="float", layer_low="float?",
+        layer_high="float?", layers=_INTEGERS, n_items="int", tasks="str",
+    ),
+    "training_onsets": _schema(
+        task="str", capability="str", protocol="str", n_steps="int", n_items="int",
+        n_clusters="int", p="float", p_corrected="float", appears="bool", onset="int?", low="int?",
+        high="int?", layers_step="int?", layers_first=_INTEGERS, layers_last_step="int?",
+        layers_last=_INTEGERS,
+    ),
+    "training_moves": _schema(
+        task="str", capability="str", protocol="str", first_step="int", last_step="int",
+        n_steps="int", n_items="int", n_clusters="int", layer_early="float", layer_late="float",
+        change="float", low="float?", high="float?", p="float", p_holm="float",
+        significant="bool",
+    ),
 }  # fmt: skip

@@ -1,0 +1,1 @@
+"""Checkpoints of one model: when each capability appears, in which layers, and whether it moves."""

@@ -1,0 +1,1 @@
+"""Pictures of a series of checkpoints, from its tables alone."""

@@ -1,0 +1,88 @@
+"""What is asked of one checkpoint, as a run of its own that can be resumed.
+
+Runs are joined in ``series``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from layerwise.analyses.ablation.job import Ablation
+from layerwise.analyses.ablation.spec import AblationSpec
+from layerwise.analyses.execute import execute
+from layerwise.analyses.logit_lens.api import Lens
+from layerwise.models.in_turn import in_turn
+from layerwise.models.kinds import Model
+from layerwise.models.load import load_model
+from layerwise.runs.setup import TaskLike, prepare
+from layerwise.storage.base import Result
+
+LENS = "lens"
+_READ = {"letter": "letter", "continuation": "continuation", "generate": "continuation"}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What every checkpoint is asked.
+
+    Attributes:
+        tasks: names of tasks, or tasks.
+        protocols: how.
+        also: what else than skipping layers.
+        limit: items of each task.
+        seed: decides items and bootstraps.
+        fewshot: number of few-shot examples.
+        chat: whether prompts stand in the chat template.
+        memory_budget: bytes for activations.
+        progress: whether a bar is shown.
+    """
+
+    tasks: TaskLike | Sequence[TaskLike]
+    protocols: str | Sequence[str]
+    also: Sequence[str]
+    limit: int | None
+    seed: int
+    fewshot: int | None
+    chat: bool
+    memory_budget: int | None
+    progress: bool
+
+
+def loaded(checkpoint: Any, dtype: str, device: str) -> Model:
+    """The model of a checkpoint: itself, what its function makes, or what its folder holds."""
+    if isinstance(checkpoint, Model):
+        return checkpoint
+    if callable(checkpoint):
+        made: Any = checkpoint()
+        return made
+    return load_model(checkpoint, dtype=dtype, device=device)
+
+
+@in_turn
+def measured(model: Model, asked: Asked, out: Path | None) -> list[Result]:
+    """Skip every layer of a checkpoint where it is better than blind, and read its lens if asked.
+
+    Args:
+        model: the checkpoint.
+        asked: what it is asked.
+        out: the folder of its run; an interrupted one goes on there. None for memory.
+    """
+    setup = prepare(
+        model, asked.tasks, asked.protocols, seed=asked.seed, limit=asked.limit,
+        fewshot=asked.fewshot, chat=asked.chat, memory_budget=asked.memory_budget, out=out,
+    )  # fmt: skip
+    layers = tuple(range(model.cfg.n_layers))
+    skipped = AblationSpec.of(model, "skip", None, layers)
+    jobs: list[Any] = [Ablation(setup, (skipped,), only_with_signal=True)]
+    if LENS in asked.also:
+        read = tuple(dict.fromkeys(_READ[protocol] for protocol in setup.protocols))
+        jobs.append(Lens(replace(setup, protocols=read), strict=False))
+    also = {"also": list(asked.also)} if asked.also else {}
+    settings = setup.settings(analysis="profile training", **jobs[0].settings(), **also)
+    return execute(
+        lambda parts, told: [job.run(parts, settings, told) for job in jobs],
+        out, settings, asked.progress, jobs[0].write_requests,
+    )  # fmt: skip

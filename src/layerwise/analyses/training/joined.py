@@ -1,0 +1,60 @@
+"""What a series is made of: its tables, and what is needed to repeat it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import pandas as pd
+from pydantic import Field
+
+from layerwise.analyses.comparison.compared import RunFacts
+from layerwise.storage.parquet import conform
+from layerwise.storage.provenance import Stamped
+
+NAMES = ("accuracy", "layers", "depths", "onsets", "moves")
+
+
+class SeriesFacts(Stamped):
+    """Everything needed to repeat the joining of a series."""
+
+    seed: int = Field(description="The seed of the bootstraps over items.")
+    smallest_gain: float = Field(
+        description="Accuracy above the floor from which on a capability is there."
+    )
+    smallest_loss: float = Field(description="Smallest loss of accuracy that is of interest.")
+    smallest_depth: float = Field(description="Smallest move that is of interest, in layers.")
+    steps: tuple[int, ...] = Field(description="The checkpoints' steps, in order.")
+    runs: tuple[RunFacts, ...] = Field(description="The runs of the checkpoints, in this order.")
+    files: dict[str, str] = Field(
+        default={},
+        description="In training.json: SHA-256 of each table by name, and under its own name "
+        "that of all else that it says.",
+    )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class JoinedCheckpoints:
+    """When each capability appears over training, in which layers, and whether its place moves.
+
+    Attributes:
+        accuracy: ``training_accuracy.parquet``: the intact model at each step, with its controls.
+        layers: ``training_layers.parquet``: what each layer costs at each step.
+        depths: ``training_depths.parquet``: depths of capabilities at each step.
+        onsets: ``training_onsets.parquet``: when each task is there to stay, and by which layers.
+        moves: ``training_moves.parquet``: whether what is needed comes to lie deeper.
+        facts: what is needed to repeat it.
+    """
+
+    tables: ClassVar[tuple[str, ...]] = NAMES
+
+    accuracy: pd.DataFrame
+    layers: pd.DataFrame
+    depths: pd.DataFrame
+    onsets: pd.DataFrame
+    moves: pd.DataFrame
+    facts: SeriesFacts = field(repr=False)
+
+    def __post_init__(self) -> None:
+        for name in self.tables:
+            object.__setattr__(self, name, conform(f"training_{name}", getattr(self, name)))

@@ -1,0 +1,257 @@
+"""The tables of a series of checkpoints: accuracy, layers and depths by step, onsets and moves.
+
+Definitions are in ``docs/training.md``; how onsets and moves are inferred, in ``stats.onset``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from layerwise.analyses.emergence.api import evidence_of
+from layerwise.analyses.emergence.summaries import summarised, summary_row
+from layerwise.ground.layer_names import axes_of
+from layerwise.presentation.rows import numbers, records, rows
+from layerwise.stats import holm
+from layerwise.stats.cells import Cell
+from layerwise.stats.effects import ALPHA, signal_table
+from layerwise.stats.interest import Interest
+from layerwise.stats.layer_curves import Sampling
+from layerwise.stats.onset import Excess, Onset, Trend, depth_trend, onset
+from layerwise.stats.signal import LEVEL
+from layerwise.storage.parquet import frame
+
+from .series import Series
+
+Cells = Mapping[tuple[str, str], Sequence[Cell]]
+# Checkpoints with signal that a move is told from: two in either half.
+FEWEST_STEPS = 4
+_RESAMPLES = 1000  # of depths that are resampled
+_KEY = ["task", "protocol"]
+_DEPTHS = [
+    "capability", "protocol", "method", "measure", "axis", "estimate", "low", "high", "layer",
+    "layer_low", "layer_high", "layers", "n_items", "tasks",
+]  # fmt: skip
+_LAYERS = [
+    "task", "capability", "protocol", "kind", "site", "layer", "n_items", "share_lost",
+    "share_low", "share_high", "acc_diff", "acc_diff_low", "acc_diff_high", "p",
+]  # fmt: skip
+
+
+class Tables(NamedTuple):
+    """The tables of a series, by the names of their files without ``training_``."""
+
+    accuracy: pd.DataFrame
+    layers: pd.DataFrame
+    depths: pd.DataFrame
+    onsets: pd.DataFrame
+    moves: pd.DataFrame
+
+
+def series_tables(series: Series, seed: int, smallest_gain: float, interest: Interest) -> Tables:
+    """All tables of a series.
+
+    Args:
+        series: the runs.
+        seed: of the bootstraps.
+        smallest_gain: accuracy above the floor from which on a capability is there.
+        interest: the smallest loss and difference of depth of interest.
+    """
+    asked = series.cells()
+    accuracy = _accuracy(series)
+    layers = _layers(series, accuracy)
+    onsets = _onsets(series, asked, accuracy, layers, smallest_gain, interest)
+    return Tables(
+        accuracy, layers, _depths(series, seed),
+        frame("training_onsets", onsets),
+        frame("training_moves", _moves(series, asked, accuracy, layers, interest)),
+    )  # fmt: skip
+
+
+def _accuracy(series: Series) -> pd.DataFrame:
+    """Intact accuracy with its controls; signal after Holm's correction over the series."""
+    kept = [name for name in SIGNAL if name not in ("step", "p_series", "signal")]
+    tables = [
+        signal_table(one.records, series.chance)[kept].assign(step=step)
+        for step, one in zip(series.steps, series.ablations(), strict=True)
+    ]
+    whole = pd.concat(tables, ignore_index=True)
+    p = holm(numbers(whole, "p"))
+    whole = whole.assign(p_series=p, signal=p < LEVEL)
+    return frame("training_accuracy", records(pd.DataFrame(whole[list(SIGNAL)])))
+
+
+SIGNAL = (
+    "step", "task", "capability", "protocol", "n_items", "n_clusters", "chance", "accuracy",
+    "low", "high", "blind", "no_layers", "p", "p_series", "signal",
+)  # fmt: skip
+
+
+def _layers(series: Series, accuracy: pd.DataFrame) -> pd.DataFrame:
+    """What each layer costs at each step; significant after Holm's correction over the series."""
+    kind, site = series.change
+    found = []
+    for step, one in zip(series.steps, series.ablations(), strict=True):
+        effects = rows(one.effects(), kind=kind, site=site)
+        single = effects.loc[effects["head"].isna() & effects["layer"].notna(), _LAYERS]
+        found.append(single.assign(step=step))
+    whole = pd.concat(found, ignore_index=True)
+    signal = accuracy.set_index(["step", *_KEY])["signal"]
+    able = signal.reindex(pd.MultiIndex.from_frame(pd.DataFrame(whole[["step", *_KEY]]))).to_numpy(
+        dtype=bool
+    )
+    p = np.full(len(whole), np.nan)
+    p[able] = holm(numbers(whole, "p")[able])
+    lost = able & (np.nan_to_num(p, nan=1.0) < ALPHA) & (numbers(whole, "acc_diff") > 0)
+    return frame(
+        "training_layers", records(whole.assign(p_series=p, signal=able, significant=lost))
+    )
+
+
+def _depths(series: Series, seed: int) -> pd.DataFrame:
+    """Depths of capabilities at each step, as ``emergence`` has them."""
+    axes = axes_of(series.runs[0].facts.model.n_encoder_layers, series.n_layers)
+    sampling = Sampling(seed, _RESAMPLES, series.n_layers)
+    found = []
+    for step, run in zip(series.steps, series.runs, strict=True):
+        summaries, _ = summarised(list(evidence_of(run.results, sampling)), axes, sampling)
+        for one in summaries:
+            row = summary_row(one, axes[one.axis])
+            found.append({"step": step} | {name: row[name] for name in _DEPTHS if name in row})
+    return frame("training_depths", found)
+
+
+def excess_of(cells: Sequence[Cell], chance: float) -> list[Excess]:
+    """Right answers of each checkpoint beyond chance, other items' questions, and no layers.
+
+    Args:
+        cells: one task and protocol, at each step.
+        chance: accuracy by guessing.
+    """
+    right = np.stack([np.asarray(one.intact, dtype=float) for one in cells], axis=1)
+    clusters = cells[0].clusters
+    found = [Excess(right - chance, clusters)]
+    blind = [one.blind for one in cells if one.blind is not None]
+    if len(blind) == len(cells):
+        asked = np.all([one.asked > 0 for one in blind], axis=0)
+        if asked.any():
+            rates = np.stack([one.right / np.maximum(one.asked, 1) for one in blind], axis=1)
+            found.append(Excess((right - rates)[asked], clusters.only(asked)))
+    if any(one.no_layers is not None for one in cells):
+        unknown = np.full(len(right), np.nan)
+        without = [unknown if one.no_layers is None else one.no_layers for one in cells]
+        found.append(Excess(right - np.stack(without, axis=1), clusters))
+    return found
+
+
+def _onsets(
+    series: Series,
+    asked: Cells,
+    accuracy: pd.DataFrame,
+    layers: pd.DataFrame,
+    smallest_gain: float,
+    interest: Interest,
+) -> list[dict[str, Any]]:
+    found = []
+    for (task, protocol), cells in asked.items():
+        p = numbers(rows(accuracy, task=task, protocol=protocol).sort_values("step"), "p")
+        excess = excess_of(cells, series.chance(task, protocol))
+        when = onset(excess, p, smallest_gain, ALPHA / len(asked))
+        last = min(1.0, float(p[-1]) * len(asked))
+        found.append(
+            _told(cells[0], series.steps)
+            | {"p": p[-1], "p_corrected": last, "appears": when is not None}
+            | _steps(when, series.steps)
+            | (_needed(rows(layers, task=task, protocol=protocol), interest) if when else {})
+        )
+    return found
+
+
+def _told(cell: Cell, steps: Sequence[int]) -> dict[str, Any]:
+    return {
+        "task": cell.task, "capability": cell.capability, "protocol": cell.protocol,
+        "n_steps": len(steps), "n_items": len(cell.intact), "n_clusters": cell.clusters.n,
+    }  # fmt: skip
+
+
+def _steps(when: Onset | None, steps: Sequence[int]) -> dict[str, int]:
+    if when is None:
+        return {}
+    return {"onset": steps[when.estimate], "low": steps[when.low], "high": steps[when.high]}
+
+
+def _needed(mine: pd.DataFrame, interest: Interest) -> dict[str, Any]:
+    """The layers that are needed where any is known to be for the first time, and the last."""
+    sure = mine.loc[mine["significant"] & (numbers(mine, "acc_diff") > interest.loss - 1e-9)]
+    if sure.empty:
+        return {}
+    ends = {"first": int(sure["step"].min()), "last": int(sure["step"].max())}
+    listed = {name: sorted(map(int, rows(sure, step=step)["layer"])) for name, step in ends.items()}
+    return {
+        "layers_step": ends["first"], "layers_first": listed["first"],
+        "layers_last_step": ends["last"], "layers_last": listed["last"],
+    }  # fmt: skip
+
+
+def _moves(
+    series: Series, asked: Cells, accuracy: pd.DataFrame, layers: pd.DataFrame, interest: Interest
+) -> list[dict[str, Any]]:
+    """Whether what is needed lies deeper in the later half of the checkpoints with signal."""
+    found = []
+    for (task, protocol), cells in asked.items():
+        signal = rows(accuracy, task=task, protocol=protocol, signal=True)["step"]
+        chosen = [
+            i
+            for i, step in enumerate(series.steps)
+            if step in set(signal) and len(cells[i].interventions) == series.n_layers
+        ]
+        sure = rows(layers, task=task, protocol=protocol, significant=True)["step"]
+        steps = [series.steps[i] for i in chosen]
+        if not _both_halves(steps, set(map(int, sure))):
+            continue
+        trend = depth_trend(lost(cells, chosen), _halves(len(chosen)), cells[0].clusters)
+        if trend is not None:
+            found.append(_told(cells[0], steps) | _move(trend, steps))
+    corrected = holm(np.array([row["p"] for row in found])) if found else []
+    return [
+        row | {"p_holm": p, "significant": _is_told(row, float(p), interest)}
+        for row, p in zip(found, corrected, strict=True)
+    ]
+
+
+def lost(cells: Sequence[Cell], chosen: Sequence[int]) -> Float[np.ndarray, "items steps layers"]:
+    """What each item loses without each layer, at some of the steps."""
+    return np.stack([cells[i].change for i in chosen], axis=1)
+
+
+def _halves(n_steps: int) -> Float[np.ndarray, " steps"]:
+    """0 in the earlier half of the steps, 1 in the later."""
+    return (np.arange(n_steps) >= n_steps // 2).astype(float)
+
+
+def _both_halves(steps: Sequence[int], sure: set[int]) -> bool:
+    """Whether enough steps have signal, and some layer is needed in the earlier and later half."""
+    half = len(steps) // 2
+    parts = steps[:half], steps[half:]
+    return len(steps) >= FEWEST_STEPS and all(sure & set(part) for part in parts)
+
+
+def _move(trend: Trend, steps: Sequence[int]) -> dict[str, Any]:
+    return {
+        "first_step": steps[0], "last_step": steps[-1], "layer_early": trend.first,
+        "layer_late": trend.first + trend.change, "change": trend.change,
+        "low": _or_none(trend.low), "high": _or_none(trend.high), "p": trend.p,
+    }  # fmt: skip
+
+
+def _or_none(value: float) -> float | None:
+    return None if np.isnan(value) else value
+
+
+def _is_told(row: Mapping[str, Any], p: float, interest: Interest) -> bool:
+    away = row["low"] is not None and (row["low"] > 0 or row["high"] < 0)
+    return bool(p < ALPHA and away and abs(row["change"]) > interest.depth - 1e-9)

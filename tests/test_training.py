@@ -1,0 +1,274 @@
+"""Checkpoints of one model, profiled and joined: planted courses, resumption, folders, mistakes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from statsmodels.stats.multitest import multipletests
+
+import layerwise as lw
+from layerwise.analyses.training import api
+from layerwise.errors import UserError
+from layerwise.models.kinds import Model
+from layerwise.models.organisms.layout import WiredLayout
+from layerwise.presentation.rows import rows
+from tests import comparing
+from tests.analysis import documented_columns
+from tests.commands import done, run
+from tests.planted import Planted, small_model, small_task
+
+STEPS = (0, 20, 30, 40)
+PLAIN = WiredLayout()
+PLANTED = Planted(PLAIN, "retrieval")
+ASKED: dict[str, Any] = {"protocols": ["generate"], "progress": False}
+WEIGHTS = Path(str(resources.files("layerwise.models.organisms"))) / "weights"
+
+
+def checkpoint(step: int) -> Model:
+    """The wired model; one mechanism's layer does nothing yet before step 30."""
+    model = copy.deepcopy(small_model(PLAIN))
+    with torch.no_grad():
+        if step < 30:
+            block = model.blocks[PLAIN.look_up.layer]
+            block.attn.W_O.mul_(0.0)
+        model.W_E[0, 0] += step * 1e-6  # no two checkpoints are the same
+    return model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("series")
+
+
+@pytest.fixture(scope="module")
+def series(folder: Path) -> lw.TrainingSeries:
+    functions = {step: lambda step=step: checkpoint(step) for step in STEPS}
+    return lw.profile_training(functions, small_task("retrieval"), also="lens", out=folder, **ASKED)
+
+
+def test_the_onset_and_the_layers_are_those_that_were_planted(series: lw.TrainingSeries):
+    (row,) = series.onsets.to_dict("records")
+    assert (row["onset"], row["low"], row["high"]) == (30, 30, 30)
+    assert row["layers_step"] == 30
+    assert set(row["layers_first"]) == set(row["layers_last"]) == PLANTED.critical("layer")
+    assert series.moves.empty  # two checkpoints with signal are too few to tell
+
+
+def test_sentences_name_their_rows_and_are_on_the_page(series: lw.TrainingSeries):
+    found = series.findings()
+    assert [one.kind for one in found] == ["onset", "first layers"]
+    for one in found:
+        table = getattr(series, one.source["table"].removeprefix("training_"))
+        assert len(rows(table, **one.source["where"])) == 1
+    assert "from step 30 on [30, 30]" in found[0].sentence
+    page = series.report()
+    assert all(one.sentence in page.html.replace("&#39;", "'") for one in found)
+    assert [*page.figures] == ["training_generate"]
+
+
+def test_accuracies_controls_and_tests_are_those_of_the_runs(series, folder):
+    saved: Any = [lw.load_results(folder / f"step-{step}")[0] for step in STEPS]
+    signal: Any = pd.concat([one.signal() for one in saved], ignore_index=True)
+    for name in ("accuracy", "low", "high", "blind", "no_layers", "p"):
+        pd.testing.assert_series_equal(series.accuracy[name], signal[name])
+    corrected: Any = multipletests(signal["p"], method="holm")[1]
+    np.testing.assert_allclose(series.accuracy["p_series"], corrected)
+    effects: Any = pd.concat([one.effects() for one in saved], ignore_index=True)
+    pd.testing.assert_series_equal(series.layers["share_lost"], effects["share_lost"])
+    corrected = multipletests(effects["p"], method="holm")[1]
+    np.testing.assert_allclose(series.layers["p_series"], corrected)
+    assert set(series.depths["method"]) == {"ablation", "logit lens"}
+    assert set(series.depths["step"]) == {30, 40}
+
+
+def test_a_series_is_saved_loaded_and_verified(series, folder):
+    loaded = lw.TrainingSeries.load(folder)
+    for name in series.tables:
+        pd.testing.assert_frame_equal(getattr(loaded, name), getattr(series, name))
+        expected = documented_columns(f"training_{name}.parquet")
+        assert not expected or list(getattr(loaded, name).columns) == expected
+    assert loaded.facts == series.facts
+    assert lw.verify(folder).ok
+    again = lw.compare_series([folder / f"step-{step}" for step in reversed(STEPS)])
+    for name in series.tables:
+        pd.testing.assert_frame_equal(getattr(again, name), getattr(series, name))
+
+
+@pytest.mark.long
+def test_a_killed_series_goes_on_and_asks_nothing_twice(series, folder, tmp_path, monkeypatch):
+    asked: list[int] = []
+    measured = api.measured
+
+    def killed(model: Any, *rest: Any) -> Any:
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        asked.append(1)
+        return measured(model, *rest)
+
+    def functions() -> dict[int, Callable[[], Model]]:
+        return {step: lambda step=step: checkpoint(step) for step in STEPS}
+
+    monkeypatch.setattr(api, "measured", killed)
+    with pytest.raises(KeyboardInterrupt):
+        lw.profile_training(
+            functions(), small_task("retrieval"), also="lens", out=tmp_path, **ASKED
+        )
+    monkeypatch.undo()
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("step-*/records.parquet")}
+    assert len(kept) == 2
+    found = lw.profile_training(
+        functions(), small_task("retrieval"), also="lens", out=tmp_path, **ASKED
+    )
+    assert lw.verify(tmp_path).ok
+    for name in found.tables:
+        pd.testing.assert_frame_equal(getattr(found, name), getattr(series, name))
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+def test_checkpoints_come_one_by_one(series):
+    alive: list[int] = []
+
+    def one_by_one() -> Iterator[tuple[int, Model]]:
+        for step in (30, 0):
+            alive.append(step)
+            yield step, checkpoint(step)
+
+    found = lw.profile_training(one_by_one(), small_task("retrieval"), **ASKED)
+    assert alive == [30, 0]
+    assert found.facts.steps == (0, 30)
+    mine = rows(series.accuracy, step=[0, 30])["accuracy"]
+    assert list(found.accuracy["accuracy"]) == list(mine)
+
+
+def made_up(
+    accuracies: np.ndarray, places: np.ndarray, n: int = 60, seed: int = 0
+) -> dict[int, list[Any]]:
+    """Ablations of checkpoints of one model of six layers, one of which is needed at each step."""
+    rng, results = np.random.default_rng(seed), {}
+    base = np.arange(n)
+    for step, (accuracy, place) in enumerate(zip(accuracies, places, strict=True)):
+        right = comparing.answers(
+            rng, base < round(accuracy * n), {int(place): 0.9}, 6, 0.05, float(accuracy)
+        )
+        key = ("keys", "retrieval", "letter")
+        results[step] = [comparing.ablation(f"{step}", {key: right})]
+    return results
+
+
+def saved(results: dict[int, list[Any]], folder: Path) -> dict[int, Path]:
+    return {k: comparing.saved(folder / f"step-{k}", *found) for k, found in results.items()}
+
+
+def test_a_place_that_moves_is_told_and_one_that_stays_is_not(tmp_path):
+    accuracies = np.array([0.25] + [0.95] * 6)
+    moved = saved(made_up(accuracies, np.array([1] * 4 + [4] * 3)), tmp_path / "moved")
+    stays = saved(made_up(accuracies, np.full(7, 2)), tmp_path / "stays")
+    found = lw.compare_series(moved)
+    (row,) = found.moves.to_dict("records")
+    assert row["significant"]
+    assert row["change"] == pytest.approx(3, abs=0.5)
+    assert (row["first_step"], row["last_step"], row["n_steps"]) == (1, 6, 6)
+    (sentence,) = [one.sentence for one in found.findings() if one.kind == "moves"]
+    assert "deeper in the later half" in sentence
+    (row,) = lw.compare_series(stays).moves.to_dict("records")
+    assert not row["significant"]
+    assert row["low"] < 0 < row["high"]
+    few = {step: moved[step] for step in (3, 4, 5, 6)}
+    (row,) = lw.compare_series(few, smallest_depth=5.0).moves.to_dict("records")
+    assert row["p_holm"] < 0.05
+    assert not row["significant"]  # less than is of interest
+
+
+@pytest.mark.long
+def test_layers_that_do_nothing_are_rarely_said_to_be_needed_first(tmp_path):
+    """Answers are drawn anew under every change; the model can do the task all along."""
+    told = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        results = {
+            step: [
+                comparing.ablation(
+                    f"{step}",
+                    {("keys", "retrieval", "letter"): comparing.answers(
+                        rng, np.arange(40) < 32, {}, 6, 0.3, 0.8)},
+                )
+            ]
+            for step in range(5)
+        }  # fmt: skip
+        series = lw.compare_series(saved(results, tmp_path / f"{seed}"))
+        told += any(one.kind == "first layers" for one in series.findings())
+    assert told / 60 <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 60)
+
+
+def organism(name: str, step: int) -> str:
+    return f"{step}={WEIGHTS / name}"
+
+
+def test_the_commands_profile_checkpoints_and_join_their_runs(tmp_path):
+    checkpoints = [organism("organism-decoder", 100), organism("organism-decoder-1", 200)]
+    asked = ["--task", "organism-facts", "--protocol", "continuation", "--limit", "24"]
+    said = done("profile-training", *checkpoints, *asked, "--out", tmp_path)
+    assert "there at the first checkpoint, step 100" in said
+    assert "layer 0 at step 100, and the same at step 200" in said
+    assert f"Series: {tmp_path / 'training.html'}" in said
+    runs = [tmp_path / "step-100", tmp_path / "step-200"]
+    joined = done("compare", "--series", *runs, "--out", tmp_path / "joined")
+    assert joined.splitlines()[:3] == said.splitlines()[:3]
+    assert "is as it was written" in done("verify", tmp_path)
+    assert "no finding" not in done("report", runs[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["profile-training", "final"], "Cannot tell of which step 'final' is"),
+        (["profile-training", "checkpoint-5"], "A series of 1 checkpoint is none"),
+        (["profile-training", "5=a", "checkpoint-5"], "Two checkpoints are of step 5"),
+        (["profile-training", "5=a", "6=b", "--smallest-gain", "2"], "The smallest gain is 2.0"),
+        (["profile-training", "5=a", "6=b", "--also", "heads"], "heads"),
+        (["compare", "--series", "a", "b"], "Cannot tell of which step 'a' is"),
+        (["compare", "--series", "--group", "x=1,2"], "Groups were given of a series"),
+    ],
+)
+def test_what_is_no_series_is_refused_in_a_sentence(arguments, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    outcome = run(*arguments)
+    assert outcome.code == 2
+    assert says in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+def test_runs_that_are_no_checkpoints_of_one_model_are_refused(tmp_path):
+    key = ("keys", "retrieval", "letter")
+    right = np.ones((20, 7), dtype=bool)
+    one, other = comparing.ablation("1", {key: right}), comparing.ablation("2", {key: right})
+    deep = comparing.ablation("3", {key: np.ones((20, 9), dtype=bool)})
+    task = comparing.ablation("4", {("facts", "knowledge", "letter"): right})
+    folders = saved({0: [one], 1: [other], 2: [deep], 3: [task], 4: [one]}, tmp_path)
+
+    def refused(*steps: int) -> str:
+        with pytest.raises(UserError) as told:
+            lw.compare_series({step: folders[step] for step in steps})
+        return str(told.value)
+
+    assert "not checkpoints of one model (6 layers" in refused(0, 2)
+    assert "runs of the same model" in refused(0, 4)
+    assert "share no task" in refused(0, 3)
+    both = comparing.ablation("5", {key: right, ("facts", "knowledge", "letter"): right})
+    folders |= {5: comparing.saved(tmp_path / "step-5", both)}
+    assert "Task 'facts' was not asked by the same items at every step" in refused(0, 5)
+    with pytest.raises(UserError, match=r"pairs"):
+        lw.profile_training([1, 2])  # pyright: ignore[reportArgumentType]
+    with pytest.raises(UserError, match="a folder, a loaded model, or a function"):
+        lw.profile_training({1: 2.5, 2: 3})  # pyright: ignore[reportArgumentType]
+    assert all(lw.compare_series({0: folders[0], 1: folders[1]}).onsets["appears"])
+    with pytest.raises(UserError, match="not asked under 'generate'"):
+        lw.compare_series({0: folders[0], 1: folders[1]}).plot("generate")
