@@ -189,7 +189,8 @@ def test_agreement_is_the_rank_correlation_of_means():
 
 def test_agreement_is_whole_without_noise_and_none_by_chance():
     (exact,) = agreement_table(made_up(5, 0.0), 0).itertuples()
-    assert (exact.spearman, exact.spearman_low, exact.largest_error) == pytest.approx((1, 1, 0))
+    assert (exact.spearman, exact.spearman_high, exact.largest_error) == pytest.approx((1, 1, 0))
+    assert 0 < exact.spearman_low < 1  # five pairs do not settle all ranks
     (none,) = agreement_table(made_up(8, 1000.0), 0).itertuples()
     assert none.spearman_low < 0 < none.spearman_high
     (single,) = agreement_table(made_up(1, 0.5), 0).itertuples()

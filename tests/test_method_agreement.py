@@ -64,7 +64,9 @@ def test_methods_that_name_one_layer_agree_exactly():
     ranks = found.loc[found["measure"] == RANKS]
     assert np.allclose(ranks["estimate"], 1)
     assert ranks["first_depth"].isna().all()
-    assert (ranks["p_holm"] < 0.5).all()
+    # of seven layers that do nothing it is not known how they would be ranked
+    assert (ranks["low"] < 0.5).all()
+    assert (ranks["high"] == 1).all()
     assert found["n_items"].eq(20).all()
 
 
@@ -86,7 +88,7 @@ def test_methods_that_differ_are_told_apart_with_the_difference():
     assert half["second_depth"] == pytest.approx(depths["logit lens"])
 
 
-def test_estimates_are_by_hand_and_correlations_of_a_plain_bootstrap():
+def test_estimates_are_by_hand_and_correlations_wider_than_of_a_plain_bootstrap():
     rng = np.random.default_rng(1)
     right = planted(rng, 40, 8, (2, 5), 0.95, 0.2)
     curve = np.sort(rng.random((40, 9)), axis=1) * 0.9 + 0.05
@@ -112,7 +114,9 @@ def test_estimates_are_by_hand_and_correlations_of_a_plain_bootstrap():
         assert row["estimate"] == pytest.approx(draws[0])
         if measure == RANKS:
             low, high = stats.percentile_bounds(np.array(draws[1:])[:, None], 0.95)
-            assert (row["low"], row["high"]) == (pytest.approx(low[0]), pytest.approx(high[0]))
+            assert row["low"] < min(low[0], 2 * draws[0] - high[0]) + 0.05
+            assert row["high"] > min(1.0, max(high[0], 2 * draws[0] - low[0])) - 0.05
+            assert row["low"] > low[0] - 0.35
 
 
 def test_only_items_of_both_are_compared():

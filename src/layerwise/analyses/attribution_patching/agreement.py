@@ -13,6 +13,7 @@ import pandas as pd
 from layerwise import stats
 from layerwise.analyses.patching.tables import DENOISING, heads_filled, signals_of_pairs
 from layerwise.stats.clusters import clusters_of, sample_and_resamples
+from layerwise.stats.rank_correlation import rank_correlation
 from layerwise.storage.parquet import frame
 
 
@@ -45,7 +46,7 @@ def agreement_table(table: pd.DataFrame, seed: int, n_resamples: int = 2000) -> 
     """``attribution_agreement.parquet``: how the estimates compare with true patches.
 
     Both are averaged over pairs, cell by cell; Spearman's rank correlation is over the sampled
-    cells, its interval a percentile bootstrap over pairs; ``signal`` is whether the model solves
+    cells, its interval from a smoothed bootstrap over pairs; ``signal`` is whether the model solves
     more pairs than it has the wrong way round.
     """
     rows = []
@@ -59,8 +60,6 @@ def agreement_table(table: pd.DataFrame, seed: int, n_resamples: int = 2000) -> 
 
 
 def _agreement(told: pd.DataFrame, seed: int, n_resamples: int) -> dict[str, Any]:
-    from scipy.stats import rankdata
-
     cell = ["layer", "head", "pos_label"]
     estimate, true = (
         told.pivot_table(index="item", columns=cell, values=name, aggfunc="mean").dropna(axis=1)
@@ -72,25 +71,18 @@ def _agreement(told: pd.DataFrame, seed: int, n_resamples: int) -> dict[str, Any
     means = [
         clusters.resampled_means(wide.to_numpy(dtype=float), indices) for wide in (estimate, true)
     ]
-    ranks = [rankdata(mean, axis=1) for mean in means]
-    rho = _correlations(*ranks)
-    bounds = stats.percentile_bounds(rho[1:, None], 0.95)
-    known = clusters.n > 1 and bool(np.isfinite(rho[0]))
-    low, high = (float(bound[0]) if known and np.isfinite(bound[0]) else None for bound in bounds)
+    rho = rank_correlation(means[0], means[1], clusters.n, random)
     gap = np.abs(means[0][0] - means[1][0])
     return {
         "n_items": n,
         "n_cells": estimate.shape[1],
-        "spearman": float(rho[0]) if np.isfinite(rho[0]) else None,
-        "spearman_low": low,
-        "spearman_high": high,
+        "spearman": _known(rho.estimate),
+        "spearman_low": _known(rho.low),
+        "spearman_high": _known(rho.high),
         "median_error": float(np.median(gap)) if len(gap) else None,
         "largest_error": float(gap.max()) if len(gap) else None,
     }
 
 
-def _correlations(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Pearson's correlation of each row; nan where a row does not vary."""
-    a, b = (x - x.mean(axis=1, keepdims=True) for x in (one, other))
-    below = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
-    return (a * b).sum(axis=1) / np.where(below > 0, below, np.nan)
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else value

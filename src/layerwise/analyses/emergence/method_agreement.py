@@ -15,12 +15,12 @@ from jaxtyping import Float
 from layerwise import stats
 from layerwise.stats.clusters import Clusters
 from layerwise.stats.depth_inference import HALF, Axis, depth_difference, is_established
-from layerwise.stats.depths import accumulated, bounds, half_depth, later_by, two_sided_p
+from layerwise.stats.depths import accumulated, half_depth, later_by
 from layerwise.stats.layer_curves import Evidence, Sampling, drawn_together
+from layerwise.stats.rank_correlation import rank_correlation
 
 RANKS = "rank correlation"
 Key = tuple[str, str, str]
-Draws = Float[np.ndarray, " draws"]
 Rows = Float[np.ndarray, "draws columns"]
 # Decimals of shares; what differs by less is rounding, and ranks no layer above another.
 _ROUNDING = 6
@@ -107,8 +107,14 @@ def _compared(
         test = depth_difference(one_curves, other_curves, (axis, axis), paired=True, least=least)
         known = {"first_depth": float(depths[0][0]), "second_depth": float(depths[1][0])}
         yield named | known | {"measure": HALF, "estimate": float(found[0])} | test._asdict()
-    by_layer = [_by_layer(e, mean) for e, mean in zip((one[0], other[0]), means, strict=True)]
-    yield from _row(named, RANKS, stats.rank_correlations(*by_layer), together.n)
+    ranked, also_ranked = (
+        _by_layer(e, mean) for e, mean in zip((one[0], other[0]), means, strict=True)
+    )
+    random = stats.generator(sampling.seed, RANKS, *(a.task for a, *_ in both))
+    # no exact paired test of so few items could be surer
+    rho = rank_correlation(ranked, also_ranked, together.n, random, least=2.0 ** (1 - together.n))
+    if not np.isnan(rho.estimate):
+        yield named | {"measure": RANKS} | rho._asdict()
 
 
 def _curve(of: Evidence, rows: Rows) -> Float[np.ndarray, "draws edges"]:
@@ -117,20 +123,3 @@ def _curve(of: Evidence, rows: Rows) -> Float[np.ndarray, "draws edges"]:
 
 def _by_layer(of: Evidence, rows: Rows) -> Float[np.ndarray, "draws layers"]:
     return np.round(rows if of.of_losses else np.diff(rows, axis=1), _ROUNDING)
-
-
-def _row(
-    named: dict[str, Any], measure: str, draws: Draws, n_independent: int
-) -> Iterator[dict[str, Any]]:
-    """One estimate with interval and test; none where the sample itself has no estimate."""
-    if np.isnan(draws[0]):
-        return
-    kept, low, high = bounds(draws, n_independent)
-    yield named | {
-        "measure": measure,
-        "estimate": float(draws[0]),
-        "low": low,
-        "high": high,
-        # no exact paired test of so few items could be surer
-        "p": two_sided_p(kept, least=2.0 ** (1 - n_independent)),
-    }

@@ -17,9 +17,9 @@ from layerwise import stats
 from layerwise.errors import UserError
 from layerwise.ground.layer_names import DECODER, ENCODER
 from layerwise.stats.clusters import Clusters
-from layerwise.stats.depths import two_sided_p
 from layerwise.stats.effects import Cell, Chance, cells, layer_skips
 from layerwise.stats.joint_draws import Counts, draws_of_tasks
+from layerwise.stats.rank_correlation import RankCorrelation, rank_correlation
 from layerwise.stats.signal import signals
 from layerwise.storage.parquet import frame
 
@@ -145,24 +145,21 @@ def _rows(
         "p_holm": 1.0,
     }
     several = min(clusters.n for clusters in several_clusters) > 1
+    n = Clusters.joined(several_clusters).n if several else 1
+    random = stats.generator(seed, "rank correlation", capability, protocol)
     for effect, predictor, stack in product(EFFECTS, PREDICTORS, stacks):
         if np.isnan(curves[effect][0]).all():  # no nats of generated texts
             continue
         layers = stacks[stack]
-        found = _correlation(curves[predictor][:, layers], curves[effect][:, layers], several)
+        told = ~np.isnan(curves[predictor][0, layers])
+        ranked, cost = (curves[name][:, layers][:, told] for name in (predictor, effect))
+        # CKA is of all items together, and the same in all draws
+        rho = rank_correlation(ranked, cost, n, random, sampled=(predictor != "cka", True))
+        found = _said(rho) | {"n_layers": int(told.sum())}
         yield {**same, "predictor": predictor, "effect": effect, "stack": stack, **found}
 
 
-def _correlation(predictor: Curves, effect: Curves, several: bool) -> dict[str, Any]:
-    """The rank correlation over layers, with what several items say about its certainty."""
-    told = ~np.isnan(predictor[0])
-    rho = stats.rank_correlations(predictor[:, told], effect[:, told])
-    (low,), (high,) = stats.percentile_bounds(rho[1:, None], 0.95)
-    said = bool(np.isfinite(rho[0])) and several
-    return {
-        "n_layers": int(told.sum()),
-        "rho": float(rho[0]) if np.isfinite(rho[0]) else None,
-        "low": float(low) if said and np.isfinite(low) else None,
-        "high": float(high) if said and np.isfinite(high) else None,
-        "p": two_sided_p(np.nan_to_num(rho[1:])) if said else 1.0,
-    }
+def _said(rho: RankCorrelation) -> dict[str, Any]:
+    """Its columns; null where nothing is known."""
+    ends = {"rho": rho.estimate, "low": rho.low, "high": rho.high}
+    return {name: None if np.isnan(end) else end for name, end in ends.items()} | {"p": rho.p}

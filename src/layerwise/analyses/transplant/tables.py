@@ -22,6 +22,7 @@ from layerwise.stats.clusters import (
 )
 from layerwise.stats.effects import ALPHA, N_RESAMPLES, Chance, bounded_columns
 from layerwise.stats.over_run import effects_over_run, exact_where_no_width
+from layerwise.stats.rank_correlation import rank_correlation
 from layerwise.stats.signal import above_chance_p_values
 from layerwise.storage.parquet import conform, frame
 
@@ -144,7 +145,7 @@ def ranks_table(
     """``transplant_ranks.parquet``: do the layers that move most of the gap differ most in weight?
 
     Spearman's rank correlation over single layers, or heads, between distance of weights and moved
-    accuracy, with a percentile bootstrap interval over items: for these layers, and other items
+    accuracy, with a smoothed bootstrap interval over items: for these layers, and other items
     like these.
 
     Args:
@@ -179,7 +180,9 @@ def _ranks(pair: Pair, host: str, distances: pd.DataFrame, seed: int) -> list[di
     moved = sign * (cell.correct[:, chosen].astype(float) - cell.intact[:, None])
     means = pair.clusters.resampled_means(moved, _draws(pair, seed))
     far = np.broadcast_to(apart.reindex(places).to_numpy(dtype=float), means.shape)
-    rho = stats.rank_correlations(far, means)[:, None]
+    random = stats.generator(seed, "rank correlation", pair.base.task, host)
+    # distances of weights are no means over items
+    rho = rank_correlation(far, means, pair.clusters.n, random, sampled=(False, True))
     return [
         {
             "task": cell.task,
@@ -190,13 +193,11 @@ def _ranks(pair: Pair, host: str, distances: pd.DataFrame, seed: int) -> list[di
             "site": site,
             "n_layers": len(chosen),
             "n_items": len(cell.intact),
-            **{k: _plain(v[0]) for k, v in _told(rho, len(cell.intact)).items()},
+            "rho": _plain(rho.estimate),
+            "rho_low": _plain(rho.low),
+            "rho_high": _plain(rho.high),
         }
     ]
-
-
-def _told(draws: np.ndarray, n: int) -> dict[str, Any]:
-    return bounded_columns(("rho", "rho_low", "rho_high"), draws, n)
 
 
 def _plain(value: float) -> float | None:
