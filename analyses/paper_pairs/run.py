@@ -1,0 +1,84 @@
+"""Ask both models of each pair, compare them, and exchange their layers.
+
+``python analyses/paper_pairs/run.py --plan`` says what that costs, and asks nothing; without it
+all is run, and an interrupted run goes on where it stopped. All choices are in ``config.toml``,
+or in the file that is named after the command.
+"""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import layerwise as lw
+from layerwise.planning import plan_run
+from layerwise.report import report
+
+HERE = Path(__file__).parent
+PARTS = ("base", "distilled")
+PLANNED = {"base": ("ablation", "transplant"), "distilled": ("ablation",)}
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Plan or run every pair of a config."""
+    named = [Path(each) for each in arguments if each != "--plan"]
+    path = named[0] if named else HERE / "config.toml"
+    config = tomllib.loads(path.read_text("utf-8"))
+    for pair in config["pairs"]:
+        if "--plan" in arguments:
+            print("\n".join(plans(pair, config)))
+        else:
+            print("\n".join(asked(pair, config, HERE.parents[1] / config["runs"] / pair["name"])))
+
+
+def plans(pair: Mapping[str, str], config: Mapping[str, Any]) -> Iterator[str]:
+    """What the ablations of both models cost, and the transplant."""
+    for which in PARTS:
+        for analysis in PLANNED[which]:
+            plan = plan_run(
+                pair[which], **config["asked"], **config["load"], analysis=analysis, untimed=True
+            )
+            yield f"{pair['name']}, {analysis} of {pair[which]}:\n{plan}"
+
+
+def asked(pair: Mapping[str, str], config: Mapping[str, Any], runs: Path) -> Iterator[str]:
+    """Ablate both, compare them, and exchange their layers; what each has to say."""
+    models = {which: lw.load_model(pair[which], **config["load"]) for which in PARTS}
+    for which, model in models.items():
+        lw.ablate(model, **config["asked"], out=runs / which)
+    yield from told(lambda: compared([runs / which for which in models], runs / "compared"))
+    yield from told(lambda: exchanged(models, config["asked"], runs / "transplant"))
+
+
+def compared(runs: Sequence[Path], out: Path) -> Sequence[Any]:
+    """What differs between the two models."""
+    found = lw.compare(runs)
+    found.save(out)
+    return found.established()
+
+
+def exchanged(
+    models: Mapping[str, Any], asked_of_both: Mapping[str, Any], out: Path
+) -> Sequence[Any]:
+    """What each layer of one model moves in the other."""
+    moved = lw.transplant(models["base"], models["distilled"], **asked_of_both, out=out)
+    page = report([moved])
+    page.save(out / "report.html")
+    return page.findings
+
+
+def told(make: Callable[[], Sequence[Any]]) -> Iterator[str]:
+    """The sentences that an analysis earns, or the one that says why it makes none."""
+    try:
+        found = make()
+    except lw.UserError as error:
+        yield f"- {error}"
+        return
+    yield from (f"- {finding.sentence}" for finding in found)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
