@@ -48,14 +48,17 @@ def _on_pairs(kind: str, name: str, *options: object, budget: bool = True) -> Co
     )
 
 
+def _layer(kind: str) -> str:
+    return "1" if kind == "decoder" else "encoder.1"
+
+
 def _profiled() -> list[str]:
     return ["--protocol", "continuation", "--pairs", "1"]
 
 
 def commands_of(kind: str) -> list[Command]:
     """The commands that run a model, for a ``decoder`` or a ``seq2seq``."""
-    removed = "1" if kind == "decoder" else "encoder.1"
-    pruned = ("--remove", removed, "--protocol", "continuation")
+    pruned = ("--remove", _layer(kind), "--protocol", "continuation")
     return [
         _on_questions(kind, "ablate", "--protocol", "letter", "--protocol", "generate"),
         _on_questions(kind, "lens", "--protocol", "continuation"),
@@ -67,6 +70,18 @@ def commands_of(kind: str) -> list[Command]:
         _on_questions(kind, "remove", "--layers", 1, "--by", "greedy"),
         _on_questions(kind, "prune", *pruned),
         _on_questions(kind, "profile", *_profiled()),
+        _on_questions(kind, "interactions", "--protocol", "continuation"),
+        Command(
+            f"transplant-{kind}",
+            ("transplant", f"organism-{kind}", f"organism-{kind}-1", "--task", "organism-lookup",
+             "--limit", 4, "--protocol", "continuation", *BUDGET, "--out", "run"),
+        ),
+        Command(
+            f"heal-{kind}",
+            ("heal", "pruned", *_asked(TASKS[0]), "--text", "texts.txt",
+             "--protocol", "continuation", "--steps", 4, "--batch", 2, *BUDGET, "--out", "run"),
+            _pruned(kind),
+        ),
         Command(
             f"distill-{kind}",
             ("distill", model_of(kind), model_of(kind), *_asked(TASKS[0]), "--text", "texts.txt",
@@ -102,6 +117,14 @@ def _texts(folder: Path) -> None:
     (folder / "texts.txt").write_text("\n\n".join(lines))
 
 
+def _pruned(kind: str):
+    def prepare(folder: Path) -> None:
+        _texts(folder)
+        shutil.copytree(pruned_model(kind), folder / "pruned")
+
+    return prepare
+
+
 def _runs(*kinds: str):
     def prepare(folder: Path) -> None:
         for kind in kinds:
@@ -119,3 +142,16 @@ def finished_run(kind: str) -> Path:
         "--protocol", "continuation", *BUDGET, "--out", folder,
     )  # fmt: skip
     return folder
+
+
+@functools.cache
+def pruned_model(kind: str) -> Path:
+    """The folder of a tiny random model without a layer, made once a session; do not change it."""
+    place = session_folder() / f"pruning-{kind}"
+    place.mkdir()
+    questions(place)
+    commands.done(
+        "prune", model_of(kind), "--remove", _layer(kind), "--task", place / f"{TASKS[0]}.jsonl",
+        "--protocol", "continuation", *BUDGET, "--out", place / "pruned",
+    )  # fmt: skip
+    return place / "pruned"
