@@ -63,21 +63,31 @@ class Harness:
         self.lm = make(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
 
     def score(self, layers: Sequence[int], requests: Sequence[LogLikelihood]) -> list[list[Scored]]:
-        """One evaluation per removed layer; it tells sums over a continuation's tokens only."""
-        asked = [(("", ""), list(one.context), list(one.continuation)) for one in requests]
+        """One evaluation per removed layer."""
         outcomes = []
         for layer in layers:
             with without_layer(self.model, layer):
-                answers = self.lm._loglikelihood_tokens(asked, disable_tqdm=True)
-            outcomes.append([Scored((total,), (bool(greedy),)) for total, greedy in answers])
+                outcomes.append(self.evaluate(requests))
         return outcomes
 
+    def evaluate(self, requests: Sequence[LogLikelihood]) -> list[Scored]:
+        """One evaluation of the model as it is, which tells sums over a continuation only."""
+        asked = [(("", ""), list(one.context), list(one.continuation)) for one in requests]
+        answers = self.lm._loglikelihood_tokens(asked, disable_tqdm=True)
+        return [Scored((total,), (bool(greedy),)) for total, greedy in answers]
 
-@torch.inference_mode()
+
 def generate(
     model: Any, layer: int, requests: Sequence[Generate], tokenizer: Any
 ) -> list[tuple[int, ...]]:
-    """Greedy texts of one pruned model, all prompts as one batch padded on the left."""
+    """Greedy texts of one pruned model."""
+    with without_layer(model, layer):
+        return greedy_texts(model, requests, tokenizer)
+
+
+@torch.inference_mode()
+def greedy_texts(model: Any, requests: Sequence[Generate], tokenizer: Any) -> list[tuple[int, ...]]:
+    """Greedy texts of a model as it is, all prompts as one batch padded on the left."""
     longest = max(len(one.context) for one in requests)
     end = tokenizer.eos_token_id
     padding = 0 if end is None else end
@@ -87,10 +97,9 @@ def generate(
         do_sample=False, use_cache=True, max_new_tokens=requests[0].max_tokens,
         eos_token_id=end, pad_token_id=padding,
     )  # fmt: skip
-    with without_layer(model, layer):
-        out = model.generate(
-            torch.tensor(prompts), attention_mask=torch.tensor(mask), generation_config=how
-        )
+    out = model.generate(
+        torch.tensor(prompts), attention_mask=torch.tensor(mask), generation_config=how
+    )
     return [_until(end, row) for row in out[:, longest:].tolist()]
 
 

@@ -83,8 +83,8 @@ FAULTS = [
     Fault(
         "branch leaves the wrong parent",
         "engine.py",
-        "group.resid[group.open] = group.resid[parent]",
-        "group.resid[group.open] = group.resid[max(0, parent - 1)]",
+        "left = self.trunk[0] if parent is None else streams[parent]",
+        "left = self.trunk[0] if parent is None else streams[max(0, parent - 1)]",
     ),
     Fault(
         "zero and mean taken for equal",
@@ -208,8 +208,8 @@ FAULTS = [
     Fault(
         "rows that were computed as one keep no keys",
         "decode_step.py",
-        "                if own is not None:\n",
-        "                if own is not None and layer % 2:\n",
+        "            if own is not None:\n",
+        "            if own is not None and layer % 2:\n",
     ),
     Fault(
         "different prompts taken for one text",
@@ -316,8 +316,8 @@ FAULTS = [
             (
                 "a branch does not begin where it leaves another",
                 "walk.py",
-                "left = self.trunk[0, :n_asked] if parent is None else self.resid[parent]",
-                "left = self.trunk[0, :n_asked]",
+                "self.resid[self.open] = self.resid[branch.parent]",
+                "self.resid[self.open] = self.trunk[0, :n_asked]",
             ),
             (
                 "keys of a branch before it opens",
@@ -353,8 +353,8 @@ FAULTS = [
             (
                 "all rows read the intact memory",
                 "decode.py",
-                "at = (reading.memories[:, None, None], reading.inputs[:, None], heads)",
-                "at = (0 * reading.memories[:, None, None], reading.inputs[:, None], heads)",
+                "at = (memories[:, None, None], reading.inputs[:, None], heads)",
+                "at = (0 * memories[:, None, None], reading.inputs[:, None], heads)",
             ),
             (
                 "the rows that stay are the wrong ones",
@@ -403,6 +403,78 @@ FAULTS = [
                 "block.py",
                 "stream if self.post_norm else norm(stream)",
                 "stream",
+            ),
+        )
+    ),
+    # Other weights.
+    *(
+        Fault(f"other weights: {name}", file, old, new, ("tests/test_transplant_branches.py",))
+        for name, file, old, new in (
+            (
+                "a branch runs the model's own block",
+                "engine.py",
+                "block = runner if weights is None else self.runner_of(layer, weights)",
+                "block = runner",
+            ),
+            (
+                "new tokens run through the model's own block",
+                "decode_step.py",
+                "block = runner if weights is None else batch.walk.runner_of(layer, weights)",
+                "block = runner",
+            ),
+            (
+                "equal layers of two models taken for one change",
+                "edits.py",
+                "return self, id(self.weights)",
+                "return self",
+            ),
+            (
+                "new tokens are embedded by the model",
+                "decode.py",
+                "found[rows] = embedded[rows]",
+                "pass",
+            ),
+            (
+                "new tokens are read by the model's unembedding",
+                "decode.py",
+                "apart = self.batch.apart(self.rows, model.cfg.n_layers, END)",
+                "apart = {None: np.arange(len(resid))}",
+            ),
+            (
+                "a branch behind all layers reads another's stream",
+                "walk_plan.py",
+                "if self.intact or self.opens_at_end else 0",
+                "if self.intact else 0",
+            ),
+            (
+                "two stacks: a branch looks with the model's own keys",
+                "seq2seq/walk.py",
+                "self._push(other, chunk, cross[weights], edits, own, None)",
+                "self._push(other, chunk, cross[None], edits, own, None)",
+            ),
+            (
+                "two stacks: texts look with the model's own keys",
+                "seq2seq/decode.py",
+                "_gathered(kept.cross[weights], reading)",
+                "_gathered(kept.cross[None], reading)",
+            ),
+            (
+                "two stacks: the decoder embeds by the model",
+                "seq2seq/decode.py",
+                "with in_place(embedding):",
+                "with in_place(None):",
+            ),
+            (
+                "two stacks: all texts are written with the weights of the first",
+                "seq2seq/decode.py",
+                "by_weights.setdefault(self._weights(job), [])",
+                "by_weights.setdefault((), [])",
+            ),
+            (
+                "two stacks: the encoder ends with the model's norm",
+                "seq2seq/walk.py",
+                "branches[row] = parts.encoder.final_norm(self.resid[row : row + 1])[0]",
+                "pass",
             ),
         )
     ),

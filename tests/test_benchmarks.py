@@ -29,6 +29,7 @@ RUNS = [
     ("generation_sweep", ["--few-shot", "2"]),
     ("generation_sweep", ["--dtype", "bfloat16"]),
     ("few_shot", []),
+    ("transplant_sweep", []),
 ]
 
 

@@ -13,10 +13,12 @@ from typing import Any
 
 from transformer_lens import HookedTransformer
 
+from ..errors import UserError
 from ..models.kinds import Model, by_kind
 from ..models.offload import BlocksOnDisk, blocks_on_disk
 from ._runner import BlockRunner as BlockRunner
 from .hooked_block import HookedBlock
+from .other_weights import OtherWeights
 from .packed_block import PackedBlock
 
 
@@ -66,6 +68,21 @@ def block_runners(model: HookedTransformer) -> Sequence[BlockRunner]:
     if on_disk is None:
         return [kind(block, model.cfg) for block in model.blocks]
     return RunnersOnDisk(on_disk, kind)
+
+
+def runner_with(model: HookedTransformer, layer: int, weights: OtherWeights) -> BlockRunner:
+    """The runner of a block with other weights, which shares all others with the model's.
+
+    Raises:
+        UserError: if the model's weights are on disk.
+    """
+    if blocks_on_disk(model) is not None:
+        raise UserError(
+            "The model's weights are on disk, where others cannot stand in their place: expected "
+            "them in memory; load the model without offload."
+        )
+    kind = PackedBlock if why_not_packed(model) is None else HookedBlock
+    return kind(weights.twin(model.blocks[layer]), model.cfg)
 
 
 class RunnersOnDisk(Sequence[BlockRunner]):

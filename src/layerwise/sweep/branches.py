@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .edits import Edit
+from .edits import BLOCK, Edit, SwapWeights
 from .interventions import Intervention
+from .other_weights import OtherWeights
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,13 @@ class Branch:
     def idle(self, layer: int) -> bool:
         """Whether the layer is not run: skipped, or all that leaves it is replaced."""
         return any(edit.replaces_layer for edit in self.edits.get(layer, ()))
+
+    def weights(self, layer: int, place: str = BLOCK) -> OtherWeights | None:
+        """Other weights that it has in a place of a layer; None if it has the model's."""
+        for edit in self.edits.get(layer, ()):
+            if isinstance(edit, SwapWeights) and edit.site == place:
+                return edit.weights
+        return None
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from transformer_lens import HookedTransformer
 
 from ._runner import KeptKeysValues
 from .beginnings import beginnings
 from .decode_step import Beginning, Decoding, Job, Step
 from .drafts import Drafter
+from .edits import EMBED, END
 from .embedding import embed_tokens
 from .engine import Walk
+from .other_weights import in_place
 from .readout import CHUNK, first_argmax, logits_of
 from .requests import Generate, Generated
 from .stopping import Stopper
@@ -158,14 +161,40 @@ class Decoder:
         step = Step(self.batch, self.rows, known, positions + begun[:, None], texts)
         tokens = torch.from_numpy(asked).to(device)
         flat = torch.from_numpy(known.ravel()).to(device)
-        resid = embed_tokens(model, tokens.flatten(), flat).unflatten(0, (n_rows, n_new))
+        resid = self._embedded(tokens, flat)
         for layer, runner in enumerate(self.walk.runners):
             resid = step.through(layer, runner, resid)
         self.walk.work.token_passes += step.token_passes
         self.walk.work.row_passes += n_rows
-        best = greedy_tokens(model, resid.flatten(0, 1), self.logit_rows).reshape(n_rows, n_new)
+        best = self._greedy(resid)
         for job, draft, found in zip(self.rows, drafts, best.tolist(), strict=True):
             self._accept(job, draft, found)
+
+    def _embedded(
+        self, tokens: Int[torch.Tensor, "row new"], positions: Int[torch.Tensor, " flat"]
+    ) -> Float[torch.Tensor, "row new d_model"]:
+        """New tokens embedded, each row's by the embeddings of its branch."""
+        found = None
+        for weights, rows in self.batch.apart(self.rows, 0, EMBED).items():
+            with in_place(weights):
+                flat = embed_tokens(self.walk.model, tokens.flatten(), positions)
+            embedded = flat.unflatten(0, tokens.shape)
+            found = embedded if found is None else found
+            if found is not embedded:
+                found[rows] = embedded[rows]
+        assert found is not None
+        return found
+
+    def _greedy(self, resid: Float[torch.Tensor, "row new d_model"]) -> np.ndarray:
+        """The greedy tokens, each row's by what its branch has behind the layers."""
+        model, best = self.walk.model, np.zeros(resid.shape[:2], dtype=np.int64)
+        apart = self.batch.apart(self.rows, model.cfg.n_layers, END)
+        for weights, rows in apart.items():
+            mine = resid if len(rows) == len(resid) else resid[rows]
+            with in_place(weights):
+                found = greedy_tokens(model, mine.flatten(0, 1), self.logit_rows)
+            best[rows] = found.reshape(len(rows), -1)
+        return best
 
     def _accept(self, job: Job, draft: Sequence[int], found: Sequence[int]) -> None:
         """Take over the greedy tokens up to the first that the draft did not foresee."""

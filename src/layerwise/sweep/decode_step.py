@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 
 from ._runner import BlockRunner, KeptKeysValues, SharedKeys, StepLayout
 from .branches import Branch
-from .edits import SITES, SiteEdit, heads_of
+from .edits import BLOCK, SITES, SiteEdit, SwapWeights, heads_of
 from .engine import Walk
 from .layer_edits import NO_EDITS, LayerEdits, Replacement
 from .layout import KeysValues
+from .other_weights import OtherWeights
 from .requests import Generate
 from .row_edits import head_mask
 
@@ -90,6 +92,34 @@ class Decoding:
         states = [[_state(walk, branch, layer) for branch in branches] for layer in layers]
         return cls(walk, begins, caches, np.array(sources), np.array(states))
 
+    def weights_of(self, job: Job, layer: int, place: str = BLOCK) -> OtherWeights | None:
+        """Other weights that a text has in a place of a layer; None if it has the model's."""
+        branch = self.branch_of(job)
+        return None if branch is None else branch.weights(layer, place)
+
+    def apart(
+        self, jobs: Sequence[Job], layer: int, place: str = BLOCK
+    ) -> dict[OtherWeights | None, np.ndarray]:
+        """Which texts, by number, have which weights in a place of a layer."""
+        if (layer, place) not in self.swapped:
+            return {None: np.arange(len(jobs))}
+        found: dict[OtherWeights | None, list[int]] = {}
+        for number, job in enumerate(jobs):
+            found.setdefault(self.weights_of(job, layer, place), []).append(number)
+        return {weights: np.array(numbers) for weights, numbers in found.items()}
+
+    @cached_property
+    def swapped(self) -> frozenset[tuple[int, str]]:
+        """Layers and places in which any branch has other weights than the model."""
+        return frozenset(
+            (layer, edit.site)
+            for group in self.walk.groups
+            for branch in group.branches.branches
+            for layer, edits in branch.edits.items()
+            for edit in edits
+            if isinstance(edit, SwapWeights)
+        )
+
     def branch_of(self, job: Job) -> Branch | None:
         """The branch of a text; None is the trunk."""
         if job.branch is None:
@@ -121,34 +151,11 @@ class Step:
         device = resid.device
         branches = [batch.branch_of(job) for job in self.rows]
         idle = np.array([b is not None and b.idle(layer) for b in branches])
-        running = np.flatnonzero(~idle)
-        if len(running):
-            state = batch.state[layer, self.branches[running]]
-            _, first, same = np.unique(
-                self.texts[running] * (1 + batch.state.max()) + state,
-                return_index=True,
-                return_inverse=True,
-            )
-            # In the order of the rows, in which they lie in the cache.
-            order = np.argsort(first)
-            first, same = first[order], np.argsort(order)[same]
-            one_each = running[first]
-            everyone = len(one_each) == len(self.rows)
-            at = torch.from_numpy(one_each).to(device)
-            if everyone:
-                one_each, same, at = running, np.arange(len(running)), slice(None)
-            layout = self._layout(layer, one_each, device)
-            edits = self._edits(layer, one_each, SITES, device)
-            out, own = runner.step(resid[at], layout, edits)
-            self.token_passes += out.shape[0] * out.shape[1]
-            if everyone:
-                resid = out
-            else:
-                inverse = torch.from_numpy(same).to(device)
-                resid = resid.clone()
-                resid[torch.from_numpy(running).to(device)] = out[inverse]
-                if own is not None:
-                    self._keep_for_others(layer, own, running, same, first)
+        for weights, rows in batch.apart(self.rows, layer).items():
+            running = rows[~idle[rows]]
+            if len(running):
+                block = runner if weights is None else batch.walk.runner_of(layer, weights)
+                resid = self._run(layer, block, running, resid)
         if idle.any():
             rows = np.flatnonzero(idle)
             edits = self._edits(layer, rows, ("resid_pre", "resid_post"), device)
@@ -156,6 +163,39 @@ class Step:
                 at = torch.from_numpy(rows).to(device)
                 entered = edits.changed("resid_pre", resid[at])
                 resid[at] = edits.changed("resid_post", entered)
+        return resid
+
+    def _run(
+        self, layer: int, runner: BlockRunner, running: np.ndarray, resid: torch.Tensor
+    ) -> torch.Tensor:
+        """Some rows through one block, those that are the same computation as one."""
+        batch, device = self.batch, resid.device
+        state = batch.state[layer, self.branches[running]]
+        _, first, same = np.unique(
+            self.texts[running] * (1 + batch.state.max()) + state,
+            return_index=True,
+            return_inverse=True,
+        )
+        # In the order of the rows, in which they lie in the cache.
+        order = np.argsort(first)
+        first, same = first[order], np.argsort(order)[same]
+        one_each = running[first]
+        everyone = len(one_each) == len(self.rows)
+        at = torch.from_numpy(one_each).to(device)
+        if everyone:
+            one_each, same, at = running, np.arange(len(running)), slice(None)
+        layout = self._layout(layer, one_each, device)
+        edits = self._edits(layer, one_each, SITES, device)
+        out, own = runner.step(resid[at], layout, edits)
+        self.token_passes += out.shape[0] * out.shape[1]
+        if everyone:
+            resid = out
+        else:
+            inverse = torch.from_numpy(same).to(device)
+            resid = resid.clone()
+            resid[torch.from_numpy(running).to(device)] = out[inverse]
+            if own is not None:
+                self._keep_for_others(layer, own, running, same, first)
         return resid
 
     def _keep_for_others(

@@ -13,6 +13,8 @@ from typing import ClassVar, Literal, get_args
 import torch
 from jaxtyping import Float, Int
 
+from .other_weights import OtherWeights
+
 Value = Float[torch.Tensor, "..."]
 Site = Literal[
     "resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "z",
@@ -273,8 +275,39 @@ class DonorSite(_Edit):
         return ((pos, pos) for pos in range(n_sequence))
 
 
+Place = Literal["block", "embed", "memory_norm", "end"]
+BLOCK, EMBED, MEMORY_NORM, END = PLACES = get_args(Place)
+"""Where weights can be others: a layer's block, embeddings, behind the encoder, behind all layers.
+
+Embeddings are an edit of layer 0, the norm behind the encoder one of its last layer, and what
+stands behind all layers one of the layer that would follow them.
+"""
+
+
+@dataclass(frozen=True)
+class SwapWeights(_Edit):
+    """Run a layer, or what stands before or behind the layers, with other weights.
+
+    Attributes:
+        layer: the layer; that of its place if it is none.
+        site: the place.
+        weights: the weights there.
+    """
+
+    heads: ClassVar[None] = None
+
+    layer: int
+    site: Place
+    weights: OtherWeights = field(compare=False, repr=False)
+
+    @property
+    def identity(self) -> Hashable:
+        """The weights count by which value they are."""
+        return self, id(self.weights)
+
+
 SiteEdit = SetSite | AddSite | CopySite | PatchSite | DonorSite
-Edit = SkipLayer | SiteEdit
+Edit = SkipLayer | SwapWeights | SiteEdit
 
 
 def heads_of(edit: SiteEdit, n_heads: int) -> tuple[int, ...] | None:

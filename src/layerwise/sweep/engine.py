@@ -17,12 +17,14 @@ from transformer_lens import HookedTransformer
 from layerwise.models.kinds import heads_per_key
 
 from ._runner import KeptKeysValues
-from .blocks import BlockRunner
+from ._work import Work as Work
+from .blocks import BlockRunner, runner_with
 from .branches import Branches
-from .edits import SiteEdit
+from .edits import EMBED, SiteEdit
 from .embedding import embed
 from .layer_edits import NO_EDITS, LayerEdits
 from .layout import SCRATCH, KeysValues, Layout, make_layout
+from .other_weights import OtherWeights
 from .requests import Request
 from .row_edits import edits_of
 from .walk_plan import INSIDE, WalkPlan
@@ -30,23 +32,6 @@ from .walk_plan import INSIDE, WalkPlan
 # Tokens pushed through a block at once: enough for the matrix products to run at full rate, few
 # enough for their activations to stay in cache. How it was chosen is in docs/planning.md.
 TOKENS_AT_ONCE = 1024
-
-
-@dataclass
-class Work:
-    """What the engine has done so far.
-
-    Attributes:
-        block_passes: (walk, branch, layer) triples pushed through a block.
-        token_passes: tokens pushed through a block, generated ones included.
-        new_tokens: tokens generated, the first of each text left out: the prompt gives it.
-        row_passes: rows of decoding steps, each of which gives one new token or more.
-    """
-
-    block_passes: int = 0
-    token_passes: int = 0
-    new_tokens: int = 0
-    row_passes: int = 0
 
 
 @dataclass
@@ -86,6 +71,8 @@ class Walk:
     trunk_layout: Layout = field(init=False)
     groups: list[Group] = field(init=False)
     kept: list[KeptKeysValues | None] = field(init=False)
+    # The blocks of branches that have other weights than the model.
+    own_blocks: dict[OtherWeights, BlockRunner] = field(default_factory=dict, init=False)
     # By layer and site that is copied: each request's source run at its last position.
     source_ends: dict[tuple[int, str], Float[torch.Tensor, "request ..."]] = field(init=False)
 
@@ -133,11 +120,12 @@ class Walk:
                 carried = group.layout.carried
                 at = read if carried is None else torch.searchsorted(carried, read)
                 group.read = group.resid[:, at]
+            self._open(group, self.plan.n_layers, group.read)
 
     def _layer(self, layer: int) -> None:
         runner = self.runners[layer]
         for group in self.groups:
-            self._open(group, layer)
+            self._open(group, layer, group.resid)
         kept = self._new_kept(layer)
         seen: dict[str, torch.Tensor] = {}
         self.donated = {donor: next(layers) for donor, layers in self.donors.items()}
@@ -196,18 +184,32 @@ class Walk:
             for site in copied:
                 self.source_ends[layer, site] = seen[site][0, last.to(self.device)]
 
-    def _open(self, group: Group, layer: int) -> None:
-        """Start the branches whose first own layer this is."""
+    def _open(self, group: Group, layer: int, streams: torch.Tensor) -> None:
+        """Start the branches whose first own layer this is, in their group's streams."""
         branches = group.branches.branches
         while group.open < len(branches) and branches[group.open].first_layer == layer:
-            parent, carried = branches[group.open].parent, group.layout.carried
-            if parent is not None:
-                group.resid[group.open] = group.resid[parent]
+            row, parent = group.open, branches[group.open].parent
+            carried = group.layout.carried if streams is group.resid else None
+            weights = branches[row].weights(layer, EMBED)
+            if weights is not None:
+                with weights.in_place():
+                    left = embed(self.model, self.plan, self.device)[0]
             else:
-                group.resid[group.open] = (
-                    self.trunk[0] if carried is None else self.trunk[0, carried]
-                )
+                left = self.trunk[0] if parent is None else streams[parent]
+            whole = parent is None or weights is not None
+            streams[row] = left if carried is None or not whole else left[carried]
             group.open += 1
+
+    def runner_of(self, layer: int, weights: OtherWeights | None) -> BlockRunner:
+        """What runs a layer with other weights; kept for texts, which come through it again."""
+        if weights is None:
+            return self.runners[layer]
+        if weights in self.own_blocks:
+            return self.own_blocks[weights]
+        runner = runner_with(self.model, layer, weights)
+        if self.plan.generates:
+            self.own_blocks[weights] = runner
+        return runner
 
     def _push(
         self,
@@ -219,7 +221,8 @@ class Walk:
         kept: KeptKeysValues | None,
     ) -> list[int]:
         """Push a group's branches with edits in this layer through; the others are returned."""
-        ways: dict[str, list[int]] = {"plain": [], "edited": [], "inside": [], "idle": []}
+        ways: dict[str, list[int]] = {"plain": [], "inside": [], "idle": []}
+        edited: dict[OtherWeights | None, list[int]] = {}
         before: list[int] = []
         for row, branch in enumerate(group.branches.branches[: group.open]):
             edits = branch.edits.get(layer, ())
@@ -228,19 +231,21 @@ class Walk:
                 before.append(row)
             if branch.idle(layer):
                 ways["idle"].append(row)
-            elif len(entering) == len(edits):
+            elif branch.weights(layer) is None and not any(e.site in INSIDE for e in edits):
                 ways["plain"].append(row)
             elif layer == branch.first_layer and self.starts_inside(group, row):
                 ways["inside"].append(row)
             else:
-                ways["edited"].append(row)
+                edited.setdefault(branch.weights(layer), []).append(row)
         layout, into = self._ends(group, layer)
         if before:
             edits = self._edits(group, before, layer, ("resid_pre",), group.layout, seen)
             group.resid[before] = edits.changed("resid_pre", group.resid[before])
-        for rows in self._chunks(ways["edited"], layout):
-            edits = self._edits(group, rows, layer, INSIDE, layout, seen)
-            self._through(runner, group, rows, layout, into, outside, edits, kept)
+        for weights, of_block in edited.items():
+            block = runner if weights is None else self.runner_of(layer, weights)
+            for rows in self._chunks(of_block, layout):
+                edits = self._edits(group, rows, layer, INSIDE, layout, seen)
+                self._through(block, group, rows, layout, into, outside, edits, kept)
         for rows in self._chunks(ways["inside"], layout):
             edits = self._edits(group, rows, layer, INSIDE, layout, seen)
             sites = {name: layout.of_trunk(x) for name, x in seen.items()}

@@ -23,6 +23,7 @@ from .edits import (
     SetSite,
     Site,
     SkipLayer,
+    SwapWeights,
     Value,
 )
 
@@ -189,6 +190,21 @@ def from_donor(
     edit = DonorSite(layer, site, donor, heads)
     named = "" if heads is None else f",heads={'+'.join(map(str, heads))}"
     return Intervention(f"donor:{site},layer={layer}{named}", "donor", site, (edit,))
+
+
+def with_weights(named: str, site: str, edits: Sequence[SwapWeights]) -> Intervention:
+    """Run the model with other weights in some of its places, which it does not get for good.
+
+    A branch of the sweep runs from the first of these places on with blocks of its own, which
+    share all other weights with the model's.
+
+    Args:
+        named: what it is called.
+        site: what it changes, in words of who asks.
+        edits: at most one for each layer and place. The weights are those of a model that
+            ``check_faithful`` accepts.
+    """
+    return Intervention(named, "transplant", site, tuple(edits))
 
 
 def donors_of(interventions: Iterable[Intervention]) -> list[Any]:

@@ -13,7 +13,7 @@ from layerwise.errors import counted
 
 from ..errors import UserError
 from .branches import make_branches
-from .edits import CROSS_SITES, Edit
+from .edits import CROSS_SITES, END, Edit, SwapWeights
 from .interventions import Intervention, donors_of
 from .requests import Generate, LogLikelihood, Request
 from .trie import TokenTrie
@@ -260,8 +260,10 @@ def _check(
     interventions: Sequence[Intervention], requests: Sequence[Request], shape: ModelShape
 ) -> None:
     for intervention in interventions:
+        check_swaps(intervention, shape.n_layers)
         for edit in intervention.edits:
-            _check_edit(intervention.id, edit, shape)
+            if not isinstance(edit, SwapWeights):
+                _check_edit(intervention.id, edit, shape)
     edits = [edit for intervention in interventions for edit in intervention.edits]
     patched = [edit.position for edit in edits if edit.position is not None]
     resampled = any(edit.resamples for edit in edits)
@@ -271,6 +273,26 @@ def _check(
             _check_patches(number, request, patched)
         if resampled:
             check_has_source(number, request)
+
+
+def check_swaps(intervention: Intervention, n_layers: int) -> None:
+    """Refuse other weights where there is no such place, or twice in one place.
+
+    Raises:
+        UserError: if a layer is out of range, or a place has two sets of weights.
+    """
+    swaps = [edit for edit in intervention.edits if isinstance(edit, SwapWeights)]
+    for edit in swaps:
+        if not 0 <= edit.layer < n_layers + (edit.site == END):
+            raise UserError(
+                f"Layer {edit.layer} of intervention {intervention.id!r} is out of range: "
+                f"the model has layers 0 to {n_layers - 1}."
+            )
+    if len({(edit.layer, edit.site) for edit in swaps}) < len(swaps):
+        raise UserError(
+            f"Intervention {intervention.id!r} has other weights twice in one place: expected "
+            "one set of weights for each layer; put them together first."
+        )
 
 
 def _check_edit(name: str, edit: Edit, shape: ModelShape) -> None:

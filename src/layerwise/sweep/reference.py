@@ -8,6 +8,7 @@ does: a mistake there shows.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -22,7 +23,9 @@ from .edits import (
     Edit,
     PatchSite,
     SetSite,
+    SiteEdit,
     SkipLayer,
+    SwapWeights,
     source_position,
 )
 from .interventions import Intervention
@@ -75,9 +78,14 @@ def _logits(
     model: Model, intervention: Intervention, request: Request, answer: Tokens
 ) -> Float[torch.Tensor, "pos d_vocab"]:
     hooks: Hooks = []
+    swaps = (edit.weights for edit in intervention.edits if isinstance(edit, SwapWeights))
     for edit in sorted(intervention.edits, key=_order):
-        hooks += _hooks(model, edit, request, answer)
-    return model_logits(model, request, answer, hooks)
+        if not isinstance(edit, SwapWeights):
+            hooks += _hooks(model, edit, request, answer)
+    with ExitStack() as exchanged:
+        for weights in dict.fromkeys(swaps):
+            exchanged.enter_context(weights.in_place())
+        return model_logits(model, request, answer, hooks)
 
 
 def model_logits(
@@ -101,7 +109,7 @@ def _order(edit: Edit) -> int:
     return {"resid_pre": 0, "layer": 1}.get(edit.site, 2)
 
 
-def _hooks(model: Model, edit: Edit, request: Request, answer: Tokens) -> Hooks:
+def _hooks(model: Model, edit: SkipLayer | SiteEdit, request: Request, answer: Tokens) -> Hooks:
     """The hooks that make one edit."""
     if isinstance(edit, SkipLayer):
         store: dict[str, torch.Tensor] = {}

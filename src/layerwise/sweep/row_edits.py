@@ -11,8 +11,8 @@ from collections.abc import Callable, Hashable, Sequence
 import torch
 from jaxtyping import Bool
 
-from .edits import BY_HEAD, Edit, SiteEdit, SkipLayer, heads_of
-from .layer_edits import LayerEdits, Replacement
+from .edits import BY_HEAD, Edit, SiteEdit, SkipLayer, SwapWeights, heads_of
+from .layer_edits import NO_EDITS, LayerEdits, Replacement
 
 
 def edits_of(
@@ -35,7 +35,7 @@ def edits_of(
     values: dict[Hashable, tuple[torch.Tensor, torch.Tensor | None]] = {}
     for i, edits in enumerate(changes):
         for edit in edits:
-            if isinstance(edit, SkipLayer):  # puts nothing at any site
+            if isinstance(edit, (SkipLayer, SwapWeights)):  # puts nothing at any site
                 continue
             key = edit.value_key
             if key not in values:
@@ -49,6 +49,8 @@ def edits_of(
                 if edit.site in BY_HEAD:
                     where = mask[..., None] & head_mask(heads, n_heads, device)
             found.setdefault(edit.site, []).append(Replacement(value, where, edit.adds))
+    if not found:
+        return NO_EDITS
     return LayerEdits({site: _joined(parts) for site, parts in found.items()})
 
 

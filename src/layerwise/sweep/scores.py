@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 
+from .edits import END
 from .engine import Walk
+from .other_weights import OtherWeights
 from .readout import score_rows
 from .requests import LogLikelihood, Scored
 from .seq2seq.walk import Seq2SeqWalk
@@ -63,8 +65,19 @@ def read_scores(walk: Walk | Seq2SeqWalk, chunk: int) -> Iterator[BranchScores]:
     if walk.plan.intact:
         yield from _read(walk, walk.trunk, [None], [walk.plan.intact], chunk)
     for group in walk.groups:
-        members = [branch.members for branch in group.branches.branches]
-        yield from _read(walk, group.read, list(range(len(members))), members, chunk)
+        branches = group.branches.branches
+        alike: dict[OtherWeights | None, list[int]] = {}
+        for row, branch in enumerate(branches):
+            alike.setdefault(branch.weights(walk.model.cfg.n_layers, END), []).append(row)
+        for weights, rows in alike.items():
+            read = group.read if len(rows) == len(branches) else group.read[rows]
+            members = [branches[row].members for row in rows]
+            if weights is None:
+                yield from _read(walk, read, rows, members, chunk)
+                continue
+            with weights.in_place():  # the model is itself again when its scores are told
+                found = list(_read(walk, read, rows, members, chunk))
+            yield from found
 
 
 def _read(

@@ -121,7 +121,16 @@ class WalkPlan:
         """How many tokens of the trunk leave a layer."""
         if not in_parts or layer < self.n_layers - 1 or self.sites_needed[layer]:
             return len(self.trie)
-        return len(self.read) if self.intact else 0
+        return len(self.read) if self.intact or self.opens_at_end else 0
+
+    @cached_property
+    def opens_at_end(self) -> bool:
+        """Whether branches leave the trunk behind its last layer."""
+        return any(
+            branch.parent is None and branch.first_layer == self.n_layers
+            for group in self.groups
+            for branch in group.branches.branches
+        )
 
 
 def plan_walk(

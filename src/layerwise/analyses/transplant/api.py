@@ -62,7 +62,8 @@ def transplant(
 
     Between two models of one architecture, each layer of the better model is put into the other
     (does it *bring* the ability?), and the other's layer into the better model (does that
-    *destroy* it?). Weights are exchanged in place, one change at a time, and put back. What is
+    *destroy* it?). All changes of a model are branches of one walk through its layers, which run
+    with the other's weights; nothing of either model is copied but what differs from both. What is
     told is the share of the gap between the two models on the same items, where that gap is
     established itself. Whether single layers of a distilled model carry its reasoning is asked by
     Song et al. 2025 (arXiv:2510.02091). ``docs/transplant.md`` has definitions and tests.

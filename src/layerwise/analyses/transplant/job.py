@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
@@ -11,9 +11,15 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise.analyses.ablation.job import joined_work, refuse_no_chance, write_requests
+from layerwise.analyses.ablation.job import (
+    ITEMS_AT_ONCE,
+    joined_work,
+    refuse_no_chance,
+    write_requests,
+)
 from layerwise.analyses.removal.tables import HELD_OUT, SELECTION
 from layerwise.models.kinds import Model
+from layerwise.presentation.rows import rows
 from layerwise.runs.checkpoints import CheckpointStore, rows_of
 from layerwise.runs.controls import (
     BlindItem,
@@ -29,8 +35,11 @@ from layerwise.runs.setup import Setup
 from layerwise.storage.parquet import frame
 from layerwise.sweep import Generate, Intervention, Sweep, intact
 from layerwise.sweep.cost import Cost
+from layerwise.sweep.faithful import check_faithful
+from layerwise.sweep.interventions import with_weights
 from layerwise.tasks import Task, TaskRequest
 
+from .branches import Exchange, is_alone
 from .gaps import gaps_table
 from .greedy import best_of, hosts_with_gaps, parted
 from .names import ACTIVATIONS, BASE, HOSTS, WEIGHTS
@@ -52,12 +61,11 @@ class Piece:
 
     Attributes:
         host: the model that is asked, ``base`` or ``other``.
-        task: the task.
+        task: the task, or with changes of weights a part of its items.
         protocols: the protocols under which it is asked.
-        changes: what it gets of the other model: one change of weights, or all changes of
+        changes: what it gets of the other model, in one sweep: changes of weights, or of
             activations; none for the model as it is, with its controls.
         split: of a greedy search, which part of the items is asked.
-        step: its step.
     """
 
     host: str
@@ -65,7 +73,6 @@ class Piece:
     protocols: tuple[str, ...]
     changes: tuple[Change, ...] = ()
     split: str | None = None
-    step: int | None = None
 
     @property
     def exchange(self) -> str | None:
@@ -75,9 +82,13 @@ class Piece:
     @property
     def name(self) -> str:
         """Unique within a run."""
-        what = self.changes[0].id if self.exchange == WEIGHTS else self.exchange or "intact"
         of = f" {self.protocols[0]} {self.split} items" if self.split else ""
-        return f"transplant, {self.host} {what} {self.task.name}{of}"
+        if self.exchange != WEIGHTS:
+            return f"transplant, {self.host} {self.exchange or 'intact'} {self.task.name}{of}"
+        what, n = self.changes[0].id, len(self.changes)
+        if n > 1:
+            what += f" to {self.changes[-1].id}, {n} in all,"
+        return f"transplant, {self.host} {what} {self.task.name} {self.task.items[0].id}{of}"
 
 
 @dataclass(frozen=True)
@@ -107,6 +118,12 @@ class Transplant:
     def setup(self) -> Setup:
         """What it starts from."""
         return self.base
+
+    @cached_property
+    def _exchanges(self) -> dict[str, Exchange]:
+        models = (self.base.model, self.other.model)
+        pairs = zip(HOSTS, models, reversed(models), strict=True)
+        return {name: Exchange(host, donor) for name, host, donor in pairs}
 
     @cached_property
     def _setups(self) -> dict[str, Setup]:
@@ -144,11 +161,8 @@ class Transplant:
 
     def expected(self, task: Task, /, *protocols: str) -> Cost:
         """What a task is expected to cost under some protocols, at most: with a gap in all."""
-        pieces = [
-            Piece(host, task, protocols, changes)
-            for host in HOSTS
-            for changes in ((), *self._together())
-        ]
+        pieces = [Piece(host, task, protocols) for host in HOSTS]
+        pieces += self._of_task(task, protocols)
         return sum((self._cost(piece) for piece in pieces), start=Cost())
 
     def _gaps(self, intact_records: pd.DataFrame) -> pd.DataFrame:
@@ -164,26 +178,28 @@ class Transplant:
         tasks = {task.name: task for task in self.base.tasks}
         for name, protocol, host, direction in hosts_with_gaps(gaps):
             halves = parted(tasks[name], self.spec.held_out, self.base.seed)
-            piece = partial(self._step, host, protocol, halves)
+            piece = partial(self._steps, host, protocol, halves)
             chosen: tuple[int, ...] = ()
             for _ in range(self.spec.greedy):
                 left = [i for i in range(len(self.spec.layers)) if i not in chosen]
-                tried = [piece((*chosen, i), SELECTION) for i in left]
+                tried = piece([(*chosen, i) for i in left], SELECTION)
                 self._make(tried, parts, progress)
                 yield from tried
-                records = [parts.read_part(f"records {one.name}") for one in tried]
-                chosen = (*chosen, left[best_of(records, direction)])
-            held = [piece(chosen[: i + 1], HELD_OUT) for i in range(len(chosen))]
+                records = rows_of(parts, "transplant", [f"records {one.name}" for one in tried])
+                ids = [self.spec.chosen((*chosen, i)).id for i in left]
+                best = best_of([rows(records, intervention=one) for one in ids], direction)
+                chosen = (*chosen, left[best])
+            held = piece([chosen[: i + 1] for i in range(len(chosen))], HELD_OUT)
             self._make(held, parts, progress)
             yield from held
 
-    def _step(
-        self, host: str, protocol: str, halves: Mapping[str, Task], places: tuple[int, ...],
-        split: str,
-    ) -> Piece:  # fmt: skip
-        """A greedy step with so many layers, numbers in those of ``spec``, on a part of items."""
-        change = self.spec.chosen(places)
-        return Piece(host, halves[split], (protocol,), (change,), split, len(places))
+    def _steps(
+        self, host: str, protocol: str, halves: Mapping[str, Task],
+        chosen: Sequence[tuple[int, ...]], split: str,
+    ) -> list[Piece]:  # fmt: skip
+        """Greedy steps with some layers each, numbers in those of ``spec``, on a part of items."""
+        changes = [self.spec.chosen(places) for places in chosen]
+        return list(self._cut(host, halves[split], (protocol,), changes, split))
 
     def _pieces(self, gaps: pd.DataFrame) -> Iterator[Piece]:
         """What is worth exchanging: only where the two models differ is there a gap to move."""
@@ -192,17 +208,29 @@ class Transplant:
             asked = set(found.loc[found["task"] == task.name, "protocol"])
             protocols = tuple(name for name in self.base.protocols if name in asked)
             if protocols:
-                for host in HOSTS:
-                    for changes in self._together():
-                        yield Piece(host, task, protocols, changes)
+                yield from self._of_task(task, protocols)
 
-    def _together(self) -> Iterator[tuple[Change, ...]]:
-        """Changes that are made in one sweep: of weights each, of activations all."""
+    def _of_task(self, task: Task, protocols: tuple[str, ...]) -> Iterator[Piece]:
+        """All changes of both models, asked of a task."""
         changes = self.spec.changes()
-        yield from ((one,) for one in changes if one.exchange == WEIGHTS)
+        weights = [one for one in changes if one.exchange == WEIGHTS]
         streams = tuple(one for one in changes if one.exchange == ACTIVATIONS)
-        if streams:
-            yield streams
+        for host in HOSTS:
+            yield from self._cut(host, task, protocols, weights)
+            if streams:
+                yield Piece(host, task, protocols, streams)
+
+    def _cut(
+        self, host: str, task: Task, protocols: tuple[str, ...], changes: Sequence[Change],
+        split: str | None = None,
+    ) -> Iterator[Piece]:  # fmt: skip
+        """Changes of weights that are made in one sweep, of some items at once."""
+        asked = [one.request for one in self._requests(task, protocols)]
+        budget = self.base.memory_budget
+        for some in self._exchanges[host].together(changes, asked, budget):
+            for start in range(0, len(task.items), ITEMS_AT_ONCE):
+                part = replace(task, items=task.items[start : start + ITEMS_AT_ONCE])
+                yield Piece(host, part, protocols, some, split)
 
     def _make(self, pieces: Sequence[Piece], parts: CheckpointStore, progress: Meter) -> None:
         missing = [p for p in pieces if not parts.has_part(f"records {p.name}", f"work {p.name}")]
@@ -255,8 +283,9 @@ class Transplant:
         work = pd.DataFrame([work_entry("transplant", task.name, one) for one in stats])
         kept = [
             {name: row[name] for name in _KEPT}
-            | {"host": piece.host, "split": piece.split, "step": piece.step}
+            | {"host": piece.host, "split": piece.split}
             | {name: row.get(name) for name in ("set", "t", "head", "heads", "exchange")}
+            | {"step": len(row["layers"]) if piece.split else None}
             for row in rows
         ]  # fmt: skip
         return frame("transplant", kept), joined_work([work])[0]
@@ -269,12 +298,19 @@ class Transplant:
         if piece.exchange == ACTIVATIONS:
             streams = [patched_with(change, donor) for change in piece.changes]
             return streams, swept_with_donor(setup, streams, asked, self.method)
+        requests = [one.request for one in asked]
+        check_faithful(donor, self.method)  # its blocks are run by the engine as the host's are
+        if not is_alone(piece.changes[0]):
+            changes = self._changed(piece)
+            return changes, setup.sweep(changes, requests, self.method)
         (change,) = piece.changes
-        exchanged = transplanted(
-            setup.model, donor, change.site, change.layers, change.t, change.heads
-        )
-        with exchanged:
-            return [intact()], setup.sweep([intact()], [one.request for one in asked], self.method)
+        with transplanted(setup.model, donor, change.site, change.layers, change.t, change.heads):
+            swept = setup.sweep([intact()], requests, self.method)
+        return [with_weights(change.id, change.site, ())], swept
+
+    def _changed(self, piece: Piece) -> list[Intervention]:
+        """Changes of weights as what a sweep makes of them."""
+        return [self._exchanges[piece.host].intervention(one) for one in piece.changes]
 
     def _donor(self, piece: Piece) -> Model:
         """The other model."""
@@ -286,7 +322,10 @@ class Transplant:
         if piece.exchange == ACTIVATIONS:
             return self._cost_of_streams(piece)
         asked = [one.request for one in self._requests(piece.task, piece.protocols)]
-        changes = [intact(), *([] if piece.changes else [without_layers(setup.model)])]
+        if not piece.changes:
+            changes = [intact(), without_layers(setup.model)]
+        else:
+            changes = [intact()] if is_alone(piece.changes[0]) else self._changed(piece)
         cost = setup.cost(piece.task, changes, asked)
         blind = [one.request for item in self._blind(piece) for one in item.requests]
         if blind:

@@ -1,20 +1,21 @@
 """Weights of two models by layer and part: how far they are apart, and the exchange.
 
-Weights are exchanged in place: a parameter's memory is the other model's meanwhile, so that no
-second copy is made, and its own again afterwards, whatever happens. Which weights a part has is
-told in ``parts``.
+An exchange makes no second copy of what is whole: a weight is the other model's memory. Which
+weights a part has is told in ``parts``, and what a sweep makes of an exchange in ``branches``.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from layerwise.models.kinds import Model, blocks_of
+from layerwise.sweep.other_weights import OtherWeights
 
 from .blocks import parts_of_block
 from .names import BY_HEAD, NORMS, OUTSIDE
@@ -43,24 +44,56 @@ def transplanted(
     Yields:
         The host.
     """
-    mine, theirs = (parts_at(model, site, layers, heads) for model in (host, donor))
-    own = {id(part.weight): (part.weight, part.weight.data) for part in mine}
-    try:
-        for part, other in zip(mine, theirs, strict=True):
-            part.weight.data = _merged(part, other, t)
+    with donated(host, donor, site, layers, t, heads).in_place():
         yield host
-    finally:
-        for weight, before in own.values():
-            weight.data = before
 
 
-def _merged(mine: WeightPart, theirs: WeightPart, t: float) -> torch.Tensor:
-    """The host's weight with the donor's in its part; the donor's own memory if that is all."""
-    before, other = mine.weight.data, theirs.weight.data
-    if mine.rows is None:
-        return other if t == 1 else _between(before, other, t)
-    merged, given = before.clone(), theirs.of(other)
-    mine.of(merged).copy_(given if t == 1 else _between(mine.of(before), given, t))
+def donated(
+    host: Model,
+    donor: Model,
+    site: str,
+    layers: Sequence[int],
+    t: float = 1.0,
+    heads: Sequence[int] = (),
+) -> OtherWeights:
+    """What some weights of a model are to be, with those of another, or between both.
+
+    Of whole weights they are the other's own memory; those of which heads are exchanged, or that
+    are between both, are made when they are asked for.
+
+    Args:
+        host: the model.
+        donor: whose weights it gets.
+        site: as in ``transplanted``, and all that follows.
+        layers: which layers.
+        t: how far.
+        heads: which heads.
+    """
+    parts: dict[nn.Parameter, list[tuple[WeightPart, WeightPart]]] = {}
+    both = (parts_at(model, site, layers, heads) for model in (host, donor))
+    for mine, theirs in zip(*both, strict=True):
+        parts.setdefault(mine.weight, []).append((mine, theirs))
+    copied = sum(
+        weight.numel() * weight.element_size()
+        for weight, pairs in parts.items()
+        if t != 1 or any(mine.rows is not None for mine, _ in pairs)
+    )
+    made = {weight: partial(_made, weight.data, pairs, t) for weight, pairs in parts.items()}
+    return OtherWeights(made, copied)
+
+
+def _made(
+    before: torch.Tensor, pairs: Sequence[tuple[WeightPart, WeightPart]], t: float
+) -> torch.Tensor:
+    """The host's weight with the donor's in some parts; the donor's own memory if that is all."""
+    merged = None
+    for mine, theirs in pairs:
+        other = theirs.weight.data
+        if mine.rows is None:
+            return other if t == 1 else _between(before, other, t)
+        merged, given = before.clone() if merged is None else merged, theirs.of(other)
+        mine.of(merged).copy_(given if t == 1 else _between(mine.of(before), given, t))
+    assert merged is not None
     return merged
 
 

@@ -16,16 +16,17 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 
 from ..decode_step import Job
-from ..edits import Edit, SiteEdit
+from ..edits import EMBED, END, Edit, SiteEdit
 from ..layer_edits import NO_EDITS, LayerEdits
 from ..layout import KeysValues
+from ..other_weights import OtherWeights, in_place
 from ..readout import first_argmax, logits_of
 from ..requests import Generated
 from ..row_edits import edits_of
 from ..stopping import Stopper
 from .attention import bias_of, read_out_of
 from .block import Block
-from .walk import Seq2SeqWalk
+from .walk import Cross, Seq2SeqWalk
 
 # Rows that have ended are left in the batch until so many have.
 LEAVING = 0.25
@@ -69,7 +70,26 @@ class TextDecoder:
             jobs: the texts, each with its first token.
             done: told of each finished text.
         """
-        rows = [job for job in jobs if not self._ended(job, done)]
+        by_weights: dict[tuple[OtherWeights | None, ...], list[Job]] = {}
+        for job in jobs:
+            if not self._ended(job, done):
+                by_weights.setdefault(self._weights(job), []).append(job)
+        for rows in by_weights.values():
+            self._run(rows, done)
+
+    def _weights(self, job: Job) -> tuple[OtherWeights | None, ...]:
+        """Other weights that a text is written with: those of decoder layers, and beside them."""
+        if job.branch is None:
+            return (None,) * (len(self.walk.kept) + 2)
+        branch, n_layers = self.walk.branches[job.branch], self.walk.model.cfg.n_layers
+        of_layers = (
+            None if branch.idle(layer) else branch.weights(layer)
+            for layer in range(self.walk.n_encoder, n_layers)
+        )
+        return (*of_layers, branch.weights(0, EMBED), branch.weights(n_layers, END))
+
+    def _run(self, rows: list[Job], done: Callable[[Job, Generated], None]) -> None:
+        """Decode texts that are written with the same weights."""
         self.begin(rows)
         alive = [True] * len(rows)
         while any(alive):
@@ -91,8 +111,12 @@ class TextDecoder:
         return True
 
     def begin(self, rows: Sequence[Job]) -> None:
-        """Copy what rows have said so far into caches that have room for all that they may say."""
+        """Copy what rows have said so far into caches that have room for all that they may say.
+
+        All rows have the same weights.
+        """
         walk, n_encoder = self.walk, self.walk.n_encoder
+        self.weights = self._weights(rows[0]) if rows else (None,) * (len(walk.kept) + 2)
         self.position = len(walk.model.prefix)
         room = self.position + max((job.asked.max_tokens for job in rows), default=0)
         self.caches: list[KeysValues] = []
@@ -131,7 +155,8 @@ class TextDecoder:
             shapes.setdefault(shape, []).append((memory, span, members))
         self.readings = [self._reading(shape, bare) for (_, _, bare), shape in shapes.items()]
         self.read: list[list[KeysValues | None]] = [
-            [_gathered(kept.cross, reading) for reading in self.readings] for kept in walk.kept
+            [_gathered(kept.cross[weights], reading) for reading in self.readings]
+            for kept, weights in zip(walk.kept, self.weights, strict=False)
         ]
 
     def _reading(
@@ -150,13 +175,17 @@ class TextDecoder:
         walk = self.walk
         decoder = walk.model.parts.decoder
         tokens = torch.tensor([[job.tokens[-1]] for job in rows], device=walk.device)
-        resid = decoder.embed(tokens, torch.tensor([self.position], device=walk.device))
-        for number, parts in enumerate(decoder.blocks):
-            resid = self.layer(rows, number, Block(parts, decoder.post_norm), resid)
+        *of_layers, embedding, end = self.weights
+        with in_place(embedding):
+            resid = decoder.embed(tokens, torch.tensor([self.position], device=walk.device))
+        for number, weights in enumerate(of_layers):
+            block = walk.block_of(walk.n_encoder + number, weights)
+            resid = self.layer(rows, number, block, resid)
         walk.work.row_passes += len(rows)
         found: list[int] = []
-        for part in resid[:, 0].split(self.logit_rows):
-            found += first_argmax(logits_of(walk.model, part)).tolist()
+        with in_place(end):
+            for part in resid[:, 0].split(self.logit_rows):
+                found += first_argmax(logits_of(walk.model, part)).tolist()
         return found
 
     def layer(
@@ -233,10 +262,14 @@ class TextDecoder:
         return walk.source_ends[layer, edit.site][requests][:, None], None
 
 
-def _gathered(cross: KeysValues, reading: Reading) -> KeysValues | None:
+def _gathered(cross: Cross | None, reading: Reading) -> KeysValues | None:
     """Keys and values of what groups of rows read, heads before tokens; None without these."""
+    assert cross is not None, "decoder layers look at memories"
     if reading.memory is not None:
         return None
-    heads = torch.arange(cross.keys.shape[2], device=cross.keys.device)[:, None]
-    at = (reading.memories[:, None, None], reading.inputs[:, None], heads)
-    return KeysValues(cross.keys[at], cross.values[at])
+    keys, values, memories = cross.keys_values.keys, cross.keys_values.values, reading.memories
+    if cross.places is not None:
+        memories = torch.tensor(cross.at(memories.tolist()), device=memories.device)
+    heads = torch.arange(keys.shape[2], device=keys.device)[:, None]
+    at = (memories[:, None, None], reading.inputs[:, None], heads)
+    return KeysValues(keys[at], values[at])

@@ -15,7 +15,7 @@ from layerwise.ground.layer_names import layer_name
 from layerwise.models.seq2seq import Seq2SeqConfig
 
 from ..branches import Branches, make_branches
-from ..edits import CROSS_SITES, Edit
+from ..edits import CROSS_SITES, Edit, SwapWeights
 from ..interventions import Intervention
 from ..plan import (
     Batch,
@@ -23,6 +23,7 @@ from ..plan import (
     check_has_source,
     check_not_empty,
     check_same_length,
+    check_swaps,
     donor_streams,
 )
 from ..requests import Generate, Request, Tokens
@@ -316,8 +317,11 @@ def _check(
     prefix: Tokens,
 ) -> None:
     edits = [(one.id, edit) for one in interventions for edit in one.edits]
+    for one in interventions:
+        check_swaps(one, cfg.n_layers)
     for name, edit in edits:
-        _check_edit(name, edit, cfg)
+        if not isinstance(edit, SwapWeights):
+            _check_edit(name, edit, cfg)
     resampled = any(edit.resamples for _, edit in edits)
     patched = [(edit.layer, edit.position) for _, edit in edits if edit.position is not None]
     for number, request in enumerate(requests):

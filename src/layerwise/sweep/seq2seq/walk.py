@@ -17,13 +17,14 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 
 from layerwise.models.seq2seq import Seq2SeqModel
-from layerwise.models.seq2seq.parts import StackParts
+from layerwise.models.seq2seq.parts import BlockParts, StackParts
 
 from ..branches import Branches
-from ..edits import SiteEdit
+from ..edits import EMBED, MEMORY_NORM, SiteEdit
 from ..engine import TOKENS_AT_ONCE, Work
 from ..layer_edits import NO_EDITS, LayerEdits, Observe
 from ..layout import KeysValues
+from ..other_weights import OtherWeights, in_place
 from ..requests import Request
 from ..row_edits import edits_of
 from .attention import AttentionLayout, attention_layout, in_a_row
@@ -46,18 +47,35 @@ class Group:
     read: Float[torch.Tensor, "branch output d_model"]
 
 
+@dataclass(frozen=True)
+class Cross:
+    """Keys and values of memories that one decoder layer's cross-attention looks at.
+
+    Attributes:
+        keys_values: by place and input token.
+        places: the place of each memory; None where places are memories.
+    """
+
+    keys_values: KeysValues
+    places: Mapping[int, int] | None = None
+
+    def at(self, memories: Sequence[int]) -> list[int]:
+        """The places of some memories."""
+        return [m if self.places is None else self.places[m] for m in memories]
+
+
 @dataclass
 class Kept:
     """What one decoder layer's attention looks at, kept for texts.
 
     Attributes:
         own: of self-attention, by slot (0 is the trunk, 1 + i branch i) and decoder token.
-        cross: of cross-attention, by memory and input token; of the trunk's memory alone, where
-            branches read theirs without keys and values.
+        cross: of cross-attention with the model's weights, and with others; of the trunk's memory
+            alone, where branches read theirs without keys and values.
     """
 
     own: KeysValues
-    cross: KeysValues
+    cross: dict[OtherWeights | None, Cross | None]
 
 
 class _Stack:
@@ -89,6 +107,8 @@ class Seq2SeqWalk:
     # By layer and site that is taken: each request's source run at its last decoder position.
     source_ends: dict[tuple[int, str], torch.Tensor] = field(init=False)
     seen: Seen = field(init=False)
+    # The blocks of branches that have other weights than the model.
+    own_blocks: dict[OtherWeights, BlockParts] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self.device, self.kept, self.source_ends = self.model.W_E.device, [], {}
@@ -110,9 +130,20 @@ class Seq2SeqWalk:
 
     def _enter(self, stack: StackParts, side: Side, n_branches: int) -> None:
         """Embed a stack's tokens, and make room for branches."""
-        tokens = torch.tensor([side.tokens], device=self.device)
-        self.trunk = stack.embed(tokens, torch.tensor(side.positions, device=self.device))
+        self.trunk = self._embedded(stack, side, None)
         self.resid = self.trunk[:, : side.n_asked].repeat(n_branches, 1, 1)
+        for row, branch in enumerate(self.branches[:n_branches]):
+            weights = branch.weights(0, EMBED)
+            if weights is not None:
+                self.resid[row] = self._embedded(stack, side, weights)[0, : side.n_asked]
+
+    def _embedded(
+        self, stack: StackParts, side: Side, weights: OtherWeights | None
+    ) -> Float[torch.Tensor, "1 token d_model"]:
+        """A stack's tokens, by the model's embeddings or by others."""
+        tokens = torch.tensor([side.tokens], device=self.device)
+        with in_place(weights):
+            return stack.embed(tokens, torch.tensor(side.positions, device=self.device))
 
     def run(self, on_layer: Callable[[int], None] | None = None) -> None:
         """Push everything through all layers, and keep what is read."""
@@ -120,6 +151,7 @@ class Seq2SeqWalk:
             if on_layer is not None:
                 on_layer(layer)
         read = torch.tensor(self.plan.read, dtype=torch.long, device=self.device)
+        self._open(self.model.cfg.n_layers)
         self.trunk = self.trunk[:, read]
         self.groups = [Group(self.plan.branches, self.resid[:, read])]
 
@@ -135,18 +167,41 @@ class Seq2SeqWalk:
         """Make the memories, that of the trunk first, and begin the decoder's streams."""
         parts = self.model.parts
         trunk, branches = (parts.encoder.final_norm(resid) for resid in (self.trunk, self.resid))
+        for row in range(len(branches)):
+            weights = self.branches[row].weights(self.n_encoder - 1, MEMORY_NORM)
+            if weights is not None:
+                with weights.in_place():
+                    branches[row] = parts.encoder.final_norm(self.resid[row : row + 1])[0]
         unasked = trunk.shape[1] - branches.shape[1]
         self.memories = torch.cat([trunk, F.pad(branches, (0, 0, 0, unasked))])
         self._enter(parts.decoder, self.plan.decoder, len(self.branches))
 
-    def _cross_keys(self, block: Block) -> KeysValues:
+    def _cross_keys(self, block: Block, rows: Sequence[int] | None = None) -> Cross:
         """Keys and values of the memories, once for all branches that read them.
 
-        Of the trunk's alone, where branches read what their encoders made without them.
+        Of the trunk's alone, where branches read what their encoders made without them; of what
+        some branches read alone, if their block is no other branch's.
         """
         assert block.parts.cross_attn is not None
-        read = self.memories[:1] if self.from_memory else self.memories
-        return keys_values(block.parts.cross_attn, read)
+        wanted = range(1) if self.from_memory else range(len(self.memories))
+        if rows is None:
+            places, read = None, self.memories[: len(wanted)]
+        else:
+            mine = sorted({self.memory_of(row) for row in rows} & set(wanted))
+            places, read = {memory: i for i, memory in enumerate(mine)}, self.memories[mine]
+        return Cross(keys_values(block.parts.cross_attn, read), places)
+
+    def block_of(self, layer: int, weights: OtherWeights | None = None) -> Block:
+        """A block, with other weights if there are any; kept for texts, which come again."""
+        in_decoder = layer >= self.n_encoder
+        stack = self.model.parts.decoder if in_decoder else self.model.parts.encoder
+        parts = stack.blocks[layer - self.n_encoder * in_decoder]
+        if weights is not None:
+            twin = self.own_blocks.get(weights) or weights.twin(parts)
+            if in_decoder and self.plan.generates:
+                self.own_blocks[weights] = twin
+            parts = twin
+        return Block(parts, stack.post_norm)
 
     def memory_of(self, branch: int | None) -> int:
         """Which memory a branch reads: 0 is the trunk's, 1 + i that of branch i."""
@@ -160,9 +215,7 @@ class Seq2SeqWalk:
         return 1 + branch if layer >= known.first_layer else self.slot_of(known.parent, layer)
 
     def _layer(self, layer: int, observe: bool) -> None:
-        in_decoder = layer >= self.n_encoder
-        stack = self.model.parts.decoder if in_decoder else self.model.parts.encoder
-        block = Block(stack.blocks[layer - self.n_encoder * in_decoder], stack.post_norm)
+        in_decoder, block = layer >= self.n_encoder, self.block_of(layer)
         self._open(layer)
         self.seen = {}
         self.donated = {donor: next(layers) for donor, layers in self.donors.items()}
@@ -176,10 +229,10 @@ class Seq2SeqWalk:
                 last = [0 if path is None else path[-1] for path in self.plan.source_paths]
                 ends = {site: found[0, last] for site, found in self.seen.items()}
                 self.source_ends |= {(layer, site): found for site, found in ends.items()}
-        self._push_branches(block, layer, cross, own)
+        of_weights: dict[OtherWeights | None, Cross | None] = {None: cross}
+        self._push_branches(block, layer, of_weights, own)
         if in_decoder and self.plan.generates:
-            assert cross is not None
-            self.kept.append(Kept(self._together(own, block), cross))
+            self.kept.append(Kept(self._together(own, block), of_weights))
 
     def _together(self, own: list[tuple[list[int], KeysValues]], block: Block) -> KeysValues:
         """Keys and values by slot; nothing where a slot computed none."""
@@ -195,33 +248,49 @@ class Seq2SeqWalk:
         """Start the branches whose first own layer this is."""
         n_asked = self.resid.shape[1]
         while self.open < len(self.branches) and self.branches[self.open].first_layer == layer:
-            parent = self.branches[self.open].parent
-            left = self.trunk[0, :n_asked] if parent is None else self.resid[parent]
-            self.resid[self.open] = left
+            branch = self.branches[self.open]
+            if branch.parent is not None:
+                self.resid[self.open] = self.resid[branch.parent]
+            elif branch.weights(0, EMBED) is None:  # else it has entered with its own
+                self.resid[self.open] = self.trunk[0, :n_asked]
             self.open += 1
 
     def _push_branches(
         self,
         block: Block,
         layer: int,
-        cross: KeysValues | None,
+        cross: dict[OtherWeights | None, Cross | None],
         own: list[tuple[list[int], KeysValues]],
     ) -> None:
-        """Push all open branches through, each with its own changes."""
+        """Push all open branches through, each with its own changes.
+
+        What those with other weights look at is put beside what the model's block looks at.
+        """
         plain: dict[bool, list[int]] = {True: [], False: []}
+        swapped: dict[OtherWeights, dict[bool, list[int]]] = {}
         for row in range(self.open):
             branch = self.branches[row]
+            weights = branch.weights(layer)
             if branch.idle(layer):
                 self._idle(row, layer)
+            elif weights is not None:
+                alike = swapped.setdefault(weights, {True: [], False: []})
+                alike[self.memory_of(row) == 0].append(row)
             elif branch.edits.get(layer):
                 edits = self._edits([row], layer)
-                self._push(block, [row], cross, edits, own, None)
+                self._push(block, [row], cross[None], edits, own, None)
             else:
                 # Branches that read the intact memory look at the same keys.
                 plain[self.memory_of(row) == 0].append(row)
         for rows in plain.values():
             for chunk in self._chunks(rows):
-                self._push(block, chunk, cross, NO_EDITS, own, None)
+                self._push(block, chunk, cross[None], NO_EDITS, own, None)
+        for weights, alike in swapped.items():
+            other, every = self.block_of(layer, weights), [*alike[True], *alike[False]]
+            cross[weights] = None if cross[None] is None else self._cross_keys(other, every)
+            for chunk in (*self._chunks(alike[True]), *self._chunks(alike[False])):
+                edits = self._edits(chunk, layer)
+                self._push(other, chunk, cross[weights], edits, own, None)
 
     def _chunks(self, rows: list[int]) -> Iterator[list[int]]:
         at_once = max(1, self.tokens_at_once // max(1, self.resid.shape[1]))
@@ -238,7 +307,7 @@ class Seq2SeqWalk:
         self,
         block: Block,
         rows: list[int] | None,
-        cross: KeysValues | None,
+        cross: Cross | None,
         edits: LayerEdits,
         own: list[tuple[list[int], KeysValues]],
         observe: Observe | None,
@@ -274,7 +343,7 @@ class Seq2SeqWalk:
         return layout.read(queries, mine.keys, mine.values, block.parts.attn.scale)
 
     def _look(
-        self, block: Block, cross: KeysValues, rows: list[int] | None, queries: torch.Tensor
+        self, block: Block, cross: Cross, rows: list[int] | None, queries: torch.Tensor
     ) -> torch.Tensor:
         """What heads of cross-attention read."""
         attention = block.parts.cross_attn
@@ -284,7 +353,8 @@ class Seq2SeqWalk:
         if self.from_memory and memories[0]:
             mine = self.memories[_rows(memories)]
             return reading.read_memory(queries, mine, attention)
-        of = cross.of(_rows(memories[:1] if len(set(memories)) == 1 else memories))
+        places = cross.at(memories[:1] if len(set(memories)) == 1 else memories)
+        of = cross.keys_values.of(_rows(places))
         return reading.read(queries, of.keys, of.values, attention.scale)
 
     def _edits(self, rows: Sequence[int], layer: int) -> LayerEdits:

@@ -1,0 +1,109 @@
+"""Changes of weights as interventions: branches of one sweep, with blocks that are the other's."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from layerwise.models.kinds import Model, n_encoder_layers
+from layerwise.sweep import Generate, Intervention
+from layerwise.sweep.edits import BLOCK, EMBED, END, MEMORY_NORM, SwapWeights
+from layerwise.sweep.interventions import with_weights
+from layerwise.sweep.other_weights import OtherWeights
+from layerwise.sweep.requests import Request
+
+from . import names
+from .spec import Change
+from .weights import donated
+
+# The share of the memory budget that copies of weights may take while texts are written.
+FOR_COPIES = 8
+
+
+def is_alone(change: Change) -> bool:
+    """Whether a change needs the model to itself, all of whose layers it concerns.
+
+    T5's relative positions are read in all layers. Embeddings on the way between two models would
+    be made anew for every new token of a text.
+    """
+    on_the_way = change.site in names.OF_NO_LAYER and change.t != 1
+    return on_the_way or change.site == names.RELATIVE
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """What a model gets of another, as changes of its weights that a sweep can make.
+
+    What several changes have in common (the same layer, as far on the way) is one value, so that
+    their branches part only where they differ.
+
+    Attributes:
+        host: the model.
+        donor: the other.
+    """
+
+    host: Model
+    donor: Model
+    known: dict[Hashable, OtherWeights] = field(default_factory=dict, repr=False)
+
+    def intervention(self, change: Change) -> Intervention:
+        """A change of weights as what a sweep makes of it."""
+        return with_weights(change.id, change.site, tuple(self._edits(change)))
+
+    def _edits(self, change: Change) -> Iterator[SwapWeights]:
+        if change.site in names.OF_NO_LAYER:
+            weights, last = self._weights(change, (), ()), self.host.cfg.n_layers
+            n_encoder = n_encoder_layers(self.host)
+            if change.site in (names.EMBED, names.TIED):
+                yield SwapWeights(0, EMBED, weights)
+            if change.site == names.FINAL_NORM and n_encoder:
+                yield SwapWeights(n_encoder - 1, MEMORY_NORM, weights)
+            if change.site in (names.UNEMBED, names.TIED, names.FINAL_NORM):
+                yield SwapWeights(last, END, weights)
+            return
+        for layer in sorted(set(change.layers)):
+            heads = tuple(
+                head
+                for of, head in zip(change.layers, change.heads, strict=False)
+                if of == layer
+            )  # fmt: skip
+            layers = (layer,) * max(1, len(heads))
+            yield SwapWeights(layer, BLOCK, self._weights(change, layers, heads))
+
+    def _weights(
+        self, change: Change, layers: tuple[int, ...], heads: tuple[int, ...]
+    ) -> OtherWeights:
+        key = (change.site, change.t, layers, tuple(sorted(heads)))
+        if key not in self.known:
+            made = donated(self.host, self.donor, change.site, layers, change.t, heads)
+            self.known[key] = made
+        return self.known[key]
+
+    def together(
+        self, changes: Sequence[Change], requests: Sequence[Request], memory_budget: int
+    ) -> Iterator[tuple[Change, ...]]:
+        """Changes that one sweep makes: all, but for those that each need the model to itself.
+
+        While texts are written the copies of weights that branches need are all there, so that as
+        many changes are made at once as an eighth of the memory budget has room for.
+
+        Args:
+            changes: changes of weights.
+            requests: what is asked.
+            memory_budget: bytes of the sweep.
+        """
+        yield from ((one,) for one in changes if is_alone(one))
+        writes = any(isinstance(request, Generate) for request in requests)
+        room = memory_budget // FOR_COPIES if writes else None
+        group: list[Change] = []
+        copies: set[OtherWeights] = set()
+        for change in (one for one in changes if not is_alone(one)):
+            mine = {edit.weights for edit in self._edits(change)}
+            more = sum(one.copied_bytes for one in copies | mine)
+            if group and room is not None and more > room:
+                yield tuple(group)
+                group, copies = [], set()
+            group.append(change)
+            copies |= mine
+        if group:
+            yield tuple(group)

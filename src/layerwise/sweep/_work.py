@@ -1,0 +1,22 @@
+"""What an engine has done so far, counted as it goes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass
+class Work:
+    """What the engine has done so far.
+
+    Attributes:
+        block_passes: (walk, branch, layer) triples pushed through a block.
+        token_passes: tokens pushed through a block, generated ones included.
+        new_tokens: tokens generated, the first of each text left out: the prompt gives it.
+        row_passes: rows of decoding steps, each of which gives one new token or more.
+    """
+
+    block_passes: int = 0
+    token_passes: int = 0
+    new_tokens: int = 0
+    row_passes: int = 0

@@ -1,0 +1,219 @@
+"""Changes of weights as branches of one sweep: the answers of models that really have them."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from layerwise.analyses.transplant.branches import Exchange, is_alone
+from layerwise.analyses.transplant.outside import site_outside
+from layerwise.analyses.transplant.spec import Change, TransplantSpec
+from layerwise.analyses.transplant.weights import transplanted
+from layerwise.errors import UserError
+from layerwise.models import original_tokenizer
+from layerwise.models.facts import weights_hash
+from layerwise.models.structure import version_of
+from layerwise.sweep import Generate, LogLikelihood, intact, skip, sweep, together, zero
+from layerwise.sweep.interventions import with_weights
+from layerwise.sweep.plan import DEFAULT_MEMORY_BUDGET
+from layerwise.sweep.run import plan_for
+from layerwise.sweep.seq2seq.plan import plan_seq2seq_walk
+from layerwise.tasks import build_requests
+from tests.analysis import word_task
+from tests.models.seq2seq.tiny import tiny_seq2seq
+from tests.models.tiny import tiny_model
+
+SEQ2SEQ = ("t5", "bart", "flan-t5")
+SETS = ("single", "together", "from_first", "from_last")
+
+
+def pair(case: str) -> tuple[Any, Any]:
+    """Two models of one architecture, all of whose weights differ; what is tied stays tied."""
+    model = tiny_seq2seq(case) if case in SEQ2SEQ else tiny_model(case)
+    other, generator = copy.deepcopy(model), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in other.parameters():
+            weight.add_(0.2 * torch.randn(weight.shape, generator=generator))
+        if case == "gpt2":
+            other.unembed.W_U.copy_(other.embed.W_E.T)
+    return model, other
+
+
+def requests_of(model: Any, n: int = 2) -> list[Any]:
+    tokenizer, task = original_tokenizer(model), word_task(n)
+    return [
+        replace(one.request, max_tokens=6) if protocol == "generate" else one.request
+        for item in task.items
+        for protocol in ("continuation", "generate")
+        for one in build_requests(task, item, protocol, tokenizer)
+    ]
+
+
+def changes_of(model: Any, other: Any, site: str, sets: tuple[str, ...], steps: int) -> list[Any]:
+    layers = tuple(range(model.cfg.n_layers))
+    return list(TransplantSpec.of(model, other, site, layers, sets, steps, False).changes())
+
+
+def only(exchange: Exchange, *change: Any, **more: Any) -> Any:
+    """The one edit of a change."""
+    (edit,) = exchange.intervention(Change("single", *change, **more)).edits
+    return edit
+
+
+def assert_same(found: Any, plain: Any) -> None:
+    for one, reference in zip(found, plain, strict=True):
+        if hasattr(one, "tokens"):
+            assert one.tokens == reference.tokens
+        else:
+            np.testing.assert_allclose(one.token_logprobs, reference.token_logprobs, atol=1e-4)
+
+
+CASES = [
+    ("gpt2", "layer", SETS, 1), ("gpt2", "z", ("single", "from_first"), 1),
+    ("gpt2", "embed", ("single",), 1), ("gpt2", "ln_final", ("single",), 1),
+    ("qwen3", "layer", ("single", "from_last"), 2), ("qwen3", "mlp_out", ("single",), 1),
+    ("qwen3", "kv_group", ("single", "together"), 1), ("qwen3", "norms", SETS, 1),
+    ("qwen3", "embed", ("single",), 1), ("qwen3", "unembed", ("single",), 1),
+    ("gpt_neo", "layer", SETS, 1), ("gpt_neo", "unembed", ("single",), 1),
+    ("t5", "layer", SETS, 1), ("t5", "cross_attn_out", ("single", "from_first"), 2),
+    ("t5", "embed", ("single",), 1), ("t5", "ln_final", ("single",), 1),
+    ("bart", "layer", ("single", "from_last"), 1), ("bart", "z", ("single",), 1),
+    ("bart", "embed", ("single",), 1),
+    ("flan-t5", "embed", ("single",), 1), ("flan-t5", "unembed", ("single",), 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("case", "site", "sets", "steps"), CASES)
+def test_one_sweep_answers_as_models_that_really_have_the_weights(case, site, sets, steps):
+    host, donor = pair(case)
+    before = weights_hash(host), version_of(host)
+    changes = changes_of(host, donor, site, sets, steps)
+    exchange, asked = Exchange(host, donor), requests_of(host)
+    every = [intact(), *map(exchange.intervention, changes)]
+    swept = sweep(host, every, asked)
+    merged = copy.deepcopy(host)
+    (plain,) = sweep(merged, [intact()], asked, method="reference").outcomes
+    assert_same(swept.outcomes[0], plain)
+    known: dict[Any, Any] = {}
+    for change, found in zip(changes, swept.outcomes[1:], strict=True):
+        what = (change.layers, change.t, change.heads)
+        if what not in known:  # in a copy, so that nothing of the host's can be left in it
+            with transplanted(merged, donor, change.site, *what):
+                (known[what],) = sweep(merged, [intact()], asked, method="reference").outcomes
+        assert_same(found, known[what])
+        assert found != swept.outcomes[0]
+    assert (weights_hash(host), version_of(host)) == before
+
+
+@pytest.mark.parametrize("case", ["qwen3", "gpt_neo", "t5", "bart"])
+def test_engine_and_reference_agree_on_other_weights_beside_other_changes(case):
+    host, donor = pair(case)
+    exchange, last = Exchange(host, donor), host.cfg.n_layers - 1
+
+    def swap(layer: int) -> Any:
+        return exchange.intervention(Change("single", "layer", (layer,)))
+
+    embed = Change("single", site_outside(host, donor, "embed"), ())
+    every = [
+        together([swap(0), zero("mlp_out", 0)]),
+        together([swap(1), skip(last)]),
+        together([swap(last), zero("z", last, 1)]),
+        together([skip(0), swap(0)]),
+        together([skip(last), swap(last)]),
+        together([zero("attn_out", 0), swap(last)]),
+        together([exchange.intervention(embed), swap(1)]),
+        swap(last),
+        intact(),
+    ]  # fmt: skip
+    asked = requests_of(host)
+    plain = sweep(host, every, asked, method="reference").outcomes
+    for budget in (DEFAULT_MEMORY_BUDGET, 2**20):
+        for found, expected in zip(
+            sweep(host, every, asked, memory_budget=budget).outcomes, plain, strict=True
+        ):
+            assert_same(found, expected)
+
+
+def test_branches_that_read_memories_without_keys_have_their_own_layers():
+    host, donor = pair("t5")
+    changes = changes_of(host, donor, "layer", SETS, 1)
+    long = [tuple(range(3 + i, 3 + i + 120)) for i in range(2)]
+    asked = [LogLikelihood(long[0], (7, 8)), LogLikelihood(long[1], (9,)), Generate(long[1], 2)]
+    plan = plan_seq2seq_walk([intact()], asked, host.prefix, host.cfg.n_layers)
+    assert plan.reads_memory(host.cfg.decoder_d_head)
+    every = [*map(Exchange(host, donor).intervention, changes)]
+    plain = sweep(host, every, asked, method="reference").outcomes
+    for found, expected in zip(sweep(host, every, asked).outcomes, plain, strict=True):
+        assert_same(found, expected)
+
+
+@pytest.mark.parametrize("case", ["qwen3", "t5"])
+def test_layers_before_the_first_changed_one_are_run_once_for_all(case):
+    host, donor = pair(case)
+    changes = changes_of(host, donor, "layer", ("single",), 1)
+    exchange = Exchange(host, donor)
+    made, asked = [*map(exchange.intervention, changes)], requests_of(host)
+    scored = [one for one in asked if not hasattr(one, "max_tokens")]
+    swept = sweep(host, made, scored)
+    assert swept.stats.token_passes == plan_for(host, made, scored).token_passes
+    n = host.cfg.n_layers
+    skipped = sweep(host, [skip(layer) for layer in range(n)], scored).stats
+    assert swept.stats.block_passes == skipped.block_passes + n
+    one = sweep(host, [intact()], scored).stats
+    assert swept.stats.block_passes == n * (n + 1) / 2 + n - 1 < n * one.block_passes + n
+
+
+def test_whole_layers_of_the_other_model_are_no_copies_and_parts_of_them_are():
+    host, donor = pair("qwen3")
+    exchange = Exchange(host, donor)
+    whole = only(exchange, "layer", (1,))
+    twin = whole.weights.twin(host.blocks[1])
+    mine = {one.data_ptr() for one in twin.parameters() if one.numel()}
+    assert mine == {one.data_ptr() for one in donor.blocks[1].parameters() if one.numel()}
+    part = only(exchange, "mlp_out", (1,))
+    twin = part.weights.twin(host.blocks[1])
+    assert twin.attn.W_Q.data_ptr() == host.blocks[1].attn.W_Q.data_ptr()
+    assert twin.mlp.W_in.data_ptr() == donor.blocks[1].mlp.W_in.data_ptr()
+    assert whole.weights.copied_bytes == part.weights.copied_bytes == 0
+    heads = only(exchange, "z", (1,), heads=(0,))
+    attn = host.blocks[1].attn
+    copied = attn.W_Q.numel() + attn.b_Q.numel() + attn.W_O.numel()
+    assert heads.weights.copied_bytes >= 4 * copied
+    between = only(exchange, "layer", (1,), t=0.5)
+    size = sum(4 * one.numel() for one in host.blocks[1].parameters())
+    assert between.weights.copied_bytes == size
+
+
+def test_texts_are_written_with_as_many_copies_as_the_budget_has_room_for():
+    host, donor = pair("qwen3")
+    exchange, asked = Exchange(host, donor), requests_of(host)
+    scored = [one for one in asked if not hasattr(one, "max_tokens")]
+    changes = changes_of(host, donor, "layer", ("single",), 2)
+    size = sum(4 * one.numel() for one in host.blocks[0].parameters())
+    at_once = [len(of) for of in exchange.together(changes, asked, 8 * size)]
+    assert at_once == [2, 2, 2]
+    assert [len(of) for of in exchange.together(changes, scored, 8 * size)] == [6]
+    assert [len(of) for of in exchange.together(changes, asked, 2**30)] == [6]
+
+
+def test_what_concerns_all_layers_has_the_model_to_itself():
+    assert is_alone(Change("single", "rel_pos", ()))
+    assert is_alone(Change("single", "embed", (), t=0.5))
+    assert not is_alone(Change("single", "embed", ()))
+    assert not is_alone(Change("single", "layer", (0,), t=0.5))
+
+
+def test_other_weights_where_there_is_no_place_or_twice_are_refused():
+    host, donor = pair("qwen3")
+    exchange, asked = Exchange(host, donor), requests_of(host, 1)
+    edit = only(exchange, "layer", (1,))
+    with pytest.raises(UserError, match="other weights twice in one place"):
+        sweep(host, [with_weights("two", "layer", (edit, edit))], asked)
+    beyond = replace(edit, layer=3)
+    with pytest.raises(UserError, match="Layer 3 of intervention 'far' is out of range"):
+        sweep(host, [with_weights("far", "layer", (beyond,))], asked)
