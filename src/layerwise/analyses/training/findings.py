@@ -71,9 +71,9 @@ def _onset(row: Row, n_rows: int, steps: Sequence[int], gain: float) -> Finding:
     else:
         when = f"is there to stay from step {onset} on [{low}, {high}]"
     sentence = (
-        f"Under {row['protocol']}, {row['capability']} ({row['task']}) {when}: accuracy {points} "
-        f"at every later one of {counted(row['n_steps'], 'checkpoint')} (n = {_n(row)}; the "
-        f"intervals of {counted(n_rows, 'onset')} hold together in 95 %)."
+        f"Under {row['protocol']}, {row['capability']} ({row['task']}) {when}: accuracy is shown "
+        f"to be {points} at every checkpoint from step {high} on ({row['n_steps']} in all, n = "
+        f"{_n(row)}; the intervals of {counted(n_rows, 'onset')} hold together in 95 %)."
     )
     where = {name: row[name] for name in ("task", "protocol")}
     return Finding(sentence, 0.9, ONSET, source("training_onsets", where))
