@@ -6,9 +6,10 @@ What is chosen among many, be it a rule or a guesser, is so never measured where
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 
 from .guessers import Fitted, Guesser
 from .options import Options
@@ -34,9 +35,10 @@ def best_of(
         Right or wrong for all items, and the guesser's name and rule for each quarter.
     """
     right, rules = np.zeros(len(options.items), dtype=bool), []
+    counts = [_right_elsewhere(options, one) for one in guessers]
     for quarter in range(4):
         test = options.quarter == quarter
-        best = max(guessers, key=lambda one: _right_within(options, one, ~test))
+        best = guessers[int(np.argmax([count[quarter] for count in counts]))]
         fitted = best.fitted(~test)
         right[test] = fitted.right[test]
         rules.append((best.name, fitted.rule))
@@ -69,11 +71,11 @@ def best_afterwards(
     return max(map(crossed, guessers), key=lambda found: int(found[0].sum()))
 
 
-def _right_within(options: Options, guesser: Guesser, train: Bool[np.ndarray, " items"]) -> int:
-    """How many of ``train`` a guesser gets right, each of its quarters fitted on the others."""
-    total = 0
-    for quarter in range(4):
-        test = train & (options.quarter == quarter)
-        if test.any():
-            total += int(guesser.fitted(train & ~test).right[test].sum())
-    return total
+def _right_elsewhere(options: Options, guesser: Guesser) -> Int[np.ndarray, " quarters"]:
+    """For each quarter how many of the others' items are right, each fitted without both."""
+    counts = np.zeros(4, dtype=int)
+    for pair in combinations(range(4), 2):
+        held = [options.quarter == quarter for quarter in pair]
+        right = guesser.fitted(~(held[0] | held[1])).right
+        counts[list(pair)] += [right[held[1]].sum(), right[held[0]].sum()]
+    return counts

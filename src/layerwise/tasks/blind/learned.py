@@ -129,17 +129,27 @@ def conditional_logit(
 
     each = np.arange(len(x))
 
-    def loss(weights: Float[np.ndarray, " columns"]) -> tuple[float, Float[np.ndarray, " columns"]]:
+    def logs(weights: Float[np.ndarray, " columns"]) -> Float[np.ndarray, "items options"]:
         logits = np.where(offered, x @ weights, -np.inf)
         logits -= logits.max(axis=1, keepdims=True, initial=-1e9)
-        shares = np.exp(logits)
-        totals = shares.sum(axis=1, keepdims=True)
-        value = np.log(totals).sum() - logits[each, gold].sum() + ridge * weights @ weights / 2
-        missed = shares / totals
+        return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+
+    def loss(weights: Float[np.ndarray, " columns"]) -> tuple[float, Float[np.ndarray, " columns"]]:
+        of_shares = logs(weights)
+        value = ridge * weights @ weights / 2 - of_shares[each, gold].sum()
+        missed = np.exp(of_shares)
         missed[each, gold] -= 1
         return float(value), np.einsum("io,ioc->c", missed, x) + ridge * weights
 
-    return minimize(loss, np.zeros(x.shape[2]), jac=True, method="L-BFGS-B").x
+    def curvature(weights: Float[np.ndarray, " columns"]) -> Float[np.ndarray, "columns columns"]:
+        chosen = np.exp(logs(weights))[..., None] * x
+        mean = chosen.sum(axis=1)
+        inputs, weighed = (one.reshape(-1, x.shape[2]) for one in (x, chosen))
+        return inputs.T @ weighed - mean.T @ mean + ridge * np.eye(x.shape[2])
+
+    # Few steps: each other step of a quasi-Newton search waits for threads that have little to do.
+    start = np.zeros(x.shape[2])
+    return minimize(loss, start, jac=True, hess=curvature, method="trust-exact").x
 
 
 def _standard(feature: Feature) -> Feature:
