@@ -41,6 +41,9 @@ ANSWERS = (14, 26)
 BEGINS = 5
 ROUNDING = 1e-6
 Cache = Mapping[str, torch.Tensor]
+# Tied and relative, untied and gated, norms behind and learned positions, norms before and
+# sinusoids. By day true patches are compared in configurations drawn from all.
+BY_DAY = ("t5", "flan-t5", "bart", "pegasus-scaled")
 CHANGES = (
     ("the key by the red what is", "the what by the blue key is"),
     ("the four key is", "the four what is"),
@@ -109,7 +112,10 @@ def _slope(model: Seq2SeqModel, cell: Cell, here: Cache, there: Cache, step: flo
     return (nudged(step) - nudged(-step)) / (2 * step)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [case if case in BY_DAY else pytest.param(case, marks=pytest.mark.long)
+             for case in CASES]
+)  # fmt: skip
 def test_estimates_are_slopes_at_every_site_of_both_stacks(case: str):
     with in_double(case) as model:
         wanted = cells(model)
@@ -151,8 +157,15 @@ def test_estimates_are_true_patches_where_the_two_runs_are_close(case: str, seed
         assert np.abs(true).max() > step / 10
 
 
-@pytest.mark.parametrize("begins", [1, 2])
-@pytest.mark.parametrize("direction", ["denoising", "noising"])
+# By day each direction and each beginning.
+@pytest.mark.parametrize(
+    ("direction", "begins"),
+    [
+        ("denoising", 2), ("noising", 1),
+        pytest.param("denoising", 1, marks=pytest.mark.long),
+        pytest.param("noising", 2, marks=pytest.mark.long),
+    ],
+)  # fmt: skip
 def test_all_cells_are_estimated_and_sampled_ones_truly_patched(direction: str, begins: int):
     model = tiny_seq2seq("bart")
     model.prefix = (*model.prefix, BEGINS)[:begins]

@@ -148,8 +148,11 @@ def test_noise_shaped_like_nothing_is_nothing(site):
 
 @pytest.mark.parametrize("method", ["engine", "reference"])
 def test_skipping_idle_layers_changes_no_bit(method):
-    records = ablated(LAYOUT, method=method, limit=1).records
-    assert_no_bit_changed(records, spared(LAYOUT, *CAPABILITIES), method)
+    idle = spared(LAYOUT, *CAPABILITIES)
+    # The reference computes each by itself, so that others beside them change nothing.
+    layers = idle if method == "reference" else None
+    records = ablated(LAYOUT, method=method, layers=layers, limit=1).records
+    assert_no_bit_changed(records, idle, method)
 
 
 def test_a_model_that_lost_its_answer_writes_none():
