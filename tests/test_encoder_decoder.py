@@ -15,6 +15,8 @@ from transformers import T5Config
 import layerwise as lw
 from layerwise.analyses.tuned_lens.api import train_lens
 from layerwise.errors import UserError
+from layerwise.models.organisms.layout import Spot
+from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
 from layerwise.models.seq2seq import Seq2SeqModel
 from layerwise.planning.plan import plan_run
 from layerwise.profiling.extras import EXTRAS, wanted_extras
@@ -33,8 +35,14 @@ from layerwise.sweep.seq2seq.truncated import truncated_encoder
 from layerwise.tasks._encoding import encode_apart, encode_input
 from tests.models.seq2seq.tiny import tiny_folder, tiny_seq2seq
 from tests.models.tiny import tiny_tokenizer
+from tests.planted import small_task
+from tests.planted_seq2seq import small_seq2seq
 
 LIMIT = 6
+# With an idle layer and an idle head in each stack.
+SMALL = WiredSeq2SeqLayout(
+    5, 4, 2, 3, Spot(0, 1), Spot(2, 0), Spot(3, 1), Spot(4, 0), Spot(5, 1), Spot(7, 2), 8
+)
 
 
 @cache
@@ -101,13 +109,12 @@ def test_the_harness_encodes_in_the_same_way() -> None:
     ],
 )
 def test_engine_and_reference_give_the_same_records(kind: str, site: str | None) -> None:
-    model = wired()
-    layers = ["encoder.2", "encoder.7", "decoder.0", "decoder.3"]
+    layers = ["encoder.1", "encoder.4", "decoder.0", "decoder.2"]
     heads = [1] if site in ("z", "cross_z") else None
     made = [
         lw.ablate(
-            model, "wired-lookup", ("continuation", "generate"), kind=kind, site=site,
-            layers=layers, heads=heads, limit=2, method=method, progress=False,
+            small_seq2seq(SMALL), small_task("retrieval"), ("continuation", "generate"), kind=kind,
+            site=site, layers=layers, heads=heads, limit=2, method=method, progress=False,
         ).records
         for method in ("engine", "reference")
     ]  # fmt: skip
@@ -115,7 +122,7 @@ def test_engine_and_reference_give_the_same_records(kind: str, site: str | None)
     assert made[0][exact].equals(made[1][exact])
     one, other = (np.asarray(records["gold_logprob"], float) for records in made)
     assert np.nanmax(np.abs(one - other)) < 1e-4
-    expected = [8, 11] if site is not None and "cross" in site else [2, 7, 8, 11]
+    expected = [5, 7] if site is not None and "cross" in site else [1, 4, 5, 7]
     assert sorted(set(made[0]["layer"].dropna())) == expected
 
 
@@ -268,17 +275,18 @@ def test_positions_that_the_decoder_does_not_have() -> None:
 
 def test_a_profile_joins_both_stacks() -> None:
     found = lw.profile(
-        wired(), ["wired-facts", "wired-two-hop"], "generate", limit=10, pairs=1,
+        small_seq2seq(SMALL), [small_task("knowledge"), small_task("reasoning")], "generate",
+        limit=10, pairs=1,
         also=["attribution", "estimates", "paths", "head-scores"], progress=False,
     )  # fmt: skip
     table = found.results[-1].to_pandas()
     critical = table.loc[(table["method"] == "ablation") & (table["measure"] == "critical set")]
-    expected = {"knowledge": [4, 9, 11, 12], "reasoning": [1, 3, 6, 9, 11, 12]}
+    expected = {"knowledge": [3, 5, 7, 8], "reasoning": [0, 2, 4, 5, 7, 8]}
     found_at = {(r.axis, r.capability): list(r.layers) for r in critical.itertuples()}
     assert found_at == {
         (axis, capability): [layer for layer in layers if layer in of_axis]
-        for axis, of_axis in (("computation", range(14)), ("encoder", range(8)),
-                              ("decoder", range(8, 14)))
+        for axis, of_axis in (("computation", range(9)), ("encoder", range(5)),
+                              ("decoder", range(5, 9)))
         for capability, layers in expected.items()
     }  # fmt: skip
     methods = {"ablation", "logit lens", "decoder lens", "direct attribution"}
@@ -286,12 +294,12 @@ def test_a_profile_joins_both_stacks() -> None:
     made = {type(result).__name__: result for result in found.results}
     assert {"PatchingResult", "AttributionPatchingResult", "HeadsResult"} <= set(made)
     paths = made["PathPatchingResult"].effects()
-    assert set(paths.loc[paths["recovered"] > 0.5, "sender"]) == {"mlp decoder.4"}
+    assert set(paths.loc[paths["recovered"] > 0.5, "sender"]) == {"mlp decoder.3"}
     page = found.report.html
     assert "decoder.3" in page
     assert {"emergence", "emergence_within_stacks"} <= set(found.report.figures)
-    assert "Cross-attention of layer decoder.3" in page
-    assert "Cross-attention of layer encoder.3" not in page
+    assert "Cross-attention of layer decoder.2" in page
+    assert "Cross-attention of layer encoder.2" not in page
     assert "Direct paths</h2>" in page
 
 
@@ -321,10 +329,10 @@ def test_a_plan_from_the_configuration_alone(tmp_path) -> None:
 
 def test_a_plan_counts_what_the_engine_does() -> None:
     model = wired()
-    plan = plan_run(model, "all", "continuation", limit=LIMIT)
+    plan = plan_run(model, "all", "continuation", limit=LIMIT, untimed=True)
     done = lw.ablate(model, "all", "continuation", limit=LIMIT, progress=False).facts.work
     assert plan.total.token_passes == sum(int(str(entry["token_passes"])) for entry in done)
-    lens = plan_run(model, "all", "continuation", analysis="lens", limit=LIMIT)
+    lens = plan_run(model, "all", "continuation", analysis="lens", limit=LIMIT, untimed=True)
     assert {row.analysis for row in lens.rows} == {"lens"}
     plan = plan_run(model, None, analysis="patching", limit=LIMIT, pairs=2)
     done = lw.patch_activations(model, limit=LIMIT, pairs=2, progress=False).facts.work
@@ -332,22 +340,22 @@ def test_a_plan_counts_what_the_engine_does() -> None:
 
 
 def test_short_tables_name_layers_by_their_stack() -> None:
-    model = wired()
+    model, task = small_seq2seq(SMALL), small_task("knowledge")
     n_encoder, n_decoder = model.cfg.n_encoder_layers, model.cfg.n_decoder_layers
     asked: dict[str, Any] = {"protocols": "continuation", "limit": LIMIT, "progress": False}
     more = {**asked, "limit": 20}
-    skipped = lw.ablate(model, "wired-facts", layers=["encoder.4", "decoder.0"], **more)
+    skipped = lw.ablate(model, task, layers=["encoder.3", "decoder.0"], **more)
     assert set(skipped.summary_rows()["intervention"]) == {
-        "skip:layer=encoder.4", "skip:layer=decoder.0",
+        "skip:layer=encoder.3", "skip:layer=decoder.0",
     }  # fmt: skip
-    sets = lw.ablate(model, "wired-facts", block=2, layers=["encoder.7", "decoder.0"], **more)
-    assert set(sets.summary_rows()["intervention"]) == {"skip:layers=encoder.7+decoder.0"}
-    read = lw.logit_lens(model, "wired-facts", **asked).summary_rows()
+    sets = lw.ablate(model, task, block=2, layers=["encoder.4", "decoder.0"], **more)
+    assert set(sets.summary_rows()["intervention"]) == {"skip:layers=encoder.4+decoder.0"}
+    read = lw.logit_lens(model, task, **asked).summary_rows()
     assert read["layer"].tolist() == [
         "encoder embedding", *(f"encoder.{layer}" for layer in range(n_encoder)),
         "decoder embedding", *(f"decoder.{layer}" for layer in range(n_decoder)),
     ]  # fmt: skip
-    trained = train_lens(model, "wired-facts", n_texts=40, steps=1, progress=False)
+    trained = train_lens(model, task, n_texts=40, steps=1, progress=False)
     exact = {f"encoder.{n_encoder - 1}", f"decoder.{n_decoder - 1}"}  # there is nothing to train
     streams = [name for name in read["layer"] if name not in exact]
     assert trained.result.summary_rows()["layer"].tolist() == streams
