@@ -30,7 +30,7 @@ from tests.planted import (
     with_values_swapped,
 )
 
-LAYOUT = WiredLayout()
+LAYOUT = WiredLayout(8, 2, Spot(1, 1), Spot(2, 0), Spot(3, 1), Spot(5, 0), Spot(6, 1))
 TASKS = [small_task(capability) for capability in CAPABILITIES]
 anywhere = settings(max_examples=2, deadline=None, phases=(Phase.explicit, Phase.generate))
 seeds = st.integers(0, 1000)
@@ -123,8 +123,10 @@ def test_ablation_finds_the_heads_wherever_they_are(layout, seed):
 
 @pytest.mark.parametrize("method", ["engine", "reference"])
 def test_skipping_idle_layers_changes_no_bit(method):
-    records = ablated(LAYOUT, method=method, limit=1).records
-    idle = set(range(LAYOUT.n_layers)) - layers_in_use(LAYOUT)
+    idle = sorted(set(range(LAYOUT.n_layers)) - layers_in_use(LAYOUT))
+    # The reference computes each by itself, so that others beside them change nothing.
+    layers = idle if method == "reference" else None
+    records = ablated(LAYOUT, method=method, layers=layers, limit=1).records
     assert_no_bit_changed(records, idle, method)
 
 
@@ -157,8 +159,8 @@ def test_the_lens_reads_the_answer_from_the_planted_layer_on(layout, seed):
 def test_a_tuned_lens_reads_the_answer_once_it_was_brought_and_not_before():
     """Biases read what the logit lens reads; a map, what was looked up and not yet let out."""
     model = small_model(GROUPED)
-    for kind in ("bias", "full"):
-        lens = train_lens(model, TASKS, kind=kind, n_texts=120, steps=60, progress=False).lens
+    for kind, steps in (("bias", 15), ("full", 60)):
+        lens = train_lens(model, TASKS, kind=kind, n_texts=60, steps=steps, progress=False).lens
         read = logit_lens(model, TASKS, "continuation", lens="tuned", tuned=lens, progress=False)
         tops = read.lens.assign(top=read.lens["rank"] == 0).groupby(["capability", "layer"])["top"]
         for (capability, layer), share in tops.mean().items():
