@@ -1,0 +1,115 @@
+"""The study of distillation: its README says what its tables say, and its measures are right."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from legible import assert_legible
+from scipy.stats import ttest_1samp
+
+from layerwise.models.organisms import ORGANISM
+from layerwise.presentation.rows import rows
+from layerwise.storage.parquet import frame
+
+FOLDER = Path(__file__).parents[2] / "analyses" / "distillation"
+TABLES = (
+    "curve", "differences", "estimates", "gains", "layers", "lens", "patching", "places", "signal",
+    "transplant", "transplant_gaps", "transplant_ranks",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def study() -> Any:
+    """The study's own modules by name."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.syspath_prepend(FOLDER)
+        names = ("drawn", "measures", "students", "told")
+        yield {name: importlib.import_module(name) for name in names}
+
+
+@pytest.fixture(scope="module")
+def saved() -> dict[str, pd.DataFrame]:
+    return {name: pd.read_parquet(FOLDER / "results" / f"{name}.parquet") for name in TABLES}
+
+
+def test_the_readme_says_what_the_tables_say(study, saved):
+    text = (FOLDER / "README.md").read_text()
+    sentences = study["told"].findings(saved)
+    assert len(sentences) > 15
+    assert [sentence for sentence in sentences if sentence not in text] == []
+
+
+def test_there_are_three_seeds_of_every_case(study, saved):
+    for name in ("gains", "curve"):
+        assert len(saved[name][["case", "seed"]].drop_duplicates()) == 3 * 3
+    for name in ("layers", "lens", "places", "signal"):
+        assert len(saved[name][["case", "seed"]].drop_duplicates()) == 4 * 3
+
+
+def test_the_figure_is_legible_and_has_every_seed(study, saved):
+    figure = study["drawn"].where_two_hops_went(saved["layers"], saved["transplant"])
+    assert_legible(figure)
+    lines = [line for axes in figure.axes for line in axes.lines]
+    drawn = [line.get_ydata() for line in lines if line.get_marker() in ("o", "s", "^", "D")]
+    lost = rows(saved["layers"], protocol="generate")["share_lost"]
+    moved = rows(saved["transplant"], direction="brings")["share"]
+    wanted = 100 * np.concatenate([lost, moved]).astype(float)
+    np.testing.assert_allclose(np.sort(np.concatenate(drawn)), np.sort(wanted))
+
+
+def test_a_ratio_has_fiellers_interval(study):
+    """At its bounds Student's t of the contrast rejects at 5 %; in between it does not."""
+    rng = np.random.default_rng(0)
+    part, whole = rng.normal(0.6, 0.5, 60), rng.normal(1.0, 0.4, 60)
+    share, low, high = study["measures"].fieller(part, whole)
+    assert share == pytest.approx(part.mean() / whole.mean())
+    for bound in (low, high):
+        assert ttest_1samp(bound * whole - part, 0).pvalue == pytest.approx(0.05)
+    assert ttest_1samp(share * whole - part, 0).pvalue > 0.99
+    assert np.isinf(study["measures"].fieller(part, whole - whole.mean())[1])
+
+
+def test_a_layer_counts_by_what_of_it_lies_at_the_teachers_depths(study):
+    overlap = study["measures"].overlap
+    np.testing.assert_allclose(overlap(8), [0, 0, 1, 1, 1, 0, 0, 0])
+    np.testing.assert_allclose(overlap(4), [0, 1, 0.5, 0], atol=1e-12)
+
+
+def test_a_place_is_the_share_of_all_losses_in_the_teachers_layers(study):
+    """Ten items: layer 3 takes all of them, layer 6 five, and layer 0 gives one back."""
+    changes = {("intact", None): [False] + [True] * 9}
+    changes |= {("skip", layer): changes["intact", None] for layer in range(8)}
+    changes["skip", 3] = [False] * 10
+    changes["skip", 6] = [False] * 6 + [True] * 4
+    changes["skip", 0] = [True] * 10
+    table = frame(
+        "records",
+        [
+            {
+                "intervention": f"{kind}:{layer}", "kind": kind,
+                "site": None if layer is None else "layer",
+                "layer": layer, "task": "two-hops", "capability": "reasoning", "item": f"{item}",
+                "protocol": "generate", "correct": right,
+            }
+            for (kind, layer), answers in changes.items() for item, right in enumerate(answers)
+        ],
+    )  # fmt: skip
+    (place,) = study["measures"].places(table, "two-hops", 8).to_dict("records")
+    assert place["share"] == pytest.approx(9 / (9 + 5 - 1))
+
+
+def test_nothing_that_is_kept_for_tests_is_trained_on(study, tmp_path):
+    plan = {"look-up": 40, "two-hops": 40, "questions": 3, "first_links": 0.25}
+    path = study["students"].write_texts(tmp_path / "texts.jsonl", plan, 0)
+    texts = [json.loads(line)["text"] for line in path.read_text().splitlines()]
+    assert len(texts) == 80
+    for text in texts:
+        stated = [one.split() for one in text.split(" ;") if one and "->" not in one]
+        assert len(stated) == 8
+        assert not [words for words in stated if ORGANISM.for_tests(*words)]
