@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pandas as pd
@@ -12,6 +13,8 @@ from layerwise.errors import UserError
 from layerwise.models import load_model
 from layerwise.planning.plan import plan_run
 from layerwise.profiling.extras import EXTRAS, wanted_extras
+from layerwise.results import AblationResult, EmergenceResult
+from layerwise.tasks import load_task
 
 OPTIONS = {"protocols": ["continuation", "generate"], "limit": 12, "pairs": 2, "also": "all"}
 
@@ -105,3 +108,36 @@ def test_additions_by_name(model):
     assert wanted_extras(["removal", "parts"], model.cfg) == ("parts", "removal")
     with pytest.raises(UserError, match=r"Unknown addition to a profile 'head'\. Did you mean"):
         lw.profile(model, "organism-lookup", also="head", progress=False)
+
+
+def test_draws_of_examples_are_in_effects_and_what_has_but_the_first_is_told(model, tmp_path):
+    whole = load_task("organism-lookup")
+    draws = [whole.items[150 + i : 151 + i] for i in range(3)]
+    task = replace(whole, items=whole.items[:12], fewshot=draws[0], other_fewshot=tuple(draws[1:]))
+    given = {"fewshot_seeds": 3, "pairs": 1, "also": "similarity"}
+    found = lw.profile(model, task, "continuation", out=tmp_path, progress=False, **given)
+    ablation, depths = found.results[0], found.results[-1]
+    assert isinstance(ablation, AblationResult)
+    assert isinstance(depths, EmergenceResult)
+    alone = lw.ablate(model, task, "continuation", fewshot_seeds=3, progress=False)
+    pd.testing.assert_frame_equal(ablation.effects(), alone.effects())
+    assert set(ablation.signal()["n_examples"]) == {3}
+    assert "ablation" not in set(depths.emergence["method"])
+    (reason,) = depths.left_out.query("method == 'ablation'")["reason"]
+    assert "several draws of few-shot examples" in reason
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert "means over items and 3 draws of the few-shot examples" in page
+    assert "prediction" not in {path.stem for path in tmp_path.glob("*.parquet")}
+    kinds = {type(result) for result in lw.load_results(tmp_path)}
+    assert kinds == {type(result) for result in found.results}
+    plan = {"analysis": "profile", "untimed": True, "memory_budget": 2**28}
+    planned = plan_run(model, task, "continuation", **plan, **given)
+    assert "with 3 draws of the few-shot examples" in " ".join(planned.notes)
+    once = plan_run(model, task, "continuation", **plan, pairs=1)
+    passes = [
+        sum(row.cost.token_passes for row in one.rows if row.analysis == "ablation")
+        for one in (once, planned)
+    ]
+    assert passes[1] > 2.5 * passes[0]
+    with pytest.raises(UserError, match="expected 1 to 10"):
+        lw.profile(model, task, "continuation", fewshot_seeds=11, progress=False)

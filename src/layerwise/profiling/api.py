@@ -33,6 +33,7 @@ from layerwise.storage.base import Result
 from layerwise.storage.places import FIGURES, PAGE, refuse_unusable_page
 from layerwise.storage.provenance import RUN_FILE
 from layerwise.sweep import LogLikelihood, skip
+from layerwise.tasks.task import refuse_fewshot_seeds
 
 from .extras import changes_of, jobs_of, patched_sites, read_extras, wanted_extras
 
@@ -83,7 +84,9 @@ def _refuse_unusable_page(out: str | Path | None) -> None:
         refuse_unusable_page(Path(out) / PAGE)
 
 
-@check_arguments(refuse_uninteresting, _refuse_unusable_page, also=read_extras)
+@check_arguments(
+    refuse_uninteresting, refuse_fewshot_seeds, _refuse_unusable_page, also=read_extras
+)
 @in_turn
 def profile(
     model: Model,
@@ -99,6 +102,7 @@ def profile(
     smallest_depth: float = 1.0,
     seed: int = 0,
     fewshot: int | None = None,
+    fewshot_seeds: int = 1,
     chat: bool = False,
     out: str | Path | None = None,
     memory_budget: int | None = None,
@@ -127,6 +131,9 @@ def profile(
         smallest_depth: smallest difference of depth that is of interest, in layers.
         seed: decides the items of built-in suites and all bootstraps.
         fewshot: number of few-shot examples; the task's own if None.
+        fewshot_seeds: change layers, parts and heads with so many draws of the examples, 1 to 10,
+            whose spread is then in effects, signal, intervals and tests. All else is asked with the
+            first draw, and no depth is told by ablation.
         chat: wrap prompts in the tokenizer's chat template (ablation and lens).
         out: folder for tables, figures and ``report.html``; an interrupted run goes on there.
         memory_budget: bytes for activations, keys and values; half of what is free if None.
@@ -139,6 +146,7 @@ def profile(
         UserError: for anything unknown, out of range or contradictory, before work begins.
     """
     refuse_uninteresting(smallest_loss, smallest_nats, smallest_depth)
+    refuse_fewshot_seeds(fewshot_seeds)
     _refuse_unusable_page(out)
     setup = prepare(
         model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
@@ -146,7 +154,7 @@ def profile(
         interest=Interest(smallest_loss, smallest_nats, smallest_depth),
     )  # fmt: skip
     extras = wanted_extras(also, model.cfg)
-    jobs = Jobs.of(setup, pairs, exhaustive, extras)
+    jobs = Jobs.of(setup, pairs, exhaustive, extras, fewshot_seeds)
     settings = setup.settings(
         analysis="profile", **jobs.ablation.settings(), **jobs.patching.settings(),
         **({"also": list(extras)} if extras else {}),
@@ -181,12 +189,18 @@ class Jobs:
     extras: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, setup: Setup, pairs: int, exhaustive: bool, extras: tuple[str, ...] = ()) -> Jobs:
-        """The analyses of a setup, and what else is wanted."""
+    def of(
+        cls, setup: Setup, pairs: int, exhaustive: bool, extras: tuple[str, ...] = (),
+        fewshot_seeds: int = 1,
+    ) -> Jobs:  # fmt: skip
+        """The analyses of a setup, the ablation with some draws of examples; and what is wanted."""
         read = {"letter": "letter", "continuation": "continuation", "generate": "continuation"}
         protocols = tuple(dict.fromkeys(read[protocol] for protocol in setup.protocols))
         return cls(
-            Ablation(setup, changes_of(setup, extras), only_with_signal=not exhaustive),
+            Ablation(
+                setup, changes_of(setup, extras), only_with_signal=not exhaustive,
+                fewshot_seeds=fewshot_seeds,
+            ),
             Lens(replace(setup, protocols=protocols), strict=False),
             Patching(
                 replace(setup, protocols=("continuation",)), patched_sites(extras), pairs,

@@ -14,11 +14,15 @@ AT_MOST = (
     "At most: layers are skipped only where the intact model is better than blind (unless "
     "exhaustive), and only tasks that it can do are patched."
 )
+FIRST_DRAW = (
+    "Layers, parts and heads are changed with {} draws of the few-shot examples; all else is asked "
+    "with the first draw, and no depth is told by ablation."
+)
 
 
 def _jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
     extras = wanted_extras(options.also, setup.model.cfg)
-    main = Jobs.of(setup, options.pairs, options.exhaustive, extras)
+    main = Jobs.of(setup, options.pairs, options.exhaustive, extras, options.fewshot_seeds)
     by_name: dict[str, PlannedJob] = {
         "ablation": main.ablation, "lens": main.lens, "patching": main.patching,
     }  # fmt: skip
@@ -26,9 +30,11 @@ def _jobs(setup: Setup, options: PlanOptions) -> PlannedJobs:
     left_out = [name for name in extras if not EXTRAS[name].planned]
     told = f"Not in this plan, and not in its time: {', '.join(left_out)}."
     notes = (AT_MOST, told) if left_out else (AT_MOST,)
+    if options.fewshot_seeds > 1:
+        notes = (*notes, FIRST_DRAW.format(options.fewshot_seeds))
     return PlannedJobs(
         by_name | more, (*notes, power_note(setup, len(check_layers(None, setup.model))))
     )
 
 
-PLANNED = Planned("profile", _jobs, options=("exhaustive", "also"))
+PLANNED = Planned("profile", _jobs, options=("exhaustive", "also", "fewshot_seeds"))

@@ -81,6 +81,8 @@ def over_examples(
         half = means.half_widths(_TAIL)
         found[low] = np.minimum(table[low], table[estimate] - half)
         found[high] = np.maximum(table[high], table[estimate] + half)
+    for end in ("acc_diff_low", "acc_diff_high"):
+        found[end] = np.clip(found[end], -1.0, 1.0)
     return found
 
 

@@ -124,7 +124,7 @@ def _crossed_bounds(
     for i, means in enumerate(effects["crossed"]):
         if isinstance(means, CrossedMeans):
             mean, half = float(means.mean[0]), float(means.half_widths(tail)[0])
-            found[:, i] = mean - half, mean + half
+            found[:, i] = max(mean - half, -1.0), min(mean + half, 1.0)
     return found
 
 

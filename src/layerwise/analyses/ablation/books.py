@@ -14,6 +14,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from layerwise import stats
+from layerwise.stats.cells import has_several_examples
 from layerwise.stats.clusters import independent_items, sample_and_resamples
 from layerwise.stats.dissociation import Dissociation, crossed
 from layerwise.stats.effects import (
@@ -60,7 +61,9 @@ def book_tables(
     has = dict(zip(places, signal["signal"].tolist(), strict=True))
     pairs: list[dict[str, Any]] = []
     tables: list[pd.DataFrame] = []
-    for pair in _pairs(of_one_draw(records)):
+    # answers are compared one by one, which means over draws of examples are not
+    comparable = () if has_several_examples(records) else _pairs(of_one_draw(records))
+    for pair in comparable:
         both = tuple(next(cells(one)) for one in pair)
         where = {CLOSED: both[0].task, OPEN: both[1].task, "protocol": both[0].protocol}
         known = where | _described(both, facts)

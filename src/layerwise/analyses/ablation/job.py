@@ -342,7 +342,7 @@ def _make(pieces: Sequence[Piece], parts: CheckpointStore, progress: Meter, job:
 
 def _with_signal(task: Task, records: pd.DataFrame, protocols: Sequence[str]) -> tuple[str, ...]:
     """The protocols under which the intact model is better than blind, each asked by itself."""
-    asked = {cell.protocol: cell for cell in cells(records)}
+    asked = {cell.protocol: cell for cell in cells(records, over_examples=True)}
     return tuple(
         p for p in protocols if signals([asked[p]], lambda _, name: task.chance[name])[task.name, p]
     )

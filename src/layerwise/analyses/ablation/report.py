@@ -11,7 +11,7 @@ import pandas as pd
 
 from layerwise.presentation.figure_spec import FigureSpec
 from layerwise.presentation.over_run import RATE, count_that_hold
-from layerwise.presentation.rows import rows
+from layerwise.presentation.rows import numbers, rows
 from layerwise.presentation.section import Section
 from layerwise.presentation.wording import (
     HEAD_WORDS,
@@ -246,12 +246,27 @@ def ladders(run: RunTables) -> list[FigureSpec]:
     return found
 
 
+def _over_draws(run: RunTables) -> str:
+    """What knows of several draws of few-shot examples and what does not; empty if there is one."""
+    effects = run.table("effects")
+    if effects is None or "n_examples" not in effects:
+        return ""
+    if not (numbers(effects, "n_examples") > 1).any():
+        return ""
+    return (
+        f" These are means over items and {spread(effects['n_examples'])} draws of the few-shot "
+        "examples, and their intervals and tests know of the spread of both. Whatever else this "
+        "page tells of the run was asked with the first draw alone, and holds for these examples; "
+        "depths by ablation, the ladder of scoring and what a passage protects are left out."
+    )
+
+
 def sections(run: RunTables) -> list[Section]:
     """Role maps first, the numbers and what has no signal last."""
     numbers = (*effects_tables(run), *signal_table(run, True))
     silent = tuple(signal_table(run, False))
     return [
-        Section("roles", "Role map", 5, _ROLE_WORDS, tuple(role_maps(run))),
+        Section("roles", "Role map", 5, _ROLE_WORDS + _over_draws(run), tuple(role_maps(run))),
         Section("accuracy", "Accuracy per layer", 10, "", tuple(accuracies(run))),
         Section("head-effects", "Ablation of heads", 12, _HEAD_WORDS, tuple(head_effects(run)),
                 tuple(head_effects_tables(run))),
