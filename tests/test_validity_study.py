@@ -85,8 +85,16 @@ def test_redrawn_answers_have_signal_and_no_effect_on_average(nothing):
     assert uncorrected > 2 * NOMINAL * len(tables) > false
 
 
+def test_a_model_that_guesses_some_items_right_gets_no_sentence_on_the_ladder(nothing):
+    (only,) = findings([nothing.shuffled_answers(5)])
+    assert only.kind == "no signal"
+
+
 def test_the_saved_rates_are_at_most_nominal(nothing):
-    told = nothing.told(pd.read_parquet(FOLDER / "results" / "nothing.parquet"))
+    saved = pd.read_parquet(FOLDER / "results" / "nothing.parquet")
+    asked = saved.loc[saved["case"] != nothing.REDRAWN]
+    assert (asked["silent"].astype(bool) == ~asked["signal"]).all()
+    told = nothing.told(saved)
     assert told["models"].eq(nothing.N_MODELS).all()
     assert (told["low"] <= NOMINAL).all()
     with_signal = told.set_index("case")["signal"]
@@ -197,6 +205,7 @@ def test_the_saved_findings_in_organisms_are_as_written_beforehand_but_where_tol
         ("patch resid_pre", "coherence"),
         ("patch heads", "coherence"),
         ("half-effect depth by direct attribution", "knowledge"),
+        ("half-effect depth by patching", "coherence"),
     }
 
 

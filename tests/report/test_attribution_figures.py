@@ -115,7 +115,7 @@ def test_the_report_has_a_section_and_a_sentence():
         "In facts (continuation prompts), the attention of layer 3 adds most to the answer's "
         f"first token directly: {best['value']:.1f} [{best['low']:.1f}, {best['high']:.1f}] nats "
     )
-    assert f"of all heads, 3.1 adds most, {head['value']:.1f} [" in sentence
+    assert f"of all heads, 3.1 adds most, {head['value']:.2f} [" in sentence
 
 
 def test_without_signal_nothing_is_drawn_or_said():

@@ -38,6 +38,12 @@ def ladder_findings(run: RunTables) -> list[Finding]:
     steps, layers = run.table("ladder_steps"), run.table("dissociations")
     if steps is None or layers is None:
         return []
+    signal = run.table("signal")
+    if signal is not None:  # of a task that the model cannot do under any protocol nothing is said
+        able = rows(signal, signal=True)["task"].unique().tolist()
+        steps = pd.DataFrame(steps.loc[steps["task"].isin(able)])
+    if steps.empty:
+        return []
     kind, site = kinds_and_sites(steps)[0]
     steps, layers = rows(steps, kind=kind, site=site), rows(layers, kind=kind, site=site)
     other = [_other_layers(row, layers, len(steps)) for row in _clearest(steps)]
