@@ -139,6 +139,17 @@ def test_engine_and_reference_agree_on_other_weights_beside_other_changes(case):
             assert_same(found, expected)
 
 
+@pytest.mark.parametrize(("case", "site"), [("gpt2", "ln_final"), ("qwen3", "unembed")])
+def test_a_branch_behind_all_layers_needs_no_intact_model_beside_it(case, site):
+    host, donor = pair(case)
+    (change,) = changes_of(host, donor, site, ("single",), 1)
+    swap, asked = Exchange(host, donor).intervention(change), requests_of(host)
+    for every in ([swap], [skip(1), swap]):
+        plain = sweep(host, every, asked, method="reference").outcomes
+        for found, expected in zip(sweep(host, every, asked).outcomes, plain, strict=True):
+            assert_same(found, expected)
+
+
 def test_branches_that_read_memories_without_keys_have_their_own_layers():
     host, donor = pair("t5")
     changes = changes_of(host, donor, "layer", SETS, 1)
