@@ -5,16 +5,17 @@ Nothing is changed or made again here; reading results does that, by ``restoring
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from layerwise.analyses.comparison.result import FACTS_FILE, TABLES, read_comparison_file
-from layerwise.analyses.training.result import SERIES_FILE, SERIES_TABLES, read_series_file
+from layerwise.analyses.comparison.result import FOLDER as COMPARISON
+from layerwise.analyses.training.result import FOLDER as SERIES
 from layerwise.errors import UserError
 from layerwise.ground.arguments import check_arguments
 from layerwise.storage.file_list import listed, states
+from layerwise.storage.joined_folder import JoinedFolder
 from layerwise.storage.parquet import read_table
 from layerwise.storage.places import COMPARISON_PAGE, FIGURES, PAGE, SERIES_PAGE, is_folder
 from layerwise.storage.provenance import (
@@ -36,6 +37,7 @@ COMPARED = "compared"  # beside a pruned model
 READABLE = "readable"
 NOT_LISTED = "not listed"
 MISSING = "missing"
+JOINED: tuple[JoinedFolder[Any], ...] = (COMPARISON, SERIES)
 
 
 @dataclass(frozen=True)
@@ -99,22 +101,21 @@ def verify(folder: str | Path) -> Verification:
     folder = Path(folder)
     if not is_folder(folder):
         raise UserError(f"No folder {folder}: expected a folder of results; check the path.")
-    if (folder / FACTS_FILE).exists():
-        return _verified_joined(folder, FACTS_FILE, TABLES, read_comparison_file)
-    if (folder / SERIES_FILE).exists():
-        return _verified_joined(folder, SERIES_FILE, SERIES_TABLES, read_series_file)
+    for joined in JOINED:
+        if (folder / joined.list_file).exists():
+            return _verified_joined(folder, joined)
     beside = folder / COMPARED
     home = beside if (beside / RUN_FILE).exists() or results_without_list(beside) else folder
     if results_without_list(home):
         return _without_list(home, RUN_FILE, LISTED, f"{RUN_FILE} is missing: {LOST_WITH_RUN_FILE}")
-    if any((folder / name).exists() for name in TABLES):
-        return _without_list(folder, FACTS_FILE, TABLES, f"{FACTS_FILE} is missing")
-    if any((folder / name).exists() for name in SERIES_TABLES):
-        return _without_list(folder, SERIES_FILE, SERIES_TABLES, f"{SERIES_FILE} is missing")
+    for joined in JOINED:
+        own, tables = joined.list_file, joined.table_files
+        if any((folder / name).exists() for name in tables):
+            return _without_list(folder, own, tables, f"{own} is missing")
     if not (home / RUN_FILE).exists():
         raise UserError(
-            f"No {RUN_FILE} or {FACTS_FILE} in {folder}: expected the folder of a finished run, "
-            "a comparison, a series or a pruned model; check the path."
+            f"No {RUN_FILE} or {COMPARISON.list_file} in {folder}: expected the folder of a "
+            "finished run, a comparison, a series or a pruned model; check the path."
         )
     return _verified_run(home)
 
@@ -137,15 +138,14 @@ def _is_damaged(folder: Path) -> bool:
         return True
 
 
-def _verified_joined(
-    folder: Path, own: str, tables: Sequence[str], read: Callable[[Path], dict[str, Any]]
-) -> Verification:
+def _verified_joined(folder: Path, joined: JoinedFolder[Any]) -> Verification:
     """Of what joins saved runs: a comparison, or a series of checkpoints."""
+    own = joined.list_file
     try:
-        said = read(folder)
+        said = joined.read_list(folder)
     except UserError as error:
         return Verification(folder, {own: "changed"}, (str(error),), True)
-    return _verified(folder, own, listed(said, own), tables, None)
+    return _verified(folder, own, listed(said, own), joined.table_files, None)
 
 
 def _without_list(folder: Path, own: str, known: Sequence[str], missing: str) -> Verification:

@@ -5,20 +5,12 @@ What the tables hold is computed in ``tables``; how it is drawn and told, in ``r
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layerwise.errors import DamagedResultsError, counted
-from layerwise.storage.atomic_files import disk_error, remove_temporaries, write_atomically
-from layerwise.storage.file_list import hashes_of, listed, refuse_edited, with_list
-from layerwise.storage.parquet import read_table, write_table
-from layerwise.storage.places import (
-    FIGURES,
-    SERIES_PAGE,
-    refuse_unusable_folder,
-    refuse_unusable_page,
-)
+from layerwise.errors import counted
+from layerwise.storage.joined_folder import JoinedFolder
+from layerwise.storage.places import FIGURES, SERIES_PAGE
 
 from .joined import NAMES, JoinedCheckpoints, SeriesFacts
 
@@ -26,8 +18,11 @@ if TYPE_CHECKING:
     from layerwise.presentation.finding import Finding
     from layerwise.presentation.page import Report
 
-SERIES_FILE = "training.json"
-SERIES_TABLES = tuple(f"training_{name}.parquet" for name in NAMES)
+FOLDER = JoinedFolder(
+    "training", NAMES, SeriesFacts, SERIES_PAGE, "a folder for the series",
+    ("layerwise profile-training",
+     "give the same command again, which goes on from the runs of the checkpoints"),
+)  # fmt: skip
 
 
 class TrainingSeries(JoinedCheckpoints):
@@ -71,16 +66,7 @@ class TrainingSeries(JoinedCheckpoints):
             UserError: if the folder cannot be written, or the disk is full.
         """
         folder = Path(folder)
-        refuse_unusable_folder(folder, "a folder for the series")
-        refuse_unusable_page(folder / SERIES_PAGE)
-        said = self.facts.model_dump_json(exclude={"files"})
-        remove_temporaries(folder)
-        _remove(folder / SERIES_FILE)  # tables of two series never stand under one list
-        for name in self.tables:
-            table = f"training_{name}"
-            write_table(folder / f"{table}.parquet", table, getattr(self, name), said)
-        files = hashes_of(folder, SERIES_TABLES)
-        write_atomically(folder / SERIES_FILE, with_list(json.loads(said), SERIES_FILE, files))
+        FOLDER.write(folder, {name: getattr(self, name) for name in self.tables}, self.facts)
         page = self.report()
         page.save_figures(folder / FIGURES)
         return page.save(folder / SERIES_PAGE)
@@ -92,14 +78,8 @@ class TrainingSeries(JoinedCheckpoints):
         Raises:
             UserError: if a file is missing, damaged, or changed since it was written.
         """
-        folder = Path(folder)
-        said = read_series_file(folder)
-        files = listed(said, SERIES_FILE) or {}
-        facts = SeriesFacts.model_validate_json(json.dumps(said))
-        read = {}
-        for name, file in zip(cls.tables, SERIES_TABLES, strict=True):
-            read[name], _ = read_table(folder / file, f"training_{name}", files.get(file))
-        return cls(**read, facts=facts.model_copy(update={"files": {}}))
+        tables, facts = FOLDER.read(Path(folder))
+        return cls(**tables, facts=facts)
 
     def __repr__(self) -> str:
         n, steps = sum(self.onsets["appears"]), self.facts.steps
@@ -111,29 +91,3 @@ class TrainingSeries(JoinedCheckpoints):
 
     def _repr_html_(self) -> str:
         return self.report()._repr_html_()
-
-
-def read_series_file(folder: Path) -> dict[str, Any]:
-    """``training.json`` as plain values.
-
-    Raises:
-        UserError: if it is missing or damaged, or was edited.
-    """
-    path = folder / SERIES_FILE
-    try:
-        said = json.loads(path.read_bytes())
-        SeriesFacts.model_validate_json(json.dumps(said))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DamagedResultsError(
-            f"{path} is missing or damaged: expected what `layerwise profile-training` wrote; "
-            "give the same command again, which goes on from the runs of the checkpoints."
-        ) from error
-    refuse_edited(said, path)
-    return said
-
-
-def _remove(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise disk_error(error, path) from error

@@ -1,0 +1,119 @@
+"""Tables that are made of several runs, in a folder of their own under a list of their checksums.
+
+What is in the tables, and the page beside them, is the business of whoever joins the runs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import pandas as pd
+from pydantic import BaseModel
+
+from layerwise.errors import DamagedResultsError
+
+from .atomic_files import disk_error, remove_temporaries, write_atomically
+from .file_list import hashes_of, listed, refuse_edited, with_list
+from .parquet import read_table, write_table
+from .places import refuse_unusable_folder, refuse_unusable_page
+
+_Facts = TypeVar("_Facts", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class JoinedFolder(Generic[_Facts]):
+    """Where the tables of one kind of joined runs lie, and what lists them.
+
+    Attributes:
+        own: the name of all of it, with which the names of tables and files begin.
+        tables: names of the tables.
+        facts: what is needed to repeat the joining, with the list under ``files``.
+        page: the file name of the page.
+        what: what the folder is for, in words.
+        command: the command that writes it, and what to do if it must be written anew.
+    """
+
+    own: str
+    tables: tuple[str, ...]
+    facts: type[_Facts]
+    page: str
+    what: str
+    command: tuple[str, str]
+
+    @property
+    def list_file(self) -> str:
+        """The file that says the facts and lists the others."""
+        return f"{self.own}.json"
+
+    @property
+    def table_files(self) -> tuple[str, ...]:
+        """The files of the tables."""
+        return tuple(f"{self._schema(name)}.parquet" for name in self.tables)
+
+    def _schema(self, name: str) -> str:
+        return f"{self.own}_{name}"
+
+    def write(self, folder: Path, tables: Mapping[str, pd.DataFrame], facts: _Facts) -> None:
+        """Write the tables and their list, in the place of earlier ones.
+
+        Args:
+            folder: made if it does not exist.
+            tables: by name.
+            facts: what is needed to repeat the joining.
+
+        Raises:
+            UserError: if the folder or its page cannot be written, or the disk is full.
+        """
+        refuse_unusable_folder(folder, self.what)
+        refuse_unusable_page(folder / self.page)
+        said = facts.model_dump_json(exclude={"files"})
+        remove_temporaries(folder)
+        _remove(folder / self.list_file)  # tables of two joinings never stand under one list
+        for name, file in zip(self.tables, self.table_files, strict=True):
+            write_table(folder / file, self._schema(name), tables[name], said)
+        files = hashes_of(folder, self.table_files)
+        content = with_list(json.loads(said), self.list_file, files)
+        write_atomically(folder / self.list_file, content)
+
+    def read(self, folder: Path) -> tuple[dict[str, pd.DataFrame], _Facts]:
+        """The tables by name, and the facts, without the list.
+
+        Raises:
+            UserError: if a file is missing, damaged, or changed since it was written.
+        """
+        said = self.read_list(folder)
+        files = listed(said, self.list_file) or {}
+        facts = self.facts.model_validate_json(json.dumps(said))
+        read = {}
+        for name, file in zip(self.tables, self.table_files, strict=True):
+            read[name], _ = read_table(folder / file, self._schema(name), files.get(file))
+        return read, facts.model_copy(update={"files": {}})
+
+    def read_list(self, folder: Path) -> dict[str, Any]:
+        """The file that lists the others, as plain values.
+
+        Raises:
+            UserError: if it is missing or damaged, or was edited.
+        """
+        path = folder / self.list_file
+        try:
+            said = json.loads(path.read_bytes())
+            self.facts.model_validate_json(json.dumps(said))
+        except (OSError, ValueError, RecursionError) as error:
+            command, again = self.command
+            raise DamagedResultsError(
+                f"{path} is missing or damaged: expected what `{command}` wrote; {again}."
+            ) from error
+        refuse_edited(said, path)
+        return said
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise disk_error(error, path) from error
