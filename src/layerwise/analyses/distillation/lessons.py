@@ -172,16 +172,18 @@ def questions_of_tasks(setup: Setup, n_texts: int) -> list[list[Question]]:
         UserError: if there are none.
     """
     measured, groups = _Measured.of(setup.tasks), list[list[Question]]()
+    suites = {task.name: task for task in setup.tasks if is_from_suite(task)}
     for task in setup.tasks:
-        if not is_from_suite(task):
+        if task.name not in suites:
             fresh = [item for item in task.unasked if measured.leaves(item)]
             cut = [fresh[i : i + TOGETHER] for i in range(0, len(fresh), TOGETHER)]
             groups += [list(_asked(setup, task, items)) for items in cut]
-    suites = [task for task in setup.tasks if is_from_suite(task)]
     for seed in range(setup.seed + 1, setup.seed + 1 + MOST_SEEDS):
         if not suites or sum(map(len, groups)) >= n_texts:
             break
-        groups.append([one for task in suites for one in _other(setup, task, seed, measured)])
+        groups.append(
+            [one for task in suites.values() for one in _other(setup, task, seed, measured)]
+        )
     if not any(groups):
         raise UserError(
             "There are no questions to train a student on: none of the tasks has items beside "
