@@ -81,6 +81,15 @@ def process_of_all_tests():
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def texts_as_at_the_command_line():
+    """Tables keep texts as they do there, which is quicker; in long runs as pandas has them."""
+    from layerwise.ground.process import keep_texts_as_objects  # after its types are checked
+
+    if not LONG:
+        keep_texts_as_objects()
+
+
 def pytest_collection_finish() -> None:
     """What was imported stays: the garbage collector need not look at it again after each test."""
     from layerwise.ground.process import collect_rarely  # not before its types are checked

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from layerwise.ground.arguments import check_ahead
-from layerwise.ground.process import settle
+from layerwise.ground.process import keep_texts_as_objects, settle
 
 from .options import FLAGS, PAIRED, Flag, Option, help_of
 from .printing import say, show_profile, show_removal, show_result, show_series, show_written
@@ -121,6 +121,7 @@ class Command:
         """Call the function; no model is loaded for what would be refused."""
         module, _, name = self.target.partition(":")
         function = getattr(importlib.import_module(module), name)
+        keep_texts_as_objects()
         if not how:
             return function(*models, **arguments)
         check_ahead(function, **arguments)

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .rows import numbers
 from .wording import spread
 
 
@@ -40,5 +39,5 @@ def _independent(table: pd.DataFrame) -> np.ndarray:
     items = table["n_items"].to_numpy(dtype=float)
     if "n_clusters" not in table:
         return items
-    clusters = numbers(table.astype({"n_clusters": "Float64"}), "n_clusters")
+    clusters = table["n_clusters"].astype("Float64").to_numpy(dtype=float, na_value=np.nan)
     return np.where(np.isnan(clusters), items, clusters)

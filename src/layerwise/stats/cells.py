@@ -157,22 +157,57 @@ def _over_examples(whole: pd.DataFrame) -> Cell:
     )
 
 
+class _Rows(NamedTuple):
+    """The records of a cell, numbered once, so that each control is picked from arrays.
+
+    Attributes:
+        kind: what each is of.
+        item: the number of its item among all that are named.
+        row: the row of its item among those of the cell; -1 if it has none.
+        change: the number of its intervention among all that are named.
+        changes: these interventions.
+        correct: whether the answer was right.
+        table: the records themselves.
+    """
+
+    kind: Shaped[np.ndarray, " records"]
+    item: Int[np.ndarray, " records"]
+    row: Int[np.ndarray, " records"]
+    change: Int[np.ndarray, " records"]
+    changes: Shaped[np.ndarray, " changes"]
+    correct: Bool[np.ndarray, " records"]
+    table: pd.DataFrame
+
+
 def _cell(whole: pd.DataFrame) -> Cell:
     task, capability, protocol = (str(whole[c].iloc[0]) for c in ("task", "capability", "protocol"))
-    group = whole.loc[~whole["kind"].isin(CONTROLS)]
     described = ["kind", "site", "layer", "head", "intervention"]
-    first = group.loc[~group["intervention"].duplicated(), [*described, "layers", "heads"]]
-    listed = first.sort_values(described)
+    kinds, named, changes = (
+        whole[c].to_numpy(dtype=object) for c in ("kind", "item", described[-1])
+    )
+    asked = ~np.isin(kinds, CONTROLS)
+    numbered, found = pd.factorize(named)
+    items = pd.Index(sorted(set(named[asked])))
+    of_change, named_changes = pd.factorize(changes)
+    changes = np.asarray(named_changes)
+    read = _Rows(
+        kinds, numbered, items.get_indexer(pd.Index(found))[numbered], of_change, changes,
+        whole["correct"].to_numpy(dtype=bool), whole,
+    )  # fmt: skip
+    group = whole.loc[asked]
+    of_change = of_change[asked]
+    first = np.unique(of_change, return_index=True)[1]
+    listed = group[[*described, "layers", "heads"]].iloc[first].sort_values(described)
     changed = listed.loc[listed["intervention"] != INTACT].reset_index(drop=True)
     drawn = _draws(group)
-    _check_complete(group, drawn, len(listed), len(changed))
-    rows, found = pd.factorize(group["item"], sort=True)
-    items = pd.Index(found)
-    names = pd.Index([INTACT, *changed["intervention"]])
-    columns = names.get_indexer(pd.Index(group["intervention"]))
-    place, shape = (drawn, rows, columns), (drawn.max() + 1, len(items), len(listed))
+    columns = pd.Index([INTACT, *changed["intervention"]]).get_indexer(pd.Index(changes))[of_change]
+    place, shape = (
+        (drawn, read.row[asked], columns),
+        (int(drawn.max()) + 1, len(items), len(listed)),
+    )
+    _check_complete(group, place, shape, len(changed))
     right = np.zeros(shape, dtype=bool)
-    right[place] = group["correct"].to_numpy(dtype=bool)
+    right[place] = read.correct[asked]
     in_nats = np.full((2, *shape), np.nan)
     for values, name in zip(in_nats, ("gold_logprob", "margin"), strict=True):
         if name in group:
@@ -183,8 +218,8 @@ def _cell(whole: pd.DataFrame) -> Cell:
     nats, margins = scores[:, :, :1] - scores[:, :, 1:]
     return Cell(
         task, capability, protocol, changed, right[0, :, 0], correct, nats, margins,
-        tuple(map(str, items)), clusters_of(group, items), _blind(whole, items, BLIND),
-        _without_layers(whole, items), _guessed(whole, items), n_draws,
+        tuple(map(str, items)), clusters_of(group, items), _blind(read, len(items), BLIND),
+        _without_layers(read, len(items)), _guessed(read, len(items)), n_draws,
     )  # fmt: skip
 
 
@@ -213,48 +248,56 @@ def _over_draws(
     return (right.sum(axis=0) / n_draws)[:, 1:], means, n_draws[1:]
 
 
-def _guessed(whole: pd.DataFrame, items: pd.Index) -> Guessed | None:
+def _guessed(read: _Rows, n_items: int) -> Guessed | None:
     for kind in (GUESSER, GUESSER_AT_CHANCE):
-        blind = _blind(whole, items, kind)
+        blind = _blind(read, n_items, kind)
         if blind is not None:
-            named = str(whole.loc[whole["kind"] == kind, "intervention"].iloc[0])
+            named = str(read.changes[read.change[read.kind == kind][0]])
             return Guessed(blind, named.removeprefix(f"{GUESSER}: "), kind == GUESSER)
     return None
 
 
-def _blind(whole: pd.DataFrame, items: pd.Index, kind: str) -> Blind | None:
-    rows = whole.loc[whole["kind"] == kind]
-    if rows.empty:
+def _blind(read: _Rows, n_items: int, kind: str) -> Blind | None:
+    chosen = read.kind == kind
+    if not chosen.any():
         return None
-    if rows.duplicated(["item", "intervention"]).any():
-        raise _incomplete(rows)
-    counted = rows["correct"].groupby(rows["item"]).agg(["sum", "size"]).reindex(items)
-    right, asked = (counted[name].fillna(0).to_numpy(dtype=int) for name in ("sum", "size"))
-    return Blind(right, asked)
+    asked = read.item[chosen] * len(read.changes) + read.change[chosen]
+    if len(np.unique(asked)) < len(asked):
+        raise _incomplete(read.table)
+    rows, correct = read.row[chosen], read.correct[chosen]
+    right, times = (np.bincount(one[one >= 0], minlength=n_items) for one in (rows[correct], rows))
+    return Blind(right, times)
 
 
-def _without_layers(whole: pd.DataFrame, items: pd.Index) -> Bool[np.ndarray, " items"] | None:
-    rows = whole.loc[whole["kind"] == NO_LAYERS]
-    if rows.empty:
+def _without_layers(read: _Rows, n_items: int) -> Bool[np.ndarray, " items"] | None:
+    chosen = read.kind == NO_LAYERS
+    if not chosen.any():
         return None
-    if sorted(map(str, rows["item"])) != sorted(map(str, items)):
-        raise _incomplete(rows)
-    return rows.set_index("item")["correct"].reindex(items).to_numpy(dtype=bool)
+    rows = read.row[chosen]
+    if not np.array_equal(np.sort(rows), np.arange(n_items)):
+        raise _incomplete(read.table)
+    return read.correct[chosen][np.argsort(rows)]
 
 
 def _check_complete(
-    group: pd.DataFrame, drawn: Int[np.ndarray, " rows"], n_listed: int, n_changed: int
+    group: pd.DataFrame, place: tuple[Any, Any, Any], shape: tuple[int, int, int], n_changed: int
 ) -> None:
-    if n_listed == n_changed:
+    """Every item must be there once under every intervention and draw.
+
+    Args:
+        group: the records.
+        place: the draw, the item and the intervention of each.
+        shape: how many there are of each.
+        n_changed: interventions without the intact model.
+    """
+    if shape[2] == n_changed:
         raise UserError(
             f"The records of {_where(group)} lack the intact model: expected rows whose "
             "intervention is 'intact'; run the ablation again."
         )
-    each = group[["item", "intervention"]]
-    if drawn.any():
-        each = each.assign(draw=drawn)
-        n_listed = len(each[["intervention", "draw"]].drop_duplicates())
-    if each.duplicated().any() or len(group) != n_listed * group["item"].nunique():
+    times = np.bincount(np.ravel_multi_index(place, shape), minlength=np.prod(shape))
+    times = times.reshape(shape)
+    if times.max() > 1 or (times.any(axis=1, keepdims=True) != times).any():
         raise _incomplete(group)
 
 

@@ -126,8 +126,10 @@ def clusters_of(table: pd.DataFrame, items: Sequence[Any] | pd.Index) -> Cluster
     """
     if "cluster" not in table:
         return Clusters.apart(len(items))
-    first = table.loc[~table["item"].duplicated()].set_index("item")["cluster"]
-    return Clusters.of(first.reindex(items).tolist())
+    first = ~table["item"].duplicated().to_numpy()
+    told = (table[name].to_numpy(dtype=object)[first] for name in ("item", "cluster"))
+    of_item = dict(zip(*told, strict=True))
+    return Clusters.of([of_item.get(item) for item in items])
 
 
 def sample_and_resamples(

@@ -177,7 +177,9 @@ def _from_pandas(name: str, table: pd.DataFrame) -> pa.Table:
     # a list column without any list may have come as floats, and so may one without any cluster
     lists = [field.name for field in SCHEMAS[name]
              if pa.types.is_list(field.type) or field.name == "cluster"]  # fmt: skip
-    table = table.astype(dict.fromkeys(lists, object))
+    table = table.assign(
+        **{one: table[one].astype(object) for one in lists if table[one].dtype != object}
+    )
     try:
         return _checked(pa.Table.from_pandas(table, SCHEMAS[name], preserve_index=False))
     except pa.ArrowException as error:
