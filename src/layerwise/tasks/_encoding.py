@@ -38,28 +38,44 @@ def encode(tokenizer: Tokenizer, text: str) -> Tokens:
     return ids[:-1] if appended and not text.endswith(eos or "") else ids
 
 
-def encode_pair(tokenizer: Tokenizer, context: str, continuation: str) -> tuple[Tokens, Tokens]:
+def encode_pair(
+    tokenizer: Tokenizer, context: str, continuation: str, start: Tokens | None = None
+) -> tuple[Tokens, Tokens]:
     """Token ids of a context and of the continuation that is scored after it.
 
     As ``_encode_pair`` of lm-evaluation-harness does for causal models: white space at the
     context's end moves to the continuation; the whole and the context are encoded, and the
     continuation is the rest.
 
+    Args:
+        tokenizer: the tokenizer.
+        context: the context.
+        continuation: the continuation.
+        start: the context's tokens, where another pair with it has told them.
+
     Returns:
         Context tokens and continuation tokens.
     """
-    stripped = context.rstrip()
     whole = encode(tokenizer, context + continuation)
-    start = encode(tokenizer, stripped)
+    if start is None:
+        start = encode(tokenizer, context.rstrip())
     return start, whole[len(start) :]
 
 
-def encode_apart(tokenizer: Tokenizer, context: str, continuation: str) -> tuple[Tokens, Tokens]:
+def encode_apart(
+    tokenizer: Tokenizer, context: str, continuation: str, start: Tokens | None = None
+) -> tuple[Tokens, Tokens]:
     """Token ids of an input of an encoder-decoder, and of what its decoder is to say.
 
     As ``_encode_pair`` of lm-evaluation-harness does for such models: white space at the context's
     end moves to the continuation; the context gets all special tokens that the tokenizer has for
     it, its end token too, and the continuation, as a target text, none.
+
+    Args:
+        tokenizer: the tokenizer.
+        context: the input.
+        continuation: the answer.
+        start: the input's tokens, where another pair with it has told them.
 
     Returns:
         Input tokens and answer tokens.
@@ -67,7 +83,9 @@ def encode_apart(tokenizer: Tokenizer, context: str, continuation: str) -> tuple
     stripped = context.rstrip()
     target: Any = tokenizer
     said = target(text_target=context[len(stripped) :] + continuation, add_special_tokens=False)
-    return encode_input(tokenizer, stripped), tuple(said["input_ids"])
+    if start is None:
+        start = encode_input(tokenizer, stripped)
+    return start, tuple(said["input_ids"])
 
 
 def encode_input(tokenizer: Tokenizer, text: str) -> Tokens:

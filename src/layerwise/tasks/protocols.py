@@ -83,9 +83,9 @@ def _options(
     texts = LETTERS[: len(item.choices)] if protocol == "letter" else item.choices
     default = LETTER_DELIMITER if protocol == "letter" else task.template.delimiter
     delimiter = default if joint is None else joint
-    built = []
+    built, start, encoded = [], None, encode_apart if apart else encode_pair
     for text, choice in zip(texts, item.choices, strict=True):
-        start, rest = (encode_apart if apart else encode_pair)(tokenizer, context, delimiter + text)
+        start, rest = encoded(tokenizer, context, delimiter + text, start)
         if not start or not rest:
             raise _no_tokens(task, item)
         gold = choice == item.answer
