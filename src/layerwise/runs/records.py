@@ -67,7 +67,7 @@ def record_rows(
                 "closed_book": closed_book(by_id[item_id]),
                 "protocol": protocol,
                 "draw": draw,
-                **asdict(scored),
+                **vars(scored),
             }
 
 

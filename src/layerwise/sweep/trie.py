@@ -32,7 +32,7 @@ class Segment:
     depth: int
 
 
-@dataclass
+@dataclass(slots=True)
 class _Node:
     """A packed token while the trie is being built."""
 
