@@ -113,6 +113,22 @@ def test_an_original_that_is_another_by_now_is_refused(tmp_path):
     refused(tmp_path / "short", "expected", tmp_path / "out")
 
 
+def test_an_original_that_was_moved_is_found_where_it_is_now(tmp_path):
+    folder = tiny_folder(tmp_path, "llama")
+    short, moved = tmp_path / "short", tmp_path / "elsewhere"
+    lw.prune_model(load_model(folder), [1], short, word_task(2), "continuation")
+    folder.rename(moved)
+    refused(short, f"is not at '{folder}' any more: expected its folder", tmp_path / "out")
+    ends = run("heal", short, "--original", tmp_path / "nowhere", "--out", tmp_path / "out")
+    assert_refused(ends, "There is no file or folder")
+    ends = run("heal", short, "--original", short, "--out", tmp_path / "out")
+    assert_refused(ends, "is not the model that")
+    healed = lw.heal(
+        short, words(), "continuation", out=tmp_path / "healed", original=moved, **QUICK
+    )
+    assert healed.facts.settings["teacher"] == str(moved)
+
+
 def test_a_model_is_healed_at_the_command_line(pruned, tmp_path):
     file = tmp_path / "texts.txt"
     file.write_text("\n\n".join(f"the key {i} opens the door {i + 1} of two" for i in range(20)))

@@ -78,6 +78,7 @@ READERS: Mapping[str, Reader] = {
     "name_or_path": task_name,
     "offload": text("disk"),
     "on_policy": real(0.5),
+    "original": path,
     "out": path,
     "over": text("prompt"),
     "pairs": whole(16),

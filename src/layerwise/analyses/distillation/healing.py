@@ -33,6 +33,7 @@ def heal(
     protocols: str | Sequence[str] = ("letter", "continuation", "generate"),
     *,
     out: str | Path,
+    original: str | Path | None = None,
     text: str | Path | None = None,
     answers: str = "task",
     divergence: str = "forward",
@@ -70,6 +71,8 @@ def heal(
         protocols: ``letter``, ``continuation``, ``generate``.
         out: the folder to write; it must not exist or be empty, or be that of the same call,
             which goes on there after an interruption. Tables go into its folder ``compared``.
+        original: where the original is by now, if not where the layers were left out of it: a
+            name or folder of the same files.
         text: a ``.txt`` file with a blank line between texts, or a ``.jsonl`` file with a field
             ``text``, to train on in place of the tasks' prompts.
         answers: whose answers to the prompts are trained on: ``task``, worked out where the task
@@ -115,10 +118,11 @@ def heal(
         progress,
     )  # fmt: skip
     pruned = pruned_from(Path(folder))
-    original = load_model(pruned.name, dtype=dtype, device=device)
-    _refuse_another(original, pruned, Path(folder))
+    if original is not None:
+        pruned = pruned._replace(name=str(original), is_path=False)
+    teacher = _loaded(pruned, Path(folder), dtype, device)
     cut = load_model(folder, dtype=dtype, device=device)
-    return taught(original, cut, course, pruned.removed)
+    return taught(teacher, cut, course, pruned.removed)
 
 
 class PrunedFrom(NamedTuple):
@@ -128,11 +132,13 @@ class PrunedFrom(NamedTuple):
         name: the name that it was loaded by.
         source_hash: SHA-256 over its files; empty if it is not known.
         removed: the layers that were left out, in the order of computation.
+        is_path: whether the name is that of a folder or file of one's own.
     """
 
     name: str
     source_hash: str
     removed: tuple[int, ...]
+    is_path: bool
 
 
 def pruned_from(folder: Path) -> PrunedFrom:
@@ -162,16 +168,29 @@ def pruned_from(folder: Path) -> PrunedFrom:
             "expected the model that `layerwise prune` wrote; prune it again."
         )
     return PrunedFrom(
-        settings["model"], settings.get("source_hash", ""), tuple(settings["removed"])
-    )
+        settings["model"], settings.get("source_hash", ""), tuple(settings["removed"]),
+        run["model"]["source"] in ("folder", "gguf"),
+    )  # fmt: skip
 
 
-def _refuse_another(original: Model, pruned: PrunedFrom, folder: Path) -> None:
-    """Accept only the model that the layers were taken from."""
-    found = model_facts(original).source_hash
+def _loaded(pruned: PrunedFrom, folder: Path, dtype: str, device: str) -> Model:
+    """The model that the layers were taken from, and no other.
+
+    Raises:
+        UserError: if it is not there any more, or another by now.
+    """
+    if pruned.is_path and not Path(pruned.name).expanduser().exists():
+        raise UserError(
+            f"The original that {folder} was written from is not at {pruned.name!r} any more: "
+            "expected its folder or file there; name the place where it is now, as `original` "
+            "(`--original` at the command line)."
+        )
+    model = load_model(pruned.name, dtype=dtype, device=device)
+    found = model_facts(model).source_hash
     if pruned.source_hash and found != pruned.source_hash:
         raise UserError(
             f"{pruned.name!r} is not the model that {folder} was written from any more: its files "
             f"have SHA-256 {found[:12]}, expected {pruned.source_hash[:12]}; restore them, or "
             "prune the model again."
         )
+    return model
