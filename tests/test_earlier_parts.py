@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import pandas as pd
@@ -22,11 +23,13 @@ from tests import synthetic
 
 TASKS = ("organism-lookup", "organism-facts")
 
+loaded = cache(lw.load_model)
+
 
 def of(function: Callable[..., Result], **options: Any) -> Callable[[], Result]:
     """An analysis of a model that can do its tasks."""
     given = {"tasks": TASKS, "progress": False} | options
-    return lambda: function(lw.load_model("organism-decoder"), **given)
+    return lambda: function(loaded("organism-decoder"), **given)
 
 
 def read(function: Callable[..., Result], **options: Any) -> Callable[[], Result]:
@@ -35,7 +38,7 @@ def read(function: Callable[..., Result], **options: Any) -> Callable[[], Result
 
 
 def transplanted() -> Result:
-    models = map(lw.load_model, ("organism-letters", "organism-letters-other"))
+    models = map(loaded, ("organism-letters", "organism-letters-other"))
     return lw.transplant(*models, TASKS[0], "continuation", layers=[0], limit=24, progress=False)
 
 
@@ -46,7 +49,7 @@ ANALYSES: dict[str, tuple[Callable[[], Result], dict[str, str]]] = {
     "attribution": (read(lw.attribution), {"attribution": "attribution "}),
     "head_scores": (
         lambda: lw.head_scores(
-            lw.load_model("organism-decoder"), sequences=2, length=8, progress=False
+            loaded("organism-decoder"), sequences=2, length=8, progress=False
         ),
         {"heads": "heads"},
     ),
