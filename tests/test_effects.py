@@ -11,6 +11,9 @@ from statsmodels.stats.multitest import multipletests
 from layerwise import stats
 from layerwise.errors import UserError
 from layerwise.results import AblationResult
+from layerwise.stats.clusters import Clusters
+from layerwise.stats.over_run import exact_difference_bounds, exact_where_alike
+from layerwise.stats.share_bounds import share_scale
 from tests import synthetic
 from tests.cases import data_sets, most_errors
 from tests.synthetic import cell_records, planted
@@ -50,10 +53,18 @@ def test_effects_equal_the_single_statistics(ablation):
         in_nats = stats.paired_bootstrap(
             nats.to_numpy(dtype=float), seed=stats.generator(0, "keys")
         )
+        above, apart = intact - 0.25, Clusters.apart(len(intact))
+        (low,), (high,) = share_scale(above, apart, 0.25).bounds(np.array([share.estimate]))
+        unseen = [min(share.low, low), max(share.high, high)]
         found = row[["share_lost", "share_low", "share_high"]].tolist()
-        assert found == pytest.approx([share.estimate, share.low, share.high])
+        assert found == pytest.approx([share.estimate, *unseen])
+        (low,), (high,) = exact_where_alike(np.array([diff.estimate]), np.array([len(intact)]), 1.0)
+        if changed.tolist() == intact.tolist():
+            none = np.zeros(1, dtype=int)
+            (low,), (high,) = exact_difference_bounds(none, none, np.array([len(intact)]))
+        unseen = [min(diff.low, low), max(diff.high, high)]
         found = row[["acc_diff", "acc_diff_low", "acc_diff_high"]].tolist()
-        assert found == pytest.approx([diff.estimate, diff.low, diff.high])
+        assert found == pytest.approx([diff.estimate, *unseen])
         found = row[["nats", "nats_low", "nats_high"]].tolist()
         assert found == pytest.approx([in_nats.estimate, in_nats.low, in_nats.high])
         in_margins = stats.paired_bootstrap(

@@ -6,6 +6,7 @@ Definitions are in ``docs/statistics.md``; columns in ``docs/results.md``.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,6 @@ from .cells import Cell as Cell
 from .cells import cells as cells
 from .cells import layer_skips as layer_skips
 from .clusters import (
-    clustered_interval,
     design_effects,
     independent_items,
     paired_p_values,
@@ -36,7 +36,8 @@ from .clusters import (
 from .equivalence import no_loss_of_nats_p_values, no_loss_p_values
 from .examples import intact_interval, over_examples
 from .interest import Interest
-from .over_run import effects_over_run, exact_difference_bounds, exact_where_no_width
+from .over_run import effects_over_run
+from .share_bounds import Scale, share_scale, with_unseen_items
 from .signal import Guessed, have_signal, signal_p_values, signals
 
 N_RESAMPLES = 2000
@@ -170,7 +171,7 @@ def _effects(
         p_no_loss_nats=no_loss_of_nats_p_values(cell.nats, smallest.nats, clusters=cell.clusters),
         **_bootstrapped(cell, cell.floor(chance), seed, has_scale=signal),
     )
-    table = table.assign(**exact_where_no_width(table, least_above(cell, chance)))
+    table = table.assign(**with_unseen_items(table, scale_of(cell, chance)))
     if cell.of_examples:
         table = table.assign(**over_examples(table, cell, chance, smallest))
     family = table.groupby(["kind", "site"], dropna=False)["p"]
@@ -180,40 +181,18 @@ def _effects(
     return table
 
 
-def least_above(cell: Cell, chance: float) -> float:
-    """A lower bound (97.5 %) of the intact accuracy above the floor, of one task and protocol.
+def scale_of(cell: Cell, chance: float) -> Scale:
+    """What the answers leave open of a share lost where all resamples say the same.
 
     Args:
-        cell: its records.
+        cell: records of one task and protocol; of several draws of few-shot examples, whatever
+            any of them leaves open.
         chance: accuracy by guessing, where the floor was not measured.
     """
     if cell.of_examples:
-        return min(least_above(one, chance) for one in cell.of_examples)
-    if cell.no_layers is None:
-        return clustered_interval(cell.intact, cell.clusters, 0.975).low - chance
-    changes = [cell.intact & ~cell.no_layers, ~cell.intact & cell.no_layers]
-    alone = min(independent_items(each[:, None], cell.clusters)[0] for each in changes)
-    lost, gained = (each.sum(keepdims=True) * (alone / len(each)) for each in changes)
-    return float(exact_difference_bounds(lost, gained, np.full(1, alone), 0.975)[0][0])
-
-
-def share_reach(cell: Cell, chance: float) -> float:
-    """How far a share lost may lie from what is seen of it, where all resamples say the same.
-
-    So many other clusters as the exact bound leaves open may change, divided by the least that
-    can be lost.
-
-    Args:
-        cell: records of one task and protocol.
-        chance: accuracy by guessing, where the floor was not measured.
-
-    Returns:
-        A share of the accuracy above the floor; infinite where none is known to be there.
-    """
-    none, n = np.zeros(1, dtype=int), np.array([cell.clusters.n])
-    open_still = float(exact_difference_bounds(none, none, n, 0.975)[1][0])
-    least = least_above(cell, chance)
-    return open_still / least if least > 0 else np.inf
+        return reduce(Scale.widest, (scale_of(one, chance) for one in cell.of_examples))
+    stated = chance if cell.no_layers is None else None
+    return share_scale(cell.intact - cell.floor(chance), cell.clusters, stated)
 
 
 def corrected(effects: pd.DataFrame) -> pd.Series:

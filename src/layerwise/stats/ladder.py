@@ -18,6 +18,7 @@ from layerwise import stats
 
 from .dissociation import Answers, expected_agreement
 from .effects import BASELINES, Cell, cells
+from .share_bounds import Scale, difference_wide_enough, share_scale, wide_enough
 
 Chance = Callable[[str, str], float]
 
@@ -112,6 +113,14 @@ class Rated(NamedTuple):
         """What each item loses on average over the changes, right answers."""
         return self.cell.intact - self.cell.correct.mean(axis=1)
 
+    @property
+    def scale(self) -> Scale:
+        """What the answers leave open of the share lost where all resamples say the same."""
+        cell, floor = self.cell, self.cell.intact - self.above
+        return share_scale(
+            self.above, cell.clusters, None if cell.no_layers is not None else float(floor[0])
+        )
+
     def share(self, indices: Int[np.ndarray, "draws clusters"]) -> Float[np.ndarray, "draws 1"]:
         """The mean share lost over the changes, in resamples of the clusters."""
         values = np.stack([self.lost(), self.above], axis=1)
@@ -183,11 +192,17 @@ def step_difference(
         seed: of the sign flips.
 
     Returns:
-        Difference of the mean shares lost, its 95 % bootstrap bounds (None without an end), and
-        the p-value of a paired randomisation test (sign flips of the items' pseudo-values).
+        Difference of the mean shares lost, its 95 % bootstrap bounds (None without an end; joint
+        ones where all resamples say the same), and the p-value of a paired randomisation test
+        (sign flips of the items' pseudo-values).
     """
     draws = shares[1] - shares[0]
-    (low,), (high,) = stats.percentile_bounds(draws[1:], 0.95)
+    each = [
+        wide_enough(stats.percentile_bounds(of_rung[1:], 0.95), of_rung[:1], [one.scale])
+        for one, of_rung in zip((first, second), shares, strict=True)
+    ]
+    apart = stats.percentile_bounds(draws[1:], 0.95)
+    (low,), (high,) = difference_wide_enough(apart, each[1], each[0])
     difference = first.cell.clusters.sums((second.pseudo() - first.pseudo())[:, None])
     generator = stats.generator(seed, first.cell.task, "ladder")
     p = float(stats.sign_flip_p_values(difference, seed=generator)[0])

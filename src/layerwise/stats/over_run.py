@@ -102,7 +102,7 @@ def effects_over_run(effects: pd.DataFrame) -> dict[str, Float[np.ndarray, " row
     p = effects["p"].to_numpy(dtype=float)
     low, high = np.full((2, len(effects)), np.nan)
     for mine in (asked & heads, asked & ~heads):
-        lost, gained, n = _counts(effects.loc[mine])
+        lost, gained, n = independent_counts(effects.loc[mine])
         n_tests = int(mine.sum())
         low[mine], high[mine] = exact_difference_bounds(lost, gained, n, n_tests=n_tests)
         if "crossed" in effects:
@@ -160,7 +160,7 @@ def reach_over_run(
     return found
 
 
-def _counts(effects: pd.DataFrame) -> list[Float[np.ndarray, " rows"]]:
+def independent_counts(effects: pd.DataFrame) -> list[Float[np.ndarray, " rows"]]:
     """Items lost, gained and in all, as so many independent ones (``n_independent``)."""
     every = effects["n_items"].to_numpy(dtype=float)
     alone = effects["n_independent"].to_numpy(dtype=float) if "n_independent" in effects else every
@@ -187,39 +187,3 @@ def exact_where_alike(
     """
     unseen = _binomial_bounds(np.zeros(len(mean)), np.asarray(n), 0.025 / max(n_tests, 1))[1]
     return mean - unseen * (most + mean), mean + unseen * (most - mean)
-
-
-def exact_where_no_width(
-    effects: pd.DataFrame, above: Float[np.ndarray, ""] | float
-) -> dict[str, Float[np.ndarray, " rows"]]:
-    """Bounds of accuracies and shares, exact where all resamples say the same.
-
-    Where no answer changed, or all did, or each is as without any layer, a bootstrap has no width:
-    in the sample there is nothing to draw. What the sample leaves open is then told by the exact
-    bounds of the answers that might have changed; of a share, divided by what can be lost at
-    least.
-
-    Args:
-        effects: effects of one task and protocol.
-        above: least intact accuracy above the floor, a lower bound; 0 or below where it is not
-            known to be above.
-
-    Returns:
-        ``acc_diff_low``, ``acc_diff_high``, ``share_low`` and ``share_high``.
-    """
-    lost, gained, n = _counts(effects)
-    exact = exact_difference_bounds(lost, gained, n)
-    names = ("acc_diff_low", "acc_diff_high", "share_low", "share_high")
-    low, high, share_low, share_high = (effects[name].to_numpy(dtype=float) for name in names)
-    fixed, known = low == high, share_low == share_high
-    same = exact_difference_bounds(0 * n, 0 * n, n, 0.975)[1]
-    beyond = np.maximum(exact[1] - high, low - exact[0])
-    reach = np.where(fixed, np.maximum(same, beyond), same)
-    reach = reach / above if above > 0 else np.full(len(n), np.nan)
-    found = (
-        np.where(fixed, exact[0], low),
-        np.where(fixed, exact[1], high),
-        np.where(known, share_low - reach, share_low),
-        np.where(known, share_high + reach, share_high),
-    )
-    return dict(zip(names, found, strict=True))

@@ -23,10 +23,11 @@ from layerwise.stats.effects import (
     Cell,
     bounded_columns,
     cells,
-    least_above,
+    scale_of,
 )
 from layerwise.stats.ladder import Rated, Rung, of_one_draw, rated, same_items
-from layerwise.stats.over_run import exact_difference_bounds, over_run
+from layerwise.stats.over_run import exact_difference_bounds, exact_where_alike, over_run
+from layerwise.stats.share_bounds import difference_wide_enough, wide_enough
 from layerwise.storage.parquet import conform, frame
 from layerwise.storage.provenance import Facts
 
@@ -157,9 +158,9 @@ def _compared(first: Rated, second: Rated, found: Dissociation, facts: Facts) ->
         p_corrected=corrected,
         loses_more=[one if p < ALPHA else None for one, p in zip(more, corrected, strict=True)],
         n_independent=_independent(first, second),  # for exact bounds; not saved
-        **_bootstrapped(first, second, facts.seed),
+        **_bootstrapped(first, second, facts),
     )
-    return table.assign(**_where_no_width(table, first, second, facts))
+    return table.assign(**_with_unseen_items(table, cell))
 
 
 def _independent(first: Rated, second: Rated) -> Float[np.ndarray, " changes"]:
@@ -173,10 +174,12 @@ def _independent(first: Rated, second: Rated) -> Float[np.ndarray, " changes"]:
     return np.minimum(*(independent_items(one, clusters) for one in alone))
 
 
-def _bootstrapped(first: Rated, second: Rated, seed: int) -> dict[str, Any]:
+def _bootstrapped(first: Rated, second: Rated, facts: Facts) -> dict[str, Any]:
     """Losses in points, shares and nats, and their differences in the same resamples."""
     cell, n = first.cell, len(first.cell.items)
-    indices = sample_and_resamples(cell.clusters.n, N_RESAMPLES, stats.generator(seed, cell.task))
+    indices = sample_and_resamples(
+        cell.clusters.n, N_RESAMPLES, stats.generator(facts.seed, cell.task)
+    )
     both = [
         np.column_stack([one.intact[:, None] * 1.0 - one.correct, one.nats, one.margins])
         for one in (first.cell, second.cell)
@@ -187,6 +190,7 @@ def _bootstrapped(first: Rated, second: Rated, seed: int) -> dict[str, Any]:
     draws = np.split(means[:, 2:], 6, axis=1)
     loss, nats, margin = (draws[i::3] for i in range(3))
     share = tuple(one / scale[:, i : i + 1] for i, one in enumerate(loss))
+    levels = [facts.chance(one.cell.task, one.cell.protocol) for one in (first, second)]
     columns: dict[str, Any] = {}
     for name, values, ends in (
         ("loss", loss, ("difference", "low", "high")),
@@ -196,38 +200,29 @@ def _bootstrapped(first: Rated, second: Rated, seed: int) -> dict[str, Any]:
     ):
         columns |= {f"{name}_{k}": one[0] for k, one in zip(_KINDS, values, strict=True)}
         columns |= bounded_columns(ends, values[0] - values[1], n)
-    return columns
+    each = [
+        wide_enough(stats.percentile_bounds(one[1:], 0.95), one[:1], [scale_of(r.cell, level)])
+        for one, r, level in zip(share, (first, second), levels, strict=True)
+    ]
+    ends = difference_wide_enough((columns["share_low"], columns["share_high"]), *each)
+    named = zip(("share_low", "share_high"), ends, strict=True)
+    return columns | {name: np.where(np.isfinite(end), end, np.nan) for name, end in named}
 
 
-def _where_no_width(
-    table: pd.DataFrame, first: Rated, second: Rated, facts: Facts
-) -> dict[str, Float[np.ndarray, " changes"]]:
-    """Exact bounds of the differences where all resamples say the same.
+def _with_unseen_items(table: pd.DataFrame, cell: Cell) -> dict[str, Float[np.ndarray, " changes"]]:
+    """Bounds of differences in points, no narrower than items that the sample would not show allow.
 
-    So many other items as the exact bound leaves open might be in the task, each of which loses at
-    most 1 one way and gains at most 1 the other; shares are divided by the least accuracy above the
-    floor.
+    Each of these loses at most 1 one way and gains at most 1 the other.
     """
-    cell = first.cell
-    alone = independent_items(np.zeros((len(cell.items), 1)), cell.clusters)
-    none = np.zeros(1)
-    others = [exact_difference_bounds(none, none, alone, level)[1][0] for level in (0.95, 0.975)]
-    above = min(
-        least_above(one.cell, facts.chance(one.cell.task, one.cell.protocol))
-        for one in (first, second)
+    alone = independent_items(np.zeros((len(cell.items), len(table))), cell.clusters)
+    estimate, low, high = (
+        table[one].to_numpy(dtype=float) for one in ("difference", "low", "high")
     )
-    found = {}
-    for name, ends, reach in (
-        ("difference", ("low", "high"), others[0]),
-        ("share_difference", ("share_low", "share_high"), others[1] / above if above > 0 else None),
-    ):
-        estimate, low, high = (table[one].to_numpy(dtype=float) for one in (name, *ends))
-        far = (2 + np.abs(estimate)) * (np.nan if reach is None else reach)
-        found |= {
-            ends[0]: np.where(low == high, estimate - far, low),
-            ends[1]: np.where(low == high, estimate + far, high),
-        }
-    return found
+    ends = exact_where_alike(estimate, alone, 2.0)
+    return {
+        "low": np.where(np.isnan(low), low, np.fmin(low, ends[0])),
+        "high": np.where(np.isnan(high), high, np.fmax(high, ends[1])),
+    }
 
 
 def _over_run(table: pd.DataFrame) -> pd.DataFrame:

@@ -16,9 +16,10 @@ from jaxtyping import Float
 from layerwise import stats
 from layerwise.errors import UserError
 from layerwise.stats.clusters import Clusters
-from layerwise.stats.effects import Cell, cells, layer_skips, share_reach
+from layerwise.stats.effects import Cell, cells, layer_skips, scale_of
 from layerwise.stats.joint_draws import Counts
 from layerwise.stats.layer_curves import Sampling
+from layerwise.stats.share_bounds import Scale, difference_wide_enough, wide_enough
 from layerwise.stats.signal import signals
 from layerwise.tasks import PROTOCOLS
 from layerwise.tasks.items import CAPABILITIES
@@ -32,14 +33,14 @@ class Profile(NamedTuple):
 
     Attributes:
         cell: the answers.
-        reach: how far a share may lie from what is seen of it, where all resamples say the same.
+        scale: what the sample leaves open of a share, where all resamples say the same.
         values: of each item what is above the floor, then what each group loses on average.
         pseudo: of each item by group; their mean is the share lost of the sample, and their spread
             is that of the share, denominator included.
     """
 
     cell: Cell
-    reach: float
+    scale: Scale
     values: Float[np.ndarray, "items columns"]
     pseudo: Float[np.ndarray, "items groups"]
 
@@ -153,7 +154,7 @@ def loss_profile(cell: Cell, chance: float, groups: Groups) -> Profile:
     # the influence of an item on a ratio of means, added to the ratio
     pseudo = share + (lost - share * above) / whole
     values = np.concatenate([above, lost], axis=1)
-    return Profile(cell, share_reach(cell, chance), values, pseudo)
+    return Profile(cell, scale_of(cell, chance), values, pseudo)
 
 
 def _rows(
@@ -176,13 +177,25 @@ def _rows(
         "tasks": ",".join(a.cell.task for a, _ in both),
         "p": interaction_p(np.concatenate(parts), sampling.seed, together),
     }
-    drawn = {"share_first": first, "share_second": second, "difference": first - second}
-    reach = [float(np.mean([profiles[i].reach for profiles in both])) for i in (0, 1)]
-    beyond = {"share_first": reach[0], "share_second": reach[1], "difference": sum(reach)}
+    shares = [_bounded([profiles[i] for profiles in both], drawn)
+              for i, drawn in enumerate((first, second))]  # fmt: skip
+    apart = stats.percentile_bounds((first - second)[1:], 0.95)
+    ends = {
+        "share_first": (first, shares[0]),
+        "share_second": (second, shares[1]),
+        "difference": (first - second, difference_wide_enough(apart, *shares)),
+    }
     return [
-        named | {"group": name, "layers": list(layers)} | _estimates(drawn, beyond, i)
+        named | {"group": name, "layers": list(layers)} | _estimates(ends, i)
         for i, (name, layers) in enumerate(groups.items())
     ]
+
+
+def _bounded(profiles: Sequence[Profile], drawn: Float[np.ndarray, "draws groups"]) -> stats.Bounds:
+    """Percentile bounds of the mean share by group, joint ones where all resamples are the same."""
+    shares = np.stack([profile.pseudo.mean(axis=0) for profile in profiles])
+    bounds = stats.percentile_bounds(drawn[1:], 0.95)
+    return stats.Bounds(*wide_enough(bounds, shares, [profile.scale for profile in profiles]))
 
 
 def interaction_p(
@@ -200,16 +213,13 @@ def interaction_p(
 
 
 def _estimates(
-    drawn: dict[str, np.ndarray], beyond: dict[str, float], group: int
+    ends: Mapping[str, tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]], group: int
 ) -> dict[str, float | None]:
-    """Estimates with bounds; null where there is no end, exact where all resamples are the same."""
+    """Estimates with their bounds; null where there is no end."""
     found: dict[str, float | None] = {}
-    for name, draws in drawn.items():
+    for name, (draws, (low, high)) in ends.items():
         prefix = f"{name}_" if name != "difference" else ""
-        (low,), (high,) = stats.percentile_bounds(draws[1:, [group]], 0.95)
-        if low == high:
-            low, high = low - beyond[name], high + beyond[name]
         found[name] = float(draws[0, group])
-        found[f"{prefix}low"] = float(low) if np.isfinite(low) else None
-        found[f"{prefix}high"] = float(high) if np.isfinite(high) else None
+        for end, bound in (("low", low[group]), ("high", high[group])):
+            found[f"{prefix}{end}"] = float(bound) if np.isfinite(bound) else None
     return found

@@ -17,6 +17,7 @@ from layerwise.stats.clusters import Clusters, paired_p_values
 from layerwise.stats.effects import Chance
 from layerwise.stats.joint_draws import draws_of_tasks
 from layerwise.stats.over_run import over_run
+from layerwise.stats.share_bounds import wide_enough
 from layerwise.stats.signal import signals
 from layerwise.storage.parquet import conform, frame
 
@@ -194,10 +195,9 @@ def _curve(cells: list[_effects.Cell], chance: Chance, seed: int) -> list[dict[s
         means = cell.clusters.means_of_counts(right, counts)
         draws.append(stats.shares(means[:, :1], means[:, 2:], means[:, 1:2]))
     share = np.mean(draws, axis=0)
-    low, high = stats.percentile_bounds(share[1:], 0.95)
-    same_in_all = low == high
-    reach = np.mean([_effects.share_reach(c, chance(c.task, c.protocol)) for c in cells])
-    low, high = np.where(same_in_all, (low - reach, high + reach), (low, high))
+    scales = [_effects.scale_of(c, chance(c.task, c.protocol)) for c in cells]
+    of_sample = np.stack([one[0] for one in draws])
+    low, high = wide_enough(stats.percentile_bounds(share[1:], 0.95), of_sample, scales)
     p = paired_p_values(net, together)
     p_holm = stats.holm(p)
     same = {

@@ -21,12 +21,13 @@ from layerwise.stats.clusters import (
     with_design_effect,
 )
 from layerwise.stats.effects import ALPHA, N_RESAMPLES, Chance, bounded_columns
-from layerwise.stats.over_run import effects_over_run, exact_where_no_width
+from layerwise.stats.over_run import effects_over_run
 from layerwise.stats.rank_correlation import rank_correlation
+from layerwise.stats.share_bounds import share_scale, with_unseen_items
 from layerwise.stats.signal import above_chance_p_values
 from layerwise.storage.parquet import conform, frame
 
-from .gaps import Pair, gap_bounds, pairs_of
+from .gaps import Pair, pairs_of
 from .names import BASE, BRINGS, DESTROYS, HOSTS, OTHER, SINGLE, WEIGHTS
 
 # What statistics of effects call the columns of moved accuracy.
@@ -100,8 +101,8 @@ def _effects(pair: Pair, host: str, chance: Chance, seed: int, found: bool) -> p
         lambda p: stats.holm(p.to_numpy())
     )
     table["significant"] = found & (table["p_holm"] < ALPHA) & (table["acc_diff"] > 0)
-    least, _ = gap_bounds(pair, 0.975)
-    return table.assign(**exact_where_no_width(table, least))
+    gap = pair.answers(pair.better).astype(int) - pair.answers(pair.worse)
+    return table.assign(**with_unseen_items(table, share_scale(gap, pair.clusters)))
 
 
 def _above_chance(

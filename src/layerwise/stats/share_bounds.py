@@ -1,0 +1,247 @@
+"""Bounds of shares where items of a sample are all alike, or nearly, as a bootstrap is too narrow.
+
+A share is a ratio of two paired effects of the same items: what a change costs, over what there is
+to lose. Both are bounded jointly here; what a share is of is known to those that call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Shaped
+
+from .clusters import Clusters
+from .over_run import exact_difference_bounds, exact_where_alike, independent_counts
+
+TAIL = 0.025
+# Percentiles of resamples that are all the same differ by rounding at most.
+_ROUNDING = 1e-9
+# How finely the share of unseen clusters, and the mean of what can be lost, are searched.
+_STEPS, _MEANS, _SPREADS = 100, 65, 13
+
+
+class Scale(NamedTuple):
+    """What a sample in which every item has the same share leaves open.
+
+    Attributes:
+        n: how many independent clusters there are, none of which is unlike the others.
+        odds: clusters that are not like the sample, for each that is: a grid.
+        least: at each, the least mean of what can be lost of those that are like the sample; the
+            more of the error the unseen clusters use up, the larger.
+        corners: of an item that is not like the sample, what it may lose and what it has to lose;
+            all else lies between these.
+    """
+
+    n: float
+    odds: Float[np.ndarray, " grid"]
+    least: Float[np.ndarray, " grid"]
+    corners: Float[np.ndarray, "corners 2"]
+
+    def bounds(
+        self, share: Float[np.ndarray, " rows"]
+    ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
+        """Lower and upper bounds (95 %) of shares that all items of the sample agree on.
+
+        Args:
+            share: the share of the sample, of each change.
+
+        Returns:
+            Infinite where what can be lost may be nothing.
+        """
+        lost, whole = (self.corners[:, i, None] * self.odds for i in (0, 1))
+        whole = whole + self.least
+        if not len(self.odds) or (whole <= 0).any():
+            return np.full(len(share), -np.inf), np.full(len(share), np.inf)
+        reached = (share[:, None, None] * self.least + lost) / whole
+        low, high = reached.min(axis=(1, 2)), reached.max(axis=(1, 2))
+        return np.minimum(low, share), np.maximum(high, share)
+
+    def widest(self, other: Scale) -> Scale:
+        """With whatever either leaves open."""
+        one, two = (np.concatenate(each) for each in zip(self[1:3], other[1:3], strict=True))
+        return Scale(min(self.n, other.n), one, two, self.corners)
+
+
+def share_scale(
+    above: Shaped[np.ndarray, " items"], clusters: Clusters, chance: float | None = None
+) -> Scale:
+    """What a sample leaves open of a share lost that is the same in all of its clusters.
+
+    If a share p of all clusters is not like those of the sample, none of n is seen with
+    probability (1 - p)^n. The others alone say what can be lost of the like of them, whose mean is
+    at least d at a level of their own. So a pair (p, d) stands unless (1 - p)^n times the tail
+    of what was seen, given d, is at most 2.5 %, and the bounds are the extremes of
+    (share d + odds x lost) / (d + odds x whole) over all pairs that stand, with odds p / (1 - p)
+    and any (lost, whole) that an item can have. Given that the sample is all alike, the
+    tail is a p-value, so the product is at most 2.5 % with at most that probability: the test of
+    two independent events (Fisher 1925, Statistical Methods for Research Workers, section 21.1)
+    where the first is whether any such cluster is seen; no Bonferroni, and no level is split.
+
+    The tail is that of the sum of values -1, 0 and 1, at its largest over how often they are -1;
+    binomial (Clopper and Pearson 1934, Biometrika 26) where the floor is a stated chance.
+
+    Args:
+        above: of each item what there is to lose, in -1..1: right minus right at the floor.
+        clusters: which items belong together; so many independent ones as they are worth count.
+        chance: the floor, where it is stated rather than measured item by item.
+    """
+    values = np.asarray(above, dtype=float)[:, None]
+    floors = (0.0, 1.0) if chance is None else (chance,)
+    corners = {(i - c, i - floor) for i in (0.0, 1.0) for c in (0.0, 1.0) for floor in floors}
+    n = _worth(np.zeros_like(values), clusters)
+    unseen = np.linspace(0.0, 1 - TAIL ** (1 / n), _STEPS + 1)
+    # each step goes with the level of the one before, which is the more careful
+    tails = np.minimum(TAIL / (1 - unseen[:-1]) ** n, 1.0)
+    worth = int(_worth(values, clusters) + 1e-9)
+    mean = float(values.mean())
+    if worth < 1:
+        least = np.full(len(tails), -np.inf)
+    elif chance is None:
+        least = _least_means(int(np.floor(mean * worth + 1e-9)), worth, tuple(tails.tolist()))
+    else:
+        least = _least_rates(int(np.floor((mean + chance) * worth + 1e-9)), worth, tails) - chance
+    return Scale(n, unseen[1:] / (1 - unseen[1:]), least, np.array(sorted(corners)))
+
+
+def _worth(values: Float[np.ndarray, "items 1"], clusters: Clusters) -> float:
+    """So many items as the clusters are worth; as if all of each were alike where none differs.
+
+    The design effect (Kish 1965, Survey Sampling, section 5.4) is that of this very sample: where
+    clusters are of one size and alike within, they are worth their number.
+    """
+    n, away = len(values), values - values.mean()
+    spread = float((away**2).sum())
+    if clusters.are_items or clusters.n < 2:
+        return float(clusters.n)
+    if spread < 1e-12:
+        return n**2 / float((clusters.sizes.astype(float) ** 2).sum())
+    return n / max(1.0, float((clusters.sums(away) ** 2).sum()) / spread)
+
+
+def _least_rates(
+    hits: int, n: int, tails: Float[np.ndarray, " grid"]
+) -> Float[np.ndarray, " grid"]:
+    from scipy.special import betaincinv
+
+    return betaincinv(hits, n - hits + 1, tails) if hits > 0 else np.zeros(len(tails))
+
+
+# All tables of a run ask of the same few samples.
+@lru_cache(maxsize=512)
+def _least_means(total: int, n: int, tails: tuple[float, ...]) -> Float[np.ndarray, " grid"]:
+    """The least mean of n values -1, 0, 1 whose sum is ``total`` or more in so many samples."""
+    lowest, highest = (total / n + far / n**0.5 for far in (-6.0, 4.0))
+    means = np.linspace(max(lowest, -1.0), min(highest, 1.0), _MEANS)
+    reached = np.maximum.accumulate(_sum_tails(total, n, means))
+    # the mean before the first that is reached often enough
+    place = np.searchsorted(reached, np.asarray(tails), side="right") - 1
+    return np.where(place >= 0, means[np.maximum(place, 0)], -1.0)
+
+
+def _sum_tails(
+    total: int, n: int, means: Float[np.ndarray, " means"]
+) -> Float[np.ndarray, " means"]:
+    """How often the sum is ``total`` or more, at most, over how often the values are -1."""
+    from scipy.special import bdtrc
+    from scipy.stats import binom
+
+    minus = (1 - means[:, None]) / 2 * np.linspace(0.0, 1.0, _SPREADS) ** 2
+    minus = np.maximum(minus, -means[:, None])
+    plus = means[:, None] + minus
+    other = np.arange(n + 1)  # values that are not 0
+    needed = np.maximum(-(-(other + total) // 2), 0)  # of these, so many 1
+    moved = np.clip(plus + minus, 0.0, 1.0)
+    part = np.clip(plus / np.where(moved > 0, moved, 1.0), 0.0, 1.0)[..., None]
+    tail = np.where(needed > 0, bdtrc(np.minimum(needed - 1.0, other), other, part), 1.0)
+    tail = np.where(needed > other, 0.0, tail)
+    return (binom.pmf(other, n, moved[..., None]) * tail).sum(axis=-1).max(axis=1)
+
+
+def with_unseen_items(effects: pd.DataFrame, scale: Scale) -> dict[str, Float[np.ndarray, " rows"]]:
+    """Bounds of accuracies and shares, no narrower than items that a sample would not show allow.
+
+    Where no answer changed, or all did, or each is as without any layer, a bootstrap has no width:
+    in the sample there is nothing to draw. Where one answer was gained and none lost, it has none
+    to one side. What the sample leaves open is then told by exact bounds: of accuracies without
+    width, of the answers that might have changed; of others, of items that might lose or gain one;
+    of a share, jointly with what can be lost.
+
+    Args:
+        effects: effects of one task and protocol.
+        scale: what the sample leaves open of its shares.
+
+    Returns:
+        ``acc_diff_low``, ``acc_diff_high``, ``share_low`` and ``share_high``; bounds of shares
+        are null where they have no end.
+    """
+    lost, gained, n = independent_counts(effects)
+    names = ("acc_diff", "acc_diff_low", "acc_diff_high", "share_lost", "share_low", "share_high")
+    diff, low, high, share, *ends = (effects[name].to_numpy(dtype=float) for name in names)
+    fixed = low == high
+    exact = np.where(
+        fixed,
+        exact_difference_bounds(lost, gained, n),
+        exact_where_alike(diff, np.full(len(diff), scale.n), 1.0),
+    )
+    joint = wide_enough((ends[0], ends[1]), share[None], [scale])
+    found = (
+        np.where(np.isnan(low), low, np.fmin(low, exact[0])),
+        np.where(np.isnan(high), high, np.fmax(high, exact[1])),
+        *(np.where(np.isfinite(end), end, np.nan) for end in joint),
+    )
+    return dict(zip((*names[1:3], *names[4:]), found, strict=True))
+
+
+def without_width(
+    low: Float[np.ndarray, " *rows"], high: Float[np.ndarray, " *rows"]
+) -> Bool[np.ndarray, " *rows"]:
+    """Whether all resamples say the same, but for rounding."""
+    with np.errstate(invalid="ignore"):
+        return high - low <= _ROUNDING
+
+
+def wide_enough(
+    bounds: tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]],
+    shares: Float[np.ndarray, "tasks rows"],
+    scales: Sequence[Scale],
+) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
+    """Percentile bounds of a mean share over tasks, no narrower than unseen items allow.
+
+    Args:
+        bounds: lower and upper percentiles.
+        shares: the share of the sample, by task.
+        scales: what the sample of each task leaves open; the mean over tasks may be off by the mean
+            of what they leave open.
+
+    Returns:
+        The percentiles where these are further out, or where nothing is known of what can be lost
+        at least; infinite where all resamples say the same and nothing is known.
+    """
+    each = [scale.bounds(of_task) for scale, of_task in zip(scales, shares, strict=True)]
+    low, high = (np.mean([one[end] for one in each], axis=0) for end in (0, 1))
+    told = without_width(*bounds) | (np.isfinite(low) & np.isfinite(high))
+    return (
+        np.where(told, np.minimum(bounds[0], low), bounds[0]),
+        np.where(told, np.maximum(bounds[1], high), bounds[1]),
+    )
+
+
+def difference_wide_enough(
+    bounds: tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]],
+    first: tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]],
+    second: tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]],
+) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
+    """Bounds of a difference, made of the bounds of either where all resamples say the same.
+
+    Args:
+        bounds: lower and upper percentiles of the difference.
+        first: bounds of what is taken from, never without width.
+        second: bounds of what is taken off, never without width.
+    """
+    same = without_width(*bounds)
+    low, high = first[0] - second[1], first[1] - second[0]
+    return np.where(same, low, bounds[0]), np.where(same, high, bounds[1])
