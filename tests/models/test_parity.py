@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from layerwise.models import load, load_model, model_facts, parity
+from layerwise.models import backends, load_model, model_facts, parity
 from tests.models.refusal import refused
 from tests.models.tiny import FAMILIES, TEXT, tiny_folder, tiny_model
 
@@ -87,9 +87,9 @@ def test_log_probabilities_at_every_length_are_those_of_the_original(tmp_path, f
 def test_settings_that_are_not_converted_are_refused(tmp_path, family, config):
     folder = tiny_folder(tmp_path, family, **config)
     with refused(str(folder), "is not its original in float32", "at most 0.001"):
-        load_model(folder)
+        load_model(folder, backend="transformer-lens")
     with refused("is not its original in float32"):
-        load_model(folder)
+        load_model(folder, backend="transformer-lens")
 
 
 @pytest.mark.parametrize(
@@ -103,11 +103,11 @@ def test_settings_that_are_not_converted_are_refused(tmp_path, family, config):
 )
 def test_shapes_that_are_not_converted_are_refused(tmp_path, family, config):
     with refused("TransformerLens cannot convert this"):
-        load_model(tiny_folder(tmp_path, family, **config))
+        load_model(tiny_folder(tmp_path, family, **config), backend="transformer-lens")
 
 
 def swapped_heads(monkeypatch, name):
-    hooked_model = load.hooked_model
+    hooked_model = backends.hooked_model
 
     def swap(*arguments):
         model = hooked_model(*arguments)
@@ -115,7 +115,7 @@ def swapped_heads(monkeypatch, name):
         weight.data = weight.data[[1, 0, 2, 3]]
         return model
 
-    monkeypatch.setattr(load, "hooked_model", swap)
+    monkeypatch.setattr(backends, "hooked_model", swap)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "llama", "mistral", "qwen3", "opt", "phi3"])
@@ -123,7 +123,7 @@ def swapped_heads(monkeypatch, name):
 def test_a_model_with_two_heads_swapped_fails_the_check(tmp_path, monkeypatch, family, name):
     swapped_heads(monkeypatch, name)
     with refused("is not its original"):
-        load_model(tiny_folder(tmp_path, family))
+        load_model(tiny_folder(tmp_path, family), backend="transformer-lens")
 
 
 def test_a_wrong_model_is_refused_with_its_distance_from_float64_and_that_of_rounding(
@@ -131,7 +131,7 @@ def test_a_wrong_model_is_refused_with_its_distance_from_float64_and_that_of_rou
 ):
     swapped_heads(monkeypatch, "W_Q")
     with refused("from the original in float64 the copy is up to", "takes the original itself up"):
-        load_model(tiny_folder(tmp_path, "gpt2"))
+        load_model(tiny_folder(tmp_path, "gpt2"), backend="transformer-lens")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -153,7 +153,7 @@ def test_a_check_by_other_limits_is_done_again(tmp_path, monkeypatch):
     monkeypatch.setattr(parity, "MULTIPLE", 1e-9)
     monkeypatch.setattr(parity, "TOLERANCE", 1e-9)
     with refused("is not its original"):
-        load_model(folder)
+        load_model(folder, backend="transformer-lens")
 
 
 def test_a_failed_check_is_not_remembered_as_passed(tmp_path, monkeypatch):
@@ -161,7 +161,7 @@ def test_a_failed_check_is_not_remembered_as_passed(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         swapped_heads(patch, "W_Q")
         with refused("is not its original"):
-            load_model(folder)
+            load_model(folder, backend="transformer-lens")
     assert model_facts(load_model(folder)).parity < 1e-3
 
 
@@ -187,7 +187,7 @@ def test_the_check_is_done_again_when_something_changes(tmp_path, monkeypatch, c
         monkeypatch.setattr(parity.metadata, "version", lambda name: version(name) + ".post1")
     monkeypatch.setattr(parity, "largest_difference", lambda *_: math.inf)
     with refused("is not its original"):
-        load_model(folder)
+        load_model(folder, backend="transformer-lens")
 
 
 def test_the_check_works_without_a_place_to_remember_it(tmp_path, monkeypatch):
@@ -225,7 +225,8 @@ def test_reduced_precision_is_reported_not_refused(tmp_path, dtype):
 
 def test_reduced_precision_does_not_hide_a_wrong_conversion(tmp_path):
     with refused("is not its original in float32"):
-        load_model(tiny_folder(tmp_path, "llama", attention_bias=True), dtype="bfloat16")
+        folder = tiny_folder(tmp_path, "llama", attention_bias=True)
+        load_model(folder, dtype="bfloat16", backend="transformer-lens")
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ class Command:
         """Options of ``load_model``, where the function takes a loaded model."""
         if self.signature.parameters[self.first].annotation != "Model":
             return {}
-        names = ("dtype", "device", "offload") if self.offload else ("dtype", "device")
+        names = ("dtype", "device", "backend", *(("offload",) if self.offload else ()))
         parameters = signature_of(_LOADING).parameters
         return {name: Option(parameters[name], FLAGS.get(name, Flag())) for name in names}
 

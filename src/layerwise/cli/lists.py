@@ -16,6 +16,9 @@ def models(
     offload: Annotated[
         str | None, typer.Option(help="disk: only the layer that runs has its weights in memory.")
     ] = None,
+    backend: Annotated[
+        str, typer.Option(help="What runs a decoder: auto, transformer-lens or hugging-face.")
+    ] = "auto",
 ) -> None:
     """List the models that can be asked for by name, or describe one."""
     from layerwise.models import known_models
@@ -34,7 +37,7 @@ def models(
     from layerwise.models import load_model, model_facts
     from layerwise.sweep.blocks import attention_in_use
 
-    model = load_model(name, offload=offload)
+    model = load_model(name, offload=offload, backend=backend)
     facts = model_facts(model)
     for field in facts.__dataclass_fields__:
         say(f"{field}: {getattr(facts, field)}")

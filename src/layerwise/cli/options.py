@@ -71,6 +71,7 @@ FLAGS: Mapping[str, Flag] = {
         help="Heads of z, or key/value groups, e.g. 0,2,5-8; all if left out.", read=read_heads
     ),
     "offload": Flag(help="disk: only the layer that runs has its weights in memory."),
+    "backend": Flag(help="What runs a decoder: auto, transformer-lens or hugging-face."),
     "n_removed": Flag(("--layers",)),
     "out": Flag(help="Folder for tables; resumes there."),
     "memory_budget": Flag(

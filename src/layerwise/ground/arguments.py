@@ -40,6 +40,7 @@ READERS: Mapping[str, Reader] = {
     "analysis": text("ablation"),
     "answers": text("task"),
     "as_one": truth,
+    "backend": one_of("backend", ("auto", "transformer-lens", "hugging-face")),
     "batch": whole(8),
     "block": whole(1),
     "by": texts("greedy"),

@@ -13,7 +13,6 @@ from typing import Any
 
 from torch import nn
 from torch.nn.modules import module as torch_modules
-from transformer_lens import HookedTransformer
 from transformer_lens.components.attention import Attention
 from transformer_lens.components.embed import Embed
 from transformer_lens.components.grouped_query_attention import GroupedQueryAttention
@@ -22,7 +21,15 @@ from transformer_lens.components.transformer_block import TransformerBlock
 from transformer_lens.components.unembed import Unembed
 
 from layerwise.errors import UserError
-from layerwise.models.kinds import Model, blocks_of, by_kind, hook_name, looks_ahead
+from layerwise.models.kinds import (
+    DecoderOnly,
+    Model,
+    blocks_of,
+    by_kind,
+    hook_name,
+    looks_ahead,
+    over_original,
+)
 from layerwise.models.offload import blocks_on_disk
 from layerwise.models.structure import Structure
 
@@ -31,7 +38,7 @@ _GLOBAL_HOOKS = ("forward_hooks", "forward_pre_hooks", "backward_hooks", "backwa
 # What every call of a module goes through, whatever its class.
 _CALLS = ("forward", "__call__", "_call_impl", "_wrapped_call_impl", "__getattr__")
 # Functions of a whole model that its logits depend on; of a component it is all of them.
-_OF_MODEL = ("input_to_embed", "get_residual", "encode", "decode", "unembed", "ln_final")
+_OF_MODEL = ("input_to_embed", "get_residual", "encode", "decode", "unembed", "ln_final", "embed")
 
 
 @dataclass(frozen=True)
@@ -127,8 +134,10 @@ def _alterations(model: Model, structure: Structure) -> Iterator[str]:
     structure.looked_at = True  # what follows from modules and classes need not be looked at again
 
 
-def _of_decoder_only(model: HookedTransformer, structure: Structure) -> Iterator[str]:
+def _of_decoder_only(model: DecoderOnly, structure: Structure) -> Iterator[str]:
     """What the engine reads of the settings, and of where modules stand, of TransformerLens."""
+    if over_original(model):
+        return
     if model.cfg.positional_embedding_type == "shortformer":
         yield "The model adds positions to queries and keys alone ('shortformer')"
     if not structure.looked_at:
@@ -201,7 +210,7 @@ def _looked_at(cls: type) -> _Kind:
 def _functions(base: type) -> Iterator[str]:
     """The functions that what a class computes depends on, by name."""
     yield from _CALLS
-    if base.__name__ in ("HookedTransformer", "Seq2SeqModel"):
+    if base.__name__ in ("HookedTransformer", "DecoderModel", "Seq2SeqModel"):
         yield from _OF_MODEL
         return
     for one in base.__mro__:

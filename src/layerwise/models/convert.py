@@ -22,6 +22,11 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from layerwise.errors import UserError, one_line
 from layerwise.models.quiet import no_deprecation_of
 
+
+class NotConverted(UserError):
+    """TransformerLens has no conversion of a model."""
+
+
 # From these words in a path TransformerLens concludes what architecture the model has.
 _TELLTALE = ("llama", "gemma", "wav2vec2")
 
@@ -32,7 +37,7 @@ def hooked_config(
     """TransformerLens's configuration of the model in ``folder``.
 
     Raises:
-        UserError: if TransformerLens has no conversion for its architecture.
+        NotConverted: if TransformerLens has no conversion for its architecture.
     """
     with _refusals(config), _neutral(folder) as place:
         cfg = loading.get_pretrained_model_config(
@@ -50,7 +55,7 @@ def hooked_model(
     """The hooked model with a copy of the original's weights, in the original's memory layout.
 
     Raises:
-        UserError: if TransformerLens cannot convert the weights.
+        NotConverted: if TransformerLens cannot convert the weights.
     """
     with _refusals(original.config), torch.no_grad():
         state = loading.get_pretrained_state_dict(str(cfg.tokenizer_name), cfg, original)
@@ -130,7 +135,7 @@ def _refusals(config: PreTrainedConfig) -> Iterator[None]:
         raise
     except Exception as error:
         architecture = next(iter(config.architectures or []), config.model_type)
-        raise UserError(
+        raise NotConverted(
             f"TransformerLens cannot convert this {architecture} model ({type(error).__name__}: "
             f"{one_line(error)}): expected an architecture such as Llama, Mistral, Qwen2, Qwen3, "
             "Phi-3, GPT-2, GPT-NeoX or OPT; use such a model."

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from layerwise.errors import UserError
 from layerwise.models.generation import GenerationSettings
 from layerwise.models.in_turn import in_turn
-from layerwise.models.kinds import Model, n_encoder_layers, original_of
+from layerwise.models.kinds import Model, backend_of, n_encoder_layers, original_of
 from layerwise.models.loaded import CHANGED, LoadedFacts
 from layerwise.models.offload import in_pieces, named_weights
 from layerwise.models.structure import Version, version_of
@@ -95,6 +95,7 @@ def describe(model: Model, *, digest: str, dtype: str, device: str) -> LoadedFac
         device=device,
         parity=None,
         n_encoder_layers=n_encoder_layers(model),
+        backend=backend_of(model),
     )
 
 

@@ -1,7 +1,7 @@
-"""The two kinds of models: decoder-only ones of TransformerLens, and our encoder-decoders.
+"""The kinds of models: decoders of TransformerLens or over their originals, encoder-decoders.
 
-All that depends on the kind is asked here, since the one class is not ours; where code itself
-differs, ``by_kind`` chooses.
+All that depends on the kind is asked here, since one of the classes is not ours; where code
+itself differs, ``by_kind`` chooses. Decoders of both sorts have the same names.
 """
 
 from __future__ import annotations
@@ -14,10 +14,15 @@ from torch import nn
 from transformer_lens import HookedTransformer
 
 from layerwise.ground.layer_names import DECODER, ENCODER
+from layerwise.models.decoder.load import is_tested
+from layerwise.models.decoder.model import DecoderConfig, DecoderModel
+from layerwise.models.loaded import HUGGING_FACE, TRANSFORMER_LENS
 from layerwise.models.seq2seq.model import Seq2SeqConfig, Seq2SeqModel
 
-Model = HookedTransformer | Seq2SeqModel
-"""Either kind."""
+DecoderOnly = HookedTransformer | DecoderModel
+"""A decoder-only model, by TransformerLens or over its original."""
+Model = DecoderOnly | Seq2SeqModel
+"""Any kind."""
 _T = TypeVar("_T")
 
 
@@ -28,11 +33,26 @@ def is_seq2seq(model: Model) -> bool:
 
 def by_kind(
     model: Model,
-    decoder_only: Callable[[HookedTransformer], _T],
+    decoder_only: Callable[[DecoderOnly], _T],
     seq2seq: Callable[[Seq2SeqModel], _T],
 ) -> _T:
     """What one of two functions gives for a model, by its kind."""
     return seq2seq(model) if isinstance(model, Seq2SeqModel) else decoder_only(model)
+
+
+def over_original(model: Model) -> bool:
+    """Whether a decoder runs the modules of its Hugging Face original."""
+    return isinstance(model, DecoderModel)
+
+
+def runs_unknown(model: Model) -> bool:
+    """Whether a decoder runs modules of a class that no test holds to the engine."""
+    return isinstance(model, DecoderModel) and not is_tested(model.original)
+
+
+def backend_of(model: Model) -> str:
+    """By what a model is run: ``TRANSFORMER_LENS``, or ``HUGGING_FACE`` for its own modules."""
+    return TRANSFORMER_LENS if isinstance(model, HookedTransformer) else HUGGING_FACE
 
 
 def as_seq2seq(model: Model) -> Seq2SeqModel:
@@ -43,7 +63,7 @@ def as_seq2seq(model: Model) -> Seq2SeqModel:
 
 def moved(model: Model, dtype: torch.dtype, device: torch.device | None = None) -> Model:
     """The model itself, in another number format, and on another device if one is given."""
-    if isinstance(model, Seq2SeqModel):
+    if isinstance(model, Seq2SeqModel | DecoderModel):
         return (model if device is None else model.to(device)).to(dtype)
     if device is not None:
         model.to(device, print_details=False)
@@ -52,12 +72,12 @@ def moved(model: Model, dtype: torch.dtype, device: torch.device | None = None) 
 
 def original_of(model: Model) -> nn.Module | None:
     """The Hugging Face model that is computed with; None if there is none any more."""
-    return model.original if isinstance(model, Seq2SeqModel) else None
+    return model.original if isinstance(model, Seq2SeqModel | DecoderModel) else None
 
 
 def parts_of_original(model: Model) -> Iterator[nn.Module | None]:
     """The modules of the Hugging Face model that are run, where it is computed with."""
-    if isinstance(model, Seq2SeqModel):
+    if isinstance(model, Seq2SeqModel | DecoderModel):
         yield from model.parts.modules()
 
 
@@ -123,9 +143,11 @@ def has_norms_after(cfg: Any) -> bool:
     """Whether a norm stands between a sublayer and the stream, so that it is no term of a sum."""
     if isinstance(cfg, Seq2SeqConfig):  # in a post-norm one the norm is of the sum
         return False
+    after = cfg.use_normalization_before_and_after
+    if isinstance(cfg, DecoderConfig):
+        return bool(after)
     from transformer_lens.utilities.architectures import POST_NORM_ARCHITECTURES
 
-    after = cfg.use_normalization_before_and_after
     return bool(after) or cfg.original_architecture in POST_NORM_ARCHITECTURES
 
 

@@ -6,25 +6,34 @@ The steps are elsewhere; their order is here.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
-from transformer_lens import HookedTransformer, HookedTransformerConfig
-from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformer_lens import HookedTransformer
+from transformers import PreTrainedConfig
 
 from layerwise.errors import UserError
 from layerwise.ground.arguments import check_arguments
 from layerwise.models import parity
+from layerwise.models.backends import (
+    PLAIN,
+    Files,
+    Wanted,
+    checked,
+    delivered,
+    read_files,
+    second_choice,
+)
 from layerwise.models.cache import folder_sha256
-from layerwise.models.convert import hooked_config, hooked_model
+from layerwise.models.convert import NotConverted
 from layerwise.models.devices import parse_device, parse_dtype
 from layerwise.models.facts import Origin, attach_origin, describe, origin_of, weights_hash
 from layerwise.models.folder import read_config
 from layerwise.models.generation import GenerationSettings, read_generation_settings
 from layerwise.models.in_turn import own_state
-from layerwise.models.kinds import Model, moved
-from layerwise.models.loaded import WRITTEN
+from layerwise.models.kinds import DecoderOnly, Model, moved
+from layerwise.models.loaded import HUGGING_FACE, TRANSFORMER_LENS, WRITTEN
 from layerwise.models.offload import offloaded_model, refuse_other_places
 from layerwise.models.organisms.wired import wired_model
 from layerwise.models.organisms.wired_seq2seq.model import wired_seq2seq_model
@@ -34,13 +43,13 @@ from layerwise.models.originals import (
     refuse_nonfinite,
     refuse_parameters_without_weights,
 )
-from layerwise.models.parity import Check
+from layerwise.models.parity import Check, NotItsOriginal
 from layerwise.models.quiet import quiet
 from layerwise.models.registry import WIRED_MODELS
 from layerwise.models.seq2seq import Seq2SeqModel
-from layerwise.models.seq2seq.load import checked, expected_logprobs, hooked_seq2seq
+from layerwise.models.seq2seq.load import checked as checked_seq2seq
+from layerwise.models.seq2seq.load import expected_logprobs, hooked_seq2seq
 from layerwise.models.sources import Source, find_source
-from layerwise.models.strides import restride
 from layerwise.models.weight_files import WeightFiles, damaged, find_weights, write_weights
 
 
@@ -52,6 +61,7 @@ def load_model(
     dtype: str = "float32",
     device: str = "cpu",
     offload: str | None = None,
+    backend: str = "auto",
 ) -> Model:
     """Load a model and make sure that it is its original.
 
@@ -69,42 +79,50 @@ def load_model(
         offload: ``disk`` leaves the weights of the layers in the cache folder, each but for the
             time that it runs; the first load writes them there, and needs memory for all. None
             keeps them in memory.
+        backend: what runs a decoder: ``transformer-lens``, ``hugging-face`` (its own modules, see
+            ``DecoderModel``), or ``auto``: the first where it converts the model and equals the
+            original, else the second.
 
     Returns:
-        The model, nothing folded or centred, its parameters re-strided (see ``restride``); an
-        encoder-decoder as a ``Seq2SeqModel``.
+        The model, nothing folded or centred, its parameters re-strided (see ``restride``); over
+        the modules of Hugging Face a ``DecoderModel``; an encoder-decoder as a ``Seq2SeqModel``.
         ``model_facts`` tells what it is, ``original_tokenizer`` gives its tokenizer.
 
     Raises:
         UserError: if there is no such model, its files are not whole or not safe, its
-            architecture is not supported, or it differs from its original by more than 1e-3
-            nats in float32 and by more than rounding explains.
+            architecture is not supported by the backend, or it differs from its original by more
+            than 1e-3 nats in float32 and by more than rounding explains.
     """
-    wanted = _Wanted(parse_dtype(dtype), parse_device(device))
+    wanted = Wanted(parse_dtype(dtype), parse_device(device))
     refuse_other_places(offload)
     if name in WIRED_MODELS:
+        _refuse_backend(os.fspath(name), backend, HUGGING_FACE, "is written for TransformerLens")
         return _written(os.fspath(name), wanted, offload)
     source = find_source(os.fspath(name))
     with quiet():
         config = read_config(source.folder)
         if config.is_encoder_decoder:
+            runs = "is an encoder-decoder, which runs over its original"
+            _refuse_backend(source.name, backend, TRANSFORMER_LENS, runs)
             return _encoder_decoder(source, config, wanted, offload)
-        files = _read(source, config)
-        key = parity.check_key(source.folder, wanted.dtype, wanted.device)
-        check = parity.recorded_check(key)
-        load = _in_memory if offload is None else _on_disk
-        model, check, n_parameters = load(files, wanted, key, check)
+        files = read_files(source, config, backend)
+        try:
+            model, check, n_parameters = _loaded(files, wanted, offload)
+        except (NotConverted, NotItsOriginal) as refusal:
+            if backend != "auto" or files.backend == HUGGING_FACE:
+                raise
+            files = second_choice(files, refusal)
+            model, check, n_parameters = _loaded(files, wanted, offload)
     _attach_facts(model, files, check, n_parameters)
     return model
 
 
-@dataclass(frozen=True)
-class _Wanted:
-    dtype: torch.dtype
-    device: torch.device
+def _refuse_backend(name: str, backend: str, refused: str, why: str) -> None:
+    if backend == refused:
+        raise UserError(f"{name!r} {why}: expected no other backend; leave {refused!r} out.")
 
 
-def _written(name: str, wanted: _Wanted, offload: str | None) -> Model:
+def _written(name: str, wanted: Wanted, offload: str | None) -> Model:
     """A wired model, which has neither files nor an original that it could differ from."""
     if offload is not None:
         raise UserError(
@@ -123,7 +141,7 @@ def _written(name: str, wanted: _Wanted, offload: str | None) -> Model:
 
 
 def _encoder_decoder(
-    source: Source, config: PreTrainedConfig, wanted: _Wanted, offload: str | None
+    source: Source, config: PreTrainedConfig, wanted: Wanted, offload: str | None
 ) -> Seq2SeqModel:
     """An encoder-decoder, over its original; compared at every load, in float32 first."""
     if offload is not None:
@@ -137,11 +155,11 @@ def _encoder_decoder(
     refuse_nonfinite(source.name, original)
     model = hooked_seq2seq(original, tokenizer, source.name)
     expected = expected_logprobs(model, tokenizer)
-    parity = checked(model, tokenizer, expected)
-    if wanted != _Wanted(torch.float32, torch.device("cpu")):
+    parity = checked_seq2seq(model, tokenizer, expected)
+    if wanted != PLAIN:
         model.to(wanted.device).to(wanted.dtype)
         refuse_nonfinite(source.name, model)
-        parity = checked(model, tokenizer, expected)
+        parity = checked_seq2seq(model, tokenizer, expected)
     facts = describe(
         model,
         digest=weights_hash(model),
@@ -164,45 +182,38 @@ def _identity(source: Source) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class _Files:
-    source: Source
-    config: PreTrainedConfig
-    tokenizer: PreTrainedTokenizerBase
-
-    def original(self, dtype: torch.dtype) -> PreTrainedModel:
-        return load_original(self.source.folder, self.config, dtype)
-
-    def hooked_config(self, dtype: torch.dtype) -> HookedTransformerConfig:
-        return hooked_config(self.source.folder, self.source.name, self.config, dtype)
+_Loaded = tuple[DecoderOnly, Check, int]  # the last: number of the original's parameters
 
 
-def _read(source: Source, config: PreTrainedConfig) -> _Files:
-    # Refuse what cannot be converted before any weights are read.
-    hooked_config(source.folder, source.name, config, torch.float32)
-    return _Files(source, config, load_tokenizer(source.folder, config))
+def _loaded(files: Files, wanted: Wanted, offload: str | None) -> _Loaded:
+    if offload is not None and files.backend == HUGGING_FACE:
+        raise UserError(
+            f"Model {files.source.name!r} runs over its own modules, which stay in memory: "
+            "expected no offload; leave it out."
+        )
+    key = files.check_key(wanted)
+    load = _in_memory if offload is None else _on_disk
+    return load(files, wanted, key, parity.recorded_check(key))
 
 
-_Loaded = tuple[HookedTransformer, Check, int]  # the last: number of the original's parameters
-
-
-def _in_memory(files: _Files, wanted: _Wanted, key: str, check: Check | None) -> _Loaded:
+def _in_memory(files: Files, wanted: Wanted, key: str, check: Check | None) -> _Loaded:
     if check is None:
         refuse_parameters_without_weights(files.source.folder, files.config)
         original = files.original(torch.float32)
-        model, check = _checked(files, original, wanted)
+        model, check = checked(files, original, wanted)
         parity.record_check(key, check)
     else:
         original = files.original(wanted.dtype)
-        model = _delivered(files, original, wanted)
+        model = delivered(files, original, wanted)
     return model, check, original.num_parameters()
 
 
-def _on_disk(files: _Files, wanted: _Wanted, key: str, check: Check | None) -> _Loaded:
+def _on_disk(files: Files, wanted: Wanted, key: str, check: Check | None) -> _Loaded:
     stored = None if check is None else find_weights(check.hash)
     if check is not None and stored is not None:
         return _offloaded(files, wanted, stored), check, stored.n_parameters
     whole, check, n_parameters = _in_memory(files, wanted, key, check)
+    assert isinstance(whole, HookedTransformer), "only these are off-loaded"
     stored = find_weights(check.hash) or write_weights(whole, check.hash, n_parameters)
     model = _offloaded(files, wanted, stored)
     if weights_hash(model) != check.hash:
@@ -210,48 +221,13 @@ def _on_disk(files: _Files, wanted: _Wanted, key: str, check: Check | None) -> _
     return model, check, n_parameters
 
 
-def _offloaded(files: _Files, wanted: _Wanted, stored: WeightFiles) -> HookedTransformer:
+def _offloaded(files: Files, wanted: Wanted, stored: WeightFiles) -> HookedTransformer:
     cfg = files.hooked_config(wanted.dtype)
     return offloaded_model(cfg, files.tokenizer, stored, wanted.device)
 
 
-def _checked(
-    files: _Files, original: PreTrainedModel, wanted: _Wanted
-) -> tuple[HookedTransformer, Check]:
-    name = files.source.name
-    refuse_nonfinite(name, original)
-    plain = _Wanted(torch.float32, torch.device("cpu"))
-    model = _delivered(files, original, plain)
-    parity.refuse_other_tokens(name, model, files.tokenizer)
-    ids = parity.token_ids(files.tokenizer, model.cfg.n_ctx)
-
-    def from_exact() -> tuple[float, parity.Exact]:
-        truth = parity.exact(original, lambda one: parity.reference(one, ids))
-        return parity.largest_difference(model, truth.logprobs, ids), truth
-
-    with parity.must_run(name):
-        expected = parity.reference(original, ids)
-        difference = parity.largest_difference(model, expected, ids)
-    parity.refuse_difference(name, difference, plain.dtype, from_exact)
-    if wanted != plain:
-        model = _delivered(files, original, wanted)
-        refuse_nonfinite(name, model)
-        with parity.must_run(name):
-            difference = parity.largest_difference(model, expected, ids)
-        parity.refuse_difference(name, difference, wanted.dtype, from_exact)
-    return model, Check(difference, weights_hash(model))
-
-
-def _delivered(files: _Files, original: PreTrainedModel, wanted: _Wanted) -> HookedTransformer:
-    model = hooked_model(files.hooked_config(wanted.dtype), original, files.tokenizer)
-    if wanted.device.type != "cpu":
-        model.to(wanted.device, print_details=False)
-    restride(model)
-    return model
-
-
-def _attach_facts(model: HookedTransformer, files: _Files, check: Check, n_parameters: int) -> None:
-    weights = model.embed.W_E
+def _attach_facts(model: DecoderOnly, files: Files, check: Check, n_parameters: int) -> None:
+    weights = model.W_E
     facts = describe(
         model,
         digest=check.hash,

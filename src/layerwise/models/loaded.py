@@ -10,6 +10,8 @@ from typing import Literal
 
 SourceKind = Literal["bundled", "gguf", "folder", "hub", "user"]
 
+TRANSFORMER_LENS, HUGGING_FACE = "transformer-lens", "hugging-face"
+"""What runs a model: TransformerLens's modules, or those of the original."""
 
 MADE_BY_USER = "not verified: made by the user"
 WRITTEN = "written by layerwise; there is no original"
@@ -43,6 +45,7 @@ class LoadedFacts:
         conversion_hash: SHA-256 over the files that a GGUF file was converted to; empty where
             nothing was converted.
         verified: what was compared with what, in a few words, or that nothing was.
+        backend: what runs it: ``transformer-lens``, or ``hugging-face`` for the original's modules.
     """
 
     name: str
@@ -62,3 +65,4 @@ class LoadedFacts:
     source_hash: str = ""
     conversion_hash: str = ""
     verified: str = MADE_BY_USER
+    backend: str = TRANSFORMER_LENS

@@ -14,14 +14,15 @@ from transformer_lens import HookedTransformer
 from transformers import AutoModelForSeq2SeqLM, PreTrainedConfig, PreTrainedTokenizerBase
 
 from layerwise.errors import UserError
-from layerwise.models.convert import hooked_config
+from layerwise.models.backends import Files, choose_backend
+from layerwise.models.decoder.load import hooked_decoder, outline_of
 from layerwise.models.devices import parse_device, parse_dtype
 from layerwise.models.facts import Origin, attach_origin, describe, origin_of
 from layerwise.models.folder import has_weights, must_be_usable, read_config, read_outline
 from layerwise.models.generation import read_generation_settings
-from layerwise.models.kinds import Model
+from layerwise.models.kinds import DecoderOnly, Model
 from layerwise.models.load import load_model
-from layerwise.models.loaded import OUTLINE, LoadedFacts
+from layerwise.models.loaded import HUGGING_FACE, OUTLINE, LoadedFacts
 from layerwise.models.originals import load_tokenizer
 from layerwise.models.quiet import no_deprecation_of, quiet
 from layerwise.models.registry import DEFAULT_MODEL, WIRED_MODELS
@@ -55,14 +56,24 @@ def load_meta_model(
         tokenizer = load_tokenizer(source.folder, config)
         if config.is_encoder_decoder:
             return _of_encoder_decoder(config, tokenizer, source, number_format, place)
-        cfg = hooked_config(source.folder, source.name, config, number_format)
-        cfg.device, cfg.init_weights = "meta", False
-        quietly = no_deprecation_of("HookedTransformer")
-        with must_be_usable(source.folder), quietly, torch.device("meta"):
-            model = HookedTransformer(cfg, copy.deepcopy(tokenizer), move_to_device=False).eval()
+        files = Files(source, config, tokenizer, choose_backend(source, config, "auto"))
+        model = _of_decoder(files, number_format)
     facts = replace(describe(model, digest="", dtype=dtype, device=str(place)), verified=OUTLINE)
     attach_origin(model, Origin(facts, tokenizer, read_generation_settings(source.folder)))
     return model
+
+
+def _of_decoder(files: Files, dtype: torch.dtype) -> DecoderOnly:
+    name, tokenizer = files.source.name, files.tokenizer
+    if files.backend == HUGGING_FACE:
+        with must_be_usable(files.source.folder):
+            outline = outline_of(files.config, dtype)
+        return hooked_decoder(outline, tokenizer, name)
+    cfg = files.hooked_config(dtype)
+    cfg.device, cfg.init_weights = "meta", False
+    quietly = no_deprecation_of("HookedTransformer")
+    with must_be_usable(files.source.folder), quietly, torch.device("meta"):
+        return HookedTransformer(cfg, copy.deepcopy(tokenizer), move_to_device=False).eval()
 
 
 def _of_encoder_decoder(

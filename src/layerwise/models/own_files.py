@@ -6,8 +6,9 @@ from pathlib import Path
 
 from layerwise.errors import UserError
 from layerwise.models.facts import origin_of, weights_hash
-from layerwise.models.kinds import Model, by_kind
+from layerwise.models.kinds import Model, by_kind, over_original
 from layerwise.models.load import load_model
+from layerwise.models.loaded import HUGGING_FACE
 from layerwise.models.registry import WIRED_MODELS
 from layerwise.models.seq2seq.families import STORED_IN
 from layerwise.models.seq2seq.parts import StoredStack
@@ -52,4 +53,5 @@ def load_alike(folder: Path, model: Model) -> Model:
     """
     weights = model.W_E
     dtype = str(weights.dtype).removeprefix("torch.")
-    return load_model(folder, dtype=dtype, device=str(weights.device))
+    backend = HUGGING_FACE if over_original(model) else "auto"
+    return load_model(folder, dtype=dtype, device=str(weights.device), backend=backend)

@@ -19,11 +19,12 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from transformer_lens import HookedTransformer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from layerwise.errors import UserError, one_line
 from layerwise.models.cache import folder_sha256, key_of, read_record, write_record
+from layerwise.models.kinds import DecoderOnly
+from layerwise.models.loaded import TRANSFORMER_LENS
 from layerwise.models.rounding import MULTIPLE, StayFloat64, disturbances
 
 TOLERANCE = 1e-3
@@ -60,12 +61,19 @@ class Check:
     hash: str
 
 
-def check_key(folder: Path, dtype: torch.dtype, device: torch.device) -> str:
-    """What a check's outcome depends on: files, versions, number format, device, text, limits."""
+class NotItsOriginal(UserError):
+    """A hooked model does not say what its original says."""
+
+
+def check_key(
+    folder: Path, dtype: torch.dtype, device: torch.device, backend: str = TRANSFORMER_LENS
+) -> str:
+    """What a check's outcome depends on: files, versions, format, device, text, limits, backend."""
     packages = ("layerwise", "torch", "transformers", "transformer-lens")
     versions = (metadata.version(name) for name in packages)
     limits = f"{TOLERANCE} {MULTIPLE} {ABSURD}"
-    return key_of([folder_sha256(folder), *versions, str(dtype), device.type, TEXT, limits])
+    how = [] if backend == TRANSFORMER_LENS else [backend]
+    return key_of([folder_sha256(folder), *versions, str(dtype), device.type, TEXT, limits, *how])
 
 
 def recorded_check(key: str) -> Check | None:
@@ -115,10 +123,10 @@ def logprobs_of(logits: torch.Tensor) -> torch.Tensor:
     return logits.to(wide).log_softmax(-1).cpu()
 
 
-def largest_difference(model: HookedTransformer, expected: list[LogProbs], ids: list[int]) -> float:
+def largest_difference(model: DecoderOnly, expected: list[LogProbs], ids: list[int]) -> float:
     """Largest difference of log-probabilities from ``expected``, in nats; NaN makes it infinite."""
     with torch.inference_mode():
-        given = [logprobs_of(model(tokens.to(model.embed.W_E.device))) for tokens in batches(ids)]
+        given = [logprobs_of(model(tokens.to(model.W_E.device))) for tokens in batches(ids)]
     return farthest(given, expected)
 
 
@@ -199,7 +207,7 @@ def refuse_difference(
             asked for only in float32, and where ``difference`` is above ``TOLERANCE``.
 
     Raises:
-        UserError: if ``difference`` is above ``TOLERANCE`` in float32, and the hooked model
+        NotItsOriginal: if ``difference`` is above ``TOLERANCE`` in float32, and the hooked model
             further from float64 than the original's own rounding explains; or if it is above
             ``ABSURD`` in another format.
     """
@@ -212,29 +220,27 @@ def refuse_difference(
         f"up to {difference:.3g} nats"
     )
     if dtype != torch.float32 or math.isinf(difference) or from_exact is None:
-        raise UserError(f"{refusal}, expected at most {limit:g}; use another model.")
+        raise NotItsOriginal(f"{refusal}, expected at most {limit:g}; use another model.")
     distance, truth = from_exact()
     if not distance <= truth.limit or math.isinf(distance):
-        raise UserError(
+        raise NotItsOriginal(
             f"{refusal}; from the original in float64 the copy is up to {distance:.3g} nats away, "
             f"and rounding takes the original itself up to {truth.rounding:.3g} away, so that at "
             f"most {truth.limit:.3g} was expected; use another model."
         )
 
 
-def refuse_other_tokens(
-    name: str, model: HookedTransformer, tokenizer: PreTrainedTokenizerBase
-) -> None:
+def refuse_other_tokens(name: str, model: DecoderOnly, tokenizer: PreTrainedTokenizerBase) -> None:
     """Accept only a model whose own ``to_tokens`` gives the original's token ids.
 
     Raises:
-        UserError: if they differ, the BOS token included, or there are none.
+        NotItsOriginal: if they differ, the BOS token included, or there are none.
     """
     with must_run(name):
         wanted = tokenizer(TEXT).input_ids
         given = model.to_tokens(TEXT, truncate=False)[0].tolist()
     if given != wanted:
-        raise UserError(
+        raise NotItsOriginal(
             f"The tokens of {name!r} are not its original's: got {given[:4]}..., expected "
             f"{wanted[:4]}...; TransformerLens does not handle this tokenizer, so use another "
             "model."

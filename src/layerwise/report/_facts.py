@@ -17,6 +17,7 @@ _MODEL = {
     "n_ctx": "longest context (tokens)",
     "n_parameters": "parameters",
     "dtype": "number format",
+    "backend": "run by",
     "parity": "largest difference from the original (nats)",
     "hash": "SHA-256 of the loaded weights",
     "source_hash": "SHA-256 of the source",

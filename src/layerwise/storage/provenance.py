@@ -95,6 +95,11 @@ class ModelFacts(Frozen):
         default="",
         description="What was compared with what when the model was loaded, or that nothing was.",
     )
+    backend: str = Field(
+        default="",
+        description="What ran the model: transformer-lens, or hugging-face for the modules of its "
+        "original. Empty if an older version did not say.",
+    )
     end_tokens: tuple[int, ...] = Field(
         default=(), description="Ids of the tokens that end a generated text."
     )

@@ -6,6 +6,7 @@ shared is read where it lies and never copied per row.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -30,29 +31,51 @@ class Part(NamedTuple):
     weight: Float[torch.Tensor, "row kv_head group_new 1"]
 
 
-def attend_step(queries: Heads, layout: StepLayout, group: int, scale: float) -> Heads:
+@dataclass(frozen=True)
+class Scoring:
+    """How scores come about, beside products of queries and keys.
+
+    Attributes:
+        scale: what products are multiplied by.
+        cap: scores s become cap tanh(s / cap); None if they stay.
+        window: how many tokens a query sees, its own among them; None for all.
+    """
+
+    scale: float
+    cap: float | None = None
+    window: int | None = None
+
+
+def attend_step(queries: Heads, layout: StepLayout, group: int, scoring: Scoring) -> Heads:
     """Each new token's attention to all keys before it and its own.
 
     Args:
         queries: of the new tokens, rotated.
         layout: where they stand; their own keys are in the cache already.
         group: query heads per key/value head.
-        scale: of the scores.
+        scoring: how scores come about.
     """
     n_new = queries.shape[1]
     grouped = queries.unflatten(2, (-1, group)).permute(0, 2, 3, 1, 4).flatten(2, 3)
-    out, weight = _own(grouped, layout, group, scale)
+    out, weight = _own(grouped, layout, group, scoring)
     if weight is not None:
-        parts = [Part(out, weight), *(_shared(grouped, s, scale) for s in layout.shared)]
+        parts = [
+            Part(out, weight),
+            *(_shared(grouped, s, layout, group, scoring) for s in layout.shared),
+        ]
         out = merged(parts).to(queries.dtype)
     return out.unflatten(2, (group, n_new)).permute(0, 3, 1, 2, 4).flatten(2, 3)
 
 
 def _own(
-    queries: Grouped, layout: StepLayout, group: int, scale: float
+    queries: Grouped, layout: StepLayout, group: int, scoring: Scoring
 ) -> tuple[Grouped, Float[torch.Tensor, "row kv_head group_new 1"] | None]:
     """Attention to the rows' own keys; with its weight if there are shared keys, too."""
-    seen = torch.arange(layout.n_own, device=queries.device) <= layout.index[..., None]
+    places = torch.arange(layout.n_own, device=queries.device)
+    seen = places <= layout.index[..., None]
+    if scoring.window is not None:
+        # Own keys follow one another, so that their places are as far apart as their positions.
+        seen &= layout.index[..., None] - places < scoring.window
     mask = seen[:, None].expand(-1, group, -1, -1).flatten(1, 2)[:, None]
     at, inside = layout.slots, None
     if layout.span is not None:
@@ -70,13 +93,14 @@ def _own(
             mask = everything
     keys, values = (x[at, :, : layout.n_own] for x in (layout.own.keys, layout.own.values))
     bias = queries.new_zeros(mask.shape).masked_fill_(~mask, float("-inf"))
-    if not layout.shared:
+    if not layout.shared and scoring.cap is None:
         out, weight = (
-            F.scaled_dot_product_attention(queries, keys, values, bias, scale=scale),
+            F.scaled_dot_product_attention(queries, keys, values, bias, scale=scoring.scale),
             None,
         )
     else:
-        out, weight = attend_part(queries, keys, values, scale, bias)
+        out, weight = attend_part(queries, keys, values, scoring.scale, bias, scoring.cap)
+        weight = weight if layout.shared else None
     if inside is not None:
         out, weight = out[inside], None if weight is None else weight[inside]
     return out, weight
@@ -87,12 +111,15 @@ def attend_part(
     keys: Float[torch.Tensor, "row kv_head key d_head"],
     values: Float[torch.Tensor, "row kv_head key d_head"],
     scale: float,
-    bias: Float[torch.Tensor, "row 1 _ key"] | None = None,
+    bias: Float[torch.Tensor, "_ 1 _ key"] | None = None,
+    cap: float | None = None,
 ) -> Part:
     """Attention to some keys, with its weight."""
     scores = torch.matmul(queries * scale, keys.transpose(-1, -2))
     # Sums over keys are made in float32 at least, whatever the model's format.
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    if cap is not None:
+        scores = scores.div_(cap).tanh_().mul_(cap)
     if bias is not None:
         scores += bias
     # A query that may see none of these keys has no weight, rather than an undefined one.
@@ -104,11 +131,15 @@ def attend_part(
     return Part(out / total.clamp(min=least), highest + total.log())
 
 
-def _shared(queries: Grouped, shared: SharedKeys, scale: float) -> Part:
+def _shared(
+    queries: Grouped, shared: SharedKeys, layout: StepLayout, group: int, scoring: Scoring
+) -> Part:
     """Attention to a shared beginning: the rows of a source are more queries of it."""
     n_source, n_slot = shared.rows.shape
     gathered = queries[shared.rows.flatten()].unflatten(0, (n_source, n_slot))
-    part = attend_part(gathered.transpose(1, 2).flatten(2, 3), shared.keys, shared.values, scale)
+    together = gathered.transpose(1, 2).flatten(2, 3)
+    bias = _beyond(shared, layout, group, scoring.window, queries)
+    part = attend_part(together, shared.keys, shared.values, scoring.scale, bias, scoring.cap)
     out, weight = (
         x.unflatten(2, (n_slot, -1)).transpose(1, 2).flatten(0, 1)[shared.place] for x in part
     )
@@ -119,6 +150,20 @@ def _shared(queries: Grouped, shared: SharedKeys, scale: float) -> Part:
     )
     everywhere.out[shared.attending], everywhere.weight[shared.attending] = out, weight
     return everywhere
+
+
+def _beyond(
+    shared: SharedKeys, layout: StepLayout, group: int, window: int | None, like: torch.Tensor
+) -> Float[torch.Tensor, "source 1 _ shared"] | None:
+    """Minus infinity where a shared key lies before a query's window; None where none does."""
+    n_shared = shared.keys.shape[2]
+    if window is None or layout.longest <= window:
+        return None
+    # A beginning is that of its prompt, so that its places are positions.
+    places = torch.arange(n_shared, device=like.device)
+    hidden = layout.positions[shared.rows][..., None] - places >= window
+    hidden = hidden[:, :, None].expand(-1, -1, group, -1, -1).flatten(1, 3)[:, None]
+    return like.new_zeros(hidden.shape).masked_fill_(hidden, float("-inf"))
 
 
 def merged(parts: list[Part]) -> Grouped:

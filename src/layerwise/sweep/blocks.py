@@ -1,7 +1,8 @@
 """Which way of running its blocks a model gets, decided once per model.
 
 ``PackedBlock`` reads the block's modules and attends with ``scaled_dot_product_attention``;
-``HookedBlock`` calls TransformerLens's own block, for models whose attention is something else.
+``HookedBlock`` calls TransformerLens's own block, for models whose attention is something else;
+``ModuleBlock`` calls the modules of the Hugging Face original, where that is what is run.
 Where the weights are on disk, a runner reads those of its block when it is first used.
 """
 
@@ -11,19 +12,20 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from transformer_lens import HookedTransformer
-
 from ..errors import UserError
-from ..models.kinds import Model, by_kind
+from ..models.kinds import DecoderOnly, Model, by_kind, over_original
 from ..models.offload import BlocksOnDisk, blocks_on_disk
 from ._runner import BlockRunner as BlockRunner
 from .hooked_block import HookedBlock
+from .module_block import ModuleBlock
 from .other_weights import OtherWeights
 from .packed_block import PackedBlock
 
 
-def why_not_packed(model: HookedTransformer) -> str | None:
-    """What of a model ``PackedBlock`` does not know; None if it knows all."""
+def why_not_packed(model: DecoderOnly) -> str | None:
+    """What of a model keeps it from being run on packed tokens; None if nothing does."""
+    if over_original(model):
+        return None
     cfg: Any = model.cfg
     unknown = {
         "bidirectional attention": cfg.attention_dir != "causal",
@@ -54,23 +56,31 @@ def attention_in_use(model: Model) -> str:
     )
 
 
-def _attention_in_use(model: HookedTransformer) -> str:
+def _attention_in_use(model: DecoderOnly) -> str:
     reason = why_not_packed(model)
+    if over_original(model):
+        return "scaled_dot_product_attention on packed tokens, within Hugging Face's own layers"
     if reason is None:
         return "scaled_dot_product_attention on packed tokens"
     return f"TransformerLens's own block ({reason})"
 
 
-def block_runners(model: HookedTransformer) -> Sequence[BlockRunner]:
+def block_runners(model: DecoderOnly) -> Sequence[BlockRunner]:
     """The runner of each block; one kind for the whole model."""
-    kind = PackedBlock if why_not_packed(model) is None else HookedBlock
+    kind = _runner_kind(model)
     on_disk = blocks_on_disk(model)
     if on_disk is None:
         return [kind(block, model.cfg) for block in model.blocks]
     return RunnersOnDisk(on_disk, kind)
 
 
-def runner_with(model: HookedTransformer, layer: int, weights: OtherWeights) -> BlockRunner:
+def _runner_kind(model: DecoderOnly) -> type[ModuleBlock | PackedBlock | HookedBlock]:
+    if over_original(model):
+        return ModuleBlock
+    return PackedBlock if why_not_packed(model) is None else HookedBlock
+
+
+def runner_with(model: DecoderOnly, layer: int, weights: OtherWeights) -> BlockRunner:
     """The runner of a block with other weights, which shares all others with the model's.
 
     Raises:
@@ -81,7 +91,7 @@ def runner_with(model: HookedTransformer, layer: int, weights: OtherWeights) -> 
             "The model's weights are on disk, where others cannot stand in their place: expected "
             "them in memory; load the model without offload."
         )
-    kind = PackedBlock if why_not_packed(model) is None else HookedBlock
+    kind = _runner_kind(model)
     return kind(weights.twin(model.blocks[layer]), model.cfg)
 
 

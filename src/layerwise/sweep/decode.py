@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from transformer_lens import HookedTransformer
 
+from ..models.kinds import DecoderOnly
 from ._runner import KeptKeysValues
 from .beginnings import beginnings
 from .decode_step import Beginning, Decoding, Job, Step
@@ -218,7 +218,7 @@ class Decoder:
         )
 
 
-def greedy_tokens(model: HookedTransformer, resid: torch.Tensor, chunk: int) -> np.ndarray:
+def greedy_tokens(model: DecoderOnly, resid: torch.Tensor, chunk: int) -> np.ndarray:
     """The greedy token of each row of final residual streams."""
     parts = [
         first_argmax(logits_of(model, resid[start : start + chunk]))

@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from transformer_lens import HookedTransformer
 
+from ..models.kinds import DecoderOnly
 from .walk_plan import WalkPlan
 
 
 def embed(
-    model: HookedTransformer, plan: WalkPlan, device: Any
+    model: DecoderOnly, plan: WalkPlan, device: Any
 ) -> Float[torch.Tensor, "1 token d_model"]:
     """The residual stream that enters the first block."""
     return embed_tokens(
@@ -23,12 +23,13 @@ def embed(
 
 
 def embed_tokens(
-    model: HookedTransformer,
+    model: DecoderOnly,
     tokens: Int[torch.Tensor, " token"],
     positions: Int[torch.Tensor, " token"],
 ) -> Float[torch.Tensor, "token d_model"]:
     """Token and, where the model adds them, position embeddings."""
     resid = model.embed(tokens[None])[0]
     if model.cfg.positional_embedding_type == "standard":
-        resid = resid + model.pos_embed.W_pos[positions]
+        learned: Any = model.pos_embed
+        resid = resid + learned.W_pos[positions]
     return resid

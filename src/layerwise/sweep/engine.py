@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float
-from transformer_lens import HookedTransformer
 
-from layerwise.models.kinds import heads_per_key
+from layerwise.models.kinds import DecoderOnly, heads_per_key
 
 from ._runner import KeptKeysValues
 from ._work import Work as Work
@@ -59,7 +58,7 @@ class Group:
 class Walk:
     """One batch on its way through the layers, and what is left of it at the end."""
 
-    model: HookedTransformer
+    model: DecoderOnly
     runners: Sequence[BlockRunner]
     plan: WalkPlan
     requests: Sequence[Request]

@@ -11,11 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from transformer_lens import HookedTransformer
-
 from layerwise.models.kinds import heads_per_key
 
-from ..models.kinds import Model, is_seq2seq
+from ..models.kinds import DecoderOnly, Model, is_seq2seq
 from ._outcomes import Engine, Told
 from .blocks import block_runners, why_not_packed
 from .decode import Decoder, capacity_for
@@ -52,7 +50,7 @@ def plan_for(
     return engine_for(model).plan(model, interventions, requests, memory_budget)
 
 
-def model_shape(model: HookedTransformer) -> ModelShape:
+def model_shape(model: DecoderOnly) -> ModelShape:
     """The sizes of a model that decide memory and work."""
     cfg = model.cfg
     n_kv = cfg.n_key_value_heads or cfg.n_heads
@@ -118,7 +116,7 @@ class _Engine(Engine):
     @classmethod
     def plan(
         cls,
-        model: HookedTransformer,
+        model: DecoderOnly,
         interventions: Sequence[Intervention],
         requests: Sequence[Request],
         memory_budget: int,
@@ -129,7 +127,7 @@ class _Engine(Engine):
     @classmethod
     def brute_force(
         cls,
-        model: HookedTransformer,
+        model: DecoderOnly,
         requests: Sequence[Request],
         outcomes: Sequence[Sequence[Outcome]],
     ) -> int:
@@ -170,9 +168,7 @@ class _Engine(Engine):
         return max(64, min(self.tokens_at_once, self.memory_budget // 8 // shape.passing))
 
 
-def donor_layers(
-    model: HookedTransformer, requests: Sequence[Request], work: Work
-) -> Iterator[Seen]:
+def donor_layers(model: DecoderOnly, requests: Sequence[Request], work: Work) -> Iterator[Seen]:
     """The activations of another model by layer, over the tokens of a walk."""
     plan = plan_walk([intact()], requests, model.cfg.n_layers)
     walk = Walk(model, block_runners(model), plan, requests, work)

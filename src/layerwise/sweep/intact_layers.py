@@ -12,9 +12,8 @@ from functools import partial
 
 import torch
 from jaxtyping import Bool, Int
-from transformer_lens import HookedTransformer
 
-from ..models.kinds import Model, by_kind, is_seq2seq, vocabularies
+from ..models.kinds import DecoderOnly, Model, by_kind, is_seq2seq, vocabularies
 from ..models.seq2seq import Seq2SeqModel
 from .blocks import block_runners
 from .engine import Walk, Work
@@ -90,7 +89,7 @@ def intact_layers(
 
 
 def _decoder_only_layers(
-    model: HookedTransformer, texts: tuple[int, ...], requests: Sequence[LogLikelihood]
+    model: DecoderOnly, texts: tuple[int, ...], requests: Sequence[LogLikelihood]
 ) -> Iterator[IntactLayer]:
     plan = plan_walk([intact()], requests, model.cfg.n_layers)
     walk = Walk(model, block_runners(model), plan, requests, Work())

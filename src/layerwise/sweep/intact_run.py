@@ -10,11 +10,10 @@ from itertools import accumulate
 
 import torch
 from jaxtyping import Float
-from transformer_lens import HookedTransformer
 
 from ..errors import UserError
 from ..models.in_turn import in_turn
-from ..models.kinds import Model, decoder_prefix, is_seq2seq, n_encoder_layers
+from ..models.kinds import DecoderOnly, Model, decoder_prefix, is_seq2seq, n_encoder_layers
 from .edits import Site
 from .intact_layers import IntactLayer, intact_layers
 from .plan import DEFAULT_MEMORY_BUDGET
@@ -324,7 +323,7 @@ def noise_basis(
 @in_turn
 @torch.inference_mode()
 def last_residuals(
-    model: HookedTransformer,
+    model: DecoderOnly,
     contexts: Sequence[Tokens],
     *,
     memory_budget: int = DEFAULT_MEMORY_BUDGET,

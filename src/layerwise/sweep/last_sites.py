@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from transformer_lens import HookedTransformer
 
+from ..models.kinds import DecoderOnly
 from ..models.offload import blocks_on_disk
 from .intact_layers import IntactLayer, intact_layers
 from .plan import DEFAULT_MEMORY_BUDGET
@@ -68,7 +68,7 @@ class StackSites:
 
 @torch.inference_mode()
 def last_sites(
-    model: HookedTransformer,
+    model: DecoderOnly,
     contexts: Sequence[Tokens],
     *,
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
@@ -91,7 +91,7 @@ def last_sites(
 
 
 @contextmanager
-def held_block(model: HookedTransformer, layer: int) -> Iterator[Any]:
+def held_block(model: DecoderOnly, layer: int) -> Iterator[Any]:
     """A block of the model, with its weights in memory meanwhile if they are on disk."""
     on_disk = blocks_on_disk(model)
     if on_disk is not None:

@@ -6,7 +6,7 @@ A layout is made once per batch and set of carried tokens and serves all layers 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -43,14 +43,15 @@ class SplitKeys:
 
     Attributes:
         outside: packed indices of each row's keys that are not carried; padding repeats 0.
-        outside_bias: minus infinity at padding; None if there is none.
+        outside_bias: minus infinity at padding, and outside of a window for each query; None if
+            there is neither.
         own: the carried keys, as indices into the carried tokens; padding repeats 0.
         own_bias: 0 where a query may look, minus infinity elsewhere, repeated for the query heads
             that share keys.
     """
 
     outside: Int[torch.Tensor, "row outside"]
-    outside_bias: Float[torch.Tensor, "row 1 1 outside"] | None
+    outside_bias: Float[torch.Tensor, "row 1 _ outside"] | None
     own: Int[torch.Tensor, "row own"]
     own_bias: Float[torch.Tensor, "row 1 _ own"]
 
@@ -75,6 +76,10 @@ class Layout:
             are plain causal sequences so long that it pays to say just that.
         splits: where only some tokens are carried, the keys of each rectangle, split.
         scratch: bytes of keys and values that may be copied side by side to attend to them.
+        packed_positions: positions of all packed tokens.
+        group: how many query heads share a key/value head.
+        like: an empty tensor of the number format and device of biases.
+        windowed: by window, the layout in which queries see no further than it.
     """
 
     carried: Int[torch.Tensor, " token"] | None
@@ -87,6 +92,38 @@ class Layout:
     biases: tuple[Float[torch.Tensor, "_ 1 _ _"] | None, ...] = ()
     splits: tuple[SplitKeys, ...] = ()
     scratch: int = SCRATCH
+    packed_positions: Int[torch.Tensor, " packed"] | None = None
+    group: int = 1
+    like: Float[torch.Tensor, " 0"] = field(default_factory=lambda: torch.empty(0))
+    windowed: dict[int, Layout] = field(default_factory=dict, repr=False, compare=False)
+
+    def within(self, window: int | None) -> Layout:
+        """The layout in which queries see so many tokens at most, their own among them.
+
+        Args:
+            window: how many; None for all before them.
+        """
+        if window is None or self.longest <= window:
+            return self
+        if window not in self.windowed:
+            self.windowed[window] = self._within(window)
+        return self.windowed[window]
+
+    def _within(self, window: int) -> Layout:
+        assert self.packed_positions is not None, "only layouts of make_layout have windows"
+        rows = [_on(r, self.positions.device) for r in self.rows]
+        positions, biases, splits = self.leaving_positions, [], []
+        for r in rows:
+            apart = positions[r.queries][..., None] - self.packed_positions[r.keys][:, None]
+            seen = r.mask & (apart < window)
+            # What is padding looks at one key all the same, so that its softmax is defined.
+            near = replace(r, mask=torch.where(r.valid[..., None], seen, r.mask))
+            if self.carried is None:
+                biases.append(_masked(near, self.group, self.like))
+            else:
+                carried = self.carried
+                splits.append(_split(near, carried, self.n_packed, self.group, self.like, True))
+        return replace(self, biases=tuple(biases), splits=tuple(splits), windowed={})
 
     @property
     def leaving_positions(self) -> Int[torch.Tensor, " output"]:
@@ -181,6 +218,9 @@ def make_layout(
         biases,
         splits,
         scratch,
+        positions.to(device),
+        group,
+        like.new_empty(0),
     )
 
 
@@ -209,6 +249,11 @@ def _bias(
     """0 where a query may look, minus infinity elsewhere."""
     if rows.causal and rows.queries.shape[1] > LONG:
         return None
+    return _masked(rows, group, like)
+
+
+def _masked(rows: AttentionRows, group: int, like: torch.Tensor) -> Float[torch.Tensor, "_ 1 _ _"]:
+    """The mask of a rectangle as what is added to scores."""
     # Causal rows are all the same.
     seen = rows.mask[:1] if rows.causal else rows.mask
     return _hiding(seen, like).repeat(1, group, 1)[:, None]
@@ -220,26 +265,34 @@ def _split(
     n_packed: int,
     group: int,
     like: torch.Tensor,
+    within: bool = False,
 ) -> SplitKeys:
-    """The keys of a rectangle, split into those that are not carried and those that are."""
-    place = torch.full((n_packed,), -1, dtype=torch.long)
-    place[carried] = torch.arange(len(carried))
+    """The keys of a rectangle, split into those that are not carried and those that are.
+
+    ``within`` a window queries differ in the keys outside that they see.
+    """
+    place = torch.full((n_packed,), -1, dtype=torch.long, device=carried.device)
+    place[carried] = torch.arange(len(carried), device=carried.device)
     seen = (rows.mask & rows.valid[..., None]).any(dim=1)
     inside = place[rows.keys] >= 0
     outside = [keys[s & ~i] for keys, s, i in zip(rows.keys, seen, inside, strict=True)]
     own = [place[keys[s & i]] for keys, s, i in zip(rows.keys, seen, inside, strict=True)]
     n_outside, n_own = (max(map(len, parts)) for parts in (outside, own))
-    outside_mask = torch.zeros(len(outside), n_outside, dtype=torch.bool)
+    n_apart = rows.queries.shape[1] if within else 1
+    outside_mask = torch.zeros(len(outside), n_apart, n_outside, dtype=torch.bool)
     own_mask = torch.zeros(len(own), rows.queries.shape[1], n_own, dtype=torch.bool)
     for row, (first, then) in enumerate(zip(outside, own, strict=True)):
-        outside_mask[row, : len(first)] = True
+        among = rows.mask[row][:, seen[row] & ~inside[row]] if within else True
+        outside_mask[row, :, : len(first)] = among
         own_mask[row, :, : len(then)] = rows.mask[row][:, seen[row] & inside[row]]
         # A padded query looks at one key, so that its softmax is defined; nothing reads it.
         own_mask[row, ~rows.valid[row], 0] = True
     padded = not bool(outside_mask.all())
     return SplitKeys(
         _padded(outside, n_outside).to(like.device),
-        _hiding(outside_mask, like)[:, None, None] if padded else None,
+        _hiding(outside_mask, like).repeat(1, group if within else 1, 1)[:, None]
+        if padded
+        else None,
         _padded(own, n_own).to(like.device),
         _hiding(own_mask, like).repeat(1, group, 1)[:, None],
     )

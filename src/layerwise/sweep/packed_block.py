@@ -5,7 +5,7 @@ Which models it may be used for is decided in ``blocks``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,12 +17,10 @@ from layerwise.models.kinds import heads_per_key
 
 from ._modules import FusedMLP, add_product, norm_of
 from ._runner import StepLayout
-from ._step_attention import Part, attend_part, attend_step, merged
+from ._step_attention import Scoring, attend_step
 from .layer_edits import NO_EDITS, Activation, HeadActivation, LayerEdits, Observe, OfLayout, Sites
-from .layout import KeysValues, Layout, SplitKeys
-from .trie import AttentionRows
-
-Attended = Float[torch.Tensor, "group output head d_head"]
+from .layout import KeysValues, Layout
+from .packed_attention import Attended, PackedAttention
 
 
 class PackedBlock:
@@ -53,6 +51,8 @@ class PackedBlock:
         ]
         self.w_out = self.attn.W_O.permute(2, 0, 1).reshape(cfg.d_model, -1)
         self.scale = 1.0 / float(self.attn.attn_scale)
+        self.scoring = Scoring(self.scale)
+        self.attend = PackedAttention(self.n_kv, self.group, cfg.d_head, self.scoring)
 
     def packed(
         self,
@@ -100,7 +100,7 @@ class PackedBlock:
         for queries, keys, values, (_, layout) in zip(q, k, v, parts, strict=True):
             keys = self._turned(keys, "k", layout.positions, layout.longest)
             queries = self._turned(queries, "q", layout.leaving_positions, layout.longest)
-            heads.append(self._attend(queries, KeysValues(keys, values), outside, layout))
+            heads.append(self.attend(queries, KeysValues(keys, values), outside, layout))
         base = _together([layout.leaving(resid) for resid, layout in parts])
         out = self._plain(base, _together(heads).flatten(2))
         return _apart(out, leaving_shapes)
@@ -113,7 +113,7 @@ class PackedBlock:
         kept.append(self._keys_values(normed, layout.positions, layout.longest))
         leaving = layout.leaving(normed)
         queries = self._queries(leaving, layout.leaving_positions, layout.longest)
-        return self._attend(queries, kept[-1], outside, layout)
+        return self.attend(queries, kept[-1], outside, layout)
 
     def from_sites(
         self, resid_pre: Activation, sites: Mapping[str, torch.Tensor], edits: LayerEdits
@@ -168,7 +168,7 @@ class PackedBlock:
         layout.own.keys[slots, :, layout.index] = own.keys
         layout.own.values[slots, :, layout.index] = own.values
         queries = self._queries(normed, layout.positions, layout.longest)
-        return attend_step(queries, layout, self.group, self.scale)
+        return attend_step(queries, layout, self.group, self.scoring)
 
     def _mlp_where(self, edits: LayerEdits, resid_mid: Activation, known: Activation) -> Activation:
         """The MLP's output, computed only where what it reads has changed."""
@@ -269,95 +269,6 @@ class PackedBlock:
         turned[..., second].addcmul_(x[..., first], sin[..., second])
         return turned if dim == x.shape[-1] else torch.cat([turned, x[..., dim:]], dim=-1)
 
-    def _attend(
-        self, queries: Attended, own: KeysValues, outside: KeysValues | None, layout: Layout
-    ) -> Attended:
-        """Attention, rectangle by rectangle; all branches of a rectangle as more heads."""
-        found: list[torch.Tensor] = []
-        if layout.carried is None:
-            for rows, bias in zip(layout.rows, layout.biases, strict=True):
-                found += self._rectangle(queries, own, rows, bias, layout.scratch)
-        else:
-            assert outside is not None, "a part of the tokens needs the others' keys and values"
-            for rows, split in zip(layout.rows, layout.splits, strict=True):
-                found.append(self._split(queries, own, outside, rows, split, layout.scratch))
-        both = found[0] if len(found) == 1 else torch.cat(found, dim=2)
-        if layout.order is not None:
-            both = both.index_select(2, layout.order)
-        return both.transpose(1, 2)
-
-    def _rectangle(
-        self,
-        queries: Attended,
-        own: KeysValues,
-        rows: AttentionRows,
-        bias: Float[torch.Tensor, "_ 1 _ _"] | None,
-        scratch: int,
-    ) -> Iterator[Float[torch.Tensor, "group head _ d_head"]]:
-        """A rectangle whose keys are all carried, some of its rows at once."""
-        n_row, n_key = rows.keys.shape
-        branches, element = len(own.keys), own.keys.element_size()
-        at_once = max(1, scratch // (2 * branches * n_key * self.n_kv * self.cfg.d_head * element))
-        for start in range(0, n_row, at_once):
-            part = slice(start, start + at_once)
-            q = _as_heads(queries, rows.queries[part])
-            k, v = (_as_heads(x, rows.keys[part]) for x in (own.keys, own.values))
-            out = self._sdpa(q, k, v, bias if bias is None or rows.causal else bias[part])
-            yield _as_tokens(out, branches)
-
-    def _split(
-        self,
-        queries: Attended,
-        own: KeysValues,
-        outside: KeysValues,
-        rows: AttentionRows,
-        split: SplitKeys,
-        scratch: int,
-    ) -> Float[torch.Tensor, "group head _ d_head"]:
-        """A rectangle whose first keys are the trunk's: all branches attend to these in place."""
-        keys, values = (x[0, split.outside].transpose(1, 2) for x in (outside.keys, outside.values))
-        n_outside = split.outside.shape[1]
-        scores = rows.queries.numel() * self.cfg.n_heads * max(1, n_outside) * keys.element_size()
-        at_once = max(1, scratch // scores)
-        found = []
-        for start in range(0, len(queries), at_once):
-            part = slice(start, start + at_once)
-            q = _as_heads(queries[part], rows.queries)
-            folded = q.unflatten(1, (-1, self.group)).flatten(2, 3)
-            k, v = (_as_heads(x[part], split.own) for x in (own.keys, own.values))
-            parts = [attend_part(folded, k, v, self.scale, split.own_bias)]
-            if n_outside:
-                branches = len(queries[part])
-                together = folded.unflatten(1, (branches, -1)).transpose(1, 2).flatten(2, 3)
-                shared = attend_part(together, keys, values, self.scale, split.outside_bias)
-                parts.append(
-                    Part(
-                        *(
-                            x.unflatten(2, (branches, -1)).transpose(1, 2).flatten(1, 2)
-                            for x in shared
-                        )
-                    )
-                )
-            out = merged(parts).to(q.dtype).unflatten(2, (self.group, -1)).flatten(1, 2)
-            found.append(_as_tokens(out, len(queries[part])))
-        return torch.cat(found)
-
-    def _sdpa(
-        self,
-        queries: Float[torch.Tensor, "row branch_head query d_head"],
-        keys: Float[torch.Tensor, "row branch_kv_head key d_head"],
-        values: Float[torch.Tensor, "row branch_kv_head key d_head"],
-        bias: Float[torch.Tensor, "_ 1 grouped_query key"] | None,
-    ) -> Float[torch.Tensor, "row branch_head query d_head"]:
-        """Attention of a rectangle; heads that share keys are more queries of them."""
-        if bias is None:
-            return F.scaled_dot_product_attention(
-                queries, keys, values, is_causal=True, scale=self.scale, enable_gqa=self.group > 1
-            )
-        folded = queries.unflatten(1, (-1, self.group)).flatten(2, 3)
-        out = F.scaled_dot_product_attention(folded, keys, values, attn_mask=bias, scale=self.scale)
-        return out.unflatten(2, (self.group, -1)).flatten(1, 2)
-
     def _output(
         self, z: Float[torch.Tensor, "... head_d_head"]
     ) -> Float[torch.Tensor, "... d_model"]:
@@ -367,21 +278,6 @@ class PackedBlock:
 def _flat(weight: Float[torch.Tensor, "head d_model d_head"]) -> Float[torch.Tensor, "out d_model"]:
     """Heads one below the other; a view once re-strided."""
     return weight.permute(0, 2, 1).reshape(-1, weight.shape[1])
-
-
-def _as_heads(
-    x: Float[torch.Tensor, "branch packed head d_head"], index: Int[torch.Tensor, "row token"]
-) -> Float[torch.Tensor, "row branch_head token d_head"]:
-    """The tokens of each row, for all branches and heads."""
-    taken = x[:, index.flatten()].unflatten(1, tuple(index.shape))
-    return taken.permute(1, 0, 3, 2, 4).flatten(1, 2)
-
-
-def _as_tokens(
-    out: Float[torch.Tensor, "row branch_head token d_head"], branches: int
-) -> Float[torch.Tensor, "branch head row_token d_head"]:
-    """The rows' tokens one after the other again, by branch and head."""
-    return out.unflatten(1, (branches, -1)).permute(1, 2, 0, 3, 4).flatten(2, 3)
 
 
 def _together(parts: Sequence[torch.Tensor]) -> Float[torch.Tensor, "1 token ..."]:

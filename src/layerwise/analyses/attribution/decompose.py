@@ -13,7 +13,6 @@ import torch
 from einops import einsum
 from jaxtyping import Float, Int
 from torch import nn
-from transformer_lens import HookedTransformer
 from transformer_lens.components.layer_norm import LayerNorm
 from transformer_lens.components.layer_norm_pre import LayerNormPre
 from transformer_lens.components.rms_norm import RMSNorm
@@ -21,7 +20,9 @@ from transformer_lens.components.rms_norm_pre import RMSNormPre
 from transformer_lens.utilities.architectures import POST_NORM_ARCHITECTURES
 
 from layerwise.errors import UserError
-from layerwise.models.kinds import Model, logit_cap
+from layerwise.models.decoder.model import DecoderConfig
+from layerwise.models.decoder.norms import formula_of
+from layerwise.models.kinds import DecoderOnly, Model, logit_cap
 from layerwise.sweep.last_sites import StackSites, held_block
 
 Directions = Float[torch.Tensor, "item metric d_model"]
@@ -142,7 +143,7 @@ class _Norm(NamedTuple):
     bias: torch.Tensor | None
 
 
-def _known(norm: Any) -> _Norm:
+def _known(norm: Any, width: int) -> _Norm:
     """A norm of either kind of models.
 
     Raises:
@@ -151,11 +152,9 @@ def _known(norm: Any) -> _Norm:
     if isinstance(norm, LayerNorm | LayerNormPre | RMSNorm | RMSNormPre):
         centring = isinstance(norm, LayerNorm | LayerNormPre)
         return _Norm(centring, norm.eps, getattr(norm, "w", None), getattr(norm, "b", None))
-    if isinstance(norm, nn.LayerNorm):
-        return _Norm(True, norm.eps, norm.weight, norm.bias)
-    # So Hugging Face's RMS norms name it, each family a class of its own (T5, mT5).
-    if hasattr(norm, "variance_epsilon"):
-        return _Norm(False, norm.variance_epsilon, norm.weight, None)
+    found = formula_of(norm, width)
+    if found is not None:
+        return _Norm(found.centring, found.eps, found.weight, found.bias)
     raise UserError(
         f"Attribution does not know the norm {type(norm).__name__}: expected LayerNorm or "
         "RMSNorm; use ablation or patching for this model."
@@ -178,7 +177,7 @@ def before_norm(
     """
     if norm is None or isinstance(norm, nn.Identity):
         return direction, torch.zeros_like(direction[..., 0])
-    centring, eps, weight, bias = _known(norm)
+    centring, eps, weight, bias = _known(norm, x.shape[-1])
     x = x.double()
     x = x - x.mean(-1, keepdim=True) if centring else x
     scale = (x.pow(2).mean(-1, keepdim=True) + eps).sqrt()
@@ -191,7 +190,7 @@ def before_norm(
 _BY_LAYER = "layer item d_model, item metric d_model -> item metric layer"
 
 
-def direct(model: HookedTransformer, sites: StackSites, reading: Reading) -> Direct:
+def direct(model: DecoderOnly, sites: StackSites, reading: Reading) -> Direct:
     """What every part of the model adds to a reading.
 
     Raises:
@@ -247,6 +246,8 @@ def heads_along(
 
 def _norm_after_attention(block: Any, cfg: Any) -> Any:
     """The norm between the output projection and the residual stream (Gemma 2, OLMo 2), if any."""
+    if isinstance(cfg, DecoderConfig):
+        return block.parts.attn_after
     if cfg.original_architecture in POST_NORM_ARCHITECTURES:
         return block.ln1
     return block.ln1_post if cfg.use_normalization_before_and_after else None

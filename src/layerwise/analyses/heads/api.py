@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from transformer_lens import HookedTransformer
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.attribution.decompose import direct
@@ -25,7 +24,7 @@ from layerwise.analyses.execute import execute
 from layerwise.errors import UserError
 from layerwise.models import LoadedFacts, model_facts
 from layerwise.models.in_turn import in_turn
-from layerwise.models.kinds import Model, by_kind, hook_name
+from layerwise.models.kinds import DecoderOnly, Model, by_kind, hook_name
 from layerwise.models.originals import refuse_nonfinite
 from layerwise.runs.checkpoints import CheckpointStore, rows_of
 from layerwise.runs.progress import Meter
@@ -193,7 +192,7 @@ class Heads:
             lambda model: seq2seq_scores(model, self.given, drawn),
         )
 
-    def _scored(self, model: HookedTransformer, drawn: Drawn) -> tuple[Scored, ...]:
+    def _scored(self, model: DecoderOnly, drawn: Drawn) -> tuple[Scored, ...]:
         tokens = self.given.read(drawn.once, drawn.once)
         return (Scored("z", 0, scores_of(model, tokens, self.length)),)
 
@@ -210,7 +209,7 @@ def _rows(number: int, scored: Sequence[Scored]) -> pd.DataFrame:
 
 
 @torch.inference_mode()
-def scores_of(model: HookedTransformer, tokens: Sequence[int], length: int) -> dict[str, Scores]:
+def scores_of(model: DecoderOnly, tokens: Sequence[int], length: int) -> dict[str, Scores]:
     """The scores of every head on one sequence that ends in ``length`` tokens given twice.
 
     Read at the repeated tokens, but for the last, whose successor is not given: mean attention to
@@ -246,7 +245,7 @@ def scores_of(model: HookedTransformer, tokens: Sequence[int], length: int) -> d
     return found | {"induction": heads.mean(0).cpu().numpy()}
 
 
-def _no_sites(model: HookedTransformer, count: int) -> StackSites:
+def _no_sites(model: DecoderOnly, count: int) -> StackSites:
     cfg, zeros = model.cfg, model.W_E.new_zeros
     wide = zeros(cfg.n_layers, count, cfg.d_model)
     z = zeros(cfg.n_layers, count, cfg.n_heads, cfg.d_head)

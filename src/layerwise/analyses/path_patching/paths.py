@@ -13,15 +13,24 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from transformer_lens import HookedTransformer
 
 from layerwise.analyses.patching.hooked_patches import AT_ONCE, Hook, answer_logits
-from layerwise.models.kinds import Model, by_kind, hook_name, inputs_of
+from layerwise.models.kinds import (
+    DecoderOnly,
+    Model,
+    blocks_of,
+    by_kind,
+    hook_name,
+    inputs_of,
+    over_original,
+)
 from layerwise.sweep.readout import logits_of
 from layerwise.sweep.requests import Tokens
 
 from .components import EMBEDDING, Receiver, Sender
 from .frozen_streams import HeldStreams, head_projection
+
+_ROTATED = {"attn.hook_q": "attn.hook_rot_q", "attn.hook_k": "attn.hook_rot_k"}
 
 
 @torch.inference_mode()
@@ -51,7 +60,7 @@ def _projection(model: Model, sender: Sender) -> Float[torch.Tensor, "d_head d_m
     """The output projection of one head."""
     return by_kind(
         model,
-        lambda one: one.blocks[sender.layer].attn.W_O[sender.head],
+        lambda one: blocks_of(one)[sender.layer].attn.W_O[sender.head],
         lambda one: head_projection(one, sender),
     )
 
@@ -102,7 +111,7 @@ def _putting(head: int | None, outputs: torch.Tensor) -> Callable[..., Any]:
 class _HeldStream:
     """What ``HeldStreams`` is, of a decoder-only model, whose stream is a plain sum."""
 
-    def __init__(self, model: HookedTransformer, tokens: Tokens) -> None:
+    def __init__(self, model: DecoderOnly, tokens: Tokens) -> None:
         self._model, self._tokens = model, tokens
         _, self._held = model.run_with_cache(
             *inputs_of(model, [tokens]), names_filter=lambda name: "hook_resid" in name
@@ -124,7 +133,11 @@ class _HeldStream:
         return hook_name(self._model, receiver.layer, "resid_mid" if after_attn else "resid_pre")
 
     def output_of(self, receiver: Receiver) -> str:
-        return f"blocks.{receiver.layer}.{receiver.site}"
+        site = receiver.site
+        if over_original(self._model):
+            # Seen rotated there; all else is held, so that putting in either comes to the same.
+            site = _ROTATED.get(site, site)
+        return f"blocks.{receiver.layer}.{site}"
 
     def read(
         self, receiver: Receiver, streams: Float[torch.Tensor, "sender pos d_model"]

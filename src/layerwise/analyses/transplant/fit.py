@@ -9,7 +9,7 @@ import torch
 
 from layerwise.errors import UserError, shown
 from layerwise.models import original_tokenizer
-from layerwise.models.kinds import Model, decoder_prefix, is_seq2seq
+from layerwise.models.kinds import Model, decoder_prefix, is_seq2seq, over_original
 from layerwise.models.offload import OnDisk
 
 # Settings that say where a model comes from or lies, and not what it computes.
@@ -32,6 +32,12 @@ def refuse_misfit(base: Model, other: Model) -> None:
     Raises:
         UserError: names the first thing in which they differ.
     """
+    if over_original(base) or over_original(other):
+        raise UserError(
+            "A transplant does not know which weights of a model that runs over its own modules "
+            "(backend 'hugging-face') belong to what: expected models run by TransformerLens; load "
+            "both with backend='transformer-lens', if it converts them."
+        )
     found = _difference(base, other)
     if found is not None:
         what, mine, theirs = found

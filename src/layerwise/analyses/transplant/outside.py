@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from transformer_lens import HookedTransformer
 
 from layerwise.errors import UserError
-from layerwise.models.kinds import Model, blocks_of, by_kind
+from layerwise.models.kinds import DecoderOnly, Model, blocks_of, by_kind
 from layerwise.models.seq2seq.model import Seq2SeqModel
 
 from .blocks import parts_of_block
@@ -30,7 +29,7 @@ def weights_outside(model: Model) -> dict[str, list[nn.Parameter]]:
     return {site: weights for site, weights in found.items() if weights}
 
 
-def _of_decoder_only(model: HookedTransformer) -> dict[str, list[nn.Parameter]]:
+def _of_decoder_only(model: DecoderOnly) -> dict[str, list[nn.Parameter]]:
     by_name: dict[str, list[nn.Parameter]] = {EMBED: [], FINAL_NORM: [], UNEMBED: []}
     for name, weight in model.named_parameters():
         first = name.partition(".")[0]
@@ -62,7 +61,7 @@ def _is_one(model: Seq2SeqModel) -> bool:
 def are_tied(model: Model) -> bool:
     """Whether a model's unembedding is its token embedding, in memory or number by number."""
 
-    def same_numbers(one: HookedTransformer) -> bool:
+    def same_numbers(one: DecoderOnly) -> bool:
         embedding, unembedding = one.W_E.data, one.W_U.data.T
         return embedding.shape == unembedding.shape and torch.equal(embedding, unembedding)
 

@@ -1,0 +1,135 @@
+"""Attention and block of a decoder with hook points at every site.
+
+They compute with Hugging Face's own modules, which they do not own; the names of sites are
+TransformerLens's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import nn
+from transformer_lens.hook_points import HookPoint
+
+from .parts import AttentionParts, BlockParts, Resid
+
+KeysValues = tuple[Float[torch.Tensor, "batch seen _ _"], Float[torch.Tensor, "batch seen _ _"]]
+
+
+@dataclass
+class Past:
+    """Keys and values of what one block has seen.
+
+    Attributes:
+        own: of the tokens so far; None before the first.
+    """
+
+    own: KeysValues | None = None
+
+
+class HookedDecoderAttention(nn.Module):
+    """Attention with hooks on queries and keys after rotation, values, scores, pattern, ``z``."""
+
+    def __init__(self, parts: AttentionParts, residual_scale: float = 1.0) -> None:
+        super().__init__()
+        self.parts, self.residual_scale = parts, residual_scale
+        self.hook_rot_q, self.hook_rot_k, self.hook_v = HookPoint(), HookPoint(), HookPoint()
+        self.hook_attn_scores, self.hook_pattern = HookPoint(), HookPoint()
+        self.hook_z = HookPoint()
+
+    def forward(
+        self, x: Resid, positions: Int[torch.Tensor, " pos"], past: Past | None = None
+    ) -> Float[torch.Tensor, "batch pos head d_head"]:
+        """What each head reads at each position, before the output projection.
+
+        Args:
+            x: the normed stream.
+            positions: of its tokens.
+            past: keys and values of earlier tokens; is extended.
+        """
+        made = self.parts.queried(x, positions, int(positions[-1]) + 1)
+        q, k, v = (
+            self.hook_rot_q(made.queries),
+            self.hook_rot_k(made.keys),
+            self.hook_v(made.values),
+        )
+        if past is not None:
+            if past.own is not None:
+                k, v = torch.cat([past.own[0], k], 1), torch.cat([past.own[1], v], 1)
+            past.own = k, v
+        group = self.parts.n_heads // self.parts.n_key_value_heads
+        k, v = k.repeat_interleave(group, dim=2), v.repeat_interleave(group, dim=2)
+        scores = torch.einsum("bqhd,bkhd->bhqk", q, k) * self.parts.scale
+        if self.parts.cap is not None:
+            scores = self.parts.cap * torch.tanh(scores / self.parts.cap)
+        seen = visible(positions, torch.arange(k.shape[1], device=x.device), self.parts.window)
+        scores = self.hook_attn_scores(scores.masked_fill(~seen, float("-inf")))
+        wide = torch.promote_types(scores.dtype, torch.float32)
+        pattern = self.hook_pattern(scores.softmax(-1, dtype=wide).to(scores.dtype))
+        return self.hook_z(torch.einsum("bhqk,bkhd->bqhd", pattern, v))
+
+    @property
+    def W_O(self) -> Float[torch.Tensor, "head d_head d_model"]:
+        """The output projection, a matrix for each head, with the scale of what is added."""
+        weight = self.parts.out.weight.T.unflatten(0, (self.parts.n_heads, -1))
+        return weight if self.residual_scale == 1.0 else weight * self.residual_scale
+
+    @property
+    def b_O(self) -> Float[torch.Tensor, " d_model"]:
+        """Its bias; zeros where there is none."""
+        weight, bias = self.parts.out.weight, self.parts.out.bias
+        if bias is None:
+            return weight.new_zeros(weight.shape[0])
+        return bias if self.residual_scale == 1.0 else bias * self.residual_scale
+
+
+def visible(
+    queries: Int[torch.Tensor, "*any query"],
+    keys: Int[torch.Tensor, "*any key"],
+    window: int | None,
+) -> Bool[torch.Tensor, "*any query key"]:
+    """Which keys a query may look at, by their positions.
+
+    Args:
+        queries: positions of queries.
+        keys: positions of keys.
+        window: how many tokens a query sees, its own among them; None for all before it.
+    """
+    behind = queries[..., :, None] - keys[..., None, :]
+    return behind >= 0 if window is None else (behind >= 0) & (behind < window)
+
+
+class HookedDecoderBlock(nn.Module):
+    """One block; a sublayer's output is what it adds to the stream, after norm and scale.
+
+    ``hook_resid_mid`` is not there where attention and MLP read the same stream.
+    """
+
+    def __init__(self, parts: BlockParts) -> None:
+        super().__init__()
+        self.parts = parts
+        self.hook_resid_pre, self.hook_attn_out = HookPoint(), HookPoint()
+        if not parts.parallel:
+            self.hook_resid_mid = HookPoint()
+        self.hook_mlp_out, self.hook_resid_post = HookPoint(), HookPoint()
+        self.attn = HookedDecoderAttention(parts.attn, parts.residual_scale)
+
+    def forward(
+        self, resid: Resid, positions: Int[torch.Tensor, " pos"], past: Past | None = None
+    ) -> Resid:
+        """The residual stream behind the block.
+
+        Args:
+            resid: what enters it.
+            positions: of its tokens.
+            past: keys and values of earlier tokens; is extended.
+        """
+        parts = self.parts
+        resid = self.hook_resid_pre(resid)
+        z = self.attn(parts.attn_input(resid), positions, past)
+        total = resid + self.hook_attn_out(parts.attn_added(z.flatten(-2)))
+        total = total if parts.parallel else self.hook_resid_mid(total)
+        mlp_out = parts.mlp_added(parts.mlp_input(resid if parts.parallel else total))
+        return self.hook_resid_post(total + self.hook_mlp_out(mlp_out))

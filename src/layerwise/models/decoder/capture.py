@@ -1,0 +1,94 @@
+"""Queries, keys and values of an attention module of Hugging Face, whatever makes them.
+
+The module is called, and an attention function of ours, registered with transformers, takes what
+it is given before anything attends. What is done with it is not known here.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import eager_mask
+
+IMPLEMENTATION = "layerwise"
+"""The name under which the attention function is registered."""
+
+Heads = Float[torch.Tensor, "batch pos _ _"]
+
+
+@dataclass(frozen=True)
+class Queried:
+    """What an attention module hands to the function that attends.
+
+    Attributes:
+        queries: rotated and normed as the module does it.
+        keys: the same.
+        values: values.
+        options: the other arguments, such as ``scaling``.
+    """
+
+    queries: Heads
+    keys: Heads
+    values: Heads
+    options: dict[str, Any]
+
+
+class _Taken(Exception):
+    """Carries what was taken out of the module's forward."""
+
+    def __init__(self, taken: Queried) -> None:
+        super().__init__("queries, keys and values were taken")
+        self.taken = taken
+
+
+_TAKING: ContextVar[bool] = ContextVar("taking", default=False)
+
+
+def _attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    **options: Any,
+) -> Any:
+    """The family's own attention, but where ``queried`` asks for what goes into it."""
+    if _TAKING.get():
+        q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+        raise _Taken(Queried(q, k, v, options))
+    own = vars(sys.modules[type(module).__module__])["eager_attention_forward"]
+    return own(module, query, key, value, attention_mask, **options)
+
+
+def queried(
+    module: nn.Module, x: Float[torch.Tensor, "batch pos d_model"], **given: Any
+) -> Queried | None:
+    """What an attention module makes of its input, up to where it attends.
+
+    Args:
+        module: the attention module, of a model whose implementation is ``IMPLEMENTATION``.
+        x: what it reads.
+        given: its other arguments.
+
+    Returns:
+        None if the module does not use transformers' attention interface.
+    """
+    token = _TAKING.set(True)
+    try:
+        module(hidden_states=x, attention_mask=None, **given)
+    except _Taken as found:
+        return found.taken
+    finally:
+        _TAKING.reset(token)
+    return None
+
+
+AttentionInterface.register(IMPLEMENTATION, _attention)
+AttentionMaskInterface.register(IMPLEMENTATION, eager_mask)

@@ -1,0 +1,38 @@
+"""Families of decoders: what each has beyond what is read by the usual names, by class.
+
+Of a class that is not named here everything is read by the usual names; it is tried and compared
+like the others.
+"""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from ..parts import Parts
+from ..reading import read_parts
+from . import cohere, granite
+
+_FAMILIES = (cohere, granite)
+
+_PARTS_OF: dict[str, Callable[[nn.Module], Parts]] = {
+    architecture: family.parts_of for family in _FAMILIES for architecture in family.ARCHITECTURES
+}
+
+TESTED = frozenset(
+    f"{name}ForCausalLM"
+    for name in (
+        "Cohere", "Cohere2", "GPTNeoX", "Gemma", "Gemma2", "Gemma3", "Granite", "Llama", "Mistral",
+        "Mixtral", "Olmo", "Olmo2", "Olmo3", "Olmoe", "Phi", "Phi3", "Qwen2", "Qwen3", "Qwen3Moe",
+        "SmolLM3", "StableLm", "Starcoder2",
+    )
+)  # fmt: skip
+"""Classes of which tiny random models are held to their originals, and the engine to them."""
+
+
+def parts_of(original: nn.Module) -> Parts:
+    """The parts of a Hugging Face decoder.
+
+    Raises:
+        UnknownArchitecture: if it is not known how its modules are to be run.
+    """
+    return _PARTS_OF.get(type(original).__name__, read_parts)(original)

@@ -1,0 +1,49 @@
+"""From a Hugging Face decoder to a hooked one that runs its modules.
+
+Where files come from, and the comparison with the original, are told in ``models.load``.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedTokenizerBase
+
+from .families import TESTED, parts_of
+from .model import DecoderModel
+from .parts import Parts
+
+
+def hooked_decoder(
+    original: nn.Module, tokenizer: PreTrainedTokenizerBase | None, name: str
+) -> DecoderModel:
+    """The hooked model over an original, whose modules it runs.
+
+    Raises:
+        UnknownArchitecture: if it is not known how its modules are to be run.
+    """
+    parts = parts_of(original)
+    if not is_tested(original):
+        parts = _within_windows(parts)
+    return DecoderModel(original, parts, name=name, tokenizer=tokenizer)
+
+
+def is_tested(original: nn.Module) -> bool:
+    """Whether tests hold models of this class to their originals, and the engine to them."""
+    return type(original).__name__ in TESTED
+
+
+def _within_windows(parts: Parts) -> Parts:
+    """Texts as short as the shortest window: no comparison of short texts sees one."""
+    windows = [block.attn.window for block in parts.blocks if block.attn.window is not None]
+    return replace(parts, n_ctx=min([parts.n_ctx, *windows]))
+
+
+def outline_of(config: PreTrainedConfig, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """The Hugging Face model of a configuration, without weights."""
+    with torch.device("meta"):
+        original: nn.Module = AutoModelForCausalLM.from_config(copy.deepcopy(config))
+    return original.to(dtype).eval()

@@ -1,0 +1,240 @@
+"""``DecoderModel``: a decoder of Hugging Face with the habits of ``HookedTransformer``.
+
+It computes with the modules of the original; which they are is told in ``parts``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import nn
+from torch.nn import functional as F
+from transformer_lens import HookedRootModule
+from transformer_lens.hook_points import HookPoint
+from transformers import PreTrainedTokenizerBase
+
+from layerwise.models.quiet import no_deprecation_of
+
+from .blocks import HookedDecoderBlock, Past
+from .parts import Parts
+
+Tokens = Int[torch.Tensor, "batch pos"]
+Logits = Float[torch.Tensor, "batch pos d_vocab"]
+Stream = Float[torch.Tensor, "batch pos d_model"]
+
+
+@dataclass
+class DecoderConfig:
+    """Sizes of a decoder, under the names that ``HookedTransformerConfig`` has.
+
+    Attributes:
+        model_name: the name it goes by.
+        original_architecture: the Hugging Face class.
+        n_layers: layers.
+        d_model: width of the residual stream.
+        n_heads: query heads of a layer.
+        n_key_value_heads: heads that have keys and values of their own.
+        d_head: width of a head.
+        d_mlp: width of the MLP's hidden layer.
+        d_vocab: tokens that can be read.
+        d_vocab_out: tokens that can be said.
+        n_ctx: longest text, in tokens.
+        parallel_attn_mlp: whether attention and MLP read the same stream.
+        use_normalization_before_and_after: whether a norm stands between a sublayer and the
+            stream.
+        output_logits_soft_cap: logits l become cap tanh(l / cap); None if they stay.
+        experts_per_token: how many experts a token goes to; None if there are none.
+        gated_mlp: whether the MLP has three matrices.
+        attn_only: false, as all blocks have an MLP.
+        normalization_type: the class of the final norm.
+        attention_dir: ``causal``.
+        positional_embedding_type: ``rotary``, or nothing at all in some layers.
+    """
+
+    model_name: str
+    original_architecture: str
+    n_layers: int
+    d_model: int
+    n_heads: int
+    n_key_value_heads: int
+    d_head: int
+    d_mlp: int
+    d_vocab: int
+    d_vocab_out: int
+    n_ctx: int
+    parallel_attn_mlp: bool
+    use_normalization_before_and_after: bool
+    output_logits_soft_cap: float | None
+    experts_per_token: int | None
+    gated_mlp: bool
+    normalization_type: str
+    attn_only: bool = False
+    attention_dir: str = "causal"
+    positional_embedding_type: str = "rotary"
+
+
+class DecoderModel(HookedRootModule):
+    """A decoder with hook points at every site.
+
+    Hook names are TransformerLens's: ``blocks.3.hook_resid_post``, ``blocks.0.attn.hook_z``. The
+    weights are those of the Hugging Face model, which stays in use: an edit of one is an edit of
+    the other.
+
+    Attributes:
+        original: the Hugging Face model.
+        parts: its modules by what they do.
+        cfg: sizes.
+        blocks: the layers.
+        tokenizer: turns text into tokens; None if there is none.
+    """
+
+    def __init__(
+        self,
+        original: nn.Module,
+        parts: Parts,
+        *,
+        name: str,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+    ) -> None:
+        with no_deprecation_of("HookedRootModule"):
+            super().__init__()
+        self.original, self.parts, self.tokenizer = original, parts, tokenizer
+        self.cfg = _config(original, parts, name)
+        self.hook_embed, self.hook_logits = HookPoint(), HookPoint()
+        self.blocks: Any = nn.ModuleList(HookedDecoderBlock(block) for block in parts.blocks)
+        self.setup()
+        self.requires_grad_(False).eval()
+
+    def forward(
+        self, tokens: Tokens, *, stop_at_layer: int | None = None, past: list[Past] | None = None
+    ) -> Float[torch.Tensor, "batch pos _"]:
+        """Logits at every position.
+
+        Args:
+            tokens: token ids, no padding among them; with ``past``, the new ones only.
+            stop_at_layer: return the residual stream that enters this layer instead.
+            past: keys and values of earlier tokens by layer, none at all to begin with; is
+                extended.
+        """
+        if past is not None and not past:
+            past += [Past() for _ in self.blocks]
+        own = past[0].own if past else None
+        before = 0 if own is None else own[0].shape[1]
+        positions = torch.arange(before, before + tokens.shape[1], device=tokens.device)
+        resid = self.hook_embed(self.embed(tokens))
+        for number, block in enumerate(self.blocks):
+            if number == stop_at_layer:
+                return resid
+            resid = block(resid, positions, past[number] if past else None)
+        if stop_at_layer is not None:
+            return resid
+        logits, cap = self.unembed(self.ln_final(resid)), self.cfg.output_logits_soft_cap
+        return self.hook_logits(logits if cap is None else cap * torch.tanh(logits / cap))
+
+    def embed(self, tokens: Tokens) -> Stream:
+        """The residual stream that enters the first block."""
+        return self.parts.embed(tokens)
+
+    @property
+    def ln_final(self) -> nn.Module:
+        """The final norm."""
+        return self.parts.final_norm
+
+    def unembed(self, resid: Stream) -> Logits:
+        """Logits from the stream after its final norm, before a soft-cap."""
+        logits = F.linear(resid, self.parts.unembed.weight, self.parts.unembed.bias)
+        scale = self.parts.logit_scale
+        return logits if scale == 1.0 else logits * scale
+
+    @property
+    def W_E(self) -> Float[torch.Tensor, "d_vocab d_model"]:
+        """The token embedding, as the original has it: before a scale."""
+        return self.parts.embedding.weight
+
+    @property
+    def W_U(self) -> Float[torch.Tensor, "d_model d_vocab_out"]:
+        """The unembedding, with the scale of the logits."""
+        return self.parts.unembed.weight.T * self.parts.logit_scale
+
+    @property
+    def b_U(self) -> Float[torch.Tensor, " d_vocab_out"]:
+        """The bias of the logits; zeros where there is none."""
+        bias = self.parts.unembed.bias
+        if bias is None:
+            return self.parts.unembed.weight.new_zeros(self.cfg.d_vocab_out)
+        return bias * self.parts.logit_scale
+
+    def to_tokens(self, text: str | list[str], *, truncate: bool = True) -> Tokens:
+        """Token ids of one text, or of several of one length, as the tokenizer gives them.
+
+        Args:
+            text: the text.
+            truncate: cut it to ``cfg.n_ctx`` tokens.
+        """
+        assert self.tokenizer is not None, "the model has no tokenizer"
+        rows: Any = self.tokenizer([text] if isinstance(text, str) else text, return_tensors="pt")
+        tokens = rows.input_ids.to(self.W_E.device)
+        return tokens[:, : self.cfg.n_ctx] if truncate else tokens
+
+    @torch.inference_mode()
+    def generate(
+        self, tokens: Tokens, max_new_tokens: int, *, use_cache: bool = True
+    ) -> Int[torch.Tensor, "batch new"]:
+        """Greedy tokens, all ``max_new_tokens`` of them, end tokens included.
+
+        Args:
+            tokens: what is gone on with, no padding among them.
+            max_new_tokens: how many.
+            use_cache: keep keys and values, rather than run the model on everything anew.
+        """
+        said, new = tokens, tokens
+        past: list[Past] | None = [] if use_cache else None
+        for _ in range(max_new_tokens):
+            logits = self(new if use_cache else said, past=past)
+            new = logits[:, -1].argmax(-1, keepdim=True)
+            said = torch.cat([said, new], dim=1)
+        return said[:, tokens.shape[1] :]
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        # Frequencies of rotary embeddings stay float32 in a narrower model, as in its original.
+        kept = [
+            (module, name, buffer)
+            for module in self.modules()
+            for name, buffer in module._buffers.items()
+            if buffer is not None and "inv_freq" in name
+        ]
+        super()._apply(fn, recurse)
+        for module, name, buffer in kept:
+            module._buffers[name] = buffer.to(fn(buffer).device)
+        return self
+
+
+def _config(original: Any, parts: Parts, name: str) -> DecoderConfig:
+    first, config = parts.blocks[0], original.config
+    unembedded, width = parts.unembed.weight.shape
+    experts = getattr(config, "num_experts_per_tok", None)
+    inner = (getattr(config, "moe_intermediate_size", None) if experts else None) or getattr(
+        config, "intermediate_size", 4 * width
+    )
+    return DecoderConfig(
+        model_name=name,
+        original_architecture=type(original).__name__,
+        n_layers=len(parts.blocks),
+        d_model=width,
+        n_heads=first.attn.n_heads,
+        n_key_value_heads=first.attn.n_key_value_heads,
+        d_head=first.attn.d_head,
+        d_mlp=int(inner),
+        d_vocab=parts.embedding.num_embeddings,
+        d_vocab_out=unembedded,
+        n_ctx=parts.n_ctx,
+        parallel_attn_mlp=first.parallel,
+        use_normalization_before_and_after=first.attn_after is not None,
+        output_logits_soft_cap=parts.logit_cap,
+        experts_per_token=experts,
+        gated_mlp=experts is not None or hasattr(first.mlp, "gate_proj"),
+        normalization_type=type(parts.final_norm).__name__,
+    )

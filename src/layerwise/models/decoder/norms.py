@@ -1,0 +1,78 @@
+"""What a norm module of Hugging Face computes, found out by trying: its formula, or None.
+
+Every family has a class of its own for the same two formulas; a name would say less than a trial.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import nn
+
+Rows = Float[torch.Tensor, "*rows d_model"]
+
+
+@dataclass(frozen=True)
+class NormFormula:
+    """A norm: centre or not, divide by the root of the mean square, scale, shift.
+
+    Attributes:
+        centring: whether the mean is taken away first.
+        eps: what is added to the mean square.
+        weight: scales the outcome; None if nothing does.
+        bias: is added to it; None if nothing is.
+    """
+
+    centring: bool
+    eps: float
+    weight: Float[torch.Tensor, " d_model"] | None
+    bias: Float[torch.Tensor, " d_model"] | None
+
+    def __call__(self, x: Rows) -> Rows:
+        """The normed activations."""
+        if self.centring:
+            return F.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
+        return F.rms_norm(x, x.shape[-1:], self.weight, self.eps)
+
+
+@torch.no_grad()
+def formula_of(module: nn.Module, width: int) -> NormFormula | None:
+    """The formula of a norm module; None if it is neither layer norm nor RMS norm.
+
+    Args:
+        module: the module.
+        width: of what it norms.
+    """
+    weights = [weight for weight in module.parameters() if weight.shape == (width,)]
+    like = weights[0] if weights else torch.empty(0)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 8, width, generator=generator).to(like)
+    # One row so small that its eps matters, one off centre.
+    x[:, 0] *= 1e-3
+    x[:, 1] += 3.0
+    try:
+        expected = module(x)
+    except Exception:
+        return None
+    rough = 0.02 if torch.finfo(x.dtype).bits == 16 else 1e-4
+    for candidate in _candidates(module, width):
+        if torch.allclose(candidate(x), expected, rtol=rough, atol=rough / 10):
+            return candidate
+    return None
+
+
+def _candidates(module: nn.Module, width: int) -> Iterator[NormFormula]:
+    scale, shift = (getattr(module, name, None) for name in ("weight", "bias"))
+    weights = [None] if scale is None else [scale.detach(), 1.0 + scale.detach()]
+    bias = None if shift is None else shift.detach()
+    known = (getattr(module, name, None) for name in ("eps", "variance_epsilon"))
+    # OLMo's norm has its eps in its forward alone.
+    sizes = [float(one) for one in known if isinstance(one, int | float)] or [1e-5, 1e-6]
+    for centring, weight, eps in product((False, True), weights, sizes):
+        if centring or bias is None:
+            yield NormFormula(centring, eps, weight, bias)

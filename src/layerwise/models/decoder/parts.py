@@ -1,0 +1,153 @@
+"""What a decoder is made of, whatever Hugging Face class it comes from.
+
+A family's file fills these values in, ``model`` and the sweep's engine run them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import nn
+
+from .capture import Queried, queried
+from .rotary import Rotary
+
+Resid = Float[torch.Tensor, "batch pos d_model"]
+Positions = Int[torch.Tensor, "..."]
+
+
+@dataclass(frozen=True)
+class AttentionParts:
+    """One attention.
+
+    Attributes:
+        module: Hugging Face's, which makes queries, keys and values.
+        out: its output projection.
+        rotary: tells it positions.
+        n_heads: query heads.
+        n_key_value_heads: heads that have keys and values of their own.
+        d_head: width of a head.
+        scale: what scores are multiplied by.
+        cap: scores s become cap tanh(s / cap); None if they stay.
+        window: how many tokens a query sees, its own among them; None for all.
+    """
+
+    module: nn.Module
+    out: nn.Linear
+    rotary: Rotary
+    n_heads: int
+    n_key_value_heads: int
+    d_head: int
+    scale: float
+    cap: float | None = None
+    window: int | None = None
+
+    def queried(self, x: Resid, positions: Positions, longest: int) -> Queried:
+        """Queries, keys and values of normed streams.
+
+        Args:
+            x: what the module reads.
+            positions: of the tokens, by row or the same for all rows.
+            longest: one more than the largest.
+        """
+        found = queried(
+            self.module,
+            x,
+            position_embeddings=self.rotary.at(positions, longest, x),
+            position_ids=positions if positions.ndim == 2 else positions[None],
+        )
+        assert found is not None, "modules that do not hand over are refused when read"
+        return found
+
+
+@dataclass(frozen=True)
+class BlockParts:
+    """One block: norms, attention, MLP, and how they are joined to the stream.
+
+    Attributes:
+        attn: attention.
+        attn_norm: the norm before it; None if it reads the stream itself.
+        attn_after: the norm between it and the stream; None if there is none.
+        mlp: the MLP, or the experts.
+        mlp_norm: as ``attn_norm``.
+        mlp_after: as ``attn_after``.
+        parallel: whether the MLP reads what enters the block.
+        residual_scale: what sublayers' outputs are multiplied by before they are added.
+    """
+
+    attn: AttentionParts
+    attn_norm: nn.Module | None
+    attn_after: nn.Module | None
+    mlp: nn.Module
+    mlp_norm: nn.Module | None
+    mlp_after: nn.Module | None
+    parallel: bool = False
+    residual_scale: float = 1.0
+
+    def attn_input(self, resid: Resid) -> Resid:
+        """What attention reads of the stream."""
+        return resid if self.attn_norm is None else self.attn_norm(resid)
+
+    def attn_added(self, z: Float[torch.Tensor, "... head_d_head"]) -> Float[torch.Tensor, ...]:
+        """What attention adds to the stream, from what its heads read, side by side."""
+        return self._added(self.attn.out(z), self.attn_after)
+
+    def mlp_input(self, resid: Resid) -> Resid:
+        """What the MLP reads of the stream."""
+        return resid if self.mlp_norm is None else self.mlp_norm(resid)
+
+    def mlp_added(self, x: Resid) -> Resid:
+        """What the MLP adds to the stream, from what it reads."""
+        out: Any = self.mlp(x)
+        # Experts of some classes also return how tokens were routed.
+        return self._added(out[0] if isinstance(out, tuple) else out, self.mlp_after)
+
+    def _added(self, out: torch.Tensor, after: nn.Module | None) -> torch.Tensor:
+        out = out if after is None else after(out)
+        return out if self.residual_scale == 1.0 else out * self.residual_scale
+
+    def modules(self) -> Iterator[nn.Module]:
+        """The modules that are run."""
+        norms = (self.attn_norm, self.attn_after, self.mlp_norm, self.mlp_after)
+        yield from (one for one in (*norms, self.attn.module, self.mlp) if one is not None)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A whole decoder.
+
+    Attributes:
+        embedding: the token embedding, with the scale that a class of its own applies.
+        embed_scale: what else embeddings are multiplied by.
+        blocks: the layers.
+        final_norm: the norm before the unembedding.
+        unembed: the unembedding.
+        logit_scale: what logits are multiplied by.
+        logit_cap: logits l become cap tanh(l / cap); None if they stay.
+        n_ctx: longest text, in tokens.
+    """
+
+    embedding: nn.Embedding
+    embed_scale: float
+    blocks: tuple[BlockParts, ...]
+    final_norm: nn.Module
+    unembed: nn.Linear
+    logit_scale: float
+    logit_cap: float | None
+    n_ctx: int
+
+    def embed(self, tokens: Int[torch.Tensor, "batch pos"]) -> Resid:
+        """The stream that enters the first block."""
+        found = self.embedding(tokens)
+        return found if self.embed_scale == 1.0 else found * self.embed_scale
+
+    def modules(self) -> Iterator[nn.Module]:
+        """The modules that are run."""
+        yield from (self.embedding, self.final_norm, self.unembed)
+        yield self.blocks[0].attn.rotary.module
+        for block in self.blocks:
+            yield from block.modules()

@@ -1,0 +1,192 @@
+"""What a Hugging Face decoder is made of, read by the names that most of its classes share.
+
+What a family has beyond is told in ``families``. Whether it was read rightly is for the
+comparison with the original to say (``load``).
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from layerwise.errors import UserError, one_line
+
+from .capture import IMPLEMENTATION, Queried, queried
+from .parts import AttentionParts, BlockParts, Parts
+from .rotary import Rotary
+
+
+class UnknownArchitecture(UserError):
+    """It is not known how the modules of a model are to be run."""
+
+
+_ATTENTIONS = ("self_attn", "attention", "attn")
+_OUTPUTS = ("o_proj", "dense", "out_proj")
+_MLPS = ("mlp", "block_sparse_moe", "feed_forward")
+_KINDS = ("full_attention", "sliding_attention")
+_LONGEST = 2048  # where a configuration does not say
+_FINAL_NORMS = ("norm", "final_layernorm", "final_layer_norm")
+_EMBEDDINGS = ("embed_tokens", "embed_in")
+
+
+@dataclass(frozen=True)
+class Scales:
+    """Numbers that a family multiplies by outside of its modules.
+
+    Attributes:
+        embed: embeddings.
+        residual: outputs of sublayers.
+        logits: logits.
+    """
+
+    embed: float = 1.0
+    residual: float = 1.0
+    logits: float = 1.0
+
+
+def read_parts(original: nn.Module, scales: Scales | None = None) -> Parts:
+    """The parts of a decoder whose modules have the usual names.
+
+    Its attention is made to go through ``capture`` from then on.
+
+    Raises:
+        UnknownArchitecture: if a part is not found, or attention is of a kind that is not known.
+    """
+    model: Any = original
+    scales = scales or Scales()
+    config, base = model.config, model.base_model
+    if base is model:
+        raise _unknown(model, "has no model within it")
+    model.set_attn_implementation(IMPLEMENTATION)
+    n_ctx = longest_text(config)
+    layers = _found(base, ("layers",), "layers")
+    return Parts(
+        embedding=_found(base, _EMBEDDINGS, "a token embedding"),
+        embed_scale=scales.embed,
+        blocks=tuple(
+            _block(layer, number, base, config, n_ctx, scales.residual)
+            for number, layer in enumerate(layers)
+        ),
+        final_norm=_found(base, _FINAL_NORMS, "a final norm"),
+        unembed=model.get_output_embeddings(),
+        logit_scale=scales.logits,
+        logit_cap=getattr(config, "final_logit_softcapping", None),
+        n_ctx=n_ctx,
+    )
+
+
+def longest_text(config: Any) -> int:
+    """How long a text may be; rotary embeddings that change with its length end it earlier."""
+    longest = int(getattr(config, "max_position_embeddings", None) or _LONGEST)
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") in ("dynamic", "longrope"):
+        before = rope.get("original_max_position_embeddings")
+        return int(before or getattr(config, "original_max_position_embeddings", None) or longest)
+    return longest
+
+
+def _found(owner: Any, names: tuple[str, ...], what: str) -> Any:
+    for name in names:
+        found = getattr(owner, name, None)
+        if isinstance(found, nn.Module):
+            return found
+    raise _unknown(owner, f"has no {what} by the name of {' or '.join(names)}")
+
+
+def _unknown(module: nn.Module, how: str) -> UnknownArchitecture:
+    return UnknownArchitecture(
+        f"Its own modules cannot be run, since {type(module).__name__} {how}: expected a decoder "
+        "whose layers have norms, an MLP, and attention that goes through transformers' attention "
+        "interface, with rotary positions; use another model."
+    )
+
+
+def _block(
+    layer: Any, number: int, base: Any, config: Any, n_ctx: int, residual_scale: float
+) -> BlockParts:
+    norms = {
+        name: found
+        for name in (
+            "input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm",
+            "post_feedforward_layernorm",
+        )
+        if isinstance(found := getattr(layer, name, None), nn.Module)
+    }  # fmt: skip
+    before, second = norms.get("input_layernorm"), norms.get("post_attention_layernorm")
+    after = norms.get("post_feedforward_layernorm")
+    parallel = after is None and (second is None or _says_parallel(layer))
+    if after is None:
+        attn_after, mlp_norm = None, before if second is None else second
+    else:
+        attn_after, mlp_norm = second, norms.get("pre_feedforward_layernorm")
+    attn = _attention(layer, number, base, config, n_ctx)
+    mlp = _found(layer, _MLPS, "MLP")
+    return BlockParts(
+        attn, before, attn_after, mlp, mlp_norm, after, parallel, residual_scale
+    )  # fmt: skip
+
+
+def _says_parallel(layer: Any) -> bool:
+    return bool(getattr(layer, "use_parallel_residual", False))
+
+
+def _attention(layer: Any, number: int, base: Any, config: Any, n_ctx: int) -> AttentionParts:
+    module = _found(layer, _ATTENTIONS, "attention")
+    if not getattr(module, "is_causal", True):
+        raise _unknown(module, "attends to what comes later")
+    rotary = Rotary(_found(base, ("rotary_emb",), "rotary embedding"), None, n_ctx)
+    kinds = getattr(config, "layer_types", None)
+    if kinds and kinds[number] not in _KINDS:
+        raise _unknown(module, f"is of the kind {kinds[number]!r}")
+    if kinds and "layer_type" in inspect.signature(rotary.module.forward).parameters:
+        rotary = Rotary(rotary.module, kinds[number], n_ctx)
+    seen = _tried(module, rotary, base)
+    n_kv, d_head = seen.keys.shape[2:]
+    known = {"scaling", "softcap", "sliding_window", "dropout", "position_ids"}
+    unknown = [
+        name for name, value in seen.options.items() if name not in known and value is not None
+    ]
+    if unknown:
+        raise _unknown(module, f"attends with {', '.join(sorted(unknown))}")
+    if seen.values.shape != seen.keys.shape:
+        raise _unknown(module, "has values of another width than its keys")
+    scale = seen.options.get("scaling")
+    return AttentionParts(
+        module,
+        _found(module, _OUTPUTS, "output projection"),
+        rotary,
+        seen.queries.shape[2],
+        n_kv,
+        d_head,
+        d_head**-0.5 if scale is None else float(scale),
+        seen.options.get("softcap"),
+        _window(seen.options, kinds, number),
+    )
+
+
+def _window(options: dict[str, Any], kinds: Any, number: int) -> int | None:
+    window = options.get("sliding_window")
+    sliding = kinds is None or kinds[number] == "sliding_attention"
+    return int(window) if window is not None and sliding else None
+
+
+@torch.no_grad()
+def _tried(module: nn.Module, rotary: Rotary, base: Any) -> Queried:
+    """What attention is done with, from one token."""
+    embedding = base.get_input_embeddings().weight
+    x = embedding.new_zeros(1, 1, embedding.shape[1])
+    position = torch.zeros(1, 1, dtype=torch.long, device=x.device)
+    try:
+        found = queried(
+            module, x, position_embeddings=rotary.at(position, 1, x), position_ids=position
+        )
+    except Exception as error:
+        told = one_line(error)
+        raise _unknown(module, f"cannot be called ({type(error).__name__}: {told})") from error
+    if found is None:
+        raise _unknown(module, "does not use that interface")
+    return found

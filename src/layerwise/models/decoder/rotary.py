@@ -1,0 +1,62 @@
+"""Rotary embeddings as Hugging Face's module makes them, at any positions.
+
+Source: Su et al. 2021 (arXiv:2104.09864), in whatever scaling the model has.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import nn
+
+CosSin = tuple[Float[torch.Tensor, "batch pos _"], Float[torch.Tensor, "batch pos _"]]
+
+
+@dataclass(frozen=True)
+class Rotary:
+    """Cosines and sines of positions, from tables that the module fills.
+
+    Attributes:
+        module: Hugging Face's.
+        layer_type: the kind of layer that it is asked for; None if all are alike.
+        n_ctx: longest text, in tokens; tables never go beyond it.
+        tables: cosines and sines of positions 0, 1, ... by number format and device.
+    """
+
+    module: nn.Module
+    layer_type: str | None
+    n_ctx: int
+    tables: dict[tuple[Any, ...], CosSin] = field(default_factory=dict, repr=False, compare=False)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Rotary:
+        return Rotary(copy.deepcopy(self.module, memo), self.layer_type, self.n_ctx)
+
+    def at(self, positions: Int[torch.Tensor, ...], longest: int, like: torch.Tensor) -> CosSin:
+        """Cosines and sines of positions.
+
+        Args:
+            positions: by row, or the same for all rows.
+            longest: one more than the largest.
+            like: gives number format and device.
+        """
+        where = positions if positions.ndim == 2 else positions[None]
+        cos, sin = self._table(longest, like)
+        return cos[0, where], sin[0, where]
+
+    def _table(self, longest: int, like: torch.Tensor) -> CosSin:
+        key = like.dtype, like.device
+        known = self.tables.get(key)
+        if known is None or known[0].shape[1] < longest:
+            size = max(longest, min(self.n_ctx, 2 * longest))
+            kind = () if self.layer_type is None else (self.layer_type,)
+            # Tables outlive the inference mode or the gradients that they are first asked for in.
+            with torch.inference_mode(False), torch.no_grad():
+                positions = torch.arange(size, device=like.device)[None]
+                known = self.tables[key] = self.module(
+                    torch.empty(1, 1, 1, dtype=like.dtype, device=like.device), positions, *kind
+                )
+        return known

@@ -1,0 +1,205 @@
+"""Which backend a folder is run by, and that both say what its original says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformer_lens import HookedTransformer
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from layerwise.models import backends, load_model, model_facts
+from layerwise.models.decoder import DecoderModel
+from layerwise.models.decoder.families import TESTED
+from layerwise.models.meta_model import load_meta_model
+from layerwise.sweep import Generate, LogLikelihood, Scored, intact, patch, resample, skip, sweep
+from layerwise.sweep import zero as zero_at
+from tests.models.refusal import refused
+from tests.models.tiny import TEXT, scramble, tiny_folder, tiny_tokenizer
+
+from .tiny import tiny_original
+
+BIASES = {"attention_bias": True}
+HEADS = {"head_dim": 20}
+
+
+def folder_of(case: str, tmp_path: Path, **fields: Any) -> Path:
+    """A tiny model of a family, in hub format with a tokenizer that prepends ``<s>``."""
+    folder = tmp_path / case
+    tiny_original(case, vocab_size=304, **fields).save_pretrained(folder)
+    tiny_tokenizer(bos=True).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("case", ["gemma", "gemma 2", "gemma 3", "olmo", "granite", "cohere 2"])
+def test_what_is_not_converted_runs_over_its_own_modules(case: str, tmp_path: Path) -> None:
+    folder = folder_of(case, tmp_path, max_position_embeddings=256)
+    model, again = load_model(folder), load_model(folder)
+    facts = model_facts(model)
+    assert isinstance(model, DecoderModel)
+    assert facts == model_facts(again)
+    assert (facts.backend, facts.dtype) == ("hugging-face", "float32")
+    assert facts.parity is not None
+    assert facts.parity < 1e-5
+    original = AutoModelForCausalLM.from_pretrained(folder).eval()
+    ids = AutoTokenizer.from_pretrained(folder)(TEXT).input_ids
+    assert model.to_tokens(TEXT)[0].tolist() == ids
+    assert facts.n_parameters == original.num_parameters()
+    with torch.inference_mode():
+        expected = original(torch.tensor([ids])).logits.log_softmax(-1)
+        given = model(torch.tensor([ids])).log_softmax(-1)
+    torch.testing.assert_close(given, expected, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("fields", [BIASES, HEADS], ids=str)
+def test_what_is_converted_wrongly_runs_over_its_own_modules(
+    fields: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And TransformerLens is not tried at the next load."""
+    folder = tiny_folder(tmp_path, "llama", **fields)
+    assert model_facts(load_model(folder)).backend == "hugging-face"
+    monkeypatch.delattr(backends, "hooked_model")
+    assert model_facts(load_model(folder)).backend == "hugging-face"
+
+
+def test_transformer_lens_comes_first_and_either_can_be_asked_for(tmp_path: Path) -> None:
+    folder = tiny_folder(tmp_path, "qwen2")
+    by_name = {
+        name: load_model(folder, backend=name)
+        for name in ("auto", "transformer-lens", "hugging-face")
+    }
+    assert isinstance(by_name["auto"], HookedTransformer)
+    assert isinstance(by_name["transformer-lens"], HookedTransformer)
+    assert isinstance(by_name["hugging-face"], DecoderModel)
+    with refused("Unknown backend 'jax'", "hugging-face"):
+        load_model(folder, backend="jax")
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_both_backends_give_the_same_outcomes(family: str, tmp_path: Path) -> None:
+    folder = tiny_folder(tmp_path, family)
+    one, other = (load_model(folder, backend=b) for b in ("transformer-lens", "hugging-face"))
+    begin = (5, 9, 20, 31, 7)
+    asked = [LogLikelihood((*begin, n), (n + 3, 8), source=(3, *begin)) for n in range(40, 44)]
+    asked += [Generate(begin, 8, source=begin[::-1]), Generate((*begin, 4), 5, source=begin)]
+    changes = [
+        intact(), *map(skip, range(3)), *(zero_at("z", 1, head) for head in range(4)),
+        resample("mlp_out", 2), resample("z", 0, 3),
+    ]  # fmt: skip
+    patches = [patch(site, 1, -1) for site in ("resid_pre", "attn_out", "resid_mid", "mlp_out")]
+    for interventions, requests in ((changes, asked), (patches, asked[:4])):
+        pairs = zip(
+            *(sweep(model, interventions, requests).outcomes for model in (one, other)),
+            strict=True,
+        )
+        for mine, theirs in pairs:
+            for a, b in zip(mine, theirs, strict=True):
+                assert type(a) is type(b)
+                if isinstance(a, Scored) and isinstance(b, Scored):
+                    assert a.token_logprobs == pytest.approx(b.token_logprobs, abs=1e-4)
+                else:
+                    assert a == b
+
+
+def test_an_unknown_family_is_tried_and_compared_before_its_first_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import transformers
+
+    from layerwise.sweep import faithful
+
+    assert "NemotronForCausalLM" not in TESTED
+    config = transformers.NemotronConfig(
+        vocab_size=304, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=8, max_position_embeddings=64,
+        bos_token_id=0, eos_token_id=1, pad_token_id=1,
+    )  # fmt: skip
+    original: Any = transformers.AutoModelForCausalLM.from_config(config)
+    scramble(original, 1)
+    original.save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    tried: list[str] = []
+    trial, compare = backends.refuse_wrong_sites, faithful._compare
+    monkeypatch.setattr(
+        backends, "refuse_wrong_sites", lambda model: (tried.append("sites"), trial(model))
+    )
+    monkeypatch.setattr(
+        faithful, "_compare", lambda model: (tried.append("engine"), compare(model))
+    )
+    model = load_model(tmp_path)
+    for _ in range(2):
+        sweep(model, [intact(), skip(1)], [LogLikelihood((4, 5), (6,))])
+    assert tried == ["sites", "engine"]
+
+
+@pytest.mark.parametrize(
+    ("config", "fields", "why"),
+    [
+        ("FalconConfig", {}, "FalconModel has no layers"),
+        ("DeepseekV3Config", {
+            "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1,
+            "num_key_value_heads": 4}, "values of another width than its keys"),
+        ("XGLMConfig", {"d_model": 32, "num_layers": 2, "attention_heads": 4}, "has no"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_run_is_refused_before_weights_are_read(
+    config: str, fields: dict[str, Any], why: str, tmp_path: Path
+) -> None:
+    import transformers
+
+    sizes = {"vocab_size": 304, "hidden_size": 32, "intermediate_size": 48,
+             "num_hidden_layers": 2, "num_attention_heads": 4}  # fmt: skip
+    made: Any = transformers.AutoModelForCausalLM.from_config(
+        getattr(transformers, config)(**{**sizes, **fields})
+    )
+    made.save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    for backend in ("auto", "hugging-face"):
+        with refused("Its own modules cannot be run, since", why, "use another model"):
+            load_model(tmp_path, backend=backend)
+
+
+def test_narrow_formats_are_loaded_as_transformers_does(tmp_path: Path) -> None:
+    folder = folder_of("gemma 3", tmp_path)
+    model = load_model(folder, dtype="bfloat16")
+    original = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
+    tokens = torch.arange(20, 50)[None]
+    with torch.inference_mode():
+        expected = original(tokens).logits.float().log_softmax(-1)
+        given = model(tokens).float().log_softmax(-1)
+    assert model.W_E.dtype == torch.bfloat16
+    # Summed in another order than transformers' default attention does.
+    assert (given - expected).abs().max() < 1.0
+
+
+def test_an_outline_has_the_sizes_of_the_model(tmp_path: Path) -> None:
+    folder = folder_of("gemma 2", tmp_path)
+    outline, model = load_meta_model(folder), load_model(folder)
+    assert isinstance(outline, DecoderModel)
+    assert outline.W_E.is_meta
+    assert outline.cfg == model.cfg
+
+
+def test_other_places_and_backends_are_refused_in_a_sentence(tmp_path: Path) -> None:
+    folder = folder_of("gemma", tmp_path)
+    with refused("runs over its own modules, which stay in memory", "expected no offload"):
+        load_model(folder, offload="disk")
+    with refused("is written for TransformerLens", "expected no other backend"):
+        load_model("wired-decoder", backend="hugging-face")
+    with refused("is an encoder-decoder", "expected no other backend"):
+        load_model("organism-seq2seq", backend="transformer-lens")
+
+
+def test_windows_of_untested_families_end_the_context(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from layerwise.models.decoder import load
+
+    folder = folder_of("gemma 3", tmp_path)
+    assert load_model(folder).cfg.n_ctx == 64
+    monkeypatch.setattr(load, "TESTED", frozenset())
+    model = load.hooked_decoder(tiny_original("gemma 3"), None, "unknown")
+    assert model.cfg.n_ctx == json.loads((folder / "config.json").read_text())["sliding_window"]

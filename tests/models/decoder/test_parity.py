@@ -1,0 +1,89 @@
+"""Decoders over their own modules against these modules as Hugging Face runs them."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+
+from layerwise.models.decoder.families import TESTED
+from tests.models.decoder.tiny import CASES, tiny_decoder, tiny_original
+
+TOKENS = torch.randint(0, 50, (2, 31), generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_log_probabilities_are_those_of_the_original(case: str) -> None:
+    """Also of texts six times as long as a window."""
+    original, model = tiny_original(case), tiny_decoder(case)
+    for length in (1, 2, 5, 6, 31):
+        with torch.inference_mode():
+            expected = original(input_ids=TOKENS[:, :length], use_cache=False).logits
+            given = model(TOKENS[:, :length])
+        gap = given.log_softmax(-1) - expected.log_softmax(-1)
+        assert gap.abs().max() < 1e-5, length
+
+
+def test_the_original_goes_on_computing_what_it_did() -> None:
+    original, model = tiny_original("gemma 2"), tiny_decoder("gemma 2")
+    with torch.inference_mode():
+        assert torch.equal(original(TOKENS).logits, model.original(TOKENS).logits)
+
+
+@pytest.mark.parametrize("case", ["gemma 2", "cohere 2", "smollm 3"])
+def test_greedy_texts_are_those_of_generate(case: str) -> None:
+    model = tiny_decoder(case)
+    original = tiny_original(case)
+    original.generation_config.eos_token_id = None
+    expected = original.generate(TOKENS[:, :9], max_new_tokens=8, do_sample=False, pad_token_id=1)[
+        :, 9:
+    ]
+    for use_cache in (True, False):
+        assert torch.equal(model.generate(TOKENS[:, :9], 8, use_cache=use_cache), expected)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_all_tested_classes_are_named(case: str) -> None:
+    assert tiny_decoder(case).cfg.original_architecture in TESTED
+
+
+def test_every_class_that_is_trusted_has_a_case() -> None:
+    assert {tiny_decoder(case).cfg.original_architecture for case in CASES} == TESTED
+
+
+def test_a_copy_computes_the_same_with_weights_of_its_own() -> None:
+    model = tiny_decoder("gemma 3")
+    twin = copy.deepcopy(model)
+    with torch.inference_mode():
+        before = model(TOKENS)
+        assert torch.equal(twin(TOKENS), before)
+        twin.W_E.data *= 2
+        assert torch.equal(model(TOKENS), before)
+        assert not torch.equal(twin(TOKENS), before)
+
+
+def test_frequencies_of_rotations_stay_exact_in_a_narrow_format() -> None:
+    """As when transformers loads a model in bfloat16."""
+    model = copy.deepcopy(tiny_decoder("gemma 3")).to(torch.bfloat16)
+    exact = dict(tiny_decoder("gemma 3").named_buffers())
+    frequencies = {name: b for name, b in model.named_buffers() if "inv_freq" in name}
+    assert frequencies
+    for name, buffer in frequencies.items():
+        assert torch.equal(buffer, exact[name])
+    assert model.W_E.dtype == torch.bfloat16
+
+
+def test_stopping_early_gives_the_stream_that_enters_a_layer() -> None:
+    model = tiny_decoder("olmo 2")
+    kept: dict[str, Any] = {}
+
+    def keep(value: torch.Tensor, hook: Any) -> None:
+        kept[hook.name] = value
+
+    names = [f"blocks.{layer}.hook_resid_pre" for layer in range(4)]
+    with torch.inference_mode():
+        model.run_with_hooks(TOKENS, fwd_hooks=[(name, keep) for name in names])
+        for layer in range(4):
+            assert torch.equal(model(TOKENS, stop_at_layer=layer), kept[names[layer]])

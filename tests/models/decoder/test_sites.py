@@ -1,0 +1,133 @@
+"""Every site of a decoder over its own modules: what an edit there changes, and what it leaves."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+
+from layerwise.models.decoder import DecoderModel
+from layerwise.models.decoder.trial import refuse_wrong_sites
+from tests.models.decoder.tiny import BY_DAY, CASES, tiny_decoder
+from tests.models.refusal import refused
+
+BLOCK_SITES = (
+    "hook_resid_pre", "attn.hook_rot_q", "attn.hook_rot_k", "attn.hook_v", "attn.hook_attn_scores",
+    "attn.hook_pattern", "attn.hook_z", "hook_attn_out", "hook_resid_mid", "hook_mlp_out",
+    "hook_resid_post",
+)  # fmt: skip
+TOKENS = torch.randint(0, 50, (2, 9), generator=torch.Generator().manual_seed(5))
+FAMILIES = [pytest.param(case, marks=() if case in BY_DAY else pytest.mark.long) for case in CASES]
+
+
+def _run(model: DecoderModel, name: str | None = None, edit: Any = None) -> dict[str, torch.Tensor]:
+    """All activations, in the order in which they are computed."""
+    found: dict[str, torch.Tensor] = {}
+
+    def keep(value: torch.Tensor, hook: Any) -> None:
+        found[hook.name] = value.clone()
+
+    hooks: list[Any] = [] if name is None else [(name, edit)]
+    hooks += [(point, keep) for point in model.hook_dict]
+    with torch.inference_mode():
+        model.run_with_hooks(TOKENS, fwd_hooks=hooks)
+    return found
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_all_sites_are_there(case: str) -> None:
+    model = tiny_decoder(case)
+    sites = [s for s in BLOCK_SITES if s != "hook_resid_mid" or not model.cfg.parallel_attn_mlp]
+    blocks = {f"blocks.{layer}.{site}" for layer in range(4) for site in sites}
+    assert set(model.hook_dict) == blocks | {"hook_embed", "hook_logits"}
+
+
+@pytest.mark.parametrize("case", FAMILIES)
+def test_an_edit_changes_what_comes_behind_it_and_nothing_else(case: str) -> None:
+    model = tiny_decoder(case)
+    clean = _run(model)
+    order = list(clean)
+    assert set(order) == set(model.hook_dict)
+    for place, name in enumerate(order):
+        same = _run(model, name, lambda value, hook: value.clone())
+        assert torch.equal(same["hook_logits"], clean["hook_logits"])
+
+        def edit(value: torch.Tensor, hook: Any) -> torch.Tensor:
+            # Scores are shifted key by key: a constant would fall out of the softmax.
+            return value + 0.5 * torch.sin(torch.arange(value.numel())).reshape(value.shape)
+
+        edited = _run(model, name, edit)
+        changed = [other for other in order if not torch.equal(edited[other], clean[other])]
+        assert order.index(changed[0]) == place, name
+        assert "hook_logits" in changed, name
+        if name.startswith("blocks."):
+            assert f"blocks.{name.split('.')[1]}.hook_resid_post" in changed, name
+
+
+@pytest.mark.parametrize("case", FAMILIES)
+def test_no_token_looks_ahead(case: str) -> None:
+    model = tiny_decoder(case)
+    clean = _run(model)["hook_logits"]
+
+    def last(value: torch.Tensor, hook: Any) -> torch.Tensor:
+        value = value.clone()
+        value[:, -1] += torch.sin(torch.arange(value.shape[-1]))
+        return value
+
+    edited = _run(model, "blocks.0.hook_resid_pre", last)["hook_logits"]
+    assert torch.equal(edited[:, :-1], clean[:, :-1])
+    assert not torch.allclose(edited[:, -1], clean[:, -1])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_sublayers_add_up_to_the_stream(case: str) -> None:
+    model = tiny_decoder(case)
+    found = _run(model)
+    for layer in range(4):
+        site = f"blocks.{layer}.hook_"
+        middle = found[site + "resid_pre"] + found[site + "attn_out"]
+        if not model.cfg.parallel_attn_mlp:
+            assert torch.equal(middle, found[site + "resid_mid"])
+        assert torch.equal(middle + found[site + "mlp_out"], found[site + "resid_post"])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_heads_write_adds_up_to_what_attention_adds(case: str) -> None:
+    """Of norms behind attention, to what enters these."""
+    model = tiny_decoder(case)
+    found = _run(model)
+    for layer, block in enumerate(model.blocks):
+        z = found[f"blocks.{layer}.attn.hook_z"]
+        written = torch.einsum("bphd,hdm->bpm", z, block.attn.W_O) + block.attn.b_O
+        after = block.parts.attn_after
+        written = written if after is None else after(written)
+        torch.testing.assert_close(
+            written, found[f"blocks.{layer}.hook_attn_out"], atol=1e-4, rtol=1e-4
+        )
+
+
+def test_the_trial_of_an_unknown_family_passes_what_is_right() -> None:
+    for case in ("gemma 3", "phi"):
+        refuse_wrong_sites(tiny_decoder(case))
+
+
+def _deaf(block: Any) -> Any:
+    """The forward of a block that does not hear what its MLP says."""
+
+    def forward(resid: torch.Tensor, positions: torch.Tensor, past: Any = None) -> torch.Tensor:
+        parts, resid = block.parts, block.hook_resid_pre(resid)
+        z = block.attn(parts.attn_input(resid), positions, past)
+        middle = block.hook_resid_mid(resid + block.hook_attn_out(parts.attn_added(z.flatten(-2))))
+        block.hook_mlp_out(parts.mlp_added(parts.mlp_input(middle)))
+        return block.hook_resid_post(middle)
+
+    return forward
+
+
+def test_the_trial_refuses_a_site_whose_edit_is_not_heard() -> None:
+    model = copy.deepcopy(tiny_decoder("olmo 2"))
+    model.blocks[3].forward = _deaf(model.blocks[3])
+    with refused("at blocks.3.hook_mlp_out, an edit there does not change"):
+        refuse_wrong_sites(model)

@@ -1,0 +1,98 @@
+"""Tiny random decoders of the real Hugging Face classes, one per way of building a layer."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+import transformers
+
+from layerwise.models.decoder import DecoderModel
+from layerwise.models.decoder.load import hooked_decoder
+from tests.models.tiny import scramble
+
+_SIZES: dict[str, Any] = {
+    "vocab_size": 50,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "tie_word_embeddings": False,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": 1,
+}
+_WIDE = {"head_dim": 8}
+_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2}
+_WINDOW = {"sliding_window": 5}
+_TURNS = {"layer_types": ["sliding_attention", "full_attention"] * 2}
+_ROPE = {"rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 32}
+_LLAMA3 = {**_ROPE, "rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "gemma": ("GemmaConfig", _WIDE),
+    "gemma 2": ("Gemma2Config", {
+        **_WIDE, **_WINDOW, **_TURNS, "query_pre_attn_scalar": 7, "attn_logit_softcapping": 3.0,
+        "final_logit_softcapping": 6.0}),
+    "gemma 3": ("Gemma3TextConfig", {**_WIDE, **_WINDOW, **_TURNS, "query_pre_attn_scalar": 7}),
+    "olmo": ("OlmoConfig", {"clip_qkv": 1.0}),
+    "olmo 2": ("Olmo2Config", {}),
+    "olmo 3": ("Olmo3Config", _WINDOW),
+    "olmoe": ("OlmoeConfig", _EXPERTS),
+    "llama": ("LlamaConfig", {"num_key_value_heads": 4}),
+    "llama, biases": ("LlamaConfig", {"attention_bias": True, "mlp_bias": True}),
+    "llama, linear": ("LlamaConfig", {"rope_parameters": {**_ROPE, "rope_type": "linear"}}),
+    "llama, dynamic": ("LlamaConfig", {"rope_parameters": {**_ROPE, "rope_type": "dynamic"}}),
+    "llama, yarn": ("LlamaConfig", {"rope_parameters": {**_ROPE, "rope_type": "yarn"}}),
+    "llama 3": ("LlamaConfig", {"rope_parameters": _LLAMA3}),
+    "mistral": ("MistralConfig", _WINDOW),
+    "mixtral": ("MixtralConfig", {"num_local_experts": 4}),
+    "smollm 3": ("SmolLM3Config", {"no_rope_layers": [1, 0, 1, 0]}),
+    "granite": ("GraniteConfig", {
+        "embedding_multiplier": 3.0, "residual_multiplier": 0.6, "attention_multiplier": 0.2,
+        "logits_scaling": 2.0}),
+    "stablelm": ("StableLmConfig", {"partial_rotary_factor": 0.5}),
+    "stablelm, parallel": ("StableLmConfig", {"use_parallel_residual": True, "use_qkv_bias": True}),
+    "starcoder 2": ("Starcoder2Config", _WINDOW),
+    "phi": ("PhiConfig", {"partial_rotary_factor": 0.5}),
+    "phi, normed queries": ("PhiConfig", {"qk_layernorm": True}),
+    "phi 3": ("Phi3Config", _WINDOW),
+    "cohere": ("CohereConfig", {"logit_scale": 0.3, "use_qk_norm": True}),
+    "cohere 2": ("Cohere2Config", {**_WIDE, **_WINDOW, **_TURNS, "logit_scale": 0.3}),
+    "qwen 2": ("Qwen2Config", {}),
+    "qwen 3": ("Qwen3Config", _WIDE),
+    "qwen 3 moe": ("Qwen3MoeConfig", {
+        **_WIDE, **_EXPERTS, "moe_intermediate_size": 24, "norm_topk_prob": True}),
+    "gpt-neox": ("GPTNeoXConfig", {"rotary_pct": 0.5}),
+}  # fmt: skip
+"""Of each family its configuration class, and what differs from the sizes that all have."""
+
+# By day these stand for what a layer may have: norms on both sides, windows and soft-caps; a
+# rotation for each kind of layer; norms behind alone; one norm for two sublayers; scales; experts.
+BY_DAY = ("gemma 2", "gemma 3", "olmo 2", "cohere 2", "granite", "qwen 3 moe")
+
+
+def tiny_original(case: str, **fields: Any) -> Any:
+    """A Hugging Face model whose every weight matters, in evaluation mode.
+
+    Args:
+        case: a key of ``CASES``.
+        fields: of the configuration that differ.
+    """
+    name, own = CASES[case]
+    sizes = {k: v for k, v in _SIZES.items() if name != "GPTNeoXConfig" or "key_value" not in k}
+    config = getattr(transformers, name)(**{**sizes, **own, **fields})
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    scramble(made, seed=1)
+    return made.eval()
+
+
+@functools.cache
+def tiny_decoder(case: str) -> DecoderModel:
+    """A hooked model over ``tiny_original``, made once; do not change its weights."""
+    return hooked_decoder(tiny_original(case), None, case)

@@ -1,0 +1,83 @@
+"""The engine over a decoder's own modules against brute force, token for token."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from layerwise.sweep import PatchSite, sweep
+from layerwise.sweep.interventions import Intervention
+from tests.cases import cases
+from tests.models.decoder.tiny import BY_DAY, CASES, tiny_decoder
+
+from .. import strategies
+from ..agreement import assert_agree
+from ..letters import Letters
+from ..sizes import Sizes, sizes
+
+FAMILIES = [pytest.param(case, marks=() if case in BY_DAY else pytest.mark.long) for case in CASES]
+each_kind = cases(3 * len(CASES))
+
+
+def possible(parallel: bool, intervention: Intervention) -> bool:
+    return not (parallel and any(edit.site == "resid_mid" for edit in intervention.edits))
+
+
+@pytest.mark.parametrize("case", FAMILIES)
+@each_kind
+@given(
+    requests=strategies.requests(),
+    interventions=strategies.interventions,
+    sizes=sizes,
+    end=st.sampled_from([None, 0, 2]),
+)
+def test_engine_equals_reference(
+    case: str, requests: list, interventions: list, sizes: Sizes, end: int | None
+) -> None:
+    model = tiny_decoder(case)
+    parallel = model.cfg.parallel_attn_mlp
+    interventions = [i for i in interventions if possible(parallel, i)]
+    letters = Letters(end)
+    with sizes.in_use():
+        fast = sweep(model, interventions, requests, tokenizer=letters, memory_budget=sizes.budget)
+    slow = sweep(model, interventions, requests, tokenizer=letters, method="reference")
+    assert_agree(model, interventions, requests, fast, slow)
+
+
+@pytest.mark.parametrize("case", FAMILIES)
+@each_kind
+@given(requests=strategies.patch_requests(), interventions=strategies.patches, sizes=sizes)
+def test_patches_equal_reference(
+    case: str, requests: list, interventions: list, sizes: Sizes
+) -> None:
+    model = tiny_decoder(case)
+    parallel = model.cfg.parallel_attn_mlp
+    interventions = [i for i in interventions if possible(parallel, i)]
+    with sizes.in_use():
+        fast = sweep(model, interventions, requests, memory_budget=sizes.budget)
+    slow = sweep(model, interventions, requests, method="reference")
+    assert_agree(model, interventions, requests, fast, slow)
+
+
+@pytest.mark.parametrize("case", FAMILIES)
+@each_kind
+@given(requests=strategies.copy_requests(), interventions=strategies.copies, sizes=sizes)
+def test_copies_equal_reference(
+    case: str, requests: list, interventions: list, sizes: Sizes
+) -> None:
+    model = tiny_decoder(case)
+    parallel = model.cfg.parallel_attn_mlp
+    patched = any(isinstance(edit, PatchSite) for i in interventions for edit in i.edits)
+    if patched:  # which wants prompts of one length
+        requests = [
+            replace(r, source=(r.source * len(r.context))[: len(r.context)]) for r in requests
+        ]
+    interventions = [i for i in interventions if possible(parallel, i)]
+    letters = Letters(None)
+    with sizes.in_use():
+        fast = sweep(model, interventions, requests, tokenizer=letters, memory_budget=sizes.budget)
+    slow = sweep(model, interventions, requests, tokenizer=letters, method="reference")
+    assert_agree(model, interventions, requests, fast, slow)
