@@ -17,6 +17,16 @@ HEADS = GROUND_TRUTH + "ablation_finds_the_planted_heads"
 
 FAULTS = [
     Fault(
+        "what a layer adds goes unscaled",
+        "models/decoder/parts.py",
+        "return out if self.residual_scale == 1.0 else out * self.residual_scale",
+        "return out",
+        (
+            "tests/models/decoder/test_parity.py::"
+            "test_log_probabilities_are_those_of_the_original[granite]",
+        ),
+    ),
+    Fault(
         "heads sliced after the output projection, while a text is written",
         "sweep/packed_block.py",
         'return self._output(sites.changed("z", heads()).flatten(2))',

@@ -296,6 +296,30 @@ FAULTS = [
         "layout.own.keys[layout.slots, :, positions] = ",
         "layout.own.keys[layout.slots, :, positions - 1] = ",
     ),
+    Fault(
+        "a window one token too wide, in prompts",
+        "layout.py",
+        "seen = r.mask & (apart < window)",
+        "seen = r.mask & (apart <= window)",
+    ),
+    Fault(
+        "a window one token too wide, at a text's own keys",
+        "_step_attention.py",
+        "seen &= layout.index[..., None] - places < scoring.window",
+        "seen &= layout.index[..., None] - places <= scoring.window",
+    ),
+    Fault(
+        "shared beginnings are seen beyond the window",
+        "_step_attention.py",
+        "hidden = layout.positions[shared.rows][..., None] - places >= window",
+        "hidden = layout.positions[shared.rows][..., None] - places >= layout.longest",
+    ),
+    Fault(
+        "a soft-cap is left out where keys lie in two parts",
+        "packed_attention.py",
+        "attend_part(folded, k, v, self.scale, split.own_bias, self.cap)",
+        "attend_part(folded, k, v, self.scale, split.own_bias)",
+    ),
     # Cutting up.
     Fault(
         "a large walk's last branches are left out",

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from layerwise.models import load, load_model, model_facts, offload, weight_files, weights_hash
+from layerwise.models import backends, load_model, model_facts, offload, weight_files, weights_hash
 from layerwise.models.offload import BlocksOnDisk, OnDisk, blocks_on_disk
 from layerwise.models.originals import refuse_nonfinite
 from layerwise.sweep import (
@@ -171,8 +171,8 @@ def test_a_later_load_needs_neither_the_original_nor_this_machine(
     def fail(*_, **__):
         raise AssertionError("loaded again")
 
-    monkeypatch.setattr(load, "load_original", fail)
-    monkeypatch.setattr(load, "hooked_model", fail)
+    monkeypatch.setattr(backends, "load_original", fail)
+    monkeypatch.setattr(backends, "hooked_model", fail)
     assert model_facts(load_model(moved, offload="disk")) == replace(expected, name=str(moved))
 
 

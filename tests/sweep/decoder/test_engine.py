@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerwise.sweep import PatchSite, sweep
+from layerwise.sweep import LogLikelihood, PatchSite, patch, sweep
 from layerwise.sweep.interventions import Intervention
 from tests.cases import cases
 from tests.models.decoder.tiny import BY_DAY, CASES, tiny_decoder
@@ -81,3 +81,18 @@ def test_copies_equal_reference(
         fast = sweep(model, interventions, requests, tokenizer=letters, memory_budget=sizes.budget)
     slow = sweep(model, interventions, requests, tokenizer=letters, method="reference")
     assert_agree(model, interventions, requests, fast, slow)
+
+
+@pytest.mark.parametrize("case", ["gemma 2", "cohere 2"])
+def test_what_is_patched_late_attends_to_the_trunk_within_windows_and_soft_caps(case: str) -> None:
+    """A branch that carries a few tokens of prompts much longer than a window."""
+    model = tiny_decoder(case)
+    begin = tuple(range(2, 24))
+    requests = [
+        LogLikelihood((*begin, n, 7), (n + 1, 9, 4), source=(*begin[::-1], n, 8)) for n in (30, 40)
+    ]
+    changes = [patch("resid_pre", layer, pos) for layer in range(4) for pos in (-1, -3, 8)]
+    changes += [patch("z", 1, -2, head) for head in range(4)]
+    fast = sweep(model, changes, requests)
+    slow = sweep(model, changes, requests, method="reference")
+    assert_agree(model, changes, requests, fast, slow)
