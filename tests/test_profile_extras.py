@@ -11,10 +11,12 @@ import pytest
 import layerwise as lw
 from layerwise.errors import UserError
 from layerwise.models import load_model
+from layerwise.models.organisms.language import ORGANISM
 from layerwise.planning.plan import plan_run
 from layerwise.profiling.extras import EXTRAS, wanted_extras
 from layerwise.results import AblationResult, EmergenceResult
 from layerwise.tasks import load_task
+from layerwise.tasks.suites import toy
 
 OPTIONS = {"protocols": ["continuation", "generate"], "limit": 12, "pairs": 2, "also": "all"}
 
@@ -141,3 +143,26 @@ def test_draws_of_examples_are_in_effects_and_what_has_but_the_first_is_told(mod
     assert passes[1] > 2.5 * passes[0]
     with pytest.raises(UserError, match="expected 1 to 10"):
         lw.profile(model, task, "continuation", fewshot_seeds=11, progress=False)
+
+
+def test_closed_and_open_book_are_not_compared_over_draws_of_examples(model, tmp_path):
+    """Answers are compared one by one, which means over draws are not; all else is as for one."""
+    tasks = []
+    for whole in (toy.facts(ORGANISM), toy.facts_open_book(ORGANISM)):
+        draws = [whole.items[150 + i : 151 + i] for i in range(2)]
+        chosen = {"items": whole.items[:12], "fewshot": draws[0], "other_fewshot": (draws[1],)}
+        tasks.append(replace(whole, **chosen))
+    given = {"protocols": "continuation", "progress": False}
+    found = lw.profile(model, tasks, fewshot_seeds=2, pairs=1, out=tmp_path, **given)
+    several, once = found.results[0], lw.ablate(model, tasks, layers=[0], **given)
+    assert [len(one.book_tables()["book_pairs"]) for one in (several, once)] == [0, 1]
+    assert several.books().empty
+    assert not list(tmp_path.glob("book*.parquet"))
+    assert set(several.records["closed_book"].dropna()) == {one.id for one in tasks[0].items}
+    effects = several.effects()
+    assert set(effects["task"]) == {one.name for one in tasks}
+    assert set(effects["n_examples"]) == {2}
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert "the ladder of scoring and what a passage protects are left out" in page
+    assert 'id="books"' not in page
+    assert lw.load_results(tmp_path)[0].books().empty
