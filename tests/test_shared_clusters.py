@@ -5,17 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import norm, t, ttest_1samp
 
 from layerwise import stats
 from layerwise.analyses.comparison.quantities import Prepared
 from layerwise.analyses.comparison.runs import SavedRun
-from layerwise.analyses.comparison.tables import pair_rows
+from layerwise.analyses.comparison.tables import estimate_rows, pair_rows
 from layerwise.analyses.emergence.api import evidence_of
 from layerwise.analyses.emergence.protocol_interaction import interaction_rows
 from layerwise.analyses.emergence.summaries import capability_summaries
 from layerwise.analyses.removal.tables import curves_table
 from layerwise.stats.clusters import Clusters, paired_p_values, sample_and_resamples
 from layerwise.stats.effects import cells, layer_skips
+from layerwise.stats.inference import expanded_level
 from layerwise.stats.item_curves import settled_by_item
 from layerwise.stats.joint_draws import draws_of_tasks, sample_and_joint_resamples
 from layerwise.stats.layer_curves import Evidence, Sampling, drawn_together
@@ -113,6 +115,41 @@ def test_thirds_of_two_models_alike_miss_no_more_often_than_stated():
         third = row(pd.DataFrame(pairs), measure="early third")
         missed += not third["low"] <= 0 <= third["high"]
     assert missed <= most_errors(n)
+
+
+def test_thirds_in_which_nothing_is_lost_are_not_known_exactly():
+    """What 40 facts leave open of a share that is 0 in all resamples, and of a difference of 0."""
+    runs = []
+    for name in ("one", "two"):
+        parts = []
+        for task in TASKS:
+            right = np.ones((N, 7), dtype=bool)
+            right[:, 1] = False
+            table = cell_records(right, task, "knowledge", "letter", no_layers=np.zeros(N, bool))
+            parts.append(table.assign(cluster="fact " + table["item"].str[-4:]))
+        result = ablation(*parts, model=model(name, 6))
+        of_skips = {(cell.task, cell.protocol): cell for cell in cells(layer_skips(result.records))}
+        run = SavedRun(name, None, result.facts, (result,))
+        runs.append(Prepared(run, Sampling(0, 100, 6), (), (), of_skips))
+    (late,) = (one for one in estimate_rows(runs[:1]) if one["measure"] == "late third")
+    assert late["estimate"] == 0
+    assert -0.12 < late["low"] < -0.08 < 0.08 < late["high"] < 0.12
+    apart = row(pd.DataFrame(pair_rows(runs, [])), measure="late third")
+    assert apart["difference"] == 0
+    assert apart["low"] == pytest.approx(late["low"] - late["high"])
+    assert apart["high"] == pytest.approx(late["high"] - late["low"])
+
+
+def test_percentiles_are_expanded_to_the_quantiles_of_t():
+    """So that a mean of few items has the interval of a t-test."""
+    tail = norm.sf(np.sqrt(20 / 19) * t.isf(0.025, 19))
+    assert (1 - expanded_level(20)) / 2 == pytest.approx(tail)
+    assert (1 - expanded_level(10_000)) / 2 == pytest.approx(0.025, abs=1e-4)
+    values = np.random.default_rng(0).normal(size=15)
+    drawn = values[stats.resample_indices(15, 400_000, 1)].mean(axis=1)[:, None]
+    low, high = stats.percentile_bounds(drawn, expanded_level(15))
+    usual = ttest_1samp(values, 0.0).confidence_interval(0.95)
+    assert (low[0], high[0]) == pytest.approx((usual.low, usual.high), abs=0.06)
 
 
 def test_critical_sets_and_ranks_are_of_facts_drawn_together():

@@ -56,6 +56,8 @@ class Quantity(NamedTuple):
         clusters: which of them ask for the same thing.
         right: of an accuracy, the answers; otherwise None.
         parts: of a share lost, what each item adds to it; otherwise None.
+        unseen: of a share lost, bounds of what items that the sample would not show leave open;
+            otherwise None.
         curves: of a depth that is inferred without resampling, the curves of each task.
         axis: of a depth, how layers are told as depths; otherwise None.
     """
@@ -65,6 +67,7 @@ class Quantity(NamedTuple):
     clusters: Clusters
     right: Bool[np.ndarray, " items"] | None = None
     parts: Float[np.ndarray, " items"] | None = None
+    unseen: tuple[float, float] | None = None
     curves: tuple[ItemCurves, ...] = ()
     axis: Axis | None = None
 
@@ -269,7 +272,10 @@ def _loss(profiles: Sequence[Profile], third: str, sampling: Sampling) -> Quanti
     parts = [p.pseudo[:, column] / (len(p.pseudo) * len(profiles)) for p in profiles]
     whole = np.concatenate(parts)
     together = Clusters.joined([profile.cell.clusters for profile in profiles])
-    return Quantity(draws, len(whole), together, parts=whole)
+    share = [p.pseudo[:, [column]].mean(axis=0) for p in profiles]
+    ends = [p.scale.bounds(mine) for p, mine in zip(profiles, share, strict=True)]
+    low, high = (float(np.mean([one[end] for one in ends])) for end in (0, 1))
+    return Quantity(draws, len(whole), together, parts=whole, unseen=(low, high))
 
 
 def _profiles(run: Prepared) -> dict[tuple[str, str, str], Profile]:

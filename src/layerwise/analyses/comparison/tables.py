@@ -17,8 +17,10 @@ from layerwise.stats.clusters import paired_p_values
 from layerwise.stats.depth_inference import CENTRE, depth_bounds, depth_difference
 from layerwise.stats.depths import bounds, later_by, two_sided_p
 from layerwise.stats.effects import ALPHA
+from layerwise.stats.inference import expanded_level
 from layerwise.stats.min_f_prime import crossed_difference
 from layerwise.stats.over_run import over_run
+from layerwise.stats.share_bounds import without_width
 
 from .quantities import ACCURACY, FAMILIES, LOSS, SIZE, Key, Prepared, Quantity, quantities
 
@@ -66,6 +68,9 @@ def _pair(
         )  # fmt: skip
     else:
         low, high = _interval(key, differences, first.clusters.n)
+        if key.family == LOSS and _alike(low, high):
+            ends = [_own_interval(key, each) for each in (first, second)]
+            low, high = ends[1][0] - ends[0][1], ends[1][1] - ends[0][0]
         p = _p(key, first, second, differences, one.sampling.seed)
     return {
         "unit": ITEM,
@@ -202,18 +207,30 @@ def _named(key: Key, quantity: Quantity) -> dict[str, Any]:
 
 def _own_interval(key: Key, quantity: Quantity) -> tuple[float, float]:
     if not (quantity.curves and quantity.axis):
-        return _interval(key, quantity.draws, quantity.clusters.n)
+        low, high = _interval(key, quantity.draws, quantity.clusters.n)
+        unseen = quantity.unseen
+        if unseen and (np.isfinite(unseen).all() or _alike(low, high)):
+            low, high = (float(end) if np.isfinite(end) else np.nan
+                         for end in (min(low, unseen[0]), max(high, unseen[1])))  # fmt: skip
+        return low, high
     low, high = quantity.axis.depth(np.array(depth_bounds(quantity.curves, key.measure)))
     return float(low), float(high)
 
 
+def _alike(low: float, high: float) -> bool:
+    """Whether all resamples say the same."""
+    return bool(without_width(np.array([low]), np.array([high]))[0])
+
+
 def _interval(key: Key, draws: Draws, n: int) -> tuple[float, float]:
-    """Percentile bounds; nan where nothing can be said, or a share has no end."""
+    """Percentile bounds, expanded of shares; nan where nothing can be said, or one has no end."""
     if key.family != LOSS:
         _, low, high = bounds(draws, n)
         if key.family == SIZE:  # resampled tests find more, see docs/statistics.md
             low, high = min(low, float(draws[0])), max(high, float(draws[0]))
         return low, high
-    low, high = stats.percentile_bounds(draws[1:, None], 0.95)
+    if n < 2:
+        return np.nan, np.nan
+    low, high = stats.percentile_bounds(draws[1:, None], expanded_level(n))
     ends = float(low[0]), float(high[0])
-    return ends if n > 1 and np.isfinite(ends).all() else (np.nan, np.nan)
+    return ends if np.isfinite(ends).all() else (np.nan, np.nan)
