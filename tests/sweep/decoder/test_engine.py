@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerwise.sweep import LogLikelihood, PatchSite, patch, sweep
+from layerwise.sweep import LogLikelihood, PatchSite, intact, patch, skip, sweep
 from layerwise.sweep.interventions import Intervention
 from tests.cases import cases
 from tests.models.decoder.tiny import BY_DAY, CASES, tiny_decoder
+from tests.models.refusal import refused
 
 from .. import strategies
 from ..agreement import assert_agree
@@ -94,5 +96,30 @@ def test_what_is_patched_late_attends_to_the_trunk_within_windows_and_soft_caps(
     changes = [patch("resid_pre", layer, pos) for layer in range(4) for pos in (-1, -3, 8)]
     changes += [patch("z", 1, -2, head) for head in range(4)]
     fast = sweep(model, changes, requests)
+    slow = sweep(model, changes, requests, method="reference")
+    assert_agree(model, changes, requests, fast, slow)
+
+
+def test_what_is_hung_on_a_module_of_the_original_is_refused() -> None:
+    model = copy.deepcopy(tiny_decoder("gemma 3"))
+    requests = [LogLikelihood((3, 4, 5), (6,))]
+    handle = model.original.model.layers[1].mlp.register_forward_hook(lambda *_: None)
+    with refused("has hooks of torch on it"):
+        sweep(model, [intact()], requests)
+    handle.remove()
+    model.original.model.norm.forward = lambda x: x
+    with refused("had its forward replaced"):
+        sweep(model, [intact()], requests)
+
+
+def test_weights_that_are_changed_in_place_are_those_that_are_swept() -> None:
+    """Of norms too, whose formula the engine has taken from them."""
+    model = copy.deepcopy(tiny_decoder("gemma 3"))
+    requests = [LogLikelihood((3, 4, 5), (6, 7))]
+    changes = [intact(), skip(1)]
+    before = sweep(model, changes, requests)
+    model.original.model.layers[2].input_layernorm.weight.data.mul_(1.5)
+    fast = sweep(model, changes, requests)
+    assert fast.outcomes != before.outcomes
     slow = sweep(model, changes, requests, method="reference")
     assert_agree(model, changes, requests, fast, slow)
