@@ -1,0 +1,79 @@
+"""What this study measures of the layers of each model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+import layerwise as lw
+from layerwise.analyses.logit_lens.tables import answers_read
+from layerwise.models.kinds import Model
+from layerwise.presentation.rows import rows
+from layerwise.results import AblationResult, LensResult, PatchingResult
+from layerwise.stats import exact_interval
+from layerwise.tasks import Task
+
+
+class Measured(NamedTuple):
+    """The results of one model.
+
+    Attributes:
+        ablation: each layer skipped.
+        lens: each layer read.
+        patching: streams patched.
+        folder: where all three are saved.
+    """
+
+    ablation: AblationResult
+    lens: LensResult
+    patching: PatchingResult
+    folder: Path
+
+
+def measured(model: Model, tasks: Sequence[Task], asked: Mapping[str, Any], runs: Path) -> Measured:
+    """Skip, read and patch the layers of a model.
+
+    Args:
+        model: the model.
+        tasks: what it is asked.
+        asked: the configuration.
+        runs: where interrupted runs go on.
+    """
+    made = Measured(
+        lw.ablate(model, tasks, asked["protocols"], out=runs / "ablation"),
+        lw.logit_lens(model, tasks, "continuation", out=runs / "lens"),
+        lw.patch_activations(
+            model, tasks, positions="last", pairs=asked["pairs"], out=runs / "patching"
+        ),
+        runs / "joined",
+    )
+    for result in (made.ablation, made.lens, made.patching):
+        result.save(made.folder)
+    return made
+
+
+def tables_of(one: Measured) -> dict[str, pd.DataFrame]:
+    """The tables of one model."""
+    patched = rows(one.patching.effects(), metric="logit difference", pos_label="last")
+    return {
+        "signal": one.ablation.signal(),
+        "layers": rows(one.ablation.effects(), kind="skip", site="layer"),
+        "lens": lens_by_layer(one.lens.lens),
+        "patching": patched,
+    }
+
+
+def lens_by_layer(lens: pd.DataFrame) -> pd.DataFrame:
+    """Share of the items whose answer is on top after each layer, with exact 95 % intervals."""
+    every = answers_read(lens)
+    found = []
+    for (task, layer), group in every.groupby(["task", "layer"]):
+        top = exact_interval(int((group["rank"] == 0).sum()), len(group))
+        found.append(
+            {"task": task, "layer": int(layer), "n_items": len(group), "on_top": top.estimate,
+             "low": top.low, "high": top.high}
+        )  # fmt: skip
+    return pd.DataFrame(found)
