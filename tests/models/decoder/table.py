@@ -38,7 +38,8 @@ WORDS = {
     "starcoder 2": "StarCoder2, windows", "phi": "Phi-1, Phi-2",
     "phi, normed queries": "Phi with normed queries and keys", "phi 3": "Phi-3, windows",
     "cohere": "Cohere (Command R): parallel, one norm", "cohere 2": "Cohere-2: the same, windows",
-    "qwen 2": "Qwen2", "qwen 3": "Qwen3", "qwen 3 moe": "Qwen3-MoE", "gpt-neox": "GPT-NeoX",
+    "qwen 2": "Qwen2", "qwen 3": "Qwen3", "qwen 3 moe": "Qwen3-MoE", "glm": "GLM",
+    "glm 4": "GLM-4: norms on both sides", "gpt-neox": "GPT-NeoX",
 }  # fmt: skip
 """What each case is called in the table."""
 

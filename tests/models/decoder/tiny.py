@@ -66,6 +66,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen 3": ("Qwen3Config", _WIDE),
     "qwen 3 moe": ("Qwen3MoeConfig", {
         **_WIDE, **_EXPERTS, "moe_intermediate_size": 24, "norm_topk_prob": True}),
+    "glm": ("GlmConfig", _WIDE),
+    "glm 4": ("Glm4Config", _WIDE),
     "gpt-neox": ("GPTNeoXConfig", {"rotary_pct": 0.5}),
 }  # fmt: skip
 """Of each family its configuration class, and what differs from the sizes that all have."""

@@ -108,19 +108,14 @@ def _unknown(module: nn.Module, how: str) -> UnknownArchitecture:
 def _block(
     layer: Any, number: int, base: Any, config: Any, n_ctx: int, residual_scale: float
 ) -> BlockParts:
-    norms = {
-        name: found
-        for name in (
-            "input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm",
-            "post_feedforward_layernorm",
-        )
-        if isinstance(found := getattr(layer, name, None), nn.Module)
-    }  # fmt: skip
+    norms = _norms(layer)
     before, second = norms.get("input_layernorm"), norms.get("post_attention_layernorm")
-    after = norms.get("post_feedforward_layernorm")
+    after = norms.get("post_feedforward_layernorm", norms.get("post_mlp_layernorm"))
     parallel = after is None and (second is None or _says_parallel(layer))
     if after is None:
         attn_after, mlp_norm = None, before if second is None else second
+    elif "post_self_attn_layernorm" in norms:  # GLM-4 names that behind attention so
+        attn_after, mlp_norm = norms["post_self_attn_layernorm"], second
     else:
         attn_after, mlp_norm = second, norms.get("pre_feedforward_layernorm")
     attn = _attention(layer, number, base, config, n_ctx)
@@ -128,6 +123,16 @@ def _block(
     return BlockParts(
         attn, before, attn_after, mlp, mlp_norm, after, parallel, residual_scale
     )  # fmt: skip
+
+
+def _norms(layer: Any) -> dict[str, nn.Module]:
+    """The norms of a layer, by name."""
+    names = (
+        "input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm",
+        "post_feedforward_layernorm", "post_self_attn_layernorm", "post_mlp_layernorm",
+    )  # fmt: skip
+    found = ((name, getattr(layer, name, None)) for name in names)
+    return {name: norm for name, norm in found if isinstance(norm, nn.Module)}
 
 
 def _says_parallel(layer: Any) -> bool:

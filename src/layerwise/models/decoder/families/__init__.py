@@ -21,8 +21,8 @@ _PARTS_OF: dict[str, Callable[[nn.Module], Parts]] = {
 TESTED = frozenset(
     f"{name}ForCausalLM"
     for name in (
-        "Cohere", "Cohere2", "GPTNeoX", "Gemma", "Gemma2", "Gemma3", "Granite", "Llama", "Mistral",
-        "Mixtral", "Olmo", "Olmo2", "Olmo3", "Olmoe", "Phi", "Phi3", "Qwen2", "Qwen3", "Qwen3Moe",
+        "Cohere", "Cohere2", "GPTNeoX", "Gemma", "Gemma2", "Gemma3", "Glm", "Glm4", "Granite",
+        "Llama", "Mistral", "Mixtral", "Olmo", "Olmo2", "Olmo3", "Olmoe", "Phi", "Phi3", "Qwen2", "Qwen3", "Qwen3Moe",
         "SmolLM3", "StableLm", "Starcoder2",
     )
 )  # fmt: skip
