@@ -22,8 +22,8 @@ TESTED = frozenset(
     f"{name}ForCausalLM"
     for name in (
         "Cohere", "Cohere2", "GPTNeoX", "Gemma", "Gemma2", "Gemma3", "Glm", "Glm4", "Granite",
-        "Llama", "Mistral", "Mixtral", "Olmo", "Olmo2", "Olmo3", "Olmoe", "Phi", "Phi3", "Qwen2", "Qwen3", "Qwen3Moe",
-        "SmolLM3", "StableLm", "Starcoder2",
+        "Llama", "Mistral", "Mixtral", "Olmo", "Olmo2", "Olmo3", "Olmoe", "Phi", "Phi3", "Qwen2",
+        "Qwen3", "Qwen3Moe", "SmolLM3", "StableLm", "Starcoder2",
     )
 )  # fmt: skip
 """Classes of which tiny random models are held to their originals, and the engine to them."""
