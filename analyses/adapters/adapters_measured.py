@@ -1,0 +1,67 @@
+"""What this study measures of each model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+import layerwise as lw
+from layerwise.analyses.logit_lens.tables import answers_read
+from layerwise.models.kinds import Model
+from layerwise.results import AblationResult, LensResult, PatchingResult
+from layerwise.stats import exact_interval
+from layerwise.tasks import Task, load_task
+
+
+def tasks_of(names: Sequence[str], fewshot: int | Mapping[str, int], seed: int) -> list[Task]:
+    """Suites with their few-shot examples, one number for all or each its own."""
+    shown = {name: fewshot if isinstance(fewshot, int) else fewshot[name] for name in names}
+    return [load_task(name, seed=seed, fewshot=n) for name, n in shown.items()]
+
+
+def swept(
+    model: Model, tasks: Sequence[Task], asked: Mapping[str, Any], runs: Path
+) -> tuple[AblationResult, LensResult, PatchingResult]:
+    """Skip, read and patch every layer of a model, and save all three in ``runs/swept``.
+
+    Args:
+        model: the model.
+        tasks: what it is asked.
+        asked: the configuration.
+        runs: where interrupted runs go on.
+    """
+    limit = asked["items"]
+    made = (
+        lw.ablate(model, tasks, asked["protocols"], limit=limit, out=runs / "ablation"),
+        lw.logit_lens(model, tasks, "continuation", limit=limit, out=runs / "lens"),
+        lw.patch_activations(
+            model, tasks, positions="last", pairs=asked["pairs"], limit=limit, out=runs / "patching"
+        ),
+    )
+    for result in made:
+        result.save(runs / "swept")
+    return made
+
+
+def kept(model: Model, asked: Mapping[str, Any], seed: int, runs: Path) -> AblationResult:
+    """Ask a model what it could do before, with and without its first layer."""
+    tasks = tasks_of(asked["tasks"], asked["fewshot"], seed)
+    return lw.ablate(
+        model, tasks, asked["protocols"], layers=[0], limit=asked["items"], out=runs / "kept"
+    )
+
+
+def lens_by_layer(lens: pd.DataFrame) -> pd.DataFrame:
+    """Share of the items whose answer is on top after each layer, with exact 95 % intervals."""
+    every = answers_read(lens)
+    found = []
+    for (task, layer), group in every.groupby(["task", "layer"]):
+        top = exact_interval(int((group["rank"] == 0).sum()), len(group))
+        found.append(
+            {"task": task, "layer": int(layer), "n_items": len(group), "on_top": top.estimate,
+             "low": top.low, "high": top.high}
+        )  # fmt: skip
+    return pd.DataFrame(found)

@@ -1,0 +1,138 @@
+"""Make the saved results of this study again: ``python analyses/adapters/run.py [CASE ...]``.
+
+An interrupted run goes on where it stopped; all choices are in ``config.toml``.
+"""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+from adapters_drawn import where_it_is_done
+from adapters_measured import kept, lens_by_layer, swept, tasks_of
+from adapters_told import in_readme
+
+import layerwise as lw
+from layerwise.presentation.rows import rows
+from layerwise.presentation.save import save_figure
+from layerwise.tasks import Task
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+BASE = "base"
+Named = dict[str, pd.DataFrame]
+
+
+class Trained(NamedTuple):
+    """A model before and after training.
+
+    Attributes:
+        before: the name or folder before.
+        after: the folder after.
+        tables: what the training brought.
+    """
+
+    before: str | Path
+    after: Path
+    tables: Named
+
+
+def main(cases: Sequence[str]) -> None:
+    """Train and measure each case, then draw and tell."""
+    config = tomllib.loads((HERE / "config.toml").read_text())
+    runs = HERE.parents[1] / config["runs"]
+    found: dict[str, list[pd.DataFrame]] = {}
+    base = measured(config["model"], BASE, config, runs / BASE)
+    keep(found, base, BASE)
+    for case in cases or config["cases"]:
+        made = trained(case, config, runs / case)
+        keep(found, made.tables, case)
+        keep(found, measured(made.after, case, config, runs / case), case)
+        keep(found, exchanged(made, case, config, runs / case), case)
+        keep(found, compared(runs / BASE, runs / case, config), case)
+    whole = {name: pd.concat(each, ignore_index=True) for name, each in found.items()}
+    write(whole)
+
+
+def trained(case: str, config: Mapping[str, Any], runs: Path) -> Trained:
+    """The model of a case, by low-rank adapters: made better on a suite, or healed."""
+    asked, name, out = config[case], config["model"], runs / "model"
+    tasks = tasks_of(asked["tasks"], asked["fewshot"], config["seed"])
+    rest = {"out": out, "limit": asked["items"], "seed": config["seed"], **asked["training"]}
+    if asked["remove"]:
+        before: str | Path = runs / "pruned"
+        lw.prune_model(lw.load_model(name), asked["remove"], before, tasks, "continuation", limit=4)
+        result = lw.heal(before, tasks, asked["protocols"], **rest)
+    else:
+        before = name
+        result = lw.distill(
+            lw.load_model(name), lw.load_model(name), tasks, asked["protocols"], **rest
+        )
+    return Trained(before, out, {"gains": result.gains(), "curve": result.distillation_curve})
+
+
+def measured(model: str | Path, case: str, config: Mapping[str, Any], runs: Path) -> Named:
+    """The layers that the swept suites need in a model, and what else it can do."""
+    loaded, tasks = lw.load_model(model), swept_tasks(case, config)
+    ablation, lens, patching = swept(loaded, tasks, config["swept"], runs)
+    other = kept(loaded, config["kept"], config["seed"], runs)
+    patched = rows(patching.effects(), metric="logit difference", pos_label="last")
+    return {
+        "signal": pd.concat([ablation.signal(), other.signal()]),
+        "layers": rows(ablation.effects(), kind="skip", site="layer"),
+        "lens": lens_by_layer(lens.lens),
+        "patching": patched,
+    }
+
+
+def swept_tasks(case: str, config: Mapping[str, Any]) -> list[Task]:
+    """The suites in which every layer of the model of a case is changed."""
+    asked = config["swept"]
+    return tasks_of(asked[case], asked["fewshot"], config["seed"])
+
+
+def exchanged(made: Trained, case: str, config: Mapping[str, Any], runs: Path) -> Named:
+    """What trained layers bring to the model as it was, and what their return destroys."""
+    moved = lw.transplant(
+        lw.load_model(made.before), lw.load_model(made.after), swept_tasks(case, config),
+        **config["transplant"], out=runs / "transplant",
+    )  # fmt: skip
+    return {
+        "transplant": moved.effects(),
+        "transplant_gaps": moved.gaps(),
+        "transplant_ranks": moved.ranks(),
+    }
+
+
+def compared(base: Path, after: Path, config: Mapping[str, Any]) -> Named:
+    """The trained model against the base, paired over items."""
+    found = [
+        lw.compare([base / name, after / name], seed=config["seed"], **config["compare"])
+        for name in ("swept", "kept")
+    ]
+    return {"differences": pd.concat([one.differences for one in found])}
+
+
+def keep(found: dict[str, list[pd.DataFrame]], tables: Named, case: str) -> None:
+    """Put tables beside those of other models."""
+    for name, table in tables.items():
+        found.setdefault(name, []).append(table.assign(case=case))
+
+
+def write(tables: Named) -> None:
+    """Tables, the figure, and the findings of the README."""
+    RESULTS.mkdir(exist_ok=True)
+    for name, table in tables.items():
+        table.to_parquet(RESULTS / f"{name}.parquet", index=False)
+    figure = where_it_is_done(tables["layers"], tables["transplant"])
+    save_figure(figure, RESULTS / "figures", "where_it_is_done")
+    readme = HERE / "README.md"
+    readme.write_text(in_readme(readme.read_text("utf-8"), tables), "utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
