@@ -75,7 +75,11 @@ def test_planted_depths_are_found_exactly():
     assert depths.loc["sums/0019", "depth"] == 0
     assert depths["right"].all()
     means = result.derived()["prediction_depth_means"].set_index("capability")
-    assert means.loc["retrieval", ["depth", "low", "high"]].tolist() == [0.5, 0.5, 0.5]
+    # all are alike, and as many as the sample would not show may settle at either end
+    unseen = (1 - 0.025 ** (1 / 20)) / 2
+    assert means.loc["retrieval", ["depth", "low", "high"]].tolist() == pytest.approx(
+        [0.5, 0.5 - unseen, 0.5 + unseen]
+    )
     assert means.loc["reasoning", "depth"] == pytest.approx(0.6)
     assert means.loc["reasoning", "low"] < 0.6 < means.loc["reasoning", "high"]
 

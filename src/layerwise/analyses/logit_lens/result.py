@@ -66,7 +66,7 @@ class LensResult(Result):
         depths = self.prediction_depths()
         if not len(depths):
             return {}
-        given = (depths, self.signals(), self.facts.seed)
+        given = (depths, self.signals(), self.facts.model.n_layers)
         return {
             "prediction_depth": depths,
             "prediction_depth_means": depth_means(*given),

@@ -15,8 +15,8 @@ from jaxtyping import Float, Int
 
 from layerwise import stats
 from layerwise.stats.clusters import Clusters, clusters_of
-from layerwise.stats.effects import ALPHA, N_RESAMPLES, Chance
-from layerwise.stats.joint_draws import draws_of_tasks
+from layerwise.stats.effects import ALPHA, Chance
+from layerwise.stats.item_curves import ItemCurves, settled_by_item
 from layerwise.stats.layer_curves import Signal
 from layerwise.stats.signal import Answered, gate_table, signals
 from layerwise.storage.parquet import frame
@@ -125,7 +125,7 @@ def _gate(lens: pd.DataFrame, chance: Chance) -> tuple[list[Answered], Chance]:
 
 
 class Sample(NamedTuple):
-    """The depths of a capability's right answers, in tasks with signal; draw 0 is the sample.
+    """The depths of a capability's right answers, in tasks with signal.
 
     Attributes:
         lens: one of ``LENS_ORDER``.
@@ -133,8 +133,10 @@ class Sample(NamedTuple):
         capability: the capability.
         tasks: its tasks.
         depths: relative depth of each item.
-        draws: mean over tasks of the mean over items, in the sample and in resamples.
+        mean: mean over tasks of the mean over items.
         clusters: which items ask for the same thing.
+        curves: where the right answers of each task settle, by which means are bounded.
+        n_layers: of the model.
     """
 
     lens: str
@@ -142,32 +144,37 @@ class Sample(NamedTuple):
     capability: str
     tasks: tuple[str, ...]
     depths: Float[np.ndarray, " items"]
-    draws: Float[np.ndarray, " draws"]
+    mean: float
     clusters: Clusters
+    curves: tuple[ItemCurves, ...]
+    n_layers: int
 
 
-def samples(depths: pd.DataFrame, signal: Signal, seed: int) -> Iterator[Sample]:
+def samples(depths: pd.DataFrame, signal: Signal, n_layers: int) -> Iterator[Sample]:
     """The depths by lens, protocol and capability; capabilities without signal are absent.
 
-    A task counts if it has signal (``lens_signals``) and two right answers at least.
+    A task counts if it has signal (``lens_signals``) and right answers to two things at least.
     """
     keys = {tuple(map(str, key)) for key in depths[_TASK[:3]].to_numpy()}
     for lens, protocol, capability in sorted(keys, key=lambda key: (*key[:2], _place(key[2]))):
         here = (depths[_TASK[:3]] == [lens, protocol, capability]).all(axis=1)
-        found: list[tuple[str, np.ndarray, Clusters]] = []
+        found: list[tuple[str, np.ndarray, Clusters, ItemCurves]] = []
         for task, group in depths.loc[here].groupby("task", sort=True):
             right = group["right"].to_numpy(dtype=bool)
-            if right.sum() > 1 and signal.get((str(task), protocol), False):
-                mine = group.loc[right, "depth"].to_numpy(dtype=float)
-                clusters = clusters_of(group, group.loc[right, "item"].tolist())
-                found.append((str(task), mine, clusters))
+            clusters = clusters_of(group, group["item"].tolist())
+            if not signal.get((str(task), protocol), False) or clusters.only(right).n < 2:
+                continue
+            layers = group["layer"].to_numpy(dtype=float).clip(min=0)
+            curve = settled_by_item(layers, right, n_layers, clusters)
+            mine = group.loc[right, "depth"].to_numpy(dtype=float)
+            found.append((str(task), mine, clusters.only(right), curve))
         if found:
-            tasks, depth, clusters = zip(*found, strict=True)
-            counts = draws_of_tasks(tasks, clusters, N_RESAMPLES, seed)
-            drawn = [c.means_of_counts(d[:, None], n)[:, 0]
-                     for d, c, n in zip(depth, clusters, counts, strict=True)]  # fmt: skip
-            mean, every = np.mean(drawn, axis=0), np.concatenate(depth)
-            yield Sample(lens, protocol, capability, tasks, every, mean, Clusters.joined(clusters))
+            tasks, each, clusters, curves = zip(*found, strict=True)
+            mean, joined = float(np.mean([one.mean() for one in each])), Clusters.joined(clusters)
+            every = np.concatenate(each)
+            yield Sample(
+                lens, protocol, capability, tasks, every, mean, joined, curves, n_layers
+            )  # fmt: skip
 
 
 def _place(capability: str) -> tuple[int, str]:
@@ -175,11 +182,16 @@ def _place(capability: str) -> tuple[int, str]:
     return (known.index(capability) if capability in known else len(known), capability)
 
 
-def depth_means(depths: pd.DataFrame, signal: Signal, seed: int) -> pd.DataFrame:
-    """``prediction_depth_means.parquet``: the mean depth of each capability, with its interval."""
+def depth_means(depths: pd.DataFrame, signal: Signal, n_layers: int) -> pd.DataFrame:
+    """``prediction_depth_means.parquet``: the mean depth of each capability, with its interval.
+
+    The interval is that of the same depth in ``emergence.parquet`` (``depth_bounds``).
+    """
+    from layerwise.stats.depth_inference import CENTRE, depth_bounds
+
     rows = []
-    for sample in samples(depths, signal, seed):
-        low, high = stats.percentile_bounds(sample.draws[1:, None], 0.95)
+    for sample in samples(depths, signal, n_layers):
+        low, high = np.array(depth_bounds(sample.curves, CENTRE)) / max(n_layers - 1, 1)
         rows.append(
             {
                 "lens": sample.lens,
@@ -187,26 +199,26 @@ def depth_means(depths: pd.DataFrame, signal: Signal, seed: int) -> pd.DataFrame
                 "capability": sample.capability,
                 "tasks": ",".join(sample.tasks),
                 "n_items": len(sample.depths),
-                "depth": float(sample.draws[0]),
-                "low": float(low[0]),
-                "high": float(high[0]),
+                "depth": sample.mean,
+                "low": float(low),
+                "high": float(high),
                 "median": float(np.median(sample.depths)),
             }
         )
     return frame("prediction_depth_means", rows)
 
 
-def depth_comparisons(depths: pd.DataFrame, signal: Signal, seed: int) -> pd.DataFrame:
+def depth_comparisons(depths: pd.DataFrame, signal: Signal, n_layers: int) -> pd.DataFrame:
     """``prediction_depth_comparisons.parquet``: do two capabilities settle at other depths?
 
     The two-sided Mann-Whitney test (1947, Ann. Math. Stat. 18) of the items' depths, corrected by
     Holm over all rows; of items that ask for the same thing it is a test of their mean depths.
     ``later`` is the probability that an item of ``second`` settles later than one of ``first``,
-    ties counting half.
+    ties counting half. The difference has the interval of ``order.parquet`` (``depth_difference``).
     """
     rows = [
         _comparison(first, second)
-        for first, second in combinations(samples(depths, signal, seed), 2)
+        for first, second in combinations(samples(depths, signal, n_layers), 2)
         if (first.lens, first.protocol) == (second.lens, second.protocol)
     ]
     adjusted = stats.holm(np.array([row["p"] for row in rows], dtype=float))
@@ -220,8 +232,12 @@ def depth_comparisons(depths: pd.DataFrame, signal: Signal, seed: int) -> pd.Dat
 def _comparison(first: Sample, second: Sample) -> dict[str, Any]:
     from scipy.stats import mannwhitneyu
 
-    differences = second.draws - first.draws
-    low, high = stats.percentile_bounds(differences[1:, None], 0.95)
+    from layerwise.stats.depth_inference import CENTRE, Axis, depth_difference
+
+    axis = Axis(first.n_layers, 0.0, max(first.n_layers - 1, 1))
+    bounds = depth_difference(
+        first.curves, second.curves, (axis, axis), paired=False, measure=CENTRE
+    )
     ranked = mannwhitneyu(second.depths, first.depths)
     late, early = (one.clusters.means(one.depths) for one in (second, first))
     tested = mannwhitneyu(late, early)
@@ -234,9 +250,9 @@ def _comparison(first: Sample, second: Sample) -> dict[str, Any]:
         "second": second.capability,
         "n_first": len(first.depths),
         "n_second": len(second.depths),
-        "difference": float(differences[0]),
-        "low": float(low[0]),
-        "high": float(high[0]),
+        "difference": second.mean - first.mean,
+        "low": bounds.low,
+        "high": bounds.high,
         "later": float(ranked.statistic) / (len(first.depths) * len(second.depths)),
         "p": p,
     }
