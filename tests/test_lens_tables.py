@@ -13,6 +13,7 @@ from layerwise import stats
 from layerwise.analyses.emergence.api import emergence
 from layerwise.analyses.logit_lens.api import logit_lens
 from layerwise.analyses.logit_lens.tables import settled
+from layerwise.report import report
 from layerwise.results import LensResult, lens_frame
 from tests import analysis
 from tests.cases import data_sets, most_errors
@@ -127,6 +128,17 @@ def test_equal_depths_are_no_difference():
         same = {f"{c}/{c}": rng.integers(3, 8, 25).tolist() for c in ("retrieval", "reasoning")}
         n_false += int(reading(same).derived()["prediction_depth_comparisons"]["significant"].sum())
     assert n_false <= most_errors(n_sets)
+
+
+def test_nothing_settles_later_whose_mean_does_not():
+    """Three of four items settle one layer later, the others so much earlier as makes up for it."""
+    alike = {"keys/retrieval": [5] * 40, "sums/reasoning": [6] * 30 + [2] * 10}
+    later = {"keys/retrieval": [5] * 40, "sums/reasoning": [8] * 40}
+    for depths, told in ((alike, 0), (later, 1)):
+        result = reading(depths)
+        assert result.derived()["prediction_depth_comparisons"]["significant"].all()
+        said = [f.sentence for f in report(result).findings if "settles later" in f.sentence]
+        assert len(said) == told
 
 
 def test_emergence_has_the_same_depths_and_tests_their_order():

@@ -22,12 +22,17 @@ SETTLED = "prediction depth"
 
 
 def settled_later(run: RunTables) -> list[Finding]:
-    """The clearest differences in depth between two capabilities' right answers."""
+    """The clearest differences in depth between two capabilities' right answers.
+
+    Ranks of items may differ where mean depths, which the sentence tells, cannot be told apart:
+    both must.
+    """
     prediction_depth_means = run.table("prediction_depth_means")
     prediction_depth_comparisons = run.table("prediction_depth_comparisons")
     if prediction_depth_comparisons is None or prediction_depth_means is None:
         return []
-    sure = records(rows(prediction_depth_comparisons, significant=True))
+    ranked = records(rows(prediction_depth_comparisons, significant=True))
+    sure = [row for row in ranked if row["low"] > 0 or row["high"] < 0]
     n_tests = len(prediction_depth_comparisons)
     return spaced([_later(row, run, n_tests) for row in sure], 1)
 
