@@ -105,7 +105,8 @@ def choose_backend(source: Source, config: PreTrainedConfig, backend: str) -> st
         hooked_config(source.folder, source.name, config, torch.float32)
     except NotConverted as refusal:
         if backend == TRANSFORMER_LENS:
-            raise
+            told = str(refusal).rstrip(".")
+            raise NotConverted(f"{told}, or leave the backend to be chosen (`auto`).") from refusal
         _refuse_also(refusal, source, config)
         return HUGGING_FACE
     return TRANSFORMER_LENS

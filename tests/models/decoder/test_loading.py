@@ -78,6 +78,14 @@ def test_transformer_lens_comes_first_and_either_can_be_asked_for(tmp_path: Path
         load_model(folder, backend="jax")
 
 
+def test_who_asks_for_a_conversion_that_there_is_not_is_told_of_the_other_backend(
+    tmp_path: Path,
+) -> None:
+    folder = folder_of("gemma 2", tmp_path)
+    with refused("TransformerLens cannot convert", "or leave the backend to be chosen (`auto`)"):
+        load_model(folder, backend="transformer-lens")
+
+
 @pytest.mark.parametrize("family", ["llama", "qwen2"])
 def test_both_backends_give_the_same_outcomes(family: str, tmp_path: Path) -> None:
     folder = tiny_folder(tmp_path, family)
