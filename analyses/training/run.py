@@ -27,7 +27,8 @@ def main() -> None:
     config = tomllib.loads((HERE / "config.toml").read_text())
     runs = HERE.parents[1] / config["runs"]
     found = {
-        f"planted-{seed}": profiled(f"planted-{seed}", seed, config, runs)
+        f"{kind}-{seed}": profiled(kind, seed, config, runs)
+        for kind in config["kinds"]
         for seed in config["seeds"]
     }
     for name in TABLES:
@@ -43,9 +44,10 @@ def main() -> None:
         save_figure(one.plot("generate"), RESULTS / "figures", f"{series}_generate")
 
 
-def profiled(name: str, seed: int, config: dict[str, Any], runs: Path) -> lw.TrainingSeries:
+def profiled(kind: str, seed: int, config: dict[str, Any], runs: Path) -> lw.TrainingSeries:
     """An organism, trained, and its checkpoints profiled."""
-    kept = checkpoints(seed, config["checkpoints"]["steps"], runs / name)
+    name = f"{kind}-{seed}"
+    kept = checkpoints(kind, seed, config["checkpoints"]["steps"], runs / name)
     return lw.profile_training(kept, **config["profile"], out=runs / "series" / name)
 
 
