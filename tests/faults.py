@@ -22,7 +22,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "layerwise"
 AT_ONCE = 2
-LIMIT_SECONDS = 300
+LIMIT_SECONDS = 600
 CASES = "100"
 UNCHANGED = "unchanged"
 
