@@ -1,4 +1,4 @@
-"""The study of an organism's training: its saved tables hold, and its README says what they say."""
+"""The study of organisms' training: its saved tables hold, and its README says what they say."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from layerwise.presentation.rows import rows
 FOLDER = Path(__file__).parents[2] / "analyses" / "training"
 README = (FOLDER / "README.md").read_text("utf-8")
 CONFIG = tomllib.loads((FOLDER / "config.toml").read_text("utf-8"))
-SERIES = [f"planted-{seed}" for seed in CONFIG["seeds"]]
+SERIES = [f"{kind}-{seed}" for kind in CONFIG["kinds"] for seed in CONFIG["seeds"]]
 
 
 def saved(name: str) -> pd.DataFrame:
@@ -38,23 +38,40 @@ def test_every_checkpoint_was_asked_everything():
 
 
 @pytest.mark.parametrize("series", SERIES)
-def test_onsets_in_the_readme_are_those_of_the_table(series: str):
-    lines = [line for line in README.splitlines() if line.startswith(f"| {series} ")]
-    mine = rows(saved("onsets"), series=series).to_dict("records")
-    assert len(lines) == len(CONFIG["profile"]["protocols"])
-    for row in mine:
-        (line,) = [one for one in lines if f"| {row['protocol']} " in one]
-        assert (told(row) if row["appears"] else "not shown") in line
+def test_onsets_and_layers_in_the_readme_are_those_of_the_table(series: str):
+    (line,) = [line for line in README.splitlines() if line.startswith(f"| {series} ")]
+    mine = rows(saved("onsets"), series=series, protocol="generate").set_index("capability")
+    cells = []
+    for capability in ("retrieval", "knowledge", "reasoning"):
+        row = mine.loc[capability].to_dict()
+        if not row["appears"]:
+            cells += ["never", ""]
+            continue
+        first, last = (row[name].replace(" ", ", ") for name in ("layers_first", "layers_last"))
+        cells += [told(row), f"{first}; {'the same' if first == last else last}"]
+    assert [cell.strip() for cell in line.split("|")[2:-1]] == cells
 
 
-def test_layers_needed_first_and_last_are_the_planted_ones():
-    """Under generate."""
-    onsets = saved("onsets")
-    for series in SERIES:
-        for row in rows(onsets, series=series, protocol="generate").to_dict("records"):
-            last = {int(layer) for layer in str(row["layers_last"]).split()}
+def layers(listed: object) -> set[int]:
+    return {int(layer) for layer in str(listed).split()}
+
+
+def test_what_is_needed_first_stays_needed_and_is_what_was_planted():
+    onsets = rows(saved("onsets"), appears=True)
+    assert len(onsets) == 18 + 12
+    for row in onsets.to_dict("records"):
+        first, last = layers(row["layers_first"]), layers(row["layers_last"])
+        assert first <= last
+        if row["series"].startswith("planted"):
             assert last == set(PLANTED[row["capability"]])
-            assert {int(layer) for layer in str(row["layers_first"]).split()} <= last
+
+
+def test_left_free_knowledge_spreads_and_two_hops_are_not_learned():
+    free = saved("onsets").query("series.str.startswith('free')")
+    assert not rows(free, capability="reasoning")["appears"].any()
+    written = rows(free, capability="knowledge", protocol="generate")
+    assert [layers(one) for one in written["layers_last"]] == [{0, 1, 2}] * 3
+    assert all(len(layers(one)) < 3 for one in written["layers_first"])
 
 
 def test_sentences_in_the_readme_were_earned():
