@@ -96,8 +96,8 @@ def settlings(run: RunTables) -> list[FigureSpec]:
         "Prediction depth (after Baldock et al. 2021, with the lens as probe): the first layer "
         "from which on the answer stays the lens's most likely token. Steps: share of the items "
         "answered right that are settled by a depth, in tasks with signal. Points: mean depth "
-        f"(n = {spread_of(means['n_items'], 'item')}), mean over tasks, with bootstrap 95 % "
-        "intervals over items."
+        f"(n = {spread_of(means['n_items'], 'item')}), mean over tasks, with 95 % "
+        "intervals over items, those of the table of depths."
     )
     alt = "Cumulative shares of answers settled by depth, one line per capability."
     return [FigureSpec("prediction_depth", partial(prediction_depth_curves, depths, means),

@@ -35,7 +35,7 @@ def prediction_depth_curves(
 
     Returns:
         A panel per lens and protocol. Steps are the cumulative share of items by capability;
-        under them the mean depth of each with its bootstrap interval.
+        under them the mean depth of each with its interval.
     """
     groups = _groups(means)
     abreast = min(len(groups), max(1, min(_ABREAST, int(width // _PANEL))))
