@@ -161,50 +161,52 @@ class _Rows(NamedTuple):
     """The records of a cell, numbered once, so that each control is picked from arrays.
 
     Attributes:
+        table: the records themselves.
         kind: what each is of.
+        correct: whether the answer was right.
         item: the number of its item among all that are named.
-        row: the row of its item among those of the cell; -1 if it has none.
+        items: the items of the cell: those that are asked, not of its controls alone.
+        row: the row of its item among these; -1 if it has none.
         change: the number of its intervention among all that are named.
         changes: these interventions.
-        correct: whether the answer was right.
-        table: the records themselves.
     """
 
+    table: pd.DataFrame
     kind: Shaped[np.ndarray, " records"]
+    correct: Bool[np.ndarray, " records"]
     item: Int[np.ndarray, " records"]
+    items: pd.Index
     row: Int[np.ndarray, " records"]
     change: Int[np.ndarray, " records"]
-    changes: Shaped[np.ndarray, " changes"]
-    correct: Bool[np.ndarray, " records"]
-    table: pd.DataFrame
+    changes: pd.Index
+
+    @classmethod
+    def of(cls, table: pd.DataFrame) -> _Rows:
+        """The records of one task under one protocol."""
+        kind = table["kind"].to_numpy(dtype=object)
+        named = table["item"].to_numpy(dtype=object)
+        items = pd.Index(sorted(set(named[~np.isin(kind, CONTROLS)])))
+        item, found = pd.factorize(named)
+        change, changes = pd.factorize(table["intervention"].to_numpy(dtype=object))
+        row, correct = items.get_indexer(pd.Index(found))[item], table["correct"]
+        return cls(
+            table, kind, correct.to_numpy(dtype=bool), item, items, row, change, pd.Index(changes)
+        )  # fmt: skip
 
 
 def _cell(whole: pd.DataFrame) -> Cell:
     task, capability, protocol = (str(whole[c].iloc[0]) for c in ("task", "capability", "protocol"))
     described = ["kind", "site", "layer", "head", "intervention"]
-    kinds, named, changes = (
-        whole[c].to_numpy(dtype=object) for c in ("kind", "item", described[-1])
-    )
-    asked = ~np.isin(kinds, CONTROLS)
-    numbered, found = pd.factorize(named)
-    items = pd.Index(sorted(set(named[asked])))
-    of_change, named_changes = pd.factorize(changes)
-    changes = np.asarray(named_changes)
-    read = _Rows(
-        kinds, numbered, items.get_indexer(pd.Index(found))[numbered], of_change, changes,
-        whole["correct"].to_numpy(dtype=bool), whole,
-    )  # fmt: skip
-    group = whole.loc[asked]
-    of_change = of_change[asked]
-    first = np.unique(of_change, return_index=True)[1]
+    read = _Rows.of(whole)
+    items, asked = read.items, ~np.isin(read.kind, CONTROLS)
+    group, change = whole.loc[asked], read.change[asked]
+    first = np.unique(change, return_index=True)[1]
     listed = group[[*described, "layers", "heads"]].iloc[first].sort_values(described)
     changed = listed.loc[listed["intervention"] != INTACT].reset_index(drop=True)
     drawn = _draws(group)
-    columns = pd.Index([INTACT, *changed["intervention"]]).get_indexer(pd.Index(changes))[of_change]
-    place, shape = (
-        (drawn, read.row[asked], columns),
-        (int(drawn.max()) + 1, len(items), len(listed)),
-    )
+    columns = pd.Index([INTACT, *changed["intervention"]]).get_indexer(read.changes)[change]
+    place = drawn, read.row[asked], columns
+    shape = int(drawn.max()) + 1, len(items), len(listed)
     _check_complete(group, place, shape, len(changed))
     right = np.zeros(shape, dtype=bool)
     right[place] = read.correct[asked]
@@ -218,8 +220,8 @@ def _cell(whole: pd.DataFrame) -> Cell:
     nats, margins = scores[:, :, :1] - scores[:, :, 1:]
     return Cell(
         task, capability, protocol, changed, right[0, :, 0], correct, nats, margins,
-        tuple(map(str, items)), clusters_of(group, items), _blind(read, len(items), BLIND),
-        _without_layers(read, len(items)), _guessed(read, len(items)), n_draws,
+        tuple(map(str, items)), clusters_of(group, items), _blind(read, BLIND),
+        _without_layers(read), _guessed(read), n_draws,
     )  # fmt: skip
 
 
@@ -248,33 +250,33 @@ def _over_draws(
     return (right.sum(axis=0) / n_draws)[:, 1:], means, n_draws[1:]
 
 
-def _guessed(read: _Rows, n_items: int) -> Guessed | None:
+def _guessed(read: _Rows) -> Guessed | None:
     for kind in (GUESSER, GUESSER_AT_CHANCE):
-        blind = _blind(read, n_items, kind)
+        blind = _blind(read, kind)
         if blind is not None:
             named = str(read.changes[read.change[read.kind == kind][0]])
             return Guessed(blind, named.removeprefix(f"{GUESSER}: "), kind == GUESSER)
     return None
 
 
-def _blind(read: _Rows, n_items: int, kind: str) -> Blind | None:
+def _blind(read: _Rows, kind: str) -> Blind | None:
     chosen = read.kind == kind
     if not chosen.any():
         return None
     asked = read.item[chosen] * len(read.changes) + read.change[chosen]
     if len(np.unique(asked)) < len(asked):
         raise _incomplete(read.table)
-    rows, correct = read.row[chosen], read.correct[chosen]
-    right, times = (np.bincount(one[one >= 0], minlength=n_items) for one in (rows[correct], rows))
+    rows, correct, n = read.row[chosen], read.correct[chosen], len(read.items)
+    right, times = (np.bincount(one[one >= 0], minlength=n) for one in (rows[correct], rows))
     return Blind(right, times)
 
 
-def _without_layers(read: _Rows, n_items: int) -> Bool[np.ndarray, " items"] | None:
+def _without_layers(read: _Rows) -> Bool[np.ndarray, " items"] | None:
     chosen = read.kind == NO_LAYERS
     if not chosen.any():
         return None
     rows = read.row[chosen]
-    if not np.array_equal(np.sort(rows), np.arange(n_items)):
+    if not np.array_equal(np.sort(rows), np.arange(len(read.items))):
         raise _incomplete(read.table)
     return read.correct[chosen][np.argsort(rows)]
 
