@@ -16,7 +16,7 @@ from layerwise.models.decoder.norms import formula_of
 from layerwise.models.kinds import heads_per_key
 
 from ._runner import StepLayout
-from ._step_attention import Scoring, attend_step
+from ._step_attention import Scoring
 from .layer_edits import Activation, HeadActivation, OfLayout
 from .layout import KeysValues, Layout
 from .packed_attention import Attended, PackedAttention
@@ -54,19 +54,12 @@ class ModuleBlock(PackedBlock):
         kept.append(KeysValues(made.keys, made.values))
         return self.attend(layout.leaving(made.queries), kept[-1], outside, layout)
 
-    def _step_heads(
-        self,
-        resid: Float[torch.Tensor, "row new d_model"],
-        layout: StepLayout,
-        kept: list[KeysValues],
-    ) -> HeadActivation:
-        """What each head reads at the new tokens, whose keys and values go into the cache."""
-        made = self.parts.attn.queried(self.norm_1(resid), layout.positions, layout.longest)
-        kept.append(KeysValues(made.keys, made.values))
-        slots = layout.slots[:, None]
-        layout.own.keys[slots, :, layout.index] = made.keys
-        layout.own.values[slots, :, layout.index] = made.values
-        return attend_step(made.queries, layout, self.group, self.scoring)
+    def _step_queried(
+        self, normed: Activation, layout: StepLayout
+    ) -> tuple[HeadActivation, KeysValues]:
+        """Queries of the new tokens, and their own keys and values."""
+        made = self.parts.attn.queried(normed, layout.positions, layout.longest)
+        return made.queries, KeysValues(made.keys, made.values)
 
     def _keys_values(
         self, normed: Activation, positions: Int[torch.Tensor, ...], longest: int

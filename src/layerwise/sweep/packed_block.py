@@ -161,14 +161,19 @@ class PackedBlock:
         kept: list[KeysValues],
     ) -> HeadActivation:
         """What each head reads at the new tokens, whose keys and values go into the cache."""
-        normed = self.norm_1(resid)
-        own = self._keys_values(normed, layout.positions, layout.longest)
+        queries, own = self._step_queried(self.norm_1(resid), layout)
         kept.append(own)
         slots = layout.slots[:, None]
         layout.own.keys[slots, :, layout.index] = own.keys
         layout.own.values[slots, :, layout.index] = own.values
-        queries = self._queries(normed, layout.positions, layout.longest)
         return attend_step(queries, layout, self.group, self.scoring)
+
+    def _step_queried(
+        self, normed: Activation, layout: StepLayout
+    ) -> tuple[HeadActivation, KeysValues]:
+        """Queries of the new tokens, and their own keys and values."""
+        own = self._keys_values(normed, layout.positions, layout.longest)
+        return self._queries(normed, layout.positions, layout.longest), own
 
     def _mlp_where(self, edits: LayerEdits, resid_mid: Activation, known: Activation) -> Activation:
         """The MLP's output, computed only where what it reads has changed."""
