@@ -189,11 +189,22 @@ def with_unseen_items(effects: pd.DataFrame, scale: Scale) -> dict[str, Float[np
     )
     joint = wide_enough((ends[0], ends[1]), share[None], [scale])
     found = (
-        np.where(np.isnan(low), low, np.fmin(low, exact[0])),
-        np.where(np.isnan(high), high, np.fmax(high, exact[1])),
+        *no_narrower((low, high), (exact[0], exact[1])),
         *(np.where(np.isfinite(end), end, np.nan) for end in joint),
     )
     return dict(zip((*names[1:3], *names[4:]), found, strict=True))
+
+
+def no_narrower(
+    bounds: tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]],
+    least: tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]],
+) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
+    """Bounds, or others where these are further out; nan where there are none."""
+    low, high = bounds
+    return (
+        np.where(np.isnan(low), low, np.fmin(low, least[0])),
+        np.where(np.isnan(high), high, np.fmax(high, least[1])),
+    )
 
 
 def without_width(

@@ -27,7 +27,7 @@ from layerwise.stats.effects import (
 )
 from layerwise.stats.ladder import Rated, Rung, of_one_draw, rated, same_items
 from layerwise.stats.over_run import exact_difference_bounds, exact_where_alike, over_run
-from layerwise.stats.share_bounds import difference_wide_enough, wide_enough
+from layerwise.stats.share_bounds import difference_wide_enough, no_narrower, wide_enough
 from layerwise.storage.parquet import conform, frame
 from layerwise.storage.provenance import Facts
 
@@ -218,11 +218,8 @@ def _with_unseen_items(table: pd.DataFrame, cell: Cell) -> dict[str, Float[np.nd
     estimate, low, high = (
         table[one].to_numpy(dtype=float) for one in ("difference", "low", "high")
     )
-    ends = exact_where_alike(estimate, alone, 2.0)
-    return {
-        "low": np.where(np.isnan(low), low, np.fmin(low, ends[0])),
-        "high": np.where(np.isnan(high), high, np.fmax(high, ends[1])),
-    }
+    ends = no_narrower((low, high), exact_where_alike(estimate, alone, 2.0))
+    return dict(zip(("low", "high"), ends, strict=True))
 
 
 def _over_run(table: pd.DataFrame) -> pd.DataFrame:
