@@ -27,6 +27,7 @@ from layerwise.stats.depth_inference import Axis
 from layerwise.stats.effects import Cell, cells, layer_skips
 from layerwise.stats.item_curves import ItemCurves
 from layerwise.stats.layer_curves import ABLATION, Evidence, LeftOut, Sampling, within
+from layerwise.stats.share_bounds import Scale
 from layerwise.stats.signal import signals
 
 from .runs import SavedRun, left_out
@@ -56,8 +57,8 @@ class Quantity(NamedTuple):
         clusters: which of them ask for the same thing.
         right: of an accuracy, the answers; otherwise None.
         parts: of a share lost, what each item adds to it; otherwise None.
-        unseen: of a share lost, bounds of what items that the sample would not show leave open;
-            otherwise None.
+        shares: of a share lost, that of each task; otherwise None.
+        scales: of a share lost, what the sample of each task leaves open of it; otherwise empty.
         curves: of a depth that is inferred without resampling, the curves of each task.
         axis: of a depth, how layers are told as depths; otherwise None.
     """
@@ -67,7 +68,8 @@ class Quantity(NamedTuple):
     clusters: Clusters
     right: Bool[np.ndarray, " items"] | None = None
     parts: Float[np.ndarray, " items"] | None = None
-    unseen: tuple[float, float] | None = None
+    shares: Float[np.ndarray, "tasks 1"] | None = None
+    scales: tuple[Scale, ...] = ()
     curves: tuple[ItemCurves, ...] = ()
     axis: Axis | None = None
 
@@ -272,10 +274,9 @@ def _loss(profiles: Sequence[Profile], third: str, sampling: Sampling) -> Quanti
     parts = [p.pseudo[:, column] / (len(p.pseudo) * len(profiles)) for p in profiles]
     whole = np.concatenate(parts)
     together = Clusters.joined([profile.cell.clusters for profile in profiles])
-    share = [p.pseudo[:, [column]].mean(axis=0) for p in profiles]
-    ends = [p.scale.bounds(mine) for p, mine in zip(profiles, share, strict=True)]
-    low, high = (float(np.mean([one[end] for one in ends])) for end in (0, 1))
-    return Quantity(draws, len(whole), together, parts=whole, unseen=(low, high))
+    shares = np.stack([p.pseudo[:, [column]].mean(axis=0) for p in profiles])
+    scales = tuple(profile.scale for profile in profiles)
+    return Quantity(draws, len(whole), together, parts=whole, shares=shares, scales=scales)
 
 
 def _profiles(run: Prepared) -> dict[tuple[str, str, str], Profile]:

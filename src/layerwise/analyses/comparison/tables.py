@@ -20,7 +20,7 @@ from layerwise.stats.effects import ALPHA
 from layerwise.stats.inference import expanded_level
 from layerwise.stats.min_f_prime import crossed_difference
 from layerwise.stats.over_run import over_run
-from layerwise.stats.share_bounds import without_width
+from layerwise.stats.share_bounds import difference_wide_enough, wide_enough
 
 from .quantities import ACCURACY, FAMILIES, LOSS, SIZE, Key, Prepared, Quantity, quantities
 
@@ -68,9 +68,9 @@ def _pair(
         )  # fmt: skip
     else:
         low, high = _interval(key, differences, first.clusters.n)
-        if key.family == LOSS and _alike(low, high):
-            ends = [_own_interval(key, each) for each in (first, second)]
-            low, high = ends[1][0] - ends[0][1], ends[1][1] - ends[0][0]
+        if key.family == LOSS:
+            own = [_one(_own_interval(key, each)) for each in (second, first)]
+            low, high = (float(end[0]) for end in difference_wide_enough(_one((low, high)), *own))
         p = _p(key, first, second, differences, one.sampling.seed)
     return {
         "unit": ITEM,
@@ -207,19 +207,19 @@ def _named(key: Key, quantity: Quantity) -> dict[str, Any]:
 
 def _own_interval(key: Key, quantity: Quantity) -> tuple[float, float]:
     if not (quantity.curves and quantity.axis):
-        low, high = _interval(key, quantity.draws, quantity.clusters.n)
-        unseen = quantity.unseen
-        if unseen and (np.isfinite(unseen).all() or _alike(low, high)):
-            low, high = (float(end) if np.isfinite(end) else np.nan
-                         for end in (min(low, unseen[0]), max(high, unseen[1])))  # fmt: skip
+        ends = _interval(key, quantity.draws, quantity.clusters.n)
+        if quantity.shares is None:
+            return ends
+        wide = wide_enough(_one(ends), quantity.shares, quantity.scales)
+        low, high = (float(end[0]) if np.isfinite(end[0]) else np.nan for end in wide)
         return low, high
     low, high = quantity.axis.depth(np.array(depth_bounds(quantity.curves, key.measure)))
     return float(low), float(high)
 
 
-def _alike(low: float, high: float) -> bool:
-    """Whether all resamples say the same."""
-    return bool(without_width(np.array([low]), np.array([high]))[0])
+def _one(ends: tuple[float, float]) -> tuple[Draws, Draws]:
+    """Bounds of a single row, for what takes those of many."""
+    return np.array(ends[:1]), np.array(ends[1:])
 
 
 def _interval(key: Key, draws: Draws, n: int) -> tuple[float, float]:
