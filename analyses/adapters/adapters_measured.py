@@ -6,13 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 import layerwise as lw
-from layerwise.analyses.logit_lens.tables import answers_read
 from layerwise.models.kinds import Model
 from layerwise.results import AblationResult, LensResult, PatchingResult
-from layerwise.stats import exact_interval
 from layerwise.tasks import Task, load_task
 
 
@@ -52,16 +48,3 @@ def kept(model: Model, asked: Mapping[str, Any], seed: int, runs: Path) -> Ablat
     return lw.ablate(
         model, tasks, asked["protocols"], layers=[0], limit=asked["items"], out=runs / "kept"
     )
-
-
-def lens_by_layer(lens: pd.DataFrame) -> pd.DataFrame:
-    """Share of the items whose answer is on top after each layer, with exact 95 % intervals."""
-    every = answers_read(lens)
-    found = []
-    for (task, layer), group in every.groupby(["task", "layer"]):
-        top = exact_interval(int((group["rank"] == 0).sum()), len(group))
-        found.append(
-            {"task": task, "layer": int(layer), "n_items": len(group), "on_top": top.estimate,
-             "low": top.low, "high": top.high}
-        )  # fmt: skip
-    return pd.DataFrame(found)

@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 from adapters_drawn import where_it_is_done
-from adapters_measured import kept, lens_by_layer, swept, tasks_of
+from adapters_measured import kept, swept, tasks_of
 from adapters_told import in_readme
 
 import layerwise as lw
+from layerwise.analyses.logit_lens.tables import answers_on_top
 from layerwise.presentation.rows import rows
 from layerwise.presentation.save import save_figure
 from layerwise.tasks import Task
@@ -84,7 +85,7 @@ def measured(model: str | Path, case: str, config: Mapping[str, Any], runs: Path
     return {
         "signal": pd.concat([ablation.signal(), other.signal()]),
         "layers": rows(ablation.effects(), kind="skip", site="layer"),
-        "lens": lens_by_layer(lens.lens),
+        "lens": answers_on_top(lens.lens),
         "patching": patched,
     }
 

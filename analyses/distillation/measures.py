@@ -12,11 +12,9 @@ from jaxtyping import Float
 from scipy.stats import t
 
 import layerwise as lw
-from layerwise.analyses.logit_lens.tables import answers_read
 from layerwise.models.kinds import Model
 from layerwise.presentation.rows import rows
 from layerwise.results import AblationResult, LensResult, PatchingResult
-from layerwise.stats import exact_interval
 from layerwise.stats.clusters import clusters_of
 from layerwise.tasks import Task
 
@@ -65,19 +63,6 @@ def measured(model: Model, tasks: Sequence[Task], asked: Mapping[str, Any], runs
     for result in (made.ablation, made.lens, made.patching):
         result.save(made.folder)
     return made
-
-
-def lens_by_layer(lens: pd.DataFrame) -> pd.DataFrame:
-    """Share of the items whose answer is on top after each layer, with exact 95 % intervals."""
-    every = answers_read(lens)
-    found = []
-    for (task, layer), group in every.groupby(["task", "layer"]):
-        top = exact_interval(int((group["rank"] == 0).sum()), len(group))
-        found.append(
-            {"task": task, "layer": int(layer), "n_items": len(group), "on_top": top.estimate,
-             "low": top.low, "high": top.high}
-        )  # fmt: skip
-    return pd.DataFrame(found)
 
 
 def places(records: pd.DataFrame, task: str, n_layers: int) -> pd.DataFrame:

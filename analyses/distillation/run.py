@@ -12,11 +12,12 @@ from typing import Any
 
 import pandas as pd
 from drawn import where_two_hops_went
-from measures import Measured, lens_by_layer, measured, places
+from measures import Measured, measured, places
 from students import student_before, suites, write_texts
 from told import in_readme
 
 import layerwise as lw
+from layerwise.analyses.logit_lens.tables import answers_on_top
 from layerwise.presentation.rows import rows
 from layerwise.presentation.save import save_figure
 from layerwise.tasks import Task
@@ -101,7 +102,7 @@ def of_one(one: Measured) -> Named:
     return {
         "signal": pd.concat([one.ablation.signal(), one.letters.signal()]),
         "layers": rows(one.ablation.effects(), kind="skip", site="layer"),
-        "lens": lens_by_layer(one.lens.lens),
+        "lens": answers_on_top(one.lens.lens),
         "patching": rows(one.patching.effects(), metric="logit difference", pos_label="last"),
         "places": places(one.ablation.records, TWO_HOP, one.ablation.facts.model.n_layers),
     }

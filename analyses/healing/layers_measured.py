@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 import layerwise as lw
-from layerwise.analyses.logit_lens.tables import answers_read
+from layerwise.analyses.logit_lens.tables import answers_on_top
 from layerwise.models.kinds import Model
 from layerwise.presentation.rows import rows
 from layerwise.results import AblationResult, LensResult, PatchingResult
-from layerwise.stats import exact_interval
 from layerwise.tasks import Task
 
 
@@ -61,19 +60,6 @@ def tables_of(one: Measured) -> dict[str, pd.DataFrame]:
     return {
         "signal": one.ablation.signal(),
         "layers": rows(one.ablation.effects(), kind="skip", site="layer"),
-        "lens": lens_by_layer(one.lens.lens),
+        "lens": answers_on_top(one.lens.lens),
         "patching": patched,
     }
-
-
-def lens_by_layer(lens: pd.DataFrame) -> pd.DataFrame:
-    """Share of the items whose answer is on top after each layer, with exact 95 % intervals."""
-    every = answers_read(lens)
-    found = []
-    for (task, layer), group in every.groupby(["task", "layer"]):
-        top = exact_interval(int((group["rank"] == 0).sum()), len(group))
-        found.append(
-            {"task": task, "layer": int(layer), "n_items": len(group), "on_top": top.estimate,
-             "low": top.low, "high": top.high}
-        )  # fmt: skip
-    return pd.DataFrame(found)

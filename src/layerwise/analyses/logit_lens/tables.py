@@ -33,6 +33,27 @@ def answers_read(lens: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lens.loc[np.logical_and.reduce(chosen)])
 
 
+def answers_on_top(lens: pd.DataFrame) -> pd.DataFrame:
+    """Share of the items whose answer is on top after each layer, with exact 95 % intervals.
+
+    Args:
+        lens: a lens table.
+
+    Returns:
+        ``task``, ``layer``, ``n_items``, ``on_top``, ``low``, ``high``.
+    """
+    found = []
+    for _, group in answers_read(lens).groupby(["task", "layer"]):
+        task, layer = str(group["task"].iloc[0]), int(group["layer"].iloc[0])
+        on_top = group["rank"].eq(0).to_numpy(dtype=bool)
+        top = stats.exact_interval(int(on_top.sum()), len(group))
+        found.append(
+            {"task": task, "layer": layer, "n_items": len(group), "on_top": top.estimate,
+             "low": top.low, "high": top.high}
+        )  # fmt: skip
+    return pd.DataFrame(found)
+
+
 def prediction_depths(lens: pd.DataFrame, n_layers: int, n_encoder: int = 0) -> pd.DataFrame:
     """``prediction_depth.parquet``: from which layer on each final answer stays on top.
 
