@@ -10,6 +10,7 @@ import torch
 
 from layerwise.models.decoder import DecoderModel
 from layerwise.models.decoder.trial import refuse_wrong_sites
+from tests.models.activations import activations
 from tests.models.decoder.tiny import BY_DAY, CASES, tiny_decoder
 from tests.models.refusal import refused
 
@@ -23,17 +24,7 @@ FAMILIES = [pytest.param(case, marks=() if case in BY_DAY else pytest.mark.long)
 
 
 def _run(model: DecoderModel, name: str | None = None, edit: Any = None) -> dict[str, torch.Tensor]:
-    """All activations, in the order in which they are computed."""
-    found: dict[str, torch.Tensor] = {}
-
-    def keep(value: torch.Tensor, hook: Any) -> None:
-        found[hook.name] = value.clone()
-
-    hooks: list[Any] = [] if name is None else [(name, edit)]
-    hooks += [(point, keep) for point in model.hook_dict]
-    with torch.inference_mode():
-        model.run_with_hooks(TOKENS, fwd_hooks=hooks)
-    return found
+    return activations(model, TOKENS, name=name, edit=edit)
 
 
 @pytest.mark.parametrize("case", CASES)

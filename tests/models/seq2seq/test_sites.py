@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from layerwise.models.seq2seq import Seq2SeqModel
+from tests.models.activations import activations
 from tests.models.seq2seq.tiny import tiny_seq2seq
 
 FAMILIES = ("t5", "flan-t5", "mt5", "bart", "mbart", "marian", "pegasus")
@@ -26,17 +27,7 @@ SAID = torch.randint(3, 300, (2, 4), generator=torch.Generator().manual_seed(6))
 
 
 def _run(model: Seq2SeqModel, name: str | None = None, edit: Any = None) -> dict[str, torch.Tensor]:
-    """All activations, in the order in which they are computed."""
-    found: dict[str, torch.Tensor] = {}
-
-    def keep(value: torch.Tensor, hook: Any) -> None:
-        found[hook.name] = value.clone()
-
-    hooks: list[Any] = [] if name is None else [(name, edit)]
-    hooks += [(point, keep) for point in model.hook_dict]
-    with torch.inference_mode():
-        model.run_with_hooks(TOKENS, SAID, fwd_hooks=hooks)
-    return found
+    return activations(model, TOKENS, SAID, name=name, edit=edit)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
