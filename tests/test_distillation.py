@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -370,40 +369,6 @@ def test_a_finished_distillation_is_read_again_and_its_card_written_anew(tmp_pat
     assert (out / "model.safetensors").read_bytes() == before["model.safetensors"]
     with pytest.raises(UserError, match=r"other settings \(rate was 0\.001 and is now 0\.002\)"):
         run_tiny(out, rate=2e-3)
-
-
-def test_what_a_student_writes_itself_is_drawn_by_its_seed_and_ends_where_texts_end():
-    student = Student.of(tiny_model("llama"), files_of(tiny_model("llama")), None, None, 0)
-    tokenizer = original_tokenizer(tiny_model("llama"))
-    lesson = Lesson((5, 9, 30, 7, 8), 2, 3, 12)
-    state = torch.get_rng_state()
-    texts = [student.written(lesson, tokenizer, seed) for seed in (1, 1, 2)]
-    assert torch.equal(torch.get_rng_state(), state)
-    assert texts[0] == texts[1] != texts[2]
-    for text in texts:
-        assert text.tokens[:3] == (5, 9, 30)
-        assert text.n_read == 3
-        assert 1 <= len(text.said) <= 12
-    every = tuple({tokenizer.decode([token]) for token in range(300)})
-    assert len(student.written(lesson._replace(stop=every), tokenizer, 1).said) == 1
-
-
-def test_what_a_student_writes_follows_its_own_distribution():
-    """First tokens of many draws: those that the model finds most likely, as often as it does."""
-    from scipy.stats import chisquare
-
-    model = tiny_model("llama")
-    student = Student.of(model, files_of(model), None, None, 0)
-    lesson = Lesson((5, 9, 30), 3, 3, 1)
-    with torch.no_grad():
-        chances = student.original(torch.tensor([[5, 9, 30]])).logits[0, -1].softmax(-1)
-    tokenizer = original_tokenizer(model)
-    seeds = np.random.default_rng(0).integers(2**62, size=60).tolist()
-    drawn = [student.written(lesson, tokenizer, seed).said[0] for seed in seeds]
-    likely = chances.argsort(descending=True)[:20].tolist()
-    seen = sum(token in likely for token in drawn)
-    expected = 60 * float(chances[likely].sum())
-    assert chisquare([seen, 60 - seen], [expected, 60 - expected]).pvalue > 1e-3
 
 
 def test_the_teachers_answers_are_those_it_gives(tmp_path):

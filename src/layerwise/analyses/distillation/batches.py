@@ -54,19 +54,20 @@ class Batch:
             columns += range(first, first + len(lesson.said))
             targets += lesson.said
         if prefix is None:
-            tokens, mask = _padded([one.tokens[:-1] for one in lessons], device)
+            tokens, mask = padded([one.tokens[:-1] for one in lessons], device)
             decoder_tokens = decoder_mask = None
         else:
-            tokens, mask = _padded([one.read for one in lessons], device)
+            tokens, mask = padded([one.read for one in lessons], device)
             said = [(*prefix, *one.said[:-1]) for one in lessons]
-            decoder_tokens, decoder_mask = _padded(said, device)
+            decoder_tokens, decoder_mask = padded(said, device)
         at = (torch.tensor(one, device=device) for one in (rows, columns, targets))
         return cls(tokens, mask, decoder_tokens, decoder_mask, *at)
 
 
-def _padded(
+def padded(
     texts: Sequence[Tokens], device: torch.device
 ) -> tuple[Int[torch.Tensor, "texts pos"], Bool[torch.Tensor, "texts pos"]]:
+    """Texts filled up with zeros behind them, and which of the tokens are their own."""
     longest = max(map(len, texts))
     rows = [[*text, *[0] * (longest - len(text))] for text in texts]
     mask = [[pos < len(text) for pos in range(longest)] for text in texts]

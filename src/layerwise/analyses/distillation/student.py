@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import nn
-from transformers import GenerationConfig, StoppingCriteriaList
 
 from layerwise.models.folder import read_config
 from layerwise.models.kinds import Model, decoder_prefix, is_seq2seq, n_encoder_layers
@@ -24,6 +23,7 @@ from layerwise.sweep.requests import Tokens
 from .adapters import merge_adapters, put_adapters
 from .batches import Batch
 from .lessons import Lesson
+from .own_texts import write_together, written_together
 
 # What an organism's folder says of its own training.
 _OF_BEFORE = ("training.json",)
@@ -124,39 +124,30 @@ class Student:
             for hook in hooks:
                 hook.remove()
 
-    @torch.no_grad()
-    def written(self, lesson: Lesson, tokenizer: Any, seed: int) -> Lesson:
-        """A text with what the student says itself, sampled at temperature 1.
+    def written(
+        self,
+        lessons: Sequence[Lesson],
+        tokenizer: Any,
+        seeds: Sequence[int],
+        memory_budget: int,
+    ) -> list[Lesson]:
+        """Texts with what the student says itself, sampled at temperature 1.
 
         Args:
-            lesson: the text; what is given of it stays.
+            lessons: the texts; what is given of them stays.
             tokenizer: tells whether a stop string is written, and which token ends a text.
-            seed: of the draws.
+            seeds: of the draws of each text.
+            memory_budget: bytes for logits.
         """
-        given, device = lesson.tokens[: lesson.n_given], self.original.device
-        first = len(given) if self.prefix is None else len(self.prefix)
-
-        def ends(tokens: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-            text = tokenizer.decode(tokens[0, first:])
-            ended = any(stop in text for stop in lesson.stop)
-            return torch.full((len(tokens),), ended, device=tokens.device)
-
-        read = torch.tensor([given], device=device)
-        inputs: dict[str, Any] = {"input_ids": read, "attention_mask": torch.ones_like(read)}
-        if self.prefix is not None:
-            inputs["decoder_input_ids"] = torch.tensor([self.prefix], device=device)
-        end = tokenizer.eos_token_id
-        how = GenerationConfig(
-            do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=lesson.most,
-            eos_token_id=end, pad_token_id=0 if end is None else end,
-        )  # fmt: skip
-        cards = [device] if device.type == "cuda" else []
-        with quiet(), torch.random.fork_rng(devices=cards):
-            torch.manual_seed(seed)
-            wrote = self.original.generate(
-                **inputs, generation_config=how, stopping_criteria=StoppingCriteriaList([ends])
-            )
-        return lesson._replace(tokens=(*given, *wrote[0, first:].tolist()), n_read=lesson.n_given)
+        d_vocab = self.original.config.get_text_config().vocab_size
+        texts = list(lessons)
+        for places in written_together(lessons, self.prefix, d_vocab, memory_budget):
+            some = [lessons[place] for place in places]
+            drawn_by = [seeds[place] for place in places]
+            wrote = write_together(self.original, some, tokenizer, drawn_by, self.prefix)
+            for place, text in zip(places, wrote, strict=True):
+                texts[place] = text
+        return texts
 
     def save(self, place: Path) -> None:
         """Write the model, adapters merged into their weights, into an empty folder."""

@@ -109,10 +109,14 @@ class Trainer:
         own = (rng.random(len(chosen)) < self.objective.on_policy).tolist()
         seeds = rng.integers(2**62, size=len(chosen)).tolist()
         texts = [self.train[place] for place in chosen]
-        return [
-            self.student.written(text, self.tokenizer, one) if mine else text
-            for text, mine, one in zip(texts, own, seeds, strict=True)
-        ], own
+        mine = [place for place, wrote in enumerate(own) if wrote]
+        wrote = self.student.written(
+            [texts[place] for place in mine], self.tokenizer, [seeds[place] for place in mine],
+            self.memory_budget,
+        )  # fmt: skip
+        for place, text in zip(mine, wrote, strict=True):
+            texts[place] = text
+        return texts, own
 
     def _backward(self, lessons: Sequence[Lesson], own: Sequence[bool]) -> dict[str, Any]:
         """Gradients of the loss over a batch; its parts, each a mean over predictions."""
