@@ -109,15 +109,6 @@ def test_weights_of_a_shard_that_would_be_read_instead_are_refused(folder):
         load_model(folder)
 
 
-def test_an_adapter_is_told_with_what_to_do(folder):
-    (folder / "adapter_config.json").write_text("{}")
-    with refused("adapter of a model, such as LoRA", "merge_and_unload()", "save_pretrained"):
-        load_model(folder)
-    (folder / "config.json").unlink()
-    with refused("adapter of a model, such as LoRA"):
-        load_model(folder)
-
-
 @pytest.mark.parametrize(
     ("fields", "parts"),
     [

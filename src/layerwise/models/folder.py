@@ -24,7 +24,6 @@ _TOKENIZER_FILES = (
     "vocab.json",
     "vocab.txt",
 )
-_ADAPTER = "adapter_config.json"
 # Far more than any model was trained on; positions that are not rotary cost memory for each.
 _LONGEST_ROTARY, _LONGEST = 2**24, 2**16
 _MOST_LABELS = 10**5
@@ -97,7 +96,6 @@ def must_be_usable(folder: Path) -> Iterator[None]:
 
 
 def _config_fields(folder: Path) -> dict[str, Any]:
-    _refuse_adapters(folder)
     path = folder / "config.json"
     if not path.is_file():
         raise UserError(
@@ -105,16 +103,6 @@ def _config_fields(folder: Path) -> dict[str, Any]:
             "give the folder that has it."
         )
     return read_json_object(path)
-
-
-def _refuse_adapters(folder: Path) -> None:
-    if (folder / _ADAPTER).is_file():
-        raise UserError(
-            f"{folder} holds an adapter of a model, such as LoRA ({_ADAPTER}), and not a model of "
-            "its own: expected whole weights; merge it into its model with peft's "
-            "merge_and_unload(), write that with save_pretrained(folder), its tokenizer too, and "
-            "give that folder."
-        )
 
 
 def _refuse_other_weights(folder: Path, fields: dict[str, Any]) -> None:
@@ -219,10 +207,14 @@ def _defaults_to_encoder_decoder(kind: str) -> bool:
     return bool(getattr(AutoConfig.for_model(kind), "is_encoder_decoder", False))
 
 
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a tokenizer is in a folder."""
+    named = any((folder / name).is_file() for name in _TOKENIZER_FILES)
+    return named or any(folder.glob("*.tiktoken"))
+
+
 def _require_tokenizer(folder: Path) -> None:
-    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
-        if any(folder.glob("*.tiktoken")):
-            return
+    if not has_tokenizer(folder):
         raise UserError(
             f"{folder} has no tokenizer: expected tokenizer.json (or "
             f"{', '.join(_TOKENIZER_FILES[1:])}); put it there with "

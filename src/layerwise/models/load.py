@@ -178,6 +178,7 @@ def _identity(source: Source) -> dict[str, Any]:
         "source": source.kind,
         "source_hash": source.file_hash or folder_sha256(source.folder),
         "conversion_hash": source.conversion_hash,
+        "adapter": source.adapter,
         "verified": f"{source.verified}; log-probabilities compared with the original's",
     }
 

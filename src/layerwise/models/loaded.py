@@ -41,11 +41,13 @@ class LoadedFacts:
         n_encoder_layers: how many of the layers are the encoder's, which come first in the
             numbering of layers; 0 for a decoder-only model.
         source_hash: SHA-256 of the file that the model was asked for by (of a folder: over names
-            and contents of its files); empty where there is none.
-        conversion_hash: SHA-256 over the files that a GGUF file was converted to; empty where
-            nothing was converted.
+            and contents of its files; of an adapter: over its and its base's); empty where there
+            is none.
+        conversion_hash: SHA-256 over the files that a GGUF file was converted to, or that an
+            adapter and its base were merged to; empty where nothing was converted.
         verified: what was compared with what, in a few words, or that nothing was.
         backend: what runs it: ``transformer-lens``, or ``hugging-face`` for the original's modules.
+        adapter: what was merged into which base, in a few words; empty where nothing was.
     """
 
     name: str
@@ -66,3 +68,4 @@ class LoadedFacts:
     conversion_hash: str = ""
     verified: str = MADE_BY_USER
     backend: str = TRANSFORMER_LENS
+    adapter: str = ""

@@ -56,5 +56,5 @@ def _damaged(folder: Path, name: str) -> UserError:
     return UserError(
         f"The converted model in {folder} is damaged ({name} is not what was written there): "
         "expected the files as they were converted; delete that folder, and the model is "
-        "converted again from its GGUF file at the next load."
+        "made again from what it was made of at the next load."
     )

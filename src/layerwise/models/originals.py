@@ -31,6 +31,22 @@ def load_tokenizer(folder: Path, config: PreTrainedConfig) -> PreTrainedTokenize
     Raises:
         UserError: if it cannot be loaded, or has tokens that the model has no embedding for.
     """
+    tokenizer = read_tokenizer(folder)
+    if not fits(tokenizer, config.vocab_size):
+        raise UserError(
+            f"Model and tokenizer in {folder} do not match: the tokenizer has token id "
+            f"{_largest_id(tokenizer)}, expected ids below the model's vocabulary size "
+            f"{config.vocab_size}; use the tokenizer that the model was trained with."
+        )
+    return tokenizer
+
+
+def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder, whatever model it is for.
+
+    Raises:
+        UserError: if it cannot be loaded.
+    """
     try:
         tokenizer = (
             read_toy_tokenizer(folder)
@@ -48,8 +64,16 @@ def load_tokenizer(folder: Path, config: PreTrainedConfig) -> PreTrainedTokenize
             f"{one_line(error)}): expected files that transformers reads without running code of "
             "theirs; restore them."
         ) from error
-    _refuse_strange_tokens(folder, tokenizer, config)
     return tokenizer
+
+
+def fits(tokenizer: PreTrainedTokenizerBase, n_tokens: int) -> bool:
+    """Whether a model of so many tokens has an embedding for each token of a tokenizer."""
+    return _largest_id(tokenizer) < n_tokens
+
+
+def _largest_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    return max(tokenizer.get_vocab().values(), default=-1)
 
 
 def _use(tokenizer: PreTrainedTokenizerBase) -> list[Any]:
@@ -61,18 +85,6 @@ def _use(tokenizer: PreTrainedTokenizerBase) -> list[Any]:
 def _is_panic(error: BaseException) -> bool:
     # What the tokenizers library, written in Rust, raises where it did not foresee an error.
     return type(error).__name__ == "PanicException"
-
-
-def _refuse_strange_tokens(
-    folder: Path, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig
-) -> None:
-    largest = max(tokenizer.get_vocab().values(), default=-1)
-    if largest >= config.vocab_size:
-        raise UserError(
-            f"Model and tokenizer in {folder} do not match: the tokenizer has token id {largest}, "
-            f"expected ids below the model's vocabulary size {config.vocab_size}; use the "
-            "tokenizer that the model was trained with."
-        )
 
 
 def load_original(folder: Path, config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:

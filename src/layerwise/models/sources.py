@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from layerwise.errors import UserError, unknown_name
-from layerwise.models.cache import contents_sha256, file_sha256, folder_sha256
+from layerwise.models.adapter_files import Adapter, is_adapter, read_adapter
+from layerwise.models.cache import contents_sha256, file_sha256, folder_sha256, key_of
 from layerwise.models.gguf_files import folder_of_gguf
 from layerwise.models.hub import (
     download,
@@ -33,8 +34,10 @@ class Source:
         name: the name it was asked for by.
         kind: what that name was.
         folder: a local folder in hub format.
-        file_hash: SHA-256 of the GGUF file that was converted to that folder; otherwise empty.
+        file_hash: SHA-256 of the GGUF file that was converted to that folder, or over adapter and
+            base that were merged there; otherwise empty.
         conversion_hash: SHA-256 over the files of the conversion; otherwise empty.
+        adapter: what was merged into which base, in a few words; otherwise empty.
         verified: which hashes of the files were compared with what.
     """
 
@@ -44,6 +47,7 @@ class Source:
     file_hash: str = ""
     conversion_hash: str = ""
     verified: str = "nothing tells which files are the right ones"
+    adapter: str = ""
 
 
 def find_source(name: str) -> Source:
@@ -93,6 +97,8 @@ def _find(name: str, fetch: Callable[[str], Path], *, read_weights: bool) -> Sou
 
 
 def _of_folder(source: Source, *, read_weights: bool) -> Source:
+    if is_adapter(source.folder):
+        return _of_adapter(source, read_weights=read_weights)
     if read_weights and has_hashed_weights(source.folder):
         return replace(source, verified="weights have the SHA-256 that the hub names them by")
     return source
@@ -101,6 +107,52 @@ def _of_folder(source: Source, *, read_weights: bool) -> Source:
 def _of_conversion(source: Source, path: Path, *, read_weights: bool) -> Source:
     digest = conversion_hash(source.folder, read_weights=read_weights)
     return replace(source, file_hash=file_sha256(path), conversion_hash=digest)
+
+
+def _of_adapter(source: Source, *, read_weights: bool) -> Source:
+    """An adapter merged into its base, which needs the weights of both."""
+    from layerwise.models.adapter_merge import merged_folder
+
+    adapter = read_adapter(source.folder)
+    base = _base_of(adapter)
+    both = (base.file_hash or folder_sha256(base.folder), folder_sha256(source.folder))
+    digest = key_of(both)
+    folder = merged_folder(adapter, base.folder, digest)
+    return replace(
+        source,
+        folder=folder,
+        file_hash=digest,
+        conversion_hash=conversion_hash(folder, read_weights=read_weights),
+        verified="merge of adapter and base has the recorded SHA-256",
+        adapter=f"{adapter.words}, merged into {base.name}",
+    )
+
+
+def _base_of(adapter: Adapter) -> Source:
+    """The model that an adapter names: an alias, a path from its folder on, or a hub id."""
+    near = _path(str(adapter.folder / adapter.base))
+    name = adapter.base
+    if name not in BUNDLED.names() and near is not None and near.exists():
+        name = str(near.resolve())
+        if is_adapter(near):
+            raise UserError(
+                f"The base of the adapter in {adapter.folder} is an adapter itself ({near}): "
+                "expected a whole model; merge that first with peft's merge_and_unload()."
+            )
+    try:
+        found = find_source(name)
+    except UserError as error:
+        raise UserError(
+            f"The base of the adapter in {adapter.folder}, {adapter.base[:_SHOWN]!r} by its "
+            f"adapter_config.json, cannot be had: {error}"
+        ) from error
+    if found.kind == "hub" and adapter.fields.get("revision") not in (None, "main"):
+        raise UserError(
+            f"The adapter in {adapter.folder} is for a certain revision of its base "
+            f"{adapter.base!r}: expected the newest; fetch that revision to a folder, and name "
+            "that as base_model_name_or_path."
+        )
+    return found
 
 
 def _path(name: str) -> Path | None:

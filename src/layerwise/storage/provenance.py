@@ -88,8 +88,12 @@ class ModelFacts(Frozen):
     )
     conversion_hash: str = Field(
         default="",
-        description="SHA-256 over the files that a GGUF file was converted to; empty if nothing "
-        "was converted.",
+        description="SHA-256 over the files that a GGUF file was converted to, or that an adapter "
+        "and its base were merged to; empty if nothing was converted.",
+    )
+    adapter: str = Field(
+        default="",
+        description="Which adapter was merged into which base, e.g. LORA of rank 8; empty if none.",
     )
     verified: str = Field(
         default="",

@@ -28,8 +28,8 @@ from tests.models.tiny import TEXT, tiny_tokenizer
 @torch.inference_mode(False)
 def tolerance(case: str) -> float:
     """How far logits may be apart, in nats: as rounding explains, which gated T5s amplify."""
-    texts = load._texts(tiny_seq2seq(case), tiny_tokenizer())
-    exact = parity.exact(tiny_original(case), lambda one: load._said_by(one, texts))
+    texts = load.texts_of(tiny_seq2seq(case), tiny_tokenizer())
+    exact = parity.exact(tiny_original(case), lambda one: load.said_by(one, texts))
     return max(1e-4, parity.MULTIPLE * exact.rounding)
 
 

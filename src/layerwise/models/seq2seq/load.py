@@ -91,7 +91,7 @@ def around(plain: Sequence[int], whole: Sequence[int]) -> tuple[Tokens, Tokens] 
 Pair = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
-def _texts(model: Seq2SeqModel, tokenizer: PreTrainedTokenizerBase) -> list[Pair]:
+def texts_of(model: Seq2SeqModel, tokenizer: PreTrainedTokenizerBase) -> list[Pair]:
     """Inputs, masks and what the decoder has said, in several lengths; the last are padded."""
     ids = token_ids(tokenizer, min(model.cfg.n_ctx, 100) - len(model.prefix))
     half = max(len(ids) // 2, 1)
@@ -111,11 +111,12 @@ def expected_logprobs(model: Seq2SeqModel, tokenizer: PreTrainedTokenizerBase) -
     """Log-probabilities of the Hugging Face model on a fixed text."""
     original: Any = model.original
     with must_run(model.cfg.model_name):
-        return _said_by(original, _texts(model, tokenizer))
+        return said_by(original, texts_of(model, tokenizer))
 
 
 @torch.inference_mode()
-def _said_by(original: PreTrainedModel, texts: list[Pair]) -> list[LogProbs]:
+def said_by(original: PreTrainedModel, texts: list[Pair]) -> list[LogProbs]:
+    """Log-probabilities of a Hugging Face model on some texts."""
     found = [
         original(
             input_ids=tokens.to(original.device),
@@ -137,13 +138,13 @@ def checked(
         UserError: if the model does not run or differs by too much.
     """
     original: Any = model.original
-    texts = _texts(model, tokenizer)
+    texts = texts_of(model, tokenizer)
     with must_run(model.cfg.model_name):
         given = _said_by_hooked(model, texts)
     difference = farthest(given, expected)
 
     def from_exact() -> tuple[float, Exact]:
-        truth = exact(original, lambda one: _said_by(one, texts))
+        truth = exact(original, lambda one: said_by(one, texts))
         return farthest(given, truth.logprobs), truth
 
     refuse_difference(model.cfg.model_name, difference, model.W_E.dtype, from_exact)

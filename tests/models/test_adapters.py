@@ -1,0 +1,383 @@
+"""Adapter folders: merged into their base and equal to the un-merged model, or refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import layerwise
+from layerwise.models import hub, load_model, model_facts, original_tokenizer
+from layerwise.models.decoder.model import DecoderModel
+from layerwise.models.facts import language_of
+from layerwise.models.meta_model import load_meta_model
+from layerwise.models.registry import BUNDLED
+from tests.commands import done
+from tests.models.refusal import refused
+from tests.models.seq2seq import tiny as seq2seq
+from tests.models.tiny import TEXT, scramble, tiny_folder, tiny_tokenizer
+
+peft = pytest.importorskip("peft")
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, GemmaConfig  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+LLAMA = {"target_modules": ["q_proj", "v_proj", "down_proj"]}
+
+
+def base_model(folder: Path) -> Any:
+    encoder_decoder = json.loads((folder / "config.json").read_text()).get("is_encoder_decoder")
+    kind = AutoModelForSeq2SeqLM if encoder_decoder else AutoModelForCausalLM
+    return kind.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+
+
+def write_adapter(
+    base: Path, out: Path, config: Any, *, named: str | None = None, n_tokens: int | None = None
+) -> Any:
+    """Draw an adapter of a base, write it to a folder, and give the un-merged model."""
+    model = base_model(base)
+    if n_tokens is not None:
+        model.resize_token_embeddings(n_tokens, mean_resizing=False)
+    beside = peft.get_peft_model(model, config).eval()
+    generator = torch.Generator().manual_seed(3)
+    for name, weight in beside.named_parameters():
+        if weight.requires_grad:
+            noise = torch.randn(weight.shape, generator=generator)
+            # what multiplies begins at one
+            weight.data = weight.data + 0.1 * noise if "ia3" in name else 0.1 * noise
+    beside.save_pretrained(out)
+    edit(out, base_model_name_or_path=named or str(base))
+    return beside
+
+
+def edit(folder: Path, **fields: Any) -> None:
+    path = folder / CONFIG
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+@torch.inference_mode()
+def said(beside: Any, tokens: torch.Tensor) -> torch.Tensor:
+    given = {"decoder_input_ids": tokens[:, :5]} if beside.config.is_encoder_decoder else {}
+    return beside(input_ids=tokens, **given).logits.log_softmax(-1)
+
+
+@torch.inference_mode()
+def said_by_loaded(model: Any, tokens: torch.Tensor) -> torch.Tensor:
+    encoder_decoder = hasattr(model, "encoder")
+    given = (tokens, tokens[:, :5]) if encoder_decoder else (tokens,)
+    return model(*given).log_softmax(-1)
+
+
+def tokens_of(model: Any) -> torch.Tensor:
+    return torch.tensor([original_tokenizer(model)(TEXT).input_ids[:40]])
+
+
+def lora(**fields: Any) -> Any:
+    return peft.LoraConfig(**{"r": 4, "lora_alpha": 16, "task_type": "CAUSAL_LM", **fields})
+
+
+def gemma_folder(tmp_path: Path) -> Path:
+    """A Gemma, which runs over its own modules."""
+    tokenizer, folder = tiny_tokenizer(bos=True), tmp_path / "gemma"
+    config = GemmaConfig(
+        vocab_size=304, hidden_size=32, intermediate_size=48, num_hidden_layers=2, head_dim=8,
+        num_attention_heads=4, num_key_value_heads=2, bos_token_id=0, eos_token_id=1,
+        pad_token_id=1,
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config)
+    scramble(model, 0)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+FORMS = {
+    "lora": ("llama", {}, lora(**LLAMA)),
+    "rslora": ("llama", {}, lora(use_rslora=True, **LLAMA)),
+    "dora": ("llama", {}, lora(use_dora=True, **LLAMA)),
+    "patterns and biases": (
+        "qwen2",
+        {},
+        lora(rank_pattern={"v_proj": 2}, alpha_pattern={"q_proj": 3}, bias="all", **LLAMA),
+    ),
+    "unembedding of tied": (
+        "llama",
+        {"tie_word_embeddings": True},
+        lora(target_modules=["lm_head"]),
+    ),
+    "embedding of tied": (
+        "llama",
+        {"tie_word_embeddings": True},
+        lora(target_modules=["embed_tokens", "q_proj"]),
+    ),
+    "whole embeddings": ("llama", {}, lora(modules_to_save=["embed_tokens", "lm_head"], **LLAMA)),
+    "whole embedding of tied": (
+        "llama",
+        {"tie_word_embeddings": True},
+        lora(modules_to_save=["embed_tokens"], **LLAMA),
+    ),
+    "chosen tokens": (
+        "llama",
+        {"tie_word_embeddings": True},
+        lora(trainable_token_indices=[3, 9], **LLAMA),
+    ),
+    "conv1d": ("gpt2", {}, lora(target_modules=["c_attn", "c_fc"], fan_in_fan_out=True)),
+    "some layers": ("llama", {}, lora(layers_to_transform=[1], layers_pattern="layers", **LLAMA)),
+    "loha": ("llama", {}, peft.LoHaConfig(r=4, task_type="CAUSAL_LM", **LLAMA)),
+    "lokr": ("llama", {}, peft.LoKrConfig(r=4, task_type="CAUSAL_LM", **LLAMA)),
+    "ia3": (
+        "llama",
+        {},
+        peft.IA3Config(
+            task_type="CAUSAL_LM",
+            target_modules=["k_proj", "down_proj"],
+            feedforward_modules=["down_proj"],
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_loaded_adapter_is_the_merged_and_the_unmerged_model(tmp_path, form):
+    family, config, adapter = FORMS[form]
+    base = tiny_folder(tmp_path, family, **config)
+    beside = write_adapter(base, tmp_path / "adapter", adapter)
+    model = load_model(tmp_path / "adapter")
+    tokens = tokens_of(model)
+    unmerged, loaded = said(beside, tokens), said_by_loaded(model, tokens)
+    assert (unmerged - said(base_model(base), tokens)).abs().max() > 0.01
+    assert (loaded - unmerged).abs().max() < 1e-4
+    assert model_facts(model).adapter.endswith(f"merged into {base}")
+
+
+@pytest.fixture
+def base(tmp_path):
+    return tiny_folder(tmp_path, "llama")
+
+
+@pytest.fixture
+def folder(tmp_path, base):
+    write_adapter(base, tmp_path / "adapter", lora(**LLAMA))
+    return tmp_path / "adapter"
+
+
+def test_merged_weights_are_those_that_peft_merges(folder, base, cache):
+    model = load_model(folder)
+    (written,) = (cache / "adapters").glob("*/model.safetensors")
+    merged = peft.PeftModel.from_pretrained(base_model(base), folder).merge_and_unload()
+    weights = load_file(written)
+    assert weights.keys() == merged.state_dict().keys()
+    for name, weight in merged.state_dict().items():
+        torch.testing.assert_close(weights[name], weight, rtol=0, atol=0)
+    tokens = tokens_of(model)
+    assert (said_by_loaded(model, tokens) - said(merged, tokens)).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("case", ["t5", "flan-t5"])
+def test_an_adapter_of_an_encoder_decoder(tmp_path, case):
+    config = lora(target_modules=["q", "v", "wo"], task_type="SEQ_2_SEQ_LM")
+    base = seq2seq.tiny_folder(case)
+    beside = write_adapter(base, tmp_path / "adapter", config)
+    model = load_model(tmp_path / "adapter")
+    tokens = tokens_of(model)
+    unmerged = said(beside, tokens)
+    assert (unmerged - said(base_model(base), tokens)).abs().max() > 0.01
+    assert (said_by_loaded(model, tokens) - unmerged).abs().max() < 1e-4
+    edit(tmp_path / "adapter", task_type="CAUSAL_LM")
+    with refused("made for another task", "SEQ_2_SEQ_LM"):
+        load_model(tmp_path / "adapter")
+
+
+def test_an_adapter_over_its_own_modules(tmp_path):
+    base = gemma_folder(tmp_path)
+    beside = write_adapter(base, tmp_path / "adapter", lora(**LLAMA))
+    model = load_model(tmp_path / "adapter")
+    tokens = tokens_of(model)
+    assert isinstance(model, DecoderModel)
+    merged = beside.merge_and_unload()
+    assert (said_by_loaded(model, tokens) - said(merged, tokens)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("tied", "fields"),
+    [(True, {}), (False, {}), (False, {"modules_to_save": ["embed_tokens", "lm_head"]})],
+)
+def test_a_vocabulary_that_was_resized_comes_with_the_adapter(tmp_path, tied, fields):
+    base, folder = tiny_folder(tmp_path, "llama", tie_word_embeddings=tied), tmp_path / "adapter"
+    beside = write_adapter(base, folder, lora(**LLAMA, **fields), n_tokens=311)
+    model = load_model(folder)
+    tokens = torch.cat([tokens_of(model), torch.tensor([[310, 305]])], 1)
+    assert model.cfg.d_vocab == 311
+    assert (said_by_loaded(model, tokens) - said(beside, tokens)).abs().max() < 1e-4
+    weights = load_file(folder / WEIGHTS)
+    whole = {name: weight for name, weight in weights.items() if "embed_tokens" not in name}
+    save_file(whole, folder / WEIGHTS)
+    if tied:  # the other end has the same weights
+        tokens_said = said_by_loaded(load_model(folder), tokens)
+        assert (tokens_said - said(beside, tokens)).abs().max() < 1e-4
+    else:
+        with refused("does not fit"):
+            load_model(folder)
+
+
+def test_the_tokenizer_is_the_adapters_if_it_fits(folder):
+    plain = original_tokenizer(load_model(folder))("a b").input_ids
+    tiny_tokenizer(bos=True).save_pretrained(folder)
+    assert original_tokenizer(load_model(folder))("a b").input_ids == [0, *plain]
+    larger = tiny_tokenizer(bos=True)
+    larger.add_tokens(["<more>"] * 1 + [f"<{index}>" for index in range(20)])
+    larger.save_pretrained(folder)
+    assert original_tokenizer(load_model(folder))("a b").input_ids == plain
+
+
+def test_facts_cover_adapter_and_base(folder, base):
+    def facts():
+        known = model_facts(load_model(folder))
+        return known.source_hash, known.conversion_hash, known.hash
+
+    first = facts()
+    assert first == facts()
+    known = model_facts(load_model(folder))
+    assert known.adapter == f"LORA of rank 4, merged into {base}"
+    assert known.source == "folder"
+    assert known.name == str(folder)
+    edit_tensors(base / "model.safetensors", "model.norm.weight")
+    second = facts()
+    edit_tensors(folder / WEIGHTS, "base_model.model.model.layers.1.self_attn.q_proj.lora_B.weight")
+    assert all(len(set(three)) == 3 for three in zip(first, second, facts(), strict=True))
+
+
+def edit_tensors(path: Path, name: str) -> None:
+    weights = load_file(path)
+    weights[name] = weights[name] * 1.01
+    save_file(weights, path, metadata={"format": "pt"})
+
+
+def test_a_damaged_merge_is_told(folder, cache):
+    load_model(folder)
+    (written,) = (cache / "adapters").glob("*/model.safetensors")
+    edit_tensors(written, "model.norm.weight")
+    with refused("is damaged", "made again"):
+        load_model(folder)
+
+
+def test_a_merged_model_needs_no_peft_and_an_unmerged_one_says_so(folder, monkeypatch):
+    first = model_facts(load_model(folder)).hash
+    monkeypatch.setitem(sys.modules, "peft", None)
+    assert model_facts(load_model(folder)).hash == first
+    edit(folder, lora_alpha=8)
+    with refused("by the package peft", "layerwise[distill]"):
+        load_model(folder)
+
+
+def test_the_base_is_found_from_the_folder_on_by_alias_or_on_the_hub(folder, base, monkeypatch):
+    expected = model_facts(load_model(folder)).hash
+    edit(folder, base_model_name_or_path=f"../{base.name}")
+    assert model_facts(load_model(folder)).hash == expected
+
+    fetched = {"owner/base": base, "owner/adapter": folder}
+    monkeypatch.setattr(hub, "_fetch", lambda hub_id, _: fetched[hub_id])
+    edit(folder, base_model_name_or_path="owner/base")
+    known = model_facts(load_model("owner/adapter"))
+    assert (known.hash, known.source) == (expected, "hub")
+    assert known.adapter.endswith("merged into owner/base")
+    edit(folder, revision="v2")
+    with refused("certain revision of its base"):
+        load_model(folder)
+
+
+def test_the_base_may_be_an_alias(tmp_path):
+    packaged = BUNDLED.get("organism-decoder")
+    assert packaged is not None
+    base = packaged.locate().parent
+    write_adapter(base, tmp_path / "adapter", lora(**LLAMA), named="organism-decoder")
+    model = load_model(tmp_path / "adapter")
+    assert language_of(model) == "organism"
+    assert model_facts(model).adapter.endswith("into organism-decoder")
+
+
+def test_what_works_with_other_models_works_with_merged_ones(tmp_path):
+    folder = tmp_path / "adapter"
+    base = tiny_folder(tmp_path, "llama", max_position_embeddings=600)
+    write_adapter(base, folder, lora(**LLAMA))
+    whole, halved = load_model(folder), load_model(folder, offload="disk")
+    tokens = tokens_of(whole)
+    assert torch.equal(said_by_loaded(whole, tokens), said_by_loaded(halved, tokens))
+    assert load_meta_model(folder).cfg.d_vocab == 304
+    layerwise.prune_model(whole, [1], tmp_path / "pruned", "kv-words", "continuation", limit=2)
+    assert load_model(tmp_path / "pruned").cfg.n_layers == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "parts"),
+    [
+        ({"peft_type": "PREFIX_TUNING"}, ["'PREFIX_TUNING'", "no change of weights"]),
+        ({"peft_type": "PROMPT_TUNING"}, ["'PROMPT_TUNING'", "no change of weights"]),
+        ({"peft_type": "BONE"}, ["'BONE'", "is not known", "LORA"]),
+        ({"peft_type": ["LORA"]}, ["is not known"]),
+        ({"init_lora_weights": "pissa_niter_4"}, ["on a changed base", "pissa"]),
+        ({"init_lora_weights": ["eva"]}, ["on a changed base"]),
+        ({"megatron_config": {"a": 1}, "megatron_core": "antigravity"}, ["sets megatron_config"]),
+        ({"layer_replication": [[0, 2], [1, 3]]}, ["sets layer_replication"]),
+        ({"alora_invocation_tokens": [1]}, ["sets alora_invocation_tokens"]),
+        ({"task_type": "SEQ_CLS"}, ["made for another task", "'SEQ_CLS'", "CAUSAL_LM"]),
+        ({"task_type": 3}, ["made for another task"]),
+        ({"base_model_name_or_path": None}, ["does not say which model it adapts"]),
+        ({"base_model_name_or_path": "/no/where"}, ["cannot be had", "no file or folder"]),
+        ({"base_model_name_or_path": "wired-decoder"}, ["cannot be had", "wired-decoder"]),
+        ({"base_model_name_or_path": "a\0b"}, ["cannot be had"]),
+        ({"base_model_name_or_path": "."}, ["is an adapter itself"]),
+        ({"field_of_tomorrow": 1}, ["'field_of_tomorrow'", "update peft"]),
+        ({"r": 5}, ["does not fit"]),
+        ({"r": "many"}, ["does not fit"]),
+        ({"target_modules": ["q_proj"]}, ["does not fit", "against its configuration"]),
+        ({"target_modules": ["q_proj", "v_proj", "down_proj", "k_proj"]}, ["it lacks 6 tensors"]),
+        ({"target_modules": ["nothing"]}, ["does not fit"]),
+    ],
+)
+def test_adapters_that_cannot_be_merged_are_refused(folder, fields, parts):
+    edit(folder, **fields)
+    with refused(*parts):
+        load_model(folder)
+    with refused(*parts):
+        load_meta_model(folder)
+
+
+def test_weights_that_are_no_safetensors_are_refused(folder, base):
+    (folder / WEIGHTS).rename(folder / "adapter_model.bin")
+    with refused("only pickled weights", "can run code"):
+        load_model(folder)
+    (folder / "adapter_model.bin").unlink()
+    with refused("has no weights", WEIGHTS):
+        load_model(folder)
+    (folder / WEIGHTS).write_bytes(b"no such file")
+    with refused("does not fit"):
+        load_model(folder)
+    shutil.copy(base / "model.safetensors", folder)
+    with refused("holds both a whole model and an adapter"):
+        load_model(folder)
+
+
+def test_an_adapter_of_another_model_is_refused(folder, tmp_path):
+    edit(folder, base_model_name_or_path=str(tiny_folder(tmp_path, "llama", hidden_size=64)))
+    with refused("does not fit"):
+        load_model(folder)
+
+
+def test_a_merge_that_is_not_what_is_beside_the_weights_is_refused(folder, monkeypatch):
+    spoilt = peft.tuners.lora.Linear.get_delta_weight
+    monkeypatch.setattr(
+        peft.tuners.lora.Linear, "get_delta_weight", lambda *given: 1.1 * spoilt(*given)
+    )
+    with refused("is not what it is beside it", "nats"):
+        load_model(folder)
+
+
+def test_the_command_says_what_a_model_is_made_of(folder, base):
+    assert f"adapter: LORA of rank 4, merged into {base}\n" in done("models", folder)
