@@ -15,7 +15,7 @@ import layerwise as lw
 from layerwise.errors import UserError
 from layerwise.models.meta_model import load_meta_model
 from layerwise.models.organisms.layout import Spot, WiredLayout
-from layerwise.planning import plan as planning
+from layerwise.planning import with_weights as planning
 from layerwise.planning.plan import plan_run
 from layerwise.runs.records import planned_and_actual, seconds_in_words
 from layerwise.runs.setup import Setup
@@ -117,6 +117,12 @@ def test_a_transplant_does_what_was_planned_where_there_is_a_gap():
     found = lw.transplant(broken, whole, task, layers=[1, 2], progress=False)
     assert found.gaps()["found"].all()
     assert plan.total.token_passes == made(found)
+    own = sum(4 * weight.numel() for weight in whole.parameters())
+    assert plan.weight_bytes == 2 * own
+    by_head = plan_run(broken, task, "generate", site="z", **asked)
+    heads = [w.W_Q.numel() + w.W_O.numel() for w in (block.attn for block in whole.blocks)]
+    assert by_head.weight_bytes - 2 * own >= 4 * 2 * heads[1]
+    assert plan_run(broken, task, "continuation").weight_bytes == own
     assert any("every task to have a gap" in note for note in plan.notes)
     with pytest.raises(UserError, match="which only the plan of 'ablation' has"):
         plan_run(broken, task, analysis="transplant", kind="zero")

@@ -5,10 +5,14 @@ Each has its own in ``planned.py``; which there are is listed in ``planning.anal
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple, Protocol, runtime_checkable
 
+from layerwise.models.kinds import Model
 from layerwise.runs.setup import Setup
 from layerwise.sweep.cost import Cost
 from layerwise.tasks import PROTOCOLS, Task
@@ -34,13 +38,21 @@ class PlanOptions:
 
     Attributes:
         kind: of the ablation.
-        site: of the ablation.
-        layers: of the ablation, as they are named; all if None.
+        site: of the ablation or transplant.
+        layers: of the ablation, transplant or training, as they are named; all if None.
         draws: of the ablation's noise or donors, for each item.
         fewshot_seeds: draws of the few-shot examples that an ablation asks with.
         pairs: pairs of prompts a task.
         exhaustive: skip layers also where there is no signal.
         also: what a profile does beyond its main analyses.
+        student: the student of a distillation, or its name.
+        original: where the original of a model that is healed is by now.
+        text: a file that a student is trained on.
+        on_policy: share of texts that a student writes itself.
+        rank: of low-rank adapters.
+        n_texts: at most so many texts to train on.
+        batch: texts a step of a training.
+        steps: steps of a training.
     """
 
     kind: str = "skip"
@@ -51,10 +63,40 @@ class PlanOptions:
     also: tuple[str, ...] = ()
     draws: int = 1
     fewshot_seeds: int = 1
+    student: str | os.PathLike[str] | Model | None = None
+    original: str | Path | None = None
+    text: str | Path | None = None
+    on_policy: float = 0.0
+    rank: int | None = None
+    n_texts: int = 512
+    batch: int = 8
+    steps: int = 200
 
     def given(self) -> list[str]:
         """Names of the options that are not as they are by default."""
         return [one.name for one in fields(self) if getattr(self, one.name) != one.default]
+
+
+class PlannedTraining(Protocol):
+    """Work that is no sweep: steps of a training."""
+
+    @property
+    def words(self) -> tuple[str, str]:
+        """What a plan's row says in place of task and protocol."""
+        ...
+
+    def cost(self) -> Cost:
+        """What all of it costs."""
+        ...
+
+    def seconds(self, loaded: Callable[[Model], Model], /) -> float:
+        """About how long it takes, from some steps of models that are ``loaded`` of outlines."""
+        ...
+
+    @property
+    def models(self) -> Sequence[Model]:
+        """The models that it needs, or their outlines."""
+        ...
 
 
 class PlannedJobs(NamedTuple):
@@ -62,6 +104,7 @@ class PlannedJobs(NamedTuple):
 
     by_name: Mapping[str, PlannedJob]
     notes: tuple[str, ...] = ()
+    trainings: Mapping[str, PlannedTraining] = MappingProxyType({})
 
 
 @dataclass(frozen=True)

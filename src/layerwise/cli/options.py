@@ -27,6 +27,7 @@ _TYPES: Mapping[str, Any] = {
     "int": int,
     "str": str,
     "str | Path": str,
+    "str | os.PathLike[str] | Model": str,
     "TunedLens | str | Path": str,
     "str | Sequence[str]": list[str],
     "TaskLike | Sequence[TaskLike]": list[str],

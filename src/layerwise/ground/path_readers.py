@@ -105,5 +105,5 @@ def model_name(name: str, value: Any) -> str:
             f"The model's name is empty ({named!r}); expected an alias such as smollm2-135m, a "
             "path ('.' for the folder that you are in), or a hub id owner/name."
         )
-    refuse_path("model", named)
+    refuse_path("model" if name == "name" else name, named)
     return named

@@ -21,6 +21,23 @@ def files_of(model: Model) -> Path:
     Raises:
         UserError: if there is none, or the weights were changed since.
     """
+    refuse_no_files(model)
+    origin = origin_of(model)
+    assert origin is not None
+    if weights_hash(model) != origin.facts.hash:
+        raise UserError(
+            f"The weights of {origin.facts.name!r} were changed after it was loaded, and only its "
+            "original's files can be written: expected a model as load_model made it; load it anew."
+        )
+    return find_source(origin.facts.name).folder
+
+
+def refuse_no_files(model: Model) -> None:
+    """Refuse a model, or its outline, that came from no files.
+
+    Raises:
+        UserError: if it did not.
+    """
     origin = origin_of(model)
     if origin is None or origin.facts.name in WIRED_MODELS:
         raise UserError(
@@ -28,12 +45,6 @@ def files_of(model: Model) -> Path:
             "made of files; load it by name, or save its original with save_pretrained and load "
             "that folder."
         )
-    if weights_hash(model) != origin.facts.hash:
-        raise UserError(
-            f"The weights of {origin.facts.name!r} were changed after it was loaded, and only its "
-            "original's files can be written: expected a model as load_model made it; load it anew."
-        )
-    return find_source(origin.facts.name).folder
 
 
 def stored_stacks(model: Model) -> tuple[StoredStack, ...]:

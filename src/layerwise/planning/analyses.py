@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from layerwise.analyses.ablation.planned import PLANNED as ABLATION
 from layerwise.analyses.attribution.planned import PLANNED as ATTRIBUTION
+from layerwise.analyses.distillation.planned import DISTILL, HEAL
 from layerwise.analyses.logit_lens.planned import PLANNED as LENS
 from layerwise.analyses.patching.planned import PLANNED as PATCHING
 from layerwise.analyses.planned import Planned
@@ -13,5 +14,15 @@ from layerwise.profiling.planned import PLANNED as PROFILE
 
 PLANNED: dict[str, Planned] = {
     one.name: one
-    for one in (ABLATION, LENS, PATCHING, ATTRIBUTION, SIMILARITY, TRANSPLANT, PROFILE)
+    for one in (
+        ABLATION,
+        LENS,
+        PATCHING,
+        ATTRIBUTION,
+        SIMILARITY,
+        TRANSPLANT,
+        PROFILE,
+        DISTILL,
+        HEAL,
+    )
 }

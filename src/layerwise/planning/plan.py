@@ -15,23 +15,22 @@ import pandas as pd
 
 from layerwise.analyses.ablation.spec import KINDS
 from layerwise.analyses.arguments import check_arguments, model_or_name
-from layerwise.analyses.planned import Planned, PlannedJob, PlanOptions
+from layerwise.analyses.planned import Planned, PlannedJob, PlannedJobs, PlanOptions
 from layerwise.errors import UserError
 from layerwise.ground.readers import one_of
-from layerwise.models import load_model
-from layerwise.models.folder import has_weights
+from layerwise.models.footprint import weight_bytes
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
-from layerwise.models.meta_model import is_meta_model, load_meta_model
+from layerwise.models.meta_model import load_meta_model
 from layerwise.profiling.extras import read_extras
 from layerwise.runs.records import seconds_in_words
 from layerwise.runs.setup import TaskLike, paired_tasks, prepare
 from layerwise.sweep.cost import Cost
-from layerwise.sweep.memory import free_memory
 from layerwise.tasks.task import refuse_fewshot_seeds
 
 from .analyses import PLANNED
-from .timing import PlannedSetup, PlannedSweep, few_texts, speed_of, time_texts
+from .timing import PlannedSetup, PlannedSweep, Timed, few_texts, speed_of, time_texts
+from .with_weights import WithWeights
 
 NO_TIME = "No time is estimated, and texts are taken to be half as long as they may be, since {}."
 # Texts that may be no longer than this many tokens cost too little to be tried for their length.
@@ -44,9 +43,9 @@ class PlanRow:
 
     Attributes:
         analysis: ``ablation``, ``lens``, ``patching``, ``attribution``, ``similarity`` or
-            ``transplant``.
-        task: the task's name.
-        protocol: how it is put to the model.
+            ``transplant``; of a distillation ``training``, or which of its models is asked.
+        task: the task's name; of a training its texts.
+        protocol: how it is put to the model; of a training its steps.
         cost: what that costs on its own.
         seconds: about how long it takes here; None if that is unknown.
     """
@@ -68,6 +67,8 @@ class RunPlan:
         seconds: about how long all of it takes here; None if that is unknown.
         memory_budget: bytes that activations, keys and values may take.
         tokens_at_once: how many tokens are pushed through a block at once.
+        weight_bytes: bytes of all weights in memory, with gradients and the optimizer's memory
+            where something is trained.
         notes: what one should know to read the numbers, a sentence each.
     """
 
@@ -76,6 +77,7 @@ class RunPlan:
     seconds: float | None
     memory_budget: int
     tokens_at_once: int
+    weight_bytes: int
     notes: tuple[str, ...]
 
     def __str__(self) -> str:
@@ -83,7 +85,7 @@ class RunPlan:
         table = pd.DataFrame([_shown(row) for row in (*self.rows, total)])
         sizes = (
             f"Memory budget: {self.memory_budget / 2**30:.4g} GiB. Tokens pushed through a block "
-            f"at once: {self.tokens_at_once:,}."
+            f"at once: {self.tokens_at_once:,}. Weights: {self.weight_bytes / 2**30:.4g} GiB."
         )
         return "\n".join([table.to_string(index=False), sizes, *self.notes])
 
@@ -109,6 +111,7 @@ def _shown(row: PlanRow) -> dict[str, str]:
 @check_arguments(
     refuse_fewshot_seeds,
     model=model_or_name,
+    student=model_or_name,
     also=read_extras,
     analysis=one_of("analysis", tuple(PLANNED)),
     kind=one_of("kind of ablation", KINDS),
@@ -127,6 +130,14 @@ def plan_run(
     pairs: int = 16,
     exhaustive: bool = False,
     also: str | Sequence[str] = (),
+    student: str | os.PathLike[str] | Model | None = None,
+    original: str | Path | None = None,
+    text: str | Path | None = None,
+    on_policy: float = 0.0,
+    rank: int | None = None,
+    n_texts: int = 512,
+    batch: int = 8,
+    steps: int = 200,
     limit: int | None = None,
     seed: int = 0,
     fewshot: int | None = None,
@@ -144,20 +155,31 @@ def plan_run(
 
     Args:
         model: a model's name, or a model. Of one that is named only configuration and tokenizer
-            are fetched; its weights are loaded for the sample if they are on this machine.
+            are fetched; its weights are loaded for the sample if they are on this machine. Of
+            ``distill`` it is the teacher, of ``heal`` the folder of the pruned model.
         tasks: as for the analysis; what it takes if none are named.
         protocols: as for the analysis; what it takes if none are named, and for patching always
             ``continuation``.
         analysis: ``ablation``, ``lens``, ``patching``, ``attribution``, ``similarity``,
-            ``transplant`` or ``profile``.
+            ``transplant``, ``profile``, ``distill`` or ``heal``.
         kind: of the ablation.
         site: of the ablation or the transplant.
-        layers: of the ablation or the transplant; all if None.
+        layers: of the ablation or the transplant, all if None; or those that are trained, all
+            weights if None.
         draws: of the ablation's noise or donors, for each item.
         pairs: pairs of prompts a task for patching.
         exhaustive: of a profile: skip layers also where there is no signal.
         also: what a profile does beyond its main analyses, as for ``profile``; what of that is
             not planned is told in the notes.
+        student: the student of a distillation, its name or folder.
+        original: where the original of a model that is healed is by now, if not where the layers
+            were left out of it.
+        text: a file that the student is trained on, in place of the tasks' prompts.
+        on_policy: share of the texts that the student writes itself, in 0..1.
+        rank: of low-rank adapters that are trained in place of the weights.
+        n_texts: at most so many texts, a fifth of which is not trained on.
+        batch: texts a step of a training.
+        steps: number of steps of a training.
         limit: take the first so many items of each task.
         seed: decides the items of built-in suites.
         fewshot: number of few-shot examples; the task's own if None.
@@ -173,7 +195,8 @@ def plan_run(
     """
     options = PlanOptions(
         kind, site, None if layers is None else tuple(layers), pairs, exhaustive,
-        (also,) if isinstance(also, str) else tuple(also), draws, fewshot_seeds,
+        (also,) if isinstance(also, str) else tuple(also), draws, fewshot_seeds, student, original,
+        text, on_policy, rank, n_texts, batch, steps,
     )  # fmt: skip
     planned = PLANNED[analysis]
     refuse_fewshot_seeds(fewshot_seeds)
@@ -188,23 +211,18 @@ def plan_run(
         seed=seed, limit=limit, fewshot=fewshot, chat=chat, memory_budget=memory_budget,
     )  # fmt: skip
     setup = PlannedSetup(**vars(prepared))
-    jobs, notes = planned.jobs(setup, options)
-    return _plan_of(jobs, setup, list(notes), untimed)
+    return _plan_of(planned.jobs(setup, options), setup, untimed)
 
 
-def _plan_of(
-    jobs: Mapping[str, PlannedJob], setup: PlannedSetup, notes: list[str], untimed: bool
-) -> RunPlan:
+def _plan_of(planned: PlannedJobs, setup: PlannedSetup, untimed: bool) -> RunPlan:
     """The plan of some jobs: their work, and its seconds by a sample of their sweeps."""
-    known = "it was not asked for" if untimed else _setup_with_weights(setup)
-    writing = {name for name, job in jobs.items() if "generate" in job.setup.protocols}
-    few = None
-    if isinstance(known, str):
-        notes.append(NO_TIME.format(known))
-    elif writing:
-        long = [task for task in setup.tasks if task.generate.max_tokens > SHORT]
-        tried = [few_texts(known, task) for task in long or setup.tasks[:1]]
-        few = time_texts(known, tried, found=setup.lengths)
+    jobs, notes, known = planned.by_name, list(planned.notes), WithWeights(untimed)
+    models = [setup.model, *(job.setup.model for job in jobs.values())]
+    models += [model for one in planned.trainings.values() for model in one.models]
+    unknown = next((why for model in models if (why := known.why_not(model))), None)
+    if unknown is not None:
+        notes.append(NO_TIME.format(unknown))
+    texts = {} if unknown is not None else _few_texts(jobs, known)
     rows: list[PlanRow] = []
     sweeps: dict[str, list[PlannedSweep]] = {}
     for row in _rows(jobs):
@@ -212,36 +230,45 @@ def _plan_of(
         sweeps.setdefault(row.analysis, []).extend(setup.asked)
         setup.asked.clear()
     costs = list(_costs(jobs, rows))
-    total = sum((cost for _, cost in costs), start=Cost())
+    trainings = {name: one.cost() for name, one in planned.trainings.items()}
+    total = sum((cost for _, cost in costs), start=sum(trainings.values(), start=Cost()))
     if total.most_text_token_passes:
         notes.append(
             f"Generated texts: {total.text_token_passes:,.0f} token-passes expected, "
             f"{total.most_text_token_passes:,} at most."
         )
-    seconds = None
-    if not isinstance(known, str):
+    seconds, trained = None, dict.fromkeys(trainings)
+    if unknown is None:
         speeds = {
-            name: speed_of(known, planned, few if name in writing else None)
-            for name, planned in sweeps.items()
+            name: speed_of(known.setup(jobs[name].setup), of, texts.get(name))
+            for name, of in sweeps.items()
         }
-        seconds = sum(speeds[name].seconds(cost) for name, cost in costs)
+        trained = {name: one.seconds(known.model) for name, one in planned.trainings.items()}
+        seconds = sum(speeds[name].seconds(cost) for name, cost in costs) + sum(trained.values())
         rows = [replace(row, seconds=speeds[row.analysis].seconds(row.cost)) for row in rows]
-    sizes = (setup.memory_budget, setup.tokens_at_once)
-    return RunPlan(tuple(rows), total, seconds, *sizes, tuple(notes))
+    of_trainings = [
+        PlanRow(name, *one.words, trainings[name], trained[name])
+        for name, one in planned.trainings.items()
+    ]
+    weights = max(total.weight_bytes, weight_bytes(setup.model))
+    sizes = (setup.memory_budget, setup.tokens_at_once, weights)
+    return RunPlan((*of_trainings, *rows), total, seconds, *sizes, tuple(notes))
 
 
-def _setup_with_weights(setup: PlannedSetup) -> PlannedSetup | str:
-    """The setup with the model itself; in words why there is none if it cannot be had here."""
-    model, loaded = setup.model, setup.loaded
-    if not is_meta_model(model):
-        return setup
-    if not has_weights(Path(str(getattr(model.cfg, "tokenizer_name", model.cfg.model_name)))):
-        return "the model's weights are not on this machine"
-    size = sum(p.numel() * p.element_size() for p in model.parameters())
-    if size > free_memory("cpu") // 2:
-        return "the model's weights, loaded and compared, do not fit into this machine's memory"
-    model = load_model(loaded.name, dtype=loaded.dtype, device=loaded.device)
-    return replace(setup, model=model)
+def _few_texts(jobs: Mapping[str, PlannedJob], known: WithWeights) -> dict[str, Timed]:
+    """By job that writes texts how long a few of its model's take; their lengths go to its setup.
+
+    Jobs of one model have the same texts.
+    """
+    timed: dict[int, Timed] = {}
+    writing = {name: job.setup for name, job in jobs.items() if "generate" in job.setup.protocols}
+    for setup in writing.values():
+        if id(setup.model) not in timed:
+            whole = known.setup(setup)
+            long = [task for task in setup.tasks if task.generate.max_tokens > SHORT]
+            tried = [few_texts(whole, task) for task in long or setup.tasks[:1]]
+            timed[id(setup.model)] = time_texts(whole, tried, found=setup.lengths)
+    return {name: timed[id(setup.model)] for name, setup in writing.items()}
 
 
 def _refuse_unused(planned: Planned, options: PlanOptions) -> None:

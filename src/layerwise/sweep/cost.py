@@ -17,6 +17,9 @@ from .interventions import Intervention
 from .plan import ModelShape, SweepPlan, walk_of
 from .requests import Request
 
+# Of several sweeps the largest counts, not the sum.
+_AT_MOST = ("interventions", "peak_bytes", "weight_bytes")
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -37,6 +40,8 @@ class Cost:
         prompt_flop: floating-point operations for prompts, options and readings, expected.
         text_flop: the same for generated tokens.
         peak_bytes: activations, keys, values and logits, at most at any time.
+        weight_bytes: all weights that are in memory, with their gradients and the optimizer's
+            memory, where these are more than the model's own; otherwise 0.
     """
 
     requests: int = 0
@@ -53,6 +58,7 @@ class Cost:
     prompt_flop: float = 0.0
     text_flop: float = 0.0
     peak_bytes: int = 0
+    weight_bytes: int = 0
 
     @property
     def token_passes(self) -> float:
@@ -72,7 +78,7 @@ class Cost:
     def __add__(self, other: Cost) -> Cost:
         def both(name: str) -> Any:
             mine, its = getattr(self, name), getattr(other, name)
-            return max(mine, its) if name in ("interventions", "peak_bytes") else mine + its
+            return max(mine, its) if name in _AT_MOST else mine + its
 
         return Cost(**{field.name: both(field.name) for field in fields(self)})
 

@@ -159,15 +159,28 @@ def taught(
         return _carried_out(job, out, course.progress)
 
 
+def lessons_to_train_on(learns: Setup, text: Path | None, n_texts: int, n_ctx: int) -> Lessons:
+    """The texts of a file, or prompts of the tasks with the tasks' own answers.
+
+    Args:
+        learns: the student, as it is asked.
+        text: the file; None for prompts.
+        n_texts: at most so many texts.
+        n_ctx: longer prompts are left out.
+    """
+    if text is not None:
+        return lessons_of_file(text, learns, n_texts)
+    return lessons_of_questions(
+        questions_of_tasks(learns, n_texts), lambda one: task_answer(learns, one), learns, n_texts,
+        n_ctx,
+    )  # fmt: skip
+
+
 def _lessons(learns: Setup, teaches: Setup, course: Course) -> Lessons:
-    if course.text is not None:
-        return lessons_of_file(course.text, learns, course.n_texts)
-    groups = questions_of_tasks(learns, course.n_texts)
     n_ctx = min(one.model.cfg.n_ctx for one in (learns, teaches))
-    if course.answers == OF_TASK:
-        return lessons_of_questions(
-            groups, lambda one: task_answer(learns, one), learns, course.n_texts, n_ctx
-        )
+    if course.text is not None or course.answers == OF_TASK:
+        return lessons_to_train_on(learns, course.text, course.n_texts, n_ctx)
+    groups = questions_of_tasks(learns, course.n_texts)
     every = [question for group in groups for question in group]
     found = teacher_answers(teaches, learns, every)
     by_question = {id(question): found.get(place) for place, question in enumerate(every)}

@@ -52,7 +52,7 @@ def _difference(
     if decoder_prefix(teacher) != decoder_prefix(student):
         return "the decoder's beginning", *_told(*map(decoder_prefix, both))
     places = [str(model.W_E.device) for model in both]
-    if places[0] != places[1]:
+    if places[0] != places[1] and "meta" not in places:
         return "the device", places[0], places[1]
     widths = [model.cfg.d_model for model in both]
     if objective.hidden and widths[0] != widths[1]:

@@ -14,21 +14,19 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from layerwise import stats
 from layerwise.errors import UserError
 from layerwise.models.kinds import n_encoder_layers
 
 from .batches import Batch, fitting
 from .checkpoint import pack, unpack
+from .draws import at_point, drawn_at, of_curve
 from .lessons import Lesson
 from .losses import Objective, divergences, kl, stream_distance
 from .student import Student
 from .teacher import Teacher
 
-# Steps of warm-up, and held-out texts that the curve is measured on, at most.
-WARM_UP, MEASURED = 50, 32
-# Points of the curve where held-out texts are read.
-POINTS = 10
+# Steps of warm-up, at most.
+WARM_UP = 50
 
 
 @dataclass
@@ -100,15 +98,14 @@ class Trainer:
     @property
     def at_point(self) -> bool:
         """Whether held-out texts are read after the steps done."""
-        return self.done == self.steps or self.done % -(-self.steps // POINTS) == 0
+        return at_point(self.done, self.steps)
 
     def _drawn(self) -> tuple[list[Lesson], list[bool]]:
         """The texts of a step, and which of them the student wrote itself."""
-        rng = stats.generator(self.seed, f"step {self.done} of the distillation")
-        chosen = rng.permutation(len(self.train))[: self.batch]
-        own = (rng.random(len(chosen)) < self.objective.on_policy).tolist()
-        seeds = rng.integers(2**62, size=len(chosen)).tolist()
-        texts = [self.train[place] for place in chosen]
+        places, own, seeds = drawn_at(
+            self.done, self.seed, len(self.train), self.batch, self.objective.on_policy
+        )
+        texts = [self.train[place] for place in places]
         mine = [place for place, wrote in enumerate(own) if wrote]
         wrote = self.student.written(
             [texts[place] for place in mine], self.tokenizer, [seeds[place] for place in mine],
@@ -185,9 +182,7 @@ class Trainer:
     def held_out_kl(self) -> float:
         """KL(teacher || student) at temperature 1 on held-out texts, nats a token."""
         total = n = 0.0
-        # The texts lie task by task, so the first ones would leave the last tasks out.
-        order = stats.generator(self.seed, "texts of the curve").permutation(len(self.held_out))
-        some = [self.held_out[place] for place in order[:MEASURED]]
+        some = of_curve(self.held_out, self.seed)
         with self._memory():
             for lessons in fitting(some, self.teacher.model.cfg.d_vocab, self.memory_budget):
                 batch = self.student.batch(lessons)

@@ -18,6 +18,7 @@ from layerwise.analyses.ablation.job import (
     write_requests,
 )
 from layerwise.analyses.removal.tables import HELD_OUT, SELECTION
+from layerwise.models.footprint import weight_bytes
 from layerwise.models.kinds import Model
 from layerwise.presentation.rows import rows
 from layerwise.runs.checkpoints import CheckpointStore, rows_of
@@ -46,7 +47,7 @@ from .names import ACTIVATIONS, BASE, HOSTS, WEIGHTS
 from .result import TransplantResult
 from .spec import Change, TransplantSpec
 from .streams import patched_with, swept_with_donor
-from .weights import distances, transplanted
+from .weights import distances, donated, transplanted
 
 _KEPT = (
     "intervention", "kind", "site", "layer", "layers", "task", "capability", "item", "protocol",
@@ -330,7 +331,18 @@ class Transplant:
         blind = [one.request for item in self._blind(piece) for one in item.requests]
         if blind:
             cost += setup.cost(piece.task, [intact()], blind)
+        cost = replace(cost, weight_bytes=self._weight_bytes(piece))
         return cost if self.method == "engine" else cost.by_brute_force()
+
+    def _weight_bytes(self, piece: Piece) -> int:
+        """Weights of both models, and those that are made of both: all while texts are written."""
+        setup, donor = self._setups[piece.host], self._donor(piece)
+        made = [
+            donated(setup.model, donor, one.site, one.layers, one.t, one.heads).copied_bytes
+            for one in piece.changes
+        ]
+        copied = sum(made) if "generate" in piece.protocols else max(made, default=0)
+        return sum(weight_bytes(one.model) for one in self._setups.values()) + copied
 
     def _cost_of_streams(self, piece: Piece) -> Cost:
         """Of log-likelihoods by the engine, the donor's runs among them; of texts by forwards."""
