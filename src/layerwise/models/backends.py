@@ -7,8 +7,10 @@ Hugging Face. Where files come from, and what is remembered of a comparison, is 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
+from torch import nn
 from transformer_lens import HookedTransformerConfig
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -24,6 +26,7 @@ from layerwise.models.facts import weights_hash
 from layerwise.models.folder import must_be_usable
 from layerwise.models.kinds import DecoderOnly
 from layerwise.models.loaded import HUGGING_FACE, TRANSFORMER_LENS
+from layerwise.models.mapped_memory import give_back_freed
 from layerwise.models.originals import load_original, load_tokenizer, refuse_nonfinite
 from layerwise.models.parity import Check
 from layerwise.models.sources import Source
@@ -63,6 +66,24 @@ class Files:
     def original(self, dtype: torch.dtype) -> PreTrainedModel:
         """The Hugging Face model."""
         return load_original(self.source.folder, self.config, dtype)
+
+    @cached_property
+    def outline(self) -> nn.Module:
+        """The Hugging Face model without weights."""
+        with must_be_usable(self.source.folder):
+            return outline_of(self.config)
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of the original's parameters, shared ones counted once."""
+        return sum(parameter.numel() for parameter in self.outline.parameters())
+
+    @property
+    def n_ctx(self) -> int:
+        """The longest context of the hooked model."""
+        if self.backend == TRANSFORMER_LENS:
+            return self.hooked_config(torch.float32).n_ctx
+        return hooked_decoder(self.outline, None, self.source.name).cfg.n_ctx
 
     def hooked_config(self, dtype: torch.dtype) -> HookedTransformerConfig:
         """TransformerLens's configuration of the model."""
@@ -154,16 +175,14 @@ def second_choice(files: Files, refusal: UserError) -> Files:
 
 
 def delivered(files: Files, original: PreTrainedModel, wanted: Wanted) -> DecoderOnly:
-    """The hooked model as it is asked for.
+    """The hooked model as it is asked for, from the original's weights, which it takes.
 
     Args:
         files: its files.
-        original: the original, in any number format.
+        original: the original, in the number format that is wanted; not to be used afterwards.
         wanted: number format and device.
     """
     if files.backend == HUGGING_FACE:
-        if original.dtype != wanted.dtype:
-            original = files.original(wanted.dtype)
         return hooked_decoder(original, files.tokenizer, files.source.name).to(wanted.device)
     model = hooked_model(files.hooked_config(wanted.dtype), original, files.tokenizer)
     if wanted.device.type != "cpu":
@@ -172,31 +191,40 @@ def delivered(files: Files, original: PreTrainedModel, wanted: Wanted) -> Decode
     return model
 
 
-def checked(files: Files, original: PreTrainedModel, wanted: Wanted) -> tuple[DecoderOnly, Check]:
+def checked(files: Files, wanted: Wanted) -> tuple[DecoderOnly, Check]:
     """The hooked model, held to its original in float32 first and then as it is asked for.
+
+    What the original says is written down before its weights become the hooked model's, so that
+    they are never in memory twice; where rounding is in question, the original is loaded again.
 
     Raises:
         NotItsOriginal: if it differs, or has other tokens.
         UserError: if its weights are no numbers, it does not run, or its sites are wrong.
     """
     name = files.source.name
+    original = files.original(torch.float32)
     refuse_nonfinite(name, original)
+    ids = parity.token_ids(files.tokenizer, files.n_ctx)
+    with parity.must_run(name):
+        expected = parity.reference(original, ids)
     model = delivered(files, original, PLAIN)
+    del original
     parity.refuse_other_tokens(name, model, files.tokenizer)
-    ids = parity.token_ids(files.tokenizer, model.cfg.n_ctx)
 
     def from_exact() -> tuple[float, parity.Exact]:
-        truth = parity.exact(original, lambda one: parity.reference(one, ids))
+        again = files.original(torch.float32)
+        truth = parity.exact(again, lambda one: parity.reference(one, ids))
         return parity.largest_difference(model, truth.logprobs, ids), truth
 
     with parity.must_run(name):
-        expected = parity.reference(original, ids)
         difference = parity.largest_difference(model, expected, ids)
     parity.refuse_difference(name, difference, PLAIN.dtype, from_exact)
     if isinstance(model, DecoderModel) and not is_tested(model.original):
         refuse_wrong_sites(model)
     if wanted != PLAIN:
-        model = delivered(files, original, wanted)
+        del model
+        give_back_freed()
+        model = delivered(files, files.original(wanted.dtype), wanted)
         refuse_nonfinite(name, model)
         with parity.must_run(name):
             difference = parity.largest_difference(model, expected, ids)

@@ -15,11 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from torch import nn
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 from transformer_lens import loading_from_pretrained as loading
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from layerwise.errors import UserError, one_line
+from layerwise.models.mapped_memory import letting_go
 from layerwise.models.quiet import no_deprecation_of
 
 
@@ -52,15 +54,19 @@ def hooked_config(
 def hooked_model(
     cfg: HookedTransformerConfig, original: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> HookedTransformer:
-    """The hooked model with a copy of the original's weights, in the original's memory layout.
+    """The hooked model with the original's weights, in the original's memory layout.
+
+    The original has none afterwards: each weight is copied and let go before the next, so that
+    memory holds them once.
 
     Raises:
         NotConverted: if TransformerLens cannot convert the weights.
     """
     with _refusals(original.config), torch.no_grad():
         state = loading.get_pretrained_state_dict(str(cfg.tokenizer_name), cfg, original)
+        nn.Module.to(original, "meta")
         model = without_weights(cfg, tokenizer)
-        state = model.fill_missing_keys({key: _own(state[key], cfg.dtype) for key in state})
+        state = model.fill_missing_keys(_taken(state, cfg.dtype))
         model.load_state_dict(state, strict=False, assign=True)
     if cfg.positional_embedding_type == "alibi" and hasattr(model, "pos_embed"):
         # Nothing reads these, and TransformerLens leaves them as it found the memory.
@@ -77,6 +83,17 @@ def without_weights(
         model = HookedTransformer(cfg, copy.deepcopy(tokenizer), move_to_device=False)
     model.cfg.default_prepend_bos = _prepends_bos(tokenizer)
     return model.eval()
+
+
+def _taken(state: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    own = {}
+    with letting_go() as let_go:
+        for key in list(state):
+            weight = state.pop(key)
+            own[key] = _own(weight, dtype)
+            let_go(weight)
+            del weight
+    return own
 
 
 def _own(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -200,13 +200,11 @@ def _loaded(files: Files, wanted: Wanted, offload: str | None) -> _Loaded:
 def _in_memory(files: Files, wanted: Wanted, key: str, check: Check | None) -> _Loaded:
     if check is None:
         refuse_parameters_without_weights(files.source.folder, files.config)
-        original = files.original(torch.float32)
-        model, check = checked(files, original, wanted)
+        model, check = checked(files, wanted)
         parity.record_check(key, check)
     else:
-        original = files.original(wanted.dtype)
-        model = delivered(files, original, wanted)
-    return model, check, original.num_parameters()
+        model = delivered(files, files.original(wanted.dtype), wanted)
+    return model, check, files.n_parameters
 
 
 def _on_disk(files: Files, wanted: Wanted, key: str, check: Check | None) -> _Loaded:
