@@ -75,6 +75,7 @@ WRONG: dict[str, list[Any]] = {
     "str | Path": ["", " ", "a\0b", "x" * 300, "a/" * 3000, "\ud800", "~nosuchuser/x", 3, b"run"],
     "str | os.PathLike[str]": ["", " \t", "x" * 300, 3, b"gpt2"],
     "str | os.PathLike[str] | Model": ["", "x" * 300, 3],
+    "Executor": [3, "local", ["auto"], True, {"address": "auto"}],
     "Model": ["smollm2-135m", Path("m"), 3, torch.nn.Linear(1, 1), None],
     "TunedLens | str | Path": ["", "x" * 300, 3],
     "str | Path | Sequence[str | Path]": ["", ["run", ""], 3, [None], {"run"}, b"run"],

@@ -29,6 +29,7 @@ NAMES = [
     "PathPatchingResult",
     "Profile",
     "PruningResult",
+    "RayExecutor",
     "RemovalResult",
     "Report",
     "SimilarityResult",

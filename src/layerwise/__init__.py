@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from .results import SimilarityResult as SimilarityResult
     from .results import TransplantResult as TransplantResult
     from .results import load_results as load_results
+    from .runs.ray_executor import RayExecutor as RayExecutor
     from .tasks import Item as Item
     from .tasks import Task as Task
     from .tasks import load_task as load_task
@@ -109,6 +110,7 @@ _ATTRIBUTES = {
         "TransplantResult",
         "load_results",
     ],
+    "runs.ray_executor": ["RayExecutor"],
     "tasks": ["Item", "Task", "load_task", "task_names"],
 }
 # The documented parts of the package, each with public names of its own.
@@ -133,6 +135,7 @@ __all__ = [
     "PathPatchingResult",
     "Profile",
     "PruningResult",
+    "RayExecutor",
     "RemovalResult",
     "Report",
     "SimilarityResult",

@@ -84,6 +84,18 @@ def lens(name: str, value: Any) -> Any:
     return value if isinstance(value, TunedLens) else path(name, value)
 
 
+def executor(name: str, value: Any) -> Any:
+    """Read what makes pieces, and refuse a cluster that does not answer."""
+    from layerwise.runs.executors import Executor
+    from layerwise.runs.ray_executor import RayExecutor
+
+    if not isinstance(value, Executor):
+        raise refuse(name, value, "a RayExecutor, such as RayExecutor(actors=2)")
+    if isinstance(value, RayExecutor):
+        value.refuse_unreachable()
+    return value
+
+
 def out(name: str, value: Any) -> Any:
     """Read the path of a folder to write to, and refuse one that cannot be written."""
     found = path(name, value)
@@ -93,6 +105,7 @@ def out(name: str, value: Any) -> Any:
 
 READERS: Mapping[str, Reader] = {
     **_arguments.READERS,
+    "executor": executor,
     "model": model,
     "out": out,
     "protocols": some_of("protocol", PROTOCOLS, none=True),

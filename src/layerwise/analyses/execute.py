@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from layerwise.errors import DamagedResultsError, MadeAgainWarning
 from layerwise.runs.checkpoints import CheckpointStore, MemoryCheckpoints
 from layerwise.runs.folder import RunFolder
+from layerwise.runs.machines import machines_of
 from layerwise.runs.progress import Meter, meter
 from layerwise.runs.setup import Setup
 from layerwise.storage.base import Result
@@ -98,14 +100,14 @@ def execute(
     json.dumps(settings, allow_nan=False)
     if out is None:
         with meter(progress) as told:
-            return make(MemoryCheckpoints(), told)
+            return _made(make, MemoryCheckpoints(), told)
     with RunFolder.open(out, settings) as folder:
         if folder.finished:
             found = read_finished(folder, load_results, also)
             if found is not None:
                 return found
         with meter(progress) as told:
-            results: list[Result] = make(folder, told)
+            results: list[Result] = _made(make, folder, told)
         folder.refuse_deleted()
         for result in results:
             result.save(folder.path)
@@ -113,6 +115,19 @@ def execute(
             also(folder.path)
         folder.finish(results[0].facts)
     return results
+
+
+def _made(
+    make: Callable[[CheckpointStore, Meter], list[Any]], parts: CheckpointStore, progress: Meter
+) -> list[Any]:
+    """Results, whose facts say which machines made pieces of them, if others did."""
+    results = make(parts, progress)
+    machines = machines_of(parts)
+    if not machines:
+        return results
+    return [
+        replace(one, facts=one.facts.model_copy(update={"machines": machines})) for one in results
+    ]
 
 
 def read_finished(

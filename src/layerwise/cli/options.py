@@ -18,7 +18,7 @@ from layerwise.ground.path_readers import refuse_path
 from layerwise.storage.places import refuse_unusable_folder
 
 from .signatures import Parameter
-from .values import read_bytes, read_heads, read_layers
+from .values import read_bytes, read_executor, read_heads, read_layers
 
 SAME = object()
 _TYPES: Mapping[str, Any] = {
@@ -73,6 +73,12 @@ FLAGS: Mapping[str, Flag] = {
     ),
     "offload": Flag(help="disk: only the layer that runs has its weights in memory."),
     "backend": Flag(help="What runs a decoder: auto, transformer-lens or hugging-face."),
+    "executor": Flag(
+        ("--ray",),
+        "Make pieces on a Ray cluster: local, auto or HOST:PORT, and what each worker takes: "
+        "auto,actors=8,gpus=1,cpus=4.",
+        read=read_executor,
+    ),
     "n_removed": Flag(("--layers",)),
     "out": Flag(help="Folder for tables; resumes there."),
     "memory_budget": Flag(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from layerwise.errors import UserError
 
@@ -67,3 +68,10 @@ def read_bytes(text: str) -> int:
         raise UserError(
             f"Cannot read the memory budget {text!r}: expected a size such as 2GiB or 500MB."
         ) from error
+
+
+def read_executor(text: str) -> Any:
+    """What makes pieces on a Ray cluster, from ``auto,actors=2``."""
+    from layerwise.runs.ray_executor import RayExecutor
+
+    return RayExecutor.of(text)

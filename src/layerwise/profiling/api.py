@@ -26,6 +26,7 @@ from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.report import Report, report
 from layerwise.runs.checkpoints import CheckpointStore
+from layerwise.runs.executors import Executor
 from layerwise.runs.progress import Meter
 from layerwise.runs.setup import Setup, TaskLike, prepare
 from layerwise.stats.interest import Interest, refuse_uninteresting
@@ -106,6 +107,7 @@ def profile(
     chat: bool = False,
     out: str | Path | None = None,
     memory_budget: int | None = None,
+    executor: Executor | None = None,
     progress: bool = True,
 ) -> Profile:
     """Find out what each layer of a model is needed for, and how sure that is.
@@ -137,6 +139,8 @@ def profile(
         chat: wrap prompts in the tokenizer's chat template (ablation and lens).
         out: folder for tables, figures and ``report.html``; an interrupted run goes on there.
         memory_budget: bytes for activations, keys and values; half of what is free if None.
+        executor: makes the pieces: a ``RayExecutor`` for workers on other machines; this process
+            if None.
         progress: show a progress bar on a terminal.
 
     Returns:
@@ -150,7 +154,7 @@ def profile(
     _refuse_unusable_page(out)
     setup = prepare(
         model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
-        memory_budget=memory_budget, out=out,
+        memory_budget=memory_budget, out=out, executor=executor,
         interest=Interest(smallest_loss, smallest_nats, smallest_depth),
     )  # fmt: skip
     extras = wanted_extras(also, model.cfg)

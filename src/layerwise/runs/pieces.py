@@ -6,6 +6,7 @@ What a piece is made of is the analyses' business; where it is kept, that of ``c
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -14,6 +15,7 @@ from layerwise.sweep.cost import Cost
 from layerwise.tasks import Task
 
 from .checkpoints import CheckpointStore, rows_of, together
+from .executors import Executor, Work, make_missing
 from .progress import Meter
 from .records import planned, with_clusters
 
@@ -22,6 +24,7 @@ Made = tuple[dict[str, Any], dict[str, pd.DataFrame]]
 
 
 def run_resumable(
+    executor: Executor,
     parts: CheckpointStore,
     progress: Meter,
     doing: str,
@@ -33,31 +36,42 @@ def run_resumable(
     """Make the pieces that are missing, and join all of them.
 
     Args:
+        executor: makes them.
         parts: where pieces are kept.
         progress: is told how far it is.
         doing: the analysis, in words.
         pieces: tasks, each with a protocol.
         kinds: names of the tables; the first one is kept last, and says that a piece is there.
         expected: what a piece is expected to cost.
-        make: makes a piece: its entry of ``run.json``, and its tables by kind.
+        make: makes a piece: its entry of ``run.json``, and its tables by kind; a method of a job.
 
     Returns:
         The pieces' entries, and each kind's tables as one.
     """
-    costs = [expected(task, protocol) for task, protocol in pieces]
-    progress.expect(sum((cost.token_passes for cost in costs), start=0.0))
     names = [f"{task.name} {protocol}" for task, protocol in pieces]
-    for (task, protocol), name, cost in zip(pieces, names, costs, strict=True):
-        progress.doing(f"{doing}, {task.name}")
-        if not parts.has_part(f"{kinds[0]} work {name}", *(f"{kind} {name}" for kind in kinds)):
-            entry, tables = make(task, protocol)
-            work = pd.DataFrame([entry | planned(cost)])
-            parts.write_part(f"{kinds[0]} work {name}", work)
-            for kind in reversed(kinds):
-                parts.write_part(f"{kind} {name}", tables[kind])
-        progress.done(cost.token_passes)
+    works = []
+    for (task, protocol), name in zip(pieces, names, strict=True):
+        cost = expected(task, protocol)
+        of_piece = (f"{kinds[0]} work {name}", *(f"{kind} {name}" for kind in reversed(kinds)))
+        asked = (task, protocol, name, cost)
+        works.append(Work(of_piece, f"{doing}, {task.name}", cost.token_passes, asked))
+    make_missing(executor, parts, progress, works, partial(_tables, make, kinds))
     work = together(parts, [f"{kinds[0]} work {name}" for name in names]).to_dict("records")
     tables = [rows_of(parts, kind, [f"{kind} {name}" for name in names]) for kind in kinds]
     tasks = [task for task, _ in pieces]
     tables = [with_clusters(table, tasks) if "item" in table else table for table in tables]
     return [{str(key): value for key, value in entry.items()} for entry in work], tables
+
+
+def _tables(
+    make: Callable[[Task, str], Made],
+    kinds: Sequence[str],
+    task: Task,
+    protocol: str,
+    name: str,
+    cost: Cost,
+) -> dict[str, pd.DataFrame]:
+    """The parts of a piece, by their names."""
+    entry, tables = make(task, protocol)
+    work = pd.DataFrame([entry | planned(cost)])
+    return {f"{kinds[0]} work {name}": work, **{f"{kind} {name}": tables[kind] for kind in kinds}}

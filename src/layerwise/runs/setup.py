@@ -27,7 +27,7 @@ from layerwise.sweep.blocks import attention_in_use
 from layerwise.sweep.cost import UNKNOWN_LENGTHS, Cost, TextLengths, cost_of
 from layerwise.sweep.engine import TOKENS_AT_ONCE
 from layerwise.sweep.faithful import check_faithful
-from layerwise.sweep.memory import default_memory_budget
+from layerwise.sweep.memory import SMALLEST, default_memory_budget
 from layerwise.sweep.requests import Request
 from layerwise.sweep.run import model_shape, plan_for
 from layerwise.sweep.seq2seq.cost import seq2seq_cost
@@ -43,6 +43,7 @@ from .asked_tasks import load_tasks as load_tasks
 from .asked_tasks import paired_tasks as paired_tasks
 from .asked_tasks import refuse_unknown_words
 from .encoding import Built
+from .executors import LOCAL, Executor
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Setup:
         interest: the smallest effects of interest.
         lengths: how long texts are expected to be, by task; half of what is allowed elsewhere.
         built: what was encoded so far, by setups made from this one too.
+        executor: makes the pieces.
     """
 
     model: Any
@@ -76,6 +78,7 @@ class Setup:
     interest: Interest = field(default_factory=Interest)
     lengths: dict[str, TextLengths] = field(default_factory=dict, repr=False, compare=False)
     built: Built = field(default_factory=Built, repr=False, compare=False)
+    executor: Executor = field(default=LOCAL, repr=False, compare=False)
 
     def pieces(self) -> list[tuple[Task, str]]:
         """Every task under every protocol."""
@@ -204,6 +207,7 @@ def prepare(
     out: str | Path | None = None,
     method: str = "engine",
     interest: Interest | None = None,
+    executor: Executor | None = None,
 ) -> Setup:
     """Load and check what an analysis starts from.
 
@@ -222,11 +226,14 @@ def prepare(
         out: the run's folder, if it has one.
         method: how the model will be run, ``engine`` or ``reference``.
         interest: the smallest effects of interest; the usual ones if None.
+        executor: makes the pieces; this process if None.
 
     Raises:
         UserError: for anything unknown, out of range or contradictory, or a model that is not
             what the engine computes (see ``check_faithful``).
     """
+    executor = executor or LOCAL
+    executor.admit(model)
     wanted = _as_sequence(protocols)
     loaded_tasks = load_tasks(
         _as_sequence(tasks), seed=seed, limit=limit, fewshot=fewshot, language=language_of(model)
@@ -252,9 +259,12 @@ def prepare(
         tuple(dict.fromkeys(wanted)),
         seed,
         chat,
-        memory_budget or before.get("memory_budget") or default_memory_budget(loaded.device),
+        memory_budget
+        or before.get("memory_budget")
+        or max(SMALLEST, default_memory_budget(loaded.device) // executor.beside),
         before.get("tokens_at_once") or TOKENS_AT_ONCE,
         interest or Interest(),
+        executor=executor,
     )
 
 

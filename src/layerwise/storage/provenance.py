@@ -146,6 +146,11 @@ class Facts(Stamped):
         description="What it cost, one entry per sweep: block passes done, those of brute "
         "force, seconds, tokens.",
     )
+    machines: tuple[dict[str, JsonValue], ...] = Field(
+        default=(),
+        description="Of a run on several machines: each with its device and the pieces that it "
+        "made; pieces that are not named were made by the process that wrote the folder.",
+    )
     files: dict[str, str] = Field(
         default={},
         description="In run.json: SHA-256 of each of the folder's files by name, and under its own "

@@ -14,6 +14,7 @@ from layerwise.analyses.execute import execute_job
 from layerwise.ground.readers import one_of
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
+from layerwise.runs.executors import Executor
 from layerwise.runs.setup import TaskLike, check_layers, prepare
 from layerwise.stats.interest import Interest, refuse_uninteresting
 from layerwise.tasks.task import refuse_fewshot_seeds
@@ -55,6 +56,7 @@ def ablate(
     out: str | Path | None = None,
     method: str = "engine",
     memory_budget: int | None = None,
+    executor: Executor | None = None,
     progress: bool = True,
 ) -> AblationResult:
     """Change one layer, head, block or set at a time and see what each task loses.
@@ -96,6 +98,8 @@ def ablate(
             interrupted goes on there. None keeps everything in memory.
         method: ``engine``, or ``reference`` for one hooked forward per change and request.
         memory_budget: bytes for activations, keys and values; half of what is free if None.
+        executor: makes the pieces: a ``RayExecutor`` for workers on other machines; this process
+            if None.
         progress: show a progress bar on a terminal.
 
     Returns:
@@ -108,7 +112,7 @@ def ablate(
     refuse_fewshot_seeds(fewshot_seeds)
     setup = prepare(
         model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
-        memory_budget=memory_budget, out=out, method=method,
+        memory_budget=memory_budget, out=out, executor=executor, method=method,
         interest=Interest(smallest_loss, smallest_nats),
     )  # fmt: skip
     changes = AblationSpec.of(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from layerwise.runs.controls import (
     guessed_rows,
     without_layers,
 )
+from layerwise.runs.executors import Work, make_missing
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import planned, record_rows, request_line, work_entry
 from layerwise.runs.setup import Setup
@@ -320,7 +321,6 @@ def _make(pieces: Sequence[Piece], parts: CheckpointStore, progress: Meter, job:
     """Make the pieces that are missing."""
     missing = [p for p in pieces if not parts.has_part(f"records {p.name}", f"work {p.name}")]
     costs = [job.cost(piece) for piece in missing]
-    progress.expect(sum((cost.token_passes for cost in costs), start=0.0))
     if missing and missing[0].stage != "intact":
         tell_of_more_memory(
             job.setup,
@@ -328,16 +328,35 @@ def _make(pieces: Sequence[Piece], parts: CheckpointStore, progress: Meter, job:
             progress,
             lambda roomy, at: replace(job, setup=roomy).cost(missing[at]),
         )
-    changes: dict[tuple[str, str], list[Intervention]] = {}
-    for piece, cost in zip(missing, costs, strict=True):
-        progress.doing(f"{job.analysis}, {piece.task.name}")
+    works = [
+        Work(
+            (f"work {piece.name}", f"records {piece.name}"), f"{job.analysis}, {piece.task.name}",
+            cost.token_passes, (piece, cost),
+        )
+        for piece, cost in zip(missing, costs, strict=True)
+    ]  # fmt: skip
+    make_missing(job.setup.executor, parts, progress, works, _Measuring(job))
+
+
+@dataclass
+class _Measuring:
+    """Makes pieces of an ablation; what a task's pieces are changed by is made once.
+
+    Attributes:
+        job: the ablation.
+        changes: those of the last piece's stage and task, by both.
+    """
+
+    job: Ablation
+    changes: dict[tuple[str, str], list[Intervention]] = field(default_factory=dict)
+
+    def __call__(self, piece: Piece, cost: Cost) -> dict[str, pd.DataFrame]:
         key = (piece.stage, piece.task.hash)
-        if key not in changes:
-            changes = {key: job.interventions(piece)}
-        records, work = job.measure(piece, changes[key])
-        parts.write_part(f"work {piece.name}", pd.DataFrame([work | planned(cost)]))
-        parts.write_part(f"records {piece.name}", records)
-        progress.done(cost.token_passes)
+        if key not in self.changes:
+            self.changes = {key: self.job.interventions(piece)}
+        records, work = self.job.measure(piece, self.changes[key])
+        entry = pd.DataFrame([work | planned(cost)])
+        return {f"work {piece.name}": entry, f"records {piece.name}": records}
 
 
 def _with_signal(task: Task, records: pd.DataFrame, protocols: Sequence[str]) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from layerwise.analyses.execute import execute_job
 from layerwise.ground.readers import one_of
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
+from layerwise.runs.executors import Executor
 from layerwise.runs.setup import TaskLike, prepare
 
 from .job import AGAINST, Attribution, refuse_generate
@@ -37,6 +38,7 @@ def attribution(
     chat: bool = False,
     out: str | Path | None = None,
     memory_budget: int | None = None,
+    executor: Executor | None = None,
     progress: bool = True,
 ) -> AttributionResult:
     """Take the answer's logit difference and log-probability apart by layer and head.
@@ -59,6 +61,8 @@ def attribution(
         chat: wrap prompts in the tokenizer's chat template.
         out: folder for ``attribution.parquet`` and ``run.json``; None keeps all in memory.
         memory_budget: bytes for activations; half of what is free if None.
+        executor: makes the pieces: a ``RayExecutor`` for workers on other machines; this process
+            if None.
         progress: show a progress bar on a terminal.
 
     Returns:
@@ -72,7 +76,7 @@ def attribution(
     """
     setup = prepare(
         model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
-        memory_budget=memory_budget, out=out,
+        memory_budget=memory_budget, out=out, executor=executor,
     )  # fmt: skip
     job = Attribution(setup, against)
     return execute_job(job, "direct logit attribution", out, progress)

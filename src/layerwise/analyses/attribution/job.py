@@ -143,8 +143,9 @@ class Attribution:
         pieces = [(t, p) for t, p in self.setup.pieces() if self.questions(t, p)]
         kinds = ("attribution",)
         work, (table,) = run_resumable(
-            parts, progress, "attribution", pieces, kinds, self.expected, self._piece
-        )
+            self.setup.executor, parts, progress, "attribution", pieces, kinds,
+            self.expected, self._piece,
+        )  # fmt: skip
         facts = self.setup.facts(settings, work)
         return AttributionResult(table if pieces else frame("attribution", []), facts)
 

@@ -35,6 +35,7 @@ from layerwise.ground.readers import one_of
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model, embedding_hooks, hook_name, token_passes
 from layerwise.runs.checkpoints import CheckpointStore, rows_of, together
+from layerwise.runs.executors import Executor, Work, make_missing
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import with_clusters, work_entry
 from layerwise.runs.setup import Setup, TaskLike, paired_tasks, prepare
@@ -78,6 +79,7 @@ def attribute_patches(
     fewshot: int | None = None,
     out: str | Path | None = None,
     memory_budget: int | None = None,
+    executor: Executor | None = None,
     progress: bool = True,
 ) -> AttributionPatchingResult:
     """Estimate all patches by gradients, and compare with true patches of a sample.
@@ -102,6 +104,8 @@ def attribute_patches(
         out: folder for ``attribution_patching.parquet`` and ``run.json``; None keeps all in
             memory.
         memory_budget: bytes for activations of true patches; half of what is free if None.
+        executor: makes the pieces: a ``RayExecutor`` for workers on other machines; this process
+            if None.
         progress: show a progress bar on a terminal.
 
     Returns:
@@ -113,7 +117,7 @@ def attribute_patches(
     """
     setup = prepare(
         model, paired_tasks(model, tasks), ("continuation",), seed=seed, limit=limit,
-        fewshot=fewshot, memory_budget=memory_budget, out=out,
+        fewshot=fewshot, memory_budget=memory_budget, out=out, executor=executor,
     )  # fmt: skip
     wanted = heads_estimated(model) if sites is None else sites
     places = None if positions is None else tuple(positions)
@@ -155,14 +159,14 @@ class AttributionPatching:
     ) -> AttributionPatchingResult:
         """Make the pieces that are missing, and join all of them."""
         tasks = self.patching.choice().tasks()
-        progress.expect(float(len(tasks)))
-        for task in tasks:
-            progress.doing(f"attribution patching, {task.name}")
-            if not parts.has_part(f"estimates {task.name}", f"estimates work {task.name}"):
-                rows, work = self._piece(task)
-                parts.write_part(f"estimates work {task.name}", pd.DataFrame([work]))
-                parts.write_part(f"estimates {task.name}", frame("attribution_patching", rows))
-            progress.done(1.0)
+        works = [
+            Work(
+                (f"estimates work {task.name}", f"estimates {task.name}"),
+                f"attribution patching, {task.name}", 1.0, (task,),
+            )
+            for task in tasks
+        ]  # fmt: skip
+        make_missing(self.setup.executor, parts, progress, works, self._tables)
         names = [task.name for task in tasks]
         work = together(parts, [f"estimates work {name}" for name in names]).to_dict("records")
         table = rows_of(parts, "attribution_patching", [f"estimates {name}" for name in names])
@@ -170,6 +174,14 @@ class AttributionPatching:
         empty = frame("attribution_patching", [])
         found = with_clusters(table, tasks) if names else empty
         return AttributionPatchingResult(found, facts)
+
+    def _tables(self, task: Task) -> dict[str, pd.DataFrame]:
+        """The parts of a piece, by their names."""
+        rows, work = self._piece(task)
+        return {
+            f"estimates work {task.name}": pd.DataFrame([work]),
+            f"estimates {task.name}": frame("attribution_patching", rows),
+        }
 
     def _piece(self, task: Task) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         job = self.patching

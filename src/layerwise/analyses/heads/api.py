@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import DecoderOnly, Model, by_kind, hook_name
 from layerwise.models.originals import refuse_nonfinite
 from layerwise.runs.checkpoints import CheckpointStore, rows_of
+from layerwise.runs.executors import LOCAL, Executor, Work, make_missing
 from layerwise.runs.progress import Meter
 from layerwise.runs.setup import facts_of_run
 from layerwise.storage.parquet import conform
@@ -70,6 +71,7 @@ def head_scores(
     threshold: float = 0.4,
     seed: int = 0,
     out: str | Path | None = None,
+    executor: Executor | None = None,
     progress: bool = True,
 ) -> HeadsResult:
     """Find induction heads: what each head attends to on repeated random tokens.
@@ -88,6 +90,8 @@ def head_scores(
             its prefix-matching score lies above this.
         seed: decides the tokens and all bootstraps.
         out: folder for ``heads.parquet`` and ``run.json``; None keeps all in memory.
+        executor: makes the pieces: a ``RayExecutor`` for workers on other machines; this process
+            if None.
         progress: show a progress bar on a terminal.
 
     Returns:
@@ -100,10 +104,12 @@ def head_scores(
     loaded = model_facts(model)
     refuse_nonfinite(loaded.name, model)
     check_faithful(model)
+    maker = executor or LOCAL
+    maker.admit(model)
     job = (
-        fitting_heads(model, loaded, threshold, seed, sequences)
+        fitting_heads(model, loaded, threshold, seed, sequences, maker)
         if length is None
-        else Heads(model, loaded, sequences, length, threshold, seed)
+        else Heads(model, loaded, sequences, length, threshold, seed, maker)
     )
     settings = job.settings()
     (result,) = execute(
@@ -118,9 +124,10 @@ def fitting_heads(
     threshold: float,
     seed: int,
     sequences: int = SEQUENCES,
+    executor: Executor = LOCAL,
 ) -> Heads:
     """Planned scores on sequences of the usual length, or the longest that the model takes."""
-    tried = Heads(model, loaded, sequences, SHORTEST, threshold, seed)
+    tried = Heads(model, loaded, sequences, SHORTEST, threshold, seed, executor)
     return replace(tried, length=min(LENGTH, tried.given.longest))
 
 
@@ -134,6 +141,7 @@ class Heads:
     length: int
     threshold: float
     seed: int
+    executor: Executor = field(default=LOCAL, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         refuse_scores(self.sequences, self.threshold)
@@ -160,19 +168,21 @@ class Heads:
 
     def run(self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter) -> HeadsResult:
         """Score all sequences, unless that was done before."""
-        progress.expect(float(self.sequences))
-        progress.doing("head scores")
-        if not parts.has_part("heads", "heads work"):
-            started, tables = time.perf_counter(), []
-            for number, drawn in enumerate(self.drawn()):
-                tables.append(_rows(number, self.scored(drawn)))
-                progress.done(1.0)
-            took = {"analysis": "head scores", "seconds": time.perf_counter() - started}
-            parts.write_part("heads work", pd.DataFrame([took]))
-            parts.write_part("heads", conform("heads", pd.concat(tables, ignore_index=True)))
+        work = Work(("heads work", "heads"), "head scores", float(self.sequences), (), told=True)
+        make_missing(self.executor, parts, progress, [work], partial(self._tables, progress))
         work = parts.read_part("heads work").to_dict("records")
         facts = self._facts(self.settings() | settings, work)
         return HeadsResult(rows_of(parts, "heads", ["heads"]), facts)
+
+    def _tables(self, progress: Meter) -> dict[str, pd.DataFrame]:
+        """The scores on all sequences, and what they took."""
+        started, tables = time.perf_counter(), []
+        for number, drawn in enumerate(self.drawn()):
+            tables.append(_rows(number, self.scored(drawn)))
+            progress.done(1.0)
+        took = {"analysis": "head scores", "seconds": time.perf_counter() - started}
+        scores = conform("heads", pd.concat(tables, ignore_index=True))
+        return {"heads work": pd.DataFrame([took]), "heads": scores}
 
     def _facts(self, settings: dict[str, Any], work: list[dict[Any, Any]]) -> Facts:
         return Facts(

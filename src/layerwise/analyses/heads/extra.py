@@ -13,7 +13,7 @@ from .api import THRESHOLD, fitting_heads
 
 def _jobs(start: ProfileStart) -> Iterator[Job[Result]]:
     able = start.able
-    yield fitting_heads(able.model, able.loaded, THRESHOLD, able.seed)
+    yield fitting_heads(able.model, able.loaded, THRESHOLD, able.seed, executor=able.executor)
 
 
 WORDS = "scores of heads on repeated random tokens"

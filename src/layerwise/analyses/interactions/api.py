@@ -14,6 +14,7 @@ from layerwise.analyses.execute import execute_job
 from layerwise.ground.readers import whole
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
+from layerwise.runs.executors import Executor
 from layerwise.runs.setup import TaskLike, check_layers, prepare
 from layerwise.stats.interest import Interest, refuse_uninteresting
 
@@ -42,6 +43,7 @@ def interactions(
     out: str | Path | None = None,
     method: str = "engine",
     memory_budget: int | None = None,
+    executor: Executor | None = None,
     progress: bool = True,
 ) -> InteractionsResult:
     """Find layers that stand in for each other or overlap: all pairs skipped, Shapley values.
@@ -78,6 +80,8 @@ def interactions(
             goes on there. None keeps everything in memory.
         method: ``engine``, or ``reference`` for one hooked forward per set and request.
         memory_budget: bytes for activations, keys and values; half of what is free if None.
+        executor: makes the pieces: a ``RayExecutor`` for workers on other machines; this process
+            if None.
         progress: show a progress bar on a terminal.
 
     Returns:
@@ -102,7 +106,7 @@ def interactions(
     refuse_uninteresting(smallest_nats=smallest_nats)
     setup = prepare(
         model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
-        memory_budget=memory_budget, out=out, method=method,
+        memory_budget=memory_budget, out=out, executor=executor, method=method,
         interest=Interest(nats=smallest_nats),
     )  # fmt: skip
     spec = SetsSpec.among(

@@ -18,6 +18,7 @@ from layerwise.errors import UserError
 from layerwise.ground.readers import from_the_end, one_of, some_of
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
+from layerwise.runs.executors import Executor
 from layerwise.runs.setup import TaskLike, prepare
 
 from .job import Lens as Lens
@@ -63,6 +64,7 @@ def logit_lens(
     chat: bool = False,
     out: str | Path | None = None,
     memory_budget: int | None = None,
+    executor: Executor | None = None,
     progress: bool = True,
 ) -> LensResult:
     """Read tokens from every layer: the answer's first one, or all that follow the prompt.
@@ -89,6 +91,8 @@ def logit_lens(
         chat: wrap prompts in the tokenizer's chat template.
         out: folder for ``lens.parquet`` and ``run.json``; None keeps everything in memory.
         memory_budget: bytes for activations; half of what is free if None.
+        executor: makes the pieces: a ``RayExecutor`` for workers on other machines; this process
+            if None.
         progress: show a progress bar on a terminal.
 
     Returns:
@@ -104,7 +108,7 @@ def logit_lens(
     refuse_unread_lens(lens, tuned)
     setup = prepare(
         model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
-        memory_budget=memory_budget, out=out,
+        memory_budget=memory_budget, out=out, executor=executor,
     )  # fmt: skip
     job = Lens(setup, tuple(sites), over, _positions(positions))
     if lens == TUNED:

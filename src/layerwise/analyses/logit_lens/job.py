@@ -162,6 +162,7 @@ class Lens:
     def run(self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter) -> LensResult:
         """Make the pieces that are missing, and join all of them."""
         work, (table,) = run_resumable(
+            self.setup.executor,
             parts,
             progress,
             "logit lens",

@@ -16,6 +16,7 @@ from layerwise.analyses.execute import execute_job
 from layerwise.ground.readers import some_of
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
+from layerwise.runs.executors import Executor
 from layerwise.runs.setup import TaskLike, paired_tasks, prepare
 
 from .cells import refuse_unknown_places
@@ -41,6 +42,7 @@ def patch_activations(
     fewshot: int | None = None,
     out: str | Path | None = None,
     memory_budget: int | None = None,
+    executor: Executor | None = None,
     progress: bool = True,
 ) -> PatchingResult:
     """Patch each layer and position, or head, between a clean and a corrupted prompt.
@@ -83,6 +85,8 @@ def patch_activations(
         fewshot: number of few-shot examples; the task's own if None.
         out: folder for ``patching.parquet`` and ``run.json``; None keeps all in memory.
         memory_budget: bytes for activations; half of what is free if None.
+        executor: makes the pieces: a ``RayExecutor`` for workers on other machines; this process
+            if None.
         progress: show a progress bar on a terminal.
 
     Returns:
@@ -93,7 +97,7 @@ def patch_activations(
     """
     setup = prepare(
         model, paired_tasks(model, tasks), ("continuation",), seed=seed, limit=limit,
-        fewshot=fewshot, memory_budget=memory_budget, out=out,
+        fewshot=fewshot, memory_budget=memory_budget, out=out, executor=executor,
     )  # fmt: skip
     job = Patching(
         setup, tuple(sites), pairs, directions=tuple(directions),

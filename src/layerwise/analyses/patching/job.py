@@ -18,6 +18,7 @@ from layerwise.errors import UserError
 from layerwise.models.kinds import token_passes
 from layerwise.runs.budget_hint import tell_of_more_memory
 from layerwise.runs.checkpoints import CheckpointStore, rows_of, together
+from layerwise.runs.executors import Work, make_missing
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import planned, with_clusters, work_entry
 from layerwise.runs.setup import Setup
@@ -123,25 +124,32 @@ class Patching:
         """Make the pieces that are missing, and join all of them."""
         tasks = self.choice().tasks()
         costs = [self.expected(task) for task in tasks]
-        progress.expect(sum((cost.token_passes for cost in costs), start=0.0))
         tell_of_more_memory(
             self.setup, costs, progress,
             lambda roomy, at: replace(self, setup=roomy).expected(tasks[at]),
         )  # fmt: skip
-        for task, cost in zip(tasks, costs, strict=True):
-            progress.doing(f"activation patching, {task.name}")
-            if not parts.has_part(f"patching {task.name}", f"patching work {task.name}"):
-                rows, work = self._piece(task)
-                entry = work | planned(cost)
-                parts.write_part(f"patching work {task.name}", pd.DataFrame([entry]))
-                parts.write_part(f"patching {task.name}", patching_frame(rows))
-            progress.done(cost.token_passes)
+        works = [
+            Work(
+                (f"patching work {task.name}", f"patching {task.name}"),
+                f"activation patching, {task.name}", cost.token_passes, (task, cost),
+            )
+            for task, cost in zip(tasks, costs, strict=True)
+        ]  # fmt: skip
+        make_missing(self.setup.executor, parts, progress, works, self._tables)
         names = [task.name for task in tasks]
         work = together(parts, [f"patching work {name}" for name in names]).to_dict("records")
         table = rows_of(parts, "patching", [f"patching {name}" for name in names])
         facts = self.setup.facts(settings, work)
         found = with_clusters(table, tasks) if names else patching_frame([])
         return PatchingResult(found, facts)
+
+    def _tables(self, task: Task, cost: Cost) -> dict[str, pd.DataFrame]:
+        """The parts of a piece, by their names."""
+        rows, work = self._piece(task)
+        entry = pd.DataFrame([work | planned(cost)])
+        return {
+            f"patching work {task.name}": entry, f"patching {task.name}": patching_frame(rows),
+        }  # fmt: skip
 
     def expected(self, task: Task, *protocols: str) -> Cost:
         """What a task is expected to cost: as if the model solved the first pairs.

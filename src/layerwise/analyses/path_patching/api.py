@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from layerwise.models.kinds import (
     token_passes,
 )
 from layerwise.runs.checkpoints import CheckpointStore, rows_of, together
+from layerwise.runs.executors import Executor, Work, make_missing
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import with_clusters, work_entry
 from layerwise.runs.setup import Setup, TaskLike, paired_tasks, prepare
@@ -57,6 +59,7 @@ def patch_paths(
     seed: int = 0,
     fewshot: int | None = None,
     out: str | Path | None = None,
+    executor: Executor | None = None,
     progress: bool = True,
 ) -> PathPatchingResult:
     """Find which heads and MLPs act on a receiver directly, by patching each path into it.
@@ -85,6 +88,8 @@ def patch_paths(
         seed: decides the items of built-in suites and all bootstraps.
         fewshot: number of few-shot examples; the task's own if None.
         out: folder for ``path_patching.parquet`` and ``run.json``; None keeps all in memory.
+        executor: makes the pieces: a ``RayExecutor`` for workers on other machines; this process
+            if None.
         progress: show a progress bar on a terminal.
 
     Returns:
@@ -96,7 +101,7 @@ def patch_paths(
     """
     setup = prepare(
         model, paired_tasks(model, tasks), ("continuation",), seed=seed, limit=limit,
-        fewshot=fewshot, out=out,
+        fewshot=fewshot, out=out, executor=executor,
     )  # fmt: skip
     job = PathPatching(setup, tuple(receivers), direction, pairs)
     return execute_job(job, "path patching", out, progress)
@@ -139,21 +144,28 @@ class PathPatching:
     ) -> PathPatchingResult:
         """Make the pieces that are missing, and join all of them."""
         tasks = self._choice().tasks()
-        progress.expect(float(len(tasks) * self.pairs))
-        for task in tasks:
-            progress.doing(f"path patching, {task.name}")
-            if not parts.has_part(f"paths {task.name}", f"paths work {task.name}"):
-                rows, work = self._piece(task, progress)
-                parts.write_part(f"paths work {task.name}", pd.DataFrame([work]))
-                parts.write_part(f"paths {task.name}", frame("path_patching", rows))
-            else:
-                progress.done(float(self.pairs))
+        works = [
+            Work(
+                (f"paths work {task.name}", f"paths {task.name}"), f"path patching, {task.name}",
+                float(self.pairs), (task,), told=True,
+            )
+            for task in tasks
+        ]  # fmt: skip
+        make_missing(self.setup.executor, parts, progress, works, partial(self._tables, progress))
         names = [task.name for task in tasks]
         work = together(parts, [f"paths work {name}" for name in names]).to_dict("records")
         table = rows_of(parts, "path_patching", [f"paths {name}" for name in names])
         facts = self.setup.facts(settings, work)
         found = with_clusters(table, tasks) if names else frame("path_patching", [])
         return PathPatchingResult(found, facts)
+
+    def _tables(self, progress: Meter, task: Task) -> dict[str, pd.DataFrame]:
+        """The parts of a piece, by their names."""
+        rows, work = self._piece(task, progress)
+        return {
+            f"paths work {task.name}": pd.DataFrame([work]),
+            f"paths {task.name}": frame("path_patching", rows),
+        }
 
     def _piece(self, task: Task, progress: Meter) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         known, stats = self._choice().solved(task)

@@ -14,6 +14,7 @@ from layerwise.analyses.execute import execute_job
 from layerwise.ground.readers import some_of
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
+from layerwise.runs.executors import Executor
 from layerwise.runs.setup import TaskLike, prepare
 
 from .job import Removal, refuse_bad_share
@@ -38,6 +39,7 @@ def removal_order(
     out: str | Path | None = None,
     method: str = "engine",
     memory_budget: int | None = None,
+    executor: Executor | None = None,
     progress: bool = True,
 ) -> RemovalResult:
     """Find which layers a model can spare, and what is left of the accuracy without them.
@@ -72,6 +74,8 @@ def removal_order(
             interrupted goes on there at the step that was not finished.
         method: ``engine``, or ``reference`` for one hooked forward per candidate and request.
         memory_budget: bytes for activations, keys and values; half of what is free if None.
+        executor: makes the pieces: a ``RayExecutor`` for workers on other machines; this process
+            if None.
         progress: show a progress bar on a terminal.
 
     Returns:
@@ -83,7 +87,7 @@ def removal_order(
     """
     setup = prepare(
         model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
-        memory_budget=memory_budget, out=out, method=method,
+        memory_budget=memory_budget, out=out, executor=executor, method=method,
     )  # fmt: skip
     job = Removal(setup, n_removed, tuple(by), held_out, method)
     return execute_job(job, "layer removal", out, progress, job.write_requests)

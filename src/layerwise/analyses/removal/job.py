@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from layerwise.ground.layer_names import removable
 from layerwise.models.kinds import n_encoder_layers
 from layerwise.runs.budget_hint import tell_of_more_memory
 from layerwise.runs.checkpoints import CheckpointStore, rows_of
+from layerwise.runs.executors import LOCAL
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import planned
 from layerwise.runs.setup import Setup
@@ -30,6 +32,7 @@ from layerwise.sweep.cost import Cost
 from layerwise.tasks import Task
 from layerwise.tasks.items import Item
 
+from .by_task import measured_by_task
 from .measuring import Asked, Layers, asked_of, cost_of_sets, measured
 from .orders import blocks_of, by_angle, by_effect, by_influence, from_the_end, most_removed
 from .result import RemovalResult
@@ -229,7 +232,9 @@ class Order:
         progress.doing(f"removing layers, {self.by} under {self.protocol}")
         every, singles = job.setup.tasks, self._singles()
         name = f"{self.protocol} {'singles' if singles else 'intact'}"
-        first = self._piece(parts, name, every, SELECTION, [(), *singles], first_cost, step=1)
+        first = self._piece(
+            parts, progress, name, every, SELECTION, [(), *singles], first_cost, step=1
+        )
         progress.done(first_cost.token_passes)
         tables = {name: first}
         tasks = tuple(t for t in every if t.name in tasks_that_count(first, job.chance))
@@ -240,14 +245,14 @@ class Order:
             cost = costs.pop(0)
             name = f"{start} {step or 'steps'}"
             more = {"step": step} if step else {}
-            tables[name] = self._piece(parts, name, tasks, SELECTION, tried, cost, **more)
+            tables[name] = self._piece(parts, progress, name, tasks, SELECTION, tried, cost, **more)
             self._mark(tables, tried if not step else None)
             progress.done(cost.token_passes)
         if job.held_out:
             progress.doing(f"removing layers, {self.by} under {self.protocol}, held-out items")
             name = f"{start} {HELD_OUT}"
             sets = [(), *self._chosen(tables.values())]
-            table = self._piece(parts, name, tasks, HELD_OUT, sets, costs[-1])
+            table = self._piece(parts, progress, name, tasks, HELD_OUT, sets, costs[-1])
             tables[name] = table.assign(chosen=table["step"] > 0)
             progress.done(costs[-1].token_passes)
         return tables
@@ -313,8 +318,8 @@ class Order:
         return [tuple(layers) for layers in rows.drop_duplicates("step")["layers"]]
 
     def _piece(
-        self, parts: CheckpointStore, name: str, tasks: Sequence[Task], split: str,
-        tried: Sequence[Layers], cost: Cost, **more: Any,
+        self, parts: CheckpointStore, progress: Meter, name: str, tasks: Sequence[Task],
+        split: str, tried: Sequence[Layers], cost: Cost, **more: Any,
     ) -> pd.DataFrame:  # fmt: skip
         """A piece, made unless it is there; nothing in it is marked as chosen.
 
@@ -322,7 +327,7 @@ class Order:
         """
         fresh = [layers for layers in tried if not self._knows(split, layers, tasks)]
         if fresh and not parts.has_part(f"removal {name}", f"removal work {name}"):
-            table, work = self._measure(tasks, split, fresh)
+            table, work = self._made(parts, progress, name, tasks, split, fresh)
             if len(fresh) < len(tried):
                 cost = self.job.cost(self.protocol, split, fresh)
             work = {**work, "protocol": self.protocol, **more, **planned(cost)}
@@ -361,6 +366,17 @@ class Order:
         )
         found = [(SELECTION, tried) for tried in (((), *self._singles()), *further)]
         return [*found, (HELD_OUT, ((), *sets))] if self.job.held_out else found
+
+    def _made(
+        self, parts: CheckpointStore, progress: Meter, name: str, tasks: Sequence[Task],
+        split: str, tried: Sequence[Layers],
+    ) -> tuple[pd.DataFrame, dict[str, Any]]:  # fmt: skip
+        """As ``_measure``, by whoever makes the run's pieces."""
+        executor = self.job.setup.executor
+        if executor is LOCAL:
+            return self._measure(tasks, split, tried)
+        measure = partial(replace(self, known={})._measure, split=split, tried=tried)
+        return measured_by_task(executor, parts, progress, name, tasks, measure)
 
     def _measure(
         self, tasks: Sequence[Task], split: str, tried: Sequence[Layers]

@@ -22,6 +22,7 @@ from layerwise.ground.layer_names import DECODER, ENCODER
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.runs.checkpoints import CheckpointStore
+from layerwise.runs.executors import Executor
 from layerwise.runs.pieces import Made, run_resumable
 from layerwise.runs.progress import Meter
 from layerwise.runs.setup import Setup, TaskLike, prepare
@@ -59,6 +60,7 @@ def similarity(
     chat: bool = False,
     out: str | Path | None = None,
     memory_budget: int | None = None,
+    executor: Executor | None = None,
     progress: bool = True,
 ) -> SimilarityResult:
     """Compare the residual streams that enter and leave layers, on the tasks' prompts.
@@ -82,6 +84,8 @@ def similarity(
         chat: wrap prompts in the tokenizer's chat template.
         out: folder for ``similarity.parquet``, ``cka.parquet`` and ``run.json``.
         memory_budget: bytes for activations; half of what is free if None.
+        executor: makes the pieces: a ``RayExecutor`` for workers on other machines; this process
+            if None.
         progress: show a progress bar on a terminal.
 
     Raises:
@@ -89,7 +93,7 @@ def similarity(
     """
     setup = prepare(
         model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
-        memory_budget=memory_budget, out=out,
+        memory_budget=memory_budget, out=out, executor=executor,
     )  # fmt: skip
     return execute_job(Similarity(setup), "similarity", out, progress)
 
@@ -114,8 +118,8 @@ class Similarity:
     ) -> SimilarityResult:
         """Make the pieces that are missing, and join all of them."""
         work, (items, cka) = run_resumable(
-            parts, progress, "similarity", self.setup.pieces(), ("similarity", "cka"),
-            self.expected, self._piece,
+            self.setup.executor, parts, progress, "similarity", self.setup.pieces(),
+            ("similarity", "cka"), self.expected, self._piece,
         )  # fmt: skip
         return SimilarityResult(items, cka, self.setup.facts(settings, work))
 

@@ -14,6 +14,7 @@ from layerwise.analyses.comparison.compared import RunFacts
 from layerwise.analyses.loading import load_results
 from layerwise.errors import UserError
 from layerwise.ground.readers import some_of
+from layerwise.runs.executors import Executor
 from layerwise.runs.setup import TaskLike
 from layerwise.stats.interest import Interest, refuse_uninteresting
 from layerwise.storage.base import Result
@@ -71,6 +72,7 @@ def profile_training(
     device: str = "cpu",
     out: str | Path | None = None,
     memory_budget: int | None = None,
+    executor: Executor | None = None,
     progress: bool = True,
 ) -> TrainingSeries:
     """Find out when each capability appears in training, in which layers, and whether it moves.
@@ -98,6 +100,8 @@ def profile_training(
         out: folder for the tables and ``training.html``, with a folder ``step-N`` for the run of
             each checkpoint; an interrupted series goes on there.
         memory_budget: bytes for activations, keys and values; half of what is free if None.
+        executor: makes the pieces: a ``RayExecutor`` for workers on other machines; this process
+            if None.
         progress: show a progress bar on a terminal.
 
     Returns:
@@ -112,7 +116,7 @@ def profile_training(
     _refuse_page(out)
     interest = Interest(smallest_loss, depth=smallest_depth)
     asked = Asked(
-        tasks, protocols, tuple(also), limit, seed, fewshot, chat, memory_budget, progress
+        tasks, protocols, tuple(also), limit, seed, fewshot, chat, memory_budget, progress, executor
     )
     results: dict[int, list[Result]] = {}
     given: Any = checkpoints  # read by now

@@ -17,6 +17,7 @@ from layerwise.analyses.logit_lens.api import Lens
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.models.load import load_model
+from layerwise.runs.executors import Executor
 from layerwise.runs.setup import TaskLike, prepare
 from layerwise.storage.base import Result
 
@@ -38,6 +39,7 @@ class Asked:
         chat: whether prompts stand in the chat template.
         memory_budget: bytes for activations.
         progress: whether a bar is shown.
+        executor: makes the pieces.
     """
 
     tasks: TaskLike | Sequence[TaskLike]
@@ -49,6 +51,7 @@ class Asked:
     chat: bool
     memory_budget: int | None
     progress: bool
+    executor: Executor | None = None
 
 
 def loaded(checkpoint: Any, dtype: str, device: str) -> Model:
@@ -73,6 +76,7 @@ def measured(model: Model, asked: Asked, out: Path | None) -> list[Result]:
     setup = prepare(
         model, asked.tasks, asked.protocols, seed=asked.seed, limit=asked.limit,
         fewshot=asked.fewshot, chat=asked.chat, memory_budget=asked.memory_budget, out=out,
+        executor=asked.executor,
     )  # fmt: skip
     layers = tuple(range(model.cfg.n_layers))
     skipped = AblationSpec.of(model, "skip", None, layers)

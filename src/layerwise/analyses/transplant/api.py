@@ -14,6 +14,7 @@ from layerwise.analyses.execute import execute_job
 from layerwise.ground.readers import some_of, whole
 from layerwise.models.in_turn import several_in_turn
 from layerwise.models.kinds import Model
+from layerwise.runs.executors import Executor
 from layerwise.runs.setup import TaskLike, check_layers, prepare
 from layerwise.stats.interest import Interest, refuse_uninteresting
 
@@ -56,6 +57,7 @@ def transplant(
     write: str | Path | None = None,
     method: str = "engine",
     memory_budget: int | None = None,
+    executor: Executor | None = None,
     progress: bool = True,
 ) -> TransplantResult:
     """Find layers that carry what one model can do and another cannot, by exchanging them.
@@ -110,6 +112,8 @@ def transplant(
             the other: a Hugging Face folder with ``mergekit.yaml``, the same as a recipe.
         method: ``engine``, or ``reference`` for one plain forward per change and request.
         memory_budget: bytes for activations, keys and values; half of what is free if None.
+        executor: makes the pieces: a ``RayExecutor`` for workers on other machines; this process
+            if None.
         progress: show a progress bar on a terminal.
 
     Returns:
@@ -125,12 +129,12 @@ def transplant(
         refuse_misfit(model, other)
         base = prepare(
             model, tasks, protocols, seed=seed, limit=limit, fewshot=fewshot, chat=chat,
-            memory_budget=memory_budget, out=out, method=method,
+            memory_budget=memory_budget, out=out, executor=executor, method=method,
             interest=Interest(loss=smallest_loss),
         )  # fmt: skip
         second = prepare(
             other, base.tasks, base.protocols, seed=seed, chat=chat,
-            memory_budget=base.memory_budget, out=out, method=method,
+            memory_budget=base.memory_budget, out=out, executor=executor, method=method,
         )  # fmt: skip
         chosen, named = check_layers(layers, model), layers is not None
         spec = TransplantSpec.of(model, other, site, chosen, sets, steps, named, heads, exchange)

@@ -30,6 +30,7 @@ from layerwise.runs.controls import (
     guessed_rows,
     without_layers,
 )
+from layerwise.runs.executors import Work, make_missing
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import planned, record_rows, work_entry
 from layerwise.runs.setup import Setup
@@ -236,13 +237,20 @@ class Transplant:
     def _make(self, pieces: Sequence[Piece], parts: CheckpointStore, progress: Meter) -> None:
         missing = [p for p in pieces if not parts.has_part(f"records {p.name}", f"work {p.name}")]
         costs = [self._cost(piece) for piece in missing]
-        progress.expect(sum((cost.token_passes for cost in costs), start=0.0))
-        for piece, cost in zip(missing, costs, strict=True):
-            progress.doing(f"transplant, {piece.task.name}")
-            records, work = self._measure(piece)
-            parts.write_part(f"work {piece.name}", pd.DataFrame([work | planned(cost)]))
-            parts.write_part(f"records {piece.name}", records)
-            progress.done(cost.token_passes)
+        works = [
+            Work(
+                (f"work {piece.name}", f"records {piece.name}"), f"transplant, {piece.task.name}",
+                cost.token_passes, (piece, cost),
+            )
+            for piece, cost in zip(missing, costs, strict=True)
+        ]  # fmt: skip
+        make_missing(self.base.executor, parts, progress, works, self._tables)
+
+    def _tables(self, piece: Piece, cost: Cost) -> dict[str, pd.DataFrame]:
+        """The parts of a piece, by their names."""
+        records, work = self._measure(piece)
+        entry = pd.DataFrame([work | planned(cost)])
+        return {f"work {piece.name}": entry, f"records {piece.name}": records}
 
     def _requests(self, task: Task, protocols: Sequence[str]) -> list[TaskRequest]:
         return [

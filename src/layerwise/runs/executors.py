@@ -1,0 +1,138 @@
+"""Who makes the pieces of a run: this process one after the other, or workers elsewhere.
+
+What a piece is made of is the analyses' business, where it is kept that of ``checkpoints``; here
+is what both kinds of executors agree in, and the one that needs nothing.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from layerwise.models.kinds import Model
+
+from .checkpoints import CheckpointStore
+from .machines import Machine, note_machine
+from .progress import Meter
+
+Tables = Mapping[str, pd.DataFrame]
+"""The parts of a piece by their names."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """A piece of a run's work, made and kept as a whole.
+
+    Attributes:
+        names: the parts that it consists of, in the order in which they are kept: the last one
+            says that the piece is there.
+        doing: what is being done, for whoever waits.
+        amount: how much work it is, in the unit of the run's progress.
+        asked: the arguments that it is made with.
+        told: whether its making tells the progress itself, as far as it is made in this process.
+    """
+
+    names: tuple[str, ...]
+    doing: str
+    amount: float
+    asked: tuple[Any, ...]
+    told: bool = False
+
+
+Make = Callable[..., Tables]
+Keep = Callable[[Work, Tables, Machine | None], None]
+
+
+class Executor(ABC):
+    """Makes pieces, in whichever order, and hands each back as soon as it is made."""
+
+    @property
+    @abstractmethod
+    def beside(self) -> int:
+        """How many processes share the memory of this machine."""
+
+    @abstractmethod
+    def admit(self, model: Model) -> None:
+        """Refuse a model that pieces cannot be made with.
+
+        Raises:
+            UserError: if it is one.
+        """
+
+    @abstractmethod
+    def make(self, works: Sequence[Work], make: Make, keep: Keep, progress: Meter) -> None:
+        """Make pieces.
+
+        Args:
+            works: the pieces.
+            make: makes one of what it asks for.
+            keep: keeps what was made, and by which machine if not by this process; called in this
+                process alone.
+            progress: is told of it.
+
+        Raises:
+            UserError: once all others are kept, if a piece could not be made.
+        """
+
+
+class LocalExecutor(Executor):
+    """Makes pieces in this process, one after the other."""
+
+    @property
+    def beside(self) -> int:
+        """See ``Executor``."""
+        return 1
+
+    def admit(self, model: Model) -> None:
+        """See ``Executor``: every model will do."""
+
+    def make(self, works: Sequence[Work], make: Make, keep: Keep, progress: Meter) -> None:
+        """See ``Executor``; what fails is raised as it is."""
+        for work in works:
+            progress.doing(work.doing)
+            keep(work, make(*work.asked), None)
+            if not work.told:
+                progress.done(work.amount)
+
+
+LOCAL = LocalExecutor()
+
+
+def make_missing(
+    executor: Executor,
+    parts: CheckpointStore,
+    progress: Meter,
+    works: Sequence[Work],
+    make: Make,
+) -> None:
+    """Make the pieces that are not there yet, and keep each when it is made.
+
+    Args:
+        executor: makes them.
+        parts: where they are kept.
+        progress: is told how far it is; all pieces are expected.
+        works: the pieces.
+        make: makes the parts of a piece, by name.
+
+    Raises:
+        UserError: as ``Executor.make``.
+    """
+
+    def keep(work: Work, tables: Tables, machine: Machine | None) -> None:
+        note_machine(parts, work.names[-1], machine)
+        for name in work.names:
+            parts.write_part(name, tables[name])
+
+    progress.expect(sum((work.amount for work in works), start=0.0))
+    missing = [work for work in works if not parts.has_part(*work.names)]
+    there = {work.names for work in works} - {work.names for work in missing}
+    for work in works:
+        if work.names in there:
+            progress.doing(work.doing)
+            progress.done(work.amount)
+    if missing:
+        executor.make(missing, make, keep, progress)

@@ -1,0 +1,60 @@
+"""Which machine made which piece of a run, where a run is spread over several.
+
+It is kept beside the pieces while the run goes on, and ends up in the facts of its results; runs
+that one process made alone have nothing of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pandas as pd
+
+from .checkpoints import CheckpointStore
+
+_PART = "machines"
+_COLUMNS = ["piece", "machine", "device"]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What made a piece.
+
+    Attributes:
+        machine: its name in the network.
+        device: what the model was on, such as ``cpu`` or ``NVIDIA H100 80GB HBM3``.
+    """
+
+    machine: str
+    device: str
+
+
+def note_machine(parts: CheckpointStore, piece: str, machine: Machine | None) -> None:
+    """Keep which machine made a piece; of one that this process makes, that no other did.
+
+    Args:
+        parts: where the pieces are kept.
+        piece: the name of its last part.
+        machine: what made it; None for this process.
+    """
+    known = _known(parts)
+    others = known.loc[known["piece"] != piece]
+    if machine is not None:
+        row = pd.DataFrame([{"piece": piece, **asdict(machine)}])
+        parts.write_part(_PART, pd.concat([others, row], ignore_index=True))
+    elif len(others) < len(known):
+        parts.write_part(_PART, others.reset_index(drop=True))
+
+
+def machines_of(parts: CheckpointStore) -> tuple[dict[str, Any], ...]:
+    """The machines that made pieces for a run, each with their names, for its facts."""
+    grouped: Any = _known(parts).groupby(["machine", "device"], sort=True)["piece"]
+    return tuple(
+        {"machine": str(machine), "device": str(device), "pieces": sorted(pieces)}
+        for (machine, device), pieces in grouped
+    )
+
+
+def _known(parts: CheckpointStore) -> pd.DataFrame:
+    return parts.read_part(_PART) if parts.has_part(_PART) else pd.DataFrame(columns=_COLUMNS)

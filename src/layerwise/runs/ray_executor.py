@@ -1,0 +1,177 @@
+"""Pieces of a run made on a Ray cluster, by workers that load the model by its name.
+
+The process that plans the run keeps what they make exactly as if it had made it itself. Where
+workers run is told in ``ray_pool``, what one does in ``ray_worker``, a round of pieces in
+``ray_round``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+from layerwise.errors import UserError, shown
+from layerwise.models.by_name import described, loading_of
+from layerwise.models.devices import DEVICES
+from layerwise.models.kinds import Model
+
+from .executors import Executor, Keep, Make, Work
+from .progress import Meter
+from .ray_pool import Needs, Pool, refuse_silent, refuse_without_ray
+from .ray_round import Round
+from .travel import pack
+
+_TEXT = {"cpus": "num_cpus", "gpus": "num_gpus", "actors": "actors", "device": "device"}
+_LIKE = "local, auto or HOST:PORT, and after it what else is wanted: auto,actors=8,gpus=1,cpus=4"
+
+
+@dataclass(frozen=True)
+class RayExecutor(Executor):
+    """Make the pieces of an analysis on a Ray cluster: one model per worker, loaded by name.
+
+    Workers are kept from one analysis to the next, until ``close`` or the end of the process;
+    ``docs/scale.md`` tells how a cluster is started, and what is the same with and without one.
+
+    Attributes:
+        address: of the cluster's head, such as ``10.0.0.1:6379``; ``auto`` for the cluster that
+            this machine belongs to; None starts one on this machine.
+        num_cpus: processors of a worker, and its threads.
+        num_gpus: GPUs of a worker; a part of one where several share it.
+        actors: workers on each machine; as many as fit if None.
+        device: where workers have the model: ``cuda`` if they have a GPU and ``cpu`` if not, if
+            None.
+
+    Raises:
+        UserError: if an option is none, or when it is used, if there is no such cluster.
+
+    Example:
+        >>> RayExecutor("10.0.0.1:6379", num_gpus=1, actors=8).device_of_workers
+        'cuda'
+    """
+
+    address: str | None = None
+    num_cpus: int | float = field(default=1, kw_only=True)
+    num_gpus: int | float = field(default=0, kw_only=True)
+    actors: int | None = field(default=None, kw_only=True)
+    device: str | None = field(default=None, kw_only=True)
+    _pools: list[Pool] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        address = self.address
+        if address is not None and (not isinstance(address, str) or not _is_address(address)):
+            raise UserError(
+                f"The address of a Ray cluster is {shown(str(address))}; expected that of its "
+                "head, such as 10.0.0.1:6379, or auto; leave it out for this machine alone."
+            )
+        _refuse_number("num_cpus", self.num_cpus, 1 / 64)
+        _refuse_number("num_gpus", self.num_gpus, 0)
+        if self.actors is not None:
+            _refuse_number("actors", self.actors, 1, whole=True)
+        if self.device is not None and str(self.device).partition(":")[0] not in DEVICES:
+            raise UserError(
+                f"The device of Ray's workers is {shown(str(self.device))}; expected one of "
+                f"{', '.join(DEVICES)}."
+            )
+
+    @classmethod
+    def of(cls, text: str) -> RayExecutor:
+        """The executor that a text stands for, as it is written on the command line.
+
+        Args:
+            text: ``local``, ``auto`` or an address, and options after it.
+
+        Raises:
+            UserError: if it cannot be read.
+
+        Example:
+            >>> RayExecutor.of("auto,actors=2,cpus=4")
+            RayExecutor(address='auto', num_cpus=4, num_gpus=0, actors=2, device=None)
+        """
+        address, *options = (piece.strip() for piece in text.split(","))
+        given: dict[str, Any] = {}
+        for option in options:
+            name, _, value = option.partition("=")
+            if name not in _TEXT or not value:
+                raise UserError(f"Cannot read {shown(text)} as a Ray cluster: expected {_LIKE}.")
+            given[_TEXT[name]] = value if name == "device" else _number(text, value)
+        return cls(None if address == "local" else address, **given)
+
+    @property
+    def device_of_workers(self) -> str:
+        """Where workers have the model."""
+        return self.device or ("cuda" if self.num_gpus else "cpu")
+
+    @property
+    def beside(self) -> int:
+        """See ``Executor``; machines are taken to be like this one."""
+        fit = (os.cpu_count() or 1) / self.num_cpus
+        return self.actors or (1 if self.num_gpus else max(1, int(fit)))
+
+    def refuse_unreachable(self) -> None:
+        """Refuse at once where Ray is missing or nobody answers at the address.
+
+        Raises:
+            UserError: if so.
+        """
+        refuse_without_ray()
+        if not self._pools and self.address not in (None, "auto"):
+            refuse_silent(str(self.address))
+
+    def admit(self, model: Model) -> None:
+        """See ``Executor``: the model must have been loaded by a name."""
+        loading_of(model)
+
+    def make(self, works: Sequence[Work], make: Make, keep: Keep, progress: Meter) -> None:
+        """See ``Executor``; largest pieces first, each given up when it has failed three times."""
+        job, models = pack((make, [work.asked for work in works]))
+        if not self._pools:
+            progress.doing("waiting for Ray's workers")
+            needs = Needs(self.num_cpus, self.num_gpus, self.actors, self.device_of_workers)
+            self._pools.append(Pool(self.address, needs))
+        (pool,) = self._pools
+        pool.begin(job, [described(model) for model in models])
+        Round(pool, works, keep, progress).run()
+
+    def close(self) -> None:
+        """End the workers, and the cluster if it was started for them."""
+        while self._pools:
+            self._pools.pop().close()
+
+    def __enter__(self) -> RayExecutor:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _is_address(text: str) -> bool:
+    host, _, port = text.rpartition(":")
+    return text == "auto" or (
+        bool(host) and "/" not in host and port.isdecimal() and 0 < int(port[:6]) < 2**16
+    )
+
+
+def _refuse_number(name: str, value: Any, least: int | float, *, whole: bool = False) -> None:
+    kinds = (int,) if whole else (int, float)
+    plain = isinstance(value, kinds) and not isinstance(value, bool)
+    if not plain or not math.isfinite(value) or not least <= value <= 10_000:
+        what = "a whole number of at least 1" if whole else "a number, such as 1"
+        more = " or 0" if not least else ""
+        raise UserError(f"{name} of Ray's workers is {shown(str(value))}; expected {what}{more}.")
+
+
+def _number(text: str, value: str) -> int | float:
+    for read in (int, float):
+        with contextlib.suppress(ValueError):
+            return read(value)
+    raise UserError(f"Cannot read {shown(text)} as a Ray cluster: expected {_LIKE}.")

@@ -1,0 +1,343 @@
+"""The workers of a Ray cluster: where they run, which are ready, which are lost.
+
+What they make is the business of ``ray_executor``. Ray is imported when a pool is opened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import metadata, util
+from typing import Any
+
+from layerwise.errors import UserError, shown
+
+from .machines import Machine
+from .ray_worker import RayWorker
+
+# Seconds: to reach a head, between looks at which machines there are, and until one that waits
+# for workers is told of it.
+REACH, LOOK, PATIENCE = 5.0, 5.0, 60.0
+# A machine on which so many workers were lost before they had begun is given up.
+LOST_AT_START = 5
+# A client of HTTP/2, which Ray's head speaks: its greeting, and a frame of no settings.
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
+_SETTINGS = 4
+# Ray tells its makers of each run unless it is told not to; workers of a cluster that is started
+# here would yield to everything else on the machine; and GPUs would be hidden anew from those
+# that ask for none, with a warning.
+_SETTINGS_OF_RAY = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+# Tables and jobs are small.
+_OBJECTS = 2**28
+
+
+def refuse_without_ray() -> None:
+    """Refuse where Ray is not installed.
+
+    Raises:
+        UserError: if it is not.
+    """
+    if util.find_spec("ray") is None:
+        raise UserError(
+            "Ray is not installed: expected it for runs on several machines; install it with "
+            "pip install 'layerwise[ray]', on all of them."
+        )
+
+
+def refuse_silent(address: str) -> None:
+    """Refuse the address of a head at which none answers: Ray itself would try for minutes.
+
+    Args:
+        address: ``HOST:PORT``.
+
+    Raises:
+        UserError: if nobody listens there, or somebody else than a head.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=REACH) as to:
+            if os.environ.get("RAY_USE_TLS", "0") != "0":
+                return
+            to.sendall(_GREETING)
+            if to.recv(9)[3:4] == bytes([_SETTINGS]):
+                return
+    except OSError:
+        pass
+    raise UserError(
+        f"No head of a Ray cluster answers at {shown(address)}: expected the address that "
+        "'ray start --head' told, such as 10.0.0.1:6379; start one there, or check the address."
+    )
+
+
+@dataclass
+class Hand:
+    """A worker as the pool sees it.
+
+    Attributes:
+        node: id of the machine that it runs on.
+        actor: Ray's handle.
+        machine: what it says of itself, once it has begun.
+        last: the group of the piece that it made last.
+        refused: whether it cannot make pieces of this job.
+    """
+
+    node: str
+    actor: Any
+    machine: Machine | None = None
+    last: str = ""
+    refused: bool = False
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a worker takes.
+
+    Attributes:
+        num_cpus: processors.
+        num_gpus: GPUs.
+        actors: workers on each machine; as many as fit if None.
+        device: where models go.
+    """
+
+    num_cpus: int | float
+    num_gpus: int | float
+    actors: int | None
+    device: str
+
+    def fit(self, resources: dict[str, float]) -> int:
+        """How many workers a machine has room for."""
+        of = {"CPU": self.num_cpus, "GPU": self.num_gpus}
+        room = [int(resources.get(name, 0.0) / each + 1e-9) for name, each in of.items() if each]
+        return min(room)
+
+    def __str__(self) -> str:
+        gpus = f" and {self.num_gpus:g} GPU(s)" if self.num_gpus else ""
+        return f"{self.num_cpus:g} processor(s){gpus}"
+
+
+class Pool:
+    """Workers on all machines of a cluster, as they come and go.
+
+    Args:
+        address: of its head; ``auto`` for that of this machine; None to start one here.
+        needs: what each worker takes.
+
+    Raises:
+        UserError: if there is no cluster, or no machine of it has room for a worker.
+    """
+
+    def __init__(self, address: str | None, needs: Needs) -> None:
+        self._needs = needs
+        self._ray, self._mine = _connected(address, needs)
+        self.hands: list[Hand] = []
+        self.pending: dict[Any, Hand] = {}
+        self.refused: list[str] = []
+        self._lost: Counter[str] = Counter()
+        self._given_up: set[str] = set()
+        self._job: Any = None
+        self._models: list[dict[str, Any]] = []
+        self._looked = 0.0
+        self._refuse_too_small()
+
+    def begin(self, job: bytes, models: Sequence[dict[str, Any]]) -> None:
+        """Hand a job to all workers, those that there will be, too."""
+        self._job, self._models = self._ray.put(job), list(models)
+        self.pending.clear()
+        self._given_up.clear()
+        self._lost.clear()
+        self.refused.clear()
+        for hand in self.hands:
+            self._begin(hand)
+        self._looked = 0.0
+        self.look()
+
+    def look(self) -> None:
+        """Start workers where there is room for more, once in a while."""
+        if time.monotonic() - self._looked < LOOK and self.n_workers:
+            return
+        self._looked = time.monotonic()
+        for node, room in self._rooms():
+            for _ in range(room - sum(hand.node == node for hand in self.hands)):
+                self._start(node)
+
+    def ask(self, hand: Hand, number: int) -> Any:
+        """Have a worker make a piece; what the answer is waited for with."""
+        return hand.actor.make.remote(number)
+
+    def wait(self, asked: Sequence[Any]) -> list[tuple[Any, Hand | None, dict[str, Any] | None]]:
+        """Wait a second at most for answers, of beginnings as well.
+
+        Args:
+            asked: what is waited for beside.
+
+        Returns:
+            Each that is there, the worker if it is that of a beginning, and the answer; None if
+            the worker is lost.
+        """
+        waited = [*asked, *self.pending]
+        if not waited:
+            time.sleep(0.2)
+            return []
+        ready, _ = self._ray.wait(waited, num_returns=1, timeout=1.0)
+        return [(one, self.pending.pop(one, None), self._answer(one)) for one in ready]
+
+    def begun(self, hand: Hand, answer: dict[str, Any] | None) -> bool:
+        """Whether a worker is ready, by its answer; of one that is not its machine is told."""
+        if answer is None:
+            self._lost[hand.node] += 1
+            if self._lost[hand.node] >= LOST_AT_START:
+                self._give_up(hand.node, f"workers on {self.name_of(hand.node)} end as they begin")
+            self.drop(hand)
+            return False
+        if "refused" in answer:
+            self._give_up(hand.node, answer["refused"])
+            hand.refused = True  # it may be of use for the next job
+            return False
+        hand.machine = Machine(answer["machine"], answer["device"])
+        self._lost[hand.node] = 0
+        return True
+
+    def drop(self, hand: Hand) -> None:
+        """Forget a worker, and end it if it is still there."""
+        if hand in self.hands:
+            self.hands.remove(hand)
+        self._ray.kill(hand.actor)
+        self._looked = 0.0
+
+    def close(self) -> None:
+        """End all workers, and the cluster if it was started here."""
+        if self._ray.is_initialized():
+            for hand in list(self.hands):
+                self.drop(hand)
+            if self._mine:
+                self._ray.shutdown()
+
+    def name_of(self, node: str) -> str:
+        """A machine's name."""
+        names = [one["NodeManagerHostname"] for one in self._ray.nodes() if one["NodeID"] == node]
+        return names[0] if names else node[:8]
+
+    @property
+    def n_workers(self) -> int:
+        """How many workers there are, those that only begin among them."""
+        return sum(not hand.refused for hand in self.hands)
+
+    def hopeless(self) -> bool:
+        """Whether there is no worker, and none can be expected."""
+        more = any(room for _, room in self._rooms())
+        return not self.n_workers and not more and bool(self.refused)
+
+    def _rooms(self) -> Iterator[tuple[str, int]]:
+        """Each machine that is there, and how many workers are to be on it."""
+        for one in self._ray.nodes():
+            if one["Alive"] and one["NodeID"] not in self._given_up:
+                fit, most = self._needs.fit(one["Resources"]), self._needs.actors
+                yield one["NodeID"], fit if most is None else min(fit, most)
+
+    def _refuse_too_small(self) -> None:
+        fits = [self._needs.fit(one["Resources"]) for one in self._ray.nodes() if one["Alive"]]
+        wanted = self._needs.actors or 1
+        if max(fits, default=0) < wanted:
+            self.close()
+            raise UserError(
+                f"{wanted} worker(s) of {self._needs} each do not fit on any machine of the "
+                f"cluster, which has {len(fits)}: expected what one of them has; ask for fewer "
+                "actors, processors or GPUs."
+            )
+
+    def _start(self, node: str) -> None:
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        needs = self._needs
+        made: Any = self._ray.remote(RayWorker).options(
+            num_cpus=needs.num_cpus,
+            num_gpus=needs.num_gpus,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
+        )
+        hand = Hand(node, made.remote(max(1, int(needs.num_cpus)), needs.device))
+        self.hands.append(hand)
+        self._begin(hand)
+
+    def _begin(self, hand: Hand) -> None:
+        hand.machine, hand.refused = None, False
+        version = metadata.version("layerwise")
+        self.pending[hand.actor.begin.remote(self._job, self._models, version)] = hand
+
+    def _give_up(self, node: str, why: str) -> None:
+        self._given_up.add(node)
+        if why not in self.refused:
+            self.refused.append(why)
+
+    def _answer(self, one: Any) -> dict[str, Any] | None:
+        from ray.exceptions import RayError
+
+        try:
+            return self._ray.get(one)
+        except RayError:
+            return None
+
+
+def _connected(address: str | None, needs: Needs) -> tuple[Any, bool]:
+    """Ray, connected to a cluster, and whether that was done here."""
+    refuse_without_ray()
+    for name, value in _SETTINGS_OF_RAY.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    if ray.is_initialized():
+        _refuse_other(address, str(ray.get_runtime_context().gcs_address))
+        return ray, False
+    options: dict[str, Any] = {"address": address}
+    if address is None:
+        room = math.ceil(needs.num_cpus * (needs.actors or 1))
+        options = {
+            "address": "local",
+            "num_cpus": max(os.cpu_count() or 1, room),
+            "object_store_memory": _OBJECTS,
+            "include_dashboard": False,
+        }
+    elif address != "auto":
+        refuse_silent(address)
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
+    options.update(quiet)
+    try:
+        ray.init(**options)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        told = str(error).strip().partition("\n")[0]
+        raise UserError(
+            f"Ray could not connect to {shown(address or 'local')} ({told}): expected a cluster "
+            "that this machine belongs to; start it with 'ray start', or give its head's address."
+        ) from error
+    _silence()
+    return ray, True
+
+
+def _silence() -> None:
+    """Keep off the terminal what Ray prints of each lost worker, for which it has no option."""
+    with contextlib.suppress(ImportError, AttributeError):
+        from ray._private import worker
+
+        if callable(worker.print_to_stdstream):
+            worker.print_to_stdstream = lambda data, ignore_prefix: None
+
+
+def _refuse_other(address: str | None, connected: str) -> None:
+    """Refuse a cluster beside the one that this process is connected to, as its port tells."""
+    port = None if address in (None, "auto") else str(address).rpartition(":")[2]
+    if port is not None and port != connected.rpartition(":")[2]:
+        raise UserError(
+            f"This process is connected to another Ray cluster ({connected}) than "
+            f"{shown(str(address))}: expected one at a time; close the other executor first."
+        )
