@@ -8,7 +8,7 @@ does: a mistake there shows.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from typing import Any
 
@@ -100,7 +100,7 @@ def model_logits(
         hooks: hooks on the model meanwhile.
     """
     # Not run_with_hooks, which passes by what is hung on the model as a whole.
-    with model.hooks(fwd_hooks=hooks or []):
+    with model.hooks(fwd_hooks=hooks) if hooks else nullcontext():
         return model(*inputs_of(model, [request.context], answer))[0]
 
 
