@@ -17,8 +17,8 @@ LONG = CASES >= 1000
 
 
 def data_sets(n: int) -> int:
-    """How many simulated data sets a rate of errors is counted in: a third but in long runs."""
-    return n if LONG else -(-n // 3)
+    """How many simulated data sets a rate of errors is counted in: a quarter but in long runs."""
+    return n if LONG else -(-n // 4)
 
 
 def most_errors(n: int, rate: float = 0.05) -> int:

@@ -78,6 +78,10 @@ def process_of_all_tests():
         patched.setattr("layerwise.cli.app.collect_rarely", lambda: None)
         patched.setattr("layerwise.cli.commands.settle", lambda: None)
         patched.setattr("layerwise.cli.app.work_beside", lambda: None)
+        # No test cuts the power. Where a write must fail or be killed here, its test says so.
+        patched.setattr("os.fsync", lambda descriptor: None)
+        # statsmodels calls it at each correction that tests compare with, a quarter of a second.
+        patched.setattr("gc.collect", lambda generation=2: 0)
         yield
 
 

@@ -28,7 +28,7 @@ JOBS = {
 
 
 @pytest.mark.parametrize("name", JOBS)
-@pytest.mark.parametrize(("share", "n_lines"), [(1 / 4096, 1), (1, 0)])
+@pytest.mark.parametrize(("share", "n_lines"), [(1 / 1024, 1), (1, 0)])
 def test_a_small_budget_is_told_of_once_and_the_usual_one_not(monkeypatch, name, share, n_lines):
     monkeypatch.setattr(budget_hint, "default_memory_budget", lambda device: USUAL)
     lines: list[str] = []

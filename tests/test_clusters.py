@@ -235,7 +235,7 @@ def test_the_bootstrap_of_clusters_covers_where_that_of_items_does_not():
 @pytest.mark.parametrize(("n_clusters", "size"), [(20, 2), (40, 2), (20, 5)])
 def test_a_model_that_guesses_facts_together_has_no_signal(n_clusters, size, together):
     """With 20 facts five times each, item by item 19 % pass at 2.5 % where facts go together."""
-    sets, rng = data_sets(1200), np.random.default_rng(7)
+    sets, rng = data_sets(1600), np.random.default_rng(7)
     clusters = Clusters.of(np.repeat(np.arange(n_clusters), size).tolist())
     shape, passed = (n_clusters, size), np.zeros(3)
     for _ in range(sets):

@@ -20,6 +20,7 @@ from layerwise.storage.base import Result
 from layerwise.storage.earlier_tables import with_later_columns
 from layerwise.storage.schemas import SCHEMAS
 from tests import synthetic
+from tests.cases import LONG
 
 TASKS = ("organism-lookup", "organism-facts")
 
@@ -98,6 +99,8 @@ def test_parts_of_an_earlier_version_are_completed_when_a_run_goes_on(name, monk
     for table, begins in tables.items():
         lacking = list(columns_of_old(table))
         assert lacking
+        if not LONG:  # those of the earliest version alone
+            lacking = [sorted(set().union(*lacking))]
         for columns in lacking:
             kept.lacking = (begins, columns)
             again = run()

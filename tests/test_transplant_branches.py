@@ -88,7 +88,20 @@ CASES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("case", "site", "sets", "steps"), CASES)
+# Their way through the engine is that of others.
+FOR_LONG_RUNS = [
+    ("gpt2", "z"), ("qwen3", "embed"), ("gpt_neo", "layer"), ("t5", "embed"), ("bart", "layer"),
+    ("flan-t5", "embed"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("case", "site", "sets", "steps"),
+    [
+        pytest.param(*each, marks=[pytest.mark.long] if each[:2] in FOR_LONG_RUNS else [])
+        for each in CASES
+    ],
+)
 def test_one_sweep_answers_as_models_that_really_have_the_weights(case, site, sets, steps):
     host, donor = pair(case)
     before = weights_hash(host), version_of(host)

@@ -105,7 +105,7 @@ def test_of_many_calls_the_first_are_checked_in_each_test_and_some_of_the_others
     """Functions within a function, which are made at each of its calls, are counted together."""
     same = whole()
     given = whole if made_again else lambda: same
-    others = [call for call in range(FIRST + 1, 3 * FIRST + 1) if call % EVERY == 0]
+    others = [call for call in range(FIRST + 1, 3 * FIRST + 1) if (call - FIRST) % EVERY == 0]
     assert refusals(given, 3 * FIRST) == [*range(1, FIRST + 1), *others]
     begin_test()
     assert refusals(given, 2) == [1, 2]

@@ -30,18 +30,14 @@ DECORATOR = "_typed"
 # In each test the first calls of a function are checked, and every so many of those that follow:
 # a small model's sweep calls some functions ten thousand times, and a third of its time went into
 # that. In long runs all are.
-FIRST, EVERY = 5, 1 if LONG else 100
-
-
-class _Tests:
-    """How many tests have begun."""
-
-    begun = 0
+FIRST, EVERY = 4, 1 if LONG else 100
 
 
 def begin_test() -> None:
     """From now on, the first calls of each function are checked again."""
-    _Tests.begun += 1
+    for calls in _Calls.of_test:
+        calls.checked, calls.left = 0, 1
+    _Calls.of_test.clear()
 
 
 def check_types() -> None:
@@ -56,7 +52,7 @@ def check_types() -> None:
 
 
 class _Calls:
-    """How often a function was called in a test.
+    """How many calls of a function are left until one is checked, counted down in each test.
 
     Functions within a function are made anew at each of its calls, and it would take longer to
     make their checks than to run them; so all that are made of one piece of code are counted
@@ -64,10 +60,18 @@ class _Calls:
     """
 
     known: ClassVar[dict[int, _Calls]] = {}
+    of_test: ClassVar[list[_Calls]] = []
 
     def __init__(self, code: types.CodeType) -> None:
         self.code = code  # kept, so that no other has its id
-        self.number, self.test = 0, -1
+        self.checked, self.left = 0, 1
+
+    def begin(self) -> None:
+        """Say how many calls are left until the one that is checked after this one."""
+        if not self.checked:
+            self.of_test.append(self)
+        self.checked += 1
+        self.left = 1 if self.checked < FIRST else EVERY
 
     @classmethod
     def of(cls, code: types.CodeType) -> _Calls:
@@ -136,11 +140,10 @@ def _typed_function(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
-        if calls.test != _Tests.begun:
-            calls.number, calls.test = 0, _Tests.begun
-        calls.number += 1
-        if calls.number > FIRST and calls.number % EVERY:
+        calls.left -= 1
+        if calls.left > 0:
             return function(*args, **kwargs)
+        calls.begin()
         if not checks:  # not earlier: most functions are never called in one process
             checks.append(_checks(function))
         return checks[0](*args, **kwargs)

@@ -16,6 +16,7 @@ from layerwise.presentation.columns import (
     plain,
     without,
 )
+from layerwise.presentation.table import Table
 from layerwise.report._sections import sections
 from layerwise.results import AblationResult, EmergenceResult, PatchingResult
 
@@ -45,6 +46,12 @@ def test_columns_are_left_out_by_their_heads():
         without(COLUMNS, "p")
 
 
+@pytest.fixture(scope="module")
+def shown(run) -> list[Table]:
+    """The tables of the page."""
+    return [table for section in sections(run) for table in section.tables]
+
+
 @pytest.mark.parametrize(
     ("kind", "title"),
     [
@@ -53,10 +60,9 @@ def test_columns_are_left_out_by_their_heads():
         (EmergenceResult, "Depths and critical sets"),
     ],
 )
-def test_the_short_view_says_what_the_page_says(results, run, kind, title):
+def test_the_short_view_says_what_the_page_says(results, shown, kind, title):
     (result,) = [result for result in results if isinstance(result, kind)]
-    tables = [table for section in sections(run) for table in section.tables]
-    (page,) = [table for table in tables if table.title.startswith(title)]
+    (page,) = [table for table in shown if table.title.startswith(title)]
     short = result.summary_rows()
     short.columns = [name.removesuffix(" [95 %]") for name in short.columns]
     both = [name for name in short.columns if name in page.columns]

@@ -45,8 +45,19 @@ def assert_close(found: Any, plain: Any) -> None:
         np.testing.assert_allclose(one.token_logprobs, reference.token_logprobs, atol=1e-4)
 
 
-@pytest.mark.parametrize("case", ["gpt2", "qwen3", "gpt_neo", "t5", "bart"])
-@pytest.mark.parametrize("memory_budget", [2**31, 2**21])
+@pytest.mark.parametrize(
+    ("case", "memory_budget"),
+    [
+        ("gpt2", 2**31), ("qwen3", 2**21), ("gpt_neo", 2**31), ("t5", 2**21), ("bart", 2**31),
+        *(
+            pytest.param(case, budget, marks=pytest.mark.long)
+            for case, budget in (
+                ("gpt2", 2**21), ("qwen3", 2**31), ("gpt_neo", 2**21), ("t5", 2**31),
+                ("bart", 2**21),
+            )
+        ),
+    ],
+)  # fmt: skip
 def test_the_engine_agrees_with_plain_hooks(case, memory_budget):
     host, donor = pair(case)
     n_layers = host.cfg.n_layers
