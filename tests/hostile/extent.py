@@ -12,8 +12,8 @@ import os
 from hypothesis import HealthCheck, Phase, settings
 
 KILLS = int(os.environ.get("LAYERWISE_KILLS", "2"))
-FLIPS = int(os.environ.get("LAYERWISE_FLIPS", "120"))
-FUZZED = int(os.environ.get("LAYERWISE_FUZZED", "80"))
+FLIPS = int(os.environ.get("LAYERWISE_FLIPS", "90"))
+FUZZED = int(os.environ.get("LAYERWISE_FUZZED", "60"))
 SEED = int(os.environ.get("LAYERWISE_HOSTILE_SEED", "0"))
 
 

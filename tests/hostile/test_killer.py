@@ -16,7 +16,7 @@ from tests.hostile.killer import KILLS_AT_MOST, Command, killed, undisturbed
 from tests.hostile.moments import drawn_moments
 
 ALL = (*commands_of("decoder"), *commands_of("seq2seq"), *joining_commands())
-FEW = ("ablate-decoder", "lens-seq2seq")
+FEW = ("ablate-decoder",)
 TRIED = ALL if LONG else tuple(each for each in ALL if each.name in FEW)
 KILLS_EACH = -(-KILLS // len(TRIED))
 

@@ -18,7 +18,6 @@ from layerwise.analyses.comparison.measures import MEASURES
 from layerwise.analyses.comparison.report import MOST, _drawings, caution
 from layerwise.presentation.rows import rows
 from layerwise.report import Report
-from tests.cases import LONG
 
 LATE = {"letter": (5,), "generate": (4, 5)}
 DEEP = replace(SMALL, n_layers=9, critical={"letter": (7,), "generate": (1, 7)})
@@ -120,11 +119,10 @@ def test_stacks_are_compared_by_themselves(compared: lw.Comparison):
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("which", ["compared", "grouped"])
+@pytest.mark.parametrize("which", ["compared", pytest.param("grouped", marks=pytest.mark.long)])
 def test_figures_are_readable(request, which: str, width: float):
     for drawing in _drawings(request.getfixturevalue(which)):
-        if LONG or drawing.name != "roles_generate":  # as large as that of letters
-            assert_legible(drawing.draw(width=width))
+        assert_legible(drawing.draw(width=width))
 
 
 def test_role_maps_share_axis_and_scale_and_show_the_stacks(page: Report):
