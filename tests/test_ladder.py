@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -97,7 +99,11 @@ def test_the_difference_of_a_step_by_brute_force(brackets: AblationResult) -> No
         for i in drawn
     ]
     low, high = np.quantile(np.diff(values)[:, 0], [0.025, 0.975])
-    assert [row["low"], row["high"]] == pytest.approx([low, high], abs=0.02)
+    # Each sample of 32 items may lack one that is unlike the others.
+    one = 1.96 * math.hypot(*(1 / above.sum() for _, above in shares))
+    difference = expected[1] - expected[0]
+    ends = min(low, difference - one), max(high, difference + one)
+    assert [row["low"], row["high"]] == pytest.approx(ends, abs=0.02)
 
 
 def test_records_of_earlier_versions_have_the_rungs_that_are_protocols(brackets) -> None:

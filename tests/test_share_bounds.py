@@ -6,7 +6,9 @@ counts; what a whole table says is simulated.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +18,13 @@ from scipy.stats import beta, multinomial
 from layerwise import stats
 from layerwise.stats.clusters import Clusters
 from layerwise.stats.effects import effects_table
-from layerwise.stats.share_bounds import Scale, share_scale, wide_enough
+from layerwise.stats.share_bounds import (
+    Bounded,
+    Scale,
+    difference_wide_enough,
+    share_scale,
+    wide_enough,
+)
 from tests.cases import LONG, data_sets
 from tests.test_over_run import records
 
@@ -185,3 +193,54 @@ def test_shares_cover_whether_or_not_all_items_are_alike() -> None:
     rates = np.array(list(missed.values())) / (n_sets * CHANGES)
     assert rates.max() <= 0.1
     assert rates.mean() <= 0.05
+
+
+# Accuracy and floor on either side, shares on either side, items of which any answer comes out.
+SIDES = [((0.8, 0.2), (0.8, 0.2)), ((1.0, 0.0), (1.0, 0.0)), ((0.8, 0.0), (0.6, 0.2)),
+         ((1.0, 0.2), (0.6, 0.0))]  # fmt: skip
+PAIRS = list(product(
+    (True, False), (24, 50, 100), SIDES,
+    ((0.0, 0.0), (1.0, 1.0), (0.5, 0.5), (0.0, 1.0), (0.5, 1.0)), ODD,
+))  # fmt: skip
+
+
+def two_shares(rng: np.random.Generator, cell: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+    """Answers as above, twice of the same items; those that are alike both times, or not."""
+    alike, n, sides, shares, odd = cell
+    state = rng.bit_generator.state
+    for (accuracy, floor), share in zip(sides, shares, strict=True):
+        if alike:
+            rng.bit_generator.state = state
+        yield answers(rng, (n, accuracy, floor, share, odd))
+
+
+def test_differences_of_shares_cover() -> None:
+    """By percentiles of the difference alone a third is missed of items of which few flip."""
+    rng, missed, n_sets = np.random.default_rng(1), {}, data_sets(80)
+    for cell in PAIRS if LONG else PAIRS[5::37]:
+        n = cell[1]
+        drawn = stats.resample_counts(stats.resample_indices(n, 2000, rng))
+        missed[cell] = []
+        for _ in range(n_sets):
+            own, draws, truths = [], [], []
+            for whole, changed, truth in two_shares(rng, cell):
+                above = whole[:, 0].astype(float) - whole[:, 1]
+                if above.mean() <= 0:
+                    break
+                means = drawn @ np.concatenate([whole, changed], axis=1) / n
+                shares = stats.shares(means[:, :1], means[:, 2:], means[:, 1:2])
+                lost = (whole[:, :1] - changed.astype(float)).mean(axis=0) / above.mean()
+                scale = share_scale(above, Clusters.apart(n))
+                ends = wide_enough(stats.percentile_bounds(shares, 0.95), lost[None], [scale])
+                own.append(Bounded(*ends, scale.item))
+                draws.append(np.concatenate([lost[None], shares]))
+                truths.append(truth)
+            else:
+                apart = draws[0] - draws[1]
+                ends = stats.percentile_bounds(apart[1:], 0.95)
+                low, high = difference_wide_enough(apart[0], ends, *own)
+                truth = truths[0] - truths[1]
+                missed[cell] += ((low > truth + 1e-9) | (high < truth - 1e-9)).tolist()
+    rates = np.array([np.mean(one) for one in missed.values()])
+    assert rates.mean() <= 0.03
+    assert rates.max() <= 0.1

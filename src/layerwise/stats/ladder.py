@@ -18,7 +18,7 @@ from layerwise import stats
 
 from .dissociation import Answers, expected_agreement
 from .effects import BASELINES, Cell, cells
-from .share_bounds import Scale, difference_wide_enough, share_scale, wide_enough
+from .share_bounds import Bounded, Scale, difference_wide_enough, share_scale, wide_enough
 
 Chance = Callable[[str, str], float]
 
@@ -197,12 +197,15 @@ def step_difference(
         (sign flips of the items' pseudo-values).
     """
     draws = shares[1] - shares[0]
-    each = [
-        wide_enough(stats.percentile_bounds(of_rung[1:], 0.95), of_rung[:1], [one.scale])
+    own = [
+        Bounded(
+            *wide_enough(stats.percentile_bounds(of_rung[1:], 0.95), of_rung[:1], [one.scale]),
+            one.scale.item,
+        )
         for one, of_rung in zip((first, second), shares, strict=True)
     ]
     apart = stats.percentile_bounds(draws[1:], 0.95)
-    (low,), (high,) = difference_wide_enough(apart, each[1], each[0])
+    (low,), (high,) = difference_wide_enough(draws[0], apart, own[1], own[0])
     difference = first.cell.clusters.sums((second.pseudo() - first.pseudo())[:, None])
     generator = stats.generator(seed, first.cell.task, "ladder")
     p = float(stats.sign_flip_p_values(difference, seed=generator)[0])

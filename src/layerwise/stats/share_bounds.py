@@ -18,6 +18,7 @@ from .clusters import Clusters
 from .over_run import exact_difference_bounds, exact_where_alike, independent_counts
 
 TAIL = 0.025
+_NORMAL = 1.959963984540054  # of the normal distribution, 97.5 % lies below
 # Percentiles of resamples that are all the same differ by rounding at most.
 _ROUNDING = 1e-9
 # How finely the share of unseen clusters, and the mean of what can be lost, are searched.
@@ -34,12 +35,14 @@ class Scale(NamedTuple):
             more of the error the unseen clusters use up, the larger.
         corners: of an item that is not like the sample, what it may lose and what it has to lose;
             all else lies between these.
+        item: how far one of the clusters may move the share; infinite if there is nothing to lose.
     """
 
     n: float
     odds: Float[np.ndarray, " grid"]
     least: Float[np.ndarray, " grid"]
     corners: Float[np.ndarray, "corners 2"]
+    item: float
 
     def bounds(
         self, share: Float[np.ndarray, " rows"]
@@ -63,7 +66,8 @@ class Scale(NamedTuple):
     def widest(self, other: Scale) -> Scale:
         """With whatever either leaves open."""
         one, two = (np.concatenate(each) for each in zip(self[1:3], other[1:3], strict=True))
-        return Scale(min(self.n, other.n), one, two, self.corners)
+        item = max(self.item, other.item)
+        return Scale(min(self.n, other.n), one, two, self.corners, item)
 
 
 def share_scale(
@@ -104,7 +108,8 @@ def share_scale(
         least = _least_means(int(np.floor(mean * worth + 1e-9)), worth, tuple(tails.tolist()))
     else:
         least = _least_rates(int(np.floor((mean + chance) * worth + 1e-9)), worth, tails) - chance
-    return Scale(n, unseen[1:] / (1 - unseen[1:]), least, np.array(sorted(corners)))
+    item = 1 / (n * mean) if mean > 0 else np.inf
+    return Scale(n, unseen[1:] / (1 - unseen[1:]), least, np.array(sorted(corners)), item)
 
 
 def _worth(values: Float[np.ndarray, "items 1"], clusters: Clusters) -> float:
@@ -241,18 +246,49 @@ def wide_enough(
     )
 
 
+class Bounded(NamedTuple):
+    """A share's own bounds.
+
+    Attributes:
+        low: lower bounds, no narrower than unseen items allow; not finite where there are none.
+        high: upper bounds.
+        item: how far a single item of the sample may move it.
+    """
+
+    low: Float[np.ndarray, " rows"]
+    high: Float[np.ndarray, " rows"]
+    item: float
+
+
 def difference_wide_enough(
+    difference: Float[np.ndarray, " rows"],
     bounds: tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]],
-    first: tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]],
-    second: tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]],
+    first: Bounded,
+    second: Bounded,
 ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
-    """Bounds of a difference, made of the bounds of either where all resamples say the same.
+    """Bounds of a difference of shares, no narrower than an item that either sample lacks allows.
+
+    Where few answers flip for nothing, a sample may show none of them on one side, and what its
+    resamples spread is too little. How many unlike items a sample has is known to no better than
+    one, so no standard error is smaller than that of one item on either side. Where all resamples
+    have the same difference, the bounds of both are as far apart as they can be.
 
     Args:
-        bounds: lower and upper percentiles of the difference.
-        first: bounds of what is taken from, never without width.
-        second: bounds of what is taken off, never without width.
+        difference: of the sample, first less second.
+        bounds: lower and upper percentiles of it.
+        first: what is taken from.
+        second: what is taken off.
     """
     same = without_width(*bounds)
-    low, high = first[0] - second[1], first[1] - second[0]
-    return np.where(same, low, bounds[0]), np.where(same, high, bounds[1])
+    one = _NORMAL * np.hypot(first.item, second.item)
+    least = (difference - one, difference + one) if np.isfinite(one) else bounds
+    low, high = no_narrower(bounds, least)
+    return (
+        np.where(same, first.low - second.high, low),
+        np.where(same, first.high - second.low, high),
+    )
+
+
+def item_of(scales: Sequence[Scale]) -> float:
+    """How far an item of each task, all at once, may move the mean share over the tasks."""
+    return float(np.mean([scale.item for scale in scales]))

@@ -20,7 +20,7 @@ from layerwise.stats.effects import ALPHA
 from layerwise.stats.inference import expanded_level
 from layerwise.stats.min_f_prime import crossed_difference
 from layerwise.stats.over_run import over_run
-from layerwise.stats.share_bounds import difference_wide_enough, wide_enough
+from layerwise.stats.share_bounds import Bounded, difference_wide_enough, item_of, wide_enough
 
 from .quantities import ACCURACY, FAMILIES, LOSS, SIZE, Key, Prepared, Quantity, quantities
 
@@ -69,8 +69,12 @@ def _pair(
     else:
         low, high = _interval(key, differences, first.clusters.n)
         if key.family == LOSS:
-            own = [_one(_own_interval(key, each)) for each in (second, first)]
-            low, high = (float(end[0]) for end in difference_wide_enough(_one((low, high)), *own))
+            own = [
+                Bounded(*_one(_own_interval(key, each)), item_of(each.scales))
+                for each in (second, first)
+            ]
+            ends = difference_wide_enough(differences[:1], _one((low, high)), *own)
+            low, high = (float(end[0]) for end in ends)
         p = _p(key, first, second, differences, one.sampling.seed)
     return {
         "unit": ITEM,

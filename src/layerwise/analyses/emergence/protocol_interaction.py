@@ -19,7 +19,13 @@ from layerwise.stats.clusters import Clusters
 from layerwise.stats.effects import Cell, cells, layer_skips, scale_of
 from layerwise.stats.joint_draws import Counts
 from layerwise.stats.layer_curves import Sampling
-from layerwise.stats.share_bounds import Scale, difference_wide_enough, wide_enough
+from layerwise.stats.share_bounds import (
+    Bounded,
+    Scale,
+    difference_wide_enough,
+    item_of,
+    wide_enough,
+)
 from layerwise.stats.signal import signals
 from layerwise.tasks import PROTOCOLS
 from layerwise.tasks.items import CAPABILITIES
@@ -179,11 +185,15 @@ def _rows(
     }
     shares = [_bounded([profiles[i] for profiles in both], drawn)
               for i, drawn in enumerate((first, second))]  # fmt: skip
+    own = [
+        Bounded(*ends, item_of([profiles[i].scale for profiles in both]))
+        for i, ends in enumerate(shares)
+    ]
     apart = stats.percentile_bounds((first - second)[1:], 0.95)
     ends = {
         "share_first": (first, shares[0]),
         "share_second": (second, shares[1]),
-        "difference": (first - second, difference_wide_enough(apart, *shares)),
+        "difference": (first - second, difference_wide_enough((first - second)[0], apart, *own)),
     }
     return [
         named | {"group": name, "layers": list(layers)} | _estimates(ends, i)
