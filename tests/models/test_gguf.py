@@ -24,9 +24,10 @@ D_VOCAB = 304
 
 
 def write_gguf(
-    path, architecture="llama", *, n_blocks=LAYERS, without=(), more=None, kv=KV_HEADS, tensors=None
-):
-    """A small GGUF file, without some of its tensors and with others."""
+    path, architecture="llama", *, n_blocks=LAYERS, without=(), more=None, kv=KV_HEADS,
+    tensors=None, said=None,
+):  # fmt: skip
+    """A small GGUF file, without some of its tensors and with others, and what more it says."""
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_context_length(128)
     writer.add_embedding_length(D_MODEL)
@@ -40,6 +41,9 @@ def write_gguf(
     writer.add_vocab_size(D_VOCAB)
     writer.add_key_length(D_MODEL // HEADS)
     writer.add_pad_token_id(1)
+    for key, value in (said or {}).items():
+        add = writer.add_string if isinstance(value, str) else writer.add_float32
+        add(f"{architecture}.{key}", value)
     tokenizer = json.loads(tiny_tokenizer().backend_tokenizer.to_str())["model"]
     writer.add_tokenizer_model("gpt2")
     writer.add_token_list(sorted(tokenizer["vocab"], key=tokenizer["vocab"].get))

@@ -29,7 +29,7 @@ def nothing_kept(cache):
         ({"more": {"rope_freqs.weight": (4,)}}, ["has, against", "rope_freqs.weight"]),
         ({"more": {"blk.0.ffn_up.weight": (40, D_MODEL)}}, ["blk.0.ffn_up.weight has shape"]),
         ({"kv": 4}, ["attn_k.weight has shape (16, 32), expected (32, 32)"]),
-        ({"architecture": "gemma2"}, ["architecture is 'gemma2'", "llama"]),
+        ({"architecture": "mamba"}, ["architecture is 'mamba'", "llama"]),
     ],
     ids=lambda value: str(value)[:40],
 )

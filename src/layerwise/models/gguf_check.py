@@ -19,10 +19,11 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from layerwise.errors import UserError, counted
 from layerwise.models.gguf_header import GgufHeader, StoredTensor, layers_of
 
-ARCHITECTURES = ("bloom", "gpt2", "llama", "phi3", "qwen2", "qwen3")
+ARCHITECTURES = ("bloom", "gemma2", "gemma3", "gpt2", "llama", "phi3", "qwen2", "qwen3")
 """What GGUF files call the architectures that can be converted and checked; Mistral is llama."""
 
 _SAMPLED_ROWS = 64
+_NORMS_FROM_ONE = ("gemma2", "gemma3")  # which add 1 to them when they run
 _TRANSPOSED = ("attn_qkv.weight", "attn_output.weight", "ffn_up.weight", "ffn_down.weight")
 
 
@@ -62,7 +63,8 @@ def tensor_names(path: Path, header: GgufHeader, config: PreTrainedConfig) -> di
         outline: Any = AutoModelForCausalLM.from_config(config)
     table = gguf.get_tensor_name_map(_known(architecture), config.num_hidden_layers)
     wanted = {_name_in_file(table, name): name for name in outline.state_dict()}
-    tied = {"output.weight"} if config.tie_word_embeddings else set()
+    # The libraries know no tensor for an output that is always tied, as Gemma's is.
+    tied = {"output.weight", _no_tensor("lm_head.weight")} if config.tie_word_embeddings else set()
     _refuse_gaps(path, "lacks", wanted.keys() - header.tensors.keys() - tied)
     _refuse_gaps(path, "has, against its header,", _surplus(path, header, wanted))
     shapes = {name: tuple(weight.shape) for name, weight in outline.state_dict().items()}
@@ -99,6 +101,8 @@ def refuse_other_values(
             weight = weight.T
         places = _origins(architecture, stored, tensor.shape[0], model.config)
         rows, values = _some_rows(content, tensor)
+        if architecture in _NORMS_FROM_ONE and stored.endswith("norm.weight"):
+            values = values - 1
         given = weight.reshape(len(places), -1)[np.argsort(places)[rows]]
         if not torch.allclose(given, values, rtol=1e-6, atol=1e-9, equal_nan=True):
             raise UserError(
@@ -117,6 +121,10 @@ def _name_in_file(table: gguf.TensorNameMap, name: str) -> str:
         found = table.get_name(spelling, try_suffixes=(".weight", ".bias"))
         if found is not None:
             return found
+    return _no_tensor(name)
+
+
+def _no_tensor(name: str) -> str:
     return f"a tensor for {name}"
 
 

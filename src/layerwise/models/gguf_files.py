@@ -82,20 +82,26 @@ def _convert(path: Path, header: GgufHeader, folder: Path) -> None:
 
 
 def _config(path: Path, header: GgufHeader, folder: Path) -> PreTrainedConfig:
-    """The configuration that the header tells, if TransformerLens can convert such models."""
+    """The configuration that the header tells, if such models can be run."""
     import torch
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    from layerwise.models.convert import hooked_config
+    from layerwise.models.convert import NotConverted, hooked_config
+    from layerwise.models.decoder.load import hooked_decoder, outline_of
     from layerwise.models.gguf_check import refuse_other_architectures
+    from layerwise.models.gguf_settings import refuse_unread_settings
 
     refuse_other_architectures(path, header)
     with _refusals(path):
         config = AutoConfig.from_pretrained(**_where(path), trust_remote_code=False)
         config.architectures = [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config.model_type]]
         config.save_pretrained(folder)
-    hooked_config(folder, path.name, config, torch.float32)
+        refuse_unread_settings(path, header, config)
+    try:
+        hooked_config(folder, path.name, config, torch.float32)
+    except NotConverted:
+        hooked_decoder(outline_of(config), None, path.name)
     return config
 
 
