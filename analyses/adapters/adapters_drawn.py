@@ -21,6 +21,7 @@ NEEDED = {
 }
 WAYS = {"brings": "one adapted layer brings", "destroys": "its return destroys"}
 N_LAYERS = 30
+HEALED_HOSTS = {"teacher": "whole", "student": "without six layers", "distilled": "healed"}
 
 
 @styled
@@ -50,6 +51,34 @@ def where_it_is_done(layers: pd.DataFrame, transplant: pd.DataFrame) -> Figure:
     below.set_xlabel("layer")
     handles = [*above.get_legend_handles_labels()[0], *below.get_legend_handles_labels()[0]]
     legend_below(figure, handles)
+    return figure
+
+
+@styled
+def what_healing_brings(gains: pd.DataFrame) -> Figure:
+    """Accuracy of the whole model, without the six layers, and healed, by suite and protocol.
+
+    Args:
+        gains: ``gains.parquet`` of the study.
+    """
+    told = rows(gains, case="healed")
+    protocols = list(dict.fromkeys(told["protocol"]))
+    figure = new_figure(COLUMN_WIDTH, 2.2)
+    grid = figure.subplots(1, len(protocols), sharey=True, squeeze=False)[0]
+    for axes, protocol in zip(grid, protocols, strict=True):
+        of = rows(told, protocol=protocol)
+        for i, (host, label) in enumerate(HEALED_HOSTS.items()):
+            seen = look(i)
+            at = [place + 0.22 * (i - 1) for place in range(len(of))]
+            axes.plot(at, 100 * of[f"acc_{host}"], ls="", marker=seen.marker, ms=4, mew=0,
+                      color=seen.color, label=label)  # fmt: skip
+        axes.set_title(f"under {protocol}", loc="left")
+        axes.set_xticks(range(len(of)), list(of["task"]), rotation=30, ha="right")
+        axes.set_xlim(-0.6, len(of) - 0.4)
+        axes.set_ylim(-5, 105)
+        axes.spines[["top", "right"]].set_visible(False)
+    grid[0].set_ylabel("right (%)")
+    legend_below(figure, grid[0].get_legend_handles_labels()[0])
     return figure
 
 

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-from adapters_drawn import where_it_is_done
+from adapters_drawn import N_LAYERS, what_healing_brings, where_it_is_done
 from adapters_measured import kept, swept, tasks_of
 from adapters_told import in_readme
+from healed_told import CASE
+from healed_told import in_readme as healed_in_readme
 
 import layerwise as lw
 from layerwise.analyses.logit_lens.tables import answers_on_top
@@ -48,15 +50,15 @@ def main(cases: Sequence[str]) -> None:
     runs = HERE.parents[1] / config["runs"]
     found: dict[str, list[pd.DataFrame]] = {}
     base = measured(config["model"], BASE, config, runs / BASE)
-    keep(found, base, BASE)
-    for case in cases or config["cases"]:
+    keep(found, base, BASE, config)
+    made_now = cases or config["cases"]
+    for case in made_now:
         made = trained(case, config, runs / case)
-        keep(found, made.tables, case)
-        keep(found, measured(made.after, case, config, runs / case), case)
-        keep(found, exchanged(made, case, config, runs / case), case)
-        keep(found, compared(runs / BASE, runs / case, config), case)
-    whole = {name: pd.concat(each, ignore_index=True) for name, each in found.items()}
-    write(whole)
+        keep(found, made.tables, case, config)
+        keep(found, measured(made.after, case, config, runs / case), case, config)
+        keep(found, exchanged(made, case, config, runs / case), case, config)
+        keep(found, compared(runs / BASE, runs / case, config), case, config)
+    write(beside_saved(found, [BASE, *made_now]))
 
 
 def trained(case: str, config: Mapping[str, Any], runs: Path) -> Trained:
@@ -118,10 +120,30 @@ def compared(base: Path, after: Path, config: Mapping[str, Any]) -> Named:
     return {"differences": pd.concat([one.differences for one in found])}
 
 
-def keep(found: dict[str, list[pd.DataFrame]], tables: Named, case: str) -> None:
-    """Put tables beside those of other models."""
+def keep(
+    found: dict[str, list[pd.DataFrame]], tables: Named, case: str, config: Mapping[str, Any]
+) -> None:
+    """Put tables beside those of other models, with the numbers that layers had in the base."""
+    removed = config[case]["remove"] if case != BASE else []
+    left = [layer for layer in range(N_LAYERS) if layer not in removed]
     for name, table in tables.items():
+        if "layer" in table:
+            # The lens reads the embedding as layer -1, which is no layer.
+            known = dict(enumerate(left)) | {-1: -1}
+            kept = table["layer"].astype("Int64").map(known)
+            table = table.assign(original=kept.astype("Int64"))
         found.setdefault(name, []).append(table.assign(case=case))
+
+
+def beside_saved(found: Mapping[str, Sequence[pd.DataFrame]], made: Sequence[str]) -> Named:
+    """The tables of the cases that were made now, behind those that were made and saved before."""
+    whole: Named = {}
+    for name, each in found.items():
+        path = RESULTS / f"{name}.parquet"
+        before = [pd.read_parquet(path)] if path.exists() else []
+        kept = [table[~table["case"].isin(made)] for table in before]
+        whole[name] = pd.concat([*(one for one in kept if len(one)), *each], ignore_index=True)
+    return whole
 
 
 def write(tables: Named) -> None:
@@ -131,8 +153,11 @@ def write(tables: Named) -> None:
         table.to_parquet(RESULTS / f"{name}.parquet", index=False)
     figure = where_it_is_done(tables["layers"], tables["transplant"])
     save_figure(figure, RESULTS / "figures", "where_it_is_done")
+    if not rows(tables["gains"], case=CASE).empty:
+        save_figure(what_healing_brings(tables["gains"]), RESULTS / "figures", "what_came_back")
     readme = HERE / "README.md"
-    readme.write_text(in_readme(readme.read_text("utf-8"), tables), "utf-8")
+    told = healed_in_readme(in_readme(readme.read_text("utf-8"), tables), tables)
+    readme.write_text(told, "utf-8")
 
 
 if __name__ == "__main__":

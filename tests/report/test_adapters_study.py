@@ -27,7 +27,7 @@ def study() -> Any:
     """The study's own modules by name."""
     with pytest.MonkeyPatch.context() as patched:
         patched.syspath_prepend(FOLDER)
-        names = ("adapters_drawn", "adapters_measured", "adapters_told")
+        names = ("adapters_drawn", "adapters_measured", "adapters_told", "healed_told")
         yield {name: importlib.import_module(name) for name in names}
 
 
@@ -85,3 +85,58 @@ def test_every_case_names_suites_and_options_that_there_are(study, config, case)
     swept = config["swept"]
     for task in tasks_of(swept[case], swept["fewshot"], config["seed"]):
         assert len(task.fewshot) == swept["fewshot"][task.name]
+
+
+def healed_tables() -> dict[str, pd.DataFrame]:
+    """Three suites: one that comes back, one that does not, and one that was never lost."""
+    gains = [
+        {"case": "healed", "task": task, "capability": "reasoning", "protocol": "generate",
+         "n_items": 40, "acc_teacher": 0.9, "acc_student": before, "acc_distilled": after,
+         "signal_teacher": True, "signal_student": before > 0.5, "signal_distilled": True,
+         "leads": before < 0.5, "improved": improved, "p_holm": 0.01, "lead_p_holm": 0.02}
+        | {f"{name}{end}": value for name, value in (("lead", 0.9 - before),
+           ("gain", after - before), ("closed", 0.5)) for end in ("", "_low", "_high")}
+        for task, before, after, improved in (
+            ("sums", 0.1, 0.7, True), ("pairs", 0.2, 0.25, False), ("names", 0.88, 0.88, False))
+    ]  # fmt: skip
+    layers = [
+        {"case": case, "task": "arithmetic", "protocol": "generate", "original": layer,
+         "significant": layer in sure, "share_lost": 0.4, "signal": True}
+        for case, sure in (("base", {0, 1}), ("healed", {0, 12})) for layer in (0, 1, 12)
+    ]  # fmt: skip
+    moved = [
+        {"case": "healed", "task": "arithmetic", "set": "single", "direction": way,
+         "original": layer, "share": share, "share_low": 0.0, "share_high": 1.0, "p_run": p,
+         "moved": 0.2}
+        for way in ("brings", "destroys") for layer, share, p in ((12, 0.6, 0.01), (18, 0.1, 0.8))
+    ]  # fmt: skip
+    points = {step: 1.0 / (1 + step) for step in range(0, 41, 10)}
+    curve = [
+        {"case": "healed", "step": step, "held_out_kl": points.get(step)} for step in range(41)
+    ]
+    made = {"gains": gains, "layers": layers, "transplant": moved, "curve": curve}
+    return {name: pd.DataFrame(each) for name, each in made.items()}
+
+
+def test_what_comes_back_and_what_does_not_is_told(study):
+    told = study["healed_told"].findings(healed_tables())
+    assert told[0].startswith("**Of 3 suites under a protocol, 2 lose significantly by the six")
+    assert "better after healing: 1 (`sums` under `generate`)." in told[0]
+    assert "that anything comes back: 1 (`pairs` under `generate`)." in told[0]
+    text = " ".join(told)
+    assert "healed model needs 2 layers for sums of two numbers" in text
+    assert "under `generate`, each significantly: 0 and 12." in text
+    assert "1 are not shown to be needed by the whole one: 12." in text
+    assert "after 20 steps and after 40: 1.000, 0.048 and 0.024." in text
+    assert "is layer 12: 60 [0, 100] %" in text
+    assert "No signal without the layers." in told[1]
+
+
+def test_without_the_case_nothing_is_told_of_healing(study, saved):
+    tables = {name: table[table["case"] != "healed"] for name, table in saved.items()}
+    assert study["healed_told"].findings(tables) == []
+    assert study["healed_told"].in_readme("as it was", tables) == "as it was"
+
+
+def test_the_figure_of_healing_is_legible(study):
+    assert_legible(study["adapters_drawn"].what_healing_brings(healed_tables()["gains"]))

@@ -1,0 +1,141 @@
+"""What the saved tables say of the model without layers that was healed, as sentences.
+
+A test holds the README to these, so that no number there is typed by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import pandas as pd
+
+from layerwise.presentation.rows import rows
+from layerwise.presentation.wording import interval, joined, number, p_value, ranges
+
+CASE, BASE, SWEPT, SAID = "healed", "base", "arithmetic", "generate"
+BEGIN, END = "<!-- findings on healing, made by run.py -->", "<!-- end of these findings -->"
+ALPHA = 0.05
+Tables = Mapping[str, pd.DataFrame]
+
+
+def findings(tables: Tables) -> list[str]:
+    """All sentences, in the order of the README; none where the case was not run."""
+    if rows(tables["gains"], case=CASE).empty:
+        return []
+    return [sentence for tell in TOLD for sentence in tell(tables)]
+
+
+def verdict(tables: Tables) -> Iterator[str]:
+    """What was lost, what of it came back, and what did not."""
+    every = rows(tables["gains"], case=CASE)
+    lost = every[every["leads"]]
+    back, not_back = lost[lost["improved"]], lost[~lost["improved"]]
+    yield (
+        f"**Of {len(every)} suites under a protocol, {len(lost)} lose significantly by the six "
+        f"layers. Significantly better after healing: {_names(back)}. Not established that "
+        f"anything comes back: {_names(not_back)}.**"
+    )
+
+
+def _names(table: pd.DataFrame) -> str:
+    named = joined([_named(row) for row in table.to_dict("records")])
+    return f"{len(table)} ({named})" if named else "none"
+
+
+def came_back(tables: Tables) -> Iterator[str]:
+    """Each suite under each protocol: whole, without the layers, healed."""
+    for row in rows(tables["gains"], case=CASE).to_dict("records"):
+        lead, gain, closed = (_bounds(row, name) for name in ("lead", "gain", "closed"))
+        accuracies = [number(100 * row[f"acc_{host}"]) for host in HOSTS]
+        share = f", {closed} % of the loss" if row["leads"] else ""
+        silent = [word for host, word in HOSTS.items() if not row[f"signal_{host}"]]
+        without = f" No signal {joined(silent)}." if silent else ""
+        yield (
+            f"{row['capability'].capitalize()} ({_named(row)}, {row['n_items']} items): "
+            f"{joined(accuracies)} % right whole, without the layers and healed; "
+            f"{lead} points lost ({p_value(row['lead_p_holm'])}), {gain} come back "
+            f"({p_value(row['p_holm'])}){share}.{without}"
+        )
+
+
+def course(tables: Tables) -> Iterator[str]:
+    """How far the healed model is from the whole one on held-out prompts, on the way."""
+    read = rows(tables["curve"], case=CASE).dropna(subset=["held_out_kl"])
+    points = read.set_index("step")["held_out_kl"]
+    half = points.index[points.index <= points.index.max() / 2].max()
+    told = [number(points[step], 3) for step in (0, half, points.index.max())]
+    yield (
+        "Divergence from the whole model on held-out answers, in nats a token, before healing, "
+        f"after {half} steps and after {points.index.max()}: {joined(told)}."
+    )
+
+
+def needed(tables: Tables) -> Iterator[str]:
+    """The layers that sums of two numbers need, before and after, by number in the whole model."""
+    sets = {}
+    for case, words in ((BASE, "The whole model needs"), (CASE, "The healed model needs")):
+        told = rows(tables["layers"], case=case, task=SWEPT, protocol=SAID)
+        sure = told[told["significant"] & (told["share_lost"] > 0)]
+        sets[case] = {int(layer) for layer in sure["original"]}
+        silent = "" if told["signal"].all() else " (it has no signal)"
+        listed = f": {ranges(sorted(sets[case]))}" if sets[case] else ""
+        yield (
+            f"{words} {len(sets[case])} layers for sums of two numbers under `{SAID}`, each "
+            f"significantly{listed}{silent}."
+        )
+    if sets[CASE]:
+        new = sorted(sets[CASE] - sets[BASE])
+        yield (
+            f"Of the layers that the healed model needs for them, {len(new)} are not shown to be "
+            f"needed by the whole one{': ' + ranges(new) if new else ''}."
+        )
+
+
+def moved(tables: Tables) -> Iterator[str]:
+    """Which healed layers bring what came back, and whose return destroys it."""
+    every = rows(tables["transplant"], case=CASE, task=SWEPT, set="single")
+    if every.empty:
+        yield "Of sums of two numbers there is no gain that a transplant could move."
+        return
+    for way, words in WAYS.items():
+        told = rows(every, direction=way)
+        row = told.loc[told["share"].idxmax()]
+        sure = told[(told["p_run"] < ALPHA) & (told["moved"] > 0)]
+        yield (
+            f"{words} is layer {row['original']}: {_bounds(row, 'share')} % of the gain on sums of "
+            f"two numbers ({p_value(row['p_run'])} over the run); {len(sure)} single layers do so "
+            f"significantly{_listed(sure['original'])}."
+        )
+
+
+def in_readme(text: str, tables: Tables) -> str:
+    """The README with these findings made anew, between their two marks."""
+    told = findings(tables)
+    if not told:
+        return text
+    before, rest = text.split(BEGIN)
+    listed = "\n".join(f"- {sentence}" for sentence in told)
+    return f"{before}{BEGIN}\n{listed}\n{END}{rest.split(END)[1]}"
+
+
+def _named(row: Mapping[str, object]) -> str:
+    return f"`{row['task']}` under `{row['protocol']}`"
+
+
+def _bounds(row: Mapping[str, float] | pd.Series, name: str) -> str:
+    return interval(*(100 * float(row[end]) for end in (name, f"{name}_low", f"{name}_high")))
+
+
+def _listed(layers: Iterable[int]) -> str:
+    every = sorted(map(int, layers))
+    return f": {ranges(every)}" if every else ""
+
+
+HOSTS = {
+    "teacher": "in the whole model", "student": "without the layers", "distilled": "after healing",
+}  # fmt: skip
+WAYS = {
+    "brings": "The healed layer that brings most by itself to the model without the layers",
+    "destroys": "The layer whose return to what it was before healing destroys most",
+}
+TOLD = (verdict, came_back, course, needed, moved)
