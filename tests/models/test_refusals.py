@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from layerwise.models import load_model
+from layerwise.models.meta_model import load_meta_model
 from tests.models.refusal import refused
 from tests.models.tiny import tiny_folder
 
@@ -189,7 +190,44 @@ def test_code_of_a_model_that_has_a_native_class_is_not_run(folder):
             ["encoder-decoder", "BartForConditionalGeneration"],
         ),
         ({"model_type": "bert", "architectures": ["BertForMaskedLM"]}, ["no causal language"]),
-        ({"quantization_config": {"quant_method": "gptq"}}, ["are quantized", "unquantized"]),
+        ({"quantization_config": {"quant_method": "gptq"}}, ["quantized by gptq:", "unquantized"]),
+        ({"quantization_config": {"quant_method": "bitsandbytes"}}, ["quantized by bitsandbytes"]),
+        ({"quantization_config": {"quant_method": "awq"}}, ["quantized by awq"]),
+        ({"quantization_config": [4]}, ["are quantized:", "GGUF"]),
+        (
+            {
+                "model_type": "gemma3",
+                "architectures": ["Gemma3ForConditionalGeneration"],
+                "text_config": {"vocab_size": 304},
+                "vision_config": {"hidden_size": 8},
+            },
+            [
+                "for more than text (Gemma3ForConditionalGeneration, with vision_config)",
+                "text model",
+            ],
+        ),
+        (
+            {
+                "model_type": "llava",
+                "architectures": ["LlavaForConditionalGeneration"],
+                "text_config": {"vocab_size": 304},
+            },
+            ["for more than text (LlavaForConditionalGeneration, with text_config)"],
+        ),
+        (
+            {
+                "model_type": "falcon",
+                "architectures": ["FalconForCausalLM"],
+                "hidden_size": 48,
+                "num_attention_heads": 4,
+                "head_dim": None,
+            },
+            ["cannot convert this FalconForCausalLM", "Its own modules cannot be run"],
+        ),
+        (
+            {"model_type": "mamba", "architectures": ["MambaForCausalLM"]},
+            ["cannot convert this MambaForCausalLM", "MambaModel has no token embedding"],
+        ),
         (
             {"model_type": "xglm", "architectures": ["XGLMForCausalLM"]},
             ["cannot convert this XGLMForCausalLM", "Its own modules cannot be run, since"],
@@ -200,6 +238,8 @@ def test_models_of_other_kinds(folder, fields, parts):
     edit_config(folder, **fields)
     with refused(*parts):
         load_model(folder)
+    with refused(*parts):
+        load_meta_model(folder)
 
 
 def test_unknown_dtype():

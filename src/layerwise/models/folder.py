@@ -28,6 +28,7 @@ _TOKENIZER_FILES = (
 _LONGEST_ROTARY, _LONGEST = 2**24, 2**16
 _MOST_LABELS = 10**5
 _GENERATION = "generation_config.json"
+_NESTED = ("vision_config", "audio_config", "text_config")
 _TOKEN_IDS = (
     "bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "forced_bos_token_id",
 )  # fmt: skip
@@ -170,6 +171,7 @@ def _refuse_kinds(folder: Path, fields: dict[str, Any]) -> None:
             "expected a model_type and one of its classes in config.json that transformers knows; "
             "use another model."
         )
+    _refuse_multimodal(folder, architecture, fields)
     if fields.get("is_encoder_decoder") or _defaults_to_encoder_decoder(kind):
         return _refuse_encoder_decoders(folder, architecture)
     if architecture not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
@@ -180,11 +182,24 @@ def _refuse_kinds(folder: Path, fields: dict[str, Any]) -> None:
     return None
 
 
-def _refuse_quantized(folder: Path, fields: dict[str, Any]) -> None:
-    if fields.get("quantization_config"):
+def _refuse_multimodal(folder: Path, architecture: str, fields: dict[str, Any]) -> None:
+    nested = [name for name in _NESTED if fields.get(name)]
+    if nested:
         raise UserError(
-            f"The weights in {folder} are quantized: expected float32, bfloat16 or float16; use "
-            "the model's unquantized weights, or a GGUF file."
+            f"The model in {folder} is of several parts, for more than text ({architecture}, with "
+            f"{nested[0]}): expected a text model, whose config.json tells its layers itself; use "
+            "a text model of that family."
+        )
+
+
+def _refuse_quantized(folder: Path, fields: dict[str, Any]) -> None:
+    settings = fields.get("quantization_config")
+    if settings:
+        method = settings.get("quant_method") if isinstance(settings, dict) else None
+        by = f" by {method[:40]}" if isinstance(method, str) else ""
+        raise UserError(
+            f"The weights in {folder} are quantized{by}: expected float32, bfloat16 or float16; "
+            "use the model's unquantized weights, or a GGUF file."
         )
 
 

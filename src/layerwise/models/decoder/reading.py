@@ -65,13 +65,13 @@ def read_parts(original: nn.Module, scales: Scales | None = None) -> Parts:
     n_ctx = longest_text(config)
     layers = _found(base, ("layers",), "layers")
     return Parts(
-        embedding=_found(base, _EMBEDDINGS, "a token embedding"),
+        embedding=_found(base, _EMBEDDINGS, "token embedding"),
         embed_scale=scales.embed,
         blocks=tuple(
             _block(layer, number, base, config, n_ctx, scales.residual)
             for number, layer in enumerate(layers)
         ),
-        final_norm=_found(base, _FINAL_NORMS, "a final norm"),
+        final_norm=_found(base, _FINAL_NORMS, "final norm"),
         unembed=model.get_output_embeddings(),
         logit_scale=scales.logits,
         logit_cap=getattr(config, "final_logit_softcapping", None),
