@@ -18,7 +18,14 @@ from layerwise import stats
 
 from .dissociation import Answers, expected_agreement
 from .effects import BASELINES, Cell, cells
-from .share_bounds import Bounded, Scale, difference_wide_enough, share_scale, wide_enough
+from .share_bounds import (
+    Bounded,
+    Scale,
+    difference_wide_enough,
+    moved_by_an_answer,
+    share_scale,
+    wide_enough,
+)
 
 Chance = Callable[[str, str], float]
 
@@ -200,7 +207,7 @@ def step_difference(
     own = [
         Bounded(
             *wide_enough(stats.percentile_bounds(of_rung[1:], 0.95), of_rung[:1], [one.scale]),
-            one.scale.item,
+            moved_by_an_answer([one.scale], len(one.cell.interventions)),
         )
         for one, of_rung in zip((first, second), shares, strict=True)
     ]

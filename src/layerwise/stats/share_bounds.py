@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 from .clusters import Clusters
 from .over_run import exact_difference_bounds, exact_where_alike, independent_counts
@@ -252,12 +252,12 @@ class Bounded(NamedTuple):
     Attributes:
         low: lower bounds, no narrower than unseen items allow; not finite where there are none.
         high: upper bounds.
-        item: how far a single item of the sample may move it.
+        answer: how far a single answer of the sample moves it.
     """
 
     low: Float[np.ndarray, " rows"]
     high: Float[np.ndarray, " rows"]
-    item: float
+    answer: float | Float[np.ndarray, " rows"]
 
 
 def difference_wide_enough(
@@ -266,12 +266,12 @@ def difference_wide_enough(
     first: Bounded,
     second: Bounded,
 ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
-    """Bounds of a difference of shares, no narrower than an item that either sample lacks allows.
+    """Bounds of a difference of shares, no narrower than an answer on either side allows.
 
     Where few answers flip for nothing, a sample may show none of them on one side, and what its
-    resamples spread is too little. How many unlike items a sample has is known to no better than
-    one, so no standard error is smaller than that of one item on either side. Where all resamples
-    have the same difference, the bounds of both are as far apart as they can be.
+    resamples spread is too little. How many flip is known to no better than one, so no standard
+    error is smaller than that of one answer on either side. Where all resamples have the same
+    difference, the bounds of both are as far apart as they can be.
 
     Args:
         difference: of the sample, first less second.
@@ -280,8 +280,9 @@ def difference_wide_enough(
         second: what is taken off.
     """
     same = without_width(*bounds)
-    one = _NORMAL * np.hypot(first.item, second.item)
-    least = (difference - one, difference + one) if np.isfinite(one) else bounds
+    one = _NORMAL * np.hypot(first.answer, second.answer)
+    one = np.where(np.isfinite(one), one, 0.0)
+    least = difference - one, difference + one
     low, high = no_narrower(bounds, least)
     return (
         np.where(same, first.low - second.high, low),
@@ -289,6 +290,13 @@ def difference_wide_enough(
     )
 
 
-def item_of(scales: Sequence[Scale]) -> float:
-    """How far an item of each task, all at once, may move the mean share over the tasks."""
-    return float(np.mean([scale.item for scale in scales]))
+def moved_by_an_answer(
+    scales: Sequence[Scale], n_changes: int | Int[np.ndarray, " rows"] = 1
+) -> float | Float[np.ndarray, " rows"]:
+    """How far one answer moves a mean share over tasks, an item of each at once.
+
+    Args:
+        scales: of each task.
+        n_changes: the mean is over so many changes, under one of which the answer is another.
+    """
+    return float(np.mean([scale.item for scale in scales])) / n_changes

@@ -59,6 +59,7 @@ class Quantity(NamedTuple):
         parts: of a share lost, what each item adds to it; otherwise None.
         shares: of a share lost, that of each task; otherwise None.
         scales: of a share lost, what the sample of each task leaves open of it; otherwise empty.
+        n_layers: of a share lost, over how many skipped layers it is the mean; otherwise 1.
         curves: of a depth that is inferred without resampling, the curves of each task.
         axis: of a depth, how layers are told as depths; otherwise None.
     """
@@ -70,6 +71,7 @@ class Quantity(NamedTuple):
     parts: Float[np.ndarray, " items"] | None = None
     shares: Float[np.ndarray, "tasks 1"] | None = None
     scales: tuple[Scale, ...] = ()
+    n_layers: int = 1
     curves: tuple[ItemCurves, ...] = ()
     axis: Axis | None = None
 
@@ -268,7 +270,8 @@ def _losses(runs: Sequence[Prepared], note: Callable) -> Iterator[tuple[Key, lis
 
 
 def _loss(profiles: Sequence[Profile], third: str, sampling: Sampling) -> Quantity:
-    column = list(thirds_of(sampling.n_layers)).index(third)
+    groups = thirds_of(sampling.n_layers)
+    column = list(groups).index(third)
     draws = mean_draws(profiles, sampling)[:, column]
     # each item's part of the mean over tasks of the mean over items
     parts = [p.pseudo[:, column] / (len(p.pseudo) * len(profiles)) for p in profiles]
@@ -276,7 +279,10 @@ def _loss(profiles: Sequence[Profile], third: str, sampling: Sampling) -> Quanti
     together = Clusters.joined([profile.cell.clusters for profile in profiles])
     shares = np.stack([p.pseudo[:, [column]].mean(axis=0) for p in profiles])
     scales = tuple(profile.scale for profile in profiles)
-    return Quantity(draws, len(whole), together, parts=whole, shares=shares, scales=scales)
+    return Quantity(
+        draws, len(whole), together, parts=whole, shares=shares, scales=scales,
+        n_layers=len(groups[third]),
+    )  # fmt: skip
 
 
 def _profiles(run: Prepared) -> dict[tuple[str, str, str], Profile]:

@@ -20,7 +20,12 @@ from layerwise.stats.effects import ALPHA
 from layerwise.stats.inference import expanded_level
 from layerwise.stats.min_f_prime import crossed_difference
 from layerwise.stats.over_run import over_run
-from layerwise.stats.share_bounds import Bounded, difference_wide_enough, item_of, wide_enough
+from layerwise.stats.share_bounds import (
+    Bounded,
+    difference_wide_enough,
+    moved_by_an_answer,
+    wide_enough,
+)
 
 from .quantities import ACCURACY, FAMILIES, LOSS, SIZE, Key, Prepared, Quantity, quantities
 
@@ -70,7 +75,9 @@ def _pair(
         low, high = _interval(key, differences, first.clusters.n)
         if key.family == LOSS:
             own = [
-                Bounded(*_one(_own_interval(key, each)), item_of(each.scales))
+                Bounded(
+                    *_one(_own_interval(key, each)), moved_by_an_answer(each.scales, each.n_layers)
+                )
                 for each in (second, first)
             ]
             ends = difference_wide_enough(differences[:1], _one((low, high)), *own)

@@ -23,7 +23,7 @@ from layerwise.stats.share_bounds import (
     Bounded,
     Scale,
     difference_wide_enough,
-    item_of,
+    moved_by_an_answer,
     wide_enough,
 )
 from layerwise.stats.signal import signals
@@ -185,8 +185,9 @@ def _rows(
     }
     shares = [_bounded([profiles[i] for profiles in both], drawn)
               for i, drawn in enumerate((first, second))]  # fmt: skip
+    n_layers = np.array([len(layers) for layers in groups.values()])
     own = [
-        Bounded(*ends, item_of([profiles[i].scale for profiles in both]))
+        Bounded(*ends, moved_by_an_answer([profiles[i].scale for profiles in both], n_layers))
         for i, ends in enumerate(shares)
     ]
     apart = stats.percentile_bounds((first - second)[1:], 0.95)
