@@ -30,6 +30,7 @@ RUNS = [
     ("generation_sweep", ["--dtype", "bfloat16"]),
     ("few_shot", []),
     ("transplant_sweep", []),
+    ("backends", []),
 ]
 
 
