@@ -1,0 +1,191 @@
+"""All analyses on four workers, workers and the starting process killed: the tables stay the same.
+
+Takes minutes, and runs with ``make test-long`` only; ``test_ray`` holds the parts by day.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import psutil
+import pytest
+
+import layerwise as lw
+from tests import commands
+from tests.analysis import word_task, write_jsonl
+
+pytest.importorskip("ray")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.filterwarnings(
+        "ignore:subprocess .* is still running:ResourceWarning",
+        "ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning",
+    ),
+]
+KILLS, SEED = 10, int(os.environ.get("LAYERWISE_HOSTILE_SEED", "0"))
+MODEL = "organism-letters"
+LETTERS = {"limit": 12, "progress": False, "seed": 1}
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[lw.RayExecutor]:
+    with lw.RayExecutor(actors=4) as executor:
+        yield executor
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return lw.load_model(MODEL)
+
+
+def tables_of(result: Any) -> dict[str, pd.DataFrame]:
+    results = result.results if isinstance(result, lw.Profile) else (result,)
+    return {name: getattr(one, name) for one in results for name in one.tables}
+
+
+def other_model() -> Any:
+    return lw.load_model("organism-letters-other")
+
+
+ANALYSES: dict[str, Callable[..., Any]] = {
+    "ablate": lambda model, **more: lw.ablate(model, "all", **LETTERS, **more),
+    "mean ablation": lambda model, **more: lw.ablate(model, "all", kind="mean", **LETTERS, **more),
+    "logit lens": lambda model, **more: lw.logit_lens(model, "all", **LETTERS, **more),
+    "attribution": lambda model, **more: lw.attribution(model, "all", **LETTERS, **more),
+    "similarity": lambda model, **more: lw.similarity(model, "all", **LETTERS, **more),
+    "patching": lambda model, **more: lw.patch_activations(model, pairs=2, **LETTERS, **more),
+    "path patching": lambda model, **more: lw.patch_paths(model, pairs=2, **LETTERS, **more),
+    "estimates": lambda model, **more: lw.attribute_patches(model, pairs=2, **LETTERS, **more),
+    "removal": lambda model, **more: lw.removal_order(
+        model,
+        "all",
+        "letter",
+        n_removed=2,
+        by=("greedy", "block"),
+        held_out=0.25,
+        **LETTERS,
+        **more,
+    ),
+    "interactions": lambda model, **more: lw.interactions(
+        model, "all", "letter", layers=[0, 1, 2], **LETTERS, **more
+    ),
+    "heads": lambda model, **more: lw.head_scores(
+        model, sequences=4, length=8, progress=False, **more
+    ),
+    "transplant": lambda model, **more: lw.transplant(
+        model, other_model(), "all", "letter", **LETTERS, **more
+    ),
+    "profile": lambda model, **more: lw.profile(model, "all", pairs=2, **LETTERS, **more),
+}
+
+
+@pytest.mark.parametrize("name", ANALYSES)
+def test_every_analysis_has_the_tables_of_a_local_run_on_four_workers(name, workers, model):
+    here, there = (
+        tables_of(ANALYSES[name](model)),
+        tables_of(ANALYSES[name](model, executor=workers)),
+    )
+    assert here.keys() == there.keys()
+    for table, expected in here.items():
+        # Four workers are four processes of one machine, with one thread each as this has.
+        pd.testing.assert_frame_equal(there[table], expected, rtol=1e-5, atol=1e-6)
+
+
+def worker_processes() -> list[psutil.Process]:
+    """The workers that are there, of this process's cluster."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::RayWorker"):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_workers_killed_at_random_moments_leave_the_same_tables(tmp_path, model, monkeypatch):
+    monkeypatch.setattr("layerwise.analyses.ablation.job.ITEMS_AT_ONCE", 2)
+    asked: dict[str, Any] = {**LETTERS, "limit": 60}
+    whole = lw.ablate(model, "all", **asked)
+    rng, killed, stop = random.Random(SEED), [], threading.Event()
+
+    def kill() -> None:
+        while len(killed) < KILLS and not stop.wait(rng.uniform(0.5, 4.0)):
+            there = worker_processes()
+            if there:
+                process = rng.choice(there)
+                process.kill()
+                killed.append(process.pid)
+
+    killer = threading.Thread(target=kill, daemon=True)
+    runs = 0
+    with lw.RayExecutor(actors=4) as executor:
+        killer.start()
+        try:
+            while len(killed) < KILLS:
+                out = tmp_path / f"run-{runs}"
+                found = lw.ablate(model, "all", **asked, out=out, executor=executor)
+                pd.testing.assert_frame_equal(found.records, whole.records)
+                assert lw.verify(out).ok
+                runs += 1
+        finally:
+            stop.set()
+            killer.join()
+    print(f"{len(killed)} workers killed within {runs} run(s)")
+    assert len(killed) == KILLS
+
+
+def test_a_killed_starting_process_leaves_its_pieces_and_no_worker(tmp_path):
+    task = write_jsonl(tmp_path / "mine.jsonl", word_task(400, "mine").items)
+    out, whole = tmp_path / "run", tmp_path / "whole"
+    asked = [
+        "ablate", commands.model_folder(), "--task", task, "--fewshot", "0", "--protocol",
+        "letter", "--protocol", "generate", "--memory-budget", "256MiB",
+    ]  # fmt: skip
+    commands.done(*asked, "--out", whole)
+    rng, kept = random.Random(SEED), []
+    for _ in range(3):
+        child = subprocess.Popen(
+            [*commands.COMMAND, *map(str, asked), "--out", str(out), "--ray", "local,actors=4"],
+            env=commands.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        before, deadline = len(list(out.glob("parts/records*.part"))), time.monotonic() + 240
+        while child.poll() is None and time.monotonic() < deadline:
+            if len(list(out.glob("parts/records*.part"))) > before + rng.randint(0, 2):
+                break
+            time.sleep(0.01)
+        left = psutil.Process(child.pid).children(recursive=True) if child.poll() is None else []
+        # Ray's own agents find out later, and hold nothing.
+        held = [one for one in left if not one.name().endswith("Agent")]
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        kept.append(len(list(out.glob("parts/records*.part"))))
+        _, alive = psutil.wait_procs(held, timeout=60)
+        assert not alive
+    assert kept == sorted(kept)
+    assert kept[0] > 0
+    commands.done(*asked, "--out", out)  # on this machine alone
+    for path in sorted(whole.glob("*.parquet")):
+        pd.testing.assert_frame_equal(pd.read_parquet(out / path.name), pd.read_parquet(path))
+    facts = json.loads((out / "run.json").read_text())
+    print(f"pieces kept at each of the kills: {kept}; {facts['machines']}")
+    assert sum(len(one["pieces"]) for one in facts["machines"]) >= kept[-1] > 0
+
+
+def test_a_run_ends_well_on_the_command_line(tmp_path):
+    task = write_jsonl(tmp_path / "mine.jsonl", word_task(40, "mine").items)
+    asked = ["ablate", commands.model_folder(), "--task", task, "--fewshot", "0"]
+    ended = commands.process(*asked, "--out", tmp_path / "run", "--ray", "local,actors=2")
+    assert ended.code == 0, ended
+    assert all(line.startswith("layerwise: ") for line in ended.err.splitlines()), ended.err
+    assert Path(tmp_path / "run" / "records.parquet").exists()
