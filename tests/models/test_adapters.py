@@ -292,6 +292,15 @@ def test_the_base_is_found_from_the_folder_on_by_alias_or_on_the_hub(folder, bas
         load_model(folder)
 
 
+def test_weights_in_the_hubs_cache_must_be_what_they_are_named_by(folder, tmp_path):
+    blob = tmp_path / "blobs" / ("0" * 64)
+    blob.parent.mkdir()
+    (folder / WEIGHTS).rename(blob)
+    (folder / WEIGHTS).symlink_to(blob)
+    with refused("are damaged", blob.name):
+        load_model(folder)
+
+
 def test_the_base_may_be_an_alias(tmp_path):
     packaged = BUNDLED.get("organism-decoder")
     assert packaged is not None

@@ -73,7 +73,8 @@ def load_model(
     Args:
         name: a bundled alias, ``wired-decoder`` (see ``wired_model``), ``wired-seq2seq`` (see
             ``wired_seq2seq_model``), the path of a GGUF file, a folder in hub format, or a hub id
-            ``owner/name``; looked up in this order.
+            ``owner/name``; looked up in this order. A folder or hub id may be an adapter, such as
+            LoRA, which is merged into the base that it names.
         dtype: ``float32``, ``bfloat16`` or ``float16``.
         device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         offload: ``disk`` leaves the weights of the layers in the cache folder, each but for the

@@ -114,6 +114,7 @@ def _of_adapter(source: Source, *, read_weights: bool) -> Source:
     from layerwise.models.adapter_merge import merged_folder
 
     adapter = read_adapter(source.folder)
+    has_hashed_weights(source.folder)  # those of the hub's cache must be what they are named by
     base = _base_of(adapter)
     both = (base.file_hash or folder_sha256(base.folder), folder_sha256(source.folder))
     digest = key_of(both)
