@@ -32,9 +32,7 @@ def models(
         for known in known_models():
             state = "available" if known.available else f"not here; {known.install}"
             say(f"{known.name}: {known.summary} ({state})")
-        say(
-            "or: a .gguf file, a folder in hub format (or a LoRA adapter), a hub id such as owner/name"
-        )
+        say("or: a .gguf file, a folder of a model or an adapter, a hub id such as owner/name")
         return
     from layerwise.models import load_model, model_facts
     from layerwise.sweep.blocks import attention_in_use
