@@ -97,3 +97,16 @@ def test_hours_follow_from_operations_and_data_sheets():
     assert study.row([2e9, 20e9, 312e12 * 0.4 * 3600, 10 * 312e12 * 0.4 * 3600]) == [
         "2.00", "20.00", "10.0", "449", "1.0", "10.0", "0.3", "3.2",
     ]  # fmt: skip
+
+
+@pytest.mark.smollm2
+@pytest.mark.long
+@pytest.mark.filterwarnings(
+    "ignore:subprocess .* is still running:ResourceWarning",
+    "ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning",
+)
+def test_workers_are_measured_beside_one_process(capsys):
+    benchmark: Any = importlib.import_module("ray_workers")
+    benchmark.main(["--layers", "2", "--items", "4", "--rounds", "1"])
+    told = capsys.readouterr().out
+    assert "two workers, one thread each" in told

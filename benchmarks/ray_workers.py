@@ -1,0 +1,132 @@
+"""Ray's workers of one thread each, one and two of them, against one process with two threads.
+
+The same ablation (every layer skipped, log-likelihoods and greedy texts) three ways, in turns: by
+this process with two threads, by one worker of ``RayExecutor`` with one, by two with one each. No
+ratio is printed unless all have the same answers. Workers are started, have loaded the model and
+made a few pieces before anything is timed; what that took is told apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from machine import machine
+from measuring import Cost, markdown
+from transplant_sweep import random_llama
+
+import layerwise as lw
+from layerwise.analyses.ablation import job
+
+CLOSE = 1e-4
+ITEMS_A_PIECE = 8
+LOCAL = "one process, two threads"
+WAYS = {LOCAL: 0, "one worker, one thread": 1, "two workers, one thread each": 2}
+HEAD = "who makes the pieces|seconds|processor seconds|times as fast|of processor time"
+
+
+def main(arguments: list[str]) -> None:
+    asked = parsed(arguments)
+    job.ITEMS_AT_ONCE = ITEMS_A_PIECE
+    print(machine("ray"))
+    with tempfile.TemporaryDirectory() as folder:
+        model = lw.load_model(asked.model or random_llama(folder, asked.layers))
+        print("\n" + "\n".join(measured(model, asked)))
+
+
+def parsed(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", help="a model's name; a small random Llama if left out")
+    parser.add_argument("--layers", type=int, default=16, help="of the random one")
+    parser.add_argument("--task", default="facts")
+    parser.add_argument("--items", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3)
+    return parser.parse_args(arguments)
+
+
+def measured(model: Any, asked: argparse.Namespace) -> Iterator[str]:
+    """The table, and the sentences before it."""
+    costs: dict[str, list[Cost]] = {way: [] for way in WAYS}
+    found: dict[str, Any] = {}
+    starts: list[str] = []
+    # One cluster after the other would start and end processes within what is timed.
+    with contextlib.ExitStack() as opened:
+        executors: dict[str, Any] = {LOCAL: None}
+        for way, n in list(WAYS.items())[1:]:
+            executors[way] = opened.enter_context(lw.RayExecutor(actors=n, num_cpus=0.5))
+            started = time.perf_counter()
+            ablation(model, asked, ITEMS_A_PIECE * n, executors[way])
+            starts.append(f"{n}: {time.perf_counter() - started:.0f} s")
+        for _ in range(asked.rounds):
+            for way, executor in executors.items():
+                torch.set_num_threads(2 if executor is None else 1)
+                result, cost = timed(lambda e=executor: ablation(model, asked, asked.items, e))
+                costs[way].append(cost)
+                found[way] = result.records
+                print(f"{way}: {cost.seconds:.1f} s", file=sys.stderr, flush=True)
+    gap = max(refuse_unlike(found[LOCAL], other) for other in found.values())
+    yield (
+        f"{asked.items} items of `{asked.task}` in pieces of {ITEMS_A_PIECE}, "
+        f"{model.cfg.n_layers} layers; medians of {asked.rounds} round(s). Answers are the same, "
+        f"log-probabilities at most {gap:.1e} nats apart. Until workers had started, loaded the "
+        f"model and made a piece each: {', '.join(starts)}."
+    )
+    seconds = {way: statistics.median(c.seconds for c in costs[way]) for way in WAYS}
+    of_cpu = {way: statistics.median(c.cpu_seconds for c in costs[way]) for way in WAYS}
+    rows = [
+        [
+            way, f"{seconds[way]:.1f}", f"{of_cpu[way]:.1f}",
+            f"{seconds[LOCAL] / seconds[way]:.2f}", f"{of_cpu[LOCAL] / of_cpu[way]:.2f}",
+        ]
+        for way in WAYS
+    ]  # fmt: skip
+    yield ""
+    yield markdown(HEAD, rows)
+
+
+def ablation(model: Any, asked: argparse.Namespace, items: int, executor: Any) -> Any:
+    return lw.ablate(
+        model, asked.task, ("continuation", "generate"), limit=items, progress=False,
+        executor=executor, memory_budget=2**29,
+    )  # fmt: skip
+
+
+def timed(run: Callable[[], Any]) -> tuple[Any, Cost]:
+    """Run something; its seconds, and the processor seconds of this process and all workers."""
+    wall, cpu = time.perf_counter(), processor_seconds()
+    result = run()
+    return result, Cost(time.perf_counter() - wall, processor_seconds() - cpu)
+
+
+def processor_seconds() -> float:
+    """Of this process and of the workers that it started."""
+    mine = psutil.Process()
+    total = 0.0
+    for process in (mine, *mine.children(recursive=True)):
+        with contextlib.suppress(psutil.Error):
+            if process == mine or process.cmdline()[0].startswith("ray::RayWorker"):
+                times = process.cpu_times()
+                total += times.user + times.system
+    return total
+
+
+def refuse_unlike(records: Any, other: Any) -> float:
+    """End unless answers are the same; how far log-probabilities are apart, in nats."""
+    gap = float(np.nanmax(np.abs(records["gold_logprob"] - other["gold_logprob"]), initial=0.0))
+    same = (records["generated"].fillna("") == other["generated"].fillna("")).mean()
+    if gap > CLOSE or same < 1:
+        sys.exit(f"Not the same work: {gap:.1e} nats apart, {same:.1%} of the texts are the same.")
+    return gap
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
