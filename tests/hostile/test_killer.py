@@ -8,7 +8,6 @@ from contextlib import ExitStack
 import pytest
 
 from tests import commands
-from tests.cases import LONG
 from tests.hostile.extent import KILLS, SEED
 from tests.hostile.fork_server import ForkServer
 from tests.hostile.killed_commands import commands_of, joining_commands
@@ -16,25 +15,22 @@ from tests.hostile.killer import KILLS_AT_MOST, Command, killed, undisturbed
 from tests.hostile.moments import drawn_moments
 
 ALL = (*commands_of("decoder"), *commands_of("seq2seq"), *joining_commands())
-FEW = ("ablate-decoder",)
-TRIED = ALL if LONG else tuple(each for each in ALL if each.name in FEW)
-KILLS_EACH = -(-KILLS // len(TRIED))
+KILLS_EACH = -(-KILLS // len(ALL))
 
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[tuple[ForkServer, ForkServer]]:
     """One for what is killed, one for what is not; texts have other hashes in each."""
     with ExitStack() as stack:
-        seeds = ("1", "2") if LONG else ("1",)
-        started = [
+        first, second = (
             stack.enter_context(ForkServer(commands.environment(PYTHONHASHSEED=seed)))
-            for seed in seeds
-        ]
-        yield started[0], started[-1]
+            for seed in ("1", "2")
+        )
+        yield first, second
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("command", TRIED, ids=lambda command: command.name)
+@pytest.mark.long  # by day tests of run folders kill at steps that they name
+@pytest.mark.parametrize("command", ALL, ids=lambda command: command.name)
 def test_a_command_killed_at_any_moment_goes_on_to_the_same_files(
     servers: tuple[ForkServer, ForkServer], command: Command, tmp_path, count
 ):
