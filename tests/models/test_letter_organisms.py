@@ -47,8 +47,8 @@ def test_the_saved_study_found_exactly_what_was_planted():
     assert (found["significant"] == found["planted"]).all()
     cells = found.groupby(["model", "seed", "capability", "protocol"])
     assert set(cells.size()) == {8}
-    assert set(found["seed"]) == {0, 1}
-    assert len(cells) == 2 * len(NAMES) * len(CAPABILITIES) * len(PROTOCOLS)
+    assert set(found["seed"]) == {0, 1, 2}
+    assert len(cells) == 3 * len(NAMES) * len(CAPABILITIES) * len(PROTOCOLS)
     for (name, _, capability, protocol), rows in cells:
         planted = rows.loc[rows["planted"], "layer"]
         assert tuple(planted) == PLANS[name].needed(capability, protocol)
