@@ -1,6 +1,6 @@
 """How many random cases the property tests of the engine try, chosen in one place.
 
-LAYERWISE_CASES is their number altogether: 40 unless it says otherwise. From 1,000 on, tests
+LAYERWISE_CASES is their number altogether: 32 unless it says otherwise. From 1,000 on, tests
 marked ``long`` run too, and rates of errors are counted in as many data sets as they name; that
 is ``make test-long``. Of tests that combine cases, those are marked whose parts others hold by day.
 """
@@ -12,7 +12,7 @@ import os
 from hypothesis import Phase, settings
 from scipy.stats import binom
 
-CASES = int(os.environ.get("LAYERWISE_CASES", "40"))
+CASES = int(os.environ.get("LAYERWISE_CASES", "32"))
 LONG = CASES >= 1000
 
 

@@ -20,6 +20,9 @@ from .typed import begin_test, check_types
 
 check_types()
 
+# The real one, for tests of what is freed; see process_of_all_tests.
+COLLECT = gc.collect
+
 # How long an example takes says how busy the machine is.
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
@@ -80,7 +83,8 @@ def process_of_all_tests():
         patched.setattr("layerwise.cli.app.work_beside", lambda: None)
         # No test cuts the power. Where a write must fail or be killed here, its test says so.
         patched.setattr("os.fsync", lambda descriptor: None)
-        # statsmodels calls it at each correction that tests compare with, a quarter of a second.
+        # Loads call it, and statsmodels at each correction that tests compare with: a quarter of a
+        # second beside all that is imported here.
         patched.setattr("gc.collect", lambda generation=2: 0)
         yield
 

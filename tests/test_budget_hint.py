@@ -33,7 +33,7 @@ def test_a_small_budget_is_told_of_once_and_the_usual_one_not(monkeypatch, name,
     monkeypatch.setattr(budget_hint, "default_memory_budget", lambda device: USUAL)
     lines: list[str] = []
     setup = prepare(
-        load_model("organism-decoder"), "organism-lookup", "continuation", limit=4,
+        load_model("organism-decoder"), "organism-lookup", "continuation", limit=2,
         memory_budget=USUAL,
     )  # fmt: skip
     job = JOBS[name](replace(setup, memory_budget=int(USUAL * share)))

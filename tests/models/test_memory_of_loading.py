@@ -20,6 +20,7 @@ from layerwise.models import backends, convert, load_model, model_facts, parity
 from layerwise.models.folder import read_config
 from layerwise.models.mapped_memory import give_back_freed, letting_go
 from layerwise.models.originals import load_original, load_tokenizer
+from tests.conftest import COLLECT
 from tests.models.tiny import FAMILIES, tiny_folder
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="asks the system of Linux")
@@ -131,7 +132,9 @@ def test_the_benchmark_says_what_loads_take(tmp_path, monkeypatch, capsys):
     assert loading.table(said).count("\n") >= 3
 
 
-def test_what_holds_only_itself_is_freed():
+def test_what_holds_only_itself_is_freed(monkeypatch):
+    monkeypatch.setattr(gc, "collect", COLLECT)
+
     class Ring:
         pass
 

@@ -15,6 +15,7 @@ from layerwise.tasks import (
     patching_prompts,
     shared_first_tokens,
 )
+from tests.cases import LONG
 
 from .small import BEN, FRANCE, small_task
 from .smollm2 import smollm2_tokenizer
@@ -109,7 +110,7 @@ def test_shared_first_tokens() -> None:
 def test_most_items_serve_patching_and_lens_on_smollm2(
     name: str, usable: float, readable: float
 ) -> None:
-    task, tokenizer = load_task(name), smollm2_tokenizer()
+    task, tokenizer = load_task(name, limit=None if LONG else 80), smollm2_tokenizer()
     pairs = [patching_prompts(task, item, tokenizer) for item in task.items]
     fit = sum(pair is not None and pair.problem is None for pair in pairs)
     assert fit / len(pairs) >= usable
