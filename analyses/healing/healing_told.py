@@ -58,9 +58,9 @@ def verdict(tables: Tables) -> Iterator[str]:
             ways = list(placed(tables, case, task).values())
             yield (
                 f"**{_without(case)}, {came}, established in {_of(told['improved'])} seeds. What "
-                f"the healed models do of them is done by layers that did it in the originals in "
-                f"{_count(ways, 'same')} seeds, by others, too, in {_count(ways, 'others')}, and "
-                f"cannot be placed in {_count(ways, 'none')}.**"
+                f"the healed models do of them needs only layers that the originals needed in "
+                f"{_count(ways, 'same')} seeds, others as well or instead in "
+                f"{_count(ways, 'others')}, and cannot be placed in {_count(ways, 'none')}.**"
             )
 
 
@@ -131,6 +131,21 @@ def came_back(tables: Tables) -> Iterator[str]:
                     f"{joined(_bounds(told, 'closed', 100))} % come back, "
                     f"{_over_seeds(told['closed'])} % over seeds."
                 )
+
+
+def course(tables: Tables) -> Iterator[str]:
+    """How far the healed models are from their originals on held-out texts, on the way."""
+    said = []
+    for case in CASES:
+        read = rows(tables["curve"], case=case).dropna(subset=["held_out_kl"])
+        points = read.groupby("step")["held_out_kl"].mean()
+        half = points.index[points.index <= points.index.max() / 2].max()
+        told = [number(points[step], 3) for step in (0, half, points.index.max())]
+        said.append(f"{_without(case).lower()} {joined(told)}")
+    yield (
+        "Divergence from the original on held-out texts in nats a token, before healing, after "
+        f"half of the steps and after all, means over seeds: {'; '.join(said)}."
+    )
 
 
 def beside(tables: Tables) -> Iterator[str]:
@@ -230,13 +245,13 @@ def read(tables: Tables) -> Iterator[str]:
                 if len(rows(tables[name], task=task)) == 0:
                     continue
                 before, after = (
-                    [_first(one, column)
-                     for _, one in rows(tables[name], case=host, task=task).groupby("seed")]
+                    [_first(rows(tables[name], case=host, task=task, seed=seed), column)
+                     for seed in sorted(tables[name]["seed"].unique())]
                     for host in (ORIGINAL, case)
                 )  # fmt: skip
                 said.append(
-                    f"{_without(case).lower()}, {TASKS[task]} "
-                    f"{', '.join(after) or 'no pairs'} ({', '.join(before)})"
+                    f"{_without(case).lower()}, {TASKS[task]} {', '.join(after)} "
+                    f"({', '.join(before)})"
                 )
         yield f"The first layer with answers {what}, healed (originals): {'; '.join(said)}."
 
@@ -291,6 +306,8 @@ def _verdict(away: list[bool], back: list[bool]) -> str:
 
 
 def _first(one: pd.DataFrame, column: str) -> str:
+    if one.empty:  # no prompts that the model solves, so nothing to patch between
+        return "no pairs"
     enough = one.sort_values("original")
     enough = enough.loc[enough[column] >= HALF, "original"]
     return str(int(enough.iloc[0])) if len(enough) else "none"
@@ -322,4 +339,4 @@ def _of(values: Sequence[bool] | pd.Series) -> str:
 
 
 LEAD = ("lead", "lead_low", "lead_high")
-TOLD = (verdict, claims, spare, came_back, beside, needed, read, moved, depths)
+TOLD = (verdict, claims, spare, came_back, course, beside, needed, read, moved, depths)

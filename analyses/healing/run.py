@@ -54,8 +54,10 @@ def of_seed(
     def keep(tables: Named, case: str, numbers: Sequence[int]) -> None:
         for table, rows in tables.items():
             if "layer" in rows:
-                kept = [None if pd.isna(one) else numbers[int(one)] for one in rows["layer"]]
-                rows = rows.assign(original=pd.array(kept, dtype="Int64"))
+                # The lens reads the embedding as layer -1, which is no layer.
+                known = dict(enumerate(numbers)) | {-1: -1}
+                kept = rows["layer"].astype("Int64").map(known)
+                rows = rows.assign(original=kept.astype("Int64"))
             found.setdefault(table, []).append(rows.assign(case=case, seed=seed))
 
     def measure(model: str | Path, case: str, numbers: Sequence[int]) -> None:
