@@ -45,6 +45,9 @@ def test_gains_are_those_of_counting():
     assert gains.loc["half", "closed"] == pytest.approx(14 / 28)
     assert gains.loc["half", "closed_low"] < 0.5 < gains.loc["half", "closed_high"]
     assert gains.loc["whole", "closed"] == 1
+    unseen = 1 - 0.025 ** (1 / 40)  # so many others may there be, none of 40 items being so
+    assert gains.loc["whole", "closed_low"] <= 1 - unseen
+    assert gains.loc["whole", "closed_high"] >= 1 + unseen
     assert gains["improved"].to_dict() == {"half": True, "lost": False, "same": False,
                                            "whole": True}  # fmt: skip
     assert gains["worse"].to_dict() == {"half": False, "lost": True, "same": False, "whole": False}

@@ -22,6 +22,7 @@ from layerwise.stats.clusters import (
 )
 from layerwise.stats.effects import ALPHA, INTACT, N_RESAMPLES, Cell, Chance, bounded_columns, cells
 from layerwise.stats.over_run import exact_difference_bounds
+from layerwise.stats.share_bounds import share_scale, wide_enough
 from layerwise.stats.signal import have_signal, signal_p_values
 from layerwise.storage.parquet import frame
 
@@ -183,9 +184,19 @@ def _bootstrapped(one: Asked, seed: int, *, leads: bool) -> dict[str, Any]:
     teacher, student, distilled, gained = (means[:, i : i + 1] for i in range(4))
     share = 1 - stats.shares(teacher, distilled, student if leads else np.full_like(student, 1.0))
     n = len(nats)
-    found = bounded_columns(("closed", "closed_low", "closed_high"), share, n)
-    found |= bounded_columns(("nats", "nats_low", "nats_high"), gained, n)
+    found = bounded_columns(("nats", "nats_low", "nats_high"), gained, n)
+    found |= dict(zip(("closed", "closed_low", "closed_high"), _closed(one, share), strict=True))
     return {name: _plain(float(value[0])) for name, value in found.items()}
+
+
+def _closed(one: Asked, share: Float[np.ndarray, "draws 1"]) -> list[Float[np.ndarray, " 1"]]:
+    """The share of the sample, and bounds no narrower than unseen items allow."""
+    teacher, student = (one.cells[host].intact.astype(int) for host in (TEACHER, STUDENT))
+    estimate, low, high = bounded_columns(("closed", "low", "high"), share, len(teacher)).values()
+    if np.isnan(estimate).any():
+        return [estimate, low, high]
+    ends = wide_enough((low, high), estimate[None], [share_scale(teacher - student, one.clusters)])
+    return [estimate, *(np.where(np.isfinite(end), end, np.nan) for end in ends)]
 
 
 def _plain(value: float) -> float | None:
