@@ -29,7 +29,7 @@ def main() -> None:
     told(profile)
     for protocol, asked in config["matched"].items():
         told(lw.profile(model, **asked, out=results / f"matched_{protocol}"))
-    compared(model, profile, config["profile"], results / "compared")
+    compared(model, profile, config["profile"], HERE / "compared")
     removed = lw.removal_order(model, **config["removal"], out=results / "removal")
     save_figure(removed.plot(), results / "removal" / "figures", "removal_orders")
 
