@@ -36,7 +36,7 @@ def test_what_a_student_gained_is_told_with_its_share_of_the_teachers_lead():
         *(100 * row[name] for name in ("closed", "closed_low", "closed_high"))
     )
     assert f"points, {share} % of the teacher's lead (p < 0.001 after Holm's" in sentence
-    assert sentence.endswith("bounds for all 1 test of the run together; n = 40).")
+    assert sentence.endswith("bounds for the one test of the run together; n = 40).")
 
 
 def test_what_a_student_lost_is_told():

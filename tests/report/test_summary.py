@@ -296,7 +296,7 @@ def test_a_single_test_without_an_order_is_told_in_the_singular(run: RunTables) 
     order = run.tables["order"].iloc[[-1]]
     (told,) = of_kind(findings_of(synthetic.with_tables(run, order=order), EVERYTHING), "order")
     assert told.sentence.endswith(
-        ": its one test is not significant after Holm's correction over all 1 test of the run "
+        ": its one test is not significant after Holm's correction over the one test of the run "
         "(p = 1.000)."
     )
 

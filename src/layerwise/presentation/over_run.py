@@ -22,6 +22,11 @@ def n_tests(table: pd.DataFrame) -> int:
     return int(np.isfinite(numbers(table, "p_run")).sum())
 
 
+def every_test(n: int) -> str:
+    """``"all 450 tests"``, or ``"the one test"``."""
+    return "the one test" if n == 1 else f"all {counted(n, 'test')}"
+
+
 def that_hold(table: pd.DataFrame) -> pd.DataFrame:
     """The rows that are significant over the whole run."""
     return pd.DataFrame(table.loc[numbers(table, "p_run") < LEVEL])
@@ -29,17 +34,17 @@ def that_hold(table: pd.DataFrame) -> pd.DataFrame:
 
 def family(table: pd.DataFrame, correction: str = HOLM) -> str:
     """``"over all 450 tests of the run (Holm)"``."""
-    return f"over all {counted(n_tests(table), 'test')} of the run ({correction})"
+    return f"over {every_test(n_tests(table))} of the run ({correction})"
 
 
 def together(table: pd.DataFrame) -> str:
     """``"bounds for all 450 tests of the run together"``: what an interval of the largest is."""
-    return f"bounds for all {counted(n_tests(table), 'test')} of the run together"
+    return f"bounds for {every_test(n_tests(table))} of the run together"
 
 
 def after_holm(n: int) -> str:
     """``"after Holm's correction over all 12 tests of the run"``, of tables corrected as one."""
-    return f"after Holm's correction over all {counted(n, 'test')} of the run"
+    return f"after Holm's correction over {every_test(n)} of the run"
 
 
 def which_hold(

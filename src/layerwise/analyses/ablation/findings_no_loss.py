@@ -13,6 +13,7 @@ import pandas as pd
 
 from layerwise.presentation.finding import Finding, source, spaced, weight
 from layerwise.presentation.items import independent, items_of
+from layerwise.presentation.over_run import every_test
 from layerwise.presentation.rows import layers_of, numbers, records, rows
 from layerwise.presentation.wording import (
     PROTOCOL_ORDER,
@@ -95,7 +96,7 @@ def _shown(
     layers = [layer for layer, value in p.items() if value < ALPHA]
     held = [layer for layer in layers if over_run[layer] < ALPHA]
     told = "none" if not held else "all of them" if held == layers else layer_ranges(held)
-    run = f"; over all {counted(n_tests, 'test')} of the run (Holm): {told}"
+    run = f"; over {every_test(n_tests)} of the run (Holm): {told}"
     first = records(mine)[0]
     action = doing(first["kind"], first["site"], "one of the layers" if layers[1:] else "layer")
     each = ", one at a time," if layers[1:] else ""

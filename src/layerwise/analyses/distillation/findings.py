@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from layerwise.presentation.finding import Finding, source, spaced, weight
-from layerwise.presentation.over_run import after_holm
+from layerwise.presentation.over_run import after_holm, every_test
 from layerwise.presentation.rows import records
 from layerwise.presentation.wording import capitalised, counted, interval, number, p_value, spread
 from layerwise.storage.run_tables import RunTables
@@ -73,7 +73,7 @@ def _points(row: Row) -> str:
 
 
 def _together(n: int) -> str:
-    return f"bounds for all {counted(n, 'test')} of the run together"
+    return f"bounds for {every_test(n)} of the run together"
 
 
 def _test(row: Row, n: int) -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from layerwise.presentation.finding import Finding, source, spaced, weight
 from layerwise.presentation.naming import name_layer
-from layerwise.presentation.over_run import LEVEL, n_tests, together
+from layerwise.presentation.over_run import LEVEL, every_test, n_tests, together
 from layerwise.presentation.rows import numbers, records, rows
 from layerwise.presentation.wording import (
     capitalised,
@@ -248,6 +248,6 @@ def _test(row: Row, every: pd.DataFrame, *more: Row) -> str:
     p = max(one["p_run"] for one in (row, *more))
     both = "the larger of both " if more else ""
     return (
-        f"{both}{p_value(p)} after Holm's correction over all {counted(n_tests(every), 'test')} of "
+        f"{both}{p_value(p)} after Holm's correction over {every_test(n_tests(every))} of "
         f"the run; {together(every)}; n = {row['n_items']}"
     )

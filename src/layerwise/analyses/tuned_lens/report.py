@@ -9,8 +9,9 @@ from functools import partial
 
 from layerwise.analyses.logit_lens.names import TUNED_DECODER_LENS
 from layerwise.presentation.figure_spec import FigureSpec
+from layerwise.presentation.over_run import every_test
 from layerwise.presentation.section import Section
-from layerwise.presentation.wording import counted, spread_of
+from layerwise.presentation.wording import spread_of
 from layerwise.storage.run_tables import RunTables
 
 _TUNED_WORDS = (
@@ -34,7 +35,7 @@ def tunings(run: RunTables) -> list[FigureSpec]:
         f"({table['kind'].iloc[0]}; Belrose et al. 2023), after each layer, on n = "
         f"{spread_of(table['n_texts'], 'text')} that it was not trained on. Bands: bootstrap 95 % "
         f"intervals over texts. Filled: lower than {'without' if two_stacks else 'the logit lens'} "
-        f"(signed-rank test, p < 0.05 over all {counted(len(table), 'test')} of the run, Holm)."
+        f"(signed-rank test, p < 0.05 over {every_test(len(table))} of the run, Holm)."
     )
     if two_stacks:
         caption += (
