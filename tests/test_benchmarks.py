@@ -24,7 +24,7 @@ from tests.sweep.models import amplifying_model
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 RUNS = [
     ("loglikelihood_sweep", []),
-    ("loglikelihood_sweep", ["--dtype", "bfloat16"]),
+    pytest.param("loglikelihood_sweep", ["--dtype", "bfloat16"], marks=pytest.mark.long),
     ("generation_sweep", []),
     ("generation_sweep", ["--few-shot", "2"]),
     ("generation_sweep", ["--dtype", "bfloat16"]),

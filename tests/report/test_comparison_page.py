@@ -62,7 +62,7 @@ def grouped(tmp_path_factory) -> lw.Comparison:
             name: [saved(folder, f"{name} {i}", plan, n, 10 * n + i) for i in range(3)]
             for name, plan, n in (("decoder", SMALL, 0), ("seq2seq", DEEP, 4))
         },
-        n_resamples=200,
+        n_resamples=100,
     )
 
 
