@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerwise.sweep import Generate, Generated, intact, mean, skip, sweep, zero
+from layerwise.sweep import Generate, Generated, intact, mean, resample, skip, sweep, zero
 from layerwise.sweep.beginnings import beginnings
 from layerwise.sweep.decode import Decoder, greedy_tokens
 from layerwise.sweep.decode_step import Beginning, Job, _by_source
@@ -155,3 +155,17 @@ def test_a_draft_is_taken_over_as_far_as_it_is_confirmed_and_the_text_goes_on(dr
     decoder._accept(job, draft, found)
     assert job.tokens == [4, *taken]
     assert decoder.walk.work.new_tokens == len(taken)
+
+
+@pytest.mark.parametrize("site", ["resid_mid", "mlp_out", "z"])
+def test_texts_under_copies_go_on_with_their_own_sources(site):
+    model = random_model("llama-gqa")
+    prompts = [(3, 7, 5, 9), (8, 2, 6), (11, 4, 10, 1, 5)]
+    requests = [Generate(prompt, 8, (), prompts[i - 1][::-1]) for i, prompt in enumerate(prompts)]
+    changes = [resample(site, layer, *((0,) if site == "z" else ())) for layer in range(N_LAYERS)]
+    written = sweep(model, changes, requests).outcomes
+    expected = sweep(model, changes, requests, method="reference").outcomes
+    found, plain = ([[one.tokens for one in each] for each in side] for side in (written, expected))
+    assert found == plain
+    swapped = [Generate(one.context, 8, (), requests[0].source) for one in requests]
+    assert plain != [[o.tokens for o in each] for each in sweep(model, changes, swapped).outcomes]
