@@ -26,9 +26,10 @@ from layerwise.runs.controls import (
     guessed_rows,
     without_layers,
 )
-from layerwise.runs.executors import Work, make_missing
+from layerwise.runs.executors import make_missing
 from layerwise.runs.progress import Meter
-from layerwise.runs.records import planned, record_rows, request_line, work_entry
+from layerwise.runs.recorded import parts_of, unrecorded, works_of
+from layerwise.runs.records import record_rows, request_line, work_entry
 from layerwise.runs.setup import Setup
 from layerwise.stats.effects import CONTROLS, cells
 from layerwise.stats.signal import signals
@@ -319,7 +320,7 @@ def write_requests(requests: Iterable[TaskRequest], folder: Path) -> None:
 
 def _make(pieces: Sequence[Piece], parts: CheckpointStore, progress: Meter, job: Ablation) -> None:
     """Make the pieces that are missing."""
-    missing = [p for p in pieces if not parts.has_part(f"records {p.name}", f"work {p.name}")]
+    missing = unrecorded(parts, pieces)
     costs = [job.cost(piece) for piece in missing]
     if missing and missing[0].stage != "intact":
         tell_of_more_memory(
@@ -328,13 +329,7 @@ def _make(pieces: Sequence[Piece], parts: CheckpointStore, progress: Meter, job:
             progress,
             lambda roomy, at: replace(job, setup=roomy).cost(missing[at]),
         )
-    works = [
-        Work(
-            (f"work {piece.name}", f"records {piece.name}"), f"{job.analysis}, {piece.task.name}",
-            cost.token_passes, (piece, cost),
-        )
-        for piece, cost in zip(missing, costs, strict=True)
-    ]  # fmt: skip
+    works = works_of(job.analysis, missing, costs)
     make_missing(job.setup.executor, parts, progress, works, _Measuring(job))
 
 
@@ -354,9 +349,7 @@ class _Measuring:
         key = (piece.stage, piece.task.hash)
         if key not in self.changes:
             self.changes = {key: self.job.interventions(piece)}
-        records, work = self.job.measure(piece, self.changes[key])
-        entry = pd.DataFrame([work | planned(cost)])
-        return {f"work {piece.name}": entry, f"records {piece.name}": records}
+        return parts_of(piece, *self.job.measure(piece, self.changes[key]), cost)
 
 
 def _with_signal(task: Task, records: pd.DataFrame, protocols: Sequence[str]) -> tuple[str, ...]:

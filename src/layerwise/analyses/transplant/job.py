@@ -30,9 +30,10 @@ from layerwise.runs.controls import (
     guessed_rows,
     without_layers,
 )
-from layerwise.runs.executors import Work, make_missing
+from layerwise.runs.executors import make_missing
 from layerwise.runs.progress import Meter
-from layerwise.runs.records import planned, record_rows, work_entry
+from layerwise.runs.recorded import parts_of, unrecorded, works_of
+from layerwise.runs.records import record_rows, work_entry
 from layerwise.runs.setup import Setup
 from layerwise.storage.parquet import frame
 from layerwise.sweep import Generate, Intervention, Sweep, intact
@@ -235,22 +236,13 @@ class Transplant:
                 yield Piece(host, part, protocols, some, split)
 
     def _make(self, pieces: Sequence[Piece], parts: CheckpointStore, progress: Meter) -> None:
-        missing = [p for p in pieces if not parts.has_part(f"records {p.name}", f"work {p.name}")]
-        costs = [self._cost(piece) for piece in missing]
-        works = [
-            Work(
-                (f"work {piece.name}", f"records {piece.name}"), f"transplant, {piece.task.name}",
-                cost.token_passes, (piece, cost),
-            )
-            for piece, cost in zip(missing, costs, strict=True)
-        ]  # fmt: skip
+        missing = unrecorded(parts, pieces)
+        works = works_of("transplant", missing, [self._cost(piece) for piece in missing])
         make_missing(self.base.executor, parts, progress, works, self._tables)
 
     def _tables(self, piece: Piece, cost: Cost) -> dict[str, pd.DataFrame]:
         """The parts of a piece, by their names."""
-        records, work = self._measure(piece)
-        entry = pd.DataFrame([work | planned(cost)])
-        return {f"work {piece.name}": entry, f"records {piece.name}": records}
+        return parts_of(piece, *self._measure(piece), cost)
 
     def _requests(self, task: Task, protocols: Sequence[str]) -> list[TaskRequest]:
         return [
