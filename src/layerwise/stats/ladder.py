@@ -18,14 +18,7 @@ from layerwise import stats
 
 from .dissociation import Answers, expected_agreement
 from .effects import BASELINES, Cell, cells
-from .share_bounds import (
-    Bounded,
-    Scale,
-    difference_wide_enough,
-    moved_by_an_answer,
-    share_scale,
-    wide_enough,
-)
+from .share_bounds import Scale, bounded, difference_wide_enough, share_scale
 
 Chance = Callable[[str, str], float]
 
@@ -205,10 +198,7 @@ def step_difference(
     """
     draws = shares[1] - shares[0]
     own = [
-        Bounded(
-            *wide_enough(stats.percentile_bounds(of_rung[1:], 0.95), of_rung[:1], [one.scale]),
-            moved_by_an_answer([one.scale], len(one.cell.interventions)),
-        )
+        bounded(of_rung, one.scale, len(one.cell.interventions))
         for one, of_rung in zip((first, second), shares, strict=True)
     ]
     apart = stats.percentile_bounds(draws[1:], 0.95)

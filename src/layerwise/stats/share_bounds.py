@@ -15,6 +15,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int, Shaped
 
 from .clusters import Clusters
+from .inference import percentile_bounds
 from .over_run import exact_difference_bounds, exact_where_alike, independent_counts
 
 TAIL = 0.025
@@ -300,3 +301,15 @@ def moved_by_an_answer(
         n_changes: the mean is over so many changes, under one of which the answer is another.
     """
     return float(np.mean([scale.item for scale in scales])) / n_changes
+
+
+def bounded(draws: Float[np.ndarray, "draws rows"], scale: Scale, n_changes: int = 1) -> Bounded:
+    """A share of one task with bounds of its own.
+
+    Args:
+        draws: the share of the sample (row 0), and of each resample.
+        scale: what the sample leaves open.
+        n_changes: see ``moved_by_an_answer``.
+    """
+    ends = wide_enough(percentile_bounds(draws[1:], 0.95), draws[:1], [scale])
+    return Bounded(*ends, moved_by_an_answer([scale], n_changes))

@@ -27,7 +27,7 @@ from layerwise.stats.effects import (
 )
 from layerwise.stats.ladder import Rated, Rung, of_one_draw, rated, same_items
 from layerwise.stats.over_run import exact_difference_bounds, exact_where_alike, over_run
-from layerwise.stats.share_bounds import Bounded, difference_wide_enough, no_narrower, wide_enough
+from layerwise.stats.share_bounds import bounded, difference_wide_enough, no_narrower
 from layerwise.storage.parquet import conform, frame
 from layerwise.storage.provenance import Facts
 
@@ -201,10 +201,7 @@ def _bootstrapped(first: Rated, second: Rated, facts: Facts) -> dict[str, Any]:
         columns |= {f"{name}_{k}": one[0] for k, one in zip(_KINDS, values, strict=True)}
         columns |= bounded_columns(ends, values[0] - values[1], n)
     scales = [scale_of(r.cell, level) for r, level in zip((first, second), levels, strict=True)]
-    each = [
-        Bounded(*wide_enough(stats.percentile_bounds(one[1:], 0.95), one[:1], [scale]), scale.item)
-        for one, scale in zip(share, scales, strict=True)
-    ]
+    each = [bounded(one, scale) for one, scale in zip(share, scales, strict=True)]
     apart = (columns["share_low"], columns["share_high"])
     ends = difference_wide_enough(columns["share_difference"], apart, *each)
     named = zip(("share_low", "share_high"), ends, strict=True)
