@@ -56,6 +56,15 @@ def has_weights(folder: Path) -> bool:
     return True
 
 
+def read_any_config(folder: Path) -> PreTrainedConfig:
+    """The configuration of a folder, held to its weights if they are there.
+
+    Raises:
+        UserError: as ``read_config``, or as ``read_outline`` without weights.
+    """
+    return read_config(folder) if has_weights(folder) else read_outline(folder)
+
+
 def read_outline(folder: Path) -> PreTrainedConfig:
     """The configuration of a language model, whether or not its weights are there.
 

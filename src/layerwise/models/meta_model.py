@@ -18,7 +18,7 @@ from layerwise.models.backends import Files, choose_backend
 from layerwise.models.decoder.load import hooked_decoder, outline_of
 from layerwise.models.devices import parse_device, parse_dtype
 from layerwise.models.facts import Origin, attach_origin, describe, origin_of
-from layerwise.models.folder import has_weights, must_be_usable, read_config, read_outline
+from layerwise.models.folder import must_be_usable, read_any_config
 from layerwise.models.generation import read_generation_settings
 from layerwise.models.kinds import DecoderOnly, Model
 from layerwise.models.load import load_model
@@ -51,8 +51,7 @@ def load_meta_model(
     number_format, place = parse_dtype(dtype), parse_device(device)
     source = find_outline(os.fspath(name))
     with quiet():
-        read = read_config if has_weights(source.folder) else read_outline
-        config = read(source.folder)
+        config = read_any_config(source.folder)
         tokenizer = load_tokenizer(source.folder, config)
         if config.is_encoder_decoder:
             return _of_encoder_decoder(config, tokenizer, source, number_format, place)

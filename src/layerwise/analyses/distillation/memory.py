@@ -11,7 +11,7 @@ from math import prod
 
 from layerwise.analyses.transplant.blocks import parts_of_block
 from layerwise.models import model_facts
-from layerwise.models.folder import has_weights, read_config, read_outline
+from layerwise.models.folder import read_any_config
 from layerwise.models.footprint import weight_bytes
 from layerwise.models.kinds import (
     Model,
@@ -118,7 +118,7 @@ def n_parameters(model: Model) -> int:
         return model_facts(model).n_parameters
     facts = facts_of_outline(model)
     folder = find_outline(facts.name).folder
-    config = (read_config if has_weights(folder) else read_outline)(folder)
+    config = read_any_config(folder)
     # TransformerLens has an unembedding of its own also where it is the embedding.
     twice = config.tie_word_embeddings and not (is_seq2seq(model) or over_original(model))
     return facts.n_parameters - (model.W_U.numel() if twice else 0)
