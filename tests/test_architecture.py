@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import layerwise
@@ -64,7 +65,9 @@ def folder(name: str) -> str:
     return parts[0] if parts else ""
 
 
-IMPORTS = {name: sorted(set(imported(name)) - {name}) for name in MODULES}
+@cache
+def imports() -> dict[str, list[str]]:
+    return {name: sorted(set(imported(name)) - {name}) for name in MODULES}
 
 
 def test_the_root_holds_folders_and_the_ground_alone():
@@ -75,7 +78,7 @@ def test_the_root_holds_folders_and_the_ground_alone():
 def test_no_arrow_runs_back_up():
     wrong = [
         f"{name} imports {other}"
-        for name, others in IMPORTS.items()
+        for name, others in imports().items()
         for other in others
         if name != "layerwise" and ORDER.index(folder(name)) < ORDER.index(folder(other))
     ]
@@ -103,7 +106,7 @@ def test_nothing_reaches_up_by_name():
 def test_pages_are_made_without_running_a_model():
     wrong = [
         f"{name} imports {other}"
-        for name, others in IMPORTS.items()
+        for name, others in imports().items()
         for other in others
         if folder(name) in READS_TABLES_ONLY and folder(other) in RUNS_MODELS
     ]
@@ -122,7 +125,7 @@ def circle(start: str) -> list[str] | None:
     seen: set[str] = set()
     while ways:
         way = ways.pop()
-        for other in IMPORTS[way[-1]]:
+        for other in imports()[way[-1]]:
             if other == start:
                 return [*way, other]
             if other not in seen:
@@ -139,7 +142,7 @@ def analyses_named(start: str) -> set[str]:
     """The analyses whose modules are imported by those of a name that begins so."""
     every = {
         other.split(".")[2]
-        for name, others in IMPORTS.items()
+        for name, others in imports().items()
         if name.startswith(start)
         for other in others
         if other.startswith("layerwise.analyses.") and other.count(".") > 2
@@ -150,7 +153,7 @@ def analyses_named(start: str) -> set[str]:
 def test_what_joins_or_plans_analyses_has_them_from_the_contract():
     """Emergence knows ablations, which it joins and of which protocols interact, and lens names."""
     assert analyses_named("layerwise.analyses.emergence.") == {"ablation", "logit_lens"}
-    names = IMPORTS["layerwise.analyses.emergence.figures.emergence"]
+    names = imports()["layerwise.analyses.emergence.figures.emergence"]
     assert "layerwise.analyses.logit_lens.names" in names
     assert analyses_named("layerwise.planning.plan") == {"ablation"}  # names of kinds to be read
     assert analyses_named("layerwise.planning.timing") == set()

@@ -139,10 +139,14 @@ def stop_after(monkeypatch, writes: int) -> None:
     monkeypatch.setattr(RunFolder, "write_part", write_part)
 
 
+def empty_report(results: object) -> Report:
+    return Report((), lambda: ("", {}))
+
+
 @pytest.fixture
 def no_report(monkeypatch):
     """Drawing takes most of a small profile's time, and starts when all tables are written."""
-    monkeypatch.setattr("layerwise.profiling.api.report", lambda results: Report("", (), {}))
+    monkeypatch.setattr("layerwise.profiling.api.report", empty_report)
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +165,7 @@ def whole_profile(tasks, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "profile"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("layerwise.analyses.ablation.job.ITEMS_AT_ONCE", 6)
-        patch.setattr("layerwise.profiling.api.report", lambda results: Report("", (), {}))
+        patch.setattr("layerwise.profiling.api.report", empty_report)
         small_profile(tasks, folder)
     return folder
 
@@ -220,7 +224,7 @@ def kept_profile(tmp_path_factory) -> tuple[Path, dict[str, bytes | None]]:
     """The folder of a small profile, and what is in it."""
     folder = tmp_path_factory.mktemp("runs") / "kept"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("layerwise.profiling.api.report", lambda results: Report("", (), {}))
+        patch.setattr("layerwise.profiling.api.report", empty_report)
         profile(tiny_model("llama"), word_task(4), "continuation", out=folder, progress=False)
     return folder, commands.contents(folder)
 

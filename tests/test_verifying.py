@@ -303,7 +303,7 @@ def test_what_cannot_be_verified_is_told(tmp_path):
 @pytest.fixture
 def comparison(monkeypatch) -> Comparison:
     """One of no runs, with an empty page."""
-    monkeypatch.setattr(Comparison, "report", lambda self: Report("", (), {}))
+    monkeypatch.setattr(Comparison, "report", lambda self: Report((), lambda: ("", {})))
     tables = {name: frame(f"comparison_{name}", []) for name in Comparison.tables}
     return Comparison(**tables, facts=ComparisonFacts(seed=0, n_resamples=100, runs=()))
 

@@ -30,7 +30,7 @@ DECORATOR = "_typed"
 # In each test the first calls of a function are checked, and every so many of those that follow:
 # a small model's sweep calls some functions ten thousand times, and a third of its time went into
 # that. In long runs all are.
-FIRST, EVERY = 4, 1 if LONG else 100
+FIRST, EVERY = 2, 1 if LONG else 100
 
 
 def begin_test() -> None:

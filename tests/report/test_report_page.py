@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from html import unescape
@@ -16,6 +17,8 @@ from synthetic import HOSTILE, Plan
 from layerwise.analyses.ablation.report_tables import effects_tables
 from layerwise.analyses.gathering import tables_of_run
 from layerwise.errors import UserError
+from layerwise.presentation.figure_spec import FigureSpec
+from layerwise.presentation.page import Picture
 from layerwise.report import Report, report, report_from_folders
 from layerwise.report.html import grouped
 from layerwise.results import AblationResult, LensResult, PatchingResult
@@ -288,6 +291,24 @@ def test_a_notebook_gets_the_page_in_a_frame(two_runs: Report) -> None:
     (frame,) = Reader(shown).all("iframe")
     assert frame["srcdoc"] == two_runs.html
     assert repr(two_runs).startswith("Report(findings=")
+
+
+def test_pictures_are_drawn_once_and_not_for_its_sentences(small: Plan, monkeypatch) -> None:
+    drawn = []
+
+    def blank(listed: Sequence[tuple[str, FigureSpec, object]]) -> tuple[dict, dict]:
+        drawn.append([name for name, *_ in listed])
+        made = {one: Picture("data:,", "data:,", 1, one.caption, one.alt) for _, one, _ in listed}
+        return made, dict.fromkeys(drawn[0])
+
+    monkeypatch.setattr("layerwise.report._page.drawn", blank)
+    told = report(synthetic.results(small))
+    assert told.findings
+    assert "Report" in repr(told)
+    assert not drawn
+    assert told.html
+    assert list(told.figures) == drawn[0]
+    assert len(drawn) == 1
 
 
 def test_importing_the_report_draws_in_no_plotting_library() -> None:

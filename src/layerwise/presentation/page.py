@@ -6,8 +6,9 @@ What is on a page is settled by those who hand it in.
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,18 +43,31 @@ class Picture:
 
 @dataclass(frozen=True)
 class Report:
-    """A finished report.
+    """A report: its sentences, and a page that is made when it is first asked for.
 
     Attributes:
-        html: the whole page.
         findings: its sentences, most important first; with several runs each begins with
             the name of its run.
-        figures: the figures by name, as matplotlib figures.
+        make: what draws the figures and fills the page; gives both.
     """
 
-    html: str = field(repr=False)
     findings: tuple[Finding, ...]
-    figures: dict[str, Any] = field(repr=False, compare=False)
+    make: Callable[[], tuple[str, dict[str, Any]]] = field(repr=False, compare=False)
+
+    @cached_property
+    def _made(self) -> tuple[str, dict[str, Any]]:
+        # Most of a small run's time goes into pictures, which who reads its sentences needs not.
+        return self.make()
+
+    @property
+    def html(self) -> str:
+        """The whole page."""
+        return self._made[0]
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """The figures by name, as matplotlib figures."""
+        return self._made[1]
 
     def save(self, path: str | Path) -> Path:
         """Write the page as one file; an older file stays until the new one is whole.

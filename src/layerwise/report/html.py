@@ -107,8 +107,7 @@ def _report(runs: list[RunTables], origins: list[str]) -> Report:
     names = run_names([run.facts for run in runs], origins)
     found = [findings_of(run) for run in runs]
     pages = [Page(*each) for each in zip(names, runs, found, strict=True)]
-    text, figures = render(pages)
-    return Report(text, tuple(_all(pages)), figures)
+    return Report(tuple(_all(pages)), lambda: render(pages))
 
 
 def run_names(facts: Sequence[Facts], origins: Sequence[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from layerwise.presentation.evidence import evidence
 from layerwise.presentation.figure_spec import FigureSpec
@@ -37,9 +38,16 @@ def comparison_report(comparison: ComparedRuns) -> Report:
     Args:
         comparison: what was compared.
     """
+    sure, rest = established(comparison.differences), not_established(comparison.differences)
+    return Report((*sure, *rest), lambda: _page(comparison, sure, rest))
+
+
+def _page(
+    comparison: ComparedRuns, sure: Sequence[Finding], rest: Sequence[Finding]
+) -> tuple[str, dict[str, Any]]:
+    """The page's text, and its figures by name."""
     drawings = _drawings(comparison)
     made, figures = pictures(drawings)
-    sure, rest = established(comparison.differences), not_established(comparison.differences)
     text = filled(
         "layerwise.analyses.comparison",
         "comparison.html.j2",
@@ -56,7 +64,7 @@ def comparison_report(comparison: ComparedRuns) -> Report:
             *estimate_tables(comparison), *left_out_table(comparison),
         ],
     )  # fmt: skip
-    return Report(text, (*sure, *rest), figures)
+    return text, figures
 
 
 def _with_rows(

@@ -5,6 +5,7 @@ Nothing is computed from answers here.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -33,10 +34,15 @@ _MOST = 1000
 
 def series_report(series: JoinedCheckpoints) -> Report:
     """The page of a series, as ``TrainingSeries.report`` gives it."""
+    told = sentences(series)
+    return Report(tuple(told), lambda: _page(series, told))
+
+
+def _page(series: JoinedCheckpoints, told: Sequence[Finding]) -> tuple[str, dict[str, Any]]:
+    """The page's text, and its figures by name."""
     model = series.facts.runs[0].facts.model
     drawings = _drawings(series)
     made, figures = drawn([(drawing.name, drawing, model) for drawing in drawings])
-    told = sentences(series)
     text = filled(
         "layerwise.analyses.training",
         "training.html.j2",
@@ -49,7 +55,7 @@ def series_report(series: JoinedCheckpoints) -> Report:
         pictures=[made[drawing] for drawing in drawings],
         tables=_tables(series),
     )
-    return Report(text, tuple(told), figures)
+    return text, figures
 
 
 def sentences(series: JoinedCheckpoints) -> list[Finding]:
