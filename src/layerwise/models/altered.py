@@ -13,14 +13,16 @@ from typing import Any
 
 from torch import nn
 from torch.nn.modules import module as torch_modules
-from transformer_lens.components.attention import Attention
-from transformer_lens.components.embed import Embed
-from transformer_lens.components.grouped_query_attention import GroupedQueryAttention
-from transformer_lens.components.pos_embed import PosEmbed
-from transformer_lens.components.transformer_block import TransformerBlock
-from transformer_lens.components.unembed import Unembed
 
 from layerwise.errors import UserError
+from layerwise.models.hooked import (
+    Attention,
+    Embed,
+    GroupedQueryAttention,
+    PosEmbed,
+    TransformerBlock,
+    Unembed,
+)
 from layerwise.models.kinds import (
     DecoderOnly,
     Model,

@@ -11,7 +11,6 @@ from functools import cached_property
 
 import torch
 from torch import nn
-from transformer_lens import HookedTransformerConfig
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from layerwise.errors import UserError
@@ -24,6 +23,7 @@ from layerwise.models.decoder.reading import UnknownArchitecture
 from layerwise.models.decoder.trial import refuse_wrong_sites
 from layerwise.models.facts import weights_hash
 from layerwise.models.folder import must_be_usable
+from layerwise.models.hooked import HookedTransformerConfig, has_hooked_transformer
 from layerwise.models.kinds import DecoderOnly
 from layerwise.models.loaded import HUGGING_FACE, TRANSFORMER_LENS
 from layerwise.models.mapped_memory import give_back_freed
@@ -119,7 +119,7 @@ def choose_backend(source: Source, config: PreTrainedConfig, backend: str) -> st
     Raises:
         UserError: if the backend, or with ``auto`` either of them, cannot run the architecture.
     """
-    if backend == HUGGING_FACE:
+    if backend == HUGGING_FACE or not has_hooked_transformer():
         _refuse_unknown(source, config)
         return HUGGING_FACE
     try:

@@ -16,11 +16,10 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformer_lens import HookedTransformer, HookedTransformerConfig
-from transformer_lens import loading_from_pretrained as loading
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from layerwise.errors import UserError, one_line
+from layerwise.models.hooked import HookedTransformer, HookedTransformerConfig
 from layerwise.models.mapped_memory import letting_go
 from layerwise.models.quiet import no_deprecation_of
 
@@ -41,6 +40,8 @@ def hooked_config(
     Raises:
         NotConverted: if TransformerLens has no conversion for its architecture.
     """
+    from transformer_lens import loading_from_pretrained as loading
+
     with _refusals(config), _neutral(folder) as place:
         cfg = loading.get_pretrained_model_config(
             place, device="cpu", dtype=dtype, trust_remote_code=False
@@ -62,6 +63,8 @@ def hooked_model(
     Raises:
         NotConverted: if TransformerLens cannot convert the weights.
     """
+    from transformer_lens import loading_from_pretrained as loading
+
     with _refusals(original.config), torch.no_grad():
         state = loading.get_pretrained_state_dict(str(cfg.tokenizer_name), cfg, original)
         nn.Module.to(original, "meta")

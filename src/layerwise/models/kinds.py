@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 
 import torch
 from torch import nn
-from transformer_lens import HookedTransformer
 
 from layerwise.ground.layer_names import DECODER, ENCODER
 from layerwise.models.decoder.load import is_tested
 from layerwise.models.decoder.model import DecoderConfig, DecoderModel
+from layerwise.models.hooked import HookedTransformer
 from layerwise.models.loaded import HUGGING_FACE, TRANSFORMER_LENS
 from layerwise.models.seq2seq.model import Seq2SeqConfig, Seq2SeqModel
 

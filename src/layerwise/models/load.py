@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from transformer_lens import HookedTransformer
 from transformers import PreTrainedConfig
 
 from layerwise.errors import UserError
@@ -31,6 +30,7 @@ from layerwise.models.devices import parse_device, parse_dtype
 from layerwise.models.facts import Origin, attach_origin, describe, origin_of, weights_hash
 from layerwise.models.folder import read_config
 from layerwise.models.generation import GenerationSettings, read_generation_settings
+from layerwise.models.hooked import HookedTransformer, refuse_absent_backend
 from layerwise.models.in_turn import own_state
 from layerwise.models.kinds import DecoderOnly, Model, moved
 from layerwise.models.loaded import HUGGING_FACE, TRANSFORMER_LENS, WRITTEN
@@ -96,6 +96,7 @@ def load_model(
     """
     wanted = Wanted(parse_dtype(dtype), parse_device(device))
     refuse_other_places(offload)
+    refuse_absent_backend(backend)
     if name in WIRED_MODELS:
         _refuse_backend(os.fspath(name), backend, HUGGING_FACE, "is written for TransformerLens")
         return _written(os.fspath(name), wanted, offload)

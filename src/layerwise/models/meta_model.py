@@ -10,7 +10,6 @@ import os
 from dataclasses import replace
 
 import torch
-from transformer_lens import HookedTransformer
 from transformers import AutoModelForSeq2SeqLM, PreTrainedConfig, PreTrainedTokenizerBase
 
 from layerwise.errors import UserError
@@ -20,6 +19,7 @@ from layerwise.models.devices import parse_device, parse_dtype
 from layerwise.models.facts import Origin, attach_origin, describe, origin_of
 from layerwise.models.folder import must_be_usable, read_any_config
 from layerwise.models.generation import read_generation_settings
+from layerwise.models.hooked import HookedTransformer
 from layerwise.models.kinds import DecoderOnly, Model
 from layerwise.models.load import load_model
 from layerwise.models.loaded import HUGGING_FACE, OUTLINE, LoadedFacts

@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.modules import module as torch_modules
-from transformer_lens import HookedTransformer, HookedTransformerConfig
 from transformers import PreTrainedTokenizerBase
 
 from layerwise.errors import UserError, unknown_name
 from layerwise.models.convert import without_weights
+from layerwise.models.hooked import HookedTransformer, HookedTransformerConfig
 from layerwise.models.strides import Weight
 from layerwise.models.weight_files import WeightFiles, part_of
 

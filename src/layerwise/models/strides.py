@@ -9,10 +9,8 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import nn
-from transformer_lens import HookedTransformer
-from transformer_lens.components.abstract_attention import AbstractAttention
-from transformer_lens.components.mlps.gated_mlp import GatedMLP
-from transformer_lens.components.unembed import Unembed
+
+from layerwise.models.hooked import AbstractAttention, GatedMLP, HookedTransformer, Unembed
 
 Weight = Float[torch.Tensor, "..."]
 

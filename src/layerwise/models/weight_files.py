@@ -17,7 +17,6 @@ from typing import NamedTuple
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from transformer_lens import HookedTransformer
 
 from layerwise.errors import UserError
 from layerwise.models.cache import (
@@ -26,6 +25,7 @@ from layerwise.models.cache import (
     complete_or_nothing,
     contents_sha256,
 )
+from layerwise.models.hooked import HookedTransformer
 from layerwise.models.strides import Weight, storage_order
 
 _INDEX = "index.json"

@@ -11,11 +11,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from transformer_lens.components.layer_norm import LayerNorm
-from transformer_lens.components.mlps.gated_mlp import GatedMLP
-from transformer_lens.components.mlps.mlp import MLP
-from transformer_lens.components.rms_norm import RMSNorm
 from transformer_lens.utilities.activation_functions import gelu_new
+
+from layerwise.models.hooked import MLP, GatedMLP, LayerNorm, RMSNorm
 
 Rows = Float[torch.Tensor, "... d_model"]
 Norm = Callable[[Rows], Rows]

@@ -13,15 +13,12 @@ import torch
 from einops import einsum
 from jaxtyping import Float, Int
 from torch import nn
-from transformer_lens.components.layer_norm import LayerNorm
-from transformer_lens.components.layer_norm_pre import LayerNormPre
-from transformer_lens.components.rms_norm import RMSNorm
-from transformer_lens.components.rms_norm_pre import RMSNormPre
 from transformer_lens.utilities.architectures import POST_NORM_ARCHITECTURES
 
 from layerwise.errors import UserError
 from layerwise.models.decoder.model import DecoderConfig
 from layerwise.models.decoder.norms import formula_of
+from layerwise.models.hooked import LayerNorm, LayerNormPre, RMSNorm, RMSNormPre
 from layerwise.models.kinds import DecoderOnly, Model, logit_cap
 from layerwise.sweep.last_sites import StackSites, held_block
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from transformer_lens import HookedTransformer
 
+from layerwise.models.hooked import HookedTransformer
 from layerwise.models.kinds import heads_per_key
 from layerwise.models.organisms.forms import END
 from layerwise.models.organisms.language import START, Language

@@ -9,11 +9,11 @@ import tempfile
 
 import numpy as np
 import torch
-from transformer_lens import HookedTransformer, HookedTransformerConfig
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from layerwise.models.convert import without_weights
 from layerwise.models.facts import Origin, attach_origin, model_facts
+from layerwise.models.hooked import HookedTransformer, HookedTransformerConfig
 from layerwise.models.organisms._wiring import Rooms, write_weights
 from layerwise.models.organisms.language import WIRED, Language
 from layerwise.models.organisms.layout import WiredLayout
