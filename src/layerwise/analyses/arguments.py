@@ -54,9 +54,11 @@ def results(name: str, value: Any) -> list[Any]:
 
 
 def model(name: str, value: Any) -> Any:
-    """Read a loaded model."""
+    """Read a loaded model; of a ``TransformerBridge`` it is the decoder that it wraps."""
+    from layerwise.models.bridge import accepted
     from layerwise.models.kinds import Model
 
+    value = accepted(value)
     if not isinstance(value, Model):
         raise UserError(
             f"Argument {name!r} is {_kind_of(value)}; expected a loaded model: load it first, "

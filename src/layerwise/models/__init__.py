@@ -15,6 +15,7 @@ from layerwise.models.registry import KnownModel as KnownModel
 from layerwise.models.registry import known_models as known_models
 
 if TYPE_CHECKING:
+    from layerwise.models.bridge import from_bridge as from_bridge
     from layerwise.models.facts import model_facts as model_facts
     from layerwise.models.facts import original_tokenizer as original_tokenizer
     from layerwise.models.facts import weights_hash as weights_hash
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from layerwise.models.strides import restride as restride
 
 _LAZY = {
+    "from_bridge": "layerwise.models.bridge",
     "load_model": "layerwise.models.load",
     "model_facts": "layerwise.models.facts",
     "original_tokenizer": "layerwise.models.facts",
@@ -34,6 +36,7 @@ __all__ = [
     "KnownModel",
     "LoadedFacts",
     "SourceKind",
+    "from_bridge",
     "known_models",
     "load_model",
     "model_facts",

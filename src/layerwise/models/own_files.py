@@ -39,7 +39,7 @@ def refuse_no_files(model: Model) -> None:
         UserError: if it did not.
     """
     origin = origin_of(model)
-    if origin is None or origin.facts.name in WIRED_MODELS:
+    if origin is None or origin.facts.source == "user" or origin.facts.name in WIRED_MODELS:
         raise UserError(
             "The model has no Hugging Face original to write from: expected one that load_model "
             "made of files; load it by name, or save its original with save_pretrained and load "

@@ -14,6 +14,7 @@ from layerwise.analyses.ablation.job import Ablation
 from layerwise.analyses.ablation.spec import AblationSpec
 from layerwise.analyses.execute import execute
 from layerwise.analyses.logit_lens.api import Lens
+from layerwise.models.bridge import accepted
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.models.load import load_model
@@ -56,11 +57,11 @@ class Asked:
 
 def loaded(checkpoint: Any, dtype: str, device: str) -> Model:
     """The model of a checkpoint: itself, what its function makes, or what its folder holds."""
-    if isinstance(checkpoint, Model):
-        return checkpoint
-    if callable(checkpoint):
-        made: Any = checkpoint()
-        return made
+    given = accepted(checkpoint)
+    if isinstance(given, Model):
+        return given
+    if callable(given):
+        return accepted(given())
     return load_model(checkpoint, dtype=dtype, device=device)
 
 
