@@ -154,6 +154,18 @@ def test_between_two_layers_that_are_needed_alike_any_depth_is_possible():
     assert 2.5 < high < 2.6
 
 
+@pytest.mark.parametrize("measure", [HALF, CENTRE])
+@pytest.mark.parametrize("seed", range(4))
+def test_an_interval_ends_where_a_place_is_just_significant(measure, seed):
+    curves, turned = [noisy(seed, 300)], 0
+    for end, outwards in zip(depth_bounds(curves, measure), (-2e-6, 2e-6), strict=True):
+        if 0 < end < curves[0].n_layers - 1:
+            turned += 1
+            assert depth_p_value(curves, measure, end - outwards) > 0.05
+            assert depth_p_value(curves, measure, end + outwards) < 0.05
+    assert turned
+
+
 def test_where_nothing_is_known_the_interval_is_the_whole():
     curves = noisy(4)
     values = np.random.default_rng(0).normal(0, 1, curves.values.shape)

@@ -28,6 +28,8 @@ from .item_curves import ItemCurves
 # Places per layer at which contrasts are computed, besides those where they are 0.
 _PLACES = 8
 _SURE = 8.0
+# Between two of these an end of an interval is searched by so many halvings, so many at once.
+_HALVINGS, _AT_ONCE = 30, 5
 
 
 class Axis(NamedTuple):
@@ -333,11 +335,19 @@ def _with_shared(
 def _boundary(
     group: Sequence[ItemCurves], measure: str, inside: float, outside: float, limit: float
 ) -> float:
-    """Where between two places the contrast becomes significant, by bisection."""
-    for _ in range(30):
-        middle = (inside + outside) / 2
-        accepted = abs(_contrast(group, measure, np.array([middle])).z[0]) <= limit
-        inside, outside = (middle, outside) if accepted else (inside, middle)
+    """Where between two places the contrast becomes significant, by bisection.
+
+    The contrasts that some halvings may ask for are computed at once: what it takes to compute
+    one hardly grows with the number of places.
+    """
+    for _ in range(0, _HALVINGS, _AT_ONCE):
+        places = np.linspace(inside, outside, 2**_AT_ONCE + 1)
+        accepted = np.abs(_contrast(group, measure, places).z) <= limit
+        first, last = 0, 2**_AT_ONCE
+        while last - first > 1:
+            middle = (first + last) // 2
+            first, last = (middle, last) if accepted[middle] else (first, middle)
+        inside, outside = float(places[first]), float(places[last])
     return inside
 
 
