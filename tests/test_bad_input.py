@@ -319,18 +319,35 @@ def test_a_report_on_a_full_disk(here, model, whole_run, monkeypatch):
     assert commands.contents(here) == before
 
 
-def test_no_network_for_a_hub_model(here):
+def offline_process(monkeypatch, home: Path):
     """In a process of its own, which says no more than commands do in this one."""
+    return lambda *args: commands.process(*args, HF_HUB_OFFLINE="1", HF_HOME=str(home))
 
-    def offline(*args):
-        home = str(here / "hub")
-        return commands.process(*args, HF_HUB_OFFLINE="1", HF_HOME=home)
 
+def offline_here(monkeypatch, home: Path):
+    """The variables of these names are read when the library is imported, which it is."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(home / "hub"))
+    return run
+
+
+@pytest.mark.parametrize(
+    "by", [offline_here, pytest.param(offline_process, marks=pytest.mark.long)]
+)
+def test_no_network_for_a_hub_model(here, monkeypatch, by):
     says = (
         "Model 'owner/name' is not in the local hub cache and the hub cannot be reached: expected "
         "a network connection (and HF_HUB_OFFLINE unset); connect, or give a local folder."
     )
-    refused("lens", "owner/name", "--out", "run", says=says, unchanged=here, by=offline)
+    refused(
+        "lens",
+        "owner/name",
+        "--out",
+        "run",
+        says=says,
+        unchanged=here,
+        by=by(monkeypatch, here / "hub"),
+    )
 
 
 def test_options_that_are_no_numbers_are_told_by_the_parser(here, model):

@@ -148,6 +148,7 @@ def test_filled_points_are_the_established_ones(compared: lw.Comparison, page: R
     assert (len(points), filled) == (len(shown), int(shown["significant"].sum()))
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_groups_tell_of_runs(grouped: lw.Comparison):
     told = established(grouped.differences)
     assert told

@@ -22,6 +22,7 @@ from layerwise.presentation.page import Picture
 from layerwise.report import Report, report, report_from_folders
 from layerwise.report.html import grouped
 from layerwise.results import AblationResult, LensResult, PatchingResult
+from tests.pages import blank_pages
 
 VOID = {"meta", "img", "source", "br", "hr", "link", "input"}
 TINY = Plan(
@@ -72,7 +73,10 @@ def two_runs() -> Report:
         AblationResult(synthetic.records(TINY), first),
         AblationResult(synthetic.records(other, seed=1), second),
     ]
-    return report(results)
+    made = report(results)
+    with blank_pages():
+        assert made.html
+    return made
 
 
 def headings(text: str) -> list[str]:
