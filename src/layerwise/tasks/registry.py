@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from layerwise.errors import UserError, unknown_name
 from layerwise.ground.arguments import check_arguments
@@ -191,9 +192,14 @@ def arguments_in_words(name: str) -> str:
 
 def _made(name: str, seed: int) -> Task:
     """The task of a suite; with arguments it goes by the name that states them."""
-    suite = _suites[base_of(name)]
-    arguments = read_arguments(name, suite.factory)
-    task = suite.factory(seed, **arguments)
+    return _drawn(_suites[base_of(name)].factory, name, seed)
+
+
+# Most runs and tables ask for the same few suites, each several times.
+@lru_cache(maxsize=64)
+def _drawn(factory: SuiteFactory, name: str, seed: int) -> Task:
+    arguments = read_arguments(name, factory)
+    task = factory(seed, **arguments)
     return replace(task, name=_stated(name)) if arguments else task
 
 
