@@ -23,6 +23,8 @@ from layerwise.organisms.seq2seq.evaluation import answered, read_organism, with
 from layerwise.organisms.seq2seq.plan import N_ENCODER, N_LAYERS
 from layerwise.presentation.save import save_figure
 from layerwise.presentation.style import FULL_WIDTH, look, new_figure, styled
+from layerwise.storage.file_list import NOT_KEPT_FILE
+from layerwise.storage.provenance import listed_files
 from layerwise.tasks import CAPABILITIES
 from layerwise.tasks.suites.toy import toy_suites
 
@@ -72,6 +74,8 @@ def profiled(name: str, folder: Path) -> None:
         for file in KEPT:
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             copy(Path(made) / file, folder / file)
+        left_out = sorted(set(listed_files(folder) or {}) - set(KEPT))
+        (folder / NOT_KEPT_FILE).write_text("\n".join(left_out) + "\n")
 
 
 def _write(table: pd.DataFrame, path: Path) -> None:

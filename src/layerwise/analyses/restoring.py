@@ -12,7 +12,7 @@ from pathlib import Path
 from layerwise.analyses.emergence.result import EmergenceResult
 from layerwise.errors import DamagedFileWarning, DamagedResultsError, MadeAgainWarning, UserError
 from layerwise.storage.base import Result
-from layerwise.storage.file_list import State, hashes_of, states
+from layerwise.storage.file_list import NOT_KEPT_FILE, State, hashes_of, states
 from layerwise.storage.parquet import AGAIN, read_table
 from layerwise.storage.provenance import RUN_FILE, listed_files, read_facts, write_run_file
 from layerwise.storage.written import REQUESTS_FILE, TABLE_FILES, unlisted_for
@@ -34,14 +34,20 @@ def refuse_lost(folder: Path) -> None:
 def warn_of_lost(folder: Path) -> None:
     """Tell of listed files that are not as they were written, once tables are restored.
 
+    Those that were left out on purpose are not told.
+
     Warns:
         DamagedFileWarning: if there are any: requests, or a lens that has its own checksum.
     """
     lost = _lost(folder, listed_files(folder) or {})
-    if lost:
-        told = ", ".join(f"{name} is {_in_words(state)}" for name, state in sorted(lost.items()))
+    told = [
+        f"{name} is {_in_words(state)}"
+        for name, state in sorted(lost.items())
+        if state != "not kept"
+    ]
+    if told:
         warnings.warn(
-            f"In {folder} {told}; the tables are as they were written, and what is read rests on "
+            f"In {folder} {', '.join(told)}; the tables are as they were written, and what is read rests on "
             f"them alone. To mend it, {AGAIN}.", DamagedFileWarning, stacklevel=3,
         )  # fmt: skip
 
@@ -119,7 +125,8 @@ def _refusal(folder: Path, lost: Mapping[str, State]) -> DamagedResultsError:
 
 
 def _in_words(state: State) -> str:
-    return "missing" if state == "missing" else "changed or damaged"
+    words = {"not kept": f"not kept here, as {NOT_KEPT_FILE} says", "missing": "missing"}
+    return words.get(state, "changed or damaged")
 
 
 def _make_again(folder: Path, lost: Sequence[str]) -> None:

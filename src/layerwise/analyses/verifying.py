@@ -12,9 +12,9 @@ from typing import Any
 
 from layerwise.analyses.comparison.result import FOLDER as COMPARISON
 from layerwise.analyses.training.result import FOLDER as SERIES
-from layerwise.errors import UserError
+from layerwise.errors import UserError, counted
 from layerwise.ground.arguments import check_arguments
-from layerwise.storage.file_list import listed, states
+from layerwise.storage.file_list import NOT_KEPT_FILE, listed, not_kept, states
 from layerwise.storage.joined_folder import JoinedFolder
 from layerwise.storage.parquet import read_table
 from layerwise.storage.places import COMPARISON_PAGE, FIGURES, PAGE, SERIES_PAGE, is_folder
@@ -37,6 +37,7 @@ COMPARED = "compared"  # beside a pruned model
 READABLE = "readable"
 NOT_LISTED = "not listed"
 MISSING = "missing"
+LEFT_OUT = "not kept"
 JOINED: tuple[JoinedFolder[Any], ...] = (COMPARISON, SERIES)
 
 
@@ -46,8 +47,8 @@ class Verification:
 
     Attributes:
         folder: the folder.
-        files: by name ``ok``, ``changed``, ``missing`` or ``not listed``; ``readable`` where no
-            checksums were kept.
+        files: by name ``ok``, ``changed``, ``missing`` or ``not listed``; ``not kept`` where it
+            was left out on purpose; ``readable`` where no checksums were kept.
         problems: what is wrong, in words; nothing if all is as it was written.
         checksums: whether the folder keeps a list of its files with their SHA-256.
     """
@@ -79,7 +80,15 @@ class Verification:
                 f"{self.folder} can be read, and its tables agree with what it says of itself; no "
                 "checksums were kept, as an earlier version wrote it."
             )
-        return f"{self.folder} is as it was written: {len(self.files)} files have their SHA-256."
+        absent = [name for name, state in self.files.items() if state == LEFT_OUT]
+        n = sum(state == "ok" for state in self.files.values())
+        have = f"{counted(n, 'file')} {'has its' if n == 1 else 'have their'} SHA-256"
+        if absent:
+            have += (
+                f"; left out on purpose, as {NOT_KEPT_FILE} says, and not checked: "
+                f"{', '.join(absent)}"
+            )
+        return f"{self.folder} is as it was written: {have}."
 
 
 @check_arguments()
@@ -169,7 +178,12 @@ def _verified(
     there = [name for name in known if (folder / name).exists() and name not in found]
     found |= dict.fromkeys(there, READABLE if files is None else NOT_LISTED)
     problems = [f"{name} is {state}" for name, state in found.items() if _is_wrong(state)]
-    whole = [name for name, state in found.items() if not _is_wrong(state) and name in known]
+    problems += [
+        f"{NOT_KEPT_FILE} names {name}, which {own} does not list"
+        for name in not_kept(folder)
+        if name not in (files or {})
+    ]
+    whole = [name for name in known if found.get(name) in ("ok", READABLE)]
     for name in whole:
         for problem in _problems_of(folder / name, facts):
             problems.append(problem)
@@ -181,12 +195,12 @@ def _verified(
 
 
 def _is_wrong(state: str) -> bool:
-    return state not in ("ok", READABLE)
+    return state not in ("ok", READABLE, LEFT_OUT)
 
 
 def _others(folder: Path) -> list[str]:
     """Files that are no results; what is drawn from the tables is not checked."""
-    drawn = (PAGE, COMPARISON_PAGE, SERIES_PAGE, FIGURES)
+    drawn = (PAGE, COMPARISON_PAGE, SERIES_PAGE, FIGURES, NOT_KEPT_FILE)
     return sorted(
         path.name
         for path in folder.iterdir()

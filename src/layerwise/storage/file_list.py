@@ -14,8 +14,10 @@ from typing import Any, Literal
 
 from layerwise.errors import DamagedResultsError
 
-State = Literal["ok", "changed", "missing"]
+State = Literal["ok", "changed", "missing", "not kept"]
 FILES = "files"
+# Names, one a line, of listed files that were left out of a folder on purpose.
+NOT_KEPT_FILE = "not_kept.txt"
 
 
 def sha256_of(path: Path) -> str:
@@ -73,20 +75,34 @@ def refuse_edited(content: Mapping[str, Any], path: Path) -> None:
 
 
 def states(folder: Path, files: Mapping[str, str]) -> dict[str, State]:
-    """What became of listed files, by name.
+    """What became of listed files, by name, and whether what is gone was left out on purpose.
 
     Args:
         folder: where they lie.
         files: SHA-256 by name.
     """
-    return {name: _state(folder / name, digest) for name, digest in files.items()}
+    left_out = not_kept(folder)
+    return {name: _state(folder / name, digest, left_out) for name, digest in files.items()}
 
 
-def _state(path: Path, digest: str) -> State:
+def not_kept(folder: Path) -> list[str]:
+    """Names of the files that a folder says were left out of it on purpose.
+
+    Args:
+        folder: where ``not_kept.txt`` lies, if anything was left out.
+    """
+    try:
+        lines = (folder / NOT_KEPT_FILE).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _state(path: Path, digest: str, left_out: Iterable[str]) -> State:
     try:
         return "ok" if sha256_of(path) == digest else "changed"
     except FileNotFoundError:
-        return "missing"
+        return "not kept" if path.name in left_out else "missing"
     except OSError:  # a folder in its place, or not to be read
         return "changed"
 
