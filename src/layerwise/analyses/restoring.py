@@ -47,8 +47,8 @@ def warn_of_lost(folder: Path) -> None:
     ]
     if told:
         warnings.warn(
-            f"In {folder} {', '.join(told)}; the tables are as they were written, and what is read rests on "
-            f"them alone. To mend it, {AGAIN}.", DamagedFileWarning, stacklevel=3,
+            f"In {folder} {', '.join(told)}; the tables are as they were written, and what is read "
+            f"rests on them alone. To mend it, {AGAIN}.", DamagedFileWarning, stacklevel=3,
         )  # fmt: skip
 
 
