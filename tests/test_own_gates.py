@@ -12,9 +12,11 @@ from scipy.stats import binomtest
 import layerwise as lw
 from layerwise.analyses.attribution.tables import attribution_gate, attribution_signals
 from layerwise.analyses.logit_lens.tables import lens_gate, lens_signals
+from layerwise.models.organisms.wired import wired_model
 from layerwise.presentation.gates import gate_tables
 from layerwise.storage.run_tables import RunTables
-from layerwise.tasks import with_other_questions
+from layerwise.tasks import load_task, with_other_questions
+from layerwise.tasks.items import Item
 from tests import synthetic
 from tests.analysis import WORDS, first_logits, word_task
 from tests.cases import data_sets, most_errors
@@ -23,7 +25,13 @@ from tests.models.tiny import tiny_model
 N = 60
 
 
-def lens_rows(right: np.ndarray, gold: np.ndarray, blind: np.ndarray | None, task: str = "t"):
+def lens_rows(
+    right: np.ndarray,
+    gold: np.ndarray,
+    blind: np.ndarray | None,
+    task: str = "t",
+    options: np.ndarray | None = None,
+):
     """What the last layer says of a task's items."""
     return pd.DataFrame(
         {
@@ -32,6 +40,7 @@ def lens_rows(right: np.ndarray, gold: np.ndarray, blind: np.ndarray | None, tas
             "item": [f"{task}/{i}" for i in range(len(right))], "token": gold,
             "rank": np.where(right, 0, 4),
             "blind": pd.array(blind if blind is not None else [None] * len(right), "boolean"),
+            "options": pd.array(options if options is not None else [None] * len(right), "Int64"),
         }
     )  # fmt: skip
 
@@ -65,6 +74,47 @@ def test_where_no_other_question_was_asked_stated_chance_stands_in_its_place():
     assert passes(lens_rows(right, many, None), 0.1)
     unknown = lens_rows(right, many, np.zeros(N, dtype=bool)).assign(token=None)
     assert not passes(unknown, 0.25)
+
+
+def test_the_lens_must_beat_choosing_among_the_options_where_one_of_them_is_on_top():
+    many, some, never = np.array([f"w{i}" for i in range(N)]), np.arange(N), np.zeros(N, dtype=bool)
+    for n_right in range(1, N):
+        for n_wrong, n_options in ((0, 4), (N - n_right, 4), ((N - n_right) // 2, 3)):
+            options = np.where(some < n_right + n_wrong, n_options, 0)
+            floor = (n_right + n_wrong) / n_options / N
+            p = binomtest(n_right, N, max(floor, 1 / N), alternative="greater").pvalue
+            other = 0.5**n_right  # other questions are never answered with the item's answer
+            expected = max(p, other) < 0.025
+            assert passes(lens_rows(some < n_right, many, never, options=options)) == expected
+
+
+@pytest.mark.parametrize("n", [20, 40, 100])
+def test_a_model_that_chooses_among_the_options_has_signal_as_rarely_as_stated(n):
+    """What it says depends on the question, is one of four, and is right in one of four."""
+    sets, rng = data_sets(400), np.random.default_rng(n)
+    found = before = 0
+    for _ in range(sets):
+        gold, four = rng.integers(16, size=n).astype(str), np.full(n, 4)
+        right, blind = rng.random((2, n)) < [[0.25], [0.08]]
+        found += passes(lens_rows(right, gold, blind, options=four))
+        before += passes(lens_rows(right, gold, blind))
+    assert found <= most_errors(sets, 0.025)
+    if n >= 40:
+        assert before > 0.15 * sets  # the most frequent answer and other questions alone
+
+
+def test_a_model_that_knows_is_found_by_its_lens():
+    """It knows 40 or 60 % and says one of the four; or knows 20 % and else says anything."""
+    rng = np.random.default_rng(6)
+    for n, knows, guesses in ((100, 0.4, True), (40, 0.6, True), (60, 0.2, False)):
+        found = []
+        for _ in range(60):
+            lucky = 0.25 * guesses
+            right, blind = rng.random((2, n)) < [[knows + (1 - knows) * lucky], [0.08 * guesses]]
+            gold = rng.permutation(n).astype(str)
+            options = np.where(right | guesses, 4, 0)
+            found.append(passes(lens_rows(right, gold, blind, options=options)))
+        assert np.mean(found) > 0.95
 
 
 @pytest.mark.parametrize("says", ["the most frequent", "as often as it is right"])
@@ -145,6 +195,27 @@ def test_the_tables_hold_what_the_model_says_to_other_questions():
     assert any(seen)
     assert not all(seen)
     assert read.groupby("item")["blind"].nunique().eq(1).all()
+
+
+def test_the_table_of_the_lens_says_whether_an_option_is_on_top():
+    """A model that knows all answers, one of which is not among the options of every other item."""
+    model, task = wired_model(), load_task("wired-lookup", limit=12)
+
+    def without_what_is_said(item: Item) -> Item:
+        others = tuple(choice for choice in item.choices if choice != item.answer)
+        return replace(item, answer=others[0], choices=others, corruption=None)
+
+    mixed = [
+        without_what_is_said(item) if i % 2 else item for i, item in enumerate(task.items)
+    ]  # fmt: skip
+    asked = replace(task, items=tuple(mixed))
+    read = lw.logit_lens(model, asked, "continuation", progress=False).lens
+    last = read.loc[read["layer"] == read["layer"].max()].set_index("item")
+    assert last["options"].loc[[item.id for item in task.items]].tolist() == [4, 0] * 6
+    assert last["rank"].eq(0).loc[[item.id for item in task.items]].tolist() == [True, False] * 6
+    free = replace(task, items=tuple(replace(item, choices=()) for item in task.items))
+    asked = lw.logit_lens(model, free, "continuation", progress=False).lens
+    assert asked["options"].isna().all()
 
 
 def test_pages_show_what_the_gates_were_decided_on():

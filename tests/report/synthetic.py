@@ -151,6 +151,7 @@ def lens(plan: Plan, seed: int = 0, protocols: tuple[str, ...] = ("letter", "con
                         "pos": pd.array([-1] * (n * len(layers)), dtype="Int64"),
                         "token": np.repeat([f" {'abcd'[i % 4]}" for i in range(n)], len(layers)),
                         "blind": pd.array([None] * (n * len(layers)), dtype="boolean"),
+                        "options": pd.array([None] * (n * len(layers)), dtype="Int64"),
                         "rank": pd.array(ranks.astype(int).ravel() - 1, dtype="Int64"),
                         "final_rank": pd.array(ranks.astype(int).ravel() - 1, dtype="Int64"),
                         "logprob": np.minimum(logprob, -0.01).ravel(),

@@ -68,7 +68,7 @@ _LATER = {
     | dict.fromkeys(("n_clusters", "most_taken", "n_most_taken", "n_examples"), pa.int64())
     | {"guesser": pa.float64(), "guesser_rule": pa.string(), "n_guesser": pa.int64()}
     | {"guesser_held": pa.bool_()},
-    "lens": _CLUSTER | {"blind": pa.bool_()},
+    "lens": _CLUSTER | {"blind": pa.bool_(), "options": pa.int64()},
     "prediction_depth": _CLUSTER,
     "attribution": _CLUSTER | {"blind": pa.bool_()},
     "removal": _CLUSTER,

@@ -42,7 +42,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         task="str", capability="str", item="str", protocol="str", lens="str", over="str",
         site="str", layer="int", pos="int", token="str?", rank="int", final_rank="int?",
         logprob="float", entropy="float", kl="float", top_tokens=_STRINGS, cluster="str?",
-        blind="bool?",
+        blind="bool?", options="int?",
     ),
     "prediction_depth": _schema(
         lens="str", protocol="str", capability="str", task="str", item="str", layer="int",

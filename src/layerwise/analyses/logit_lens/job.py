@@ -322,6 +322,7 @@ class Lens:
                 "entropy": entropy,
                 "kl": kl,
                 "top_tokens": [text_of(token) for token in top],
+                "options": _n_options(passage.options, top[0], rank),
             }
 
 
@@ -344,6 +345,13 @@ def _rank(row: dict[str, Any], order: dict[str, int]) -> tuple[int, ...]:
     """Where a row stands, however the passages were cut in chunks."""
     later = int(row["lens"] in OF_ENCODER)
     return order[row["item"]], row["pos"], later, row["layer"], SITES.index(row["site"])
+
+
+def _n_options(options: frozenset[int], top: int, rank: int) -> int | None:
+    """How many first tokens of choices the one on top is among; 0 if it is none of them."""
+    if not options:
+        return None
+    return len(options) if rank == 0 or top in options else 0
 
 
 def _decoder(tokenizer: Any) -> Any:

@@ -6,7 +6,7 @@ How the readings of many items become a result is the business of ``job``.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -99,6 +99,8 @@ class Passage:
         n_prompt: tokens of the prompt.
         positions: which tokens are read, from 0.
         targets: the token looked for at each.
+        options: the tokens that the item's choices begin with; none where it has no choices, or
+            where not the answer's first token is looked for.
     """
 
     item: str
@@ -106,14 +108,21 @@ class Passage:
     n_prompt: int
     positions: tuple[int, ...]
     targets: tuple[int, ...]
+    options: frozenset[int] = frozenset()
 
     @classmethod
-    def of_prompt(cls, request: TaskRequest, positions: Sequence[int] | None) -> Passage:
+    def of_prompt(
+        cls,
+        request: TaskRequest,
+        positions: Sequence[int] | None,
+        options: frozenset[int] = frozenset(),
+    ) -> Passage:
         """Look for the answer's first token in a prompt.
 
         Args:
             request: the gold request.
             positions: from the end, -1 the last; all if None.
+            options: the tokens that the item's choices begin with.
 
         Raises:
             UserError: if the prompt has no such position.
@@ -128,7 +137,7 @@ class Passage:
                 f"-{n} to -1, or for all."
             )
         read = tuple(sorted(n + pos for pos in wanted))
-        return cls(request.item, tokens, n, read, (answer,) * len(read))
+        return cls(request.item, tokens, n, read, (answer,) * len(read), options)
 
     @classmethod
     def of_rest(cls, request: TaskRequest, rest: Tokens) -> Passage:
@@ -147,9 +156,10 @@ def passages(
     Items whose answer begins like a distractor are left out where the first token of the answer
     is looked for, and items of which the model writes nothing where its text is.
     """
-    asked = gold_requests(setup, task, protocol, distinct=over == PROMPT)
     if over == PROMPT:
-        return [Passage.of_prompt(request, positions) for request in asked]
+        distinct = _distinct_requests(setup, task, protocol)
+        return [Passage.of_prompt(gold, positions, options) for gold, options in distinct]
+    asked = gold_requests(setup, task, protocol)
     if over == CONTINUATION:
         return [Passage.of_rest(request, answer_tokens(request)) for request in asked]
     (texts,) = setup.sweep([intact()], [request.request for request in asked]).outcomes
@@ -171,13 +181,28 @@ def gold_requests(
         protocol: whose prompts.
         distinct: leave out items whose answer begins with the same token as a distractor.
     """
-    found = []
+    if distinct:
+        return [gold for gold, _ in _distinct_requests(setup, task, protocol)]
+    asked = (
+        setup.requests(
+            task, item if protocol == "generate" else _choosable(task, item, protocol), protocol
+        )
+        for item in task.items
+    )
+    return [one for requests in asked for one in requests if one.gold]
+
+
+def _distinct_requests(
+    setup: Setup, task: Task, protocol: str
+) -> Iterator[tuple[TaskRequest, frozenset[int]]]:
+    """Gold requests that no distractor begins like, and what the item's choices begin with."""
     for item in task.items:
-        whole = item if protocol == "generate" else _choosable(task, item, protocol)
-        asked = setup.requests(task, whole, protocol)
-        others = {answer_tokens(r)[0] for r in asked if not r.gold} if distinct else set()
-        found += [r for r in asked if r.gold and not (others and answer_tokens(r)[0] in others)]
-    return found
+        asked = setup.requests(task, _choosable(task, item, protocol), protocol)
+        others = frozenset(answer_tokens(one)[0] for one in asked if not one.gold)
+        for gold in (one for one in asked if one.gold):
+            first = answer_tokens(gold)[0]
+            if first not in others:
+                yield gold, others | {first} if others else others
 
 
 def blind_requests(setup: Setup, task: Task, protocol: str) -> dict[str, LogLikelihood]:

@@ -129,7 +129,7 @@ def sections(run: RunTables) -> list[Section]:
     """Lens curves, and prediction depth."""
     return [
         Section("lens", "Logit lens", 30, _LENS_WORDS, tuple(lenses(run)),
-                tuple(gate_tables(run, "lens_gate", _RIGHT, "most frequent answer (%)"))),
+                tuple(gate_tables(run, "lens_gate", _RIGHT, "without the question (%)"))),
         Section("settled", "Prediction depth", 34, _SETTLED_WORDS,
                 tuple(settlings(run)), tuple(settling_tables(run))),
     ]  # fmt: skip

@@ -110,13 +110,13 @@ def guessing(facts: Facts) -> Chance:
 def lens_signals(lens: pd.DataFrame, chance: Chance) -> dict[tuple[str, str], bool]:
     """Whether right answers end on top more often than without the question, by task, protocol.
 
-    The model chooses among all tokens, so that what options are like is no floor. It must be right
-    more often than by saying the most frequent first token of the task's answers each time (exact
-    binomial test: answers that do not depend on the item are right no more often than that, and
-    with unequal probabilities the binomial tail is too wide, if anything: Hoeffding 1956, Ann.
-    Math. Stat. 27), and than when it is asked other items' questions (exact McNemar test).
-    Corrected by Holm over all tasks and protocols of the run. Where no other question was asked,
-    stated chance stands in its place.
+    The model chooses among all tokens, so that one over the number of options is no floor. It must
+    be right more often than by saying the most frequent first token of the task's answers each
+    time, than by choosing among the options where it ends with one of them on top (exact binomial
+    test against the larger of the two: with unequal probabilities its tail is too wide, if
+    anything: Hoeffding 1956, Ann. Math. Stat. 27), and than when it is asked other items'
+    questions (exact McNemar test). Corrected by Holm over all tasks and protocols of the run.
+    Where no other question was asked, stated chance stands in its place.
 
     Args:
         lens: a lens table.
@@ -131,7 +131,7 @@ def lens_gate(lens: pd.DataFrame, chance: Chance) -> pd.DataFrame:
 
 
 def _gate(lens: pd.DataFrame, chance: Chance) -> tuple[list[Answered], Chance]:
-    """What was right at the end, and the accuracy of what does not depend on the item."""
+    """What was right at the end, and the accuracy of what does not depend on the question."""
     found, floors = [], {}
     for _, group in answers_read(lens).groupby(["task", "protocol"]):
         place = str(group["task"].iloc[0]), str(group["protocol"].iloc[0])
@@ -141,8 +141,14 @@ def _gate(lens: pd.DataFrame, chance: Chance) -> tuple[list[Answered], Chance]:
         known = last["token"].dropna()
         most = known.value_counts().max() / len(last) if len(known) else 0.0
         stated = 0.0 if found[-1].blind is not None and len(known) else chance(*place)
-        floors[place] = max(float(most), stated)
+        floors[place] = max(float(most), _by_choosing(last), stated)
     return found, lambda task, protocol: floors[task, protocol]
+
+
+def _by_choosing(last: pd.DataFrame) -> float:
+    """What choosing evenly among the options gets right where one of them ends on top."""
+    n = last["options"].fillna(0).to_numpy(dtype=float)
+    return float(np.divide(1.0, n, out=np.zeros(len(n)), where=n > 0).mean())
 
 
 class Sample(NamedTuple):
