@@ -78,7 +78,8 @@ def test_listing_models_imports_nothing_heavy():
 def test_public_names():
     assert set(layerwise.models.__all__) == {
         *("DEFAULT_MODEL", "KnownModel", "LoadedFacts", "SourceKind", "known_models"),
-        *("load_model", "model_facts", "original_tokenizer", "restride", "weights_hash"),
+        *("from_bridge", "load_model", "model_facts", "original_tokenizer", "restride"),
+        "weights_hash",
     }
     assert all(getattr(layerwise.models, name) is not None for name in layerwise.models.__all__)
     with pytest.raises(AttributeError, match="no attribute 'loadmodel'"):

@@ -57,7 +57,8 @@ def load_meta_model(
             return _of_encoder_decoder(config, tokenizer, source, number_format, place)
         files = Files(source, config, tokenizer, choose_backend(source, config, "auto"))
         model = _of_decoder(files, number_format)
-    facts = replace(describe(model, digest="", dtype=dtype, device=str(place)), verified=OUTLINE)
+    described = describe(model, digest="", dtype=dtype, device=str(place))
+    facts = replace(described, source=source.kind, verified=OUTLINE)
     attach_origin(model, Origin(facts, tokenizer, read_generation_settings(source.folder)))
     return model
 
@@ -87,7 +88,7 @@ def _of_encoder_decoder(
     model = hooked_seq2seq(original, tokenizer, source.name)
     number_format = str(dtype).removeprefix("torch.")
     described = describe(model, digest="", dtype=number_format, device=str(place))
-    facts = replace(described, verified=OUTLINE)
+    facts = replace(described, source=source.kind, verified=OUTLINE)
     attach_origin(model, Origin(facts, tokenizer, read_generation_settings(source.folder)))
     return model
 
