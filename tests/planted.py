@@ -11,7 +11,6 @@ from functools import cache
 
 import pandas as pd
 from hypothesis import strategies as st
-from transformer_lens import HookedTransformer
 
 import layerwise as lw
 from layerwise.models.kinds import Model
@@ -23,6 +22,7 @@ from layerwise.models.organisms.wired import wired_model
 from layerwise.results import AblationResult
 from layerwise.tasks import Corruption, Item, Task
 from layerwise.tasks.suites import toy
+from tests.hooked import HookedTransformer
 
 SMALL = Language("wired", n_keys=8, n_values=8, n_entities=16, n_relations=2)
 N_CTX = 40

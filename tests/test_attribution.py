@@ -132,6 +132,7 @@ def test_items_are_read_in_order_whatever_the_budget(monkeypatch):
     pd.testing.assert_frame_equal(pieces.drop(columns="value"), whole.drop(columns="value"))
 
 
+@pytest.mark.hooked_transformer
 def test_weights_on_disk_give_the_same(tmp_path):
     folder = tiny_folder(tmp_path, "llama")
     whole, on_disk = (attribute(load_model(folder, offload=place)) for place in (None, "disk"))

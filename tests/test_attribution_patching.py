@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 import scipy.stats
 import torch
-from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 from layerwise.analyses.attribution_patching.agreement import agreement_table
 from layerwise.analyses.attribution_patching.api import attribute_patches, estimated_changes
@@ -20,6 +19,7 @@ from layerwise.models.quiet import no_deprecation_of
 from layerwise.storage.parquet import frame
 from tests import analysis
 from tests.analysis import prompt_pair, word_task
+from tests.hooked import HookedTransformer, HookedTransformerConfig
 from tests.models.tiny import tiny_model
 from tests.sweep.models import random_model
 

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import binom
-from transformer_lens import HookedTransformer
 
 from layerwise import ablate, load_model, stats
 from layerwise.analyses.ablation.findings_books import book_findings
@@ -23,6 +22,7 @@ from layerwise.results import AblationResult
 from layerwise.stats.clusters import Clusters
 from layerwise.stats.dissociation import Answers, crossed, dissociation, losses_apart
 from layerwise.tasks.suites import toy
+from tests.hooked import HookedTransformer
 from tests.synthetic import ablation, cell_records
 
 N_LAYERS, LEVEL = 12, 0.05

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 from layerwise.analyses.heads.api import Heads, head_scores, scores_of
 from layerwise.errors import UserError
@@ -16,6 +15,7 @@ from layerwise.models import model_facts
 from layerwise.report import report
 from layerwise.results import HeadsResult, load_results
 from tests import analysis
+from tests.hooked import HookedTransformer, HookedTransformerConfig
 from tests.models.tiny import tiny_model
 
 SCORES = ["prefix_matching", "previous_token", "duplicate_token", "induction"]

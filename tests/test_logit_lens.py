@@ -10,7 +10,6 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
-from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 from layerwise.analyses.logit_lens.api import logit_lens
 from layerwise.errors import UserError
@@ -19,6 +18,7 @@ from layerwise.results import LensResult
 from layerwise.tasks import Item, build_requests
 from tests import analysis
 from tests.analysis import word_task
+from tests.hooked import HookedTransformer, HookedTransformerConfig
 from tests.models.real import smollm2
 from tests.models.tiny import tiny_model, tiny_tokenizer
 from tests.synthetic import without_list

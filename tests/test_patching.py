@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 from layerwise.analyses.patching.api import patch_activations
 from layerwise.analyses.patching.positions import Position, positions_of
@@ -20,6 +19,7 @@ from layerwise.runs.setup import Setup
 from layerwise.tasks import Corruption, Item, PatchingPrompts, Task, patching_prompts
 from tests import analysis
 from tests.analysis import prompt_pair, word_task
+from tests.hooked import HookedTransformer, HookedTransformerConfig
 from tests.models.real import smollm2
 from tests.models.tiny import tiny_model, tiny_tokenizer
 

@@ -11,7 +11,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from scipy import stats as reference
-from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 import layerwise.analyses.tuned_lens.api as module
 from layerwise.analyses.logit_lens.api import logit_lens
@@ -27,6 +26,7 @@ from layerwise.results import TunedLensResult
 from layerwise.runs.setup import prepare
 from tests import analysis
 from tests.analysis import word_task
+from tests.hooked import HookedTransformer, HookedTransformerConfig
 from tests.models.tiny import tiny_model, tiny_tokenizer
 
 BUDGET = 2**26

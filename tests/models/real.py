@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import functools
 
-from transformer_lens import HookedTransformer
-
 from layerwise.models import load_model
+from tests.hooked import HookedTransformer
 
 
 @functools.cache

@@ -311,6 +311,7 @@ def test_the_base_may_be_an_alias(tmp_path):
     assert model_facts(model).adapter.endswith("into organism-decoder")
 
 
+@pytest.mark.hooked_transformer
 def test_what_works_with_other_models_works_with_merged_ones(tmp_path):
     folder = tmp_path / "adapter"
     base = tiny_folder(tmp_path, "llama", max_position_embeddings=600)

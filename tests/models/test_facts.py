@@ -8,11 +8,11 @@ import warnings
 
 import pytest
 import torch
-from transformer_lens import HookedTransformer, HookedTransformerConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from layerwise.models import LoadedFacts, load_model, model_facts, original_tokenizer, weights_hash
 from layerwise.models.cache import folder_sha256
+from tests.hooked import HookedTransformer, HookedTransformerConfig
 from tests.models.refusal import refused
 from tests.models.tiny import TEXT, tiny_folder, tiny_model
 

@@ -114,6 +114,7 @@ def test_a_bit_of_a_manifest_or_a_record_changes_nothing_or_is_told(root, n):
         assert loaded(root / "file.gguf") in (None, expected), which
 
 
+@pytest.mark.hooked_transformer
 @pytest.mark.parametrize("n", COUNTS)
 def test_a_bit_of_an_off_loaded_part_is_told(root, n):
     expected = loaded(root / "folder", offload="disk")
@@ -179,6 +180,7 @@ def test_a_conversion_of_an_older_version_is_made_again(root):
     assert loaded(root / "file.gguf") == expected
 
 
+@pytest.mark.hooked_transformer
 def test_a_bit_of_a_block_that_flips_after_the_load_is_told_when_it_is_read(root):
     cache_module._contents.clear()
     model = load_model(root / "folder", offload="disk")

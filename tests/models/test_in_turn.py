@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-from transformer_lens import HookedTransformer
 
 import layerwise as lw
 from layerwise import sweep as sweeping
@@ -23,6 +22,7 @@ from layerwise.models.in_turn import lock_of
 from layerwise.planning.plan import plan_run
 from layerwise.sweep import Generate, LogLikelihood, intact, patch, skip, sweep, zero
 from tests.analysis import word_task
+from tests.hooked import HookedTransformer
 from tests.models.tiny import tiny_folder, tiny_model
 from tests.sweep.models import new_model, random_model
 
@@ -140,6 +140,7 @@ def test_different_models_do_not_wait_for_each_other():
         assert done
 
 
+@pytest.mark.hooked_transformer
 def test_models_loaded_and_used_at_once_are_those_of_one_after_the_other(tmp_path, cache):
     """Also that nothing of the process stays changed, and off-loading touches no other thread."""
     folders = [tiny_folder(tmp_path, family) for family in ("gpt2", "llama")]
@@ -159,6 +160,7 @@ def test_models_loaded_and_used_at_once_are_those_of_one_after_the_other(tmp_pat
     assert (list(warnings.filters), logging.getLogger("transformers").level) == before
 
 
+@pytest.mark.hooked_transformer
 def test_two_threads_on_an_off_loaded_model_get_what_each_gets_alone(tmp_path, cache):
     model = load_model(tiny_folder(tmp_path, "llama"), offload="disk")
     jobs = [

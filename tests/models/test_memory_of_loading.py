@@ -23,6 +23,8 @@ from layerwise.models.originals import load_original, load_tokenizer
 from tests.conftest import COLLECT
 from tests.models.tiny import FAMILIES, tiny_folder
 
+pytestmark = pytest.mark.hooked_transformer
+
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="asks the system of Linux")
 
 

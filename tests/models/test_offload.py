@@ -29,6 +29,8 @@ from tests.analysis import word_task, write_jsonl
 from tests.models.refusal import refused
 from tests.models.tiny import tiny_folder
 
+pytestmark = pytest.mark.hooked_transformer
+
 # By day three that differ most: two kinds of attention, tied embeddings, experts.
 MODELS = [
     ("gpt_neo", {}),

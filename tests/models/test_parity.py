@@ -12,6 +12,8 @@ from layerwise.models import backends, load_model, model_facts, parity
 from tests.models.refusal import refused
 from tests.models.tiny import FAMILIES, TEXT, tiny_folder, tiny_model
 
+pytestmark = pytest.mark.hooked_transformer
+
 LLAMA3 = {
     "rope_type": "llama3",
     "rope_theta": 1e4,

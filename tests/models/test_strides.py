@@ -11,6 +11,8 @@ import torch
 from layerwise.models import restride, weights_hash
 from tests.models.tiny import tiny_model
 
+pytestmark = pytest.mark.hooked_transformer
+
 MODELS = [
     ("gpt2", {}),
     ("gpt2", {"n_head": 1}),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 import layerwise as lw
 from layerwise.errors import UserError
@@ -14,6 +13,7 @@ from layerwise.models.organisms import ORGANISM, Language
 from layerwise.models.organisms.tokenizer import is_toy, read_toy_tokenizer, toy_tokenizer
 from layerwise.models.parity import TEXT, token_ids
 from layerwise.models.quiet import no_deprecation_of
+from tests.hooked import HookedTransformer, HookedTransformerConfig
 from tests.models.tiny import tiny_tokenizer
 
 SMALL = Language("small", 8, 8, 6, 2, 4)

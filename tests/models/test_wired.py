@@ -15,6 +15,7 @@ from layerwise.models.meta_model import load_meta_model
 from layerwise.models.organisms.language import ORGANISM, Language
 from layerwise.models.organisms.layout import Spot, WiredLayout
 from layerwise.models.organisms.wired import wired_model
+from layerwise.sweep import Generate, LogLikelihood, intact, patch, skip, sweep, zero
 from layerwise.tasks import Task, load_task, task_names
 from layerwise.tasks.suites import toy
 from tests.planted import CAPABILITIES, SMALL, layouts, small_model, small_task
@@ -156,3 +157,37 @@ def test_it_is_not_offloaded():
 def test_layouts_that_cannot_work_are_refused(changes, message):
     with pytest.raises(UserError, match=message):
         replace(LAYOUT, **changes)
+
+
+@pytest.mark.hooked_transformer
+@pytest.mark.parametrize("n_shared", [1, 2])
+def test_both_backends_run_the_same_numbers(n_shared):
+    layout = replace(LAYOUT, n_shared=n_shared)
+    one, other = (
+        wired_model(layout, SMALL, n_ctx=40, backend=backend)
+        for backend in ("transformer-lens", "hugging-face")
+    )
+    tokens = torch.arange(3, 33).reshape(2, 15) % one.cfg.d_vocab
+    assert torch.allclose(one(tokens), other(tokens), atol=1e-5)
+    asked = [LogLikelihood((1, 5, 9, 3, n), (n + 1, 8), source=(3, 1, 5, 9, 3)) for n in range(4)]
+    asked += [Generate((1, 5, 9), 4, source=(3, 1, 5))]
+    changes = [intact(), skip(3), zero("z", 3, 0), zero("mlp_out", 4), patch("resid_mid", 4, -1)]
+    for mine, theirs in zip(
+        *(sweep(model, changes[:4], asked).outcomes for model in (one, other)), strict=True
+    ):
+        assert [getattr(a, "tokens", None) for a in mine] == [
+            getattr(b, "tokens", None) for b in theirs
+        ]
+        for a, b in zip(mine[:4], theirs[:4], strict=True):
+            assert a.token_logprobs == pytest.approx(b.token_logprobs, abs=1e-5)
+    patched = [sweep(model, changes[4:], asked[:4]).outcomes[0] for model in (one, other)]
+    for a, b in zip(*patched, strict=True):
+        assert a.token_logprobs == pytest.approx(b.token_logprobs, abs=1e-5)
+
+
+def test_over_modules_it_knows_what_it_knows():
+    model = wired_model(LAYOUT, SMALL, n_ctx=40, backend="hugging-face")
+    assert model_facts(model).backend == "hugging-face"
+    assert all(all_right(model, small_task(capability, 4)) for capability in CAPABILITIES)
+    named = load_model("wired-decoder", backend="hugging-face")
+    assert (model_facts(named).backend, named.W_U.dtype) == ("hugging-face", torch.float32)

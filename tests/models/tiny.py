@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 if TYPE_CHECKING:
-    from transformer_lens import HookedTransformer
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+    from tests.hooked import HookedTransformer
 
 CORPUS = (
     "The capital of France is Paris, and the capital of Italy is Rome.",

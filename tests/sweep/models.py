@@ -7,9 +7,9 @@ import functools
 from typing import Any
 
 import torch
-from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 from layerwise.models.quiet import no_deprecation_of
+from tests.hooked import HookedTransformer, HookedTransformerConfig
 
 D_VOCAB = 50
 D_MODEL = 32

@@ -10,10 +10,9 @@ import torch
 from torch import nn
 from torch.nn.modules import module as torch_modules
 from torch.nn.utils import parametrize
-from transformer_lens import HookedTransformer
-from transformer_lens.components.attention import Attention
-from transformer_lens.components.mlps.mlp import MLP
-from transformer_lens.components.transformer_block import TransformerBlock
+
+from layerwise.models.hooked import MLP, Attention, TransformerBlock
+from tests.hooked import HookedTransformer
 
 from .models import N_LAYERS, new_model
 

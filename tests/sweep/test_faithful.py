@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 from torch.nn.modules import module as torch_modules
-from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 from layerwise.errors import UserError
 from layerwise.models.facts import Origin, attach_origin, describe
@@ -29,6 +28,7 @@ from layerwise.sweep import (
     sweep,
 )
 from layerwise.sweep.faithful import check_faithful
+from tests.hooked import HookedTransformer, HookedTransformerConfig
 
 from ..models.tiny import tiny_tokenizer
 from .models import new_model, random_model

@@ -4,11 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from transformer_lens import HookedTransformerConfig
-from transformer_lens.components import LayerNorm, LayerNormPre, RMSNorm, RMSNormPre
-from transformer_lens.factories.mlp_factory import MLPFactory
 
+from layerwise.models.hooked import MLP, GatedMLP, LayerNorm, LayerNormPre, RMSNorm, RMSNormPre
 from layerwise.sweep._modules import FusedMLP, add_product, norm_of
+from tests.hooked import HookedTransformerConfig
 
 D_MODEL, D_MLP = 12, 20
 
@@ -62,7 +61,8 @@ def test_a_norm_that_is_not_known_is_its_own_module():
 @pytest.mark.parametrize("gated", [True, False])
 @pytest.mark.parametrize("act_fn", ["gelu", "gelu_new", "relu", "silu", "solu_ln"])
 def test_mlps_equal_the_modules(act_fn, gated, biases):
-    module = randomised(MLPFactory.create_mlp(config(act_fn=act_fn, gated_mlp=gated)), biases)
+    kind = GatedMLP if gated else MLP
+    module = randomised(kind(config(act_fn=act_fn, gated_mlp=gated)), biases)
     fused = FusedMLP(module)
     assert fused.known is (act_fn != "solu_ln")
     x, resid = activation(), activation(2)

@@ -40,7 +40,10 @@ _GLOBAL_HOOKS = ("forward_hooks", "forward_pre_hooks", "backward_hooks", "backwa
 # What every call of a module goes through, whatever its class.
 _CALLS = ("forward", "__call__", "_call_impl", "_wrapped_call_impl", "__getattr__")
 # Functions of a whole model that its logits depend on; of a component it is all of them.
-_OF_MODEL = ("input_to_embed", "get_residual", "encode", "decode", "unembed", "ln_final", "embed")
+_OF_MODEL = (
+    "input_to_embed", "get_residual", "encode", "decode", "unembed", "ln_final", "embed",
+    "embed_at",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from layerwise.errors import UserError, shown
 from layerwise.models.facts import origin_of, weights_hash
 from layerwise.models.kinds import Model
 from layerwise.models.offload import blocks_on_disk
-from layerwise.models.registry import WIRED_MODELS
 from layerwise.models.structure import Version, version_of
 
 # Hashing takes a second a gigabyte, and every part of a run asks.
@@ -41,7 +40,7 @@ def loading_of(model: Model) -> dict[str, str | None]:
     return {
         "name": str(Path(facts.name).expanduser().resolve()) if named else facts.name,
         "dtype": str(model.W_E.dtype).removeprefix("torch."),
-        "backend": "auto" if facts.name in WIRED_MODELS else facts.backend,
+        "backend": facts.backend,
         "offload": None if blocks_on_disk(model) is None else "disk",
     }
 

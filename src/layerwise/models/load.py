@@ -98,14 +98,12 @@ def load_model(
     refuse_other_places(offload)
     refuse_absent_backend(backend)
     if name in WIRED_MODELS:
-        _refuse_backend(os.fspath(name), backend, HUGGING_FACE, "is written for TransformerLens")
-        return _written(os.fspath(name), wanted, offload)
+        return _written(os.fspath(name), wanted, offload, backend)
     source = find_source(os.fspath(name))
     with quiet():
         config = read_config(source.folder)
         if config.is_encoder_decoder:
-            runs = "is an encoder-decoder, which runs over its original"
-            _refuse_backend(source.name, backend, TRANSFORMER_LENS, runs)
+            _refuse_transformer_lens(source.name, backend)
             return _encoder_decoder(source, config, wanted, offload)
         files = read_files(source, config, backend)
         try:
@@ -119,18 +117,25 @@ def load_model(
     return model
 
 
-def _refuse_backend(name: str, backend: str, refused: str, why: str) -> None:
-    if backend == refused:
-        raise UserError(f"{name!r} {why}: expected no other backend; leave {refused!r} out.")
+def _refuse_transformer_lens(name: str, backend: str) -> None:
+    if backend == TRANSFORMER_LENS:
+        raise UserError(
+            f"{name!r} is an encoder-decoder, which runs over its original: expected no other "
+            f"backend; leave {backend!r} out."
+        )
 
 
-def _written(name: str, wanted: Wanted, offload: str | None) -> Model:
+def _written(name: str, wanted: Wanted, offload: str | None, backend: str) -> Model:
     """A wired model, which has neither files nor an original that it could differ from."""
     if offload is not None:
         raise UserError(
             f"{name!r} is written into memory and has no files: expected no offload; leave it out."
         )
-    model = wired_seq2seq_model() if name == "wired-seq2seq" else wired_model()
+    if name == "wired-seq2seq":
+        _refuse_transformer_lens(name, backend)
+        model = wired_seq2seq_model()
+    else:
+        model = wired_model(backend=backend)
     origin = origin_of(model)
     assert origin is not None, "wired models know where they come from"
     moved(model, wanted.dtype, wanted.device)

@@ -30,8 +30,8 @@ def quiet() -> Iterator[None]:
 def no_deprecation_of(name: str) -> Iterator[None]:
     """Silence exactly the note that a class of TransformerLens goes away in 4.0.
 
-    The package depends on ``transformer-lens<4``, so the user can do nothing about it. Threads
-    that do the same meanwhile wait.
+    Where the class is gone, decoders run over their own modules, so the user need do nothing about
+    it. Threads that do the same meanwhile wait.
 
     Args:
         name: ``HookedTransformer`` or ``HookedRootModule``.

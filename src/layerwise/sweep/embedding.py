@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 
+from ..models.decoder.model import DecoderModel
 from ..models.kinds import DecoderOnly
 from .walk_plan import WalkPlan
 
@@ -28,6 +29,8 @@ def embed_tokens(
     positions: Int[torch.Tensor, " token"],
 ) -> Float[torch.Tensor, "token d_model"]:
     """Token and, where the model adds them, position embeddings."""
+    if isinstance(model, DecoderModel):
+        return model.embed_at(tokens, positions)
     resid = model.embed(tokens[None])[0]
     if model.cfg.positional_embedding_type == "standard":
         learned: Any = model.pos_embed

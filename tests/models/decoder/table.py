@@ -40,6 +40,7 @@ WORDS = {
     "cohere": "Cohere (Command R): parallel, one norm", "cohere 2": "Cohere-2: the same, windows",
     "qwen 2": "Qwen2", "qwen 3": "Qwen3", "qwen 3 moe": "Qwen3-MoE", "glm": "GLM",
     "glm 4": "GLM-4: norms on both sides", "gpt-neox": "GPT-NeoX",
+    "gpt-2": "GPT-2: a table of positions", "gpt-2, by layer": "GPT-2, scores scaled by layer",
 }  # fmt: skip
 """What each case is called in the table."""
 

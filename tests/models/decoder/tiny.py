@@ -25,6 +25,15 @@ _SIZES: dict[str, Any] = {
     "eos_token_id": 1,
     "pad_token_id": 1,
 }
+_UNKNOWN = {
+    "GPTNeoXConfig": ("num_key_value_heads",),
+    "GPT2Config": (
+        "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+        "num_key_value_heads", "max_position_embeddings",
+    ),
+}  # fmt: skip
+"""Sizes that a configuration class has not, or by names of its own."""
+_GPT2 = {"n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 64}
 _WIDE = {"head_dim": 8}
 _EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2}
 _WINDOW = {"sliding_window": 5}
@@ -69,12 +78,16 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "glm": ("GlmConfig", _WIDE),
     "glm 4": ("Glm4Config", _WIDE),
     "gpt-neox": ("GPTNeoXConfig", {"rotary_pct": 0.5}),
+    "gpt-2": ("GPT2Config", _GPT2),
+    "gpt-2, by layer": ("GPT2Config", {
+        **_GPT2, "n_inner": 48, "scale_attn_by_inverse_layer_idx": True}),
 }  # fmt: skip
 """Of each family its configuration class, and what differs from the sizes that all have."""
 
 # By day these stand for what a layer may have: norms on both sides, windows and soft-caps; a
-# rotation for each kind of layer; norms behind alone; one norm for two sublayers; scales; experts.
-BY_DAY = ("gemma 2", "gemma 3", "olmo 2", "cohere 2", "granite", "qwen 3 moe")
+# rotation for each kind of layer; norms behind alone; one norm for two sublayers; scales; experts;
+# a table of positions.
+BY_DAY = ("gemma 2", "gemma 3", "olmo 2", "cohere 2", "granite", "qwen 3 moe", "gpt-2, by layer")
 
 
 def tiny_original(case: str, **fields: Any) -> Any:
@@ -85,7 +98,8 @@ def tiny_original(case: str, **fields: Any) -> Any:
         fields: of the configuration that differ.
     """
     name, own = CASES[case]
-    sizes = {k: v for k, v in _SIZES.items() if name != "GPTNeoXConfig" or "key_value" not in k}
+    unknown = _UNKNOWN.get(name, ())
+    sizes = {field: value for field, value in _SIZES.items() if field not in unknown}
     config = getattr(transformers, name)(**{**sizes, **own, **fields})
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -73,15 +73,15 @@ class HookedDecoderAttention(nn.Module):
     @property
     def W_O(self) -> Float[torch.Tensor, "head d_head d_model"]:
         """The output projection, a matrix for each head, with the scale of what is added."""
-        weight = self.parts.out.weight.T.unflatten(0, (self.parts.n_heads, -1))
+        weight = self.parts.out_weight.unflatten(0, (self.parts.n_heads, -1))
         return weight if self.residual_scale == 1.0 else weight * self.residual_scale
 
     @property
     def b_O(self) -> Float[torch.Tensor, " d_model"]:
         """Its bias; zeros where there is none."""
-        weight, bias = self.parts.out.weight, self.parts.out.bias
+        weight, bias = self.parts.out_weight, self.parts.out.bias
         if bias is None:
-            return weight.new_zeros(weight.shape[0])
+            return weight.new_zeros(weight.shape[1])
         return bias if self.residual_scale == 1.0 else bias * self.residual_scale
 
 

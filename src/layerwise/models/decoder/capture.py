@@ -51,7 +51,7 @@ class _Taken(Exception):
 _TAKING: ContextVar[bool] = ContextVar("taking", default=False)
 
 
-def _attention(
+def attend(
     module: nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -90,5 +90,5 @@ def queried(
     return None
 
 
-AttentionInterface.register(IMPLEMENTATION, _attention)
+AttentionInterface.register(IMPLEMENTATION, attend)
 AttentionMaskInterface.register(IMPLEMENTATION, eager_mask)

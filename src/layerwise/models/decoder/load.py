@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedTokenizerBase
 
-from .families import TESTED, parts_of
+from .families import TESTED, WRITTEN, parts_of
 from .model import DecoderModel
 from .parts import Parts
 
@@ -33,7 +33,7 @@ def hooked_decoder(
 
 def is_tested(original: nn.Module) -> bool:
     """Whether tests hold models of this class to their originals, and the engine to them."""
-    return type(original).__name__ in TESTED
+    return type(original).__name__ in TESTED | WRITTEN
 
 
 def _within_windows(parts: Parts) -> Parts:

@@ -49,9 +49,10 @@ class DecoderConfig:
         experts_per_token: how many experts a token goes to; None if there are none.
         gated_mlp: whether the MLP has three matrices.
         attn_only: false, as all blocks have an MLP.
-        normalization_type: the class of the final norm.
+        normalization_type: the class of the final norm; None if there is none.
         attention_dir: ``causal``.
-        positional_embedding_type: ``rotary``, or nothing at all in some layers.
+        positional_embedding_type: ``rotary`` (in some layers perhaps nothing at all), or
+            ``standard`` if positions are added to the stream.
     """
 
     model_name: str
@@ -70,7 +71,7 @@ class DecoderConfig:
     output_logits_soft_cap: float | None
     experts_per_token: int | None
     gated_mlp: bool
-    normalization_type: str
+    normalization_type: str | None
     attn_only: bool = False
     attention_dir: str = "causal"
     positional_embedding_type: str = "rotary"
@@ -104,6 +105,8 @@ class DecoderModel(HookedRootModule):
         self.original, self.parts, self.tokenizer = original, parts, tokenizer
         self.cfg = _config(original, parts, name)
         self.hook_embed, self.hook_logits = HookPoint(), HookPoint()
+        if parts.positions is not None:
+            self.hook_pos_embed = HookPoint()
         self.blocks: Any = nn.ModuleList(HookedDecoderBlock(block) for block in parts.blocks)
         self.setup()
         self.requires_grad_(False).eval()
@@ -125,6 +128,9 @@ class DecoderModel(HookedRootModule):
         before = 0 if own is None else own[0].shape[1]
         positions = torch.arange(before, before + tokens.shape[1], device=tokens.device)
         resid = self.hook_embed(self.embed(tokens))
+        if self.parts.positions is not None:
+            added = self.parts.positions(positions).expand(len(tokens), -1, -1)
+            resid = resid + self.hook_pos_embed(added)
         for number, block in enumerate(self.blocks):
             if number == stop_at_layer:
                 return resid
@@ -135,8 +141,15 @@ class DecoderModel(HookedRootModule):
         return self.hook_logits(logits if cap is None else cap * torch.tanh(logits / cap))
 
     def embed(self, tokens: Tokens) -> Stream:
-        """The residual stream that enters the first block."""
+        """Embedded tokens, to which positions are added where the model does so."""
         return self.parts.embed(tokens)
+
+    def embed_at(
+        self, tokens: Int[torch.Tensor, " token"], positions: Int[torch.Tensor, " token"]
+    ) -> Float[torch.Tensor, "token d_model"]:
+        """What enters the first block for tokens at any positions."""
+        found = self.embed(tokens[None])[0]
+        return found if self.parts.positions is None else found + self.parts.positions(positions)
 
     @property
     def ln_final(self) -> nn.Module:
@@ -216,9 +229,9 @@ def _config(original: Any, parts: Parts, name: str) -> DecoderConfig:
     first, config = parts.blocks[0], original.config
     unembedded, width = parts.unembed.weight.shape
     experts = getattr(config, "num_experts_per_tok", None)
-    inner = (getattr(config, "moe_intermediate_size", None) if experts else None) or getattr(
-        config, "intermediate_size", 4 * width
-    )
+    without = isinstance(parts.final_norm, nn.Identity)
+    inner = getattr(config, "moe_intermediate_size", None) if experts else None
+    inner = inner or getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None)
     return DecoderConfig(
         model_name=name,
         original_architecture=type(original).__name__,
@@ -227,7 +240,7 @@ def _config(original: Any, parts: Parts, name: str) -> DecoderConfig:
         n_heads=first.attn.n_heads,
         n_key_value_heads=first.attn.n_key_value_heads,
         d_head=first.attn.d_head,
-        d_mlp=int(inner),
+        d_mlp=int(inner or 4 * width),
         d_vocab=parts.embedding.num_embeddings,
         d_vocab_out=unembedded,
         n_ctx=parts.n_ctx,
@@ -236,5 +249,6 @@ def _config(original: Any, parts: Parts, name: str) -> DecoderConfig:
         output_logits_soft_cap=parts.logit_cap,
         experts_per_token=experts,
         gated_mlp=experts is not None or hasattr(first.mlp, "gate_proj"),
-        normalization_type=type(parts.final_norm).__name__,
+        normalization_type=None if without else type(parts.final_norm).__name__,
+        positional_embedding_type="rotary" if parts.positions is None else "standard",
     )

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from .capture import Queried, queried
 from .rotary import Rotary
@@ -27,7 +28,7 @@ class AttentionParts:
     Attributes:
         module: Hugging Face's, which makes queries, keys and values.
         out: its output projection.
-        rotary: tells it positions.
+        rotary: tells it positions; None if they are added to the stream.
         n_heads: query heads.
         n_key_value_heads: heads that have keys and values of their own.
         d_head: width of a head.
@@ -37,8 +38,8 @@ class AttentionParts:
     """
 
     module: nn.Module
-    out: nn.Linear
-    rotary: Rotary
+    out: nn.Linear | Conv1D
+    rotary: Rotary | None
     n_heads: int
     n_key_value_heads: int
     d_head: int
@@ -54,14 +55,20 @@ class AttentionParts:
             positions: of the tokens, by row or the same for all rows.
             longest: one more than the largest.
         """
+        turns = self.rotary
         found = queried(
             self.module,
             x,
-            position_embeddings=self.rotary.at(positions, longest, x),
+            position_embeddings=None if turns is None else turns.at(positions, longest, x),
             position_ids=positions if positions.ndim == 2 else positions[None],
         )
         assert found is not None, "modules that do not hand over are refused when read"
         return found
+
+    @property
+    def out_weight(self) -> Float[torch.Tensor, "head_d_head d_model"]:
+        """The matrix that heads, side by side, are multiplied by from the right."""
+        return self.out.weight if isinstance(self.out, Conv1D) else self.out.weight.T
 
 
 @dataclass(frozen=True)
@@ -129,6 +136,7 @@ class Parts:
         logit_scale: what logits are multiplied by.
         logit_cap: logits l become cap tanh(l / cap); None if they stay.
         n_ctx: longest text, in tokens.
+        positions: what is added to the embeddings, by position; None if nothing is.
     """
 
     embedding: nn.Embedding
@@ -139,15 +147,18 @@ class Parts:
     logit_scale: float
     logit_cap: float | None
     n_ctx: int
+    positions: nn.Embedding | None = None
 
     def embed(self, tokens: Int[torch.Tensor, "batch pos"]) -> Resid:
-        """The stream that enters the first block."""
+        """Embedded tokens, before any position is added."""
         found = self.embedding(tokens)
         return found if self.embed_scale == 1.0 else found * self.embed_scale
 
     def modules(self) -> Iterator[nn.Module]:
         """The modules that are run."""
         yield from (self.embedding, self.final_norm, self.unembed)
-        yield self.blocks[0].attn.rotary.module
+        rotary = self.blocks[0].attn.rotary
+        beside = (self.positions, None if rotary is None else rotary.module)
+        yield from (one for one in beside if one is not None)
         for block in self.blocks:
             yield from block.modules()

@@ -25,12 +25,12 @@ class UnknownArchitecture(UserError):
 
 
 _ATTENTIONS = ("self_attn", "attention", "attn")
-_OUTPUTS = ("o_proj", "dense", "out_proj")
+_OUTPUTS = ("o_proj", "dense", "out_proj", "c_proj")
 _MLPS = ("mlp", "block_sparse_moe", "feed_forward")
 _KINDS = ("full_attention", "sliding_attention")
 _LONGEST = 2048  # where a configuration does not say
-_FINAL_NORMS = ("norm", "final_layernorm", "final_layer_norm")
-_EMBEDDINGS = ("embed_tokens", "embed_in")
+_FINAL_NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f")
+_EMBEDDINGS = ("embed_tokens", "embed_in", "wte")
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def read_parts(original: nn.Module, scales: Scales | None = None) -> Parts:
         raise _unknown(model, "has no model within it")
     model.set_attn_implementation(IMPLEMENTATION)
     n_ctx = longest_text(config)
-    layers = _found(base, ("layers",), "layers")
+    layers = _found(base, ("layers", "h"), "layers")
     return Parts(
         embedding=_found(base, _EMBEDDINGS, "token embedding"),
         embed_scale=scales.embed,
@@ -76,7 +76,14 @@ def read_parts(original: nn.Module, scales: Scales | None = None) -> Parts:
         logit_scale=scales.logits,
         logit_cap=getattr(config, "final_logit_softcapping", None),
         n_ctx=n_ctx,
+        positions=_positions(base),
     )
+
+
+def _positions(base: Any) -> nn.Embedding | None:
+    """What is added to embeddings by position, if the model does so."""
+    found = getattr(base, "wpe", None)
+    return found if isinstance(found, nn.Embedding) else None
 
 
 def longest_text(config: Any) -> int:
@@ -101,7 +108,7 @@ def _unknown(module: nn.Module, how: str) -> UnknownArchitecture:
     return UnknownArchitecture(
         f"Its own modules cannot be run, since {type(module).__name__} {how}: expected a decoder "
         "whose layers have norms, an MLP, and attention that goes through transformers' attention "
-        "interface, with rotary positions; use another model."
+        "interface, with rotary positions or a table of them; use another model."
     )
 
 
@@ -109,7 +116,8 @@ def _block(
     layer: Any, number: int, base: Any, config: Any, n_ctx: int, residual_scale: float
 ) -> BlockParts:
     norms = _norms(layer)
-    before, second = norms.get("input_layernorm"), norms.get("post_attention_layernorm")
+    before = norms.get("input_layernorm", norms.get("ln_1"))
+    second = norms.get("post_attention_layernorm", norms.get("ln_2"))
     after = norms.get("post_feedforward_layernorm", norms.get("post_mlp_layernorm"))
     parallel = after is None and (second is None or _says_parallel(layer))
     if after is None:
@@ -129,7 +137,8 @@ def _norms(layer: Any) -> dict[str, nn.Module]:
     """The norms of a layer, by name."""
     names = (
         "input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm",
-        "post_feedforward_layernorm", "post_self_attn_layernorm", "post_mlp_layernorm",
+        "post_feedforward_layernorm", "post_self_attn_layernorm", "post_mlp_layernorm", "ln_1",
+        "ln_2",
     )  # fmt: skip
     found = ((name, getattr(layer, name, None)) for name in names)
     return {name: norm for name, norm in found if isinstance(norm, nn.Module)}
@@ -143,11 +152,13 @@ def _attention(layer: Any, number: int, base: Any, config: Any, n_ctx: int) -> A
     module = _found(layer, _ATTENTIONS, "attention")
     if not getattr(module, "is_causal", True):
         raise _unknown(module, "attends to what comes later")
-    rotary = Rotary(_found(base, ("rotary_emb",), "rotary embedding"), None, n_ctx)
+    rotary = None
+    if _positions(base) is None:
+        rotary = Rotary(_found(base, ("rotary_emb",), "rotary embedding"), None, n_ctx)
     kinds = getattr(config, "layer_types", None)
     if kinds and kinds[number] not in _KINDS:
         raise _unknown(module, f"is of the kind {kinds[number]!r}")
-    if kinds and "layer_type" in inspect.signature(rotary.module.forward).parameters:
+    if rotary and kinds and "layer_type" in inspect.signature(rotary.module.forward).parameters:
         rotary = Rotary(rotary.module, kinds[number], n_ctx)
     seen = _tried(module, rotary, base)
     n_kv, d_head = seen.keys.shape[2:]
@@ -180,15 +191,14 @@ def _window(options: dict[str, Any], kinds: Any, number: int) -> int | None:
 
 
 @torch.no_grad()
-def _tried(module: nn.Module, rotary: Rotary, base: Any) -> Queried:
+def _tried(module: nn.Module, rotary: Rotary | None, base: Any) -> Queried:
     """What attention is done with, from one token."""
     embedding = base.get_input_embeddings().weight
     x = embedding.new_zeros(1, 1, embedding.shape[1])
     position = torch.zeros(1, 1, dtype=torch.long, device=x.device)
     try:
-        found = queried(
-            module, x, position_embeddings=rotary.at(position, 1, x), position_ids=position
-        )
+        turns = None if rotary is None else rotary.at(position, 1, x)
+        found = queried(module, x, position_embeddings=turns, position_ids=position)
     except Exception as error:
         told = one_line(error)
         raise _unknown(module, f"cannot be called ({type(error).__name__}: {told})") from error

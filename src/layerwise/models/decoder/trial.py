@@ -52,7 +52,8 @@ def _layers(model: DecoderModel) -> set[int]:
     kinds: dict[Any, int] = {}
     for number, block in enumerate(model.parts.blocks):
         attn = block.attn
-        kinds.setdefault((type(block.mlp), attn.window, attn.rotary.layer_type), number)
+        turns = None if attn.rotary is None else attn.rotary.layer_type
+        kinds.setdefault((type(block.mlp), attn.window, turns), number)
     return {*kinds.values(), len(model.parts.blocks) - 1}
 
 

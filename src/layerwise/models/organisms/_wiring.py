@@ -15,10 +15,13 @@ from jaxtyping import Float
 
 from layerwise.models.hooked import HookedTransformer
 from layerwise.models.kinds import heads_per_key
+from layerwise.models.organisms._modules import WiredWeights
 from layerwise.models.organisms.forms import END
 from layerwise.models.organisms.language import START, Language
 from layerwise.models.organisms.layout import Spot, WiredLayout
 
+Written = HookedTransformer | WiredWeights
+"""What weights are written into; both have the same names."""
 Directions = Float[np.ndarray, "_ d_model"]
 
 SHARP = 40.0
@@ -76,7 +79,7 @@ def looked_up(layout: WiredLayout, language: Language) -> tuple[str, ...]:
 
 @torch.no_grad()
 def write_weights(
-    model: HookedTransformer,
+    model: Written,
     layout: WiredLayout,
     language: Language,
     rooms: Rooms,
@@ -91,7 +94,7 @@ def write_weights(
     _write_gate(model, layout, language, rooms)
 
 
-def _write_nothing(model: HookedTransformer, rng: np.random.Generator) -> None:
+def _write_nothing(model: Written, rng: np.random.Generator) -> None:
     """Heads and neurons that read at random, and write exactly 0."""
     for name, parameter in model.named_parameters():
         reads = name.endswith(("W_Q", "W_K", "W_V", "W_in"))
@@ -99,9 +102,7 @@ def _write_nothing(model: HookedTransformer, rng: np.random.Generator) -> None:
         parameter.copy_(torch.from_numpy(noise if reads else np.zeros(parameter.shape)))
 
 
-def _write_ends(
-    model: HookedTransformer, language: Language, rooms: Rooms, rng: np.random.Generator
-) -> None:
+def _write_ends(model: Written, language: Language, rooms: Rooms, rng: np.random.Generator) -> None:
     """Embedding and unembedding; after a value the end follows, without any layer's help."""
     ids = _ids(language)
     values, end = [ids[word] for word in language.values], ids[END]
@@ -115,9 +116,7 @@ def _write_ends(
     model.b_U[end] = 2 * UNSURE
 
 
-def _write_look_ups(
-    model: HookedTransformer, layout: WiredLayout, language: Language, rooms: Rooms
-) -> None:
+def _write_look_ups(model: Written, layout: WiredLayout, language: Language, rooms: Rooms) -> None:
     """The word before; the word that came after it elsewhere; the word that came after that."""
     keys, values = _words(rooms, language, language.keys), _words(rooms, language, language.values)
     asked = _words(rooms, language, looked_up(layout, language))
@@ -135,9 +134,7 @@ def _write_look_ups(
     _write_head(model, layout.second_hop, middle, after_key, values, rooms.found_next)
 
 
-def _write_facts(
-    model: HookedTransformer, layout: WiredLayout, language: Language, rooms: Rooms
-) -> None:
+def _write_facts(model: Written, layout: WiredLayout, language: Language, rooms: Rooms) -> None:
     """One head looks at relation and entity, half each; one neuron stands for each fact."""
     spot = layout.facts
     named = (*language.relations, *language.entities)
@@ -152,9 +149,7 @@ def _write_facts(
     _write_gates(model, spot.layer, np.array(pairs), np.array([told[v] for _, v in facts]))
 
 
-def _write_gate(
-    model: HookedTransformer, layout: WiredLayout, language: Language, rooms: Rooms
-) -> None:
+def _write_gate(model: Written, layout: WiredLayout, language: Language, rooms: Rooms) -> None:
     """One head looks at what is asked; two neurons a value let it out after one hop or two."""
     spot, of = layout.gate, ("of",) if layout.reads_facts else ()
     asks, asked = _words(rooms, language, ("ask", "ask2", *of)), rooms.asked
@@ -167,7 +162,7 @@ def _write_gate(
 
 
 def _write_head(
-    model: HookedTransformer,
+    model: Written,
     spot: Spot,
     query: Directions,
     key: Directions,
@@ -175,7 +170,8 @@ def _write_head(
     out: Directions,
 ) -> None:
     """A head that attends to where its key i meets the query i, and copies value i to out i."""
-    attn: Any = model.blocks[spot.layer].attn
+    block: Any = model.blocks[spot.layer]
+    attn = block.attn
     n_shared = heads_per_key(model.cfg)
     keys, values = (attn.W_K, attn.W_V) if n_shared == 1 else (attn._W_K, attn._W_V)
     group = spot.head // n_shared
@@ -186,9 +182,10 @@ def _write_head(
     attn.W_O[spot.head, : len(out)] = torch.from_numpy(out).float()
 
 
-def _write_gates(model: HookedTransformer, layer: int, both: Directions, out: Directions) -> None:
+def _write_gates(model: Written, layer: int, both: Directions, out: Directions) -> None:
     """AND gates: neuron i writes out i where both of two features, summed in ``both``, are 1."""
-    mlp: Any = model.blocks[layer].mlp
+    block: Any = model.blocks[layer]
+    mlp = block.mlp
     n = len(both)
     mlp.W_in[:, :n] = torch.from_numpy(both.T).float()
     mlp.b_in[:n] = -1.5

@@ -6,19 +6,32 @@ Where its mechanisms are is told in ``layout``; the weights are written in ``_wi
 from __future__ import annotations
 
 import tempfile
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from layerwise.models.convert import without_weights
+from layerwise.models.decoder.model import DecoderModel
 from layerwise.models.facts import Origin, attach_origin, model_facts
-from layerwise.models.hooked import HookedTransformer, HookedTransformerConfig
+from layerwise.models.hooked import (
+    HookedTransformer,
+    HookedTransformerConfig,
+    has_hooked_transformer,
+    refuse_absent_backend,
+)
+from layerwise.models.kinds import DecoderOnly
+from layerwise.models.loaded import HUGGING_FACE
+from layerwise.models.organisms._modules import WiredDecoder, WiredWeights
 from layerwise.models.organisms._wiring import Rooms, write_weights
 from layerwise.models.organisms.language import WIRED, Language
 from layerwise.models.organisms.layout import WiredLayout
 from layerwise.models.organisms.tokenizer import toy_tokenizer
 from layerwise.models.strides import restride
+
+NAME = "wired-decoder"
 
 
 def wired_model(
@@ -27,7 +40,8 @@ def wired_model(
     *,
     seed: int = 0,
     n_ctx: int = 64,
-) -> HookedTransformer:
+    backend: str = "auto",
+) -> DecoderOnly:
     """A decoder that looks up, knows facts and takes two steps, all in planted places.
 
     The residual stream consists of one-hot subspaces, turned by a random rotation so that
@@ -41,17 +55,32 @@ def wired_model(
         language: the words and facts; brackets are not understood.
         seed: decides the rotation, the weights that do nothing, and the order of values.
         n_ctx: longest context, in tokens.
+        backend: what runs it: ``transformer-lens``, ``hugging-face`` (modules of layerwise's own,
+            hooked as those of Hugging Face are), or ``auto``: the first, if the installed
+            TransformerLens has models. The weights are the same numbers.
 
     Returns:
         A float32 model on the CPU that takes prompts as its tokenizer makes them: ``<s>`` first.
+
+    Raises:
+        UserError: if the backend is not there.
     """
+    refuse_absent_backend(backend)
     layout = WiredLayout() if layout is None else layout
     rng = np.random.default_rng([seed, *b"wired"])
     rooms = Rooms.drawn(layout, language, n_ctx, rng)
     tokenizer = toy_tokenizer(language)
-    model = _unwritten(_config(layout, language, rooms), tokenizer)
-    write_weights(model, layout, language, rooms, rng)
-    restride(model)
+    sizes = _sizes(layout, language, rooms)
+    model: DecoderOnly
+    if backend != HUGGING_FACE and has_hooked_transformer():
+        model = _unwritten(_config(sizes), tokenizer)
+        write_weights(model, layout, language, rooms, rng)
+        restride(model)
+    else:
+        written = WiredWeights(SimpleNamespace(**sizes))
+        write_weights(written, layout, language, rooms, rng)
+        own = WiredDecoder(written)
+        model = DecoderModel(own, own.parts(), name=NAME, tokenizer=tokenizer)
     attach_origin(model, Origin(model_facts(model), tokenizer))
     return model
 
@@ -65,17 +94,23 @@ def _unwritten(
         return without_weights(cfg, AutoTokenizer.from_pretrained(place))
 
 
-def _config(layout: WiredLayout, language: Language, rooms: Rooms) -> HookedTransformerConfig:
+def _sizes(layout: WiredLayout, language: Language, rooms: Rooms) -> dict[str, Any]:
+    return {
+        "n_layers": layout.n_layers,
+        "n_heads": layout.n_heads,
+        "n_key_value_heads": None if layout.n_shared == 1 else layout.n_heads // layout.n_shared,
+        "d_model": len(rooms.basis),
+        "d_head": max(map(len, (rooms.place, rooms.before, rooms.found, rooms.subject))),
+        "d_mlp": max(len(language.facts), 2 * language.n_values),
+        "d_vocab": len(language.words),
+        "n_ctx": len(rooms.place),
+    }
+
+
+def _config(sizes: dict[str, Any]) -> HookedTransformerConfig:
     return HookedTransformerConfig(
-        model_name="wired-decoder",
-        n_layers=layout.n_layers,
-        n_heads=layout.n_heads,
-        n_key_value_heads=None if layout.n_shared == 1 else layout.n_heads // layout.n_shared,
-        d_model=len(rooms.basis),
-        d_head=max(map(len, (rooms.place, rooms.before, rooms.found, rooms.subject))),
-        d_mlp=max(len(language.facts), 2 * language.n_values),
-        d_vocab=len(language.words),
-        n_ctx=len(rooms.place),
+        **sizes,
+        model_name=NAME,
         act_fn="relu",
         normalization_type=None,
         positional_embedding_type="standard",

@@ -25,8 +25,10 @@ TESTED = frozenset(
         "Llama", "Mistral", "Mixtral", "Olmo", "Olmo2", "Olmo3", "Olmoe", "Phi", "Phi3", "Qwen2",
         "Qwen3", "Qwen3Moe", "SmolLM3", "StableLm", "Starcoder2",
     )
-)  # fmt: skip
+) | {"GPT2LMHeadModel"}  # fmt: skip
 """Classes of which tiny random models are held to their originals, and the engine to them."""
+WRITTEN = frozenset({"WiredDecoder"})
+"""Classes of layerwise's own, which are held to TransformerLens with the same weights."""
 
 
 def parts_of(original: nn.Module) -> Parts:
