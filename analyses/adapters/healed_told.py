@@ -29,11 +29,13 @@ def verdict(tables: Tables) -> Iterator[str]:
     """What was lost, what of it came back, and what did not."""
     every = rows(tables["gains"], case=CASE)
     lost = every[every["leads"]]
-    back, not_back = lost[lost["improved"]], lost[~lost["improved"]]
+    more = (lost["p_holm"] < ALPHA) & (lost["gain"] > 0)
+    guessed = more & ~lost["improved"]
     yield (
         f"**Of {len(every)} suites under a protocol, {len(lost)} lose significantly by the six "
-        f"layers. Significantly better after healing: {_names(back)}. Not established that "
-        f"anything comes back: {_names(not_back)}.**"
+        f"layers. Significantly better after healing: {_names(lost[lost['improved']])}; more "
+        f"right answers, but no more than guessing may account for: {_names(lost[guessed])}. Not "
+        f"established that anything comes back: {_names(lost[~more])}.**"
     )
 
 

@@ -88,16 +88,18 @@ def test_every_case_names_suites_and_options_that_there_are(study, config, case)
 
 
 def healed_tables() -> dict[str, pd.DataFrame]:
-    """Three suites: one that comes back, one that does not, and one that was never lost."""
+    """Suites that come back, do not, come back no further than guesses, and were never lost."""
     gains = [
         {"case": "healed", "task": task, "capability": "reasoning", "protocol": "generate",
          "n_items": 40, "acc_teacher": 0.9, "acc_student": before, "acc_distilled": after,
-         "signal_teacher": True, "signal_student": before > 0.5, "signal_distilled": True,
-         "leads": before < 0.5, "improved": improved, "p_holm": 0.01, "lead_p_holm": 0.02}
+         "signal_teacher": True, "signal_student": before > 0.5,
+         "signal_distilled": task != "lists", "leads": before < 0.5, "improved": improved,
+         "p_holm": 0.01 if after - before > 0.1 else 0.4, "lead_p_holm": 0.02}
         | {f"{name}{end}": value for name, value in (("lead", 0.9 - before),
            ("gain", after - before), ("closed", 0.5)) for end in ("", "_low", "_high")}
         for task, before, after, improved in (
-            ("sums", 0.1, 0.7, True), ("pairs", 0.2, 0.25, False), ("names", 0.88, 0.88, False))
+            ("sums", 0.1, 0.7, True), ("pairs", 0.2, 0.25, False), ("lists", 0.0, 0.3, False),
+            ("names", 0.88, 0.88, False))
     ]  # fmt: skip
     layers = [
         {"case": case, "task": "arithmetic", "protocol": "generate", "original": layer,
@@ -120,8 +122,9 @@ def healed_tables() -> dict[str, pd.DataFrame]:
 
 def test_what_comes_back_and_what_does_not_is_told(study):
     told = study["healed_told"].findings(healed_tables())
-    assert told[0].startswith("**Of 3 suites under a protocol, 2 lose significantly by the six")
-    assert "better after healing: 1 (`sums` under `generate`)." in told[0]
+    assert told[0].startswith("**Of 4 suites under a protocol, 3 lose significantly by the six")
+    assert "better after healing: 1 (`sums` under `generate`);" in told[0]
+    assert "guessing may account for: 1 (`lists` under `generate`)." in told[0]
     assert "that anything comes back: 1 (`pairs` under `generate`)." in told[0]
     text = " ".join(told)
     assert "healed model needs 2 layers for sums of two numbers" in text
