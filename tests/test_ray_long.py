@@ -86,6 +86,9 @@ ANALYSES: dict[str, Callable[..., Any]] = {
         model, other_model(), "all", "letter", **LETTERS, **more
     ),
     "profile": lambda model, **more: lw.profile(model, "all", pairs=2, **LETTERS, **more),
+    "checkpoints": lambda model, **more: lw.profile_training(
+        {1: MODEL, 2: "organism-letters-other"}, "all", "letter", **LETTERS, **more
+    ),
 }
 
 
