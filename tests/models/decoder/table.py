@@ -39,7 +39,10 @@ WORDS = {
     "phi, normed queries": "Phi with normed queries and keys", "phi 3": "Phi-3, windows",
     "cohere": "Cohere (Command R): parallel, one norm", "cohere 2": "Cohere-2: the same, windows",
     "qwen 2": "Qwen2", "qwen 3": "Qwen3", "qwen 3 moe": "Qwen3-MoE", "glm": "GLM",
-    "glm 4": "GLM-4: norms on both sides", "gpt-neox": "GPT-NeoX",
+    "glm 4": "GLM-4: norms on both sides",
+    "deepseek 2": "DeepSeek-V2: latent attention, experts",
+    "deepseek 3": "DeepSeek-V3: the same",
+    "deepseek 3, wide values": "DeepSeek-V3 with values wider than keys", "gpt-neox": "GPT-NeoX",
     "gpt-2": "GPT-2: a table of positions", "gpt-2, by layer": "GPT-2, scores scaled by layer",
 }  # fmt: skip
 """What each case is called in the table."""

@@ -151,9 +151,6 @@ def test_an_unknown_family_is_tried_and_compared_before_its_first_sweep(
     ("config", "fields", "why"),
     [
         ("FalconConfig", {}, "FalconModel has no token embedding"),
-        ("DeepseekV3Config", {
-            "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1,
-            "num_key_value_heads": 4}, "values of another width than its keys"),
         ("XGLMConfig", {"d_model": 32, "num_layers": 2, "attention_heads": 4}, "has no"),
     ],
 )  # fmt: skip

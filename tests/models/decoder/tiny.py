@@ -37,6 +37,10 @@ _GPT2 = {"n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 64}
 _WIDE = {"head_dim": 8}
 _EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2}
 _WINDOW = {"sliding_window": 5}
+_LATENT = {
+    "num_key_value_heads": 4, "q_lora_rank": 16, "kv_lora_rank": 12, "qk_nope_head_dim": 8,
+    "qk_rope_head_dim": 4, "v_head_dim": 8,
+}  # fmt: skip
 _TURNS = {"layer_types": ["sliding_attention", "full_attention"] * 2}
 _ROPE = {"rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 32}
 _LLAMA3 = {**_ROPE, "rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
@@ -77,6 +81,14 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         **_WIDE, **_EXPERTS, "moe_intermediate_size": 24, "norm_topk_prob": True}),
     "glm": ("GlmConfig", _WIDE),
     "glm 4": ("Glm4Config", _WIDE),
+    "deepseek 2": ("DeepseekV2Config", {
+        **_LATENT, "moe_intermediate_size": 24, "n_routed_experts": 4, "num_experts_per_tok": 2,
+        "n_shared_experts": 1, "first_k_dense_replace": 1, "n_group": 2, "topk_group": 1}),
+    "deepseek 3": ("DeepseekV3Config", {
+        **_LATENT, "moe_intermediate_size": 24, "n_routed_experts": 4, "num_experts_per_tok": 2,
+        "n_shared_experts": 1, "first_k_dense_replace": 1, "n_group": 2, "topk_group": 1}),
+    "deepseek 3, wide values": ("DeepseekV3Config", {
+        **_LATENT, "v_head_dim": 16, "first_k_dense_replace": 4}),
     "gpt-neox": ("GPTNeoXConfig", {"rotary_pct": 0.5}),
     "gpt-2": ("GPT2Config", _GPT2),
     "gpt-2, by layer": ("GPT2Config", {

@@ -73,7 +73,7 @@ class HookedDecoderAttention(nn.Module):
     @property
     def W_O(self) -> Float[torch.Tensor, "head d_head d_model"]:
         """The output projection, a matrix for each head, with the scale of what is added."""
-        weight = self.parts.out_weight.unflatten(0, (self.parts.n_heads, -1))
+        weight = self.parts.out_weight
         return weight if self.residual_scale == 1.0 else weight * self.residual_scale
 
     @property
@@ -81,7 +81,7 @@ class HookedDecoderAttention(nn.Module):
         """Its bias; zeros where there is none."""
         weight, bias = self.parts.out_weight, self.parts.out.bias
         if bias is None:
-            return weight.new_zeros(weight.shape[1])
+            return weight.new_zeros(weight.shape[-1])
         return bias if self.residual_scale == 1.0 else bias * self.residual_scale
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from .capture import Queried, queried
+from .capture import Heads, Queried, queried
 from .rotary import Rotary
 
 Resid = Float[torch.Tensor, "batch pos d_model"]
@@ -31,7 +31,9 @@ class AttentionParts:
         rotary: tells it positions; None if they are added to the stream.
         n_heads: query heads.
         n_key_value_heads: heads that have keys and values of their own.
-        d_head: width of a head.
+        d_head: width of a head: of its keys or its values, whichever are wider. What is narrower
+            has zeros behind it, so that all that changes or reads heads finds one width.
+        d_value: width of its values, which the output projection reads.
         scale: what scores are multiplied by.
         cap: scores s become cap tanh(s / cap); None if they stay.
         window: how many tokens a query sees, its own among them; None for all.
@@ -43,6 +45,7 @@ class AttentionParts:
     n_heads: int
     n_key_value_heads: int
     d_head: int
+    d_value: int
     scale: float
     cap: float | None = None
     window: int | None = None
@@ -63,12 +66,26 @@ class AttentionParts:
             position_ids=positions if positions.ndim == 2 else positions[None],
         )
         assert found is not None, "modules that do not hand over are refused when read"
-        return found
+        q, k, v = map(self._widened, (found.queries, found.keys, found.values))
+        return Queried(q, k, v, found.options)
+
+    def _widened(self, heads: Heads) -> Heads:
+        missing = self.d_head - heads.shape[-1]
+        return nn.functional.pad(heads, (0, missing)) if missing else heads
+
+    def projected(self, z: Float[torch.Tensor, "... head_d_head"]) -> Float[torch.Tensor, ...]:
+        """The output projection of what heads read, side by side."""
+        if self.d_value < self.d_head:
+            z = z.unflatten(-1, (self.n_heads, -1))[..., : self.d_value].flatten(-2)
+        return self.out(z)
 
     @property
-    def out_weight(self) -> Float[torch.Tensor, "head_d_head d_model"]:
-        """The matrix that heads, side by side, are multiplied by from the right."""
-        return self.out.weight if isinstance(self.out, Conv1D) else self.out.weight.T
+    def out_weight(self) -> Float[torch.Tensor, "head d_head d_model"]:
+        """The matrix that each head is multiplied by from the right."""
+        matrix = self.out.weight if isinstance(self.out, Conv1D) else self.out.weight.T
+        weight = matrix.unflatten(0, (self.n_heads, -1))
+        missing = self.d_head - self.d_value
+        return nn.functional.pad(weight, (0, 0, 0, missing)) if missing else weight
 
 
 @dataclass(frozen=True)
@@ -101,7 +118,7 @@ class BlockParts:
 
     def attn_added(self, z: Float[torch.Tensor, "... head_d_head"]) -> Float[torch.Tensor, ...]:
         """What attention adds to the stream, from what its heads read, side by side."""
-        return self._added(self.attn.out(z), self.attn_after)
+        return self._added(self.attn.projected(z), self.attn_after)
 
     def mlp_input(self, resid: Resid) -> Resid:
         """What the MLP reads of the stream."""

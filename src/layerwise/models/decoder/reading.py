@@ -161,15 +161,16 @@ def _attention(layer: Any, number: int, base: Any, config: Any, n_ctx: int) -> A
     if rotary and kinds and "layer_type" in inspect.signature(rotary.module.forward).parameters:
         rotary = Rotary(rotary.module, kinds[number], n_ctx)
     seen = _tried(module, rotary, base)
-    n_kv, d_head = seen.keys.shape[2:]
+    n_kv, d_key = seen.keys.shape[2:]
+    d_value = seen.values.shape[-1]
     known = {"scaling", "softcap", "sliding_window", "dropout", "position_ids"}
     unknown = [
         name for name, value in seen.options.items() if name not in known and value is not None
     ]
     if unknown:
         raise _unknown(module, f"attends with {', '.join(sorted(unknown))}")
-    if seen.values.shape != seen.keys.shape:
-        raise _unknown(module, "has values of another width than its keys")
+    if seen.values.shape[:-1] != seen.keys.shape[:-1]:
+        raise _unknown(module, "has another number of values than keys")
     scale = seen.options.get("scaling")
     return AttentionParts(
         module,
@@ -177,8 +178,9 @@ def _attention(layer: Any, number: int, base: Any, config: Any, n_ctx: int) -> A
         rotary,
         seen.queries.shape[2],
         n_kv,
-        d_head,
-        d_head**-0.5 if scale is None else float(scale),
+        max(d_key, d_value),
+        d_value,
+        d_key**-0.5 if scale is None else float(scale),
         seen.options.get("softcap"),
         _window(seen.options, kinds, number),
     )

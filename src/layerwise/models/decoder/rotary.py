@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Complex, Float, Int
 from torch import nn
 
 CosSin = tuple[Float[torch.Tensor, "batch pos _"], Float[torch.Tensor, "batch pos _"]]
+# Some modules give both as one complex number.
+Turns = CosSin | Complex[torch.Tensor, "batch pos _"]
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,12 @@ class Rotary:
     module: nn.Module
     layer_type: str | None
     n_ctx: int
-    tables: dict[tuple[Any, ...], CosSin] = field(default_factory=dict, repr=False, compare=False)
+    tables: dict[tuple[Any, ...], Turns] = field(default_factory=dict, repr=False, compare=False)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Rotary:
         return Rotary(copy.deepcopy(self.module, memo), self.layer_type, self.n_ctx)
 
-    def at(self, positions: Int[torch.Tensor, ...], longest: int, like: torch.Tensor) -> CosSin:
+    def at(self, positions: Int[torch.Tensor, ...], longest: int, like: torch.Tensor) -> Turns:
         """Cosines and sines of positions.
 
         Args:
@@ -44,13 +46,16 @@ class Rotary:
             like: gives number format and device.
         """
         where = positions if positions.ndim == 2 else positions[None]
-        cos, sin = self._table(longest, like)
+        table = self._table(longest, like)
+        if isinstance(table, torch.Tensor):
+            return table[0, where]
+        cos, sin = table
         return cos[0, where], sin[0, where]
 
-    def _table(self, longest: int, like: torch.Tensor) -> CosSin:
+    def _table(self, longest: int, like: torch.Tensor) -> Turns:
         key = like.dtype, like.device
         known = self.tables.get(key)
-        if known is None or known[0].shape[1] < longest:
+        if known is None or _length(known) < longest:
             size = max(longest, min(self.n_ctx, 2 * longest))
             kind = () if self.layer_type is None else (self.layer_type,)
             # Tables outlive the inference mode or the gradients that they are first asked for in.
@@ -60,3 +65,7 @@ class Rotary:
                     torch.empty(1, 1, 1, dtype=like.dtype, device=like.device), positions, *kind
                 )
         return known
+
+
+def _length(table: Turns) -> int:
+    return (table if isinstance(table, torch.Tensor) else table[0]).shape[1]

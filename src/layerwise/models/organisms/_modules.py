@@ -148,7 +148,8 @@ class _Attention(nn.Module):
 
     def parts(self) -> AttentionParts:
         n_keys = self.k.out_features // self.d_head
-        return AttentionParts(self, self.out, None, self.n_heads, n_keys, self.d_head, scale=1.0)
+        d_head = self.d_head
+        return AttentionParts(self, self.out, None, self.n_heads, n_keys, d_head, d_head, scale=1.0)
 
 
 def _heads(
