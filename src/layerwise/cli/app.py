@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from layerwise.errors import DamagedFileWarning, MadeAgainWarning, UnusedSettingsWarning, UserError
 from layerwise.ground.process import collect_rarely, work_beside
+from layerwise.ground.waiting import wait_briefly_beside_others
 
 from .commands import COMMANDS
 from .lists import models, tasks
@@ -91,6 +92,7 @@ def main() -> None:
     """Run the command line; a user's mistake is one sentence and exit code 2."""
     collect_rarely()
     work_beside()
+    wait_briefly_beside_others()
     try:
         with warnings.catch_warnings():
             for category in _TOLD:
