@@ -231,8 +231,8 @@ FAULTS = [
     Fault(
         "an attention sink taken into the mean",
         "sweep/intact_layers.py",
-        "texts, paths, positions > 0)",
-        "texts, paths, positions >= 0)",
+        "for token, position in enumerate(at) if position > 0]",
+        "for token, position in enumerate(at) if position >= 0]",
         ("tests/sweep/test_engine.py::test_means_and_residuals_equal_run_with_cache",),
     ),
     Fault(

@@ -8,7 +8,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
+from layerwise.cli import app
 from layerwise.ground.process import keep_freed_memory
 
 PAGES = """
@@ -51,3 +53,37 @@ def test_without_such_an_allocator_nothing_is_done(monkeypatch, error) -> None:
     assert keep_freed_memory() is False
     monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
     assert keep_freed_memory() is False
+
+
+@pytest.fixture
+def command_line(monkeypatch):
+    """Runs a function as the command line would run a command; nothing else is settled."""
+    for name in ("collect_rarely", "work_beside", "wait_briefly_beside_others"):
+        monkeypatch.setattr(app, name, lambda: None)
+
+    def run(command) -> None:
+        monkeypatch.setattr(app, "app", command)
+        app.main()
+
+    return run
+
+
+def test_a_device_without_memory_is_told_in_a_sentence(command_line, capsys) -> None:
+    def command() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB.")
+
+    with pytest.raises(SystemExit) as ended:
+        command_line(command)
+    assert ended.value.code == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("layerwise: the device ran out of memory: expected room for")
+    assert "--memory-budget" in said
+    assert said.endswith("(CUDA out of memory. Tried to allocate 2 GiB)")
+
+
+def test_other_errors_of_torch_are_seen_whole(command_line) -> None:
+    def command() -> None:
+        raise RuntimeError("an error of its own")
+
+    with pytest.raises(RuntimeError, match="of its own"):
+        command_line(command)

@@ -6,11 +6,16 @@ and a walk is run on the device ``meta``, on which there are no numbers to be re
 
 from __future__ import annotations
 
+import contextlib
 import copy
+from collections.abc import Iterator
+from typing import Any
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
+import torch.fx.experimental._config as of_meta
 
 from layerwise.sweep import (
     Generate,
@@ -27,7 +32,20 @@ from layerwise.sweep import (
 )
 from layerwise.sweep.blocks import block_runners
 from layerwise.sweep.engine import Walk, Work
+from layerwise.sweep.engine_run import engine_outcomes
+from layerwise.sweep.intact_run import (
+    mean_activations,
+    noise_basis,
+    position_means,
+    residuals_at,
+    site_noise,
+)
+from layerwise.sweep.scores import read_scores
+from layerwise.sweep.seq2seq.plan import plan_seq2seq_walk
+from layerwise.sweep.seq2seq.walk import Seq2SeqWalk
+from layerwise.sweep.stopping import make_stopper
 from layerwise.sweep.walk_plan import plan_walk
+from tests.models.seq2seq.tiny import tiny_seq2seq
 
 from .host_reads import HostReads
 from .models import D_MODEL, N_HEADS, N_LAYERS, random_model
@@ -48,6 +66,11 @@ WHOLE = [
     *(together([skip(0), zero("mlp_out", layer)]) for layer in LAYERS[1:]),
     *(patch("resid_pre", layer, pos) for layer in LAYERS for pos in (-1, 1)),
 ]
+
+
+# A walk's layout, which is made on the host and read there; and whether a bias is zero, which is
+# asked when a model's runners are made.
+ONCE = ("layout.py", "_modules.py")
 
 
 def walk_of(model, interventions, requests) -> Walk:
@@ -131,3 +154,111 @@ def test_a_decoding_step_reads_its_tokens_and_nothing_by_the_layer(n_texts):
     # The greedy tokens, and for these which rows are ties and where.
     assert found.places.total() <= 3 * len(steps)
     assert {place.split(":")[0] for place in found.places} <= {"decode.py", "readout.py"}
+
+
+def any_model(kind: str) -> Any:
+    return tiny_seq2seq(kind) if kind in ("t5", "bart") else random_model(kind)
+
+
+def changes_of(model: Any) -> list[Any]:
+    layers = range(model.cfg.n_layers)
+    return [
+        intact(),
+        *(skip(layer) for layer in layers),
+        *(zero("attn_out", layer) for layer in layers[1:]),
+        *(mean("resid_post", layer, torch.ones(model.cfg.d_model)) for layer in layers),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["t5", "bart"])
+def test_a_walk_of_two_stacks_reads_nothing(kind):
+    model = tiny_seq2seq(kind)
+    patches = [patch("resid_pre", layer, -1) for layer in range(model.cfg.n_layers)]
+    plan = plan_seq2seq_walk(
+        changes_of(model) + patches, REQUESTS, model.prefix, model.cfg.n_layers
+    )
+    walk = Seq2SeqWalk(model, plan, REQUESTS, Work())
+    with torch.inference_mode(), HostReads() as found:
+        walk.run()
+    assert found.places.total() == 0
+
+
+@pytest.mark.parametrize("kind", ["llama-gqa", "t5"])
+def test_scores_are_read_for_all_branches_at_once(kind):
+    """Those of the trunk, and those of each group of branches: numbers and greedy tokens."""
+    model, most = any_model(kind), 0
+    for changes in (changes_of(model), changes_of(model)[:3]):
+        if kind == "t5":
+            plan = plan_seq2seq_walk(changes, REQUESTS, model.prefix, model.cfg.n_layers)
+            walk: Any = Seq2SeqWalk(model, plan, REQUESTS, Work())
+        else:
+            plan = plan_walk(changes, REQUESTS, N_LAYERS)
+            walk = Walk(model, block_runners(model), plan, REQUESTS, Work())
+        with torch.inference_mode():
+            walk.run()
+            with HostReads() as found:
+                assert len(list(read_scores(walk, 256))) > 2
+        # Where a chunk of rows begins is asked of numbers that are on the host.
+        waited = [place for place in found.places.elements() if "searchsorted" not in place]
+        most = most or len(waited)
+        assert len(waited) == most == 2 * (1 + len(walk.groups))
+
+
+@pytest.mark.parametrize("kind", ["llama-gqa", "t5"])
+def test_what_is_read_of_intact_layers_is_not_waited_for_by_the_layer(kind):
+    model, texts = any_model(kind), [(1, 2, 3, 4), (1, 2, 5)]
+    mean_activations(model, texts, ["resid_post"])  # the model is looked at once
+    reads_of = {
+        mean_activations: 0,
+        site_noise: 0,
+        position_means: 1 + (kind == "t5"),  # which positions all contexts have, by the stack
+    }
+    for function, expected in reads_of.items():
+        for sites in (["resid_post"], ["resid_post", "attn_out", "mlp_out"]):
+            more = {"seed": 0} if function is site_noise else {}
+            with HostReads() as found:
+                function(model, texts, sites, **more)
+            waited = [place for place in found.places.elements() if not place.startswith(ONCE)]
+            assert len(waited) == expected, (function.__name__, waited)
+    with HostReads() as found:
+        noise_basis(model, texts, ["resid_post"], seed=0)
+    # Each covariance, once it is whole, is decomposed on the host.
+    assert all("eigh" in place or place.startswith(ONCE) for place in found.places)
+    with HostReads() as found:
+        places = [("resid_post", model.cfg.n_layers - 1)]
+        residuals_at(model, texts, [[1], [2]], places, n_prompt=[1, 2] if kind == "t5" else None)
+    assert all(place.startswith(ONCE) for place in found.places)
+
+
+@contextlib.contextmanager
+def nothing_to_read() -> Iterator[None]:
+    """What is on ``meta`` is read as zeros."""
+    tolist, cpu = torch.Tensor.tolist, torch.Tensor.cpu
+
+    def on_host(one: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(one.shape, dtype=one.dtype) if one.is_meta else cpu(one)
+
+    def listed(one: torch.Tensor) -> Any:
+        kind = float if one.is_floating_point() else int
+        return np.zeros(one.shape, kind).tolist() if one.is_meta else tolist(one)
+
+    with (
+        mock.patch.object(torch.Tensor, "tolist", listed),
+        mock.patch.object(torch.Tensor, "cpu", on_host),
+        mock.patch.object(_modules, "_if_any", lambda bias: bias),
+        mock.patch.object(of_meta, "meta_nonzero_assume_all_nonzero", True),
+    ):
+        yield
+
+
+@pytest.mark.parametrize("kind", ["llama-gqa", "neox", "gpt2", "t5", "bart"])
+def test_all_of_a_sweep_is_on_the_models_device(kind):
+    """A tensor that was made on another device would be refused by the first operation on both."""
+    model = copy.deepcopy(any_model(kind)).to("meta")
+    patches = [patch(site, 1, -1) for site in ("resid_pre", "attn_out")] + [patch("z", 1, -1, 0)]
+    scored = [*changes_of(model), *patches]
+    texts = [Generate((1, 2, 3), 4), Generate((1, 2, 7), 4)]
+    for changes, asked in ((scored, REQUESTS), (changes_of(model), texts)):
+        with nothing_to_read(), torch.inference_mode():
+            outcomes, *_ = engine_outcomes(model, changes, asked, make_stopper(None, ()))
+        assert len(outcomes) == len(changes)

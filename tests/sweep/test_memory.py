@@ -3,6 +3,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from layerwise.sweep import memory
 from layerwise.sweep.memory import default_memory_budget, free_memory
@@ -58,3 +59,19 @@ def test_a_container_has_less_than_the_machine(machine, limit, used, free):
 def test_this_machine_has_some_memory():
     assert free_memory() > 0
     assert memory.SMALLEST <= default_memory_budget() <= memory.LARGEST
+
+
+def test_a_gpu_is_asked_itself_and_keeps_some_for_torch(machine, monkeypatch):
+    """Of the machine's own memory nothing is said."""
+    machine(GIB)
+    asked = []
+
+    def told(value):
+        return lambda place: asked.append(place) or value
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", told((20 * GIB, 80 * GIB)))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", told(18 * GIB))
+    monkeypatch.setattr(torch.cuda, "memory_allocated", told(5 * GIB))
+    assert free_memory("cuda:1") == 33 * GIB
+    assert default_memory_budget("cuda:1") == 16 * GIB
+    assert set(asked) == {torch.device("cuda:1")}

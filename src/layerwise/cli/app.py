@@ -13,7 +13,13 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from layerwise.errors import DamagedFileWarning, MadeAgainWarning, UnusedSettingsWarning, UserError
+from layerwise.errors import (
+    DamagedFileWarning,
+    MadeAgainWarning,
+    UnusedSettingsWarning,
+    UserError,
+    one_line,
+)
 from layerwise.ground.process import collect_rarely, work_beside
 from layerwise.ground.waiting import wait_briefly_beside_others
 
@@ -75,6 +81,10 @@ for _function in (report, verify, compare):
     app.command()(_function)
 
 
+_NO_ROOM = (
+    "the device ran out of memory: expected room for activations beside the weights; free memory "
+    "there, or give a smaller --memory-budget or --dtype, and the same command goes on."
+)
 _TOLD = (MadeAgainWarning, DamagedFileWarning, UnusedSettingsWarning)
 
 
@@ -101,4 +111,9 @@ def main() -> None:
             app()
     except UserError as error:
         say(f"layerwise: {error}", err=True)
+        sys.exit(2)
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported for help
+            raise
+        say(f"layerwise: {_NO_ROOM} ({one_line(error)})", err=True)
         sys.exit(2)

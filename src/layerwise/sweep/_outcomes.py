@@ -1,16 +1,22 @@
 """A plan's walks run one after the other, and their outcomes read: the same for every kind of walk.
 
-How a walk is made, and how its texts are decoded, is the kind's own business.
+A walk for which the device has no room is made in smaller ones. How a walk is made, and how its
+texts are decoded, is the kind's own business.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
+
+from ..errors import UserError
 from .decode_step import Job
 from .engine import Work
 from .interventions import Intervention
@@ -71,21 +77,58 @@ class Engine(ABC):
     def run(
         self, batches: Sequence[Batch], progress: Callable[[float], None] | None
     ) -> list[list[Outcome]]:
-        """All outcomes, by intervention and request."""
+        """All outcomes, by intervention and request.
+
+        Raises:
+            UserError: if the device has no room for one request under one intervention.
+        """
         found: dict[tuple[int, int], Outcome] = {}
-        for number, batch in enumerate(batches):
-            walk = self.walk(batch)
-            walk.run(partial(self._told_of_layer, progress, number, len(batches)))
-            self._read(walk, partial(_put, found, batch))
+        waiting, done = deque((batch, 1 / len(batches)) for batch in batches), 0.0
+        too_large = math.inf
+        while waiting:
+            batch, share = waiting.popleft()
+            halves = _halves(batch)
+            if halves and _size(batch) >= too_large:
+                waiting.extendleft((half, share / 2) for half in reversed(halves))
+                continue
+            told = partial(self._told_of_layer, progress, done, share)
+            if self._has_room(batch, told, partial(_put, found, batch)):
+                done += share
+                continue
+            if not halves:
+                raise self._no_room(batch)
+            _free_cached(self.model.W_E.device)
+            # Batches that wait are as large, and what is made beside their streams is, too.
+            too_large, self.memory_budget = _size(batch), max(1, self.memory_budget // 2)
+            waiting.appendleft((batch, share))
         return [
             [found[i, r] for r in range(len(self.requests))] for i in range(len(self.interventions))
         ]
 
+    def _has_room(self, batch: Batch, told: Callable[[int], None], done: Done) -> bool:
+        """Run a batch; False if the device has no room for it. All that it made is gone then."""
+        try:
+            walk = self.walk(batch)
+            walk.run(told)
+            self._read(walk, done)
+        except torch.OutOfMemoryError:
+            return False
+        return True
+
+    def _no_room(self, batch: Batch) -> UserError:
+        changed, device = self.interventions[batch.interventions[0]], self.model.W_E.device
+        return UserError(
+            f"The device {device} ran out of memory with request {batch.requests[0]} under "
+            f"intervention {changed.id!r} alone: expected room for one request beside the weights; "
+            "free memory, load the model with a smaller dtype or with offload, or shorten the "
+            "request."
+        )
+
     def _told_of_layer(
-        self, progress: Callable[[float], None] | None, number: int, n_batches: int, layer: int
+        self, progress: Callable[[float], None] | None, done: float, share: float, layer: int
     ) -> None:
         if progress is not None:
-            progress((number + (layer + 1) / self.model.cfg.n_layers) / n_batches)
+            progress(min(1.0, done + share * (layer + 1) / self.model.cfg.n_layers))
 
     @abstractmethod
     def walk(self, batch: Batch) -> Any:
@@ -112,6 +155,29 @@ class Engine(ABC):
                     done(intervention, index, scores.scored(index, request))
         if jobs:
             self.decode(walk, jobs, partial(_tell, members, done), chunk)
+
+
+def _size(batch: Batch) -> int:
+    """What a batch's memory is about in proportion to."""
+    return batch.n_packed * len(batch.interventions)
+
+
+def _halves(batch: Batch) -> list[Batch]:
+    """A batch in two, by requests if there are several; none of one request and intervention."""
+    asked, changed = batch.requests, batch.interventions
+    if len(asked) > 1:
+        cut, n_packed = len(asked) // 2, (batch.n_packed + 1) // 2
+        return [Batch(part, changed, n_packed) for part in (asked[:cut], asked[cut:])]
+    if len(changed) > 1:
+        cut = len(changed) // 2
+        return [Batch(asked, part, batch.n_packed) for part in (changed[:cut], changed[cut:])]
+    return []
+
+
+def _free_cached(device: torch.device) -> None:
+    """Give back to the device what torch keeps of its memory for later."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def _put(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 
 from ..models.kinds import DecoderOnly, Model, by_kind, is_seq2seq, vocabularies
 from ..models.seq2seq import Seq2SeqModel
@@ -37,8 +37,8 @@ class IntactLayer:
         positions: position of each token in its sequence.
         texts: which texts the walk is over; those with one prompt go through together.
         paths: for each of these texts its tokens in this stack.
-        counted: which tokens count in means: in a decoder-only model all but first positions,
-            which are attention sinks; in both stacks of an encoder-decoder all.
+        counted: the tokens that count in means, as indices: in a decoder-only model all but
+            first positions, which are attention sinks; in both stacks of an encoder-decoder all.
     """
 
     layer: int
@@ -47,7 +47,7 @@ class IntactLayer:
     positions: Int[torch.Tensor, " token"]
     texts: tuple[int, ...]
     paths: Sequence[tuple[int, ...]]
-    counted: Bool[torch.Tensor, " token"]
+    counted: Int[torch.Tensor, " counted"]
 
 
 def intact_layers(
@@ -93,12 +93,16 @@ def _decoder_only_layers(
 ) -> Iterator[IntactLayer]:
     plan = plan_walk([intact()], requests, model.cfg.n_layers)
     walk = Walk(model, block_runners(model), plan, requests, Work())
-    positions, paths = torch.tensor(walk.plan.trie.positions, device=walk.device), walk.plan.paths
+    at, paths = walk.plan.trie.positions, walk.plan.paths
+    # Made on the host, once: a mask would have it ask the device which these are, by the layer.
+    later = [token for token, position in enumerate(at) if position > 0]
+    positions = torch.tensor(at, device=walk.device)
+    counted = torch.tensor(later, dtype=torch.long, device=walk.device)
     for layer, runner in enumerate(walk.runners):
         seen = {"resid_pre": walk.trunk}
         walk.trunk, _ = runner.packed(walk.trunk, walk.trunk_layout, observe=seen.__setitem__)
         seen["resid_post"] = walk.trunk
-        yield IntactLayer(layer, layer == 0, seen, positions, texts, paths, positions > 0)
+        yield IntactLayer(layer, layer == 0, seen, positions, texts, paths, counted)
 
 
 def _seq2seq_layers(
@@ -106,10 +110,11 @@ def _seq2seq_layers(
 ) -> Iterator[IntactLayer]:
     plan = plan_seq2seq_walk([intact()], requests, model.prefix, model.cfg.n_layers)
     walk, n_encoder = Seq2SeqWalk(model, plan, requests, Work()), model.cfg.n_encoder_layers
+    sides = ((plan.encoder, plan.inputs), (plan.decoder, plan.paths))
+    stacks = [(torch.tensor(side.positions, device=walk.device), paths) for side, paths in sides]
     for layer, seen in walk.layers(observe=True):
         decoding = layer >= n_encoder
-        side, paths = (plan.decoder, plan.paths) if decoding else (plan.encoder, plan.inputs)
-        positions = torch.tensor(side.positions, device=walk.device)
+        positions, paths = stacks[decoding]
         first = layer == n_encoder * decoding
-        everywhere = torch.ones_like(positions, dtype=torch.bool)
+        everywhere = torch.arange(len(positions), device=walk.device)
         yield IntactLayer(layer, first, seen, positions, texts, paths, everywhere)

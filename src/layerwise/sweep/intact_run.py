@@ -66,7 +66,7 @@ def mean_activations(
             key = site, one.layer
             total = one.seen[site][0, one.counted].double().sum(dim=0)
             sums[key] = sums.get(key, 0) + total
-            counts[key] = counts.get(key, 0) + int(one.counted.sum())
+            counts[key] = counts.get(key, 0) + len(one.counted)
     return {key: (total / counts[key]).to(model.W_E.dtype) for key, total in sums.items()}
 
 
@@ -195,16 +195,19 @@ def position_means(
     pooled = mean_activations(model, contexts, sites, memory_budget=memory_budget)
     sums: dict[tuple[Site, int], torch.Tensor] = {}
     counts: dict[tuple[Site, int], torch.Tensor] = {}
+    n_common, common = 0, torch.empty(0, dtype=torch.long)
     for one in intact_layers(model, contexts, memory_budget):
-        n_common = _n_common(model, contexts, one.layer)
-        common = one.positions < n_common
+        if one.first:  # the same tokens in all layers of a stack
+            n_common = _n_common(model, contexts, one.layer)
+            common = (one.positions < n_common).nonzero()[:, 0]
         at = one.positions[common]
         for site in set(sites) & set(one.seen):
             key = site, one.layer
             here = one.seen[site][0, common].double()
             total = here.new_zeros(n_common, *here.shape[1:]).index_add_(0, at, here)
             sums[key] = sums.get(key, 0) + total
-            counts[key] = counts.get(key, 0) + torch.bincount(at, minlength=n_common)
+            ones = torch.ones_like(at)
+            counts[key] = counts.get(key, 0) + at.new_zeros(n_common).index_add_(0, at, ones)
     found = {}
     for key, total in sums.items():
         means = (total.flatten(1) / counts[key][:, None]).reshape(total.shape)
@@ -257,7 +260,7 @@ def site_noise(
     counts: dict[tuple[Site, int], int] = {}
     draws = torch.empty(0)
     for one in intact_layers(model, contexts, memory_budget):
-        n_counted = int(one.counted.sum())
+        n_counted = len(one.counted)
         if one.first:
             drawn = torch.randn(n_draws, n_counted, generator=generator, dtype=torch.float32)
             draws = drawn.to(model.W_E)
@@ -309,12 +312,12 @@ def noise_basis(
     for one in intact_layers(model, contexts, memory_budget):
         for site in set(sites) & set(one.seen):
             key = site, one.layer
-            apart = (one.seen[site][0, one.counted] - means[key]).flatten(1).cpu().double()
+            apart = (one.seen[site][0, one.counted] - means[key]).flatten(1).double()
             products[key] = products.get(key, 0) + apart.T @ apart
             counts[key] = counts.get(key, 0) + len(apart)
     found = {}
     for key, product in products.items():
-        variances, axes = torch.linalg.eigh(product / counts[key])
+        variances, axes = torch.linalg.eigh(product.cpu() / counts[key])
         rows = (len(axes) * variances.clamp(min=0)).sqrt()[:, None] * axes.T
         found[key] = rows.to(model.W_E).unflatten(1, means[key].shape)
     return found

@@ -35,7 +35,10 @@ def free_memory(device: str = "cpu") -> int:
     if device.startswith("cuda"):
         import torch
 
-        return int(torch.cuda.mem_get_info(torch.device(device))[0])
+        place = torch.device(device)
+        # What torch keeps for later is not free for others, and is for it.
+        kept = torch.cuda.memory_reserved(place) - torch.cuda.memory_allocated(place)
+        return int(torch.cuda.mem_get_info(place)[0]) + kept
     free = int(psutil.virtual_memory().available)
     limit, used = (_number(_GROUP / name) for name in ("memory.max", "memory.current"))
     return free if limit is None or used is None else min(free, max(0, limit - used))

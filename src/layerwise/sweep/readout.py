@@ -55,7 +55,8 @@ def score_rows(
     Args:
         model: the model.
         resid: final residual streams of the positions that are read.
-        target_rows: for each target the row that predicts it, in ascending order.
+        target_rows: for each target the row that predicts it, in ascending order; on the host,
+            so that the device is not asked which are in a chunk.
         target_tokens: its token id.
         chunk: so many rows' logits exist at once.
 
@@ -63,13 +64,13 @@ def score_rows(
         Log-probability of each target in nats; the greedy token of each row.
     """
     logprobs, greedy = [], []
-    bounds = torch.arange(0, len(resid) + chunk, chunk, device=target_rows.device)
+    bounds = torch.arange(0, len(resid) + chunk, chunk)
     starts = torch.searchsorted(target_rows, bounds).tolist()
     for number, start in enumerate(range(0, len(resid), chunk)):
         logits = logits_of(model, resid[start : start + chunk])
         greedy.append(first_argmax(logits))
         here = slice(starts[number], starts[number + 1])
-        rows = target_rows[here] - start
+        rows = (target_rows[here] - start).to(resid.device)
         chosen = logits[rows, target_tokens[here]]
         if len(rows):
             logprobs.append(chosen - log_normaliser(logits)[rows])

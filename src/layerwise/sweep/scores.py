@@ -104,12 +104,12 @@ def _read(
         )
     )
     device = resid.device
-    rows = torch.tensor([target[0] for target in targets], dtype=torch.long, device=device)
+    rows = torch.tensor([target[0] for target in targets], dtype=torch.long)
     tokens = torch.tensor([target[3] for target in targets], dtype=torch.long, device=device)
     at_once = max(1, ROWS_AT_ONCE // len(read))
     for start in range(0, len(resid), at_once):
         part = resid[start : start + at_once]
-        offsets = torch.arange(len(part), device=device)[:, None] * len(read)
+        offsets = torch.arange(len(part))[:, None] * len(read)
         logprobs, greedy = score_rows(
             walk.model,
             part.flatten(0, 1),

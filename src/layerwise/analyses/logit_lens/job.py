@@ -293,19 +293,23 @@ class Lens:
             targets = [passage.targets[k] for passage, k in tokens[here]]
             wanted = torch.tensor(targets, device=final.device)
             said = torch.log_softmax(logits_of(model, final[here]), dim=-1)
-            for lens, place, stream in streams:
+            readings: list[Reading] = []
+            for _, _, stream in streams:
                 reading = read_lens(model, stream[here], said, wanted)
-                yield from self._reading_rows(tokens[here], lens, place, reading)
+                readings.append(reading)
+            columns = _on_host(readings)
+            for (lens, place, _), values in zip(streams, columns, strict=True):
+                yield from self._reading_rows(tokens[here], lens, place, values)
 
     def _reading_rows(
-        self, tokens: Sequence[tuple[Passage, int]], lens: str, place: Place, reading: Reading
+        self,
+        tokens: Sequence[tuple[Passage, int]],
+        lens: str,
+        place: Place,
+        columns: Sequence[list[Any]],
     ) -> Iterator[dict[str, Any]]:
         site, layer = place
         text_of = _decoder(self.setup.tokenizer)
-        columns = [
-            getattr(reading, name).tolist()
-            for name in ("rank", "final_rank", "logprob", "entropy", "kl", "top")
-        ]
         for (passage, k), *values, top in zip(tokens, *columns, strict=True):
             rank, final_rank, logprob, entropy, kl = values
             yield {
@@ -324,6 +328,13 @@ class Lens:
                 "top_tokens": [text_of(token) for token in top],
                 "options": _n_options(passage.options, top[0], rank),
             }
+
+
+def _on_host(readings: Sequence[Reading]) -> Iterator[tuple[list[Any], ...]]:
+    """The numbers of readings, each as its columns; the device is waited for once, not by place."""
+    names = ("rank", "final_rank", "logprob", "entropy", "kl", "top")
+    columns = (torch.stack([getattr(one, name) for one in readings]).tolist() for name in names)
+    yield from zip(*columns, strict=True)
 
 
 def _chunks(read: Sequence[Passage], most: int) -> Iterator[list[Passage]]:
