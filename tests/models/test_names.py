@@ -22,6 +22,7 @@ def test_a_misleading_name_misleads_nobody(tmp_path, monkeypatch, name):
     assert name in model.cfg.model_name
 
 
+@pytest.mark.hooked_transformer
 def test_a_misleading_folder_for_temporary_files(tmp_path, monkeypatch):
     folder = tiny_folder(tmp_path, "gpt2")
     place = tmp_path / "llama" / "tmp"

@@ -94,6 +94,7 @@ def test_other_languages_are_spoken_too(language):
         assert all_right(model, replace(task, items=task.items[:6]))
 
 
+@pytest.mark.hooked_transformer
 @pytest.mark.parametrize("capability", CAPABILITIES)
 @torch.inference_mode()
 def test_idle_layers_and_heads_write_exactly_nothing(capability):
@@ -113,6 +114,7 @@ def test_idle_layers_and_heads_write_exactly_nothing(capability):
         assert layer in with_mlp or (cache[f"blocks.{layer}.hook_mlp_out"] == 0).all()
 
 
+@pytest.mark.hooked_transformer
 def test_nothing_can_be_read_off_single_coordinates():
     model = small_model(LAYOUT)
     for vectors in (model.W_E, model.W_pos, model.blocks[LAYOUT.facts.layer].mlp.W_in.T):
