@@ -42,7 +42,10 @@ WORDS = {
     "glm 4": "GLM-4: norms on both sides",
     "deepseek 2": "DeepSeek-V2: latent attention, experts",
     "deepseek 3": "DeepSeek-V3: the same",
-    "deepseek 3, wide values": "DeepSeek-V3 with values wider than keys", "gpt-neox": "GPT-NeoX",
+    "deepseek 3, wide values": "DeepSeek-V3 with values wider than keys",
+    "falcon": "Falcon: parallel, one norm, one key-value head",
+    "falcon, two norms": "Falcon: parallel, two norms",
+    "falcon, not parallel": "Falcon: attention before the MLP", "gpt-neox": "GPT-NeoX",
     "gpt-2": "GPT-2: a table of positions", "gpt-2, by layer": "GPT-2, scores scaled by layer",
 }  # fmt: skip
 """What each case is called in the table."""

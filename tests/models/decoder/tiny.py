@@ -27,6 +27,7 @@ _SIZES: dict[str, Any] = {
 }
 _UNKNOWN = {
     "GPTNeoXConfig": ("num_key_value_heads",),
+    "FalconConfig": ("num_key_value_heads", "intermediate_size"),
     "GPT2Config": (
         "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
         "num_key_value_heads", "max_position_embeddings",
@@ -89,6 +90,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "n_shared_experts": 1, "first_k_dense_replace": 1, "n_group": 2, "topk_group": 1}),
     "deepseek 3, wide values": ("DeepseekV3Config", {
         **_LATENT, "v_head_dim": 16, "first_k_dense_replace": 4}),
+    "falcon": ("FalconConfig", {"multi_query": True, "parallel_attn": True, "alibi": False}),
+    "falcon, two norms": ("FalconConfig", {
+        "new_decoder_architecture": True, "num_kv_heads": 2, "alibi": False}),
+    "falcon, not parallel": ("FalconConfig", {
+        "multi_query": False, "parallel_attn": False, "alibi": False, "bias": True}),
     "gpt-neox": ("GPTNeoXConfig", {"rotary_pct": 0.5}),
     "gpt-2": ("GPT2Config", _GPT2),
     "gpt-2, by layer": ("GPT2Config", {

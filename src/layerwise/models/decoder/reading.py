@@ -7,8 +7,9 @@ comparison with the original to say (``load``).
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -24,13 +25,13 @@ class UnknownArchitecture(UserError):
     """It is not known how the modules of a model are to be run."""
 
 
-_ATTENTIONS = ("self_attn", "attention", "attn")
+_ATTENTIONS = ("self_attn", "attention", "attn", "self_attention")
 _OUTPUTS = ("o_proj", "dense", "out_proj", "c_proj")
 _MLPS = ("mlp", "block_sparse_moe", "feed_forward")
 _KINDS = ("full_attention", "sliding_attention")
 _LONGEST = 2048  # where a configuration does not say
 _FINAL_NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f")
-_EMBEDDINGS = ("embed_tokens", "embed_in", "wte")
+_EMBEDDINGS = ("embed_tokens", "embed_in", "wte", "word_embeddings")
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,20 @@ class Scales:
     logits: float = 1.0
 
 
-def read_parts(original: nn.Module, scales: Scales | None = None) -> Parts:
+def read_parts(
+    original: nn.Module,
+    scales: Scales | None = None,
+    handing_over: Callable[[nn.Module], nn.Module] = lambda module: module,
+) -> Parts:
     """The parts of a decoder whose modules have the usual names.
 
     Its attention is made to go through ``capture`` from then on.
+
+    Args:
+        original: the model.
+        scales: numbers that it multiplies by outside of its modules.
+        handing_over: makes, of an attention module that does not use transformers' attention
+            interface, one that does with the same weights.
 
     Raises:
         UnknownArchitecture: if a part is not found, or attention is of a kind that is not known.
@@ -68,7 +79,7 @@ def read_parts(original: nn.Module, scales: Scales | None = None) -> Parts:
         embedding=_found(base, _EMBEDDINGS, "token embedding"),
         embed_scale=scales.embed,
         blocks=tuple(
-            _block(layer, number, base, config, n_ctx, scales.residual)
+            _block(layer, _Place(number, base, config, n_ctx, handing_over), scales.residual)
             for number, layer in enumerate(layers)
         ),
         final_norm=_found(base, _FINAL_NORMS, "final norm"),
@@ -112,21 +123,31 @@ def _unknown(module: nn.Module, how: str) -> UnknownArchitecture:
     )
 
 
-def _block(
-    layer: Any, number: int, base: Any, config: Any, n_ctx: int, residual_scale: float
-) -> BlockParts:
+class _Place(NamedTuple):
+    """Where a layer stands: its number, the model within the original, and what they share."""
+
+    number: int
+    base: Any
+    config: Any
+    n_ctx: int
+    handing_over: Callable[[nn.Module], nn.Module]
+
+
+def _block(layer: Any, place: _Place, residual_scale: float) -> BlockParts:
     norms = _norms(layer)
-    before = norms.get("input_layernorm", norms.get("ln_1"))
-    second = norms.get("post_attention_layernorm", norms.get("ln_2"))
+    before = _first(norms, "input_layernorm", "ln_1", "ln_attn")
+    second = _first(norms, "post_attention_layernorm", "ln_2", "ln_mlp")
     after = norms.get("post_feedforward_layernorm", norms.get("post_mlp_layernorm"))
-    parallel = after is None and (second is None or _says_parallel(layer))
+    parallel = after is None and (
+        second is None or "ln_mlp" in norms or bool(getattr(layer, "use_parallel_residual", False))
+    )
     if after is None:
         attn_after, mlp_norm = None, before if second is None else second
     elif "post_self_attn_layernorm" in norms:  # GLM-4 names that behind attention so
         attn_after, mlp_norm = norms["post_self_attn_layernorm"], second
     else:
         attn_after, mlp_norm = second, norms.get("pre_feedforward_layernorm")
-    attn = _attention(layer, number, base, config, n_ctx)
+    attn = _attention(layer, place)
     mlp = _found(layer, _MLPS, "MLP")
     return BlockParts(
         attn, before, attn_after, mlp, mlp_norm, after, parallel, residual_scale
@@ -138,18 +159,20 @@ def _norms(layer: Any) -> dict[str, nn.Module]:
     names = (
         "input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm",
         "post_feedforward_layernorm", "post_self_attn_layernorm", "post_mlp_layernorm", "ln_1",
-        "ln_2",
+        "ln_2", "ln_attn", "ln_mlp",
     )  # fmt: skip
     found = ((name, getattr(layer, name, None)) for name in names)
     return {name: norm for name, norm in found if isinstance(norm, nn.Module)}
 
 
-def _says_parallel(layer: Any) -> bool:
-    return bool(getattr(layer, "use_parallel_residual", False))
+def _first(norms: dict[str, nn.Module], *names: str) -> nn.Module | None:
+    return next((norms[name] for name in names if name in norms), None)
 
 
-def _attention(layer: Any, number: int, base: Any, config: Any, n_ctx: int) -> AttentionParts:
+def _attention(layer: Any, place: _Place) -> AttentionParts:
+    number, base, config, n_ctx, handing_over = place
     module = _found(layer, _ATTENTIONS, "attention")
+    handing = handing_over(module)
     if not getattr(module, "is_causal", True):
         raise _unknown(module, "attends to what comes later")
     rotary = None
@@ -160,7 +183,7 @@ def _attention(layer: Any, number: int, base: Any, config: Any, n_ctx: int) -> A
         raise _unknown(module, f"is of the kind {kinds[number]!r}")
     if rotary and kinds and "layer_type" in inspect.signature(rotary.module.forward).parameters:
         rotary = Rotary(rotary.module, kinds[number], n_ctx)
-    seen = _tried(module, rotary, base)
+    seen = _tried(handing, rotary, base)
     n_kv, d_key = seen.keys.shape[2:]
     d_value = seen.values.shape[-1]
     known = {"scaling", "softcap", "sliding_window", "dropout", "position_ids"}
@@ -173,7 +196,7 @@ def _attention(layer: Any, number: int, base: Any, config: Any, n_ctx: int) -> A
         raise _unknown(module, "has another number of values than keys")
     scale = seen.options.get("scaling")
     return AttentionParts(
-        module,
+        handing,
         _found(module, _OUTPUTS, "output projection"),
         rotary,
         seen.queries.shape[2],

@@ -1,0 +1,55 @@
+"""Falcon, whose attention makes queries, keys and values in one product and attends itself.
+
+Source: Almazrouei et al. 2023 (arXiv:2311.16867), in all of its layouts with rotary positions:
+attention and MLP beside each other behind one norm or two, or one after the other.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.models.falcon.modeling_falcon import apply_rotary_pos_emb
+
+from ..capture import attend
+from ..parts import Parts
+from ..reading import UnknownArchitecture, read_parts
+
+ARCHITECTURES = ("FalconForCausalLM",)
+
+
+def parts_of(original: nn.Module) -> Parts:
+    """The parts of a Falcon.
+
+    Raises:
+        UnknownArchitecture: if positions are told by slopes (ALiBi).
+    """
+    config: Any = original.config
+    if config.alibi:
+        raise UnknownArchitecture(
+            "Its own modules cannot be run, since its positions are slopes of scores (ALiBi): "
+            "expected rotary positions or a table of them; use another model."
+        )
+    return read_parts(original, handing_over=_HandingOver)
+
+
+class _HandingOver(nn.Module):
+    """A Falcon's attention up to where it attends."""
+
+    def __init__(self, attention: nn.Module) -> None:
+        super().__init__()
+        self.attention: Any = attention
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        position_embeddings: tuple[torch.Tensor, torch.Tensor],
+        **given: Any,
+    ) -> Any:
+        """As attention modules that use transformers' attention interface; see ``capture``."""
+        made = self.attention._split_heads(self.attention.query_key_value(hidden_states))
+        query, key, value = (heads.transpose(1, 2) for heads in made)
+        query, key = apply_rotary_pos_emb(query, key, *position_embeddings)
+        return attend(self, query, key, value, attention_mask)
