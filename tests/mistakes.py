@@ -199,6 +199,16 @@ FAULTS = [
         ),
     ),
     Fault(
+        "an option that is chosen by luck taken for an answer that is known",
+        "analyses/logit_lens/tables.py",
+        "max(float(most), _by_choosing(last), stated)",
+        "max(float(most), stated)",
+        (
+            "tests/test_own_gates.py::"
+            "test_a_model_that_chooses_among_the_options_has_signal_as_rarely_as_stated",
+        ),
+    ),
+    Fault(
         "many layers tested as if they were one",
         "stats/effects.py",
         'table["significant"] = signal & (corrected(table) < ALPHA)',
