@@ -1,5 +1,5 @@
 # make demo | test | test-long | test-hostile | test-mutants | test-mistakes | test-settings |
-# test-lowest | test-transformer-lens-4 | lint | lock | clean.
+# test-lowest | test-transformer-lens-4 | test-cuda | lint | lock | clean.
 # Needs make and Python 3.11 or newer; pip does the rest, with whatever index, cache and
 # certificates it is configured for.
 
@@ -47,7 +47,7 @@ BRIDGED ?= tests/models tests/sweep tests/test_ablation.py tests/test_logit_lens
 	tests/test_cli.py tests/test_commands.py tests/test_startup.py tests/test_public_names.py
 
 .PHONY: demo test test-long test-hostile test-mutants test-mistakes test-settings test-lowest \
-	test-transformer-lens-4 lint lock clean
+	test-transformer-lens-4 test-cuda lint lock clean
 .DELETE_ON_ERROR:
 
 # The same command goes on with a run that was interrupted, and makes the report of a finished
@@ -101,6 +101,12 @@ test-lowest: build/lowest/.test
 # on it: from 4.0 on there is no HookedTransformer, and decoders run over their own modules.
 test-transformer-lens-4: build/transformer-lens-4/.test
 	build/transformer-lens-4/bin/python -m pytest -q -n $(WORKERS) --dist worksteal $(BRIDGED)
+
+# What moves tensors, with its models on a GPU; says what it needs where there is none.
+test-cuda: $(VENV)/.test
+	@$(BIN)/python tests/device.py
+	LAYERWISE_TEST_DEVICE=cuda $(BIN)/python -m pytest -q tests/test_on_device.py \
+		tests/sweep/test_engine.py -k 'device or equal'
 
 # pyright would ask the index whether a newer pyright is out; the lock file decides that.
 lint: $(VENV)/.test

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from layerwise.models.quiet import no_deprecation_of
+from tests.device import DEVICE
 from tests.hooked import HookedTransformer, HookedTransformerConfig
 
 D_VOCAB = 50
@@ -82,6 +83,8 @@ def random_model(kind: str, loud: float = 1.0) -> HookedTransformer:
             parameter.data = 1 + torch.randn(parameter.shape, generator=generator) * 0.3
         if last in ("W_O", "W_out", "b_O", "b_out"):
             parameter.data = parameter.data * loud
+    if DEVICE != "cpu":
+        model.to(DEVICE, print_details=False)
     return model
 
 
