@@ -103,6 +103,24 @@ def test_a_model_without_layers_is_what_skips_foretell(case: str, tmp_path: Path
     assert load_model(tmp_path / "pruned").cfg.n_layers == 3
 
 
-def test_transplants_are_refused_in_a_sentence(both: list[Any]) -> None:
-    with refused("runs over its own modules", "expected models run by TransformerLens"):
-        lw.transplant(both[1], both[1], TASK, progress=False)
+@pytest.mark.parametrize("site", ["attn_out", "z"])
+def test_transplants_are_the_same_by_either_backend(site: str, tmp_path: Path) -> None:
+    folders = [tiny_folder(tmp_path, "llama", seed=seed) for seed in (0, 1)]
+    found = []
+    for backend in ("transformer-lens", "hugging-face"):
+        base, other = (load_model(folder, backend=backend) for folder in folders)
+        result = lw.transplant(base, other, TASK, "continuation", site=site, progress=False)
+        found.append(result)
+    for table in ("transplant", "transplant_distances"):
+        one, other = (getattr(result, table) for result in found)
+        measured = ["gold_logprob"]
+        if table == "transplant_distances":  # TransformerLens has biases of zeros beside
+            one, other = (each[each["site"] != "outside"] for each in (one, other))
+            measured = ["norm", "distance"]
+        np.testing.assert_allclose(one[measured], other[measured], atol=1e-4)
+        pd.testing.assert_series_equal(one["layer"], other["layer"])
+
+
+def test_transplants_between_backends_are_refused_in_a_sentence(both: list[Any]) -> None:
+    with refused("the backend is 'transformer-lens' in the base", "'hugging-face' in the other"):
+        lw.transplant(both[0], both[1], TASK, progress=False)

@@ -16,6 +16,7 @@ from layerwise.analyses.transplant.spec import Change, TransplantSpec
 from layerwise.analyses.transplant.weights import transplanted
 from layerwise.errors import UserError
 from layerwise.models import original_tokenizer
+from layerwise.models.decoder.load import hooked_decoder
 from layerwise.models.facts import weights_hash
 from layerwise.models.structure import version_of
 from layerwise.sweep import Generate, LogLikelihood, intact, skip, sweep, together, zero
@@ -25,16 +26,23 @@ from layerwise.sweep.run import plan_for
 from layerwise.sweep.seq2seq.plan import plan_seq2seq_walk
 from layerwise.tasks import build_requests
 from tests.analysis import word_task
+from tests.models.decoder.tiny import tiny_original
 from tests.models.seq2seq.tiny import tiny_seq2seq
-from tests.models.tiny import tiny_model
+from tests.models.tiny import tiny_model, tiny_tokenizer
 
 SEQ2SEQ = ("t5", "bart", "flan-t5")
+# Over their own modules: norms on both sides; norms of all queries; one norm for two sublayers;
+# heads that are not apart, and values narrower than keys; one product for queries, keys, values.
+OWN = ("gemma 2", "olmo 2", "cohere 2", "deepseek 3", "falcon, two norms")
 SETS = ("single", "together", "from_first", "from_last")
 
 
 def pair(case: str) -> tuple[Any, Any]:
     """Two models of one architecture, all of whose weights differ; what is tied stays tied."""
-    model = tiny_seq2seq(case) if case in SEQ2SEQ else tiny_model(case)
+    if case in OWN:
+        model = hooked_decoder(tiny_original(case, vocab_size=304), tiny_tokenizer(), case)
+    else:
+        model = tiny_seq2seq(case) if case in SEQ2SEQ else tiny_model(case)
     other, generator = copy.deepcopy(model), torch.Generator().manual_seed(0)
     with torch.no_grad():
         for weight in other.parameters():
@@ -85,13 +93,22 @@ CASES = [
     ("bart", "layer", ("single", "from_last"), 1), ("bart", "z", ("single",), 1),
     ("bart", "embed", ("single",), 1),
     ("flan-t5", "embed", ("single",), 1), ("flan-t5", "unembed", ("single",), 1),
+    ("gemma 2", "layer", SETS, 2), ("gemma 2", "attn_out", ("single",), 1),
+    ("gemma 2", "norms", ("single",), 1), ("gemma 2", "embed", ("single",), 1),
+    ("olmo 2", "z", ("single",), 1), ("olmo 2", "kv_group", ("single", "together"), 1),
+    ("olmo 2", "ln_final", ("single",), 1), ("olmo 2", "unembed", ("single",), 1),
+    ("cohere 2", "mlp_out", ("single", "from_last"), 1), ("cohere 2", "attn_out", ("single",), 1),
+    ("cohere 2", "layer", ("single",), 1), ("deepseek 3", "layer", SETS, 1),
+    ("falcon, two norms", "layer", ("single",), 1), ("falcon, two norms", "norms", SETS, 1),
 ]  # fmt: skip
 
 
 # Their way through the engine is that of others.
 FOR_LONG_RUNS = [
     ("gpt2", "z"), ("qwen3", "embed"), ("gpt_neo", "layer"), ("t5", "embed"), ("bart", "layer"),
-    ("flan-t5", "embed"),
+    ("flan-t5", "embed"), ("gemma 2", "embed"), ("gemma 2", "norms"), ("olmo 2", "ln_final"),
+    ("olmo 2", "unembed"), ("cohere 2", "layer"), ("cohere 2", "attn_out"),
+    ("falcon, two norms", "layer"), ("falcon, two norms", "norms"),
 ]  # fmt: skip
 
 
@@ -123,7 +140,7 @@ def test_one_sweep_answers_as_models_that_really_have_the_weights(case, site, se
     assert (weights_hash(host), version_of(host)) == before
 
 
-@pytest.mark.parametrize("case", ["qwen3", "gpt_neo", "t5", "bart"])
+@pytest.mark.parametrize("case", ["qwen3", "gpt_neo", "t5", "bart", "gemma 2"])
 def test_engine_and_reference_agree_on_other_weights_beside_other_changes(case):
     host, donor = pair(case)
     exchange, last = Exchange(host, donor), host.cfg.n_layers - 1
@@ -211,6 +228,21 @@ def test_whole_layers_of_the_other_model_are_no_copies_and_parts_of_them_are():
     between = only(exchange, "layer", (1,), t=0.5)
     size = sum(4 * one.numel() for one in host.blocks[1].parameters())
     assert between.weights.copied_bytes == size
+
+
+@pytest.mark.parametrize("case", OWN)
+def test_layers_over_their_own_modules_are_no_copies_either(case):
+    host, donor = pair(case)
+    twin = only(Exchange(host, donor), "layer", (2,)).weights.twin(host.blocks[2])
+    mine, theirs, own = (
+        {w.data_ptr() for module in block.parts.modules() for w in module.parameters()}
+        for block in (twin, donor.blocks[2], host.blocks[2])
+    )
+    assert mine == theirs
+    assert not mine & own
+    twin = only(Exchange(host, donor), "mlp_out", (2,)).weights.twin(host.blocks[2])
+    assert next(twin.parts.mlp.parameters()).data_ptr() in theirs
+    assert next(twin.parts.attn.out.parameters()).data_ptr() in own
 
 
 def test_texts_are_written_with_as_many_copies_as_the_budget_has_room_for():

@@ -23,8 +23,9 @@ from layerwise.models.organisms.layout import Spot, WiredLayout
 from layerwise.sweep import intact, sweep
 from layerwise.tasks import build_requests
 from tests.analysis import word_task
+from tests.models.decoder.tiny import tiny_original
 from tests.models.seq2seq.tiny import tiny_folder as seq2seq_folder
-from tests.models.tiny import session_folder, tiny_folder
+from tests.models.tiny import scramble, session_folder, tiny_folder, tiny_tokenizer
 from tests.planted import small_model
 
 
@@ -40,7 +41,21 @@ def pair(tmp_path: Path, family: str) -> tuple[Any, Any]:
         weights = {k: 1.1 * v for k, v in load_file(first / "model.safetensors").items()}
         save_file(weights, second / "model.safetensors", {"format": "pt"})
         return lw.load_model(first), lw.load_model(second)
+    if family in OWN:
+        return tuple(lw.load_model(own_folder(tmp_path / str(n), family, n)) for n in (0, 1))
     return tuple(lw.load_model(tiny_folder(tmp_path, family, seed=seed)) for seed in (0, 1))
+
+
+def own_folder(folder: Path, family: str, number: int) -> Path:
+    """A decoder that runs over its own modules."""
+    original = tiny_original(family, vocab_size=304)
+    scramble(original, number)
+    original.save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+OWN = ("gemma 2", "deepseek 3", "cohere 2")
 
 
 def spec_of(base: Any, other: Any, site: str = "layer", layers: tuple[int, ...] = ()) -> Any:
@@ -60,7 +75,8 @@ def requests_of(model: Any) -> list[Any]:
 CASES = [
     ("qwen2", "layer", (0, 2)), ("gpt2", "attn_out", (1,)), ("qwen3", "mlp_out", (1, 2)),
     ("qwen3", "unembed", ()), ("gpt2", "embed", ()), ("llama", "ln_final", ()),
-    ("t5", "layer", (1, 3)), ("t5", "embed", ()),
+    ("t5", "layer", (1, 3)), ("t5", "embed", ()), ("gemma 2", "attn_out", (1,)),
+    ("gemma 2", "mlp_out", (0, 2)), ("deepseek 3", "layer", (1, 2)), ("cohere 2", "unembed", ()),
 ]  # fmt: skip
 
 

@@ -64,9 +64,10 @@ _SETTINGS = ("cfg", "config")
 
 
 def _modules_in(block: Any) -> Iterator[nn.Module]:
-    """The modules of a block: itself, or those that its fields hold."""
+    """The modules of a block: itself and those of its parts, or those that its fields hold."""
     if isinstance(block, nn.Module):
         yield block
+        yield from _modules_in(getattr(block, "parts", None))
     elif is_dataclass(block):
         for value in vars(block).values():
             yield from _modules_in(value)

@@ -1,4 +1,4 @@
-"""Which weights a block consists of: its sublayers with their norms, in both kinds of models.
+"""Which weights a block consists of: its sublayers with their norms, in all kinds of models.
 
 Slices of weights that belong to heads are told in ``parts``.
 """
@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from layerwise.models.kinds import Model, by_kind
+from layerwise.models.decoder.parts import BlockParts
+from layerwise.models.kinds import Model, by_kind, over_original
 
 _NORMS = ("LayerNorm", "RMSNorm")
 _OF_ATTENTION, _OF_MLP = ("attn", "ln1", "ln1_post"), ("mlp", "ln2", "ln2_post")
@@ -27,7 +28,8 @@ def parts_of_block(model: Model, block: Any) -> dict[str, list[nn.Parameter]]:
         model: the model.
         block: one of its blocks.
     """
-    found = by_kind(model, lambda _: _of_decoder_only(block), lambda _: _of_seq2seq(block))
+    decoder_only = _of_original if over_original(model) else _of_decoder_only
+    found = by_kind(model, lambda _: decoder_only(block), lambda _: _of_seq2seq(block))
     return {name: weights for name, weights in found.items() if weights}
 
 
@@ -37,6 +39,15 @@ def _of_decoder_only(block: Any) -> dict[str, list[nn.Parameter]]:
 
     whole = list(block.parameters())
     return {"layer": whole, "attn_out": named(_OF_ATTENTION), "mlp_out": named(_OF_MLP)}
+
+
+def _of_original(block: Any) -> dict[str, list[nn.Parameter]]:
+    """Of a decoder over its own modules; a norm that both sublayers read is attention's."""
+    parts: BlockParts = block.parts
+    norm = None if parts.mlp_norm is parts.attn_norm else parts.mlp_norm
+    attention = _weights([parts.attn.module, parts.attn_norm, parts.attn_after])
+    mlp = _weights([parts.mlp, norm, parts.mlp_after])
+    return {"layer": [*attention, *mlp], "attn_out": attention, "mlp_out": mlp}
 
 
 def _of_seq2seq(block: Any) -> dict[str, list[nn.Parameter]]:
@@ -69,6 +80,14 @@ def norms_of_block(model: Model, block: Any) -> list[nn.Parameter]:
         return _weights([parts.attn_norm, parts.cross_norm, parts.mlp_norm])
 
     def of_decoder_only(_: Any) -> list[nn.Parameter]:
+        if over_original(model):
+            return _norms_of_original(block.parts)
         return _weights(m for m in block.modules() if type(m).__name__ in _NORMS)
 
     return by_kind(model, of_decoder_only, of_seq2seq)
+
+
+def _norms_of_original(parts: BlockParts) -> list[nn.Parameter]:
+    inside = (one for name, one in parts.attn.module.named_children() if "norm" in name)
+    norms = [parts.attn_norm, parts.attn_after, *inside, parts.mlp_norm, parts.mlp_after]
+    return list(dict.fromkeys(_weights(norms)))

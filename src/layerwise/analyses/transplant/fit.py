@@ -9,7 +9,14 @@ import torch
 
 from layerwise.errors import UserError, shown
 from layerwise.models import original_tokenizer
-from layerwise.models.kinds import Model, decoder_prefix, is_seq2seq, over_original
+from layerwise.models.kinds import (
+    Model,
+    backend_of,
+    decoder_prefix,
+    is_seq2seq,
+    original_of,
+    over_original,
+)  # fmt: skip
 from layerwise.models.offload import OnDisk
 
 # Settings that say where a model comes from or lies, and not what it computes.
@@ -18,7 +25,8 @@ _ASIDE = frozenset(
         "model_name", "tokenizer_name", "tokenizer_prepends_bos", "default_prepend_bos", "device",
         "n_devices", "seed", "init_mode", "init_weights", "initializer_range", "n_params",
         "checkpoint_index", "checkpoint_label_type", "checkpoint_value", "from_checkpoint",
-        "load_in_4bit", "trust_remote_code", "dtype",
+        "load_in_4bit", "trust_remote_code", "dtype", "architectures", "transformers_version",
+        "use_cache", "max_position_embeddings", "n_positions",
     }
 )  # fmt: skip
 _PLAIN = (bool, int, float, str, type(None))
@@ -32,12 +40,6 @@ def refuse_misfit(base: Model, other: Model) -> None:
     Raises:
         UserError: names the first thing in which they differ.
     """
-    if over_original(base) or over_original(other):
-        raise UserError(
-            "A transplant does not know which weights of a model that runs over its own modules "
-            "(backend 'hugging-face') belong to what: expected models run by TransformerLens; load "
-            "both with backend='transformer-lens', if it converts them."
-        )
     found = _difference(base, other)
     if found is not None:
         what, mine, theirs = found
@@ -59,6 +61,9 @@ def _difference(base: Model, other: Model) -> tuple[str, str, str] | None:
     kinds = ["an encoder-decoder" if is_seq2seq(m) else "decoder-only" for m in (base, other)]
     if kinds[0] != kinds[1]:
         return "the kind of model", kinds[0], kinds[1]
+    backends = [backend_of(model) for model in (base, other)]
+    if backends[0] != backends[1]:
+        return "the backend", shown(backends[0]), shown(backends[1])
     mine, theirs = (_settings(model) for model in (base, other))
     known = sorted(mine.keys() | theirs.keys())
     for name in (*_FIRST, *known):
@@ -75,9 +80,21 @@ def _difference(base: Model, other: Model) -> tuple[str, str, str] | None:
 
 
 def _settings(model: Model) -> dict[str, Any]:
-    known = vars(model.cfg).items()
+    original = original_of(model) if over_original(model) else None
+    whole = {} if original is None else _said(original.config)
+    known = [*whole.items(), *vars(model.cfg).items()]
     plain = ((k, v.item() if isinstance(v, np.generic) else v) for k, v in known)
     return {k: v for k, v in plain if k not in _ASIDE and isinstance(v, _PLAIN)}
+
+
+def _said(config: Any) -> dict[str, Any]:
+    """What the configuration of an original says of how it computes, lists as texts."""
+    told = config.to_dict().items()
+    return {
+        name: value if isinstance(value, _PLAIN) else str(value)
+        for name, value in told
+        if name not in _ASIDE and not name.startswith("_") and not name.endswith("_token_id")
+    }
 
 
 def _described(weight: torch.Tensor | None) -> str:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from layerwise.errors import UserError
+from layerwise.models.decoder.model import DecoderModel
 from layerwise.models.kinds import DecoderOnly, Model, blocks_of, by_kind
 from layerwise.models.seq2seq.model import Seq2SeqModel
 
@@ -30,6 +31,14 @@ def weights_outside(model: Model) -> dict[str, list[nn.Parameter]]:
 
 
 def _of_decoder_only(model: DecoderOnly) -> dict[str, list[nn.Parameter]]:
+    if isinstance(model, DecoderModel):
+        parts = model.parts
+        positions = [] if parts.positions is None else [*parts.positions.parameters()]
+        return {
+            EMBED: [*parts.embedding.parameters(), *positions],
+            FINAL_NORM: [*parts.final_norm.parameters()],
+            UNEMBED: [*parts.unembed.parameters()],
+        }
     by_name: dict[str, list[nn.Parameter]] = {EMBED: [], FINAL_NORM: [], UNEMBED: []}
     for name, weight in model.named_parameters():
         first = name.partition(".")[0]

@@ -13,7 +13,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from layerwise.models.kinds import Model, blocks_of, by_kind, heads_per_key, n_heads_of
+from layerwise.models.decoder.parts import AttentionParts
+from layerwise.models.kinds import (
+    Model,
+    blocks_of,
+    by_kind,
+    heads_per_key,
+    n_heads_of,
+    over_original,
+)  # fmt: skip
 
 from .blocks import norms_of_block, parts_of_block
 from .names import BY_HEAD, KV_GROUP, NORMS, OF_NO_LAYER
@@ -46,6 +54,8 @@ def sites_of_layer(model: Model, layer: int) -> tuple[str, ...]:
     block = blocks_of(model)[layer]
     parts = parts_of_block(model, block)
     by_head = {"z": "attn_out", KV_GROUP: "attn_out", "cross_z": "cross_attn_out"}
+    if over_original(model) and linears_of(block.parts.attn) is None:
+        by_head = dict.fromkeys(by_head, "")  # heads are not told apart
     norms = [NORMS] if norms_of_block(model, block) else []
     return (*parts, *(site for site in BY_HEAD if by_head[site] in parts), *norms)
 
@@ -109,6 +119,8 @@ def head_parts(model: Model, block: Any, site: str, head: int) -> list[WeightPar
     else:
         queries = slice(head, head + 1)
         keys = queries if n_shared == 1 else None
+    if over_original(model):
+        return _of_original(block.parts.attn, queries, keys)
     return by_kind(
         model,
         lambda one: _of_attention(block.attn, queries, keys, one.cfg.d_head),
@@ -133,6 +145,38 @@ def _of_attention(attn: Any, queries: slice, keys: slice | None, width: int) -> 
     for norm, rows in norms:
         if norm is not None and norm.w.numel() > width:
             found.append(WeightPart(norm.w, _wide(rows, width)))
+    return found
+
+
+def linears_of(attn: AttentionParts) -> list[nn.Linear] | None:
+    """What makes queries, keys and values of a decoder over its own modules, heads side by side.
+
+    None where one product makes several of them, or heads are made of something else first.
+    """
+    given = (getattr(attn.module, name, None) for name in ("q_proj", "k_proj", "v_proj"))
+    made = [one for one in given if isinstance(one, nn.Linear)]
+    numbers = (attn.n_heads, attn.n_key_value_heads, attn.n_key_value_heads)
+    alike = attn.d_value == attn.d_head and isinstance(attn.out, nn.Linear)
+    fits = [one.out_features for one in made] == [n * attn.d_head for n in numbers]
+    return made if alike and fits else None
+
+
+def _of_original(attn: AttentionParts, queries: slice, keys: slice | None) -> list[WeightPart]:
+    linears, width = linears_of(attn), attn.d_head
+    assert linears is not None, "layers whose heads are not told apart have no such site"
+    heads = {"q": queries} | ({} if keys is None else {"k": keys, "v": keys})
+    found = [
+        WeightPart(weight, _wide(heads[name], width))
+        for name, made in zip("qkv", linears, strict=True)
+        if name in heads
+        for weight in made.parameters()
+    ]
+    (out,) = (w for name, w in attn.out.named_parameters() if name == "weight")
+    found.append(WeightPart(out, _wide(queries, width), dim=1))
+    for name in heads:
+        for weight in getattr(attn.module, f"{name}_norm", nn.Identity()).parameters():
+            if weight.numel() > width:
+                found.append(WeightPart(weight, _wide(heads[name], width)))
     return found
 
 

@@ -16,13 +16,15 @@ from layerwise.errors import UserError
 from layerwise.models import weights_hash
 from layerwise.models.exchanged_folder import WRITTEN, tensors_of, write_exchanged_folder
 from layerwise.models.folder import read_config
-from layerwise.models.kinds import Model, is_seq2seq
+from layerwise.models.kinds import Model, is_seq2seq, original_of, over_original
 from layerwise.models.own_files import files_of, load_alike, stored_stacks
+from layerwise.models.pruned_folder import shards_of
 from layerwise.models.quiet import quiet
 from layerwise.storage.file_list import hashes_of, states
 from layerwise.storage.places import refuse_unusable_folder
 
 from .names import ACTIVATIONS
+from .parts import parts_at
 from .spec import TransplantSpec
 from .weights import transplanted
 
@@ -63,7 +65,10 @@ def write_merged(base: Model, other: Model, spec: TransplantSpec, out: Path) -> 
     folders = [files_of(model) for model in (base, other)]
     with quiet():
         config = read_config(folders[0])
-    names = tensors_of(folders[0], config, spec.site, spec.layers, stored_stacks(base))
+    stored = {name for of in shards_of(folders[0]).values() for name in of}
+    names = _names_of(base, spec)
+    if names is None or not stored.issuperset(names):  # experts are stored one by one
+        names = tensors_of(folders[0], config, spec.site, spec.layers, stored_stacks(base))
     with taking_their_place(out, parents=True) as place:
         write_exchanged_folder(folders[0], folders[1], names, place)
         if not is_seq2seq(base):
@@ -73,6 +78,16 @@ def write_merged(base: Model, other: Model, spec: TransplantSpec, out: Path) -> 
         files = hashes_of(place, os.listdir(place))
         content = json.dumps(made | {"files": files}, indent=2) + "\n"
         (place / MADE).write_text(content, "utf-8")
+
+
+def _names_of(model: Model, spec: TransplantSpec) -> list[str] | None:
+    """The parameters of what is exchanged, of a decoder that runs over its own modules."""
+    original = original_of(model) if over_original(model) else None
+    if original is None:
+        return None
+    moved = {id(part.weight) for part in parts_at(model, spec.site, spec.layers)}
+    named = original.named_parameters(remove_duplicate=True)
+    return [name for name, weight in named if id(weight) in moved]
 
 
 def _is_there(out: Path, made: dict[str, Any]) -> bool:
