@@ -562,6 +562,7 @@ def test_what_cannot_be_done_is_told_before_work_begins(model, tmp_path, options
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.hooked_transformer
 def test_weights_that_are_no_numbers_are_told():
     model = tiny_model("gpt2", seed=7)  # no other test uses this one
     model.blocks[1].mlp.W_in.data[0, 0] = torch.nan
