@@ -97,7 +97,12 @@ def moved(tables: Tables) -> Iterator[str]:
     """Which healed layers bring what came back, and whose return destroys it."""
     every = rows(tables["transplant"], case=CASE, task=SWEPT, set="single")
     if every.empty:
-        yield "Of sums of two numbers there is no gain that a transplant could move."
+        gap = rows(tables["transplant_gaps"], case=CASE, task=SWEPT, protocol=SAID).iloc[0]
+        yield (
+            f"On the {gap['n_items']} sums of two numbers on which layers are exchanged the gain "
+            f"is not established ({p_value(gap['p_holm'])}), so that nothing is said of which "
+            "layers carry it."
+        )
         return
     for way, words in WAYS.items():
         told = rows(every, direction=way)

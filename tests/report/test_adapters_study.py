@@ -135,6 +135,16 @@ def test_what_comes_back_and_what_does_not_is_told(study):
     assert "No signal without the layers." in told[1]
 
 
+def test_without_an_established_gain_nothing_is_told_of_layers_that_carry_it(study):
+    tables = healed_tables()
+    gap = {"case": "healed", "task": "arithmetic", "protocol": "generate", "n_items": 24,
+           "p_holm": 0.2}  # fmt: skip
+    tables |= {"transplant": tables["transplant"].iloc[:0], "transplant_gaps": pd.DataFrame([gap])}
+    told = " ".join(study["healed_told"].findings(tables))
+    assert "the 24 sums of two numbers on which layers are exchanged the gain is not" in told
+    assert "(p = 0.200)" in told
+
+
 def test_without_the_case_nothing_is_told_of_healing(study, saved):
     tables = {name: table[table["case"] != "healed"] for name, table in saved.items()}
     assert study["healed_told"].findings(tables) == []
