@@ -82,6 +82,7 @@ def test_a_duplicate_token_head_is_told_from_an_induction_head():
     assert found["prefix_matching"][1, 0] < 1e-4
 
 
+@pytest.mark.hooked_transformer
 @pytest.mark.parametrize(("family", "bos"), [("gpt2", False), ("llama", True), ("gpt_neox", False)])
 def test_scores_equal_loops_over_a_cache(family, bos):
     model = tiny_model(family, bos=bos)

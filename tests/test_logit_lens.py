@@ -116,6 +116,7 @@ def test_the_last_layer_is_the_model_itself(model):
     assert (lens.loc[(slice(None), -1), "kl"] > 0.01).all()
 
 
+@pytest.mark.hooked_transformer
 def test_every_depth_equals_the_lens_worked_out_by_hand(model):
     lens = read(model, TASK, "continuation").set_index(["item", "layer"])
     tokenizer = original_tokenizer(model)
@@ -136,6 +137,7 @@ def test_every_depth_equals_the_lens_worked_out_by_hand(model):
             assert list(row["top_tokens"]) == [tokenizer.decode([token]) for token in best]
 
 
+@pytest.mark.hooked_transformer
 def test_a_wrong_norm_would_be_seen(model):
     """A stale scale, no norm at all, or one without its weight give other numbers."""
     lens = read(model, TASK, "continuation").set_index(["item", "layer"])
@@ -198,6 +200,7 @@ def test_items_without_choices_are_read_under_continuation():
         read(model, bare, "letter")
 
 
+@pytest.mark.hooked_transformer
 def test_many_prompts_are_read_in_order():
     task = word_task(67)
     lens = read(tiny_model("gpt2"), task, "continuation").set_index(["item", "layer"])
@@ -307,6 +310,7 @@ def check_rows(model, rows: pd.DataFrame, tokens, n_prompt: int, targets: dict[i
 SITES = ("resid_pre", "resid_mid", "resid_post")
 
 
+@pytest.mark.hooked_transformer
 @pytest.mark.parametrize("positions", [(-4, -1), "all"])
 def test_every_site_and_position_equals_a_plain_forward(model, positions):
     lens = read(model, TASK, "continuation", sites=SITES, positions=positions, limit=2)
@@ -318,6 +322,7 @@ def test_every_site_and_position_equals_a_plain_forward(model, positions):
         check_rows(model, mine, asked.context, n, dict.fromkeys(at, asked.continuation[0]))
 
 
+@pytest.mark.hooked_transformer
 def test_the_answers_tokens_are_read_where_they_are_predicted(model):
     answers = ("red door opens", "the blue key")
     items = tuple(
@@ -336,6 +341,7 @@ def test_the_answers_tokens_are_read_where_they_are_predicted(model):
         check_rows(model, mine, tokens, len(gold.context), targets)
 
 
+@pytest.mark.hooked_transformer
 def test_generated_text_is_the_models_own_and_ends_on_top(model):
     result = logit_lens(model, TASK, over="generated", sites=SITES, limit=2, progress=False)
     lens = result.lens

@@ -91,6 +91,7 @@ def path(tmp_path):
     return write_gguf(tmp_path / "tiny.gguf")
 
 
+@pytest.mark.hooked_transformer
 def test_a_gguf_file_becomes_a_model(path):
     model = load_model(path)
     facts = model_facts(model)

@@ -140,6 +140,7 @@ def test_rotary_scaling_that_is_not_read_is_refused_in_any_family(tmp_path, kind
         load_model(write_gguf(tmp_path / "scaled.gguf", said=said))
 
 
+@pytest.mark.hooked_transformer
 @pytest.mark.parametrize("kind", ["none", None])
 def test_a_header_that_says_there_is_no_rotary_scaling_is_accepted(tmp_path, kind):
     said = {"rope.scaling.factor": 1.0} | ({"rope.scaling.type": kind} if kind else {})

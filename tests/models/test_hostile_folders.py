@@ -161,11 +161,12 @@ def test_token_ids_that_are_none_are_refused(folder, name, fields):
         load_model(folder)
 
 
+@pytest.mark.hooked_transformer
 def test_a_field_that_only_a_conversion_reads_gets_a_sentence(tmp_path):
     folder = tiny_folder(tmp_path, "gpt2")
     edit_config(folder, sliding_window="wide")
     with refused("cannot convert this GPT2LMHeadModel"):
-        load_model(folder)
+        load_model(folder, backend="transformer-lens")
 
 
 def test_long_texts_need_memory_where_positions_are_not_rotary(tmp_path):

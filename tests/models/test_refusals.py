@@ -124,6 +124,7 @@ def test_weights_that_are_no_numbers(folder, number):
         load_model(folder)
 
 
+@pytest.mark.hooked_transformer
 def test_weights_too_large_for_float16(folder):
     def enlarge(weights):
         weights["model.layers.0.mlp.up_proj.weight"][0, 0] = 1e6
@@ -175,6 +176,7 @@ def test_code_of_a_model_that_has_a_native_class_is_not_run(folder):
     assert load_model(folder).cfg.original_architecture == "LlamaForCausalLM"
 
 
+@pytest.mark.hooked_transformer
 @pytest.mark.parametrize(
     ("fields", "parts"),
     [
@@ -221,6 +223,7 @@ def test_code_of_a_model_that_has_a_native_class_is_not_run(folder):
                 "hidden_size": 48,
                 "num_attention_heads": 4,
                 "head_dim": None,
+                "alibi": True,
             },
             ["cannot convert this FalconForCausalLM", "Its own modules cannot be run"],
         ),

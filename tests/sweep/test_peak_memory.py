@@ -10,6 +10,7 @@ import pytest
 
 from tests.cases import LONG
 
+pytestmark = pytest.mark.hooked_transformer  # what is measured is such a model, of any size
 MIB = 2**20
 BUDGET = 32 * MIB
 # The allocator keeps freed blocks (some 10 MiB of them here), and the first use of a kernel

@@ -21,8 +21,8 @@ def test_streams_are_those_of_plain_forwards(family, memory_budget):
     assert last.shape == (4, len(CONTEXTS), model.cfg.d_model)
     for i, context in enumerate(CONTEXTS):
         _, cache = model.run_with_cache(torch.tensor([context]))
-        before = [cache["resid_pre", layer][0].double() for layer in range(3)]
-        after = [cache["resid_post", layer][0].double() for layer in range(3)]
+        before = [cache[f"blocks.{layer}.hook_resid_pre"][0].double() for layer in range(3)]
+        after = [cache[f"blocks.{layer}.hook_resid_post"][0].double() for layer in range(3)]
         for layer, (x, y) in enumerate(zip(before, after, strict=True)):
             torch.testing.assert_close(last[layer, i], x[-1], atol=1e-4, rtol=1e-4)
             torch.testing.assert_close(last[layer + 1, i], y[-1], atol=1e-4, rtol=1e-4)

@@ -19,7 +19,11 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from layerwise.errors import UserError, one_line
-from layerwise.models.hooked import HookedTransformer, HookedTransformerConfig
+from layerwise.models.hooked import (
+    HookedTransformer,
+    HookedTransformerConfig,
+    has_hooked_transformer,
+)
 from layerwise.models.mapped_memory import letting_go
 from layerwise.models.quiet import no_deprecation_of
 
@@ -38,8 +42,13 @@ def hooked_config(
     """TransformerLens's configuration of the model in ``folder``.
 
     Raises:
-        NotConverted: if TransformerLens has no conversion for its architecture.
+        NotConverted: if TransformerLens has no conversion for its architecture, or none at all.
     """
+    if not has_hooked_transformer():
+        raise NotConverted(
+            "The installed TransformerLens converts no models: expected a release below 4; pip "
+            "install 'transformer-lens<4', or leave the backend to be chosen (`auto`)."
+        )
     from transformer_lens import loading_from_pretrained as loading
 
     with _refusals(config), _neutral(folder) as place:
