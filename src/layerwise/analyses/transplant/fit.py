@@ -26,7 +26,7 @@ _ASIDE = frozenset(
         "n_devices", "seed", "init_mode", "init_weights", "initializer_range", "n_params",
         "checkpoint_index", "checkpoint_label_type", "checkpoint_value", "from_checkpoint",
         "load_in_4bit", "trust_remote_code", "dtype", "architectures", "transformers_version",
-        "use_cache", "max_position_embeddings", "n_positions",
+        "use_cache",
     }
 )  # fmt: skip
 _PLAIN = (bool, int, float, str, type(None))
@@ -93,7 +93,7 @@ def _said(config: Any) -> dict[str, Any]:
     return {
         name: value if isinstance(value, _PLAIN) else str(value)
         for name, value in told
-        if name not in _ASIDE and not name.startswith("_") and not name.endswith("_token_id")
+        if not name.startswith("_") and not name.endswith("_token_id")
     }
 
 

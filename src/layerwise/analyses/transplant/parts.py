@@ -54,10 +54,10 @@ def sites_of_layer(model: Model, layer: int) -> tuple[str, ...]:
     block = blocks_of(model)[layer]
     parts = parts_of_block(model, block)
     by_head = {"z": "attn_out", KV_GROUP: "attn_out", "cross_z": "cross_attn_out"}
-    if over_original(model) and linears_of(block.parts.attn) is None:
-        by_head = dict.fromkeys(by_head, "")  # heads are not told apart
+    apart = not over_original(model) or linears_of(block.parts.attn) is not None
+    heads = [site for site in BY_HEAD if apart and by_head[site] in parts]
     norms = [NORMS] if norms_of_block(model, block) else []
-    return (*parts, *(site for site in BY_HEAD if by_head[site] in parts), *norms)
+    return (*parts, *heads, *norms)
 
 
 def n_heads_at(model: Model, site: str, layer: int) -> int:
@@ -121,12 +121,14 @@ def head_parts(model: Model, block: Any, site: str, head: int) -> list[WeightPar
         keys = queries if n_shared == 1 else None
     if over_original(model):
         return _of_original(block.parts.attn, queries, keys)
+
+    def of_seq2seq(_: Any) -> list[WeightPart]:
+        attention = block.parts.cross_attn if site == "cross_z" else block.parts.attn
+        linears = (attention.q, attention.k, attention.v, attention.out)
+        return _of_linears(linears, queries, keys, attention.d_head)
+
     return by_kind(
-        model,
-        lambda one: _of_attention(block.attn, queries, keys, one.cfg.d_head),
-        lambda _: _of_linears(
-            block.parts.cross_attn if site == "cross_z" else block.parts.attn, queries
-        ),
+        model, lambda one: _of_attention(block.attn, queries, keys, one.cfg.d_head), of_seq2seq
     )
 
 
@@ -136,60 +138,65 @@ def _of_attention(attn: Any, queries: slice, keys: slice | None, width: int) -> 
     sinks = getattr(attn, "sinks", None)
     if isinstance(sinks, nn.Parameter):
         found.append(WeightPart(sinks, queries))
-    norms = [(attn.q_norm, queries)]
     if keys is not None:
         under = "_" if hasattr(attn, "_W_K") else ""
         weights = (getattr(attn, under + name) for name in ("W_K", "b_K", "W_V", "b_V"))
         found += [WeightPart(one, keys) for one in weights]
-        norms.append((attn.k_norm, keys))
-    for norm, rows in norms:
-        if norm is not None and norm.w.numel() > width:
-            found.append(WeightPart(norm.w, _wide(rows, width)))
-    return found
+    return [*found, *_of_wide_norms(attn.q_norm, attn.k_norm, queries, keys, width)]
 
 
 def linears_of(attn: AttentionParts) -> list[nn.Linear] | None:
-    """What makes queries, keys and values of a decoder over its own modules, heads side by side.
+    """What makes queries, keys, values and the output of a decoder over its own modules.
 
-    None where one product makes several of them, or heads are made of something else first.
+    None where heads do not lie side by side in a matrix for each: where one product makes several,
+    or heads are made of something else first.
     """
     given = (getattr(attn.module, name, None) for name in ("q_proj", "k_proj", "v_proj"))
-    made = [one for one in given if isinstance(one, nn.Linear)]
+    made = [one for one in (*given, attn.out) if isinstance(one, nn.Linear)]
     numbers = (attn.n_heads, attn.n_key_value_heads, attn.n_key_value_heads)
-    alike = attn.d_value == attn.d_head and isinstance(attn.out, nn.Linear)
-    fits = [one.out_features for one in made] == [n * attn.d_head for n in numbers]
-    return made if alike and fits else None
+    fits = [one.out_features for one in made[:3]] == [n * attn.d_head for n in numbers]
+    return made if fits and len(made) == 4 and attn.d_value == attn.d_head else None
 
 
 def _of_original(attn: AttentionParts, queries: slice, keys: slice | None) -> list[WeightPart]:
-    linears, width = linears_of(attn), attn.d_head
+    linears = linears_of(attn)
     assert linears is not None, "layers whose heads are not told apart have no such site"
-    heads = {"q": queries} | ({} if keys is None else {"k": keys, "v": keys})
-    found = [
-        WeightPart(weight, _wide(heads[name], width))
-        for name, made in zip("qkv", linears, strict=True)
-        if name in heads
-        for weight in made.parameters()
+    of_queries, of_keys = (getattr(attn.module, name, None) for name in ("q_norm", "k_norm"))
+    return [
+        *_of_linears(linears, queries, keys, attn.d_head),
+        *_of_wide_norms(of_queries, of_keys, queries, keys, attn.d_head),
     ]
-    (out,) = (w for name, w in attn.out.named_parameters() if name == "weight")
-    found.append(WeightPart(out, _wide(queries, width), dim=1))
-    for name in heads:
-        for weight in getattr(attn.module, f"{name}_norm", nn.Identity()).parameters():
-            if weight.numel() > width:
-                found.append(WeightPart(weight, _wide(heads[name], width)))
-    return found
 
 
-def _of_linears(attention: Any, heads: slice) -> list[WeightPart]:
-    """Of an attention of Hugging Face, where heads lie side by side."""
-    rows = _wide(heads, attention.d_head)
+def _of_linears(
+    linears: Sequence[Any], queries: slice, keys: slice | None, width: int
+) -> list[WeightPart]:
+    """Of what makes queries, keys, values and the output, where heads lie side by side."""
+    *made, out = linears
     found = [
-        WeightPart(weight, rows)
-        for made in (attention.q, attention.k, attention.v)
-        for weight in (made.weight, made.bias)
-        if weight is not None
+        WeightPart(weight, _wide(heads, width))
+        for one, heads in zip(made, (queries, keys, keys), strict=True)
+        if heads is not None
+        for weight in one.parameters()
     ]
-    return [*found, WeightPart(attention.out.weight, rows, dim=1)]
+    return [*found, WeightPart(out.weight, _wide(queries, width), dim=1)]
+
+
+def _of_wide_norms(
+    query_norm: nn.Module | None,
+    key_norm: nn.Module | None,
+    queries: slice,
+    keys: slice | None,
+    width: int,
+) -> list[WeightPart]:
+    """Of norms over all heads side by side; those of one head's width are no head's."""
+    return [
+        WeightPart(weight, _wide(heads, width))
+        for norm, heads in ((query_norm, queries), (key_norm, keys))
+        if norm is not None and heads is not None
+        for weight in norm.parameters()
+        if weight.numel() > width
+    ]
 
 
 def _wide(heads: slice, width: int) -> slice:

@@ -86,8 +86,7 @@ def _names_of(model: Model, spec: TransplantSpec) -> list[str] | None:
     if original is None:
         return None
     moved = {id(part.weight) for part in parts_at(model, spec.site, spec.layers)}
-    named = original.named_parameters(remove_duplicate=True)
-    return [name for name, weight in named if id(weight) in moved]
+    return [name for name, weight in original.named_parameters() if id(weight) in moved]
 
 
 def _is_there(out: Path, made: dict[str, Any]) -> bool:
