@@ -14,12 +14,12 @@ def blank_pages() -> Iterator[None]:
     """Nothing is drawn."""
     with pytest.MonkeyPatch.context() as patched:
         # First where it is imported to, which is imported with the real one.
-        patched.setattr("layerwise.report._page.drawn", _blank)
-        patched.setattr("layerwise.presentation.page.drawn", _blank)
+        patched.setattr("layerwise.report._page.drawn", blank)
+        patched.setattr("layerwise.presentation.page.drawn", blank)
         yield
 
 
-def _blank(listed):
+def blank(listed):
     from matplotlib.figure import Figure
 
     from layerwise.presentation.page import Picture

@@ -23,9 +23,9 @@ from layerwise.models.organisms.layout import Spot, WiredLayout
 from layerwise.sweep import intact, sweep
 from layerwise.tasks import build_requests
 from tests.analysis import word_task
-from tests.models.decoder.tiny import tiny_original
+from tests.models.decoder.test_loading import folder_of
 from tests.models.seq2seq.tiny import tiny_folder as seq2seq_folder
-from tests.models.tiny import scramble, session_folder, tiny_folder, tiny_tokenizer
+from tests.models.tiny import session_folder, tiny_folder
 from tests.planted import small_model
 
 
@@ -42,17 +42,9 @@ def pair(tmp_path: Path, family: str) -> tuple[Any, Any]:
         save_file(weights, second / "model.safetensors", {"format": "pt"})
         return lw.load_model(first), lw.load_model(second)
     if family in OWN:
-        return tuple(lw.load_model(own_folder(tmp_path / str(n), family, n)) for n in (0, 1))
+        folders = [folder_of(family, tmp_path / str(seed), seed=seed) for seed in (0, 1)]
+        return tuple(map(lw.load_model, folders))
     return tuple(lw.load_model(tiny_folder(tmp_path, family, seed=seed)) for seed in (0, 1))
-
-
-def own_folder(folder: Path, family: str, number: int) -> Path:
-    """A decoder that runs over its own modules."""
-    original = tiny_original(family, vocab_size=304)
-    scramble(original, number)
-    original.save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
-    return folder
 
 
 OWN = ("gemma 2", "deepseek 3", "cohere 2")

@@ -18,7 +18,8 @@ from layerwise.models.bridge import VERIFIED
 from layerwise.models.decoder import DecoderModel
 from layerwise.models.hooked import has_hooked_transformer
 from layerwise.models.registry import ORGANISM_WEIGHTS
-from tests.models.decoder.tiny import CASES, tiny_original
+from tests.models.decoder.test_loading import folder_of
+from tests.models.decoder.tiny import CASES
 from tests.models.refusal import refused
 from tests.models.tiny import TEXT, session_folder, tiny_folder, tiny_tokenizer
 
@@ -87,10 +88,7 @@ def test_it_has_the_bridges_weights_and_leaves_the_bridge_alone(bridge: Any) -> 
 
 @pytest.mark.parametrize("case", BRIDGED)
 def test_families(case: str, tmp_path: Path) -> None:
-    folder = tmp_path / "model"
-    tiny_original(case, vocab_size=304).save_pretrained(folder)
-    tiny_tokenizer(bos=True).save_pretrained(folder)
-    parity = model_facts(from_bridge(boot(folder))).parity
+    parity = model_facts(from_bridge(boot(folder_of(case, tmp_path)))).parity
     assert parity is not None
     assert parity < 1e-4
 

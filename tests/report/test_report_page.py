@@ -18,11 +18,10 @@ from layerwise.analyses.ablation.report_tables import effects_tables
 from layerwise.analyses.gathering import tables_of_run
 from layerwise.errors import UserError
 from layerwise.presentation.figure_spec import FigureSpec
-from layerwise.presentation.page import Picture
 from layerwise.report import Report, report, report_from_folders
 from layerwise.report.html import grouped
 from layerwise.results import AblationResult, LensResult, PatchingResult
-from tests.pages import blank_pages
+from tests.pages import blank, blank_pages
 
 VOID = {"meta", "img", "source", "br", "hr", "link", "input"}
 TINY = Plan(
@@ -301,12 +300,11 @@ def test_a_notebook_gets_the_page_in_a_frame(two_runs: Report) -> None:
 def test_pictures_are_drawn_once_and_not_for_its_sentences(small: Plan, monkeypatch) -> None:
     drawn = []
 
-    def blank(listed: Sequence[tuple[str, FigureSpec, object]]) -> tuple[dict, dict]:
+    def counted(listed: Sequence[tuple[str, FigureSpec, object]]) -> tuple[dict, dict]:
         drawn.append([name for name, *_ in listed])
-        made = {one: Picture("data:,", "data:,", 1, one.caption, one.alt) for _, one, _ in listed}
-        return made, dict.fromkeys(drawn[0])
+        return blank(listed)
 
-    monkeypatch.setattr("layerwise.report._page.drawn", blank)
+    monkeypatch.setattr("layerwise.report._page.drawn", counted)
     told = report(synthetic.results(small))
     assert told.findings
     assert "Report" in repr(told)

@@ -42,6 +42,10 @@ _LATENT = {
     "num_key_value_heads": 4, "q_lora_rank": 16, "kv_lora_rank": 12, "qk_nope_head_dim": 8,
     "qk_rope_head_dim": 4, "v_head_dim": 8,
 }  # fmt: skip
+_LATENT_EXPERTS = {
+    **_LATENT, "moe_intermediate_size": 24, "n_routed_experts": 4, "num_experts_per_tok": 2,
+    "n_shared_experts": 1, "first_k_dense_replace": 1, "n_group": 2, "topk_group": 1,
+}  # fmt: skip
 _TURNS = {"layer_types": ["sliding_attention", "full_attention"] * 2}
 _ROPE = {"rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 32}
 _LLAMA3 = {**_ROPE, "rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
@@ -82,12 +86,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         **_WIDE, **_EXPERTS, "moe_intermediate_size": 24, "norm_topk_prob": True}),
     "glm": ("GlmConfig", _WIDE),
     "glm 4": ("Glm4Config", _WIDE),
-    "deepseek 2": ("DeepseekV2Config", {
-        **_LATENT, "moe_intermediate_size": 24, "n_routed_experts": 4, "num_experts_per_tok": 2,
-        "n_shared_experts": 1, "first_k_dense_replace": 1, "n_group": 2, "topk_group": 1}),
-    "deepseek 3": ("DeepseekV3Config", {
-        **_LATENT, "moe_intermediate_size": 24, "n_routed_experts": 4, "num_experts_per_tok": 2,
-        "n_shared_experts": 1, "first_k_dense_replace": 1, "n_group": 2, "topk_group": 1}),
+    "deepseek 2": ("DeepseekV2Config", _LATENT_EXPERTS),
+    "deepseek 3": ("DeepseekV3Config", _LATENT_EXPERTS),
     "deepseek 3, wide values": ("DeepseekV3Config", {
         **_LATENT, "v_head_dim": 16, "first_k_dense_replace": 4}),
     "falcon": ("FalconConfig", {"multi_query": True, "parallel_attn": True, "alibi": False}),
@@ -108,11 +108,12 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 BY_DAY = ("gemma 2", "gemma 3", "olmo 2", "cohere 2", "granite", "qwen 3 moe", "gpt-2, by layer")
 
 
-def tiny_original(case: str, **fields: Any) -> Any:
+def tiny_original(case: str, *, seed: int = 1, **fields: Any) -> Any:
     """A Hugging Face model whose every weight matters, in evaluation mode.
 
     Args:
         case: a key of ``CASES``.
+        seed: of its weights.
         fields: of the configuration that differ.
     """
     name, own = CASES[case]
@@ -122,7 +123,7 @@ def tiny_original(case: str, **fields: Any) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         made = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
-    scramble(made, seed=1)
+    scramble(made, seed)
     return made.eval()
 
 
