@@ -84,8 +84,8 @@ def on_rungs(task: Task, records: pd.DataFrame) -> pd.DataFrame:
         if len(mine):
             found = signal_table(mine, lambda _, __, level=task.chance[rung.guessing]: level)
             tables.append(found[COLUMNS].assign(rung=rung.name))
-    margins = records.loc[(records["kind"] == "intact") & records["margin"].notna(), "margin"]
-    return pd.concat(tables).assign(margin=margins.mean())
+    asked = (records["kind"] == "intact") & (records["protocol"] == "continuation")
+    return pd.concat(tables).assign(margin=records.loc[asked, "margin"].mean())
 
 
 if __name__ == "__main__":
