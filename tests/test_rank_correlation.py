@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import spearmanr
+from scipy.stats import permutation_test, rankdata, spearmanr
 
 from layerwise import stats
 from layerwise.stats.depths import two_sided_p
-from layerwise.stats.rank_correlation import RankCorrelation, rank_correlation
+from layerwise.stats.rank_correlation import RankCorrelation, rank_correlation, unrelated_p
 from tests.cases import data_sets, most_errors
 
 N_RESAMPLES = 300
@@ -65,6 +65,40 @@ def test_ranks_that_no_resample_changes_are_not_sure():
     assert found.low < 0.2
     assert found.high == 1.0
     assert found.p > 0.05
+
+
+@pytest.mark.parametrize("n_layers", [5, 12, 30])
+@pytest.mark.parametrize("ties", [False, True])
+def test_rankings_of_no_relation_are_told_as_related_as_rarely_as_stated(n_layers, ties):
+    """However well the items know the means; they alone are sure of most such correlations."""
+    sets, sure, of_items = data_sets(200), 0, 0
+    for seed in range(sets):
+        rng = np.random.default_rng([seed, n_layers])
+        cost, turn = rng.beta(1, 3, n_layers), rng.random(n_layers)
+        cost = np.where(rng.random(n_layers) < 0.5 * ties, 0, cost)
+        lost = rng.random((100, n_layers)) < cost
+        turned = turn + 0.02 * rng.standard_normal((100, n_layers))
+        draws = resampled(rng, lost, turned)
+        found = rank_correlation(*draws, 100, rng)
+        sure += found.p < 0.05
+        of_items += found.low > 0 or found.high < 0
+    assert sure <= most_errors(sets)
+    assert of_items > sets / 3
+
+
+def test_p_of_unrelated_rankings_is_scipys():
+    rng = np.random.default_rng(2)
+    for n in (4, 6, 12):
+        one, other = np.round(rng.random(n), 1), rng.random(n)
+        centred = rankdata(other) - (n + 1) / 2
+        expected = permutation_test(
+            (rankdata(one),), lambda ranks, axis, along=centred: np.abs(ranks @ along),
+            permutation_type="pairings", n_resamples=9999, alternative="greater", rng=rng,
+            vectorized=True,
+        ).pvalue  # fmt: skip
+        assert unrelated_p(one, other, rng) == pytest.approx(expected, abs=1e-9 if n < 7 else 0.03)
+    rising = np.arange(4.0)
+    assert unrelated_p(rising, rising, rng) == 2 / 24  # four layers are soon alike by luck
 
 
 def test_means_far_apart_have_the_percentiles_of_a_plain_bootstrap_and_their_reflection():

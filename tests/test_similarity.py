@@ -13,15 +13,19 @@ from scipy.stats import spearmanr
 
 import layerwise as lw
 from layerwise import stats
+from layerwise.analyses.similarity import prediction_tables
+from layerwise.analyses.similarity.findings import similarity_predicts
 from layerwise.analyses.similarity.measures import angular_distances, linear_cka, unbiased_cka
 from layerwise.analyses.similarity.prediction_tables import prediction_table
 from layerwise.errors import UserError
 from layerwise.models import original_tokenizer
 from layerwise.results import AblationResult, SimilarityResult
 from layerwise.storage.parquet import frame
+from layerwise.storage.run_tables import RunTables
 from layerwise.tasks import build_requests
 from tests import analysis, commands, synthetic
 from tests.analysis import documented_columns, solved_by, word_task, write_jsonl
+from tests.cases import data_sets, most_errors
 from tests.models.tiny import tiny_model
 
 N_LAYERS = 4
@@ -236,6 +240,51 @@ def test_nothing_is_predicted_where_effects_and_similarity_are_unrelated():
     shares = table.loc[(table["effect"] == "share_lost") & (table["predictor"] == "influence")]
     assert len(shares) == 4
     assert (shares["p_holm"] > 0.05).all()
+
+
+def unrelated(seed: int, n_layers: int = 12, n_items: int = 60):
+    """A model that knows the answers; what a layer costs and how it turns the stream, drawn apart.
+
+    Over many items both are known, and they are hardly ever uncorrelated.
+    """
+    rng = np.random.default_rng(seed)
+    cost, turn = rng.beta(1, 4, n_layers), rng.random(n_layers)
+    right = rng.random((n_items, 1)) < 0.9
+    right = np.hstack([right, right & (rng.random((n_items, n_layers)) > cost)])
+    records = synthetic.cell_records(right, "keys", "retrieval", "letter")
+    spread = rng.exponential(size=(n_items, n_layers))
+    nats = np.hstack([np.zeros((n_items, 1)), 4 * cost * spread])
+    noise = 0.1 * rng.standard_normal((2, n_items, n_layers))
+    same = {"task": "keys", "capability": "retrieval", "protocol": "letter"}
+    similar = [
+        {
+            **same, "item": f"keys/{i:04d}", "layer": k, "influence": turn[k] + noise[0, i, k],
+            "angular": (turn[k] + noise[1, i, k] + np.zeros(n_layers - k)).tolist(),
+        }
+        for i in range(n_items) for k in range(n_layers)
+    ]  # fmt: skip
+    cka = [
+        {
+            **same, "layer": k, "other": k + 1, "n_items": n_items, "cka": 0.5,
+            "cka_unbiased": 1 - turn[k] / 2,
+        }
+        for k in range(n_layers)
+    ]  # fmt: skip
+    return records.assign(gold_logprob=-nats.ravel()), frame("similarity", similar), cka
+
+
+@pytest.mark.slow
+def test_layers_whose_need_has_nothing_to_do_with_similarity_are_rarely_told(monkeypatch):
+    monkeypatch.setattr(prediction_tables, "N_RESAMPLES", 400)
+    sets, told, by_items = data_sets(80), 0, 0
+    for seed in range(sets):
+        records, similar, cka = unrelated(seed)
+        table = prediction_table(similar, frame("cka", cka), records, lambda *_: 0.0, 0)
+        run = RunTables(synthetic.facts(n_layers=12), {"prediction": table})
+        told += bool(similarity_predicts(run))
+        by_items += bool(((table["low"] > 0) | (table["high"] < 0)).any())
+    assert told <= most_errors(sets)
+    assert by_items > sets / 2
 
 
 def test_correlations_are_scipys():

@@ -51,6 +51,15 @@ def test_estimates_are_told_with_their_lowest_correlation():
     doubtful = run.tables["attribution_agreement"].assign(spearman_low=[-0.1, 0.2])
     (found,) = estimates_hold(RunTables(run.facts, {"attribution_agreement": doubtful}))
     assert "in 1 of 2 tasks" in found.sentence
+    few_cells = run.tables["attribution_agreement"].assign(spearman_p=[0.03, 0.01])
+    (found,) = estimates_hold(RunTables(run.facts, {"attribution_agreement": few_cells}))
+    assert "beyond chance (Holm over the tasks), in 2 of 2 tasks" in found.sentence
+    few_cells = few_cells.assign(spearman_p=[0.06, 0.01])
+    (found,) = estimates_hold(RunTables(run.facts, {"attribution_agreement": few_cells}))
+    assert "in 1 of 2 tasks" in found.sentence
+    earlier = run.tables["attribution_agreement"].assign(spearman_p=None)
+    (found,) = estimates_hold(RunTables(run.facts, {"attribution_agreement": earlier}))
+    assert "beyond chance, in 2 of 2 tasks" in found.sentence
 
 
 def prediction(p_holm: float, rho: float) -> RunTables:

@@ -90,7 +90,7 @@ _LATER = {
     "comparison_differences": {"p_run": pa.float64()},
     "tuned_lens_layers": {"p_run": pa.float64()},
     "ladder_steps": dict.fromkeys(("layer_first", "layer_second"), pa.int64()),
-    "attribution_agreement": _SIGNAL,
+    "attribution_agreement": _SIGNAL | {"spearman_p": pa.float64()},
     "heads": {"next_token": pa.float64()},
     "heads_summary": dict.fromkeys(
         ("next_token", "next_token_low", "next_token_high"), pa.float64()

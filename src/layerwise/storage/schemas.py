@@ -98,7 +98,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     "attribution_agreement": _schema(
         task="str", capability="str", protocol="str", direction="str", site="str", n_items="int",
         n_cells="int", spearman="float?", spearman_low="float?", spearman_high="float?",
-        median_error="float?", largest_error="float?", signal="bool?",
+        median_error="float?", largest_error="float?", signal="bool?", spearman_p="float?",
     ),
     "patching_effects": _schema(
         task="str", capability="str", protocol="str", direction="str", site="str", layer="int",

@@ -79,6 +79,7 @@ def _agreement(told: pd.DataFrame, seed: int, n_resamples: int) -> dict[str, Any
         "spearman": _known(rho.estimate),
         "spearman_low": _known(rho.low),
         "spearman_high": _known(rho.high),
+        "spearman_p": rho.p,
         "median_error": float(np.median(gap)) if len(gap) else None,
         "largest_error": float(gap.max()) if len(gap) else None,
     }
