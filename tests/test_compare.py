@@ -13,7 +13,7 @@ import pytest
 
 import layerwise as lw
 from layerwise.analyses.comparison.api import compare, runs_or_groups
-from layerwise.analyses.comparison.quantities import FAMILIES
+from layerwise.analyses.comparison.quantities import COMPARED
 from layerwise.errors import UserError
 from tests import synthetic
 from tests.commands import assert_refused, run
@@ -56,7 +56,7 @@ def groups(tmp_path_factory) -> dict[str, list[Path]]:
 
 def test_the_planted_difference_alone_is_established(compared: lw.Comparison):
     found = compared.differences
-    assert set(found["family"]) == set(FAMILIES)
+    assert set(found["family"]) == set(COMPARED)
     depth = row(found, measure="half-effect depth", capability="retrieval")
     assert depth["significant"]
     assert depth["difference"] == pytest.approx(3 / 8, abs=0.05)

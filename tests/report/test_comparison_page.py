@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import synthetic
 from conftest import SMALL
@@ -165,11 +166,15 @@ def test_names_from_users_are_escaped(page: Report):
     assert "One seed says nothing about an architecture" in page.html
 
 
-def test_too_few_resamples_for_so_many_comparisons_are_told(compared: lw.Comparison):
-    m = int((compared.differences["family"] == "critical set").sum())
-    few = replace(compared, facts=compared.facts.model_copy(update={"n_resamples": 20 * m}))
-    assert f"n_resamples of at least {40 * m}" in caution(few)
-    assert "n_resamples" not in caution(compared)
+def test_sizes_of_critical_sets_are_not_told_of_tables_of_earlier_versions(compared: lw.Comparison):
+    of_depth = compared.differences.query("family == 'depth'").head(1)
+    earlier = of_depth.assign(family="critical set", measure="critical set", significant=True)
+    with_sizes = pd.concat([compared.differences, earlier], ignore_index=True)
+    page = replace(compared, differences=with_sizes).report()
+    assert len(page.findings) == len(compared.report().findings)
+    assert not any("critical" in one.sentence for one in page.findings)
+    assert "Differences: critical set" not in page.html
+    assert "Each run by itself: critical set" in page.html
 
 
 def test_what_the_lens_cannot_see_of_an_encoder_decoder_is_told(

@@ -55,8 +55,7 @@ def compare(
         runs: the folders of two or more runs; or of two or more groups by name, each of two or
             more runs.
         seed: seed of the bootstrap over items.
-        n_resamples: number of bootstrap samples. No bootstrap p-value is below about twice its
-            inverse, and Holm's correction multiplies that by the comparisons of a family.
+        n_resamples: number of bootstrap samples, for intervals of accuracies and shares.
         smallest_depth: smallest difference of depth that is of interest, in layers of the model
             that has the fewest; less is not called a difference.
 

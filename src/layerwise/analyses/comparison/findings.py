@@ -1,7 +1,7 @@
 """Sentences on what differs between runs: what is established, and what is not.
 
 They read a comparison's table of differences only. A difference is told only where its test
-supports it; centres of mass, which noise draws to the middle, have no sentence.
+supports it; centres of mass and the sizes of critical sets, which are not compared, have none.
 """
 
 from __future__ import annotations
@@ -111,15 +111,7 @@ def _loss(row: Row, more: bool, size: str) -> str:
     )
 
 
-def _size(row: Row, more: bool, size: str) -> str:
-    return (
-        f"skipping a single layer does significant harm to {row['capability']} for {size} points "
-        f"{'more' if more else 'less'} of the layers{_within(row)} in {row['second']} than in "
-        f"{row['first']}"
-    )
-
-
-_TOLD = {"accuracy": _accuracy, "depth": _depth, "share lost": _loss, "critical set": _size}
+_TOLD = {"accuracy": _accuracy, "depth": _depth, "share lost": _loss}
 
 
 def _within(row: Row) -> str:
@@ -154,7 +146,6 @@ def _what(row: Row) -> str:
         "accuracy": "intact accuracy",
         "depth": f"{row['measure']}{_within(row)}{by}",
         "share lost": f"the share lost per layer of the {row['measure']}{by}",
-        "critical set": f"the size of the critical set{_within(row)}{by}",
     }[row["family"]]
 
 

@@ -23,7 +23,7 @@ from layerwise.analyses.emergence.protocol_interaction import (
 from layerwise.analyses.emergence.summaries import CRITICAL, capability_summaries
 from layerwise.ground.layer_names import COMPUTATION, DECODER, ENCODER, axes_of
 from layerwise.stats.clusters import Clusters
-from layerwise.stats.depth_inference import Axis
+from layerwise.stats.depth_inference import CENTRE, Axis
 from layerwise.stats.effects import Cell, cells, layer_skips
 from layerwise.stats.item_curves import ItemCurves
 from layerwise.stats.layer_curves import ABLATION, Evidence, LeftOut, Sampling, within
@@ -34,6 +34,9 @@ from .runs import SavedRun, left_out
 
 ACCURACY, DEPTH, LOSS, SIZE = "accuracy", "depth", "share lost", "critical set"
 FAMILIES = (ACCURACY, DEPTH, LOSS, SIZE)
+# What is told of each run and not compared: noise draws centres of mass to the middle, and how many
+# layers have a significant loss depends on how much a model has to lose.
+COMPARED, DESCRIBED = (ACCURACY, DEPTH, LOSS), (CENTRE, CRITICAL)
 
 
 class Key(NamedTuple):

@@ -14,11 +14,10 @@ from layerwise.presentation.page import Report, filled, pictures
 from layerwise.presentation.rows import rows
 from layerwise.presentation.table import Table
 from layerwise.presentation.wording import PROTOCOL_ORDER, in_order, joined, spread
-from layerwise.stats.effects import ALPHA
 
 from .compared import ComparedRuns
 from .findings import established, not_established
-from .quantities import FAMILIES
+from .quantities import COMPARED
 from .report_tables import (
     difference_tables,
     estimate_tables,
@@ -76,8 +75,8 @@ def _with_rows(
 
 
 def caution(comparison: ComparedRuns) -> str:
-    """What the differences are about, what not, and what could not be established at all."""
-    told = _about(comparison), _lens_of_one_stack(comparison), _too_few(comparison)
+    """What the differences are about, and what not."""
+    told = _about(comparison), _lens_of_one_stack(comparison)
     return " ".join(sentence for sentence in told if sentence)
 
 
@@ -89,18 +88,6 @@ def _lens_of_one_stack(comparison: ComparedRuns) -> str:
     return (
         "Of an encoder-decoder the logit lens reads the decoder alone, so by it no capability can "
         "lie in the encoder, wherever the answer is worked out."
-    )
-
-
-def _too_few(comparison: ComparedRuns) -> str:
-    """A sentence if no bootstrap test could survive Holm's correction, however clear."""
-    m = len(rows(comparison.differences, unit="item", family="critical set"))
-    if 2 * m / (comparison.facts.n_resamples + 1) < ALPHA:
-        return ""
-    return (
-        f"With {m} comparisons of critical sets, {comparison.facts.n_resamples} bootstrap samples "
-        f"are too few to establish any: take an n_resamples of at least {round(2 * m / ALPHA)}, or "
-        "compare fewer runs at a time."
     )
 
 
@@ -152,7 +139,8 @@ def _drawings(comparison: ComparedRuns) -> list[FigureSpec]:
         alt = "Points with intervals on an axis of depth, one per capability and run."
         draw = partial(compared_depths, comparison.estimates, blocks)
         found.append(FigureSpec("depths", draw, caption, alt))
-    for family in in_order(comparison.differences["family"], FAMILIES):
+    there = rows(comparison.differences, family=list(COMPARED))
+    for family in in_order(there["family"], COMPARED):
         mine = rows(comparison.differences, family=family)
         caption = _caption(family, str(mine["unit"].iloc[0]), spread(mine["n_items"]))
         draw = partial(difference_ranges, comparison.differences, family)
@@ -165,7 +153,6 @@ _TESTS = {
     "accuracy": "paired bootstrap intervals and exact McNemar tests",
     "depth": "paired intervals and tests",
     "share lost": "paired bootstrap intervals and tests",
-    "critical set": "paired bootstrap intervals and tests",
 }
 
 

@@ -15,7 +15,7 @@ from layerwise.presentation.wording import number
 
 from .compared import ComparedRuns
 from .measures import UNITS, digits_of, scale_of
-from .quantities import FAMILIES
+from .quantities import COMPARED, FAMILIES
 
 _WHAT = ("capability", "protocol", "method", "measure", "axis")
 _MOST = 1000
@@ -54,7 +54,7 @@ def tasks_table(comparison: ComparedRuns) -> Table:
 def difference_tables(comparison: ComparedRuns) -> list[Table]:
     """All differences of each family, the surest first."""
     found = []
-    for family in FAMILIES:
+    for family in COMPARED:
         mine = rows(comparison.differences, family=family)
         if len(mine):
             found.append(_differences(family, mine))

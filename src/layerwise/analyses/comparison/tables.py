@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from layerwise import stats
 from layerwise.stats.clusters import paired_p_values
-from layerwise.stats.depth_inference import CENTRE, depth_bounds, depth_difference
+from layerwise.stats.depth_inference import depth_bounds, depth_difference
 from layerwise.stats.depths import bounds, later_by, two_sided_p
 from layerwise.stats.effects import ALPHA
 from layerwise.stats.inference import expanded_level
@@ -27,7 +27,17 @@ from layerwise.stats.share_bounds import (
     wide_enough,
 )
 
-from .quantities import ACCURACY, FAMILIES, LOSS, SIZE, Key, Prepared, Quantity, quantities
+from .quantities import (
+    ACCURACY,
+    COMPARED,
+    DESCRIBED,
+    LOSS,
+    SIZE,
+    Key,
+    Prepared,
+    Quantity,
+    quantities,
+)
 
 ITEM, RUN = "item", "run"
 Draws = Float[np.ndarray, " draws"]
@@ -56,7 +66,7 @@ def pair_rows(
         _pair(one, other, key, first, second) | _of_interest([first, second], smallest_depth)
         for one, other in combinations(runs, 2)
         for key, (first, second) in quantities([one, other], left_out.append).items()
-        if key.measure != CENTRE
+        if key.measure not in DESCRIBED
     ]
     return corrected(rows)
 
@@ -146,7 +156,7 @@ def group_difference_rows(
     """
     split = len(first)
     for key, every in quantities([*first, *second], left_out.append).items():
-        if key.measure == CENTRE:
+        if key.measure in DESCRIBED:
             continue
         values = np.array([each.draws[0] for each in every])
         draws = np.array([each.draws for each in every])
@@ -188,7 +198,7 @@ def corrected(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     Significant is what is so after the correction and no smaller than is of interest.
     """
     found = []
-    for family in FAMILIES:
+    for family in COMPARED:
         mine = [row for row in rows if row["family"] == family]
         adjusted = stats.holm(_p_values(mine))
         found += [

@@ -28,13 +28,13 @@ def difference_ranges(differences: pd.DataFrame, family: str, width: float = FUL
 
     Args:
         differences: the table ``comparison_differences.parquet``, with the family.
-        family: ``accuracy``, ``depth``, ``share lost`` or ``critical set``.
+        family: ``accuracy``, ``depth`` or ``share lost``.
         width: the widest the figure may be, inches.
 
     Returns:
         A panel per measure, method, protocol and axis; a row per task (accuracies) or
         capability, a point with its 95 % interval for each pair. Filled: different from 0
-        after Holm's correction over the family. Centres of mass are in the table only.
+        after Holm's correction over the family.
     """
     shown = rows(differences, family=family, measure=MEASURES)
     row_of = "tasks" if family == "accuracy" else "capability"
@@ -66,7 +66,6 @@ _TITLES = {
     "accuracy": "intact accuracy",
     "depth": "depth",
     "share lost": "the share lost by third of the depth",
-    "critical set": "the size of critical sets",
 }
 
 
