@@ -63,6 +63,19 @@ def test_shares_are_of_the_way_to_the_model_without_layers():
     assert stated.curves()["share_lost"].tolist() == pytest.approx([0.4 / 0.65])
 
 
+def test_a_gain_of_many_items_is_no_drop_of_the_mean_over_tasks():
+    """Of 200 items a third is gained, of 20 all but two are lost: significant is the gain alone."""
+    rows = []
+    for task, before, after, n in (("many", 0.6, 0.93, 200), ("few", 1.0, 0.1, 20)):
+        right = {"intact": np.arange(n) < before * n, "no layers": np.zeros(n, bool)}
+        for split in ("selection", "held out"):
+            rows += rows_of(right | {"1": np.arange(n) < after * n}, split, task)
+    (step,) = result_of(rows, "many", "few").curves().to_dict("records")
+    assert step["share_lost"] == pytest.approx((-0.55 + 0.9) / 2)
+    assert step["p_holm"] < 0.001
+    assert not step["significant"]
+
+
 def test_the_interval_of_a_share_resamples_the_floor_along():
     rng = np.random.default_rng(0)
     right = {"intact": rng.random(40) < 0.8, "no layers": rng.random(40) < 0.2,

@@ -159,7 +159,8 @@ def curves_table(removal: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFra
     """``removal_curves.parquet``: what each step loses of a capability, on held-out items.
 
     Of several tasks it is the mean of the shares of the above-floor accuracy, each with the same
-    weight, for accuracies with other floors cannot be averaged; the test pools their items.
+    weight, for accuracies with other floors cannot be averaged; the test pools their items, and
+    is significant only where both point one way.
     Tasks without signal on the held-out items, after correction over all tasks and protocols that
     were asked there, do not count.
     """
@@ -200,6 +201,8 @@ def _curve(cells: list[_effects.Cell], chance: Chance, seed: int) -> list[dict[s
     low, high = wide_enough(stats.percentile_bounds(share[1:], 0.95), of_sample, scales)
     p = paired_p_values(net, together)
     p_holm = stats.holm(p)
+    # tasks of unlike numbers of items: pooled, what one gains may outweigh what another loses
+    agree = np.sign(net.sum(axis=0)) == np.sign(share[0])
     same = {
         "protocol": cells[0].protocol,
         "capability": cells[0].capability,
@@ -216,7 +219,7 @@ def _curve(cells: list[_effects.Cell], chance: Chance, seed: int) -> list[dict[s
             "share_high": float(high[i]) if np.isfinite(high[i]) else None,
             "p": float(p[i]),
             "p_holm": float(p_holm[i]),
-            "significant": bool(p_holm[i] < _effects.ALPHA),
+            "significant": bool(p_holm[i] < _effects.ALPHA and agree[i]),
         }
         for i, step in enumerate(cells[0].interventions["layer"])
     ]
