@@ -8,15 +8,19 @@ it decorates, and compiles anew all that the package imports: a third of the tim
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import functools
 import inspect
+import marshal
 import sys
 import types
 import typing
 from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from importlib.util import cache_from_source, source_hash
+from pathlib import Path
 from typing import Any, ClassVar
 
 from beartype import beartype
@@ -26,11 +30,13 @@ from .cases import LONG
 
 PACKAGE = "layerwise"
 DECORATOR = "_typed"
+OWN_SOURCE = Path(__file__).read_bytes()
+HOLDS_STATEMENTS = (ast.stmt, ast.excepthandler, ast.match_case)
 
-# In each test the first calls of a function are checked, and every so many of those that follow:
+# In each test the first call of a function is checked, and every so many of those that follow:
 # a small model's sweep calls some functions ten thousand times, and a third of its time went into
 # that. In long runs all are.
-FIRST, EVERY = 2, 1 if LONG else 100
+FIRST, EVERY = 1, 1 if LONG else 100
 
 
 def begin_test() -> None:
@@ -94,28 +100,37 @@ class _Finder(MetaPathFinder):
 
 
 class _Loader(SourceFileLoader):
-    """Compiles a module with its functions and classes decorated by ``typed``."""
+    """Compiles a module with its functions and classes decorated by ``typed``, and keeps that."""
 
     def get_code(self, fullname: str) -> types.CodeType:
         path = self.get_filename(fullname)
-        tree = _Decorating().visit(ast.parse(self.get_data(path), path))
-        return compile(tree, path, "exec", dont_inherit=True)
+        source = self.get_data(path)
+        kept, of = cache_from_source(path, optimization="typed"), source_hash(source + OWN_SOURCE)
+        with contextlib.suppress(OSError):
+            data = self.get_data(kept)
+            if data.startswith(of):
+                return marshal.loads(data[len(of) :])
+        tree = ast.parse(source, path)
+        _decorate(tree)
+        code = compile(tree, path, "exec", dont_inherit=True)
+        if not sys.dont_write_bytecode:
+            self.set_data(kept, of + marshal.dumps(code))
+        return code
 
     def exec_module(self, module: types.ModuleType) -> None:
         setattr(module, DECORATOR, typed)
         super().exec_module(module)
 
 
-class _Decorating(ast.NodeTransformer):
-    """Functions are decorated first, while their hints can be seen, and classes last."""
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+def _decorate(node: ast.AST) -> None:
+    """Decorate functions first, while their hints can be seen, and classes last."""
+    if isinstance(node, ast.FunctionDef):
         node.decorator_list.append(_decorator(node))
-        return self.generic_visit(node)
-
-    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+    elif isinstance(node, ast.ClassDef):
         node.decorator_list.insert(0, _decorator(node))
-        return self.generic_visit(node)
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, HOLDS_STATEMENTS):  # expressions, which are most, define nothing
+            _decorate(child)
 
 
 def _decorator(node: ast.stmt) -> ast.expr:
