@@ -22,7 +22,7 @@ JOBS = {
     "ablation": lambda setup: Ablation(
         setup, (AblationSpec.of(setup.model, "skip", None, tuple(range(8))),)
     ),
-    "patching": lambda setup: Patching(setup, ("resid_pre", "z"), 1),
+    "patching": lambda setup: Patching(setup, ("attn_out",), 1),
     "removal": lambda setup: Removal(setup, 1, ("greedy",), 0.5),
 }
 

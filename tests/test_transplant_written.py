@@ -70,9 +70,17 @@ CASES = [
     ("t5", "layer", (1, 3)), ("t5", "embed", ()), ("gemma 2", "attn_out", (1,)),
     ("gemma 2", "mlp_out", (0, 2)), ("deepseek 3", "layer", (1, 2)), ("cohere 2", "unembed", ()),
 ]  # fmt: skip
+# Others have their names of weights, and others theirs of the site.
+FOR_LONG_RUNS = [("qwen3", "mlp_out"), ("gemma 2", "mlp_out"), ("gpt2", "embed")]
 
 
-@pytest.mark.parametrize(("family", "site", "layers"), CASES)
+@pytest.mark.parametrize(
+    ("family", "site", "layers"),
+    [
+        pytest.param(*each, marks=[pytest.mark.long] if each[:2] in FOR_LONG_RUNS else [])
+        for each in CASES
+    ],
+)
 def test_the_folder_answers_as_the_exchange_in_memory(tmp_path, family, site, layers):
     base, other = pair(tmp_path, family)
     spec, out = spec_of(base, other, site, layers), tmp_path / "out"

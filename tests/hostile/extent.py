@@ -12,7 +12,7 @@ import os
 from hypothesis import HealthCheck, Phase, settings
 
 KILLS = int(os.environ.get("LAYERWISE_KILLS", "2"))
-FLIPS = int(os.environ.get("LAYERWISE_FLIPS", "60"))
+FLIPS = int(os.environ.get("LAYERWISE_FLIPS", "30"))
 FUZZED = int(os.environ.get("LAYERWISE_FUZZED", "60"))
 SEED = int(os.environ.get("LAYERWISE_HOSTILE_SEED", "0"))
 

@@ -51,7 +51,10 @@ def words(figure: Figure) -> list[str]:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("by", ["greedy", "block"])
+@pytest.mark.parametrize(
+    "by",
+    [pytest.param("greedy", marks=pytest.mark.long), "block"],  # which has the longer texts
+)
 @pytest.mark.parametrize("n_steps", [1, 12, 79])
 @pytest.mark.parametrize(
     "tasks", [("facts",), tuple(f"a task with a long name {i}" for i in "abc")]

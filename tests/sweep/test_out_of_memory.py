@@ -87,8 +87,18 @@ def values(outcomes: Any) -> torch.Tensor:
     )
 
 
-@pytest.mark.parametrize("kind", ["llama-gqa", "gpt2", "t5"])
-@pytest.mark.parametrize("share", [0.7, 0.0])
+@pytest.mark.parametrize(
+    ("kind", "share"),
+    [
+        ("llama-gqa", 0.0),
+        ("gpt2", 0.7),
+        ("t5", 0.7),
+        *(
+            pytest.param(*each, marks=pytest.mark.long)
+            for each in (("llama-gqa", 0.7), ("gpt2", 0.0), ("t5", 0.0))
+        ),
+    ],
+)
 def test_halved_batches_have_the_same_outcomes(kind: str, share: float) -> None:
     model = tiny_seq2seq(kind) if kind == "t5" else random_model(kind)
     plain, small = swept(model, SCORED, Device()), device_with(share, model, SCORED)

@@ -31,8 +31,18 @@ def twins(kind: str, loud: float):
     return model
 
 
-@pytest.mark.parametrize("kind", ["llama-gqa", "gpt2", "soft-caps"])
-@pytest.mark.parametrize("loud", [1.0, 0.01])
+@pytest.mark.parametrize(
+    ("kind", "loud"),
+    [
+        ("llama-gqa", 1.0),
+        ("gpt2", 0.01),
+        ("soft-caps", 1.0),
+        *(
+            pytest.param(*each, marks=pytest.mark.long)
+            for each in (("llama-gqa", 0.01), ("gpt2", 1.0), ("soft-caps", 0.01))
+        ),
+    ],
+)
 def test_the_smallest_id_wins(kind, loud):
     model = twins(kind, loud)
     texts = [Generate((1, 2, 3), 12), Generate((1, 2, 4), 5)]
