@@ -61,8 +61,8 @@ def test_values_that_are_not_those_of_the_file_are_refused(
     path = write_gguf(tmp_path / "tiny.gguf")
     read = gguf_files._read_by_transformers
 
-    def disturbed(path):
-        tokenizer, model = read(path)
+    def disturbed(*asked):
+        tokenizer, model = read(*asked)
         weight = model.model.get_submodule(parameter).weight.data
         # Rows in another order are as wrong as other rows.
         weight.copy_(weight.roll(1, 0))

@@ -7,6 +7,7 @@ is checked is made by transformers.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,17 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from layerwise.errors import UserError, counted
 from layerwise.models.gguf_header import GgufHeader, StoredTensor, layers_of
 
-ARCHITECTURES = ("bloom", "gemma2", "gemma3", "gpt2", "llama", "phi3", "qwen2", "qwen3")
+ARCHITECTURES = (
+    "bloom", "gemma2", "gemma3", "gpt2", "llama", "phi3", "qwen2", "qwen2moe", "qwen3", "qwen3moe",
+    "stablelm", "starcoder2",
+)  # fmt: skip
 """What GGUF files call the architectures that can be converted and checked; Mistral is llama."""
 
 _SAMPLED_ROWS = 64
 _NORMS_FROM_ONE = ("gemma2", "gemma3")  # which add 1 to them when they run
+# Of which transformers makes one parameter, the gates first; and a matrix of one row.
+_HALVES = ("ffn_gate_exps.weight", "ffn_up_exps.weight")
+_ONE_ROW = "ffn_gate_inp_shexp.weight"
 _TRANSPOSED = ("attn_qkv.weight", "attn_output.weight", "ffn_up.weight", "ffn_down.weight")
 
 
@@ -40,6 +47,13 @@ def refuse_other_architectures(path: Path, header: GgufHeader) -> str:
             f"{path.name} cannot be converted: its architecture is {str(architecture)[:60]!r}, "
             f"expected one of {', '.join(ARCHITECTURES)}; use the model's safetensors folder, or "
             "another model."
+        )
+    if header.number(f"{architecture}.expert_count") and not architecture.endswith("moe"):
+        raise UserError(
+            f"{path.name} cannot be converted: it is a mixture of experts of architecture "
+            f"{architecture!r}, as Mixtral is, whose experts transformers leaves out; expected a "
+            "file of a model without, or of qwen2moe or qwen3moe; use the model's safetensors "
+            "folder."
         )
     n_layers, layers = header.number(f"{architecture}.block_count"), layers_of(header.tensors)
     if n_layers is None or layers != set(range(min(n_layers, len(header.tensors) + 1))):
@@ -62,7 +76,9 @@ def tensor_names(path: Path, header: GgufHeader, config: PreTrainedConfig) -> di
     with torch.device("meta"):
         outline: Any = AutoModelForCausalLM.from_config(config)
     table = gguf.get_tensor_name_map(_known(architecture), config.num_hidden_layers)
-    wanted = {_name_in_file(table, name): name for name in outline.state_dict()}
+    wanted = {
+        stored: name for name in outline.state_dict() for stored in _names_in_file(table, name)
+    }
     # The libraries know no tensor for an output that is always tied, as Gemma's is.
     tied = {"output.weight", _no_tensor("lm_head.weight")} if config.tie_word_embeddings else set()
     _refuse_gaps(path, "lacks", wanted.keys() - header.tensors.keys() - tied)
@@ -70,10 +86,11 @@ def tensor_names(path: Path, header: GgufHeader, config: PreTrainedConfig) -> di
     shapes = {name: tuple(weight.shape) for name, weight in outline.state_dict().items()}
     for stored, name in wanted.items():
         tensor = header.tensors.get(stored)
-        if tensor is not None and _turned(architecture, tensor) != shapes[name]:
+        expected = _shape_in_file(architecture, stored, shapes[name])
+        if tensor is not None and tensor.shape != expected:
             raise UserError(
                 f"{path.name} cannot be converted: tensor {stored} has shape {tensor.shape}, "
-                f"expected {shapes[name]} by the header; fetch the file again."
+                f"expected {expected} by the header; fetch the file again."
             )
     return {stored: name for stored, name in wanted.items() if stored in header.tensors}
 
@@ -99,7 +116,9 @@ def refuse_other_values(
         tensor, weight = header.tensors[stored], weights[name]
         if _is_transposed(architecture, stored):
             weight = weight.T
-        places = _origins(architecture, stored, tensor.shape[0], model.config)
+        if stored.endswith(_HALVES):
+            weight = weight.chunk(2, dim=1)[stored.endswith(_HALVES[1])]
+        places = _origins(architecture, stored, _n_rows(tensor), model.config)
         rows, values = _some_rows(content, tensor)
         if architecture in _NORMS_FROM_ONE and stored.endswith("norm.weight"):
             values = values - 1
@@ -113,6 +132,17 @@ def refuse_other_values(
 
 def _known(architecture: str) -> gguf.MODEL_ARCH:
     return next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
+
+
+def _names_in_file(table: gguf.TensorNameMap, name: str) -> list[str]:
+    """The tensors that a parameter is made of."""
+    block, _, of_block = name.partition(".mlp.experts.")
+    if of_block not in ("gate_up_proj", "down_proj"):
+        return [_name_in_file(table, name)]
+    down = _name_in_file(table, f"{block}.mlp.experts.down_proj.weight")
+    if of_block == "down_proj":
+        return [down]
+    return [down.replace("ffn_down_exps.weight", half) for half in _HALVES]
 
 
 def _name_in_file(table: gguf.TensorNameMap, name: str) -> str:
@@ -153,14 +183,24 @@ def _is_transposed(architecture: str, stored: str) -> bool:
     return architecture == "gpt2" and stored.endswith(_TRANSPOSED)
 
 
-def _turned(architecture: str, tensor: StoredTensor) -> tuple[int, ...]:
-    transposed = _is_transposed(architecture, tensor.name)
-    return tensor.shape[::-1] if transposed else tensor.shape
+def _shape_in_file(architecture: str, stored: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of the tensor that becomes a parameter, or a part of it."""
+    if stored.endswith(_HALVES):
+        return (shape[0], shape[1] // 2, *shape[2:])
+    if stored.endswith(_ONE_ROW):
+        return shape[1:]
+    return shape[::-1] if _is_transposed(architecture, stored) else shape
+
+
+def _n_rows(tensor: StoredTensor) -> int:
+    """Rows of a matrix, of all experts together; elements of a vector."""
+    *rows, last = tensor.shape
+    return prod(rows) if rows else last
 
 
 def _some_rows(content: Any, tensor: StoredTensor) -> tuple[Any, torch.Tensor]:
     """Up to ``_SAMPLED_ROWS`` rows of a tensor, their numbers and values; all of a vector."""
-    n_rows = tensor.shape[0]
+    n_rows = _n_rows(tensor)
     if len(tensor.shape) == 1:
         values = _dequantized(content, tensor, np.array([0]))
         return np.arange(n_rows), torch.from_numpy(values.reshape(n_rows, 1)).float()
@@ -170,7 +210,7 @@ def _some_rows(content: Any, tensor: StoredTensor) -> tuple[Any, torch.Tensor]:
 
 
 def _dequantized(content: Any, tensor: StoredTensor, rows: Any) -> Any:
-    n_rows = tensor.shape[0] if len(tensor.shape) > 1 else 1
+    n_rows = _n_rows(tensor) if len(tensor.shape) > 1 else 1
     packed = content[tensor.start : tensor.start + tensor.n_bytes].reshape(n_rows, -1)
     return gguf.dequantize(packed[rows], gguf.GGMLQuantizationType(tensor.kind))
 

@@ -70,7 +70,7 @@ def _convert(path: Path, header: GgufHeader, folder: Path) -> None:
         config = _config(path, header, folder)
         with _refusals(path):
             names = tensor_names(path, header, config)
-            tokenizer, model = _read_by_transformers(path)
+            tokenizer, model = _read_by_transformers(path, config)
             refuse_other_values(path, header, model, names)
         # Newer transformers call the dequantized model quantized and refuse save_pretrained.
         if hasattr(model.config, "quantization_config"):
@@ -90,12 +90,13 @@ def _config(path: Path, header: GgufHeader, folder: Path) -> PreTrainedConfig:
     from layerwise.models.convert import NotConverted, hooked_config
     from layerwise.models.decoder.load import hooked_decoder, outline_of
     from layerwise.models.gguf_check import refuse_other_architectures
-    from layerwise.models.gguf_settings import refuse_unread_settings
+    from layerwise.models.gguf_settings import complete_settings, refuse_unread_settings
 
     refuse_other_architectures(path, header)
     with _refusals(path):
         config = AutoConfig.from_pretrained(**_where(path), trust_remote_code=False)
         config.architectures = [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config.model_type]]
+        complete_settings(header, config)
         config.save_pretrained(folder)
         refuse_unread_settings(path, header, config)
     try:
@@ -109,13 +110,15 @@ def _where(path: Path) -> dict[str, str]:
     return {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
 
 
-def _read_by_transformers(path: Path) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+def _read_by_transformers(
+    path: Path, config: PreTrainedConfig
+) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(**_where(path))
     loaded: Any = AutoModelForCausalLM.from_pretrained(
-        **_where(path), dtype=torch.float32, output_loading_info=True
+        **_where(path), config=config, dtype=torch.float32, output_loading_info=True
     )
     model, report = loaded
     # transformers would fill a gap with random numbers.

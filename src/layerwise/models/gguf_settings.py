@@ -16,11 +16,43 @@ from transformers import PreTrainedConfig
 from layerwise.errors import UserError, shown
 from layerwise.models.gguf_header import GgufHeader
 
-_ROTARY = ("gemma2", "gemma3", "llama", "phi3", "qwen2", "qwen3")
+_ROTARY = (
+    "gemma2", "gemma3", "llama", "phi3", "qwen2", "qwen2moe", "qwen3", "qwen3moe", "stablelm",
+    "starcoder2",
+)  # fmt: skip
+_BASE_UNREAD = ("stablelm", "starcoder2")
+_EXPERTS = ("qwen2moe", "qwen3moe")
+# Not all files say how wide their experts are, but all have them.
+_WIDTHS = {
+    "moe_intermediate_size": "blk.0.ffn_up_exps.weight",
+    "shared_expert_intermediate_size": "blk.0.ffn_up_shexp.weight",
+}
 _BASE = 10_000.0  # of llama.cpp, where a file has none
 # Of Gemma's largest models (46 and 62 layers) llama.cpp scales attention by another width.
 _BY_HEADS = {"gemma2": 46, "gemma3": 62}
 _LOCAL, _GLOBAL = "sliding_attention", "full_attention"
+
+
+def complete_settings(header: GgufHeader, config: Any) -> None:
+    """Put into a configuration what transformers leaves at its default, whatever the file says.
+
+    Args:
+        header: of the file: its settings, and the shapes of its tensors.
+        config: what transformers made of it; changed.
+    """
+    architecture = header.metadata["general.architecture"]
+    said = _Said(header, architecture)
+    rope = config.rope_parameters if architecture in _BASE_UNREAD else {}
+    if architecture in _BASE_UNREAD:
+        rope["rope_theta"] = float(said("rope.freq_base", _BASE))
+    if "partial_rotary_factor" in rope:
+        width = config.hidden_size // config.num_attention_heads
+        rope["partial_rotary_factor"] = said("rope.dimension_count", width) / width
+        config.partial_rotary_factor = rope["partial_rotary_factor"]
+    for field, tensor in _WIDTHS.items():
+        stored = header.tensors.get(tensor)
+        if architecture in _EXPERTS and stored is not None and hasattr(config, field):
+            setattr(config, field, stored.shape[-2])
 
 
 class _Setting(NamedTuple):
