@@ -54,8 +54,8 @@ ANALYSES: dict[str, tuple[Callable[[], Result], dict[str, str]]] = {
         ),
         {"heads": "heads"},
     ),
-    "patch_activations": (of(lw.patch_activations, pairs=1), {"patching": "patching "}),
-    "patch_paths": (of(lw.patch_paths, pairs=1), {"path_patching": "paths "}),
+    "patch_activations": (of(lw.patch_activations, pairs=1), {"patching": "records patching "}),
+    "patch_paths": (of(lw.patch_paths, pairs=1), {"path_patching": "records paths "}),
     "attribute_patches": (
         of(lw.attribute_patches, pairs=1), {"attribution_patching": "estimates "}
     ),

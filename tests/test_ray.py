@@ -105,6 +105,48 @@ def test_an_interrupted_run_goes_on_with_and_without_ray(
     )
 
 
+@pytest.fixture
+def few_pairs(monkeypatch) -> None:
+    monkeypatch.setattr("layerwise.analyses.patching.pairs.ASKED_AT_ONCE", 12)
+    monkeypatch.setattr("layerwise.analyses.patching.pieces.PAIRS_AT_ONCE", 2)
+
+
+PATCHED: dict[str, Any] = {"pairs": 5, "limit": 30, "progress": False}
+
+
+@pytest.mark.parametrize("analysis", [lw.patch_activations, lw.patch_paths])
+def test_workers_share_the_pairs_of_one_task(workers, analysis, few_pairs, tmp_path, monkeypatch):
+    model = lw.load_model("organism-letters")
+
+    def patched(**more: Any) -> Any:
+        return analysis(model, "letters-lookup", **PATCHED, **more)
+
+    here, out = patched(), tmp_path / "run"
+    kept, n_kept = RunFolder.write_part, 0
+
+    def write_four(self: RunFolder, name: str, table: pd.DataFrame) -> None:
+        nonlocal n_kept
+        n_kept += name.startswith("records")
+        if n_kept == 5:  # of the pairs that are chosen one piece is patched
+            raise KeyboardInterrupt
+        kept(self, name, table)
+
+    monkeypatch.setattr(RunFolder, "write_part", write_four)
+    with pytest.raises(KeyboardInterrupt):
+        patched(out=out)
+    monkeypatch.setattr(RunFolder, "write_part", kept)
+    there, (table,) = patched(out=out, executor=workers), here.tables
+    pd.testing.assert_frame_equal(getattr(there, table), getattr(here, table))
+    assert getattr(here, table)["item"].nunique() == 5
+    (machine,) = there.facts.machines
+    assert len(machine["pieces"]) == 2  # three of asking and one of patching were there
+    (mine,), (others,) = here.facts.work, there.facts.work
+    assert {**mine, "seconds": 0.0} == {**others, "seconds": 0.0}
+    assert mine["planned_token_passes"] == mine["token_passes"]
+    assert mine["pairs"] == 5
+    assert lw.verify(out).ok
+
+
 def odd_ones_fail(number: int, told: str) -> dict[str, pd.DataFrame]:
     """A piece, unless its number is 3."""
     if number == 3:

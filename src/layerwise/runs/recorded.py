@@ -60,5 +60,11 @@ def parts_of(
     return dict(zip(_names(piece), (entry, records), strict=True))
 
 
+def joined_work(pieces: Sequence[pd.DataFrame]) -> list[dict[str, Any]]:
+    """One entry per task, its pieces added up."""
+    whole: Any = pd.concat(pieces, ignore_index=True)
+    return whole.groupby(["analysis", "task"], sort=False, as_index=False).sum().to_dict("records")
+
+
 def _names(piece: RecordedPiece) -> tuple[str, str]:
     return f"work {piece.name}", f"records {piece.name}"

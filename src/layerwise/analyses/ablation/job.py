@@ -28,7 +28,7 @@ from layerwise.runs.controls import (
 )
 from layerwise.runs.executors import make_missing
 from layerwise.runs.progress import Meter
-from layerwise.runs.recorded import parts_of, unrecorded, works_of
+from layerwise.runs.recorded import joined_work, parts_of, unrecorded, works_of
 from layerwise.runs.records import record_rows, request_line, work_entry
 from layerwise.runs.setup import Setup
 from layerwise.stats.effects import CONTROLS, cells
@@ -365,9 +365,3 @@ def _without(table: pd.DataFrame, swept: Sequence[pd.DataFrame]) -> pd.DataFrame
     done = {pair for t in swept for pair in zip(t["task"], t["protocol"], strict=True)}
     again = [pair in done for pair in zip(table["task"], table["protocol"], strict=True)]
     return table.loc[table["kind"].isin(CONTROLS) | ~np.array(again, dtype=bool)]
-
-
-def joined_work(pieces: Sequence[pd.DataFrame]) -> list[dict[str, Any]]:
-    """One entry per task, its pieces added up."""
-    whole: Any = pd.concat(pieces, ignore_index=True)
-    return whole.groupby(["analysis", "task"], sort=False, as_index=False).sum().to_dict("records")

@@ -7,7 +7,6 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise.analyses.ablation.job import joined_work
 from layerwise.runs.controls import (
     as_controls,
     asked_blind,
@@ -15,6 +14,7 @@ from layerwise.runs.controls import (
     guessed_rows,
     without_layers,
 )
+from layerwise.runs.recorded import joined_work
 from layerwise.runs.records import record_rows, work_entry
 from layerwise.runs.setup import Setup
 from layerwise.storage.parquet import frame

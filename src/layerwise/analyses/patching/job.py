@@ -17,10 +17,9 @@ import pandas as pd
 from layerwise.errors import UserError
 from layerwise.models.kinds import token_passes
 from layerwise.runs.budget_hint import tell_of_more_memory
-from layerwise.runs.checkpoints import CheckpointStore, rows_of, together
-from layerwise.runs.executors import Work, make_missing
+from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.progress import Meter
-from layerwise.runs.records import planned, with_clusters, work_entry
+from layerwise.runs.records import with_clusters, work_entry
 from layerwise.runs.setup import Setup
 from layerwise.sweep import LogLikelihood, SweepStats, intact
 from layerwise.sweep.cost import Cost
@@ -29,7 +28,8 @@ from layerwise.tasks import PatchingPrompts, Task
 
 from .cells import PATTERNS, Cell, PatchingLayout, cells_of, refuse_unknown_places
 from .hooked_patches import hooked_logprobs, intact_logprobs
-from .pairs import Pair, PairChoice, asked, both, logprob_of
+from .pairs import Pair, PairChoice, asked, both, cut, logprob_of
+from .pieces import PAIRS_AT_ONCE, ChosenPairs, PairPieces, work_of_tasks
 from .result import PatchingResult, patching_frame
 from .tables import DENOISING, patched_and_source
 
@@ -46,7 +46,7 @@ class _Said(NamedTuple):
 
 @dataclass(frozen=True)
 class Patching:
-    """A planned patching; one piece per task.
+    """A planned patching; a few pairs of a task make a piece.
 
     Attributes:
         setup: the start.
@@ -122,34 +122,24 @@ class Patching:
         self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter
     ) -> PatchingResult:
         """Make the pieces that are missing, and join all of them."""
-        tasks = self.choice().tasks()
-        costs = [self.expected(task) for task in tasks]
-        tell_of_more_memory(
-            self.setup, costs, progress,
-            lambda roomy, at: replace(self, setup=roomy).expected(tasks[at]),
-        )  # fmt: skip
-        works = [
-            Work(
-                (f"patching work {task.name}", f"patching {task.name}"),
-                f"activation patching, {task.name}", cost.token_passes, (task, cost),
-            )
-            for task, cost in zip(tasks, costs, strict=True)
-        ]  # fmt: skip
-        make_missing(self.setup.executor, parts, progress, works, self._tables)
-        names = [task.name for task in tasks]
-        work = together(parts, [f"patching work {name}" for name in names]).to_dict("records")
-        table = rows_of(parts, "patching", [f"patching {name}" for name in names])
-        facts = self.setup.facts(settings, work)
-        found = with_clusters(table, tasks) if names else patching_frame([])
+        made = PairPieces(self.choice(), "patching", "activation patching")
+        pieces, asking = made.chosen(parts, progress)
+        self._tell_of_more_memory(pieces, progress)
+        table, work = made.make(parts, progress, pieces, self.cost, self.measure, "patching")
+        facts = self.setup.facts(settings, work_of_tasks(chain(asking, work)))
+        found = with_clusters(table, self.setup.tasks) if pieces else patching_frame([])
         return PatchingResult(found, facts)
 
-    def _tables(self, task: Task, cost: Cost) -> dict[str, pd.DataFrame]:
-        """The parts of a piece, by their names."""
-        rows, work = self._piece(task)
-        entry = pd.DataFrame([work | planned(cost)])
-        return {
-            f"patching work {task.name}": entry, f"patching {task.name}": patching_frame(rows),
-        }  # fmt: skip
+    def _tell_of_more_memory(self, pieces: Sequence[ChosenPairs], progress: Meter) -> None:
+        costs = [self.cost(piece) for piece in pieces]
+        tell_of_more_memory(
+            self.setup, costs, progress,
+            lambda roomy, at: replace(self, setup=roomy).cost(pieces[at]),
+        )  # fmt: skip
+
+    def cost(self, piece: ChosenPairs) -> Cost:
+        """What a piece is expected to cost."""
+        return self._cost(piece.task, [pair.prompts for pair in piece.pairs])
 
     def expected(self, task: Task, *protocols: str) -> Cost:
         """What a task is expected to cost: as if the model solved the first pairs.
@@ -159,14 +149,19 @@ class Patching:
         usable = self.choice().usable(task)
         if not usable:
             return Cost()
-        total = self.setup.cost(task, [intact()], both(usable))
-        first = usable[: self.pairs]
+        together = self.choice().asked_at_once(task)
+        total = sum((self.setup.cost(task, [intact()], both(p)) for p in together), start=Cost())
+        pieces = cut(usable[: self.pairs], PAIRS_AT_ONCE)
+        return sum((self._cost(task, prompts) for prompts in pieces), start=total)
+
+    def _cost(self, task: Task, some: Sequence[PatchingPrompts]) -> Cost:
+        total = Cost()
         for direction in self.directions:
-            cells = [self.cells(prompts, direction) for prompts in first]
-            for swept, requests, _ in self._swept(first, direction, cells):
+            cells = [self.cells(prompts, direction) for prompts in some]
+            for swept, requests, _ in self._swept(some, direction, cells):
                 patches = [cell.intervention() for cell in swept]
                 total += self.setup.cost(task, patches, requests)
-            for prompts, mine in zip(first, cells, strict=True):
+            for prompts, mine in zip(some, cells, strict=True):
                 total += self._expected_hooked(task, prompts, direction, mine)
         return total
 
@@ -200,18 +195,18 @@ class Patching:
         swept = [cell for cell in cells if fits and cell.site in ENGINE_SITES]
         return swept, [cell for cell in cells if not fits or cell.site not in ENGINE_SITES]
 
-    def _piece(self, task: Task) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        known, stats = self.choice().solved(task)
-        made = []
+    def measure(self, task: Task, pairs: Sequence[Pair]) -> tuple[pd.DataFrame, dict[str, Any]]:
+        """The rows of some pairs of a task, and what they cost."""
+        made, stats = [], SweepStats()
         for direction in self.directions:
-            cells = [self.cells(pair.prompts, direction) for pair in known]
-            found, cost = self.patched(known, direction, cells)
+            cells = [self.cells(pair.prompts, direction) for pair in pairs]
+            found, cost = self.patched(pairs, direction, cells)
             made.append(found)
             stats = stats + cost
         of_task = {"task": task.name, "capability": task.capability}
         rows = [of_task | row for of_pair in zip(*made, strict=True) for row in chain(*of_pair)]
         work = work_entry("activation patching", task.name, stats)
-        return rows, {**work, "pairs": len(known)}
+        return patching_frame(rows), {**work, "pairs": len(pairs)}
 
     def patched(
         self, pairs: Sequence[Pair], direction: str, cells: Sequence[Sequence[Cell]]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import torch
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import execute_job
 from layerwise.analyses.patching.pairs import Pair, PairChoice
+from layerwise.analyses.patching.pieces import ChosenPairs, PairPieces, work_of_tasks
 from layerwise.analyses.patching.tables import DIRECTIONS, patched_and_source
 from layerwise.errors import UserError
 from layerwise.ground.readers import one_of
@@ -31,13 +32,14 @@ from layerwise.models.kinds import (
     n_encoder_layers,
     token_passes,
 )
-from layerwise.runs.checkpoints import CheckpointStore, rows_of, together
-from layerwise.runs.executors import Executor, Work, make_missing
+from layerwise.runs.checkpoints import CheckpointStore
+from layerwise.runs.executors import Executor
 from layerwise.runs.progress import Meter
 from layerwise.runs.records import with_clusters, work_entry
 from layerwise.runs.setup import Setup, TaskLike, paired_tasks, prepare
 from layerwise.storage.parquet import frame
 from layerwise.sweep import SweepStats
+from layerwise.sweep.cost import Cost
 from layerwise.sweep.requests import Tokens
 from layerwise.tasks import Task
 
@@ -109,7 +111,7 @@ def patch_paths(
 
 @dataclass(frozen=True)
 class PathPatching:
-    """A planned path patching; one piece per task."""
+    """A planned path patching; a few pairs of a task make a piece."""
 
     setup: Setup
     receivers: tuple[str, ...]
@@ -143,45 +145,44 @@ class PathPatching:
         self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter
     ) -> PathPatchingResult:
         """Make the pieces that are missing, and join all of them."""
-        tasks = self._choice().tasks()
-        works = [
-            Work(
-                (f"paths work {task.name}", f"paths {task.name}"), f"path patching, {task.name}",
-                float(self.pairs), (task,), told=True,
-            )
-            for task in tasks
-        ]  # fmt: skip
-        make_missing(self.setup.executor, parts, progress, works, partial(self._tables, progress))
-        names = [task.name for task in tasks]
-        work = together(parts, [f"paths work {name}" for name in names]).to_dict("records")
-        table = rows_of(parts, "path_patching", [f"paths {name}" for name in names])
-        facts = self.setup.facts(settings, work)
-        found = with_clusters(table, tasks) if names else frame("path_patching", [])
-        return PathPatchingResult(found, facts)
+        made = PairPieces(self._choice(), "paths", "path patching")
+        pieces, asking = made.chosen(parts, progress)
+        found, work = made.make(parts, progress, pieces, self.cost, self.measure, "path_patching")
+        facts = self.setup.facts(settings, work_of_tasks(chain(asking, work)))
+        whole = with_clusters(found, self.setup.tasks) if pieces else frame("path_patching", [])
+        return PathPatchingResult(whole, facts)
 
-    def _tables(self, progress: Meter, task: Task) -> dict[str, pd.DataFrame]:
-        """The parts of a piece, by their names."""
-        rows, work = self._piece(task, progress)
-        return {
-            f"paths work {task.name}": pd.DataFrame([work]),
-            f"paths {task.name}": frame("path_patching", rows),
-        }
+    def cost(self, piece: ChosenPairs) -> Cost:
+        """What a piece is expected to cost."""
+        model, passes = self.setup.model, 0
+        senders, parallel = senders_of(model), model.cfg.parallel_attn_mlp
+        for pair in piece.pairs:
+            tokens, source = self._runs(pair)
+            passes += token_passes(model, len(tokens)) + token_passes(model, len(source))
+            for receiver in self._receivers():
+                n = sum(receiver.hears(sender, parallel) for sender in senders)
+                passes += _work_of(model, tokens, receiver, n).token_passes
+        return Cost(prompt_token_passes=passes, brute_force_token_passes=float(passes))
 
-    def _piece(self, task: Task, progress: Meter) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        known, stats = self._choice().solved(task)
-        rows: list[dict[str, Any]] = []
-        for pair in known:
+    def measure(self, task: Task, pairs: Sequence[Pair]) -> tuple[pd.DataFrame, dict[str, Any]]:
+        """The rows of some pairs of a task, and what they cost."""
+        rows, stats = [], SweepStats()
+        for pair in pairs:
             found, cost = self._paths(pair)
             rows += [{"task": task.name, "capability": task.capability, **row} for row in found]
             stats = stats + cost
-            progress.done(1.0)
-        progress.done(float(self.pairs - len(known)))
-        return rows, {**work_entry("path patching", task.name, stats), "pairs": len(known)}
+        work = work_entry("path patching", task.name, stats)
+        return frame("path_patching", rows), {**work, "pairs": len(pairs)}
+
+    def _runs(self, pair: Pair) -> tuple[Tokens, Tokens]:
+        """The prompt whose run is patched, and the one that activations are taken from."""
+        prompts = pair.prompts
+        return patched_and_source(prompts.clean, prompts.corrupted, self.direction)
 
     def _paths(self, pair: Pair) -> tuple[list[dict[str, Any]], SweepStats]:
         """A row for every receiver and sender of one pair."""
         model, prompts = self.setup.model, pair.prompts
-        tokens, source = patched_and_source(prompts.clean, prompts.corrupted, self.direction)
+        tokens, source = self._runs(pair)
         started, parallel = time.perf_counter(), model.cfg.parallel_attn_mlp
         senders = senders_of(model)
         runs = written(model, source, senders), written(model, tokens, senders)

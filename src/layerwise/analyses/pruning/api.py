@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise.analyses.ablation.job import ITEMS_AT_ONCE, joined_work
+from layerwise.analyses.ablation.job import ITEMS_AT_ONCE
 from layerwise.analyses.ablation.result import records_frame
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import read_finished
@@ -28,6 +28,7 @@ from layerwise.models.pruned_folder import write_pruned_folder
 from layerwise.models.quiet import quiet
 from layerwise.runs.checkpoints import rows_of
 from layerwise.runs.folder import RunFolder
+from layerwise.runs.recorded import joined_work
 from layerwise.runs.records import record_rows, work_entry
 from layerwise.runs.setup import Setup, TaskLike, check_layers, prepare
 from layerwise.storage.parquet import frame

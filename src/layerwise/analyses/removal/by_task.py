@@ -11,11 +11,11 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise.analyses.ablation.job import joined_work
 from layerwise.runs.checkpoints import CheckpointStore, MemoryCheckpoints, rows_of
 from layerwise.runs.executors import Executor, Work, make_missing
 from layerwise.runs.machines import Machine, machines_of, note_machine
 from layerwise.runs.progress import Meter
+from layerwise.runs.recorded import joined_work
 from layerwise.tasks import Task
 
 Measure = Callable[[Sequence[Task]], tuple[pd.DataFrame, dict[str, Any]]]

@@ -13,7 +13,6 @@ import pandas as pd
 
 from layerwise.analyses.ablation.job import (
     ITEMS_AT_ONCE,
-    joined_work,
     refuse_no_chance,
     write_requests,
 )
@@ -32,7 +31,7 @@ from layerwise.runs.controls import (
 )
 from layerwise.runs.executors import make_missing
 from layerwise.runs.progress import Meter
-from layerwise.runs.recorded import parts_of, unrecorded, works_of
+from layerwise.runs.recorded import joined_work, parts_of, unrecorded, works_of
 from layerwise.runs.records import record_rows, work_entry
 from layerwise.runs.setup import Setup
 from layerwise.storage.parquet import frame

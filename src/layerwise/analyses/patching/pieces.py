@@ -1,0 +1,165 @@
+"""The pairs of a task cut into pieces, which workers make side by side and a killed run keeps.
+
+First the intact model is asked all pairs, some at a time; those that are chosen are then patched,
+a few at a time. Where pieces are made and kept is the business of ``runs``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import pandas as pd
+
+from layerwise.runs.checkpoints import CheckpointStore, rows_of, together
+from layerwise.runs.executors import make_missing
+from layerwise.runs.progress import Meter
+from layerwise.runs.recorded import joined_work, parts_of, unrecorded, works_of
+from layerwise.runs.records import work_entry
+from layerwise.sweep import intact
+from layerwise.sweep.cost import Cost
+from layerwise.tasks import PatchingPrompts, Task
+
+from .pairs import Pair, PairChoice, both, cut
+
+# Pairs that are patched and saved together. Each takes its activations from a run of its own, so
+# that pairs share nothing but the way through the layers: fewer at once take no more token-passes.
+PAIRS_AT_ONCE = 4
+Measure = Callable[[Task, Sequence[Pair]], tuple[pd.DataFrame, dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class AskedPairs:
+    """Pairs of which the intact model says what it prefers.
+
+    Attributes:
+        task: their task.
+        prompts: the pairs.
+        whose: the analysis that asks, as its pieces are named.
+    """
+
+    task: Task
+    prompts: tuple[PatchingPrompts, ...]
+    whose: str
+
+    @property
+    def name(self) -> str:
+        """Unique within a run."""
+        return f"pairs of {self.whose} {self.task.name} {self.prompts[0].item}"
+
+
+@dataclass(frozen=True)
+class ChosenPairs:
+    """Pairs that are patched.
+
+    Attributes:
+        task: their task.
+        pairs: the pairs.
+        whose: the analysis that patches them, as its pieces are named.
+    """
+
+    task: Task
+    pairs: tuple[Pair, ...]
+    whose: str
+
+    @property
+    def name(self) -> str:
+        """Unique within a run."""
+        return f"{self.whose} {self.task.name} {self.pairs[0].prompts.item}"
+
+
+@dataclass(frozen=True)
+class PairPieces:
+    """The pieces of an analysis of pairs.
+
+    Attributes:
+        choice: which pairs are used.
+        whose: the analysis, as its pieces are named.
+        analysis: the same in words.
+    """
+
+    choice: PairChoice
+    whose: str
+    analysis: str
+
+    def chosen(
+        self, parts: CheckpointStore, progress: Meter
+    ) -> tuple[list[ChosenPairs], list[pd.DataFrame]]:
+        """Choose the pairs of all tasks, by what the intact model says.
+
+        Args:
+            parts: where pieces are kept.
+            progress: is told how far it is.
+
+        Returns:
+            The pieces that the chosen pairs are cut into, and what choosing took.
+        """
+        tasks = self.choice.tasks()
+        asked = {task.name: self._asked(task) for task in tasks}
+        missing = unrecorded(parts, list(chain.from_iterable(asked.values())))
+        works = works_of(self.analysis, missing, [self._cost_of_asking(one) for one in missing])
+        make_missing(self.choice.setup.executor, parts, progress, works, self._made_asking)
+        work = [parts.read_part(f"work {one.name}") for mine in asked.values() for one in mine]
+        found = []
+        for task in tasks:
+            said = together(parts, [f"records {one.name}" for one in asked[task.name]])
+            pairs = self.choice.chosen(task, list(said.itertuples(index=False, name=None)))
+            found += [ChosenPairs(task, some, self.whose) for some in cut(pairs, PAIRS_AT_ONCE)]
+        return found, work
+
+    def make(
+        self,
+        parts: CheckpointStore,
+        progress: Meter,
+        pieces: Sequence[ChosenPairs],
+        cost: Callable[[ChosenPairs], Cost],
+        measure: Measure,
+        table: str,
+    ) -> tuple[pd.DataFrame, list[pd.DataFrame]]:
+        """Make the pieces that are missing, and join all of them.
+
+        Args:
+            parts: where pieces are kept.
+            progress: is told how far it is.
+            pieces: the pieces.
+            cost: what one is expected to cost.
+            measure: makes the rows of some pairs, and says what they took; a method of a job.
+            table: a key of ``SCHEMAS``, the table that the rows are of.
+
+        Returns:
+            The rows, without columns if there is no piece; and what each piece took.
+        """
+        missing = unrecorded(parts, pieces)
+        works = works_of(self.analysis, missing, [cost(piece) for piece in missing])
+        make_missing(self.choice.setup.executor, parts, progress, works, _Made(measure))
+        rows = rows_of(parts, table, [f"records {piece.name}" for piece in pieces])
+        return rows, [parts.read_part(f"work {piece.name}") for piece in pieces]
+
+    def _asked(self, task: Task) -> list[AskedPairs]:
+        return [AskedPairs(task, some, self.whose) for some in self.choice.asked_at_once(task)]
+
+    def _cost_of_asking(self, asked: AskedPairs) -> Cost:
+        return self.choice.setup.cost(asked.task, [intact()], both(asked.prompts))
+
+    def _made_asking(self, asked: AskedPairs, cost: Cost) -> dict[str, pd.DataFrame]:
+        said, stats = self.choice.said(asked.prompts)
+        work = work_entry(self.analysis, asked.task.name, stats)
+        return parts_of(asked, pd.DataFrame(said), {**work, "pairs": 0}, cost)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """Makes a piece of chosen pairs."""
+
+    measure: Measure
+
+    def __call__(self, piece: ChosenPairs, cost: Cost) -> dict[str, pd.DataFrame]:
+        return parts_of(piece, *self.measure(piece.task, piece.pairs), cost)
+
+
+def work_of_tasks(work: Iterable[pd.DataFrame]) -> list[dict[str, Any]]:
+    """One entry of ``run.json`` per task, its pieces added up; none where nothing was made."""
+    pieces = list(work)
+    return joined_work(pieces) if pieces else []
