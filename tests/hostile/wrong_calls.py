@@ -107,6 +107,8 @@ FINITE = "expected a finite number, such as"
 TRUTH = "expected True or False"
 LOADED = "expected a loaded model: load it first, with layerwise.load_model(...)."
 FOLDER = "expected the path of a file or folder, '.' for the one that you are in"
+EXEC = "expected a RayExecutor, such as RayExecutor(actors=2)"
+NOBODY = "127.0.0.1:1"  # where no machine has a head of a cluster
 EMPTY_NAME = "expected an alias such as smollm2-135m"
 
 CALLS = [
@@ -300,10 +302,38 @@ CALLS = [
     Call("emergence of nothing", lambda at: lw.emergence([]), ("nothing to join", "expected")),
     Call("emergence of a text", lambda at: lw.emergence("run"), ("'results' is 'run'",)),
     Call("groups in a list", lambda at: lw.emergence([], groups=["a"]), ("by the name of their",)),
+    Call("executor is a number", ablating(executor=3), ("'executor' is 3", EXEC)),
+    Call("executor is no value", ablating(executor=lw.RayExecutor), ("'executor' is <class", EXEC)),
+    Call("executor is a text", of(lw.profile, executor="auto"), ("'executor' is 'auto'", EXEC)),
+    Call("executor of nobody", ablating(executor=lw.RayExecutor(NOBODY)), ("No head", NOBODY)),
+    Call("lens of nobody", reading(executor=lw.RayExecutor(NOBODY)), ("No head", "start one")),
+    Call("address of no port", lambda at: lw.RayExecutor("head"), ("'head'", "such as 10.0.0.1")),
+    Call("actors", lambda at: lw.RayExecutor(actors=10**9), ("'1000000000'", "at most 10,000")),
+    Call("less than no GPU", lambda at: lw.RayExecutor(num_gpus=-1), ("'-1'", "such as 1 or 0")),
+    Call(
+        "GPUs for a model on the CPU", lambda at: lw.RayExecutor(num_gpus=1, device="cpu"),
+        ("have 1 GPU(s) each and the model on cpu", "leave num_gpus or the device out"),
+    ),
+    Call("workers on no device", lambda at: lw.RayExecutor(device="gpu"), ("'gpu'", "one of cpu")),
     Call("names of no language", lambda at: lw.task_names(3), ("'language' is 3", "a text")),
 ]  # fmt: skip
 
 COMMANDS = [
+    Command("ray of nobody", ("ablate", MODEL, *WORDS, "--ray", NOBODY), ("No head", "start one")),
+    Command("patching of nobody", ("patch", MODEL, "--ray", NOBODY), ("No head", "check the")),
+    Command("profile of nobody", ("profile", MODEL, "--ray", NOBODY), ("No head", "check the")),
+    Command("ray of no port", ("lens", MODEL, "--ray", "head"), ("'head'", "such as 10.0")),
+    Command("ray of no such port", ("lens", MODEL, "--ray", "head:99999"), ("99999'", "auto")),
+    Command("ray as a URL", ("lens", MODEL, "--ray", "ray://h:1"), ("'ray://h:1'", "or auto")),
+    Command("ray of nothing", ("lens", MODEL, "--ray", ""), ("cluster is ''", "leave it out")),
+    Command("ray of escapes", ("lens", MODEL, "--ray", "\x1b[31m:1"), ("\\x1b[31m", "No head")),
+    Command("ray unknown", ("lens", MODEL, "--ray", "auto,nodes=2"), ("nodes=2'", "expect")),
+    Command("ray of many", ("lens", MODEL, "--ray", "auto,actors=all"), ("'auto,actors=all'",)),
+    Command("ray twice", ("lens", MODEL, "--ray", "local,gpus=1,gpus=2"), ("gpus is given twice",)),
+    Command(
+        "ray on two devices", ("lens", MODEL, "--ray", "local,gpus=1,device=cpu"),
+        ("have 1 GPU(s) each and the model on cpu", "expected one or the other"),
+    ),
     Command("empty model", ("ablate", ""), ("name is empty", EMPTY_NAME)),
     Command("blank model", ("profile", "  "), ("name is empty", "'.' for the folder")),
     Command("long model", ("lens", LONG), ("a name of 300 bytes", "choose a shorter one")),

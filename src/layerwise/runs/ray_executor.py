@@ -27,6 +27,7 @@ from .ray_round import Round
 from .travel import pack
 
 _TEXT = {"cpus": "num_cpus", "gpus": "num_gpus", "actors": "actors", "device": "device"}
+_MOST = 10_000
 _LIKE = "local, auto or HOST:PORT, and after it what else is wanted: auto,actors=8,gpus=1,cpus=4"
 
 
@@ -77,6 +78,11 @@ class RayExecutor(Executor):
                 f"The device of Ray's workers is {shown(str(self.device))}; expected one of "
                 f"{', '.join(DEVICES)}."
             )
+        if self.num_gpus and self.device is not None and not self.device.startswith("cuda"):
+            raise UserError(
+                f"Ray's workers are to have {self.num_gpus:g} GPU(s) each and the model on "
+                f"{self.device}: expected one or the other; leave num_gpus or the device out."
+            )
 
     @classmethod
     def of(cls, text: str) -> RayExecutor:
@@ -98,6 +104,11 @@ class RayExecutor(Executor):
             name, _, value = option.partition("=")
             if name not in _TEXT or not value:
                 raise UserError(f"Cannot read {shown(text)} as a Ray cluster: expected {_LIKE}.")
+            if _TEXT[name] in given:
+                raise UserError(
+                    f"Cannot read {shown(text)} as a Ray cluster: {name} is given twice; expected "
+                    "each option once."
+                )
             given[_TEXT[name]] = value if name == "device" else _number(text, value)
         return cls(None if address == "local" else address, **given)
 
@@ -164,10 +175,11 @@ def _is_address(text: str) -> bool:
 def _refuse_number(name: str, value: Any, least: int | float, *, whole: bool = False) -> None:
     kinds = (int,) if whole else (int, float)
     plain = isinstance(value, kinds) and not isinstance(value, bool)
-    if not plain or not math.isfinite(value) or not least <= value <= 10_000:
-        what = "a whole number of at least 1" if whole else "a number, such as 1"
+    if not plain or not math.isfinite(value) or not least <= value <= _MOST:
+        what = "a whole number" if whole else "a number, such as 1"
         more = " or 0" if not least else ""
-        raise UserError(f"{name} of Ray's workers is {shown(str(value))}; expected {what}{more}.")
+        limits = f", at least 1 and at most {_MOST:,}" if whole else f"{more}, at most {_MOST:,}"
+        raise UserError(f"{name} of Ray's workers is {shown(str(value))}; expected {what}{limits}.")
 
 
 def _number(text: str, value: str) -> int | float:

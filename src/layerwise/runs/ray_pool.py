@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from importlib import metadata, util
 from typing import Any
 
-from layerwise.errors import UserError, shown
+from layerwise.errors import UserError, one_line, shown
 
 from .machines import Machine
 from .ray_worker import RayWorker
@@ -315,10 +315,10 @@ def _connected(address: str | None, needs: Needs) -> tuple[Any, bool]:
     try:
         ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        told = str(error).strip().partition("\n")[0]
         raise UserError(
-            f"Ray could not connect to {shown(address or 'local')} ({told}): expected a cluster "
-            "that this machine belongs to; start it with 'ray start', or give its head's address."
+            f"Ray could not connect to {shown(address or 'local')} ({one_line(error)}): expected a "
+            "cluster that this machine belongs to, with the same Ray and Python; start it with "
+            "'ray start', or give its head's address."
         ) from error
     _silence()
     return ray, True
