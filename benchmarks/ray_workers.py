@@ -3,21 +3,24 @@
 The same ablation (every layer skipped, log-likelihoods and greedy texts) three ways, in turns: by
 this process with two threads, by one worker of ``RayExecutor`` with one, by two with one each. No
 ratio is printed unless all have the same answers. Workers are started, have loaded the model and
-made a few pieces before anything is timed; what that took is told apart.
+made a few pieces before anything is timed; what that took is told apart. Every round is saved as
+soon as it is made.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import statistics
+import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import psutil
 import torch
 from machine import machine
@@ -28,6 +31,7 @@ import layerwise as lw
 from layerwise.analyses.ablation import job
 
 CLOSE = 1e-4
+RESULTS = Path(__file__).parent / "results"
 ITEMS_A_PIECE = 8
 LOCAL = "one process, two threads"
 WAYS = {LOCAL: 0, "one worker, one thread": 1, "two workers, one thread each": 2}
@@ -48,15 +52,17 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--model", help="a model's name; a small random Llama if left out")
     parser.add_argument("--layers", type=int, default=16, help="of the random one")
     parser.add_argument("--task", default="facts")
-    parser.add_argument("--items", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--items", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=RESULTS / "ray_workers.csv")
     return parser.parse_args(arguments)
 
 
 def measured(model: Any, asked: argparse.Namespace) -> Iterator[str]:
     """The table, and the sentences before it."""
-    costs: dict[str, list[Cost]] = {way: [] for way in WAYS}
-    found: dict[str, Any] = {}
+    asked.out.parent.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    expected: Any = None
     starts: list[str] = []
     # One cluster after the other would start and end processes within what is timed.
     with contextlib.ExitStack() as opened:
@@ -66,31 +72,44 @@ def measured(model: Any, asked: argparse.Namespace) -> Iterator[str]:
             started = time.perf_counter()
             ablation(model, asked, ITEMS_A_PIECE * n, executors[way])
             starts.append(f"{n}: {time.perf_counter() - started:.0f} s")
-        for _ in range(asked.rounds):
+        for number in range(asked.rounds):
             for way, executor in executors.items():
                 torch.set_num_threads(2 if executor is None else 1)
+                before = os.getloadavg()[0]
                 result, cost = timed(lambda e=executor: ablation(model, asked, asked.items, e))
-                costs[way].append(cost)
-                found[way] = result.records
+                expected = result.records if expected is None else expected
+                rows.append(
+                    {
+                        "round": number, "way": way, "seconds": cost.seconds,
+                        "processor_seconds": cost.cpu_seconds,
+                        "gap": refuse_unlike(expected, result.records),
+                        "load_before": before,
+                    }
+                )  # fmt: skip
+                pd.DataFrame(rows).round(6).to_csv(asked.out, index=False)
                 print(f"{way}: {cost.seconds:.1f} s", file=sys.stderr, flush=True)
-    gap = max(refuse_unlike(found[LOCAL], other) for other in found.values())
+    table = pd.DataFrame(rows)
     yield (
         f"{asked.items} items of `{asked.task}` in pieces of {ITEMS_A_PIECE}, "
         f"{model.cfg.n_layers} layers; medians of {asked.rounds} round(s). Answers are the same, "
-        f"log-probabilities at most {gap:.1e} nats apart. Until workers had started, loaded the "
-        f"model and made a piece each: {', '.join(starts)}."
+        f"log-probabilities at most {table['gap'].max():.1e} nats apart. Until workers had "
+        f"started, loaded the model and made a piece each: {', '.join(starts)}."
     )
-    seconds = {way: statistics.median(c.seconds for c in costs[way]) for way in WAYS}
-    of_cpu = {way: statistics.median(c.cpu_seconds for c in costs[way]) for way in WAYS}
-    rows = [
-        [
-            way, f"{seconds[way]:.1f}", f"{of_cpu[way]:.1f}",
-            f"{seconds[LOCAL] / seconds[way]:.2f}", f"{of_cpu[LOCAL] / of_cpu[way]:.2f}",
-        ]
-        for way in WAYS
-    ]  # fmt: skip
     yield ""
-    yield markdown(HEAD, rows)
+    yield markdown(HEAD, table_of(table))
+
+
+def table_of(rows: pd.DataFrame) -> list[list[str]]:
+    """Medians over rounds by who made the pieces, beside those of one process."""
+    medians = rows.groupby("way")[["seconds", "processor_seconds"]].median().loc[list(WAYS)]
+    times = medians.loc[LOCAL] / medians
+    return [
+        [
+            way, f"{seconds:.1f}", f"{of_cpu:.1f}",
+            f"{times['seconds'][way]:.2f}", f"{times['processor_seconds'][way]:.2f}",
+        ]
+        for way, (seconds, of_cpu) in zip(medians.index, medians.to_numpy(), strict=True)
+    ]  # fmt: skip
 
 
 def ablation(model: Any, asked: argparse.Namespace, items: int, executor: Any) -> Any:

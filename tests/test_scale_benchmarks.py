@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from transformers import LlamaConfig
 
@@ -99,14 +100,32 @@ def test_hours_follow_from_operations_and_data_sheets():
     ]  # fmt: skip
 
 
+def test_workers_are_held_against_one_process_by_medians():
+    benchmark: Any = importlib.import_module("ray_workers")
+    seconds = {way: [6.0 / (n + 1), 12.0 / (n + 1), 90.0] for n, way in enumerate(benchmark.WAYS)}
+    rows = [
+        {"way": way, "seconds": one, "processor_seconds": 2 * one}
+        for way, measured in seconds.items()
+        for one in measured
+    ]
+    assert benchmark.table_of(pd.DataFrame(rows)) == [
+        ["one process, two threads", "12.0", "24.0", "1.00", "1.00"],
+        ["one worker, one thread", "6.0", "12.0", "2.00", "2.00"],
+        ["two workers, one thread each", "4.0", "8.0", "3.00", "3.00"],
+    ]
+
+
 @pytest.mark.smollm2
 @pytest.mark.long
 @pytest.mark.filterwarnings(
     "ignore:subprocess .* is still running:ResourceWarning",
     "ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning",
 )
-def test_workers_are_measured_beside_one_process(capsys):
+def test_workers_are_measured_beside_one_process(capsys, tmp_path):
     benchmark: Any = importlib.import_module("ray_workers")
-    benchmark.main(["--layers", "2", "--items", "4", "--rounds", "1"])
+    out = tmp_path / "results" / "rows.csv"
+    asked = ["--layers", "2", "--items", "4", "--rounds", "1", "--out", str(out)]
+    benchmark.main(asked)
     told = capsys.readouterr().out
+    assert list(pd.read_csv(out)["way"]) == list(benchmark.WAYS)
     assert "two workers, one thread each" in told
