@@ -77,6 +77,7 @@ _LATER = {
     "transplant": _HEADS | {"split": pa.string(), "step": pa.int64()},
     "transplant_effects": _HEADS,
     "transplant_distances": {"head": pa.int64()},
+    "transplant_ranks": {"rho_p": pa.float64()},
     "cka": {"stack": pa.string()},
     "patching": _PAIRS,
     "path_patching": _PAIRS,

@@ -287,6 +287,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     "transplant_ranks": _schema(
         task="str", capability="str", protocol="str", host="str", direction="str", site="str",
         n_layers="int", n_items="int", rho="float?", rho_low="float?", rho_high="float?",
+        rho_p="float?",
     ),
     "distillation": _schema(
         host="str", intervention="str", kind="str", site="str?", layer="int?", layers=_INTEGERS,

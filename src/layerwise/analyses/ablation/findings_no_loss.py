@@ -103,7 +103,7 @@ def _shown(
     sentence = (
         f"{capitalised(action)} {layer_ranges(layers)}{each} costs less than "
         f"{_margin(mine, smallest)}: a larger loss is excluded for {len(layers)} of "
-        f"{counted(len(p), 'layer')}, in each of {_asked(mine)}; one-sided "
+        f"{counted(len(p), 'layer')}, in {_asked(mine, 'each of ')}; one-sided "
         f"paired tests, {p_value(max(p[layer] for layer in layers))} at most "
         f"after Holm's correction over the layers{run})."
     )
@@ -124,10 +124,12 @@ def _none(mine: pd.DataFrame, n_layers: int, smallest: Interest) -> Finding:
     return Finding(sentence, weight(0.4, 0.0), NO_LOSS, source("effects", _where(first)))
 
 
-def _asked(mine: pd.DataFrame) -> str:
-    tasks = counted(len(set(mine["task"])), "task")
+def _asked(mine: pd.DataFrame, each: str = "") -> str:
+    n_tasks = len(set(mine["task"]))
+    tasks = "task" if n_tasks == 1 else f"{n_tasks} tasks"
     protocol = records(mine)[0]["protocol"]
-    return f"the {tasks} with signal under {protocol} (n = {items_of(mine)} a task"
+    several = each if n_tasks > 1 else ""
+    return f"{several}the {tasks} with signal under {protocol} (n = {items_of(mine)} a task"
 
 
 def _where(row: dict[str, Any]) -> dict[str, Any]:

@@ -93,4 +93,5 @@ RANKS = (
     named("layers", "n_layers"),
     named("n", "n_items"),
     estimated("rank correlation of distance and points moved", "rho", "rho_", 1, 2),
+    Column("p", lambda row: "–" if pd.isna(row["rho_p"]) else f"{row['rho_p']:.3g}"),
 )

@@ -197,6 +197,7 @@ def _ranks(pair: Pair, host: str, distances: pd.DataFrame, seed: int) -> list[di
             "rho": _plain(rho.estimate),
             "rho_low": _plain(rho.low),
             "rho_high": _plain(rho.high),
+            "rho_p": rho.p,
         }
     ]
 
