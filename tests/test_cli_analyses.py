@@ -129,6 +129,7 @@ def test_layers_of_two_models_are_exchanged():
                 "--exchange", "activations", "--exchange", "weights", "--greedy", 1,
                 "--write", "merged", "--out", "run")  # fmt: skip
     assert "no gap" in said or "Nothing was exchanged" in said
+    assert said.endswith("Model: merged\n")
     found = only_result()
     assert found.facts.settings["other"] == "organism-decoder-1"
     assert set(found.transplant["host"]) == {"base", "other"}

@@ -91,6 +91,8 @@ class Command:
             if self.folder is not None and arguments["out"] is None:
                 arguments["out"] = self.folder(model)
             self.show(self._call(named, how, arguments), arguments.get("out"))
+            if arguments.get("write") is not None:
+                say(f"Model: {arguments['write']}")
 
         declared = {self.first: (self._named_first(), self.model)}
         if self.beside is not None:
