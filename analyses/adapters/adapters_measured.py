@@ -48,3 +48,11 @@ def kept(model: Model, asked: Mapping[str, Any], seed: int, runs: Path) -> Ablat
     return lw.ablate(
         model, tasks, asked["protocols"], layers=[0], limit=asked["items"], out=runs / "kept"
     )
+
+
+def sums(model: Model, asked: Mapping[str, Any], seed: int, runs: Path) -> AblationResult:
+    """Ask a model the sums of two numbers that the base is swept on, likewise."""
+    tasks = tasks_of(asked["base"], asked["fewshot"], seed)
+    return lw.ablate(
+        model, tasks, asked["protocols"], layers=[0], limit=asked["items"], out=runs / "sums"
+    )

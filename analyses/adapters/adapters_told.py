@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 import pandas as pd
+from seeds_told import held_again, kept_again, learned_again
 
 from layerwise.presentation.rows import rows
 from layerwise.presentation.wording import interval, joined, p_value, ranges
@@ -21,7 +22,8 @@ Tables = Mapping[str, pd.DataFrame]
 
 def findings(tables: Tables) -> list[str]:
     """All sentences, in the order of the README."""
-    return [sentence for tell in TOLD for sentence in tell(tables)]
+    once = [sentence for tell in TOLD for sentence in tell(tables)]
+    return [*once, *(sentence for tell in AGAIN for sentence in tell(tables, AFTER))]
 
 
 def learned(tables: Tables) -> Iterator[str]:
@@ -186,3 +188,4 @@ def _first(one: pd.DataFrame, column: str) -> str:
 
 VERBS = {"brings": "bring", "destroys": "destroy"}
 TOLD = (learned, earned, kept, needed, read, moved, depths)
+AGAIN = (held_again, learned_again, kept_again)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 import pandas as pd
+from seeds_told import held_again, learned_again
 
 from layerwise.presentation.rows import rows
 from layerwise.presentation.wording import interval, joined, number, p_value, ranges
@@ -22,7 +23,8 @@ def findings(tables: Tables) -> list[str]:
     """All sentences, in the order of the README; none where the case was not run."""
     if rows(tables["gains"], case=CASE).empty:
         return []
-    return [sentence for tell in TOLD for sentence in tell(tables)]
+    once = [sentence for tell in TOLD for sentence in tell(tables)]
+    return [*once, *(sentence for tell in AGAIN for sentence in tell(tables, CASE))]
 
 
 def verdict(tables: Tables) -> Iterator[str]:
@@ -146,3 +148,4 @@ WAYS = {
     "destroys": "The layer whose return to what it was before healing destroys most",
 }
 TOLD = (verdict, came_back, course, needed, moved)
+AGAIN = (held_again, learned_again)

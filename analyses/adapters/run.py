@@ -9,39 +9,19 @@ import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
-from adapters_drawn import N_LAYERS, what_healing_brings, where_it_is_done
+from adapters_drawn import N_LAYERS
+from adapters_kept import HERE, Named, beside_saved, write
 from adapters_measured import kept, swept, tasks_of
-from adapters_told import in_readme
-from healed_told import CASE
-from healed_told import in_readme as healed_in_readme
+from adapters_trained import Trained, trained
+from seeds import BASE, again
 
 import layerwise as lw
 from layerwise.analyses.logit_lens.tables import answers_on_top
 from layerwise.presentation.rows import rows
-from layerwise.presentation.save import save_figure
 from layerwise.tasks import Task
-
-HERE = Path(__file__).parent
-RESULTS = HERE / "results"
-BASE = "base"
-Named = dict[str, pd.DataFrame]
-
-
-class Trained(NamedTuple):
-    """A model before and after training.
-
-    Attributes:
-        before: the name or folder before.
-        after: the folder after.
-        tables: what the training brought.
-    """
-
-    before: str | Path
-    after: Path
-    tables: Named
 
 
 def main(cases: Sequence[str]) -> None:
@@ -53,29 +33,13 @@ def main(cases: Sequence[str]) -> None:
     keep(found, base, BASE, config)
     made_now = cases or config["cases"]
     for case in made_now:
-        made = trained(case, config, runs / case)
+        made = trained(case, config, runs / case, config["seed"])
         keep(found, made.tables, case, config)
         keep(found, measured(made.after, case, config, runs / case), case, config)
         keep(found, exchanged(made, case, config, runs / case), case, config)
         keep(found, compared(runs / BASE, runs / case, config), case, config)
+        keep(found, again(case, config, runs), case, config)
     write(beside_saved(found, [BASE, *made_now]))
-
-
-def trained(case: str, config: Mapping[str, Any], runs: Path) -> Trained:
-    """The model of a case, by low-rank adapters: made better on a suite, or healed."""
-    asked, name, out = config[case], config["model"], runs / "model"
-    tasks = tasks_of(asked["tasks"], asked["fewshot"], config["seed"])
-    rest = {"out": out, "limit": asked["items"], "seed": config["seed"], **asked["training"]}
-    if asked["remove"]:
-        before: str | Path = runs / "pruned"
-        lw.prune_model(lw.load_model(name), asked["remove"], before, tasks, "continuation", limit=4)
-        result = lw.heal(before, tasks, asked["protocols"], **rest)
-    else:
-        before = name
-        result = lw.distill(
-            lw.load_model(name), lw.load_model(name), tasks, asked["protocols"], **rest
-        )
-    return Trained(before, out, {"gains": result.gains(), "curve": result.distillation_curve})
 
 
 def measured(model: str | Path, case: str, config: Mapping[str, Any], runs: Path) -> Named:
@@ -133,31 +97,6 @@ def keep(
             kept = table["layer"].astype("Int64").map(known)
             table = table.assign(original=kept.astype("Int64"))
         found.setdefault(name, []).append(table.assign(case=case))
-
-
-def beside_saved(found: Mapping[str, Sequence[pd.DataFrame]], made: Sequence[str]) -> Named:
-    """The tables of the cases that were made now, behind those that were made and saved before."""
-    whole: Named = {}
-    for name, each in found.items():
-        path = RESULTS / f"{name}.parquet"
-        before = [pd.read_parquet(path)] if path.exists() else []
-        kept = [table[~table["case"].isin(made)] for table in before]
-        whole[name] = pd.concat([*(one for one in kept if len(one)), *each], ignore_index=True)
-    return whole
-
-
-def write(tables: Named) -> None:
-    """Tables, the figure, and the findings of the README."""
-    RESULTS.mkdir(exist_ok=True)
-    for name, table in tables.items():
-        table.to_parquet(RESULTS / f"{name}.parquet", index=False)
-    figure = where_it_is_done(tables["layers"], tables["transplant"])
-    save_figure(figure, RESULTS / "figures", "where_it_is_done")
-    if not rows(tables["gains"], case=CASE).empty:
-        save_figure(what_healing_brings(tables["gains"]), RESULTS / "figures", "what_came_back")
-    readme = HERE / "README.md"
-    told = healed_in_readme(in_readme(readme.read_text("utf-8"), tables), tables)
-    readme.write_text(told, "utf-8")
 
 
 if __name__ == "__main__":

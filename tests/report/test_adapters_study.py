@@ -17,8 +17,8 @@ from layerwise.presentation.rows import rows
 
 FOLDER = Path(__file__).parents[2] / "analyses" / "adapters"
 TABLES = (
-    "curve", "differences", "gains", "layers", "lens", "patching", "signal", "transplant",
-    "transplant_gaps", "transplant_ranks",
+    "curve", "differences", "further_curve", "further_gains", "gains",
+    "layers", "lens", "patching", "signal", "transplant", "transplant_gaps", "transplant_ranks",
 )  # fmt: skip
 
 
@@ -27,7 +27,8 @@ def study() -> Any:
     """The study's own modules by name."""
     with pytest.MonkeyPatch.context() as patched:
         patched.syspath_prepend(FOLDER)
-        names = ("adapters_drawn", "adapters_measured", "adapters_told", "healed_told")
+        names = ("adapters_drawn", "adapters_kept", "adapters_measured", "adapters_told",
+                 "healed_told", "seeds", "seeds_told")  # fmt: skip
         yield {name: importlib.import_module(name) for name in names}
 
 
@@ -43,9 +44,9 @@ def config() -> dict[str, Any]:
 
 def test_the_readme_says_what_the_tables_say(study, saved):
     text = (FOLDER / "README.md").read_text()
-    sentences = study["adapters_told"].findings(saved)
-    assert len(sentences) > 12
-    assert [sentence for sentence in sentences if sentence not in text] == []
+    of_both = [study[name].findings(saved) for name in ("adapters_told", "healed_told")]
+    assert all(len(sentences) > 12 for sentences in of_both)
+    assert [one for sentences in of_both for one in sentences if one not in text] == []
 
 
 def test_the_suite_was_below_thirty_percent_and_is_better_on_held_out_items(saved):
@@ -77,6 +78,7 @@ def test_a_carrier_brings_the_gain_and_its_return_destroys_it(study):
 def test_every_case_names_suites_and_options_that_there_are(study, config, case):
     asked = config[case]
     names = inspect.signature(lw.heal if asked["remove"] else lw.distill).parameters
+    assert config["seed"] not in asked["further_seeds"]
     assert set(asked["training"]) <= set(names)
     tasks_of = study["adapters_measured"].tasks_of
     found = tasks_of(asked["tasks"], asked["fewshot"], config["seed"])
@@ -153,3 +155,61 @@ def test_without_the_case_nothing_is_told_of_healing(study, saved):
 
 def test_the_figure_of_healing_is_legible(study):
     assert_legible(study["adapters_drawn"].what_healing_brings(healed_tables()["gains"]))
+
+
+def again_tables() -> dict[str, pd.DataFrame]:
+    """The healed suites, and a second training in which pairs come back and sums do not."""
+    tables = healed_tables()
+    second = tables["gains"].assign(training_seed=2)
+    sums, pairs = second["task"] == "sums", second["task"] == "pairs"
+    second.loc[sums, ["acc_distilled", "improved"]] = [0.4, False]
+    second.loc[pairs, "improved"] = True
+    second = second.assign(n_gained=5, n_lost=2)
+    differences = [
+        {"case": "healed", "training_seed": 2, "family": family, "capability": "knowledge",
+         "tasks": "names", "protocol": "generate", "difference": value, "low": value - 0.1,
+         "high": value + 0.1, "p_holm": p}
+        for family, value, p in (("accuracy", -0.2, 0.01), ("accuracy", 0.3, 0.01),
+                                 ("accuracy", -0.1, 0.3), ("depth", -0.5, 0.01))
+    ]  # fmt: skip
+    return tables | {"further_gains": second, "further_differences": pd.DataFrame(differences)}
+
+
+def test_in_how_many_trainings_a_suite_is_better_is_told(study):
+    (told,) = study["seeds_told"].held_again(again_tables(), "healed")
+    assert "account for: with 1 of 2 seeds `sums` under `generate` and `pairs` under" in told
+    assert "; with 0 of 2 seeds `lists` under `generate` and `names`" in told
+    assert "at most 30 points apart" in told
+
+
+def test_each_further_training_is_told_with_its_intervals(study):
+    (told,) = study["seeds_told"].learned_again(again_tables(), "healed")
+    assert told.startswith("Trained with seed 2, right of the same items: `sums` under `generate`")
+    assert "10 % before and 40 % after, 60 [60, 60] points, 5 won and 2 lost (p = 0.010)" in told
+    assert "50 [50, 50] % of the loss, which guessing may account for; `pairs`" in told
+
+
+def test_losses_of_suites_without_training_are_counted(study):
+    (told,) = study["seeds_told"].kept_again(again_tables(), "healed")
+    assert "knowledge (`names`) under `generate` −20 [−30, −10]" in told
+    assert "−50" not in told
+    assert told.endswith("a loss is established of 1.")
+
+
+def test_without_a_further_training_nothing_is_told_of_seeds(study):
+    told = study["seeds_told"]
+    for tell in (told.held_again, told.learned_again, told.kept_again):
+        assert list(tell(healed_tables(), "healed")) == []
+
+
+def test_tables_of_a_case_are_made_anew_and_others_stay(study, tmp_path, monkeypatch):
+    monkeypatch.setattr(study["adapters_kept"], "RESULTS", tmp_path)
+    for name in ("gains", "layers"):
+        pd.DataFrame({"case": ["base", "healed"], "value": [1, 2]}).to_parquet(
+            tmp_path / f"{name}.parquet"
+        )
+    made = pd.DataFrame({"case": ["healed"], "value": [3]})
+    whole = study["adapters_kept"].beside_saved({"gains": [made], "new": [made]}, ["healed"])
+    assert {name: list(table["value"]) for name, table in whole.items()} == {
+        "gains": [1, 3], "layers": [1, 2], "new": [3]
+    }  # fmt: skip

@@ -1,0 +1,42 @@
+"""Where this study keeps what it finds: tables, figures and the findings of the README."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+from adapters_drawn import what_healing_brings, where_it_is_done
+from adapters_told import in_readme
+from healed_told import CASE
+from healed_told import in_readme as healed_in_readme
+
+from layerwise.presentation.rows import rows
+from layerwise.presentation.save import save_figure
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+Named = dict[str, pd.DataFrame]
+
+
+def beside_saved(found: Mapping[str, Sequence[pd.DataFrame]], made: Sequence[str]) -> Named:
+    """The tables of the cases that were made now, behind those that were made and saved before."""
+    whole = {path.stem: pd.read_parquet(path) for path in sorted(RESULTS.glob("*.parquet"))}
+    for name, each in found.items():
+        before = [one[~one["case"].isin(made)] for one in (whole.get(name),) if one is not None]
+        whole[name] = pd.concat([*(one for one in before if len(one)), *each], ignore_index=True)
+    return whole
+
+
+def write(tables: Named) -> None:
+    """Tables, the figure, and the findings of the README."""
+    RESULTS.mkdir(exist_ok=True)
+    for name, table in tables.items():
+        table.to_parquet(RESULTS / f"{name}.parquet", index=False)
+    figure = where_it_is_done(tables["layers"], tables["transplant"])
+    save_figure(figure, RESULTS / "figures", "where_it_is_done")
+    if not rows(tables["gains"], case=CASE).empty:
+        save_figure(what_healing_brings(tables["gains"]), RESULTS / "figures", "what_came_back")
+    readme = HERE / "README.md"
+    told = healed_in_readme(in_readme(readme.read_text("utf-8"), tables), tables)
+    readme.write_text(told, "utf-8")

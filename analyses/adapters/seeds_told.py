@@ -1,0 +1,116 @@
+"""What the saved tables say of the trainings with further seeds, as sentences of the README.
+
+A test holds the README to these, so that no number there is typed by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from layerwise.presentation.rows import records, rows
+from layerwise.presentation.wording import interval, joined, number, p_value
+
+GAINS, DIFFERENCES = "further_gains", "further_differences"
+SEED = "training_seed"
+KEYS = ["task", "protocol"]
+ALPHA = 0.05
+Tables = Mapping[str, pd.DataFrame]
+
+
+def learned_again(tables: Tables, case: str) -> Iterator[str]:
+    """What further trainings brought on the suites that were trained, the same items asked.
+
+    Args:
+        tables: the study's tables, with those of further seeds or without.
+        case: the case.
+    """
+    for seed, each in _by_seed(tables, GAINS, case):
+        told = [
+            f"{_named(row)} {number(100 * row['acc_student'])} % before and "
+            f"{number(100 * row['acc_distilled'])} % after, {_bounds(row, 'gain')} points, "
+            f"{row['n_gained']} won and {row['n_lost']} lost ({p_value(row['p_holm'])})"
+            f"{_share(row)}{_guessed(row)}"
+            for row in records(each)
+        ]
+        yield f"Trained with seed {seed}, right of the same items: {'; '.join(told)}."
+
+
+def held_again(tables: Tables, case: str) -> Iterator[str]:
+    """In how many trainings each suite is better, and how far apart they end.
+
+    Args:
+        tables: the study's tables, with those of further seeds or without.
+        case: the case.
+    """
+    further = dict(_by_seed(tables, GAINS, case))
+    if not further:
+        return
+    each = [rows(tables["gains"], case=case), *further.values()]
+    keyed = [one.set_index(KEYS) for one in each]
+    better = pd.concat([one["improved"] for one in keyed], axis=1).sum(axis=1)
+    apart = pd.concat([one["acc_distilled"] for one in keyed], axis=1)
+    spread = 100 * float((apart.max(axis=1) - apart.min(axis=1)).max())
+    told = [
+        f"with {count} of {len(each)} seeds {_these(better[better == count])}"
+        for count in sorted(set(better), reverse=True)
+    ]
+    yield (
+        f"**Significantly better after training, and by more than guessing may account for: "
+        f"{'; '.join(told)}. What trainings end at is at most {number(spread)} points apart.**"
+    )
+
+
+def kept_again(tables: Tables, case: str) -> Iterator[str]:
+    """What became of suites that were not trained.
+
+    Args:
+        tables: the study's tables, with those of further seeds or without.
+        case: the case.
+    """
+    for seed, each in _by_seed(tables, DIFFERENCES, case):
+        told = rows(each, family="accuracy")
+        lost = told[(told["p_holm"] < ALPHA) & (told["difference"] < 0)]
+        values = [
+            f"{row['capability']} (`{row['tasks']}`) under `{row['protocol']}` "
+            + interval(*(100 * row[name] for name in ("difference", "low", "high")))
+            for row in records(told)
+        ]
+        yield (
+            f"Trained with seed {seed}, points won of suites without training: {joined(values)}; "
+            f"a loss is established of {len(lost)}."
+        )
+
+
+def _by_seed(tables: Tables, name: str, case: str) -> Iterator[tuple[int, pd.DataFrame]]:
+    table = tables.get(name)
+    if table is None:
+        return
+    told = rows(table, case=case)
+    for seed in sorted(set(told[SEED])):
+        yield int(seed), rows(told, **{SEED: seed})
+
+
+def _these(counts: pd.Series) -> str:
+    return joined([f"`{task}` under `{protocol}`" for task, protocol in counts.index])
+
+
+def _named(row: Mapping[str, Any]) -> str:
+    return f"`{row['task']}` under `{row['protocol']}`"
+
+
+def _share(row: Mapping[str, Any]) -> str:
+    if not row["leads"]:
+        return ""
+    return f", {_bounds(row, 'closed')} % of the loss"
+
+
+def _guessed(row: Mapping[str, Any]) -> str:
+    more = row["p_holm"] < ALPHA and row["gain"] > 0
+    return ", which guessing may account for" if more and not row["improved"] else ""
+
+
+def _bounds(row: Mapping[str, Any], name: str) -> str:
+    return interval(*(100 * float(row[end]) for end in (name, f"{name}_low", f"{name}_high")))
