@@ -244,7 +244,9 @@ def test_pairs_that_the_model_does_not_solve_are_left_out(model, task):
     assert found.patching["pairs_reversed"].eq(2).all()
     none = patch_activations(model, replace(task, items=(turned(task.items[0]),)), progress=False)
     assert len(none.patching) == 0
-    assert "No pair could be patched." in none._repr_html_()
+    assert (
+        "No pair could be patched: there is none in which the model prefers" in none._repr_html_()
+    )
 
 
 def test_only_so_many_pairs_are_patched(model, task):

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
+from layerwise.analyses.patching.tables import NO_PAIR
 from layerwise.presentation.columns import in_short, without
 from layerwise.presentation.drawing import drawn
 from layerwise.storage.base import Result, computed_once
@@ -27,7 +28,7 @@ class AttributionPatchingResult(Result):
 
     tables: ClassVar[tuple[str, ...]] = ("attribution_patching",)
     title: ClassVar[str] = "Attribution patching: gradient estimates, and how they agree"
-    if_empty: ClassVar[str] = "No pair could be patched."
+    if_empty: ClassVar[str] = NO_PAIR
 
     attribution_patching: pd.DataFrame
     facts: Facts

@@ -14,7 +14,7 @@ from layerwise.storage.parquet import frame
 from layerwise.storage.provenance import Facts
 
 from .columns import CELLS
-from .tables import patching_effects, patching_summary
+from .tables import NO_PAIR, patching_effects, patching_summary
 
 
 def patching_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -37,7 +37,7 @@ class PatchingResult(Result):
 
     tables: ClassVar[tuple[str, ...]] = ("patching",)
     title: ClassVar[str] = "Activation patching: where the answer comes back"
-    if_empty: ClassVar[str] = "No pair could be patched."
+    if_empty: ClassVar[str] = NO_PAIR
 
     patching: pd.DataFrame
     facts: Facts

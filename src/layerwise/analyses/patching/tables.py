@@ -20,6 +20,10 @@ from layerwise.storage.parquet import frame
 from layerwise.storage.schemas import SCHEMAS
 
 DENOISING, NOISING = DIRECTIONS = ("denoising", "noising")
+NO_PAIR = (
+    "No pair could be patched: there is none in which the model prefers the right answer in "
+    "both prompts."
+)
 ALPHA = 0.05
 GUESSED = 0.5  # share of the pairs solved or reversed that are solved by guessing
 End = TypeVar("End")

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from layerwise.analyses.patching.tables import path_effects
+from layerwise.analyses.patching.tables import NO_PAIR, path_effects
 from layerwise.presentation.columns import in_short, without
 from layerwise.presentation.drawing import drawn
 from layerwise.storage.base import Result, computed_once
@@ -31,7 +31,7 @@ class PathPatchingResult(Result):
 
     tables: ClassVar[tuple[str, ...]] = ("path_patching",)
     title: ClassVar[str] = "Path patching: which components act on a receiver directly"
-    if_empty: ClassVar[str] = "No pair could be patched."
+    if_empty: ClassVar[str] = NO_PAIR
 
     path_patching: pd.DataFrame
     facts: Facts
