@@ -16,11 +16,11 @@ from itertools import chain
 from typing import Any
 
 import torch
+from hooked_models import HookedTransformer
 from machine import machine
 from measuring import markdown, spread, timed
 from same_work import check, check_texts
 from texts import shared_prefix, with_shots
-from transformer_lens import HookedTransformer
 
 from layerwise.models import DEFAULT_MODEL, load_model, original_tokenizer
 from layerwise.sweep import SweepStats, skip, sweep

@@ -20,12 +20,12 @@ from itertools import chain, pairwise
 from typing import Any
 
 import torch
+from hooked_models import HookedTransformer
 from machine import machine
 from measuring import Cost, markdown, spread, timed
 from pruned_ways import generate, load_original
 from same_work import Tokens, check_errors, check_texts, in_dtype, shortfalls
 from texts import distinct_prompts, few_shot_prompts, shared_prefix, with_shots
-from transformer_lens import HookedTransformer
 
 from layerwise.models import DEFAULT_MODEL, load_model, original_tokenizer
 from layerwise.sweep import Generate, skip, sweep

@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from hooked_models import HookedTransformer, HookedTransformerConfig
 from machine import machine
 from measuring import markdown, spread
 from peak_memory import peak_growth
-from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 from layerwise.models import restride
 from layerwise.sweep import Generate, Intervention, LogLikelihood, intact, plan_sweep, skip, sweep

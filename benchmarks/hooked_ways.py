@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from transformer_lens import HookedTransformer, TransformerLensKeyValueCache
+from hooked_models import HookedTransformer, TransformerLensKeyValueCache
 
 from layerwise.sweep import Generate, Generated, LogLikelihood, Scored
 from layerwise.sweep.stopping import Stopper

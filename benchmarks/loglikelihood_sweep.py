@@ -19,6 +19,7 @@ from itertools import chain
 from typing import Any
 
 import torch
+from hooked_models import HookedTransformer
 from hooked_ways import score_batched
 from machine import machine
 from measuring import markdown, spread, timed
@@ -26,7 +27,6 @@ from products import ProductCounter, rate_of
 from pruned_ways import Harness, load_original
 from same_work import check, check_errors, in_dtype, mean_gap, token_gap
 from texts import scored_items
-from transformer_lens import HookedTransformer
 
 from layerwise.models import DEFAULT_MODEL, load_model, original_tokenizer
 from layerwise.sweep import LogLikelihood, Scored, skip, sweep

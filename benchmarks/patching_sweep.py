@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 import torch
+from hooked_models import HookedTransformer, patching
 from machine import machine
 from measuring import Cost, markdown, spread, timed
 from same_work import refuse_error
-from transformer_lens import HookedTransformer, patching
 
 from layerwise.models import load_model, original_tokenizer
 from layerwise.sweep import Intervention, LogLikelihood, SweepStats, patch, sweep

@@ -14,11 +14,11 @@ from itertools import chain
 from typing import Any
 
 import torch
+from hooked_models import HookedTransformer
 from hooked_ways import generate_cached, score_batched
 from machine import machine
 from measuring import Cost, markdown, spread, timed
 from same_work import Agreement, check
-from transformer_lens import HookedTransformer
 
 from layerwise.models import load_model, original_tokenizer
 from layerwise.sweep import Intervention, intact, skip, sweep
