@@ -39,7 +39,7 @@ LONG ?= $(shell grep -rlE 'mark\.long|cases import|WIDTHS' tests --include='test
 NUMERIC ?= tests/sweep tests/models
 CORE ?= tests/models tests/sweep tests/tasks tests/test_ablation.py tests/test_attribution.py \
 	tests/test_profiling.py tests/test_results.py tests/test_cli.py tests/test_commands.py \
-	tests/test_bad_input.py tests/test_verifying.py tests/test_compare.py
+	tests/test_bad_input.py tests/test_verifying.py tests/test_compare.py tests/test_ray.py
 
 # What test-transformer-lens-4 tries.
 BRIDGED ?= tests/models tests/sweep tests/test_ablation.py tests/test_logit_lens.py \

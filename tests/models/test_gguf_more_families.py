@@ -86,8 +86,10 @@ def write(path: Path, architecture: str, tensors: dict[str, np.ndarray], said: A
     tokenizer = json.loads(tiny_tokenizer().backend_tokenizer.to_str())["model"]
     tokens = sorted(tokenizer["vocab"], key=tokenizer["vocab"].get)
     writer.add_tokenizer_model("gpt2")
-    tokens.append("<|endoftext|>")  # which transformers would add
-    writer.add_token_list([*tokens, *(f"<unused {n}>" for n in range(304 - len(tokens)))])
+    tokens.append("<|endoftext|>")  # which transformers would add, among others
+    if architecture == "starcoder2":  # whose vocabulary is counted by its tokens
+        tokens += [f"<unused {n}>" for n in range(304 - len(tokens))]
+    writer.add_token_list(tokens)
     writer.add_token_merges([" ".join(pair) for pair in tokenizer["merges"]])
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(1)
