@@ -52,7 +52,7 @@ def words(figure: Figure) -> str:
     return "\n".join(text.get_text() for text in texts(figure))
 
 
-@pytest.mark.parametrize("width", [3.3, 6.9])
+@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", list(FIGURES))
 def test_texts_are_readable_and_apart(name: str, width: float, run: RunTables, extremes) -> None:
     far = extremes["least" if width > 5 else "most"]

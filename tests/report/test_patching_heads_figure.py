@@ -45,7 +45,11 @@ def heads(
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize(
     ("n_layers", "n_heads", "tasks"),
-    [(1, 1, ("keys",)), (30, 9, ("keys", "a task with a long name indeed")), (48, 40, ("keys",))],
+    [
+        (1, 1, ("keys",)),
+        (30, 9, ("keys", "a task with a long name indeed")),
+        pytest.param(48, 40, ("keys",), marks=pytest.mark.long),
+    ],
 )
 def test_texts_are_readable_and_apart(width, n_layers, n_heads, tasks):
     figure = patching_heads(heads(n_layers, n_heads, tasks, n_pairs=2).summary(), width=width)

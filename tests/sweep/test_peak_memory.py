@@ -63,7 +63,7 @@ def test_peak_stays_within_the_budget(growth):
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the peak cannot be set back")
 @pytest.mark.parametrize(
     ("size", "items"),
-    [("generation", 24), pytest.param("distinct items", 64, marks=pytest.mark.long)],
+    [("generation", 12), pytest.param("distinct items", 64, marks=pytest.mark.long)],
 )
 def test_without_a_limit_the_peak_is_larger(growth, size, items):
     point = growth.Point(budget=2**34, runs=1, **SIZES[size] | {"items": items})
