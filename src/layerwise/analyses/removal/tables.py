@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from layerwise import stats
 from layerwise.stats import effects as _effects
@@ -159,8 +160,9 @@ def curves_table(removal: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFra
     """``removal_curves.parquet``: what each step loses of a capability, on held-out items.
 
     Of several tasks it is the mean of the shares of the above-floor accuracy, each with the same
-    weight, for accuracies with other floors cannot be averaged; the test pools their items, and
-    is significant only where both point one way.
+    weight, for accuracies with other floors cannot be averaged. p is then the larger of that of
+    the pooled items, which is exact, and that of this mean; a step is significant only where both
+    point one way.
     Tasks without signal on the held-out items, after correction over all tasks and protocols that
     were asked there, do not count.
     """
@@ -200,6 +202,8 @@ def _curve(cells: list[_effects.Cell], chance: Chance, seed: int) -> list[dict[s
     of_sample = np.stack([one[0] for one in draws])
     low, high = wide_enough(stats.percentile_bounds(share[1:], 0.95), of_sample, scales)
     p = paired_p_values(net, together)
+    if len(cells) > 1:
+        p = np.maximum(p, _mean_share_p_values(cells, chance, together))
     p_holm = stats.holm(p)
     # tasks of unlike numbers of items: pooled, what one gains may outweigh what another loses
     agree = np.sign(net.sum(axis=0)) == np.sign(share[0])
@@ -223,6 +227,31 @@ def _curve(cells: list[_effects.Cell], chance: Chance, seed: int) -> list[dict[s
         }
         for i, step in enumerate(cells[0].interventions["layer"])
     ]
+
+
+def _mean_share_p_values(
+    cells: Sequence[_effects.Cell], chance: Chance, together: Clusters
+) -> Float[np.ndarray, " steps"]:
+    """Two-sided tests of "the mean over tasks of the shares lost is 0", by step.
+
+    Each item counts by what it adds to its task's share, numerator and denominator (the delta
+    method: Davison and Hinkley 1997, Bootstrap Methods and their Application, section 2.7.2);
+    Student's t, over clusters, of as many as the task with the fewest has.
+    """
+    from scipy.stats import t
+
+    shares, parts = [], []
+    for cell in cells:
+        lost = cell.intact[:, None] - cell.correct.astype(float)
+        above = cell.intact - cell.floor(chance(cell.task, cell.protocol))
+        shares.append(lost.mean(axis=0) / above.mean())
+        parts.append((lost - shares[-1] * above[:, None]) / (above.sum() * len(cells)))
+    summed = together.sums(np.concatenate(parts))
+    error = np.sqrt((summed**2).sum(axis=0) * together.n / (together.n - 1))
+    mean = np.mean(shares, axis=0)
+    statistic = np.divide(np.abs(mean), error, out=np.full(len(mean), np.inf), where=error > 0)
+    fewest = min(cell.clusters.n for cell in cells)
+    return np.where(mean == 0, 1.0, 2 * t.sf(statistic, max(fewest - 1, 1)))
 
 
 def _steps(used: pd.DataFrame, baselines: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFrame:
