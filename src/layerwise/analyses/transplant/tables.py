@@ -24,7 +24,7 @@ from layerwise.stats.effects import ALPHA, N_RESAMPLES, Chance, bounded_columns
 from layerwise.stats.over_run import effects_over_run
 from layerwise.stats.rank_correlation import rank_correlation
 from layerwise.stats.share_bounds import share_scale, with_unseen_items
-from layerwise.stats.signal import above_chance_p_values
+from layerwise.stats.signal import above_chance_p_values, better_than_blind_p_value
 from layerwise.storage.parquet import conform, frame
 
 from .gaps import Pair, pairs_of
@@ -76,7 +76,8 @@ def _effects(pair: Pair, host: str, chance: Chance, seed: int, found: bool) -> p
     p = paired_p_values(net, pair.clusters)
     if brings:  # what a model that guesses anew gets right by luck is not brought
         level = chance(cell.task, cell.protocol)
-        p = np.maximum(p, _above_chance(cell.correct, level, pair.clusters))
+        guessing = _above_chance(cell.correct, level, pair.clusters)
+        p = np.maximum.reduce([p, guessing, _above_controls(cell.correct, pair)])
     names = list(cell.interventions["intervention"])
     table = pair.described.loc[names].reset_index()
     table = table.assign(
@@ -112,6 +113,23 @@ def _above_chance(
     n = np.full(correct.shape[1], len(correct))
     p = above_chance_p_values(correct.sum(axis=0), n, np.full(len(n), chance))
     return with_design_effect(p, design_effects(correct.astype(float), clusters), clusters)
+
+
+def _above_controls(correct: np.ndarray, pair: Pair) -> Float[np.ndarray, " changes"]:
+    """Tests of changed models' answers against those without the question, the largest of each.
+
+    Held against them is what the better model gets right of other items' questions, and what a
+    guesser does of the options alone: the changed models are asked neither.
+    """
+    better = pair.cells[pair.better]
+    controls = [better.blind] if better.blind is not None and better.blind.asked.any() else []
+    if better.guessed is not None and better.guessed.held:
+        controls.append(better.guessed.blind)
+    return np.array([
+        max((better_than_blind_p_value(one, control, pair.clusters) for control in controls),
+            default=0.0)
+        for one in correct.T
+    ])  # fmt: skip
 
 
 def _draws(pair: Pair, seed: int) -> np.ndarray:
