@@ -48,7 +48,9 @@ def maps_of(figure: Figure, n_cells: int) -> list[QuadMesh]:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize(("n_layers", "n_heads"), [(2, 2), (30, 9), pytest.param(80, 64, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    ("n_layers", "n_heads"), [(2, 2), (30, 9), pytest.param(80, 64, marks=pytest.mark.long)]
+)
 def test_texts_are_readable_and_apart(width, n_layers, n_heads):
     figure = head_score_maps(summary(n_layers, n_heads), width)
     assert figure.get_figwidth() <= width + 1e-9
