@@ -76,11 +76,12 @@ def kept_again(tables: Tables, case: str) -> Iterator[str]:
         values = [
             f"{row['capability']} (`{row['tasks']}`) under `{row['protocol']}` "
             + interval(*(100 * row[name] for name in ("difference", "low", "high")))
+            + f" ({p_value(row['p_holm'])})"
             for row in records(told)
         ]
         yield (
-            f"Trained with seed {seed}, points won of suites without training: {joined(values)}; "
-            f"a loss is established of {len(lost)}."
+            f"Trained with seed {seed}, points won of suites without training (p after Holm's "
+            f"correction): {joined(values)}; a loss is established of {len(lost)}."
         )
 
 

@@ -17,7 +17,7 @@ from layerwise.presentation.rows import rows
 
 FOLDER = Path(__file__).parents[2] / "analyses" / "adapters"
 TABLES = (
-    "curve", "differences", "further_curve", "further_gains", "gains",
+    "curve", "differences", "further_curve", "further_differences", "further_gains", "gains",
     "layers", "lens", "patching", "signal", "transplant", "transplant_gaps", "transplant_ranks",
 )  # fmt: skip
 
@@ -191,7 +191,7 @@ def test_each_further_training_is_told_with_its_intervals(study):
 
 def test_losses_of_suites_without_training_are_counted(study):
     (told,) = study["seeds_told"].kept_again(again_tables(), "healed")
-    assert "knowledge (`names`) under `generate` −20 [−30, −10]" in told
+    assert "knowledge (`names`) under `generate` −20 [−30, −10] (p = 0.010)" in told
     assert "−50" not in told
     assert told.endswith("a loss is established of 1.")
 
