@@ -246,6 +246,19 @@ def test_what_is_no_series_is_refused_in_a_sentence(arguments, says, tmp_path, m
     assert outcome.err.count("\n") == 1
 
 
+def test_two_checkpoints_of_the_same_weights_are_refused_before_the_others_are_run():
+    model = lw.load_model("organism-decoder")
+
+    def third() -> Any:
+        pytest.fail("the third checkpoint was loaded")
+
+    with pytest.raises(UserError, match="step 1 and step 2 are runs of the same model"):
+        lw.profile_training(
+            {1: model, 2: model, 3: third}, "organism-facts", "continuation", limit=2,
+            progress=False,
+        )  # fmt: skip
+
+
 def test_runs_that_are_no_checkpoints_of_one_model_are_refused(tmp_path):
     key = ("keys", "retrieval", "letter")
     right = np.ones((20, 7), dtype=bool)

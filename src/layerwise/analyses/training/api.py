@@ -24,7 +24,7 @@ from .checkpoints import Checkpoints, one_by_one, read_checkpoints, read_series
 from .job import LENS, Asked, loaded, measured
 from .joined import SeriesFacts
 from .result import TrainingSeries
-from .series import joined_series
+from .series import checkpoints_of_one_model, joined_series
 from .tables import series_tables
 
 Folders = Mapping[int, str | Path] | Sequence[str | Path]
@@ -123,6 +123,7 @@ def profile_training(
     for step, checkpoint in one_by_one(given):
         folder = None if out is None else Path(out) / f"step-{step}"
         results[step] = measured(loaded(checkpoint, dtype, device), asked, folder)
+        checkpoints_of_one_model(results)  # not after hours of all the others
     series = _series(results, seed, smallest_gain, interest)
     if out is not None:
         series.save(out)

@@ -91,10 +91,7 @@ def joined_series(results: Mapping[int, Sequence[Result]]) -> Series:
             "steps of one model's training."
         )
     steps = tuple(sorted(results))
-    runs = [_run(step, results[step]) for step in steps]
-    refuse_same_model(runs)
-    refuse_other_prompts(runs)
-    _refuse_other_shapes(runs)
+    runs = checkpoints_of_one_model(results)
     shared, left_out = on_shared_tasks(runs)
     for row in left_out:
         raise UserError(
@@ -103,6 +100,23 @@ def joined_series(results: Mapping[int, Sequence[Result]]) -> Series:
             "--task, --limit, --seed and few-shot examples."
         )
     return Series(steps, tuple(shared), shared_change(shared) or LAYERS)
+
+
+def checkpoints_of_one_model(results: Mapping[int, Sequence[Result]]) -> list[SavedRun]:
+    """The runs so far in the order of their steps, of one model each time and never the same.
+
+    Args:
+        results: by step.
+
+    Raises:
+        UserError: if two are of the same weights, their models have other shapes, or one has no
+            ablation.
+    """
+    runs = [_run(step, results[step]) for step in sorted(results)]
+    refuse_same_model(runs)
+    refuse_other_prompts(runs)
+    _refuse_other_shapes(runs)
+    return runs
 
 
 def _run(step: int, results: Sequence[Result]) -> SavedRun:
