@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from layerwise.presentation.finding import Finding, source, weight
-from layerwise.presentation.rows import numbers, records, rows
+from layerwise.presentation.rows import records, rows
 from layerwise.presentation.wording import (
     counted,
     interval,
@@ -37,11 +36,15 @@ def onset_findings(onsets: pd.DataFrame, steps: Sequence[int], gain: float) -> l
     return [_onset(row, len(onsets), steps, gain) for row in sure]
 
 
-def first_layer_findings(onsets: pd.DataFrame, layers: pd.DataFrame) -> list[Finding]:
-    """Which layers each task needs first, and which last."""
-    tests = int(np.isfinite(numbers(layers, "p_series")).sum())
+def first_layer_findings(onsets: pd.DataFrame, n_tests: int) -> list[Finding]:
+    """Which layers each task needs first, and which last.
+
+    Args:
+        onsets: ``training_onsets.parquet``.
+        n_tests: how many tests of layers were corrected together.
+    """
     told = rows(onsets, appears=True)
-    return [_first(row, tests) for row in records(told.loc[told["layers_step"].notna()])]
+    return [_first(row, n_tests) for row in records(told.loc[told["layers_step"].notna()])]
 
 
 def move_findings(moves: pd.DataFrame) -> list[Finding]:

@@ -58,3 +58,13 @@ class JoinedCheckpoints:
     def __post_init__(self) -> None:
         for name in self.tables:
             object.__setattr__(self, name, conform(f"training_{name}", getattr(self, name)))
+
+
+def n_layer_tests(accuracy: pd.DataFrame, layers: pd.DataFrame) -> int:
+    """How many tests of single layers a series makes, those of tasks without signal as well.
+
+    Args:
+        accuracy: ``training_accuracy.parquet``.
+        layers: ``training_layers.parquet``.
+    """
+    return len(accuracy) * len(layers["layer"].unique())

@@ -27,7 +27,7 @@ from layerwise.presentation.wording import (
 )
 
 from .findings import first_layer_findings, move_findings, not_there, onset_findings
-from .joined import JoinedCheckpoints
+from .joined import JoinedCheckpoints, n_layer_tests
 
 _MOST = 1000
 
@@ -63,7 +63,7 @@ def sentences(series: JoinedCheckpoints) -> list[Finding]:
     with naming_layers_of(series.facts.runs[0].facts.model):
         found = [
             *onset_findings(series.onsets, series.facts.steps, series.facts.smallest_gain),
-            *first_layer_findings(series.onsets, series.layers),
+            *first_layer_findings(series.onsets, n_layer_tests(series.accuracy, series.layers)),
             *move_findings(series.moves),
         ]
     return sorted(found, key=lambda finding: -finding.importance)

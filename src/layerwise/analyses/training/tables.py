@@ -25,6 +25,7 @@ from layerwise.stats.onset import Excess, Onset, Trend, depth_trend, onset
 from layerwise.stats.signal import LEVEL
 from layerwise.storage.parquet import frame
 
+from .joined import n_layer_tests
 from .series import Series
 
 Cells = Mapping[tuple[str, str], Sequence[Cell]]
@@ -92,7 +93,12 @@ SIGNAL = (
 
 
 def _layers(series: Series, accuracy: pd.DataFrame) -> pd.DataFrame:
-    """What each layer costs at each step; significant after Holm's correction over the series."""
+    """What each layer costs at each step; significant after Holm's correction over the series.
+
+    Steps without signal count as tests, though nothing is told of them and some layers were not
+    skipped there: the others are, of a model that hardly knows the answers, those at which it was
+    right more often by luck, from which any other answers look like a loss.
+    """
     kind, site = series.change
     found = []
     for step, one in zip(series.steps, series.ablations(), strict=True):
@@ -104,8 +110,9 @@ def _layers(series: Series, accuracy: pd.DataFrame) -> pd.DataFrame:
     able = signal.reindex(pd.MultiIndex.from_frame(pd.DataFrame(whole[["step", *_KEY]]))).to_numpy(
         dtype=bool
     )
-    p = np.full(len(whole), np.nan)
-    p[able] = holm(numbers(whole, "p")[able])
+    every = np.ones(n_layer_tests(accuracy, whole))
+    every[: len(whole)] = numbers(whole, "p")
+    p = np.where(able, holm(every)[: len(whole)], np.nan)
     lost = able & (np.nan_to_num(p, nan=1.0) < ALPHA) & (numbers(whole, "acc_diff") > 0)
     return frame(
         "training_layers", records(whole.assign(p_series=p, signal=able, significant=lost))
