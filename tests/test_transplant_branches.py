@@ -108,7 +108,7 @@ FOR_LONG_RUNS = [
     ("gpt2", "z"), ("qwen3", "embed"), ("gpt_neo", "layer"), ("t5", "embed"), ("bart", "layer"),
     ("flan-t5", "embed"), ("gemma 2", "embed"), ("gemma 2", "norms"), ("olmo 2", "ln_final"),
     ("olmo 2", "unembed"), ("cohere 2", "layer"), ("cohere 2", "attn_out"), ("bart", "z"),
-    ("olmo 2", "z"), ("t5", "ln_final"), ("bart", "embed"), ("gemma 2", "attn_out"),
+    ("olmo 2", "z"), ("bart", "embed"), ("gemma 2", "attn_out"),
     ("falcon, two norms", "layer"), ("falcon, two norms", "norms"),
 ]  # fmt: skip
 
