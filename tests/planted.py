@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import cache
 
 import pandas as pd
+import torch
 from hypothesis import strategies as st
 
 import layerwise as lw
@@ -32,6 +33,7 @@ ROUNDING = 1e-5
 
 
 @cache
+@torch.inference_mode(False)  # whoever asks first: others take gradients
 def small_model(layout: WiredLayout, seed: int = 0) -> HookedTransformer:
     """A wired model of the small language; do not change its weights."""
     return wired_model(layout, SMALL, seed=seed, n_ctx=N_CTX)

@@ -20,6 +20,7 @@ from tests.planted import N_CTX, SMALL
 
 
 @cache
+@torch.inference_mode(False)  # whoever asks first: others take gradients
 def small_seq2seq(layout: WiredSeq2SeqLayout, seed: int = 0) -> Seq2SeqModel:
     """A wired encoder-decoder of the small language; do not change its weights."""
     return wired_seq2seq_model(layout, SMALL, seed=seed, n_ctx=N_CTX)
