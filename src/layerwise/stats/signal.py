@@ -189,6 +189,27 @@ def better_than_blind_p_value(
     )
 
 
+def without_the_question(cell: Asked) -> list[Blind]:
+    """What is right without a question of its own: to other items', and by the options alone."""
+    controls = [] if cell.blind is None or not cell.blind.asked.any() else [cell.blind]
+    if cell.guessed is not None and cell.guessed.held:
+        controls.append(cell.guessed.blind)
+    return controls
+
+
+def better_than_all_p_value(
+    right: Bool[np.ndarray, " items"], controls: Sequence[Blind], clusters: Clusters | None = None
+) -> float:
+    """The largest of the p-values of ``better_than_blind_p_value``; 0 if there is no control.
+
+    Args:
+        right: whether a model was right.
+        controls: what it is held to.
+        clusters: which items ask for the same thing; None if each stands by itself.
+    """
+    return max((better_than_blind_p_value(right, one, clusters) for one in controls), default=0.0)
+
+
 def signal_p_values(
     asked: Sequence[Asked], chance: Callable[[str, str], float]
 ) -> Float[np.ndarray, " cells"]:
@@ -248,17 +269,10 @@ def _of_clusters(p: float, cell: Asked) -> float:
 
 def _controls_p_value(cell: Asked) -> float:
     """The larger p-value of those against measured controls; 0 if there are none."""
-    controls = []
-    if cell.blind is not None and cell.blind.asked.any():
-        controls.append(cell.blind)
+    controls = without_the_question(cell)
     if cell.no_layers is not None:
         controls.append(Blind(cell.no_layers.astype(int), np.ones(len(cell.intact), dtype=int)))
-    if cell.guessed is not None and cell.guessed.held:
-        controls.append(cell.guessed.blind)
-    return max(
-        (better_than_blind_p_value(cell.intact, one, cell.clusters) for one in controls),
-        default=0.0,
-    )
+    return better_than_all_p_value(cell.intact, controls, cell.clusters)
 
 
 def have_signal(p: Float[np.ndarray, " cells"]) -> Bool[np.ndarray, " cells"]:

@@ -24,7 +24,11 @@ from layerwise.stats.effects import ALPHA, N_RESAMPLES, Chance, bounded_columns
 from layerwise.stats.over_run import effects_over_run
 from layerwise.stats.rank_correlation import rank_correlation
 from layerwise.stats.share_bounds import share_scale, with_unseen_items
-from layerwise.stats.signal import above_chance_p_values, better_than_blind_p_value
+from layerwise.stats.signal import (
+    above_chance_p_values,
+    better_than_all_p_value,
+    without_the_question,
+)
 from layerwise.storage.parquet import conform, frame
 
 from .gaps import Pair, pairs_of
@@ -121,15 +125,8 @@ def _above_controls(correct: np.ndarray, pair: Pair) -> Float[np.ndarray, " chan
     Held against them is what the better model gets right of other items' questions, and what a
     guesser does of the options alone: the changed models are asked neither.
     """
-    better = pair.cells[pair.better]
-    controls = [better.blind] if better.blind is not None and better.blind.asked.any() else []
-    if better.guessed is not None and better.guessed.held:
-        controls.append(better.guessed.blind)
-    return np.array([
-        max((better_than_blind_p_value(one, control, pair.clusters) for control in controls),
-            default=0.0)
-        for one in correct.T
-    ])  # fmt: skip
+    controls = without_the_question(pair.cells[pair.better])
+    return np.array([better_than_all_p_value(one, controls, pair.clusters) for one in correct.T])
 
 
 def _draws(pair: Pair, seed: int) -> np.ndarray:
