@@ -61,7 +61,9 @@ def parts_of(
 
 
 def joined_work(pieces: Sequence[pd.DataFrame]) -> list[dict[str, Any]]:
-    """One entry per task, its pieces added up."""
+    """One entry per task, its pieces added up; none where nothing was made."""
+    if not pieces:
+        return []
     whole: Any = pd.concat(pieces, ignore_index=True)
     return whole.groupby(["analysis", "task"], sort=False, as_index=False).sum().to_dict("records")
 

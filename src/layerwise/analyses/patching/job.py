@@ -19,6 +19,7 @@ from layerwise.models.kinds import token_passes
 from layerwise.runs.budget_hint import tell_of_more_memory
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.progress import Meter
+from layerwise.runs.recorded import joined_work
 from layerwise.runs.records import with_clusters, work_entry
 from layerwise.runs.setup import Setup
 from layerwise.sweep import LogLikelihood, SweepStats, intact
@@ -29,7 +30,7 @@ from layerwise.tasks import PatchingPrompts, Task
 from .cells import PATTERNS, Cell, PatchingLayout, cells_of, refuse_unknown_places
 from .hooked_patches import hooked_logprobs, intact_logprobs
 from .pairs import Pair, PairChoice, asked, both, cut, logprob_of
-from .pieces import PAIRS_AT_ONCE, ChosenPairs, PairPieces, work_of_tasks
+from .pieces import PAIRS_AT_ONCE, ChosenPairs, PairPieces
 from .result import PatchingResult, patching_frame
 from .tables import DENOISING, patched_and_source
 
@@ -126,7 +127,7 @@ class Patching:
         pieces, asking = made.chosen(parts, progress)
         self._tell_of_more_memory(pieces, progress)
         table, work = made.make(parts, progress, pieces, self.cost, self.measure, "patching")
-        facts = self.setup.facts(settings, work_of_tasks(chain(asking, work)))
+        facts = self.setup.facts(settings, joined_work([*asking, *work]))
         found = with_clusters(table, self.setup.tasks) if pieces else patching_frame([])
         return PatchingResult(found, facts)
 

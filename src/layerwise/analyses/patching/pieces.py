@@ -6,7 +6,7 @@ a few at a time. Where pieces are made and kept is the business of ``runs``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -16,7 +16,7 @@ import pandas as pd
 from layerwise.runs.checkpoints import CheckpointStore, rows_of, together
 from layerwise.runs.executors import make_missing
 from layerwise.runs.progress import Meter
-from layerwise.runs.recorded import joined_work, parts_of, unrecorded, works_of
+from layerwise.runs.recorded import parts_of, unrecorded, works_of
 from layerwise.runs.records import work_entry
 from layerwise.sweep import intact
 from layerwise.sweep.cost import Cost
@@ -157,9 +157,3 @@ class _Made:
 
     def __call__(self, piece: ChosenPairs, cost: Cost) -> dict[str, pd.DataFrame]:
         return parts_of(piece, *self.measure(piece.task, piece.pairs), cost)
-
-
-def work_of_tasks(work: Iterable[pd.DataFrame]) -> list[dict[str, Any]]:
-    """One entry of ``run.json`` per task, its pieces added up; none where nothing was made."""
-    pieces = list(work)
-    return joined_work(pieces) if pieces else []

@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import torch
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.execute import execute_job
 from layerwise.analyses.patching.pairs import Pair, PairChoice
-from layerwise.analyses.patching.pieces import ChosenPairs, PairPieces, work_of_tasks
+from layerwise.analyses.patching.pieces import ChosenPairs, PairPieces
 from layerwise.analyses.patching.tables import DIRECTIONS, patched_and_source
 from layerwise.errors import UserError
 from layerwise.ground.readers import one_of
@@ -35,6 +34,7 @@ from layerwise.models.kinds import (
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.executors import Executor
 from layerwise.runs.progress import Meter
+from layerwise.runs.recorded import joined_work
 from layerwise.runs.records import with_clusters, work_entry
 from layerwise.runs.setup import Setup, TaskLike, paired_tasks, prepare
 from layerwise.storage.parquet import frame
@@ -148,7 +148,7 @@ class PathPatching:
         made = PairPieces(self._choice(), "paths", "path patching")
         pieces, asking = made.chosen(parts, progress)
         found, work = made.make(parts, progress, pieces, self.cost, self.measure, "path_patching")
-        facts = self.setup.facts(settings, work_of_tasks(chain(asking, work)))
+        facts = self.setup.facts(settings, joined_work([*asking, *work]))
         whole = with_clusters(found, self.setup.tasks) if pieces else frame("path_patching", [])
         return PathPatchingResult(whole, facts)
 
