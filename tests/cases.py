@@ -8,12 +8,19 @@ is ``make test-long``. Of tests that combine cases, those are marked whose parts
 from __future__ import annotations
 
 import os
+from typing import Any
 
+import pytest
 from hypothesis import Phase, settings
 from scipy.stats import binom
 
 CASES = int(os.environ.get("LAYERWISE_CASES", "32"))
 LONG = CASES >= 1000
+
+
+def in_long_runs(*cases: tuple[Any, ...]) -> list[Any]:
+    """Cases of a test, each with a value for each of its parameters, that are not tried by day."""
+    return [pytest.param(*case, marks=pytest.mark.long) for case in cases]
 
 
 def data_sets(n: int) -> int:

@@ -11,6 +11,7 @@ import layerwise as lw
 from layerwise.models import load_model
 from layerwise.planning.plan import plan_run
 from layerwise.tasks import task_names
+from tests.cases import in_long_runs
 from tests.commands import done
 
 MODEL = "organism-decoder"
@@ -160,9 +161,9 @@ def test_a_model_is_pruned():
     ("command", "model"),
     [
         ("patch", "wired-decoder"), ("path-patch", "wired-decoder"), ("attribution-patch", MODEL),
-        *(pytest.param(command, model, marks=pytest.mark.long) for command, model in (
+        *in_long_runs(
             ("patch", MODEL), ("path-patch", MODEL), ("attribution-patch", "wired-decoder"),
-        )),
+        ),
     ],
 )  # fmt: skip
 def test_a_model_is_patched_in_its_own_language_if_no_task_is_named(model, command):
@@ -193,10 +194,7 @@ def test_functions_take_the_suites_of_the_models_language_too():
     [
         ("ablation", 3),
         ("patching", 1),
-        *(
-            pytest.param(*each, marks=pytest.mark.long)
-            for each in (("lens", 2), ("attribution", 2), ("similarity", 2))
-        ),
+        *in_long_runs(("lens", 2), ("attribution", 2), ("similarity", 2)),
     ],
 )
 def test_a_plan_takes_what_the_analysis_would(analysis, protocols):

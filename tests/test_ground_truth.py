@@ -15,6 +15,7 @@ from layerwise.analyses.patching.api import patch_activations
 from layerwise.analyses.removal.api import removal_order
 from layerwise.analyses.tuned_lens.api import train_lens
 from layerwise.models.organisms.layout import Spot, WiredLayout
+from tests.cases import in_long_runs
 from tests.planted import (
     CAPABILITIES,
     ROUNDING,
@@ -65,10 +66,10 @@ def layers_in_use(layout: WiredLayout) -> set[int]:
     ("kind", "site"),
     [
         ("skip", "layer"), ("zero", "mlp_out"), ("zero", "resid_post"), ("mean", "attn_out"),
-        *(pytest.param(kind, site, marks=pytest.mark.long) for kind, site in (
+        *in_long_runs(
             ("skip", "attn_out"), ("skip", "mlp_out"), ("zero", "attn_out"), ("mean", "mlp_out"),
             ("mean", "resid_post"),
-        )),
+        ),
     ],
 )  # fmt: skip
 def test_ablation_finds_the_planted_layers(kind, site):
@@ -104,10 +105,10 @@ def check_heads(layout: WiredLayout, site: str, kind: str, effects: pd.DataFrame
     ("site", "kind"),
     [
         ("z", "zero"), ("z", "resample"), ("kv_group", "skip"),
-        *(pytest.param(site, kind, marks=pytest.mark.long) for site, kind in (
+        *in_long_runs(
             ("z", "skip"), ("z", "mean"), ("kv_group", "zero"), ("kv_group", "mean"),
             ("kv_group", "resample"),
-        )),
+        ),
     ],
 )  # fmt: skip
 def test_ablation_finds_the_planted_heads(kind, site):

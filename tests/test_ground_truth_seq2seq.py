@@ -21,6 +21,7 @@ from layerwise.models.organisms.layout import Spot
 from layerwise.models.organisms.wired_seq2seq.layout import WiredSeq2SeqLayout
 from layerwise.models.organisms.wired_seq2seq.truth import PlantedSeq2Seq, spared
 from layerwise.sweep.seq2seq.sites import seq2seq_sites
+from tests.cases import in_long_runs
 from tests.planted import (
     CAPABILITIES,
     ROUNDING,
@@ -71,10 +72,10 @@ def check_effects(
     [
         ("skip", "layer"), ("zero", "attn_out"), ("zero", "resid_post"),
         ("mean", "cross_attn_out"), ("mean", "mlp_out"),
-        *(pytest.param(kind, site, marks=pytest.mark.long) for kind, site in (
+        *in_long_runs(
             ("zero", "cross_attn_out"), ("zero", "mlp_out"), ("mean", "attn_out"),
             ("mean", "resid_post"),
-        )),
+        ),
     ],
 )  # fmt: skip
 def test_ablation_finds_the_planted_layers(kind, site):
@@ -106,9 +107,7 @@ def check_heads(layout, site: str, kind: str, effects: pd.DataFrame) -> None:
     ("site", "kind"),
     [
         ("z", "zero"), ("cross_z", "mean"), ("cross_z", "resample"),
-        *(pytest.param(site, kind, marks=pytest.mark.long) for site, kind in (
-            ("z", "mean"), ("z", "resample"), ("cross_z", "zero"),
-        )),
+        *in_long_runs(("z", "mean"), ("z", "resample"), ("cross_z", "zero")),
     ],
 )  # fmt: skip
 def test_ablation_finds_the_planted_heads(kind, site):

@@ -16,6 +16,7 @@ from layerwise.sweep import intact, sweep, together
 from layerwise.sweep.interventions import from_donor
 from layerwise.tasks import build_requests
 from tests.analysis import word_task
+from tests.cases import in_long_runs
 from tests.models.seq2seq.tiny import tiny_seq2seq
 from tests.models.tiny import tiny_model
 
@@ -49,12 +50,8 @@ def assert_close(found: Any, plain: Any) -> None:
     ("case", "memory_budget"),
     [
         ("gpt2", 2**31), ("qwen3", 2**21), ("gpt_neo", 2**31), ("t5", 2**21), ("bart", 2**31),
-        *(
-            pytest.param(case, budget, marks=pytest.mark.long)
-            for case, budget in (
-                ("gpt2", 2**21), ("qwen3", 2**31), ("gpt_neo", 2**21), ("t5", 2**31),
-                ("bart", 2**21),
-            )
+        *in_long_runs(
+            ("gpt2", 2**21), ("qwen3", 2**31), ("gpt_neo", 2**21), ("t5", 2**31), ("bart", 2**21),
         ),
     ],
 )  # fmt: skip

@@ -14,6 +14,7 @@ from layerwise.errors import UserError
 from layerwise.sweep import Generate, Generated, LogLikelihood, Scored, intact, skip, sweep
 from layerwise.sweep._outcomes import Engine
 from layerwise.sweep.run import plan_for
+from tests.cases import in_long_runs
 from tests.models.seq2seq.tiny import tiny_seq2seq
 
 from .models import N_LAYERS, random_model
@@ -93,10 +94,7 @@ def values(outcomes: Any) -> torch.Tensor:
         ("llama-gqa", 0.0),
         ("gpt2", 0.7),
         ("t5", 0.7),
-        *(
-            pytest.param(*each, marks=pytest.mark.long)
-            for each in (("llama-gqa", 0.7), ("gpt2", 0.0), ("t5", 0.0))
-        ),
+        *in_long_runs(("llama-gqa", 0.7), ("gpt2", 0.0), ("t5", 0.0)),
     ],
 )
 def test_halved_batches_have_the_same_outcomes(kind: str, share: float) -> None:

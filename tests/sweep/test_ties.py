@@ -9,6 +9,7 @@ import torch
 
 from layerwise.sweep import Generate, Generated, LogLikelihood, Scored, intact, skip, sweep
 from layerwise.sweep.reference import _logits
+from tests.cases import in_long_runs
 
 from .models import D_MODEL, D_VOCAB, N_LAYERS, random_model
 from .sizes import Sizes
@@ -37,10 +38,7 @@ def twins(kind: str, loud: float):
         ("llama-gqa", 1.0),
         ("gpt2", 0.01),
         ("soft-caps", 1.0),
-        *(
-            pytest.param(*each, marks=pytest.mark.long)
-            for each in (("llama-gqa", 0.01), ("gpt2", 1.0), ("soft-caps", 0.01))
-        ),
+        *in_long_runs(("llama-gqa", 0.01), ("gpt2", 1.0), ("soft-caps", 0.01)),
     ],
 )
 def test_the_smallest_id_wins(kind, loud):
