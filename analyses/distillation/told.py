@@ -6,6 +6,7 @@ A test holds the README to these, so that no number there is typed by hand.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,8 +15,11 @@ from scipy.stats import t
 
 from layerwise.presentation.rows import rows
 from layerwise.presentation.wording import interval, joined, number
+from layerwise.stats.least import least_change, least_right
 
 TWO_HOP, LOOK_UP, SAID = "two-hops", "look-up", "generate"
+# The layers that do two hops in the teachers, and those that are not trained in a case.
+PLANTED, FROZEN = (2, 3, 4), {"frozen": (2, 3, 4)}
 STUDENTS = [case for case in CASES if case != "teacher"]
 NAMES = {"equal": "At equal depth", "half": "At half depth", "frozen": "With layers 2 to 4 frozen"}
 HALF = 0.5
@@ -43,7 +47,7 @@ def learned(tables: Tables) -> Iterator[str]:
         yield (
             f"{NAMES[case]}, {_percents(told['acc_distilled'])} % of {_n(told)} two-hop items are "
             f"right under `generate` (before: {_percents(told['acc_student'])} %, the teachers: "
-            f"{_percents(told['acc_teacher'])} %), better than before in "
+            f"{_percents(told['acc_teacher'])} %), significantly better than before in "
             f"{_of(told['improved'])} seeds; of the teachers' lead "
             f"{joined(_bounds(told, 'closed', 100))} % are closed."
         )
@@ -66,8 +70,10 @@ def kept(tables: Tables) -> Iterator[str]:
     for case in STUDENTS:
         told = rows(tables["gains"], case=case, task=LOOK_UP, protocol=SAID).sort_values("seed")
         yield (
-            f"{NAMES[case]}, look-ups change by {joined(_bounds(told, 'gain', 100))} points "
-            f"(worse in {_of(told['worse'])} seeds, better in {_of(told['improved'])})."
+            f"{NAMES[case]}, look-ups under `generate` change by "
+            f"{joined(_bounds(told, 'gain', 100))} points (significantly worse in "
+            f"{_of(told['worse'])} seeds, better in {_of(told['improved'])}; {least_change()} of "
+            f"{_n(told)} items lost and none won are the least that could be)."
         )
 
 
@@ -83,10 +89,48 @@ def needed(tables: Tables) -> Iterator[str]:
         told = [f"{{{', '.join(map(str, sets[seed]))}}}" if sure[seed] else "no signal"
                 for seed in sorted(sets)]  # fmt: skip
         yield (
-            f"{name}, two hops are lost significantly without layers {joined(told)}; layers at the "
-            f"teachers' depths (2 to 4 of 8) hold {joined(_bounds(share, 'share', 100))} % of all "
-            f"that skipping costs, {interval(*over_seeds(100 * share['share']))} % over seeds."
+            f"{name}, two hops under `generate` are lost significantly without layers "
+            f"{joined(told)}; layers at the teachers' depths (2 to 4 of 8) hold "
+            f"{joined(_bounds(share, 'share', 100))} % of all that skipping costs, "
+            f"{_share_over_seeds(tables, case)} % over seeds."
         )
+
+
+def missed(tables: Tables) -> Iterator[str]:
+    """What losses are too small to be significant, and what the teachers' last layer costs."""
+    told = rows(tables["layers"], task=TWO_HOP, protocol=SAID)
+    n_layers = int(told["layer"].max()) + 1
+    yield (
+        f"Of {_n(told)} items {least_change(n_layers)} must be lost without a layer of "
+        f"{n_layers}, and none won, for it to be significant if it is the only one, and "
+        f"{least_change()} if all others are: layers that are not named may cost as much."
+    )
+    for case in STUDENTS:
+        one = rows(told, case=case, layer=PLANTED[-1]).sort_values("seed")
+        if len(one):
+            yield (
+                f"{NAMES[case]}, {joined(_bounds(one, 'share', 100, 'share_lost'))} % of two hops "
+                f"under `generate` are lost without layer {PLANTED[-1]}, which does the second hop "
+                f"in the teachers, significantly in {_of(one['significant'])} seeds."
+            )
+
+
+def shared(tables: Tables) -> Iterator[str]:
+    """Whether layers at other depths that two hops need are needed by look-ups, too."""
+    for case in STUDENTS:
+        n_layers = int(rows(tables["layers"], case=case)["layer"].max()) + 1
+        sets, others = (critical_sets(tables["layers"], case, task) for task in (TWO_HOP, LOOK_UP))
+        always = set.intersection(*map(set, sets.values()))
+        told = [
+            f"{layer} in {_of([layer in one for one in others.values()])}"
+            for layer in sorted(always)
+            if not _inside(layer, n_layers)
+        ]
+        if told:
+            yield (
+                f"{NAMES[case]}, of the layers at other depths that are significant for two hops "
+                f"under `generate` in all seeds, layer {joined(told)} seeds is for look-ups."
+            )
 
 
 def verdict(tables: Tables) -> Iterator[str]:
@@ -98,26 +142,38 @@ def verdict(tables: Tables) -> Iterator[str]:
                    for seed, one in sets.items() if sure[seed])  # fmt: skip
         other = sum(any(not _inside(layer, n_layers) for layer in one)
                     for seed, one in sets.items() if sure[seed])  # fmt: skip
+        n_there = sum(_inside(layer, n_layers) for layer in range(n_layers))
+        forced = (
+            f" Of {n_layers} layers only {n_there} lie at these depths, and the teachers need "
+            f"{len(PLANTED)}: that was to be expected."
+        ) * (n_there < len(PLANTED))
         yield (
-            f"**{NAMES[case]}, two hops need layers at other depths than in the teachers, too, in "
-            f"{other} of {len(sets)} seeds, layers at the same depths alone in {same}, and "
-            f"{len(sets) - same - other} have no signal or no significant layer.**"
+            f"**{NAMES[case]}, two hops under `generate` are lost significantly without layers at "
+            f"other depths than the teachers' in {other} of {len(sets)} training seeds, without "
+            f"layers at these depths alone in {same}, and {len(sets) - same - other} have no "
+            f"signal or no significant layer; of all that skipping single layers costs "
+            f"{_share_over_seeds(tables, case)} % lies at the teachers' depths.{forced}**"
         )
 
 
 def read(tables: Tables) -> Iterator[str]:
     """From which layer on the lens reads the answer, and the last position holds it."""
-    for what, column, name in (
-        ("on top of the logit lens for half of the items", "on_top", "lens"),
+    for what, column, name, unit in (
+        ("on top of the logit lens for half of the items", "on_top", "lens", "items"),
         ("half recovered by patching the stream before it at the last position", "recovered",
-         "patching"),
+         "patching", "pairs"),
     ):  # fmt: skip
+        told = rows(tables[name], task=TWO_HOP)["n_items"]
         said = []
         for case in CASES:
             table = rows(tables[name], case=case, task=TWO_HOP)
             first = [_first(one, column) for _, one in table.groupby("seed")]
             said.append(f"{CASES[case]} {', '.join(first) or 'no pairs'}")
-        yield f"The first layer with two-hop answers {what}, by seed: {'; '.join(said)}."
+        n = "–".join(map(str, sorted({int(min(told)), int(max(told))})))
+        yield (
+            f"The first layer with two-hop answers {what} ({n} {unit} under `continuation`), by "
+            f"seed: {'; '.join(said)}."
+        )
 
 
 def brought(tables: Tables) -> Iterator[str]:
@@ -127,19 +183,52 @@ def brought(tables: Tables) -> Iterator[str]:
         if every.empty:
             yield f"{NAMES[case]}, there is no gap to move in any seed."
             continue
-        alone = rows(every, set="single")
-        best = [one.loc[one["share"].idxmax()]
-                for _, one in rows(alone, direction="brings").groupby("seed")]  # fmt: skip
-        told = [f"{interval(*(100 * row[n] for n in ('share', 'share_low', 'share_high')))} % "
-                f"(layer {row['layer']})" for row in best]  # fmt: skip
-        sure = _of([row["p_run"] < ALPHA for row in best])
+        alone = trained_alone(every, case)
+        chance = float(rows(tables["transplant_gaps"], case=case)["chance"].iloc[0])
+        each = [one for _, one in rows(alone, direction="brings").groupby("seed")]
+        sure = [bool(((one["p_run"] < ALPHA) & (one["moved"] > 0)).any()) for one in each]
+        gaps = [number(100 * (one["acc_other"] - one["acc_base"]).iloc[0]) for one in each]
         yield (
-            f"{NAMES[case]}, the layer that brings most of the gain by itself brings "
-            f"{joined(told)}, significantly in {sure} seeds; "
-            f"a layer carries the gain (it brings and its return destroys, each significantly "
-            f"over the run) in {_of(carriers(alone))} seeds; from the first layer on, half of the "
-            f"gain is there with layers up to {joined(cumulative(every))}."
+            f"{NAMES[case]}, put into the student before, the most that a single trained layer "
+            f"brings is {joined(map(_most, each))} of {joined(gaps)} points gained (bounds over "
+            f"the run), significantly in {_of(sure)} seeds; {_least_brought(every, chance)} of "
+            f"{_n(every)} items right are the least that can be told from guessing there. Put back "
+            f"as they were before, layers {joined(destroyers(alone))} significantly destroy a part "
+            f"(over the run); a layer carries the gain (it brings and its return destroys, each "
+            f"significantly over the run) in {_of(carriers(alone))} seeds; from the first layer "
+            f"on, half of the gain is there with layers up to {joined(cumulative(every))}."
         )
+
+
+def trained_alone(every: pd.DataFrame, case: str) -> pd.DataFrame:
+    """Single layers that were exchanged; those that were not trained are the same in both."""
+    alone = rows(every, set="single")
+    return alone[~alone["layer"].isin(FROZEN.get(case, ()))]
+
+
+def _most(one: pd.DataFrame) -> str:
+    """What the layer moves that moves most, and which it is, or how many are alike."""
+    most = one[one["moved"] >= one["moved"].max() - 1e-9]
+    bounds = (100 * most[name].max() for name in ("moved", "run_low", "run_high"))
+    layers = [int(layer) for layer in most["layer"]]
+    which = f"layer {layers[0]}" if len(layers) == 1 else f"{len(layers)} layers alike"
+    return f"{interval(*bounds)} ({which})"
+
+
+def _least_brought(every: pd.DataFrame, chance: float) -> int | None:
+    """Right answers above guessing over the tests of a seed's run."""
+    n_tests = int(every.groupby("seed").size().max())
+    return least_right(_n(every), chance, n_tests)
+
+
+def destroyers(alone: pd.DataFrame) -> list[str]:
+    """By seed, the single layers whose return destroys a part of the gain."""
+    told = rows(alone, direction="destroys")
+    sure = told.assign(sure=(told["p_run"] < ALPHA) & (told["moved"] > 0))
+    return [
+        f"{{{', '.join(str(int(layer)) for layer in sorted(one.loc[one['sure'], 'layer']))}}}"
+        for _, one in sure.groupby("seed")
+    ]
 
 
 def carriers(alone: pd.DataFrame) -> list[bool]:
@@ -173,10 +262,17 @@ def depths(tables: Tables) -> Iterator[str]:
         said = [
             f"{row['measure']} by {row['method']} under `{row['protocol']}` "
             f"{interval(row['difference'], row['low'], row['high'], 2)}"
-            f"{' (established)' if row['significant'] else ''}"
+            f"{_sure(row)}"
             for row in told.to_dict("records")
         ]
         yield f"{NAMES[case]}, relative depths minus the teachers': {joined(said)}."
+
+
+def _sure(row: Mapping[Any, Any]) -> str:
+    """Whether a difference is significant, and as large as a layer of the shallower model."""
+    if row["significant"]:
+        return " (significant, a layer or more)"
+    return " (significant, less than a layer)" * bool(row["p_holm"] < ALPHA)
 
 
 def claims(tables: Tables) -> Iterator[str]:
@@ -184,22 +280,44 @@ def claims(tables: Tables) -> Iterator[str]:
     for case in STUDENTS:
         sets, sure = critical_sets(tables["layers"], case), has_signal(tables["signal"], case)
         n_layers = int(rows(tables["layers"], case=case)["layer"].max()) + 1
-        few = [bool(one) and len(one) <= n_layers / 2 for seed, one in sets.items() if sure[seed]]
-        alone = rows(tables["transplant"], case=case, set="single", direction="brings")
-        enough = [bool((one["share_low"] >= HALF).any()) for _, one in alone.groupby("seed")]
+        many = [len(one) > n_layers / 2 for seed, one in sets.items() if sure[seed]]
+        every = rows(tables["transplant"], case=case)
+        alone = rows(trained_alone(every, case), direction="brings")
+        ends = [_shares_over_run(one) for _, one in alone.groupby("seed")]
+        enough, less = [low >= HALF for low, _ in ends], [high < HALF for _, high in ends]
         yield (
-            f"{NAMES[case]}: that reasoning comes to need certain layers, half of all or fewer, "
-            f"{_holds(few, len(sets))}; that a single transplanted layer recovers half of the "
-            f"gain or more {_holds(enough, len(sets))}."
+            f"{NAMES[case]}, under `generate`: that reasoning comes to need certain layers, half "
+            f"of all or fewer, {_certain(many, len(sets))}; that a single transplanted layer "
+            f"recovers half of the gain or more {_recovers(enough, less)}."
         )
 
 
-def _holds(found: list[bool], n_seeds: int) -> str:
-    if not found:
+def _shares_over_run(one: pd.DataFrame) -> tuple[float, float]:
+    """The largest bounds of what a layer brings, as shares of the gain, over the run."""
+    gap = one["acc_other"] - one["acc_base"]
+    return float((one["run_low"] / gap).max()), float((one["run_high"] / gap).max())
+
+
+def _certain(many: list[bool], n_seeds: int) -> str:
+    if not many:
         return f"has no signal in any of {n_seeds} seeds"
-    word = "holds" if all(found) else "does not hold" if not any(found) else "holds in part"
-    silent = f", no signal in {n_seeds - len(found)}" if len(found) < n_seeds else ""
-    return f"{word} ({_of(found)} seeds{silent})"
+    word = (
+        "does not hold" if all(many) else
+        "is not contradicted, nor shown, since small losses are missed" if not any(many) else
+        "does not hold in every seed"
+    )  # fmt: skip
+    silent = f", no signal in {n_seeds - len(many)}" if len(many) < n_seeds else ""
+    return f"{word} (more are significant in {_of(many)} seeds{silent})"
+
+
+def _recovers(enough: list[bool], less: list[bool]) -> str:
+    if not enough:
+        return "is open (there is no gap to move)"
+    word = "holds" if all(enough) else "does not hold" if all(less) else "is open"
+    return (
+        f"{word} (by bounds over the run half or more in {_of(enough)} seeds, less than half in "
+        f"{_of(less)})"
+    )
 
 
 def in_readme(text: str, tables: Tables) -> str:
@@ -209,10 +327,10 @@ def in_readme(text: str, tables: Tables) -> str:
     return f"{before}{BEGIN}\n{listed}\n{END}{rest.split(END)[1]}"
 
 
-def critical_sets(layers: pd.DataFrame, case: str) -> dict[int, list[int]]:
-    """By seed, the layers without which two hops are lost significantly under ``generate``."""
+def critical_sets(layers: pd.DataFrame, case: str, task: str = TWO_HOP) -> dict[int, list[int]]:
+    """By seed, the layers without which a suite loses significantly under ``generate``."""
     found = {}
-    for seed, one in rows(layers, case=case, task=TWO_HOP, protocol=SAID).groupby("seed"):
+    for seed, one in rows(layers, case=case, task=task, protocol=SAID).groupby("seed"):
         sure = one.loc[one["significant"] & (one["share_lost"] > 0), "layer"]
         found[int(str(seed))] = sorted(int(layer) for layer in sure)
     return found
@@ -225,7 +343,7 @@ def has_signal(signal: pd.DataFrame, case: str) -> dict[int, bool]:
 
 
 def _inside(layer: int, n_layers: int) -> bool:
-    """Whether more than half of a layer lies at the teachers' depths, 2/8 to 5/8."""
+    """Whether half of a layer or more lies at the teachers' depths, 2/8 to 5/8."""
     overlap = min((layer + 1) / n_layers, 5 / 8) - max(layer / n_layers, 2 / 8)
     return overlap * n_layers >= HALF
 
@@ -240,8 +358,13 @@ def _percents(values: pd.Series) -> str:
     return ", ".join(number(100 * value) for value in values)
 
 
-def _bounds(table: pd.DataFrame, name: str, times: float) -> list[str]:
-    every = table[[name, f"{name}_low" if f"{name}_low" in table else "low",
+def _share_over_seeds(tables: Tables, case: str) -> str:
+    share = rows(tables["places"], case=case, protocol=SAID).sort_values("seed")["share"]
+    return interval(*over_seeds(100 * share))
+
+
+def _bounds(table: pd.DataFrame, name: str, times: float, estimate: str | None = None) -> list[str]:
+    every = table[[estimate or name, f"{name}_low" if f"{name}_low" in table else "low",
                    f"{name}_high" if f"{name}_high" in table else "high"]]  # fmt: skip
     return [interval(*(times * float(one) for one in row)) for row in every.itertuples(index=False)]
 
@@ -254,4 +377,4 @@ def _of(values: Sequence[bool] | pd.Series) -> str:
     return f"{sum(map(bool, values))} of {len(values)}"
 
 
-TOLD = (verdict, claims, learned, by_protocol, kept, needed, read, brought, depths)
+TOLD = (verdict, claims, learned, by_protocol, kept, needed, missed, shared, read, brought, depths)

@@ -113,3 +113,43 @@ def test_nothing_that_is_kept_for_tests_is_trained_on(study, tmp_path):
         stated = [one.split() for one in text.split(" ;") if one and "->" not in one]
         assert len(stated) == 8
         assert not [words for words in stated if ORGANISM.for_tests(*words)]
+
+
+def exchanged(direction: str, effects: dict[int, tuple[float, float]]) -> list[dict[str, object]]:
+    """Single layers of one seed with what each moves of 0.8, its p, and bounds of 0.3 around."""
+    return [
+        {"seed": 0, "set": "single", "direction": direction, "layer": layer, "moved": moved,
+         "p_run": p, "run_low": moved - 0.3, "run_high": moved + 0.3, "acc_base": 0.0,
+         "acc_other": 0.8}
+        for layer, (moved, p) in effects.items()
+    ]  # fmt: skip
+
+
+def test_what_a_layer_recovers_is_told_from_bounds_over_the_run(study):
+    told = study["told"]
+    few, open_ = ({0: (0.05, 1.0), 1: (moved, 1.0)} for moved in (0.09, 0.11))
+    for effects, less in ((few, True), (open_, False)):
+        low, high = told._shares_over_run(pd.DataFrame(exchanged("brings", effects)))
+        assert low < 0
+        assert (high < told.HALF) == less
+    assert told._recovers([False], [True]).startswith("does not hold")
+    assert told._recovers([False], [False]).startswith("is open")
+    assert told._recovers([True], [False]).startswith("holds")
+
+
+def test_few_significant_layers_do_not_show_that_few_are_needed(study):
+    assert study["told"]._certain([False, False], 2).startswith("is not contradicted, nor shown")
+    assert study["told"]._certain([True, True], 3).endswith("2 of 2 seeds, no signal in 1)")
+
+
+def test_layers_that_move_alike_are_not_told_apart(study):
+    alike = pd.DataFrame(exchanged("brings", {0: (0.05, 1.0), 1: (0.05, 1.0), 2: (0.0, 1.0)}))
+    assert study["told"]._most(alike) == "5 [−25, 35] (2 layers alike)"
+    assert study["told"]._most(alike.iloc[1:]).endswith("(layer 1)")
+
+
+def test_layers_that_were_not_trained_are_not_told_of(study):
+    every = pd.DataFrame(exchanged("destroys", {1: (0.4, 0.01), 3: (0.0, 1.0), 5: (-0.4, 0.01)}))
+    alone = study["told"].trained_alone(every, "frozen")
+    assert list(alone["layer"]) == [1, 5]
+    assert study["told"].destroyers(alone) == ["{1}"]
