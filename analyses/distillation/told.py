@@ -129,7 +129,8 @@ def shared(tables: Tables) -> Iterator[str]:
         if told:
             yield (
                 f"{NAMES[case]}, of the layers at other depths that are significant for two hops "
-                f"under `generate` in all seeds, layer {joined(told)} seeds is for look-ups."
+                f"under `generate` in all seeds, look-ups lose significantly without layer "
+                f"{joined(told)} seeds."
             )
 
 

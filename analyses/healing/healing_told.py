@@ -5,21 +5,33 @@ A test holds the README to these, so that no number there is typed by hand.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 from healing_drawn import CASES, ORIGINAL, TASKS
+from healing_exchanged import moved
+from healing_words import (
+    ALPHA,
+    CHOSEN,
+    HALF,
+    SAID,
+    Tables,
+    braced,
+    count_of,
+    gains_of,
+    lost,
+    n_items,
+    without,
+)
 from scipy.stats import t
 
 from layerwise.presentation.rows import rows
 from layerwise.presentation.wording import interval, joined, number
+from layerwise.stats.least import least_change, least_right
 
-SAID, CHOSEN = "generate", "continuation"
 PROTOCOLS = (SAID, CHOSEN)
-HALF, ALPHA = 0.5, 0.05
 BEGIN, END = "<!-- findings, made by run.py -->", "<!-- end of the findings -->"
-Tables = Mapping[str, pd.DataFrame]
 
 
 def findings(tables: Tables) -> list[str]:
@@ -34,34 +46,41 @@ def over_seeds(values: Sequence[float]) -> tuple[float, float, float]:
     return float(every.mean()), float(every.mean() - half), float(every.mean() + half)
 
 
-def lost(tables: Tables, case: str, protocol: str) -> list[str]:
-    """The suites of which a loss is established in every seed, before healing."""
-    told = rows(tables["gains"], case=case, protocol=protocol)
-    return [task for task in TASKS if rows(told, task=task)["leads"].all()]
-
-
 def verdict(tables: Tables) -> Iterator[str]:
     """The sentence that each case earns: what came back, and in which layers."""
     for case in CASES:
         for task in lost(tables, case, SAID):
-            told = _gains(tables, case, task, SAID)
+            told = gains_of(tables, case, task, SAID)
             came = (
                 f"{joined(_bounds(told, 'closed', 100))} % of the lost {TASKS[task]} come back "
                 f"under `{SAID}`"
             )
             if not told["improved"].any():
                 yield (
-                    f"**{_without(case)}, it is in no seed established that {TASKS[task]} come "
-                    f"back: {came}, which guessing may account for.**"
+                    f"**{without(case)}, it is in no seed established that {TASKS[task]} come "
+                    f"back: {came}, which guessing may account for (fewer than {_guessed(told)} of "
+                    f"{n_items(told)} right cannot be told from it).**"
                 )
                 continue
             ways = list(placed(tables, case, task).values())
             yield (
-                f"**{_without(case)}, {came}, established in {_of(told['improved'])} seeds. What "
-                f"the healed models do of them needs only layers that the originals needed in "
-                f"{_count(ways, 'same')} seeds, others as well or instead in "
-                f"{_count(ways, 'others')}, and cannot be placed in {_count(ways, 'none')}.**"
+                f"**{without(case)}, {came}, established in {count_of(told['improved'])} training "
+                f"seeds. Significant for them in the healed models under `{SAID}` are only layers "
+                f"that are so in the originals in {_count(ways, 'same')} seeds, others as well or "
+                f"instead in {_count(ways, 'others')}, and none can be told in "
+                f"{_count(ways, 'none')}.{_forced(tables, case, task)}**"
             )
+
+
+def _guessed(told: pd.DataFrame) -> int | None:
+    """Right answers that are above guessing by a single test at the level of signal."""
+    return least_right(n_items(told), float(told["chance"].iloc[0]), level=ALPHA / 2)
+
+
+def _forced(tables: Tables, case: str, task: str) -> str:
+    """Says so where nothing that the originals needed is left."""
+    left = [set(one) - set(CASES[case]) for one in critical_sets(tables, ORIGINAL, task).values()]
+    return "" if any(left) else " (All that the originals needed is left out.)"
 
 
 def placed(tables: Tables, case: str, task: str) -> dict[int, str]:
@@ -86,33 +105,36 @@ def claims(tables: Tables) -> Iterator[str]:
         said = []
         for case in CASES:
             if task in lost(tables, case, SAID):
-                told = _gains(tables, case, task, SAID)
+                told = gains_of(tables, case, task, SAID)
                 away = [bool(high < HALF) for high in told["closed_high"]]
                 back = [bool(low > HALF) for low in told["closed_low"]]
                 said.append(
-                    f"{_without(case).lower()} that {_verdict(away, back)} (less than half comes "
-                    f"back in {_of(away)} seeds, more than half in {_of(back)})"
+                    f"{without(case).lower()} that {_verdict(away, back)} (less than half comes "
+                    f"back in {count_of(away)} seeds, more than half in {count_of(back)})"
                 )
         yield (
             f"As cited, training does not restore what pruning takes of {cited} "
-            f"(arXiv:2602.01997); of {TASKS[task]}, and this short training: "
+            f"(arXiv:2602.01997); of {TASKS[task]} under `{SAID}`, and this short training: "
             f"{'; '.join(said) or 'no signal, for no case loses them'}."
         )
     yield "Of arithmetic itself there is no signal: the language has none, only two hops."
 
 
 def spare(tables: Tables) -> Iterator[str]:
-    """Whether the layer that is called spare is so by the originals' own profile."""
+    """What the layer that was planted as spare costs the originals, skipped and left out."""
     told = rows(tables["layers"], case=ORIGINAL, layer=CASES["spare"][0])
     harm = rows(told, significant=True)
+    most = told.loc[told["acc_diff"].idxmax()]
     before = rows(tables["gains"], case="spare")
     worst = before.loc[before["lead"].idxmax()]
     yield (
-        f"Layer {CASES['spare'][0]} is spare by the originals' own profile: skipped, it brings "
-        f"{len(harm)} significant effects in {len(told)} tests of suite, protocol and seed. "
-        f"Pruned of it, {int(before['leads'].sum())} of {len(before)} losses are established, the "
-        f"largest is {interval(*(100 * worst[name] for name in LEAD))} points, and healed "
-        f"{int(before['worse'].sum())} are worse than pruned."
+        f"Layer {CASES['spare'][0]} was planted as spare. Skipped in the originals, it has "
+        f"{len(harm)} significant effects in {len(told)} tests of suite, protocol and seed, the "
+        f"largest loss is {interval(*(100 * most[name] for name in LOSS))} points (bounds over the "
+        f"run). Left out, {int(before['leads'].sum())} of {len(before)} losses are established, "
+        f"the largest is {interval(*(100 * worst[name] for name in LEAD))} points "
+        f"({least_change()} of {n_items(before)} items lost and none won are the least that could "
+        f"be), and healed {int(before['worse'].sum())} are significantly worse than pruned."
     )
 
 
@@ -121,13 +143,13 @@ def came_back(tables: Tables) -> Iterator[str]:
     for case in CASES:
         for protocol in PROTOCOLS:
             for task in lost(tables, case, protocol):
-                told = _gains(tables, case, task, protocol)
+                told = gains_of(tables, case, task, protocol)
                 yield (
-                    f"{_without(case)}, under `{protocol}`: {TASKS[task]} "
+                    f"{without(case)}, under `{protocol}`: {TASKS[task]} "
                     f"{_percents(told['acc_teacher'])} % in the originals, "
                     f"{_percents(told['acc_student'])} % pruned, "
-                    f"{_percents(told['acc_distilled'])} % healed, better than pruned in "
-                    f"{_of(told['improved'])} seeds; of the loss "
+                    f"{_percents(told['acc_distilled'])} % healed, better than pruned by more than "
+                    f"guessing may account for in {count_of(told['improved'])} seeds; of the loss "
                     f"{joined(_bounds(told, 'closed', 100))} % come back, "
                     f"{_over_seeds(told['closed'])} % over seeds."
                 )
@@ -141,7 +163,7 @@ def course(tables: Tables) -> Iterator[str]:
         points = read.groupby("step")["held_out_kl"].mean()
         half = points.index[points.index <= points.index.max() / 2].max()
         told = [number(points[step], 3) for step in (0, half, points.index.max())]
-        said.append(f"{_without(case).lower()} {joined(told)}")
+        said.append(f"{without(case).lower()} {joined(told)}")
     yield (
         "Divergence from the original on held-out texts in nats a token, before healing, after "
         f"half of the steps and after all, means over seeds: {'; '.join(said)}."
@@ -151,18 +173,24 @@ def course(tables: Tables) -> Iterator[str]:
 def beside(tables: Tables) -> Iterator[str]:
     """What became of that of which no loss was established."""
     for case in CASES:
-        said = []
+        said, same = [], []
         for protocol in PROTOCOLS:
             rest = [task for task in TASKS if task not in lost(tables, case, protocol)]
             told = rows(tables["gains"], case=case, protocol=protocol, task=rest)
-            said += [
-                f"{TASKS[task]} under `{protocol}` {_over_seeds(one['gain'])}"
-                for task in rest
-                if (one := rows(told, task=task))["gain"].any()
-            ]
+            for task in rest:
+                one = rows(told, task=task)
+                if one["gain"].any():
+                    said.append(f"{TASKS[task]} under `{protocol}` {_over_seeds(one['gain'])}")
+                else:
+                    same.append(one)
+        every = pd.concat(same)
+        low, high = (number(100 * each) for each in (every["gain_low"].min(),
+                                                     every["gain_high"].max()))  # fmt: skip
         yield (
-            f"{_without(case)}, what was not lost in all seeds changes by healing in points, over "
-            f"seeds: {joined(said) or 'by nothing'} (the rest by nothing)."
+            f"{without(case)}, what was not significantly lost in all seeds changes by healing in "
+            f"points, over seeds: {''.join(f'{each}; ' for each in said)}{len(same)} "
+            f"suite{'s' * (len(same) > 1)} under a protocol by no item net in any seed (bounds of "
+            f"a seed from {low} to {high})."
         )
 
 
@@ -172,103 +200,86 @@ def needed(tables: Tables) -> Iterator[str]:
         tasks = lost(tables, case, SAID) or ["two-hops"]
         for task in tasks:
             before, after = (critical_sets(tables, one, task) for one in (ORIGINAL, case))
-            new = _new(tables, case, task)
+            originals = joined(map(braced, before.values()))
+            if all(silent(tables, case, task).values()):
+                yield (
+                    f"{without(case)}, {TASKS[task]} under `{SAID}` have no signal in the healed "
+                    f"models in any seed, so that no layer can be told (originals: {originals})."
+                )
+                continue
             yield (
-                f"{_without(case)}, {TASKS[task]} are lost significantly without layers "
-                f"{joined(map(_set, after.values()))} of the healed models (originals: "
-                f"{joined(map(_set, before.values()))}){new}."
+                f"{without(case)}, {TASKS[task]} under `{SAID}` are lost significantly without "
+                f"layers {joined(map(braced, after.values()))} of the healed models (originals: "
+                f"{originals}){_new(tables, case, task)}."
             )
+
+
+def silent(tables: Tables, case: str, task: str, protocol: str = SAID) -> dict[int, bool]:
+    """By seed, whether a suite has no signal in a model."""
+    told = rows(tables["signal"], case=case, task=task, protocol=protocol)
+    return {int(row["seed"]): not row["signal"] for row in told.to_dict("records")}
 
 
 def _new(tables: Tables, case: str, task: str) -> str:
     """The largest loss at a layer that the original did not need, seed by seed."""
-    before, told = critical_sets(tables, ORIGINAL, task), []
+    before, told, sure = critical_sets(tables, ORIGINAL, task), [], []
     for seed, after in critical_sets(tables, case, task).items():
         new = sorted(set(after) - set(before[seed]))
         every = rows(tables["layers"], case=case, task=task, protocol=SAID, seed=seed, original=new)
+        sure.append(bool((every["p_run"] < ALPHA).any()))
         if len(every):
-            most = every.loc[every["share_lost"].idxmax()]
-            bounds = (100 * most[name] for name in ("share_lost", "share_low", "share_high"))
-            told.append(f"layer {most['original']} {interval(*bounds)} % in seed {seed}")
-    return f"; of those that the originals do not need, most is lost without {joined(told)}" * bool(
-        told
-    )
-
-
-def moved(tables: Tables) -> Iterator[str]:
-    """What healed layers bring to the pruned model, and what their return destroys."""
-    for case in CASES:
-        for task in lost(tables, case, SAID):
-            every = rows(tables["transplant"], case=case, task=task)
-            if every.empty:
-                yield f"{_without(case)}, there is no gain of {TASKS[task]} to move in any seed."
-                continue
-            alone = rows(every, set="single")
-            best = [one.loc[one["share"].idxmax()]
-                    for _, one in rows(alone, direction="brings").groupby("seed")]  # fmt: skip
-            told = [f"{interval(*(100 * row[n] for n in ('share', 'share_low', 'share_high')))} % "
-                    f"(layer {row['original']})" for row in best]  # fmt: skip
-            sure = rows(alone, direction="destroys")
-            broken = [
-                _set(sorted(one.loc[(one["p_run"] < ALPHA) & (one["moved"] > 0), "original"]))
-                for _, one in sure.groupby("seed")
-            ]
-            yield (
-                f"{_without(case)}, put into the pruned model, the healed layer that brings most "
-                f"of what came back of {TASKS[task]} brings {joined(told)}, significantly in "
-                f"{_of([row['p_run'] < ALPHA for row in best])} seeds; put back as they were "
-                f"before healing, layers {joined(broken)} destroy it; from the first layer on, "
-                f"half of it is there with healed layers up to {joined(cumulative(every))}."
+            most = every.loc[every["acc_diff"].idxmax()]
+            told.append(
+                f"layer {most['original']} {interval(*(100 * most[name] for name in LOSS))} of "
+                f"{number(100 * most['acc_intact'])} points in seed {seed}"
             )
-
-
-def cumulative(every: pd.DataFrame) -> list[str]:
-    """By seed, up to which layer, from the first on, healed layers bring half of the gain."""
-    found = []
-    for _, one in rows(every, set="from_first", direction="brings").groupby("seed"):
-        ends = one.sort_values("original")
-        enough = ends.loc[ends["share"] >= HALF, "original"]
-        found.append(str(enough.iloc[0]) if len(enough) else "none")
-    return found
+    words = "; of those that are not significant in the originals, most is lost without "
+    ending = f" (bounds over the run; over the run one is significant in {count_of(sure)} seeds)"
+    return f"{words}{joined(told)}{ending}" if told else ""
 
 
 def read(tables: Tables) -> Iterator[str]:
     """From which layer on the lens reads the answer, and the last position holds it."""
-    for what, column, name in (
-        ("on top of the logit lens for half of the items", "on_top", "lens"),
+    for what, column, name, unit in (
+        ("on top of the logit lens for half of the items", "on_top", "lens",
+         "items; none: not at the last layer either"),
         ("half recovered by patching the stream before it at the last position", "recovered",
-         "patching"),
+         "patching", "pairs"),
     ):  # fmt: skip
+        told = rows(tables[name], case=ORIGINAL)
         said = []
         for case in CASES:
             for task in lost(tables, case, SAID):
-                if len(rows(tables[name], task=task)) == 0:
-                    continue
-                before, after = (
+                after, before = (
                     [_first(rows(tables[name], case=host, task=task, seed=seed), column)
-                     for seed in sorted(tables[name]["seed"].unique())]
-                    for host in (ORIGINAL, case)
+                     if not none else "no signal"
+                     for seed, none in silent(tables, host, task).items()]
+                    for host in (case, ORIGINAL)
                 )  # fmt: skip
                 said.append(
-                    f"{_without(case).lower()}, {TASKS[task]} {', '.join(after)} "
+                    f"{without(case).lower()}, {TASKS[task]} {', '.join(after)} "
                     f"({', '.join(before)})"
                 )
-        yield f"The first layer with answers {what}, healed (originals): {'; '.join(said)}."
+        yield (
+            f"The first layer with answers {what} ({int(told['n_items'].max())} {unit}; under "
+            f"`{CHOSEN}`), healed (originals): {'; '.join(said)}."
+        )
 
 
 def depths(tables: Tables) -> Iterator[str]:
     """What the comparison with the originals establishes of depths."""
     for case in CASES:
         told = rows(tables["differences"], case=case, family="depth", axis="computation")
-        sure = rows(told, significant=True)
+        sure, large = told[told["p_holm"] < ALPHA], rows(told, significant=True)
         said = [
             f"{row['capability']}, {row['measure']} by {row['method']} under `{row['protocol']}` "
             f"{interval(row['difference'], row['low'], row['high'], 2)}"
-            for row in sure.to_dict("records")
+            for row in large.to_dict("records")
         ]
+        listed = f" ({'; '.join(said)})" if said else ""
         yield (
-            f"{_without(case)}, of {len(told)} relative depths compared with the originals', "
-            f"{len(sure)} differ ({'; '.join(said) or 'none is established'})."
+            f"{without(case)}, of {len(told)} relative depths {len(sure)} differ significantly "
+            f"from the originals', {len(large)} of these by a layer or more{listed}."
         )
 
 
@@ -289,20 +300,10 @@ def critical_sets(tables: Tables, case: str, task: str) -> dict[int, list[int]]:
     return found
 
 
-def _gains(tables: Tables, case: str, task: str, protocol: str) -> pd.DataFrame:
-    found = rows(tables["gains"], case=case, task=task, protocol=protocol)
-    return found.sort_values("seed")
-
-
-def _without(case: str) -> str:
-    layers = CASES[case]
-    return f"Without layer{'s' * (len(layers) > 1)} {joined(map(str, layers))}"
-
-
 def _verdict(away: list[bool], back: list[bool]) -> str:
     if all(away):
-        return "holds"
-    return "does not hold" if all(back) else "holds in part" if any(away) else "is open"
+        return "is not contradicted"
+    return "does not hold" if all(back) else "is open"
 
 
 def _first(one: pd.DataFrame, column: str) -> str:
@@ -311,10 +312,6 @@ def _first(one: pd.DataFrame, column: str) -> str:
     enough = one.sort_values("original")
     enough = enough.loc[enough[column] >= HALF, "original"]
     return str(int(enough.iloc[0])) if len(enough) else "none"
-
-
-def _set(layers: Iterable[int]) -> str:
-    return f"{{{', '.join(map(str, layers))}}}"
 
 
 def _over_seeds(values: pd.Series) -> str:
@@ -334,9 +331,6 @@ def _count(ways: Sequence[str], way: str) -> str:
     return f"{ways.count(way)} of {len(ways)}"
 
 
-def _of(values: Sequence[bool] | pd.Series) -> str:
-    return f"{sum(map(bool, values))} of {len(values)}"
-
-
 LEAD = ("lead", "lead_low", "lead_high")
+LOSS = ("acc_diff", "acc_diff_run_low", "acc_diff_run_high")
 TOLD = (verdict, claims, spare, came_back, course, beside, needed, read, moved, depths)

@@ -29,7 +29,7 @@ def study() -> Any:
     """The study's own modules by name."""
     with pytest.MonkeyPatch.context() as patched:
         patched.syspath_prepend(FOLDER)
-        names = ("healed_models", "healing_drawn", "healing_told")
+        names = ("healed_models", "healing_drawn", "healing_exchanged", "healing_told")
         yield {name: importlib.import_module(name) for name in names}
 
 
@@ -118,3 +118,48 @@ def test_nothing_that_is_kept_for_tests_is_healed_on(study, tmp_path):
         opened = [one.split("->")[0].split()[1:] for one in text.split(" ;") if "open" in one]
         assert opened
         assert not [words for words in opened if ORGANISM.for_tests(*words)]
+
+
+def test_depths_that_differ_by_less_than_a_layer_are_not_told_as_alike(study):
+    each = [
+        {"case": case, "family": "depth", "axis": "computation", "capability": "knowledge",
+         "measure": "half-effect depth", "method": "ablation", "protocol": "generate",
+         "difference": value, "low": value - 0.01, "high": value + 0.01, "p_holm": p,
+         "significant": large}
+        for case in study["healing_drawn"].CASES
+        for value, p, large in ((0.2, 0.01, True), (-0.05, 0.01, False), (0.01, 0.6, False))
+    ]  # fmt: skip
+    told = list(study["healing_told"].depths({"differences": pd.DataFrame(each)}))
+    assert told[0].startswith("Without layer 1, of 3 relative depths 2 differ significantly")
+    assert told[0].endswith("0.20 [0.19, 0.21]).")
+    assert "1 of these by a layer or more" in told[0]
+
+
+def test_no_layer_is_told_of_a_suite_without_signal(study, saved):
+    told = " ".join(study["healing_told"].needed(saved))
+    assert "{}" not in told
+    assert "two hops under `generate` have no signal in the healed models" in told
+    lens, patching = study["healing_told"].read(saved)
+    assert "two hops no signal, no signal, no signal (4, 4, 4)" in lens
+    assert "two hops no signal, no signal, no signal (3, 3, 3)" in patching
+
+
+@pytest.mark.parametrize(("removed", "forced"), [({2, 3}, True), ({2}, False)])
+def test_others_are_the_only_answer_where_what_was_needed_is_left_out(
+    study, monkeypatch, removed, forced
+):
+    monkeypatch.setitem(study["healing_drawn"].CASES, "two-hops", tuple(removed))
+    each = [
+        {"case": "original", "seed": 0, "task": "look-up", "protocol": "generate",
+         "original": layer, "significant": layer in (2, 3), "share_lost": 0.5}
+        for layer in range(8)
+    ]  # fmt: skip
+    told = study["healing_told"]._forced({"layers": pd.DataFrame(each)}, "two-hops", "look-up")
+    assert bool(told) == forced
+
+
+def test_the_most_of_layers_that_move_alike_names_none(study):
+    table = pd.DataFrame({"original": [0, 1, 5], "moved": [0.1, 0.1, 0.0],
+                          "run_low": [-0.1] * 3, "run_high": [0.3] * 3})  # fmt: skip
+    assert study["healing_exchanged"]._most(table) == "10 [−10, 30] (2 layers alike)"
+    assert study["healing_exchanged"]._most(table.iloc[1:]).endswith("(layer 1)")

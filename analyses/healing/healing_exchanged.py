@@ -1,0 +1,84 @@
+"""What the saved tables say of healed layers that were put into the pruned model, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+from healing_drawn import CASES, TASKS
+from healing_words import (
+    ALPHA,
+    HALF,
+    SAID,
+    Tables,
+    braced,
+    count_of,
+    gains_of,
+    lost,
+    n_items,
+    without,
+)
+
+from layerwise.presentation.rows import rows
+from layerwise.presentation.wording import interval, joined, number
+from layerwise.stats.least import least_change, least_right
+
+
+def moved(tables: Tables) -> Iterator[str]:
+    """What healed layers bring to the pruned model, and what their return destroys."""
+    for case in CASES:
+        for task in lost(tables, case, SAID):
+            every = rows(tables["transplant"], case=case, task=task)
+            if every.empty:
+                yield (
+                    f"{without(case)}, no gain of {TASKS[task]} under `{SAID}` is established in "
+                    "any seed, so that no layers were exchanged."
+                )
+                continue
+            alone = rows(every, set="single")
+            each = [one for _, one in rows(alone, direction="brings").groupby("seed")]
+            sure = [bool(((one["p_run"] < ALPHA) & (one["moved"] > 0)).any()) for one in each]
+            gaps = [number(100 * (one["acc_other"] - one["acc_base"]).iloc[0]) for one in each]
+            destroys = rows(alone, direction="destroys")
+            broken = [
+                braced(sorted(one.loc[(one["p_run"] < ALPHA) & (one["moved"] > 0), "original"]))
+                for _, one in destroys.groupby("seed")
+            ]
+            yield (
+                f"{without(case)}, put into the pruned model, the most that a single healed layer "
+                f"brings of {TASKS[task]} under `{SAID}` is {joined(map(_most, each))} of "
+                f"{joined(gaps)} points that came back (bounds over the run), significantly in "
+                f"{count_of(sure)} seeds; {_least_brought(tables, case, task)} of "
+                f"{n_items(every)} right are the least that could be significant. Put back as "
+                f"they were before healing, layers {joined(broken)} significantly destroy a part "
+                f"(over the run); "
+                f"from the first layer on, half is there with healed layers up to "
+                f"{joined(cumulative(every))}."
+            )
+
+
+def _most(one: pd.DataFrame) -> str:
+    """What the layer moves that moves most, and which it is, or how many are alike."""
+    most = one[one["moved"] >= one["moved"].max() - 1e-9]
+    bounds = (100 * most[name].max() for name in ("moved", "run_low", "run_high"))
+    layers = [int(layer) for layer in most["original"]]
+    which = f"layer {layers[0]}" if len(layers) == 1 else f"{len(layers)} layers alike"
+    return f"{interval(*bounds)} ({which})"
+
+
+def _least_brought(tables: Tables, case: str, task: str) -> int:
+    """Right answers that can be won, and are above guessing, over all exchanges of a seed."""
+    told = gains_of(tables, case, task, SAID)
+    n_tests = int(rows(tables["transplant"], case=case).groupby("seed").size().max())
+    above = least_right(n_items(told), float(told["chance"].iloc[0]), n_tests)
+    return max(above or n_items(told), least_change(n_tests))
+
+
+def cumulative(every: pd.DataFrame) -> list[str]:
+    """By seed, up to which layer, from the first on, healed layers bring half of the gain."""
+    found = []
+    for _, one in rows(every, set="from_first", direction="brings").groupby("seed"):
+        ends = one.sort_values("original")
+        enough = ends.loc[ends["share"] >= HALF, "original"]
+        found.append(str(enough.iloc[0]) if len(enough) else "none")
+    return found

@@ -1,0 +1,48 @@
+"""Words and rows that the sentences of this study share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import pandas as pd
+from healing_drawn import CASES, TASKS
+
+from layerwise.presentation.rows import rows
+from layerwise.presentation.wording import joined
+
+SAID, CHOSEN = "generate", "continuation"
+HALF, ALPHA = 0.5, 0.05
+Tables = Mapping[str, pd.DataFrame]
+
+
+def lost(tables: Tables, case: str, protocol: str) -> list[str]:
+    """The suites of which a loss is established in every seed, before healing."""
+    told = rows(tables["gains"], case=case, protocol=protocol)
+    return [task for task in TASKS if rows(told, task=task)["leads"].all()]
+
+
+def gains_of(tables: Tables, case: str, task: str, protocol: str) -> pd.DataFrame:
+    """What a suite loses and wins in a case, seed by seed."""
+    found = rows(tables["gains"], case=case, task=task, protocol=protocol)
+    return found.sort_values("seed")
+
+
+def without(case: str) -> str:
+    """The beginning of a sentence on a case."""
+    layers = CASES[case]
+    return f"Without layer{'s' * (len(layers) > 1)} {joined(map(str, layers))}"
+
+
+def braced(layers: Iterable[int]) -> str:
+    """A set of layers."""
+    return f"{{{', '.join(map(str, layers))}}}"
+
+
+def n_items(table: pd.DataFrame) -> int:
+    """Items of each test of a table."""
+    return int(table["n_items"].iloc[0])
+
+
+def count_of(values: Sequence[bool] | pd.Series) -> str:
+    """How many of how many are so."""
+    return f"{sum(map(bool, values))} of {len(values)}"
