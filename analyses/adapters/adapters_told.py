@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 import pandas as pd
-from seeds_told import held_again, kept_again, learned_again
+from seeds_told import held_again, kept_again, learned_again, least_lost, with_width
 
 from layerwise.presentation.rows import rows
-from layerwise.presentation.wording import interval, joined, p_value, ranges
+from layerwise.presentation.wording import interval, joined, number, p_value, ranges
+from layerwise.stats.least import least_change
 
 SAID, BASE, AFTER = "generate", "base", "adapted"
 CHAIN, TWO = "sum-chain", "arithmetic"
@@ -45,33 +46,42 @@ def earned(tables: Tables) -> Iterator[str]:
     if not after:
         yield "**No layer is established to be needed for chains of sums: nothing can be placed.**"
         return
-    new, alone = [one for one in after if one not in before], carriers(tables)
-    where = (
-        f"in layers that the base needs for sums of two numbers already, and in {len(new)} others "
-        f"for which that is not established (layers {ranges(new)}), too"
-        if new
-        else "in layers that the base needs for sums of two numbers already, and in no others"
-    )
+    new = [one for one in after if one not in before]
+    base = rows(tables["layers"], case=BASE, task=TWO, protocol=SAID)
     (told,) = rows(tables["gains"], case=AFTER).to_dict("records")
     silent = "The base has no signal on chains, so they had no place before. "
-    yield (
-        f"**{silent * (not told['signal_student'])}After training they are done {where}; a single "
-        f"adapted layer carries the gain (brings it, and its return destroys it) in {len(alone)} "
-        f"of 30 layers{_listed(alone)}.**"
+    others = (
+        f", and {len(new)} others (layers {ranges(new)}), without which the base loses "
+        f"{_from_to(rows(base, layer=new))} % of sums of two numbers, none of it significantly: "
+        f"whether the base needs them is open"
+        if new
+        else ", and no others"
     )
+    yield (
+        f"**{silent * (not told['signal_student'])}After training (one seed) {len(after)} layers "
+        f"are significant for chains under `{SAID}`: {len(after) - len(new)} of the {len(before)} "
+        f"that are so in the base for sums of two numbers{others}.**"
+    )
+
+
+def _from_to(table: pd.DataFrame) -> str:
+    """The smallest and the largest share lost."""
+    ends = (100 * table["share_lost"].min(), 100 * table["share_lost"].max())
+    return " to ".join(number(end) for end in ends)
 
 
 def kept(tables: Tables) -> Iterator[str]:
     """What became of all else, each with its interval."""
     told = rows(tables["differences"], case=AFTER, family="accuracy")
     for row in told.to_dict("records"):
-        values = (100 * row[name] for name in ("difference", "low", "high"))
+        values = (100 * each for each in with_width(row))
         yield (
             f"{row['capability'].capitalize()} (`{row['tasks']}`, {row['n_items']} items) under "
             f"`{row['protocol']}`: {100 * row['estimate_first']:.0f} % before, "
             f"{100 * row['estimate_second']:.0f} % after, {interval(*values)} points "
             f"({p_value(row['p_holm'])} after Holm's correction)."
         )
+    yield f"{least_lost(told)}."
     silent = rows(tables["signal"], case=BASE, signal=False)
     names = [f"`{row['task']}` under `{row['protocol']}`" for row in silent.to_dict("records")]
     yield f"Without signal in the base, and not told where there is none after: {joined(names)}."
@@ -85,32 +95,63 @@ def needed(tables: Tables) -> Iterator[str]:
         (AFTER, CHAIN, "The adapted model needs for chains of sums"),
     ):
         told = rows(tables["layers"], case=case, task=task, protocol=SAID)
-        sure = needed_layers(tables, case, task)
-        most = told.loc[told["share_lost"].idxmax()] if len(told) else None
-        largest = "" if most is None or not sure else (
-            f"; most is lost without layer {most['layer']}, "
-            f"{interval(*(100 * most[n] for n in ('share_lost', 'share_low', 'share_high')))} %"
-        )  # fmt: skip
-        yield (
-            f"{words} {len(sure)} layers under `{SAID}`, each significantly"
-            f"{_listed(sure)}{largest}{'' if told['signal'].all() else ' (it has no signal)'}."
+        yield f"{words} {significant(told, 'layer')}."
+
+
+def significant(told: pd.DataFrame, column: str) -> str:
+    """How many layers are significant, of how many right answers, and what could be.
+
+    Args:
+        told: a suite's layers under one protocol.
+        column: which number of a layer is told.
+    """
+    if not len(told):
+        return "no layers: none was asked"
+    sure = told[told["significant"] & (told["share_lost"] > 0)]
+    right, n = round(float((told["acc_intact"] * told["n_items"]).iloc[0])), len(told)
+    needs = f"{len(sure)} layers significantly under `{SAID}`{_listed(sure[column])}"
+    if not told["signal"].all():
+        return f"{needs} (it has no signal)"
+    least = least_change(n)
+    if least > right:
+        return (
+            f"{needs}, and could not: of {right} right answers not even all are enough for one of "
+            f"{n} layers to be significant"
         )
+    most = told[told["share_lost"] >= told["share_lost"].max() - 1e-9]
+    share = number(100 * most["share_lost"].iloc[0])
+    largest = f"; most is lost without {_alike(most[column])}, {share} %" * bool(len(sure))
+    return (
+        f"{needs}; of {right} right answers {least} must be lost for one of {n} layers to be so by "
+        f"itself{largest}"
+    )
+
+
+def _alike(layers: Iterable[int]) -> str:
+    every = sorted(map(int, layers))
+    return f"layer{'s' * (len(every) > 1)} {ranges(every)}"
 
 
 def read(tables: Tables) -> Iterator[str]:
     """From which layer on the lens reads the answer, and the last position holds it."""
-    for what, column, name in (
-        ("its first token on top of the logit lens for half of the items", "on_top", "lens"),
+    for what, column, name, unit in (
+        ("its first token on top of the logit lens for half of the items", "on_top", "lens",
+         "items"),
         ("half recovered by patching the stream before it at the last position", "recovered",
-         "patching"),
+         "patching", "pairs"),
     ):  # fmt: skip
+        none = "; none: not at the last layer either" * (name == "lens")
         said = [
-            f"{words} {_first(rows(tables[name], case=case, task=task), column)}"
+            f"{words} {_first(one, column)} ({int(one['n_items'].iloc[0])} {unit})"
             for case, task, words in (
                 (BASE, TWO, "two numbers, before"), (AFTER, TWO, "after"), (AFTER, CHAIN, "chains")
             )
+            if len(one := rows(tables[name], case=case, task=task))
         ]  # fmt: skip
-        yield f"The first layer with the answer {what}: {', '.join(said)}."
+        yield (
+            f"The first layer with the answer {what}, under `continuation`: "
+            f"{', '.join(said)}{none}."
+        )
 
 
 def moved(tables: Tables) -> Iterator[str]:
@@ -120,24 +161,36 @@ def moved(tables: Tables) -> Iterator[str]:
         yield "There is no gap on chains that a transplant could move."
         return
     alone = rows(every, set="single")
-    for way, words in (
-        ("brings", "The adapted layer that brings most of the gain to the base by itself"),
-        ("destroys", "The layer whose return to the base's weights destroys most of it"),
-    ):
+    gap = round(float(((alone["acc_other"] - alone["acc_base"]) * alone["n_items"]).iloc[0]))
+    for way, words in WAYS.items():
         told = rows(alone, direction=way)
-        row = told.loc[told["share"].idxmax()]
-        bounds = (100 * row[name] for name in ("share", "share_low", "share_high"))
+        most = told[told["moved"] >= told["moved"].max() - 1e-9]
         sure = told.loc[(told["p_run"] < ALPHA) & (told["moved"] > 0), "layer"]
+        bounds = (100 * most[name].max() for name in ("moved", "run_low", "run_high"))
+        n = int(most["n_items"].iloc[0])
         yield (
-            f"{words} is layer {row['layer']}: {interval(*bounds)} % "
-            f"({p_value(row['p_run'])} over the run); {len(sure)} single layers do so "
+            f"{words} is {round(float(most['moved'].iloc[0] * n))} of {n} items "
+            f"({_alike(most['layer'])}), {interval(*bounds)} points (bounds over the run) of a gap "
+            f"of {gap} items under `{SAID}`; {len(sure)} single layers do so "
             f"significantly{_listed(sure)}."
+        )
+    if least_change(len(alone)) > gap:
+        yield (
+            "A layer that moves all of the gap would not be significant: "
+            f"{least_change(len(alone))} items moved one way are the least among {len(alone)} "
+            "tests. Whether a single adapted layer carries the gain is open."
+        )
+    else:
+        found = carriers(tables)
+        yield (
+            f"A single adapted layer carries the gain (brings it, and its return destroys it) in "
+            f"{len(found)} of {alone['layer'].nunique()} layers{_listed(found)}."
         )
     for row in rows(tables["transplant_ranks"], case=AFTER, task=CHAIN).to_dict("records"):
         bounds = (row[name] for name in ("rho", "rho_low", "rho_high"))
         yield (
-            f"Layers whose weights moved more {VERBS[row['direction']]} more: rank correlation "
-            f"{interval(*bounds, digits=2)} over {row['n_layers']} layers."
+            f"Rank correlation of how far a layer's weights moved with what it "
+            f"{row['direction']}: {interval(*bounds, digits=2)} over {row['n_layers']} layers."
         )
 
 
@@ -146,7 +199,7 @@ def depths(tables: Tables) -> Iterator[str]:
     told = rows(tables["differences"], case=AFTER, family="depth", axis="computation")
     said = [
         f"{row['measure']} of {row['capability']} by {row['method']} under `{row['protocol']}` "
-        f"{interval(row['difference'], row['low'], row['high'], 2)}"
+        f"{interval(row['difference'], row['low'], row['high'], 2)} ({row['n_items']} items)"
         f"{' (established)' if row['significant'] else ''}"
         for row in told.to_dict("records")
     ]
@@ -170,7 +223,7 @@ def carriers(tables: Tables) -> list[int]:
     """Single adapted layers that bring the gain, and whose return destroys it."""
     alone = rows(tables["transplant"], case=AFTER, task=CHAIN, set="single")
     sure = alone[(alone["p_run"] < ALPHA) & (alone["moved"] > 0)]
-    ways = [set(rows(sure, direction=way)["layer"]) for way in VERBS]
+    ways = [set(rows(sure, direction=way)["layer"]) for way in WAYS]
     return sorted(int(layer) for layer in ways[0] & ways[1])
 
 
@@ -186,6 +239,9 @@ def _first(one: pd.DataFrame, column: str) -> str:
     return str(int(enough.iloc[0])) if len(enough) else "none"
 
 
-VERBS = {"brings": "bring", "destroys": "destroy"}
+WAYS = {
+    "brings": "The most of the gain that a single adapted layer brings to the base",
+    "destroys": "The most of it that the return of a single layer to the base's weights destroys",
+}
 TOLD = (learned, earned, kept, needed, read, moved, depths)
 AGAIN = (held_again, learned_again, kept_again)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 import pandas as pd
+from adapters_told import significant
 from seeds_told import held_again, learned_again
 
 from layerwise.presentation.rows import rows
@@ -35,9 +36,10 @@ def verdict(tables: Tables) -> Iterator[str]:
     guessed = more & ~lost["improved"]
     yield (
         f"**Of {len(every)} suites under a protocol, {len(lost)} lose significantly by the six "
-        f"layers. Significantly better after healing: {_names(lost[lost['improved']])}; more "
-        f"right answers, but no more than guessing may account for: {_names(lost[guessed])}. Not "
-        f"established that anything comes back: {_names(lost[~more])}.**"
+        f"layers. Of these, significantly better after healing (first seed): "
+        f"{_names(lost[lost['improved']])}; more right answers, but no more than guessing may "
+        f"account for: {_names(lost[guessed])}. Not established that anything comes back: "
+        f"{_names(lost[~more])}.**"
     )
 
 
@@ -81,12 +83,7 @@ def needed(tables: Tables) -> Iterator[str]:
         told = rows(tables["layers"], case=case, task=SWEPT, protocol=SAID)
         sure = told[told["significant"] & (told["share_lost"] > 0)]
         sets[case] = {int(layer) for layer in sure["original"]}
-        silent = "" if told["signal"].all() else " (it has no signal)"
-        listed = f": {ranges(sorted(sets[case]))}" if sets[case] else ""
-        yield (
-            f"{words} {len(sets[case])} layers for sums of two numbers under `{SAID}`, each "
-            f"significantly{listed}{silent}."
-        )
+        yield f"{words} for sums of two numbers {significant(told, 'original')}."
     if sets[CASE]:
         new = sorted(sets[CASE] - sets[BASE])
         yield (

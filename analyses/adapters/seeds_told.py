@@ -8,15 +8,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from layerwise.presentation.rows import records, rows
 from layerwise.presentation.wording import interval, joined, number, p_value
+from layerwise.stats.least import least_change
+from layerwise.stats.over_run import exact_difference_bounds
 
 GAINS, DIFFERENCES = "further_gains", "further_differences"
 SEED = "training_seed"
 KEYS = ["task", "protocol"]
 ALPHA = 0.05
+# The suite that is compared, and corrected, by itself.
+BY_ITSELF = "arithmetic"
 Tables = Mapping[str, pd.DataFrame]
 
 
@@ -75,14 +80,38 @@ def kept_again(tables: Tables, case: str) -> Iterator[str]:
         lost = told[(told["p_holm"] < ALPHA) & (told["difference"] < 0)]
         values = [
             f"{row['capability']} (`{row['tasks']}`) under `{row['protocol']}` "
-            + interval(*(100 * row[name] for name in ("difference", "low", "high")))
+            + interval(*(100 * each for each in with_width(row)))
             + f" ({p_value(row['p_holm'])})"
             for row in records(told)
         ]
         yield (
             f"Trained with seed {seed}, points won of suites without training (p after Holm's "
-            f"correction): {joined(values)}; a loss is established of {len(lost)}."
+            f"correction): {joined(values)}; a loss is established of {len(lost)} of {len(told)}."
         )
+
+
+def with_width(row: Mapping[str, Any]) -> tuple[float, float, float]:
+    """A difference and its interval; exact bounds where no item's answer changed."""
+    low, high = float(row["low"]), float(row["high"])
+    if low == high == 0:
+        none = np.zeros(1)
+        ends = exact_difference_bounds(none, none, np.full(1, row["n_items"]))
+        low, high = (float(end[0]) for end in ends)
+    return float(row["difference"]), low, high
+
+
+def least_lost(told: pd.DataFrame) -> str:
+    """The least loss of a suite that could be significant, by what is corrected together."""
+    said = []
+    for alone in (False, True):
+        part = told[(told["tasks"] == BY_ITSELF) == alone]
+        if len(part):
+            n, least = int(part["n_items"].min()), least_change(len(part))
+            said.append(
+                f"{least} of {n} items lost and none won ({number(100 * least / n)} points) of "
+                + (f"`{BY_ITSELF}`" if alone else f"one of the {len(part)} others")
+            )
+    return f"The least losses that could be significant are {joined(said)}"
 
 
 def _by_seed(tables: Tables, name: str, case: str) -> Iterator[tuple[int, pd.DataFrame]]:

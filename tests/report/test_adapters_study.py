@@ -105,7 +105,8 @@ def healed_tables() -> dict[str, pd.DataFrame]:
     ]  # fmt: skip
     layers = [
         {"case": case, "task": "arithmetic", "protocol": "generate", "original": layer,
-         "significant": layer in sure, "share_lost": 0.4, "signal": True}
+         "significant": layer in sure, "share_lost": 0.4, "signal": True, "acc_intact": 0.5,
+         "n_items": 32}
         for case, sure in (("base", {0, 1}), ("healed", {0, 12})) for layer in (0, 1, 12)
     ]  # fmt: skip
     moved = [
@@ -125,12 +126,12 @@ def healed_tables() -> dict[str, pd.DataFrame]:
 def test_what_comes_back_and_what_does_not_is_told(study):
     told = study["healed_told"].findings(healed_tables())
     assert told[0].startswith("**Of 4 suites under a protocol, 3 lose significantly by the six")
-    assert "better after healing: 1 (`sums` under `generate`);" in told[0]
+    assert "better after healing (first seed): 1 (`sums` under `generate`);" in told[0]
     assert "guessing may account for: 1 (`lists` under `generate`)." in told[0]
     assert "that anything comes back: 1 (`pairs` under `generate`)." in told[0]
     text = " ".join(told)
-    assert "healed model needs 2 layers for sums of two numbers" in text
-    assert "under `generate`, each significantly: 0 and 12." in text
+    assert "healed model needs for sums of two numbers 2 layers significantly under" in text
+    assert "under `generate`: 0 and 12; of 16 right answers 7 must be lost" in text
     assert "1 are not shown to be needed by the whole one: 12." in text
     assert "after 20 steps and after 40: 1.000, 0.048 and 0.024." in text
     assert "is layer 12: 60 [0, 100] %" in text
@@ -168,7 +169,7 @@ def again_tables() -> dict[str, pd.DataFrame]:
     differences = [
         {"case": "healed", "training_seed": 2, "family": family, "capability": "knowledge",
          "tasks": "names", "protocol": "generate", "difference": value, "low": value - 0.1,
-         "high": value + 0.1, "p_holm": p}
+         "high": value + 0.1, "p_holm": p, "n_items": 32}
         for family, value, p in (("accuracy", -0.2, 0.01), ("accuracy", 0.3, 0.01),
                                  ("accuracy", -0.1, 0.3), ("depth", -0.5, 0.01))
     ]  # fmt: skip
@@ -193,7 +194,7 @@ def test_losses_of_suites_without_training_are_counted(study):
     (told,) = study["seeds_told"].kept_again(again_tables(), "healed")
     assert "knowledge (`names`) under `generate` −20 [−30, −10] (p = 0.010)" in told
     assert "−50" not in told
-    assert told.endswith("a loss is established of 1.")
+    assert told.endswith("a loss is established of 1 of 3.")
 
 
 def test_without_a_further_training_nothing_is_told_of_seeds(study):
@@ -213,3 +214,51 @@ def test_tables_of_a_case_are_made_anew_and_others_stay(study, tmp_path, monkeyp
     assert {name: list(table["value"]) for name, table in whole.items()} == {
         "gains": [1, 3], "layers": [1, 2], "new": [3]
     }  # fmt: skip
+
+
+def sums_of_layers(right: int, losses: dict[int, float]) -> pd.DataFrame:
+    """Layers of a model that answers so many of 32 right, and what each takes of it."""
+    return pd.DataFrame([
+        {"layer": layer, "acc_intact": right / 32, "n_items": 32, "share_lost": share,
+         "significant": share > 0.7, "signal": True} for layer, share in losses.items()
+    ])  # fmt: skip
+
+
+def test_that_no_layer_could_be_significant_is_told(study):
+    """Eight items lost of eight are p = 0.0078, and eight layers are asked."""
+    significant = study["adapters_told"].significant
+    told = significant(sums_of_layers(8, dict.fromkeys(range(8), 0.5)), "layer")
+    assert "needs" not in told
+    assert "and could not: of 8 right answers not even all are enough for one of 8 layers" in told
+    told = significant(
+        sums_of_layers(9, {0: 1.0, 1: 1.0} | dict.fromkeys(range(2, 8), 0.5)), "layer"
+    )
+    assert told.startswith("2 layers significantly under `generate`: 0 and 1; of 9 right answers 9")
+    assert told.endswith("most is lost without layers 0 and 1, 100 %")
+
+
+@pytest.mark.parametrize(("n_gap", "word"), [(4, "is open"), (24, "in 1 of 3 layers: 5")])
+def test_whether_a_layer_could_carry_the_gain_is_told(study, n_gap, word):
+    """Six tests, in which eight items moved one way are the least that is significant."""
+    each = [
+        {"case": "adapted", "task": "sum-chain", "set": "single", "direction": way,
+         "layer": layer, "p_run": 0.01 if layer == 5 else 1.0, "moved": 0.2 if layer == 5 else 0.0,
+         "run_low": -0.1, "run_high": 0.3, "n_items": 30, "acc_base": 0.0,
+         "acc_other": n_gap / 30}
+        for way in ("brings", "destroys") for layer in (3, 4, 5)
+    ]  # fmt: skip
+    ranks = pd.DataFrame(columns=["case", "task", "direction"])
+    tables = {"transplant": pd.DataFrame(each), "transplant_ranks": ranks}
+    told = list(study["adapters_told"].moved(tables))
+    assert "is 6 of 30 items (layer 5), 20 [−10, 30] points" in told[0]
+    assert word in told[-1]
+
+
+def test_a_difference_of_nothing_has_a_width(study):
+    row = {"difference": 0.0, "low": 0.0, "high": 0.0, "n_items": 32}
+    value, low, high = study["seeds_told"].with_width(row)
+    assert (value, low) == (0.0, -high)
+    # At 2.5 % a share of so many other items would not show in 32 (Clopper and Pearson).
+    assert high > 1 - 0.025 ** (1 / 32)
+    other = row | {"low": -0.1, "high": 0.1}
+    assert study["seeds_told"].with_width(other) == (0.0, -0.1, 0.1)
