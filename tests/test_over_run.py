@@ -6,13 +6,22 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import binomtest, false_discovery_control, multinomial
+from statsmodels.stats.multitest import multipletests
 
 from layerwise import stats
 from layerwise.analyses.patching.tables import effects_over_pairs
 from layerwise.presentation.over_run import count_that_hold, family, which_hold
 from layerwise.stats.effects import effects_table
-from layerwise.stats.over_run import exact_difference_bounds, over_run, reach_over_run
-from tests.cases import data_sets, most_errors
+from layerwise.stats.over_run import (
+    Sizes,
+    exact_difference_bounds,
+    independent_counts,
+    over_run,
+    reach_over_run,
+    sizes_of,
+)
+from layerwise.stats.signal import above_chance_p_values, have_signal
+from tests.cases import data_sets, in_long_runs, most_errors
 
 
 def outcomes(n: int) -> np.ndarray:
@@ -55,16 +64,79 @@ def test_zero_is_excluded_where_mcnemar_excludes_it():
 
 
 def test_a_run_is_corrected_in_its_two_families():
+    """Of rows without signal nothing is told, but they count, and so do tests without a row."""
     p = np.array([0.001, 0.2, 0.01, 0.03, 0.004, 0.5])
-    asked = np.array([True, True, False, True, True, True])
+    told = np.array([True, True, False, True, True, True])
     rate = np.array([False, False, False, True, True, True])
-    found = over_run(p, asked, rate)
+    found = over_run(p, told, rate)
     assert np.isnan(found[2])
-    assert found[:2] == pytest.approx([0.002, 0.2])
+    assert found[:2] == pytest.approx(multipletests([0.001, 0.2, 1.0], method="holm")[1][:2])
     assert found[3:] == pytest.approx(false_discovery_control([0.03, 0.004, 0.5]))
+    more = over_run(p, told, rate, Sizes(4, 5))
+    assert more[:2] == pytest.approx(multipletests([0.001, 0.2, 1, 1], method="holm")[1][:2])
+    assert more[3:] == pytest.approx(false_discovery_control([0.03, 0.004, 0.5, 1, 1])[:3])
     assert over_run(p, np.zeros(6, dtype=bool), rate).tolist() == pytest.approx(
         [np.nan] * 6, nan_ok=True
     )
+
+
+def test_tests_of_tasks_that_are_not_swept_are_counted_like_those_that_are():
+    tasks = pd.DataFrame({"task": ["keys"] * 3 + ["sums"] * 4, "protocol": "letter"})
+    heads = np.array([False, False, True, False, False, False, True])
+    assert sizes_of(tasks, heads) == Sizes(5, 2)
+    assert sizes_of(tasks, heads, n_asked=4) == Sizes(5 + 2 * 3, 2 + 2 * 1)
+    column = sizes_of(tasks, heads, n_asked=4).of_rows(np.array([True] * 3 + [False] * 4), heads)
+    assert column.tolist()[:3] == [11, 11, 4]
+    assert column[3:].isna().all()
+
+
+def test_tasks_without_signal_count_among_the_tests_of_a_run():
+    """One of them was swept all the same, one was not."""
+    rng = np.random.default_rng(0)
+    able = records(rng.random((60, 5)) < [0.9, 0.9, 0.2, 0.5, 0.9], "able", "letter")
+    swept = records(rng.random((60, 5)) < 0.25, "swept", "letter")
+    unswept = records(rng.random((60, 1)) < 0.25, "unswept", "letter")
+    effects = effects_table(pd.concat([able, swept, unswept]), lambda task, protocol: 0.25, 0)
+    told = effects.loc[effects["signal"]]
+    assert told["task"].unique().tolist() == ["able"]
+    corrected = multipletests([*told["p"], *[1.0] * 8], method="holm")[1]
+    np.testing.assert_allclose(told["p_run"].to_numpy(dtype=float), corrected[:4])
+    assert told["run_tests"].tolist() == [12] * 4
+    assert effects.loc[~effects["signal"], ["p_run", "run_tests"]].isna().all(axis=None)
+    alone = independent_counts(told.assign(n_independent=60))
+    low, high = exact_difference_bounds(*alone, n_tests=12)
+    np.testing.assert_allclose(told["acc_diff_run_low"].to_numpy(dtype=float), low)
+    np.testing.assert_allclose(told["acc_diff_run_high"].to_numpy(dtype=float), high)
+    assert family(told) == "over all 12 tests of the run (Holm)"
+
+
+@pytest.mark.parametrize("accuracy", [0.30, 0.33, *in_long_runs((0.36,), (0.45,))])
+@pytest.mark.parametrize("anew", [1.0, *in_long_runs((1 / 3,))])
+def test_a_weak_model_that_needs_no_layer_is_rarely_said_to_need_one(accuracy, anew):
+    """Its tasks with signal are those in which it was lucky; answers are drawn anew by all layers.
+
+    27 pairs of task and protocol, 12 layers, 100 items, guessing is right in a quarter. Counted
+    over tasks with signal alone, false losses are several times as frequent as stated.
+    """
+    rng, n = np.random.default_rng(3), 400
+    told = lucky = 0
+    place = {"task": np.repeat(np.arange(27), 12), "protocol": "letter"}
+    for _ in range(n):
+        intact = rng.random((27, 100)) < accuracy
+        p = above_chance_p_values(intact.sum(axis=1), np.full(27, 100), np.full(27, 0.25))
+        signal = np.repeat(have_signal(p), 12)
+        redrawn = rng.random((27, 12, 100)) < anew
+        after = np.where(redrawn, rng.random((27, 12, 100)) < accuracy, intact[:, None])
+        lost, gained = ((a & ~b).sum(axis=2).ravel() for a, b in
+                        ((intact[:, None], after), (after, intact[:, None])))  # fmt: skip
+        p, loses = stats.mcnemar_p_values(lost, gained), lost > gained
+        swept = pd.DataFrame(place).loc[signal]
+        p_run = over_run(p[signal], signal[signal], sizes=sizes_of(swept, n_asked=27))
+        told += bool(((p_run < 0.05) & loses[signal]).any())
+        lucky += bool(((stats.holm(p[signal]) < 0.05) & loses[signal]).any())
+    assert told <= most_errors(n)
+    if accuracy <= 0.33 and anew == 1:
+        assert lucky > 0.07 * n
 
 
 def records(correct: np.ndarray, task: str, protocol: str) -> pd.DataFrame:
@@ -136,10 +208,13 @@ def test_means_reach_as_far_as_t_at_the_divided_level():
     rate = np.array([False, False, False, True, True])
     n = np.array([10, 40, 10, 12, 1])
     found = reach_over_run(np.full(5, 2.0), n, asked, rate)
-    assert found[:2] == pytest.approx(2 * t.ppf(1 - 0.025 / 2, [9, 39]))
+    assert found[:2] == pytest.approx(2 * t.ppf(1 - 0.025 / 3, [9, 39]))
     assert np.isnan(found[2])
     assert found[3] == pytest.approx(2 * t.ppf(1 - 0.025 / 2, 11))
     assert np.isnan(found[4])
+    more = reach_over_run(np.full(5, 2.0), n, asked, rate, Sizes(9, 5))
+    assert more[:2] == pytest.approx(2 * t.ppf(1 - 0.025 / 9, [9, 39]))
+    assert more[3] == pytest.approx(2 * t.ppf(1 - 0.025 / 5, 11))
 
 
 def test_errors_of_shares_are_those_of_many_samples():
@@ -230,3 +305,5 @@ def test_words_say_how_many_hold_and_over_how_many():
     )
     assert count_that_hold(every[:1], every).startswith("this one effect holds")
     assert which_hold(told([None]), told([None]), named) == ""
+    counted = every.assign(run_tests=pd.array([8, 8, 8, None], dtype="Int64"))
+    assert family(counted[1:]) == "over all 8 tests of the run (Holm)"

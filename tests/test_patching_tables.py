@@ -213,7 +213,7 @@ def test_directions_and_sites_with_and_without_heads_stand_beside_each_other():
         ("denoising", "resid_pre"): 3, ("denoising", "z"): 12, ("noising", "z"): 12,
     }  # fmt: skip
     assert summary.query("site == 'resid_pre'")["head"].isna().all()
-    of_run = ["p_run", "recovered_run_low", "recovered_run_high"]
+    of_run = ["p_run", "run_tests", "recovered_run_low", "recovered_run_high"]
     alone = patching_summary(head_rows("noising"), 0)
     mine = summary.query("direction == 'noising'").reset_index(drop=True)
     pd.testing.assert_frame_equal(mine.drop(columns=of_run), alone.drop(columns=of_run))

@@ -121,8 +121,9 @@ def test_nothing_is_tested_where_there_is_no_gap():
     assert not effects.loc["keys", "significant"].any()
     assert effects.loc["keys", ["p_run", "share", "run_low"]].isna().all(axis=None)
     assert effects.loc["b", "significant"].all()
-    # the correction over the run counts the tests where there is a gap alone
-    np.testing.assert_allclose(effects.loc["b", "p_run"], 2 * effects.loc["b", "p"])
+    # the correction over the run counts the tests where there is no gap as well
+    assert effects.loc["b", "run_tests"].tolist() == [4, 4]
+    np.testing.assert_allclose(effects.loc["b", "p_run"], 4 * effects.loc["b", "p"])
 
 
 @pytest.fixture

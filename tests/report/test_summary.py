@@ -101,7 +101,7 @@ def test_critical_layers_say_what_the_rows_say(
         assert f"{len(sure)} of {len(there)} layers" in finding.sentence
         held = sure[sure["p_run"] < 0.05]
         told = "all of them" if len(held) == len(sure) else layer_ranges(held["layer"])
-        n_tests = run.tables["effects"]["p_run"].notna().sum()
+        (n_tests,) = run.tables["effects"]["run_tests"].dropna().unique()
         over = f"; over all {n_tests} tests of the run (Holm): {told}."
         assert finding.sentence.endswith(f"{layer_ranges(sure['layer'])}{over}")
         same = run.tables["effects"][run.tables["effects"]["capability"] == row["capability"]]

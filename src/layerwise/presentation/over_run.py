@@ -18,8 +18,18 @@ HOLM, RATE = "Holm", "Benjamini-Hochberg"
 
 
 def n_tests(table: pd.DataFrame) -> int:
-    """How many tests of the run were corrected together; 0 in tables of earlier versions."""
-    return int(np.isfinite(numbers(table, "p_run")).sum())
+    """How many tests of the run were corrected together, those of tasks without signal as well.
+
+    Args:
+        table: rows that are corrected together, at least one of each family that is meant.
+
+    Returns:
+        In tables of earlier versions, those of tasks with signal, which were all that counted; 0
+        where nothing was corrected over the run.
+    """
+    told = pd.DataFrame(table.loc[np.isfinite(numbers(table, "p_run"))])
+    counted = numbers(told, "run_tests") if "run_tests" in told else np.full(len(told), np.nan)
+    return int(np.nanmax(counted)) if np.isfinite(counted).any() else len(told)
 
 
 def every_test(n: int) -> str:

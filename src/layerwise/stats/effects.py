@@ -137,7 +137,8 @@ def effects_table(
         return frame("effects", [])
     whole = pd.concat(tables, ignore_index=True)
     rounded = {name: whole[name].round().astype(int) for name in ("n_lost", "n_gained")}
-    return conform("effects", whole.assign(**effects_over_run(whole), **rounded))
+    over_run = effects_over_run(whole, n_asked=len(every))
+    return conform("effects", whole.assign(**over_run, **rounded))
 
 
 def _effects(

@@ -1,10 +1,16 @@
 """What holds over everything that a run asked: corrections over whole tables, and intervals.
 
 A table is corrected within its parts, too (the layers of one task and protocol, say). Of many such
-parts some say something false, and the largest of all effects is the largest partly by luck.
+parts some say something false, and the largest of all effects is the largest partly by luck. Tasks
+without signal are among what was asked, though nothing is claimed of them: of a model that hardly
+knows the answers, those with signal are the ones in which it was lucky, and any other answers look
+like a loss there.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,28 +20,91 @@ from .crossed import CrossedMeans
 from .inference import benjamini_hochberg, holm
 
 
+class Sizes(NamedTuple):
+    """How many tests a run makes of either sort, those of tasks without signal as well.
+
+    Attributes:
+        strict: those of which none may be false.
+        by_rate: those of which a share may be: of heads and cells.
+    """
+
+    strict: int
+    by_rate: int
+
+    def of_rows(
+        self, told: Bool[np.ndarray, " rows"], by_rate: Bool[np.ndarray, " rows"] | bool = False
+    ) -> pd.Series:
+        """The column ``run_tests``: how many tests each row is corrected with.
+
+        Args:
+            told: as in ``over_run``.
+            by_rate: as in ``over_run``.
+
+        Returns:
+            Null for rows of which nothing is claimed.
+        """
+        sizes = np.where(np.broadcast_to(by_rate, told.shape), self.by_rate, self.strict)
+        return pd.Series(sizes, dtype="Int64").where(told)
+
+
+def sizes_of(
+    table: pd.DataFrame,
+    by_rate: Bool[np.ndarray, " rows"] | bool = False,
+    n_asked: int | None = None,
+    piece: Sequence[str] = ("task", "protocol"),
+) -> Sizes:
+    """How many tests a run makes, also of tasks in which nothing was changed for want of signal.
+
+    Args:
+        table: the tests that were made.
+        by_rate: as in ``over_run``.
+        n_asked: how many pieces were asked. For each of which nothing is in the table, as many
+            tests are counted as for the one with most. All are in it if None.
+        piece: the columns that tell pieces apart.
+    """
+    rate = np.broadcast_to(np.asarray(by_rate, dtype=bool), len(table))
+    found, there = [], table.groupby(list(piece)).ngroups
+    missing = 0 if n_asked is None else max(n_asked - there, 0)
+    for mine in (~rate, rate):
+        each = table.loc[mine].groupby(list(piece)).size().to_numpy(dtype=int)
+        found.append(int(each.sum() + missing * each.max(initial=0)))
+    return Sizes(*found)
+
+
 def over_run(
     p: Float[np.ndarray, " rows"],
-    asked: Bool[np.ndarray, " rows"],
+    told: Bool[np.ndarray, " rows"],
     by_rate: Bool[np.ndarray, " rows"] | bool = False,
+    sizes: Sizes | None = None,
 ) -> Float[np.ndarray, " rows"]:
     """p-values corrected over all tests of a run, those of heads and cells apart.
 
+    Tests of which nothing is claimed count with a p of 1, which is no smaller than their own.
+
     Args:
         p: the p-values, not corrected.
-        asked: whether a row is among the tests: of tasks without signal nothing is claimed.
+        told: whether something is claimed of a row: not of tasks without signal.
         by_rate: whether the share of false claims is controlled among such rows (Benjamini and
             Hochberg 1995, J. R. Stat. Soc. B 57), rather than any false claim (Holm 1979, Scand.
             J. Stat. 6). Rows of either sort are a family of their own.
+        sizes: how many tests there are of either sort, no fewer than rows; the rows if None.
 
     Returns:
-        The corrected p-values; nan for rows that are no tests.
+        The corrected p-values; nan for rows of which nothing is claimed.
     """
     found = np.full(len(p), np.nan)
     rate = np.broadcast_to(np.asarray(by_rate, dtype=bool), found.shape)
-    for mine, correct in ((asked & ~rate, holm), (asked & rate, benjamini_hochberg)):
-        found[mine] = correct(np.asarray(p, dtype=float)[mine])
+    whole = _sizes(sizes, rate)
+    for sort, n, correct in zip((~rate, rate), whole, (holm, benjamini_hochberg), strict=True):
+        mine = told & sort
+        every = np.ones(max(n, int(mine.sum())))
+        every[: mine.sum()] = np.asarray(p, dtype=float)[mine]
+        found[mine] = correct(every)[: mine.sum()]
     return found
+
+
+def _sizes(sizes: Sizes | None, rate: Bool[np.ndarray, " rows"]) -> Sizes:
+    return sizes or Sizes(int((~rate).sum()), int(rate.sum()))
 
 
 def exact_difference_bounds(
@@ -86,33 +155,37 @@ def _binomial_bounds(
     return np.where(count > 0, low, 0.0), np.where(count < n, high, 1.0)
 
 
-def effects_over_run(effects: pd.DataFrame) -> dict[str, Float[np.ndarray, " rows"]]:
+def effects_over_run(effects: pd.DataFrame, n_asked: int | None = None) -> dict[str, pd.Series]:
     """What holds of effects over all that a run changed: p-values, and bounds of accuracy.
 
     Args:
-        effects: effects of interventions; those in tasks with signal are the tests of the run, of
-            heads (Benjamini-Hochberg) and of layers, their parts and sets (Holm).
+        effects: effects of interventions, of heads (Benjamini-Hochberg) and of layers, their
+            parts and sets (Holm); of those in tasks without signal nothing is claimed.
+        n_asked: how many pairs of task and protocol were asked; all are in the table if None.
 
     Returns:
-        ``p_run``, and ``acc_diff_run_low`` and ``acc_diff_run_high``, which cover together over
-        all tests that are corrected together. All nan without signal.
+        ``p_run``, ``run_tests`` (how many tests it is corrected over, those of tasks without
+        signal as well), and ``acc_diff_run_low`` and ``acc_diff_run_high``, which cover together
+        over as many. All null without signal.
     """
-    asked = effects["signal"].to_numpy(dtype=bool)
+    told = effects["signal"].to_numpy(dtype=bool)
     heads = effects["head"].notna().to_numpy(dtype=bool)
     p = effects["p"].to_numpy(dtype=float)
+    sizes = sizes_of(effects, heads, n_asked)
     low, high = np.full((2, len(effects)), np.nan)
-    for mine in (asked & heads, asked & ~heads):
+    for mine, n_tests in zip((told & ~heads, told & heads), sizes, strict=True):
         lost, gained, n = independent_counts(effects.loc[mine])
-        n_tests = int(mine.sum())
         low[mine], high[mine] = exact_difference_bounds(lost, gained, n, n_tests=n_tests)
         if "crossed" in effects:
             ends = _crossed_bounds(effects.loc[mine], n_tests)
             low[mine], high[mine] = np.fmin(low[mine], ends[0]), np.fmax(high[mine], ends[1])
-    return {
-        "p_run": over_run(p, asked, heads),
+    columns = {
+        "p_run": over_run(p, told, heads, sizes),
+        "run_tests": sizes.of_rows(told, heads),
         "acc_diff_run_low": low,
         "acc_diff_run_high": high,
     }
+    return {name: pd.Series(column).set_axis(effects.index) for name, column in columns.items()}
 
 
 def _crossed_bounds(
@@ -131,8 +204,9 @@ def _crossed_bounds(
 def reach_over_run(
     errors: Float[np.ndarray, " rows"],
     n: Shaped[np.ndarray, " rows"],
-    asked: Bool[np.ndarray, " rows"],
+    told: Bool[np.ndarray, " rows"],
     by_rate: Bool[np.ndarray, " rows"] | bool = False,
+    sizes: Sizes | None = None,
     level: float = 0.95,
 ) -> Float[np.ndarray, " rows"]:
     """How far bounds lie from means so that they cover together over all tests of a run.
@@ -142,21 +216,22 @@ def reach_over_run(
     Args:
         errors: standard errors of the means.
         n: clusters of items.
-        asked: as in ``over_run``.
+        told: as in ``over_run``.
         by_rate: as in ``over_run``; either sort covers together for itself.
+        sizes: as in ``over_run``.
         level: coverage of all intervals of a sort together.
 
     Returns:
-        In the unit of the errors; nan for rows that are no tests, or of a single item.
+        In the unit of the errors; nan for rows of which nothing is claimed, or of a single item.
     """
     from scipy.special import stdtrit
 
     found = np.full(len(errors), np.nan)
     rate = np.broadcast_to(np.asarray(by_rate, dtype=bool), found.shape)
-    for mine in (asked & ~rate, asked & rate):
-        told = mine & (n > 1)
-        tail = (1 - level) / 2 / max(int(mine.sum()), 1)
-        found[told] = stdtrit(n[told] - 1.0, 1 - tail) * errors[told]
+    for sort, n_tests in zip((~rate, rate), _sizes(sizes, rate), strict=True):
+        mine = told & sort & (n > 1)
+        tail = (1 - level) / 2 / max(n_tests, 1)
+        found[mine] = stdtrit(n[mine] - 1.0, 1 - tail) * errors[mine]
     return found
 
 

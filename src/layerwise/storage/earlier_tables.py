@@ -34,8 +34,12 @@ _PAIRS = {"pairs_solved": pa.int64(), "pairs_reversed": pa.int64()} | _CLUSTER
 _PAIRS |= {"pairs_p": pa.float64()}
 _HEADS = {"head": pa.int64(), "heads": pa.list_(pa.int64())}
 _SIGNAL = {"signal": pa.bool_()}
-_RUN = dict.fromkeys(("p_run", "run_low", "run_high"), pa.float64())
-_RECOVERED_RUN = dict.fromkeys(("p_run", "recovered_run_low", "recovered_run_high"), pa.float64())
+# Until it was told over how many tests, those of tasks with signal alone were counted.
+_TESTS = {"run_tests": pa.int64()}
+_RUN = _TESTS | dict.fromkeys(("p_run", "run_low", "run_high"), pa.float64())
+_RECOVERED_RUN = _TESTS | dict.fromkeys(
+    ("p_run", "recovered_run_low", "recovered_run_high"), pa.float64()
+)
 _SIGNIFICANT = {"significant": pa.bool_()}
 _ACCURACIES = dict.fromkeys(("accuracy_first", "accuracy_second", "p_accuracy"), pa.float64())
 _LATER = {
@@ -58,6 +62,7 @@ _LATER = {
         "p_no_loss_nats": pa.float64(),
         "floor": pa.float64(),
         **dict.fromkeys(("p_run", "acc_diff_run_low", "acc_diff_run_high"), pa.float64()),
+        **_TESTS,
         "n_clusters": pa.int64(),
         **dict.fromkeys(("margin", "margin_low", "margin_high"), pa.float64()),
         **dict.fromkeys(("n_draws", "n_examples"), pa.int64()),
@@ -75,7 +80,9 @@ _LATER = {
     "interactions": _CLUSTER,
     "similarity": _CLUSTER,
     "transplant": _HEADS | {"split": pa.string(), "step": pa.int64()},
-    "transplant_effects": _HEADS,
+    "transplant_effects": _HEADS | _TESTS,
+    "transplant_greedy": _TESTS,
+    "books": _TESTS,
     "transplant_distances": {"head": pa.int64()},
     "transplant_ranks": {"rho_p": pa.float64()},
     "cka": {"stack": pa.string()},
@@ -86,9 +93,9 @@ _LATER = {
     "path_effects": _SIGNAL | _RECOVERED_RUN,
     "attribution_summary": _RUN,
     "interaction_pairs": _RUN,
-    "removal_steps": {"p_run": pa.float64(), "floor": pa.float64()},
-    "removal_curves": {"p_run": pa.float64()},
-    "comparison_differences": {"p_run": pa.float64()},
+    "removal_steps": {"p_run": pa.float64(), "floor": pa.float64()} | _TESTS,
+    "removal_curves": {"p_run": pa.float64()} | _TESTS,
+    "comparison_differences": {"p_run": pa.float64()} | _TESTS,
     "tuned_lens_layers": {"p_run": pa.float64()},
     "ladder_steps": dict.fromkeys(("layer_first", "layer_second"), pa.int64()),
     "attribution_agreement": _SIGNAL | {"spearman_p": pa.float64()},

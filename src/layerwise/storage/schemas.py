@@ -86,7 +86,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         site="str", layer="int", head="int?", n_items="int", recovered="float?",
         recovered_low="float?", recovered_high="float?", change="float", change_low="float?",
         change_high="float?", p="float", p_bh="float", signal="bool?", significant="bool",
-        p_run="float?", recovered_run_low="float?", recovered_run_high="float?",
+        p_run="float?", run_tests="int?", recovered_run_low="float?", recovered_run_high="float?",
     ),
     "attribution_patching": _schema(
         task="str", capability="str", item="str", protocol="str", direction="str", site="str",
@@ -105,7 +105,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         head="int?", pos_label="str", metric="str", n_items="int", recovered="float?",
         recovered_low="float?", recovered_high="float?", change="float", change_low="float?",
         change_high="float?", p="float", p_bh="float", signal="bool?", significant="bool",
-        p_run="float?", recovered_run_low="float?", recovered_run_high="float?",
+        p_run="float?", run_tests="int?", recovered_run_low="float?", recovered_run_high="float?",
     ),
     "attribution": _schema(
         task="str", capability="str", item="str", protocol="str", metric="str", component="str",
@@ -115,8 +115,8 @@ SCHEMAS: dict[str, pa.Schema] = {
     "attribution_summary": _schema(
         task="str", capability="str", protocol="str", metric="str", component="str", layer="int?",
         head="int?", n_items="int", value="float", low="float?", high="float?", p="float?",
-        p_adjusted="float?", signal="bool", significant="bool", p_run="float?", run_low="float?",
-        run_high="float?",
+        p_adjusted="float?", signal="bool", significant="bool", p_run="float?", run_tests="int?",
+        run_low="float?", run_high="float?",
     ),
     "heads": _schema(
         sequence="int", site="str", layer="int", head="int", prefix_matching="float",
@@ -144,7 +144,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         share_low="float?", share_high="float?", p="float", p_holm="float", nats="float?",
         nats_low="float?", nats_high="float?", signal="bool", significant="bool", head="int?",
         p_bh="float?", n_lost="int?", n_gained="int?", p_no_loss="float?", p_no_loss_nats="float?",
-        layers=_INTEGERS, heads=_INTEGERS, floor="float?", p_run="float?",
+        layers=_INTEGERS, heads=_INTEGERS, floor="float?", p_run="float?", run_tests="int?",
         acc_diff_run_low="float?", acc_diff_run_high="float?", n_clusters="int?", margin="float?",
         margin_low="float?", margin_high="float?", n_draws="int?", n_examples="int?",
     ),
@@ -177,7 +177,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         margin_closed="float?", margin_open="float?", margin_difference="float?",
         margin_low="float?", margin_high="float?", n_common="int", only_closed="int",
         only_open="int", lost_both="int", luck_closed="float", luck_open="float",
-        protected="float?", p="float", p_corrected="float", p_run="float",
+        protected="float?", p="float", p_corrected="float", p_run="float", run_tests="int?",
         protected_run_low="float?", protected_run_high="float?", loses_more="str?", head="int?",
         layers=_INTEGERS, heads=_INTEGERS,
     ),
@@ -224,13 +224,13 @@ SCHEMAS: dict[str, pa.Schema] = {
         acc="float", acc_diff="float", acc_diff_low="float?", acc_diff_high="float?",
         share_lost="float?", share_low="float?", share_high="float?", p="float", p_holm="float",
         nats="float?", nats_low="float?", nats_high="float?", signal="bool", significant="bool",
-        p_run="float?", floor="float?",
+        p_run="float?", run_tests="int?", floor="float?",
     ),
     "removal_curves": _schema(
         by="str", protocol="str", capability="str", step="int", intervention="str",
         layers=_INTEGERS, tasks="str", n_tasks="int", n_items="int", share_lost="float",
         share_low="float?", share_high="float?", p="float", p_holm="float", significant="bool",
-        p_run="float?",
+        p_run="float?", run_tests="int?",
     ),
     "removal_candidates": _schema(
         by="str", step="int", intervention="str", layers=_INTEGERS, chosen="bool", protocol="str",
@@ -248,7 +248,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         cost_first="float", cost_second="float", cost_both="float", interaction="float",
         low="float?", high="float?", excess="float?", excess_low="float?", excess_high="float?",
         p="float", p_bh="float", signal="bool", significant="bool", at_floor="str", verdict="str?",
-        p_run="float?", run_low="float?", run_high="float?",
+        p_run="float?", run_tests="int?", run_low="float?", run_high="float?",
     ),
     "shapley": _schema(
         task="str", capability="str", protocol="str", measure="str", site="str", by="str",
@@ -281,8 +281,8 @@ SCHEMAS: dict[str, pa.Schema] = {
         moved="float", moved_low="float?", moved_high="float?", share="float?", share_low="float?",
         share_high="float?", nats="float?", nats_low="float?", nats_high="float?", n_moved="int",
         n_against="int", p="float", p_holm="float", signal="bool", significant="bool",
-        p_run="float?", run_low="float?", run_high="float?", head="int?", heads=_INTEGERS,
-        exchange="str",
+        p_run="float?", run_tests="int?", run_low="float?", run_high="float?", head="int?",
+        heads=_INTEGERS, exchange="str",
     ),
     "transplant_ranks": _schema(
         task="str", capability="str", protocol="str", host="str", direction="str", site="str",
@@ -317,7 +317,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         moved_low="float?", moved_high="float?", share="float?", share_low="float?",
         share_high="float?", nats="float?", nats_low="float?", nats_high="float?", n_moved="int",
         n_against="int", p="float", p_holm="float", signal="bool", significant="bool",
-        p_run="float?", run_low="float?", run_high="float?",
+        p_run="float?", run_tests="int?", run_low="float?", run_high="float?",
     ),
     "similarity": _schema(
         task="str", capability="str", item="str", protocol="str", layer="int", influence="float",
@@ -359,7 +359,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         unit="str", first="str", second="str", **_QUANTITY, estimate_first="float",
         estimate_second="float", difference="float", low="float?", high="float?", p="float",
         p_holm="float", significant="bool", n_first="int", n_second="int", error_runs="float?",
-        error_items="float?", df="float?", p_run="float?",
+        error_items="float?", df="float?", p_run="float?", run_tests="int?",
     ),
     "comparison_groups": _schema(
         group="str", n_runs="int", **_QUANTITY, mean="float", sd="float", least="float",

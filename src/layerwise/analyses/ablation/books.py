@@ -26,7 +26,12 @@ from layerwise.stats.effects import (
     scale_of,
 )
 from layerwise.stats.ladder import Rated, Rung, of_one_draw, rated, same_items
-from layerwise.stats.over_run import exact_difference_bounds, exact_where_alike, over_run
+from layerwise.stats.over_run import (
+    exact_difference_bounds,
+    exact_where_alike,
+    over_run,
+    sizes_of,
+)
 from layerwise.stats.share_bounds import bounded, difference_wide_enough, no_narrower
 from layerwise.storage.parquet import conform, frame
 from layerwise.storage.provenance import Facts
@@ -64,7 +69,9 @@ def book_tables(
     tables: list[pd.DataFrame] = []
     # answers are compared one by one, which means over draws of examples are not
     comparable = () if has_several_examples(records) else _pairs(of_one_draw(records))
+    n_pairs = 0
     for pair in comparable:
+        n_pairs += 1
         both = tuple(next(cells(one)) for one in pair)
         where = {CLOSED: both[0].task, OPEN: both[1].task, "protocol": both[0].protocol}
         known = where | _described(both, facts)
@@ -83,7 +90,7 @@ def book_tables(
     _correct(pairs)
     whole = pd.concat(tables, ignore_index=True) if tables else frame("books", [])
     return {
-        "books": conform("books", _over_run(whole)) if tables else whole,
+        "books": conform("books", _over_run(whole, n_pairs)) if tables else whole,
         "book_pairs": frame("book_pairs", pairs),
     }
 
@@ -221,20 +228,22 @@ def _with_unseen_items(table: pd.DataFrame, cell: Cell) -> dict[str, Float[np.nd
     return dict(zip(("low", "high"), ends, strict=True))
 
 
-def _over_run(table: pd.DataFrame) -> pd.DataFrame:
+def _over_run(table: pd.DataFrame, n_pairs: int) -> pd.DataFrame:
     """With p-values over all tests of the run, and bounds that cover together over them."""
-    heads = table["head"].notna().to_numpy()
+    heads, told = table["head"].notna().to_numpy(), np.ones(len(table), dtype=bool)
+    sizes = sizes_of(table, heads, n_pairs, [*_KINDS, "protocol"])
     low, high = np.full((2, len(table)), np.nan)
-    for mine in (heads, ~heads):
+    for mine, n_tests in zip((~heads, heads), sizes, strict=True):
         part = table.loc[mine & (table["n_common"] > 0).to_numpy()]
         n, alone = (part[c].to_numpy(dtype=float) for c in ("n_common", "n_independent"))
         lost, kept = (part[c].to_numpy(dtype=float) for c in ("only_closed", "only_open"))
         low[part.index], high[part.index] = exact_difference_bounds(
-            lost * alone / n, kept * alone / n, alone, n_tests=int(mine.sum())
+            lost * alone / n, kept * alone / n, alone, n_tests=n_tests
         )
     p = table["p"].to_numpy(dtype=float)
     return table.assign(
-        p_run=over_run(p, np.ones(len(p), dtype=bool), heads),
+        p_run=over_run(p, told, heads, sizes),
+        run_tests=sizes.of_rows(told, heads),
         protected_run_low=low,
         protected_run_high=high,
     )

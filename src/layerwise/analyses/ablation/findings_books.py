@@ -53,7 +53,7 @@ def book_findings(run: RunTables) -> list[Finding]:
         small = mine.loc[-numbers(mine, "protected") >= smallest - 1e-9]
         sure = {"closed": rows(large, loses_more="closed"), "open": rows(small, loses_more="open")}
         some = any(map(len, sure.values()))
-        found.append(_finding(pair, sure, books, at) if some else _none(pair, mine, smallest, at))
+        found.append(_finding(pair, sure, layers, at) if some else _none(pair, mine, smallest, at))
     return spaced(found, 3)
 
 

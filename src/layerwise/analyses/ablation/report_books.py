@@ -83,7 +83,7 @@ def _figures(run: RunTables) -> list[FigureSpec]:
             "both ways the layer loses more without the passage than with it (up), or more with it "
             "(down); exact tests that allow for lucky and for flipped answers, p < 0.05 after "
             f"Holm's correction over the layers of a panel; of {len(sure)} such layers {held} "
-            f"over all {n_tests(books)} tests of the run."
+            f"over all {n_tests(layers)} tests of the run."
         )
         alt = "Line charts of the accuracy lost by layer, closed and open book, and differences."
         name = f"books_{kind}_{site}_{len(found)}"

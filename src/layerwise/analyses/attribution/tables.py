@@ -12,7 +12,7 @@ from jaxtyping import Float
 from layerwise import stats
 from layerwise.stats.clusters import Clusters, clusters_of, mean_errors, mean_p_values
 from layerwise.stats.effects import ALPHA, N_RESAMPLES, Chance
-from layerwise.stats.over_run import over_run, reach_over_run
+from layerwise.stats.over_run import over_run, reach_over_run, sizes_of
 from layerwise.stats.signal import Answered, gate_table, signals
 from layerwise.storage.parquet import conform, frame
 
@@ -52,12 +52,17 @@ def summary_table(attribution: pd.DataFrame, seed: int) -> pd.DataFrame:
 def _over_run(table: pd.DataFrame) -> pd.DataFrame:
     """With p-values, and bounds that cover together, over all tests of the run."""
     p, value = (table[name].to_numpy(dtype=float) for name in ("p", "value"))
-    asked = table["signal"].to_numpy(dtype=bool) & ~np.isnan(p)
+    tested = ~np.isnan(p)
+    told = table["signal"].to_numpy(dtype=bool) & tested
     heads = table["component"].isin(HEADS).to_numpy(dtype=bool)
-    errors = table["error"].to_numpy(dtype=float)
-    reach = reach_over_run(errors, table["n_clusters"].to_numpy(dtype=int), asked, heads)
+    sizes = sizes_of(table.loc[tested], heads[tested])
+    errors, n = table["error"].to_numpy(dtype=float), table["n_clusters"].to_numpy(dtype=int)
+    reach = reach_over_run(errors, n, told, heads, sizes)
     return table.assign(
-        p_run=over_run(p, asked, heads), run_low=value - reach, run_high=value + reach
+        p_run=over_run(p, told, heads, sizes),
+        run_tests=sizes.of_rows(told, heads),
+        run_low=value - reach,
+        run_high=value + reach,
     )
 
 

@@ -207,7 +207,8 @@ def corrected(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             for row, p in zip(mine, adjusted, strict=True)
         ]
     together = over_run(_p_values(found), np.full(len(found), True))
-    return [row | {"p_run": float(p)} for row, p in zip(found, together, strict=True)]
+    run = {"run_tests": len(found)}
+    return [row | run | {"p_run": float(p)} for row, p in zip(found, together, strict=True)]
 
 
 def _p_values(rows: Sequence[dict[str, Any]]) -> Float[np.ndarray, " rows"]:

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from layerwise import stats
 from layerwise.stats.clusters import Clusters, above_chance, mean_errors
 from layerwise.stats.effects import ALPHA, N_RESAMPLES, Chance
-from layerwise.stats.over_run import exact_where_alike, over_run, reach_over_run
+from layerwise.stats.over_run import exact_where_alike, over_run, reach_over_run, sizes_of
 from layerwise.storage.parquet import conform, frame
 
 from .costs import ACCURACY, MARGIN, NATS, Costs, costs_of
@@ -44,21 +44,28 @@ def pairs_table(interactions: pd.DataFrame, chance: Chance, seed: int) -> pd.Dat
     tables = [_pairs(found, seed) for found in costs_of(interactions, chance) if _of_pairs(found)]
     if not tables:
         return frame("interaction_pairs", [])
-    return conform("interaction_pairs", _over_run(pd.concat(tables, ignore_index=True)))
+    n_asked = interactions.groupby(["task", "protocol"]).ngroups
+    return conform("interaction_pairs", _over_run(pd.concat(tables, ignore_index=True), n_asked))
 
 
-def _over_run(table: pd.DataFrame) -> pd.DataFrame:
+def _over_run(table: pd.DataFrame, n_asked: int) -> pd.DataFrame:
     """With p-values, and bounds of interactions that cover together, over all of the run."""
-    asked = table["signal"].to_numpy(dtype=bool)
+    told = table["signal"].to_numpy(dtype=bool)
     p, error, mean = (table[n].to_numpy(dtype=float) for n in ("p", "error", "interaction"))
     n = table["n_clusters"].to_numpy(dtype=int)
-    reach = reach_over_run(error, n, asked)
+    sizes = sizes_of(table, True, n_asked)
+    reach = reach_over_run(error, n, told, True, sizes)
     low, high = mean - reach, mean + reach
-    alike = asked & (table["measure"] == ACCURACY).to_numpy() & (low == high)
+    alike = told & (table["measure"] == ACCURACY).to_numpy() & (low == high)
     if alike.any():
-        ends = exact_where_alike(mean[alike], n[alike], _MOST_BEYOND, int(asked.sum()))
+        ends = exact_where_alike(mean[alike], n[alike], _MOST_BEYOND, sizes.by_rate)
         low[alike], high[alike] = ends
-    return table.assign(p_run=over_run(p, asked, True), run_low=low, run_high=high)
+    return table.assign(
+        p_run=over_run(p, told, True, sizes),
+        run_tests=sizes.of_rows(told, True),
+        run_low=low,
+        run_high=high,
+    )
 
 
 def _of_pairs(found: Costs) -> list[tuple[Player, Player]]:

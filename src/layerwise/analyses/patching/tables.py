@@ -14,7 +14,7 @@ import pandas as pd
 from layerwise import stats
 from layerwise.stats.clusters import clusters_of
 from layerwise.stats.over_items import TASK, bounds_over_items
-from layerwise.stats.over_run import over_run, reach_over_run
+from layerwise.stats.over_run import over_run, reach_over_run, sizes_of
 from layerwise.stats.signal import above_chance_p_values, have_signal
 from layerwise.storage.parquet import frame
 from layerwise.storage.schemas import SCHEMAS
@@ -108,11 +108,13 @@ def patching_effects(patching: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 def _over_run(effects: pd.DataFrame) -> pd.DataFrame:
     """With p-values, and bounds of shares that cover together, over all tests of the run."""
-    asked = effects["signal"].fillna(True).to_numpy(dtype=bool)
+    told = effects["signal"].fillna(True).to_numpy(dtype=bool)
     p, error, share = (effects[n].to_numpy(dtype=float) for n in ("p", "error", "recovered"))
-    reach = reach_over_run(error, effects["n_clusters"].to_numpy(dtype=int), asked)
+    sizes, n = sizes_of(effects, True), effects["n_clusters"].to_numpy(dtype=int)
+    reach = reach_over_run(error, n, told, True, sizes)
     return effects.assign(
-        p_run=over_run(p, asked, True),
+        p_run=over_run(p, told, True, sizes),
+        run_tests=sizes.of_rows(told, True),
         recovered_run_low=share - reach,
         recovered_run_high=share + reach,
     )
@@ -263,11 +265,12 @@ def patching_summary(patching: pd.DataFrame, seed: int) -> pd.DataFrame:
     Returns:
         ``task``, ``capability``, ``protocol``, ``direction``, ``site``, ``layer``, ``head``,
         ``pos_label``, ``n_items``, ``recovered``, ``recovered_low``, ``recovered_high``
-        (bootstrap 95 %), ``p_bh``, ``signal`` (null if not known), ``significant``, ``p_run``.
+        (bootstrap 95 %), ``p_bh``, ``signal`` (null if not known), ``significant``, ``p_run``,
+        ``run_tests``.
     """
     table = patching_effects(patching, seed)
     mine = table.loc[table["metric"] == LOGIT_DIFFERENCE.name]
     bounds = ["recovered", "recovered_low", "recovered_high", "p_bh", "signal", "significant"]
-    bounds += ["p_run", "recovered_run_low", "recovered_run_high"]
+    bounds += ["p_run", "run_tests", "recovered_run_low", "recovered_run_high"]
     columns = [*TASK, "direction", *_CELL, "n_items", *bounds]
     return mine.reindex(columns=columns).reset_index(drop=True)

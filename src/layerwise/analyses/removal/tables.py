@@ -17,7 +17,7 @@ from layerwise.stats import effects as _effects
 from layerwise.stats.clusters import Clusters, paired_p_values
 from layerwise.stats.effects import Chance
 from layerwise.stats.joint_draws import draws_of_tasks
-from layerwise.stats.over_run import over_run
+from layerwise.stats.over_run import Sizes, over_run
 from layerwise.stats.share_bounds import wide_enough
 from layerwise.stats.signal import signals
 from layerwise.storage.parquet import conform, frame
@@ -146,9 +146,10 @@ def steps_table(removal: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFram
         for split in baselines
     ]
     whole = pd.concat(parts, ignore_index=True)
-    held = whole["split"].eq(HELD_OUT) & whole["signal"].eq(True)
-    p = over_run(whole["p"].to_numpy(dtype=float), held.to_numpy(dtype=bool))
-    return whole.assign(p_run=p)
+    held = whole["split"].eq(HELD_OUT).to_numpy(dtype=bool)
+    told, sizes = held & whole["signal"].eq(True).to_numpy(dtype=bool), Sizes(int(held.sum()), 0)
+    p = over_run(whole["p"].to_numpy(dtype=float), told, sizes=sizes)
+    return whole.assign(p_run=p, run_tests=sizes.of_rows(told).to_numpy())
 
 
 def _chosen(order: pd.DataFrame, chance: Chance) -> pd.DataFrame:
@@ -167,6 +168,7 @@ def curves_table(removal: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFra
     were asked there, do not count.
     """
     rows: list[dict[str, Any]] = []
+    n_silent = 0
     baselines = _baselines(removal, HELD_OUT)
     signal = signals(list(_cells(baselines)), chance)
     for order in _orders(removal):
@@ -174,15 +176,22 @@ def curves_table(removal: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFra
         held = used.loc[used["split"] == HELD_OUT]
         named = _once(held).set_index("step")
         found = _cells(pd.concat([baselines, held], ignore_index=True))
-        told = [c for c in found if len(c.interventions) and signal[c.task, c.protocol]]
+        swept = [cell for cell in found if len(cell.interventions)]
+        told = [cell for cell in swept if signal[cell.task, cell.protocol]]
+        steps = {cell.capability: len(cell.interventions) for cell in swept}
+        n_silent += sum(steps[name] for name in steps.keys() - {cell.capability for cell in told})
         for capability in dict.fromkeys(cell.capability for cell in told):
             cells = [cell for cell in told if cell.capability == capability]
             for row in _curve(cells, chance, seed):
                 of_step = named.loc[row["step"]]
                 same = {name: of_step[name] for name in ("by", "intervention", "layers")}
                 rows.append({**same, **row})
-    p = over_run(np.array([row["p"] for row in rows], dtype=float), np.full(len(rows), True))
-    told = [row | {"p_run": float(one)} for row, one in zip(rows, p, strict=True)]
+    size = len(rows) + n_silent
+    every = np.array([row["p"] for row in rows], dtype=float)
+    p = over_run(every, np.full(len(rows), True), sizes=Sizes(size, 0))
+    told = [
+        row | {"p_run": float(one), "run_tests": size} for row, one in zip(rows, p, strict=True)
+    ]
     return frame("removal_curves", told)
 
 

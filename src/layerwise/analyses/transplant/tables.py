@@ -65,7 +65,8 @@ def effects_table(
     whole = pd.concat(tables, ignore_index=True)
     # One family of all tests, corrected by Holm's method, of heads too.
     as_one = whole.assign(head=pd.array([None] * len(whole), dtype="Int64"))
-    found = whole.assign(**effects_over_run(as_one)).rename(columns=_AS_EFFECTS)
+    over_run = effects_over_run(as_one, n_asked=len(gaps))
+    found = whole.assign(**over_run).rename(columns=_AS_EFFECTS)
     return conform("transplant_effects", found)
 
 
