@@ -95,5 +95,5 @@ def _handles() -> list[Line2D]:
             Line2D([], [], color=seen.color, marker=seen.marker, ms=3.6, lw=1.2, label=name)
         )
     hollow = Line2D([], [], ls="", marker="o", ms=3.6, mfc="white", mec="0.35",
-                    label="hollow: not significant")  # fmt: skip
+                    label="hollow: not significant over items and layers")  # fmt: skip
     return [*handles, hollow]
