@@ -23,7 +23,7 @@ def test_log_probabilities_are_those_of_the_original(case: str) -> None:
             expected = original(input_ids=TOKENS[:, :length], use_cache=False).logits
             given = model(TOKENS[:, :length])
         gap = given.log_softmax(-1) - expected.log_softmax(-1)
-        assert gap.abs().max() < 1e-5, length
+        assert gap.abs().max() < 3e-5, length
 
 
 def test_the_original_goes_on_computing_what_it_did() -> None:
