@@ -18,12 +18,12 @@ from layerwise.analyses.patching.hooked_patches import AT_ONCE, Hook, answer_log
 from layerwise.models.kinds import (
     DecoderOnly,
     Model,
-    blocks_of,
     by_kind,
     hook_name,
     inputs_of,
     over_original,
 )
+from layerwise.sweep.last_sites import held_block
 from layerwise.sweep.readout import logits_of
 from layerwise.sweep.requests import Tokens
 
@@ -58,11 +58,12 @@ def _written_at(model: Model, sender: Sender) -> str:
 
 def _projection(model: Model, sender: Sender) -> Float[torch.Tensor, "d_head d_model"]:
     """The output projection of one head."""
-    return by_kind(
-        model,
-        lambda one: blocks_of(one)[sender.layer].attn.W_O[sender.head],
-        lambda one: head_projection(one, sender),
-    )
+
+    def of_decoder(one: DecoderOnly) -> torch.Tensor:
+        with held_block(one, sender.layer) as block:
+            return block.attn.W_O[sender.head]
+
+    return by_kind(model, of_decoder, lambda one: head_projection(one, sender))
 
 
 @torch.inference_mode()
