@@ -6,7 +6,9 @@ Source: Su et al. 2021 (arXiv:2104.09864), in whatever scaling the model has.
 from __future__ import annotations
 
 import copy
+import inspect
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -58,10 +60,14 @@ class Rotary:
         if known is None or _length(known) < longest:
             size = max(longest, min(self.n_ctx, 2 * longest))
             kind = () if self.layer_type is None else (self.layer_type,)
+            forward: Any = self.module
+            if like.is_meta:
+                # Its decorators would look at positions, of which only the number is known.
+                forward = partial(inspect.unwrap(type(self.module).forward), self.module)
             # Tables outlive the inference mode or the gradients that they are first asked for in.
             with torch.inference_mode(False), torch.no_grad():
                 positions = torch.arange(size, device=like.device)[None]
-                known = self.tables[key] = self.module(
+                known = self.tables[key] = forward(
                     torch.empty(1, 1, 1, dtype=like.dtype, device=like.device), positions, *kind
                 )
         return known
