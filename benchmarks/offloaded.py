@@ -50,7 +50,8 @@ def run_side(wanted: argparse.Namespace) -> None:
         ceiling = status("VmData") + wanted.limit * MIB
         resource.setrlimit(resource.RLIMIT_DATA, (ceiling, ceiling))
     peak_from_here()
-    model = load_model(wanted.model, offload="disk" if wanted.side == "disk" else None)
+    place = "disk" if wanted.side == "disk" else None
+    model = load_model(wanted.model, offload=place, backend=wanted.backend)
     said: dict[str, Any] = {"load": status("VmHWM") - imports}
     origin = origin_of(model)
     assert origin is not None
@@ -128,6 +129,7 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--items", type=int, default=8, help="items of the suite (default 8)")
     parser.add_argument("--threads", type=int, default=2, help="threads of torch (default 2)")
+    parser.add_argument("--backend", default="auto", help="what runs the model (default auto)")
     parser.add_argument("--budget", type=int, default=64, help="memory budget, MiB (default 64)")
     parser.add_argument(
         "--limit", type=int, default=450,
@@ -139,7 +141,8 @@ def main() -> None:
         run_side(wanted)
         return
     arguments = [
-        f"--{name}={getattr(wanted, name)}" for name in ("model", "items", "threads", "budget")
+        f"--{name}={getattr(wanted, name)}"
+        for name in ("model", "items", "threads", "budget", "backend")
     ]
     torch.set_num_threads(wanted.threads)
     where = machine()

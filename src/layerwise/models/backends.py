@@ -6,12 +6,18 @@ Hugging Face. Where files come from, and what is remembered of a comparison, is 
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from layerwise.errors import UserError
 from layerwise.models import parity
@@ -27,6 +33,7 @@ from layerwise.models.hooked import HookedTransformerConfig, has_hooked_transfor
 from layerwise.models.kinds import DecoderOnly
 from layerwise.models.loaded import HUGGING_FACE, TRANSFORMER_LENS
 from layerwise.models.mapped_memory import give_back_freed
+from layerwise.models.offload import no_values
 from layerwise.models.originals import load_original, load_tokenizer, refuse_nonfinite
 from layerwise.models.parity import Check
 from layerwise.models.sources import Source
@@ -72,6 +79,20 @@ class Files:
         """The Hugging Face model without weights."""
         with must_be_usable(self.source.folder):
             return outline_of(self.config)
+
+    def meta_decoder(self, dtype: torch.dtype) -> DecoderModel:
+        """The hooked model over its own modules before they have weights, made anew."""
+        with must_be_usable(self.source.folder):
+            outline = outline_of(self.config, dtype)
+        return hooked_decoder(outline, self.tokenizer, self.source.name)
+
+    def computed_buffers(self, wanted: Wanted) -> dict[str, torch.Tensor]:
+        """What the original computes from its configuration, by names in the hooked model."""
+        with no_values(wanted.device):
+            made = AutoModelForCausalLM.from_config(
+                copy.deepcopy(self.config), dtype=wanted.dtype, attn_implementation="eager"
+            )
+        return {f"original.{name}": one for name, one in made.named_buffers(remove_duplicate=False)}
 
     @property
     def n_parameters(self) -> int:

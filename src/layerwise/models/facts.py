@@ -17,7 +17,13 @@ from transformers import PreTrainedTokenizerBase
 from layerwise.errors import UserError
 from layerwise.models.generation import GenerationSettings
 from layerwise.models.in_turn import in_turn
-from layerwise.models.kinds import Model, backend_of, n_encoder_layers, original_of
+from layerwise.models.kinds import (
+    Model,
+    backend_of,
+    kept_buffers,
+    n_encoder_layers,
+    original_of,
+)
 from layerwise.models.loaded import CHANGED, LoadedFacts
 from layerwise.models.offload import in_pieces, named_weights
 from layerwise.models.structure import Version, version_of
@@ -102,13 +108,12 @@ def describe(model: Model, *, digest: str, dtype: str, device: str) -> LoadedFac
 def weights_hash(model: Model) -> str:
     """SHA-256 over all parameters, in hexadecimal.
 
-    Names, shapes, number formats and bytes in row-major order are hashed, by name in
-    alphabetical order; how a parameter is stored and on which device or disk does not matter.
+    Names, shapes, number formats and bytes in row-major order are hashed, of parameters by name in
+    alphabetical order, then of buffers that an original's files hold; how one is stored and on
+    which device or disk does not matter.
     """
     digest = hashlib.sha256()
-    # What some models add to their logits is a buffer, but as much a weight as any parameter.
-    biases = [pair for pair in model.named_buffers() if pair[0].endswith("final_logits_bias")]
-    for name, weight in chain(named_weights(model), biases):
+    for name, weight in chain(named_weights(model), kept_buffers(model)):
         digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}\n".encode())
         for piece in in_pieces(weight):
             flat = piece.cpu().contiguous().reshape(-1)

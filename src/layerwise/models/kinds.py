@@ -75,6 +75,19 @@ def original_of(model: Model) -> nn.Module | None:
     return model.original if isinstance(model, Seq2SeqModel | DecoderModel) else None
 
 
+def kept_buffers(model: Model) -> list[tuple[str, torch.Tensor]]:
+    """Buffers that are as much weights as parameters are, by name.
+
+    Those that an original's files hold, such as what some add to their logits; others follow from
+    the configuration.
+    """
+    original = original_of(model)
+    if original is None:
+        return []
+    stored = original.state_dict(keep_vars=True)
+    return [(f"original.{name}", one) for name, one in original.named_buffers() if name in stored]
+
+
 def parts_of_original(model: Model) -> Iterator[nn.Module | None]:
     """The modules of the Hugging Face model that are run, where it is computed with."""
     if isinstance(model, Seq2SeqModel | DecoderModel):

@@ -26,15 +26,21 @@ from layerwise.models.backends import (
 )
 from layerwise.models.cache import folder_sha256
 from layerwise.models.convert import NotConverted
+from layerwise.models.decoder.weight_parts import part_by_name
 from layerwise.models.devices import parse_device, parse_dtype
 from layerwise.models.facts import Origin, attach_origin, describe, origin_of, weights_hash
 from layerwise.models.folder import read_config
 from layerwise.models.generation import GenerationSettings, read_generation_settings
-from layerwise.models.hooked import HookedTransformer, refuse_absent_backend
+from layerwise.models.hooked import refuse_absent_backend
 from layerwise.models.in_turn import own_state
 from layerwise.models.kinds import DecoderOnly, Model, moved
 from layerwise.models.loaded import HUGGING_FACE, TRANSFORMER_LENS, WRITTEN
-from layerwise.models.offload import offloaded_model, refuse_other_places
+from layerwise.models.offload import (
+    leave_blocks_on_disk,
+    offloaded_model,
+    put_buffers,
+    refuse_other_places,
+)
 from layerwise.models.organisms.wired import wired_model
 from layerwise.models.organisms.wired_seq2seq.model import wired_seq2seq_model
 from layerwise.models.originals import (
@@ -77,9 +83,9 @@ def load_model(
             LoRA, which is merged into the base that it names.
         dtype: ``float32``, ``bfloat16`` or ``float16``.
         device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        offload: ``disk`` leaves the weights of the layers in the cache folder, each but for the
-            time that it runs; the first load writes them there, and needs memory for all. None
-            keeps them in memory.
+        offload: ``disk`` leaves the weights of a decoder's layers in the cache folder, each but
+            for the time that it runs; the first load writes them there, and needs memory for all.
+            None keeps them in memory.
         backend: what runs a decoder: ``transformer-lens``, ``hugging-face`` (its own modules, see
             ``DecoderModel``), or ``auto``: the first where it converts the model and equals the
             original, else the second.
@@ -195,10 +201,7 @@ _Loaded = tuple[DecoderOnly, Check, int]  # the last: number of the original's p
 
 def _loaded(files: Files, wanted: Wanted, offload: str | None) -> _Loaded:
     if offload is not None and files.backend == HUGGING_FACE:
-        raise UserError(
-            f"Model {files.source.name!r} runs over its own modules, which stay in memory: "
-            "expected no offload; leave it out."
-        )
+        part_by_name(files.meta_decoder(torch.float32))  # what is not cut by layers is refused
     key = files.check_key(wanted)
     load = _in_memory if offload is None else _on_disk
     return load(files, wanted, key, parity.recorded_check(key))
@@ -219,7 +222,6 @@ def _on_disk(files: Files, wanted: Wanted, key: str, check: Check | None) -> _Lo
     if check is not None and stored is not None:
         return _offloaded(files, wanted, stored), check, stored.n_parameters
     whole, check, n_parameters = _in_memory(files, wanted, key, check)
-    assert isinstance(whole, HookedTransformer), "only these are off-loaded"
     stored = find_weights(check.hash) or write_weights(whole, check.hash, n_parameters)
     model = _offloaded(files, wanted, stored)
     if weights_hash(model) != check.hash:
@@ -227,7 +229,12 @@ def _on_disk(files: Files, wanted: Wanted, key: str, check: Check | None) -> _Lo
     return model, check, n_parameters
 
 
-def _offloaded(files: Files, wanted: Wanted, stored: WeightFiles) -> HookedTransformer:
+def _offloaded(files: Files, wanted: Wanted, stored: WeightFiles) -> DecoderOnly:
+    if files.backend == HUGGING_FACE:
+        model = files.meta_decoder(wanted.dtype)
+        put_buffers(model, files.computed_buffers(wanted))
+        leave_blocks_on_disk(model, stored, wanted.device)
+        return model
     cfg = files.hooked_config(wanted.dtype)
     return offloaded_model(cfg, files.tokenizer, stored, wanted.device)
 

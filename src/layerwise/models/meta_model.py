@@ -14,7 +14,6 @@ from transformers import AutoModelForSeq2SeqLM, PreTrainedConfig, PreTrainedToke
 
 from layerwise.errors import UserError
 from layerwise.models.backends import Files, choose_backend
-from layerwise.models.decoder.load import hooked_decoder, outline_of
 from layerwise.models.devices import parse_device, parse_dtype
 from layerwise.models.facts import Origin, attach_origin, describe, origin_of
 from layerwise.models.folder import must_be_usable, read_any_config
@@ -64,16 +63,13 @@ def load_meta_model(
 
 
 def _of_decoder(files: Files, dtype: torch.dtype) -> DecoderOnly:
-    name, tokenizer = files.source.name, files.tokenizer
     if files.backend == HUGGING_FACE:
-        with must_be_usable(files.source.folder):
-            outline = outline_of(files.config, dtype)
-        return hooked_decoder(outline, tokenizer, name)
+        return files.meta_decoder(dtype)
     cfg = files.hooked_config(dtype)
     cfg.device, cfg.init_weights = "meta", False
     quietly = no_deprecation_of("HookedTransformer")
     with must_be_usable(files.source.folder), quietly, torch.device("meta"):
-        return HookedTransformer(cfg, copy.deepcopy(tokenizer), move_to_device=False).eval()
+        return HookedTransformer(cfg, copy.deepcopy(files.tokenizer), move_to_device=False).eval()
 
 
 def _of_encoder_decoder(

@@ -20,8 +20,9 @@ from transformers import PreTrainedTokenizerBase
 from layerwise.errors import UserError, unknown_name
 from layerwise.models.convert import without_weights
 from layerwise.models.hooked import HookedTransformer, HookedTransformerConfig
+from layerwise.models.kinds import DecoderOnly
 from layerwise.models.strides import Weight
-from layerwise.models.weight_files import WeightFiles, part_of
+from layerwise.models.weight_files import BUFFERS, WeightFiles
 
 PLACES = ("disk",)
 _PIECE = 2**24  # bytes
@@ -59,15 +60,19 @@ class BlocksOnDisk:
     calls a block as a module holds it for that time.
     """
 
-    def __init__(self, model: HookedTransformer, files: WeightFiles, device: torch.device) -> None:
+    def __init__(self, model: DecoderOnly, files: WeightFiles, device: torch.device) -> None:
         self.model, self.files, self.device = model, files, device
         self.parts = [f"blocks.{layer}" for layer in range(model.cfg.n_layers)]
-        self.absent = [_stand_ins(model, part) for part in self.parts]
+        self.absent = [_stand_ins(model, files, part) for part in self.parts]
+        self.part_with = {
+            name: part
+            for part, weights in zip(self.parts, self.absent, strict=True)
+            for name in weights
+        }
         self.holders = [0] * len(self.parts)
         self.forwards: list[Callable[..., Any]] = []
-        for layer, part in enumerate(self.parts):
+        for layer, block in enumerate(model.blocks):
             put_parameters(model, self.absent[layer])
-            block = model.get_submodule(part)
             self.forwards.append(self._holding(layer, block.forward))
             block.forward = self.forwards[-1]
 
@@ -106,7 +111,7 @@ class BlocksOnDisk:
         """
         self.hold(layer)
         weakref.finalize(user, self.drop, layer).atexit = False
-        return self.model.get_submodule(self.parts[layer])
+        return self.model.blocks[layer]
 
     # A sweep runs in inference mode, and tensors that are made there are of no use outside.
     @torch.inference_mode(False)
@@ -125,11 +130,9 @@ class BlocksOnDisk:
         self.files.prefetch(self.parts[(layer + 1) % len(self.parts)])
 
 
-def _stand_ins(model: nn.Module, part: str) -> dict[str, OnDisk]:
-    return {
-        f"{part}.{name}": OnDisk(parameter, parameter.requires_grad)
-        for name, parameter in model.get_submodule(part).named_parameters()
-    }
+def _stand_ins(model: nn.Module, files: WeightFiles, part: str) -> dict[str, OnDisk]:
+    weights = {place.name: model.get_parameter(place.name) for place in files.places[part]}
+    return {name: OnDisk(weight, weight.requires_grad) for name, weight in weights.items()}
 
 
 def put_parameters(model: nn.Module, weights: Mapping[str, Weight]) -> None:
@@ -148,23 +151,49 @@ def offloaded_model(
     files: WeightFiles,
     device: torch.device,
 ) -> HookedTransformer:
-    """The hooked model whose blocks are left on disk; the rest is in memory.
+    """The model of TransformerLens whose blocks are left on disk; the rest is in memory.
 
     Raises:
         UserError: if a file is missing or damaged.
     """
-    with _no_values(device):
+    with no_values(device):
         model = without_weights(cfg, tokenizer)
     model.cfg.device = str(device)
-    for part in {part_of(name): None for name, _ in model.named_parameters()}:
-        if not part.startswith("blocks."):
-            put_parameters(model, files.read(part, device))
-    setattr(model, _ATTRIBUTE, BlocksOnDisk(model, files, device))
+    leave_blocks_on_disk(model, files, device)
     return model
 
 
+def leave_blocks_on_disk(model: DecoderOnly, files: WeightFiles, device: torch.device) -> None:
+    """Give a model without weights those outside of its blocks, and let its blocks read theirs.
+
+    Buffers that follow from the configuration it must have.
+
+    Raises:
+        UserError: if a file is missing or damaged.
+    """
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    shared = {group[0]: group for group in names.values()}
+    for part in files.places:
+        if part == BUFFERS:
+            put_buffers(model, files.read(part, device))
+        elif not part.startswith("blocks."):
+            for name, weight in files.read(part, device).items():
+                one = nn.Parameter(weight, model.get_parameter(name).requires_grad)
+                put_parameters(model, dict.fromkeys(shared[name], one))
+    setattr(model, _ATTRIBUTE, BlocksOnDisk(model, files, device))
+
+
+def put_buffers(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Let copies of ``tensors``, by full name, be buffers of ``model``."""
+    for name, tensor in tensors.items():
+        owner, _, own = name.rpartition(".")
+        model.get_submodule(owner)._buffers[own] = tensor.clone()
+
+
 @contextlib.contextmanager
-def _no_values(device: torch.device) -> Iterator[None]:
+def no_values(device: torch.device) -> Iterator[None]:
     """Modules that are made meanwhile have no weights, and share tables that are equal.
 
     Those that other threads make are not touched.
@@ -205,7 +234,7 @@ def named_weights(model: nn.Module) -> Iterator[tuple[str, Weight]]:
     blocks = blocks_on_disk(model)
     for name, parameter in sorted(model.named_parameters(), key=lambda pair: pair[0]):
         if blocks is not None and isinstance(parameter, OnDisk):
-            yield name, blocks.files.read(part_of(name), blocks.device)[name]
+            yield name, blocks.files.read(blocks.part_with[name], blocks.device)[name]
         else:
             yield name, parameter.detach()
 

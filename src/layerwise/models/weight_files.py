@@ -1,4 +1,4 @@
-"""A model's weights in the cache folder: one safetensors file for each block and other part.
+"""A decoder's weights in the cache folder: one safetensors file for each block and other part.
 
 Written once from a model in memory, and read one part at a time; what is done with the weights
 is not here.
@@ -25,17 +25,21 @@ from layerwise.models.cache import (
     complete_or_nothing,
     contents_sha256,
 )
+from layerwise.models.decoder.weight_parts import part_by_name
 from layerwise.models.hooked import HookedTransformer
+from layerwise.models.kinds import DecoderOnly, kept_buffers
 from layerwise.models.strides import Weight, storage_order
 
 _INDEX = "index.json"
+BUFFERS = "buffers"
+"""The part that holds what is as much a weight as a parameter, and is none (``kept_buffers``)."""
 
 
 class Place(NamedTuple):
     """Where the weight of a parameter is.
 
     Attributes:
-        name: TransformerLens's name of the parameter.
+        name: the parameter's, or the buffer's, full name in the model.
         part: the part in whose file it is; the embedding's for an unembedding tied to it.
         key: its name in that file.
         order: which dimension in the file each dimension of the parameter is.
@@ -50,7 +54,8 @@ class Place(NamedTuple):
 class WeightFiles:
     """The weights of one model in a folder.
 
-    A part is a block, such as ``blocks.7``, or a module outside of them, such as ``embed``.
+    A part is a block, such as ``blocks.7``, or a module outside of them, such as ``embed``, or
+    ``BUFFERS``.
 
     Attributes:
         n_parameters: number of parameters of the original, shared ones counted once.
@@ -141,11 +146,11 @@ def find_weights(digest: str) -> WeightFiles | None:
     return files
 
 
-def write_weights(model: HookedTransformer, digest: str, n_parameters: int) -> WeightFiles:
+def write_weights(model: DecoderOnly, digest: str, n_parameters: int) -> WeightFiles:
     """Write the weights of a model in memory, whole or not at all.
 
     Args:
-        model: the model, re-strided.
+        model: the model; of TransformerLens re-strided.
         digest: hash of its weights.
         n_parameters: number of parameters of the original.
 
@@ -153,12 +158,13 @@ def write_weights(model: HookedTransformer, digest: str, n_parameters: int) -> W
         What was written.
 
     Raises:
-        UserError: if nothing can be written there.
+        UserError: if nothing can be written there, or the weights cannot be told apart by blocks.
     """
+    weights = _by_part(model)
     with complete_or_nothing(_folder(digest)) as folder:
         places = {
-            part: _write_part(folder / f"{part}.safetensors", part, dict(named), model.embed.W_E)
-            for part, named in groupby(model.named_parameters(), key=lambda pair: part_of(pair[0]))
+            part: _write_part(folder / f"{part}.safetensors", part, named, model.W_E)
+            for part, named in weights.items()
         }
         files = {part: contents_sha256(folder / f"{part}.safetensors") for part in places}
         index = {"n_parameters": n_parameters, "places": places, "files": files}
@@ -173,8 +179,18 @@ def _folder(digest: str) -> Path:
     return cache_dir() / "offload" / digest
 
 
-def part_of(name: str) -> str:
-    """The part to which a parameter belongs."""
+def _by_part(model: DecoderOnly) -> dict[str, dict[str, Weight]]:
+    """All that is to be written, by part and full name."""
+    found: dict[str, dict[str, Weight]] = {}
+    parts = None if isinstance(model, HookedTransformer) else part_by_name(model)
+    for name, weight in model.named_parameters():
+        part = _part_of(name) if parts is None else parts[name]
+        found.setdefault(part, {})[name] = weight
+    return found | ({BUFFERS: buffers} if (buffers := dict(kept_buffers(model))) else {})
+
+
+def _part_of(name: str) -> str:
+    """The part to which a parameter of TransformerLens belongs."""
     pieces = name.split(".")
     return ".".join(pieces[: 2 if pieces[0] == "blocks" else 1])
 

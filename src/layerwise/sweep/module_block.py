@@ -38,7 +38,8 @@ class ModuleBlock(PackedBlock):
         self.attend = PackedAttention(self.n_kv, self.group, cfg.d_head, self.scoring)
         self.norm_1 = _quick(self.parts.attn_norm, cfg.d_model)
         self.norm_2 = _quick(self.parts.mlp_norm, cfg.d_model)
-        self.mlp = self._mlp_output
+        # No method of the block's own: a circle would keep its weights in memory.
+        self.mlp = self.parts.mlp_added
 
     def packed_several(
         self, parts: Sequence[tuple[OfLayout, Layout]], outside: KeysValues | None
@@ -82,10 +83,6 @@ class ModuleBlock(PackedBlock):
     ) -> Float[torch.Tensor, "... d_model"]:
         """What attention adds to the stream."""
         return self.parts.attn_added(z)
-
-    def _mlp_output(self, normed: Activation) -> Activation:
-        """What the MLP adds to the stream."""
-        return self.parts.mlp_added(normed)
 
 
 def _quick(norm: Any, width: int) -> Any:

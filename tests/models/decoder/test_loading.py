@@ -193,10 +193,7 @@ def test_an_outline_has_the_sizes_of_the_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.hooked_transformer
-def test_other_places_and_backends_are_refused_in_a_sentence(tmp_path: Path) -> None:
-    folder = folder_of("gemma", tmp_path)
-    with refused("runs over its own modules, which stay in memory", "expected no offload"):
-        load_model(folder, offload="disk")
+def test_other_backends_are_refused_in_a_sentence() -> None:
     for name in ("wired-seq2seq", "organism-seq2seq"):
         with refused("is an encoder-decoder", "expected no other backend"):
             load_model(name, backend="transformer-lens")
