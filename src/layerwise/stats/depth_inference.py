@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import chdtrc, ndtr, ndtri, stdtr
+from scipy.special import ndtr, ndtri, stdtr
 
 from .clusters import Clusters
 from .depth_contrasts import CENTRE as CENTRE
@@ -24,6 +24,8 @@ from .depth_contrasts import NOTHING, ROUNDING, Draws, contrasts_at, knots_of, u
 from .interest import SMALLEST_DEPTH as SMALLEST_DEPTH
 from .interest import refuse_negative_depth as refuse_negative_depth
 from .item_curves import ItemCurves
+from .joint_null import critical_distance, nearest_to_zero
+from .joint_null import mixture_p as mixture_p
 
 # Places per layer at which contrasts are computed, besides those where they are 0.
 _PLACES = 8
@@ -166,7 +168,7 @@ def same_depth_p_value(
         return 1.0
     one, other, _ = _both(first, second, axes, measure)
     shared = _correlation(one, other, paired, diagonal=True)
-    return mixture_p(_nearest(one.z, other.z, shared))
+    return mixture_p(nearest_to_zero(one.z, other.z, shared))
 
 
 def depth_difference(
@@ -203,7 +205,7 @@ def depth_difference(
     shared = _correlation(one, other, paired)
     z = one.z[:, None], other.z[None]
     length = (z[0] ** 2 - 2 * shared * z[0] * z[1] + z[1] ** 2) / (1 - shared**2)
-    accepted = length <= _critical(1 - level)
+    accepted = length <= critical_distance(1 - level)
     shift = axes[1].inside(depths)[None] - axes[0].inside(depths)[:, None]
     found = shift[accepted if accepted.any() else length == length.min()]
     if p >= 1 - level:
@@ -233,26 +235,6 @@ def _both(
 def _measured(group: Sequence[ItemCurves]) -> bool:
     """Whether every task has clusters enough for a spread, and a unit."""
     return all(task.grouped.n > 1 and task.scale.mean() > 0 for task in group)
-
-
-def mixture_p(squared: float) -> float:
-    """Upper tail of the least squared distance from a corner of two half-lines.
-
-    Of a standard normal pair one half lies where the distance is that to a line, a quarter where
-    it is the smaller of both coordinates, and a quarter where it is that to the corner itself
-    (a chi-bar-squared distribution; Silvapulle and Sen 2005, Constrained Statistical Inference,
-    section 3.4).
-    """
-    one, two = (float(chdtrc(df, squared)) for df in (1, 2))
-    return one / 2 + one**2 / 4 + two / 4
-
-
-def _critical(level: float) -> float:
-    low, high = 0.0, 100.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if mixture_p(middle) > level else (low, middle)
-    return high
 
 
 def _places(group: Sequence[ItemCurves], measure: str) -> Draws:
@@ -363,12 +345,3 @@ def _correlation(
     shared = np.sum([np.einsum(way, a, b, optimize=True) for a, b in pairs], axis=0)
     known = sizes > 1e-24
     return np.clip(np.where(known, shared / np.where(known, sizes, 1.0), 0.0), -0.999, 0.999)
-
-
-def _nearest(one: Draws, other: Draws, shared: Draws) -> float:
-    """Least squared distance of the path of both contrasts from 0, straight between places."""
-    path = np.stack([one, (other - shared * one) / np.sqrt(1 - shared**2)], axis=1)
-    start, step = path[:-1], np.diff(path, axis=0)
-    size = (step**2).sum(axis=1)
-    part = np.clip(-(start * step).sum(axis=1) / np.where(size > 0, size, 1.0), 0.0, 1.0)
-    return float(((start + part[:, None] * step) ** 2).sum(axis=1).min())

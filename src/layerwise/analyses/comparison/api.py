@@ -19,6 +19,7 @@ from layerwise.presentation.rows import records
 from layerwise.stats.depth_inference import refuse_negative_depth
 from layerwise.storage.parquet import frame
 
+from .asked import n_asked
 from .compared import ComparisonFacts, RunFacts
 from .quantities import Prepared, prepared
 from .result import Comparison
@@ -32,7 +33,14 @@ from .runs import (
     saved_runs,
     shared_change,
 )
-from .tables import corrected, estimate_rows, group_difference_rows, group_rows, pair_rows
+from .tables import (
+    corrected,
+    estimate_rows,
+    group_difference_rows,
+    group_rows,
+    n_tests,
+    pair_rows,
+)
 
 Folders = Sequence[str | Path]
 
@@ -81,7 +89,8 @@ def compare(
     change = shared_change(shared)
     ready = [prepared(run, seed, n_resamples) for run in shared]
     silent += [row for run in ready for row in _unsaid(run)]
-    differences, spread = _compared(ready, silent, smallest_depth)
+    asked = n_asked(list(_groups(ready).values()) or [[run] for run in ready])
+    differences, spread = _compared(ready, asked, silent, smallest_depth)
     if not differences:
         raise _nothing(silent)
     layers = [row for run in shared for row in _layer_rows(run, change)]
@@ -92,7 +101,12 @@ def compare(
         frame("comparison_differences", differences),
         frame("comparison_groups", spread),
         frame("comparison_left_out", _distinct(silent)),
-        ComparisonFacts(seed=seed, n_resamples=n_resamples, runs=told),
+        ComparisonFacts(
+            seed=seed,
+            n_resamples=n_resamples,
+            runs=told,
+            n_tests=n_tests([row["family"] for row in differences], asked),
+        ),
     )
 
 
@@ -148,19 +162,28 @@ def _listed(runs: Folders | Mapping[str, Folders]) -> tuple[list[Path], list[str
     return [folder for folder, _ in pairs], [name for _, name in pairs]
 
 
-def _compared(
-    ready: Sequence[Prepared], silent: list[dict[str, Any]], smallest_depth: float
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Rows of differences, and of the spread within groups."""
+def _groups(ready: Sequence[Prepared]) -> dict[str, list[Prepared]]:
+    """The runs of each group; none if runs are compared one by one."""
     groups: dict[str, list[Prepared]] = {}
     for each in ready:
         if each.run.group is not None:
             groups.setdefault(each.run.group, []).append(each)
+    return groups
+
+
+def _compared(
+    ready: Sequence[Prepared],
+    asked: Mapping[str, int],
+    silent: list[dict[str, Any]],
+    smallest_depth: float,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows of differences, and of the spread within groups."""
+    groups = _groups(ready)
     if not groups:
         return pair_rows(ready, silent, smallest_depth), []
     pairs = combinations(groups.values(), 2)
     rows = [row for pair in pairs for row in group_difference_rows(*pair, silent, smallest_depth)]
-    return corrected(rows), list(group_rows(groups))
+    return corrected(rows, asked), list(group_rows(groups))
 
 
 def _unsaid(ready: Prepared) -> Iterator[dict[str, Any]]:

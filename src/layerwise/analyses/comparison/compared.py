@@ -26,6 +26,11 @@ class ComparisonFacts(Stamped):
     seed: int = Field(description="The seed of the bootstrap over items.")
     n_resamples: int = Field(description="Number of bootstrap samples.")
     runs: tuple[RunFacts, ...] = Field(description="The runs, in the order given.")
+    n_tests: dict[str, int] = Field(
+        default={},
+        description="How many tests of each family were corrected together, those of what could "
+        "not be compared as well; in comparisons of earlier versions nothing.",
+    )
     files: dict[str, str] = Field(
         default={},
         description="In comparison.json: SHA-256 of each table by name, and under its own name "

@@ -6,6 +6,7 @@ supports it; centres of mass and the sizes of critical sets, which are not compa
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -30,12 +31,18 @@ NOTHING = "no difference"
 Row = dict[str, Any]
 
 
-def established(differences: pd.DataFrame) -> list[Finding]:
-    """A sentence for each difference that its test supports, the largest first."""
+def established(differences: pd.DataFrame, tests: Mapping[str, int] | None = None) -> list[Finding]:
+    """A sentence for each difference that its test supports, the largest first.
+
+    Args:
+        differences: ``comparison_differences.parquet``.
+        tests: how many tests of each family were corrected together, as the comparison's facts
+            have it; those in the table, if nothing of it is known.
+    """
     sure = rows(differences, significant=True, measure=list(MEASURES))
-    kinds = list(differences["family"])
+    kinds = tests or differences["family"].value_counts().to_dict()
     whole = n_tests(differences)
-    found = [_difference(row, kinds.count(row["family"]), whole) for row in records(sure)]
+    found = [_difference(row, kinds[row["family"]], whole) for row in records(sure)]
     return sorted(found, key=lambda finding: -finding.importance)
 
 

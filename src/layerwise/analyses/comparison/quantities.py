@@ -27,6 +27,7 @@ from layerwise.stats.depth_inference import CENTRE, Axis
 from layerwise.stats.effects import Cell, cells, layer_skips
 from layerwise.stats.item_curves import ItemCurves
 from layerwise.stats.layer_curves import ABLATION, Evidence, LeftOut, Sampling, within
+from layerwise.stats.same_share import LostOf
 from layerwise.stats.share_bounds import Scale
 from layerwise.stats.signal import signals
 
@@ -61,6 +62,7 @@ class Quantity(NamedTuple):
         right: of an accuracy, the answers; otherwise None.
         parts: of a share lost, what each item adds to it; otherwise None.
         shares: of a share lost, that of each task; otherwise None.
+        lost: of a share lost, what each task's items lose and have to lose; otherwise empty.
         scales: of a share lost, what the sample of each task leaves open of it; otherwise empty.
         n_layers: of a share lost, over how many skipped layers it is the mean; otherwise 1.
         curves: of a depth that is inferred without resampling, the curves of each task.
@@ -73,6 +75,7 @@ class Quantity(NamedTuple):
     right: Bool[np.ndarray, " items"] | None = None
     parts: Float[np.ndarray, " items"] | None = None
     shares: Float[np.ndarray, "tasks 1"] | None = None
+    lost: tuple[LostOf, ...] = ()
     scales: tuple[Scale, ...] = ()
     n_layers: int = 1
     curves: tuple[ItemCurves, ...] = ()
@@ -132,12 +135,17 @@ def quantities(
         One quantity for each run, by what it is.
     """
     found = dict(_accuracies(runs, note))
-    axes = [COMPUTATION]
-    if any(run.run.facts.model.n_encoder_layers for run in runs):
-        axes += [name for name in (ENCODER, DECODER) if all(run.axes[name] for run in runs)]
-    for axis in axes:
+    for axis in axes_of_all(runs):
         found |= dict(_depths(runs, axis, note if axis == COMPUTATION else lambda row: None))
     return found | dict(_losses(runs, note))
+
+
+def axes_of_all(runs: Sequence[Prepared]) -> list[str]:
+    """The axes that every run has; of decoders alone, that of computation."""
+    if not any(run.run.facts.model.n_encoder_layers for run in runs):
+        return [COMPUTATION]
+    stacks = (name for name in (ENCODER, DECODER) if all(run.axes[name] for run in runs))
+    return [COMPUTATION, *stacks]
 
 
 def _accuracies(runs: Sequence[Prepared], note: Callable) -> Iterator[tuple[Key, list[Quantity]]]:
@@ -283,8 +291,9 @@ def _loss(profiles: Sequence[Profile], third: str, sampling: Sampling) -> Quanti
     shares = np.stack([p.pseudo[:, [column]].mean(axis=0) for p in profiles])
     scales = tuple(profile.scale for profile in profiles)
     return Quantity(
-        draws, len(whole), together, parts=whole, shares=shares, scales=scales,
-        n_layers=len(groups[third]),
+        draws, len(whole), together, parts=whole, shares=shares,
+        lost=tuple(LostOf(p.values[:, 1 + column], p.values[:, 0]) for p in profiles),
+        scales=scales, n_layers=len(groups[third]),
     )  # fmt: skip
 
 

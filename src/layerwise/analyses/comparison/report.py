@@ -37,7 +37,8 @@ def comparison_report(comparison: ComparedRuns) -> Report:
     Args:
         comparison: what was compared.
     """
-    sure, rest = established(comparison.differences), not_established(comparison.differences)
+    sure = established(comparison.differences, comparison.facts.n_tests)
+    rest = not_established(comparison.differences)
     return Report((*sure, *rest), lambda: _page(comparison, sure, rest))
 
 
@@ -152,7 +153,7 @@ def _drawings(comparison: ComparedRuns) -> list[FigureSpec]:
 _TESTS = {
     "accuracy": "paired bootstrap intervals and exact McNemar tests",
     "depth": "paired intervals and tests",
-    "share lost": "paired bootstrap intervals and tests",
+    "share lost": "paired intervals and tests",
 }
 
 

@@ -19,7 +19,8 @@ from layerwise.stats.depths import bounds, later_by, two_sided_p
 from layerwise.stats.effects import ALPHA
 from layerwise.stats.inference import expanded_level
 from layerwise.stats.min_f_prime import crossed_difference
-from layerwise.stats.over_run import over_run
+from layerwise.stats.over_run import Sizes, over_run
+from layerwise.stats.same_share import ShareDifference, share_difference
 from layerwise.stats.share_bounds import (
     Bounded,
     difference_wide_enough,
@@ -27,6 +28,7 @@ from layerwise.stats.share_bounds import (
     wide_enough,
 )
 
+from .asked import n_asked
 from .quantities import (
     ACCURACY,
     COMPARED,
@@ -68,7 +70,7 @@ def pair_rows(
         for key, (first, second) in quantities([one, other], left_out.append).items()
         if key.measure not in DESCRIBED
     ]
-    return corrected(rows)
+    return corrected(rows, n_asked([[run] for run in runs]))
 
 
 def _pair(
@@ -93,6 +95,10 @@ def _pair(
             ends = difference_wide_enough(differences[:1], _one((low, high)), *own)
             low, high = (float(end[0]) for end in ends)
         p = _p(key, first, second, differences, one.sampling.seed)
+        if key.family == LOSS:
+            low, high, p = _no_surer(
+                (low, high, p), share_difference(first.lost, second.lost, first.clusters)
+            )
     return {
         "unit": ITEM,
         "first": one.run.name,
@@ -107,6 +113,13 @@ def _pair(
         "n_first": 1,
         "n_second": 1,
     }
+
+
+def _no_surer(resampled: tuple[float, float, float], inverted: ShareDifference) -> ShareDifference:
+    """The wider bounds and the larger p of two; bounds without an end are nan."""
+    ends = min(resampled[0], inverted.low), max(resampled[1], inverted.high)
+    low, high = ends if np.isfinite([*resampled[:2], *ends]).all() else (np.nan, np.nan)
+    return ShareDifference(low, high, max(resampled[2], inverted.p))
 
 
 def _p(key: Key, first: Quantity, second: Quantity, differences: Draws, seed: int) -> float:
@@ -192,34 +205,56 @@ def group_rows(groups: Mapping[str, Sequence[Prepared]]) -> Iterator[dict[str, A
             yield told | _named(key, every[0]) | spread
 
 
-def corrected(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def corrected(
+    rows: Sequence[dict[str, Any]], asked: Mapping[str, int] | None = None
+) -> list[dict[str, Any]]:
     """The rows with Holm's correction over all comparisons of a family, and over all families.
 
     Significant is what is so after the correction and no smaller than is of interest.
+
+    Args:
+        rows: those that could be compared.
+        asked: how many comparisons of each family were asked for; those without a row count as
+            ones in which nothing was found. None if all have one.
     """
-    found = []
+    found, tests = [], n_tests([row["family"] for row in rows], asked or {})
     for family in COMPARED:
         mine = [row for row in rows if row["family"] == family]
-        adjusted = stats.holm(_p_values(mine))
+        adjusted = stats.holm(_with_silent(mine, tests[family]))[: len(mine)]
         found += [
             {name: value for name, value in row.items() if name != _SMALLEST}
             | {"p_holm": float(p), "significant": bool(p < ALPHA and _away(row))}
             for row, p in zip(mine, adjusted, strict=True)
         ]
-    together = over_run(_p_values(found), np.full(len(found), True))
-    run = {"run_tests": len(found)}
+    whole = sum(tests.values())
+    p_values = _with_silent(found, len(found))
+    together = over_run(p_values, np.full(len(found), True), sizes=Sizes(whole, 0))
+    run = {"run_tests": whole}
     return [row | run | {"p_run": float(p)} for row, p in zip(found, together, strict=True)]
 
 
-def _p_values(rows: Sequence[dict[str, Any]]) -> Float[np.ndarray, " rows"]:
-    return np.array([row["p"] for row in rows], dtype=float)
+def n_tests(families: Sequence[str], asked: Mapping[str, int]) -> dict[str, int]:
+    """How many tests are corrected together, by family.
+
+    Args:
+        families: of each comparison that was made.
+        asked: how many were asked for.
+    """
+    return {one: max(asked.get(one, 0), list(families).count(one)) for one in COMPARED}
+
+
+def _with_silent(rows: Sequence[dict[str, Any]], n: int) -> Float[np.ndarray, " tests"]:
+    """The p-values of the rows, and 1 for each test that has none."""
+    found = np.ones(n)
+    found[: len(rows)] = [row["p"] for row in rows]
+    return found
 
 
 def _away(row: dict[str, Any]) -> bool:
     """Whether the interval is away from 0, where there is one; the exact test has its own."""
     if abs(row.get("difference", np.inf)) < row.get(_SMALLEST, 0.0) - 1e-9:
         return False
-    return row["family"] == ACCURACY or not row["low"] <= 0 <= row["high"]
+    return row["family"] == ACCURACY or row["low"] > 0 or row["high"] < 0
 
 
 def _named(key: Key, quantity: Quantity) -> dict[str, Any]:

@@ -1,0 +1,48 @@
+"""Whether two contrasts can both be 0 at one place: the distance of their path from 0.
+
+What the contrasts are, of depths or of shares lost, is not known here.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+from scipy.special import chdtrc
+
+Path = Float[np.ndarray, " places"]
+
+
+def mixture_p(squared: float) -> float:
+    """Upper tail of the least squared distance from a corner of two half-lines.
+
+    Of a standard normal pair one half lies where the distance is that to a line, a quarter where
+    it is the smaller of both coordinates, and a quarter where it is that to the corner itself
+    (a chi-bar-squared distribution; Silvapulle and Sen 2005, Constrained Statistical Inference,
+    section 3.4).
+    """
+    one, two = (float(chdtrc(df, squared)) for df in (1, 2))
+    return one / 2 + one**2 / 4 + two / 4
+
+
+def critical_distance(level: float) -> float:
+    """The squared distance whose ``mixture_p`` is a level, by bisection."""
+    low, high = 0.0, 100.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if mixture_p(middle) > level else (low, middle)
+    return high
+
+
+def nearest_to_zero(one: Path, other: Path, shared: Path) -> float:
+    """Least squared distance of the path of two contrasts from 0, straight between places.
+
+    Args:
+        one: a contrast at each place, as a standard normal value.
+        other: the other at the same places.
+        shared: their correlation, between -1 and 1.
+    """
+    path = np.stack([one, (other - shared * one) / np.sqrt(1 - shared**2)], axis=1)
+    start, step = path[:-1], np.diff(path, axis=0)
+    size = (step**2).sum(axis=1)
+    part = np.clip(-(start * step).sum(axis=1) / np.where(size > 0, size, 1.0), 0.0, 1.0)
+    return float(((start + part[:, None] * step) ** 2).sum(axis=1).min())
