@@ -58,8 +58,10 @@ def held_again(tables: Tables, case: str) -> Iterator[str]:
     better = pd.concat([one["improved"] for one in keyed], axis=1).sum(axis=1)
     apart = pd.concat([one["acc_distilled"] for one in keyed], axis=1)
     spread = 100 * float((apart.max(axis=1) - apart.min(axis=1)).max())
+    lost = pd.concat([one["leads"] for one in keyed], axis=1).any(axis=1)
     told = [
         f"with {count} of {len(each)} seeds {_these(better[better == count])}"
+        + ", of which no loss is established" * (not count and not lost[better == count].any())
         for count in sorted(set(better), reverse=True)
     ]
     yield (

@@ -241,7 +241,7 @@ def _new(tables: Tables, case: str, task: str) -> str:
 def read(tables: Tables) -> Iterator[str]:
     """From which layer on the lens reads the answer, and the last position holds it."""
     for what, column, name, unit in (
-        ("on top of the logit lens for half of the items", "on_top", "lens",
+        ("(their first tokens) on top of the logit lens for half of the items", "on_top", "lens",
          "items; none: not at the last layer either"),
         ("half recovered by patching the stream before it at the last position", "recovered",
          "patching", "pairs"),
