@@ -132,6 +132,23 @@ def test_pairing_makes_intervals_narrower_where_models_answer_alike():
     assert widths[0] < widths[1] / 2
 
 
+def test_accuracies_of_items_that_are_all_alike_have_exact_bounds():
+    """Two models right on all items, or on none: what as many others might show is left open."""
+    n, unseen = 40, 1 - 0.025 ** (1 / 40)  # Clopper and Pearson's bound of none of 40
+    always, never = np.ones(n, dtype=bool), np.zeros(n, dtype=bool)
+    for right, others in ((always, always), (always, never)):
+        runs = [
+            ready(name, answers(np.random.default_rng(0), one, {}, noise=0.0))
+            for name, one in (("one", right), ("two", others))
+        ]
+        found = row(pd.DataFrame(pair_rows(runs, [])), family="accuracy")
+        change = others.mean() - right.mean()
+        assert found["low"] == pytest.approx(max(-1.0, change - unseen))
+        assert found["high"] == pytest.approx(change + unseen * (1 - change))
+        own = row(pd.DataFrame(estimate_rows(runs[:1])), family="accuracy")
+        assert (own["low"], own["high"]) == pytest.approx((1 - unseen, 1.0))
+
+
 def test_where_nothing_differs_tests_keep_their_level():
     """Pairs of models of one truth: p < 0.05 as often as that, and Holm's family less."""
     hits, families = defaultdict(list), defaultdict(list)

@@ -19,7 +19,7 @@ from layerwise.stats.depths import bounds, later_by, two_sided_p
 from layerwise.stats.effects import ALPHA
 from layerwise.stats.inference import expanded_level
 from layerwise.stats.min_f_prime import crossed_difference
-from layerwise.stats.over_run import Sizes, over_run
+from layerwise.stats.over_run import Sizes, exact_where_alike, over_run
 from layerwise.stats.same_share import ShareDifference, share_difference
 from layerwise.stats.share_bounds import (
     Bounded,
@@ -94,6 +94,8 @@ def _pair(
             ]
             ends = difference_wide_enough(differences[:1], _one((low, high)), *own)
             low, high = (float(end[0]) for end in ends)
+        if key.family == ACCURACY:
+            low, high = _with_unseen_items((low, high), first.clusters.n, least=-1.0)
         p = _p(key, first, second, differences, one.sampling.seed)
         if key.family == LOSS:
             low, high, p = _no_surer(
@@ -265,6 +267,8 @@ def _named(key: Key, quantity: Quantity) -> dict[str, Any]:
 def _own_interval(key: Key, quantity: Quantity) -> tuple[float, float]:
     if not (quantity.curves and quantity.axis):
         ends = _interval(key, quantity.draws, quantity.clusters.n)
+        if key.family == ACCURACY:
+            return _with_unseen_items(ends, quantity.clusters.n, least=0.0)
         if quantity.shares is None:
             return ends
         wide = wide_enough(_one(ends), quantity.shares, quantity.scales)
@@ -272,6 +276,22 @@ def _own_interval(key: Key, quantity: Quantity) -> tuple[float, float]:
         return low, high
     low, high = quantity.axis.depth(np.array(depth_bounds(quantity.curves, key.measure)))
     return float(low), float(high)
+
+
+def _with_unseen_items(ends: tuple[float, float], n: int, least: float) -> tuple[float, float]:
+    """Bounds of answers, or of their change, exact ones where all items of the sample are alike.
+
+    Args:
+        ends: percentile bounds.
+        n: clusters of items.
+        least: the smallest value that an item can have; the largest is 1.
+    """
+    if ends[0] != ends[1]:
+        return ends
+    middle, reach = (1 + least) / 2, (1 - least) / 2
+    exact = exact_where_alike(np.array([ends[0] - middle]), np.array([n]), reach)
+    low, high = (float(end[0]) + middle for end in exact)
+    return low, high
 
 
 def _one(ends: tuple[float, float]) -> tuple[Draws, Draws]:
