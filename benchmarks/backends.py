@@ -9,6 +9,7 @@ texts token for token.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
@@ -19,6 +20,7 @@ from measuring import Cost, markdown, spread, timed
 from same_work import Agreement, check
 from texts import distinct_prompts, scored_items
 
+from layerwise.errors import UserError
 from layerwise.models import DEFAULT_MODEL, load_model, original_tokenizer
 from layerwise.sweep import Intervention, LogLikelihood, patch, skip, sweep
 
@@ -88,7 +90,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.items, args.options, args.context, args.tokens, args.runs = 2, 2, 12, 3, 1
     torch.set_num_threads(args.threads)
     print(machine("transformers"))
-    models = [load_model(args.model, backend=backend) for backend in BACKENDS]
+    try:
+        models = [load_model(args.model, backend=backend) for backend in BACKENDS]
+    except UserError as refusal:
+        sys.exit(str(refusal))
     rows = []
     for work in works(original_tokenizer(models[0]), models[0].cfg.n_layers, args):
         (hooked, own), agreement = measured(models, work, args.runs)

@@ -16,20 +16,20 @@ from itertools import chain
 from typing import Any
 
 import torch
-from hooked_models import HookedTransformer
 from machine import machine
 from measuring import markdown, spread, timed
 from same_work import check, check_texts
 from texts import shared_prefix, with_shots
 
 from layerwise.models import DEFAULT_MODEL, load_model, original_tokenizer
+from layerwise.models.kinds import DecoderOnly
 from layerwise.sweep import SweepStats, skip, sweep
 from layerwise.tasks import PROTOCOLS, Task, build_requests
 
 SUITES = ("facts", "arithmetic", "word-problems")
 
 
-def compare(model: HookedTransformer, task: Task, protocol: str, layers: list[int]) -> list[str]:
+def compare(model: DecoderOnly, task: Task, protocol: str, layers: list[int]) -> list[str]:
     """A row of the table: one suite under one protocol."""
     tokenizer, changes = original_tokenizer(model), [skip(layer) for layer in layers]
     groups = [
@@ -56,7 +56,7 @@ def compare(model: HookedTransformer, task: Task, protocol: str, layers: list[in
 
 
 def agreement(
-    model: HookedTransformer, layers: list[int], requests: list[Any], ours: Any, theirs: Any
+    model: DecoderOnly, layers: list[int], requests: list[Any], ours: Any, theirs: Any
 ) -> str:
     """Outcomes compared, in words; ends the program if they disagree."""
     if hasattr(requests[0], "max_tokens"):

@@ -20,7 +20,6 @@ from itertools import chain, pairwise
 from typing import Any
 
 import torch
-from hooked_models import HookedTransformer
 from machine import machine
 from measuring import Cost, markdown, spread, timed
 from pruned_ways import generate, load_original
@@ -28,6 +27,7 @@ from same_work import Tokens, check_errors, check_texts, in_dtype, shortfalls
 from texts import distinct_prompts, few_shot_prompts, shared_prefix, with_shots
 
 from layerwise.models import DEFAULT_MODEL, load_model, original_tokenizer
+from layerwise.models.kinds import DecoderOnly
 from layerwise.sweep import Generate, skip, sweep
 
 SUITE = "word-problems"
@@ -55,7 +55,7 @@ class Engine:
     pushed: float
 
 
-def by_engine(model: HookedTransformer, layers: Sequence[int], requests: list[Generate]) -> Engine:
+def by_engine(model: DecoderOnly, layers: Sequence[int], requests: list[Generate]) -> Engine:
     changes = [skip(layer) for layer in layers]
     prompts = [replace(one, max_tokens=1) for one in requests]
     first, walk = timed("engine, prompts only", lambda: sweep(model, changes, prompts))
@@ -82,7 +82,7 @@ def by_generate(
 
 
 def agreement(
-    model: HookedTransformer,
+    model: DecoderOnly,
     layers: list[int],
     requests: list[Generate],
     ours: Texts,
@@ -90,7 +90,7 @@ def agreement(
 ) -> str:
     """Both sides' texts compared, in words; ends the program if they disagree."""
     compared = len(layers) * len(requests)
-    if model.cfg.dtype == torch.float32:
+    if model.W_E.dtype == torch.float32:
         end = original_tokenizer(model).eos_token_id
         parted = check_texts(model, layers, requests, ours, theirs, end)
         return f"{compared} texts the same, but for {parted} that part at a tie"
@@ -118,7 +118,7 @@ def row(name: str, engine: Engine, generate_seconds: float) -> list[str]:
 
 
 def by_group(
-    model: HookedTransformer, requests: list[Generate], seconds: dict[int, float], n_groups: int
+    model: DecoderOnly, requests: list[Generate], seconds: dict[int, float], n_groups: int
 ) -> list[list[str]]:
     """Neighbouring layers, each group swept on its own; groups without a timed layer are left."""
     n_layers, rows = model.cfg.n_layers, []

@@ -20,12 +20,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from hooked_models import HookedTransformer, HookedTransformerConfig
 from machine import machine
 from measuring import markdown, spread
 from peak_memory import peak_growth
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from layerwise.models import restride
+from layerwise.models.decoder.load import hooked_decoder
+from layerwise.models.decoder.model import DecoderModel
+from layerwise.models.hooked import (
+    HookedTransformer,
+    HookedTransformerConfig,
+    has_hooked_transformer,
+)
+from layerwise.models.kinds import DecoderOnly
 from layerwise.sweep import Generate, Intervention, LogLikelihood, intact, plan_sweep, skip, sweep
 from layerwise.sweep.run import model_shape
 
@@ -115,8 +123,10 @@ class Measured:
     cached: int
 
 
-def random_model(layers: int, d_model: int, n_ctx: int) -> HookedTransformer:
-    """A model with random weights and blocks as SmolLM2's."""
+def random_model(layers: int, d_model: int, n_ctx: int) -> DecoderOnly:
+    """A model with random weights and blocks as SmolLM2's, by TransformerLens where it has any."""
+    if not has_hooked_transformer():
+        return over_own_modules(layers, d_model, n_ctx)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="HookedTransformer is deprecated")
         model = HookedTransformer(
@@ -129,6 +139,19 @@ def random_model(layers: int, d_model: int, n_ctx: int) -> HookedTransformer:
         ).eval()  # fmt: skip
     restride(model)
     return model
+
+
+def over_own_modules(layers: int, d_model: int, n_ctx: int) -> DecoderModel:
+    """The same sizes by the modules of Hugging Face."""
+    config = LlamaConfig(
+        num_hidden_layers=layers, hidden_size=d_model, max_position_embeddings=n_ctx,
+        num_attention_heads=8, num_key_value_heads=4, intermediate_size=4 * d_model,
+        vocab_size=VOCABULARY, tie_word_embeddings=False,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        original = LlamaForCausalLM(config).eval()
+    return hooked_decoder(original, None, "random")
 
 
 def requests_of(point: Point) -> list[LogLikelihood | Generate]:

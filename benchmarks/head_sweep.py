@@ -1,4 +1,4 @@
-"""Ablation of every head: one sweep against a hooked TransformerLens forward per head and item.
+"""Ablation of every head: one sweep against a hooked forward per head and item.
 
 Distinct items of equal lengths; the options of an item are one batch of the hooked side. What
 both sides found is compared before any ratio is printed.

@@ -1,5 +1,7 @@
 """Layer skipping with hooks, as people write it by hand with TransformerLens today.
 
+The model is TransformerLens's own, or with releases that have none a ``DecoderModel``.
+
 Uses nothing of the engine, so that it can be timed and checked against it; what is asked and how
 it is reported is in ``sweep_vs_hooks``.
 """
@@ -10,8 +12,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from hooked_models import HookedTransformer, TransformerLensKeyValueCache
+from transformer_lens import TransformerLensKeyValueCache
 
+from layerwise.models.decoder import DecoderModel
+from layerwise.models.kinds import DecoderOnly
 from layerwise.sweep import Generate, Generated, LogLikelihood, Scored
 from layerwise.sweep.stopping import Stopper
 
@@ -36,7 +40,7 @@ def skip_hooks(layer: int | None) -> Hooks:
 
 @torch.inference_mode()
 def score_batched(
-    model: HookedTransformer, layers: Sequence[int | None], groups: Sequence[list[LogLikelihood]]
+    model: DecoderOnly, layers: Sequence[int | None], groups: Sequence[list[LogLikelihood]]
 ) -> list[list[Scored]]:
     """One forward per skipped layer and item, the item's options as one padded batch."""
     return score_hooked(model, [skip_hooks(layer) for layer in layers], groups)
@@ -54,7 +58,7 @@ def head_hooks(layer: int, head: int) -> Hooks:
 
 @torch.inference_mode()
 def score_hooked(
-    model: HookedTransformer, changes: Sequence[Hooks], groups: Sequence[list[LogLikelihood]]
+    model: DecoderOnly, changes: Sequence[Hooks], groups: Sequence[list[LogLikelihood]]
 ) -> list[list[Scored]]:
     """One forward per change and item, the item's options as one padded batch."""
     outcomes: list[list[Scored]] = []
@@ -64,7 +68,7 @@ def score_hooked(
     return outcomes
 
 
-def _score(model: HookedTransformer, group: list[LogLikelihood]) -> list[Scored]:
+def _score(model: DecoderOnly, group: list[LogLikelihood]) -> list[Scored]:
     rows = [torch.tensor(one.context + one.continuation[:-1]) for one in group]
     # Padding on the right changes nothing before it in a causal model.
     logits = model(torch.nn.utils.rnn.pad_sequence(rows, batch_first=True))
@@ -81,12 +85,12 @@ def _read(logits: torch.Tensor, asked: LogLikelihood) -> Scored:
 
 @torch.inference_mode()
 def generate_cached(
-    model: HookedTransformer,
+    model: DecoderOnly,
     layers: Sequence[int | None],
     requests: Sequence[Generate],
     stopper: Stopper,
 ) -> list[list[Generated]]:
-    """Greedy decoding with TransformerLens's key-value cache, one text after the other.
+    """Greedy decoding with the model's own key-value cache, one text after the other.
 
     What ``model.generate`` does, but it ends at the stop strings, which that cannot.
     """
@@ -97,11 +101,14 @@ def generate_cached(
     return outcomes
 
 
-def _decode(model: HookedTransformer, asked: Generate, stopper: Stopper) -> Generated:
-    cache = TransformerLensKeyValueCache.init_cache(model.cfg, model.W_E.device, 1)
+def _decode(model: DecoderOnly, asked: Generate, stopper: Stopper) -> Generated:
+    kept: dict[str, Any] = {"past": []}
+    if not isinstance(model, DecoderModel):
+        cache = TransformerLensKeyValueCache.init_cache(model.cfg, model.W_E.device, 1)
+        kept = {"past_kv_cache": cache}
     tokens, new = list(asked.context), []
     while not new or not stopper.ended(new, asked):
-        logits = model(torch.tensor([tokens]), past_kv_cache=cache)
+        logits = model(torch.tensor([tokens]), **kept)
         tokens = [int(logits[0, -1].argmax())]
         new += tokens
     return stopper.outcome(new, asked)

@@ -2,7 +2,7 @@
 
 All sides get the same token ids: distinct items that share nothing, each with some options.
 lm-eval evaluates a Hugging Face model without the layer, at the batch size that is fastest here;
-TransformerLens runs its model with hooks, an item's options as one batch. No ratio is printed
+the hooked model is run with hooks, an item's options as one batch. No ratio is printed
 unless the outcomes agree: in float32 to 1e-4 nats a token, or as far as rounding allows
 (``same_work``); in bfloat16 the engine's mean error against float32 arithmetic on the same weights
 must be at most 1.5 times the other side's. The engine's rate is compared with that of bare matrix
@@ -19,7 +19,6 @@ from itertools import chain
 from typing import Any
 
 import torch
-from hooked_models import HookedTransformer
 from hooked_ways import score_batched
 from machine import machine
 from measuring import markdown, spread, timed
@@ -29,6 +28,8 @@ from same_work import check, check_errors, in_dtype, mean_gap, token_gap
 from texts import scored_items
 
 from layerwise.models import DEFAULT_MODEL, load_model, original_tokenizer
+from layerwise.models.decoder import DecoderModel
+from layerwise.models.kinds import DecoderOnly
 from layerwise.sweep import LogLikelihood, Scored, skip, sweep
 
 BATCH_SIZES = (1, 4, 8, 32)
@@ -66,23 +67,23 @@ def lm_eval_side(
 
 
 def hooked_side(
-    model: HookedTransformer, groups: list[list[LogLikelihood]], layers: list[int], scale: float
+    model: DecoderOnly, groups: list[list[LogLikelihood]], layers: list[int], scale: float
 ) -> Side:
     """``run_with_hooks`` per layer and item."""
     score_batched(model, layers[:1], groups)  # So that nothing is set up while timed.
     outcomes, cost = timed("hooks", lambda: score_batched(model, layers, groups))
-    return Side("TransformerLens with hooks, options as a batch", cost.seconds * scale, outcomes)
+    return Side("hooked forwards, options as a batch", cost.seconds * scale, outcomes)
 
 
 def agreement(
-    model: HookedTransformer,
+    model: DecoderOnly,
     layers: list[int],
     requests: list[LogLikelihood],
     ours: Outcomes,
     side: Side,
 ) -> str:
     """Both sides' outcomes compared, in words; ends the program if they disagree."""
-    if model.cfg.dtype == torch.float32:
+    if model.W_E.dtype == torch.float32:
         told = len(side.outcomes[0][0].token_logprobs)
         gap = token_gap if told == len(requests[0].continuation) else mean_gap
         found = check(model, [skip(k) for k in layers], requests, ours, side.outcomes, gap)
@@ -100,7 +101,7 @@ def _distances(truth: Outcomes, outcomes: Outcomes) -> list[float]:
 
 
 def needed_operations(
-    model: HookedTransformer, requests: list[LogLikelihood], token_passes: int, n_changes: int
+    model: DecoderOnly, requests: list[LogLikelihood], token_passes: int, n_changes: int
 ) -> tuple[float, float]:
     """Floating-point operations for that many token-passes: with weights, and in attention.
 
@@ -113,22 +114,30 @@ def needed_operations(
         tokens = one.context + one.continuation
         seen.update(tokens[:n] for n in range(1, len(tokens)))
         read.update(tokens[:n] for n in range(len(one.context), len(tokens)))
-    named = model.blocks[0].named_parameters()
-    matrices = sum(p.numel() for name, p in named if name.split(".")[-1].lstrip("_")[:2] == "W_")
+    matrices = _weights_of_block(model)
     per_pass = sum(4 * cfg.n_heads * cfg.d_head * len(run) for run in seen) / len(seen)
     unembedding = n_changes * len(read) * cfg.d_model * cfg.d_vocab
     return 2.0 * (token_passes * matrices + unembedding), token_passes * per_pass
 
 
+def _weights_of_block(model: DecoderOnly) -> int:
+    """Numbers in the matrices of a block, all of which a token is multiplied by."""
+    if isinstance(model, DecoderModel):
+        modules = model.parts.blocks[0].modules()
+        return sum(p.numel() for module in modules for p in module.parameters() if p.ndim > 1)
+    named = model.blocks[0].named_parameters()
+    return sum(p.numel() for name, p in named if name.split(".")[-1].lstrip("_")[:2] == "W_")
+
+
 def rates(
-    model: HookedTransformer, requests: list[LogLikelihood], n_changes: int, stats: Any,
+    model: DecoderOnly, requests: list[LogLikelihood], n_changes: int, stats: Any,
     seconds: float, made: ProductCounter,
 ) -> str:  # fmt: skip
     """The engine's rate against that of bare products of the same shapes, as a table."""
     weights, attention = needed_operations(model, requests, stats.token_passes, n_changes)
     # What was not needed does not count, nor what was not done.
     done = min(weights, made.operations) + attention
-    rate, bare = done / seconds / 1e9, rate_of(made.shapes, model.cfg.dtype) / 1e9
+    rate, bare = done / seconds / 1e9, rate_of(made.shapes, model.W_E.dtype) / 1e9
     head = (
         "token-passes|by brute force|operations, TFLOP|of them attention|engine, s|"
         "engine, GFLOP/s|bare products, GFLOP/s|share"

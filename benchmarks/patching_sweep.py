@@ -14,12 +14,13 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 import torch
-from hooked_models import HookedTransformer, patching
 from machine import machine
 from measuring import Cost, markdown, spread, timed
 from same_work import refuse_error
+from transformer_lens import patching
 
 from layerwise.models import load_model, original_tokenizer
+from layerwise.models.kinds import DecoderOnly
 from layerwise.sweep import Intervention, LogLikelihood, SweepStats, patch, sweep
 from layerwise.sweep.rounding import FLOOR, measure_rounding
 from layerwise.tasks import Item, PatchingPrompts, load_task, patching_prompts
@@ -72,7 +73,7 @@ def exchange(item: Item) -> Item:
     return replace(item, corruption=changed)
 
 
-def prompts_of(model: HookedTransformer) -> PatchingPrompts:
+def prompts_of(model: DecoderOnly) -> PatchingPrompts:
     """The first pair of the suite that can be patched."""
     task, tokenizer = load_task("kv-words", limit=20), original_tokenizer(model)
     pairs = (patching_prompts(task, exchange(item), tokenizer) for item in task.items)
@@ -87,7 +88,7 @@ def positions_of(prompts: PatchingPrompts, n: int) -> list[int]:
 
 
 def cells_of(
-    model: HookedTransformer, site: str, layers: Sequence[int], positions: Sequence[int]
+    model: DecoderOnly, site: str, layers: Sequence[int], positions: Sequence[int]
 ) -> list[Cell]:
     heads: Sequence[int | None] = range(model.cfg.n_heads) if site == "z" else [None]
     return [Cell(layer, pos, head) for layer in layers for pos in positions for head in heads]
@@ -103,7 +104,7 @@ def asked_of(prompts: PatchingPrompts) -> list[LogLikelihood]:
 
 @torch.inference_mode()
 def by_engine(
-    model: HookedTransformer, prompts: PatchingPrompts, cells: dict[str, list[Cell]]
+    model: DecoderOnly, prompts: PatchingPrompts, cells: dict[str, list[Cell]]
 ) -> tuple[Grid, SweepStats]:
     """All sites in one sweep."""
     asked = asked_of(prompts)
@@ -114,7 +115,7 @@ def by_engine(
 
 @torch.inference_mode()
 def by_hooks(
-    model: HookedTransformer, prompts: PatchingPrompts, site: str, cells: Sequence[Cell]
+    model: DecoderOnly, prompts: PatchingPrompts, site: str, cells: Sequence[Cell]
 ) -> dict[Cell, float]:
     """TransformerLens's function for a site, a forward per cell, and the clean run before."""
     corrupted = torch.tensor([prompts.corrupted])
@@ -132,7 +133,7 @@ def by_hooks(
 
 
 def largest_gap(
-    model: HookedTransformer, prompts: PatchingPrompts, site: str,
+    model: DecoderOnly, prompts: PatchingPrompts, site: str,
     engine: dict[Cell, float], hooks: dict[Cell, float],
 ) -> float:  # fmt: skip
     """The largest difference over the cells that were patched with hooks, in nats.
@@ -169,13 +170,14 @@ class Compared:
 
 
 def compare(
-    model: HookedTransformer,
+    model: DecoderOnly,
     prompts: PatchingPrompts,
     sites: Sequence[str],
     positions: Sequence[int],
     n_hooked: int,
 ) -> Compared:
     """Patch every layer by the engine and ``n_hooked`` of them with hooks; scale those seconds."""
+    vars(model.cfg).setdefault("device", str(model.W_E.device))  # which ``patching`` asks for
     n_layers = model.cfg.n_layers
     layers = spread(n_layers, n_hooked)
     scale = n_layers / len(layers)

@@ -14,13 +14,13 @@ from itertools import chain
 from typing import Any
 
 import torch
-from hooked_models import HookedTransformer
 from hooked_ways import generate_cached, score_batched
 from machine import machine
 from measuring import Cost, markdown, spread, timed
 from same_work import Agreement, check
 
 from layerwise.models import load_model, original_tokenizer
+from layerwise.models.kinds import DecoderOnly
 from layerwise.sweep import Intervention, intact, skip, sweep
 from layerwise.sweep.stopping import make_stopper
 from layerwise.tasks import build_requests, load_task
@@ -45,7 +45,7 @@ class Comparison:
     are scaled to all of them.
     """
 
-    def __init__(self, model: HookedTransformer, groups: list[list[Any]], n_hooked: int) -> None:
+    def __init__(self, model: DecoderOnly, groups: list[list[Any]], n_hooked: int) -> None:
         self.model, self.requests = model, list(chain(*groups))
         self.layers: list[int | None] = [None, *range(model.cfg.n_layers)]
         changes = [intact() if layer is None else skip(layer) for layer in self.layers]
@@ -84,7 +84,7 @@ def ask(n_items: int, protocols: Sequence[str], tokenizer: Any) -> list[list[Any
     ]
 
 
-def compare_scoring(model: HookedTransformer, groups: list[list[Any]], n_hooked: int) -> Any:
+def compare_scoring(model: DecoderOnly, groups: list[list[Any]], n_hooked: int) -> Any:
     one, work = Comparison(model, groups, n_hooked), "log-likelihoods"
     once = one.stats.brute_force_token_passes
     rows = [one.row(work, "a forward per option", one.reference, once)]
@@ -93,7 +93,7 @@ def compare_scoring(model: HookedTransformer, groups: list[list[Any]], n_hooked:
     return rows, one.agreement
 
 
-def compare_generation(model: HookedTransformer, groups: list[list[Any]], n_hooked: int) -> Any:
+def compare_generation(model: DecoderOnly, groups: list[list[Any]], n_hooked: int) -> Any:
     one, work = Comparison(model, groups, n_hooked), "greedy texts"
     stopper = make_stopper(original_tokenizer(model))
     rows = [one.row(work, "a forward per token, no cache", one.reference, uncached(one))]
@@ -140,7 +140,7 @@ def table(rows: Sequence[Row]) -> str:
     return markdown(head, lines, words=2)
 
 
-def warm_up(model: HookedTransformer) -> None:
+def warm_up(model: DecoderOnly) -> None:
     """So that no side pays for what is set up at first use."""
     tokenizer = original_tokenizer(model)
     groups, (texts, *_) = ask(1, ("letter",), tokenizer), ask(1, ("generate",), tokenizer)

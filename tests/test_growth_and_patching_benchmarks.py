@@ -42,6 +42,14 @@ def test_patching_agrees_and_its_seconds_are_scaled(scripts, kind):
     assert text.count("\n") == 6
 
 
+def test_patching_over_own_modules_agrees(scripts):
+    model = scripts("growth").over_own_modules(4, 64, 32)
+    sites = ["resid_pre", "attn_out", "mlp_out", "z"]
+    found = scripts("patching_sweep").compare(model, PROMPTS, sites, [3, 7, 11], 2)
+    assert 0 < found.gap < 1e-4
+    assert [row.cells for row in found.rows] == [12, 12, 12, 96, 132]
+
+
 def test_a_patch_that_differs_leaves_no_table(scripts, monkeypatch):
     patching, model = scripts("patching_sweep"), random_model("llama-gqa")
     swapped = replace(PROMPTS, clean=PROMPTS.corrupted)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import importlib
 import json
-import sys
-import types
 from pathlib import Path
 from typing import Any
 
@@ -131,12 +129,3 @@ def test_workers_are_measured_beside_one_process(capsys, tmp_path):
     told = capsys.readouterr().out
     assert list(pd.read_csv(out)["way"]) == list(benchmark.WAYS)
     assert "two workers, one thread each" in told
-
-
-@pytest.mark.parametrize("script", ["growth", "hooked_ways"])
-def test_without_models_of_transformer_lens_a_sentence_says_so(monkeypatch, script):
-    for name in ("hooked_models", script):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    monkeypatch.setitem(sys.modules, "transformer_lens", types.ModuleType("transformer_lens"))
-    with pytest.raises(SystemExit, match=r"HookedTransformer, which .*: expected .*lens<4'"):
-        importlib.import_module(script)
