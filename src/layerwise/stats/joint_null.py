@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import chdtrc
 
 Path = Float[np.ndarray, " places"]
 
@@ -20,6 +19,8 @@ def mixture_p(squared: float) -> float:
     (a chi-bar-squared distribution; Silvapulle and Sen 2005, Constrained Statistical Inference,
     section 3.4).
     """
+    from scipy.special import chdtrc
+
     one, two = (float(chdtrc(df, squared)) for df in (1, 2))
     return one / 2 + one**2 / 4 + two / 4
 

@@ -18,6 +18,7 @@ from layerwise import stats
 
 from .dissociation import Answers, expected_agreement
 from .effects import BASELINES, Cell, cells
+from .same_share import LostOf, no_surer, share_difference
 from .share_bounds import Scale, bounded, difference_wide_enough, share_scale
 
 Chance = Callable[[str, str], float]
@@ -192,9 +193,10 @@ def step_difference(
         seed: of the sign flips.
 
     Returns:
-        Difference of the mean shares lost, its 95 % bootstrap bounds (None without an end; joint
-        ones where all resamples say the same), and the p-value of a paired randomisation test
-        (sign flips of the items' pseudo-values).
+        Difference of the mean shares lost, its 95 % bounds (None without an end), and a p-value.
+        Bounds are the wider of those of a bootstrap (joint ones where all resamples say the same)
+        and of what a joint contrast does not reject; p is the larger of that of a paired
+        randomisation test (sign flips of the items' pseudo-values) and that of the contrast.
     """
     draws = shares[1] - shares[0]
     own = [
@@ -206,7 +208,10 @@ def step_difference(
     difference = first.cell.clusters.sums((second.pseudo() - first.pseudo())[:, None])
     generator = stats.generator(seed, first.cell.task, "ladder")
     p = float(stats.sign_flip_p_values(difference, seed=generator)[0])
-    ends = [float(end) if np.isfinite(end) else None for end in (low, high)]
+    one, other = ([LostOf(each.lost(), each.above)] for each in (first, second))
+    inverted = share_difference(one, other, first.cell.clusters)
+    *both, p = no_surer(float(low), float(high), p, inverted)
+    ends = [end if np.isfinite(end) else None for end in both]
     return float(draws[0, 0]), ends[0], ends[1], p
 
 

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import ndtri, stdtr
 
 from .clusters import Clusters
 from .joint_null import critical_distance, mixture_p, nearest_to_zero
@@ -83,6 +82,24 @@ def share_difference(
     return ShareDifference(float(ends.min()), float(ends.max()), p)
 
 
+def no_surer(low: float, high: float, p: float, inverted: ShareDifference) -> ShareDifference:
+    """The wider bounds and the larger p of a test that takes ratios for known, and of this one.
+
+    Args:
+        low: lower bound by resampling.
+        high: upper bound by resampling.
+        p: p-value by sign flips.
+        inverted: what ``share_difference`` gives of the same shares.
+
+    Returns:
+        Bounds of which either has no end are both infinite.
+    """
+    ends = min(low, inverted.low), max(high, inverted.high)
+    if not np.isfinite([low, high, *ends]).all():
+        ends = -np.inf, np.inf
+    return ShareDifference(*ends, max(p, inverted.p))
+
+
 # Correlations are held to this, so that what always goes together can be told apart at all.
 _ALIKE = 0.999
 
@@ -146,6 +163,8 @@ class _Contrast(NamedTuple):
 
     def z(self, shares: Float[np.ndarray, " shares"]) -> Float[np.ndarray, " shares"]:
         """Contrasts as standard normal values, by Student's t over clusters."""
+        from scipy.special import ndtri, stdtr
+
         total = self.share - shares
         error = np.linalg.norm(self._away(shares), axis=0)
         known = error > _ROUNDING

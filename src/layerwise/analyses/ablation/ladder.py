@@ -17,6 +17,7 @@ from layerwise import stats
 from layerwise.stats.clusters import sample_and_resamples
 from layerwise.stats.dissociation import ALPHA, crossed
 from layerwise.stats.effects import (
+    BASELINES,
     INTACT,
     N_RESAMPLES,
     NO_LAYERS,
@@ -153,15 +154,32 @@ def step_tables(
                 follows = (first, second) in pairwise(found)
                 steps.append(where | step | {"next_rung": follows})
                 layers += [where | row for row in by_layer]
-    for row, p, p_other in zip(
-        steps, *(stats.holm(np.array([s[c] for s in steps])) for c in ("p", "p_other_layers")),
-        strict=True,
-    ):  # fmt: skip
+    every = np.ones(max(_n_steps(single), len(steps)))
+    every[: len(steps)] = [step["p"] for step in steps]
+    of_steps = stats.holm(every)[: len(steps)]
+    of_layers = stats.holm(np.array([step["p_other_layers"] for step in steps]))
+    for row, p, p_other in zip(steps, of_steps, of_layers, strict=True):
         row |= {"p_holm": p, "p_other_layers_holm": p_other, "other_layers": p_other < ALPHA}
     return {
         "ladder_steps": frame("ladder_steps", steps),
         "dissociations": frame("dissociations", layers),
     }
+
+
+def _n_steps(records: pd.DataFrame) -> int:
+    """How many steps a run asks for, those of rungs without signal as well.
+
+    Of a model that hardly knows the answers, rungs with signal are those on which it was lucky.
+
+    Args:
+        records: of changes in one whole layer at a time.
+    """
+    asked: dict[str, list[str]] = {}
+    for rung in RUNGS:
+        for task in rung_records(records, rung)["task"].unique():
+            asked.setdefault(task, []).append(rung.name)
+    changed = records.loc[~records["kind"].isin(BASELINES), ["kind", "site"]].drop_duplicates()
+    return len(changed) * sum(len(in_steps(rungs)) for rungs in asked.values())
 
 
 def _shares(found: Mapping[str, Rated], seed: int) -> dict[str, Float[np.ndarray, "draws 1"]]:

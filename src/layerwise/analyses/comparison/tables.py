@@ -20,7 +20,7 @@ from layerwise.stats.effects import ALPHA
 from layerwise.stats.inference import expanded_level
 from layerwise.stats.min_f_prime import crossed_difference
 from layerwise.stats.over_run import Sizes, exact_where_alike, over_run
-from layerwise.stats.same_share import ShareDifference, share_difference
+from layerwise.stats.same_share import no_surer, share_difference
 from layerwise.stats.share_bounds import (
     Bounded,
     difference_wide_enough,
@@ -98,9 +98,9 @@ def _pair(
             low, high = _with_unseen_items((low, high), first.clusters.n, least=-1.0)
         p = _p(key, first, second, differences, one.sampling.seed)
         if key.family == LOSS:
-            low, high, p = _no_surer(
-                (low, high, p), share_difference(first.lost, second.lost, first.clusters)
-            )
+            inverted = share_difference(first.lost, second.lost, first.clusters)
+            *ends, p = no_surer(low, high, p, inverted)
+            low, high = (end if np.isfinite(end) else np.nan for end in ends)
     return {
         "unit": ITEM,
         "first": one.run.name,
@@ -115,13 +115,6 @@ def _pair(
         "n_first": 1,
         "n_second": 1,
     }
-
-
-def _no_surer(resampled: tuple[float, float, float], inverted: ShareDifference) -> ShareDifference:
-    """The wider bounds and the larger p of two; bounds without an end are nan."""
-    ends = min(resampled[0], inverted.low), max(resampled[1], inverted.high)
-    low, high = ends if np.isfinite([*resampled[:2], *ends]).all() else (np.nan, np.nan)
-    return ShareDifference(low, high, max(resampled[2], inverted.p))
 
 
 def _p(key: Key, first: Quantity, second: Quantity, differences: Draws, seed: int) -> float:
