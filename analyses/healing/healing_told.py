@@ -151,7 +151,7 @@ def came_back(tables: Tables) -> Iterator[str]:
                     f"{_percents(told['acc_distilled'])} % healed, better than pruned by more than "
                     f"guessing may account for in {count_of(told['improved'])} seeds; of the loss "
                     f"{joined(_bounds(told, 'closed', 100))} % come back, "
-                    f"{_over_seeds(told['closed'])} % over seeds."
+                    f"{_share_over_seeds(told['closed'])}."
                 )
 
 
@@ -201,15 +201,17 @@ def needed(tables: Tables) -> Iterator[str]:
         for task in tasks:
             before, after = (critical_sets(tables, one, task) for one in (ORIGINAL, case))
             originals = joined(map(braced, before.values()))
-            if all(silent(tables, case, task).values()):
+            hush = silent(tables, case, task)
+            if all(hush.values()):
                 yield (
                     f"{without(case)}, {TASKS[task]} under `{SAID}` have no signal in the healed "
                     f"models in any seed, so that no layer can be told (originals: {originals})."
                 )
                 continue
+            healed = joined("(no signal)" if hush[n] else braced(mine) for n, mine in after.items())
             yield (
                 f"{without(case)}, {TASKS[task]} under `{SAID}` are lost significantly without "
-                f"layers {joined(map(braced, after.values()))} of the healed models (originals: "
+                f"layers {healed} of the healed models (originals: "
                 f"{originals}){_new(tables, case, task)}."
             )
 
@@ -312,6 +314,12 @@ def _first(one: pd.DataFrame, column: str) -> str:
     enough = one.sort_values("original")
     enough = enough.loc[enough[column] >= HALF, "original"]
     return str(int(enough.iloc[0])) if len(enough) else "none"
+
+
+def _share_over_seeds(values: pd.Series) -> str:
+    """Mean and interval; three seeds that are alike say nothing of how seeds differ."""
+    alike = values.nunique() == 1
+    return "the same in all seeds" if alike else f"{_over_seeds(values)} % over seeds"
 
 
 def _over_seeds(values: pd.Series) -> str:

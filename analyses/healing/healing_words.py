@@ -35,7 +35,7 @@ def without(case: str) -> str:
 
 def braced(layers: Iterable[int]) -> str:
     """A set of layers."""
-    return f"{{{', '.join(map(str, layers))}}}"
+    return f"{{{', '.join(map(str, layers))}}}" if layers else "(none)"
 
 
 def n_items(table: pd.DataFrame) -> int:
