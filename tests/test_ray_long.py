@@ -155,7 +155,8 @@ def test_a_killed_starting_process_leaves_its_pieces_and_no_worker(tmp_path):
         "ablate", commands.model_folder(), "--task", task, "--fewshot", "0", "--protocol",
         "letter", "--protocol", "generate", "--memory-budget", "256MiB",
     ]  # fmt: skip
-    commands.done(*asked, "--out", whole)
+    alone = commands.run(*asked, "--out", whole)  # which tells of progress after half a minute
+    assert alone.code == 0, alone
     rng, kept = random.Random(SEED), []
     for _ in range(3):
         child = subprocess.Popen(
@@ -177,7 +178,8 @@ def test_a_killed_starting_process_leaves_its_pieces_and_no_worker(tmp_path):
         assert not alive
     assert kept == sorted(kept)
     assert kept[0] > 0
-    commands.done(*asked, "--out", out)  # on this machine alone
+    alone = commands.run(*asked, "--out", out)  # on this machine alone
+    assert alone.code == 0, alone
     for path in sorted(whole.glob("*.parquet")):
         pd.testing.assert_frame_equal(pd.read_parquet(out / path.name), pd.read_parquet(path))
     facts = json.loads((out / "run.json").read_text())
