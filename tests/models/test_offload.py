@@ -14,18 +14,13 @@ from layerwise.models import backends, load_model, model_facts, offload, weight_
 from layerwise.models.offload import BlocksOnDisk, OnDisk, blocks_on_disk
 from layerwise.models.originals import refuse_nonfinite
 from layerwise.sweep import (
-    Generate,
-    LogLikelihood,
-    intact,
     last_residuals,
     mean_activations,
-    patch,
-    skip,
     sweep,
-    zero,
 )
 from tests import commands
 from tests.analysis import word_task, write_jsonl
+from tests.models.off_disk import ASKED, CHANGES, CONTEXTS, PATCHES, SOURCED, TOKENS
 from tests.models.refusal import refused
 from tests.models.tiny import tiny_folder
 
@@ -38,15 +33,6 @@ MODELS = [
     ("mixtral", {}),
     *(pytest.param(family, {}, marks=pytest.mark.long) for family in ("gpt2", "qwen3")),
 ]
-TOKENS = torch.randint(300, (2, 20), generator=torch.Generator().manual_seed(0))
-CONTEXTS = [tuple(row) for row in TOKENS.tolist()]
-ASKED = [
-    *(LogLikelihood(context, (7, 11, 13)) for context in CONTEXTS),
-    *(Generate(context[:9], 6) for context in CONTEXTS),
-]
-CHANGES = [intact(), skip(0), skip(2), zero("mlp_out", 1), zero("attn_out", 2)]
-SOURCED = [LogLikelihood(CONTEXTS[0], (7, 11), source=CONTEXTS[1])]
-PATCHES = [patch("resid_pre", 1, -1), patch("attn_out", 0, 4), patch("mlp_out", 2, 12)]
 
 
 @pytest.fixture(scope="module")

@@ -18,20 +18,15 @@ from layerwise.models.decoder.load import hooked_decoder
 from layerwise.models.decoder.weight_parts import part_by_name
 from layerwise.models.offload import BlocksOnDisk, OnDisk, blocks_on_disk
 from layerwise.sweep import (
-    Generate,
     Generated,
-    LogLikelihood,
-    intact,
     last_residuals,
     mean_activations,
-    patch,
-    skip,
     sweep,
-    zero,
 )
 from tests.analysis import word_task
 from tests.models.decoder.test_loading import folder_of
 from tests.models.decoder.tiny import CASES, tiny_original
+from tests.models.off_disk import ASKED, CHANGES, CONTEXTS, PATCHES, SOURCED, TOKENS
 from tests.models.refusal import refused
 from tests.models.tiny import tiny_folder
 from tests.test_over_original import pairs
@@ -40,15 +35,6 @@ from tests.test_over_original import pairs
 # numbers that are no parameter, attention handed over, rotations that grow, matrices transposed.
 OFTEN = ("gemma 2", "gemma 3", "deepseek 3", "falcon", "llama, dynamic", "gpt-2, by layer")
 FAMILIES = [case if case in OFTEN else pytest.param(case, marks=pytest.mark.long) for case in CASES]
-TOKENS = torch.randint(300, (2, 20), generator=torch.Generator().manual_seed(0))
-CONTEXTS = [tuple(row) for row in TOKENS.tolist()]
-ASKED = [
-    *(LogLikelihood(context, (7, 11, 13)) for context in CONTEXTS),
-    *(Generate(context[:9], 6) for context in CONTEXTS),
-]
-CHANGES = [intact(), skip(0), skip(2), zero("mlp_out", 1), zero("attn_out", 2)]
-SOURCED = [LogLikelihood(CONTEXTS[0], (7, 11), source=CONTEXTS[1])]
-PATCHES = [patch("resid_pre", 1, -1), patch("attn_out", 0, 4), patch("mlp_out", 2, 12)]
 NATS = 1e-4
 
 
