@@ -353,27 +353,43 @@ def share_lost(
     return Interval(estimate, float(bounds.low[0]), float(bounds.high[0]), level)
 
 
-def holm(p_values: Float[np.ndarray, "*rows m"]) -> Float[np.ndarray, "*rows m"]:
+def holm(
+    p_values: Float[np.ndarray, "*rows m"], n_tests: int | None = None
+) -> Float[np.ndarray, "*rows m"]:
     """Holm's step-down adjusted p-values along the last axis (Holm 1979, Scand. J. Stat. 6).
 
     Controls the chance of any false claim, whatever the dependence between the tests.
+
+    Args:
+        p_values: the p-values.
+        n_tests: how many tests are corrected together, ``m`` or more; those beyond the p-values
+            count with a p of 1. ``m`` if None.
     """
-    order = np.argsort(p_values, axis=-1)
-    left = np.arange(p_values.shape[-1], 0, -1)
+    order, m = np.argsort(p_values, axis=-1), p_values.shape[-1]
+    left = (m if n_tests is None else n_tests) - np.arange(m)
     stepped = np.maximum.accumulate(np.take_along_axis(p_values, order, -1) * left, axis=-1)
     adjusted = np.empty_like(p_values)
     np.put_along_axis(adjusted, order, np.minimum(stepped, 1.0), -1)
     return adjusted
 
 
-def benjamini_hochberg(p_values: Float[np.ndarray, "*rows m"]) -> Float[np.ndarray, "*rows m"]:
+def benjamini_hochberg(
+    p_values: Float[np.ndarray, "*rows m"], n_tests: int | None = None
+) -> Float[np.ndarray, "*rows m"]:
     """Benjamini-Hochberg adjusted p-values along the last axis (1995, J. R. Stat. Soc. B 57).
 
     Controls the expected share of false claims among the claims, for independent or
     positively dependent tests.
+
+    Args:
+        p_values: the p-values.
+        n_tests: as in ``holm``.
     """
     from scipy.stats import false_discovery_control
 
     if not p_values.size:
         return p_values.copy()
-    return np.asarray(false_discovery_control(p_values, axis=-1))
+    m = p_values.shape[-1]
+    unseen = np.ones((*p_values.shape[:-1], (m if n_tests is None else n_tests) - m))
+    every = np.concatenate([p_values, unseen], axis=-1)
+    return np.asarray(false_discovery_control(every, axis=-1))[..., :m]

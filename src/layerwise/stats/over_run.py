@@ -97,9 +97,7 @@ def over_run(
     whole = _sizes(sizes, rate)
     for sort, n, correct in zip((~rate, rate), whole, (holm, benjamini_hochberg), strict=True):
         mine = told & sort
-        every = np.ones(max(n, int(mine.sum())))
-        every[: mine.sum()] = np.asarray(p, dtype=float)[mine]
-        found[mine] = correct(every)[: mine.sum()]
+        found[mine] = correct(np.asarray(p, dtype=float)[mine], n)
     return found
 
 

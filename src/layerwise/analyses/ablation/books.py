@@ -68,10 +68,8 @@ def book_tables(
     pairs: list[dict[str, Any]] = []
     tables: list[pd.DataFrame] = []
     # answers are compared one by one, which means over draws of examples are not
-    comparable = () if has_several_examples(records) else _pairs(of_one_draw(records))
-    n_pairs = 0
+    comparable = () if has_several_examples(records) else tuple(_pairs(of_one_draw(records)))
     for pair in comparable:
-        n_pairs += 1
         both = tuple(next(cells(one)) for one in pair)
         where = {CLOSED: both[0].task, OPEN: both[1].task, "protocol": both[0].protocol}
         known = where | _described(both, facts)
@@ -90,7 +88,7 @@ def book_tables(
     _correct(pairs)
     whole = pd.concat(tables, ignore_index=True) if tables else frame("books", [])
     return {
-        "books": conform("books", _over_run(whole, n_pairs)) if tables else whole,
+        "books": conform("books", _over_run(whole, len(comparable))) if tables else whole,
         "book_pairs": frame("book_pairs", pairs),
     }
 

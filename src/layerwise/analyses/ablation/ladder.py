@@ -154,9 +154,7 @@ def step_tables(
                 follows = (first, second) in pairwise(found)
                 steps.append(where | step | {"next_rung": follows})
                 layers += [where | row for row in by_layer]
-    every = np.ones(max(_n_steps(single), len(steps)))
-    every[: len(steps)] = [step["p"] for step in steps]
-    of_steps = stats.holm(every)[: len(steps)]
+    of_steps = stats.holm(np.array([step["p"] for step in steps]), _n_steps(single))
     of_layers = stats.holm(np.array([step["p_other_layers"] for step in steps]))
     for row, p, p_other in zip(steps, of_steps, of_layers, strict=True):
         row |= {"p_holm": p, "p_other_layers_holm": p_other, "other_layers": p_other < ALPHA}

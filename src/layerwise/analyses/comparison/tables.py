@@ -19,7 +19,7 @@ from layerwise.stats.depths import bounds, later_by, two_sided_p
 from layerwise.stats.effects import ALPHA
 from layerwise.stats.inference import expanded_level
 from layerwise.stats.min_f_prime import crossed_difference
-from layerwise.stats.over_run import Sizes, exact_where_alike, over_run
+from layerwise.stats.over_run import exact_where_alike
 from layerwise.stats.same_share import no_surer, share_difference
 from layerwise.stats.share_bounds import (
     Bounded,
@@ -215,15 +215,14 @@ def corrected(
     found, tests = [], n_tests([row["family"] for row in rows], asked or {})
     for family in COMPARED:
         mine = [row for row in rows if row["family"] == family]
-        adjusted = stats.holm(_with_silent(mine, tests[family]))[: len(mine)]
+        adjusted = stats.holm(_p_values(mine), tests[family])
         found += [
             {name: value for name, value in row.items() if name != _SMALLEST}
             | {"p_holm": float(p), "significant": bool(p < ALPHA and _away(row))}
             for row, p in zip(mine, adjusted, strict=True)
         ]
     whole = sum(tests.values())
-    p_values = _with_silent(found, len(found))
-    together = over_run(p_values, np.full(len(found), True), sizes=Sizes(whole, 0))
+    together = stats.holm(_p_values(found), whole)
     run = {"run_tests": whole}
     return [row | run | {"p_run": float(p)} for row, p in zip(found, together, strict=True)]
 
@@ -238,11 +237,8 @@ def n_tests(families: Sequence[str], asked: Mapping[str, int]) -> dict[str, int]
     return {one: max(asked.get(one, 0), list(families).count(one)) for one in COMPARED}
 
 
-def _with_silent(rows: Sequence[dict[str, Any]], n: int) -> Float[np.ndarray, " tests"]:
-    """The p-values of the rows, and 1 for each test that has none."""
-    found = np.ones(n)
-    found[: len(rows)] = [row["p"] for row in rows]
-    return found
+def _p_values(rows: Sequence[dict[str, Any]]) -> Float[np.ndarray, " rows"]:
+    return np.array([row["p"] for row in rows], dtype=float)
 
 
 def _away(row: dict[str, Any]) -> bool:

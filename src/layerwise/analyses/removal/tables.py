@@ -149,7 +149,7 @@ def steps_table(removal: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFram
     held = whole["split"].eq(HELD_OUT).to_numpy(dtype=bool)
     told, sizes = held & whole["signal"].eq(True).to_numpy(dtype=bool), Sizes(int(held.sum()), 0)
     p = over_run(whole["p"].to_numpy(dtype=float), told, sizes=sizes)
-    return whole.assign(p_run=p, run_tests=sizes.of_rows(told).to_numpy())
+    return whole.assign(p_run=p, run_tests=sizes.of_rows(told))
 
 
 def _chosen(order: pd.DataFrame, chance: Chance) -> pd.DataFrame:
@@ -187,8 +187,7 @@ def curves_table(removal: pd.DataFrame, chance: Chance, seed: int) -> pd.DataFra
                 same = {name: of_step[name] for name in ("by", "intervention", "layers")}
                 rows.append({**same, **row})
     size = len(rows) + n_silent
-    every = np.array([row["p"] for row in rows], dtype=float)
-    p = over_run(every, np.full(len(rows), True), sizes=Sizes(size, 0))
+    p = stats.holm(np.array([row["p"] for row in rows], dtype=float), size)
     told = [
         row | {"p_run": float(one), "run_tests": size} for row, one in zip(rows, p, strict=True)
     ]

@@ -110,9 +110,7 @@ def _layers(series: Series, accuracy: pd.DataFrame) -> pd.DataFrame:
     able = signal.reindex(pd.MultiIndex.from_frame(pd.DataFrame(whole[["step", *_KEY]]))).to_numpy(
         dtype=bool
     )
-    every = np.ones(n_layer_tests(accuracy, whole))
-    every[: len(whole)] = numbers(whole, "p")
-    p = np.where(able, holm(every)[: len(whole)], np.nan)
+    p = np.where(able, holm(numbers(whole, "p"), n_layer_tests(accuracy, whole)), np.nan)
     lost = able & (np.nan_to_num(p, nan=1.0) < ALPHA) & (numbers(whole, "acc_diff") > 0)
     return frame(
         "training_layers", records(whole.assign(p_series=p, signal=able, significant=lost))
