@@ -9,10 +9,11 @@ Where the weights are on disk, a runner reads those of its block when it is firs
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from ..errors import UserError
+from ..models.decoder.norms import FormulasOnce
 from ..models.kinds import DecoderOnly, Model, by_kind, over_original
 from ..models.offload import BlocksOnDisk, blocks_on_disk
 from ._runner import BlockRunner as BlockRunner
@@ -71,7 +72,9 @@ def block_runners(model: DecoderOnly) -> Sequence[BlockRunner]:
     on_disk = blocks_on_disk(model)
     if on_disk is None:
         return [kind(block, model.cfg) for block in model.blocks]
-    return RunnersOnDisk(on_disk, kind)
+    # A runner is made each time that its block is read: at each token that is written.
+    make = partial(ModuleBlock, formula=FormulasOnce()) if kind is ModuleBlock else kind
+    return RunnersOnDisk(on_disk, kind, make)
 
 
 def _runner_kind(model: DecoderOnly) -> type[ModuleBlock | PackedBlock | HookedBlock]:
@@ -98,14 +101,14 @@ def runner_with(model: DecoderOnly, layer: int, weights: OtherWeights) -> BlockR
 class RunnersOnDisk(Sequence[BlockRunner]):
     """The runners of an off-loaded model, made anew whenever they are asked for."""
 
-    def __init__(self, on_disk: BlocksOnDisk, kind: Any) -> None:
-        self.on_disk, self.kind = on_disk, kind
+    def __init__(self, on_disk: BlocksOnDisk, kind: Any, make: Any) -> None:
+        self.on_disk, self.kind, self.make = on_disk, kind, make
 
     def __len__(self) -> int:
         return len(self.on_disk.parts)
 
     def __getitem__(self, layer: Any) -> Any:
-        return RunnerOnDisk(self.on_disk, self.kind, range(len(self))[layer])
+        return RunnerOnDisk(self.on_disk, self.kind, self.make, range(len(self))[layer])
 
 
 class RunnerOnDisk:
@@ -115,15 +118,15 @@ class RunnerOnDisk:
     longer than it is needed.
     """
 
-    def __init__(self, on_disk: BlocksOnDisk, kind: Any, layer: int) -> None:
+    def __init__(self, on_disk: BlocksOnDisk, kind: Any, make: Any, layer: int) -> None:
         self.exact, self.in_parts = kind.exact, kind.in_parts
-        self.on_disk, self.kind, self.layer = on_disk, kind, layer
+        self.on_disk, self.make, self.layer = on_disk, make, layer
 
     @cached_property
     def runner(self) -> BlockRunner:
         """The runner of the block in memory."""
         block = self.on_disk.hold_for(self, self.layer)
-        return self.kind(block, self.on_disk.model.cfg)
+        return self.make(block, self.on_disk.model.cfg)
 
     def packed(self, *args: Any, **named: Any) -> Any:
         """See ``BlockRunner``."""

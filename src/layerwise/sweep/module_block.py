@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 
-from layerwise.models.decoder.norms import formula_of
+from layerwise.models.decoder.norms import FormulaOf, formula_of
 from layerwise.models.kinds import heads_per_key
 
 from ._runner import StepLayout
@@ -30,14 +30,14 @@ class ModuleBlock(PackedBlock):
     rounding; keys are kept as attention reads them, rotated and normed.
     """
 
-    def __init__(self, block: Any, cfg: Any) -> None:
+    def __init__(self, block: Any, cfg: Any, formula: FormulaOf = formula_of) -> None:
         self.block, self.cfg, self.parts = block, cfg, block.parts
         self.n_kv, self.group = cfg.n_key_value_heads, heads_per_key(cfg)
         attn = self.parts.attn
         self.scoring = Scoring(attn.scale, attn.cap, attn.window)
         self.attend = PackedAttention(self.n_kv, self.group, cfg.d_head, self.scoring)
-        self.norm_1 = _quick(self.parts.attn_norm, cfg.d_model)
-        self.norm_2 = _quick(self.parts.mlp_norm, cfg.d_model)
+        self.norm_1 = _quick(self.parts.attn_norm, cfg.d_model, formula)
+        self.norm_2 = _quick(self.parts.mlp_norm, cfg.d_model, formula)
         # No method of the block's own: a circle would keep its weights in memory.
         self.mlp = self.parts.mlp_added
 
@@ -85,10 +85,10 @@ class ModuleBlock(PackedBlock):
         return self.parts.attn_added(z)
 
 
-def _quick(norm: Any, width: int) -> Any:
+def _quick(norm: Any, width: int, formula: FormulaOf) -> Any:
     """A norm as one operation where its formula is known, else its module."""
     if norm is None:
         return lambda x: x
     # In a narrower format the module may round its weights later than the formula does.
     narrow = any(w.dtype not in (torch.float32, torch.float64) for w in norm.parameters())
-    return norm if narrow else formula_of(norm, width) or norm
+    return norm if narrow else formula(norm, width) or norm

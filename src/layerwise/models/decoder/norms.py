@@ -5,7 +5,7 @@ Every family has a class of its own for the same two formulas; a name would say 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 
@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import nn
 
 Rows = Float[torch.Tensor, "*rows d_model"]
+FormulaOf = Callable[[nn.Module, int], "NormFormula | None"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,6 @@ class NormFormula:
         return F.rms_norm(x, x.shape[-1:], self.weight, self.eps)
 
 
-@torch.no_grad()
 def formula_of(module: nn.Module, width: int) -> NormFormula | None:
     """The formula of a norm module; None if it is neither layer norm nor RMS norm.
 
@@ -48,6 +48,30 @@ def formula_of(module: nn.Module, width: int) -> NormFormula | None:
         module: the module.
         width: of what it norms.
     """
+    which = _which(module, width)
+    return None if which is None else _candidates(module, width)[which]
+
+
+class FormulasOnce:
+    """Formulas of norms whose weights come and go; which one a module has is tried once.
+
+    Invariant: modules compute what they did, whatever values their weights have.
+    """
+
+    def __init__(self) -> None:
+        self._which: dict[nn.Module, int | None] = {}
+
+    def __call__(self, module: nn.Module, width: int) -> NormFormula | None:
+        """As ``formula_of``, with the weights that the module has now."""
+        if module not in self._which:
+            self._which[module] = _which(module, width)
+        which = self._which[module]
+        return None if which is None else _candidates(module, width)[which]
+
+
+@torch.no_grad()
+def _which(module: nn.Module, width: int) -> int | None:
+    """The place of a norm's formula among the candidates."""
     weights = [weight for weight in module.parameters() if weight.shape == (width,)]
     like = weights[0] if weights else torch.empty(0)
     generator = torch.Generator().manual_seed(0)
@@ -60,19 +84,21 @@ def formula_of(module: nn.Module, width: int) -> NormFormula | None:
     except Exception:
         return None
     rough = 0.02 if torch.finfo(x.dtype).bits == 16 else 1e-4
-    for candidate in _candidates(module, width):
+    for place, candidate in enumerate(_candidates(module, width)):
         if torch.allclose(candidate(x), expected, rtol=rough, atol=rough / 10):
-            return candidate
+            return place
     return None
 
 
-def _candidates(module: nn.Module, width: int) -> Iterator[NormFormula]:
+def _candidates(module: nn.Module, width: int) -> list[NormFormula]:
     scale, shift = (getattr(module, name, None) for name in ("weight", "bias"))
     weights = [None] if scale is None else [scale.detach(), 1.0 + scale.detach()]
     bias = None if shift is None else shift.detach()
     known = (getattr(module, name, None) for name in ("eps", "variance_epsilon"))
     # OLMo's norm has its eps in its forward alone.
     sizes = [float(one) for one in known if isinstance(one, int | float)] or [1e-5, 1e-6]
-    for centring, weight, eps in product((False, True), weights, sizes):
-        if centring or bias is None:
-            yield NormFormula(centring, eps, weight, bias)
+    return [
+        NormFormula(centring, eps, weight, bias)
+        for centring, weight, eps in product((False, True), weights, sizes)
+        if centring or bias is None
+    ]
