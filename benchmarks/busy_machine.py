@@ -38,6 +38,8 @@ SETTINGS: Mapping[str, Mapping[str, str]] = {
     "OMP_NUM_THREADS=1": {"OMP_NUM_THREADS": "1"},
 }
 BESIDE = {0: "quiet", 1: "beside one", 3: "beside three"}
+# On a quiet machine the others, the measured process before among them, have been gone so long.
+QUIET_SECONDS = 3.0
 # It takes up to thirty times as long there.
 LEFT_OUT = {(OPENMP, 1), (OPENMP, 3)}
 # Ends by itself if whoever started it is gone.
@@ -183,6 +185,7 @@ def _in_turn(
     for setting, worker in workers.items():
         if (setting, n) in LEFT_OUT:
             continue
+        time.sleep(0.0 if n else QUIET_SECONDS)
         seconds, of_processors = worker.run(model, asked, alone)
         print(f"{model}, {BESIDE[n]}, {setting}: {seconds:.2f} s", file=sys.stderr, flush=True)
         found = worker.records()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -40,6 +42,8 @@ def workers() -> Iterator[RayExecutor]:
     """Two workers, started once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LAYERWISE_CACHE", commands.environment()["LAYERWISE_CACHE"])
+        # Works of these tests are read by their workers, wherever these are started.
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]), prepend=os.pathsep)
         with RayExecutor(actors=2) as executor:
             yield executor
 

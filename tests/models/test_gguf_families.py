@@ -40,7 +40,9 @@ KINDS = {"gemma2": gguf.MODEL_ARCH.GEMMA2, "gemma3": gguf.MODEL_ARCH.GEMMA3}
 
 def original_of(family: str) -> Any:
     name, fields = FAMILIES[family]
-    model = AutoModelForCausalLM.from_config(getattr(transformers, name)(**SIZES | fields))
+    config = getattr(transformers, name)(**SIZES | fields)
+    # The others of transformers' earlier releases leave out soft-caps.
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     scramble(model, 0)
     for weight_name, weight in model.named_parameters():
         if "norm" in weight_name:  # which is added to 1
