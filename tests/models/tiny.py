@@ -77,7 +77,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt_neo": ("GPTNeoConfig", _NEO),
     "bloom": ("BloomConfig", {"hidden_size": 48, "n_layer": 3, "n_head": 4}),
 }
-CONVERTED_ALONE = ("opt", "gptj", "gpt_neo", "bloom")
+CONVERTED_ALONE = ("bloom",)
 """Those that only TransformerLens runs; where it has no models, tests of them are skipped."""
 
 

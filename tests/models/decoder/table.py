@@ -47,6 +47,8 @@ WORDS = {
     "falcon, two norms": "Falcon: parallel, two norms",
     "falcon, not parallel": "Falcon: attention before the MLP", "gpt-neox": "GPT-NeoX",
     "gpt-2": "GPT-2: a table of positions", "gpt-2, by layer": "GPT-2, scores scaled by layer",
+    "gpt-j": "GPT-J: parallel, one norm", "gpt-neo": "GPT-Neo: windows, scores not scaled",
+    "opt": "OPT: a table of positions behind two rows",
 }  # fmt: skip
 """What each case is called in the table."""
 

@@ -32,7 +32,8 @@ def test_all_sites_are_there(case: str) -> None:
     model = tiny_decoder(case)
     sites = [s for s in BLOCK_SITES if s != "hook_resid_mid" or not model.cfg.parallel_attn_mlp]
     blocks = {f"blocks.{layer}.{site}" for layer in range(4) for site in sites}
-    added = {"hook_pos_embed"} if "gpt-2" in case else set()
+    has_table = case in ("gpt-2", "gpt-2, by layer", "gpt-neo", "opt")
+    added = {"hook_pos_embed"} if has_table else set()
     assert set(model.hook_dict) == blocks | {"hook_embed", "hook_logits"} | added
 
 

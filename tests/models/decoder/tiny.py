@@ -27,11 +27,13 @@ _SIZES: dict[str, Any] = {
 }
 _UNKNOWN = {
     "GPTNeoXConfig": ("num_key_value_heads",),
+    "OPTConfig": ("num_key_value_heads", "intermediate_size"),
+    "GPTNeoConfig": ("num_key_value_heads", "num_attention_heads", "num_hidden_layers"),
     "FalconConfig": ("num_key_value_heads", "intermediate_size"),
-    "GPT2Config": (
+    **dict.fromkeys(("GPT2Config", "GPTJConfig"), (
         "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
         "num_key_value_heads", "max_position_embeddings",
-    ),
+    )),
 }  # fmt: skip
 """Sizes that a configuration class has not, or by names of its own."""
 _GPT2 = {"n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 64}
@@ -99,6 +101,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt-2": ("GPT2Config", _GPT2),
     "gpt-2, by layer": ("GPT2Config", {
         **_GPT2, "n_inner": 48, "scale_attn_by_inverse_layer_idx": True}),
+    "gpt-j": ("GPTJConfig", {**_GPT2, "n_inner": 48, "rotary_dim": 4}),
+    "gpt-neo": ("GPTNeoConfig", {
+        "num_layers": 4, "num_heads": 4, "window_size": 5,
+        "attention_types": [[["global", "local"], 2]]}),
+    "opt": ("OPTConfig", {"ffn_dim": 48, "word_embed_proj_dim": 32}),
 }  # fmt: skip
 """Of each family its configuration class, and what differs from the sizes that all have."""
 

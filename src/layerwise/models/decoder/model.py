@@ -231,7 +231,8 @@ def _config(original: Any, parts: Parts, name: str) -> DecoderConfig:
     experts = getattr(config, "num_experts_per_tok", None)
     without = isinstance(parts.final_norm, nn.Identity)
     inner = getattr(config, "moe_intermediate_size", None) if experts else None
-    inner = inner or getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None)
+    for given in ("intermediate_size", "n_inner", "ffn_dim"):
+        inner = inner or getattr(config, given, None)
     return DecoderConfig(
         model_name=name,
         original_architecture=type(original).__name__,

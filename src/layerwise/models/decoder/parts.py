@@ -164,7 +164,7 @@ class Parts:
     logit_scale: float
     logit_cap: float | None
     n_ctx: int
-    positions: nn.Embedding | None = None
+    positions: nn.Module | None = None
 
     def embed(self, tokens: Int[torch.Tensor, "batch pos"]) -> Resid:
         """Embedded tokens, before any position is added."""

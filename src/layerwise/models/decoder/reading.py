@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -30,6 +30,8 @@ _OUTPUTS = ("o_proj", "dense", "out_proj", "c_proj")
 _MLPS = ("mlp", "block_sparse_moe", "feed_forward")
 _KINDS = ("full_attention", "sliding_attention")
 _LONGEST = 2048  # where a configuration does not say
+_NORMS_BEFORE = ("input_layernorm", "ln_1", "ln_attn", "self_attn_layer_norm")
+_SECOND_NORMS = ("post_attention_layernorm", "ln_2", "ln_mlp", "final_layer_norm")
 _FINAL_NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f")
 _EMBEDDINGS = ("embed_tokens", "embed_in", "wte", "word_embeddings")
 
@@ -49,37 +51,57 @@ class Scales:
     logits: float = 1.0
 
 
-def read_parts(
-    original: nn.Module,
-    scales: Scales | None = None,
-    handing_over: Callable[[nn.Module], nn.Module] = lambda module: module,
-) -> Parts:
+@dataclass(frozen=True)
+class Reading:
+    """What a family has in another way than most.
+
+    Attributes:
+        scales: numbers that it multiplies by outside of its modules.
+        handing_over: makes, of an attention module that does not use transformers' attention
+            interface, one that does with the same weights.
+        within: finds the module that has embeddings and layers in the model within the original.
+        positions: makes, of that module, one that gives what is added to embeddings at positions.
+        rotary: makes, of that module, one that gives the turns of positions.
+        mlp: makes, of a layer without a module for its MLP, one with the same weights.
+    """
+
+    scales: Scales = field(default_factory=Scales)
+    handing_over: Callable[[nn.Module], nn.Module] = lambda module: module
+    within: Callable[[Any], Any] = lambda base: base
+    positions: Callable[[Any], nn.Module | None] = lambda base: _table_of_positions(base)
+    rotary: Callable[[Any], nn.Module] = lambda base: _found(
+        base, ("rotary_emb",), "rotary embedding"
+    )
+    mlp: Callable[[Any], nn.Module] = lambda layer: _found(layer, _MLPS, "MLP")
+
+
+def read_parts(original: nn.Module, how: Reading | None = None) -> Parts:
     """The parts of a decoder whose modules have the usual names.
 
     Its attention is made to go through ``capture`` from then on.
 
     Args:
         original: the model.
-        scales: numbers that it multiplies by outside of its modules.
-        handing_over: makes, of an attention module that does not use transformers' attention
-            interface, one that does with the same weights.
+        how: what its family has in another way than most.
 
     Raises:
         UnknownArchitecture: if a part is not found, or attention is of a kind that is not known.
     """
     model: Any = original
-    scales = scales or Scales()
+    how = how or Reading()
+    scales = how.scales
     config, base = model.config, model.base_model
     if base is model:
-        raise _unknown(model, "has no model within it")
+        raise unknown(model, "has no model within it")
     model.set_attn_implementation(IMPLEMENTATION)
-    n_ctx = longest_text(config)
+    n_ctx, base = longest_text(config), how.within(base)
+    positions = how.positions(base)
     layers = _found(base, ("layers", "h"), "layers")
     return Parts(
         embedding=_found(base, _EMBEDDINGS, "token embedding"),
         embed_scale=scales.embed,
         blocks=tuple(
-            _block(layer, _Place(number, base, config, n_ctx, handing_over), scales.residual)
+            _block(layer, _Place(number, base, config, n_ctx, positions is not None, how))
             for number, layer in enumerate(layers)
         ),
         final_norm=_found(base, _FINAL_NORMS, "final norm"),
@@ -87,11 +109,11 @@ def read_parts(
         logit_scale=scales.logits,
         logit_cap=getattr(config, "final_logit_softcapping", None),
         n_ctx=n_ctx,
-        positions=_positions(base),
+        positions=positions,
     )
 
 
-def _positions(base: Any) -> nn.Embedding | None:
+def _table_of_positions(base: Any) -> nn.Embedding | None:
     """What is added to embeddings by position, if the model does so."""
     found = getattr(base, "wpe", None)
     return found if isinstance(found, nn.Embedding) else None
@@ -112,10 +134,16 @@ def _found(owner: Any, names: tuple[str, ...], what: str) -> Any:
         found = getattr(owner, name, None)
         if isinstance(found, nn.Module):
             return found
-    raise _unknown(owner, f"has no {what} by the name of {' or '.join(names)}")
+    raise unknown(owner, f"has no {what} by the name of {' or '.join(names)}")
 
 
-def _unknown(module: nn.Module, how: str) -> UnknownArchitecture:
+def unknown(module: nn.Module, how: str) -> UnknownArchitecture:
+    """The error that says what of a module is not known, and what is.
+
+    Args:
+        module: a module of the original.
+        how: what it does or has.
+    """
     return UnknownArchitecture(
         f"Its own modules cannot be run, since {type(module).__name__} {how}: expected a decoder "
         "whose layers have norms, an MLP, and attention that goes through transformers' attention "
@@ -130,13 +158,13 @@ class _Place(NamedTuple):
     base: Any
     config: Any
     n_ctx: int
-    handing_over: Callable[[nn.Module], nn.Module]
+    has_positions: bool
+    how: Reading
 
 
-def _block(layer: Any, place: _Place, residual_scale: float) -> BlockParts:
+def _block(layer: Any, place: _Place) -> BlockParts:
     norms = _norms(layer)
-    before = _first(norms, "input_layernorm", "ln_1", "ln_attn")
-    second = _first(norms, "post_attention_layernorm", "ln_2", "ln_mlp")
+    before, second = _first(norms, *_NORMS_BEFORE), _first(norms, *_SECOND_NORMS)
     after = norms.get("post_feedforward_layernorm", norms.get("post_mlp_layernorm"))
     parallel = after is None and (
         second is None or "ln_mlp" in norms or bool(getattr(layer, "use_parallel_residual", False))
@@ -148,18 +176,15 @@ def _block(layer: Any, place: _Place, residual_scale: float) -> BlockParts:
     else:
         attn_after, mlp_norm = second, norms.get("pre_feedforward_layernorm")
     attn = _attention(layer, place)
-    mlp = _found(layer, _MLPS, "MLP")
-    return BlockParts(
-        attn, before, attn_after, mlp, mlp_norm, after, parallel, residual_scale
-    )  # fmt: skip
+    mlp, scale = place.how.mlp(layer), place.how.scales.residual
+    return BlockParts(attn, before, attn_after, mlp, mlp_norm, after, parallel, scale)
 
 
 def _norms(layer: Any) -> dict[str, nn.Module]:
     """The norms of a layer, by name."""
     names = (
-        "input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm",
-        "post_feedforward_layernorm", "post_self_attn_layernorm", "post_mlp_layernorm", "ln_1",
-        "ln_2", "ln_attn", "ln_mlp",
+        *_NORMS_BEFORE, *_SECOND_NORMS, "pre_feedforward_layernorm", "post_feedforward_layernorm",
+        "post_self_attn_layernorm", "post_mlp_layernorm",
     )  # fmt: skip
     found = ((name, getattr(layer, name, None)) for name in names)
     return {name: norm for name, norm in found if isinstance(norm, nn.Module)}
@@ -170,30 +195,32 @@ def _first(norms: dict[str, nn.Module], *names: str) -> nn.Module | None:
 
 
 def _attention(layer: Any, place: _Place) -> AttentionParts:
-    number, base, config, n_ctx, handing_over = place
+    number, base, config, n_ctx, has_positions, how = place
     module = _found(layer, _ATTENTIONS, "attention")
-    handing = handing_over(module)
+    # Some classes have a module around it, which only chooses its kind.
+    module: Any = getattr(module, "attention", module)
+    handing = how.handing_over(module)
     if not getattr(module, "is_causal", True):
-        raise _unknown(module, "attends to what comes later")
+        raise unknown(module, "attends to what comes later")
     rotary = None
-    if _positions(base) is None:
-        rotary = Rotary(_found(base, ("rotary_emb",), "rotary embedding"), None, n_ctx)
+    if not has_positions:
+        rotary = Rotary(how.rotary(base), None, n_ctx)
     kinds = getattr(config, "layer_types", None)
     if kinds and kinds[number] not in _KINDS:
-        raise _unknown(module, f"is of the kind {kinds[number]!r}")
+        raise unknown(module, f"is of the kind {kinds[number]!r}")
     if rotary and kinds and "layer_type" in inspect.signature(rotary.module.forward).parameters:
         rotary = Rotary(rotary.module, kinds[number], n_ctx)
     seen = _tried(handing, rotary, base)
     n_kv, d_key = seen.keys.shape[2:]
     d_value = seen.values.shape[-1]
     known = {"scaling", "softcap", "sliding_window", "dropout", "position_ids"}
-    unknown = [
+    strange = [
         name for name, value in seen.options.items() if name not in known and value is not None
     ]
-    if unknown:
-        raise _unknown(module, f"attends with {', '.join(sorted(unknown))}")
+    if strange:
+        raise unknown(module, f"attends with {', '.join(sorted(strange))}")
     if seen.values.shape[:-1] != seen.keys.shape[:-1]:
-        raise _unknown(module, "has another number of values than keys")
+        raise unknown(module, "has another number of values than keys")
     scale = seen.options.get("scaling")
     return AttentionParts(
         handing,
@@ -226,7 +253,7 @@ def _tried(module: nn.Module, rotary: Rotary | None, base: Any) -> Queried:
         found = queried(module, x, position_embeddings=turns, position_ids=position)
     except Exception as error:
         told = one_line(error)
-        raise _unknown(module, f"cannot be called ({type(error).__name__}: {told})") from error
+        raise unknown(module, f"cannot be called ({type(error).__name__}: {told})") from error
     if found is None:
-        raise _unknown(module, "does not use that interface")
+        raise unknown(module, "does not use that interface")
     return found

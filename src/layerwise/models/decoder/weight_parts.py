@@ -5,11 +5,14 @@ For files with a part each; what they look like is told in ``models.weight_files
 
 from __future__ import annotations
 
+from itertools import takewhile
+
 import torch
 
 from layerwise.errors import UserError
 
 from .model import DecoderModel
+from .parts import BlockParts
 
 
 def part_by_name(model: DecoderModel) -> dict[str, str]:
@@ -21,8 +24,8 @@ def part_by_name(model: DecoderModel) -> dict[str, str]:
         UserError: if a block shares weights with others, or a module keeps numbers that are
             neither parameters nor buffers.
     """
-    modules = {id(module): name for name, module in model.named_modules()}
-    layers = [_owner(modules[id(block.mlp)]) for block in model.parts.blocks]
+    names = {id(weight): name for name, weight in model.named_parameters()}
+    layers = [_layer_of(block, names) for block in model.parts.blocks]
     parts: dict[str, str] = {}
     holders: dict[int, set[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
@@ -38,6 +41,13 @@ def part_by_name(model: DecoderModel) -> dict[str, str]:
         if any(isinstance(value, torch.Tensor) for value in vars(module).values()):
             raise _not_by_layer(model, f"keeps numbers outside of its weights, in {name}")
     return parts
+
+
+def _layer_of(block: BlockParts, names: dict[int, str]) -> str:
+    """The module that has all of a block's weights, by its name."""
+    own = [names[id(weight)].split(".") for of in block.modules() for weight in of.parameters()]
+    shared = takewhile(lambda steps: len(set(steps)) == 1, zip(*own, strict=False))
+    return ".".join(steps[0] for steps in shared)
 
 
 def _owner(name: str) -> str:

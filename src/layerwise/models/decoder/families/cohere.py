@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from ..parts import Parts
-from ..reading import Scales, read_parts
+from ..reading import Reading, Scales, read_parts
 
 ARCHITECTURES = ("CohereForCausalLM", "Cohere2ForCausalLM")
 
@@ -15,4 +15,4 @@ ARCHITECTURES = ("CohereForCausalLM", "Cohere2ForCausalLM")
 def parts_of(original: nn.Module) -> Parts:
     """The parts of a Command R model."""
     config: Any = original.config
-    return read_parts(original, Scales(logits=config.logit_scale))
+    return read_parts(original, Reading(Scales(logits=config.logit_scale)))

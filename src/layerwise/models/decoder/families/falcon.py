@@ -14,7 +14,7 @@ from transformers.models.falcon.modeling_falcon import apply_rotary_pos_emb
 
 from ..capture import attend
 from ..parts import Parts
-from ..reading import UnknownArchitecture, read_parts
+from ..reading import Reading, UnknownArchitecture, read_parts
 
 ARCHITECTURES = ("FalconForCausalLM",)
 
@@ -31,7 +31,7 @@ def parts_of(original: nn.Module) -> Parts:
             "Its own modules cannot be run, since its positions are slopes of scores (ALiBi): "
             "expected rotary positions or a table of them; use another model."
         )
-    return read_parts(original, handing_over=_HandingOver)
+    return read_parts(original, Reading(handing_over=_HandingOver))
 
 
 class _HandingOver(nn.Module):

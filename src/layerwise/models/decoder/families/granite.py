@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from ..parts import Parts
-from ..reading import Scales, read_parts
+from ..reading import Reading, Scales, read_parts
 
 ARCHITECTURES = ("GraniteForCausalLM", "GraniteMoeForCausalLM")
 
@@ -18,4 +18,4 @@ def parts_of(original: nn.Module) -> Parts:
     scales = Scales(
         config.embedding_multiplier, config.residual_multiplier, 1 / config.logits_scaling
     )
-    return read_parts(original, scales)
+    return read_parts(original, Reading(scales))
