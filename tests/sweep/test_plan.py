@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from layerwise.errors import UserError
-from layerwise.sweep import Generate, LogLikelihood, intact, patch, skip
+from layerwise.sweep import Generate, LogLikelihood, intact, mean, noise, patch, skip
 from layerwise.sweep.plan import ModelShape, plan_sweep
 
-SHAPE = ModelShape(n_layers=4, d_model=32, d_kv=16, itemsize=4, n_ctx=64)
+SHAPE = ModelShape(n_layers=4, d_model=32, d_kv=16, itemsize=4, n_ctx=64, n_heads=2, d_heads=16)
 REQUESTS = [LogLikelihood((1, 2, 3 + i), (4, 5)) for i in range(20)]
 SINGLES = [intact(), *(skip(layer) for layer in range(4))]
 
@@ -48,6 +49,8 @@ def test_smaller_budget_makes_more_walks():
         ([patch("resid_pre", 0, 0)], REQUESTS, "no source run of the same length"),
         ([patch("resid_pre", 0, 0)], [LogLikelihood((1, 2), (3,), (1,))], "same length"),
         ([patch("resid_pre", 0, 2)], [LogLikelihood((1, 2), (3,), (1, 5))], "out of range"),
+        ([mean("mlp_out", 1, torch.zeros(7))], REQUESTS, r"7 numbers for mlp_out .* have 32"),
+        ([noise("z", 1, torch.zeros(3, 2, 9))], REQUESTS, r"9 numbers for z .* have 8"),
     ],
 )
 def test_what_cannot_run_is_refused_in_one_sentence(interventions, requests, sentence):

@@ -13,7 +13,7 @@ from layerwise.errors import counted
 
 from ..errors import UserError
 from .branches import make_branches
-from .edits import CROSS_SITES, END, Edit, SwapWeights
+from .edits import BY_HEAD, CROSS_SITES, END, AddSite, Edit, SetSite, SwapWeights
 from .interventions import Intervention, donors_of
 from .requests import Generate, LogLikelihood, Request
 from .trie import TokenTrie
@@ -321,6 +321,13 @@ def _check_edit(name: str, edit: Edit, shape: ModelShape) -> None:
         raise UserError(
             f"Intervention {name!r} changes resid_mid, but in this model nothing is between "
             "attention and MLP; use resid_pre, attn_out or resid_post."
+        )
+    width = shape.d_heads // shape.n_heads if edit.site in BY_HEAD else shape.d_model
+    given = edit.value.shape[-1:] if isinstance(edit, SetSite | AddSite) else ()
+    if given not in ((), (1,), (width,)):
+        raise UserError(
+            f"Intervention {name!r} has vectors of {given[0]} numbers for {edit.site} of layer "
+            f"{edit.layer}, where the model's have {width}; give vectors of that width."
         )
 
 

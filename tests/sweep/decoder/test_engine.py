@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from layerwise.sweep import LogLikelihood, PatchSite, intact, patch, skip, sweep
+from layerwise.sweep.edits import AddSite, SetSite
 from layerwise.sweep.interventions import Intervention
 from tests.cases import cases
 from tests.models.decoder.tiny import BY_DAY, CASES, tiny_decoder
@@ -18,6 +21,7 @@ from tests.models.refusal import refused
 from .. import strategies
 from ..agreement import assert_agree
 from ..letters import Letters
+from ..models import D_HEAD
 from ..sizes import Sizes, sizes
 
 FAMILIES = [pytest.param(case, marks=() if case in BY_DAY else pytest.mark.long) for case in CASES]
@@ -26,6 +30,21 @@ each_kind = cases(3 * len(CASES))
 
 def possible(parallel: bool, intervention: Intervention) -> bool:
     return not (parallel and any(edit.site == "resid_mid" for edit in intervention.edits))
+
+
+def fitting(model: Any, interventions: list[Intervention]) -> list[Intervention]:
+    """Those that the model can have, with vectors as wide as its heads are."""
+    places = torch.arange(model.cfg.d_head) % D_HEAD
+
+    def fitted(edit: Any) -> Any:
+        given = isinstance(edit, SetSite | AddSite) and edit.value.shape[-1:] == (D_HEAD,)
+        return replace(edit, value=edit.value[..., places]) if given else edit
+
+    return [
+        replace(one, edits=tuple(map(fitted, one.edits)))
+        for one in interventions
+        if possible(model.cfg.parallel_attn_mlp, one)
+    ]
 
 
 @pytest.mark.parametrize("case", FAMILIES)
@@ -40,8 +59,7 @@ def test_engine_equals_reference(
     case: str, requests: list, interventions: list, sizes: Sizes, end: int | None
 ) -> None:
     model = tiny_decoder(case)
-    parallel = model.cfg.parallel_attn_mlp
-    interventions = [i for i in interventions if possible(parallel, i)]
+    interventions = fitting(model, interventions)
     letters = Letters(end)
     with sizes.in_use():
         fast = sweep(model, interventions, requests, tokenizer=letters, memory_budget=sizes.budget)
@@ -56,8 +74,7 @@ def test_patches_equal_reference(
     case: str, requests: list, interventions: list, sizes: Sizes
 ) -> None:
     model = tiny_decoder(case)
-    parallel = model.cfg.parallel_attn_mlp
-    interventions = [i for i in interventions if possible(parallel, i)]
+    interventions = fitting(model, interventions)
     with sizes.in_use():
         fast = sweep(model, interventions, requests, memory_budget=sizes.budget)
     slow = sweep(model, interventions, requests, method="reference")
@@ -71,13 +88,12 @@ def test_copies_equal_reference(
     case: str, requests: list, interventions: list, sizes: Sizes
 ) -> None:
     model = tiny_decoder(case)
-    parallel = model.cfg.parallel_attn_mlp
     patched = any(isinstance(edit, PatchSite) for i in interventions for edit in i.edits)
     if patched:  # which wants prompts of one length
         requests = [
             replace(r, source=(r.source * len(r.context))[: len(r.context)]) for r in requests
         ]
-    interventions = [i for i in interventions if possible(parallel, i)]
+    interventions = fitting(model, interventions)
     letters = Letters(None)
     with sizes.in_use():
         fast = sweep(model, interventions, requests, tokenizer=letters, memory_budget=sizes.budget)
