@@ -54,6 +54,34 @@ FAULTS = [
         "outside = [keys[s & ~i] for",
         "outside = [keys[s & ~i][1:] for",
     ),
+    Fault(
+        "a sink is left out of prompts",
+        "packed_attention.py",
+        "self.scoring.merged([part], self.group)",
+        "part.out",
+        ("tests/sweep/decoder",),
+    ),
+    Fault(
+        "a sink is left out of what is patched late",
+        "packed_attention.py",
+        "self.scoring.merged(parts, self.group)",
+        "Scoring(1.0).merged(parts, self.group)",
+        ("tests/sweep/decoder",),
+    ),
+    Fault(
+        "a sink is left out of new tokens",
+        "_step_attention.py",
+        "scoring.merged(parts, group)",
+        "merged(parts)",
+        ("tests/sweep/decoder",),
+    ),
+    Fault(
+        "a sink is another head's",
+        "_step_attention.py",
+        "unflatten(0, (-1, group)).repeat_interleave(n_query, 1)",
+        "unflatten(0, (-1, group)).repeat(1, n_query)",
+        ("tests/sweep/decoder",),
+    ),
     # Positions.
     Fault(
         "learned position shifted by one",

@@ -32,8 +32,11 @@ from tests.models.tiny import tiny_model, tiny_tokenizer
 
 SEQ2SEQ = ("t5", "bart", "flan-t5")
 # Over their own modules: norms on both sides; norms of all queries; one norm for two sublayers;
-# heads that are not apart, and values narrower than keys; one product for queries, keys, values.
-OWN = ("gemma 2", "olmo 2", "cohere 2", "deepseek 3", "falcon, two norms")
+# heads that are not apart, and values narrower than keys; one product for queries, keys, values;
+# sinks; an MLP without a module; a module around attention.
+OWN = (
+    "gemma 2", "olmo 2", "cohere 2", "deepseek 3", "falcon, two norms", "gpt-oss", "opt", "gpt-neo",
+)  # fmt: skip
 SETS = ("single", "together", "from_first", "from_last")
 
 
@@ -100,6 +103,8 @@ CASES = [
     ("cohere 2", "mlp_out", ("single", "from_last"), 1), ("cohere 2", "attn_out", ("single",), 1),
     ("cohere 2", "layer", ("single",), 1), ("deepseek 3", "layer", SETS, 1),
     ("falcon, two norms", "layer", ("single",), 1), ("falcon, two norms", "norms", SETS, 1),
+    ("gpt-oss", "z", ("single",), 1), ("gpt-oss", "kv_group", ("single", "together"), 1),
+    ("opt", "layer", SETS, 1), ("opt", "embed", ("single",), 1), ("gpt-neo", "z", ("single",), 1),
 ]  # fmt: skip
 
 
@@ -109,7 +114,8 @@ FOR_LONG_RUNS = [
     ("flan-t5", "embed"), ("gemma 2", "embed"), ("gemma 2", "norms"), ("olmo 2", "ln_final"),
     ("olmo 2", "unembed"), ("cohere 2", "layer"), ("cohere 2", "attn_out"), ("bart", "z"),
     ("olmo 2", "z"), ("bart", "embed"), ("gemma 2", "attn_out"),
-    ("falcon, two norms", "layer"), ("falcon, two norms", "norms"),
+    ("falcon, two norms", "layer"), ("falcon, two norms", "norms"), ("gpt-oss", "kv_group"),
+    ("opt", "embed"), ("gpt-neo", "z"),
 ]  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from layerwise.analyses.transplant.parts import head_parts, n_heads_at
 from layerwise.analyses.transplant.weights import distances, transplanted
 from layerwise.errors import UserError
 from layerwise.models import original_tokenizer
+from layerwise.models.decoder.load import hooked_decoder
 from layerwise.models.facts import weights_hash
 from layerwise.models.kinds import blocks_of
 from layerwise.models.organisms.layout import Spot, WiredLayout
@@ -25,6 +26,7 @@ from layerwise.report.summary import findings
 from layerwise.sweep import intact, sweep
 from layerwise.tasks import build_requests
 from tests.analysis import word_task
+from tests.models.decoder.tiny import tiny_decoder, tiny_original
 from tests.models.seq2seq.tiny import tiny_seq2seq
 from tests.models.tiny import session_folder, tiny_folder, tiny_model
 from tests.planted import small_model, small_task
@@ -112,6 +114,19 @@ def test_answers_are_those_of_a_folder_that_really_has_the_slices(case, tmp_path
     assert_answers_equal(found, plain)
     (unchanged,) = sweep(model, [intact()], asked[:1]).outcomes
     assert unchanged[0].token_logprobs != found[0].token_logprobs
+
+
+@pytest.mark.parametrize(("site", "n", "taken"), [("z", 2, [2]), ("kv_group", 1, [2, 3])])
+def test_the_sink_of_a_head_goes_with_it(site, n, taken):
+    """Of two query heads that share keys both, where their group is exchanged."""
+    model = copy.deepcopy(tiny_decoder("gpt-oss"))
+    other = hooked_decoder(tiny_original("gpt-oss", seed=2), None, "other")
+    before, theirs = (one.blocks[LAYER].attn.parts.sinks.clone() for one in (model, other))
+    with transplanted(model, other, site, [LAYER], heads=[n]):
+        now = model.blocks[LAYER].attn.parts.sinks
+        changed = (now != before).nonzero().flatten().tolist()
+        assert changed == taken
+        assert torch.equal(now[taken], theirs[taken])
 
 
 @pytest.mark.parametrize(("case", "site"), [("bart", "z"), ("t5", "z"), ("t5", "cross_z"),

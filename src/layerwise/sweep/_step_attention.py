@@ -39,11 +39,37 @@ class Scoring:
         scale: what products are multiplied by.
         cap: scores s become cap tanh(s / cap); None if they stay.
         window: how many tokens a query sees, its own among them; None for all.
+        sinks: each head's score for looking at nothing; None if all weight is on tokens.
     """
 
     scale: float
     cap: float | None = None
     window: int | None = None
+    sinks: Float[torch.Tensor, " head"] | None = None
+
+    @property
+    def written_out(self) -> bool:
+        """Whether scores are more than products, or weights are wanted, so that no kernel does."""
+        return self.cap is not None or self.sinks is not None
+
+    def merged(self, parts: list[Part], group: int) -> Grouped:
+        """Attention to all keys, from that to parts of them, and to nothing.
+
+        Args:
+            parts: attention to each part of the keys, heads that share keys as more queries.
+            group: query heads per key/value head.
+        """
+        if self.sinks is not None:
+            parts = [*parts, self._to_nothing(parts[0], group)]
+        return parts[0].out if len(parts) == 1 else merged(parts)
+
+    def _to_nothing(self, like: Part, group: int) -> Part:
+        """The sinks as a part without values, once for each query."""
+        assert self.sinks is not None
+        n_heads, n_query = like.out.shape[1], like.out.shape[2] // group
+        each = self.sinks.to(like.weight).unflatten(0, (-1, group)).repeat_interleave(n_query, 1)
+        each = each.repeat(n_heads // len(each), 1)[None, :, :, None]
+        return Part(torch.zeros_like(like.out), each.expand_as(like.weight))
 
 
 def attend_step(queries: Heads, layout: StepLayout, group: int, scoring: Scoring) -> Heads:
@@ -63,14 +89,14 @@ def attend_step(queries: Heads, layout: StepLayout, group: int, scoring: Scoring
             Part(out, weight),
             *(_shared(grouped, s, layout, group, scoring) for s in layout.shared),
         ]
-        out = merged(parts).to(queries.dtype)
+        out = scoring.merged(parts, group).to(queries.dtype)
     return out.unflatten(2, (group, n_new)).permute(0, 3, 1, 2, 4).flatten(2, 3)
 
 
 def _own(
     queries: Grouped, layout: StepLayout, group: int, scoring: Scoring
 ) -> tuple[Grouped, Float[torch.Tensor, "row kv_head group_new 1"] | None]:
-    """Attention to the rows' own keys; with its weight if there are shared keys, too."""
+    """Attention to the rows' own keys; with its weight if there is more to attend to."""
     places = torch.arange(layout.n_own, device=queries.device)
     seen = places <= layout.index[..., None]
     if scoring.window is not None:
@@ -93,14 +119,15 @@ def _own(
             mask = everything
     keys, values = (x[at, :, : layout.n_own] for x in (layout.own.keys, layout.own.values))
     bias = queries.new_zeros(mask.shape).masked_fill_(~mask, float("-inf"))
-    if not layout.shared and scoring.cap is None:
+    more = bool(layout.shared) or scoring.sinks is not None
+    if not more and not scoring.written_out:
         out, weight = (
             F.scaled_dot_product_attention(queries, keys, values, bias, scale=scoring.scale),
             None,
         )
     else:
         out, weight = attend_part(queries, keys, values, scoring.scale, bias, scoring.cap)
-        weight = weight if layout.shared else None
+        weight = weight if more else None
     if inside is not None:
         out, weight = out[inside], None if weight is None else weight[inside]
     return out, weight

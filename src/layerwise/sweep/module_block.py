@@ -34,7 +34,7 @@ class ModuleBlock(PackedBlock):
         self.block, self.cfg, self.parts = block, cfg, block.parts
         self.n_kv, self.group = cfg.n_key_value_heads, heads_per_key(cfg)
         attn = self.parts.attn
-        self.scoring = Scoring(attn.scale, attn.cap, attn.window)
+        self.scoring = Scoring(attn.scale, attn.cap, attn.window, attn.sinks)
         self.attend = PackedAttention(self.n_kv, self.group, cfg.d_head, self.scoring)
         self.norm_1 = _quick(self.parts.attn_norm, cfg.d_model, formula)
         self.norm_2 = _quick(self.parts.mlp_norm, cfg.d_model, formula)

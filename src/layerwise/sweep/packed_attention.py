@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 
-from ._step_attention import Part, Scoring, attend_part, merged
+from ._step_attention import Part, Scoring, attend_part
 from .layout import KeysValues, Layout, SplitKeys
 from .trie import AttentionRows
 
@@ -114,7 +114,8 @@ class PackedAttention:
                         )
                     )
                 )
-            out = merged(parts).to(q.dtype).unflatten(2, (self.group, -1)).flatten(1, 2)
+            out = self.scoring.merged(parts, self.group).to(q.dtype)
+            out = out.unflatten(2, (self.group, -1)).flatten(1, 2)
             found.append(_as_tokens(out, len(queries[part])))
         return torch.cat(found)
 
@@ -126,14 +127,15 @@ class PackedAttention:
         bias: Float[torch.Tensor, "_ 1 grouped_query key"] | None,
     ) -> Float[torch.Tensor, "row branch_head query d_head"]:
         """Attention of a rectangle; heads that share keys are more queries of them."""
-        if bias is None and self.cap is None:
+        if bias is None and not self.scoring.written_out:
             return F.scaled_dot_product_attention(
                 queries, keys, values, is_causal=True, scale=self.scale, enable_gqa=self.group > 1
             )
         folded = queries.unflatten(1, (-1, self.group)).flatten(2, 3)
-        if self.cap is not None:
+        if self.scoring.written_out:
             bias = _causal_bias(queries, self.group) if bias is None else bias
-            out = attend_part(folded, keys, values, self.scale, bias, self.cap).out
+            part = attend_part(folded, keys, values, self.scale, bias, self.cap)
+            out = self.scoring.merged([part], self.group).to(queries.dtype)
         else:
             out = F.scaled_dot_product_attention(
                 folded, keys, values, attn_mask=bias, scale=self.scale

@@ -323,8 +323,8 @@ def _check_edit(name: str, edit: Edit, shape: ModelShape) -> None:
             "attention and MLP; use resid_pre, attn_out or resid_post."
         )
     width = shape.d_heads // shape.n_heads if edit.site in BY_HEAD else shape.d_model
-    given = edit.value.shape[-1:] if isinstance(edit, SetSite | AddSite) else ()
-    if given not in ((), (1,), (width,)):
+    given = [*edit.value.shape][-1:] if isinstance(edit, SetSite | AddSite) else []
+    if given not in ([], [1], [width]):
         raise UserError(
             f"Intervention {name!r} has vectors of {given[0]} numbers for {edit.site} of layer "
             f"{edit.layer}, where the model's have {width}; give vectors of that width."

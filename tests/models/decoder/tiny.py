@@ -105,14 +105,20 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt-neo": ("GPTNeoConfig", {
         "num_layers": 4, "num_heads": 4, "window_size": 5,
         "attention_types": [[["global", "local"], 2]]}),
+    "gpt-oss": ("GptOssConfig", {
+        **_WIDE, **_WINDOW, **_TURNS, "num_local_experts": 4, "num_experts_per_tok": 2,
+        "rope_parameters": {**_ROPE, "rope_type": "yarn"}}),
     "opt": ("OPTConfig", {"ffn_dim": 48, "word_embed_proj_dim": 32}),
 }  # fmt: skip
 """Of each family its configuration class, and what differs from the sizes that all have."""
 
 # By day these stand for what a layer may have: norms on both sides, windows and soft-caps; a
 # rotation for each kind of layer; norms behind alone; one norm for two sublayers; scales; experts;
-# a table of positions.
-BY_DAY = ("gemma 2", "gemma 3", "olmo 2", "cohere 2", "granite", "qwen 3 moe", "gpt-2, by layer")
+# a table of positions; sinks.
+BY_DAY = (
+    "gemma 2", "gemma 3", "olmo 2", "cohere 2", "granite", "qwen 3 moe", "gpt-2, by layer",
+    "gpt-oss",
+)  # fmt: skip
 
 
 def tiny_original(case: str, *, seed: int = 1, **fields: Any) -> Any:

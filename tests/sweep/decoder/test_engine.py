@@ -101,7 +101,7 @@ def test_copies_equal_reference(
     assert_agree(model, interventions, requests, fast, slow)
 
 
-@pytest.mark.parametrize("case", ["gemma 2", "cohere 2"])
+@pytest.mark.parametrize("case", ["gemma 2", "cohere 2", "gpt-oss"])
 def test_what_is_patched_late_attends_to_the_trunk_within_windows_and_soft_caps(case: str) -> None:
     """A branch that carries a few tokens of prompts much longer than a window."""
     model = tiny_decoder(case)

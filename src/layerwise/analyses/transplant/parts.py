@@ -162,8 +162,10 @@ def _of_original(attn: AttentionParts, queries: slice, keys: slice | None) -> li
     linears = linears_of(attn)
     assert linears is not None, "layers whose heads are not told apart have no such site"
     of_queries, of_keys = (getattr(attn.module, name, None) for name in ("q_norm", "k_norm"))
+    sinks: Any = attn.sinks
     return [
         *_of_linears(linears, queries, keys, attn.d_head),
+        *([] if sinks is None else [WeightPart(sinks, queries)]),
         *_of_wide_norms(of_queries, of_keys, queries, keys, attn.d_head),
     ]
 

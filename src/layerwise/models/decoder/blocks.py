@@ -67,8 +67,19 @@ class HookedDecoderAttention(nn.Module):
         seen = visible(positions, torch.arange(k.shape[1], device=x.device), self.parts.window)
         scores = self.hook_attn_scores(scores.masked_fill(~seen, float("-inf")))
         wide = torch.promote_types(scores.dtype, torch.float32)
-        pattern = self.hook_pattern(scores.softmax(-1, dtype=wide).to(scores.dtype))
+        pattern = self._pattern(scores.to(wide)).to(scores.dtype)
+        pattern = self.hook_pattern(pattern)
         return self.hook_z(torch.einsum("bhqk,bkhd->bqhd", pattern, v))
+
+    def _pattern(
+        self, scores: Float[torch.Tensor, "batch head query key"]
+    ) -> Float[torch.Tensor, "batch head query key"]:
+        """Weights of the keys; less than 1 in all where a sink has some."""
+        sinks = self.parts.sinks
+        if sinks is None:
+            return scores.softmax(-1)
+        beside = sinks.to(scores)[:, None, None].expand(*scores.shape[:-1], 1)
+        return torch.cat([scores, beside], dim=-1).softmax(-1)[..., :-1]
 
     @property
     def W_O(self) -> Float[torch.Tensor, "head d_head d_model"]:

@@ -37,6 +37,7 @@ class AttentionParts:
         scale: what scores are multiplied by.
         cap: scores s become cap tanh(s / cap); None if they stay.
         window: how many tokens a query sees, its own among them; None for all.
+        has_sinks: whether each head has a score for looking at nothing (attention sink).
     """
 
     module: nn.Module
@@ -49,6 +50,7 @@ class AttentionParts:
     scale: float
     cap: float | None = None
     window: int | None = None
+    has_sinks: bool = False
 
     def queried(self, x: Resid, positions: Positions, longest: int) -> Queried:
         """Queries, keys and values of normed streams.
@@ -72,6 +74,12 @@ class AttentionParts:
     def _widened(self, heads: Heads) -> Heads:
         missing = self.d_head - heads.shape[-1]
         return nn.functional.pad(heads, (0, missing)) if missing else heads
+
+    @property
+    def sinks(self) -> Float[torch.Tensor, " head"] | None:
+        """Each head's score for looking at nothing; None if all weight is on tokens."""
+        module: Any = self.module
+        return module.sinks if self.has_sinks else None
 
     def projected(self, z: Float[torch.Tensor, "... head_d_head"]) -> Float[torch.Tensor, ...]:
         """The output projection of what heads read, side by side."""

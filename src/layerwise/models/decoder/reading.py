@@ -214,6 +214,9 @@ def _attention(layer: Any, place: _Place) -> AttentionParts:
     n_kv, d_key = seen.keys.shape[2:]
     d_value = seen.values.shape[-1]
     known = {"scaling", "softcap", "sliding_window", "dropout", "position_ids"}
+    sinks = seen.options.get("s_aux")
+    has_sinks = sinks is not None and getattr(handing, "sinks", None) is sinks
+    known |= {"s_aux"} if has_sinks else set()
     strange = [
         name for name, value in seen.options.items() if name not in known and value is not None
     ]
@@ -233,6 +236,7 @@ def _attention(layer: Any, place: _Place) -> AttentionParts:
         d_key**-0.5 if scale is None else float(scale),
         seen.options.get("softcap"),
         _window(seen.options, kinds, number),
+        has_sinks,
     )
 
 

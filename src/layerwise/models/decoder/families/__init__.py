@@ -22,9 +22,9 @@ TESTED = frozenset(
     f"{name}ForCausalLM"
     for name in (
         "Cohere", "Cohere2", "DeepseekV2", "DeepseekV3", "Falcon", "GPTJ", "GPTNeo", "GPTNeoX",
-        "Gemma", "Gemma2", "Gemma3", "Glm", "Glm4", "Granite", "Llama", "Mistral", "Mixtral",
-        "OPT", "Olmo", "Olmo2", "Olmo3", "Olmoe", "Phi", "Phi3", "Qwen2", "Qwen3", "Qwen3Moe",
-        "SmolLM3", "StableLm", "Starcoder2",
+        "Gemma", "Gemma2", "Gemma3", "Glm", "Glm4", "GptOss", "Granite", "Llama", "Mistral",
+        "Mixtral", "OPT", "Olmo", "Olmo2", "Olmo3", "Olmoe", "Phi", "Phi3", "Qwen2", "Qwen3",
+        "Qwen3Moe", "SmolLM3", "StableLm", "Starcoder2",
     )
 ) | {"GPT2LMHeadModel"}  # fmt: skip
 """Classes of which tiny random models are held to their originals, and the engine to them."""

@@ -28,6 +28,9 @@ class _HandingOver(nn.Module):
     def __init__(self, attention: nn.Module) -> None:
         super().__init__()
         self.attention: Any = attention
+        self.q_proj, self.k_proj, self.v_proj = (
+            self.attention.get_submodule(name) for name in ("q_proj", "k_proj", "v_proj")
+        )
 
     def forward(
         self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, **given: Any
@@ -36,7 +39,7 @@ class _HandingOver(nn.Module):
         own = self.attention
         query, key, value = (
             own._split_heads(made(hidden_states), own.num_heads, own.head_dim)
-            for made in (own.q_proj, own.k_proj, own.v_proj)
+            for made in (self.q_proj, self.k_proj, self.v_proj)
         )
         window = own.config.window_size if own.attention_type == "local" else None
         return attend(self, query, key, value, attention_mask, scaling=1.0, sliding_window=window)

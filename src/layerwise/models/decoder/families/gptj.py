@@ -53,6 +53,9 @@ class _HandingOver(nn.Module):
     def __init__(self, attention: nn.Module) -> None:
         super().__init__()
         self.attention: Any = attention
+        self.q_proj, self.k_proj, self.v_proj = (
+            self.attention.get_submodule(name) for name in ("q_proj", "k_proj", "v_proj")
+        )
 
     def forward(
         self,
@@ -65,7 +68,7 @@ class _HandingOver(nn.Module):
         own = self.attention
         query, key, value = (
             made(hidden_states).unflatten(-1, (-1, own.head_dim))
-            for made in (own.q_proj, own.k_proj, own.v_proj)
+            for made in (self.q_proj, self.k_proj, self.v_proj)
         )
         query, key = (
             _turned(heads, own.rotary_dim, *position_embeddings) for heads in (query, key)
