@@ -197,8 +197,9 @@ def _first(norms: dict[str, nn.Module], *names: str) -> nn.Module | None:
 def _attention(layer: Any, place: _Place) -> AttentionParts:
     number, base, config, n_ctx, has_positions, how = place
     module = _found(layer, _ATTENTIONS, "attention")
-    # Some classes have a module around it, which only chooses its kind.
-    module: Any = getattr(module, "attention", module)
+    # GPT-Neo has a module around it, which chooses its kind.
+    inner = getattr(module, "attention", None)
+    module = inner if isinstance(inner, nn.Module) else module
     handing = how.handing_over(module)
     if not getattr(module, "is_causal", True):
         raise unknown(module, "attends to what comes later")
