@@ -8,10 +8,8 @@ import pytest
 
 from layerwise.models import gguf_files, load_model
 from layerwise.models.gguf_files import folder_of_gguf
-from tests.hooked import REASON, has_hooked_transformer
 from tests.models.refusal import refused
 from tests.models.test_gguf import D_MLP, D_MODEL, D_VOCAB, shapes, write_gguf
-from tests.models.tiny import CONVERTED_ALONE
 
 
 def nothing_kept(cache):
@@ -131,8 +129,6 @@ FAMILIES = {
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_check_knows_how_transformers_reads_each_family(tmp_path, family):
-    if family in CONVERTED_ALONE and not has_hooked_transformer():
-        pytest.skip(REASON)
     block, others = FAMILIES[family]
     tensors = {f"blk.{n}.{name}": shape for n in range(2) for name, shape in block.items()}
     if family == "bloom":  # whose output is the embedding, whatever the file says

@@ -15,10 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-import pytest
-
-from tests.hooked import REASON, has_hooked_transformer
-
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
@@ -77,8 +73,6 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt_neo": ("GPTNeoConfig", _NEO),
     "bloom": ("BloomConfig", {"hidden_size": 48, "n_layer": 3, "n_head": 4}),
 }
-CONVERTED_ALONE = ("bloom",)
-"""Those that only TransformerLens runs; where it has no models, tests of them are skipped."""
 
 
 def tiny_tokenizer(*, bos: bool = False, vocab_size: int = 300) -> PreTrainedTokenizerFast:
@@ -136,8 +130,6 @@ def tiny_folder(
     """
     import transformers
 
-    if family in CONVERTED_ALONE and not has_hooked_transformer():
-        pytest.skip(REASON)
     config_name, defaults = FAMILIES[family]
     tokenizer = tiny_tokenizer(bos=bos)
     fields = {

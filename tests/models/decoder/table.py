@@ -48,6 +48,7 @@ WORDS = {
     "falcon, not parallel": "Falcon: attention before the MLP", "gpt-neox": "GPT-NeoX",
     "gpt-2": "GPT-2: a table of positions", "gpt-2, by layer": "GPT-2, scores scaled by layer",
     "gpt-j": "GPT-J: parallel, one norm", "gpt-neo": "GPT-Neo: windows, scores not scaled",
+    "bloom": "Bloom: scores with slopes (ALiBi)",
     "gpt-oss": "GPT-OSS: attention sinks, windows, experts",
     "opt": "OPT: a table of positions behind two rows",
 }  # fmt: skip

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from layerwise.models import backends, load_model, model_facts
 from layerwise.models.decoder import DecoderModel
 from layerwise.models.decoder.families import TESTED
+from layerwise.models.decoder.load import hooked_decoder
 from layerwise.models.meta_model import load_meta_model
 from layerwise.sweep import Generate, LogLikelihood, Scored, intact, patch, resample, skip, sweep
 from layerwise.sweep import zero as zero_at
@@ -173,6 +174,12 @@ def test_what_cannot_be_run_is_refused_before_weights_are_read(
     for backend in ("auto", "hugging-face"):
         with refused("Its own modules cannot be run, since", why, "use another model"):
             load_model(tmp_path, backend=backend)
+
+
+def test_a_bloom_whose_sums_begin_with_normed_streams_is_refused() -> None:
+    original = tiny_original("bloom", apply_residual_connection_post_layernorm=True)
+    with refused("Its own modules cannot be run, since", "to the normed stream"):
+        hooked_decoder(original, None, "bloom")
 
 
 def test_narrow_formats_are_loaded_as_transformers_does(tmp_path: Path) -> None:

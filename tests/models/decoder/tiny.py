@@ -27,6 +27,9 @@ _SIZES: dict[str, Any] = {
 }
 _UNKNOWN = {
     "GPTNeoXConfig": ("num_key_value_heads",),
+    "BloomConfig": (
+        "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+    ),
     "OPTConfig": ("num_key_value_heads", "intermediate_size"),
     "GPTNeoConfig": ("num_key_value_heads", "num_attention_heads", "num_hidden_layers"),
     "FalconConfig": ("num_key_value_heads", "intermediate_size"),
@@ -105,6 +108,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt-neo": ("GPTNeoConfig", {
         "num_layers": 4, "num_heads": 4, "window_size": 5,
         "attention_types": [[["global", "local"], 2]]}),
+    "bloom": ("BloomConfig", {"n_layer": 4, "n_head": 4}),
     "gpt-oss": ("GptOssConfig", {
         **_WIDE, **_WINDOW, **_TURNS, "num_local_experts": 4, "num_experts_per_tok": 2,
         "rope_parameters": {**_ROPE, "rope_type": "yarn"}}),

@@ -51,8 +51,8 @@ class DecoderConfig:
         attn_only: false, as all blocks have an MLP.
         normalization_type: the class of the final norm; None if there is none.
         attention_dir: ``causal``.
-        positional_embedding_type: ``rotary`` (in some layers perhaps nothing at all), or
-            ``standard`` if positions are added to the stream.
+        positional_embedding_type: ``rotary`` (in some layers perhaps nothing at all),
+            ``standard`` if positions are added to the stream, ``alibi`` if scores grow with them.
     """
 
     model_name: str
@@ -225,6 +225,12 @@ class DecoderModel(HookedRootModule):
         return self
 
 
+def _positions_of(parts: Parts) -> str:
+    if parts.positions is not None:
+        return "standard"
+    return "alibi" if parts.blocks[0].attn.rotary is None else "rotary"
+
+
 def _config(original: Any, parts: Parts, name: str) -> DecoderConfig:
     first, config = parts.blocks[0], original.config
     unembedded, width = parts.unembed.weight.shape
@@ -251,5 +257,5 @@ def _config(original: Any, parts: Parts, name: str) -> DecoderConfig:
         experts_per_token=experts,
         gated_mlp=experts is not None or hasattr(first.mlp, "gate_proj"),
         normalization_type=None if without else type(parts.final_norm).__name__,
-        positional_embedding_type="rotary" if parts.positions is None else "standard",
+        positional_embedding_type=_positions_of(parts),
     )

@@ -153,7 +153,8 @@ class Parts:
     """A whole decoder.
 
     Attributes:
-        embedding: the token embedding, with the scale that a class of its own applies.
+        embedding: the module that embeds tokens, with the scale or norm that a class of its own
+            applies; the table is its ``weight``.
         embed_scale: what else embeddings are multiplied by.
         blocks: the layers.
         final_norm: the norm before the unembedding.
@@ -164,7 +165,7 @@ class Parts:
         positions: what is added to the embeddings, by position; None if nothing is.
     """
 
-    embedding: nn.Embedding
+    embedding: Any
     embed_scale: float
     blocks: tuple[BlockParts, ...]
     final_norm: nn.Module

@@ -60,16 +60,19 @@ class Reading:
         handing_over: makes, of an attention module that does not use transformers' attention
             interface, one that does with the same weights.
         within: finds the module that has embeddings and layers in the model within the original.
+        embedding: makes, of that module, one that embeds tokens and has the table as its weight.
         positions: makes, of that module, one that gives what is added to embeddings at positions.
-        rotary: makes, of that module, one that gives the turns of positions.
+        rotary: makes, of that module, one that gives the turns of positions; None where keys and
+            queries that are handed over know their positions otherwise.
         mlp: makes, of a layer without a module for its MLP, one with the same weights.
     """
 
     scales: Scales = field(default_factory=Scales)
     handing_over: Callable[[nn.Module], nn.Module] = lambda module: module
     within: Callable[[Any], Any] = lambda base: base
+    embedding: Callable[[Any], Any] = lambda base: _found(base, _EMBEDDINGS, "token embedding")
     positions: Callable[[Any], nn.Module | None] = lambda base: _table_of_positions(base)
-    rotary: Callable[[Any], nn.Module] = lambda base: _found(
+    rotary: Callable[[Any], nn.Module | None] = lambda base: _found(
         base, ("rotary_emb",), "rotary embedding"
     )
     mlp: Callable[[Any], nn.Module] = lambda layer: _found(layer, _MLPS, "MLP")
@@ -98,7 +101,7 @@ def read_parts(original: nn.Module, how: Reading | None = None) -> Parts:
     positions = how.positions(base)
     layers = _found(base, ("layers", "h"), "layers")
     return Parts(
-        embedding=_found(base, _EMBEDDINGS, "token embedding"),
+        embedding=how.embedding(base),
         embed_scale=scales.embed,
         blocks=tuple(
             _block(layer, _Place(number, base, config, n_ctx, positions is not None, how))
@@ -203,9 +206,8 @@ def _attention(layer: Any, place: _Place) -> AttentionParts:
     handing = how.handing_over(module)
     if not getattr(module, "is_causal", True):
         raise unknown(module, "attends to what comes later")
-    rotary = None
-    if not has_positions:
-        rotary = Rotary(how.rotary(base), None, n_ctx)
+    turns = None if has_positions else how.rotary(base)
+    rotary = None if turns is None else Rotary(turns, None, n_ctx)
     kinds = getattr(config, "layer_types", None)
     if kinds and kinds[number] not in _KINDS:
         raise unknown(module, f"is of the kind {kinds[number]!r}")

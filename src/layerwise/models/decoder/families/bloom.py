@@ -1,0 +1,100 @@
+"""Bloom: embeddings are normed, and scores grow with a key's position, by a slope for each head.
+
+A slope times a position is a product of two numbers, so it is one more dimension of queries and
+keys (ALiBi without a bias). Sources: Le Scao et al. 2022 (arXiv:2211.05100); slopes: Press et al.
+2021 (arXiv:2108.12409), section 3.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import nn
+from transformers.models.bloom.modeling_bloom import build_alibi_tensor
+
+from ..capture import attend
+from ..parts import Parts
+from ..reading import Reading, read_parts, unknown
+
+ARCHITECTURES = ("BloomForCausalLM",)
+
+
+def parts_of(original: nn.Module) -> Parts:
+    """The parts of a Bloom.
+
+    Raises:
+        UnknownArchitecture: if sums begin with the normed stream.
+    """
+    config: Any = original.config
+    if config.apply_residual_connection_post_layernorm:
+        raise unknown(original, "adds what its layers make to the normed stream")
+    how = Reading(
+        handing_over=_HandingOver, embedding=_Embedding, rotary=lambda base: None, mlp=_Mlp
+    )
+    return read_parts(original, how)
+
+
+class _Embedding(nn.Module):
+    """Normed embeddings."""
+
+    def __init__(self, base: Any) -> None:
+        super().__init__()
+        self.table, self.norm = base.word_embeddings, base.word_embeddings_layernorm
+
+    @property
+    def weight(self) -> nn.Parameter:
+        """The table, before the norm."""
+        return self.table.weight
+
+    @property
+    def num_embeddings(self) -> int:
+        """Tokens that can be read."""
+        return self.table.num_embeddings
+
+    def forward(self, tokens: Int[torch.Tensor, "*any"]) -> Float[torch.Tensor, "*any d_model"]:
+        """What enters the first layer."""
+        return self.norm(self.table(tokens))
+
+
+class _HandingOver(nn.Module):
+    """A Bloom's attention up to where it attends."""
+
+    def __init__(self, attention: nn.Module) -> None:
+        super().__init__()
+        self.attention: Any = attention
+        alibi = build_alibi_tensor(torch.ones(1, 2), self.attention.num_heads, torch.float32)
+        self.slopes = alibi[:, 0, 1].tolist()
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        position_ids: Int[torch.Tensor, "rows pos"],
+        **given: Any,
+    ) -> Any:
+        """As attention modules that use transformers' attention interface; see ``capture``."""
+        own = self.attention
+        made = own.query_key_value(hidden_states).unflatten(-1, (own.num_heads, 3, own.head_dim))
+        query, key, value = (heads.transpose(1, 2) for heads in made.unbind(-2))
+        slopes = query.new_tensor(self.slopes)[:, None, None] / own.inv_norm_factor
+        query = torch.cat([query, slopes.expand(*query.shape[:-1], 1)], dim=-1)
+        places = position_ids[:, None, :, None].to(key).expand(*key.shape[:-1], 1)
+        key = torch.cat([key, places], dim=-1)
+        return attend(self, query, key, value, attention_mask, scaling=own.inv_norm_factor)
+
+
+class _Mlp(nn.Module):
+    """The MLP of a layer, which in the original adds the stream itself."""
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        mlp = layer.mlp
+        self.up, self.act, self.down = mlp.dense_h_to_4h, mlp.gelu_impl, mlp.dense_4h_to_h
+
+    def forward(
+        self, x: Float[torch.Tensor, "*any d_model"]
+    ) -> Float[torch.Tensor, "*any d_model"]:
+        """What it adds to the stream."""
+        return self.down(self.act(self.up(x)))
