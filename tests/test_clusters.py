@@ -251,7 +251,8 @@ def test_a_model_that_guesses_facts_together_has_no_signal(n_clusters, size, tog
         passed[2] += better_than_blind_p_value(own, blind, clusters) < 0.025
     assert max(passed[1:]) <= most_errors(sets, 0.025)
     if together == 1.0:
-        assert passed[0] > most_errors(sets, 0.035)
+        # Of facts asked but twice, too, if by less: 3.8 % of 1,600 data sets.
+        assert passed[0] > (most_errors(sets, 0.035) if size > 2 else 1.2 * passed[1])
 
 
 def test_an_accuracy_of_facts_asked_twice_has_the_interval_that_covers_it():

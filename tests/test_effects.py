@@ -176,7 +176,8 @@ def test_noise_is_called_significant_no_more_often_than_it_may(accuracy):
         for i in range(n_sets)
     ]
     table = synthetic.ablation(*cells).effects()
-    assert table["signal"].mean() > 0.9
+    # Signal is corrected over all tasks, which are four times as many in long runs.
+    assert table["signal"].mean() > 0.7
     false_claims = table.groupby("task")["significant"].any().sum()
     assert false_claims <= most_errors(n_sets)
 
