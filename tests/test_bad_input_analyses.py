@@ -123,6 +123,19 @@ def test_bad_options_that_many_commands_have(here, command, options, says):
     refused(command, MODEL, *COMMANDS[command], *words, says=says, unchanged=here)
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--ray", "--out", "run"], "--ray has no value: expected one behind it and found --out"),
+        (["--task", "--limit", "6"], "--task has no value: expected one behind it and found"),
+        (["--out", "--seed", "1"], "--out has no value: expected one behind it and found --seed"),
+        (["--dtype", "--device", "cpu"], "--dtype has no value"),
+    ],
+)
+def test_an_option_that_is_taken_for_a_value(here, options, says):
+    refused("ablate", MODEL, *options, says=says, unchanged=here)
+
+
 @pytest.mark.parametrize("model", [MODEL, "organism-seq2seq"])
 def test_a_lens_of_another_model(here, model):
     done("train-lens", f"{model}-1", *LOOKUP, "--kind", "bias", "--texts", 20, "--steps", 1,

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from layerwise.errors import UserError
 from layerwise.ground.path_readers import refuse_path
 from layerwise.storage.places import refuse_unusable_folder
 
@@ -122,7 +123,7 @@ class Option:
         info = typer.Option(
             *names,
             help=f"{text} Repeatable." if several else text,
-            **self._as_path(),
+            **self._read(names[0]),
         )
         kind = self.kind | None if self.default is None else self.kind
         return Annotated[kind, info], self.default
@@ -131,12 +132,16 @@ class Option:
     def _is_path(self) -> bool:
         return "Path" in self.parameter.annotation
 
-    def _as_path(self) -> dict[str, Any]:
-        if not self._is_path:
+    def _read(self, called: str) -> dict[str, Any]:
+        """What reads a text that is given for it."""
+        if self.kind not in (str, list[str]):
             return {}
+        if not self._is_path:
+            return {"callback": value_of(called)}
         name = self.parameter.name
         refuse = refuse_unusable_folder if name == "out" else None
-        return {**READ, "callback": path_of(name, refuse)}
+        of_path, of_value = path_of(name, refuse), value_of(called)
+        return {**READ, "callback": lambda given: of_path(of_value(given))}
 
     def value(self, given: Any) -> Any:
         """The function's argument, of what was given."""
@@ -151,6 +156,25 @@ def help_of(text: str) -> str:
     """A docstring's text as help: without marks of code, and None as what is left out."""
     plain = re.sub(r"\b([Ii])f None\b", r"\1f left out", text.replace("``", "").replace('"', ""))
     return plain if text.startswith("`") else plain[:1].upper() + plain[1:]
+
+
+def value_of(called: str) -> Callable[[Any], Any]:
+    """A callback that refuses the next option in the place of a value, which is taken for it.
+
+    Args:
+        called: the option, as it is given.
+    """
+
+    def read(given: Any) -> Any:
+        for text in given if isinstance(given, list) else [given]:
+            if isinstance(text, str) and text.startswith("--"):
+                raise UserError(
+                    f"{called} has no value: expected one behind it and found {text}; put the "
+                    f"value between the two, or leave {called} out."
+                )
+        return given
+
+    return read
 
 
 def path_of(
