@@ -119,15 +119,14 @@ def _own(
             mask = everything
     keys, values = (x[at, :, : layout.n_own] for x in (layout.own.keys, layout.own.values))
     bias = queries.new_zeros(mask.shape).masked_fill_(~mask, float("-inf"))
-    more = bool(layout.shared) or scoring.sinks is not None
-    if not more and not scoring.written_out:
+    if not layout.shared and not scoring.written_out:
         out, weight = (
             F.scaled_dot_product_attention(queries, keys, values, bias, scale=scoring.scale),
             None,
         )
     else:
         out, weight = attend_part(queries, keys, values, scoring.scale, bias, scoring.cap)
-        weight = weight if more else None
+        weight = weight if layout.shared or scoring.sinks is not None else None
     if inside is not None:
         out, weight = out[inside], None if weight is None else weight[inside]
     return out, weight

@@ -17,6 +17,7 @@ from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 from ..capture import attend
 from ..parts import Parts
 from ..reading import Reading, read_parts, unknown
+from .handing_over import HandingOver
 
 ARCHITECTURES = ("BloomForCausalLM",)
 
@@ -58,12 +59,11 @@ class _Embedding(nn.Module):
         return self.norm(self.table(tokens))
 
 
-class _HandingOver(nn.Module):
+class _HandingOver(HandingOver):
     """A Bloom's attention up to where it attends."""
 
     def __init__(self, attention: nn.Module) -> None:
-        super().__init__()
-        self.attention: Any = attention
+        super().__init__(attention)
         alibi = build_alibi_tensor(torch.ones(1, 2), self.attention.num_heads, torch.float32)
         self.slopes = alibi[:, 0, 1].tolist()
 

@@ -15,6 +15,7 @@ from transformers.models.falcon.modeling_falcon import apply_rotary_pos_emb
 from ..capture import attend
 from ..parts import Parts
 from ..reading import Reading, UnknownArchitecture, read_parts
+from .handing_over import HandingOver
 
 ARCHITECTURES = ("FalconForCausalLM",)
 
@@ -34,12 +35,8 @@ def parts_of(original: nn.Module) -> Parts:
     return read_parts(original, Reading(handing_over=_HandingOver))
 
 
-class _HandingOver(nn.Module):
+class _HandingOver(HandingOver):
     """A Falcon's attention up to where it attends."""
-
-    def __init__(self, attention: nn.Module) -> None:
-        super().__init__()
-        self.attention: Any = attention
 
     def forward(
         self,

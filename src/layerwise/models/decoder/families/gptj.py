@@ -16,6 +16,7 @@ from transformers.models.gptj.modeling_gptj import apply_rotary_pos_emb
 from ..capture import attend
 from ..parts import Parts
 from ..reading import Reading, read_parts
+from .handing_over import WithProjections
 
 ARCHITECTURES = ("GPTJForCausalLM",)
 Turns = Float[torch.Tensor, "rows pos _"]  # one row for all of a batch, or one for each
@@ -47,15 +48,8 @@ class _Turns(nn.Module):
         return angles.sin().to(x.dtype), angles.cos().to(x.dtype)
 
 
-class _HandingOver(nn.Module):
+class _HandingOver(WithProjections):
     """A GPT-J's attention up to where it attends."""
-
-    def __init__(self, attention: nn.Module) -> None:
-        super().__init__()
-        self.attention: Any = attention
-        self.q_proj, self.k_proj, self.v_proj = (
-            self.attention.get_submodule(name) for name in ("q_proj", "k_proj", "v_proj")
-        )
 
     def forward(
         self,
@@ -65,14 +59,9 @@ class _HandingOver(nn.Module):
         **given: Any,
     ) -> Any:
         """As attention modules that use transformers' attention interface; see ``capture``."""
-        own = self.attention
-        query, key, value = (
-            made(hidden_states).unflatten(-1, (-1, own.head_dim))
-            for made in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        query, key = (
-            _turned(heads, own.rotary_dim, *position_embeddings) for heads in (query, key)
-        )
+        query, key, value = self.made(hidden_states)
+        width = self.attention.rotary_dim
+        query, key = (_turned(heads, width, *position_embeddings) for heads in (query, key))
         query, key, value = (heads.transpose(1, 2) for heads in (query, key, value))
         return attend(self, query, key, value, attention_mask)
 
