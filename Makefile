@@ -1,5 +1,5 @@
 # make demo | test | test-long | test-hostile | test-mutants | test-mistakes | test-settings |
-# test-lowest | test-transformer-lens-4 | test-cuda | lint | lock | clean.
+# test-lowest | test-transformer-lens-4 | test-quantized | test-cuda | lint | lock | clean.
 # Needs make and Python 3.11 or newer; pip does the rest, with whatever index, cache and
 # certificates it is configured for.
 
@@ -48,7 +48,7 @@ BRIDGED ?= tests/models tests/sweep tests/test_ablation.py tests/test_logit_lens
 	tests/test_benchmarks.py tests/test_growth_and_patching_benchmarks.py
 
 .PHONY: demo test test-long test-hostile test-mutants test-mistakes test-settings test-lowest \
-	test-transformer-lens-4 test-cuda lint lock clean
+	test-transformer-lens-4 test-quantized test-cuda lint lock clean
 .DELETE_ON_ERROR:
 
 # The same command goes on with a run that was interrupted, and makes the report of a finished
@@ -58,8 +58,10 @@ demo: $(VENV)/.package
 		--limit $(ITEMS) --pairs $(PAIRS) --out $(OUT)
 
 # Neighbouring tests go to one process, so that what a file prepares is prepared once, not by each.
-test: $(VENV)/.test
+# Tests of quantized weights come last, with a package that no other process is to find.
+test: $(VENV)/.test build/quantized/.made
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --nbmake notebooks tests
+	PYTHONPATH=build/quantized $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/quantized
 
 # For the night: the engine against its reference on many random cases and on a real model, rates
 # of errors in many simulated data sets, and every combination of what make test tries in part.
@@ -102,6 +104,10 @@ test-lowest: build/lowest/.test
 # on it: from 4.0 on there is no HookedTransformer, and decoders run over their own modules.
 test-transformer-lens-4: build/transformer-lens-4/.test
 	build/transformer-lens-4/bin/python -m pytest -q -n $(WORKERS) --dist worksteal $(BRIDGED)
+
+# Quantized weights again, those by GPTQ and AWQ among them.
+test-quantized: $(VENV)/.test build/gptq/.made
+	PYTHONPATH=build/gptq $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal tests/quantized
 
 # What moves tensors, with its models on a GPU; says what it needs where there is none.
 test-cuda: $(VENV)/.test
@@ -146,6 +152,14 @@ $(VENV)/.package: $(VENV)/.made pyproject.toml constraints.txt requirements-smol
 
 $(VENV)/.test: $(VENV)/.package
 	$(BIN)/python $(PIP_INSTALL) -c constraints.txt -e '.[test]'
+	@touch $@
+
+build/quantized/.made: $(VENV)/.made requirements-quantized.txt
+	$(BIN)/python $(PIP_INSTALL) --no-deps --target $(@D) -r requirements-quantized.txt
+	@touch $@
+
+build/gptq/.made: $(VENV)/.made requirements-quantized.txt requirements-gptq.txt
+	$(BIN)/python $(PIP_INSTALL) --no-deps --target $(@D) -r requirements-gptq.txt
 	@touch $@
 
 build/lowest/.test: build/lowest/.made pyproject.toml tests/lowest.py requirements-smollm2.txt

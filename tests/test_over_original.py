@@ -64,10 +64,10 @@ ANALYSES: dict[str, tuple[str, Callable[..., Any]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ANALYSES)
-def test_both_backends_give_the_same_tables(name: str, both: list[Any]) -> None:
+def assert_same_tables(name: str, models: list[Any]) -> None:
+    """Hold two models to the same table of an analysis, by its key in ``ANALYSES``."""
     table, run = ANALYSES[name]
-    one, other = (getattr(run(model, progress=False), table) for model in both)
+    one, other = (getattr(run(model, progress=False), table) for model in models)
     assert list(one.columns) == list(other.columns)
     assert len(one)
     for column in one.columns:
@@ -76,6 +76,11 @@ def test_both_backends_give_the_same_tables(name: str, both: list[Any]) -> None:
             np.testing.assert_allclose(mine, theirs, atol=5e-4, rtol=1e-3, err_msg=column)
         else:
             pd.testing.assert_series_equal(mine, theirs)
+
+
+@pytest.mark.parametrize("name", ANALYSES)
+def test_both_backends_give_the_same_tables(name: str, both: list[Any]) -> None:
+    assert_same_tables(name, both)
 
 
 def test_a_run_and_its_page_say_what_ran_the_model(both: list[Any]) -> None:

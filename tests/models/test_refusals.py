@@ -192,10 +192,20 @@ def test_code_of_a_model_that_has_a_native_class_is_not_run(folder):
             ["encoder-decoder", "BartForConditionalGeneration"],
         ),
         ({"model_type": "bert", "architectures": ["BertForMaskedLM"]}, ["no causal language"]),
-        ({"quantization_config": {"quant_method": "gptq"}}, ["quantized by gptq:", "unquantized"]),
-        ({"quantization_config": {"quant_method": "bitsandbytes"}}, ["quantized by bitsandbytes"]),
-        ({"quantization_config": {"quant_method": "awq"}}, ["quantized by awq"]),
-        ({"quantization_config": [4]}, ["are quantized:", "GGUF"]),
+        (
+            {"quantization_config": {"quant_method": "gptq", "bits": 3}},
+            ["quantized by gptq in a way", "GPTQ (2, 4, 8 bits)", "unquantized"],
+        ),
+        (
+            {"quantization_config": {"quant_method": "bitsandbytes"}},
+            ["quantized by bitsandbytes in a way"],
+        ),
+        (
+            {"quantization_config": {"quant_method": "awq", "bits": [4]}},
+            ["quantized by awq in a way"],
+        ),
+        ({"quantization_config": {"quant_method": "hqq"}}, ["quantized by hqq in a way"]),
+        ({"quantization_config": [4]}, ["are quantized in a way", "GGUF"]),
         (
             {
                 "model_type": "gemma3",

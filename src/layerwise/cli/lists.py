@@ -19,6 +19,8 @@ def models(
     backend: Annotated[
         str, typer.Option(help="What runs a decoder: auto, transformer-lens or hugging-face.")
     ] = "auto",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or mps.")] = "cpu",
 ) -> None:
     """List the models that can be asked for by name, or describe one."""
     from layerwise.models import known_models
@@ -37,7 +39,7 @@ def models(
     from layerwise.models import load_model, model_facts
     from layerwise.sweep.blocks import attention_in_use
 
-    model = load_model(name, offload=offload, backend=backend)
+    model = load_model(name, dtype=dtype, device=device, offload=offload, backend=backend)
     facts = model_facts(model)
     for field in facts.__dataclass_fields__:
         say(f"{field}: {getattr(facts, field)}")

@@ -48,6 +48,7 @@ from layerwise.models.originals import (
     refuse_parameters_without_weights,
 )
 from layerwise.models.pruned_folder import INDEX, copy_others
+from layerwise.models.quantization import QUANTIZATION
 from layerwise.models.quiet import quiet
 from layerwise.models.seq2seq.load import hooked_seq2seq, said_by, texts_of
 
@@ -249,6 +250,7 @@ def _write_config(base: _Base, out: Path, *, tied: bool) -> None:
     """Write the base's own configuration, as far as it is still true."""
     fields = read_json_object(base.folder / "config.json") | {"dtype": "float32"}
     fields.pop("torch_dtype", None)
+    fields.pop(QUANTIZATION, None)  # what is written are numbers
     if base.n_tokens is not None:
         fields["vocab_size"] = base.n_tokens
     if base.config.tie_word_embeddings and not tied:

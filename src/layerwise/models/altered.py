@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.modules import module as torch_modules
 
 from layerwise.errors import UserError
+from layerwise.models.decoder import packed
 from layerwise.models.hooked import (
     Attention,
     Embed,
@@ -35,7 +36,7 @@ from layerwise.models.kinds import (
 from layerwise.models.offload import blocks_on_disk
 from layerwise.models.structure import Structure
 
-_LIBRARIES = ("transformer_lens", "torch", "transformers", "layerwise")
+_LIBRARIES = ("transformer_lens", "torch", "transformers", "layerwise", *packed.LIBRARIES)
 _GLOBAL_HOOKS = ("forward_hooks", "forward_pre_hooks", "backward_hooks", "backward_pre_hooks")
 # What every call of a module goes through, whatever its class.
 _CALLS = ("forward", "__call__", "_call_impl", "_wrapped_call_impl", "__getattr__")

@@ -36,6 +36,7 @@ from layerwise.models.mapped_memory import give_back_freed
 from layerwise.models.offload import no_values
 from layerwise.models.originals import load_original, load_tokenizer, refuse_nonfinite
 from layerwise.models.parity import Check
+from layerwise.models.quantization import Quantization, quantization_of
 from layerwise.models.sources import Source
 from layerwise.models.strides import restride
 
@@ -70,9 +71,33 @@ class Files:
     tokenizer: PreTrainedTokenizerBase
     backend: str
 
-    def original(self, dtype: torch.dtype) -> PreTrainedModel:
-        """The Hugging Face model."""
-        return load_original(self.source.folder, self.config, dtype)
+    @cached_property
+    def quantization(self) -> Quantization | None:
+        """How the weights are quantized; None if they are not."""
+        return quantization_of(self.source.folder)
+
+    @property
+    def kept(self) -> bool:
+        """Whether weights stay quantized in memory."""
+        by_own_modules = self.backend == HUGGING_FACE
+        return by_own_modules and self.quantization is not None and self.quantization.kept
+
+    def original(self, wanted: Wanted) -> PreTrainedModel:
+        """The Hugging Face model in a number format; on the CPU, if its weights are numbers."""
+        kept_on = wanted.device if self.kept else None
+        return load_original(self.source.folder, self.config, wanted.dtype, kept_on)
+
+    def first(self, wanted: Wanted) -> Wanted:
+        """What is compared strictly: float32, on the CPU unless weights stay quantized.
+
+        Args:
+            wanted: what is asked for.
+        """
+        if self.kept and self.quantization is not None:
+            formats = self.quantization.formats
+            dtype = torch.float32 if torch.float32 in formats else wanted.dtype
+            return Wanted(dtype, wanted.device)
+        return PLAIN
 
     @cached_property
     def outline(self) -> nn.Module:
@@ -112,7 +137,9 @@ class Files:
 
     def check_key(self, wanted: Wanted) -> str:
         """What the outcome of a comparison depends on."""
-        return parity.check_key(self.source.folder, wanted.dtype, wanted.device, self.backend)
+        how = [] if self.quantization is None else self.quantization.versions
+        folder, backend = self.source.folder, self.backend
+        return parity.check_key(folder, wanted.dtype, wanted.device, backend, how)
 
 
 def read_files(source: Source, config: PreTrainedConfig, backend: str) -> Files:
@@ -140,7 +167,10 @@ def choose_backend(source: Source, config: PreTrainedConfig, backend: str) -> st
     Raises:
         UserError: if the backend, or with ``auto`` either of them, cannot run the architecture.
     """
-    if backend == HUGGING_FACE or not has_hooked_transformer():
+    quantization = quantization_of(source.folder)
+    # TransformerLens has no modules for quantized weights: who asks for it gets numbers.
+    kept = backend == "auto" and quantization is not None and quantization.kept
+    if kept or backend == HUGGING_FACE or not has_hooked_transformer():
         _refuse_unknown(source, config)
         return HUGGING_FACE
     try:
@@ -222,30 +252,30 @@ def checked(files: Files, wanted: Wanted) -> tuple[DecoderOnly, Check]:
         NotItsOriginal: if it differs, or has other tokens.
         UserError: if its weights are no numbers, it does not run, or its sites are wrong.
     """
-    name = files.source.name
-    original = files.original(torch.float32)
+    name, first = files.source.name, files.first(wanted)
+    original = files.original(first)
     refuse_nonfinite(name, original)
     ids = parity.token_ids(files.tokenizer, files.n_ctx)
     with parity.must_run(name):
         expected = parity.reference(original, ids)
-    model = delivered(files, original, PLAIN)
+    model = delivered(files, original, first)
     del original
     parity.refuse_other_tokens(name, model, files.tokenizer)
 
     def from_exact() -> tuple[float, parity.Exact]:
-        again = files.original(torch.float32)
+        again = load_original(files.source.folder, files.config, torch.float32)
         truth = parity.exact(again, lambda one: parity.reference(one, ids))
         return parity.largest_difference(model, truth.logprobs, ids), truth
 
     with parity.must_run(name):
         difference = parity.largest_difference(model, expected, ids)
-    parity.refuse_difference(name, difference, PLAIN.dtype, from_exact)
+    parity.refuse_difference(name, difference, first.dtype, from_exact)
     if isinstance(model, DecoderModel) and not is_tested(model.original):
         refuse_wrong_sites(model)
-    if wanted != PLAIN:
+    if wanted != first:
         del model
         give_back_freed()
-        model = delivered(files, files.original(wanted.dtype), wanted)
+        model = delivered(files, files.original(wanted), wanted)
         refuse_nonfinite(name, model)
         with parity.must_run(name):
             difference = parity.largest_difference(model, expected, ids)

@@ -15,6 +15,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from layerwise.errors import UserError, one_line
 from layerwise.models.json_files import read_json_object
+from layerwise.models.quantization import QUANTIZATION, quantization_of
 from layerwise.models.stored_weights import refuse_too_many_layers, stored_weights, weight_files
 
 _TOKENIZER_FILES = (
@@ -42,7 +43,7 @@ def read_config(folder: Path) -> PreTrainedConfig:
             or is of a kind that is not supported.
     """
     config = read_outline(folder)
-    n_tensors = len(stored_weights(folder))
+    n_tensors = len(stored_weights(folder, quantized=quantization_of(folder) is not None))
     refuse_too_many_layers(folder / "config.json", _config_fields(folder), n_tensors)
     return config
 
@@ -74,7 +75,7 @@ def read_outline(folder: Path) -> PreTrainedConfig:
     fields = _config_fields(folder)
     _refuse_remote_code(folder, fields)
     _refuse_kinds(folder, fields)
-    _refuse_quantized(folder, fields)
+    quantization_of(folder)  # refused if it is of another kind
     _refuse_other_weights(folder, fields)
     refuse_too_many_layers(folder / "config.json", fields)
     _refuse_many_labels(folder, fields)
@@ -85,6 +86,8 @@ def read_outline(folder: Path) -> PreTrainedConfig:
     _require_tokenizer(folder)
     with must_be_usable(folder):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    if hasattr(config, QUANTIZATION):  # whoever loads weights looks for it in the folder
+        delattr(config, QUANTIZATION)
     _refuse_long_contexts(folder, config)
     return config
 
@@ -198,17 +201,6 @@ def _refuse_multimodal(folder: Path, architecture: str, fields: dict[str, Any]) 
             f"The model in {folder} is of several parts, for more than text ({architecture}, with "
             f"{nested[0]}): expected a text model, whose config.json tells its layers itself; use "
             "a text model of that family."
-        )
-
-
-def _refuse_quantized(folder: Path, fields: dict[str, Any]) -> None:
-    settings = fields.get("quantization_config")
-    if settings:
-        method = settings.get("quant_method") if isinstance(settings, dict) else None
-        by = f" by {method[:40]}" if isinstance(method, str) else ""
-        raise UserError(
-            f"The weights in {folder} are quantized{by}: expected float32, bfloat16 or float16; "
-            "use the model's unquantized weights, or a GGUF file."
         )
 
 

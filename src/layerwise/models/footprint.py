@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 from torch import nn
+
+from layerwise.models.decoder.packed import is_packed
 
 
 def weight_bytes(model: nn.Module) -> int:
-    """Bytes of all parameters of a model; those that are shared count once.
+    """Bytes of all parameters of a model, and of what is kept of quantized ones.
+
+    Those that are shared count once.
 
     Args:
         model: the model, or its outline.
     """
-    return sum(weight.numel() * weight.element_size() for weight in model.parameters())
+    packed = (one.buffers(recurse=False) for one in model.modules() if is_packed(one))
+    weights = chain(model.parameters(), *packed)
+    return sum(weight.numel() * weight.element_size() for weight in weights)

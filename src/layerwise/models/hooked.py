@@ -15,6 +15,7 @@ from torch import nn
 
 from layerwise.errors import UserError
 from layerwise.models.loaded import TRANSFORMER_LENS
+from layerwise.models.quiet import no_note_of_kernels
 
 
 def has_hooked_transformer() -> bool:
@@ -37,6 +38,10 @@ def refuse_absent_backend(backend: str) -> None:
             "'hugging-face' or 'auto'; choose one of these, or pip install 'transformer-lens<4'."
         )
 
+
+with no_note_of_kernels():
+    from transformer_lens import HookedRootModule as HookedRootModule
+    from transformer_lens.hook_points import HookPoint as HookPoint
 
 if TYPE_CHECKING or has_hooked_transformer():
     from transformer_lens import HookedTransformer as HookedTransformer

@@ -15,6 +15,7 @@ from torch import nn
 from layerwise.ground.layer_names import DECODER, ENCODER
 from layerwise.models.decoder.load import is_tested
 from layerwise.models.decoder.model import DecoderConfig, DecoderModel
+from layerwise.models.decoder.packed import has_packed, scales_of
 from layerwise.models.hooked import HookedTransformer
 from layerwise.models.loaded import HUGGING_FACE, TRANSFORMER_LENS
 from layerwise.models.seq2seq.model import Seq2SeqConfig, Seq2SeqModel
@@ -55,6 +56,11 @@ def backend_of(model: Model) -> str:
     return TRANSFORMER_LENS if isinstance(model, HookedTransformer) else HUGGING_FACE
 
 
+def stays_quantized(model: Model) -> bool:
+    """Whether weights of a model are kept in fewer bits than a number format has."""
+    return isinstance(model, DecoderModel) and has_packed(model.original)
+
+
 def as_seq2seq(model: Model) -> Seq2SeqModel:
     """A model that is known to be an encoder-decoder."""
     assert isinstance(model, Seq2SeqModel), "only an encoder-decoder has an encoder"
@@ -78,14 +84,16 @@ def original_of(model: Model) -> nn.Module | None:
 def kept_buffers(model: Model) -> list[tuple[str, torch.Tensor]]:
     """Buffers that are as much weights as parameters are, by name.
 
-    Those that an original's files hold, such as what some add to their logits; others follow from
-    the configuration.
+    Those that an original's files hold, such as what some add to their logits, or the scales of
+    quantized weights; others follow from the configuration.
     """
     original = original_of(model)
     if original is None:
         return []
     stored = original.state_dict(keep_vars=True)
-    return [(f"original.{name}", one) for name, one in original.named_buffers() if name in stored]
+    kept = {name: one for name, one in original.named_buffers() if name in stored}
+    kept |= dict(scales_of(original))
+    return [(f"original.{name}", one) for name, one in kept.items()]
 
 
 def parts_of_original(model: Model) -> Iterator[nn.Module | None]:

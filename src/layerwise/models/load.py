@@ -50,6 +50,7 @@ from layerwise.models.originals import (
     refuse_parameters_without_weights,
 )
 from layerwise.models.parity import Check, NotItsOriginal
+from layerwise.models.quantization import Quantization, quantization_of
 from layerwise.models.quiet import quiet
 from layerwise.models.registry import WIRED_MODELS
 from layerwise.models.seq2seq import Seq2SeqModel
@@ -179,19 +180,27 @@ def _encoder_decoder(
         dtype=str(model.W_E.dtype).removeprefix("torch."),
         device=str(model.W_E.device),
     )
-    known = replace(facts, parity=parity, **_identity(source))
+    known = replace(facts, parity=parity, **_identity(source, kept=False))
     config_of_texts: Any = original.generation_config
     attach_origin(model, Origin(known, tokenizer, GenerationSettings.of(config_of_texts)))
     return model
 
 
-def _identity(source: Source) -> dict[str, Any]:
-    """What identifies the files that a model was made from, and how they were verified."""
+def _identity(source: Source, *, kept: bool) -> dict[str, Any]:
+    """What identifies the files that a model was made from, and how they were verified.
+
+    Args:
+        source: where they are.
+        kept: whether weights stay quantized.
+    """
+    quantization = quantization_of(source.folder)
+    became = "kept in memory" if kept else "widened when loaded"
     return {
         "source": source.kind,
         "source_hash": source.file_hash or folder_sha256(source.folder),
         "conversion_hash": source.conversion_hash,
         "adapter": source.adapter,
+        "quantization": "" if quantization is None else f"{quantization.words}, {became}",
         "verified": f"{source.verified}; log-probabilities compared with the original's",
     }
 
@@ -200,11 +209,28 @@ _Loaded = tuple[DecoderOnly, Check, int]  # the last: number of the original's p
 
 
 def _loaded(files: Files, wanted: Wanted, offload: str | None) -> _Loaded:
+    if files.quantization is not None:
+        files.quantization.refuse_missing_packages(files.source.folder)
+        if files.kept:
+            _refuse_for_kept(files, files.quantization, wanted, offload)
     if offload is not None and files.backend == HUGGING_FACE:
         part_by_name(files.meta_decoder(torch.float32))  # what is not cut by layers is refused
     key = files.check_key(wanted)
     load = _in_memory if offload is None else _on_disk
     return load(files, wanted, key, parity.recorded_check(key))
+
+
+def _refuse_for_kept(
+    files: Files, quantization: Quantization, wanted: Wanted, offload: str | None
+) -> None:
+    name = files.source.name
+    quantization.refuse_format(name, wanted.dtype)
+    if offload is not None:
+        raise UserError(
+            f"The weights of {name!r} stay quantized ({quantization.words}), and only numbers are "
+            f"off-loaded: expected no offload, or backend {TRANSFORMER_LENS}, which makes numbers "
+            "of them; leave offload out, or name that backend."
+        )
 
 
 def _in_memory(files: Files, wanted: Wanted, key: str, check: Check | None) -> _Loaded:
@@ -213,7 +239,7 @@ def _in_memory(files: Files, wanted: Wanted, key: str, check: Check | None) -> _
         model, check = checked(files, wanted)
         parity.record_check(key, check)
     else:
-        model = delivered(files, files.original(wanted.dtype), wanted)
+        model = delivered(files, files.original(wanted), wanted)
     return model, check, files.n_parameters
 
 
@@ -248,7 +274,10 @@ def _attach_facts(model: DecoderOnly, files: Files, check: Check, n_parameters: 
         device=str(weights.device),
     )
     known = replace(
-        facts, parity=check.parity, n_parameters=n_parameters, **_identity(files.source)
+        facts,
+        parity=check.parity,
+        n_parameters=n_parameters,
+        **_identity(files.source, kept=files.kept),
     )
     settings = read_generation_settings(files.source.folder)
     attach_origin(model, Origin(known, files.tokenizer, settings))

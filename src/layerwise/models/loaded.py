@@ -48,6 +48,8 @@ class LoadedFacts:
         verified: what was compared with what, in a few words, or that nothing was.
         backend: what runs it: ``transformer-lens``, or ``hugging-face`` for the original's modules.
         adapter: what was merged into which base, in a few words; empty where nothing was.
+        quantization: how the files' weights are quantized, and whether they stay so in memory, in
+            a few words; empty where they are not.
     """
 
     name: str
@@ -69,3 +71,4 @@ class LoadedFacts:
     verified: str = MADE_BY_USER
     backend: str = TRANSFORMER_LENS
     adapter: str = ""
+    quantization: str = ""

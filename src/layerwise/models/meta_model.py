@@ -14,6 +14,7 @@ from transformers import AutoModelForSeq2SeqLM, PreTrainedConfig, PreTrainedToke
 
 from layerwise.errors import UserError
 from layerwise.models.backends import Files, choose_backend
+from layerwise.models.decoder.packed import outlined
 from layerwise.models.devices import parse_device, parse_dtype
 from layerwise.models.facts import Origin, attach_origin, describe, origin_of
 from layerwise.models.folder import must_be_usable, read_any_config
@@ -64,7 +65,12 @@ def load_meta_model(
 
 def _of_decoder(files: Files, dtype: torch.dtype) -> DecoderOnly:
     if files.backend == HUGGING_FACE:
-        return files.meta_decoder(dtype)
+        model = files.meta_decoder(dtype)
+        if files.kept and files.quantization is not None:
+            for block in model.parts.blocks:
+                for module in block.modules():
+                    outlined(module, files.quantization.n_bits)
+        return model
     cfg = files.hooked_config(dtype)
     cfg.device, cfg.init_weights = "meta", False
     quietly = no_deprecation_of("HookedTransformer")

@@ -21,7 +21,7 @@ from layerwise.errors import UserError, unknown_name
 from layerwise.models.convert import without_weights
 from layerwise.models.hooked import HookedTransformer, HookedTransformerConfig
 from layerwise.models.kinds import DecoderOnly
-from layerwise.models.strides import Weight
+from layerwise.models.strides import Stored, Weight
 from layerwise.models.weight_files import BUFFERS, WeightFiles
 
 PLACES = ("disk",)
@@ -229,7 +229,7 @@ def blocks_on_disk(model: nn.Module) -> BlocksOnDisk | None:
     return getattr(model, _ATTRIBUTE, None)
 
 
-def named_weights(model: nn.Module) -> Iterator[tuple[str, Weight]]:
+def named_weights(model: nn.Module) -> Iterator[tuple[str, Stored]]:
     """Names and values of all parameters in alphabetical order, those on disk one by one."""
     blocks = blocks_on_disk(model)
     for name, parameter in sorted(model.named_parameters(), key=lambda pair: pair[0]):
@@ -239,7 +239,7 @@ def named_weights(model: nn.Module) -> Iterator[tuple[str, Weight]]:
             yield name, parameter.detach()
 
 
-def in_pieces(weight: Weight) -> Iterator[Weight]:
+def in_pieces(weight: Stored) -> Iterator[Stored]:
     """A weight cut along its first dimension, so that copies of pieces stay small."""
     whole = torch.atleast_1d(weight)
     row = max(1, whole[:1].nbytes)

@@ -5,6 +5,8 @@ Nothing hooked here; TransformerLens comes after.
 
 from __future__ import annotations
 
+import contextlib
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,12 @@ from transformers import (
 )
 
 from layerwise.errors import UserError, counted, one_line
+from layerwise.models.decoder.packed import compute_in, scales_of, use_plain_kernels, widened
 from layerwise.models.folder import must_be_usable
 from layerwise.models.offload import in_pieces, named_weights
 from layerwise.models.organisms.tokenizer import is_toy, read_toy_tokenizer
+from layerwise.models.quantization import quantization_of, settings_of
+from layerwise.models.quiet import no_notes_of_gptqmodel
 from layerwise.models.stored_weights import refuse_too_large, stored_weights
 
 
@@ -87,24 +92,44 @@ def _is_panic(error: BaseException) -> bool:
     return type(error).__name__ == "PanicException"
 
 
-def load_original(folder: Path, config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
-    """The model of a folder, on the CPU, in ``dtype``, from safetensors alone.
+def load_original(
+    folder: Path,
+    config: PreTrainedConfig,
+    dtype: torch.dtype,
+    kept_on: torch.device | None = None,
+) -> PreTrainedModel:
+    """The model of a folder, in ``dtype``, from safetensors alone.
+
+    Args:
+        folder: the folder.
+        config: its configuration.
+        dtype: the number format of the weights; of quantized ones, of what is computed of them.
+        kept_on: the device for a model whose weights may stay quantized; None where they are to
+            be numbers, as are those of methods that are not kept. Numbers are on the CPU.
 
     Raises:
         UserError: if weights are damaged, missing, of other shapes than the configuration says,
-            or not accounted for by it.
+            not accounted for by it, or need a package that is not there.
     """
+    quantization, where, quietly = quantization_of(folder), {}, contextlib.nullcontext()
+    if quantization is not None:
+        quantization.refuse_missing_packages(folder)
+        config = quantization.settings(config, settings_of(folder), dtype)
+        kept_on = kept_on if quantization.kept else None
+        where, quietly = {"device_map": {"": kept_on or "cpu"}}, no_notes_of_gptqmodel()
     try:
-        loaded: Any = _class_for(config).from_pretrained(
-            folder,
-            config=config,
-            dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            attn_implementation="eager",
-            output_loading_info=True,
-        )
+        with quietly:
+            loaded: Any = _class_for(config).from_pretrained(
+                folder,
+                config=config,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                attn_implementation="eager",
+                output_loading_info=True,
+                **where,
+            )
     except Exception as error:
         raise UserError(
             f"The weights in {folder} cannot be loaded ({type(error).__name__}: "
@@ -113,6 +138,11 @@ def load_original(folder: Path, config: PreTrainedConfig, dtype: torch.dtype) ->
         ) from error
     model, report = loaded
     _refuse_gaps(folder, report["missing_keys"], report["unexpected_keys"])
+    if quantization is not None:
+        use_plain_kernels(model)
+        if kept_on is None:
+            model = widened(model)
+        compute_in(model, dtype)
     return model.requires_grad_(False).eval()
 
 
@@ -127,10 +157,11 @@ def refuse_parameters_without_weights(folder: Path, config: PreTrainedConfig) ->
         UserError: if there are far more parameters than stored weights, or no model can be made
             of the configuration.
     """
-    stored = stored_weights(folder)
+    quantization = quantization_of(folder)
+    stored = stored_weights(folder, quantized=quantization is not None)
     with must_be_usable(folder), torch.device("meta"):
         outline = _class_for(config).from_config(config)
-    refuse_too_large(folder, outline, stored)
+    refuse_too_large(folder, outline, stored, None if quantization is None else quantization.n_bits)
 
 
 def _refuse_gaps(folder: Path, missing: set[str], unexpected: set[str]) -> None:
@@ -150,7 +181,7 @@ def refuse_nonfinite(name: str, model: torch.nn.Module) -> None:
     Raises:
         UserError: if a weight is NaN or infinite; it names the tensor.
     """
-    for tensor, weight in named_weights(model):
+    for tensor, weight in chain(named_weights(model), scales_of(model)):
         if not all(torch.isfinite(piece).all() for piece in in_pieces(weight)):
             raise UserError(
                 f"Model {name!r} has NaN or infinite weights in {tensor} as {weight.dtype}: "

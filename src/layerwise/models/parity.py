@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from itertools import chain
@@ -66,13 +66,17 @@ class NotItsOriginal(UserError):
 
 
 def check_key(
-    folder: Path, dtype: torch.dtype, device: torch.device, backend: str = TRANSFORMER_LENS
+    folder: Path,
+    dtype: torch.dtype,
+    device: torch.device,
+    backend: str = TRANSFORMER_LENS,
+    others: Sequence[str] = (),
 ) -> str:
     """What a check's outcome depends on: files, versions, format, device, text, limits, backend."""
     packages = ("layerwise", "torch", "transformers", "transformer-lens")
     versions = (metadata.version(name) for name in packages)
     limits = f"{TOLERANCE} {MULTIPLE} {ABSURD}"
-    how = [] if backend == TRANSFORMER_LENS else [backend]
+    how = [*([] if backend == TRANSFORMER_LENS else [backend]), *others]
     return key_of([folder_sha256(folder), *versions, str(dtype), device.type, TEXT, limits, *how])
 
 
@@ -111,9 +115,10 @@ def batches(ids: list[int]) -> list[Tokens]:
 
 
 def reference(original: PreTrainedModel, ids: list[int]) -> list[LogProbs]:
-    """Log-probabilities of the original, as it lies on the CPU, for each of ``batches``."""
+    """Log-probabilities of the original, on the device where it lies, for each of ``batches``."""
+    given = [tokens.to(original.device) for tokens in batches(ids)]
     with torch.inference_mode():
-        logits = [original(input_ids=tokens, use_cache=False).logits for tokens in batches(ids)]
+        logits = [original(input_ids=tokens, use_cache=False).logits for tokens in given]
     return [logprobs_of(values) for values in logits]
 
 

@@ -10,6 +10,9 @@ import logging
 import threading
 import warnings
 from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
 
 # Filters, levels and handlers belong to the whole process: put back in another order than that in
 # which they were changed, they would stay changed.
@@ -41,6 +44,45 @@ def no_deprecation_of(name: str) -> Iterator[None]:
             "ignore", message=f"{name} is deprecated", category=DeprecationWarning
         )
         yield
+
+
+@contextlib.contextmanager
+def no_note_of_kernels() -> Iterator[None]:
+    """Silence exactly the note that bitsandbytes misses a package with kernels in bfloat16.
+
+    TransformerLens and transformers import it wherever it is installed; such kernels are not used.
+    """
+    logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    logger.addFilter(_is_not_about_kernels)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_is_not_about_kernels)
+
+
+@contextlib.contextmanager
+def no_notes_of_gptqmodel() -> Iterator[None]:
+    """Silence what ``gptqmodel`` tells of each step on standard output, where answers are.
+
+    Its logger is made by a package of its own, which sets the level when it is asked for it first.
+    optimum, which calls it, asks transformers for something by its old name.
+    """
+    if find_spec("logbar") is None:
+        yield
+        return
+    log: Any = import_module("logbar").LogBar.shared()
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+            yield
+    finally:
+        log.setLevel(before)
+
+
+def _is_not_about_kernels(record: logging.LogRecord) -> bool:
+    return "gemm_4bit_forward" not in record.msg
 
 
 @contextlib.contextmanager

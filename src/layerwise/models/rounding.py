@@ -42,6 +42,8 @@ def disturbed(model: Network, seed: int) -> Network:
     """
     moved, generator = copy.deepcopy(model), torch.Generator().manual_seed(seed)
     for weight in moved.parameters():
+        if not weight.is_floating_point():  # quantized: exact as it is
+            continue
         up = torch.rand(weight.shape, generator=generator).to(weight.device) < 0.5
         neighbour = torch.nextafter(weight, torch.where(up, math.inf, -math.inf).to(weight))
         weight.copy_(torch.where(weight == 0, weight, neighbour))

@@ -37,6 +37,12 @@ class StoredWeight(NamedTuple):
     number_format: str
     shape: tuple[int, ...]
 
+    @property
+    def n_bits(self) -> int:
+        """Bits of one number; 8 where the format's name does not tell."""
+        found = re.search(r"\d+", self.number_format)
+        return int(found[0]) if found else 8
+
 
 def weight_files(folder: Path) -> list[Path]:
     """The files that hold the weights of a model folder.
@@ -85,18 +91,23 @@ def _shards(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def stored_weights(folder: Path) -> dict[str, StoredWeight]:
+def stored_weights(folder: Path, *, quantized: bool = False) -> dict[str, StoredWeight]:
     """The tensors of a model folder by name; no weight is read.
+
+    Args:
+        folder: the folder.
+        quantized: whether weights may be stored otherwise than as real numbers.
 
     Raises:
         UserError: as ``weight_files``, or if a file is no safetensors file, or holds weights that
-            are no real numbers.
+            are no real numbers and not quantized.
     """
     found: dict[str, StoredWeight] = {}
     for path in weight_files(folder):
         found |= _header(path)
     for name, weight in found.items():
-        if weight.number_format not in _FLOATS and not _IGNORED.fullmatch(name):
+        real = quantized or weight.number_format in _FLOATS
+        if not real and not _IGNORED.fullmatch(name):
             raise UserError(
                 f"Tensor {name[:80]!r} in {folder} has the number format "
                 f"{weight.number_format}: expected one of {', '.join(_FLOATS)}, since others "
@@ -143,19 +154,24 @@ def refuse_too_many_layers(path: Path, fields: Mapping[str, Any], most: int = _M
             )
 
 
-def refuse_too_large(folder: Path, model: Any, stored: Mapping[str, StoredWeight]) -> None:
+def refuse_too_large(
+    folder: Path, model: Any, stored: Mapping[str, StoredWeight], n_bits: int | None = None
+) -> None:
     """Accept only a model for whose parameters there may be enough numbers in the files.
 
     Args:
         folder: where the files are, for the error's sentence.
         model: the model as the configuration tells it, on the ``meta`` device.
         stored: the tensors in the files.
+        n_bits: bits of a quantized weight, several of which lie in one number; None if each
+            has its own.
 
     Raises:
         UserError: if the model has more than twice as many parameters as are stored.
     """
     wanted = sum(parameter.numel() for parameter in model.parameters())
-    given = sum(prod(weight.shape) for weight in stored.values())
+    within = (1 if n_bits is None else one.n_bits // n_bits for one in stored.values())
+    given = sum(n * prod(one.shape) for n, one in zip(within, stored.values(), strict=True))
     if wanted > 2 * given:
         raise UserError(
             f"{folder / 'config.json'} calls for {wanted} parameters, the files hold {given}: "

@@ -7,12 +7,14 @@ become views. Values, shapes and names stay as they are.
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import nn
 
 from layerwise.models.hooked import AbstractAttention, GatedMLP, HookedTransformer, Unembed
 
 Weight = Float[torch.Tensor, "..."]
+# Quantized ones are whole numbers.
+Stored = Shaped[torch.Tensor, "..."]
 
 
 def restride(model: HookedTransformer) -> None:

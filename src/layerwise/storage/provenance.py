@@ -95,6 +95,11 @@ class ModelFacts(Frozen):
         default="",
         description="Which adapter was merged into which base, e.g. LORA of rank 8; empty if none.",
     )
+    quantization: str = Field(
+        default="",
+        description="How the weights in the files are quantized, and whether they stay so in "
+        "memory; empty if they are not, or if an older version did not say.",
+    )
     verified: str = Field(
         default="",
         description="What was compared with what when the model was loaded, or that nothing was.",

@@ -15,6 +15,8 @@ from itertools import chain
 
 import torch
 
+from ..models.decoder import DecoderModel
+from ..models.decoder.load import with_numbers
 from ..models.kinds import Model, moved
 from ..models.rounding import MULTIPLE, disturbances
 from .interventions import Intervention
@@ -82,7 +84,8 @@ def _scored(
 
 def in_dtype(model: Model, dtype: torch.dtype) -> Model:
     """A copy with the very same weights that computes in ``dtype``."""
-    return moved(copy.deepcopy(model), dtype)
+    copied = copy.deepcopy(model)
+    return moved(with_numbers(copied) if isinstance(copied, DecoderModel) else copied, dtype)
 
 
 def distance(one: Outcome, other: Outcome) -> float:

@@ -44,7 +44,7 @@ def written(
     for sender in senders:
         value = cache[_written_at(model, sender)][0]
         if sender.head is not None:
-            value = value[:, sender.head] @ _projection(model, sender)
+            value = value[:, sender.head] @ _projection(model, sender).to(value)
         found.append(value)
     return found
 

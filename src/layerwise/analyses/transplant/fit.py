@@ -16,6 +16,7 @@ from layerwise.models.kinds import (
     is_seq2seq,
     original_of,
     over_original,
+    stays_quantized,
 )  # fmt: skip
 from layerwise.models.offload import OnDisk
 
@@ -53,6 +54,12 @@ def refuse_misfit(base: Model, other: Model) -> None:
             raise UserError(
                 "A model's weights are on disk, where they cannot be exchanged: expected both "
                 "models in memory; load them without offload."
+            )
+        if stays_quantized(model):
+            raise UserError(
+                "A model's weights stay quantized, and packed weights cannot be exchanged: "
+                "expected numbers; load both models with backend='transformer-lens', which makes "
+                "numbers of them, or use their unquantized weights."
             )
 
 

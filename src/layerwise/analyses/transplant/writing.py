@@ -19,6 +19,7 @@ from layerwise.models.folder import read_config
 from layerwise.models.kinds import Model, is_seq2seq, original_of, over_original
 from layerwise.models.own_files import files_of, load_alike, stored_stacks
 from layerwise.models.pruned_folder import shards_of
+from layerwise.models.quantization import quantization_of
 from layerwise.models.quiet import quiet
 from layerwise.storage.file_list import hashes_of, states
 from layerwise.storage.places import refuse_unusable_folder
@@ -63,6 +64,12 @@ def write_merged(base: Model, other: Model, spec: TransplantSpec, out: Path) -> 
     if _is_there(out, made):
         return
     folders = [files_of(model) for model in (base, other)]
+    if any(map(quantization_of, folders)):
+        raise UserError(
+            "The exchange cannot be written, since a model's files hold quantized weights: "
+            "expected numbers, tensor by tensor; load both from unquantized weights, or leave "
+            "write out."
+        )
     with quiet():
         config = read_config(folders[0])
     stored = {name for of in shards_of(folders[0]).values() for name in of}

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import nn
-from transformer_lens.hook_points import HookPoint
+
+from layerwise.models.hooked import HookPoint
 
 from .parts import AttentionParts, BlockParts, Resid
 

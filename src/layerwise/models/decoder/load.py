@@ -14,7 +14,9 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedToken
 
 from .families import TESTED, WRITTEN, parts_of
 from .model import DecoderModel
+from .packed import has_packed, is_packed, widened
 from .parts import Parts
+from .reading import unknown
 
 
 def hooked_decoder(
@@ -26,9 +28,18 @@ def hooked_decoder(
         UnknownArchitecture: if it is not known how its modules are to be run.
     """
     parts = parts_of(original)
+    if is_packed(parts.unembed):
+        raise unknown(parts.unembed, "stands for an unembedding whose weights are quantized")
     if not is_tested(original):
         parts = _within_windows(parts)
     return DecoderModel(original, parts, name=name, tokenizer=tokenizer)
+
+
+def with_numbers(model: DecoderModel) -> DecoderModel:
+    """The model with numbers for quantized weights, which it gives up; itself if it has none."""
+    if not has_packed(model.original):
+        return model
+    return hooked_decoder(widened(model.original), model.tokenizer, model.cfg.model_name)
 
 
 def is_tested(original: nn.Module) -> bool:

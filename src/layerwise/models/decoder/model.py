@@ -12,10 +12,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import nn
 from torch.nn import functional as F
-from transformer_lens import HookedRootModule
-from transformer_lens.hook_points import HookPoint
 from transformers import PreTrainedTokenizerBase
 
+from layerwise.models.hooked import HookedRootModule, HookPoint
 from layerwise.models.quiet import no_deprecation_of
 
 from .blocks import HookedDecoderBlock, Past

@@ -15,6 +15,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from .capture import Heads, Queried, queried
+from .packed import weight_of
 from .rotary import Rotary
 
 Resid = Float[torch.Tensor, "batch pos d_model"]
@@ -89,9 +90,8 @@ class AttentionParts:
 
     @property
     def out_weight(self) -> Float[torch.Tensor, "head d_head d_model"]:
-        """The matrix that each head is multiplied by from the right."""
-        matrix = self.out.weight if isinstance(self.out, Conv1D) else self.out.weight.T
-        weight = matrix.unflatten(0, (self.n_heads, -1))
+        """The matrix that each head is multiplied by from the right; see ``weight_of``."""
+        weight = weight_of(self.out).unflatten(0, (self.n_heads, -1))
         missing = self.d_head - self.d_value
         return nn.functional.pad(weight, (0, 0, 0, missing)) if missing else weight
 

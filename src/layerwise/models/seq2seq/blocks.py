@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import nn
-from transformer_lens.hook_points import HookPoint
 
+from layerwise.models.hooked import HookPoint
 from layerwise.models.seq2seq.parts import AttentionParts, BlockParts, Resid, StackParts
 
 Heads = Float[torch.Tensor, "batch pos head d_head"]

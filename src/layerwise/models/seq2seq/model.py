@@ -13,11 +13,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import nn
 from torch.nn import functional as F
-from transformer_lens import HookedRootModule
-from transformer_lens.hook_points import HookPoint
 from transformers import PreTrainedTokenizerBase
 
 from layerwise.ground.layer_names import DECODER, ENCODER
+from layerwise.models.hooked import HookedRootModule, HookPoint
 from layerwise.models.quiet import no_deprecation_of
 from layerwise.models.seq2seq.blocks import DecoderCache, HookedStack
 from layerwise.models.seq2seq.parts import Parts, StackParts
