@@ -242,8 +242,8 @@ def test_code_of_a_model_that_has_a_native_class_is_not_run(folder):
             ["cannot convert this MambaForCausalLM", "MambaModel has no token embedding"],
         ),
         (
-            {"model_type": "xglm", "architectures": ["XGLMForCausalLM"]},
-            ["cannot convert this XGLMForCausalLM", "Its own modules cannot be run, since"],
+            {"model_type": "ctrl", "architectures": ["CTRLLMHeadModel"]},
+            ["cannot convert this CTRLLMHeadModel", "Its own modules cannot be run, since"],
         ),
     ],
 )

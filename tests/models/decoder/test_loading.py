@@ -153,7 +153,7 @@ def test_an_unknown_family_is_tried_and_compared_before_its_first_sweep(
     ("config", "fields", "why"),
     [
         ("FalconConfig", {"alibi": True}, "its positions are slopes of scores"),
-        ("XGLMConfig", {"d_model": 32, "num_layers": 2, "attention_heads": 4}, "has no"),
+        ("OpenAIGPTConfig", {"n_embd": 32, "n_layer": 2, "n_head": 4}, "has no token embedding"),
         ("OPTConfig", {"do_layer_norm_before": False}, "has norms behind the sums"),
         ("OPTConfig", {"word_embed_proj_dim": 16}, "projects its embeddings"),
         ("OPTConfig", {"_remove_final_layer_norm": True}, "has no norm behind its layers"),

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from layerwise.models.decoder.families import TESTED
+from layerwise.models.decoder.load import hooked_decoder
 from tests.models.decoder.tiny import CASES, tiny_decoder, tiny_original
 
 TOKENS = torch.randint(0, 50, (2, 31), generator=torch.Generator().manual_seed(3))
@@ -87,3 +88,27 @@ def test_stopping_early_gives_the_stream_that_enters_a_layer() -> None:
         model.run_with_hooks(TOKENS, fwd_hooks=[(name, keep) for name in names])
         for layer in range(4):
             assert torch.equal(model(TOKENS, stop_at_layer=layer), kept[names[layer]])
+
+
+@pytest.mark.parametrize("case", ["bloom", "mpt"])
+def test_slopes_of_long_texts_are_not_rounded_away_in_a_narrow_format(case: str) -> None:
+    """Bloom's original rounds a slope times a position, thousands, to bfloat16: 2 nats here."""
+    longer = {"max_seq_len": 2048} if case == "mpt" else {}
+    original = tiny_original(case, **longer)
+    tokens = torch.randint(0, 50, (1, 1500), generator=torch.Generator().manual_seed(5))
+    with torch.inference_mode():
+        expected = original(tokens, use_cache=False).logits.log_softmax(-1)
+        model = hooked_decoder(original.to(torch.bfloat16), None, case)
+        given = model(tokens).float().log_softmax(-1)
+    assert float((given - expected).abs().max()) < 1.0
+    assert float((given - expected).abs().mean()) < 0.1
+
+
+@pytest.mark.parametrize("case", ["bloom", "mpt"])
+def test_slopes_of_heads_that_are_no_power_of_two(case: str) -> None:
+    sizes = {"hidden_size": 48, "n_head": 6} if case == "bloom" else {"d_model": 48, "n_heads": 6}
+    original = tiny_original(case, **sizes)
+    with torch.inference_mode():
+        expected = original(TOKENS, use_cache=False).logits.log_softmax(-1)
+        given = hooked_decoder(original, None, case)(TOKENS).log_softmax(-1)
+    torch.testing.assert_close(given, expected, atol=3e-5, rtol=0)

@@ -20,6 +20,7 @@ BLOCK_SITES = (
     "hook_resid_post",
 )  # fmt: skip
 TOKENS = torch.randint(0, 50, (2, 9), generator=torch.Generator().manual_seed(5))
+TABLES = ("biogpt", "gpt-2", "gpt-2, by layer", "gpt-bigcode", "gpt-neo", "opt", "xglm")
 FAMILIES = [pytest.param(case, marks=() if case in BY_DAY else pytest.mark.long) for case in CASES]
 
 
@@ -32,7 +33,7 @@ def test_all_sites_are_there(case: str) -> None:
     model = tiny_decoder(case)
     sites = [s for s in BLOCK_SITES if s != "hook_resid_mid" or not model.cfg.parallel_attn_mlp]
     blocks = {f"blocks.{layer}.{site}" for layer in range(4) for site in sites}
-    has_table = case in ("gpt-2", "gpt-2, by layer", "gpt-neo", "opt")
+    has_table = case in TABLES
     added = {"hook_pos_embed"} if has_table else set()
     assert set(model.hook_dict) == blocks | {"hook_embed", "hook_logits"} | added
 

@@ -30,10 +30,19 @@ _UNKNOWN = {
     "BloomConfig": (
         "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
     ),
+    "MptConfig": (
+        "intermediate_size", "num_key_value_heads", "max_position_embeddings", "hidden_size",
+        "num_attention_heads", "num_hidden_layers",
+    ),
     "OPTConfig": ("num_key_value_heads", "intermediate_size"),
     "GPTNeoConfig": ("num_key_value_heads", "num_attention_heads", "num_hidden_layers"),
     "FalconConfig": ("num_key_value_heads", "intermediate_size"),
-    **dict.fromkeys(("GPT2Config", "GPTJConfig"), (
+    "XGLMConfig": (
+        "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+        "intermediate_size",
+    ),
+    **dict.fromkeys(("BioGptConfig", "PersimmonConfig"), ("num_key_value_heads",)),
+    **dict.fromkeys(("GPT2Config", "GPTJConfig", "CodeGenConfig", "GPTBigCodeConfig"), (
         "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
         "num_key_value_heads", "max_position_embeddings",
     )),
@@ -112,6 +121,35 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt-oss": ("GptOssConfig", {
         **_WIDE, **_WINDOW, **_TURNS, "num_local_experts": 4, "num_experts_per_tok": 2,
         "rope_parameters": {**_ROPE, "rope_type": "yarn"}}),
+    "mpt": ("MptConfig", {
+        "d_model": 32, "n_layers": 4, "n_heads": 4, "max_seq_len": 64,
+        "attn_config": {"clip_qkv": 2.0, "softmax_scale": 0.3}}),
+    "apertus": ("ApertusConfig", {}),
+    "biogpt": ("BioGptConfig", {"scale_embedding": True}),
+    "codegen": ("CodeGenConfig", {**_GPT2, "n_inner": 48, "rotary_dim": 4}),
+    "ernie 4.5": ("Ernie4_5Config", _WIDE),
+    "exaone 4": ("Exaone4Config", {**_WINDOW, **_TURNS}),
+    "glm 4 moe": ("Glm4MoeConfig", {
+        **_WIDE, "moe_intermediate_size": 24, "n_routed_experts": 4, "num_experts_per_tok": 2,
+        "n_shared_experts": 1, "first_k_dense_replace": 1, "n_group": 2, "topk_group": 1}),
+    "gpt-bigcode": ("GPTBigCodeConfig", {**_GPT2, "n_inner": 48, "multi_query": True}),
+    "granite moe": ("GraniteMoeConfig", {
+        "num_local_experts": 4, "num_experts_per_tok": 2, "embedding_multiplier": 3.0,
+        "residual_multiplier": 0.6, "attention_multiplier": 0.2, "logits_scaling": 2.0}),
+    "helium": ("HeliumConfig", _WIDE),
+    "hunyuan": ("HunYuanDenseV1Config", _WIDE),
+    "ministral": ("MinistralConfig", {**_WIDE, **_WINDOW, **_TURNS}),
+    "nemotron": ("NemotronConfig", {"partial_rotary_factor": 0.5}),
+    "persimmon": ("PersimmonConfig", {"partial_rotary_factor": 0.5}),
+    "phi moe": ("PhimoeConfig", {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    "qwen 2 moe": ("Qwen2MoeConfig", {
+        **_EXPERTS, "moe_intermediate_size": 24, "shared_expert_intermediate_size": 24}),
+    "seed oss": ("SeedOssConfig", _WIDE),
+    "vault gemma": ("VaultGemmaConfig", {
+        **_WIDE, **_WINDOW, **_TURNS, "query_pre_attn_scalar": 7, "attn_logit_softcapping": 3.0,
+        "final_logit_softcapping": 6.0}),
+    "xglm": ("XGLMConfig", {
+        "d_model": 32, "num_layers": 4, "attention_heads": 4, "ffn_dim": 48}),
     "opt": ("OPTConfig", {"ffn_dim": 48, "word_embed_proj_dim": 32}),
 }  # fmt: skip
 """Of each family its configuration class, and what differs from the sizes that all have."""

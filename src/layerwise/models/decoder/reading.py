@@ -30,9 +30,14 @@ _OUTPUTS = ("o_proj", "dense", "out_proj", "c_proj")
 _MLPS = ("mlp", "block_sparse_moe", "feed_forward")
 _KINDS = ("full_attention", "sliding_attention")
 _LONGEST = 2048  # where a configuration does not say
-_NORMS_BEFORE = ("input_layernorm", "ln_1", "ln_attn", "self_attn_layer_norm")
-_SECOND_NORMS = ("post_attention_layernorm", "ln_2", "ln_mlp", "final_layer_norm")
-_FINAL_NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f")
+_NORMS_BEFORE = (
+    "input_layernorm", "ln_1", "norm_1", "ln_attn", "self_attn_layer_norm", "attention_layernorm",
+)  # fmt: skip
+_SECOND_NORMS = (
+    "post_attention_layernorm", "ln_2", "norm_2", "ln_mlp", "final_layer_norm",
+    "feedforward_layernorm", "pre_feedforward_layernorm",
+)  # fmt: skip
+_FINAL_NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f", "norm_f", "layer_norm")
 _EMBEDDINGS = ("embed_tokens", "embed_in", "wte", "word_embeddings")
 
 
@@ -99,7 +104,7 @@ def read_parts(original: nn.Module, how: Reading | None = None) -> Parts:
     model.set_attn_implementation(IMPLEMENTATION)
     n_ctx, base = longest_text(config), how.within(base)
     positions = how.positions(base)
-    layers = _found(base, ("layers", "h"), "layers")
+    layers = _found(base, ("layers", "h", "blocks"), "layers")
     return Parts(
         embedding=how.embedding(base),
         embed_scale=scales.embed,
@@ -124,7 +129,8 @@ def _table_of_positions(base: Any) -> nn.Embedding | None:
 
 def longest_text(config: Any) -> int:
     """How long a text may be; rotary embeddings that change with its length end it earlier."""
-    longest = int(getattr(config, "max_position_embeddings", None) or _LONGEST)
+    named = ("max_position_embeddings", "max_seq_len")
+    longest = next((int(n) for name in named if (n := getattr(config, name, None))), _LONGEST)
     rope = getattr(config, "rope_parameters", None) or {}
     if rope.get("rope_type") in ("dynamic", "longrope"):
         before = rope.get("original_max_position_embeddings")
@@ -186,8 +192,8 @@ def _block(layer: Any, place: _Place) -> BlockParts:
 def _norms(layer: Any) -> dict[str, nn.Module]:
     """The norms of a layer, by name."""
     names = (
-        *_NORMS_BEFORE, *_SECOND_NORMS, "pre_feedforward_layernorm", "post_feedforward_layernorm",
-        "post_self_attn_layernorm", "post_mlp_layernorm",
+        *_NORMS_BEFORE, *_SECOND_NORMS, "post_feedforward_layernorm", "post_self_attn_layernorm",
+        "post_mlp_layernorm",
     )  # fmt: skip
     found = ((name, getattr(layer, name, None)) for name in names)
     return {name: norm for name, norm in found if isinstance(norm, nn.Module)}

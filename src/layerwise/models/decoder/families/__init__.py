@@ -10,9 +10,9 @@ from torch import nn
 
 from ..parts import Parts
 from ..reading import read_parts
-from . import bloom, cohere, falcon, gpt_neo, gptj, granite, opt
+from . import bloom, cohere, fairseq, falcon, gpt_neo, gptj, granite, mpt
 
-_FAMILIES = (bloom, cohere, falcon, gpt_neo, gptj, granite, opt)
+_FAMILIES = (bloom, cohere, fairseq, falcon, gpt_neo, gptj, granite, mpt)
 
 _PARTS_OF: dict[str, Callable[[nn.Module], Parts]] = {
     architecture: family.parts_of for family in _FAMILIES for architecture in family.ARCHITECTURES
@@ -21,10 +21,13 @@ _PARTS_OF: dict[str, Callable[[nn.Module], Parts]] = {
 TESTED = frozenset(
     f"{name}ForCausalLM"
     for name in (
-        "Bloom", "Cohere", "Cohere2", "DeepseekV2", "DeepseekV3", "Falcon", "GPTJ", "GPTNeo",
-        "GPTNeoX", "Gemma", "Gemma2", "Gemma3", "Glm", "Glm4", "GptOss", "Granite", "Llama",
-        "Mistral", "Mixtral", "OPT", "Olmo", "Olmo2", "Olmo3", "Olmoe", "Phi", "Phi3", "Qwen2",
-        "Qwen3", "Qwen3Moe", "SmolLM3", "StableLm", "Starcoder2",
+        "Apertus", "BioGpt", "Bloom", "CodeGen", "Cohere", "Cohere2", "DeepseekV2",
+        "DeepseekV3", "Ernie4_5", "Exaone4", "Falcon", "GPTBigCode", "GPTJ", "GPTNeo", "GPTNeoX",
+        "Gemma", "Gemma2", "Gemma3", "Glm", "Glm4", "Glm4Moe", "GptOss", "Granite", "GraniteMoe",
+        "Helium", "HunYuanDenseV1", "Llama", "Ministral", "Mistral", "Mixtral", "Mpt", "Nemotron",
+        "OPT", "Olmo", "Olmo2", "Olmo3", "Olmoe", "Persimmon", "Phi", "Phi3", "Phimoe", "Qwen2",
+        "Qwen2Moe", "Qwen3", "Qwen3Moe", "SeedOss", "SmolLM3", "StableLm", "Starcoder2",
+        "VaultGemma", "XGLM",
     )
 ) | {"GPT2LMHeadModel"}  # fmt: skip
 """Classes of which tiny random models are held to their originals, and the engine to them."""

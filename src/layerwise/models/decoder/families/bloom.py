@@ -1,8 +1,6 @@
 """Bloom: embeddings are normed, and scores grow with a key's position, by a slope for each head.
 
-A slope times a position is a product of two numbers, so it is one more dimension of queries and
-keys (ALiBi without a bias). Sources: Le Scao et al. 2022 (arXiv:2211.05100); slopes: Press et al.
-2021 (arXiv:2108.12409), section 3.
+Source: Le Scao et al. 2022 (arXiv:2211.05100).
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 from ..capture import attend
 from ..parts import Parts
 from ..reading import Reading, read_parts, unknown
-from .handing_over import HandingOver
+from .handing_over import Positions, WithSlopes
 
 ARCHITECTURES = ("BloomForCausalLM",)
 
@@ -59,7 +57,7 @@ class _Embedding(nn.Module):
         return self.norm(self.table(tokens))
 
 
-class _HandingOver(HandingOver):
+class _HandingOver(WithSlopes):
     """A Bloom's attention up to where it attends."""
 
     def __init__(self, attention: nn.Module) -> None:
@@ -71,17 +69,14 @@ class _HandingOver(HandingOver):
         self,
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None,
-        position_ids: Int[torch.Tensor, "rows pos"],
+        position_ids: Positions,
         **given: Any,
     ) -> Any:
         """As attention modules that use transformers' attention interface; see ``capture``."""
         own = self.attention
         made = own.query_key_value(hidden_states).unflatten(-1, (own.num_heads, 3, own.head_dim))
         query, key, value = (heads.transpose(1, 2) for heads in made.unbind(-2))
-        slopes = query.new_tensor(self.slopes)[:, None, None] / own.inv_norm_factor
-        query = torch.cat([query, slopes.expand(*query.shape[:-1], 1)], dim=-1)
-        places = position_ids[:, None, :, None].to(key).expand(*key.shape[:-1], 1)
-        key = torch.cat([key, places], dim=-1)
+        query, key = self.sloped(query, key, position_ids, own.inv_norm_factor)
         return attend(self, query, key, value, attention_mask, scaling=own.inv_norm_factor)
 
 

@@ -8,9 +8,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import nn
 
 from ..capture import Heads
+
+HeadsFirst = Float[torch.Tensor, "batch head pos _"]
+Positions = Int[torch.Tensor, "rows pos"]
+_LOW = 256
 
 
 class HandingOver(nn.Module):
@@ -48,3 +53,39 @@ class WithProjections(HandingOver):
             for make in (self.q_proj, self.k_proj, self.v_proj)
         )
         return query, key, value
+
+
+class WithSlopes(HandingOver):
+    """One in which scores grow with a key's position, by a slope for each head (ALiBi).
+
+    What is added is a product, and so more dimensions of queries and keys, written such that little
+    but a key's distance is left to be rounded in a narrow number format: a position is two numbers
+    below 256, which are exact, and what depends on the query alone changes no pattern. Source:
+    Press et al. 2021 (arXiv:2108.12409), section 3.
+
+    Attributes:
+        slopes: how much a score grows from a key to the next, by head.
+    """
+
+    slopes: list[float]
+
+    def sloped(
+        self, query: HeadsFirst, key: HeadsFirst, position_ids: Positions, scaling: float
+    ) -> tuple[HeadsFirst, HeadsFirst]:
+        """Queries and keys of all heads whose scores grow.
+
+        Args:
+            query: queries.
+            key: keys, as many heads.
+            position_ids: of the tokens, by row or the same for all rows.
+            scaling: what scores are multiplied by.
+        """
+        places = position_ids[:, None].expand(*query.shape[:-1])
+        slopes = torch.tensor(self.slopes, device=query.device)[:, None] / scaling
+        grown = slopes.expand(places.shape)
+        beside_query = torch.stack([_LOW * grown, grown, -grown * places], dim=-1)
+        beside_key = torch.stack([places // _LOW, places % _LOW, torch.ones_like(places)], dim=-1)
+        return (
+            torch.cat([query, beside_query.to(query)], dim=-1),
+            torch.cat([key, beside_key.to(key)], dim=-1),
+        )
