@@ -54,7 +54,8 @@ def by_bitsandbytes(folder: Path, out: Path, kind: str) -> Path:
     Args:
         folder: a folder with numbers.
         out: a new folder.
-        kind: ``nf4``, ``fp4``, ``nf4 double`` (scales are quantized too) or ``int8``.
+        kind: ``nf4``, ``fp4``, ``nf4 double`` (scales are quantized too), ``nf4 in bfloat16``
+            (four weights in a number of that format) or ``int8``.
     """
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, BitsAndBytesConfig
 
@@ -62,6 +63,7 @@ def by_bitsandbytes(folder: Path, out: Path, kind: str) -> Path:
         load_in_8bit=kind == "int8", load_in_4bit=kind != "int8",
         bnb_4bit_quant_type="nf4" if kind == "int8" else kind[:3],
         bnb_4bit_compute_dtype=torch.bfloat16, bnb_4bit_use_double_quant="double" in kind,
+        bnb_4bit_quant_storage=torch.bfloat16 if "bfloat16" in kind else torch.uint8,
     )  # fmt: skip
     fields = json.loads((folder / "config.json").read_text())
     of = AutoModelForSeq2SeqLM if fields.get("is_encoder_decoder") else AutoModelForCausalLM

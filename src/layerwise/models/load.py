@@ -50,7 +50,7 @@ from layerwise.models.originals import (
     refuse_parameters_without_weights,
 )
 from layerwise.models.parity import Check, NotItsOriginal
-from layerwise.models.quantization import Quantization, quantization_of
+from layerwise.models.quantization import Quantization, quantization_of, way_to_numbers
 from layerwise.models.quiet import quiet
 from layerwise.models.registry import WIRED_MODELS
 from layerwise.models.seq2seq import Seq2SeqModel
@@ -228,8 +228,7 @@ def _refuse_for_kept(
     if offload is not None:
         raise UserError(
             f"The weights of {name!r} stay quantized ({quantization.words}), and only numbers are "
-            f"off-loaded: expected no offload, or backend {TRANSFORMER_LENS}, which makes numbers "
-            "of them; leave offload out, or name that backend."
+            f"off-loaded: expected no offload; leave it out, or {way_to_numbers()}."
         )
 
 

@@ -21,7 +21,13 @@ from transformers import (
 )
 
 from layerwise.errors import UserError, counted, one_line
-from layerwise.models.decoder.packed import compute_in, scales_of, use_plain_kernels, widened
+from layerwise.models.decoder.packed import (
+    compute_in,
+    packed_weights,
+    scales_of,
+    use_plain_kernels,
+    widened,
+)
 from layerwise.models.folder import must_be_usable
 from layerwise.models.offload import in_pieces, named_weights
 from layerwise.models.organisms.tokenizer import is_toy, read_toy_tokenizer
@@ -181,8 +187,11 @@ def refuse_nonfinite(name: str, model: torch.nn.Module) -> None:
     Raises:
         UserError: if a weight is NaN or infinite; it names the tensor.
     """
+    packed = packed_weights(model)
     for tensor, weight in chain(named_weights(model), scales_of(model)):
-        if not all(torch.isfinite(piece).all() for piece in in_pieces(weight)):
+        if tensor not in packed and not all(
+            torch.isfinite(piece).all() for piece in in_pieces(weight)
+        ):
             raise UserError(
                 f"Model {name!r} has NaN or infinite weights in {tensor} as {weight.dtype}: "
                 "expected finite numbers; fetch the model again, or choose dtype float32 or "

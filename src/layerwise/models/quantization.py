@@ -16,6 +16,7 @@ import torch
 from transformers import PreTrainedConfig
 
 from layerwise.errors import UserError
+from layerwise.models.hooked import has_hooked_transformer
 from layerwise.models.json_files import read_json_object
 
 QUANTIZATION = "quantization_config"
@@ -93,8 +94,8 @@ class Quantization:
         if self.kept and dtype not in self.formats:
             raise UserError(
                 f"The weights of {name!r} are quantized by AWQ, whose modules compute in 16 bits "
-                "whatever they are given: expected dtype float16 or bfloat16, or backend "
-                "transformer-lens, which makes numbers of them; name one of these."
+                "whatever they are given: expected dtype float16 or bfloat16, or numbers; name one "
+                f"of these formats, or {way_to_numbers()}."
             )
 
     def settings(self, config: PreTrainedConfig, given: Any, dtype: torch.dtype) -> Any:
@@ -117,6 +118,13 @@ class Quantization:
         config = copy.deepcopy(config)
         setattr(config, QUANTIZATION, {**given, **chosen})
         return config
+
+
+def way_to_numbers() -> str:
+    """What to do about kept weights where numbers are needed, in words."""
+    if has_hooked_transformer():
+        return "load the model with backend transformer-lens, which makes numbers of them"
+    return "use the model's unquantized weights"
 
 
 def quantization_of(folder: Path) -> Quantization | None:

@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 import torch
 from torch.overrides import TorchFunctionMode
 
+from layerwise.models.decoder.packed import packed_weights
+
 MULTIPLE = 4
 """So many times the error of plain forwards is taken for rounding still."""
 
@@ -41,8 +43,9 @@ def disturbed(model: Network, seed: int) -> Network:
         seed: decides which weights move up and which down; zeros stay.
     """
     moved, generator = copy.deepcopy(model), torch.Generator().manual_seed(seed)
+    exact = set(map(id, packed_weights(moved).values()))
     for weight in moved.parameters():
-        if not weight.is_floating_point():  # quantized: exact as it is
+        if id(weight) in exact:
             continue
         up = torch.rand(weight.shape, generator=generator).to(weight.device) < 0.5
         neighbour = torch.nextafter(weight, torch.where(up, math.inf, -math.inf).to(weight))

@@ -19,6 +19,7 @@ from layerwise.models.kinds import (
     stays_quantized,
 )  # fmt: skip
 from layerwise.models.offload import OnDisk
+from layerwise.models.quantization import way_to_numbers
 
 # Settings that say where a model comes from or lies, and not what it computes.
 _ASIDE = frozenset(
@@ -58,8 +59,7 @@ def refuse_misfit(base: Model, other: Model) -> None:
         if stays_quantized(model):
             raise UserError(
                 "A model's weights stay quantized, and packed weights cannot be exchanged: "
-                "expected numbers; load both models with backend='transformer-lens', which makes "
-                "numbers of them, or use their unquantized weights."
+                f"expected numbers in both models; {way_to_numbers()}."
             )
 
 

@@ -36,6 +36,17 @@ def has_packed(module: nn.Module) -> bool:
     return any(map(is_packed, module.modules()))
 
 
+def packed_weights(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters that hold several weights in a number, whose format says nothing, by name."""
+    return {
+        f"{name}.{own}": weight
+        for name, module in model.named_modules()
+        if is_packed(module)
+        for own, weight in module.named_parameters(recurse=False)
+        if own != "bias"
+    }
+
+
 def scales_of(model: nn.Module) -> Iterator[tuple[str, Shaped[torch.Tensor, ...]]]:
     """What packed modules keep beside their parameters, by name: scales and tables of values."""
     for name, module in model.named_modules():
@@ -68,7 +79,8 @@ def compute_in(model: nn.Module, dtype: torch.dtype) -> None:
     for module in model.modules():
         if not is_packed(module):
             for weight in module.parameters(recurse=False):
-                weight.data = weight.data.to(dtype)
+                if weight.is_floating_point():
+                    weight.data = weight.data.to(dtype)
 
 
 def weight_of(linear: nn.Module) -> Float[torch.Tensor, "d_in d_out"]:
