@@ -110,48 +110,70 @@ def packed_folder(
     return packed, twin
 
 
-def _rounded(weight: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Whole numbers of 4 bits by input and output, scales and zeros by group, and the numbers."""
-    n_out, n_in = weight.shape
-    grouped = weight.T.reshape(-1, GROUP, n_out)
-    low, high = grouped.amin(1), grouped.amax(1)
-    scale = ((high - low) / 15).half()
-    zero = (-low / scale.float()).round().clamp(1, 15)
-    whole = (grouped / scale.float()[:, None] + zero[:, None]).round().clamp(0, 15)
+def _rounded(weight: torch.Tensor, groups: torch.Tensor, bits: int = 4) -> tuple[torch.Tensor, ...]:
+    """Whole numbers by input and output, scales and zeros by group, and the numbers.
+
+    Args:
+        weight: the matrix.
+        groups: the group of each input.
+        bits: of a whole number.
+    """
+    most, inputs = 2**bits - 1, weight.T
+    by_group = [inputs[groups == group] for group in range(int(groups.max()) + 1)]
+    low, high = (torch.stack([fn(one, 0) for one in by_group]) for fn in (torch.amin, torch.amax))
+    scale = ((high - low) / most).half()
+    zero = (-low / scale.float()).round().clamp(1, most)
+    whole = (inputs / scale.float()[groups] + zero[groups]).round().clamp(0, most)
     # In half precision, as the library's modules do.
-    numbers = ((whole - zero[:, None]).half() * scale[:, None]).reshape(n_in, n_out).T.float()
-    return whole.reshape(n_in, n_out).int(), scale, zero.int(), numbers
+    numbers = ((whole - zero[groups]).half() * scale[groups]).T.float()
+    return whole.int(), scale, zero.int(), numbers
 
 
-def _eight_in_one(
-    whole: torch.Tensor, dim: int, order: tuple[int, ...] = tuple(range(8))
+def _packed(
+    whole: torch.Tensor, dim: int, bits: int = 4, order: tuple[int, ...] | None = None
 ) -> torch.Tensor:
-    eights = whole.movedim(dim, -1).unflatten(-1, (-1, 8)).long()
-    packed = sum(eights[..., place] << (4 * n) for n, place in enumerate(order))
+    """As many whole numbers as there is room for in each of 32 bits, the first one lowest."""
+    room = 32 // bits
+    several = whole.movedim(dim, -1).unflatten(-1, (-1, room)).long()
+    places = order or range(room)
+    packed = sum(several[..., place] << (bits * n) for n, place in enumerate(places))
     assert isinstance(packed, torch.Tensor)
     signed = torch.where(packed >= 2**31, packed - 2**32, packed)
     return signed.int().movedim(-1, dim)
 
 
-def gptq(weight: torch.Tensor, name: str) -> Packed:
-    """A weight as GPTQ's files have it: zeros are stored less 1."""
-    whole, scale, zero, numbers = _rounded(weight)
-    of = name.removesuffix("weight")
-    return {
-        f"{of}qweight": _eight_in_one(whole, 0),
-        f"{of}qzeros": _eight_in_one(zero - 1, 1),
-        f"{of}scales": scale,
-        f"{of}g_idx": (torch.arange(len(whole)) // GROUP).int(),
-    }, numbers
+def gptq(bits: int = 4, *, mixed: bool = False) -> Callable[[torch.Tensor, str], Packed]:
+    """How weights are packed as GPTQ's files have them: zeros are stored less 1.
+
+    Args:
+        bits: of a weight.
+        mixed: whether groups are of inputs all over (``desc_act``), or of neighbours.
+    """
+
+    def pack(weight: torch.Tensor, name: str) -> Packed:
+        n_in = weight.shape[1]
+        groups = torch.arange(n_in) // GROUP
+        if mixed:
+            groups = groups[torch.randperm(n_in, generator=torch.Generator().manual_seed(n_in))]
+        whole, scale, zero, numbers = _rounded(weight, groups, bits)
+        of = name.removesuffix("weight")
+        return {
+            f"{of}qweight": _packed(whole, 0, bits),
+            f"{of}qzeros": _packed(zero - 1, 1, bits),
+            f"{of}scales": scale,
+            f"{of}g_idx": groups.int(),
+        }, numbers
+
+    return pack
 
 
 def awq(weight: torch.Tensor, name: str) -> Packed:
     """A weight as AWQ's files have it: outputs lie in an order of their own."""
-    whole, scale, zero, numbers = _rounded(weight)
+    whole, scale, zero, numbers = _rounded(weight, torch.arange(weight.shape[1]) // GROUP)
     of = name.removesuffix("weight")
     return {
-        f"{of}qweight": _eight_in_one(whole, 1, _AWQ_ORDER),
-        f"{of}qzeros": _eight_in_one(zero, 1, _AWQ_ORDER),
+        f"{of}qweight": _packed(whole, 1, order=_AWQ_ORDER),
+        f"{of}qzeros": _packed(zero, 1, order=_AWQ_ORDER),
         f"{of}scales": scale,
     }, numbers
 

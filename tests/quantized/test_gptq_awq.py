@@ -27,7 +27,7 @@ pytest.importorskip("gptqmodel")
 pytest.importorskip("optimum")
 # Of the library when it is imported.
 pytestmark = pytest.mark.filterwarnings("ignore")
-MADE = {"gptq": (GPTQ, gptq), "awq": (AWQ, awq)}
+MADE = {"gptq": (GPTQ, gptq()), "awq": (AWQ, awq)}
 # AWQ's modules compute in 16 bits whatever they are given.
 EXACT = {"gptq": "float32", "awq": "float16"}
 LIMIT = {"gptq": 1e-4, "awq": 0.1}
@@ -68,6 +68,19 @@ def test_it_says_what_the_numbers_say(
     ours, theirs = (one(tokens).float().log_softmax(-1) for one in both)
     torch.testing.assert_close(ours, theirs, atol=LIMIT[method], rtol=0)
     assert model_facts(model) == facts, "a forward changed what is in memory"
+
+
+@pytest.mark.parametrize(("bits", "mixed"), [(2, False), (8, False), (4, True)])
+def test_other_ways_of_gptq_say_what_the_numbers_say(
+    bits: int, mixed: bool, tmp_path: Path
+) -> None:
+    settings = {**GPTQ, "bits": bits, "desc_act": mixed}
+    folders = packed_folder(llama(tmp_path), tmp_path / "made", settings, gptq(bits, mixed=mixed))
+    model, twin = (load_model(folder, backend="hugging-face") for folder in folders)
+    assert model_facts(model).quantization == f"GPTQ, {bits} bits a weight, kept in memory"
+    tokens = model.to_tokens(TEXT)
+    ours, theirs = (one(tokens).log_softmax(-1) for one in (model, twin))
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
 
 
 def test_the_matrix_of_a_module_is_that_of_the_twin(both: list[Any]) -> None:
