@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import transformers
+from packaging.version import Version
 
 from layerwise.models.decoder import DecoderModel
 from layerwise.models.decoder.load import hooked_decoder
@@ -153,6 +154,12 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "opt": ("OPTConfig", {"ffn_dim": 48, "word_embed_proj_dim": 32}),
 }  # fmt: skip
 """Of each family its configuration class, and what differs from the sizes that all have."""
+
+# Their attention goes through transformers' interface in later releases than the lowest.
+NEWER = {"CodeGenForCausalLM": "codegen", "GPTBigCodeForCausalLM": "gpt-bigcode",
+         "NemotronForCausalLM": "nemotron"}  # fmt: skip
+if Version(transformers.__version__) < Version("5.24"):
+    CASES = {case: of for case, of in CASES.items() if case not in NEWER.values()}
 
 # By day these stand for what a layer may have: norms on both sides, windows and soft-caps; a
 # rotation for each kind of layer; norms behind alone; one norm for two sublayers; scales; experts;

@@ -23,6 +23,8 @@ _AT_ONCE = 1024  # rows
 _OF_8_BITS = "Linear8bitLt"
 _FLAGS = ("is_loaded_in_4bit", "is_loaded_in_8bit")
 _Network = TypeVar("_Network", bound=Any)
+# Scales, or whole numbers that stand for them.
+Kept = Shaped[torch.Tensor, "..."]
 
 
 def is_packed(module: nn.Module) -> bool:
@@ -47,7 +49,7 @@ def packed_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     }
 
 
-def scales_of(model: nn.Module) -> Iterator[tuple[str, Shaped[torch.Tensor, ...]]]:
+def scales_of(model: nn.Module) -> Iterator[tuple[str, Kept]]:
     """What packed modules keep beside their parameters, by name: scales and tables of values."""
     for name, module in model.named_modules():
         if is_packed(module):
