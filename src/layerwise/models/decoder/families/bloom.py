@@ -12,10 +12,11 @@ from jaxtyping import Float, Int
 from torch import nn
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 
-from ..capture import attend
+from ..capture import Heads
 from ..parts import Parts
 from ..reading import Reading, read_parts, unknown
-from .handing_over import Positions, WithSlopes
+from .handing_over import WithSlopes
+from .two_products import TwoProducts
 
 ARCHITECTURES = ("BloomForCausalLM",)
 
@@ -30,7 +31,7 @@ def parts_of(original: nn.Module) -> Parts:
     if config.apply_residual_connection_post_layernorm:
         raise unknown(original, "adds what its layers make to the normed stream")
     how = Reading(
-        handing_over=_HandingOver, embedding=_Embedding, rotary=lambda base: None, mlp=_Mlp
+        handing_over=_HandingOver, embedding=_Embedding, rotary=lambda base: None, mlp=_mlp
     )
     return read_parts(original, how)
 
@@ -63,33 +64,17 @@ class _HandingOver(WithSlopes):
     def __init__(self, attention: nn.Module) -> None:
         super().__init__(attention)
         alibi = build_alibi_tensor(torch.ones(1, 2), self.attention.num_heads, torch.float32)
-        self.slopes = alibi[:, 0, 1].tolist()
+        self.slopes, self.scaling = alibi[:, 0, 1].tolist(), self.attention.inv_norm_factor
 
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        attention_mask: torch.Tensor | None,
-        position_ids: Positions,
-        **given: Any,
-    ) -> Any:
-        """As attention modules that use transformers' attention interface; see ``capture``."""
+    def made(self, hidden_states: torch.Tensor) -> tuple[Heads, Heads, Heads]:
+        """Queries, keys and values, by head, as many of each."""
         own = self.attention
         made = own.query_key_value(hidden_states).unflatten(-1, (own.num_heads, 3, own.head_dim))
-        query, key, value = (heads.transpose(1, 2) for heads in made.unbind(-2))
-        query, key = self.sloped(query, key, position_ids, own.inv_norm_factor)
-        return attend(self, query, key, value, attention_mask, scaling=own.inv_norm_factor)
+        query, key, value = made.unbind(-2)
+        return query, key, value
 
 
-class _Mlp(nn.Module):
+def _mlp(layer: Any) -> TwoProducts:
     """The MLP of a layer, which in the original adds the stream itself."""
-
-    def __init__(self, layer: Any) -> None:
-        super().__init__()
-        mlp = layer.mlp
-        self.up, self.act, self.down = mlp.dense_h_to_4h, mlp.gelu_impl, mlp.dense_4h_to_h
-
-    def forward(
-        self, x: Float[torch.Tensor, "*any d_model"]
-    ) -> Float[torch.Tensor, "*any d_model"]:
-        """What it adds to the stream."""
-        return self.down(self.act(self.up(x)))
+    mlp = layer.mlp
+    return TwoProducts(mlp.dense_h_to_4h, mlp.gelu_impl, mlp.dense_4h_to_h)

@@ -20,6 +20,7 @@ from ..capture import attend
 from ..parts import Parts
 from ..reading import Reading, read_parts, unknown
 from .handing_over import WithProjections
+from .two_products import TwoProducts
 
 ARCHITECTURES = ("OPTForCausalLM", "BioGptForCausalLM", "XGLMForCausalLM")
 
@@ -31,7 +32,7 @@ def parts_of(original: nn.Module) -> Parts:
         UnknownArchitecture: if norms stand behind sums, at the end there is none, or embeddings
             are projected.
     """
-    how = Reading(positions=_Positions, mlp=_Mlp)
+    how = Reading(positions=_Positions, mlp=_mlp)
     if type(original).__name__ == "OPTForCausalLM":
         _refuse_other_opts(original)
         how = replace(how, within=_decoder)
@@ -80,15 +81,6 @@ class _Positions(nn.Module):
         return F.embedding(positions + table.offset, rows)
 
 
-class _Mlp(nn.Module):
+def _mlp(layer: Any) -> TwoProducts:
     """The MLP of a layer."""
-
-    def __init__(self, layer: Any) -> None:
-        super().__init__()
-        self.fc1, self.act, self.fc2 = layer.fc1, layer.activation_fn, layer.fc2
-
-    def forward(
-        self, x: Float[torch.Tensor, "*any d_model"]
-    ) -> Float[torch.Tensor, "*any d_model"]:
-        """What it adds to the stream."""
-        return self.fc2(self.act(self.fc1(x)))
+    return TwoProducts(layer.fc1, layer.activation_fn, layer.fc2)

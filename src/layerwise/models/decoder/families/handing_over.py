@@ -5,16 +5,15 @@ What takes queries, keys and values from there is told in ``capture``.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import nn
 
-from ..capture import Heads
+from ..capture import Heads, attend
 
-HeadsFirst = Float[torch.Tensor, "batch head pos _"]
-Positions = Int[torch.Tensor, "rows pos"]
 _LOW = 256
 
 
@@ -55,7 +54,7 @@ class WithProjections(HandingOver):
         return query, key, value
 
 
-class WithSlopes(HandingOver):
+class WithSlopes(HandingOver, ABC):
     """One in which scores grow with a key's position, by a slope for each head (ALiBi).
 
     What is added is a product, and so more dimensions of queries and keys, written such that little
@@ -65,27 +64,30 @@ class WithSlopes(HandingOver):
 
     Attributes:
         slopes: how much a score grows from a key to the next, by head.
+        scaling: what scores are multiplied by.
     """
 
     slopes: list[float]
+    scaling: float
 
-    def sloped(
-        self, query: HeadsFirst, key: HeadsFirst, position_ids: Positions, scaling: float
-    ) -> tuple[HeadsFirst, HeadsFirst]:
-        """Queries and keys of all heads whose scores grow.
+    @abstractmethod
+    def made(self, hidden_states: torch.Tensor) -> tuple[Heads, Heads, Heads]:
+        """Queries, keys and values, by head, as many of each."""
 
-        Args:
-            query: queries.
-            key: keys, as many heads.
-            position_ids: of the tokens, by row or the same for all rows.
-            scaling: what scores are multiplied by.
-        """
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        position_ids: Int[torch.Tensor, "rows pos"],
+        **given: Any,
+    ) -> Any:
+        """As attention modules that use transformers' attention interface; see ``capture``."""
+        query, key, value = (heads.transpose(1, 2) for heads in self.made(hidden_states))
         places = position_ids[:, None].expand(*query.shape[:-1])
-        slopes = torch.tensor(self.slopes, device=query.device)[:, None] / scaling
+        slopes = torch.tensor(self.slopes, device=query.device)[:, None] / self.scaling
         grown = slopes.expand(places.shape)
         beside_query = torch.stack([_LOW * grown, grown, -grown * places], dim=-1)
         beside_key = torch.stack([places // _LOW, places % _LOW, torch.ones_like(places)], dim=-1)
-        return (
-            torch.cat([query, beside_query.to(query)], dim=-1),
-            torch.cat([key, beside_key.to(key)], dim=-1),
-        )
+        query = torch.cat([query, beside_query.to(query)], dim=-1)
+        key = torch.cat([key, beside_key.to(key)], dim=-1)
+        return attend(self, query, key, value, attention_mask, scaling=self.scaling)
