@@ -158,8 +158,9 @@ build/quantized/.made: $(VENV)/.made requirements-quantized.txt
 	$(BIN)/python $(PIP_INSTALL) --no-deps --target $(@D) -r requirements-quantized.txt
 	@touch $@
 
+# Compiled at once, or warnings about the source of torchao would be errors in the tests.
 build/gptq/.made: $(VENV)/.made requirements-quantized.txt requirements-gptq.txt
-	$(BIN)/python $(PIP_INSTALL) --no-deps --target $(@D) -r requirements-gptq.txt
+	$(BIN)/python -m pip install --no-deps --target $(@D) -r requirements-gptq.txt
 	@touch $@
 
 build/lowest/.test: build/lowest/.made pyproject.toml tests/lowest.py requirements-smollm2.txt
