@@ -50,8 +50,10 @@ def works(tokenizer: Any, n_layers: int, args: argparse.Namespace) -> list[Work]
     ]  # fmt: skip
 
 
-def measured(models: Sequence[Any], work: Work, runs: int) -> tuple[list[Cost], Agreement]:
-    """The median cost of each backend, by processor time, and how far outcomes agree.
+def measured(
+    models: Sequence[Any], work: Work, runs: int, kinds: Sequence[str] = BACKENDS
+) -> tuple[list[Cost], Agreement]:
+    """The median cost of each model, by processor time, and how far outcomes agree.
 
     Raises:
         SystemExit: if they are further apart than rounding explains.
@@ -60,9 +62,9 @@ def measured(models: Sequence[Any], work: Work, runs: int) -> tuple[list[Cost], 
     costs: list[list[Cost]] = [[] for _ in models]
     outcomes: list[Any] = [None for _ in models]
     for _ in range(runs):
-        for i, (backend, model) in enumerate(zip(BACKENDS, models, strict=True)):
+        for i, (kind, model) in enumerate(zip(kinds, models, strict=True)):
             run: Callable[[], Any] = lambda model=model: sweep(model, changes, requests)  # noqa: E731
-            swept, cost = timed(f"{name}, {backend}", run)
+            swept, cost = timed(f"{name}, {kind}", run)
             outcomes[i] = swept.outcomes
             costs[i].append(cost)
     agreement = check(models[0], changes, requests, *outcomes)

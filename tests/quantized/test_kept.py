@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -288,6 +289,21 @@ def test_the_command_line_says_how_weights_are_quantized(
     """And nothing that the library says of itself."""
     told = done("models", quantized["nf4"])
     assert "quantization: bitsandbytes NF4, 4 bits a weight, kept in memory" in told
+
+
+def test_the_benchmark_prints_ratios_of_equal_work(
+    plain: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    threads = torch.get_num_threads()
+    try:
+        import_module("quantized").main(["--quick", "--model", str(plain)])
+    finally:
+        torch.set_num_threads(threads)
+    told = capsys.readouterr().out
+    rows = [line.strip("| ").split(" | ") for line in told.splitlines() if line.startswith("| ")]
+    assert rows[0][-1] == "ratio"
+    assert [float(row[-1]) > 0 for row in rows[2:]] == [True] * 3
 
 
 def test_a_file_that_is_no_longer_what_it_says_is_refused(

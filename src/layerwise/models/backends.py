@@ -77,14 +77,14 @@ class Files:
         return quantization_of(self.source.folder)
 
     @property
-    def kept(self) -> bool:
-        """Whether weights stay quantized in memory."""
-        by_own_modules = self.backend == HUGGING_FACE
-        return by_own_modules and self.quantization is not None and self.quantization.kept
+    def kept(self) -> Quantization | None:
+        """How weights stay quantized in memory; None if they are numbers there."""
+        found = self.quantization if self.backend == HUGGING_FACE else None
+        return found if found is not None and found.kept else None
 
     def original(self, wanted: Wanted) -> PreTrainedModel:
         """The Hugging Face model in a number format; on the CPU, if its weights are numbers."""
-        kept_on = wanted.device if self.kept else None
+        kept_on = None if self.kept is None else wanted.device
         return load_original(self.source.folder, self.config, wanted.dtype, kept_on)
 
     def first(self, wanted: Wanted) -> Wanted:
@@ -93,11 +93,10 @@ class Files:
         Args:
             wanted: what is asked for.
         """
-        if self.kept and self.quantization is not None:
-            formats = self.quantization.formats
-            dtype = torch.float32 if torch.float32 in formats else wanted.dtype
-            return Wanted(dtype, wanted.device)
-        return PLAIN
+        if self.kept is None:
+            return PLAIN
+        dtype = torch.float32 if torch.float32 in self.kept.formats else wanted.dtype
+        return Wanted(dtype, wanted.device)
 
     @cached_property
     def outline(self) -> nn.Module:

@@ -211,8 +211,8 @@ _Loaded = tuple[DecoderOnly, Check, int]  # the last: number of the original's p
 def _loaded(files: Files, wanted: Wanted, offload: str | None) -> _Loaded:
     if files.quantization is not None:
         files.quantization.refuse_missing_packages(files.source.folder)
-        if files.kept:
-            _refuse_for_kept(files, files.quantization, wanted, offload)
+    if files.kept is not None:
+        _refuse_for_kept(files.source.name, files.kept, wanted, offload)
     if offload is not None and files.backend == HUGGING_FACE:
         part_by_name(files.meta_decoder(torch.float32))  # what is not cut by layers is refused
     key = files.check_key(wanted)
@@ -221,9 +221,8 @@ def _loaded(files: Files, wanted: Wanted, offload: str | None) -> _Loaded:
 
 
 def _refuse_for_kept(
-    files: Files, quantization: Quantization, wanted: Wanted, offload: str | None
+    name: str, quantization: Quantization, wanted: Wanted, offload: str | None
 ) -> None:
-    name = files.source.name
     quantization.refuse_format(name, wanted.dtype)
     if offload is not None:
         raise UserError(
@@ -276,7 +275,7 @@ def _attach_facts(model: DecoderOnly, files: Files, check: Check, n_parameters: 
         facts,
         parity=check.parity,
         n_parameters=n_parameters,
-        **_identity(files.source, kept=files.kept),
+        **_identity(files.source, kept=files.kept is not None),
     )
     settings = read_generation_settings(files.source.folder)
     attach_origin(model, Origin(known, files.tokenizer, settings))

@@ -66,10 +66,10 @@ def load_meta_model(
 def _of_decoder(files: Files, dtype: torch.dtype) -> DecoderOnly:
     if files.backend == HUGGING_FACE:
         model = files.meta_decoder(dtype)
-        if files.kept and files.quantization is not None:
+        if files.kept is not None:
             for block in model.parts.blocks:
                 for module in block.modules():
-                    outlined(module, files.quantization.n_bits)
+                    outlined(module, files.kept.n_bits)
         return model
     cfg = files.hooked_config(dtype)
     cfg.device, cfg.init_weights = "meta", False

@@ -82,7 +82,7 @@ def no_notes_of_gptqmodel() -> Iterator[None]:
 
 
 def _is_not_about_kernels(record: logging.LogRecord) -> bool:
-    return "gemm_4bit_forward" not in record.msg
+    return "gemm_4bit_forward" not in record.getMessage()
 
 
 @contextlib.contextmanager
