@@ -1,0 +1,166 @@
+"""What ``limited`` computes, as a script of a process that loads nothing else of this package.
+
+A job imports what it needs, then takes its setup, then answers requests. All of them are JSON.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+Answer = Callable[[Any], Any]
+Start = Callable[[Any], Answer]
+
+# How peft joins a pattern of an adapter with the names of modules.
+_FORMS = (
+    r"{}", r".*\.{}$", r"(.*\.)?({})$", r"(^|.*\.){}($|\..*)", r"(?:^|.*?\.){}\.(?P<idx>\d+)\.",
+)  # fmt: skip
+
+
+def match_patterns() -> Start:
+    """Match patterns with names, each as peft does."""
+    import re
+
+    def answer(request: dict[str, list[str]]) -> None:
+        for pattern in request["patterns"]:
+            for form in _FORMS:
+                try:
+                    compiled = re.compile(form.replace("{}", pattern))
+                except re.error:  # peft will refuse it, too
+                    continue
+                for name in request["names"]:
+                    compiled.match(name)
+                    compiled.fullmatch(name)
+
+    return lambda setup: answer
+
+
+def count_tokens() -> Start:
+    """Count the tokens of texts; the error in words for a text that cannot be encoded."""
+    from tokenizers import Tokenizer
+
+    def start(setup: dict[str, Any]) -> Answer:
+        if "json" in setup:
+            tokenizer = Tokenizer.from_str(setup["json"])
+        else:
+            tokenizer = Tokenizer.from_file(setup["file"])
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        # Words that are added later are normalized, too.
+        for text in texts_in([_content(path) for path in setup.get("beside", [])]):
+            _n_tokens(tokenizer, text)
+            with contextlib.suppress(Exception):
+                tokenizer.normalizer.normalize_str(text)
+        return lambda texts: [_n_tokens(tokenizer, text) for text in texts]
+
+    return start
+
+
+def _n_tokens(tokenizer: Any, text: str) -> int | str:
+    try:
+        return len(tokenizer.encode_batch_fast([text])[0])
+    except MemoryError:
+        raise
+    except BaseException as error:  # a panic of the library's is no Exception
+        return f"{type(error).__name__}: {error}"
+
+
+def _content(path: str) -> Any:
+    """What a JSON file holds; None if it is none."""
+    with contextlib.suppress(ValueError, RecursionError), open(path, encoding="utf-8") as file:
+        return json.load(file)
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """All texts in a JSON value, names of fields among them."""
+    values = [value]
+    while values:
+        value = values.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict):
+            values += [*value, *value.values()]
+        elif isinstance(value, list):
+            values += value
+
+
+def render_template() -> Start:
+    """Render a chat template of one user turn, as ``apply_chat_template`` of transformers does."""
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    def start(setup: dict[str, Any]) -> Answer:
+        def answer(prompt: str) -> dict[str, Any]:
+            rendered, _ = render_jinja_template(
+                conversations=[[{"role": "user", "content": prompt}]],
+                chat_template=setup["template"],
+                add_generation_prompt=True,
+                **setup["special_tokens"],
+            )
+            short = len(rendered[0]) <= setup["most"] + len(prompt)
+            return {"n_characters": len(rendered[0]), "text": rendered[0] if short else ""}
+
+        return answer
+
+    return start
+
+
+_JOBS = {job.__name__: job for job in (match_patterns, count_tokens, render_template)}
+
+
+def _limit_memory(n_bytes: int) -> None:
+    """Bound what this process may allocate, as far as the system lets it."""
+    for kind, most in ((resource.RLIMIT_DATA, n_bytes), (resource.RLIMIT_CORE, 0)):
+        hard = resource.getrlimit(kind)[1]
+        try:
+            resource.setrlimit(kind, (most if hard < 0 else min(most, hard), hard))
+        except (ValueError, OSError):
+            continue
+
+
+def main(job: str, memory: str, idle_seconds: str, *paths: str) -> None:
+    """Answer one line after another, and end when there are no more for a while.
+
+    A line's time is that of the processor. The signal of its timer ends the process, whatever
+    runs; so does the alarm that no line stops.
+    """
+    sys.path += paths
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGPROF, signal.SIGALRM):
+        signal.signal(number, signal.SIG_DFL)
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # nothing else writes among the answers
+    answer: Answer | None = None
+    while True:
+        signal.alarm(int(idle_seconds))
+        line = sys.stdin.buffer.readline()
+        signal.alarm(0)
+        if not line:
+            os._exit(0)
+        try:
+            message = json.loads(line)
+            if answer is None:
+                start = _JOBS[job]()
+                _limit_memory(int(memory))
+                signal.setitimer(signal.ITIMER_PROF, message["seconds"])
+                answer, said = start(message["request"]), None
+            else:
+                signal.setitimer(signal.ITIMER_PROF, message["seconds"])
+                said = answer(message["request"])
+            reply = json.dumps({"answer": said})
+        except MemoryError:
+            os._exit(1)
+        except BaseException as error:  # a panic of tokenizers is no Exception
+            reply = json.dumps({"error": [type(error).__name__, str(error)[:1000]]})
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        answers.write(reply.encode() + b"\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
