@@ -13,12 +13,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import layerwise
+from layerwise.ground import limited
 from layerwise.models import hub, load_model, model_facts, original_tokenizer
 from layerwise.models.decoder.model import DecoderModel
 from layerwise.models.facts import language_of
 from layerwise.models.meta_model import load_meta_model
 from layerwise.models.registry import BUNDLED
 from tests.commands import done
+from tests.forking import exit_code, forked
 from tests.models.refusal import refused
 from tests.models.seq2seq import tiny as seq2seq
 from tests.models.tiny import TEXT, scramble, tiny_folder, tiny_tokenizer
@@ -357,6 +359,39 @@ def test_adapters_that_cannot_be_merged_are_refused(folder, fields, parts):
         load_model(folder)
     with refused(*parts):
         load_meta_model(folder)
+
+
+SLOW = r"(\w+\.?)+!"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"target_modules": SLOW},
+        {"exclude_modules": SLOW},
+        {"layers_pattern": [SLOW], "layers_to_transform": [0]},
+        {"rank_pattern": {SLOW: 8}},
+        {"modules_to_save": [SLOW]},
+    ],
+    ids=lambda fields: next(iter(fields)),
+)
+def test_a_pattern_that_hangs_is_refused(folder, fields, monkeypatch):
+    """In a fork, so that a test without the limits fails and ends."""
+    monkeypatch.setattr(limited, "SECONDS", 0.3)
+    edit(folder, **fields)
+
+    def work() -> int:
+        with refused("The patterns in", CONFIG, "seconds of the processor", "list the names"):
+            load_model(folder)
+        return 0
+
+    assert exit_code(forked(work), 40) == 0
+
+
+def test_a_pattern_that_is_quick_is_matched(folder, cache):
+    plain = model_facts(load_model(folder)).hash
+    edit(folder, target_modules=r".*\.(q_proj|v_proj|down_proj)$")
+    assert model_facts(load_model(folder)).hash == plain
 
 
 def test_weights_that_are_no_safetensors_are_refused(folder, base):

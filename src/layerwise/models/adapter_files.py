@@ -5,12 +5,15 @@ How an adapter is merged into its base is told in ``adapter_merge``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from layerwise.errors import UserError, shown
+from layerwise.ground.limited import LimitedProcess, OverLimitError
+from layerwise.ground.limited_jobs import texts_in
 from layerwise.models.json_files import read_json_object
 from layerwise.models.stored_weights import INDEX, WEIGHTS
 
@@ -34,6 +37,7 @@ _REFUSED = (
     "alora_invocation_tokens", "arrow_config", "kasa_config", "layer_replication",
     "megatron_config", "monteclora_config", "use_bdlora", "use_qalora", "velora_config",
 )  # fmt: skip
+_PLAIN = re.compile(r"[\w./: -]*")  # a name, which is quickly matched
 _LEAVES_THE_BASE = (None, True, False, "gaussian", "orthogonal", "eva")
 
 
@@ -125,6 +129,26 @@ def refuse_unknown_fields(adapter: Adapter, known: Iterable[str], version: str) 
             f"{adapter.folder / CONFIG} has the field {unknown[0][:80]!r}, which peft {version} "
             f"does not know: expected the fields of a {adapter.kind} adapter; update peft."
         )
+
+
+def refuse_costly_patterns(adapter: Adapter, names: Iterable[str]) -> None:
+    """Match what may be patterns with the names of modules, in a limited process.
+
+    Raises:
+        UserError: if that takes too long or too much memory.
+    """
+    patterns = sorted({one for one in texts_in(adapter.fields) if not _PLAIN.fullmatch(one)})
+    request = {"patterns": patterns, "names": sorted(set(names))}
+    n_characters = len(patterns) * sum(map(len, request["names"]))
+    try:
+        if patterns:
+            LimitedProcess("match_patterns").ask(request, n_characters)
+    except OverLimitError as limit:
+        raise UserError(
+            f"The patterns in {adapter.folder / CONFIG} need more than {limit} for the names of "
+            "the base's modules: expected names, or patterns that are quickly matched; list the "
+            "names of the modules as target_modules."
+        ) from limit
 
 
 def _refuse_kinds(folder: Path, fields: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ import shutil
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from layerwise.models.adapter_files import (
     ADAPTER_WEIGHTS,
     CONFIG,
     Adapter,
+    refuse_costly_patterns,
     refuse_other_task,
     refuse_unknown_fields,
 )
@@ -108,6 +110,7 @@ def _merge(adapter: Adapter, base: Path, out: Path) -> None:
     refuse_other_task(adapter, is_encoder_decoder=config.is_encoder_decoder)
     refuse_parameters_without_weights(base, config)
     weights = _adapter_weights(adapter)
+    refuse_costly_patterns(adapter, _names(_outline(config)))
     based = _Base(base, config, _n_tokens(adapter, config, weights))
     tokenizer = _write_tokenizer(adapter, based, out)
     beside = _with_adapter(adapter, based.model(), weights)
@@ -180,6 +183,11 @@ def _outline(config: PreTrainedConfig) -> Any:
     kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     with torch.device("meta"):
         return kind.from_config(copy.deepcopy(config))
+
+
+def _names(model: Any) -> list[str]:
+    """The names of a model's modules and parameters."""
+    return [name for name, _ in chain(model.named_modules(), model.named_parameters())]
 
 
 def _plain(name: str) -> str:
