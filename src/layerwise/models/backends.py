@@ -154,7 +154,7 @@ def read_files(source: Source, config: PreTrainedConfig, backend: str) -> Files:
         UserError: if the backend, or with ``auto`` either of them, cannot run the architecture.
     """
     chosen = choose_backend(source, config, backend)
-    tokenizer = load_tokenizer(source.folder, config)
+    tokenizer = load_tokenizer(source.folder, config, trusted=source.is_trusted)
     files = Files(source, config, tokenizer, chosen)
     passed_over = backend == "auto" and _passed_over(files)
     return replace(files, backend=HUGGING_FACE) if passed_over else files

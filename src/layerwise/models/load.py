@@ -163,7 +163,7 @@ def _encoder_decoder(
             f"Model {source.name!r} is an encoder-decoder, which stays in memory: expected no "
             "offload; leave it out."
         )
-    tokenizer = load_tokenizer(source.folder, config)
+    tokenizer = load_tokenizer(source.folder, config, trusted=source.is_trusted)
     refuse_parameters_without_weights(source.folder, config)
     original = load_original(source.folder, config, torch.float32)
     refuse_nonfinite(source.name, original)

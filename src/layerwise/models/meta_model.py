@@ -52,7 +52,7 @@ def load_meta_model(
     source = find_outline(os.fspath(name))
     with quiet():
         config = read_any_config(source.folder)
-        tokenizer = load_tokenizer(source.folder, config)
+        tokenizer = load_tokenizer(source.folder, config, trusted=source.is_trusted)
         if config.is_encoder_decoder:
             return _of_encoder_decoder(config, tokenizer, source, number_format, place)
         files = Files(source, config, tokenizer, choose_backend(source, config, "auto"))

@@ -31,18 +31,22 @@ from layerwise.models.decoder.packed import (
 from layerwise.models.folder import must_be_usable
 from layerwise.models.offload import in_pieces, named_weights
 from layerwise.models.organisms.tokenizer import is_toy, read_toy_tokenizer
+from layerwise.models.parity import TEXT
 from layerwise.models.quantization import quantization_of, settings_of
 from layerwise.models.quiet import no_notes_of_gptqmodel
 from layerwise.models.stored_weights import refuse_too_large, stored_weights
+from layerwise.models.untrusted_tokenizer import distrust, refuse_costly_file, try_texts
 
 
-def load_tokenizer(folder: Path, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder.
+def load_tokenizer(
+    folder: Path, config: PreTrainedConfig, *, trusted: bool = False
+) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder; of one that is not trusted, texts are tried in a limited process.
 
     Raises:
         UserError: if it cannot be loaded, or has tokens that the model has no embedding for.
     """
-    tokenizer = read_tokenizer(folder)
+    tokenizer = read_tokenizer(folder, trusted=trusted)
     if not fits(tokenizer, config.vocab_size):
         raise UserError(
             f"Model and tokenizer in {folder} do not match: the tokenizer has token id "
@@ -52,12 +56,14 @@ def load_tokenizer(folder: Path, config: PreTrainedConfig) -> PreTrainedTokenize
     return tokenizer
 
 
-def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+def read_tokenizer(folder: Path, *, trusted: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder, whatever model it is for.
 
     Raises:
         UserError: if it cannot be loaded.
     """
+    if not trusted:
+        refuse_costly_file(folder)
     try:
         tokenizer = (
             read_toy_tokenizer(folder)
@@ -66,7 +72,11 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
                 folder, trust_remote_code=False, local_files_only=True
             )
         )
+        if not trusted:
+            distrust(tokenizer, folder)
         _use(tokenizer)
+    except UserError:
+        raise
     except BaseException as error:
         if not isinstance(error, Exception) and not _is_panic(error):
             raise
@@ -89,6 +99,7 @@ def _largest_id(tokenizer: PreTrainedTokenizerBase) -> int:
 
 def _use(tokenizer: PreTrainedTokenizerBase) -> list[Any]:
     """Have everything looked at that is only looked at when it is needed."""
+    try_texts(tokenizer, "a", TEXT)  # all that a load encodes
     special = ("bos_token_id", "eos_token_id", "unk_token_id", "pad_token_id")
     return [tokenizer("a").input_ids, *(getattr(tokenizer, name) for name in special)]
 

@@ -49,6 +49,11 @@ class Source:
     verified: str = "nothing tells which files are the right ones"
     adapter: str = ""
 
+    @property
+    def is_trusted(self) -> bool:
+        """Whether its files are known by pinned hashes."""
+        return self.kind == "bundled"
+
 
 def find_source(name: str) -> Source:
     """Find, and if need be convert or download, the model of that name; its files are read once.

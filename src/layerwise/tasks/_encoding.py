@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import Any, Protocol, runtime_checkable
 
 from layerwise.errors import UserError, one_line
+from layerwise.ground.limited import JobError
+from layerwise.models.untrusted_tokenizer import is_untrusted, render_apart, try_texts
 from layerwise.sweep.requests import Tokens
 
 
@@ -32,6 +34,7 @@ def encode(tokenizer: Tokenizer, text: str) -> Tokens:
     """
     bos = getattr(tokenizer, "bos_token", None) or getattr(tokenizer, "eos_token", None)
     special = not (bos and text.startswith(bos))
+    try_texts(tokenizer, text)
     ids = tuple(tokenizer(text, add_special_tokens=special)["input_ids"])
     eos = getattr(tokenizer, "eos_token", None)
     appended = bool(ids) and ids[-1] == getattr(tokenizer, "eos_token_id", None)
@@ -82,7 +85,9 @@ def encode_apart(
     """
     stripped = context.rstrip()
     target: Any = tokenizer
-    said = target(text_target=context[len(stripped) :] + continuation, add_special_tokens=False)
+    answer = context[len(stripped) :] + continuation
+    try_texts(tokenizer, answer)
+    said = target(text_target=answer, add_special_tokens=False)
     if start is None:
         start = encode_input(tokenizer, stripped)
     return start, tuple(said["input_ids"])
@@ -95,6 +100,7 @@ def encode_input(tokenizer: Tokenizer, text: str) -> Tokens:
     """
     bos = getattr(tokenizer, "bos_token", None)
     special = not (bos and text.startswith(bos))
+    try_texts(tokenizer, text)
     return tuple(tokenizer(text, add_special_tokens=special)["input_ids"])
 
 
@@ -111,12 +117,17 @@ def as_chat(tokenizer: Tokenizer, prompt: str) -> str:
         )
     turns = [{"role": "user", "content": prompt}]
     try:
+        if is_untrusted(tokenizer):
+            return render_apart(tokenizer, prompt)
         text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    except UserError:
+        raise
     except Exception as error:
+        kind = "" if isinstance(error, JobError) else f"{type(error).__name__}: "
         raise UserError(
-            f"The chat template of this model's tokenizer fails ({type(error).__name__}: "
-            f"{one_line(error)}): expected one that makes a prompt of a single user turn; turn the "
-            "chat option off, or correct the template."
+            f"The chat template of this model's tokenizer fails ({kind}{one_line(error)}): "
+            "expected one that makes a prompt of a single user turn; turn the chat option off, or "
+            "correct the template."
         ) from error
     if not isinstance(text, str):
         raise UserError(

@@ -13,6 +13,7 @@ from layerwise.errors import UserError
 from layerwise.models import original_tokenizer
 from layerwise.models.kinds import Model, decoder_prefix, is_seq2seq
 from layerwise.models.seq2seq.load import around
+from layerwise.models.untrusted_tokenizer import try_texts
 from layerwise.sweep.requests import Tokens
 
 SHORTEST = 2
@@ -120,6 +121,7 @@ def _around(tokenizer: Any, known: Tokens) -> tuple[Tokens, Tokens]:
     """What a tokenizer puts before and after the input of an encoder."""
     for token in known:
         text = tokenizer.decode([token])
+        try_texts(tokenizer, text)
         plain, whole = (
             tuple(tokenizer(text, add_special_tokens=special).input_ids)
             for special in (False, True)

@@ -17,6 +17,7 @@ import numpy as np
 from layerwise import stats
 from layerwise.errors import UserError, counted
 from layerwise.models.kinds import Model, decoder_prefix, is_seq2seq
+from layerwise.models.untrusted_tokenizer import try_texts
 from layerwise.runs.setup import Setup
 from layerwise.sweep.requests import LogLikelihood, Tokens
 from layerwise.tasks import Task, load_task
@@ -217,7 +218,8 @@ def _paragraphs(path: Path) -> Iterator[str]:
 
 def pieces(text: str, tokenizer: Any, length: int) -> Iterator[Text]:
     """A text's tokens in pieces, each with what the tokenizer puts before a text."""
-    whole, plain = encode(tokenizer, text), tokenizer(text, add_special_tokens=False)["input_ids"]
+    whole = encode(tokenizer, text)  # tried there, too
+    plain = tokenizer(text, add_special_tokens=False)["input_ids"]
     start = whole[: len(whole) - len(plain)]
     room = length - len(start)
     for at in range(0, len(plain), room):
@@ -229,6 +231,7 @@ def halves(text: str, tokenizer: Any, length: int, model: Model) -> Iterator[Tex
 
     A half that is longer than the model takes, once it has its special tokens, is left out.
     """
+    try_texts(tokenizer, text)
     plain = tokenizer(text, add_special_tokens=False)["input_ids"]
     for at in range(0, len(plain), length):
         piece = plain[at : at + length]

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from layerwise.models.hooked import HookedRootModule, HookPoint
 from layerwise.models.quiet import no_deprecation_of
+from layerwise.models.untrusted_tokenizer import try_texts
 
 from .blocks import HookedDecoderBlock, Past
 from .parts import Parts
@@ -187,7 +188,9 @@ class DecoderModel(HookedRootModule):
             truncate: cut it to ``cfg.n_ctx`` tokens.
         """
         assert self.tokenizer is not None, "the model has no tokenizer"
-        rows: Any = self.tokenizer([text] if isinstance(text, str) else text, return_tensors="pt")
+        texts = [text] if isinstance(text, str) else text
+        try_texts(self.tokenizer, *texts)
+        rows: Any = self.tokenizer(texts, return_tensors="pt")
         tokens = rows.input_ids.to(self.W_E.device)
         return tokens[:, : self.cfg.n_ctx] if truncate else tokens
 

@@ -20,6 +20,7 @@ from layerwise.models.hooked import HookedRootModule, HookPoint
 from layerwise.models.quiet import no_deprecation_of
 from layerwise.models.seq2seq.blocks import DecoderCache, HookedStack
 from layerwise.models.seq2seq.parts import Parts, StackParts
+from layerwise.models.untrusted_tokenizer import try_texts
 
 Tokens = Int[torch.Tensor, "batch pos"]
 Mask = Bool[torch.Tensor, "batch pos"]
@@ -216,6 +217,7 @@ class Seq2SeqModel(HookedRootModule):
         """Token ids of one text, special tokens as the original's tokenizer puts them."""
         assert self.tokenizer is not None, "the model has no tokenizer"
         texts = [text] if isinstance(text, str) else text
+        try_texts(self.tokenizer, *texts)
         rows: Any = self.tokenizer(texts, padding=len(texts) > 1, return_tensors="pt")
         return rows.input_ids.to(self.W_E.device)
 

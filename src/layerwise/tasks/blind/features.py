@@ -13,6 +13,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Float
 
+from layerwise.models.untrusted_tokenizer import try_texts
 from layerwise.tasks._encoding import Tokenizer
 
 from .options import Options
@@ -118,6 +119,7 @@ def _pairs(text: str) -> Iterable[tuple[str, str]]:
 
 
 def _n_tokens(tokenizer: Tokenizer, text: str) -> int:
+    try_texts(tokenizer, text)
     return len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
