@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+from itertools import chain
 from typing import Any
 
 from hypothesis import strategies as st
@@ -77,6 +78,66 @@ def _places(value: Any) -> Any:
         yield value, key
         if isinstance(inner, dict | list):
             yield from _places(inner)
+
+
+def _repeated(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    """Patterns that repeat, choose between or join others."""
+    forms = st.sampled_from(
+        ["({})+", "({})*", "({}|{})+", "({}|{}){{21}}", "{}{}", "(?={})", "{}?"]
+    )
+    return st.builds(str.format, st.sampled_from(forms), inner, inner)
+
+
+PATTERNS = st.builds(
+    lambda inner, end: inner + end,
+    st.recursive(
+        st.sampled_from(["a", "aa", r"\w", ".", r"[a-z_]", r"\s?"]), _repeated, max_leaves=5
+    ),
+    st.sampled_from(["", "!", "$", "b"]),
+)
+"""Regular expressions, many of which backtrack for ever; some are none."""
+
+
+def replacing(pattern: dict[str, str], content: str) -> dict[str, Any]:
+    """A step of a tokenizer that replaces a text or a pattern."""
+    return {"type": "Replace", "pattern": pattern, "content": content}
+
+
+REPLACEMENTS = st.lists(
+    st.builds(
+        lambda plain, content, times: [replacing({"String": plain}, content)] * times,
+        st.sampled_from(["a", "e", " ", "aa", ""]),
+        st.sampled_from(["", "a", "aa", "aea", " " * 1000, "a" * 10**5]),
+        st.integers(1, 20),
+    ),
+    min_size=1, max_size=3,
+).map(lambda steps: list(chain(*steps)))  # fmt: skip
+"""Steps that let a text grow, or not."""
+
+
+def _nested(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    """Templates that repeat others."""
+    often = st.sampled_from([0, 1, 3, 1000, 99_999, 10**6])
+    return st.builds(
+        lambda n, one, form: form.replace("N", str(n)).replace("BODY", one),
+        often,
+        inner,
+        st.sampled_from([
+            "{% for a in range(N) %}BODY{% endfor %}",
+            "{% set b = 'x' * N %}BODY{{ b * N }}",
+            "{% macro again() %}BODY{{ again() }}{% endmacro %}{{ again() }}",
+            "{% set ns = namespace(t='x') %}{% for a in range(30) %}{% set ns.t = ns.t ~ ns.t %}"
+            "{% endfor %}BODY{{ ns.t }}",
+            "{{ 'x'.ljust(N * N) }}BODY",
+        ]),
+    )  # fmt: skip
+
+
+TEMPLATES = st.recursive(
+    st.sampled_from(["", "{{ messages[0].content }}", "{{ bos_token }}", "{{ 1 // 0 }}", "{{"]),
+    _nested, max_leaves=4,
+)  # fmt: skip
+"""Chat templates, many of which loop or grow."""
 
 
 def texts_of(document: Any) -> st.SearchStrategy[bytes]:

@@ -20,11 +20,27 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from layerwise.errors import UserError
+from layerwise.ground import limited as tried_apart
+from layerwise.models.originals import read_tokenizer
 from layerwise.results import load_results
 from layerwise.tasks import load_task
-from tests.hostile.documents import SCALARS, TEXTS, Mutated, changed, deep, mutated, texts_of
+from layerwise.tasks._encoding import as_chat, encode
+from tests.forking import exit_code, forked
+from tests.hostile.documents import (
+    PATTERNS,
+    REPLACEMENTS,
+    SCALARS,
+    TEMPLATES,
+    TEXTS,
+    Mutated,
+    changed,
+    deep,
+    mutated,
+    replacing,
+    texts_of,
+)
 from tests.hostile.extent import SEED, fuzzed
-from tests.hostile.flipped_files import SMALL, finished_run, read_lens, read_model
+from tests.hostile.flipped_files import SMALL, cache_folder, finished_run, read_lens, read_model
 from tests.hostile.limits import limited
 from tests.hostile.sentences import is_sentence
 from tests.models.seq2seq.tiny import tiny_folder as tiny_seq2seq_folder
@@ -106,6 +122,99 @@ def test_any_description_of_a_model_is_read_or_refused(
     def tried(content: bytes):
         (copy / name).write_bytes(content)
         same_twice(copy)
+
+    tried()
+
+
+@pytest.fixture
+def little(monkeypatch) -> None:
+    """Let what is tried in a limited process have little time and memory."""
+    monkeypatch.setattr(tried_apart, "SECONDS", 0.5)
+    monkeypatch.setattr(tried_apart, "MEMORY", 2**29)
+
+
+def refused_or_done(work: Callable[[], Any]) -> None:
+    """Expect an outcome in a fork: code that cannot be interrupted fails here, and ends."""
+
+    def outcome_of_work() -> int:
+        outcome(work)
+        return 0
+
+    assert exit_code(forked(outcome_of_work), 60) == 0
+
+
+STEPS = st.one_of(
+    PATTERNS.map(lambda p: {"normalizer": replacing({"Regex": p}, "c")}),
+    REPLACEMENTS.map(lambda steps: {"normalizer": {"type": "Sequence", "normalizers": steps}}),
+    REPLACEMENTS.map(lambda steps: {"decoder": {"type": "Sequence", "decoders": steps}}),
+    PATTERNS.map(
+        lambda p: {
+            "pre_tokenizer": {
+                "type": "Split", "pattern": {"Regex": p}, "behavior": "Isolated", "invert": False,
+            }
+        }
+    ),
+)  # fmt: skip
+RUNS = st.builds(lambda one, n, end: one * n + end, st.sampled_from(["a", "_", "é", "a "]),
+                 st.integers(0, 3000), st.sampled_from(["", "!", "b"]))  # fmt: skip
+
+
+@pytest.mark.usefixtures("little")
+def test_any_tokenizer_encodes_or_is_refused(folder: Path, tmp_path: Path):
+    copy = tmp_path / "model"
+    shutil.copytree(folder, copy)
+    document = json.loads((copy / "tokenizer.json").read_bytes())
+
+    @seed(SEED)
+    @fuzzed(OF_MODELS)
+    @given(fields=STEPS, text=RUNS)
+    def tried(fields: dict[str, Any], text: str):
+        (copy / "tokenizer.json").write_text(json.dumps(document | fields))
+
+        def used() -> None:
+            tokenizer = read_tokenizer(copy)
+            tokenizer.decode(encode(tokenizer, text))
+
+        with cache_folder(tmp_path / "cache"):
+            refused_or_done(used)
+
+    tried()
+
+
+@pytest.mark.usefixtures("little")
+def test_any_chat_template_is_rendered_or_refused(folder: Path, tmp_path: Path):
+    with cache_folder(tmp_path / "cache"):
+        tokenizer = read_tokenizer(folder)
+
+    @seed(SEED)
+    @fuzzed(OF_MODELS)
+    @given(template=TEMPLATES)
+    def tried(template: str):
+        tokenizer.chat_template = template
+        refused_or_done(lambda: as_chat(tokenizer, "Who?"))
+
+    tried()
+
+
+@pytest.mark.usefixtures("little")
+def test_any_patterns_of_an_adapter_are_matched_or_refused(folder: Path, tmp_path: Path):
+    pytest.importorskip("peft")
+    fields = {"peft_type": "LORA", "base_model_name_or_path": str(folder), "r": 2}
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    save_file({"x": torch.zeros(1)}, adapter / "adapter_model.safetensors")
+    more = st.one_of(
+        PATTERNS.map(lambda p: {"target_modules": p}),
+        PATTERNS.map(lambda p: {"exclude_modules": p, "target_modules": ["q_proj"]}),
+        PATTERNS.map(lambda p: {"rank_pattern": {p: 1}, "target_modules": ["q_proj"]}),
+    )
+
+    @seed(SEED)
+    @fuzzed(OF_MODELS)
+    @given(more=more)
+    def tried(more: dict[str, Any]):
+        (adapter / "adapter_config.json").write_text(json.dumps(fields | more))
+        refused_or_done(lambda: read_model(adapter, tmp_path / "cache"))
 
     tried()
 

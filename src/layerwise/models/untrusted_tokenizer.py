@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,9 @@ _TOKENS_EACH, _TOKENS_MORE = 64, 1000
 _TEMPLATE_CHARACTERS = 200_000
 _GROWTH = 64  # of a text when it is decoded
 
-_COUNTING: WeakKeyDictionary[Any, LimitedProcess] = WeakKeyDictionary()
+_MOST_REMEMBERED = 100_000  # texts that were tried
+
+_COUNTING: WeakKeyDictionary[Any, tuple[LimitedProcess, set[int]]] = WeakKeyDictionary()
 _RENDERING: WeakKeyDictionary[Any, LimitedProcess] = WeakKeyDictionary()
 
 
@@ -50,7 +51,7 @@ def refuse_costly_file(folder: Path) -> None:
     if read_record(_KIND, key) is None:
         setup = {"file": str(files[0]), "beside": [str(one) for one in files[1:]]}
         with contextlib.suppress(JobError):  # its files cannot be read here either
-            _refuse_costly(folder, LimitedProcess("count_tokens", lambda: setup), _RUNS)
+            _refuse_costly(folder, LimitedProcess("count_tokens", lambda: setup), [*_RUNS])
         write_record(_KIND, key, {"passed": True})
 
 
@@ -97,13 +98,17 @@ def try_texts(tokenizer: Any, *texts: str) -> None:
     folder = getattr(tokenizer, _FOLDER, None)
     if folder is None or not tokenizer.is_fast:
         return
-    process = _COUNTING.get(tokenizer)
-    if process is None:
+    if tokenizer not in _COUNTING:
         alive = ref(tokenizer)
-        process = LimitedProcess("count_tokens", lambda: _json_of(alive()))
-        _COUNTING[tokenizer] = process
+        made = LimitedProcess("count_tokens", lambda: _json_of(alive()))
+        _COUNTING[tokenizer] = made, set()
+    process, tried = _COUNTING[tokenizer]
+    new = {hash(text): text for text in texts if hash(text) not in tried}
+    if not new:
+        return
     try:
-        failures = [one for one in _refuse_costly(folder, process, texts) if isinstance(one, str)]
+        counts = _refuse_costly(folder, process, list(new.values()))
+        failures = [one for one in counts if isinstance(one, str)]
     except JobError as error:
         failures = [str(error)]
     if failures:
@@ -111,6 +116,9 @@ def try_texts(tokenizer: Any, *texts: str) -> None:
             f"The tokenizer in {folder} fails ({' '.join(failures[0].split())[:200]}): expected "
             "tokens of any text; use the tokenizer that the model was trained with."
         )
+    if len(tried) > _MOST_REMEMBERED:
+        tried.clear()
+    tried.update(new)
 
 
 def _json_of(tokenizer: Any) -> dict[str, str]:
@@ -118,12 +126,12 @@ def _json_of(tokenizer: Any) -> dict[str, str]:
 
 
 def _refuse_costly(
-    folder: Path | str, process: LimitedProcess, texts: Sequence[str]
+    folder: Path | str, process: LimitedProcess, texts: list[str]
 ) -> list[int | str]:
     """The numbers of tokens of texts, or why one cannot be encoded."""
     longest = max(map(len, texts), default=0)
     try:
-        counts = process.ask(list(texts), sum(map(len, texts)))
+        counts = process.ask(texts, sum(map(len, texts)))
     except OverLimitError as limit:
         raise UserError(
             f"The tokenizer in {folder} needs more than {limit} for texts of up to {longest:,} "
