@@ -229,9 +229,9 @@ def test_a_setting_that_run_json_cannot_hold_is_found_before_anything_is_made():
 
     for odd in (np.int64(3), {1, 2}):
         with pytest.raises(TypeError, match="not JSON serializable"):
-            execute(make, None, {"seed": odd}, False)
+            execute(make, None, {"seed": odd}, lambda: None, False)
     with pytest.raises(ValueError, match="not JSON compliant"):
-        execute(make, None, {"rate": float("nan")}, False)
+        execute(make, None, {"rate": float("nan")}, lambda: None, False)
 
 
 def test_sentences_spell_control_characters_out():

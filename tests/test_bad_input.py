@@ -218,8 +218,11 @@ def test_a_folder_of_something_else(here, model, command):
         (["--layers", "0"], "(layers was [0, 1, 2] and is now [0])"),
         (["--kind", "zero", "--site", "mlp_out"], '(kind was "skip" and is now "zero"; site was'),
         (["--protocol", "generate"], '(protocols was ["continuation"] and is now ["continuation",'),
-        (["--limit", "2"], '(tasks good was "4 items, '),
-        (["--dtype", "bfloat16"], '(dtype was "float32" and is now "bfloat16"; model_hash was'),
+        (["--limit", "2"], "(task good: 4 items -> 2 items; task good items not asked: "),
+        (
+            ["--dtype", "bfloat16"],
+            '(dtype was "float32" and is now "bfloat16"; the weights changed',
+        ),
         (["--memory-budget", "300MiB"], "(memory_budget was "),
     ],
 )

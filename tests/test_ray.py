@@ -317,3 +317,5 @@ def test_the_machine_of_a_piece_that_is_made_again_here_is_forgotten():
     assert [one["pieces"] for one in machines_of(parts)] == [["b"], ["a"]]
     note_machine(parts, "b", None)
     assert machines_of(parts) == ({"machine": "node-2", "device": "cpu", "pieces": ["a"]},)
+    note_machine(parts, "b", Machine("node-1", "cpu", '{"threads": 2}'))
+    assert machines_of(parts)[0]["environment"] == {"threads": 2}

@@ -84,6 +84,10 @@ class DamagedFileWarning(UserWarning):
     """A file of a saved run is missing or changed, though no table of it is."""
 
 
+class OtherEnvironmentWarning(UserWarning):
+    """A run goes on under other versions, threads or kernels than it began with."""
+
+
 class UnusedSettingsWarning(UserWarning):
     """A model's own settings, with which its texts could be others, are not used."""
 

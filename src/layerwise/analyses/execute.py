@@ -8,17 +8,15 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from layerwise.errors import DamagedResultsError, MadeAgainWarning
 from layerwise.runs.checkpoints import CheckpointStore, MemoryCheckpoints
 from layerwise.runs.folder import RunFolder
-from layerwise.runs.machines import machines_of
+from layerwise.runs.machines import with_origin
 from layerwise.runs.progress import Meter, meter
 from layerwise.runs.setup import Setup
-from layerwise.storage.base import Result
 
 from .loading import load_results
 from .restoring import refuse_lost, restore, restore_requests
@@ -68,8 +66,9 @@ def execute_job(
     """
     settings = job.setup.settings(analysis=analysis, **job.settings())
     (result,) = execute(
-        lambda parts, told: [job.run(parts, settings, told)], out, settings, progress, also
-    )
+        lambda parts, told: [job.run(parts, settings, told)],
+        out, settings, job.setup.refuse_changed, progress, also,
+    )  # fmt: skip
     return result
 
 
@@ -77,6 +76,7 @@ def execute(
     make: Callable[[CheckpointStore, Meter], list[Any]],
     out: str | Path | None,
     settings: dict[str, Any],
+    refuse_changed: Callable[[], None],
     progress: bool,
     also: Callable[[Path], None] | None = None,
 ) -> list[Any]:
@@ -89,26 +89,31 @@ def execute(
         make: makes the results, the pieces of an interrupted run given.
         out: the run's folder; None for memory.
         settings: what a run must agree in to go on.
+        refuse_changed: raises if a model is another by the end than the settings say.
         progress: show a progress bar.
         also: writes what else belongs into the folder.
 
     Raises:
         TypeError: if a setting is no plain JSON value, before anything is made.
-        UserError: if the folder cannot be used (see ``RunFolder.open``), or is deleted meanwhile.
+        UserError: if the folder cannot be used (see ``RunFolder.open``), or is deleted meanwhile,
+            or if a model was changed meanwhile.
     """
     # What run.json could not hold must not be found out when everything is done.
     json.dumps(settings, allow_nan=False)
     if out is None:
         with meter(progress) as told:
-            return _made(make, MemoryCheckpoints(), told)
+            results = _made(make, MemoryCheckpoints(), told)
+        refuse_changed()
+        return results
     with RunFolder.open(out, settings) as folder:
         if folder.finished:
             found = read_finished(folder, load_results, also)
             if found is not None:
                 return found
         with meter(progress) as told:
-            results: list[Result] = _made(make, folder, told)
+            results = _made(make, folder, told)
         folder.refuse_deleted()
+        folder.refuse_changed(refuse_changed)
         for result in results:
             result.save(folder.path)
         if also is not None:
@@ -120,14 +125,8 @@ def execute(
 def _made(
     make: Callable[[CheckpointStore, Meter], list[Any]], parts: CheckpointStore, progress: Meter
 ) -> list[Any]:
-    """Results, whose facts say which machines made pieces of them, if others did."""
-    results = make(parts, progress)
-    machines = machines_of(parts)
-    if not machines:
-        return results
-    return [
-        replace(one, facts=one.facts.model_copy(update={"machines": machines})) for one in results
-    ]
+    """Results, whose facts say what made pieces of them."""
+    return [with_origin(result, parts) for result in make(parts, progress)]
 
 
 def read_finished(

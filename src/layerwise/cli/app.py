@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from layerwise.errors import (
     DamagedFileWarning,
     MadeAgainWarning,
+    OtherEnvironmentWarning,
     UnusedSettingsWarning,
     UserError,
     one_line,
@@ -85,7 +86,9 @@ _NO_ROOM = (
     "the device ran out of memory: expected room for activations beside the weights; free memory "
     "there, or give a smaller --memory-budget or --dtype, and the same command goes on."
 )
-_TOLD = (MadeAgainWarning, DamagedFileWarning, UnusedSettingsWarning)
+_TOLD = (
+    MadeAgainWarning, DamagedFileWarning, OtherEnvironmentWarning, UnusedSettingsWarning,
+)  # fmt: skip
 
 
 def _show_warning(

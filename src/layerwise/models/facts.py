@@ -29,6 +29,8 @@ from layerwise.models.offload import in_pieces, named_weights
 from layerwise.models.structure import Version, version_of
 
 _ATTRIBUTE = "layerwise_origin"
+# What shapes prompts and texts beside a tokenizer's vocabulary and rules.
+_SHAPING = ("special_tokens_map", "chat_template", "clean_up_tokenization_spaces")
 # Not on the model: a copy of a model is another one.
 _VERSIONS: WeakKeyDictionary[torch.nn.Module, Version] = WeakKeyDictionary()
 
@@ -119,6 +121,40 @@ def weights_hash(model: Model) -> str:
             flat = piece.cpu().contiguous().reshape(-1)
             digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def tokenizer_hash(tokenizer: Any) -> str:
+    """SHA-256 over what a tokenizer makes tokens and texts by, in hexadecimal.
+
+    How it was asked to pad or cut last time is left out: it shapes no prompt.
+    """
+    digest = hashlib.sha256(type(tokenizer).__name__.encode())
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        text = backend.to_str()
+        digest.update((text.partition('"added_tokens"')[2] or text).encode())
+    else:
+        digest.update(repr(sorted(tokenizer.get_vocab().items())).encode())
+        parts = (getattr(part, "serialized_model_proto", None) for part in vars(tokenizer).values())
+        for model in sorted({read() for read in parts if read is not None}):  # SentencePiece's
+            digest.update(model)
+    for name in _SHAPING:
+        digest.update(f"{name} {getattr(tokenizer, name, None)!r}\n".encode())
+    return digest.hexdigest()
+
+
+def refuse_changed_weights(loaded: LoadedFacts, model: Model) -> None:
+    """Refuse a model whose weights are not those that a run began with.
+
+    Raises:
+        UserError: if they are not.
+    """
+    if weights_hash(model) != loaded.hash:
+        raise UserError(
+            f"The weights of {loaded.name} changed while the run went on, and what it computed "
+            "mixes both: expected a model that nothing edits until the run ends; load it anew, and "
+            "give the same command again."
+        )
 
 
 def original_tokenizer(model: Model) -> PreTrainedTokenizerBase:

@@ -165,7 +165,7 @@ def profile(
     )  # fmt: skip
     results = execute(
         lambda parts, told: jobs.run(parts, settings, told, seed),
-        out, settings, progress, jobs.ablation.write_requests,
+        out, settings, setup.refuse_changed, progress, jobs.ablation.write_requests,
     )  # fmt: skip
     page = report(results)
     if out is None:

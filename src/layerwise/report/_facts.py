@@ -7,6 +7,7 @@ from typing import Any
 
 from layerwise.presentation.table import Table
 from layerwise.presentation.wording import number
+from layerwise.storage.provenance import Facts, differing
 from layerwise.storage.run_tables import RunTables
 
 _MODEL = {
@@ -35,15 +36,29 @@ def facts_tables(run: RunTables) -> list[Table]:
         if value != ""  # older versions did not say
     ]
     general = [["seed", str(facts.seed)], ["protocols", ", ".join(facts.protocols)]]
-    settings = [[_words(name), _value(value)] for name, value in facts.settings.items()]
+    settings = [
+        [_words(name), _value(value)]
+        for name, value in facts.settings.items()
+        if name != "tasks_as_read"
+    ]  # they are in the table of tasks
     versions = [[name, version] for name, version in facts.versions.items()]
+    note = _note_of_environments(facts)
     return [
         Table("Model", named, model),
         _tasks(run),
         Table("Settings", named, general + settings),
-        Table("Versions", named, versions, True),
+        Table("Versions", named, versions, not note, note),
         *_work(facts.work),
     ]
+
+
+def _note_of_environments(facts: Facts) -> str:
+    """What differed while the run's parts were made; empty if nothing did."""
+    elsewhere: list[Any] = [one["environment"] for one in facts.machines if "environment" in one]
+    told = differing([*facts.environments, *elsewhere])
+    if not told:
+        return ""
+    return f"Parts of this run were made under different {told}: last digits may differ."
 
 
 def _tasks(run: RunTables) -> Table:

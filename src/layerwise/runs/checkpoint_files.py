@@ -1,5 +1,7 @@
 """A part of a run's work as a file: a table behind a hash that binds it to its run and name.
 
+Beside the hash stands what the part was made under, as JSON in the same line.
+
 Where these files lie, and which run is which, is not known here.
 """
 
@@ -7,7 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,9 +22,12 @@ from layerwise.storage.atomic_files import write_atomically
 from layerwise.storage.parquet import to_bytes
 
 _HEAD = b"layerwise part "
+_LONGEST_HEAD = 10_000
 
 
-def write_part_file(path: Path, run: str, name: str, table: pa.Table) -> None:
+def write_part_file(
+    path: Path, run: str, name: str, table: pa.Table, environment: Mapping[str, Any]
+) -> None:
     """Write a part atomically.
 
     Args:
@@ -27,16 +35,32 @@ def write_part_file(path: Path, run: str, name: str, table: pa.Table) -> None:
         run: what tells its run from every other.
         name: what tells it from the other parts of its run.
         table: its rows.
+        environment: what it was made under, as plain JSON values.
 
     Raises:
         UserError: if the disk is full or the folder cannot be written.
     """
-    write_bytes_part(path, run, name, to_bytes(table))
+    write_bytes_part(path, run, name, to_bytes(table), environment)
 
 
-def write_bytes_part(path: Path, run: str, name: str, content: bytes) -> None:
+def write_bytes_part(
+    path: Path, run: str, name: str, content: bytes, environment: Mapping[str, Any]
+) -> None:
     """Write a part that is no table; arguments and errors are those of ``write_part_file``."""
-    write_atomically(path, _HEAD + _digest(run, name, content) + b"\n" + content)
+    under = b" " + json.dumps(environment).encode()
+    head = _HEAD + _digest(run, name, under, content) + under
+    write_atomically(path, head + b"\n" + content)
+
+
+def environment_of(path: Path) -> dict[str, Any] | None:
+    """What a part was made under; None of one that an earlier version wrote, or that is damaged."""
+    try:
+        with path.open("rb") as file:
+            text = file.readline(_LONGEST_HEAD).removeprefix(_HEAD).partition(b" ")[2]
+        found = json.loads(text)
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def read_part_file(path: Path, run: str, name: str) -> pa.Table:
@@ -63,14 +87,17 @@ def read_bytes_part(path: Path, run: str, name: str) -> bytes:
         head, _, content = path.read_bytes().partition(b"\n")
     except OSError as error:
         raise _no_part(path) from error
-    if head != _HEAD + _digest(run, name, content):
+    digest, blank, environment = head.removeprefix(_HEAD).partition(b" ")
+    # Parts of earlier versions say nothing of what they were made under.
+    if digest != _digest(run, name, blank + environment, content):
         raise _no_part(path)
     return content
 
 
-def _digest(run: str, name: str, content: bytes) -> bytes:
+def _digest(run: str, name: str, *contents: bytes) -> bytes:
     digest = hashlib.sha256(f"{run}\0{name}\0".encode(errors="surrogatepass"))
-    digest.update(content)
+    for content in contents:
+        digest.update(content)
     return digest.hexdigest().encode()
 
 

@@ -5,11 +5,14 @@ A piece is a table under a name; an analysis does only the pieces that are not t
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import pandas as pd
 
 from layerwise.storage.parquet import as_of_now
+from layerwise.storage.provenance import installed_versions
+
+from .environment import environment_now
 
 
 @runtime_checkable
@@ -26,6 +29,10 @@ class CheckpointStore(Protocol):
 
     def read_part(self, name: str) -> pd.DataFrame:
         """A piece as it was kept."""
+        ...
+
+    def environments(self) -> list[dict[str, Any]]:
+        """What this process made pieces under, in earlier processes of the run as well."""
         ...
 
 
@@ -46,6 +53,10 @@ class MemoryCheckpoints:
     def read_part(self, name: str) -> pd.DataFrame:
         """A piece as it was kept."""
         return self._tables[name]
+
+    def environments(self) -> list[dict[str, Any]]:
+        """What all pieces are made under."""
+        return [environment_now(installed_versions())]
 
 
 def together(parts: CheckpointStore, names: list[str]) -> pd.DataFrame:

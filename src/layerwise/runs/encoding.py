@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from layerwise.errors import UserError
 from layerwise.models.kinds import Model, is_seq2seq, vocabularies
 from layerwise.sweep.requests import LogLikelihood, refuse_unknown_tokens
 from layerwise.tasks import PatchingPrompts, Task, TaskRequest, build_requests, patching_prompts
@@ -24,10 +26,12 @@ class Built:
     Attributes:
         found: requests, or a pair of prompts, or None where an item has no pair.
         n_tokens: tokens of all prompts.
+        digests: of requests in a chat template, which may put the time of day in: what they were.
     """
 
     found: dict[Any, Any] = field(default_factory=dict)
     n_tokens: int = 0
+    digests: dict[tuple[str, ...], bytes] = field(default_factory=dict)
 
     def of(self, key: Any, encode: Callable[[], _Made], n_tokens: Callable[[_Made], int]) -> _Made:
         """What was encoded under a key, encoded now unless it was; kept if there is room."""
@@ -61,10 +65,31 @@ class Built:
                 apart=is_seq2seq(model),
             )
             refuse_unknown_tokens([one.request for one in made], *vocabularies(model))
+            if chat:
+                self._refuse_moved(task, item, protocol, made)
             return made
 
         key = (tokenizer, chat, task.hash, item.id, protocol)
         return self.of(key, encode, lambda made: sum(len(r.request.context) for r in made))
+
+    def _refuse_moved(
+        self, task: Task, item: Item, protocol: str, made: tuple[TaskRequest, ...]
+    ) -> None:
+        """Refuse an item's requests if they were others when it was encoded before."""
+        digest = hashlib.sha256(repr([one.request for one in made]).encode()).digest()[:8]
+        if self.digests.setdefault((task.hash, item.id, protocol), digest) != digest:
+            raise UserError(
+                f"The prompts of task {task.name!r} changed while the run went on: expected a chat "
+                "template that makes the same prompt each time, without today's date; take the "
+                "date out of it, or turn the chat option off."
+            )
+
+    def expect(self, digests: dict[tuple[str, ...], bytes]) -> None:
+        """Refuse other requests than those that another process of the run encoded."""
+        if any(self.digests.get(key, digest) != digest for key, digest in digests.items()):
+            self.found.clear()
+            self.n_tokens = 0
+        self.digests.update(digests)
 
     def pair(self, model: Model, tokenizer: Any, task: Task, item: Item) -> PatchingPrompts | None:
         """The two prompts of an item that are patched between; None if it has no corruption.

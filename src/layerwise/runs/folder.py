@@ -10,8 +10,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -20,19 +22,31 @@ from urllib.parse import quote
 import pandas as pd
 import pyarrow as pa
 
-from layerwise.errors import UserError
+from layerwise.errors import OtherEnvironmentWarning, UserError
 from layerwise.storage.atomic_files import disk_error, remove_temporaries
 from layerwise.storage.file_list import hashes_of
 from layerwise.storage.places import refuse_unusable_folder
-from layerwise.storage.provenance import RUN_FILE, Facts, is_finished, read_run_file, write_run_file
+from layerwise.storage.provenance import (
+    RUN_FILE,
+    Facts,
+    differing,
+    distinct,
+    installed_versions,
+    is_finished,
+    read_run_file,
+    write_run_file,
+)
 from layerwise.storage.written import refuse_without_list, written_files
 
 from .checkpoint_files import (
+    environment_of,
     read_bytes_part,
     read_part_file,
     write_bytes_part,
     write_part_file,
 )
+from .differences import differences, kept_since
+from .environment import environment_now
 
 try:
     import fcntl
@@ -41,8 +55,6 @@ except ImportError:  # not a POSIX system: two runs at once are not noticed ther
 
 _LOCK = ".lock"
 _PARTS = "parts"
-# Settings that earlier versions did not keep, so that their runs cannot be held to them.
-_LATER = ("source_hash",)
 # File systems allow 255 bytes; endings and the names of temporary files need some of them.
 _LONGEST = 200
 
@@ -75,17 +87,30 @@ class RunFolder:
             UserError: if the path is a file or cannot be written; if the folder holds something
                 else, or a run with other settings, or is in use by another process; if the
                 disk is full.
+
+        Warns:
+            OtherEnvironmentWarning: if parts were made under other versions, threads or kernels.
         """
         path, settings = Path(path), json.loads(json.dumps(settings))
         _make_folder(path)
         _refuse_foreign(path)
         lock = _acquire(path / _LOCK)
         try:
-            _agree(path, settings)
+            folder = cls(path, _agree(path, settings), lock)
+            folder._warn_of_other_environment()
         except BaseException:
             _release(lock)
             raise
-        return cls(path, settings, lock)
+        return folder
+
+    def _warn_of_other_environment(self) -> None:
+        known = self.environments()
+        if known and (told := differing([*known, self._environment()])):
+            warnings.warn(
+                f"The run in {self.path} goes on under other {told} than it began with: its last "
+                "digits may differ from those of an undisturbed run, and its facts say so.",
+                OtherEnvironmentWarning, stacklevel=4,
+            )  # fmt: skip
 
     @property
     def finished(self) -> bool:
@@ -116,7 +141,7 @@ class RunFolder:
         """
         self.refuse_deleted()
         arrow = pa.Table.from_pandas(table, preserve_index=False)
-        write_part_file(self._part(name), self._run, name, arrow)
+        write_part_file(self._part(name), self._run, name, arrow, self._environment())
 
     def read_part(self, name: str) -> pd.DataFrame:
         """A part as it was written.
@@ -137,7 +162,7 @@ class RunFolder:
             UserError: if the disk is full, or the folder cannot be written or was deleted.
         """
         self.refuse_deleted()
-        write_bytes_part(self._part(name), self._run, name, content)
+        write_bytes_part(self._part(name), self._run, name, content, self._environment())
 
     def read_bytes(self, name: str) -> bytes | None:
         """A part that is no table; None if it is missing, damaged or of another run."""
@@ -145,6 +170,26 @@ class RunFolder:
             return read_bytes_part(self._part(name), self._run, name)
         except UserError:
             return None
+
+    def environments(self) -> list[dict[str, Any]]:
+        """What the parts were made under, each once; those of earlier versions do not say."""
+        paths = sorted((self.path / _PARTS).glob("*.part"))
+        return distinct(found for path in paths if (found := environment_of(path)))
+
+    def refuse_changed(self, refuse: Callable[[], None]) -> None:
+        """Refuse what was made of a model that changed meanwhile: the parts go.
+
+        Args:
+            refuse: raises if it did.
+
+        Raises:
+            UserError: from ``refuse``.
+        """
+        try:
+            refuse()
+        except UserError:
+            shutil.rmtree(self.path / _PARTS, ignore_errors=True)
+            raise
 
     def finish(self, facts: Facts, others: Mapping[str, str] | None = None) -> None:
         """Say that all tables are written: ``run.json`` gets the facts and a list of the files.
@@ -190,6 +235,13 @@ class RunFolder:
                 "is lost there: expected the folder to stay until the run ends; give the same "
                 "command again."
             )
+
+    @cached_property
+    def _versions(self) -> dict[str, str]:
+        return installed_versions()
+
+    def _environment(self) -> dict[str, Any]:
+        return environment_now(self._versions)
 
     @property
     def _run(self) -> str:
@@ -241,17 +293,22 @@ def _refuse_foreign(path: Path) -> None:
         )
 
 
-def _agree(path: Path, settings: dict[str, Any]) -> None:
-    """Clean up after a killed process; check the settings, or write them."""
+def _agree(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Clean up after a killed process; check the settings, or write them.
+
+    Returns:
+        Those that bind the run: without what an earlier version did not keep when it began.
+    """
     remove_temporaries(path)
     remove_temporaries(path / _PARTS)
     if not (path / RUN_FILE).exists():
         _begin(path, settings)
-        return
+        return settings
     run = read_run_file(path)
     _refuse_other_settings(path, run["settings"], settings)
     if is_finished(run):  # a process killed within finish() may have left parts
         shutil.rmtree(path / _PARTS, ignore_errors=True)
+    return kept_since(run["settings"], settings)
 
 
 def _begin(path: Path, settings: dict[str, Any]) -> None:
@@ -259,32 +316,12 @@ def _begin(path: Path, settings: dict[str, Any]) -> None:
 
 
 def _refuse_other_settings(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
-    asked = {key: value for key, value in new.items() if key in old or key not in _LATER}
-    told = "; ".join(_differences("", old, asked))
+    told = "; ".join(differences(old, new))
     if told:
         raise UserError(
             f"{path} holds a run with other settings ({told}): expected the same settings; "
             "choose another folder, or delete this one to start afresh."
         )
-
-
-def _differences(within: str, old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """What differs, down to the entry of a setting that has entries of its own."""
-    told: list[str] = []
-    for key in sorted(old.keys() | new.keys()):
-        was, now = old.get(key), new.get(key)
-        if was == now:
-            continue
-        if isinstance(was, dict) and isinstance(now, dict):
-            told += _differences(f"{within}{key} ", was, now)
-        else:
-            told.append(f"{within}{key} was {_short(was)} and is now {_short(now)}")
-    return told
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _acquire(path: Path) -> IO[str]:

@@ -6,15 +6,20 @@ that one process made alone have nothing of it.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeVar
 
 import pandas as pd
 
+from layerwise.storage.base import Result
+
 from .checkpoints import CheckpointStore
 
+AnyResult = TypeVar("AnyResult", bound=Result)
+
 _PART = "machines"
-_COLUMNS = ["piece", "machine", "device"]
+_COLUMNS = ["piece", "machine", "device", "environment"]
 
 
 @dataclass(frozen=True)
@@ -24,10 +29,12 @@ class Machine:
     Attributes:
         machine: its name in the network.
         device: what the model was on, such as ``cpu`` or ``NVIDIA H100 80GB HBM3``.
+        environment: versions, threads and kernels there, as JSON; empty if it did not say.
     """
 
     machine: str
     device: str
+    environment: str = ""
 
 
 def note_machine(parts: CheckpointStore, piece: str, machine: Machine | None) -> None:
@@ -49,12 +56,22 @@ def note_machine(parts: CheckpointStore, piece: str, machine: Machine | None) ->
 
 def machines_of(parts: CheckpointStore) -> tuple[dict[str, Any], ...]:
     """The machines that made pieces for a run, each with their names, for its facts."""
-    grouped: Any = _known(parts).groupby(["machine", "device"], sort=True)["piece"]
+    grouped: Any = _known(parts).groupby(_COLUMNS[1:], sort=True)["piece"]
     return tuple(
         {"machine": str(machine), "device": str(device), "pieces": sorted(pieces)}
-        for (machine, device), pieces in grouped
+        | ({"environment": json.loads(environment)} if environment else {})
+        for (machine, device, environment), pieces in grouped
     )
 
 
+def with_origin(result: AnyResult, parts: CheckpointStore) -> AnyResult:
+    """A result whose facts say what made its pieces: machines, versions, threads, kernels."""
+    origin = {"machines": machines_of(parts), "environments": tuple(parts.environments())}
+    frozen: Any = result
+    return replace(frozen, facts=result.facts.model_copy(update=origin))
+
+
 def _known(parts: CheckpointStore) -> pd.DataFrame:
-    return parts.read_part(_PART) if parts.has_part(_PART) else pd.DataFrame(columns=_COLUMNS)
+    known = parts.read_part(_PART) if parts.has_part(_PART) else pd.DataFrame(columns=_COLUMNS)
+    # Earlier versions did not keep under what a machine worked.
+    return known if "environment" in known else known.assign(environment="")

@@ -204,7 +204,7 @@ class Pool:
             self._give_up(hand.node, answer["refused"])
             hand.refused = True  # it may be of use for the next job
             return False
-        hand.machine = Machine(answer["machine"], answer["device"])
+        hand.machine = Machine(answer["machine"], answer["device"], answer["environment"])
         self._lost[hand.node] = 0
         return True
 

@@ -6,14 +6,17 @@ bytes; a mistake comes back as a sentence, so that only a lost process is an err
 
 from __future__ import annotations
 
+import json
 import platform
 from importlib import metadata
 from typing import Any
 
 from layerwise.errors import UserError
 from layerwise.ground.process import collect_rarely, keep_texts_as_objects, settle
+from layerwise.storage.provenance import installed_versions
 
 from .encoding import Built
+from .environment import environment_now
 from .travel import table_to_bytes, unpack
 
 
@@ -47,7 +50,7 @@ class RayWorker:
             version: of layerwise, where the job was planned.
 
         Returns:
-            ``machine`` and ``device``; or ``refused``, a sentence that says why not.
+            ``machine``, ``device`` and ``environment``; or ``refused``, why not in a sentence.
         """
         machine = platform.node()
         mine = metadata.version("layerwise")
@@ -60,7 +63,12 @@ class RayWorker:
             return {"refused": f"on {machine}: {error}"}
         except Exception as error:
             return {"refused": f"on {machine}: {type(error).__name__}: {error}"}
-        return {"machine": machine, "device": _device_name(self._device)}
+        environment = json.dumps(environment_now(installed_versions()))
+        return {
+            "machine": machine,
+            "device": _device_name(self._device),
+            "environment": environment,
+        }
 
     def make(self, number: int) -> dict[str, Any]:
         """Make a piece.

@@ -6,6 +6,7 @@ Which interventions are made is the analyses' business.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,7 +17,12 @@ from typing import Any
 from layerwise.errors import UnusedSettingsWarning, UserError
 from layerwise.ground.layer_names import layer_number
 from layerwise.models import LoadedFacts, model_facts, original_tokenizer
-from layerwise.models.facts import generation_settings, language_of
+from layerwise.models.facts import (
+    generation_settings,
+    language_of,
+    refuse_changed_weights,
+    tokenizer_hash,
+)
 from layerwise.models.kinds import Model, is_seq2seq, n_encoder_layers
 from layerwise.models.meta_model import facts_of_outline, is_meta_model
 from layerwise.models.originals import refuse_nonfinite
@@ -64,6 +70,7 @@ class Setup:
         lengths: how long texts are expected to be, by task; half of what is allowed elsewhere.
         built: what was encoded so far, by setups made from this one too.
         executor: makes the pieces.
+        beside: set-ups of further models, which belong to the run.
     """
 
     model: Any
@@ -79,6 +86,7 @@ class Setup:
     lengths: dict[str, TextLengths] = field(default_factory=dict, repr=False, compare=False)
     built: Built = field(default_factory=Built, repr=False, compare=False)
     executor: Executor = field(default=LOCAL, repr=False, compare=False)
+    beside: tuple[Setup, ...] = field(default=(), repr=False, compare=False)
 
     def pieces(self) -> list[tuple[Task, str]]:
         """Every task under every protocol."""
@@ -132,10 +140,12 @@ class Setup:
         return {
             "model": self.loaded.name,
             "model_hash": self.loaded.hash,
-            **self._source(),
+            **self._files(),
             "dtype": self.loaded.dtype,
             "device": self.loaded.device,
             "tasks": {task.name: f"{len(task.items)} items, {task.hash}" for task in self.tasks},
+            "tasks_as_read": {task.name: task.as_read for task in self.tasks},
+            "prompts_hash": self._prompts_hash(),
             "protocols": list(self.protocols),
             "seed": self.seed,
             "chat": self.chat,
@@ -143,12 +153,42 @@ class Setup:
             "tokens_at_once": self.tokens_at_once,
             **self._end_tokens(),
             **self.interest.settings(),
+            **self._beside(),
             **more,
         }
 
-    def _source(self) -> dict[str, Any]:
-        """The files that the model came from: they say more of it than its weights do."""
-        return {"source_hash": self.loaded.source_hash} if self.loaded.source_hash else {}
+    def _files(self) -> dict[str, Any]:
+        """What the model and its tokenizer came from: it says more than the weights do."""
+        source = {"source_hash": self.loaded.source_hash} if self.loaded.source_hash else {}
+        return source | {"tokenizer_hash": tokenizer_hash(self.tokenizer)}
+
+    def _beside(self) -> dict[str, Any]:
+        """The files of further models; what their weights are, the analysis says."""
+        files = {one.loaded.name: one._files() for one in self.beside}
+        return {"beside": files} if files else {}
+
+    def _prompts_hash(self) -> str:
+        """SHA-256 over what the items are put to the model as, in hexadecimal.
+
+        Without a chat template, which may read the clock, tasks and tokenizer decide it, and a
+        first item tells whether they still do.
+        """
+        digest = hashlib.sha256()
+        for task, protocol in self.pieces():
+            for item in task.items if self.chat else task.items[:1]:
+                with contextlib.suppress(UserError):  # an analysis that asks it says so
+                    asked = self.requests(task, item, protocol)
+                    digest.update(repr([one.request for one in asked]).encode())
+        return digest.hexdigest()
+
+    def refuse_changed(self) -> None:
+        """Refuse weights that are not those that the run began with.
+
+        Raises:
+            UserError: if a model was changed meanwhile.
+        """
+        for one in (self, *self.beside):
+            refuse_changed_weights(one.loaded, one.model)
 
     def _end_tokens(self) -> dict[str, Any]:
         """What ends texts, where it is more or other than the tokenizer's end token."""

@@ -32,11 +32,11 @@ class _Packer(pickle.Pickler):
         self.models: list[Model] = []
         self._tokenizers: list[Any] = []
 
-    def persistent_id(self, obj: Any) -> tuple[str, int] | None:
+    def persistent_id(self, obj: Any) -> tuple[str, Any] | None:
         if isinstance(obj, Model):
             return "model", self._number(obj)
         if isinstance(obj, Built):
-            return "built", 0
+            return "built", obj.digests
         if isinstance(obj, Executor):
             return "executor", 0
         if isinstance(obj, (BarMeter, LineMeter, SilentMeter)):
@@ -62,13 +62,16 @@ class _Unpacker(pickle.Unpickler):
         super().__init__(file)
         self._models, self._built = models, built
 
-    def persistent_load(self, pid: tuple[str, int]) -> Any:
+    def persistent_load(self, pid: tuple[str, Any]) -> Any:
         kind, number = pid
+        if kind == "built":
+            self._built.expect(number)
+            return self._built
         if kind == "model":
             return self._models[number]
         if kind == "tokenizer":
             return original_tokenizer(self._models[number])
-        return {"built": self._built, "executor": LOCAL, "meter": SilentMeter()}[kind]
+        return {"executor": LOCAL, "meter": SilentMeter()}[kind]
 
 
 def pack(job: Any) -> tuple[bytes, list[Model]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -37,6 +37,22 @@ def installed_versions() -> dict[str, str]:
     """Versions of python and of the packages that numbers depend on (underscored names)."""
     found = {"python": platform.python_version()}
     return found | {name.replace("-", "_"): metadata.version(name) for name in _PACKAGES}
+
+
+def distinct(entries: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Entries of plain JSON values, each once."""
+    return list({json.dumps(entry, sort_keys=True): dict(entry) for entry in entries}.values())
+
+
+def differing(environments: Iterable[Mapping[str, Any]]) -> str:
+    """What differs between some environments, with its values; empty if nothing does."""
+    every = list(environments)
+    told = []
+    for name in dict.fromkeys(name for one in every for name in one):
+        values = dict.fromkeys(str(one.get(name, "none")) for one in every)
+        if len(values) > 1:
+            told.append(f"{name} ({', '.join(values)})")
+    return ", ".join(told)
 
 
 class Frozen(BaseModel):
@@ -156,6 +172,12 @@ class Facts(Stamped):
         description="Of a run on several machines: each with its device and the pieces that it "
         "made; pieces that are not named were made by the process that wrote the folder.",
     )
+    environments: tuple[dict[str, JsonValue], ...] = Field(
+        default=(),
+        description="Under which versions, threads and kernels this process and earlier ones of "
+        "the run made its parts; several if they differ. Of other machines it is in "
+        "``machines``. Empty in results of earlier versions.",
+    )
     files: dict[str, str] = Field(
         default={},
         description="In run.json: SHA-256 of each of the folder's files by name, and under its own "
@@ -206,7 +228,7 @@ class Facts(Stamped):
 def join_facts(facts: Sequence[Facts]) -> Facts:
     """The facts of several results of one model, as one.
 
-    Tasks, protocols, settings and work are joined; the rest is taken from the first.
+    Tasks, protocols, settings, work and environments are joined; the rest is taken from the first.
 
     Raises:
         UserError: if they are of different models, or of different tasks of the same name.
@@ -222,7 +244,8 @@ def join_facts(facts: Sequence[Facts]) -> Facts:
             "tasks": tuple(tasks.values()),
             "protocols": tuple(dict.fromkeys(p for each in facts for p in each.protocols)),
             "settings": settings,
-            "work": _distinct([entry for each in facts for entry in each.work]),
+            "work": tuple(distinct(entry for each in facts for entry in each.work)),
+            "environments": tuple(distinct(one for each in facts for one in each.environments)),
         }
     )
 
@@ -234,10 +257,6 @@ def _same(what: str, name: str, one: str, other: str) -> None:
             f"and {other[:12]} in another; expected results of the same model and items, "
             "so keep them in separate folders."
         )
-
-
-def _distinct(entries: list[Any]) -> tuple[Any, ...]:
-    return tuple({json.dumps(entry, sort_keys=True): entry for entry in entries}.values())
 
 
 def parse_facts(text: str | bytes, path: Path) -> Facts:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -98,10 +98,26 @@ class Task:
         text = json.dumps(shaping, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
+    @property
+    def as_read(self) -> dict[str, Any]:
+        """What a run's numbers and words rest on beside the requests, as plain JSON values."""
+        return {
+            "capability": self.capability,
+            "description": self.description,
+            "chance": dict(self.chance),
+            "items not asked": counted_hash(self.unasked),
+        }
+
     def describe(self) -> str:
         """One line: name, capability, number of items and few-shot examples, description."""
         size = f"{len(self.items)} items, {len(self.fewshot)} few-shot"
         return f"{self.name} ({self.capability}; {size}): {self.description}"
+
+
+def counted_hash(items: Sequence[Item]) -> str:
+    """How many items these are, and a SHA-256 over them."""
+    text = json.dumps([_shaping(item) for item in items], sort_keys=True)
+    return f"{len(items)} items, {hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def _shaping(item: Item) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from layerwise.analyses.execute import read_finished
@@ -13,6 +13,7 @@ from layerwise.models.in_turn import several_in_turn
 from layerwise.models.kinds import Model
 from layerwise.models.own_files import files_of
 from layerwise.runs.folder import RunFolder
+from layerwise.runs.machines import with_origin
 from layerwise.runs.progress import meter
 from layerwise.runs.setup import Setup, TaskLike, check_layers, prepare
 from layerwise.storage.atomic_files import write_atomically
@@ -150,6 +151,7 @@ def taught(
             teacher, learns.tasks, learns.protocols, seed=course.seed, chat=course.chat,
             memory_budget=learns.memory_budget, out=out / TABLES,
         )  # fmt: skip
+        learns = replace(learns, beside=(teaches,))
         chosen = None if course.layers is None else check_layers(course.layers, student)
         job = Distillation(
             learns, teaches, folder, _lessons(learns, teaches, course), course.answers,
@@ -199,6 +201,8 @@ def _carried_out(job: Distillation, out: Path, progress: bool) -> DistillationRe
             with meter(progress) as told:
                 result, files = job.run(run, out, settings, told)
             run.refuse_deleted()
+            run.refuse_changed(job.student.refuse_changed)
+            result = with_origin(result, run)
             result.save(run.path)
             run.finish(result.facts, {f"../{name}": digest for name, digest in files.items()})
         write_atomically(out / CARD, card(result).encode())

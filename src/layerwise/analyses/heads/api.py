@@ -23,6 +23,7 @@ from layerwise.analyses.attribution.decompose import direct
 from layerwise.analyses.execute import execute
 from layerwise.errors import UserError
 from layerwise.models import LoadedFacts, model_facts
+from layerwise.models.facts import refuse_changed_weights
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import DecoderOnly, Model, by_kind, hook_name
 from layerwise.models.originals import refuse_nonfinite
@@ -113,8 +114,9 @@ def head_scores(
     )
     settings = job.settings()
     (result,) = execute(
-        lambda parts, told: [job.run(parts, settings, told)], out, settings, progress
-    )
+        lambda parts, told: [job.run(parts, settings, told)],
+        out, settings, partial(refuse_changed_weights, loaded, model), progress,
+    )  # fmt: skip
     return result
 
 
@@ -158,6 +160,7 @@ class Heads:
             "analysis": "head scores",
             "model": self.loaded.name,
             "model_hash": self.loaded.hash,
+            "source_hash": self.loaded.source_hash,
             "dtype": self.loaded.dtype,
             "device": self.loaded.device,
             "sequences": self.sequences,

@@ -28,6 +28,7 @@ from layerwise.models.pruned_folder import write_pruned_folder
 from layerwise.models.quiet import quiet
 from layerwise.runs.checkpoints import rows_of
 from layerwise.runs.folder import RunFolder
+from layerwise.runs.machines import with_origin
 from layerwise.runs.recorded import joined_work
 from layerwise.runs.records import record_rows, work_entry
 from layerwise.runs.setup import Setup, TaskLike, check_layers, prepare
@@ -106,8 +107,9 @@ def prune_model(
                 return found
         written, files = _written(model, source, removed, out, setup, run)
         facts = settings | {"written_hash": weights_hash(written)}
-        result = _compared(setup, facts, removed, written, run)
+        result = with_origin(_compared(setup, facts, removed, written, run), run)
         run.refuse_deleted()
+        run.refuse_changed(setup.refuse_changed)
         result.save(run.path)
         run.finish(result.facts, {f"../{name}": digest for name, digest in files.items()})
     return result

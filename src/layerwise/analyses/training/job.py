@@ -89,5 +89,5 @@ def measured(model: Model, asked: Asked, out: Path | None) -> list[Result]:
     settings = setup.settings(analysis="profile training", **jobs[0].settings(), **also)
     return execute(
         lambda parts, told: [job.run(parts, settings, told) for job in jobs],
-        out, settings, asked.progress, jobs[0].write_requests,
+        out, settings, setup.refuse_changed, asked.progress, jobs[0].write_requests,
     )  # fmt: skip

@@ -7,6 +7,7 @@ in ``gaps`` and ``tables``.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from layerwise.analyses.arguments import READERS, check_arguments
@@ -140,5 +141,6 @@ def transplant(
         spec = TransplantSpec.of(model, other, site, chosen, sets, steps, named, heads, exchange)
         if write is not None:
             write_merged(model, other, spec, Path(write))
+        base = replace(base, beside=(second,))
         job = Transplant(base, second, spec.searching(greedy, held_out), method)
         return execute_job(job, "transplant", out, progress, job.write_requests)

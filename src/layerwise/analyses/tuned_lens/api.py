@@ -128,7 +128,10 @@ def train_lens(
         made.append(lens)
         return [result]
 
-    (result,) = execute(make, out, settings, progress, lambda folder: made[0].save(folder / FILE))
+    (result,) = execute(
+        make, out, settings, setup.refuse_changed, progress,
+        lambda folder: made[0].save(folder / FILE),
+    )  # fmt: skip
     return Trained(made[0] if made else TunedLens.load(Path(str(out))), result)
 
 

@@ -1,0 +1,72 @@
+"""What differs between the settings of two runs, in words.
+
+What must agree for a run to go on is settled in ``setup`` and by each analysis.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+# Settings that earlier versions did not keep, so that their runs cannot be held to them.
+_LATER = ("source_hash", "tokenizer_hash", "tasks_as_read", "prompts_hash", "beside")
+_COUNTED, _HASH = re.compile(r"(\d+) items, [0-9a-f]{64}"), re.compile("[0-9a-f]{64}")
+_WITHIN = {"tasks": "task", "tasks_as_read": "task"}
+_HASHED = {
+    "model_hash": "the weights changed",
+    "other_hash": "the other model's weights changed",
+    "teacher_hash": "the teacher's weights changed",
+    "source_hash": "the model's files changed",
+    "tokenizer_hash": "the tokenizer changed",
+    "prompts_hash": "the prompts changed (a chat template may put today's date in)",
+    "text_hash": "the texts changed",
+}
+
+
+def kept_since(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """The new settings without those that came later than the old ones."""
+    return {key: value for key, value in new.items() if key in old or key not in _LATER}
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """What differs between settings, down to the entry of one that has entries of its own.
+
+    Args:
+        old: plain JSON values.
+        new: the same of another run.
+    """
+    kept = kept_since(old, new)
+    # Prompts follow from all else, and the clock.
+    if old | {"prompts_hash": None} != kept | {"prompts_hash": None}:
+        old, kept = ({**one, "prompts_hash": None} for one in (old, kept))
+    return _differences("", old, kept)
+
+
+def _differences(within: str, old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    found: list[str] = []
+    for key in sorted(old.keys() | new.keys()):
+        was, now = old.get(key), new.get(key)
+        if was == now:
+            continue
+        if isinstance(was, dict) and isinstance(now, dict):
+            found += _differences(f"{within}{_WITHIN.get(key, key)} ", was, now)
+        else:
+            found.append(f"{within}{_difference(key, was, now)}")
+    return found
+
+
+def _difference(key: str, was: Any, now: Any) -> str:
+    """A difference: of hashes what they are of, of items how many there are."""
+    before, after = (_COUNTED.fullmatch(str(value)) for value in (was, now))
+    if before and after:
+        counts = f"{before[1]} items -> {after[1]} items"
+        return f"{key}: {counts if before[1] != after[1] else 'other items'}"
+    if _HASH.fullmatch(str(was)) and _HASH.fullmatch(str(now)):
+        return _HASHED.get(key, f"{key.replace('_', ' ')} changed")
+    return f"{key} was {_short(was)} and is now {_short(now)}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
