@@ -73,6 +73,9 @@ def test_an_ablation_has_the_tables_of_a_local_one_and_says_who_made_it(
     assert machine["machine"] == socket.gethostname()
     assert machine["device"] == "cpu"
     assert len(machine["pieces"]) == N_ITEMS / AT_ONCE
+    (made_under,) = there.facts.environments
+    assert made_under == machine["environment"]
+    assert made_under["threads"] == 1
     assert here.facts.machines == ()
 
 
@@ -84,10 +87,10 @@ def test_an_interrupted_run_goes_on_with_and_without_ray(
     def stop_after(n: int) -> None:
         kept = RunFolder.write_part
 
-        def write(self: RunFolder, name: str, table: pd.DataFrame) -> None:
+        def write(self: RunFolder, name: str, table: pd.DataFrame, *more: Any) -> None:
             if len(list(self.path.glob("parts/records*"))) >= n and name.startswith("records"):
                 raise KeyboardInterrupt
-            kept(self, name, table)
+            kept(self, name, table, *more)
 
         monkeypatch.setattr(RunFolder, "write_part", write)
 
@@ -128,12 +131,12 @@ def test_workers_share_the_pairs_of_one_task(workers, analysis, few_pairs, tmp_p
     here, out = patched(), tmp_path / "run"
     kept, n_kept = RunFolder.write_part, 0
 
-    def write_four(self: RunFolder, name: str, table: pd.DataFrame) -> None:
+    def write_four(self: RunFolder, name: str, table: pd.DataFrame, *more: Any) -> None:
         nonlocal n_kept
         n_kept += name.startswith("records")
         if n_kept == 5:  # of the pairs that are chosen one piece is patched
             raise KeyboardInterrupt
-        kept(self, name, table)
+        kept(self, name, table, *more)
 
     monkeypatch.setattr(RunFolder, "write_part", write_four)
     with pytest.raises(KeyboardInterrupt):
@@ -317,5 +320,6 @@ def test_the_machine_of_a_piece_that_is_made_again_here_is_forgotten():
     assert [one["pieces"] for one in machines_of(parts)] == [["b"], ["a"]]
     note_machine(parts, "b", None)
     assert machines_of(parts) == ({"machine": "node-2", "device": "cpu", "pieces": ["a"]},)
-    note_machine(parts, "b", Machine("node-1", "cpu", '{"threads": 2}'))
+    note_machine(parts, "b", Machine("node-1", "cpu", {"threads": 2}))
     assert machines_of(parts)[0]["environment"] == {"threads": 2}
+    assert {"threads": 2} in parts.environments()

@@ -10,9 +10,9 @@ from typing import Any, Protocol, runtime_checkable
 import pandas as pd
 
 from layerwise.storage.parquet import as_of_now
-from layerwise.storage.provenance import installed_versions
+from layerwise.storage.provenance import distinct, installed_versions
 
-from .environment import environment_now
+from .environment import Environment, environment_now
 
 
 @runtime_checkable
@@ -23,8 +23,10 @@ class CheckpointStore(Protocol):
         """Whether all of these pieces are there, whole and of this very run."""
         ...
 
-    def write_part(self, name: str, table: pd.DataFrame) -> None:
-        """Keep a piece."""
+    def write_part(
+        self, name: str, table: pd.DataFrame, environment: Environment | None = None
+    ) -> None:
+        """Keep a piece, and what another process made it under."""
         ...
 
     def read_part(self, name: str) -> pd.DataFrame:
@@ -32,7 +34,7 @@ class CheckpointStore(Protocol):
         ...
 
     def environments(self) -> list[dict[str, Any]]:
-        """What this process made pieces under, in earlier processes of the run as well."""
+        """What the pieces were made under, each once."""
         ...
 
 
@@ -41,22 +43,26 @@ class MemoryCheckpoints:
 
     def __init__(self) -> None:
         self._tables: dict[str, pd.DataFrame] = {}
+        self._elsewhere: dict[str, Environment | None] = {}
 
     def has_part(self, *names: str) -> bool:
         """Whether all of these pieces are there."""
         return self._tables.keys() >= set(names)
 
-    def write_part(self, name: str, table: pd.DataFrame) -> None:
-        """Keep a piece."""
-        self._tables[name] = table
+    def write_part(
+        self, name: str, table: pd.DataFrame, environment: Environment | None = None
+    ) -> None:
+        """Keep a piece, and what another process made it under."""
+        self._tables[name], self._elsewhere[name] = table, environment
 
     def read_part(self, name: str) -> pd.DataFrame:
         """A piece as it was kept."""
         return self._tables[name]
 
     def environments(self) -> list[dict[str, Any]]:
-        """What all pieces are made under."""
-        return [environment_now(installed_versions())]
+        """What the pieces were made under, each once."""
+        here = environment_now(installed_versions())
+        return distinct(here if one is None else one for one in self._elsewhere.values())
 
 
 def together(parts: CheckpointStore, names: list[str]) -> pd.DataFrame:

@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+Environment = Mapping[str, Any]
+"""Versions, threads and kernels by name, as plain JSON values."""
+
 
 def environment_now(versions: Mapping[str, str]) -> dict[str, Any]:
     """What this process computes under, as plain JSON values.

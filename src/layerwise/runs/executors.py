@@ -124,8 +124,9 @@ def make_missing(
 
     def keep(work: Work, tables: Tables, machine: Machine | None) -> None:
         note_machine(parts, work.names[-1], machine)
+        made_under = () if machine is None else (machine.environment,)
         for name in work.names:
-            parts.write_part(name, tables[name])
+            parts.write_part(name, tables[name], *made_under)
 
     progress.expect(sum((work.amount for work in works), start=0.0))
     missing = [work for work in works if not parts.has_part(*work.names)]

@@ -46,7 +46,7 @@ from .checkpoint_files import (
     write_part_file,
 )
 from .differences import differences, kept_since
-from .environment import environment_now
+from .environment import Environment, environment_now
 
 try:
     import fcntl
@@ -104,7 +104,7 @@ class RunFolder:
         return folder
 
     def _warn_of_other_environment(self) -> None:
-        known = self.environments()
+        known = [one for one in self.environments() if "machine" not in one]  # others made those
         if known and (told := differing([*known, self._environment()])):
             warnings.warn(
                 f"The run in {self.path} goes on under other {told} than it began with: its last "
@@ -129,19 +129,23 @@ class RunFolder:
             return False
         return True
 
-    def write_part(self, name: str, table: pd.DataFrame) -> None:
+    def write_part(
+        self, name: str, table: pd.DataFrame, environment: Environment | None = None
+    ) -> None:
         """Keep a part of the run's work.
 
         Args:
             name: any text that names the part.
             table: its rows; the index is not kept.
+            environment: what another process made it under; None for this one.
 
         Raises:
             UserError: if the disk is full, or the folder cannot be written or was deleted.
         """
         self.refuse_deleted()
         arrow = pa.Table.from_pandas(table, preserve_index=False)
-        write_part_file(self._part(name), self._run, name, arrow, self._environment())
+        made_under = self._environment() if environment is None else environment
+        write_part_file(self._part(name), self._run, name, arrow, made_under)
 
     def read_part(self, name: str) -> pd.DataFrame:
         """A part as it was written.

@@ -7,7 +7,8 @@ that one process made alone have nothing of it.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -29,12 +30,12 @@ class Machine:
     Attributes:
         machine: its name in the network.
         device: what the model was on, such as ``cpu`` or ``NVIDIA H100 80GB HBM3``.
-        environment: versions, threads and kernels there, as JSON; empty if it did not say.
+        environment: versions, threads and kernels there; empty if it did not say.
     """
 
     machine: str
     device: str
-    environment: str = ""
+    environment: Mapping[str, Any] = field(default_factory=dict)
 
 
 def note_machine(parts: CheckpointStore, piece: str, machine: Machine | None) -> None:
@@ -48,8 +49,9 @@ def note_machine(parts: CheckpointStore, piece: str, machine: Machine | None) ->
     known = _known(parts)
     others = known.loc[known["piece"] != piece]
     if machine is not None:
-        row = pd.DataFrame([{"piece": piece, **asdict(machine)}])
-        parts.write_part(_PART, pd.concat([others, row], ignore_index=True))
+        values = [piece, machine.machine, machine.device, json.dumps(machine.environment)]
+        table = pd.concat([others, pd.DataFrame([values], columns=_COLUMNS)], ignore_index=True)
+        parts.write_part(_PART, table, machine.environment)
     elif len(others) < len(known):
         parts.write_part(_PART, others.reset_index(drop=True))
 
@@ -59,7 +61,7 @@ def machines_of(parts: CheckpointStore) -> tuple[dict[str, Any], ...]:
     grouped: Any = _known(parts).groupby(_COLUMNS[1:], sort=True)["piece"]
     return tuple(
         {"machine": str(machine), "device": str(device), "pieces": sorted(pieces)}
-        | ({"environment": json.loads(environment)} if environment else {})
+        | ({"environment": made_under} if (made_under := json.loads(environment)) else {})
         for (machine, device, environment), pieces in grouped
     )
 
@@ -74,4 +76,4 @@ def with_origin(result: AnyResult, parts: CheckpointStore) -> AnyResult:
 def _known(parts: CheckpointStore) -> pd.DataFrame:
     known = parts.read_part(_PART) if parts.has_part(_PART) else pd.DataFrame(columns=_COLUMNS)
     # Earlier versions did not keep under what a machine worked.
-    return known if "environment" in known else known.assign(environment="")
+    return known if "environment" in known else known.assign(environment="{}")

@@ -6,7 +6,6 @@ bytes; a mistake comes back as a sentence, so that only a lost process is an err
 
 from __future__ import annotations
 
-import json
 import platform
 from importlib import metadata
 from typing import Any
@@ -41,7 +40,7 @@ class RayWorker:
         self._make: Any = None
         self._asked: list[tuple[Any, ...]] = []
 
-    def begin(self, job: bytes, models: list[dict[str, Any]], version: str) -> dict[str, str]:
+    def begin(self, job: bytes, models: list[dict[str, Any]], version: str) -> dict[str, Any]:
         """Take over a job.
 
         Args:
@@ -63,11 +62,10 @@ class RayWorker:
             return {"refused": f"on {machine}: {error}"}
         except Exception as error:
             return {"refused": f"on {machine}: {type(error).__name__}: {error}"}
-        environment = json.dumps(environment_now(installed_versions()))
         return {
             "machine": machine,
             "device": _device_name(self._device),
-            "environment": environment,
+            "environment": {"machine": machine, **environment_now(installed_versions())},
         }
 
     def make(self, number: int) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def differing(environments: Iterable[Mapping[str, Any]]) -> str:
     """What differs between some environments, with its values; empty if nothing does."""
     every = list(environments)
     told = []
-    for name in dict.fromkeys(name for one in every for name in one):
+    for name in dict.fromkeys(name for one in every for name in one if name != "machine"):
         values = dict.fromkeys(str(one.get(name, "none")) for one in every)
         if len(values) > 1:
             told.append(f"{name} ({', '.join(values)})")
@@ -174,9 +174,8 @@ class Facts(Stamped):
     )
     environments: tuple[dict[str, JsonValue], ...] = Field(
         default=(),
-        description="Under which versions, threads and kernels this process and earlier ones of "
-        "the run made its parts; several if they differ. Of other machines it is in "
-        "``machines``. Empty in results of earlier versions.",
+        description="Under which versions, threads and kernels its parts were made; several if "
+        "they differ. Empty in results of earlier versions.",
     )
     files: dict[str, str] = Field(
         default={},

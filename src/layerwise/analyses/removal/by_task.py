@@ -5,7 +5,6 @@ Its tasks share nothing but the intact walk through short prompts, so that littl
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -49,9 +48,8 @@ def measured_by_task(
     make_missing(executor, apart, progress, works, partial(_tables, measure, name))
     for machine in machines_of(apart):
         for piece in machine["pieces"]:
-            environment = json.dumps(machine["environment"]) if "environment" in machine else ""
-            made_by = Machine(machine["machine"], machine["device"], environment)
-            note_machine(parts, piece, made_by)
+            made_under = machine.get("environment", {})
+            note_machine(parts, piece, Machine(machine["machine"], machine["device"], made_under))
     table = rows_of(apart, "removal", [_names(name, task)[1] for task in tasks])
     work: Any = [apart.read_part(_names(name, task)[0]) for task in tasks]
     same = {key: work[0][key].iloc[0] for key in ("analysis", "items")}
