@@ -182,7 +182,7 @@ def _n_tokens(
 def _outline(config: PreTrainedConfig) -> Any:
     kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     with torch.device("meta"):
-        return kind.from_config(copy.deepcopy(config))
+        return kind.from_config(copy.deepcopy(config), trust_remote_code=False)
 
 
 def _names(model: Any) -> list[str]:
@@ -214,7 +214,7 @@ def _with_adapter(adapter: Adapter, base: Any, weights: dict[str, torch.Tensor])
     with _peft_refusals(adapter), torch.random.fork_rng(devices=[]):
         config = kind(**adapter.fields)
         beside: Any = peft.PeftModel.from_pretrained(
-            base, str(adapter.folder), config=config, torch_device="cpu"
+            base, str(adapter.folder), config=config, torch_device="cpu", local_files_only=True
         )
         called_for = peft.get_peft_model_state_dict(beside, save_embedding_layers=False)
     every = {

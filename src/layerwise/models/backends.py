@@ -114,7 +114,10 @@ class Files:
         """What the original computes from its configuration, by names in the hooked model."""
         with no_values(wanted.device):
             made = AutoModelForCausalLM.from_config(
-                copy.deepcopy(self.config), dtype=wanted.dtype, attn_implementation="eager"
+                copy.deepcopy(self.config),
+                dtype=wanted.dtype,
+                attn_implementation="eager",
+                trust_remote_code=False,
             )
         return {f"original.{name}": one for name, one in made.named_buffers(remove_duplicate=False)}
 

@@ -30,6 +30,8 @@ _LONGEST_ROTARY, _LONGEST = 2**24, 2**16
 _MOST_LABELS = 10**5
 _GENERATION = "generation_config.json"
 _NESTED = ("vision_config", "audio_config", "text_config")
+# They may name a kernel on the hub, whose code would be fetched and run.
+_IMPLEMENTATIONS = ("_attn_implementation", "_experts_implementation")
 _TOKEN_IDS = (
     "bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "forced_bos_token_id",
 )  # fmt: skip
@@ -88,6 +90,8 @@ def read_outline(folder: Path) -> PreTrainedConfig:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     if hasattr(config, QUANTIZATION):  # whoever loads weights looks for it in the folder
         delattr(config, QUANTIZATION)
+    for name in _IMPLEMENTATIONS:  # of nested configurations, too
+        setattr(config, name, None)
     _refuse_long_contexts(folder, config)
     return config
 

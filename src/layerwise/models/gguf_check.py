@@ -74,7 +74,7 @@ def tensor_names(path: Path, header: GgufHeader, config: PreTrainedConfig) -> di
     """
     architecture = header.metadata["general.architecture"]
     with torch.device("meta"):
-        outline: Any = AutoModelForCausalLM.from_config(config)
+        outline: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     table = gguf.get_tensor_name_map(_known(architecture), config.num_hidden_layers)
     wanted = {
         stored: name for name in outline.state_dict() for stored in _names_in_file(table, name)

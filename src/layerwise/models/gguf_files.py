@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,9 @@ from layerwise.models.quiet import quiet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+
+_NAME = "model.gguf"
 
 
 def folder_of_gguf(path: Path, *, expected_sha256: str | None = None) -> Path:
@@ -66,11 +70,11 @@ def _convert(path: Path, header: GgufHeader, folder: Path) -> None:
     from layerwise.models.gguf_check import refuse_other_values, tensor_names
 
     # The bar of the conversion is not governed by transformers' own switch.
-    with quiet(), contextlib.redirect_stderr(io.StringIO()):
-        config = _config(path, header, folder)
+    with quiet(), contextlib.redirect_stderr(io.StringIO()), _alone(path, folder) as place:
+        config = _config(path, header, folder, place)
         with _refusals(path):
             names = tensor_names(path, header, config)
-            tokenizer, model = _read_by_transformers(path, config)
+            tokenizer, model = _read_by_transformers(place, config)
             refuse_other_values(path, header, model, names)
         # Newer transformers call the dequantized model quantized and refuse save_pretrained.
         if hasattr(model.config, "quantization_config"):
@@ -81,7 +85,17 @@ def _convert(path: Path, header: GgufHeader, folder: Path) -> None:
         save_model(model, str(folder / "model.safetensors"), metadata={"format": "pt"})
 
 
-def _config(path: Path, header: GgufHeader, folder: Path) -> PreTrainedConfig:
+@contextlib.contextmanager
+def _alone(path: Path, folder: Path) -> Iterator[dict[str, str]]:
+    """The file as the only one of a folder: transformers would read, or run, what is beside it."""
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        (Path(place) / _NAME).symlink_to(path.resolve())
+        yield {"pretrained_model_name_or_path": place, "gguf_file": _NAME}
+
+
+def _config(
+    path: Path, header: GgufHeader, folder: Path, place: dict[str, str]
+) -> PreTrainedConfig:
     """The configuration that the header tells, if such models can be run."""
     import torch
     from transformers import AutoConfig
@@ -94,7 +108,7 @@ def _config(path: Path, header: GgufHeader, folder: Path) -> PreTrainedConfig:
 
     refuse_other_architectures(path, header)
     with _refusals(path):
-        config = AutoConfig.from_pretrained(**_where(path), trust_remote_code=False)
+        config = AutoConfig.from_pretrained(**place, trust_remote_code=False, local_files_only=True)
         config.architectures = [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config.model_type]]
         complete_settings(header, config)
         config.save_pretrained(folder)
@@ -106,19 +120,22 @@ def _config(path: Path, header: GgufHeader, folder: Path) -> PreTrainedConfig:
     return config
 
 
-def _where(path: Path) -> dict[str, str]:
-    return {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
-
-
 def _read_by_transformers(
-    path: Path, config: PreTrainedConfig
+    place: dict[str, str], config: PreTrainedConfig
 ) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(**_where(path))
+    tokenizer = AutoTokenizer.from_pretrained(
+        **place, trust_remote_code=False, local_files_only=True
+    )
     loaded: Any = AutoModelForCausalLM.from_pretrained(
-        **_where(path), config=config, dtype=torch.float32, output_loading_info=True
+        **place,
+        config=config,
+        dtype=torch.float32,
+        output_loading_info=True,
+        trust_remote_code=False,
+        local_files_only=True,
     )
     model, report = loaded
     # transformers would fill a gap with random numbers.

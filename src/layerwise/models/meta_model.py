@@ -86,7 +86,7 @@ def _of_encoder_decoder(
     place: torch.device,
 ) -> Seq2SeqModel:
     with must_be_usable(source.folder), torch.device("meta"):
-        original = AutoModelForSeq2SeqLM.from_config(config).to(dtype)
+        original = AutoModelForSeq2SeqLM.from_config(config, trust_remote_code=False).to(dtype)
     model = hooked_seq2seq(original, tokenizer, source.name)
     number_format = str(dtype).removeprefix("torch.")
     described = describe(model, digest="", dtype=number_format, device=str(place))

@@ -56,5 +56,7 @@ def _within_windows(parts: Parts) -> Parts:
 def outline_of(config: PreTrainedConfig, dtype: torch.dtype = torch.float32) -> nn.Module:
     """The Hugging Face model of a configuration, without weights."""
     with torch.device("meta"):
-        original: nn.Module = AutoModelForCausalLM.from_config(copy.deepcopy(config))
+        original: nn.Module = AutoModelForCausalLM.from_config(
+            copy.deepcopy(config), trust_remote_code=False
+        )
     return original.to(dtype).eval()

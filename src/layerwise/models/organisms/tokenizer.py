@@ -51,7 +51,11 @@ def read_toy_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
     ``AutoTokenizer`` would take it for the model family's own.
     """
-    return _kept_by_transformer_lens(PreTrainedTokenizerFast.from_pretrained(folder))
+    return _kept_by_transformer_lens(
+        PreTrainedTokenizerFast.from_pretrained(
+            folder, trust_remote_code=False, local_files_only=True
+        )
+    )
 
 
 def _kept_by_transformer_lens(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:

@@ -5,19 +5,16 @@ Where its mechanisms are is told in ``layout``; the weights are written in ``_wi
 
 from __future__ import annotations
 
-import tempfile
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from layerwise.models.convert import without_weights
 from layerwise.models.decoder.model import DecoderModel
 from layerwise.models.facts import Origin, attach_origin, model_facts
 from layerwise.models.hooked import (
-    HookedTransformer,
     HookedTransformerConfig,
     has_hooked_transformer,
     refuse_absent_backend,
@@ -73,7 +70,7 @@ def wired_model(
     sizes = _sizes(layout, language, rooms)
     model: DecoderOnly
     if backend != HUGGING_FACE and has_hooked_transformer():
-        model = _unwritten(_config(sizes), tokenizer)
+        model = without_weights(_config(sizes), tokenizer)
         write_weights(model, layout, language, rooms, rng)
         restride(model)
     else:
@@ -83,15 +80,6 @@ def wired_model(
         model = DecoderModel(own, own.parts(), name=NAME, tokenizer=tokenizer)
     attach_origin(model, Origin(model_facts(model), tokenizer))
     return model
-
-
-def _unwritten(
-    cfg: HookedTransformerConfig, tokenizer: PreTrainedTokenizerBase
-) -> HookedTransformer:
-    # TransformerLens reads the tokenizer again from where it came from.
-    with tempfile.TemporaryDirectory(prefix="layerwise-") as place:
-        tokenizer.save_pretrained(place)
-        return without_weights(cfg, AutoTokenizer.from_pretrained(place))
 
 
 def _sizes(layout: WiredLayout, language: Language, rooms: Rooms) -> dict[str, Any]:

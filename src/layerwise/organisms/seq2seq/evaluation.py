@@ -31,7 +31,9 @@ def read_organism(folder: Path) -> T5ForConditionalGeneration:
     """The model in a folder, in float32."""
     with quiet():
         return (
-            AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32)
+            AutoModelForSeq2SeqLM.from_pretrained(
+                folder, dtype=torch.float32, trust_remote_code=False, local_files_only=True
+            )
             .requires_grad_(False)
             .eval()
         )
