@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 import layerwise
@@ -23,6 +24,7 @@ from tests.commands import done
 from tests.forking import exit_code, forked
 from tests.models.refusal import refused
 from tests.models.seq2seq import tiny as seq2seq
+from tests.models.test_hub import put_into_hub_cache
 from tests.models.tiny import TEXT, scramble, tiny_folder, tiny_tokenizer
 
 peft = pytest.importorskip("peft")
@@ -291,7 +293,31 @@ def test_the_base_is_found_from_the_folder_on_by_alias_or_on_the_hub(folder, bas
     assert known.adapter.endswith("merged into owner/base")
     edit(folder, revision="v2")
     with refused("certain revision of its base"):
+        load_model("owner/adapter")
+
+
+def test_the_base_of_a_folder_comes_from_the_hubs_cache_and_not_from_the_hub(
+    folder, base, monkeypatch, tmp_path
+):
+    expected = model_facts(load_model(folder)).hash
+    edit(folder, base_model_name_or_path="owner/tiny")
+
+    def fetch(*_):
+        raise AssertionError("the hub was asked")
+
+    monkeypatch.setattr(hub, "_fetch", fetch)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    with refused("'owner/tiny' is not on this machine", "`layerwise models owner/tiny`"):
         load_model(folder)
+    put_into_hub_cache(tmp_path / "hub", base)
+    assert model_facts(load_model(folder)).hash == expected
+
+
+def test_a_base_on_the_hub_that_is_an_adapter_is_refused(folder, monkeypatch):
+    edit(folder, base_model_name_or_path="owner/adapter")
+    monkeypatch.setattr(hub, "_fetch", lambda *_: folder)
+    with refused("is an adapter itself"):
+        load_model("owner/adapter")
 
 
 def test_weights_in_the_hubs_cache_must_be_what_they_are_named_by(folder, tmp_path):

@@ -5,12 +5,14 @@ Only safetensors weights, configurations and tokenizer files are fetched; never 
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from layerwise.errors import UserError
 from layerwise.models.cache import contents_sha256
+from layerwise.models.folder import has_weights
 
 _OUTLINE = ("*.json", "tokenizer.model", "spiece.model", "*.tiktoken", "*.txt")
 _WANTED = ("*.safetensors", *_OUTLINE)
@@ -41,6 +43,26 @@ def download(hub_id: str) -> Path:
 def download_outline(hub_id: str) -> Path:
     """As ``download``, but without weights, unless these were fetched earlier."""
     return _fetch(hub_id, _OUTLINE)
+
+
+def cached(hub_id: str) -> Path:
+    """The folder of a hub model that was fetched earlier, with its weights.
+
+    Raises:
+        UserError: if it is not in the hub's cache; nothing is fetched.
+    """
+    import huggingface_hub
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    with contextlib.suppress(LocalEntryNotFoundError, HFValidationError):
+        folder = Path(huggingface_hub.snapshot_download(hub_id, local_files_only=True))
+        if has_weights(folder):
+            return folder
+    raise UserError(
+        f"Model {hub_id!r} is not on this machine, and only models that you name yourself are "
+        f"fetched: expected it in the hub's cache; run `layerwise models {hub_id}`, which fetches "
+        "it, or have the adapter name a local folder."
+    )
 
 
 def has_hashed_weights(folder: Path) -> bool:

@@ -14,6 +14,7 @@ from layerwise.models.adapter_files import Adapter, is_adapter, read_adapter
 from layerwise.models.cache import contents_sha256, file_sha256, folder_sha256, key_of
 from layerwise.models.gguf_files import folder_of_gguf
 from layerwise.models.hub import (
+    cached,
     download,
     download_outline,
     has_hashed_weights,
@@ -120,7 +121,8 @@ def _of_adapter(source: Source, *, read_weights: bool) -> Source:
 
     adapter = read_adapter(source.folder)
     has_hashed_weights(source.folder)  # those of the hub's cache must be what they are named by
-    base = _base_of(adapter)
+    # Who names an adapter on the hub asks for its base, too; who names a folder does not.
+    base = _base_of(adapter, download if source.kind == "hub" else cached)
     both = (base.file_hash or folder_sha256(base.folder), folder_sha256(source.folder))
     digest = key_of(both)
     folder = merged_folder(adapter, base.folder, digest)
@@ -134,19 +136,21 @@ def _of_adapter(source: Source, *, read_weights: bool) -> Source:
     )
 
 
-def _base_of(adapter: Adapter) -> Source:
+def _base_of(adapter: Adapter, fetch: Callable[[str], Path]) -> Source:
     """The model that an adapter names: an alias, a path from its folder on, or a hub id."""
-    near = _path(str(adapter.folder / adapter.base))
-    name = adapter.base
+
+    def fetch_whole(hub_id: str) -> Path:
+        folder = fetch(hub_id)
+        _refuse_adapted_adapter(adapter, folder)
+        return folder
+
+    path, name = _path(adapter.base), adapter.base
+    near = None if path is None else _path(str(adapter.folder / path))
     if name not in BUNDLED.names() and near is not None and near.exists():
         name = str(near.resolve())
-        if is_adapter(near):
-            raise UserError(
-                f"The base of the adapter in {adapter.folder} is an adapter itself ({near}): "
-                "expected a whole model; merge that first with peft's merge_and_unload()."
-            )
+        _refuse_adapted_adapter(adapter, near)
     try:
-        found = find_source(name)
+        found = _find(name, fetch_whole, read_weights=True)
     except UserError as error:
         raise UserError(
             f"The base of the adapter in {adapter.folder}, {adapter.base[:_SHOWN]!r} by its "
@@ -159,6 +163,14 @@ def _base_of(adapter: Adapter) -> Source:
             "that as base_model_name_or_path."
         )
     return found
+
+
+def _refuse_adapted_adapter(adapter: Adapter, base: Path) -> None:
+    if is_adapter(base):
+        raise UserError(
+            f"The base of the adapter in {adapter.folder} is an adapter itself ({base}): "
+            "expected a whole model; merge that first with peft's merge_and_unload()."
+        )
 
 
 def _path(name: str) -> Path | None:
