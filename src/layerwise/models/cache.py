@@ -20,6 +20,10 @@ import platformdirs
 
 from layerwise.errors import UserError
 
+BESIDE_WEIGHTS = (
+    ".json", ".txt", ".jinja", ".model", ".spm", ".tiktoken", ".codes", ".tokenizer",
+)  # fmt: skip
+"""Endings of a model's files beside its weights: configurations, chat templates, vocabularies."""
 _STALE_AFTER = 3600.0  # seconds
 _SETTLED_AFTER = 2.0  # seconds
 
@@ -109,8 +113,9 @@ def _stamp(path: Path) -> list[int]:
 
 def folder_sha256(folder: Path) -> str:
     """SHA-256 of a model folder: of the names and contents of all files that matter to it."""
-    matters = {".json", ".safetensors", ".model", ".txt", ".tiktoken", ".jinja"}
+    matters = (*BESIDE_WEIGHTS, ".safetensors")
     files = sorted(path for path in folder.iterdir() if path.suffix in matters)
+    files += sorted(folder.glob("additional_chat_templates/*.jinja"))
     return key_of(part for path in files for part in (path.name, contents_sha256(path)))
 
 

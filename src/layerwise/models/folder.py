@@ -18,13 +18,9 @@ from layerwise.models.json_files import read_json_object
 from layerwise.models.quantization import QUANTIZATION, quantization_of
 from layerwise.models.stored_weights import refuse_too_many_layers, stored_weights, weight_files
 
-_TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "spiece.model",
-    "vocab.json",
-    "vocab.txt",
-)
+_VOCABULARIES = (
+    "tokenizer.json", "vocab.json", "vocab.txt", "*.model", "*.spm", "*.tiktoken",
+)  # fmt: skip
 # Far more than any model was trained on; positions that are not rotary cost memory for each.
 _LONGEST_ROTARY, _LONGEST = 2**24, 2**16
 _MOST_LABELS = 10**5
@@ -229,14 +225,13 @@ def _defaults_to_encoder_decoder(kind: str) -> bool:
 
 def has_tokenizer(folder: Path) -> bool:
     """Whether a tokenizer is in a folder."""
-    named = any((folder / name).is_file() for name in _TOKENIZER_FILES)
-    return named or any(folder.glob("*.tiktoken"))
+    return any(path.is_file() for name in _VOCABULARIES for path in folder.glob(name))
 
 
 def _require_tokenizer(folder: Path) -> None:
     if not has_tokenizer(folder):
         raise UserError(
             f"{folder} has no tokenizer: expected tokenizer.json (or "
-            f"{', '.join(_TOKENIZER_FILES[1:])}); put it there with "
+            f"{', '.join(_VOCABULARIES[1:])}); put it there with "
             "tokenizer.save_pretrained(folder)."
         )

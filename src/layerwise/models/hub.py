@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from layerwise.errors import UserError
-from layerwise.models.cache import contents_sha256
+from layerwise.models.cache import BESIDE_WEIGHTS, contents_sha256
 from layerwise.models.folder import has_weights
 
-_OUTLINE = ("*.json", "tokenizer.model", "spiece.model", "*.tiktoken", "*.txt")
+_OUTLINE = tuple(f"*{ending}" for ending in BESIDE_WEIGHTS)
 _WANTED = ("*.safetensors", *_OUTLINE)
 # Subfolders hold other formats, and consolidated files the same weights once more.
 _UNWANTED = ["*/*", "consolidated*"]

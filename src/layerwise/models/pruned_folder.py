@@ -20,11 +20,11 @@ from safetensors.torch import save_file
 from transformers import PreTrainedConfig
 
 from layerwise.errors import UserError
+from layerwise.models.cache import BESIDE_WEIGHTS
 from layerwise.models.seq2seq.parts import StoredStack
 
 _WEIGHTS = "model.safetensors"
 INDEX = f"{_WEIGHTS}.index.json"
-_COPIED = (".json", ".txt", ".model", ".tiktoken", ".jinja")
 # What stands before the first part of a tensor's name that is a number, that number, the rest.
 _NUMBERED = re.compile(r"((?:[^.]+\.)*?)(\d+)\.(.+)")
 
@@ -81,9 +81,9 @@ def copy_others(folder: Path, out: Path, but: Sequence[str] = ()) -> None:
         but: names of files that are not copied.
     """
     for path in folder.iterdir():
-        ours = path.name in ("config.json", INDEX) or (out / path.name).exists()
-        ours = ours or path.name in but
-        if path.is_file() and not ours and (path.suffix in _COPIED or path.name == "LICENSE"):
+        ours = path.name in ("config.json", INDEX, *but) or (out / path.name).exists()
+        kept = path.suffix in BESIDE_WEIGHTS or path.name == "LICENSE"
+        if path.is_file() and kept and not ours:
             shutil.copyfile(path, out / path.name)
 
 
