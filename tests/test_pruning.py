@@ -135,6 +135,8 @@ def test_lists_with_an_entry_for_each_layer_are_cut(place, family, more, field, 
 def test_the_comparison_is_saved_and_shown(place):
     model = tiny_model("llama", num_hidden_layers=4)
     result = lw.prune_model(model, [2], place / "out", word_task(6), "letter")
+    written_files = [path for path in (place / "out").rglob("*") if path.is_file()]
+    assert len({path.stat().st_mode for path in written_files}) == 1
     (loaded,) = lw.load_results(place / "out" / "compared")
     pd.testing.assert_frame_equal(loaded.pruning, result.pruning)
     assert loaded.facts.settings["removed"] == [2]

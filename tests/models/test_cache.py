@@ -7,10 +7,13 @@ import os
 import time
 
 import platformdirs
+import torch
+from safetensors.torch import save_file
 
 from layerwise.models import cache as cache_module
 from layerwise.models.cache import (
     cache_dir,
+    complete_or_nothing,
     contents_sha256,
     file_sha256,
     folder_sha256,
@@ -24,6 +27,19 @@ def test_the_variable_goes_before_the_users_folder(cache, monkeypatch):
     assert cache_dir() == cache
     monkeypatch.delenv("LAYERWISE_CACHE")
     assert str(cache_dir()) == platformdirs.user_cache_dir("layerwise")
+
+
+def test_what_is_kept_has_the_permissions_of_any_new_file(cache):
+    before = os.umask(0o027)
+    try:
+        write_record("checks", "a", {})
+        with complete_or_nothing(cache / "gguf" / "b") as partial:
+            save_file({"a": torch.zeros(1)}, partial / "model.safetensors")
+    finally:
+        os.umask(before)
+    files = (cache / "checks" / "a.json", cache / "gguf" / "b" / "model.safetensors")
+    assert [path.stat().st_mode & 0o777 for path in files] == [0o640, 0o640]
+    assert (cache / "gguf" / "b").stat().st_mode & 0o777 == 0o750
 
 
 def test_a_file_is_read_once_and_again_when_it_changes(tmp_path, monkeypatch):

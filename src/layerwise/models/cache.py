@@ -10,8 +10,10 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 import time
+import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -54,13 +56,13 @@ def write_record(kind: str, key: str, record: dict[str, Any]) -> None:
     folder = cache_dir() / kind
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=folder, suffix=".partial")
+        partial = folder / f"{uuid.uuid4().hex}.partial"
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump({"record": record, "sha256": checksum_of(record)}, file)
-            os.replace(name, folder / f"{key}.json")
+            content = json.dumps({"record": record, "sha256": checksum_of(record)})
+            partial.write_text(content, "utf-8")
+            os.replace(partial, folder / f"{key}.json")
         except BaseException:
-            Path(name).unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
             raise
 
 
@@ -119,6 +121,22 @@ def folder_sha256(folder: Path) -> str:
     return key_of(part for path in files for part in (path.name, contents_sha256(path)))
 
 
+def let_others_read(folder: Path) -> None:
+    """Give a folder and its files the permissions of any new ones.
+
+    safetensors and temporary folders let the owner alone read what is written.
+    """
+    probe = folder / "probe"
+    probe.touch()
+    mode = stat.S_IMODE(probe.stat().st_mode)
+    probe.unlink()
+    with contextlib.suppress(PermissionError):  # some file systems keep none
+        folder.chmod(0o700 | mode | (mode & 0o444) >> 2)  # who may read it may also enter it
+        for path in folder.iterdir():
+            if path.is_file():
+                path.chmod(mode)
+
+
 def discard(folder: Path) -> None:
     """Remove a folder, if it is there, at one stroke for whoever looks for it.
 
@@ -149,6 +167,7 @@ def complete_or_nothing(folder: Path) -> Iterator[Path]:
         raise _unwritable(folder, error) from error
     try:
         yield partial
+        let_others_read(partial)
         # Another process may have been faster; its folder has the same content.
         if not folder.is_dir():
             partial.rename(folder)

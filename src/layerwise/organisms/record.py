@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from layerwise.models.cache import file_sha256
+from layerwise.models.cache import file_sha256, let_others_read
 from layerwise.models.kinds import Model
 from layerwise.models.organisms.language import ORGANISM, Language
 from layerwise.models.quiet import quiet
@@ -60,6 +60,7 @@ def write(
     with quiet():
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+    let_others_read(folder)
     curve.to_csv(folder / CURVE, index=False, lineterminator="\n")
     record = {
         "seed": seed,

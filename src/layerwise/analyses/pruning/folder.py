@@ -16,6 +16,7 @@ import pandas as pd
 from safetensors import SafetensorError
 
 from layerwise.errors import UserError
+from layerwise.models.cache import let_others_read
 from layerwise.runs.folder import RunFolder
 from layerwise.storage.atomic_files import disk_error
 from layerwise.storage.file_list import hashes_of, states
@@ -106,6 +107,7 @@ def taking_their_place(out: Path, *, parents: bool = False) -> Iterator[Path]:
     try:
         place.mkdir(parents=parents)
         yield place
+        let_others_read(place)
         for name in sorted(os.listdir(place), key=lambda name: name == "config.json"):
             os.replace(place / name, out / name)
     except OSError as error:
