@@ -16,6 +16,7 @@ from statsmodels.stats.multitest import multipletests
 
 import layerwise as lw
 from layerwise.analyses.training import api
+from layerwise.analyses.training.checkpoints import read_checkpoints
 from layerwise.errors import UserError
 from layerwise.models.kinds import Model
 from layerwise.models.organisms.layout import WiredLayout
@@ -52,6 +53,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def series(folder: Path) -> lw.TrainingSeries:
     functions = {step: lambda step=step: checkpoint(step) for step in STEPS}
     return lw.profile_training(functions, small_task("retrieval"), also="lens", out=folder, **ASKED)
+
+
+def test_the_step_of_a_link_is_in_its_own_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for step, other in ((100, 7), (200, 3)):
+        (tmp_path / f"elsewhere-{other}").mkdir()
+        (tmp_path / f"checkpoint-{step}").symlink_to(f"elsewhere-{other}")
+    given = [tmp_path / "checkpoint-200", f"{tmp_path}/checkpoint-100/"]
+    assert list(read_checkpoints("checkpoints", given)) == [100, 200]
+    monkeypatch.chdir(tmp_path / "elsewhere-7")
+    assert list(read_checkpoints("checkpoints", [".", "../elsewhere-3"])) == [3, 7]
 
 
 def test_the_onset_and_the_layers_are_those_that_were_planted(series: lw.TrainingSeries):

@@ -101,7 +101,8 @@ def _named(name: str, text: str) -> tuple[int, str | Path]:
     step, equals, folder = text.partition("=")
     if equals and step.strip().isdecimal():
         return int(step), path(name, folder)
-    found = re.search(r"(\d+)$", Path(text).resolve().name)
+    # Of the name as it is given: what a link leads to may be called otherwise.
+    found = re.search(r"(\d+)$", os.path.basename(os.path.abspath(text)))
     if found is None:
         raise UserError(
             f"Cannot tell of which step {shown(text)} is: expected a folder whose name ends with "
