@@ -138,14 +138,17 @@ def _longest_context(config: PreTrainedConfig, cfg: HookedTransformerConfig) -> 
 def _neutral(folder: Path) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="layerwise-") as place:
         _write_config(folder, Path(place))
-        spellings = (place, os.path.relpath(place))
-        neutral = [path for path in spellings if not any(w in path.lower() for w in _TELLTALE)]
-        if not neutral:
+        neutral = place if _is_neutral(place) else os.path.relpath(place)
+        if not _is_neutral(neutral):
             raise UserError(
                 f"The folder for temporary files, {tempfile.gettempdir()}, has the name of a model "
                 f"family in it: expected none of {', '.join(_TELLTALE)}; set TMPDIR to another."
             )
-        yield neutral[0]
+        yield neutral
+
+
+def _is_neutral(place: str) -> bool:
+    return not any(word in place.lower() for word in _TELLTALE)
 
 
 def _write_config(folder: Path, place: Path) -> None:
@@ -158,11 +161,14 @@ def _write_config(folder: Path, place: Path) -> None:
 
 @contextlib.contextmanager
 def _refusals(config: PreTrainedConfig) -> Iterator[None]:
+    # What the machine lacks (memory, a disk) says nothing about the model.
     try:
         yield
-    except UserError:
+    except (UserError, OSError, MemoryError):
         raise
     except Exception as error:
+        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+            raise
         architecture = next(iter(config.architectures or []), config.model_type)
         raise NotConverted(
             f"TransformerLens cannot convert this {architecture} model ({type(error).__name__}: "

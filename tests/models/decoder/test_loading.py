@@ -69,6 +69,43 @@ def test_what_is_converted_wrongly_runs_over_its_own_modules(
 
 
 @pytest.mark.hooked_transformer
+def test_a_working_directory_that_was_deleted_changes_no_backend(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tiny_folder(tmp_path, "llama")
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert model_facts(load_model(folder)).backend == "transformer-lens"
+
+
+@pytest.mark.hooked_transformer
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
+    ids=["disk", "memory", "torch"],
+)
+@pytest.mark.parametrize("step", ["get_pretrained_model_config", "get_pretrained_state_dict"])
+def test_what_the_machine_lacks_is_no_reason_for_another_backend(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, error: Exception
+) -> None:
+    folder = tiny_folder(tmp_path, "llama")
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"transformer_lens.loading_from_pretrained.{step}", fail)
+        with pytest.raises(type(error)):
+            load_model(folder)
+    assert model_facts(load_model(folder)).backend == "transformer-lens"
+
+
+@pytest.mark.hooked_transformer
 def test_transformer_lens_comes_first_and_either_can_be_asked_for(tmp_path: Path) -> None:
     folder = tiny_folder(tmp_path, "qwen2")
     by_name = {
