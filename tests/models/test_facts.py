@@ -12,6 +12,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from layerwise.models import LoadedFacts, load_model, model_facts, original_tokenizer, weights_hash
 from layerwise.models.cache import folder_sha256
+from layerwise.models.loaded import CHANGED
+from layerwise.models.structure import version_of
+from layerwise.sweep import LogLikelihood, intact, skip, sweep
 from tests.hooked import HookedTransformer, HookedTransformerConfig
 from tests.models.refusal import refused
 from tests.models.tiny import TEXT, tiny_folder, tiny_model
@@ -68,9 +71,93 @@ def test_facts_follow_an_edit_of_the_weights():
     after = model_facts(model)
     assert before.parity is not None
     assert after.parity is None
-    assert after.verified == "not verified: weights were changed after loading"
+    assert after.verified == "not verified: weights or settings were changed after loading"
     assert after.hash != before.hash
     assert after.source == "folder"
+
+
+def set_scale(model):
+    model.blocks[1].attn.attn_scale *= 2
+
+
+def set_own_scale(model):
+    model.blocks[1].parts.attn.module.scaling *= 2
+
+
+def set_eps(model):
+    model.ln_final.eps = 1e-3
+
+
+def set_own_eps(model):
+    model.ln_final.variance_epsilon = 1e-3
+
+
+def set_function(model):
+    model.blocks[0].mlp.act_fn = torch.nn.functional.gelu
+
+
+def set_lambda(model):
+    model.blocks[0].mlp.act_fn = lambda x: x.relu()
+
+
+def set_own_function(model):
+    model.blocks[0].parts.mlp.act_fn = torch.nn.GELU()
+
+
+def set_table(model):
+    model.blocks[2].attn.rotary_sin[1, 0] += 1e-3
+
+
+def set_frequencies(model):
+    model.parts.blocks[0].attn.rotary.module.inv_freq[3] *= 1.001
+
+
+def set_cap(model):
+    model.cfg.output_logits_soft_cap = 30.0
+
+
+@pytest.mark.hooked_transformer
+@pytest.mark.parametrize(
+    ("backend", "change"),
+    [
+        *(("auto", one) for one in (set_scale, set_eps, set_function, set_lambda, set_table)),
+        *(("hugging-face", one) for one in (set_own_scale, set_own_eps, set_own_function)),
+        *(("hugging-face", one) for one in (set_frequencies, set_cap)),
+    ],
+)
+def test_facts_follow_a_change_of_what_shapes_the_numbers(llama_folder, backend, change):
+    model = load_model(llama_folder, backend=backend)
+    before, version = model_facts(model), version_of(model)
+    copied = copy.deepcopy(model)
+    assert model_facts(copied) == before
+    for one in (model, copied):
+        with torch.inference_mode(False), torch.no_grad():
+            change(one)
+        after = model_facts(one)
+        assert (after.parity, after.verified) == (None, CHANGED)
+        assert after.hash != before.hash
+        assert weights_hash(one) == before.hash
+    assert model_facts(copied).hash == after.hash
+    assert version_of(model) != version  # so that the engine is compared with it
+
+
+@pytest.fixture(scope="module")
+def llama_folder(tmp_path_factory):
+    return tiny_folder(tmp_path_factory.mktemp("models"), "llama")
+
+
+@pytest.mark.hooked_transformer
+def test_what_runs_do_with_a_model_changes_no_facts(llama_folder):
+    for backend in ("transformer-lens", "hugging-face"):
+        model = load_model(llama_folder, backend=backend)
+        before = model_facts(model)
+        model.run_with_cache(torch.tensor([[1, 2, 3]]))
+        model.generate(torch.tensor([[1, 2, 3]]), max_new_tokens=2)
+        sweep(model, [intact(), skip(1)], [LogLikelihood((1, 2, 3), (4,))])
+        if backend == "transformer-lens":
+            model.set_use_attn_result(True)
+        model.train().eval()
+        assert model_facts(model) == before
 
 
 def test_hash_is_the_same_for_the_same_weights_alone(tmp_path):

@@ -158,7 +158,7 @@ def test_another_scale_is_another_hash(quantized: dict[str, Path]) -> None:
     assert after.hash != before.hash
     assert (after.parity, after.verified) == (
         None,
-        "not verified: weights were changed after loading",
+        "not verified: weights or settings were changed after loading",
     )
 
 

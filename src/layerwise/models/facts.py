@@ -15,6 +15,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from layerwise.errors import UserError
+from layerwise.models.cache import key_of
 from layerwise.models.generation import GenerationSettings
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import (
@@ -26,7 +27,7 @@ from layerwise.models.kinds import (
 )
 from layerwise.models.loaded import CHANGED, LoadedFacts
 from layerwise.models.offload import in_pieces, named_weights
-from layerwise.models.structure import Version, version_of
+from layerwise.models.structure import Version, settings_hash, version_of
 
 _ATTRIBUTE = "layerwise_origin"
 # What shapes prompts and texts beside a tokenizer's vocabulary and rules.
@@ -43,16 +44,18 @@ class Origin:
         facts: the facts at load.
         tokenizer: the tokenizer as Hugging Face loaded it.
         generation: what its generation settings say.
+        settings: hash of what shapes the model's numbers beside its weights, as it was attached.
     """
 
     facts: LoadedFacts
     tokenizer: PreTrainedTokenizerBase
     generation: GenerationSettings = field(default_factory=GenerationSettings)
+    settings: str = ""
 
 
 def attach_origin(model: Model, origin: Origin) -> None:
     """Let ``model`` carry where it came from."""
-    setattr(model, _ATTRIBUTE, origin)
+    setattr(model, _ATTRIBUTE, replace(origin, settings=settings_hash(model)))
     _VERSIONS[model] = version_of(model)
 
 
@@ -71,8 +74,9 @@ def model_facts(model: Model) -> LoadedFacts:
     """The facts of a model as it is now.
 
     The weights are hashed anew at every call (about half a second per half gigabyte), so that
-    the hash is true for a model that was edited; its ``parity`` is then None, as it is for a
-    model that the user made himself, and ``verified`` says so.
+    the hash is true for a model that was edited, or of which a scale, an epsilon, a function or
+    a buffer was changed; its ``parity`` is then None, as it is for a model that the user made
+    himself, and ``verified`` says so.
     """
     digest = weights_hash(model)
     weights = model.W_E
@@ -80,7 +84,9 @@ def model_facts(model: Model) -> LoadedFacts:
     origin = origin_of(model)
     if origin is None:
         return describe(model, digest=digest, dtype=dtype, device=device)
-    facts = origin.facts
+    facts, settings = origin.facts, settings_hash(model)
+    if settings != origin.settings:
+        digest = key_of([digest, settings])
     now = replace(facts, hash=digest, dtype=dtype, device=device)
     return now if digest == facts.hash else replace(now, parity=None, verified=CHANGED)
 

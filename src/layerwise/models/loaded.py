@@ -16,7 +16,7 @@ TRANSFORMER_LENS, HUGGING_FACE = "transformer-lens", "hugging-face"
 MADE_BY_USER = "not verified: made by the user"
 WRITTEN = "written by layerwise; there is no original"
 OUTLINE = "not verified: no weights were read"
-CHANGED = "not verified: weights were changed after loading"
+CHANGED = "not verified: weights or settings were changed after loading"
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class LoadedFacts:
     Attributes:
         name: the name it was asked for by; for a user's own model its ``cfg.model_name``.
         source: where the weights came from; ``user`` if the user made the model himself.
-        hash: SHA-256 over the parameters' names, shapes, number formats and values.
+        hash: SHA-256 over the parameters' names, shapes, number formats and values; where settings
+            were changed after loading, over these, too.
         n_layers: number of layers, of both stacks of an encoder-decoder.
         n_heads: attention heads per layer.
         n_key_value_heads: heads that have keys and values of their own, per layer.

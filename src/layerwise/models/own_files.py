@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from layerwise.errors import UserError
-from layerwise.models.facts import origin_of, weights_hash
+from layerwise.models.facts import model_facts, origin_of
 from layerwise.models.kinds import Model, by_kind, over_original
 from layerwise.models.load import load_model
 from layerwise.models.loaded import HUGGING_FACE
@@ -24,10 +24,11 @@ def files_of(model: Model) -> Path:
     refuse_no_files(model)
     origin = origin_of(model)
     assert origin is not None
-    if weights_hash(model) != origin.facts.hash:
+    if model_facts(model).hash != origin.facts.hash:
         raise UserError(
-            f"The weights of {origin.facts.name!r} were changed after it was loaded, and only its "
-            "original's files can be written: expected a model as load_model made it; load it anew."
+            f"The weights or settings of {origin.facts.name!r} were changed after it was loaded, "
+            "and only its original's files can be written: expected a model as load_model made it; "
+            "load it anew."
         )
     return find_source(origin.facts.name).folder
 

@@ -5,6 +5,9 @@ What a module computes is not known here; see ``altered``.
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import types
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,10 +15,13 @@ from itertools import chain
 from operator import attrgetter, itemgetter
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from layerwise.models.decoder.packed import LIBRARIES
+from layerwise.models.hooked import HookPoint
 from layerwise.models.kinds import Model, original_of, parts_of_original
 from layerwise.models.offload import OnDisk
 
@@ -27,6 +33,28 @@ _FORWARD, _PRE = itemgetter("_forward_hooks"), itemgetter("_forward_pre_hooks")
 _CHILDREN, _PARAMETERS = itemgetter("_modules"), itemgetter("_parameters")
 _CHANGES = attrgetter("_version")
 _PLAIN = frozenset({bool, int, float, str, torch.dtype, type(None)})
+# Of a module's own attributes, what enters its sums: scales, epsilons, activation functions.
+_SHAPING = (
+    float, np.floating, types.FunctionType, types.BuiltinFunctionType, functools.partial,
+)  # fmt: skip
+# Rotary embeddings that are made anew, as texts get longer.
+_MADE_ANEW = ("dynamic", "longrope")
+_SAMPLED = 2**20  # bytes
+ASIDE = frozenset(
+    {
+        "model_name", "tokenizer_name", "tokenizer_prepends_bos", "default_prepend_bos", "device",
+        "n_devices", "seed", "init_mode", "init_weights", "initializer_range", "n_params",
+        "checkpoint_index", "checkpoint_label_type", "checkpoint_value", "from_checkpoint",
+        "load_in_4bit", "trust_remote_code", "dtype", "architectures", "transformers_version",
+        "use_cache",
+    }
+)  # fmt: skip
+"""Settings that say where a model comes from or lies, and not what it computes."""
+# What TransformerLens keeps of a pass; the numbers stay.
+_SWITCHES = frozenset({
+    "use_attn_result", "use_attn_in", "use_split_qkv_input", "use_hook_mlp_in",
+    "ungroup_grouped_query_attention",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,11 +67,13 @@ class Version:
     Attributes:
         modules: hash of the modules and of the functions of their classes.
         weights: which tensors are the parameters, their memory and their changes.
+        shaping: numbers, functions and buffers of modules.
         settings: the plain values of ``cfg``.
     """
 
     modules: int
     weights: tuple[tuple[int, ...], ...]
+    shaping: tuple[Any, ...]
     settings: dict[str, Any]
 
 
@@ -68,6 +98,9 @@ class Structure:
         self._parents = [held for held in map(_CHILDREN, self._fields) if held]
         self._owners = [held for held in map(_PARAMETERS, self._fields) if held]
         self._counted = [weight for weight in self._weights() if _has_count(weight)]
+        shaping = [module.__dict__ for module in self.modules if _may_shape(module)]
+        self._shaping = [(fields, key) for fields in shaping for key in _shaping_of(fields)]
+        self._buffers = [fields["_buffers"] for fields in shaping if fields["_buffers"]]
         self._shape = self._shape_now()
         self.dropouts = [module for module in self.modules if isinstance(module, _DropoutNd)]
         self.hooked, self.looked_at = any(self._hooks), False
@@ -122,8 +155,16 @@ class Structure:
             tuple(map(torch.Tensor.data_ptr, self._counted)),
             tuple(map(_CHANGES, self._counted)),
         )
+        values = [fields.get(key) for fields, key in self._shaping]
+        buffers = list(filter(_is_there, chain.from_iterable(map(dict.values, self._buffers))))
+        shaping = (
+            *(value if type(value) in _PLAIN else id(value) for value in values),
+            *map(id, buffers),
+            *map(torch.Tensor.data_ptr, buffers),
+            *map(_CHANGES, filter(_has_count, buffers)),
+        )
         settings = {key: value for key, value in vars(cfg).items() if type(value) in _PLAIN}
-        return Version(self._hash, weights, settings)
+        return Version(self._hash, weights, shaping, settings)
 
 
 def structure_of(model: Model) -> Structure:
@@ -139,6 +180,67 @@ def structure_of(model: Model) -> Structure:
 def version_of(model: Model) -> Version:
     """The fingerprint of a model as it is now."""
     return structure_of(model).version(model.cfg)
+
+
+def settings_hash(model: Model) -> str:
+    """SHA-256 of what shapes a model's numbers beside its weights.
+
+    That is the classes of its modules, their numbers, functions and buffers (of large ones, some
+    numbers), and the settings in ``cfg``; the same in another process and on another device.
+    """
+    digest = hashlib.sha256()
+    for module in modules_run(model):
+        digest.update(f"{type(module).__module__}.{type(module).__qualname__}\n".encode())
+        if _may_shape(module):
+            fields = module.__dict__
+            parts = getattr(fields.get("parts"), "__dict__", {})
+            for owner in (fields, parts):
+                for key in _shaping_of(owner):
+                    digest.update(f"{key} {_spelled(owner[key])}\n".encode())
+            for name, buffer in sorted(fields["_buffers"].items()):
+                if buffer is not None:
+                    digest.update(f"{name} {tuple(buffer.shape)} {buffer.dtype}\n".encode())
+                    digest.update(_sample(buffer))
+    aside = ASIDE | _SWITCHES
+    plain = {k: v for k, v in vars(model.cfg).items() if type(v) in _PLAIN and k not in aside}
+    digest.update(repr(sorted(plain.items())).encode())
+    return digest.hexdigest()
+
+
+def _may_shape(module: nn.Module) -> bool:
+    """Whether numbers and buffers of a module stay as they are while it runs."""
+    library = type(module).__module__.partition(".")[0]
+    kind = str(getattr(module, "rope_type", ""))
+    return not (
+        isinstance(module, HookPoint)
+        or library in LIBRARIES
+        or any(word in kind for word in _MADE_ANEW)
+    )
+
+
+def _shaping_of(fields: dict[str, Any]) -> list[str]:
+    return [key for key, value in fields.items() if isinstance(value, _SHAPING)]
+
+
+def _spelled(value: Any) -> str:
+    """A number or a function in words that are the same in another process."""
+    if isinstance(value, functools.partial):
+        parts = (value.func, *value.args, *value.keywords.items())
+        return " ".join(map(_spelled, parts))
+    if not isinstance(value, types.FunctionType | types.BuiltinFunctionType):
+        return repr(value)
+    code = getattr(value, "__code__", None)
+    body = "" if code is None else f"{code.co_code.hex()} {code.co_names}"
+    return f"{value.__module__}.{value.__qualname__} {body}"
+
+
+def _sample(buffer: torch.Tensor) -> bytes:
+    """The bytes of a buffer; of a large one, those of some numbers all over it."""
+    if buffer.is_meta or not buffer.numel():
+        return b""
+    # An odd step meets every column of a table.
+    some = buffer.detach().flatten()[:: buffer.nbytes // _SAMPLED | 1].cpu().contiguous()
+    return some.view(torch.uint8).numpy().tobytes()
 
 
 def modules_run(model: Model) -> list[nn.Module]:

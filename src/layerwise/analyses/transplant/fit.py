@@ -20,17 +20,8 @@ from layerwise.models.kinds import (
 )  # fmt: skip
 from layerwise.models.offload import OnDisk
 from layerwise.models.quantization import way_to_numbers
+from layerwise.models.structure import ASIDE
 
-# Settings that say where a model comes from or lies, and not what it computes.
-_ASIDE = frozenset(
-    {
-        "model_name", "tokenizer_name", "tokenizer_prepends_bos", "default_prepend_bos", "device",
-        "n_devices", "seed", "init_mode", "init_weights", "initializer_range", "n_params",
-        "checkpoint_index", "checkpoint_label_type", "checkpoint_value", "from_checkpoint",
-        "load_in_4bit", "trust_remote_code", "dtype", "architectures", "transformers_version",
-        "use_cache",
-    }
-)  # fmt: skip
 _PLAIN = (bool, int, float, str, type(None))
 # What tells two architectures apart is named before what follows from it.
 _FIRST = ("original_architecture", "n_layers", "d_model", "d_vocab", "n_heads", "d_head")
@@ -91,7 +82,7 @@ def _settings(model: Model) -> dict[str, Any]:
     whole = {} if original is None else _said(original.config)
     known = [*whole.items(), *vars(model.cfg).items()]
     plain = ((k, v.item() if isinstance(v, np.generic) else v) for k, v in known)
-    return {k: v for k, v in plain if k not in _ASIDE and isinstance(v, _PLAIN)}
+    return {k: v for k, v in plain if k not in ASIDE and isinstance(v, _PLAIN)}
 
 
 def _said(config: Any) -> dict[str, Any]:
