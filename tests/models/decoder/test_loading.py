@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3nTextConfig
 
 from layerwise.models import backends, load_model, model_facts
 from layerwise.models.decoder import DecoderModel
@@ -257,3 +257,35 @@ def test_windows_of_untested_families_end_the_context(
     monkeypatch.setattr(load, "TESTED", frozenset())
     model = load.hooked_decoder(tiny_original("gemma 3"), None, "unknown")
     assert model.cfg.n_ctx == json.loads((folder / "config.json").read_text())["sliding_window"]
+
+
+def test_a_family_with_a_width_for_each_mlp_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    config = Gemma3nTextConfig(
+        vocab_size=304, vocab_size_per_layer_input=304, hidden_size=32, num_hidden_layers=2,
+        hidden_size_per_layer_input=8, intermediate_size=[48, 48], num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, num_kv_shared_layers=0, laurel_rank=4,
+        layer_types=["sliding_attention", "full_attention"], altup_num_inputs=2,
+        activation_sparsity_pattern=[0.0, 0.0], pad_token_id=0, bos_token_id=0, eos_token_id=1,
+    )  # fmt: skip
+    original = AutoModelForCausalLM.from_config(config)
+    scramble(original, 0)
+    original.save_pretrained(tmp_path / "gemma3n")
+    tiny_tokenizer().save_pretrained(tmp_path / "gemma3n")
+    with refused("is not its original"):
+        load_model(tmp_path / "gemma3n")
+
+
+@pytest.mark.parametrize("chosen", ["sdpa", "eager", "flash_attention_2", "owner/name", "none"])
+def test_an_implementation_of_attention_that_was_chosen_after_loading_is_refused(
+    tmp_path: Path, chosen: str
+) -> None:
+    model = load_model(tiny_folder(tmp_path, "llama"), backend="hugging-face")
+    assert isinstance(model, DecoderModel)
+    tokens, original = torch.tensor([[1, 2, 3]]), cast("Any", model.original)
+    expected = model(tokens)
+    original.config._attn_implementation = chosen
+    for use in (lambda: model(tokens), lambda: sweep(model, [skip(1)], [Generate((1, 2), 2)])):
+        with refused(f"was changed to {chosen!r}", "set_attn_implementation('layerwise')"):
+            use()
+    original.set_attn_implementation("layerwise")
+    assert torch.equal(model(tokens), expected)

@@ -17,6 +17,8 @@ from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
+from layerwise.errors import UserError, shown
+
 IMPLEMENTATION = "layerwise"
 """The name under which the attention function is registered."""
 
@@ -79,7 +81,18 @@ def queried(
 
     Returns:
         None if the module does not use transformers' attention interface.
+
+    Raises:
+        UserError: if another implementation was chosen.
     """
+    config = getattr(module, "config", None)
+    chosen = getattr(config, "_attn_implementation", IMPLEMENTATION)
+    if chosen != IMPLEMENTATION:
+        raise UserError(
+            f"The model's attention implementation was changed to {shown(chosen)} after loading: "
+            f"expected {IMPLEMENTATION!r}, which is how queries and keys are had from its modules; "
+            f"call model.original.set_attn_implementation({IMPLEMENTATION!r}), or load it anew."
+        )
     token = _TAKING.set(True)
     try:
         module(hidden_states=x, attention_mask=None, **given)

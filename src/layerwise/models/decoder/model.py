@@ -241,6 +241,8 @@ def _config(original: Any, parts: Parts, name: str) -> DecoderConfig:
     inner = getattr(config, "moe_intermediate_size", None) if experts else None
     for given in ("intermediate_size", "n_inner", "ffn_dim"):
         inner = inner or getattr(config, given, None)
+    if isinstance(inner, list):  # one for each layer
+        inner = max(inner)
     return DecoderConfig(
         model_name=name,
         original_architecture=type(original).__name__,
