@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import tempfile
@@ -317,6 +318,59 @@ def test_any_header_of_a_gguf_file_is_read_or_refused(tmp_path: Path):
     def tried(made: bytes):
         path.write_bytes(made)
         same_twice(path)
+
+    tried()
+
+
+NEIGHBOURS = {
+    "tokenizer_config.json": {
+        "tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", "own.Own"]},
+        "add_bos_token": True, "eos_token": "The", "chat_template": "{{ messages }}",
+    },
+    "config.json": {"model_type": "own", "auto_map": {"AutoConfig": "own.Own"}},
+    "adapter_config.json": {"peft_type": "LORA", "base_model_name_or_path": "owner/base"},
+    "generation_config.json": {"eos_token_id": [1, 7], "max_length": 3},
+    "special_tokens_map.json": {"eos_token": "The", "unk_token": {"content": "the"}},
+    "added_tokens.json": {"the": 9, "new": 400},
+    "tokenizer.json": {"version": "1.0", "model": {"type": "WordLevel", "vocab": {"a": 0}}},
+    "model.safetensors.index.json": {"weight_map": {"a": "own.safetensors"}},
+}  # fmt: skip
+CODE = "import pathlib\npathlib.Path({mark!r}).touch()\nclass Own: pass\n"
+
+
+@st.composite
+def neighbours(draw: Any) -> dict[str, bytes]:
+    """Files beside a model: documents that were changed or not, code, a template."""
+    names = draw(st.sets(st.sampled_from(list(NEIGHBOURS)), min_size=1, max_size=4))
+    as_it_is = {name: st.just(json.dumps(NEIGHBOURS[name]).encode()) for name in names}
+    files = {
+        name: draw(st.one_of(same, texts_of(NEIGHBOURS[name]))) for name, same in as_it_is.items()
+    }
+    if draw(st.booleans()):
+        files["chat_template.jinja"] = draw(st.binary(max_size=20))
+    return files
+
+
+def test_no_neighbour_of_a_gguf_file_has_an_effect(tmp_path: Path, monkeypatch):
+    content = write_gguf(tmp_path / "tiny.gguf").read_bytes()
+    expected, mark = read_model(tmp_path / "tiny.gguf", tmp_path / "cache"), tmp_path / "ran"
+
+    @seed(SEED)
+    @fuzzed(OF_MODELS)
+    @given(files=neighbours())
+    def tried(files: dict[str, bytes]):
+        monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * 99))
+        with tempfile.TemporaryDirectory() as place, tempfile.TemporaryDirectory() as cache:
+            folder = Path(place)
+            (folder / "own.py").write_text(CODE.format(mark=str(mark)))
+            for name, made in files.items():
+                (folder / name).write_bytes(made)
+            (folder / "tiny.gguf").write_bytes(content)
+            found = outcome(lambda: read_model(folder / "tiny.gguf", Path(cache)))
+        assert not mark.exists()
+        assert found is not None
+        assert found.identity == expected.identity
+        assert found.numbers[:3] == expected.numbers[:3]
 
     tried()
 
