@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 import layerwise as lw
 from layerwise.errors import UserError
@@ -13,6 +14,7 @@ from layerwise.models.organisms import ORGANISM, Language
 from layerwise.models.organisms.tokenizer import is_toy, read_toy_tokenizer, toy_tokenizer
 from layerwise.models.parity import TEXT, token_ids
 from layerwise.models.quiet import no_deprecation_of
+from layerwise.models.registry import BUNDLED, PackagedModel
 from tests.hooked import HookedTransformer, HookedTransformerConfig
 from tests.models.tiny import tiny_tokenizer
 
@@ -60,6 +62,18 @@ def test_a_folder_keeps_it(tmp_path):
     tiny_tokenizer().save_pretrained(tmp_path)
     assert not is_toy(tmp_path)
     assert not is_toy(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("model", [one for one in BUNDLED.names() if one.startswith("organism")])
+def test_plain_transformers_reads_an_organisms_folder_as_the_docs_say(model):
+    packaged = BUNDLED.get(model)
+    assert isinstance(packaged, PackagedModel)
+    tokenizer = read_toy_tokenizer(packaged.folder)
+    words = " ".join(sorted(tokenizer.get_vocab())) + " museum"
+    reading = AutoTokenizer if "seq2seq" in model else PreTrainedTokenizerFast
+    plain = reading.from_pretrained(packaged.folder)
+    assert plain(words).input_ids == tokenizer(words).input_ids
+    assert (len(plain), plain.decode([5, 7])) == (len(tokenizer), tokenizer.decode([5, 7]))
 
 
 def test_transformer_lens_keeps_it():

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from itertools import chain
@@ -116,10 +116,13 @@ def batches(ids: list[int]) -> list[Tokens]:
 
 def reference(original: PreTrainedModel, ids: list[int]) -> list[LogProbs]:
     """Log-probabilities of the original, on the device where it lies, for each of ``batches``."""
-    given = [tokens.to(original.device) for tokens in batches(ids)]
-    with torch.inference_mode():
-        logits = [original(input_ids=tokens, use_cache=False).logits for tokens in given]
-    return [logprobs_of(values) for values in logits]
+    # One at a time: with a large vocabulary all logits together are a good part of the weights.
+    return [logprobs_of(_logits(original, tokens)) for tokens in batches(ids)]
+
+
+@torch.inference_mode()
+def _logits(original: PreTrainedModel, tokens: Tokens) -> torch.Tensor:
+    return original(input_ids=tokens.to(original.device), use_cache=False).logits
 
 
 def logprobs_of(logits: torch.Tensor) -> torch.Tensor:
@@ -131,11 +134,11 @@ def logprobs_of(logits: torch.Tensor) -> torch.Tensor:
 def largest_difference(model: DecoderOnly, expected: list[LogProbs], ids: list[int]) -> float:
     """Largest difference of log-probabilities from ``expected``, in nats; NaN makes it infinite."""
     with torch.inference_mode():
-        given = [logprobs_of(model(tokens.to(model.W_E.device))) for tokens in batches(ids)]
-    return farthest(given, expected)
+        given = (logprobs_of(model(tokens.to(model.W_E.device))) for tokens in batches(ids))
+        return farthest(given, expected)
 
 
-def farthest(given: list[LogProbs], expected: list[LogProbs]) -> float:
+def farthest(given: Iterable[LogProbs], expected: list[LogProbs]) -> float:
     """Largest difference of two sides' log-probabilities, in nats; NaN makes it infinite."""
     pairs = zip(given, expected, strict=True)
     gaps = [(one - other).abs().max().item() for one, other in pairs]
