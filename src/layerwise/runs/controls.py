@@ -15,7 +15,7 @@ from layerwise.errors import UserError
 from layerwise.models.kinds import Model
 from layerwise.stats.effects import BLIND, GUESSER, GUESSER_AT_CHANCE, NO_LAYERS
 from layerwise.sweep import Intervention, Sweep, intact, skip_layers
-from layerwise.tasks import Task, TaskRequest, with_other_questions
+from layerwise.tasks import Task, TaskRequest
 from layerwise.tasks.blind import guesses
 from layerwise.tasks.items import Item
 from layerwise.tasks.scoring import Score
@@ -51,7 +51,7 @@ def asked_blind(
         items: the items.
         protocols: how they are asked.
     """
-    others = with_other_questions(task, items, seed=setup.seed)
+    others = setup.built.other_questions(task, setup.seed)
     return list(_blind_items(setup, task, items, protocols, others))
 
 
@@ -68,8 +68,8 @@ def with_another_question(setup: Setup, task: Task, items: Iterable[Item]) -> di
     Returns:
         By item id; items of which no other question can be asked are absent.
     """
-    others = with_other_questions(task, items, n=1, seed=setup.seed)
-    return {item: found[0] for item, found in others.items() if found}
+    others = setup.built.other_questions(task, setup.seed)
+    return {item.id: others[item.id][0] for item in items if others[item.id]}
 
 
 def _blind_items(
@@ -116,12 +116,14 @@ def guessed_rows(
         protocols: how the model is asked.
     """
     for protocol in protocols:
-        found = setup.built.of(
+        found = setup.built.once(
             (setup.tokenizer, "guesses", task.hash, len(task.unasked), protocol == "generate"),
             lambda protocol=protocol: guesses(
-                task, protocol, tokenizer=setup.tokenizer, alone=not _has_other_questions(task)
+                task,
+                protocol,
+                tokenizer=setup.tokenizer,
+                alone=not any(setup.built.other_questions(task, setup.seed).values()),
             ),
-            lambda _: len(task.items),
         )
         if found is None:
             continue
@@ -142,10 +144,6 @@ def guessed_rows(
                 "protocol": protocol,
                 **asdict(Score(correct=found.right[item.id])),
             }
-
-
-def _has_other_questions(task: Task) -> bool:
-    return any(with_other_questions(task, task.items, n=1).values())
 
 
 def as_controls(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:

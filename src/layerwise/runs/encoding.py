@@ -10,13 +10,22 @@ from typing import Any, TypeVar
 from layerwise.errors import UserError
 from layerwise.models.kinds import Model, is_seq2seq, vocabularies
 from layerwise.sweep.requests import LogLikelihood, refuse_unknown_tokens
-from layerwise.tasks import PatchingPrompts, Task, TaskRequest, build_requests, patching_prompts
+from layerwise.tasks import (
+    PatchingPrompts,
+    Task,
+    TaskRequest,
+    build_requests,
+    patching_prompts,
+    with_other_questions,
+)
 from layerwise.tasks.items import Item
 
 _Made = TypeVar("_Made")
 
 # Prompts of so many tokens are kept, some 70 MB; those of further items are encoded each time.
 _MOST_TOKENS = 2_000_000
+# What else is kept of a request takes as much memory as so many tokens.
+_TOKENS_OF_REQUEST = 20
 
 
 @dataclass
@@ -24,7 +33,7 @@ class Built:
     """What was encoded of items, as far as there is room.
 
     Attributes:
-        found: requests, or a pair of prompts, or None where an item has no pair.
+        found: requests, a pair of prompts (None where an item has none), or what is made once.
         n_tokens: tokens of all prompts.
         digests: of requests in a chat template, which may put the time of day in: what they were.
     """
@@ -44,6 +53,17 @@ class Built:
             self.found[key] = made
             self.n_tokens += size
         return made
+
+    def once(self, key: Any, make: Callable[[], _Made]) -> _Made:
+        """As ``of``, and always kept: small beside prompts, but made from all items of a task."""
+        return self.of(key, make, lambda _: 0)
+
+    def other_questions(self, task: Task, seed: int) -> dict[str, tuple[Item, ...]]:
+        """By id, all items of a task with each of the other questions that they are asked."""
+        return self.once(
+            ("other questions", task.hash, seed),
+            lambda: with_other_questions(task, task.items, seed=seed),
+        )
 
     def requests(
         self, model: Model, tokenizer: Any, chat: bool, task: Task, item: Item, protocol: str
@@ -70,7 +90,7 @@ class Built:
             return made
 
         key = (tokenizer, chat, task.hash, item.id, protocol)
-        return self.of(key, encode, lambda made: sum(len(r.request.context) for r in made))
+        return self.of(key, encode, _n_tokens)
 
     def _refuse_moved(
         self, task: Task, item: Item, protocol: str, made: tuple[TaskRequest, ...]
@@ -109,3 +129,10 @@ class Built:
             return len(made.clean) + len(made.corrupted) if made else 1
 
         return self.of((tokenizer, "pair", task.hash, item.id), encode, n_tokens)
+
+
+def _n_tokens(requests: tuple[TaskRequest, ...]) -> int:
+    """The memory of an item's requests, in tokens; they share one context."""
+    continuations = (r.request.continuation for r in requests if r.continuation is not None)
+    own = sum(map(len, continuations)) + _TOKENS_OF_REQUEST * len(requests)
+    return len(requests[0].request.context) + own

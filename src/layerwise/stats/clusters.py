@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from .inference import (
     Interval,
+    counted_sums,
     exact_interval,
     mcnemar_p_values,
     resample_counts,
@@ -110,11 +111,11 @@ class Clusters:
     def means_of_counts(
         self,
         values: Shaped[np.ndarray, "items columns"],
-        counts: Float[np.ndarray, "resamples clusters"],
+        counts: Int[np.ndarray, "resamples clusters"],
     ) -> Float[np.ndarray, "resamples columns"]:
         """The same, by how often each cluster is drawn."""
-        items = counts @ self.sizes[:, None].astype(float)
-        return counts @ self.sums(values).astype(float) / np.maximum(items, 1)
+        items = counted_sums(counts, self.sizes[:, None])
+        return counted_sums(counts, self.sums(values)) / np.maximum(items, 1)
 
 
 def clusters_of(table: pd.DataFrame, items: Sequence[Any] | pd.Index) -> Clusters:
@@ -136,7 +137,8 @@ def sample_and_resamples(
     n: int, n_resamples: int, seed: int | np.random.Generator
 ) -> Int[np.ndarray, "draws n"]:
     """The sample itself (row 0), then resamples, so that all come from the same arithmetic."""
-    return np.concatenate([np.arange(n)[None], resample_indices(n, n_resamples, seed)])
+    resamples = resample_indices(n, n_resamples, seed)
+    return np.concatenate([np.arange(n, dtype=resamples.dtype)[None], resamples])
 
 
 def net_sizes(
@@ -208,7 +210,7 @@ def paired_p_values(
 def resampled_tests(
     net: Int[np.ndarray, "items columns"],
     clusters: Clusters,
-    counts: Float[np.ndarray, "resamples clusters"],
+    counts: Int[np.ndarray, "resamples clusters"],
 ) -> tuple[Int[np.ndarray, "resamples columns"], Float[np.ndarray, "resamples columns"]]:
     """``paired_p_values`` made anew in every resample of clusters, and the sums that they test.
 
@@ -220,7 +222,7 @@ def resampled_tests(
     summed = clusters.sums(net)
     sizes = net_sizes(summed)
     n_sizes, n_columns = sizes.shape[1:]
-    found = counts @ np.concatenate([summed, sizes.reshape(clusters.n, -1)], axis=1).astype(float)
+    found = counted_sums(counts, np.concatenate([summed, sizes.reshape(clusters.n, -1)], axis=1))
     total, drawn = np.split(np.rint(found).astype(int), [n_columns], axis=1)
     drawn = drawn.reshape(-1, n_sizes, n_columns).transpose(0, 2, 1)
     return total, cluster_flip_p_values(total, drawn)

@@ -6,9 +6,10 @@ Plain numbers in, plain numbers out; tables, layers' meaning and figures are not
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -109,19 +110,52 @@ def generator(seed: int, *names: str) -> np.random.Generator:
     return np.random.default_rng([seed, *(zlib.crc32(name.encode()) for name in names)])
 
 
+# Of resamples and sign flips, rows of so many numbers are worked on at once: 32 MB of floats.
+_AT_ONCE = 2**22
+# Matrix products round a row alike in chunks that begin at multiples of this and are no smaller.
+_ROWS = 64
+
+
+def row_chunks(n_rows: int, width: int) -> Iterator[slice]:
+    """All rows of a matrix in chunks of a bounded size, so that memory does not grow with it."""
+    step = max(1, _AT_ONCE // max(width, 1) // _ROWS) * _ROWS
+    starts = [*range(0, max(n_rows - _ROWS, 1), step)]
+    return (slice(*ends) for ends in pairwise([*starts, n_rows]))
+
+
 def resample_indices(
     n: int, n_resamples: int, seed: int | np.random.Generator
 ) -> Int[np.ndarray, "resamples n"]:
     """Draw bootstrap samples of ``n`` items: one row of item indices per resample."""
-    return np.random.default_rng(seed).integers(0, max(n, 1), size=(n_resamples, n))
+    random, indices = np.random.default_rng(seed), np.empty((n_resamples, n), _small(n))
+    for rows in row_chunks(n_resamples, n):
+        indices[rows] = random.integers(0, max(n, 1), size=indices[rows].shape)
+    return indices
 
 
-def resample_counts(indices: Int[np.ndarray, "resamples n"]) -> Float[np.ndarray, "resamples n"]:
+def resample_counts(indices: Int[np.ndarray, "resamples n"]) -> Int[np.ndarray, "resamples n"]:
     """How often each item was drawn in each resample; rows sum to ``n``."""
     n_resamples, n = indices.shape
-    flat = (indices + n * np.arange(n_resamples)[:, None]).ravel()
-    counts = np.bincount(flat, minlength=n_resamples * n).astype(float)
-    return counts.reshape(n_resamples, n)
+    counts = np.empty(indices.shape, _small(n))
+    for rows in row_chunks(n_resamples, n):
+        flat = indices[rows] + n * np.arange(len(indices[rows]))[:, None]
+        counts[rows] = np.bincount(flat.ravel(), minlength=flat.size).reshape(flat.shape)
+    return counts
+
+
+def _small(n: int) -> np.dtype:
+    """The smallest signed type that holds 0 to n."""
+    return np.min_scalar_type(-n - 1)
+
+
+def counted_sums(
+    counts: Int[np.ndarray, "resamples n"], values: Shaped[np.ndarray, "n columns"]
+) -> Float[np.ndarray, "resamples columns"]:
+    """Sums over what was drawn, of every column."""
+    numbers, sums = values.astype(float), np.empty((len(counts), values.shape[1]))
+    for rows in row_chunks(*counts.shape):
+        sums[rows] = counts[rows].astype(float) @ numbers
+    return sums
 
 
 def resampled_means(
@@ -131,7 +165,7 @@ def resampled_means(
 
     The same items are drawn for all columns, so differences between columns stay paired.
     """
-    return resample_counts(indices) @ values.astype(float) / max(len(values), 1)
+    return counted_sums(resample_counts(indices), values) / max(len(values), 1)
 
 
 def percentile_bounds(draws: Float[np.ndarray, "resamples columns"], level: float) -> Bounds:
@@ -236,11 +270,10 @@ def sign_flip_p_values(
     values = np.nan_to_num(np.asarray(differences, dtype=float))
     # what differs by rounding alone counts as equal
     least = np.abs(values.sum(axis=0)) * (1 - 1e-9)
-    signs = _signs(len(values), seed, n_flips)
     reached = np.zeros(values.shape[1], dtype=int)
-    for start in range(0, len(signs), 2048):
-        reached += (np.abs(signs[start : start + 2048] @ values) >= least).sum(axis=0)
-    return _share_reached(reached, len(values), len(signs))
+    for signs in _signs(len(values), seed, n_flips):
+        reached += (np.abs(signs @ values) >= least).sum(axis=0)
+    return _share_reached(reached, len(values), n_flips)
 
 
 def joint_sign_flip_p(
@@ -262,31 +295,39 @@ def joint_sign_flip_p(
         The p-value; 1 where there is no item, or all is 0.
     """
     least = np.linalg.norm(vectors.sum(axis=0)) * (1 - 1e-9)
-    signs = _signs(len(vectors), seed, n_flips)
     lengths = [
-        np.linalg.norm(signs[start : start + 2048] @ vectors, axis=1)
-        for start in range(0, len(signs), 2048)
+        np.linalg.norm(signs @ vectors, axis=1) for signs in _signs(len(vectors), seed, n_flips)
     ]
     reached = np.array([(np.concatenate(lengths) >= least).sum()])
-    return float(_share_reached(reached, len(vectors), len(signs))[0])
+    return float(_share_reached(reached, len(vectors), n_flips)[0])
 
 
 # Of so few items all flips are tried.
 _ALL_FLIPS = 16
 
 
-def _signs(n: int, seed: int | np.random.Generator, n_flips: int) -> Float[np.ndarray, "flips n"]:
+def _signs(
+    n: int, seed: int | np.random.Generator, n_flips: int
+) -> Iterator[Float[np.ndarray, "flips n"]]:
+    """The flips in chunks of rows."""
     if n > _ALL_FLIPS:
-        return np.random.default_rng(seed).choice([-1.0, 1.0], size=(n_flips, n))
-    # turning all signs changes nothing, so the first one stays
-    numbers = np.arange(2 ** max(n - 1, 0))
-    return np.where(numbers[:, None] >> np.arange(n) & 1, -1.0, 1.0)
+        random = np.random.default_rng(seed)
+        for rows in row_chunks(n_flips, n):
+            yield random.choice([-1.0, 1.0], size=(rows.stop - rows.start, n))
+        return
+    numbers = np.arange(_n_all_flips(n))
+    yield np.where(numbers[:, None] >> np.arange(n) & 1, -1.0, 1.0)
+
+
+def _n_all_flips(n: int) -> int:
+    """How many flips there are: turning all signs changes nothing, so the first one stays."""
+    return 2 ** max(n - 1, 0)
 
 
 def _share_reached(
     reached: Int[np.ndarray, " columns"], n: int, n_flips: int
 ) -> Float[np.ndarray, " columns"]:
-    return reached / n_flips if n <= _ALL_FLIPS else (reached + 1) / (n_flips + 1)
+    return reached / _n_all_flips(n) if n <= _ALL_FLIPS else (reached + 1) / (n_flips + 1)
 
 
 def rank_correlations(

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Int
 
 from .clusters import Clusters, sample_and_resamples
 from .inference import generator, resample_counts
 
-Counts = Float[np.ndarray, "draws clusters"]
+Counts = Int[np.ndarray, "draws clusters"]
 
 
 def share_clusters(several: Sequence[Clusters]) -> bool:

@@ -19,6 +19,8 @@ from layerwise.tasks.task import Task
 # Three other questions for each item: the test by them then needs little more items than one
 # against a level that is known (docs/statistics.md).
 N_OTHERS = 3
+# Of more items than this, so many are drawn and looked at for each item; of fewer, all.
+_MOST_TRIED = 2000
 
 
 def with_other_questions(
@@ -28,7 +30,8 @@ def with_other_questions(
 
     The others are of the same group (as ``Item.group`` has it) as far as it has enough; neither
     their question nor any spelling of their answer is the item's own. Context, options and the
-    answer that counts as right stay the item's.
+    answer that counts as right stay the item's. Of more than 2,000 items each is asked what as
+    many of them, drawn at random, have to ask.
 
     Args:
         task: where questions are taken from.
@@ -47,9 +50,10 @@ def with_other_questions(
     for item in items:
         rng = stats.generator(seed, "other questions", task.name, item.id)
         questions: dict[str, Item] = {}
-        for known in (by_group[item.group], task.items):
-            if len(questions) < n:
-                _draw(rng, known, item, n, questions)
+        alike = by_group[item.group]
+        _draw(rng, alike, item, n, questions)
+        if len(questions) < n and len(alike) < len(task.items):
+            _draw(rng, task.items, item, n, questions)
         found[item.id] = tuple(
             replace(item, id=f"{item.id} asked {other.id}", question=other.question)
             for other in questions.values()
@@ -66,7 +70,11 @@ def _draw(
 ) -> None:
     """Add items that ask something else, and whose answer is another, until there are ``n``."""
     right = {item.answer, *item.aliases}
-    for index in rng.permutation(len(known)).tolist():
+    if len(known) > _MOST_TRIED:
+        order = rng.choice(len(known), size=_MOST_TRIED, replace=False)
+    else:
+        order = rng.permutation(len(known))
+    for index in order.tolist():
         if len(questions) == n:
             break
         other = known[index]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 from jaxtyping import Float
@@ -136,8 +136,18 @@ def _shared(options: Options, parts: Callable[[str], Iterable[Hashable]]) -> Fea
     """How many parts an option has in common with the other ones, on average."""
     values = np.full(options.offered.shape, np.nan)
     for index, row in enumerate(options.texts):
-        counted = [Counter(parts(text.casefold())) for text in row]
-        for place, mine in enumerate(counted):
-            common = sum((mine & other).total() for at, other in enumerate(counted) if at != place)
-            values[index, place] = common / (len(row) - 1)
+        told_apart = [_numbered(parts(text.casefold())) for text in row]
+        times = Counter(chain.from_iterable(told_apart))
+        for place, own in enumerate(told_apart):
+            values[index, place] = sum(times[part] - 1 for part in own) / (len(row) - 1)
     return values
+
+
+def _numbered(parts: Iterable[Hashable]) -> list[tuple[Hashable, int]]:
+    """Parts with their number among equal ones, so that each is there once."""
+    times: Counter[Hashable] = Counter()
+    numbered = []
+    for part in parts:
+        times[part] += 1
+        numbered.append((part, times[part]))
+    return numbered

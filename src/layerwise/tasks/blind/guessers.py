@@ -91,16 +91,15 @@ def by_rank(
     sees: Sees = "options",
 ) -> Rules:
     """Always the k-th option in the order of a feature; equal ones are in random order."""
-    low = ranks(options, feature)
-    high = options.counts[:, None] - 1 - low
-    scored = [
-        (f"number {place + 1}{end}", (order == place).astype(float))
-        for order, end in zip((low, high), ends, strict=True)
-        for place in range(options.offered.shape[1])
-    ]
-    # An item for which the feature says nothing is left to chance.
-    known = ~np.isnan(feature).all(axis=1, keepdims=True)
-    return _rules(options, name, sees, ((rule, score * known) for rule, score in scored))
+    low = ranks(options, feature)[np.arange(len(options.gold)), options.gold]
+    places = np.arange(options.offered.shape[1])
+    # An item for which the feature says nothing, or that has no such option, is left to chance.
+    known = ~np.isnan(feature).all(axis=1) & (places[:, None] < options.counts)
+    by_chance = options.pick(np.zeros(options.offered.shape))
+    right = [np.where(known, rank == places[:, None], by_chance)
+             for rank in (low, options.counts - 1 - low)]  # fmt: skip
+    rules = tuple(f"number {place + 1}{end}" for end in ends for place in places.tolist())
+    return Rules(name, sees, rules, np.concatenate(right))
 
 
 def by_constant(options: Options, name: str, feature: Feature) -> Rules:

@@ -18,6 +18,8 @@ from .options import Options
 
 _MOST_FITTED = 20_000
 _RIDGE = 1.0
+# Only the first places have weights, so that their number does not grow with the options.
+_MOST_PLACES = 32
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class Weighed:
         options = self.options
         width = options.offered.shape[1]
         columns = [np.broadcast_to(np.arange(width) == place, options.offered.shape) * 1.0
-                   for place in range(width)]  # fmt: skip
+                   for place in range(min(width, _MOST_PLACES))]  # fmt: skip
         for feature in self.features.values():
             filled = np.where(np.isfinite(feature), feature, np.nan)
             known = np.isfinite(filled).any(axis=1, keepdims=True)
