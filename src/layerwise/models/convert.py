@@ -10,6 +10,7 @@ import contextlib
 import copy
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,7 +80,8 @@ def hooked_model(
         nn.Module.to(original, "meta")
         model = without_weights(cfg, tokenizer)
         state = model.fill_missing_keys(_taken(state, cfg.dtype))
-        model.load_state_dict(state, strict=False, assign=True)
+        for name, own in _by_block(state).items():
+            model.get_submodule(name).load_state_dict(own, strict=False, assign=True)
     if cfg.positional_embedding_type == "alibi" and hasattr(model, "pos_embed"):
         # Nothing reads these, and TransformerLens leaves them as it found the memory.
         model.pos_embed.W_pos.data.zero_()
@@ -106,6 +108,16 @@ def _taken(state: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torc
             let_go(weight)
             del weight
     return own
+
+
+def _by_block(state: dict[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
+    """Weights by the block that they belong to: torch looks through all of them for each block."""
+    parts: dict[str, dict[str, torch.Tensor]] = {"": {}}
+    for key, weight in state.items():
+        block = re.match(r"blocks\.\d+(?=\.)", key)
+        name = block[0] if block else ""
+        parts.setdefault(name, {})[key.removeprefix(f"{name}.")] = weight
+    return parts
 
 
 def _own(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

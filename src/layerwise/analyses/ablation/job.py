@@ -173,7 +173,7 @@ class Ablation:
         _make(self._intact_pieces(), parts, progress, self)
         found: list[Piece] = []
         for task in self.setup.tasks:
-            measured = [p for p in self._intact_pieces() if p.task.name == task.name]
+            measured = self._cut(task, self.setup.protocols, "intact")
             records = rows_of(parts, "records", [f"records {piece.name}" for piece in measured])
             found += self._cut(task, _with_signal(task, records, self.setup.protocols), "swept")
         return found
