@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 
 import pytest
+from rich.progress import Progress
 
-from layerwise.runs.line_meter import EVERY, FIRST, LineMeter, ticking
-from layerwise.runs.progress import SilentMeter, meter
+from layerwise.runs.line_meter import EVERY, FIRST, LineMeter, Tally, ticking
+from layerwise.runs.progress import BarMeter, Part, SilentMeter, _Left, meter
 
 
 class Clock:
@@ -32,7 +33,7 @@ def lines() -> list[str]:
 
 @pytest.fixture
 def told(clock, lines) -> LineMeter:
-    return LineMeter(lines.append, clock)
+    return LineMeter(lines.append, clock=clock)
 
 
 def test_a_short_command_says_nothing(told, clock, lines):
@@ -73,6 +74,75 @@ def test_pieces_of_an_interrupted_run_do_not_make_the_rest_seem_short(told, cloc
     assert lines == ["90% done after 1.0 min, about 1.0 min left (starting)"]
 
 
+def test_the_time_that_a_piece_takes_is_no_time_that_is_left(told, clock, lines):
+    told.expect(100.0)
+    clock.now += 10.0
+    told.done(10.0)
+    clock.now += 30.0
+    told.tick()
+    clock.now += EVERY
+    told.tick()
+    assert lines == [
+        "10% done after 40 s, about 1.0 min left (starting)", "10% done after 1.7 min (starting)",
+    ]  # fmt: skip
+
+
+def test_what_is_counted_before_the_work_takes_no_part_in_the_rate(told, clock, lines):
+    clock.now += 20.0
+    told.expect(100.0)
+    clock.now += 10.0
+    told.done(25.0)
+    told.tick()
+    assert lines == ["25% done after 30 s, about 30 s left (starting)"]
+
+
+def test_the_share_that_is_done_never_falls_and_ends_at_the_end(told, clock, lines):
+    told.expect(10.0)
+    told.done(5.0)
+    assert told.share == 0.5
+    told.expect(10.0)
+    assert told.share == 0.5
+    told.done(15.0)
+    assert told.share == 0.99
+    told.end()
+    assert lines == []
+    clock.now += FIRST
+    told.tick()
+    told.end()
+    assert lines == ["99% done after 30 s (starting)", "100% done after 30 s"]
+
+
+def test_a_part_expects_only_what_was_not_counted_of_it():
+    whole = LineMeter()
+    whole.expect(100.0)
+    part = Part(whole, 40.0)
+    part.expect(30.0)
+    assert (whole.total, part.counted) == (100.0, 10.0)
+    part.expect(25.0)
+    assert (whole.total, part.counted) == (115.0, 0.0)
+    part.done(55.0)
+    assert whole.finished == 55.0
+    less = Part(whole, 60.0)
+    less.only(20.0)
+    assert whole.total == 75.0
+    less.expect(20.0)
+    less.done(20.0)
+    less.only(0.0)
+    assert whole.total == whole.finished == 75.0
+
+
+def test_a_bar_shows_the_same_share_and_time(clock):
+    tally = Tally(clock=clock)
+    with Progress(disable=True) as progress:
+        bar = BarMeter(progress, tally)
+        bar.expect(100.0)
+        clock.now += 10.0
+        bar.done(25.0)
+        bar.expect(100.0)
+        assert progress.tasks[0].percentage == 25.0
+        assert str(_Left(tally).render(progress.tasks[0])) == "1.2 min left"
+
+
 def test_names_in_lines_are_shown_and_not_obeyed(told, clock, lines):
     told.doing("ablation, \x1b[2J")
     clock.now += FIRST
@@ -81,7 +151,7 @@ def test_names_in_lines_are_shown_and_not_obeyed(told, clock, lines):
 
 
 def test_lines_are_written_while_work_goes_on_and_not_afterwards(clock, lines):
-    with ticking(LineMeter(lines.append, clock), pause=0.001):
+    with ticking(LineMeter(lines.append, clock=clock), pause=0.001):
         clock.now += FIRST
         until = time.monotonic() + 10
         while not lines and time.monotonic() < until:

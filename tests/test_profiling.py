@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import json
 import re
@@ -14,10 +15,12 @@ import pytest
 
 import layerwise as lw
 from layerwise import results
+from layerwise.analyses import execute
 from layerwise.errors import UserError
 from layerwise.models import load_model
 from layerwise.models.organisms.layout import WiredLayout
 from layerwise.profiling.api import profile
+from layerwise.runs.line_meter import LineMeter
 from tests import analysis, commands
 from tests.analysis import solved_by, solved_file, word_task, write_jsonl
 from tests.commands import done, model_folder
@@ -195,6 +198,28 @@ def test_a_run_without_any_depth_has_a_report(root, tmp_path):
     assert found.emergence.empty
     with pytest.raises(UserError, match="There is nothing to draw"):
         found.plot()
+
+
+@pytest.mark.usefixtures("blank_pictures")
+@pytest.mark.parametrize("also", [(), ("similarity", "removal", "head-scores")])
+def test_all_work_is_counted_before_the_first_piece_and_done_at_the_end(model, monkeypatch, also):
+    shares, totals = [], []
+
+    class Told(LineMeter):
+        def done(self, amount):
+            super().done(amount)
+            shares.append(self.share)
+            totals.append(self.total)
+
+    told = Told()
+    monkeypatch.setattr(execute, "meter", lambda _: contextlib.nullcontext(told))
+    tasks = [solved_by(model, word_task(24)), word_task(24, "random", seed=9)]
+    profile(model, tasks, ("continuation", "generate"), also=also)
+    assert shares[0] < 0.5
+    assert shares == sorted(shares)
+    assert told.finished == pytest.approx(told.total)
+    if not also:
+        assert max(totals) <= totals[0] * (1 + 1e-9)
 
 
 @pytest.mark.usefixtures("blank_pictures")

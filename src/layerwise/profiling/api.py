@@ -21,13 +21,14 @@ from layerwise.analyses.execute import execute
 from layerwise.analyses.extra import ProfileStart
 from layerwise.analyses.logit_lens.api import Lens
 from layerwise.analyses.patching.api import Patching
+from layerwise.analyses.planned import PlannedJob
 from layerwise.errors import UserError
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.report import Report, report
 from layerwise.runs.checkpoints import CheckpointStore
 from layerwise.runs.executors import Executor
-from layerwise.runs.progress import Meter
+from layerwise.runs.progress import Meter, Part
 from layerwise.runs.setup import Setup, TaskLike, prepare
 from layerwise.stats.interest import Interest, refuse_uninteresting
 from layerwise.storage.base import Result
@@ -36,7 +37,7 @@ from layerwise.storage.provenance import RUN_FILE
 from layerwise.sweep import LogLikelihood, skip
 from layerwise.tasks.task import refuse_fewshot_seeds
 
-from .extras import changes_of, jobs_of, patched_sites, read_extras, wanted_extras
+from .extras import changes_of, jobs_of, patched_sites, planned_jobs, read_extras, wanted_extras
 
 FORWARDS_TIMED = 3
 
@@ -175,6 +176,14 @@ def profile(
     return Profile(tuple(results), page, page.save(Path(out) / PAGE))
 
 
+def _amount(job: Any) -> float:
+    """The work of a job, at most; 0 of one that cannot count it before it is made."""
+    if not isinstance(job, PlannedJob):
+        return 0.0
+    asked = job.setup.pieces()
+    return sum((job.expected(task, protocol).amount for task, protocol in asked), start=0.0)
+
+
 def _refuse_deleted(out: Path) -> None:
     if not (out / RUN_FILE).exists():
         raise UserError(
@@ -217,13 +226,25 @@ class Jobs:
         self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter, seed: int
     ) -> list[Result]:
         """Make all of them, one after the other."""
-        ablation = self.ablation.run(parts, settings, progress)
-        lens = self.lens.run(parts, settings, progress)
+        setup, reads, pairs = self.ablation.setup, self.lens.setup, self.patching.pairs
+        first = [self.ablation.amount(), _amount(self.lens)]
+        planned = planned_jobs(self.extras, ProfileStart(setup, reads, pairs)).values()
+        later = sum(map(_amount, (self.patching, *planned)))
+        progress.expect(sum(first) + later)
+
+        def made(job: Any, amount: float) -> Any:
+            told = Part(progress, amount)
+            result = job.run(parts, settings, told)
+            told.only(0.0)
+            return result
+
+        ablation, lens = made(self.ablation, first[0]), made(self.lens, first[1])
         able = self._able(ablation)
-        patching = self._patching(able).run(parts, settings, progress)
-        reading = replace(able, protocols=self.lens.setup.protocols)
-        jobs = jobs_of(self.extras, ProfileStart(able, reading, self.patching.pairs))
-        more = [job.run(parts, settings, progress) for job in jobs]
+        start = ProfileStart(able, replace(able, protocols=reads.protocols), pairs)
+        jobs = [self._patching(able), *jobs_of(self.extras, start)]
+        amounts = [_amount(job) for job in jobs]
+        progress.expect(sum(amounts) - later)
+        patching, *more = map(made, jobs, amounts)
         timed = self._forwards_timed(parts, progress)
         parts_of_work = [result.facts.work for result in (ablation, lens, patching, *more)]
         work = (*chain.from_iterable(parts_of_work), timed)

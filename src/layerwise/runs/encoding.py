@@ -133,6 +133,6 @@ class Built:
 
 def _n_tokens(requests: tuple[TaskRequest, ...]) -> int:
     """The memory of an item's requests, in tokens; they share one context."""
-    continuations = (r.request.continuation for r in requests if r.continuation is not None)
-    own = sum(map(len, continuations)) + _TOKENS_OF_REQUEST * len(requests)
-    return len(requests[0].request.context) + own
+    asked = [one.request for one in requests]
+    own = sum(len(one.continuation) for one in asked if isinstance(one, LogLikelihood))
+    return len(asked[0].context) + own + _TOKENS_OF_REQUEST * len(asked)

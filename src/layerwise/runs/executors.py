@@ -31,7 +31,7 @@ class Work:
         names: the parts that it consists of, in the order in which they are kept: the last one
             says that the piece is there.
         doing: what is being done, for whoever waits.
-        amount: how much work it is, in the unit of the run's progress.
+        amount: how much work it is, as ``Cost.amount`` has it.
         asked: the arguments that it is made with.
         told: whether its making tells the progress itself, as far as it is made in this process.
     """

@@ -18,6 +18,8 @@ from layerwise.errors import printable
 FIRST, EVERY = 30.0, 60.0
 # Work that is done in less time was done before: a piece of an interrupted run.
 AT_ONCE = 0.01
+# The share that is told when all is measured: statistics and tables are still to be made.
+UNTIL_THE_END = 0.99
 
 
 def say(line: str) -> None:
@@ -26,46 +28,79 @@ def say(line: str) -> None:
         print(f"layerwise: {line}", file=sys.stderr, flush=True)
 
 
-@dataclass
-class LineMeter:
-    """Tells by a line when one is due; see ``Meter`` for what it is told.
+@dataclass(kw_only=True)
+class Tally:
+    """How much of the work is done, and how long the rest takes at the rate so far.
 
     Attributes:
-        write: takes a line.
         clock: seconds, from whenever.
         total: all work, in whatever unit.
         finished: how much of it is done.
         before: how much of that was done by an earlier run.
-        what: what is being done.
+        most: the largest share that was ever done; more work that turns up does not lower it.
     """
 
-    write: Callable[[str], None] = say
     clock: Callable[[], float] = time.monotonic
     total: float = 0.0
     finished: float = 0.0
     before: float = 0.0
-    what: str = "starting"
+    most: float = 0.0
 
     def __post_init__(self) -> None:
-        self.started = self.event = self.clock()
-        self.due = self.started + FIRST
+        self.started = self.began = self.last = self.event = self.clock()
 
     def expect(self, amount: float) -> None:
         """See ``Meter``."""
         self.total += amount
         self.event = self.clock()
 
-    def doing(self, what: str) -> None:
-        """See ``Meter``."""
-        self.what = printable(what)
-
     def done(self, amount: float) -> None:
         """See ``Meter``."""
         now = self.clock()
+        if not self.finished:  # what was counted before takes no part in the rate
+            self.began = self.event
         self.finished += amount
         if now - self.event < AT_ONCE:
             self.before += amount
-        self.event = now
+        self.event = self.last = now
+
+    @property
+    def share(self) -> float:
+        """The share that is done, 0 to 0.99 until the run has ended; it never falls."""
+        if self.total > 0:
+            self.most = max(self.most, min(UNTIL_THE_END, self.finished / self.total))
+        return self.most
+
+    @property
+    def left(self) -> float | None:
+        """Seconds that the rest takes; None of no rate, no rest, or longer work than foreseen."""
+        own = self.finished - self.before
+        if own <= 0 or self.total <= self.finished:
+            return None
+        rest = (self.last - self.began) * (self.total - self.finished) / own
+        waited = self.clock() - self.last
+        return rest - waited if waited < rest else None
+
+
+@dataclass
+class LineMeter(Tally):
+    """Tells by a line when one is due; see ``Meter`` for what it is told.
+
+    Attributes:
+        write: takes a line.
+        what: what is being done.
+    """
+
+    write: Callable[[str], None] = say
+    what: str = "starting"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.due, self.told = self.started + FIRST, False
+
+    def doing(self, what: str) -> None:
+        """See ``Meter``."""
+        self.what = printable(what)
 
     def note(self, sentence: str) -> None:
         """See ``Meter``."""
@@ -75,24 +110,26 @@ class LineMeter:
         """Write a line if one is due."""
         now = self.clock()
         if now >= self.due:
-            self.due = now + EVERY
-            self.write(self.line(now - self.started))
+            self.due, self.told = now + EVERY, True
+            self.write(self.line())
 
-    def line(self, elapsed: float) -> str:
-        """How far the work is.
+    def end(self) -> None:
+        """Write the last line, where there were others."""
+        if self.told:
+            self.most = 1.0
+            self.write(f"100% done after {_in_words(self.clock() - self.started)}")
 
-        Args:
-            elapsed: seconds since the start.
-        """
-        from .records import seconds_in_words
+    def line(self) -> str:
+        """How far the work is."""
+        rest = "" if self.left is None else f", about {_in_words(self.left)} left"
+        elapsed = _in_words(self.clock() - self.started)
+        return f"{self.share:.0%} done after {elapsed}{rest} ({self.what})"
 
-        share = min(1.0, self.finished / self.total) if self.total > 0 else 0.0
-        told = f"{share:.0%} done after {seconds_in_words(elapsed)}"
-        mine = self.finished - self.before
-        if mine > 0 and self.total > self.finished:
-            left = elapsed * (self.total - self.finished) / mine
-            told += f", about {seconds_in_words(left)} left"
-        return f"{told} ({self.what})"
+
+def _in_words(seconds: float) -> str:
+    from .records import seconds_in_words
+
+    return seconds_in_words(seconds)
 
 
 @contextlib.contextmanager

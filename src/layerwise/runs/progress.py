@@ -1,4 +1,4 @@
-"""A progress bar with an estimate of the time left, over work counted in token-passes.
+"""A progress bar with an estimate of the time left, over work counted in operations.
 
 Drawing is rich's, and lines where there is no terminal are ``line_meter``'s; what the work is, is
 the analyses' business.
@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from layerwise.errors import printable
 
-from .line_meter import LineMeter, ticking
+from .line_meter import LineMeter, Tally, ticking
 
 
 @runtime_checkable
@@ -61,15 +62,15 @@ class BarMeter:
     """Draws a bar on the standard error stream."""
 
     progress: Progress
-    total: float = 0.0
+    tally: Tally
 
     def __post_init__(self) -> None:
         self.bar = self.progress.add_task("starting", total=None)
 
     def expect(self, amount: float) -> None:
         """See ``Meter``."""
-        self.total += amount
-        self.progress.update(self.bar, total=self.total)
+        self.tally.expect(amount)
+        self.progress.update(self.bar, total=1.0, completed=self.tally.share)
 
     def doing(self, what: str) -> None:
         """See ``Meter``."""
@@ -77,11 +78,62 @@ class BarMeter:
 
     def done(self, amount: float) -> None:
         """See ``Meter``."""
-        self.progress.advance(self.bar, amount)
+        self.tally.done(amount)
+        self.progress.update(self.bar, completed=self.tally.share)
 
     def note(self, sentence: str) -> None:
         """See ``Meter``."""
         self.progress.console.print(f"layerwise: {printable(sentence)}", markup=False)
+
+
+class _Left(ProgressColumn):
+    """The time that is left by a tally."""
+
+    def __init__(self, tally: Tally) -> None:
+        super().__init__()
+        self.tally = tally
+
+    def render(self, task: Task) -> Text:
+        from .records import seconds_in_words
+
+        left = self.tally.left
+        return Text("" if left is None else f"{seconds_in_words(left)} left")
+
+
+@dataclass
+class Part:
+    """Tells a meter of a part of its work, which it expects already.
+
+    Attributes:
+        whole: the meter.
+        counted: work that it expects of this part, and of which this part has told nothing.
+    """
+
+    whole: Meter
+    counted: float
+
+    def expect(self, amount: float) -> None:
+        """See ``Meter``; only what was not counted is new."""
+        known = min(max(0.0, amount), self.counted)
+        self.counted -= known
+        self.whole.expect(amount - known)
+
+    def doing(self, what: str) -> None:
+        """See ``Meter``."""
+        self.whole.doing(what)
+
+    def done(self, amount: float) -> None:
+        """See ``Meter``."""
+        self.whole.done(amount)
+
+    def note(self, sentence: str) -> None:
+        """See ``Meter``."""
+        self.whole.note(sentence)
+
+    def only(self, amount: float) -> None:
+        """So much more is to come of this part, and not what was counted."""
+        self.whole.expect(amount - self.counted)
+        self.counted = amount
 
 
 @contextlib.contextmanager
@@ -95,14 +147,14 @@ def meter(show: bool) -> Iterator[Meter]:
     if not console.is_terminal:
         with ticking(LineMeter()) as lines:
             yield lines
+            lines.end()
         return
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f} %"),
         TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        _Left(tally := Tally()),
     )
-    with Progress(*columns, console=console, transient=True, speed_estimate_period=120) as progress:
-        yield BarMeter(progress)
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield BarMeter(progress, tally)

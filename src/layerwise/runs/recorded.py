@@ -47,7 +47,7 @@ def works_of(analysis: str, pieces: Sequence[RecordedPiece], costs: Sequence[Cos
         costs: what each is expected to cost.
     """
     return [
-        Work(_names(piece), f"{analysis}, {piece.task.name}", cost.token_passes, (piece, cost))
+        Work(_names(piece), f"{analysis}, {piece.task.name}", cost.amount, (piece, cost))
         for piece, cost in zip(pieces, costs, strict=True)
     ]
 

@@ -19,6 +19,8 @@ from .requests import Request
 
 # Of several sweeps the largest counts, not the sum.
 _AT_MOST = ("interventions", "peak_bytes", "weight_bytes")
+# An operation of a text takes about so many times as long as one of prompts: few tokens at once.
+_TIMES_OF_TEXT = 2
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,11 @@ class Cost:
     def flop(self) -> float:
         """Floating-point operations, expected."""
         return self.prompt_flop + self.text_flop
+
+    @property
+    def amount(self) -> float:
+        """Operations, those of texts weighed by the time they take: the unit of progress."""
+        return self.prompt_flop + _TIMES_OF_TEXT * self.text_flop
 
     def by_brute_force(self) -> Cost:
         """The same by one forward per request and intervention."""

@@ -27,7 +27,7 @@ from layerwise.runs.controls import (
     without_layers,
 )
 from layerwise.runs.executors import make_missing
-from layerwise.runs.progress import Meter
+from layerwise.runs.progress import Meter, Part
 from layerwise.runs.recorded import joined_work, parts_of, unrecorded, works_of
 from layerwise.runs.records import record_rows, request_line, work_entry
 from layerwise.runs.setup import Setup
@@ -89,6 +89,7 @@ class Ablation:
             protocols under which it is better than blind: elsewhere no claim would be made.
         analysis: what asks for it, as its work is named.
         fewshot_seeds: with how many draws of their few-shot examples the items are asked.
+        counted: costs of pieces that were counted so far.
     """
 
     setup: Setup
@@ -97,6 +98,7 @@ class Ablation:
     only_with_signal: bool = False
     analysis: str = "ablation"
     fewshot_seeds: int = 1
+    counted: dict[Any, Cost] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for task in self._tasks():  # bad input is told before any work is done
@@ -144,10 +146,11 @@ class Ablation:
         self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter
     ) -> AblationResult:
         """Make the pieces that are missing, and join all of them."""
-        pieces = (
-            self._swept_pieces(parts, progress) if self.only_with_signal else self._all_pieces()
-        )
-        _make(pieces, parts, progress, self)
+        told = Part(progress, self.amount())
+        progress.expect(told.counted)
+        pieces = self._swept_pieces(parts, told) if self.only_with_signal else self._all_pieces()
+        told.only(sum((self._cost(p).amount for p in unrecorded(parts, pieces)), start=0.0))
+        _make(pieces, parts, told, self)
         tables = [rows_of(parts, "records", [f"records {piece.name}"]) for piece in pieces]
         work = [parts.read_part(f"work {piece.name}") for piece in pieces]
         if self.only_with_signal:
@@ -167,6 +170,20 @@ class Ablation:
         return [
             piece for task in self.setup.tasks for piece in self._cut(task, protocols, "intact")
         ]
+
+    def amount(self) -> float:
+        """The work of all pieces as far as it is known: at most, with signal in all tasks."""
+        pieces = self._all_pieces()
+        if self.only_with_signal:
+            pieces += self._intact_pieces()
+        return sum((self._cost(piece).amount for piece in pieces), start=0.0)
+
+    def _cost(self, piece: Piece) -> Cost:
+        """As ``cost``, counted once."""
+        key = piece.name, piece.protocols
+        if key not in self.counted:
+            self.counted[key] = self.cost(piece)
+        return self.counted[key]
 
     def _swept_pieces(self, parts: CheckpointStore, progress: Meter) -> list[Piece]:
         """The pieces worth sweeping, after measuring the intact model."""
@@ -321,7 +338,7 @@ def write_requests(requests: Iterable[TaskRequest], folder: Path) -> None:
 def _make(pieces: Sequence[Piece], parts: CheckpointStore, progress: Meter, job: Ablation) -> None:
     """Make the pieces that are missing."""
     missing = unrecorded(parts, pieces)
-    costs = [job.cost(piece) for piece in missing]
+    costs = [job._cost(piece) for piece in missing]
     if missing and missing[0].stage != "intact":
         tell_of_more_memory(
             job.setup,

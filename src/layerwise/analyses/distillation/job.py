@@ -111,7 +111,7 @@ class Distillation:
         Returns:
             The result, and the SHA-256 of the written model's files.
         """
-        each = self._passes_a_step()
+        each = self._amount_of_a_step()
         progress.expect(each * self.steps)
         files = write_model(run, out, lambda place: self._trained(run, progress, each).save(place))
         curve = frame("distillation_curve", run.read_part(_CURVE).to_dict("records"))
@@ -120,12 +120,12 @@ class Distillation:
         facts = settings | {"written_hash": weights_hash(written)}
         return DistillationResult(records, curve, self.student.facts(facts, work)), files
 
-    def _passes_a_step(self) -> float:
-        """Token-passes of a step: one of the teacher, three of the student with its gradient."""
+    def _amount_of_a_step(self) -> float:
+        """Operations of a step: one pass of the teacher, three of the student with its gradient."""
         texts = self.lessons.train
         length = sum(len(one.tokens) for one in texts) / max(len(texts), 1)
-        layers = self.teacher.loaded.n_layers + 3 * self.student.loaded.n_layers
-        return length * min(self.batch, len(texts)) * layers
+        passed = self.teacher.loaded.n_parameters + 3 * self.student.loaded.n_parameters
+        return length * min(self.batch, len(texts)) * 2 * passed
 
     def _trained(self, run: RunFolder, progress: Meter, each: float) -> Student:
         """The student as it is after all steps, from where an interrupted run stopped."""

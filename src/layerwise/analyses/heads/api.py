@@ -171,18 +171,23 @@ class Heads:
 
     def run(self, parts: CheckpointStore, settings: dict[str, Any], progress: Meter) -> HeadsResult:
         """Score all sequences, unless that was done before."""
-        work = Work(("heads work", "heads"), "head scores", float(self.sequences), (), told=True)
+        each, names = self._amount(), ("heads work", "heads")
+        work = Work(names, "head scores", each * self.sequences, (), told=True)
         make_missing(self.executor, parts, progress, [work], partial(self._tables, progress))
         work = parts.read_part("heads work").to_dict("records")
         facts = self._facts(self.settings() | settings, work)
         return HeadsResult(rows_of(parts, "heads", ["heads"]), facts)
+
+    def _amount(self) -> float:
+        """Operations of a sequence and its repetition: two for each parameter and token."""
+        return float(2 * self.loaded.n_parameters * 2 * self.length)
 
     def _tables(self, progress: Meter) -> dict[str, pd.DataFrame]:
         """The scores on all sequences, and what they took."""
         started, tables = time.perf_counter(), []
         for number, drawn in enumerate(self.drawn()):
             tables.append(_rows(number, self.scored(drawn)))
-            progress.done(1.0)
+            progress.done(self._amount())
         took = {"analysis": "head scores", "seconds": time.perf_counter() - started}
         scores = conform("heads", pd.concat(tables, ignore_index=True))
         return {"heads work": pd.DataFrame([took]), "heads": scores}

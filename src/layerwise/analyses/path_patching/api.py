@@ -39,8 +39,9 @@ from layerwise.runs.records import with_clusters, work_entry
 from layerwise.runs.setup import Setup, TaskLike, paired_tasks, prepare
 from layerwise.storage.parquet import frame
 from layerwise.sweep import SweepStats
-from layerwise.sweep.cost import Cost
+from layerwise.sweep.cost import Cost, matrix_flop
 from layerwise.sweep.requests import Tokens
+from layerwise.sweep.run import model_shape
 from layerwise.tasks import Task
 
 from .components import Receiver, Sender, parse_receiver, senders_of
@@ -162,7 +163,10 @@ class PathPatching:
             for receiver in self._receivers():
                 n = sum(receiver.hears(sender, parallel) for sender in senders)
                 passes += _work_of(model, tokens, receiver, n).token_passes
-        return Cost(prompt_token_passes=passes, brute_force_token_passes=float(passes))
+        return Cost(
+            prompt_token_passes=passes, brute_force_token_passes=float(passes),
+            prompt_flop=matrix_flop(model_shape(model), passes, 0, 0),
+        )  # fmt: skip
 
     def measure(self, task: Task, pairs: Sequence[Pair]) -> tuple[pd.DataFrame, dict[str, Any]]:
         """The rows of some pairs of a task, and what they cost."""

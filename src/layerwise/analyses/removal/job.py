@@ -131,7 +131,7 @@ class Removal:
         orders = self.orders()
         costs = self.costs(orders)
         every = [cost for found in costs for cost in found]
-        progress.expect(sum((cost.token_passes for cost in every), start=0.0))
+        progress.expect(sum((cost.amount for cost in every), start=0.0))
         pieces = [(order.protocol, *piece) for order in orders for piece in order.pieces()]
         tell_of_more_memory(
             self.setup,
@@ -235,7 +235,7 @@ class Order:
         first = self._piece(
             parts, progress, name, every, SELECTION, [(), *singles], first_cost, step=1
         )
-        progress.done(first_cost.token_passes)
+        progress.done(first_cost.amount)
         tables = {name: first}
         tasks = tuple(t for t in every if t.name in tasks_that_count(first, job.chance))
         if not tasks:
@@ -247,14 +247,14 @@ class Order:
             more = {"step": step} if step else {}
             tables[name] = self._piece(parts, progress, name, tasks, SELECTION, tried, cost, **more)
             self._mark(tables, tried if not step else None)
-            progress.done(cost.token_passes)
+            progress.done(cost.amount)
         if job.held_out:
             progress.doing(f"removing layers, {self.by} under {self.protocol}, held-out items")
             name = f"{start} {HELD_OUT}"
             sets = [(), *self._chosen(tables.values())]
             table = self._piece(parts, progress, name, tasks, HELD_OUT, sets, costs[-1])
             tables[name] = table.assign(chosen=table["step"] > 0)
-            progress.done(costs[-1].token_passes)
+            progress.done(costs[-1].amount)
         return tables
 
     def _singles(self) -> list[Layers]:
