@@ -54,8 +54,8 @@ BRIDGED ?= tests/models tests/sweep tests/test_ablation.py tests/test_logit_lens
 # The same command goes on with a run that was interrupted, and makes the report of a finished
 # run again; another size needs another folder: make demo ITEMS=50 OUT=runs/fifty
 demo: $(VENV)/.package
-	$(BIN)/layerwise profile $(MODEL) $(addprefix --task ,$(TASKS)) \
-		--limit $(ITEMS) --pairs $(PAIRS) --out $(OUT)
+	$(BIN)/layerwise profile "$(MODEL)" $(addprefix --task ,$(TASKS)) \
+		--limit $(ITEMS) --pairs $(PAIRS) --out "$(OUT)"
 
 # Neighbouring tests go to one process, so that what a file prepares is prepared once, not by each.
 # Tests of quantized weights come last, with a package that no other process is to find.

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
+
+import layerwise
+
+PACKAGE = f"{Path(layerwise.__file__).parent}{os.sep}"
 
 # Their results, or the shapes of their results, depend on numbers that the device must give.
 # ``numpy`` is none: it takes only what is on the host.
@@ -51,6 +57,6 @@ def _has_mask(index: Any) -> bool:
 def _caller() -> str:
     """The line of the package that is nearest to the read."""
     for frame in reversed(traceback.extract_stack()):
-        if "/layerwise/" in frame.filename:
+        if frame.filename.startswith(PACKAGE):
             return f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno} {frame.line}"
     return "elsewhere"

@@ -47,7 +47,7 @@ from layerwise.sweep.stopping import make_stopper
 from layerwise.sweep.walk_plan import plan_walk
 from tests.models.seq2seq.tiny import tiny_seq2seq
 
-from .host_reads import HostReads
+from .host_reads import PACKAGE, HostReads
 from .models import D_MODEL, N_HEADS, N_LAYERS, random_model
 from .strategies import together
 
@@ -91,6 +91,15 @@ def test_reads_are_seen():
         x[at] = 0
         _ = x[torch.tensor([0])], torch.where(at, x, x), x + 1  # none of these
     assert found.places.total() == 8
+
+
+def test_only_lines_in_the_packages_folder_are_its_own():
+    places = []
+    for file in (f"{PACKAGE}walk.py", "/clones/layerwise/tests/walk.py"):
+        with HostReads() as found:
+            exec(compile("x.item()", file, "exec"), {"x": torch.ones(1)})
+        places += found.places
+    assert [place.split(":")[0] for place in places] == ["walk.py", "elsewhere"]
 
 
 @pytest.mark.parametrize("kind", ["llama-gqa", "neox", "gpt2", "soft-caps"])
