@@ -353,6 +353,19 @@ def test_no_network_for_a_hub_model(here, monkeypatch, by):
     )
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("profile", "./loop"), ("profile-training", "loop", "loop-2"), ("verify", "loop"),
+        ("report", "loop"), ("compare", "loop", "loop-2"), ("heal", "loop", "--out", "run"),
+    ],
+)  # fmt: skip
+def test_links_to_themselves(here, monkeypatch, arguments):
+    (here / "loop").symlink_to("loop")
+    monkeypatch.setattr(commands, "contents", lambda folder: sorted(os.listdir(folder)))
+    refused(*arguments, says="loop", unchanged=here)
+
+
 def test_options_that_are_no_numbers_are_told_by_the_parser(here, model):
     outcome = run("ablate", model, "--limit", "many")
     assert outcome.code == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+from pathlib import Path
 
 import pytest
 import torch
@@ -68,6 +69,32 @@ def test_weights_that_are_links_are_loaded(folder):
     (folder / WEIGHTS).rename(folder.parent / "blob")
     (folder / WEIGHTS).symlink_to("../blob")
     assert load_model(folder).cfg.n_layers == 3
+
+
+def put(kind: str, path: Path) -> None:
+    """Put what cannot be read in the place of a file."""
+    path.unlink(missing_ok=True)
+    if kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(path.name if kind == "link to itself" else "nowhere")
+
+
+@pytest.mark.parametrize("kind", ["link to itself", "link to nothing", "folder"])
+@pytest.mark.parametrize(
+    "name", ["config.json", "tokenizer_config.json", "generation_config.json", "x.json", WEIGHTS]
+)
+def test_a_link_to_nothing_or_a_folder_in_a_files_place_is_refused(folder, kind, name):
+    put(kind, folder / name)
+    with refused(name):
+        load_model(folder)
+
+
+def test_a_blob_of_the_hubs_cache_that_is_gone_is_refused(folder):
+    (folder / WEIGHTS).unlink()
+    (folder / WEIGHTS).symlink_to(folder.parent / "blobs" / ("0" * 64))
+    with refused("No such file"):
+        load_model(folder)
 
 
 def test_a_damaged_blob_of_the_hubs_cache_is_told(folder):

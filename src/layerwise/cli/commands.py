@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,7 +142,7 @@ def load_named(name: str, **how: Any) -> Any:
 
 def default_folder(model: str) -> Path:
     """Where a profile goes if nobody says; resolved, so that ``.`` has a name too."""
-    return Path("runs") / Path(model).expanduser().resolve().name
+    return Path("runs") / os.path.basename(os.path.realpath(os.path.expanduser(model)))
 
 
 _ANALYSES = "layerwise.analyses"

@@ -76,7 +76,7 @@ def file_sha256(path: Path) -> str:
 
     For files whose contents are not read otherwise; damage on the disk itself is not seen.
     """
-    path = path.resolve()
+    path = _resolved(path)
     key, stamp = key_of([str(path)]), _stamp(path)
     record = read_record("hashes", key)
     if record and record.get("stamp") == stamp and isinstance(record.get("sha256"), str):
@@ -91,8 +91,20 @@ def contents_sha256(path: Path) -> str:
 
     They are read again when size, inode or a time of change say that they may be others, the
     time of the last change of the inode among them, which nobody can set back.
+
+    Raises:
+        UserError: if it cannot be read, as a folder of that name, or a link to nothing or itself.
     """
-    path = path.resolve()
+    try:
+        return _contents_sha256(_resolved(path))
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror or error}): expected a file, or nothing of "
+            "that name; restore it, or remove it."
+        ) from error
+
+
+def _contents_sha256(path: Path) -> str:
     stamp = _stamp(path)
     known = _contents.get(path)
     if known is not None and known[0] == stamp:
@@ -103,6 +115,11 @@ def contents_sha256(path: Path) -> str:
     if time.time() - path.stat().st_ctime > _SETTLED_AFTER:
         _contents[path] = (stamp, digest)
     return digest
+
+
+def _resolved(path: Path) -> Path:
+    """The path behind links; a link to itself stays, and cannot be read."""
+    return Path(os.path.realpath(path))
 
 
 _contents: dict[Path, tuple[list[int], str]] = {}

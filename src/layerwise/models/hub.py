@@ -6,6 +6,7 @@ Only safetensors weights, configurations and tokenizer files are fetched; never 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -73,7 +74,7 @@ def has_hashed_weights(folder: Path) -> bool:
     Raises:
         UserError: if one is damaged.
     """
-    weights = [path.resolve() for path in folder.glob("*.safetensors")]
+    weights = [Path(os.path.realpath(path)) for path in folder.glob("*.safetensors")]
     hashed = [path for path in weights if path.parent.name == "blobs" and _SHA256.match(path.name)]
     for path in hashed:
         if contents_sha256(path) != path.name:

@@ -5,6 +5,7 @@ Nothing is computed from answers here; a run is read from its folder, and no mod
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -64,7 +65,7 @@ def saved_runs(folders: Sequence[Path], groups: Sequence[str | None]) -> list[Sa
 
 def _names(folders: Sequence[Path]) -> list[str]:
     """The folders' own names; more of the path where these are not enough."""
-    parts = [folder.resolve().parts for folder in folders]
+    parts = [Path(os.path.realpath(folder)).parts for folder in folders]
     for n in range(1, max(map(len, parts)) + 1):
         names = ["/".join(part[-n:]) for part in parts]
         if len(set(names)) == len(names):
