@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 import layerwise as lw
+from layerwise import cli
 from layerwise.cli.commands import default_folder
 from layerwise.models import load_model, weights_hash
 from layerwise.stats.effects import (
@@ -238,3 +241,46 @@ def test_a_profile_goes_to_a_folder_named_after_the_model(tmp_path, monkeypatch,
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     assert default_folder(model) == Path("runs") / folder
+
+
+# Imports are wrapped, so that a signal comes in the middle of the command line's own.
+INTERRUPTED = """
+import builtins, signal
+from layerwise.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+real = builtins.__import__
+def imported(name, *rest):
+    if name == "typer":
+        signal.raise_signal(signal.SIGINT)
+    return real(name, *rest)
+builtins.__import__ = imported
+main()
+"""
+
+
+def test_an_interruption_while_the_command_line_is_imported_is_one_sentence():
+    ended = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (130, "layerwise: interrupted.\n")
+
+
+def test_an_interruption_while_the_command_line_is_built_is_one_sentence(monkeypatch, capsys):
+    def interrupted(app: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("typer.main.get_command", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert (ended.value.code, capsys.readouterr().err) == (130, "layerwise: interrupted.\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("arguments", [["--version"], ["tasks"], ["lens", "--help"]])
+def test_an_output_that_is_full_is_told_in_one_sentence(arguments):
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [*commands.COMMAND, *arguments],
+            stdout=full, stderr=subprocess.PIPE, text=True, env=commands.environment(),
+        )  # fmt: skip
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("layerwise: cannot write (No space left on device): expected")
+    assert ended.stderr.count("\n") == 1

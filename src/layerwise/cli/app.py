@@ -5,6 +5,7 @@ Mistakes of the user's come as one sentence on the error stream, with exit code 
 
 from __future__ import annotations
 
+import io
 import sys
 import warnings
 from importlib import metadata
@@ -23,6 +24,7 @@ from layerwise.errors import (
 )
 from layerwise.ground.process import collect_rarely, work_beside
 from layerwise.ground.waiting import wait_briefly_beside_others
+from layerwise.storage.atomic_files import FULL
 
 from .commands import COMMANDS
 from .lists import models, tasks
@@ -86,6 +88,10 @@ _NO_ROOM = (
     "the device ran out of memory: expected room for activations beside the weights; free memory "
     "there, or give a smaller --memory-budget or --dtype, and the same command goes on."
 )
+_FULL = (
+    "expected room for the command's files and for what it prints; free some space, or print to "
+    "another place, and give the same command again."
+)
 _TOLD = (
     MadeAgainWarning, DamagedFileWarning, OtherEnvironmentWarning, UnusedSettingsWarning,
 )  # fmt: skip
@@ -119,4 +125,10 @@ def main() -> None:
         if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported for help
             raise
         say(f"layerwise: {_NO_ROOM} ({one_line(error)})", err=True)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        sys.stdout = io.StringIO()  # what could not be printed would be tried again at the end
+        say(f"layerwise: cannot write ({error.strerror}): {_FULL}", err=True)
         sys.exit(2)

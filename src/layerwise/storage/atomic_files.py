@@ -20,7 +20,8 @@ from layerwise.errors import UserError
 _PROCESS = re.compile(r"[0-9]{1,9}")
 # File systems allow names of so many bytes.
 LONGEST_NAME = 255
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""What the system says where there is no more room."""
 
 
 def disk_error(error: OSError, path: Path) -> UserError:
@@ -30,7 +31,7 @@ def disk_error(error: OSError, path: Path) -> UserError:
         error: what the system said.
         path: the file or folder that was to be written.
     """
-    if error.errno in _FULL:
+    if error.errno in FULL:
         return UserError(
             f"No space left to write {path}: free some disk space and run again, "
             "or choose another folder."
