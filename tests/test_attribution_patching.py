@@ -14,13 +14,14 @@ from layerwise.analyses.patching.api import patch_activations
 from layerwise.analyses.patching.cells import Cell
 from layerwise.analyses.patching.hooked_patches import hooked_logprobs
 from layerwise.errors import UserError
+from layerwise.models import load_model
 from layerwise.models.kinds import hook_name
 from layerwise.models.quiet import no_deprecation_of
 from layerwise.storage.parquet import frame
 from tests import analysis
 from tests.analysis import prompt_pair, word_task
 from tests.hooked import HookedTransformer, HookedTransformerConfig
-from tests.models.tiny import tiny_model
+from tests.models.tiny import tiny_folder, tiny_model
 from tests.sweep.models import random_model
 
 CLEAN, OTHER = (1, 7, 3, 9, 12, 5), (1, 8, 3, 9, 20, 5)
@@ -110,6 +111,19 @@ def nudged(model, cell: Cell, step: float) -> float:
 @pytest.fixture(scope="module")
 def model():
     return tiny_model("llama", seed=1)
+
+
+@pytest.mark.parametrize("backend", ["auto", "hugging-face"])
+def test_weights_on_disk_give_the_same(tmp_path, task, backend):
+    folder = tiny_folder(tmp_path, "llama")
+    found, expected = (
+        attribute_patches(
+            load_model(folder, backend=backend, offload=place), task, sites=("z",),
+            positions="last", sample=3, progress=False,
+        ).attribution_patching
+        for place in ("disk", None)
+    )  # fmt: skip
+    pd.testing.assert_frame_equal(found, expected, atol=1e-5)
 
 
 @pytest.fixture(scope="module")

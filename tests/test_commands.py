@@ -82,6 +82,14 @@ def test_every_public_function_that_takes_a_model_or_folders_has_a_command():
     assert {"report", "verify", "compare"} <= set(GROUP.commands)
 
 
+def test_commands_that_take_a_model_say_what_runs_it_and_where_its_weights_are():
+    """``docs/models.md`` says so, and which of them need the weights in memory."""
+    loading = {name: {**one.options(), **one.loading()} for name, one in COMMANDS.items()}
+    assert [name for name, options in loading.items() if "backend" not in options] == []
+    in_memory = [name for name, options in loading.items() if "offload" not in options]
+    assert in_memory == ["transplant", "distill", "heal", "plan"]
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_has_a_help_that_does_not_speak_of_python(name):
     for each in GROUP.commands[name].params:

@@ -22,7 +22,9 @@ from layerwise.runs.setup import Setup
 from layerwise.tasks import Task, load_task, with_other_questions
 from tests.analysis import prompt_pair, solved_by, word_task, write_jsonl
 from tests.commands import done, model_folder, refused
-from tests.models.tiny import tiny_model
+from tests.models.seq2seq.tiny import tiny_folder as two_stacks
+from tests.models.test_gguf import write_gguf
+from tests.models.tiny import tiny_folder, tiny_model
 from tests.planted import small_model, small_task
 
 
@@ -168,8 +170,6 @@ def test_more_items_cost_more():
 
 
 def test_a_model_without_weights_is_planned_without_time(tmp_path):
-    from tests.models.tiny import tiny_folder
-
     folder = tiny_folder(tmp_path, "llama")
     task = word_task(4)
     whole = plan_run(folder, task, ["letter", "generate"])
@@ -184,6 +184,33 @@ def test_a_model_without_weights_is_planned_without_time(tmp_path):
         assert one.seconds is None
         assert str(one).count("?") == 3
     assert any(note.endswith("since it was not asked for.") for note in bare.notes)
+
+
+@pytest.mark.parametrize("backend", ["auto", "hugging-face"])
+@pytest.mark.parametrize("kind", ["gguf", "hub", "two stacks"])
+def test_weights_on_this_machine_are_timed_whatever_the_model_is_called(
+    kind, backend, monkeypatch, tmp_path
+):
+    name = "owner/name"
+    if kind == "gguf":
+        name = str(tmp_path / "tiny.gguf")
+        write_gguf(name)
+    else:
+        folder = two_stacks("t5") if kind == "two stacks" else tiny_folder(tmp_path, "llama")
+        monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(folder))
+    plan = plan_run(name, word_task(2), "letter", backend=backend)
+    assert plan.seconds is not None, plan.notes
+
+
+def test_a_plan_is_of_the_backend_that_is_asked_for(here, monkeypatch):
+    loaded: list[dict[str, Any]] = []
+    real = planning.load_model
+    monkeypatch.setattr(
+        planning, "load_model", lambda name, **how: loaded.append(how) or real(name, **how)
+    )
+    asked = ["--task", "good.jsonl", "--protocol", "letter", "--backend", "hugging-face"]
+    done("plan", model_folder(), *asked)
+    assert [how["backend"] for how in loaded] == ["hugging-face"]
 
 
 def test_no_time_where_weights_do_not_fit(monkeypatch):

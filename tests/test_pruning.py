@@ -102,6 +102,15 @@ def test_weights_are_copied_bit_by_bit_with_new_numbers(place):
         assert torch.equal(tensor, after[name])
 
 
+def test_of_weights_on_disk_the_same_is_written(place):
+    folder, task = folder_of(place, "llama"), word_task(2)
+    for where in (None, "disk"):
+        model = load_model(folder, offload=where)
+        lw.prune_model(model, REMOVED, place / str(where), task, "continuation")
+    written = [place / str(where) / "model.safetensors" for where in (None, "disk")]
+    assert written[0].read_bytes() == written[1].read_bytes()
+
+
 def test_a_folder_of_several_files_is_written_as_several(place):
     folder = folder_of(place, "llama")
     model = original(folder)

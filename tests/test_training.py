@@ -266,6 +266,25 @@ def test_what_is_no_series_is_refused_in_a_sentence(arguments, says, tmp_path, m
     assert outcome.err.count("\n") == 1
 
 
+def test_a_function_that_gives_no_model_is_refused():
+    with pytest.raises(UserError, match="checkpoint of step 1 gave None: expected a loaded model"):
+        lw.profile_training({1: lambda: None, 2: lambda: None}, "organism-facts", progress=False)
+
+
+def test_options_of_loading_reach_each_checkpoint(monkeypatch):
+    asked: list[dict[str, Any]] = []
+
+    def load(name: str, **how: Any) -> Any:
+        asked.append({"name": name, **how})
+        raise UserError("that is enough")
+
+    monkeypatch.setattr("layerwise.analyses.training.job.load_model", load)
+    how = {"backend": "hugging-face", "offload": "disk", "dtype": "bfloat16", "device": "cpu"}
+    with pytest.raises(UserError, match="that is enough"):
+        lw.profile_training({1: "a", 2: "b"}, progress=False, **how)
+    assert asked == [{"name": "a", **how}]
+
+
 def test_two_checkpoints_of_the_same_weights_are_refused_before_the_others_are_run():
     model = lw.load_model("organism-decoder")
 

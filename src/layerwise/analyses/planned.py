@@ -53,6 +53,7 @@ class PlanOptions:
         n_texts: at most so many texts to train on.
         batch: texts a step of a training.
         steps: steps of a training.
+        backend: what runs models that are named.
     """
 
     kind: str = "skip"
@@ -71,6 +72,7 @@ class PlanOptions:
     n_texts: int = 512
     batch: int = 8
     steps: int = 200
+    backend: str = "auto"
 
     def given(self) -> list[str]:
         """Names of the options that are not as they are by default."""

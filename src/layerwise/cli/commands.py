@@ -184,7 +184,7 @@ COMMANDS: Mapping[str, Command] = {
     "patch": Command(f"{_ANALYSES}.patching.api:patch_activations", flags=_PAIRED),
     "path-patch": Command(f"{_ANALYSES}.path_patching.api:patch_paths", flags=_PAIRED),
     "attribution-patch": Command(
-        f"{_ANALYSES}.attribution_patching.api:attribute_patches", flags=_PAIRED, offload=False
+        f"{_ANALYSES}.attribution_patching.api:attribute_patches", flags=_PAIRED
     ),
     "interactions": Command(f"{_ANALYSES}.interactions.api:interactions"),
     "transplant": Command(f"{_ANALYSES}.transplant.api:transplant", offload=False, beside="other"),
@@ -199,7 +199,7 @@ COMMANDS: Mapping[str, Command] = {
     "similarity": Command(f"{_ANALYSES}.similarity.api:similarity"),
     "remove": Command(f"{_ANALYSES}.removal.api:removal_order", show_removal),
     "prune": Command(
-        f"{_ANALYSES}.pruning.api:prune_model", show_written, offload=False,
+        f"{_ANALYSES}.pruning.api:prune_model", show_written,
         flags={
             "remove": Flag(
                 help="Which layers, e.g. 20-23, or encoder.3,decoder.1.", read=read_layers

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -45,12 +46,14 @@ class Origin:
         tokenizer: the tokenizer as Hugging Face loaded it.
         generation: what its generation settings say.
         settings: hash of what shapes the model's numbers beside its weights, as it was attached.
+        folder: where its weights are to be, of a model without weights.
     """
 
     facts: LoadedFacts
     tokenizer: PreTrainedTokenizerBase
     generation: GenerationSettings = field(default_factory=GenerationSettings)
     settings: str = ""
+    folder: Path | None = None
 
 
 def attach_origin(model: Model, origin: Origin) -> None:

@@ -110,7 +110,7 @@ def load_model(
     with quiet():
         config = read_config(source.folder)
         if config.is_encoder_decoder:
-            _refuse_transformer_lens(source.name, backend)
+            refuse_transformer_lens(source.name, backend)
             return _encoder_decoder(source, config, wanted, offload)
         files = read_files(source, config, backend)
         try:
@@ -124,7 +124,8 @@ def load_model(
     return model
 
 
-def _refuse_transformer_lens(name: str, backend: str) -> None:
+def refuse_transformer_lens(name: str, backend: str) -> None:
+    """Refuse an encoder-decoder by a backend that has none."""
     if backend == TRANSFORMER_LENS:
         raise UserError(
             f"{name!r} is an encoder-decoder, which runs over its original: expected no other "
@@ -139,7 +140,7 @@ def _written(name: str, wanted: Wanted, offload: str | None, backend: str) -> Mo
             f"{name!r} is written into memory and has no files: expected no offload; leave it out."
         )
     if name == "wired-seq2seq":
-        _refuse_transformer_lens(name, backend)
+        refuse_transformer_lens(name, backend)
         model = wired_seq2seq_model()
     else:
         model = wired_model(backend=backend)

@@ -19,9 +19,9 @@ from layerwise.models.devices import parse_device, parse_dtype
 from layerwise.models.facts import Origin, attach_origin, describe, origin_of
 from layerwise.models.folder import must_be_usable, read_any_config
 from layerwise.models.generation import read_generation_settings
-from layerwise.models.hooked import HookedTransformer
+from layerwise.models.hooked import HookedTransformer, refuse_absent_backend
 from layerwise.models.kinds import DecoderOnly, Model
-from layerwise.models.load import load_model
+from layerwise.models.load import load_model, refuse_transformer_lens
 from layerwise.models.loaded import HUGGING_FACE, OUTLINE, LoadedFacts
 from layerwise.models.originals import load_tokenizer
 from layerwise.models.quiet import no_deprecation_of, quiet
@@ -32,7 +32,11 @@ from layerwise.models.sources import Source, find_outline
 
 
 def load_meta_model(
-    name: str | os.PathLike[str] = DEFAULT_MODEL, *, dtype: str = "float32", device: str = "cpu"
+    name: str | os.PathLike[str] = DEFAULT_MODEL,
+    *,
+    dtype: str = "float32",
+    device: str = "cpu",
+    backend: str = "auto",
 ) -> Model:
     """The hooked model of that name without its weights; of a hub model none are downloaded.
 
@@ -42,24 +46,28 @@ def load_meta_model(
         name: as for ``load_model``.
         dtype: the number format that the weights would have.
         device: where they would be.
+        backend: as for ``load_model``.
 
     Raises:
         UserError: if there is no such model, or its configuration or tokenizer cannot be used.
     """
     if name in WIRED_MODELS:
-        return load_model(name, dtype=dtype, device=device)
+        return load_model(name, dtype=dtype, device=device, backend=backend)
+    refuse_absent_backend(backend)
     number_format, place = parse_dtype(dtype), parse_device(device)
     source = find_outline(os.fspath(name))
     with quiet():
         config = read_any_config(source.folder)
         tokenizer = load_tokenizer(source.folder, config, trusted=source.is_trusted)
         if config.is_encoder_decoder:
+            refuse_transformer_lens(source.name, backend)
             return _of_encoder_decoder(config, tokenizer, source, number_format, place)
-        files = Files(source, config, tokenizer, choose_backend(source, config, "auto"))
+        files = Files(source, config, tokenizer, choose_backend(source, config, backend))
         model = _of_decoder(files, number_format)
     described = describe(model, digest="", dtype=dtype, device=str(place))
     facts = replace(described, source=source.kind, verified=OUTLINE)
-    attach_origin(model, Origin(facts, tokenizer, read_generation_settings(source.folder)))
+    settings = read_generation_settings(source.folder)
+    attach_origin(model, Origin(facts, tokenizer, settings, source.folder))
     return model
 
 
@@ -91,7 +99,8 @@ def _of_encoder_decoder(
     number_format = str(dtype).removeprefix("torch.")
     described = describe(model, digest="", dtype=number_format, device=str(place))
     facts = replace(described, source=source.kind, verified=OUTLINE)
-    attach_origin(model, Origin(facts, tokenizer, read_generation_settings(source.folder)))
+    settings = read_generation_settings(source.folder)
+    attach_origin(model, Origin(facts, tokenizer, settings, source.folder))
     return model
 
 

@@ -145,6 +145,7 @@ def plan_run(
     chat: bool = False,
     dtype: str = "float32",
     device: str = "cpu",
+    backend: str = "auto",
     memory_budget: int | None = None,
     untimed: bool = False,
 ) -> RunPlan:
@@ -187,6 +188,7 @@ def plan_run(
         chat: wrap prompts in the tokenizer's chat template.
         dtype: number format of a model given by name.
         device: where a model given by name would be.
+        backend: what would run a model given by name, as in ``load_model``.
         memory_budget: bytes for activations, keys and values; half of what is free if None.
         untimed: run no sample, so that no weights are read and no time is told.
 
@@ -196,13 +198,15 @@ def plan_run(
     options = PlanOptions(
         kind, site, None if layers is None else tuple(layers), pairs, exhaustive,
         (also,) if isinstance(also, str) else tuple(also), draws, fewshot_seeds, student, original,
-        text, on_policy, rank, n_texts, batch, steps,
+        text, on_policy, rank, n_texts, batch, steps, backend,
     )  # fmt: skip
     planned = PLANNED[analysis]
     refuse_fewshot_seeds(fewshot_seeds)
     _refuse_unused(planned, options)
     given = isinstance(model, Model)
-    subject = model if given else load_meta_model(model, dtype=dtype, device=device)
+    subject = (
+        model if given else load_meta_model(model, dtype=dtype, device=device, backend=backend)
+    )
     if planned.paired:
         tasks, protocols = paired_tasks(subject, tasks), None
     prepared = prepare(
@@ -211,12 +215,12 @@ def plan_run(
         seed=seed, limit=limit, fewshot=fewshot, chat=chat, memory_budget=memory_budget,
     )  # fmt: skip
     setup = PlannedSetup(**vars(prepared))
-    return _plan_of(planned.jobs(setup, options), setup, untimed)
+    return _plan_of(planned.jobs(setup, options), setup, WithWeights(untimed, backend))
 
 
-def _plan_of(planned: PlannedJobs, setup: PlannedSetup, untimed: bool) -> RunPlan:
+def _plan_of(planned: PlannedJobs, setup: PlannedSetup, known: WithWeights) -> RunPlan:
     """The plan of some jobs: their work, and its seconds by a sample of their sweeps."""
-    jobs, notes, known = planned.by_name, list(planned.notes), WithWeights(untimed)
+    jobs, notes = planned.by_name, list(planned.notes)
     models = [setup.model, *(job.setup.model for job in jobs.values())]
     models += [model for one in planned.trainings.values() for model in one.models]
     unknown = next((why for model in models if (why := known.why_not(model))), None)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from layerwise.models import load_model
+from layerwise.models.facts import origin_of
 from layerwise.models.folder import has_weights
 from layerwise.models.footprint import weight_bytes
 from layerwise.models.kinds import Model
-from layerwise.models.meta_model import facts_of_outline, is_meta_model
+from layerwise.models.meta_model import is_meta_model
 from layerwise.runs.setup import Setup
 from layerwise.sweep.memory import free_memory
 
@@ -20,10 +20,12 @@ class WithWeights:
 
     Attributes:
         untimed: whether none is to be loaded.
+        backend: what is to run them.
         loaded: by the id of a model or outline the model itself.
     """
 
     untimed: bool
+    backend: str = "auto"
     loaded: dict[int, Model] = field(default_factory=dict)
 
     def why_not(self, model: Model) -> str | None:
@@ -34,12 +36,15 @@ class WithWeights:
             self.loaded[id(model)] = model
         if id(model) in self.loaded:
             return None
-        if not has_weights(Path(str(getattr(model.cfg, "tokenizer_name", model.cfg.model_name)))):
+        origin = origin_of(model)
+        if origin is None or origin.folder is None or not has_weights(origin.folder):
             return "the model's weights are not on this machine"
         if weight_bytes(model) > free_memory("cpu") // 2:
             return "the model's weights, loaded and compared, do not fit into this machine's memory"
-        facts = facts_of_outline(model)
-        self.loaded[id(model)] = load_model(facts.name, dtype=facts.dtype, device=facts.device)
+        facts = origin.facts
+        self.loaded[id(model)] = load_model(
+            facts.name, dtype=facts.dtype, device=facts.device, backend=self.backend
+        )
         return None
 
     def model(self, model: Model) -> Model:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from layerwise.analyses.arguments import check_arguments
 from layerwise.analyses.pruning.folder import TABLES
@@ -55,6 +55,7 @@ def heal(
     memory_budget: int | None = None,
     dtype: str = "float32",
     device: str = "cpu",
+    backend: str = "auto",
     progress: bool = True,
 ) -> DistillationResult:
     """Heal a model that was written without some layers: the original teaches it.
@@ -101,6 +102,7 @@ def heal(
         dtype: number format that the models are asked in: ``float32``, ``bfloat16`` or
             ``float16``.
         device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        backend: what runs both models, as in ``load_model``.
         progress: show a progress bar on a terminal.
 
     Returns:
@@ -120,8 +122,9 @@ def heal(
     pruned = pruned_from(Path(folder))
     if original is not None:
         pruned = pruned._replace(name=str(original), is_path=False)
-    teacher = _loaded(pruned, Path(folder), dtype, device)
-    cut = load_model(folder, dtype=dtype, device=device)
+    how = {"dtype": dtype, "device": device, "backend": backend}
+    teacher = _loaded(pruned, Path(folder), how)
+    cut = load_model(folder, **how)
     return taught(teacher, cut, course, pruned.removed)
 
 
@@ -173,7 +176,7 @@ def pruned_from(folder: Path) -> PrunedFrom:
     )  # fmt: skip
 
 
-def _loaded(pruned: PrunedFrom, folder: Path, dtype: str, device: str) -> Model:
+def _loaded(pruned: PrunedFrom, folder: Path, how: Mapping[str, Any]) -> Model:
     """The model that the layers were taken from, and no other.
 
     Raises:
@@ -185,7 +188,7 @@ def _loaded(pruned: PrunedFrom, folder: Path, dtype: str, device: str) -> Model:
             "expected its folder or file there; name the place where it is now, as `original` "
             "(`--original` at the command line)."
         )
-    model = load_model(pruned.name, dtype=dtype, device=device)
+    model = load_model(pruned.name, **how)
     found = model_facts(model).source_hash
     if pruned.source_hash and found != pruned.source_hash:
         raise UserError(

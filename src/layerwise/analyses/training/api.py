@@ -70,6 +70,8 @@ def profile_training(
     chat: bool = False,
     dtype: str = "float32",
     device: str = "cpu",
+    offload: str | None = None,
+    backend: str = "auto",
     out: str | Path | None = None,
     memory_budget: int | None = None,
     executor: Executor | None = None,
@@ -97,6 +99,9 @@ def profile_training(
         chat: wrap prompts in the tokenizer's chat template.
         dtype: ``float32``, ``bfloat16`` or ``float16``, of checkpoints that are folders.
         device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``, of checkpoints that are folders.
+        offload: ``disk`` leaves the weights of layers on disk, as in ``load_model``, of
+            checkpoints that are folders.
+        backend: what runs them, as in ``load_model``, of checkpoints that are folders.
         out: folder for the tables and ``training.html``, with a folder ``step-N`` for the run of
             each checkpoint; an interrupted series goes on there.
         memory_budget: bytes for activations, keys and values; half of what is free if None.
@@ -118,11 +123,12 @@ def profile_training(
     asked = Asked(
         tasks, protocols, tuple(also), limit, seed, fewshot, chat, memory_budget, progress, executor
     )
+    how = {"dtype": dtype, "device": device, "offload": offload, "backend": backend}
     results: dict[int, list[Result]] = {}
     given: Any = checkpoints  # read by now
     for step, checkpoint in one_by_one(given):
         folder = None if out is None else Path(out) / f"step-{step}"
-        results[step] = measured(loaded(checkpoint, dtype, device), asked, folder)
+        results[step] = measured(loaded(step, checkpoint, how), asked, folder)
         checkpoints_of_one_model(results)  # not after hours of all the others
     series = _series(results, seed, smallest_gain, interest)
     if out is not None:

@@ -5,7 +5,7 @@ Runs are joined in ``series``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from layerwise.analyses.ablation.job import Ablation
 from layerwise.analyses.ablation.spec import AblationSpec
 from layerwise.analyses.execute import execute
 from layerwise.analyses.logit_lens.api import Lens
+from layerwise.errors import UserError, shown
 from layerwise.models.bridge import accepted
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
@@ -55,14 +56,26 @@ class Asked:
     executor: Executor | None = None
 
 
-def loaded(checkpoint: Any, dtype: str, device: str) -> Model:
-    """The model of a checkpoint: itself, what its function makes, or what its folder holds."""
+def loaded(step: int, checkpoint: Any, how: Mapping[str, Any]) -> Model:
+    """The model of a checkpoint: itself, what its function makes, or what its folder holds.
+
+    Args:
+        step: the checkpoint's, for the error's sentence.
+        checkpoint: model, function or folder.
+        how: options of ``load_model`` for a folder.
+
+    Raises:
+        UserError: if its function gives no model, or the folder holds none.
+    """
     given = accepted(checkpoint)
-    if isinstance(given, Model):
-        return given
-    if callable(given):
-        return accepted(given())
-    return load_model(checkpoint, dtype=dtype, device=device)
+    if not isinstance(given, Model) and callable(given):
+        given = accepted(given())
+        if not isinstance(given, Model):
+            raise UserError(
+                f"The function of the checkpoint of step {step} gave {shown(given)}: expected a "
+                "loaded model; let it return one."
+            )
+    return given if isinstance(given, Model) else load_model(checkpoint, **how)
 
 
 @in_turn
