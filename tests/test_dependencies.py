@@ -1,8 +1,12 @@
-"""What the ranges of dependencies promise."""
+"""What the ranges of dependencies promise, what is locked, and what a distribution holds."""
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+from fnmatch import fnmatch
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
@@ -10,6 +14,8 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from tests.lowest import lowest
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_the_lowest_releases_are_not_below_what_transformer_lens_needs():
@@ -22,3 +28,34 @@ def test_the_lowest_releases_are_not_below_what_transformer_lens_needs():
     assert "transformers" in [one.name for one in ours]
     for one in ours:
         assert one.specifier.contains(claimed[canonicalize_name(one.name)]), str(one)
+
+
+def test_the_source_distribution_has_every_file_of_the_repository():
+    """Tests read docs, studies, benchmarks and the Makefile; the build takes the package itself."""
+    git = shutil.which("git")
+    if git is None or not (ROOT / ".git").exists():
+        pytest.skip("needs git and a clone of the repository")
+    listed = subprocess.run([git, "-C", ROOT, "ls-files", "-z"], capture_output=True, text=True)
+    if listed.returncode:  # a clone of somebody else's, which git refuses to read
+        pytest.skip(listed.stderr)
+    lines = [
+        line.split()
+        for line in (ROOT / "MANIFEST.in").read_text("utf-8").splitlines()
+        if line and not line.startswith("#")
+    ]
+    taken = {"LICENSE", "MANIFEST.in", "README.md", "pyproject.toml"}
+    taken |= {name for verb, *names in lines if verb == "include" for name in names}
+    grafted = ("src/", *(f"{name}/" for verb, name, *_ in lines if verb == "graft"))
+    dropped = [
+        (within, name)
+        for verb, within, *names in lines
+        if verb == "recursive-exclude"
+        for name in names
+    ]
+    left_out = [
+        path
+        for path in listed.stdout.split("\0")[:-1]
+        if not (path.startswith(grafted) or any(fnmatch(path, name) for name in taken))
+        or any(fnmatch(path, f"{within}/*{name}") for within, name in dropped)
+    ]
+    assert left_out == []
