@@ -30,18 +30,17 @@ def test_the_lowest_releases_are_not_below_what_transformer_lens_needs():
         assert one.specifier.contains(claimed[canonicalize_name(one.name)]), str(one)
 
 
-def pins(*names: str) -> list[str]:
-    """Lines that pin a release in files that ``make lock`` writes."""
+def pins(*names: str) -> list[tuple[str, str]]:
+    """Releases that files of ``make lock`` pin, with what stands behind the version."""
     lines = [line for name in names for line in (ROOT / name).read_text("utf-8").splitlines()]
-    return [line for line in lines if "==" in line]
+    pinned = [line.split("==") for line in lines if "==" in line]
+    return sorted((canonicalize_name(name), release) for name, release in pinned)
 
 
 def test_every_locked_release_but_torch_has_its_hashes():
     hashed = pins("requirements-package.txt", "requirements-test.txt")
-    assert all(line.endswith(" \\") for line in hashed)  # behind which the hashes stand
-    releases = sorted(line.removesuffix(" \\").lower() for line in hashed)
-    locked = [line.lower() for line in pins("constraints.txt")]
-    assert releases == sorted(line for line in locked if not line.startswith("torch=="))
+    locked = [(name, f"{release} \\") for name, release in pins("constraints.txt")]
+    assert hashed == [pin for pin in locked if pin[0] != "torch"]
 
 
 def test_the_source_distribution_has_every_file_of_the_repository():

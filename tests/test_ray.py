@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -21,7 +22,7 @@ from layerwise.runs.folder import RunFolder
 from layerwise.runs.machines import Machine, machines_of, note_machine
 from layerwise.runs.progress import SilentMeter
 from layerwise.runs.ray_executor import RayExecutor
-from layerwise.runs.ray_pool import Needs
+from layerwise.runs.ray_pool import Needs, Pool
 from layerwise.runs.travel import pack, unpack
 from layerwise.storage.provenance import read_facts
 from tests import commands
@@ -213,6 +214,33 @@ def test_an_address_at_which_nobody_listens_is_refused_at_once(model, tmp_path):
     asked = ["ablate", commands.model_folder(), "--task", task, "--ray", f"{address},actors=2"]
     commands.assert_refused(commands.run(*asked), "No head of a Ray cluster answers")
     assert time.monotonic() - started < 5
+
+
+def pool_of(address: str, ray: Any) -> Pool:
+    """A pool that is connected to a cluster whose head is at an address."""
+    pool = Pool.__new__(Pool)
+    vars(pool).update(_ray=ray, _needed=[address], _heard=0.0, pending={}, hands=[])
+    return pool
+
+
+def test_a_head_that_is_lost_ends_the_run_at_once():
+    pool = pool_of(f"127.0.0.1:{a_free_port()}", None)
+    with pytest.raises(lw.UserError, match=r"Ray does not answer at 127.*pieces.*are kept"):
+        pool.wait([])
+
+
+def test_a_head_that_is_lost_while_it_is_asked_ends_the_run(monkeypatch):
+    monkeypatch.setattr("layerwise.runs.ray_pool.HEARD", 0.05)
+    lost, server = threading.Event(), socket.create_server(("127.0.0.1", 0))
+
+    def nodes() -> None:
+        server.close()
+        lost.wait(20)
+
+    pool = pool_of(f"127.0.0.1:{server.getsockname()[1]}", SimpleNamespace(nodes=nodes))
+    with pytest.raises(lw.UserError, match="Ray does not answer at"):
+        pool.name_of("machine")
+    lost.set()
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"])

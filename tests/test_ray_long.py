@@ -194,3 +194,28 @@ def test_a_run_ends_well_on_the_command_line(tmp_path):
     assert ended.code == 0, ended
     assert all(line.startswith("layerwise: ") for line in ended.err.splitlines()), ended.err
     assert Path(tmp_path / "run" / "records.parquet").exists()
+
+
+@pytest.mark.parametrize("lost", ["gcs_server", "raylet"])
+def test_a_head_that_dies_ends_the_run_in_a_sentence_and_nothing_is_lost(tmp_path, lost):
+    task = write_jsonl(tmp_path / "mine.jsonl", word_task(400, "mine").items)
+    out = tmp_path / "run"
+    asked = ["ablate", commands.model_folder(), "--task", task, "--fewshot", "0", "--out", out]
+    child = subprocess.Popen(
+        [*commands.COMMAND, *map(str, asked), "--ray", "local,actors=2"],
+        env=commands.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while child.poll() is None and not list(out.glob("parts/records*.part")):
+        time.sleep(0.05)
+    for process in psutil.Process(child.pid).children(recursive=True):
+        if process.name().startswith(lost):
+            process.kill()
+    said = child.communicate(timeout=60)[1]
+    assert child.returncode == 2, said
+    assert "layerwise: Ray does not answer at" in said
+    assert "Traceback" not in said
+    kept = len(list(out.glob("parts/records*.part")))
+    assert kept > 0
+    assert commands.run(*asked).code == 0  # on this machine alone
+    facts = json.loads((out / "run.json").read_text())
+    assert sum(len(one["pieces"]) for one in facts["machines"]) == kept

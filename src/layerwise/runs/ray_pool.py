@@ -12,9 +12,11 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from importlib import metadata, util
+from threading import Thread
 from typing import Any
 
 from layerwise.errors import UserError, one_line, shown
@@ -22,9 +24,9 @@ from layerwise.errors import UserError, one_line, shown
 from .machines import Machine
 from .ray_worker import RayWorker
 
-# Seconds: to reach a head, between looks at which machines there are, and until one that waits
-# for workers is told of it.
-REACH, LOOK, PATIENCE = 5.0, 5.0, 60.0
+# Seconds: to reach a head, between looks whether it is there and at which machines there are, and
+# until one that waits for workers is told of it.
+REACH, HEARD, LOOK, PATIENCE = 5.0, 1.0, 5.0, 60.0
 # A machine on which so many workers were lost before they had begun is given up.
 LOST_AT_START = 5
 # A client of HTTP/2, which Ray's head speaks: its greeting, and a frame of no settings.
@@ -140,6 +142,7 @@ class Pool:
     def __init__(self, address: str | None, needs: Needs) -> None:
         self._needs = needs
         self._ray, self._mine = _connected(address, needs)
+        self._heard, self._needed = 0.0, _addresses(self._ray)
         self.hands: list[Hand] = []
         self.pending: dict[Any, Hand] = {}
         self.refused: list[str] = []
@@ -184,7 +187,12 @@ class Pool:
         Returns:
             Each that is there, the worker if it is that of a beginning, and the answer; None if
             the worker is lost.
+
+        Raises:
+            UserError: if the cluster's head is lost.
         """
+        if time.monotonic() - self._heard > HEARD:
+            self._refuse_lost_head()
         waited = [*asked, *self.pending]
         if not waited:
             time.sleep(0.2)
@@ -225,7 +233,7 @@ class Pool:
 
     def name_of(self, node: str) -> str:
         """A machine's name."""
-        names = [one["NodeManagerHostname"] for one in self._ray.nodes() if one["NodeID"] == node]
+        names = [one["NodeManagerHostname"] for one in self._nodes() if one["NodeID"] == node]
         return names[0] if names else node[:8]
 
     @property
@@ -240,13 +248,44 @@ class Pool:
 
     def _rooms(self) -> Iterator[tuple[str, int]]:
         """Each machine that is there, and how many workers are to be on it."""
-        for one in self._ray.nodes():
+        for one in self._nodes():
             if one["Alive"] and one["NodeID"] not in self._given_up:
                 fit, most = self._needs.fit(one["Resources"]), self._needs.actors
                 yield one["NodeID"], fit if most is None else min(fit, most)
 
+    def _nodes(self) -> list[dict[str, Any]]:
+        """The cluster's machines."""
+        return self._of_head(self._ray.nodes)
+
+    def _of_head(self, ask: Callable[[], Any]) -> Any:
+        """What the head answers, asked beside, so that one that is lost meanwhile is noticed."""
+        answer: Future[Any] = Future()
+
+        def asking() -> None:
+            try:
+                answer.set_result(ask())
+            except BaseException as error:
+                answer.set_exception(error)
+
+        self._refuse_lost_head()
+        Thread(target=asking, daemon=True).start()
+        while not wait([answer], timeout=HEARD).done:
+            self._refuse_lost_head()
+        return answer.result()
+
+    def _refuse_lost_head(self) -> None:
+        """Refuse to go on without what this process needs: Ray would wait, and then end it."""
+        for address in self._needed:
+            if not (_listens(address) or _listens(address)):
+                raise UserError(
+                    f"Ray does not answer at {address} any more: expected the cluster's head, and "
+                    "Ray on this machine, to run until the end. All pieces that were made are "
+                    "kept; start Ray again and give the same command again, or go on without it."
+                )
+        self._heard = time.monotonic()
+
     def _refuse_too_small(self) -> None:
-        fits = [self._needs.fit(one["Resources"]) for one in self._ray.nodes() if one["Alive"]]
+        fits = [self._needs.fit(one["Resources"]) for one in self._nodes() if one["Alive"]]
         wanted = self._needs.actors or 1
         if max(fits, default=0) < wanted:
             self.close()
@@ -265,7 +304,8 @@ class Pool:
             num_gpus=needs.num_gpus,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
         )
-        hand = Hand(node, made.remote(max(1, int(needs.num_cpus)), needs.device))
+        threads = max(1, int(needs.num_cpus))
+        hand = Hand(node, self._of_head(lambda: made.remote(threads, needs.device)))
         self.hands.append(hand)
         self._begin(hand)
 
@@ -286,6 +326,21 @@ class Pool:
             return self._ray.get(one)
         except RayError:
             return None
+
+
+def _addresses(ray: Any) -> list[str]:
+    """Where the cluster's head listens, and Ray on this machine."""
+    here = ray.get_runtime_context()
+    (own,) = [one for one in ray.nodes() if one["NodeID"] == here.get_node_id()]
+    return [here.gcs_address, f"{own['NodeManagerAddress']}:{own['NodeManagerPort']}"]
+
+
+def _listens(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    with contextlib.suppress(OSError):
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH).close()
+        return True
+    return False
 
 
 def _connected(address: str | None, needs: Needs) -> tuple[Any, bool]:
@@ -314,7 +369,7 @@ def _connected(address: str | None, needs: Needs) -> tuple[Any, bool]:
     options.update(quiet)
     try:
         ray.init(**options)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except Exception as error:  # a plain one, where the machine is too busy
         raise UserError(
             f"Ray could not connect to {shown(address or 'local')} ({one_line(error)}): expected a "
             "cluster that this machine belongs to, with the same Ray and Python; start it with "
