@@ -67,7 +67,7 @@ def load_meta_model(
     described = describe(model, digest="", dtype=dtype, device=str(place))
     facts = replace(described, source=source.kind, verified=OUTLINE)
     settings = read_generation_settings(source.folder)
-    attach_origin(model, Origin(facts, tokenizer, settings, source.folder))
+    attach_origin(model, Origin(facts, tokenizer, settings, folder=source.folder))
     return model
 
 
@@ -100,7 +100,7 @@ def _of_encoder_decoder(
     described = describe(model, digest="", dtype=number_format, device=str(place))
     facts = replace(described, source=source.kind, verified=OUTLINE)
     settings = read_generation_settings(source.folder)
-    attach_origin(model, Origin(facts, tokenizer, settings, source.folder))
+    attach_origin(model, Origin(facts, tokenizer, settings, folder=source.folder))
     return model
 
 
