@@ -21,6 +21,7 @@ from typing import Any
 import platformdirs
 
 from layerwise.errors import UserError
+from layerwise.ground.regular_files import open_regular, read_regular
 
 BESIDE_WEIGHTS = (
     ".json", ".txt", ".jinja", ".model", ".spm", ".tiktoken", ".codes", ".tokenizer",
@@ -44,7 +45,7 @@ def key_of(parts: Iterable[str]) -> str:
 def read_record(kind: str, key: str) -> dict[str, Any] | None:
     """A record, or None if there is none that is whole."""
     try:
-        kept = json.loads((cache_dir() / kind / f"{key}.json").read_text("utf-8"))
+        kept = json.loads(read_regular(cache_dir() / kind / f"{key}.json"))
         record, checksum = kept["record"], kept["sha256"]
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
@@ -109,7 +110,7 @@ def _contents_sha256(path: Path) -> str:
     known = _contents.get(path)
     if known is not None and known[0] == stamp:
         return known[1]
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     # A change within one tick of the file system's clock would leave the stamp as it is.
     if time.time() - path.stat().st_ctime > _SETTLED_AFTER:

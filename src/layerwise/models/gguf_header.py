@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from layerwise.errors import UserError
+from layerwise.ground.regular_files import open_regular
 
 # Far above what models have, far below what would take long or much memory to read.
 _MAX_FIELDS = 10_000
@@ -74,15 +75,15 @@ def read_gguf_header(path: Path) -> GgufHeader:
             does not fit the file: counts, lengths, types, shapes, or tensors outside of it.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             if file.read(4) != b"GGUF":
                 raise _refusal(path)
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 return _Reader(content).header()
     except OSError as error:
         raise UserError(
-            f"{path} cannot be read ({error.strerror}): expected a GGUF file; check its "
-            "permissions."
+            f"{path} cannot be read ({error.strerror}): expected a GGUF file; check the "
+            "path and its permissions."
         ) from error
     except _Damaged as error:
         raise UserError(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from layerwise.errors import UserError, one_line
+from layerwise.ground.regular_files import read_regular
 
 _LARGEST = 2**26  # bytes; the largest index of a model known to us has 2**21
 
@@ -28,7 +29,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
                 f"{path} cannot be read ({size} bytes): expected a JSON object of at most "
                 f"{_LARGEST} bytes; restore the file."
             )
-        fields = json.loads(path.read_text("utf-8"))
+        fields = json.loads(read_regular(path).decode("utf-8"))
     except UserError:
         raise
     except (OSError, ValueError, RecursionError) as error:

@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 from layerwise.errors import UserError
+from layerwise.ground.regular_files import read_regular
 from layerwise.models.cache import checksum_of, contents_sha256
 
 # Not among the endings of files that belong to a model, so that nothing copies or hashes it.
@@ -38,7 +39,7 @@ def conversion_hash(folder: Path, *, read_weights: bool = True) -> str:
         UserError: if a file is missing, changed or was added.
     """
     try:
-        manifest = json.loads((folder / _MANIFEST).read_text("utf-8"))
+        manifest = json.loads(read_regular(folder / _MANIFEST))
         files, checksum = manifest["files"], manifest["sha256"]
         if checksum != checksum_of(files):
             raise _damaged(folder, _MANIFEST)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from layerwise.errors import UserError, unknown_name
+from layerwise.ground.regular_files import IrregularFileError, refuse_irregular
 from layerwise.models.adapter_files import Adapter, is_adapter, read_adapter
 from layerwise.models.cache import contents_sha256, file_sha256, folder_sha256, key_of
 from layerwise.models.gguf_files import folder_of_gguf
@@ -24,6 +25,7 @@ from layerwise.models.loaded import SourceKind
 from layerwise.models.manifest import conversion_hash
 from layerwise.models.registry import BUNDLED, WIRED_MODELS, PackagedModel
 
+_CHAT_TEMPLATES = "additional_chat_templates/*"
 _SHOWN = 200  # characters of a name in an error's sentence
 
 
@@ -103,11 +105,26 @@ def _find(name: str, fetch: Callable[[str], Path], *, read_weights: bool) -> Sou
 
 
 def _of_folder(source: Source, *, read_weights: bool) -> Source:
+    _refuse_irregular_files(source.folder)
     if is_adapter(source.folder):
         return _of_adapter(source, read_weights=read_weights)
     if read_weights and has_hashed_weights(source.folder):
         return replace(source, verified="weights have the SHA-256 that the hub names them by")
     return source
+
+
+def _refuse_irregular_files(folder: Path) -> None:
+    """Refuse a pipe or a device among the files that transformers may open, and would wait for."""
+    for path in (*folder.iterdir(), *folder.glob(_CHAT_TEMPLATES)):
+        try:
+            refuse_irregular(path)
+        except IrregularFileError as error:
+            raise UserError(
+                f"{path} is {error.strerror}: expected a folder of ordinary files; replace it by "
+                "a file, or remove it."
+            ) from error
+        except OSError:  # a folder, or a link to nothing: who needs the file says so
+            continue
 
 
 def _of_conversion(source: Source, path: Path, *, read_weights: bool) -> Source:

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from layerwise.errors import UserError
+from layerwise.ground.regular_files import read_regular
 from layerwise.storage.atomic_files import write_atomically
 from layerwise.storage.parquet import to_bytes
 
@@ -84,7 +85,7 @@ def read_part_file(path: Path, run: str, name: str) -> pa.Table:
 def read_bytes_part(path: Path, run: str, name: str) -> bytes:
     """Read a part that is no table; arguments and errors are those of ``read_part_file``."""
     try:
-        head, _, content = path.read_bytes().partition(b"\n")
+        head, _, content = read_regular(path).partition(b"\n")
     except OSError as error:
         raise _no_part(path) from error
     digest, blank, environment = head.removeprefix(_HEAD).partition(b" ")

@@ -353,7 +353,7 @@ def _lock(file: IO[str], path: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         file.seek(0)
-        owner = file.read().strip() or "unknown"
+        owner = file.read(20).strip() or "unknown"
         file.close()
         raise UserError(
             f"{path.parent} is in use by another run (process {owner}): expected a folder that "

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from layerwise.errors import DamagedResultsError
+from layerwise.ground.regular_files import open_regular, read_regular
 
 State = Literal["ok", "changed", "missing", "not kept"]
 FILES = "files"
@@ -22,7 +23,7 @@ NOT_KEPT_FILE = "not_kept.txt"
 
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file's content, in hexadecimal."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -92,7 +93,7 @@ def not_kept(folder: Path) -> list[str]:
         folder: where ``not_kept.txt`` lies, if anything was left out.
     """
     try:
-        lines = (folder / NOT_KEPT_FILE).read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = read_regular(folder / NOT_KEPT_FILE).decode(errors="replace").splitlines()
     except OSError:
         return []
     return [line.strip() for line in lines if line.strip()]
@@ -103,7 +104,7 @@ def _state(path: Path, digest: str, left_out: Iterable[str]) -> State:
         return "ok" if sha256_of(path) == digest else "changed"
     except FileNotFoundError:
         return "not kept" if path.name in left_out else "missing"
-    except OSError:  # a folder in its place, or not to be read
+    except OSError:  # a folder or a pipe in its place, or not to be read
         return "changed"
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 from pydantic import BaseModel
 
 from layerwise.errors import DamagedResultsError
+from layerwise.ground.regular_files import read_regular
 
 from .atomic_files import disk_error, remove_temporaries, write_atomically
 from .file_list import hashes_of, listed, refuse_edited, with_list
@@ -101,7 +102,7 @@ class JoinedFolder(Generic[_Facts]):
         """
         path = folder / self.list_file
         try:
-            said = json.loads(path.read_bytes())
+            said = json.loads(read_regular(path))
             self.facts.model_validate_json(json.dumps(said))
         except (OSError, ValueError, RecursionError) as error:
             command, again = self.command

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from layerwise.errors import DamagedResultsError, UserError, unknown_name
+from layerwise.ground.regular_files import read_regular
 
 from .atomic_files import write_atomically
 from .earlier_tables import with_later_columns
@@ -147,7 +148,7 @@ def read_arrow(path: Path, digest: str | None = None) -> pa.Table:
     """
     try:
         # the file is read whole first, so that none stays open and memory-mapped
-        content = path.read_bytes()
+        content = read_regular(path)
         if digest is not None and hashlib.sha256(content).hexdigest() != digest:
             raise DamagedResultsError(
                 f"{path} was changed after it was written (its SHA-256 is not the one listed): "

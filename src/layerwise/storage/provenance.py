@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from layerwise.errors import DamagedResultsError, UserError
+from layerwise.ground.regular_files import read_regular
 
 from .atomic_files import write_atomically
 from .file_list import listed, refuse_edited, with_list
@@ -288,7 +289,7 @@ def read_run_file(folder: Path) -> dict[str, Any]:
     """
     path = folder / RUN_FILE
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_regular(path))
     except FileNotFoundError as error:
         raise UserError(
             f"No {RUN_FILE} in {folder}: expected the folder of a run; check the path."

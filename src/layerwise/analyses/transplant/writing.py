@@ -13,6 +13,7 @@ import torch
 
 from layerwise.analyses.pruning.folder import PLACE, taking_their_place
 from layerwise.errors import UserError
+from layerwise.ground.regular_files import read_regular
 from layerwise.models import weights_hash
 from layerwise.models.exchanged_folder import WRITTEN, tensors_of, write_exchanged_folder
 from layerwise.models.folder import read_config
@@ -106,7 +107,7 @@ def _is_there(out: Path, made: dict[str, Any]) -> bool:
     if not out.is_dir() or not any(out.iterdir()):
         return False
     try:
-        known = json.loads((out / MADE).read_text("utf-8"))
+        known = json.loads(read_regular(out / MADE))
         files = known.pop("files")
     except (OSError, ValueError, KeyError, AttributeError):
         known, files = None, {}
