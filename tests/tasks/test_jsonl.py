@@ -56,6 +56,16 @@ def test_rows_that_ask_for_the_same_thing_can_say_so(tmp_path: Path) -> None:
     assert [item.cluster for item in task.items] == ["fact 0"] * 2 + ["fact 1"] * 2 + [None]
 
 
+def test_rows_that_repeat_a_question_are_one_cluster(tmp_path: Path) -> None:
+    rows = [row(1), row(2), row(1), row(3), row(3, cluster="three"), row(1, cluster="mine")]
+    differs = [row(1, answer="1"), row(1, context="It is 3.")]
+    task = load_task(written(tmp_path, *rows, *differs), fewshot=0)
+    clusters = ["mine", None, "mine", "three", "three", "mine", None, None]
+    assert [item.cluster for item in task.items] == clusters
+    task = load_task(written(tmp_path, row(1), row(1)))
+    assert [item.cluster for item in task.items] == ["as mine/0001"] * 2
+
+
 def test_capability_is_the_files(tmp_path: Path) -> None:
     path = written(tmp_path, *(row(number, capability="reasoning") for number in range(3)))
     assert load_task(path).capability == "reasoning"

@@ -42,6 +42,9 @@ def loaded(**changes: Any) -> Any:
         ({"items": (FRANCE, "ab")}, "expected a tuple of Item values"),
         ({"items": None}, "Task 'small': 'items' is None; expected a tuple of Item values"),
         ({"fewshot": None}, "Task 'small': 'fewshot' is None; expected a tuple of Item values"),
+        ({"unasked": None}, "Task 'small': 'unasked' is None; expected a tuple of Item values"),
+        ({"other_fewshot": None}, "'other_fewshot' is None; expected a tuple of draws of examples"),
+        ({"other_fewshot": (3,)}, "'other_fewshot' is 3; expected a tuple of Item values"),
         ({"items": (FRANCE, FRANCE)}, "has the id 'small/0000' twice; expected each once"),
         ({"fewshot": (odd(SHOWN, id=BEN.id),)}, "has the id 'small/0001' twice"),
         (
@@ -91,6 +94,12 @@ def test_lists_become_tuples_and_nothing_else_changes():
     items = [odd(FRANCE, choices=list(FRANCE.choices)), BEN]
     (task,) = loaded(items=items, fewshot=[SHOWN], generate=spec)
     assert task == small_task()
+
+
+def test_the_same_question_twice_is_one_cluster():
+    again = odd(BEN, id="small/again")
+    (task,) = loaded(items=(FRANCE, BEN, again))
+    assert [item.cluster for item in task.items] == [None, f"as {BEN.id}", f"as {BEN.id}"]
 
 
 @pytest.mark.parametrize("name", [*task_names(), *task_names("toy")])

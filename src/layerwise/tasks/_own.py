@@ -13,7 +13,7 @@ from typing import Any
 
 from layerwise.errors import UserError, shown
 from layerwise.tasks.extractors import extractor
-from layerwise.tasks.items import Corruption, Item
+from layerwise.tasks.items import Corruption, Item, repeats_joined
 from layerwise.tasks.task import GenerateSpec, Task, Template
 
 
@@ -31,13 +31,19 @@ def check_own_task(task: Task) -> Task:
     items, fewshot = (_items(where, field, getattr(task, field)) for field in ("items", "fewshot"))
     if not items:
         raise UserError(f"{where} has no items; expected at least one; add what is to be asked.")
+    if not isinstance(task.other_fewshot, (tuple, list)):
+        raise _bad(where, "other_fewshot", task.other_fewshot, "a tuple of draws of examples")
     others = tuple(_items(where, "other_fewshot", draw) for draw in task.other_fewshot)
+    unasked = _items(where, "unasked", task.unasked)
     for draw in (fewshot, *others):
         _refuse_twins(where, items, draw)
     _check_template(where, task.template)
     _check_chance(where, task.chance)
-    spec = _spec(where, task.generate)
-    return replace(task, items=items, fewshot=fewshot, generate=spec, other_fewshot=others)
+    whole = repeats_joined((*items, *unasked))
+    return replace(
+        task, items=whole[: len(items)], unasked=whole[len(items) :], fewshot=fewshot,
+        generate=_spec(where, task.generate), other_fewshot=others, answer_tokens=0,
+    )  # fmt: skip
 
 
 def _bad(where: str, field: str, value: object, expected: str) -> UserError:

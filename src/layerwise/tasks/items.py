@@ -5,7 +5,8 @@ Prompts, scoring and few-shot examples are the business of protocols and suites.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 Capability = Literal["retrieval", "knowledge", "reasoning", "coherence"]
@@ -63,3 +64,22 @@ class Item:
     corruption: Corruption | None = None
     group: str | None = None
     cluster: str | None = None
+
+
+def repeats_joined(items: Sequence[Item]) -> tuple[Item, ...]:
+    """Items of which those with the same passage, question and answer are in one cluster.
+
+    It is the first that one of them names, or is called after the first of them. Items that name
+    another cluster themselves stay in it.
+    """
+    alike: dict[tuple[str | None, str, str], list[Item]] = {}
+    for item in items:
+        alike.setdefault((item.context, item.question, item.answer), []).append(item)
+    joined = {}
+    for same in alike.values():
+        if len(same) > 1:
+            named = next((one.cluster for one in same if one.cluster), f"as {same[0].id}")
+            joined |= {one.id: named for one in same if one.cluster is None}
+    return tuple(
+        replace(item, cluster=joined[item.id]) if item.id in joined else item for item in items
+    )

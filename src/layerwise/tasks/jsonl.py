@@ -11,7 +11,7 @@ from pathlib import Path
 
 from layerwise.errors import UserError, counted, shown
 from layerwise.tasks._rows import Row, bad_line, read_rows
-from layerwise.tasks.items import Capability, Item
+from layerwise.tasks.items import Capability, Item, repeats_joined
 from layerwise.tasks.task import GenerateSpec, Task, Template
 
 FEWSHOT = 3
@@ -98,7 +98,7 @@ def _items(path: str, rows: Sequence[tuple[int, Row]]) -> tuple[Item, ...]:
             cluster=row.cluster,
             pair=row.pair,
         )
-    return tuple(items.values())
+    return repeats_joined(list(items.values()))
 
 
 def _max_tokens(items: Sequence[Item]) -> int:
