@@ -92,6 +92,10 @@ class UnusedSettingsWarning(UserWarning):
     """A model's own settings, with which its texts could be others, are not used."""
 
 
+class LongAnswersWarning(UserWarning):
+    """Answers take more of a model's tokens than their task allows; texts may be longer."""
+
+
 def counted(n: int, noun: str, several: str = "") -> str:
     """``"1 layer"``, ``"3 layers"``, ``"12,000 bytes"``.
 

@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from layerwise.errors import (
     DamagedFileWarning,
+    LongAnswersWarning,
     MadeAgainWarning,
     OtherEnvironmentWarning,
     UnusedSettingsWarning,
@@ -94,6 +95,7 @@ _FULL = (
 )
 _TOLD = (
     MadeAgainWarning, DamagedFileWarning, OtherEnvironmentWarning, UnusedSettingsWarning,
+    LongAnswersWarning,
 )  # fmt: skip
 
 

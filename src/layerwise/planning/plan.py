@@ -269,7 +269,7 @@ def _few_texts(jobs: Mapping[str, PlannedJob], known: WithWeights) -> dict[str, 
     for setup in writing.values():
         if id(setup.model) not in timed:
             whole = known.setup(setup)
-            long = [task for task in setup.tasks if task.generate.max_tokens > SHORT]
+            long = [task for task in setup.tasks if task.max_tokens > SHORT]
             tried = [few_texts(whole, task) for task in long or setup.tasks[:1]]
             timed[id(setup.model)] = time_texts(whole, tried, found=setup.lengths)
     return {name: timed[id(setup.model)] for name, setup in writing.items()}

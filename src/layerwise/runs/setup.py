@@ -14,7 +14,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from layerwise.errors import UnusedSettingsWarning, UserError
+from layerwise.errors import LongAnswersWarning, UnusedSettingsWarning, UserError
 from layerwise.ground.layer_names import layer_number
 from layerwise.models import LoadedFacts, model_facts, original_tokenizer
 from layerwise.models.facts import (
@@ -41,6 +41,7 @@ from layerwise.tasks import (
     PatchingPrompts,
     Task,
     TaskRequest,
+    with_room,
 )
 from layerwise.tasks.items import Item
 
@@ -290,6 +291,7 @@ def prepare(
     refuse_unknown_words(model, loaded_tasks)
     if "generate" in wanted:
         _warn_of_unused_settings(model)
+        loaded_tasks = _with_room(model, loaded_tasks)
     before = _numbers_of_run(out)
     return Setup(
         model,
@@ -318,6 +320,22 @@ def _warn_of_unused_settings(model: Model) -> None:
             UnusedSettingsWarning,
             stacklevel=4,
         )
+
+
+def _with_room(model: Model, tasks: Sequence[Task]) -> tuple[Task, ...]:
+    """The tasks, each with room for its longest answer in this model's tokens."""
+    tokenizer, apart = original_tokenizer(model), is_seq2seq(model)
+    roomy = tuple(with_room(task, tokenizer, apart=apart) for task in tasks)
+    longer = [f"{one.name!r} from {one.generate.max_tokens} to {one.max_tokens} tokens"
+              for one in roomy if one.answer_tokens]  # fmt: skip
+    if longer:
+        warnings.warn(
+            f"Texts may be longer than their tasks say, as the longest answer is in this model's "
+            f"tokens: {', '.join(longer)}.",
+            LongAnswersWarning,
+            stacklevel=4,
+        )
+    return roomy
 
 
 def _numbers_of_run(out: str | Path | None) -> dict[str, int]:

@@ -23,6 +23,7 @@ from layerwise.tasks.protocols import TaskRequest as TaskRequest
 from layerwise.tasks.protocols import Tokenizer as Tokenizer
 from layerwise.tasks.protocols import build_requests as build_requests
 from layerwise.tasks.protocols import score as score
+from layerwise.tasks.protocols import with_room as with_room
 from layerwise.tasks.registry import expand_task_names as expand_task_names
 from layerwise.tasks.registry import languages as languages
 from layerwise.tasks.registry import load_task as load_task

@@ -5,6 +5,7 @@ Nothing here knows about items or protocols.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from layerwise.errors import UserError, one_line
@@ -102,6 +103,21 @@ def encode_input(tokenizer: Tokenizer, text: str) -> Tokens:
     special = not (bos and text.startswith(bos))
     try_texts(tokenizer, text)
     return tuple(tokenizer(text, add_special_tokens=special)["input_ids"])
+
+
+def lengths_of_answers(
+    tokenizer: Tokenizer, texts: Sequence[str], *, apart: bool = False
+) -> list[int]:
+    """Tokens of each text as a model writes it, without special ones.
+
+    Args:
+        tokenizer: the tokenizer.
+        texts: the texts.
+        apart: whether they are what the decoder of an encoder-decoder says.
+    """
+    encode_all: Any = tokenizer
+    given = {"text_target": list(texts)} if apart else {"text": list(texts)}
+    return [len(ids) for ids in encode_all(**given, add_special_tokens=False)["input_ids"]]
 
 
 def as_chat(tokenizer: Tokenizer, prompt: str) -> str:

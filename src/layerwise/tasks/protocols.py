@@ -5,10 +5,19 @@ Prompt texts are in ``_prompts``, token ids in ``_encoding``, the arithmetic in 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from layerwise.errors import UserError
 from layerwise.sweep.requests import Generate, LogLikelihood
 from layerwise.tasks._encoding import Tokenizer as Tokenizer
-from layerwise.tasks._encoding import as_chat, encode, encode_apart, encode_input, encode_pair
+from layerwise.tasks._encoding import (
+    as_chat,
+    encode,
+    encode_apart,
+    encode_input,
+    encode_pair,
+    lengths_of_answers,
+)
 from layerwise.tasks._prompts import LETTER_DELIMITER, LETTERS, letter_prompt, open_prompt
 from layerwise.tasks._requests import PROTOCOLS as PROTOCOLS
 from layerwise.tasks._requests import TaskRequest as TaskRequest
@@ -17,6 +26,9 @@ from layerwise.tasks.items import Item
 from layerwise.tasks.scoring import Score as Score
 from layerwise.tasks.scoring import score as score
 from layerwise.tasks.task import Task
+
+# Beside an answer: a token of white space before it, and one that ends its line.
+_BESIDE = 2
 
 
 def build_requests(
@@ -60,14 +72,29 @@ def build_requests(
     return built
 
 
+def with_room(task: Task, tokenizer: Tokenizer, *, apart: bool = False) -> Task:
+    """The task with room for its longest answer, where ``generate`` allows fewer tokens.
+
+    Args:
+        task: the task; itself if every item has an accepted answer that fits.
+        tokenizer: the original Hugging Face tokenizer.
+        apart: as for ``build_requests``.
+    """
+    accepted = [(item.answer, *item.aliases) for item in task.items]
+    texts = sorted({task.template.delimiter + one for each in accepted for one in each})
+    lengths = dict(zip(texts, lengths_of_answers(tokenizer, texts, apart=apart), strict=True))
+    longest = max(min(lengths[task.template.delimiter + one] for one in each) for each in accepted)
+    fits = longest <= task.generate.max_tokens
+    return task if fits else replace(task, answer_tokens=longest + _BESIDE)
+
+
 def _generation(
     task: Task, item: Item, context: str, tokenizer: Tokenizer, apart: bool
 ) -> TaskRequest:
-    spec = task.generate
     tokens = (encode_input if apart else encode)(tokenizer, context)
     if not tokens:
         raise _no_tokens(task, item)
-    request = Generate(tokens, spec.max_tokens, spec.stop)
+    request = Generate(tokens, task.max_tokens, task.generate.stop)
     return TaskRequest(item.id, task.name, "generate", context, None, True, request)
 
 

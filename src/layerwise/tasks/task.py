@@ -71,6 +71,8 @@ class Task:
             give away (see ``tasks.blind``); requests, and so the hash, know nothing of them.
         other_fewshot: further draws of as many worked examples from the same split; no part of the
             task's hash, for a run that asks with them says so.
+        answer_tokens: room for answers that take more of a model's tokens than ``generate`` allows;
+            no part of the task's hash, for the same questions are asked of every model.
     """
 
     name: str
@@ -84,6 +86,12 @@ class Task:
     source: str = "built-in"
     unasked: tuple[Item, ...] = ()
     other_fewshot: tuple[tuple[Item, ...], ...] = ()
+    answer_tokens: int = 0
+
+    @property
+    def max_tokens(self) -> int:
+        """At most so many new tokens under ``generate``."""
+        return max(self.generate.max_tokens, self.answer_tokens)
 
     @cached_property
     def hash(self) -> str:

@@ -265,6 +265,6 @@ def lesson_of(setup: Setup, question: Question, read: Tokens, said: Tokens, *, e
     last = setup.tokenizer.eos_token_id
     rest = (*said, last) if end and last is not None else said
     wrote = question.protocol == "generate"
-    spec = question.task.generate
-    most, stop = (spec.max_tokens, spec.stop) if wrote else (len(rest), ())
+    task = question.task
+    most, stop = (task.max_tokens, task.generate.stop) if wrote else (len(rest), ())
     return Lesson((*read, *rest), len(read), len(read), most, stop)
