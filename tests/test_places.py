@@ -16,6 +16,7 @@ from layerwise.analyses.comparison import api as comparing
 from layerwise.cli.commands import COMMANDS
 from layerwise.errors import UserError
 from layerwise.profiling import api as profiling
+from layerwise.report import Report
 from layerwise.storage.atomic_files import write_atomically
 from layerwise.storage.places import (
     refuse_unusable_file,
@@ -126,11 +127,16 @@ def test_a_report_is_refused_where_nothing_can_be_written(place, tmp_path, read_
     )
 
 
-@pytest.mark.parametrize("name", ["run.json", "records.parquet", "comparison.json"])
+@pytest.mark.parametrize(
+    "name", ["run.json", "records.parquet", "comparison.json", "training.json", "requests.jsonl"]
+)
 def test_a_report_does_not_replace_what_it_is_made_of(name, tmp_path):
     (tmp_path / name).write_text("results")
     says = f"{name} holds what a run found, and a page would replace it: expected the name of a"
     commands.refused("report", tmp_path, "--out", tmp_path / name, says=says, unchanged=tmp_path)
+    with pytest.raises(UserError, match="and a page would replace it"):
+        Report((), lambda: ("", {})).save(tmp_path / name)
+    assert (tmp_path / name).read_text() == "results"
 
 
 def test_a_profile_is_refused_in_python_before_it_begins(tmp_path):

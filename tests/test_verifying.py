@@ -17,6 +17,7 @@ from layerwise.analyses.ablation.api import ablate
 from layerwise.analyses.comparison.compared import ComparisonFacts
 from layerwise.analyses.comparison.result import Comparison
 from layerwise.analyses.emergence.api import emergence
+from layerwise.analyses.pruning.folder import refuse_occupied
 from layerwise.errors import DamagedFileWarning, MadeAgainWarning, UserError
 from layerwise.report import Report
 from layerwise.results import AblationResult, LensResult, RunFolder, load_results
@@ -322,6 +323,64 @@ def test_a_comparison_lists_its_tables(comparison, tmp_path):
     with pytest.raises(UserError, match=r"comparison\.json was changed after it was written"):
         Comparison.load(tmp_path)
     assert commands.run("verify", tmp_path).code == 2
+
+
+def test_all_lists_in_a_folder_are_verified(comparison, folder, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("comparison")
+    comparison.save(elsewhere)
+    for path in elsewhere.iterdir():  # as earlier versions wrote it beside a run
+        path.rename(folder / path.name)
+    both = lw.verify(folder)
+    assert both.ok
+    assert set(both.files.values()) == {"ok"}
+    assert {"run.json", "comparison.json", "records.parquet", "comparison_layers.parquet"} <= set(
+        both.files
+    )
+    load_results(folder)
+    edited(folder / "records.parquet")
+    assert states(folder)["records.parquet"] == "changed"
+    assert commands.run("verify", folder).code == 2
+    truncated(folder / "comparison_layers.parquet")
+    assert len(lw.verify(folder).problems) > 1
+
+
+def test_a_record_of_training_beside_a_model_is_no_series(ablation, tmp_path):
+    ablation.save(tmp_path / "compared")
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "training.json").write_text('{"steps": 100}')
+    assert lw.verify(tmp_path).ok
+    (tmp_path / "compared").rename(tmp_path.with_name(f"{tmp_path.name}-else"))
+    with pytest.raises(UserError, match=r"No run\.json or comparison\.json"):
+        lw.verify(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["run.json", "requests.jsonl", "config.json", "compared/run.json", "training_onsets.parquet"],
+)
+def test_a_comparison_is_not_written_into_another_kind_of_folder(comparison, tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(UserError, match=f"holds something else .{name}.: expected an empty"):
+        comparison.save(tmp_path)
+    says = f"{tmp_path} holds something else ({name}): expected an empty folder, or one with"
+    for series in ((), ("--series",)):
+        given = ["a", "b", *series, "--out", tmp_path]
+        if not (series and name.startswith("training")):
+            commands.refused("compare", *given, says=says, unchanged=tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [name.partition("/")[0]]
+
+
+def test_results_are_not_written_into_the_folder_of_a_comparison(comparison, ablation, tmp_path):
+    comparison.save(tmp_path)
+    before = commands.contents(tmp_path)
+    with pytest.raises(UserError, match=r"something else .comparison_layers\.parquet, \.\.\."):
+        ablation.save(tmp_path)
+    with pytest.raises(UserError, match=r"and no run\.json: expected an empty folder or that of"):
+        RunFolder.open(tmp_path, {})
+    with pytest.raises(UserError, match="is not empty: expected a new or empty folder"):
+        refuse_occupied(tmp_path)
+    assert commands.contents(tmp_path) == before
 
 
 @pytest.mark.parametrize("writes", [0, 3, 5])

@@ -15,7 +15,7 @@ from layerwise.storage.base import Result
 from layerwise.storage.file_list import NOT_KEPT_FILE, State, hashes_of, states
 from layerwise.storage.parquet import AGAIN, read_table
 from layerwise.storage.provenance import RUN_FILE, listed_files, read_facts, write_run_file
-from layerwise.storage.written import REQUESTS_FILE, TABLE_FILES, unlisted_for
+from layerwise.storage.written import REQUESTS_FILE, RUN_TABLES, TABLE_FILES, unlisted_for
 
 from .registry import RESULTS, curves_in_words, with_curves
 
@@ -107,7 +107,7 @@ def _own_tables(kind: type[Result]) -> Sequence[str]:
 
 
 def _refuse_unlisted(folder: Path, files: Mapping[str, str]) -> None:
-    there = [name for name in TABLE_FILES if name not in files and (folder / name).exists()]
+    there = [name for name in RUN_TABLES if name not in files and (folder / name).exists()]
     if there:
         raise DamagedResultsError(
             f"{', '.join(there)} in {folder} is not in the list of {RUN_FILE}, as if it was being "

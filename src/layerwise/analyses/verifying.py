@@ -27,13 +27,13 @@ from layerwise.storage.provenance import (
     read_run_file,
 )
 from layerwise.storage.written import (
+    COMPARED,
     LISTED,
     LOST_WITH_RUN_FILE,
     TABLE_FILES,
     results_without_list,
 )
 
-COMPARED = "compared"  # beside a pruned model
 READABLE = "readable"
 NOT_LISTED = "not listed"
 MISSING = "missing"
@@ -110,26 +110,39 @@ def verify(folder: str | Path) -> Verification:
     folder = Path(folder)
     if not is_folder(folder):
         raise UserError(f"No folder {folder}: expected a folder of results; check the path.")
-    for joined in JOINED:
-        if (folder / joined.list_file).exists():
-            return _verified_joined(folder, joined)
-    beside = folder / COMPARED
-    home = beside if (beside / RUN_FILE).exists() or results_without_list(beside) else folder
-    if results_without_list(home):
-        return _without_list(home, RUN_FILE, LISTED, f"{RUN_FILE} is missing: {LOST_WITH_RUN_FILE}")
-    for joined in JOINED:
-        own, tables = joined.list_file, joined.table_files
-        if any((folder / name).exists() for name in tables):
-            return _without_list(folder, own, tables, f"{own} is missing")
-    if not (home / RUN_FILE).exists():
+    homes = [home for home in (folder / COMPARED, folder)
+             if (home / RUN_FILE).exists() or results_without_list(home)]  # fmt: skip
+    found = [_verified_run(home) for home in homes]
+    found += [_verified_joined(folder, joined) for joined in JOINED if joined.is_in(folder)]
+    if not found:
         raise UserError(
             f"No {RUN_FILE} or {COMPARISON.list_file} in {folder}: expected the folder of a "
             "finished run, a comparison, a series or a pruned model; check the path."
         )
-    return _verified_run(home)
+    return found[0] if len(found) == 1 else _together(folder, found)
+
+
+def _together(folder: Path, several: Sequence[Verification]) -> Verification:
+    """Of a folder with several lists; a file of one is none that the others lack."""
+    files: dict[str, str] = {}
+    for one in several:
+        inside = "" if one.folder == folder else f"{one.folder.name}/"
+        for name, state in one.files.items():
+            if state != NOT_LISTED or name not in _names_of(several):
+                files[f"{inside}{name}"] = state
+    problems = tuple(problem for one in several for problem in one.problems)
+    return Verification(folder, files, problems, all(one.checksums for one in several))
+
+
+def _names_of(several: Sequence[Verification]) -> set[str]:
+    """Names of the files that any of the lists has."""
+    return {name for one in several for name, state in one.files.items() if state != NOT_LISTED}
 
 
 def _verified_run(folder: Path) -> Verification:
+    if results_without_list(folder):
+        missing = f"{RUN_FILE} is missing: {LOST_WITH_RUN_FILE}"
+        return _without_list(folder, RUN_FILE, LISTED, missing)
     try:
         facts = read_facts(folder)
     except UserError as error:
@@ -150,6 +163,8 @@ def _is_damaged(folder: Path) -> bool:
 def _verified_joined(folder: Path, joined: JoinedFolder[Any]) -> Verification:
     """Of what joins saved runs: a comparison, or a series of checkpoints."""
     own = joined.list_file
+    if not (folder / own).exists():
+        return _without_list(folder, own, joined.table_files, f"{own} is missing")
     try:
         said = joined.read_list(folder)
     except UserError as error:

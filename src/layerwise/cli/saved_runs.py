@@ -9,10 +9,8 @@ import typer
 
 from layerwise.errors import UserError
 from layerwise.storage.places import (
-    COMPARISON_PAGE,
     FIGURES,
     PAGE,
-    SERIES_PAGE,
     is_folder,
     refuse_unusable_file,
     refuse_unusable_folder,
@@ -40,17 +38,13 @@ def report(
 ) -> None:
     """Make the report again from saved results; several runs stand side by side."""
     from layerwise.report import report_from_folders
-    from layerwise.storage.written import KEPT
+    from layerwise.storage.written import refuse_results_file
 
     path = Path(folders[0]) / PAGE if out is None else Path(out)
     if out is not None or is_folder(path.parent):  # else it is told that there is no such run
         refuse = refuse_unusable_page if len(folders) == 1 else refuse_unusable_file
         refuse(path)
-    if path.name in KEPT and path.exists():
-        raise UserError(
-            f"{path} holds what a run found, and a page would replace it: expected the name of a "
-            f"page, such as {path.with_name(PAGE)}."
-        )
+    refuse_results_file(path)
     made = report_from_folders(list(folders))
     made.save(path)
     if len(folders) == 1:
@@ -120,8 +114,9 @@ def compare(
     from layerwise.analyses.comparison.api import compare as run
     from layerwise.analyses.comparison.api import runs_or_groups
     from layerwise.analyses.comparison.report import caution
+    from layerwise.analyses.comparison.result import FOLDER
 
-    refuse_unusable_page(Path(out) / COMPARISON_PAGE)
+    FOLDER.refuse_unusable(Path(out))
     given = runs_or_groups([Path(folder) for folder in runs or ()], group or [])
     found = run(given, seed=seed, n_resamples=resamples)
     page = found.save(out)
@@ -134,13 +129,14 @@ def compare(
 def _join_series(runs: list[str], groups: list[str], out: Path, seed: int) -> None:
     """Join the runs of one model's checkpoints, and print what they say."""
     from layerwise.analyses.training.api import compare_series
+    from layerwise.analyses.training.result import FOLDER
 
     if groups:
         raise UserError(
             "Groups were given of a series: expected the runs of one model's checkpoints; leave "
             "--group or --series out."
         )
-    refuse_unusable_page(out / SERIES_PAGE)
+    FOLDER.refuse_unusable(out)
     found = compare_series(runs, seed=seed)
     found.save(out)
     show_series(found, out)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from layerwise.storage.atomic_files import remove_temporaries, write_atomically
 from layerwise.storage.places import refuse_unusable_file
 from layerwise.storage.provenance import ModelFacts
+from layerwise.storage.written import refuse_results_file
 
 from .figure_spec import FigureSpec
 from .finding import Finding
@@ -73,10 +74,12 @@ class Report:
         """Write the page as one file; an older file stays until the new one is whole.
 
         Raises:
-            UserError: if the path is a folder or cannot be written, or the disk is full.
+            UserError: if the path is a folder, a file of saved results, or cannot be written, or
+                the disk is full.
         """
         path = Path(path)
         refuse_unusable_file(path)
+        refuse_results_file(path)
         remove_temporaries(path.parent, path.name)
         write_atomically(path, self.html.encode())
         return path

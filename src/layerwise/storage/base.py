@@ -30,7 +30,12 @@ from .provenance import (
     read_run_file,
     write_run_file,
 )
-from .written import LOST_WITH_RUN_FILE, unlisted_for
+from .written import (
+    JOINED_TABLES,
+    LOST_WITH_RUN_FILE,
+    refuse_results_of_others,
+    unlisted_for,
+)
 
 AnyResult = TypeVar("AnyResult", bound="Result")
 Tables = TypeVar("Tables", pd.DataFrame, dict[str, pd.DataFrame])
@@ -100,10 +105,12 @@ class Result:
             folder: made if it does not exist. Results of the same model may share one.
 
         Raises:
-            UserError: if the folder holds results of another model or of other items, or results
-                without their ``run.json``; if it cannot be written, or the disk is full.
+            UserError: if the folder holds results of another model or of other items, a comparison
+                or series, or results without their ``run.json``; if it cannot be written, or the
+                disk is full.
         """
         folder = Path(folder)
+        refuse_results_of_others(folder, (), JOINED_TABLES)
         joined = _facts_for(folder, self.facts, self.joins_others)
         own = {name: getattr(self, name) for name in self.tables}
         self.write_tables(folder, own | self.derived(), joined)

@@ -18,9 +18,10 @@ from layerwise.errors import DamagedResultsError
 from layerwise.ground.regular_files import read_regular
 
 from .atomic_files import disk_error, remove_temporaries, write_atomically
-from .file_list import hashes_of, listed, refuse_edited, with_list
+from .file_list import FILES, hashes_of, listed, refuse_edited, with_list
 from .parquet import read_table, write_table
 from .places import refuse_unusable_folder, refuse_unusable_page
+from .written import refuse_results_of_others
 
 _Facts = TypeVar("_Facts", bound=BaseModel)
 
@@ -58,6 +59,25 @@ class JoinedFolder(Generic[_Facts]):
     def _schema(self, name: str) -> str:
         return f"{self.own}_{name}"
 
+    def refuse_unusable(self, folder: Path) -> None:
+        """Refuse a folder that cannot be written, or holds a run, a model or other joined runs.
+
+        Raises:
+            UserError: if it is one.
+        """
+        refuse_unusable_folder(folder, self.what)
+        refuse_unusable_page(folder / self.page)
+        refuse_results_of_others(folder, (self.list_file, *self.table_files))
+
+    def is_in(self, folder: Path) -> bool:
+        """Whether joined runs of this kind were written there, as a table or a list tells."""
+        try:
+            said = json.loads(read_regular(folder / self.list_file))
+        except (OSError, ValueError, RecursionError):
+            said = None
+        listed_there = isinstance(said, dict) and FILES in said
+        return listed_there or any((folder / name).exists() for name in self.table_files)
+
     def write(self, folder: Path, tables: Mapping[str, pd.DataFrame], facts: _Facts) -> None:
         """Write the tables and their list, in the place of earlier ones.
 
@@ -69,8 +89,7 @@ class JoinedFolder(Generic[_Facts]):
         Raises:
             UserError: if the folder or its page cannot be written, or the disk is full.
         """
-        refuse_unusable_folder(folder, self.what)
-        refuse_unusable_page(folder / self.page)
+        self.refuse_unusable(folder)
         said = facts.model_dump_json(exclude={"files"})
         remove_temporaries(folder)
         _remove(folder / self.list_file)  # tables of two joinings never stand under one list

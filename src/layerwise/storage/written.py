@@ -8,21 +8,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from layerwise.errors import DamagedResultsError
+from layerwise.errors import DamagedResultsError, UserError
 
 from .file_list import hashes_of
+from .places import PAGE
 from .provenance import RUN_FILE, listed_files, read_facts, write_run_file
 from .schemas import SCHEMAS
 
 REQUESTS_FILE = "requests.jsonl"
 LENS_FILE = "tuned_lens.safetensors"
 TABLE_FILES = tuple(f"{name}.parquet" for name in SCHEMAS)
-LISTED = (*TABLE_FILES, REQUESTS_FILE, LENS_FILE)
+# Of several runs together: these tables have a list of their own.
+JOINED_LISTS = ("comparison.json", "training.json")
+JOINED_TABLES = tuple(name for name in TABLE_FILES if name.startswith(("comparison_", "training_")))
+RUN_TABLES = tuple(name for name in TABLE_FILES if name not in JOINED_TABLES)
+LISTED = (*RUN_TABLES, REQUESTS_FILE, LENS_FILE)
 LOST_WITH_RUN_FILE = "the checksums of the files and the facts of the run are lost with it"
-# What a page must not replace.
-KEPT = (*LISTED, RUN_FILE, "comparison.json")
-# How names of the tables of a comparison begin, which has a list of its own.
-COMPARED = "comparison_"
+_RESULTS = (RUN_FILE, *JOINED_LISTS, *TABLE_FILES, REQUESTS_FILE, LENS_FILE)
+COMPARED = "compared"
+"""The folder of the run that belongs to a written model, beside that model's files."""
 
 
 def written_files(folder: Path) -> list[str]:
@@ -34,7 +38,37 @@ def results_without_list(folder: Path) -> list[str]:
     """Names of a run's results in a folder whose ``run.json``, which listed them, is gone."""
     if (folder / RUN_FILE).exists():
         return []
-    return [name for name in written_files(folder) if not name.startswith(COMPARED)]
+    return written_files(folder)
+
+
+def refuse_results_file(path: Path) -> None:
+    """Refuse to replace a file of saved results, by a page for instance.
+
+    Raises:
+        UserError: if it is one.
+    """
+    if path.name in _RESULTS and path.exists():
+        raise UserError(
+            f"{path} holds what a run found, and a page would replace it: expected the name of a "
+            f"page, such as {path.with_name(PAGE)}."
+        )
+
+
+def refuse_results_of_others(folder: Path, own: Sequence[str], others: Sequence[str] = ()) -> None:
+    """Refuse a folder that holds results of another kind, or a model, before it has two lists.
+
+    Args:
+        folder: where results are to be written.
+        own: names of files that this kind of results writes.
+        others: names of files that it does not stand beside; those of all other kinds if empty.
+    """
+    every = ("config.json", f"{COMPARED}/{RUN_FILE}", *_RESULTS)
+    there = [name for name in others or every if name not in own and (folder / name).exists()]
+    if there:
+        raise UserError(
+            f"{folder} holds something else ({there[0]}{', ...' * (len(there) > 1)}): expected an "
+            "empty folder, or one with results of the same kind; choose another folder."
+        )
 
 
 def refuse_without_list(folder: Path, written_anew: Sequence[str] = ()) -> None:

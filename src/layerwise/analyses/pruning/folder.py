@@ -22,8 +22,9 @@ from layerwise.storage.atomic_files import disk_error
 from layerwise.storage.file_list import hashes_of, states
 from layerwise.storage.places import refuse_unusable_folder
 from layerwise.storage.provenance import RUN_FILE, is_finished, listed_files, read_run_file
+from layerwise.storage.written import COMPARED
 
-TABLES = "compared"
+TABLES = COMPARED
 """The folder within the written one that the comparison is saved in."""
 
 PLACE = ".writing"

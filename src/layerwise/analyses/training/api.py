@@ -18,12 +18,11 @@ from layerwise.runs.executors import Executor
 from layerwise.runs.setup import TaskLike
 from layerwise.stats.interest import Interest, refuse_uninteresting
 from layerwise.storage.base import Result
-from layerwise.storage.places import SERIES_PAGE, refuse_unusable_page
 
 from .checkpoints import Checkpoints, one_by_one, read_checkpoints, read_series
 from .job import LENS, Asked, loaded, measured
 from .joined import SeriesFacts
-from .result import TrainingSeries
+from .result import FOLDER, TrainingSeries
 from .series import checkpoints_of_one_model, joined_series
 from .tables import series_tables
 
@@ -45,7 +44,7 @@ def refuse_gain(smallest_gain: float = 0.2) -> None:
 
 def _refuse_page(out: str | Path | None) -> None:
     if out is not None:
-        refuse_unusable_page(Path(out) / SERIES_PAGE)
+        FOLDER.refuse_unusable(Path(out))
 
 
 @check_arguments(
