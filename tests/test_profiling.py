@@ -20,6 +20,7 @@ from layerwise.errors import UserError
 from layerwise.models import load_model
 from layerwise.models.organisms.layout import WiredLayout
 from layerwise.profiling.api import profile
+from layerwise.report import Report
 from layerwise.runs.line_meter import LineMeter
 from tests import analysis, commands
 from tests.analysis import solved_by, solved_file, word_task, write_jsonl
@@ -263,6 +264,27 @@ def test_pairs_are_patched_where_the_model_is_better_than_blind():
     assert patching.patching["item"].nunique() == 2
     assert set(patching.patching["site"]) == {"resid_pre"}
     assert "Activation patching" in found.report.html
+
+
+@pytest.mark.usefixtures("blank_pictures")
+@pytest.mark.parametrize("write", ["save_figures", "save"])
+def test_a_profile_whose_folder_is_deleted_ends_in_a_sentence_and_begins_again(
+    model, tmp_path, monkeypatch, write
+):
+    task, out, real = word_task(4), tmp_path / "run", getattr(Report, write)
+
+    def deleting(self: Report, path: Path) -> object:
+        assert (out / "run.json").exists()
+        shutil.rmtree(out)
+        return real(self, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Report, write, deleting)
+        with pytest.raises(UserError, match="was deleted or moved while the run wrote to it"):
+            profile(model, task, "continuation", out=out, progress=False)
+    assert not out.exists()
+    profile(model, task, "continuation", out=out, progress=False)
+    assert (out / "report.html").exists()
 
 
 HOSTILE = "<script>alert(1)</script>&'\""

@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import layerwise as lw
+from layerwise.analyses.ablation import job
 from layerwise.analyses.ablation.api import ablate
 from layerwise.analyses.comparison.compared import ComparisonFacts
 from layerwise.analyses.comparison.result import Comparison
@@ -21,6 +24,8 @@ from layerwise.analyses.pruning.folder import refuse_occupied
 from layerwise.errors import DamagedFileWarning, MadeAgainWarning, UserError
 from layerwise.report import Report
 from layerwise.results import AblationResult, LensResult, RunFolder, load_results
+from layerwise.runs import folder as runs_folder
+from layerwise.storage import base
 from layerwise.storage.parquet import frame
 from tests import commands, synthetic
 from tests.analysis import word_task
@@ -499,18 +504,31 @@ def test_a_piece_of_which_one_part_is_damaged_is_made_again(run_again, tmp_path,
     assert lw.verify(tmp_path).ok
 
 
-def test_a_folder_that_is_deleted_during_the_run_is_told(run_again, tmp_path, monkeypatch):
-    import shutil
+@pytest.mark.parametrize(
+    ("owner", "write", "nth"),
+    [
+        (RunFolder, "write_part", 2),
+        (base, "write_table", 1),
+        (base, "write_table", 3),
+        (job, "write_atomically", 1),
+        (runs_folder, "write_run_file", 2),
+    ],
+)
+def test_a_run_whose_folder_is_deleted_ends_in_a_sentence_and_begins_again(
+    run_again, tmp_path, monkeypatch, owner, write, nth
+):
+    real, calls = getattr(owner, write), []
 
-    real = RunFolder.write_part
-
-    def write_part(self, name, table):
-        real(self, name, table)
-        shutil.rmtree(tmp_path / "run")
+    def deleting(*given: Any) -> None:
+        calls.append(given)
+        if len(calls) == nth:
+            shutil.rmtree(tmp_path / "run")
+        real(*given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunFolder, "write_part", write_part)
+        patch.setattr(owner, write, deleting)
         with pytest.raises(UserError, match="was deleted or moved while the run wrote to it"):
             run_again(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
     run_again(tmp_path / "run")
     assert lw.verify(tmp_path / "run").ok

@@ -22,7 +22,6 @@ from layerwise.analyses.extra import ProfileStart
 from layerwise.analyses.logit_lens.api import Lens
 from layerwise.analyses.patching.api import Patching
 from layerwise.analyses.planned import PlannedJob
-from layerwise.errors import UserError
 from layerwise.models.in_turn import in_turn
 from layerwise.models.kinds import Model
 from layerwise.report import Report, report
@@ -31,9 +30,9 @@ from layerwise.runs.executors import Executor
 from layerwise.runs.progress import Meter, Part
 from layerwise.runs.setup import Setup, TaskLike, prepare
 from layerwise.stats.interest import Interest, refuse_uninteresting
+from layerwise.storage.atomic_files import never_made_again
 from layerwise.storage.base import Result
 from layerwise.storage.places import FIGURES, PAGE, refuse_unusable_page
-from layerwise.storage.provenance import RUN_FILE
 from layerwise.sweep import LogLikelihood, skip
 from layerwise.tasks.task import refuse_fewshot_seeds
 
@@ -171,9 +170,9 @@ def profile(
     page = report(results)
     if out is None:
         return Profile(tuple(results), page)
-    _refuse_deleted(Path(out))
-    page.save_figures(Path(out) / FIGURES)
-    return Profile(tuple(results), page, page.save(Path(out) / PAGE))
+    with never_made_again(Path(out)):
+        page.save_figures(Path(out) / FIGURES)
+        return Profile(tuple(results), page, page.save(Path(out) / PAGE))
 
 
 def _amount(job: Any) -> float:
@@ -182,14 +181,6 @@ def _amount(job: Any) -> float:
         return 0.0
     asked = job.setup.pieces()
     return sum((job.expected(task, protocol).amount for task, protocol in asked), start=0.0)
-
-
-def _refuse_deleted(out: Path) -> None:
-    if not (out / RUN_FILE).exists():
-        raise UserError(
-            f"{out} was deleted or moved while the report was drawn, and the tables with it: "
-            "expected the folder to stay until the run ends; give the same command again."
-        )
 
 
 @dataclass(frozen=True)

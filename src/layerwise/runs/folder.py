@@ -12,7 +12,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +23,12 @@ import pandas as pd
 import pyarrow as pa
 
 from layerwise.errors import OtherEnvironmentWarning, UserError
-from layerwise.storage.atomic_files import disk_error, remove_temporaries
+from layerwise.storage.atomic_files import (
+    deleted,
+    disk_error,
+    never_made_again,
+    remove_temporaries,
+)
 from layerwise.storage.file_list import hashes_of
 from layerwise.storage.places import refuse_unusable_folder
 from layerwise.storage.provenance import (
@@ -74,6 +79,9 @@ class RunFolder:
     path: Path
     settings: dict[str, Any]
     lock: IO[str]
+    _used: contextlib.ExitStack = field(
+        default_factory=contextlib.ExitStack, repr=False, compare=False
+    )
 
     @classmethod
     def open(cls, path: str | Path, settings: dict[str, Any]) -> RunFolder:
@@ -234,11 +242,7 @@ class RunFolder:
             UserError: if it was.
         """
         if not _is_at(self.lock, self.path / _LOCK):
-            raise UserError(
-                f"{self.path} was deleted or moved while the run wrote to it, and what it held "
-                "is lost there: expected the folder to stay until the run ends; give the same "
-                "command again."
-            )
+            raise deleted(self.path)
 
     @cached_property
     def _versions(self) -> dict[str, str]:
@@ -257,6 +261,7 @@ class RunFolder:
         _release(self.lock)
 
     def __enter__(self) -> RunFolder:
+        self._used.enter_context(never_made_again(self.path))
         return self
 
     def __exit__(
@@ -265,6 +270,7 @@ class RunFolder:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._used.close()
         self.close()
 
     def _part(self, name: str) -> Path:

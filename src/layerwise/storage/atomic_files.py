@@ -5,11 +5,14 @@ What is in the files is no matter here; which places can be written to is in ``p
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import glob
 import hashlib
 import os
 import re
+from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 
 import psutil
@@ -20,6 +23,7 @@ from layerwise.errors import UserError
 _PROCESS = re.compile(r"[0-9]{1,9}")
 # File systems allow names of so many bytes.
 LONGEST_NAME = 255
+_staying: ContextVar[Path | None] = ContextVar("staying", default=None)
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """What the system says where there is no more room."""
 
@@ -66,24 +70,56 @@ def temporary_path(path: Path) -> Path:
     return path.with_name(name)
 
 
+@contextlib.contextmanager
+def never_made_again(folder: Path) -> Iterator[None]:
+    """Within it, what is written into a folder that was deleted meanwhile does not make it again.
+
+    A folder that held a file or two of a run, and nothing else of it, could not be gone on in.
+    """
+    before = _staying.set(folder)
+    try:
+        yield
+    finally:
+        _staying.reset(before)
+
+
+def deleted(folder: Path) -> UserError:
+    """The sentence for a run's folder that is gone."""
+    return UserError(
+        f"{folder} was deleted or moved while the run wrote to it, and what it held is lost "
+        "there: expected the folder to stay until the run ends; give the same command again."
+    )
+
+
+def _make_folder_of(path: Path) -> None:
+    staying = _staying.get()
+    if staying is None or not path.is_relative_to(staying):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    elif path.parent != staying:
+        path.parent.mkdir(exist_ok=True)
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that it is never seen half-written, whatever happens meanwhile.
 
     Raises:
         UserError: if the disk is full or the folder cannot be written; nothing is left behind.
-            If the path is that of a device or a pipe.
+            If the path is that of a device or a pipe, or in a folder that must stay and is gone.
     """
     if is_special(path):
         raise special_file(path)
     temporary = temporary_path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder_of(path)
         with open(temporary, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
+        staying = _staying.get()
+        if staying is not None and path.is_relative_to(staying) and not staying.exists():
+            raise deleted(staying) from error
         raise disk_error(error, path) from error
     finally:
         _remove(temporary)
