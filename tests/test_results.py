@@ -4,6 +4,9 @@ import json
 
 import numpy as np
 import pandas as pd
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from layerwise import results, stats
@@ -18,6 +21,7 @@ from layerwise.results import (
     RunFolder,
     load_results,
 )
+from layerwise.runs.checkpoint_files import read_part_file, write_bytes_part
 from layerwise.storage.parquet import frame, read_table
 from tests import synthetic
 
@@ -51,6 +55,22 @@ def test_records_frame_gives_columns_and_types():
     assert table["layer"].isna().tolist() == [True, False]
     assert table["margin"].tolist() == [0.5, 0.5]
     assert list(results.records_frame([]).dtypes) == list(table.dtypes)
+
+
+def test_a_table_that_says_it_is_larger_than_it_can_be_is_refused(ablation, tmp_path, monkeypatch):
+    path = tmp_path / "records.parquet"
+    pq.write_table(pa.table({"margin": pa.nulls(20_000_000)}), path)
+    assert path.stat().st_size < 100_000
+    with pytest.raises(UserError, match=r"says that it has 20,000,000 rows in .* GiB of memory"):
+        read_table(path, "records")
+    write_bytes_part(path, "run", "part", path.read_bytes())
+    with pytest.raises(UserError, match="is missing, damaged or of another run"):
+        read_part_file(path, "run", "part")
+    ablation.save(tmp_path)
+    few = psutil.virtual_memory()._replace(available=2**16)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: few)
+    with pytest.raises(UserError, match=r"expected a table that layerwise wrote, and room for it"):
+        read_table(path, "records")
 
 
 def test_layers_of_tables_of_earlier_versions_are_read_from_the_ids(tmp_path):

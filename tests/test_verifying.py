@@ -189,6 +189,7 @@ def test_verify_tells_a_deleted_list_beside_a_pruned_model_and_of_a_comparison(a
     [
         ("seed", -1, r"seed: Input should be greater than or equal to 0"),
         ("model", {"n_layers": 0}, r"0 layers, 0 of an encoder"),
+        ("model", {"n_layers": 10**9}, r"1000000000 layers, 0 of an encoder"),
         ("tasks", [{"chance": {"letter": 3}}], r"chance \{'letter': 3"),
     ],
 )

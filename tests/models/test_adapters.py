@@ -374,6 +374,8 @@ def test_what_works_with_other_models_works_with_merged_ones(tmp_path):
         ({"field_of_tomorrow": 1}, ["'field_of_tomorrow'", "update peft"]),
         ({"r": 5}, ["does not fit"]),
         ({"r": "many"}, ["does not fit"]),
+        ({"r": 10**9}, ["does not fit (it has the rank 1000000000, and no tensor of that size)"]),
+        ({"rank_pattern": {"q_proj": 10**9}}, ["it has the rank 1000000000"]),
         ({"target_modules": ["q_proj"]}, ["does not fit", "against its configuration"]),
         ({"target_modules": ["q_proj", "v_proj", "down_proj", "k_proj"]}, ["it lacks 6 tensors"]),
         ({"target_modules": ["nothing"]}, ["does not fit"]),

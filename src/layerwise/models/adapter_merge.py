@@ -29,7 +29,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from layerwise.errors import UserError, counted, one_line
+from layerwise.errors import UserError, counted, one_line, shown
 from layerwise.models import parity
 from layerwise.models.adapter_files import (
     ADAPTER_WEIGHTS,
@@ -56,6 +56,8 @@ from layerwise.models.seq2seq.load import hooked_seq2seq, said_by, texts_of
 
 _WRAPPED = "base_model.model."
 _WITHIN_WRAPPER = re.compile(r"\.(base_layer|original_module|modules_to_save)\.")
+# They have tensors of the rank that is named; LOKR takes a large one for none.
+_OF_RANK = ("LORA", "LOHA")
 _SETTINGS = "generation_config.json"
 _BESIDE = (CONFIG, INDEX, _SETTINGS)
 
@@ -111,6 +113,7 @@ def _merge(adapter: Adapter, base: Path, out: Path) -> None:
     refuse_parameters_without_weights(base, config)
     weights = _adapter_weights(adapter)
     refuse_costly_patterns(adapter, _names(_outline(config)))
+    _refuse_ranks(adapter, weights)
     based = _Base(base, config, _n_tokens(adapter, config, weights))
     tokenizer = _write_tokenizer(adapter, based, out)
     beside = _with_adapter(adapter, based.model(), weights)
@@ -163,6 +166,18 @@ def _adapter_weights(adapter: Adapter) -> dict[str, torch.Tensor]:
         return load_file(adapter.folder / ADAPTER_WEIGHTS)
     except (SafetensorError, OSError) as error:
         raise _unlike(adapter, f"{type(error).__name__}: {one_line(error)}") from error
+
+
+def _refuse_ranks(adapter: Adapter, weights: dict[str, torch.Tensor]) -> None:
+    """Refuse a rank that no tensor has, before peft makes tensors of that size."""
+    if adapter.kind not in _OF_RANK:
+        return
+    pattern = adapter.fields.get("rank_pattern") or {}
+    others = pattern.values() if isinstance(pattern, dict) else [pattern]
+    largest = max((size for weight in weights.values() for size in weight.shape), default=0)
+    for rank in (adapter.fields.get("r"), *others):
+        if rank is not None and not (type(rank) is int and 1 <= rank <= largest):
+            raise _unlike(adapter, f"it has the rank {shown(rank)}, and no tensor of that size")
 
 
 def _n_tokens(

@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from layerwise.errors import UserError
 from layerwise.ground.regular_files import read_regular
 from layerwise.storage.atomic_files import write_atomically
-from layerwise.storage.parquet import to_bytes
+from layerwise.storage.parquet import parsed, to_bytes
 
 _HEAD = b"layerwise part "
 _LONGEST_HEAD = 10_000
@@ -77,8 +76,8 @@ def read_part_file(path: Path, run: str, name: str) -> pa.Table:
     """
     content = read_bytes_part(path, run, name)
     try:
-        return pq.read_table(io.BytesIO(content), page_checksum_verification=True)
-    except (OSError, pa.ArrowException) as error:
+        return parsed(path, content)
+    except (OSError, UserError, pa.ArrowException) as error:
         raise _no_part(path) from error
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -24,6 +25,9 @@ from .schemas import SCHEMAS
 # What to do about results that cannot be read.
 AGAIN = "restore the file, or give the command that made its folder again, which makes it anew"
 _FACTS_KEY = b"layerwise.facts"
+# Of a table in memory, texts among them. So many rows take more than a byte each in any file of a
+# run, whose numbers differ.
+_BYTES_A_CELL, _ROWS_TO_DOUBT = 16, 10_000_000
 # Columns that a table may lack, in which items are told apart from what they ask for, draws, and
 # books that are open.
 _LACKING = ("cluster", "n_clusters", "draw", "n_draws", "closed_book", "examples", "n_examples")
@@ -154,12 +158,37 @@ def read_arrow(path: Path, digest: str | None = None) -> pa.Table:
                 f"{path} was changed after it was written (its SHA-256 is not the one listed): "
                 f"expected what layerwise wrote; {AGAIN}."
             )
-        return pq.read_table(io.BytesIO(content), page_checksum_verification=True)
+        return parsed(path, content)
     except (OSError, pa.ArrowException) as error:
         raise DamagedResultsError(
             f"{path} is missing, damaged or not a Parquet file: expected a table that layerwise "
             f"wrote; {AGAIN}."
         ) from error
+
+
+def parsed(path: Path, content: bytes) -> pa.Table:
+    """The table in a Parquet file's bytes, if it can be as large as the file says.
+
+    Args:
+        path: the file, for the error's sentence.
+        content: its bytes.
+
+    Raises:
+        UserError: if it says that it has more than fits into memory, or than can be in it.
+        OSError, ArrowException: if the bytes are no Parquet file, or are damaged.
+    """
+    told = pq.read_metadata(io.BytesIO(content))
+    parts = [told.row_group(i).column(j) for i in range(told.num_row_groups)
+             for j in range(told.num_columns)]  # fmt: skip
+    cells = max(told.num_rows * told.num_columns, sum(part.num_values for part in parts))
+    empty = told.num_rows > max(_ROWS_TO_DOUBT, len(content))
+    if empty or cells * _BYTES_A_CELL > psutil.virtual_memory().available:
+        raise DamagedResultsError(
+            f"{path} says that it has {told.num_rows:,} rows in {len(content):,} bytes, which "
+            f"would take some {cells * _BYTES_A_CELL / 2**30:.3g} GiB of memory: expected a table "
+            f"that layerwise wrote, and room for it; {AGAIN}."
+        )
+    return pq.read_table(io.BytesIO(content), page_checksum_verification=True)
 
 
 def to_bytes(table: pa.Table) -> bytes:

@@ -31,6 +31,8 @@ from .file_list import listed, refuse_edited, with_list
 
 RUN_FILE = "run.json"
 _AGAIN = "restore its folder, or delete it and give the command that made it again"
+# Ten times what a model can be loaded with; figures and tables have a place for each.
+_MOST_LAYERS = 10_000
 _PACKAGES = ("torch", "transformer-lens", "transformers", "numpy", "layerwise")
 
 
@@ -189,7 +191,7 @@ class Facts(Stamped):
     def _refuse_impossible(self) -> Facts:
         """Refuse what no run can say, which would fail later in the statistics or a figure."""
         model = self.model
-        if model.n_layers < 1 or not 0 <= model.n_encoder_layers < model.n_layers:
+        if not 0 <= model.n_encoder_layers < model.n_layers <= _MOST_LAYERS:
             raise ValueError(f"{model.n_layers} layers, {model.n_encoder_layers} of an encoder")
         for task in self.tasks:
             if task.n_items < 0 or not all(0 <= chance <= 1 for chance in task.chance.values()):
