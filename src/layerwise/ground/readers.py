@@ -21,6 +21,7 @@ Reader = Callable[[str, Any], Any]
 MOST_ENTRIES = 100_000
 # What a column of whole numbers, and every generator of random numbers, can hold.
 LARGEST = 2**63 - 1
+MOST_RESAMPLES = 100_000
 SMALLEST_BUDGET = 2**20
 _WHAT_IS_NO_LIST = (str, bytes, bytearray, set, frozenset, Mapping, os.PathLike)
 
@@ -64,6 +65,17 @@ def whole(example: int) -> Reader:
         return number
 
     return read
+
+
+def resamples(name: str, value: Any) -> int:
+    """Read a number of bootstrap samples."""
+    number = whole(10_000)(name, value)
+    if number > MOST_RESAMPLES:
+        raise UserError(
+            f"{number:,} bootstrap samples were asked for; expected at most {MOST_RESAMPLES:,}, "
+            "which tell the ends of an interval as exactly as anybody needs: ask for fewer."
+        )
+    return number
 
 
 def seed(name: str, value: Any) -> int:

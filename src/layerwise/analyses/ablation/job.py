@@ -34,6 +34,7 @@ from layerwise.runs.setup import Setup
 from layerwise.stats.effects import CONTROLS, cells
 from layerwise.stats.signal import signals
 from layerwise.storage.atomic_files import write_atomically
+from layerwise.storage.parquet import refuse_too_many_rows
 from layerwise.storage.written import REQUESTS_FILE as REQUESTS_FILE
 from layerwise.sweep import Intervention, Sweep, intact
 from layerwise.sweep.cost import Cost
@@ -101,6 +102,10 @@ class Ablation:
     counted: dict[Any, Cost] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        drawn = sum(len(one.like(self.setup.model)) * one.draws for one in self.changes)
+        n_items = sum(len(task.items) for task in self.setup.tasks) * len(self.setup.protocols)
+        asked = f"{self.n_draws:,} draws" if self.n_draws > 1 else "So many items and changes"
+        refuse_too_many_rows("records", drawn * n_items * self.fewshot_seeds, asked)
         for task in self._tasks():  # bad input is told before any work is done
             for draw in self._source_draws:
                 self._requests(task, task.items, draw=draw)

@@ -31,7 +31,7 @@ from layerwise.runs.checkpoints import CheckpointStore, rows_of
 from layerwise.runs.executors import LOCAL, Executor, Work, make_missing
 from layerwise.runs.progress import Meter
 from layerwise.runs.setup import facts_of_run
-from layerwise.storage.parquet import conform
+from layerwise.storage.parquet import conform, refuse_too_many_rows
 from layerwise.storage.provenance import Facts
 from layerwise.storage.schemas import SCHEMAS
 from layerwise.sweep.faithful import check_faithful, refuse_states
@@ -147,6 +147,9 @@ class Heads:
 
     def __post_init__(self) -> None:
         refuse_scores(self.sequences, self.threshold)
+        cfg = self.model.cfg
+        asked = f"{self.sequences:,} sequences of every head"
+        refuse_too_many_rows("heads", self.sequences * cfg.n_layers * cfg.n_heads, asked)
         self.given.refuse(self.length)
 
     @cached_property
