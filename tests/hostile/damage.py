@@ -51,6 +51,28 @@ class Damage:
             os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
+@dataclass(frozen=True)
+class Replaced:
+    """What stands in a file's place: a pipe without a writer, or a link.
+
+    Attributes:
+        by: ``pipe``; or what the link leads to, from the file's folder on.
+    """
+
+    by: str
+
+    def done_to(self, path: Path) -> None:
+        """Put it there."""
+        path.unlink()
+        if self.by == "pipe":
+            os.mkfifo(path)
+        else:
+            path.symlink_to(path.name if self.by == "itself" else self.by)
+
+
+REPLACED = tuple(map(Replaced, ("pipe", "/dev/zero", "/dev/full", "itself", "nothing")))
+
+
 def drawn_damages(content: bytes, suffix: str, n: int, seed: list[int]) -> Iterator[Damage]:
     """So many damages to a file of this content, none of which leaves it as it is."""
     rng = np.random.default_rng(seed)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from layerwise.errors import UserError
-from tests.hostile.damage import Damage
+from tests.hostile.damage import Damage, Replaced
 from tests.hostile.limits import TooLongError, limited
 from tests.hostile.sentences import is_sentence
 
@@ -62,11 +62,11 @@ class Silent:
     """
 
     kept: str
-    damage: Damage
+    damage: Damage | Replaced
     what: str
 
 
-def judged(kept: Kept, damages: Iterable[Damage]) -> tuple[Counter[str], list[Silent]]:
+def judged(kept: Kept, damages: Iterable[Damage | Replaced]) -> tuple[Counter[str], list[Silent]]:
     """Damage a file in all these ways, one after the other; it is whole again afterwards.
 
     Returns:
@@ -83,6 +83,8 @@ def judged(kept: Kept, damages: Iterable[Damage]) -> tuple[Counter[str], list[Si
             verdict = _verdict(kept, expected)
         finally:
             kept.path.parent.mkdir(parents=True, exist_ok=True)
+            if kept.path.is_symlink() or not kept.path.is_file():
+                kept.path.unlink(missing_ok=True)
             kept.path.write_bytes(whole)
             os.utime(kept.path, ns=(status.st_atime_ns, status.st_mtime_ns))
         verdicts[verdict] += 1

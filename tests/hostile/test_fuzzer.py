@@ -20,6 +20,7 @@ from hypothesis import given, seed
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from layerwise.analyses.verifying import verify
 from layerwise.errors import UserError
 from layerwise.ground import limited as tried_apart
 from layerwise.models.originals import read_tokenizer
@@ -48,7 +49,8 @@ from tests.models.seq2seq.tiny import tiny_folder as tiny_seq2seq_folder
 from tests.models.test_gguf import write_gguf
 from tests.models.tiny import tiny_folder
 
-OF_MODELS, OF_OTHERS = 16, 8
+OF_MODELS, OF_OTHERS = 16, 11
+SIZES = [0, 1, 5, 1000, 10**5, 10**6, 10**9, 2**31, 2**63 - 1, 2**64, -1]
 
 
 def outcome(read: Callable[[], Any]) -> Any:
@@ -445,6 +447,73 @@ COLUMN_TYPES = [
     pa.string(), pa.int64(), pa.float64(), pa.bool_(), pa.int8(), pa.float32(), pa.null(),
     pa.list_(pa.string()), pa.timestamp("ns"), pa.binary(), pa.dictionary(pa.int8(), pa.string()),
 ]  # fmt: skip
+
+
+NUMBERS = ["n_layers", "n_encoder_layers", "n_heads", "d_model", "d_vocab", "n_ctx"]
+
+
+def test_any_size_that_a_run_says_is_read_or_refused(finished: Path, tmp_path: Path):
+    copy = tmp_path / "run"
+    shutil.copytree(finished, copy)
+    facts = json.loads((finished / "run.json").read_bytes())
+    del facts["files"]  # or its own hash would refuse every change
+
+    @seed(SEED)
+    @fuzzed(OF_OTHERS)
+    @given(names=st.sets(st.sampled_from(NUMBERS), min_size=1), size=st.sampled_from(SIZES))
+    def tried(names: set[str], size: int):
+        lying = facts | {"model": facts["model"] | dict.fromkeys(names, size)}
+        (copy / "run.json").write_text(json.dumps(lying))
+        outcome(lambda: [result.summary_rows() for result in load_results(copy)])
+        outcome(lambda: verify(copy))
+
+    tried()
+
+
+def test_any_number_of_rows_is_read_or_refused(finished: Path, tmp_path: Path):
+    copy = tmp_path / "run"
+    shutil.copytree(finished, copy)
+    facts = json.loads((finished / "run.json").read_bytes())
+    del facts["files"]
+    (copy / "run.json").write_text(json.dumps(facts))
+    path = copy / "records.parquet"
+    table = pq.read_table(path)
+
+    @seed(SEED)
+    @fuzzed(OF_OTHERS)
+    @given(name=st.sampled_from(table.column_names), rows=st.sampled_from([2 * 10**7, 10**8]))
+    def tried(name: str, rows: int):
+        pq.write_table(pa.table({name: pa.nulls(rows)}), path, row_group_size=rows)
+        assert outcome(lambda: load_results(copy)) is None
+        found = outcome(lambda: verify(copy))
+        assert found is None or not found.ok
+
+    tried()
+
+
+@pytest.mark.filterwarnings("ignore")  # of peft and transformers
+def test_any_rank_of_an_adapter_is_read_or_refused(folder: Path, tmp_path: Path):
+    pytest.importorskip("peft")
+    from tests.models.test_adapters import LLAMA, lora, write_adapter
+
+    adapter = tmp_path / "adapter"
+    write_adapter(folder, adapter, lora(**LLAMA))
+    path = adapter / "adapter_config.json"
+    fields = json.loads(path.read_bytes())
+
+    @seed(SEED)
+    @fuzzed(OF_OTHERS)
+    @given(
+        name=st.sampled_from(["r", "rank_pattern", "lora_alpha", "lora_dropout"]),
+        size=st.sampled_from([*SIZES, 1e308, "many", [3]]),
+    )
+    def tried(name: str, size: Any):
+        changed_to = {"q_proj": size} if name == "rank_pattern" else size
+        path.write_text(json.dumps(fields | {name: changed_to}))
+        with tempfile.TemporaryDirectory() as cache:
+            outcome(lambda: read_model(adapter, Path(cache)))
+
+    tried()
 
 
 def test_any_table_is_read_or_refused(finished: Path, tmp_path: Path):

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from layerwise.errors import UserError
+from layerwise.ground.regular_files import read_regular, refuse_irregular
 from layerwise.models.cache import (
     cache_dir,
     checksum_of,
@@ -131,7 +132,7 @@ def find_weights(digest: str) -> WeightFiles | None:
     if not folder.is_dir():
         return None
     with _damage_told(folder):
-        index = json.loads((folder / _INDEX).read_text("utf-8"))
+        index = json.loads(read_regular(folder / _INDEX))
         if index.pop("sha256", None) != checksum_of(index):
             raise ValueError(f"{_INDEX} has another SHA-256, or none, as older versions wrote it")
         places = {
@@ -141,6 +142,7 @@ def find_weights(digest: str) -> WeightFiles | None:
         files = WeightFiles(folder, places, int(index["n_parameters"]), dict(index["files"]))
         for part in places:
             # A file that is missing or not whole is told at once, weights when they are read.
+            refuse_irregular(folder / f"{part}.safetensors")
             with safe_open(folder / f"{part}.safetensors", "pt"):
                 pass
     return files

@@ -15,7 +15,7 @@ import pandas as pd
 
 from layerwise.errors import DamagedFileWarning, DamagedResultsError, UserError
 
-from .atomic_files import remove_temporaries
+from .atomic_files import is_special, remove_temporaries, special_file
 from .file_list import hashes_of
 from .notebook import heading, to_html
 from .parquet import conform, read_table, write_table
@@ -130,6 +130,9 @@ class Result:
                 lists its tables when it is finished.
         """
         names = [f"{name}.parquet" for name in tables]
+        for name in names:  # before the list forgets a table that cannot be written
+            if is_special(folder / name):
+                raise special_file(folder / name)
         files = None if joined is None else unlisted_for(folder, names)
         if joined is not None:  # a run that goes on cleared its folder when it began
             remove_temporaries(folder)
