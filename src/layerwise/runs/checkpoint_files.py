@@ -8,7 +8,6 @@ Where these files lie, and which run is which, is not known here.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
