@@ -12,7 +12,7 @@ from layerwise.analyses.ablation import job
 from layerwise.analyses.ablation.api import ablate
 from layerwise.runs import controls, encoding
 from layerwise.runs.setup import prepare
-from layerwise.stats import clusters, inference
+from layerwise.stats import clusters, inference, resampling
 from layerwise.tasks.blind import features, guessers, learned
 from layerwise.tasks.blind.options import Options, options_of
 from tests.analysis import word_task
@@ -97,16 +97,16 @@ def test_number_of_weights_does_not_grow_with_options():
 @pytest.fixture
 def small_chunks(monkeypatch):
     """Chunks of 64 rows or a few more, however small the matrix."""
-    monkeypatch.setattr(inference, "_AT_ONCE", 1)
+    monkeypatch.setattr(resampling, "_AT_ONCE", 1)
 
 
 @pytest.mark.parametrize("n", [1, 17, 130])
 def test_resamples_in_chunks_are_those_of_one_draw(small_chunks, n):
     whole = np.random.default_rng(4).integers(0, n, size=(321, n))
-    found = inference.resample_indices(n, 321, 4)
+    found = resampling.resample_indices(n, 321, 4)
     assert np.array_equal(found, whole)
     counts = np.stack([np.bincount(row, minlength=n) for row in whole])
-    assert np.array_equal(inference.resample_counts(found), counts)
+    assert np.array_equal(resampling.resample_counts(found), counts)
     values = np.random.default_rng(5).normal(size=(n, 3))
     with_first = clusters.sample_and_resamples(n, 321, 4)
     assert np.array_equal(with_first[0], np.arange(n))
@@ -131,8 +131,8 @@ def test_sign_flips_in_chunks_are_those_of_one_draw(small_chunks, n):
 @pytest.mark.parametrize("n_rows", [0, 1, 64, 65, 128, 129, 2001])
 @pytest.mark.parametrize("width", [0, 1, 5000, 10**7])
 def test_chunks_hold_every_row_once_and_none_is_of_few_rows(n_rows, width):
-    chunks = list(inference.row_chunks(n_rows, width))
+    chunks = list(resampling.row_chunks(n_rows, width))
     assert [i for rows in chunks for i in range(rows.start, rows.stop)] == list(range(n_rows))
     assert all(rows.stop - rows.start >= min(64, n_rows) for rows in chunks)
-    most = max(inference._AT_ONCE // max(width, 1), 64) + 64
+    most = max(resampling._AT_ONCE // max(width, 1), 64) + 64
     assert all(rows.stop - rows.start <= most for rows in chunks)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pandas as pd
@@ -95,3 +95,22 @@ def test_growth_beyond_what_is_promised_is_refused(scripts):
 
 def test_slope_of_a_power_law(scripts):
     assert scripts("growth").slope([1, 2, 4], [3, 12, 48]) == pytest.approx(2)
+
+
+def test_growth_of_whole_runs_is_measured(scripts):
+    growth = scripts("growth_of_runs")
+    sizes = [growth.Size(items=n, options=3, layers=2) for n in (4, 8)]
+    rows = [
+        {"varied": "items", "value": size.items, **asdict(growth.measure(size))} for size in sizes
+    ]
+    found = pd.DataFrame(rows)
+    assert (found[["load", "run", "tables"]] > 0).all(axis=None)
+    text = growth.table(found)
+    assert text.count("\n| items") == 2
+
+
+def test_growth_over_runs_is_that_of_their_comparison(scripts):
+    growth = scripts("growth_of_runs")
+    whole = {"load": 1.0, "run": 1.0, "tables": 1.0, "peak": 2**20}
+    rows = [{"varied": "runs", "value": n, **whole, "comparison": float(n**2)} for n in (2, 4)]
+    assert growth.table(pd.DataFrame(rows)).endswith("| 16.0 | 2.00 | 1 |")

@@ -17,13 +17,11 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from .inference import (
     Interval,
-    counted_sums,
     exact_interval,
     mcnemar_p_values,
-    resample_counts,
-    resample_indices,
 )
 from .inference import mean_p_values as item_mean_p_values
+from .resampling import counted_sums, resample_counts, resample_indices
 
 
 @dataclass(frozen=True, eq=False)

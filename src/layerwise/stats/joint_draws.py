@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int
 
 from .clusters import Clusters, sample_and_resamples
-from .inference import generator, resample_counts
+from .resampling import generator, resample_counts
 
 Counts = Int[np.ndarray, "draws clusters"]
 

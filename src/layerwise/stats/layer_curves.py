@@ -16,9 +16,9 @@ from layerwise.errors import counted
 from layerwise.ground.layer_names import COMPUTATION
 
 from .clusters import Clusters, sample_and_resamples
-from .inference import generator
 from .item_curves import ItemCurves
 from .joint_draws import Counts, draws_of_tasks, share_clusters
+from .resampling import generator
 
 ABLATION, PATCHING, ATTRIBUTION = "ablation", "activation patching", "direct attribution"
 # Whether the intact model can do a task, by task and protocol.
