@@ -162,7 +162,10 @@ def test_ablations_that_do_not_exist(here, model, options, says):
             "No pair of task 'facts' can be patched: The answers to item 'facts/0000' and to its ",
         ),
         (["profile", "--task", "good.jsonl", "--pairs", "0"], "At least one pair is needed"),
-        (["profile", "--task", "kv-words"], "but the model takes 256; take fewer few-shot"),
+        (
+            ["profile", "--task", "kv-words", "--protocol", "continuation"],
+            "but the model takes 256; take fewer few-shot",
+        ),
     ],
 )
 def test_what_lens_and_patching_cannot_do(here, model, command, says):

@@ -100,8 +100,8 @@ def test_analyses_take_it_for_the_model() -> None:
     one, other = (lw.ablate(model, layers=[2], **asked) for model in (handed, named))
     pd.testing.assert_frame_equal(one.records, other.records)
     assert one.facts.model.verified == VERIFIED
-    assert isinstance(loaded(handed, "float32", "cpu"), DecoderModel)
-    assert isinstance(loaded(lambda: handed, "float32", "cpu"), DecoderModel)
+    assert isinstance(loaded(0, handed, {}), DecoderModel)
+    assert isinstance(loaded(0, lambda: handed, {}), DecoderModel)
     with refused("no Hugging Face original to write from"):
         lw.prune_model(handed, remove=[1], out="pruned")
 

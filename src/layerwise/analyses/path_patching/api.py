@@ -39,9 +39,8 @@ from layerwise.runs.records import with_clusters, work_entry
 from layerwise.runs.setup import Setup, TaskLike, paired_tasks, prepare
 from layerwise.storage.parquet import frame
 from layerwise.sweep import SweepStats
-from layerwise.sweep.cost import Cost, matrix_flop
+from layerwise.sweep.cost import Cost
 from layerwise.sweep.requests import Tokens
-from layerwise.sweep.run import model_shape
 from layerwise.tasks import Task
 
 from .components import Receiver, Sender, parse_receiver, senders_of
@@ -165,7 +164,8 @@ class PathPatching:
                 passes += _work_of(model, tokens, receiver, n).token_passes
         return Cost(
             prompt_token_passes=passes, brute_force_token_passes=float(passes),
-            prompt_flop=matrix_flop(model_shape(model), passes, 0, 0),
+            # Some 12 d^2 weights a block (Kaplan et al. 2020, section 2.1), of either kind.
+            prompt_flop=24.0 * passes * model.cfg.d_model**2,
         )  # fmt: skip
 
     def measure(self, task: Task, pairs: Sequence[Pair]) -> tuple[pd.DataFrame, dict[str, Any]]:
