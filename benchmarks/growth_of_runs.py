@@ -97,8 +97,9 @@ def task_of(number: int, size: Size, words: Sequence[str]) -> Task:
     pairs = [" ".join(dict.fromkeys((one, two))) for one in words for two in words]
     items = []
     for index in range(size.items):
-        question = " ".join(random.choice(words, 8))
-        choices = tuple(map(str, random.choice(pairs, size.options, replace=False)))
+        question = " ".join(words[i] for i in random.choice(len(words), 8))
+        drawn = random.choice(len(pairs), size.options, replace=False)
+        choices = tuple(pairs[i] for i in drawn)
         gold = choices[int(random.integers(size.options))]
         items.append(Item(f"{number}/{index}", question, gold, choices))
     chance = dict.fromkeys(("letter", "continuation"), 1 / size.options)
@@ -116,7 +117,7 @@ def measure(size: Size) -> Spent:
         words = sorted(word for word in tokenizer.get_vocab() if word[0] in "kv")
         tasks: list[Task] = [task_of(number, size, words) for number in range(size.tasks)]
         times = [time.process_time()]
-        load_model(str(place / "model"), backend="hugging-face")
+        load_model(str(place / "model"))
         times.append(time.process_time())
         if size.runs > 1:  # a random model has no signal, and nothing to compare
             model, tasks = load_model("organism-decoder"), [load_task("organism-lookup")]
