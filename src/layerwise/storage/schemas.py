@@ -137,6 +137,12 @@ SCHEMAS: dict[str, pa.Schema] = {
         guesser="float?", guesser_rule="str?", n_guesser="int?", guesser_held="bool?",
         n_examples="int?",
     ),
+    "estimates": _schema(
+        what="str", kind="str", site="str", layer="int", capability="str", other="str?",
+        tasks="str", protocols="str", n_items="int", n_other="int?", n_answers="int",
+        acc_intact="float", acc="float", share="float", share_other="float?", estimate="float",
+        low="float", high="float", p="float", p_family="float", n_tests="int", established="bool",
+    ),
     "effects": _schema(
         task="str", capability="str", protocol="str", intervention="str", kind="str", site="str?",
         layer="int?", n_items="int", chance="float", acc_intact="float", acc="float",

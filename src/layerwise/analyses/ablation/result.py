@@ -10,6 +10,7 @@ import pandas as pd
 from layerwise.analyses.ablation.sets import is_set
 from layerwise.presentation.columns import in_short, without
 from layerwise.presentation.drawing import drawn
+from layerwise.stats.capability_layers import estimates_table
 from layerwise.stats.cells import has_several_examples
 from layerwise.stats.effects import corrected, effects_table, signal_table
 from layerwise.stats.interest import Interest
@@ -62,6 +63,12 @@ class AblationResult(Result):
         return effects_table(self.records, self.facts.chance, self.facts.seed, interest)
 
     @computed_once
+    def estimates(self) -> pd.DataFrame:
+        """``estimates.parquet``: what capabilities need, need more than others, and can spare."""
+        smallest = Interest.of(self.facts.settings).loss
+        return estimates_table(self.records, self.facts.chance, smallest)
+
+    @computed_once
     def ladder(self) -> pd.DataFrame:
         """``ladder.parquet``: what changing each layer costs on every rung of scoring."""
         if has_several_examples(self.records):
@@ -85,6 +92,8 @@ class AblationResult(Result):
     def derived(self) -> dict[str, pd.DataFrame]:
         """``signal`` and ``effects``; the ladder of scoring and pairs of books where there are."""
         found = {"signal": self.signal(), "effects": self.effects()}
+        estimates = self.estimates()
+        found |= {} if estimates.empty else {"estimates": estimates}
         books = self.book_tables()
         found |= {} if books["book_pairs"].empty else books
         ladder = self.ladder()

@@ -1,0 +1,222 @@
+"""How often claims of what layers are for are false, and how often true ones are found.
+
+Answers are made up: of each capability what every layer costs is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from scipy.special import ndtr
+
+from layerwise.stats.capability_layers import NEEDED, NEEDED_MORE, SPARE, layer_estimates, pools
+from layerwise.stats.cells import Cell
+from layerwise.stats.clusters import Clusters
+from layerwise.stats.inference import exact_interval
+from layerwise.stats.signal import signals
+
+N_LAYERS, CHANCE, SMALLEST = 30, 0.25, 0.05
+N_RUNS = 1000
+Losses = Float[np.ndarray, " layers"]
+
+
+class Asked(NamedTuple):
+    """A capability as it is made up.
+
+    Attributes:
+        losses: share of the answers that each layer costs, by task.
+        n: items of each task.
+        accuracy: of the intact model.
+        protocols: number of protocols.
+        flips: share of the answers that any layer changes, as many for the better.
+        alike: correlation of what happens to an item under several protocols and layers.
+        cluster: items of a cluster, which lose and keep their answers alike.
+    """
+
+    losses: tuple[Losses, ...]
+    n: int
+    accuracy: float = 0.9
+    protocols: int = 2
+    flips: float = 0.06
+    alike: float = 0.3
+    cluster: int = 1
+
+
+def profile(background: float = 0.0, **layers: float) -> Losses:
+    """What layers cost: ``l3=.6`` for layer 3, all others the background."""
+    losses = np.full(N_LAYERS, background)
+    for name, loss in layers.items():
+        losses[int(name[1:])] = loss
+    return losses
+
+
+def made_up_cells(rng: np.random.Generator, asked: list[Asked]) -> list[Cell]:
+    """Cells of a run in which the capabilities are as given."""
+    return [
+        _cell(rng, one, f"capability {i}", f"task {i}.{j}", losses, protocol, shared)
+        for i, one in enumerate(asked)
+        for j, losses in enumerate(one.losses)
+        for shared in [rng.standard_normal((-(-one.n // one.cluster), 1))]
+        for protocol in [f"protocol {k}" for k in range(one.protocols)]
+    ]
+
+
+def _cell(
+    rng: np.random.Generator,
+    one: Asked,
+    capability: str,
+    task: str,
+    losses: Losses,
+    protocol: str,
+    shared: Float[np.ndarray, "clusters 1"],
+) -> Cell:
+    codes = np.arange(one.n) // one.cluster
+    alike = 0.95 if one.cluster > 1 else one.alike
+    drawn = rng.standard_normal((one.n, N_LAYERS))
+    u = ndtr(np.sqrt(alike) * shared[codes] + np.sqrt(1 - alike) * drawn)
+    intact = rng.random(one.n) < one.accuracy
+    lost = u < np.minimum((losses + one.flips / 2) / one.accuracy, 1)
+    gained = u < min(one.flips / 2 / max(1 - one.accuracy, 1e-9), 1)
+    correct = np.where(intact[:, None], ~lost, gained)
+    nothing = np.zeros((one.n, N_LAYERS))
+    changes = pd.DataFrame({"layer": np.arange(N_LAYERS)})
+    labels = [f"{task} {code}" if one.cluster > 1 else None for code in codes]
+    return Cell(
+        capability, capability, protocol, changes, intact, correct, nothing, nothing,
+        tuple(map(str, range(one.n))), Clusters.of(labels),
+    )._replace(task=task)  # fmt: skip
+
+
+def estimates(cells: list[Cell], *, gate: bool) -> pd.DataFrame:
+    """What is established of a run.
+
+    Args:
+        cells: its cells.
+        gate: leave out what has no signal, as a run does; else all count.
+    """
+    every = {(cell.task, cell.protocol): True for cell in cells}
+    signal = signals(cells, lambda task, protocol: CHANCE) if gate else every
+    floors = {key: np.full(len(cell.intact), CHANCE)
+              for key, cell in zip(every, cells, strict=True)}  # fmt: skip
+    found = pools(cells, signal, floors)
+    return pd.DataFrame(layer_estimates(found, len({c.capability for c in cells}), SMALLEST))
+
+
+class World(NamedTuple):
+    """A made-up model, and which established rows are false of it."""
+
+    name: str
+    asked: list[Asked]
+    false: Callable[[pd.DataFrame], pd.Series]
+
+
+def _needs(table: pd.DataFrame, *layers: int) -> pd.Series:
+    """Losses that are established at layers which cost nothing."""
+    return (table["what"] == NEEDED) & ~table["layer"].isin(layers)
+
+
+def _more(table: pd.DataFrame) -> pd.Series:
+    return table["what"] == NEEDED_MORE
+
+
+def _nothing(table: pd.DataFrame) -> pd.Series:
+    return table["what"].isin([NEEDED, NEEDED_MORE])
+
+
+def _spare(table: pd.DataFrame) -> pd.Series:
+    return table["what"] == SPARE
+
+
+def worlds() -> list[World]:
+    """Made-up models in which something must not be claimed."""
+    usual = profile(0.0, l0=0.85, l1=0.85, l2=0.4, l8=0.3, l11=0.5)
+    found = []
+    for n in (24, 50, 100):
+        found += [
+            World(f"nothing is needed, n = {n}", [Asked((profile(), profile()), n)] * 4, _nothing),
+            World(f"all need the same, n = {n}", [Asked((usual, usual), n)] * 4, _more),
+        ]
+    spread = profile(0.08, l0=0.85, l1=0.85, l2=0.4, l8=0.3, l11=0.5)
+    key, weak = profile(0.02, l3=0.6, l4=0.6, l5=0.6), profile(0.12, l3=0.6, l4=0.6, l5=0.6)
+    found += [
+        World("all need the same, 12 to 100 items",
+              [Asked((usual,), n) for n in (12, 24, 50, 100)], _more),
+        World("all need the same, other accuracies",
+              [Asked((usual * (a - CHANCE),) * 2, 50, accuracy=a) for a in (0.95, 0.8, 0.6, 0.45)],
+              _more),
+        World("one is more fragile everywhere, n = 50",
+              [Asked((usual,), 50), Asked((np.minimum(spread, 0.85),), 50)], _more),
+        World("one is more fragile, n = 100", [Asked((key,), 100), Asked((weak,), 100)], _more),
+        World("one is more fragile, n = 200", [Asked((key,), 200), Asked((weak,), 200)], _more),
+        World("all need the same, clusters of 5",
+              [Asked((usual,), 100, cluster=5)] * 4, _more),
+        World("nothing is needed, clusters of 5",
+              [Asked((profile(),), 100, cluster=5)] * 4, _nothing),
+        World("loss of the margin, clusters of 5",
+              [Asked((profile(0.05),), 200, flips=0.02, cluster=5)] * 2, _spare),
+        World("loss of the margin, n = 200", [Asked((profile(0.05),), 200, flips=0.02)] * 2,
+              _spare),
+    ]  # fmt: skip
+    for right in (0.3, 0.33, 0.36, 0.4):
+        # Any layer makes all answers anew: what changes is as often right as before.
+        again = 2 * right * (1 - right)
+        found.append(World(
+            f"right in {100 * right:.0f} % for a chance of 25 %",
+            [Asked((profile(), profile()), 100, right, 3, again, 0.0)] * 4, _nothing,
+        ))  # fmt: skip
+    return found
+
+
+def false_rates(n_runs: int = N_RUNS, seed: int = 0) -> pd.DataFrame:
+    """How often anything false is established in a run."""
+    rows: list[dict[str, Any]] = []
+    for number, world in enumerate(worlds()):
+        rng = np.random.default_rng([seed, number])
+        runs = 0
+        for _ in range(n_runs):
+            table = estimates(made_up_cells(rng, world.asked), gate=True)
+            runs += bool(len(table) and (table["established"] & world.false(table)).any())
+        interval = exact_interval(runs, n_runs)
+        rate = {"rate": runs / n_runs, "low": interval.low, "high": interval.high}
+        rows.append({"world": world.name, "runs": n_runs, "false": runs, **rate})
+    return pd.DataFrame(rows)
+
+
+def power(n_runs: int = 200, seed: int = 0) -> pd.DataFrame:
+    """How often a need and a difference of needs are found."""
+    rows: list[dict[str, Any]] = []
+    for n in (24, 50, 100, 200):
+        for loss in (0.2, 0.4, 0.6):
+            base = {"l0": 0.85, "l1": 0.85, "l11": 0.4}
+            same, own = profile(0.0, **base), profile(0.0, **base, l17=loss)
+            for name, tasks in (("both tasks", (own, own)), ("one of two", (own, same))):
+                asked = [Asked(tasks, n), *[Asked((same, same), n)] * 3]
+                rng = np.random.default_rng([seed, n, int(100 * loss)])
+                found = np.zeros(2, dtype=int)
+                for _ in range(n_runs):
+                    table = estimates(made_up_cells(rng, asked), gate=True)
+                    mine = table.loc[table["established"] & (table["layer"] == 17)
+                                     & (table["capability"] == "capability 0")]  # fmt: skip
+                    found += [(mine["what"] == what).any() for what in (NEEDED, NEEDED_MORE)]
+                rows.append(
+                    {
+                        "items of a task": n,
+                        "loss": loss,
+                        "needed by": name,
+                        "needed": found[0] / n_runs,
+                        "needed more": found[1] / n_runs,
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+if __name__ == "__main__":
+    import sys
+
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else N_RUNS
+    print(false_rates(count).to_string(index=False))
+    print(power(max(count // 5, 10)).to_string(index=False))

@@ -1,0 +1,352 @@
+"""Which layers a capability needs, which it needs more than another does, and which it can spare.
+
+The answers of a capability's tasks and protocols are pooled by item, so that a run asks one
+question of each capability and layer. ``docs/statistics.md`` has the formulas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import combinations
+from math import comb
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int, Shaped
+
+from layerwise.storage.parquet import frame
+
+from .cells import Cell, cells, has_several_examples
+from .clusters import Clusters, independent_items, paired_p_values
+from .equivalence import log_evidence_of_less
+from .inference import holm
+from .over_run import exact_difference_bounds
+from .signal import signals
+
+LEVEL = 0.05
+# The change that is meant where several were made.
+MAIN = ("skip", "layer")
+NEEDED, NEEDED_MORE, SPARE = "needed", "needed more", "spare"
+
+
+class Pool(NamedTuple):
+    """The answers of one capability, over its tasks and protocols with signal.
+
+    Attributes:
+        capability: the capability.
+        tasks: its tasks with signal.
+        protocols: the protocols under which they have signal.
+        layers: the layers, in the order of the columns.
+        loss: right answers of the intact model minus those without each layer.
+        net: the same as whole numbers: summed over draws, where an intervention has several.
+        intact: right answers of the intact model.
+        floor: right answers that are left without any layer, or chance.
+        clusters: which answers are about the same item, or about items that ask for the same.
+        n_choices: in how many ways as many tasks and protocols could have had signal.
+    """
+
+    capability: str
+    tasks: tuple[str, ...]
+    protocols: tuple[str, ...]
+    layers: Int[np.ndarray, " layers"]
+    loss: Float[np.ndarray, "answers layers"]
+    net: Int[np.ndarray, "answers layers"]
+    intact: Float[np.ndarray, " answers"]
+    floor: Float[np.ndarray, " answers"]
+    clusters: Clusters
+    n_choices: int
+
+    @property
+    def scale(self) -> float:
+        """The accuracy that the layers bring: that of the intact model above the floor."""
+        return float((self.intact - self.floor).mean())
+
+    def shares(
+        self, loss: Float[np.ndarray, "answers layers"]
+    ) -> tuple[Float[np.ndarray, " layers"], Float[np.ndarray, "clusters layers"]]:
+        """Mean losses as shares of the scale, and how far each cluster moves them.
+
+        The squared moves sum to the variance, which is no less than if one cluster had lost or
+        kept its answers against all others: a sample in which all agree has no spread to see.
+        """
+        share = loss.mean(axis=0) / self.scale
+        away = loss - share * (self.intact - self.floor)[:, None]
+        n = self.clusters.n
+        moved = self.clusters.sums(away) / (len(loss) * self.scale) * np.sqrt(n / (n - 1))
+        return share, moved
+
+    @property
+    def least_error(self) -> float:
+        """Standard error of a share if a single cluster had another outcome than all others."""
+        return float(self.clusters.sizes.max()) / (len(self.loss) * self.scale)
+
+    def beyond_background(self) -> Float[np.ndarray, "answers layers"]:
+        """Losses minus each answer's mean loss over the middle half of the layers."""
+        order = np.argsort(self.loss.mean(axis=0), kind="stable")
+        quarter = len(order) // 4
+        middle = order[quarter : len(order) - quarter]
+        return self.loss - self.loss[:, middle].mean(axis=1, keepdims=True)
+
+
+def estimates_table(
+    records: pd.DataFrame, chance: Callable[[str, str], float], smallest_loss: float
+) -> pd.DataFrame:
+    """``estimates.parquet``: what each capability needs, needs more than another, can spare.
+
+    Args:
+        records: ablation records; of several draws of few-shot examples nothing is estimated.
+        chance: (task, protocol) -> accuracy by guessing.
+        smallest_loss: the smallest loss of accuracy that is of interest, in 0..1.
+    """
+    every = [] if has_several_examples(records) else list(cells(records))
+    single = pd.concat([_single(cell.interventions) for cell in every] or [pd.DataFrame()])
+    if single.empty:
+        return frame("estimates", [])
+    names = single[["kind", "site"]].drop_duplicates().to_numpy().tolist()
+    kind, site = MAIN if list(MAIN) in names else names[0]
+    only = [_of_kind(cell, kind, site) for cell in every]
+    floors = {(cell.task, cell.protocol): cell.floor(chance(cell.task, cell.protocol))
+              for cell in only}  # fmt: skip
+    found = pools(only, signals(every, chance), floors)
+    rows = layer_estimates(found, len(_capabilities(every)), smallest_loss)
+    return frame("estimates", [row | {"kind": kind, "site": site} for row in rows])
+
+
+def _single(interventions: pd.DataFrame) -> pd.DataFrame:
+    """Changes of one layer or part of it: no heads, no sets."""
+    alone = interventions["layers"].map(len) == 1
+    return interventions.loc[interventions["head"].isna() & alone]
+
+
+def _of_kind(cell: Cell, kind: str, site: str) -> Cell:
+    single = _single(cell.interventions)
+    chosen = single.loc[(single["kind"] == kind) & (single["site"] == site)]
+    return cell._replace(
+        interventions=chosen.reset_index(drop=True),
+        correct=cell.correct[:, chosen.index],
+        n_draws=None if cell.n_draws is None else cell.n_draws[chosen.index],
+    )
+
+
+def pools(
+    cells: Sequence[Cell], signal: Mapping[tuple[str, str], bool], floors: Mapping[Any, np.ndarray]
+) -> list[Pool]:
+    """The answers of each capability that has signal somewhere.
+
+    Args:
+        cells: of single layers, one kind and site; those without signal may have none.
+        signal: by task and protocol, of all that was asked.
+        floors: by task and protocol, what is left of each item when everything is lost.
+    """
+    known = [cell for cell in cells if signal[cell.task, cell.protocol]]
+    asked = {name: [c for c in cells if c.capability == name] for name in _capabilities(cells)}
+    found = []
+    for capability, every in asked.items():
+        mine = [cell for cell in known if cell.capability == capability and len(cell.interventions)]
+        if mine:
+            found.append(_pool(mine, floors, comb(len(every), len(mine))))
+    return [pool for pool in found if pool.clusters.n > 1 and pool.scale > 0]
+
+
+def _capabilities(cells: Sequence[Cell]) -> list[str]:
+    return list(dict.fromkeys(cell.capability for cell in cells))
+
+
+def _pool(cells: Sequence[Cell], floors: Mapping[Any, np.ndarray], n_choices: int) -> Pool:
+    swept = [cell.interventions["layer"].to_numpy(dtype=int) for cell in cells]
+    layers = sorted(set.intersection(*(set(each.tolist()) for each in swept)))
+    columns = [np.flatnonzero(np.isin(each, layers)) for each in swept]
+    labels = [
+        f"{cell.task}\0{item}" if label is None else label
+        for cell in cells
+        for item, label in zip(cell.items, cell.clusters.labels, strict=True)
+    ]
+    return Pool(
+        cells[0].capability,
+        tuple(dict.fromkeys(cell.task for cell in cells)),
+        tuple(dict.fromkeys(cell.protocol for cell in cells)),
+        np.array(layers, dtype=int),
+        np.concatenate([c.change[:, at] for c, at in zip(cells, columns, strict=True)]),
+        np.concatenate([c.net[:, at] for c, at in zip(cells, columns, strict=True)]),
+        np.concatenate([cell.intact.astype(float) for cell in cells]),
+        np.concatenate([floors[cell.task, cell.protocol] for cell in cells]),
+        Clusters.of(labels),
+        n_choices,
+    )
+
+
+def layer_estimates(
+    every: Sequence[Pool], n_capabilities: int, smallest_loss: float
+) -> list[dict[str, Any]]:
+    """Rows of ``estimates.parquet``: what each capability needs, needs more, and can spare.
+
+    Args:
+        every: the capabilities with signal.
+        n_capabilities: how many were asked, those without signal as well.
+        smallest_loss: the smallest loss of accuracy that is of interest, in 0..1.
+    """
+    rows = [*_needed(every, n_capabilities), *_needed_more(every, n_capabilities)]
+    return [*rows, *_spare(every, n_capabilities, smallest_loss)]
+
+
+def _corrected(rows: list[dict[str, Any]], n_tests: int) -> list[dict[str, Any]]:
+    """p-values corrected by Holm, and bounds that agree with them.
+
+    An established difference lies on its side of 0, whatever the bounds for all tests together say
+    (Holm's simultaneous bounds: Guilbaud 2008, Biom. J. 50; Strassburger and Bretz 2008, Stat.
+    Med. 27).
+    """
+    p = holm(np.array([row["p"] for row in rows], dtype=float), n_tests)
+    corrected = []
+    for row, one in zip(rows, p.tolist(), strict=True):
+        sure = one < LEVEL
+        side = {}
+        if sure and row["what"] != SPARE:
+            above = row["estimate"] > 0
+            side = {"low": max(row["low"], 0.0)} if above else {"high": min(row["high"], 0.0)}
+        corrected.append(row | side | {"p_family": one, "n_tests": n_tests, "established": sure})
+    return corrected
+
+
+def _needed(every: Sequence[Pool], n_capabilities: int) -> list[dict[str, Any]]:
+    """Is the net change of right answers not 0? Exact sign flips of whole items."""
+    rows = []
+    n_tests = n_capabilities * max((len(pool.layers) for pool in every), default=0)
+    for pool in every:
+        # Tasks and protocols with signal are partly those that were lucky: any choice of as many
+        # could have been tested.
+        p = np.minimum(paired_p_values(pool.net, pool.clusters) * pool.n_choices, 1.0)
+        bounds = _loss_bounds(pool, n_tests * pool.n_choices)
+        rows += list(_rows(NEEDED, pool, pool.loss.mean(axis=0), bounds, p))
+    return _corrected(rows, n_tests)
+
+
+def _loss_bounds(pool: Pool, n_tests: int) -> tuple[Float[np.ndarray, " layers"], ...]:
+    either_way = np.maximum(pool.loss, 0), np.maximum(-pool.loss, 0)
+    n = len(pool.loss)
+    worth = np.minimum(*(independent_items(each, pool.clusters) for each in either_way))
+    lost, gained = (each.sum(axis=0) * worth / n for each in either_way)
+    return exact_difference_bounds(lost, gained, worth, n_tests=n_tests)
+
+
+def _spare(every: Sequence[Pool], n_capabilities: int, smallest: float) -> list[dict[str, Any]]:
+    """Is the loss smaller than what would matter? Bets on whole items."""
+    rows = []
+    n_tests = n_capabilities * max((len(pool.layers) for pool in every), default=0)
+    for pool in every:
+        evidence = log_evidence_of_less(pool.loss, smallest, 1.0, pool.clusters)
+        p = np.exp(np.minimum(0.0, -evidence))
+        bounds = _loss_bounds(pool, n_tests)
+        rows += list(_rows(SPARE, pool, pool.loss.mean(axis=0), bounds, p))
+    return _corrected(rows, n_tests)
+
+
+def _needed_more(every: Sequence[Pool], n_capabilities: int) -> list[dict[str, Any]]:
+    """Does one capability lose more than another, also beyond what any layer costs it?
+
+    Both contrasts of shares must be significant and agree, so p is the larger one.
+    """
+    rows: list[dict[str, Any]] = []
+    n_layers = max((len(pool.layers) for pool in every), default=0)
+    n_tests = comb(n_capabilities, 2) * n_layers
+    for one, other in combinations(every, 2):
+        if not np.array_equal(one.layers, other.layers):
+            continue
+        whole = _contrast(one, other, one.loss, other.loss)
+        beyond = _contrast(one, other, one.beyond_background(), other.beyond_background())
+        agree = np.sign(whole.difference) == np.sign(beyond.difference)
+        p = np.where(agree, np.maximum(whole.p, beyond.p), 1.0)
+        reach = whole.reach(LEVEL / max(n_tests, 1))
+        more = whole.difference >= 0
+        for pool, less, mine, sign in ((one, other, more, 1), (other, one, ~more, -1)):
+            away = sign * whole.difference
+            found = list(_rows(NEEDED_MORE, pool, away, (away - reach, away + reach), p))
+            theirs = less.loss.mean(axis=0) / less.scale
+            rows += [
+                row | {"other": less.capability, "n_other": less.clusters.n,
+                       "share_other": float(theirs[i])}
+                for i, row in enumerate(found) if mine[i]
+            ]  # fmt: skip
+    return _corrected(rows, n_tests)
+
+
+class _Contrast(NamedTuple):
+    """Differences of shares lost, by layer."""
+
+    difference: Float[np.ndarray, " layers"]
+    error: Float[np.ndarray, " layers"]
+    freedom: Float[np.ndarray, " layers"]
+
+    @property
+    def p(self) -> Float[np.ndarray, " layers"]:
+        from scipy.special import stdtr
+
+        return 2 * stdtr(self.freedom, -np.abs(self.difference) / self.error)
+
+    def reach(self, level: float) -> Float[np.ndarray, " layers"]:
+        from scipy.special import stdtrit
+
+        return -stdtrit(self.freedom, level / 2) * self.error
+
+
+def _contrast(
+    one: Pool,
+    other: Pool,
+    loss: Float[np.ndarray, "answers layers"],
+    other_loss: Float[np.ndarray, "others layers"],
+) -> _Contrast:
+    """Welch's test of two shares (Welch 1947, Biometrika 34), over clusters of items."""
+    shares, squared, freedom, moves = [], [], [], []
+    for pool, values in ((one, loss), (other, other_loss)):
+        share, moved = pool.shares(values)
+        shares.append(share)
+        moves.append(moved)
+        squared.append(np.maximum((moved**2).sum(axis=0), pool.least_error**2))
+        freedom.append(pool.clusters.n - 1)
+    total = squared[0] + squared[1] + _shared(one, other, moves)
+    df = total**2 / sum(each**2 / n for each, n in zip(squared, freedom, strict=True))
+    return _Contrast(shares[0] - shares[1], np.sqrt(total), np.minimum(df, sum(freedom)))
+
+
+def _shared(
+    one: Pool, other: Pool, moves: Sequence[Float[np.ndarray, "clusters layers"]]
+) -> Shaped[np.ndarray, " layers"]:
+    """What items that ask for the same thing in both add to the variance; never less than 0."""
+    rows = one.clusters.row_of_label, other.clusters.row_of_label
+    both = sorted(rows[0].keys() & rows[1].keys())
+    products = moves[0][[rows[0][b] for b in both]] * moves[1][[rows[1][b] for b in both]]
+    return np.maximum(-2 * products.sum(axis=0), 0.0)
+
+
+def _rows(
+    what: str,
+    pool: Pool,
+    estimate: Float[np.ndarray, " layers"],
+    bounds: Sequence[Float[np.ndarray, " layers"]],
+    p: Float[np.ndarray, " layers"],
+) -> Iterator[dict[str, Any]]:
+    share = pool.loss.mean(axis=0) / pool.scale
+    for i, layer in enumerate(pool.layers.tolist()):
+        yield {
+            "what": what,
+            "layer": layer,
+            "capability": pool.capability,
+            "tasks": ", ".join(pool.tasks),
+            "protocols": ", ".join(pool.protocols),
+            "n_items": pool.clusters.n,
+            **_accuracies(pool, i),
+            "estimate": float(estimate[i]),
+            "share": float(share[i]),
+            "low": float(bounds[0][i]),
+            "high": float(bounds[1][i]),
+            "p": float(p[i]),
+        }
+
+
+def _accuracies(pool: Pool, i: int) -> dict[str, Any]:
+    return {
+        "n_answers": len(pool.loss),
+        "acc_intact": float(pool.intact.mean()),
+        "acc": float((pool.intact - pool.loss[:, i]).mean()),
+    }

@@ -1,0 +1,151 @@
+"""Which layers a capability needs, needs more than another does, and can spare."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import ttest_ind
+
+from layerwise import stats
+from layerwise.stats.capability_layers import (
+    NEEDED,
+    NEEDED_MORE,
+    SPARE,
+    Pool,
+    estimates_table,
+    layer_estimates,
+)
+from layerwise.stats.clusters import Clusters
+
+from .synthetic import cell_records
+
+
+def pool(name, loss, *, labels=None, n_choices=1, floor=0.0) -> Pool:
+    """A capability whose intact model is right throughout."""
+    loss = np.asarray(loss, dtype=float)
+    n, n_layers = loss.shape
+    clusters = Clusters.apart(n) if labels is None else Clusters.of(labels)
+    return Pool(
+        name, (f"{name} task",), ("letter",), np.arange(n_layers), loss,
+        np.rint(loss).astype(int), np.ones(n), np.full(n, floor), clusters, n_choices,
+    )  # fmt: skip
+
+
+def rows_of(pools, what, n_capabilities=None, smallest=0.05) -> pd.DataFrame:
+    table = pd.DataFrame(layer_estimates(pools, n_capabilities or len(pools), smallest))
+    return table.loc[table["what"] == what].reset_index(drop=True)
+
+
+def losses(rng, n, *rates) -> np.ndarray:
+    return (rng.random((n, len(rates))) < rates).astype(float)
+
+
+def test_need_of_single_answers_is_mcnemars_exact_test():
+    loss = np.zeros((20, 2))
+    loss[:9, 0], loss[9, 0] = 1, -1
+    found = rows_of([pool("a", loss)], NEEDED)
+    assert found["p"].tolist() == [stats.mcnemar_exact(9, 1), 1.0]
+    assert found["estimate"].tolist() == [0.4, 0.0]
+
+
+def test_need_over_protocols_equals_all_flips_of_items():
+    rng = np.random.default_rng(0)
+    answers = rng.integers(-1, 2, size=(16, 3)).astype(float)
+    items = [f"item {i % 8}" for i in range(16)]
+    found = rows_of([pool("a", answers, labels=items)], NEEDED)
+    sums = answers[:8] + answers[8:]
+    flips = np.array(list(product((-1, 1), repeat=8))) @ sums
+    expected = (np.abs(flips) >= np.abs(sums.sum(axis=0))).mean(axis=0)
+    np.testing.assert_allclose(found["p"], expected, atol=1e-12)
+
+
+def test_a_choice_of_tasks_with_signal_is_paid_for():
+    loss = losses(np.random.default_rng(1), 30, 0.4, 0.1)
+    alone, chosen = (rows_of([pool("a", loss, n_choices=n)], NEEDED) for n in (1, 15))
+    np.testing.assert_allclose(chosen["p"], np.minimum(15 * alone["p"], 1))
+    assert (chosen["low"] <= alone["low"]).all()
+
+
+def test_capabilities_without_signal_count_in_every_family():
+    rng = np.random.default_rng(2)
+    both = [pool(name, losses(rng, 30, 0.5, 0.1, 0.0)) for name in "ab"]
+    assert set(rows_of(both, NEEDED, 4)["n_tests"]) == {12}
+    assert set(rows_of(both, NEEDED_MORE, 4)["n_tests"]) == {18}
+
+
+def test_contrast_is_welchs_test_of_raw_losses_and_of_those_beyond_the_background():
+    rng = np.random.default_rng(3)
+    one, other = losses(rng, 40, 0.1, 0.6, 0.1, 0.1), losses(rng, 60, 0.1, 0.2, 0.2, 0.1)
+    found = rows_of([pool("a", one), pool("b", other)], NEEDED_MORE).set_index("layer")
+    a, b = (pool("x", each).beyond_background() for each in (one, other))
+    whole = ttest_ind(one[:, 1], other[:, 1], equal_var=False).pvalue
+    beyond = ttest_ind(a[:, 1], b[:, 1], equal_var=False).pvalue
+    assert found.loc[1, "p"] == pytest.approx(max(whole, beyond), rel=1e-9)
+    assert (found.loc[1, "capability"], found.loc[1, "other"]) == ("a", "b")
+    assert found.loc[1, "estimate"] == pytest.approx(one[:, 1].mean() - other[:, 1].mean())
+
+
+def test_more_fragile_everywhere_is_not_needed_more_anywhere():
+    rng = np.random.default_rng(4)
+    one = losses(rng, 400, 0.05, 0.05, 0.05, 0.6, 0.05, 0.05, 0.05, 0.05)
+    other = losses(rng, 400, 0.3, 0.3, 0.3, 0.6, 0.3, 0.3, 0.3, 0.3)
+    assert not rows_of([pool("a", one), pool("b", other)], NEEDED_MORE)["established"].any()
+
+
+def test_items_of_both_that_lose_at_opposite_ends_are_no_independent_samples():
+    rng = np.random.default_rng(5)
+    one = losses(rng, 40, 0.5, 0.1)
+    other = np.maximum(0.0, 1 - one - losses(rng, 40, 0.4, 0.1))
+    labels = [f"fact {i}" for i in range(40)]
+    apart = rows_of([pool("a", one), pool("b", other)], NEEDED_MORE)
+    shared = rows_of(
+        [pool("a", one, labels=labels), pool("b", other, labels=labels)], NEEDED_MORE
+    )
+    assert (shared["p"] >= apart["p"] - 1e-12).all()
+    assert (shared["p"] > apart["p"]).any()
+
+
+def test_losses_that_all_items_share_are_not_known_without_error():
+    few = [pool(name, np.full((3, 4), value)) for name, value in (("a", 1.0), ("b", 0.0))]
+    assert not rows_of(few, NEEDED_MORE)["established"].any()
+
+
+def test_spare_needs_more_than_no_loss_in_few_items():
+    for n, established in ((24, False), (400, True)):
+        found = rows_of([pool("a", np.zeros((n, 3)))], SPARE)
+        assert bool(found["established"].all()) is established
+    lost = np.zeros((400, 3))
+    lost[:40] = 1.0
+    assert not rows_of([pool("a", lost)], SPARE)["established"].any()
+
+
+def test_bounds_of_what_is_established_lie_on_its_side_of_nothing():
+    rng = np.random.default_rng(6)
+    pools = [pool(name, losses(rng, 60, 0.5, 0.2, 0.15, 0.0)) for name in "abc"]
+    found = rows_of(pools, NEEDED)
+    sure = found.loc[found["established"]]
+    assert len(sure)
+    assert (sure["low"] >= 0).all()
+    assert (found["low"] <= found["estimate"]).all()
+    assert (found["estimate"] <= found["high"]).all()
+
+
+def test_tasks_without_signal_and_sets_of_layers_are_left_out():
+    rng = np.random.default_rng(7)
+    right = np.ones((60, 4), dtype=bool)
+    right[:, 2] = rng.random(60) < 0.3
+    able = cell_records(right, "able", "retrieval")
+    guesses = cell_records(rng.random((60, 4)) < 0.25, "guesses", "retrieval")
+    records = pd.concat([able, guesses], ignore_index=True)
+    found = estimates_table(records, lambda task, protocol: 0.25, 0.05)
+    needed = found.loc[found["what"] == NEEDED]
+    assert set(needed["tasks"]) == {"able"}
+    assert needed.loc[needed["established"], "layer"].tolist() == [1]
+    # One of two tasks has signal, and either could have.
+    alone = estimates_table(able, lambda task, protocol: 0.25, 0.05)
+    np.testing.assert_allclose(
+        needed["p"], np.minimum(2 * alone.loc[alone["what"] == NEEDED, "p"], 1)
+    )
