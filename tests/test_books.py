@@ -127,30 +127,30 @@ def test_what_is_planted_is_found_and_told(books: AblationResult) -> None:
     row = table.set_index("layer").loc[2]
     lost = row["only_closed"] + row["lost_both"]
     assert f"{row['only_closed']} of the {lost} answers of told that skipping layer 2 loses" in (
-        finding.sentence
+        finding.full
     )
     assert f"and {row['only_open']} lost the other way round, of {row['n_common']} items" in (
-        finding.sentence
+        finding.full
     )
     ends = ("protected", "protected_run_low", "protected_run_high")
-    assert interval(*(100 * row[name] for name in ends)) in finding.sentence
-    assert "bounds for all 8 tests of the run together" in finding.sentence
-    assert "Layer 2 loses more without the passage and layer 5 loses more with" in finding.sentence
-    assert "neither only that the passage makes the questions easier nor" in finding.sentence
+    assert interval(*(100 * row[name] for name in ends)) in finding.full
+    assert "bounds for all 8 tests of the run together" in finding.full
+    assert "Layer 2 loses more without the passage and layer 5 loses more with" in finding.full
+    assert "neither only that the passage makes the questions easier nor" in finding.full
     assert finding.source["at"] == {"layer": [2, 5]}
-    assert number(100 * row["protected"]) in finding.sentence
+    assert number(100 * row["protected"]) in finding.full
 
 
 def test_without_layers_of_both_sorts_it_may_only_be_easier() -> None:
     one_sided = planted_books()
     kept = one_sided.records.loc[~one_sided.records["layer"].isin([5])]
     (finding,) = book_findings(tables_of_run([replace(one_sided, records=kept)]))
-    assert "it may only make the questions easier" in finding.sentence
-    assert "does not say where knowledge is" in finding.sentence
+    assert "it may only make the questions easier" in finding.full
+    assert "does not say where knowledge is" in finding.full
     idle = one_sided.records.loc[~one_sided.records["layer"].isin([2, 5])]
     (finding,) = book_findings(tables_of_run([replace(one_sided, records=idle)]))
-    assert "is not established" in finding.sentence
-    assert "at least 11 would have to be lost one way and none the other" in finding.sentence
+    assert "is not established" in finding.full
+    assert "at least 11 would have to be lost one way and none the other" in finding.full
 
 
 def test_nothing_is_compared_without_signal_of_both() -> None:
@@ -211,8 +211,8 @@ def test_what_a_trained_model_knows_by_its_first_layer_it_reads_where_it_is_stat
     assert table["loses_more"].dropna().to_dict() == {0: "closed"}
     assert table["margin_closed"][0] > 4 * table["margin_open"][0] > 0
     (finding,) = book_findings(tables_of_run([result]))
-    assert "Layer 0 loses more without the passage" in finding.sentence
-    assert "it may only make the questions easier" in finding.sentence
+    assert "Layer 0 loses more without the passage" in finding.full
+    assert "it may only make the questions easier" in finding.full
 
 
 def test_a_passage_that_a_model_cannot_read_protects_nothing(organism) -> None:

@@ -30,7 +30,8 @@ def pool(name, loss, *, labels=None, n_choices=1, floor=0.0) -> Pool:
     clusters = Clusters.apart(n) if labels is None else Clusters.of(labels)
     return Pool(
         name, (f"{name} task",), ("letter",), np.arange(n_layers), loss,
-        np.rint(loss).astype(int), np.ones(n), np.full(n, floor), clusters, n_choices,
+        np.rint(loss).astype(int), np.ones(n), np.full(n, floor), np.full(n, "letter"), clusters,
+        n_choices,
     )  # fmt: skip
 
 
@@ -101,9 +102,7 @@ def test_items_of_both_that_lose_at_opposite_ends_are_no_independent_samples():
     other = np.maximum(0.0, 1 - one - losses(rng, 40, 0.4, 0.1))
     labels = [f"fact {i}" for i in range(40)]
     apart = rows_of([pool("a", one), pool("b", other)], NEEDED_MORE)
-    shared = rows_of(
-        [pool("a", one, labels=labels), pool("b", other, labels=labels)], NEEDED_MORE
-    )
+    shared = rows_of([pool("a", one, labels=labels), pool("b", other, labels=labels)], NEEDED_MORE)
     assert (shared["p"] >= apart["p"] - 1e-12).all()
     assert (shared["p"] > apart["p"]).any()
 
@@ -149,3 +148,30 @@ def test_tasks_without_signal_and_sets_of_layers_are_left_out():
     np.testing.assert_allclose(
         needed["p"], np.minimum(2 * alone.loc[alone["what"] == NEEDED, "p"], 1)
     )
+
+
+def test_capabilities_are_compared_under_the_protocols_that_both_have_signal_under():
+    rng = np.random.default_rng(8)
+    # Any layer costs more where answers are written, and only one capability can choose.
+    chosen, written = losses(rng, 80, 0.1, 0.1, 0.1, 0.1), losses(rng, 80, 0.1, 0.7, 0.1, 0.1)
+    both = pool(
+        "a",
+        np.concatenate([chosen, written]),
+        labels=[f"item {i}" for i in (*range(80), *range(80))],
+    )
+    names = np.repeat(["continuation", "generate"], 80)
+    both = both._replace(protocols=("continuation", "generate"), protocol=names)
+    alone = pool("b", losses(rng, 80, 0.1, 0.7, 0.1, 0.1))
+    alone = alone._replace(protocols=("generate",), protocol=np.full(80, "generate"))
+    found = rows_of([both, alone], NEEDED_MORE)
+    assert not found["established"].any()
+    assert set(found["protocols"]) == {"generate"}
+    assert rows_of([both, alone._replace(protocols=("letter",))], NEEDED_MORE).empty
+
+
+def test_a_share_is_the_mean_over_protocols():
+    loss = np.zeros((30, 1))
+    loss[:10], loss[10:15] = 1.0, 1.0
+    names = np.repeat(["continuation", "generate"], [10, 20])
+    one = pool("a", loss)._replace(protocols=("continuation", "generate"), protocol=names)
+    assert one.shares(one.loss)[0].tolist() == pytest.approx([(1.0 + 0.25) / 2])

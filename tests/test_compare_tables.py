@@ -302,11 +302,11 @@ def test_sentences_name_the_comparisons_that_they_are_corrected_over():
     base = rng.random(80) < 0.9
     pair = [ready(name, answers(rng, base, {at: 0.95})) for name, at in (("a", 1), ("b", 6))]
     table = frame("comparison_differences", pair_rows(pair, []))
-    told = [one.sentence for one in established(table)]
+    told = [one.full for one in established(table)]
     assert told
     n = table["family"].value_counts()["depth"]
     depth = next(one for one in told if "of the depth" in one)
     assert f"after Holm's correction over {n} comparison" in depth
     assert f"over all {len(table)} comparisons of the page (Holm) it holds" in depth
     earlier = established(table.assign(p_run=np.nan))
-    assert all("of the page" not in one.sentence for one in earlier)
+    assert all("of the page" not in one.full for one in earlier)

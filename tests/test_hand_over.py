@@ -81,4 +81,4 @@ def test_most_hand_overs_are_told_nevertheless():
 
 def test_a_sentence_says_what_its_bounds_cover():
     (first, *_) = hand_overs(tables_of_run([run_of_tasks(0, 2)]))
-    assert "(bounds for all that the run patched together; the intact model" in first.sentence
+    assert "(bounds for all that the run patched together; the intact model" in first.full

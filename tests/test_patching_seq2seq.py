@@ -285,10 +285,10 @@ def test_a_capability_emerges_where_the_decoder_copies_it(capability):
     share = "recovers 100 [100, 100] % of the logit difference where the answer's first"
     with naming_layers_of(result.facts.model):
         (over,), (up,) = hand_overs(tables_of_run([result])), take_ups(tables_of_run([result]))
-    assert expected in over.sentence
-    assert taken_up in up.sentence
-    assert share in up.sentence
-    assert {over.sentence, up.sentence} <= {one.sentence for one in findings([result])}
+    assert expected in over.full
+    assert taken_up in up.full
+    assert share in up.full
+    assert {over.full, up.full} <= {one.full for one in findings([result])}
 
 
 def test_without_a_rise_in_the_decoder_nothing_is_said_of_it():

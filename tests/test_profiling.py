@@ -141,7 +141,7 @@ def test_the_function_finds_the_same(root, said, model):
         for name in one.tables:
             pd.testing.assert_frame_equal(getattr(one, name), getattr(other, name))
     assert found.path is None
-    assert [f"- {finding.sentence}" for finding in found.report.findings[:3]] == (
+    assert [f"- {finding.full}" for finding in found.report.findings[:3]] == (
         said.splitlines()[4:7]
     )
 
@@ -171,7 +171,7 @@ def test_a_finished_profile_is_read_and_not_made_again(root, said, model, tmp_pa
     found = profile(model, names, fewshot=0, out=folder, progress=False)
     assert before == {path: path.stat().st_mtime_ns for path in folder.glob("*.parquet")}
     assert found.path == folder / "report.html"
-    told = [f"- {finding.sentence}" for finding in found.report.findings[:3]]
+    told = [f"- {finding.full}" for finding in found.report.findings[:3]]
     assert told == said.splitlines()[4:7]
     assert found.work["token_passes"] > 0
 
@@ -242,7 +242,7 @@ def test_random_weights_get_no_verdicts(model):
     found = profile(model, word_task(40, seed=1), progress=False)
     assert not found.results[0].effects()["significant"].any()
     assert len(found.results[-1].emergence) == 0
-    told = " ".join(finding.sentence for finding in found.report.findings)
+    told = " ".join(finding.full for finding in found.report.findings)
     assert "No claim about layers is made" in told
     assert "costs" not in told
     drawn = [result for result in found.results if len(result.to_pandas())]

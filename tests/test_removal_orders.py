@@ -140,7 +140,7 @@ def test_curves_and_the_sentence_say_how_many_layers_can_go():
     assert lost["greedy", "generate", 2] == pytest.approx(6 / 60)
     page = report(result)
     assert list(page.figures) == ["removal_orders"]
-    sentence = next(f.sentence for f in page.findings if "greedily" in f.sentence)
+    sentence = next(f.full for f in page.findings if "greedily" in f.full)
     assert sentence.startswith(
         "With layers removed one by one, greedily, on held-out items of knowledge: under "
         "continuation no drop is significant up to 5 layers (11 ["

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from layerwise.presentation.finding import Finding
+from layerwise.presentation.claim import Claim
 
 TESTS = Path(__file__).parent
 DOCS = TESTS.parent / "docs" / "validity.md"
@@ -26,7 +26,7 @@ def table() -> dict[str, list[str]]:
 
 
 def test_every_kind_of_finding_has_its_row(table: dict[str, list[str]]) -> None:
-    said = re.split(r"\bkind:|\bsource:", str(Finding.__doc__))[1]
+    said = re.split(r"\bkind:|\bsource:", str(Claim.__doc__))[1]
     kinds = re.findall(r"``([^`]+)``", " ".join(said.split()))
     assert len(kinds) > 15
     assert sorted(table) == sorted([*kinds, OF_COMPARISONS])
@@ -34,7 +34,7 @@ def test_every_kind_of_finding_has_its_row(table: dict[str, list[str]]) -> None:
 
 def test_kinds_are_those_that_analyses_hand_in() -> None:
     """The list in the docstring is what the code says."""
-    said = " ".join(str(Finding.__doc__).split())
+    said = " ".join(str(Claim.__doc__).split())
     for path in (TESTS.parent / "src" / "layerwise" / "analyses").glob("*/findings*.py"):
         if path.parent.name == "comparison":
             continue
@@ -50,7 +50,7 @@ def test_kinds_are_those_that_analyses_hand_in() -> None:
             for node in ast.walk(ast.parse(path.read_text("utf-8")))
             if isinstance(node, ast.Call)
             and isinstance(node.func, ast.Name)
-            and node.func.id == "Finding"
+            and node.func.id == "Claim"
             and isinstance(node.args[2], ast.Name)
         }
         for name in used & set(constants):

@@ -79,9 +79,9 @@ def test_sentences_name_their_rows_and_are_on_the_page(series: lw.TrainingSeries
     for one in found:
         table = getattr(series, one.source["table"].removeprefix("training_"))
         assert len(rows(table, **one.source["where"])) == 1
-    assert "from step 30 on [30, 30]" in found[0].sentence
+    assert "from step 30 on [30, 30]" in found[0].full
     page = series.report()
-    assert all(one.sentence in page.html.replace("&#39;", "'") for one in found)
+    assert all(one.full in page.html.replace("&#39;", "'") for one in found)
     assert [*page.figures] == ["training_generate"]
 
 
@@ -98,7 +98,7 @@ def test_accuracies_controls_and_tests_are_those_of_the_runs(series, folder):
     unasked = np.ones((len(signal) - 2) * effects["layer"].nunique())
     corrected = multipletests([*effects["p"], *unasked], method="holm")[1]
     np.testing.assert_allclose(series.layers["p_series"], corrected[: len(effects)])
-    sentence = next(one.sentence for one in series.findings() if one.kind == "first layers")
+    sentence = next(one.full for one in series.findings() if one.kind == "first layers")
     assert f"over all {len(corrected)} tests of the series" in sentence
     assert set(series.depths["method"]) == {"ablation", "logit lens"}
     assert set(series.depths["step"]) == {30, 40}
@@ -191,7 +191,7 @@ def test_a_place_that_moves_is_told_and_one_that_stays_is_not(tmp_path):
     assert row["significant"]
     assert row["change"] == pytest.approx(3, abs=0.5)
     assert (row["first_step"], row["last_step"], row["n_steps"]) == (1, 6, 6)
-    (sentence,) = [one.sentence for one in found.findings() if one.kind == "moves"]
+    (sentence,) = [one.full for one in found.findings() if one.kind == "moves"]
     assert "deeper in the later half" in sentence
     (row,) = lw.compare_series(stays).moves.to_dict("records")
     assert not row["significant"]

@@ -130,7 +130,7 @@ def assert_carried_by(result: Any, task: str, layer: int, words: str) -> None:
         assert of.set_index("layer")["significant"].pipe(lambda s: list(s[s].index)) == [layer]
     ranks = result.ranks()
     assert ranks["rho"].eq(1).all()
-    assert any(one.sentence.startswith(f"{words} carries what") for one in findings([result]))
+    assert any(one.full.startswith(f"{words} carries what") for one in findings([result]))
     # with that layer each model answers as the other one does
     table = result.transplant
     for host, beside in (("base", "other"), ("other", "base")):
@@ -155,8 +155,8 @@ def test_the_layer_in_which_two_decoders_differ_is_found_in_both_directions(bett
     assert not gaps["wired-facts"].any()
     assert set(result.gaps().query("found")["better"]) == {better}
     assert_carried_by(result, "wired-lookup", SMALL.look_up.layer, "Layer 1")
-    (none,) = (one for one in findings([result]) if "no gap to move" in one.sentence)
-    assert "wired-facts (continuation: 100 and 100 % right)" in none.sentence
+    (none,) = (one for one in findings([result]) if "no gap to move" in one.full)
+    assert "wired-facts (continuation: 100 and 100 % right)" in none.full
 
 
 def test_the_part_in_which_two_decoders_differ_is_found_and_the_other_part_moves_nothing():
@@ -167,7 +167,7 @@ def test_the_part_in_which_two_decoders_differ_is_found_and_the_other_part_moves
     assert_carried_by(found, task.name, SMALL.facts.layer, "MLP of layer 2")
     attention = exchange(broken, whole, task, site="attn_out")
     assert attention.effects()["moved"].eq(0).all()
-    told = [one.sentence for one in findings([attention])]
+    told = [one.full for one in findings([attention])]
     assert any("No single part of a layer is established to move" in one for one in told)
 
 
@@ -181,7 +181,7 @@ def test_the_layer_in_which_two_encoder_decoders_differ_is_found_in_both_directi
     effects = result.effects()
     assert effects.loc[effects["layer"] == at, "share"].eq(1).all()
     assert effects.loc[effects["layer"] != at, "share"].eq(0).all()
-    assert any("Layer decoder.1 carries" in one.sentence for one in findings([result]))
+    assert any("Layer decoder.1 carries" in one.full for one in findings([result]))
 
 
 def test_of_the_same_weights_nothing_is_exchanged_and_nothing_said():
@@ -193,7 +193,7 @@ def test_of_the_same_weights_nothing_is_exchanged_and_nothing_said():
     assert "transplant" not in set(result.transplant["kind"])
     assert set(result.transplant["kind"]) >= {"intact", "blind", "no layers"}
     assert result.transplant_distances["distance"].fillna(0).eq(0).all()
-    (only,) = [one.sentence for one in findings([result]) if one.kind == "transplant"]
+    (only,) = [one.full for one in findings([result]) if one.kind == "transplant"]
     assert "there is no gap to move" in only
     with pytest.raises(UserError, match="Nothing was exchanged"):
         result.plot()

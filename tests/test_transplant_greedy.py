@@ -72,7 +72,7 @@ def test_the_layer_of_the_larger_part_comes_first_and_the_other_next(tmp_path):
     assert not set(held["item"]) & set(chose["item"])
     acc = held.loc[held["step"] == 1, "correct"].astype(float).mean()
     assert found["acc"].loc[1] == pytest.approx(acc)
-    (told,) = [one.sentence for one in findings([result]) if "chosen in this order" in one.sentence]
+    (told,) = [one.full for one in findings([result]) if "chosen in this order" in one.full]
     assert told.startswith("Of the other model, layers 1, 2, chosen in this order, put into the")
     assert "that did not choose them" in told
     # effects are of all items and know nothing of the search

@@ -55,7 +55,7 @@ def test_weights_bring_it_at_their_layer_and_streams_from_there_on(better, tmp_p
     for direction in ("brings", "destroys"):
         assert shares(found, "weights", direction) == [0, 1, 0]
         assert shares(found, "activations", direction) == [0, 1, 1]
-    told = [one.sentence for one in findings([found])]
+    told = [one.full for one in findings([found])]
     (stream,) = [text for text in told if "residual stream" in text]
     assert stream.startswith("The residual stream after layer 1 of")
     assert "the weights of that layer alone bring 79 [" in stream
@@ -77,7 +77,7 @@ def test_a_layer_that_works_on_what_an_earlier_one_found_does_not_bring_it_by_we
     )  # fmt: skip
     assert shares(found, "weights") == [0, 0, 0]
     assert shares(found, "activations") == [0, 1, 1]
-    (stream,) = [o.sentence for o in findings([found]) if "residual stream" in o.sentence]
+    (stream,) = [o.full for o in findings([found]) if "residual stream" in o.full]
     assert "is not established (0 [" in stream
     assert "it may be what reaches the layer" in stream
 
@@ -93,7 +93,7 @@ def test_texts_under_activations_are_those_of_the_other_model():
     for protocol in ("continuation", "generate"):
         of = rows(found.effects(), protocol=protocol, direction="brings")
         assert list(of["share"].round(6)) == [0, 1]
-    (told, _) = [o.sentence for o in findings([found]) if o.kind == "transplant"]
+    (told, _) = [o.full for o in findings([found]) if o.kind == "transplant"]
     assert told.startswith("The MLP output of layer 2 is where")
     table = found.transplant.query("protocol == 'generate' and layer == 2 and host == 'base'")
     plain = found.transplant.query("protocol == 'generate' and kind == 'intact'")
@@ -111,7 +111,7 @@ def test_the_output_of_a_head_is_found_and_its_siblings_move_nothing():
         broken, whole, small_task("retrieval"), site="z", layers=[1], exchange="activations"
     )
     assert list(found.effects().query("direction == 'brings'")["share"]) == [1, 0]
-    (told,) = [o.sentence for o in findings([found]) if o.kind == "transplant"]
+    (told,) = [o.full for o in findings([found]) if o.kind == "transplant"]
     assert told.startswith("The output of head 1.0 is where")
 
 

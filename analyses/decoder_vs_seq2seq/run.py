@@ -37,7 +37,7 @@ def main() -> None:
     found = lw.compare(groups, **config["compare"])
     kept(found, runs / "comparison")
     for finding in found.established():
-        print(f"- {finding.sentence}")
+        print(f"- {finding.full}")
     models = [run.facts.model for run in found.facts.runs]
     begins = max(model.n_encoder_layers / model.n_layers for model in models)
     figure = depths_over_seeds(found.estimates, begins)

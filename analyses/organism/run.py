@@ -70,7 +70,7 @@ def profiled(name: str, folder: Path) -> None:
     with TemporaryDirectory() as made:
         profile = lw.profile(lw.load_model(name), also="all", out=made)
         for finding in profile.report.findings:
-            print(f"- {finding.sentence}")
+            print(f"- {finding.full}")
         for file in KEPT:
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             copy(Path(made) / file, folder / file)

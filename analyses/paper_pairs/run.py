@@ -77,7 +77,7 @@ def told(make: Callable[[], Sequence[Any]]) -> Iterator[str]:
     except lw.UserError as error:
         yield f"- {error}"
         return
-    yield from (f"- {finding.sentence}" for finding in found)
+    yield from (f"- {finding.full}" for finding in found)
 
 
 if __name__ == "__main__":

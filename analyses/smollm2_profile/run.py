@@ -37,7 +37,7 @@ def main() -> None:
 def told(profile: lw.Profile) -> None:
     """Print what a profile found, and what it cost."""
     for finding in profile.report.findings:
-        print(f"- {finding.sentence}")
+        print(f"- {finding.full}")
     print(f"{profile.work}\n{profile.path}")
 
 

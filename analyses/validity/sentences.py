@@ -11,6 +11,7 @@ from jaxtyping import Bool
 import layerwise as lw
 from layerwise import stats
 from layerwise.analyses.gathering import tables_of_run
+from layerwise.presentation.claim import Claim
 from layerwise.report.summary import findings_of
 from layerwise.results import AblationResult, Facts, ModelFacts, TaskFacts, records_frame
 
@@ -26,10 +27,10 @@ MATTERS = "every layer costs 5 points, and answers flip"
 HARDER = "one scale: the protocols differ in how hard they are, the capabilities in nothing"
 Answers = Bool[np.ndarray, "items interventions"]
 
+# What is established of layers, by kind of claim.
+ESTABLISHED = ("needed", "needed more", "spare", "gain")
 # By kind of sentence, what it says where it claims something.
 CLAIMS = {
-    "critical layers": "the largest loss found",
-    "gain": "raises the accuracy",
     "no loss": "excluded for",
     "steps of the ladder": "More is lost, significantly",
     "other layers": "needs other layers under",
@@ -40,13 +41,22 @@ CLAIMS = {
 NOT_OVER_RUN = ("(Holm): none", "does not hold over all", " none hold over all")
 # In which case which of them cannot be true.
 _OF_LAYERS = (
-    "critical layers", "gain", "steps of the ladder", "other layers", "order", "interaction",
-)  # fmt: skip
+    "needed",
+    "needed more",
+    "gain",
+    "steps of the ladder",
+    "other layers",
+    "order",
+    "interaction",
+)
 FALSE = {
     NOTHING: _OF_LAYERS,
     WEAK: _OF_LAYERS,
-    MATTERS: ("no loss", "gain", "steps of the ladder", "other layers", "interaction"),
-    HARDER: ("gain", "other layers", "order"),
+    MATTERS: (
+        "no loss", "spare", "needed more", "gain", "steps of the ladder", "other layers",
+        "interaction",
+    ),
+    HARDER: ("needed more", "gain", "other layers", "order"),
 }  # fmt: skip
 
 
@@ -62,11 +72,18 @@ def measure(n_pages: int = N_PAGES) -> pd.DataFrame:
         for page in range(n_pages):
             said = sentences(draw, np.random.default_rng([page, *case.encode()]))
             for kind in FALSE[case]:
-                told = [one for one in said if CLAIMS[kind] in one]
+                told = [claim.full for claim in said if is_told(claim, kind)]
                 held = [one for one in told if not any(no in one for no in NOT_OVER_RUN)]
                 rows.append({"case": case, "page": page, "kind": kind, "told": len(told),
                              "over_run": len(held)})  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def is_told(claim: Claim, kind: str) -> bool:
+    """Whether a claim says something of a kind."""
+    if kind in ESTABLISHED:
+        return claim.kind == kind and claim.evidence == "established"
+    return CLAIMS[kind] in claim.full
 
 
 def told(table: pd.DataFrame) -> pd.DataFrame:
@@ -83,7 +100,7 @@ def told(table: pd.DataFrame) -> pd.DataFrame:
 Draw = Callable[[np.random.Generator, str], tuple[Answers, np.ndarray]]
 
 
-def sentences(draw: Draw, rng: np.random.Generator) -> list[str]:
+def sentences(draw: Draw, rng: np.random.Generator) -> list[Claim]:
     """All that the page of a run of four capabilities under three protocols could say."""
     parts = []
     for capability in CAPABILITIES:
@@ -91,7 +108,7 @@ def sentences(draw: Draw, rng: np.random.Generator) -> list[str]:
             parts.append(_records(capability, protocol, *draw(rng, protocol), rng))
     result = AblationResult(records_frame([row for part in parts for row in part]), _facts())
     run = tables_of_run([result, lw.emergence(result)])
-    return [finding.sentence for finding in findings_of(run, EVERYTHING)]
+    return findings_of(run, EVERYTHING)
 
 
 def redrawn(rng: np.random.Generator, protocol: str) -> tuple[Answers, np.ndarray]:

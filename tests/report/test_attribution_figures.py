@@ -110,7 +110,7 @@ def test_the_report_has_a_section_and_a_sentence():
     summary = made_up().summary()
     best = summary[(summary["component"] == "attn_out") & (summary["layer"] == 3)].iloc[0]
     head = summary[(summary["component"] == "z") & summary["significant"]].iloc[0]
-    (sentence,) = [one.sentence for one in report(made_up()).findings]
+    (sentence,) = [one.full for one in report(made_up()).findings]
     assert sentence.startswith(
         "In facts (continuation prompts), the attention of layer 3 adds most to the answer's "
         f"first token directly: {best['value']:.1f} [{best['low']:.1f}, {best['high']:.1f}] nats "

@@ -116,7 +116,7 @@ def test_heads_of_both_attentions_have_maps_without_what_is_not_there(page):
 
 
 def test_a_sentence_tells_what_is_written_and_where_it_comes_from(page):
-    (sentence,) = [one.sentence for one in page.findings]
+    (sentence,) = [one.full for one in page.findings]
     assert "(continuation prompts), the cross-attention of layer decoder.1 adds most" in sentence
     assert "of all heads of the decoder, decoder.1.1 of cross-attention adds most" in sentence
     assert "of the encoder, through cross-attention, the MLP of layer encoder.2, 2.0 [" in sentence

@@ -82,7 +82,7 @@ def test_points_of_agreement_are_the_table(agreement):
 
 def test_the_interaction_is_told_with_its_test_and_the_groups(run: RunTables):
     depends, none = interactions(run)
-    assert depends.sentence == (
+    assert depends.full == (
         "For reasoning, how unlike the protocols are depends on the depth (letter against "
         "generate: interaction with the layer group, p = 0.001 after Holm's correction over all 12 "
         "tests of the run, n = 120): what skipping one layer costs of the above-floor accuracy "
@@ -92,11 +92,11 @@ def test_the_interaction_is_told_with_its_test_and_the_groups(run: RunTables):
         "scoring loses more wherever something is lost. Most unlike the others are the late layers "
         "(20–29), with 2 [−3, 7] % under letter and 35 [29, 41] % under generate."
     )
-    assert none.sentence.startswith(
+    assert none.full.startswith(
         "There is no evidence that how unlike the protocols are depends on the depth for "
         "retrieval, knowledge and coherence"
     )
-    assert "smallest p = 1.000" in none.sentence
+    assert "smallest p = 1.000" in none.full
 
 
 def test_without_a_test_below_the_level_nothing_depends(run: RunTables, plan: Plan):
@@ -104,26 +104,26 @@ def test_without_a_test_below_the_level_nothing_depends(run: RunTables, plan: Pl
         run, protocol_interaction=synthetic.interaction(plan, p_holm=0.051)
     )
     (told,) = interactions(quiet)
-    assert told.sentence.startswith("There is no evidence")
-    assert "reasoning" in told.sentence
-    assert "smallest p = 0.051" in told.sentence
+    assert told.full.startswith("There is no evidence")
+    assert "reasoning" in told.full
+    assert "smallest p = 0.051" in told.full
     assert interactions(RunTables(run.facts)) == []
 
 
 def test_methods_that_differ_and_methods_that_do_not(run: RunTables, plan: Plan):
     differ, ranks = agreements(run)
-    assert differ.sentence == (
+    assert differ.full == (
         "Methods do not agree on where retrieval is (letter): by logit lens its half-effect depth "
         "is 0.60, which is 0.40 [0.28, 0.55] of the model's depth later than 0.20 by ablation "
         "(p = 0.002 after Holm's correction over all 16 tests of the run, n = 120 items of both); "
         "3 of 16 comparisons of two methods differ significantly."
     )
-    assert "In 16 of 16 comparisons two methods rank the layers alike" in ranks.sentence
+    assert "In 16 of 16 comparisons two methods rank the layers alike" in ranks.full
     quiet = synthetic.with_tables(run, method_agreement=synthetic.agreement(plan, p_holm=0.06))
     same, ranks = agreements(quiet)
-    assert same.sentence.startswith("No two methods are shown to place a capability at different")
-    assert "the intervals reach to differences of 0.55" in same.sentence
-    assert "In 0 of 16 comparisons" in ranks.sentence
+    assert same.full.startswith("No two methods are shown to place a capability at different")
+    assert "the intervals reach to differences of 0.55" in same.full
+    assert "In 0 of 16 comparisons" in ranks.full
     assert agreements(RunTables(run.facts)) == []
 
 
@@ -133,9 +133,9 @@ def test_an_earlier_second_method_is_told_the_other_way_round(run: RunTables, ag
         first_depth=0.7, second_depth=0.3, estimate=-0.4, low=-0.5, high=-0.3
     )
     (told,) = agreements(synthetic.with_tables(run, method_agreement=one))
-    assert "by ablation its half-effect depth is 0.70, which is 0.40 [0.30, 0.50]" in told.sentence
-    assert "later than 0.30 by logit lens" in told.sentence
-    assert "1 of 1 comparison of two methods differs" in told.sentence
+    assert "by ablation its half-effect depth is 0.70, which is 0.40 [0.30, 0.50]" in told.full
+    assert "later than 0.30 by logit lens" in told.full
+    assert "1 of 1 comparison of two methods differs" in told.full
 
 
 def test_tables_show_every_row(run: RunTables, interaction, agreement):

@@ -75,29 +75,29 @@ def test_every_sentence_of_a_difference_stands_on_a_test(compared: lw.Comparison
         (row,) = rows(compared.differences, **finding.source["where"]).to_dict("records")
         assert row["p_holm"] < 0.05
         assert not row["low"] < 0 < row["high"]
-        assert f"Under {row['protocol']}, " in finding.sentence
-        assert row["first"] in finding.sentence
-        assert row["second"] in finding.sentence
+        assert f"Under {row['protocol']}, " in finding.full
+        assert row["first"] in finding.full
+        assert row["second"] in finding.full
         word = {True: ("deeper", "more"), False: ("less deep", "less")}[row["difference"] > 0]
-        assert any(f" {each} " in finding.sentence for each in word)
-        assert f"n = {row['n_items']}" in finding.sentence
+        assert any(f" {each} " in finding.full for each in word)
+        assert f"n = {row['n_items']}" in finding.full
 
 
 def test_what_is_not_established_is_said_with_n_and_interval(compared: lw.Comparison):
     found = not_established(compared.differences)
     rest = rows(compared.differences, significant=False, measure=list(MEASURES))
-    assert sum(finding.sentence.count(" n = ") for finding in found) == len(rest) > 0
+    assert sum(finding.full.count(" n = ") for finding in found) == len(rest) > 0
     for finding in found:
         mine = rows(rest, **finding.source["where"])
-        assert len(mine) == finding.sentence.count(" n = ")
-        assert "no difference in" in finding.sentence
-        assert f"Under {finding.source['where']['protocol']}, " in finding.sentence
+        assert len(mine) == finding.full.count(" n = ")
+        assert "no difference in" in finding.full
+        assert f"Under {finding.source['where']['protocol']}, " in finding.full
 
 
 def test_all_sentences_are_on_the_page(compared: lw.Comparison, page: Report):
     text = html.unescape(page.html)
     assert len(page.findings) > MOST
-    assert all(text.count(finding.sentence) == 1 for finding in page.findings)
+    assert all(text.count(finding.full) == 1 for finding in page.findings)
     assert f"{len(established(compared.differences)) - MOST} more</summary>" in text
 
 
@@ -105,17 +105,17 @@ def test_no_sentence_tells_a_difference_of_centres_of_mass(compared: lw.Comparis
     assert "centre of mass" in set(compared.estimates["measure"])
     assert "centre of mass" not in set(compared.differences["measure"])
     told = [*established(compared.differences), *not_established(compared.differences)]
-    assert not any("centre of mass" in finding.sentence for finding in told)
+    assert not any("centre of mass" in finding.full for finding in told)
 
 
 def test_the_planted_depths_are_told(compared: lw.Comparison):
-    told = " ".join(finding.sentence for finding in established(compared.differences))
+    told = " ".join(finding.full for finding in established(compared.differences))
     assert "Under letter, knowledge lies 0.8" in told  # layer 0 against 5 of 6
 
 
 def test_stacks_are_compared_by_themselves(compared: lw.Comparison):
     assert set(compared.differences["axis"]) == {"computation", "decoder"}
-    told = [f.sentence for f in established(compared.differences)]
+    told = [f.full for f in established(compared.differences)]
     assert any("of the depth of the decoder deeper in seq2seq" in sentence for sentence in told)
 
 
@@ -153,7 +153,7 @@ def test_filled_points_are_the_established_ones(compared: lw.Comparison, page: R
 def test_groups_tell_of_runs(grouped: lw.Comparison):
     told = established(grouped.differences)
     assert told
-    assert all("3 against 3 runs" in finding.sentence for finding in told)
+    assert all("3 against 3 runs" in finding.full for finding in told)
     page = grouped.report().html
     assert "The unit is the training run (3 of decoder and 3 of seq2seq)" in page
     assert "Spread within groups" in page
@@ -172,7 +172,7 @@ def test_sizes_of_critical_sets_are_not_told_of_tables_of_earlier_versions(compa
     with_sizes = pd.concat([compared.differences, earlier], ignore_index=True)
     page = replace(compared, differences=with_sizes).report()
     assert len(page.findings) == len(compared.report().findings)
-    assert not any("critical" in one.sentence for one in page.findings)
+    assert not any("critical" in one.full for one in page.findings)
     assert "Differences: critical set" not in page.html
     assert "Each run by itself: critical set" in page.html
 

@@ -17,7 +17,7 @@ FEW, SOME, MOST = (np.arange(40) < n for n in (8, 24, 38))
 
 
 def told(one) -> list[str]:
-    return [found.sentence for found in findings([one]) if found.kind == "distillation"]
+    return [found.full for found in findings([one]) if found.kind == "distillation"]
 
 
 def answers(student, distilled, teacher=MOST):

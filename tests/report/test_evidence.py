@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from layerwise.analyses.gathering import tables_of_run
+from layerwise.presentation.claim import finding, source
 from layerwise.presentation.evidence import MOST, evidence
-from layerwise.presentation.finding import Finding, source
 from layerwise.presentation.rows import rows
 from layerwise.report._evidence import evidence_of
 from layerwise.report.html import report
@@ -20,12 +20,12 @@ def test_every_sentence_of_a_page_opens_to_its_rows(results):
     found = findings_of(run)
     page = report(results).html
     assert len(found) > 3
-    for finding in found:
-        table = evidence_of(run, finding)
+    for claim in found:
+        table = evidence_of(run, claim)
         assert table.collapsed
         assert table.cells
         assert all(len(row) == len(table.columns) for row in table.cells)
-        assert set(finding.source["where"]) <= set(table.columns)
+        assert set(claim.source["where"]) <= set(table.columns)
         assert f"<summary>{table.title}</summary>" in page
 
 
@@ -45,8 +45,8 @@ def table() -> pd.DataFrame:
 
 def test_rows_that_are_quoted_are_shown_of_those_that_the_sentence_is_about(table):
     where, at = {"task": "facts"}, {"layer": [0, 1]}
-    finding = Finding("A sentence.", 1.0, "kind", source("effects", where, **at))
-    shown = evidence(finding, table, "effects.parquet")
+    claim = finding("A sentence.", 1.0, "kind", source("effects", where, **at))
+    shown = evidence(claim, table, "effects.parquet")
     assert shown.title == "2 rows of effects.parquet"
     assert shown.columns == ("task", "layer", "share", "tasks", "significant")
     assert shown.cells == [
@@ -60,7 +60,7 @@ def test_rows_that_are_quoted_are_shown_of_those_that_the_sentence_is_about(tabl
 
 
 def test_of_many_rows_the_first_are_shown(table):
-    finding = Finding("A sentence.", 1.0, "kind", source("effects", {"task": "facts"}))
-    shown = evidence(finding, table, "effects.parquet")
+    claim = finding("A sentence.", 1.0, "kind", source("effects", {"task": "facts"}))
+    shown = evidence(claim, table, "effects.parquet")
     assert len(shown.cells) == MOST
     assert shown.note.endswith(f"20 rows, the first {MOST} shown.")

@@ -33,7 +33,7 @@ def planted(n_layers=8, n=40, planted=None, seed=0, **options):
 
 def test_redundant_and_overlapping_layers_are_told_with_their_numbers():
     result = planted()
-    redundant, overlapping = (one.sentence for one in findings([result]))
+    redundant, overlapping = (one.full for one in findings([result]))
     assert redundant.startswith(
         "Layers 2 and 7 stand in for each other in keys (continuation): skipping both costs 2.0"
     )
@@ -61,9 +61,9 @@ def test_sentences_stand_on_rows_of_the_table_of_pairs():
 def test_pairs_that_cost_more_like_all_others_do_not_stand_in_for_each_other():
     every = dict.fromkeys(combinations(range(5), 2), 1.0)
     (found,) = findings([planted(5, planted=every)])
-    assert "stand in for each other" not in found.sentence
-    assert "as pairs with one of them do in general (mean 1.0" in found.sentence
-    assert "does not single these two out" in found.sentence
+    assert "stand in for each other" not in found.full
+    assert "as pairs with one of them do in general (mean 1.0" in found.full
+    assert "does not single these two out" in found.full
 
 
 def at_floor(lost: dict[int, bool], n: int = 40):
@@ -84,16 +84,16 @@ def at_floor(lost: dict[int, bool], n: int = 40):
 )
 def test_an_overlap_at_the_floor_is_worded_as_such(lost, said):
     (found,) = findings([at_floor(lost)])
-    assert found.sentence.startswith("Layers 0 and 1 overlap")
-    assert said in found.sentence
+    assert found.full.startswith("Layers 0 and 1 overlap")
+    assert said in found.full
 
 
 def test_what_costs_more_below_the_floor_does_not_stand_in_for_anything():
     n, costs = 40, with_pairs(np.ones((40, 3)), np.array([[2.0, 0.0, 0.0]] * 40))
     right: Costs = {layers: np.full(n, 1 not in layers) for layers in costs}
     (found,) = findings([interactions_result(costs, right=right)])
-    assert found.sentence.startswith("Skipping both layers 0 and 1 costs 2.00 [2.00, 2.00] nats")
-    assert "but skipping layer 1 alone already leaves it guessing: what is lost" in found.sentence
+    assert found.full.startswith("Skipping both layers 0 and 1 costs 2.00 [2.00, 2.00] nats")
+    assert "but skipping layer 1 alone already leaves it guessing: what is lost" in found.full
 
 
 def test_an_overlap_off_the_floor_is_told_before_a_stronger_one_at_it():
@@ -102,13 +102,13 @@ def test_an_overlap_off_the_floor_is_told_before_a_stronger_one_at_it():
     found[2, 3] = found[2, 3] - 1
     right: Costs = {layers: np.full(n, 0 not in layers) for layers in found}
     (told,) = findings([interactions_result(found, right=right)])
-    assert told.sentence.startswith("Layers 2 and 3 overlap")
+    assert told.full.startswith("Layers 2 and 3 overlap")
 
 
 def test_where_nothing_interacts_the_strongest_pair_is_told_with_its_interval():
     (found,) = findings([planted(planted={})])
-    assert found.sentence.startswith("No two layers are established to stand in for each other")
-    assert "the strongest interaction is" in found.sentence
+    assert found.full.startswith("No two layers are established to stand in for each other")
+    assert "the strongest interaction is" in found.full
 
 
 def test_what_is_sure_and_too_small_to_matter_makes_no_sentence():
@@ -117,9 +117,9 @@ def test_what_is_sure_and_too_small_to_matter_makes_no_sentence():
     result = interactions_result(with_pairs(1 + 0.1 * rng.normal(size=(40, 3)), beyond))
     assert (result.pairs()["verdict"] == "redundant").any()
     (found,) = findings([result])
-    assert found.sentence.startswith("No two layers are established to stand in for each other")
-    assert "to overlap by 0.1 nats or more" in found.sentence
-    assert " by less)." in found.sentence
+    assert found.full.startswith("No two layers are established to stand in for each other")
+    assert "to overlap by 0.1 nats or more" in found.full
+    assert " by less)." in found.full
 
 
 def test_pairs_in_nats_alone_are_told_apart():
@@ -128,14 +128,14 @@ def test_pairs_in_nats_alone_are_told_apart():
     margin = with_pairs(singles, 1e-6 * rng.normal(size=(40, 3)))
     nats = with_pairs(singles, 0.5 + 0.1 * rng.normal(size=(40, 3)))
     (found,) = findings([interactions_result(nats, margin)])
-    assert "3 pairs cost more in nats alone, as parts do that add up" in found.sentence
+    assert "3 pairs cost more in nats alone, as parts do that add up" in found.full
 
 
 def test_it_is_told_that_nothing_is_said_without_signal():
     (said,) = findings([planted(accuracy=0.2)])
     assert said.kind == "no signal"
-    assert said.sentence.startswith("Of interactions nothing is said in keys (continuation): the")
-    assert "better than blind there (n = 40), and no layers were skipped" in said.sentence
+    assert said.full.startswith("Of interactions nothing is said in keys (continuation): the")
+    assert "better than blind there (n = 40), and no layers were skipped" in said.full
 
 
 def several(n_tasks: int, n_layers: int):

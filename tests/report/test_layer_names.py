@@ -85,7 +85,7 @@ def test_layers_are_numbered_within_their_stack(page: Report):
 
 
 def test_sentences_and_tables_name_the_stack(page: Report):
-    told = " ".join(finding.sentence for finding in page.findings)
+    told = " ".join(finding.full for finding in page.findings)
     assert "layer encoder.0" in told
     assert "decoder.1" in told
     assert "Layer decoder.3</span>" in page.html

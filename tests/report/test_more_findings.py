@@ -30,9 +30,9 @@ def test_the_planted_path_is_named_with_its_share(acting):
     assert row["sender"] == "head 1.2"
     share = percent(*(row[f"recovered{end}"] for end in ("", "_run_low", "_run_high")))
     receiver = {"logits": "logits", "q:3.1": "receiver q:3.1"}[row["receiver"]]
-    assert f"head 1.2 acts most on the {receiver} directly" in found.sentence
-    assert f"takes away {share} of the logit difference" in found.sentence
-    assert "n = 16 pairs" in found.sentence
+    assert f"head 1.2 acts most on the {receiver} directly" in found.full
+    assert f"takes away {share} of the logit difference" in found.full
+    assert "n = 16 pairs" in found.full
 
 
 def test_paths_that_are_not_significant_make_no_sentence(acting):
@@ -46,20 +46,20 @@ def test_estimates_are_told_with_their_lowest_correlation():
     least = run.tables["attribution_agreement"].sort_values(by="spearman", kind="stable").iloc[0]
     rho = interval(least["spearman"], least["spearman_low"], least["spearman_high"], 2)
     assert f"in 2 of 2 tasks: the lowest rank correlation over sampled cells is {rho}" in (
-        found.sentence
+        found.full
     )
     doubtful = run.tables["attribution_agreement"].assign(spearman_low=[-0.1, 0.2])
     (found,) = estimates_hold(RunTables(run.facts, {"attribution_agreement": doubtful}))
-    assert "in 1 of 2 tasks" in found.sentence
+    assert "in 1 of 2 tasks" in found.full
     few_cells = run.tables["attribution_agreement"].assign(spearman_p=[0.03, 0.01])
     (found,) = estimates_hold(RunTables(run.facts, {"attribution_agreement": few_cells}))
-    assert "beyond chance (Holm over the tasks), in 2 of 2 tasks" in found.sentence
+    assert "beyond chance (Holm over the tasks), in 2 of 2 tasks" in found.full
     few_cells = few_cells.assign(spearman_p=[0.06, 0.01])
     (found,) = estimates_hold(RunTables(run.facts, {"attribution_agreement": few_cells}))
-    assert "in 1 of 2 tasks" in found.sentence
+    assert "in 1 of 2 tasks" in found.full
     earlier = run.tables["attribution_agreement"].assign(spearman_p=None)
     (found,) = estimates_hold(RunTables(run.facts, {"attribution_agreement": earlier}))
-    assert "beyond chance, in 2 of 2 tasks" in found.sentence
+    assert "beyond chance, in 2 of 2 tasks" in found.full
 
 
 def prediction(p_holm: float, rho: float) -> RunTables:
@@ -76,8 +76,8 @@ def prediction(p_holm: float, rho: float) -> RunTables:
 @pytest.mark.parametrize(("rho", "costs"), [(0.7, "cost more"), (-0.7, "cost less")])
 def test_similarity_is_told_where_it_predicts(rho, costs):
     (found,) = similarity_predicts(prediction(0.01, rho))
-    assert f"by block influence {costs} log-probability of right answers" in found.sentence
-    assert f"{interval(rho, rho - 0.1, rho + 0.1, 2)}, p = 0.010 after Holm" in found.sentence
+    assert f"by block influence {costs} log-probability of right answers" in found.full
+    assert f"{interval(rho, rho - 0.1, rho + 0.1, 2)}, p = 0.010 after Holm" in found.full
     assert similarity_predicts(prediction(0.2, rho)) == []
 
 
@@ -86,5 +86,5 @@ def test_a_summary_is_no_longer_than_a_screen(run):
     for most in (3, 6, MOST):
         found = findings_of(run, most)
         assert 1 < len(found) <= most
-        assert sum(len(finding.sentence) for finding in found) <= most * CHARACTERS
+        assert sum(len(finding.full) for finding in found) <= most * CHARACTERS
         assert found[0] == everything[0]

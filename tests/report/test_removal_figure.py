@@ -121,17 +121,17 @@ def test_the_report_quotes_the_first_significant_loss_on_held_out_items():
     first = held.loc[held["significant"]].iloc[0]
     assert (first["step"], round(100 * first["acc_diff"])) == (2, 20)
     assert found.kind == "removal"
-    assert found.sentence.startswith(
+    assert found.full.startswith(
         "With layers removed one by one, greedily, under letter, held-out items of facts show the "
         "first significant loss without 2 layers: 20 ["
     )
-    assert "; without layer 5 the loss was 10 [" in found.sentence
+    assert "; without layer 5 the loss was 10 [" in found.full
     assert found.source["at"] == {"step": 2}
 
 
 def test_the_report_says_where_no_loss_is_significant():
     (found,) = report(removal(1, "block")).findings
-    assert "show no significant loss up to 1 layer: without layer 1 it is 10 [" in found.sentence
+    assert "show no significant loss up to 1 layer: without layer 1 it is 10 [" in found.full
 
 
 def test_plot_draws_the_curve():

@@ -165,7 +165,7 @@ def test_findings_are_on_the_page_word_for_word(page: Report) -> None:
     text = unescape(page.html)
     assert len(page.findings) > 4
     for finding in page.findings:
-        assert finding.sentence in text
+        assert finding.full in text
 
 
 def test_facts_are_on_the_page(page: Report, small: Plan) -> None:
@@ -203,7 +203,7 @@ def test_runs_stand_side_by_side(two_runs: Report) -> None:
     assert "The runs do not have the same items under the name facts" in text
     said = r"1 of 3 layers significant; most: skipping layer 1, \d+ \[\d+, \d+\] accuracy points"
     assert re.search(said, text)
-    assert all(finding.sentence.startswith("Run ") for finding in two_runs.findings)
+    assert all(finding.full.startswith("Run ") for finding in two_runs.findings)
     names = list(two_runs.figures)
     assert names == [
         "run1_role_map_skip_layer",
@@ -253,7 +253,7 @@ def test_folders_give_the_same_page_as_results(tmp_path: Path) -> None:
     assert "emergence" in from_folder.figures
     direct = report(ablation)
     assert set(direct.figures) < set(from_folder.figures)
-    assert {f.sentence for f in direct.findings} <= {f.sentence for f in from_folder.findings}
+    assert {f.full for f in direct.findings} <= {f.full for f in from_folder.findings}
     pair = report_from_folders([tmp_path / "a", tmp_path / "a"])
     assert headings(pair.html)[0] == "Comparison"
     assert "Run 2 (a), tiny <b>model</b>" in headings(pair.html)

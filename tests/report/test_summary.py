@@ -10,6 +10,7 @@ from synthetic import Plan
 
 from layerwise.analyses.gathering import tables_of_run
 from layerwise.analyses.patching.findings import overtaking
+from layerwise.presentation.claim import ROLES
 from layerwise.presentation.rows import rows
 from layerwise.presentation.wording import (
     counted,
@@ -22,7 +23,7 @@ from layerwise.presentation.wording import (
     spread,
     spread_of,
 )
-from layerwise.report import Finding, findings
+from layerwise.report import Claim, findings
 from layerwise.report.summary import findings_of
 from layerwise.results import AblationResult, EmergenceResult, LensResult, PatchingResult
 from layerwise.stats.equivalence import excludable_loss
@@ -34,19 +35,19 @@ _RECOVERED = ("recovered", "recovered_run_low", "recovered_run_high")
 
 
 @pytest.fixture(scope="module")
-def found(run: RunTables) -> list[Finding]:
+def found(run: RunTables) -> list[Claim]:
     return findings_of(run, EVERYTHING)
 
 
-def of_kind(found: list[Finding], kind: str) -> list[Finding]:
+def of_kind(found: list[Claim], kind: str) -> list[Claim]:
     return [finding for finding in found if finding.kind == kind]
 
 
-def about(run: RunTables, finding: Finding) -> pd.DataFrame:
+def about(run: RunTables, finding: Claim) -> pd.DataFrame:
     return rows(run.tables[finding.source["table"]], **finding.source["where"])
 
 
-def quoted(run: RunTables, finding: Finding) -> pd.DataFrame:
+def quoted(run: RunTables, finding: Claim) -> pd.DataFrame:
     return rows(about(run, finding), **finding.source["at"])
 
 
@@ -57,9 +58,10 @@ def said(sentence: str, estimate: float, low: float, high: float, digits: int = 
     return f"{texts[0]} [{texts[1]}, {texts[2]}]" in sentence
 
 
-def test_each_kind_of_sentence_is_made(found: list[Finding]) -> None:
+def test_each_kind_of_sentence_is_made(found: list[Claim]) -> None:
     assert {finding.kind for finding in found} == {
-        "critical layers",
+        "general",
+        "needed",
         "protocols",
         "no loss",
         "logit lens",
@@ -72,61 +74,51 @@ def test_each_kind_of_sentence_is_made(found: list[Finding]) -> None:
     }
 
 
-def test_every_sentence_is_one_sentence_with_n_and_rows(
-    run: RunTables, found: list[Finding]
-) -> None:
+def test_every_sentence_is_one_sentence_with_n_and_rows(run: RunTables, found: list[Claim]) -> None:
     for finding in found:
-        assert finding.sentence.endswith(".")
+        assert finding.full.endswith(".")
         assert len(about(run, finding)) > 0
         assert 0 < finding.importance <= 1
-        needs_n = "No order" not in finding.sentence
-        assert ("n = " in finding.sentence) == needs_n
+        needs_n = "No order" not in finding.full
+        assert ("n = " in finding.full or " items a capability" in finding.full) == needs_n
 
 
-def test_critical_layers_say_what_the_rows_say(
-    run: RunTables, found: list[Finding], plan: Plan
+def test_layers_that_are_needed_are_those_that_were_planted(
+    run: RunTables, found: list[Claim], plan: Plan
 ) -> None:
-    told = of_kind(found, "critical layers")
-    assert len(told) == 4
-    for finding in told:
-        (row,) = quoted(run, finding).to_dict("records")
-        bounds = ("acc_diff", "acc_diff_run_low", "acc_diff_run_high")
-        assert said(finding.sentence, *(100 * row[name] for name in bounds))
-        assert f"{100 * row['share_lost']:.0f} % of those above the floor" in finding.sentence
-        assert f"; n = {row['n_items']}; p < 0.001" in finding.sentence
-        assert f"points of {row['task']} under {row['protocol']}" in finding.sentence
-        there = about(run, finding)
-        sure = there[(there["p_holm"] < 0.05) & (there["acc_diff"] > 0)]
-        assert set(sure["layer"]) == set(plan.critical[row["protocol"]])
-        assert f"{len(sure)} of {len(there)} layers" in finding.sentence
-        held = sure[sure["p_run"] < 0.05]
-        told = "all of them" if len(held) == len(sure) else layer_ranges(held["layer"])
-        (n_tests,) = run.tables["effects"]["run_tests"].dropna().unique()
-        over = f"; over all {n_tests} tests of the run (Holm): {told}."
-        assert finding.sentence.endswith(f"{layer_ranges(sure['layer'])}{over}")
-        same = run.tables["effects"][run.tables["effects"]["capability"] == row["capability"]]
-        assert row["share_lost"] == same["share_lost"].max()
+    planted = set.union(*map(set, plan.critical.values()))
+    (general,) = of_kind(found, "general")
+    assert general.evidence == "established"
+    assert set(general.layers) == planted
+    assert set(about(run, general)["what"]) == {"needed"}
+    assert about(run, general)["established"].all()
+    for claim in of_kind(found, "needed"):
+        assert set(claim.layers) <= planted
+        assert claim.short.count("no other layer than those that all need") == 1
+        rows_quoted = quoted(run, claim)
+        assert rows_quoted["established"].all()
+        assert set(rows_quoted["layer"]) == set(claim.layers)
+        assert claim.p is not None
+        assert claim.p < 0.05
 
 
-def test_sentences_of_the_ladder_say_what_the_rows_say(
-    run: RunTables, found: list[Finding]
-) -> None:
+def test_sentences_of_the_ladder_say_what_the_rows_say(run: RunTables, found: list[Claim]) -> None:
     """The planted sets are nested: every way of scoring needs what an easier one needs."""
     *told, alike = of_kind(found, "protocols")
     assert told
     for finding in told:
-        assert finding.sentence.startswith("Down the ladder of ")
+        assert finding.full.startswith("Down the ladder of ")
         mine, steps = about(run, finding), quoted(run, finding)
         for _, row in steps.iterrows():
-            assert said(finding.sentence, *(100 * row[n] for n in ("difference", "low", "high")))
+            assert said(finding.full, *(100 * row[n] for n in ("difference", "low", "high")))
             assert row["p_holm"] < 0.05
         for end in ("first", "second"):
             for _, row in mine.iterrows():
-                assert f"{number(100 * row[f'share_{end}'])} % under {row[end]}" in finding.sentence
-        assert "other layers are not shown to be needed" in finding.sentence
+                assert f"{number(100 * row[f'share_{end}'])} % under {row[end]}" in finding.full
+        assert "other layers are not shown to be needed" in finding.full
     steps = run.tables["ladder_steps"]
     assert not steps["other_layers"].any()
-    assert f"not established in {len(steps)} comparisons of" in alike.sentence
+    assert f"not established in {len(steps)} comparisons of" in alike.full
 
 
 def test_other_layers_are_told_of_a_double_dissociation() -> None:
@@ -141,16 +133,16 @@ def test_other_layers_are_told_of_a_double_dissociation() -> None:
     for finding in told:
         mine = about(run, finding).set_index("layer")
         n = mine["n_common"].iloc[0]
-        assert "needs other layers under generate than under letter" in finding.sentence
-        assert f"of {n} items right under both, skipping layer 2 loses" in finding.sentence
-        assert f"{mine['only_first'][2]} under letter alone" in finding.sentence
-        assert f"{mine['only_second'][9]} under generate alone" in finding.sentence
-        assert "More under letter: layer 2; more under generate: layer 9." in finding.sentence
+        assert "needs other layers under generate than under letter" in finding.full
+        assert f"of {n} items right under both, skipping layer 2 loses" in finding.full
+        assert f"{mine['only_first'][2]} under letter alone" in finding.full
+        assert f"{mine['only_second'][9]} under generate alone" in finding.full
+        assert "More under letter: layer 2; more under generate: layer 9." in finding.full
         assert set(quoted(run, finding)["layer"]) == {2, 9}
 
 
 def test_layers_without_loss_are_those_that_the_tests_say(
-    run: RunTables, found: list[Finding], plan: Plan
+    run: RunTables, found: list[Claim], plan: Plan
 ) -> None:
     """With 400 items and quiet layers some are shown; planted ones never are."""
     effects = run.tables["effects"]
@@ -163,23 +155,23 @@ def test_layers_without_loss_are_those_that_the_tests_say(
     for finding in told:
         mine = about(run, finding)
         layers = sorted(set(mine["layer"]) - set(effects.loc[planted, "layer"]))
-        assert layer_ranges(layers) in finding.sentence
-        assert f"excluded for {len(layers)} of 30 layers" in finding.sentence
+        assert layer_ranges(layers) in finding.full
+        assert f"excluded for {len(layers)} of 30 layers" in finding.full
         assert finding.source["at"] == {"layer": layers}
-        assert "costs less than 5 accuracy points" in finding.sentence
-        assert ("0.1 nats" in finding.sentence) == mine["nats"].notna().any()
+        assert "costs less than 5 accuracy points" in finding.full
+        assert ("0.1 nats" in finding.full) == mine["nats"].notna().any()
 
 
 def test_where_no_layer_is_shown_to_lose_nothing_it_is_told_what_could_be_seen(
-    run: RunTables, found: list[Finding]
+    run: RunTables, found: list[Claim]
 ) -> None:
     told = of_kind(found, "no loss")
     assert told
     for finding in told:
         n = int(about(run, finding)["n_items"].min())
         least = 100 * excludable_loss(n, 0.05 / 30)
-        assert "is shown of none of the 30 layers" in finding.sentence
-        assert f"no loss below {least:.0f} points could be excluded" in finding.sentence
+        assert "is shown of none of the 30 layers" in finding.full
+        assert f"no loss below {least:.0f} points could be excluded" in finding.full
 
 
 def test_tables_of_earlier_versions_show_no_layer_to_lose_nothing(run: RunTables) -> None:
@@ -187,26 +179,26 @@ def test_tables_of_earlier_versions_show_no_layer_to_lose_nothing(run: RunTables
     for finding in of_kind(
         findings_of(synthetic.with_tables(run, effects=earlier), EVERYTHING), "no loss"
     ):
-        assert "is shown of none" in finding.sentence
+        assert "is shown of none" in finding.full
 
 
-def test_lens_sentence_says_what_the_rows_say(run: RunTables, found: list[Finding]) -> None:
+def test_lens_sentence_says_what_the_rows_say(run: RunTables, found: list[Claim]) -> None:
     (finding,) = of_kind(found, "logit lens")
     mine = about(run, finding)
     assert len(mine) == 4
-    assert "half of the rise of the answer's probability is reached at" in finding.sentence
+    assert "half of the rise of the answer's probability is reached at" in finding.full
     for _, row in mine.iterrows():
-        assert said(finding.sentence, row["layer"], row["layer_low"], row["layer_high"], 1)
-        assert f"for {row['capability']} (n = {row['n_items']})" in finding.sentence
+        assert said(finding.full, row["layer"], row["layer_low"], row["layer_high"], 1)
+        assert f"for {row['capability']} (n = {row['n_items']})" in finding.full
 
 
-def test_hand_over_is_at_the_planted_layer(run: RunTables, found: list[Finding]) -> None:
+def test_hand_over_is_at_the_planted_layer(run: RunTables, found: list[Claim]) -> None:
     (finding,) = of_kind(found, "hand-over")
-    assert "at layer 12 [12, 12]" in finding.sentence
+    assert "at layer 12 [12, 12]" in finding.full
     for _, row in quoted(run, finding).iterrows():
         bounds = (100 * row[name] for name in _RECOVERED)
-        assert said(finding.sentence, *bounds)
-        assert f"n = {row['n_items']} pairs" in finding.sentence
+        assert said(finding.full, *bounds)
+        assert f"n = {row['n_items']} pairs" in finding.full
 
 
 @pytest.mark.parametrize("layer", [1, 5, 9])
@@ -223,25 +215,23 @@ def test_no_hand_over_without_a_change_of_sides() -> None:
         assert overtaking(result.summary(), "last changed") is None
 
 
-def test_order_sentences_say_what_the_rows_say(run: RunTables, found: list[Finding]) -> None:
+def test_order_sentences_say_what_the_rows_say(run: RunTables, found: list[Claim]) -> None:
     before, open_ones = of_kind(found, "order")
     (row,) = quoted(run, before).to_dict("records")
-    assert said(before.sentence, row["difference"], row["low"], row["high"], 2)
-    assert "retrieval comes before knowledge" in before.sentence
-    assert f"p = {row['p_holm']:.3f}" in before.sentence
+    assert said(before.full, row["difference"], row["low"], row["high"], 2)
+    assert "retrieval comes before knowledge" in before.full
+    assert f"p = {row['p_holm']:.3f}" in before.full
     pair = about(run, before)
     assert len(pair) == 6
-    assert (
-        "of the 6 tests of this pair, 2 are significant, all in this direction" in before.sentence
-    )
-    assert before.sentence.endswith(
+    assert "of the 6 tests of this pair, 2 are significant, all in this direction" in before.full
+    assert before.full.endswith(
         "The intact model is right in 90 % of the items of retrieval and 60 % of the items of "
         "knowledge (p = 0.002), so that difficulty may account for the order (--task "
         "matched-generate asks suites that are about as difficult)."
     )
     rest = about(run, open_ones)
-    assert "retrieval and knowledge" not in open_ones.sentence
-    assert f"none of their {len(rest)} tests" in open_ones.sentence
+    assert "retrieval and knowledge" not in open_ones.full
+    assert f"none of their {len(rest)} tests" in open_ones.full
     assert (rest["p_holm"] >= 0.05).all()
 
 
@@ -249,8 +239,8 @@ def test_an_order_is_told_from_the_earlier_side(run: RunTables) -> None:
     order = run.tables["order"].copy()
     order[["difference", "low", "high"]] = -order[["difference", "high", "low"]].to_numpy()
     told = of_kind(findings_of(synthetic.with_tables(run, order=order), EVERYTHING), "order")[0]
-    assert "knowledge comes before retrieval" in told.sentence
-    assert "0.20 [0.10, 0.30]" in told.sentence
+    assert "knowledge comes before retrieval" in told.full
+    assert "0.20 [0.10, 0.30]" in told.full
 
 
 def test_no_order_is_told_where_tests_contradict_each_other(run: RunTables) -> None:
@@ -259,21 +249,19 @@ def test_no_order_is_told_where_tests_contradict_each_other(run: RunTables) -> N
     bounds = ["difference", "low", "high"]
     order.loc[turned, bounds] = -order.loc[turned, ["difference", "high", "low"]].to_numpy()
     told = of_kind(findings_of(synthetic.with_tables(run, order=order), EVERYTHING), "order")[0]
-    assert told.sentence.startswith(
+    assert told.full.startswith(
         "Whether retrieval or knowledge comes first depends on how it is measured: retrieval comes "
         "before knowledge by ablation under generate (half-effect depth, p = 0.010"
     )
-    assert "2 of 6 tests of this pair are significant." in told.sentence
-    assert told.sentence.count("difficulty may account for either order") == 1
-    assert (
-        "90 % of the items of retrieval and 60 % of the items of knowledge under" in told.sentence
-    )
+    assert "2 of 6 tests of this pair are significant." in told.full
+    assert told.full.count("difficulty may account for either order") == 1
+    assert "90 % of the items of retrieval and 60 % of the items of knowledge under" in told.full
 
 
 def test_an_order_by_less_than_is_of_interest_is_not_told(run: RunTables) -> None:
     order = run.tables["order"].assign(significant=False)
     (told,) = of_kind(findings_of(synthetic.with_tables(run, order=order), EVERYTHING), "order")
-    assert told.sentence.endswith(
+    assert told.full.endswith(
         "of their 36 tests, 34 are not significant after Holm's correction over all 36 tests of "
         "the run and 2 find a difference too small to be of interest."
     )
@@ -284,18 +272,18 @@ def test_different_depths_in_no_known_order_are_told_as_that(run: RunTables) -> 
     planted = order["p_holm"] < 0.05
     order.loc[planted, "low"] = -0.4
     (told,) = of_kind(findings_of(synthetic.with_tables(run, order=order), EVERYTHING), "order")
-    assert told.sentence.endswith(
+    assert told.full.endswith(
         "2 find two different depths but not which of them comes first (by ablation under "
         "generate, knowledge may lie anywhere from 0.40 of the model's depth before retrieval to "
         "0.30 behind it)."
     )
-    assert "p = 0.010" not in told.sentence
+    assert "p = 0.010" not in told.full
 
 
 def test_a_single_test_without_an_order_is_told_in_the_singular(run: RunTables) -> None:
     order = run.tables["order"].iloc[[-1]]
     (told,) = of_kind(findings_of(synthetic.with_tables(run, order=order), EVERYTHING), "order")
-    assert told.sentence.endswith(
+    assert told.full.endswith(
         ": its one test is not significant after Holm's correction over the one test of the run "
         "(p = 1.000)."
     )
@@ -305,7 +293,7 @@ def test_difficulty_is_told_as_it_was_measured(run: RunTables) -> None:
     def sentence(**values: object) -> str:
         order = run.tables["order"].assign(**values)
         told = findings_of(synthetic.with_tables(run, order=order), EVERYTHING)
-        return of_kind(told, "order")[0].sentence
+        return of_kind(told, "order")[0].full
 
     alike = "60 % of the items of knowledge, no significant difference (p = 0.200)."
     assert sentence(p_accuracy=0.2).endswith(alike)
@@ -318,25 +306,25 @@ def test_an_earlier_version_s_tests_of_order_are_not_told(run: RunTables) -> Non
     told = synthetic.with_tables(run, order=earlier, method_agreement=methods)
     found = findings_of(told, EVERYTHING)
     assert of_kind(found, "order") == []
-    assert not any("half-effect depth" in each.sentence for each in of_kind(found, "agreement"))
+    assert not any("half-effect depth" in each.full for each in of_kind(found, "agreement"))
 
 
 def test_without_a_significant_order_none_is_claimed(run: RunTables, plan: Plan) -> None:
     unsure = synthetic.with_tables(run, order=synthetic.order(plan, p_holm=0.2))
     (told,) = of_kind(findings_of(unsure, EVERYTHING), "order")
-    assert told.sentence.startswith("No order of emergence is established between retrieval and")
-    assert "none of their 36 tests is significant" in told.sentence
-    assert "(smallest p = 0.200)" in told.sentence
+    assert told.full.startswith("No order of emergence is established between retrieval and")
+    assert "none of their 36 tests is significant" in told.full
+    assert "(smallest p = 0.200)" in told.full
 
 
 def test_silent_tasks_are_named_with_their_accuracy_and_nothing_else(
-    run: RunTables, found: list[Finding], plan: Plan
+    run: RunTables, found: list[Claim], plan: Plan
 ) -> None:
     (silent,) = of_kind(found, "no signal")
     for _, row in about(run, silent).iterrows():
         accuracy = (100 * row[name] for name in ("accuracy", "low", "high"))
-        assert said(silent.sentence, *accuracy)
-        assert f"{row['task']} under {row['protocol']}" in silent.sentence
+        assert said(silent.full, *accuracy)
+        assert f"{row['task']} under {row['protocol']}" in silent.full
     for finding in found:
         if finding is not silent and finding.source["table"] in ("effects", "patching"):
             cells = about(run, finding)
@@ -349,18 +337,17 @@ def test_many_silent_cells_are_counted_not_listed(run: RunTables) -> None:
     (told,) = of_kind(
         findings_of(synthetic.with_tables(run, signal=signal), EVERYTHING), "no signal"
     )
-    assert "24 of 24 task-protocol pairs" in told.sentence
-    assert told.sentence.endswith("and 20 more.")
+    assert "24 of 24 task-protocol pairs" in told.full
+    assert told.full.endswith("and 20 more.")
 
 
 def test_the_list_is_ordered_and_cut_but_keeps_the_caveat(run: RunTables) -> None:
-    short = findings_of(run, 3)
-    assert len(short) == 3
-    assert short[-1].kind == "no signal"
-    importances = [finding.importance for finding in findings_of(run, EVERYTHING)]
-    assert importances == sorted(importances, reverse=True)
-    assert len(findings_of(run)) <= 10
-    assert len({finding.kind for finding in findings_of(run)[:3]}) > 1
+    short, whole = findings_of(run, 3), findings_of(run, EVERYTHING)
+    roles = [claim for claim in whole if claim.kind in ROLES]
+    assert whole[: len(roles)] == roles
+    assert short[: len(roles)] == roles
+    assert len(short) == len(roles) + 3
+    assert "no signal" in {claim.kind for claim in short}
 
 
 def test_nothing_is_claimed_about_noise() -> None:
@@ -369,35 +356,20 @@ def test_nothing_is_claimed_about_noise() -> None:
     )
     told = synthetic.facts(plan)
     found = findings([AblationResult(synthetic.records(plan), told)], EVERYTHING)
-    critical = of_kind(found, "critical layers")
-    assert len(critical) == 4
-    for finding in critical:
-        assert "no critical layer is established" in finding.sentence
+    needed = of_kind(found, "needed")
+    assert len(needed) == 4
+    for claim in needed:
+        assert claim.evidence == "not established"
+        assert claim.short.endswith("no layer is shown to be needed.")
+    assert {claim.kind for claim in found if claim.kind in ROLES} == {"needed"}
     (alike,) = of_kind(found, "protocols")
-    assert alike.sentence.startswith("That another way of scoring needs other layers is not")
-
-
-def test_a_gain_is_told_as_one(run: RunTables, effects: pd.DataFrame) -> None:
-    assert of_kind(findings_of(run, EVERYTHING), "gain") == []
-    chosen = (effects["task"] == "sums") & (effects["protocol"] == "letter")
-    chosen &= effects["layer"] == 9
-    better = effects.copy()
-    names = ["acc_diff", "acc_diff_run_low", "acc_diff_run_high"]
-    better.loc[chosen, names] = [-0.1, -0.18, -0.03]
-    better.loc[chosen, "significant"] = True
-    better.loc[chosen, "p_holm"] = 0.01
-    found = findings_of(synthetic.with_tables(run, effects=better), EVERYTHING)
-    (gain,) = of_kind(found, "gain")
-    assert "raises the accuracy of sums under letter by 10 [3, 18] accuracy points" in gain.sentence
-    assert "p = 0.010" in gain.sentence
-    assert "the largest significant gain; this one effect does not hold over all" in gain.sentence
-    assert not any("9" in re.findall(r"loss: (.*)\.", f.sentence) for f in found)
+    assert alike.full.startswith("That another way of scoring needs other layers is not")
 
 
 def test_patching_without_accuracy_says_so(patched: pd.DataFrame, plan: Plan) -> None:
     tables = RunTables(synthetic.facts(plan), {"patching_summary": patched})
     (finding,) = findings_of(tables)
-    assert "the intact model's accuracy was not measured" in finding.sentence
+    assert "the intact model's accuracy was not measured" in finding.full
 
 
 def test_results_without_rows_say_nothing(plan: Plan) -> None:
@@ -442,13 +414,13 @@ def test_a_lens_that_reads_some_of_the_items_says_so(run: RunTables) -> None:
     emergence = run.tables["emergence"].copy()
     of_lens = emergence["method"].eq("logit lens")
     (whole,) = [f for f in of_kind(findings_of(run, EVERYTHING), "logit lens")][:1]
-    assert "begins as no other option does" not in whole.sentence
+    assert "begins as no other option does" not in whole.full
     emergence.loc[of_lens, "n_items"] = 37
     few = findings_of(synthetic.with_tables(run, emergence=emergence), EVERYTHING)
     told = of_kind(few, "logit lens")
     assert told
-    assert all("(n = 37 of " in finding.sentence for finding in told)
-    assert all("begins as no other option does)" in finding.sentence for finding in told)
+    assert all("(n = 37 of " in finding.full for finding in told)
+    assert all("begins as no other option does)" in finding.full for finding in told)
 
 
 def test_a_depth_of_shared_items_stands_beside_that_of_all(run: RunTables) -> None:
@@ -467,9 +439,9 @@ def test_a_depth_of_shared_items_stands_beside_that_of_all(run: RunTables) -> No
         synthetic.with_tables(run, method_agreement=agreement, emergence=emergence), EVERYTHING
     )
     (finding,) = of_kind(found, "agreement")
-    assert "half-effect depth is 0.70 (of all 24 items 0.61), which is 0.30 [" in finding.sentence
-    assert "later than 0.40 by" in finding.sentence
-    assert "n = 16 items of both" in finding.sentence
+    assert "half-effect depth is 0.70 (of all 24 items 0.61), which is 0.30 [" in finding.full
+    assert "later than 0.40 by" in finding.full
+    assert "n = 16 items of both" in finding.full
 
 
 def test_one_of_a_kind_is_told_in_the_singular():

@@ -27,7 +27,7 @@ def result(gains=None, losses=None, n_layers=6, **options):
 
 def only_sentence(one):
     (found,) = [f for f in findings([one]) if f.kind == "transplant"]
-    return found.sentence
+    return found.full
 
 
 def test_a_layer_that_brings_and_destroys_carries():
@@ -104,7 +104,7 @@ def streams(gains=None, **options):
 
 
 def told_of_streams(one):
-    (found,) = [f.sentence for f in findings([one]) if "residual stream" in f.sentence]
+    (found,) = [f.full for f in findings([one]) if "residual stream" in f.full]
     return found
 
 
@@ -126,7 +126,7 @@ def test_a_stream_is_told_beside_the_weights_of_its_layer():
 
 
 def test_where_no_stream_moves_the_lead_none_is_named():
-    (told,) = [f.sentence for f in findings([streams()]) if f.kind == "transplant"]
+    (told,) = [f.full for f in findings([streams()]) if f.kind == "transplant"]
     assert told.startswith("What leaves no single layer is established to move the lead")
 
 

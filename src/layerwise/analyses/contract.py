@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise.presentation.finding import Finding
+from layerwise.presentation.claim import Claim
 from layerwise.presentation.section import Section
 from layerwise.stats.layer_curves import Evidence, LeftOut, Sampling, Signal
 from layerwise.storage.base import Result
@@ -70,8 +70,8 @@ class Analysis:
     name: str
     result: type[Result]
     sections: Callable[[RunTables], Iterable[Section]] = nothing
-    findings: Callable[[RunTables], Iterable[Finding]] = nothing
-    caveats: Callable[[RunTables], Iterable[Finding]] = nothing
+    findings: Callable[[RunTables], Iterable[Claim]] = nothing
+    caveats: Callable[[RunTables], Iterable[Claim]] = nothing
     tables: Callable[[Any, Sequence[Result]], Mapping[str, pd.DataFrame]] = saved_tables
     files: Mapping[str, str] = field(default_factory=dict)
     curves: Curves | None = None

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 # What is not read on a terminal is not cut to its width.
 WIDE = 240
-# Of a series.
-SENTENCES = 12
+# Of a run, and of a series.
+CLAIMS, SENTENCES = 8, 12
 
 
 def say(text: object, err: bool = False) -> None:
@@ -46,8 +46,7 @@ def show_profile(found: Any, out: Path | None) -> None:
     """The most important findings of a profile, and where its page lies."""
     _tell_work(found.work, "layer, item and option")
     _tell_planned(found.results[0])
-    say("The most important findings:")
-    tell_findings(found.report.findings[:3])
+    tell_claims(found.report.findings[:CLAIMS])
     say(f"Report: {found.path}")
 
 
@@ -70,15 +69,15 @@ def show_series(found: Any, out: Path | None) -> None:
     from layerwise.storage.places import SERIES_PAGE
 
     say(repr(found))
-    tell_findings(found.findings()[:SENTENCES])
+    tell_claims(found.findings()[:SENTENCES])
     if out is not None:
         say(f"Series: {out / SERIES_PAGE}")
 
 
-def tell_findings(findings: Any) -> None:
-    """A line for each finding."""
-    for finding in findings:
-        say(f"- {finding.sentence}")
+def tell_claims(claims: Any) -> None:
+    """A line for each claim, with its evidence."""
+    for claim in claims:
+        say(f"- {claim.short} ({claim.evidence})")
 
 
 def _tell_work(work: dict[str, float], each: str) -> None:

@@ -18,7 +18,7 @@ from layerwise.storage.places import (
 )
 
 from .options import READ, path_of, paths_of
-from .printing import say, show_series, tell_findings
+from .printing import CLAIMS, say, show_series, tell_claims
 
 
 def report(
@@ -49,7 +49,7 @@ def report(
     made.save(path)
     if len(folders) == 1:
         made.save_figures(path.parent / FIGURES)
-    tell_findings(made.findings[:3])
+    tell_claims(made.findings[:CLAIMS])
     say(f"Report: {path}")
 
 
@@ -121,7 +121,7 @@ def compare(
     found = run(given, seed=seed, n_resamples=resamples)
     page = found.save(out)
     say(repr(found))
-    tell_findings(found.established()[:5])
+    tell_claims(found.established()[:5])
     say(caution(found))
     say(f"Comparison: {page}")
 

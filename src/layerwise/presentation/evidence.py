@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .finding import Finding
+from .claim import Claim
 from .rows import records, rows
 from .table import Table
 
@@ -17,7 +17,7 @@ MOST = 12
 _NAMED = ("layers", "heads")
 
 
-def evidence(finding: Finding, table: pd.DataFrame, file: str) -> Table:
+def evidence(finding: Claim, table: pd.DataFrame, file: str) -> Table:
     """The rows that a sentence quotes, or is about where it quotes none, as they are in their file.
 
     Args:

@@ -18,8 +18,8 @@ from layerwise.storage.places import refuse_unusable_file
 from layerwise.storage.provenance import ModelFacts
 from layerwise.storage.written import refuse_results_file
 
+from .claim import Claim
 from .figure_spec import FigureSpec
-from .finding import Finding
 from .naming import naming_layers_of
 from .parallel_rendering import narrow_pictures
 
@@ -52,7 +52,7 @@ class Report:
         make: what draws the figures and fills the page; gives both.
     """
 
-    findings: tuple[Finding, ...]
+    findings: tuple[Claim, ...]
     make: Callable[[], tuple[str, dict[str, Any]]] = field(repr=False, compare=False)
 
     @cached_property

@@ -9,7 +9,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from layerwise.presentation.finding import Finding as Finding
+from layerwise.presentation.claim import Claim as Claim
 from layerwise.presentation.page import Report as Report
 from layerwise.report.html import report as report
 from layerwise.report.html import report_from_folders as report_from_folders

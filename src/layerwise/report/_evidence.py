@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from layerwise.presentation.claim import Claim
 from layerwise.presentation.evidence import evidence
-from layerwise.presentation.finding import Finding
 from layerwise.presentation.table import Table
 from layerwise.storage.run_tables import RunTables
 
 
-def evidence_of(run: RunTables, finding: Finding) -> Table:
+def evidence_of(run: RunTables, finding: Claim) -> Table:
     """The rows that a sentence about a run stands on."""
     name = finding.source["table"]
     table = run.table(name)
-    assert table is not None, f"a sentence without its table: {finding.sentence}"
+    assert table is not None, f"a sentence without its table: {finding.full}"
     shown = evidence(finding, table, run.file(name))
     if not run.facts.model.n_encoder_layers:
         return shown

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from layerwise.presentation.claim import Claim
 from layerwise.presentation.figure_spec import FigureSpec
-from layerwise.presentation.finding import Finding
 from layerwise.presentation.naming import naming_layers_of
 from layerwise.presentation.page import Picture, drawn, filled
 from layerwise.presentation.section import Section
@@ -28,7 +28,7 @@ class Page:
 
     name: str
     run: RunTables
-    findings: Sequence[Finding]
+    findings: Sequence[Claim]
 
 
 def render(pages: Sequence[Page]) -> tuple[str, dict[str, Any]]:
@@ -51,7 +51,7 @@ def render(pages: Sequence[Page]) -> tuple[str, dict[str, Any]]:
     return text, figures
 
 
-def _findings(page: Page) -> list[tuple[Finding, Table]]:
+def _findings(page: Page) -> list[tuple[Claim, Table]]:
     """A page's sentences, each with the rows that it stands on."""
     return [(finding, evidence_of(page.run, finding)) for finding in page.findings]
 

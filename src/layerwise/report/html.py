@@ -17,7 +17,7 @@ from layerwise.analyses.gathering import tables_of_run
 from layerwise.analyses.loading import load_results
 from layerwise.analyses.registry import with_curves
 from layerwise.errors import UserError
-from layerwise.presentation.finding import Finding
+from layerwise.presentation.claim import Claim, ranked
 from layerwise.presentation.page import Report
 from layerwise.report._page import Page, render
 from layerwise.report.summary import findings_of
@@ -118,12 +118,11 @@ def run_names(facts: Sequence[Facts], origins: Sequence[str]) -> list[str]:
     return [f"Run {i}{origin}, {each.model.name}" for i, (each, origin) in named]
 
 
-def _all(pages: list[Page]) -> list[Finding]:
+def _all(pages: list[Page]) -> list[Claim]:
     if len(pages) == 1:
         return list(pages[0].findings)
-    named = [
-        replace(finding, sentence=f"{page.name}: {finding.sentence}")
+    return ranked(
+        replace(claim, short=f"{page.name}: {claim.short}")
         for page in pages
-        for finding in page.findings
-    ]
-    return sorted(named, key=lambda finding: -finding.importance)
+        for claim in page.findings
+    )

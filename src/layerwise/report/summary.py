@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from layerwise.analyses.gathering import tables_of_run
 from layerwise.analyses.registry import ANALYSES
-from layerwise.presentation.finding import Finding
+from layerwise.presentation.claim import ROLES, Claim, ranked
 from layerwise.presentation.naming import naming_layers_of
 from layerwise.storage.base import Result
 from layerwise.storage.run_tables import RunTables
@@ -18,18 +18,17 @@ MOST = 10
 CHARACTERS = 400
 
 
-def findings(results: Sequence[Result], most: int = MOST) -> list[Finding]:
-    """What the results of one run say, in sentences.
+def findings(results: Sequence[Result], most: int = MOST) -> list[Claim]:
+    """What the results of one run say.
 
     Args:
         results: results of one run, at most one of each kind but for ablations.
-        most: at most so many sentences, and no more text than so many of ``CHARACTERS``:
-            ten are a screenful.
+        most: of what is not about what layers are for, at most so many claims, and no more text
+            than so many of ``CHARACTERS``.
 
     Returns:
-        Findings by falling importance. None claims more than its test: losses are called
-        significant after Holm's correction only, and of tasks without signal it is only said
-        that they have none; that sentence is never cut off.
+        Claims in the order in which a reader is to meet them. None says more than its test. What
+        layers are for, and which tasks have no signal, is never cut off.
 
     Raises:
         UserError: if the results are of different models or items.
@@ -37,21 +36,19 @@ def findings(results: Sequence[Result], most: int = MOST) -> list[Finding]:
     return findings_of(tables_of_run(results), most)
 
 
-def findings_of(run: RunTables, most: int = MOST) -> list[Finding]:
+def findings_of(run: RunTables, most: int = MOST) -> list[Claim]:
     """As ``findings``, from tables that were gathered before."""
     with naming_layers_of(run.facts.model):
-        caveats = [finding for analysis in ANALYSES for finding in analysis.caveats(run)]
-        found = [finding for analysis in ANALYSES for finding in analysis.findings(run)]
-    kept = list(caveats)
-    for finding in sorted(found, key=_rank):
-        if len(kept) < most and _length([*kept, finding]) <= most * CHARACTERS:
-            kept.append(finding)
-    return sorted(kept, key=_rank)
+        caveats = [claim for analysis in ANALYSES for claim in analysis.caveats(run)]
+        found = [claim for analysis in ANALYSES for claim in analysis.findings(run)]
+    kept = [claim for claim in found if claim.kind in ROLES]
+    others = list(caveats)
+    for claim in sorted(found, key=lambda claim: -claim.importance):
+        fits = len(others) < most and _length([*others, claim]) <= most * CHARACTERS
+        if claim.kind not in ROLES and fits:
+            others.append(claim)
+    return ranked([*kept, *others])
 
 
-def _length(found: Sequence[Finding]) -> int:
-    return sum(len(finding.sentence) for finding in found)
-
-
-def _rank(finding: Finding) -> float:
-    return -finding.importance
+def _length(claims: Sequence[Claim]) -> int:
+    return sum(len(claim.short) for claim in claims)

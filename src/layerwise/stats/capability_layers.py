@@ -17,8 +17,9 @@ from jaxtyping import Float, Int, Shaped
 
 from layerwise.storage.parquet import frame
 
-from .cells import Cell, cells, has_several_examples
+from .cells import Cell, cells
 from .clusters import Clusters, independent_items, paired_p_values
+from .crossed import crossed_means
 from .equivalence import log_evidence_of_less
 from .inference import holm
 from .over_run import exact_difference_bounds
@@ -42,8 +43,10 @@ class Pool(NamedTuple):
         net: the same as whole numbers: summed over draws, where an intervention has several.
         intact: right answers of the intact model.
         floor: right answers that are left without any layer, or chance.
+        protocol: the protocol of each answer.
         clusters: which answers are about the same item, or about items that ask for the same.
         n_choices: in how many ways as many tasks and protocols could have had signal.
+        draws: losses with each draw of few-shot examples, where there are several.
     """
 
     capability: str
@@ -54,32 +57,65 @@ class Pool(NamedTuple):
     net: Int[np.ndarray, "answers layers"]
     intact: Float[np.ndarray, " answers"]
     floor: Float[np.ndarray, " answers"]
+    protocol: Shaped[np.ndarray, " answers"]
     clusters: Clusters
     n_choices: int
+    draws: Float[np.ndarray, "draws answers layers"] | None = None
 
     @property
     def scale(self) -> float:
         """The accuracy that the layers bring: that of the intact model above the floor."""
         return float((self.intact - self.floor).mean())
 
+    def under(self, protocols: Sequence[str]) -> Pool:
+        """The answers under some of the protocols alone."""
+        chosen = np.isin(self.protocol, protocols)
+        return self._replace(
+            protocols=tuple(name for name in self.protocols if name in protocols),
+            protocol=self.protocol[chosen],
+            loss=self.loss[chosen],
+            net=self.net[chosen],
+            intact=self.intact[chosen],
+            floor=self.floor[chosen],
+            clusters=self.clusters.only(chosen),
+        )
+
     def shares(
         self, loss: Float[np.ndarray, "answers layers"]
     ) -> tuple[Float[np.ndarray, " layers"], Float[np.ndarray, "clusters layers"]]:
         """Mean losses as shares of the scale, and how far each cluster moves them.
 
-        The squared moves sum to the variance, which is no less than if one cluster had lost or
-        kept its answers against all others: a sample in which all agree has no spread to see.
+        A share is the mean over protocols, whatever number of tasks has signal under each. The
+        squared moves sum to its variance.
         """
-        share = loss.mean(axis=0) / self.scale
-        away = loss - share * (self.intact - self.floor)[:, None]
+        share, away = np.zeros(loss.shape[1]), np.zeros(loss.shape)
+        above, weight = self.intact - self.floor, self._weights()
+        for name in self.protocols:
+            mine = self.protocol == name
+            one = (weight[mine, None] * loss[mine]).sum(axis=0)
+            share += one
+            away[mine] = weight[mine, None] * (
+                loss[mine] - len(self.protocols) * one * above[mine, None]
+            )
         n = self.clusters.n
-        moved = self.clusters.sums(away) / (len(loss) * self.scale) * np.sqrt(n / (n - 1))
-        return share, moved
+        return share, self.clusters.sums(away) * np.sqrt(n / (n - 1))
+
+    def _weights(self) -> Float[np.ndarray, " answers"]:
+        """What a loss of each answer adds to the share."""
+        weight = np.zeros(len(self.loss))
+        for name in self.protocols:
+            mine = self.protocol == name
+            whole = (self.intact - self.floor)[mine].sum()
+            weight[mine] = 1 / (whole * len(self.protocols)) if whole > 0 else 0.0
+        return weight
 
     @property
     def least_error(self) -> float:
-        """Standard error of a share if a single cluster had another outcome than all others."""
-        return float(self.clusters.sizes.max()) / (len(self.loss) * self.scale)
+        """Standard error of a share if a single cluster had another outcome than all others.
+
+        A sample in which all agree has no spread to see.
+        """
+        return float(self.clusters.sums(self._weights()).max())
 
     def beyond_background(self) -> Float[np.ndarray, "answers layers"]:
         """Losses minus each answer's mean loss over the middle half of the layers."""
@@ -95,11 +131,11 @@ def estimates_table(
     """``estimates.parquet``: what each capability needs, needs more than another, can spare.
 
     Args:
-        records: ablation records; of several draws of few-shot examples nothing is estimated.
+        records: ablation records.
         chance: (task, protocol) -> accuracy by guessing.
         smallest_loss: the smallest loss of accuracy that is of interest, in 0..1.
     """
-    every = [] if has_several_examples(records) else list(cells(records))
+    every = list(cells(records, over_examples=True))
     single = pd.concat([_single(cell.interventions) for cell in every] or [pd.DataFrame()])
     if single.empty:
         return frame("estimates", [])
@@ -126,6 +162,7 @@ def _of_kind(cell: Cell, kind: str, site: str) -> Cell:
         interventions=chosen.reset_index(drop=True),
         correct=cell.correct[:, chosen.index],
         n_draws=None if cell.n_draws is None else cell.n_draws[chosen.index],
+        of_examples=tuple(_of_kind(one, kind, site) for one in cell.of_examples),
     )
 
 
@@ -157,6 +194,13 @@ def _pool(cells: Sequence[Cell], floors: Mapping[Any, np.ndarray], n_choices: in
     swept = [cell.interventions["layer"].to_numpy(dtype=int) for cell in cells]
     layers = sorted(set.intersection(*(set(each.tolist()) for each in swept)))
     columns = [np.flatnonzero(np.isin(each, layers)) for each in swept]
+    draws = None
+    if cells[0].of_examples:
+        each = [
+            np.stack([one.change[:, at] for one in cell.of_examples])
+            for cell, at in zip(cells, columns, strict=True)
+        ]
+        draws = np.concatenate(each, axis=1)
     labels = [
         f"{cell.task}\0{item}" if label is None else label
         for cell in cells
@@ -171,8 +215,10 @@ def _pool(cells: Sequence[Cell], floors: Mapping[Any, np.ndarray], n_choices: in
         np.concatenate([c.net[:, at] for c, at in zip(cells, columns, strict=True)]),
         np.concatenate([cell.intact.astype(float) for cell in cells]),
         np.concatenate([floors[cell.task, cell.protocol] for cell in cells]),
+        np.concatenate([np.full(len(cell.intact), cell.protocol) for cell in cells]),
         Clusters.of(labels),
         n_choices,
+        draws,
     )
 
 
@@ -216,7 +262,10 @@ def _needed(every: Sequence[Pool], n_capabilities: int) -> list[dict[str, Any]]:
     for pool in every:
         # Tasks and protocols with signal are partly those that were lucky: any choice of as many
         # could have been tested.
-        p = np.minimum(paired_p_values(pool.net, pool.clusters) * pool.n_choices, 1.0)
+        p = paired_p_values(pool.net, pool.clusters)
+        if pool.draws is not None:
+            p = np.maximum(p, crossed_means(pool.draws, pool.clusters).p_values())
+        p = np.minimum(p * pool.n_choices, 1.0)
         bounds = _loss_bounds(pool, n_tests * pool.n_choices)
         rows += list(_rows(NEEDED, pool, pool.loss.mean(axis=0), bounds, p))
     return _corrected(rows, n_tests)
@@ -227,7 +276,12 @@ def _loss_bounds(pool: Pool, n_tests: int) -> tuple[Float[np.ndarray, " layers"]
     n = len(pool.loss)
     worth = np.minimum(*(independent_items(each, pool.clusters) for each in either_way))
     lost, gained = (each.sum(axis=0) * worth / n for each in either_way)
-    return exact_difference_bounds(lost, gained, worth, n_tests=n_tests)
+    low, high = exact_difference_bounds(lost, gained, worth, n_tests=n_tests)
+    if pool.draws is not None:
+        means = crossed_means(pool.draws, pool.clusters)
+        reach = means.half_widths(LEVEL / 2 / n_tests)
+        low, high = np.minimum(low, means.mean - reach), np.maximum(high, means.mean + reach)
+    return low, high
 
 
 def _spare(every: Sequence[Pool], n_capabilities: int, smallest: float) -> list[dict[str, Any]]:
@@ -237,6 +291,9 @@ def _spare(every: Sequence[Pool], n_capabilities: int, smallest: float) -> list[
     for pool in every:
         evidence = log_evidence_of_less(pool.loss, smallest, 1.0, pool.clusters)
         p = np.exp(np.minimum(0.0, -evidence))
+        if pool.draws is not None:
+            means = crossed_means(pool.draws, pool.clusters)
+            p = np.maximum(p, 1 - means.upper_p_values(smallest))
         bounds = _loss_bounds(pool, n_tests)
         rows += list(_rows(SPARE, pool, pool.loss.mean(axis=0), bounds, p))
     return _corrected(rows, n_tests)
@@ -245,13 +302,18 @@ def _spare(every: Sequence[Pool], n_capabilities: int, smallest: float) -> list[
 def _needed_more(every: Sequence[Pool], n_capabilities: int) -> list[dict[str, Any]]:
     """Does one capability lose more than another, also beyond what any layer costs it?
 
-    Both contrasts of shares must be significant and agree, so p is the larger one.
+    Both are compared under the protocols that both have signal under. Both contrasts of shares
+    must be significant and agree, so p is the larger one.
     """
     rows: list[dict[str, Any]] = []
     n_layers = max((len(pool.layers) for pool in every), default=0)
     n_tests = comb(n_capabilities, 2) * n_layers
-    for one, other in combinations(every, 2):
-        if not np.array_equal(one.layers, other.layers):
+    for pair in combinations(every, 2):
+        both = [name for name in pair[0].protocols if name in pair[1].protocols]
+        # Draws of examples that all items share are no part of Welch's test.
+        alike = np.array_equal(pair[0].layers, pair[1].layers) and pair[0].draws is None
+        one, other = (pool.under(both) for pool in pair)
+        if not both or not alike or min(one.clusters.n, other.clusters.n) < 2:
             continue
         whole = _contrast(one, other, one.loss, other.loss)
         beyond = _contrast(one, other, one.beyond_background(), other.beyond_background())
@@ -262,10 +324,10 @@ def _needed_more(every: Sequence[Pool], n_capabilities: int) -> list[dict[str, A
         for pool, less, mine, sign in ((one, other, more, 1), (other, one, ~more, -1)):
             away = sign * whole.difference
             found = list(_rows(NEEDED_MORE, pool, away, (away - reach, away + reach), p))
-            theirs = less.loss.mean(axis=0) / less.scale
+            shares = [each.shares(each.loss)[0].tolist() for each in (pool, less)]
             rows += [
                 row | {"other": less.capability, "n_other": less.clusters.n,
-                       "share_other": float(theirs[i])}
+                       "share": shares[0][i], "share_other": shares[1][i]}
                 for i, row in enumerate(found) if mine[i]
             ]  # fmt: skip
     return _corrected(rows, n_tests)

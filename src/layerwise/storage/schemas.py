@@ -1,7 +1,6 @@
 """The columns of every table that is saved.
 
-``docs/results.md`` says what the columns mean. They stand together because a run's folder must
-know which of the files in it are layerwise's, whatever analyses wrote them.
+``docs/results.md`` says what they mean. A run's folder must know which files are layerwise's.
 """
 
 from __future__ import annotations
@@ -18,14 +17,11 @@ _TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": 
 
 def _schema(**columns: Any) -> pa.Schema:
     """Columns by type: a name from ``_TYPES`` (with ``?`` where null is allowed), or pyarrow's."""
-    fields = []
-    for name, kind in columns.items():
-        plain = _TYPES[kind.rstrip("?")] if isinstance(kind, str) else kind
-        fields.append(pa.field(name, plain, nullable=not isinstance(kind, str) or "?" in kind))
-    return pa.schema(fields)
+    plain = {n: _TYPES[k.rstrip("?")] if isinstance(k, str) else k for n, k in columns.items()}
+    null = {n: not isinstance(k, str) or "?" in k for n, k in columns.items()}
+    return pa.schema([pa.field(name, kind, null[name]) for name, kind in plain.items()])
 
 
-# What is compared between runs.
 _QUANTITY = dict.fromkeys(("family", "capability", "protocol", "method", "measure", "axis"), "str")
 _QUANTITY |= {"tasks": "str", "n_tasks": "int", "n_items": "int"}
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise.presentation.finding import Finding, source, spaced, weight
+from layerwise.presentation.claim import Claim, finding, source, spaced, weight
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.over_run import together, which_hold
 from layerwise.presentation.rows import layers_of, numbers, records, rows
@@ -35,7 +35,7 @@ BOOKS = "open book"
 Row = dict[str, Any]
 
 
-def book_findings(run: RunTables) -> list[Finding]:
+def book_findings(run: RunTables) -> list[Claim]:
     """For each pair of tasks and protocol: what is protected, what reading needs, or neither."""
     books, pairs = run.table("books"), run.table("book_pairs")
     if books is None or pairs is None:
@@ -57,7 +57,7 @@ def book_findings(run: RunTables) -> list[Finding]:
     return spaced(found, 3)
 
 
-def _finding(pair: Row, sure: dict[str, pd.DataFrame], books: pd.DataFrame, at: Row) -> Finding:
+def _finding(pair: Row, sure: dict[str, pd.DataFrame], books: pd.DataFrame, at: Row) -> Claim:
     told = "closed" if len(sure["closed"]) else "open"
     best = _best(sure[told])
     both = bool(pair["both_sorts"]) and all(map(len, sure.values()))
@@ -68,7 +68,7 @@ def _finding(pair: Row, sure: dict[str, pd.DataFrame], books: pd.DataFrame, at: 
     )
     quoted = [best["layer"], *([_best(sure["open"])["layer"]] if both else [])]
     size = weight(0.95 if both else 0.6, abs(float(best["protected"])))
-    return Finding(sentence, size, BOOKS, source("books", at, layer=[int(one) for one in quoted]))
+    return finding(sentence, size, BOOKS, source("books", at, layer=[int(one) for one in quoted]))
 
 
 def _best(sure: pd.DataFrame) -> Row:
@@ -148,7 +148,7 @@ def _why(pair: Row, sure: dict[str, pd.DataFrame], both: bool) -> str:
     )
 
 
-def _none(pair: Row, mine: pd.DataFrame, smallest: float, at: Row) -> Finding:
+def _none(pair: Row, mine: pd.DataFrame, smallest: float, at: Row) -> Claim:
     n_layers = len(mine)
     luck = max(float(numbers(mine, name).max()) for name in ("luck_closed", "luck_open"))
     least = math.ceil(math.log(2 * n_layers / ALPHA) / math.log(2 - min(luck, 0.999)) - 1e-9)
@@ -161,4 +161,4 @@ def _none(pair: Row, mine: pd.DataFrame, smallest: float, at: Row) -> Finding:
         f"correction over {counted(n_layers, 'layer')}); at least {least} would have to be lost "
         "one way and none the other."
     )
-    return Finding(sentence, weight(0.4, 0.0), BOOKS, source("books", at))
+    return finding(sentence, weight(0.4, 0.0), BOOKS, source("books", at))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from layerwise.presentation.finding import Finding, source, weight
+from layerwise.presentation.claim import Claim, finding, source, weight
 from layerwise.presentation.items import items_of
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.over_run import RATE, count_that_hold, together
@@ -26,13 +26,13 @@ from layerwise.presentation.wording import (
 from layerwise.stats.interest import Interest
 from layerwise.storage.run_tables import RunTables
 
-from .findings_layers import points
+from .effect_words import points
 from .lookup import effects_of_heads, head_ablations, head_effects_of
 
 HEADS = "heads"
 
 
-def needed_heads(run: RunTables) -> list[Finding]:
+def needed_heads(run: RunTables) -> list[Claim]:
     """The head whose loss costs most, or what the intervals allow where none is significant."""
     found = []
     for kind, site in head_ablations(run)[:1]:
@@ -45,7 +45,7 @@ def needed_heads(run: RunTables) -> list[Finding]:
     return found
 
 
-def _largest(mine: pd.DataFrame, losses: pd.DataFrame, every: pd.DataFrame) -> Finding:
+def _largest(mine: pd.DataFrame, losses: pd.DataFrame, every: pd.DataFrame) -> Claim:
     order = ["share_lost", "share_low", "layer", "head"]
     ranked = losses.sort_values(by=order, ascending=[False, False, True, True], kind="stable")
     top = records(ranked)[0]
@@ -61,7 +61,7 @@ def _largest(mine: pd.DataFrame, losses: pd.DataFrame, every: pd.DataFrame) -> F
     )
     size = weight(0.8, float(np.nan_to_num(top["share_low"])))
     at = {"layer": int(top["layer"]), "head": int(top["head"])}
-    return Finding(sentence, size, HEADS, source("effects", cell, **at))
+    return finding(sentence, size, HEADS, source("effects", cell, **at))
 
 
 def _held(losses: pd.DataFrame, every: pd.DataFrame) -> str:
@@ -69,7 +69,7 @@ def _held(losses: pd.DataFrame, every: pd.DataFrame) -> str:
     return f"; {told}" if told else ""
 
 
-def _none(mine: pd.DataFrame, every: pd.DataFrame, smallest: float) -> Finding:
+def _none(mine: pd.DataFrame, every: pd.DataFrame, smallest: float) -> Claim:
     worst = records(mine)[int(np.argmax(numbers(mine, "acc_diff")))]
     noun = HEAD_WORDS[str(worst["site"])]
     pairs = len(mine[["task", "protocol"]].drop_duplicates())
@@ -83,7 +83,7 @@ def _none(mine: pd.DataFrame, every: pd.DataFrame, smallest: float) -> Finding:
     )
     where = {"kind": str(worst["kind"]), "site": str(worst["site"]), "signal": True}
     at = {name: int(worst[name]) for name in ("layer", "head")}
-    return Finding(sentence, weight(0.5, 0.0), HEADS, source("effects", where, **at))
+    return finding(sentence, weight(0.5, 0.0), HEADS, source("effects", where, **at))
 
 
 def name_of(row: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise.presentation.finding import Finding, source, spaced, weight
+from layerwise.presentation.claim import Claim, finding, source, spaced, weight
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.rows import records, rows
 from layerwise.presentation.wording import (
@@ -33,7 +33,7 @@ PROTOCOLS = "protocols"
 Row = dict[str, Any]
 
 
-def ladder_findings(run: RunTables) -> list[Finding]:
+def ladder_findings(run: RunTables) -> list[Claim]:
     """Other layers where they are established, steps that lose, and one sentence for the rest."""
     steps, layers = run.table("ladder_steps"), run.table("dissociations")
     if steps is None or layers is None:
@@ -67,7 +67,7 @@ def _clearest(steps: pd.DataFrame) -> list[Row]:
     return records(sure.drop_duplicates("task"))
 
 
-def _other_layers(row: Row, layers: pd.DataFrame, n_steps: int) -> Finding:
+def _other_layers(row: Row, layers: pd.DataFrame, n_steps: int) -> Claim:
     mine = rows(layers, **{name: row[name] for name in ("task", "first", "second")})
     one, other = (
         records(rows(mine, layer=int(row[name])))[0] for name in ("layer_first", "layer_second")
@@ -87,7 +87,7 @@ def _other_layers(row: Row, layers: pd.DataFrame, n_steps: int) -> Finding:
     at = {name: str(row[name]) for name in ("task", "first", "second", "kind", "site")}
     size = min(one["only_first"], other["only_second"]) / max(row["n_common"], 1)
     quoted = [int(one["layer"]), int(other["layer"])]
-    return Finding(
+    return finding(
         sentence, weight(1.0, size), PROTOCOLS, source("dissociations", at, layer=quoted)
     )
 
@@ -106,7 +106,7 @@ def _losing(mine: pd.DataFrame) -> pd.DataFrame:
     return rows(pd.DataFrame(mine.loc[sure]), next_rung=True)
 
 
-def _steps_that_lose(mine: pd.DataFrame) -> Finding:
+def _steps_that_lose(mine: pd.DataFrame) -> Claim:
     first = records(mine)[0]
     cell = {name: str(first[name]) for name in ("task", "kind", "site")}
     shares = {row["first"]: row["share_first"] for row in records(mine)}
@@ -129,14 +129,14 @@ def _steps_that_lose(mine: pd.DataFrame) -> Finding:
     size = weight(0.9, max(float(row["difference"]) for row in losing))
     steps = [[row[name] for row in losing] for name in ("first", "second")]
     at = source("ladder_steps", cell, first=steps[0], second=steps[1], next_rung=True)
-    return Finding(sentence, size, PROTOCOLS, at)
+    return finding(sentence, size, PROTOCOLS, at)
 
 
 def _one_layer(row: Row) -> str:
     return doing(str(row["kind"]), str(row["site"]), "one layer")
 
 
-def _no_other_layers(quiet: pd.DataFrame) -> Finding:
+def _no_other_layers(quiet: pd.DataFrame) -> Claim:
     first = records(quiet)[0]
     tasks = in_order(quiet["task"], ())
     sentence = (
@@ -147,4 +147,4 @@ def _no_other_layers(quiet: pd.DataFrame) -> Finding:
         f"layers and comparisons; n = {spread_of(quiet['n_common'], 'item')} right under both)."
     )
     where = {"kind": str(first["kind"]), "site": str(first["site"]), "other_layers": False}
-    return Finding(sentence, weight(0.6, 0.0), PROTOCOLS, source("ladder_steps", where))
+    return finding(sentence, weight(0.6, 0.0), PROTOCOLS, source("ladder_steps", where))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from layerwise.presentation.finding import Finding, source, spaced, weight
+from layerwise.presentation.claim import Claim, finding, source, spaced, weight
 from layerwise.presentation.items import independent, items_of
 from layerwise.presentation.over_run import every_test
 from layerwise.presentation.rows import layers_of, numbers, records, rows
@@ -35,7 +35,7 @@ from .lookup import ablations, effects_of
 NO_LOSS = "no loss"
 
 
-def layers_without_loss(run: RunTables) -> list[Finding]:
+def layers_without_loss(run: RunTables) -> list[Claim]:
     """Per protocol, the layers that are shown to lose less than what would matter."""
     found, smallest = [], Interest.of(run.facts.settings)
     for kind, site in ablations(run)[:1]:
@@ -92,7 +92,7 @@ def _shown(
     over_run: dict[int, float],
     n_tests: int,
     smallest: Interest,
-) -> Finding:
+) -> Claim:
     layers = [layer for layer, value in p.items() if value < ALPHA]
     held = [layer for layer in layers if over_run[layer] < ALPHA]
     told = "none" if not held else "all of them" if held == layers else layer_ranges(held)
@@ -108,10 +108,10 @@ def _shown(
         f"after Holm's correction over the layers{run})."
     )
     size = weight(0.75, len(layers) / len(p))
-    return Finding(sentence, size, NO_LOSS, source("effects", _where(first), layer=layers))
+    return finding(sentence, size, NO_LOSS, source("effects", _where(first), layer=layers))
 
 
-def _none(mine: pd.DataFrame, n_layers: int, smallest: Interest) -> Finding:
+def _none(mine: pd.DataFrame, n_layers: int, smallest: Interest) -> Claim:
     least = excludable_loss(independent(mine), ALPHA / n_layers)
     first = records(mine)[0]
     action = doing(first["kind"], first["site"], "any one layer")
@@ -121,7 +121,7 @@ def _none(mine: pd.DataFrame, n_layers: int, smallest: Interest) -> Finding:
         f"correction over the layers): with so many items, no loss below {100 * least:.0f} points "
         "could be excluded even where no answer changes."
     )
-    return Finding(sentence, weight(0.4, 0.0), NO_LOSS, source("effects", _where(first)))
+    return finding(sentence, weight(0.4, 0.0), NO_LOSS, source("effects", _where(first)))
 
 
 def _asked(mine: pd.DataFrame, each: str = "") -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from layerwise.presentation.finding import Finding, source, weight
+from layerwise.presentation.claim import Claim, finding, source, weight
 from layerwise.presentation.items import items_of
 from layerwise.presentation.rows import records, rows
 from layerwise.presentation.wording import (
@@ -24,7 +24,7 @@ SILENT = "no signal"
 _NAMED = 4
 
 
-def silent(run: RunTables) -> list[Finding]:
+def silent(run: RunTables) -> list[Claim]:
     """What has no signal, and the accuracies that say so."""
     signal = run.table("signal")
     if signal is None:
@@ -41,7 +41,7 @@ def silent(run: RunTables) -> list[Finding]:
         f"{joined(parts) if not more else ', '.join(parts) + more}."
     )
     share = len(dull) / len(signal)
-    return [Finding(sentence, weight(0.5, share), SILENT, source("signal", {"signal": False}))]
+    return [finding(sentence, weight(0.5, share), SILENT, source("signal", {"signal": False}))]
 
 
 # What the intact model must be better than, each, beside stated chance: column, name.

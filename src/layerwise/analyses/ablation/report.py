@@ -25,7 +25,7 @@ from layerwise.presentation.wording import (
 )
 from layerwise.storage.run_tables import RunTables
 
-from .findings_layers import what_could_be_seen
+from .effect_words import what_could_be_seen
 from .lookup import (
     ablations,
     effects_of,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise.presentation.finding import Finding, source, spaced, weight
+from layerwise.presentation.claim import Claim, finding, source, spaced, weight
 from layerwise.presentation.naming import name_layer, stacks
 from layerwise.presentation.over_run import RATE, count_that_hold, together
 from layerwise.presentation.rows import records, rows
@@ -26,7 +26,7 @@ _HEADS = {"z": "", "cross_z": " of cross-attention"}
 _THE = {site: f"the {words}" for site, words in SUBLAYER_WORDS.items()}
 
 
-def attributions(run: RunTables) -> list[Finding]:
+def attributions(run: RunTables) -> list[Claim]:
     """Per task and protocol, the sublayer and the head that add most to the logit difference.
 
     Of an encoder-decoder these are the decoder's, and the sublayer of the encoder that adds most
@@ -47,7 +47,7 @@ def attributions(run: RunTables) -> list[Finding]:
     return spaced(found, 2)
 
 
-def _task(mine: pd.DataFrame, every: pd.DataFrame) -> list[Finding]:
+def _task(mine: pd.DataFrame, every: pd.DataFrame) -> list[Claim]:
     of_encoder = (mine["layer"] < stacks().n_encoder).fillna(False).astype(bool)
     written, read = mine.loc[~of_encoder], mine.loc[of_encoder]
     part, head = _most(written, list(_THE)), _most(written, list(_HEADS))
@@ -79,7 +79,7 @@ def _task(mine: pd.DataFrame, every: pd.DataFrame) -> list[Finding]:
     at = {"component": str(part["component"]), "layer": int(part["layer"])}
     share = part["value"] / total["value"] if total["value"] > 0 else 0.0
     size = weight(0.55, share)
-    return [Finding(sentence, size, ATTRIBUTION, source("attribution_summary", where, **at))]
+    return [finding(sentence, size, ATTRIBUTION, source("attribution_summary", where, **at))]
 
 
 def _most(mine: pd.DataFrame, components: list[str]) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from layerwise.presentation.finding import Finding, source, spaced, weight
+from layerwise.presentation.claim import Claim, finding, source, spaced, weight
 from layerwise.presentation.rows import numbers, records, rows
 from layerwise.presentation.wording import counted, in_order, interval, spread_of
 from layerwise.stats import holm
@@ -18,7 +18,7 @@ from layerwise.storage.run_tables import RunTables
 ESTIMATES = "estimates"
 
 
-def estimates_hold(run: RunTables) -> list[Finding]:
+def estimates_hold(run: RunTables) -> list[Claim]:
     """In how many tasks gradient estimates rank patches as true patches do, and how well."""
     agreement = run.table("attribution_agreement")
     if agreement is None:
@@ -34,7 +34,7 @@ def estimates_hold(run: RunTables) -> list[Finding]:
     return spaced(found, 1)
 
 
-def _agreement(mine: pd.DataFrame, where: dict[str, str]) -> Finding:
+def _agreement(mine: pd.DataFrame, where: dict[str, str]) -> Claim:
     known = mine.loc[np.isfinite(numbers(mine, "spearman_low"))]
     shown = records(known.loc[_beyond_chance(known)])
     least = records(known)[int(np.argmin(numbers(known, "spearman")))]
@@ -47,7 +47,7 @@ def _agreement(mine: pd.DataFrame, where: dict[str, str]) -> Finding:
         f"{spread_of(known['n_items'], 'pair')})."
     )
     size = weight(0.35, float(least["spearman"]))
-    return Finding(
+    return finding(
         sentence, size, ESTIMATES, source("attribution_agreement", where, task=str(least["task"]))
     )
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise.presentation.finding import Finding, source, weight
+from layerwise.presentation.claim import Claim, finding, source, weight
 from layerwise.presentation.over_run import LEVEL, n_tests
 from layerwise.presentation.rows import records, rows
 from layerwise.presentation.wording import (
@@ -31,7 +31,7 @@ NOTHING = "no difference"
 Row = dict[str, Any]
 
 
-def established(differences: pd.DataFrame, tests: Mapping[str, int] | None = None) -> list[Finding]:
+def established(differences: pd.DataFrame, tests: Mapping[str, int] | None = None) -> list[Claim]:
     """A sentence for each difference that its test supports, the largest first.
 
     Args:
@@ -46,7 +46,7 @@ def established(differences: pd.DataFrame, tests: Mapping[str, int] | None = Non
     return sorted(found, key=lambda finding: -finding.importance)
 
 
-def not_established(differences: pd.DataFrame) -> list[Finding]:
+def not_established(differences: pd.DataFrame) -> list[Claim]:
     """What no difference is established in, by pair, protocol, method and measure."""
     left = rows(differences, significant=False, measure=list(MEASURES))
     cell = list(_CELL)
@@ -61,7 +61,7 @@ def _place(name: str, order: tuple[str, ...]) -> int:
     return order.index(name) if name in order else len(order)
 
 
-def _difference(row: Row, n_kind: int, n_whole: int) -> Finding:
+def _difference(row: Row, n_kind: int, n_whole: int) -> Claim:
     more, scale, digits = row["difference"] > 0, scale_of(row["family"]), digits_of(row["family"])
     ends = (row["low"], row["high"]) if more else (-row["high"], -row["low"])
     estimate, low, high = (scale * value for value in (abs(row["difference"]), *ends))
@@ -73,7 +73,7 @@ def _difference(row: Row, n_kind: int, n_whole: int) -> Finding:
         f"{second} against {first}{unit}; {_corrected(row, n_kind, n_whole)}; {_counts(row)})."
     )
     importance = weight(0.9, abs(row["difference"]))
-    return Finding(sentence, importance, row["family"], _source(row, *_CELL, "tasks"))
+    return finding(sentence, importance, row["family"], _source(row, *_CELL, "tasks"))
 
 
 def _corrected(row: Row, n_kind: int, n_whole: int) -> str:
@@ -135,7 +135,7 @@ def _counts(row: Row) -> str:
     return f"n = {row['n_items']}"
 
 
-def _nothing(mine: pd.DataFrame) -> Finding:
+def _nothing(mine: pd.DataFrame) -> Claim:
     listed = records(mine)
     first = listed[0]
     runs = f"; {first['n_second']} against {first['n_first']} runs" * (first["unit"] == "run")
@@ -144,7 +144,7 @@ def _nothing(mine: pd.DataFrame) -> Finding:
         f"{first['first']} and {first['second']} for {joined(_part(row) for row in listed)} "
         f"(second minus first, 95 % intervals{runs})."
     )
-    return Finding(sentence, 0.1, NOTHING, _source(first, *_CELL))
+    return finding(sentence, 0.1, NOTHING, _source(first, *_CELL))
 
 
 def _what(row: Row) -> str:

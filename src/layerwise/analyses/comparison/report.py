@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from layerwise.presentation.claim import Claim
 from layerwise.presentation.evidence import evidence
 from layerwise.presentation.figure_spec import FigureSpec
-from layerwise.presentation.finding import Finding
 from layerwise.presentation.naming import Stacks
 from layerwise.presentation.page import Report, filled, pictures
 from layerwise.presentation.rows import rows
@@ -43,7 +43,7 @@ def comparison_report(comparison: ComparedRuns) -> Report:
 
 
 def _page(
-    comparison: ComparedRuns, sure: Sequence[Finding], rest: Sequence[Finding]
+    comparison: ComparedRuns, sure: Sequence[Claim], rest: Sequence[Claim]
 ) -> tuple[str, dict[str, Any]]:
     """The page's text, and its figures by name."""
     drawings = _drawings(comparison)
@@ -67,9 +67,7 @@ def _page(
     return text, figures
 
 
-def _with_rows(
-    comparison: ComparedRuns, findings: Sequence[Finding]
-) -> list[tuple[Finding, Table]]:
+def _with_rows(comparison: ComparedRuns, findings: Sequence[Claim]) -> list[tuple[Claim, Table]]:
     """Sentences, each with the rows that it stands on."""
     file = "comparison_differences.parquet"
     return [(one, evidence(one, comparison.differences, file)) for one in findings]

@@ -15,7 +15,7 @@ from layerwise.storage.places import COMPARISON_PAGE, FIGURES
 from .compared import ComparedRuns, ComparisonFacts
 
 if TYPE_CHECKING:
-    from layerwise.presentation.finding import Finding
+    from layerwise.presentation.claim import Claim
     from layerwise.presentation.page import Report
 
 FOLDER = JoinedFolder(
@@ -33,7 +33,7 @@ class Comparison(ComparedRuns):
 
         return comparison_report(self)
 
-    def established(self) -> list[Finding]:
+    def established(self) -> list[Claim]:
         """The sentences that a test supports, the largest difference first."""
         from .findings import established
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from layerwise.presentation.finding import Finding, source, spaced, weight
+from layerwise.presentation.claim import Claim, finding, source, spaced, weight
 from layerwise.presentation.over_run import after_holm, every_test
 from layerwise.presentation.rows import records
 from layerwise.presentation.wording import capitalised, counted, interval, number, p_value, spread
@@ -22,7 +22,7 @@ _MOST = 3
 Row = dict[str, Any]
 
 
-def findings(run: RunTables) -> list[Finding]:
+def findings(run: RunTables) -> list[Claim]:
     """What training brought and cost, a sentence for each task and protocol where it is sure."""
     gains = run.table(GAINS)
     if gains is None or gains.empty:
@@ -34,7 +34,7 @@ def findings(run: RunTables) -> list[Finding]:
     return spaced([_of(run, row, len(every)) for row in sure], _MOST)
 
 
-def _of(run: RunTables, row: Row, n: int) -> Finding:
+def _of(run: RunTables, row: Row, n: int) -> Claim:
     better = bool(row["improved"])
     lead = ""
     if better and row["leads"]:
@@ -50,7 +50,7 @@ def _of(run: RunTables, row: Row, n: int) -> Finding:
     return _finding(sentence, 0.8, abs(row["gain"]), row)
 
 
-def _nothing(run: RunTables, every: list[Row]) -> Finding:
+def _nothing(run: RunTables, every: list[Row]) -> Claim:
     top = max(every, key=lambda row: abs(row["gain"]))
     asked = counted(len(every), "task and protocol") if len(every) == 1 else (
         f"{len(every)} tasks and protocols")  # fmt: skip
@@ -63,9 +63,9 @@ def _nothing(run: RunTables, every: list[Row]) -> Finding:
     return _finding(sentence, 0.4, 0.0, top)
 
 
-def _finding(sentence: str, top: float, size: float, row: Row) -> Finding:
+def _finding(sentence: str, top: float, size: float, row: Row) -> Claim:
     at = {name: str(row[name]) for name in ("task", "protocol")}
-    return Finding(sentence, weight(top, size), KIND, source(GAINS, {}, **at))
+    return finding(sentence, weight(top, size), KIND, source(GAINS, {}, **at))
 
 
 def _points(row: Row) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from layerwise.presentation.finding import Finding
+from layerwise.presentation.claim import Claim
 from layerwise.storage.run_tables import RunTables
 
 from .findings_lens import lens_depths
@@ -12,6 +12,6 @@ from .findings_order import orders
 _FINDERS = (interactions, orders, lens_depths, agreements)
 
 
-def findings(run: RunTables) -> list[Finding]:
+def findings(run: RunTables) -> list[Claim]:
     """Where capabilities emerge and in which order, and whether protocols and methods agree."""
     return [finding for finder in _FINDERS for finding in finder(run)]

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from layerwise.ground.layer_names import COMPUTATION
-from layerwise.presentation.finding import Finding, source, spaced, weight
+from layerwise.presentation.claim import Claim, finding, source, spaced, weight
 from layerwise.presentation.naming import stacks
 from layerwise.presentation.rows import numbers, records, rows
 from layerwise.presentation.wording import (
@@ -25,7 +25,7 @@ from layerwise.storage.run_tables import RunTables
 LENS = "logit lens"
 
 
-def lens_depths(run: RunTables) -> list[Finding]:
+def lens_depths(run: RunTables) -> list[Claim]:
     """Per protocol, the layer at which half of the rise of the answer is reached."""
     emergence = run.table("emergence")
     if emergence is None:
@@ -39,7 +39,7 @@ def lens_depths(run: RunTables) -> list[Finding]:
     return spaced(found, 2)
 
 
-def _lens_depth(mine: pd.DataFrame, where: dict[str, str], run: RunTables) -> Finding:
+def _lens_depth(mine: pd.DataFrame, where: dict[str, str], run: RunTables) -> Claim:
     parts = [
         _depth(records(rows(mine, capability=name))[0], run)
         for name in in_order(mine["capability"], CAPABILITY_ORDER)
@@ -49,7 +49,7 @@ def _lens_depth(mine: pd.DataFrame, where: dict[str, str], run: RunTables) -> Fi
         f"probability is reached at {joined(parts)}."
     )
     depth = float(numbers(mine, "estimate").max() - numbers(mine, "estimate").min())
-    return Finding(sentence, weight(0.6, depth), LENS, source("emergence", where))
+    return finding(sentence, weight(0.6, depth), LENS, source("emergence", where))
 
 
 def _depth(row: dict[str, Any], run: RunTables) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from layerwise.ground.layer_names import COMPUTATION
-from layerwise.presentation.finding import Finding, source, spaced, weight
+from layerwise.presentation.claim import Claim, finding, source, spaced, weight
 from layerwise.presentation.over_run import after_holm
 from layerwise.presentation.rows import numbers, records, rows
 from layerwise.presentation.wording import (
@@ -32,7 +32,7 @@ _LEVEL = 0.05
 Row = dict[str, Any]
 
 
-def interactions(run: RunTables) -> list[Finding]:
+def interactions(run: RunTables) -> list[Claim]:
     """One sentence per capability whose profile changes with the protocol, and one for the rest."""
     protocol_interaction = run.table("protocol_interaction")
     if protocol_interaction is None:
@@ -46,7 +46,7 @@ def interactions(run: RunTables) -> list[Finding]:
     return spaced(differ, 2) + ([_no_evidence(table, alike, n_tests)] if alike else [])
 
 
-def _depends(sure: pd.DataFrame, n_tests: int) -> Finding:
+def _depends(sure: pd.DataFrame, n_tests: int) -> Claim:
     """What is said of the pair of protocols with the smallest p, and the widest differences."""
     pairs = [
         rows(sure, first=first, second=second)
@@ -68,7 +68,7 @@ def _depends(sure: pd.DataFrame, n_tests: int) -> Finding:
     where = {name: str(row[name]) for name in ("capability", "first", "second")}
     size = weight(0.92, 2 * float(_apart(best).max()))
     at = source("protocol_interaction", where, group=str(row["group"]))
-    return Finding(sentence, size, INTERACTION, at)
+    return finding(sentence, size, INTERACTION, at)
 
 
 def _apart(pair: pd.DataFrame) -> np.ndarray:
@@ -89,7 +89,7 @@ def _differences(pair: pd.DataFrame) -> str:
     )
 
 
-def _no_evidence(table: pd.DataFrame, capabilities: list[str], n_tests: int) -> Finding:
+def _no_evidence(table: pd.DataFrame, capabilities: list[str], n_tests: int) -> Claim:
     mine = rows(table, capability=capabilities)
     pairs = in_order(zip(mine["first"], mine["second"], strict=True), ())
     sentence = (
@@ -98,11 +98,11 @@ def _no_evidence(table: pd.DataFrame, capabilities: list[str], n_tests: int) -> 
         f"the layer group, smallest {p_value(float(numbers(mine, 'p_holm').min()))} "
         f"{after_holm(n_tests)}, n = {spread(mine['n_items'])})."
     )
-    return Finding(sentence, weight(0.5, 0.0), INTERACTION,
+    return finding(sentence, weight(0.5, 0.0), INTERACTION,
                    source("protocol_interaction", {"capability": capabilities}))  # fmt: skip
 
 
-def agreements(run: RunTables) -> list[Finding]:
+def agreements(run: RunTables) -> list[Claim]:
     """The clearest difference of half-effect depth between methods, and how ranks go together."""
     method_agreement = run.table("method_agreement")
     if method_agreement is None:
@@ -116,7 +116,7 @@ def agreements(run: RunTables) -> list[Finding]:
     return found + _ranks(rows(method_agreement, measure=RANKS))
 
 
-def _differ(row: Row, n_tests: int, n_sure: int, run: RunTables) -> Finding:
+def _differ(row: Row, n_tests: int, n_sure: int, run: RunTables) -> Claim:
     earlier, later = ("first", "second") if row["estimate"] > 0 else ("second", "first")
     ahead = interval(*_positive(row), 2)
     sentence = (
@@ -130,7 +130,7 @@ def _differ(row: Row, n_tests: int, n_sure: int, run: RunTables) -> Finding:
     )
     where = {name: str(row[name]) for name in ("capability", "protocol", "first", "second")}
     at = source("method_agreement", {**where, "measure": HALF})
-    return Finding(sentence, weight(0.7, 2 * abs(float(row["estimate"]))), AGREEMENT, at)
+    return finding(sentence, weight(0.7, 2 * abs(float(row["estimate"]))), AGREEMENT, at)
 
 
 def _of_all(row: Row, which: str, run: RunTables) -> str:
@@ -151,7 +151,7 @@ def _positive(row: Row) -> tuple[float, float, float]:
     return values if row["estimate"] > 0 else (-values[0], -values[2], -values[1])
 
 
-def _not_told_apart(depths: pd.DataFrame) -> Finding:
+def _not_told_apart(depths: pd.DataFrame) -> Claim:
     widest = float(np.nanmax(np.abs(depths[["low", "high"]].to_numpy(dtype=float))))
     sentence = (
         f"No two methods are shown to place a capability at different half-effect depths "
@@ -160,11 +160,11 @@ def _not_told_apart(depths: pd.DataFrame) -> Finding:
         f"{spread(depths['n_items'])}); the intervals reach to differences of {widest:.2f} of the "
         "model's depth."
     )
-    return Finding(sentence, weight(0.5, 0.0), AGREEMENT,
+    return finding(sentence, weight(0.5, 0.0), AGREEMENT,
                    source("method_agreement", {"measure": HALF}))  # fmt: skip
 
 
-def _ranks(ranks: pd.DataFrame) -> list[Finding]:
+def _ranks(ranks: pd.DataFrame) -> list[Claim]:
     if ranks.empty:
         return []
     sure = (numbers(ranks, "p_holm") < _LEVEL) & (numbers(ranks, "estimate") > 0)
@@ -181,5 +181,5 @@ def _ranks(ranks: pd.DataFrame) -> list[Finding]:
     )
     if len(ranks) == 1:
         sentence = f"{sentence[: sentence.index(', from ')]}: {ends[0]}."
-    return [Finding(sentence, weight(0.55, float(sure.mean())), AGREEMENT,
+    return [finding(sentence, weight(0.55, float(sure.mean())), AGREEMENT,
                     source("method_agreement", {"measure": RANKS}))]  # fmt: skip

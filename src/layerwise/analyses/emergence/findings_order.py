@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from layerwise.ground.layer_names import COMPUTATION
-from layerwise.presentation.finding import Finding, source, spaced, weight
+from layerwise.presentation.claim import Claim, finding, source, spaced, weight
 from layerwise.presentation.over_run import after_holm
 from layerwise.presentation.rows import numbers, records, rows
 from layerwise.presentation.wording import (
@@ -32,7 +32,7 @@ _LEVEL = 0.05
 Row = dict[str, Any]
 
 
-def orders(run: RunTables) -> list[Finding]:
+def orders(run: RunTables) -> list[Claim]:
     """What comes before what, where tests contradict each other, and what was not established."""
     order = run.table("order")
     if order is None:
@@ -56,7 +56,7 @@ def orders(run: RunTables) -> list[Finding]:
     ]
 
 
-def _contrary(sure: list[Row], n_tests: int, n_run: int, run: RunTables) -> Finding:
+def _contrary(sure: list[Row], n_tests: int, n_run: int, run: RunTables) -> Claim:
     """The clearest test of either order."""
     clearest = [
         min((row for row in sure if (row["difference"] < 0) == later), key=lambda r: r["p_holm"])
@@ -73,11 +73,11 @@ def _contrary(sure: list[Row], n_tests: int, n_run: int, run: RunTables) -> Find
         f"{told[1]}; {len(sure)} of {counted(n_tests, 'test')} of this pair are significant."
         f"{beside_orders(clearest, run)}"
     )
-    return Finding(sentence, weight(0.7, 0.0), ORDER,
+    return finding(sentence, weight(0.7, 0.0), ORDER,
                    source("order", {"first": first, "second": second}))  # fmt: skip
 
 
-def _before(pair: pd.DataFrame, sure: list[Row], run: RunTables, n_run: int) -> Finding:
+def _before(pair: pd.DataFrame, sure: list[Row], run: RunTables, n_run: int) -> Claim:
     best = min(sure, key=lambda row: (row["p_holm"], -abs(row["difference"])))
     flipped = best["difference"] < 0
     names = [str(best["first"]), str(best["second"])]
@@ -94,7 +94,7 @@ def _before(pair: pd.DataFrame, sure: list[Row], run: RunTables, n_run: int) -> 
     where = {"first": names[0], "second": names[1]}
     at = {name: str(best[name]) for name in ("protocol", "method", "measure")}
     size = weight(0.9, 3 * abs(float(best["difference"])))
-    return Finding(sentence, size, ORDER, source("order", where, **at))
+    return finding(sentence, size, ORDER, source("order", where, **at))
 
 
 def _of_pair(n: int, n_sure: int) -> str:
@@ -116,7 +116,7 @@ def _items(best: Row, earlier: str, later: str, run: RunTables) -> str:
     return f"n = {counts[0]} and {counts[1]} items"
 
 
-def _not_established(order: pd.DataFrame, pairs: list[tuple[str, str]]) -> Finding:
+def _not_established(order: pd.DataFrame, pairs: list[tuple[str, str]]) -> Claim:
     named = [f"{first} and {second}" for first, second in pairs]
     mine = pd.concat([rows(order, first=first, second=second) for first, second in pairs])
     sentence = (
@@ -124,7 +124,7 @@ def _not_established(order: pd.DataFrame, pairs: list[tuple[str, str]]) -> Findi
         f"{_why_none(mine, 'their' if len(pairs) > 1 else 'its', len(order))}."
     )
     where = {"first": [a for a, _ in pairs], "second": [b for _, b in pairs]}
-    return Finding(sentence, weight(0.55, 0.0), ORDER, source("order", where))
+    return finding(sentence, weight(0.55, 0.0), ORDER, source("order", where))
 
 
 def _why_none(mine: pd.DataFrame, whose: str, n_run: int) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from layerwise.presentation.finding import Finding, source, spaced, weight
+from layerwise.presentation.claim import Claim, finding, source, spaced, weight
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.over_run import RATE, count_that_hold, together
 from layerwise.presentation.rows import numbers, records, rows
@@ -39,7 +39,7 @@ _MOST, _MOST_NAMED = 2, 4
 _LARGE = 2.0
 
 
-def findings(run: RunTables) -> list[Finding]:
+def findings(run: RunTables) -> list[Claim]:
     """What the pairs of a run say, at most two sentences of each sort."""
     every = run.table(_TABLE)
     if every is None:
@@ -54,7 +54,7 @@ def findings(run: RunTables) -> list[Finding]:
     return found or [_nothing(pairs, every, smallest)] if len(pairs) else []
 
 
-def caveats(run: RunTables) -> list[Finding]:
+def caveats(run: RunTables) -> list[Claim]:
     """Where no pair was removed, for want of signal; nothing where an ablation says it."""
     signal = run.table(SIGNAL)
     if signal is None or run.table("signal") is not None:
@@ -71,10 +71,10 @@ def caveats(run: RunTables) -> list[Finding]:
         f"Of interactions nothing is said in {named}{others}: the intact model is not better than "
         f"blind there (n = {spread(silent['n_items'])}), and no layers were skipped."
     )
-    return [Finding(sentence, weight(0.3, 0.0), "no signal", source(SIGNAL, {"signal": False}))]
+    return [finding(sentence, weight(0.3, 0.0), "no signal", source(SIGNAL, {"signal": False}))]
 
 
-def _redundant(cell: pd.DataFrame, every: pd.DataFrame, smallest: float) -> list[Finding]:
+def _redundant(cell: pd.DataFrame, every: pd.DataFrame, smallest: float) -> list[Claim]:
     """The pair of a task and protocol that costs most beyond the sum of its two."""
     chosen = _that_matter(rows(cell, verdict=REDUNDANT), smallest)
     if chosen.empty:
@@ -98,7 +98,7 @@ def _redundant(cell: pd.DataFrame, every: pd.DataFrame, smallest: float) -> list
     return [_finding(sentence, 0.75 if sure else 0.45, top)]
 
 
-def _overlapping(cell: pd.DataFrame, every: pd.DataFrame, smallest: float) -> list[Finding]:
+def _overlapping(cell: pd.DataFrame, every: pd.DataFrame, smallest: float) -> list[Claim]:
     """The pair that costs least beside the sum of its two; what is at the floor comes last."""
     chosen = _that_matter(rows(cell, verdict=OVERLAPPING), smallest)
     if chosen.empty:
@@ -116,7 +116,7 @@ def _overlapping(cell: pd.DataFrame, every: pd.DataFrame, smallest: float) -> li
     return [_finding(sentence, 0.6 if len(free) else 0.45, top)]
 
 
-def _nothing(pairs: pd.DataFrame, every: pd.DataFrame, smallest: float) -> Finding:
+def _nothing(pairs: pd.DataFrame, every: pd.DataFrame, smallest: float) -> Claim:
     """That no pair has a verdict, and how large interactions may be."""
     top = _strongest(pairs)
     cells = len(pairs[["task", "protocol"]].drop_duplicates())
@@ -137,7 +137,7 @@ def _nothing(pairs: pd.DataFrame, every: pd.DataFrame, smallest: float) -> Findi
         f"{top['protocol']}, {together(every)}{more})."
     )
     about = {"measure": NATS, "signal": True}
-    return Finding(sentence, weight(0.4, 0.0), KIND, source(_TABLE, about, **_place(top)))
+    return finding(sentence, weight(0.4, 0.0), KIND, source(_TABLE, about, **_place(top)))
 
 
 def _that_matter(pairs: pd.DataFrame, smallest: float) -> pd.DataFrame:
@@ -205,11 +205,11 @@ def _nats(row: dict[str, Any], sign: int = 1) -> str:
     return interval(*(sign * row[name] for name in ("interaction", *bounds)), digits=2)
 
 
-def _finding(sentence: str, top: float, row: dict[str, Any]) -> Finding:
+def _finding(sentence: str, top: float, row: dict[str, Any]) -> Claim:
     about = {"task": row["task"], "protocol": row["protocol"]}
     magnitude = abs(row["interaction"]) / _LARGE
     place = {k: v for k, v in _place(row).items() if k not in about}
-    return Finding(sentence, weight(top, magnitude), KIND, source(_TABLE, about, **place))
+    return finding(sentence, weight(top, magnitude), KIND, source(_TABLE, about, **place))
 
 
 def _place(row: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from layerwise.analyses.emergence.difficulty_words import beside_order
-from layerwise.presentation.finding import Finding, source, spaced, weight
+from layerwise.presentation.claim import Claim, finding, source, spaced, weight
 from layerwise.presentation.over_run import after_holm
 from layerwise.presentation.rows import records, rows
 from layerwise.presentation.wording import (
@@ -21,7 +21,7 @@ from layerwise.storage.run_tables import RunTables
 SETTLED = "prediction depth"
 
 
-def settled_later(run: RunTables) -> list[Finding]:
+def settled_later(run: RunTables) -> list[Claim]:
     """The clearest differences in depth between two capabilities' right answers.
 
     Ranks of items may differ where mean depths, which the sentence tells, cannot be told apart:
@@ -37,7 +37,7 @@ def settled_later(run: RunTables) -> list[Finding]:
     return spaced([_later(row, run, n_tests) for row in sure], 1)
 
 
-def _later(row: dict[str, Any], run: RunTables, n_tests: int) -> Finding:
+def _later(row: dict[str, Any], run: RunTables, n_tests: int) -> Claim:
     flipped = row["later"] < 0.5
     earlier, later = ("second", "first") if flipped else ("first", "second")
     share = 1 - row["later"] if flipped else row["later"]
@@ -51,7 +51,7 @@ def _later(row: dict[str, Any], run: RunTables, n_tests: int) -> Finding:
     )
     where = {name: str(row[name]) for name in ("lens", "protocol", "first", "second")}
     size = weight(0.7, 2 * share - 1)
-    return Finding(sentence, size, SETTLED, source("prediction_depth_comparisons", where))
+    return finding(sentence, size, SETTLED, source("prediction_depth_comparisons", where))
 
 
 def _difficulty(row: dict[str, Any], run: RunTables, flipped: bool) -> str:

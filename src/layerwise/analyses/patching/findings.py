@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from layerwise.analyses.ablation.lookup import has_signal
-from layerwise.presentation.finding import Finding, source, spaced, weight
+from layerwise.presentation.claim import Claim, finding, source, spaced, weight
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.rows import layers_of, numbers, records, rows
 from layerwise.presentation.wording import (
@@ -31,12 +31,12 @@ _TOGETHER = "bounds for all that the run patched together"
 _UNMEASURED = "; the intact model's accuracy was not measured"
 
 
-def hand_overs(run: RunTables) -> list[Finding]:
+def hand_overs(run: RunTables) -> list[Claim]:
     """Where the last position takes over from the changed token, where that is established."""
     return spaced([one for mine, note in _patched(run) for one in _hand_over(mine, note)], 1)
 
 
-def take_ups(run: RunTables) -> list[Finding]:
+def take_ups(run: RunTables) -> list[Claim]:
     """Where a decoder takes up what the encoder has found, where that is established."""
     return spaced([one for mine, note in _patched(run) for one in _taken_up(mine, note)], 1)
 
@@ -54,7 +54,7 @@ def _patched(run: RunTables) -> Iterator[tuple[pd.DataFrame, str]]:
                 yield there, _TOGETHER if signal is not None else _TOGETHER + _UNMEASURED
 
 
-def _hand_over(mine: pd.DataFrame, note: str) -> list[Finding]:
+def _hand_over(mine: pd.DataFrame, note: str) -> list[Claim]:
     changed = next((name for name in _CHANGED if name in set(mine["pos_label"])), None)
     if changed is None or "last" not in set(mine["pos_label"]):
         return []
@@ -74,10 +74,10 @@ def _hand_over(mine: pd.DataFrame, note: str) -> list[Finding]:
     )
     where = {name: str(first[name]) for name in ("task", "protocol", "direction", "site")}
     where = source("patching_summary", {**where, "pos_label": [changed, "last"]}, layer=middle)
-    return [Finding(sentence, weight(0.65, 1 - (high - low) / 10), HAND_OVER, where)]
+    return [finding(sentence, weight(0.65, 1 - (high - low) / 10), HAND_OVER, where)]
 
 
-def _taken_up(mine: pd.DataFrame, note: str) -> list[Finding]:
+def _taken_up(mine: pd.DataFrame, note: str) -> list[Claim]:
     """From which layer on more than half is at the decoder's position that answers."""
     answer = rows(mine, pos_label="answer").sort_values("layer")
     if answer.empty:
@@ -98,7 +98,7 @@ def _taken_up(mine: pd.DataFrame, note: str) -> list[Finding]:
     )
     where = {name: str(row[name]) for name in ("task", "protocol", "direction", "site")}
     where = source("patching_summary", {**where, "pos_label": "answer"}, layer=middle)
-    return [Finding(sentence, weight(0.6, 1 - (last - first) / 10), TAKE_UP, where)]
+    return [finding(sentence, weight(0.6, 1 - (last - first) / 10), TAKE_UP, where)]
 
 
 def overtaking(mine: pd.DataFrame, changed: str) -> tuple[int, int, int] | None:
@@ -135,6 +135,6 @@ def _stays(holds: Sequence[bool] | np.ndarray) -> int | None:
     return first if first < len(holds) else None
 
 
-def findings(run: RunTables) -> list[Finding]:
+def findings(run: RunTables) -> list[Claim]:
     """Hand-overs from token to token, and take-ups from the encoder."""
     return [*hand_overs(run), *take_ups(run)]

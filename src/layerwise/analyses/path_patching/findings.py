@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise.presentation.finding import Finding, source, weight
+from layerwise.presentation.claim import Claim, finding, source, weight
 from layerwise.presentation.over_run import RATE, count_that_hold, together
 from layerwise.presentation.rows import records, rows
 from layerwise.presentation.wording import (
@@ -23,7 +23,7 @@ PATHS = "paths"
 _ACTIONS = {"noising": "takes away", "denoising": "brings back"}
 
 
-def direct_paths(run: RunTables) -> list[Finding]:
+def direct_paths(run: RunTables) -> list[Claim]:
     """The component that acts most on the logits, or on another receiver, on its own."""
     paths = run.table("path_effects")
     if paths is None:
@@ -33,7 +33,7 @@ def direct_paths(run: RunTables) -> list[Finding]:
     return [_path(row, paths) for row in ranked[:1]]
 
 
-def _path(row: dict[str, Any], every: pd.DataFrame) -> Finding:
+def _path(row: dict[str, Any], every: pd.DataFrame) -> Claim:
     keys = ("task", "protocol", "direction", "receiver")
     where = {name: str(row[name]) for name in keys}
     receiver = "logits" if row["receiver"] == "logits" else f"receiver {row['receiver']}"
@@ -47,4 +47,4 @@ def _path(row: dict[str, Any], every: pd.DataFrame) -> Finding:
         f"{counted(int(row['n_items']), 'pair')})."
     )
     size = weight(0.5, float(row["recovered"]))
-    return Finding(sentence, size, PATHS, source("path_effects", where, sender=str(row["sender"])))
+    return finding(sentence, size, PATHS, source("path_effects", where, sender=str(row["sender"])))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise.presentation.finding import Finding, source, spaced, weight
+from layerwise.presentation.claim import Claim, finding, source, spaced, weight
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.over_run import family, n_tests
 from layerwise.presentation.rows import records, rows
@@ -46,7 +46,7 @@ def several_orders(run: RunTables) -> bool:
     return len(removal.groupby(["by", "protocol"])) > 1
 
 
-def removals(run: RunTables) -> list[Finding]:
+def removals(run: RunTables) -> list[Claim]:
     """The first significant loss on held-out items: per task, or per order if there are several."""
     removal = run.table("removal_steps")
     removal_curves = run.table("removal_curves")
@@ -66,7 +66,7 @@ def _over_run(row: dict[str, Any], every: pd.DataFrame) -> str:
     return f", {p_value(row['p_run'])} {family(every)}"
 
 
-def _removal(mine: pd.DataFrame, every: pd.DataFrame) -> Finding:
+def _removal(mine: pd.DataFrame, every: pd.DataFrame) -> Claim:
     steps = records(mine.sort_values(by="step"))
     losses = [row for row in steps if row["significant"] and row["acc_diff"] > 0]
     last = losses[0] if losses else steps[-1]
@@ -87,11 +87,11 @@ def _removal(mine: pd.DataFrame, every: pd.DataFrame) -> Finding:
         )
     where = {"task": str(last["task"]), "protocol": str(last["protocol"]), "split": HELD_OUT}
     size = weight(0.8, len(kept) / 10)
-    return Finding(f"{start} {told}", size, REMOVAL, source("removal_steps", where,
+    return finding(f"{start} {told}", size, REMOVAL, source("removal_steps", where,
                    step=int(last["step"])))  # fmt: skip
 
 
-def _by_order(curves: pd.DataFrame | None) -> list[Finding]:
+def _by_order(curves: pd.DataFrame | None) -> list[Claim]:
     """Per capability and order, how many layers can go under each protocol."""
     if curves is None:
         return []
@@ -106,7 +106,7 @@ def _by_order(curves: pd.DataFrame | None) -> list[Finding]:
     return spaced(found, 3)
 
 
-def _order(steps: dict[str, list[dict[str, Any]]], every: pd.DataFrame) -> Finding:
+def _order(steps: dict[str, list[dict[str, Any]]], every: pd.DataFrame) -> Claim:
     """One order: the steps under each protocol, in order."""
     told, numbers = [], []
     for protocol, listed in steps.items():
@@ -131,7 +131,7 @@ def _order(steps: dict[str, list[dict[str, Any]]], every: pd.DataFrame) -> Findi
     )
     apart = (max(numbers) - min(numbers)) / 10 if len(numbers) > 1 else max(numbers) / 20
     where = {"capability": str(row["capability"]), "by": str(row["by"])}
-    return Finding(sentence, weight(0.8, apart), REMOVAL, source("removal_curves", where))
+    return finding(sentence, weight(0.8, apart), REMOVAL, source("removal_curves", where))
 
 
 def _which(row: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from layerwise.presentation.finding import Finding, source, spaced, weight
+from layerwise.presentation.claim import Claim, finding, source, spaced, weight
 from layerwise.presentation.naming import stacks
 from layerwise.presentation.over_run import after_holm
 from layerwise.presentation.rows import numbers, records, rows
@@ -26,7 +26,7 @@ _PREDICTORS = {
 _COSTS = {"share_lost": "above-floor accuracy", "nats": "log-probability of right answers"}
 
 
-def similarity_predicts(run: RunTables) -> list[Finding]:
+def similarity_predicts(run: RunTables) -> list[Claim]:
     """The measure of similarity that ranks layers best by what skipping them costs."""
     prediction = run.table("prediction")
     if prediction is None:
@@ -39,7 +39,7 @@ def similarity_predicts(run: RunTables) -> list[Finding]:
     )
 
 
-def _prediction(row: dict[str, Any], n_tests: int) -> Finding:
+def _prediction(row: dict[str, Any], n_tests: int) -> Claim:
     names = ("capability", "protocol", "predictor", "effect")
     where: dict[str, str | None] = {name: str(row[name]) for name in names}
     if stacks().n_encoder:  # each stack has a row, too
@@ -53,4 +53,4 @@ def _prediction(row: dict[str, Any], n_tests: int) -> Finding:
         f"{rho}, {p_value(row['p_holm'])} {after_holm(n_tests)}, n = {row['n_items']})."
     )
     size = weight(0.45, abs(float(row["rho"])))
-    return Finding(sentence, size, SIMILARITY, source("prediction", where))
+    return finding(sentence, size, SIMILARITY, source("prediction", where))

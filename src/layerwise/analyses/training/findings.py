@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise.presentation.finding import Finding, source, weight
+from layerwise.presentation.claim import Claim, finding, source, weight
 from layerwise.presentation.rows import records, rows
 from layerwise.presentation.wording import (
     counted,
@@ -24,7 +24,7 @@ ONSET, FIRST_LAYERS, MOVES = "onset", "first layers", "moves"
 Row = dict[str, Any]
 
 
-def onset_findings(onsets: pd.DataFrame, steps: Sequence[int], gain: float) -> list[Finding]:
+def onset_findings(onsets: pd.DataFrame, steps: Sequence[int], gain: float) -> list[Claim]:
     """When each task is above its floor for good.
 
     Args:
@@ -36,7 +36,7 @@ def onset_findings(onsets: pd.DataFrame, steps: Sequence[int], gain: float) -> l
     return [_onset(row, len(onsets), steps, gain) for row in sure]
 
 
-def first_layer_findings(onsets: pd.DataFrame, n_tests: int) -> list[Finding]:
+def first_layer_findings(onsets: pd.DataFrame, n_tests: int) -> list[Claim]:
     """Which layers each task needs first, and which last.
 
     Args:
@@ -47,7 +47,7 @@ def first_layer_findings(onsets: pd.DataFrame, n_tests: int) -> list[Finding]:
     return [_first(row, n_tests) for row in records(told.loc[told["layers_step"].notna()])]
 
 
-def move_findings(moves: pd.DataFrame) -> list[Finding]:
+def move_findings(moves: pd.DataFrame) -> list[Claim]:
     """Whether what a task needs comes to lie deeper, or less deep, in training."""
     return [_move(row, len(moves)) for row in records(rows(moves, significant=True))]
 
@@ -60,7 +60,7 @@ def not_there(onsets: pd.DataFrame) -> list[str]:
     ]
 
 
-def _onset(row: Row, n_rows: int, steps: Sequence[int], gain: float) -> Finding:
+def _onset(row: Row, n_rows: int, steps: Sequence[int], gain: float) -> Claim:
     points = f"{number(100 * gain)} points or more above its floor"
     onset, low, high = (int(row[name]) for name in ("onset", "low", "high"))
     begun = steps[0]
@@ -79,10 +79,10 @@ def _onset(row: Row, n_rows: int, steps: Sequence[int], gain: float) -> Finding:
         f"{_n(row)}; the intervals of {counted(n_rows, 'onset')} hold together in 95 %)."
     )
     where = {name: row[name] for name in ("task", "protocol")}
-    return Finding(sentence, 0.9, ONSET, source("training_onsets", where))
+    return finding(sentence, 0.9, ONSET, source("training_onsets", where))
 
 
-def _first(row: Row, tests: int) -> Finding:
+def _first(row: Row, tests: int) -> Claim:
     first, last = (layer_ranges(row[f"layers_{name}"]) for name in ("first", "last"))
     ends = f"the same at step {int(row['layers_last_step'])}"
     if first != last:
@@ -94,14 +94,14 @@ def _first(row: Row, tests: int) -> Finding:
         f"{counted(tests, 'test')} of the series)."
     )
     where = {name: row[name] for name in ("task", "protocol")}
-    return Finding(sentence, 0.75, FIRST_LAYERS, source("training_onsets", where))
+    return finding(sentence, 0.75, FIRST_LAYERS, source("training_onsets", where))
 
 
 def _layers(layers: Sequence[int], named: str) -> str:
     return f"layer{'' if len(layers) == 1 else 's'} {named}"
 
 
-def _move(row: Row, n_rows: int) -> Finding:
+def _move(row: Row, n_rows: int) -> Claim:
     deeper = row["change"] > 0
     ends = (row["low"], row["high"]) if deeper else (-row["high"], -row["low"])
     size = interval(abs(row["change"]), *ends, 1)
@@ -115,7 +115,7 @@ def _move(row: Row, n_rows: int) -> Finding:
         f"{holds}; n = {_n(row)})."
     )
     where = {name: row[name] for name in ("task", "protocol")}
-    return Finding(sentence, weight(0.85, abs(row["change"]) / 4), MOVES, source(
+    return finding(sentence, weight(0.85, abs(row["change"]) / 4), MOVES, source(
         "training_moves", where))  # fmt: skip
 
 

@@ -10,9 +10,9 @@ from functools import partial
 from typing import Any
 
 from layerwise.errors import UserError
+from layerwise.presentation.claim import Claim
 from layerwise.presentation.evidence import evidence
 from layerwise.presentation.figure_spec import FigureSpec
-from layerwise.presentation.finding import Finding
 from layerwise.presentation.naming import naming_layers_of
 from layerwise.presentation.page import Report, drawn, filled
 from layerwise.presentation.rows import records, rows
@@ -38,7 +38,7 @@ def series_report(series: JoinedCheckpoints) -> Report:
     return Report(tuple(told), lambda: _page(series, told))
 
 
-def _page(series: JoinedCheckpoints, told: Sequence[Finding]) -> tuple[str, dict[str, Any]]:
+def _page(series: JoinedCheckpoints, told: Sequence[Claim]) -> tuple[str, dict[str, Any]]:
     """The page's text, and its figures by name."""
     model = series.facts.runs[0].facts.model
     drawings = _drawings(series)
@@ -58,7 +58,7 @@ def _page(series: JoinedCheckpoints, told: Sequence[Finding]) -> tuple[str, dict
     return text, figures
 
 
-def sentences(series: JoinedCheckpoints) -> list[Finding]:
+def sentences(series: JoinedCheckpoints) -> list[Claim]:
     """What the tables of a series earn, the most important first."""
     with naming_layers_of(series.facts.runs[0].facts.model):
         found = [
@@ -111,7 +111,7 @@ def _drawings(series: JoinedCheckpoints) -> list[FigureSpec]:
     return found
 
 
-def _rows_of(series: JoinedCheckpoints, finding: Finding) -> Table:
+def _rows_of(series: JoinedCheckpoints, finding: Claim) -> Table:
     name = finding.source["table"]
     table = getattr(series, name.removeprefix("training_"))
     return evidence(finding, table, f"{name}.parquet")

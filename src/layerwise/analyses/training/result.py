@@ -15,7 +15,7 @@ from layerwise.storage.places import FIGURES, SERIES_PAGE
 from .joined import NAMES, JoinedCheckpoints, SeriesFacts
 
 if TYPE_CHECKING:
-    from layerwise.presentation.finding import Finding
+    from layerwise.presentation.claim import Claim
     from layerwise.presentation.page import Report
 
 FOLDER = JoinedFolder(
@@ -34,7 +34,7 @@ class TrainingSeries(JoinedCheckpoints):
 
         return series_report(self)
 
-    def findings(self) -> list[Finding]:
+    def findings(self) -> list[Claim]:
         """The sentences that the tables earn, the most important first."""
         from .report import sentences
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from layerwise.presentation.finding import Finding, source, spaced, weight
+from layerwise.presentation.claim import Claim, finding, source, spaced, weight
 from layerwise.presentation.naming import name_layer
 from layerwise.presentation.over_run import LEVEL, every_test, n_tests, together
 from layerwise.presentation.rows import numbers, records, rows
@@ -45,7 +45,7 @@ _MOST, _MOST_NAMED = 3, 4
 Row = dict[str, Any]
 
 
-def findings(run: RunTables) -> list[Finding]:
+def findings(run: RunTables) -> list[Claim]:
     """What the changes of a run say, one sentence for each task, protocol and choice of layers."""
     every = run.table(EFFECTS)
     if every is None:
@@ -58,7 +58,7 @@ def findings(run: RunTables) -> list[Finding]:
     return [*told, *greedy_findings(run)]
 
 
-def caveats(run: RunTables) -> list[Finding]:
+def caveats(run: RunTables) -> list[Claim]:
     """Where there is no gap to be moved."""
     gaps = run.table(GAPS)
     if gaps is None:
@@ -79,10 +79,10 @@ def caveats(run: RunTables) -> list[Finding]:
         f"move in {named}{others}: neither is established to be better than the other and than "
         f"guessing (n = {spread(none['n_items'])}), and no layers were exchanged."
     )
-    return [Finding(sentence, weight(0.3, 0.0), KIND, source(GAPS, {"found": False}))]
+    return [finding(sentence, weight(0.3, 0.0), KIND, source(GAPS, {"found": False}))]
 
 
-def _of_cell(cell: pd.DataFrame, every: pd.DataFrame, run: RunTables, smallest: float) -> Finding:
+def _of_cell(cell: pd.DataFrame, every: pd.DataFrame, run: RunTables, smallest: float) -> Claim:
     """The strongest change of a task and protocol, by what it does in both directions."""
     sure = cell.loc[(numbers(cell, "p_run") < LEVEL) & (numbers(cell, "moved") >= smallest)]
     by = {
@@ -104,7 +104,7 @@ def _of_cell(cell: pd.DataFrame, every: pd.DataFrame, run: RunTables, smallest: 
 
 def _carries(
     cell: pd.DataFrame, every: pd.DataFrame, run: RunTables, top: tuple[Row, Row], n: int
-) -> Finding:
+) -> Claim:
     brings, destroys = top
     what, better, worse = what_of(brings), *models_of(run, brings)
     also = _also(n, cell)
@@ -121,7 +121,7 @@ def _carries(
     return _finding(sentence, 0.85, size, brings)
 
 
-def _brings(cell: pd.DataFrame, every: pd.DataFrame, run: RunTables, top: Row, n: int) -> Finding:
+def _brings(cell: pd.DataFrame, every: pd.DataFrame, run: RunTables, top: Row, n: int) -> Claim:
     better, worse = models_of(run, top)
     sentence = (
         f"{capitalised(what_of(top))} of {better}, put into {worse}, "
@@ -132,7 +132,7 @@ def _brings(cell: pd.DataFrame, every: pd.DataFrame, run: RunTables, top: Row, n
     return _finding(sentence, 0.7, top["share"], top)
 
 
-def _destroys(cell: pd.DataFrame, every: pd.DataFrame, run: RunTables, top: Row, n: int) -> Finding:
+def _destroys(cell: pd.DataFrame, every: pd.DataFrame, run: RunTables, top: Row, n: int) -> Claim:
     better, worse = models_of(run, top)
     sentence = (
         f"{capitalised(what_of(top))} of {worse}, put into {better}, "
@@ -150,7 +150,7 @@ def _is_of_streams(cell: pd.DataFrame) -> bool:
     return shared == {"exchange": {ACTIVATIONS}, "site": {"layer"}, "set": {SINGLE}}
 
 
-def _stream(cell: pd.DataFrame, every: pd.DataFrame, run: RunTables, sure: list[Row]) -> Finding:
+def _stream(cell: pd.DataFrame, every: pd.DataFrame, run: RunTables, sure: list[Row]) -> Claim:
     """From which layer on the better model's stream is worth something to the other's layers."""
     first = min(sure, key=lambda row: row["layer"])
     better, worse = models_of(run, first)
@@ -188,7 +188,7 @@ def _by_weights(first: Row, every: pd.DataFrame) -> str:
     )
 
 
-def _nothing(cell: pd.DataFrame, every: pd.DataFrame, run: RunTables) -> Finding:
+def _nothing(cell: pd.DataFrame, every: pd.DataFrame, run: RunTables) -> Claim:
     top = max(records(cell), key=lambda row: row["moved"])
     better, _ = models_of(run, top)
     n = len(cell["intervention"].unique())
@@ -206,10 +206,10 @@ def _nothing(cell: pd.DataFrame, every: pd.DataFrame, run: RunTables) -> Finding
     return _finding(sentence, 0.4, 0.0, top)
 
 
-def _finding(sentence: str, top: float, size: float, row: Row) -> Finding:
+def _finding(sentence: str, top: float, size: float, row: Row) -> Claim:
     about = {name: str(row[name]) for name in ("task", "protocol", "set", "exchange")}
     at = source(EFFECTS, about, intervention=str(row["intervention"]))
-    return Finding(sentence, weight(top, size), KIND, at)
+    return finding(sentence, weight(top, size), KIND, at)
 
 
 def _verb(row: Row, one: str, several: str) -> str:

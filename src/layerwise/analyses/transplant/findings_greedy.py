@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from layerwise.presentation.finding import Finding, source, spaced, weight
+from layerwise.presentation.claim import Claim, finding, source, spaced, weight
 from layerwise.presentation.over_run import LEVEL, after_holm, n_tests
 from layerwise.presentation.rows import numbers, records, rows
 from layerwise.presentation.wording import interval, number, p_value
@@ -17,7 +17,7 @@ KIND, GREEDY = "transplant", "transplant_greedy"
 _MOST = 2
 
 
-def greedy_findings(run: RunTables) -> list[Finding]:
+def greedy_findings(run: RunTables) -> list[Claim]:
     """What is brought by all steps of each search, where that is established on held-out items."""
     every = run.table(GREEDY)
     if every is None or every.empty:
@@ -45,5 +45,5 @@ def greedy_findings(run: RunTables) -> list[Finding]:
         )
         about = {name: str(top[name]) for name in ("task", "protocol", "host")}
         at = source(GREEDY, about, step=int(top["step"]))
-        found.append(Finding(sentence, weight(0.6, top["share"]), KIND, at))
+        found.append(finding(sentence, weight(0.6, top["share"]), KIND, at))
     return spaced(found, _MOST)

@@ -1,0 +1,289 @@
+"""What layers are for: needed by all, by some more than by others, or spare.
+
+Claims read ``estimates.parquet`` alone; no test is made here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from layerwise.presentation.claim import (
+    ESTABLISHED,
+    GAINED,
+    GENERAL,
+    MORE,
+    NEEDED,
+    OPEN,
+    SPARED,
+    Claim,
+    Estimate,
+    source,
+)
+from layerwise.presentation.naming import name_layer
+from layerwise.presentation.power import could_be_found
+from layerwise.presentation.rows import layers_of, numbers, records, rows
+from layerwise.presentation.wording import (
+    CAPABILITY_ORDER,
+    capitalised,
+    counted,
+    in_order,
+    joined,
+    layer_ranges,
+    number,
+    spread,
+)
+from layerwise.stats.interest import Interest
+from layerwise.storage.run_tables import RunTables
+
+_BREAKS = "Other layers may break without it; that does not show what it does."
+# Stretches of layers that a claim names.
+_MOST_STRETCHES = 7
+
+
+def claims(run: RunTables) -> list[Claim]:
+    """What each layer is for, as far as the run's estimates establish it."""
+    estimates = run.table("estimates")
+    if estimates is None:
+        return []
+    needed, more, spare = (rows(estimates, what=what) for what in (NEEDED, MORE, SPARED))
+    smallest = Interest.of(run.facts.settings).loss
+    losses = _that_matter(needed, smallest)
+    names = in_order(needed["capability"], CAPABILITY_ORDER)
+    general = _needed_by_all(losses, names)
+    return [
+        *_general(losses, general, names),
+        *_more(_at_needed_layers(_that_matter(more, smallest), losses)),
+        *(
+            _needed(rows(needed, capability=name), rows(losses, capability=name), general)
+            for name in names
+        ),
+        *_gains(_that_matter(needed.assign(estimate=-needed["estimate"]), smallest)),
+        *_spare(spare, names),
+    ]
+
+
+def _needed_by_all(losses: pd.DataFrame, names: Sequence[str]) -> list[int]:
+    """Layers that every capability with signal needs; none where there is but one."""
+    return _in_all(losses, names) if len(names) > 1 else []
+
+
+def _in_all(sure: pd.DataFrame, names: Sequence[str]) -> list[int]:
+    """Layers that have a row of every capability."""
+    every = [set(layers_of(rows(sure, capability=name))) for name in names]
+    return sorted(set.intersection(*every)) if every else []
+
+
+def _general(losses: pd.DataFrame, general: list[int], names: Sequence[str]) -> list[Claim]:
+    if not general:
+        return []
+    about = rows(losses, layer=general)
+    points = 100 * numbers(about, "estimate")
+    every = "both capabilities" if len(names) == 2 else f"all {len(names)} capabilities"
+    is_one = len(general) == 1
+    return [
+        Claim(
+            kind=GENERAL,
+            short=f"{capitalised(_layers(general))} {'is' if is_one else 'are'} needed by {every}: "
+            f"without {'it' if is_one else 'one of them'}, {spread(points.round())} accuracy "
+            "points are lost.",
+            evidence=ESTABLISHED,
+            source=source("estimates", {"what": NEEDED, "layer": general}),
+            capabilities=tuple(names),
+            layers=tuple(general),
+            p=_largest_p(about),
+            test=f"the largest of each capability's, {_flips(about)}",
+            **_asked(about),
+            caveat="A layer that only passes things on is needed by all, too.",
+        )
+    ]
+
+
+def _that_matter(estimates: pd.DataFrame, smallest: float) -> pd.DataFrame:
+    """What is established, and no smaller than what is of interest."""
+    large = numbers(estimates, "estimate") >= smallest - 1e-9
+    return pd.DataFrame(estimates.loc[estimates["established"] & large])
+
+
+def _at_needed_layers(more: pd.DataFrame, losses: pd.DataFrame) -> pd.DataFrame:
+    """Of differences of needs, those at layers that the capability is shown to need."""
+    needs = set(zip(losses["capability"], losses["layer"], strict=True))
+    named = zip(more["capability"], more["layer"], strict=True)
+    return pd.DataFrame(more.loc[[key in needs for key in named]])
+
+
+def _more(sure: pd.DataFrame) -> list[Claim]:
+    """One claim for each capability that needs layers more than another does."""
+    names = in_order(sure["capability"], CAPABILITY_ORDER)
+    return [_more_of(rows(sure, capability=name), str(name)) for name in names]
+
+
+def _more_of(mine: pd.DataFrame, capability: str) -> Claim:
+    others = in_order(mine["other"], CAPABILITY_ORDER)
+    layers = layers_of(mine)
+    top = records(mine.sort_values("estimate", ascending=False, kind="stable"))[0]
+    layer = name_layer(top["layer"])
+    less = "another capability" if len(others) > 1 else others[0]
+    n_tests = int(top["n_tests"])
+    return Claim(
+        kind=MORE,
+        short=f"{capitalised(capability)} needs {_layers(layers)} more than {less} does. "
+        f"Without {layer} it loses {_percent(top['share'])} %, {top['other']} "
+        f"{_share(top['share_other'])}.",
+        evidence=ESTABLISHED,
+        importance=min(float(top["estimate"]), 1.0),
+        source=source("estimates", {"what": MORE, "capability": capability, "other": others},
+                      layer=layers),
+        capabilities=(capability, *others),
+        layers=tuple(layers),
+        details=tuple(
+            f"More than {other}: {layer_ranges(layers_of(rows(mine, other=other)))}."
+            for other in others
+        ),
+        estimate=_estimate(
+            top, f"% of the score more than {top['other']} without layer {layer}", "contrasts"
+        ),
+        p=_largest_p(mine),
+        test="the largest of Welch's t over items, of the losses and of what exceeds each "
+        f"capability's usual loss; Holm over {counted(n_tests, 'contrast')}",
+        **_asked(mine),
+        caveat=_BREAKS,
+    )  # fmt: skip
+
+
+def _share(share: float) -> str:
+    return "nothing" if share < 0.005 else f"{_percent(share)} %"
+
+
+def _needed(mine: pd.DataFrame, sure: pd.DataFrame, general: list[int]) -> Claim:
+    """The layers that a capability needs beside those that all need."""
+    every = layers_of(sure)
+    own = [layer for layer in every if layer not in general]
+    first = records(mine)[0]
+    capability = capitalised(str(first["capability"]))
+    where = {"what": NEEDED, "capability": str(first["capability"])}
+    common = {
+        "kind": NEEDED,
+        "capabilities": (str(first["capability"]),),
+        **_asked(mine),
+        "details": (_power(mine),),
+        "caveat": "No significant loss is not no loss.",
+    }
+    if not every:
+        least = float(numbers(mine, "p_family").min())
+        return Claim(
+            short=f"{capability}: no layer is shown to be needed.", evidence=OPEN, p=least,
+            test=f"the smallest; {_flips(mine)}", source=source("estimates", where), **common,
+        )  # fmt: skip
+    shown = own or every
+    top = records(rows(sure, layer=shown).sort_values("acc", kind="stable"))[0]
+    if own and general:
+        needs = f"{capability} also needs {_layers(own)}."
+    elif general:
+        needs = f"{capability} is shown to need no other layer than those that all need."
+    else:
+        needs = f"{capability} needs {_layers(every)}."
+    fall = (
+        f"Without {name_layer(top['layer'])}, accuracy falls from {_percent(top['acc_intact'])} "
+        f"to {_percent(top['acc'])} %."
+    )
+    return Claim(
+        short=f"{needs} {fall}",
+        evidence=ESTABLISHED,
+        importance=min(float(top["estimate"]), 1.0),
+        source=source("estimates", where, layer=shown),
+        layers=tuple(shown),
+        estimate=_estimate(top, f"accuracy points without layer {name_layer(top['layer'])}"),
+        p=_largest_p(rows(mine, layer=shown)),
+        test=f"the largest; {_flips(mine)}",
+        **common,
+    )  # fmt: skip
+
+
+def _gains(gains: pd.DataFrame) -> list[Claim]:
+    """Layers without which a capability is better."""
+    return [
+        Claim(
+            kind=GAINED,
+            short=f"Without layer {name_layer(row['layer'])}, {row['capability']} improves: "
+            f"accuracy rises from {_percent(row['acc_intact'])} to {_percent(row['acc'])} %.",
+            evidence=ESTABLISHED,
+            importance=min(float(row["estimate"]), 1.0),
+            source=source("estimates", {"what": NEEDED, "capability": str(row["capability"])},
+                          layer=int(row["layer"])),
+            capabilities=(str(row["capability"]),),
+            layers=(int(row["layer"]),),
+            p=float(row["p_family"]),
+            test=_flips(gains),
+            **_asked(pd.DataFrame([row])),
+        )
+        for row in records(gains)
+    ]  # fmt: skip
+
+
+def _spare(spare: pd.DataFrame, names: Sequence[str]) -> list[Claim]:
+    """Layers of which a loss that matters is excluded for every capability with signal."""
+    sure = rows(spare, established=True)
+    layers = _in_all(sure, names)
+    if not layers:
+        return []
+    alone = ", one at a time" if len(layers) > 1 else ""
+    every = "no capability" if len(names) > 1 else f"{names[0]} never"
+    return [
+        Claim(
+            kind=SPARED,
+            short=f"{capitalised(_layers(layers))} can be spared{alone}: {every} loses as much as "
+            "would matter.",
+            evidence=ESTABLISHED,
+            source=source("estimates", {"what": SPARED, "layer": layers}),
+            capabilities=tuple(names),
+            layers=tuple(layers),
+            p=_largest_p(rows(sure, layer=layers)),
+            test="the largest; bets on items that a loss of interest does not occur, Holm over "
+            f"{counted(int(spare['n_tests'].iloc[0]), 'test')}",
+            **_asked(pd.DataFrame(sure)),
+            caveat="Nothing is shown about leaving out several.",
+        )
+    ]
+
+
+def _layers(layers: Sequence[int]) -> str:
+    """``"layers 0–2, 7 and 11"``; of very many stretches the first are named."""
+    stretches = layer_ranges(layers).replace(" and ", ", ").split(", ")
+    if len(stretches) > _MOST_STRETCHES:
+        rest = len(stretches) - _MOST_STRETCHES
+        return f"layers {', '.join(stretches[:_MOST_STRETCHES])} and {rest} more"
+    return f"layer{'s' * (len(layers) > 1)} {joined(stretches)}"
+
+
+def _estimate(row: dict[str, Any], unit: str, tests: str = "tests") -> Estimate:
+    value, low, high = (100 * float(row[name]) for name in ("estimate", "low", "high"))
+    return Estimate(value, low, high, unit, f"bounds for all {row['n_tests']} {tests} together")
+
+
+def _largest_p(about: pd.DataFrame) -> float:
+    return float(numbers(about, "p_family").max())
+
+
+def _flips(about: pd.DataFrame) -> str:
+    n = counted(int(about["n_tests"].iloc[0]), "test")
+    return f"exact sign flips of items, Holm over {n} (capabilities and layers)"
+
+
+def _asked(about: pd.DataFrame) -> dict[str, Any]:
+    names = {
+        name: tuple(dict.fromkeys(part for row in about[name] for part in row.split(", ")))
+        for name in ("tasks", "protocols")
+    }
+    return names | {"items": f"{spread(about['n_items'])} items a capability"}
+
+
+def _percent(share: float) -> str:
+    return number(100 * float(share))
+
+
+def _power(mine: pd.DataFrame) -> str:
+    n, n_tests = int(mine["n_items"].iloc[0]), int(mine["n_tests"].iloc[0])
+    return f"With {n} items {could_be_found(n, n_tests)}."
