@@ -27,7 +27,7 @@ from layerwise.stats.clusters import (
 )
 from layerwise.stats.depth_inference import HALF, depth_bounds, depth_p_value
 from layerwise.stats.effects import effects_table, signal_table
-from layerwise.stats.equivalence import no_loss_of_nats_p_values, no_loss_p_values
+from layerwise.stats.equivalence import no_loss_of_nats_p_values, score_p_values
 from layerwise.stats.item_curves import losses_by_item
 from layerwise.stats.layer_curves import Sampling
 from layerwise.stats.signal import Blind, better_than_blind_p_value, signal_p_values
@@ -276,7 +276,7 @@ def test_no_loss_is_not_concluded_from_facts_asked_many_times():
     facts_twice = Clusters.of(np.repeat(np.arange(60), 2).tolist())
 
     def tango(net, clusters):
-        p = no_loss_p_values((net > 0).sum(axis=0), (net < 0).sum(axis=0), np.array([len(net)]))
+        p = score_p_values((net > 0).sum(axis=0), (net < 0).sum(axis=0), np.array([len(net)]))
         return with_design_effect(p, design_effects(net.astype(float), clusters), clusters)[0]
 
     sets = data_sets(1500)

@@ -10,7 +10,7 @@ import pytest
 import layerwise as lw
 from layerwise.errors import UserError
 from layerwise.report import findings
-from layerwise.stats.equivalence import no_loss_of_nats_p_values, no_loss_p_values
+from layerwise.stats.equivalence import no_loss_of_nats_p_values, score_p_values
 from layerwise.stats.interest import Interest
 from tests.analysis import solved_by, word_task
 from tests.models.tiny import tiny_model
@@ -42,7 +42,7 @@ def test_what_is_asked_for_is_kept_and_tested(task, tmp_path):
     assert Interest.of(settings) == Interest(0.2, 0.5)
     effects = again.effects()
     counts = [effects[name].to_numpy(dtype=int) for name in ("n_lost", "n_gained", "n_items")]
-    np.testing.assert_allclose(effects["p_no_loss"], no_loss_p_values(*counts, 0.2))
+    np.testing.assert_allclose(effects["p_no_loss"], score_p_values(*counts, 0.2))
     wide = result.records.pivot(index="item", columns="intervention", values="gold_logprob")
     nats = np.column_stack([wide["intact"] - wide[one] for one in effects["intervention"]])
     np.testing.assert_allclose(effects["p_no_loss_nats"], no_loss_of_nats_p_values(nats, 0.5))
@@ -50,7 +50,7 @@ def test_what_is_asked_for_is_kept_and_tested(task, tmp_path):
     assert not set(asked) & set(usual.facts.settings)
     told = [f.full for f in findings([again]) if f.kind == "no loss"]
     assert told
-    assert all("20 accuracy points and 0.5 nats" in sentence for sentence in told)
+    assert all("20 accuracy points and 0.5 nats, of which" in sentence for sentence in told)
 
 
 def test_of_joined_runs_the_largest_counts():

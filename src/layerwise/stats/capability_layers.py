@@ -20,7 +20,7 @@ from layerwise.storage.parquet import frame
 from .cells import Cell, cells
 from .clusters import Clusters, independent_items, paired_p_values
 from .crossed import crossed_means
-from .equivalence import log_evidence_of_less
+from .equivalence import no_loss_p_values
 from .inference import holm
 from .over_run import exact_difference_bounds
 from .signal import signals
@@ -285,12 +285,11 @@ def _loss_bounds(pool: Pool, n_tests: int) -> tuple[Float[np.ndarray, " layers"]
 
 
 def _spare(every: Sequence[Pool], n_capabilities: int, smallest: float) -> list[dict[str, Any]]:
-    """Is the loss smaller than what would matter? Bets on whole items."""
+    """Is the loss smaller than what would matter?"""
     rows = []
     n_tests = n_capabilities * max((len(pool.layers) for pool in every), default=0)
     for pool in every:
-        evidence = log_evidence_of_less(pool.loss, smallest, 1.0, pool.clusters)
-        p = np.exp(np.minimum(0.0, -evidence))
+        p = no_loss_p_values(pool.loss, smallest, pool.clusters)
         if pool.draws is not None:
             means = crossed_means(pool.draws, pool.clusters)
             p = np.maximum(p, 1 - means.upper_p_values(smallest))

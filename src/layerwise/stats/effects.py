@@ -26,13 +26,7 @@ from .cells import NO_LAYERS as NO_LAYERS
 from .cells import Cell as Cell
 from .cells import cells as cells
 from .cells import layer_skips as layer_skips
-from .clusters import (
-    design_effects,
-    independent_items,
-    paired_p_values,
-    sample_and_resamples,
-    with_design_effect,
-)
+from .clusters import independent_items, paired_p_values, sample_and_resamples
 from .equivalence import no_loss_of_nats_p_values, no_loss_p_values
 from .examples import intact_interval, over_examples
 from .interest import Interest
@@ -148,7 +142,6 @@ def _effects(
     either_way = np.maximum(change, 0), np.maximum(-change, 0)
     lost, gained = (each.sum(axis=0) for each in either_way)
     alone = [independent_items(each, cell.clusters) for each in either_way]
-    p_no_loss = no_loss_p_values(lost, gained, np.full(len(lost), len(cell.intact)), smallest.loss)
     table = cell.interventions.assign(
         task=cell.task,
         capability=cell.capability,
@@ -166,9 +159,7 @@ def _effects(
         n_gained=gained,
         n_examples=len(cell.of_examples) or 1,
         n_draws=1 if cell.n_draws is None else cell.n_draws,
-        p_no_loss=with_design_effect(
-            p_no_loss, design_effects(change, cell.clusters), cell.clusters
-        ),
+        p_no_loss=no_loss_p_values(change, smallest.loss, cell.clusters),
         p_no_loss_nats=no_loss_of_nats_p_values(cell.nats, smallest.nats, clusters=cell.clusters),
         **_bootstrapped(cell, cell.floor(chance), seed, has_scale=signal),
     )

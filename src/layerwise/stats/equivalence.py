@@ -18,6 +18,26 @@ MOST_NATS, N_BETS = 1.0, 20
 
 
 def no_loss_p_values(
+    change: Float[np.ndarray, "items columns"], margin: float, clusters: Clusters
+) -> Float[np.ndarray, " columns"]:
+    """One-sided p-values of "accuracy falls by the margin or more", on the same items.
+
+    Of items that each stand by themselves ``score_p_values``; where some ask for the same thing,
+    bets on the sums of clusters (``log_evidence_of_less``). A design effect would not do: where
+    whole clusters lose and a few single answers flip, it cannot be estimated.
+
+    Args:
+        change: right answers before minus after the change, -1 to 1.
+        margin: the smallest loss that would matter, as a share of the items, above 0, below 1.
+        clusters: which items ask for the same thing.
+    """
+    if clusters.are_items:
+        lost, gained = (np.maximum(sign * change, 0).sum(axis=0) for sign in (1, -1))
+        return score_p_values(lost, gained, np.full(len(lost), len(change)), margin)
+    return np.exp(np.minimum(0.0, -log_evidence_of_less(change, margin, 1.0, clusters)))
+
+
+def score_p_values(
     lost: Shaped[np.ndarray, "*shape"],
     gained: Shaped[np.ndarray, "*shape"],
     n: Int[np.ndarray, "*shape"],
@@ -113,7 +133,7 @@ def log_evidence_of_less(
 def excludable_loss(n: int, level: float) -> float:
     """The smallest loss that can be excluded on so many items, if no answer changes at all.
 
-    It solves ``no_loss_p_values`` of no discordant item for the margin: z^2 / (n + z^2).
+    It solves ``score_p_values`` of no discordant item for the margin: z^2 / (n + z^2).
 
     Args:
         n: items.

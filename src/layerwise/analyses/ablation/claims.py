@@ -241,7 +241,7 @@ def _spare(spare: pd.DataFrame, names: Sequence[str]) -> list[Claim]:
             capabilities=tuple(names),
             layers=tuple(layers),
             p=_largest_p(rows(sure, layer=layers)),
-            test="the largest; bets on items that a loss of interest does not occur, Holm over "
+            test="the largest; paired tests of equivalence over items, Holm over "
             f"{counted(int(spare['n_tests'].iloc[0]), 'test')}",
             **_asked(pd.DataFrame(sure)),
             caveat="Nothing is shown about leaving out several.",

@@ -139,7 +139,7 @@ def _where(row: dict[str, Any]) -> dict[str, Any]:
 def _margin(mine: pd.DataFrame, smallest: Interest) -> str:
     points = f"{100 * smallest.loss:.3g} accuracy points"
     return (
-        f"{points} and {smallest.nats:g} nats"
+        f"{points} and {smallest.nats:g} nats, of which an item counts for one at most"
         if np.isfinite(numbers(mine, "nats")).any()
         else points
     )
