@@ -19,6 +19,7 @@ from layerwise.stats.capability_layers import (
     layer_estimates,
 )
 from layerwise.stats.clusters import Clusters
+from layerwise.stats.item_curves import beyond_background
 
 from .synthetic import cell_records
 
@@ -81,7 +82,7 @@ def test_contrast_is_welchs_test_of_raw_losses_and_of_those_beyond_the_backgroun
     rng = np.random.default_rng(3)
     one, other = losses(rng, 40, 0.1, 0.6, 0.1, 0.1), losses(rng, 60, 0.1, 0.2, 0.2, 0.1)
     found = rows_of([pool("a", one), pool("b", other)], NEEDED_MORE).set_index("layer")
-    a, b = (pool("x", each).beyond_background() for each in (one, other))
+    a, b = (beyond_background(each) for each in (one, other))
     whole = ttest_ind(one[:, 1], other[:, 1], equal_var=False).pvalue
     beyond = ttest_ind(a[:, 1], b[:, 1], equal_var=False).pvalue
     assert found.loc[1, "p"] == pytest.approx(max(whole, beyond), rel=1e-9)

@@ -12,6 +12,7 @@ from layerwise.analyses.comparison.api import compare
 from layerwise.analyses.comparison.tables import pair_rows
 from layerwise.analyses.emergence.api import emergence
 from layerwise.errors import UserError
+from layerwise.stats.clusters import Clusters
 from layerwise.stats.depth_inference import (
     CENTRE,
     HALF,
@@ -226,18 +227,17 @@ def test_what_is_too_small_is_not_established():
 def test_the_smallest_depth_of_interest_can_be_set():
     for function in (emergence, compare):
         assert signature(function).parameters["smallest_depth"].default == SMALLEST_DEPTH
-    right = np.ones((120, 31), bool)
+    right, other = np.ones((2, 120, 31), bool)
     right[:60, 1 + 2] = False
-    other = right.copy()
-    other[60:, 1 + 3] = False
+    other[:60, 1 + 3] = False
     cells = [cell_records(right, "keys", "retrieval"), cell_records(other, "sums", "reasoning")]
     result = synthetic.ablation(*cells, n_layers=30)
     (order,) = emergence([result], n_resamples=20).order.to_dict("records")
-    assert order["difference"] == pytest.approx(0.5 / 29)  # half a layer
+    assert order["difference"] == pytest.approx(1 / 29)
     assert order["p_holm"] < 0.05
-    assert not order["significant"]
-    (order,) = emergence([result], n_resamples=20, smallest_depth=0.5).order.to_dict("records")
     assert order["significant"]
+    (order,) = emergence([result], n_resamples=20, smallest_depth=1.5).order.to_dict("records")
+    assert not order["significant"]
 
 
 def test_spread_that_a_sample_cannot_show_is_taken_from_what_balances_it():
@@ -311,3 +311,62 @@ def test_a_comparison_of_models_that_need_the_same_layer_finds_no_difference():
         claims, told = claims + int((found < 0.05).sum()), told + len(found)
     assert claims <= most_errors(n_sets)
     assert told > n_sets / 2
+
+
+# --- orders that only look like one -----------------------------------------------------------
+
+
+def _order_of(first: np.ndarray, second: np.ndarray, n: int, seed: int) -> bool:
+    """Whether an order is established of two capabilities that lose these shares by layer."""
+    rng = np.random.default_rng(seed)
+    cells = []
+    for lost, name in ((first, "retrieval"), (second, "knowledge")):
+        right = np.ones((n, 31), bool)
+        right[:, 1:] = rng.random((n, 30)) >= lost
+        cells.append(cell_records(right, f"{name} task", name))
+    result = synthetic.ablation(*cells, n_layers=30)
+    (order,) = emergence([result], n_resamples=20).order.to_dict("records")
+    return bool(order["significant"])
+
+
+def _lost(background: float, **layers: float) -> np.ndarray:
+    lost = np.full(30, background)
+    for name, share in layers.items():
+        lost[int(name[1:])] = share
+    return lost
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        # the same layers, one capability more fragile everywhere
+        (_lost(0.02, l3=0.6, l4=0.6, l5=0.6), _lost(0.12, l3=0.6, l4=0.6, l5=0.6)),
+        # the same two layers in other proportions
+        (_lost(0.0, l3=0.75, l25=0.25), _lost(0.0, l3=0.25, l25=0.75)),
+    ],
+)
+def test_no_order_is_established_where_both_need_the_same_layers(first, second):
+    claimed = [_order_of(first, second, 100, seed) for seed in range(10)]
+    assert sum(claimed) <= 1
+
+
+def test_an_order_of_layers_of_their_own_is_established():
+    first, second = _lost(0.01, l0=0.3, l5=0.8), _lost(0.01, l0=0.3, l20=0.8)
+    assert all(_order_of(first, second, 100, seed) for seed in range(3))
+
+
+def test_depths_of_shared_items_that_lose_at_opposite_ends_are_no_independent_samples():
+    rng = np.random.default_rng(0)
+    n = 60
+    early = rng.random(n) < 0.5
+    losses = np.zeros((2, n, 30))
+    losses[0, early, 3] = losses[0, ~early, 20] = 1
+    losses[1, ~early, 3] = losses[1, early, 20] = 1
+    labels = [f"fact {i}" for i in range(n)]
+    axis = Axis(30, 0.0, 29)
+
+    def p_of(clusters):
+        curves = [losses_by_item(np.ones(n), 1 - each, 0.0, clusters=clusters) for each in losses]
+        return same_depth_p_value([curves[0]], [curves[1]], (axis, axis), paired=False)
+
+    assert p_of(Clusters.of(labels)) > p_of(Clusters.apart(n)) - 1e-12

@@ -22,6 +22,7 @@ from .clusters import Clusters, independent_items, paired_p_values
 from .crossed import crossed_means
 from .equivalence import no_loss_p_values
 from .inference import holm
+from .item_curves import beyond_background
 from .over_run import exact_difference_bounds
 from .signal import signals
 
@@ -116,13 +117,6 @@ class Pool(NamedTuple):
         A sample in which all agree has no spread to see.
         """
         return float(self.clusters.sums(self._weights()).max())
-
-    def beyond_background(self) -> Float[np.ndarray, "answers layers"]:
-        """Losses minus each answer's mean loss over the middle half of the layers."""
-        order = np.argsort(self.loss.mean(axis=0), kind="stable")
-        quarter = len(order) // 4
-        middle = order[quarter : len(order) - quarter]
-        return self.loss - self.loss[:, middle].mean(axis=1, keepdims=True)
 
 
 def estimates_table(
@@ -315,7 +309,7 @@ def _needed_more(every: Sequence[Pool], n_capabilities: int) -> list[dict[str, A
         if not both or not alike or min(one.clusters.n, other.clusters.n) < 2:
             continue
         whole = _contrast(one, other, one.loss, other.loss)
-        beyond = _contrast(one, other, one.beyond_background(), other.beyond_background())
+        beyond = _contrast(one, other, beyond_background(one.loss), beyond_background(other.loss))
         agree = np.sign(whole.difference) == np.sign(beyond.difference)
         p = np.where(agree, np.maximum(whole.p, beyond.p), 1.0)
         reach = whole.reach(LEVEL / max(n_tests, 1))

@@ -167,7 +167,7 @@ def same_depth_p_value(
     if not (_measured(first) and _measured(second)):
         return 1.0
     one, other, _ = _both(first, second, axes, measure)
-    shared = _correlation(one, other, paired, diagonal=True)
+    shared = _correlation(one, other, _in_both(first, second, one, other, paired), diagonal=True)
     return mixture_p(nearest_to_zero(one.z, other.z, shared))
 
 
@@ -202,7 +202,7 @@ def depth_difference(
         return Difference(np.nan, np.nan, 1.0)
     p = max(least, same_depth_p_value(first, second, axes, paired=paired, measure=measure))
     one, other, depths = _both(first, second, axes, measure)
-    shared = _correlation(one, other, paired)
+    shared = _correlation(one, other, _in_both(first, second, one, other, paired))
     z = one.z[:, None], other.z[None]
     length = (z[0] ** 2 - 2 * shared * z[0] * z[1] + z[1] ** 2) / (1 - shared**2)
     accepted = length <= critical_distance(1 - level)
@@ -333,15 +333,38 @@ def _boundary(
     return inside
 
 
+def _in_both(
+    first: Sequence[ItemCurves],
+    second: Sequence[ItemCurves],
+    one: _Contrast,
+    other: _Contrast,
+    paired: bool,
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Deviations of the same clusters in both: of all, or of those that ask for the same thing."""
+    if paired:
+        return list(zip(one.parts, other.parts, strict=True))
+    found = []
+    for task, part in zip(first, one.parts, strict=True):
+        for twin, theirs in zip(second, other.parts, strict=True):
+            rows, other_rows = task.grouped.row_of_label, twin.grouped.row_of_label
+            both = sorted(rows.keys() & other_rows.keys())
+            if both:
+                found.append((part[[rows[b] for b in both]], theirs[[other_rows[b] for b in both]]))
+    return found
+
+
 def _correlation(
-    one: _Contrast, other: _Contrast, paired: bool, *, diagonal: bool = False
+    one: _Contrast,
+    other: _Contrast,
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]],
+    *,
+    diagonal: bool = False,
 ) -> Float[np.ndarray, "*places"]:
     """Of every contrast with every other, or of those at the same depth."""
     sizes = one.error * other.error if diagonal else one.error[:, None] * other.error[None]
-    if not paired:
+    if not pairs:
         return np.zeros(sizes.shape)
     way = "ij,ij->j" if diagonal else "ij,ik->jk"
-    pairs = zip(one.parts, other.parts, strict=True)
     shared = np.sum([np.einsum(way, a, b, optimize=True) for a, b in pairs], axis=0)
     known = sizes > 1e-24
     return np.clip(np.where(known, shared / np.where(known, sizes, 1.0), 0.0), -0.999, 0.999)

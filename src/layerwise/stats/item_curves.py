@@ -5,6 +5,7 @@ What is concluded from them is in ``depth_inference``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -101,6 +102,32 @@ def losses_by_item(
         n=n,
     )
     return ItemCurves(_accumulated(lost), intact - floor, unseen, clusters)
+
+
+def beyond_background(losses: Float[np.ndarray, "items layers"]) -> np.ndarray:
+    """Losses minus each item's mean loss over the middle half of the layers.
+
+    These are the layers whose mean loss is in the middle of all: what any layer costs.
+
+    Args:
+        losses: of each item, without each layer.
+    """
+    order = np.argsort(losses.mean(axis=0), kind="stable")
+    quarter = len(order) // 4
+    middle = order[quarter : len(order) - quarter]
+    return losses - losses[:, middle].mean(axis=1, keepdims=True)
+
+
+def curves_beyond_background(curves: ItemCurves, without: Sequence[int]) -> ItemCurves:
+    """Curves of what layers cost beyond what any layer costs.
+
+    Args:
+        curves: accumulated losses.
+        without: layers that are left out.
+    """
+    losses = beyond_background(np.diff(curves.values, axis=1))
+    losses[:, list(without)] = 0.0
+    return curves._replace(values=_accumulated(losses))
 
 
 def unseen_spread(

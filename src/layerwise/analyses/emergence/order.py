@@ -14,9 +14,17 @@ from typing import Any
 import numpy as np
 
 from layerwise import stats
-from layerwise.stats.depth_inference import HALF, Axis, depth_difference, is_established
-from layerwise.stats.depths import later_by
+from layerwise.stats.depth_inference import (
+    HALF,
+    Axis,
+    depth_difference,
+    is_established,
+    same_depth_p_value,
+)
+from layerwise.stats.depths import half_depth, later_by
 from layerwise.stats.difficulty import Answers, accuracy_difference
+from layerwise.stats.item_curves import curves_beyond_background
+from layerwise.stats.layer_curves import ABLATION
 
 from .summaries import SETTLED, Summary
 
@@ -26,6 +34,7 @@ def order_rows(
     n_layers: int,
     smallest_depth: float,
     answered: Mapping[tuple[str, str], Answers],
+    needed: Mapping[str, set[int]],
 ) -> list[dict[str, Any]]:
     """Rows of ``order.parquet``: every two capabilities by one protocol, method and measure.
 
@@ -34,10 +43,11 @@ def order_rows(
         n_layers: number of layers.
         smallest_depth: smallest difference that is of interest, in layers.
         answered: the intact model's answers by task and protocol, where they are known.
+        needed: by capability, the layers that it is shown to need.
     """
     depths = [s for s in summaries if s.measure in (HALF, SETTLED)]
     rows = [
-        _order_row(first, second, n_layers) | _accuracies(first, second, answered)
+        _order_row(first, second, n_layers, needed) | _accuracies(first, second, answered)
         for first, second in combinations(depths, 2)
         if (first.method, first.protocol, first.measure)
         == (second.method, second.protocol, second.measure)
@@ -50,7 +60,9 @@ def order_rows(
     ]
 
 
-def _order_row(first: Summary, second: Summary, n_layers: int) -> dict[str, Any]:
+def _order_row(
+    first: Summary, second: Summary, n_layers: int, needed: Mapping[str, set[int]]
+) -> dict[str, Any]:
     last, counts = max(n_layers - 1, 1), (first.clusters.n, second.clusters.n)
     found = later_by(first.draws[:1] / last, second.draws[:1] / last)
     # no exact test of so few items could be surer
@@ -59,6 +71,9 @@ def _order_row(first: Summary, second: Summary, n_layers: int) -> dict[str, Any]
     low, high, p = depth_difference(
         first.curves, second.curves, (axis, axis), paired=False, measure=first.measure, least=least
     )
+    if first.method == ABLATION:
+        both = needed.get(first.capability, set()) & needed.get(second.capability, set())
+        p = max(p, _p_beyond_background(first, second, axis, sorted(both), float(found[0])))
     return {
         "first": first.capability,
         "second": second.capability,
@@ -70,6 +85,35 @@ def _order_row(first: Summary, second: Summary, n_layers: int) -> dict[str, Any]
         "high": high,
         "p": p,
     }
+
+
+def _p_beyond_background(
+    first: Summary, second: Summary, axis: Axis, both: list[int], difference: float
+) -> float:
+    """The p-value of the same depth of what layers cost beyond what any layer costs.
+
+    Damage that is spread evenly pulls a depth to the middle, and layers that both need say nothing
+    of which comes first.
+
+    Args:
+        first: the one.
+        second: the other.
+        axis: of both.
+        both: layers that both are shown to need.
+        difference: of the depths of all that layers cost; 1 is returned for another sign.
+    """
+    groups = [
+        tuple(curves_beyond_background(curves, both) for curves in one.curves)
+        for one in (first, second)
+    ]
+    curves = [
+        np.mean([each.values.mean(axis=0) / each.scale.mean() for each in group], axis=0)
+        for group in groups
+    ]
+    depths = [half_depth(each[None] / each[-1])[0] if each[-1] > 0 else np.nan for each in curves]
+    if np.isnan(depths).any() or np.sign(depths[1] - depths[0]) != np.sign(difference):
+        return 1.0
+    return same_depth_p_value(groups[0], groups[1], (axis, axis), paired=False)
 
 
 def _accuracies(
