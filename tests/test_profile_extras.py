@@ -83,7 +83,7 @@ def test_interactions_are_those_of_the_analysis_itself(model, tmp_path):
     alone = lw.ablate(*asked, **options).records
     changed = by_kind["AblationResult"].records["intervention"].unique()
     assert sorted(changed) == sorted(alone["intervention"].unique())
-    assert "What stands in for what" in (tmp_path / "report.html").read_text("utf-8")
+    assert "What costs more together than apart" in (tmp_path / "report.html").read_text("utf-8")
     plan = plan_run(*asked, analysis="profile", also="interactions", limit=33, untimed=True)
     (row,) = [row for row in plan.rows if row.analysis == "interactions"]
     (work,) = [work for work in found.facts.work if work["analysis"] == "interactions"]

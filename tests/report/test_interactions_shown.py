@@ -35,12 +35,13 @@ def test_redundant_and_overlapping_layers_are_told_with_their_numbers():
     result = planted()
     redundant, overlapping = (one.full for one in findings([result]))
     assert redundant.startswith(
-        "Layers 2 and 7 stand in for each other in keys (continuation): skipping both costs 2.0"
+        "Layers 2 and 7 cost more together than apart in keys (continuation): skipping both costs "
+        "2.0"
     )
     assert "more than the two alone together" in redundant
     held = "this one effect holds over all 84 tests of the run (Benjamini-Hochberg)"
     assert f"the strongest such pair of 28; {held}; bounds for all 84" in redundant
-    assert redundant.endswith("n = 40).")
+    assert "n = 40). Each may do the other's work; or" in redundant
     assert overlapping.startswith("Layers 1 and 4 overlap in keys (continuation)")
     assert "nats less than the two alone together, so part of what" in overlapping
     row = result.pairs().query("measure == 'nats' and first_layer == 2 and second_layer == 7")
@@ -61,7 +62,7 @@ def test_sentences_stand_on_rows_of_the_table_of_pairs():
 def test_pairs_that_cost_more_like_all_others_do_not_stand_in_for_each_other():
     every = dict.fromkeys(combinations(range(5), 2), 1.0)
     (found,) = findings([planted(5, planted=every)])
-    assert "stand in for each other" not in found.full
+    assert "cost more together than apart" not in found.full
     assert "as pairs with one of them do in general (mean 1.0" in found.full
     assert "does not single these two out" in found.full
 
@@ -107,7 +108,7 @@ def test_an_overlap_off_the_floor_is_told_before_a_stronger_one_at_it():
 
 def test_where_nothing_interacts_the_strongest_pair_is_told_with_its_interval():
     (found,) = findings([planted(planted={})])
-    assert found.full.startswith("No two layers are established to stand in for each other")
+    assert found.full.startswith("No two layers are established to cost more together than apart")
     assert "the strongest interaction is" in found.full
 
 
@@ -117,8 +118,8 @@ def test_what_is_sure_and_too_small_to_matter_makes_no_sentence():
     result = interactions_result(with_pairs(1 + 0.1 * rng.normal(size=(40, 3)), beyond))
     assert (result.pairs()["verdict"] == "redundant").any()
     (found,) = findings([result])
-    assert found.full.startswith("No two layers are established to stand in for each other")
-    assert "to overlap by 0.1 nats or more" in found.full
+    assert found.full.startswith("No two layers are established to cost more together than apart")
+    assert "or less by 0.1 nats or more" in found.full
     assert " by less)." in found.full
 
 
@@ -209,7 +210,7 @@ def test_a_page_has_a_part_with_figures_tables_and_evidence():
         [{"permutation": 0, "place": place, "layer": layer} for place, layer in enumerate((1, 0))],
     )
     page = report([planted(2, planted={(0, 1): 2.0}, orders=orders)])
-    assert "What stands in for what" in page.html
+    assert "What costs more together than apart" in page.html
     assert "rows of interaction_pairs.parquet" in page.html
     assert "layers 0 and 1" in page.html
     assert {"interactions", "shapley_pairs", "shapley_permutations"} <= set(page.figures)
@@ -221,6 +222,6 @@ def test_a_page_of_accuracies_alone_gives_no_verdict():
     costs = result.interactions.assign(gold_logprob=np.nan, margin=np.nan)
     changed = type(result)(costs, result.interaction_orders, result.facts)
     page = report([changed])
-    assert "What stands in for what" in page.html
-    assert "stand in for each other in" not in page.html
+    assert "What costs more together than apart" in page.html
+    assert "cost more together than apart in" not in page.html
     assert findings([changed]) == []

@@ -80,7 +80,7 @@ def test_every_sentence_is_one_sentence_with_n_and_rows(run: RunTables, found: l
         assert len(about(run, finding)) > 0
         assert 0 < finding.importance <= 1
         needs_n = "No order" not in finding.full
-        assert ("n = " in finding.full or " items a capability" in finding.full) == needs_n
+        assert ("n = " in finding.full or " items" in finding.items) == needs_n
 
 
 def test_layers_that_are_needed_are_those_that_were_planted(
@@ -421,27 +421,6 @@ def test_a_lens_that_reads_some_of_the_items_says_so(run: RunTables) -> None:
     assert told
     assert all("(n = 37 of " in finding.full for finding in told)
     assert all("begins as no other option does)" in finding.full for finding in told)
-
-
-def test_a_depth_of_shared_items_stands_beside_that_of_all(run: RunTables) -> None:
-    agreement = rows(run.tables["method_agreement"], measure="half-effect depth").head(1)
-    row = agreement.to_dict("records")[0]
-    told = {"significant": True, "p_holm": 0.01, "estimate": 0.3, "low": 0.2, "high": 0.4,
-            "first_depth": 0.4, "second_depth": 0.7, "n_items": 16}  # fmt: skip
-    agreement = agreement.assign(**told)
-    emergence = run.tables["emergence"].copy()
-    keys = ["capability", "protocol", "measure"]
-    mine = (emergence[keys] == [row[key] for key in keys]).all(axis=1)
-    for name, estimate in (("first", 0.4), ("second", 0.61)):
-        emergence.loc[mine & emergence["method"].eq(row[name]), "estimate"] = estimate
-    emergence.loc[mine, "n_items"] = 24
-    found = findings_of(
-        synthetic.with_tables(run, method_agreement=agreement, emergence=emergence), EVERYTHING
-    )
-    (finding,) = of_kind(found, "agreement")
-    assert "half-effect depth is 0.70 (of all 24 items 0.61), which is 0.30 [" in finding.full
-    assert "later than 0.40 by" in finding.full
-    assert "n = 16 items of both" in finding.full
 
 
 def test_one_of_a_kind_is_told_in_the_singular():

@@ -11,10 +11,12 @@ import numpy as np
 import pandas as pd
 
 from layerwise.ground.layer_names import COMPUTATION
-from layerwise.presentation.claim import Claim, finding, source, spaced, weight
+from layerwise.presentation.claim import IN_TABLE, Claim, finding, source, spaced, weight
+from layerwise.presentation.naming import name_layer
 from layerwise.presentation.over_run import after_holm
 from layerwise.presentation.rows import numbers, records, rows
 from layerwise.presentation.wording import (
+    capitalised,
     counted,
     in_order,
     interval,
@@ -24,11 +26,18 @@ from layerwise.presentation.wording import (
     percent,
     spread,
 )
+from layerwise.stats.layer_curves import ABLATION, ATTRIBUTION, PATCHING
 from layerwise.storage.run_tables import RunTables
 
 INTERACTION, AGREEMENT = "interaction", "agreement"
 HALF, RANKS = "half-effect depth", "rank correlation"
 _LEVEL = 0.05
+_ENDS = ("layer", "layer_low", "layer_high")
+# What each method says of the layer in which half of its effect is reached.
+_DOES = {
+    ABLATION: "needed around", ATTRIBUTION: "written around", "logit lens": "readable from",
+    PATCHING: "decided around",
+}  # fmt: skip
 Row = dict[str, Any]
 
 
@@ -103,65 +112,42 @@ def _no_evidence(table: pd.DataFrame, capabilities: list[str], n_tests: int) -> 
 
 
 def agreements(run: RunTables) -> list[Claim]:
-    """The clearest difference of half-effect depth between methods, and how ranks go together."""
-    method_agreement = run.table("method_agreement")
-    if method_agreement is None:
-        return []
-    # tests that an earlier version wrote did not keep their level, and are not told
-    depths = rows(method_agreement.loc[method_agreement["significant"].notna()], measure=HALF)
-    sure = records(rows(depths, significant=True))
-    found = spaced([_differ(row, len(depths), len(sure), run) for row in sure], 1)
-    if len(depths) and not sure:
-        found = [_not_told_apart(depths)]
-    return found + _ranks(rows(method_agreement, measure=RANKS))
+    """What each method says of a capability's depth, side by side, and how ranks go together."""
+    emergence, methods = run.table("emergence"), run.table("method_agreement")
+    found = [] if emergence is None else _side_by_side(emergence)
+    return found + ([] if methods is None else _ranks(rows(methods, measure=RANKS)))
 
 
-def _differ(row: Row, n_tests: int, n_sure: int, run: RunTables) -> Claim:
-    earlier, later = ("first", "second") if row["estimate"] > 0 else ("second", "first")
-    ahead = interval(*_positive(row), 2)
-    sentence = (
-        f"Methods do not agree on where {row['capability']} is ({row['protocol']}): by "
-        f"{row[later]} its half-effect depth is {row[f'{later}_depth']:.2f}"
-        f"{_of_all(row, later, run)}, which is {ahead} of the model's depth later than "
-        f"{row[f'{earlier}_depth']:.2f}{_of_all(row, earlier, run)} by {row[earlier]} "
-        f"({p_value(row['p_holm'])} {after_holm(n_tests)}, n = {row['n_items']} items of both); "
-        f"{n_sure} of {counted(n_tests, 'comparison')} of two methods "
-        f"{'differs' if n_sure == 1 else 'differ'} significantly."
-    )
-    where = {name: str(row[name]) for name in ("capability", "protocol", "first", "second")}
-    at = source("method_agreement", {**where, "measure": HALF})
-    return finding(sentence, weight(0.7, 2 * abs(float(row["estimate"]))), AGREEMENT, at)
+def _side_by_side(emergence: pd.DataFrame) -> list[Claim]:
+    """One claim for each capability that several methods place.
 
-
-def _of_all(row: Row, which: str, run: RunTables) -> str:
-    """The depth that is told of a method by itself, where it is of more items and another."""
-    emergence = run.table("emergence")
-    if emergence is None:
-        return ""
-    keys = {name: row[name] for name in ("capability", "protocol", "measure")}
-    found = records(rows(emergence, method=row[which], axis=COMPUTATION, **keys))
-    same = not found or abs(found[0]["estimate"] - row[f"{which}_depth"]) < 0.005
-    if same or found[0]["n_items"] <= row["n_items"]:
-        return ""
-    return f" (of all {found[0]['n_items']} items {found[0]['estimate']:.2f})"
-
-
-def _positive(row: Row) -> tuple[float, float, float]:
-    values = (row["estimate"], row["low"], row["high"])
-    return values if row["estimate"] > 0 else (-values[0], -values[2], -values[1])
-
-
-def _not_told_apart(depths: pd.DataFrame) -> Claim:
-    widest = float(np.nanmax(np.abs(depths[["low", "high"]].to_numpy(dtype=float))))
-    sentence = (
-        f"No two methods are shown to place a capability at different half-effect depths "
-        f"({counted(len(depths), 'comparison')}, smallest "
-        f"{p_value(float(numbers(depths, 'p_holm').min()))} {after_holm(len(depths))}, n = "
-        f"{spread(depths['n_items'])}); the intervals reach to differences of {widest:.2f} of the "
-        "model's depth."
-    )
-    return finding(sentence, weight(0.5, 0.0), AGREEMENT,
-                   source("method_agreement", {"measure": HALF}))  # fmt: skip
+    Methods ask different things, so that other depths are no disagreement.
+    """
+    depths, found = rows(emergence, measure=HALF, axis=COMPUTATION), []
+    for capability in in_order(depths["capability"], ()):
+        mine = rows(depths, capability=capability)
+        protocol = str(mine["protocol"].value_counts().idxmax())
+        placed = records(rows(mine, protocol=protocol))
+        words = [
+            f"{does} layer {name_layer(round(row['layer']))}"
+            for method, does in _DOES.items()
+            for row in placed if row["method"] == method
+        ]  # fmt: skip
+        if len(words) < 2:
+            continue
+        details = tuple(
+            f"By {row['method']}: layer {interval(*(row[n] for n in _ENDS), digits=1)}."
+            for row in placed
+        )
+        found.append(Claim(
+            kind=AGREEMENT, short=f"{capitalised(capability)} is {joined(words)}.",
+            evidence=IN_TABLE, importance=0.55, details=details, protocols=(protocol,),
+            capabilities=(capability,), items=f"{spread(row['n_items'] for row in placed)} items",
+            caveat="Half of the effect lies before each; the methods ask different things.",
+            source=source("emergence", {"measure": HALF, "axis": COMPUTATION,
+                                        "capability": capability, "protocol": protocol}),
+        ))  # fmt: skip
+    return found
 
 
 def _ranks(ranks: pd.DataFrame) -> list[Claim]:

@@ -1,4 +1,4 @@
-"""Sentences on interactions: which layers stand in for each other, which overlap, or that none do.
+"""Claims on interactions: which layers cost more together than apart, which less, or that none do.
 
 They read the table of pairs alone; what each could be mistaken for is said in it.
 """
@@ -74,6 +74,13 @@ def caveats(run: RunTables) -> list[Claim]:
     return [finding(sentence, weight(0.3, 0.0), "no signal", source(SIGNAL, {"signal": False}))]
 
 
+# What a cost beyond the sum can come from.
+_EITHER = (
+    "Each may do the other's work; or the model's last norm turns losses that add up into one that "
+    "is larger."
+)
+
+
 def _redundant(cell: pd.DataFrame, every: pd.DataFrame, smallest: float) -> list[Claim]:
     """The pair of a task and protocol that costs most beyond the sum of its two."""
     chosen = _that_matter(rows(cell, verdict=REDUNDANT), smallest)
@@ -93,9 +100,11 @@ def _redundant(cell: pd.DataFrame, every: pd.DataFrame, smallest: float) -> list
         claim = f"{together}, {_in_general(top)}"
     else:
         sure = True
-        claim = f"{capitalised(subject)} stand in for each other in {where}: skipping both {more}"
+        claim = (
+            f"{capitalised(subject)} cost more together than apart in {where}: skipping both {more}"
+        )
     sentence = f"{claim} ({_alone(top)}{_accuracy(top, every)}; {_test(cell, top, every)})."
-    return [_finding(sentence, 0.75 if sure else 0.45, top)]
+    return [_finding(sentence, 0.75 if sure else 0.45, top, _EITHER if sure else "")]
 
 
 def _overlapping(cell: pd.DataFrame, every: pd.DataFrame, smallest: float) -> list[Claim]:
@@ -131,7 +140,7 @@ def _nothing(pairs: pd.DataFrame, every: pd.DataFrame, smallest: float) -> Claim
     more += f"; {counted(small, 'pair')} {'does' if small == 1 else 'do'} by less" if small else ""
     noun = HEAD_WORDS.get(str(top["site"]), "layer")
     sentence = (
-        f"No two {noun}s are established to stand in for each other or to overlap{by}, in "
+        f"No two {noun}s are established to cost more together than apart, or less{by}, in "
         f"{counted(cells, 'task-protocol pair')} with signal (n = {top['n_items']}; the strongest "
         f"interaction is {_nats(top)} nats, of {pair_name(top)} in {top['task']}, "
         f"{top['protocol']}, {together(every)}{more})."
@@ -205,11 +214,12 @@ def _nats(row: dict[str, Any], sign: int = 1) -> str:
     return interval(*(sign * row[name] for name in ("interaction", *bounds)), digits=2)
 
 
-def _finding(sentence: str, top: float, row: dict[str, Any]) -> Claim:
+def _finding(sentence: str, top: float, row: dict[str, Any], caveat: str = "") -> Claim:
     about = {"task": row["task"], "protocol": row["protocol"]}
     magnitude = abs(row["interaction"]) / _LARGE
     place = {k: v for k, v in _place(row).items() if k not in about}
-    return finding(sentence, weight(top, magnitude), KIND, source(_TABLE, about, **place))
+    where = source(_TABLE, about, **place)
+    return finding(sentence, weight(top, magnitude), KIND, where, caveat=caveat)
 
 
 def _place(row: dict[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from .findings import pair_name
 from .tables import PAIRS, PERMUTATIONS
 
 _WORDS = (
-    "Layers that stand in for each other look unimportant one at a time. Each was skipped alone "
+    "Layers that do the same work look unimportant one at a time. Each was skipped alone "
     "and all of them in pairs: above 0 a pair costs more than its two alone together, below 0 "
     "less. A verdict needs nats and margin to agree, since a saturated softmax makes any two "
     "parts of an answer look redundant in nats; an overlap of two that each leave the model "
@@ -174,6 +174,6 @@ def _player(row: dict) -> str:
 def sections(run: RunTables) -> list[Section]:
     """Interactions of pairs, Shapley values, and both in numbers."""
     return [
-        Section("interactions", "What stands in for what", 16, _WORDS,
+        Section("interactions", "What costs more together than apart", 16, _WORDS,
                 (*triangles(run), *values(run)), (*pairs_table(run), *values_table(run))),
     ]  # fmt: skip
