@@ -82,3 +82,18 @@ def test_most_hand_overs_are_told_nevertheless():
 def test_a_sentence_says_what_its_bounds_cover():
     (first, *_) = hand_overs(tables_of_run([run_of_tasks(0, 2)]))
     assert "(bounds for all that the run patched together; the intact model" in first.full
+
+
+def test_an_answer_that_rests_at_a_third_position_is_no_move_from_one_to_the_other():
+    """It leaves the changed token at layer 3 and reaches the last position at layer 6."""
+    rng, layers, tables = np.random.default_rng(0), np.arange(N_LAYERS), []
+    for place, share in (("last", layers >= 6), ("last changed", layers < 3)):
+        values = share + rng.normal(0, 0.02, size=(N_PAIRS, N_LAYERS))
+        tables.append(synthetic.patching(values, "task", "retrieval", label=place).patching)
+    facts = synthetic.patching(np.zeros((N_PAIRS, N_LAYERS)), "task", "retrieval").facts
+    (claim,) = hand_overs(
+        tables_of_run([PatchingResult(pd.concat(tables, ignore_index=True), facts)])
+    )
+    assert "moves from" not in claim.full
+    assert "leaves the last changed token at layer 3" in claim.full
+    assert "at the last position from layer 6 on; in between it is at neither" in claim.full

@@ -7,6 +7,7 @@ layer is chosen among many of many tasks, so all bounds here cover together over
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,7 +27,8 @@ from layerwise.storage.run_tables import RunTables
 HAND_OVER, TAKE_UP = "hand-over", "take-up"
 _CHANGED = ("last changed", "first changed")
 _BOUNDS = ("recovered", "recovered_run_low", "recovered_run_high")
-_HALF = 0.5
+# Of what the answer depends on; two places that hold so much together hold about all of it.
+_HALF, _ABOUT_ALL = 0.5, 0.75
 _TOGETHER = "bounds for all that the run patched together"
 _UNMEASURED = "; the intact model's accuracy was not measured"
 
@@ -64,6 +66,12 @@ def _hand_over(mine: pd.DataFrame, note: str) -> list[Claim]:
     middle, low, high = bounds
     there = {row["pos_label"]: row for row in records(rows(mine, layer=middle))}
     first = there["last"]
+    where = {name: str(first[name]) for name in ("task", "protocol", "direction", "site")}
+    where = source("patching_summary", {**where, "pos_label": [changed, "last"]}, layer=middle)
+    size = weight(0.65, 1 - (high - low) / 10)
+    between = _elsewhere(mine, changed)
+    if between is not None:
+        return [_over_a_third(first, changed, between, note, size, where)]
     last, token = (percent(*(there[p][name] for name in _BOUNDS)) for p in ("last", changed))
     sentence = (
         f"In {first['task']} ({first['capability']}, {first['protocol']}), what the answer depends "
@@ -72,9 +80,38 @@ def _hand_over(mine: pd.DataFrame, note: str) -> list[Claim]:
         f"it recovers {last} of the logit difference at the last position and {token} at the "
         f"{changed} token ({note}; n = {counted(int(first['n_items']), 'pair')})."
     )
-    where = {name: str(first[name]) for name in ("task", "protocol", "direction", "site")}
-    where = source("patching_summary", {**where, "pos_label": [changed, "last"]}, layer=middle)
-    return [finding(sentence, weight(0.65, 1 - (high - low) / 10), HAND_OVER, where)]
+    return [finding(sentence, size, HAND_OVER, where)]
+
+
+def _elsewhere(mine: pd.DataFrame, changed: str) -> tuple[int, int] | None:
+    """The layers at which the answer leaves one place and reaches the other, if they are two.
+
+    None where both places together hold about all of it at every layer from the one to the other.
+    """
+    layers = layers_of(rows(mine, pos_label="last"))
+    token, last = (
+        numbers(rows(mine, pos_label=name).set_index("layer").reindex(layers), "recovered")
+        for name in (changed, "last")
+    )
+    left, reached = _stays(token < _HALF), _stays(last > _HALF)
+    if left is None or reached is None or reached <= left:
+        return None
+    held = (token + last)[left:reached]
+    return (layers[left], layers[reached]) if held.min() < _ABOUT_ALL else None
+
+
+def _over_a_third(
+    row: dict[str, Any], changed: str, between: tuple[int, int], note: str, size: float,
+    where: dict[str, Any],
+) -> Claim:  # fmt: skip
+    left, reached = map(name_layer, between)
+    return finding(
+        f"In {row['task']} ({row['capability']}, {row['protocol']}), what the answer depends on "
+        f"leaves the {changed} token at layer {left} and is at the last position from layer "
+        f"{reached} on; in between it is at neither ({note}; n = "
+        f"{counted(int(row['n_items']), 'pair')}).",
+        size, HAND_OVER, where,
+    )  # fmt: skip
 
 
 def _taken_up(mine: pd.DataFrame, note: str) -> list[Claim]:
