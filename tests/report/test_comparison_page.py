@@ -98,7 +98,7 @@ def test_all_sentences_are_on_the_page(compared: lw.Comparison, page: Report):
     text = html.unescape(page.html)
     assert len(page.findings) > MOST
     assert all(text.count(finding.full) == 1 for finding in page.findings)
-    assert f"{len(established(compared.differences)) - MOST} more</summary>" in text
+    assert f"{len(compared.established()) - MOST} more</summary>" in text
 
 
 def test_no_sentence_tells_a_difference_of_centres_of_mass(compared: lw.Comparison):
@@ -187,3 +187,15 @@ def test_what_the_lens_cannot_see_of_an_encoder_decoder_is_told(
     assert sentence not in caution(replace(compared, facts=alike))
     unread = rows(compared.differences, method="ablation")
     assert sentence not in caution(replace(compared, differences=unread))
+
+
+def test_losses_of_a_layer_are_not_claimed_between_models_of_other_numbers_of_layers(
+    compared: lw.Comparison,
+):
+    losses = rows(compared.differences, family="share lost", significant=True)
+    deeper = rows(losses, second="seq2seq")
+    assert len(deeper)
+    claimed = rows(compared.claimable(), family="share lost", significant=True)
+    assert len(claimed) == len(losses) - len(deeper)
+    told = [claim.full for claim in compared.established()]
+    assert not any("costs seq2seq" in one for one in told)

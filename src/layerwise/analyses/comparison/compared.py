@@ -65,6 +65,23 @@ class ComparedRuns:
     left_out: pd.DataFrame = field(repr=False)
     facts: ComparisonFacts = field(repr=False)
 
+    def claimable(self) -> pd.DataFrame:
+        """The differences of which something may be claimed.
+
+        A mean loss over the layers of a third counts layers: it is not compared between models
+        that have other numbers of them.
+        """
+        depths: dict[str, set[int]] = {}
+        for run in self.facts.runs:
+            depths.setdefault(run.group or run.name, set()).add(run.facts.model.n_layers)
+        alike = [
+            family != "share lost" or depths.get(first) == depths.get(second)
+            for family, first, second in self.differences[["family", "first", "second"]].itertuples(
+                index=False
+            )
+        ]
+        return pd.DataFrame(self.differences.loc[alike])
+
     def __post_init__(self) -> None:
         for name in self.tables:
             object.__setattr__(self, name, conform(f"comparison_{name}", getattr(self, name)))

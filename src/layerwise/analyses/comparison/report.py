@@ -37,7 +37,7 @@ def comparison_report(comparison: ComparedRuns) -> Report:
     Args:
         comparison: what was compared.
     """
-    sure = established(comparison.differences, comparison.facts.n_tests)
+    sure = established(comparison.claimable(), comparison.facts.n_tests)
     rest = not_established(comparison.differences)
     return Report((*sure, *rest), lambda: _page(comparison, sure, rest))
 

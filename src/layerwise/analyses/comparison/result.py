@@ -37,7 +37,7 @@ class Comparison(ComparedRuns):
         """The sentences that a test supports, the largest difference first."""
         from .findings import established
 
-        return established(self.differences, self.facts.n_tests)
+        return established(self.claimable(), self.facts.n_tests)
 
     def save(self, folder: str | Path) -> Path:
         """Write the tables, ``comparison.json``, ``comparison.html`` and ``figures/``.
